@@ -1,0 +1,50 @@
+# Candelabra. `make` alone lists what there is.
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-lint demo up test test-fast lint bench lock clean
+
+PY := .venv/bin/python
+WORKERS ?= 2
+export PYTHONPATH := .
+export DO_NOT_TRACK := 1
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: ## make the environment (.venv) from requirements.txt; seconds when nothing changed
+	@sh deploy/setup.sh .venv requirements.txt
+
+setup-lint:
+	@sh deploy/setup.sh .venv-lint requirements-lint.txt
+
+demo: setup ## everything on this machine, offline: exchange, database, streamer, Airflow. ONCE=1 ends after its checks
+	@$(PY) -m include.cli demo $(if $(ONCE),--once)
+
+up: setup ## the same against the real exchange
+	@$(PY) -m include.cli up
+
+test: setup lint ## lint, types, import rules and every test
+	@$(PY) -m pytest -q -n $(WORKERS) --dist loadgroup --durations=10 tests
+
+test-fast: setup ## unit tests alone
+	@$(PY) -m pytest -q -n $(WORKERS) tests/unit
+
+lint: setup setup-lint ## ruff, mypy, import-linter, sqlfluff
+	@.venv-lint/bin/python -m ruff check .
+	@.venv-lint/bin/python -m ruff format --check .
+	@.venv-lint/bin/python -m mypy --python-executable $(PY)
+	@.venv-lint/bin/python -c 'from importlinter.cli import lint_imports_command as run; run()' --no-cache
+	@.venv-lint/bin/python -m sqlfluff lint -q --disable-progress-bar dbt_project/models dbt_project/tests
+
+bench: setup ## the benchmarks; prints ratios
+	@$(PY) -m benchmarks
+
+lock: setup ## compile the .in files into locked .txt files
+	@for name in requirements requirements-lint streamer/requirements; do \
+	  .venv/bin/python -m uv pip compile -q --only-binary :all: --python-version 3.11 \
+	    --generate-hashes --no-annotate --no-header $$name.in -o $$name.txt || exit 1; done
+
+clean: ## remove environments, embedded services' state and caches
+	@if [ -x $(PY) ]; then $(PY) -m include.cli clean || true; fi
+	rm -rf .venv .venv-lint .candelabra .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+	  dbt_project/target dbt_project/logs
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

