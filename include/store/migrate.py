@@ -1,0 +1,144 @@
+"""Bringing a database to the present schema: ``migrate``.
+
+One transaction holds everything, so a failed migration leaves nothing behind; an advisory lock
+makes a second one wait. Roles and grants are applied every time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import psycopg
+import sqlalchemy
+import structlog
+from alembic import command
+from alembic.config import Config
+from psycopg import sql
+
+from include.errors import PermanentError
+from include.store.migrations.scripts import script_text
+from include.store.pools import connect, redact, translated
+
+log = structlog.get_logger(__name__)
+
+Owner = psycopg.Connection[Any]
+
+STREAMER = "candelabra_streamer"
+JOBS = "candelabra_jobs"
+DBT = "candelabra_dbt"
+READER = "candelabra_reader"
+ROLES = (STREAMER, JOBS, DBT, READER)
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+LOCK_KEY = 0x63616E64656C6162
+"""Advisory lock of migrations: "candelab" in ASCII."""
+
+LOCK_TIMEOUT_S = 60
+"""How long to wait for another migration or a long transaction."""
+
+
+def migrate(database_url: str, *, role_urls: Mapping[str, str] | None = None) -> None:
+    """Create or update schemas, tables, functions, roles and grants; safe to repeat.
+
+    Args:
+        database_url: URL of the owner: a superuser, or the database's owner with CREATEROLE.
+        role_urls: for roles in ``ROLES`` the URL its program connects with. Where the URL's
+            user is the role itself, the role gets the URL's password; another user (which must
+            exist) is granted the role.
+
+    Raises:
+        TransientError: the server is away, or another migration holds the lock for a minute.
+        PermanentError: the URL is wrong, or the owner lacks a right; the message says which.
+    """
+    engine = sqlalchemy.create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: connect(
+            database_url, application_name="candelabra-migrate", autocommit=False
+        ),
+        poolclass=sqlalchemy.NullPool,
+    )
+    with translated(database_url), _unwrapped(), engine.begin() as connection:
+        owner = _driver_of(connection)
+        _prepare(owner)
+        _upgrade(connection)
+        owner.execute(script_text("repeatable/grants.sql"))
+        for role, url in (role_urls or {}).items():
+            _admit(owner, role, url)
+    log.info("database_migrated", database=redact(database_url))
+
+
+def _prepare(owner: Owner) -> None:
+    """Take the lock, and make what alembic and the revisions stand on."""
+    owner.execute(
+        sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(f"{LOCK_TIMEOUT_S}s"))
+    )
+    owner.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK_KEY,))
+    owner.execute(script_text("repeatable/roles.sql"))
+    owner.execute("CREATE SCHEMA IF NOT EXISTS ops")
+
+
+def _upgrade(connection: sqlalchemy.Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _admit(owner: Owner, role: str, url: str) -> None:
+    """Let the user of this URL act as the role."""
+    if role not in ROLES:
+        raise PermanentError(f"{role} is not a role of Candelabra; those are {', '.join(ROLES)}")
+    parts = urlsplit(url)
+    user = unquote(parts.username or "")
+    if not user:
+        raise PermanentError(f"the URL of {role} ({redact(url)}) names no user")
+    if user == role:
+        if parts.password:
+            # Hashed here, so that no server log can hold the password.
+            secret = owner.pgconn.encrypt_password(
+                unquote(parts.password).encode(), user.encode(), b"scram-sha-256"
+            ).decode()
+            owner.execute(
+                sql.SQL("ALTER ROLE {} PASSWORD {}").format(
+                    sql.Identifier(role), sql.Literal(secret)
+                )
+            )
+        return
+    if owner.execute("SELECT current_user = %s", (user,)).fetchone() == (True,):
+        return  # the owner may do everything already
+    if owner.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (user,)).fetchone() is None:
+        raise PermanentError(
+            f"the URL of {role} names the user {user}, who does not exist: "
+            f"create it first, or connect as {role}"
+        )
+    owner.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(role), sql.Identifier(user)))
+    if role == DBT:
+        owner.execute(
+            sql.SQL(
+                "ALTER DEFAULT PRIVILEGES FOR ROLE {} IN SCHEMA marts, marts_audit "
+                "GRANT SELECT ON TABLES TO {}, {}"
+            ).format(sql.Identifier(user), sql.Identifier(JOBS), sql.Identifier(READER))
+        )
+
+
+def _driver_of(connection: sqlalchemy.Connection) -> Owner:
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, psycopg.Connection):
+        raise TypeError(f"expected psycopg, got {type(driver).__name__}")
+    return driver
+
+
+@contextmanager
+def _unwrapped() -> Iterator[None]:
+    """Hand on the driver's error that SQLAlchemy wrapped."""
+    try:
+        yield
+    except sqlalchemy.exc.DBAPIError as error:
+        if isinstance(error.orig, psycopg.Error):
+            raise error.orig from error
+        raise

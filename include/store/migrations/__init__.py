@@ -1,0 +1,1 @@
+"""Migrations: plain SQL below ``sql/``, one folder a revision, ordered by alembic."""

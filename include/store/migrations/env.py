@@ -1,0 +1,16 @@
+"""Alembic's entry: runs the revisions on the connection that ``migrate`` hands over."""
+
+from __future__ import annotations
+
+from alembic import context
+
+connection = context.config.attributes["connection"]
+context.configure(
+    connection=connection,
+    # Airflow keeps an alembic_version of its own in public.
+    version_table_schema="ops",
+    # migrate() holds one transaction around everything.
+    transactional_ddl=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,202 @@
+"""Connections to PostgreSQL, and its errors in our words.
+
+Every session runs in UTC. Messages name host, port and database, never the password.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+import psycopg
+from psycopg import conninfo, errors
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from include.errors import PermanentError, TransientError
+
+CONNECT_TIMEOUT_S = 10
+"""Time to wait for the server's answer to a new connection."""
+
+SCHEMES = ("postgresql", "postgres")
+
+_WRONG_ADDRESS = (
+    errors.InvalidPassword,
+    errors.InvalidAuthorizationSpecification,
+    errors.InvalidCatalogName,
+)
+# A refused login never reaches the protocol state in which libpq keeps the SQLSTATE.
+_WRONG_ADDRESS_TEXTS = (
+    "password authentication failed",
+    "no password supplied",
+    "does not exist",
+    "no pg_hba.conf entry",
+    "permission denied for database",
+    "is not permitted to log in",
+    "could not translate host name",
+    "authentication method",
+)
+
+_WORTH_A_RETRY = (
+    errors.OperationalError,  # away, shutting down, out of connections or disk, lock timeouts
+    errors.InterfaceError,  # the connection is closed
+    errors.SerializationFailure,
+    errors.DeadlockDetected,
+    errors.LockNotAvailable,
+    errors.QueryCanceled,
+)
+
+
+def redact(url: str) -> str:
+    """The URL without its password and parameters, fit for logs and messages."""
+    try:
+        parts = urlsplit(url)
+        user = quote(unquote(parts.username)) if parts.username else ""
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "<malformed database URL>"
+    if parts.scheme not in SCHEMES:
+        return "<malformed database URL>"
+    login = f"{user}@" if user else ""
+    return f"postgresql://{login}{parts.hostname or ''}{port}{parts.path}"
+
+
+def connection_arguments(
+    url: str, *, application_name: str, timeout_s: float = CONNECT_TIMEOUT_S
+) -> dict[str, Any]:
+    """Arguments for ``psycopg.connect`` and its async twin, checked.
+
+    Raises:
+        PermanentError: the URL is not a PostgreSQL URL.
+    """
+    wanted = "expected postgresql://user:password@host:port/database"
+    if not url.startswith(tuple(f"{scheme}://" for scheme in SCHEMES)):
+        raise PermanentError(f"{redact(url)} is not a PostgreSQL URL; {wanted}")
+    try:
+        arguments = conninfo.conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        # libpq quotes the offending part, which may be the password: its text is not passed on.
+        raise PermanentError(f"{redact(url)} cannot be read; {wanted}") from None
+    arguments.update(
+        application_name=application_name,
+        # libpq takes whole seconds and reads 1 as 2
+        connect_timeout=max(2, round(timeout_s)),
+        options=" ".join(filter(None, (arguments.get("options"), "-c TimeZone=UTC"))),
+        # notices a dead server within about half a minute instead of two hours
+        keepalives_idle=arguments.get("keepalives_idle", 15),
+        keepalives_interval=arguments.get("keepalives_interval", 5),
+        keepalives_count=arguments.get("keepalives_count", 3),
+    )
+    return arguments
+
+
+def connect(
+    url: str,
+    *,
+    application_name: str,
+    timeout_s: float = CONNECT_TIMEOUT_S,
+    autocommit: bool = True,
+) -> psycopg.Connection[tuple[Any, ...]]:
+    """Open a connection whose session is in UTC.
+
+    Args:
+        url: ``postgresql://user:password@host:port/database``.
+        application_name: shown in ``pg_stat_activity``.
+        timeout_s: seconds to wait for the server.
+        autocommit: True leaves transactions to ``connection.transaction()``.
+
+    Raises:
+        TransientError: the server is away.
+        PermanentError: the URL is malformed, or login or database are refused.
+    """
+    arguments = connection_arguments(url, application_name=application_name, timeout_s=timeout_s)
+    with translated(url):
+        return psycopg.connect(autocommit=autocommit, **arguments)
+
+
+async def connect_async(
+    url: str,
+    *,
+    application_name: str,
+    timeout_s: float = CONNECT_TIMEOUT_S,
+    autocommit: bool = True,
+) -> psycopg.AsyncConnection[tuple[Any, ...]]:
+    """The async twin of ``connect``."""
+    arguments = connection_arguments(url, application_name=application_name, timeout_s=timeout_s)
+    with translated(url):
+        return await psycopg.AsyncConnection.connect(autocommit=autocommit, **arguments)
+
+
+def open_pool(
+    url: str,
+    *,
+    application_name: str,
+    min_size: int = 1,
+    max_size: int = 4,
+    timeout_s: float = CONNECT_TIMEOUT_S,
+) -> ConnectionPool[psycopg.Connection[tuple[Any, ...]]]:
+    """Open a pool of autocommit connections in UTC; close it, or use it in ``with``.
+
+    Raises:
+        TransientError: the server is away.
+        PermanentError: the URL is malformed, or login or database are refused.
+    """
+    arguments = connection_arguments(url, application_name=application_name, timeout_s=timeout_s)
+    # A pool retries a wrong password until its timeout: ask once, and learn the reason.
+    connect(url, application_name=application_name, timeout_s=timeout_s).close()
+    pool = ConnectionPool(
+        kwargs={**arguments, "autocommit": True},
+        min_size=min_size,
+        max_size=max_size,
+        timeout=timeout_s,
+        name=application_name,
+        check=ConnectionPool.check_connection,
+        open=False,
+    )
+    with translated(url):
+        try:
+            pool.open(wait=True, timeout=timeout_s)
+        except BaseException:
+            pool.close()
+            raise
+    return pool
+
+
+@contextmanager
+def translated(where: str | psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> Iterator[None]:
+    """Turn errors of the driver into ``TransientError`` and ``PermanentError``.
+
+    Args:
+        where: the URL or the connection that the message shall name.
+    """
+    try:
+        yield
+    except PoolTimeout as error:
+        raise TransientError(f"no connection to {_place(where)} became free: {error}") from error
+    except psycopg.Error as error:
+        raise _translation(error, where) from error
+
+
+def _translation(
+    error: psycopg.Error,
+    where: str | psycopg.Connection[Any] | psycopg.AsyncConnection[Any],
+) -> TransientError | PermanentError:
+    text = " ".join(str(error).split())
+    place = _place(where)
+    refused = error.sqlstate is None and any(part in text for part in _WRONG_ADDRESS_TEXTS)
+    if isinstance(error, _WRONG_ADDRESS) or refused:
+        return PermanentError(f"PostgreSQL refuses the login to {place}: {text}")
+    if isinstance(error, _WORTH_A_RETRY):
+        return TransientError(f"PostgreSQL at {place} could not do it now: {text}")
+    return PermanentError(f"PostgreSQL at {place} rejected the statement: {text}")
+
+
+def _place(where: str | psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> str:
+    if isinstance(where, str):
+        return redact(where)
+    known = conninfo.conninfo_to_dict(where.info.dsn) if not where.closed else {}
+    if not known:
+        return "a closed connection"
+    login = f"{known['user']}@" if "user" in known else ""
+    return f"postgresql://{login}{known.get('host', '')}:{known.get('port', 5432)}/{known.get('dbname', '')}"
