@@ -1,0 +1,60 @@
+{#-
+  Every interval above one minute: its width and the interval it is rolled up from, the next
+  finer one that divides it. The same table as TIMEFRAMES in include/domain/timeframes.py.
+  A calendar month has no width.
+-#}
+{% macro timeframes() %}
+    {% do return({
+        '3m': {'minutes': 3, 'parent': '1m'},
+        '5m': {'minutes': 5, 'parent': '1m'},
+        '15m': {'minutes': 15, 'parent': '5m'},
+        '30m': {'minutes': 30, 'parent': '15m'},
+        '1h': {'minutes': 60, 'parent': '30m'},
+        '2h': {'minutes': 120, 'parent': '1h'},
+        '4h': {'minutes': 240, 'parent': '2h'},
+        '6h': {'minutes': 360, 'parent': '2h'},
+        '8h': {'minutes': 480, 'parent': '4h'},
+        '12h': {'minutes': 720, 'parent': '6h'},
+        '1d': {'minutes': 1440, 'parent': '12h'},
+        '3d': {'minutes': 4320, 'parent': '1d'},
+        '1w': {'minutes': 10080, 'parent': '1d'},
+        '1M': {'minutes': none, 'parent': '1d'},
+    }) %}
+{% endmacro %}
+
+
+{#- The model that holds a timeframe's bars. 1M collides with 1m by case, hence 1mo. -#}
+{% macro model_of(timeframe) %}
+    {% if timeframe == '1m' %}
+        {% do return('stg_market__candles_1m') %}
+    {% endif %}
+    {% do return('candles_' ~ ('1mo' if timeframe == '1M' else timeframe)) %}
+{% endmacro %}
+
+
+{#-
+  SQL: open time of the bar that holds a moment, in UTC whatever the session's zone.
+  The origin is a Monday; every recorded 3d and 1w bar of the exchange fits it.
+-#}
+{% macro bar_open(timeframe, moment) -%}
+    {%- set minutes = timeframes()[timeframe]['minutes'] -%}
+    {%- if minutes is none -%}
+        date_trunc('month', {{ moment }}, 'UTC')
+    {%- else -%}
+        date_bin('{{ minutes }} minutes', {{ moment }}, '2001-01-01 00:00:00+00')
+    {%- endif -%}
+{%- endmacro %}
+
+
+{#-
+  SQL: open time of the bar after the one that opens at a time. Widths are spelled in minutes
+  because a day of an interval is 23 or 25 hours long in some session zones.
+-#}
+{% macro next_bar_open(timeframe, open_time) -%}
+    {%- set minutes = timeframes()[timeframe]['minutes'] -%}
+    {%- if minutes is none -%}
+        ({{ open_time }} at time zone 'UTC' + interval '1 month') at time zone 'UTC'
+    {%- else -%}
+        {{ open_time }} + interval '{{ minutes }} minutes'
+    {%- endif -%}
+{%- endmacro %}

@@ -1,0 +1,22 @@
+with source as (
+    select * from {{ source('market', 'instruments').render() }}
+),
+
+renamed as (
+    select
+        symbol,
+        listed_from,
+        listed_to,
+        market,
+        exchange_symbol,
+        base_asset,
+        quote_asset,
+        status,
+        tick_size,
+        step_size,
+        quote_volume_is_foldable,
+        seen_at
+    from source
+)
+
+select * from renamed

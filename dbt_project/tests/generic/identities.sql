@@ -1,0 +1,23 @@
+{#-
+  Rows that break a rule, and which.
+
+  Args:
+      rules: SQL condition by name; a row must fulfil each. Null is a breach.
+-#}
+{% test identities(model, rules) %}
+with bars as (
+    select * from {{ model }}
+)
+
+select
+    broken.rule,
+    bars.*
+from bars
+cross join lateral (
+    values
+    {%- for name, condition in rules.items() %}
+    ('{{ name }}', {{ condition }}){{ ',' if not loop.last }}
+    {%- endfor %}
+) as broken (rule, holds)
+where broken.holds is not true
+{% endtest %}
