@@ -1,0 +1,316 @@
+"""Supervisor of Airflow's four processes: API server, scheduler, DAG processor, triggerer.
+
+``airflow standalone`` leaves its children behind on SIGTERM, so each process is started, watched
+and ended here. Always ``python -m airflow``: console scripts carry the path of the environment
+in their first line and break where it has a space.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+import httpx
+import structlog
+
+from deploy.local.airflow_api import AirflowApi
+from deploy.local.airflow_environment import USERNAME, airflow_environment, read_or_make_secrets
+from deploy.local.processes import (
+    MARKER,
+    ProcessExit,
+    SupervisedProcess,
+    end_marked,
+    stop_all,
+    tail,
+)
+from include.errors import PermanentError, TransientError
+
+log = structlog.get_logger(__name__)
+
+COMMANDS: Mapping[str, tuple[str, ...]] = {
+    "api-server": ("api-server",),
+    "scheduler": ("scheduler", "--skip-serve-logs"),
+    "dag-processor": ("dag-processor",),
+    "triggerer": ("triggerer", "--skip-serve-logs"),
+}
+COMPONENTS = frozenset({"metadatabase", "scheduler", "triggerer", "dag_processor"})
+
+MIGRATE_TIMEOUT_S = 180.0
+STOP_TIMEOUT_S = 15.0
+
+
+class LocalAirflow:
+    """One Airflow on loopback, owned by this process.
+
+    Args:
+        home: AIRFLOW_HOME: keys, password, logs. One supervisor at a time.
+        metadata_url: libpq URL of an existing database for Airflow's metadata.
+        project_root: folder of ``dags/``; put on the tasks' import path.
+        environment: variables that tasks need (JOBS_DATABASE_URL, DBT_DATABASE_URL …).
+        port: of the API server; 0 lets the system choose.
+    """
+
+    username = USERNAME
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        metadata_url: str,
+        project_root: Path,
+        environment: Mapping[str, str],
+        port: int = 0,
+    ) -> None:
+        self.home = home.absolute()
+        self._metadata_url = metadata_url
+        self._project_root = project_root.absolute()
+        self._extra = dict(environment)
+        self._wanted_port = port
+        self._children: list[SupervisedProcess] = []
+        self._marker = ""
+        self._lock: IO[str] | None = None
+        self._reservation: socket.socket | None = None
+        self._api: AirflowApi | None = None
+
+    # --- life
+
+    def prepare(self) -> None:
+        """Make keys and password, end what a killed supervisor left, migrate the metadata.
+
+        Raises:
+            PermanentError: another supervisor has this home, or the migration failed.
+            TransientError: the migration took too long.
+        """
+        self._take_home()
+        log_file = self.home / "logs" / "db-migrate.log"
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        with log_file.open("ab") as out:
+            try:
+                done = subprocess.run(
+                    _airflow("db", "migrate"),
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    cwd=self.home,
+                    env=self._environment(),
+                    timeout=MIGRATE_TIMEOUT_S,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired as error:
+                raise TransientError(
+                    f"Airflow's migration took more than {MIGRATE_TIMEOUT_S:g} s; see {log_file}"
+                ) from error
+        if done.returncode:
+            raise PermanentError(
+                f"`airflow db migrate` ended with exit code {done.returncode}; "
+                f"end of {log_file}:\n{tail(log_file)}"
+            )
+
+    def start(self) -> None:
+        """Start the four processes; ``wait_healthy`` tells when they serve."""
+        if self._children:
+            raise PermanentError("this Airflow is running already: stop it first")
+        self._take_home()
+        environment = self._environment()
+        for name, arguments in COMMANDS.items():
+            child = SupervisedProcess(
+                f"airflow {name}",
+                _airflow(*arguments),
+                environment=environment | (self._preload() if name == "scheduler" else {}),
+                log_file=self.home / "logs" / f"{name}.log",
+                working_folder=self.home,
+            )
+            self._children.append(child)
+            log.info("airflow_process_started", process=name, pid=child.pid)
+
+    def wait_healthy(
+        self, *, timeout_s: float = 120.0, on_progress: Callable[[str], None] | None = None
+    ) -> None:
+        """Wait until all four are healthy, then set the pools of ``dags/pools.json``.
+
+        ``on_progress`` gets one line each time something changes.
+
+        Raises:
+            PermanentError: a process ended; the message has the end of its log.
+            TransientError: not healthy within ``timeout_s``.
+        """
+        deadline = time.monotonic() + timeout_s
+        said = ""
+        while True:
+            self.check()
+            waiting = self._unhealthy()
+            line = f"waiting for {', '.join(sorted(waiting))}" if waiting else "healthy"
+            if line != said and on_progress is not None:
+                on_progress(line)
+            said = line
+            if not waiting:
+                break
+            if time.monotonic() > deadline:
+                raise TransientError(
+                    f"Airflow is not healthy after {timeout_s:g} s, {line}; logs: "
+                    f"{self.home / 'logs'}"
+                )
+            time.sleep(0.25)
+        self._release_port()
+        pools = self._project_root / "dags" / "pools.json"
+        if pools.exists():
+            self.api.set_pools(json.loads(pools.read_text()))
+
+    def stop(self, *, term_timeout_s: float = STOP_TIMEOUT_S) -> None:
+        """End all processes and their tasks; does nothing when none runs.
+
+        A task that is cut is failed by the next scheduler and retried as its DAG says.
+        """
+        if self._api is not None:
+            self._api.close()
+            self._api = None
+        if self._children:
+            stop_all(self._children, marker=self._marker, term_timeout_s=term_timeout_s)
+            log.info("airflow_stopped", home=str(self.home))
+        self._children = []
+        self._release_port()
+        if self._lock is not None:
+            (self.home / "marker").unlink(missing_ok=True)
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> LocalAirflow:
+        try:
+            self.prepare()
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    # --- what it is doing
+
+    def exited(self) -> list[ProcessExit]:
+        """The processes that ended without being asked to."""
+        return [end for child in self._children if (end := child.exited()) is not None]
+
+    def check(self) -> None:
+        """Raise PermanentError when a process has ended by itself."""
+        ended = self.exited()
+        if ended:
+            raise PermanentError("\n".join(str(end) for end in ended))
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process id of each running process by name."""
+        return {child.name: child.pid for child in self._children}
+
+    @property
+    def marker(self) -> str:
+        """Value of ``processes.MARKER`` in the environment of all our processes."""
+        return self._marker
+
+    @property
+    def port(self) -> int:
+        """Port of the API server; fixed once prepared or started."""
+        if self._wanted_port == 0:
+            # Both sides set SO_REUSEADDR: the API server can bind the port while we keep others,
+            # outgoing connections among them, from getting it.
+            self._reservation = socket.socket()
+            self._reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._reservation.bind(("127.0.0.1", 0))
+            self._wanted_port = int(self._reservation.getsockname()[1])
+        return self._wanted_port
+
+    @property
+    def url(self) -> str:
+        """Base URL of UI and API."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def password(self) -> str:
+        """Password of ``username``, also in ``passwords.json`` of the home (mode 0600)."""
+        return read_or_make_secrets(self.home)["password"]
+
+    @property
+    def api(self) -> AirflowApi:
+        """The REST client; its waits end early when a process dies."""
+        if self._api is None:
+            self._api = AirflowApi(
+                self.url,
+                username=self.username,
+                password=self.password,
+                while_waiting=self.check,
+            )
+        return self._api
+
+    # --- inside
+
+    def _environment(self) -> dict[str, str]:
+        environment = airflow_environment(
+            self.home,
+            metadata_url=self._metadata_url,
+            project_root=self._project_root,
+            port=self.port,
+            extra=self._extra,
+        )
+        return environment | {MARKER: self._marker}
+
+    def _preload(self) -> dict[str, str]:
+        # The scheduler's forks run the tasks: dbt imported there once is there for all of them.
+        return {
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(self._project_root / "dags" / "plugins"),
+            "AIRFLOW__CORE__LAZY_LOAD_PLUGINS": "False",
+        }
+
+    def _take_home(self) -> None:
+        """Be the only supervisor of this home, and end the orphans of the one before."""
+        if self._lock is not None:
+            return
+        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (self.home / "supervisor.lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise PermanentError(
+                f"another Candelabra supervises the Airflow in {self.home}: stop it first, or "
+                "set CANDELABRA_HOME to another folder"
+            ) from None
+        self._lock = lock
+        marker_file = self.home / "marker"
+        if marker_file.exists():
+            orphans = end_marked(marker_file.read_text(), term_timeout_s=STOP_TIMEOUT_S)
+            if orphans:
+                log.warning("airflow_orphans_ended", count=orphans, home=str(self.home))
+        self._marker = f"airflow-{secrets.token_hex(8)}"
+        marker_file.write_text(self._marker)
+
+    def _unhealthy(self) -> set[str]:
+        try:
+            health = self.api.health()
+        except httpx.HTTPError:
+            return {"api-server"}
+        return {name for name in COMPONENTS if health.get(name) != "healthy"}
+
+    def _release_port(self) -> None:
+        if self._reservation is not None:
+            self._reservation.close()
+            self._reservation = None
+
+
+def _airflow(*arguments: str) -> list[str]:
+    # -P: what lies in the working folder is not importable.
+    return [sys.executable, "-P", "-m", "airflow", *arguments]

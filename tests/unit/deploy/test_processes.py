@@ -1,0 +1,110 @@
+"""Children end with their supervisor, even those that left the process group."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from deploy.local.processes import MARKER, SupervisedProcess, end_marked, marked, stop_all, tail
+
+OBEDIENT = "import time; print('up', flush=True); time.sleep(600)"
+DEAF = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+    "print('up', flush=True); time.sleep(600)"
+)
+WITH_RUNAWAY = f"""
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, '-c', {DEAF!r}], start_new_session=True)
+print('up', flush=True)
+time.sleep(600)
+"""
+
+
+def wait_until(holds: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def marker() -> str:
+    return f"test-{secrets.token_hex(8)}"
+
+
+@pytest.fixture
+def start(tmp_path: Path, marker: str):
+    started = []
+
+    def run(code: str, name: str = "child", *, ready: int = 1) -> SupervisedProcess:
+        child = SupervisedProcess(
+            name,
+            [sys.executable, "-c", code],
+            environment={**os.environ, MARKER: marker},
+            log_file=tmp_path / "logs" / f"{name}.log",
+            working_folder=tmp_path,
+        )
+        started.append(child)
+        wait_until(lambda: child.log_file.read_text().count("up") >= ready)
+        return child
+
+    yield run
+    stop_all(started, marker=marker, term_timeout_s=0.0)
+
+
+def test_a_child_that_obeys_is_gone_after_sigterm(start, marker):
+    child = start(OBEDIENT)
+    assert [process.pid for process in marked(marker)] == [child.pid]
+    assert stop_all([child], marker=marker, term_timeout_s=10) == []
+    assert marked(marker) == []
+
+
+def test_a_child_that_ignores_sigterm_is_killed_and_named(start, marker):
+    deaf = start(DEAF, "deaf")
+    polite = start(OBEDIENT, "polite")
+    assert stop_all([deaf, polite], marker=marker, term_timeout_s=0.5) == ["deaf"]
+    assert marked(marker) == []
+
+
+def test_a_descendant_that_left_the_group_is_ended_too(start, marker):
+    child = start(WITH_RUNAWAY, ready=2)
+    assert len(marked(marker)) == 2
+    stop_all([child], marker=marker, term_timeout_s=10)
+    assert marked(marker) == []
+
+
+def test_orphans_are_found_by_their_marker_and_by_nothing_else(start, marker):
+    child = start(OBEDIENT)
+    assert end_marked(f"not-{marker}", term_timeout_s=1) == 0
+    assert child.exited() is None
+    assert end_marked(marker, term_timeout_s=5) == 1
+    wait_until(lambda: child.exited() is not None)
+
+
+def test_an_unasked_end_tells_name_exit_code_and_the_end_of_the_log(start):
+    child = start("print('up'); raise SystemExit('out of luck')", "unlucky")
+    wait_until(lambda: child.exited() is not None)
+    end = child.exited()
+    assert end is not None
+    assert end.exit_code == 1
+    assert "unlucky ended with exit code 1" in str(end)
+    assert "out of luck" in str(end)
+
+
+def test_an_end_by_signal_names_the_signal(start):
+    child = start("import os, signal; print('up', flush=True); os.kill(os.getpid(), 9)")
+    wait_until(lambda: child.exited() is not None)
+    assert "was ended by SIGKILL" in str(child.exited())
+
+
+def test_the_tail_of_a_log_is_its_last_lines(tmp_path):
+    file = tmp_path / "long.log"
+    file.write_text("".join(f"line {n}\n" for n in range(10_000)))
+    assert tail(file, lines=2) == "line 9998\nline 9999"
+    assert tail(tmp_path / "absent.log") == "(no log)"
