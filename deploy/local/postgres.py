@@ -22,6 +22,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
@@ -190,12 +191,18 @@ class EmbeddedPostgres:
         done = subprocess.run(
             [
                 self._bin / "initdb",
-                "--pgdata", self.data_dir,
-                "--username", OWNER,
-                "--pwfile", password_file,
-                "--auth", "scram-sha-256",
-                "--encoding", "UTF8",
-                "--locale", "C",
+                "--pgdata",
+                self.data_dir,
+                "--username",
+                OWNER,
+                "--pwfile",
+                password_file,
+                "--auth",
+                "scram-sha-256",
+                "--encoding",
+                "UTF8",
+                "--locale",
+                "C",
             ],  # fmt: skip
             capture_output=True,
             text=True,
@@ -298,7 +305,7 @@ def _unprivileged() -> pwd.struct_passwd:
     return pwd.getpwnam(UNPRIVILEGED_USER)
 
 
-def _as_unprivileged() -> dict[str, object]:
+def _as_unprivileged() -> dict[str, Any]:
     if os.geteuid() != 0:
         return {}
     return {"user": UNPRIVILEGED_USER, "group": _unprivileged().pw_gid, "extra_groups": []}

@@ -36,7 +36,7 @@ def decimals_of(step: Decimal) -> int:
     """Decimals that a tick or step leaves: ``0.01000000`` has two."""
     exponent = step.normalize().as_tuple().exponent
     if not isinstance(exponent, int):
-        raise ValueError(f"step {step} is not a finite number")
+        raise ValueError(f"step {step} is not a finite number")  # noqa: TRY004 - NaN is a Decimal
     return max(0, -exponent)
 
 

@@ -1,0 +1,40 @@
+"""Where a market's services live."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from include.domain.instruments import Market
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Base URLs and path rules of one market.
+
+    Attributes:
+        ws_url: base of the stream service, without a path.
+        rest_url: base of the REST service, without a path.
+    """
+
+    market: Market
+    ws_url: str
+    rest_url: str
+
+    @property
+    def rest_prefix(self) -> str:
+        """Path before each REST method."""
+        return "/fapi/v1" if self.market is Market.UM else "/api/v3"
+
+    def stream_url_for(self, trade_stream: str) -> str:
+        """Combined streams of trades and klines.
+
+        USD-M streams are routed by path since 2026-03: on any other path they are acknowledged
+        and never sent. Spot times are asked for in microseconds.
+
+        Args:
+            trade_stream: ``aggTrade``, or ``trade`` (undocumented on USD-M, on another path).
+        """
+        if self.market is Market.UM:
+            route = "public" if trade_stream == "trade" else "market"
+            return f"{self.ws_url}/{route}/stream"
+        return f"{self.ws_url}/stream?timeUnit=MICROSECOND"

@@ -1,0 +1,202 @@
+"""The stream's frames, typed once: nothing above this room sees JSON or one-letter names.
+
+Shapes are those of the exchange's documentation and of recorded frames; unknown fields are
+ignored (the exchange adds some every year), missing required ones are an error. Times are
+turned into microseconds whatever the connection's unit is.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from include.domain.candles import Candle
+from include.errors import PermanentError
+
+_FIRST_US = 100_000_000_000_000
+"""Milliseconds have 13 digits until the year 5138, microseconds 15 and more since 1973."""
+
+
+def microseconds(moment: int) -> int:
+    """A time of the exchange in microseconds, from milliseconds or microseconds."""
+    return moment if moment >= _FIRST_US else moment * 1000
+
+
+class AggTrade(msgspec.Struct, frozen=True, gc=False, tag_field="e", tag="aggTrade"):
+    """``<symbol>@aggTrade``: fills of one taker order at one price."""
+
+    event_time: int = msgspec.field(name="E")  # ms or µs, by connection
+    symbol: str = msgspec.field(name="s")
+    id: int = msgspec.field(name="a")  # contiguous for each symbol, on USD-M too
+    price: Decimal = msgspec.field(name="p")
+    quantity: Decimal = msgspec.field(name="q")
+    first_trade_id: int = msgspec.field(name="f")
+    last_trade_id: int = msgspec.field(name="l")
+    trade_time: int = msgspec.field(name="T")  # decides the minute
+    is_buyer_maker: bool = msgspec.field(name="m")  # True: the taker sold
+
+
+class Trade(msgspec.Struct, frozen=True, gc=False, tag_field="e", tag="trade"):
+    """``<symbol>@trade``: one fill. On USD-M the ids skip by design."""
+
+    event_time: int = msgspec.field(name="E")
+    symbol: str = msgspec.field(name="s")
+    id: int = msgspec.field(name="t")
+    price: Decimal = msgspec.field(name="p")
+    quantity: Decimal = msgspec.field(name="q")
+    trade_time: int = msgspec.field(name="T")
+    is_buyer_maker: bool = msgspec.field(name="m")
+
+    @property
+    def first_trade_id(self) -> int:
+        """Its own id: a trade is a fill."""
+        return self.id
+
+    @property
+    def last_trade_id(self) -> int:
+        """Its own id: a trade is a fill."""
+        return self.id
+
+
+class KlineBody(msgspec.Struct, frozen=True, gc=False):
+    """The candle inside a kline frame."""
+
+    open_time: int = msgspec.field(name="t")
+    interval: str = msgspec.field(name="i")
+    first_trade_id: int = msgspec.field(name="f")  # −1 without trades
+    last_trade_id: int = msgspec.field(name="L")  # −1 without trades
+    open: Decimal = msgspec.field(name="o")
+    close: Decimal = msgspec.field(name="c")
+    high: Decimal = msgspec.field(name="h")
+    low: Decimal = msgspec.field(name="l")
+    volume: Decimal = msgspec.field(name="v")  # base asset
+    trade_count: int = msgspec.field(name="n")
+    is_closed: bool = msgspec.field(name="x")
+    quote_volume: Decimal = msgspec.field(name="q")
+    taker_buy_volume: Decimal = msgspec.field(name="V")
+    taker_buy_quote_volume: Decimal = msgspec.field(name="Q")
+
+
+class Kline(msgspec.Struct, frozen=True, tag_field="e", tag="kline"):
+    """``<symbol>@kline_<interval>``: the exchange's own candle as of its event time."""
+
+    event_time: int = msgspec.field(name="E")
+    symbol: str = msgspec.field(name="s")
+    body: KlineBody = msgspec.field(name="k")
+
+    def candle(self, symbol: str) -> Candle:
+        """The candle under the platform's name for the symbol."""
+        body = self.body
+        has_trades = body.trade_count > 0
+        return Candle(
+            symbol,
+            microseconds(body.open_time),
+            body.open,
+            body.high,
+            body.low,
+            body.close,
+            body.volume,
+            body.quote_volume,
+            body.trade_count,
+            body.taker_buy_volume,
+            body.taker_buy_quote_volume,
+            body.first_trade_id if has_trades else None,
+            body.last_trade_id if has_trades else None,
+        )
+
+
+class ServerShutdown(msgspec.Struct, frozen=True, tag_field="e", tag="serverShutdown"):
+    """The connection is about to be cut: connect anew at once."""
+
+    event_time: int = msgspec.field(name="E")
+
+
+MarketFrame = AggTrade | Trade | Kline | ServerShutdown
+
+
+class Combined(msgspec.Struct, frozen=True, gc=False):
+    """Envelope of the combined streams."""
+
+    stream: str
+    data: MarketFrame
+
+
+class ControlAnswer(msgspec.Struct, frozen=True):
+    """Answer to a control message; ``error_code`` is None when it was accepted.
+
+    An acknowledgement proves nothing: names that do not exist are acknowledged too.
+    """
+
+    request_id: int | str | None
+    result: Any = None
+    error_code: int | None = None
+    error_message: str = ""
+
+
+class UnknownFrame(msgspec.Struct, frozen=True):
+    """A well-formed frame of a kind we do not know; ``kind`` is its event or stream name."""
+
+    kind: str
+
+
+Frame = MarketFrame | ControlAnswer | UnknownFrame
+
+_decode_combined = msgspec.json.Decoder(Combined).decode
+_decode_raw = msgspec.json.Decoder(MarketFrame).decode
+_SHOWN_BYTES = 200
+
+
+def decode(text: bytes | memoryview | str) -> Frame:
+    """Type one text frame of a raw or combined connection.
+
+    Raises:
+        PermanentError: not JSON, or a known event lacks a field or has one of a wrong type;
+            the message shows the frame's beginning.
+    """
+    try:
+        return _decode_combined(text).data
+    except msgspec.ValidationError as error:
+        return _decode_other(text, error)
+    except msgspec.DecodeError as error:
+        raise PermanentError(f"frame is not JSON ({error}): {_beginning(text)}") from None
+
+
+def _decode_other(text: bytes | memoryview | str, combined_error: Exception) -> Frame:
+    frame = msgspec.json.decode(text)
+    if not isinstance(frame, dict):
+        raise PermanentError(f"frame is not an object: {_beginning(text)}")
+    if "stream" not in frame:
+        answer = _control_answer(frame)
+        if answer is not None:
+            return answer
+    payload = frame.get("data") if "stream" in frame else frame
+    kind = payload.get("e") if isinstance(payload, dict) else None
+    if kind in {"aggTrade", "trade", "kline", "serverShutdown"}:
+        if "stream" in frame:
+            raise PermanentError(f"frame {kind}: {combined_error}: {_beginning(text)}")
+        try:
+            raw: MarketFrame = _decode_raw(text)
+            return raw
+        except msgspec.ValidationError as error:
+            raise PermanentError(f"frame {kind}: {error}: {_beginning(text)}") from None
+    return UnknownFrame(str(kind or frame.get("stream") or "no event type"))
+
+
+def _control_answer(frame: dict[str, Any]) -> ControlAnswer | None:
+    error = frame.get("error")
+    if isinstance(error, dict):
+        return ControlAnswer(
+            frame.get("id"),
+            error_code=int(error.get("code", -1)),
+            error_message=str(error.get("msg", "")),
+        )
+    if "result" in frame:
+        return ControlAnswer(frame.get("id"), result=frame["result"])
+    return None
+
+
+def _beginning(text: bytes | memoryview | str) -> str:
+    start = bytes(text[:_SHOWN_BYTES]) if not isinstance(text, str) else text[:_SHOWN_BYTES]
+    return repr(start)

@@ -1,0 +1,348 @@
+"""From trades and klines of one symbol to candles: the state machine of the live path.
+
+Pure: no socket, no clock, no database. Frames and the exchange's time go in, results come
+out through a ``Sink``. What it holds to:
+
+- The minute of a trade is decided by its trade time; each id counts once.
+- A minute is *whole* when every trade of it is known to have been folded: its first trade
+  follows one of an earlier minute by id, or the connection delivered from before its start,
+  or it was seeded from a kline that ends where the fold goes on.
+- The closed kline is the checksum. It is held against the fold once that has reached its last
+  id, at most ``kline_timeout_us`` after the minute's close.
+- Minutes are settled in order and none is skipped: what the exchange did not confirm on the
+  stream is asked of REST.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from include.binance.frames import AggTrade, Kline, Trade, microseconds
+from include.domain.candles import Candle, Offer, Source, Status, differing_values
+from include.domain.exact import ZERO
+from include.domain.fold import CandleBuilder
+from include.domain.instruments import Instrument
+from include.domain.timeframes import MINUTE_US, minute_of
+from streamer.seeding import SeedSearch
+
+MINUTES_KEPT = 5
+"""Settled minutes kept for late trades and late klines."""
+
+
+class Sink(Protocol):
+    """Where an aggregator's results go."""
+
+    def settle(self, offer: Offer) -> None:
+        """A candle is ready for the table."""
+
+    def ask_rest(self, symbol: str, open_time_us: int, cause: str) -> None:
+        """This minute needs the exchange's word by REST."""
+
+    def doubt(self, symbol: str) -> None:
+        """The symbol's streams do not deliver what they should: subscribe again."""
+
+    def hole(self, symbol: str, first_id: int, last_id: int, from_us: int, to_us: int) -> None:
+        """Trades with these ids, made between these times, did not come."""
+
+    def differs(self, symbol: str, open_time_us: int, values: list[str]) -> None:
+        """The fold and the exchange's closed kline disagree in these values."""
+
+
+@dataclass(slots=True)
+class Minute:
+    """What is known of one minute."""
+
+    open_time_us: int
+    builder: CandleBuilder | None = None
+    is_whole: bool = False
+    kline: Kline | None = None
+    """The closed kline, once it came."""
+    is_closed: bool = False
+    is_settled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Waits in microseconds of the exchange's clock, and what the streams can be held to."""
+
+    grace_us: int
+    kline_timeout_us: int
+    expects_klines: bool = True
+    has_contiguous_ids: bool = True
+    """False for raw USD-M trades, whose ids skip by design."""
+
+
+class SymbolAggregator:
+    """The live candles of one symbol."""
+
+    def __init__(self, instrument: Instrument, timing: Timing, sink: Sink) -> None:
+        self.symbol = instrument.symbol
+        self.quotes_fold = instrument.quote_volume_is_foldable
+        self.duplicates = 0
+        self.void_trades = 0
+        self.is_dirty = False
+        """Whether ``live_candles`` may have changed since somebody cleared this."""
+        self._timing = timing
+        self._sink = sink
+        self._minutes: dict[int, Minute] = {}
+        self._next_minute: int | None = None
+        self._next_id: int | None = None
+        self._last_trade_us = 0
+        self._connected_us: int | None = None
+        self._is_proven = True
+        self._seed: SeedSearch | None = None
+        self._open_kline: Kline | None = None
+
+    # --- the connection
+
+    def resume_after(self, last_stored_us: int) -> None:
+        """Begin with the minute after the last one the table holds."""
+        self._next_minute = last_stored_us + MINUTE_US
+
+    def connected(self, exchange_us: int) -> None:
+        """A connection delivers every trade made after ``exchange_us``."""
+        self._connected_us = exchange_us
+        if self._next_minute is None:
+            self._next_minute = minute_of(exchange_us)
+        if self._next_id is None:
+            self._seek_seed()
+        elif self._timing.has_contiguous_ids:
+            self._is_proven = False  # the next id, or a kline, tells whether something was missed
+        else:
+            self._break_minutes(exchange_us)
+            self._seek_seed()
+
+    # --- frames
+
+    def on_trade(self, trade: AggTrade | Trade) -> None:
+        """Fold a trade, once, into the minute of its trade time."""
+        expected = self._next_id
+        trade_us = microseconds(trade.trade_time)
+        follows = trade.id == expected
+        if not follows and expected is not None:
+            if trade.id < expected:
+                self.duplicates += 1
+                return
+            if self._timing.has_contiguous_ids:
+                self._sink.hole(self.symbol, expected, trade.id - 1, self._last_trade_us, trade_us)
+                self._break_minutes(trade_us)
+                self._seek_seed()
+        self._next_id = trade.id + 1
+        if trade.price <= ZERO or trade.quantity <= ZERO or trade.first_trade_id < 0:
+            self.void_trades += 1
+            return
+        self._is_proven = True
+        if trade_us > self._last_trade_us:
+            self._last_trade_us = trade_us
+        if self._seed is None:
+            self._fold(trade, trade_us, follows=follows)
+        else:
+            self._while_seeking(self._seed, trade, trade_us)
+
+    def on_kline(self, kline: Kline) -> None:
+        """Take the exchange's candle: a seed while it is open, the checksum once closed."""
+        open_time_us = microseconds(kline.body.open_time)
+        if not kline.body.is_closed:
+            if self._open_kline is None or self._open_kline.event_time <= kline.event_time:
+                self._open_kline = kline
+            self._prove_by(kline, open_time_us)
+            if self._seed is not None:
+                self.is_dirty = True
+                self._take_seed(self._seed.on_kline(kline))
+            return
+        minute = self._minutes.get(open_time_us)
+        if minute is None:
+            if self._next_minute is not None and open_time_us < self._next_minute:
+                self._offer_kline(kline)  # settled long ago: the merge weighs it
+                return
+            minute = self._minutes[open_time_us] = Minute(open_time_us)
+        minute.kline = kline
+        self._check(minute)
+
+    # --- the exchange's clock
+
+    def on_clock(self, exchange_us: int) -> None:
+        """Close minutes whose grace is over, and end the wait for klines that do not come."""
+        if self._next_minute is None:
+            return
+        grace_us = self._timing.grace_us
+        while self._next_minute + MINUTE_US + grace_us <= exchange_us:
+            minute = self._minute(self._next_minute)
+            if not minute.is_closed:
+                minute.is_closed = self.is_dirty = True
+            if not minute.is_settled:
+                deadline_us = self._next_minute + MINUTE_US + grace_us
+                if self._timing.expects_klines:
+                    deadline_us += self._timing.kline_timeout_us
+                if exchange_us < deadline_us:
+                    break
+                self._settle_unconfirmed(minute)
+            self._next_minute += MINUTE_US
+        self._forget_old(self._next_minute)
+
+    def next_deadline_us(self) -> int | None:
+        """The exchange's time before which ``on_clock`` has nothing to do."""
+        if self._next_minute is None:
+            return None
+        return self._next_minute + MINUTE_US + self._timing.grace_us
+
+    # --- what is shown live
+
+    def live_candles(self) -> list[tuple[Candle, bool]]:
+        """Candles not settled yet, oldest first, each with whether its minute is over.
+
+        Where the fold is not whole, the exchange's latest kline frame is shown instead.
+        """
+        shown: dict[int, tuple[Candle, bool]] = {}
+        kline = self._open_kline
+        if kline is not None:
+            open_time_us = microseconds(kline.body.open_time)
+            minute = self._minutes.get(open_time_us)
+            if minute is None or not minute.is_settled:
+                is_closed = minute is not None and minute.is_closed
+                shown[open_time_us] = kline.candle(self.symbol), is_closed
+        for open_time_us, minute in self._minutes.items():
+            if minute.builder is None or minute.is_settled:
+                continue
+            if minute.is_whole or open_time_us not in shown:
+                shown[open_time_us] = minute.builder.candle(), minute.is_closed
+        return [shown[open_time_us] for open_time_us in sorted(shown)]
+
+    # --- folding
+
+    def _minute(self, open_time_us: int) -> Minute:
+        minute = self._minutes.get(open_time_us)
+        if minute is None:
+            minute = self._minutes[open_time_us] = Minute(open_time_us)
+        return minute
+
+    def _fold(self, trade: AggTrade | Trade, trade_us: int, *, follows: bool) -> None:
+        open_time_us = trade_us - trade_us % MINUTE_US
+        minute = self._minutes.get(open_time_us)
+        if minute is None:
+            horizon = (self._next_minute or 0) - MINUTES_KEPT * MINUTE_US
+            if open_time_us < horizon:
+                self._sink.ask_rest(self.symbol, open_time_us, "a trade came too late")
+                return
+            minute = self._minutes[open_time_us] = Minute(open_time_us)
+        builder = minute.builder
+        if builder is None:
+            builder = minute.builder = CandleBuilder(self.symbol, open_time_us)
+            minute.is_whole = (follows and self._timing.has_contiguous_ids) or (
+                self._connected_us is not None and open_time_us > self._connected_us
+            )
+        builder.add(trade)
+        self.is_dirty = True
+        if minute.kline is not None or minute.is_settled:
+            self._check(minute)
+
+    def _break_minutes(self, until_us: int) -> None:
+        """Trades are missing up to ``until_us``."""
+        for minute in self._minutes.values():
+            minute.is_whole = False
+        self._connected_us = until_us
+
+    # --- seeding
+
+    def _seek_seed(self) -> None:
+        self._seed = SeedSearch() if self._timing.expects_klines else None
+
+    def _while_seeking(self, seed: SeedSearch, trade: AggTrade | Trade, trade_us: int) -> None:
+        connected_us = self._connected_us
+        if seed.joined_minute_is_over(trade_us) or (
+            connected_us is not None and minute_of(trade_us) > connected_us
+        ):
+            # The minute joined midway is over; its closed kline will speak for it.
+            self._seed = None
+            self._fold_kept([*seed.trades, trade])
+            return
+        self._take_seed(seed.on_trade(trade))
+
+    def _take_seed(self, found: tuple[Kline, list[AggTrade | Trade]] | None) -> None:
+        if found is None:
+            return
+        kline, rest = found
+        self._seed = None
+        minute = self._minute(microseconds(kline.body.open_time))
+        minute.builder = CandleBuilder.from_candle(kline.candle(self.symbol))
+        minute.is_whole = True
+        self._fold_kept(rest, follows=True)
+        self.is_dirty = True
+
+    def _fold_kept(self, trades: list[AggTrade | Trade], *, follows: bool = False) -> None:
+        for trade in trades:
+            self._fold(trade, microseconds(trade.trade_time), follows=follows)
+            follows = True
+
+    # --- settling
+
+    def _prove_by(self, kline: Kline, open_time_us: int) -> None:
+        """A kline that ends where the fold stands proves that a cut missed nothing so far."""
+        minute = self._minutes.get(open_time_us)
+        builder = minute.builder if minute else None
+        if builder is not None and builder.last_trade_id == kline.body.last_trade_id:
+            self._is_proven = True
+
+    def _check(self, minute: Minute) -> None:
+        """Hold the fold against the closed kline once it has reached its last id."""
+        kline, builder = minute.kline, minute.builder
+        if kline is None:
+            self._settle_fold(minute)  # a late trade revises what was entered
+            return
+        if minute.is_whole:
+            folded_to = builder.last_trade_id if builder is not None else -1
+            if folded_to < kline.body.last_trade_id and not minute.is_settled:
+                return  # klines run ahead of their trades; on_clock ends the wait
+            if builder is not None and builder.trade_count:
+                self._compare(builder.candle(), kline)
+        self._offer_kline(kline)
+        self._mark_settled(minute)
+
+    def _compare(self, fold: Candle, kline: Kline) -> None:
+        theirs = kline.candle(self.symbol)
+        differing = differing_values(fold, theirs, quotes=self.quotes_fold)
+        if differing:
+            self._sink.differs(self.symbol, fold.open_time_us, differing)
+            self._sink.settle(Offer(fold, Status.UNCONFIRMED, Source.STREAM))
+
+    def _offer_kline(self, kline: Kline) -> None:
+        evidence_us = microseconds(kline.event_time)
+        candle = kline.candle(self.symbol)
+        self._sink.settle(Offer(candle, Status.VERIFIED, Source.KLINE, evidence_us))
+
+    def _settle_unconfirmed(self, minute: Minute) -> None:
+        """The wait is over: enter what there is, and ask the exchange by REST."""
+        if minute.kline is not None:
+            # The fold never reached the kline's last id: its word counts, trades are missing.
+            self._offer_kline(minute.kline)
+        else:
+            self._settle_fold(minute)
+            self._sink.ask_rest(self.symbol, minute.open_time_us, "no closed kline")
+            was_connected = (
+                self._connected_us is not None and minute.open_time_us > self._connected_us
+            )
+            if self._timing.expects_klines and was_connected:
+                self._sink.doubt(self.symbol)
+        self._mark_settled(minute)
+
+    def _settle_fold(self, minute: Minute) -> None:
+        """Enter what was folded; where quotes cannot be folded, it waits for the exchange."""
+        builder = minute.builder
+        if builder is None or not builder.trade_count or not self.quotes_fold:
+            return
+        is_sure = minute.is_whole and self._is_proven
+        status = Status.UNCONFIRMED if is_sure else Status.PARTIAL
+        self._sink.settle(Offer(builder.candle(), status, Source.STREAM))
+
+    def _mark_settled(self, minute: Minute) -> None:
+        minute.is_settled = self.is_dirty = True
+        kline = self._open_kline
+        if kline is not None and microseconds(kline.body.open_time) <= minute.open_time_us:
+            self._open_kline = None
+
+    def _forget_old(self, next_minute: int) -> None:
+        horizon = next_minute - MINUTES_KEPT * MINUTE_US
+        if len(self._minutes) > MINUTES_KEPT:
+            for open_time_us in [key for key in self._minutes if key < horizon]:
+                del self._minutes[open_time_us]

@@ -1,0 +1,273 @@
+"""The streamer as a process: wires feeds, writer and repair, starts and stops them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import Sequence
+
+import structlog
+
+from include.binance.endpoints import Endpoints
+from include.binance.session import MAX_STREAMS
+from include.config import Settings
+from include.domain.candles import Offer
+from include.domain.instruments import Instrument, Market
+from include.domain.timeframes import MINUTE_US, from_us, minute_of
+from include.errors import TransientError
+from include.jobs.repair import record_gap, repair_minutes
+from streamer.aggregation import SymbolAggregator, Timing
+from streamer.feed import Feed, stream_names
+from streamer.repair import RepairQueue, Request
+from streamer.startup import Start, StoppedError, StreamOptions, find_start
+from streamer.writer import CandleWriter
+
+log = structlog.get_logger(__name__)
+
+CLOCK_TICK_S = 0.02
+"""How often minutes are looked at for closing: small beside a grace of 250 ms."""
+STOP_TIMEOUT_S = 6.0
+REPORT_INTERVAL_S = 60.0
+
+
+class Streamer:
+    """Streams the chosen symbols into PostgreSQL until told to stop.
+
+    It is the ``Sink`` of its aggregators.
+    """
+
+    def __init__(self, settings: Settings, options: StreamOptions) -> None:
+        self._settings = settings
+        self._options = options
+        self._feeds: list[Feed] = []
+        self._feed_of: dict[str, Feed] = {}
+        self._instruments: dict[str, Instrument] = {}
+        self._aggregators: list[SymbolAggregator] = []
+        self._stop = asyncio.Event()
+        self._counts: Counter[str] = Counter()
+        self._repairs = RepairQueue(
+            repair=self._repair, exchange_us=self._exchange_us, on_given_up=self._give_up
+        )
+        self._writer = CandleWriter(
+            settings.url_for("streamer"),
+            lambda: self._aggregators,
+            batch_size=settings.batch_size,
+            flush_timeout_s=settings.batch_flush_timeout_ms / 1000,
+            buffer_rows=settings.buffer_rows,
+            on_overflow=self._repairs.ask,
+        )
+
+    # --- results of the aggregators
+
+    def settle(self, offer: Offer) -> None:
+        """A candle is ready for the table."""
+        self._counts[offer.status.value] += 1
+        self._writer.add(offer)
+
+    def ask_rest(self, symbol: str, open_time_us: int, cause: str) -> None:
+        """A minute needs the exchange's word by REST."""
+        self._repairs.ask(symbol, open_time_us, open_time_us + MINUTE_US, cause)
+
+    def doubt(self, symbol: str) -> None:
+        """A symbol's streams do not deliver: subscribe again."""
+        log.warning("stream_doubted", symbol=symbol, reason="no closed kline in time")
+        self._feed_of[symbol].resubscribe(self._instruments[symbol].exchange_symbol)
+
+    def hole(self, symbol: str, first_id: int, last_id: int, from_us: int, to_us: int) -> None:
+        """Trades did not come; the candle is seeded anew from a kline."""
+        self._counts["holes"] += 1
+        log.warning(
+            "trades_missing",
+            symbol=symbol,
+            first_id=first_id,
+            last_id=last_id,
+            since=from_us_text(from_us),
+            until=from_us_text(to_us),
+        )
+
+    def differs(self, symbol: str, open_time_us: int, values: list[str]) -> None:
+        """Fold and closed kline disagree; the store keeps both sides."""
+        self._counts["differing"] += 1
+        open_time = from_us_text(open_time_us)
+        log.warning("checksum_differs", symbol=symbol, open_time=open_time, values=values)
+
+    # --- life
+
+    def stop(self) -> None:
+        """Ask for a clean stop; ``run`` returns within ten seconds."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Stream until ``stop``.
+
+        Raises:
+            PermanentError: a setting, a symbol or the database's URL is wrong.
+        """
+        try:
+            self._build(await find_start(self._settings, self._options, self._stop))
+        except StoppedError:
+            return
+        works = [
+            *(feed.connection.run() for feed in self._feeds),
+            self._tick(),
+            self._writer.run(),
+            self._repairs.run(),
+            self._report(),
+        ]
+        tasks = [asyncio.ensure_future(work) for work in works]
+        stopping = asyncio.ensure_future(self._stop.wait())
+        log.info("streaming", symbols=len(self._aggregators), connections=len(self._feeds))
+        try:
+            done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()  # raises what ended it
+        finally:
+            # Sources first: nothing may come behind the last write.
+            for task in [*tasks, stopping]:
+                task.cancel()
+            await asyncio.gather(*tasks, stopping, return_exceptions=True)
+            await self._write_the_rest()
+
+    async def _write_the_rest(self) -> None:
+        try:
+            await asyncio.wait_for(self._writer.flush(), STOP_TIMEOUT_S)
+        except (TransientError, TimeoutError) as error:
+            log.warning(
+                "stopped_with_unwritten_candles",
+                waiting=self._writer.waiting,
+                error=str(error) or "timeout",
+                remedy="the next start fetches them from the exchange",
+            )
+        log.info("stopped", written=self._writer.written, **self._counts)
+
+    def _build(self, start: Start) -> None:
+        lookback_us = self._settings.fill_lookback_minutes * MINUTE_US
+        for market in Market:
+            of_market = [one for one in start.instruments if one.market is market]
+            timing = self._timing(market)
+            aggregators = {}
+            for instrument in of_market:
+                aggregator = SymbolAggregator(instrument, timing, self)
+                stored_us = start.last_stored_us.get(instrument.symbol)
+                if stored_us is not None:
+                    horizon_us = minute_of(start.now_us[market]) - lookback_us
+                    aggregator.resume_after(max(stored_us, horizon_us - MINUTE_US))
+                aggregators[instrument.exchange_symbol] = aggregator
+                self._instruments[instrument.symbol] = instrument
+            self._aggregators += aggregators.values()
+            self._feeds += self._connect(market, aggregators)
+        self._feed_of = {one.symbol: feed for feed in self._feeds for one in feed.aggregators}
+
+    def _connect(self, market: Market, aggregators: dict[str, SymbolAggregator]) -> list[Feed]:
+        settings, options = self._settings, self._options
+        endpoints = (
+            Endpoints(market, settings.binance_um_ws_url, settings.binance_um_rest_url)
+            if market is Market.UM
+            else Endpoints(market, settings.binance_ws_url, settings.binance_rest_url)
+        )
+        per_symbol = len(
+            stream_names("x", trade_stream=options.trade_stream, klines=options.klines)
+        )
+        share = MAX_STREAMS // per_symbol
+        names = list(aggregators)
+        return [
+            Feed(
+                endpoints.stream_url_for(options.trade_stream),
+                market,
+                {name: aggregators[name] for name in names[first : first + share]},
+                name=f"{market.value}-{first // share + 1}",
+                trade_stream=options.trade_stream,
+                klines=options.klines,
+                stale_after_s=settings.stale_stream_s,
+                proxy=settings.https_proxy or None,
+            )
+            for first in range(0, len(names), share)
+        ]
+
+    def _timing(self, market: Market) -> Timing:
+        is_um = market is Market.UM
+        settings = self._settings
+        grace_ms = settings.close_grace_um_ms if is_um else settings.close_grace_spot_ms
+        return Timing(
+            grace_us=grace_ms * 1000,
+            kline_timeout_us=settings.kline_timeout_ms * 1000,
+            expects_klines=self._options.klines,
+            has_contiguous_ids=not (is_um and self._options.trade_stream == "trade"),
+        )
+
+    # --- works
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(CLOCK_TICK_S)
+            for feed in self._feeds:
+                feed.on_clock()
+
+    async def _report(self) -> None:
+        while True:
+            await asyncio.sleep(REPORT_INTERVAL_S)
+            log.info(
+                "stream_report",
+                frames=sum(feed.frames for feed in self._feeds),
+                bad_frames=sum(feed.bad_frames for feed in self._feeds),
+                reconnects=sum(feed.connection.reconnects for feed in self._feeds),
+                written=self._writer.written,
+                waiting=self._writer.waiting,
+                minutes_asked_of_rest=self._repairs.waiting_minutes,
+                repaired_minutes=self._repairs.repaired_minutes,
+                **self._counts,
+            )
+
+    def _exchange_us(self) -> int:
+        return max((feed.exchange_us for feed in self._feeds), default=0)
+
+    def _repair(self, symbol: str, start_us: int, end_us: int) -> None:
+        repair_minutes(
+            settings=self._settings,
+            database_url=self._settings.url_for("streamer"),
+            symbol=symbol,
+            start_us=start_us,
+            end_us=end_us,
+        )
+
+    def _give_up(self, request: Request, reason: str) -> None:
+        log.error(
+            "minutes_not_repaired",
+            symbol=request.symbol,
+            start=from_us_text(request.start_us),
+            end=from_us_text(request.end_us),
+            cause=request.cause,
+            reason=reason,
+        )
+        record_gap(
+            database_url=self._settings.url_for("streamer"),
+            symbol=request.symbol,
+            start_us=request.start_us,
+            end_us=request.end_us,
+            cause=f"{request.cause}; {reason}",
+        )
+
+
+def from_us_text(moment_us: int) -> str:
+    """A time for the log."""
+    return from_us(moment_us).isoformat()
+
+
+async def stream(settings: Settings, options: StreamOptions) -> None:
+    """Run a streamer until SIGTERM or SIGINT."""
+    streamer = Streamer(settings, options)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, streamer.stop)
+    await streamer.run()
+
+
+def run(settings: Settings, options: StreamOptions) -> None:
+    """Blocking entry point, on uvloop."""
+    import uvloop
+
+    uvloop.run(stream(settings, options))
+
+
+__all__: Sequence[str] = ("StreamOptions", "Streamer", "run", "stream")

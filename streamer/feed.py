@@ -1,0 +1,166 @@
+"""One connection's frames, typed and handed to the aggregators of their symbols."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from include.binance.frames import (
+    AggTrade,
+    ControlAnswer,
+    Kline,
+    ServerShutdown,
+    Trade,
+    UnknownFrame,
+    decode,
+    microseconds,
+)
+from include.domain.instruments import Market
+from include.errors import PermanentError
+from streamer.aggregation import SymbolAggregator
+from streamer.connection import StreamConnection
+
+log = structlog.get_logger(__name__)
+
+LOGGED_BAD_FRAMES = 10
+"""Bad frames shown in full; after that they are counted only."""
+
+
+def stream_names(exchange_symbol: str, *, trade_stream: str, klines: bool) -> list[str]:
+    """Streams of one symbol: its trades, and the klines that check them."""
+    name = exchange_symbol.lower()
+    return [f"{name}@{trade_stream}", *([f"{name}@kline_1m"] if klines else [])]
+
+
+class Feed:
+    """Takes the messages of one connection.
+
+    Args:
+        aggregators: by the exchange's name of their symbol.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        market: Market,
+        aggregators: Mapping[str, SymbolAggregator],
+        *,
+        name: str,
+        trade_stream: str,
+        klines: bool,
+        stale_after_s: float,
+        proxy: str | None = None,
+    ) -> None:
+        self.market = market
+        self.exchange_us = 0
+        """The exchange's clock: the greatest event time of this connection."""
+        self.frames = 0
+        self.bad_frames = 0
+        self.unknown: Counter[str] = Counter()
+        self._aggregators = aggregators
+        self._trade_stream = trade_stream
+        self._klines = klines
+        self._not_delivering: set[str] = set()
+        self.connection = StreamConnection(
+            url,
+            name=name,
+            streams=[
+                stream
+                for exchange_symbol in aggregators
+                for stream in stream_names(
+                    exchange_symbol, trade_stream=trade_stream, klines=klines
+                )
+            ],
+            on_text=self.on_text,
+            on_open=self._opened,
+            stale_after_s=stale_after_s,
+            proxy=proxy,
+        )
+
+    @property
+    def aggregators(self) -> Sequence[SymbolAggregator]:
+        """Those this connection feeds."""
+        return list(self._aggregators.values())
+
+    def on_text(self, data: bytes) -> None:
+        """Handle one message; what cannot be used is counted and logged, never raised."""
+        self.frames += 1
+        try:
+            frame = decode(data)
+        except PermanentError as error:
+            self.bad_frames += 1
+            if self.bad_frames <= LOGGED_BAD_FRAMES:
+                log.warning("bad_frame", connection=self.connection.name, error=str(error))
+            return
+        kind = type(frame)
+        if kind is AggTrade or kind is Trade:
+            aggregator = self._at_event(frame.symbol, frame.event_time)  # type: ignore[union-attr]
+            if aggregator is not None:
+                aggregator.on_trade(frame)  # type: ignore[arg-type]
+        elif isinstance(frame, Kline):
+            aggregator = self._at_event(frame.symbol, frame.event_time)
+            if aggregator is not None and frame.body.interval == "1m":
+                aggregator.on_kline(frame)
+        else:
+            self._on_other(frame)  # type: ignore[arg-type]
+
+    def on_clock(self) -> None:
+        """Let each aggregator close what the exchange's clock has passed."""
+        now_us = self.exchange_us
+        for aggregator in self._aggregators.values():
+            deadline_us = aggregator.next_deadline_us()
+            if deadline_us is not None and deadline_us <= now_us:
+                aggregator.on_clock(now_us)
+
+    def resubscribe(self, exchange_symbol: str) -> None:
+        """Ask again for the streams of a symbol that stay silent."""
+        if self.connection.is_open:
+            self.connection.session.resubscribe(
+                stream_names(exchange_symbol, trade_stream=self._trade_stream, klines=self._klines)
+            )
+
+    def _opened(self) -> None:
+        self._not_delivering = set(self._aggregators)
+
+    def _at_event(self, exchange_symbol: str, event_time: int) -> SymbolAggregator | None:
+        event_us = microseconds(event_time)
+        if event_us > self.exchange_us:
+            self.exchange_us = event_us
+        aggregator = self._aggregators.get(exchange_symbol)
+        if aggregator is None:
+            self._count_unknown(f"symbol {exchange_symbol}")
+        elif self._not_delivering:
+            self._note_delivery(exchange_symbol, event_us)
+        return aggregator
+
+    def _note_delivery(self, exchange_symbol: str, event_us: int) -> None:
+        """A frame after the last acknowledgement shows that all streams deliver by now."""
+        if self.connection.session.is_subscribed:
+            waiting, self._not_delivering = self._not_delivering, set()
+        elif exchange_symbol in self._not_delivering:
+            waiting = {exchange_symbol}
+            self._not_delivering.discard(exchange_symbol)
+        else:
+            return
+        for name in waiting:
+            self._aggregators[name].connected(event_us)
+
+    def _on_other(self, frame: ControlAnswer | ServerShutdown | UnknownFrame) -> None:
+        if isinstance(frame, ControlAnswer):
+            refused = self.connection.session.on_answer(frame)
+            if refused is not None:
+                log.error("subscription_refused", connection=self.connection.name, what=refused)
+                self.connection.leave(refused)
+        elif isinstance(frame, ServerShutdown):
+            self.connection.leave("the exchange announced a shutdown")
+        else:
+            self._count_unknown(f"event {frame.kind}")
+
+    def _count_unknown(self, what: str) -> None:
+        self.unknown[what] += 1
+        if self.unknown[what] == 1:
+            log.warning("unknown_frame", connection=self.connection.name, what=what)
+        if len(self.unknown) > 1_000:
+            self.unknown.clear()

@@ -1,0 +1,146 @@
+"""Minutes that need the exchange's word by REST, until they have it.
+
+Held as ranges for each symbol, so that hours of a cut for 1,500 symbols take little memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from include.domain.timeframes import MINUTE_US, SECOND_US, from_us
+from include.errors import PermanentError, RateLimitedError, TransientError
+
+log = structlog.get_logger(__name__)
+
+REST_SETTLES_US = 30 * SECOND_US
+"""REST may still miss trades of a minute that closed less than this long ago."""
+
+MOST_MINUTES_A_CALL = 1_000
+POLL_S = 0.5
+FIRST_RETRY_S = 1.0
+MOST_RETRY_S = 60.0
+MOST_ATTEMPTS = 20
+"""About fifteen minutes of trying; after that the hole is in ops.gaps for the DAGs."""
+
+
+@dataclass(slots=True)
+class Request:
+    """A half-open range of minutes of one symbol."""
+
+    symbol: str
+    start_us: int
+    end_us: int
+    cause: str
+    attempts: int = 0
+    not_before_s: float = 0.0
+
+
+@dataclass(slots=True)
+class RepairQueue:
+    """Asks REST for the minutes that the stream could not prove.
+
+    Args:
+        repair: fetches and stores a range (blocking; runs in a thread): symbol, start, end.
+        exchange_us: the exchange's clock.
+        on_given_up: told of a range that could not be repaired, with the reason.
+    """
+
+    repair: Callable[[str, int, int], None]
+    exchange_us: Callable[[], int]
+    on_given_up: Callable[[Request, str], None]
+    repaired_minutes: int = 0
+    _requests: dict[str, list[Request]] = field(default_factory=dict)
+
+    def ask(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
+        """Note a range; neighbours of one symbol are joined."""
+        requests = self._requests.setdefault(symbol, [])
+        for request in requests:
+            if request.start_us <= end_us and start_us <= request.end_us:
+                request.start_us = min(request.start_us, start_us)
+                request.end_us = max(request.end_us, end_us)
+                return
+        requests.append(Request(symbol, start_us, end_us, cause))
+
+    @property
+    def waiting_minutes(self) -> int:
+        """Minutes asked for and not yet repaired."""
+        return sum(
+            (request.end_us - request.start_us) // MINUTE_US
+            for requests in self._requests.values()
+            for request in requests
+        )
+
+    async def run(self) -> None:
+        """Repair until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = self._take_due(loop.time())
+            if due is None:
+                await asyncio.sleep(POLL_S)
+                continue
+            await self._try(due, loop)
+
+    def _take_due(self, now_s: float) -> Request | None:
+        """The next range, or the part of one, whose minutes REST has settled."""
+        ripe_us = self.exchange_us() - REST_SETTLES_US
+        for symbol, requests in self._requests.items():
+            for index, request in enumerate(requests):
+                if request.not_before_s > now_s:
+                    continue
+                end_us = min(
+                    request.end_us,
+                    request.start_us + MOST_MINUTES_A_CALL * MINUTE_US,
+                    ripe_us - ripe_us % MINUTE_US,
+                )
+                if end_us <= request.start_us:
+                    continue
+                part = Request(symbol, request.start_us, end_us, request.cause, request.attempts)
+                if end_us < request.end_us:
+                    request.start_us = end_us
+                else:
+                    del requests[index]
+                return part
+        return None
+
+    async def _try(self, request: Request, loop: asyncio.AbstractEventLoop) -> None:
+        minutes = (request.end_us - request.start_us) // MINUTE_US
+        try:
+            await asyncio.to_thread(self.repair, request.symbol, request.start_us, request.end_us)
+        except TransientError as error:
+            self._again_later(request, error, loop.time())
+        except PermanentError as error:
+            self.on_given_up(request, str(error))
+        else:
+            self.repaired_minutes += minutes
+            log.info(
+                "minutes_repaired",
+                symbol=request.symbol,
+                start=from_us(request.start_us).isoformat(),
+                minutes=minutes,
+                cause=request.cause,
+            )
+
+    def _again_later(self, request: Request, error: TransientError, now_s: float) -> None:
+        request.attempts += 1
+        if request.attempts >= MOST_ATTEMPTS:
+            self.on_given_up(request, str(error))
+            return
+        if isinstance(error, RateLimitedError):
+            wait_s = error.retry_after_s + random.uniform(0, 1)  # noqa: S311 - jitter
+        else:
+            bound_s = min(MOST_RETRY_S, FIRST_RETRY_S * 2.0**request.attempts)
+            wait_s = random.uniform(0.1, bound_s)  # noqa: S311 - jitter
+        request.not_before_s = now_s + wait_s
+        self._requests.setdefault(request.symbol, []).append(request)
+        log.warning(
+            "repair_postponed",
+            symbol=request.symbol,
+            error=str(error),
+            attempt=request.attempts,
+            retry_in_s=round(wait_s, 1),
+        )

@@ -1,0 +1,112 @@
+"""What the streamer has to know before its first frame."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+
+from include.config import Settings
+from include.domain.instruments import Instrument, Market
+from include.errors import RateLimitedError, TransientError
+from include.jobs.exchange import open_rest
+from include.store.candles import last_minutes
+from include.store.pools import connect
+from streamer.universe import choose, markets_of
+
+log = structlog.get_logger(__name__)
+
+Result = TypeVar("Result")
+
+FIRST_RETRY_S = 0.5
+MOST_RETRY_S = 15.0
+
+
+class StoppedError(Exception):
+    """Told to stop before the work was done."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    """What to stream.
+
+    Attributes:
+        symbols: names and patterns; see ``universe.choose``.
+        top: keep the N of largest volume in 24 hours.
+        trade_stream: ``aggTrade``, or ``trade`` where a recording has nothing else.
+        klines: whether the exchange's klines are subscribed to as the checksum.
+    """
+
+    symbols: tuple[str, ...]
+    top: int | None = None
+    trade_stream: str = "aggTrade"
+    klines: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where the streamer begins.
+
+    Attributes:
+        last_stored_us: open time of the newest row of each symbol that has any.
+        now_us: the exchange's time, by market.
+    """
+
+    instruments: list[Instrument]
+    last_stored_us: dict[str, int]
+    now_us: dict[Market, int]
+
+
+async def find_start(settings: Settings, options: StreamOptions, stop: asyncio.Event) -> Start:
+    """Ask the exchange for its symbols and the table where it ends.
+
+    The exchange or the database being away is waited out.
+
+    Raises:
+        PermanentError: a symbol does not exist, or a URL or login is wrong.
+        StoppedError: ``stop`` was set while waiting.
+    """
+    markets = markets_of(options.symbols) or (Market.SPOT,)
+    instruments: list[Instrument] = []
+    now_us: dict[Market, int] = {}
+    volumes = {}
+    for market in markets:
+        with open_rest(settings, market) as rest:
+            instruments += await persist("exchange_info", rest.exchange_info, stop)
+            now_us[market] = await persist("server_time", rest.server_time_us, stop)
+            if options.top is not None:
+                volumes.update(await persist("volumes", rest.quote_volumes_24h, stop))
+    chosen = choose(options.symbols, instruments, top=options.top, quote_volume_24h=volumes)
+    url = settings.url_for("streamer")
+    symbols = [instrument.symbol for instrument in chosen]
+    stored = await persist("last_minutes", lambda: _last_minutes(url, symbols), stop)
+    return Start(chosen, stored, now_us)
+
+
+async def persist(what: str, call: Callable[[], Result], stop: asyncio.Event) -> Result:
+    """Run a blocking call in a thread, again and again while its failure is transient."""
+    failures = 0
+    while True:
+        try:
+            return await asyncio.to_thread(call)
+        except TransientError as error:
+            failures += 1
+            bound_s = min(MOST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(failures, 10))
+            wait_s = random.uniform(0.1, bound_s)  # noqa: S311 - jitter
+            if isinstance(error, RateLimitedError):
+                wait_s += error.retry_after_s
+            log.warning("start_postponed", what=what, error=str(error), retry_in_s=round(wait_s, 1))
+        try:
+            await asyncio.wait_for(stop.wait(), wait_s)
+        except TimeoutError:
+            continue
+        raise StoppedError(what)
+
+
+def _last_minutes(url: str, symbols: Sequence[str]) -> dict[str, int]:
+    with connect(url, application_name="candelabra-streamer") as connection:
+        return last_minutes(connection, symbols)

@@ -1,0 +1,80 @@
+"""Which symbols to stream: by name, by pattern, by rank of volume, or all."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from fnmatch import fnmatchcase
+
+from include.domain.instruments import UM_SUFFIX, Instrument, Market
+from include.errors import PermanentError
+
+ALL = ("*", f"*{UM_SUFFIX}")
+
+
+def is_pattern(wanted: str) -> bool:
+    """Whether it names symbols by wildcard."""
+    return any(character in wanted for character in "*?[")
+
+
+def markets_of(wanted: Sequence[str]) -> tuple[Market, ...]:
+    """Markets that these names and patterns speak of."""
+    markets = {Market.UM if name.endswith(UM_SUFFIX) else Market.SPOT for name in wanted}
+    return tuple(market for market in Market if market in markets)
+
+
+def choose(
+    wanted: Sequence[str],
+    instruments: Sequence[Instrument],
+    *,
+    top: int | None = None,
+    quote_volume_24h: Mapping[str, Decimal] | None = None,
+) -> list[Instrument]:
+    """The instruments to stream, in a stable order.
+
+    Args:
+        wanted: symbols (``BTCUSDT``, ``BTCUSDT.P``) and patterns (``*USDT``, ``*USDT.P``);
+            a pattern without ``.P`` matches spot symbols alone, and only those that trade.
+        top: keep this many, by quote volume of the last 24 hours.
+        quote_volume_24h: by platform symbol; needed with ``top``.
+
+    Raises:
+        PermanentError: nothing is wanted, a name does not exist (with the nearest that do),
+            or a pattern matches nothing.
+    """
+    if not wanted:
+        raise PermanentError(
+            "no symbols: give --symbols BTCUSDT,ETHUSDT (or SYMBOLS), a pattern like "
+            "'*USDT' --top 100, or --all"
+        )
+    by_symbol = {instrument.symbol: instrument for instrument in instruments}
+    chosen: dict[str, Instrument] = {}
+    for name in wanted:
+        if is_pattern(name):
+            matches = [one for one in instruments if one.is_trading and _matches(one, name)]
+            if not matches:
+                raise PermanentError(f"no trading symbol matches the pattern {name!r}")
+            chosen.update((one.symbol, one) for one in matches)
+        elif name in by_symbol:
+            chosen[name] = by_symbol[name]
+        else:
+            raise PermanentError(_unknown(name, list(by_symbol)))
+    if top is None or top >= len(chosen):
+        return list(chosen.values())
+    volumes = quote_volume_24h or {}
+    ranked = sorted(
+        chosen.values(), key=lambda one: (-volumes.get(one.symbol, Decimal(0)), one.symbol)
+    )
+    return ranked[:top]
+
+
+def _matches(instrument: Instrument, pattern: str) -> bool:
+    is_um = instrument.market is Market.UM
+    return is_um == pattern.endswith(UM_SUFFIX) and fnmatchcase(instrument.symbol, pattern)
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name.upper(), known, n=3, cutoff=0.6)
+    hint = f"; did you mean {', '.join(near)}?" if near else ""
+    return f"the exchange has no symbol {name!r}{hint}"

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+
+import pytest
+
+from include.binance.frames import (
+    AggTrade,
+    ControlAnswer,
+    Kline,
+    ServerShutdown,
+    Trade,
+    UnknownFrame,
+    decode,
+    microseconds,
+)
+from include.errors import PermanentError
+
+AGG_TRADE = {
+    "e": "aggTrade", "E": 1672515782136, "s": "BNBBTC", "a": 12345, "p": "0.00100000",
+    "q": "100", "f": 100, "l": 105, "T": 1672515782130, "m": True, "M": True,
+}  # fmt: skip
+KLINE = {
+    "e": "kline", "E": 1672515782136, "s": "BNBBTC",
+    "k": {
+        "t": 1672515780000, "T": 1672515839999, "s": "BNBBTC", "i": "1m", "f": -1, "L": -1,
+        "o": "0.001", "c": "0.001", "h": "0.001", "l": "0.001", "v": "0", "n": 0, "x": True,
+        "q": "0", "V": "0", "Q": "0", "B": "0",
+    },
+}  # fmt: skip
+
+
+def combined(payload: object) -> bytes:
+    return json.dumps({"stream": "x@y", "data": payload}).encode()
+
+
+@pytest.mark.parametrize("wrap", [combined, lambda payload: json.dumps(payload).encode()])
+def test_an_agg_trade_is_typed_in_both_forms(wrap: object) -> None:
+    frame = decode(wrap(AGG_TRADE))  # type: ignore[operator]
+    assert isinstance(frame, AggTrade)
+    assert frame.price == Decimal("0.001")
+    assert (frame.id, frame.first_trade_id, frame.last_trade_id) == (12345, 100, 105)
+    assert frame.is_buyer_maker is True
+
+
+def test_a_trade_is_a_fill_of_one_id() -> None:
+    frame = decode(
+        combined(
+            {"e": "trade", "E": 2, "s": "A", "t": 7, "p": "1", "q": "2", "T": 1, "m": False,
+             "X": "MARKET"}
+        )
+    )  # fmt: skip
+    assert isinstance(frame, Trade)
+    assert frame.first_trade_id == frame.last_trade_id == 7
+
+
+def test_a_silent_kline_is_a_candle_without_ids() -> None:
+    frame = decode(combined(KLINE))
+    assert isinstance(frame, Kline)
+    candle = frame.candle("BNBBTC")
+    assert candle.is_silent
+    assert (candle.first_trade_id, candle.last_trade_id) == (None, None)
+    assert candle.open_time_us == 1672515780000 * 1000
+
+
+def test_times_are_microseconds_whatever_the_connections_unit() -> None:
+    assert microseconds(1672515782136) == microseconds(1672515782136000) == 1672515782136000
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (b'{"result":null,"id":1}', ControlAnswer(1)),
+        (b'{"result":["a@trade"],"id":"x"}', ControlAnswer("x", result=["a@trade"])),
+        (
+            b'{"error":{"code":4,"msg":"Too many subscriptions"},"id":19}',
+            ControlAnswer(19, error_code=4, error_message="Too many subscriptions"),
+        ),
+    ],
+)
+def test_control_answers_are_told_from_data(text: bytes, answer: ControlAnswer) -> None:
+    assert decode(text) == answer
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"e":"serverShutdown","E":1}',
+        b'{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1}}',
+    ],
+)
+def test_a_shutdown_is_seen_in_both_forms(text: bytes) -> None:
+    assert decode(text) == ServerShutdown(1)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        (b'{"stream":"a@x","data":{"e":"markPriceUpdate","E":1}}', "markPriceUpdate"),
+        (b'{"u":1,"s":"A","b":"1","B":"1","a":"2","A":"1"}', "no event type"),
+        (b'{"stream":"a@bookTicker","data":{"u":1,"s":"A"}}', "a@bookTicker"),
+    ],
+)
+def test_an_unknown_event_is_named_not_raised(text: bytes, kind: str) -> None:
+    assert decode(text) == UnknownFrame(kind)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"<html>", "not JSON.*<html>"),
+        (b"[1,2]", "not an object"),
+        (combined({**AGG_TRADE, "p": "abc"}), "aggTrade.*abc"),
+        (combined({k: v for k, v in AGG_TRADE.items() if k != "T"}), "aggTrade.*`T`"),
+        (json.dumps({**AGG_TRADE, "m": 3}).encode(), "aggTrade.*bool"),
+    ],
+)
+def test_a_broken_frame_says_what_is_wrong_and_shows_itself(text: bytes, message: str) -> None:
+    with pytest.raises(PermanentError, match=f"(?s){message}"):
+        decode(text)
+
+
+def test_unknown_fields_are_ignored() -> None:
+    assert isinstance(decode(combined({**AGG_TRADE, "nq": "1", "st": 2})), AggTrade)

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from include.binance.frames import ControlAnswer
+from include.binance.session import StreamSession
+
+
+def sent(session: StreamSession, now_s: float) -> dict[str, object] | None:
+    message = session.next_message(now_s)
+    return None if message is None else json.loads(message)
+
+
+def test_names_go_out_in_batches_half_a_second_apart() -> None:
+    session = StreamSession([f"s{n}@trade" for n in range(450)])
+    first = sent(session, 10.0)
+    assert first is not None
+    assert first["method"] == "SUBSCRIBE"
+    assert len(first["params"]) == 200  # type: ignore[arg-type]
+    assert sent(session, 10.4) is None
+    assert sent(session, 10.5) is not None
+    assert sent(session, 11.0) is not None
+    assert sent(session, 20.0) is None
+
+
+@given(st.lists(st.floats(0, 0.3), min_size=20, max_size=200))
+def test_no_rolling_second_ever_holds_more_than_five_messages(pauses: list[float]) -> None:
+    session = StreamSession([f"s{n}" for n in range(1000)], names_per_message=10)
+    now_s, times = 0.0, []
+    for pause in pauses:
+        now_s += pause
+        if session.next_message(now_s) is not None:
+            times.append(now_s)
+    for start in times:
+        assert sum(start <= time < start + 1.0 for time in times) <= 5
+
+
+def test_it_is_subscribed_once_every_batch_is_answered() -> None:
+    session = StreamSession(["a", "b"], names_per_message=1)
+    assert not session.is_subscribed
+    sent(session, 0)
+    sent(session, 1)
+    session.on_answer(ControlAnswer(1))
+    assert not session.is_subscribed
+    session.on_answer(ControlAnswer(2))
+    assert session.is_subscribed
+
+
+def test_a_refusal_is_told_in_words() -> None:
+    session = StreamSession(["a"])
+    sent(session, 0)
+    refused = session.on_answer(ControlAnswer(1, error_code=4, error_message="Too many"))
+    assert refused == "SUBSCRIBE of 1 streams refused: code 4 Too many"
+
+
+def test_an_answer_that_never_comes_is_noticed() -> None:
+    session = StreamSession(["a"])
+    sent(session, 0)
+    assert not session.is_answer_overdue(9.0)
+    assert session.is_answer_overdue(10.1)
+
+
+def test_more_than_1024_streams_are_refused() -> None:
+    with pytest.raises(ValueError, match="1025 streams on a connection that carries 1024"):
+        StreamSession([f"s{n}" for n in range(1025)])
+    session = StreamSession([f"s{n}" for n in range(1024)])
+    with pytest.raises(ValueError, match="do not fit"):
+        session.subscribe(["one more"])
+
+
+def test_streams_can_change_and_silent_ones_be_asked_again() -> None:
+    session = StreamSession(["a", "b"])
+    sent(session, 0)
+    session.subscribe(["c", "a"])
+    session.unsubscribe(["b", "unknown"])
+    session.resubscribe(["c", "b"])
+    assert session.streams == ("a", "c")
+    assert [sent(session, now) for now in (1, 2, 3, 4)] == [
+        {"method": "SUBSCRIBE", "params": ["c"], "id": 2},
+        {"method": "UNSUBSCRIBE", "params": ["b"], "id": 3},
+        {"method": "UNSUBSCRIBE", "params": ["c"], "id": 4},
+        {"method": "SUBSCRIBE", "params": ["c"], "id": 5},
+    ]
+    assert session.room == 1022

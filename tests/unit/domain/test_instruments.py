@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from include.domain.instruments import (
+    Instrument,
+    Market,
+    decimals_of,
+    exchange_symbol_of,
+    market_of,
+    symbol_of,
+)
+
+
+@pytest.mark.parametrize(
+    ("market", "exchange_symbol", "symbol"),
+    [(Market.SPOT, "BTCUSDT", "BTCUSDT"), (Market.UM, "BTCUSDT", "BTCUSDT.P")],
+)
+def test_symbols_are_unique_across_markets(
+    market: Market, exchange_symbol: str, symbol: str
+) -> None:
+    assert symbol_of(market, exchange_symbol) == symbol
+    assert market_of(symbol) is market
+    assert exchange_symbol_of(symbol) == exchange_symbol
+
+
+@pytest.mark.parametrize(
+    ("step", "decimals"), [("0.01000000", 2), ("1.00000000", 0), ("10", 0), ("0.00000001", 8)]
+)
+def test_decimals_of_a_step(step: str, decimals: int) -> None:
+    assert decimals_of(Decimal(step)) == decimals
+
+
+@pytest.mark.parametrize(
+    ("tick", "step", "foldable"),
+    [("0.01", "0.00001", True), ("0.00001", "0.0001", False), ("0.00000001", "1", True)],
+)
+def test_quotes_fold_where_a_fill_needs_no_rounding(tick: str, step: str, foldable: bool) -> None:
+    instrument = Instrument(
+        "X", Market.SPOT, "A", "B", "TRADING", Decimal(tick), Decimal(step)
+    )
+    assert instrument.quote_volume_is_foldable is foldable
