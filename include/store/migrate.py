@@ -74,9 +74,7 @@ def migrate(database_url: str, *, role_urls: Mapping[str, str] | None = None) ->
 
 def _prepare(owner: Owner) -> None:
     """Take the lock, and make what alembic and the revisions stand on."""
-    owner.execute(
-        sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(f"{LOCK_TIMEOUT_S}s"))
-    )
+    owner.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(f"{LOCK_TIMEOUT_S}s")))
     owner.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK_KEY,))
     owner.execute(script_text("repeatable/roles.sql"))
     owner.execute("CREATE SCHEMA IF NOT EXISTS ops")

@@ -164,7 +164,9 @@ def open_pool(
 
 
 @contextmanager
-def translated(where: str | psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> Iterator[None]:
+def translated(
+    where: str | psycopg.Connection[Any] | psycopg.AsyncConnection[Any],
+) -> Iterator[None]:
     """Turn errors of the driver into ``TransientError`` and ``PermanentError``.
 
     Args:

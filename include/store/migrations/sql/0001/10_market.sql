@@ -33,7 +33,7 @@ CREATE TABLE market.candles_1m (
     evidence_last_trade_id bigint,
     PRIMARY KEY (symbol, open_time),
     CONSTRAINT candles_1m_open_time_is_a_full_minute
-    CHECK (extract(epoch FROM open_time) % 60 = 0),
+    CHECK (date_bin('1 minute', open_time, '2001-01-01 00:00:00+00') = open_time),
     -- NaN and Infinity sort above every number, so these bounds keep them out as well.
     CONSTRAINT candles_1m_high_is_the_highest
     CHECK (high >= greatest(open, close, low) AND high < 'Infinity'),

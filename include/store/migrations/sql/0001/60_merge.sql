@@ -7,7 +7,57 @@
 -- Concurrency. New rows are inserted in primary-key order; a writer of the same key waits there.
 -- Rows that exist are locked in primary-key order before they are judged, and judged by a later
 -- statement, whose snapshot sees what the previous holder of the lock committed. Offers that
--- cannot change a row (same values, no higher evidence) take no lock at all.
+-- tell a row nothing new take no lock at all: they count as offered before whoever holds it.
+
+CREATE FUNCTION ops.forget_known_offers(first_time timestamptz, last_time timestamptz)
+RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $$
+DECLARE
+    n_forgotten bigint;
+BEGIN
+    -- LIMIT 1 keeps the look-up an index scan, whatever the statistics say.
+    DELETE FROM pg_temp.offered AS o
+    WHERE EXISTS (
+        SELECT FROM (
+            SELECT * FROM market.candles_1m AS s
+            WHERE
+                s.symbol = o.symbol AND s.open_time = o.open_time
+                AND s.open_time BETWEEN first_time AND last_time
+            LIMIT 1
+        ) AS c
+        WHERE
+            (
+                o.open, o.high, o.low, o.close, o.volume, o.quote_volume, o.trade_count,
+                o.taker_buy_volume, o.taker_buy_quote_volume
+            ) = (
+                c.open, c.high, c.low, c.close, c.volume, c.quote_volume, c.trade_count,
+                c.taker_buy_volume, c.taker_buy_quote_volume
+            )
+            AND (
+                o.source_rank,
+                coalesce(o.evidence_at, '-infinity'),
+                CASE WHEN o.source IN ('stream', 'folded') THEN o.trade_count ELSE 0 END,
+                CASE WHEN o.source IN ('stream', 'folded') THEN coalesce(o.last_trade_id, 0) ELSE 0 END,
+                o.source
+            ) <= (
+                c.source_rank,
+                coalesce(c.evidence_at, '-infinity'),
+                CASE WHEN c.source IN ('stream', 'folded') THEN c.trade_count ELSE 0 END,
+                coalesce(c.evidence_last_trade_id, 0),
+                c.source
+            )
+            AND (coalesce(o.last_trade_id, -1), coalesce(o.first_trade_id, -1))
+            <= (coalesce(c.last_trade_id, -1), coalesce(c.first_trade_id, -1))
+    );
+    GET DIAGNOSTICS n_forgotten = ROW_COUNT;
+    RETURN n_forgotten;
+END
+$$;
+COMMENT ON FUNCTION ops.forget_known_offers(timestamptz, timestamptz) IS
+'Part of ops.merge_offered(): removes the offers that tell a stored row nothing new (same values, neither better evidence nor higher ids) and counts them.';
 
 CREATE FUNCTION ops.merge_offered()
 RETURNS TABLE (
@@ -24,9 +74,9 @@ AS $$
 DECLARE
     n_offered bigint;
     n_open bigint;
-    n_locked bigint;
-    n_inserted bigint := 0;
-    n_round bigint;
+    n_inserted bigint;
+    n_late bigint;
+    n_settled bigint;
     n_changed bigint := 0;
     n_confirmed bigint := 0;
     n_discrepancies bigint := 0;
@@ -46,100 +96,122 @@ BEGIN
         WHERE o.open_time >= date_trunc('month', next_month) + interval '1 month';
     END LOOP;
 
-    n_open := n_offered;
-    FOR attempt IN 1..100 LOOP
-        EXIT WHEN n_open = 0;
+    -- 1. The greatest offer of each key, where there is no row yet.
+    moment := clock_timestamp();
+    INSERT INTO market.candles_1m (
+        symbol, open_time, open, high, low, close, volume, quote_volume, trade_count,
+        taker_buy_volume, taker_buy_quote_volume, first_trade_id, last_trade_id,
+        status, source, source_rank, evidence_at, evidence_last_trade_id, updated_at
+    )
+    SELECT DISTINCT ON (o.symbol, o.open_time)
+        o.symbol, o.open_time, o.open, o.high, o.low, o.close, o.volume, o.quote_volume,
+        o.trade_count, o.taker_buy_volume, o.taker_buy_quote_volume,
+        o.first_trade_id, o.last_trade_id, o.status, o.source, o.source_rank, o.evidence_at,
+        CASE WHEN o.source IN ('stream', 'folded') THEN coalesce(o.last_trade_id, 0) END,
+        moment
+    FROM pg_temp.offered AS o
+    ORDER BY
+        o.symbol, o.open_time,
+        o.source_rank DESC,
+        coalesce(o.evidence_at, '-infinity') DESC,
+        CASE WHEN o.source IN ('stream', 'folded') THEN o.trade_count ELSE 0 END DESC,
+        CASE WHEN o.source IN ('stream', 'folded') THEN coalesce(o.last_trade_id, 0) ELSE 0 END DESC,
+        o.open DESC, o.high DESC, o.low DESC, o.close DESC, o.volume DESC,
+        o.quote_volume DESC, o.trade_count DESC, o.taker_buy_volume DESC,
+        o.taker_buy_quote_volume DESC, o.source DESC
+    ON CONFLICT (symbol, open_time) DO NOTHING;
+    GET DIAGNOSTICS n_inserted = ROW_COUNT;
+    n_open := n_offered - n_inserted;
 
-        -- The greatest offer of each key, where there is no row yet.
-        INSERT INTO market.candles_1m (
-            symbol, open_time, open, high, low, close, volume, quote_volume, trade_count,
-            taker_buy_volume, taker_buy_quote_volume, first_trade_id, last_trade_id,
-            status, source, source_rank, evidence_at, evidence_last_trade_id
-        )
-        SELECT DISTINCT ON (o.symbol, o.open_time)
-            o.symbol, o.open_time, o.open, o.high, o.low, o.close, o.volume, o.quote_volume,
-            o.trade_count, o.taker_buy_volume, o.taker_buy_quote_volume,
-            o.first_trade_id, o.last_trade_id, o.status, o.source, o.source_rank, o.evidence_at,
-            CASE WHEN o.source IN ('stream', 'folded') THEN coalesce(o.last_trade_id, 0) END
-        FROM pg_temp.offered AS o
-        ORDER BY
-            o.symbol, o.open_time,
-            o.source_rank DESC,
-            coalesce(o.evidence_at, '-infinity') DESC,
-            CASE WHEN o.source IN ('stream', 'folded') THEN o.trade_count ELSE 0 END DESC,
-            CASE WHEN o.source IN ('stream', 'folded') THEN coalesce(o.last_trade_id, 0) ELSE 0 END DESC,
-            o.open DESC, o.high DESC, o.low DESC, o.close DESC, o.volume DESC,
-            o.quote_volume DESC, o.trade_count DESC, o.taker_buy_volume DESC,
-            o.taker_buy_quote_volume DESC, o.source DESC
-        ON CONFLICT (symbol, open_time) DO NOTHING;
-        GET DIAGNOSTICS n_round = ROW_COUNT;
-        n_inserted := n_inserted + n_round;
-        -- Without conflicts and repeats there is nothing left to judge.
-        EXIT WHEN n_round = n_open;
+    -- Without conflicts and repeats all is done: a bulk load of new rows ends here.
+    IF n_open > 0 THEN
+        n_open := n_offered - ops.forget_known_offers(first_time, last_time);
+    END IF;
 
-        -- Offers that tell a stored row nothing new: the same values, neither better evidence
-        -- nor higher ids. LIMIT 1 keeps the look-up an index scan whatever the statistics say.
-        DELETE FROM pg_temp.offered AS o
-        WHERE EXISTS (
-            SELECT FROM (
-                SELECT * FROM market.candles_1m AS s
-                WHERE
-                    s.symbol = o.symbol AND s.open_time = o.open_time
-                    AND s.open_time BETWEEN first_time AND last_time
-                LIMIT 1
-            ) AS c
+    IF n_open > 0 THEN
+        -- 2. The same values on better evidence, the usual case of a row that exists: no row
+        -- version is read before it is locked. Rows that differ are locked as well (in key
+        -- order), and a row that somebody deleted meanwhile is inserted anew, so that from
+        -- here on every offered key has a row, and the row is ours.
+        moment := clock_timestamp();
+        WITH written AS (
+            INSERT INTO market.candles_1m AS c (
+                symbol, open_time, open, high, low, close, volume, quote_volume, trade_count,
+                taker_buy_volume, taker_buy_quote_volume, first_trade_id, last_trade_id,
+                status, source, source_rank, evidence_at, evidence_last_trade_id, updated_at
+            )
+            SELECT DISTINCT ON (o.symbol, o.open_time)
+                o.symbol, o.open_time, o.open, o.high, o.low, o.close, o.volume, o.quote_volume,
+                o.trade_count, o.taker_buy_volume, o.taker_buy_quote_volume,
+                o.first_trade_id, o.last_trade_id, o.status, o.source, o.source_rank, o.evidence_at,
+                CASE WHEN o.source IN ('stream', 'folded') THEN coalesce(o.last_trade_id, 0) END,
+                moment
+            FROM pg_temp.offered AS o
+            ORDER BY
+                o.symbol, o.open_time,
+                o.source_rank DESC,
+                coalesce(o.evidence_at, '-infinity') DESC,
+                CASE WHEN o.source IN ('stream', 'folded') THEN o.trade_count ELSE 0 END DESC,
+                CASE WHEN o.source IN ('stream', 'folded') THEN coalesce(o.last_trade_id, 0) ELSE 0 END DESC,
+                o.open DESC, o.high DESC, o.low DESC, o.close DESC, o.volume DESC,
+                o.quote_volume DESC, o.trade_count DESC, o.taker_buy_volume DESC,
+                o.taker_buy_quote_volume DESC, o.source DESC
+            ON CONFLICT (symbol, open_time) DO UPDATE SET
+                first_trade_id = CASE
+                    WHEN (coalesce(excluded.last_trade_id, -1), coalesce(excluded.first_trade_id, -1))
+                        > (coalesce(c.last_trade_id, -1), coalesce(c.first_trade_id, -1))
+                        THEN excluded.first_trade_id
+                    ELSE c.first_trade_id
+                END,
+                last_trade_id = CASE
+                    WHEN (coalesce(excluded.last_trade_id, -1), coalesce(excluded.first_trade_id, -1))
+                        > (coalesce(c.last_trade_id, -1), coalesce(c.first_trade_id, -1))
+                        THEN excluded.last_trade_id
+                    ELSE c.last_trade_id
+                END,
+                status = excluded.status,
+                source = excluded.source,
+                source_rank = excluded.source_rank,
+                evidence_at = excluded.evidence_at,
+                evidence_last_trade_id = excluded.evidence_last_trade_id
             WHERE
                 (
-                    o.open, o.high, o.low, o.close, o.volume, o.quote_volume, o.trade_count,
-                    o.taker_buy_volume, o.taker_buy_quote_volume
+                    excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume,
+                    excluded.quote_volume, excluded.trade_count, excluded.taker_buy_volume,
+                    excluded.taker_buy_quote_volume
                 ) = (
-                    c.open, c.high, c.low, c.close, c.volume, c.quote_volume, c.trade_count,
-                    c.taker_buy_volume, c.taker_buy_quote_volume
+                    c.open, c.high, c.low, c.close, c.volume,
+                    c.quote_volume, c.trade_count, c.taker_buy_volume,
+                    c.taker_buy_quote_volume
                 )
                 AND (
-                    o.source_rank,
-                    coalesce(o.evidence_at, '-infinity'),
-                    CASE WHEN o.source IN ('stream', 'folded') THEN o.trade_count ELSE 0 END,
-                    CASE WHEN o.source IN ('stream', 'folded') THEN coalesce(o.last_trade_id, 0) ELSE 0 END,
-                    o.source
-                ) <= (
+                    excluded.source_rank,
+                    coalesce(excluded.evidence_at, '-infinity'),
+                    CASE WHEN excluded.source IN ('stream', 'folded') THEN excluded.trade_count ELSE 0 END,
+                    coalesce(excluded.evidence_last_trade_id, 0),
+                    excluded.source
+                ) > (
                     c.source_rank,
                     coalesce(c.evidence_at, '-infinity'),
                     CASE WHEN c.source IN ('stream', 'folded') THEN c.trade_count ELSE 0 END,
                     coalesce(c.evidence_last_trade_id, 0),
                     c.source
                 )
-                AND (coalesce(o.last_trade_id, -1), coalesce(o.first_trade_id, -1))
-                <= (coalesce(c.last_trade_id, -1), coalesce(c.first_trade_id, -1))
-        );
-        GET DIAGNOSTICS n_round = ROW_COUNT;
-        n_open := n_open - n_round;
+            RETURNING c.updated_at
+        )
 
-        SELECT count(*) INTO n_locked FROM (
-            SELECT 1
-            FROM (
-                SELECT o.symbol, o.open_time FROM pg_temp.offered AS o
-                ORDER BY o.symbol, o.open_time
-            ) AS o
-            CROSS JOIN LATERAL (
-                SELECT 1 FROM market.candles_1m AS s
-                WHERE
-                    s.symbol = o.symbol AND s.open_time = o.open_time
-                    AND s.open_time BETWEEN first_time AND last_time
-                LIMIT 1
-                FOR UPDATE
-            ) AS c
-        ) AS locked;
-        EXIT WHEN n_locked = n_open;
+        -- an update keeps the row's time, so the present moment marks an insert
+        SELECT
+            count(*) FILTER (WHERE w.updated_at = moment),
+            count(*) FILTER (WHERE w.updated_at <> moment)
+        INTO n_late, n_confirmed
+        FROM written AS w;
+        n_inserted := n_inserted + n_late;
+        n_open := n_open - ops.forget_known_offers(first_time, last_time);
+    END IF;
 
-        -- Somebody deleted a row between our two looks at it: offer it again.
-        IF attempt = 100 THEN
-            RAISE EXCEPTION 'rows vanished 100 times between the insert and the lock'
-                USING ERRCODE = 'serialization_failure';
-        END IF;
-    END LOOP;
-
-    IF n_inserted < n_offered AND n_open > 0 THEN
+    IF n_open > 0 THEN
+        -- 3. What is left differs from its row, or brings ids: judge all candidates of each key.
         moment := clock_timestamp();
 
         WITH candidates AS (
@@ -342,8 +414,8 @@ BEGIN
                 WHERE j.place = 1 AND j.winning_set <> j.stored_set
             ),
             (SELECT count(*) FROM settled)
-        INTO n_discrepancies, n_changed, n_confirmed;
-        n_confirmed := n_confirmed - n_changed;
+        INTO n_discrepancies, n_changed, n_settled;
+        n_confirmed := n_confirmed + n_settled - n_changed;
     END IF;
 
     RETURN QUERY SELECT
