@@ -26,6 +26,9 @@ from include.domain.instruments import Instrument
 from include.domain.timeframes import MINUTE_US, minute_of
 from streamer.seeding import SeedSearch
 
+NEVER_US = 1 << 62
+"""A time that no trade reaches."""
+
 MINUTES_KEPT = 5
 """Settled minutes kept for late trades and late klines."""
 
@@ -56,6 +59,8 @@ class Minute:
     open_time_us: int
     builder: CandleBuilder | None = None
     is_whole: bool = False
+    frame: Kline | None = None
+    """The latest kline frame while the exchange's candle was open."""
     kline: Kline | None = None
     """The closed kline, once it came."""
     is_closed: bool = False
@@ -92,7 +97,6 @@ class SymbolAggregator:
         self._connected_us: int | None = None
         self._is_proven = True
         self._seed: SeedSearch | None = None
-        self._open_kline: Kline | None = None
 
     # --- the connection
 
@@ -105,13 +109,15 @@ class SymbolAggregator:
         self._connected_us = exchange_us
         if self._next_minute is None:
             self._next_minute = minute_of(exchange_us)
-        if self._next_id is None:
+        if self._next_id is None or not self._timing.has_contiguous_ids:
+            self._is_proven = True  # of what comes from now on
             self._seek_seed()
-        elif self._timing.has_contiguous_ids:
-            self._is_proven = False  # the next id, or a kline, tells whether something was missed
-        else:
-            self._break_minutes(exchange_us)
-            self._seek_seed()
+
+    def disconnected(self) -> None:
+        """Nothing is delivered any more: no minute is claimed whole until something proves it."""
+        self._is_proven = False
+        if not self._timing.has_contiguous_ids:
+            self._break_minutes(NEVER_US)
 
     # --- frames
 
@@ -143,22 +149,18 @@ class SymbolAggregator:
     def on_kline(self, kline: Kline) -> None:
         """Take the exchange's candle: a seed while it is open, the checksum once closed."""
         open_time_us = microseconds(kline.body.open_time)
-        if not kline.body.is_closed:
-            if self._open_kline is None or self._open_kline.event_time <= kline.event_time:
-                self._open_kline = kline
-            self._prove_by(kline, open_time_us)
-            if self._seed is not None:
-                self.is_dirty = True
-                self._take_seed(self._seed.on_kline(kline))
-            return
-        minute = self._minutes.get(open_time_us)
-        if minute is None:
-            if self._next_minute is not None and open_time_us < self._next_minute:
-                self._offer_kline(kline)  # settled long ago: the merge weighs it
-                return
-            minute = self._minutes[open_time_us] = Minute(open_time_us)
-        minute.kline = kline
-        self._check(minute)
+        is_known = open_time_us in self._minutes or (
+            self._next_minute is not None and open_time_us >= self._next_minute
+        )
+        if kline.body.is_closed:
+            if is_known:
+                minute = self._minute(open_time_us)
+                minute.kline = kline
+                self._check(minute)
+            else:
+                self._offer_kline(kline)  # settled long ago, or before our time
+        elif is_known:
+            self._on_open_kline(kline, self._minute(open_time_us))
 
     # --- the exchange's clock
 
@@ -194,20 +196,16 @@ class SymbolAggregator:
 
         Where the fold is not whole, the exchange's latest kline frame is shown instead.
         """
-        shown: dict[int, tuple[Candle, bool]] = {}
-        kline = self._open_kline
-        if kline is not None:
-            open_time_us = microseconds(kline.body.open_time)
-            minute = self._minutes.get(open_time_us)
-            if minute is None or not minute.is_settled:
-                is_closed = minute is not None and minute.is_closed
-                shown[open_time_us] = kline.candle(self.symbol), is_closed
-        for open_time_us, minute in self._minutes.items():
-            if minute.builder is None or minute.is_settled:
+        shown: list[tuple[Candle, bool]] = []
+        for open_time_us in sorted(self._minutes):
+            minute = self._minutes[open_time_us]
+            if minute.is_settled:
                 continue
-            if minute.is_whole or open_time_us not in shown:
-                shown[open_time_us] = minute.builder.candle(), minute.is_closed
-        return [shown[open_time_us] for open_time_us in sorted(shown)]
+            if minute.builder is not None and (minute.is_whole or minute.frame is None):
+                shown.append((minute.builder.candle(), minute.is_closed))
+            elif minute.frame is not None:
+                shown.append((minute.frame.candle(self.symbol), minute.is_closed))
+        return shown
 
     # --- folding
 
@@ -277,12 +275,33 @@ class SymbolAggregator:
 
     # --- settling
 
-    def _prove_by(self, kline: Kline, open_time_us: int) -> None:
-        """A kline that ends where the fold stands proves that a cut missed nothing so far."""
-        minute = self._minutes.get(open_time_us)
-        builder = minute.builder if minute else None
-        if builder is not None and builder.last_trade_id == kline.body.last_trade_id:
+    def _on_open_kline(self, kline: Kline, minute: Minute) -> None:
+        if minute.frame is None or minute.frame.event_time <= kline.event_time:
+            minute.frame = kline
+        self._hold_against(kline, minute)
+        if self._seed is not None:
+            self._take_seed(self._seed.on_kline(kline))
+        if not minute.is_whole:
+            self.is_dirty = True
+
+    def _hold_against(self, kline: Kline, minute: Minute) -> None:
+        """Hold the open fold against a kline frame: it proves it, or shows what it lacks."""
+        if minute.builder is None or minute.is_settled:
+            return
+        builder, body = minute.builder, kline.body
+        begins_as_folded = body.first_trade_id == builder.first_trade_id
+        if body.trade_count and body.last_trade_id == builder.last_trade_id:
             self._is_proven = True
+            if minute.is_whole and (body.trade_count, True) != (
+                builder.trade_count,
+                begins_as_folded,
+            ):
+                self._sink.differs(self.symbol, minute.open_time_us, ["trade_count"])
+                minute.builder = CandleBuilder.from_candle(kline.candle(self.symbol))
+        elif body.trade_count and minute.is_whole and not begins_as_folded:
+            self._sink.differs(self.symbol, minute.open_time_us, ["first_trade_id"])
+            minute.is_whole = False
+            self._seek_seed()
 
     def _check(self, minute: Minute) -> None:
         """Hold the fold against the closed kline once it has reached its last id."""
@@ -331,15 +350,14 @@ class SymbolAggregator:
         builder = minute.builder
         if builder is None or not builder.trade_count or not self.quotes_fold:
             return
-        is_sure = minute.is_whole and self._is_proven
+        frame = minute.frame
+        is_behind = frame is not None and frame.body.last_trade_id > builder.last_trade_id
+        is_sure = minute.is_whole and self._is_proven and not is_behind
         status = Status.UNCONFIRMED if is_sure else Status.PARTIAL
         self._sink.settle(Offer(builder.candle(), status, Source.STREAM))
 
     def _mark_settled(self, minute: Minute) -> None:
         minute.is_settled = self.is_dirty = True
-        kline = self._open_kline
-        if kline is not None and microseconds(kline.body.open_time) <= minute.open_time_us:
-            self._open_kline = None
 
     def _forget_old(self, next_minute: int) -> None:
         horizon = next_minute - MINUTES_KEPT * MINUTE_US

@@ -63,6 +63,7 @@ class StreamConnection:
         streams: names to carry.
         on_text: called with each message's bytes; must not raise.
         on_open: called when a connection is up, before its first frame.
+        on_close: called when a connection is gone, or could not be made.
         stale_after_s: silence after which the connection is taken for dead.
         proxy: proxy URL, or None for the environment's.
     """
@@ -75,6 +76,7 @@ class StreamConnection:
         streams: list[str],
         on_text: Callable[[bytes], None],
         on_open: Callable[[], None],
+        on_close: Callable[[], None],
         stale_after_s: float,
         proxy: str | None = None,
     ) -> None:
@@ -86,6 +88,7 @@ class StreamConnection:
         self._streams = streams
         self._on_text = on_text
         self._on_open = on_open
+        self._on_close = on_close
         self._stale_after_s = stale_after_s
         self._proxy = proxy
         self._last_frame_s = 0.0
@@ -103,6 +106,7 @@ class StreamConnection:
             except (OSError, TimeoutError, WebSocketException, InvalidHandshake) as error:
                 reason = f"{type(error).__name__}: {error}"
             self.is_open = False
+            self._on_close()
             lived_s = asyncio.get_running_loop().time() - started_s
             failures = 0 if lived_s > MOST_BACKOFF_S else failures + 1
             self.reconnects += 1

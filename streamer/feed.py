@@ -75,6 +75,7 @@ class Feed:
             ],
             on_text=self.on_text,
             on_open=self._opened,
+            on_close=self._closed,
             stale_after_s=stale_after_s,
             proxy=proxy,
         )
@@ -123,6 +124,10 @@ class Feed:
 
     def _opened(self) -> None:
         self._not_delivering = set(self._aggregators)
+
+    def _closed(self) -> None:
+        for aggregator in self._aggregators.values():
+            aggregator.disconnected()
 
     def _at_event(self, exchange_symbol: str, event_time: int) -> SymbolAggregator | None:
         event_us = microseconds(event_time)

@@ -15,7 +15,9 @@ from include.domain.timeframes import (
     to_us,
 )
 
-MOMENTS = st.integers(to_us(datetime(2017, 7, 1, tzinfo=UTC)), to_us(datetime(2040, 1, 1, tzinfo=UTC)))
+MOMENTS = st.integers(
+    to_us(datetime(2017, 7, 1, tzinfo=UTC)), to_us(datetime(2040, 1, 1, tzinfo=UTC))
+)
 
 
 @given(MOMENTS, st.sampled_from(list(TIMEFRAMES)))

@@ -1,0 +1,108 @@
+"""Frames recorded from the real exchange, against the exchange's own candles."""
+
+from __future__ import annotations
+
+import gzip
+from collections import defaultdict
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from include.binance.frames import AggTrade, Kline, Trade, decode, microseconds
+from include.domain.candles import differing_values
+from include.domain.fold import CandleBuilder
+from include.domain.timeframes import MINUTE_US, minute_of
+
+pytestmark = pytest.mark.recorded
+
+
+def frames_2021(file: Path) -> Iterator[AggTrade | Kline]:
+    with gzip.open(file, "rt") as lines:
+        for line in lines:
+            _, separator, text = line.partition(": ")
+            if separator and text.startswith('{"stream"'):
+                frame = decode(text.strip())
+                if isinstance(frame, AggTrade | Kline):
+                    yield frame
+
+
+def by_symbol(file: Path) -> dict[str, tuple[list[AggTrade], list[Kline]]]:
+    found: dict[str, tuple[list[AggTrade], list[Kline]]] = defaultdict(lambda: ([], []))
+    for frame in frames_2021(file):
+        trades, klines = found[frame.symbol]
+        (trades if isinstance(frame, AggTrade) else klines).append(frame)  # type: ignore[arg-type]
+    return found
+
+
+def test_each_kline_frame_equals_the_fold_of_its_agg_trades(recorded_data: Path) -> None:
+    """Frames whose minute is covered from its first trade on, and that end with an aggTrade."""
+    file = recorded_data / "ws-cryptofeed-2021" / "BINANCE-ee25be.0.8980a803.gz"
+    compared = inside = uncovered = 0
+    for trades, klines in by_symbol(file).values():
+        firsts = {trade.first_trade_id for trade in trades}
+        lasts = {trade.last_trade_id for trade in trades}
+        for kline in klines:
+            body = kline.body
+            if body.first_trade_id not in firsts:
+                uncovered += 1
+                continue
+            if body.last_trade_id not in lasts:
+                inside += 1
+                continue
+            builder = CandleBuilder(kline.symbol, microseconds(body.open_time))
+            for trade in trades:
+                if body.first_trade_id <= trade.first_trade_id <= body.last_trade_id:
+                    builder.add(trade)
+            assert differing_values(builder.candle(), kline.candle(kline.symbol)) == []
+            compared += 1
+    assert compared >= 40, (compared, inside, uncovered)
+
+
+@pytest.mark.parametrize(
+    "name", ["BINANCE-ee25be.0.8980a803.gz", "BINANCE_FUTURES.ws.1.0.79508fc5.gz"]
+)
+def test_a_frame_plus_the_trades_after_it_equals_each_later_frame(
+    recorded_data: Path, name: str
+) -> None:
+    """What seeding the open candle rests on."""
+    compared = 0
+    for trades, klines in by_symbol(recorded_data / "ws-cryptofeed-2021" / name).values():
+        lasts = {trade.last_trade_id for trade in trades}
+        usable = [k for k in klines if k.body.last_trade_id in lasts]
+        for index, seed in enumerate(usable):
+            for later in usable[index + 1 :]:
+                if later.body.open_time != seed.body.open_time:
+                    continue
+                builder = CandleBuilder.from_candle(seed.candle(seed.symbol))
+                for trade in trades:
+                    if seed.body.last_trade_id < trade.first_trade_id <= later.body.last_trade_id:
+                        builder.add(trade)
+                assert differing_values(builder.candle(), later.candle(later.symbol)) == []
+                compared += 1
+    assert compared >= 100, compared
+
+
+def test_futures_trades_make_the_five_official_minutes(recorded_data: Path) -> None:
+    folder = recorded_data / "ws-usdm-vs-klines-20240808"
+    builders: dict[int, CandleBuilder] = {}
+    with gzip.open(folder / "btcusdt_20240808.gz", "rt") as lines:
+        for line in lines:
+            if '"btcusdt@trade"' not in line:
+                continue
+            trade = decode(line.split(" ", 1)[1].strip())
+            assert isinstance(trade, Trade)
+            if not trade.price or not trade.quantity:
+                continue
+            minute = minute_of(microseconds(trade.trade_time))
+            builders.setdefault(minute, CandleBuilder("BTCUSDT.P", minute)).add(trade)
+    official = (folder / "BTCUSDT-1m-2024-08.excerpt-20240808T2354-20240809T0005.csv").read_text()
+    lines_of_csv = official.splitlines()[1:]
+    rows = {int(line.split(",")[0]) * 1000: line.split(",") for line in lines_of_csv}
+    whole = sorted(builders)[1:6]
+    assert len(whole) == 5
+    assert whole[-1] - whole[0] == 4 * MINUTE_US
+    for minute in whole:
+        theirs = tuple(Decimal(rows[minute][column]) for column in (1, 2, 3, 4, 5, 7, 8, 9, 10))
+        assert builders[minute].candle().values == theirs, minute

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import pytest
+
+from include.domain.timeframes import MINUTE_US, SECOND_US
+from include.errors import PermanentError, RateLimitedError, TransientError
+from streamer import repair as module
+from streamer.repair import RepairQueue, Request
+
+NOW_US = 1_700_000_000_000_000 // MINUTE_US * MINUTE_US
+
+
+class Exchange:
+    """Answers repairs as told and keeps what was asked."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.asked: list[tuple[str, int, int]] = []
+        self.given_up: list[tuple[Request, str]] = []
+        self.now_us = NOW_US
+
+    def repair(self, symbol: str, start_us: int, end_us: int) -> None:
+        self.asked.append(
+            (symbol, (start_us - NOW_US) // MINUTE_US, (end_us - NOW_US) // MINUTE_US)
+        )
+        if self.errors:
+            raise self.errors.pop(0)
+
+    def queue(self) -> RepairQueue:
+        return RepairQueue(
+            repair=self.repair,
+            exchange_us=lambda: self.now_us,
+            on_given_up=lambda request, why: self.given_up.append((request, why)),
+        )
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "POLL_S", 0.005)
+    monkeypatch.setattr(module, "MOST_RETRY_S", 0.01)
+
+
+async def run_until(queue: RepairQueue, done: Callable[[], bool]) -> None:
+    task = asyncio.create_task(queue.run())
+    async with asyncio.timeout(10):
+        while not done():
+            await asyncio.sleep(0.002)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def ask(queue: RepairQueue, symbol: str, first: int, last: int) -> None:
+    queue.ask(symbol, NOW_US + first * MINUTE_US, NOW_US + last * MINUTE_US, "test")
+
+
+async def test_neighbouring_minutes_are_asked_for_at_once() -> None:
+    exchange = Exchange()
+    queue = exchange.queue()
+    for minute in (-10, -9, -8, -5):
+        ask(queue, "A", minute, minute + 1)
+    assert queue.waiting_minutes == 4
+    await run_until(queue, lambda: queue.waiting_minutes == 0 and queue.repaired_minutes == 4)
+    assert sorted(exchange.asked) == [("A", -10, -7), ("A", -5, -4)]
+
+
+async def test_a_minute_is_left_until_rest_has_settled_it() -> None:
+    exchange = Exchange()
+    queue = exchange.queue()
+    ask(queue, "A", -2, 0)
+    await run_until(queue, lambda: queue.repaired_minutes == 1)
+    assert exchange.asked == [("A", -2, -1)]
+    exchange.now_us += 31 * SECOND_US
+    await run_until(queue, lambda: queue.repaired_minutes == 2)
+    assert exchange.asked[1] == ("A", -1, 0)
+
+
+async def test_a_long_range_is_asked_for_in_pages() -> None:
+    exchange = Exchange()
+    queue = exchange.queue()
+    ask(queue, "A", -2500, -10)
+    await run_until(queue, lambda: queue.repaired_minutes == 2490)
+    assert [end - start for _, start, end in exchange.asked] == [1000, 1000, 490]
+
+
+async def test_a_transient_failure_is_tried_again_and_others_go_on_meanwhile() -> None:
+    exchange = Exchange(TransientError("away"), RateLimitedError("429", retry_after_s=0.0))
+    queue = exchange.queue()
+    ask(queue, "A", -10, -9)
+    ask(queue, "B", -10, -9)
+    await run_until(queue, lambda: queue.repaired_minutes == 2)
+    assert exchange.given_up == []
+
+
+async def test_a_permanent_failure_is_reported_and_not_repeated() -> None:
+    exchange = Exchange(PermanentError("no such symbol"))
+    queue = exchange.queue()
+    ask(queue, "A", -10, -9)
+    await run_until(queue, lambda: bool(exchange.given_up))
+    assert exchange.given_up[0][1] == "no such symbol"
+    assert queue.waiting_minutes == 0
+
+
+async def test_trying_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_ATTEMPTS", 3)
+    exchange = Exchange(*[TransientError("away")] * 3)
+    queue = exchange.queue()
+    ask(queue, "A", -10, -9)
+    await run_until(queue, lambda: bool(exchange.given_up))
+    assert len(exchange.asked) == 3
