@@ -102,10 +102,20 @@
 
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
-    {% if existing is not none and not (existing.is_view and can_be_replaced(existing, sql)) %}
+    {% if existing is not none and not existing.is_view %}
         {% do adapter.drop_relation(existing) %}
     {% endif %}
-    {% call statement('main') %}{{ get_replace_view_sql(view, sql) }}{% endcall %}
+    {% call statement('main') %}
+        do $replace_view$
+        begin
+            execute $view${{ get_replace_view_sql(view, sql) }}$view$;
+        exception when invalid_table_definition then
+            -- columns were renamed, removed or retyped: what depends on the view must go
+            execute 'drop view {{ view }} cascade';
+            execute $view${{ get_replace_view_sql(view, sql) }}$view$;
+        end
+        $replace_view$
+    {% endcall %}
     {% do apply_grants(view, config.get('grants'), should_revoke=True) %}
     {% do persist_docs(view, model) %}
     {{ run_hooks(post_hooks, inside_transaction=True) }}
@@ -114,19 +124,3 @@
     {{ return({'relations': [view]}) }}
 {% endmaterialization %}
 
-
-{#- PostgreSQL replaces a view whose columns stay as they are; new ones may only follow. -#}
-{% macro can_be_replaced(relation, sql) %}
-    {%- set found = adapter.get_columns_in_relation(relation) -%}
-    {%- set wanted = get_column_schema_from_query(sql) -%}
-    {%- if wanted | length < found | length -%}
-        {% do return(false) %}
-    {%- endif -%}
-    {%- for column in found -%}
-        {%- set other = wanted[loop.index0] -%}
-        {%- if column.name != other.name or column.dtype != other.dtype -%}
-            {% do return(false) %}
-        {%- endif -%}
-    {%- endfor -%}
-    {% do return(true) %}
-{% endmacro %}

@@ -8,7 +8,7 @@
 {% test equals_its_parent(model, timeframe) %}
 {%- set mart = ref(model_of(timeframe)) -%}
 with bars as (
-    select * from {{ model }}
+    select * from {{ tested_bars(model) }}
 ),
 
 unseen as (

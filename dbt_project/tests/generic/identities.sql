@@ -6,7 +6,7 @@
 -#}
 {% test identities(model, rules) %}
 with bars as (
-    select * from {{ model }}
+    select * from {{ tested_bars(model) }}
 )
 
 select

@@ -1,11 +1,14 @@
 {#- Rows with a null in any of the given columns, and in which. -#}
 {% test never_null(model, columns) %}
-{%- for column in columns %}
+with bars as (
+    select * from {{ tested_bars(model) }}
+)
+{% for column in columns %}
 select
     '{{ column }}' as null_column,
     symbol,
     open_time
-from {{ model }}
+from bars
 where {{ column }} is null
 {% if not loop.last %}union all{% endif %}
 {%- endfor %}
