@@ -1,0 +1,1 @@
+"""Schedules, retries, pools and edges. The work is in ``include.jobs``."""

@@ -1,0 +1,109 @@
+"""Load history: plan what is missing, take the cheapest sure source, load piece by piece."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import Param, TriggerRule, dag, task
+
+from dags.policies import CANDLES_1M, DEFAULT_ARGS, MOMENT, POOL_REST, job, settings, window
+
+SYMBOLS = r"^\s*[^\s,]+(\s*,\s*[^\s,]+)*\s*$"
+
+PARAMS = {
+    "symbols": Param(
+        type="string",
+        pattern=SYMBOLS,
+        title="Symbols",
+        description="Names, separated by commas: `BTCUSDT, ETHUSDT`.",
+    ),
+    "market": Param(
+        "spot",
+        type="string",
+        enum=["spot", "um"],
+        values_display={"spot": "Spot", "um": "USD-M perpetual"},
+        title="Market",
+        description="Where the symbols are traded.",
+    ),
+    "from": Param(
+        None,
+        type=["null", "string"],
+        format="date-time",
+        pattern=MOMENT,
+        title="From",
+        description="First minute, UTC. Empty: 30 days before *To*.",
+    ),
+    "to": Param(
+        None,
+        type=["null", "string"],
+        format="date-time",
+        pattern=MOMENT,
+        title="To",
+        description="End, UTC, itself not loaded. Empty: the moment the run was asked for.",
+    ),
+}
+
+
+@dag(
+    schedule=None,
+    params=PARAMS,
+    max_active_tasks=4,
+    dagrun_timeout=timedelta(days=2),
+    default_args=DEFAULT_ARGS,
+    tags=["market", "history"],
+    doc_md="""
+### History
+
+Loads 1-minute candles of some symbols for a span of time. `plan` compares the span with the
+ledgers and prints, in its log, what is missing and where it will come from: monthly dumps, then
+daily dumps, then REST for the tail and the holes. Each piece is a task of its own, named by
+symbol and period. `summarise` adds up the counts and wakes `build_marts` and `check_quality`.
+
+**Schedule** none: trigger it with its form. **Pool** `binance_rest`.
+
+Loading is a merge: runs over the same span, at once or one after the other, do no harm, and a run
+that was cut is simply run again; what is loaded already is not in its plan.
+
+**When it fails** open the red piece's log. A wrong symbol or an empty span fails at once and says
+what would be right; a busy exchange (429) is asked again when it said so; a corrupt or absent dump
+is named with its path. Clear the failed pieces to go on, the others need not run again.
+""",
+)
+def backfill_history() -> None:
+    @task
+    @job
+    def plan(params: Any = None, dag_run: Any = None) -> Any:
+        from include.jobs.backfill import plan_backfill
+
+        return plan_backfill(
+            settings=settings(),
+            symbols=params["symbols"],
+            market=params["market"],
+            **window(params, now=dag_run.run_after, days=30),
+        ).pieces
+
+    @task(
+        pool=POOL_REST,
+        execution_timeout=timedelta(hours=4),
+        map_index_template="{{ task.op_kwargs['piece']['label'] }}",
+    )
+    @job
+    def load(piece: Any) -> Any:
+        from include.jobs.backfill import load_piece
+
+        return load_piece(settings=settings(), piece=piece)
+
+    # The one outlet, after all loads: a run wakes the readers once. With nothing missing the loads
+    # are skipped, which is no failure.
+    @task(outlets=[CANDLES_1M], trigger_rule=TriggerRule.NONE_FAILED)
+    @job(emits=CANDLES_1M)
+    def summarise(counts: Any) -> Any:
+        from include.jobs.backfill import summarise_backfill
+
+        return summarise_backfill(counts=counts)
+
+    summarise(load.expand(piece=plan()))
+
+
+backfill_history()

@@ -1,0 +1,158 @@
+"""What every DAG has, and how each is scheduled."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DAGS = ["backfill_history", "build_marts", "check_quality", "sync_instruments"]
+EVERY_FIVE_MINUTES = "*/5 * * * *"
+
+
+def test_every_dag_file_can_be_imported_and_is_known(dag_bag):
+    assert dag_bag.import_errors == {}
+    assert sorted(dag_bag.dags) == DAGS
+
+
+def test_a_dag_file_imports_nothing_heavy(airflow_home):
+    """The DAG processor reads each file every minute, the triggering user waits for it."""
+    code = (
+        "import sys, dags.backfill_history, dags.build_marts, dags.check_quality,"
+        " dags.sync_instruments;"
+        "print([name for name in ('polars', 'psycopg', 'great_expectations', 'dbt', 'include')"
+        " if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_all_files_together_are_read_in_a_second(dag_bag):
+    spent = sum((stat.duration for stat in dag_bag.dagbag_stats), timedelta())
+    assert spent < timedelta(seconds=1)
+
+
+@pytest.mark.parametrize("dag_id", DAGS)
+def test_every_dag_says_what_it_is_and_ends_some_day(dag_bag, dag_id):
+    dag = dag_bag.dags[dag_id]
+    assert len(dag.doc_md) > 200
+    assert "When it fails" in dag.doc_md
+    assert dag.tags
+    assert dag.catchup is False
+    assert dag.dagrun_timeout <= timedelta(days=2)
+
+
+@pytest.mark.parametrize("dag_id", DAGS)
+def test_every_task_has_an_owner_an_end_and_a_retry_policy(dag_bag, policies, dag_id):
+    for task in dag_bag.dags[dag_id].tasks:
+        assert task.owner == "candelabra"
+        assert task.retries > 0
+        assert task.retry_exponential_backoff > 1
+        assert task.max_retry_delay <= timedelta(minutes=10)
+        assert isinstance(task.retry_policy, policies.RetryTransient)
+        assert task.execution_timeout <= dag_bag.dags[dag_id].dagrun_timeout
+
+
+@pytest.mark.parametrize("dag_id", DAGS)
+def test_every_dag_and_each_of_its_params_is_documented(dag_bag, dag_id):
+    text = (ROOT / "docs" / "airflow.md").read_text()
+    assert f"## {dag_id}" in text
+    section = text.split(f"## {dag_id}")[1].split("\n## ")[0]
+    for name in dag_bag.dags[dag_id].params:
+        assert f"`{name}`" in section
+    for task in dag_bag.dags[dag_id].tasks:
+        assert f"`{task.task_id}`" in section
+
+
+def test_pools_are_defined_where_they_are_used(dag_bag):
+    defined = set(json.loads((ROOT / "dags" / "pools.json").read_text()))
+    used = {task.pool for dag in dag_bag.dags.values() for task in dag.tasks} - {"default_pool"}
+    assert used == defined
+
+
+def test_history_is_loaded_only_when_asked_for(dag_bag):
+    assert dag_bag.dags["backfill_history"].timetable.can_be_scheduled is False
+
+
+def test_instruments_are_synced_over_whole_days(dag_bag):
+    from airflow.sdk import CronDataIntervalTimetable
+
+    timetable = dag_bag.dags["sync_instruments"].timetable
+    # A plain cron string would make data intervals without length.
+    assert isinstance(timetable, CronDataIntervalTimetable)
+    assert timetable.expression == "15 0 * * *"
+
+
+@pytest.mark.parametrize("dag_id", ["build_marts", "check_quality"])
+def test_readers_run_by_clock_and_by_asset_one_at_a_time(dag_bag, policies, dag_id):
+    from airflow.sdk import AssetOrTimeSchedule
+
+    dag = dag_bag.dags[dag_id]
+    assert isinstance(dag.timetable, AssetOrTimeSchedule)
+    assert dag.timetable.timetable.expression == EVERY_FIVE_MINUTES
+    assets = [asset.name for asset in dag.timetable.asset_condition.objects]
+    assert assets == [policies.CANDLES_1M.name]
+    assert dag.max_active_runs == 1
+
+
+def test_only_the_last_task_of_a_load_announces_it(dag_bag):
+    outlets = {
+        (dag.dag_id, task.task_id): [asset.name for asset in task.outlets]
+        for dag in dag_bag.dags.values()
+        for task in dag.tasks
+        if task.outlets
+    }
+    assert outlets == {("backfill_history", "summarise"): ["market.candles_1m"]}
+    assert dag_bag.dags["backfill_history"].get_task("summarise").downstream_list == []
+
+
+def test_marts_are_built_in_few_tasks_in_the_order_of_their_layers(dag_bag):
+    tasks = dag_bag.dags["build_marts"].topological_sort()
+    assert [task.task_id for task in tasks] == ["intraday", "days"]
+    for task in tasks:
+        assert type(task).__name__ == "DbtBuildLocalOperator"
+        assert task.install_deps is False
+        assert task.pool == "dbt"
+        assert task.env is None
+
+
+def test_the_form_of_a_backfill_refuses_what_cannot_be_meant(dag_bag):
+    from airflow.sdk.exceptions import ParamValidationError
+
+    def resolve(name, *value):
+        # A Param keeps the last value that it resolved.
+        return copy.copy(dag_bag.dags["backfill_history"].params.get_param(name)).resolve(*value)
+
+    for name, wrong in [
+        ("symbols", ""),
+        ("symbols", "BTCUSDT,,ETHUSDT"),
+        ("market", "options"),
+        ("from", "yesterday"),
+        ("to", 5),
+    ]:
+        with pytest.raises(ParamValidationError):
+            resolve(name, wrong)
+    for name, right in [
+        ("symbols", "BTCUSDT, ETHUSDT"),
+        ("from", "2024-01-01"),
+        ("from", "2024-01-01T08:00:00.000+02:00"),
+        ("to", "2024-01-01T00:00:00Z"),
+    ]:
+        assert resolve(name, right) == right
+    assert (resolve("market"), resolve("from"), resolve("to")) == ("spot", None, None)
+    with pytest.raises(ParamValidationError, match="no default"):
+        resolve("symbols")
+
+
+def test_the_ignore_file_hides_only_what_is_no_dag(dag_bag):
+    files = {Path(dag.fileloc).name for dag in dag_bag.dags.values()}
+    python = {file.name for file in (ROOT / "dags").glob("*.py")}
+    assert python - files == {"__init__.py", "policies.py"}
