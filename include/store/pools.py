@@ -21,6 +21,8 @@ CONNECT_TIMEOUT_S = 10
 
 SCHEMES = ("postgresql", "postgres")
 
+AnyConnection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
+
 _WRONG_ADDRESS = (
     errors.InvalidPassword,
     errors.InvalidAuthorizationSpecification,
@@ -82,7 +84,7 @@ def connection_arguments(
         application_name=application_name,
         # libpq takes whole seconds and reads 1 as 2
         connect_timeout=max(2, round(timeout_s)),
-        options=" ".join(filter(None, (arguments.get("options"), "-c TimeZone=UTC"))),
+        options=f"{arguments.get('options') or ''} -c TimeZone=UTC".strip(),
         # notices a dead server within about half a minute instead of two hours
         keepalives_idle=arguments.get("keepalives_idle", 15),
         keepalives_interval=arguments.get("keepalives_interval", 5),
@@ -164,28 +166,24 @@ def open_pool(
 
 
 @contextmanager
-def translated(
-    where: str | psycopg.Connection[Any] | psycopg.AsyncConnection[Any],
-) -> Iterator[None]:
+def translated(where: str | AnyConnection) -> Iterator[None]:
     """Turn errors of the driver into ``TransientError`` and ``PermanentError``.
 
     Args:
         where: the URL or the connection that the message shall name.
     """
+    # Asked beforehand: a connection that broke no longer knows where it led.
+    place = redact(where) if isinstance(where, str) else _place(where)
     try:
         yield
     except PoolTimeout as error:
-        raise TransientError(f"no connection to {_place(where)} became free: {error}") from error
+        raise TransientError(f"no connection to {place} became free: {error}") from error
     except psycopg.Error as error:
-        raise _translation(error, where) from error
+        raise _translation(error, place) from error
 
 
-def _translation(
-    error: psycopg.Error,
-    where: str | psycopg.Connection[Any] | psycopg.AsyncConnection[Any],
-) -> TransientError | PermanentError:
+def _translation(error: psycopg.Error, place: str) -> TransientError | PermanentError:
     text = " ".join(str(error).split())
-    place = _place(where)
     refused = error.sqlstate is None and any(part in text for part in _WRONG_ADDRESS_TEXTS)
     if isinstance(error, _WRONG_ADDRESS) or refused:
         return PermanentError(f"PostgreSQL refuses the login to {place}: {text}")
@@ -194,11 +192,8 @@ def _translation(
     return PermanentError(f"PostgreSQL at {place} rejected the statement: {text}")
 
 
-def _place(where: str | psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> str:
-    if isinstance(where, str):
-        return redact(where)
-    known = conninfo.conninfo_to_dict(where.info.dsn) if not where.closed else {}
-    if not known:
+def _place(connection: AnyConnection) -> str:
+    if connection.closed:
         return "a closed connection"
-    login = f"{known['user']}@" if "user" in known else ""
-    return f"postgresql://{login}{known.get('host', '')}:{known.get('port', 5432)}/{known.get('dbname', '')}"
+    known = connection.info
+    return f"postgresql://{known.user}@{known.host}:{known.port}/{known.dbname}"

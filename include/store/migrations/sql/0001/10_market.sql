@@ -124,7 +124,7 @@ CREATE UNLOGGED TABLE market.live_candles (
     first_trade_id bigint,
     last_trade_id bigint,
     is_closed boolean NOT NULL,
-    event_time timestamptz NOT NULL,
+    event_time timestamptz,
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (symbol, open_time)
 ) WITH (fillfactor = 50);

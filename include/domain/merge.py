@@ -1,0 +1,79 @@
+"""Which of several offers of one minute is kept: the merge as a maximum.
+
+Every offer has a key with a total order; the kept row is the greatest ever offered, so neither
+order nor repeats can matter. This is the pure twin of the SQL function ``ops.merge_offered``,
+which every writer uses; tests hold the two equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from include.domain.candles import Candle, Offer, Source, Status
+
+FOLDS = frozenset({Source.STREAM, Source.FOLDED})
+"""Sources that fold trades: of two, the one that saw more trades knows more."""
+
+OrderKey = tuple[int, bool, int, int, int, tuple[Decimal | int, ...], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The row that is kept, with what it rests on; see ``Offer`` for the meaning of the fields."""
+
+    candle: Candle
+    status: Status
+    source: Source
+    rank: int
+    evidence_at_us: int | None
+
+
+def order_key(offer: Offer) -> OrderKey:
+    """Position of an offer in the total order; greater wins.
+
+    From the most significant: rank; time of the evidence (none is lowest); for folds trade
+    count and last trade id (0 where there is none, and for all other sources); the nine
+    values; the source's name, so that no two different offers tie.
+    """
+    is_fold = offer.source in FOLDS
+    return (
+        offer.rank,
+        offer.evidence_at_us is not None,
+        offer.evidence_at_us or 0,
+        offer.candle.trade_count if is_fold else 0,
+        (offer.candle.last_trade_id or 0) if is_fold else 0,
+        offer.candle.values,
+        str(offer.source),
+    )
+
+
+def merge(offers: Iterable[Offer]) -> Stored:
+    """The row that remains of all offers of one symbol and minute.
+
+    Trade ids belong to the nine values, not to who told them: the row carries the greatest
+    pair (last id, first id) that came with values equal to the winner's, so that a REST row
+    without ids keeps those of the kline it confirms.
+
+    Raises:
+        ValueError: no offer, or offers of different symbols or minutes.
+    """
+    everything = list(offers)
+    keys = {(offer.candle.symbol, offer.candle.open_time_us) for offer in everything}
+    if len(keys) != 1:
+        raise ValueError(f"a merge takes offers of exactly one minute, got {sorted(keys)}")
+    winner = max(everything, key=order_key)
+    ids = max(
+        (offer.candle for offer in everything if offer.candle.values == winner.candle.values),
+        key=_ids_key,
+    )
+    candle = replace(
+        winner.candle, first_trade_id=ids.first_trade_id, last_trade_id=ids.last_trade_id
+    )
+    return Stored(candle, winner.status, winner.source, winner.rank, winner.evidence_at_us)
+
+
+def _ids_key(candle: Candle) -> tuple[int, int]:
+    last, first = candle.last_trade_id, candle.first_trade_id
+    return (-1 if last is None else last, -1 if first is None else first)

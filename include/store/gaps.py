@@ -1,0 +1,180 @@
+"""Gaps: minutes that were missed, why, and when they were repaired."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from include.domain.timeframes import MINUTE_US, from_us, to_us
+from include.errors import PermanentError
+from include.store.merging import Connection
+from include.store.pools import translated
+
+CLAIM_TIMEOUT_S = 900.0
+"""A claim older than this belongs to a worker that died."""
+
+_COLUMNS = "id, symbol, from_time, to_time, cause, opened_at, attempts, repaired_at, detail"
+
+_OPEN = """
+INSERT INTO ops.gaps AS g (symbol, from_time, to_time, cause, detail)
+VALUES (%s, %s, %s, %s, %s)
+ON CONFLICT (symbol, from_time, to_time) WHERE repaired_at IS NULL
+DO UPDATE SET detail = g.detail || excluded.detail
+RETURNING id
+"""
+
+_CLAIM = f"""
+UPDATE ops.gaps AS g
+SET claimed_at = clock_timestamp(), claimed_by = %(worker)s, attempts = g.attempts + 1
+WHERE g.id IN (
+    SELECT c.id FROM ops.gaps AS c
+    WHERE
+        c.repaired_at IS NULL
+        AND c.opened_at <= clock_timestamp() - %(older_than_s)s * interval '1 second'
+        AND (
+            c.claimed_at IS NULL
+            OR c.claimed_at <= clock_timestamp() - %(claim_timeout_s)s * interval '1 second'
+        )
+    ORDER BY c.opened_at, c.id
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+)
+RETURNING {_COLUMNS}
+"""  # noqa: S608 - a constant list of columns
+
+_CLOSE = """
+UPDATE ops.gaps
+SET repaired_at = clock_timestamp(), claimed_at = NULL, claimed_by = NULL, detail = detail || %s
+WHERE id = %s AND repaired_at IS NULL
+"""
+
+_RELEASE = """
+UPDATE ops.gaps SET claimed_at = NULL, claimed_by = NULL, detail = detail || %s
+WHERE id = %s AND repaired_at IS NULL
+"""
+
+_READ = f"""
+SELECT {_COLUMNS} FROM ops.gaps
+WHERE
+    (%(symbol)s::text IS NULL OR symbol = %(symbol)s)
+    AND (%(with_repaired)s OR repaired_at IS NULL)
+ORDER BY opened_at, id
+LIMIT %(limit)s
+"""  # noqa: S608 - a constant list of columns
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Missed minutes of a symbol, from ``start_us`` up to without ``end_us``.
+
+    Attributes:
+        attempts: how often somebody claimed it.
+        repaired_at_us: None while it is open.
+    """
+
+    id: int
+    symbol: str
+    start_us: int
+    end_us: int
+    cause: str
+    opened_at_us: int
+    attempts: int
+    repaired_at_us: int | None
+    detail: Mapping[str, Any]
+
+
+def open_gap(
+    connection: Connection,
+    *,
+    symbol: str,
+    start_us: int,
+    end_us: int,
+    cause: str,
+    detail: Mapping[str, object] | None = None,
+) -> int:
+    """Record missed minutes; the same open gap again is the same gap.
+
+    Returns:
+        Its id.
+
+    Raises:
+        PermanentError: the bounds are not full minutes, or the start does not come first.
+    """
+    if start_us % MINUTE_US or end_us % MINUTE_US or start_us >= end_us:
+        raise PermanentError(
+            f"[{start_us}, {end_us}) is no gap: both bounds are open times (µs), start first"
+        )
+    row = (symbol, from_us(start_us), from_us(end_us), cause, Jsonb(dict(detail or {})))
+    with translated(connection):
+        found = connection.execute(_OPEN, row).fetchone()
+    if found is None:
+        raise PermanentError("ops.gaps returned no id")
+    return int(found[0])
+
+
+def claim_gaps(
+    connection: Connection,
+    *,
+    worker: str,
+    older_than_s: float = 0.0,
+    claim_timeout_s: float = CLAIM_TIMEOUT_S,
+    limit: int = 100,
+) -> list[Gap]:
+    """Claim open gaps for repair, the oldest first; no two workers get the same one.
+
+    Args:
+        worker: who repairs, for the ledger.
+        older_than_s: leave younger gaps to the streamer.
+        claim_timeout_s: claims older than this are taken over.
+        limit: at most so many.
+    """
+    arguments = {
+        "worker": worker,
+        "older_than_s": older_than_s,
+        "claim_timeout_s": claim_timeout_s,
+        "limit": limit,
+    }
+    with translated(connection):
+        rows = connection.execute(_CLAIM, arguments).fetchall()
+    return sorted(map(_gap, rows), key=lambda gap: (gap.opened_at_us, gap.id))
+
+
+def close_gap(
+    connection: Connection, gap_id: int, *, detail: Mapping[str, object] | None = None
+) -> bool:
+    """Mark a gap as repaired; False where it was already, or does not exist."""
+    with translated(connection):
+        return connection.execute(_CLOSE, (Jsonb(dict(detail or {})), gap_id)).rowcount == 1
+
+
+def release_gap(
+    connection: Connection, gap_id: int, *, detail: Mapping[str, object] | None = None
+) -> bool:
+    """Give a claimed gap back, with what went wrong; False where it is not open."""
+    with translated(connection):
+        return connection.execute(_RELEASE, (Jsonb(dict(detail or {})), gap_id)).rowcount == 1
+
+
+def read_gaps(
+    connection: Connection,
+    *,
+    symbol: str | None = None,
+    with_repaired: bool = False,
+    limit: int = 1000,
+) -> list[Gap]:
+    """Gaps, the oldest first: the open ones, or all."""
+    arguments = {"symbol": symbol, "with_repaired": with_repaired, "limit": limit}
+    with translated(connection):
+        return [_gap(row) for row in connection.execute(_READ, arguments).fetchall()]
+
+
+def _gap(row: tuple[Any, ...]) -> Gap:
+    gap_id, symbol, start, end, cause, opened, attempts, repaired, detail = row
+    repaired_us = None if repaired is None else to_us(repaired)
+    return Gap(
+        gap_id, symbol, to_us(start), to_us(end), cause, to_us(opened), attempts, repaired_us,
+        detail,
+    )  # fmt: skip

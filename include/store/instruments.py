@@ -1,0 +1,236 @@
+"""Instruments: one row per listing in ``market.instruments``.
+
+A ticker that was delisted and used again has two rows; nothing derived crosses a listing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from include.domain.instruments import Instrument, Market
+from include.domain.timeframes import from_us, to_us
+from include.errors import PermanentError
+from include.store.merging import Connection
+from include.store.pools import translated
+
+LISTED_FROM_UNKNOWN_US = 0
+"""Start of a listing that was found listed and of which the exchange tells no start."""
+
+LEAST_SHARE_SEEN = 0.5
+"""A listing of a market that shows fewer of its symbols is a broken answer, not a mass delisting."""
+
+# The exchange tells a later start than the present listing's: the ticker was used again.
+_END_REUSED = """
+UPDATE market.instruments
+SET listed_to = %(listed_at)s
+WHERE
+    symbol = %(symbol)s AND listed_to IS NULL
+    AND listed_from < %(listed_at)s AND listed_from <> %(unknown)s
+"""
+
+# The start of the row to write: the present listing's; that of a listing which was thought to
+# have ended; or, for a ticker that came back, the start that the exchange tells, else now.
+_WRITE = """
+WITH known AS (
+    SELECT
+        max(i.listed_from) FILTER (WHERE i.listed_to IS NULL) AS open_from,
+        max(i.listed_from) AS last_from,
+        max(i.listed_to) AS ended_at
+    FROM market.instruments AS i
+    WHERE i.symbol = %(symbol)s
+)
+
+INSERT INTO market.instruments AS i (
+    symbol, listed_from, market, exchange_symbol, base_asset, quote_asset, status,
+    tick_size, step_size, filters, quote_volume_is_foldable, seen_at
+)
+SELECT
+    %(symbol)s,
+    CASE
+        WHEN k.open_from IS NOT NULL THEN k.open_from
+        WHEN k.last_from = %(listed_at)s OR k.ended_at <= %(listed_at)s THEN %(listed_at)s
+        WHEN k.ended_at IS NOT NULL THEN %(seen_at)s
+        ELSE coalesce(%(listed_at)s, %(unknown)s)
+    END,
+    %(market)s, %(exchange_symbol)s, %(base_asset)s, %(quote_asset)s, %(status)s,
+    %(tick_size)s, %(step_size)s, %(filters)s, %(foldable)s, %(seen_at)s
+FROM known AS k
+ON CONFLICT (symbol, listed_from) DO UPDATE SET
+    listed_to = NULL,
+    base_asset = excluded.base_asset,
+    quote_asset = excluded.quote_asset,
+    status = excluded.status,
+    tick_size = excluded.tick_size,
+    step_size = excluded.step_size,
+    filters = i.filters || excluded.filters,
+    quote_volume_is_foldable = excluded.quote_volume_is_foldable,
+    seen_at = excluded.seen_at
+WHERE i.seen_at <= excluded.seen_at
+"""
+
+_COUNT_UNSEEN = """
+SELECT count(*), count(*) FILTER (WHERE symbol <> ALL (%(symbols)s::text[]))
+FROM market.instruments
+WHERE market = %(market)s AND listed_to IS NULL AND listed_from < %(seen_at)s
+"""
+
+_END_UNSEEN = """
+UPDATE market.instruments
+SET listed_to = %(seen_at)s
+WHERE
+    market = %(market)s AND listed_to IS NULL
+    AND listed_from < %(seen_at)s AND seen_at < %(seen_at)s
+    AND symbol <> ALL (%(symbols)s::text[])
+"""
+
+_READ = """
+SELECT
+    symbol, market, base_asset, quote_asset, status, tick_size, step_size, listed_from, listed_to
+FROM market.instruments
+WHERE
+    (%(market)s::text IS NULL OR market = %(market)s)
+    AND (%(symbols)s::text[] IS NULL OR symbol = ANY (%(symbols)s::text[]))
+    AND (%(with_ended)s OR listed_to IS NULL)
+ORDER BY symbol, listed_from
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """An instrument from ``listed_from_us`` up to ``listed_to_us`` (None: still listed).
+
+    ``listed_from_us`` is ``LISTED_FROM_UNKNOWN_US`` where the exchange does not tell it.
+    """
+
+    instrument: Instrument
+    listed_from_us: int
+    listed_to_us: int | None
+
+
+def write_instruments(
+    connection: Connection,
+    instruments: Sequence[Instrument],
+    seen_at_us: int,
+    *,
+    whole_market: Market | None = None,
+    filters: Mapping[str, Mapping[str, object]] | None = None,
+) -> int:
+    """Write what the exchange lists; an answer older than the stored one changes nothing.
+
+    Args:
+        seen_at_us: the server's time of the answer.
+        whole_market: the answer shows all instruments of this market, so that listings which
+            are missing from it have ended.
+        filters: further filters of the exchange, by symbol.
+
+    Returns:
+        How many listings ended.
+
+    Raises:
+        PermanentError: ``whole_market`` is said of an answer without most of its symbols.
+    """
+    with translated(connection), connection.transaction(), connection.cursor() as cursor:
+        rows = [
+            _arguments(instrument, seen_at_us, (filters or {}).get(instrument.symbol, {}))
+            for instrument in sorted(instruments, key=lambda each: each.symbol)
+        ]
+        dated = [row for row in rows if row["listed_at"] is not None]
+        ended = 0
+        if dated:
+            cursor.executemany(_END_REUSED, dated)
+            ended += cursor.rowcount
+        if rows:
+            cursor.executemany(_WRITE, rows)
+        if whole_market is not None:
+            shown = {
+                "market": whole_market.value,
+                "symbols": [row["symbol"] for row in rows if row["market"] == whole_market.value],
+                "seen_at": from_us(seen_at_us),
+            }
+            known, unseen = cursor.execute(_COUNT_UNSEEN, shown).fetchone() or (0, 0)
+            if known - unseen < LEAST_SHARE_SEEN * known:
+                raise PermanentError(
+                    f"the answer shows {known - unseen} of {known} listed symbols of "
+                    f"{whole_market}: not the whole market; nothing was written"
+                )
+            cursor.execute(_END_UNSEEN, shown)
+            ended += cursor.rowcount
+    return ended
+
+
+def read_instruments(
+    connection: Connection,
+    *,
+    market: Market | None = None,
+    symbols: Iterable[str] | None = None,
+) -> list[Instrument]:
+    """The instruments listed now, by symbol; of one market, or those named."""
+    listings = _read(connection, market=market, symbols=symbols, with_ended=False)
+    return [listing.instrument for listing in listings]
+
+
+def read_listings(
+    connection: Connection,
+    *,
+    market: Market | None = None,
+    symbols: Iterable[str] | None = None,
+) -> list[Listing]:
+    """All listings, those that ended as well, by symbol and start."""
+    return _read(connection, market=market, symbols=symbols, with_ended=True)
+
+
+def _read(
+    connection: Connection,
+    *,
+    market: Market | None,
+    symbols: Iterable[str] | None,
+    with_ended: bool,
+) -> list[Listing]:
+    arguments = {
+        "market": None if market is None else market.value,
+        "symbols": None if symbols is None else list(symbols),
+        "with_ended": with_ended,
+    }
+    with translated(connection):
+        return [_listing(row) for row in connection.execute(_READ, arguments).fetchall()]
+
+
+def _arguments(
+    instrument: Instrument, seen_at_us: int, filters: Mapping[str, object]
+) -> dict[str, Any]:
+    listed_at_us = instrument.listed_at_us
+    return {
+        "symbol": instrument.symbol,
+        "market": instrument.market.value,
+        "exchange_symbol": instrument.exchange_symbol,
+        "base_asset": instrument.base_asset,
+        "quote_asset": instrument.quote_asset,
+        "status": instrument.status,
+        "tick_size": instrument.tick_size,
+        "step_size": instrument.step_size,
+        "foldable": instrument.quote_volume_is_foldable,
+        "filters": Jsonb(dict(filters)),
+        "listed_at": None if listed_at_us is None else from_us(listed_at_us),
+        "seen_at": from_us(seen_at_us),
+        "unknown": from_us(LISTED_FROM_UNKNOWN_US),
+    }
+
+
+def _listing(row: tuple[Any, ...]) -> Listing:
+    symbol, market, base_asset, quote_asset, status, tick_size, step_size, start, end = row
+    from_time_us = to_us(start)
+    instrument = Instrument(
+        symbol=symbol,
+        market=Market(market),
+        base_asset=base_asset,
+        quote_asset=quote_asset,
+        status=status,
+        tick_size=tick_size,
+        step_size=step_size,
+        listed_at_us=None if from_time_us == LISTED_FROM_UNKNOWN_US else from_time_us,
+    )
+    return Listing(instrument, from_time_us, None if end is None else to_us(end))

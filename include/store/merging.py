@@ -1,0 +1,264 @@
+"""Writing candles: COPY into a temporary table, then ``ops.merge_offered()``.
+
+Every writer comes through here, so that the stored row is the greatest ever offered whoever
+wrote first; see include/domain/merge.py for the rule.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import polars as pl
+import psycopg
+import structlog
+from psycopg import errors
+from psycopg.pq import TransactionStatus
+
+from include.domain.candles import VALUE_NAMES, Offer
+from include.domain.timeframes import from_us
+from include.errors import PermanentError, TransientError
+from include.store.pools import translated
+
+log = structlog.get_logger(__name__)
+
+Connection = psycopg.Connection[Any]
+AsyncConnection = psycopg.AsyncConnection[Any]
+
+OFFERED_COLUMNS = (
+    "symbol",
+    "open_time",
+    *VALUE_NAMES,
+    "first_trade_id",
+    "last_trade_id",
+    "status",
+    "source",
+    "source_rank",
+    "evidence_at",
+)
+"""Columns of an offer frame and of ``ops.offered_candles``."""
+
+DECIMAL_COLUMNS = tuple(name for name in VALUE_NAMES if name != "trade_count")
+
+CHUNK_ROWS = 100_000
+"""Rows of one transaction: sorts stay in memory, locks stay short."""
+
+COPY_BYTES = 1 << 20
+"""Bytes handed to the driver at once."""
+
+ATTEMPTS = 6
+FIRST_BACKOFF_S = 0.05
+MOST_BACKOFF_S = 2.0
+
+_CREATE = (
+    "CREATE TEMPORARY TABLE IF NOT EXISTS offered (LIKE ops.offered_candles) ON COMMIT DELETE ROWS"
+)
+# Inside a caller's transaction the rows of an earlier merge are still there.
+_CLEAR = "TRUNCATE pg_temp.offered"
+_COLUMNS = ", ".join(OFFERED_COLUMNS)
+_COPY_ROWS = f"COPY pg_temp.offered ({_COLUMNS}) FROM STDIN"
+_COPY_CSV = f"COPY pg_temp.offered ({_COLUMNS}) FROM STDIN (FORMAT csv, ENCODING 'UTF8')"
+_MERGE = "SELECT * FROM ops.merge_offered()"
+
+_RETRIED = (errors.SerializationFailure, errors.DeadlockDetected, errors.LockNotAvailable)
+
+
+@dataclass(frozen=True, slots=True)
+class MergeCounts:
+    """What became of offered rows; the four outcomes sum to ``offered``.
+
+    Attributes:
+        offered: rows offered.
+        inserted: new rows.
+        changed: rows whose nine values were replaced; their revision rose.
+        confirmed: rows that got better evidence or ids, with the same values.
+        unchanged: offers that told nothing new, or lost.
+        discrepancies: new rows of ``ops.discrepancies``.
+    """
+
+    offered: int = 0
+    inserted: int = 0
+    changed: int = 0
+    confirmed: int = 0
+    unchanged: int = 0
+    discrepancies: int = 0
+
+    def __add__(self, other: MergeCounts) -> MergeCounts:
+        return MergeCounts(
+            self.offered + other.offered,
+            self.inserted + other.inserted,
+            self.changed + other.changed,
+            self.confirmed + other.confirmed,
+            self.unchanged + other.unchanged,
+            self.discrepancies + other.discrepancies,
+        )
+
+
+def merge_offers(connection: Connection, offers: Iterable[Offer]) -> MergeCounts:
+    """Merge offers into ``market.candles_1m``, all or none.
+
+    Retries after a deadlock or serialization failure, unless the connection is in a
+    transaction of the caller's, which only the caller can run again.
+
+    Raises:
+        TransientError: the database is away, or conflicts went on through all attempts.
+        PermanentError: a row breaks a rule of the table; the message shows it.
+    """
+    rows = [_row(offer) for offer in offers]
+
+    def write(copy: psycopg.Copy) -> None:
+        for row in rows:
+            copy.write_row(row)
+
+    return _merge_rows(connection, write, _COPY_ROWS)
+
+
+def merge_frame(
+    connection: Connection,
+    frame: pl.DataFrame,
+    *,
+    progress: Callable[[int], None] | None = None,
+    chunk_rows: int = CHUNK_ROWS,
+) -> MergeCounts:
+    """Merge an offer frame into ``market.candles_1m``, a transaction for each chunk.
+
+    After an error the chunks before it are kept; offering the whole frame again is right.
+
+    Args:
+        frame: the columns ``OFFERED_COLUMNS``; prices and volumes as text or Decimal.
+        progress: called after each chunk with the number of rows done so far.
+        chunk_rows: rows of one transaction.
+
+    Raises:
+        TransientError: the database is away, or conflicts went on through all attempts.
+        PermanentError: the frame has other columns or floats, or a row breaks a rule.
+    """
+    _check(frame)
+    counts = MergeCounts()
+    for chunk in frame.select(OFFERED_COLUMNS).iter_slices(chunk_rows):
+        csv = io.BytesIO()
+        chunk.write_csv(csv, include_header=False, datetime_format="%Y-%m-%dT%H:%M:%S%.6fZ")
+        view = csv.getbuffer()
+
+        def write(copy: psycopg.Copy, view: memoryview = view) -> None:
+            for start in range(0, len(view), COPY_BYTES):
+                copy.write(view[start : start + COPY_BYTES])
+
+        counts += _merge_rows(connection, write, _COPY_CSV)
+        if progress is not None:
+            progress(counts.offered)
+    return counts
+
+
+async def merge_offers_async(connection: AsyncConnection, offers: Iterable[Offer]) -> MergeCounts:
+    """The async twin of ``merge_offers``."""
+    return await write_with_retries(connection, list(offers))
+
+
+async def write_with_retries(
+    connection: AsyncConnection,
+    offers: Sequence[Offer],
+    *,
+    then: Callable[[psycopg.AsyncCursor[Any]], Any] | None = None,
+) -> MergeCounts:
+    """Merge offers and, in the same transaction, do what ``then`` awaits with its cursor."""
+    rows = [_row(offer) for offer in offers]
+    is_alone = connection.info.transaction_status == TransactionStatus.IDLE
+    for attempt in range(1, ATTEMPTS + 1):
+        with translated(connection):
+            try:
+                async with connection.transaction(), connection.cursor() as cursor:
+                    await cursor.execute(_CREATE)
+                    if not is_alone:
+                        await cursor.execute(_CLEAR)
+                    async with cursor.copy(_COPY_ROWS) as copy:
+                        for row in rows:
+                            await copy.write_row(row)
+                    await cursor.execute(_MERGE)
+                    counts = _counts(await cursor.fetchone())
+                    if then is not None:
+                        await then(cursor)
+                    return counts
+            except _RETRIED as error:
+                _give_up_or_log(error, attempt, is_alone=is_alone)
+        await asyncio.sleep(_backoff_s(attempt))
+    _exhausted()
+
+
+def _merge_rows(
+    connection: Connection, write: Callable[[psycopg.Copy], object], copy_statement: str
+) -> MergeCounts:
+    is_alone = connection.info.transaction_status == TransactionStatus.IDLE
+    for attempt in range(1, ATTEMPTS + 1):
+        with translated(connection):
+            try:
+                with connection.transaction(), connection.cursor() as cursor:
+                    cursor.execute(_CREATE)
+                    if not is_alone:
+                        cursor.execute(_CLEAR)
+                    with cursor.copy(copy_statement) as copy:
+                        write(copy)
+                    return _counts(cursor.execute(_MERGE).fetchone())
+            except _RETRIED as error:
+                _give_up_or_log(error, attempt, is_alone=is_alone)
+        time.sleep(_backoff_s(attempt))
+    _exhausted()
+
+
+def _give_up_or_log(error: psycopg.Error, attempt: int, *, is_alone: bool) -> None:
+    if not is_alone or attempt == ATTEMPTS:
+        raise error
+    log.info("merge_retried", attempt=attempt, sqlstate=error.sqlstate)
+
+
+def _exhausted() -> NoReturn:
+    raise TransientError(f"the merge met conflicts {ATTEMPTS} times in a row; try again later")
+
+
+def _backoff_s(attempt: int) -> float:
+    bound_s = min(MOST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** (attempt - 1))
+    return random.uniform(0, bound_s)  # noqa: S311 - jitter
+
+
+def _row(offer: Offer) -> tuple[object, ...]:
+    candle = offer.candle
+    evidence_at_us = offer.evidence_at_us
+    return (
+        candle.symbol,
+        from_us(candle.open_time_us),
+        *candle.values,
+        candle.first_trade_id,
+        candle.last_trade_id,
+        offer.status.value,
+        offer.source.value,
+        offer.rank,
+        None if evidence_at_us is None else from_us(evidence_at_us),
+    )
+
+
+def _counts(row: tuple[Any, ...] | None) -> MergeCounts:
+    if row is None:
+        raise PermanentError("ops.merge_offered() returned no counts; is the migration complete?")
+    return MergeCounts(*row)
+
+
+def _check(frame: pl.DataFrame) -> None:
+    missing = [name for name in OFFERED_COLUMNS if name not in frame.columns]
+    if missing:
+        raise PermanentError(f"an offer frame needs the columns {', '.join(missing)} as well")
+    for name in DECIMAL_COLUMNS:
+        kind = frame.schema[name]
+        if not (kind == pl.String or kind.is_decimal()):
+            raise PermanentError(
+                f"column {name} of an offer frame is {kind}; prices and volumes are text or "
+                "Decimal, since a float would round them"
+            )
+    for name in ("open_time", "evidence_at"):
+        kind = frame.schema[name]
+        if not (isinstance(kind, pl.Datetime) and kind.time_zone == "UTC"):
+            raise PermanentError(f"column {name} of an offer frame is {kind}; expected UTC times")
