@@ -1,0 +1,216 @@
+"""The command line: `python -m simulator`; the same options as `candelabra simulate`."""
+
+import argparse
+import asyncio
+import json
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from simulator.config import SimulatorConfig
+from simulator.server import Exchange, PortTakenError
+
+_LEVELS = ("debug", "info", "warning", "error")
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time; write 2026-01-31 or 2026-01-31T12:00:00+00:00"
+        ) from error
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def _symbols(text: str) -> tuple[str, ...]:
+    return tuple(name.strip().upper() for name in text.split(",") if name.strip())
+
+
+def parse_replay_speed(text: str) -> float | None:
+    """`max` or a multiple of the recorded pace."""
+    return None if text == "max" else float(text)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser; each option is a field of `SimulatorConfig`."""
+    defaults = SimulatorConfig()
+    parser = argparse.ArgumentParser(
+        prog="simulator",
+        description="A local Binance: WebSocket, REST and dump site over one deterministic market.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    market = parser.add_argument_group("market")
+    market.add_argument(
+        "--seed", type=int, default=defaults.seed, help="the market follows from it"
+    )
+    market.add_argument(
+        "--symbols",
+        dest="spot_symbols",
+        type=_symbols,
+        metavar="A,B",
+        default=defaults.spot_symbols,
+        help="spot listings",
+    )
+    market.add_argument(
+        "--um-symbols",
+        type=_symbols,
+        metavar="A,B",
+        default=defaults.um_symbols,
+        help="USD-M listings",
+    )
+    market.add_argument(
+        "--generated-spot",
+        type=int,
+        default=0,
+        metavar="N",
+        help="further spot listings SIM0001USDT …",
+    )
+    market.add_argument(
+        "--generated-um", type=int, default=0, metavar="N", help="further USD-M listings"
+    )
+    market.add_argument(
+        "--start",
+        type=_moment,
+        metavar="TIME",
+        help="first minute of the history, UTC (default: three days ago)",
+    )
+    clock = parser.add_argument_group("clock")
+    clock.add_argument(
+        "--clock-start",
+        type=_moment,
+        metavar="TIME",
+        help="simulated time at start-up, UTC (default: now)",
+    )
+    clock.add_argument(
+        "--speed",
+        default="1",
+        metavar="N|max",
+        help="simulated seconds per second; in a replay a multiple of the recorded "
+        "pace, or max: as fast as the reader takes",
+    )
+    network = parser.add_argument_group("network")
+    network.add_argument("--host", default=defaults.host)
+    for name in ("http", "spot-ws", "um-ws"):
+        network.add_argument(
+            f"--{name}-port", type=int, default=0, metavar="PORT", help="0: the system chooses"
+        )
+    limits = parser.add_argument_group("limits and delays")
+    for option, text in (
+        ("spot_weight_limit", "request weight per clock minute, spot"),
+        ("um_weight_limit", "request weight per clock minute, USD-M"),
+        ("rest_kline_lag_ms", "REST klines leave out younger trades"),
+        ("rest_trade_lag_ms", "REST aggTrades leave out younger trades"),
+        ("daily_dump_delay_s", "publication of daily dumps after midnight"),
+        ("monthly_dump_delay_s", "publication of monthly dumps after the month"),
+        ("connection_life_s", "WebSocket connections end after this simulated time"),
+    ):
+        default = getattr(defaults, option)
+        limits.add_argument(
+            f"--{option.replace('_', '-')}",
+            type=type(default),
+            default=default,
+            metavar="N",
+            help=text,
+        )
+    replay = parser.add_argument_group("replay")
+    replay.add_argument(
+        "--replay",
+        dest="replay_files",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="FILE",
+        help="serve recorded frames instead",
+    )
+    replay.add_argument(
+        "--market",
+        dest="replay_market",
+        choices=("spot", "um"),
+        default="spot",
+        help="market of the recording",
+    )
+    replay.add_argument(
+        "--replay-start",
+        choices=("subscription", "immediately"),
+        default=defaults.replay_start,
+        help="when the replay begins",
+    )
+    parser.add_argument("--log-level", choices=_LEVELS, default="warning", help="logs to stderr")
+    return parser  # fmt: skip
+
+
+def parse_config(arguments: Sequence[str]) -> tuple[SimulatorConfig, str]:
+    """Configuration and log level of a command line; ends the program with a message on errors."""
+    parser = build_parser()
+    values = vars(parser.parse_args(arguments))
+    log_level = values.pop("log_level")
+    speed = values.pop("speed")
+    values["replay_files"] = tuple(values["replay_files"])
+    try:
+        if values["replay_files"]:
+            values["replay_speed"] = parse_replay_speed(speed)
+        else:
+            values["speed"] = float(speed)
+        return SimulatorConfig(**values), log_level
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def configure_logs(level: str) -> None:
+    """JSON lines to stderr; stdout holds the ready line alone."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+async def serve(config: SimulatorConfig) -> None:
+    """Serves until SIGTERM or SIGINT; prints the ready line once the ports are open."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    async with Exchange(config) as exchange:
+        ready = {"event": "simulator_ready", **asdict(exchange.urls)}
+        sys.stdout.write(json.dumps(ready) + "\n")
+        sys.stdout.flush()
+        waits = {
+            loop.create_task(stopped.wait()),
+            loop.create_task(exchange.wait()),
+        }
+        done, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        for task in done:
+            task.result()
+
+
+def run(config: SimulatorConfig) -> int:
+    """Runs the simulator until it is told to end; exit code 2 if a port or file is not usable."""
+    try:
+        uvloop.run(serve(config))
+    except (PortTakenError, FileNotFoundError, ValueError) as error:
+        sys.stderr.write(f"simulator: {error}\n")
+        return 2
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of `python -m simulator`."""
+    config, log_level = parse_config(sys.argv[1:] if arguments is None else arguments)
+    configure_logs(log_level)
+    return run(config)

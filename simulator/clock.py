@@ -1,0 +1,61 @@
+"""The exchange's clock: simulated time runs `speed` times as fast as the wall clock."""
+
+import math
+import time
+from datetime import UTC, datetime, timedelta
+
+SECOND_US = 1_000_000
+MINUTE_US = 60 * SECOND_US
+DAY_US = 86_400 * SECOND_US
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def to_us(moment: datetime) -> int:
+    """Microseconds since the epoch, exact; a time without a zone is taken as UTC."""
+    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return (aware - _EPOCH) // timedelta(microseconds=1)
+
+
+def from_us(time_us: int) -> datetime:
+    """The inverse of `to_us`, in UTC."""
+    return _EPOCH + timedelta(microseconds=time_us)
+
+
+def wall_now_us() -> int:
+    """The wall clock in microseconds since the epoch."""
+    return time.time_ns() // 1_000
+
+
+class Clock:
+    """Maps the machine's monotonic time to simulated time.
+
+    Args:
+        start_us: simulated time at which the clock begins; the wall clock if None.
+        speed: simulated seconds per real second; 0 stands still.
+    """
+
+    def __init__(self, *, start_us: int | None = None, speed: float = 1.0) -> None:
+        if not (math.isfinite(speed) and speed >= 0):
+            raise ValueError(f"speed is {speed}; it must be a finite number of at least 0")
+        self.speed = speed
+        self._start_us = wall_now_us() if start_us is None else start_us
+        self._started_ns = time.monotonic_ns()
+
+    def now_us(self) -> int:
+        """Simulated time, µs since the epoch; never goes back."""
+        elapsed_us = (time.monotonic_ns() - self._started_ns) // 1_000
+        if self.speed == 1.0:
+            return self._start_us + elapsed_us
+        return self._start_us + int(elapsed_us * self.speed)
+
+    def real_seconds(self, span_us: int) -> float:
+        """How long a span of simulated time lasts in reality; infinite if the clock stands."""
+        if self.speed == 0:
+            return math.inf
+        return span_us / SECOND_US / self.speed
+
+    def seconds_until(self, time_us: int) -> float:
+        """Real seconds until simulated time `time_us`; 0 if it is past."""
+        left_us = time_us - self.now_us()
+        return 0.0 if left_us <= 0 else self.real_seconds(left_us)

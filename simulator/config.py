@@ -1,0 +1,94 @@
+"""The simulator's settings, one dataclass for command line, tests and embedding."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from simulator.instruments import DEFAULT_SPOT, DEFAULT_UM, MarketName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatorConfig:
+    """Everything that can be set; the defaults are the exchange's own figures.
+
+    Attributes:
+        seed: the whole market follows from it.
+        spot_symbols, um_symbols: what is listed; any name that ends with a quote asset.
+        generated_spot, generated_um: further listings SIM0001USDT … on top.
+        start: first minute of the history, UTC; three days before the clock's start, at 00:00,
+            if None.
+        clock_start: simulated time at start-up, UTC; the wall clock if None.
+        speed: simulated seconds per real second; 0 stands still.
+        http_port, spot_ws_port, um_ws_port: 0 lets the system choose.
+        spot_weight_limit, um_weight_limit: request weight per clock minute and client address.
+        rest_kline_lag_ms: REST klines leave out trades younger than this.
+        rest_trade_lag_ms: as much for REST aggTrades.
+        daily_dump_delay_s, monthly_dump_delay_s: from the end of the period to publication.
+        inbound_messages_per_s: 5 on spot and 10 on USD-M if None.
+        connection_life_s: connections are closed after this simulated time.
+        write_buffer_bytes: a client that lags by more is dropped.
+        replay_files: recordings to serve instead of the simulated market.
+        replay_speed: multiple of the recorded pace; None: as fast as the reader takes.
+        replay_start: begin with the first subscription, or at once.
+    """
+
+    seed: int = 1
+    spot_symbols: tuple[str, ...] = DEFAULT_SPOT
+    um_symbols: tuple[str, ...] = DEFAULT_UM
+    generated_spot: int = 0
+    generated_um: int = 0
+    start: datetime | None = None
+    clock_start: datetime | None = None
+    speed: float = 1.0
+    host: str = "127.0.0.1"
+    http_port: int = 0
+    spot_ws_port: int = 0
+    um_ws_port: int = 0
+    spot_weight_limit: int = 6_000
+    um_weight_limit: int = 2_400
+    rest_kline_lag_ms: int = 800
+    rest_trade_lag_ms: int = 250
+    daily_dump_delay_s: float = 0
+    monthly_dump_delay_s: float = 0
+    inbound_messages_per_s: int | None = None
+    max_streams: int = 1_024
+    connection_life_s: float = 86_400
+    write_buffer_bytes: int = 64 << 20
+    replay_files: tuple[Path, ...] = ()
+    replay_market: MarketName = "spot"
+    replay_speed: float | None = 1.0
+    replay_start: Literal["subscription", "immediately"] = "subscription"
+
+    def __post_init__(self) -> None:
+        at_least_one = {
+            "spot_weight_limit": self.spot_weight_limit,
+            "um_weight_limit": self.um_weight_limit,
+            "max_streams": self.max_streams,
+            "write_buffer_bytes": self.write_buffer_bytes,
+            "connection_life_s": self.connection_life_s,
+        }
+        not_negative = {
+            "speed": self.speed,
+            "generated_spot": self.generated_spot,
+            "generated_um": self.generated_um,
+            "rest_kline_lag_ms": self.rest_kline_lag_ms,
+            "rest_trade_lag_ms": self.rest_trade_lag_ms,
+            "daily_dump_delay_s": self.daily_dump_delay_s,
+            "monthly_dump_delay_s": self.monthly_dump_delay_s,
+        }
+        for name, value in at_least_one.items():
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+        for name, value in not_negative.items():
+            if value < 0:
+                raise ValueError(f"{name} is {value}; it must not be negative")
+        for name, port in (
+            ("http_port", self.http_port),
+            ("spot_ws_port", self.spot_ws_port),
+            ("um_ws_port", self.um_ws_port),
+        ):
+            if not 0 <= port <= 65_535:
+                raise ValueError(f"{name} is {port}; it must be 0 (system chooses) to 65535")
+        if self.replay_speed is not None and self.replay_speed <= 0:
+            raise ValueError(f"replay_speed is {self.replay_speed}; it must be positive")

@@ -1,0 +1,162 @@
+"""The simulator's own endpoints under `/sim` and the dump site's, as Starlette routes."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from simulator.dumps import DumpSite
+from simulator.frames import US_PER_MS
+from simulator.instruments import MarketName
+from simulator.intervals import parse_interval
+from simulator.rest import ApiError, Parameters
+from simulator.venue import UnavailableError, Venue
+from simulator.ws import Endpoint
+
+_ORACLE_PARAMETERS = ("market", "symbol", "interval", "startTime", "endTime")
+
+
+def dump_routes(site: DumpSite) -> list[Route]:
+    """The listing at `/` and at `/data.binance.vision`, files under `/data/`."""
+
+    async def listing(request: Request) -> Response:
+        query = request.query_params
+        try:
+            body = await asyncio.to_thread(
+                site.listing,
+                prefix=query.get("prefix", ""),
+                delimiter=query.get("delimiter", ""),
+                marker=query.get("marker", ""),
+            )
+        except ValueError as error:
+            return PlainTextResponse(f"{error}\n", status_code=400)
+        return Response(body, media_type="application/xml")
+
+    async def file(request: Request) -> Response:
+        path = "data/" + request.path_params["path"]
+        wants_checksum = path.endswith(".zip.CHECKSUM")
+        found = await asyncio.to_thread(site.find, path.removesuffix(".CHECKSUM"))
+        if found is None:
+            body = (
+                '<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>NoSuchKey</Code>'
+                "<Message>The specified key does not exist.</Message></Error>"
+            )
+            return Response(body, status_code=404, media_type="application/xml")
+        if wants_checksum:
+            content = await asyncio.to_thread(site.checksum, found)
+            return Response(content, media_type="binary/octet-stream")
+        content = await asyncio.to_thread(site.read, found)
+        etag = (await asyncio.to_thread(site.checksum, found))[:32].decode()
+        return Response(content, media_type="application/zip", headers={"etag": f'"{etag}"'})
+
+    return [
+        Route("/", listing, methods=["GET"]),
+        Route("/data.binance.vision", listing, methods=["GET"]),
+        Route("/data/{path:path}", file, methods=["GET", "HEAD"]),
+    ]
+
+
+class Control:
+    """`/sim/…`: clock, oracle, and faults on demand.
+
+    Args:
+        venues: markets by name.
+        endpoints: WebSocket endpoints by market.
+    """
+
+    def __init__(
+        self, venues: Mapping[MarketName, Venue], endpoints: Mapping[MarketName, Endpoint]
+    ) -> None:
+        self._venues = venues
+        self._endpoints = endpoints
+
+    def routes(self) -> list[Route]:
+        """All control endpoints."""
+        return [
+            Route("/sim/clock", self._clock, methods=["GET"]),
+            Route("/sim/klines", self._klines, methods=["GET"]),
+            Route("/sim/connections", self._connections, methods=["GET"]),
+            Route("/sim/cut", self._cut, methods=["POST"]),
+            Route("/sim/stall", self._stall, methods=["POST"]),
+            Route("/sim/shutdown", self._shutdown, methods=["POST"]),
+        ]
+
+    async def _clock(self, _request: Request) -> Response:
+        return _json(
+            {
+                name: {"now_us": venue.now_us(), "now_ms": venue.now_us() // US_PER_MS}
+                for name, venue in self._venues.items()
+            }
+        )
+
+    async def _klines(self, request: Request) -> Response:
+        try:
+            return _json(await asyncio.to_thread(self._oracle, dict(request.query_params)))
+        except ApiError as error:
+            return _json(error.body(), status=error.status)
+        except (KeyError, ValueError, UnavailableError) as error:
+            return _json({"code": -1100, "msg": f"bad request: {error}"}, status=400)
+
+    def _oracle(self, query: dict[str, str]) -> list[list[int | str]]:
+        params = Parameters(query, _ORACLE_PARAMETERS, is_strict=True)
+        name = params.text("market") or "spot"
+        venue = next((venue for key, venue in self._venues.items() if key == name), None)
+        if venue is None:
+            raise ApiError(-1100, f"no market {name!r}; there are {', '.join(self._venues)}")
+        return venue.klines(
+            params.required("symbol"),
+            parse_interval(params.text("interval") or "1m"),
+            params.time_us("startTime"),
+            params.time_us("endTime"),
+            None,
+            unit_us=US_PER_MS,
+            is_oracle=True,
+        )
+
+    def _chosen(self, request: Request) -> list[Endpoint]:
+        market = request.query_params.get("market")
+        return [
+            endpoint for name, endpoint in self._endpoints.items() if market in (None, "", name)
+        ]
+
+    async def _connections(self, _request: Request) -> Response:
+        return _json(
+            {name: len(endpoint.connections) for name, endpoint in self._endpoints.items()}
+        )
+
+    async def _cut(self, request: Request) -> Response:
+        return _json({"dropped": sum(endpoint.cut() for endpoint in self._chosen(request))})
+
+    async def _stall(self, request: Request) -> Response:
+        try:
+            seconds = _seconds(request, None)
+        except ValueError as error:
+            return _json({"code": -1100, "msg": str(error)}, status=400)
+        stalled = sum(endpoint.stall(seconds) for endpoint in self._chosen(request))
+        return _json({"stalled": stalled})
+
+    async def _shutdown(self, request: Request) -> Response:
+        try:
+            seconds = _seconds(request, 10.0)
+        except ValueError as error:
+            return _json({"code": -1100, "msg": str(error)}, status=400)
+        told = sum(endpoint.announce_shutdown(seconds or 0) for endpoint in self._chosen(request))
+        return _json({"told": told})
+
+
+def _seconds(request: Request, default: float | None) -> float | None:
+    text = request.query_params.get("seconds")
+    if not text:
+        return default
+    value = float(text)
+    if not 0 <= value < 1e7:
+        raise ValueError(f"seconds is {text}; it must lie in 0 to 1e7")
+    return value
+
+
+def _json(body: Any, *, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(body), status_code=status, media_type="application/json")

@@ -1,0 +1,341 @@
+"""The running simulator: sockets, servers and background tasks, as context managers."""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Coroutine, Iterator
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any, Protocol
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from simulator.clock import DAY_US, Clock, to_us
+from simulator.config import SimulatorConfig
+from simulator.control import Control, dump_routes
+from simulator.dumps import DumpSite, delay_us
+from simulator.feeds import Pump
+from simulator.frames import US_PER_MS
+from simulator.hub import Hub
+from simulator.instruments import MarketName, select_instruments
+from simulator.limits import WeightLimiter
+from simulator.market import Market
+from simulator.rest import RestApi
+from simulator.venue import MarketVenue, Venue
+from simulator.ws import Endpoint
+
+_START_TIMEOUT_S = 30.0
+_STOP_TIMEOUT_S = 2.0
+_DEFAULT_HISTORY_US = 3 * DAY_US
+
+
+class PortTakenError(OSError):
+    """A port that was asked for is in use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Urls:
+    """Where everything is; the three HTTP URLs are the same server."""
+
+    spot_ws_url: str
+    um_ws_url: str
+    spot_rest_url: str
+    um_rest_url: str
+    dump_url: str
+    control_url: str
+
+
+class Sender(Protocol):
+    """What sends the frames of a market: the schedule of the simulated one, or a replay."""
+
+    hub: Hub
+
+    async def run(self) -> None:
+        """Runs until it is cancelled."""
+
+
+class _HttpServer(uvicorn.Server):
+    """Uvicorn inside a larger program: signals are the program's business."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    # The protocol is named so that asyncio sets TCP_NODELAY on what is accepted.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(1_024)
+    except OSError as error:
+        listener.close()
+        raise PortTakenError(
+            f"cannot listen on {host}:{port}: {error.strerror}; free the port or choose another "
+            "(0 lets the system choose)"
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+class Exchange:
+    """A local exchange in this event loop.
+
+    `async with Exchange(config) as exchange:` gives the URLs as `exchange.spot_ws_url`,
+    `exchange.spot_rest_url`, `exchange.um_ws_url`, `exchange.um_rest_url`, `exchange.dump_url`
+    and `exchange.control_url`.
+
+    Attributes:
+        clock: the exchange's clock.
+        markets: the simulated markets by name (`spot`, `um`); empty in a replay.
+        endpoints: WebSocket endpoints by market, for faults.
+    """
+
+    spot_ws_url: str
+    um_ws_url: str
+    spot_rest_url: str
+    um_rest_url: str
+    dump_url: str
+    control_url: str
+
+    def __init__(self, config: SimulatorConfig | None = None) -> None:
+        self.config = config or SimulatorConfig()
+        start = self.config.clock_start
+        self.clock = Clock(
+            start_us=None if start is None else to_us(start), speed=self.config.speed
+        )
+        self.markets: dict[MarketName, Market] = {}
+        self.endpoints: dict[MarketName, Endpoint] = {}
+        self._venues: dict[MarketName, Venue] = {}
+        self._senders: list[Sender] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._listeners: list[socket.socket] = []
+        self._ws_servers: list[asyncio.Server] = []
+        self._http: _HttpServer | None = None
+        self._log = structlog.get_logger("simulator")
+        if self.config.replay_files:
+            self._prepare_replay()
+        else:
+            self._prepare_markets()
+
+    def _prepare_markets(self) -> None:
+        config = self.config
+        if config.start is not None:
+            start_us = to_us(config.start)
+        else:
+            start_us = (self.clock.now_us() - _DEFAULT_HISTORY_US) // DAY_US * DAY_US
+        if start_us >= self.clock.now_us():
+            raise ValueError("start must lie before the clock's time")
+        listings = {
+            "spot": select_instruments(
+                "spot", config.spot_symbols, generated=config.generated_spot, seed=config.seed
+            ),
+            "um": select_instruments(
+                "um", config.um_symbols, generated=config.generated_um, seed=config.seed
+            ),
+        }
+        names: tuple[MarketName, ...] = ("spot", "um")
+        for name in names:
+            market = Market(listings[name], seed=config.seed, start_us=start_us)
+            self.markets[name] = market
+            self._venues[name] = MarketVenue(
+                name,
+                market,
+                self.clock,
+                kline_lag_us=config.rest_kline_lag_ms * US_PER_MS,
+                trade_lag_us=config.rest_trade_lag_ms * US_PER_MS,
+            )
+            pump = Pump(name, market, self.clock, seed=config.seed)
+            self._senders.append(pump)
+            self.endpoints[name] = Endpoint(name, pump.hub, self.clock, config)
+
+    def _prepare_replay(self) -> None:
+        raise NotImplementedError
+
+    # --- life
+
+    async def __aenter__(self) -> "Exchange":
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    @property
+    def urls(self) -> Urls:
+        """All URLs; known once it has started."""
+        return Urls(
+            self.spot_ws_url,
+            self.um_ws_url,
+            self.spot_rest_url,
+            self.um_rest_url,
+            self.dump_url,
+            self.control_url,
+        )
+
+    async def start(self) -> None:
+        """Binds the ports and begins to serve.
+
+        Raises:
+            PortTakenError: a port is in use.
+        """
+        config = self.config
+        loop = asyncio.get_running_loop()
+        ports: dict[MarketName, int] = {"spot": config.spot_ws_port, "um": config.um_ws_port}
+        urls: dict[MarketName, str] = {}
+        for name, port in ports.items():
+            listener = self._bind(port)
+            urls[name] = f"ws://{config.host}:{listener.getsockname()[1]}"
+            if name in self.endpoints:
+                server = await loop.create_server(self.endpoints[name].accept, sock=listener)
+                self._ws_servers.append(server)
+        self.spot_ws_url, self.um_ws_url = urls["spot"], urls["um"]
+        await self._start_http(self._bind(config.http_port))
+        self._tasks += [loop.create_task(sender.run()) for sender in self._senders]
+        self._log.info("simulator_started", **asdict(self.urls))
+
+    def _bind(self, port: int) -> socket.socket:
+        listener = _listen(self.config.host, port)
+        self._listeners.append(listener)
+        return listener
+
+    async def _start_http(self, listener: socket.socket) -> None:
+        url = f"http://{self.config.host}:{listener.getsockname()[1]}"
+        self.spot_rest_url = self.um_rest_url = self.dump_url = self.control_url = url
+        app = Starlette(routes=self._routes())
+        self._http = _HttpServer(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                ws="none",
+                timeout_graceful_shutdown=1,
+            )
+        )
+        serving = asyncio.get_running_loop().create_task(self._http.serve(sockets=[listener]))
+        self._tasks.append(serving)
+        async with asyncio.timeout(_START_TIMEOUT_S):
+            while not self._http.started:
+                if serving.done():
+                    await serving
+                    raise RuntimeError("the HTTP server ended while it started")
+                await asyncio.sleep(0.005)
+
+    def _routes(self) -> list[Route]:
+        config = self.config
+        limits: dict[MarketName, int] = {
+            "spot": config.spot_weight_limit,
+            "um": config.um_weight_limit,
+        }
+        routes: list[Route] = []
+        for name, venue in self._venues.items():
+            routes += RestApi(venue, WeightLimiter(limits[name], self.clock)).routes()
+        if self.markets:
+            site = DumpSite(
+                self.markets,
+                self.clock,
+                daily_delay_us=delay_us(config.daily_dump_delay_s),
+                monthly_delay_us=delay_us(config.monthly_dump_delay_s),
+            )
+            routes += dump_routes(site)
+        return routes + Control(self._venues, self.endpoints).routes()
+
+    async def wait(self) -> None:
+        """Returns only when a part of the simulator fails, with its exception."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    async def stop(self) -> None:
+        """Closes everything, within two seconds."""
+        for endpoint in self.endpoints.values():
+            for connection in list(endpoint.connections):
+                connection.close(1001, "simulator ends")
+        for server in self._ws_servers:
+            server.close()
+        if self._http is not None:
+            self._http.should_exit = True
+            self._http.force_exit = True
+        if self._tasks:
+            serving = [task for task in self._tasks if not task.done()]
+            _, pending = await asyncio.wait(serving, timeout=0.3) if serving else (None, set())
+            for task in pending:
+                task.cancel()
+            if pending:
+                await asyncio.wait(pending, timeout=_STOP_TIMEOUT_S)
+        for endpoint in self.endpoints.values():
+            endpoint.cut()
+        for listener in self._listeners:
+            listener.close()
+        self._tasks.clear()
+
+
+class ExchangeThread:
+    """An `Exchange` in a thread of its own, for synchronous callers.
+
+    `with ExchangeThread(config) as exchange:` offers the same URLs and attributes.
+    """
+
+    def __init__(self, config: SimulatorConfig | None = None) -> None:
+        self.exchange = Exchange(config)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="simulator", daemon=True
+        )
+
+    def __enter__(self) -> "ExchangeThread":
+        self._thread.start()
+        try:
+            self.run(self.exchange.start())
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        try:
+            self.run(self.exchange.stop())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(timeout=5)
+            self._loop.close()
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Runs a coroutine in the simulator's loop and returns its result."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(_START_TIMEOUT_S)
+
+    def call(self, function: Any, *args: Any) -> Any:
+        """Calls a function in the simulator's loop, e.g. `call(endpoint.cut)`."""
+
+        async def called() -> Any:
+            return function(*args)
+
+        return self.run(called())
+
+    def __getattr__(self, name: str) -> Any:
+        # URLs and parts are the exchange's
+        return getattr(self.exchange, name)
