@@ -93,8 +93,9 @@
 
 
 {#-
-  Views replaced in place. dbt's own materialization drops the old view with everything that
-  depends on it, users' views among them, and does so on every run.
+  Views replaced in place, and only where they differ. dbt's own materialization drops the old
+  view with everything that depends on it, users' views among them, and does so on every run;
+  and any replacement waits for the view's readers while new readers wait for it.
 -#}
 {% materialization view, adapter='postgres' %}
     {%- set view = this.incorporate(type='view') -%}
@@ -108,11 +109,19 @@
     {% call statement('main') %}
         do $replace_view$
         begin
-            execute $view${{ get_replace_view_sql(view, sql) }}$view$;
-        exception when invalid_table_definition then
-            -- columns were renamed, removed or retyped: what depends on the view must go
-            execute 'drop view {{ view }} cascade';
-            execute $view${{ get_replace_view_sql(view, sql) }}$view$;
+            execute $view$create temporary view wanted_view as {{ sql }}$view$;
+            if pg_get_viewdef('wanted_view'::regclass)
+                is distinct from pg_get_viewdef(to_regclass('{{ view }}'))
+            then
+                begin
+                    execute $view${{ get_replace_view_sql(view, sql) }}$view$;
+                exception when invalid_table_definition then
+                    -- columns were renamed, removed or retyped: what depends on it must go
+                    drop view {{ view }} cascade;
+                    execute $view${{ get_replace_view_sql(view, sql) }}$view$;
+                end;
+            end if;
+            drop view wanted_view;
         end
         $replace_view$
     {% endcall %}
@@ -123,4 +132,3 @@
     {{ run_hooks(post_hooks, inside_transaction=False) }}
     {{ return({'relations': [view]}) }}
 {% endmaterialization %}
-

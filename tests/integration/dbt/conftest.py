@@ -227,8 +227,9 @@ class Dbt:
         result = self.try_to(*arguments)
         if result.exception:
             raise result.exception
-        failed = [r for r in result.result if r.status in ("error", "fail", "runtime error")]
-        assert result.success, "\n".join(f"{r.node.name}: {r.message}" for r in failed)
+        assert result.success, "\n".join(
+            f"{r.node.name}: {r.message}" for r in result.result if r.status in ("error", "fail")
+        )
         return result
 
     def try_to(self, *arguments: str) -> dbtRunnerResult:

@@ -343,3 +343,14 @@ def test_a_view_whose_columns_changed_is_replaced(built: Any, dbt: Any) -> None:
     assert built.connection.execute(
         "SELECT array_agg(DISTINCT timeframe) @> '{1m,3m,1M}' FROM marts.candles"
     ).fetchone() == (True,)
+
+
+def test_a_view_that_is_as_it_should_be_is_not_locked(built: Any, dbt: Any) -> None:
+    with psycopg.connect(built.url) as reader:
+        # a reader in a long transaction: a replacement would wait for it, and others behind it
+        reader.execute("SELECT * FROM marts.candles LIMIT 1")
+        built.connection.execute("ALTER ROLE candelabra_dbt SET lock_timeout = '2s'")
+        try:
+            dbt("run")
+        finally:
+            built.connection.execute("ALTER ROLE candelabra_dbt RESET lock_timeout")
