@@ -1,0 +1,80 @@
+"""Rolling bars up to a coarser timeframe, row by row.
+
+The columnar twin is ``columnar.roll_up``; tests hold the two equal, and equal to the exchange.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from itertools import groupby, pairwise
+
+from include.domain.candles import Candle
+from include.domain.exact import EXACT, ZERO
+from include.domain.timeframes import Timeframe
+
+
+def roll_up(candles: Iterable[Candle], timeframe: Timeframe) -> list[Candle]:
+    """Bars of ``timeframe`` from finer ones of one symbol, by open time.
+
+    A bar holds whatever minutes are given; whether it is complete is the caller's question.
+
+    Args:
+        candles: of one symbol, in the order of their open times.
+
+    Raises:
+        ValueError: they are of several symbols, or out of order.
+    """
+    rows = list(candles)
+    for earlier, later in pairwise(rows):
+        if earlier.symbol != later.symbol or earlier.open_time_us >= later.open_time_us:
+            raise ValueError(
+                f"bars must be of one symbol and in order: {earlier.symbol} "
+                f"{earlier.open_time_us} stands before {later.symbol} {later.open_time_us}"
+            )
+    return [
+        join_bars(list(bars), open_time_us)
+        for open_time_us, bars in groupby(
+            rows, key=lambda candle: timeframe.open_time_us(candle.open_time_us)
+        )
+    ]
+
+
+def join_bars(bars: Sequence[Candle], open_time_us: int) -> Candle:
+    """One bar out of consecutive ones.
+
+    A bar without trades gives no open, high or low: the exchange takes them from bars with
+    trades (spot BTCUSDT 2023-03-24 12:00). If none has trades the bar is flat at the last
+    close. The close is the last bar's.
+
+    Args:
+        bars: at least one, in order.
+    """
+    close = bars[-1].close
+    traded = [bar for bar in bars if bar.trade_count]
+    if not traded:
+        return Candle(
+            bars[0].symbol, open_time_us, close, close, close, close, ZERO, ZERO, 0, ZERO, ZERO
+        )
+    return Candle(
+        symbol=traded[0].symbol,
+        open_time_us=open_time_us,
+        open=traded[0].open,
+        high=max(bar.high for bar in traded),
+        low=min(bar.low for bar in traded),
+        close=close,
+        volume=_sum(bar.volume for bar in traded),
+        quote_volume=_sum(bar.quote_volume for bar in traded),
+        trade_count=sum(bar.trade_count for bar in traded),
+        taker_buy_volume=_sum(bar.taker_buy_volume for bar in traded),
+        taker_buy_quote_volume=_sum(bar.taker_buy_quote_volume for bar in traded),
+        first_trade_id=traded[0].first_trade_id,
+        last_trade_id=traded[-1].last_trade_id,
+    )
+
+
+def _sum(values: Iterable[Decimal]) -> Decimal:
+    total = ZERO
+    for value in values:
+        total = EXACT.add(total, value)
+    return total

@@ -1,0 +1,83 @@
+"""Exact decimals in polars: text to scaled 128-bit integers and back.
+
+polars' own cast from text to Decimal cuts digits beyond its scale, its Decimal products round,
+and its integer sums wrap around, all silently. Here a column is turned into integers at the
+scale that its digits need, and a sum or product that could leave 128 bits raises beforehand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import polars as pl
+
+_LARGEST = 2**127 - 1
+
+
+def decimals_needed(frame: pl.DataFrame, columns: Iterable[str]) -> int:
+    """Most decimals that any value of these text columns has, trailing zeros left out.
+
+    Args:
+        columns: names of ``pl.String`` columns in plain decimal notation.
+    """
+    fractions = [_fraction(pl.col(name)).str.len_bytes().max() for name in columns]
+    if frame.is_empty() or not fractions:
+        return 0
+    return int(frame.select(pl.max_horizontal(*fractions)).item() or 0)
+
+
+def to_scaled(column: str, decimals: int) -> pl.Expr:
+    """Expression: a text column as Int128 in units of 10^-decimals.
+
+    Args:
+        decimals: at least what ``decimals_needed`` says, or the cast fails.
+
+    A value that is no plain decimal number, or one too large, raises
+    ``pl.exceptions.InvalidOperationError`` when it is collected.
+    """
+    text = pl.col(column)
+    whole = text.str.splitn(".", 2).struct.field("field_0")
+    # without the mark, an empty text would be padded to a zero
+    whole = pl.when(whole == "").then(pl.lit("?")).otherwise(whole)
+    digits = whole + _fraction(text).str.pad_end(decimals, "0")
+    return digits.cast(pl.Int128, strict=True).alias(column)
+
+
+def to_text(column: str, decimals: int) -> pl.Expr:
+    """Expression: a column of non-negative scaled integers as plain decimal text."""
+    value = pl.col(column)
+    if decimals == 0:
+        return value.cast(pl.String).alias(column)
+    unit = pl.lit(10**decimals, dtype=pl.Int128)
+    fraction = (value % unit).cast(pl.String).str.zfill(decimals)
+    return ((value // unit).cast(pl.String) + "." + fraction).alias(column)
+
+
+def check_sums_fit(frame: pl.DataFrame, columns: Iterable[str]) -> None:
+    """Raise where the sum of a column of scaled integers could wrap around.
+
+    Raises:
+        OverflowError: names the column.
+    """
+    for name in columns:
+        largest = frame[name].max() or 0
+        if int(largest) * frame.height > _LARGEST:  # type: ignore[arg-type]
+            raise OverflowError(f"the sum of {frame.height} values of {name} needs over 128 bits")
+
+
+def check_products_fit(frame: pl.DataFrame, left: str, right: str) -> None:
+    """Raise where the sum of the products of two columns could wrap around.
+
+    Raises:
+        OverflowError: names the columns.
+    """
+    bound = int(frame[left].max() or 0) * int(frame[right].max() or 0)  # type: ignore[arg-type]
+    if bound * frame.height > _LARGEST:
+        raise OverflowError(
+            f"the sum of {frame.height} products {left} × {right} needs over 128 bits"
+        )
+
+
+def _fraction(text: pl.Expr) -> pl.Expr:
+    field = text.str.splitn(".", 2).struct.field("field_1")
+    return field.fill_null("").str.strip_chars_end("0")
