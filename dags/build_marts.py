@@ -62,6 +62,9 @@ def build_marts() -> None:
                 profile_config=PROFILE,
                 invocation_mode=InvocationMode.DBT_RUNNER,
                 install_deps=False,
+                # Unit tests are about the models' code, which no new candle changes.
+                dbt_cmd_flags=["--exclude-resource-type", "unit_test"],
+                dbt_cmd_global_flags=["--no-use-colors"],
                 full_refresh="{{ params.full_refresh }}",
                 interceptors=[connect_dbt],
                 # The rendered fields would be written again after the run, with the password.

@@ -351,10 +351,20 @@ def _task(row: Mapping[str, Any]) -> TaskState:
     )
 
 
+# Fields of a log event that say nothing about what happened.
+_ROUTINE = frozenset(
+    {"timestamp", "event", "level", "logger", "filename", "lineno", "error_detail"}
+)
+
+
 def _log_lines(event: Mapping[str, Any] | str) -> list[str]:
     if isinstance(event, str):
         return event.splitlines()
-    lines = str(event["event"]).splitlines()
+    text = str(event["event"])
+    if text.startswith("::"):  # folds and unfolds lines in the UI
+        return []
+    fields = " ".join(f"{key}={value}" for key, value in event.items() if key not in _ROUTINE)
+    lines = f"{text} {fields}".rstrip().splitlines()
     for problem in event.get("error_detail") or ():
-        lines.append(f"{problem.get('exc_type')}: {problem.get('exc_value')}")
+        lines += f"{problem.get('exc_type')}: {problem.get('exc_value')}".splitlines()
     return lines

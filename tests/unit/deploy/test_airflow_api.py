@@ -173,7 +173,8 @@ def test_the_next_run_is_the_oldest_unknown_one_of_that_type():
 def test_failures_show_the_failed_task_with_its_error():
     path = "/api/v2/dags/d/dagRuns/r/taskInstances"
     content = [
-        {"event": "begin"},
+        {"event": "::group::Pre Execute", "sources": []},
+        {"event": "asked", "level": "info", "timestamp": "2026-01-01T00:00:00Z", "symbol": "X"},
         {"event": "Task failed", "error_detail": [{"exc_type": "E", "exc_value": "no such"}]},
     ]
     api, server = connect(
@@ -186,7 +187,7 @@ def test_failures_show_the_failed_task_with_its_error():
         }
     )
     assert api.failures("d", "r") == (
-        "d · load [BTCUSDT 2024-01] failed:\nbegin\nTask failed\nE: no such"
+        "d · load [BTCUSDT 2024-01] failed:\nasked symbol=X\nTask failed\nE: no such"
     )
     assert server.asked[-1].url.params["map_index"] == "0"
 
