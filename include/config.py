@@ -177,9 +177,9 @@ class Settings(BaseSettings):
         return url
 
     def role_urls(self) -> dict[str, str]:
-        """Database URLs of the roles that have a variable of their own."""
+        """Database URLs by role name, of the roles that have a variable of their own."""
         return {
-            role: url
+            f"candelabra_{role}": url
             for role in ("streamer", "jobs", "dbt", "reader")
             if (url := str(getattr(self, f"{role}_database_url")))
         }

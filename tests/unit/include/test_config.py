@@ -40,7 +40,7 @@ def test_each_role_falls_back_to_the_owner(monkeypatch: pytest.MonkeyPatch) -> N
     settings = load_settings()
     assert settings.url_for("dbt") == "postgresql://dbt@h/d"
     assert settings.url_for("jobs") == "postgresql://owner@h/d"
-    assert settings.role_urls() == {"dbt": "postgresql://dbt@h/d"}
+    assert settings.role_urls() == {"candelabra_dbt": "postgresql://dbt@h/d"}
 
 
 def test_no_database_says_what_to_set() -> None:

@@ -1,0 +1,168 @@
+"""The ``candelabra`` command line. Each command is one function in a module of this room.
+
+Modules are imported when their command runs: ``--help`` is quick, and the streamer's small
+environment needs neither alembic nor the simulator's libraries.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from include.errors import CandelabraError
+
+app = typer.Typer(
+    name="candelabra",
+    help="Every 1-minute candle of every Binance market in one PostgreSQL.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+@app.command()
+def stream(
+    symbols: Annotated[
+        str,
+        typer.Option(help="Names and patterns, by comma: BTCUSDT,ETHUSDT.P or '*USDT'. [SYMBOLS]"),
+    ] = "",
+    top: Annotated[
+        int | None, typer.Option(min=1, help="Keep the N of largest 24 h volume. [TOP]")
+    ] = None,
+    all_symbols: Annotated[
+        bool, typer.Option("--all", help="Every trading symbol of both markets.")
+    ] = False,
+    trade_stream: Annotated[
+        str, typer.Option(help="aggTrade, or trade where a recording has nothing else.")
+    ] = "aggTrade",
+    klines: Annotated[
+        bool, typer.Option(help="Subscribe to the exchange's klines, the checksum of candles.")
+    ] = True,
+) -> None:
+    """Stream live trades into market.candles_1m until SIGTERM or Ctrl-C."""
+    from include.config import load_settings
+    from include.logs import configure_logging
+    from streamer.app import run
+    from streamer.startup import StreamOptions
+    from streamer.universe import ALL
+
+    settings = load_settings()
+    configure_logging(settings.log_level, settings.log_format)
+    if trade_stream not in {"aggTrade", "trade"}:
+        raise typer.BadParameter(f"--trade-stream {trade_stream}: aggTrade or trade")
+    wanted = ALL if all_symbols else _split(symbols) or settings.symbols
+    run(
+        settings,
+        StreamOptions(
+            symbols=tuple(wanted),
+            top=top if top is not None else settings.top,
+            trade_stream=trade_stream,
+            klines=klines,
+        ),
+    )
+
+
+@app.command()
+def migrate() -> None:
+    """Create or upgrade schemas, tables and roles of DATABASE_URL."""
+    from include.config import load_settings
+    from include.logs import configure_logging
+    from include.store.migrate import migrate as run_migrations
+    from include.store.pools import redact
+
+    settings = load_settings()
+    configure_logging(settings.log_level, settings.log_format)
+    url = settings.url_for("owner")
+    run_migrations(url, role_urls=settings.role_urls())
+    typer.echo(f"{redact(url)} is up to date")
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def simulate(context: typer.Context) -> None:
+    """Run a local Binance, or replay recorded frames; `simulate --help` lists its options."""
+    from simulator.cli import configure_logs, parse_config, run
+
+    config, log_level = parse_config(context.args)
+    configure_logs(log_level)
+    sys.exit(run(config))
+
+
+@app.command()
+def psql(
+    command: Annotated[str, typer.Option("-c", "--command", help="Run this and leave.")] = "",
+) -> None:
+    """Open psql (the one that came with the embedded PostgreSQL) on the reader's database."""
+    from include.cli.psql import run_psql
+
+    sys.exit(run_psql(command))
+
+
+@app.command("dbt-env")
+def dbt_env() -> None:
+    """Print what dbt needs as shell exports: eval "$(candelabra dbt-env)" in dbt_project/."""
+    import shlex
+
+    from include.config import load_settings
+    from include.jobs.dbt_env import dbt_environment
+
+    settings = load_settings()
+    for name, value in dbt_environment(
+        settings.url_for("dbt"), home=settings.candelabra_home
+    ).items():
+        typer.echo(f"export {name}={shlex.quote(value)}")
+
+
+@app.command()
+def demo(
+    once: Annotated[
+        bool, typer.Option("--once", help="Stop after the checks; the exit code tells.")
+    ] = False,
+    symbols: Annotated[
+        str, typer.Option(help="Symbols of the demo, by comma.")
+    ] = "BTCUSDT,ETHBTC,BTCUSDT.P",
+    days: Annotated[int, typer.Option(min=2, max=30, help="Days of history.")] = 3,
+) -> None:
+    """Run everything on this machine, offline: exchange, database, streamer, Airflow, marts."""
+    from include.cli.demo import run_demo
+
+    sys.exit(run_demo(once=once, symbols=_split(symbols), days=days))
+
+
+@app.command()
+def up(
+    symbols: Annotated[str, typer.Option(help="Names and patterns, by comma. [SYMBOLS]")] = "",
+) -> None:
+    """Run everything on this machine against the real exchange."""
+    from include.cli.demo import run_up
+
+    sys.exit(run_up(symbols=_split(symbols)))
+
+
+@app.command()
+def clean() -> None:
+    """Remove the state of the embedded services, wherever it lies."""
+    from include.cli.stack import remove_state
+    from include.config import load_settings
+
+    for place in remove_state(Path(load_settings().candelabra_home)):
+        typer.echo(f"removed {place}")
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def main() -> None:
+    """Run the command line; our own errors become one message and exit code 1."""
+    try:
+        app(standalone_mode=True)
+    except CandelabraError as error:
+        typer.secho(f"candelabra: {error}", err=True, fg=typer.colors.RED)
+        sys.exit(1)

@@ -1,0 +1,79 @@
+"""The live candles as a table in the terminal, read from PostgreSQL like any reader would."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from include.errors import TransientError
+from include.store.pools import connect
+
+REFRESH_S = 0.5
+MOST_ROWS = 30
+
+_QUERY = """
+    SELECT DISTINCT ON (symbol)
+        symbol, open_time, open, high, low, close, volume, trade_count, status, updated_at
+    FROM market.candles_1m_live
+    WHERE open_time >= now() - interval '10 minutes'
+    ORDER BY symbol, open_time DESC
+    LIMIT %s
+"""
+_COUNTS = """
+    SELECT status, count(*) FROM market.candles_1m
+    WHERE open_time >= now() - interval '1 hour' GROUP BY status ORDER BY status
+"""
+
+
+def live_table(rows: list[tuple[Any, ...]], counts: list[tuple[str, int]]) -> Table:
+    """One row a symbol: its newest candle."""
+    known = ", ".join(f"{count} {status}" for status, count in counts) or "none yet"
+    table = Table(title="market.candles_1m_live", caption=f"minutes of the last hour: {known}")
+    for name in ("symbol", "minute (UTC)"):
+        table.add_column(name)
+    for name in ("open", "high", "low", "close", "volume", "trades"):
+        table.add_column(name, justify="right")
+    table.add_column("status")
+    table.add_column("age", justify="right")
+    now = datetime.now(UTC)
+    for symbol, open_time, opened, high, low, close, volume, trades, status, updated_at in rows:
+        colour = "green" if close >= opened else "red"
+        age_s = max(0.0, (now - updated_at).total_seconds())
+        table.add_row(
+            symbol,
+            open_time.strftime("%H:%M"),
+            *(f"{value:f}" for value in (opened, high, low)),
+            f"[{colour}]{close:f}[/]",
+            f"{volume:f}",
+            str(trades),
+            status,
+            f"{age_s:.1f} s",
+        )
+    return table
+
+
+def watch(database_url: str, console: Console, *, on_tick: Callable[[], None]) -> None:
+    """Show the table until interrupted; ``on_tick`` may raise to end it."""
+    with Live(console=console, refresh_per_second=4) as live:
+        while True:
+            try:
+                with connect(database_url, application_name="candelabra-demo") as connection:
+                    while True:
+                        on_tick()
+                        live.update(_read(connection))
+                        time.sleep(REFRESH_S)
+            except (TransientError, psycopg.OperationalError):
+                on_tick()
+                time.sleep(REFRESH_S)
+
+
+def _read(connection: psycopg.Connection[Any]) -> Table:
+    rows = connection.execute(_QUERY, (MOST_ROWS,)).fetchall()
+    return live_table(rows, connection.execute(_COUNTS).fetchall())

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import psycopg
+
+from include.config import Settings, load_settings
+from include.domain.instruments import exchange_symbol_of, market_of
+from include.domain.timeframes import MINUTE_US, from_us, to_us
+from simulator.server import Exchange
+from streamer.app import Streamer
+from streamer.startup import StreamOptions
+
+Row = dict[str, Any]
+
+
+def settings_for(exchange: Exchange, database_url: str, **overrides: object) -> Settings:
+    return load_settings(
+        database_url=database_url,
+        binance_ws_url=exchange.spot_ws_url,
+        binance_rest_url=exchange.spot_rest_url,
+        binance_um_ws_url=exchange.um_ws_url,
+        binance_um_rest_url=exchange.um_rest_url,
+        binance_dump_url=exchange.dump_url,
+        **overrides,
+    )
+
+
+@asynccontextmanager
+async def streaming(settings: Settings, *symbols: str, **options: Any) -> AsyncIterator[Streamer]:
+    """A streamer at work; stopped cleanly at the end."""
+    streamer = Streamer(settings, StreamOptions(symbols=symbols, **options))
+    task = asyncio.create_task(streamer.run())
+    try:
+        yield streamer
+        if task.done():
+            task.result()
+        streamer.stop()
+        await asyncio.wait_for(task, 10)
+    finally:
+        if not task.done():
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+async def rows_of(database_url: str) -> dict[tuple[str, int], Row]:
+    """All rows of candles_1m by symbol and open time in µs."""
+    async with await psycopg.AsyncConnection.connect(
+        database_url, row_factory=psycopg.rows.dict_row
+    ) as connection:
+        cursor = await connection.execute("SELECT * FROM market.candles_1m")
+        return {(row["symbol"], to_us(row["open_time"])): row for row in await cursor.fetchall()}
+
+
+async def wait_for_rows(
+    database_url: str,
+    enough: Callable[[dict[tuple[str, int], Row]], bool],
+    *,
+    timeout_s: float = 60,
+) -> dict[tuple[str, int], Row]:
+    rows: dict[tuple[str, int], Row] = {}
+    try:
+        async with asyncio.timeout(timeout_s):
+            while not enough(rows := await rows_of(database_url)):
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        shown = [(s, f"{from_us(t):%H:%M}", r["status"], r["source"]) for (s, t), r in rows.items()]
+        raise AssertionError(f"not enough rows in {timeout_s} s: {sorted(shown)}") from None
+    return rows
+
+
+def minutes_of(rows: dict[tuple[str, int], Row], symbol: str) -> list[int]:
+    return sorted(minute for name, minute in rows if name == symbol)
+
+
+async def assert_equal_to_the_exchange(
+    exchange: Exchange, rows: dict[tuple[str, int], Row], symbols: list[str]
+) -> None:
+    """No minute is missing between first and last, and all nine values are the oracle's."""
+    async with httpx.AsyncClient(base_url=exchange.control_url, timeout=30) as client:
+        for symbol in symbols:
+            minutes = minutes_of(rows, symbol)
+            assert minutes == list(range(minutes[0], minutes[-1] + 1, MINUTE_US)), symbol
+            answer = await client.get(
+                "/sim/klines",
+                params={
+                    "market": market_of(symbol).value,
+                    "symbol": exchange_symbol_of(symbol),
+                    "interval": "1m",
+                    "startTime": minutes[0] // 1000,
+                    "endTime": minutes[-1] // 1000,
+                },
+            )
+            theirs = {row[0] * 1000: row for row in answer.json()}
+            for minute in minutes:
+                row = rows[symbol, minute]
+                names = ("open", "high", "low", "close", "volume")
+                ours = (
+                    *(row[name] for name in names),
+                    row["quote_volume"],
+                    row["trade_count"],
+                    row["taker_buy_volume"],
+                    row["taker_buy_quote_volume"],
+                )
+                expected = tuple(Decimal(theirs[minute][i]) for i in (1, 2, 3, 4, 5, 7, 8, 9, 10))
+                assert ours == expected, (symbol, from_us(minute), row["source"])

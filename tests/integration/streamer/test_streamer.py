@@ -1,0 +1,182 @@
+"""The streamer from socket to table, against the simulated exchange on a fast clock."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from include.domain.timeframes import MINUTE_US
+from include.errors import PermanentError
+from simulator.config import SimulatorConfig
+from simulator.server import Exchange, ExchangeThread
+from tests.integration.streamer.conftest import (
+    assert_equal_to_the_exchange,
+    minutes_of,
+    rows_of,
+    settings_for,
+    streaming,
+    wait_for_rows,
+)
+
+SYMBOLS = ["BTCUSDT", "ETHBTC", "PEPEUSDT", "COSUSDT", "BTCUSDT.P"]
+FAST = SimulatorConfig(speed=20)
+
+
+async def test_every_minute_enters_verified_and_equal(database_url: str) -> None:
+    async with Exchange(FAST) as exchange:
+        settings = settings_for(exchange, database_url)
+        async with streaming(settings, *SYMBOLS):
+            await wait_for_rows(
+                database_url,
+                lambda rows: all(len(minutes_of(rows, symbol)) >= 4 for symbol in SYMBOLS),
+            )
+        rows = await rows_of(database_url)
+        await assert_equal_to_the_exchange(exchange, rows, SYMBOLS)
+        assert {row["status"] for row in rows.values()} == {"verified"}
+        assert {row["source"] for row in rows.values()} == {"kline"}
+
+
+async def test_the_open_candle_is_shown_before_its_minute_is_over(database_url: str) -> None:
+    async with Exchange(SimulatorConfig(speed=5)) as exchange:
+        settings = settings_for(exchange, database_url)
+        async with streaming(settings, "BTCUSDT", "ETHBTC"):
+            async with await psycopg.AsyncConnection.connect(
+                database_url, autocommit=True
+            ) as connection:
+                seen: dict[str, set[int]] = {"BTCUSDT": set(), "ETHBTC": set()}
+                async with asyncio.timeout(30):
+                    while min(map(len, seen.values())) < 3:
+                        cursor = await connection.execute(
+                            "SELECT symbol, trade_count, quote_volume IS NULL "
+                            "FROM market.candles_1m_live WHERE status = 'live'"
+                        )
+                        for symbol, count, no_quotes in await cursor.fetchall():
+                            seen[symbol].add(count)
+                            assert no_quotes == (symbol == "ETHBTC")
+                        await asyncio.sleep(0.05)
+
+
+async def test_a_cut_costs_no_minute(database_url: str) -> None:
+    async with Exchange(FAST) as exchange:
+        settings = settings_for(exchange, database_url)
+        async with streaming(settings, *SYMBOLS) as streamer:
+            await wait_for_rows(database_url, lambda rows: len(minutes_of(rows, "BTCUSDT")) >= 2)
+            for _ in range(3):
+                exchange.endpoints["spot"].cut()
+                exchange.endpoints["um"].cut()
+                await asyncio.sleep(1.0)  # the cut itself: simulated time passes
+            rows = await rows_of(database_url)
+            goal = max(minute for _, minute in rows) + 5 * MINUTE_US
+            await wait_for_rows(
+                database_url,
+                lambda rows: all(
+                    goal in (found := minutes_of(rows, symbol))
+                    and len(found) == (found[-1] - found[0]) // MINUTE_US + 1
+                    and all(
+                        row["status"] == "verified" for (s, _), row in rows.items() if s == symbol
+                    )
+                    for symbol in SYMBOLS
+                ),
+            )
+            assert sum(feed.connection.reconnects for feed in streamer._feeds) >= 2
+        await assert_equal_to_the_exchange(exchange, await rows_of(database_url), SYMBOLS)
+
+
+async def test_after_a_restart_the_minutes_between_are_fetched(database_url: str) -> None:
+    async with Exchange(FAST) as exchange:
+        settings = settings_for(exchange, database_url)
+        async with streaming(settings, *SYMBOLS):
+            await wait_for_rows(
+                database_url, lambda rows: all(minutes_of(rows, symbol) for symbol in SYMBOLS)
+            )
+        stopped_at = {s: minutes_of(await rows_of(database_url), s)[-1] for s in SYMBOLS}
+        missed_until = exchange.clock.now_us() + 4 * MINUTE_US
+        async with asyncio.timeout(60):
+            while exchange.clock.now_us() < missed_until:
+                await asyncio.sleep(0.05)
+        async with streaming(settings, *SYMBOLS):
+            await wait_for_rows(
+                database_url,
+                lambda rows: all(
+                    (found := minutes_of(rows, symbol))[-1] >= missed_until // MINUTE_US * MINUTE_US
+                    and len(found) == (found[-1] - found[0]) // MINUTE_US + 1
+                    for symbol in SYMBOLS
+                ),
+            )
+        rows = await rows_of(database_url)
+        await assert_equal_to_the_exchange(exchange, rows, SYMBOLS)
+        for symbol in SYMBOLS:
+            fetched = rows[symbol, stopped_at[symbol] + MINUTE_US]
+            assert fetched["source"] == "rest"
+
+
+async def test_an_unknown_symbol_ends_it_with_the_nearest_names(database_url: str) -> None:
+    async with Exchange(FAST) as exchange:
+        settings = settings_for(exchange, database_url)
+        with pytest.raises(PermanentError, match="no symbol 'BTCUSD'; did you mean BTCUSDT"):
+            async with streaming(settings, "BTCUSD") as streamer:
+                async with asyncio.timeout(20):
+                    await streamer._stop.wait()
+
+
+def command(exchange: ExchangeThread, database_url: str) -> dict[str, str]:
+    return {
+        **os.environ,
+        "DATABASE_URL": database_url,
+        "BINANCE_WS_URL": exchange.spot_ws_url,
+        "BINANCE_REST_URL": exchange.spot_rest_url,
+        "LOG_FORMAT": "json",
+        "PYTHONPATH": str(Path(__file__).parents[3]),
+    }
+
+
+def test_the_process_stops_cleanly_on_sigterm(database_url: str) -> None:
+    with ExchangeThread(FAST) as exchange:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "include.cli", "stream", "--symbols", "BTCUSDT"],
+            env=command(exchange, database_url),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert process.stderr is not None
+            lines = []
+            for line in process.stderr:
+                lines.append(line)
+                if "stream_connected" in line:
+                    break
+            process.send_signal(signal.SIGTERM)
+            rest = process.communicate(timeout=10)[1]
+        finally:
+            process.kill()
+            process.wait()
+    assert process.returncode == 0, lines + [rest]
+    assert '"event": "stopped"' in rest
+
+
+@pytest.mark.parametrize(
+    ("symbols", "message"),
+    [("NOPEUSDT", "no symbol 'NOPEUSDT'"), ("", "no symbols: give --symbols")],
+)
+def test_a_wrong_wish_is_one_line_and_exit_code_1(
+    database_url: str, symbols: str, message: str
+) -> None:
+    with ExchangeThread(FAST) as exchange:
+        done = subprocess.run(
+            [sys.executable, "-m", "include.cli", "stream", "--symbols", symbols],
+            env=command(exchange, database_url),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
