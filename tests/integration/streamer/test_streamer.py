@@ -16,7 +16,7 @@ from include.domain.timeframes import MINUTE_US
 from include.errors import PermanentError
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange, ExchangeThread
-from tests.integration.streamer.conftest import (
+from tests.integration.streamer.harness import (
     assert_equal_to_the_exchange,
     minutes_of,
     rows_of,
