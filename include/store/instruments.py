@@ -21,7 +21,7 @@ LISTED_FROM_UNKNOWN_US = 0
 """Start of a listing that was found listed and of which the exchange tells no start."""
 
 LEAST_SHARE_SEEN = 0.5
-"""A listing of a market that shows fewer of its symbols is a broken answer, not a mass delisting."""
+"""An answer that shows fewer of a market's symbols is broken; nobody delists so many at once."""
 
 # The exchange tells a later start than the present listing's: the ticker was used again.
 _END_REUSED = """

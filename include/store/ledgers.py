@@ -213,7 +213,8 @@ def read_coverage(
 
 _RECORD_OUTAGE = """
 INSERT INTO ops.outages AS o (market, symbol, minutes, cause) VALUES (%s, %s, %s, %s)
-ON CONFLICT ON CONSTRAINT outages_each_cause_once DO UPDATE SET minutes = o.minutes + excluded.minutes
+ON CONFLICT ON CONSTRAINT outages_each_cause_once
+DO UPDATE SET minutes = o.minutes + excluded.minutes
 WHERE NOT o.minutes @> excluded.minutes
 """
 

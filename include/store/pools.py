@@ -183,7 +183,9 @@ def translated(where: str | AnyConnection) -> Iterator[None]:
 
 
 def _translation(error: psycopg.Error, place: str) -> TransientError | PermanentError:
-    text = " ".join(str(error).split())
+    # Not the context, which repeats the whole statement.
+    parts = (error.diag.message_primary, error.diag.message_detail)
+    text = " ".join((". ".join(filter(None, parts)) or str(error)).split())
     refused = error.sqlstate is None and any(part in text for part in _WRONG_ADDRESS_TEXTS)
     if isinstance(error, _WRONG_ADDRESS) or refused:
         return PermanentError(f"PostgreSQL refuses the login to {place}: {text}")

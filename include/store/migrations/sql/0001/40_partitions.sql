@@ -36,8 +36,10 @@ BEGIN
         RETURN partition;
     END IF;
 
-    -- Held to the end of the transaction, so a second writer waits here and then finds it.
-    PERFORM pg_advisory_xact_lock(hashtextextended('candelabra partition of ' || parent, 0));
+    -- The lock that ATTACH needs anyway, taken first: a second writer waits here until the first
+    -- has committed, and then finds the partition. (After an advisory lock it would not: only
+    -- taking a table's lock refreshes the cache in which the look-up above was remembered.)
+    EXECUTE format('LOCK TABLE %s IN SHARE UPDATE EXCLUSIVE MODE', relation);
     IF to_regclass(format('market.%I', partition)) IS NOT NULL THEN
         RETURN partition;
     END IF;
