@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from deploy.local import postgres as module
+from deploy.local.postgres import EmbeddedPostgres, psql_program
+from include.errors import PermanentError
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A folder that the server's user can reach, with a space in its path."""
+    place = tmp_path / "a folder" / "pg"
+    for folder in (tmp_path / "a folder", *tmp_path.parents):
+        if folder.name.startswith("pytest"):
+            folder.chmod(0o755)
+    (tmp_path).chmod(0o755)
+    return place
+
+
+def test_rows_survive_a_stop_and_a_crash(home: Path) -> None:
+    server = EmbeddedPostgres(home)
+    server.start()
+    try:
+        url = server.create_database("things")
+        with psycopg.connect(url) as connection:
+            connection.execute("CREATE TABLE t AS SELECT generate_series(1, 1000) AS n")
+        server.stop()
+        server.start()
+        server.kill()
+        server.start()
+        with psycopg.connect(server.url("things")) as connection:
+            assert connection.execute("SELECT count(*) FROM t").fetchone() == (1000,)
+            version = connection.execute("SHOW server_version").fetchone()
+            assert version is not None
+            assert version[0].startswith("18.")
+    finally:
+        server.stop()
+    assert server.pid is None
+
+
+def test_a_server_left_behind_by_a_killed_supervisor_is_replaced(home: Path) -> None:
+    first = EmbeddedPostgres(home)
+    first.start()
+    second = EmbeddedPostgres(home)
+    try:
+        second.start()
+        assert second.pid != first.pid
+        with psycopg.connect(second.url("postgres")) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+    finally:
+        second.stop()
+        first.stop()
+
+
+def test_a_taken_port_is_named(home: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(PermanentError, match=f"127.0.0.1:{port}: the port is taken"):
+            EmbeddedPostgres(home, port=port).start()
+
+
+def test_it_listens_on_loopback_with_a_password_only(home: Path) -> None:
+    with EmbeddedPostgres(home) as server:
+        with psycopg.connect(server.url("postgres")) as connection:
+            assert connection.execute("SHOW listen_addresses").fetchone() == ("127.0.0.1",)
+        with pytest.raises(psycopg.OperationalError, match="password"):
+            psycopg.connect(server.url("postgres", password="wrong"))
+    secret = home / "password"
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+
+
+def test_another_versions_cluster_is_refused(home: Path) -> None:
+    (home / "data").mkdir(parents=True)
+    (home / "data" / "PG_VERSION").write_text("17\n")
+    with pytest.raises(PermanentError, match="made by PostgreSQL 17, this is 18"):
+        EmbeddedPostgres(home).start()
+
+
+def test_a_half_made_cluster_is_made_anew(home: Path) -> None:
+    (home / "data").mkdir(parents=True)
+    (home / "data" / "base").write_text("half")
+    with EmbeddedPostgres(home) as server:
+        assert server.pid is not None
+
+
+def test_remove_leaves_nothing(home: Path) -> None:
+    server = EmbeddedPostgres(home)
+    server.start()
+    server.remove()
+    assert server.pid is None
+    assert not home.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root cannot run the server as itself")
+def test_root_moves_a_cluster_out_of_a_closed_folder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    server = EmbeddedPostgres(tmp_path / "pg")
+    place = module._outside_place((tmp_path / "pg").absolute())
+    try:
+        server.start()
+        assert server.data_dir.is_relative_to(place)
+    finally:
+        server.remove()
+        module.shutil.rmtree(place, ignore_errors=True)
+
+
+def test_psql_is_there() -> None:
+    assert os.access(psql_program(), os.X_OK)

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from include.cli.app import app
+from include.config import Settings
+
+ROOT = Path(__file__).parents[3]
+
+
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    names = {name.upper() for name in Settings.model_fields}
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    return subprocess.run(
+        [sys.executable, "-m", "include.cli", *arguments],
+        cwd=ROOT,
+        env=environment | {"COLUMNS": "200"} | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "message"),
+    [
+        (["stream", "--symbols", "A"], {}, "no database: set STREAMER_DATABASE_URL or DATABASE_URL"),
+        (["migrate"], {"DATABASE_URL": "mysql://x"}, "DATABASE_URL=(hidden): should be postgresql"),
+        (["migrate"], {"BATCH_SIZE": "lots"}, "BATCH_SIZE='lots'"),
+        (
+            ["migrate"],
+            {"DATABASE_URL": "postgresql://me:secret@127.0.0.1:1/db"},
+            "127.0.0.1:1/db",
+        ),
+        (["psql"], {"CANDELABRA_HOME": "/nonexistent"}, "nothing runs in"),
+    ],
+)
+def test_a_wrong_call_is_a_message_and_an_exit_code(
+    arguments: list[str], variables: dict[str, str], message: str
+) -> None:
+    done = run(*arguments, **variables)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "secret" not in done.stderr
+
+
+def test_help_lists_every_command() -> None:
+    shown = CliRunner().invoke(app, ["--help"]).output
+    for command in app.registered_commands:
+        name = command.name or (command.callback.__name__ if command.callback else "")
+        assert name in shown
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from include.cli.app import app;"
+        "heavy = {'airflow', 'dbt', 'great_expectations', 'polars', 'psycopg'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
