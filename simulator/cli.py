@@ -15,7 +15,8 @@ import structlog
 import uvloop
 
 from simulator.config import SimulatorConfig
-from simulator.server import Exchange, PortTakenError
+from simulator.listeners import PortTakenError
+from simulator.server import Exchange
 
 _LEVELS = ("debug", "info", "warning", "error")
 
@@ -142,6 +143,13 @@ def build_parser() -> argparse.ArgumentParser:
         choices=("subscription", "immediately"),
         default=defaults.replay_start,
         help="when the replay begins",
+    )
+    replay.add_argument(
+        "--replay-settle-s",
+        type=float,
+        default=defaults.replay_settle_s,
+        metavar="N",
+        help="begin when no subscription was added for so long",
     )
     parser.add_argument("--log-level", choices=_LEVELS, default="warning", help="logs to stderr")
     return parser  # fmt: skip

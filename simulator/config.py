@@ -31,6 +31,7 @@ class SimulatorConfig:
         replay_files: recordings to serve instead of the simulated market.
         replay_speed: multiple of the recorded pace; None: as fast as the reader takes.
         replay_start: begin with the first subscription, or at once.
+        replay_settle_s: after the first subscription, begin when none was added for so long.
     """
 
     seed: int = 1
@@ -59,6 +60,7 @@ class SimulatorConfig:
     replay_market: MarketName = "spot"
     replay_speed: float | None = 1.0
     replay_start: Literal["subscription", "immediately"] = "subscription"
+    replay_settle_s: float = 0.2
 
     def __post_init__(self) -> None:
         at_least_one = {
@@ -76,6 +78,7 @@ class SimulatorConfig:
             "rest_trade_lag_ms": self.rest_trade_lag_ms,
             "daily_dump_delay_s": self.daily_dump_delay_s,
             "monthly_dump_delay_s": self.monthly_dump_delay_s,
+            "replay_settle_s": self.replay_settle_s,
         }
         for name, value in at_least_one.items():
             if value < 1:

@@ -13,7 +13,8 @@ from simulator.dumps import DumpSite
 from simulator.frames import US_PER_MS
 from simulator.instruments import MarketName
 from simulator.intervals import parse_interval
-from simulator.rest import ApiError, Parameters
+from simulator.parameters import ApiError, Parameters
+from simulator.replay import Replay
 from simulator.venue import UnavailableError, Venue
 from simulator.ws import Endpoint
 
@@ -66,12 +67,17 @@ class Control:
     Args:
         venues: markets by name.
         endpoints: WebSocket endpoints by market.
+        replay: the replay that is served, if any.
     """
 
     def __init__(
-        self, venues: Mapping[MarketName, Venue], endpoints: Mapping[MarketName, Endpoint]
+        self,
+        venues: Mapping[MarketName, Venue],
+        endpoints: Mapping[MarketName, Endpoint],
+        replay: Replay | None = None,
     ) -> None:
         self._venues = venues
+        self._replay = replay
         self._endpoints = endpoints
 
     def routes(self) -> list[Route]:
@@ -80,6 +86,7 @@ class Control:
             Route("/sim/clock", self._clock, methods=["GET"]),
             Route("/sim/klines", self._klines, methods=["GET"]),
             Route("/sim/connections", self._connections, methods=["GET"]),
+            Route("/sim/replay", self._replay_state, methods=["GET"]),
             Route("/sim/cut", self._cut, methods=["POST"]),
             Route("/sim/stall", self._stall, methods=["POST"]),
             Route("/sim/shutdown", self._shutdown, methods=["POST"]),
@@ -126,6 +133,19 @@ class Control:
     async def _connections(self, _request: Request) -> Response:
         return _json(
             {name: len(endpoint.connections) for name, endpoint in self._endpoints.items()}
+        )
+
+    async def _replay_state(self, _request: Request) -> Response:
+        replay = self._replay
+        if replay is None:
+            return _json({"code": -1000, "msg": "no recording is replayed"}, status=404)
+        return _json(
+            {
+                "frames": replay.recording.frame_count,
+                "played": replay.frames_played,
+                "sent": replay.frames_sent,
+                "finished": replay.is_finished,
+            }
         )
 
     async def _cut(self, request: Request) -> Response:

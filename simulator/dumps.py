@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from xml.sax.saxutils import escape
 
+from simulator.cache import BoundedCache
 from simulator.clock import DAY_US, SECOND_US, Clock, from_us, to_us
 from simulator.frames import US_PER_MS, agg_trade_rows, kline_row, trade_rows
 from simulator.instruments import MarketName
 from simulator.intervals import SPOT_INTERVALS, UM_INTERVALS, parse_interval
-from simulator.market import BoundedCache, Market
+from simulator.market import Market
 
 PAGE_KEYS = 1_000
 _MICROSECONDS_SINCE_US = to_us(datetime(2025, 1, 1, tzinfo=UTC))
@@ -280,7 +281,7 @@ def _intervals(market: MarketName, cadence: str) -> tuple[str, ...]:
     """Intervals that are dumped: a day's file holds no bars longer than a day."""
     names = SPOT_INTERVALS if market == "spot" else UM_INTERVALS
     if cadence == "monthly":
-        return names
+        return tuple(name for name in names if name != "1s")  # 2.6 million rows each
     return tuple(name for name in names if (parse_interval(name).step_us or 31 * DAY_US) <= DAY_US)
 
 

@@ -9,11 +9,12 @@ import structlog
 
 from simulator.clock import MINUTE_US, Clock
 from simulator.frames import agg_trade_payload, kline_payload, trade_payloads
+from simulator.history import History
 from simulator.hub import Hub, Render
 from simulator.instruments import MarketName
 from simulator.intervals import SPOT_INTERVALS, UM_INTERVALS, Interval, parse_interval
 from simulator.klines import Kline
-from simulator.market import History, Market
+from simulator.market import Market
 from simulator.running import RunningMinute, extend_kline
 from simulator.schedule import (
     KlineClose,

@@ -92,7 +92,7 @@ def kline_payload(
         f'"t":{kline.open_time_us // unit_us},"T":{kline.close_time_us // unit_us},'
         f'"s":"{symbol}","i":"{interval}","f":{kline.first_id},"L":{kline.last_id},'
         f'"o":"{price(kline.open)}","c":"{price(kline.close)}","h":"{price(kline.high)}",'
-        f'"l":"{price(kline.low)}","v":"{quantity(kline.volume)}","n":{kline.count},'
+        f'"l":"{price(kline.low)}","v":"{quantity(kline.volume)}","n":{kline.trade_count},'
         f'"x":{_BOOLEAN[is_closed]},"q":"{quote(kline.quote_volume)}",'
         f'"V":"{quantity(kline.taker_buy_volume)}",'
         f'"Q":"{quote(kline.taker_buy_quote_volume)}","B":"0"}}}}'
@@ -112,7 +112,7 @@ def kline_row(instrument: Instrument, kline: Kline, *, unit_us: int) -> list[int
         quantity(kline.volume),
         kline.close_time_us // unit_us,
         quote(kline.quote_volume),
-        kline.count,
+        kline.trade_count,
         quantity(kline.taker_buy_volume),
         quote(kline.taker_buy_quote_volume),
         "0",

@@ -1,6 +1,6 @@
 """Who listens to what, and delivery: a frame is encoded once for each form it is asked in."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from simulator.protocol import Session, Target
@@ -20,6 +20,9 @@ class Listener(Protocol):
 
     def flush(self) -> None:
         """Writes what was queued."""
+
+    async def drained(self) -> None:
+        """Waits until the client has read most of what was written."""
 
 
 def encode_text_frame(payload: bytes) -> bytes:
@@ -73,13 +76,18 @@ class Hub:
                 del self._listeners[stream]
                 self._on_last(stream)
 
-    def has_listeners(self, stream: str) -> bool:
-        """Whether anybody listens to the stream."""
-        return stream in self._listeners
-
-    def listeners_of(self, stream: str) -> Iterator[Listener]:
+    def listeners_of(self, stream: str) -> Iterable[Listener]:
         """Those who listen to the stream."""
-        return iter(self._listeners.get(stream, ()))
+        return self._listeners.get(stream, ())
+
+    def listeners(self) -> tuple[Listener, ...]:
+        """All who listen to something, each once."""
+        return tuple(dict.fromkeys(one for group in self._listeners.values() for one in group))
+
+    def queue(self, listener: Listener, frames: list[bytes]) -> None:
+        """Queues encoded frames for one listener until the next flush."""
+        listener.queue(frames)
+        self._waiting[listener] = None
 
     def deliver(self, stream: str, render: Render) -> int:
         """Queues a frame for all listeners of the stream; returns how many there are."""
@@ -96,8 +104,7 @@ class Hub:
                     payloads = [f'{{"stream":"{stream}","data":{text}}}' for text in payloads]
                 frames = [encode_text_frame(text.encode()) for text in payloads]
                 forms[unit_us, combined] = frames
-            listener.queue(frames)
-            self._waiting[listener] = None
+            self.queue(listener, frames)
         return len(listeners)
 
     def flush(self) -> None:

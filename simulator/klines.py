@@ -29,7 +29,7 @@ class Kline(NamedTuple):
     close: int
     volume: int
     quote_volume: int
-    count: int
+    trade_count: int
     taker_buy_volume: int
     taker_buy_quote_volume: int
     first_id: int
@@ -47,7 +47,7 @@ class Bars:
     close: IntArray
     volume: IntArray
     quote_volume: IntArray
-    count: IntArray
+    trade_count: IntArray
     taker_buy_volume: IntArray
     taker_buy_quote_volume: IntArray
     first_id: IntArray
@@ -60,7 +60,7 @@ class Bars:
         """All columns in the order of the fields."""
         return (
             self.open_time_us, self.open, self.high, self.low, self.close, self.volume,
-            self.quote_volume, self.count, self.taker_buy_volume, self.taker_buy_quote_volume,
+            self.quote_volume, self.trade_count, self.taker_buy_volume, self.taker_buy_quote_volume,
             self.first_id, self.last_id,
         )  # fmt: skip
 
@@ -119,7 +119,7 @@ def fold_tape(
         close=close,
         volume=summed(tape.volume),
         quote_volume=summed(tape.quote),
-        count=summed(tape.counted),
+        trade_count=summed(tape.counted),
         taker_buy_volume=summed(tape.volume * taker_buys),
         taker_buy_quote_volume=summed(tape.quote * taker_buys),
         first_id=placed(tape.first_id[starts], no_id),
@@ -142,7 +142,7 @@ def roll_up(bars: Bars, interval: Interval) -> list[Kline]:
     starts = np.flatnonzero(np.append(True, bucket[1:] != bucket[:-1]))
     ends = np.append(starts[1:], len(bars)) - 1
     opens = bucket[starts].tolist()
-    empty = bars.count == 0
+    empty = bars.trade_count == 0
     greatest = np.iinfo(np.int64).max
     first_traded = np.minimum.reduceat(
         np.where(empty, len(bars), np.arange(len(bars))), starts
@@ -151,32 +151,34 @@ def roll_up(bars: Bars, interval: Interval) -> list[Kline]:
     highs = np.maximum.reduceat(np.where(empty, -1, bars.high), starts).tolist()
     lows = np.minimum.reduceat(np.where(empty, greatest, bars.low), starts).tolist()
     closes = bars.close[ends].tolist()
-    sums = [
-        _exact_sums(column, starts)
-        for column in (
-            bars.volume,
-            bars.quote_volume,
-            bars.count,
-            bars.taker_buy_volume,
-            bars.taker_buy_quote_volume,
-        )
-    ]
+    volumes = _exact_sums(bars.volume, starts)
+    quote_volumes = _exact_sums(bars.quote_volume, starts)
+    counts = _exact_sums(bars.trade_count, starts)
+    buy_volumes = _exact_sums(bars.taker_buy_volume, starts)
+    buy_quote_volumes = _exact_sums(bars.taker_buy_quote_volume, starts)
     rows = []
     for number, open_us in enumerate(opens):
         close = closes[number]
-        totals = [column[number] for column in sums]
         close_us = interval.next_open(open_us) - 1
-        if last_traded[number] < 0:
-            prices = (close, close, close, close)
-            ids = (NO_ID, NO_ID)
-        else:
-            opening = int(bars.open[first_traded[number]])
-            prices = (opening, highs[number], lows[number], close)
-            ids = (
-                int(bars.first_id[first_traded[number]]),
-                int(bars.last_id[last_traded[number]]),
+        is_empty = last_traded[number] < 0
+        first, last = first_traded[number], last_traded[number]
+        rows.append(
+            Kline(
+                open_time_us=open_us,
+                close_time_us=close_us,
+                open=close if is_empty else int(bars.open[first]),
+                high=close if is_empty else highs[number],
+                low=close if is_empty else lows[number],
+                close=close,
+                volume=volumes[number],
+                quote_volume=quote_volumes[number],
+                trade_count=counts[number],
+                taker_buy_volume=buy_volumes[number],
+                taker_buy_quote_volume=buy_quote_volumes[number],
+                first_id=NO_ID if is_empty else int(bars.first_id[first]),
+                last_id=NO_ID if is_empty else int(bars.last_id[last]),
             )
-        rows.append(Kline(open_us, close_us, *prices, *totals, *ids))
+        )
     return rows
 
 

@@ -19,97 +19,13 @@ from simulator.clock import DAY_US, SECOND_US
 from simulator.frames import US_PER_MS
 from simulator.intervals import SPOT_INTERVALS, UM_INTERVALS, Interval, parse_interval
 from simulator.limits import Verdict, WeightLimiter
+from simulator.parameters import INTEGER, ApiError, Parameters
 from simulator.venue import UnavailableError, Venue, rate_limits, symbol_entry
 
-_INTEGER = re.compile(r"-?[0-9]{1,19}\Z")
 _SYMBOL = re.compile(r"[A-Z0-9-_.]{1,40}\Z|[^\x00-\x7f]")
-# Times of at least 1e14 are µs: 1e14 ms would be the year 5138.
-_MICROSECONDS_FROM = 10**14
 _UM_AGG_TRADES_SPAN_US = 2 * DAY_US
 _HOUR_US = 3_600 * SECOND_US
 _MAX_LIMITS = {"spot": 1_000, "um": 1_500}
-
-
-class ApiError(Exception):
-    """An error answer of the exchange."""
-
-    def __init__(self, code: int, message: str, *, status: int = 400) -> None:
-        super().__init__(message)
-        self.code = code
-        self.status = status
-
-    def body(self) -> dict[str, Any]:
-        """`{"code", "msg"}`."""
-        return {"code": self.code, "msg": str(self)}
-
-
-class Parameters:
-    """Query parameters of one request, read with the exchange's errors.
-
-    Args:
-        known: all that the endpoint takes.
-        is_strict: spot refuses parameters that it does not know, USD-M ignores them.
-    """
-
-    def __init__(
-        self, query: Mapping[str, str], known: tuple[str, ...], *, is_strict: bool
-    ) -> None:
-        self._query = query
-        unread = [name for name in query if name not in known]
-        if unread and is_strict:
-            raise ApiError(
-                -1104,
-                f"Not all sent parameters were read; read '{len(query) - len(unread)}' "
-                f"parameter(s) but was sent '{len(query)}'.",
-            )
-        for name in known:
-            if query.get(name) == "":
-                raise ApiError(-1105, f"Parameter '{name}' was empty.")
-
-    def text(self, name: str) -> str | None:
-        """A parameter as it is; None where it was not sent."""
-        return self._query.get(name)
-
-    def required(self, name: str) -> str:
-        """A parameter that must be there."""
-        value = self._query.get(name)
-        if value is None:
-            raise ApiError(
-                -1102,
-                f"Mandatory parameter '{name}' was not sent, was empty/null, or malformed.",
-            )
-        return value
-
-    def integer(self, name: str) -> int | None:
-        """A whole number; None where it was not sent."""
-        value = self._query.get(name)
-        if value is None:
-            return None
-        if not _INTEGER.match(value):
-            raise ApiError(
-                -1100,
-                f"Illegal characters found in parameter '{name}'; "
-                "legal range is '^[0-9]{1,20}$'.",
-            )
-        return int(value)
-
-    def time_us(self, name: str) -> int | None:
-        """A time in ms or µs."""
-        value = self.integer(name)
-        if value is None:
-            return None
-        if value < 0:
-            raise ApiError(-1100, f"Illegal characters found in parameter '{name}'.")
-        return value if value >= _MICROSECONDS_FROM else value * US_PER_MS
-
-    def limit(self, *, default: int, maximum: int, is_strict: bool) -> int:
-        """`limit`: beyond the maximum USD-M refuses; spot is taken to clamp (unverified)."""
-        value = self.integer("limit")
-        if value is None:
-            return default
-        if value < 1 or (value > maximum and is_strict):
-            raise ApiError(-1130, "Data sent for parameter 'limit' is not valid.")
-        return min(value, maximum)
 
 
 Handler = Callable[[Parameters, int], Any]
@@ -243,7 +159,7 @@ class RestApi:
         if not self._is_um:
             return 2
         text = query.get("limit", "500")
-        limit = int(text) if _INTEGER.match(text) else 500
+        limit = int(text) if INTEGER.match(text) else 500
         for weight, bound in ((1, 100), (2, 500), (5, 1_000)):
             if limit <= bound:
                 return weight

@@ -75,10 +75,10 @@ def flat_kline(open_us: int, close_us: int, price: int) -> Kline:
 
 def extend_kline(earlier: Kline | None, later: Kline) -> Kline:
     """A longer bar from its completed part and what followed; either may be without trades."""
-    if earlier is None or earlier.count == 0:
+    if earlier is None or earlier.trade_count == 0:
         opened = later if earlier is None else earlier
         return later._replace(open_time_us=opened.open_time_us, close_time_us=opened.close_time_us)
-    if later.count == 0:
+    if later.trade_count == 0:
         return earlier
     return earlier._replace(
         high=max(earlier.high, later.high),
@@ -86,7 +86,7 @@ def extend_kline(earlier: Kline | None, later: Kline) -> Kline:
         close=later.close,
         volume=earlier.volume + later.volume,
         quote_volume=earlier.quote_volume + later.quote_volume,
-        count=earlier.count + later.count,
+        trade_count=earlier.trade_count + later.trade_count,
         taker_buy_volume=earlier.taker_buy_volume + later.taker_buy_volume,
         taker_buy_quote_volume=earlier.taker_buy_quote_volume + later.taker_buy_quote_volume,
         last_id=later.last_id,

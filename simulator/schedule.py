@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulator.clock import MINUTE_US, SECOND_US
+from simulator.history import History
 from simulator.instruments import MarketName
-from simulator.market import History
 from simulator.noise import IntArray, derive_key, hash_counter, hash_counters, take_bits
 from simulator.tape import Tape
 

@@ -1,10 +1,9 @@
 """The running simulator: sockets, servers and background tasks, as context managers."""
 
 import asyncio
-import contextlib
 import socket
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Protocol
@@ -23,7 +22,10 @@ from simulator.frames import US_PER_MS
 from simulator.hub import Hub
 from simulator.instruments import MarketName, select_instruments
 from simulator.limits import WeightLimiter
+from simulator.listeners import HttpServer, listen
 from simulator.market import Market
+from simulator.recording import scan_recording
+from simulator.replay import RecordedVenue, Replay, ReplayClock
 from simulator.rest import RestApi
 from simulator.venue import MarketVenue, Venue
 from simulator.ws import Endpoint
@@ -31,10 +33,6 @@ from simulator.ws import Endpoint
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 2.0
 _DEFAULT_HISTORY_US = 3 * DAY_US
-
-
-class PortTakenError(OSError):
-    """A port that was asked for is in use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,31 +56,6 @@ class Sender(Protocol):
         """Runs until it is cancelled."""
 
 
-class _HttpServer(uvicorn.Server):
-    """Uvicorn inside a larger program: signals are the program's business."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    # The protocol is named so that asyncio sets TCP_NODELAY on what is accepted.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(1_024)
-    except OSError as error:
-        listener.close()
-        raise PortTakenError(
-            f"cannot listen on {host}:{port}: {error.strerror}; free the port or choose another "
-            "(0 lets the system choose)"
-        ) from error
-    listener.setblocking(False)
-    return listener
-
-
 class Exchange:
     """A local exchange in this event loop.
 
@@ -92,6 +65,7 @@ class Exchange:
 
     Attributes:
         clock: the exchange's clock.
+        replay: the replay, if there is one.
         markets: the simulated markets by name (`spot`, `um`); empty in a replay.
         endpoints: WebSocket endpoints by market, for faults.
     """
@@ -106,9 +80,10 @@ class Exchange:
     def __init__(self, config: SimulatorConfig | None = None) -> None:
         self.config = config or SimulatorConfig()
         start = self.config.clock_start
-        self.clock = Clock(
+        self.clock: Clock = Clock(
             start_us=None if start is None else to_us(start), speed=self.config.speed
         )
+        self.replay: Replay | None = None
         self.markets: dict[MarketName, Market] = {}
         self.endpoints: dict[MarketName, Endpoint] = {}
         self._venues: dict[MarketName, Venue] = {}
@@ -116,7 +91,7 @@ class Exchange:
         self._tasks: list[asyncio.Task[None]] = []
         self._listeners: list[socket.socket] = []
         self._ws_servers: list[asyncio.Server] = []
-        self._http: _HttpServer | None = None
+        self._http: HttpServer | None = None
         self._log = structlog.get_logger("simulator")
         if self.config.replay_files:
             self._prepare_replay()
@@ -155,7 +130,30 @@ class Exchange:
             self.endpoints[name] = Endpoint(name, pump.hub, self.clock, config)
 
     def _prepare_replay(self) -> None:
-        raise NotImplementedError
+        """The recording's market is replayed; the other one has no listings."""
+        config = self.config
+        recording = scan_recording(config.replay_files, config.replay_market)
+        clock = ReplayClock(recording.first_event_us, speed=config.replay_speed or 1.0)
+        self.clock = clock
+        other: MarketName = "um" if config.replay_market == "spot" else "spot"
+        self.replay = Replay(
+            recording,
+            clock,
+            speed=config.replay_speed,
+            start=config.replay_start,
+            settle_s=config.replay_settle_s,
+        )
+        empty = Market((), seed=config.seed, start_us=recording.first_event_us)
+        idle = Pump(other, empty, clock, seed=config.seed)
+        self._senders += [self.replay, idle]
+        self._venues = {
+            config.replay_market: RecordedVenue(recording, clock),
+            other: MarketVenue(other, empty, clock, kline_lag_us=0, trade_lag_us=0),
+        }
+        self.endpoints = {
+            config.replay_market: Endpoint(config.replay_market, self.replay.hub, clock, config),
+            other: Endpoint(other, idle.hub, clock, config),
+        }
 
     # --- life
 
@@ -209,7 +207,7 @@ class Exchange:
         self._log.info("simulator_started", **asdict(self.urls))
 
     def _bind(self, port: int) -> socket.socket:
-        listener = _listen(self.config.host, port)
+        listener = listen(self.config.host, port)
         self._listeners.append(listener)
         return listener
 
@@ -217,7 +215,7 @@ class Exchange:
         url = f"http://{self.config.host}:{listener.getsockname()[1]}"
         self.spot_rest_url = self.um_rest_url = self.dump_url = self.control_url = url
         app = Starlette(routes=self._routes())
-        self._http = _HttpServer(
+        self._http = HttpServer(
             uvicorn.Config(
                 app,
                 log_config=None,
@@ -254,7 +252,7 @@ class Exchange:
                 monthly_delay_us=delay_us(config.monthly_dump_delay_s),
             )
             routes += dump_routes(site)
-        return routes + Control(self._venues, self.endpoints).routes()
+        return routes + Control(self._venues, self.endpoints, self.replay).routes()
 
     async def wait(self) -> None:
         """Returns only when a part of the simulator fails, with its exception."""

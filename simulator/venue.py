@@ -2,11 +2,12 @@
 
 from typing import Any, Protocol
 
+from simulator.cache import BoundedCache
 from simulator.clock import DAY_US, MINUTE_US, Clock
 from simulator.frames import US_PER_MS, agg_trade_rows, kline_row, trade_rows
 from simulator.instruments import Instrument, MarketName
 from simulator.intervals import Interval
-from simulator.market import BoundedCache, Market
+from simulator.market import Market
 
 Row = dict[str, Any]
 
@@ -164,7 +165,7 @@ class MarketVenue:
         bars = self.market.klines(
             symbol, "1m", max(history.start_us, now_us - DAY_US), view_us=view_us
         )
-        traded = [bar for bar in bars if bar.count]
+        traded = [bar for bar in bars if bar.trade_count]
         price, quantity = instrument.format_price, instrument.format_quantity
         opening = traded[0].open if traded else bars[-1].close
         closing = bars[-1].close
@@ -189,7 +190,7 @@ class MarketVenue:
             "closeTime": view_us,
             "firstId": traded[0].first_id if traded else -1,
             "lastId": traded[-1].last_id if traded else -1,
-            "count": sum(bar.count for bar in traded),
+            "count": sum(bar.trade_count for bar in traded),
         }
         return row
 
