@@ -10,7 +10,7 @@ import psycopg
 
 from include.domain.candles import Candle, Offer
 from include.domain.timeframes import from_us
-from include.store.merging import AsyncConnection, MergeCounts, write_with_retries
+from include.store.merging import AsyncConnection, Connection, MergeCounts, write_with_retries
 from include.store.pools import translated
 
 # In primary-key order, so that two streamers cannot lock each other out. Rows whose minute is
@@ -63,6 +63,14 @@ _REMOVE = """
 DELETE FROM market.live_candles AS l
 USING unnest(%s::text[], %s::timestamptz[]) AS k (symbol, open_time)
 WHERE l.symbol = k.symbol AND l.open_time = k.open_time
+"""
+
+_REMOVE_SETTLED = """
+DELETE FROM market.live_candles AS l
+USING market.candles_1m AS c
+WHERE
+    l.symbol = %s AND l.open_time >= %s AND l.open_time < %s
+    AND c.symbol = l.symbol AND c.open_time = l.open_time
 """
 
 _REMOVE_BEFORE = "DELETE FROM market.live_candles WHERE symbol = ANY(%s) AND open_time < %s"
@@ -124,6 +132,21 @@ async def settle_async(connection: AsyncConnection, offers: Iterable[Offer]) -> 
         await cursor.execute(_REMOVE, keys)
 
     return await write_with_retries(connection, settled, then=remove)
+
+
+def remove_settled_live(connection: Connection, symbol: str, start_us: int, end_us: int) -> int:
+    """Remove open candles whose minute ``candles_1m`` holds by now.
+
+    Args:
+        start_us: first minute; ``end_us`` is the first no longer looked at.
+
+    Returns:
+        How many were removed.
+    """
+    with translated(connection):
+        return connection.execute(
+            _REMOVE_SETTLED, (symbol, from_us(start_us), from_us(end_us))
+        ).rowcount
 
 
 async def remove_live_async(

@@ -24,8 +24,25 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA market, ops FROM PUBLIC;
 GRANT USAGE ON SCHEMA market, ops
 TO candelabra_streamer, candelabra_jobs, candelabra_dbt, candelabra_reader;
 GRANT USAGE ON SCHEMA marts, marts_audit TO candelabra_jobs, candelabra_reader;
-GRANT SELECT ON ALL TABLES IN SCHEMA market, ops
-TO candelabra_streamer, candelabra_jobs, candelabra_dbt, candelabra_reader;
+-- Not on partitions: writers that went past the parent would also go past the change log.
+DO $$
+DECLARE
+    relation regclass;
+BEGIN
+    FOR relation IN
+        SELECT c.oid FROM pg_class AS c
+        WHERE
+            c.relnamespace IN ('market'::regnamespace, 'ops'::regnamespace)
+            AND c.relkind IN ('r', 'p', 'v') AND NOT c.relispartition
+    LOOP
+        EXECUTE format(
+            'GRANT SELECT ON %s TO '
+            'candelabra_streamer, candelabra_jobs, candelabra_dbt, candelabra_reader',
+            relation
+        );
+    END LOOP;
+END
+$$;
 GRANT EXECUTE ON FUNCTION market.market_of(text), ops.system_identifier()
 TO candelabra_streamer, candelabra_jobs, candelabra_dbt, candelabra_reader;
 

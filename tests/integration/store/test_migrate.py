@@ -1,0 +1,173 @@
+"""Migrations: from nothing, again, at the same time, and by an owner without superpowers."""
+
+from __future__ import annotations
+
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from deploy.local.postgres import EmbeddedPostgres
+from include.errors import PermanentError, TransientError
+from include.store import migrate as migrate_module
+from include.store.candles import merge_offers
+from include.store.migrate import DBT, JOBS, LOCK_KEY, READER, ROLES, STREAMER, migrate
+from include.store.pools import connect
+from tests.unit.store.offers import offer
+
+Connection = psycopg.Connection[Any]
+
+
+def schema_of(url: str) -> list[tuple[Any, ...]]:
+    """Columns, constraints, functions and rights, as text."""
+    with connect(url, application_name="test") as connection:
+        return connection.execute(
+            """
+            SELECT 'column', format('%s.%s.%s %s', table_schema, table_name, column_name, data_type)
+            FROM information_schema.columns WHERE table_schema IN ('market', 'ops', 'marts')
+            UNION ALL
+            SELECT 'constraint', conrelid::regclass || ' ' || pg_get_constraintdef(oid)
+            FROM pg_constraint WHERE connamespace::regnamespace::text IN ('market', 'ops')
+            UNION ALL
+            SELECT 'function', format('%s %s', oid::regprocedure, proacl)
+            FROM pg_proc WHERE pronamespace::regnamespace::text IN ('market', 'ops')
+            UNION ALL
+            SELECT 'relation', format('%s %s', oid::regclass, relacl)
+            FROM pg_class WHERE relnamespace::regnamespace::text IN ('market', 'ops')
+            UNION ALL
+            SELECT 'defaults', defaclacl::text FROM pg_default_acl
+            ORDER BY 1, 2
+            """
+        ).fetchall()
+
+
+def test_a_second_migration_changes_nothing_and_keeps_the_rows(empty_database_url: str) -> None:
+    migrate(empty_database_url)
+    before = schema_of(empty_database_url)
+    with connect(empty_database_url, application_name="test") as connection:
+        merge_offers(connection, [offer()])
+    with_partition = schema_of(empty_database_url)
+
+    migrate(empty_database_url)
+
+    assert len(before) > 200
+    assert schema_of(empty_database_url) == with_partition
+    with connect(empty_database_url, application_name="test") as connection:
+        rows = connection.execute("SELECT count(*) FROM market.candles_1m").fetchone()
+    assert rows == (1,)
+
+
+def test_migrations_at_the_same_time_wait_for_each_other(empty_database_url: str) -> None:
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(migrate, [empty_database_url] * 3, timeout=60))
+
+    with connect(empty_database_url, application_name="test") as connection:
+        assert connection.execute("SELECT * FROM ops.alembic_version").fetchall() == [("0001",)]
+
+
+def test_a_migration_that_waits_too_long_says_so(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate_module, "LOCK_TIMEOUT_S", 1)
+    with connect(empty_database_url, application_name="holder") as holder:
+        holder.execute("SELECT pg_advisory_lock(%s)", (LOCK_KEY,))
+
+        with pytest.raises(TransientError, match="lock timeout"):
+            migrate(empty_database_url)
+
+
+def test_a_failed_migration_leaves_nothing_behind(empty_database_url: str) -> None:
+    with pytest.raises(PermanentError, match="nobody_by_that_name"):
+        migrate(
+            empty_database_url,
+            role_urls={STREAMER: "postgresql://nobody_by_that_name:x@127.0.0.1/candelabra"},
+        )
+
+    with connect(empty_database_url, application_name="test") as connection:
+        schemas = connection.execute(
+            "SELECT nspname FROM pg_namespace WHERE nspname IN ('market', 'ops', 'marts')"
+        ).fetchall()
+    assert schemas == []
+
+
+def test_a_role_that_is_not_ours_is_refused(empty_database_url: str) -> None:
+    with pytest.raises(PermanentError, match="candelabra_reader"):
+        migrate(empty_database_url, role_urls={"postgres": empty_database_url})
+
+
+def test_roles_log_in_with_the_passwords_of_their_urls(
+    postgres: EmbeddedPostgres, empty_database_url: str
+) -> None:
+    database = empty_database_url.rsplit("/", 1)[1]
+    urls = {
+        role: postgres.url(database, user=role, password=f"pässword of {role}@:%") for role in ROLES
+    }
+
+    migrate(empty_database_url, role_urls=urls)
+
+    for role, url in urls.items():
+        with connect(url, application_name="test") as connection:
+            assert connection.execute("SELECT current_user").fetchone() == (role,)
+
+
+def test_a_user_of_another_name_gets_the_role(
+    postgres: EmbeddedPostgres, empty_database_url: str
+) -> None:
+    with connect(empty_database_url, application_name="test") as connection:
+        connection.execute("CREATE ROLE analyst_dbt LOGIN PASSWORD 'secret'")
+        connection.execute("CREATE ROLE analyst_reader LOGIN PASSWORD 'secret'")
+    database = empty_database_url.rsplit("/", 1)[1]
+    builder = postgres.url(database, user="analyst_dbt", password="secret")
+    reader = postgres.url(database, user="analyst_reader", password="secret")
+    try:
+        migrate(empty_database_url, role_urls={DBT: builder, READER: reader})
+
+        with connect(builder, application_name="test") as connection:
+            connection.execute("CREATE TABLE marts.candles_5m AS SELECT 1 AS value")
+        with connect(reader, application_name="test") as connection:
+            assert connection.execute("SELECT value FROM marts.candles_5m").fetchone() == (1,)
+    finally:
+        with connect(empty_database_url, application_name="test") as connection:
+            connection.execute("DROP OWNED BY analyst_dbt, analyst_reader")
+            connection.execute("DROP ROLE analyst_dbt, analyst_reader")
+
+
+def test_an_owner_who_is_no_superuser_can_migrate_a_cluster_without_our_roles() -> None:
+    with tempfile.TemporaryDirectory(prefix="candelabra-pg-") as folder:
+        Path(folder).chmod(0o755)
+        settings = {"fsync": "off", "shared_buffers": "16MB"}
+        with EmbeddedPostgres(Path(folder) / "pg", settings=settings) as server:
+            with connect(server.url("postgres"), application_name="test") as superuser:
+                superuser.execute("CREATE ROLE plain LOGIN CREATEROLE PASSWORD 'secret'")
+                superuser.execute("CREATE DATABASE market_data OWNER plain")
+            url = server.url("market_data", user="plain", password="secret")
+            jobs = server.url("market_data", user=JOBS, password="of jobs")
+            builder = server.url("market_data", user=DBT, password="of dbt")
+            reader = server.url("market_data", user=READER, password="of reader")
+
+            for _ in range(2):
+                migrate(url, role_urls={JOBS: jobs, DBT: builder, READER: reader})
+
+            with connect(jobs, application_name="test") as connection:
+                assert merge_offers(connection, [offer()]).inserted == 1
+                assert connection.execute("SELECT ops.system_identifier()").fetchone() is not None
+            with connect(builder, application_name="test") as connection:
+                connection.execute("CREATE TABLE marts.candles_5m AS SELECT 1 AS value")
+            with connect(reader, application_name="test") as connection:
+                assert connection.execute("SELECT value FROM marts.candles_5m").fetchone() == (1,)
+
+
+def test_an_owner_without_rights_learns_what_is_missing(postgres: EmbeddedPostgres) -> None:
+    url = postgres.create_database("not_mine")
+    with connect(url, application_name="test") as superuser:
+        superuser.execute("CREATE ROLE powerless LOGIN PASSWORD 'secret'")
+    try:
+        with pytest.raises(PermanentError, match="permission denied"):
+            migrate(postgres.url("not_mine", user="powerless", password="secret"))
+    finally:
+        postgres.drop_database("not_mine")
+        with connect(postgres.url("postgres"), application_name="test") as superuser:
+            superuser.execute("DROP ROLE powerless")

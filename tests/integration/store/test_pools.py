@@ -1,0 +1,110 @@
+"""Connections, and errors that say whether a retry helps."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import psycopg
+import pytest
+
+from deploy.local.postgres import EmbeddedPostgres
+from include.errors import PermanentError, TransientError
+from include.store.pools import connect, connect_async, open_pool, translated
+
+SECRET = "s3cret-and-%40-more"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_session_runs_in_utc_under_its_name(database_url: str) -> None:
+    with connect(database_url, application_name="candelabra-test") as connection:
+        row = connection.execute(
+            "SELECT current_setting('TimeZone'), current_setting('application_name')"
+        ).fetchone()
+
+    assert row == ("UTC", "candelabra-test")
+
+
+async def test_an_async_session_runs_in_utc_as_well(database_url: str) -> None:
+    connection = await connect_async(database_url, application_name="candelabra-test")
+    async with connection:
+        row = await (await connection.execute("SELECT current_setting('TimeZone')")).fetchone()
+
+    assert row == ("UTC",)
+
+
+def test_a_server_that_is_away_is_worth_a_retry_and_named() -> None:
+    port = free_port()
+
+    with pytest.raises(TransientError) as caught:
+        connect(f"postgresql://me:{SECRET}@127.0.0.1:{port}/candelabra", application_name="test")
+
+    assert f"127.0.0.1:{port}/candelabra" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+async def test_the_async_twin_says_the_same() -> None:
+    port = free_port()
+
+    with pytest.raises(TransientError, match=f"127.0.0.1:{port}/candelabra"):
+        await connect_async(f"postgresql://127.0.0.1:{port}/candelabra", application_name="test")
+
+
+def test_a_wrong_password_is_not_worth_a_retry(postgres: EmbeddedPostgres) -> None:
+    url = postgres.url("postgres", user="candelabra", password="wr0ng")
+
+    for opened in (connect, open_pool):
+        with pytest.raises(PermanentError, match="refuses the login") as caught:
+            opened(url, application_name="test")
+        assert "wr0ng" not in str(caught.value)
+
+
+def test_a_database_that_does_not_exist_is_not_worth_a_retry(postgres: EmbeddedPostgres) -> None:
+    with pytest.raises(PermanentError, match="nowhere"):
+        connect(postgres.url("nowhere"), application_name="test")
+
+
+def test_a_server_that_goes_away_is_worth_a_retry(database_url: str) -> None:
+    with connect(database_url, application_name="victim") as connection:
+        with connect(database_url, application_name="test") as other:
+            other.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE application_name = 'victim'"
+            )
+        with pytest.raises(TransientError) as caught, translated(connection):
+            connection.execute("SELECT 1")
+
+    assert database_url.rsplit("@", 1)[1] in str(caught.value)
+
+
+def test_a_statement_that_is_wrong_is_not_worth_a_retry(database_url: str) -> None:
+    with (
+        connect(database_url, application_name="test") as connection,
+        pytest.raises(PermanentError, match="division by zero"),
+        translated(connection),
+    ):
+        connection.execute("SELECT 1/0")
+
+
+def test_a_pool_hands_out_connections_in_utc_and_is_bounded(database_url: str) -> None:
+    with open_pool(database_url, application_name="pool", max_size=1, timeout_s=0.2) as pool:
+        with pool.connection() as connection:
+            zone: Any = connection.execute("SELECT current_setting('TimeZone')").fetchone()
+            with pytest.raises(TransientError, match="became free"), translated(database_url):
+                pool.getconn()
+        with pool.connection() as connection:
+            assert connection.autocommit
+    assert zone == ("UTC",)
+
+
+def test_errors_of_other_kinds_pass_through() -> None:
+    with pytest.raises(KeyError), translated("postgresql://localhost/x"):
+        raise KeyError
+
+    with pytest.raises(TransientError), translated("postgresql://localhost/x"):
+        raise psycopg.OperationalError

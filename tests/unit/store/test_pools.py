@@ -1,0 +1,54 @@
+"""Addresses of databases, and what of them may be shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from include.errors import PermanentError
+from include.store.pools import connection_arguments, redact
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:secret@db:5433/candles", "postgresql://me@db:5433/candles"),
+        ("postgresql://me:secret@db/candles?sslpassword=secret", "postgresql://me@db/candles"),
+        ("postgres://db/candles", "postgresql://db/candles"),
+        ("postgresql://m%40e:secret@db/candles", "postgresql://m%40e@db/candles"),
+        ("postgresql://me:secret@db:notaport/candles", "<malformed database URL>"),
+        ("host=db password=secret", "<malformed database URL>"),
+    ],
+)
+def test_what_is_shown_of_a_url_has_no_password(url: str, shown: str) -> None:
+    assert redact(url) == shown
+    assert "secret" not in redact(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "host=db password=secret",
+        "mysql://me:secret@db/candles",
+        "postgresql://me:secret@[db/candles",
+        "postgresql://me:sec%ZZret@db/candles",
+        "postgresql://me:secret@db/candles?no_such_option=1",
+        "",
+    ],
+)
+def test_a_url_that_cannot_be_one_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(PermanentError, match="expected postgresql://") as caught:
+        connection_arguments(url, application_name="test")
+
+    assert "sec" not in str(caught.value).replace("expected postgresql://user:password", "")
+    assert caught.value.__cause__ is None
+
+
+def test_options_of_the_url_are_kept_and_the_zone_is_added() -> None:
+    arguments = connection_arguments(
+        "postgresql://me@db/candles?options=-c%20statement_timeout%3D5000",
+        application_name="test",
+        timeout_s=3,
+    )
+
+    assert arguments["options"] == "-c statement_timeout=5000 -c TimeZone=UTC"
+    assert (arguments["connect_timeout"], arguments["application_name"]) == (3, "test")
