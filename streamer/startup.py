@@ -74,14 +74,14 @@ async def find_start(settings: Settings, options: StreamOptions, stop: asyncio.E
     instruments: list[Instrument] = []
     now_us: dict[Market, int] = {}
     volumes = {}
+    url = settings.url_for("streamer")
     for market in markets:
-        with open_rest(settings, market) as rest:
+        with open_rest(settings, market, database_url=url) as rest:
             instruments += await persist("exchange_info", rest.exchange_info, stop)
             now_us[market] = await persist("server_time", rest.server_time_us, stop)
             if options.top is not None:
                 volumes.update(await persist("volumes", rest.quote_volumes_24h, stop))
     chosen = choose(options.symbols, instruments, top=options.top, quote_volume_24h=volumes)
-    url = settings.url_for("streamer")
     symbols = [instrument.symbol for instrument in chosen]
     stored = await persist("last_minutes", lambda: _last_minutes(url, symbols), stop)
     return Start(chosen, stored, now_us)

@@ -16,6 +16,8 @@ from include.domain.timeframes import MINUTE_US
 from include.errors import PermanentError
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange, ExchangeThread
+from streamer.app import Streamer
+from streamer.startup import StreamOptions
 from tests.integration.streamer.harness import (
     assert_equal_to_the_exchange,
     minutes_of,
@@ -47,9 +49,8 @@ async def test_the_open_candle_is_shown_before_its_minute_is_over(database_url: 
     async with Exchange(SimulatorConfig(speed=5)) as exchange:
         settings = settings_for(exchange, database_url)
         async with streaming(settings, "BTCUSDT", "ETHBTC"):
-            async with await psycopg.AsyncConnection.connect(
-                database_url, autocommit=True
-            ) as connection:
+            connecting = psycopg.AsyncConnection.connect(database_url, autocommit=True)
+            async with await connecting as connection:
                 seen: dict[str, set[int]] = {"BTCUSDT": set(), "ETHBTC": set()}
                 async with asyncio.timeout(30):
                     while min(map(len, seen.values())) < 3:
@@ -120,10 +121,9 @@ async def test_after_a_restart_the_minutes_between_are_fetched(database_url: str
 async def test_an_unknown_symbol_ends_it_with_the_nearest_names(database_url: str) -> None:
     async with Exchange(FAST) as exchange:
         settings = settings_for(exchange, database_url)
+        streamer = Streamer(settings, StreamOptions(symbols=("BTCUSD",)))
         with pytest.raises(PermanentError, match="no symbol 'BTCUSD'; did you mean BTCUSDT"):
-            async with streaming(settings, "BTCUSD") as streamer:
-                async with asyncio.timeout(20):
-                    await streamer._stop.wait()
+            await asyncio.wait_for(streamer.run(), 20)
 
 
 def command(exchange: ExchangeThread, database_url: str) -> dict[str, str]:
