@@ -16,7 +16,7 @@ PARAMS = {
         type="string",
         pattern=SYMBOLS,
         title="Symbols",
-        description="Names, separated by commas: `BTCUSDT, ETHUSDT`.",
+        description="Names, separated by commas: `BTCUSDT, ETHUSDT.P`; `.P` is a USD-M perpetual.",
     ),
     "market": Param(
         "spot",
@@ -24,7 +24,7 @@ PARAMS = {
         enum=["spot", "um"],
         values_display={"spot": "Spot", "um": "USD-M perpetual"},
         title="Market",
-        description="Where the symbols are traded.",
+        description="Where symbols without `.P` are traded.",
     ),
     "from": Param(
         None,

@@ -58,9 +58,9 @@ def check_quality() -> None:
     @task
     @job
     def check(params: Any = None, dag_run: Any = None) -> Any:
-        from include.quality.checks import run_checks
+        from include.jobs.quality import check_quality
 
-        return run_checks(
+        return check_quality(
             settings=settings(),
             run_id=dag_run.run_id,
             **window(params, now=dag_run.run_after, days=1),

@@ -1,0 +1,74 @@
+"""The DAG checks real rows, keeps the verdicts, and calls a broken rule by its name."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import psycopg
+import pytest
+
+from include.domain.candles import Candle, Offer, Source, Status
+from include.domain.timeframes import MINUTE_US, to_us
+from include.store.candles import merge_offers
+from include.store.pools import connect
+
+START = datetime(2024, 3, 1, tzinfo=UTC)
+WINDOW = {"from": "2024-03-01", "to": "2024-03-01T00:10"}
+
+
+def offers(*minutes: int) -> list[Offer]:
+    candle = Candle(
+        "BTCUSDT",
+        to_us(START),
+        *(Decimal(100),) * 4,
+        Decimal(1),
+        Decimal(100),
+        1,
+        Decimal(0),
+        Decimal(0),
+    )
+    return [
+        Offer(
+            dataclasses.replace(candle, open_time_us=to_us(START) + minute * MINUTE_US),
+            Status.VERIFIED,
+            Source.REST,
+            evidence_at_us=to_us(START) + 100 * MINUTE_US,
+        )
+        for minute in minutes
+    ]
+
+
+@pytest.fixture
+def check(database_url, dag_bag, airflow_database, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", database_url)
+
+    def run(stored):
+        with connect(database_url, application_name="test") as connection:
+            merge_offers(connection, stored)
+        done = dag_bag.dags["check_quality"].test(run_conf=WINDOW)
+        with psycopg.connect(database_url) as connection:
+            verdicts = connection.execute(
+                "SELECT check_name, bool_and(success) FROM ops.quality_results"
+                " WHERE run_id = %s GROUP BY check_name",
+                (done.run_id,),
+            ).fetchall()
+        return done, dict(verdicts)
+
+    return run
+
+
+def test_minutes_without_a_fault_pass_and_the_verdicts_are_kept(check):
+    run, verdicts = check(offers(*range(10)))
+    assert run.state == "success"
+    assert len(verdicts) > 5
+    assert all(verdicts.values())
+
+
+def test_a_missing_minute_fails_the_run_at_once_and_is_named(check, capfd):
+    run, verdicts = check(offers(0, 1, 2, 3, 5, 6, 7, 8, 9))
+    assert run.state == "failed"
+    assert run.get_task_instance("check").try_number == 1
+    assert [name for name, success in verdicts.items() if not success] == ["no_minute_is_missing"]
+    assert "2024-03-01 00:04" in "".join(capfd.readouterr())
