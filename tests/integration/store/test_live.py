@@ -1,0 +1,153 @@
+"""Open candles move only forward, and leave for candles_1m in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+
+from include.domain.candles import Candle, Source
+from include.domain.timeframes import MINUTE_US, from_us
+from include.errors import PermanentError
+from include.store.candles import (
+    LiveCandle,
+    MergeCounts,
+    merge_offers_async,
+    remove_live_async,
+    settle_async,
+    write_live_async,
+)
+from include.store.pools import connect_async
+from tests.unit.store.offers import NOVEMBER_END_US, candle, moved, offer
+
+AsyncConnection = psycopg.AsyncConnection[Any]
+
+
+@pytest.fixture
+async def live(database_url: str) -> AsyncIterator[AsyncConnection]:
+    connection = await connect_async(database_url, application_name="test")
+    async with connection:
+        yield connection
+
+
+def at(last_id: int | None, *, price: str = "10", closed: bool = False) -> LiveCandle:
+    ids = (None, None) if last_id is None else (1, last_id)
+    count = 0 if last_id is None else 3
+    return LiveCandle(candle(price=price, trade_count=count, ids=ids), is_closed=closed)
+
+
+async def rows(connection: AsyncConnection, query: str) -> list[tuple[Any, ...]]:
+    return await (await connection.execute(query)).fetchall()
+
+
+async def test_a_row_follows_its_last_trade_and_never_goes_back(live: AsyncConnection) -> None:
+    moves = [
+        await write_live_async(live, [at(last, price=price)])
+        for last, price in [(None, "10"), (5, "11"), (4, "12"), (5, "13"), (6, "14")]
+    ]
+
+    assert moves == [1, 1, 0, 0, 1]
+    stored = await rows(live, "SELECT open, last_trade_id, is_closed FROM market.live_candles")
+    assert stored == [(14, 6, False)]
+
+
+async def test_a_row_closes_once_and_stays_closed(live: AsyncConnection) -> None:
+    moves = [
+        await write_live_async(live, [each])
+        for each in [at(5), at(5, closed=True), at(5), at(5, closed=True), at(6, price="11")]
+    ]
+
+    assert moves == [1, 1, 0, 0, 1]
+    stored = await rows(live, "SELECT open, last_trade_id, is_closed FROM market.live_candles")
+    assert stored == [(11, 6, True)]
+
+
+async def test_of_several_states_in_one_write_the_latest_counts(live: AsyncConnection) -> None:
+    assert await write_live_async(live, [at(5), at(7, price="12"), at(6)]) == 1
+
+    assert await rows(live, "SELECT last_trade_id FROM market.live_candles") == [(7,)]
+
+
+async def test_many_symbols_are_written_at_once_and_quotes_may_be_unknown(
+    live: AsyncConnection,
+) -> None:
+    of = [
+        LiveCandle(
+            replace(candle(ids=(1, 2)), symbol=f"S{n}"),
+            is_closed=False,
+            event_time_us=NOVEMBER_END_US + n,
+            has_quotes=n % 2 == 0,
+        )
+        for n in range(1500)
+    ]
+
+    assert await write_live_async(live, of) == 1500
+    known = await rows(
+        live,
+        "SELECT count(*), count(quote_volume), count(taker_buy_quote_volume), max(event_time) "
+        "FROM market.live_candles",
+    )
+    assert known == [(1500, 750, 750, from_us(NOVEMBER_END_US + 1499))]
+
+
+async def test_nothing_to_write_is_fine(live: AsyncConnection) -> None:
+    assert await write_live_async(live, []) == 0
+
+
+async def test_a_settled_candle_leaves_the_open_ones_and_comes_not_back(
+    live: AsyncConnection,
+) -> None:
+    await write_live_async(live, [at(5, closed=True)])
+    before = await rows(live, "SELECT status, close FROM market.candles_1m_live")
+
+    counts = await settle_async(live, [offer(Source.KLINE, candle(price="11", ids=(1, 5)))])
+    late = await write_live_async(live, [at(6)])
+
+    after = await rows(live, "SELECT status, close FROM market.candles_1m_live")
+    assert (before, after) == ([("closed", 10)], [("verified", 11)])
+    assert (counts, late) == (MergeCounts(offered=1, inserted=1), 0)
+    assert await rows(live, "SELECT * FROM market.live_candles") == []
+
+
+async def test_a_candle_that_is_refused_stays_among_the_open_ones(live: AsyncConnection) -> None:
+    await write_live_async(live, [at(5, closed=True)])
+    impossible = replace(candle(ids=(1, 5)), high=candle().low)
+
+    with pytest.raises(PermanentError, match="candles_1m_high_is_the_highest"):
+        await settle_async(live, [offer(Source.KLINE, impossible)])
+
+    assert await rows(live, "SELECT status FROM market.candles_1m_live") == [("closed",)]
+
+
+async def test_the_view_shows_each_minute_once(live: AsyncConnection) -> None:
+    await merge_offers_async(live, [offer(Source.KLINE, candle(ids=(1, 5)))])
+    open_one: Candle = moved(offer(Source.STREAM, candle(ids=(6, 7))), "BTCUSDT", 1).candle
+    await write_live_async(live, [LiveCandle(open_one, is_closed=False)])
+    # as a merge by another writer would leave it
+    await live.execute(
+        "INSERT INTO market.live_candles SELECT symbol, %s, open, high, low, close, volume, "
+        "quote_volume, trade_count, taker_buy_volume, taker_buy_quote_volume, first_trade_id, "
+        "last_trade_id, true, event_time FROM market.live_candles",
+        (from_us(NOVEMBER_END_US),),
+    )
+
+    shown = await rows(live, "SELECT open_time, status FROM market.candles_1m_live ORDER BY 1")
+
+    assert shown == [
+        (from_us(NOVEMBER_END_US), "verified"),
+        (from_us(NOVEMBER_END_US + MINUTE_US), "live"),
+    ]
+
+
+async def test_what_an_ended_streamer_left_can_be_removed(live: AsyncConnection) -> None:
+    for minute in (0, 1, 2):
+        of = moved(offer(Source.STREAM, candle(ids=(1, 2))), "A", minute).candle
+        await write_live_async(live, [LiveCandle(of, is_closed=False)])
+
+    removed = await remove_live_async(live, ["A", "B"], before_us=NOVEMBER_END_US + 2 * MINUTE_US)
+
+    assert removed == 2
+    assert await rows(live, "SELECT count(*) FROM market.live_candles") == [(1,)]
