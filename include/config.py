@@ -22,6 +22,8 @@ def _split_commas(value: object) -> object:
     return value
 
 
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
 
 _LIVE_HOSTS = {
@@ -57,7 +59,9 @@ class Settings(BaseSettings):
     reader_database_url: str = Field(default="", description="Role candelabra_reader.")
 
     # --- the exchange
-    symbols: CommaSeparated = Field(
+    symbols: LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+
+CommaSeparated = Field(
         default=(),
         description="Symbols to stream, by name or pattern: BTCUSDT,ETHUSDT.P or *USDT.",
     )
@@ -112,7 +116,7 @@ class Settings(BaseSettings):
     )
 
     # --- logs and alerts
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+    log_level: LogLevel = Field(
         default="INFO", description="Least severe level that is logged."
     )
     log_format: Literal["auto", "json", "console"] = Field(

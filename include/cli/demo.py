@@ -18,10 +18,11 @@ from rich.table import Table
 from include.cli.audit import MOST_SHOWN, AuditLine, audit
 from include.cli.live_table import watch
 from include.cli.stack import LocalStack
-from include.config import load_settings
+from include.config import LogLevel, load_settings
 from include.domain.instruments import exchange_symbol_of, market_of
 from include.domain.timeframes import MINUTE_US, from_us, to_us
 from include.errors import CandelabraError, PermanentError, TransientError
+from include.logs import configure_logging
 from include.store.pools import connect, redact
 
 DAGS = ("backfill_history", "build_marts", "check_quality", "sync_instruments")
@@ -55,6 +56,7 @@ def run_demo(*, once: bool, symbols: Sequence[str], days: int) -> int:
     """Run everything against the simulator; returns the exit code."""
     console = Console(stderr=False)
     settings = load_settings()
+    configure_logging(_quiet(settings.log_level), settings.log_format)
     home = Path(settings.candelabra_home) / "demo"
     with (
         _interruptible(),
@@ -74,6 +76,7 @@ def run_up(*, symbols: Sequence[str]) -> int:
     """Run everything against the real exchange, until interrupted; returns the exit code."""
     console = Console(stderr=False)
     settings = load_settings()
+    configure_logging(_quiet(settings.log_level), settings.log_format)
     wanted = tuple(symbols) or settings.symbols
     if not wanted:
         raise PermanentError("no symbols: `make up SYMBOLS=BTCUSDT,ETHUSDT`, or set SYMBOLS")
@@ -95,6 +98,11 @@ def run_up(*, symbols: Sequence[str]) -> int:
             _show_failure(console, stack, error)
             return 1
     return 0
+
+
+def _quiet(level: LogLevel) -> LogLevel:
+    """The screen is for the steps; their logs go to files, and DEBUG asks for more."""
+    return "WARNING" if level == "INFO" else level
 
 
 def _show_failure(console: Console, stack: LocalStack, error: CandelabraError) -> None:
