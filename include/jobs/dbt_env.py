@@ -25,11 +25,12 @@ def dbt_environment(database_url: str, *, home: Path) -> dict[str, str]:
     """
     try:
         parts = conninfo_to_dict(database_url)
-    except ProgrammingError as error:
+    except ProgrammingError:
+        # libpq quotes the offending part, which may be the password: its text is not passed on.
         raise PermanentError(
             "the database URL of dbt cannot be read; it should be "
             "postgresql://user:password@host:port/database"
-        ) from error
+        ) from None
     missing = [name for name in ("user", "dbname") if not parts.get(name)]
     if missing:
         raise PermanentError(

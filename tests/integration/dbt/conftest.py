@@ -15,7 +15,7 @@ from dbt.cli.main import dbtRunner, dbtRunnerResult
 from psycopg import sql
 
 from deploy.local.postgres import EmbeddedPostgres
-from include.domain.timeframes import TIMEFRAMES, MINUTE_US, Timeframe, from_us, to_us
+from include.domain.timeframes import MINUTE_US, TIMEFRAMES, Timeframe, from_us, to_us
 from include.jobs.dbt_env import dbt_environment
 
 VALUES = (
@@ -103,7 +103,8 @@ class MarketTables:
         connection: psycopg.Connection[Any] | None = None,
     ) -> None:
         (connection or self.connection).execute(
-            "DELETE FROM market.candles_1m WHERE symbol = %s AND open_time >= %s AND open_time < %s",
+            "DELETE FROM market.candles_1m"
+            " WHERE symbol = %s AND open_time >= %s AND open_time < %s",
             (symbol, start, start + minutes * MINUTE),
         )
 
@@ -135,7 +136,9 @@ class MarketTables:
         """Bars written, replaced or removed since ``versions`` was taken, by timeframe."""
         now = self.versions()
         return {
-            name: {key for key in was.keys() | now[name].keys() if was.get(key) != now[name].get(key)}
+            name: {
+                key for key in was.keys() | now[name].keys() if was.get(key) != now[name].get(key)
+            }
             for name, was in before.items()
         }
 

@@ -200,9 +200,7 @@ def test_a_full_refresh_gives_the_same_bars_and_keeps_what_depends_on_them(
     dbt("run", "--full-refresh")
 
     assert {timeframe.name: built.bars(timeframe) for timeframe in coarse} == before
-    assert all(
-        keys == versions[name].keys() for name, keys in built.rewritten(versions).items()
-    )
+    assert all(keys == versions[name].keys() for name, keys in built.rewritten(versions).items())
     assert_marts_hold_the_minutes(built, coarse)
     built.connection.execute("SET ROLE candelabra_reader")
     rows = built.connection.execute("SELECT count(*) FROM marts.candles_1h").fetchone()
@@ -225,9 +223,7 @@ def test_a_cursor_of_another_cluster_means_a_full_build(built: Any, dbt: Any, co
     dbt("run")
 
     assert_marts_hold_the_minutes(built, coarse)
-    assert all(
-        keys == versions[name].keys() for name, keys in built.rewritten(versions).items()
-    )
+    assert all(keys == versions[name].keys() for name, keys in built.rewritten(versions).items())
     assert {found for found, _ in built.cursors().values()} == {identifier}
     assert built.connection.execute("SELECT count(*) FROM ops.candle_changes").fetchone() == (0,)
 
@@ -256,9 +252,7 @@ def test_a_mart_with_other_columns_than_its_model_gets_a_new_table(
     assert_marts_hold_the_minutes(built, coarse)
 
 
-def test_an_empty_build_changes_neither_bars_nor_cursors(
-    built: Any, dbt: Any, coarse: Any
-) -> None:
+def test_an_empty_build_changes_neither_bars_nor_cursors(built: Any, dbt: Any, coarse: Any) -> None:
     built.write(SYMBOL, RECENT + MINUTE, 1, volume=Decimal(51))
     before, cursors = built.versions(), built.cursors()
     dbt("run", "--empty")
@@ -269,9 +263,7 @@ def test_an_empty_build_changes_neither_bars_nor_cursors(
     assert_marts_hold_the_minutes(built, coarse)
 
 
-def test_an_empty_first_build_is_followed_by_a_full_one(
-    market: Any, dbt: Any, coarse: Any
-) -> None:
+def test_an_empty_first_build_is_followed_by_a_full_one(market: Any, dbt: Any, coarse: Any) -> None:
     market.write(SYMBOL, RECENT, 20)
     dbt("run", "--empty")
     assert market.cursors() == {}
