@@ -1,0 +1,77 @@
+"""Reads of candles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from include.domain.candles import Source
+from include.domain.instruments import Market
+from include.domain.timeframes import MINUTE_US
+from include.errors import PermanentError
+from include.store.candles import last_minutes, merge_offers, missing_minutes, read_candles
+from include.store.ledgers import record_outage
+from tests.unit.store.offers import NOVEMBER_END_US, candle, moved, offer
+
+Connection = psycopg.Connection[Any]
+
+
+def minute(number: int) -> int:
+    return NOVEMBER_END_US + number * MINUTE_US
+
+
+def test_candles_come_back_exactly_in_order_and_half_open(connection: Connection) -> None:
+    of = [moved(offer(of=candle(price=f"10.0000000{n}", ids=(1, n))), "A", n) for n in range(1, 5)]
+    merge_offers(connection, reversed(of))
+
+    read = read_candles(connection, "A", minute(2), minute(4))
+
+    assert read == [of[1].candle, of[2].candle]
+    assert [str(each.open) for each in read] == ["10.00000002", "10.00000003"]
+
+
+def test_the_last_minute_is_found_over_partitions(connection: Connection) -> None:
+    merge_offers(connection, [moved(offer(), "A", n) for n in (-90_000, 0, 1)])
+    merge_offers(connection, [moved(offer(), "B", -90_000)])
+
+    assert last_minutes(connection, ["A", "B", "C"]) == {"A": minute(1), "B": minute(-90_000)}
+
+
+def test_missing_minutes_are_those_without_row_and_outage(connection: Connection) -> None:
+    merge_offers(connection, [moved(offer(Source.KLINE), "A.P", n) for n in (0, 1, 4, 9)])
+    for market, symbol, start, end in [
+        (Market.UM, None, 5, 6),
+        (Market.UM, "A.P", 7, 8),
+        (Market.UM, "B.P", 2, 3),
+        (Market.SPOT, None, 3, 4),
+    ]:
+        record_outage(
+            connection,
+            market=market,
+            symbol=symbol,
+            start_us=minute(start),
+            end_us=minute(end),
+            cause="halt",
+        )
+
+    missing = missing_minutes(connection, "A.P", minute(-1), minute(11))
+
+    assert [((a - minute(0)) // MINUTE_US, (b - minute(0)) // MINUTE_US) for a, b in missing] == [
+        (-1, 0),
+        (2, 4),
+        (6, 7),
+        (8, 9),
+        (10, 11),
+    ]
+
+
+def test_of_an_unknown_symbol_everything_is_missing(connection: Connection) -> None:
+    assert missing_minutes(connection, "X", minute(0), minute(5)) == [(minute(0), minute(5))]
+    assert missing_minutes(connection, "X", minute(5), minute(5)) == []
+
+
+def test_bounds_that_are_no_minutes_are_refused(connection: Connection) -> None:
+    with pytest.raises(PermanentError, match="open times"):
+        missing_minutes(connection, "X", minute(0) + 1, minute(5))

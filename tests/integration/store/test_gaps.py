@@ -1,0 +1,97 @@
+"""Gaps are opened once, claimed by one worker, and closed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from include.domain.timeframes import MINUTE_US
+from include.errors import PermanentError
+from include.store.gaps import claim_gaps, close_gap, open_gap, read_gaps, release_gap
+from tests.unit.store.offers import NOVEMBER_END_US
+
+Connection = psycopg.Connection[Any]
+
+
+def opened(connection: Connection, symbol: str = "A", minutes: int = 2, **detail: object) -> int:
+    return open_gap(
+        connection,
+        symbol=symbol,
+        start_us=NOVEMBER_END_US,
+        end_us=NOVEMBER_END_US + minutes * MINUTE_US,
+        cause="connection lost",
+        detail=detail,
+    )
+
+
+def test_the_same_open_gap_is_the_same_and_a_repaired_one_can_come_again(
+    connection: Connection,
+) -> None:
+    first = opened(connection, last_id=5)
+    assert opened(connection, seen=2) == first
+    assert read_gaps(connection)[0].detail == {"last_id": 5, "seen": 2}
+
+    assert close_gap(connection, first, detail={"rows": 2})
+    assert not close_gap(connection, first)
+
+    assert opened(connection) != first
+    assert len(read_gaps(connection)) == 1
+    assert [gap.repaired_at_us is None for gap in read_gaps(connection, with_repaired=True)] == [
+        False,
+        True,
+    ]
+
+
+def test_two_workers_never_claim_the_same_gap(
+    connection: Connection, connect_again: Callable[[str], Connection]
+) -> None:
+    for symbol in "ABCD":
+        opened(connection, symbol)
+    other = connect_again("other")
+
+    with connection.transaction():
+        mine = claim_gaps(connection, worker="one", limit=2)
+        theirs = claim_gaps(other, worker="two", limit=4)
+
+    assert [gap.symbol for gap in mine] == ["A", "B"]
+    assert [gap.symbol for gap in theirs] == ["C", "D"]
+    assert {gap.attempts for gap in mine + theirs} == {1}
+    assert claim_gaps(connection, worker="three") == []
+
+
+def test_a_claim_can_be_given_back_or_runs_out(connection: Connection) -> None:
+    gap_id = opened(connection)
+    claim_gaps(connection, worker="one")
+
+    assert release_gap(connection, gap_id, detail={"error": "429"})
+    again = claim_gaps(connection, worker="two")
+    taken_over = claim_gaps(connection, worker="three", claim_timeout_s=0.0)
+
+    assert [gap.attempts for gap in again + taken_over] == [2, 3]
+    assert again[0].detail == {"error": "429"}
+
+
+def test_young_gaps_are_left_to_the_streamer(connection: Connection) -> None:
+    opened(connection)
+
+    assert claim_gaps(connection, worker="dag", older_than_s=600) == []
+    connection.execute("UPDATE ops.gaps SET opened_at = opened_at - interval '11 minutes'")
+    assert len(claim_gaps(connection, worker="dag", older_than_s=600)) == 1
+
+
+def test_gaps_are_read_by_symbol_with_their_bounds(connection: Connection) -> None:
+    opened(connection, "A", 3)
+    opened(connection, "B")
+
+    (gap,) = read_gaps(connection, symbol="A")
+
+    assert (gap.start_us, gap.end_us) == (NOVEMBER_END_US, NOVEMBER_END_US + 3 * MINUTE_US)
+
+
+@pytest.mark.parametrize("minutes", [0, -1])
+def test_a_gap_has_a_length(connection: Connection, minutes: int) -> None:
+    with pytest.raises(PermanentError, match="start first"):
+        opened(connection, "A", minutes)

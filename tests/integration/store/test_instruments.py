@@ -1,0 +1,125 @@
+"""Listings: what the exchange showed, from when to when."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+import pytest
+
+from include.domain.instruments import Instrument, Market
+from include.domain.timeframes import DAY_US
+from include.errors import PermanentError
+from include.store.instruments import read_instruments, read_listings, write_instruments
+from tests.unit.store.offers import NOVEMBER_END_US
+
+Connection = psycopg.Connection[Any]
+
+NOW = NOVEMBER_END_US
+
+
+def spot(symbol: str = "BTCUSDT") -> Instrument:
+    return Instrument(
+        symbol,
+        Market.SPOT,
+        symbol.removesuffix("USDT"),
+        "USDT",
+        "TRADING",
+        Decimal("0.01"),
+        Decimal("0.00001"),
+    )
+
+
+def um(listed_at_us: int, symbol: str = "BTCUSDT.P") -> Instrument:
+    return replace(spot(symbol), market=Market.UM, base_asset="BTC", listed_at_us=listed_at_us)
+
+
+def spans(connection: Connection, symbol: str) -> list[tuple[int, int | None]]:
+    return [
+        (each.listed_from_us, each.listed_to_us)
+        for each in read_listings(connection, symbols=[symbol])
+    ]
+
+
+def test_instruments_come_back_as_they_were_written(connection: Connection) -> None:
+    of = [spot(), spot("ETHUSDT"), um(5 * DAY_US)]
+
+    assert write_instruments(connection, of, NOW, filters={"BTCUSDT": {"minNotional": "5"}}) == 0
+
+    assert read_instruments(connection) == sorted(of, key=lambda each: each.symbol)
+    assert read_instruments(connection, market=Market.UM) == [of[2]]
+    assert read_instruments(connection, symbols=["ETHUSDT", "NONE"]) == [of[1]]
+    filters = connection.execute(
+        "SELECT filters FROM market.instruments WHERE symbol = 'BTCUSDT'"
+    ).fetchone()
+    assert filters == ({"minNotional": "5"},)
+
+
+def test_what_changes_is_updated_unless_the_answer_is_older(connection: Connection) -> None:
+    write_instruments(connection, [spot()], NOW)
+    write_instruments(connection, [replace(spot(), status="BREAK")], NOW + 1)
+    write_instruments(connection, [replace(spot(), status="HALT")], NOW - 1)
+
+    assert [each.status for each in read_instruments(connection)] == ["BREAK"]
+    assert spans(connection, "BTCUSDT") == [(0, None)]
+
+
+def test_a_listing_that_the_market_no_longer_shows_has_ended(connection: Connection) -> None:
+    of = [spot(), spot("ETHUSDT"), spot("LUNAUSDT"), um(DAY_US)]
+    write_instruments(connection, of, NOW)
+
+    partly = write_instruments(connection, of[:1], NOW + 1)
+    wholly = write_instruments(connection, of[:2], NOW + 2, whole_market=Market.SPOT)
+
+    assert (partly, wholly) == (0, 1)
+    assert spans(connection, "LUNAUSDT") == [(0, NOW + 2)]
+    assert [each.symbol for each in read_instruments(connection)] == [
+        "BTCUSDT",
+        "BTCUSDT.P",
+        "ETHUSDT",
+    ]
+
+
+def test_a_ticker_used_again_is_another_listing(connection: Connection) -> None:
+    both = [spot(), spot("LUNAUSDT")]
+    write_instruments(connection, both, NOW)
+    write_instruments(connection, both[:1], NOW + 1, whole_market=Market.SPOT)
+    write_instruments(connection, both, NOW + 5, whole_market=Market.SPOT)
+
+    assert spans(connection, "LUNAUSDT") == [(0, NOW + 1), (NOW + 5, None)]
+
+
+def test_a_later_start_told_by_the_exchange_is_another_listing(connection: Connection) -> None:
+    write_instruments(connection, [um(DAY_US)], NOW)
+
+    ended = write_instruments(connection, [um(9 * DAY_US)], NOW + 1)
+
+    assert ended == 1
+    assert spans(connection, "BTCUSDT.P") == [(DAY_US, 9 * DAY_US), (9 * DAY_US, None)]
+
+
+def test_a_listing_that_only_hid_for_a_while_goes_on(connection: Connection) -> None:
+    both = [um(DAY_US), um(DAY_US, "ETHUSDT.P")]
+    write_instruments(connection, both, NOW)
+    write_instruments(connection, both[:1], NOW + 1, whole_market=Market.UM)
+    write_instruments(connection, both, NOW + 2, whole_market=Market.UM)
+
+    assert spans(connection, "ETHUSDT.P") == [(DAY_US, None)]
+
+
+def test_an_answer_without_most_symbols_ends_nothing(connection: Connection) -> None:
+    of = [spot(f"S{n}USDT") for n in range(10)]
+    write_instruments(connection, of, NOW)
+
+    with pytest.raises(PermanentError, match="shows 4 of 10"):
+        write_instruments(
+            connection,
+            [replace(each, status="HALT") for each in of[:4]],
+            NOW + 1,
+            whole_market=Market.SPOT,
+        )
+
+    assert {each.status for each in read_instruments(connection)} == {"TRADING"}
+    assert len(read_instruments(connection)) == 10
