@@ -59,9 +59,7 @@ class Settings(BaseSettings):
     reader_database_url: str = Field(default="", description="Role candelabra_reader.")
 
     # --- the exchange
-    symbols: LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
-
-CommaSeparated = Field(
+    symbols: CommaSeparated = Field(
         default=(),
         description="Symbols to stream, by name or pattern: BTCUSDT,ETHUSDT.P or *USDT.",
     )
@@ -116,9 +114,7 @@ CommaSeparated = Field(
     )
 
     # --- logs and alerts
-    log_level: LogLevel = Field(
-        default="INFO", description="Least severe level that is logged."
-    )
+    log_level: LogLevel = Field(default="INFO", description="Least severe level that is logged.")
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="json for machines, console for people, auto by terminal."
     )
