@@ -1,0 +1,227 @@
+"""Files of 1-minute klines in the dump site's format, read strictly.
+
+Twelve columns, with a header or without, times in ms or µs: sniffed for each file. Bad rows are
+returned with line and reason; the others stay usable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from include.binance.archives import OnRead, read_blocks
+from include.binance.columns import (
+    COUNT,
+    Layout,
+    Rejection,
+    choose_layout,
+    lines_of,
+    number_checks,
+    reject,
+    sniff_digits,
+    split,
+    time_checks,
+    to_micros,
+    unit_of,
+)
+from include.domain.columnar import CANDLE_SCHEMA, PRICES, VOLUMES
+from include.domain.columnar import TIME as TIME_TYPE
+from include.domain.scaled import decimals_needed, to_scaled
+from include.domain.timeframes import MINUTE_US
+
+KLINES = Layout(
+    name="1m klines",
+    columns=(
+        "open_time",
+        "open",
+        "high",
+        "low",
+        "close",
+        "volume",
+        "close_time",
+        "quote_volume",
+        "trade_count",
+        "taker_buy_volume",
+        "taker_buy_quote_volume",
+        "ignore",
+    ),
+    headers=tuple(
+        f"opentime,open,high,low,close,volume,closetime,{names},ignore"
+        for names in (
+            "quotevolume,count,takerbuyvolume,takerbuyquotevolume",
+            "quotevolume,tradecount,takerbuyvolume,takerbuyquotevolume",
+            "quoteassetvolume,numberoftrades,takerbuybaseassetvolume,takerbuyquoteassetvolume",
+        )
+    ),
+)
+
+_SUMS = tuple(f"scaled_{name}" for name in (*PRICES, *VOLUMES))
+
+
+@dataclass(frozen=True, slots=True)
+class KlineBlock:
+    """A part of a file.
+
+    Attributes:
+        candles: good rows as ``CANDLE_SCHEMA``, by open time.
+        rejections: the others.
+        time_unit: ``ms``, ``us``, or None while no row had a time.
+    """
+
+    candles: pl.DataFrame
+    rejections: list[Rejection]
+    time_unit: str | None
+
+
+class KlineReader:
+    """Reads the blocks of one file of klines; holds what one block must know of the others.
+
+    Args:
+        symbol: platform symbol of the rows.
+        window: rows open within this half-open range (µs), else they are rejected; None: any.
+    """
+
+    def __init__(self, symbol: str, *, window: tuple[int, int] | None = None) -> None:
+        self._symbol = symbol
+        self._window = window
+        self._digits = 0
+        self._seen = pl.Series("open_time", [], dtype=pl.Int64)
+
+    def read(self, lines: pl.DataFrame) -> KlineBlock:
+        """Read lines (``columns.lines_of``) without the header."""
+        table, rejections = split(lines, KLINES)
+        self._digits = self._digits or sniff_digits(table, "open_time")
+        table, bad = reject(
+            table,
+            [
+                *time_checks(["open_time", "close_time"], digits=self._digits),
+                *number_checks((*PRICES, *VOLUMES)),
+                (~pl.col("trade_count").str.contains(COUNT), "trade_count is no whole number"),
+            ],
+        )
+        rejections += bad
+        table, bad = self._check_values(table)
+        rejections += bad
+        table, bad = self._check_repeats(table)
+        rejections += bad
+        return KlineBlock(
+            self._candles(table),
+            sorted(rejections, key=lambda one: one.line),
+            unit_of(self._digits),
+        )
+
+    def _check_values(self, table: pl.DataFrame) -> tuple[pl.DataFrame, list[Rejection]]:
+        names = (*PRICES, *VOLUMES)
+        decimals = decimals_needed(table, names)
+        table = table.with_columns(
+            *(to_scaled(name, decimals).alias(f"scaled_{name}") for name in names),
+            to_micros("open_time", digits=self._digits),
+            to_micros("close_time", digits=self._digits),
+            pl.col("trade_count").cast(pl.Int64),
+        )
+        return reject(table, self._value_checks())
+
+    def _value_checks(self) -> list[tuple[pl.Expr, str | pl.Expr]]:
+        def value(name: str) -> pl.Expr:
+            return pl.col(f"scaled_{name}")
+
+        open_time, close_time = pl.col("open_time"), pl.col("close_time")
+        is_silent = pl.col("trade_count") == 0
+        checks: list[tuple[pl.Expr, str | pl.Expr]] = [
+            (open_time % MINUTE_US != 0, "open_time is not a full minute"),
+            (
+                # a bar that an outage cut closes early
+                (close_time < open_time) | (close_time >= open_time + MINUTE_US),
+                "close_time is not within the minute: not a 1m kline",
+            ),
+            (
+                value("high") < pl.max_horizontal(*(value(name) for name in PRICES)),
+                "high is below another price",
+            ),
+            (
+                value("low") > pl.min_horizontal(*(value(name) for name in PRICES)),
+                "low is above another price",
+            ),
+            (value("low") == 0, "a price is zero"),
+            (value("taker_buy_volume") > value("volume"), "taker_buy_volume exceeds volume"),
+            (
+                value("taker_buy_quote_volume") > value("quote_volume"),
+                "taker_buy_quote_volume exceeds quote_volume",
+            ),
+            (is_silent != (value("volume") == 0), "volume and trade_count contradict each other"),
+            (is_silent & (value("quote_volume") != 0), "a minute without trades has quote volume"),
+        ]
+        if self._window is not None:
+            start_us, end_us = self._window
+            outside = (open_time < start_us) | (open_time >= end_us)
+            checks.append((outside, "open_time is outside the time that the file is for"))
+        return checks
+
+    def _check_repeats(self, table: pl.DataFrame) -> tuple[pl.DataFrame, list[Rejection]]:
+        """Keep one of equal rows of a minute, and none of rows that contradict each other."""
+        values = pl.struct(*_SUMS, "trade_count")
+        key = pl.col("open_time")
+        table, rejections = reject(
+            table,
+            [
+                (key.is_in(self._seen.implode()), "the minute came before in this file"),
+                (values.n_unique().over(key) > 1, "rows of one minute contradict each other"),
+                (~key.is_first_distinct(), "the minute came before in this file"),
+            ],
+        )
+        self._seen = pl.concat([self._seen, table["open_time"]])
+        return table, rejections
+
+    def _candles(self, table: pl.DataFrame) -> pl.DataFrame:
+        ids = {name: pl.lit(None, dtype=pl.Int64) for name in ("first_trade_id", "last_trade_id")}
+        return (
+            table.sort("open_time")
+            .with_columns(
+                symbol=pl.lit(self._symbol), open_time=pl.col("open_time").cast(TIME_TYPE), **ids
+            )
+            .select(*CANDLE_SCHEMA)
+        )
+
+
+def read_klines(
+    path: Path,
+    symbol: str,
+    *,
+    window: tuple[int, int] | None = None,
+    on_read: OnRead | None = None,
+) -> Iterator[KlineBlock]:
+    """Blocks of a ``.csv``, ``.csv.gz`` or ``.zip`` of 1m klines.
+
+    Args:
+        symbol: platform symbol of the rows.
+        window: half-open range of open times (µs) that the file is for.
+
+    Raises:
+        RejectedInputError: damaged, or of other columns.
+    """
+    reader = KlineReader(symbol, window=window)
+    for lines in data_lines(path, (KLINES,), on_read=on_read):
+        yield reader.read(lines)
+
+
+def data_lines(
+    path: Path, layouts: tuple[Layout, ...], *, on_read: OnRead | None = None
+) -> Iterator[pl.DataFrame]:
+    """Blocks of a file's lines, without its header.
+
+    Raises:
+        RejectedInputError: damaged, or of no known layout.
+    """
+    first_line = 1
+    is_first = True
+    for block in read_blocks(path, on_read=on_read):
+        lines = lines_of(block, first_line=first_line)
+        first_line += block.count(b"\n")
+        if is_first and lines.height:
+            is_first = False
+            _, has_header = choose_layout(lines["raw"][0], layouts, file=path.name)
+            lines = lines.slice(1 if has_header else 0)
+        yield lines

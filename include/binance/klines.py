@@ -1,0 +1,94 @@
+"""Rows of klines as REST sends them, typed once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+import msgspec
+
+from include.binance.frames import microseconds
+from include.domain.candles import Candle
+from include.domain.timeframes import SECOND_US, Timeframe
+
+SETTLING_US = 30 * SECOND_US
+"""REST can still miss trades of a bar that closed less than this long ago."""
+
+
+class KlineRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """One kline of ``GET …/klines``: an array of twelve, the last of no meaning."""
+
+    open_time: int  # ms or µs
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+    volume: Decimal
+    close_time: int  # next open − 1 unit, earlier where an outage cut the bar
+    quote_volume: Decimal
+    trade_count: int
+    taker_buy_volume: Decimal
+    taker_buy_quote_volume: Decimal
+
+    def candle(self, symbol: str) -> Candle:
+        """The row as a candle; REST tells no trade ids."""
+        return Candle(
+            symbol,
+            microseconds(self.open_time),
+            self.open,
+            self.high,
+            self.low,
+            self.close,
+            self.volume,
+            self.quote_volume,
+            self.trade_count,
+            self.taker_buy_volume,
+            self.taker_buy_quote_volume,
+        )
+
+
+KLINE_ROWS = msgspec.json.Decoder(list[KlineRow])
+"""Decoder of an answer; numbers in quotes become Decimal with every digit."""
+
+
+@dataclass(frozen=True, slots=True)
+class KlinePage:
+    """One answer of klines.
+
+    Attributes:
+        candles: rows that count: their bar closed at least 30 s before ``server_time_us``.
+        server_time_us: the server's time, asked for before the page and so never later than it:
+            the evidence of its rows.
+        unsettled: rows left out because their bar was open or closed too recently.
+        next_start_us: where the next page begins; None where this one was not full.
+    """
+
+    candles: list[Candle]
+    server_time_us: int
+    unsettled: int
+    next_start_us: int | None
+
+
+def settled_until(server_time_us: int) -> int:
+    """Bars that end at or before this moment count."""
+    return server_time_us - SETTLING_US
+
+
+def page_of(
+    rows: list[KlineRow],
+    *,
+    symbol: str,
+    timeframe: Timeframe,
+    server_time_us: int,
+    limit: int,
+) -> KlinePage:
+    """Rows of an answer as a page, without those that are not settled."""
+    candles = [row.candle(symbol) for row in rows]
+    settled = [
+        candle
+        for candle in candles
+        if timeframe.next_open_us(candle.open_time_us) <= settled_until(server_time_us)
+    ]
+    is_full = len(rows) >= limit and len(settled) == len(rows)
+    next_start_us = timeframe.next_open_us(candles[-1].open_time_us) if is_full else None
+    return KlinePage(settled, server_time_us, len(rows) - len(settled), next_start_us)

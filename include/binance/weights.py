@@ -1,0 +1,149 @@
+"""What REST requests cost, and a budget of request weight.
+
+The exchange counts weight for each IP address in windows of the clock's minute (UTC). A budget
+is asked before each request and told what the answer's header says. Processes that share a
+database share its budget (``ops.take_weight``); ``LocalBudget`` is for one process alone.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from include.domain.instruments import Market
+from include.errors import RateLimitedError
+
+WEIGHT_LIMITS: dict[Market, int] = {Market.SPOT: 6_000, Market.UM: 2_400}
+"""Weight a minute of one IP address, as ``exchangeInfo.rateLimits`` says."""
+
+MAX_KLINES: dict[Market, int] = {Market.SPOT: 1_000, Market.UM: 1_500}
+"""Most rows of one answer."""
+
+BEST_KLINES: dict[Market, int] = {Market.SPOT: 1_000, Market.UM: 499}
+"""Rows of a page that give most rows for the weight. USD-M charges 2 below 500, 5 up to 1,000."""
+
+MOST_WAIT_S = 150.0
+"""Longest wait for weight: two full windows and a rest."""
+
+WINDOW_S = 60.0
+
+
+def klines_weight(market: Market, limit: int) -> int:
+    """Weight of a klines request of ``limit`` rows."""
+    if market is Market.SPOT:
+        return 2
+    # the bounds themselves are told both ways; the dearer reading cannot overspend
+    if limit < 100:
+        return 1
+    if limit < 500:
+        return 2
+    return 5 if limit <= 1_000 else 10
+
+
+TIME_WEIGHT = 1
+EXCHANGE_INFO_WEIGHT: dict[Market, int] = {Market.SPOT: 20, Market.UM: 1}
+AGG_TRADES_WEIGHT: dict[Market, int] = {Market.SPOT: 4, Market.UM: 20}
+TICKERS_24H_WEIGHT: dict[Market, int] = {Market.SPOT: 80, Market.UM: 40}
+"""All symbols at once."""
+
+
+class WeightBudget(Protocol):
+    """Grants request weight."""
+
+    def take(self, weight: int) -> None:
+        """Return once a request of this weight may be sent.
+
+        Raises:
+            RateLimitedError: it would take longer than the budget is willing to wait.
+        """
+
+    def report(self, used: int | None, *, retry_after_s: float | None = None) -> None:
+        """Take in what an answer's headers say.
+
+        Args:
+            used: weight used in this minute, by everybody at this address.
+            retry_after_s: the exchange asked for silence for so long.
+        """
+
+
+class LocalBudget:
+    """The budget of one process, in windows of the clock's minute; safe between threads.
+
+    Args:
+        limit: weight a minute.
+        most_wait_s: a longer wait raises instead.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        *,
+        most_wait_s: float = MOST_WAIT_S,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._limit = limit
+        self._most_wait_s = most_wait_s
+        self._clock = clock
+        self._sleep = sleep
+        self._window = 0.0
+        self._used = 0
+        self._blocked_until_s = 0.0
+        self._lock = threading.Lock()
+
+    @property
+    def used(self) -> int:
+        """Weight used in the window of the last request."""
+        return self._used
+
+    def take(self, weight: int) -> None:
+        """Wait for the weight; see ``WeightBudget``."""
+        waited_s = 0.0
+        while (wait_s := self._try(weight)) > 0:
+            waited_s += wait_s
+            refuse_long_wait(waited_s, self._most_wait_s, wait_s)
+            self._sleep(wait_s)
+
+    def report(self, used: int | None, *, retry_after_s: float | None = None) -> None:
+        """Believe the headers where they say more than was counted here."""
+        with self._lock:
+            now_s = self._clock()
+            self._roll(now_s)
+            if used is not None:
+                self._used = max(self._used, used)
+            if retry_after_s is not None:
+                self._blocked_until_s = max(self._blocked_until_s, now_s + retry_after_s)
+
+    def _try(self, weight: int) -> float:
+        """Take the weight and return 0, or return how long to wait."""
+        with self._lock:
+            now_s = self._clock()
+            self._roll(now_s)
+            if self._blocked_until_s > now_s:
+                return self._blocked_until_s - now_s
+            if self._used and self._used + weight > self._limit:
+                return self._window + WINDOW_S - now_s
+            self._used += weight
+            return 0.0
+
+    def _roll(self, now_s: float) -> None:
+        window = now_s - now_s % WINDOW_S
+        if window > self._window:
+            self._window, self._used = window, 0
+
+
+def refuse_long_wait(total_wait_s: float, most_wait_s: float, wait_s: float) -> None:
+    """Raise where waiting for weight has become too long.
+
+    Raises:
+        RateLimitedError: ``total_wait_s`` exceeds ``most_wait_s``.
+    """
+    if total_wait_s > most_wait_s:
+        raise RateLimitedError(
+            f"no request weight for {total_wait_s:.0f} s (waiting at most {most_wait_s:.0f} s): "
+            "other processes at this address use it up, or the exchange asked for silence",
+            retry_after_s=wait_s,
+        )
