@@ -1,0 +1,77 @@
+"""docs/data-contract.md tells the truth: its queries run, and no table or column is left out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from include.domain.candles import PARTIAL_RANK, SOURCE_RANK, Source, Status
+from include.store.candles import merge_offers
+from tests.unit.store.offers import candle, offer
+
+Connection = psycopg.Connection[Any]
+
+TEXT = (Path(__file__).parents[3] / "docs" / "data-contract.md").read_text(encoding="utf-8")
+QUERIES = re.findall(r"```sql\n(.*?)```", TEXT.partition("## Querying")[2], re.DOTALL)
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_its_queries_run(connection: Connection, query: str) -> None:
+    merge_offers(connection, [offer()])
+
+    connection.execute(query)
+
+
+def test_it_names_every_relation_and_column(connection: Connection) -> None:
+    rows = connection.execute(
+        """
+        SELECT format('%s.%s', table_schema, table_name), column_name
+        FROM information_schema.columns WHERE table_schema IN ('market', 'ops')
+        """
+    ).fetchall()
+    relations = {relation for relation, _ in rows if not re.search(r"_y\d{4}m\d{2}", relation)}
+    # the loser's nine values and first id are within "loser_open … loser_last_trade_id"
+    columns = {column for _, column in rows if not column.startswith("loser_")}
+
+    assert len(relations) > 15
+    assert sorted(name for name in relations if f"`{name}`" not in TEXT) == []
+    named = set(re.findall(r"\w+", TEXT))
+    assert sorted(columns - named - {"version_num"}) == []
+
+
+def test_it_has_the_ranks_of_the_code() -> None:
+    ranks = dict(re.findall(r"^\| `(\w+)` \| (\d+) \|", TEXT, re.MULTILINE))
+
+    assert ranks == {source.value: str(rank) for source, rank in SOURCE_RANK.items()}
+    assert f"| any, `partial` | {PARTIAL_RANK} |" in TEXT
+
+
+def test_its_example_ends_as_it_says(connection: Connection) -> None:
+    told = [
+        offer(Source.STREAM, candle(price="100.1", ids=(7, 9))),
+        offer(Source.KLINE, candle(price="100.2", ids=(7, 10))),
+        offer(Source.DUMP_DAILY, candle(price="100.2")),
+        offer(Source.KLINE, candle(price="100.2", ids=(7, 10))),
+    ]
+    read = "SELECT close::text, source, last_trade_id, revision FROM market.candles_1m"
+
+    rows = []
+    for each in told:
+        merge_offers(connection, [each])
+        rows += connection.execute(read).fetchall()
+
+    assert rows == [
+        ("100.1", "stream", 9, 0),
+        ("100.2", "kline", 10, 1),
+        ("100.2", "dump_daily", 10, 1),
+        ("100.2", "dump_daily", 10, 1),
+    ]
+
+
+def test_it_explains_every_status() -> None:
+    for status in Status:
+        assert f"| `{status.value}` |" in TEXT
