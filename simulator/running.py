@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from simulator.klines import NO_ID, Kline
+from simulator.klines import Kline
 from simulator.tape import Tape
 
 
@@ -60,17 +60,6 @@ class RunningMinute:
             self.open_us, self.close_us, int(tape.price[0]), high, low, close, volume, quote,
             count, buy_volume, buy_quote, int(tape.first_id[0]), last_id,
         )  # fmt: skip
-
-    def complete(self, previous_close: int) -> Kline:
-        """The whole bar; flat at `previous_close` if it has no trades."""
-        if len(self.tape) == 0:
-            return flat_kline(self.open_us, self.close_us, previous_close)
-        return self.after(len(self.tape) - 1)
-
-
-def flat_kline(open_us: int, close_us: int, price: int) -> Kline:
-    """A bar without trades."""
-    return Kline(open_us, close_us, price, price, price, price, 0, 0, 0, 0, 0, NO_ID, NO_ID)
 
 
 def extend_kline(earlier: Kline | None, later: Kline) -> Kline:
