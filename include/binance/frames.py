@@ -178,9 +178,9 @@ def _decode_other(text: bytes | memoryview | str, combined_error: Exception) -> 
             raise PermanentError(f"frame {kind}: {combined_error}: {_beginning(text)}")
         try:
             raw: MarketFrame = _decode_raw(text)
-            return raw
         except msgspec.ValidationError as error:
             raise PermanentError(f"frame {kind}: {error}: {_beginning(text)}") from None
+        return raw
     return UnknownFrame(str(kind or frame.get("stream") or "no event type"))
 
 

@@ -157,7 +157,7 @@ def test_the_process_stops_cleanly_on_sigterm(database_url: str) -> None:
         finally:
             process.kill()
             process.wait()
-    assert process.returncode == 0, lines + [rest]
+    assert process.returncode == 0, [*lines, rest]
     assert '"event": "stopped"' in rest
 
 

@@ -44,7 +44,7 @@ def test_each_role_falls_back_to_the_owner(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_no_database_says_what_to_set() -> None:
-    with pytest.raises(PermanentError, match="JOBS_DATABASE_URL or DATABASE_URL.*make demo"):
+    with pytest.raises(PermanentError, match=r"JOBS_DATABASE_URL or DATABASE_URL.*make demo"):
         load_settings().url_for("jobs")
 
 
@@ -67,6 +67,6 @@ def test_a_wrong_setting_is_named_with_its_value_and_what_is_right(
 
 def test_a_wrong_database_url_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "mysql://me:secret@h/d")
-    with pytest.raises(PermanentError, match="DATABASE_URL=.hidden.: should be postgresql://") as e:
+    with pytest.raises(PermanentError, match=r"DATABASE_URL=.hidden.: should be postgresql://") as e:
         load_settings()
     assert "secret" not in str(e.value)

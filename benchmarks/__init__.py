@@ -1,0 +1,1 @@
+"""Benchmarks: each prints ratios against a bare limit measured in the same run."""
