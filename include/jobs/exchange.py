@@ -1,127 +1,170 @@
-"""The exchange as the settings describe it, within the weight that all processes share."""
+"""The exchange's services as the settings name them, within the shared weight budget."""
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import structlog
 
+from include.binance.dumps import DumpSite
 from include.binance.endpoints import Endpoints
 from include.binance.rest import BinanceRest
-from include.binance.weights import MOST_WAIT_S, WEIGHT_LIMITS, LocalBudget, refuse_long_wait
+from include.binance.weights import (
+    MOST_WAIT_S,
+    WEIGHT_LIMITS,
+    LocalBudget,
+    WeightBudget,
+    refuse_long_wait,
+)
 from include.config import Settings
 from include.domain.instruments import Market
 from include.errors import TransientError
+from include.store.ledgers import report_weight, take_weight
 from include.store.merging import Connection
 from include.store.pools import connect
-from include.store.weight import report_weight, take_weight
 
 log = structlog.get_logger(__name__)
 
-STREAMER_SHARE = 0.25
-"""Part of the limit that one process may use by itself while PostgreSQL is away."""
+APPLICATION_NAME = "candelabra-jobs"
+RECONNECT_AFTER_S = 5.0
+_JITTER_S = 0.25
 
 
 def endpoints_of(settings: Settings, market: Market) -> Endpoints:
-    """Where a market's services live."""
+    """Where the services of a market live."""
     if market is Market.UM:
         return Endpoints(market, settings.binance_um_ws_url, settings.binance_um_rest_url)
     return Endpoints(market, settings.binance_ws_url, settings.binance_rest_url)
 
 
-class SharedBudget:
-    """The weight budget in ``ops.take_weight``, shared by streamer, tasks and commands.
-
-    While the database is away, a quarter of the exchange's limit is spent from memory: less
-    than the exchange allows, whatever the others do.
+def open_rest(
+    settings: Settings, market: Market, *, budget: WeightBudget | None = None
+) -> BinanceRest:
+    """A REST client; use it in ``with``.
 
     Args:
-        database_url: of any role; opened when first needed.
-        host: whose weight it is.
-        limit: weight a minute that all processes together may use.
+        budget: None for a budget of this process alone, of what the shared one leaves over.
+    """
+    return BinanceRest(
+        endpoints_of(settings, market),
+        budget=budget or _reserve(settings, market),
+        timeout_s=settings.http_timeout_s,
+        proxy=settings.https_proxy,
+    )
+
+
+@contextmanager
+def open_shared_rest(
+    settings: Settings, market: Market, database_url: str
+) -> Iterator[BinanceRest]:
+    """A REST client within the budget that all processes share through the database."""
+    budget = SharedBudget(
+        lambda: connect(database_url, application_name=f"{APPLICATION_NAME}-budget"),
+        host=urlsplit(endpoints_of(settings, market).rest_url).netloc,
+        limit=round(WEIGHT_LIMITS[market] * settings.rest_weight_share),
+        reserve=_reserve(settings, market),
+    )
+    try:
+        with open_rest(settings, market, budget=budget) as rest:
+            yield rest
+    finally:
+        budget.close()
+
+
+def open_dump_site(settings: Settings) -> DumpSite:
+    """A client of the dump site; use it in ``with``."""
+    return DumpSite(
+        settings.binance_dump_url, settings.binance_dump_list_url, proxy=settings.https_proxy
+    )
+
+
+class SharedBudget:
+    """``ops.take_weight``; while the database is away, the reserve of this process.
+
+    Args:
+        connect: opens an autocommit connection.
+        host: name of the budget: the service's address.
+        limit: weight a minute of all processes together.
+        reserve: used while the database is away.
     """
 
     def __init__(
-        self, database_url: str, host: str, limit: int, *, most_wait_s: float = MOST_WAIT_S
+        self,
+        connect: Callable[[], Connection],
+        *,
+        host: str,
+        limit: int,
+        reserve: WeightBudget,
+        most_wait_s: float = MOST_WAIT_S,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._url = database_url
+        self._connect = connect
         self._host = host
         self._limit = limit
+        self._reserve = reserve
         self._most_wait_s = most_wait_s
-        self._alone = LocalBudget(int(limit * STREAMER_SHARE), most_wait_s=most_wait_s)
+        self._sleep = sleep
         self._connection: Connection | None = None
+        self._away_until_s = 0.0
 
     def take(self, weight: int) -> None:
         """Wait for the weight; see ``WeightBudget``."""
         waited_s = 0.0
         while True:
-            try:
-                grant = take_weight(self._connected(), self._host, weight, weight_limit=self._limit)
-            except TransientError as error:
-                log.warning("weight_from_memory", host=self._host, error=str(error))
-                self._disconnect()
-                self._alone.take(weight)
+            connection = self._open()
+            if connection is None:
+                self._reserve.take(weight)
                 return
+            try:
+                grant = take_weight(connection, self._host, weight, weight_limit=self._limit)
+            except TransientError as error:
+                self._lose(error)
+                continue
             if grant.granted:
                 return
-            wait_s = max(grant.wait_ms, 50) / 1000
+            wait_s = grant.wait_ms / 1000 + random.uniform(0, _JITTER_S)  # noqa: S311 - jitter
             waited_s += wait_s
             refuse_long_wait(waited_s, self._most_wait_s, wait_s)
-            time.sleep(wait_s)
+            log.info("weight_awaited", host=self._host, used=grant.used, wait_s=round(wait_s, 1))
+            self._sleep(wait_s)
 
     def report(self, used: int | None, *, retry_after_s: float | None = None) -> None:
-        """Pass on what an answer's headers say; see ``WeightBudget``."""
-        if used is None and retry_after_s is None:
+        """Tell everybody what the exchange's headers say."""
+        self._reserve.report(used, retry_after_s=retry_after_s)
+        connection = self._open()
+        if connection is None or (used is None and retry_after_s is None):
             return
-        self._alone.report(None, retry_after_s=retry_after_s)
-        retry_ms = None if retry_after_s is None else int(retry_after_s * 1000)
+        retry_after_ms = None if retry_after_s is None else round(retry_after_s * 1000)
         try:
-            report_weight(self._connected(), self._host, used=used or 0, retry_after_ms=retry_ms)
+            report_weight(connection, self._host, used=used or 0, retry_after_ms=retry_after_ms)
         except TransientError as error:
-            log.warning("weight_not_shared", host=self._host, error=str(error))
-            self._disconnect()
+            self._lose(error)
 
     def close(self) -> None:
-        """Close the connection."""
-        self._disconnect()
+        """Close its connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
-    def _connected(self) -> Connection:
-        if self._connection is None or self._connection.closed:
-            self._connection = connect(self._url, application_name="candelabra-weight")
+    def _open(self) -> Connection | None:
+        if self._connection is None and time.monotonic() >= self._away_until_s:
+            try:
+                self._connection = self._connect()
+            except TransientError as error:
+                self._lose(error)
         return self._connection
 
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
-            connection.close()
+    def _lose(self, error: TransientError) -> None:
+        self.close()
+        self._away_until_s = time.monotonic() + RECONNECT_AFTER_S
+        log.warning("weight_budget_away", host=self._host, error=str(error))
 
 
-@contextmanager
-def open_rest(
-    settings: Settings, market: Market, *, database_url: str = ""
-) -> Iterator[BinanceRest]:
-    """A REST client of the market for the time of a ``with`` block.
-
-    Args:
-        database_url: whose budget is shared; without one, the process has its own.
-    """
-    endpoints = endpoints_of(settings, market)
-    limit = int(WEIGHT_LIMITS[market] * settings.rest_weight_share)
-    budget: SharedBudget | LocalBudget = (
-        SharedBudget(database_url, endpoints.rest_url, limit)
-        if database_url
-        else LocalBudget(limit)
-    )
-    try:
-        with BinanceRest(
-            endpoints,
-            budget=budget,
-            timeout_s=settings.http_timeout_s,
-            proxy=settings.https_proxy,
-        ) as rest:
-            yield rest
-    finally:
-        if isinstance(budget, SharedBudget):
-            budget.close()
+def _reserve(settings: Settings, market: Market) -> LocalBudget:
+    """The share of the weight that the shared budget leaves over, at least one large request."""
+    share = 1 - settings.rest_weight_share
+    return LocalBudget(max(100, round(WEIGHT_LIMITS[market] * share)))

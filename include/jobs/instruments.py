@@ -1,15 +1,16 @@
-"""The registry of listings: what the exchange trades, since when, with which filters."""
+"""What the exchange lists."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from include.config import Settings
 from include.domain.instruments import Market
-from include.jobs.exchange import open_rest
+from include.jobs.exchange import APPLICATION_NAME, open_shared_rest
+from include.jobs.pieces import market_from
 from include.store.instruments import write_instruments
 from include.store.pools import connect
 
@@ -18,38 +19,41 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class InstrumentCounts:
-    """What one market's answer brought.
+    """What came of a synchronisation.
 
     Attributes:
-        seen: instruments in the answer.
-        trading: those that trade.
-        ended: listings that the answer no longer shows.
+        listed: instruments that the exchange shows, by market.
+        trading: those of them that trade, by market.
+        ended: listings that it no longer shows.
     """
 
-    market: str
-    seen: int
-    trading: int
+    listed: dict[str, int]
+    trading: dict[str, int]
     ended: int
 
 
 def sync_instruments(
-    *, settings: Settings, markets: Iterable[str] = (Market.SPOT, Market.UM)
-) -> list[InstrumentCounts]:
-    """Write each market's listings to ``market.instruments``.
+    *, settings: Settings, markets: Sequence[Market | str] = (Market.SPOT, Market.UM)
+) -> InstrumentCounts:
+    """Write what the exchange lists to ``market.instruments``.
 
     Raises:
-        TransientError: the exchange or the database is away.
-        PermanentError: the region is blocked, or an answer shows hardly any of the symbols.
+        TransientError, RateLimitedError: the exchange or the database are away.
+        PermanentError: a blocked region, or an answer that lacks most of the market.
     """
     url = settings.url_for("jobs")
-    counts = []
-    with connect(url, application_name="candelabra-jobs") as connection:
-        for market in map(Market, markets):
-            with open_rest(settings, market, database_url=url) as rest:
+    listed: dict[str, int] = {}
+    trading: dict[str, int] = {}
+    ended = 0
+    with connect(url, application_name=APPLICATION_NAME) as connection:
+        for name in markets:
+            market = market_from(name)
+            with open_shared_rest(settings, market, url) as rest:
+                # before the answer, so that an older answer never looks like the newer one
                 seen_at_us = rest.server_time_us()
                 instruments = rest.exchange_info()
-            ended = write_instruments(connection, instruments, seen_at_us, whole_market=market)
-            trading = sum(instrument.is_trading for instrument in instruments)
-            counts.append(InstrumentCounts(market.value, len(instruments), trading, ended))
-            log.info("instruments_written", market=market.value, seen=len(instruments), ended=ended)
-    return counts
+            ended += write_instruments(connection, instruments, seen_at_us, whole_market=market)
+            listed[market.value] = len(instruments)
+            trading[market.value] = sum(one.is_trading for one in instruments)
+    log.info("instruments_synchronised", listed=listed, trading=trading, ended=ended)
+    return InstrumentCounts(listed, trading, ended)

@@ -1,115 +1,118 @@
-"""Minutes fetched from REST: what the streamer and the gap ledger ask for."""
+"""Repairing minutes that were missed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
 from dataclasses import dataclass
 
-from include.binance.klines import settled_until
+import structlog
+
 from include.binance.rest import BinanceRest
 from include.config import Settings
-from include.domain.candles import Candle, Offer, Source, Status
-from include.domain.instruments import exchange_symbol_of, market_of
-from include.domain.timeframes import MINUTE_US
-from include.errors import TransientError
-from include.jobs.exchange import open_rest
-from include.store.gaps import open_gap
-from include.store.ledgers import add_coverage, record_outage
-from include.store.live import remove_settled_live
-from include.store.merging import Connection, MergeCounts, merge_offers
+from include.domain.instruments import Market, market_of
+from include.errors import PermanentError
+from include.jobs.exchange import APPLICATION_NAME, open_shared_rest
+from include.jobs.minutes import fetch_minutes
+from include.jobs.pieces import LoadCounts
+from include.store.ledgers import Gap, claim_gaps, close_gap, open_gap, release_gap
+from include.store.merging import Connection
 from include.store.pools import connect
 
-OUTAGE_CAUSE = "the exchange has no candle"
-_UNSETTLED = "the newest minutes are not settled yet; REST counts 30 s after a minute's end"
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class FetchCounts:
-    """What a range of minutes brought.
+class RepairSummary:
+    """What a round of repairs did.
 
     Attributes:
-        merged: counts of the merge.
-        outage_minutes: minutes between the exchange's rows for which it has none.
+        repaired, left: gaps closed, and gaps released for another try.
+        counts: rows and outages.
     """
 
-    merged: MergeCounts
-    outage_minutes: int
+    repaired: int
+    left: int
+    counts: LoadCounts
 
 
 def repair_minutes(
-    *, settings: Settings, database_url: str, symbol: str, start_us: int, end_us: int
-) -> FetchCounts:
-    """Fetch the exchange's klines of a half-open range of minutes and merge them.
-
-    A settled minute for which the exchange has no row is an outage.
+    *,
+    settings: Settings,
+    symbol: str,
+    start_us: int,
+    end_us: int,
+    database_url: str | None = None,
+) -> LoadCounts:
+    """Ask the exchange for the candles of a range and merge them.
 
     Args:
-        database_url: of the role that writes.
-        symbol: platform symbol.
+        start_us, end_us: half-open range of open times; only minutes that closed 30 s ago count.
+        database_url: of the caller's role; None for the jobs' own.
 
     Raises:
-        TransientError: the exchange or the database is away, or the newest minutes are not
-            settled yet; what was fetched is stored all the same.
-        PermanentError: the exchange does not know the symbol.
+        TransientError, RateLimitedError: worth another try later.
+        PermanentError: the exchange does not know the symbol, or a setting is wrong.
     """
-    market = market_of(symbol)
+    url = database_url or settings.url_for("jobs")
     with (
-        connect(database_url, application_name="candelabra-repair") as connection,
-        open_rest(settings, market, database_url=database_url) as rest,
+        connect(url, application_name=APPLICATION_NAME) as connection,
+        open_shared_rest(settings, market_of(symbol), url) as rest,
     ):
-        return fetch_minutes(connection, rest, symbol, start_us, end_us)
+        return fetch_minutes(connection, rest, symbol=symbol, start_us=start_us, end_us=end_us)
 
 
-def fetch_minutes(
-    connection: Connection, rest: BinanceRest, symbol: str, start_us: int, end_us: int
-) -> FetchCounts:
-    """As ``repair_minutes``, with a connection and a client that are open."""
-    total = MergeCounts()
-    outage_minutes = 0
-    next_us: int | None = start_us
-    while next_us is not None and next_us < end_us:
-        page = rest.klines(exchange_symbol_of(symbol), "1m", next_us, end_us)
-        offers = [
-            Offer(candle, Status.VERIFIED, Source.REST, page.server_time_us)
-            for candle in page.candles
-        ]
-        total += merge_offers(connection, offers)
-        if page.unsettled:
-            raise TransientError(f"{symbol}: {_UNSETTLED}")
-        sure_until_us = page.next_start_us or end_us
-        if sure_until_us > settled_until(page.server_time_us):
-            raise TransientError(f"{symbol}: {_UNSETTLED}")
-        holes = list(missing_ranges(page.candles, next_us, sure_until_us))
-        for hole_start_us, hole_end_us in holes:
-            record_outage(
-                connection,
-                market=market_of(symbol),
-                symbol=symbol,
-                start_us=hole_start_us,
-                end_us=hole_end_us,
-                cause=OUTAGE_CAUSE,
-            )
-            outage_minutes += (hole_end_us - hole_start_us) // MINUTE_US
-        add_coverage(connection, symbol, Source.REST, [(next_us, sure_until_us)])
-        next_us = page.next_start_us
-    remove_settled_live(connection, symbol, start_us, end_us)
-    return FetchCounts(total, outage_minutes)
+def record_gap(*, database_url: str, symbol: str, start_us: int, end_us: int, cause: str) -> int:
+    """Note minutes that were missed, for ``repair_gaps``; returns the gap's id."""
+    with connect(database_url, application_name=APPLICATION_NAME) as connection:
+        return open_gap(connection, symbol=symbol, start_us=start_us, end_us=end_us, cause=cause)
 
 
-def missing_ranges(
-    candles: Iterable[Candle], start_us: int, end_us: int
-) -> Iterable[tuple[int, int]]:
-    """Half-open ranges of minutes in which no candle opens."""
-    next_us = start_us
-    for candle in candles:
-        if candle.open_time_us > next_us:
-            yield next_us, candle.open_time_us
-        next_us = candle.open_time_us + MINUTE_US
-    if next_us < end_us:
-        yield next_us, end_us
+def repair_gaps(
+    *, settings: Settings, worker: str, older_than_s: float = 600.0, limit: int = 100
+) -> RepairSummary:
+    """Repair open gaps that nobody else works on.
+
+    A gap whose minutes the exchange does not serve at all (unknown symbol) is released with the
+    reason, like any that is not whole yet.
+
+    Args:
+        worker: who claims them, such as the run's id.
+        older_than_s: younger ones are the streamer's.
+        limit: most gaps of one call.
+
+    Raises:
+        TransientError: exchange or database are away; claims that are left expire.
+    """
+    url = settings.url_for("jobs")
+    total, repaired, left = LoadCounts(), 0, 0
+    with connect(url, application_name=APPLICATION_NAME) as connection:
+        by_market: dict[Market, list[Gap]] = defaultdict(list)
+        gaps = claim_gaps(connection, worker=worker, older_than_s=older_than_s, limit=limit)
+        for gap in gaps:
+            by_market[market_of(gap.symbol)].append(gap)
+        for market, some in by_market.items():
+            with open_shared_rest(settings, market, url) as rest:
+                for gap in some:
+                    counts = _repair(connection, rest, gap)
+                    is_whole = counts is not None and counts.unanswered_minutes == 0
+                    repaired, left = repaired + is_whole, left + (not is_whole)
+                    total += counts or LoadCounts()
+    return RepairSummary(repaired, left, total)
 
 
-def record_gap(*, database_url: str, symbol: str, start_us: int, end_us: int, cause: str) -> None:
-    """Leave a range of minutes to the gap ledger, from which the DAGs repair."""
-    with connect(database_url, application_name="candelabra-repair") as connection:
-        open_gap(connection, symbol=symbol, start_us=start_us, end_us=end_us, cause=cause)
+def _repair(connection: Connection, rest: BinanceRest, gap: Gap) -> LoadCounts | None:
+    """Repair one claimed gap; None where the exchange refuses its symbol."""
+    try:
+        counts = fetch_minutes(
+            connection, rest, symbol=gap.symbol, start_us=gap.start_us, end_us=gap.end_us
+        )
+    except PermanentError as error:
+        log.warning("gap_not_repairable", gap=gap.id, symbol=gap.symbol, error=str(error))
+        release_gap(connection, gap.id, detail={"error": str(error)})
+        return None
+    detail = {"rows": counts.offered, "outage_minutes": counts.outage_minutes}
+    if counts.unanswered_minutes:
+        release_gap(connection, gap.id, detail={**detail, "unanswered": counts.unanswered_minutes})
+    else:
+        close_gap(connection, gap.id, detail=detail)
+    return counts

@@ -1,0 +1,248 @@
+"""Pieces of work, and what came of them.
+
+They are small frozen dataclasses of plain values, so that they can cross processes as JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, date, datetime
+from typing import Any, Self, TypeVar
+
+from include.domain.instruments import UM_SUFFIX, Market, symbol_of
+from include.domain.timeframes import MINUTE_US, from_us, minute_of, to_us
+from include.errors import PermanentError
+from include.store.candles import MergeCounts
+
+Moment = datetime | date | str | int
+"""A time: aware datetime, date (its 00:00 UTC), ISO text, or µs since the epoch."""
+
+Ranges = list[tuple[int, int]]
+"""Half-open ranges of open times in µs, ascending."""
+
+
+@dataclass(frozen=True, slots=True)
+class DumpPiece:
+    """Minutes of a symbol to be loaded from one dump file.
+
+    Attributes:
+        path: of the file, below the dump site's root.
+        source: ``dump_daily`` or ``dump_monthly``.
+        start_us, end_us: the part of the file that was asked for.
+    """
+
+    symbol: str
+    label: str
+    path: str
+    source: str
+    start_us: int
+    end_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class RestPiece:
+    """Minutes of a symbol to be asked for by REST."""
+
+    symbol: str
+    label: str
+    start_us: int
+    end_us: int
+
+
+Piece = TypeVar("Piece", DumpPiece, RestPiece)
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillPlan:
+    """What a backfill has to do.
+
+    Attributes:
+        dumps, rest: the pieces; they can be loaded in any order, and at the same time.
+        missing_minutes: minutes without a row that the pieces cover.
+        notes: what the reader of the plan should know.
+    """
+
+    dumps: tuple[DumpPiece, ...] = ()
+    rest: tuple[RestPiece, ...] = ()
+    missing_minutes: int = 0
+    notes: tuple[str, ...] = ()
+
+    def __add__(self, other: BackfillPlan) -> BackfillPlan:
+        return BackfillPlan(
+            self.dumps + other.dumps,
+            self.rest + other.rest,
+            self.missing_minutes + other.missing_minutes,
+            self.notes + other.notes,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadCounts:
+    """What came of loading, summable.
+
+    Attributes:
+        offered … discrepancies: as in ``MergeCounts``.
+        rejected: rows of files that could not be used.
+        dumps: dump files loaded.
+        replaced_dumps: dump files that could not be used, for which REST stood in.
+        rest_pages: pages of klines.
+        outage_minutes: minutes for which the exchange itself has no row.
+        unanswered_minutes: minutes of which the exchange has no row yet, or from before the
+            symbol's first one.
+    """
+
+    offered: int = 0
+    inserted: int = 0
+    changed: int = 0
+    confirmed: int = 0
+    unchanged: int = 0
+    discrepancies: int = 0
+    rejected: int = 0
+    dumps: int = 0
+    replaced_dumps: int = 0
+    rest_pages: int = 0
+    outage_minutes: int = 0
+    unanswered_minutes: int = 0
+
+    @classmethod
+    def of(cls, merged: MergeCounts, **others: int) -> Self:
+        """Counts of a merge, with others beside them."""
+        return cls(**asdict(merged), **others)
+
+    def __add__(self, other: LoadCounts) -> LoadCounts:
+        return LoadCounts(
+            **{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)}
+        )
+
+
+def summarise(*, counts: Iterable[LoadCounts | Mapping[str, Any]]) -> LoadCounts:
+    """The sum of what pieces gave; plain mappings with more keys are taken too."""
+    total = LoadCounts()
+    names = {one.name for one in fields(LoadCounts)}
+    for one in counts:
+        if isinstance(one, Mapping):
+            total += LoadCounts(**{key: value for key, value in one.items() if key in names})
+        else:
+            total += one
+    return total
+
+
+def as_piece(kind: type[Piece], piece: Piece | Mapping[str, Any]) -> Piece:
+    """A piece from itself or from a mapping of its fields.
+
+    Raises:
+        PermanentError: fields are missing, or there are others.
+    """
+    if not isinstance(piece, Mapping):
+        return piece
+    wanted = {one.name for one in fields(kind)}
+    if set(piece) != wanted:
+        raise PermanentError(
+            f"a {kind.__name__} has the fields {', '.join(sorted(wanted))}; "
+            f"got {', '.join(sorted(piece))}"
+        )
+    return kind(**piece)
+
+
+def moment_us(value: Moment, *, name: str) -> int:
+    """A time in µs.
+
+    Raises:
+        PermanentError: it cannot be read, or a datetime has no zone.
+    """
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value.strip())
+        except ValueError:
+            raise PermanentError(
+                f"{name}={value!r} is no time; write 2026-11-01 or 2026-11-01T12:00Z"
+            ) from None
+        if value.tzinfo is None:
+            value = value.replace(tzinfo=UTC)
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise PermanentError(f"{name}={value} has no time zone; give UTC explicitly")
+        return to_us(value)
+    if isinstance(value, date):
+        return to_us(datetime(value.year, value.month, value.day, tzinfo=UTC))
+    return value
+
+
+def first_minute(value: Moment, *, name: str) -> int:
+    """Open time of the first minute that begins at or after a time."""
+    return minute_of(moment_us(value, name=name) + MINUTE_US - 1)
+
+
+def symbols_of(symbols: str | Sequence[str], market: Market | str) -> list[str]:
+    """Platform symbols, in order and once each, from names as people type them.
+
+    Args:
+        symbols: ``"BTCUSDT, ETHUSDT"`` or a sequence; the exchange's names or ours (``.P``).
+        market: of names without ``.P``.
+
+    Raises:
+        PermanentError: there are none, or the market is unknown.
+    """
+    names = symbols.replace(",", " ").split() if isinstance(symbols, str) else list(symbols)
+    place = market_from(market)
+    found: dict[str, None] = {}
+    for name in names:
+        clean = name.strip().upper()
+        if clean:
+            found[clean if clean.endswith(UM_SUFFIX) else symbol_of(place, clean)] = None
+    if not found:
+        raise PermanentError("no symbols: name at least one, such as BTCUSDT")
+    return list(found)
+
+
+def market_from(market: Market | str) -> Market:
+    """A market by its name.
+
+    Raises:
+        PermanentError: there is no such market.
+    """
+    try:
+        return Market(market)
+    except ValueError:
+        known = " or ".join(one.value for one in Market)
+        raise PermanentError(f"unknown market {market!r}; it should be {known}") from None
+
+
+def label_of(symbol: str, start_us: int, end_us: int) -> str:
+    """A range of minutes for people: ``BTCUSDT 2024-02-03 10:00..11:30``."""
+    start, end = from_us(start_us), from_us(end_us)
+    if start.date() == end.date():
+        return f"{symbol} {start:%Y-%m-%d %H:%M}..{end:%H:%M}"
+    return f"{symbol} {start:%Y-%m-%d %H:%M}..{end:%Y-%m-%d %H:%M}"
+
+
+def minutes_in(ranges: Iterable[tuple[int, int]]) -> int:
+    """Number of minutes in half-open ranges."""
+    return sum(end - start for start, end in ranges) // MINUTE_US
+
+
+def ranges_of(open_times: Iterable[int]) -> Ranges:
+    """Open times of minutes (ascending) joined to half-open ranges."""
+    ranges: Ranges = []
+    for moment in open_times:
+        if ranges and ranges[-1][1] == moment:
+            ranges[-1] = (ranges[-1][0], moment + MINUTE_US)
+        else:
+            ranges.append((moment, moment + MINUTE_US))
+    return ranges
+
+
+def holes_in(ranges: Ranges, start_us: int, end_us: int) -> Ranges:
+    """What ascending ranges leave of [start, end)."""
+    holes: Ranges = []
+    cursor = start_us
+    for begin, end in ranges:
+        if begin > cursor:
+            holes.append((cursor, min(begin, end_us)))
+        cursor = max(cursor, end)
+        if cursor >= end_us:
+            break
+    if cursor < end_us:
+        holes.append((cursor, end_us))
+    return [hole for hole in holes if hole[0] < hole[1]]

@@ -1,0 +1,78 @@
+"""A simulated exchange and settings that point to it and to the test's database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+
+from include.config import Settings
+from include.domain.candles import Candle
+from include.domain.instruments import exchange_symbol_of, market_of
+from simulator.config import SimulatorConfig
+from simulator.server import ExchangeThread
+
+CLOCK_START = datetime(2026, 11, 20, 6, tzinfo=UTC)
+HISTORY_START = datetime(2026, 11, 17, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def exchange() -> Iterator[ExchangeThread]:
+    """A local Binance: three days and six hours of history, its clock running."""
+    config = SimulatorConfig(
+        spot_symbols=("BTCUSDT", "ETHBTC", "COSUSDT", "BIFIUSDT"),
+        um_symbols=("ETHUSDT",),
+        start=HISTORY_START,
+        clock_start=CLOCK_START,
+    )
+    with ExchangeThread(config) as running:
+        yield running
+
+
+@pytest.fixture
+def settings(exchange: ExchangeThread, database_url: str, tmp_path) -> Settings:
+    return settings_for(exchange, database_url, tmp_path)
+
+
+def settings_for(exchange: ExchangeThread, database_url: str, home, **others: object) -> Settings:
+    return Settings(
+        **{
+            "database_url": database_url,
+            "binance_rest_url": exchange.spot_rest_url,
+            "binance_um_rest_url": exchange.um_rest_url,
+            "binance_dump_url": exchange.dump_url,
+            "binance_dump_list_url": exchange.dump_url,
+            "candelabra_home": home,
+            **others,
+        }
+    )
+
+
+@pytest.fixture
+def oracle(exchange: ExchangeThread) -> Callable[[str, int, int], list[Candle]]:
+    """The exchange's own candles of a symbol in [start, end)."""
+
+    def candles(symbol: str, start_us: int, end_us: int) -> list[Candle]:
+        market = exchange.markets[market_of(symbol).value]
+        name = exchange_symbol_of(symbol)
+        unit = market.instrument(name)
+        return [
+            Candle(
+                symbol,
+                one.open_time_us,
+                Decimal(unit.format_price(one.open)),
+                Decimal(unit.format_price(one.high)),
+                Decimal(unit.format_price(one.low)),
+                Decimal(unit.format_price(one.close)),
+                Decimal(unit.format_quantity(one.volume)),
+                Decimal(unit.format_quote(one.quote_volume)),
+                one.trade_count,
+                Decimal(unit.format_quantity(one.taker_buy_volume)),
+                Decimal(unit.format_quote(one.taker_buy_quote_volume)),
+            )
+            for one in market.klines(name, "1m", start_us, end_us - 1, view_us=exchange.clock.now_us())
+        ]
+
+    return candles
