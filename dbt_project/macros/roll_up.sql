@@ -129,3 +129,32 @@ from spans
                 and outages.minutes && {{ bar }}
         )
 {%- endmacro %}
+
+
+{#- The bars of every timeframe in one view; render() as in the staging views. -#}
+{% macro union_of_bars() %}
+    {{ config(materialized='view', tags=['views']) }}
+{%- for timeframe in ['1m'] + timeframes().keys() | list %}
+select
+    '{{ timeframe }}'::text collate "C" as timeframe,
+    symbol,
+    open_time,
+    next_open_time,
+    open,
+    high,
+    low,
+    close,
+    volume,
+    quote_volume,
+    trade_count,
+    taker_buy_volume,
+    taker_buy_quote_volume,
+    first_trade_id,
+    last_trade_id,
+    minute_count,
+    is_complete,
+    built_at
+from {{ ref(model_of(timeframe)).render() }}
+{% if not loop.last %}union all{% endif %}
+{%- endfor %}
+{% endmacro %}

@@ -7,7 +7,6 @@ renamed as (
     select
         symbol,
         open_time,
-        open_time + interval '1 minute' as next_open_time,
         open,
         high,
         low,
@@ -19,12 +18,13 @@ renamed as (
         taker_buy_quote_volume,
         first_trade_id,
         last_trade_id,
-        1 as minute_count,
-        true as is_complete,
         status,
         source,
         revision,
-        updated_at as built_at
+        updated_at as built_at,
+        1 as minute_count,
+        true as is_complete,
+        open_time + interval '1 minute' as next_open_time
     from source
 )
 

@@ -14,10 +14,9 @@ select
     bars.*
 from bars
 cross join lateral (
-    values
-    {%- for name, condition in rules.items() %}
-    ('{{ name }}', {{ condition }}){{ ',' if not loop.last }}
-    {%- endfor %}
+    {% for name, condition in rules.items() %}
+    {{ 'values' if loop.first }} ('{{ name }}', {{ condition }}){{ ',' if not loop.last }}
+    {% endfor %}
 ) as broken (rule, holds)
 where broken.holds is not true
 {% endtest %}
