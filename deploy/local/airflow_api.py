@@ -353,7 +353,8 @@ def _task(row: Mapping[str, Any]) -> TaskState:
 
 # Fields of a log event that say nothing about what happened.
 _ROUTINE = frozenset(
-    {"timestamp", "event", "level", "logger", "filename", "lineno", "error_detail"}
+    {"timestamp", "event", "level", "logger", "filename", "lineno", "loc", "error_detail"}
+    | {"dag_id", "run_id", "task_id", "map_index", "try_number", "ti_id"}
 )
 
 

@@ -1,0 +1,103 @@
+"""What goes wrong with processes: killed supervisors, two of them, deaths, tasks cut short."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.local.airflow import LocalAirflow
+from deploy.local.processes import end_marked, marked
+from include.errors import PermanentError
+
+ROOT = Path(__file__).parents[2]
+
+
+def wait_until(holds: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.05)
+
+
+KILLED_SUPERVISOR = textwrap.dedent(
+    """
+    import os, signal, sys
+    from pathlib import Path
+    from deploy.local.airflow import LocalAirflow
+    home, url, root = sys.argv[1:]
+    airflow = LocalAirflow(
+        Path(home), metadata_url=url, project_root=Path(root), environment={}
+    )
+    airflow.prepare()
+    airflow.start()
+    print(airflow.marker, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+    """
+)
+
+
+@pytest.fixture
+def orphaned(tmp_path, postgres) -> Iterator[tuple[Path, str, str]]:
+    """Home, metadata URL and marker of an Airflow whose supervisor was killed."""
+    home = tmp_path / "airflow"
+    url = postgres.create_database("airflow_orphans")
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_SUPERVISOR, str(home), url, str(ROOT)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    marker = done.stdout.splitlines()[-1]
+    yield home, url, marker
+    end_marked(marker, term_timeout_s=5)
+    postgres.drop_database("airflow_orphans")
+
+
+def test_orphans_end_one_home_has_one_supervisor_deaths_are_told_and_tasks_stop_with_the_rest(
+    orphaned, database_url
+):
+    home, url, marker = orphaned
+    assert len(marked(marker)) >= 4
+    heir = LocalAirflow(
+        home,
+        metadata_url=url,
+        project_root=ROOT,
+        environment={"DATABASE_URL": database_url, "CANDELABRA_HOME": str(home.parent)},
+    )
+    with heir:
+        assert marked(marker) == []
+        second = LocalAirflow(home, metadata_url=url, project_root=ROOT, environment={})
+        with pytest.raises(PermanentError, match="another Candelabra supervises"):
+            second.prepare()
+        second.stop()
+        heir.wait_healthy(timeout_s=120)
+        heir.api.wait_dags(["build_marts"], timeout_s=60)
+        heir.api.trigger("build_marts", {})
+        wait_until(
+            lambda: any(
+                task.state == "running"
+                for run in heir.api.runs("build_marts")
+                for task in heir.api.task_states("build_marts", run.run_id)
+            )
+        )
+        os.kill(heir.pids["airflow triggerer"], signal.SIGKILL)
+        wait_until(lambda: bool(heir.exited()))
+        with pytest.raises(PermanentError, match="airflow triggerer was ended by SIGKILL"):
+            heir.check()
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 30
+    assert marked(heir.marker) == []
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", heir.port)) != 0
