@@ -199,6 +199,40 @@ def test_values_that_win_again_bring_back_the_ids_they_lost_with(connection: Con
     assert row == (10, 1, 3, 2)
 
 
+def test_ids_that_come_later_do_not_date_the_values_anew(connection: Connection) -> None:
+    merge_offers(connection, [offer(Source.REST, candle())])
+    before = connection.execute("SELECT updated_at FROM market.candles_1m").fetchone()
+
+    counts = merge_offers(connection, [offer(Source.KLINE, candle(ids=(1, 3)))])
+
+    assert counts == MergeCounts(offered=1, confirmed=1)
+    row = connection.execute(
+        "SELECT source, first_trade_id, last_trade_id, revision FROM market.candles_1m"
+    ).fetchone()
+    assert row == ("rest", 1, 3, 0)
+    assert connection.execute("SELECT updated_at FROM market.candles_1m").fetchone() == before
+
+
+def test_values_that_were_believed_twice_say_both_times(connection: Connection) -> None:
+    issued = [("10", 0), ("11", 1), ("10", 2)]
+    for price, number in issued:
+        again = offer(Source.DUMP_DAILY, candle(price=price), evidence_at_us=EVIDENCE_US[number])
+        merge_offers(connection, [again])
+    merge_offers(connection, [offer(Source.REST, candle(price="12"))])
+
+    believed = connection.execute(
+        "SELECT loser_open, (SELECT count(*) FROM unnest(believed)) FROM ops.discrepancies "
+        "ORDER BY 1"
+    ).fetchall()
+    at_any_time = connection.execute(
+        "SELECT range_agg(d.believed) = tstzmultirange(tstzrange("
+        "min(lower(d.believed)), max(c.updated_at))) "
+        "FROM ops.discrepancies AS d CROSS JOIN market.candles_1m AS c"
+    ).fetchone()
+    assert believed == [(10, 2), (11, 1)]
+    assert at_any_time == (True,)
+
+
 def test_a_fold_is_not_ranked_by_ids_that_came_from_elsewhere(connection: Connection) -> None:
     """A file's high ids join the fold's row; a fold that reaches further must still win."""
     fold = offer(Source.STREAM, candle(price="10", ids=(1, 100)))
