@@ -88,7 +88,8 @@ class Exchange:
         self.endpoints: dict[MarketName, Endpoint] = {}
         self._venues: dict[MarketName, Venue] = {}
         self._senders: list[Sender] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._sending: list[asyncio.Task[None]] = []
+        self._serving: asyncio.Task[None] | None = None
         self._listeners: list[socket.socket] = []
         self._ws_servers: list[asyncio.Server] = []
         self._http: HttpServer | None = None
@@ -203,7 +204,7 @@ class Exchange:
                 self._ws_servers.append(server)
         self.spot_ws_url, self.um_ws_url = urls["spot"], urls["um"]
         await self._start_http(self._bind(config.http_port))
-        self._tasks += [loop.create_task(sender.run()) for sender in self._senders]
+        self._sending += [loop.create_task(sender.run()) for sender in self._senders]
         self._log.info("simulator_started", **asdict(self.urls))
 
     def _bind(self, port: int) -> socket.socket:
@@ -227,7 +228,7 @@ class Exchange:
             )
         )
         serving = asyncio.get_running_loop().create_task(self._http.serve(sockets=[listener]))
-        self._tasks.append(serving)
+        self._serving = serving
         async with asyncio.timeout(_START_TIMEOUT_S):
             while not self._http.started:
                 if serving.done():
@@ -256,7 +257,8 @@ class Exchange:
 
     async def wait(self) -> None:
         """Returns only when a part of the simulator fails, with its exception."""
-        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        parts = [*self._sending, *([self._serving] if self._serving is not None else [])]
+        done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
 
@@ -270,18 +272,19 @@ class Exchange:
         if self._http is not None:
             self._http.should_exit = True
             self._http.force_exit = True
-        if self._tasks:
-            serving = [task for task in self._tasks if not task.done()]
-            _, pending = await asyncio.wait(serving, timeout=0.3) if serving else (None, set())
-            for task in pending:
+        for task in self._sending:
+            task.cancel()
+        running = [*self._sending, *([self._serving] if self._serving is not None else [])]
+        if running:
+            _, late = await asyncio.wait(running, timeout=_STOP_TIMEOUT_S)
+            for task in late:
                 task.cancel()
-            if pending:
-                await asyncio.wait(pending, timeout=_STOP_TIMEOUT_S)
         for endpoint in self.endpoints.values():
             endpoint.cut()
         for listener in self._listeners:
             listener.close()
-        self._tasks.clear()
+        self._sending.clear()
+        self._serving = None
 
 
 class ExchangeThread:
