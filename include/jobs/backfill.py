@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import structlog
 
@@ -38,6 +38,7 @@ __all__ = [
     "RestPiece",
     "backfill",
     "load_dump_piece",
+    "load_piece",
     "load_pieces",
     "load_rest_piece",
     "plan_backfill",
@@ -101,6 +102,21 @@ def load_rest_piece(*, settings: Settings, piece: RestPiece | Mapping[str, Any])
         )
 
 
+def load_piece(
+    *, settings: Settings, piece: DumpPiece | RestPiece | Mapping[str, Any]
+) -> LoadCounts:
+    """Load a piece of either kind; a mapping with a ``path`` is a dump's.
+
+    Raises:
+        TransientError, RateLimitedError: exchange or database are away.
+        PermanentError: the exchange does not know the symbol, or a setting is wrong.
+    """
+    is_dump = "path" in piece if isinstance(piece, Mapping) else isinstance(piece, DumpPiece)
+    if is_dump:
+        return load_dump_piece(settings=settings, piece=cast("DumpPiece", piece))
+    return load_rest_piece(settings=settings, piece=cast("RestPiece", piece))
+
+
 def backfill(
     *,
     settings: Settings,
@@ -134,12 +150,11 @@ def load_pieces(
     on_progress: Callable[[BackfillProgress], None] | None = None,
 ) -> BackfillSummary:
     """Load the pieces of a plan; see ``backfill``."""
-    pieces: list[DumpPiece | RestPiece] = [*plan.dumps, *plan.rest]
-    total_minutes = sum(_minutes(piece) for piece in pieces)
+    total_minutes = sum(_minutes(piece) for piece in plan.pieces)
     counts, failed, done_minutes = LoadCounts(), [], 0
     with ThreadPoolExecutor(workers, thread_name_prefix="backfill") as pool:
         running: dict[Future[LoadCounts], DumpPiece | RestPiece] = {
-            pool.submit(_load_patiently, settings, piece): piece for piece in pieces
+            pool.submit(_load_patiently, settings, piece): piece for piece in plan.pieces
         }
         try:
             while running:
@@ -168,9 +183,7 @@ def _load_patiently(settings: Settings, piece: DumpPiece | RestPiece) -> LoadCou
     """Load a piece, waiting out short requests for silence."""
     for attempt in range(1, PIECE_ATTEMPTS + 1):
         try:
-            if isinstance(piece, DumpPiece):
-                return load_dump_piece(settings=settings, piece=piece)
-            return load_rest_piece(settings=settings, piece=piece)
+            return load_piece(settings=settings, piece=piece)
         except RateLimitedError as error:
             is_too_long = error.banned or error.retry_after_s > MOST_PATIENCE_S
             if is_too_long or attempt == PIECE_ATTEMPTS:

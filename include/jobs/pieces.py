@@ -68,6 +68,11 @@ class BackfillPlan:
     missing_minutes: int = 0
     notes: tuple[str, ...] = ()
 
+    @property
+    def pieces(self) -> tuple[DumpPiece | RestPiece, ...]:
+        """All pieces, those from dumps first."""
+        return (*self.dumps, *self.rest)
+
     def __add__(self, other: BackfillPlan) -> BackfillPlan:
         return BackfillPlan(
             self.dumps + other.dumps,
@@ -88,8 +93,8 @@ class LoadCounts:
         replaced_dumps: dump files that could not be used, for which REST stood in.
         rest_pages: pages of klines.
         outage_minutes: minutes for which the exchange itself has no row.
-        unanswered_minutes: minutes of which the exchange has no row yet, or from before the
-            symbol's first one.
+        unlisted_minutes: minutes before the symbol's first row at the exchange.
+        pending_minutes: minutes whose row may still come.
     """
 
     offered: int = 0
@@ -103,7 +108,8 @@ class LoadCounts:
     replaced_dumps: int = 0
     rest_pages: int = 0
     outage_minutes: int = 0
-    unanswered_minutes: int = 0
+    unlisted_minutes: int = 0
+    pending_minutes: int = 0
 
     @classmethod
     def of(cls, merged: MergeCounts, **others: int) -> Self:

@@ -10,10 +10,10 @@ import structlog
 from include.binance.rest import BinanceRest
 from include.config import Settings
 from include.domain.instruments import Market, market_of
-from include.errors import PermanentError
+from include.errors import PermanentError, TransientError
 from include.jobs.exchange import APPLICATION_NAME, open_shared_rest
 from include.jobs.minutes import fetch_minutes
-from include.jobs.pieces import LoadCounts
+from include.jobs.pieces import LoadCounts, label_of
 from include.store.ledgers import Gap, claim_gaps, close_gap, open_gap, release_gap
 from include.store.merging import Connection
 from include.store.pools import connect
@@ -50,7 +50,8 @@ def repair_minutes(
         database_url: of the caller's role; None for the jobs' own.
 
     Raises:
-        TransientError, RateLimitedError: worth another try later.
+        TransientError, RateLimitedError: worth another try later; of a range whose last minutes
+            are not settled yet, what is settled is stored all the same.
         PermanentError: the exchange does not know the symbol, or a setting is wrong.
     """
     url = database_url or settings.url_for("jobs")
@@ -58,7 +59,13 @@ def repair_minutes(
         connect(url, application_name=APPLICATION_NAME) as connection,
         open_shared_rest(settings, market_of(symbol), url) as rest,
     ):
-        return fetch_minutes(connection, rest, symbol=symbol, start_us=start_us, end_us=end_us)
+        counts = fetch_minutes(connection, rest, symbol=symbol, start_us=start_us, end_us=end_us)
+    if counts.pending_minutes:
+        raise TransientError(
+            f"{label_of(symbol, start_us, end_us)}: {counts.pending_minutes} minutes have no row "
+            "that counts yet; REST settles a minute 30 s after its end"
+        )
+    return counts
 
 
 def record_gap(*, database_url: str, symbol: str, start_us: int, end_us: int, cause: str) -> int:
@@ -94,7 +101,7 @@ def repair_gaps(
             with open_shared_rest(settings, market, url) as rest:
                 for gap in some:
                     counts = _repair(connection, rest, gap)
-                    is_whole = counts is not None and counts.unanswered_minutes == 0
+                    is_whole = counts is not None and counts.pending_minutes == 0
                     repaired, left = repaired + is_whole, left + (not is_whole)
                     total += counts or LoadCounts()
     return RepairSummary(repaired, left, total)
@@ -111,8 +118,8 @@ def _repair(connection: Connection, rest: BinanceRest, gap: Gap) -> LoadCounts |
         release_gap(connection, gap.id, detail={"error": str(error)})
         return None
     detail = {"rows": counts.offered, "outage_minutes": counts.outage_minutes}
-    if counts.unanswered_minutes:
-        release_gap(connection, gap.id, detail={**detail, "unanswered": counts.unanswered_minutes})
+    if counts.pending_minutes:
+        release_gap(connection, gap.id, detail={**detail, "pending": counts.pending_minutes})
     else:
         close_gap(connection, gap.id, detail=detail)
     return counts
