@@ -1,0 +1,313 @@
+"""The shape of the code: what has a test, what no file may do, what the streamer may need."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("include", "streamer", "simulator", "deploy", "dags")
+MOST_LINES = 400
+
+TRIVIAL_LINES = 30
+"""A module of fewer lines that do something is tested through those that use it."""
+
+BY_A_WHOLE_STREAMER = "tests/integration/streamer/test_streamer.py runs it on real sockets"
+
+TESTED_ELSEWHERE = {
+    "include/cli/demo.py": "run as a whole by `make demo ONCE=1`, whose exit code is its verdict",
+    "include/cli/live_table.py": "what `make demo` shows at its end",
+    "include/cli/stack.py": "starts the services of `make demo`; each has tests of its own",
+    "streamer/app.py": BY_A_WHOLE_STREAMER,
+    "streamer/connection.py": BY_A_WHOLE_STREAMER,
+    "streamer/feed.py": BY_A_WHOLE_STREAMER,
+    "streamer/startup.py": BY_A_WHOLE_STREAMER,
+    "streamer/writer.py": BY_A_WHOLE_STREAMER,
+    "streamer/seeding.py": "tests/unit/streamer/test_aggregation.py, where seeds are sought",
+}
+"""Modules without a test file of their name, and why."""
+
+LONGER = {
+    "tests/unit/streamer/test_aggregation.py": "one state machine, case by case",
+    "include/store/migrations/sql/0001/60_merge.sql": "one SQL function, whose steps share state",
+}
+"""Files over the limit, and why."""
+
+SKIPPED_FOLDERS = {"__pycache__", "target", "logs", "dbt_packages", "node_modules"}
+
+
+def tracked(*suffixes: str) -> list[Path]:
+    """Files of the project with these suffixes; hidden folders and what tools make left out."""
+    found = []
+    for folder, folders, files in os.walk(ROOT):
+        folders[:] = [
+            name for name in folders if not name.startswith(".") and name not in SKIPPED_FOLDERS
+        ]
+        found += [
+            path
+            for name in files
+            if (path := Path(folder) / name).suffix in suffixes or not suffixes
+        ]
+    return sorted(found)
+
+
+def named(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def modules() -> list[Path]:
+    return [path for path in tracked(".py") if path.relative_to(ROOT).parts[0] in ROOMS]
+
+
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), filename=named(path))
+
+
+def found_in(paths: Iterable[Path], search: Callable[[ast.Module], Iterator[int]]) -> list[str]:
+    """Places, as file:line, that a search finds."""
+    return [f"{named(path)}:{line}" for path in paths for line in search(tree_of(path))]
+
+
+# --- tests mirror the code
+
+
+def lines_of_code(path: Path) -> int:
+    """Lines that are neither empty nor a comment."""
+    lines = (line.strip() for line in path.read_text().splitlines())
+    return sum(1 for line in lines if line and not line.startswith("#"))
+
+
+def has_test_of_its_name(module: Path) -> bool:
+    """Whether tests/**/<room>/test_<module>.py exists, in any of the kinds of tests."""
+    room = module.relative_to(ROOT).parts[-2]
+    folders = {"local": "deploy"}
+    wanted = f"{folders.get(room, room)}/test_{module.stem}.py"
+    return any((ROOT / "tests").glob(f"*/{wanted}"))
+
+
+def needs_a_test(module: Path) -> bool:
+    parts = module.relative_to(ROOT).parts
+    return (
+        parts[0] in {"include", "streamer", "simulator"}
+        and "migrations" not in parts
+        and not module.stem.startswith("__")
+        and lines_of_code(module) > TRIVIAL_LINES
+    )
+
+
+def test_every_module_has_a_test_file_of_its_name_or_a_reason() -> None:
+    """``tests/*/<room>/test_<module>.py``, or a line in ``TESTED_ELSEWHERE``; not both."""
+    without = {named(path) for path in modules() if needs_a_test(path)} - {
+        named(path) for path in modules() if has_test_of_its_name(path)
+    }
+    assert sorted(without - TESTED_ELSEWHERE.keys()) == [], "these need a test file or a reason"
+    assert sorted(TESTED_ELSEWHERE.keys() - without) == [], "these have one: take the reason out"
+
+
+# --- what no file does
+
+
+def test_every_file_fits_in_the_head_or_has_a_reason() -> None:
+    longer = {
+        named(path)
+        for path in tracked(".py", ".sql")
+        if len(path.read_text().splitlines()) > MOST_LINES
+    }
+    assert longer == LONGER.keys()
+
+
+def test_no_module_is_a_drawer_for_everything() -> None:
+    drawers = {"util", "utils", "helper", "helpers", "common", "misc", "manager", "managers"}
+    assert [named(path) for path in tracked(".py") if path.stem in drawers] == []
+
+
+SQL = re.compile(
+    r"\b(SELECT|INSERT INTO|DELETE FROM|UPDATE \S+ SET|TRUNCATE|COPY \S+ (FROM|TO)"
+    r"|(CREATE|ALTER|DROP) (TABLE|VIEW|SCHEMA|ROLE|INDEX|DATABASE|FUNCTION)|GRANT|REVOKE)\b"
+)
+
+
+def assembled_sql(tree: ast.Module) -> Iterator[int]:
+    """Lines on which a statement is put together from strings."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            fixed = [part.value for part in node.values if isinstance(part, ast.Constant)]
+            filled = [part.value for part in node.values if isinstance(part, ast.FormattedValue)]
+            if SQL.search(" ".join(map(str, fixed))) and not all(map(is_constant, filled)):
+                yield node.lineno
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in {"execute", "executemany", "copy"}
+            and node.args
+            and isinstance(node.args[0], ast.BinOp | ast.JoinedStr)
+            and not all(map(is_constant, parts_of(node.args[0])))
+        ):
+            yield node.lineno
+
+
+def is_constant(node: ast.AST) -> bool:
+    """Whether it is a literal or a module's constant: no input can reach it."""
+    return isinstance(node, ast.Constant) or (isinstance(node, ast.Name) and node.id.isupper())
+
+
+def parts_of(node: ast.AST) -> list[ast.AST]:
+    """What a sum or a formatted string is made of."""
+    if isinstance(node, ast.BinOp):
+        return [*parts_of(node.left), *parts_of(node.right)]
+    if isinstance(node, ast.JoinedStr):
+        return [one.value if isinstance(one, ast.FormattedValue) else one for one in node.values]
+    return [node]
+
+
+def test_statements_are_found_however_they_are_assembled() -> None:
+    bad = ['f"SELECT {x}"', 'c.execute(f"{x}")', 'c.execute("SELECT 1" + x)', 'f"DROP TABLE {t}"']
+    bad += ['c.execute("SELECT %s" % x)', "c.execute(_READ + order)"]
+    good = ['"SELECT 1"', 'c.execute("SELECT %s", (x,))', 'f"selected {x}"', 'f"SELECT {_COLUMNS}"']
+    good += ["c.execute(_READ + _ORDER)"]
+    assert all(list(assembled_sql(ast.parse(line))) for line in bad)
+    assert not any(list(assembled_sql(ast.parse(line))) for line in good)
+
+
+def test_sql_is_never_assembled_from_strings() -> None:
+    """Names go in by ``psycopg.sql``, values as parameters."""
+    assert found_in(modules(), assembled_sql) == []
+
+
+def catches_everything(handler: ast.ExceptHandler) -> bool:
+    caught = handler.type
+    kinds = caught.elts if isinstance(caught, ast.Tuple) else [caught]
+    return caught is None or any(
+        isinstance(kind, ast.Name) and kind.id in {"Exception", "BaseException"} for kind in kinds
+    )
+
+
+def swallowing(tree: ast.Module) -> Iterator[int]:
+    """Lines on which any error is caught and the program goes on."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ExceptHandler) and catches_everything(node):
+            if not any(isinstance(inner, ast.Raise) for inner in ast.walk(node)):
+                yield node.lineno
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
+            names = {ast.unparse(argument) for argument in node.args}
+            if names & {"Exception", "BaseException"}:
+                yield node.lineno
+
+
+def test_swallowed_errors_are_found() -> None:
+    bad = ["except:\n  pass", "except Exception:\n  pass", "except (OSError, Exception):\n  x = 1"]
+    good = ["except OSError:\n  pass", "except BaseException:\n  close()\n  raise"]
+    assert all(list(swallowing(ast.parse(f"try:\n  f()\n{handler}"))) for handler in bad)
+    assert not any(list(swallowing(ast.parse(f"try:\n  f()\n{handler}"))) for handler in good)
+    assert list(swallowing(ast.parse("with contextlib.suppress(Exception):\n  f()")))
+
+
+def test_no_error_is_swallowed_whatever_it_is() -> None:
+    assert found_in(tracked(".py"), swallowing) == []
+
+
+# Put together here, so that this file is not its own finding.
+FORBIDDEN = re.compile(
+    "|".join(
+        [
+            r"(?<![\w.}*])/(?:work|home|Users|root)/\w",  # somebody's machine
+            "pypi" + r"\.org",
+            "python" + "hosted",
+            "--(?:extra-)?" + "index-url",
+        ]
+    )
+)
+
+
+def test_no_file_names_a_machine_or_a_registry() -> None:
+    texts = (".py", ".sql", ".yml", ".md", ".txt", ".in", ".toml", ".sh", ".json", ".svg", "")
+    found = [
+        f"{named(path)}:{number}"
+        for path in tracked(*texts)
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if FORBIDDEN.search(line)
+    ]
+    assert found == []
+
+
+# --- what the streamer needs
+
+ENTRY_POINTS = ("include.cli.__main__", "streamer.app")
+"""`python -m include.cli stream`: the command line as it starts, and what that command imports."""
+
+
+def locked(lock: Path) -> dict[str, str]:
+    pins = re.findall(r"^([A-Za-z0-9._-]+)(?:\[.*?\])?==(\S+)", lock.read_text(), re.MULTILINE)
+    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pins}
+
+
+def path_of(module: str) -> Path | None:
+    base = ROOT.joinpath(*module.split("."))
+    candidates = (base.with_suffix(".py"), base / "__init__.py")
+    return next((path for path in candidates if path.exists()), None)
+
+
+def imports_of(path: Path, *, lazy: bool) -> Iterator[str]:
+    """Modules that a file imports; those inside of functions only if ``lazy``."""
+    pending: list[ast.AST] = [tree_of(path)]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not lazy:
+            continue
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            pending += node.orelse
+        else:
+            pending += ast.iter_child_nodes(node)
+
+
+def reachable_imports() -> dict[str, str]:
+    """Names of foreign packages that the streamer imports, each with a file that does."""
+    foreign: dict[str, str] = {}
+    pending, seen = list(ENTRY_POINTS), set()
+    while pending:
+        module = pending.pop()
+        path = path_of(module)
+        if module in seen or path is None:
+            continue
+        seen.add(module)
+        # Functions of the command line are the other commands' business.
+        lazy = not named(path).startswith("include/cli/")
+        for name in imports_of(path, lazy=lazy):
+            top = name.partition(".")[0]
+            if top in ROOMS:
+                pending.append(name)
+            elif top not in sys.stdlib_module_names:
+                foreign.setdefault(top, named(path))
+    assert "streamer.writer" in seen
+    assert "include.store.live" in seen
+    return foreign
+
+
+def test_the_streamer_imports_only_what_its_own_lock_has() -> None:
+    lock = locked(ROOT / "streamer" / "requirements.txt")
+    distributions = packages_distributions()
+    missing = {
+        name: file
+        for name, file in reachable_imports().items()
+        if not {re.sub(r"[-_.]+", "-", one).lower() for one in distributions[name]} & lock.keys()
+    }
+    assert missing == {}
+
+
+def test_the_streamers_lock_has_the_versions_of_the_whole_project() -> None:
+    whole = locked(ROOT / "requirements.txt")
+    own = locked(ROOT / "streamer" / "requirements.txt")
+    assert own
+    assert {name: whole.get(name) for name in own} == own
