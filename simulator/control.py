@@ -118,7 +118,7 @@ class Control:
             params.required("symbol"),
             parse_interval(params.text("interval") or "1m"),
             params.time_us("startTime"),
-            params.time_us("endTime"),
+            params.time_us("endTime", is_end=True),
             None,
             unit_us=US_PER_MS,
             is_oracle=True,

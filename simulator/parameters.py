@@ -74,14 +74,16 @@ class Parameters:
             )
         return int(value)
 
-    def time_us(self, name: str) -> int | None:
-        """A time in ms or µs."""
+    def time_us(self, name: str, *, is_end: bool = False) -> int | None:
+        """A time in ms or µs; an end in ms takes in all of its millisecond."""
         value = self.integer(name)
         if value is None:
             return None
         if value < 0:
             raise ApiError(-1100, f"Illegal characters found in parameter '{name}'.")
-        return value if value >= MICROSECONDS_FROM else value * US_PER_MS
+        if value >= MICROSECONDS_FROM:
+            return value
+        return value * US_PER_MS + (US_PER_MS - 1 if is_end else 0)
 
     def limit(self, *, default: int, maximum: int, is_strict: bool) -> int:
         """`limit`: beyond the maximum USD-M refuses; spot is taken to clamp (unverified)."""

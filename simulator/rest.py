@@ -244,13 +244,13 @@ class RestApi:
         limit = params.limit(
             default=500, maximum=_MAX_LIMITS[self._venue.name], is_strict=self._is_um
         )
-        start_us, end_us = params.time_us("startTime"), params.time_us("endTime")
+        start_us, end_us = params.time_us("startTime"), params.time_us("endTime", is_end=True)
         return self._venue.klines(symbol, interval, start_us, end_us, limit, unit_us=unit_us)
 
     def _agg_trades(self, params: Parameters, unit_us: int) -> Any:
         symbol = self._symbol(params)
         from_id = params.integer("fromId")
-        start_us, end_us = params.time_us("startTime"), params.time_us("endTime")
+        start_us, end_us = params.time_us("startTime"), params.time_us("endTime", is_end=True)
         if from_id is not None and (start_us is not None or end_us is not None):
             raise ApiError(-1128, "Combination of optional parameters invalid.")
         limit = params.limit(default=500, maximum=1_000, is_strict=self._is_um)

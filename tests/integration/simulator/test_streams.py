@@ -175,7 +175,9 @@ async def test_closed_klines_equal_rest_and_the_oracle(fast: Exchange, market: s
 
 
 async def test_longer_intervals_grow_from_their_own_beginning(fast: Exchange) -> None:
-    async with connect(f"{fast.spot_ws_url}/stream?streams=btcusdt@kline_1h/btcusdt@kline_1s") as ws:
+    async with connect(
+        f"{fast.spot_ws_url}/stream?streams=btcusdt@kline_1h/btcusdt@kline_1s"
+    ) as ws:
         frames = await _collect(
             ws, lambda seen: sum(f["data"]["k"]["i"] == "1h" for f in seen) >= 30
         )
@@ -190,7 +192,9 @@ async def test_longer_intervals_grow_from_their_own_beginning(fast: Exchange) ->
 async def test_microseconds_are_given_on_request(fast: Exchange) -> None:
     path = "stream?streams=btcusdt@kline_1m/btcusdt@trade&timeUnit=MICROSECOND"
     async with connect(f"{fast.spot_ws_url}/{path}") as ws:
-        frames = await _collect(ws, lambda seen: {f["data"]["e"] for f in seen} == {"kline", "trade"})
+        frames = await _collect(
+            ws, lambda seen: {f["data"]["e"] for f in seen} == {"kline", "trade"}
+        )
     for frame in frames:
         assert len(str(frame["data"]["E"])) == 16
         if frame["data"]["e"] == "kline":
@@ -318,7 +322,10 @@ async def test_a_cut_drops_all_connections_abruptly(live: Exchange) -> None:
 
 async def test_a_stalled_connection_is_silent_and_new_ones_are_not(fast: Exchange) -> None:
     url = f"{fast.spot_ws_url}/ws/btcusdt@trade"
-    async with connect(url, close_timeout=0.1) as ws, httpx.AsyncClient(base_url=fast.control_url) as client:
+    async with (
+        connect(url, close_timeout=0.1) as ws,
+        httpx.AsyncClient(base_url=fast.control_url) as client,
+    ):
         await _read(ws)
         assert (await client.post("/sim/stall")).json() == {"stalled": 1}
         with pytest.raises(TimeoutError):

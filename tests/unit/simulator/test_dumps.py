@@ -147,9 +147,10 @@ def test_the_listing_is_walked_folder_by_folder() -> None:
         "data/spot/daily/klines/COSUSDT/",
         "data/spot/daily/klines/ETHBTC/",
     ]
-    assert "data/spot/monthly/klines/ETHBTC/1mo/" in _keys(
-        site, "data/spot/monthly/klines/ETHBTC/", "/"
-    )[1]
+    assert (
+        "data/spot/monthly/klines/ETHBTC/1mo/"
+        in _keys(site, "data/spot/monthly/klines/ETHBTC/", "/")[1]
+    )
     keys, folders, truncated = _keys(site, "data/spot/daily/klines/ETHBTC/1m/", "/")
     assert not folders
     assert not truncated

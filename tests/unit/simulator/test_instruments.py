@@ -34,7 +34,9 @@ def test_integers_print_as_the_exchange_prints(
 
 def test_only_symbols_with_too_fine_products_round_their_quotes() -> None:
     rounding = {
-        item.symbol for item in select_instruments("spot", DEFAULT_SPOT, seed=1) if item.rounds_quote
+        item.symbol
+        for item in select_instruments("spot", DEFAULT_SPOT, seed=1)
+        if item.rounds_quote
     }
     assert rounding == {"ETHBTC"}
     assert not any(i.rounds_quote for i in select_instruments("um", DEFAULT_UM, seed=1))

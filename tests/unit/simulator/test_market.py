@@ -88,7 +88,9 @@ def _assert_equal_bars(market: Market, symbol: str, interval: str, step_us: int)
         bar = slow[row.open_time_us]
         _, *texts = kline_row(instrument, row, unit_us=1)
         open_, high, low, close, volume, _, quote, count, buy_volume, buy_quote, _ = texts
-        found = [Decimal(v) for v in (open_, high, low, close, volume, quote, buy_volume, buy_quote)]
+        found = [
+            Decimal(v) for v in (open_, high, low, close, volume, quote, buy_volume, buy_quote)
+        ]
         wanted = [
             bar[name]
             for name in ("open", "high", "low", "close", "volume", "quote", "buy_volume",
@@ -170,7 +172,9 @@ def test_the_same_seed_gives_the_same_market_and_another_one_another() -> None:
 
 
 def test_prices_do_not_depend_on_when_the_history_begins() -> None:
-    late = _market(start_us=START_US + DAY_US).history("BTCUSDT").minute(START_US // MINUTE_US + 2_000)
+    late = (
+        _market(start_us=START_US + DAY_US).history("BTCUSDT").minute(START_US // MINUTE_US + 2_000)
+    )
     early = _market().history("BTCUSDT").minute(START_US // MINUTE_US + 2_000)
     assert late.price.tolist() == early.price.tolist()
     assert late.time_us.tolist() == early.time_us.tolist()
@@ -210,9 +214,7 @@ def test_futures_klines_count_fills_that_aggregates_leave_out(um: Market) -> Non
     assert kinds == {int(kind) for kind in FillKind}
     extra = int((tape.volume - tape.quantity).sum())
     assert 0 < extra < int(tape.volume.sum()) // 100
-    minutes = um.klines(
-        "BTCUSDT", "1m", START_US, START_US + DAY_US - MINUTE_US, view_us=VIEW_US
-    )
+    minutes = um.klines("BTCUSDT", "1m", START_US, START_US + DAY_US - MINUTE_US, view_us=VIEW_US)
     assert sum(row.volume for row in minutes) == int(tape.volume.sum())
 
 
@@ -238,9 +240,7 @@ def test_a_silent_minute_is_flat_at_the_close_before(spot: Market) -> None:
 
 
 @pytest.mark.parametrize("symbol", ["COSUSDT", "BIFIUSDT"])
-def test_a_window_that_begins_in_silence_knows_the_close_before(
-    spot: Market, symbol: str
-) -> None:
+def test_a_window_that_begins_in_silence_knows_the_close_before(spot: Market, symbol: str) -> None:
     rows = spot.klines(symbol, "1m", view_us=VIEW_US)
     silent = next(n for n, row in enumerate(rows) if n > 100 and row.trade_count == 0)
     fresh = _market().klines(

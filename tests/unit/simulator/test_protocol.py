@@ -66,7 +66,9 @@ def test_futures_paths_carry_their_own_streams_alone(path: str, delivered: set[s
 
 def test_subscriptions_are_acknowledged_listed_and_removed() -> None:
     session = Session(combined=False)
-    reply = session.handle('{"method":"SUBSCRIBE","params":["a@trade","NoSuch@x","a@trade"],"id":1}')
+    reply = session.handle(
+        '{"method":"SUBSCRIBE","params":["a@trade","NoSuch@x","a@trade"],"id":1}'
+    )
     assert json.loads(reply.text) == {"result": None, "id": 1}
     assert reply.added == ("a@trade", "NoSuch@x")
     again = session.handle('{"method":"SUBSCRIBE","params":["a@trade"],"id":"x1"}')

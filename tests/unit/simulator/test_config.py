@@ -1,0 +1,60 @@
+"""Settings and the command line that makes them."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simulator.cli import parse_config
+from simulator.config import SimulatorConfig
+from simulator.server import Exchange
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("speed", -1), ("http_port", 70_000), ("spot_weight_limit", 0), ("rest_kline_lag_ms", -1),
+     ("replay_speed", 0), ("connection_life_s", 0), ("generated_spot", -2)],
+)  # fmt: skip
+def test_impossible_values_are_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=name):
+        SimulatorConfig(**{name: value})
+
+
+def test_a_command_line_becomes_a_configuration() -> None:
+    config, level = parse_config(
+        ["--seed", "9", "--symbols", "btcusdt, ETHBTC", "--um-symbols", "BTCUSDT",
+         "--start", "2020-01-01", "--clock-start", "2020-02-01T12:00:00+01:00", "--speed", "60",
+         "--daily-dump-delay-s", "3600", "--log-level", "debug"]
+    )  # fmt: skip
+    assert (config.seed, config.spot_symbols, config.speed) == (9, ("BTCUSDT", "ETHBTC"), 60)
+    assert config.start == datetime(2020, 1, 1, tzinfo=UTC)
+    assert config.clock_start == datetime(2020, 2, 1, 11, tzinfo=UTC)
+    assert (config.daily_dump_delay_s, level) == (3_600, "debug")
+
+
+def test_the_speed_of_a_replay_is_that_of_the_recording() -> None:
+    config, _ = parse_config(["--replay", "a.gz", "b.gz", "--market", "um", "--speed", "max"])
+    assert config.replay_files == (Path("a.gz"), Path("b.gz"))
+    assert (config.replay_market, config.replay_speed, config.speed) == ("um", None, 1)
+    assert parse_config(["--replay", "a.gz", "--speed", "2.5"])[0].replay_speed == 2.5
+    assert parse_config(["--replay", "a.gz"])[0].replay_speed == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--speed", "max"], ["--speed", "-1"], ["--start", "soon"], ["--http-port", "99999"],
+     ["--replay", "a.gz", "--speed", "0"], ["--market", "cm"]],
+)  # fmt: skip
+def test_a_wrong_option_ends_with_a_message(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse_config(arguments)
+    assert ended.value.code == 2
+    assert "error:" in capsys.readouterr().err
+
+
+def test_a_history_that_begins_in_the_future_is_refused() -> None:
+    with pytest.raises(ValueError, match="start"):
+        Exchange(SimulatorConfig(start=datetime(2100, 1, 1, tzinfo=UTC)))
