@@ -1,0 +1,119 @@
+"""``candelabra backfill``: load history from dumps and REST."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from include.config import Settings
+    from include.jobs.backfill import BackfillPlan, BackfillSummary
+
+MOST_PIECES_SHOWN = 40
+_NOW = "now"
+
+
+def backfill(
+    symbols: Annotated[
+        str, typer.Option(help="Symbols, by comma: BTCUSDT,ETHUSDT.P. [SYMBOLS]")
+    ] = "",
+    market: Annotated[str, typer.Option(help="Of symbols without .P: spot or um.")] = "spot",
+    start: Annotated[
+        str, typer.Option("--from", help="First minute, UTC: 2026-11-01 or 2026-11-01T12:00.")
+    ] = "",
+    end: Annotated[
+        str, typer.Option("--to", help="End, not included; now is the last settled minute.")
+    ] = _NOW,
+    plan: Annotated[bool, typer.Option("--plan", help="Show what would be loaded.")] = False,
+    workers: Annotated[int, typer.Option(min=1, max=32, help="Pieces at the same time.")] = 4,
+) -> None:
+    """Load the minutes that are missing: monthly dumps, daily dumps, then REST."""
+    from rich.console import Console
+
+    from include.config import load_settings
+    from include.errors import PermanentError
+    from include.jobs.backfill import plan_backfill
+    from include.logs import configure_logging
+
+    settings = load_settings()
+    configure_logging(settings.log_level, settings.log_format)
+    wanted = symbols or ",".join(settings.symbols)
+    if not start:
+        raise PermanentError("no start: give --from 2026-11-01 (UTC)")
+    errors = Console(stderr=True)
+    with errors.status("asking the exchange what there is"):
+        todo = plan_backfill(
+            settings=settings,
+            symbols=wanted,
+            market=market,
+            start=start,
+            end=None if end.strip().lower() == _NOW else end,
+        )
+    for note in todo.notes:
+        errors.print(f"[yellow]{note}[/yellow]", highlight=False)
+    if plan:
+        _show_plan(todo)
+        return
+    if not todo.pieces:
+        typer.echo("nothing is missing")
+        return
+    summary = _load(settings, todo, workers, errors)
+    _show_summary(summary)
+    for failure in summary.failed:
+        typer.secho(f"candelabra: {failure}", err=True, fg=typer.colors.RED)
+    if summary.failed:
+        typer.secho("run it again: only what is missing will be loaded", err=True)
+        sys.exit(1)
+
+
+def _load(settings: Settings, todo: BackfillPlan, workers: int, errors: Console) -> BackfillSummary:
+    from include.cli.progress import rows_progress
+    from include.jobs.backfill import BackfillProgress, load_pieces
+
+    with rows_progress(errors) as progress:
+        task = progress.add_task("backfill", total=None, rows=0)
+
+        def on_progress(so_far: BackfillProgress) -> None:
+            progress.update(
+                task,
+                total=so_far.total_minutes,
+                completed=so_far.done_minutes,
+                rows=so_far.rows,
+                description=so_far.label,
+            )
+
+        return load_pieces(settings=settings, plan=todo, workers=workers, on_progress=on_progress)
+
+
+def _show_plan(todo: BackfillPlan) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{todo.missing_minutes:,} minutes are missing")
+    for name in ("piece", "from", "minutes"):
+        table.add_column(name, justify="right" if name == "minutes" else "left")
+    for piece in todo.pieces[:MOST_PIECES_SHOWN]:
+        source = getattr(piece, "path", "REST")
+        table.add_row(piece.label, source, f"{(piece.end_us - piece.start_us) // 60_000_000:,}")
+    Console().print(table)
+    if len(todo.pieces) > MOST_PIECES_SHOWN:
+        typer.echo(f"… and {len(todo.pieces) - MOST_PIECES_SHOWN} more pieces")
+
+
+def _show_summary(summary: BackfillSummary) -> None:
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="backfill", show_header=False)
+    for name, value in asdict(summary.counts).items():
+        if value or name in ("offered", "inserted"):
+            table.add_row(name.replace("_", " "), f"{value:,}")
+    table.add_row("pieces", f"{len(summary.plan.pieces):,}")
+    table.add_row("failed pieces", f"{len(summary.failed):,}")
+    Console().print(table)
