@@ -99,9 +99,9 @@ def backfill_history() -> None:
     @task(outlets=[CANDLES_1M], trigger_rule=TriggerRule.NONE_FAILED)
     @job(emits=CANDLES_1M)
     def summarise(counts: Any) -> Any:
-        from include.jobs.backfill import summarise_backfill
+        from include.jobs.backfill import summarise
 
-        return summarise_backfill(counts=counts)
+        return summarise(counts=counts)
 
     summarise(load.expand(piece=plan()))
 

@@ -13,7 +13,7 @@ import structlog
 from include.config import Settings
 from include.domain.instruments import Instrument, Market
 from include.errors import RateLimitedError, TransientError
-from include.jobs.exchange import open_rest
+from include.jobs.exchange import open_shared_rest
 from include.store.candles import last_minutes
 from include.store.pools import connect
 from streamer.universe import choose, markets_of
@@ -76,7 +76,7 @@ async def find_start(settings: Settings, options: StreamOptions, stop: asyncio.E
     volumes = {}
     url = settings.url_for("streamer")
     for market in markets:
-        with open_rest(settings, market, database_url=url) as rest:
+        with open_shared_rest(settings, market, url) as rest:
             instruments += await persist("exchange_info", rest.exchange_info, stop)
             now_us[market] = await persist("server_time", rest.server_time_us, stop)
             if options.top is not None:

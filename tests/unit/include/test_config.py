@@ -67,6 +67,6 @@ def test_a_wrong_setting_is_named_with_its_value_and_what_is_right(
 
 def test_a_wrong_database_url_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "mysql://me:secret@h/d")
-    with pytest.raises(PermanentError, match=r"DATABASE_URL=.hidden.: should be postgresql://") as e:
+    with pytest.raises(PermanentError, match=r"DATABASE_URL=.hidden.: should be") as caught:
         load_settings()
-    assert "secret" not in str(e.value)
+    assert "secret" not in str(caught.value)
