@@ -125,6 +125,8 @@ class DumpSite:
         list_url: where they are listed (S3's XML).
         proxy: URL of an HTTP proxy; empty for none.
         attempts: tries of one request.
+        sleep: waits between them.
+        transport: None for the network.
     """
 
     def __init__(
@@ -136,13 +138,18 @@ class DumpSite:
         proxy: str = "",
         attempts: int = ATTEMPTS,
         sleep: Callable[[float], None] = time.sleep,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._list_url = list_url.rstrip("/")
         self._attempts = attempts
         self._sleep = sleep
         self._http = httpx.Client(
-            timeout=timeout_s, proxy=proxy or None, trust_env=False, follow_redirects=True
+            timeout=timeout_s,
+            proxy=proxy or None,
+            trust_env=False,
+            follow_redirects=True,
+            transport=transport,
         )
 
     def __enter__(self) -> Self:

@@ -91,6 +91,7 @@ class BinanceRest:
         proxy: URL of an HTTP proxy; empty for none.
         attempts: tries of one request.
         sleep: waits between them.
+        transport: None for the network.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class BinanceRest:
         proxy: str = "",
         attempts: int = ATTEMPTS,
         sleep: Callable[[float], None] = time.sleep,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.market = endpoints.market
         self._prefix = endpoints.rest_prefix
@@ -114,6 +116,7 @@ class BinanceRest:
             timeout=timeout_s,
             proxy=proxy or None,
             trust_env=False,
+            transport=transport,
             # USD-M has no such header and always answers in milliseconds
             headers={"X-MBX-TIME-UNIT": "MICROSECOND"} if is_spot else {},
         )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 
+import psycopg
 import pytest
 
 from include.config import Settings
@@ -13,6 +15,7 @@ from include.domain.candles import Candle
 from include.domain.instruments import exchange_symbol_of, market_of
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
+from tests.integration.jobs.faulty_host import FaultyHost, faulty_host
 
 CLOCK_START = datetime(2026, 11, 20, 6, tzinfo=UTC)
 HISTORY_START = datetime(2026, 11, 17, tzinfo=UTC)
@@ -32,22 +35,54 @@ def exchange() -> Iterator[ExchangeThread]:
 
 
 @pytest.fixture
-def settings(exchange: ExchangeThread, database_url: str, tmp_path) -> Settings:
-    return settings_for(exchange, database_url, tmp_path)
+def make_settings(
+    exchange: ExchangeThread, database_url: str, tmp_path: Path
+) -> Callable[..., Settings]:
+    """Settings that point to the exchange and the test's database, with others over them."""
+
+    def make(**others: object) -> Settings:
+        return Settings(
+            **{
+                "database_url": database_url,
+                "binance_rest_url": exchange.spot_rest_url,
+                "binance_um_rest_url": exchange.um_rest_url,
+                "binance_dump_url": exchange.dump_url,
+                "binance_dump_list_url": exchange.dump_url,
+                "candelabra_home": tmp_path / "home",
+                **others,
+            }
+        )
+
+    return make
 
 
-def settings_for(exchange: ExchangeThread, database_url: str, home, **others: object) -> Settings:
-    return Settings(
-        **{
-            "database_url": database_url,
-            "binance_rest_url": exchange.spot_rest_url,
-            "binance_um_rest_url": exchange.um_rest_url,
-            "binance_dump_url": exchange.dump_url,
-            "binance_dump_list_url": exchange.dump_url,
-            "candelabra_home": home,
-            **others,
-        }
+@pytest.fixture
+def settings(make_settings: Callable[..., Settings]) -> Settings:
+    return make_settings()
+
+
+@pytest.fixture
+def host(exchange: ExchangeThread) -> Iterator[FaultyHost]:
+    """A host in front of the exchange's REST and dumps that changes answers."""
+    with faulty_host(exchange.spot_rest_url) as running:
+        yield running
+
+
+@pytest.fixture
+def through_host(host: FaultyHost, make_settings: Callable[..., Settings]) -> Settings:
+    """Settings by which everything comes through ``host``."""
+    return make_settings(
+        binance_rest_url=host.url,
+        binance_um_rest_url=host.url,
+        binance_dump_url=host.url,
+        binance_dump_list_url=host.url,
     )
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(database_url, autocommit=True) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -72,7 +107,9 @@ def oracle(exchange: ExchangeThread) -> Callable[[str, int, int], list[Candle]]:
                 Decimal(unit.format_quantity(one.taker_buy_volume)),
                 Decimal(unit.format_quote(one.taker_buy_quote_volume)),
             )
-            for one in market.klines(name, "1m", start_us, end_us - 1, view_us=exchange.clock.now_us())
+            for one in market.klines(
+                name, "1m", start_us, end_us - 1, view_us=exchange.clock.now_us()
+            )
         ]
 
     return candles

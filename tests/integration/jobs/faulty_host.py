@@ -40,7 +40,12 @@ def faulty_host(target: str) -> Iterator[FaultyHost]:
             body = answer.content
             self.send_response(answer.status_code)
             for name, value in answer.headers.items():
-                if name.lower() not in {"content-length", "transfer-encoding", "connection", "date"}:
+                if name.lower() not in {
+                    "content-length",
+                    "transfer-encoding",
+                    "connection",
+                    "date",
+                }:
                     self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

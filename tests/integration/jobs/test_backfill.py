@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
-import httpx
 import psycopg
 import pytest
 
 from include.config import Settings
 from include.domain.candles import Candle
 from include.domain.timeframes import HOUR_US, MINUTE_US, minute_of, to_us
-from include.errors import PermanentError, RateLimitedError
+from include.errors import PermanentError
 from include.jobs.backfill import (
     backfill,
     load_dump_piece,
@@ -26,20 +19,13 @@ from include.jobs.backfill import (
     plan_backfill,
     summarise,
 )
-from include.jobs.pieces import DumpPiece, RestPiece
-from include.store.candles import missing_minutes, read_candles
+from include.store.candles import read_candles
 from simulator.server import ExchangeThread
 
 Oracle = Callable[[str, int, int], list[Candle]]
 FIRST = to_us(datetime(2026, 11, 18, tzinfo=UTC))
 LAST = to_us(datetime(2026, 11, 20, 5, 30, tzinfo=UTC))
 SYMBOLS = ("BTCUSDT", "ETHBTC", "COSUSDT")
-
-
-@pytest.fixture
-def connection(database_url: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(database_url, autocommit=True) as opened:
-        yield opened
 
 
 def values(candles: list[Candle]) -> list[tuple[object, ...]]:
@@ -53,7 +39,9 @@ def state_of(connection: psycopg.Connection) -> list[tuple[object, ...]]:
         "ops.candle_changes", "ops.rejected_rows",
     )  # fmt: skip
     return [
-        connection.execute(f"SELECT count(*), md5(string_agg(t::text, '|' ORDER BY t::text)) FROM {name} AS t").fetchone()  # noqa: S608
+        connection.execute(
+            f"SELECT count(*), md5(string_agg(t::text, '|' ORDER BY t::text)) FROM {name} AS t"  # noqa: S608
+        ).fetchone()
         for name in tables
     ]
 
@@ -61,7 +49,13 @@ def state_of(connection: psycopg.Connection) -> list[tuple[object, ...]]:
 def test_two_days_of_three_symbols_equal_the_exchange_and_a_second_run_changes_nothing(
     settings: Settings, connection: psycopg.Connection, oracle: Oracle
 ) -> None:
-    arguments = {"settings": settings, "symbols": SYMBOLS, "market": "spot", "start": FIRST, "end": LAST}
+    arguments = {
+        "settings": settings,
+        "symbols": SYMBOLS,
+        "market": "spot",
+        "start": FIRST,
+        "end": LAST,
+    }
     seen = []
     first = backfill(**arguments, on_progress=seen.append)
 
@@ -84,9 +78,7 @@ def test_two_days_of_three_symbols_equal_the_exchange_and_a_second_run_changes_n
 def test_loading_every_piece_again_changes_nothing(
     settings: Settings, connection: psycopg.Connection
 ) -> None:
-    plan = plan_backfill(
-        settings=settings, symbols="COSUSDT", market="spot", start=FIRST, end=LAST
-    )
+    plan = plan_backfill(settings=settings, symbols="COSUSDT", market="spot", start=FIRST, end=LAST)
     for _ in range(2):
         counts = [load_dump_piece(settings=settings, piece=piece) for piece in plan.dumps]
         counts += [load_rest_piece(settings=settings, piece=piece) for piece in plan.rest]
@@ -105,7 +97,9 @@ def test_futures_come_from_their_own_hosts_and_files(
     backfill(settings=settings, symbols="ETHUSDT", market="um", start=FIRST, end=LAST)
     stored = read_candles(connection, "ETHUSDT.P", FIRST, LAST)
     assert values(stored) == values(oracle("ETHUSDT.P", FIRST, LAST))
-    assert connection.execute("SELECT DISTINCT time_unit FROM ops.dump_files").fetchall() == [("ms",)]
+    assert connection.execute("SELECT DISTINCT time_unit FROM ops.dump_files").fetchall() == [
+        ("ms",)
+    ]
 
 
 def test_a_plan_without_end_reaches_the_last_settled_minute(
