@@ -16,7 +16,7 @@ from simulator.noise import IntArray, derive_key, hash_counter
 from simulator.tape import Tape, TapeMaker
 
 _DAY_MINUTES = 1_440
-_INDEX_CHUNK_DAYS = 64
+_INDEX_DAYS = (8, 256)  # the index of ids grows by so many days at a time
 _DIRECT_MINUTES = 120  # shorter ranges are folded without filling the cache of days
 
 
@@ -70,11 +70,12 @@ class History:
         offset = max(0, day - self._first_day)
         with self._lock:
             while offset >= self._before.shape[1]:
-                known = self._first_day + self._before.shape[1] - 1
-                stop = known + _INDEX_CHUNK_DAYS
-                orders, further = self.counts(known * _DAY_MINUTES, stop * _DAY_MINUTES)
+                size = self._before.shape[1]
+                known = self._first_day + size - 1
+                days = min(max(_INDEX_DAYS[0], offset - size + 1), _INDEX_DAYS[1])
+                orders, further = self.counts(known * _DAY_MINUTES, (known + days) * _DAY_MINUTES)
                 totals = np.stack((orders, orders + further))
-                by_day = totals.reshape(2, _INDEX_CHUNK_DAYS, _DAY_MINUTES).sum(axis=2)
+                by_day = totals.reshape(2, days, _DAY_MINUTES).sum(axis=2)
                 grown = self._before[:, -1:] + np.cumsum(by_day, axis=1)
                 self._before = np.concatenate((self._before, grown), axis=1)
             return int(self._before[0, offset]), int(self._before[1, offset])

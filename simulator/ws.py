@@ -5,6 +5,8 @@ handshake, control frames and client messages go through it.
 """
 
 import asyncio
+import socket
+import struct
 import time
 from collections import deque
 from collections.abc import Callable
@@ -26,6 +28,7 @@ from simulator.protocol import PathError, Session, Target, parse_target
 _POLICY_VIOLATION = 1008
 _GOING_AWAY = 1001
 _CLOSE_TIMEOUT_S = 1.0
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # linger for no time
 _SHORTEST_PING_S = 0.5
 _MESSAGE_LIMITS: dict[MarketName, int] = {"spot": 5, "um": 10}
 _PING_INTERVALS_S: dict[MarketName, int] = {"spot": 20, "um": 180}
@@ -167,9 +170,11 @@ class Connection(asyncio.Protocol):
     # --- operator's faults
 
     def abort(self, reason: str) -> None:
-        """Drops the TCP connection without a closing handshake."""
+        """Drops the connection with a TCP reset, without a closing handshake."""
         self._endpoint.log.info("connection_aborted", peer=self._peer, reason=reason)
         self._forget()
+        tcp = self.transport.get_extra_info("socket")
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self.transport.abort()
 
     def stall(self, seconds: float | None) -> None:

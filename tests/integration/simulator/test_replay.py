@@ -37,7 +37,7 @@ def _book(number: int) -> Frame:
 
 
 def _frames() -> list[tuple[int, Frame]]:
-    """One trade a second over 130 seconds and the next, with a bookTicker each ten: (receipt in ns, frame)."""
+    """131 trades, one a second, with a bookTicker each ten: (receipt in ns, frame)."""
     frames = []
     for number in range(131):
         time_ms = FIRST_MS + number * 1_000
@@ -136,25 +136,26 @@ async def test_rest_answers_from_what_was_played(tmp_path: Path) -> None:
     frames = _frames()
     path = _write(tmp_path / "frames.txt", frames)
     config = SimulatorConfig(replay_files=(path,), replay_speed=None)
-    async with Exchange(config) as exchange:
-        async with httpx.AsyncClient(base_url=exchange.spot_rest_url) as client:
-            symbol = {"symbol": "ABCUSDT"}
-            before = await client.get("/api/v3/aggTrades", params=symbol)
-            assert len(before.json()) <= 1
-            async with connect(f"{exchange.spot_ws_url}/ws/abcusdt@trade") as ws:
-                async with asyncio.timeout(10):
-                    last = [json.loads(await ws.recv()) for _ in range(131)][-1]
-            served = (await client.get("/api/v3/time")).json()["serverTime"]
-            assert served == last["E"]
-            trades = (
-                await client.get("/api/v3/historicalTrades", params=symbol | {"fromId": 510})
-            ).json()
-            assert [trade["id"] for trade in trades] == list(range(510, 631))
-            assert trades[0]["price"] == "103.50000000"
-            paged = (await client.get("/api/v3/aggTrades", params=symbol | {"fromId": 600})).json()
-            assert [row["f"] for row in paged] == list(range(600, 631))
-            klines = (await client.get("/api/v3/klines", params=symbol | {"interval": "1m"})).json()
-            (entry,) = (await client.get("/api/v3/exchangeInfo")).json()["symbols"]
+    symbol = {"symbol": "ABCUSDT"}
+    async with (
+        Exchange(config) as exchange,
+        httpx.AsyncClient(base_url=f"{exchange.spot_rest_url}/api/v3") as client,
+    ):
+
+        async def ask(path: str, **query: Any) -> Any:
+            return (await client.get(path, params=symbol | query)).json()
+
+        assert len(await ask("/aggTrades")) <= 1
+        last = (await _receive(f"{exchange.spot_ws_url}/ws/abcusdt@trade", 131))[-1]
+        served = (await client.get("/time")).json()["serverTime"]
+        assert served == last["E"]
+        trades = await ask("/historicalTrades", fromId=510)
+        assert [trade["id"] for trade in trades] == list(range(510, 631))
+        assert trades[0]["price"] == "103.50000000"
+        paged = await ask("/aggTrades", fromId=600)
+        assert [row["f"] for row in paged] == list(range(600, 631))
+        klines = await ask("/klines", interval="1m")
+        (entry,) = (await ask("/exchangeInfo"))["symbols"]
     assert entry["symbol"] == "ABCUSDT"
     # two whole minutes; the ten seconds before and the one after are no complete minute
     assert [row[0] for row in klines] == [FIRST_MS + 10_000, FIRST_MS + 70_000]
@@ -167,13 +168,15 @@ async def test_rest_answers_from_what_was_played(tmp_path: Path) -> None:
 
 async def test_what_a_recording_cannot_tell_is_refused(tmp_path: Path) -> None:
     path = _write(tmp_path / "frames.txt", _frames())
-    async with Exchange(SimulatorConfig(replay_files=(path,))) as exchange:
-        async with httpx.AsyncClient(base_url=exchange.spot_rest_url) as client:
-            answer = await client.get("/api/v3/ticker/24hr", params={"symbol": "ABCUSDT"})
-            assert (answer.status_code, answer.json()["code"]) == (400, -1000)
-            seconds = {"symbol": "ABCUSDT", "interval": "1s"}
-            assert (await client.get("/api/v3/klines", params=seconds)).status_code == 400
-            assert (await client.get("/fapi/v1/exchangeInfo")).json()["symbols"] == []
+    async with (
+        Exchange(SimulatorConfig(replay_files=(path,))) as exchange,
+        httpx.AsyncClient(base_url=exchange.spot_rest_url) as client,
+    ):
+        answer = await client.get("/api/v3/ticker/24hr", params={"symbol": "ABCUSDT"})
+        assert (answer.status_code, answer.json()["code"]) == (400, -1000)
+        seconds = {"symbol": "ABCUSDT", "interval": "1s"}
+        assert (await client.get("/api/v3/klines", params=seconds)).status_code == 400
+        assert (await client.get("/fapi/v1/exchangeInfo")).json()["symbols"] == []
 
 
 def test_a_file_without_frames_is_refused(tmp_path: Path) -> None:

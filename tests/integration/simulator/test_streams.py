@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -37,6 +38,12 @@ async def live() -> AsyncIterator[Exchange]:
 async def _read(ws: ClientConnection, timeout_s: float = 10) -> Frame:
     frame: Frame = json.loads(await asyncio.wait_for(ws.recv(), timeout_s))
     return frame
+
+
+async def _read_on(ws: ClientConnection, timeout_s: float = 10) -> None:
+    """Reads until an exception ends it."""
+    while True:
+        await _read(ws, timeout_s)
 
 
 async def _collect(ws: ClientConnection, until: Callable[[list[Frame]], bool]) -> list[Frame]:
@@ -183,7 +190,7 @@ async def test_longer_intervals_grow_from_their_own_beginning(fast: Exchange) ->
         )
     hours = [f["data"]["k"] for f in frames if f["data"]["k"]["i"] == "1h"]
     assert {kline["t"] for kline in hours} == {int(NOON.timestamp()) // 3_600 * 3_600_000}
-    assert all(a["L"] < b["L"] and a["n"] < b["n"] for a, b in zip(hours, hours[1:], strict=False))
+    assert all(a["L"] < b["L"] and a["n"] < b["n"] for a, b in pairwise(hours))
     seconds = [f["data"]["k"] for f in frames if f["data"]["k"]["i"] == "1s"]
     opened = [kline["t"] for kline in seconds if kline["x"]]
     assert opened == list(range(opened[0], opened[0] + 1_000 * len(opened), 1_000))
@@ -263,8 +270,7 @@ async def test_too_many_messages_in_a_second_close_with_1008(live: Exchange) -> 
         for number in range(6):
             await ws.send(json.dumps({"method": "LIST_SUBSCRIPTIONS", "id": number}))
         with pytest.raises(ConnectionClosed) as closed:
-            for _ in range(10):
-                await _read(ws)
+            await _read_on(ws)
     assert closed.value.rcvd is not None
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "Too many requests")
 
@@ -293,31 +299,30 @@ async def test_a_client_that_answers_no_ping_is_dropped(fast: Exchange) -> None:
         b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     )
-    async with asyncio.timeout(10):
-        received = b""
-        with pytest.raises(ConnectionResetError):
-            while True:
-                data = await reader.read(4_096)
-                if not data:
-                    raise ConnectionResetError
-                received += data
-    assert b"101 Switching Protocols" in received
-    assert b"\x89" in received  # a ping
+    answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    assert b"101 Switching Protocols" in answer
+    opcode, size = await asyncio.wait_for(reader.readexactly(2), 5)
+    assert (opcode, size) == (0x89, 13)  # a ping that holds the time in ms
+    with pytest.raises(ConnectionResetError):
+        await asyncio.wait_for(reader.read(), 10)
     writer.close()
 
 
 async def test_a_cut_drops_all_connections_abruptly(live: Exchange) -> None:
-    async with connect(f"{live.spot_ws_url}/ws") as spot, connect(f"{live.um_ws_url}/ws") as um:
-        async with httpx.AsyncClient(base_url=live.control_url) as client:
-            assert (await client.get("/sim/connections")).json() == {"spot": 1, "um": 1}
-            answer = await client.post("/sim/cut", params={"market": "spot"})
-            assert answer.json() == {"dropped": 1}
-            with pytest.raises(ConnectionClosed) as closed:
-                await _read(spot)
-            assert closed.value.rcvd is None  # no closing handshake
-            await um.send('{"method":"LIST_SUBSCRIPTIONS","id":1}')
-            assert (await _read(um))["result"] == []
-            assert (await client.post("/sim/cut")).json() == {"dropped": 1}
+    async with (
+        connect(f"{live.spot_ws_url}/ws") as spot,
+        connect(f"{live.um_ws_url}/ws") as um,
+        httpx.AsyncClient(base_url=live.control_url) as client,
+    ):
+        assert (await client.get("/sim/connections")).json() == {"spot": 1, "um": 1}
+        answer = await client.post("/sim/cut", params={"market": "spot"})
+        assert answer.json() == {"dropped": 1}
+        with pytest.raises(ConnectionClosed) as closed:
+            await _read(spot)
+        assert closed.value.rcvd is None  # no closing handshake
+        await um.send('{"method":"LIST_SUBSCRIPTIONS","id":1}')
+        assert (await _read(um))["result"] == []
+        assert (await client.post("/sim/cut")).json() == {"dropped": 1}
 
 
 async def test_a_stalled_connection_is_silent_and_new_ones_are_not(fast: Exchange) -> None:
@@ -329,8 +334,7 @@ async def test_a_stalled_connection_is_silent_and_new_ones_are_not(fast: Exchang
         await _read(ws)
         assert (await client.post("/sim/stall")).json() == {"stalled": 1}
         with pytest.raises(TimeoutError):
-            while True:  # what was on its way may still come
-                await _read(ws, timeout_s=0.5)
+            await _read_on(ws, timeout_s=0.5)  # what was on its way may still come
         async with connect(url) as other:
             assert (await _read(other))["e"] == "trade"
 
