@@ -3,7 +3,6 @@
 Payloads are written by hand: their keys are fixed, their values are digits and plain names.
 """
 
-from simulator.clock import MINUTE_US
 from simulator.instruments import Instrument
 from simulator.klines import Kline
 from simulator.tape import FillKind, Tape
@@ -171,8 +170,3 @@ def trade_rows(tape: Tape, *, unit_us: int) -> list[dict[str, int | str | bool]]
                 entry["isBestMatch"] = True
             rows.append(entry)
     return rows
-
-
-def minutes_of(time_us: int) -> int:
-    """Minutes since the epoch."""
-    return time_us // MINUTE_US

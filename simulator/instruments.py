@@ -15,7 +15,6 @@ from simulator.noise import derive_key, hash_counter
 MarketName = Literal["spot", "um"]
 
 SPOT_DECIMALS = 8
-MAX_FILLS_PER_MINUTE = 1 << 17
 
 
 @functools.lru_cache(maxsize=256)
@@ -66,13 +65,11 @@ class Instrument:
             raise ValueError(f"{self.symbol}: largest_fill must lie in 1..2^31, in steps")
         if not 0 <= self.orders_per_day <= 20_000_000:
             raise ValueError(f"{self.symbol}: orders_per_day must lie in 0..20,000,000")
-        # Sums over a minute are int64; the price stays below twice the typical one.
-        greatest_sum = (
-            2 * self.typical_price * self.tick * self.largest_fill * self.step
-        ) * MAX_FILLS_PER_MINUTE
-        if self.orders_per_day < 2_000_000:
-            greatest_sum //= 8
-        if greatest_sum >= 1 << 63:
+        # Sums over a minute are int64. The price stays below twice the typical one; the busiest
+        # minute has less than four times the mean number of orders, and half as many fills more.
+        fills = 6 * self.orders_per_day // 1_440 + 8
+        greatest_fill = 2 * self.typical_price * self.tick * self.largest_fill * self.step
+        if greatest_fill * fills >= 1 << 63:
             raise ValueError(f"{self.symbol}: a minute's quote amount could exceed 63 bits")
 
     @property

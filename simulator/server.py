@@ -205,7 +205,14 @@ class Exchange:
         self.spot_ws_url, self.um_ws_url = urls["spot"], urls["um"]
         await self._start_http(self._bind(config.http_port))
         self._sending += [loop.create_task(sender.run()) for sender in self._senders]
+        for task in self._sending:
+            task.add_done_callback(self._note_failure)
         self._log.info("simulator_started", **asdict(self.urls))
+
+    def _note_failure(self, task: asyncio.Task[None]) -> None:
+        """Senders run until they are cancelled; anything else is a fault that must be seen."""
+        if not task.cancelled():
+            self._log.error("sender_failed", exc_info=task.exception())
 
     def _bind(self, port: int) -> socket.socket:
         listener = listen(self.config.host, port)
