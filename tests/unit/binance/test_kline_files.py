@@ -1,0 +1,155 @@
+"""Kline files are read strictly: good rows stay, bad ones are told with line and reason."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from include.binance import kline_files
+from include.binance.archives import read_blocks
+from include.binance.kline_files import KlineBlock, read_klines
+from include.domain.columnar import to_candles
+from include.domain.timeframes import DAY_US, MINUTE_US, to_us
+from include.errors import RejectedInputError
+
+DAY = to_us(datetime(2025, 1, 1, tzinfo=UTC))
+HEADER = (
+    "open_time,open,high,low,close,volume,close_time,quote_volume,count,"
+    "taker_buy_volume,taker_buy_quote_volume,ignore"
+)
+
+
+def row(index: int = 0, *, unit: int = 1, **others: str) -> str:
+    at = (DAY + index * MINUTE_US) // unit
+    fields = {
+        "open_time": str(at), "open": "1.50000000", "high": "3", "low": "1.00", "close": "2",
+        "volume": "10.5", "close_time": str(at + MINUTE_US // unit - 1), "quote_volume": "20",
+        "count": "4", "taker_buy_volume": "5", "taker_buy_quote_volume": "9.25", "ignore": "0",
+    }  # fmt: skip
+    return ",".join({**fields, **others}.values())
+
+
+def read(tmp_path: Path, *lines: str, end: str = "\n", **options: tuple[int, int]) -> KlineBlock:
+    path = tmp_path / "x.csv"
+    path.write_bytes((end.join(lines) + end).encode())
+    blocks = list(read_klines(path, "BTCUSDT", **options))
+    assert len(blocks) == 1
+    return blocks[0]
+
+
+@pytest.mark.parametrize("header", [(), (HEADER,)])
+@pytest.mark.parametrize(("unit", "name"), [(1, "us"), (1000, "ms")])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_header_unit_and_line_ends_are_sniffed(
+    tmp_path: Path, header: tuple[str, ...], unit: int, name: str, end: str
+) -> None:
+    block = read(tmp_path, *header, row(0, unit=unit), row(1, unit=unit), end=end)
+    assert (block.rejections, block.time_unit) == ([], name)
+    candles = to_candles(block.candles)
+    assert [one.open_time_us for one in candles] == [DAY, DAY + MINUTE_US]
+    assert block.candles["open"].to_list() == ["1.50000000"] * 2
+    assert (candles[0].trade_count, str(candles[0].taker_buy_quote_volume)) == (4, "9.25")
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (row()[:50], "7 columns, expected 12 (half a line?)"),
+        (row() + ",1", "13 columns, expected 12 (half a line?)"),
+        (row(open="abc"), "open is no number: 'abc'"),
+        (row(open="1e3"), "open is no number: '1e3'"),
+        (row(close=""), "close is no number: ''"),
+        (row(high="NaN"), "high is no number: 'NaN'"),
+        (row(volume="-10.5"), "volume is negative"),
+        (row(count="4.5"), "trade_count is no whole number"),
+        (
+            row(open_time="12345"),
+            "open_time is no time in ms (13 digits) or µs (16 digits): '12345'",
+        ),
+        (row(unit=1000), "open_time is not in the unit of the file's first row"),
+        (row(open_time=str(DAY + 1)), "open_time is not a full minute"),
+        (
+            row(close_time=str(DAY + 5 * MINUTE_US - 1)),
+            "close_time is not within the minute: not a 1m kline",
+        ),
+        (row(high="1.4"), "high is below another price"),
+        (row(low="1.75"), "low is above another price"),
+        (row(low="0.000"), "a price is zero"),
+        (row(taker_buy_volume="11"), "taker_buy_volume exceeds volume"),
+        (row(taker_buy_quote_volume="20.1"), "taker_buy_quote_volume exceeds quote_volume"),
+        (row(count="0"), "volume and trade_count contradict each other"),
+        (
+            row(count="0", volume="0", taker_buy_volume="0"),
+            "a minute without trades has quote volume",
+        ),
+        (row(-1), "open_time is outside the time that the file is for"),
+        (row(1440), "open_time is outside the time that the file is for"),
+        (row(1), "the minute came before in this file"),
+        ("\0\0\0", "1 columns, expected 12 (half a line?)"),
+    ],
+)
+def test_a_bad_row_is_told_and_the_others_stay(tmp_path: Path, bad: str, reason: str) -> None:
+    block = read(tmp_path, row(1), bad, row(2), window=(DAY, DAY + DAY_US))
+    assert [(one.line, one.reason, one.raw) for one in block.rejections] == [(2, reason, bad)]
+    assert [one.open_time_us for one in to_candles(block.candles)] == [
+        DAY + MINUTE_US,
+        DAY + 2 * MINUTE_US,
+    ]
+
+
+def test_rows_of_one_minute_that_contradict_each_other_are_all_rejected(tmp_path: Path) -> None:
+    block = read(tmp_path, row(1), row(1, close="2.5"), row(2))
+    assert [one.line for one in block.rejections] == [1, 2]
+    assert len(block.candles) == 1
+
+
+def test_a_bar_that_an_outage_cut_is_a_bar(tmp_path: Path) -> None:
+    block = read(tmp_path, row(close_time=str(DAY + 17_000_000)))
+    assert (block.rejections, len(block.candles)) == ([], 1)
+
+
+def test_a_silent_minute_is_a_row(tmp_path: Path) -> None:
+    zeros = dict.fromkeys(
+        ("volume", "quote_volume", "count", "taker_buy_volume", "taker_buy_quote_volume"), "0"
+    )
+    block = read(tmp_path, row(0, open="2", high="2", low="2", **zeros))
+    assert (block.rejections, to_candles(block.candles)[0].is_silent) == ([], True)
+
+
+def test_rows_come_out_in_order_and_blank_lines_do_not_count(tmp_path: Path) -> None:
+    block = read(tmp_path, row(2), "", row(1), "  ")
+    assert block.rejections == []
+    assert [one.open_time_us for one in to_candles(block.candles)] == [
+        DAY + MINUTE_US,
+        DAY + 2 * MINUTE_US,
+    ]
+
+
+def test_lines_are_counted_over_blocks_and_repeats_seen_across_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [HEADER, *(row(index) for index in range(50)), row(3), "half"]
+    path = tmp_path / "x.csv"
+    path.write_text("\n".join(lines))
+    monkeypatch.setattr(
+        kline_files, "read_blocks", lambda path, on_read: read_blocks(path, block_bytes=700)
+    )
+    blocks = list(read_klines(path, "BTCUSDT"))
+    assert len(blocks) > 5
+    rejected = [(one.line, one.reason) for block in blocks for one in block.rejections]
+    assert rejected == [
+        (52, "the minute came before in this file"),
+        (53, "1 columns, expected 12 (half a line?)"),
+    ]
+    assert sum(len(block.candles) for block in blocks) == 50
+
+
+def test_a_file_of_other_columns_is_refused_as_a_whole(tmp_path: Path) -> None:
+    with pytest.raises(
+        RejectedInputError, match=r"x\.csv begins with 'date,price'.*open_time,open"
+    ):
+        read(tmp_path, "date,price", "1,2")
+    with pytest.raises(RejectedInputError, match="has 3 columns"):
+        read(tmp_path, "1735689600000,1,2")
