@@ -68,11 +68,11 @@ def read_blocks(
                     f"{path.name} is not a text file of rows: it has a line of more than "
                     f"{MOST_LINE_BYTES} bytes"
                 )
+            if on_read is not None:
+                on_read(min(1.0, raw.tell() / max(size, 1)))
             if newline:
                 yield whole + newline
             rest = tail
-            if on_read is not None:
-                on_read(min(1.0, raw.tell() / max(size, 1)))
     if rest:
         yield rest
 

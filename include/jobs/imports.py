@@ -130,6 +130,7 @@ def import_file(
     merged, rows, rejected, partial = MergeCounts(), 0, 0, 0
     reasons: dict[str, int] = {}
     time_unit: str | None = None
+    first: Rejection | None = None
     quarantine = settings.candelabra_home / QUARANTINE / f"{file}.rejected.csv"
     with (
         connect(settings.url_for("jobs"), application_name=APPLICATION_NAME) as connection,
@@ -137,8 +138,9 @@ def import_file(
     ):
         for part in parts:
             rows, rejected = rows + part.rows, rejected + len(part.rejections)
-            if not rows and rejected >= HOPELESS_ROWS:
-                raise _hopeless(file, part.rejections[0])
+            first = first or next(iter(part.rejections), None)
+            if first is not None and not rows and rejected >= HOPELESS_ROWS:
+                raise _hopeless(file, first)
             merged += _merge(connection, symbol, part)
             partial += part.partial.height
             time_unit = part.time_unit or time_unit
@@ -166,6 +168,8 @@ def import_file(
                 verdict="imported" if rows else "empty",
             ),
         )
+    if on_progress is not None:
+        on_progress(ImportProgress(1.0, rows, rejected))
     summary = ImportSummary(
         file=file,
         symbol=symbol,

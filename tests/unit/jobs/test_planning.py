@@ -1,0 +1,170 @@
+"""Months, days and holes go to the cheapest sure source, and cover what is missing."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from include.binance.dumps import DumpEntry, daily_path, monthly_path
+from include.binance.klines import KlinePage
+from include.domain.candles import silent_candle
+from include.domain.exact import ZERO
+from include.domain.timeframes import DAY_US, MINUTE_US, from_us, to_us
+from include.errors import TransientError
+from include.jobs import planning
+from include.jobs.dump_loading import window_of
+from include.jobs.pieces import BackfillPlan, minutes_in
+from include.jobs.planning import REST_PIECE_MINUTES, _Planner
+
+JANUARY = to_us(datetime(2024, 1, 1, tzinfo=UTC))
+FEBRUARY = to_us(datetime(2024, 2, 1, tzinfo=UTC))
+MARCH = to_us(datetime(2024, 3, 1, tzinfo=UTC))
+NOW = to_us(datetime(2024, 3, 2, 10, 0, 45, tzinfo=UTC))
+
+
+class Rest:
+    """A symbol that has traded from ``first_us`` to ``last_us``."""
+
+    def __init__(self, first_us: int, last_us: int = NOW) -> None:
+        self.first_us, self.last_us = first_us, last_us
+
+    def klines(
+        self, name: str, interval: str, start: int | None, end: int | None, *, limit: int
+    ) -> KlinePage:
+        assert (name, interval, limit) == ("X", "1m", 1)
+        if start is not None:
+            at = max(start, self.first_us)
+        else:
+            at = min(end - MINUTE_US if end is not None else NOW, self.last_us)
+            at -= at % MINUTE_US
+        if not self.first_us <= at <= self.last_us:
+            return KlinePage([], NOW, 0, None)
+        if at + MINUTE_US > NOW - 30_000_000:
+            return KlinePage([], NOW, 1, None)
+        return KlinePage([silent_candle("X", at, ZERO)], NOW, 0, None)
+
+
+class Site:
+    """A dump site that has published the given months and days."""
+
+    def __init__(self, months: tuple[int, ...] = (), days: tuple[int, ...] = ()) -> None:
+        self.paths = sorted(
+            [monthly_path("X", from_us(month)) for month in months]
+            + [daily_path("X", from_us(day)) for day in days]
+        )
+
+    def list(self, prefix: str, *, after: str, until: str) -> list[DumpEntry]:
+        return [
+            DumpEntry(path, NOW)
+            for path in self.paths
+            if path.startswith(prefix) and after < path < until
+        ]
+
+
+def days(start: int, end: int) -> tuple[int, ...]:
+    return tuple(range(start, end, DAY_US))
+
+
+@pytest.fixture
+def plan(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def make(
+        rest: Rest, site: Any, missing: list[tuple[int, int]] | None, start: int, end: int | None,
+        *, verify: bool = False,
+    ) -> BackfillPlan:  # fmt: skip
+        monkeypatch.setattr(
+            planning,
+            "missing_minutes",
+            lambda _connection, _symbol, first, last: (
+                [(first, last)] if missing is None else missing
+            ),
+        )
+        monkeypatch.setattr(planning, "find_dump_file", lambda _connection, _path: None)
+        return _Planner(None, rest, site, verify=verify).plan("X", start, end)  # type: ignore[arg-type]
+
+    return make
+
+
+ALL = Site((JANUARY, FEBRUARY), days(JANUARY, MARCH + DAY_US))
+
+
+def test_whole_months_come_from_monthly_files_then_days_then_rest(plan: Any) -> None:
+    made = plan(Rest(0), ALL, None, JANUARY, None)
+    assert [piece.label for piece in made.dumps] == ["X 2024-01", "X 2024-02", "X 2024-03-01"]
+    assert [piece.source for piece in made.dumps] == ["dump_monthly"] * 2 + ["dump_daily"]
+    assert [piece.label for piece in made.rest] == ["X 2024-03-02 00:00..10:00"]
+    assert made.pieces == (*made.dumps, *made.rest)
+
+
+def test_a_few_days_of_a_month_come_from_daily_files(plan: Any) -> None:
+    start, end = JANUARY + 3 * DAY_US, JANUARY + 6 * DAY_US
+    made = plan(Rest(0), ALL, [(start, end)], JANUARY, FEBRUARY)
+    assert [piece.label for piece in made.dumps] == ["X 2024-01-04", "X 2024-01-05", "X 2024-01-06"]
+    assert made.rest == ()
+
+
+def test_small_holes_come_from_rest_and_near_ones_together(plan: Any) -> None:
+    hole = JANUARY + 3 * DAY_US
+    missing = [
+        (hole, hole + 5 * MINUTE_US),
+        (hole + 60 * MINUTE_US, hole + 61 * MINUTE_US),
+        (hole + 700 * MINUTE_US, hole + 701 * MINUTE_US),
+    ]
+    made = plan(Rest(0), ALL, missing, JANUARY, FEBRUARY)
+    assert made.dumps == ()
+    assert [(piece.start_us, piece.end_us) for piece in made.rest] == [
+        (hole, hole + 61 * MINUTE_US),
+        missing[2],
+    ]
+    assert made.missing_minutes == 7
+
+
+def test_what_is_not_published_comes_from_rest_in_bounded_pieces(plan: Any) -> None:
+    made = plan(Rest(0), Site(), None, JANUARY, FEBRUARY)
+    spans = [(piece.start_us, piece.end_us) for piece in made.rest]
+    assert minutes_in(spans) == 31 * 1440
+    assert max(end - start for start, end in spans) == REST_PIECE_MINUTES * MINUTE_US
+
+
+def test_a_plan_covers_every_missing_minute_once(plan: Any) -> None:
+    partly = Site((JANUARY,), days(FEBRUARY, FEBRUARY + 9 * DAY_US))
+    made = plan(Rest(0), partly, None, JANUARY + 7 * MINUTE_US, FEBRUARY + 20 * DAY_US)
+    spans = sorted((piece.start_us, piece.end_us) for piece in made.pieces)
+    assert spans[0][0] == JANUARY + 7 * MINUTE_US
+    assert spans[-1][1] == FEBRUARY + 20 * DAY_US
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(spans))
+
+
+def test_nothing_is_planned_before_the_first_row_or_after_the_last(plan: Any) -> None:
+    listed, ended = JANUARY + 30 * DAY_US, FEBRUARY + 3 * DAY_US
+    made = plan(Rest(listed, ended), ALL, None, 0, None)
+    assert min(piece.start_us for piece in made.pieces) == listed
+    assert max(piece.end_us for piece in made.pieces) == ended + MINUTE_US
+
+
+def test_a_symbol_without_rows_in_the_range_is_noted(plan: Any) -> None:
+    made = plan(Rest(FEBRUARY), ALL, None, JANUARY, FEBRUARY - DAY_US)
+    assert made == BackfillPlan(notes=("X: the exchange has no rows in this range",))
+
+
+def test_a_dump_site_that_does_not_answer_is_noted_and_left_out(plan: Any) -> None:
+    class Away:
+        def list(self, *_: str, **__: str) -> list[DumpEntry]:
+            raise TransientError("no answer from dumps.test")
+
+    made = plan(Rest(0), Away(), [(JANUARY, JANUARY + DAY_US)], JANUARY, FEBRUARY)
+    assert (made.dumps, len(made.rest)) == ((), 1)
+    assert "no answer from dumps.test" in made.notes[0]
+
+
+def test_verifying_plans_daily_files_where_nothing_is_missing(plan: Any) -> None:
+    made = plan(Rest(0), ALL, [], JANUARY, JANUARY + 10 * DAY_US, verify=True)
+    assert {piece.source for piece in made.dumps} == {"dump_daily"}
+    assert (len(made.dumps), made.rest) == (10, ())
+
+
+def test_the_period_of_a_file_is_told_by_its_name() -> None:
+    assert window_of("data/x/X-1m-2024-01.zip") == (JANUARY, FEBRUARY)
+    assert window_of("X-1m-2024-01-31.zip") == (FEBRUARY - DAY_US, FEBRUARY)
