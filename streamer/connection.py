@@ -94,6 +94,11 @@ class StreamConnection:
         self._last_frame_s = 0.0
         self._leave_reason: str | None = None
 
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the last frame."""
+        return asyncio.get_running_loop().time() - self._last_frame_s
+
     async def run(self) -> None:
         """Serve until cancelled."""
         failures = 0

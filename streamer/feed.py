@@ -18,6 +18,7 @@ from include.binance.frames import (
     microseconds,
 )
 from include.domain.instruments import Market
+from include.domain.timeframes import SECOND_US
 from include.errors import PermanentError
 from streamer.aggregation import SymbolAggregator
 from streamer.connection import StreamConnection
@@ -108,8 +109,14 @@ class Feed:
             self._on_other(frame)  # type: ignore[arg-type]
 
     def on_clock(self) -> None:
-        """Let each aggregator close what the exchange's clock has passed."""
+        """Let each aggregator close what the exchange's clock has passed.
+
+        Klines move that clock even when nobody trades. Without them it is carried on by the
+        time since the last frame: a minute must not wait for the next trade to close.
+        """
         now_us = self.exchange_us
+        if now_us and not self._klines and self.connection.is_open:
+            now_us += int(self.connection.silent_s * SECOND_US)
         for aggregator in self._aggregators.values():
             deadline_us = aggregator.next_deadline_us()
             if deadline_us is not None and deadline_us <= now_us:
