@@ -107,10 +107,9 @@ def _show(summaries: list[ImportSummary]) -> None:
             f"{one.rejected:,}",
             f"{one.rows / one.seconds:,.0f}" if one.seconds else "",
         )
-    console = Console()
-    console.print(table)
+    Console().print(table)
     for one in summaries:
         for reason, count in sorted(one.reasons.items(), key=lambda item: -item[1]):
-            console.print(f"{one.file}: {count:,} × {reason}", highlight=False, markup=False)
+            typer.echo(f"{one.file}: {count:,} rows rejected: {reason}")
         if one.quarantine:
-            console.print(f"rejected rows: {one.quarantine}", highlight=False, markup=False)
+            typer.echo(f"rejected rows are kept in {one.quarantine}")
