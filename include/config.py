@@ -176,6 +176,12 @@ class Settings(BaseSettings):
             )
         return url
 
+    def proxy_for(self, url: str) -> str:
+        """The proxy on the way to a service; none to this machine's own."""
+        host = urlsplit(url).hostname or ""
+        is_loopback = host == "localhost" or host == "::1" or host.startswith("127.")
+        return "" if is_loopback else self.https_proxy
+
     def role_urls(self) -> dict[str, str]:
         """Database URLs by role name, of the roles that have a variable of their own."""
         return {

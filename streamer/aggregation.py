@@ -39,8 +39,8 @@ class Sink(Protocol):
     def settle(self, offer: Offer) -> None:
         """A candle is ready for the table."""
 
-    def ask_rest(self, symbol: str, open_time_us: int, cause: str) -> None:
-        """This minute needs the exchange's word by REST."""
+    def ask_rest(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
+        """The minutes that open in this half-open range need the exchange's word by REST."""
 
     def doubt(self, symbol: str) -> None:
         """The symbol's streams do not deliver what they should: subscribe again."""
@@ -169,6 +169,7 @@ class SymbolAggregator:
         if self._next_minute is None:
             return
         grace_us = self._timing.grace_us
+        self._skip_unknown(exchange_us)
         while self._next_minute + MINUTE_US + grace_us <= exchange_us:
             minute = self._minute(self._next_minute)
             if not minute.is_closed:
@@ -182,6 +183,21 @@ class SymbolAggregator:
                 self._settle_unconfirmed(minute)
             self._next_minute += MINUTE_US
         self._forget_old(self._next_minute)
+
+    def _skip_unknown(self, exchange_us: int) -> None:
+        """Ask for a long stretch of which nothing is known (a cut, a stop) as one range."""
+        if self._next_minute is None:
+            return
+        overdue_us = self._timing.grace_us + self._timing.kline_timeout_us + MINUTE_US
+        until_us = minute_of(exchange_us - overdue_us)
+        known = [minute for minute in self._minutes if minute >= self._next_minute]
+        until_us = min([until_us, *known])
+        if until_us > self._next_minute + MINUTE_US:
+            self._sink.ask_rest(self.symbol, self._next_minute, until_us, "not streamed")
+            self._next_minute = until_us
+
+    def _ask_rest(self, open_time_us: int, cause: str) -> None:
+        self._sink.ask_rest(self.symbol, open_time_us, open_time_us + MINUTE_US, cause)
 
     def next_deadline_us(self) -> int | None:
         """The exchange's time before which ``on_clock`` has nothing to do."""
@@ -221,7 +237,7 @@ class SymbolAggregator:
         if minute is None:
             horizon = (self._next_minute or 0) - MINUTES_KEPT * MINUTE_US
             if open_time_us < horizon:
-                self._sink.ask_rest(self.symbol, open_time_us, "a trade came too late")
+                self._ask_rest(open_time_us, "a trade came too late")
                 return
             minute = self._minutes[open_time_us] = Minute(open_time_us)
         builder = minute.builder
@@ -337,7 +353,7 @@ class SymbolAggregator:
             self._offer_kline(minute.kline)
         else:
             self._settle_fold(minute)
-            self._sink.ask_rest(self.symbol, minute.open_time_us, "no closed kline")
+            self._ask_rest(minute.open_time_us, "no closed kline")
             was_connected = (
                 self._connected_us is not None and minute.open_time_us > self._connected_us
             )

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 import structlog
 
-from include.binance.endpoints import Endpoints
 from include.binance.session import MAX_STREAMS
 from include.config import Settings
 from include.domain.candles import Offer
 from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import MINUTE_US, from_us, minute_of
 from include.errors import TransientError
+from include.jobs.exchange import endpoints_of
 from include.jobs.repair import record_gap, repair_minutes
 from streamer.aggregation import SymbolAggregator, Timing
 from streamer.feed import Feed, stream_names
@@ -65,9 +65,9 @@ class Streamer:
         self._counts[offer.status.value] += 1
         self._writer.add(offer)
 
-    def ask_rest(self, symbol: str, open_time_us: int, cause: str) -> None:
-        """A minute needs the exchange's word by REST."""
-        self._repairs.ask(symbol, open_time_us, open_time_us + MINUTE_US, cause)
+    def ask_rest(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
+        """Minutes need the exchange's word by REST."""
+        self._repairs.ask(symbol, start_us, end_us, cause)
 
     def doubt(self, symbol: str) -> None:
         """A symbol's streams do not deliver: subscribe again."""
@@ -161,11 +161,7 @@ class Streamer:
 
     def _connect(self, market: Market, aggregators: dict[str, SymbolAggregator]) -> list[Feed]:
         settings, options = self._settings, self._options
-        endpoints = (
-            Endpoints(market, settings.binance_um_ws_url, settings.binance_um_rest_url)
-            if market is Market.UM
-            else Endpoints(market, settings.binance_ws_url, settings.binance_rest_url)
-        )
+        endpoints = endpoints_of(settings, market)
         per_symbol = len(
             stream_names("x", trade_stream=options.trade_stream, klines=options.klines)
         )
@@ -180,7 +176,7 @@ class Streamer:
                 trade_stream=options.trade_stream,
                 klines=options.klines,
                 stale_after_s=settings.stale_stream_s,
-                proxy=settings.https_proxy or None,
+                proxy=settings.proxy_for(endpoints.ws_url) or None,
             )
             for first in range(0, len(names), share)
         ]

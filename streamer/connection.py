@@ -65,7 +65,7 @@ class StreamConnection:
         on_open: called when a connection is up, before its first frame.
         on_close: called when a connection is gone, or could not be made.
         stale_after_s: silence after which the connection is taken for dead.
-        proxy: proxy URL, or None for the environment's.
+        proxy: proxy URL, or None.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class StreamConnection:
             close_timeout=CLOSE_TIMEOUT_S,
             max_size=MAX_FRAME_BYTES,
             ping_interval=None,  # the exchange pings; silence is watched here
-            proxy=self._proxy or True,
+            proxy=self._proxy,
             create_connection=_FrameConnection,
         ) as opened:
             socket = cast(_FrameConnection, opened)

@@ -14,6 +14,7 @@ import structlog
 
 from include.domain.timeframes import MINUTE_US, SECOND_US, from_us
 from include.errors import PermanentError, RateLimitedError, TransientError
+from streamer.threads import in_thread
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +48,8 @@ class RepairQueue:
     Args:
         repair: fetches and stores a range (blocking; runs in a thread): symbol, start, end.
         exchange_us: the exchange's clock.
-        on_given_up: told of a range that could not be repaired, with the reason.
+        on_given_up: told of a range that could not be repaired, with the reason (blocking;
+            runs in a thread).
     """
 
     repair: Callable[[str, int, int], None]
@@ -110,11 +112,14 @@ class RepairQueue:
     async def _try(self, request: Request, loop: asyncio.AbstractEventLoop) -> None:
         minutes = (request.end_us - request.start_us) // MINUTE_US
         try:
-            await asyncio.to_thread(self.repair, request.symbol, request.start_us, request.end_us)
+            await in_thread(
+                lambda: self.repair(request.symbol, request.start_us, request.end_us),
+                name="repair",
+            )
         except TransientError as error:
-            self._again_later(request, error, loop.time())
+            await self._again_later(request, error, loop.time())
         except PermanentError as error:
-            self.on_given_up(request, str(error))
+            await self._give_up(request, str(error), loop.time())
         else:
             self.repaired_minutes += minutes
             log.info(
@@ -125,10 +130,19 @@ class RepairQueue:
                 cause=request.cause,
             )
 
-    def _again_later(self, request: Request, error: TransientError, now_s: float) -> None:
+    async def _give_up(self, request: Request, reason: str, now_s: float) -> None:
+        """Hand the range to the gap ledger; while the database is away it is kept here."""
+        try:
+            await in_thread(lambda: self.on_given_up(request, reason), name="gap")
+        except TransientError as error:
+            request.not_before_s = now_s + MOST_RETRY_S
+            self._requests.setdefault(request.symbol, []).append(request)
+            log.warning("gap_not_recorded", symbol=request.symbol, error=str(error))
+
+    async def _again_later(self, request: Request, error: TransientError, now_s: float) -> None:
         request.attempts += 1
         if request.attempts >= MOST_ATTEMPTS:
-            self.on_given_up(request, str(error))
+            await self._give_up(request, str(error), now_s)
             return
         if isinstance(error, RateLimitedError):
             wait_s = error.retry_after_s + random.uniform(0, 1)  # noqa: S311 - jitter

@@ -16,6 +16,7 @@ from include.errors import RateLimitedError, TransientError
 from include.jobs.exchange import open_shared_rest
 from include.store.candles import last_minutes
 from include.store.pools import connect
+from streamer.threads import in_thread
 from streamer.universe import choose, markets_of
 
 log = structlog.get_logger(__name__)
@@ -92,7 +93,7 @@ async def persist(what: str, call: Callable[[], Result], stop: asyncio.Event) ->
     failures = 0
     while True:
         try:
-            return await asyncio.to_thread(call)
+            return await in_thread(call, name=what)
         except TransientError as error:
             failures += 1
             bound_s = min(MOST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(failures, 10))

@@ -42,7 +42,7 @@ class CandleWriter:
         batch_size: rows of one write.
         flush_timeout_s: longest wait before a write.
         buffer_rows: rows kept while PostgreSQL is away.
-        on_overflow: given symbol, start and end (µs) of minutes that had to leave the buffer.
+        on_overflow: given symbol, start, end (µs) and cause of minutes that had to leave.
     """
 
     def __init__(
@@ -118,7 +118,8 @@ class CandleWriter:
         """
         while self._offers:
             await self._write_once()
-        await self._write_live(force=True)
+        if self._connection is not None:
+            await self._write_live(force=True)
         await self._disconnect()
 
     async def _write_once(self) -> None:
@@ -152,6 +153,10 @@ class CandleWriter:
                     open_time=from_us(candle.open_time_us).isoformat(),
                     error=str(error),
                 )
+                start_us = candle.open_time_us
+                self._on_overflow(
+                    candle.symbol, start_us, start_us + MINUTE_US, "refused by the database"
+                )
                 return
             middle = len(batch) // 2
             await self._settle(batch[:middle])
@@ -178,6 +183,9 @@ class CandleWriter:
             for aggregator in dirty:
                 aggregator.is_dirty = True
             raise
+        except PermanentError as error:
+            # Open candles are shown, not kept: the next state comes in a moment.
+            log.warning("live_candles_refused", rows=len(rows), error=str(error))
 
     def _connected(self) -> psycopg.AsyncConnection:
         if self._connection is None:

@@ -84,8 +84,11 @@ class StreamSession:
         self._enqueue("UNSUBSCRIBE", old)
 
     def resubscribe(self, names: Iterable[str]) -> None:
-        """Ask again for streams that stay silent."""
-        silent = [name for name in dict.fromkeys(names) if name in self._wanted]
+        """Ask again for streams that stay silent; once, however often it is asked."""
+        queued = {name for _, names_queued in self._queue for name in names_queued}
+        silent = [
+            name for name in dict.fromkeys(names) if name in self._wanted and name not in queued
+        ]
         self._enqueue("UNSUBSCRIBE", silent)
         self._enqueue("SUBSCRIBE", silent)
 

@@ -163,6 +163,16 @@ def main() -> None:
     """Run the command line; our own errors become one message and exit code 1."""
     try:
         app(standalone_mode=True)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] in {"include", "streamer", "simulator"}:
+            raise
+        typer.secho(
+            f"candelabra: this command needs the package {error.name}, which the streamer's small "
+            "environment lacks: install requirements.txt (make setup)",
+            err=True,
+            fg=typer.colors.RED,
+        )
+        sys.exit(1)
     except CandelabraError as error:
         typer.secho(f"candelabra: {error}", err=True, fg=typer.colors.RED)
         sys.exit(1)

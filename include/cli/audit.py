@@ -132,7 +132,9 @@ def _oracle(
         "endTime": str(end_us // 1000 - 1),
     }
     try:
-        answer = httpx.get(f"{base_url}/sim/klines", params=parameters, timeout=_TIMEOUT_S)
+        answer = httpx.get(
+            f"{base_url}/sim/klines", params=parameters, timeout=_TIMEOUT_S, trust_env=False
+        )
         answer.raise_for_status()
     except httpx.HTTPError as error:
         raise TransientError(f"the simulator's oracle at {base_url} fails: {error}") from error

@@ -29,7 +29,7 @@ DAGS = ("backfill_history", "build_marts", "check_quality", "sync_instruments")
 LIVE_MINUTES = 2
 """Minutes that the stream must have verified before the demo is content."""
 LIVE_TIMEOUT_S = 240.0
-DAG_TIMEOUT_S = 300.0
+DAG_TIMEOUT_S = 900.0
 
 
 class Steps:
@@ -60,7 +60,12 @@ def run_demo(*, once: bool, symbols: Sequence[str], days: int) -> int:
     home = Path(settings.candelabra_home) / "demo"
     with (
         _interruptible(),
-        LocalStack(home, database_url=settings.database_url, fresh=True) as stack,
+        LocalStack(
+            home,
+            database_url=settings.database_url,
+            role_urls=settings.role_urls() if settings.database_url else {},
+            fresh=True,
+        ) as stack,
     ):
         try:
             return _demo(stack, console, once=once, symbols=symbols, days=days)
@@ -81,7 +86,14 @@ def run_up(*, symbols: Sequence[str]) -> int:
     if not wanted:
         raise PermanentError("no symbols: `make up SYMBOLS=BTCUSDT,ETHUSDT`, or set SYMBOLS")
     home = Path(settings.candelabra_home) / "up"
-    with _interruptible(), LocalStack(home, database_url=settings.database_url) as stack:
+    with (
+        _interruptible(),
+        LocalStack(
+            home,
+            database_url=settings.database_url,
+            role_urls=settings.role_urls() if settings.database_url else {},
+        ) as stack,
+    ):
         steps = Steps(console)
         try:
             with steps.step("PostgreSQL"):
@@ -126,7 +138,7 @@ def _demo(
     with steps.step("streamer"):
         stack.start_streamer(["--symbols", ",".join(symbols)])
     with steps.step("Airflow") as progress:
-        airflow = stack.start_airflow(progress, DAGS)
+        stack.start_airflow(progress, DAGS)
     with steps.step("registry of instruments (DAG sync_instruments)"):
         _run_dag(stack, "sync_instruments", {})
     reader_url = stack.environment_url("reader")
@@ -155,12 +167,11 @@ def _demo(
     differences = [(line, text) for line in lines for text in line.differences]
     for line, text in differences[:MOST_SHOWN]:
         console.print(f"[red]✗[/] {line.symbol} {line.timeframe}: {text}", highlight=False)
+    compared = sum(line.compared for line in lines)
+    console.print(f"{compared} bars compared in nine values, {len(differences)} differences")
     _show_links(stack, console, oracle_url=oracle_url)
-    if differences:
-        console.print(f"[red]{len(differences)} differences[/]")
     if once or differences:
-        return 1 if differences or not lines else 0
-    del airflow
+        return 0 if compared and not differences else 1
     watch(reader_url, console, on_tick=stack.check)
     return 0
 
@@ -248,18 +259,19 @@ def _refuse_foreign_data(stack: LocalStack) -> None:
 
 
 def _audit_table(lines: Sequence[AuditLine], cutoff_us: int) -> Table:
-    table = Table(title=f"audit up to {from_us(cutoff_us):%Y-%m-%d %H:%M} UTC: bars equal")
-    table.add_column("symbol")
-    timeframes = list(dict.fromkeys(line.timeframe for line in lines))
-    for timeframe in timeframes:
-        table.add_column(timeframe, justify="right")
-    for symbol in dict.fromkeys(line.symbol for line in lines):
-        of_symbol = {line.timeframe: line for line in lines if line.symbol == symbol}
+    """Bars that are equal, one row a timeframe."""
+    table = Table(title=f"equal bars up to {from_us(cutoff_us):%Y-%m-%d %H:%M} UTC")
+    table.add_column("timeframe")
+    symbols = list(dict.fromkeys(line.symbol for line in lines))
+    for symbol in symbols:
+        table.add_column(symbol, justify="right")
+    for timeframe in dict.fromkeys(line.timeframe for line in lines):
+        of_timeframe = {line.symbol: line for line in lines if line.timeframe == timeframe}
         cells = [
-            f"[red]{len(line.differences)} ✗[/]" if line.differences else str(line.compared)
-            for line in (of_symbol[timeframe] for timeframe in timeframes)
+            f"[red]{len(line.differences)} differ[/]" if line.differences else str(line.compared)
+            for line in (of_timeframe[symbol] for symbol in symbols)
         ]
-        table.add_row(symbol, *cells)
+        table.add_row(timeframe, *cells)
     return table
 
 

@@ -7,7 +7,7 @@ import subprocess
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from deploy.local.postgres import psql_program
-from include.cli.stack import running_environment
+from include.cli.stack import running_database_url
 from include.config import load_settings
 
 
@@ -20,7 +20,7 @@ def run_psql(command: str) -> int:
     url = (
         settings.url_for("reader")
         if settings.database_url or settings.reader_database_url
-        else running_environment(settings.candelabra_home)["READER_DATABASE_URL"]
+        else running_database_url(settings.candelabra_home, "reader")
     )
     parts = urlsplit(url)
     environment = {**os.environ, "PGTZ": "UTC"}

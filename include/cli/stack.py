@@ -39,14 +39,23 @@ class LocalStack:
         home: state of the services; one stack at a time.
         fresh: forget what an earlier run left in ``home``.
         database_url: a PostgreSQL of the user's; empty for the embedded one.
+        role_urls: logins of the user's for that PostgreSQL, by role name.
     """
 
-    def __init__(self, home: Path, *, database_url: str = "", fresh: bool = False) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        database_url: str = "",
+        role_urls: Mapping[str, str] | None = None,
+        fresh: bool = False,
+    ) -> None:
         self.home = home.absolute()
         self.environment: dict[str, str] = {}
         """Settings of the children, by variable."""
         self.airflow: LocalAirflow | None = None
         self._database_url = database_url
+        self._role_urls = role_urls or {}
         self._fresh = fresh
         self._postgres: EmbeddedPostgres | None = None
         self._children: list[SupervisedProcess] = []
@@ -84,8 +93,7 @@ class LocalStack:
 
     def start_database(self) -> None:
         """Start PostgreSQL and bring the schema up to date, with a login for each role."""
-        url = self._database_url
-        role_urls: dict[str, str] = {}
+        url, role_urls = self._database_url, dict(self._role_urls)
         if not url:
             self._postgres = EmbeddedPostgres(self.home / "postgres")
             self._exit.callback(self._postgres.stop)
@@ -226,6 +234,16 @@ def running_environment(home: Path) -> dict[str, str]:
         f"no database: nothing runs in {home}, and neither DATABASE_URL nor READER_DATABASE_URL "
         "is set; start one with `make demo` or `make up`"
     )
+
+
+def running_database_url(home: Path, role: str) -> str:
+    """URL for a role of the database of the `up` or `demo` that runs in this home.
+
+    Raises:
+        PermanentError: none does.
+    """
+    environment = running_environment(home)
+    return environment.get(f"{role.upper()}_DATABASE_URL") or environment["DATABASE_URL"]
 
 
 def _write_secret(file: Path, text: str) -> None:

@@ -53,7 +53,7 @@ def open_rest(
         endpoints_of(settings, market),
         budget=budget or _reserve(settings, market),
         timeout_s=settings.http_timeout_s,
-        proxy=settings.https_proxy,
+        proxy=settings.proxy_for(endpoints_of(settings, market).rest_url),
     )
 
 
@@ -78,7 +78,9 @@ def open_shared_rest(
 def open_dump_site(settings: Settings) -> DumpSite:
     """A client of the dump site; use it in ``with``."""
     return DumpSite(
-        settings.binance_dump_url, settings.binance_dump_list_url, proxy=settings.https_proxy
+        settings.binance_dump_url,
+        settings.binance_dump_list_url,
+        proxy=settings.proxy_for(settings.binance_dump_url),
     )
 
 

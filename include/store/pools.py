@@ -36,7 +36,6 @@ _WRONG_ADDRESS_TEXTS = (
     "no pg_hba.conf entry",
     "permission denied for database",
     "is not permitted to log in",
-    "could not translate host name",
     "authentication method",
 )
 

@@ -70,3 +70,15 @@ def test_a_wrong_database_url_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(PermanentError, match=r"DATABASE_URL=.hidden.: should be") as caught:
         load_settings()
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "proxy"),
+    [
+        ("http://127.0.0.1:8080", ""),
+        ("ws://localhost:1", ""),
+        ("https://fapi.binance.com", "http://proxy:3128"),
+    ],
+)
+def test_a_proxy_is_not_asked_for_this_machine(url: str, proxy: str) -> None:
+    assert load_settings(https_proxy="http://proxy:3128").proxy_for(url) == proxy

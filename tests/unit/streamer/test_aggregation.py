@@ -38,8 +38,8 @@ class Results:
     def settle(self, offer: Offer) -> None:
         self.offers.append(offer)
 
-    def ask_rest(self, symbol: str, open_time_us: int, cause: str) -> None:
-        self.asked.append((open_time_us, cause))
+    def ask_rest(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
+        self.asked += [(minute, cause) for minute in range(start_us, end_us, MINUTE_US)]
 
     def doubt(self, symbol: str) -> None:
         self.doubted += 1
