@@ -34,6 +34,11 @@ def exchange() -> Iterator[ExchangeThread]:
         yield running
 
 
+def as_role(database_url: str, role: str) -> str:
+    """The owner's URL with the rights of a role, which has no password of its own here."""
+    return f"{database_url}?options=-c%20role%3D{role}"
+
+
 @pytest.fixture
 def make_settings(
     exchange: ExchangeThread, database_url: str, tmp_path: Path
@@ -43,7 +48,9 @@ def make_settings(
     def make(**others: object) -> Settings:
         return Settings(
             **{
-                "database_url": database_url,
+                # the jobs' own role: what it may not do fails here
+                "jobs_database_url": as_role(database_url, "candelabra_jobs"),
+                "streamer_database_url": as_role(database_url, "candelabra_streamer"),
                 "binance_rest_url": exchange.spot_rest_url,
                 "binance_um_rest_url": exchange.um_rest_url,
                 "binance_dump_url": exchange.dump_url,

@@ -240,6 +240,21 @@ def test_minutes_that_are_not_settled_are_worth_another_try(
     assert 7 <= len(stored) <= 9
 
 
+def test_the_streamer_repairs_with_its_own_rights(
+    settings: Settings, connection: psycopg.Connection
+) -> None:
+    url = settings.url_for("streamer")
+    with psycopg.connect(url) as as_streamer:
+        assert as_streamer.execute("SELECT current_user").fetchone() == ("candelabra_streamer",)
+    end = DAY + 30 * MINUTE_US
+    counts = repair_minutes(
+        settings=settings, database_url=url, symbol="COSUSDT", start_us=DAY, end_us=end
+    )
+    assert counts.inserted == 30
+    record_gap(database_url=url, symbol="COSUSDT", start_us=DAY, end_us=end, cause="cut")
+    assert len(read_gaps(connection)) == 1
+
+
 def test_a_gap_is_repaired_and_closed_and_one_of_an_unknown_symbol_is_given_back(
     settings: Settings, database_url: str, connection: psycopg.Connection, oracle: Oracle
 ) -> None:
