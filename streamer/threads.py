@@ -34,8 +34,11 @@ async def in_thread(call: Callable[[], Result], *, name: str) -> Result:
             result = call()
         except BaseException as error:
             failure = error  # raised where the result is awaited
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, result, failure)
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(settle, result, failure)
 
     threading.Thread(target=work, name=name, daemon=True).start()
     return await future

@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from include.cli.backfill import backfill
+from include.cli.import_files import import_files
 from include.errors import CandelabraError
 
 app = typer.Typer(
@@ -22,6 +24,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+
+app.command()(backfill)
+app.command("import")(import_files)
 
 
 @app.command()

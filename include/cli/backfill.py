@@ -34,12 +34,12 @@ def backfill(
     """Load the minutes that are missing: monthly dumps, daily dumps, then REST."""
     from rich.console import Console
 
-    from include.config import load_settings
+    from include.cli.here import settings_here
     from include.errors import PermanentError
     from include.jobs.backfill import plan_backfill
     from include.logs import configure_logging
 
-    settings = load_settings()
+    settings = settings_here()
     configure_logging(settings.log_level, settings.log_format)
     wanted = symbols or ",".join(settings.symbols)
     if not start:

@@ -27,13 +27,13 @@ def import_files(
     """Load 1m klines or trades in the dump site's formats; bad rows are kept apart."""
     from rich.console import Console
 
+    from include.cli.here import settings_here
     from include.cli.progress import rows_progress
-    from include.config import load_settings
     from include.errors import PermanentError
     from include.jobs.imports import ImportProgress, import_file
     from include.logs import configure_logging
 
-    settings = load_settings()
+    settings = settings_here()
     configure_logging(settings.log_level, settings.log_format)
     files = _files(paths)
     summaries: list[ImportSummary] = []

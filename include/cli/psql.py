@@ -7,8 +7,7 @@ import subprocess
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from deploy.local.postgres import psql_program
-from include.cli.stack import running_database_url
-from include.config import load_settings
+from include.cli.here import settings_here
 
 
 def run_psql(command: str) -> int:
@@ -16,12 +15,7 @@ def run_psql(command: str) -> int:
 
     Without a database in the environment, the one of a running `demo` or `up` is used.
     """
-    settings = load_settings()
-    url = (
-        settings.url_for("reader")
-        if settings.database_url or settings.reader_database_url
-        else running_database_url(settings.candelabra_home, "reader")
-    )
+    url = settings_here().url_for("reader")
     parts = urlsplit(url)
     environment = {**os.environ, "PGTZ": "UTC"}
     if parts.password:

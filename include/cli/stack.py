@@ -236,16 +236,6 @@ def running_environment(home: Path) -> dict[str, str]:
     )
 
 
-def running_database_url(home: Path, role: str) -> str:
-    """URL for a role of the database of the `up` or `demo` that runs in this home.
-
-    Raises:
-        PermanentError: none does.
-    """
-    environment = running_environment(home)
-    return environment.get(f"{role.upper()}_DATABASE_URL") or environment["DATABASE_URL"]
-
-
 def _write_secret(file: Path, text: str) -> None:
     """Write a file that its owner alone may read."""
     with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:

@@ -39,7 +39,11 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
             {"DATABASE_URL": "postgresql://me:secret@127.0.0.1:1/db"},
             "127.0.0.1:1/db",
         ),
-        (["psql"], {"CANDELABRA_HOME": "/nonexistent"}, "nothing runs in"),
+        (
+            ["psql"],
+            {"CANDELABRA_HOME": "/nonexistent"},
+            "no database: set READER_DATABASE_URL or DATABASE_URL",
+        ),
     ],
 )
 def test_a_wrong_call_is_a_message_and_an_exit_code(
