@@ -31,6 +31,7 @@ from deploy.local.processes import (
     end_marked,
     stop_all,
     tail,
+    terminate,
 )
 from include.errors import PermanentError, TransientError
 
@@ -168,13 +169,17 @@ class LocalAirflow:
     def stop(self, *, term_timeout_s: float = STOP_TIMEOUT_S) -> None:
         """End all processes and their tasks; does nothing when none runs.
 
-        A task that is cut is failed by the next scheduler and retried as its DAG says.
+        A task that is cut is retried, as its DAG says, when Airflow runs again.
         """
         if self._api is not None:
             self._api.close()
             self._api = None
         if self._children:
-            stop_all(self._children, marker=self._marker, term_timeout_s=term_timeout_s)
+            # The scheduler and its tasks first: tasks report their end to the API server.
+            scheduling = [child for child in self._children if child.name.endswith(" scheduler")]
+            others = [child for child in self._children if child not in scheduling]
+            terminate(scheduling, marker=self._marker, timeout_s=term_timeout_s)
+            stop_all(others, marker=self._marker, term_timeout_s=term_timeout_s)
             log.info("airflow_stopped", home=str(self.home))
         self._children = []
         self._release_port()

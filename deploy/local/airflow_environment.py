@@ -98,6 +98,9 @@ def airflow_environment(
         "SCARF_ANALYTICS": "false",
         "PYTHONPATH": str(project_root),
         "PYTHONUNBUFFERED": "1",
+        # Airflow renames its processes; setproctitle would write over the environment in /proc,
+        # by which `processes.marked` knows them.
+        "SPT_NOENV": "1",
         # Tasks speak with the API server on loopback; a proxy of the shell must not carry that.
         "NO_PROXY": _without_proxy(os.environ.get("NO_PROXY", "")),
         "no_proxy": _without_proxy(os.environ.get("no_proxy", "")),

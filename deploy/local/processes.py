@@ -26,6 +26,10 @@ MARKER = "CANDELABRA_SUPERVISOR"
 
 TAIL_LINES = 30
 
+DESCENDANT_GRACE_S = 2.0
+"""From SIGTERM to SIGKILL of a descendant that left its group: Airflow's tasks hear the first, tell
+their operator, and go on."""
+
 
 @dataclass(frozen=True)
 class ProcessExit:
@@ -95,19 +99,21 @@ class SupervisedProcess:
             return None
         return ProcessExit(self.name, code, self.log_file, tail(self.log_file))
 
-    def signal_group(self, number: signal.Signals) -> None:
-        """Send a signal to the child's whole group; does nothing once the child was reaped."""
-        if self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, number)
+    @property
+    def is_running(self) -> bool:
+        """Whether the child has not ended yet."""
+        return self._process.poll() is None
 
-    def wait(self, timeout_s: float) -> bool:
-        """Whether the child has ended within that time."""
-        try:
-            self._process.wait(max(timeout_s, 0.0))
-        except subprocess.TimeoutExpired:
-            return False
-        return True
+    def terminate(self) -> None:
+        """Ask the child to end; does nothing once it has."""
+        self._process.terminate()
+
+    def kill_group(self, *, timeout_s: float = 10.0) -> None:
+        """End the child and all of its group, and wait for the child."""
+        if self.is_running:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(timeout_s)
 
 
 def stop_all(
@@ -115,27 +121,60 @@ def stop_all(
 ) -> list[str]:
     """End the children and whatever descends from them: SIGTERM, wait, SIGKILL.
 
+    SIGTERM goes to each child, whose business its own group is, and to descendants that left the
+    group, since a child may wait for them: Airflow's scheduler waits for its tasks, and for ever
+    when its workers are ended under it.
+
     Args:
         children: asked in this order, waited for together.
-        marker: value of ``MARKER`` in their environment.
+        marker: value of ``MARKER`` in their environment; carried by no process that should stay.
         term_timeout_s: time for all of them after SIGTERM.
 
     Returns:
         Names of the children that had to be killed.
     """
-    for child in children:
-        child.signal_group(signal.SIGTERM)
-    deadline = time.monotonic() + term_timeout_s
-    killed = []
-    for child in children:
-        if not child.wait(deadline - time.monotonic()):
-            killed.append(child.name)
-            child.signal_group(signal.SIGKILL)
-            child.wait(term_timeout_s)
+    killed = terminate(children, marker=marker, timeout_s=term_timeout_s)
     end_marked(marker, term_timeout_s=2.0)
-    if killed:
-        log.warning("processes_killed", names=killed, after_s=term_timeout_s)
     return killed
+
+
+def terminate(children: Sequence[SupervisedProcess], *, marker: str, timeout_s: float) -> list[str]:
+    """As ``stop_all``, but other processes of the marker go on.
+
+    Descendants that left their group are ended whichever child they descend from.
+    """
+    deadline = time.monotonic() + timeout_s
+    for child in children:
+        child.terminate()
+    asked_at: dict[int, float] = {}
+    while any(child.is_running for child in children) and time.monotonic() < deadline:
+        # Again and again: a child may start one more before it hears of its end.
+        for process in _that_left_their_group(marker):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.pid not in asked_at:
+                    asked_at[process.pid] = time.monotonic()
+                    process.terminate()
+                elif time.monotonic() - asked_at[process.pid] > DESCENDANT_GRACE_S:
+                    process.kill()
+        time.sleep(0.1)
+    late = [child for child in children if child.is_running]
+    for child in late:
+        child.kill_group()
+    if late:
+        log.warning("processes_killed", names=[child.name for child in late], after_s=timeout_s)
+    return [child.name for child in late]
+
+
+def _that_left_their_group(marker: str) -> list[psutil.Process]:
+    found = marked(marker)
+    # A group that none of our children leads, or one that a descendant leads itself.
+    leaders = {process.pid for process in found if process.ppid() == os.getpid()}
+    left = []
+    for process in found:
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getpgid(process.pid) not in leaders:
+                left.append(process)
+    return left
 
 
 def end_marked(marker: str, *, term_timeout_s: float) -> int:

@@ -28,6 +28,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("airflow"))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _logs_as_they_were() -> Iterator[None]:
+    """Airflow configures structlog and the root logger for itself; others want theirs back."""
+    config, handlers = structlog.get_config(), logging.getLogger().handlers[:]
+    yield
+    structlog.configure(**config)
+    logging.getLogger().handlers[:] = handlers
+
+
 @pytest.fixture(scope="session")
 def airflow_home() -> Iterator[Path]:
     """Everything that Airflow reads at its first import."""
@@ -55,11 +64,8 @@ def airflow_home() -> Iterator[Path]:
                 patch.delenv(name)
             for name, value in values.items():
                 patch.setenv(name, value)
-            logs = structlog.get_config(), logging.getLogger().handlers[:]
             importlib.import_module("airflow")
             yield home
-        structlog.configure(**logs[0])
-        logging.getLogger().handlers[:] = logs[1]
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from deploy.local.airflow import LocalAirflow
 from deploy.local.processes import end_marked, marked
 from include.errors import PermanentError
+
+pytestmark = pytest.mark.timeout(400)
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,7 +68,7 @@ def orphaned(tmp_path, postgres) -> Iterator[tuple[Path, str, str]]:
     postgres.drop_database("airflow_orphans")
 
 
-def test_orphans_end_one_home_has_one_supervisor_deaths_are_told_and_tasks_stop_with_the_rest(
+def test_orphans_end_deaths_are_told_tasks_stop_with_the_rest_and_go_on_at_the_next_start(
     orphaned, database_url
 ):
     home, url, marker = orphaned
@@ -84,7 +87,7 @@ def test_orphans_end_one_home_has_one_supervisor_deaths_are_told_and_tasks_stop_
         second.stop()
         heir.wait_healthy(timeout_s=120)
         heir.api.wait_dags(["build_marts"], timeout_s=60)
-        heir.api.trigger("build_marts", {})
+        run_id = heir.api.trigger("build_marts", {})
         wait_until(
             lambda: any(
                 task.state == "running"
@@ -92,6 +95,8 @@ def test_orphans_end_one_home_has_one_supervisor_deaths_are_told_and_tasks_stop_
                 for task in heir.api.task_states("build_marts", run.run_id)
             )
         )
+        processes = [psutil.Process(pid) for pid in heir.pids.values()]
+        processes += [below for one in processes for below in one.children(recursive=True)]
         os.kill(heir.pids["airflow triggerer"], signal.SIGKILL)
         wait_until(lambda: bool(heir.exited()))
         with pytest.raises(PermanentError, match="airflow triggerer was ended by SIGKILL"):
@@ -99,5 +104,13 @@ def test_orphans_end_one_home_has_one_supervisor_deaths_are_told_and_tasks_stop_
         begun = time.monotonic()
     assert time.monotonic() - begun < 30
     assert marked(heir.marker) == []
+    # The same without the marker; a task, its worker and the API server rename themselves.
+    assert len(processes) > 6
+    assert [process for process in processes if process.is_running()] == []
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", heir.port)) != 0
+
+    # The next start takes up what was cut.
+    with heir:
+        heir.wait_healthy(timeout_s=120)
+        assert heir.api.wait_run("build_marts", run_id, timeout_s=90) == "success"

@@ -25,6 +25,14 @@ print('up', flush=True)
 time.sleep(600)
 """
 
+WAITS_FOR_ITS_RUNAWAY = f"""
+import signal, subprocess, sys
+child = subprocess.Popen([sys.executable, '-c', {DEAF!r}], start_new_session=True)
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0 if child.wait() else 1))
+print('up', flush=True)
+signal.pause()
+"""
+
 
 def wait_until(holds: Callable[[], bool], timeout_s: float = 20.0) -> None:
     deadline = time.monotonic() + timeout_s
@@ -76,6 +84,15 @@ def test_a_descendant_that_left_the_group_is_ended_too(start, marker):
     child = start(WITH_RUNAWAY, ready=2)
     assert len(marked(marker)) == 2
     stop_all([child], marker=marker, term_timeout_s=10)
+    assert marked(marker) == []
+
+
+def test_a_child_that_waits_for_a_descendant_need_not_be_killed(start, marker):
+    child = start(WAITS_FOR_ITS_RUNAWAY, ready=2)
+    assert stop_all([child], marker=marker, term_timeout_s=20) == []
+    end = child.exited()
+    assert end is not None
+    assert end.exit_code == 0
     assert marked(marker) == []
 
 

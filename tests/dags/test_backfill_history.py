@@ -1,0 +1,98 @@
+"""The DAG against a simulated exchange, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import httpx
+import psycopg
+import pytest
+
+from simulator.config import SimulatorConfig
+from simulator.server import ExchangeThread
+
+START = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=4)
+END = START + timedelta(hours=3)
+
+
+@pytest.fixture(scope="module")
+def exchange() -> Iterator[ExchangeThread]:
+    config = SimulatorConfig(spot_symbols=("BTCUSDT",), um_symbols=("BTCUSDT",))
+    with ExchangeThread(config) as running:
+        yield running
+
+
+@pytest.fixture
+def backfill(database_url, exchange, dag_bag, airflow_database, tmp_path, monkeypatch):
+    for name, value in {
+        "DATABASE_URL": database_url,
+        "BINANCE_REST_URL": exchange.spot_rest_url,
+        "BINANCE_UM_REST_URL": exchange.um_rest_url,
+        "BINANCE_DUMP_URL": exchange.dump_url,
+        "BINANCE_DUMP_LIST_URL": exchange.dump_url,
+        "CANDELABRA_HOME": str(tmp_path),
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    def run(**conf):
+        span = {"from": START.isoformat(), "to": END.isoformat()}
+        return dag_bag.dags["backfill_history"].test(run_conf=span | conf)
+
+    return run
+
+
+def klines(exchange: ExchangeThread, market: str) -> list[tuple[object, ...]]:
+    query = {
+        "market": market,
+        "symbol": "BTCUSDT",
+        "interval": "1m",
+        "startTime": int(START.timestamp() * 1000),
+        "endTime": int(END.timestamp() * 1000) - 1,
+    }
+    rows = httpx.get(f"{exchange.control_url}/sim/klines", params=query, trust_env=False).json()
+    return [
+        (datetime.fromtimestamp(row[0] / 1000, UTC), *map(Decimal, row[1:6]), row[8])
+        for row in rows
+    ]
+
+
+def test_minutes_of_both_markets_equal_the_exchanges_and_the_counts_are_announced(
+    backfill, exchange, database_url
+):
+    run = backfill(symbols="BTCUSDT, BTCUSDT.P")
+    assert run.state == "success"
+    for symbol, market in (("BTCUSDT", "spot"), ("BTCUSDT.P", "um")):
+        with psycopg.connect(database_url) as connection:
+            stored = connection.execute(
+                "SELECT open_time, open, high, low, close, volume, trade_count"
+                " FROM market.candles_1m WHERE symbol = %s AND status = 'verified'"
+                " ORDER BY open_time",
+                (symbol,),
+            ).fetchall()
+        assert len(stored) == 180
+        assert stored == klines(exchange, market)
+
+    from airflow.models.asset import AssetEvent
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        (event,) = session.query(AssetEvent).filter(AssetEvent.source_run_id == run.run_id)
+        assert event.source_task_id == "summarise"
+        assert event.extra["inserted"] == 360
+
+
+def test_the_market_of_the_form_is_that_of_names_without_a_suffix(backfill, database_url):
+    assert backfill(symbols="btcusdt", market="um").state == "success"
+    with psycopg.connect(database_url) as connection:
+        stored = connection.execute("SELECT DISTINCT symbol FROM market.candles_1m").fetchall()
+    assert stored == [("BTCUSDT.P",)]
+
+
+def test_an_unknown_symbol_fails_the_plan_at_once_and_is_named(backfill, capfd):
+    run = backfill(symbols="NOSUCHUSDT")
+    assert run.state == "failed"
+    plan = run.get_task_instance("plan")
+    assert (plan.state, plan.try_number) == ("failed", 1)
+    assert "NOSUCHUSDT" in "".join(capfd.readouterr())
