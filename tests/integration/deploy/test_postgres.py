@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -14,14 +16,11 @@ from include.errors import PermanentError
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
+def home() -> Iterator[Path]:
     """A folder that the server's user can reach, with a space in its path."""
-    place = tmp_path / "a folder" / "pg"
-    for folder in (tmp_path / "a folder", *tmp_path.parents):
-        if folder.name.startswith("pytest"):
-            folder.chmod(0o755)
-    (tmp_path).chmod(0o755)
-    return place
+    with tempfile.TemporaryDirectory(prefix="candelabra test ") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder) / "pg"
 
 
 def test_rows_survive_a_stop_and_a_crash(home: Path) -> None:
