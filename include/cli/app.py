@@ -133,7 +133,10 @@ def demo(
     symbols: Annotated[
         str, typer.Option(help="Symbols of the demo, by comma.")
     ] = "BTCUSDT,ETHBTC,BTCUSDT.P",
-    days: Annotated[int, typer.Option(min=2, max=30, help="Days of history.")] = 3,
+    days: Annotated[
+        int | None,
+        typer.Option(min=2, max=400, help="Days of history; else since the start of last month."),
+    ] = None,
 ) -> None:
     """Run everything on this machine, offline: exchange, database, streamer, Airflow, marts."""
     from include.cli.demo import run_demo

@@ -52,7 +52,7 @@ class Steps:
         )
 
 
-def run_demo(*, once: bool, symbols: Sequence[str], days: int) -> int:
+def run_demo(*, once: bool, symbols: Sequence[str], days: int | None) -> int:
     """Run everything against the simulator; returns the exit code."""
     console = Console(stderr=False)
     settings = load_settings()
@@ -124,11 +124,10 @@ def _show_failure(console: Console, stack: LocalStack, error: CandelabraError) -
 
 
 def _demo(
-    stack: LocalStack, console: Console, *, once: bool, symbols: Sequence[str], days: int
+    stack: LocalStack, console: Console, *, once: bool, symbols: Sequence[str], days: int | None
 ) -> int:
     steps = Steps(console)
-    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    start = today - timedelta(days=days)
+    start = _start_of_history(days)
     with steps.step("PostgreSQL 18 with schemas and roles"):
         stack.start_database()
         _refuse_foreign_data(stack)
@@ -174,6 +173,14 @@ def _demo(
         return 0 if compared and not differences else 1
     watch(reader_url, console, on_tick=stack.check)
     return 0
+
+
+def _start_of_history(days: int | None) -> datetime:
+    """Midnight so many days ago, or of last month's first day: a whole month and whole weeks."""
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    if days is not None:
+        return today - timedelta(days=days)
+    return (today.replace(day=1) - timedelta(days=1)).replace(day=1)
 
 
 def _run_dag(
