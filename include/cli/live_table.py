@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import psycopg
@@ -49,14 +50,19 @@ def live_table(rows: list[tuple[Any, ...]], counts: list[tuple[str, int]]) -> Ta
         table.add_row(
             symbol,
             open_time.strftime("%H:%M"),
-            *(f"{value:f}" for value in (opened, high, low)),
-            f"[{colour}]{close:f}[/]",
-            f"{volume:f}",
+            *(_plain(value) for value in (opened, high, low)),
+            f"[{colour}]{_plain(close)}[/]",
+            _plain(volume),
             str(trades),
             status,
             f"{age_s:.1f} s",
         )
     return table
+
+
+def _plain(value: Decimal) -> str:
+    """A number without the zeros at its end, and without an exponent."""
+    return f"{value.normalize():f}"
 
 
 def watch(database_url: str, console: Console, *, on_tick: Callable[[], None]) -> None:
