@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from include.domain.candles import Candle
 from include.domain.timeframes import MINUTE_US, from_us, to_us
@@ -26,6 +26,7 @@ __all__ = [
     "merge_frame",
     "merge_offers",
     "merge_offers_async",
+    "minutes_to_ask",
     "missing_minutes",
     "read_candles",
     "remove_live_async",
@@ -61,7 +62,9 @@ WITH wanted (minutes) AS (
 stored (minutes) AS (
     SELECT coalesce(range_agg(tstzrange(open_time, open_time + interval '1 minute')), '{}')
     FROM market.candles_1m
-    WHERE symbol = %(symbol)s AND open_time >= %(start)s AND open_time < %(end)s
+    WHERE
+        symbol = %(symbol)s AND open_time >= %(start)s AND open_time < %(end)s
+        AND (status = 'verified' OR NOT %(unsure)s)
 ),
 
 halted (minutes) AS (
@@ -76,6 +79,71 @@ SELECT lower(hole.span), upper(hole.span)
 FROM wanted, stored, halted,
     unnest(wanted.minutes - stored.minutes - halted.minutes) AS hole (span)
 ORDER BY 1
+"""
+
+# Each row names what is unsure from it to the next row; only then are ranges made, of few rows.
+_TO_ASK = """
+WITH steps AS (
+    SELECT
+        symbol,
+        open_time,
+        status = 'verified' AS is_sure,
+        lead(open_time) OVER (PARTITION BY symbol ORDER BY open_time) AS next_time
+    FROM market.candles_1m
+    WHERE symbol = ANY(%(symbols)s) AND open_time >= %(start)s
+),
+
+parts AS (
+    SELECT
+        symbol,
+        tstzrange(
+            CASE WHEN is_sure THEN open_time + interval '1 minute' ELSE open_time END,
+            coalesce(next_time, open_time + interval '1 minute')
+        ) AS span
+    FROM steps
+    WHERE NOT is_sure OR next_time > open_time + interval '1 minute'
+
+    UNION ALL
+
+    SELECT wanted.symbol, tstzrange(%(start)s, first.open_time)
+    FROM unnest(%(symbols)s::text[]) AS wanted (symbol)
+    CROSS JOIN LATERAL (
+        SELECT c.open_time FROM market.candles_1m AS c
+        WHERE c.symbol = wanted.symbol AND c.open_time >= %(start)s
+        ORDER BY c.open_time
+        LIMIT 1
+    ) AS first
+    WHERE
+        first.open_time > %(start)s
+        AND EXISTS (
+            SELECT FROM market.candles_1m AS earlier
+            WHERE earlier.symbol = wanted.symbol AND earlier.open_time < %(start)s
+        )
+),
+
+unsure AS (
+    SELECT symbol, market.market_of(symbol) AS market, range_agg(span) AS minutes
+    FROM parts
+    GROUP BY symbol
+),
+
+halts AS (
+    SELECT market, symbol, range_agg(minutes) AS minutes
+    FROM ops.outages
+    WHERE upper(minutes) > %(start)s
+    GROUP BY market, symbol
+)
+
+SELECT unsure.symbol, lower(hole.span), upper(hole.span)
+FROM unsure
+LEFT JOIN halts AS everywhere
+    ON unsure.market = everywhere.market AND everywhere.symbol IS NULL
+LEFT JOIN halts AS own
+    ON unsure.market = own.market AND unsure.symbol = own.symbol
+CROSS JOIN LATERAL unnest(
+    unsure.minutes - coalesce(everywhere.minutes, '{}') - coalesce(own.minutes, '{}')
+) AS hole (span)
+ORDER BY 1, 2
 """
 
 
@@ -93,14 +161,43 @@ def last_minutes(connection: Connection, symbols: Iterable[str]) -> dict[str, in
     return {symbol: to_us(open_time) for symbol, open_time in rows}
 
 
+def minutes_to_ask(
+    connection: Connection, symbols: Sequence[str], start_us: int
+) -> dict[str, list[tuple[int, int]]]:
+    """Minutes up to each symbol's newest row that have no row, or one that is not verified.
+
+    They begin at ``start_us``, or at the symbol's first row where that is later, and leave out
+    outages. The newest row is among them if it is not verified. One query serves all symbols.
+
+    Args:
+        start_us: open time of the first minute asked for.
+
+    Returns:
+        Half-open ranges (µs), ascending; symbols of which every minute is sure are left out.
+
+    Raises:
+        PermanentError: the bound is not a full minute.
+    """
+    if start_us % MINUTE_US:
+        raise PermanentError(f"{start_us} must be the open time of a minute")
+    arguments = {"symbols": list(symbols), "start": from_us(start_us)}
+    with translated(connection):
+        rows = connection.execute(_TO_ASK, arguments).fetchall()
+    ranges: dict[str, list[tuple[int, int]]] = {}
+    for symbol, start, end in rows:
+        ranges.setdefault(symbol, []).append((to_us(start), to_us(end)))
+    return ranges
+
+
 def missing_minutes(
-    connection: Connection, symbol: str, start_us: int, end_us: int
+    connection: Connection, symbol: str, start_us: int, end_us: int, *, unsure: bool = False
 ) -> list[tuple[int, int]]:
     """Minutes without a row that are no outage, as half-open ranges (µs), ascending.
 
     Args:
         start_us: open time of the first minute asked for.
         end_us: open time of the first minute no longer asked for.
+        unsure: minutes whose row is not verified count as missing too.
 
     Raises:
         PermanentError: the bounds are not full minutes.
@@ -109,7 +206,12 @@ def missing_minutes(
         raise PermanentError(f"{start_us} and {end_us} must be open times of minutes")
     if start_us >= end_us:
         return []
-    arguments = {"symbol": symbol, "start": from_us(start_us), "end": from_us(end_us)}
+    arguments = {
+        "symbol": symbol,
+        "start": from_us(start_us),
+        "end": from_us(end_us),
+        "unsure": unsure,
+    }
     with translated(connection):
         rows = connection.execute(_MISSING, arguments).fetchall()
     return [(to_us(start), to_us(end)) for start, end in rows]

@@ -7,11 +7,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from include.domain.candles import Source
+from include.domain.candles import Offer, Source, Status
 from include.domain.instruments import Market
 from include.domain.timeframes import MINUTE_US
 from include.errors import PermanentError
-from include.store.candles import last_minutes, merge_offers, missing_minutes, read_candles
+from include.store.candles import (
+    last_minutes,
+    merge_offers,
+    minutes_to_ask,
+    missing_minutes,
+    read_candles,
+)
 from include.store.ledgers import record_outage
 from tests.unit.store.offers import NOVEMBER_END_US, candle, moved, offer
 
@@ -75,3 +81,72 @@ def test_of_an_unknown_symbol_everything_is_missing(connection: Connection) -> N
 def test_bounds_that_are_no_minutes_are_refused(connection: Connection) -> None:
     with pytest.raises(PermanentError, match="open times"):
         missing_minutes(connection, "X", minute(0) + 1, minute(5))
+
+
+def unsure(number: int, symbol: str, status: Status = Status.UNCONFIRMED) -> Offer:
+    return moved(offer(Source.STREAM, status=status), symbol, number)
+
+
+def numbers(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    return [((a - minute(0)) // MINUTE_US, (b - minute(0)) // MINUTE_US) for a, b in ranges]
+
+
+def test_rows_that_are_not_verified_are_missing_on_request(connection: Connection) -> None:
+    merge_offers(connection, [moved(offer(Source.KLINE), "A", n) for n in (0, 3)])
+    merge_offers(connection, [unsure(1, "A"), unsure(2, "A", Status.PARTIAL)])
+
+    assert numbers(missing_minutes(connection, "A", minute(0), minute(5))) == [(4, 5)]
+    assert numbers(missing_minutes(connection, "A", minute(0), minute(5), unsure=True)) == [
+        (1, 3),
+        (4, 5),
+    ]
+
+
+def test_unsure_minutes_of_many_symbols_end_at_each_newest_row(connection: Connection) -> None:
+    known = {
+        "HOLES": (-90_000, -1, 0, 1, 4, 5, 9),
+        "YOUNG.P": (3, 6),
+        "OLD": (-90_000, 2),
+        "PAST": (-3, -1),
+        "SURE": (0, 1, 2),
+    }
+    for symbol, minutes in known.items():
+        merge_offers(connection, [moved(offer(Source.KLINE), symbol, n) for n in minutes])
+    merge_offers(connection, [unsure(5, "YOUNG.P"), unsure(7, "YOUNG.P", Status.PARTIAL)])
+    merge_offers(connection, [unsure(2, "HOLES"), unsure(-2, "HOLES")])
+
+    asked = minutes_to_ask(connection, [*known, "NEW"], minute(0))
+
+    assert {symbol: numbers(ranges) for symbol, ranges in asked.items()} == {
+        "HOLES": [(2, 4), (6, 9)],
+        "YOUNG.P": [(4, 6), (7, 8)],
+        "OLD": [(0, 2)],
+    }
+    assert minutes_to_ask(connection, [], minute(0)) == {}
+
+
+def test_outages_are_not_asked_for(connection: Connection) -> None:
+    for symbol in ("A.P", "B.P", "C"):
+        merge_offers(connection, [moved(offer(Source.KLINE), symbol, n) for n in (0, 9)])
+    for symbol, start, end in [(None, 2, 4), ("A.P", 3, 6), ("B.P", -5, 2), ("B.P", 8, 20)]:
+        record_outage(
+            connection,
+            market=Market.UM,
+            symbol=symbol,
+            start_us=minute(start),
+            end_us=minute(end),
+            cause="halt",
+        )
+
+    asked = minutes_to_ask(connection, ["A.P", "B.P", "C"], minute(0))
+
+    assert {symbol: numbers(ranges) for symbol, ranges in asked.items()} == {
+        "A.P": [(1, 2), (6, 9)],
+        "B.P": [(4, 8)],
+        "C": [(1, 9)],
+    }
+
+
+def test_a_bound_that_is_no_minute_is_not_asked_from(connection: Connection) -> None:
+    with pytest.raises(PermanentError, match="open time"):
+        minutes_to_ask(connection, ["A"], minute(0) + 1)
