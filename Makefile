@@ -23,7 +23,7 @@ up: setup ## the same against the real exchange
 	@$(PY) -m include.cli up
 
 test: setup lint ## lint, types, import rules and every test
-	@$(PY) -m pytest -q -n $(WORKERS) --dist loadgroup --durations=10 tests
+	@$(PY) -m pytest -q -n $(WORKERS) --durations=10 tests
 
 test-fast: setup ## unit tests alone
 	@$(PY) -m pytest -q -n $(WORKERS) tests/unit

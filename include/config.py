@@ -144,6 +144,7 @@ class Settings(BaseSettings):
         "binance_um_rest_url",
         "binance_dump_url",
         "binance_dump_list_url",
+        "https_proxy",
     )
     @classmethod
     def _base_url(cls, value: str, info: object) -> str:

@@ -26,9 +26,6 @@ from include.domain.instruments import Instrument
 from include.domain.timeframes import MINUTE_US, minute_of
 from streamer.seeding import SeedSearch
 
-NEVER_US = 1 << 62
-"""A time that no trade reaches."""
-
 MINUTES_KEPT = 5
 """Settled minutes kept for late trades and late klines."""
 
@@ -116,8 +113,9 @@ class SymbolAggregator:
     def disconnected(self) -> None:
         """Nothing is delivered any more: no minute is claimed whole until something proves it."""
         self._is_proven = False
+        self._connected_us = None
         if not self._timing.has_contiguous_ids:
-            self._break_minutes(NEVER_US)
+            self._break_minutes()
 
     # --- frames
 
@@ -132,7 +130,8 @@ class SymbolAggregator:
                 return
             if self._timing.has_contiguous_ids:
                 self._sink.hole(self.symbol, expected, trade.id - 1, self._last_trade_us, trade_us)
-                self._break_minutes(trade_us)
+                self._break_minutes()
+                self._connected_us = trade_us
                 self._seek_seed()
         self._next_id = trade.id + 1
         if trade.price <= ZERO or trade.quantity <= ZERO or trade.first_trade_id < 0:
@@ -251,11 +250,10 @@ class SymbolAggregator:
         if minute.kline is not None or minute.is_settled:
             self._check(minute)
 
-    def _break_minutes(self, until_us: int) -> None:
-        """Trades are missing up to ``until_us``."""
+    def _break_minutes(self) -> None:
+        """Trades are missing: no minute known so far is whole."""
         for minute in self._minutes.values():
             minute.is_whole = False
-        self._connected_us = until_us
 
     # --- seeding
 
@@ -327,7 +325,7 @@ class SymbolAggregator:
             return
         if minute.is_whole:
             folded_to = builder.last_trade_id if builder is not None else -1
-            if folded_to < kline.body.last_trade_id and not minute.is_settled:
+            if folded_to < kline.body.last_trade_id:
                 return  # klines run ahead of their trades; on_clock ends the wait
             if builder is not None and builder.trade_count:
                 self._compare(builder.candle(), kline)

@@ -72,7 +72,7 @@ class Streamer:
     def doubt(self, symbol: str) -> None:
         """A symbol's streams do not deliver: subscribe again."""
         log.warning("stream_doubted", symbol=symbol, reason="no closed kline in time")
-        self._feed_of[symbol].resubscribe(self._instruments[symbol].exchange_symbol)
+        self._feed_of[symbol].doubt(self._instruments[symbol].exchange_symbol)
 
     def hole(self, symbol: str, first_id: int, last_id: int, from_us: int, to_us: int) -> None:
         """Trades did not come; the candle is seeded anew from a kline."""

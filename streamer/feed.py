@@ -64,6 +64,7 @@ class Feed:
         self._trade_stream = trade_stream
         self._klines = klines
         self._not_delivering: set[str] = set()
+        self._doubted: list[str] = []
         self.connection = StreamConnection(
             url,
             name=name,
@@ -121,12 +122,23 @@ class Feed:
             deadline_us = aggregator.next_deadline_us()
             if deadline_us is not None and deadline_us <= now_us:
                 aggregator.on_clock(now_us)
+        if self._doubted:
+            self._resubscribe()
 
-    def resubscribe(self, exchange_symbol: str) -> None:
-        """Ask again for the streams of a symbol that stay silent."""
+    def doubt(self, exchange_symbol: str) -> None:
+        """A symbol's streams do not deliver what they should: ask for them again."""
+        self._doubted.append(exchange_symbol)
+
+    def _resubscribe(self) -> None:
+        """One batch for all symbols doubted at once: control messages are rationed."""
+        doubted, self._doubted = self._doubted, []
         if self.connection.is_open:
             self.connection.session.resubscribe(
-                stream_names(exchange_symbol, trade_stream=self._trade_stream, klines=self._klines)
+                name
+                for exchange_symbol in doubted
+                for name in stream_names(
+                    exchange_symbol, trade_stream=self._trade_stream, klines=self._klines
+                )
             )
 
     def _opened(self) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -93,7 +93,7 @@ async def persist(what: str, call: Callable[[], Result], stop: asyncio.Event) ->
     failures = 0
     while True:
         try:
-            return await in_thread(call, name=what)
+            return await _unless_stopped(what, in_thread(call, name=what), stop)
         except TransientError as error:
             failures += 1
             bound_s = min(MOST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(failures, 10))
@@ -106,6 +106,22 @@ async def persist(what: str, call: Callable[[], Result], stop: asyncio.Event) ->
         except TimeoutError:
             continue
         raise StoppedError(what)
+
+
+async def _unless_stopped(
+    what: str, call: Coroutine[Any, Any, Result], stop: asyncio.Event
+) -> Result:
+    """Await a call, or raise as soon as ``stop`` is set."""
+    calling = asyncio.ensure_future(call)
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({calling, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if calling.done():
+            return calling.result()
+        raise StoppedError(what)
+    finally:
+        calling.cancel()
+        stopping.cancel()
 
 
 def _last_minutes(url: str, symbols: Sequence[str]) -> dict[str, int]:

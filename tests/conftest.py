@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from deploy.local.postgres import EmbeddedPostgres
 
@@ -16,6 +17,21 @@ _numbers = itertools.count()
 RECORDED_DATA = Path(
     os.environ.get("RECORDED_DATA", Path(__file__).parents[1].parent / "shared" / "data")
 )
+
+
+class OneWorkerForAirflow(LoadScopeScheduling):
+    """Airflow is booted in one worker; all other tests go to whoever is free.
+
+    pytest-xdist 3.8 reads its group marks from an attribute that pytest 9.2 no longer has.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "airflow" if nodeid.startswith("tests/dags/") else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneWorkerForAirflow:
+    """Called by pytest-xdist."""
+    return OneWorkerForAirflow(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

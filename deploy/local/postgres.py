@@ -117,6 +117,11 @@ class EmbeddedPostgres:
             self._process = None
             _wait_for_children(self.data_dir)
 
+    def exited(self) -> str | None:
+        """How the server ended without being asked to, or None while it runs."""
+        code = self._process.poll() if self._process else None
+        return None if code is None else f"PostgreSQL ended (exit code {code}); see {self.log_file}"
+
     def remove(self) -> None:
         """Remove the cluster with all its data, after ending whatever still runs on it."""
         self.stop()

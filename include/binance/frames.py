@@ -7,13 +7,16 @@ turned into microseconds whatever the connection's unit is.
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import msgspec
 
 from include.domain.candles import Candle
 from include.errors import PermanentError
+
+ABSURD = Decimal(10) ** 24
+"""No price, quantity or volume of the exchange comes near this."""
 
 _FIRST_US = 100_000_000_000_000
 """Milliseconds have 13 digits until the year 5138, microseconds 15 and more since 1973."""
@@ -156,11 +159,36 @@ def decode(text: bytes | memoryview | str) -> Frame:
             the message shows the frame's beginning.
     """
     try:
-        return _decode_combined(text).data
+        data = _decode_combined(text).data
     except msgspec.ValidationError as error:
         return _decode_other(text, error)
     except msgspec.DecodeError as error:
         raise PermanentError(f"frame is not JSON ({error}): {_beginning(text)}") from None
+    return _checked(data, text)
+
+
+def _checked(data: MarketFrame, text: bytes | memoryview | str) -> MarketFrame:
+    """Refuse what Decimal reads but no exchange says: NaN, Infinity, absurd magnitudes.
+
+    Raises:
+        PermanentError: a number is not a plain, finite one; the message shows the frame.
+    """
+    if type(data) is AggTrade or type(data) is Trade:
+        numbers: tuple[Decimal, ...] = (data.price, data.quantity)
+    elif type(data) is Kline:
+        body = data.body
+        numbers = (
+            body.open, body.high, body.low, body.close, body.volume, body.quote_volume,
+            body.taker_buy_volume, body.taker_buy_quote_volume,
+        )  # fmt: skip
+    else:
+        return data
+    try:
+        if all(-ABSURD < number < ABSURD for number in numbers):
+            return data
+    except InvalidOperation:
+        pass  # NaN has no order; the frame is refused below
+    raise PermanentError(f"frame holds a number that is none: {_beginning(text)}")
 
 
 def _decode_other(text: bytes | memoryview | str, combined_error: Exception) -> Frame:
@@ -180,7 +208,7 @@ def _decode_other(text: bytes | memoryview | str, combined_error: Exception) -> 
             raw: MarketFrame = _decode_raw(text)
         except msgspec.ValidationError as error:
             raise PermanentError(f"frame {kind}: {error}: {_beginning(text)}") from None
-        return raw
+        return _checked(raw, text)
     return UnknownFrame(str(kind or frame.get("stream") or "no event type"))
 
 

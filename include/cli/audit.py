@@ -19,6 +19,7 @@ from include.domain.candles import VALUE_NAMES
 from include.domain.instruments import exchange_symbol_of, market_of
 from include.domain.timeframes import TIMEFRAMES, from_us, to_us
 from include.errors import TransientError
+from include.store.pools import translated
 
 Values = tuple[Decimal, ...]
 
@@ -116,7 +117,8 @@ def _stored(
         "SELECT open_time, {} FROM {} WHERE symbol = %s AND open_time >= %s AND open_time < %s"
     ).format(sql.SQL(", ").join(map(sql.Identifier, VALUE_NAMES)), table)
     first_us = TIMEFRAMES[timeframe].open_time_us(start_us)
-    rows = connection.execute(query, (symbol, from_us(first_us), from_us(end_us)))
+    with translated(connection):
+        rows = connection.execute(query, (symbol, from_us(first_us), from_us(end_us))).fetchall()
     for open_time, *values in rows:
         yield to_us(open_time), tuple(Decimal(value) for value in values)
 

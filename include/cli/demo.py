@@ -23,7 +23,7 @@ from include.domain.instruments import exchange_symbol_of, market_of
 from include.domain.timeframes import MINUTE_US, from_us, to_us
 from include.errors import CandelabraError, PermanentError, TransientError
 from include.logs import configure_logging
-from include.store.pools import connect, redact
+from include.store.pools import connect, redact, translated
 
 DAGS = ("backfill_history", "build_marts", "check_quality", "sync_instruments")
 LIVE_MINUTES = 2
@@ -222,7 +222,8 @@ def _wait_for_live(
     """
     with connect(reader_url, application_name="candelabra-demo") as connection:
         while True:
-            counts = dict(connection.execute(query, (list(symbols),)).fetchall())
+            with translated(connection):
+                counts = dict(connection.execute(query, (list(symbols),)).fetchall())
             least = min(counts.get(symbol, 0) for symbol in symbols)
             if least >= minutes:
                 return
@@ -249,7 +250,8 @@ def _complete_until(
             WHERE symbol = ANY(%s) AND status = 'verified' AND open_time >= %s GROUP BY symbol
         ) AS newest_of_each
     """
-    row = connection.execute(query, (list(symbols), from_us(start_us))).fetchone()
+    with translated(connection):
+        row = connection.execute(query, (list(symbols), from_us(start_us))).fetchone()
     if row is None or row[0] is None:
         raise PermanentError("no verified minute in market.candles_1m")
     return to_us(row[0]) + MINUTE_US
@@ -257,7 +259,10 @@ def _complete_until(
 
 def _refuse_foreign_data(stack: LocalStack) -> None:
     """Simulated candles must not come to lie among real ones."""
-    with connect(stack.database_url, application_name="candelabra-demo") as connection:
+    with (
+        connect(stack.database_url, application_name="candelabra-demo") as connection,
+        translated(connection),
+    ):
         if connection.execute("SELECT 1 FROM market.candles_1m LIMIT 1").fetchone():
             raise PermanentError(
                 f"{redact(stack.database_url)} holds candles already; the demo writes simulated "
@@ -296,12 +301,19 @@ def _show_links(stack: LocalStack, console: Console, *, oracle_url: str | None) 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM and a closed terminal end a run as Ctrl-C does: everything is stopped."""
+    """Ctrl-C, SIGTERM and a closed terminal each end a run: once, and everything is stopped.
+
+    After the first signal further ones are ignored: an impatient second one (or the one that
+    make passes on) would leave half of the services running.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def interrupt(_number: int, _frame: object) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = {n: signal.signal(n, interrupt) for n in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:

@@ -164,6 +164,9 @@ class LocalStack:
 
     def check(self) -> None:
         """Raise if a service has died, with the end of its log."""
+        database_ended = self._postgres.exited() if self._postgres else None
+        if database_ended is not None:
+            raise PermanentError(database_ended)
         for child in self._children:
             ended = child.exited()
             if ended is not None:

@@ -54,6 +54,7 @@ def test_no_database_says_what_to_set() -> None:
         ("BATCH_SIZE", "many", "BATCH_SIZE='many'.*valid integer"),
         ("BATCH_SIZE", "0", "BATCH_SIZE='0'.*greater than or equal to 1"),
         ("BINANCE_WS_URL", "http://x", "BINANCE_WS_URL='http://x': should be ws or wss://"),
+        ("HTTPS_PROXY", "proxy:3128", "HTTPS_PROXY=.hidden.: should be http or https://"),
         ("LOG_LEVEL", "chatty", "LOG_LEVEL='CHATTY'.*'DEBUG', 'INFO'"),
     ],
 )
