@@ -57,7 +57,6 @@ TESTED_ELSEWHERE = {
     "streamer/feed.py": BY_A_WHOLE_STREAMER,
     "streamer/seeding.py": "tests/unit/streamer/test_aggregation.py, where seeds are sought",
     "streamer/startup.py": BY_A_WHOLE_STREAMER,
-    "streamer/writer.py": BY_A_WHOLE_STREAMER,
 }
 """Modules without a test file of their name, and why."""
 
