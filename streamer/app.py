@@ -153,6 +153,8 @@ class Streamer:
                 if stored_us is not None:
                     horizon_us = minute_of(start.now_us[market]) - lookback_us
                     aggregator.resume_after(max(stored_us, horizon_us - MINUTE_US))
+                for start_us, end_us in start.unsure_us.get(instrument.symbol, ()):
+                    self._repairs.ask(instrument.symbol, start_us, end_us, "unsure at the start")
                 aggregators[instrument.exchange_symbol] = aggregator
                 self._instruments[instrument.symbol] = instrument
             self._aggregators += aggregators.values()

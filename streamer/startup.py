@@ -12,9 +12,11 @@ import structlog
 
 from include.config import Settings
 from include.domain.instruments import Instrument, Market
+from include.domain.timeframes import MINUTE_US, minute_of
 from include.errors import RateLimitedError, TransientError
 from include.jobs.exchange import open_shared_rest
-from include.store.candles import last_minutes
+from include.store.candles import last_minutes, minutes_to_ask
+from include.store.live import remove_left_live
 from include.store.pools import connect
 from streamer.threads import in_thread
 from streamer.universe import choose, markets_of
@@ -54,11 +56,14 @@ class Start:
 
     Attributes:
         last_stored_us: open time of the newest row of each symbol that has any.
+        unsure_us: half-open ranges of minutes up to it that have no row, or one that the
+            exchange has not confirmed.
         now_us: the exchange's time, by market.
     """
 
     instruments: list[Instrument]
     last_stored_us: dict[str, int]
+    unsure_us: dict[str, list[tuple[int, int]]]
     now_us: dict[Market, int]
 
 
@@ -84,8 +89,11 @@ async def find_start(settings: Settings, options: StreamOptions, stop: asyncio.E
                 volumes.update(await persist("volumes", rest.quote_volumes_24h, stop))
     chosen = choose(options.symbols, instruments, top=options.top, quote_volume_24h=volumes)
     symbols = [instrument.symbol for instrument in chosen]
-    stored = await persist("last_minutes", lambda: _last_minutes(url, symbols), stop)
-    return Start(chosen, stored, now_us)
+    horizon_us = min(now_us.values()) - settings.fill_lookback_minutes * MINUTE_US
+    stored, unsure = await persist(
+        "stored_minutes", lambda: _stored_minutes(url, symbols, minute_of(horizon_us)), stop
+    )
+    return Start(chosen, stored, unsure, now_us)
 
 
 async def persist(what: str, call: Callable[[], Result], stop: asyncio.Event) -> Result:
@@ -124,6 +132,10 @@ async def _unless_stopped(
         stopping.cancel()
 
 
-def _last_minutes(url: str, symbols: Sequence[str]) -> dict[str, int]:
+def _stored_minutes(
+    url: str, symbols: Sequence[str], since_us: int
+) -> tuple[dict[str, int], dict[str, list[tuple[int, int]]]]:
+    """Where the table ends, and what it is not sure of; open candles left behind are removed."""
     with connect(url, application_name="candelabra-streamer") as connection:
-        return last_minutes(connection, symbols)
+        remove_left_live(connection, symbols)
+        return last_minutes(connection, symbols), minutes_to_ask(connection, symbols, since_us)

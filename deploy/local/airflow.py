@@ -58,6 +58,8 @@ class LocalAirflow:
         project_root: folder of ``dags/``; put on the tasks' import path.
         environment: variables that tasks need (JOBS_DATABASE_URL, DBT_DATABASE_URL …).
         port: of the API server; 0 lets the system choose.
+        while_waiting: called in every turn of a wait of ``api``; raises when waiting is vain
+            because something beside Airflow ended.
     """
 
     username = USERNAME
@@ -70,8 +72,10 @@ class LocalAirflow:
         project_root: Path,
         environment: Mapping[str, str],
         port: int = 0,
+        while_waiting: Callable[[], None] | None = None,
     ) -> None:
         self.home = home.absolute()
+        self._while_waiting = while_waiting
         self._metadata_url = metadata_url
         self._project_root = project_root.absolute()
         self._extra = dict(environment)
@@ -257,9 +261,14 @@ class LocalAirflow:
                 self.url,
                 username=self.username,
                 password=self.password,
-                while_waiting=self.check,
+                while_waiting=self._check_all,
             )
         return self._api
+
+    def _check_all(self) -> None:
+        self.check()
+        if self._while_waiting is not None:
+            self._while_waiting()
 
     # --- inside
 

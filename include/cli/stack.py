@@ -152,6 +152,7 @@ class LocalStack:
             metadata_url=metadata_url,
             project_root=PROJECT_ROOT,
             environment=self.environment,
+            while_waiting=self._check_services,
         )
         self._exit.callback(self.airflow.stop)
         on_progress("migrating Airflow's metadata")
@@ -164,6 +165,11 @@ class LocalStack:
 
     def check(self) -> None:
         """Raise if a service has died, with the end of its log."""
+        self._check_services()
+        if self.airflow is not None:
+            self.airflow.check()
+
+    def _check_services(self) -> None:
         database_ended = self._postgres.exited() if self._postgres else None
         if database_ended is not None:
             raise PermanentError(database_ended)
@@ -171,8 +177,6 @@ class LocalStack:
             ended = child.exited()
             if ended is not None:
                 raise PermanentError(f"the {ended}")
-        if self.airflow is not None:
-            self.airflow.check()
 
     def _spawn(self, name: str, arguments: Sequence[str], stop_s: float) -> SupervisedProcess:
         child = SupervisedProcess(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from include.domain.candles import Candle
 from include.domain.timeframes import MINUTE_US, from_us, to_us
 from include.errors import PermanentError
-from include.store.live import LiveCandle, remove_live_async, settle_async, write_live_async
+from include.store.live import LiveCandle, remove_left_live, settle_async, write_live_async
 from include.store.merging import (
     OFFERED_COLUMNS,
     Connection,
@@ -29,7 +29,7 @@ __all__ = [
     "minutes_to_ask",
     "missing_minutes",
     "read_candles",
-    "remove_live_async",
+    "remove_left_live",
     "settle_async",
     "write_live_async",
 ]

@@ -73,7 +73,10 @@ WHERE
     AND c.symbol = l.symbol AND c.open_time = l.open_time
 """
 
-_REMOVE_BEFORE = "DELETE FROM market.live_candles WHERE symbol = ANY(%s) AND open_time < %s"
+_REMOVE_LEFT = """
+DELETE FROM market.live_candles
+WHERE symbol = ANY(%s) OR updated_at < now() - interval '10 minutes'
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,18 +152,18 @@ def remove_settled_live(connection: Connection, symbol: str, start_us: int, end_
         ).rowcount
 
 
-async def remove_live_async(
-    connection: AsyncConnection, symbols: Sequence[str], *, before_us: int
-) -> int:
-    """Remove open candles of earlier minutes, as an ended streamer left them behind.
+def remove_left_live(connection: Connection, symbols: Sequence[str]) -> int:
+    """Remove open candles that an ended streamer left behind.
+
+    Args:
+        symbols: whose rows go whatever their age, as the caller is about to stream them; those
+            of other symbols go once nobody has touched them for ten minutes.
 
     Returns:
         How many were removed.
     """
     with translated(connection):
-        async with connection.cursor() as cursor:
-            await cursor.execute(_REMOVE_BEFORE, (list(symbols), from_us(before_us)))
-            return cursor.rowcount
+        return connection.execute(_REMOVE_LEFT, (list(symbols),)).rowcount
 
 
 def _age(row: LiveCandle) -> tuple[int, bool]:

@@ -16,7 +16,7 @@ from include.store.candles import (
     LiveCandle,
     MergeCounts,
     merge_offers_async,
-    remove_live_async,
+    remove_left_live,
     settle_async,
     write_live_async,
 )
@@ -142,12 +142,16 @@ async def test_the_view_shows_each_minute_once(live: AsyncConnection) -> None:
     ]
 
 
-async def test_what_an_ended_streamer_left_can_be_removed(live: AsyncConnection) -> None:
-    for minute in (0, 1, 2):
-        of = moved(offer(Source.STREAM, candle(ids=(1, 2))), "A", minute).candle
+async def test_what_an_ended_streamer_left_is_removed(live: AsyncConnection) -> None:
+    for symbol in ("A", "B", "C"):
+        of = moved(offer(Source.STREAM, candle(ids=(1, 2))), symbol, 0).candle
         await write_live_async(live, [LiveCandle(of, is_closed=False)])
+    await live.execute(
+        "UPDATE market.live_candles SET updated_at = now() - interval '11 minutes' "
+        "WHERE symbol = 'B'"
+    )
 
-    removed = await remove_live_async(live, ["A", "B"], before_us=NOVEMBER_END_US + 2 * MINUTE_US)
+    with psycopg.connect(live.info.dsn, password=live.info.password, autocommit=True) as other:
+        assert remove_left_live(other, ["A"]) == 2
 
-    assert removed == 2
-    assert await rows(live, "SELECT count(*) FROM market.live_candles") == [(1,)]
+    assert await rows(live, "SELECT symbol FROM market.live_candles") == [("C",)]
