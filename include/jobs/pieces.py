@@ -59,7 +59,7 @@ class BackfillPlan:
 
     Attributes:
         dumps, rest: the pieces; they can be loaded in any order, and at the same time.
-        missing_minutes: minutes without a row that the pieces cover.
+        missing_minutes: minutes without a verified row that the pieces cover.
         notes: what the reader of the plan should know.
     """
 

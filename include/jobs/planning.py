@@ -64,9 +64,10 @@ def plan_backfill(
     """Find what is missing and plan where to take it from.
 
     Missing are minutes between the symbol's first and last row at the exchange that have neither
-    a row nor an outage. Months of which most is missing come from monthly dumps, days from daily
-    ones, the tail and the holes from REST. Dump files that were re-issued since they were loaded
-    are planned again. Nothing is written.
+    an outage nor a verified row: what the exchange has not confirmed is asked for too. Months of
+    which most is missing come from monthly dumps, days from daily ones, the tail and the holes
+    from REST. Dump files that were re-issued since they were loaded are planned again. Nothing is
+    written.
 
     Args:
         symbols: names as people type them; see ``symbols_of``.
@@ -123,7 +124,7 @@ class _Planner:
         if span is None:
             return BackfillPlan(notes=(f"{symbol}: the exchange has no rows in this range",))
         start_us, end_us = span
-        missing = missing_minutes(self._connection, symbol, start_us, end_us)
+        missing = missing_minutes(self._connection, symbol, start_us, end_us, unsure=True)
         notes: tuple[str, ...] = ()
         monthly: dict[str, DumpEntry] = {}
         daily: dict[str, DumpEntry] = {}
@@ -176,7 +177,7 @@ class _Planner:
         monthly: dict[str, DumpEntry],
         daily: dict[str, DumpEntry],
     ) -> list[DumpPiece]:
-        by_day = _minutes_byfrom_us([span] if self._verify else missing)
+        by_day = _minutes_by_day([span] if self._verify else missing)
         by_month: dict[int, list[int]] = {}
         for day_us, minutes in by_day.items():
             if minutes >= LEAST_MINUTES_FOR_A_DAY:
@@ -209,7 +210,7 @@ class _Planner:
         return paths
 
 
-def _minutes_byfrom_us(ranges: Ranges) -> dict[int, int]:
+def _minutes_by_day(ranges: Ranges) -> dict[int, int]:
     """Minutes of ranges in each UTC day."""
     days: dict[int, int] = {}
     for start_us, end_us in ranges:

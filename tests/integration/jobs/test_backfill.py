@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import psycopg
 import pytest
 
 from include.config import Settings
-from include.domain.candles import Candle
+from include.domain.candles import Candle, Offer, Source, Status
 from include.domain.timeframes import HOUR_US, MINUTE_US, minute_of, to_us
 from include.errors import PermanentError
 from include.jobs.backfill import (
@@ -19,7 +20,7 @@ from include.jobs.backfill import (
     plan_backfill,
     summarise,
 )
-from include.store.candles import read_candles
+from include.store.candles import merge_offers, read_candles
 from simulator.server import ExchangeThread
 
 Oracle = Callable[[str, int, int], list[Candle]]
@@ -110,6 +111,32 @@ def test_a_plan_without_end_reaches_the_last_settled_minute(
     assert plan.dumps == ()
     assert ripe_us - plan.rest[-1].end_us <= MINUTE_US
     assert plan.rest[0].label.startswith("BTCUSDT 2026-11-20 00:00..")
+
+
+def test_minutes_that_the_exchange_never_confirmed_are_loaded_again(
+    settings: Settings, connection: psycopg.Connection, oracle: Oracle
+) -> None:
+    arguments = {
+        "settings": settings,
+        "symbols": "COSUSDT",
+        "market": "spot",
+        "start": FIRST,
+        "end": FIRST + HOUR_US,
+    }
+    (right,) = oracle("COSUSDT", FIRST + 7 * MINUTE_US, FIRST + 8 * MINUTE_US)
+    wrong = replace(right, trade_count=right.trade_count + 1, volume=right.volume + 1)
+    offers = [
+        Offer(replace(wrong, open_time_us=FIRST + n * MINUTE_US), status, Source.STREAM)
+        for n, status in ((7, Status.PARTIAL), (8, Status.UNCONFIRMED))
+    ]
+    merge_offers(connection, offers)
+
+    first = backfill(**arguments)
+
+    assert first.plan.missing_minutes == 60
+    stored = read_candles(connection, "COSUSDT", FIRST, FIRST + HOUR_US)
+    assert values(stored) == values(oracle("COSUSDT", FIRST, FIRST + HOUR_US))
+    assert plan_backfill(**arguments).missing_minutes == 0
 
 
 def test_a_plan_begins_with_the_first_row_of_the_symbol(settings: Settings) -> None:

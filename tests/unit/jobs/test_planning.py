@@ -77,7 +77,7 @@ def plan(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(
             planning,
             "missing_minutes",
-            lambda _connection, _symbol, first, last: (
+            lambda _connection, _symbol, first, last, *, unsure: (
                 [(first, last)] if missing is None else missing
             ),
         )
