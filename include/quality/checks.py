@@ -141,7 +141,8 @@ STATUS_AND_SOURCE_ARE_KNOWN = Check(
 )
 
 # Two ends of a hole: the row before it may lie before the window. The minute is cut to full
-# minutes so that a row a second late counts as late, not as missing too.
+# minutes so that a row a second late counts as late, not as missing too. A hole is as old as the
+# row after it: after a reconnect the streamer repairs it, however long the cut was.
 NO_MINUTE_IS_MISSING = Check(
     "no_minute_is_missing",
     "between a symbol's rows every minute has one, outages aside",
@@ -180,7 +181,7 @@ NO_MINUTE_IS_MISSING = Check(
                 '{{{{}}}}'
             ) AS missing
         FROM neighbours
-        WHERE minute > previous + interval '1 minute'
+        WHERE minute > previous + interval '1 minute' AND minute <= {end} - {settled_after}
     )
 
     SELECT

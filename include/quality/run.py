@@ -26,6 +26,9 @@ log = structlog.get_logger(__name__)
 STALE_AFTER = timedelta(minutes=10)
 """How long before the window's end a trading symbol may have its last row."""
 
+SETTLED_AFTER = timedelta(minutes=10)
+"""How long before the window's end a hole must have ended: a younger one is the streamer's."""
+
 STALE_LOOKBACK = timedelta(days=1)
 """How long before the window a symbol without rows in it still counts as ours."""
 
@@ -123,6 +126,7 @@ def _evaluate(
         "end": sql.Literal(end),
         "symbols": _array(symbols),
         "lookback": sql.Literal(STALE_LOOKBACK),
+        "settled_after": sql.Literal(SETTLED_AFTER),
         "stale_after": sql.Literal(stale_after),
     }
     window = sql.SQL(

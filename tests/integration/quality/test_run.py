@@ -202,6 +202,17 @@ def test_a_hole_is_named_by_its_first_minute_and_length(
     assert (row.symbol, row.minute, row.detail) == ("BTCUSDT.P", AT, "12 minutes missing")
 
 
+def test_a_hole_is_left_to_the_streamer_until_ten_minutes_after_its_end(
+    database_url: str, connection: psycopg.Connection[Any]
+) -> None:
+    delete(connection, AT, 5)
+    reconnected = AT + timedelta(minutes=5)
+    young = check(database_url, end=reconnected + timedelta(minutes=9))
+    assert broken(young) == {}
+    settled = check(database_url, end=reconnected + timedelta(minutes=10))
+    assert broken(settled) == {"no_minute_is_missing": [("ETHUSDT", AT)]}
+
+
 def test_a_hole_that_an_outage_explains_is_none(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
