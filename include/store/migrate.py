@@ -38,6 +38,9 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 LOCK_KEY = 0x63616E64656C6162
 """Advisory lock of migrations: "candelab" in ASCII."""
 
+OLDEST_SERVER = 150_000
+"""PostgreSQL 15 as ``server_version_num``: older ones lack NULLS NOT DISTINCT."""
+
 LOCK_TIMEOUT_S = 60
 """How long to wait for another migration or a long transaction."""
 
@@ -53,7 +56,8 @@ def migrate(database_url: str, *, role_urls: Mapping[str, str] | None = None) ->
 
     Raises:
         TransientError: the server is away, or another migration holds the lock for a minute.
-        PermanentError: the URL is wrong, or the owner lacks a right; the message says which.
+        PermanentError: the URL is wrong, the server is older than PostgreSQL 15, or the owner
+            lacks a right; the message says which.
     """
     engine = sqlalchemy.create_engine(
         "postgresql+psycopg://",
@@ -64,12 +68,29 @@ def migrate(database_url: str, *, role_urls: Mapping[str, str] | None = None) ->
     )
     with translated(database_url), _unwrapped(), engine.begin() as connection:
         owner = _driver_of(connection)
+        check_server_version(owner.info.server_version, where=redact(database_url))
         _prepare(owner)
         _upgrade(connection)
         owner.execute(script_text("repeatable/grants.sql"))
         for role, url in (role_urls or {}).items():
             _admit(owner, role, url)
     log.info("database_migrated", database=redact(database_url))
+
+
+def check_server_version(version: int, *, where: str) -> None:
+    """Refuse a server that lacks what the schema needs.
+
+    Args:
+        version: ``server_version_num``, such as 180001 for 18.1.
+        where: the server, for the message; without its password.
+
+    Raises:
+        PermanentError: it is older than PostgreSQL 15.
+    """
+    if version < OLDEST_SERVER:
+        raise PermanentError(
+            f"{where} is PostgreSQL {version // 10_000}; Candelabra needs 15 or newer"
+        )
 
 
 def _prepare(owner: Owner) -> None:
