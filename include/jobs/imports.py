@@ -61,6 +61,7 @@ class ImportSummary:
     """What came of a file.
 
     Attributes:
+        file: its name; the ledgers know it as ``symbol/name``.
         rows: rows used: klines or trades.
         rejected: rows that cannot be used, kept in ``ops.rejected_rows`` and ``quarantine``.
         partial: minutes that are not proven to hold all their trades.
@@ -114,7 +115,7 @@ def import_file(
 
     Raises:
         RejectedInputError: the file as a whole cannot be used; nothing of it was loaded.
-        PermanentError: the symbol is not known.
+        PermanentError: the symbol is not known, or cannot be one.
         TransientError: the database is away; what was merged before stays.
     """
     path = Path(path)
@@ -124,14 +125,14 @@ def import_file(
     check_archive(path)
     symbol = _symbol_for(path, symbol, market)
     layout = _layout_of(path, symbol)
-    file = path.name
+    key = f"{symbol}/{path.name}"  # dumps of spot and USD-M share their names
     share = [0.0]
     parts = _parts(path, symbol, layout, lambda so_far: share.__setitem__(0, so_far))
     merged, rows, rejected, partial = MergeCounts(), 0, 0, 0
     reasons: dict[str, int] = {}
     time_unit: str | None = None
     first: Rejection | None = None
-    quarantine = settings.candelabra_home / QUARANTINE / f"{file}.rejected.csv"
+    quarantine = settings.candelabra_home / QUARANTINE / f"{key}.rejected.csv"
     with (
         connect(settings.url_for("jobs"), application_name=APPLICATION_NAME) as connection,
         _quarantine(quarantine) as keep,
@@ -140,14 +141,14 @@ def import_file(
             rows, rejected = rows + part.rows, rejected + len(part.rejections)
             first = first or next(iter(part.rejections), None)
             if first is not None and not rows and rejected >= HOPELESS_ROWS:
-                raise _hopeless(file, first)
+                raise _hopeless(path.name, first)
             merged += _merge(connection, symbol, part)
             partial += part.partial.height
             time_unit = part.time_unit or time_unit
             keep(part.rejections)
             record_rejected_rows(
                 connection,
-                (RejectedRow(file, one.line, one.reason, one.raw) for one in part.rejections),
+                (RejectedRow(key, one.line, one.reason, one.raw) for one in part.rejections),
             )
             for one in part.rejections:
                 kind = one.reason.partition(":")[0]
@@ -157,7 +158,7 @@ def import_file(
         record_dump_file(
             connection,
             DumpFile(
-                path=file,
+                path=key,
                 checksum=sha256_of(path),
                 kind="klines" if layout is KLINES else "trades",
                 symbol=symbol,
@@ -171,7 +172,7 @@ def import_file(
     if on_progress is not None:
         on_progress(ImportProgress(1.0, rows, rejected))
     summary = ImportSummary(
-        file=file,
+        file=path.name,
         symbol=symbol,
         kind=layout.name,
         rows=rows,
@@ -184,7 +185,7 @@ def import_file(
     )
     log.info(
         "file_imported",
-        file=file,
+        file=path.name,
         symbol=symbol,
         rows=rows,
         rejected=rejected,
@@ -234,6 +235,8 @@ def _symbol_for(path: Path, symbol: str, market: Market | str) -> str:
         is_um = "/futures/um/" in f"/{path.as_posix()}"
         market = Market.UM if is_um else Market.SPOT
     named = symbols_of([symbol], market_from(market))[0]
+    if named.startswith(".") or any(mark in named for mark in "/\\"):
+        raise PermanentError(f"{named!r} is no symbol; it should be like BTCUSDT or BTCUSDT.P")
     if match is not None and match["symbol"].upper() != exchange_symbol_of(named):
         log.warning("file_symbol_differs", file=path.name, symbol=named)
     return named

@@ -22,18 +22,6 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).parents[3]
 DAY = to_us(datetime(2026, 11, 18, tzinfo=UTC))
 
-LAUNCHER = """
-from include.cli import app
-from include.cli.backfill import backfill
-from include.cli.import_files import import_files
-
-if backfill not in {command.callback for command in app.app.registered_commands}:
-    app.app.command()(backfill)
-    app.app.command("import")(import_files)
-app.main()
-"""
-"""The command line, with both commands wherever they are registered."""
-
 
 @pytest.fixture
 def candelabra(exchange: ExchangeThread, database_url: str, tmp_path: Path) -> Run:
@@ -52,7 +40,7 @@ def candelabra(exchange: ExchangeThread, database_url: str, tmp_path: Path) -> R
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-c", LAUNCHER, *arguments],
+            [sys.executable, "-m", "include.cli", *arguments],
             env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
 
@@ -133,7 +121,7 @@ def test_an_import_shows_its_counts_and_where_the_rejected_rows_are(
     done = candelabra("import", str(folder))
     assert done.returncode == 0, done.stderr
     assert "1 rows rejected: 3 columns, expected 12 (half a line?)" in done.stdout
-    kept = tmp_path / "home" / "quarantine" / "ABC-1m-2026-11-18.csv.rejected.csv"
+    kept = tmp_path / "home" / "quarantine" / "ABC" / "ABC-1m-2026-11-18.csv.rejected.csv"
     assert str(kept) in done.stdout
     assert kept.exists()
     assert "rows" in done.stderr

@@ -113,7 +113,7 @@ def test_bad_rows_are_kept_in_the_table_and_beside_and_the_rest_is_loaded(
         beside = list(csv.reader(file))
     table = connection.execute(
         "SELECT line, reason, raw FROM ops.rejected_rows WHERE file = %s ORDER BY line",
-        (path.name,),
+        (f"COSUSDT/{path.name}",),
     ).fetchall()
     assert [row[0] for row in table] == [10, 21]
     assert beside == [["line", "reason", "raw"], *([str(line), *rest] for line, *rest in table)]
@@ -199,6 +199,33 @@ def test_a_file_that_is_something_else_is_refused_with_the_reason(
 ) -> None:  # fmt: skip
     with pytest.raises(error, match=message):
         import_file(settings=settings, path=write(name, text))
+
+
+def test_files_of_two_markets_with_one_name_keep_their_rejected_rows_apart(
+    settings: Settings, connection: psycopg.Connection, write: Callable[[str, str], Path]
+) -> None:
+    path = write("ABC-1m-2026-11-18.csv", f"{row(0)}\n{row(1)[:20]}")
+    spot = import_file(settings=settings, path=path, market="spot")
+    path.write_text(f"{row(0)}\n{row(1)}\n{row(2)[:20]}")
+    um = import_file(settings=settings, path=path, market="um")
+
+    assert (spot.file, um.file) == (path.name, path.name)
+    for summary, line in ((spot, "2"), (um, "3")):
+        assert summary.quarantine is not None
+        with Path(summary.quarantine).open(newline="") as file:
+            assert [each[0] for each in csv.reader(file)] == ["line", line]
+    kept = connection.execute("SELECT file, line FROM ops.rejected_rows ORDER BY line").fetchall()
+    assert kept == [(f"ABC/{path.name}", 2), (f"ABC.P/{path.name}", 3)]
+    ledger = connection.execute("SELECT path, symbol FROM ops.dump_files ORDER BY 2").fetchall()
+    assert ledger == [(f"ABC/{path.name}", "ABC"), (f"ABC.P/{path.name}", "ABC.P")]
+
+
+@pytest.mark.parametrize("symbol", ["../ABC", "..", "A\\B"])
+def test_a_symbol_that_would_name_another_folder_is_refused(
+    settings: Settings, write: Callable[[str, str], Path], symbol: str
+) -> None:
+    with pytest.raises(PermanentError, match="is no symbol"):
+        import_file(settings=settings, path=write("mine.csv", row(0)), symbol=symbol)
 
 
 def test_symbol_and_market_can_be_given_or_come_from_the_place(
