@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -151,10 +151,11 @@ def load_pieces(
 ) -> BackfillSummary:
     """Load the pieces of a plan; see ``backfill``."""
     total_minutes = sum(_minutes(piece) for piece in plan.pieces)
+    stopped = threading.Event()
     counts, failed, done_minutes = LoadCounts(), [], 0
     with ThreadPoolExecutor(workers, thread_name_prefix="backfill") as pool:
         running: dict[Future[LoadCounts], DumpPiece | RestPiece] = {
-            pool.submit(_load_patiently, settings, piece): piece for piece in plan.pieces
+            pool.submit(_load_patiently, settings, piece, stopped): piece for piece in plan.pieces
         }
         try:
             while running:
@@ -173,14 +174,18 @@ def load_pieces(
                             )
                         )
         except BaseException:
-            # what has begun ends by itself; what waits would only repeat the failure
+            # what is being loaded ends by itself, within a request's timeout or a chunk's merge;
+            # nobody goes on waiting out the exchange, and what has not begun never does
+            stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return BackfillSummary(plan, counts, tuple(failed))
 
 
-def _load_patiently(settings: Settings, piece: DumpPiece | RestPiece) -> LoadCounts:
-    """Load a piece, waiting out short requests for silence."""
+def _load_patiently(
+    settings: Settings, piece: DumpPiece | RestPiece, stopped: threading.Event
+) -> LoadCounts:
+    """Load a piece, waiting out short requests for silence until somebody stops the whole."""
     for attempt in range(1, PIECE_ATTEMPTS + 1):
         try:
             return load_piece(settings=settings, piece=piece)
@@ -189,7 +194,8 @@ def _load_patiently(settings: Settings, piece: DumpPiece | RestPiece) -> LoadCou
             if is_too_long or attempt == PIECE_ATTEMPTS:
                 raise
             log.warning("backfill_paused", piece=piece.label, seconds=error.retry_after_s)
-            time.sleep(error.retry_after_s)
+            if stopped.wait(error.retry_after_s):
+                raise
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
