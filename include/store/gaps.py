@@ -38,7 +38,7 @@ WHERE g.id IN (
             c.claimed_at IS NULL
             OR c.claimed_at <= clock_timestamp() - %(claim_timeout_s)s * interval '1 second'
         )
-    ORDER BY c.opened_at, c.id
+    ORDER BY c.attempts, c.opened_at, c.id
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
 )
@@ -123,7 +123,9 @@ def claim_gaps(
     claim_timeout_s: float = CLAIM_TIMEOUT_S,
     limit: int = 100,
 ) -> list[Gap]:
-    """Claim open gaps for repair, the oldest first; no two workers get the same one.
+    """Claim open gaps for repair; no two workers get the same one.
+
+    The least tried come first, then the oldest: gaps that cannot be repaired keep none waiting.
 
     Args:
         worker: who repairs, for the ledger.

@@ -74,6 +74,18 @@ def test_a_claim_can_be_given_back_or_runs_out(connection: Connection) -> None:
     assert again[0].detail == {"error": "429"}
 
 
+def test_gaps_that_nobody_can_repair_keep_no_other_waiting(connection: Connection) -> None:
+    for symbol in "ABC":
+        opened(connection, symbol)
+    claimed = []
+    for _ in range(3):
+        (gap,) = claim_gaps(connection, worker="one", limit=1)
+        claimed.append(gap.symbol)
+        release_gap(connection, gap.id)
+
+    assert claimed == ["A", "B", "C"]
+
+
 def test_young_gaps_are_left_to_the_streamer(connection: Connection) -> None:
     opened(connection)
 
