@@ -14,7 +14,6 @@ from include.store.merging import (
     MergeCounts,
     merge_frame,
     merge_offers,
-    merge_offers_async,
 )
 from include.store.pools import translated
 
@@ -25,7 +24,6 @@ __all__ = [
     "last_minutes",
     "merge_frame",
     "merge_offers",
-    "merge_offers_async",
     "minutes_to_ask",
     "missing_minutes",
     "read_candles",
@@ -82,6 +80,7 @@ ORDER BY 1
 """
 
 # Each row names what is unsure from it to the next row; only then are ranges made, of few rows.
+# An EXISTS in place of the last LIMIT 1 would be made a hash of the whole history.
 _TO_ASK = """
 WITH steps AS (
     SELECT
@@ -115,9 +114,11 @@ parts AS (
     ) AS first
     WHERE
         first.open_time > %(start)s
-        AND EXISTS (
-            SELECT FROM market.candles_1m AS earlier
+        AND (
+            SELECT true FROM market.candles_1m AS earlier
             WHERE earlier.symbol = wanted.symbol AND earlier.open_time < %(start)s
+            ORDER BY earlier.open_time DESC
+            LIMIT 1
         )
 ),
 
