@@ -16,7 +16,7 @@ from include.store.pools import translated
 CLAIM_TIMEOUT_S = 900.0
 """A claim older than this belongs to a worker that died."""
 
-_COLUMNS = "id, symbol, from_time, to_time, cause, opened_at, attempts, repaired_at, detail"
+_COLUMNS = "id, symbol, from_time, to_time, cause, opened_at, attempts, detail"
 
 _OPEN = """
 INSERT INTO ops.gaps AS g (symbol, from_time, to_time, cause, detail)
@@ -56,23 +56,13 @@ UPDATE ops.gaps SET claimed_at = NULL, claimed_by = NULL, detail = detail || %s
 WHERE id = %s AND repaired_at IS NULL
 """
 
-_READ = f"""
-SELECT {_COLUMNS} FROM ops.gaps
-WHERE
-    (%(symbol)s::text IS NULL OR symbol = %(symbol)s)
-    AND (%(with_repaired)s OR repaired_at IS NULL)
-ORDER BY opened_at, id
-LIMIT %(limit)s
-"""  # noqa: S608 - a constant list of columns
-
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Missed minutes of a symbol, from ``start_us`` up to without ``end_us``.
+    """Missed minutes of a symbol, from ``start_us`` up to without ``end_us``, not yet repaired.
 
     Attributes:
         attempts: how often somebody claimed it.
-        repaired_at_us: None while it is open.
     """
 
     id: int
@@ -82,7 +72,6 @@ class Gap:
     cause: str
     opened_at_us: int
     attempts: int
-    repaired_at_us: int | None
     detail: Mapping[str, Any]
 
 
@@ -160,23 +149,6 @@ def release_gap(
         return connection.execute(_RELEASE, (Jsonb(dict(detail or {})), gap_id)).rowcount == 1
 
 
-def read_gaps(
-    connection: Connection,
-    *,
-    symbol: str | None = None,
-    with_repaired: bool = False,
-    limit: int = 1000,
-) -> list[Gap]:
-    """Gaps, the oldest first: the open ones, or all."""
-    arguments = {"symbol": symbol, "with_repaired": with_repaired, "limit": limit}
-    with translated(connection):
-        return [_gap(row) for row in connection.execute(_READ, arguments).fetchall()]
-
-
 def _gap(row: tuple[Any, ...]) -> Gap:
-    gap_id, symbol, start, end, cause, opened, attempts, repaired, detail = row
-    repaired_us = None if repaired is None else to_us(repaired)
-    return Gap(
-        gap_id, symbol, to_us(start), to_us(end), cause, to_us(opened), attempts, repaired_us,
-        detail,
-    )  # fmt: skip
+    gap_id, symbol, start, end, cause, opened, attempts, detail = row
+    return Gap(gap_id, symbol, to_us(start), to_us(end), cause, to_us(opened), attempts, detail)

@@ -18,7 +18,7 @@ from psycopg.types.range import Range
 from include.domain.instruments import Market
 from include.domain.timeframes import DAY_US, MINUTE_US, from_us, to_us
 from include.errors import PermanentError
-from include.store.gaps import Gap, claim_gaps, close_gap, open_gap, read_gaps, release_gap
+from include.store.gaps import Gap, claim_gaps, close_gap, open_gap, release_gap
 from include.store.merging import Connection
 from include.store.pools import translated
 from include.store.weight import WeightGrant, report_weight, take_weight
@@ -35,7 +35,6 @@ __all__ = [
     "find_dump_file",
     "open_gap",
     "read_coverage",
-    "read_gaps",
     "read_outages",
     "record_dump_file",
     "record_outage",

@@ -155,18 +155,13 @@ def merge_frame(
     return counts
 
 
-async def merge_offers_async(connection: AsyncConnection, offers: Iterable[Offer]) -> MergeCounts:
-    """The async twin of ``merge_offers``."""
-    return await write_with_retries(connection, list(offers))
-
-
 async def write_with_retries(
     connection: AsyncConnection,
     offers: Sequence[Offer],
     *,
     then: Callable[[psycopg.AsyncCursor[Any]], Any] | None = None,
 ) -> MergeCounts:
-    """Merge offers and, in the same transaction, do what ``then`` awaits with its cursor."""
+    """The async twin of ``merge_offers``; ``then`` is awaited in the same transaction."""
     rows = [_row(offer) for offer in offers]
     is_alone = connection.info.transaction_status == TransactionStatus.IDLE
     for attempt in range(1, ATTEMPTS + 1):

@@ -10,7 +10,7 @@ import pytest
 
 from include.domain.timeframes import MINUTE_US
 from include.errors import PermanentError
-from include.store.gaps import claim_gaps, close_gap, open_gap, read_gaps, release_gap
+from include.store.gaps import claim_gaps, close_gap, open_gap, release_gap
 from tests.unit.store.offers import NOVEMBER_END_US
 
 Connection = psycopg.Connection[Any]
@@ -27,22 +27,25 @@ def opened(connection: Connection, symbol: str = "A", minutes: int = 2, **detail
     )
 
 
+def stored(connection: Connection) -> list[tuple[Any, ...]]:
+    """Detail of each gap in the ledger, and whether it is repaired."""
+    return connection.execute(
+        "SELECT detail, repaired_at IS NOT NULL FROM ops.gaps ORDER BY id"
+    ).fetchall()
+
+
 def test_the_same_open_gap_is_the_same_and_a_repaired_one_can_come_again(
     connection: Connection,
 ) -> None:
     first = opened(connection, last_id=5)
     assert opened(connection, seen=2) == first
-    assert read_gaps(connection)[0].detail == {"last_id": 5, "seen": 2}
+    assert stored(connection) == [({"last_id": 5, "seen": 2}, False)]
 
     assert close_gap(connection, first, detail={"rows": 2})
     assert not close_gap(connection, first)
 
     assert opened(connection) != first
-    assert len(read_gaps(connection)) == 1
-    assert [gap.repaired_at_us is None for gap in read_gaps(connection, with_repaired=True)] == [
-        False,
-        True,
-    ]
+    assert stored(connection) == [({"last_id": 5, "seen": 2, "rows": 2}, True), ({}, False)]
 
 
 def test_two_workers_never_claim_the_same_gap(
@@ -94,12 +97,12 @@ def test_young_gaps_are_left_to_the_streamer(connection: Connection) -> None:
     assert len(claim_gaps(connection, worker="dag", older_than_s=600)) == 1
 
 
-def test_gaps_are_read_by_symbol_with_their_bounds(connection: Connection) -> None:
-    opened(connection, "A", 3)
-    opened(connection, "B")
+def test_a_claimed_gap_has_its_bounds(connection: Connection) -> None:
+    gap_id = opened(connection, "A", 3)
 
-    (gap,) = read_gaps(connection, symbol="A")
+    (gap,) = claim_gaps(connection, worker="one")
 
+    assert (gap.id, gap.symbol, gap.cause) == (gap_id, "A", "connection lost")
     assert (gap.start_us, gap.end_us) == (NOVEMBER_END_US, NOVEMBER_END_US + 3 * MINUTE_US)
 
 

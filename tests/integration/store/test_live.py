@@ -15,11 +15,11 @@ from include.errors import PermanentError
 from include.store.candles import (
     LiveCandle,
     MergeCounts,
-    merge_offers_async,
     remove_left_live,
     settle_async,
     write_live_async,
 )
+from include.store.merging import write_with_retries
 from include.store.pools import connect_async
 from tests.unit.store.offers import NOVEMBER_END_US, candle, moved, offer
 
@@ -123,7 +123,7 @@ async def test_a_candle_that_is_refused_stays_among_the_open_ones(live: AsyncCon
 
 
 async def test_the_view_shows_each_minute_once(live: AsyncConnection) -> None:
-    await merge_offers_async(live, [offer(Source.KLINE, candle(ids=(1, 5)))])
+    await write_with_retries(live, [offer(Source.KLINE, candle(ids=(1, 5)))])
     open_one: Candle = moved(offer(Source.STREAM, candle(ids=(6, 7))), "BTCUSDT", 1).candle
     await write_live_async(live, [LiveCandle(open_one, is_closed=False)])
     # as a merge by another writer would leave it
