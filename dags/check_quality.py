@@ -51,7 +51,8 @@ an outage. The results stay in `ops.quality_results`, failing rows among them.
 one run at a time.
 
 **When it fails** a check did not hold: the log names check, symbol and rows. That is a finding,
-not an accident, so it is not retried. Missing minutes are loaded with `backfill_history`.
+not an accident, so it is not retried. Missing minutes are loaded with `backfill_history`; they
+count from ten minutes after the hole's end, since until then the streamer repairs them.
 """,
 )
 def check_quality() -> None:

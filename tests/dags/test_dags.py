@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DAGS = ["backfill_history", "build_marts", "check_quality", "sync_instruments"]
+DAGS = ["backfill_history", "build_marts", "check_quality", "repair_gaps", "sync_instruments"]
 EVERY_FIVE_MINUTES = "*/5 * * * *"
 
 
@@ -25,7 +25,7 @@ def test_a_dag_file_imports_nothing_heavy(airflow_home):
     """The DAG processor reads each file every minute, the triggering user waits for it."""
     code = (
         "import sys, dags.backfill_history, dags.build_marts, dags.check_quality,"
-        " dags.sync_instruments;"
+        " dags.repair_gaps, dags.sync_instruments;"
         "print([name for name in ('polars', 'psycopg', 'great_expectations', 'dbt', 'include')"
         " if name in sys.modules])"
     )
@@ -101,6 +101,16 @@ def test_readers_run_by_clock_and_by_asset_one_at_a_time(dag_bag, policies, dag_
     assets = [asset.name for asset in dag.timetable.asset_condition.objects]
     assert assets == [policies.CANDLES_1M.name]
     assert dag.max_active_runs == 1
+
+
+def test_gaps_are_repaired_one_run_at_a_time_within_the_exchanges_pool(dag_bag, policies):
+    from airflow.sdk import CronTriggerTimetable
+
+    dag = dag_bag.dags["repair_gaps"]
+    assert isinstance(dag.timetable, CronTriggerTimetable)
+    assert dag.timetable.expression == EVERY_FIVE_MINUTES
+    assert dag.max_active_runs == 1
+    assert [task.pool for task in dag.tasks] == [policies.POOL_REST]
 
 
 def test_only_the_last_task_of_a_load_announces_it(dag_bag):
