@@ -53,10 +53,7 @@ TESTED_ELSEWHERE = {
     "simulator/venue.py": BY_A_WHOLE_SIMULATOR,
     "simulator/ws.py": BY_A_WHOLE_SIMULATOR,
     "streamer/app.py": BY_A_WHOLE_STREAMER,
-    "streamer/connection.py": BY_A_WHOLE_STREAMER,
-    "streamer/feed.py": BY_A_WHOLE_STREAMER,
     "streamer/seeding.py": "tests/unit/streamer/test_aggregation.py, where seeds are sought",
-    "streamer/startup.py": BY_A_WHOLE_STREAMER,
 }
 """Modules without a test file of their name, and why."""
 

@@ -1,0 +1,105 @@
+"""Waiting for what must be known at the start: tried again, and given up when told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from structlog.testing import CapturingLogger
+
+from include.errors import PermanentError, RateLimitedError, TransientError
+from streamer import startup as module
+from streamer.startup import StoppedError, persist
+
+
+class Answers:
+    """Raises each error once, then answers 42."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.calls = 0
+
+    def __call__(self) -> int:
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return 42
+
+
+@pytest.fixture(autouse=True)
+def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
+    log = CapturingLogger()
+    monkeypatch.setattr(module, "log", log)
+    monkeypatch.setattr(module, "MOST_RETRY_S", 0.11)
+    return log
+
+
+@pytest.fixture
+def hanging() -> Iterator[threading.Event]:
+    """Set at the end of the test, so that no thread goes on."""
+    release = threading.Event()
+    yield release
+    release.set()
+
+
+async def test_what_fails_for_now_is_asked_again(log: CapturingLogger) -> None:
+    call = Answers(TransientError("refused"), TransientError("502"))
+    assert await asyncio.wait_for(persist("server_time", call, asyncio.Event()), 10) == 42
+    assert call.calls == 3
+    assert [(c.args[0], c.kwargs["what"], c.kwargs["error"]) for c in log.calls] == [
+        ("start_postponed", "server_time", "refused"),
+        ("start_postponed", "server_time", "502"),
+    ]
+
+
+async def test_what_can_never_succeed_is_asked_once() -> None:
+    call = Answers(PermanentError("no such host"))
+    with pytest.raises(PermanentError, match="no such host"):
+        await asyncio.wait_for(persist("server_time", call, asyncio.Event()), 10)
+    assert call.calls == 1
+
+
+async def test_an_exchange_that_asks_for_silence_gets_it() -> None:
+    call = Answers(RateLimitedError("429", retry_after_s=0.4))
+    started_s = time.monotonic()
+    await asyncio.wait_for(persist("exchange_info", call, asyncio.Event()), 10)
+    assert time.monotonic() - started_s >= 0.4
+
+
+async def test_a_stop_ends_the_wait_between_two_attempts() -> None:
+    stop = asyncio.Event()
+    call = Answers(RateLimitedError("429", retry_after_s=600))
+    task = asyncio.create_task(persist("exchange_info", call, stop))
+    async with asyncio.timeout(10):
+        while call.calls == 0:
+            await asyncio.sleep(0.002)
+        stop.set()
+        with pytest.raises(StoppedError):
+            await task
+
+
+async def test_a_stop_does_not_wait_for_a_call_that_hangs(hanging: threading.Event) -> None:
+    stop, begun = asyncio.Event(), threading.Event()
+
+    def call() -> int:
+        begun.set()
+        hanging.wait(60)
+        return 42
+
+    task = asyncio.create_task(persist("exchange_info", call, stop))
+    async with asyncio.timeout(10):
+        while not begun.is_set():
+            await asyncio.sleep(0.002)
+        stop.set()
+        with pytest.raises(StoppedError):
+            await task
+
+
+async def test_a_stop_that_came_before_is_heard(hanging: threading.Event) -> None:
+    stop = asyncio.Event()
+    stop.set()
+    with pytest.raises(StoppedError):
+        await asyncio.wait_for(persist("server_time", lambda: hanging.wait(60), stop), 10)
