@@ -23,7 +23,7 @@ from simulator.server import ExchangeThread
 pytestmark = pytest.mark.timeout(400)
 
 ROOT = Path(__file__).parents[2]
-DAGS = ["backfill_history", "build_marts", "check_quality", "sync_instruments"]
+DAGS = ["backfill_history", "build_marts", "check_quality", "repair_gaps", "sync_instruments"]
 
 
 @pytest.fixture(scope="module")
