@@ -32,7 +32,6 @@ TESTED_ELSEWHERE = {
     "include/cli/import_files.py": "typed as a person would, in the same file",
     "include/cli/progress.py": "shown by both of them",
     "include/cli/demo.py": "run as a whole by `make demo ONCE=1`, whose exit code is its verdict",
-    "include/cli/stack.py": "starts the services of `make demo`; each has tests of its own",
     "include/jobs/dump_loading.py": BY_A_BACKFILL,
     "include/jobs/exchange.py": BY_A_BACKFILL,
     "include/jobs/instruments.py": BY_A_BACKFILL,
