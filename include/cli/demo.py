@@ -25,7 +25,7 @@ from include.errors import CandelabraError, PermanentError, TransientError
 from include.logs import configure_logging
 from include.store.pools import connect, redact, translated
 
-DAGS = ("backfill_history", "build_marts", "check_quality", "sync_instruments")
+DAGS = ("backfill_history", "build_marts", "check_quality", "repair_gaps", "sync_instruments")
 LIVE_MINUTES = 2
 """Minutes that the stream must have verified before the demo is content."""
 LIVE_TIMEOUT_S = 240.0

@@ -145,7 +145,7 @@ STATUS_AND_SOURCE_ARE_KNOWN = Check(
 # row after it: after a reconnect the streamer repairs it, however long the cut was.
 NO_MINUTE_IS_MISSING = Check(
     "no_minute_is_missing",
-    "between a symbol's rows every minute has one, outages aside",
+    "between a symbol's rows every minute has one, outages and the last ten minutes aside",
     """
     WITH minutes AS (
         SELECT DISTINCT symbol, date_trunc('minute', open_time) AS minute FROM {{batch}}
