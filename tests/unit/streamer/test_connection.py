@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import http
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -36,7 +35,7 @@ class Client:
         )
 
     async def until(self, done: Callable[[], bool]) -> None:
-        """Let it work until the condition holds; then end it."""
+        """Let it work until the condition holds; then end it, which it must hear at once."""
         task = asyncio.create_task(self.connection.run())
         try:
             async with asyncio.timeout(10):
@@ -45,8 +44,12 @@ class Client:
                     await asyncio.sleep(0.002)
         finally:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait({task}, timeout=2)
+            was_heard = task.done()
+            while not task.done():
+                task.cancel()
+                await asyncio.wait({task}, timeout=0.1)
+        assert was_heard, "it went on after it was cancelled"
 
 
 @pytest.fixture(autouse=True)
