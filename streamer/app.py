@@ -27,7 +27,9 @@ log = structlog.get_logger(__name__)
 
 CLOCK_TICK_S = 0.02
 """How often minutes are looked at for closing: small beside a grace of 250 ms."""
-STOP_TIMEOUT_S = 6.0
+CANCEL_TIMEOUT_S = 3.0
+STOP_TIMEOUT_S = 5.0
+"""Together they stay below the ten seconds that a supervisor waits after SIGTERM."""
 REPORT_INTERVAL_S = 60.0
 
 
@@ -126,12 +128,13 @@ class Streamer:
             # Sources first: nothing may come behind the last write.
             for task in [*tasks, stopping]:
                 task.cancel()
-            await asyncio.gather(*tasks, stopping, return_exceptions=True)
+            await asyncio.wait([*tasks, stopping], timeout=CANCEL_TIMEOUT_S)
             await self._write_the_rest()
 
     async def _write_the_rest(self) -> None:
         try:
-            await asyncio.wait_for(self._writer.flush(), STOP_TIMEOUT_S)
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await self._writer.flush()
         except (TransientError, TimeoutError) as error:
             log.warning(
                 "stopped_with_unwritten_candles",

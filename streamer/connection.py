@@ -156,7 +156,8 @@ class StreamConnection:
                     now_s = loop.time()
                     message = self.session.next_message(now_s)
                     if message is not None:
-                        await asyncio.wait_for(socket.send(message, text=True), OPEN_TIMEOUT_S)
+                        async with asyncio.timeout(OPEN_TIMEOUT_S):
+                            await socket.send(message, text=True)
                     reason = self._take_leave()
                     if reason is not None:
                         return reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -109,11 +110,10 @@ async def persist(what: str, call: Callable[[], Result], stop: asyncio.Event) ->
             if isinstance(error, RateLimitedError):
                 wait_s += error.retry_after_s
             log.warning("start_postponed", what=what, error=str(error), retry_in_s=round(wait_s, 1))
-        try:
-            await asyncio.wait_for(stop.wait(), wait_s)
-        except TimeoutError:
-            continue
-        raise StoppedError(what)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await stop.wait()
+                raise StoppedError(what)
 
 
 async def _unless_stopped(

@@ -76,7 +76,11 @@ class CandleWriter:
     def add(self, offer: Offer) -> None:
         """Take a settled candle."""
         self._offers.append(offer)
-        if len(self._offers) > self._buffer_rows:
+        self._keep_bound()
+        self._wake.set()
+
+    def _keep_bound(self) -> None:
+        while len(self._offers) > self._buffer_rows:
             oldest = self._offers.popleft().candle
             self.overflowed += 1
             self._on_overflow(
@@ -85,17 +89,20 @@ class CandleWriter:
                 oldest.open_time_us + MINUTE_US,
                 "buffer full while the database was away",
             )
-        self._wake.set()
 
     async def run(self) -> None:
         """Write until cancelled."""
         failures = 0
         while True:
+            # asyncio.timeout, not wait_for: in Python 3.11 that one loses a cancel that comes in
+            # the very moment in which its call ends, and the streamer would never stop.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._flush_timeout_s)
+                async with asyncio.timeout(self._flush_timeout_s):
+                    await self._wake.wait()
             self._wake.clear()
             try:
-                await asyncio.wait_for(self._write_once(), WRITE_TIMEOUT_S)
+                async with asyncio.timeout(WRITE_TIMEOUT_S):
+                    await self._write_once()
                 failures = 0
             except (TransientError, TimeoutError) as error:
                 failures += 1
@@ -135,6 +142,7 @@ class CandleWriter:
                 await self._settle(batch)
             except (TransientError, asyncio.CancelledError):
                 self._offers.extendleft(reversed(batch))
+                self._keep_bound()
                 raise
             self.written += len(batch)
         await self._write_live()

@@ -326,3 +326,24 @@ async def test_refused_open_candles_hold_up_nothing(
     await run_until(writer, lambda: writer.written == 1)
     assert set(events(log)) == {"live_candles_refused"}
     assert asked == []
+
+
+@pytest.mark.parametrize("steps", range(12))
+async def test_a_stop_is_heard_at_any_moment_of_a_write(
+    database: Database, asked: list[tuple[int, str]], steps: int
+) -> None:
+    writer = writer_of(asked, flush_timeout_s=30)
+    task = asyncio.create_task(writer.run())
+    await asyncio.sleep(0.01)  # it waits for something to write
+    writer.add(offer(0))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task}, timeout=1)
+    heard = task.cancelled()
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.1)
+    assert heard
+    await writer.flush()
+    assert database.written == [0]
