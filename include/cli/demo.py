@@ -103,7 +103,12 @@ def run_up(*, symbols: Sequence[str]) -> int:
             with steps.step("Airflow") as progress:
                 stack.start_airflow(progress, DAGS)
             _show_links(stack, console, oracle_url=None)
-            watch(stack.environment_url("reader"), console, on_tick=stack.check)
+            watch(
+                stack.environment_url("reader"),
+                console,
+                on_tick=stack.check,
+                trouble=stack.streamer_trouble,
+            )
         except KeyboardInterrupt:
             console.print("stopping …")
         except CandelabraError as error:
@@ -171,7 +176,7 @@ def _demo(
     _show_links(stack, console, oracle_url=oracle_url)
     if once or differences:
         return 0 if compared and not differences else 1
-    watch(reader_url, console, on_tick=stack.check)
+    watch(reader_url, console, on_tick=stack.check, trouble=stack.streamer_trouble)
     return 0
 
 

@@ -9,9 +9,10 @@ from decimal import Decimal
 from typing import Any
 
 import psycopg
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from include.errors import TransientError
 from include.store.pools import connect
@@ -23,7 +24,7 @@ _QUERY = """
     SELECT DISTINCT ON (symbol)
         symbol, open_time, open, high, low, close, volume, trade_count, status, updated_at
     FROM market.candles_1m_live
-    WHERE open_time >= now() - interval '10 minutes'
+    WHERE open_time >= now() - interval '3 minutes'
     ORDER BY symbol, open_time DESC
     LIMIT %s
 """
@@ -65,15 +66,26 @@ def _plain(value: Decimal) -> str:
     return f"{value.normalize():f}"
 
 
-def watch(database_url: str, console: Console, *, on_tick: Callable[[], None]) -> None:
-    """Show the table until interrupted; ``on_tick`` may raise to end it."""
+def watch(
+    database_url: str,
+    console: Console,
+    *,
+    on_tick: Callable[[], None],
+    trouble: Callable[[], str],
+) -> None:
+    """Show the table until interrupted.
+
+    Args:
+        on_tick: called at each turn; may raise to end it.
+        trouble: what to say below the table, if anything.
+    """
     with Live(console=console, refresh_per_second=4) as live:
         while True:
             try:
                 with connect(database_url, application_name="candelabra-demo") as connection:
                     while True:
                         on_tick()
-                        live.update(_read(connection))
+                        live.update(Group(_read(connection), Text(trouble(), style="yellow")))
                         time.sleep(REFRESH_S)
             except (TransientError, psycopg.OperationalError):
                 on_tick()

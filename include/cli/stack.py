@@ -109,9 +109,8 @@ class LocalStack:
             variable = role.removeprefix("candelabra_").upper() + "_DATABASE_URL"
             self.environment[variable] = role_url
         self.environment["CANDELABRA_HOME"] = str(self.home)
-        file = self.home / ENVIRONMENT_FILE
-        _write_secret(file, json.dumps(self.environment))
-        self._exit.callback(file.unlink, missing_ok=True)
+        self._exit.callback((self.home / ENVIRONMENT_FILE).unlink, missing_ok=True)
+        self._tell_commands()
 
     def start_simulator(self, arguments: Sequence[str]) -> Mapping[str, str]:
         """Start a simulated exchange; returns its URLs by name."""
@@ -130,6 +129,7 @@ class LocalStack:
                         "BINANCE_DUMP_URL": urls["dump_url"],
                         "BINANCE_DUMP_LIST_URL": urls["dump_url"],
                     }
+                    self._tell_commands()
                     return urls
             time.sleep(0.05)
         raise TransientError(
@@ -162,6 +162,18 @@ class LocalStack:
         on_progress("reading the DAGs")
         self.airflow.api.wait_dags(dags, timeout_s=120)
         return self.airflow
+
+    def streamer_trouble(self) -> str:
+        """What keeps the streamer from its work just now, by its log's last line; else nothing."""
+        lines = tail(self.logs / "streamer.log", lines=1)
+        try:
+            line = json.loads(lines)
+        except ValueError:
+            return ""
+        if not isinstance(line, dict) or line.get("level") not in {"warning", "error"}:
+            return ""
+        reason = line.get("error") or line.get("reason") or ""
+        return f"streamer: {line.get('event', '')} {reason}".strip()
 
     def check(self) -> None:
         """Raise if a service has died, with the end of its log."""
@@ -200,6 +212,10 @@ class LocalStack:
         # Only this child: the marker is shared with those that stop later.
         stop_all([child], marker=f"{self._marker}-none", term_timeout_s=stop_s)
 
+    def _tell_commands(self) -> None:
+        """Leave the settings for commands typed beside this stack (``settings_here``)."""
+        _write_secret(self.home / ENVIRONMENT_FILE, json.dumps(self.environment))
+
     def _role_passwords(self) -> dict[str, str]:
         file = self.home / ROLES_FILE
         if not file.exists():
@@ -228,19 +244,19 @@ def _only_one(lock_file: Path) -> Iterator[None]:
         yield
 
 
-def running_environment(home: Path) -> dict[str, str]:
-    """Settings of the `up` or `demo` that runs in this home.
+def running_environment(home: Path) -> dict[str, str] | None:
+    """Settings of the `up` or `demo` that runs in this home; None if none does.
 
     Raises:
-        PermanentError: none does.
+        PermanentError: both do.
     """
-    for run in ("up", "demo"):
-        with contextlib.suppress(FileNotFoundError):
-            return dict(json.loads((home / run / ENVIRONMENT_FILE).read_text()))
-    raise PermanentError(
-        f"no database: nothing runs in {home}, and neither DATABASE_URL nor READER_DATABASE_URL "
-        "is set; start one with `make demo` or `make up`"
-    )
+    files = [home / run / ENVIRONMENT_FILE for run in ("up", "demo")]
+    running = [file for file in files if file.exists()]
+    if len(running) > 1:
+        raise PermanentError(
+            f"both `up` and `demo` run in {home}: stop one of them, or set DATABASE_URL"
+        )
+    return dict(json.loads(running[0].read_text())) if running else None
 
 
 def _write_secret(file: Path, text: str) -> None:

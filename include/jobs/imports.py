@@ -228,7 +228,7 @@ def _symbol_for(path: Path, symbol: str, market: Market | str) -> str:
         if match is None:
             raise PermanentError(
                 f"{path.name} does not say its symbol: name it like BTCUSDT-1m-2024-02.csv, "
-                "or give the symbol"
+                "or give --symbol BTCUSDT"
             )
         symbol = match["symbol"]
     if not market:

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from include.cli.here import settings_here
+from include.cli.stack import LocalStack
 from include.config import Settings
+from include.errors import PermanentError
 
 
 @pytest.fixture(autouse=True)
@@ -41,3 +43,32 @@ def test_a_database_of_the_users_comes_first(
 
 def test_nothing_running_is_left_to_the_command() -> None:
     assert settings_here().database_url == ""
+
+
+def test_two_running_stacks_are_not_guessed_between(tmp_path: Path) -> None:
+    run_something(tmp_path)
+    (tmp_path / "up").mkdir()
+    (tmp_path / "up" / "environment.json").write_text("{}")
+    with pytest.raises(PermanentError, match="both `up` and `demo` run"):
+        settings_here()
+
+
+@pytest.mark.parametrize(
+    ("last_line", "shown"),
+    [
+        (
+            '{"level": "warning", "event": "start_postponed", "error": "no answer from h"}',
+            "streamer: start_postponed no answer from h",
+        ),
+        ('{"level": "info", "event": "streaming"}', ""),
+        ("Traceback", ""),
+    ],
+)
+def test_what_troubles_the_streamer_is_the_last_line_of_its_log(
+    tmp_path: Path, last_line: str, shown: str
+) -> None:
+    stack = LocalStack(tmp_path)
+    stack.logs.mkdir()
+    log = stack.logs / "streamer.log"
+    log.write_text('{"level": "error", "event": "earlier"}\n' + last_line + "\n")
+    assert stack.streamer_trouble() == shown
