@@ -70,7 +70,7 @@ def run_demo(*, once: bool, symbols: Sequence[str], days: int | None) -> int:
         try:
             return _demo(stack, console, once=once, symbols=symbols, days=days)
         except KeyboardInterrupt:
-            console.print("stopping …")
+            console.print("stopping, up to half a minute …")
             return 130 if once else 0
         except CandelabraError as error:
             _show_failure(console, stack, error)
@@ -110,7 +110,7 @@ def run_up(*, symbols: Sequence[str]) -> int:
                 trouble=stack.streamer_trouble,
             )
         except KeyboardInterrupt:
-            console.print("stopping …")
+            console.print("stopping, up to half a minute …")
         except CandelabraError as error:
             _show_failure(console, stack, error)
             return 1
