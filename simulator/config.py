@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from simulator.instruments import DEFAULT_SPOT, DEFAULT_UM, MarketName
+from simulator.market.instruments import DEFAULT_SPOT, DEFAULT_UM, MarketName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

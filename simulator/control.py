@@ -9,14 +9,14 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from simulator.dumps import DumpSite
-from simulator.frames import US_PER_MS
-from simulator.instruments import MarketName
-from simulator.intervals import parse_interval
-from simulator.parameters import ApiError, Parameters
-from simulator.replay import Replay
-from simulator.venue import UnavailableError, Venue
-from simulator.ws import Endpoint
+from simulator.dumps.site import DumpSite
+from simulator.market.instruments import MarketName
+from simulator.market.intervals import parse_interval
+from simulator.replay.player import Replay
+from simulator.rest.parameters import ApiError, Parameters
+from simulator.rest.venue import UnavailableError, Venue
+from simulator.streams.ws import Endpoint
+from simulator.wire.frames import US_PER_MS
 
 _ORACLE_PARAMETERS = ("market", "symbol", "interval", "startTime", "endTime")
 

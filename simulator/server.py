@@ -16,19 +16,19 @@ from starlette.routing import Route
 from simulator.clock import DAY_US, Clock, to_us
 from simulator.config import SimulatorConfig
 from simulator.control import Control, dump_routes
-from simulator.dumps import DumpSite, delay_us
-from simulator.feeds import Pump
-from simulator.frames import US_PER_MS
-from simulator.hub import Hub
-from simulator.instruments import MarketName, select_instruments
-from simulator.limits import WeightLimiter
+from simulator.dumps.site import DumpSite, delay_us
 from simulator.listeners import HttpServer, listen
-from simulator.market import Market
-from simulator.recording import scan_recording
-from simulator.replay import RecordedVenue, Replay, ReplayClock
-from simulator.rest import RestApi
-from simulator.venue import MarketVenue, Venue
-from simulator.ws import Endpoint
+from simulator.market.instruments import MarketName, select_instruments
+from simulator.market.market import Market
+from simulator.replay.player import RecordedVenue, Replay, ReplayClock
+from simulator.replay.recording import scan_recording
+from simulator.rest.api import RestApi
+from simulator.rest.limits import WeightLimiter
+from simulator.rest.venue import MarketVenue, Venue
+from simulator.streams.feeds import Pump
+from simulator.streams.hub import Hub
+from simulator.streams.ws import Endpoint
+from simulator.wire.frames import US_PER_MS
 
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 2.0

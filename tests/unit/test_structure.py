@@ -20,6 +20,7 @@ TRIVIAL_LINES = 30
 
 BY_A_WHOLE_STREAMER = "tests/integration/streamer/test_streamer.py runs it on real sockets"
 BY_A_WHOLE_SIMULATOR = "tests/integration/simulator/ asks a running one by HTTP and WebSocket"
+THE_MARKETS_INSIDE = "against a plain fold: tests/unit/simulator/market/test_market.py"
 BY_A_BACKFILL = "tests/integration/jobs/ backfills and repairs with it, also where that goes wrong"
 
 TESTED_ELSEWHERE = {
@@ -42,15 +43,15 @@ TESTED_ELSEWHERE = {
     "include/quality/expectation.py": "every check runs through it: tests/integration/quality/",
     "simulator/cli.py": "tests/integration/simulator/test_process.py",
     "simulator/control.py": BY_A_WHOLE_SIMULATOR,
-    "simulator/feeds.py": BY_A_WHOLE_SIMULATOR,
-    "simulator/frames.py": BY_A_WHOLE_SIMULATOR,
-    "simulator/history.py": "the market's inside: tests/unit/simulator/test_market.py",
-    "simulator/klines.py": "against a plain fold: tests/unit/simulator/test_market.py",
-    "simulator/parameters.py": BY_A_WHOLE_SIMULATOR,
+    "simulator/streams/feeds.py": BY_A_WHOLE_SIMULATOR,
+    "simulator/wire/frames.py": BY_A_WHOLE_SIMULATOR,
+    "simulator/market/history.py": THE_MARKETS_INSIDE,
+    "simulator/market/klines.py": THE_MARKETS_INSIDE,
+    "simulator/rest/parameters.py": BY_A_WHOLE_SIMULATOR,
     "simulator/server.py": BY_A_WHOLE_SIMULATOR,
-    "simulator/tape.py": "the market's inside: tests/unit/simulator/test_market.py",
-    "simulator/venue.py": BY_A_WHOLE_SIMULATOR,
-    "simulator/ws.py": BY_A_WHOLE_SIMULATOR,
+    "simulator/market/tape.py": THE_MARKETS_INSIDE,
+    "simulator/rest/venue.py": BY_A_WHOLE_SIMULATOR,
+    "simulator/streams/ws.py": BY_A_WHOLE_SIMULATOR,
     "streamer/app.py": BY_A_WHOLE_STREAMER,
     "streamer/seeding.py": "tests/unit/streamer/test_aggregation.py, where seeds are sought",
 }
@@ -112,7 +113,7 @@ def has_test_of_its_name(module: Path) -> bool:
     room = module.relative_to(ROOT).parts[-2]
     folders = {"local": "deploy"}
     wanted = f"{folders.get(room, room)}/test_{module.stem}.py"
-    return any((ROOT / "tests").glob(f"*/{wanted}"))
+    return any((ROOT / "tests").glob(f"*/**/{wanted}"))
 
 
 def needs_a_test(module: Path) -> bool:

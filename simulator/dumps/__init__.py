@@ -1,0 +1,1 @@
+"""The dump site: listings, zips and their checksums."""

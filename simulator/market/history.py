@@ -1,0 +1,220 @@
+"""All trades of one listing, by minute, by id and by time.
+
+Nothing is played up to: counts of a minute are a hash, ids are prefix sums of counts by day, and
+the future is as known as the past.
+"""
+
+import threading
+
+import numpy as np
+
+from simulator.cache import BoundedCache
+from simulator.clock import MINUTE_US, SECOND_US
+from simulator.market.instruments import Instrument
+from simulator.market.klines import Bars, fold_tape, join_bars
+from simulator.market.noise import IntArray, derive_key, hash_counter
+from simulator.market.tape import Tape, TapeMaker
+
+_DAY_MINUTES = 1_440
+_INDEX_DAYS = (8, 256)  # the index of ids grows by so many days at a time
+_DIRECT_MINUTES = 120  # shorter ranges are folded without filling the cache of days
+
+
+class History:
+    """All trades of one listing, past and future.
+
+    Args:
+        start_us: listing time; floored to the minute, which always has a trade.
+    """
+
+    def __init__(
+        self,
+        instrument: Instrument,
+        *,
+        seed: int,
+        start_us: int,
+        day_bars: BoundedCache[tuple[str, int], Bars],
+        minutes: BoundedCache[tuple[str, int], Tape],
+    ) -> None:
+        self.instrument = instrument
+        self.start_minute = start_us // MINUTE_US
+        self._maker = TapeMaker(instrument, seed=seed)
+        self._first_day = self.start_minute // _DAY_MINUTES
+        drawn = hash_counter(derive_key(seed, instrument.market, instrument.symbol, "ids"), 0)
+        self.first_agg_id = drawn % 3_000_000_000
+        self.first_trade_id = self.first_agg_id + (drawn >> 32) % 2_000_000_000
+        self._before = np.array([[self.first_agg_id], [self.first_trade_id]], dtype=np.int64)
+        self._lock = threading.Lock()
+        self._day_bars = day_bars
+        self._minutes = minutes
+
+    @property
+    def start_us(self) -> int:
+        """Listing time, on the minute."""
+        return self.start_minute * MINUTE_US
+
+    def counts(self, first_minute: int, stop_minute: int) -> tuple[IntArray, IntArray]:
+        """Orders and further fills of each minute; none before the listing."""
+        minutes = np.arange(first_minute, stop_minute, dtype=np.int64)
+        orders, further = self._maker.counts(minutes)
+        before = self.start_minute - first_minute
+        if before > 0:
+            orders[:before] = 0
+            further[:before] = 0
+        if 0 <= before < len(orders):
+            orders[before] = max(1, int(orders[before]))
+        return orders, further
+
+    def _ids_before_day(self, day: int) -> tuple[int, int]:
+        """First aggregate id and first trade id of a day (days since the epoch)."""
+        offset = max(0, day - self._first_day)
+        with self._lock:
+            while offset >= self._before.shape[1]:
+                size = self._before.shape[1]
+                known = self._first_day + size - 1
+                days = min(max(_INDEX_DAYS[0], offset - size + 1), _INDEX_DAYS[1])
+                orders, further = self.counts(known * _DAY_MINUTES, (known + days) * _DAY_MINUTES)
+                totals = np.stack((orders, orders + further))
+                by_day = totals.reshape(2, days, _DAY_MINUTES).sum(axis=2)
+                grown = self._before[:, -1:] + np.cumsum(by_day, axis=1)
+                self._before = np.concatenate((self._before, grown), axis=1)
+            return int(self._before[0, offset]), int(self._before[1, offset])
+
+    def ids_before(self, minute: int) -> tuple[int, int]:
+        """The aggregate id and the trade id that the first trade from `minute` on has."""
+        day = minute // _DAY_MINUTES
+        agg_id, trade_id = self._ids_before_day(day)
+        if minute > day * _DAY_MINUTES:
+            orders, further = self.counts(day * _DAY_MINUTES, minute)
+            agg_id += int(orders.sum())
+            trade_id += int(orders.sum() + further.sum())
+        return agg_id, trade_id
+
+    def tape(self, first_minute: int, stop_minute: int) -> Tape:
+        """The trades of minutes `first_minute … stop_minute - 1` (at least one minute)."""
+        orders, further = self.counts(first_minute, stop_minute)
+        agg_id, trade_id = self.ids_before(first_minute)
+        return self._maker.make(
+            first_minute, orders, further, first_agg_id=agg_id, first_id=trade_id
+        )
+
+    def minute(self, minute: int) -> Tape:
+        """The trades of one minute, cached."""
+        key = (self.instrument.symbol, minute)
+        return self._minutes.get(key, lambda: self.tape(minute, minute + 1))
+
+    def next_traded_minute(self, minute: int) -> int:
+        """The first minute from `minute` on that has a trade.
+
+        Raises:
+            ValueError: ten years pass without one.
+        """
+        span = 8
+        for _ in range(20):
+            traded = np.flatnonzero(self.counts(minute, minute + span)[0])
+            if len(traded):
+                return minute + int(traded[0])
+            minute += span
+            span *= 2
+        raise ValueError(f"{self.instrument.symbol} has no trade before minute {minute}")
+
+    def close_before(self, minute: int) -> int:
+        """Price of the last trade before `minute`; the listing's first price if there is none."""
+        agg_id, _ = self.ids_before(minute)
+        if agg_id == self.first_agg_id:
+            return int(self.minute(self.start_minute).price[0])
+        return int(self.minute(self.minute_of_agg(agg_id - 1)).price[-1])
+
+    def minute_of_agg(self, agg_id: int) -> int:
+        """The minute of an aggregate id; ids before the first count as the first."""
+        agg_id = max(agg_id, self.first_agg_id)
+        return self._minute_of_id(agg_id, 0)
+
+    def minute_of_trade(self, trade_id: int) -> int:
+        """The minute of a trade id; ids before the first count as the first."""
+        return self._minute_of_id(max(trade_id, self.first_trade_id), 1)
+
+    def _minute_of_id(self, wanted: int, row: int) -> int:
+        day = self._first_day
+        step = 1
+        while self._ids_before_day(day + step)[row] <= wanted:
+            day += step
+            step *= 2
+            if day - self._first_day > 200_000:
+                raise ValueError(f"{self.instrument.symbol}: id {wanted} lies in no year")
+        with self._lock:
+            known = self._before[row]
+        day = self._first_day + int(np.searchsorted(known, wanted, side="right")) - 1
+        orders, further = self.counts(day * _DAY_MINUTES, (day + 1) * _DAY_MINUTES)
+        ids = int(known[day - self._first_day]) + np.cumsum(orders + further * row)
+        return day * _DAY_MINUTES + int(np.searchsorted(ids, wanted, side="right"))
+
+    def agg_id_from(self, time_us: int) -> int:
+        """The first aggregate id whose trade time is at least `time_us`."""
+        minute = time_us // MINUTE_US
+        if minute < self.start_minute:
+            return self.first_agg_id
+        agg_id, _ = self.ids_before(minute)
+        return agg_id + int(np.searchsorted(self.minute(minute).time_us, time_us))
+
+    def orders_by_id(self, from_id: int, stop_id: int) -> Tape:
+        """The orders with aggregate ids `from_id … stop_id - 1` (at least one)."""
+        from_id = max(from_id, self.first_agg_id)
+        first = self.minute_of_agg(from_id)
+        tape = self.tape(first, self.minute_of_agg(max(from_id, stop_id - 1)) + 1)
+        offset = int(tape.agg_id[0])
+        return tape.between(from_id - offset, max(from_id, stop_id) - offset)
+
+    def bars(self, first_minute: int, stop_minute: int, *, view_us: int | None = None) -> Bars:
+        """1m bars of minutes `first_minute … stop_minute - 1`, none before the listing.
+
+        Args:
+            view_us: trades after this time are left out of the last minute; it must not lie
+                before that minute.
+        """
+        last = stop_minute - 1
+        if view_us is not None and view_us < stop_minute * MINUTE_US - 1:
+            open_bar = self._fold(self.minute(last).until(view_us), last, 1)
+            if first_minute == last:
+                return open_bar
+            return join_bars((self.bars(first_minute, last), open_bar))
+        if stop_minute - first_minute <= _DIRECT_MINUTES and not self._is_cached(first_minute):
+            count = stop_minute - first_minute
+            direct = count > 1
+            tape = self.tape(first_minute, stop_minute) if direct else self.minute(first_minute)
+            return self._fold(tape, first_minute, count)
+        parts = []
+        for day in range(first_minute // _DAY_MINUTES, last // _DAY_MINUTES + 1):
+            bars = self._bars_of_day(day)
+            begin = int(bars.open_time_us[0]) // MINUTE_US
+            parts.append(bars.between(max(0, first_minute - begin), stop_minute - begin))
+        return join_bars(parts)
+
+    def _is_cached(self, minute: int) -> bool:
+        return (self.instrument.symbol, minute // _DAY_MINUTES) in self._day_bars
+
+    def _bars_of_day(self, day: int) -> Bars:
+        def fold_day() -> Bars:
+            begin = max(day * _DAY_MINUTES, self.start_minute)
+            stop = (day + 1) * _DAY_MINUTES
+            return self._fold(self.tape(begin, stop), begin, stop - begin)
+
+        return self._day_bars.get((self.instrument.symbol, day), fold_day)
+
+    def _fold(self, tape: Tape, first_minute: int, count: int, step_us: int = MINUTE_US) -> Bars:
+        open_us = first_minute * MINUTE_US
+        begins_flat = len(tape) == 0 or int(tape.time_us[0]) >= open_us + step_us
+        previous = self.close_before(first_minute) if begins_flat else 0
+        return fold_tape(
+            tape, first_open_us=open_us, bars=count, step_us=step_us, previous_close=previous
+        )
+
+    def second_bars(self, first_us: int, stop_us: int, *, view_us: int | None) -> Bars:
+        """1s bars that open from `first_us` to before `stop_us` (both on the second)."""
+        first, stop = first_us // MINUTE_US, -(-stop_us // MINUTE_US)
+        tape = self.tape(first, stop)
+        if view_us is not None:
+            tape = tape.until(view_us)
+        bars = self._fold(tape, first, (stop - first) * 60, SECOND_US)
+        skipped = (first_us - first * MINUTE_US) // SECOND_US
+        return bars.between(skipped, skipped + (stop_us - first_us) // SECOND_US)

@@ -1,0 +1,178 @@
+"""A market of several listings: its candles and trades as far as they are visible.
+
+Callers bound what is visible by `view_us`, the moment up to which trades have happened.
+"""
+
+from collections.abc import Iterator
+
+from simulator.cache import BoundedCache
+from simulator.clock import DAY_US, MINUTE_US, SECOND_US
+from simulator.market.history import History
+from simulator.market.instruments import Instrument
+from simulator.market.intervals import Interval, parse_interval
+from simulator.market.klines import Bars, Kline, roll_up, to_klines
+from simulator.market.tape import Tape
+
+
+def bar_window(
+    interval: Interval,
+    *,
+    first_us: int,
+    view_us: int,
+    start_us: int | None,
+    end_us: int | None,
+    limit: int | None,
+) -> tuple[int, int] | None:
+    """Open times of the first and last bar that a klines request selects; None if there is none.
+
+    No times: the latest; start only: from start on; end only: the latest up to end; both: from
+    start, not past end. Both ends are inclusive and compared with open times.
+
+    Args:
+        first_us: when the listing began. view_us: the last moment that is visible.
+    """
+    if view_us < first_us:
+        return None
+    lowest = interval.open_of(first_us)
+    last = interval.open_of(view_us if end_us is None else min(end_us, view_us))
+    if start_us is not None and start_us > lowest:
+        lowest = interval.first_open_from(start_us)
+    if last < lowest:
+        return None
+    if limit is None:
+        return lowest, last
+    if start_us is None:
+        return max(lowest, _steps_away(interval, last, 1 - limit)), last
+    return lowest, min(last, _steps_away(interval, lowest, limit - 1))
+
+
+def _steps_away(interval: Interval, open_us: int, steps: int) -> int:
+    if interval.step_us is not None:
+        return open_us + steps * interval.step_us
+    for _ in range(abs(steps)):
+        open_us = interval.next_open(open_us) if steps > 0 else interval.previous_open(open_us)
+    return open_us
+
+
+class Market:
+    """A market of several listings under one seed.
+
+    Args:
+        instruments: what is listed, from `start_us` on.
+        cached_days: days of minute bars kept (130 kB each).
+        cached_minutes: single minutes of trades kept.
+    """
+
+    def __init__(
+        self,
+        instruments: tuple[Instrument, ...],
+        *,
+        seed: int,
+        start_us: int,
+        cached_days: int = 1_200,
+        cached_minutes: int = 4_096,
+    ) -> None:
+        day_bars: BoundedCache[tuple[str, int], Bars] = BoundedCache(cached_days)
+        minutes: BoundedCache[tuple[str, int], Tape] = BoundedCache(
+            max(cached_minutes, 4 * len(instruments))
+        )
+        self.start_us = start_us // MINUTE_US * MINUTE_US
+        self._histories = {
+            instrument.symbol: History(
+                instrument, seed=seed, start_us=start_us, day_bars=day_bars, minutes=minutes
+            )
+            for instrument in instruments
+        }
+
+    @property
+    def instruments(self) -> tuple[Instrument, ...]:
+        """All listings, in their order."""
+        return tuple(history.instrument for history in self._histories.values())
+
+    def __contains__(self, symbol: str) -> bool:
+        return symbol in self._histories
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._histories)
+
+    def history(self, symbol: str) -> History:
+        """The trades of a symbol; raises KeyError if it is not listed."""
+        return self._histories[symbol]
+
+    def instrument(self, symbol: str) -> Instrument:
+        """The listing of a symbol; raises KeyError if it is not listed."""
+        return self._histories[symbol].instrument
+
+    def klines(
+        self,
+        symbol: str,
+        interval: str | Interval,
+        start_us: int | None = None,
+        end_us: int | None = None,
+        *,
+        view_us: int,
+        limit: int | None = None,
+    ) -> list[Kline]:
+        """Bars whose open time lies in `start_us … end_us` (inclusive), from visible trades only.
+
+        The last one may be open. The window is `bar_window`'s.
+
+        Args:
+            view_us: trades after this moment do not exist yet.
+        """
+        history = self._histories[symbol]
+        spec = parse_interval(interval) if isinstance(interval, str) else interval
+        window = bar_window(
+            spec,
+            first_us=history.start_us,
+            view_us=view_us,
+            start_us=start_us,
+            end_us=end_us,
+            limit=limit,
+        )
+        if window is None:
+            return []
+        first_us, last_us = window
+        stop_us = min(spec.next_open(last_us), view_us + 1)
+        if spec.name == "1s":
+            stop_us = spec.next_open(last_us)
+            bars = history.second_bars(first_us, stop_us, view_us=view_us)
+            return to_klines(bars, SECOND_US)
+        first = max(first_us // MINUTE_US, history.start_minute)
+        bars = history.bars(first, -(-stop_us // MINUTE_US), view_us=view_us)
+        return to_klines(bars, MINUTE_US) if spec.name == "1m" else roll_up(bars, spec)
+
+    def agg_trades(
+        self,
+        symbol: str,
+        *,
+        view_us: int,
+        from_id: int | None = None,
+        start_us: int | None = None,
+        end_us: int | None = None,
+        limit: int,
+    ) -> Tape:
+        """Orders from an id on, or within inclusive times, or the latest; at most `limit`."""
+        history = self._histories[symbol]
+        stop = history.agg_id_from(view_us + 1)
+        first = history.first_agg_id
+        if from_id is not None:
+            first = max(first, from_id)
+            stop = min(stop, first + limit)
+        else:
+            if end_us is not None:
+                stop = min(stop, history.agg_id_from(end_us + 1))
+            if start_us is not None:
+                first = history.agg_id_from(start_us)
+                stop = min(stop, first + limit)
+            else:
+                first = max(first, stop - limit)
+        if stop <= first:
+            return history.minute(history.start_minute).between(0, 0)
+        return history.orders_by_id(first, stop)
+
+    def day_tape(self, symbol: str, day_us: int) -> Tape:
+        """All trades of the UTC day that begins at `day_us`."""
+        history = self._histories[symbol]
+        begin = day_us // MINUTE_US
+        return history.tape(begin, begin + DAY_US // MINUTE_US)

@@ -1,0 +1,82 @@
+"""The open candle of one minute after any of its trades, without folding it anew each time."""
+
+import functools
+
+import numpy as np
+
+from simulator.market.klines import Kline
+from simulator.market.tape import Tape
+
+
+class RunningMinute:
+    """Prefix folds of a stretch of trades: `after(row, …)` is the bar with orders up to `row`.
+
+    Args:
+        tape: the trades of the bar (a minute, or a second for 1s bars).
+        open_us, close_us: first and last µs of the bar.
+    """
+
+    def __init__(self, tape: Tape, *, open_us: int, close_us: int) -> None:
+        self.tape = tape
+        self.open_us = open_us
+        self.close_us = close_us
+
+    @functools.cached_property
+    def _prefixes(self) -> tuple[list[int], ...]:
+        tape = self.tape
+        buys = ~tape.buyer_is_maker
+        columns = (
+            np.maximum.accumulate(tape.price),
+            np.minimum.accumulate(tape.price),
+            tape.price,
+            np.cumsum(tape.volume),
+            np.cumsum(tape.quote),
+            np.cumsum(tape.counted),
+            np.cumsum(tape.volume * buys),
+            np.cumsum(tape.quote * buys),
+            tape.last_counted_id,
+        )
+        return tuple(column.tolist() for column in columns)
+
+    def after(self, row: int, *, unsent_fills: int = 0) -> Kline:
+        """The bar with orders `0 … row`, without the last `unsent_fills` fills of order `row`."""
+        high, low, close, volume, quote, count, buy_volume, buy_quote, last_id = (
+            column[row] for column in self._prefixes
+        )
+        tape = self.tape
+        if unsent_fills:
+            stop = int(tape.slot_start[row] + tape.counted[row])
+            left_out = slice(stop - unsent_fills, stop)
+            missing_volume = int(tape.slot_quantity[left_out].sum())
+            missing_quote = int(tape.slot_quote[left_out].sum())
+            volume -= missing_volume
+            quote -= missing_quote
+            count -= unsent_fills
+            last_id -= unsent_fills
+            if not tape.buyer_is_maker[row]:
+                buy_volume -= missing_volume
+                buy_quote -= missing_quote
+        return Kline(
+            self.open_us, self.close_us, int(tape.price[0]), high, low, close, volume, quote,
+            count, buy_volume, buy_quote, int(tape.first_id[0]), last_id,
+        )  # fmt: skip
+
+
+def extend_kline(earlier: Kline | None, later: Kline) -> Kline:
+    """A longer bar from its completed part and what followed; either may be without trades."""
+    if earlier is None or earlier.trade_count == 0:
+        opened = later if earlier is None else earlier
+        return later._replace(open_time_us=opened.open_time_us, close_time_us=opened.close_time_us)
+    if later.trade_count == 0:
+        return earlier
+    return earlier._replace(
+        high=max(earlier.high, later.high),
+        low=min(earlier.low, later.low),
+        close=later.close,
+        volume=earlier.volume + later.volume,
+        quote_volume=earlier.quote_volume + later.quote_volume,
+        trade_count=earlier.trade_count + later.trade_count,
+        taker_buy_volume=earlier.taker_buy_volume + later.taker_buy_volume,
+        taker_buy_quote_volume=earlier.taker_buy_quote_volume + later.taker_buy_quote_volume,
+        last_id=later.last_id,
+    )

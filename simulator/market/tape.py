@@ -1,0 +1,290 @@
+"""The trades of any stretch of minutes, generated from (seed, symbol, minute) alone.
+
+A minute holds A taker orders (one aggTrade each) and E further fills spread over them. A and E
+come from one hash of the minute, so ids are prefix sums and no minute needs the ones before it.
+Order i of A happens within the i-th A-th part of the minute (times are sorted by construction);
+some orders share the time of the one before, as a sweep through the book does.
+
+On USD-M the further fills of a few orders are not market trades: an id that is skipped, a void
+fill (price 0, quantity 0), or a fill of the insurance fund or of auto-deleveraging, which klines
+count and aggTrades leave out.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from simulator.clock import MINUTE_US
+from simulator.market.instruments import Instrument
+from simulator.market.noise import IntArray, derive_key, hash_counters, take_bits
+
+BoolArray = npt.NDArray[np.bool_]
+
+_INDEX_BITS = 20  # order and fill numbers within a minute
+_ONE = 1 << 16  # fixed point of rates
+_SUBTICK = 8  # the price path has 1/256 tick
+
+# Price path: value noise in octaves. Period in minutes, amplitude in 1/65536 of the price.
+_PERIODS = (57_600, 11_520, 2_880, 720, 180, 45, 11, 3, 1)
+_AMPLITUDES = (16_000, 7_000, 3_400, 1_500, 700, 320, 150, 70, 35)
+_NOISE_BITS = 15
+
+
+class FillKind(IntEnum):
+    """What the further fills of an order are; the first fill is always a market trade."""
+
+    MARKET = 0
+    SKIPPED = 1
+    VOID = 2
+    INSURANCE_FUND = 3
+    ADL = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Tape:
+    """The orders of a stretch of minutes, one row an order; prices and quantities in units.
+
+    Attributes:
+        time_us: trade time; ascending.
+        first_id: id of the first fill; the order holds ids `first_id … first_id + slots - 1`.
+        fills: fills that are market trades (`f … l` of the aggTrade).
+        quantity: sum over the market trades; `volume` and `quote` over what klines count.
+        counted: number of fills that klines count.
+        last_counted_id: the greatest of their ids.
+        slot_start: row of `slot_quantity`/`slot_quote` where the order's fills begin.
+    """
+
+    instrument: Instrument
+    time_us: IntArray
+    agg_id: IntArray
+    first_id: IntArray
+    slots: IntArray
+    fills: IntArray
+    tail_kind: IntArray
+    price: IntArray
+    buyer_is_maker: BoolArray
+    quantity: IntArray
+    volume: IntArray
+    quote: IntArray
+    counted: IntArray
+    last_counted_id: IntArray
+    slot_start: IntArray
+    slot_quantity: IntArray
+    slot_quote: IntArray
+
+    def __len__(self) -> int:
+        return len(self.time_us)
+
+    def between(self, start: int, stop: int) -> "Tape":
+        """Orders `start … stop - 1`; the fills are shared, not copied."""
+        if start == 0 and stop == len(self):
+            return self
+        rows = slice(start, stop)
+        return Tape(
+            self.instrument, self.time_us[rows], self.agg_id[rows], self.first_id[rows],
+            self.slots[rows], self.fills[rows], self.tail_kind[rows], self.price[rows],
+            self.buyer_is_maker[rows], self.quantity[rows], self.volume[rows], self.quote[rows],
+            self.counted[rows], self.last_counted_id[rows], self.slot_start[rows],
+            self.slot_quantity, self.slot_quote,
+        )  # fmt: skip
+
+    def until(self, time_us: int) -> "Tape":
+        """Orders with a trade time of at most `time_us`."""
+        return self.between(0, int(np.searchsorted(self.time_us, time_us, side="right")))
+
+
+class TapeMaker:
+    """Generates the trades of one symbol; knows nothing of ids, which are prefix sums."""
+
+    def __init__(self, instrument: Instrument, *, seed: int) -> None:
+        self.instrument = instrument
+        labels = (instrument.market, instrument.symbol)
+        self._count_key = derive_key(seed, *labels, "counts")
+        self._path_key = derive_key(seed, *labels, "path")
+        self._order_key = derive_key(seed, *labels, "orders")
+        self._fill_key = derive_key(seed, *labels, "fills")
+
+    def counts(self, minutes: IntArray) -> tuple[IntArray, IntArray]:
+        """Orders and further fills of each minute (minutes since the epoch)."""
+        hashes = hash_counters(self._count_key, minutes)
+        mean = self.instrument.orders_per_day * _ONE // 1440
+        burst = take_bits(hashes, low=0, count=16)
+        # 0.3 + 2.1·u² has mean 1; the day swings from 0.6 to 1.4 around 15:00 UTC.
+        rate = 19_661 + ((burst * burst >> 16) * 137_626 >> 16)
+        distance = np.abs((minutes - 180) % 1440 - 720)
+        rate = rate * (91_750 - distance * 52_429 // 720) >> 16
+        orders = (mean * rate // _ONE + take_bits(hashes, low=16, count=16)) >> 16
+        further = (orders * (_ONE // 2) + take_bits(hashes, low=32, count=16)) >> 16
+        further[orders == 0] = 0
+        return orders, further
+
+    def path(self, minutes: IntArray) -> IntArray:
+        """Mid price at the beginning of each minute, in 1/256 ticks."""
+        periods = np.array(_PERIODS, dtype=np.int64)[:, None]
+        octaves = np.arange(len(_PERIODS), dtype=np.int64)[:, None] << 40
+        index, phase = np.divmod(minutes[None, :], periods)
+        left = take_bits(hash_counters(self._path_key, index + octaves), low=0, count=16)
+        right = take_bits(hash_counters(self._path_key, index + octaves + 1), low=0, count=16)
+        noise = (left * (periods - phase) + right * phase) // periods - (1 << _NOISE_BITS)
+        swing = (noise * np.array(_AMPLITUDES, dtype=np.int64)[:, None]).sum(axis=0)
+        one = 1 << (_NOISE_BITS + 16)
+        result: IntArray = (self.instrument.typical_price * (one + swing)) >> (
+            _NOISE_BITS + 16 - _SUBTICK
+        )
+        return result
+
+    def make(
+        self,
+        first_minute: int,
+        orders: IntArray,
+        further: IntArray,
+        *,
+        first_agg_id: int,
+        first_id: int,
+    ) -> Tape:
+        """The trades of consecutive minutes from `first_minute`, whose counts are given."""
+        instrument = self.instrument
+        spot = instrument.market == "spot"
+        minutes = first_minute + np.arange(len(orders), dtype=np.int64)
+        count = int(orders.sum())
+        row = np.repeat(np.arange(len(orders), dtype=np.int64), orders)
+        begins = np.cumsum(orders) - orders
+        number = np.arange(count, dtype=np.int64) - begins[row]
+        minute_index = minutes << _INDEX_BITS
+        hashes = hash_counters(self._order_key, minute_index[row] + number)
+
+        offset = _stratified(hashes, number, orders[row])
+        if not spot:
+            offset -= offset % 1_000
+        buyer_is_maker = take_bits(hashes, low=28, count=1)
+        price = self._prices(minutes, row, offset, hashes, buyer_is_maker)
+        slots = 1 + self._spread(minute_index, orders, further, begins, count)
+        slot_start = np.cumsum(slots) - slots
+        tail_kind = np.zeros(count, dtype=np.int64) if spot else _tail_kinds(hashes, slots)
+        fills = np.where(tail_kind == FillKind.MARKET, slots, 1)
+        counted = np.where((tail_kind == FillKind.SKIPPED) | (tail_kind == FillKind.VOID), 1, slots)
+
+        slot_quantity = self._quantities(minute_index, orders, further, slots, row)
+        if not spot:
+            empty = np.repeat(counted == 1, slots)
+            empty[slot_start] = False
+            slot_quantity[empty] = 0
+        slot_quote = slot_quantity * np.repeat(price, slots)
+        if instrument.rounds_quote:
+            divisor = instrument.quote_divisor
+            slot_quote = (slot_quote + divisor // 2) // divisor
+        volume = _sum_runs(slot_quantity, slot_start)
+        quantity = np.where(fills == slots, volume, slot_quantity[slot_start])
+        first_ids = first_id + slot_start
+        return Tape(
+            instrument=instrument,
+            time_us=minutes[row] * MINUTE_US + offset,
+            agg_id=first_agg_id + np.arange(count, dtype=np.int64),
+            first_id=first_ids,
+            slots=slots,
+            fills=fills,
+            tail_kind=tail_kind,
+            price=price,
+            buyer_is_maker=buyer_is_maker.astype(np.bool_),
+            quantity=quantity if not spot else volume,
+            volume=volume,
+            quote=_sum_runs(slot_quote, slot_start),
+            counted=counted,
+            last_counted_id=first_ids + counted - 1,
+            slot_start=slot_start,
+            slot_quantity=slot_quantity,
+            slot_quote=slot_quote,
+        )
+
+    def _prices(
+        self,
+        minutes: IntArray,
+        row: IntArray,
+        offset: IntArray,
+        hashes: npt.NDArray[np.uint64],
+        buyer_is_maker: IntArray,
+    ) -> IntArray:
+        """Interpolated path, an excursion within the minute, half a spread and some noise."""
+        nodes = self.path(np.append(minutes, minutes[-1] + 1))
+        offset_ms = offset // 1_000
+        mid = nodes[row] + (nodes[1:] - nodes[:-1])[row] * offset_ms // 60_000
+        grain = max(1 << _SUBTICK, self.instrument.typical_price >> 6)  # about 60 ppm, ≥ 1 tick
+        bump = take_bits(hash_counters(self._path_key, minutes | 1 << 60), low=0, count=16)
+        bump = (bump - (1 << 15)) * (8 * grain) >> 15
+        mid += bump[row] * (offset_ms * (60_000 - offset_ms)) // 900_000_000
+        mid += (take_bits(hashes, low=30, count=12) - 2_048) * grain >> 12
+        mid += np.where(buyer_is_maker == 1, -(1 << _SUBTICK), 1 << _SUBTICK) // 2
+        ticks = np.maximum((mid + (1 << _SUBTICK - 1)) >> _SUBTICK, 1)
+        result: IntArray = ticks * self.instrument.tick
+        return result
+
+    def _spread(
+        self,
+        minute_index: IntArray,
+        orders: IntArray,
+        further: IntArray,
+        begins: IntArray,
+        count: int,
+    ) -> IntArray:
+        """How many of the minute's further fills each order has."""
+        row = np.repeat(np.arange(len(orders), dtype=np.int64), further)
+        number = np.arange(len(row), dtype=np.int64) - (np.cumsum(further) - further)[row]
+        drawn = take_bits(
+            hash_counters(self._fill_key ^ 0x5555, minute_index[row] + number), low=0, count=16
+        )
+        within = orders[row]
+        owner = begins[row] + (number * within + (drawn * within >> 16)) // further[row]
+        return np.bincount(owner, minlength=count).astype(np.int64)
+
+    def _quantities(
+        self,
+        minute_index: IntArray,
+        orders: IntArray,
+        further: IntArray,
+        slots: IntArray,
+        row: IntArray,
+    ) -> IntArray:
+        """Quantity of each fill: the product of three uniforms, so that most are small."""
+        per_minute = orders + further
+        slot_begins = np.cumsum(per_minute) - per_minute
+        slot_row = np.repeat(row, slots)
+        index = np.arange(len(slot_row), dtype=np.int64) + (minute_index - slot_begins)[slot_row]
+        hashes = hash_counters(self._fill_key, index)
+        drawn = take_bits(hashes, low=0, count=21)
+        drawn *= take_bits(hashes, low=21, count=21)
+        drawn >>= 21
+        drawn *= take_bits(hashes, low=42, count=21)
+        drawn >>= 12  # a fraction of 2^30
+        steps = (drawn * self.instrument.largest_fill >> 30) + 1
+        result: IntArray = steps * self.instrument.step
+        return result
+
+
+def _stratified(hashes: npt.NDArray[np.uint64], number: IntArray, orders: IntArray) -> IntArray:
+    """Offsets in the minute (µs): sorted, one in each of `orders` equal parts, some shared."""
+    part = take_bits(hashes, low=0, count=26) * MINUTE_US >> 26
+    offset = (number * MINUTE_US + part) // orders
+    shares = (take_bits(hashes, low=26, count=2) == 0) & (number > 0)
+    leader = np.maximum.accumulate(np.where(shares, 0, np.arange(len(number))))
+    result: IntArray = offset[leader]
+    return result
+
+
+def _tail_kinds(hashes: npt.NDArray[np.uint64], slots: IntArray) -> IntArray:
+    """USD-M: the kind of each order's further fills; about one order in ten skips ids."""
+    drawn = take_bits(hashes, low=42, count=12)
+    kinds = np.zeros(len(slots), dtype=np.int64)
+    kinds[drawn < 400] = FillKind.SKIPPED
+    kinds[drawn < 40] = FillKind.VOID
+    kinds[drawn < 6] = FillKind.INSURANCE_FUND
+    kinds[drawn < 3] = FillKind.ADL
+    kinds[slots == 1] = FillKind.MARKET
+    return kinds
+
+
+def _sum_runs(values: IntArray, starts: IntArray) -> IntArray:
+    if len(starts) == 0:
+        return np.zeros(0, dtype=np.int64)
+    return np.add.reduceat(values, starts)

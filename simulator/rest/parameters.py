@@ -1,0 +1,95 @@
+"""Query parameters of REST requests, read with the exchange's errors."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from simulator.wire.frames import US_PER_MS
+
+INTEGER = re.compile(r"-?[0-9]{1,19}\Z")
+# Times of at least 1e14 are µs: 1e14 ms would be the year 5138.
+MICROSECONDS_FROM = 10**14
+
+
+class ApiError(Exception):
+    """An error answer of the exchange."""
+
+    def __init__(self, code: int, message: str, *, status: int = 400) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+
+    def body(self) -> dict[str, Any]:
+        """`{"code", "msg"}`."""
+        return {"code": self.code, "msg": str(self)}
+
+
+class Parameters:
+    """Query parameters of one request, read with the exchange's errors.
+
+    Args:
+        known: all that the endpoint takes.
+        is_strict: spot refuses parameters that it does not know, USD-M ignores them.
+    """
+
+    def __init__(
+        self, query: Mapping[str, str], known: tuple[str, ...], *, is_strict: bool
+    ) -> None:
+        self._query = query
+        unread = [name for name in query if name not in known]
+        if unread and is_strict:
+            raise ApiError(
+                -1104,
+                f"Not all sent parameters were read; read '{len(query) - len(unread)}' "
+                f"parameter(s) but was sent '{len(query)}'.",
+            )
+        for name in known:
+            if query.get(name) == "":
+                raise ApiError(-1105, f"Parameter '{name}' was empty.")
+
+    def text(self, name: str) -> str | None:
+        """A parameter as it is; None where it was not sent."""
+        return self._query.get(name)
+
+    def required(self, name: str) -> str:
+        """A parameter that must be there."""
+        value = self._query.get(name)
+        if value is None:
+            raise ApiError(
+                -1102,
+                f"Mandatory parameter '{name}' was not sent, was empty/null, or malformed.",
+            )
+        return value
+
+    def integer(self, name: str) -> int | None:
+        """A whole number; None where it was not sent."""
+        value = self._query.get(name)
+        if value is None:
+            return None
+        if not INTEGER.match(value):
+            raise ApiError(
+                -1100,
+                f"Illegal characters found in parameter '{name}'; "
+                "legal range is '^[0-9]{1,20}$'.",
+            )
+        return int(value)
+
+    def time_us(self, name: str, *, is_end: bool = False) -> int | None:
+        """A time in ms or µs; an end in ms takes in all of its millisecond."""
+        value = self.integer(name)
+        if value is None:
+            return None
+        if value < 0:
+            raise ApiError(-1100, f"Illegal characters found in parameter '{name}'.")
+        if value >= MICROSECONDS_FROM:
+            return value
+        return value * US_PER_MS + (US_PER_MS - 1 if is_end else 0)
+
+    def limit(self, *, default: int, maximum: int, is_strict: bool) -> int:
+        """`limit`: beyond the maximum USD-M refuses; spot is taken to clamp (unverified)."""
+        value = self.integer("limit")
+        if value is None:
+            return default
+        if value < 1 or (value > maximum and is_strict):
+            raise ApiError(-1130, "Data sent for parameter 'limit' is not valid.")
+        return min(value, maximum)

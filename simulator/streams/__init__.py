@@ -1,0 +1,1 @@
+"""The WebSocket side: control messages, subscriptions, feeds and connections."""

@@ -1,0 +1,114 @@
+"""Who listens to what, and delivery: a frame is encoded once for each form it is asked in."""
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from simulator.streams.protocol import Session, Target
+
+# (unit_us) -> payloads of the stream in that unit of time
+Render = Callable[[int], list[str]]
+
+
+class Listener(Protocol):
+    """A connection, as the hub sees it."""
+
+    target: Target
+    session: Session
+
+    def queue(self, frames: list[bytes]) -> None:
+        """Takes encoded WebSocket frames to be written at the next flush."""
+
+    def flush(self) -> None:
+        """Writes what was queued."""
+
+    async def drained(self) -> None:
+        """Waits until the client has read most of what was written."""
+
+
+def encode_text_frame(payload: bytes) -> bytes:
+    """An unmasked, unfragmented text frame (RFC 6455 section 5.2)."""
+    size = len(payload)
+    if size < 126:
+        return b"\x81" + size.to_bytes(1, "big") + payload
+    if size < 1 << 16:
+        return b"\x81\x7e" + size.to_bytes(2, "big") + payload
+    return b"\x81\x7f" + size.to_bytes(8, "big") + payload
+
+
+class Hub:
+    """Listeners of each stream of one market.
+
+    Args:
+        on_first: called with a stream's name when it gains its first listener.
+        on_last: called when it has lost the last one.
+    """
+
+    def __init__(
+        self,
+        *,
+        on_first: Callable[[str], None],
+        on_last: Callable[[str], None],
+    ) -> None:
+        self._on_first = on_first
+        self._on_last = on_last
+        self._listeners: dict[str, dict[Listener, None]] = {}
+        self._waiting: dict[Listener, None] = {}
+
+    def subscribe(self, listener: Listener, streams: Iterable[str]) -> None:
+        """Adds a listener to streams; names that its path does not carry stay silent."""
+        for stream in streams:
+            if not listener.target.delivers(stream):
+                continue
+            listeners = self._listeners.setdefault(stream, {})
+            is_first = not listeners
+            listeners[listener] = None
+            if is_first:
+                self._on_first(stream)
+
+    def unsubscribe(self, listener: Listener, streams: Iterable[str]) -> None:
+        """Takes a listener off streams; unknown names are left alone."""
+        for stream in streams:
+            listeners = self._listeners.get(stream)
+            if listeners is None or listener not in listeners:
+                continue
+            del listeners[listener]
+            if not listeners:
+                del self._listeners[stream]
+                self._on_last(stream)
+
+    def listeners_of(self, stream: str) -> Iterable[Listener]:
+        """Those who listen to the stream."""
+        return self._listeners.get(stream, ())
+
+    def listeners(self) -> tuple[Listener, ...]:
+        """All who listen to something, each once."""
+        return tuple(dict.fromkeys(one for group in self._listeners.values() for one in group))
+
+    def queue(self, listener: Listener, frames: list[bytes]) -> None:
+        """Queues encoded frames for one listener until the next flush."""
+        listener.queue(frames)
+        self._waiting[listener] = None
+
+    def deliver(self, stream: str, render: Render) -> int:
+        """Queues a frame for all listeners of the stream; returns how many there are."""
+        listeners = self._listeners.get(stream)
+        if not listeners:
+            return 0
+        forms: dict[tuple[int, bool], list[bytes]] = {}
+        for listener in listeners:
+            unit_us, combined = listener.target.unit_us, listener.session.combined
+            frames = forms.get((unit_us, combined))
+            if frames is None:
+                payloads = render(unit_us)
+                if combined:
+                    payloads = [f'{{"stream":"{stream}","data":{text}}}' for text in payloads]
+                frames = [encode_text_frame(text.encode()) for text in payloads]
+                forms[unit_us, combined] = frames
+            self.queue(listener, frames)
+        return len(listeners)
+
+    def flush(self) -> None:
+        """Writes what is queued, one write a connection."""
+        waiting, self._waiting = self._waiting, {}
+        for listener in waiting:
+            listener.flush()

@@ -1,0 +1,198 @@
+"""Stream control messages and stream names, as pure values: text in, answer out.
+
+Any SUBSCRIBE is acknowledged, even for streams that do not exist; an ACK proves nothing.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from simulator.market.instruments import MarketName
+
+MAX_STREAMS: Final = 1_024
+_ID_TEXT = re.compile(r"[A-Za-z0-9_-]{1,36}\Z")
+_UNKNOWN_PROPERTY, _NOT_BOOLEAN, _INVALID_REQUEST, _INVALID_JSON, _TOO_MANY = range(5)
+# What an unrouted or /public USD-M connection delivers; everything else is on /market.
+_PUBLIC_KINDS = ("depth", "bookTicker", "rpiDepth", "trade")
+
+
+class PathError(ValueError):
+    """The request target is no stream endpoint; carries the HTTP status to answer with."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a connection's URL asks for.
+
+    Attributes:
+        route: None on spot; `public` or `market` on USD-M (`public` where unrouted).
+        unit_us: 1 with `timeUnit=MICROSECOND`, else 1000.
+    """
+
+    combined: bool
+    streams: tuple[str, ...]
+    route: str | None
+    unit_us: int
+
+    def delivers(self, stream: str) -> bool:
+        """Whether this connection's path carries the stream at all."""
+        if self.route is None:
+            return True
+        kind = stream.partition("@")[2]
+        return kind.startswith(_PUBLIC_KINDS) == (self.route == "public")
+
+
+def parse_target(market: MarketName, raw: str) -> Target:
+    """Reads `/ws`, `/ws/<stream>[/<stream>…]`, `/stream?streams=a/b`, with USD-M's routes."""
+    parts = urlsplit(raw)
+    query = parse_qs(parts.query, keep_blank_values=True)
+    segments = [unquote(segment) for segment in parts.path.split("/") if segment]
+    route = None
+    if market == "um":
+        route = "public"
+        if segments and segments[0] in ("public", "market"):
+            route = segments.pop(0)
+    unit_us = 1_000
+    if market == "spot" and "timeUnit" in query:
+        unit = query["timeUnit"][-1].upper()
+        if unit not in ("MILLISECOND", "MICROSECOND"):
+            raise PathError(400, f"timeUnit is {unit!r}; it must be MILLISECOND or MICROSECOND")
+        unit_us = 1 if unit == "MICROSECOND" else 1_000
+    if segments[:1] == ["ws"]:
+        return Target(False, tuple(segments[1:]), route, unit_us)
+    if segments == ["stream"]:
+        names = [name for text in query.get("streams", []) for name in text.split("/") if name]
+        return Target(True, tuple(names), route, unit_us)
+    raise PathError(404, f"no stream endpoint at {parts.path!r}; use /ws or /stream")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a control message brought about.
+
+    Attributes:
+        text: the answer to send.
+        added, removed: streams that are newly subscribed or no longer so.
+        close: the connection ends after the answer, with code 1008 and this reason.
+    """
+
+    text: str
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    close: str | None = None
+
+
+@dataclass(slots=True)
+class Session:
+    """Subscriptions and properties of one connection."""
+
+    combined: bool
+    max_streams: int = MAX_STREAMS
+    streams: dict[str, None] = field(default_factory=dict)
+
+    def add(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Subscribes; returns the names that were not subscribed before."""
+        new = tuple(dict.fromkeys(name for name in names if name not in self.streams))
+        self.streams.update(dict.fromkeys(new))
+        return new
+
+    def handle(self, text: str | bytes) -> Reply:
+        """Carries out one control message."""
+        try:
+            message = json.loads(text)
+        except ValueError as error:
+            return _error(_INVALID_JSON, f"Invalid JSON: {error}", None)
+        if not isinstance(message, dict):
+            return _error(_INVALID_REQUEST, "Invalid request: request must be an object", None)
+        identity = message.get("id")
+        if not _is_identity(identity):
+            return _error(
+                _INVALID_REQUEST,
+                "Invalid request: request ID must be an unsigned integer or a string of up to "
+                "36 characters",
+                None,
+            )
+        unknown = set(message) - {"method", "params", "id"}
+        if unknown:
+            return _error(
+                _INVALID_REQUEST, f"Invalid request: unknown field {min(unknown)!r}", identity
+            )
+        match message.get("method"):
+            case "SUBSCRIBE" | "UNSUBSCRIBE" as method:
+                return self._change(method, message.get("params"), identity)
+            case "LIST_SUBSCRIPTIONS":
+                return _result(list(self.streams), identity)
+            case "SET_PROPERTY" | "GET_PROPERTY" as method:
+                return self._property(method, message.get("params"), identity)
+            case None:
+                return _error(_INVALID_REQUEST, "Invalid request: missing field `method`", identity)
+        return _error(
+            _INVALID_REQUEST,
+            "Invalid request: unknown variant, expected one of `SUBSCRIBE`, `UNSUBSCRIBE`, "
+            "`LIST_SUBSCRIPTIONS`, `SET_PROPERTY`, `GET_PROPERTY`",
+            identity,
+        )
+
+    def _change(self, method: str, params: Any, identity: Any) -> Reply:
+        if not isinstance(params, list) or not params:
+            return _error(_INVALID_REQUEST, "Invalid request: no streams in `params`", identity)
+        if not all(isinstance(name, str) for name in params):
+            return _error(_INVALID_REQUEST, "Invalid request: stream must be a string", identity)
+        if method == "UNSUBSCRIBE":
+            removed = tuple(dict.fromkeys(name for name in params if name in self.streams))
+            for name in removed:
+                del self.streams[name]
+            return _result(None, identity, removed=removed)
+        new = dict.fromkeys(name for name in params if name not in self.streams)
+        if len(self.streams) + len(new) > self.max_streams:
+            reply = _error(_TOO_MANY, "Too many subscriptions", identity)
+            return Reply(reply.text, close="Invalid request")
+        return _result(None, identity, added=self.add(params))
+
+    def _property(self, method: str, params: Any, identity: Any) -> Reply:
+        wanted = 2 if method == "SET_PROPERTY" else 1
+        if not isinstance(params, list) or not params or not isinstance(params[0], str):
+            return _error(
+                _INVALID_REQUEST, "Invalid request: property name must be a string", identity
+            )
+        if len(params) > wanted:
+            return _error(_INVALID_REQUEST, "Invalid request: too many parameters", identity)
+        if params[0] != "combined":
+            return _error(_UNKNOWN_PROPERTY, "Unknown property", identity)
+        if method == "GET_PROPERTY":
+            return _result(self.combined, identity)
+        if len(params) < 2 or not isinstance(params[1], bool):
+            return _error(_NOT_BOOLEAN, "Invalid value type: expected Boolean", identity)
+        self.combined = params[1]
+        return _result(None, identity)
+
+
+def _is_identity(value: Any) -> bool:
+    if value is None:
+        return True
+    if isinstance(value, bool):
+        return False
+    if isinstance(value, int):
+        return -(1 << 63) <= value < 1 << 63
+    return isinstance(value, str) and _ID_TEXT.match(value) is not None
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def _result(
+    result: Any, identity: Any, *, added: tuple[str, ...] = (), removed: tuple[str, ...] = ()
+) -> Reply:
+    return Reply(_dump({"result": result, "id": identity}), added, removed)
+
+
+def _error(code: int, message: str, identity: Any) -> Reply:
+    return Reply(_dump({"error": {"code": code, "msg": message}, "id": identity}))

@@ -1,0 +1,308 @@
+"""WebSocket endpoints: a thin shell around websockets' sans-I/O protocol.
+
+Stream frames bypass the protocol object: they are encoded once and written to all connections;
+handshake, control frames and client messages go through it.
+"""
+
+import asyncio
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import cast
+
+import structlog
+from websockets.exceptions import InvalidState
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from simulator.clock import SECOND_US, Clock
+from simulator.config import SimulatorConfig
+from simulator.market.instruments import MarketName
+from simulator.streams.hub import Hub, encode_text_frame
+from simulator.streams.protocol import PathError, Session, Target, parse_target
+
+_POLICY_VIOLATION = 1008
+_GOING_AWAY = 1001
+_CLOSE_TIMEOUT_S = 1.0
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # linger for no time
+_SHORTEST_PING_S = 0.5
+_MESSAGE_LIMITS: dict[MarketName, int] = {"spot": 5, "um": 10}
+_PING_INTERVALS_S: dict[MarketName, int] = {"spot": 20, "um": 180}
+_PONG_TIMEOUTS_S: dict[MarketName, int] = {"spot": 60, "um": 600}
+
+
+class Endpoint:
+    """All connections of one market's port."""
+
+    def __init__(self, market: MarketName, hub: Hub, clock: Clock, config: SimulatorConfig) -> None:
+        self.market = market
+        self.hub = hub
+        self.clock = clock
+        self.config = config
+        self.connections: set[Connection] = set()
+        self.log = structlog.get_logger("simulator").bind(market=market)
+
+    def accept(self) -> "Connection":
+        """A protocol for a new TCP connection (factory of `loop.create_server`)."""
+        return Connection(self)
+
+    @property
+    def message_limit(self) -> int:
+        """Inbound messages allowed in a rolling second."""
+        override = self.config.inbound_messages_per_s
+        return _MESSAGE_LIMITS[self.market] if override is None else override
+
+    def ping_times_s(self) -> tuple[float, float]:
+        """Real seconds between pings and until the pong is due."""
+        scale = max(self.clock.real_seconds(SECOND_US), 1e-9)
+        if scale > 1:
+            scale = 1.0  # a slow or standing clock does not stop the pings
+        return (
+            max(_SHORTEST_PING_S, _PING_INTERVALS_S[self.market] * scale),
+            max(4 * _SHORTEST_PING_S, _PONG_TIMEOUTS_S[self.market] * scale),
+        )
+
+    def cut(self) -> int:
+        """Drops all connections abruptly (TCP reset); returns how many."""
+        connections = list(self.connections)
+        for connection in connections:
+            connection.abort("cut")
+        return len(connections)
+
+    def stall(self, seconds: float | None) -> int:
+        """Lets present connections fall silent: nothing is sent or read, TCP stays open.
+
+        Args:
+            seconds: real time until they go on; None: for good.
+        """
+        connections = list(self.connections)
+        for connection in connections:
+            connection.stall(seconds)
+        return len(connections)
+
+    def announce_shutdown(self, grace_s: float) -> int:
+        """Sends `serverShutdown` to all connections and closes them `grace_s` later."""
+        connections = list(self.connections)
+        for connection in connections:
+            connection.announce_shutdown(grace_s)
+        return len(connections)
+
+
+class Connection(asyncio.Protocol):
+    """One client."""
+
+    target: Target
+    session: Session
+    transport: asyncio.Transport
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._protocol = ServerProtocol(max_size=1 << 20)
+        self._queued: list[bytes] = []
+        self._timers: list[asyncio.TimerHandle] = []
+        self._arrivals: deque[float] = deque()
+        self._stalled = False
+        self._is_open = False
+        self._drained = asyncio.Event()
+        self._drained.set()
+        self._pong_timer: asyncio.TimerHandle | None = None
+        self._peer = ""
+
+    # --- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=1 << 20, low=1 << 18)
+        self._peer = str(transport.get_extra_info("peername"))
+        self._endpoint.connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._stalled:
+            return
+        self._protocol.receive_data(data)
+        for event in self._protocol.events_received():
+            if isinstance(event, Request):
+                self._handshake(event)
+            elif isinstance(event, Frame):
+                self._receive(event)
+        self._send_protocol_data()
+
+    def eof_received(self) -> bool:
+        self._protocol.receive_eof()
+        self._send_protocol_data()
+        return False
+
+    def pause_writing(self) -> None:
+        self._drained.clear()
+
+    def resume_writing(self) -> None:
+        self._drained.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget()
+        self._drained.set()
+        self._endpoint.connections.discard(self)
+        self._endpoint.log.debug("connection_lost", peer=self._peer, reason=str(exc or "closed"))
+
+    # --- hub.Listener
+
+    def queue(self, frames: list[bytes]) -> None:
+        self._queued.extend(frames)
+
+    def flush(self) -> None:
+        queued, self._queued = self._queued, []
+        if not self._is_open or self._stalled or not queued:
+            return
+        self.transport.write(b"".join(queued))
+        waiting = self.transport.get_write_buffer_size()
+        if waiting > self._endpoint.config.write_buffer_bytes:
+            self._endpoint.log.warning("slow_client_dropped", peer=self._peer, bytes=waiting)
+            self.abort("slow")
+
+    async def drained(self) -> None:
+        """Waits until the client has read most of what was written."""
+        await self._drained.wait()
+
+    # --- operator's faults
+
+    def abort(self, reason: str) -> None:
+        """Drops the connection with a TCP reset, without a closing handshake."""
+        self._endpoint.log.info("connection_aborted", peer=self._peer, reason=reason)
+        self._forget()
+        tcp = self.transport.get_extra_info("socket")
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self.transport.abort()
+
+    def stall(self, seconds: float | None) -> None:
+        """Falls silent, see `Endpoint.stall`."""
+        self._stalled = True
+        if seconds is not None:
+            self._later(seconds, self._resume)
+
+    def _resume(self) -> None:
+        self._stalled = False
+
+    def announce_shutdown(self, grace_s: float) -> None:
+        """Sends the `serverShutdown` event, see `Endpoint.announce_shutdown`."""
+        if not self._is_open:
+            return
+        event_us = self._endpoint.clock.now_us() // self.target.unit_us
+        text = f'{{"e":"serverShutdown","E":{event_us}}}'
+        if self.session.combined:
+            text = f'{{"stream":"!serverShutdown","data":{text}}}'
+        self._write_text(text)
+        self._later(grace_s, lambda: self.close(_GOING_AWAY, "server shutdown"))
+
+    # --- the session
+
+    def _handshake(self, request: Request) -> None:
+        try:
+            target = parse_target(self._endpoint.market, request.path)
+        except PathError as error:
+            self._protocol.send_response(self._protocol.reject(error.status, f"{error}\n"))
+            return
+        response = self._protocol.accept(request)
+        self._protocol.send_response(response)
+        if self._protocol.state is not State.OPEN:
+            return
+        self._send_protocol_data()
+        self.target = target
+        self.session = Session(target.combined, max_streams=self._endpoint.config.max_streams)
+        self._is_open = True
+        self._endpoint.log.debug("connection_opened", peer=self._peer, path=request.path)
+        if len(target.streams) > self.session.max_streams:
+            self.close(_POLICY_VIOLATION, "Invalid request")
+            return
+        self._endpoint.hub.subscribe(self, self.session.add(target.streams))
+        self._schedule_ping()
+        life_s = self._endpoint.clock.real_seconds(
+            int(self._endpoint.config.connection_life_s * SECOND_US)
+        )
+        if life_s < 10 * 86_400:
+            self._later(life_s, lambda: self.close(_GOING_AWAY, "24 hours are over"))
+
+    def _receive(self, frame: Frame) -> None:
+        if frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.PING, Opcode.PONG):
+            now = time.monotonic()
+            self._arrivals.append(now)
+            while now - self._arrivals[0] >= 1:
+                self._arrivals.popleft()
+            if len(self._arrivals) > self._endpoint.message_limit:
+                self.close(_POLICY_VIOLATION, "Too many requests")
+                return
+        if frame.opcode is Opcode.PONG:
+            if self._pong_timer is not None:
+                self._pong_timer.cancel()
+                self._pong_timer = None
+        elif frame.opcode is Opcode.TEXT and self._is_open:
+            reply = self.session.handle(bytes(frame.data))
+            self._write_text(reply.text)
+            self._endpoint.hub.unsubscribe(self, reply.removed)
+            self._endpoint.hub.subscribe(self, reply.added)
+            if reply.close is not None:
+                self.close(_POLICY_VIOLATION, reply.close)
+
+    def close(self, code: int, reason: str) -> None:
+        """Starts the closing handshake; the TCP connection is dropped if it takes too long."""
+        if not self._is_open:
+            return
+        self._endpoint.log.info("connection_closed", peer=self._peer, code=code, reason=reason)
+        self._forget()
+        try:
+            self._protocol.send_close(code, reason)
+        except InvalidState:
+            self.transport.abort()  # the client's close frame crossed ours
+            return
+        self._send_protocol_data()
+        asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT_S, self.transport.abort)
+
+    def _forget(self) -> None:
+        """Ends subscriptions and timers; what remains is the closing handshake."""
+        if self._is_open:
+            self._is_open = False
+            self._endpoint.hub.unsubscribe(self, tuple(self.session.streams))
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        if self._pong_timer is not None:
+            self._pong_timer.cancel()
+
+    def _later(self, seconds: float, action: Callable[[], None]) -> None:
+        now = asyncio.get_running_loop().time()
+        self._timers = [t for t in self._timers if not t.cancelled() and t.when() > now]
+        self._timers.append(asyncio.get_running_loop().call_later(seconds, action))
+
+    def _schedule_ping(self) -> None:
+        self._later(self._endpoint.ping_times_s()[0], self._ping)
+
+    def _ping(self) -> None:
+        if not self._stalled:
+            self._protocol.send_ping(str(self._endpoint.clock.now_us() // 1_000).encode())
+            self._send_protocol_data()
+            if self._pong_timer is None:
+                timeout_s = self._endpoint.ping_times_s()[1]
+                self._pong_timer = asyncio.get_running_loop().call_later(timeout_s, self._miss_pong)
+        self._schedule_ping()
+
+    def _miss_pong(self) -> None:
+        self._pong_timer = None
+        self.abort("no pong")
+
+    def _write_text(self, text: str) -> None:
+        self.flush()  # earlier frames go first
+        self.transport.write(encode_text_frame(text.encode()))
+
+    def _send_protocol_data(self) -> None:
+        for data in self._protocol.data_to_send():
+            if data:
+                self.transport.write(data)
+            elif self.transport.can_write_eof():
+                self._forget()
+                self.transport.write_eof()
+        if self._protocol.close_expected() and not self.transport.is_closing():
+            self._forget()
+            asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT_S, self.transport.close)

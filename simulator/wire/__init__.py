@@ -1,0 +1,1 @@
+"""The exchange's JSON: what streams, REST rows and dump lines look like."""

@@ -1,0 +1,172 @@
+"""The exchange's JSON: stream payloads and REST rows, from instrument units to text.
+
+Payloads are written by hand: their keys are fixed, their values are digits and plain names.
+"""
+
+from simulator.market.instruments import Instrument
+from simulator.market.klines import Kline
+from simulator.market.tape import FillKind, Tape
+
+_BOOLEAN = ("false", "true")
+_KIND_NAMES = {
+    FillKind.MARKET: "MARKET",
+    FillKind.VOID: "NA",
+    FillKind.INSURANCE_FUND: "INSURANCE_FUND",
+    FillKind.ADL: "ADL",
+}
+US_PER_MS = 1_000
+
+
+def agg_trade_payload(tape: Tape, row: int, *, event_us: int, unit_us: int) -> str:
+    """`aggTrade` stream payload of one order; times in units of `unit_us`."""
+    instrument = tape.instrument
+    first_id = int(tape.first_id[row])
+    price = instrument.format_price(int(tape.price[row]))
+    quantity = instrument.format_quantity(int(tape.quantity[row]))
+    maker = _BOOLEAN[bool(tape.buyer_is_maker[row])]
+    head = f'{{"e":"aggTrade","E":{event_us // unit_us}'
+    body = (
+        f'"p":"{price}","q":"{quantity}","f":{first_id},'
+        f'"l":{first_id + int(tape.fills[row]) - 1},"T":{int(tape.time_us[row]) // unit_us}'
+    )
+    agg_id = int(tape.agg_id[row])
+    if instrument.market == "um":
+        return (
+            f'{head},"a":{agg_id},"s":"{instrument.symbol}",{body},"m":{maker},"nq":"{quantity}"}}'
+        )
+    return f'{head},"s":"{instrument.symbol}","a":{agg_id},{body},"m":{maker},"M":true}}'
+
+
+def trade_payloads(tape: Tape, row: int, *, event_us: int, unit_us: int) -> list[str]:
+    """`trade` stream payloads of one order, one a fill that the exchange sends."""
+    instrument = tape.instrument
+    symbol = instrument.symbol
+    event, time = event_us // unit_us, int(tape.time_us[row]) // unit_us
+    price = instrument.format_price(int(tape.price[row]))
+    maker = _BOOLEAN[bool(tape.buyer_is_maker[row])]
+    payloads = []
+    for trade_id, quantity, kind in fills_of(tape, row):
+        text = instrument.format_quantity(quantity)
+        if instrument.market == "spot":
+            payloads.append(
+                f'{{"e":"trade","E":{event},"s":"{symbol}","t":{trade_id},"p":"{price}",'
+                f'"q":"{text}","T":{time},"m":{maker},"M":true}}'
+            )
+            continue
+        shown = (price, text) if kind != FillKind.VOID else ("0", "0")
+        payloads.append(
+            f'{{"e":"trade","E":{event},"T":{time},"s":"{symbol}","t":{trade_id},'
+            f'"p":"{shown[0]}","q":"{shown[1]}","X":"{_KIND_NAMES[kind]}","m":{maker}}}'
+        )
+    return payloads
+
+
+def fills_of(tape: Tape, row: int) -> list[tuple[int, int, FillKind]]:
+    """Id, quantity and kind of each fill of an order; skipped ids are left out."""
+    kind = FillKind(int(tape.tail_kind[row]))
+    first_id, begin = int(tape.first_id[row]), int(tape.slot_start[row])
+    count = 1 if kind == FillKind.SKIPPED else int(tape.slots[row])
+    quantities: list[int] = tape.slot_quantity[begin : begin + count].tolist()
+    return [
+        (first_id + number, quantity, kind if number else FillKind.MARKET)
+        for number, quantity in enumerate(quantities)
+    ]
+
+
+def kline_payload(
+    instrument: Instrument,
+    kline: Kline,
+    *,
+    interval: str,
+    is_closed: bool,
+    event_us: int,
+    unit_us: int,
+) -> str:
+    """`kline` stream payload; `T` is the next open less one unit of time."""
+    price, quantity = instrument.format_price, instrument.format_quantity
+    quote = instrument.format_quote
+    symbol = instrument.symbol
+    return (
+        f'{{"e":"kline","E":{event_us // unit_us},"s":"{symbol}","k":{{'
+        f'"t":{kline.open_time_us // unit_us},"T":{kline.close_time_us // unit_us},'
+        f'"s":"{symbol}","i":"{interval}","f":{kline.first_id},"L":{kline.last_id},'
+        f'"o":"{price(kline.open)}","c":"{price(kline.close)}","h":"{price(kline.high)}",'
+        f'"l":"{price(kline.low)}","v":"{quantity(kline.volume)}","n":{kline.trade_count},'
+        f'"x":{_BOOLEAN[is_closed]},"q":"{quote(kline.quote_volume)}",'
+        f'"V":"{quantity(kline.taker_buy_volume)}",'
+        f'"Q":"{quote(kline.taker_buy_quote_volume)}","B":"0"}}}}'
+    )
+
+
+def kline_row(instrument: Instrument, kline: Kline, *, unit_us: int) -> list[int | str]:
+    """The twelve elements of a REST kline."""
+    price, quantity = instrument.format_price, instrument.format_quantity
+    quote = instrument.format_quote
+    return [
+        kline.open_time_us // unit_us,
+        price(kline.open),
+        price(kline.high),
+        price(kline.low),
+        price(kline.close),
+        quantity(kline.volume),
+        kline.close_time_us // unit_us,
+        quote(kline.quote_volume),
+        kline.trade_count,
+        quantity(kline.taker_buy_volume),
+        quote(kline.taker_buy_quote_volume),
+        "0",
+    ]
+
+
+def agg_trade_rows(tape: Tape, *, unit_us: int) -> list[dict[str, int | str | bool]]:
+    """REST aggTrades of all orders of a tape."""
+    instrument = tape.instrument
+    price, quantity = instrument.format_price, instrument.format_quantity
+    rows = []
+    for agg_id, cost, amount, first_id, fills, time_us, maker in zip(
+        tape.agg_id.tolist(),
+        tape.price.tolist(),
+        tape.quantity.tolist(),
+        tape.first_id.tolist(),
+        tape.fills.tolist(),
+        tape.time_us.tolist(),
+        tape.buyer_is_maker.tolist(),
+        strict=True,
+    ):
+        row: dict[str, int | str | bool] = {
+            "a": agg_id,
+            "p": price(cost),
+            "q": quantity(amount),
+            "f": first_id,
+            "l": first_id + fills - 1,
+            "T": time_us // unit_us,
+            "m": maker,
+        }
+        if instrument.market == "spot":
+            row["M"] = True
+        rows.append(row)
+    return rows
+
+
+def trade_rows(tape: Tape, *, unit_us: int) -> list[dict[str, int | str | bool]]:
+    """REST trades: one row a fill."""
+    instrument = tape.instrument
+    rows = []
+    for row in range(len(tape)):
+        price = instrument.format_price(int(tape.price[row]))
+        begin = int(tape.slot_start[row])
+        for number, (trade_id, quantity, kind) in enumerate(fills_of(tape, row)):
+            if kind == FillKind.VOID:
+                continue
+            entry: dict[str, int | str | bool] = {
+                "id": trade_id,
+                "price": price,
+                "qty": instrument.format_quantity(quantity),
+                "quoteQty": instrument.format_quote(int(tape.slot_quote[begin + number])),
+                "time": int(tape.time_us[row]) // unit_us,
+                "isBuyerMaker": bool(tape.buyer_is_maker[row]),
+            }
+            if instrument.market == "spot":
+                entry["isBestMatch"] = True
+            rows.append(entry)
+    return rows

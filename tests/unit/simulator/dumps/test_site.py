@@ -1,0 +1,212 @@
+"""The dump site's files and listing."""
+
+import csv
+import hashlib
+import io
+import re
+import zipfile
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from simulator.clock import DAY_US, SECOND_US, Clock, to_us
+from simulator.dumps.site import DumpSite
+from simulator.market.instruments import MarketName, select_instruments
+from simulator.market.market import Market
+from simulator.wire.frames import kline_row
+
+START_US = to_us(datetime(2024, 12, 30, 13, tzinfo=UTC))
+NOW_US = to_us(datetime(2025, 2, 3, 12, tzinfo=UTC))
+SPOT = "data/spot/daily/klines/ETHBTC/1m/ETHBTC-1m-"
+
+
+def _markets(start_us: int = START_US) -> dict[MarketName, Market]:
+    spot = select_instruments("spot", ("ETHBTC", "COSUSDT"), seed=1)
+    um = select_instruments("um", ("KEEPUSDT",), seed=1)
+    return {
+        "spot": Market(spot, seed=1, start_us=start_us),
+        "um": Market(um, seed=1, start_us=start_us),
+    }
+
+
+def _site(now_us: int = NOW_US, **delays: int) -> DumpSite:
+    return DumpSite(_markets(), Clock(start_us=now_us, speed=0), **delays)
+
+
+def _read(site: DumpSite, path: str) -> list[list[str]]:
+    file = site.find(path)
+    assert file is not None
+    with zipfile.ZipFile(io.BytesIO(site.read(file))) as archive:
+        (name,) = archive.namelist()
+        assert name == path.rpartition("/")[2].replace(".zip", ".csv")
+        return list(csv.reader(io.StringIO(archive.read(name).decode())))
+
+
+def _keys(site: DumpSite, prefix: str, delimiter: str = "", marker: str = "") -> Any:
+    text = site.listing(prefix=prefix, delimiter=delimiter, marker=marker).decode()
+    keys = re.findall(r"<Key>(.*?)</Key>", text)
+    folders = re.findall(r"<CommonPrefixes><Prefix>(.*?)</Prefix>", text)
+    return keys, folders, "<IsTruncated>true" in text
+
+
+@pytest.mark.parametrize(("day", "unit_us"), [("2024-12-31", 1_000), ("2025-01-01", 1)])
+def test_spot_days_are_in_ms_before_2025_and_in_us_since(day: str, unit_us: int) -> None:
+    rows = _read(_site(), f"{SPOT}{day}.zip")
+    begin = to_us(datetime.fromisoformat(day))
+    instrument = _markets()["spot"].instrument("ETHBTC")
+    bars = _markets()["spot"].klines(
+        "ETHBTC", "1m", begin, begin + DAY_US - 1, view_us=begin + DAY_US
+    )
+    wanted = [[str(v) for v in kline_row(instrument, bar, unit_us=unit_us)] for bar in bars]
+    assert len(rows) == 1_440
+    assert rows == wanted
+    assert rows[0][6].endswith("999" if unit_us == 1_000 else "999999")
+
+
+def test_futures_days_have_a_header_and_stay_in_ms() -> None:
+    path = "data/futures/um/daily/klines/KEEPUSDT/1m/KEEPUSDT-1m-2025-01-02.zip"
+    header, *rows = _read(_site(), path)
+    assert header[0] == "open_time"
+    assert header[-1] == "ignore"
+    assert len(header) == 12
+    assert len(rows) == 1_440
+    assert {len(row[0]) for row in rows} == {13}
+
+
+def test_the_first_day_begins_with_the_listing() -> None:
+    rows = _read(_site(), f"{SPOT}2024-12-30.zip")
+    assert int(rows[0][0]) * 1_000 == START_US
+    assert len(rows) == 11 * 60
+
+
+def test_months_hold_the_days_in_order() -> None:
+    month = _read(_site(), "data/spot/monthly/klines/ETHBTC/1m/ETHBTC-1m-2025-01.zip")
+    assert len(month) == 31 * 1_440
+    assert month[:1_440] == _read(_site(), f"{SPOT}2025-01-01.zip")
+
+
+def test_monthly_bars_are_in_folders_named_1mo() -> None:
+    path = "data/spot/monthly/klines/ETHBTC/1mo/ETHBTC-1mo-2025-01.zip"
+    rows = _read(_site(), path)
+    assert len(rows) == 1
+
+
+def test_zips_are_the_same_bytes_each_time_and_fit_their_checksum() -> None:
+    first, second = _site(), _site()
+    path = f"{SPOT}2025-01-05.zip"
+    one, other = first.find(path), second.find(path)
+    assert one is not None
+    assert other is not None
+    assert first.read(one) == second.read(other)
+    digest = hashlib.sha256(first.read(one)).hexdigest()
+    assert first.checksum(one) == f"{digest}  ETHBTC-1m-2025-01-05.zip".encode()
+
+
+def test_a_day_is_published_when_it_is_over_and_its_delay_too() -> None:
+    end_us = to_us(datetime(2025, 1, 6, tzinfo=UTC))
+    path = f"{SPOT}2025-01-05.zip"
+    assert _site(end_us - 1).find(path) is None
+    assert _site(end_us).find(path) is not None
+    hour_us = 3_600 * SECOND_US
+    assert _site(end_us + hour_us - 1, daily_delay_us=hour_us).find(path) is None
+    assert _site(end_us + hour_us, daily_delay_us=hour_us).find(path) is not None
+    month = "data/spot/monthly/klines/ETHBTC/1h/ETHBTC-1h-2025-01.zip"
+    february_us = to_us(datetime(2025, 2, 1, tzinfo=UTC))
+    assert _site(february_us - 1).find(month) is None
+    assert _site(february_us).find(month) is not None
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "data/spot/daily/klines/NOSUCH/1m/NOSUCH-1m-2025-01-05.zip",
+        "data/spot/daily/klines/ETHBTC/7m/ETHBTC-7m-2025-01-05.zip",
+        "data/spot/daily/klines/ETHBTC/1w/ETHBTC-1w-2025-01-05.zip",
+        "data/spot/daily/klines/ETHBTC/1m/ETHBTC-1m-2024-12-29.zip",
+        "data/spot/hourly/klines/ETHBTC/1m/ETHBTC-1m-2025-01-05.zip",
+        "data/futures/um/daily/klines/KEEPUSDT/1s/KEEPUSDT-1s-2025-01-05.zip",
+        "data/futures/cm/daily/klines/KEEPUSDT/1m/KEEPUSDT-1m-2025-01-05.zip",
+        "data/spot/daily",
+        "",
+    ],
+)
+def test_what_does_not_exist_is_not_found(path: str) -> None:
+    assert _site().find(path) is None
+
+
+def test_the_listing_is_walked_folder_by_folder() -> None:
+    site = _site()
+    assert _keys(site, "", "/")[1] == ["data/"]
+    assert _keys(site, "data/", "/")[1] == ["data/futures/", "data/spot/"]
+    assert _keys(site, "data/futures/", "/")[1] == ["data/futures/um/"]
+    assert _keys(site, "data/spot/daily/", "/")[1] == [
+        f"data/spot/daily/{kind}/" for kind in ("aggTrades", "klines", "trades")
+    ]
+    assert _keys(site, "data/spot/daily/klines/", "/")[1] == [
+        "data/spot/daily/klines/COSUSDT/",
+        "data/spot/daily/klines/ETHBTC/",
+    ]
+    assert (
+        "data/spot/monthly/klines/ETHBTC/1mo/"
+        in _keys(site, "data/spot/monthly/klines/ETHBTC/", "/")[1]
+    )
+    keys, folders, truncated = _keys(site, "data/spot/daily/klines/ETHBTC/1m/", "/")
+    assert not folders
+    assert not truncated
+    assert len(keys) == 2 * 35  # 2024-12-30 to 2025-02-02, zip and CHECKSUM
+    assert keys[:2] == [f"{SPOT}2024-12-30.zip", f"{SPOT}2024-12-30.zip.CHECKSUM"]
+    assert keys == sorted(keys)
+    assert all(site.find(key.removesuffix(".CHECKSUM")) for key in keys)
+
+
+def test_a_prefix_may_end_within_a_name() -> None:
+    site = _site()
+    assert _keys(site, f"{SPOT}2025-02")[0] == [
+        f"{SPOT}2025-02-0{day}.zip{end}" for day in (1, 2) for end in ("", ".CHECKSUM")
+    ]
+    assert _keys(site, "data/spot/daily/klines/ETH", "/")[1] == ["data/spot/daily/klines/ETHBTC/"]
+
+
+@pytest.mark.parametrize("delimiter", ["", "/"])
+def test_pages_hold_a_thousand_keys_and_go_on_after_the_marker(delimiter: str) -> None:
+    now_us = START_US + 1_300 * DAY_US
+    site = DumpSite(_markets(), Clock(start_us=now_us, speed=0))
+    prefix = "data/spot/daily/klines/ETHBTC/1m/"
+    pages, marker = [], ""
+    while True:
+        keys, _, truncated = _keys(site, prefix, delimiter, marker)
+        pages.append(keys)
+        if not truncated:
+            break
+        marker = keys[-1]
+    assert [len(page) for page in pages] == [1_000, 1_000, 600]
+    flat = [key for page in pages for key in page]
+    assert flat == sorted(set(flat))
+
+
+def test_a_full_walk_is_sorted_across_folders() -> None:
+    site = _site(START_US + 2 * DAY_US)
+    found, marker = [], ""
+    while True:
+        keys, _, truncated = _keys(site, "data/", "", marker)
+        found += keys
+        if not truncated:
+            break
+        marker = keys[-1]
+    assert found == sorted(set(found))
+    assert any("/trades/" in key for key in found)
+    assert any("futures" in key for key in found)
+
+
+def test_aggregate_dumps_hold_the_aggregates_of_the_day() -> None:
+    site = _site()
+    spot = _read(site, "data/spot/daily/aggTrades/ETHBTC/ETHBTC-aggTrades-2025-01-03.zip")
+    tape = _markets()["spot"].day_tape("ETHBTC", to_us(datetime(2025, 1, 3, tzinfo=UTC)))
+    assert [int(row[0]) for row in spot] == tape.agg_id.tolist()
+    assert [int(row[5]) for row in spot] == tape.time_us.tolist()
+    assert {row[6] for row in spot} == {"True", "False"}
+    path = "data/futures/um/daily/trades/KEEPUSDT/KEEPUSDT-trades-2025-01-03.zip"
+    header, *rows = _read(site, path)
+    assert header == ["id", "price", "qty", "quote_qty", "time", "is_buyer_maker"]
+    assert {row[5] for row in rows} == {"true", "false"}

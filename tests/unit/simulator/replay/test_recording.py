@@ -1,0 +1,96 @@
+"""Reading recordings."""
+
+import gzip
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simulator.replay.recording import merge_frames, read_frames, scan_recording
+
+
+def _line(at_ns: int, stream: str, **data: Any) -> str:
+    return f"{at_ns} " + json.dumps({"stream": stream, "data": data}, separators=(",", ":"))
+
+
+def _trade(number: int, time_ms: int, **changes: Any) -> str:
+    data = {"e": "trade", "E": time_ms, "s": "XUSDT", "t": number, "p": "1.50", "q": "2.0",
+            "T": time_ms, "m": False} | changes  # fmt: skip
+    return _line(time_ms * 10**6, "xusdt@trade", **data)
+
+
+def _write(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_both_formats_give_the_same_frames(tmp_path: Path) -> None:
+    frame = '{"stream":"a@trade","data":{"e":"trade","E":1}}'
+    nanoseconds = _write(tmp_path / "a", f"1617566591326123000 {frame}")
+    seconds = tmp_path / "b.gz"
+    seconds.write_bytes(gzip.compress(f"wss://x <-> 1\n1617566591.326123: {frame}\n".encode()))
+    (one,), (other,) = list(read_frames(nanoseconds)), list(read_frames(seconds))
+    assert one == other
+    assert one.received_ns == 1_617_566_591_326_123_000
+    assert one.payload == b'{"e":"trade","E":1}'
+    assert one.frame == frame.encode()
+
+
+def test_several_files_are_merged_by_receipt(tmp_path: Path) -> None:
+    one = _write(
+        tmp_path / "1", _line(1_000_000_000_000_000, "a"), _line(3_000_000_000_000_000, "c")
+    )
+    two = _write(tmp_path / "2", _line(2_000_000_000_000_000, "b"))
+    assert [frame.stream for frame in merge_frames([one, two])] == ["a", "b", "c"]
+
+
+def test_void_trades_and_repeats_are_left_out(tmp_path: Path) -> None:
+    minute = 1_700_000_040_000
+    path = _write(
+        tmp_path / "f",
+        _trade(7, minute),
+        _trade(8, minute + 1, p="0", q="0", X="NA"),
+        _trade(9, minute + 2, q="0.125", m=True, X="INSURANCE_FUND"),
+        _trade(7, minute + 3),
+        _line((minute + 70_000) * 10**6, "xusdt@bookTicker", e="bookTicker", E=minute + 70_000),
+    )
+    recording = scan_recording([path], "um")
+    trades = recording.trades["XUSDT"]
+    assert trades.tape.first_id.tolist() == [7, 9]
+    instrument = trades.instrument
+    assert [instrument.format_price(p) for p in trades.tape.price.tolist()] == ["1.50", "1.50"]
+    assert [instrument.format_quantity(q) for q in trades.tape.quantity.tolist()] == [
+        "2.000", "0.125",
+    ]  # fmt: skip
+    assert Decimal(instrument.format_quote(int(trades.tape.quote.sum()))) == Decimal("3.1875")
+    assert (recording.frame_count, recording.last_event_us) == (5, (minute + 70_000) * 1_000)
+
+
+def test_only_minutes_recorded_from_end_to_end_are_complete(tmp_path: Path) -> None:
+    minute_ms = 1_700_000_040_000
+    assert minute_ms % 60_000 == 0
+    path = _write(tmp_path / "f", _trade(1, minute_ms + 1), _trade(2, minute_ms + 200_000))
+    recording = scan_recording([path], "spot")
+    first = minute_ms // 60_000 + 1
+    assert recording.complete_minutes(recording.last_event_us) == (first, first + 2)
+    assert recording.complete_minutes((minute_ms + 130_000) * 1_000) == (first, first + 1)
+    assert recording.complete_minutes(minute_ms * 1_000) == (first, first)
+
+
+def test_aggregates_count_their_fills(tmp_path: Path) -> None:
+    data = {"e": "aggTrade", "E": 1_700_000_000_001, "s": "XUSDT", "a": 5, "p": "2", "q": "3",
+            "f": 10, "l": 12, "T": 1_700_000_000_000, "m": True}  # fmt: skip
+    path = _write(tmp_path / "f", _line(1_700_000_000_001_000_000, "xusdt@aggTrade", **data))
+    trades = scan_recording([path], "spot").trades["XUSDT"]
+    assert trades.is_aggregated
+    assert trades.tape.counted.tolist() == [3]
+    assert trades.tape.last_counted_id.tolist() == [12]
+
+
+@pytest.mark.parametrize("text", ["1e5", "-1", "1.123456789", ""])
+def test_a_price_that_is_no_plain_decimal_is_refused(tmp_path: Path, text: str) -> None:
+    path = _write(tmp_path / "f", _trade(1, 1_700_000_040_000, p=text))
+    with pytest.raises(ValueError, match="no decimal"):
+        scan_recording([path], "spot")

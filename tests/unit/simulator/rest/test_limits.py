@@ -1,0 +1,66 @@
+"""Request weight on the clock minute."""
+
+import pytest
+
+from simulator.clock import MINUTE_US, SECOND_US, Clock
+from simulator.rest.limits import WeightLimiter
+
+
+class _SetClock(Clock):
+    def __init__(self, time_us: int) -> None:
+        super().__init__(start_us=time_us, speed=1.0)
+        self.time_us = time_us
+
+    def now_us(self) -> int:
+        return self.time_us
+
+
+@pytest.fixture
+def clock() -> _SetClock:
+    return _SetClock(100 * MINUTE_US + 48 * SECOND_US)
+
+
+def test_weight_adds_up_within_the_minute_and_starts_anew_with_the_next(clock: _SetClock) -> None:
+    limiter = WeightLimiter(100, clock)
+    assert [limiter.charge("a", 40).used for _ in range(2)] == [40, 80]
+    clock.time_us = 101 * MINUTE_US - 1
+    assert limiter.charge("a", 20).status == 200
+    clock.time_us = 101 * MINUTE_US
+    assert limiter.charge("a", 5).used == 5
+
+
+def test_addresses_are_counted_apart(clock: _SetClock) -> None:
+    limiter = WeightLimiter(10, clock)
+    assert limiter.charge("a", 10).status == 200
+    assert limiter.charge("b", 10).status == 200
+    assert limiter.charge("a", 1).status == 429
+
+
+def test_too_much_weight_is_told_how_long_to_wait(clock: _SetClock) -> None:
+    limiter = WeightLimiter(10, clock)
+    verdict = limiter.charge("a", 11)
+    assert (verdict.status, verdict.used, verdict.retry_after_s) == (429, 11, 12)
+    clock.time_us += 12 * SECOND_US
+    assert limiter.charge("a", 2).status == 200
+
+
+def test_carrying_on_is_banned_and_the_ban_ends(clock: _SetClock) -> None:
+    limiter = WeightLimiter(10, clock)
+    statuses = [limiter.charge("a", 11).status for _ in range(22)]
+    assert statuses == [429] * 20 + [418] * 2
+    ban = limiter.charge("a", 1)
+    assert ban.retry_after_s == 120
+    clock.time_us = ban.banned_until_us - 1
+    assert limiter.charge("a", 1).status == 418
+    clock.time_us = ban.banned_until_us
+    assert limiter.charge("a", 1).status == 200
+
+
+def test_a_second_ban_lasts_longer(clock: _SetClock) -> None:
+    limiter = WeightLimiter(10, clock)
+    for _ in range(21):
+        first = limiter.charge("a", 11)
+    clock.time_us = first.banned_until_us
+    for _ in range(21):
+        second = limiter.charge("a", 11)
+    assert (first.retry_after_s, second.retry_after_s) == (120, 240)
