@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import Param, TriggerRule, dag, task
 
-from dags.policies import CANDLES_1M, DEFAULT_ARGS, MOMENT, POOL_REST, job, settings, window
+from dags.policies import CANDLES_1M, DEFAULT_ARGS, POOL_REST, job, settings, span_params, window
 
 SYMBOLS = r"^\s*[^\s,]+(\s*,\s*[^\s,]+)*\s*$"
 
@@ -26,22 +26,7 @@ PARAMS = {
         title="Market",
         description="Where symbols without `.P` are traded.",
     ),
-    "from": Param(
-        None,
-        type=["null", "string"],
-        format="date-time",
-        pattern=MOMENT,
-        title="From",
-        description="First minute, UTC. Empty: 30 days before *To*.",
-    ),
-    "to": Param(
-        None,
-        type=["null", "string"],
-        format="date-time",
-        pattern=MOMENT,
-        title="To",
-        description="End, UTC, itself not loaded. Empty: the moment the run was asked for.",
-    ),
+    **span_params("loaded", default="30 days"),
 }
 
 

@@ -5,28 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, Param, dag, task
+from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
 
-from dags.policies import CANDLES_1M, DEFAULT_ARGS, MOMENT, job, settings, window
-
-PARAMS = {
-    "from": Param(
-        None,
-        type=["null", "string"],
-        format="date-time",
-        pattern=MOMENT,
-        title="From",
-        description="First minute to check, UTC. Empty: one day before *To*.",
-    ),
-    "to": Param(
-        None,
-        type=["null", "string"],
-        format="date-time",
-        pattern=MOMENT,
-        title="To",
-        description="End, UTC, itself not checked. Empty: the moment the run was asked for.",
-    ),
-}
+from dags.policies import CANDLES_1M, DEFAULT_ARGS, job, settings, span_params, window
 
 
 @dag(
@@ -36,7 +17,7 @@ PARAMS = {
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
-    params=PARAMS,
+    params=span_params("checked", default="one day"),
     dagrun_timeout=timedelta(hours=2),
     default_args=DEFAULT_ARGS | {"retries": 2},
     tags=["market", "quality"],

@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, ParamSpec
 
-from airflow.sdk import Asset, RetryDecision, RetryPolicy, conf, get_current_context
+from airflow.sdk import Asset, Param, RetryDecision, RetryPolicy, conf, get_current_context
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -111,6 +111,29 @@ def job(
         return result
 
     return body
+
+
+def span_params(done: str, *, default: str) -> dict[str, Param]:
+    """The fields *From* and *To* of a form; ``window`` reads them.
+
+    Args:
+        done: what happens to the minutes of the span: "loaded", "checked".
+        default: length of the span where *From* is empty, in words.
+    """
+    return {
+        name: Param(
+            None,
+            type=["null", "string"],
+            format="date-time",
+            pattern=MOMENT,
+            title=name.title(),
+            description=description,
+        )
+        for name, description in (
+            ("from", f"First minute to be {done}, UTC. Empty: {default} before *To*."),
+            ("to", f"End, UTC, itself not {done}. Empty: the moment the run was asked for."),
+        )
+    }
 
 
 def window(params: Mapping[str, Any], *, now: datetime, days: int) -> dict[str, datetime]:

@@ -7,7 +7,6 @@ reading stops while they are handled, so the kernel's buffers are the only ones.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -17,14 +16,14 @@ from websockets.exceptions import InvalidHandshake, InvalidStatus, WebSocketExce
 from websockets.frames import Frame as WireFrame
 from websockets.frames import Opcode
 
+from include.backoff import Backoff
 from include.binance.session import StreamSession
 
 log = structlog.get_logger(__name__)
 
 OPEN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0
-FIRST_BACKOFF_S = 0.5
-MOST_BACKOFF_S = 30.0
+BACKOFF = Backoff(first_s=1.0, most_s=30.0, least_s=0.05)
 TICK_S = 0.1
 MAX_FRAME_BYTES = 4 * 1024 * 1024
 """A frame of a few hundred bytes is normal; this is a guard against a broken peer."""
@@ -113,9 +112,9 @@ class StreamConnection:
             self.is_open = False
             self._on_close()
             lived_s = asyncio.get_running_loop().time() - started_s
-            failures = 0 if lived_s > MOST_BACKOFF_S else failures + 1
+            failures = 0 if lived_s > BACKOFF.most_s else failures + 1
             self.reconnects += 1
-            wait_s = _backoff_s(failures)
+            wait_s = BACKOFF.wait_s(failures)
             log.warning(
                 "stream_disconnected",
                 connection=self.name,
@@ -178,12 +177,6 @@ class StreamConnection:
     def _take(self, data: bytes) -> None:
         self._last_frame_s = asyncio.get_running_loop().time()
         self._on_text(data)
-
-
-def _backoff_s(failures: int) -> float:
-    """Full jitter: any time up to a doubling bound, so that many clients do not return at once."""
-    bound_s = min(MOST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(failures, 10))
-    return random.uniform(0.05, bound_s)  # noqa: S311 - jitter, not a secret
 
 
 def _explain_status(error: InvalidStatus) -> str:

@@ -6,14 +6,14 @@ Held as ranges for each symbol, so that hours of a cut for 1,500 symbols take li
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import structlog
 
+from include.backoff import Backoff
 from include.domain.timeframes import MINUTE_US, SECOND_US, from_us
-from include.errors import PermanentError, RateLimitedError, TransientError
+from include.errors import PermanentError, TransientError
 from streamer.threads import in_thread
 
 log = structlog.get_logger(__name__)
@@ -23,8 +23,7 @@ REST_SETTLES_US = 30 * SECOND_US
 
 MOST_MINUTES_A_CALL = 1_000
 POLL_S = 0.5
-FIRST_RETRY_S = 1.0
-MOST_RETRY_S = 60.0
+BACKOFF = Backoff(first_s=2.0, most_s=60.0, least_s=0.1)
 MOST_ATTEMPTS = 20
 """About fifteen minutes of trying; after that the hole is in ops.gaps for the DAGs."""
 
@@ -135,7 +134,7 @@ class RepairQueue:
         try:
             await in_thread(lambda: self.on_given_up(request, reason), name="gap")
         except TransientError as error:
-            request.not_before_s = now_s + MOST_RETRY_S
+            request.not_before_s = now_s + BACKOFF.most_s
             self._requests.setdefault(request.symbol, []).append(request)
             log.warning("gap_not_recorded", symbol=request.symbol, error=str(error))
 
@@ -144,11 +143,7 @@ class RepairQueue:
         if request.attempts >= MOST_ATTEMPTS:
             await self._give_up(request, str(error), now_s)
             return
-        if isinstance(error, RateLimitedError):
-            wait_s = error.retry_after_s + random.uniform(0, 1)  # noqa: S311 - jitter
-        else:
-            bound_s = min(MOST_RETRY_S, FIRST_RETRY_S * 2.0**request.attempts)
-            wait_s = random.uniform(0.1, bound_s)  # noqa: S311 - jitter
+        wait_s = BACKOFF.wait_s(request.attempts, error)
         request.not_before_s = now_s + wait_s
         self._requests.setdefault(request.symbol, []).append(request)
         log.warning(

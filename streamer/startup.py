@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import structlog
 
+from include.backoff import Backoff
 from include.config import Settings
 from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import MINUTE_US, minute_of
-from include.errors import RateLimitedError, TransientError
+from include.errors import TransientError
 from include.jobs.exchange import open_shared_rest
 from include.store.candles import last_minutes, minutes_to_ask
 from include.store.live import remove_left_live
@@ -26,8 +26,7 @@ log = structlog.get_logger(__name__)
 
 Result = TypeVar("Result")
 
-FIRST_RETRY_S = 0.5
-MOST_RETRY_S = 15.0
+BACKOFF = Backoff(first_s=1.0, most_s=15.0, least_s=0.1)
 
 
 class StoppedError(Exception):
@@ -105,10 +104,7 @@ async def persist(what: str, call: Callable[[], Result], stop: asyncio.Event) ->
             return await _unless_stopped(what, in_thread(call, name=what), stop)
         except TransientError as error:
             failures += 1
-            bound_s = min(MOST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(failures, 10))
-            wait_s = random.uniform(0.1, bound_s)  # noqa: S311 - jitter
-            if isinstance(error, RateLimitedError):
-                wait_s += error.retry_after_s
+            wait_s = BACKOFF.wait_s(failures, error)
             log.warning("start_postponed", what=what, error=str(error), retry_in_s=round(wait_s, 1))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):

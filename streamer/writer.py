@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from collections import deque
 from collections.abc import Callable, Sequence
 
 import psycopg
 import structlog
 
+from include.backoff import Backoff
 from include.domain.candles import Offer
 from include.domain.timeframes import MINUTE_US, from_us
 from include.errors import PermanentError, TransientError
@@ -27,8 +27,7 @@ log = structlog.get_logger(__name__)
 
 LIVE_INTERVAL_S = 0.25
 """Open candles are written at most this often."""
-FIRST_RETRY_S = 0.2
-MOST_RETRY_S = 10.0
+BACKOFF = Backoff(first_s=0.4, most_s=10.0, least_s=0.05)
 CONNECT_TIMEOUT_S = 5.0
 WRITE_TIMEOUT_S = 60.0
 
@@ -107,8 +106,7 @@ class CandleWriter:
             except (TransientError, TimeoutError) as error:
                 failures += 1
                 await self._disconnect()
-                bound_s = min(MOST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(failures, 10))
-                wait_s = random.uniform(0.05, bound_s)  # noqa: S311 - jitter
+                wait_s = BACKOFF.wait_s(failures)
                 log.warning(
                     "write_postponed",
                     error=str(error) or type(error).__name__,

@@ -7,7 +7,6 @@ before its SHA-256 fits, and every state of a file is known by path and checksum
 from __future__ import annotations
 
 import hashlib
-import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,10 +21,16 @@ from xml.etree import ElementTree
 import httpx
 import structlog
 
+from include.backoff import Backoff, retried
 from include.binance.kline_files import KlineBlock, read_klines
 from include.domain.instruments import Market, exchange_symbol_of, market_of
 from include.domain.timeframes import to_us
-from include.errors import PermanentError, RejectedInputError, TransientError
+from include.errors import (
+    PermanentError,
+    RateLimitedError,
+    RejectedInputError,
+    TransientError,
+)
 
 __all__ = [
     "DumpEntry",
@@ -46,8 +51,9 @@ Value = TypeVar("Value")
 
 TIMEOUT_S = 60.0
 ATTEMPTS = 4
-FIRST_BACKOFF_S = 0.5
-MOST_BACKOFF_S = 20.0
+BACKOFF = Backoff(first_s=0.5, most_s=20.0)
+MOST_ELAPSED_S = 300.0
+"""No request is tried again later than this, however long the site asks to wait."""
 MOST_PAGES = 10_000
 """Pages of a listing: ten million keys, more than the site has."""
 _CHUNK_BYTES = 1 << 20
@@ -280,19 +286,25 @@ class DumpSite:
 
     def _retried(self, what: str, call: Callable[[], Value]) -> Value:
         """Call, trying again while that can help."""
-        for attempt in range(1, self._attempts + 1):
-            try:
-                return call()
-            except NotPublishedError:
-                raise
-            except TransientError as error:
-                if attempt == self._attempts:
-                    raise
-                bound_s = min(MOST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** (attempt - 1))
-                wait_s = random.uniform(0, bound_s)  # noqa: S311 - jitter
-                log.info("dump_retried", what=what, attempt=attempt, error=str(error))
-                self._sleep(wait_s)
-        raise AssertionError("unreachable: the last attempt returns or raises")
+
+        def tell(attempt: int, wait_s: float, error: TransientError) -> None:
+            log.info(
+                "dump_retried",
+                what=what,
+                attempt=attempt,
+                retry_in_s=round(wait_s, 2),
+                error=str(error),
+            )
+
+        return retried(
+            call,
+            backoff=BACKOFF,
+            attempts=self._attempts,
+            most_elapsed_s=MOST_ELAPSED_S,
+            unless=(NotPublishedError,),
+            on_retry=tell,
+            sleep=self._sleep,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +347,11 @@ def _check_status(answer: httpx.Response, what: str) -> None:
             "set HTTPS_PROXY to a proxy that it serves"
         )
     if answer.status_code == 429 or answer.status_code >= 500:
-        raise TransientError(f"{host} answered {what} with {answer.status_code}")
+        message = f"{host} answered {what} with {answer.status_code}"
+        asked = answer.headers.get("retry-after", "")
+        if asked.isdigit():
+            raise RateLimitedError(f"{message}, Retry-After {asked} s", retry_after_s=float(asked))
+        raise TransientError(message)
     if answer.status_code >= 400:
         raise PermanentError(f"{host} answered {what} with {answer.status_code}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Mapping
 from decimal import Decimal
@@ -13,6 +12,7 @@ import httpx
 import msgspec
 import structlog
 
+from include.backoff import Backoff, retried
 from include.binance.endpoints import Endpoints
 from include.binance.frames import microseconds
 from include.binance.klines import KLINE_ROWS, KlinePage, page_of, settled_until
@@ -38,8 +38,7 @@ Answer = TypeVar("Answer")
 
 TIMEOUT_S = 20.0
 ATTEMPTS = 5
-FIRST_BACKOFF_S = 0.5
-MOST_BACKOFF_S = 20.0
+BACKOFF = Backoff(first_s=0.5, most_s=20.0)
 SERVER_TIME_LASTS_S = 60.0
 """A known server time serves pages of long-closed bars for so long."""
 
@@ -234,27 +233,29 @@ class BinanceRest:
         decoder: msgspec.json.Decoder[Answer],
     ) -> Answer:
         """GET a method, within the budget, trying again while that can help."""
-        for attempt in range(1, self._attempts + 1):
+
+        def once() -> Answer:
             self._budget.take(weight)
-            try:
-                return self._once(method, parameters, decoder)
-            except RateLimitedError:
-                raise
-            except TransientError as error:
-                if attempt == self._attempts:
-                    raise
-                bound_s = min(MOST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** (attempt - 1))
-                wait_s = random.uniform(0, bound_s)  # noqa: S311 - jitter
-                log.info(
-                    "rest_retried",
-                    host=self._host,
-                    method=method,
-                    attempt=attempt,
-                    retry_in_s=round(wait_s, 2),
-                    error=str(error),
-                )
-                self._sleep(wait_s)
-        raise AssertionError("unreachable: the last attempt returns or raises")
+            return self._once(method, parameters, decoder)
+
+        def tell(attempt: int, wait_s: float, error: TransientError) -> None:
+            log.info(
+                "rest_retried",
+                host=self._host,
+                method=method,
+                attempt=attempt,
+                retry_in_s=round(wait_s, 2),
+                error=str(error),
+            )
+
+        return retried(
+            once,
+            backoff=BACKOFF,
+            attempts=self._attempts,
+            unless=(RateLimitedError,),
+            on_retry=tell,
+            sleep=self._sleep,
+        )
 
     def _once(
         self,

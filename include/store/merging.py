@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import structlog
 from psycopg import errors
 from psycopg.pq import TransactionStatus
 
+from include.backoff import Backoff
 from include.domain.candles import VALUE_NAMES, Offer
 from include.domain.timeframes import from_us
 from include.errors import PermanentError, TransientError
@@ -52,8 +52,7 @@ COPY_BYTES = 1 << 20
 """Bytes handed to the driver at once."""
 
 ATTEMPTS = 6
-FIRST_BACKOFF_S = 0.05
-MOST_BACKOFF_S = 2.0
+BACKOFF = Backoff(first_s=0.05, most_s=2.0)
 
 _CREATE = (
     "CREATE TEMPORARY TABLE IF NOT EXISTS offered (LIKE ops.offered_candles) ON COMMIT DELETE ROWS"
@@ -181,7 +180,7 @@ async def write_with_retries(
                     return counts
             except _RETRIED as error:
                 _give_up_or_log(error, attempt, is_alone=is_alone)
-        await asyncio.sleep(_backoff_s(attempt))
+        await asyncio.sleep(BACKOFF.wait_s(attempt))
     _exhausted()
 
 
@@ -201,7 +200,7 @@ def _merge_rows(
                     return _counts(cursor.execute(_MERGE).fetchone())
             except _RETRIED as error:
                 _give_up_or_log(error, attempt, is_alone=is_alone)
-        time.sleep(_backoff_s(attempt))
+        time.sleep(BACKOFF.wait_s(attempt))
     _exhausted()
 
 
@@ -213,11 +212,6 @@ def _give_up_or_log(error: psycopg.Error, attempt: int, *, is_alone: bool) -> No
 
 def _exhausted() -> NoReturn:
     raise TransientError(f"the merge met conflicts {ATTEMPTS} times in a row; try again later")
-
-
-def _backoff_s(attempt: int) -> float:
-    bound_s = min(MOST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** (attempt - 1))
-    return random.uniform(0, bound_s)  # noqa: S311 - jitter
 
 
 def _row(offer: Offer) -> tuple[object, ...]:

@@ -12,7 +12,6 @@ from urllib.parse import quote, unquote, urlsplit
 
 import psycopg
 from psycopg import conninfo, errors
-from psycopg_pool import ConnectionPool, PoolTimeout
 
 from include.errors import PermanentError, TransientError
 
@@ -129,41 +128,6 @@ async def connect_async(
         return await psycopg.AsyncConnection.connect(autocommit=autocommit, **arguments)
 
 
-def open_pool(
-    url: str,
-    *,
-    application_name: str,
-    min_size: int = 1,
-    max_size: int = 4,
-    timeout_s: float = CONNECT_TIMEOUT_S,
-) -> ConnectionPool[psycopg.Connection[tuple[Any, ...]]]:
-    """Open a pool of autocommit connections in UTC; close it, or use it in ``with``.
-
-    Raises:
-        TransientError: the server is away.
-        PermanentError: the URL is malformed, or login or database are refused.
-    """
-    arguments = connection_arguments(url, application_name=application_name, timeout_s=timeout_s)
-    # A pool retries a wrong password until its timeout: ask once, and learn the reason.
-    connect(url, application_name=application_name, timeout_s=timeout_s).close()
-    pool = ConnectionPool(
-        kwargs={**arguments, "autocommit": True},
-        min_size=min_size,
-        max_size=max_size,
-        timeout=timeout_s,
-        name=application_name,
-        check=ConnectionPool.check_connection,
-        open=False,
-    )
-    with translated(url):
-        try:
-            pool.open(wait=True, timeout=timeout_s)
-        except BaseException:
-            pool.close()
-            raise
-    return pool
-
-
 @contextmanager
 def translated(where: str | AnyConnection) -> Iterator[None]:
     """Turn errors of the driver into ``TransientError`` and ``PermanentError``.
@@ -175,8 +139,6 @@ def translated(where: str | AnyConnection) -> Iterator[None]:
     place = redact(where) if isinstance(where, str) else _place(where)
     try:
         yield
-    except PoolTimeout as error:
-        raise TransientError(f"no connection to {place} became free: {error}") from error
     except psycopg.Error as error:
         raise _translation(error, place) from error
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import socket
-from typing import Any
 
 import psycopg
 import pytest
 
 from deploy.local.postgres import EmbeddedPostgres
 from include.errors import PermanentError, TransientError
-from include.store.pools import connect, connect_async, open_pool, translated
+from include.store.pools import connect, connect_async, translated
 
 SECRET = "s3cret-and-%40-more"
 
@@ -58,10 +57,9 @@ async def test_the_async_twin_says_the_same() -> None:
 def test_a_wrong_password_is_not_worth_a_retry(postgres: EmbeddedPostgres) -> None:
     url = postgres.url("postgres", user="candelabra", password="wr0ng")
 
-    for opened in (connect, open_pool):
-        with pytest.raises(PermanentError, match="refuses the login") as caught:
-            opened(url, application_name="test")
-        assert "wr0ng" not in str(caught.value)
+    with pytest.raises(PermanentError, match="refuses the login") as caught:
+        connect(url, application_name="test")
+    assert "wr0ng" not in str(caught.value)
 
 
 def test_a_database_that_does_not_exist_is_not_worth_a_retry(postgres: EmbeddedPostgres) -> None:
@@ -89,17 +87,6 @@ def test_a_statement_that_is_wrong_is_not_worth_a_retry(database_url: str) -> No
         translated(connection),
     ):
         connection.execute("SELECT 1/0")
-
-
-def test_a_pool_hands_out_connections_in_utc_and_is_bounded(database_url: str) -> None:
-    with open_pool(database_url, application_name="pool", max_size=1, timeout_s=0.2) as pool:
-        with pool.connection() as connection:
-            zone: Any = connection.execute("SELECT current_setting('TimeZone')").fetchone()
-            with pytest.raises(TransientError, match="became free"), translated(database_url):
-                pool.getconn()
-        with pool.connection() as connection:
-            assert connection.autocommit
-    assert zone == ("UTC",)
 
 
 def test_errors_of_other_kinds_pass_through() -> None:

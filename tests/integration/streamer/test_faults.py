@@ -22,6 +22,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from deploy.local.postgres import EmbeddedPostgres
+from include.backoff import Backoff
 from include.domain.timeframes import MINUTE_US, SECOND_US, minute_of
 from include.store.migrate import migrate
 from simulator.config import SimulatorConfig
@@ -145,7 +146,7 @@ async def test_a_database_that_dies_and_comes_back_costs_no_minute(server: Serve
 async def test_a_database_that_is_down_at_the_start_is_waited_for(
     server: Server, log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(startup, "MOST_RETRY_S", 0.5)
+    monkeypatch.setattr(startup, "BACKOFF", Backoff(first_s=0.5, most_s=0.5, least_s=0.1))
     url = server.database("down")
     await asyncio.to_thread(server.kill)
     async with Exchange(FAST) as exchange, streaming(settings_for(exchange, url), "BTCUSDT"):
@@ -164,7 +165,7 @@ async def test_a_stop_soon_after_a_cut_leaves_no_hole_behind_the_next_start(
 ) -> None:
     """What REST had not been asked for when the streamer stopped is asked at the next start."""
     symbols = ["BTCUSDT", "ETHBTC"]  # one whose candles can be folded, one whose cannot
-    monkeypatch.setattr(connection, "FIRST_BACKOFF_S", 0.06)
+    monkeypatch.setattr(connection, "BACKOFF", Backoff(first_s=0.12, most_s=30.0, least_s=0.05))
     async with Exchange(FAST) as exchange:
         settings = settings_for(exchange, database_url)
         with monkeypatch.context() as patch:

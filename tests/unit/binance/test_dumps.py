@@ -19,7 +19,12 @@ from include.binance.dumps import (
     monthly_path,
 )
 from include.domain.timeframes import to_us
-from include.errors import PermanentError, RejectedInputError, TransientError
+from include.errors import (
+    PermanentError,
+    RateLimitedError,
+    RejectedInputError,
+    TransientError,
+)
 
 MOMENT = datetime(2026, 11, 19, 4, 30, 5, tzinfo=UTC)
 BODY = b"PK content"
@@ -181,6 +186,28 @@ def test_a_passing_failure_is_tried_again_to_a_bound(tmp_path: Path) -> None:
     with pytest.raises(TransientError, match="500"):
         site(served(files), attempts=3).fetch(PATH, tmp_path)
     assert len(files[f"{PATH}.CHECKSUM"]) == 6  # type: ignore[arg-type]
+
+
+def test_a_busy_site_is_asked_again_when_it_said_and_no_sooner(tmp_path: Path) -> None:
+    busy = httpx.Response(503, headers={"Retry-After": "7"})
+    slept: list[float] = []
+    handler = served({PATH: [busy, dump()], f"{PATH}.CHECKSUM": httpx.Response(200, text=SUM)})
+    with DumpSite(
+        "https://dumps.test",
+        "https://list.test",
+        transport=httpx.MockTransport(handler),
+        sleep=slept.append,
+    ) as dumps:
+        assert dumps.fetch(PATH, tmp_path).checksum == SUM
+    (waited_s,) = slept
+    assert 7 <= waited_s <= 7.5
+
+
+def test_a_site_that_asks_for_an_hour_is_left_to_the_caller(tmp_path: Path) -> None:
+    handler = served({f"{PATH}.CHECKSUM": httpx.Response(429, headers={"Retry-After": "3600"})})
+    with site(handler) as dumps, pytest.raises(RateLimitedError) as told:
+        dumps.fetch(PATH, tmp_path)
+    assert told.value.retry_after_s == 3_600
 
 
 def test_where_a_mirror_tells_no_date_the_listing_does(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from structlog.testing import CapturingLogger
 from websockets.asyncio.server import Request, Response, ServerConnection, serve
 
+from include.backoff import Backoff
 from streamer import connection as module
 from streamer.connection import StreamConnection
 
@@ -56,7 +57,7 @@ class Client:
 def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
     log = CapturingLogger()
     monkeypatch.setattr(module, "log", log)
-    monkeypatch.setattr(module, "MOST_BACKOFF_S", 0.06)
+    monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.06, most_s=0.06, least_s=0.05))
     monkeypatch.setattr(module, "CLOSE_TIMEOUT_S", 0.1)
     monkeypatch.setattr(module, "TICK_S", 0.01)
     return log
@@ -210,10 +211,3 @@ async def test_leaving_ends_the_present_connection_and_makes_a_new_one(
 
         await client.until(done)
     assert reasons(log) == ["the exchange announced a shutdown"]
-
-
-def test_waits_double_up_to_a_bound_with_full_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_BACKOFF_S", 30.0)
-    for failures, bound_s in [(1, 1.0), (2, 2.0), (5, 16.0), (6, 30.0), (1_000, 30.0)]:
-        waits = [module._backoff_s(failures) for _ in range(400)]
-        assert 0.05 <= min(waits) < bound_s / 2 < max(waits) <= bound_s

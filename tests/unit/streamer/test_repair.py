@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from include.backoff import Backoff
 from include.domain.timeframes import MINUTE_US, SECOND_US
 from include.errors import PermanentError, RateLimitedError, TransientError
 from streamer import repair as module
@@ -41,7 +42,7 @@ class Exchange:
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "POLL_S", 0.005)
-    monkeypatch.setattr(module, "MOST_RETRY_S", 0.01)
+    monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.01, most_s=0.01))
 
 
 async def run_until(queue: RepairQueue, done: Callable[[], bool]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 from structlog.testing import CapturingLogger
 
+from include.backoff import Backoff
 from include.errors import PermanentError, RateLimitedError, TransientError
 from streamer import startup as module
 from streamer.startup import StoppedError, persist
@@ -33,7 +34,7 @@ class Answers:
 def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
     log = CapturingLogger()
     monkeypatch.setattr(module, "log", log)
-    monkeypatch.setattr(module, "MOST_RETRY_S", 0.11)
+    monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.11, most_s=0.11, least_s=0.1))
     return log
 
 

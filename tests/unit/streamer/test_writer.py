@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import CapturingLogger
 
+from include.backoff import Backoff
 from include.domain.candles import Offer, Source, Status, silent_candle
 from include.domain.timeframes import MINUTE_US
 from include.errors import PermanentError, TransientError
@@ -101,8 +102,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Database:
     monkeypatch.setattr(module, "connect_async", database.connect)
     monkeypatch.setattr(module, "settle_async", database.settle)
     monkeypatch.setattr(module, "write_live_async", database.write_live)
-    monkeypatch.setattr(module, "FIRST_RETRY_S", 0.03)
-    monkeypatch.setattr(module, "MOST_RETRY_S", 0.06)
+    monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.06, most_s=0.06, least_s=0.05))
     return database
 
 

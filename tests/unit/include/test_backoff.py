@@ -1,0 +1,121 @@
+"""Waits between tries, and tries that end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from include.backoff import Backoff, retried
+from include.errors import PermanentError, RateLimitedError, TransientError
+
+
+def upper(_low: float, high: float) -> float:
+    return high
+
+
+class Clock:
+    """Time that passes only where somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+        self.slept: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now_s += seconds
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def failing(*errors: Exception) -> Callable[[], str]:
+    left = list(errors)
+
+    def call() -> str:
+        if left:
+            raise left.pop(0)
+        return "done"
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("failures", "bound_s"), [(0, 0.5), (1, 1.0), (2, 2.0), (5, 16.0), (6, 30.0), (10**9, 30.0)]
+)
+def test_the_bound_doubles_up_to_the_most(failures: int, bound_s: float) -> None:
+    assert Backoff(first_s=1.0, most_s=30.0, uniform=upper).wait_s(failures) == bound_s
+
+
+def test_waits_spread_over_the_whole_range_below_the_bound() -> None:
+    backoff = Backoff(first_s=1.0, most_s=30.0, least_s=0.05)
+    waits = [backoff.wait_s(4) for _ in range(400)]
+    assert 0.05 <= min(waits) < 2 < 6 < max(waits) <= 8
+
+
+def test_no_wait_is_shorter_than_the_least() -> None:
+    backoff = Backoff(first_s=0.01, most_s=0.01, least_s=0.2)
+    assert {backoff.wait_s(failures) for failures in range(5)} == {0.2}
+
+
+def test_what_the_server_asks_for_is_waited_out_in_full() -> None:
+    backoff = Backoff(first_s=1.0, most_s=30.0)
+    waits = [backoff.wait_s(1, RateLimitedError("429", retry_after_s=37)) for _ in range(100)]
+    assert 37 <= min(waits) < max(waits) <= 38
+
+
+def test_a_call_is_tried_until_it_succeeds_and_each_wait_is_told() -> None:
+    clock, told = Clock(), []
+    answer = retried(
+        failing(TransientError("one"), TransientError("two")),
+        backoff=Backoff(first_s=1.0, most_s=30.0, uniform=upper),
+        attempts=3,
+        on_retry=lambda tries, wait_s, error: told.append((tries, wait_s, str(error))),
+        sleep=clock.sleep,
+        clock=clock,
+    )
+    assert answer == "done"
+    assert told == [(1, 1.0, "one"), (2, 2.0, "two")]
+    assert clock.slept == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("limits", "slept"),
+    [
+        ({"attempts": 2}, [1.0]),
+        ({"attempts": 1}, []),
+        ({"attempts": 100, "most_elapsed_s": 4.0}, [1.0, 2.0]),  # 4 s more would end after 7 s
+    ],
+)
+def test_tries_end_by_number_or_by_time_with_the_last_error(
+    limits: dict[str, float], slept: list[float]
+) -> None:
+    clock = Clock()
+    with pytest.raises(TransientError, match=f"try {len(slept) + 1}"):
+        retried(
+            failing(*[TransientError(f"try {number}") for number in range(1, 200)]),
+            backoff=Backoff(first_s=1.0, most_s=30.0, uniform=upper),
+            on_retry=lambda *_: None,
+            sleep=clock.sleep,
+            clock=clock,
+            **limits,  # type: ignore[arg-type]
+        )
+    assert clock.slept == slept
+
+
+@pytest.mark.parametrize(
+    "error", [PermanentError("no"), RateLimitedError("later", retry_after_s=1), ZeroDivisionError()]
+)
+def test_what_no_try_cures_or_the_caller_waits_out_is_raised_at_once(error: Exception) -> None:
+    clock = Clock()
+    with pytest.raises(type(error)):
+        retried(
+            failing(error),
+            backoff=Backoff(first_s=1.0, most_s=1.0),
+            attempts=5,
+            unless=(RateLimitedError,),
+            on_retry=lambda *_: None,
+            sleep=clock.sleep,
+            clock=clock,
+        )
+    assert clock.slept == []
