@@ -32,7 +32,7 @@ class Target:
     """What a connection's URL asks for.
 
     Attributes:
-        route: None on spot; `public` or `market` on USD-M (`public` where unrouted).
+        route: None on spot; `public`, `market` or `private` on USD-M (`public` where unrouted).
         unit_us: 1 with `timeUnit=MICROSECOND`, else 1000.
     """
 
@@ -45,6 +45,8 @@ class Target:
         """Whether this connection's path carries the stream at all."""
         if self.route is None:
             return True
+        if self.route == "private":
+            return False  # user data, which nobody has here
         kind = stream.partition("@")[2]
         return kind.startswith(_PUBLIC_KINDS) == (self.route == "public")
 
@@ -57,7 +59,7 @@ def parse_target(market: MarketName, raw: str) -> Target:
     route = None
     if market == "um":
         route = "public"
-        if segments and segments[0] in ("public", "market"):
+        if segments and segments[0] in ("public", "market", "private"):
             route = segments.pop(0)
     unit_us = 1_000
     if market == "spot" and "timeUnit" in query:

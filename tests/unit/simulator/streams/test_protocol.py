@@ -24,6 +24,7 @@ def _ask(session: Session, **message: Any) -> Any:
         ("spot", "/ws?timeUnit=MILLISECOND", False, (), None, 1_000),
         ("um", "/market/stream?streams=a@aggTrade", True, ("a@aggTrade",), "market", 1_000),
         ("um", "/public/ws/a@trade", False, ("a@trade",), "public", 1_000),
+        ("um", "/private/stream", True, (), "private", 1_000),
         ("um", "/ws", False, (), "public", 1_000),
         ("um", "/market/ws?timeUnit=MICROSECOND", False, (), "market", 1_000),
     ],
@@ -56,6 +57,7 @@ def test_an_unknown_time_unit_is_a_bad_request() -> None:
         ("/ws", {"a@trade", "a@bookTicker", "a@depth@100ms"}),
         ("/public/ws", {"a@trade", "a@bookTicker", "a@depth@100ms"}),
         ("/market/ws", {"a@aggTrade", "a@kline_1m", "a@markPrice"}),
+        ("/private/ws", set()),
     ],
 )
 def test_futures_paths_carry_their_own_streams_alone(path: str, delivered: set[str]) -> None:
