@@ -7,7 +7,16 @@ from typing import Any
 
 from airflow.sdk import Param, TriggerRule, dag, task
 
-from dags.policies import CANDLES_1M, DEFAULT_ARGS, POOL_REST, job, settings, span_params, window
+from dags.policies import (
+    CANDLES_1M,
+    DAG_ARGS,
+    DEFAULT_ARGS,
+    POOL_REST,
+    job,
+    settings,
+    span_params,
+    window,
+)
 
 SYMBOLS = r"^\s*[^\s,]+(\s*,\s*[^\s,]+)*\s*$"
 
@@ -35,6 +44,7 @@ PARAMS = {
     params=PARAMS,
     max_active_tasks=4,
     dagrun_timeout=timedelta(days=2),
+    **DAG_ARGS,
     default_args=DEFAULT_ARGS,
     tags=["market", "history"],
     doc_md="""

@@ -10,7 +10,7 @@ from cosmos.config import ProfileConfig
 from cosmos.constants import InvocationMode
 from cosmos.operators.local import DbtBuildLocalOperator
 
-from dags.policies import CANDLES_1M, DBT_CACHE, DEFAULT_ARGS, POOL_DBT, connect_dbt
+from dags.policies import CANDLES_1M, DAG_ARGS, DBT_CACHE, DEFAULT_ARGS, POOL_DBT, connect_dbt
 
 PROJECT = Path(__file__).parents[1] / "dbt_project"
 PROFILE = ProfileConfig(
@@ -35,9 +35,9 @@ LAYERS = {
         timetable=CronTriggerTimetable("*/5 * * * *", timezone="UTC"), assets=[CANDLES_1M]
     ),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
-    catchup=False,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=6),
+    **DAG_ARGS,
     default_args=DEFAULT_ARGS | {"retries": 2, "execution_timeout": timedelta(hours=3)},
     tags=["marts", "dbt"],
     doc_md="""

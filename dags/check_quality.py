@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
 
-from dags.policies import CANDLES_1M, DEFAULT_ARGS, job, settings, span_params, window
+from dags.policies import CANDLES_1M, DAG_ARGS, DEFAULT_ARGS, job, settings, span_params, window
 
 
 @dag(
@@ -15,10 +15,10 @@ from dags.policies import CANDLES_1M, DEFAULT_ARGS, job, settings, span_params, 
         timetable=CronTriggerTimetable("*/5 * * * *", timezone="UTC"), assets=[CANDLES_1M]
     ),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
-    catchup=False,
     max_active_runs=1,
     params=span_params("checked", default="one day"),
     dagrun_timeout=timedelta(hours=2),
+    **DAG_ARGS,
     default_args=DEFAULT_ARGS | {"retries": 2},
     tags=["market", "quality"],
     doc_md="""

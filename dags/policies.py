@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 from airflow.sdk import Asset, Param, RetryDecision, RetryPolicy, conf, get_current_context
 
+from dags.alerts import RunFailed, TaskFailed
+
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
@@ -77,7 +79,14 @@ DEFAULT_ARGS: dict[str, Any] = {
     "retry_exponential_backoff": 2.0,
     "max_retry_delay": timedelta(minutes=10),
     "execution_timeout": timedelta(hours=1),
+    "on_failure_callback": TaskFailed(),
 }
+
+DAG_ARGS: dict[str, Any] = {
+    "catchup": False,
+    "on_failure_callback": RunFailed(),
+}
+"""Of every ``@dag``. A failed task is told by itself; a run's end tells also of time-outs."""
 
 Arguments = ParamSpec("Arguments")
 

@@ -7,15 +7,15 @@ from typing import Any
 
 from airflow.sdk import CronDataIntervalTimetable, dag, task
 
-from dags.policies import DEFAULT_ARGS, POOL_REST, job, settings
+from dags.policies import DAG_ARGS, DEFAULT_ARGS, POOL_REST, job, settings
 
 
 @dag(
     schedule=CronDataIntervalTimetable("15 0 * * *", timezone="UTC"),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
-    catchup=False,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=2),
+    **DAG_ARGS,
     default_args=DEFAULT_ARGS,
     tags=["market", "instruments"],
     doc_md="""

@@ -118,6 +118,9 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="json for machines, console for people, auto by terminal."
     )
+    alert_webhook_url: str = Field(
+        default="", description="Told of failed DAG tasks and runs, as JSON; its path is a secret."
+    )
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -145,6 +148,7 @@ class Settings(BaseSettings):
         "binance_dump_url",
         "binance_dump_list_url",
         "https_proxy",
+        "alert_webhook_url",
     )
     @classmethod
     def _base_url(cls, value: str, info: object) -> str:
@@ -152,7 +156,7 @@ class Settings(BaseSettings):
         schemes = {"ws", "wss"} if "_ws_" in name else {"http", "https"}
         if value and (urlsplit(value).scheme not in schemes or not urlsplit(value).netloc):
             raise ValueError(f"should be {' or '.join(sorted(schemes))}://host[:port]")
-        return value.rstrip("/")
+        return value if name == "alert_webhook_url" else value.rstrip("/")
 
     def model_post_init(self, _context: object) -> None:
         hosts = _TESTNET_HOSTS if self.binance_testnet else _LIVE_HOSTS
@@ -192,7 +196,7 @@ class Settings(BaseSettings):
         }
 
 
-_SECRET = ("database_url", "proxy")
+_SECRET = ("database_url", "proxy", "webhook")
 
 
 def load_settings(**overrides: object) -> Settings:

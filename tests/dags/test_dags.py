@@ -16,6 +16,10 @@ DAGS = ["backfill_history", "build_marts", "check_quality", "repair_gaps", "sync
 EVERY_FIVE_MINUTES = "*/5 * * * *"
 
 
+def _each(callbacks):
+    return callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
+
+
 def test_every_dag_file_can_be_imported_and_is_known(dag_bag):
     assert dag_bag.import_errors == {}
     assert sorted(dag_bag.dags) == DAGS
@@ -48,6 +52,16 @@ def test_every_dag_says_what_it_is_and_ends_some_day(dag_bag, dag_id):
     assert dag.tags
     assert dag.catchup is False
     assert dag.dagrun_timeout <= timedelta(days=2)
+
+
+@pytest.mark.parametrize("dag_id", DAGS)
+def test_every_failure_of_a_task_or_run_is_told(dag_bag, dag_id):
+    from dags.alerts import RunFailed, TaskFailed
+
+    dag = dag_bag.dags[dag_id]
+    assert [type(told) for told in _each(dag.on_failure_callback)] == [RunFailed]
+    for task in dag.tasks:
+        assert [type(told) for told in _each(task.on_failure_callback)] == [TaskFailed]
 
 
 @pytest.mark.parametrize("dag_id", DAGS)
@@ -165,4 +179,4 @@ def test_the_form_of_a_backfill_refuses_what_cannot_be_meant(dag_bag):
 def test_the_ignore_file_hides_only_what_is_no_dag(dag_bag):
     files = {Path(dag.fileloc).name for dag in dag_bag.dags.values()}
     python = {file.name for file in (ROOT / "dags").glob("*.py")}
-    assert python - files == {"__init__.py", "policies.py"}
+    assert python - files == {"__init__.py", "alerts.py", "policies.py"}

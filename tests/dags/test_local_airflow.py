@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import httpx
 import psycopg
@@ -23,6 +27,7 @@ from simulator.server import ExchangeThread
 pytestmark = pytest.mark.timeout(400)
 
 ROOT = Path(__file__).parents[2]
+HOOK_SECRET = "s3cret-part-of-the-url"
 DAGS = ["backfill_history", "build_marts", "check_quality", "repair_gaps", "sync_instruments"]
 
 
@@ -45,8 +50,56 @@ def candelabra_url(postgres: EmbeddedPostgres, _template: str) -> Iterator[str]:
     postgres.drop_database("real_airflow")
 
 
+class Webhook(ThreadingHTTPServer):
+    """Keeps what is posted to it."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _WebhookHandler)
+        self.alerts: list[dict[str, Any]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/hook/{HOOK_SECRET}"
+
+    def wait(self, **fields: object) -> dict[str, Any]:
+        """The alert with these fields, once it is there."""
+        deadline_s = time.monotonic() + 60
+        while time.monotonic() < deadline_s:
+            for alert in list(self.alerts):
+                if fields.items() <= alert.items():
+                    return alert
+            time.sleep(0.1)
+        raise AssertionError(f"no alert with {fields} among {self.alerts}")
+
+
+class _WebhookHandler(BaseHTTPRequestHandler):
+    server: Webhook
+
+    def do_POST(self) -> None:
+        assert self.path.endswith(HOOK_SECRET)
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.alerts.append(json.loads(body))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
+
+
 @pytest.fixture(scope="module")
-def airflow(tmp_path_factory, metadata_url, candelabra_url, exchange) -> Iterator[LocalAirflow]:
+def webhook() -> Iterator[Webhook]:
+    with Webhook() as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join(timeout=10)
+
+
+@pytest.fixture(scope="module")
+def airflow(
+    tmp_path_factory, metadata_url, candelabra_url, exchange, webhook
+) -> Iterator[LocalAirflow]:
     home = tmp_path_factory.mktemp("state") / "air flow"
     running = LocalAirflow(
         home,
@@ -59,6 +112,7 @@ def airflow(tmp_path_factory, metadata_url, candelabra_url, exchange) -> Iterato
             "BINANCE_DUMP_URL": exchange.dump_url,
             "BINANCE_DUMP_LIST_URL": exchange.dump_url,
             "CANDELABRA_HOME": str(home.parent),
+            "ALERT_WEBHOOK_URL": webhook.url,
         },
     )
     with running:
@@ -84,6 +138,26 @@ def test_pools_have_the_sizes_of_their_file(airflow):
     assert {name: pools[name]["slots"] for name in wanted} == {
         name: pool["slots"] for name, pool in wanted.items()
     }
+
+
+def test_a_task_that_fails_and_its_run_are_told_to_the_webhook(airflow, webhook):
+    run_id = airflow.api.trigger("backfill_history", {"symbols": "NOSUCHUSDT"})
+
+    assert airflow.api.wait_run("backfill_history", run_id, timeout_s=60) == "failed"
+    of_task = webhook.wait(event="task_failed", run_id=run_id)
+    of_run = webhook.wait(event="run_failed", run_id=run_id)
+
+    assert (of_task["dag_id"], of_task["task_id"]) == ("backfill_history", "plan")
+    assert (of_task["try_number"], of_task["max_tries"]) == (1, 5)
+    assert of_task["error_class"] == "PermanentError"
+    assert "NOSUCHUSDT" in of_task["error"]
+    assert "`plan` of `backfill_history`" in of_task["text"]
+    assert of_task["log_url"].startswith(airflow.url)
+    assert of_run["error"] == "task_failure"
+    assert f"{airflow.url}/dags/backfill_history/runs/manual" in of_run["log_url"]
+    logs = [file for file in (airflow.home / "logs").rglob("*") if file.is_file()]
+    assert any("alert_sent" in file.read_text(errors="replace") for file in logs)
+    assert [file for file in logs if HOOK_SECRET in file.read_text(errors="replace")] == []
 
 
 def test_a_backfill_loads_the_exchanges_candles_and_wakes_the_marts(

@@ -1,0 +1,169 @@
+"""Tell a webhook that a run went wrong: Slack's ``text``, and the facts as fields for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from time import sleep as _sleep
+from urllib.parse import urlsplit
+
+import httpx
+import structlog
+
+from include.backoff import Backoff, retried
+from include.config import Settings
+from include.errors import CandelabraError, PermanentError, RateLimitedError, TransientError
+
+log = structlog.get_logger(__name__)
+
+TIMEOUT_S = 5.0
+ATTEMPTS = 3
+MOST_ELAPSED_S = 15.0
+"""A task's process waits for this: with the last request's timeout, half a minute at most."""
+BACKOFF = Backoff(first_s=0.5, most_s=4.0)
+
+MOST_ERROR_CHARACTERS = 1_500
+"""A failed dbt build tells pages; the log has them."""
+
+_TITLES = {
+    "task_failed": "task failed",
+    "run_failed": "run failed",
+    "run_timed_out": "run timed out",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """What went wrong.
+
+    Attributes:
+        event: ``task_failed``, ``run_failed`` or ``run_timed_out``.
+        task_id: empty for a run as a whole.
+        map_index_label: which of a mapped task's pieces, in words; empty for other tasks.
+        try_number, max_tries: of the task; None for a run.
+        error_class, error: of the task's last try; of a run, Airflow's reason in ``error``.
+        log_url: where a person reads on.
+        data_interval_start, data_interval_end: None where the run has none.
+    """
+
+    event: str
+    dag_id: str
+    run_id: str
+    task_id: str = ""
+    map_index_label: str = ""
+    try_number: int | None = None
+    max_tries: int | None = None
+    error_class: str = ""
+    error: str = ""
+    log_url: str = ""
+    data_interval_start: datetime | None = None
+    data_interval_end: datetime | None = None
+
+
+def send_alert(
+    *,
+    settings: Settings,
+    alert: Alert,
+    transport: httpx.BaseTransport | None = None,
+    sleep: Callable[[float], None] = _sleep,
+) -> bool:
+    """Post an alert to ALERT_WEBHOOK_URL; returns whether it was taken.
+
+    Does nothing where the setting is empty. A webhook that cannot be reached, or refuses, is
+    logged and raises nothing: whoever reports a failure must not add one. The URL is a secret
+    and stands in no log: of it the host alone is named.
+
+    Args:
+        transport: None for the network.
+        sleep: waits between tries.
+    """
+    url = settings.alert_webhook_url
+    if not url:
+        return False
+    # The transport itself, not a client: a client logs each request with its whole URL.
+    with transport or httpx.HTTPTransport(proxy=settings.proxy_for(url) or None) as opened:
+        try:
+            retried(
+                lambda: _post(opened, url, payload_of(alert)),
+                backoff=BACKOFF,
+                attempts=ATTEMPTS,
+                most_elapsed_s=MOST_ELAPSED_S,
+                on_retry=lambda tries, wait_s, error: log.info(
+                    "alert_retried", attempt=tries, retry_in_s=round(wait_s, 2), error=str(error)
+                ),
+                sleep=sleep,
+            )
+        except CandelabraError as error:
+            log.warning("alert_not_sent", alert=alert.event, dag_id=alert.dag_id, error=str(error))
+            return False
+    log.info("alert_sent", alert=alert.event, dag_id=alert.dag_id, host=_host(url))
+    return True
+
+
+def payload_of(alert: Alert) -> dict[str, object]:
+    """The JSON of an alert: ``text`` in Slack's markup, and the fields; times in ISO 8601."""
+    fields = asdict(alert) | {"error": _cut(alert.error)}
+    for name in ("data_interval_start", "data_interval_end"):
+        moment = fields[name]
+        fields[name] = moment.astimezone(UTC).isoformat() if moment else None
+    return {"text": _text(alert), **fields}
+
+
+def _text(alert: Alert) -> str:
+    what = f"`{_escaped(alert.dag_id)}`"
+    if alert.task_id:
+        label = f" ({_escaped(alert.map_index_label)})" if alert.map_index_label else ""
+        what = f"`{_escaped(alert.task_id)}`{label} of {what}"
+    tries = ""
+    if alert.try_number is not None and alert.max_tries is not None:
+        tries = f", try {alert.try_number} of {alert.max_tries}"
+    lines = [f"*Candelabra: {_TITLES.get(alert.event, alert.event)}* – {what}{tries}"]
+    reason = ": ".join(filter(None, [alert.error_class, _cut(alert.error)]))
+    if reason:
+        lines.append(f"```{_escaped(reason)}```")
+    lines.append(f"run `{_escaped(alert.run_id)}`")
+    if alert.log_url:
+        lines[-1] += f" – <{alert.log_url}|log>"
+    return "\n".join(lines)
+
+
+def _escaped(text: str) -> str:
+    """https://docs.slack.dev/messaging/formatting-message-text names these three."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MOST_ERROR_CHARACTERS else f"{text[:MOST_ERROR_CHARACTERS]} …"
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or ""
+
+
+def _post(transport: httpx.BaseTransport, url: str, payload: dict[str, object]) -> None:
+    request = httpx.Request(
+        "POST",
+        url,
+        content=json.dumps(payload).encode(),
+        headers={"Content-Type": "application/json", "User-Agent": "candelabra"},
+        extensions={"timeout": httpx.Timeout(TIMEOUT_S).as_dict()},
+    )
+    try:
+        answer = transport.handle_request(request)
+        answer.read()
+        answer.close()
+    except httpx.TransportError as error:
+        reason = str(error) or type(error).__name__
+        raise TransientError(f"no answer from the webhook at {_host(url)}: {reason}") from error
+    status = answer.status_code
+    if 200 <= status < 300:
+        return
+    message = f"the webhook at {_host(url)} answered {status}"
+    if status == 429 or status >= 500:
+        asked = answer.headers.get("retry-after", "")
+        if asked.isdigit():
+            raise RateLimitedError(message, retry_after_s=float(asked))
+        raise TransientError(message)
+    raise PermanentError(f"{message}; ALERT_WEBHOOK_URL should take a POST of JSON")

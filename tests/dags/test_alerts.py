@@ -1,0 +1,84 @@
+"""What Airflow's callbacks know becomes an alert."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import pytest
+
+RUN = SimpleNamespace(
+    data_interval_start=datetime(2026, 11, 20, tzinfo=UTC),
+    data_interval_end=datetime(2026, 11, 21, tzinfo=UTC),
+)
+
+
+@pytest.fixture
+def alerts(policies):
+    from dags import alerts
+
+    return alerts
+
+
+def task(**fields):
+    known = {
+        "dag_id": "backfill_history",
+        "run_id": "manual__1",
+        "task_id": "load",
+        "map_index": -1,
+        "rendered_map_index": None,
+        "try_number": 2,
+        "max_tries": 4,
+        "log_url": "http://airflow/log",
+    }
+    return SimpleNamespace(**(known | fields))
+
+
+def test_a_failed_task_is_told_with_its_piece_try_and_error(alerts):
+    context = {
+        "ti": task(map_index=3, rendered_map_index="BTCUSDT 2024-01"),
+        "exception": KeyError("gone"),
+        "dag_run": RUN,
+    }
+    assert alerts.TaskFailed().alert(context) == {
+        "event": "task_failed",
+        "dag_id": "backfill_history",
+        "run_id": "manual__1",
+        "task_id": "load",
+        "map_index_label": "BTCUSDT 2024-01",
+        "try_number": 2,
+        "max_tries": 5,
+        "error_class": "KeyError",
+        "error": "'gone'",
+        "log_url": "http://airflow/log",
+        "data_interval_start": RUN.data_interval_start,
+        "data_interval_end": RUN.data_interval_end,
+    }
+
+
+def test_a_task_that_was_killed_has_no_error_of_its_own(alerts):
+    told = alerts.TaskFailed().alert({"ti": task()})
+    assert (told["error_class"], told["error"], told["map_index_label"]) == ("", "", "")
+    assert told["data_interval_start"] is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "event"), [("timed_out", "run_timed_out"), ("task_failure", "run_failed")]
+)
+def test_a_run_is_told_with_airflows_reason_and_a_link(alerts, monkeypatch, reason, event):
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "http://airflow:8080/")
+    context = {
+        "dag": SimpleNamespace(dag_id="build_marts"),
+        "run_id": "scheduled__2026-11-21T00:00:00+00:00",
+        "reason": reason,
+    }
+    told = alerts.RunFailed().alert(context)
+    assert (told["event"], told["error"]) == (event, reason)
+    assert told["log_url"] == (
+        "http://airflow:8080/dags/build_marts/runs/scheduled__2026-11-21T00%3A00%3A00%2B00%3A00"
+    )
+
+
+def test_without_a_webhook_nothing_of_the_context_is_needed(alerts, monkeypatch):
+    monkeypatch.delenv("ALERT_WEBHOOK_URL", raising=False)
+    alerts.TaskFailed().notify({})
