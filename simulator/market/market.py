@@ -7,11 +7,15 @@ from collections.abc import Iterator
 
 from simulator.cache import BoundedCache
 from simulator.clock import DAY_US, MINUTE_US, SECOND_US
+from simulator.market.book import Book
 from simulator.market.history import History
 from simulator.market.instruments import Instrument
 from simulator.market.intervals import Interval, parse_interval
 from simulator.market.klines import Bars, Kline, roll_up, to_klines
 from simulator.market.tape import Tape
+
+# intervals whose bars are folded from trades; the others are rolled up from minutes
+FOLDED_STEPS_US = {"1s": SECOND_US, "1m": MINUTE_US}
 
 
 def bar_window(
@@ -83,6 +87,8 @@ class Market:
             )
             for instrument in instruments
         }
+        self._seed = seed
+        self._books: dict[str, Book] = {}
 
     @property
     def instruments(self) -> tuple[Instrument, ...]:
@@ -103,6 +109,14 @@ class Market:
         """The listing of a symbol; raises KeyError if it is not listed."""
         return self._histories[symbol].instrument
 
+    def book(self, symbol: str) -> Book:
+        """The order book of a symbol; raises KeyError if it is not listed."""
+        book = self._books.get(symbol)
+        if book is None:
+            made = Book(self._histories[symbol], seed=self._seed)
+            book = self._books.setdefault(symbol, made)
+        return book
+
     def klines(
         self,
         symbol: str,
@@ -120,27 +134,72 @@ class Market:
         Args:
             view_us: trades after this moment do not exist yet.
         """
-        history = self._histories[symbol]
         spec = parse_interval(interval) if isinstance(interval, str) else interval
-        window = bar_window(
-            spec,
-            first_us=history.start_us,
+        if spec.name in FOLDED_STEPS_US:
+            bars = self.bars(symbol, spec, start_us, end_us, view_us=view_us, limit=limit)
+            return [] if bars is None else to_klines(bars, FOLDED_STEPS_US[spec.name])
+        window = self._window(symbol, spec, start_us, end_us, view_us=view_us, limit=limit)
+        if window is None:
+            return []
+        return roll_up(self._minutes(symbol, spec, window, view_us=view_us), spec)
+
+    def bars(
+        self,
+        symbol: str,
+        interval: Interval,
+        start_us: int | None = None,
+        end_us: int | None = None,
+        *,
+        view_us: int,
+        limit: int | None = None,
+    ) -> Bars | None:
+        """`klines` of `1m` and `1s` as columns; None if there are none.
+
+        Raises:
+            ValueError: another interval, whose sums may not fit in 64 bits.
+        """
+        if interval.name not in FOLDED_STEPS_US:
+            raise ValueError(
+                f"no columns of {interval.name}; there are {', '.join(FOLDED_STEPS_US)}"
+            )
+        window = self._window(symbol, interval, start_us, end_us, view_us=view_us, limit=limit)
+        if window is None:
+            return None
+        if interval.name == "1m":
+            return self._minutes(symbol, interval, window, view_us=view_us)
+        first_us, last_us = window
+        return self._histories[symbol].second_bars(
+            first_us, interval.next_open(last_us), view_us=view_us
+        )
+
+    def _window(
+        self,
+        symbol: str,
+        interval: Interval,
+        start_us: int | None,
+        end_us: int | None,
+        *,
+        view_us: int,
+        limit: int | None,
+    ) -> tuple[int, int] | None:
+        return bar_window(
+            interval,
+            first_us=self._histories[symbol].start_us,
             view_us=view_us,
             start_us=start_us,
             end_us=end_us,
             limit=limit,
         )
-        if window is None:
-            return []
+
+    def _minutes(
+        self, symbol: str, interval: Interval, window: tuple[int, int], *, view_us: int
+    ) -> Bars:
+        """The visible minutes of the bars that open from the first to the last of a window."""
         first_us, last_us = window
-        stop_us = min(spec.next_open(last_us), view_us + 1)
-        if spec.name == "1s":
-            stop_us = spec.next_open(last_us)
-            bars = history.second_bars(first_us, stop_us, view_us=view_us)
-            return to_klines(bars, SECOND_US)
+        history = self._histories[symbol]
+        stop_us = min(interval.next_open(last_us), view_us + 1)
         first = max(first_us // MINUTE_US, history.start_minute)
-        bars = history.bars(first, -(-stop_us // MINUTE_US), view_us=view_us)
-        return to_klines(bars, MINUTE_US) if spec.name == "1m" else roll_up(bars, spec)
+        return history.bars(first, -(-stop_us // MINUTE_US), view_us=view_us)
 
     def agg_trades(
         self,

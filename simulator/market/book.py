@@ -1,0 +1,361 @@
+"""The order book of one listing at any moment, from (seed, symbol, time) and its trades.
+
+The book changes in steps: 100 ms on spot, 50 ms on USD-M; the state of a step is the one at its
+time. A step's best bid and ask follow from the last order: it traded at one of them. Beyond them
+lie rungs of three lattices, fine and hasty near the best prices, coarse and slow far away; a rung
+holds a quantity, or none, for a number of steps and then another. Update ids are counts of steps
+and orders, so any state and any change costs the same, whenever it is.
+
+Quiet listings turn their rungs every tenth or fiftieth step only; a step without such a turn and
+without an order has no update id and changes nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from simulator.cache import BoundedCache
+from simulator.clock import MINUTE_US
+from simulator.market.history import History
+from simulator.market.instruments import MarketName
+from simulator.market.noise import (
+    HashArray,
+    IntArray,
+    derive_key,
+    hash_counter,
+    hash_counters,
+    take_bits,
+)
+
+STEP_US: dict[MarketName, int] = {"spot": 100_000, "um": 50_000}
+_IDS_A_TURN: dict[MarketName, int] = {"spot": 24, "um": 2_600}
+_STRIDES = ((5_000, 1), (100, 10), (0, 50))  # orders a day from which, steps from turn to turn
+_CACHED_STATES = 8
+_CACHED_MINUTES = 4
+
+
+class BestPrices(NamedTuple):
+    """Best bid and ask after one update; prices and quantities in instrument units."""
+
+    time_us: int
+    update_id: int
+    bid: int
+    bid_quantity: int
+    ask: int
+    ask_quantity: int
+
+
+@dataclass(frozen=True, slots=True)
+class BookState:
+    """The book after a step.
+
+    Attributes:
+        time_us: time of the step.
+        bids, asks: rows of (price, quantity) in instrument units, best first.
+    """
+
+    time_us: int
+    update_id: int
+    bids: IntArray
+    asks: IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class BookChange:
+    """What leads from the state with `previous_update_id` to the one with `last_update_id`.
+
+    Attributes:
+        first_update_id: on spot `previous_update_id + 1`; on USD-M it may lie higher, as ids are
+            shared by all symbols there.
+        bids, asks: rows of (price, quantity), best first; quantity 0 removes the level.
+    """
+
+    time_us: int
+    previous_update_id: int
+    first_update_id: int
+    last_update_id: int
+    bids: IntArray
+    asks: IntArray
+
+
+class _Lattice(NamedTuple):
+    """One rung in each cell of `spacing` ticks, up to `reach` ticks from the best prices."""
+
+    spacing: int
+    reach: int
+    period: int  # turns for which a rung keeps its quantity
+    key: int
+
+    def rungs(self, lowest: int, highest: int, turn: int) -> tuple[IntArray, HashArray]:
+        """Price ticks of the rungs in a range, and 64 random bits for each at this turn."""
+        cells = np.arange(lowest // self.spacing, highest // self.spacing + 1, dtype=np.int64)
+        drawn = hash_counters(self.key, cells)
+        ticks = cells * self.spacing + take_bits(drawn, low=0, count=31) % self.spacing
+        epoch = (turn + take_bits(drawn, low=32, count=16)) // self.period
+        return ticks, hash_counters(self.key ^ 0x5555, (cells << 36) + epoch)
+
+
+class _MinuteSteps(NamedTuple):
+    """The orders of a minute as its steps see them; row 0 is the last order before it."""
+
+    next_agg_id: int  # of the minute's first order
+    time_us: list[int]  # of the orders, without row 0
+    price: list[int]
+    buyer_is_maker: list[bool]
+    seen: list[int]  # orders of the minute that each step has seen
+
+
+class Book:
+    """The order book of one listing, past and future."""
+
+    def __init__(self, history: History, *, seed: int) -> None:
+        instrument = history.instrument
+        labels = (instrument.market, instrument.symbol, "book")
+        self.instrument = instrument
+        self.step_us = STEP_US[instrument.market]
+        self._history = history
+        self._steps_a_minute = MINUTE_US // self.step_us
+        self._stride = next(n for least, n in _STRIDES if instrument.orders_per_day >= least)
+        self._ids_a_turn = _IDS_A_TURN[instrument.market]
+        self._touch_key = derive_key(seed, *labels, "touch")
+        self._gap_key = derive_key(seed, *labels, "gap")
+        typical = instrument.typical_price
+        cells = ((300_000, 200, 32), (60_000, 600, 256), (3_000, 0, 4_096))
+        self._highest = 2 * typical
+        self._lattices = tuple(
+            _Lattice(
+                max(1, typical // parts),
+                count * max(1, typical // parts) or self._highest,
+                period,
+                derive_key(seed, *labels, str(parts)),
+            )
+            for parts, count, period in cells
+        )
+        self._states: BoundedCache[int, BookState] = BoundedCache(_CACHED_STATES)
+        self._minutes: BoundedCache[int, _MinuteSteps] = BoundedCache(_CACHED_MINUTES)
+
+    # --- steps and ids
+
+    def step_at(self, time_us: int) -> int:
+        """The last step at or before a time (steps since the epoch).
+
+        Raises:
+            ValueError: the time lies before the listing.
+        """
+        if time_us < self._history.start_us:
+            raise ValueError(f"{self.instrument.symbol} is not listed at {time_us} µs")
+        return time_us // self.step_us
+
+    def update_id(self, step: int) -> int:
+        """The id of the last update up to a step; it does not fall, and may stay."""
+        return step // self._stride * self._ids_a_turn + self._next_agg_id(step)
+
+    def step_of(self, update_id: int) -> int:
+        """The first step that has seen an update id; the listing's first step for older ids."""
+        low = self._history.start_us // self.step_us
+        span = 1
+        while self.update_id(low + span) < update_id:
+            low, span = low + span, 2 * span
+        high = low + span
+        while low < high:
+            middle = (low + high) // 2
+            if self.update_id(middle) < update_id:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def _next_agg_id(self, step: int) -> int:
+        minute = self._minute(step // self._steps_a_minute)
+        return minute.next_agg_id + minute.seen[step % self._steps_a_minute]
+
+    def _turns(self, step: int) -> bool:
+        return step % self._stride == 0
+
+    def _minute(self, minute: int) -> _MinuteSteps:
+        return self._minutes.get(minute, lambda: self._make_minute(minute))
+
+    def _make_minute(self, minute: int) -> _MinuteSteps:
+        history = self._history
+        tape = history.minute(minute)
+        agg_id, _ = history.ids_before(minute)
+        if agg_id > history.first_agg_id:
+            before = history.minute(history.minute_of_agg(agg_id - 1))
+            price, maker = int(before.price[-1]), bool(before.buyer_is_maker[-1])
+        else:
+            first = history.minute(history.start_minute)
+            price, maker = int(first.price[0]), bool(first.buyer_is_maker[0])
+        steps = np.arange(self._steps_a_minute, dtype=np.int64) * self.step_us
+        seen = np.searchsorted(tape.time_us, steps + minute * MINUTE_US, side="right")
+        return _MinuteSteps(
+            next_agg_id=agg_id,
+            time_us=tape.time_us.tolist(),
+            price=[price, *tape.price.tolist()],
+            buyer_is_maker=[maker, *tape.buyer_is_maker.tolist()],
+            seen=seen.tolist(),
+        )
+
+    # --- best prices
+
+    def _touch(self, minute: _MinuteSteps, row: int, turn: int) -> tuple[int, int, int, int]:
+        """Best bid tick and quantity, best ask tick and quantity after a row of the minute."""
+        drawn = hash_counter(self._touch_key, (minute.next_agg_id + row << 24) + turn)
+        price = minute.price[row] // self.instrument.tick
+        spread = 2 if hash_counter(self._touch_key, minute.next_agg_id + row) % 8 == 0 else 1
+        if minute.buyer_is_maker[row] or price <= spread:
+            bid, ask = price, price + spread
+        else:
+            bid, ask = price - spread, price
+        step, largest = self.instrument.step, self.instrument.largest_fill
+        return (
+            bid,
+            (1 + _skewed(drawn & 0x7FFF, drawn >> 15 & 0x7FFF, largest)) * step,
+            ask,
+            (1 + _skewed(drawn >> 30 & 0x7FFF, drawn >> 45 & 0x7FFF, largest)) * step,
+        )
+
+    def _touch_of(self, step: int) -> tuple[int, int, int, int]:
+        minute = self._minute(step // self._steps_a_minute)
+        row = minute.seen[step % self._steps_a_minute]
+        return self._touch(minute, row, step // self._stride)
+
+    def best_at(self, time_us: int) -> BestPrices:
+        """Best bid and ask at a time, orders since the last step included."""
+        step = self.step_at(time_us)
+        best = self._best_of(step)
+        for later in self._within(step + 1):
+            if later.time_us > time_us:
+                break
+            best = later
+        return best
+
+    def best_updates(self, step: int) -> Iterator[BestPrices]:
+        """Updates of the best prices in a step: one an order, and one where the rungs turn."""
+        yield from self._within(step)
+        if self._turns(step):
+            yield self._best_of(step)
+
+    def _best_of(self, step: int) -> BestPrices:
+        return self._best(step * self.step_us, self.update_id(step), self._touch_of(step))
+
+    def _within(self, step: int) -> Iterator[BestPrices]:
+        """Best prices after each order later than the step before, up to this step."""
+        minute = self._minute(step // self._steps_a_minute)
+        number = step % self._steps_a_minute
+        first_id = self._first_update_id(step)
+        parts = [(minute, minute.seen[number - 1] if number else 0, minute.seen[number])]
+        if number == 0:  # orders after the last step of the minute before belong here
+            previous = self._minute(step // self._steps_a_minute - 1)
+            parts.insert(0, (previous, previous.seen[-1], len(previous.time_us)))
+        turn = (step - 1) // self._stride
+        for part, begin, stop in parts:
+            for row in range(begin, stop):
+                touch = self._touch(part, row + 1, turn)
+                yield self._best(part.time_us[row], first_id, touch)
+                first_id += 1
+
+    def _best(self, time_us: int, update_id: int, touch: tuple[int, int, int, int]) -> BestPrices:
+        bid, bid_quantity, ask, ask_quantity = touch
+        tick = self.instrument.tick
+        return BestPrices(time_us, update_id, bid * tick, bid_quantity, ask * tick, ask_quantity)
+
+    # --- levels
+
+    def book_at(self, time_us: int) -> BookState:
+        """All levels at a time, as of the last step."""
+        return self.state(self.step_at(time_us))
+
+    def state(self, step: int) -> BookState:
+        """All levels after a step."""
+        return self._states.get(step, lambda: self._make_state(step, self._highest))
+
+    def top(self, step: int, levels: int) -> BookState:
+        """The best `levels` of each side after a step (fewer where the book has fewer)."""
+        reach = 4 * levels * self._lattices[0].spacing
+        state = self._make_state(step, reach)
+        if min(len(state.bids), len(state.asks)) < levels and reach < self._highest:
+            state = self.state(step)
+        return BookState(state.time_us, state.update_id, state.bids[:levels], state.asks[:levels])
+
+    def _make_state(self, step: int, reach: int) -> BookState:
+        bid, bid_quantity, ask, ask_quantity = self._touch_of(step)
+        turn = step // self._stride
+        ticks, quantities = [], []
+        for lattice in self._lattices:
+            near = min(reach, lattice.reach)
+            lowest, highest = max(1, bid - near), min(ask + near, self._highest)
+            rungs, drawn = lattice.rungs(lowest, highest, turn)
+            steps = 1 + _skewed_many(drawn, self.instrument.largest_fill)
+            kept = take_bits(drawn, low=30, count=3) > 0
+            kept &= (rungs >= lowest) & (rungs <= highest) & ((rungs < bid) | (rungs > ask))
+            ticks.append(rungs[kept])
+            quantities.append(steps[kept])
+        all_ticks, amounts = np.concatenate(ticks), np.concatenate(quantities)
+        order = np.argsort(all_ticks, kind="stable")
+        all_ticks, amounts = all_ticks[order], amounts[order]
+        starts = np.flatnonzero(np.diff(all_ticks, prepend=-1))
+        if len(starts):
+            amounts = np.add.reduceat(amounts, starts) * self.instrument.step
+            all_ticks = all_ticks[starts]
+        levels = np.stack((all_ticks * self.instrument.tick, amounts), axis=1)
+        split = int(np.searchsorted(all_ticks, bid))
+        tick = self.instrument.tick
+        return BookState(
+            step * self.step_us,
+            self.update_id(step),
+            np.concatenate((np.array([[bid * tick, bid_quantity]]), levels[:split][::-1])),
+            np.concatenate((np.array([[ask * tick, ask_quantity]]), levels[split:])),
+        )
+
+    def _first_update_id(self, step: int) -> int:
+        previous = self.update_id(step - 1)
+        if self.instrument.market == "spot" or not self._turns(step):
+            return previous + 1
+        return previous + 1 + hash_counter(self._gap_key, step) % (self._ids_a_turn // 2)
+
+    def changes(self, step: int, *, since: int | None = None) -> BookChange | None:
+        """What a step changed, or all steps after `since` up to it; None if nothing has.
+
+        Applied to the state of step `since` (by default the one before), it gives this step's.
+        """
+        begin = step - 1 if since is None else since
+        previous_id, last_id = self.update_id(begin), self.update_id(step)
+        if previous_id == last_id:
+            return None
+        first = next(
+            later for later in range(begin + 1, step + 1) if self.update_id(later) > previous_id
+        )
+        before, after = self.state(begin), self.state(step)
+        return BookChange(
+            step * self.step_us,
+            previous_id,
+            self._first_update_id(first),
+            last_id,
+            _difference(before.bids[::-1], after.bids[::-1])[::-1],
+            _difference(before.asks, after.asks),
+        )
+
+
+def _difference(before: IntArray, after: IntArray) -> IntArray:
+    """Rows of `after` that are new or differ, and removed ones with quantity 0; by price."""
+    place = np.searchsorted(before[:, 0], after[:, 0])
+    place[place == len(before)] = 0
+    is_same = (before[place] == after).all(axis=1)
+    gone = before[~np.isin(before[:, 0], after[:, 0], assume_unique=True)].copy()
+    gone[:, 1] = 0
+    rows = np.concatenate((after[~is_same], gone))
+    result: IntArray = rows[np.argsort(rows[:, 0], kind="stable")]
+    return result
+
+
+def _skewed(first: int, second: int, largest: int) -> int:
+    """Mostly small, at most four times the largest fill; from two numbers of 15 bits."""
+    return (first * second >> 15) * largest >> 13
+
+
+def _skewed_many(drawn: HashArray, largest: int) -> IntArray:
+    product = take_bits(drawn, low=0, count=15) * take_bits(drawn, low=15, count=15) >> 15
+    result: IntArray = product * largest >> 13
+    return result
