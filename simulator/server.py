@@ -15,13 +15,15 @@ from starlette.routing import Route
 
 from simulator.clock import DAY_US, Clock, to_us
 from simulator.config import SimulatorConfig
-from simulator.control import Control, dump_routes
+from simulator.control import Control
+from simulator.dumps.routes import dump_routes
 from simulator.dumps.site import DumpSite, delay_us
 from simulator.listeners import HttpServer, listen
 from simulator.market.instruments import MarketName, select_instruments
 from simulator.market.market import Market
-from simulator.replay.player import RecordedVenue, Replay, ReplayClock
+from simulator.replay.player import Replay, ReplayClock
 from simulator.replay.recording import scan_recording
+from simulator.replay.venue import RecordedVenue
 from simulator.rest.api import RestApi
 from simulator.rest.limits import WeightLimiter
 from simulator.rest.venue import MarketVenue, Venue
@@ -133,7 +135,11 @@ class Exchange:
     def _prepare_replay(self) -> None:
         """The recording's market is replayed; the other one has no listings."""
         config = self.config
-        recording = scan_recording(config.replay_files, config.replay_market)
+        recording = scan_recording(
+            config.replay_files,
+            config.replay_market,
+            memory_bytes=config.replay_memory_bytes if config.replay_speed is None else 0,
+        )
         clock = ReplayClock(recording.first_event_us, speed=config.replay_speed or 1.0)
         self.clock = clock
         other: MarketName = "um" if config.replay_market == "spot" else "spot"

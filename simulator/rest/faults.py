@@ -1,0 +1,199 @@
+"""Faults of the REST side: which requests go wrong, and how.
+
+`RestFaults` is a switchboard: rules are added and removed while the servers run, by a fault plan
+or by a test. Each rule names what it concerns (market, endpoint, symbol) and one effect.
+"""
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from simulator.clock import SECOND_US
+from simulator.market.instruments import MarketName
+from simulator.switchboard import Switchboard
+
+_LONGEST_WAIT_S = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slow:
+    """The answer comes late, by real seconds."""
+
+    seconds: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seconds <= _LONGEST_WAIT_S:
+            raise ValueError(f"seconds is {self.seconds}; it must lie in 0 to {_LONGEST_WAIT_S}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refuse:
+    """An error instead of the answer.
+
+    Attributes:
+        status: 400 to 599.
+        code, message: of the body `{"code", "msg"}`; the exchange's own for the status if None.
+        body: sent as it is in place of code and message, e.g. a gateway's HTML.
+        retry_after_s: header `Retry-After`; sent with 429 and 418 even if None (60 and 120).
+    """
+
+    status: int
+    code: int | None = None
+    message: str | None = None
+    body: str | None = None
+    retry_after_s: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 400 <= self.status <= 599:
+            raise ValueError(f"status is {self.status}; it must lie in 400 to 599")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KlineLag:
+    """Klines leave out trades younger than this, in place of the configured lag."""
+
+    lag_us: int
+
+    def __post_init__(self) -> None:
+        _at_least(0, lag_us=self.lag_us)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TradeLag:
+    """aggTrades and trades younger than this are left out, in place of the configured lag."""
+
+    lag_us: int
+
+    def __post_init__(self) -> None:
+        _at_least(0, lag_us=self.lag_us)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truncate:
+    """The body ends early, with a content length that fits what is sent."""
+
+    keep_percent: int = 60
+
+    def __post_init__(self) -> None:
+        _percent(self.keep_percent)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Malform:
+    """The body is text in place of the JSON, with status 200."""
+
+    body: str = "<html><body>upstream connect error</body></html>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """The connection breaks within the body; at 0 percent before any byte of the answer."""
+
+    keep_percent: int = 50
+
+    def __post_init__(self) -> None:
+        _percent(self.keep_percent)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stale:
+    """A list comes without its last rows, as from a replica that lags."""
+
+    rows: int = 1
+
+    def __post_init__(self) -> None:
+        _at_least(1, rows=self.rows)
+
+
+RestEffect = Slow | Refuse | KlineLag | TradeLag | Truncate | Malform | Cut | Stale
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestRule:
+    """What goes wrong with which requests.
+
+    Attributes:
+        market: `spot` or `um`; both if None.
+        endpoint: glob over the path after the version, e.g. `klines` or `ticker/*`.
+        symbol: glob over the parameter `symbol`; `*` also fits requests without one.
+    """
+
+    effect: RestEffect
+    market: MarketName | None = None
+    endpoint: str = "*"
+    symbol: str = "*"
+
+    def concerns(self, market: MarketName, endpoint: str, symbol: str) -> bool:
+        """Whether a request is meant; `symbol` is empty where none was sent."""
+        return (
+            self.market in (None, market)
+            and fnmatchcase(endpoint, self.endpoint)
+            and fnmatchcase(symbol, self.symbol)
+        )
+
+
+class RestFaults(Switchboard[RestRule]):
+    """All active rules of the REST servers of both markets."""
+
+    def effects(
+        self, market: MarketName, endpoint: str, symbol: str
+    ) -> list[Slow | Refuse | Truncate | Malform | Cut | Stale]:
+        """What happens to a request, lags left out; counts the rules as hit."""
+        if self.is_idle:
+            return []
+        rules = self.matching(
+            lambda rule: (
+                not isinstance(rule.effect, KlineLag | TradeLag)
+                and rule.concerns(market, endpoint, symbol)
+            )
+        )
+        return [rule.effect for rule in rules if not isinstance(rule.effect, KlineLag | TradeLag)]
+
+    def kline_lag_us(self, market: MarketName, symbol: str, default_us: int) -> int:
+        """The greatest lag of klines that is in force for a symbol, or the default."""
+        if self.is_idle:
+            return default_us
+        rules = self.matching(
+            lambda rule: (
+                isinstance(rule.effect, KlineLag) and rule.concerns(market, "klines", symbol)
+            )
+        )
+        lags = [rule.effect.lag_us for rule in rules if isinstance(rule.effect, KlineLag)]
+        return max(lags, default=default_us)
+
+    def trade_lag_us(self, market: MarketName, symbol: str, default_us: int) -> int:
+        """The greatest lag of trades that is in force for a symbol, or the default."""
+        if self.is_idle:
+            return default_us
+        rules = self.matching(
+            lambda rule: (
+                isinstance(rule.effect, TradeLag) and rule.concerns(market, "aggTrades", symbol)
+            )
+        )
+        lags = [rule.effect.lag_us for rule in rules if isinstance(rule.effect, TradeLag)]
+        return max(lags, default=default_us)
+
+
+def default_error(status: int, *, now_us: int) -> dict[str, Any]:
+    """The body that the exchange sends with an error status."""
+    until_ms = (now_us + 120 * SECOND_US) // 1_000
+    known = {
+        403: (-1000, "Request blocked."),
+        418: (-1003, f"Way too much request weight used; IP banned until {until_ms}."),
+        429: (-1003, "Too much request weight used."),
+        503: (-1008, "Server is currently overloaded with other requests."),
+        504: (-1007, "Timeout waiting for response from backend server."),
+    }
+    code, message = known.get(status, (-1001, "Internal error; unable to process your request."))
+    return {"code": code, "msg": message}
+
+
+def _percent(value: int) -> None:
+    if not 0 <= value <= 99:
+        raise ValueError(f"keep_percent is {value}; it must lie in 0 to 99")
+
+
+def _at_least(least: int, **values: int) -> None:
+    for name, value in values.items():
+        if value < least:
+            raise ValueError(f"{name} is {value}; it must be at least {least}")
