@@ -32,6 +32,8 @@ class SimulatorConfig:
         replay_speed: multiple of the recorded pace; None: as fast as the reader takes.
         replay_start: begin with the first subscription, or at once.
         replay_settle_s: after the first subscription, begin when none was added for so long.
+        replay_memory_bytes: frames held encoded for a replay as fast as the reader takes; those
+            beyond are read from the file again.
     """
 
     seed: int = 1
@@ -61,6 +63,7 @@ class SimulatorConfig:
     replay_speed: float | None = 1.0
     replay_start: Literal["subscription", "immediately"] = "subscription"
     replay_settle_s: float = 0.2
+    replay_memory_bytes: int = 512 << 20
 
     def __post_init__(self) -> None:
         at_least_one = {
@@ -79,6 +82,7 @@ class SimulatorConfig:
             "daily_dump_delay_s": self.daily_dump_delay_s,
             "monthly_dump_delay_s": self.monthly_dump_delay_s,
             "replay_settle_s": self.replay_settle_s,
+            "replay_memory_bytes": self.replay_memory_bytes,
         }
         for name, value in at_least_one.items():
             if value < 1:

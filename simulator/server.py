@@ -18,7 +18,7 @@ from simulator.config import SimulatorConfig
 from simulator.control import Control
 from simulator.dumps.routes import dump_routes
 from simulator.dumps.site import DumpSite, delay_us
-from simulator.listeners import HttpServer, listen
+from simulator.listeners import HttpConnection, HttpServer, listen
 from simulator.market.instruments import MarketName, select_instruments
 from simulator.market.market import Market
 from simulator.replay.player import Replay, ReplayClock
@@ -27,8 +27,8 @@ from simulator.replay.venue import RecordedVenue
 from simulator.rest.api import RestApi
 from simulator.rest.limits import WeightLimiter
 from simulator.rest.venue import MarketVenue, Venue
-from simulator.streams.feeds import Pump
 from simulator.streams.hub import Hub
+from simulator.streams.pump import Pump
 from simulator.streams.ws import Endpoint
 from simulator.wire.frames import US_PER_MS
 
@@ -237,6 +237,7 @@ class Exchange:
                 lifespan="off",
                 server_header=False,
                 ws="none",
+                http=HttpConnection,
                 timeout_graceful_shutdown=1,
             )
         )

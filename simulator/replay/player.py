@@ -1,24 +1,24 @@
-"""Serves recorded frames: their pace times N, or as fast as the reader takes; REST from them."""
+"""Serves recorded frames: their pace times N, or as fast as the readers take."""
 
 import asyncio
+import itertools
 import time
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
 import structlog
 
-from simulator.clock import MINUTE_US, Clock
-from simulator.market.instruments import Instrument, MarketName
-from simulator.market.intervals import Interval
-from simulator.market.klines import fold_tape, roll_up
-from simulator.market.noise import IntArray
-from simulator.replay.recording import RecordedFrame, Recording, event_time_us, merge_frames
-from simulator.rest.venue import Row, UnavailableError
-from simulator.streams.hub import Hub, encode_text_frame
-from simulator.wire.frames import agg_trade_rows, kline_row, trade_rows
+from simulator.clock import Clock
+from simulator.replay.blocks import Block, make_blocks
+from simulator.replay.frames import RecordedFrame, event_time_us, merge_frames
+from simulator.replay.recording import Recording
+from simulator.streams.hub import Hub, Listener, encode_text_frame
 
-_BATCH_FRAMES = 256
+_BATCH_FRAMES = 256  # sent before others get their turn
+_SKIPPED_AT_ONCE = 50_000  # frames read past before a replay can be ended
 _LONGEST_SLEEP_S = 0.25
+_SHOWN_STREAMS = 20
 
 
 class ReplayClock(Clock):
@@ -41,8 +41,8 @@ class Replay:
 
     Args:
         speed: multiple of the recorded pace; None: as fast as the reader takes.
-        start: `subscription`: once somebody has subscribed and for `settle_s` nobody has
-            subscribed to anything more; `immediately`: at once.
+        start: `subscription`: once somebody has subscribed to a stream of the recording and for
+            `settle_s` nobody has subscribed to anything more; `immediately`: at once.
 
     Attributes:
         frames_sent: frames that had a listener. frames_played: all.
@@ -63,6 +63,7 @@ class Replay:
         self.frames_sent = 0
         self.frames_played = 0
         self.is_finished = False
+        self._numbers = {name: number for number, name in enumerate(recording.streams)}
         self._clock = clock
         self._speed = speed
         self._start = start
@@ -70,7 +71,17 @@ class Replay:
         self._subscribed = asyncio.Event()
         self._log = structlog.get_logger("simulator").bind(market=recording.market)
 
-    def _note(self, _stream: str) -> None:
+    def _note(self, stream: str) -> None:
+        if stream not in self._numbers:
+            self._log.warning(
+                "replay_has_no_such_stream",
+                stream=stream,
+                streams=self.recording.streams[:_SHOWN_STREAMS],
+                count=len(self.recording.streams),
+            )
+            return
+        if self.is_finished:
+            self._log.warning("replay_is_over", stream=stream)
         self._subscribed.set()
 
     async def run(self) -> None:
@@ -78,7 +89,11 @@ class Replay:
         if self._start == "subscription":
             await self._subscribed.wait()
             await self._settle()
-        self._log.info("replay_started", frames=self.recording.frame_count)
+        self._log.info(
+            "replay_started",
+            frames=self.recording.frame_count,
+            prepared=self.recording.prepared_count,
+        )
         if self._speed is None:
             await self._play_fast()
         else:
@@ -92,19 +107,50 @@ class Replay:
         while True:
             self._subscribed.clear()
             try:
-                await asyncio.wait_for(self._subscribed.wait(), timeout=self._settle_s)
+                async with asyncio.timeout(self._settle_s):
+                    await self._subscribed.wait()
             except TimeoutError:
                 return
 
     async def _play_fast(self) -> None:
-        for frame in merge_frames(self.recording.paths):
-            self._send(frame)
-            if self.frames_played % _BATCH_FRAMES == 0:
-                self.hub.flush()
-                await self._drained()
-                await asyncio.sleep(0)
+        for block in self.recording.prepared:
+            await self._send_block(block)
+        if self.frames_played == self.recording.frame_count:
+            return
+        frames = merge_frames(self.recording.paths)
+        for begin in range(0, self.frames_played, _SKIPPED_AT_ONCE):
+            count = min(_SKIPPED_AT_ONCE, self.frames_played - begin)
+            await asyncio.to_thread(_skip, frames, count)
+        blocks = make_blocks(frames, self._numbers)
+        while (block_or_end := await asyncio.to_thread(next, blocks, None)) is not None:
+            await self._send_block(block_or_end)
+
+    async def _send_block(self, block: Block) -> None:
+        """Sends a block's frames to each who listens to their streams; waits for all readers."""
+        self._clock.advance(block.last_event_us)
+        forms: dict[tuple[tuple[int, ...], bool], list[bytes]] = {}
+        is_heard = np.zeros(len(self._numbers), dtype=np.bool_)
+        for listener, numbers in self._listeners().items():
+            form = (tuple(numbers), listener.session.combined)
+            if form not in forms:
+                is_wanted = np.zeros(len(self._numbers), dtype=np.bool_)
+                is_wanted[numbers] = True
+                is_heard |= is_wanted
+                forms[form] = [block.encoded(block.chosen(is_wanted), combined=form[1])]
+            self.hub.queue(listener, forms[form])
+        self.frames_played += len(block)
+        self.frames_sent += int(np.count_nonzero(block.chosen(is_heard)))
         self.hub.flush()
         await self._drained()
+        await asyncio.sleep(0)
+
+    def _listeners(self) -> dict[Listener, list[int]]:
+        """Everybody who listens to streams of the recording, with the streams' numbers."""
+        found: dict[Listener, list[int]] = {}
+        for stream, number in self._numbers.items():
+            for listener in self.hub.listeners_of(stream):
+                found.setdefault(listener, []).append(number)
+        return found
 
     async def _play_paced(self, speed: float) -> None:
         began = time.monotonic()
@@ -144,101 +190,6 @@ class Replay:
         self.frames_sent += is_heard
 
 
-class RecordedVenue:
-    """REST over the trades of a recording, as far as they have been played.
-
-    Klines exist for minutes that were recorded from their first to their last moment, and for
-    longer bars all of whose minutes were. A recording without aggTrade frames serves each trade
-    as an aggregate of its own, with the trade's id.
-    """
-
-    def __init__(self, recording: Recording, clock: Clock) -> None:
-        self.name: MarketName = recording.market
-        self._recording = recording
-        self._clock = clock
-
-    def now_us(self) -> int:
-        return self._clock.now_us()
-
-    def listed(self) -> tuple[Instrument, ...]:
-        return tuple(trades.instrument for trades in self._recording.trades.values())
-
-    def listed_since_us(self, symbol: str) -> int:
-        return int(self._recording.trades[symbol].tape.time_us[0])
-
-    def klines(
-        self,
-        symbol: str,
-        interval: Interval,
-        start_us: int | None,
-        end_us: int | None,
-        limit: int | None,
-        *,
-        unit_us: int,
-        is_oracle: bool = False,
-    ) -> list[list[int | str]]:
-        if interval.name == "1s":
-            raise UnavailableError("a replay serves klines of whole minutes, not 1s")
-        trades = self._recording.trades[symbol]
-        until_us = self._recording.last_event_us if is_oracle else self.now_us()
-        first, stop = self._recording.complete_minutes(until_us)
-        if stop <= first:
-            return []
-        begin = int(np.searchsorted(trades.tape.time_us, first * MINUTE_US))
-        bars = fold_tape(
-            trades.tape.between(begin, len(trades.tape)),
-            first_open_us=first * MINUTE_US,
-            bars=stop - first,
-            step_us=MINUTE_US,
-            previous_close=int(trades.tape.price[max(0, begin - 1)]),
-        )
-        rows = [
-            row
-            for row in roll_up(bars, interval)
-            if row.open_time_us >= first * MINUTE_US and row.close_time_us < stop * MINUTE_US
-        ]
-        if start_us is not None:
-            rows = [row for row in rows if row.open_time_us >= start_us]
-        if end_us is not None:
-            rows = [row for row in rows if row.open_time_us <= end_us]
-        if limit is not None:
-            rows = rows[-limit:] if start_us is None else rows[:limit]
-        return [kline_row(trades.instrument, row, unit_us=unit_us) for row in rows]
-
-    def agg_trades(
-        self,
-        symbol: str,
-        *,
-        from_id: int | None,
-        start_us: int | None,
-        end_us: int | None,
-        limit: int,
-        unit_us: int,
-    ) -> list[Row]:
-        tape = self._recording.trades[symbol].tape.until(self.now_us())
-        start, stop = 0, len(tape)
-        if from_id is not None:
-            start = _position(tape.agg_id, from_id)
-        if start_us is not None:
-            start = _position(tape.time_us, start_us)
-        if end_us is not None:
-            stop = _position(tape.time_us, end_us + 1)
-        if from_id is None and start_us is None:
-            start = max(start, stop - limit)
-        return agg_trade_rows(tape.between(start, min(stop, start + limit)), unit_us=unit_us)
-
-    def trades(self, symbol: str, *, from_id: int | None, limit: int, unit_us: int) -> list[Row]:
-        trades = self._recording.trades[symbol]
-        if trades.is_aggregated:
-            raise UnavailableError(f"the recording has aggTrades of {symbol} and no single trades")
-        tape = trades.tape.until(self.now_us())
-        start = len(tape) - limit if from_id is None else _position(tape.first_id, from_id)
-        start = max(0, start)
-        return trade_rows(tape.between(start, start + limit), unit_us=unit_us)
-
-    def ticker(self, symbol: str, *, unit_us: int) -> Row:
-        raise UnavailableError("a recording has no statistics of 24 hours")
-
-
-def _position(values: IntArray, wanted: int) -> int:
-    return int(np.searchsorted(values, wanted))
+def _skip(frames: Iterator[RecordedFrame], count: int) -> None:
+    for _ in itertools.islice(frames, count):
+        pass

@@ -1,19 +1,12 @@
-"""Recorded frames: the files' lines, and the trades in them as a tape.
-
-Two formats, plain or gzipped, one frame a line: `<ns> <frame>` and `<seconds>: <frame>`, where a
-frame is a combined-stream frame. Other lines (URLs, HTTP answers) are no frames and left out.
-"""
+"""What a recording holds besides its frames: the trades in it as a tape, and prepared blocks."""
 
 from __future__ import annotations
 
-import gzip
-import heapq
-import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -22,26 +15,8 @@ from simulator.clock import MINUTE_US
 from simulator.market.instruments import SPOT_DECIMALS, Instrument, MarketName
 from simulator.market.noise import IntArray
 from simulator.market.tape import FillKind, Tape
-from simulator.rest.parameters import MICROSECONDS_FROM
-from simulator.wire.frames import US_PER_MS
-
-_NANOSECONDS = re.compile(rb"(\d{15,20}) (?=\{)")
-_SECONDS = re.compile(rb"(\d{9,11})(?:\.(\d{1,9})\d*)?: (?=\{)")
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedFrame:
-    """One line: when it was received, its stream, its payload and the whole combined frame."""
-
-    received_ns: int
-    stream: str
-    payload: bytes
-    frame: bytes
-
-
-class _Wrapper(msgspec.Struct):
-    stream: str
-    data: msgspec.Raw
+from simulator.replay.blocks import Block, BlockMaker
+from simulator.replay.frames import RecordedFrame, as_us, event_time_us, merge_frames
 
 
 class _Event(msgspec.Struct):
@@ -61,60 +36,7 @@ class _Event(msgspec.Struct):
     X: str = "MARKET"
 
 
-class _Timed(msgspec.Struct):
-    E: int = 0
-
-
-_read_wrapper = msgspec.json.Decoder(_Wrapper)
 _read_event = msgspec.json.Decoder(_Event)
-_read_time = msgspec.json.Decoder(_Timed)
-
-
-def read_frames(path: Path) -> Iterator[RecordedFrame]:
-    """The frames of one file, in its order.
-
-    Raises:
-        ValueError: a line looks like a frame and is none; it names file and line.
-    """
-    with _open(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            head = _NANOSECONDS.match(line)
-            if head is not None:
-                received_ns = int(head[1])
-            else:
-                head = _SECONDS.match(line)
-                if head is None:
-                    continue
-                received_ns = int(head[1]) * 10**9 + int((head[2] or b"").ljust(9, b"0"))
-            frame = line[head.end() :].rstrip()
-            if not frame.startswith(b'{"stream"'):
-                continue  # an HTTP answer
-            try:
-                wrapper = _read_wrapper.decode(frame)
-            except msgspec.DecodeError as error:
-                raise ValueError(f"{path}, line {number}: no frame: {error}") from error
-            yield RecordedFrame(received_ns, wrapper.stream, bytes(wrapper.data), frame)
-
-
-def _open(path: Path) -> IO[bytes]:
-    if path.suffix == ".gz":
-        return cast(IO[bytes], gzip.open(path, "rb"))
-    return path.open("rb")
-
-
-def merge_frames(paths: Sequence[Path]) -> Iterator[RecordedFrame]:
-    """The frames of several files in order of their receipt."""
-    return heapq.merge(*map(read_frames, paths), key=lambda frame: frame.received_ns)
-
-
-def event_time_us(frame: RecordedFrame) -> int:
-    """The event time of a frame in µs; 0 where it has none (spot bookTicker)."""
-    return as_us(_read_time.decode(frame.payload).E)
-
-
-def as_us(time: int) -> int:
-    """A time in ms or µs as µs."""
-    return time if time >= MICROSECONDS_FROM else time * US_PER_MS
 
 
 @dataclass(slots=True)
@@ -181,6 +103,8 @@ class Recording:
     Attributes:
         first_event_us, last_event_us: event times of its first and last frame that has one.
         frame_count: frames in all files.
+        streams: names of all streams; their positions are the streams' numbers in blocks.
+        prepared: its first frames, encoded; as many as the memory allowed.
     """
 
     market: MarketName
@@ -189,6 +113,13 @@ class Recording:
     first_event_us: int
     last_event_us: int
     frame_count: int
+    streams: tuple[str, ...]
+    prepared: tuple[Block, ...]
+
+    @property
+    def prepared_count(self) -> int:
+        """Frames in the prepared blocks."""
+        return sum(map(len, self.prepared))
 
     def complete_minutes(self, until_us: int) -> tuple[int, int]:
         """The minutes recorded from their first to their last moment: first, and one past the last.
@@ -200,8 +131,42 @@ class Recording:
         return first, max(first, min(self.last_event_us, until_us) // MINUTE_US)
 
 
-def scan_recording(paths: Sequence[Path], market: MarketName) -> Recording:
-    """Reads all files once for the trades in them.
+class _Prepared:
+    """The first blocks of a recording, as far as the memory goes."""
+
+    def __init__(self, memory_bytes: int) -> None:
+        self.numbers: dict[str, int] = {}
+        self.blocks: list[Block] = []
+        self._maker = BlockMaker(self.numbers)
+        self._left_bytes = memory_bytes
+
+    def add(self, frame: RecordedFrame, event_us: int) -> None:
+        if self._left_bytes <= 0:
+            self.numbers.setdefault(frame.stream, len(self.numbers))
+            return
+        self._maker.add(frame, event_us)
+        if self._maker.is_full:
+            self._take()
+
+    def finish(self) -> tuple[Block, ...]:
+        if self._left_bytes > 0 and not self._maker.is_empty:
+            self._take()
+        return tuple(self.blocks)
+
+    def _take(self) -> None:
+        block = self._maker.take()
+        self._left_bytes -= block.memory_bytes
+        if self._left_bytes >= 0:
+            self.blocks.append(block)
+
+
+def scan_recording(
+    paths: Sequence[Path], market: MarketName, *, memory_bytes: int = 0
+) -> Recording:
+    """Reads all files once for the trades in them, and prepares frames for sending.
+
+    Args:
+        memory_bytes: prepared blocks take at most so much.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -209,6 +174,7 @@ def scan_recording(paths: Sequence[Path], market: MarketName) -> Recording:
     """
     trades: dict[str, _Columns] = {}
     aggregates: dict[str, _Columns] = {}
+    prepared = _Prepared(memory_bytes)
     first_us = last_us = count = 0
     for frame in merge_frames(paths):
         count += 1
@@ -216,10 +182,13 @@ def scan_recording(paths: Sequence[Path], market: MarketName) -> Recording:
         if kind in ("trade", "aggTrade"):
             event = _read_event.decode(frame.payload)
             columns = trades if kind == "trade" else aggregates
-            columns.setdefault(event.s, _Columns()).add(event, market)
+            if event.s not in columns:
+                columns[event.s] = _Columns()
+            columns[event.s].add(event, market)
             event_us = as_us(event.E)
         else:
             event_us = event_time_us(frame)
+        prepared.add(frame, event_us)
         first_us = first_us or event_us
         last_us = max(last_us, event_us)
     if first_us == 0:
@@ -230,7 +199,16 @@ def scan_recording(paths: Sequence[Path], market: MarketName) -> Recording:
         for symbol, columns in (aggregates | trades).items()
         if len(columns.ids)
     }
-    return Recording(market, tuple(paths), found, first_us, last_us, count)
+    return Recording(
+        market=market,
+        paths=tuple(paths),
+        trades=found,
+        first_event_us=first_us,
+        last_event_us=last_us,
+        frame_count=count,
+        prepared=prepared.finish(),
+        streams=tuple(prepared.numbers),
+    )
 
 
 def _build(

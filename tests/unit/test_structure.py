@@ -50,6 +50,7 @@ TESTED_ELSEWHERE = {
     "simulator/rest/parameters.py": BY_A_WHOLE_SIMULATOR,
     "simulator/server.py": BY_A_WHOLE_SIMULATOR,
     "simulator/market/tape.py": THE_MARKETS_INSIDE,
+    "simulator/replay/venue.py": "asked by tests/integration/simulator/replay/test_player.py",
     "simulator/rest/venue.py": BY_A_WHOLE_SIMULATOR,
     "simulator/streams/ws.py": BY_A_WHOLE_SIMULATOR,
     "streamer/app.py": BY_A_WHOLE_STREAMER,

@@ -1,6 +1,5 @@
 """Reading recordings."""
 
-import gzip
 import json
 from decimal import Decimal
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from simulator.replay.recording import merge_frames, read_frames, scan_recording
+from simulator.replay.recording import scan_recording
 
 
 def _line(at_ns: int, stream: str, **data: Any) -> str:
@@ -24,26 +23,6 @@ def _trade(number: int, time_ms: int, **changes: Any) -> str:
 def _write(path: Path, *lines: str) -> Path:
     path.write_text("\n".join(lines) + "\n")
     return path
-
-
-def test_both_formats_give_the_same_frames(tmp_path: Path) -> None:
-    frame = '{"stream":"a@trade","data":{"e":"trade","E":1}}'
-    nanoseconds = _write(tmp_path / "a", f"1617566591326123000 {frame}")
-    seconds = tmp_path / "b.gz"
-    seconds.write_bytes(gzip.compress(f"wss://x <-> 1\n1617566591.326123: {frame}\n".encode()))
-    (one,), (other,) = list(read_frames(nanoseconds)), list(read_frames(seconds))
-    assert one == other
-    assert one.received_ns == 1_617_566_591_326_123_000
-    assert one.payload == b'{"e":"trade","E":1}'
-    assert one.frame == frame.encode()
-
-
-def test_several_files_are_merged_by_receipt(tmp_path: Path) -> None:
-    one = _write(
-        tmp_path / "1", _line(1_000_000_000_000_000, "a"), _line(3_000_000_000_000_000, "c")
-    )
-    two = _write(tmp_path / "2", _line(2_000_000_000_000_000, "b"))
-    assert [frame.stream for frame in merge_frames([one, two])] == ["a", "b", "c"]
 
 
 def test_void_trades_and_repeats_are_left_out(tmp_path: Path) -> None:
@@ -94,3 +73,20 @@ def test_a_price_that_is_no_plain_decimal_is_refused(tmp_path: Path, text: str) 
     path = _write(tmp_path / "f", _trade(1, 1_700_000_040_000, p=text))
     with pytest.raises(ValueError, match="no decimal"):
         scan_recording([path], "spot")
+
+
+def test_only_so_much_is_prepared_as_the_memory_allows(tmp_path: Path) -> None:
+    lines = [_trade(number, 1_700_000_040_000 + number) for number in range(9_000)]
+    lines.append(_line(1_700_000_100_000 * 10**6, "xusdt@bookTicker", u=1))
+    path = _write(tmp_path / "f", *lines)
+    unprepared = scan_recording([path], "spot")
+    everything = scan_recording([path], "spot", memory_bytes=1 << 30)
+    assert (unprepared.prepared, everything.prepared_count) == ((), 9_001)
+    first, *later = everything.prepared
+    assert later
+    assert scan_recording([path], "spot", memory_bytes=1_000).prepared == ()
+    bound = first.memory_bytes + later[0].memory_bytes - 1
+    some = scan_recording([path], "spot", memory_bytes=bound)
+    assert [block.wire for block in some.prepared] == [first.wire]
+    # streams that occur in the rest alone are known all the same
+    assert some.streams == ("xusdt@trade", "xusdt@bookTicker")

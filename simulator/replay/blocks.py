@@ -1,0 +1,152 @@
+"""Recorded frames as blocks of WebSocket bytes: encoded once, sent by large writes.
+
+A block holds the combined form of some thousand frames back to back. What a connection asked for
+is cut out of it: whole runs of frames in the combined form, payloads with new heads in the raw one.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from simulator.market.noise import IntArray
+from simulator.market.tape import BoolArray
+from simulator.replay.frames import RecordedFrame, event_time_us
+from simulator.streams.hub import encode_text_frame
+
+BLOCK_BYTES: Final = 256 << 10
+"""A block is full once it has so many bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Consecutive frames of a recording.
+
+    Attributes:
+        wire: the combined form of all of them as WebSocket frames, back to back.
+        bounds: where each begins in `wire`, and the end of the last: one more than frames.
+        payloads, sizes: where the payload (`data`) of each begins in `wire`, and its bytes.
+        streams: the number of each frame's stream.
+        last_event_us: the greatest event time; 0 where no frame has one.
+    """
+
+    wire: bytes
+    bounds: IntArray
+    payloads: IntArray
+    sizes: IntArray
+    streams: IntArray
+    last_event_us: int
+
+    def __len__(self) -> int:
+        return len(self.streams)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it holds in memory."""
+        columns = (self.bounds, self.payloads, self.sizes, self.streams)
+        return len(self.wire) + sum(column.nbytes for column in columns)
+
+    def chosen(self, is_wanted: BoolArray) -> BoolArray:
+        """Which frames are of wanted streams.
+
+        Args:
+            is_wanted: one value for each number of a stream.
+        """
+        rows: BoolArray = is_wanted[self.streams]
+        return rows
+
+    def encoded(self, rows: BoolArray, *, combined: bool) -> bytes:
+        """The chosen frames as WebSocket bytes, in order."""
+        if not combined:
+            return b"".join(self._raw_parts(np.flatnonzero(rows)))
+        # A run of chosen frames is one slice; all of them are the block itself.
+        edges = np.flatnonzero(np.diff(rows, prepend=False, append=False))
+        begins, ends = self.bounds[edges[::2]].tolist(), self.bounds[edges[1::2]].tolist()
+        return b"".join([self.wire[a:b] for a, b in zip(begins, ends, strict=True)])
+
+    def _raw_parts(self, rows: IntArray) -> Iterator[bytes]:
+        wire = self.wire
+        heads = {size: _head(size) for size in np.unique(self.sizes[rows]).tolist()}
+        for begin, size in zip(
+            self.payloads[rows].tolist(), self.sizes[rows].tolist(), strict=True
+        ):
+            yield heads[size]
+            yield wire[begin : begin + size]
+
+
+def _head(size: int) -> bytes:
+    """The head of an unmasked text frame with a payload of so many bytes."""
+    frame = encode_text_frame(bytes(size))
+    return frame[: len(frame) - size]
+
+
+class BlockMaker:
+    """Puts frames into blocks.
+
+    Args:
+        numbers: numbers of the streams; those that are missing are added.
+    """
+
+    def __init__(self, numbers: dict[str, int]) -> None:
+        self._numbers = numbers
+        self._begin()
+
+    def _begin(self) -> None:
+        self._parts: list[bytes] = []
+        self._bounds = array("q", (0,))
+        self._payloads = array("q")
+        self._sizes = array("q")
+        self._streams = array("q")
+        self._last_event_us = 0
+
+    def add(self, frame: RecordedFrame, event_us: int) -> None:
+        """Appends a frame with its event time."""
+        encoded = encode_text_frame(frame.frame)
+        begin = self._bounds[-1]
+        self._parts.append(encoded)
+        self._bounds.append(begin + len(encoded))
+        # The payload is the last value in nearly all frames; where it is not, it is found.
+        self._payloads.append(begin + encoded.rindex(frame.payload))
+        self._sizes.append(len(frame.payload))
+        self._streams.append(self._numbers.setdefault(frame.stream, len(self._numbers)))
+        self._last_event_us = max(self._last_event_us, event_us)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._parts
+
+    @property
+    def is_full(self) -> bool:
+        return self._bounds[-1] >= BLOCK_BYTES
+
+    def take(self) -> Block:
+        """The frames since the last block."""
+        block = Block(
+            wire=b"".join(self._parts),
+            bounds=_column(self._bounds),
+            payloads=_column(self._payloads),
+            sizes=_column(self._sizes),
+            streams=_column(self._streams),
+            last_event_us=self._last_event_us,
+        )
+        self._begin()
+        return block
+
+
+def _column(values: array[int]) -> IntArray:
+    return np.array(values, dtype=np.int64)
+
+
+def make_blocks(frames: Iterable[RecordedFrame], numbers: dict[str, int]) -> Iterator[Block]:
+    """All frames as blocks, the last one shorter."""
+    maker = BlockMaker(numbers)
+    for frame in frames:
+        maker.add(frame, event_time_us(frame))
+        if maker.is_full:
+            yield maker.take()
+    if not maker.is_empty:
+        yield maker.take()

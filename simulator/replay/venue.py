@@ -1,0 +1,112 @@
+"""REST of a replay: what its trades tell, as far as they have been played."""
+
+import numpy as np
+
+from simulator.clock import MINUTE_US, Clock
+from simulator.market.instruments import Instrument, MarketName
+from simulator.market.intervals import Interval
+from simulator.market.klines import fold_tape, roll_up
+from simulator.market.noise import IntArray
+from simulator.replay.recording import Recording
+from simulator.rest.venue import Row, UnavailableError
+from simulator.wire.frames import agg_trade_rows, kline_row, trade_rows
+
+
+class RecordedVenue:
+    """REST over the trades of a recording, as far as they have been played.
+
+    Klines exist for minutes that were recorded from their first to their last moment, and for
+    longer bars all of whose minutes were. A recording without aggTrade frames serves each trade
+    as an aggregate of its own, with the trade's id.
+    """
+
+    def __init__(self, recording: Recording, clock: Clock) -> None:
+        self.name: MarketName = recording.market
+        self._recording = recording
+        self._clock = clock
+
+    def now_us(self) -> int:
+        return self._clock.now_us()
+
+    def listed(self) -> tuple[Instrument, ...]:
+        return tuple(trades.instrument for trades in self._recording.trades.values())
+
+    def listed_since_us(self, symbol: str) -> int:
+        return int(self._recording.trades[symbol].tape.time_us[0])
+
+    def klines(
+        self,
+        symbol: str,
+        interval: Interval,
+        start_us: int | None,
+        end_us: int | None,
+        limit: int | None,
+        *,
+        unit_us: int,
+        is_oracle: bool = False,
+    ) -> list[list[int | str]]:
+        if interval.name == "1s":
+            raise UnavailableError("a replay serves klines of whole minutes, not 1s")
+        trades = self._recording.trades[symbol]
+        until_us = self._recording.last_event_us if is_oracle else self.now_us()
+        first, stop = self._recording.complete_minutes(until_us)
+        if stop <= first:
+            return []
+        begin = int(np.searchsorted(trades.tape.time_us, first * MINUTE_US))
+        bars = fold_tape(
+            trades.tape.between(begin, len(trades.tape)),
+            first_open_us=first * MINUTE_US,
+            bars=stop - first,
+            step_us=MINUTE_US,
+            previous_close=int(trades.tape.price[max(0, begin - 1)]),
+        )
+        rows = [
+            row
+            for row in roll_up(bars, interval)
+            if row.open_time_us >= first * MINUTE_US and row.close_time_us < stop * MINUTE_US
+        ]
+        if start_us is not None:
+            rows = [row for row in rows if row.open_time_us >= start_us]
+        if end_us is not None:
+            rows = [row for row in rows if row.open_time_us <= end_us]
+        if limit is not None:
+            rows = rows[-limit:] if start_us is None else rows[:limit]
+        return [kline_row(trades.instrument, row, unit_us=unit_us) for row in rows]
+
+    def agg_trades(
+        self,
+        symbol: str,
+        *,
+        from_id: int | None,
+        start_us: int | None,
+        end_us: int | None,
+        limit: int,
+        unit_us: int,
+    ) -> list[Row]:
+        tape = self._recording.trades[symbol].tape.until(self.now_us())
+        start, stop = 0, len(tape)
+        if from_id is not None:
+            start = _position(tape.agg_id, from_id)
+        if start_us is not None:
+            start = _position(tape.time_us, start_us)
+        if end_us is not None:
+            stop = _position(tape.time_us, end_us + 1)
+        if from_id is None and start_us is None:
+            start = max(start, stop - limit)
+        return agg_trade_rows(tape.between(start, min(stop, start + limit)), unit_us=unit_us)
+
+    def trades(self, symbol: str, *, from_id: int | None, limit: int, unit_us: int) -> list[Row]:
+        trades = self._recording.trades[symbol]
+        if trades.is_aggregated:
+            raise UnavailableError(f"the recording has aggTrades of {symbol} and no single trades")
+        tape = trades.tape.until(self.now_us())
+        start = len(tape) - limit if from_id is None else _position(tape.first_id, from_id)
+        start = max(0, start)
+        return trade_rows(tape.between(start, start + limit), unit_us=unit_us)
+
+    def ticker(self, symbol: str, *, unit_us: int) -> Row:
+        raise UnavailableError("a recording has no statistics of 24 hours")
+
+
+def _position(values: IntArray, wanted: int) -> int:
+    return int(np.searchsorted(values, wanted))
