@@ -1,15 +1,10 @@
 """The live streams of the simulated market: each a lazy sequence of frames by due time."""
 
-import asyncio
-import heapq
 import itertools
 from collections.abc import Iterator
 
-import structlog
-
-from simulator.clock import MINUTE_US, Clock
+from simulator.clock import MINUTE_US
 from simulator.market.history import History
-from simulator.market.instruments import MarketName
 from simulator.market.intervals import SPOT_INTERVALS, UM_INTERVALS, Interval, parse_interval
 from simulator.market.klines import Kline
 from simulator.market.market import Market
@@ -22,12 +17,10 @@ from simulator.market.schedule import (
     trades_due,
 )
 from simulator.market.tape import Tape
-from simulator.streams.hub import Hub, Render
+from simulator.streams.hub import Render
 from simulator.wire.frames import agg_trade_payload, kline_payload, trade_payloads
 
 _LOOKBACK_US = 1_000_000  # frames may be due this long after their trade
-_BATCH_FRAMES = 512  # written before others get their turn
-_LONGEST_SLEEP_S = 0.25
 
 DueFrame = tuple[int, Render]
 
@@ -168,70 +161,3 @@ def open_feed(market: Market, name: str, from_us: int, *, seed: int) -> Iterator
         return None
     interval = parse_interval(interval_name, time_zone=zone or "0")
     return kline_feed(market, history, interval, interval_name, from_us, seed=seed)
-
-
-class Pump:
-    """Sends the frames of all subscribed streams of one market when they are due."""
-
-    def __init__(self, name: MarketName, market: Market, clock: Clock, *, seed: int) -> None:
-        self.hub = Hub(on_first=self._open, on_last=self._close)
-        self._market = market
-        self._clock = clock
-        self._seed = seed
-        self._heap: list[tuple[int, int, str, Render]] = []
-        self._feeds: dict[str, tuple[int, Iterator[DueFrame]]] = {}
-        self._numbers = itertools.count()
-        self._changed = asyncio.Event()
-        self._log = structlog.get_logger("simulator").bind(market=name)
-        self.frames_sent = 0
-
-    def _open(self, stream: str) -> None:
-        feed = open_feed(self._market, stream, self._clock.now_us(), seed=self._seed)
-        if feed is None:
-            self._log.debug("unknown_stream_acknowledged", stream=stream)
-            return
-        number = next(self._numbers)
-        self._feeds[stream] = (number, feed)
-        self._advance(stream, number, feed)
-        self._changed.set()
-
-    def _close(self, stream: str) -> None:
-        self._feeds.pop(stream, None)
-
-    def _advance(self, stream: str, number: int, feed: Iterator[DueFrame]) -> None:
-        due_us, render = next(feed)
-        heapq.heappush(self._heap, (due_us, number, stream, render))
-
-    async def run(self) -> None:
-        """Runs until it is cancelled."""
-        while True:
-            busy = self._send_due()
-            self.hub.flush()
-            await self._pause(busy)
-
-    async def _pause(self, busy: bool) -> None:
-        if busy:
-            await asyncio.sleep(0)
-            return
-        left_s = _LONGEST_SLEEP_S
-        if self._heap:
-            left_s = min(left_s, self._clock.seconds_until(self._heap[0][0]))
-        self._changed.clear()
-        try:
-            await asyncio.wait_for(self._changed.wait(), timeout=max(left_s, 0.0005))
-        except TimeoutError:
-            return
-
-    def _send_due(self) -> bool:
-        """Sends what is due, at most one batch; True if more may be due."""
-        now_us = self._clock.now_us()
-        for _ in range(_BATCH_FRAMES):
-            if not self._heap or self._heap[0][0] > now_us:
-                return False
-            _, number, stream, render = heapq.heappop(self._heap)
-            current = self._feeds.get(stream)
-            if current is None or current[0] != number:
-                continue  # closed, or closed and opened again
-            self.frames_sent += self.hub.deliver(stream, render)
-            self._advance(stream, number, current[1])
-        return True

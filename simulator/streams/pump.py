@@ -1,0 +1,140 @@
+"""Sends what is due on the streams of one market, by way of faults where there are any."""
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+import structlog
+
+from simulator.clock import Clock
+from simulator.market.instruments import MarketName
+from simulator.market.market import Market
+from simulator.streams.feeds import DueFrame, open_feed
+from simulator.streams.hub import Hub, Render
+
+_BATCH_FRAMES = 512  # written before others get their turn
+_LONGEST_SLEEP_S = 0.25
+_OF_NO_FEED = -1
+
+PassedFrame = tuple[int, str, Render]
+
+
+class FrameFaults(Protocol):
+    """What may happen to a frame on its way from the market to its listeners."""
+
+    def pass_on(
+        self, market: MarketName, stream: str, due_us: int, render: Render, now_us: int
+    ) -> Iterable[PassedFrame]:
+        """What becomes of a frame that is due: nothing, itself, or other frames.
+
+        Each result is (due time, stream, render). What is due by `now_us` goes out at once, in
+        the order given; the rest at its time. Results do not pass through faults again.
+        """
+
+
+class Pump:
+    """Sends the frames of all subscribed streams of one market when they are due.
+
+    Attributes:
+        faults: every frame passes through them; None costs nothing.
+    """
+
+    def __init__(
+        self,
+        name: MarketName,
+        market: Market,
+        clock: Clock,
+        *,
+        seed: int,
+        faults: FrameFaults | None = None,
+    ) -> None:
+        self.hub = Hub(on_first=self._open, on_last=self._close)
+        self.faults = faults
+        self._name = name
+        self._market = market
+        self._clock = clock
+        self._seed = seed
+        # Due time, number, stream, render, feed; numbers differ, so renders are never compared.
+        self._heap: list[tuple[int, int, str, Render, int]] = []
+        self._feeds: dict[str, tuple[int, Iterator[DueFrame]]] = {}
+        self._numbers = itertools.count()
+        self._changed = asyncio.Event()
+        self._log = structlog.get_logger("simulator").bind(market=name)
+        self.frames_sent = 0
+
+    def inject(self, stream: str, due_us: int, render: Render) -> None:
+        """Puts a frame among those of a stream; it passes through no faults."""
+        entry = (due_us, next(self._numbers), stream, render, _OF_NO_FEED)
+        heapq.heappush(self._heap, entry)
+        self._changed.set()
+
+    def _open(self, stream: str) -> None:
+        feed = open_feed(self._market, stream, self._clock.now_us(), seed=self._seed)
+        if feed is None:
+            self._log.debug("unknown_stream_acknowledged", stream=stream)
+            return
+        number = next(self._numbers)
+        self._feeds[stream] = (number, feed)
+        self._advance(stream, number, feed)
+        self._changed.set()
+
+    def _close(self, stream: str) -> None:
+        self._feeds.pop(stream, None)
+
+    def _advance(self, stream: str, number: int, feed: Iterator[DueFrame]) -> None:
+        following = next(feed, None)
+        if following is not None:
+            due_us, render = following
+            heapq.heappush(self._heap, (due_us, number, stream, render, number))
+
+    async def run(self) -> None:
+        """Runs until it is cancelled."""
+        while True:
+            busy = self._send_due()
+            self.hub.flush()
+            await self._pause(busy)
+
+    async def _pause(self, busy: bool) -> None:
+        if busy:
+            await asyncio.sleep(0)
+            return
+        left_s = _LONGEST_SLEEP_S
+        if self._heap:
+            left_s = min(left_s, self._clock.seconds_until(self._heap[0][0]))
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(max(left_s, 0.0005)):
+                await self._changed.wait()
+        except TimeoutError:
+            return
+
+    def _send_due(self) -> bool:
+        """Sends what is due, at most one batch; True if more may be due."""
+        now_us = self._clock.now_us()
+        for _ in range(_BATCH_FRAMES):
+            if not self._heap or self._heap[0][0] > now_us:
+                return False
+            due_us, _, stream, render, number = heapq.heappop(self._heap)
+            if number == _OF_NO_FEED:
+                self.frames_sent += self.hub.deliver(stream, render)
+                continue
+            current = self._feeds.get(stream)
+            if current is None or current[0] != number:
+                continue  # closed, or closed and opened again
+            if self.faults is None:
+                self.frames_sent += self.hub.deliver(stream, render)
+            else:
+                self._pass_on(self.faults, stream, due_us, render, now_us)
+            self._advance(stream, number, current[1])
+        return True
+
+    def _pass_on(
+        self, faults: FrameFaults, stream: str, due_us: int, render: Render, now_us: int
+    ) -> None:
+        for later_us, target, passed in faults.pass_on(self._name, stream, due_us, render, now_us):
+            if later_us > now_us:
+                self.inject(target, later_us, passed)
+            else:
+                self.frames_sent += self.hub.deliver(target, passed)

@@ -1,0 +1,134 @@
+"""The way of frames from feeds to listeners, with faults in between."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+
+import pytest
+
+from simulator.clock import SECOND_US, Clock, to_us
+from simulator.market.instruments import MarketName, select_instruments
+from simulator.market.market import Market
+from simulator.streams.hub import Render
+from simulator.streams.protocol import Session, Target
+from simulator.streams.pump import FrameFaults, PassedFrame, Pump
+
+NOON = to_us(datetime(2026, 2, 3, 12, tzinfo=UTC))
+STREAM = "btcusdt@trade"
+
+
+class _Listener:
+    def __init__(self) -> None:
+        self.target = Target(False, (), None, 1_000)
+        self.session = Session(False)
+        self.frames: list[bytes] = []
+
+    def queue(self, frames: list[bytes]) -> None:
+        self.frames += frames
+
+    def flush(self) -> None:
+        return
+
+    async def drained(self) -> None:
+        return
+
+    def trade_ids(self) -> list[int]:
+        return [json.loads(frame[frame.index(b"{") :])["t"] for frame in self.frames]
+
+
+class _Faults:
+    """Hands each frame to a function."""
+
+    def __init__(self, change: Callable[[int, Render, int], Iterable[PassedFrame]]) -> None:
+        self._change = change
+        self.seen = 0
+
+    def pass_on(
+        self, market: MarketName, stream: str, due_us: int, render: Render, now_us: int
+    ) -> Iterable[PassedFrame]:
+        assert (market, stream) == ("spot", STREAM)
+        assert due_us <= now_us
+        self.seen += 1
+        return self._change(due_us, render, now_us)
+
+
+def _pump(faults: FrameFaults | None = None) -> Pump:
+    listed = select_instruments("spot", ["BTCUSDT"], seed=1)
+    market = Market(listed, seed=1, start_us=NOON - 3_600 * SECOND_US)
+    return Pump("spot", market, Clock(start_us=NOON, speed=100), seed=1, faults=faults)
+
+
+async def _run(pump: Pump, until: Callable[[_Listener], bool]) -> list[int]:
+    """Trade ids that a listener gets."""
+    listener = _Listener()
+    pump.hub.subscribe(listener, [STREAM])
+    running = asyncio.create_task(pump.run())
+    try:
+        async with asyncio.timeout(10):
+            while not until(listener):
+                await asyncio.sleep(0.005)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    return listener.trade_ids()
+
+
+def _has(count: int) -> Callable[[_Listener], bool]:
+    return lambda listener: len(listener.frames) >= count
+
+
+async def test_without_faults_frames_come_in_order() -> None:
+    ids = await _run(_pump(), _has(40))
+    assert ids == list(range(ids[0], ids[0] + len(ids)))
+
+
+async def test_faults_may_pass_drop_and_double_a_frame() -> None:
+    numbers = iter(range(10_000))
+
+    def change(due_us: int, render: Render, now_us: int) -> Iterable[PassedFrame]:
+        return [(due_us, STREAM, render)] * (next(numbers) % 3)
+
+    plain = await _run(_pump(), _has(60))
+    faults = _Faults(change)
+    ids = await _run(_pump(faults), _has(40))
+    assert faults.seen > len(set(ids))
+    assert set(ids) < set(range(plain[0], ids[-1] + 1))
+    assert max(ids.count(one) for one in ids) == 2
+
+
+async def test_faults_may_delay_a_frame_behind_later_ones() -> None:
+    numbers = iter(range(10_000))
+
+    def change(due_us: int, render: Render, now_us: int) -> Iterable[PassedFrame]:
+        late = next(numbers) % 4 == 0
+        yield (now_us + 3 * SECOND_US if late else due_us), STREAM, render
+
+    ids = await _run(_pump(_Faults(change)), _has(150))
+    assert ids != sorted(ids)
+    assert len(set(ids)) == len(ids)  # what was delayed did not pass through the faults again
+    passed = sorted(ids)[: len(ids) // 3]
+    assert passed == list(range(passed[0], passed[0] + len(passed)))
+
+
+async def test_faults_set_later_meet_the_streams_that_are_open() -> None:
+    pump = _pump()
+    faults = _Faults(lambda _due, _render, _now: ())
+
+    def until(listener: _Listener) -> bool:
+        if listener.frames and pump.faults is None:
+            pump.faults = faults
+        return faults.seen > 20
+
+    before = await _run(pump, until)
+    assert 0 < pump.frames_sent <= len(before)
+    assert faults.seen > 20
+
+
+@pytest.mark.parametrize("wait_us", [0, 5 * SECOND_US])
+async def test_an_injected_frame_comes_at_its_time(wait_us: int) -> None:
+    pump = _pump(_Faults(lambda _due, _render, _now: ()))
+    begin = pump._clock.now_us()
+    pump.inject(STREAM, begin + wait_us, lambda unit_us: [f'{{"t":{unit_us}}}'])
+    assert await _run(pump, _has(1)) == [1_000]
+    assert pump._clock.now_us() >= begin + wait_us
