@@ -255,7 +255,10 @@ class RestApi:
             raise ApiError(-1128, "Combination of optional parameters invalid.")
         limit = params.limit(default=500, maximum=1_000, is_strict=self._is_um)
         spans_too_much = (
-            start_us is not None and end_us is not None and end_us - start_us > _HOUR_US
+            start_us is not None
+            and end_us is not None
+            # an end in ms takes in its whole millisecond, which the exchange does not count here
+            and end_us - start_us >= _HOUR_US + US_PER_MS
         )
         if self._is_um and spans_too_much:
             raise ApiError(-1127, "More than 1 hours between startTime and endTime.")

@@ -201,7 +201,7 @@ ERRORS = [
     ("/api/v3/exchangeInfo", {"symbols": "BTCUSDT"}, -1100),
     ("/fapi/v1/aggTrades", {"symbol": "BTCUSDT", "fromId": 1}, -4166),
     ("/fapi/v1/aggTrades",
-     {"symbol": "BTCUSDT", "startTime": NOW_MS - 7_200_000, "endTime": NOW_MS}, -1127),
+     {"symbol": "BTCUSDT", "startTime": NOW_MS - 3_600_001, "endTime": NOW_MS}, -1127),
 ]  # fmt: skip
 
 
@@ -215,6 +215,12 @@ def test_bad_requests_get_the_exchanges_error_code(
     assert body["code"] == code
     assert body["msg"]
     assert int(answer.headers["x-mbx-used-weight-1m"]) > 0
+
+
+def test_futures_agg_trades_of_an_hour_to_the_millisecond_are_served(client: httpx.Client) -> None:
+    hour = {"startTime": NOW_MS - 3_600_000, "endTime": NOW_MS, "limit": 1}
+    (row,) = _get(client, "/fapi/v1/aggTrades", symbol="BTCUSDT", **hour)
+    assert NOW_MS - 3_600_000 <= row["T"] < NOW_MS
 
 
 def test_an_unknown_time_unit_is_refused(client: httpx.Client) -> None:
