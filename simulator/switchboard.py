@@ -3,9 +3,17 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-Rule = TypeVar("Rule")
+
+class Limited(Protocol):
+    """What every rule tells: after how many hits it ends by itself; None: never."""
+
+    @property
+    def times(self) -> int | None: ...
+
+
+Rule = TypeVar("Rule", bound=Limited)
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +23,11 @@ class ActiveRule(Generic[Rule]):
     rule_id: int
     rule: Rule
     hits: int
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether it has hit as often as it may."""
+        return self.rule.times is not None and self.hits >= self.rule.times
 
 
 class Switchboard(Generic[Rule]):
@@ -52,7 +65,7 @@ class Switchboard(Generic[Rule]):
             self.is_idle = True
 
     def active(self) -> list[ActiveRule[Rule]]:
-        """All active rules, oldest first."""
+        """All rules that were not removed, oldest first; spent ones too."""
         with self._lock:
             return list(self._active.values())
 
@@ -61,7 +74,9 @@ class Switchboard(Generic[Rule]):
         if self.is_idle:
             return []
         with self._lock:
-            found = [entry for entry in self._active.values() if fits(entry.rule)]
+            found = [
+                entry for entry in self._active.values() if not entry.is_spent and fits(entry.rule)
+            ]
             if counts:
                 for entry in found:
                     self._active[entry.rule_id] = replace(entry, hits=entry.hits + 1)

@@ -158,10 +158,16 @@ class DumpRule:
         path: glob over the whole path of the zip, e.g.
             `data/spot/daily/klines/BTCUSDT/1m/*-2025-01-05.zip` or `*/monthly/*`; `*` also
             stands for slashes.
+        times: the rule ends by itself after so many hits (downloads).
     """
 
     effect: DumpEffect
     path: str
+    times: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.times is not None:
+            _at_least(1, times=self.times)
 
 
 class DumpFaults(Switchboard[DumpRule]):

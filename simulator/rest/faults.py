@@ -116,12 +116,18 @@ class RestRule:
         market: `spot` or `um`; both if None.
         endpoint: glob over the path after the version, e.g. `klines` or `ticker/*`.
         symbol: glob over the parameter `symbol`; `*` also fits requests without one.
+        times: the rule ends by itself after so many hits.
     """
 
     effect: RestEffect
     market: MarketName | None = None
     endpoint: str = "*"
     symbol: str = "*"
+    times: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.times is not None:
+            _at_least(1, times=self.times)
 
     def concerns(self, market: MarketName, endpoint: str, symbol: str) -> bool:
         """Whether a request is meant; `symbol` is empty where none was sent."""

@@ -1,0 +1,75 @@
+"""HTTP answers that break or drag, as faults of REST and of the dump site."""
+
+import asyncio
+from collections.abc import Mapping
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+_SLOW_PARTS = 20
+_ABORT_TIMEOUT_S = 5.0
+
+
+class CutAnswer(Response):
+    """Sends a part of the body under the whole one's length, then drops the connection.
+
+    It needs `HttpConnection` (simulator.listeners), which offers the connection's abort.
+
+    Args:
+        keep_percent: how much of the body is sent; at 0 not even the head.
+    """
+
+    def __init__(
+        self,
+        content: bytes,
+        *,
+        keep_percent: int,
+        media_type: str,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(content, media_type=media_type, headers=headers)
+        self._keep_percent = keep_percent
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._keep_percent:
+            sent = bytes(self.body)[: len(self.body) * self._keep_percent // 100]
+            await _send_head(self, send)
+            await send({"type": "http.response.body", "body": sent, "more_body": True})
+        scope["state"]["abort"]()
+        async with asyncio.timeout(_ABORT_TIMEOUT_S):
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+
+class SlowAnswer(Response):
+    """Sends the body in parts over a time.
+
+    Args:
+        seconds: real seconds from the head to the last byte.
+    """
+
+    def __init__(
+        self,
+        content: bytes,
+        *,
+        seconds: float,
+        media_type: str,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(content, media_type=media_type, headers=headers)
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = bytes(self.body)
+        size = max(1, -(-len(body) // _SLOW_PARTS))
+        parts = [body[start : start + size] for start in range(0, len(body), size)]
+        await _send_head(self, send)
+        for part in parts:
+            await asyncio.sleep(self._seconds / len(parts))
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _send_head(response: Response, send: Send) -> None:
+    head = {"type": "http.response.start", "status": response.status_code}
+    await send(head | {"headers": response.raw_headers})
