@@ -8,7 +8,7 @@ import asyncio
 import socket
 import struct
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import cast
 
@@ -36,7 +36,13 @@ _PONG_TIMEOUTS_S: dict[MarketName, int] = {"spot": 60, "um": 600}
 
 
 class Endpoint:
-    """All connections of one market's port."""
+    """All connections of one market's port.
+
+    Attributes:
+        refusal: while set, new connections are turned away: who says so, and the HTTP status of
+            the answer; a TCP reset if that is None.
+        refused: connections turned away, by who said so.
+    """
 
     def __init__(self, market: MarketName, hub: Hub, clock: Clock, config: SimulatorConfig) -> None:
         self.market = market
@@ -44,6 +50,8 @@ class Endpoint:
         self.clock = clock
         self.config = config
         self.connections: set[Connection] = set()
+        self.refusal: tuple[str | None, int | None] | None = None
+        self.refused: Counter[str | None] = Counter()
         self.log = structlog.get_logger("simulator").bind(market=market)
 
     def accept(self) -> "Connection":
@@ -118,6 +126,11 @@ class Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=1 << 20, low=1 << 18)
         self._peer = str(transport.get_extra_info("peername"))
+        refusal = self._endpoint.refusal
+        if refusal is not None and refusal[1] is None:
+            self._endpoint.refused[refusal[0]] += 1
+            self.abort("refused")
+            return
         self._endpoint.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -181,10 +194,16 @@ class Connection(asyncio.Protocol):
         """Falls silent, see `Endpoint.stall`."""
         self._stalled = True
         if seconds is not None:
-            self._later(seconds, self._resume)
+            self._later(seconds, self.resume)
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
+        """Ends a stall; what was due meanwhile is lost."""
         self._stalled = False
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """What this connection is subscribed to."""
+        return tuple(self.session.streams) if self._is_open else ()
 
     def announce_shutdown(self, grace_s: float) -> None:
         """Sends the `serverShutdown` event, see `Endpoint.announce_shutdown`."""
@@ -200,6 +219,12 @@ class Connection(asyncio.Protocol):
     # --- the session
 
     def _handshake(self, request: Request) -> None:
+        refusal = self._endpoint.refusal
+        if refusal is not None and refusal[1] is not None:
+            self._endpoint.refused[refusal[0]] += 1
+            rejection = self._protocol.reject(refusal[1], "connection refused\n")
+            self._protocol.send_response(rejection)
+            return
         try:
             target = parse_target(self._endpoint.market, request.path)
         except PathError as error:
