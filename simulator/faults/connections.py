@@ -1,0 +1,82 @@
+"""Faults of connections: cut, stall, shutdown, refused connects."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from simulator.clock import Clock
+from simulator.faults.plan import Fault
+from simulator.market.instruments import MarketName
+from simulator.streams.ws import Connection, Endpoint
+
+_LONGEST_GRACE_S = 86_400.0
+
+
+class ConnectionFaults:
+    """Carries them out on the WebSocket endpoints."""
+
+    def __init__(self, endpoints: Mapping[MarketName, Endpoint], clock: Clock) -> None:
+        self._endpoints = endpoints
+        self._clock = clock
+        self._hits: Counter[str | None] = Counter()
+        self._stalled: dict[str | None, list[Connection]] = {}
+        self._refusing: dict[str | None, Fault] = {}
+
+    def accept(self, fault: Fault) -> None:
+        """Any of them can be carried out."""
+
+    def begin(self, fault: Fault) -> None:
+        """Hits the connections that are there."""
+        if fault.kind.name == "refuse":
+            self._refusing[fault.id] = fault
+            self._apply_refusals()
+            return
+        chosen = list(self._chosen(fault))
+        self._hits[fault.id] += len(chosen)
+        match fault.kind.name:
+            case "cut":
+                for connection in chosen:
+                    connection.abort("cut")
+            case "stall":
+                for connection in chosen:
+                    connection.stall(None)
+                self._stalled[fault.id] = chosen
+            case "shutdown":
+                grace_s = self._clock.real_seconds(fault.span_us("grace_s"))
+                for connection in chosen:
+                    connection.announce_shutdown(
+                        min(grace_s, _LONGEST_GRACE_S) if math.isfinite(grace_s) else 0
+                    )
+
+    def end(self, fault: Fault) -> None:
+        """Lets go of what is held."""
+        for connection in self._stalled.pop(fault.id, ()):
+            connection.resume()
+        if fault.kind.name == "refuse":
+            self._hits[fault.id] = self.hits(fault)
+            self._refusing.pop(fault.id, None)
+            self._apply_refusals()
+
+    def hits(self, fault: Fault) -> int:
+        """Connections that were hit."""
+        turned_away = sum(
+            self._endpoints[name].refused[fault.id]
+            for name in fault.markets
+            if fault.id in self._refusing and name in self._endpoints
+        )
+        return self._hits[fault.id] + turned_away
+
+    def _chosen(self, fault: Fault) -> Iterator[Connection]:
+        for name in fault.markets:
+            endpoint = self._endpoints.get(name)
+            for connection in tuple(endpoint.connections) if endpoint is not None else ():
+                if fault.streams == ("*",) or any(map(fault.hits_stream, connection.streams)):
+                    yield connection
+
+    def _apply_refusals(self) -> None:
+        """The latest one counts where there are several."""
+        for name, endpoint in self._endpoints.items():
+            endpoint.refusal = None
+            for identity, fault in self._refusing.items():
+                if name in fault.markets:
+                    endpoint.refusal = (identity, fault.integer("status"))
