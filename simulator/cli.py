@@ -16,9 +16,11 @@ import uvloop
 
 from simulator.config import SimulatorConfig
 from simulator.listeners import PortTakenError
+from simulator.replay.recorder import record
 from simulator.server import Exchange
 
 _LEVELS = ("debug", "info", "warning", "error")
+_UNITS_US = {"ms": 1_000, "us": 1}
 
 
 def _moment(text: str) -> datetime:
@@ -33,6 +35,16 @@ def _moment(text: str) -> datetime:
 
 def _symbols(text: str) -> tuple[str, ...]:
     return tuple(name.strip().upper() for name in text.split(",") if name.strip())
+
+
+def _streams(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for name in text.replace(",", "/").split("/") if name))
+
+
+def _unit_us(text: str) -> int:
+    if text not in _UNITS_US:
+        raise argparse.ArgumentTypeError(f"{text!r} is no unit; write ms or us")
+    return _UNITS_US[text]
 
 
 def parse_replay_speed(text: str) -> float | None:
@@ -151,15 +163,52 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="begin when no subscription was added for so long",
     )
-    parser.add_argument("--log-level", choices=_LEVELS, default="warning", help="logs to stderr")
+    replay.add_argument(
+        "--replay-memory-mib",
+        dest="replay_memory_bytes",
+        type=lambda text: int(text) << 20,
+        default=str(defaults.replay_memory_bytes >> 20),
+        metavar="N",
+        help="frames held ready in memory for --speed max",
+    )
+    _add_recording(parser)
+    parser.add_argument(
+        "--log-level",
+        choices=_LEVELS,
+        help="logs to stderr (default: warning; info in a replay)",
+    )
     return parser  # fmt: skip
+
+
+def _add_recording(parser: argparse.ArgumentParser) -> None:
+    record = parser.add_argument_group("recording")
+    record.add_argument(
+        "--record",
+        dest="record_file",
+        type=Path,
+        metavar="FILE",
+        help="write frames of the simulated --market to FILE (.gz: gzipped), and end",
+    )
+    record.add_argument(
+        "--record-streams", type=_streams, metavar="A/B", default=(), help="e.g. btcusdt@aggTrade"
+    )
+    for name in ("from", "until"):
+        record.add_argument(f"--record-{name}", type=_moment, metavar="TIME", help="UTC")
+    record.add_argument(
+        "--record-unit",
+        dest="record_unit_us",
+        type=_unit_us,
+        default="ms",
+        metavar="ms|us",
+        help="unit of times in the frames (us: spot alone)",
+    )
 
 
 def parse_config(arguments: Sequence[str]) -> tuple[SimulatorConfig, str]:
     """Configuration and log level of a command line; ends the program with a message on errors."""
     parser = build_parser()
     values = vars(parser.parse_args(arguments))
-    log_level = values.pop("log_level")
+    log_level = values.pop("log_level") or ("info" if values["replay_files"] else "warning")
     speed = values.pop("speed")
     values["replay_files"] = tuple(values["replay_files"])
     try:
@@ -208,10 +257,16 @@ async def serve(config: SimulatorConfig) -> None:
 
 
 def run(config: SimulatorConfig) -> int:
-    """Runs the simulator until it is told to end; exit code 2 if a port or file is not usable."""
+    """Runs the simulator until it is told to end; exit code 2 if a port or file is not usable.
+
+    With a file to record to, writes that and ends.
+    """
     try:
+        if config.record_file is not None:
+            sys.stdout.write(json.dumps({"event": "recorded", **asdict(record(config))}) + "\n")
+            return 0
         uvloop.run(serve(config))
-    except (PortTakenError, FileNotFoundError, ValueError) as error:
+    except (PortTakenError, FileNotFoundError, PermissionError, ValueError) as error:
         sys.stderr.write(f"simulator: {error}\n")
         return 2
     return 0

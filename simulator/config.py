@@ -34,6 +34,9 @@ class SimulatorConfig:
         replay_settle_s: after the first subscription, begin when none was added for so long.
         replay_memory_bytes: frames held encoded for a replay as fast as the reader takes; those
             beyond are read from the file again.
+        record_file: write a recording of the simulated market (`replay_market`) here, and end.
+        record_streams, record_from, record_until: what of it; the last moment is left out.
+        record_unit_us: unit of times in the frames, 1000 or (spot alone) 1.
     """
 
     seed: int = 1
@@ -64,6 +67,11 @@ class SimulatorConfig:
     replay_start: Literal["subscription", "immediately"] = "subscription"
     replay_settle_s: float = 0.2
     replay_memory_bytes: int = 512 << 20
+    record_file: Path | None = None
+    record_streams: tuple[str, ...] = ()
+    record_from: datetime | None = None
+    record_until: datetime | None = None
+    record_unit_us: int = 1_000
 
     def __post_init__(self) -> None:
         at_least_one = {
@@ -99,3 +107,12 @@ class SimulatorConfig:
                 raise ValueError(f"{name} is {port}; it must be 0 (system chooses) to 65535")
         if self.replay_speed is not None and self.replay_speed <= 0:
             raise ValueError(f"replay_speed is {self.replay_speed}; it must be positive")
+        wanted = (self.record_streams, self.record_from, self.record_until)
+        if any(wanted) != (self.record_file is not None) or any(wanted) != all(wanted):
+            raise ValueError(
+                "a recording needs all of record_file, record_streams, record_from, record_until"
+            )
+        if self.record_unit_us not in ((1, 1_000) if self.replay_market == "spot" else (1_000,)):
+            raise ValueError(
+                f"record_unit_us is {self.record_unit_us}; it must be 1000 (ms), or 1 (µs) on spot"
+            )

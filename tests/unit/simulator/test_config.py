@@ -58,3 +58,35 @@ def test_a_wrong_option_ends_with_a_message(
 def test_a_history_that_begins_in_the_future_is_refused() -> None:
     with pytest.raises(ValueError, match="start"):
         Exchange(SimulatorConfig(start=datetime(2100, 1, 1, tzinfo=UTC)))
+
+
+def test_a_replay_tells_what_it_does_unless_told_otherwise() -> None:
+    assert parse_config([])[1] == "warning"
+    assert parse_config(["--replay", "a.gz"])[1] == "info"
+    assert parse_config(["--replay", "a.gz", "--log-level", "error"])[1] == "error"
+    assert parse_config(["--replay-memory-mib", "3"])[0].replay_memory_bytes == 3 << 20
+
+
+RECORDING = ("--record", "a.gz", "--record-streams", "btcusdt@aggTrade,ethusdt@trade",
+             "--record-from", "2026-01-05", "--record-until", "2026-01-06T12:00")  # fmt: skip
+
+
+def test_a_recording_has_a_file_streams_and_times() -> None:
+    config, _ = parse_config([*RECORDING, "--record-unit", "us"])
+    assert (config.record_file, config.record_unit_us) == (Path("a.gz"), 1)
+    assert config.record_streams == ("btcusdt@aggTrade", "ethusdt@trade")
+    assert config.record_until == datetime(2026, 1, 6, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(RECORDING[:6], "record_until"), (RECORDING[2:], "record_file"),
+     ((*RECORDING, "--record-unit", "s"), "'s' is no unit; write ms or us"),
+     ((*RECORDING, "--market", "um", "--record-unit", "us"), "1000")],
+)  # fmt: skip
+def test_a_recording_that_cannot_be_made_is_refused(
+    arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse_config(arguments)
+    assert message in capsys.readouterr().err
