@@ -8,7 +8,6 @@ in their first line and break where it has a space.
 from __future__ import annotations
 
 import fcntl
-import json
 import secrets
 import socket
 import subprocess
@@ -24,6 +23,11 @@ import structlog
 
 from deploy.local.airflow_api import AirflowApi
 from deploy.local.airflow_environment import USERNAME, airflow_environment, read_or_make_secrets
+from deploy.local.airflow_pools import (
+    JOBS_CONNECTION,
+    READER_CONNECTION,
+    put_pools_and_connections,
+)
 from deploy.local.processes import (
     MARKER,
     ProcessExit,
@@ -91,6 +95,8 @@ class LocalAirflow:
     def prepare(self) -> None:
         """Make keys and password, end what a killed supervisor left, migrate the metadata.
 
+        Pools and connections are put there too, before the first task can ask for them.
+
         Raises:
             PermanentError: another supervisor has this home, or the migration failed.
             TransientError: the migration took too long.
@@ -119,6 +125,16 @@ class LocalAirflow:
                 f"`airflow db migrate` ended with exit code {done.returncode}; "
                 f"end of {log_file}:\n{tail(log_file)}"
             )
+        owner = self._extra.get("DATABASE_URL", "")
+        outcome = put_pools_and_connections(
+            self._environment(),
+            project_root=self._project_root,
+            urls={
+                READER_CONNECTION: self._extra.get("READER_DATABASE_URL", owner),
+                JOBS_CONNECTION: self._extra.get("JOBS_DATABASE_URL", owner),
+            },
+        )
+        log.info("airflow_pools_set", pools=outcome.pools, connections=outcome.connections)
 
     def start(self) -> None:
         """Start the four processes; ``wait_healthy`` tells when they serve."""
@@ -140,7 +156,7 @@ class LocalAirflow:
     def wait_healthy(
         self, *, timeout_s: float = 120.0, on_progress: Callable[[str], None] | None = None
     ) -> None:
-        """Wait until all four are healthy, then set the pools of ``dags/pools.json``.
+        """Wait until all four are healthy.
 
         ``on_progress`` gets one line each time something changes.
 
@@ -166,9 +182,6 @@ class LocalAirflow:
                 )
             time.sleep(0.25)
         self._release_port()
-        pools = self._project_root / "dags" / "pools.json"
-        if pools.exists():
-            self.api.set_pools(json.loads(pools.read_text()))
 
     def stop(self, *, term_timeout_s: float = STOP_TIMEOUT_S) -> None:
         """End all processes and their tasks; does nothing when none runs.

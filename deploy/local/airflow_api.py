@@ -266,15 +266,6 @@ class AirflowApi:
         """Pause a DAG or let it run."""
         self._ask("PATCH", f"/api/v2/dags/{quote(dag_id)}", json={"is_paused": paused})
 
-    def set_pools(self, pools: Mapping[str, Mapping[str, Any]]) -> None:
-        """Create or resize pools; the form is that of ``airflow pools import``."""
-        entities = [{"name": name, **pool} for name, pool in pools.items()]
-        action = {"action": "create", "action_on_existence": "overwrite", "entities": entities}
-        answer = self._ask("PATCH", "/api/v2/pools", json={"actions": [action]})
-        errors = (answer.get("create") or {}).get("errors")
-        if errors:
-            raise PermanentError(f"Airflow refused pools {sorted(pools)}: {errors}")
-
     # --- inside
 
     def _ask(self, method: str, path: str, **arguments: Any) -> Any:

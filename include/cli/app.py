@@ -14,6 +14,7 @@ import typer
 
 from include.cli.backfill import backfill
 from include.cli.import_files import import_files
+from include.cli.migrate import migrate
 from include.errors import CandelabraError
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app = typer.Typer(
 
 app.command()(backfill)
 app.command("import")(import_files)
+app.command()(migrate)
 
 
 @app.command()
@@ -72,21 +74,6 @@ def stream(
     )
 
 
-@app.command()
-def migrate() -> None:
-    """Create or upgrade schemas, tables and roles of DATABASE_URL."""
-    from include.config import load_settings
-    from include.logs import configure_logging
-    from include.store.migrate import migrate as run_migrations
-    from include.store.pools import redact
-
-    settings = load_settings()
-    configure_logging(settings.log_level, settings.log_format)
-    url = settings.url_for("owner")
-    run_migrations(url, role_urls=settings.role_urls())
-    typer.echo(f"{redact(url)} is up to date")
-
-
 @app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
     add_help_option=False,
@@ -115,10 +102,10 @@ def dbt_env() -> None:
     """Print what dbt needs as shell exports: eval "$(candelabra dbt-env)" in dbt_project/."""
     import shlex
 
-    from include.config import load_settings
+    from include.cli.here import settings_here
     from include.jobs.dbt_env import dbt_environment
 
-    settings = load_settings()
+    settings = settings_here()
     for name, value in dbt_environment(
         settings.url_for("dbt"), home=settings.candelabra_home
     ).items():

@@ -203,10 +203,3 @@ def test_a_dag_file_that_cannot_be_imported_ends_the_wait_for_its_dag():
     )
     with pytest.raises(PermanentError, match=r"cannot import d\.py:\nImportError: x"):
         api.wait_dags(["d"], timeout_s=60)
-
-
-def test_a_refused_pool_is_an_error():
-    answer = {"create": {"success": [], "errors": [{"error": "slots"}]}}
-    api, _ = connect({("PATCH", "/api/v2/pools"): answer})
-    with pytest.raises(PermanentError, match="refused pools"):
-        api.set_pools({"dbt": {"slots": -5}})
