@@ -13,7 +13,7 @@ from simulator.clock import MINUTE_US, SECOND_US
 from simulator.market.instruments import Instrument
 from simulator.market.klines import Bars, fold_tape, join_bars
 from simulator.market.noise import IntArray, derive_key, hash_counter
-from simulator.market.tape import Tape, TapeMaker
+from simulator.market.tape import SUBTICK, Tape, TapeMaker
 
 _DAY_MINUTES = 1_440
 _INDEX_DAYS = (8, 256)  # the index of ids grows by so many days at a time
@@ -124,6 +124,11 @@ class History:
         if agg_id == self.first_agg_id:
             return int(self.minute(self.start_minute).price[0])
         return int(self.minute(self.minute_of_agg(agg_id - 1)).price[-1])
+
+    def index_price(self, time_us: int, *, decimals: int) -> int:
+        """The price that trades wander around, in units of 10^-`decimals` (at least its own)."""
+        scale = int(10 ** (decimals - self.instrument.price_decimals)) * self.instrument.tick
+        return self._maker.mid(time_us) * scale >> SUBTICK
 
     def minute_of_agg(self, agg_id: int) -> int:
         """The minute of an aggregate id; ids before the first count as the first."""

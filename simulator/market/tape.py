@@ -24,7 +24,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 _INDEX_BITS = 20  # order and fill numbers within a minute
 _ONE = 1 << 16  # fixed point of rates
-_SUBTICK = 8  # the price path has 1/256 tick
+SUBTICK = 8  # the price path has 1/256 tick
 
 # Price path: value noise in octaves. Period in minutes, amplitude in 1/65536 of the price.
 _PERIODS = (57_600, 11_520, 2_880, 720, 180, 45, 11, 3, 1)
@@ -131,9 +131,15 @@ class TapeMaker:
         swing = (noise * np.array(_AMPLITUDES, dtype=np.int64)[:, None]).sum(axis=0)
         one = 1 << (_NOISE_BITS + 16)
         result: IntArray = (self.instrument.typical_price * (one + swing)) >> (
-            _NOISE_BITS + 16 - _SUBTICK
+            _NOISE_BITS + 16 - SUBTICK
         )
         return result
+
+    def mid(self, time_us: int) -> int:
+        """The path at a moment, in 1/256 ticks."""
+        minute, offset_us = divmod(time_us, MINUTE_US)
+        begin, end = self.path(np.array([minute, minute + 1], dtype=np.int64)).tolist()
+        return int(begin + (end - begin) * offset_us // MINUTE_US)
 
     def make(
         self,
@@ -210,13 +216,13 @@ class TapeMaker:
         nodes = self.path(np.append(minutes, minutes[-1] + 1))
         offset_ms = offset // 1_000
         mid = nodes[row] + (nodes[1:] - nodes[:-1])[row] * offset_ms // 60_000
-        grain = max(1 << _SUBTICK, self.instrument.typical_price >> 6)  # about 60 ppm, ≥ 1 tick
+        grain = max(1 << SUBTICK, self.instrument.typical_price >> 6)  # about 60 ppm, ≥ 1 tick
         bump = take_bits(hash_counters(self._path_key, minutes | 1 << 60), low=0, count=16)
         bump = (bump - (1 << 15)) * (8 * grain) >> 15
         mid += bump[row] * (offset_ms * (60_000 - offset_ms)) // 900_000_000
         mid += (take_bits(hashes, low=30, count=12) - 2_048) * grain >> 12
-        mid += np.where(buyer_is_maker == 1, -(1 << _SUBTICK), 1 << _SUBTICK) // 2
-        ticks = np.maximum((mid + (1 << _SUBTICK - 1)) >> _SUBTICK, 1)
+        mid += np.where(buyer_is_maker == 1, -(1 << SUBTICK), 1 << SUBTICK) // 2
+        ticks = np.maximum((mid + (1 << SUBTICK - 1)) >> SUBTICK, 1)
         result: IntArray = ticks * self.instrument.tick
         return result
 

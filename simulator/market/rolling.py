@@ -1,0 +1,142 @@
+"""Statistics of a stretch of time that moves on: 24 hour tickers, shorter windows, averages."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from simulator.clock import MINUTE_US
+from simulator.market.history import History
+from simulator.market.klines import NO_ID, Bars, fold_tape, join_bars
+from simulator.market.noise import IntArray
+from simulator.market.tape import Tape
+
+AVERAGE_PRICE_MINUTES = 5
+
+
+class WindowStats(NamedTuple):
+    """Trades of a window; in instrument units, flat at the last price where there are none.
+
+    Attributes:
+        open_us, close_us: the window, both ends inclusive.
+        previous_close: price of the last trade before the window; its own first if none.
+        first_id, last_id: trade ids, −1 without trades.
+    """
+
+    open_us: int
+    close_us: int
+    open: int
+    high: int
+    low: int
+    last: int
+    volume: int
+    quote_volume: int
+    trade_count: int
+    first_id: int
+    last_id: int
+    previous_close: int
+
+
+class LastTrade(NamedTuple):
+    """The last fill up to a moment, in instrument units."""
+
+    time_us: int
+    agg_id: int
+    price: int
+    quantity: int
+
+
+def last_trade(history: History, time_us: int) -> LastTrade:
+    """The last fill at or before a time; the listing's first where there is none."""
+    tape = history.minute(time_us // MINUTE_US).until(time_us)
+    if len(tape) == 0:
+        agg_id, _ = history.ids_before(time_us // MINUTE_US)
+        if agg_id == history.first_agg_id:
+            tape = history.minute(history.start_minute).between(0, 1)
+        else:
+            tape = history.minute(history.minute_of_agg(agg_id - 1))
+    fill = int(tape.slot_start[-1] + tape.counted[-1]) - 1
+    return LastTrade(
+        int(tape.time_us[-1]),
+        int(tape.agg_id[-1]),
+        int(tape.price[-1]),
+        int(tape.slot_quantity[fill]),
+    )
+
+
+def window_stats(history: History, open_us: int, close_us: int) -> WindowStats:
+    """Folds the trades with `open_us <= time <= close_us`, which must span a minute or more."""
+    begin_us = max(open_us, history.start_us)
+    first_whole = -(-begin_us // MINUTE_US)
+    parts = []
+    if first_whole * MINUTE_US > begin_us:
+        parts.append(_fold_part(history.minute(first_whole - 1), begin_us, first_whole))
+    last = close_us // MINUTE_US
+    if first_whole <= last:
+        parts.append(history.bars(first_whole, last + 1, view_us=close_us))
+    bars = join_bars(parts)
+    traded = np.flatnonzero(bars.trade_count)
+    before = last_trade(history, begin_us - 1).price if begin_us > history.start_us else None
+    if len(traded) == 0:
+        price = last_trade(history, close_us).price
+        return WindowStats(
+            open_us, close_us, price, price, price, price, 0, 0, 0, NO_ID, NO_ID,
+            price if before is None else before,
+        )  # fmt: skip
+    first, final = int(traded[0]), int(traded[-1])
+    opening = int(bars.open[first])
+    return WindowStats(
+        open_us=open_us,
+        close_us=close_us,
+        open=opening,
+        high=int(bars.high[traded].max()),
+        low=int(bars.low[traded].min()),
+        last=int(bars.close[final]),
+        volume=_exact_sum(bars.volume),
+        quote_volume=_exact_sum(bars.quote_volume),
+        trade_count=int(bars.trade_count.sum()),
+        first_id=int(bars.first_id[first]),
+        last_id=int(bars.last_id[final]),
+        previous_close=opening if before is None else before,
+    )
+
+
+def _fold_part(tape: Tape, begin_us: int, next_minute: int) -> Bars:
+    """One bar of a minute's trades from a moment on."""
+    part = tape.between(int(np.searchsorted(tape.time_us, begin_us)), len(tape))
+    return fold_tape(
+        part,
+        first_open_us=(next_minute - 1) * MINUTE_US,
+        bars=1,
+        step_us=MINUTE_US,
+        previous_close=0,
+    )
+
+
+def average_price(history: History, time_us: int, *, decimals: int) -> int:
+    """Mean price of the last five minutes, weighted by quantity, in units of 10^-`decimals`.
+
+    The last price where nothing was traded.
+    """
+    stats = window_stats(history, time_us - AVERAGE_PRICE_MINUTES * MINUTE_US, time_us)
+    return weighted_price(history, stats, decimals=decimals)
+
+
+def weighted_price(history: History, stats: WindowStats, *, decimals: int) -> int:
+    """Quote volume over volume, in units of 10^-`decimals` (at least the price's)."""
+    instrument = history.instrument
+    scale = int(10 ** (decimals - instrument.price_decimals))
+    if stats.volume == 0:
+        return stats.last * scale
+    return stats.quote_volume * instrument.quote_divisor * scale // stats.volume
+
+
+def percent_change(stats: WindowStats) -> int:
+    """Change from open to last, in thousandths of a percent, cut towards zero."""
+    change = stats.last - stats.open
+    size = abs(change) * 100_000 // stats.open
+    return -size if change < 0 else size
+
+
+def _exact_sum(values: IntArray) -> int:
+    """A sum that may exceed 63 bits."""
+    return (int((values >> 32).sum()) << 32) + int((values & 0xFFFFFFFF).sum())
