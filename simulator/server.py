@@ -25,6 +25,7 @@ from simulator.replay.player import Replay, ReplayClock
 from simulator.replay.recording import scan_recording
 from simulator.replay.venue import RecordedVenue
 from simulator.rest.api import RestApi
+from simulator.rest.faults import RestFaults
 from simulator.rest.limits import WeightLimiter
 from simulator.rest.venue import MarketVenue, Venue
 from simulator.streams.hub import Hub
@@ -85,6 +86,7 @@ class Exchange:
         self.clock: Clock = Clock(
             start_us=None if start is None else to_us(start), speed=self.config.speed
         )
+        self.rest_faults = RestFaults()
         self.replay: Replay | None = None
         self.markets: dict[MarketName, Market] = {}
         self.endpoints: dict[MarketName, Endpoint] = {}
@@ -127,6 +129,7 @@ class Exchange:
                 self.clock,
                 kline_lag_us=config.rest_kline_lag_ms * US_PER_MS,
                 trade_lag_us=config.rest_trade_lag_ms * US_PER_MS,
+                faults=self.rest_faults,
             )
             pump = Pump(name, market, self.clock, seed=config.seed)
             self._senders.append(pump)
@@ -258,7 +261,8 @@ class Exchange:
         }
         routes: list[Route] = []
         for name, venue in self._venues.items():
-            routes += RestApi(venue, WeightLimiter(limits[name], self.clock)).routes()
+            limiter = WeightLimiter(limits[name], self.clock)
+            routes += RestApi(venue, limiter, self.clock, faults=self.rest_faults).routes()
         if self.markets:
             site = DumpSite(
                 self.markets,

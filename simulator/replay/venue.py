@@ -34,6 +34,11 @@ class RecordedVenue:
     def listed_since_us(self, symbol: str) -> int:
         return int(self._recording.trades[symbol].tape.time_us[0])
 
+    def status(self, symbol: str) -> str:
+        """A recording knows of no halts: what it holds was traded."""
+        del symbol
+        return "TRADING"
+
     def klines(
         self,
         symbol: str,
@@ -103,9 +108,6 @@ class RecordedVenue:
         start = len(tape) - limit if from_id is None else _position(tape.first_id, from_id)
         start = max(0, start)
         return trade_rows(tape.between(start, start + limit), unit_us=unit_us)
-
-    def ticker(self, symbol: str, *, unit_us: int) -> Row:
-        raise UnavailableError("a recording has no statistics of 24 hours")
 
 
 def _position(values: IntArray, wanted: int) -> int:

@@ -105,7 +105,8 @@ class Stale:
         _at_least(1, rows=self.rows)
 
 
-RestEffect = Slow | Refuse | KlineLag | TradeLag | Truncate | Malform | Cut | Stale
+RequestEffect = Slow | Refuse | Truncate | Malform | Cut | Stale
+RestEffect = RequestEffect | KlineLag | TradeLag
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,9 +142,7 @@ class RestRule:
 class RestFaults(Switchboard[RestRule]):
     """All active rules of the REST servers of both markets."""
 
-    def effects(
-        self, market: MarketName, endpoint: str, symbol: str
-    ) -> list[Slow | Refuse | Truncate | Malform | Cut | Stale]:
+    def effects(self, market: MarketName, endpoint: str, symbol: str) -> list[RequestEffect]:
         """What happens to a request, lags left out; counts the rules as hit."""
         if self.is_idle:
             return []

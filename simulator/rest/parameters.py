@@ -1,8 +1,11 @@
 """Query parameters of REST requests, read with the exchange's errors."""
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
+
+from starlette.datastructures import QueryParams
 
 from simulator.wire.frames import US_PER_MS
 
@@ -36,6 +39,9 @@ class Parameters:
         self, query: Mapping[str, str], known: tuple[str, ...], *, is_strict: bool
     ) -> None:
         self._query = query
+        sent = list(query.multi_items()) if isinstance(query, QueryParams) else list(query.items())
+        if len(sent) > len(query):
+            raise ApiError(-1101, "Duplicate values for a parameter detected.")
         unread = [name for name in query if name not in known]
         if unread and is_strict:
             raise ApiError(
@@ -85,11 +91,39 @@ class Parameters:
             return value
         return value * US_PER_MS + (US_PER_MS - 1 if is_end else 0)
 
-    def limit(self, *, default: int, maximum: int, is_strict: bool) -> int:
-        """`limit`: beyond the maximum USD-M refuses; spot is taken to clamp (unverified)."""
+    def names(self, name: str) -> list[str] | None:
+        """A JSON list of strings, or one bare name where the endpoint takes both."""
+        text = self._query.get(name)
+        if text is None:
+            return None
+        if not text.startswith("["):
+            return [text]
+        try:
+            names = json.loads(text)
+        except ValueError:
+            names = None
+        if not isinstance(names, list) or not all(isinstance(item, str) for item in names):
+            raise ApiError(-1100, f"Illegal characters found in parameter '{name}'.")
+        return names
+
+    def limit(
+        self,
+        *,
+        default: int,
+        maximum: int,
+        is_strict: bool,
+        allowed: tuple[int, ...] | None = None,
+    ) -> int:
+        """`limit`: beyond the maximum USD-M refuses; spot is taken to clamp (unverified).
+
+        Args:
+            allowed: the only values that are taken.
+        """
         value = self.integer("limit")
         if value is None:
             return default
+        if allowed is not None and value not in allowed:
+            raise ApiError(-1130, "Data sent for parameter 'limit' is not valid.")
         if value < 1 or (value > maximum and is_strict):
             raise ApiError(-1130, "Data sent for parameter 'limit' is not valid.")
         return min(value, maximum)

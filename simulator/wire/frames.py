@@ -149,14 +149,14 @@ def agg_trade_rows(tape: Tape, *, unit_us: int) -> list[dict[str, int | str | bo
 
 
 def trade_rows(tape: Tape, *, unit_us: int) -> list[dict[str, int | str | bool]]:
-    """REST trades: one row a fill."""
+    """REST trades: one row a fill. Neither they nor dumps show what is no market trade."""
     instrument = tape.instrument
     rows = []
     for row in range(len(tape)):
         price = instrument.format_price(int(tape.price[row]))
         begin = int(tape.slot_start[row])
         for number, (trade_id, quantity, kind) in enumerate(fills_of(tape, row)):
-            if kind == FillKind.VOID:
+            if kind != FillKind.MARKET:
                 continue
             entry: dict[str, int | str | bool] = {
                 "id": trade_id,

@@ -1,0 +1,275 @@
+"""What each REST endpoint answers; a table of them for each market."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from simulator.clock import DAY_US, SECOND_US, Clock
+from simulator.market.intervals import SPOT_INTERVALS, UM_INTERVALS, Interval, parse_interval
+from simulator.rest import books
+from simulator.rest.exchange_info import exchange_info
+from simulator.rest.parameters import ApiError, Parameters
+from simulator.rest.tickers import Tickers
+from simulator.rest.venue import MarketVenue, Row, UnavailableError, Venue
+from simulator.wire.frames import US_PER_MS
+
+_SYMBOL = re.compile(r"[A-Z0-9-_.]{1,40}\Z|[^\x00-\x7f]")
+_HOUR_US = 3_600 * SECOND_US
+_UM_AGG_TRADES_SPAN_US = 2 * DAY_US
+_UM_TRADES_SPAN_US = 92 * DAY_US
+_UM_QUOTE_DECIMALS = 2  # recorded: quoteQty is cut to so many
+_MAX_KLINES = {"spot": 1_000, "um": 1_500}
+_UM_DEPTHS = (5, 10, 20, 50, 100, 500, 1_000)
+_MOST_SYMBOLS = 100
+
+Handler = Callable[[Parameters, int], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One endpoint: its name after the version, what answers, and all parameters it takes."""
+
+    name: str
+    handler: Handler
+    known: tuple[str, ...] = ()
+    needs_key: bool = False
+
+
+class Endpoints:
+    """The answers of one market.
+
+    A handler takes the parameters and the unit of times (µs), and returns what becomes JSON.
+
+    Args:
+        weight_limit: told in exchangeInfo.
+    """
+
+    def __init__(self, venue: Venue, clock: Clock, *, weight_limit: int) -> None:
+        self._venue = venue
+        self._weight_limit = weight_limit
+        self._is_um = venue.name == "um"
+        self._tickers = Tickers(venue.market, clock) if isinstance(venue, MarketVenue) else None
+
+    def table(self) -> list[Endpoint]:
+        """All endpoints of the market."""
+        window = ("symbol", "interval", "startTime", "endTime", "limit")
+        several = ("symbol",) if self._is_um else ("symbol", "symbols", "symbolStatus")
+        both = [
+            Endpoint("ping", lambda _params, _unit: {}),
+            Endpoint("time", self._time),
+            Endpoint(
+                "exchangeInfo",
+                self._exchange_info,
+                ("symbol", "symbols", "permissions", "showPermissionSets", "symbolStatus"),
+            ),
+            Endpoint("klines", self._klines, (*window, "timeZone")),
+            Endpoint(
+                "aggTrades",
+                self._agg_trades,
+                ("symbol", "fromId", "startTime", "endTime", "limit"),
+            ),
+            Endpoint("trades", self._trades, ("symbol", "limit")),
+            Endpoint(
+                "historicalTrades",
+                self._historical_trades,
+                ("symbol", "limit", "fromId"),
+                needs_key=self._is_um,
+            ),
+            Endpoint("depth", self._depth, ("symbol", "limit", "symbolStatus")),
+            Endpoint("ticker/24hr", self._statistics, (*several, "type")),
+            Endpoint("ticker/price", self._price, several),
+            Endpoint("ticker/bookTicker", self._book_ticker, several),
+        ]
+        if self._is_um:
+            return both
+        return [
+            *both,
+            Endpoint("uiKlines", self._klines, (*window, "timeZone")),
+            Endpoint("avgPrice", self._average, ("symbol",)),
+        ]
+
+    # --- parameters
+
+    def _symbol(self, params: Parameters) -> str:
+        return self._listed(params.required("symbol"))
+
+    def _listed(self, symbol: str) -> str:
+        if not _SYMBOL.search(symbol):
+            raise ApiError(
+                -1100,
+                "Illegal characters found in parameter 'symbol'; "
+                "legal range is '^[A-Z0-9-_.]{1,20}$'.",
+            )
+        if all(instrument.symbol != symbol for instrument in self._venue.listed()):
+            raise ApiError(-1121, "Invalid symbol.")
+        return symbol
+
+    def _named(self, params: Parameters) -> list[str] | None:
+        """Symbols of `symbol` or `symbols`; None where neither was sent."""
+        symbol, names = params.text("symbol"), params.text("symbols")
+        if symbol is not None and names is not None:
+            raise ApiError(-1128, "Combination of optional parameters invalid.")
+        if symbol is not None:
+            return [self._listed(symbol)]
+        if names is None:
+            return None
+        if not names.startswith("["):
+            raise ApiError(-1100, "Illegal characters found in parameter 'symbols'.")
+        return [self._listed(name) for name in params.names("symbols") or ()]
+
+    def _interval(self, params: Parameters) -> Interval:
+        name = params.required("interval")
+        if name not in (UM_INTERVALS if self._is_um else SPOT_INTERVALS):
+            raise ApiError(-1120, "Invalid interval.")
+        zone = "0" if self._is_um else params.text("timeZone") or "0"
+        try:
+            return parse_interval(name, time_zone=zone)
+        except ValueError as error:
+            raise ApiError(-1130, "Data sent for parameter 'timeZone' is not valid.") from error
+
+    def _span(self, params: Parameters) -> tuple[int | None, int | None]:
+        """`startTime` and `endTime` in µs, both inclusive."""
+        start_us, end_us = params.time_us("startTime"), params.time_us("endTime", is_end=True)
+        if self._is_um and start_us is not None and end_us is not None and start_us > end_us:
+            raise ApiError(-1023, "Start time is greater than end time.")
+        return start_us, end_us
+
+    def _simulated(self) -> tuple[MarketVenue, Tickers]:
+        """The market's own book and prices, which a recording does not have."""
+        if not isinstance(self._venue, MarketVenue) or self._tickers is None:
+            raise UnavailableError("a recording has neither statistics nor an order book")
+        return self._venue, self._tickers
+
+    # --- answers
+
+    def _time(self, _params: Parameters, unit_us: int) -> Any:
+        return {"serverTime": self._venue.now_us() // unit_us}
+
+    def _exchange_info(self, params: Parameters, unit_us: int) -> Any:
+        return exchange_info(
+            self._venue,
+            params,
+            self._named(params),
+            weight_limit=self._weight_limit,
+            unit_us=unit_us,
+        )
+
+    def _klines(self, params: Parameters, unit_us: int) -> Any:
+        symbol = self._symbol(params)
+        interval = self._interval(params)
+        limit = params.limit(
+            default=500, maximum=_MAX_KLINES[self._venue.name], is_strict=self._is_um
+        )
+        start_us, end_us = self._span(params)
+        return self._venue.klines(symbol, interval, start_us, end_us, limit, unit_us=unit_us)
+
+    def _agg_trades(self, params: Parameters, unit_us: int) -> Any:
+        symbol = self._symbol(params)
+        from_id = params.integer("fromId")
+        start_us, end_us = self._span(params)
+        if from_id is not None and (start_us is not None or end_us is not None):
+            raise ApiError(-1128, "Combination of optional parameters invalid.")
+        limit = params.limit(default=500, maximum=1_000, is_strict=self._is_um)
+        spans_too_much = (
+            start_us is not None
+            and end_us is not None
+            # an end in ms takes in its whole millisecond, which the exchange does not count here
+            and end_us - start_us >= _HOUR_US + US_PER_MS
+        )
+        if self._is_um and spans_too_much:
+            raise ApiError(-1127, "More than 1 hours between startTime and endTime.")
+        rows = self._venue.agg_trades(
+            symbol,
+            from_id=from_id,
+            start_us=start_us,
+            end_us=end_us,
+            limit=limit,
+            unit_us=unit_us,
+        )
+        asked = from_id is not None or start_us is not None or end_us is not None
+        if self._is_um and asked and rows:
+            self._check_age(rows[0]["T"], _UM_AGG_TRADES_SPAN_US, "2 days")
+        return [row | {"nq": row["q"]} for row in rows] if self._is_um else rows
+
+    def _check_age(self, time_ms: int, span_us: int, words: str) -> None:
+        """USD-M serves trades of a while alone."""
+        if time_ms * US_PER_MS < self._venue.now_us() - span_us:
+            raise ApiError(-4166, f"Search window is restricted to recent {words}.")
+
+    def _trades(self, params: Parameters, unit_us: int) -> Any:
+        symbol = self._symbol(params)
+        limit = params.limit(default=500, maximum=1_000, is_strict=self._is_um)
+        return self._shown(self._venue.trades(symbol, from_id=None, limit=limit, unit_us=unit_us))
+
+    def _historical_trades(self, params: Parameters, unit_us: int) -> Any:
+        symbol = self._symbol(params)
+        maximum = 500 if self._is_um else 1_000
+        limit = params.limit(default=500, maximum=maximum, is_strict=self._is_um)
+        from_id = params.integer("fromId")
+        rows = self._venue.trades(symbol, from_id=from_id, limit=limit, unit_us=unit_us)
+        if self._is_um and from_id is not None and rows:
+            self._check_age(rows[0]["time"], _UM_TRADES_SPAN_US, "3 months")
+        return self._shown(rows)
+
+    def _shown(self, rows: list[Row]) -> list[Row]:
+        """Trades as the market shows them."""
+        if not self._is_um:
+            return rows
+        return [
+            row | {"quoteQty": _cut(row["quoteQty"], _UM_QUOTE_DECIMALS), "isRPITrade": False}
+            for row in rows
+        ]
+
+    def _depth(self, params: Parameters, _unit_us: int) -> Any:
+        symbol = self._symbol(params)
+        if self._is_um:
+            limit = params.limit(default=500, maximum=1_000, is_strict=True, allowed=_UM_DEPTHS)
+        else:
+            limit = params.limit(default=100, maximum=5_000, is_strict=False)
+            self._check_status(params, [symbol])
+        venue, _ = self._simulated()
+        return books.depth(venue.market, symbol, now_us=venue.now_us(), limit=limit)
+
+    def _average(self, params: Parameters, unit_us: int) -> Any:
+        symbol = self._symbol(params)
+        return self._simulated()[1].average(symbol, unit_us=unit_us)
+
+    def _statistics(self, params: Parameters, unit_us: int) -> Any:
+        kind = "FULL" if self._is_um else params.text("type") or "FULL"
+        if kind not in ("FULL", "MINI"):
+            raise ApiError(-1130, "Data sent for parameter 'type' is not valid.")
+        _, tickers = self._simulated()
+        return self._each(
+            params,
+            lambda symbol: tickers.statistics(symbol, is_mini=kind == "MINI", unit_us=unit_us),
+        )
+
+    def _price(self, params: Parameters, _unit_us: int) -> Any:
+        return self._each(params, self._simulated()[1].price)
+
+    def _book_ticker(self, params: Parameters, _unit_us: int) -> Any:
+        return self._each(params, self._simulated()[1].book_ticker)
+
+    def _each(self, params: Parameters, make: Callable[[str], Any]) -> Any:
+        """One object where `symbol` was sent, a list of all or of the named ones otherwise."""
+        names = self._named(params)
+        if params.text("symbol") is not None and names is not None:
+            self._check_status(params, names)
+            return make(names[0])
+        if names is not None and len(names) > _MOST_SYMBOLS:
+            raise ApiError(-1101, f"Too many parameters; expected '{_MOST_SYMBOLS}'.")
+        status = params.text("symbolStatus")
+        chosen = names or [instrument.symbol for instrument in self._venue.listed()]
+        return [make(one) for one in chosen if status in (None, self._venue.status(one))]
+
+    def _check_status(self, params: Parameters, names: list[str]) -> None:
+        wanted = params.text("symbolStatus")
+        if wanted is not None and any(self._venue.status(name) != wanted for name in names):
+            raise ApiError(-1220, "The symbol's status does not match the requested symbolStatus.")
+
+
+def _cut(text: str, decimals: int) -> str:
+    """A decimal without the digits beyond `decimals`, as text; shorter ones are filled up."""
+    whole, _, fraction = text.partition(".")
+    return f"{whole}.{fraction[:decimals]:0<{decimals}}"

@@ -1,0 +1,206 @@
+"""`exchangeInfo`: limits, filters and what each symbol may do, with the exchange's fields."""
+
+from typing import Any
+
+from simulator.market.instruments import Instrument, MarketName
+from simulator.rest.parameters import ApiError, Parameters
+from simulator.rest.venue import Row, Venue
+from simulator.wire.frames import US_PER_MS
+
+_STATUSES = ("TRADING", "END_OF_DAY", "HALT", "BREAK", "CANCEL_ONLY")
+_NEVER_MS = 4_133_404_800_000  # delivery date of a perpetual contract
+_PERMISSIONS = ("SPOT", "MARGIN", "LEVERAGED")
+_ORDERS = (("SECOND", 10, 100), ("DAY", 1, 200_000))
+_UM_ORDERS = (("MINUTE", 1, 1_200), ("SECOND", 10, 300))
+_RAW_REQUESTS = ("MINUTE", 5, 300_000)
+
+
+def exchange_info(
+    venue: Venue, params: Parameters, names: list[str] | None, *, weight_limit: int, unit_us: int
+) -> Row:
+    """The whole answer.
+
+    Args:
+        names: symbols asked for by `symbol` or `symbols`; None for all.
+
+    Raises:
+        ApiError: parameters that exclude each other, or an unknown permission or status.
+    """
+    is_um = venue.name == "um"
+    status = params.text("symbolStatus")
+    permissions = params.names("permissions")
+    if not is_um:
+        if names is not None and (status is not None or permissions is not None):
+            raise ApiError(-1128, "Combination of optional parameters invalid.")
+        if status is not None and status not in _STATUSES:
+            raise ApiError(-1130, "Data sent for parameter 'symbolStatus' is not valid.")
+        if any(name not in _PERMISSIONS for name in permissions or ()):
+            raise ApiError(-1130, "Data sent for parameter 'permissions' is not valid.")
+    shows_sets = (params.text("showPermissionSets") or "true").lower() == "true"
+    symbols = [
+        symbol_entry(venue, instrument)
+        for instrument in venue.listed()
+        if (names is None or instrument.symbol in names)
+        and (permissions is None or "SPOT" in permissions)
+    ]
+    if status is not None and not is_um:
+        symbols = [entry for entry in symbols if entry["status"] == status]
+    if not shows_sets and not is_um:
+        symbols = [entry | {"permissionSets": []} for entry in symbols]
+    answer: Row = {
+        "timezone": "UTC",
+        "serverTime": venue.now_us() // unit_us,
+        "rateLimits": rate_limits(venue.name, weight_limit),
+        "exchangeFilters": [],
+    }
+    if is_um:
+        answer |= {"futuresType": "U_MARGINED", "assets": _assets(venue)}
+    return answer | {"symbols": symbols}
+
+
+def rate_limits(market: MarketName, weight_limit: int) -> list[Row]:
+    """The `rateLimits` of exchangeInfo."""
+    limits = [_limit("REQUEST_WEIGHT", "MINUTE", 1, weight_limit)]
+    limits += [_limit("ORDERS", *one) for one in (_UM_ORDERS if market == "um" else _ORDERS)]
+    return limits if market == "um" else [*limits, _limit("RAW_REQUESTS", *_RAW_REQUESTS)]
+
+
+def _limit(kind: str, interval: str, number: int, limit: int) -> Row:
+    return {
+        "rateLimitType": kind,
+        "interval": interval,
+        "intervalNum": number,
+        "limit": limit,
+    }
+
+
+def symbol_entry(venue: Venue, instrument: Instrument) -> Row:
+    """A symbol of exchangeInfo."""
+    entry: Row = {
+        "symbol": instrument.symbol,
+        "status": venue.status(instrument.symbol),
+        "baseAsset": instrument.base_asset,
+        "quoteAsset": instrument.quote_asset,
+        "baseAssetPrecision": 8,
+        "quotePrecision": 8,
+        "filters": _filters(instrument),
+    }
+    return entry | (_SPOT if instrument.market == "spot" else _contract(venue, instrument))
+
+
+_SPOT: dict[str, Any] = {
+    "quoteAssetPrecision": 8,
+    "baseCommissionPrecision": 8,
+    "quoteCommissionPrecision": 8,
+    "orderTypes": [
+        "LIMIT", "LIMIT_MAKER", "MARKET", "STOP_LOSS", "STOP_LOSS_LIMIT", "TAKE_PROFIT",
+        "TAKE_PROFIT_LIMIT",
+    ],
+    "icebergAllowed": True,
+    "ocoAllowed": True,
+    "otoAllowed": True,
+    "quoteOrderQtyMarketAllowed": True,
+    "allowTrailingStop": True,
+    "cancelReplaceAllowed": True,
+    "amendAllowed": True,
+    "isSpotTradingAllowed": True,
+    "isMarginTradingAllowed": False,
+    "permissions": [],
+    "permissionSets": [["SPOT"]],
+    "defaultSelfTradePreventionMode": "EXPIRE_MAKER",
+    "allowedSelfTradePreventionModes": [
+        "EXPIRE_TAKER", "EXPIRE_MAKER", "EXPIRE_BOTH", "DECREMENT",
+    ],
+}  # fmt: skip
+
+
+def _contract(venue: Venue, instrument: Instrument) -> Row:
+    """What a perpetual contract has in place of a spot pair's permissions."""
+    return {
+        "pair": instrument.symbol,
+        "contractType": "PERPETUAL",
+        "deliveryDate": _NEVER_MS,
+        "onboardDate": venue.listed_since_us(instrument.symbol) // US_PER_MS,
+        "marginAsset": instrument.quote_asset,
+        "pricePrecision": instrument.price_decimals,
+        "quantityPrecision": instrument.quantity_decimals,
+        "underlyingType": "COIN",
+        "underlyingSubType": [],
+        "maintMarginPercent": "2.5000",
+        "requiredMarginPercent": "5.0000",
+        "triggerProtect": "0.0500",
+        "liquidationFee": "0.012500",
+        "marketTakeBound": "0.05",
+        "maxMoveOrderLimit": 10_000,
+        "permissionSets": ["GRID", "COPY"],
+        "orderTypes": [
+            "LIMIT", "MARKET", "STOP", "STOP_MARKET", "TAKE_PROFIT", "TAKE_PROFIT_MARKET",
+            "TRAILING_STOP_MARKET",
+        ],
+        "timeInForce": ["GTC", "IOC", "FOK", "GTX", "GTD"],
+    }  # fmt: skip
+
+
+def _filters(instrument: Instrument) -> list[Row]:
+    price, quantity = instrument.format_price, instrument.format_quantity
+    highest = price(10**6 * 10**instrument.price_decimals)
+    largest = quantity(9 * 10**9 * 10**instrument.quantity_decimals)
+    tick, step = price(instrument.tick), quantity(instrument.step)
+    filters: list[Row] = [
+        {"filterType": "PRICE_FILTER", "minPrice": tick, "maxPrice": highest, "tickSize": tick},
+        {"filterType": "LOT_SIZE", "minQty": step, "maxQty": largest, "stepSize": step},
+    ]
+    if instrument.market == "um":
+        return [
+            *filters,
+            {"filterType": "MARKET_LOT_SIZE", "minQty": step, "maxQty": largest, "stepSize": step},
+            {"filterType": "MAX_NUM_ORDERS", "limit": 200},
+            {"filterType": "MAX_NUM_ALGO_ORDERS", "limit": 10},
+            {"filterType": "MIN_NOTIONAL", "notional": "5"},
+            {
+                "filterType": "PERCENT_PRICE",
+                "multiplierUp": "1.0500",
+                "multiplierDown": "0.9500",
+                "multiplierDecimal": "4",
+            },
+            {"filterType": "POSITION_RISK_CONTROL", "positionControlSide": "NONE"},
+        ]
+    none = quantity(0)
+    return [
+        *filters,
+        {"filterType": "ICEBERG_PARTS", "limit": 10},
+        {"filterType": "MARKET_LOT_SIZE", "minQty": none, "maxQty": largest, "stepSize": none},
+        {
+            "filterType": "TRAILING_DELTA",
+            "minTrailingAboveDelta": 10,
+            "maxTrailingAboveDelta": 2_000,
+            "minTrailingBelowDelta": 10,
+            "maxTrailingBelowDelta": 2_000,
+        },
+        {
+            "filterType": "PERCENT_PRICE_BY_SIDE",
+            "bidMultiplierUp": "5",
+            "bidMultiplierDown": "0.2",
+            "askMultiplierUp": "5",
+            "askMultiplierDown": "0.2",
+            "avgPriceMins": 5,
+        },
+        {
+            "filterType": "NOTIONAL",
+            "minNotional": "0.00010000" if instrument.quote_asset == "BTC" else "5.00000000",
+            "applyMinToMarket": True,
+            "maxNotional": "9000000.00000000",
+            "applyMaxToMarket": False,
+            "avgPriceMins": 5,
+        },
+        {"filterType": "MAX_NUM_ORDERS", "maxNumOrders": 200},
+        {"filterType": "MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders": 5},
+    ]
+
+
+def _assets(venue: Venue) -> list[Row]:
+    """Margin assets of USD-M: the quote assets of its contracts."""
+    names = sorted({instrument.quote_asset for instrument in venue.listed()})
+    return [
+        {"asset": name, "marginAvailable": True, "autoAssetExchange": "-10000"} for name in names
+    ]
