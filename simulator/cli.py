@@ -52,13 +52,18 @@ def parse_replay_speed(text: str) -> float | None:
     return None if text == "max" else float(text)
 
 
+class _DefaultsThatSaySomething(argparse.ArgumentDefaultsHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, ()) else super()._get_help_string(action)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser; each option is a field of `SimulatorConfig`."""
     defaults = SimulatorConfig()
     parser = argparse.ArgumentParser(
         prog="simulator",
         description="A local Binance: WebSocket, REST and dump site over one deterministic market.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_DefaultsThatSaySomething,
     )
     market = parser.add_argument_group("market")
     market.add_argument(
