@@ -18,6 +18,11 @@ from simulator.config import SimulatorConfig
 from simulator.control import Control
 from simulator.dumps.routes import dump_routes
 from simulator.dumps.site import DumpSite, delay_us
+from simulator.faults.connections import ConnectionFaults
+from simulator.faults.engine import Actor, FaultEngine
+from simulator.faults.frames import FrameFaults
+from simulator.faults.kinds import Group
+from simulator.faults.routes import fault_routes
 from simulator.listeners import HttpConnection, HttpServer, listen
 from simulator.market.instruments import MarketName, select_instruments
 from simulator.market.market import Market
@@ -70,7 +75,8 @@ class Exchange:
         clock: the exchange's clock.
         replay: the replay, if there is one.
         markets: the simulated markets by name (`spot`, `um`); empty in a replay.
-        endpoints: WebSocket endpoints by market, for faults.
+        endpoints: WebSocket endpoints by market.
+        faults: what goes wrong, and when: `faults.add({"kind": "cut", "at": "+5s"})`.
     """
 
     spot_ws_url: str
@@ -98,10 +104,13 @@ class Exchange:
         self._ws_servers: list[asyncio.Server] = []
         self._http: HttpServer | None = None
         self._log = structlog.get_logger("simulator")
+        self._actors: dict[Group, Actor] = {}
         if self.config.replay_files:
             self._prepare_replay()
         else:
             self._prepare_markets()
+        self._actors["connection"] = ConnectionFaults(self.endpoints, self.clock)
+        self.faults = FaultEngine(self.clock, self._actors)
 
     def _prepare_markets(self) -> None:
         config = self.config
@@ -120,6 +129,7 @@ class Exchange:
             ),
         }
         names: tuple[MarketName, ...] = ("spot", "um")
+        frames = self._actors["frame"] = FrameFaults(self.clock, seed=config.seed)
         for name in names:
             market = Market(listings[name], seed=config.seed, start_us=start_us)
             self.markets[name] = market
@@ -131,7 +141,7 @@ class Exchange:
                 trade_lag_us=config.rest_trade_lag_ms * US_PER_MS,
                 faults=self.rest_faults,
             )
-            pump = Pump(name, market, self.clock, seed=config.seed)
+            pump = Pump(name, market, self.clock, seed=config.seed, faults=frames)
             self._senders.append(pump)
             self.endpoints[name] = Endpoint(name, pump.hub, self.clock, config)
 
@@ -213,7 +223,9 @@ class Exchange:
                 self._ws_servers.append(server)
         self.spot_ws_url, self.um_ws_url = urls["spot"], urls["um"]
         await self._start_http(self._bind(config.http_port))
+        self.faults.attach()
         self._sending += [loop.create_task(sender.run()) for sender in self._senders]
+        self._sending.append(loop.create_task(self.faults.run()))
         for task in self._sending:
             task.add_done_callback(self._note_failure)
         self._log.info("simulator_started", **asdict(self.urls))
@@ -271,6 +283,7 @@ class Exchange:
                 monthly_delay_us=delay_us(config.monthly_dump_delay_s),
             )
             routes += dump_routes(site)
+        routes += fault_routes(self.faults)
         return routes + Control(self._venues, self.endpoints, self.replay).routes()
 
     async def wait(self) -> None:

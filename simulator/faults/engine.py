@@ -15,7 +15,7 @@ import structlog
 
 from simulator.clock import Clock
 from simulator.faults.kinds import Group
-from simulator.faults.plan import Fault, PlanError, parse_entry
+from simulator.faults.plan import Fault, PlanError, parse_entry, write_plan
 
 _LONGEST_SLEEP_S = 0.25  # a replay's clock moves by frames, not by time
 _MOST_FAULTS = 20_000
@@ -106,6 +106,10 @@ class FaultEngine:
     def listed(self) -> list[dict[str, Any]]:
         """All entries in the form of a plan, with `state` and `hits`."""
         return self._in_loop(self._listed)
+
+    def plan(self) -> str:
+        """All entries as a plan with absolute times, to be replayed from a file."""
+        return self._in_loop(lambda: write_plan([entry.fault for entry in self._entries.values()]))
 
     # --- in the loop
 

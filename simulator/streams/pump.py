@@ -29,8 +29,9 @@ class FrameFaults(Protocol):
     ) -> Iterable[PassedFrame]:
         """What becomes of a frame that is due: nothing, itself, or other frames.
 
-        Each result is (due time, stream, render). What is due by `now_us` goes out at once, in
-        the order given; the rest at its time. Results do not pass through faults again.
+        Each result is (due time, stream, render). What is due with the frame goes out at once,
+        in the order given; the rest at its time among the others, even if the pump is behind.
+        Results do not pass through faults again.
         """
 
 
@@ -134,7 +135,7 @@ class Pump:
         self, faults: FrameFaults, stream: str, due_us: int, render: Render, now_us: int
     ) -> None:
         for later_us, target, passed in faults.pass_on(self._name, stream, due_us, render, now_us):
-            if later_us > now_us:
+            if later_us > due_us:
                 self.inject(target, later_us, passed)
             else:
                 self.frames_sent += self.hub.deliver(target, passed)

@@ -20,6 +20,7 @@ TRIVIAL_LINES = 30
 
 BY_A_WHOLE_STREAMER = "tests/integration/streamer/test_streamer.py runs it on real sockets"
 BY_A_WHOLE_SIMULATOR = "tests/integration/simulator/ asks a running one by HTTP and WebSocket"
+FAULTS_ON_SOCKETS = "tests/integration/simulator/faults/ sees their effects as a client"
 THE_MARKETS_INSIDE = "against a plain fold: tests/unit/simulator/market/test_market.py"
 BY_A_BACKFILL = "tests/integration/jobs/ backfills and repairs with it, also where that goes wrong"
 
@@ -43,6 +44,10 @@ TESTED_ELSEWHERE = {
     "include/quality/expectation.py": "every check runs through it: tests/integration/quality/",
     "simulator/cli.py": "tests/integration/simulator/test_process.py",
     "simulator/control.py": BY_A_WHOLE_SIMULATOR,
+    "simulator/faults/connections.py": FAULTS_ON_SOCKETS,
+    "simulator/faults/engine.py": FAULTS_ON_SOCKETS,
+    "simulator/faults/kinds.py": "a table, read by tests/unit/simulator/faults/test_plan.py",
+    "simulator/faults/routes.py": FAULTS_ON_SOCKETS,
     "simulator/streams/feeds.py": BY_A_WHOLE_SIMULATOR,
     "simulator/wire/frames.py": BY_A_WHOLE_SIMULATOR,
     "simulator/market/history.py": THE_MARKETS_INSIDE,

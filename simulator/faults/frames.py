@@ -1,0 +1,293 @@
+"""Faults of frames: what becomes of a frame between the market and its listeners.
+
+Windows are held against the frame's due time, so a plan hits the same frames at any speed of the
+clock. Which of the matching frames are hit follows from a hash of the fault's id, the stream and
+the frame's due time, not from who listens since when.
+"""
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from simulator.clock import MINUTE_US, Clock
+from simulator.faults.plan import Fault
+from simulator.market.instruments import MarketName
+from simulator.market.noise import derive_key, hash_counter
+
+Render = Callable[[int], list[str]]
+Passed = tuple[int, str, Render]
+Change = Callable[[str], str]
+
+_SHARE_ONE = 1 << 32
+_LINGER_US = MINUTE_US  # a pump is never so far behind
+_REMEMBERED_STREAMS = 50_000
+
+
+@dataclass(slots=True)
+class _Rule:
+    """One active fault and what it needs to know of each stream."""
+
+    fault: Fault
+    key: int
+    threshold: int
+    end_us: int | None
+    latest: dict[tuple[MarketName, str], tuple[int, int]] = field(default_factory=dict)
+    matching: dict[tuple[MarketName, str], bool] = field(default_factory=dict)
+
+    def concerns(self, market: MarketName, stream: str, due_us: int) -> bool:
+        fault = self.fault
+        if due_us < fault.at_us or (self.end_us is not None and due_us >= self.end_us):
+            return False
+        place = (market, stream)
+        found = self.matching.get(place)
+        if found is None:
+            if len(self.matching) >= _REMEMBERED_STREAMS:
+                self.matching.clear()
+            found = market in fault.markets and fault.hits_stream(stream)
+            self.matching[place] = found
+        return found
+
+    def picks(self, market: MarketName, stream: str, due_us: int) -> bool:
+        """Whether this one of the matching frames is hit."""
+        if self.threshold >= _SHARE_ONE:
+            return True
+        place = (market, stream)
+        latest_us, number = self.latest.get(place, (0, 0))
+        number = number + 1 if latest_us == due_us else 0  # frames may share a due time
+        self.latest[place] = (due_us, number)
+        drawn = hash_counter(self.key ^ derive_key(0, market, stream), (due_us << 16) + number)
+        return drawn & (_SHARE_ONE - 1) < self.threshold
+
+
+class FrameFaults:
+    """Carries them out on the frames of all markets; is a pump's `faults`.
+
+    Args:
+        seed: which frames are hit follows from it.
+    """
+
+    def __init__(self, clock: Clock, *, seed: int) -> None:
+        self._clock = clock
+        self._seed = seed
+        self._rules: dict[str | None, _Rule] = {}
+        self._hits: Counter[str | None] = Counter()
+
+    # --- the engine's side
+
+    def accept(self, fault: Fault) -> None:
+        """From now on frames are held against the fault's window."""
+        share = fault.parameters.get("share", 1)
+        self._rules[fault.id] = _Rule(
+            fault,
+            derive_key(self._seed, "faults", str(fault.id)),
+            round(float(share or 0) * _SHARE_ONE),
+            fault.end_us,
+        )
+
+    def begin(self, fault: Fault) -> None:
+        """Its window does it."""
+
+    def end(self, fault: Fault) -> None:
+        """Frames due from now on pass; those due before are hit even if the pump is behind."""
+        rule = self._rules[fault.id]
+        now_us = self._clock.now_us()
+        rule.end_us = now_us if rule.end_us is None else min(rule.end_us, now_us)
+
+    def hits(self, fault: Fault) -> int:
+        """Frames that were hit."""
+        return self._hits[fault.id]
+
+    # --- the pump's side
+
+    def pass_on(
+        self, market: MarketName, stream: str, due_us: int, render: Render, now_us: int
+    ) -> Iterable[Passed]:
+        """What becomes of a frame: (due time, stream, payloads) of each that is to be sent."""
+        frames: Sequence[Passed] = ((due_us, stream, render),)
+        if not self._rules:
+            return frames
+        for identity, rule in tuple(self._rules.items()):
+            if rule.concerns(market, stream, due_us):
+                frames = self._hit(rule, market, due_us, frames)
+            elif rule.end_us is not None and due_us > rule.end_us + _LINGER_US:
+                del self._rules[identity]
+        return frames
+
+    def _hit(
+        self, rule: _Rule, market: MarketName, due_us: int, frames: Sequence[Passed]
+    ) -> Sequence[Passed]:
+        """What one fault makes of a frame, or of what earlier faults made of it."""
+        if not frames or not rule.picks(market, frames[0][1], due_us):
+            return frames
+        made = list(
+            itertools.chain.from_iterable(_EFFECTS[rule.fault.kind.name](rule.fault, *frame)
+                                          for frame in frames)
+        )  # fmt: skip
+        if made != list(frames):
+            self._hits[rule.fault.id] += 1
+        return made
+
+
+# --- effects: one frame in, those to be sent out
+
+
+def _duplicate(fault: Fault, due_us: int, stream: str, render: Render) -> Iterator[Passed]:
+    yield due_us, stream, render
+    for number in range(1, (fault.integer("copies") or 1) + 1):
+        yield due_us + number * fault.span_us("delay_ms"), stream, render
+
+
+def _reorder(fault: Fault, due_us: int, stream: str, render: Render) -> Iterator[Passed]:
+    yield due_us + fault.span_us("delay_ms"), stream, render
+
+
+def _late(fault: Fault, due_us: int, stream: str, render: Render) -> Iterator[Passed]:
+    left_us = -due_us % MINUTE_US
+    if 0 < left_us <= fault.span_us("within_ms"):
+        due_us += left_us + fault.span_us("delay_ms")
+    yield due_us, stream, render
+
+
+def _drop(_fault: Fault, _due_us: int, _stream: str, _render: Render) -> Iterator[Passed]:
+    return iter(())
+
+
+def _kline_lag(fault: Fault, due_us: int, stream: str, render: Render) -> Iterator[Passed]:
+    lag_us = fault.span_us("lag_ms") if "@kline_" in stream else 0
+    yield due_us + lag_us, stream, render
+
+
+def _changed(render: Render, change: Change) -> Render:
+    return lambda unit_us: [change(text) for text in render(unit_us)]
+
+
+def _beside(
+    fault: Fault, due_us: int, stream: str, render: Render, change: Change
+) -> Iterator[Passed]:
+    yield due_us, stream, _changed(render, change)
+    if not fault.parameters["replaces"]:
+        yield due_us, stream, render
+
+
+def _void(fault: Fault, due_us: int, stream: str, render: Render) -> Iterator[Passed]:
+    if stream.endswith(("@aggTrade", "@trade")):
+        return _beside(fault, due_us, stream, render, void_trade)
+    return iter(((due_us, stream, render),))
+
+
+def _malformed(fault: Fault, due_us: int, stream: str, render: Render) -> Iterator[Passed]:
+    change = _MALFORMATIONS[str(fault.parameters["form"])]
+    return _beside(fault, due_us, stream, render, change)
+
+
+def _unknown(fault: Fault, due_us: int, stream: str, render: Render) -> Iterator[Passed]:
+    form = fault.parameters["form"]
+    if form == "field":
+        yield due_us, stream, _changed(render, add_field)
+        return
+    yield due_us, stream, _changed(render, unknown_event if form == "event" else bare_array)
+    yield due_us, stream, render
+
+
+_EFFECTS: dict[str, Callable[[Fault, int, str, Render], Iterator[Passed]]] = {
+    "duplicate": _duplicate,
+    "reorder": _reorder,
+    "late": _late,
+    "drop": _drop,
+    "void": _void,
+    "malformed": _malformed,
+    "unknown": _unknown,
+    "kline_lag": _kline_lag,
+}
+
+# --- payloads, text in and text out
+
+
+def _dump(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def void_trade(text: str) -> str:
+    """The trade with price and quantity 0, as the exchange marks void ones; other frames as are.
+
+    A void aggTrade bears no trade ids: `f` and `l` are −1.
+    """
+    frame = json.loads(text)
+    if not isinstance(frame, dict) or frame.get("e") not in ("aggTrade", "trade"):
+        return text
+    frame |= {"p": "0", "q": "0"}
+    if frame["e"] == "aggTrade":
+        frame |= {"f": -1, "l": -1}
+        if "nq" in frame:
+            frame["nq"] = "0"
+    if "X" in frame:
+        frame["X"] = "NA"
+    return _dump(frame)
+
+
+def truncate(text: str) -> str:
+    """The first half of the text."""
+    return text[: len(text) // 2]
+
+
+def not_json(_text: str) -> str:
+    """What a proxy on the way might send."""
+    return "<html><body>502 Bad Gateway</body></html>"
+
+
+def drop_field(text: str) -> str:
+    """Without the field that matters most: the price, or a candle's open time."""
+    frame = json.loads(text)
+    if isinstance(frame, dict):
+        inner = frame.get("k")
+        fields = inner if isinstance(inner, dict) else frame
+        for name in ("p", "t", "b", "bids", "c", "o"):
+            if fields.pop(name, None) is not None:
+                break
+    return _dump(frame)
+
+
+def mistype(text: str) -> str:
+    """Times as text, prices as objects: JSON, but not of the agreed types."""
+    frame = json.loads(text)
+    if isinstance(frame, dict):
+        inner = frame.get("k")
+        fields = inner if isinstance(inner, dict) else frame
+        for name in fields:
+            if name in ("p", "q", "o", "c", "h", "l", "v", "b", "a"):
+                fields[name] = {"value": fields[name]}
+            elif name in ("T", "t", "E", "u", "f"):
+                fields[name] = f"at {fields[name]}"
+    return _dump(frame)
+
+
+def unknown_event(text: str) -> str:
+    """An event of a type that no client knows, for the same symbol and time."""
+    frame = json.loads(text)
+    fields = frame if isinstance(frame, dict) else {}
+    return _dump(
+        {"e": "solarEclipse", "E": fields.get("E", 0), "s": fields.get("s", ""), "w": [1, {}]}
+    )
+
+
+def bare_array(_text: str) -> str:
+    """An array where an object is expected."""
+    return "[1,2,3]"
+
+
+def add_field(text: str) -> str:
+    """The frame with a field that did not exist before, as exchanges add them unannounced."""
+    frame = json.loads(text)
+    if isinstance(frame, dict):
+        frame["zz"] = {"new": True}
+    return _dump(frame)
+
+
+_MALFORMATIONS: dict[str, Change] = {
+    "truncated": truncate,
+    "not_json": not_json,
+    "missing_field": drop_field,
+    "wrong_type": mistype,
+}

@@ -1,0 +1,224 @@
+"""Faults of connections and frames on running sockets, by all ways in."""
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
+
+from simulator.clock import MINUTE_US
+from simulator.config import SimulatorConfig
+from simulator.faults.plan import PlanError, parse_plan
+from simulator.server import Exchange, ExchangeThread
+
+Frame = dict[str, Any]
+NOON = datetime(2026, 2, 3, 14, 0, 30, tzinfo=UTC)
+FAST = SimulatorConfig(clock_start=NOON, speed=100)
+
+
+@pytest.fixture
+async def exchange() -> AsyncIterator[Exchange]:
+    """A minute takes 0.6 seconds."""
+    async with Exchange(FAST) as exchange:
+        yield exchange
+
+
+async def _collect(ws: ClientConnection, until: Callable[[list[Frame]], bool]) -> list[Frame]:
+    frames: list[Frame] = []
+    async with asyncio.timeout(30):
+        while not until(frames):
+            frames.append(json.loads(await ws.recv()))
+    return frames
+
+
+async def _until_closed(ws: ClientConnection) -> ConnectionClosed:
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await ws.recv()
+            except ConnectionClosed as closed:
+                return closed
+
+
+async def _state(exchange: Exchange, identity: str, wanted: str) -> dict[str, Any]:
+    async with asyncio.timeout(30):
+        while True:
+            entry = next(one for one in exchange.faults.listed() if one["id"] == identity)
+            if entry["state"] == wanted:
+                return entry
+            await asyncio.sleep(0.005)
+
+
+async def test_a_cut_drops_the_connections_of_its_market_and_streams_at_its_time(
+    exchange: Exchange,
+) -> None:
+    async with (
+        connect(f"{exchange.spot_ws_url}/ws/btcusdt@trade", close_timeout=0.1) as cut,
+        connect(f"{exchange.spot_ws_url}/ws/ethusdt@trade", close_timeout=0.1) as kept,
+        connect(f"{exchange.um_ws_url}/market/ws/btcusdt@aggTrade", close_timeout=0.1) as other,
+    ):
+        began_us = exchange.clock.now_us()
+        plan = {"kind": "cut", "market": "spot", "streams": "btcusdt@*", "at": "+20s"}
+        (identity,) = exchange.faults.add(plan)
+        assert exchange.faults.listed()[0]["state"] == "scheduled"
+        assert (await _until_closed(cut)).rcvd is None
+        assert exchange.clock.now_us() - began_us >= 20_000_000
+        entry = await _state(exchange, identity, "finished")
+        assert entry["hits"] == 1
+        await _collect(kept, lambda frames: len(frames) >= 5)
+        await _collect(other, lambda frames: len(frames) >= 5)
+
+
+async def test_a_stall_is_silent_and_goes_on_after_its_time(exchange: Exchange) -> None:
+    async with connect(f"{exchange.spot_ws_url}/ws/btcusdt@aggTrade") as ws:
+        before = await _collect(ws, lambda frames: len(frames) >= 3)
+        exchange.faults.add({"kind": "stall", "duration_s": 60, "id": "quiet"})
+        begins = await _state(exchange, "quiet", "active")
+        assert begins["hits"] == 1
+        after = before[-1:]
+        async with asyncio.timeout(30):
+            while len(after) == 1 or after[-1]["a"] == after[-2]["a"] + 1:
+                after.append(json.loads(await ws.recv()))
+        lost_ms = after[-1]["T"] - after[-2]["T"]
+        assert 55_000 < lost_ms < 90_000
+        await _state(exchange, "quiet", "finished")
+
+
+async def test_a_shutdown_is_announced_and_follows_after_its_grace(exchange: Exchange) -> None:
+    async with connect(f"{exchange.spot_ws_url}/stream?streams=btcusdt@trade") as ws:
+        exchange.faults.add({"kind": "shutdown", "grace_s": 30})
+        told = await _collect(
+            ws, lambda frames: bool(frames) and frames[-1]["stream"] == "!serverShutdown"
+        )
+        closed = await _until_closed(ws)
+        assert closed.rcvd is not None
+        assert closed.rcvd.code == 1001
+        waited_us = exchange.clock.now_us() - told[-1]["data"]["E"] * 1_000
+        assert waited_us >= 29_000_000
+
+
+async def test_connects_are_refused_by_reset_or_status_until_the_fault_is_removed(
+    exchange: Exchange,
+) -> None:
+    url = f"{exchange.spot_ws_url}/ws"
+    (reset,) = exchange.faults.add({"kind": "refuse", "market": "spot"})
+    with pytest.raises((InvalidMessage, OSError)):
+        await connect(url)
+    async with connect(f"{exchange.um_ws_url}/ws"):
+        pass
+    (status,) = exchange.faults.add({"kind": "refuse", "status": 503})
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(url)
+    assert refused.value.response.status_code == 503
+    exchange.faults.remove(status)
+    with pytest.raises((InvalidMessage, OSError)):
+        await connect(url)
+    exchange.faults.remove(reset)
+    async with connect(url):
+        pass
+    listed = {entry["id"]: entry for entry in exchange.faults.listed()}
+    assert listed[reset]["hits"] == 2
+    assert listed[status]["hits"] == 1
+    assert {entry["state"] for entry in listed.values()} == {"removed"}
+
+
+async def test_late_trades_come_after_their_minute_is_over(exchange: Exchange) -> None:
+    exchange.faults.add({"kind": "late", "within_ms": 2_000, "delay_ms": 4_000})
+    async with connect(f"{exchange.spot_ws_url}/stream?streams=btcusdt@trade") as ws:
+        frames = [
+            entry["data"]
+            for entry in await _collect(
+                ws,
+                lambda frames: (
+                    len(frames) > 1
+                    and frames[-1]["data"]["T"] // 60_000 > frames[0]["data"]["T"] // 60_000 + 1
+                ),
+            )
+        ]
+    late = [
+        frame
+        for number, frame in enumerate(frames)
+        if any(earlier["T"] // 60_000 > frame["T"] // 60_000 for earlier in frames[:number])
+    ]
+    assert late
+    assert all(frame["T"] % 60_000 >= 57_900 for frame in late)
+    ids = [frame["t"] for frame in frames]
+    assert sorted(ids[: ids.index(late[-1]["t"])]) != ids[: ids.index(late[-1]["t"])]
+
+
+async def test_dropped_duplicated_and_reordered_frames_are_seen_by_id(exchange: Exchange) -> None:
+    exchange.faults.add(
+        [
+            {"kind": "drop", "streams": "btcusdt@aggTrade", "share": 0.2, "id": "d"},
+            {"kind": "duplicate", "streams": "ethusdt@aggTrade", "share": 0.5, "copies": 2},
+            {"kind": "reorder", "streams": "pepeusdt@aggTrade", "share": 0.3, "delay_ms": 5_000},
+        ]
+    )
+    names = "btcusdt@aggTrade/ethusdt@aggTrade/pepeusdt@aggTrade"
+    async with connect(f"{exchange.spot_ws_url}/stream?streams={names}") as ws:
+        frames = await _collect(
+            ws,
+            lambda frames: sum(one["stream"].startswith("pepe") for one in frames[-2_000:]) > 60,
+        )
+    ids = {
+        name: [one["data"]["a"] for one in frames if one["stream"].startswith(name)]
+        for name in ("btcusdt", "ethusdt", "pepeusdt")
+    }
+    dropped = 1 - len(ids["btcusdt"]) / (ids["btcusdt"][-1] - ids["btcusdt"][0] + 1)
+    assert 0.05 < dropped < 0.4
+    assert len(ids["ethusdt"]) > 1.5 * len(set(ids["ethusdt"]))
+    assert ids["pepeusdt"] != sorted(ids["pepeusdt"])
+    assert len(set(ids["pepeusdt"])) == len(ids["pepeusdt"])
+    hits = next(entry["hits"] for entry in exchange.faults.listed() if entry["id"] == "d")
+    assert hits > 0
+
+
+async def test_the_control_endpoint_takes_lists_and_removes(exchange: Exchange) -> None:
+    url = f"{exchange.control_url}/sim/faults"
+    async with httpx.AsyncClient() as client:
+        plan = [
+            {"kind": "drop", "at": "+1h", "id": "later"},
+            {"kind": "stall", "market": "spot", "duration_s": 1e6},
+        ]
+        assert (await client.post(url, json=plan)).json() == {"ids": ["later", "f1"]}
+        states = {entry["id"]: entry["state"] for entry in (await client.get(url)).json()}
+        assert states == {"later": "scheduled", "f1": "active"}
+        exported = parse_plan((await client.get(f"{url}/plan")).content)
+        assert [fault.id for fault in exported] == ["later", "f1"]
+        assert not any(fault.is_offset for fault in exported)
+        assert exported[0].at_us - exported[1].at_us == 60 * MINUTE_US
+
+        again = await client.post(url, json=[{"kind": "cut"}, plan[0]])
+        assert again.status_code == 400
+        assert "'later' is in use" in again.json()["msg"]
+        wrong = await client.post(url, json=[{"kind": "cut"}, {"kind": "drop", "share": 7}])
+        assert wrong.status_code == 400
+        assert "body, entry 2 (drop): share is 7" in wrong.json()["msg"]
+        assert len((await client.get(url)).json()) == 2, "all or none"
+        assert (await client.post(url, content=b"[{")).status_code == 400
+
+        assert (await client.delete(f"{url}/later")).json() == {"removed": "later"}
+        assert (await client.delete(f"{url}/nothing")).status_code == 404
+        states = {entry["id"]: entry["state"] for entry in (await client.get(url)).json()}
+        assert states == {"later": "removed", "f1": "active"}
+
+
+def test_faults_can_be_added_from_other_threads_and_have_begun_when_that_returns() -> None:
+    before = threading.active_count()
+    with ExchangeThread(FAST) as exchange:
+        (identity,) = exchange.faults.add({"kind": "refuse", "status": 451})
+        assert exchange.endpoints["spot"].refusal == (identity, 451)
+        assert exchange.faults.listed()[0]["state"] == "active"
+        exchange.faults.remove(identity)
+        assert exchange.endpoints["spot"].refusal is None
+        with pytest.raises(KeyError):
+            exchange.faults.remove("nothing")
+        with pytest.raises(PlanError, match="kind is"):
+            exchange.faults.add({"kind": "nothing"})
+    assert threading.active_count() <= before + 1

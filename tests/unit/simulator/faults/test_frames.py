@@ -1,0 +1,145 @@
+"""Faults of frames, one frame at a time."""
+
+import json
+from typing import Any
+
+import pytest
+
+from simulator.clock import MINUTE_US, Clock
+from simulator.faults.frames import FrameFaults
+from simulator.faults.plan import parse_entry
+
+MINUTE = 30_000_000 * MINUTE_US
+STREAM = "btcusdt@aggTrade"
+TRADE = (
+    '{"e":"aggTrade","E":7,"s":"BTCUSDT","a":5,"p":"1.5","q":"2","f":8,"l":9,"T":6,"m":true,'
+    '"M":true}'
+)
+KLINE = '{"e":"kline","E":7,"s":"BTCUSDT","k":{"t":6,"o":"1","c":"2","x":true}}'
+
+
+def _faults(*entries: dict[str, Any]) -> FrameFaults:
+    faults = FrameFaults(Clock(start_us=MINUTE + 1_000, speed=0), seed=3)
+    for number, entry in enumerate(entries):
+        faults.accept(parse_entry(entry).placed(start_us=MINUTE, identity=f"f{number}"))
+    return faults
+
+
+def _pass(
+    faults: FrameFaults, due_us: int, *, stream: str = STREAM, text: str = TRADE
+) -> list[tuple[int, str]]:
+    passed = faults.pass_on("spot", stream, due_us, lambda _unit: [text], due_us)
+    return [(later_us, payload) for later_us, _, render in passed for payload in render(1_000)]
+
+
+def _frames(kind: str, text: str = TRADE, **fields: Any) -> list[str]:
+    faults = _faults({"kind": kind, "share": 1, "streams": "*"} | fields)
+    return [payload for _, payload in _pass(faults, MINUTE, text=text)]
+
+
+def test_without_faults_and_outside_of_their_window_frames_pass() -> None:
+    assert _pass(_faults(), MINUTE) == [(MINUTE, TRADE)]
+    faults = _faults({"kind": "drop", "at": "+2s", "duration_s": 3})
+    for offset, count in ((0, 1), (1_999_999, 1), (2_000_000, 0), (4_999_999, 0), (5_000_000, 1)):
+        assert len(_pass(faults, MINUTE + offset)) == count, offset
+
+
+def test_market_symbol_and_stream_select() -> None:
+    assert _pass(_faults({"kind": "drop", "market": "um"}), MINUTE)
+    assert _pass(_faults({"kind": "drop", "symbols": "ETH*"}), MINUTE)
+    assert _pass(_faults({"kind": "drop", "streams": "*@kline_1m"}), MINUTE)
+    assert not _pass(_faults({"kind": "drop", "symbols": "btc*", "streams": "*@agg*"}), MINUTE)
+
+
+def test_duplicates_come_after_the_frame_at_their_time() -> None:
+    faults = _faults({"kind": "duplicate", "copies": 2, "delay_ms": 40})
+    assert _pass(faults, MINUTE) == [
+        (MINUTE, TRADE),
+        (MINUTE + 40_000, TRADE),
+        (MINUTE + 80_000, TRADE),
+    ]
+
+
+def test_late_ones_are_those_of_the_minutes_end() -> None:
+    faults = _faults({"kind": "late", "within_ms": 1_000, "delay_ms": 1_500})
+    end = MINUTE + MINUTE_US
+    assert _pass(faults, end - 1_000_001) == [(end - 1_000_001, TRADE)]
+    assert _pass(faults, end - 1_000_000) == [(end + 1_500_000, TRADE)]
+    assert _pass(faults, end - 1) == [(end + 1_500_000, TRADE)]
+    assert _pass(faults, end) == [(end, TRADE)]
+    fault = parse_entry({"kind": "late"}).placed(start_us=0, identity="f0")
+    assert faults.hits(fault) == 2
+
+
+def test_a_share_hits_about_as_many_and_the_same_ones_whoever_listens_since_when() -> None:
+    def lost(first: int) -> set[int]:
+        faults = _faults({"kind": "drop", "share": 0.3})
+        return {due for due in range(MINUTE + first, MINUTE + 5_000) if not _pass(faults, due)}
+
+    assert 1_300 < len(lost(0)) < 1_700
+    assert lost(2_000) == {due for due in lost(0) if due >= MINUTE + 2_000}
+
+
+def test_a_kline_lag_keeps_the_order_and_leaves_trades_alone() -> None:
+    faults = _faults({"kind": "kline_lag", "lag_ms": 3_000, "streams": "*"})
+    assert _pass(faults, MINUTE, stream="btcusdt@kline_1m") == [(MINUTE + 3_000_000, TRADE)]
+    assert _pass(faults, MINUTE) == [(MINUTE, TRADE)]
+
+
+def test_a_void_trade_bears_the_id_of_the_true_one_that_follows() -> None:
+    void, true = _frames("void")
+    assert true == TRADE
+    fields = json.loads(void)
+    assert (fields["a"], fields["p"], fields["q"], fields["f"], fields["l"]) == (
+        5,
+        "0",
+        "0",
+        -1,
+        -1,
+    )
+    assert _frames("void", replaces=True) == [void]
+    faults = _faults({"kind": "void", "share": 1, "streams": "*"})
+    kept = _pass(faults, MINUTE, stream="btcusdt@kline_1m", text=KLINE)
+    assert kept == [(MINUTE, KLINE)]
+
+
+@pytest.mark.parametrize("form", ["truncated", "not_json"])
+def test_a_malformed_frame_is_no_json(form: str) -> None:
+    broken, true = _frames("malformed", form=form)
+    assert true == TRADE
+    with pytest.raises(ValueError, match=r"Expecting|Unterminated"):
+        json.loads(broken)
+
+
+@pytest.mark.parametrize("text", [TRADE, KLINE])
+@pytest.mark.parametrize("form", ["missing_field", "wrong_type"])
+def test_a_malformed_frame_may_be_json_that_lacks_what_it_should_have(form: str, text: str) -> None:
+    (broken,) = _frames("malformed", text, form=form, replaces=True)
+    wrong, right = json.loads(broken), json.loads(text)
+    inner = "k" if "k" in right else None
+    wrong, right = (wrong[inner], right[inner]) if inner else (wrong, right)
+    if form == "missing_field":
+        assert len(set(right) - set(wrong)) == 1
+    else:
+        assert any(type(wrong[name]) is not type(right[name]) for name in right)
+
+
+def test_unknown_frames_come_before_true_ones_and_new_fields_in_them() -> None:
+    event, true = _frames("unknown")
+    assert json.loads(event)["e"] == "solarEclipse"
+    assert true == TRADE
+    assert _frames("unknown", form="array") == ["[1,2,3]", TRADE]
+    (extended,) = _frames("unknown", form="field")
+    assert json.loads(extended) == json.loads(TRADE) | {"zz": {"new": True}}
+
+
+def test_faults_add_up_and_end_when_they_are_taken_away() -> None:
+    faults = _faults({"kind": "duplicate"}, {"kind": "reorder", "share": 1, "delay_ms": 200})
+    assert _pass(faults, MINUTE) == [(MINUTE + 200_000, TRADE)] * 2
+    first = parse_entry({"kind": "duplicate"}).placed(start_us=MINUTE, identity="f0")
+    assert faults.hits(first) == 1
+    faults.end(first)
+    assert len(_pass(faults, MINUTE + 999)) == 2, "due before the end, whenever the pump gets there"
+    assert len(_pass(faults, MINUTE + 1_000)) == 1
+    assert len(_pass(faults, MINUTE + 2 * MINUTE_US)) == 1
+    assert len(_pass(faults, MINUTE)) == 1, "and it is forgotten then"
