@@ -16,6 +16,7 @@ from starlette.routing import Route
 from simulator.clock import DAY_US, Clock, to_us
 from simulator.config import SimulatorConfig
 from simulator.control import Control
+from simulator.dumps.faults import DumpFaults
 from simulator.dumps.routes import dump_routes
 from simulator.dumps.site import DumpSite, delay_us
 from simulator.faults.connections import ConnectionFaults
@@ -76,6 +77,8 @@ class Exchange:
         replay: the replay, if there is one.
         markets: the simulated markets by name (`spot`, `um`); empty in a replay.
         endpoints: WebSocket endpoints by market.
+        rest_faults, dump_faults: what goes wrong with REST and with dumps, rule by rule.
+        site: the dump site, once it has started; there is none in a replay.
         faults: what goes wrong, and when: `faults.add({"kind": "cut", "at": "+5s"})`.
     """
 
@@ -85,6 +88,7 @@ class Exchange:
     um_rest_url: str
     dump_url: str
     control_url: str
+    site: DumpSite
 
     def __init__(self, config: SimulatorConfig | None = None) -> None:
         self.config = config or SimulatorConfig()
@@ -93,6 +97,7 @@ class Exchange:
             start_us=None if start is None else to_us(start), speed=self.config.speed
         )
         self.rest_faults = RestFaults()
+        self.dump_faults = DumpFaults()
         self.replay: Replay | None = None
         self.markets: dict[MarketName, Market] = {}
         self.endpoints: dict[MarketName, Endpoint] = {}
@@ -276,13 +281,14 @@ class Exchange:
             limiter = WeightLimiter(limits[name], self.clock)
             routes += RestApi(venue, limiter, self.clock, faults=self.rest_faults).routes()
         if self.markets:
-            site = DumpSite(
+            self.site = DumpSite(
                 self.markets,
                 self.clock,
                 daily_delay_us=delay_us(config.daily_dump_delay_s),
                 monthly_delay_us=delay_us(config.monthly_dump_delay_s),
+                faults=self.dump_faults,
             )
-            routes += dump_routes(site)
+            routes += dump_routes(self.site)
         routes += fault_routes(self.faults)
         return routes + Control(self._venues, self.endpoints, self.replay).routes()
 

@@ -14,6 +14,22 @@ from simulator.switchboard import Switchboard
 _LONGEST_WAIT_S = 600.0
 
 
+def _percent(value: int) -> None:
+    if not 0 <= value <= 99:
+        raise ValueError(f"keep_percent is {value}; it must lie in 0 to 99")
+
+
+def _error_status(value: int) -> None:
+    if not 400 <= value <= 599:
+        raise ValueError(f"status is {value}; it must lie in 400 to 599")
+
+
+def _at_least(least: int, **values: int) -> None:
+    for name, value in values.items():
+        if value < least:
+            raise ValueError(f"{name} is {value}; it must be at least {least}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlterRows:
     """Some rows tell another volume (and count) than the truth; the checksum fits.
@@ -188,19 +204,3 @@ class DumpFaults(Switchboard[DumpRule]):
             counts=counts,
         )
         return [rule.effect for rule in rules if isinstance(rule.effect, effect)]
-
-
-def _percent(value: int) -> None:
-    if not 0 <= value <= 99:
-        raise ValueError(f"keep_percent is {value}; it must lie in 0 to 99")
-
-
-def _error_status(value: int) -> None:
-    if not 400 <= value <= 599:
-        raise ValueError(f"status is {value}; it must lie in 400 to 599")
-
-
-def _at_least(least: int, **values: int) -> None:
-    for name, value in values.items():
-        if value < least:
-            raise ValueError(f"{name} is {value}; it must be at least {least}")

@@ -2,55 +2,41 @@
 
 Layout, columns, units and headers are those of data.binance.vision: spot without a header, in ms
 before 2025-01-01 and µs from then on; USD-M with a header, always in ms. A period is published
-when it is over, after a delay. The same seed gives the same bytes.
+when it is over, after a delay. The same seed gives the same bytes; faults change them on demand.
 """
 
 import hashlib
-import io
-import zipfile
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from xml.sax.saxutils import escape
 
 from simulator.cache import BoundedCache
 from simulator.clock import DAY_US, SECOND_US, Clock, from_us, to_us
+from simulator.dumps.contents import AlteredRow, DumpFile, RowChange, Zip, altered_rows, make_zip
+from simulator.dumps.faults import (
+    ContentEffect,
+    CorruptZip,
+    DumpFaults,
+    Late,
+    Missing,
+    NoChecksum,
+    Reissue,
+    StaleChecksum,
+    TruncateZip,
+)
 from simulator.market.instruments import MarketName
 from simulator.market.intervals import SPOT_INTERVALS, UM_INTERVALS, parse_interval
 from simulator.market.market import Market
-from simulator.wire.frames import US_PER_MS, agg_trade_rows, kline_row, trade_rows
+from simulator.market.noise import derive_key, hash_counter
 
 PAGE_KEYS = 1_000
-_MICROSECONDS_SINCE_US = to_us(datetime(2025, 1, 1, tzinfo=UTC))
 _FOLDERS: dict[MarketName, str] = {"spot": "data/spot", "um": "data/futures/um"}
 _KINDS = ("aggTrades", "klines", "trades")  # in the order of the listing
-_UM_HEADERS = {
-    "klines": "open_time,open,high,low,close,volume,close_time,quote_volume,count,"
-    "taker_buy_volume,taker_buy_quote_volume,ignore",
-    "aggTrades": "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,"
-    "is_buyer_maker",
-    "trades": "id,price,qty,quote_qty,time,is_buyer_maker",
-}
-_ZIP_TIME = (2024, 1, 1, 0, 0, 0)  # fixed, so that the bytes are
-
-
-@dataclass(frozen=True, slots=True)
-class DumpFile:
-    """One published zip."""
-
-    market: MarketName
-    kind: str
-    symbol: str
-    interval: str | None
-    start_us: int
-    end_us: int
-    path: str
-    published_us: int
-
-    @property
-    def stem(self) -> str:
-        """File name without `.zip`."""
-        return self.path.rpartition("/")[2].removesuffix(".zip")
+_DATES = {"daily": "%Y-%m-%d", "monthly": "%Y-%m"}
+_PERIODS = {"daily": "1d", "monthly": "1M"}
+_CACHED_BYTES = 256 << 20
+_LOCKS = 16
 
 
 def _folder_interval(name: str) -> str:
@@ -63,6 +49,7 @@ class DumpSite:
 
     Args:
         daily_delay_us, monthly_delay_us: from the end of the period to its publication.
+        faults: what goes wrong on demand.
     """
 
     def __init__(
@@ -72,11 +59,17 @@ class DumpSite:
         *,
         daily_delay_us: int = 0,
         monthly_delay_us: int = 0,
+        faults: DumpFaults | None = None,
     ) -> None:
         self._markets = markets
         self._clock = clock
         self._delays_us = {"daily": daily_delay_us, "monthly": monthly_delay_us}
-        self._zips: BoundedCache[str, bytes] = BoundedCache(64)
+        self.faults = faults or DumpFaults()
+        self._zips: BoundedCache[tuple[str, tuple[RowChange, ...]], Zip] = BoundedCache(
+            _CACHED_BYTES, weigh=lambda made: len(made.content)
+        )
+        # a zip and its checksum are often asked for at once: it is made once
+        self._making = [threading.Lock() for _ in range(_LOCKS)]
 
     # --- what there is
 
@@ -84,89 +77,134 @@ class DumpSite:
         self, market: MarketName, cadence: str, kind: str, symbol: str, interval: str | None
     ) -> Iterator[DumpFile]:
         """The published files of one folder, oldest first."""
-        start_us = self._markets[market].history(symbol).start_us
         now_us = self._clock.now_us()
-        period = parse_interval("1d" if cadence == "daily" else "1M")
+        period = parse_interval(_PERIODS[cadence])
+        open_us = period.open_of(self._markets[market].history(symbol).start_us)
+        while open_us <= now_us:
+            file = self._file(market, cadence, kind, symbol, interval, open_us)
+            if self._is_published(file, now_us, counts=False):
+                yield file
+            open_us = file.end_us
+
+    def _file(
+        self,
+        market: MarketName,
+        cadence: str,
+        kind: str,
+        symbol: str,
+        interval: str | None,
+        open_us: int,
+    ) -> DumpFile:
         folder = f"{_FOLDERS[market]}/{cadence}/{kind}/{symbol}"
         label = kind
         if interval is not None:
             label = _folder_interval(interval)
             folder = f"{folder}/{label}"
-        open_us = period.open_of(start_us)
-        while True:
-            end_us = period.next_open(open_us)
-            published_us = end_us + self._delays_us[cadence]
-            if published_us > now_us:
-                return
-            date = from_us(open_us).strftime("%Y-%m-%d" if cadence == "daily" else "%Y-%m")
-            path = f"{folder}/{symbol}-{label}-{date}.zip"
-            yield DumpFile(market, kind, symbol, interval, open_us, end_us, path, published_us)
-            open_us = end_us
+        path = f"{folder}/{symbol}-{label}-{from_us(open_us).strftime(_DATES[cadence])}.zip"
+        end_us = parse_interval(_PERIODS[cadence]).next_open(open_us)
+        late_us = sum(late.delay_us for late in self.faults.of(Late, path, counts=False))
+        published_us = end_us + self._delays_us[cadence] + late_us
+        return DumpFile(market, kind, symbol, interval, open_us, end_us, path, published_us)
+
+    def _is_published(self, file: DumpFile, now_us: int, *, counts: bool) -> bool:
+        if self.faults.of(Missing, file.path, counts=counts):
+            return False
+        if file.published_us <= now_us:
+            return True
+        self.faults.of(Late, file.path, counts=counts)
+        return False
 
     def find(self, path: str) -> DumpFile | None:
         """The published file at a path (without leading slash); None if there is none."""
         for market, folder in _FOLDERS.items():
-            if not path.startswith(folder + "/") or market not in self._markets:
-                continue
-            parts = path.removeprefix(folder + "/").split("/")
-            if len(parts) < 4:
-                return None
-            cadence, kind, symbol = parts[:3]
-            if cadence not in self._delays_us or symbol not in self._markets[market]:
-                return None
-            if kind not in _kinds(cadence):
-                return None
-            interval = None
-            if kind == "klines":
-                names = {_folder_interval(name): name for name in _intervals(market, cadence)}
-                interval = names.get(parts[3])
-                if interval is None:
+            if market in self._markets and path.startswith(folder + "/"):
+                file = self._named(market, path.removeprefix(folder + "/").split("/"))
+                if file is None or file.path != path:
                     return None
-            return next(
-                (
-                    file
-                    for file in self.files(market, cadence, kind, symbol, interval)
-                    if file.path == path
-                ),
-                None,
-            )
+                is_there = self._is_published(file, self._clock.now_us(), counts=True)
+                return file if is_there else None
         return None
 
-    def read(self, file: DumpFile) -> bytes:
-        """The zip; the same bytes each time."""
-        return self._zips.get(file.path, lambda: _zip(file.stem, self._csv(file)))
-
-    def checksum(self, file: DumpFile) -> bytes:
-        """The CHECKSUM file: `<sha256>  <name>`, without an end of line, as recorded."""
-        return f"{hashlib.sha256(self.read(file)).hexdigest()}  {file.stem}.zip".encode()
+    def _named(self, market: MarketName, parts: list[str]) -> DumpFile | None:
+        """The file that parts of a path name, whether it is published or not."""
+        if len(parts) < 4:
+            return None
+        cadence, kind, symbol = parts[:3]
+        if cadence not in _DATES or kind not in _KINDS or symbol not in self._markets[market]:
+            return None
+        interval = None
+        if kind == "klines":
+            names = {_folder_interval(name): name for name in _intervals(market, cadence)}
+            interval = names.get(parts[3])
+            if interval is None:
+                return None
+        text = parts[-1].removesuffix(".zip")
+        text = text[-10:] if cadence == "daily" else f"{text[-7:]}-01"
+        try:
+            date = datetime.fromisoformat(text)
+        except ValueError:
+            return None  # no file has such a name
+        open_us = to_us(date.replace(tzinfo=UTC))
+        period = parse_interval(_PERIODS[cadence])
+        if open_us < period.open_of(self._markets[market].history(symbol).start_us):
+            return None
+        return self._file(market, cadence, kind, symbol, interval, open_us)
 
     # --- contents
 
-    def _csv(self, file: DumpFile) -> bytes:
+    def read(self, file: DumpFile) -> bytes:
+        """The zip as it is served; the same bytes each time, but for faults."""
+        content = self._zip(file, self._row_changes(file)).content
+        return _spoilt(content, file.path, self.faults.contents(file.path))
+
+    def checksum(self, file: DumpFile) -> bytes:
+        """The CHECKSUM file: `<sha256>  <name>`, without an end of line, as recorded."""
+        made = self._zip(file, self._row_changes(file))
+        digest = made.digest
+        effects = self.faults.contents(file.path, counts=False)
+        fitting = tuple(
+            effect
+            for effect in effects
+            if isinstance(effect, CorruptZip | TruncateZip) and effect.checksum_fits
+        )
+        if fitting:
+            digest = hashlib.sha256(_spoilt(made.content, file.path, fitting)).hexdigest()
+        if self.faults.of(StaleChecksum, file.path):
+            digest = hashlib.sha256(f"an earlier issue of {file.path}".encode()).hexdigest()
+        return f"{digest}  {file.stem}.zip".encode()
+
+    def altered_rows(self, path: str) -> list[AlteredRow]:
+        """The rows of a file that differ now from what happened; empty if it is not published."""
+        file = self.find(path)
+        if file is None:
+            return []
+        return altered_rows(self._markets[file.market], file, self._row_changes(file))
+
+    def modified_us(self, file: DumpFile) -> int:
+        """When the present issue was published."""
+        now_us = self._clock.now_us()
+        issues = [
+            effect.at_us
+            for effect in self.faults.of(Reissue, file.path, counts=False)
+            if effect.at_us <= now_us
+        ]
+        return max([file.published_us, *issues])
+
+    def _row_changes(self, file: DumpFile) -> tuple[RowChange, ...]:
+        now_us = self._clock.now_us()
+        changes: list[RowChange] = []
+        for effect in self.faults.contents(file.path, counts=False):
+            if isinstance(effect, Reissue):
+                if (effect.at_us > now_us) == effect.is_repair:
+                    changes.append(effect.change)
+            elif not isinstance(effect, CorruptZip | TruncateZip):
+                changes.append(effect)
+        return tuple(changes)
+
+    def _zip(self, file: DumpFile, changes: tuple[RowChange, ...]) -> Zip:
         market = self._markets[file.market]
-        instrument = market.instrument(file.symbol)
-        is_micro = file.market == "spot" and file.start_us >= _MICROSECONDS_SINCE_US
-        unit_us = 1 if is_micro else US_PER_MS
-        lines = [_UM_HEADERS[file.kind]] if file.market == "um" else []
-        if file.interval is not None:
-            rows = market.klines(
-                file.symbol,
-                file.interval,
-                file.start_us,
-                file.end_us - 1,
-                view_us=file.end_us - 1,
-            )
-            lines += [
-                ",".join(map(str, kline_row(instrument, row, unit_us=unit_us))) for row in rows
-            ]
-        else:
-            tape = market.day_tape(file.symbol, file.start_us)
-            make = agg_trade_rows if file.kind == "aggTrades" else trade_rows
-            lines += [
-                ",".join(_csv_text(value, file.market) for value in row.values())
-                for row in make(tape, unit_us=unit_us)
-            ]
-        return ("\n".join(lines) + "\n").encode()
+        with self._making[hash(file.path) % _LOCKS]:
+            return self._zips.get((file.path, changes), lambda: make_zip(market, file, changes))
 
     # --- listing
 
@@ -195,7 +233,7 @@ class DumpSite:
             if file is None:
                 lines.append(f"<CommonPrefixes><Prefix>{escape(key)}</Prefix></CommonPrefixes>")
                 continue
-            modified = from_us(file.published_us).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+            modified = from_us(self.modified_us(file)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
             lines.append(
                 f"<Contents><Key>{escape(key)}</Key><LastModified>{modified}</LastModified>"
                 "<StorageClass>STANDARD</StorageClass></Contents>"
@@ -225,7 +263,10 @@ class DumpSite:
                 continue
             yield from self._walk(path, prefix, collapses, marker)
         for file in self._files_in(folder):
-            for key in (file.path, f"{file.path}.CHECKSUM"):
+            keys = [file.path]
+            if not self.faults.of(NoChecksum, file.path, counts=False):
+                keys.append(f"{file.path}.CHECKSUM")
+            for key in keys:
                 if key.startswith(prefix) and key > marker:
                     yield key, file
 
@@ -244,8 +285,8 @@ class DumpSite:
             case []:
                 return list(self._delays_us)
             case [cadence] if cadence in self._delays_us:
-                return list(_kinds(cadence))
-            case [cadence, kind] if kind in _kinds(cadence):
+                return list(_KINDS)
+            case [cadence, kind] if kind in _KINDS:
                 return list(self._markets[market])
             case [cadence, "klines", symbol] if symbol in self._markets[market]:
                 return [_folder_interval(name) for name in _intervals(market, cadence)]
@@ -259,7 +300,7 @@ class DumpSite:
         if len(rest) < 3 or rest[2] not in self._markets[market]:
             return
         cadence, kind, symbol = rest[:3]
-        if kind != "klines" and len(rest) == 3 and kind in _kinds(cadence):
+        if kind != "klines" and len(rest) == 3 and kind in _KINDS:
             yield from self.files(market, cadence, kind, symbol, None)
         elif kind == "klines" and len(rest) == 4:
             for name in _intervals(market, cadence):
@@ -273,10 +314,6 @@ class DumpSite:
         return None
 
 
-def _kinds(cadence: str) -> tuple[str, ...]:
-    return _KINDS if cadence == "daily" else ("klines",)
-
-
 def _intervals(market: MarketName, cadence: str) -> tuple[str, ...]:
     """Intervals that are dumped: a day's file holds no bars longer than a day."""
     names = SPOT_INTERVALS if market == "spot" else UM_INTERVALS
@@ -285,20 +322,21 @@ def _intervals(market: MarketName, cadence: str) -> tuple[str, ...]:
     return tuple(name for name in names if (parse_interval(name).step_us or 31 * DAY_US) <= DAY_US)
 
 
-def _csv_text(value: int | str | bool, market: MarketName) -> str:
-    if isinstance(value, bool):
-        return str(value) if market == "spot" else str(value).lower()
-    return str(value)
-
-
-def _zip(stem: str, content: bytes) -> bytes:
-    buffer = io.BytesIO()
-    entry = zipfile.ZipInfo(f"{stem}.csv", date_time=_ZIP_TIME)
-    entry.compress_type = zipfile.ZIP_DEFLATED
-    entry.external_attr = 0o644 << 16
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr(entry, content, compresslevel=6)
-    return buffer.getvalue()
+def _spoilt(content: bytes, path: str, effects: tuple[ContentEffect, ...]) -> bytes:
+    """The zip with what faults do to its bytes."""
+    for effect in effects:
+        if isinstance(effect, TruncateZip):
+            content = content[: len(content) * effect.keep_percent // 100]
+        elif isinstance(effect, CorruptZip) and content:
+            key = derive_key(0, path, "flips")
+            flipped = bytearray(content)
+            for number in range(effect.flips):
+                drawn = hash_counter(key, number)
+                # the compressed rows lie in the middle half
+                place = len(content) // 4 + drawn % max(1, len(content) // 2)
+                flipped[place] ^= 1 + (drawn >> 32) % 255
+            content = bytes(flipped)
+    return content
 
 
 def delay_us(seconds: float) -> int:

@@ -1,0 +1,215 @@
+"""What is in a dump file: the CSV of its rows, the zip around it, and rows altered on purpose."""
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from simulator.clock import DAY_US, MINUTE_US, SECOND_US, to_us
+from simulator.dumps.faults import AlterRows, DropRows
+from simulator.market.instruments import Instrument, MarketName
+from simulator.market.intervals import parse_interval
+from simulator.market.market import Market
+from simulator.market.noise import derive_key, hash_counter
+from simulator.wire.columns import agg_trade_lines, kline_lines, trade_lines
+from simulator.wire.frames import US_PER_MS, kline_row
+
+_MICROSECONDS_SINCE_US = to_us(datetime(2025, 1, 1, tzinfo=UTC))
+_UM_HEADERS = {
+    "klines": b"open_time,open,high,low,close,volume,close_time,quote_volume,count,"
+    b"taker_buy_volume,taker_buy_quote_volume,ignore\n",
+    "aggTrades": b"agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,"
+    b"is_buyer_maker\n",
+    "trades": b"id,price,qty,quote_qty,time,is_buyer_maker\n",
+}
+_ZIP_TIME = (2024, 1, 1, 0, 0, 0)  # fixed, so that the bytes are
+_ZIP_LEVEL = 1  # a month of trades is hundreds of MB, and nobody keeps these files
+_STEPS_US = {"1s": SECOND_US, "1m": MINUTE_US}
+
+RowChange = AlterRows | DropRows
+
+
+@dataclass(frozen=True, slots=True)
+class DumpFile:
+    """One published zip.
+
+    Attributes:
+        start_us, end_us: the period, end exclusive.
+        published_us: from when on it is there.
+    """
+
+    market: MarketName
+    kind: str
+    symbol: str
+    interval: str | None
+    start_us: int
+    end_us: int
+    path: str
+    published_us: int
+
+    @property
+    def stem(self) -> str:
+        """File name without `.zip`."""
+        return self.path.rpartition("/")[2].removesuffix(".zip")
+
+
+@dataclass(frozen=True, slots=True)
+class AlteredRow:
+    """A row of a file that is not what happened.
+
+    Attributes:
+        key: first column: open time or id, as printed.
+        true: the line as it should be.
+        served: the line that the file has; None where it is missing.
+    """
+
+    key: str
+    true: str
+    served: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Zip:
+    """The bytes of a zip, and their SHA-256 in hex."""
+
+    content: bytes
+    digest: str
+
+
+def make_zip(market: Market, file: DumpFile, changes: tuple[RowChange, ...] = ()) -> Zip:
+    """The zip of a file; the same bytes each time."""
+    buffer = io.BytesIO()
+    entry = zipfile.ZipInfo(f"{file.stem}.csv", date_time=_ZIP_TIME)
+    entry.external_attr = 0o644 << 16
+    with (
+        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=_ZIP_LEVEL) as archive,
+        archive.open(entry, "w") as member,
+    ):
+        for chunk in csv_chunks(market, file, changes):
+            member.write(chunk)
+    content = buffer.getvalue()
+    return Zip(content, hashlib.sha256(content).hexdigest())
+
+
+def csv_chunks(
+    market: Market, file: DumpFile, changes: tuple[RowChange, ...] = ()
+) -> Iterator[bytes]:
+    """The CSV in pieces of whole lines: the header, then a day of trades or a file of klines."""
+    if file.market == "um":
+        yield _UM_HEADERS[file.kind]
+    if not changes:
+        yield from _rows(market, file)
+        return
+    lines = b"".join(_rows(market, file)).decode().splitlines()
+    yield "".join(f"{line}\n" for line in _changed(lines, file, changes)).encode()
+
+
+def altered_rows(
+    market: Market, file: DumpFile, changes: tuple[RowChange, ...]
+) -> list[AlteredRow]:
+    """The rows that `changes` make differ from the truth, in order."""
+    lines = b"".join(_rows(market, file)).decode().splitlines()
+    served = {line.partition(",")[0]: line for line in _changed(lines, file, changes)}
+    found = []
+    for line in lines:
+        key = line.partition(",")[0]
+        if served.get(key) != line:
+            found.append(AlteredRow(key, line, served.get(key)))
+    return found
+
+
+def _rows(market: Market, file: DumpFile) -> Iterator[bytes]:
+    instrument = market.instrument(file.symbol)
+    is_micro = file.market == "spot" and file.start_us >= _MICROSECONDS_SINCE_US
+    unit_us = 1 if is_micro else US_PER_MS
+    if file.interval is not None:
+        yield _klines(market, instrument, file, file.interval, unit_us)
+        return
+    render = agg_trade_lines if file.kind == "aggTrades" else trade_lines
+    for day_us in range(file.start_us, file.end_us, DAY_US):
+        if day_us + DAY_US > market.history(file.symbol).start_us:
+            yield render(market.day_tape(file.symbol, day_us), unit_us=unit_us)
+
+
+def _klines(
+    market: Market, instrument: Instrument, file: DumpFile, interval: str, unit_us: int
+) -> bytes:
+    view_us = last_us = file.end_us - 1
+    if interval in _STEPS_US:
+        bars = market.bars(
+            file.symbol, parse_interval(interval), file.start_us, last_us, view_us=view_us
+        )
+        if bars is None:
+            return b""
+        return kline_lines(instrument, bars, step_us=_STEPS_US[interval], unit_us=unit_us)
+    rows = market.klines(file.symbol, interval, file.start_us, last_us, view_us=view_us)
+    texts = (",".join(map(str, kline_row(instrument, row, unit_us=unit_us))) for row in rows)
+    return "".join(f"{text}\n" for text in texts).encode()
+
+
+# --- rows altered on purpose
+
+
+def _changed(lines: list[str], file: DumpFile, changes: Iterable[RowChange]) -> list[str]:
+    for change in changes:
+        if isinstance(change, DropRows):
+            lines = lines[: -change.rows]
+        else:
+            lines = _altered(lines, file, change.rows)
+    return lines
+
+
+def _altered(lines: list[str], file: DumpFile, wanted: int) -> list[str]:
+    """The lines with a greater volume in some of them, which follow from the path."""
+    changed = list(lines)
+    key = derive_key(0, file.path, "altered")
+    picked: set[int] = set()
+    counter = 0
+    while len(picked) < min(wanted, len(lines)):
+        picked.add(hash_counter(key, counter) % len(lines))
+        counter += 1
+    for number in picked:
+        changed[number] = _ALTERATIONS[file.kind](lines[number].split(","))
+    return changed
+
+
+def _alter_kline(fields: list[str]) -> str:
+    """One more trade at the close, by a taker that sold."""
+    fields[7] = _plus(fields[7], Decimal(fields[4]) * _unit(fields[5]))
+    fields[5] = _plus(fields[5], _unit(fields[5]))
+    fields[8] = str(int(fields[8]) + 1)
+    return ",".join(fields)
+
+
+def _alter_agg_trade(fields: list[str]) -> str:
+    """A greater quantity."""
+    fields[2] = _plus(fields[2], _unit(fields[2]))
+    return ",".join(fields)
+
+
+def _alter_trade(fields: list[str]) -> str:
+    """A greater quantity, with its quote amount."""
+    fields[3] = _plus(fields[3], Decimal(fields[1]) * _unit(fields[2]))
+    fields[2] = _plus(fields[2], _unit(fields[2]))
+    return ",".join(fields)
+
+
+_ALTERATIONS = {
+    "klines": _alter_kline,
+    "aggTrades": _alter_agg_trade,
+    "trades": _alter_trade,
+}
+
+
+def _unit(text: str) -> Decimal:
+    """One, which is a multiple of every step, as a decimal of the text's kind."""
+    return Decimal(1).quantize(Decimal(text))
+
+
+def _plus(text: str, more: Decimal) -> str:
+    """The sum, with as many decimals as before."""
+    value = Decimal(text)
+    return format((value + more).quantize(value), "f")

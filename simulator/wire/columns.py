@@ -1,0 +1,194 @@
+"""Text of whole columns at once: rows of JSON or CSV without a Python object for each value.
+
+A year of minutes or a month of trades is millions of numbers. Digits are made column by column in
+a matrix of bytes, one row of text a row of the matrix, and leading zeros are masked out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from simulator.market.instruments import SPOT_DECIMALS, Instrument
+from simulator.market.klines import Bars
+from simulator.market.noise import IntArray
+from simulator.market.tape import BoolArray, Tape
+
+_ZERO, _POINT = ord("0"), ord(".")
+_ROWS_AT_ONCE = 8_192  # keeps the matrix within the processor's cache
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A column of whole numbers of 10^-`decimals`, printed with `shown` decimals.
+
+    Raises:
+        ValueError: a value is negative.
+    """
+
+    values: IntArray
+    decimals: int = 0
+    shown: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.values) and int(self.values.min()) < 0:
+            raise ValueError("negative numbers have no digits here")
+
+    def write(self, rows: slice) -> tuple[npt.NDArray[np.uint8], BoolArray]:
+        """Bytes of the rows at full width, and which of them belong to the text."""
+        values = self.values[rows]
+        digits = max(len(str(int(values.max()))), self.decimals + 1)
+        whole = digits - self.decimals
+        width = whole + (1 + self.shown if self.shown else 0)
+        text = np.full((len(values), width), _ZERO, dtype=np.uint8)
+        keep = np.ones((len(values), width), dtype=np.bool_)
+        rest = values
+        for number in range(digits):
+            rest, digit = np.divmod(rest, 10)
+            place = whole - 1 - (number - self.decimals)
+            if number < self.decimals:
+                place = whole + self.decimals - number
+            text[:, place] += digit.astype(np.uint8)
+            if number > self.decimals:  # a leading zero unless something is here or before
+                keep[:, place] = (rest > 0) | (digit > 0)
+        if self.shown:
+            text[:, whole] = _POINT
+        return text, keep
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A column of one of two words."""
+
+    values: BoolArray
+    true: bytes
+    false: bytes
+
+    def write(self, rows: slice) -> tuple[npt.NDArray[np.uint8], BoolArray]:
+        """Bytes of the rows at full width, and which of them belong to the text."""
+        values = self.values[rows]
+        width = max(len(self.true), len(self.false))
+        words = np.array(
+            [list(word.ljust(width)) for word in (self.false, self.true)], dtype=np.uint8
+        )
+        sizes = np.array([len(self.false), len(self.true)])
+        chosen = values.astype(np.int64)
+        keep: BoolArray = np.arange(width)[None, :] < sizes[chosen][:, None]
+        return words[chosen], keep
+
+
+Column = Number | Choice
+
+
+def render(count: int, parts: Sequence[Column | bytes]) -> bytes:
+    """The text of `count` rows, each its parts one after the other; bytes are in every row."""
+    pieces = []
+    for start in range(0, count, _ROWS_AT_ONCE):
+        rows = slice(start, min(start + _ROWS_AT_ONCE, count))
+        size = rows.stop - rows.start
+        texts, keeps = [], []
+        for part in parts:
+            if isinstance(part, bytes):
+                constant = np.frombuffer(part, dtype=np.uint8)
+                texts.append(np.broadcast_to(constant, (size, len(part))))
+                keeps.append(np.ones((size, len(part)), dtype=np.bool_))
+            else:
+                text, keep = part.write(rows)
+                texts.append(text)
+                keeps.append(keep)
+        pieces.append(np.hstack(texts)[np.hstack(keeps)].tobytes())
+    return b"".join(pieces)
+
+
+def _numbers(instrument: Instrument) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """(decimals, shown) of prices, quantities and quote amounts."""
+    units = (instrument.price_decimals, instrument.quantity_decimals, instrument.quote_decimals)
+    if instrument.market == "spot":
+        return tuple((unit, SPOT_DECIMALS) for unit in units)  # type: ignore[return-value]
+    return tuple((unit, unit) for unit in units)  # type: ignore[return-value]
+
+
+def _kline_columns(
+    instrument: Instrument, bars: Bars, *, step_us: int, unit_us: int
+) -> list[Column]:
+    """The first eleven of the twelve elements of a kline; the last one is a constant."""
+    price, quantity, quote = _numbers(instrument)
+    return [
+        Number(bars.open_time_us // unit_us),
+        Number(bars.open, *price),
+        Number(bars.high, *price),
+        Number(bars.low, *price),
+        Number(bars.close, *price),
+        Number(bars.volume, *quantity),
+        Number((bars.open_time_us + (step_us - 1)) // unit_us),
+        Number(bars.quote_volume, *quote),
+        Number(bars.trade_count),
+        Number(bars.taker_buy_volume, *quantity),
+        Number(bars.taker_buy_quote_volume, *quote),
+    ]
+
+
+def kline_array(instrument: Instrument, bars: Bars, *, step_us: int, unit_us: int) -> bytes:
+    """REST klines as JSON: `frames.kline_row` of every bar, in an array."""
+    columns = _kline_columns(instrument, bars, step_us=step_us, unit_us=unit_us)
+    parts: list[Column | bytes] = [b"["]
+    for number, column in enumerate(columns):
+        quotes = b"" if number in (0, 6, 8) else b'"'
+        parts += [quotes, column, quotes + b","]
+    text = render(len(bars), [*parts, b'"0"],'])
+    return b"[" + text[:-1] + b"]"
+
+
+def kline_lines(instrument: Instrument, bars: Bars, *, step_us: int, unit_us: int) -> bytes:
+    """CSV lines of a kline dump."""
+    columns = _kline_columns(instrument, bars, step_us=step_us, unit_us=unit_us)
+    return render(len(bars), [*_separated(columns), b",0\n"])
+
+
+def agg_trade_lines(tape: Tape, *, unit_us: int) -> bytes:
+    """CSV lines of an aggTrades dump."""
+    price, quantity, _ = _numbers(tape.instrument)
+    columns = [
+        Number(tape.agg_id),
+        Number(tape.price, *price),
+        Number(tape.quantity, *quantity),
+        Number(tape.first_id),
+        Number(tape.first_id + tape.fills - 1),
+        Number(tape.time_us // unit_us),
+    ]
+    return render(
+        len(tape), [*_separated(columns), b",", *_flags(tape.instrument, tape.buyer_is_maker)]
+    )
+
+
+def trade_lines(tape: Tape, *, unit_us: int) -> bytes:
+    """CSV lines of a trades dump: one line a market fill."""
+    price, quantity, quote = _numbers(tape.instrument)
+    row = np.repeat(np.arange(len(tape), dtype=np.int64), tape.fills)
+    number = np.arange(len(row), dtype=np.int64) - (np.cumsum(tape.fills) - tape.fills)[row]
+    slot = tape.slot_start[row] + number
+    columns = [
+        Number(tape.first_id[row] + number),
+        Number(tape.price[row], *price),
+        Number(tape.slot_quantity[slot], *quantity),
+        Number(tape.slot_quote[slot], *quote),
+        Number(tape.time_us[row] // unit_us),
+    ]
+    return render(
+        len(row), [*_separated(columns), b",", *_flags(tape.instrument, tape.buyer_is_maker[row])]
+    )
+
+
+def _separated(columns: Sequence[Column]) -> list[Column | bytes]:
+    parts: list[Column | bytes] = [columns[0]]
+    for column in columns[1:]:
+        parts += [b",", column]
+    return parts
+
+
+def _flags(instrument: Instrument, buyer_is_maker: BoolArray) -> list[Column | bytes]:
+    """The end of a trade's line; spot adds whether the price was the best one, and it was."""
+    if instrument.market == "spot":
+        return [Choice(buyer_is_maker, b"True", b"False"), b",True\n"]
+    return [Choice(buyer_is_maker, b"true", b"false"), b"\n"]
