@@ -141,7 +141,7 @@ def read_or_make_secrets(home: Path) -> dict[str, str]:
     ``password`` is also written in the form that Airflow's simple auth manager reads.
     """
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = home / "secrets.json"
+    file = _secrets_file(home)
     if not file.exists():
         _write_private(
             file,
@@ -155,6 +155,21 @@ def read_or_make_secrets(home: Path) -> dict[str, str]:
     keys: dict[str, str] = json.loads(file.read_text())
     _write_private(password_file(home), {USERNAME: keys["password"]})
     return keys
+
+
+def keep_secrets(home: Path, keys: Mapping[str, str]) -> None:
+    """Use these keys in this home, instead of keys of its own.
+
+    Args:
+        home: AIRFLOW_HOME.
+        keys: ``password``, ``jwt_secret``, ``secret_key`` and ``fernet_key``.
+    """
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _write_private(_secrets_file(home), keys)
+
+
+def _secrets_file(home: Path) -> Path:
+    return home / "secrets.json"
 
 
 def _write_private(file: Path, content: Mapping[str, str]) -> None:
