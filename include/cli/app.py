@@ -15,6 +15,7 @@ import typer
 from include.cli.backfill import backfill
 from include.cli.import_files import import_files
 from include.cli.migrate import migrate
+from include.cli.status import status
 from include.errors import CandelabraError
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.command()(backfill)
 app.command("import")(import_files)
 app.command()(migrate)
+app.command()(status)
 
 
 @app.command()

@@ -1,0 +1,199 @@
+"""How the platform is: what the database says, and what of it wants somebody's attention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from include.config import Settings
+from include.errors import PermanentError
+from include.store.health import (
+    Health,
+    SymbolHealth,
+    known_symbols,
+    read_health,
+    schema_revision,
+    server_time,
+)
+from include.store.pools import connect, redact
+
+BEHIND_S = 180.0
+"""A minute is in the table within seconds, or within about 40 where REST has to confirm it."""
+PATIENCE_S = 600.0
+"""The streamer repairs a hole within ten minutes; ``check_quality`` waits as long."""
+GAP_PATIENCE_S = 1_800.0
+"""``repair_gaps`` takes a gap after ten minutes and tries every five."""
+LEAST_DAYS_KNOWN = 31
+"""How far back a symbol is remembered that has no rows any more."""
+MOST_WINDOW = timedelta(days=31)
+MOST_NAMES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that wants attention: a word for machines, a sentence, the symbols it is about."""
+
+    code: str
+    message: str
+    symbols: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How the platform is.
+
+    Attributes:
+        database: its URL without the password.
+        server_version: of PostgreSQL.
+        revision, newest_revision: of the schema: the database's (None: never migrated), and
+            this program's.
+        now: the database's clock; ``since`` is where the window begins.
+        health: None where there is no schema to read.
+        findings: empty where all is well.
+    """
+
+    database: str
+    server_version: str
+    revision: str | None
+    newest_revision: str
+    now: datetime
+    since: datetime
+    health: Health | None
+    findings: tuple[Finding, ...]
+
+
+def read_status(
+    *, settings: Settings, window: timedelta = timedelta(days=1), symbols: Sequence[str] = ()
+) -> Status:
+    """Read the state of the database in use, as its reader.
+
+    Args:
+        window: how far back minutes are counted; at most 31 days.
+        symbols: these alone; none for all that are known.
+
+    Raises:
+        PermanentError: the window is too long, or URL or login are wrong.
+        TransientError: the database is away.
+    """
+    if not timedelta(minutes=1) <= window <= MOST_WINDOW:
+        raise PermanentError(f"a window of {window} is not within 1 minute and 31 days")
+    url = settings.url_for("reader")
+    with connect(url, application_name="candelabra-status") as connection:
+        now = server_time(connection).astimezone(UTC)
+        since = (now - window).replace(second=0, microsecond=0)
+        revision, newest = schema_revision(connection), newest_revision()
+        health = None
+        if revision is not None:
+            remembered = min(since, now - timedelta(days=LEAST_DAYS_KNOWN))
+            health = read_health(
+                connection,
+                list(symbols) or known_symbols(connection, since=remembered),
+                since=since,
+                now=now,
+                patience_s=PATIENCE_S,
+                gap_patience_s=GAP_PATIENCE_S,
+            )
+        number = connection.info.server_version
+    return Status(
+        database=redact(url),
+        server_version=f"{number // 10_000}.{number % 10_000}",
+        revision=revision,
+        newest_revision=newest,
+        now=now,
+        since=since,
+        health=health,
+        findings=(
+            *schema_findings(revision, newest),
+            *(findings_of(health, now=now, wanted=symbols) if health else ()),
+        ),
+    )
+
+
+def newest_revision() -> str:
+    """The revision that `candelabra migrate` of this program migrates to."""
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    from include.store.migrate import MIGRATIONS
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    return str(ScriptDirectory.from_config(config).get_current_head())
+
+
+def schema_findings(revision: str | None, newest: str) -> list[Finding]:
+    """What is wrong with the schema; revisions are numbered, so that they can be compared."""
+    if revision is None:
+        return [Finding("not_migrated", "the database has no schema: run `candelabra migrate`")]
+    if revision == newest:
+        return []
+    if revision < newest:
+        message = f"migrations are pending, {revision} to {newest}: run `candelabra migrate`"
+        return [Finding("migrations_pending", message)]
+    message = f"the schema ({revision}) is newer than this program ({newest}): update the program"
+    return [Finding("schema_too_new", message)]
+
+
+def findings_of(health: Health, *, now: datetime, wanted: Sequence[str] = ()) -> list[Finding]:
+    """What wants attention, the most urgent first.
+
+    Args:
+        wanted: symbols that somebody asked for by name: one without a row is a finding.
+    """
+    streamed = [one for one in health.symbols if one.is_streamed]
+    found = []
+    unknown = tuple(one.symbol for one in health.symbols if one.newest is None)
+    absent = tuple(symbol for symbol in unknown if symbol in wanted)
+    if absent:
+        found.append(Finding("no_candles", f"no candle of {_names(absent)}", absent))
+    if not streamed and not wanted:
+        found.append(Finding("no_streamer", "no streamer wrote in this window"))
+    for code, about, what in (
+        ("behind", _is_behind, "no new minute for over 3 minutes"),
+        ("missing", lambda one: one.overdue > 0, "minutes missing for over 10 minutes"),
+        ("not_confirmed", lambda one: one.unsure > 0, "minutes not confirmed for over 10 minutes"),
+    ):
+        names = tuple(one.symbol for one in streamed if about(one))
+        if names:
+            found.append(Finding(code, f"{what}: {_names(names)}", names))
+    open_gaps = tuple(one.symbol for one in health.symbols if one.overdue_gaps)
+    if open_gaps:
+        message = f"gaps open for over 30 minutes: {_names(open_gaps)}"
+        found.append(Finding("gaps", message, open_gaps))
+    if health.quality is not None and health.quality.broken:
+        message = f"quality checks that do not hold: {', '.join(health.quality.broken)}"
+        found.append(Finding("quality", message))
+    for weight in health.weights:
+        if weight.blocked_until is not None:
+            seconds = round((weight.blocked_until - now).total_seconds())
+            message = f"{weight.host} asked for silence, {seconds} s more"
+            found.append(Finding("rate_limited", message))
+    return found
+
+
+def worst_first(symbols: Sequence[SymbolHealth]) -> list[SymbolHealth]:
+    """Streamed symbols before others, those in trouble first, then by name."""
+
+    def trouble(one: SymbolHealth) -> tuple[object, ...]:
+        behind_s = one.behind_s or 0.0
+        return (
+            not one.is_streamed,
+            -(behind_s if _is_behind(one) else 0.0),
+            -(one.overdue + one.unsure),
+            -one.overdue_gaps,
+            -(one.missing + one.partial + one.unconfirmed),
+            one.symbol,
+        )
+
+    return sorted(symbols, key=trouble)
+
+
+def _is_behind(one: SymbolHealth) -> bool:
+    return one.behind_s is None or one.behind_s > BEHIND_S
+
+
+def _names(symbols: Sequence[str]) -> str:
+    shown = ", ".join(symbols[:MOST_NAMES])
+    more = len(symbols) - MOST_NAMES
+    return f"{shown} and {more} more" if more > 0 else shown

@@ -1,0 +1,130 @@
+"""What of the database's state wants attention."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from include.config import load_settings
+from include.errors import PermanentError
+from include.jobs.status import (
+    findings_of,
+    newest_revision,
+    read_status,
+    schema_findings,
+    worst_first,
+)
+from include.store.health import Health, HostWeight, QualityRun, SymbolHealth
+
+NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
+
+
+def symbol(name: str = "BTCUSDT", **fields: object) -> SymbolHealth:
+    well: dict[str, object] = {
+        "minutes": 1440,
+        "verified": 1440,
+        "unconfirmed": 0,
+        "partial": 0,
+        "repaired": 0,
+        "unsure": 0,
+        "is_streamed": True,
+        "newest": NOW - timedelta(minutes=1, seconds=30),
+        "behind_s": 30.0,
+        "live_age_s": 0.2,
+        "missing": 0,
+        "overdue": 0,
+        "gaps": 0,
+        "overdue_gaps": 0,
+        "discrepancies": 3,
+    }
+    return SymbolHealth(symbol=name, **(well | fields))  # type: ignore[arg-type]
+
+
+def codes(*symbols: SymbolHealth, wanted: tuple[str, ...] = (), **ledgers: object) -> list[str]:
+    parts = {"quality": None, "files": [], "weights": []} | ledgers
+    health = Health(symbols=list(symbols), **parts)  # type: ignore[arg-type]
+    return [finding.code for finding in findings_of(health, now=NOW, wanted=wanted)]
+
+
+def test_streamed_symbols_with_every_minute_are_well() -> None:
+    assert codes(symbol(), symbol("ETHUSDT")) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"behind_s": 181.0}, "behind"),
+        ({"missing": 3, "overdue": 1}, "missing"),
+        ({"unconfirmed": 2, "unsure": 2}, "not_confirmed"),
+        ({"gaps": 1, "overdue_gaps": 1}, "gaps"),
+    ],
+)
+def test_trouble_that_lasts_is_told_with_its_symbol(fields: dict[str, object], code: str) -> None:
+    assert codes(symbol(), symbol("ETHUSDT", **fields)) == [code]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"missing": 3}, {"unconfirmed": 2}, {"partial": 1}, {"gaps": 1}, {"behind_s": 179.0}]
+)
+def test_what_the_streamer_is_still_at_is_no_trouble(fields: dict[str, object]) -> None:
+    assert codes(symbol(**fields)) == []
+
+
+def test_history_that_nobody_streams_may_end_anywhere() -> None:
+    old = symbol("OLDUSDT", is_streamed=False, behind_s=1e6, overdue=5, unsure=5)
+    assert codes(symbol(), old) == []
+
+
+def test_that_nobody_streams_at_all_is_told() -> None:
+    assert codes() == ["no_streamer"]
+    assert codes(symbol(is_streamed=False)) == ["no_streamer"]
+
+
+def test_a_symbol_asked_for_by_name_has_to_be_there() -> None:
+    absent = symbol("NOUSDT", is_streamed=False, newest=None, behind_s=None)
+    assert codes(absent, wanted=("NOUSDT",)) == ["no_candles"]
+
+
+def test_checks_that_do_not_hold_and_a_host_that_wants_silence_are_told() -> None:
+    broken = QualityRun("run", NOW, checks=9, broken=["one_row_a_minute"])
+    silent = HostWeight("api.test", 10, NOW + timedelta(seconds=90))
+    assert codes(symbol(), quality=broken, weights=[silent]) == ["quality", "rate_limited"]
+    assert codes(symbol(), quality=QualityRun("run", NOW, 9, None)) == []
+
+
+def test_many_symbols_are_one_finding_that_names_the_first() -> None:
+    health = Health([symbol(f"S{n}", behind_s=999.0) for n in range(9)], None, [], [])
+    (finding,) = findings_of(health, now=NOW)
+    assert finding.message.endswith("S0, S1, S2, S3, S4 and 4 more")
+    assert len(finding.symbols) == 9
+
+
+@pytest.mark.parametrize(
+    ("revision", "code"),
+    [(None, "not_migrated"), ("0001", "migrations_pending"), ("0099", "schema_too_new")],
+)
+def test_a_schema_that_is_not_this_programs_is_told(revision: str | None, code: str) -> None:
+    assert [finding.code for finding in schema_findings(revision, "0002")] == [code]
+
+
+def test_the_schema_of_this_program_is_well() -> None:
+    assert schema_findings(newest_revision(), newest_revision()) == []
+
+
+def test_symbols_in_trouble_stand_first_and_those_nobody_streams_last() -> None:
+    ranked = worst_first(
+        [
+            symbol("A"),
+            symbol("B", is_streamed=False, behind_s=1e9),
+            symbol("C", unconfirmed=1),
+            symbol("D", overdue=1),
+            symbol("E", behind_s=500.0),
+        ]
+    )
+    assert [one.symbol for one in ranked] == ["E", "D", "C", "A", "B"]
+
+
+def test_a_window_of_months_is_refused() -> None:
+    with pytest.raises(PermanentError, match="not within 1 minute and 31 days"):
+        read_status(settings=load_settings(), window=timedelta(days=32))
