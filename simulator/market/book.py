@@ -32,7 +32,7 @@ from simulator.market.noise import (
 STEP_US: dict[MarketName, int] = {"spot": 100_000, "um": 50_000}
 _IDS_A_TURN: dict[MarketName, int] = {"spot": 24, "um": 2_600}
 _STRIDES = ((5_000, 1), (100, 10), (0, 50))  # orders a day from which, steps from turn to turn
-_CACHED_STATES = 8
+_CACHED_STATES = 4
 _CACHED_MINUTES = 4
 
 
@@ -137,6 +137,11 @@ class Book:
         self._minutes: BoundedCache[int, _MinuteSteps] = BoundedCache(_CACHED_MINUTES)
 
     # --- steps and ids
+
+    @property
+    def start_us(self) -> int:
+        """When the listing, and so its book, begins."""
+        return self._history.start_us
 
     def step_at(self, time_us: int) -> int:
         """The last step at or before a time (steps since the epoch).
@@ -321,21 +326,31 @@ class Book:
         Applied to the state of step `since` (by default the one before), it gives this step's.
         """
         begin = step - 1 if since is None else since
-        previous_id, last_id = self.update_id(begin), self.update_id(step)
+        previous_id, first_id, last_id = self.update_ids(step, since=begin)
         if previous_id == last_id:
             return None
-        first = next(
-            later for later in range(begin + 1, step + 1) if self.update_id(later) > previous_id
-        )
         before, after = self.state(begin), self.state(step)
         return BookChange(
             step * self.step_us,
             previous_id,
-            self._first_update_id(first),
+            first_id,
             last_id,
             _difference(before.bids[::-1], after.bids[::-1])[::-1],
             _difference(before.asks, after.asks),
         )
+
+    def update_ids(self, step: int, *, since: int) -> tuple[int, int, int]:
+        """Last id up to `since`, first id after it, last id up to `step`.
+
+        The first and the last are equal where nothing has changed.
+        """
+        previous_id, last_id = self.update_id(since), self.update_id(step)
+        if previous_id == last_id:
+            return previous_id, previous_id, last_id
+        first = next(
+            later for later in range(since + 1, step + 1) if self.update_id(later) > previous_id
+        )
+        return previous_id, self._first_update_id(first), last_id
 
 
 def _difference(before: IntArray, after: IntArray) -> IntArray:

@@ -103,6 +103,15 @@ class History:
         key = (self.instrument.symbol, minute)
         return self._minutes.get(key, lambda: self.tape(minute, minute + 1))
 
+    def has_order(self, begin_us: int, end_us: int) -> bool:
+        """Whether there is an order with `begin_us <= time <= end_us`."""
+        for minute in range(begin_us // MINUTE_US, end_us // MINUTE_US + 1):
+            times_us = self.minute(minute).time_us
+            row = int(np.searchsorted(times_us, begin_us))
+            if row < len(times_us) and times_us[row] <= end_us:
+                return True
+        return False
+
     def next_traded_minute(self, minute: int) -> int:
         """The first minute from `minute` on that has a trade.
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from simulator.clock import MINUTE_US
 from simulator.market.history import History
-from simulator.market.intervals import SPOT_INTERVALS, UM_INTERVALS, Interval, parse_interval
+from simulator.market.intervals import Interval
 from simulator.market.klines import Kline
 from simulator.market.market import Market
 from simulator.market.running import RunningMinute, extend_kline
@@ -140,24 +140,3 @@ def _render_kline(
             unit_us=unit_us,
         )
     ]
-
-
-def open_feed(market: Market, name: str, from_us: int, *, seed: int) -> Iterator[DueFrame] | None:
-    """The feed of a stream by its name, e.g. `btcusdt@kline_1m`; None if there is no such one."""
-    lower, _, kind = name.partition("@")
-    symbol = lower.upper()
-    if lower != lower.lower() or symbol not in market:
-        return None
-    history = market.history(symbol)
-    if kind == "aggTrade":
-        return agg_trade_feed(history, from_us)
-    if kind == "trade":
-        return trade_feed(history, from_us)
-    if not kind.startswith("kline_"):
-        return None
-    interval_name, _, zone = kind.removeprefix("kline_").partition("@")
-    offered = SPOT_INTERVALS if history.instrument.market == "spot" else UM_INTERVALS
-    if interval_name not in offered or zone not in ("", "+08:00"):
-        return None
-    interval = parse_interval(interval_name, time_zone=zone or "0")
-    return kline_feed(market, history, interval, interval_name, from_us, seed=seed)

@@ -47,7 +47,7 @@ class Target:
             return True
         if self.route == "private":
             return False  # user data, which nobody has here
-        kind = stream.partition("@")[2]
+        kind = stream[1:] if stream.startswith("!") else stream.partition("@")[2]
         return kind.startswith(_PUBLIC_KINDS) == (self.route == "public")
 
 

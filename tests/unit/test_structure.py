@@ -21,6 +21,7 @@ TRIVIAL_LINES = 30
 BY_A_WHOLE_STREAMER = "tests/integration/streamer/test_streamer.py runs it on real sockets"
 BY_A_WHOLE_SIMULATOR = "tests/integration/simulator/ asks a running one by HTTP and WebSocket"
 FAULTS_ON_SOCKETS = "tests/integration/simulator/faults/ sees their effects as a client"
+EVERY_STREAM = "stream by stream in tests/unit/simulator/streams/test_catalogue.py"
 THE_MARKETS_INSIDE = "against a plain fold: tests/unit/simulator/market/test_market.py"
 BY_A_BACKFILL = "tests/integration/jobs/ backfills and repairs with it, also where that goes wrong"
 
@@ -48,7 +49,10 @@ TESTED_ELSEWHERE = {
     "simulator/faults/engine.py": FAULTS_ON_SOCKETS,
     "simulator/faults/kinds.py": "a table, read by tests/unit/simulator/faults/test_plan.py",
     "simulator/faults/routes.py": FAULTS_ON_SOCKETS,
+    "simulator/streams/book_feeds.py": EVERY_STREAM,
+    "simulator/streams/derivative_feeds.py": EVERY_STREAM,
     "simulator/streams/feeds.py": BY_A_WHOLE_SIMULATOR,
+    "simulator/streams/ticker_feeds.py": EVERY_STREAM,
     "simulator/wire/frames.py": BY_A_WHOLE_SIMULATOR,
     "simulator/market/history.py": THE_MARKETS_INSIDE,
     "simulator/market/klines.py": THE_MARKETS_INSIDE,

@@ -1,0 +1,109 @@
+"""The streams of the order book: best prices, its top, its changes."""
+
+import itertools
+from collections.abc import Iterator
+
+from simulator.clock import SECOND_US
+from simulator.market.book import BestPrices, Book
+from simulator.market.market import Market
+from simulator.streams.feeds import DueFrame
+from simulator.streams.hub import Render
+from simulator.wire.books import (
+    book_ticker_payload,
+    depth_update_payload,
+    partial_depth_payload,
+)
+
+_TICKER_DELAY_US = 1_000
+_DEPTH_DELAY_US = 8_000
+_ALL_TICKERS_PERIOD_US = 5 * SECOND_US
+
+
+def book_ticker_feed(book: Book, from_us: int) -> Iterator[DueFrame]:
+    """`bookTicker` frames due from `from_us` on: one an order, one where the book turns."""
+    for step in itertools.count(book.step_at(max(from_us, book.start_us) - _TICKER_DELAY_US)):
+        for best in book.best_updates(step):
+            due_us = best.time_us + _TICKER_DELAY_US
+            if due_us >= from_us:
+                yield due_us, _render_best(book, best, due_us)
+
+
+def depth_feed(book: Book, period_us: int, from_us: int) -> Iterator[DueFrame]:
+    """Diff depth frames: what changed in each period; none where nothing has."""
+    for step, since in _periods(book, period_us, from_us):
+        previous_id, _, last_id = book.update_ids(step, since=since)
+        if previous_id < last_id:
+            yield step * book.step_us + _DEPTH_DELAY_US, _render_change(book, step, since)
+
+
+def partial_depth_feed(book: Book, levels: int, period_us: int, from_us: int) -> Iterator[DueFrame]:
+    """The best levels after each period in which the book has changed."""
+    for step, since in _periods(book, period_us, from_us):
+        ids = book.update_ids(step, since=since)
+        if ids[0] < ids[2]:
+            yield step * book.step_us + _DEPTH_DELAY_US, _render_top(book, levels, step, ids)
+
+
+def all_book_tickers_feed(market: Market, from_us: int) -> Iterator[DueFrame]:
+    """USD-M's `!bookTicker`: every 5 s the best prices of all symbols whose book has changed."""
+    books = [market.book(symbol) for symbol in market]
+    first = -(-from_us // _ALL_TICKERS_PERIOD_US)
+    for number in itertools.count(first):
+        time_us = number * _ALL_TICKERS_PERIOD_US
+        changed = [
+            book
+            for book in books
+            if time_us - _ALL_TICKERS_PERIOD_US >= book.start_us
+            and book.update_id(book.step_at(time_us - _ALL_TICKERS_PERIOD_US))
+            < book.update_id(book.step_at(time_us))
+        ]
+        if changed:
+            yield time_us, _render_all(changed, time_us)
+
+
+def _periods(book: Book, period_us: int, from_us: int) -> Iterator[tuple[int, int]]:
+    """Steps that end a period, and the one that ended the period before."""
+    steps = period_us // book.step_us
+    begin_us = max(from_us - _DEPTH_DELAY_US, book.start_us)
+    first = -(-begin_us // period_us) * steps
+    if (first - steps) * book.step_us < book.start_us:
+        first += steps
+    for step in itertools.count(first, steps):
+        yield step, step - steps
+
+
+def _render_best(book: Book, best: BestPrices, due_us: int) -> Render:
+    return lambda unit_us: [
+        book_ticker_payload(book.instrument, best, event_us=due_us, unit_us=unit_us)
+    ]
+
+
+def _render_all(books: list[Book], time_us: int) -> Render:
+    return lambda unit_us: [
+        book_ticker_payload(
+            book.instrument, book.best_at(time_us), event_us=time_us, unit_us=unit_us
+        )
+        for book in books
+    ]
+
+
+def _render_change(book: Book, step: int, since: int) -> Render:
+    def render(unit_us: int) -> list[str]:
+        change = book.changes(step, since=since)
+        if change is None:
+            return []
+        event_us = change.time_us + _DEPTH_DELAY_US
+        return [depth_update_payload(book.instrument, change, event_us=event_us, unit_us=unit_us)]
+
+    return render
+
+
+def _render_top(book: Book, levels: int, step: int, ids: tuple[int, int, int]) -> Render:
+    def render(unit_us: int) -> list[str]:
+        top = book.top(step, levels)
+        event_us = top.time_us + _DEPTH_DELAY_US
+        return [
+            partial_depth_payload(book.instrument, top, ids, event_us=event_us, unit_us=unit_us)
+        ]
+
+    return render

@@ -1,0 +1,73 @@
+"""The streams that only USD-M has: mark prices and liquidations."""
+
+import heapq
+import itertools
+from collections.abc import Iterator
+
+from simulator.clock import MINUTE_US, SECOND_US
+from simulator.market.derivatives import Liquidation, liquidations, mark_price
+from simulator.market.history import History
+from simulator.market.market import Market
+from simulator.streams.feeds import DueFrame
+from simulator.streams.hub import Render
+from simulator.wire.derivatives import force_order_payload, mark_price_payload
+
+_FORCE_ORDER_DELAY_US = 5_000
+
+
+def mark_price_feed(
+    history: History, period_us: int, from_us: int, *, seed: int
+) -> Iterator[DueFrame]:
+    """`markPrice` frames of one symbol, on whole periods."""
+    for time_us in itertools.count(-(-from_us // period_us) * period_us, period_us):
+        yield time_us, _render_mark(history, time_us, seed)
+
+
+def all_mark_prices_feed(
+    market: Market, period_us: int, from_us: int, *, seed: int
+) -> Iterator[DueFrame]:
+    """Arrays of all symbols' mark prices; every second they come as two frames."""
+    histories = [market.history(symbol) for symbol in market]
+    half = -(-len(histories) // 2)
+    parts = [histories[:half], histories[half:]] if period_us == SECOND_US else [histories]
+    for time_us in itertools.count(-(-from_us // period_us) * period_us, period_us):
+        yield time_us, _render_mark_arrays([part for part in parts if part], time_us, seed)
+
+
+def force_order_feed(history: History, from_us: int, *, seed: int) -> Iterator[DueFrame]:
+    """`forceOrder` frames: the last liquidation of each second, after its end."""
+    minute = max(history.start_minute, (from_us - 2 * SECOND_US) // MINUTE_US)
+    while True:
+        minute = history.next_traded_minute(minute)
+        for order in liquidations(history, minute, seed=seed):
+            due_us = (order.time_us // SECOND_US + 1) * SECOND_US + _FORCE_ORDER_DELAY_US
+            if due_us >= from_us:
+                yield due_us, _render_force_order(history, order, due_us)
+        minute += 1
+
+
+def all_force_orders_feed(market: Market, from_us: int, *, seed: int) -> Iterator[DueFrame]:
+    """`!forceOrder@arr`: those of all symbols, each a frame of its own."""
+    feeds = [force_order_feed(market.history(symbol), from_us, seed=seed) for symbol in market]
+    return heapq.merge(*feeds, key=lambda frame: frame[0])
+
+
+def _marks(histories: list[History], time_us: int, seed: int) -> list[str]:
+    return [
+        mark_price_payload(
+            history.instrument, mark_price(history, time_us, seed=seed), event_us=time_us
+        )
+        for history in histories
+    ]
+
+
+def _render_mark_arrays(parts: list[list[History]], time_us: int, seed: int) -> Render:
+    return lambda _unit_us: [f"[{','.join(_marks(part, time_us, seed))}]" for part in parts]
+
+
+def _render_mark(history: History, time_us: int, seed: int) -> Render:
+    return lambda _unit_us: _marks([history], time_us, seed)
+
+
+def _render_force_order(history: History, order: Liquidation, due_us: int) -> Render:
+    return lambda _unit_us: [force_order_payload(history.instrument, order, event_us=due_us)]

@@ -1,0 +1,84 @@
+"""Stream payloads of order books: best prices, the top of the book, changes."""
+
+from simulator.market.book import BestPrices, BookChange, BookState
+from simulator.market.instruments import Instrument
+from simulator.market.noise import IntArray
+
+
+def levels_text(instrument: Instrument, levels: IntArray) -> str:
+    """Rows of (price, quantity) as the exchange's array of pairs of strings."""
+    price, quantity = instrument.format_price, instrument.format_quantity
+    pairs = [f'["{price(cost)}","{quantity(amount)}"]' for cost, amount in levels.tolist()]
+    return f"[{','.join(pairs)}]"
+
+
+def book_ticker_payload(
+    instrument: Instrument, best: BestPrices, *, event_us: int, unit_us: int
+) -> str:
+    """`bookTicker` stream payload; on spot it has neither an event type nor a time."""
+    price, quantity = instrument.format_price, instrument.format_quantity
+    values = (
+        f'"u":{best.update_id},"s":"{instrument.symbol}",'
+        f'"b":"{price(best.bid)}","B":"{quantity(best.bid_quantity)}",'
+        f'"a":"{price(best.ask)}","A":"{quantity(best.ask_quantity)}"'
+    )
+    if instrument.market == "spot":
+        return f"{{{values}}}"
+    times = f'"T":{best.time_us // unit_us},"E":{event_us // unit_us}'
+    return f'{{"e":"bookTicker",{values},{times}}}'
+
+
+def depth_update_payload(
+    instrument: Instrument, change: BookChange, *, event_us: int, unit_us: int
+) -> str:
+    """`depthUpdate` payload of a diff depth stream; USD-M lists its bids from the lowest on."""
+    bids = change.bids if instrument.market == "spot" else change.bids[::-1]
+    head = _depth_head(
+        instrument,
+        (change.previous_update_id, change.first_update_id, change.last_update_id),
+        time_us=change.time_us,
+        event_us=event_us,
+        unit_us=unit_us,
+    )
+    asks = levels_text(instrument, change.asks)
+    return f'{head},"b":{levels_text(instrument, bids)},"a":{asks}}}'
+
+
+def partial_depth_payload(
+    instrument: Instrument,
+    top: BookState,
+    update_ids: tuple[int, int, int],
+    *,
+    event_us: int,
+    unit_us: int,
+) -> str:
+    """Payload of a partial depth stream: the best levels, best first.
+
+    Args:
+        update_ids: last id before the frame's period, first and last id in it.
+    """
+    bids, asks = levels_text(instrument, top.bids), levels_text(instrument, top.asks)
+    if instrument.market == "spot":
+        return f'{{"lastUpdateId":{top.update_id},"bids":{bids},"asks":{asks}}}'
+    head = _depth_head(
+        instrument, update_ids, time_us=top.time_us, event_us=event_us, unit_us=unit_us
+    )
+    return f'{head},"b":{bids},"a":{asks}}}'
+
+
+def _depth_head(
+    instrument: Instrument,
+    update_ids: tuple[int, int, int],
+    *,
+    time_us: int,
+    event_us: int,
+    unit_us: int,
+) -> str:
+    previous, first, last = update_ids
+    event, symbol = event_us // unit_us, instrument.symbol
+    if instrument.market == "spot":
+        return f'{{"e":"depthUpdate","E":{event},"s":"{symbol}","U":{first},"u":{last}'
+    return (
+        f'{{"e":"depthUpdate","E":{event},"T":{time_us // unit_us},"s":"{symbol}",'
+        f'"U":{first},"u":{last},"pu":{previous}'
+    )

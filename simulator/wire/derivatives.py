@@ -1,0 +1,33 @@
+"""Stream payloads that only USD-M has: mark prices and liquidations; times in ms."""
+
+from simulator.market.derivatives import MARK_DECIMALS, Liquidation, MarkPrice
+from simulator.market.instruments import Instrument
+from simulator.wire.frames import US_PER_MS
+from simulator.wire.tickers import signed
+
+
+def mark_price_payload(instrument: Instrument, mark: MarkPrice, *, event_us: int) -> str:
+    """`markPriceUpdate` payload."""
+
+    def text(value: int) -> str:
+        return signed(value, MARK_DECIMALS, MARK_DECIMALS)
+
+    return (
+        f'{{"e":"markPriceUpdate","E":{event_us // US_PER_MS},"s":"{instrument.symbol}",'
+        f'"p":"{text(mark.mark)}","P":"{text(mark.settle)}","i":"{text(mark.index_price)}",'
+        f'"r":"{text(mark.funding_rate)}","T":{mark.next_funding_us // US_PER_MS}}}'
+    )
+
+
+def force_order_payload(instrument: Instrument, order: Liquidation, *, event_us: int) -> str:
+    """`forceOrder` payload, with the fields of 2026 (`ps`, `st`)."""
+    price, quantity = instrument.format_price, instrument.format_quantity
+    amount = quantity(order.quantity)
+    side = "SELL" if order.is_sell else "BUY"
+    return (
+        f'{{"e":"forceOrder","E":{event_us // US_PER_MS},"o":{{"s":"{instrument.symbol}",'
+        f'"S":"{side}","o":"LIMIT","f":"IOC","q":"{amount}",'
+        f'"p":"{price(order.bankruptcy_price)}","ap":"{price(order.average_price)}",'
+        f'"X":"FILLED","l":"{quantity(order.last_quantity)}","z":"{amount}",'
+        f'"T":{order.time_us // US_PER_MS},"ps":"{instrument.symbol}","st":1}}}}'
+    )
