@@ -5,6 +5,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
+_LOCKS = 16
+
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
@@ -15,22 +17,43 @@ class BoundedCache(Generic[Key, Value]):
     Args:
         size: number of values, or their weight in total; the last value is kept in any case.
         weigh: how much a value counts, e.g. its bytes; 1 if None.
+        makes_once: threads that want the same value wait for the first; else it is at times made
+            twice.
     """
 
-    def __init__(self, size: int, *, weigh: Callable[[Value], int] | None = None) -> None:
+    def __init__(
+        self,
+        size: int,
+        *,
+        weigh: Callable[[Value], int] | None = None,
+        makes_once: bool = False,
+    ) -> None:
         self._size = size
         self._weigh = weigh or (lambda _value: 1)
         self._weight = 0
         self._values: OrderedDict[Key, Value] = OrderedDict()
         self._lock = threading.Lock()
+        self._making = [threading.RLock() for _ in range(_LOCKS)] if makes_once else None
 
     def get(self, key: Key, make: Callable[[], Value]) -> Value:
-        """The value of `key`, made where it is missing (at times twice, by two threads)."""
+        """The value of `key`, made where it is missing."""
+        found = self._found(key)
+        if found is not None:
+            return found[0]
+        if self._making is None:
+            return self._kept(key, make())
+        with self._making[hash(key) % _LOCKS]:
+            found = self._found(key)
+            return found[0] if found is not None else self._kept(key, make())
+
+    def _found(self, key: Key) -> tuple[Value] | None:
         with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
-                return self._values[key]
-        value = make()
+            if key not in self._values:
+                return None
+            self._values.move_to_end(key)
+            return (self._values[key],)
+
+    def _kept(self, key: Key, value: Value) -> Value:
         with self._lock:
             if key in self._values:
                 self._weight -= self._weigh(self._values.pop(key))

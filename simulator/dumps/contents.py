@@ -83,6 +83,7 @@ def make_zip(market: Market, file: DumpFile, changes: tuple[RowChange, ...] = ()
     """The zip of a file; the same bytes each time."""
     buffer = io.BytesIO()
     entry = zipfile.ZipInfo(f"{file.stem}.csv", date_time=_ZIP_TIME)
+    entry.compress_type = zipfile.ZIP_DEFLATED
     entry.external_attr = 0o644 << 16
     with (
         zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=_ZIP_LEVEL) as archive,

@@ -6,7 +6,6 @@ when it is over, after a delay. The same seed gives the same bytes; faults chang
 """
 
 import hashlib
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from xml.sax.saxutils import escape
@@ -36,7 +35,6 @@ _KINDS = ("aggTrades", "klines", "trades")  # in the order of the listing
 _DATES = {"daily": "%Y-%m-%d", "monthly": "%Y-%m"}
 _PERIODS = {"daily": "1d", "monthly": "1M"}
 _CACHED_BYTES = 256 << 20
-_LOCKS = 16
 
 
 def _folder_interval(name: str) -> str:
@@ -66,10 +64,10 @@ class DumpSite:
         self._delays_us = {"daily": daily_delay_us, "monthly": monthly_delay_us}
         self.faults = faults or DumpFaults()
         self._zips: BoundedCache[tuple[str, tuple[RowChange, ...]], Zip] = BoundedCache(
-            _CACHED_BYTES, weigh=lambda made: len(made.content)
+            _CACHED_BYTES,
+            weigh=lambda made: len(made.content),
+            makes_once=True,  # a zip and its checksum are often asked for at once
         )
-        # a zip and its checksum are often asked for at once: it is made once
-        self._making = [threading.Lock() for _ in range(_LOCKS)]
 
     # --- what there is
 
@@ -203,8 +201,7 @@ class DumpSite:
 
     def _zip(self, file: DumpFile, changes: tuple[RowChange, ...]) -> Zip:
         market = self._markets[file.market]
-        with self._making[hash(file.path) % _LOCKS]:
-            return self._zips.get((file.path, changes), lambda: make_zip(market, file, changes))
+        return self._zips.get((file.path, changes), lambda: make_zip(market, file, changes))
 
     # --- listing
 

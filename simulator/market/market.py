@@ -76,7 +76,7 @@ class Market:
         cached_days: int = 1_200,
         cached_minutes: int = 4_096,
     ) -> None:
-        day_bars: BoundedCache[tuple[str, int], Bars] = BoundedCache(cached_days)
+        day_bars: BoundedCache[tuple[str, int], Bars] = BoundedCache(cached_days, makes_once=True)
         minutes: BoundedCache[tuple[str, int], Tape] = BoundedCache(
             max(cached_minutes, 4 * len(instruments))
         )

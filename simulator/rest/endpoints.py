@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from simulator.clock import DAY_US, SECOND_US, Clock
 from simulator.market.intervals import SPOT_INTERVALS, UM_INTERVALS, Interval, parse_interval
 from simulator.rest import books
@@ -162,7 +164,12 @@ class Endpoints:
             default=500, maximum=_MAX_KLINES[self._venue.name], is_strict=self._is_um
         )
         start_us, end_us = self._span(params)
-        return self._venue.klines(symbol, interval, start_us, end_us, limit, unit_us=unit_us)
+        venue = self._venue
+        if isinstance(venue, MarketVenue):
+            text = venue.kline_text(symbol, interval, start_us, end_us, limit, unit_us=unit_us)
+            if text is not None:
+                return msgspec.Raw(text)
+        return venue.klines(symbol, interval, start_us, end_us, limit, unit_us=unit_us)
 
     def _agg_trades(self, params: Parameters, unit_us: int) -> Any:
         symbol = self._symbol(params)

@@ -5,8 +5,9 @@ from typing import Any, Protocol
 from simulator.clock import Clock
 from simulator.market.instruments import Instrument, MarketName
 from simulator.market.intervals import Interval
-from simulator.market.market import Market
+from simulator.market.market import FOLDED_STEPS_US, Market
 from simulator.rest.faults import RestFaults
+from simulator.wire.columns import kline_array
 from simulator.wire.frames import agg_trade_rows, kline_row, trade_rows
 
 Row = dict[str, Any]
@@ -101,6 +102,9 @@ class MarketVenue:
         self.market.history(symbol)
         return "TRADING"
 
+    def _klines_until_us(self, symbol: str) -> int:
+        return self.now_us() - self._faults.kline_lag_us(self.name, symbol, self._kline_lag_us)
+
     def _trades_until_us(self, symbol: str) -> int:
         return self.now_us() - self._faults.trade_lag_us(self.name, symbol, self._trade_lag_us)
 
@@ -115,13 +119,31 @@ class MarketVenue:
         unit_us: int,
         is_oracle: bool = False,
     ) -> list[list[int | str]]:
-        lag_us = 0
-        if not is_oracle:
-            lag_us = self._faults.kline_lag_us(self.name, symbol, self._kline_lag_us)
-        view_us = self.now_us() - lag_us
+        view_us = self.now_us() if is_oracle else self._klines_until_us(symbol)
         instrument = self.market.instrument(symbol)
         rows = self.market.klines(symbol, interval, start_us, end_us, view_us=view_us, limit=limit)
         return [kline_row(instrument, row, unit_us=unit_us) for row in rows]
+
+    def kline_text(
+        self,
+        symbol: str,
+        interval: Interval,
+        start_us: int | None,
+        end_us: int | None,
+        limit: int,
+        *,
+        unit_us: int,
+    ) -> bytes | None:
+        """`klines` as JSON, five times as fast; None for intervals that are rolled up."""
+        step_us = FOLDED_STEPS_US.get(interval.name)
+        if step_us is None:
+            return None
+        view_us = self._klines_until_us(symbol)
+        bars = self.market.bars(symbol, interval, start_us, end_us, view_us=view_us, limit=limit)
+        if bars is None:
+            return b"[]"
+        instrument = self.market.instrument(symbol)
+        return kline_array(instrument, bars, step_us=step_us, unit_us=unit_us)
 
     def agg_trades(
         self,
