@@ -16,8 +16,9 @@ from include.binance.frames import decode
 from include.domain.candles import Offer
 from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import MINUTE_US
-from streamer.aggregation import SymbolAggregator, Timing
+from streamer.aggregation import SymbolAggregator
 from streamer.feed import Feed
+from streamer.minutes import Timing
 
 FRAMES = 200_000
 ROUNDS = 5
@@ -35,7 +36,13 @@ class _Nowhere:
 
     def ask_rest(self, symbol: str, start_us: int, end_us: int, cause: str) -> None: ...
 
-    def doubt(self, symbol: str) -> None: ...
+    def doubt(self, symbol: str, reason: str) -> None: ...
+
+    def silent(self, symbol: str, since_us: int) -> None: ...
+
+    def speaks_again(self, symbol: str, since_us: int, until_us: int) -> None: ...
+
+    def ids_restarted(self, symbol: str, expected_id: int, trade_id: int, at_us: int) -> None: ...
 
     def hole(self, symbol: str, first_id: int, last_id: int, from_us: int, to_us: int) -> None: ...
 

@@ -15,64 +15,19 @@ out through a ``Sink``. What it holds to:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
-
 from include.binance.frames import AggTrade, Kline, Trade, microseconds
 from include.domain.candles import Candle, Offer, Source, Status, differing_values
-from include.domain.exact import ZERO
 from include.domain.fold import CandleBuilder
 from include.domain.instruments import Instrument
 from include.domain.timeframes import MINUTE_US, minute_of
+from streamer.continuity import Step, TradeIds
+from streamer.minutes import Minute, Timing
 from streamer.seeding import SeedSearch
+from streamer.silence import SILENT_AFTER_MINUTES, Failures, Silence
+from streamer.sink import Sink
 
 MINUTES_KEPT = 5
 """Settled minutes kept for late trades and late klines."""
-
-
-class Sink(Protocol):
-    """Where an aggregator's results go."""
-
-    def settle(self, offer: Offer) -> None:
-        """A candle is ready for the table."""
-
-    def ask_rest(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
-        """The minutes that open in this half-open range need the exchange's word by REST."""
-
-    def doubt(self, symbol: str) -> None:
-        """The symbol's streams do not deliver what they should: subscribe again."""
-
-    def hole(self, symbol: str, first_id: int, last_id: int, from_us: int, to_us: int) -> None:
-        """Trades with these ids, made between these times, did not come."""
-
-    def differs(self, symbol: str, open_time_us: int, values: list[str]) -> None:
-        """The fold and the exchange's closed kline disagree in these values."""
-
-
-@dataclass(slots=True)
-class Minute:
-    """What is known of one minute."""
-
-    open_time_us: int
-    builder: CandleBuilder | None = None
-    is_whole: bool = False
-    frame: Kline | None = None
-    """The latest kline frame while the exchange's candle was open."""
-    kline: Kline | None = None
-    """The closed kline, once it came."""
-    is_closed: bool = False
-    is_settled: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Waits in microseconds of the exchange's clock, and what the streams can be held to."""
-
-    grace_us: int
-    kline_timeout_us: int
-    expects_klines: bool = True
-    has_contiguous_ids: bool = True
-    """False for raw USD-M trades, whose ids skip by design."""
 
 
 class SymbolAggregator:
@@ -89,8 +44,10 @@ class SymbolAggregator:
         self._sink = sink
         self._minutes: dict[int, Minute] = {}
         self._next_minute: int | None = None
-        self._next_id: int | None = None
-        self._last_trade_us = 0
+        self._ids = TradeIds()
+        self._silence = Silence()
+        self._without_klines = Failures()
+        self._without_trades = Failures()
         self._connected_us: int | None = None
         self._is_proven = True
         self._seed: SeedSearch | None = None
@@ -106,7 +63,7 @@ class SymbolAggregator:
         self._connected_us = exchange_us
         if self._next_minute is None:
             self._next_minute = minute_of(exchange_us)
-        if self._next_id is None or not self._timing.has_contiguous_ids:
+        if self._ids.next_id is None or not self._timing.has_contiguous_ids:
             self._is_proven = True  # of what comes from now on
             self._seek_seed()
 
@@ -114,6 +71,8 @@ class SymbolAggregator:
         """Nothing is delivered any more: no minute is claimed whole until something proves it."""
         self._is_proven = False
         self._connected_us = None
+        if self._silence.minutes:
+            self._end_silence(None)
         if not self._timing.has_contiguous_ids:
             self._break_minutes()
 
@@ -121,33 +80,46 @@ class SymbolAggregator:
 
     def on_trade(self, trade: AggTrade | Trade) -> None:
         """Fold a trade, once, into the minute of its trade time."""
-        expected = self._next_id
         trade_us = microseconds(trade.trade_time)
-        follows = trade.id == expected
-        if not follows and expected is not None:
-            if trade.id < expected:
+        expected, previous_us = self._ids.next_id, self._ids.last_trade_us
+        step = self._ids.take(trade, trade_us)
+        if step is not Step.FOLLOWS:
+            if step is Step.REPEATS:
                 self.duplicates += 1
                 return
-            if self._timing.has_contiguous_ids:
-                self._sink.hole(self.symbol, expected, trade.id - 1, self._last_trade_us, trade_us)
-                self._break_minutes()
-                self._connected_us = trade_us
-                self._seek_seed()
-        self._next_id = trade.id + 1
-        if trade.price <= ZERO or trade.quantity <= ZERO or trade.first_trade_id < 0:
-            self.void_trades += 1
-            return
+            if step is Step.VOID:
+                self.void_trades += 1
+                return
+            if expected is not None:
+                self._break_off(step, expected, trade, previous_us)
+        if self._silence.minutes and trade_us >= self._silence.since_us:
+            self._end_silence(trade_us)
         self._is_proven = True
-        if trade_us > self._last_trade_us:
-            self._last_trade_us = trade_us
         if self._seed is None:
-            self._fold(trade, trade_us, follows=follows)
+            self._fold(trade, trade_us, follows=step is Step.FOLLOWS)
         else:
             self._while_seeking(self._seed, trade, trade_us)
+
+    def _break_off(
+        self, step: Step, expected: int, trade: AggTrade | Trade, previous_us: int
+    ) -> None:
+        """Ids do not go on: nothing in hand is whole, and folding begins anew from a kline."""
+        trade_us = microseconds(trade.trade_time)
+        if step is Step.RESTARTS:
+            self._sink.ids_restarted(self.symbol, expected, trade.id, trade_us)
+        elif not self._timing.has_contiguous_ids:
+            return
+        else:
+            self._sink.hole(self.symbol, expected, trade.id - 1, previous_us, trade_us)
+        self._break_minutes()
+        self._connected_us = trade_us
+        self._seek_seed()
 
     def on_kline(self, kline: Kline) -> None:
         """Take the exchange's candle: a seed while it is open, the checksum once closed."""
         open_time_us = microseconds(kline.body.open_time)
+        if self._silence.minutes and open_time_us >= self._silence.since_us:
+            self._end_silence(open_time_us)
         is_known = open_time_us in self._minutes or (
             self._next_minute is not None and open_time_us >= self._next_minute
         )
@@ -180,6 +152,7 @@ class SymbolAggregator:
                 if exchange_us < deadline_us:
                     break
                 self._settle_unconfirmed(minute)
+            self._watch_trades(self._next_minute - MINUTE_US)
             self._next_minute += MINUTE_US
         self._forget_old(self._next_minute)
 
@@ -351,13 +324,55 @@ class SymbolAggregator:
             self._offer_kline(minute.kline)
         else:
             self._settle_fold(minute)
-            self._ask_rest(minute.open_time_us, "no closed kline")
-            was_connected = (
-                self._connected_us is not None and minute.open_time_us > self._connected_us
-            )
-            if self._timing.expects_klines and was_connected:
-                self._sink.doubt(self.symbol)
+            self._miss_kline(minute)
         self._mark_settled(minute)
+
+    def _miss_kline(self, minute: Minute) -> None:
+        """No closed kline came: ask REST, and subscribe anew where the stream seems dead."""
+        open_time_us = minute.open_time_us
+        was_connected = self._was_connected(open_time_us)
+        is_empty = was_connected and minute.builder is None and minute.frame is None
+        if not is_empty:
+            self._ask_rest(open_time_us, "no closed kline")
+        else:
+            asked = self._silence.note(open_time_us)
+            if asked is not None:
+                self._sink.ask_rest(self.symbol, *asked, "nothing came")
+            if self._silence.minutes == SILENT_AFTER_MINUTES:
+                self._sink.silent(self.symbol, self._silence.since_us)
+        if not self._timing.expects_klines or not was_connected:
+            return
+        if any(
+            one.frame is not None or one.kline is not None
+            for one in self._minutes.values()
+            if one.open_time_us >= open_time_us
+        ):
+            self._without_klines = Failures()  # one frame was lost, the stream lives
+        elif self._without_klines.note():
+            self._sink.doubt(self.symbol, "no closed kline in time")
+
+    def _watch_trades(self, open_time_us: int) -> None:
+        """A stream of trades can die alone: the klines of a whole minute tell of it."""
+        minute = self._minutes.get(open_time_us)
+        if minute is None or minute.kline is None or not minute.kline.body.trade_count:
+            return
+        if self._ids.last_trade_us >= open_time_us or not self._was_connected(open_time_us):
+            self._without_trades = Failures()
+        elif self._without_trades.note():
+            self._sink.doubt(self.symbol, "klines tell of trades that did not come")
+
+    def _was_connected(self, open_time_us: int) -> bool:
+        """Whether the connection has delivered since before a minute."""
+        return self._connected_us is not None and open_time_us > self._connected_us
+
+    def _end_silence(self, until_us: int | None) -> None:
+        """Something came again, or (None) the connection ended."""
+        since_us, minutes = self._silence.since_us, self._silence.minutes
+        left = self._silence.end()
+        if left is not None:
+            self._sink.ask_rest(self.symbol, *left, "nothing came")
+        if until_us is not None and minutes >= SILENT_AFTER_MINUTES:
+            self._sink.speaks_again(self.symbol, since_us, until_us)
 
     def _settle_fold(self, minute: Minute) -> None:
         """Enter what was folded; where quotes cannot be folded, it waits for the exchange."""

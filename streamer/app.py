@@ -17,8 +17,9 @@ from include.domain.timeframes import MINUTE_US, from_us, minute_of
 from include.errors import TransientError
 from include.jobs.exchange import endpoints_of
 from include.jobs.repair import record_gap, repair_minutes
-from streamer.aggregation import SymbolAggregator, Timing
+from streamer.aggregation import SymbolAggregator
 from streamer.feed import Feed, stream_names
+from streamer.minutes import Timing
 from streamer.repair import RepairQueue, Request
 from streamer.startup import Start, StoppedError, StreamOptions, find_start
 from streamer.writer import CandleWriter
@@ -48,6 +49,9 @@ class Streamer:
         self._aggregators: list[SymbolAggregator] = []
         self._stop = asyncio.Event()
         self._counts: Counter[str] = Counter()
+        self._silent: set[str] = set()
+        self._holed: dict[str, int] = {}
+        """Minute of the last hole that was logged, by symbol."""
         self._repairs = RepairQueue(
             repair=self._repair, exchange_us=self._exchange_us, on_given_up=self._give_up
         )
@@ -71,14 +75,33 @@ class Streamer:
         """Minutes need the exchange's word by REST."""
         self._repairs.ask(symbol, start_us, end_us, cause)
 
-    def doubt(self, symbol: str) -> None:
+    def doubt(self, symbol: str, reason: str) -> None:
         """A symbol's streams do not deliver: subscribe again."""
-        log.warning("stream_doubted", symbol=symbol, reason="no closed kline in time")
+        if symbol not in self._silent:
+            log.warning("stream_doubted", symbol=symbol, reason=reason)
         self._feed_of[symbol].doubt(self._instruments[symbol].exchange_symbol)
+
+    def silent(self, symbol: str, since_us: int) -> None:
+        """Nothing comes of a symbol; told once, until it speaks again."""
+        self._silent.add(symbol)
+        log.warning("symbol_silent", symbol=symbol, since=from_us_text(since_us))
+
+    def speaks_again(self, symbol: str, since_us: int, until_us: int) -> None:
+        """A silent symbol delivers again."""
+        self._silent.discard(symbol)
+        log.info(
+            "symbol_speaks_again",
+            symbol=symbol,
+            since=from_us_text(since_us),
+            until=from_us_text(until_us),
+        )
 
     def hole(self, symbol: str, first_id: int, last_id: int, from_us: int, to_us: int) -> None:
         """Trades did not come; the candle is seeded anew from a kline."""
         self._counts["holes"] += 1
+        if self._holed.get(symbol) == (minute := minute_of(to_us)):
+            return  # a bad line loses many; the minute's first is told
+        self._holed[symbol] = minute
         log.warning(
             "trades_missing",
             symbol=symbol,
@@ -86,6 +109,16 @@ class Streamer:
             last_id=last_id,
             since=from_us_text(from_us),
             until=from_us_text(to_us),
+        )
+
+    def ids_restarted(self, symbol: str, expected_id: int, trade_id: int, at_us: int) -> None:
+        """The ticker was given to another instrument."""
+        log.warning(
+            "trade_ids_restarted",
+            symbol=symbol,
+            expected_id=expected_id,
+            trade_id=trade_id,
+            at=from_us_text(at_us),
         )
 
     def differs(self, symbol: str, open_time_us: int, values: list[str]) -> None:
@@ -215,6 +248,7 @@ class Streamer:
                 reconnects=sum(feed.connection.reconnects for feed in self._feeds),
                 written=self._writer.written,
                 waiting=self._writer.waiting,
+                silent_symbols=len(self._silent),
                 minutes_asked_of_rest=self._repairs.waiting_minutes,
                 repaired_minutes=self._repairs.repaired_minutes,
                 **self._counts,

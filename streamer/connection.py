@@ -25,6 +25,8 @@ OPEN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0
 BACKOFF = Backoff(first_s=1.0, most_s=30.0, least_s=0.05)
 TICK_S = 0.1
+MOST_PATIENCE = 8
+"""Where connections are made and nothing comes, silence is borne up to so much longer."""
 MAX_FRAME_BYTES = 4 * 1024 * 1024
 """A frame of a few hundred bytes is normal; this is a guard against a broken peer."""
 
@@ -63,7 +65,9 @@ class StreamConnection:
         on_text: called with each message's bytes; must not raise.
         on_open: called when a connection is up, before its first frame.
         on_close: called when a connection is gone, or could not be made.
-        stale_after_s: silence after which the connection is taken for dead.
+        stale_after_s: silence after which the connection is taken for dead; twice, four and
+            eight times as long after connections that gave nothing but answers (a market of
+            which all symbols are halted or gone is silent for long).
         proxy: proxy URL, or None.
     """
 
@@ -91,6 +95,8 @@ class StreamConnection:
         self._stale_after_s = stale_after_s
         self._proxy = proxy
         self._last_frame_s = 0.0
+        self._frames = 0
+        self._patience = 1
         self._leave_reason: str | None = None
 
     @property
@@ -133,6 +139,7 @@ class StreamConnection:
         loop = asyncio.get_running_loop()
         self.session = StreamSession(self._streams)
         self._leave_reason = None
+        self._frames = 0
         async with connect(
             self._url,
             compression=None,
@@ -162,13 +169,19 @@ class StreamConnection:
                         return reason
                     if self.session.is_answer_overdue(now_s):
                         return "a subscription was not answered"
-                    if now_s - self._last_frame_s > self._stale_after_s:
-                        return f"no frame for {self._stale_after_s:.0f} s"
+                    stale_after_s = self._stale_after_s * self._patience
+                    if now_s - self._last_frame_s > stale_after_s:
+                        self._note_silence()
+                        return f"no frame for {stale_after_s:g} s"
                     await asyncio.wait({closed}, timeout=TICK_S)
             finally:
                 closed.cancel()
                 socket.on_text = None
         return f"closed by the exchange: {socket.close_code} {socket.close_reason or ''}".strip()
+
+    def _note_silence(self) -> None:
+        gave_data = self._frames > self.session.sent  # one answer a message
+        self._patience = 1 if gave_data else min(2 * self._patience, MOST_PATIENCE)
 
     def _take_leave(self) -> str | None:
         reason, self._leave_reason = self._leave_reason, None
@@ -176,6 +189,7 @@ class StreamConnection:
 
     def _take(self, data: bytes) -> None:
         self._last_frame_s = asyncio.get_running_loop().time()
+        self._frames += 1
         self._on_text(data)
 
 

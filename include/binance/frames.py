@@ -21,6 +21,9 @@ ABSURD = Decimal(10) ** 24
 _FIRST_US = 100_000_000_000_000
 """Milliseconds have 13 digits until the year 5138, microseconds 15 and more since 1973."""
 
+_FIRST_TIME, _LAST_TIME = 10**12, 10**16
+"""From 2001 in milliseconds to 2286 in microseconds: what lies outside is no time of a trade."""
+
 
 def microseconds(moment: int) -> int:
     """A time of the exchange in microseconds, from milliseconds or microseconds."""
@@ -149,6 +152,10 @@ Frame = MarketFrame | ControlAnswer | UnknownFrame
 _decode_combined = msgspec.json.Decoder(Combined).decode
 _decode_raw = msgspec.json.Decoder(MarketFrame).decode
 _SHOWN_BYTES = 200
+_SHOWN_KIND = 64
+_KNOWN = frozenset({"aggTrade", "trade", "kline", "serverShutdown"})
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises: no JSON, no UTF-8, absurdly nested."""
 
 
 def decode(text: bytes | memoryview | str) -> Frame:
@@ -162,21 +169,23 @@ def decode(text: bytes | memoryview | str) -> Frame:
         data = _decode_combined(text).data
     except msgspec.ValidationError as error:
         return _decode_other(text, error)
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise PermanentError(f"frame is not JSON ({error}): {_beginning(text)}") from None
     return _checked(data, text)
 
 
 def _checked(data: MarketFrame, text: bytes | memoryview | str) -> MarketFrame:
-    """Refuse what Decimal reads but no exchange says: NaN, Infinity, absurd magnitudes.
+    """Refuse what can be read but no exchange says: NaN, Infinity, absurd magnitudes and times.
 
     Raises:
         PermanentError: a number is not a plain, finite one; the message shows the frame.
     """
     if type(data) is AggTrade or type(data) is Trade:
+        moment = data.trade_time
         numbers: tuple[Decimal, ...] = (data.price, data.quantity)
     elif type(data) is Kline:
         body = data.body
+        moment = body.open_time
         numbers = (
             body.open, body.high, body.low, body.close, body.volume, body.quote_volume,
             body.taker_buy_volume, body.taker_buy_quote_volume,
@@ -184,15 +193,21 @@ def _checked(data: MarketFrame, text: bytes | memoryview | str) -> MarketFrame:
     else:
         return data
     try:
-        if all(-ABSURD < number < ABSURD for number in numbers):
-            return data
+        is_sound = all(-ABSURD < number < ABSURD for number in numbers)
     except InvalidOperation:
-        pass  # NaN has no order; the frame is refused below
-    raise PermanentError(f"frame holds a number that is none: {_beginning(text)}")
+        is_sound = False  # NaN has no order
+    if not is_sound:
+        raise PermanentError(f"frame holds a number that is none: {_beginning(text)}")
+    if not (_FIRST_TIME < data.event_time < _LAST_TIME and _FIRST_TIME < moment < _LAST_TIME):
+        raise PermanentError(f"frame holds a time that is none: {_beginning(text)}")
+    return data
 
 
 def _decode_other(text: bytes | memoryview | str, combined_error: Exception) -> Frame:
-    frame = msgspec.json.decode(text)
+    try:
+        frame = msgspec.json.decode(text)
+    except _UNREADABLE as error:
+        raise PermanentError(f"frame is not JSON ({error}): {_beginning(text)}") from None
     if not isinstance(frame, dict):
         raise PermanentError(f"frame is not an object: {_beginning(text)}")
     if "stream" not in frame:
@@ -201,7 +216,7 @@ def _decode_other(text: bytes | memoryview | str, combined_error: Exception) -> 
             return answer
     payload = frame.get("data") if "stream" in frame else frame
     kind = payload.get("e") if isinstance(payload, dict) else None
-    if kind in {"aggTrade", "trade", "kline", "serverShutdown"}:
+    if isinstance(kind, str) and kind in _KNOWN:
         if "stream" in frame:
             raise PermanentError(f"frame {kind}: {combined_error}: {_beginning(text)}")
         try:
@@ -209,15 +224,16 @@ def _decode_other(text: bytes | memoryview | str, combined_error: Exception) -> 
         except msgspec.ValidationError as error:
             raise PermanentError(f"frame {kind}: {error}: {_beginning(text)}") from None
         return _checked(raw, text)
-    return UnknownFrame(str(kind or frame.get("stream") or "no event type"))
+    return UnknownFrame(str(kind or frame.get("stream") or "no event type")[:_SHOWN_KIND])
 
 
 def _control_answer(frame: dict[str, Any]) -> ControlAnswer | None:
     error = frame.get("error")
     if isinstance(error, dict):
+        code = error.get("code")
         return ControlAnswer(
             frame.get("id"),
-            error_code=int(error.get("code", -1)),
+            error_code=code if isinstance(code, int) else -1,
             error_message=str(error.get("msg", "")),
         )
     if "result" in frame:

@@ -64,6 +64,11 @@ class StreamSession:
         return self._max_streams - len(self._wanted)
 
     @property
+    def sent(self) -> int:
+        """Control messages sent; the exchange answers each once."""
+        return self._next_id - 1
+
+    @property
     def is_subscribed(self) -> bool:
         """Whether every batch has been sent and answered."""
         return not self._queue and not self._unanswered

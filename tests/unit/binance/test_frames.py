@@ -47,8 +47,8 @@ def test_an_agg_trade_is_typed_in_both_forms(wrap: object) -> None:
 def test_a_trade_is_a_fill_of_one_id() -> None:
     frame = decode(
         combined(
-            {"e": "trade", "E": 2, "s": "A", "t": 7, "p": "1", "q": "2", "T": 1, "m": False,
-             "X": "MARKET"}
+            {"e": "trade", "E": 1763700000002, "s": "A", "t": 7, "p": "1", "q": "2",
+             "T": 1763700000001, "m": False, "X": "MARKET"}
         )
     )  # fmt: skip
     assert isinstance(frame, Trade)
@@ -123,6 +123,36 @@ def test_an_unknown_event_is_named_not_raised(text: bytes, kind: str) -> None:
 def test_a_broken_frame_says_what_is_wrong_and_shows_itself(text: bytes, message: str) -> None:
     with pytest.raises(PermanentError, match=f"(?s){message}"):
         decode(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"e":"aggTrade","s":"\xff"}',
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"stream":"x","data":[' * 50_000,
+        b"1e400",
+        b'{"p":1' + b"0" * 5_000 + b"}",
+        json.dumps(AGG_TRADE | {"E": -5}).encode(),
+        json.dumps(AGG_TRADE | {"T": 10**23}).encode(),
+    ],
+    ids=lambda text: text[:24].decode("latin-1"),
+)
+def test_whatever_a_frame_holds_only_our_own_error_is_raised(text: bytes) -> None:
+    with pytest.raises(PermanentError, match="frame"):
+        decode(text)
+
+
+@pytest.mark.parametrize("kind", [["kline"], {"a": 1}, 7])
+def test_an_event_type_that_is_no_text_is_unknown(kind: object) -> None:
+    assert decode(combined({"e": kind})) == UnknownFrame(str(kind))
+
+
+@pytest.mark.parametrize("code", ["abc", None, [1]])
+def test_an_error_without_a_code_is_still_an_error(code: object) -> None:
+    answer = decode(json.dumps({"error": {"code": code, "msg": "no"}, "id": 1}).encode())
+    assert answer == ControlAnswer(1, error_code=-1, error_message="no")
 
 
 def test_unknown_fields_are_ignored() -> None:

@@ -14,7 +14,8 @@ from include.binance.frames import AggTrade, Kline, KlineBody
 from include.domain.candles import Candle, Offer, Source, Status
 from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import MINUTE_US, SECOND_US
-from streamer.aggregation import MINUTES_KEPT, SymbolAggregator, Timing
+from streamer.aggregation import MINUTES_KEPT, SymbolAggregator
+from streamer.minutes import Timing
 
 T0 = 1_700_000_000_000_000 // MINUTE_US * MINUTE_US
 GRACE = 250_000
@@ -32,6 +33,9 @@ class Results:
     offers: list[Offer] = field(default_factory=list)
     asked: list[tuple[int, str]] = field(default_factory=list)
     doubted: int = 0
+    reasons: list[str] = field(default_factory=list)
+    silences: list[tuple[int, int | None]] = field(default_factory=list)
+    restarts: list[tuple[int, int]] = field(default_factory=list)
     holes: list[tuple[int, int]] = field(default_factory=list)
     differing: list[list[str]] = field(default_factory=list)
 
@@ -41,8 +45,18 @@ class Results:
     def ask_rest(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
         self.asked += [(minute, cause) for minute in range(start_us, end_us, MINUTE_US)]
 
-    def doubt(self, symbol: str) -> None:
+    def doubt(self, symbol: str, reason: str) -> None:
         self.doubted += 1
+        self.reasons.append(reason)
+
+    def silent(self, symbol: str, since_us: int) -> None:
+        self.silences.append((since_us, None))
+
+    def speaks_again(self, symbol: str, since_us: int, until_us: int) -> None:
+        self.silences.append((since_us, until_us))
+
+    def ids_restarted(self, symbol: str, expected_id: int, trade_id: int, at_us: int) -> None:
+        self.restarts.append((expected_id, trade_id))
 
     def hole(self, symbol: str, first_id: int, last_id: int, from_us: int, to_us: int) -> None:
         self.holes.append((first_id, last_id))
@@ -226,7 +240,7 @@ def test_a_silent_minute_is_a_row_only_because_the_exchange_says_so(results: Res
     (offer,) = results.offers
     assert offer.candle.is_silent
     assert offer.candle.close == 7
-    assert results.asked == [(T0 + MINUTE_US, "no closed kline")]
+    assert results.asked == [(T0 + MINUTE_US, "nothing came")]
 
 
 def test_a_minute_joined_midway_without_a_seed_is_partial(results: Results) -> None:
@@ -286,7 +300,7 @@ def test_duplicates_and_void_trades_count_once_and_never(results: Results) -> No
     one.on_trade(trade(2, T0 + 2))
     one.on_trade(trade(1, T0 + 1))
     one.on_trade(trade(3, T0 + 3, price="0", quantity="0", first=-1))
-    one.on_trade(trade(4, T0 + 4))
+    one.on_trade(trade(4, T0 + 4, first=3))
     (shown, _) = one.live_candles()[0]
     assert (shown.trade_count, shown.low) == (3, 10)
     assert (one.duplicates, one.void_trades) == (2, 1)
@@ -544,3 +558,124 @@ def _assert_equal(candle: Candle, expected: Candle) -> None:
         assert candle == expected
     else:
         assert candle.trade_count == 0
+
+
+# --- ids that do not go on
+
+
+def test_a_void_trade_does_not_take_the_place_of_the_true_one(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    one.on_trade(trade(1, T0 + 1))
+    one.on_trade(trade(2, T0 + 2, price="0", quantity="0", first=-1))
+    one.on_trade(trade(2, T0 + 2, price="8"))
+    one.on_trade(trade(3, T0 + 3))
+    (shown, _) = one.live_candles()[0]
+    assert (shown.trade_count, shown.low) == (3, 8)
+    assert (one.void_trades, one.duplicates, results.holes) == (1, 0, [])
+
+
+def test_a_void_trade_that_hides_a_true_one_leaves_a_hole(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    one.on_trade(trade(1, T0 + 1))
+    one.on_trade(trade(2, T0 + 2, price="0", quantity="0", first=-1))
+    one.on_trade(trade(3, T0 + 3, first=3))  # the fill 2 is missing
+    assert results.holes == [(2, 2)]
+
+
+def test_a_ticker_used_again_is_folded_from_its_first_whole_minute(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    old = minute_trades(0, 9_001)
+    for each in old:
+        one.on_trade(each)
+    one.on_kline(kline_of(old, T0, closed=True, at_us=T0 + MINUTE_US + 1))
+    new = [trade(n + 1, T0 + 5 * MINUTE_US + n * SECOND_US, price="3") for n in range(4)]
+    new += minute_trades(6, 5)
+    for each in new:
+        one.on_trade(each)
+    assert results.restarts == [(9_007, 1)]
+    assert (one.duplicates, results.holes) == (0, [])
+    fifth, sixth = T0 + 5 * MINUTE_US, T0 + 6 * MINUTE_US
+    one.on_kline(kline_of(new, fifth, closed=True, at_us=sixth + 1))
+    one.on_kline(kline_of(new, sixth, closed=True, at_us=sixth + MINUTE_US + 1))
+    stored = results.stored()
+    assert {stored[m].status for m in (T0, fifth, sixth)} == {Status.VERIFIED}
+    assert stored[sixth].candle.trade_count == 6
+    assert results.differing == []
+
+
+# --- streams that do not deliver
+
+
+def pass_minutes(one: SymbolAggregator, first: int, count: int) -> None:
+    """The exchange's clock goes on, told by another symbol."""
+    for minute in range(first, first + count):
+        one.on_clock(T0 + (minute + 1) * MINUTE_US + GRACE + TIMEOUT)
+
+
+def test_a_silent_symbol_is_told_once_and_asked_about_less_and_less_often(
+    results: Results,
+) -> None:
+    one = aggregator(results)
+    begin(one)
+    one.on_trade(trade(1, T0 + 1))
+    one.on_kline(kline_of([trade(1, T0 + 1)], T0, closed=True, at_us=T0 + MINUTE_US))
+    pass_minutes(one, 1, 24 * 60)
+    assert results.silences == [(T0 + MINUTE_US, None)]
+    assert results.doubted == 4 + 24 * 60 // 16  # 1, 2, 4, 8, then each 16th
+    asked = [minute for minute, _ in results.asked]
+    assert asked == [T0 + n * MINUTE_US for n in range(1, 24 * 60 + 1)]
+    assert [offer.candle.open_time_us for offer in results.offers] == [T0]  # no flat rows
+
+
+def test_all_minutes_of_a_silence_are_asked_of_rest_when_it_ends(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    pass_minutes(one, 0, 11)
+    assert len(results.asked) == 8
+    back = T0 + 11 * MINUTE_US + SECOND_US
+    one.on_trade(trade(1, back))
+    assert [minute for minute, _ in results.asked] == [T0 + n * MINUTE_US for n in range(11)]
+    assert results.silences == [(T0, None), (T0, back)]
+
+
+def test_a_cut_ends_a_silence_and_forgets_no_minute_of_it(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    pass_minutes(one, 0, 11)
+    one.disconnected()
+    one.disconnected()
+    assert [minute for minute, _ in results.asked] == [T0 + n * MINUTE_US for n in range(11)]
+    assert results.silences == [(T0, None)]
+
+
+def test_one_lost_closed_kline_is_no_reason_to_subscribe_anew(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    trades = minute_trades(0, 1)
+    for each in trades:
+        one.on_trade(each)
+    one.on_kline(kline_of(trades[:3], T0, closed=False, at_us=T0 + 30 * SECOND_US))
+    pass_minutes(one, 0, 1)
+    assert results.asked == [(T0, "no closed kline")]
+    assert results.doubted == 0
+
+
+def test_trades_that_do_not_come_although_klines_tell_of_them_are_subscribed_anew(
+    results: Results,
+) -> None:
+    one = aggregator(results)
+    begin(one)
+    for minute in range(6):
+        open_us = T0 + minute * MINUTE_US
+        kline = kline_of(
+            minute_trades(minute, 1 + 6 * minute), open_us, closed=True, at_us=open_us + MINUTE_US
+        )
+        one.on_kline(kline)
+        pass_minutes(one, minute, 1)
+    assert set(results.reasons) == {"klines tell of trades that did not come"}
+    assert results.doubted == 3  # the 1st, 2nd and 4th of five minutes that are two behind
+    assert all(offer.status is Status.VERIFIED for offer in results.offers)
+    assert len(results.offers) == 6

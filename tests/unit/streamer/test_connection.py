@@ -143,8 +143,27 @@ async def test_silence_is_taken_for_a_dead_connection(log: CapturingLogger) -> N
     async with server(behaviour) as url:
         client = Client(url, stale_after_s=0.3)
         await client.until(lambda: len(connections) == 2)
-    assert reasons(log) == ["no frame for 0 s"]
+    assert reasons(log) == ["no frame for 0.3 s"]
     assert [json.loads(text) for text in client.texts[:1]] == [{"result": None, "id": 1}]
+
+
+async def test_a_market_that_stays_silent_is_left_alone_for_longer_each_time(
+    log: CapturingLogger,
+) -> None:
+    connections: list[ServerConnection] = []
+
+    async def behaviour(socket: ServerConnection) -> None:
+        connections.append(socket)
+        if len(connections) == 4:
+            await socket.send(await socket.recv())  # what the answer to it would count as
+            await socket.send("{}")
+        await answering(socket)
+
+    async with server(behaviour) as url:
+        client = Client(url, stale_after_s=0.05)
+        await client.until(lambda: len(connections) == 6)
+    # the fourth gave something: from the start again
+    assert reasons(log) == [f"no frame for {s} s" for s in (0.05, 0.1, 0.2, 0.4, 0.05)]
 
 
 async def test_a_subscription_without_an_answer_is_a_dead_connection(

@@ -1,0 +1,71 @@
+"""Trade ids of one symbol, in the order in which trades come: what follows, what is missing."""
+
+from __future__ import annotations
+
+import enum
+
+from include.binance.frames import AggTrade, Trade
+from include.domain.exact import ZERO
+from include.domain.timeframes import MINUTE_US
+
+RESTARTED_AFTER_US = MINUTE_US
+"""A smaller id is a repeat, unless its trade is this much younger than any before: then the
+ticker was given to another instrument, whose ids begin anew."""
+
+
+class Step(enum.Enum):
+    """What a trade is to those before it."""
+
+    FIRST = enum.auto()
+    FOLLOWS = enum.auto()
+    SKIPS = enum.auto()
+    """Ids lie between; on streams whose ids skip by design this says nothing."""
+    REPEATS = enum.auto()
+    VOID = enum.auto()
+    """It never happened: no price or quantity, or marked so by its trade ids."""
+    RESTARTS = enum.auto()
+
+
+class TradeIds:
+    """The ids seen so far.
+
+    Attributes:
+        next_id: what the next trade should bear; None before the first.
+        last_trade_us: the youngest trade's time.
+    """
+
+    __slots__ = ("_last_fill_id", "_void_until", "last_trade_us", "next_id")
+
+    def __init__(self) -> None:
+        self.next_id: int | None = None
+        self.last_trade_us = 0
+        self._last_fill_id = 0
+        self._void_until = -1
+
+    def take(self, trade: AggTrade | Trade, trade_us: int) -> Step:
+        """Note a trade and say what it is.
+
+        A void trade does not use up its id: the true one may come under the same.
+        """
+        expected = self.next_id
+        if trade.price <= ZERO or trade.quantity <= ZERO or trade.first_trade_id < 0:
+            if trade.id == expected or trade.id == self._void_until:
+                self._void_until = trade.id + 1
+            return Step.VOID
+        if trade.id == expected:
+            step = Step.FOLLOWS
+        elif expected is None:
+            step = Step.FIRST
+        elif trade.id < expected:
+            if trade_us < self.last_trade_us + RESTARTED_AFTER_US:
+                return Step.REPEATS
+            step = Step.RESTARTS
+        elif trade.id == self._void_until and trade.first_trade_id == self._last_fill_id + 1:
+            step = Step.FOLLOWS  # only void ids lie between, and no trade of theirs
+        else:
+            step = Step.SKIPS
+        self.next_id = trade.id + 1
+        self._last_fill_id = trade.last_trade_id
+        if trade_us > self.last_trade_us:
+            self.last_trade_us = trade_us
+        return step

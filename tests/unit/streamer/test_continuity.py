@@ -1,0 +1,76 @@
+"""What a trade is to those before it, by its id."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from include.binance.frames import AggTrade
+from include.domain.timeframes import MINUTE_US, SECOND_US
+from streamer.continuity import Step, TradeIds
+
+AT = 1_763_700_000_000_000
+
+
+def trade(number: int, *, at_us: int = AT, first: int | None = None, price: str = "1") -> AggTrade:
+    first = number if first is None else first
+    return AggTrade(
+        event_time=at_us, symbol="X", id=number, price=Decimal(price), quantity=Decimal(1),
+        first_trade_id=first, last_trade_id=first, trade_time=at_us, is_buyer_maker=False,
+    )  # fmt: skip
+
+
+def void(number: int) -> AggTrade:
+    return trade(number, first=-1, price="0")
+
+
+def steps(*trades: AggTrade) -> list[Step]:
+    ids = TradeIds()
+    return [ids.take(one, one.trade_time) for one in trades]
+
+
+def test_ids_in_a_row_follow() -> None:
+    assert steps(trade(5), trade(6), trade(7)) == [Step.FIRST, Step.FOLLOWS, Step.FOLLOWS]
+
+
+def test_a_larger_id_skips_and_a_smaller_one_repeats() -> None:
+    found = steps(trade(5), trade(8), trade(6), trade(8), trade(9))
+    assert found == [Step.FIRST, Step.SKIPS, Step.REPEATS, Step.REPEATS, Step.FOLLOWS]
+
+
+@pytest.mark.parametrize(
+    ("later_us", "step"),
+    [(0, Step.REPEATS), (59 * SECOND_US, Step.REPEATS), (MINUTE_US, Step.RESTARTS)],
+)
+def test_smaller_ids_of_much_younger_trades_are_another_instrument(
+    later_us: int, step: Step
+) -> None:
+    ids = TradeIds()
+    ids.take(trade(900), AT)
+    assert ids.take(trade(1), AT + later_us) is step
+    assert ids.next_id == (2 if step is Step.RESTARTS else 901)
+
+
+def test_a_void_trade_leaves_its_id_to_the_true_one() -> None:
+    assert steps(trade(5), void(6), trade(6), trade(7)) == [
+        Step.FIRST, Step.VOID, Step.FOLLOWS, Step.FOLLOWS,
+    ]  # fmt: skip
+
+
+def test_void_ids_between_fills_that_follow_are_no_hole() -> None:
+    found = steps(trade(5, first=50), void(6), void(7), trade(8, first=51))
+    assert found == [Step.FIRST, Step.VOID, Step.VOID, Step.FOLLOWS]
+
+
+def test_void_ids_between_fills_that_do_not_follow_hide_trades() -> None:
+    assert steps(trade(5, first=50), void(6), trade(7, first=53))[-1] is Step.SKIPS
+
+
+@pytest.mark.parametrize("bad", [trade(6, price="0"), trade(6, price="-1"), void(6)])
+def test_what_has_no_price_or_no_fills_is_void(bad: AggTrade) -> None:
+    assert steps(trade(5), bad)[-1] is Step.VOID
+
+
+def test_a_void_trade_before_all_others_is_no_first_one() -> None:
+    assert steps(void(6), trade(7)) == [Step.VOID, Step.FIRST]
