@@ -5,12 +5,25 @@ import hashlib
 import io
 import re
 import zipfile
+import zlib
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from simulator.clock import DAY_US, SECOND_US, Clock, to_us
+from simulator.dumps.faults import (
+    AlterRows,
+    CorruptZip,
+    DropRows,
+    DumpRule,
+    Late,
+    Missing,
+    NoChecksum,
+    Reissue,
+    StaleChecksum,
+    TruncateZip,
+)
 from simulator.dumps.site import DumpSite
 from simulator.market.instruments import MarketName, select_instruments
 from simulator.market.market import Market
@@ -19,6 +32,7 @@ from simulator.wire.frames import kline_row
 START_US = to_us(datetime(2024, 12, 30, 13, tzinfo=UTC))
 NOW_US = to_us(datetime(2025, 2, 3, 12, tzinfo=UTC))
 SPOT = "data/spot/daily/klines/ETHBTC/1m/ETHBTC-1m-"
+DAY_PATH = f"{SPOT}2025-01-05.zip"
 
 
 def _markets(start_us: int = START_US) -> dict[MarketName, Market]:
@@ -210,3 +224,138 @@ def test_aggregate_dumps_hold_the_aggregates_of_the_day() -> None:
     header, *rows = _read(site, path)
     assert header == ["id", "price", "qty", "quote_qty", "time", "is_buyer_maker"]
     assert {row[5] for row in rows} == {"true", "false"}
+
+
+def _faulty(*effects: Any, path: str = DAY_PATH, now_us: int = NOW_US) -> DumpSite:
+    site = _site(now_us)
+    for effect in effects:
+        site.faults.add(DumpRule(effect=effect, path=path))
+    return site
+
+
+def _fits(site: DumpSite, path: str = DAY_PATH) -> bool:
+    """Whether the checksum is that of the bytes."""
+    file = site.find(path)
+    assert file is not None
+    return site.checksum(file).split()[0].decode() == hashlib.sha256(site.read(file)).hexdigest()
+
+
+def _is_readable(site: DumpSite) -> bool:
+    try:
+        _read(site, DAY_PATH)
+    except (zipfile.BadZipFile, zlib.error):
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("effect", "fits", "is_readable"),
+    [
+        (AlterRows(), True, True),
+        (DropRows(), True, True),
+        (CorruptZip(), False, False),
+        (CorruptZip(checksum_fits=True), True, False),
+        (TruncateZip(), False, False),
+        (TruncateZip(checksum_fits=True), True, False),
+        (StaleChecksum(), False, True),
+    ],
+)
+def test_a_spoilt_file_fits_its_checksum_or_not_as_its_fault_says(
+    effect: Any, fits: bool, is_readable: bool
+) -> None:
+    site = _faulty(effect)
+    assert _fits(site) is fits
+    assert _is_readable(site) is is_readable
+    other = f"{SPOT}2025-01-06.zip"
+    assert _fits(site, other)
+    assert site.altered_rows(other) == []
+
+
+def test_a_spoilt_file_is_good_again_without_its_fault() -> None:
+    site = _site()
+    rule_id = site.faults.add(DumpRule(effect=CorruptZip(), path="*"))
+    assert not _is_readable(site)
+    assert site.faults.remove(rule_id) == 1
+    assert _is_readable(site)
+    assert _fits(site)
+
+
+def test_a_missing_file_is_neither_listed_nor_found_and_its_neighbours_are() -> None:
+    site = _faulty(Missing())
+    assert site.find(DAY_PATH) is None
+    keys = _keys(site, "data/spot/daily/klines/ETHBTC/1m/", "/")[0]
+    assert len(keys) == 2 * 34
+    assert not any("2025-01-05" in key for key in keys)
+    assert site.faults.active()[0].hits == 1  # a listing does not count
+
+
+def test_a_missing_checksum_is_not_listed_and_its_file_is() -> None:
+    keys = _keys(_faulty(NoChecksum()), DAY_PATH)[0]
+    assert keys == [DAY_PATH]
+
+
+def test_a_late_file_comes_after_its_delay_and_says_so() -> None:
+    end_us = to_us(datetime(2025, 1, 6, tzinfo=UTC))
+    hour_us = 3_600 * SECOND_US
+    assert _faulty(Late(delay_us=hour_us), now_us=end_us + hour_us - 1).find(DAY_PATH) is None
+    site = _faulty(Late(delay_us=hour_us), now_us=end_us + hour_us)
+    assert site.find(DAY_PATH) is not None
+    listing = site.listing(prefix=DAY_PATH, delimiter="", marker="").decode()
+    assert "<LastModified>2025-01-06T01:00:00.000Z</LastModified>" in listing
+
+
+@pytest.mark.parametrize("is_repair", [True, False])
+def test_a_reissued_file_has_other_rows_another_checksum_and_a_later_date(is_repair: bool) -> None:
+    at_us = NOW_US - 3_600 * SECOND_US
+    effect = Reissue(at_us=at_us, change=AlterRows(rows=4), is_repair=is_repair)
+    before, after = _faulty(effect, now_us=at_us - 1), _faulty(effect, now_us=at_us)
+    assert _fits(before)
+    assert _fits(after)
+    assert len(before.altered_rows(DAY_PATH)) == (4 if is_repair else 0)
+    assert len(after.altered_rows(DAY_PATH)) == (0 if is_repair else 4)
+    assert _read(before, DAY_PATH) != _read(after, DAY_PATH)
+    dates = [
+        re.findall("<LastModified>(.*?)</", site.listing(
+            prefix=DAY_PATH, delimiter="", marker="").decode())[0]
+        for site in (before, after)
+    ]  # fmt: skip
+    assert dates == ["2025-01-06T00:00:00.000Z", "2025-02-03T11:00:00.000Z"]
+
+
+def test_a_month_may_differ_from_its_days_in_rows_that_are_known() -> None:
+    path = "data/spot/monthly/klines/ETHBTC/1m/ETHBTC-1m-2025-01.zip"
+    site = _faulty(AlterRows(rows=7), path="*/monthly/*")
+    month = _read(site, path)
+    true = _read(_site(), path)
+    differ = [row[0] for row, old in zip(month, true, strict=True) if row != old]
+    assert differ == [row.key for row in site.altered_rows(path)]
+    assert len(differ) == 7
+    assert _read(site, DAY_PATH) == _read(_site(), DAY_PATH)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "data/spot/daily/klines/ETHBTC/1m/ETHBTC-1m-20250105.zip",
+        "data/spot/daily/klines/ETHBTC/1m/ETHBTC-1m-2025-W01-7.zip",
+        "data/spot/daily/klines/ETHBTC/1m/COSUSDT-1m-2025-01-05.zip",
+        "data/spot/daily/klines/ETHBTC/1m/ETHBTC-1m-2025-02-30.zip",
+        "data/spot/monthly/klines/ETHBTC/1m/ETHBTC-1m-2025-13.zip",
+        "data/spot/monthly/aggTrades/ETHBTC/ETHBTC-aggTrades-2025-02.zip",
+    ],
+)
+def test_other_spellings_of_a_date_name_no_file(path: str) -> None:
+    assert _site().find(path) is None
+
+
+@pytest.mark.parametrize("kind", ["aggTrades", "trades"])
+def test_months_of_trades_are_listed_and_read(kind: str) -> None:
+    site = _site()
+    folder = f"data/spot/monthly/{kind}/COSUSDT/"
+    keys = _keys(site, folder, "/")[0]
+    assert keys[0] == f"{folder}COSUSDT-{kind}-2024-12.zip"
+    assert len(keys) == 4  # December and January, each with its checksum
+    rows = _read(site, keys[0])
+    first_day = _read(site, f"data/spot/daily/{kind}/COSUSDT/COSUSDT-{kind}-2024-12-30.zip")
+    assert rows[: len(first_day)] == first_day
+    assert [int(row[0]) for row in rows] == sorted(int(row[0]) for row in rows)

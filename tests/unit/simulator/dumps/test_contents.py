@@ -1,0 +1,100 @@
+"""What is in dump files, and what is altered in them on purpose."""
+
+import io
+import zipfile
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+
+from simulator.clock import DAY_US, to_us
+from simulator.dumps.contents import DumpFile, altered_rows, csv_chunks, make_zip
+from simulator.dumps.faults import AlterRows, DropRows
+from simulator.market.instruments import MarketName, select_instruments
+from simulator.market.market import Market
+
+START_US = to_us(datetime(2024, 12, 28, tzinfo=UTC))
+
+
+def _market(name: MarketName = "spot") -> Market:
+    symbol = "COSUSDT" if name == "spot" else "KEEPUSDT"
+    return Market(select_instruments(name, (symbol,), seed=1), seed=1, start_us=START_US)
+
+
+def _day(kind: str, date: str = "2025-01-02", market: MarketName = "spot") -> DumpFile:
+    begin = to_us(datetime.fromisoformat(date).replace(tzinfo=UTC))
+    symbol = "COSUSDT" if market == "spot" else "KEEPUSDT"
+    interval = "1m" if kind == "klines" else None
+    path = f"data/{market}/daily/{kind}/{symbol}-{kind}-{date}.zip"
+    end = begin + DAY_US
+    return DumpFile(market, kind, symbol, interval, begin, end, path, end)
+
+
+def _lines(market: Market, file: DumpFile, *changes: AlterRows | DropRows) -> list[str]:
+    return b"".join(csv_chunks(market, file, changes)).decode().splitlines()
+
+
+@pytest.mark.parametrize("kind", ["klines", "aggTrades", "trades"])
+def test_some_rows_are_altered_the_same_way_each_time_and_known(kind: str) -> None:
+    market, file = _market(), _day(kind)
+    true = _lines(market, file)
+    served = _lines(market, file, AlterRows(rows=5))
+    assert served == _lines(_market(), file, AlterRows(rows=5))
+    assert len(served) == len(true)
+    differ = [(old, new) for old, new in zip(true, served, strict=True) if old != new]
+    told = altered_rows(market, file, (AlterRows(rows=5),))
+    assert [(row.true, row.served) for row in told] == differ
+    assert [row.key for row in told] == [old.split(",")[0] for old, _ in differ]
+    assert len(differ) == 5
+
+
+def test_an_altered_kline_stays_a_kline_with_one_trade_more() -> None:
+    market, file = _market(), _day("klines")
+    for row in altered_rows(market, file, (AlterRows(rows=20),)):
+        assert row.served is not None
+        true, served = row.true.split(","), row.served.split(",")
+        assert [len(field) for field in served[1:5]] == [len(field) for field in true[1:5]]
+        assert Decimal(served[5]) - Decimal(true[5]) == 1
+        assert Decimal(served[7]) - Decimal(true[7]) == Decimal(true[4])
+        assert int(served[8]) == int(true[8]) + 1
+        same = (0, 1, 2, 3, 4, 6, 9, 10, 11)
+        assert [served[place] for place in same] == [true[place] for place in same]
+        assert len(served[5].partition(".")[2]) == 8
+
+
+def test_the_last_rows_of_a_truncated_day_are_missing_and_known() -> None:
+    market, file = _market(), _day("klines")
+    assert _lines(market, file, DropRows(rows=60)) == _lines(market, file)[:-60]
+    told = altered_rows(market, file, (DropRows(rows=60),))
+    assert [row.served for row in told] == [None] * 60
+    assert told[-1].true == _lines(market, file)[-1]
+
+
+def test_a_file_of_futures_keeps_its_header_whatever_is_altered() -> None:
+    market, file = _market("um"), _day("klines", market="um")
+    lines = _lines(market, file, DropRows(rows=10), AlterRows(rows=2))
+    assert lines[0].startswith("open_time,")
+    assert len(lines) == 1 + 1_430
+
+
+@pytest.mark.parametrize("kind", ["aggTrades", "trades"])
+def test_a_month_of_trades_is_its_days_one_after_the_other(kind: str) -> None:
+    market = _market()
+    begin = to_us(datetime(2024, 12, 1, tzinfo=UTC))  # listed on the 28th
+    end = to_us(datetime(2025, 1, 1, tzinfo=UTC))
+    month = DumpFile("spot", kind, "COSUSDT", None, begin, end, "m/COSUSDT-2024-12.zip", end)
+    days = [f"2024-12-{day}" for day in (28, 29, 30, 31)]
+    single = [line for date in days for line in _lines(market, _day(kind, date))]
+    assert _lines(market, month) == single
+    assert len(single) > 500
+
+
+def test_the_zip_holds_the_lines_compressed_and_tells_its_own_digest() -> None:
+    market, file = _market(), _day("klines")
+    made = make_zip(market, file)
+    assert make_zip(_market(), file) == made
+    with zipfile.ZipFile(io.BytesIO(made.content)) as archive:
+        (entry,) = archive.infolist()
+        assert archive.read(entry).decode().splitlines() == _lines(market, file)
+    assert entry.compress_size < entry.file_size / 2
+    assert make_zip(market, file, (AlterRows(rows=1),)).digest != made.digest

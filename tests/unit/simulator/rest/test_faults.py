@@ -1,0 +1,86 @@
+"""Which requests a fault rule of REST means."""
+
+from typing import Any
+
+import pytest
+
+from simulator.rest.faults import (
+    Cut,
+    KlineLag,
+    Refuse,
+    RestFaults,
+    RestRule,
+    Slow,
+    Stale,
+    TradeLag,
+    Truncate,
+    default_error,
+)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "request_of", "is_meant"),
+    [
+        ({}, ("spot", "klines", "BTCUSDT"), True),
+        ({}, ("um", "ping", ""), True),
+        ({"market": "um"}, ("spot", "klines", "BTCUSDT"), False),
+        ({"endpoint": "ticker/*"}, ("spot", "ticker/price", ""), True),
+        ({"endpoint": "ticker/*"}, ("spot", "klines", "BTCUSDT"), False),
+        ({"symbol": "BTC*"}, ("spot", "klines", "BTCUSDT"), True),
+        ({"symbol": "BTC*"}, ("spot", "klines", "ETHBTC"), False),
+        ({"symbol": "BTC*"}, ("spot", "exchangeInfo", ""), False),
+    ],
+)
+def test_a_rule_means_market_endpoint_and_symbol(
+    wanted: dict[str, Any], request_of: tuple[Any, str, str], is_meant: bool
+) -> None:
+    faults = RestFaults()
+    faults.add(RestRule(effect=Slow(seconds=1), **wanted))
+    assert faults.effects(*request_of) == ([Slow(seconds=1)] if is_meant else [])
+    assert faults.active()[0].hits == is_meant
+
+
+def test_lags_are_asked_for_apart_and_the_greatest_holds() -> None:
+    faults = RestFaults()
+    assert faults.kline_lag_us("spot", "BTCUSDT", 800) == 800
+    faults.add(RestRule(effect=KlineLag(lag_us=5), symbol="BTC*"))
+    faults.add(RestRule(effect=KlineLag(lag_us=9), market="spot"))
+    faults.add(RestRule(effect=TradeLag(lag_us=70)))
+    assert faults.kline_lag_us("spot", "BTCUSDT", 800) == 9
+    assert faults.kline_lag_us("um", "BTCUSDT", 800) == 5
+    assert faults.kline_lag_us("um", "ETHUSDT", 800) == 800
+    assert faults.trade_lag_us("um", "ETHUSDT", 250) == 70
+    assert faults.effects("spot", "klines", "BTCUSDT") == []
+
+
+@pytest.mark.parametrize(
+    ("effect", "values", "word"),
+    [
+        (Slow, {"seconds": -1}, "seconds"),
+        (Slow, {"seconds": 1e9}, "seconds"),
+        (Refuse, {"status": 200}, "status"),
+        (Refuse, {"status": 600}, "status"),
+        (KlineLag, {"lag_us": -1}, "lag_us"),
+        (TradeLag, {"lag_us": -1}, "lag_us"),
+        (Truncate, {"keep_percent": 100}, "keep_percent"),
+        (Cut, {"keep_percent": -1}, "keep_percent"),
+        (Stale, {"rows": 0}, "rows"),
+    ],
+)
+def test_impossible_effects_are_refused_by_name(effect: Any, values: Any, word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        effect(**values)
+
+
+def test_a_rule_without_hits_is_refused() -> None:
+    with pytest.raises(ValueError, match="times"):
+        RestRule(effect=Slow(seconds=1), times=0)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(403, -1000), (418, -1003), (429, -1003), (500, -1001), (503, -1008)]
+)
+def test_statuses_have_the_exchanges_codes(status: int, code: int) -> None:
+    body = default_error(status, now_us=0)
+    assert body["code"] == code
+    assert body["msg"]
