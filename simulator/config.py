@@ -26,6 +26,8 @@ class SimulatorConfig:
         rest_trade_lag_ms: as much for REST aggTrades.
         daily_dump_delay_s, monthly_dump_delay_s: from the end of the period to publication.
         inbound_messages_per_s: 5 on spot and 10 on USD-M if None.
+        connects_in_5_minutes: WebSocket connects that an address may make in five minutes of the
+            exchange's time; the next is answered with 429.
         connection_life_s: connections are closed after this simulated time.
         write_buffer_bytes: a client that lags by more is dropped.
         replay_files: recordings to serve instead of the simulated market.
@@ -59,6 +61,7 @@ class SimulatorConfig:
     monthly_dump_delay_s: float = 0
     inbound_messages_per_s: int | None = None
     max_streams: int = 1_024
+    connects_in_5_minutes: int = 300
     connection_life_s: float = 86_400
     write_buffer_bytes: int = 64 << 20
     replay_files: tuple[Path, ...] = ()
@@ -78,6 +81,7 @@ class SimulatorConfig:
             "spot_weight_limit": self.spot_weight_limit,
             "um_weight_limit": self.um_weight_limit,
             "max_streams": self.max_streams,
+            "connects_in_5_minutes": self.connects_in_5_minutes,
             "write_buffer_bytes": self.write_buffer_bytes,
             "connection_life_s": self.connection_life_s,
         }

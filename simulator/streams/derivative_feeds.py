@@ -37,13 +37,12 @@ def all_mark_prices_feed(
 def force_order_feed(history: History, from_us: int, *, seed: int) -> Iterator[DueFrame]:
     """`forceOrder` frames: the last liquidation of each second, after its end."""
     minute = max(history.start_minute, (from_us - 2 * SECOND_US) // MINUTE_US)
-    while True:
-        minute = history.next_traded_minute(minute)
-        for order in liquidations(history, minute, seed=seed):
+    while (traded := history.next_traded_minute(minute)) is not None:
+        for order in liquidations(history, traded, seed=seed):
             due_us = (order.time_us // SECOND_US + 1) * SECOND_US + _FORCE_ORDER_DELAY_US
             if due_us >= from_us:
                 yield due_us, _render_force_order(history, order, due_us)
-        minute += 1
+        minute = traded + 1
 
 
 def all_force_orders_feed(market: Market, from_us: int, *, seed: int) -> Iterator[DueFrame]:

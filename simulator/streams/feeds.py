@@ -1,6 +1,5 @@
 """The live streams of the simulated market: each a lazy sequence of frames by due time."""
 
-import itertools
 from collections.abc import Iterator
 
 from simulator.clock import MINUTE_US
@@ -45,8 +44,8 @@ def trade_feed(history: History, from_us: int) -> Iterator[DueFrame]:
 def kline_feed(
     market: Market, history: History, interval: Interval, name: str, from_us: int, *, seed: int
 ) -> Iterator[DueFrame]:
-    """`kline_<name>` frames due from `from_us` on, without end."""
-    for minute in itertools.count(max(history.start_minute, from_us // MINUTE_US)):
+    """`kline_<name>` frames due from `from_us` on; none in a halt on spot, or after a delisting."""
+    for minute in history.kline_minutes(from_us // MINUTE_US):
         earlier = _Earlier(market, history, interval, minute)
         for event in kline_events(history, minute, interval=interval.name, seed=seed):
             if event.due_us < from_us:
@@ -79,7 +78,8 @@ class _Earlier:
         rows = self._market.klines(
             self._history.instrument.symbol, self._interval, view_us=end_us - 1, limit=1
         )
-        return rows[0]
+        # in a halt the latest bar is an older one
+        return rows[0] if rows and rows[0].close_time_us == end_us - 1 else None
 
     def open_after(self, event: KlineUpdate) -> Kline:
         """The open bar after an update's trade."""
@@ -97,12 +97,13 @@ class _Earlier:
         if not self._has_base:
             self._has_base = True
             if max(open_us, self._history.start_us) < self._minute_us:
-                self._base = self._market.klines(
+                rows = self._market.klines(
                     self._history.instrument.symbol,
                     self._interval,
                     view_us=self._minute_us - 1,
                     limit=1,
-                )[0]
+                )
+                self._base = rows[0] if rows and rows[0].open_time_us == open_us else None
         running = self._running.setdefault(
             open_us,
             RunningMinute(tape, open_us=open_us, close_us=self._interval.next_open(open_us) - 1),
@@ -113,10 +114,9 @@ class _Earlier:
 
 def _tapes(history: History, from_us: int) -> Iterator[Tape]:
     minute = max(history.start_minute, (from_us - _LOOKBACK_US) // MINUTE_US)
-    while True:
-        minute = history.next_traded_minute(minute)
-        yield history.minute(minute)
-        minute += 1
+    while (traded := history.next_traded_minute(minute)) is not None:
+        yield history.minute(traded)
+        minute = traded + 1
 
 
 def _render_agg_trade(tape: Tape, row: int, due_us: int) -> Render:

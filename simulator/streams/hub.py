@@ -80,6 +80,10 @@ class Hub:
         """Those who listen to the stream."""
         return self._listeners.get(stream, ())
 
+    def streams(self) -> tuple[str, ...]:
+        """All streams that someone listens to."""
+        return tuple(self._listeners)
+
     def listeners(self) -> tuple[Listener, ...]:
         """All who listen to something, each once."""
         return tuple(dict.fromkeys(one for group in self._listeners.values() for one in group))

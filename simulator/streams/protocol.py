@@ -51,9 +51,17 @@ class Target:
         return kind.startswith(_PUBLIC_KINDS) == (self.route == "public")
 
 
+def _as_utf8(raw: str) -> str:
+    """A request target whose bytes beyond ASCII were kept as surrogates (symbols may have some)."""
+    try:
+        return raw.encode("ascii", "surrogateescape").decode()
+    except UnicodeError:
+        raise PathError(400, "the path is neither ASCII nor UTF-8") from None
+
+
 def parse_target(market: MarketName, raw: str) -> Target:
     """Reads `/ws`, `/ws/<stream>[/<stream>…]`, `/stream?streams=a/b`, with USD-M's routes."""
-    parts = urlsplit(raw)
+    parts = urlsplit(_as_utf8(raw))
     query = parse_qs(parts.query, keep_blank_values=True)
     segments = [unquote(segment) for segment in parts.path.split("/") if segment]
     route = None
@@ -109,8 +117,12 @@ class Session:
         """Carries out one control message."""
         try:
             message = json.loads(text)
-        except ValueError as error:
-            return _error(_INVALID_JSON, f"Invalid JSON: {error}", None)
+        except json.JSONDecodeError as error:
+            place = f"line {error.lineno} column {error.colno}"
+            return _error(_INVALID_JSON, f"Invalid JSON: expected value at {place}", None)
+        except UnicodeDecodeError as error:
+            place = f"column {error.start + 1}"
+            return _error(_INVALID_JSON, f"Invalid JSON: invalid UTF-8 at {place}", None)
         if not isinstance(message, dict):
             return _error(_INVALID_REQUEST, "Invalid request: request must be an object", None)
         identity = message.get("id")
@@ -134,13 +146,13 @@ class Session:
             case "SET_PROPERTY" | "GET_PROPERTY" as method:
                 return self._property(method, message.get("params"), identity)
             case None:
-                return _error(_INVALID_REQUEST, "Invalid request: missing field `method`", identity)
-        return _error(
-            _INVALID_REQUEST,
-            "Invalid request: unknown variant, expected one of `SUBSCRIBE`, `UNSUBSCRIBE`, "
-            "`LIST_SUBSCRIPTIONS`, `SET_PROPERTY`, `GET_PROPERTY`",
-            identity,
-        )
+                return _error(
+                    _INVALID_REQUEST,
+                    f"Invalid request: missing field `method` at line 1 column {len(text)}",
+                    identity,
+                )
+            case other:
+                return _error(_INVALID_REQUEST, _unknown_variant(other), identity)
 
     def _change(self, method: str, params: Any, identity: Any) -> Reply:
         if not isinstance(params, list) or not params:
@@ -174,6 +186,13 @@ class Session:
             return _error(_NOT_BOOLEAN, "Invalid value type: expected Boolean", identity)
         self.combined = params[1]
         return _result(None, identity)
+
+
+def _unknown_variant(method: Any) -> str:
+    return (
+        f"Invalid request: unknown variant `{method}`, expected one of `SUBSCRIBE`, "
+        "`UNSUBSCRIBE`, `LIST_SUBSCRIPTIONS`, `SET_PROPERTY`, `GET_PROPERTY`"
+    )
 
 
 def _is_identity(value: Any) -> bool:

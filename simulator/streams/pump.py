@@ -72,8 +72,34 @@ class Pump:
         heapq.heappush(self._heap, entry)
         self._changed.set()
 
-    def _open(self, stream: str) -> None:
-        feed = open_feed(self._market, stream, self._clock.now_us(), seed=self._seed)
+    def reread(self, from_us: int) -> None:
+        """The market has changed from a moment on: frames due from then on are made anew.
+
+        Those due before are the same in both markets. Streams that had no feed, as of a symbol
+        that was unknown, are tried again.
+        """
+        self._heap = [
+            entry for entry in self._heap if entry[4] == _OF_NO_FEED or entry[0] < from_us
+        ]
+        heapq.heapify(self._heap)
+        waiting = {(entry[2], entry[4]) for entry in self._heap}
+        for stream in self.hub.streams():
+            current = self._feeds.get(stream)
+            if current is None:
+                self._open(stream, from_us)
+                continue
+            number, feed = current
+            before = itertools.takewhile(lambda frame: frame[0] < from_us, feed)
+            after = open_feed(self._market, stream, from_us, seed=self._seed)
+            changed = itertools.chain(before, after or ())
+            self._feeds[stream] = (number, changed)
+            if (stream, number) not in waiting:
+                self._advance(stream, number, changed)
+        self._changed.set()
+
+    def _open(self, stream: str, from_us: int | None = None) -> None:
+        begin_us = self._clock.now_us() if from_us is None else from_us
+        feed = open_feed(self._market, stream, begin_us, seed=self._seed)
         if feed is None:
             self._log.debug("unknown_stream_acknowledged", stream=stream)
             return

@@ -136,15 +136,14 @@ def _after_orders(history: History, from_us: int, payload: _Payload) -> Iterator
     phase_us = _phase_us(history)
     sent_us = from_us - 1
     minute = max(history.start_minute, (from_us - SECOND_US) // MINUTE_US)
-    while True:
-        minute = history.next_traded_minute(minute)
-        times_us = history.minute(minute).time_us
+    while (traded := history.next_traded_minute(minute)) is not None:
+        times_us = history.minute(traded).time_us
         ends_us = np.unique(-(-(times_us - phase_us) // SECOND_US) * SECOND_US + phase_us)
         for close_us in ends_us.tolist():
             if close_us > sent_us:
                 sent_us = close_us
                 yield close_us, _render(payload, close_us)
-        minute += 1
+        minute = traded + 1
 
 
 def _after_book_turns(

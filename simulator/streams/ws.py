@@ -5,10 +5,11 @@ handshake, control frames and client messages go through it.
 """
 
 import asyncio
+import math
 import socket
 import struct
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from typing import cast
 
@@ -22,6 +23,7 @@ from websockets.server import ServerProtocol
 from simulator.clock import SECOND_US, Clock
 from simulator.config import SimulatorConfig
 from simulator.market.instruments import MarketName
+from simulator.streams.guards import CONNECT_WINDOW_S, ConnectLimit, MessageRate, OpenPings
 from simulator.streams.hub import Hub, encode_text_frame
 from simulator.streams.protocol import PathError, Session, Target, parse_target
 
@@ -52,6 +54,8 @@ class Endpoint:
         self.connections: set[Connection] = set()
         self.refusal: tuple[str | None, int | None] | None = None
         self.refused: Counter[str | None] = Counter()
+        window_s = CONNECT_WINDOW_S * self._scale()
+        self._connects = ConnectLimit(config.connects_in_5_minutes, window_s=window_s)
         self.log = structlog.get_logger("simulator").bind(market=market)
 
     def accept(self) -> "Connection":
@@ -66,13 +70,19 @@ class Endpoint:
 
     def ping_times_s(self) -> tuple[float, float]:
         """Real seconds between pings and until the pong is due."""
-        scale = max(self.clock.real_seconds(SECOND_US), 1e-9)
-        if scale > 1:
-            scale = 1.0  # a slow or standing clock does not stop the pings
+        scale = self._scale()
         return (
             max(_SHORTEST_PING_S, _PING_INTERVALS_S[self.market] * scale),
             max(4 * _SHORTEST_PING_S, _PONG_TIMEOUTS_S[self.market] * scale),
         )
+
+    def _scale(self) -> float:
+        """Real seconds in one of the exchange's; a slow or standing clock does not slow these."""
+        return min(1.0, max(self.clock.real_seconds(SECOND_US), 1e-9))
+
+    def connect_wait_s(self, address: str) -> float:
+        """Counts a connect: 0, or real seconds until the address may connect again."""
+        return self._connects.wait_s(address, time.monotonic())
 
     def cut(self) -> int:
         """Drops all connections abruptly (TCP reset); returns how many."""
@@ -112,12 +122,13 @@ class Connection(asyncio.Protocol):
         self._protocol = ServerProtocol(max_size=1 << 20)
         self._queued: list[bytes] = []
         self._timers: list[asyncio.TimerHandle] = []
-        self._arrivals: deque[float] = deque()
+        self._messages = MessageRate()
+        self._pings = OpenPings()
+        self._fragments: list[bytes] = []
         self._stalled = False
         self._is_open = False
         self._drained = asyncio.Event()
         self._drained.set()
-        self._pong_timer: asyncio.TimerHandle | None = None
         self._peer = ""
 
     # --- asyncio.Protocol
@@ -230,6 +241,12 @@ class Connection(asyncio.Protocol):
         except PathError as error:
             self._protocol.send_response(self._protocol.reject(error.status, f"{error}\n"))
             return
+        wait_s = self._endpoint.connect_wait_s(str(self.transport.get_extra_info("peername")[0]))
+        if wait_s > 0:
+            rejection = self._protocol.reject(429, "Too many connection attempts.\n")
+            rejection.headers["Retry-After"] = str(math.ceil(wait_s))
+            self._protocol.send_response(rejection)
+            return
         response = self._protocol.accept(request)
         self._protocol.send_response(response)
         if self._protocol.state is not State.OPEN:
@@ -252,24 +269,25 @@ class Connection(asyncio.Protocol):
 
     def _receive(self, frame: Frame) -> None:
         if frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.PING, Opcode.PONG):
-            now = time.monotonic()
-            self._arrivals.append(now)
-            while now - self._arrivals[0] >= 1:
-                self._arrivals.popleft()
-            if len(self._arrivals) > self._endpoint.message_limit:
+            limit = self._endpoint.message_limit
+            if self._messages.exceeds(limit, time.monotonic()):
                 self.close(_POLICY_VIOLATION, "Too many requests")
                 return
         if frame.opcode is Opcode.PONG:
-            if self._pong_timer is not None:
-                self._pong_timer.cancel()
-                self._pong_timer = None
-        elif frame.opcode is Opcode.TEXT and self._is_open:
-            reply = self.session.handle(bytes(frame.data))
-            self._write_text(reply.text)
-            self._endpoint.hub.unsubscribe(self, reply.removed)
-            self._endpoint.hub.subscribe(self, reply.added)
-            if reply.close is not None:
-                self.close(_POLICY_VIOLATION, reply.close)
+            self._pings.answer(bytes(frame.data))
+        elif frame.opcode in (Opcode.TEXT, Opcode.CONT) and self._is_open:
+            self._fragments.append(bytes(frame.data))
+            if frame.fin:
+                message, self._fragments = b"".join(self._fragments), []
+                self._obey(message)
+
+    def _obey(self, message: bytes) -> None:
+        reply = self.session.handle(message)
+        self._write_text(reply.text)
+        self._endpoint.hub.unsubscribe(self, reply.removed)
+        self._endpoint.hub.subscribe(self, reply.added)
+        if reply.close is not None:
+            self.close(_POLICY_VIOLATION, reply.close)
 
     def close(self, code: int, reason: str) -> None:
         """Starts the closing handshake; the TCP connection is dropped if it takes too long."""
@@ -293,8 +311,6 @@ class Connection(asyncio.Protocol):
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
-        if self._pong_timer is not None:
-            self._pong_timer.cancel()
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
         now = asyncio.get_running_loop().time()
@@ -306,16 +322,17 @@ class Connection(asyncio.Protocol):
 
     def _ping(self) -> None:
         if not self._stalled:
-            self._protocol.send_ping(str(self._endpoint.clock.now_us() // 1_000).encode())
+            payload = str(self._endpoint.clock.now_us() // 1_000).encode()
+            timeout_s = self._endpoint.ping_times_s()[1]
+            self._protocol.send_ping(payload)
             self._send_protocol_data()
-            if self._pong_timer is None:
-                timeout_s = self._endpoint.ping_times_s()[1]
-                self._pong_timer = asyncio.get_running_loop().call_later(timeout_s, self._miss_pong)
+            self._pings.send(payload, time.monotonic() + timeout_s)
+            self._later(timeout_s + 0.001, self._check_pongs)
         self._schedule_ping()
 
-    def _miss_pong(self) -> None:
-        self._pong_timer = None
-        self.abort("no pong")
+    def _check_pongs(self) -> None:
+        if self._pings.are_overdue(time.monotonic()):
+            self.abort("no pong")
 
     def _write_text(self, text: str) -> None:
         self.flush()  # earlier frames go first

@@ -54,14 +54,17 @@ def test_an_unknown_time_unit_is_a_bad_request() -> None:
 @pytest.mark.parametrize(
     ("path", "delivered"),
     [
-        ("/ws", {"a@trade", "a@bookTicker", "a@depth@100ms"}),
-        ("/public/ws", {"a@trade", "a@bookTicker", "a@depth@100ms"}),
-        ("/market/ws", {"a@aggTrade", "a@kline_1m", "a@markPrice"}),
+        ("/ws", {"a@trade", "a@bookTicker", "a@depth@100ms", "!bookTicker"}),
+        ("/public/ws", {"a@trade", "a@bookTicker", "a@depth@100ms", "!bookTicker"}),
+        ("/market/ws", {"a@aggTrade", "a@kline_1m", "a@markPrice", "!forceOrder@arr"}),
         ("/private/ws", set()),
     ],
 )
 def test_futures_paths_carry_their_own_streams_alone(path: str, delivered: set[str]) -> None:
-    names = {"a@trade", "a@bookTicker", "a@depth@100ms", "a@aggTrade", "a@kline_1m", "a@markPrice"}
+    names = {
+        "a@trade", "a@bookTicker", "a@depth@100ms", "!bookTicker", "a@aggTrade", "a@kline_1m",
+        "a@markPrice", "!forceOrder@arr",
+    }  # fmt: skip
     target = parse_target("um", path)
     assert {name for name in names if target.delivers(name)} == delivered
 
@@ -118,6 +121,71 @@ def test_malformed_messages_get_the_exchanges_error_code(text: str, code: int) -
     assert json.loads(reply.text)["error"]["code"] == code
     assert reply.close is None
     assert not session.streams
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"method":"GET_PROPERTY","params":["other"],"id":1}', "Unknown property"),
+        (
+            '{"method":"SET_PROPERTY","params":["combined",1],"id":1}',
+            "Invalid value type: expected Boolean",
+        ),
+        (
+            '{"method":"SET_PROPERTY","params":[true],"id":1}',
+            "Invalid request: property name must be a string",
+        ),
+        (
+            '{"method":"SET_PROPERTY","params":["combined",true,1],"id":1}',
+            "Invalid request: too many parameters",
+        ),
+        ('{"id":1}', "Invalid request: missing field `method` at line 1 column 8"),
+        (
+            '{"method":"LIST","id":1}',
+            (
+                "Invalid request: unknown variant `LIST`, expected one of `SUBSCRIBE`, "
+                "`UNSUBSCRIBE`, `LIST_SUBSCRIPTIONS`, `SET_PROPERTY`, `GET_PROPERTY`"
+            ),
+        ),
+    ],
+)
+def test_errors_are_wrapped_with_the_exchanges_message_and_the_requests_id(
+    text: str, message: str
+) -> None:
+    error = json.loads(Session(combined=False).handle(text).text)
+    assert error["error"]["msg"] == message
+    assert error["id"] == 1
+    assert set(error) == {"error", "id"}
+
+
+@pytest.mark.parametrize(
+    ("message", "place"), [(b"{not", "line 1 column 2"), (b'{"id":\n\n x}', "line 3 column 2")]
+)
+def test_a_message_that_is_no_json_is_told_where(message: bytes, place: str) -> None:
+    error = json.loads(Session(combined=False).handle(message).text)
+    assert error == {
+        "error": {"code": 3, "msg": f"Invalid JSON: expected value at {place}"}, "id": None,
+    }  # fmt: skip
+
+
+def test_a_message_that_is_no_utf_8_is_invalid_json() -> None:
+    error = json.loads(Session(combined=False).handle(b'{"id":"\xff"}').text)
+    assert error["error"]["code"] == 3
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/ws/%E5%B8%81%E5%AE%89usdt@trade", "/ws/币安usdt@trade", "/stream?streams=币安usdt@trade"],
+)
+def test_symbols_beyond_ascii_are_named_in_utf_8_or_escaped(path: str) -> None:
+    as_received = path.encode().decode("ascii", "surrogateescape")
+    assert parse_target("spot", as_received).streams == ("币安usdt@trade",)
+
+
+def test_bytes_that_are_no_utf_8_are_a_bad_request() -> None:
+    with pytest.raises(PathError) as raised:
+        parse_target("spot", b"/ws/\xff@trade".decode("ascii", "surrogateescape"))
+    assert raised.value.status == 400
 
 
 def test_one_stream_too_many_ends_the_connection_and_adds_none() -> None:
