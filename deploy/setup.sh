@@ -5,10 +5,28 @@ set -eu
 venv=$1
 lock=$2
 
+# The program `candelabra`: a console script of pip's would break where the path has a space, and
+# the project itself is not installed. Typer is in every environment that can run it.
+make_program() {
+    "$venv/bin/python" -c 'import typer' 2>/dev/null || return 0
+    root=$(printf '%s' "$PWD" | sed "s/'/'\\\\''/g")
+    bin=$(cd "$venv/bin" && pwd | sed "s/'/'\\\\''/g")
+    cat > "$venv/bin/candelabra" <<PROGRAM
+#!/bin/sh
+# Made by deploy/setup.sh.
+root='$root'
+PYTHONPATH=\$root\${PYTHONPATH:+:\$PYTHONPATH}
+export PYTHONPATH
+exec '$bin/python' -P -m include.cli "\$@"
+PROGRAM
+    chmod +x "$venv/bin/candelabra"
+}
+
 # A newer or other interpreter, a moved checkout and another lock each make the stamp differ.
 stamp=$(printf '%s\n' "$PWD" | cat - "$lock" | cksum)
 if [ -x "$venv/bin/python" ] && [ "$(cat "$venv/.lock-stamp" 2>/dev/null || true)" = "$stamp" ] \
     && "$venv/bin/python" -c '' 2>/dev/null; then
+    [ -x "$venv/bin/candelabra" ] || make_program
     exit 0
 fi
 
@@ -35,4 +53,5 @@ fi
 # Bytecode is compiled now: every start of Airflow and dbt is twice as fast for it.
 "$venv/bin/python" -m uv pip install -q --require-hashes --only-binary :all: --no-deps \
     --compile-bytecode --python "$venv/bin/python" -r "$lock"
+make_program
 printf '%s\n' "$stamp" > "$venv/.lock-stamp"

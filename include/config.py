@@ -22,6 +22,16 @@ def _split_commas(value: object) -> object:
     return value
 
 
+def _scheme_of(url: str) -> str:
+    """The scheme of a URL; empty where host and port cannot be told apart."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises where it is no number
+    except ValueError:
+        return ""
+    return parts.scheme
+
+
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
@@ -79,7 +89,9 @@ class Settings(BaseSettings):
     rest_weight_share: float = Field(
         default=0.75, gt=0, le=1, description="Share of the host's request weight we use."
     )
-    http_timeout_s: float = Field(default=20.0, gt=0, description="Timeout of one HTTP request.")
+    http_timeout_s: float = Field(
+        default=20.0, gt=0, le=3_600, description="Timeout of one HTTP request."
+    )
     https_proxy: str = Field(default="", description="Proxy for HTTP and WebSocket connections.")
 
     # --- the live path
@@ -93,7 +105,10 @@ class Settings(BaseSettings):
         default=3_000, ge=100, description="Wait for the closed kline before doubting the stream."
     )
     stale_stream_s: float = Field(
-        default=15.0, gt=0, description="Silence on a connection after which it is replaced."
+        default=15.0,
+        gt=0,
+        le=3_600,
+        description="Silence on a connection after which it is replaced.",
     )
     batch_size: int = Field(default=1_000, ge=1, le=100_000, description="Rows of one write.")
     batch_flush_timeout_ms: int = Field(
@@ -136,7 +151,7 @@ class Settings(BaseSettings):
     )
     @classmethod
     def _postgres_url(cls, value: str) -> str:
-        if value and urlsplit(value).scheme not in {"postgresql", "postgres"}:
+        if value and (_scheme_of(value) not in {"postgresql", "postgres"}):
             raise ValueError("should be postgresql://user:password@host:port/database")
         return value
 
@@ -154,9 +169,23 @@ class Settings(BaseSettings):
     def _base_url(cls, value: str, info: object) -> str:
         name = getattr(info, "field_name", "")
         schemes = {"ws", "wss"} if "_ws_" in name else {"http", "https"}
-        if value and (urlsplit(value).scheme not in schemes or not urlsplit(value).netloc):
+        if value and (_scheme_of(value) not in schemes or not urlsplit(value).hostname):
             raise ValueError(f"should be {' or '.join(sorted(schemes))}://host[:port]")
         return value if name == "alert_webhook_url" else value.rstrip("/")
+
+    @field_validator("symbols")
+    @classmethod
+    def _symbol_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(len(name.split()) > 1 or ";" in name for name in value):
+            raise ValueError("should be names or patterns separated by commas: BTCUSDT,ETHUSDT.P")
+        return value
+
+    @field_validator("candelabra_home")
+    @classmethod
+    def _folder(cls, value: Path) -> Path:
+        if value.exists() and not value.is_dir():
+            raise ValueError("should be a folder, which may be absent; this is a file")
+        return value
 
     def model_post_init(self, _context: object) -> None:
         hosts = _TESTNET_HOSTS if self.binance_testnet else _LIVE_HOSTS

@@ -6,7 +6,8 @@
     ├── TransientError      try again later: network, 5xx, 429, database away
     │   └── RateLimitedError    carries how long the exchange asks us to wait
     └── PermanentError      trying again changes nothing: bad input, bad setting
-        └── RejectedInputError  a file or row that is not what it claims to be
+        ├── RejectedInputError  a file or row that is not what it claims to be
+        └── UnknownSymbolError  the exchange has no such symbol
 
 Every message names what went wrong, where (file and line, host, symbol, variable) and what
 would be right. Importable from every room.
@@ -44,3 +45,7 @@ class PermanentError(CandelabraError):
 
 class RejectedInputError(PermanentError):
     """A file as a whole cannot be used (corrupt archive, wrong checksum, unknown columns)."""
+
+
+class UnknownSymbolError(PermanentError):
+    """The exchange has no such symbol."""

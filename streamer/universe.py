@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fnmatch import fnmatchcase
 
-from include.domain.instruments import UM_SUFFIX, Instrument, Market
-from include.errors import PermanentError
+from include.domain.instruments import UM_SUFFIX, Instrument, Market, unknown_symbol
+from include.errors import PermanentError, UnknownSymbolError
 
 ALL = ("*", f"*{UM_SUFFIX}")
 
@@ -59,7 +58,7 @@ def choose(
         elif name in by_symbol:
             chosen[name] = by_symbol[name]
         else:
-            raise PermanentError(_unknown(name, list(by_symbol)))
+            raise UnknownSymbolError(unknown_symbol(name, by_symbol))
     if top is None or top >= len(chosen):
         return list(chosen.values())
     volumes = quote_volume_24h or {}
@@ -72,9 +71,3 @@ def choose(
 def _matches(instrument: Instrument, pattern: str) -> bool:
     is_um = instrument.market is Market.UM
     return is_um == pattern.endswith(UM_SUFFIX) and fnmatchcase(instrument.symbol, pattern)
-
-
-def _unknown(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name.upper(), known, n=3, cutoff=0.6)
-    hint = f"; did you mean {', '.join(near)}?" if near else ""
-    return f"the exchange has no symbol {name!r}{hint}"

@@ -7,7 +7,13 @@ from collections.abc import Mapping
 
 import msgspec
 
-from include.errors import CandelabraError, PermanentError, RateLimitedError, TransientError
+from include.errors import (
+    CandelabraError,
+    PermanentError,
+    RateLimitedError,
+    TransientError,
+    UnknownSymbolError,
+)
 
 DEFAULT_RETRY_AFTER_S = 60.0
 """Used where a 429 or 418 tells none: the next window of the clock's minute."""
@@ -90,7 +96,7 @@ def error_of(
     if status >= 500 or code in RETRIED_CODES:
         return TransientError(where)
     if code == INVALID_SYMBOL_CODE:
-        return PermanentError(f"{host} knows no symbol {symbol!r} ({told})")
+        return UnknownSymbolError(f"{host} knows no symbol {symbol!r} ({told})")
     return PermanentError(where)
 
 

@@ -96,7 +96,7 @@ def psql(
     """Open psql (the one that came with the embedded PostgreSQL) on the reader's database."""
     from include.cli.psql import run_psql
 
-    sys.exit(run_psql(command))
+    run_psql(command)
 
 
 @app.command("dbt-env")
@@ -160,7 +160,7 @@ def _split(text: str) -> tuple[str, ...]:
 def main() -> None:
     """Run the command line; our own errors become one message and exit code 1."""
     try:
-        app(standalone_mode=True)
+        app(prog_name="candelabra", standalone_mode=True)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] in {"include", "streamer", "simulator"}:
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -35,39 +36,59 @@ def backfill(
     from rich.console import Console
 
     from include.cli.here import settings_here
-    from include.errors import PermanentError
+    from include.cli.interrupts import promptly_stopped
     from include.jobs.backfill import plan_backfill
     from include.logs import configure_logging
 
     settings = settings_here()
     configure_logging(settings.log_level, settings.log_format)
     wanted = symbols or ",".join(settings.symbols)
-    if not start:
-        raise PermanentError("no start: give --from 2026-11-01 (UTC)")
+    start_us, end_us = span_of(start, end, now_us=time.time_ns() // 1000)
     errors = Console(stderr=True)
-    with errors.status("asking the exchange what there is"):
-        todo = plan_backfill(
-            settings=settings,
-            symbols=wanted,
-            market=market,
-            start=start,
-            end=None if end.strip().lower() == _NOW else end,
-        )
-    for note in todo.notes:
-        errors.print(f"[yellow]{note}[/yellow]", highlight=False)
-    if plan:
-        _show_plan(todo)
-        return
-    if not todo.pieces:
-        typer.echo("nothing is missing")
-        return
-    summary = _load(settings, todo, workers, errors)
+    with promptly_stopped("what was loaded stays; run it again for the rest"):
+        with errors.status("asking the exchange what there is"):
+            todo = plan_backfill(
+                settings=settings, symbols=wanted, market=market, start=start_us, end=end_us
+            )
+        for note in todo.notes:
+            errors.print(note, style="yellow", highlight=False, markup=False)
+        if not todo.pieces:
+            typer.echo("nothing is missing")
+            return
+        if plan:
+            _show_plan(todo)
+            return
+        summary = _load(settings, todo, workers, errors)
     _show_summary(summary)
     for failure in summary.failed:
         typer.secho(f"candelabra: {failure}", err=True, fg=typer.colors.RED)
     if summary.failed:
         typer.secho("run it again: only what is missing will be loaded", err=True)
         sys.exit(1)
+
+
+def span_of(start: str, end: str, *, now_us: int) -> tuple[int, int | None]:
+    """The span of ``--from`` and ``--to`` in µs; None for ``now``.
+
+    Raises:
+        PermanentError: it cannot be read, is empty, or begins in the future; the message names
+            the option and what is accepted.
+    """
+    from include.domain.timeframes import from_us
+    from include.errors import PermanentError
+    from include.jobs.pieces import first_minute
+
+    if not start:
+        raise PermanentError("no start: give --from 2026-11-01 or 2026-11-01T12:00 (UTC)")
+    start_us = first_minute(start, name="--from")
+    end_us = None if end.strip().lower() == _NOW else first_minute(end, name="--to")
+    if start_us > now_us:
+        raise PermanentError(
+            f"--from {start} lies in the future: it is {from_us(now_us):%Y-%m-%dT%H:%M}Z now"
+        )
+    if end_us is not None and end_us <= start_us:
+        raise PermanentError(f"--from {start} should be before --to {end}")
+    return start_us, end_us
 
 
 def _load(settings: Settings, todo: BackfillPlan, workers: int, errors: Console) -> BackfillSummary:

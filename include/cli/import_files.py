@@ -28,6 +28,7 @@ def import_files(
     from rich.console import Console
 
     from include.cli.here import settings_here
+    from include.cli.interrupts import promptly_stopped
     from include.cli.progress import rows_progress
     from include.errors import PermanentError
     from include.jobs.imports import ImportProgress, import_file
@@ -38,7 +39,10 @@ def import_files(
     files = _files(paths)
     summaries: list[ImportSummary] = []
     failures: list[str] = []
-    with rows_progress(Console(stderr=True)) as progress:
+    with (
+        promptly_stopped("what was loaded stays; run it again for the rest"),
+        rows_progress(Console(stderr=True)) as progress,
+    ):
         for file in files:
             task = progress.add_task(file.name, total=1.0, rows=0)
 
@@ -80,6 +84,8 @@ def _files(paths: Iterable[Path]) -> list[Path]:
             if not inside:
                 raise PermanentError(f"{path} holds no {', '.join(SUFFIXES)}")
             files += inside
+        elif not path.exists():
+            raise PermanentError(f"{path} does not exist")
         else:
             files.append(path)
     return files

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import psycopg
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -19,6 +20,8 @@ from include.store.pools import connect
 
 REFRESH_S = 0.5
 MOST_ROWS = 30
+WIDE = 100
+"""Columns that a table with all four prices needs."""
 
 _QUERY = """
     SELECT DISTINCT ON (symbol)
@@ -34,16 +37,29 @@ _COUNTS = """
 """
 
 
-def live_table(rows: list[tuple[Any, ...]], counts: list[tuple[str, int]]) -> Table:
-    """One row a symbol: its newest candle."""
+def live_table(
+    rows: list[tuple[Any, ...]], counts: list[tuple[str, int]], *, width: int = WIDE
+) -> Table:
+    """One row a symbol: its newest candle.
+
+    Args:
+        width: columns of the terminal; below ``WIDE`` there is no room for high and low.
+    """
     known = ", ".join(f"{count} {status}" for status, count in counts) or "none yet"
-    table = Table(title="market.candles_1m_live", caption=f"minutes of the last hour: {known}")
-    for name in ("symbol", "minute (UTC)"):
-        table.add_column(name)
-    for name in ("open", "high", "low", "close", "volume", "trades"):
-        table.add_column(name, justify="right")
-    table.add_column("status")
-    table.add_column("age", justify="right")
+    is_wide = width >= WIDE
+    table = Table(
+        title="market.candles_1m_live (UTC)",
+        caption=f"minutes of the last hour: {known}",
+        box=box.HEAVY_HEAD if is_wide else box.SIMPLE_HEAD,
+        padding=(0, 1) if is_wide else 0,
+    )
+    for name in ("symbol", "minute"):
+        table.add_column(name, no_wrap=True)
+    prices = ("open", "high", "low", "close") if is_wide else ("open", "close")
+    for name in (*prices, "volume", "trades"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    table.add_column("age", justify="right", no_wrap=True)
     now = datetime.now(UTC)
     for symbol, open_time, opened, high, low, close, volume, trades, status, updated_at in rows:
         colour = "green" if close >= opened else "red"
@@ -51,7 +67,7 @@ def live_table(rows: list[tuple[Any, ...]], counts: list[tuple[str, int]]) -> Ta
         table.add_row(
             symbol,
             open_time.strftime("%H:%M"),
-            *(_plain(value) for value in (opened, high, low)),
+            *(_plain(value) for value in ((opened, high, low) if is_wide else (opened,))),
             f"[{colour}]{_plain(close)}[/]",
             _plain(volume),
             str(trades),
@@ -85,13 +101,15 @@ def watch(
                 with connect(database_url, application_name="candelabra-demo") as connection:
                     while True:
                         on_tick()
-                        live.update(Group(_read(connection), Text(trouble(), style="yellow")))
+                        live.update(
+                            Group(_read(connection, console.width), Text(trouble(), style="yellow"))
+                        )
                         time.sleep(REFRESH_S)
             except (TransientError, psycopg.OperationalError):
                 on_tick()
                 time.sleep(REFRESH_S)
 
 
-def _read(connection: psycopg.Connection[Any]) -> Table:
+def _read(connection: psycopg.Connection[Any], width: int) -> Table:
     rows = connection.execute(_QUERY, (MOST_ROWS,)).fetchall()
-    return live_table(rows, connection.execute(_COUNTS).fetchall())
+    return live_table(rows, connection.execute(_COUNTS).fetchall(), width=width)

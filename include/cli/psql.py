@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
+from typing import NoReturn
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from deploy.local.postgres import psql_program
 from include.cli.here import settings_here
 
 
-def run_psql(command: str) -> int:
-    """Run psql as the reader; returns its exit code.
+def run_psql(command: str) -> NoReturn:
+    """Become psql, as the reader: its exit code is ours, and Ctrl-C is its own affair.
 
     Without a database in the environment, the one of a running `demo` or `up` is used.
     """
@@ -25,6 +25,5 @@ def run_psql(command: str) -> int:
         port = f":{parts.port}" if parts.port else ""
         url = urlunsplit(parts._replace(netloc=f"{login}{parts.hostname or ''}{port}"))
     arguments = ["--no-psqlrc", *(["--command", command] if command else [])]
-    return subprocess.run(
-        [psql_program(), url, *arguments], env=environment, check=False
-    ).returncode
+    program = psql_program()
+    os.execve(program, [str(program), url, *arguments], environment)  # noqa: S606 - no shell

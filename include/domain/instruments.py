@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -30,6 +32,13 @@ def market_of(symbol: str) -> Market:
 def exchange_symbol_of(symbol: str) -> str:
     """The name the exchange knows: ``BTCUSDT.P`` becomes ``BTCUSDT``."""
     return symbol.removesuffix(UM_SUFFIX)
+
+
+def unknown_symbol(name: str, known: Iterable[str]) -> str:
+    """That the exchange lacks a symbol, in words, with the nearest ones that it has."""
+    near = difflib.get_close_matches(name.upper(), list(known), n=3, cutoff=0.6)
+    hint = f"; did you mean {', '.join(near)}?" if near else ""
+    return f"the exchange has no symbol {name!r}{hint}"
 
 
 def decimals_of(step: Decimal) -> int:

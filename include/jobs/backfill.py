@@ -153,32 +153,30 @@ def load_pieces(
     total_minutes = sum(_minutes(piece) for piece in plan.pieces)
     stopped = threading.Event()
     counts, failed, done_minutes = LoadCounts(), [], 0
-    with ThreadPoolExecutor(workers, thread_name_prefix="backfill") as pool:
-        running: dict[Future[LoadCounts], DumpPiece | RestPiece] = {
-            pool.submit(_load_patiently, settings, piece, stopped): piece for piece in plan.pieces
-        }
-        try:
-            while running:
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    piece = running.pop(future)
-                    try:
-                        counts += future.result()
-                    except TransientError as error:
-                        failed.append(f"{piece.label}: {error}")
-                        log.warning("piece_failed", piece=piece.label, error=str(error))
-                    done_minutes += _minutes(piece)
-                    if on_progress is not None:
-                        on_progress(
-                            BackfillProgress(
-                                done_minutes, total_minutes, counts.offered, piece.label
-                            )
-                        )
-        except BaseException:
-            # what is being loaded ends by itself, within a request's timeout or a chunk's merge;
-            # nobody goes on waiting out the exchange, and what has not begun never does
-            stopped.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="backfill")
+    running: dict[Future[LoadCounts], DumpPiece | RestPiece] = {
+        pool.submit(_load_patiently, settings, piece, stopped): piece for piece in plan.pieces
+    }
+    try:
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                piece = running.pop(future)
+                try:
+                    counts += future.result()
+                except TransientError as error:
+                    failed.append(f"{piece.label}: {error}")
+                    log.warning("piece_failed", piece=piece.label, error=str(error))
+                done_minutes += _minutes(piece)
+                if on_progress is not None:
+                    on_progress(
+                        BackfillProgress(done_minutes, total_minutes, counts.offered, piece.label)
+                    )
+    finally:
+        # After an error or an interrupt: what is being loaded ends by itself, within a request's
+        # timeout or a chunk's merge, and nobody waits for it here; nobody goes on waiting out
+        # the exchange, and what has not begun never does.
+        stopped.set()
+        pool.shutdown(wait=False, cancel_futures=True)
     return BackfillSummary(plan, counts, tuple(failed))
 
 

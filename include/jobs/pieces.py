@@ -162,13 +162,14 @@ def moment_us(value: Moment, *, name: str) -> int:
             value = datetime.fromisoformat(value.strip())
         except ValueError:
             raise PermanentError(
-                f"{name}={value!r} is no time; write 2026-11-01 or 2026-11-01T12:00Z"
+                f"{name} {value!r} is no time: write a date or a time of UTC, such as 2026-11-01 "
+                "or 2026-11-01T12:00"
             ) from None
         if value.tzinfo is None:
             value = value.replace(tzinfo=UTC)
     if isinstance(value, datetime):
         if value.tzinfo is None:
-            raise PermanentError(f"{name}={value} has no time zone; give UTC explicitly")
+            raise PermanentError(f"{name} {value} has no time zone; give UTC explicitly")
         return to_us(value)
     if isinstance(value, date):
         return to_us(datetime(value.year, value.month, value.day, tzinfo=UTC))

@@ -11,9 +11,9 @@ from include.binance.klines import settled_until
 from include.binance.rest import BinanceRest
 from include.config import Settings
 from include.domain.candles import Source
-from include.domain.instruments import Market, exchange_symbol_of, market_of
+from include.domain.instruments import Market, exchange_symbol_of, market_of, unknown_symbol
 from include.domain.timeframes import DAY_US, MINUTE_US, TIMEFRAMES, from_us, minute_of
-from include.errors import TransientError
+from include.errors import TransientError, UnknownSymbolError
 from include.jobs.dump_loading import window_of
 from include.jobs.exchange import APPLICATION_NAME, open_dump_site, open_shared_rest
 from include.jobs.pieces import (
@@ -96,7 +96,11 @@ def plan_backfill(
             with open_shared_rest(settings, each, url) as rest:
                 planner = _Planner(connection, rest, site, verify=verify)
                 for symbol in of_market:
-                    plan += planner.plan(symbol, start_us, end_us)
+                    try:
+                        plan += planner.plan(symbol, start_us, end_us)
+                    except UnknownSymbolError as error:
+                        listed = [one.symbol for one in rest.exchange_info()]
+                        raise UnknownSymbolError(unknown_symbol(symbol, listed)) from error
     log.info(
         "backfill_planned",
         symbols=len(names),

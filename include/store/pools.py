@@ -150,9 +150,17 @@ def _translation(error: psycopg.Error, place: str) -> TransientError | Permanent
     refused = error.sqlstate is None and any(part in text for part in _WRONG_ADDRESS_TEXTS)
     if isinstance(error, _WRONG_ADDRESS) or refused:
         return PermanentError(f"PostgreSQL refuses the login to {place}: {text}")
+    if isinstance(error, errors.OperationalError) and error.sqlstate is None:
+        # The server had no say: libpq tells why there is no connection, or none any more.
+        return TransientError(f"cannot reach PostgreSQL at {_address(place)}: {text}")
     if isinstance(error, _WORTH_A_RETRY):
         return TransientError(f"PostgreSQL at {place} could not do it now: {text}")
     return PermanentError(f"PostgreSQL at {place} rejected the statement: {text}")
+
+
+def _address(place: str) -> str:
+    """``host:port/database`` of a URL without its password; other places as they are."""
+    return place.removeprefix("postgresql://").rpartition("@")[2]
 
 
 def _place(connection: AnyConnection) -> str:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import psycopg
 import pytest
 
+from include.config import Settings
 from include.domain.candles import Candle
 from include.domain.timeframes import MINUTE_US, to_us
 from include.store.candles import read_candles
 from simulator.server import ExchangeThread
+from tests.integration.jobs.faulty_host import FaultyHost
 
 Oracle = Callable[[str, int, int], list[Candle]]
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -24,9 +30,10 @@ DAY = to_us(datetime(2026, 11, 18, tzinfo=UTC))
 
 
 @pytest.fixture
-def candelabra(exchange: ExchangeThread, database_url: str, tmp_path: Path) -> Run:
-    """Runs the command line as a person does."""
-    environment = {
+def candelabra_environment(
+    exchange: ExchangeThread, database_url: str, tmp_path: Path
+) -> dict[str, str]:
+    return {
         "PATH": os.environ["PATH"],
         "DATABASE_URL": database_url,
         "BINANCE_REST_URL": exchange.spot_rest_url,
@@ -38,10 +45,16 @@ def candelabra(exchange: ExchangeThread, database_url: str, tmp_path: Path) -> R
         "COLUMNS": "200",
     }
 
+
+@pytest.fixture
+def candelabra(candelabra_environment: dict[str, str], tmp_path: Path) -> Run:
+    """Runs the command line as a person does."""
+
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "include.cli", *arguments],
-            env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+            env=candelabra_environment, cwd=tmp_path,
+            capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
 
     return run
@@ -84,16 +97,97 @@ def test_a_backfill_loads_and_tells_what_it_did(
     end = DAY + 60 * MINUTE_US
     stored = read_candles(connection, "COSUSDT", DAY, end)
     assert [one.values for one in stored] == [one.values for one in oracle("COSUSDT", DAY, end)]
-    assert candelabra(*arguments).stdout.strip() == "nothing is missing"
+    for again in (arguments, (*arguments, "--plan")):
+        done = candelabra(*again)
+        assert (done.returncode, done.stdout.strip()) == (0, "nothing is missing")
+
+
+def test_ctrl_c_ends_a_backfill_at_once_and_harms_nothing(
+    candelabra_environment: dict[str, str],
+    through_host: Settings,
+    host: FaultyHost,
+    connection: psycopg.Connection,
+    oracle: Oracle,
+    tmp_path: Path,
+) -> None:
+    slow = threading.Event()
+
+    def hold(answer: httpx.Response) -> httpx.Response:
+        slow.wait(30)
+        return answer
+
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    host.changes["COSUSDT-1m-2026-11-18.zip"] = hold
+    command = [sys.executable, "-m", "include.cli", "backfill", "--symbols", "COSUSDT"]
+    with subprocess.Popen(
+        [*command, "--from", "2026-11-17", "--to", "2026-11-19"],
+        env=candelabra_environment
+        | {
+            "BINANCE_REST_URL": through_host.binance_rest_url,
+            "BINANCE_DUMP_URL": through_host.binance_dump_url,
+            "BINANCE_DUMP_LIST_URL": through_host.binance_dump_list_url,
+            "TMPDIR": str(scratch),
+            "LOG_LEVEL": "ERROR",
+        },
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        deadline_s = time.monotonic() + 30
+        while not any("COSUSDT-1m-2026-11-18.zip" in path for path in host.asked):
+            assert time.monotonic() < deadline_s, host.asked
+            time.sleep(0.05)
+        began_s = time.monotonic()
+        running.send_signal(signal.SIGINT)
+        _, told = running.communicate(timeout=20)
+        took_s = time.monotonic() - began_s
+    slow.set()
+    assert running.returncode == 130
+    assert took_s < 3
+    assert "Traceback" not in told
+    assert told.strip().splitlines()[-1] == (
+        "candelabra: interrupted; what was loaded stays; run it again for the rest"
+    )
+    assert list(scratch.iterdir()) == []
+    end = DAY + 1440 * MINUTE_US
+    stored = read_candles(connection, "COSUSDT", DAY - 1440 * MINUTE_US, end)
+    expected = {
+        one.open_time_us: one.values for one in oracle("COSUSDT", DAY - 1440 * MINUTE_US, end)
+    }
+    assert all(one.values == expected[one.open_time_us] for one in stored)
+    assert len(stored) in {0, 1440}
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("backfill", "--symbols", "NOPEUSDT", "--from", "2026-11-18"), "no symbol 'NOPEUSDT'"),
+        (
+            ("backfill", "--symbols", "CODUSDT", "--from", "2026-11-18"),
+            "the exchange has no symbol 'CODUSDT'; did you mean COSUSDT",
+        ),
+        (
+            ("backfill", "--symbols", "COSUSDT", "--from", "yesterday"),
+            "--from 'yesterday' is no time: write a date or a time of UTC, such as 2026-11-01",
+        ),
+        (
+            ("backfill", "--symbols", "COSUSDT", "--from", "2999-01-01"),
+            "--from 2999-01-01 lies in the future",
+        ),
+        (
+            ("backfill", "--symbols", "COSUSDT", "--from", "2026-11-18", "--to", "2026-11-17"),
+            "--from 2026-11-18 should be before --to 2026-11-17",
+        ),
+        (
+            ("backfill", "--symbols", "COSUSDT", "--from", "2026-11-18", "--to", "noon"),
+            "--to 'noon' is no time",
+        ),
+        (("import", "no/such/folder"), "no/such/folder does not exist"),
         (("backfill", "--symbols", "COSUSDT"), "give --from"),
         (("backfill", "--from", "2026-11-18"), "no symbols"),
-        (("backfill", "--symbols", "COSUSDT", "--from", "soon"), "start='soon' is no time"),
+        (("backfill", "--symbols", "COSUSDT", "--from", "soon"), "--from 'soon' is no time"),
         (
             ("backfill", "--symbols", "X", "--market", "cm", "--from", "2026-11-18"),
             "unknown market",

@@ -37,7 +37,7 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         (
             ["migrate"],
             {"DATABASE_URL": "postgresql://me:secret@127.0.0.1:1/db"},
-            "127.0.0.1:1/db",
+            "cannot reach PostgreSQL at 127.0.0.1:1/db: ",
         ),
         (
             ["psql"],
@@ -54,6 +54,13 @@ def test_a_wrong_call_is_a_message_and_an_exit_code(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert "secret" not in done.stderr
+
+
+def test_usage_calls_the_program_by_its_name() -> None:
+    assert "Usage: candelabra migrate" in run("migrate", "--help").stdout
+    wrong = run("migrate", "--no-such-option")
+    assert wrong.returncode == 2
+    assert "Usage: candelabra migrate" in wrong.stderr
 
 
 def test_help_lists_every_command() -> None:

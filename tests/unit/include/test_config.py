@@ -66,6 +66,70 @@ def test_a_wrong_setting_is_named_with_its_value_and_what_is_right(
         load_settings()
 
 
+POSTGRES = "should be postgresql://"
+WRONG = {
+    "database_url": ("mysql://me:s3cret@h/d", POSTGRES),
+    "streamer_database_url": ("postgresql://me:s3cret@h:port/d", POSTGRES),
+    "jobs_database_url": ("host=h password=s3cret", POSTGRES),
+    "dbt_database_url": ("me:s3cret@h/d", POSTGRES),
+    "reader_database_url": ("http://me:s3cret@h/d", POSTGRES),
+    "symbols": ("BTCUSDT ETHUSDT", "separated by commas"),
+    "top": ("0", "greater than or equal to 1"),
+    "binance_testnet": ("perhaps", "valid boolean"),
+    "binance_ws_url": ("https://h", "should be ws or wss://"),
+    "binance_rest_url": ("wss://h", "should be http or https://"),
+    "binance_um_ws_url": ("h:9443", "should be ws or wss://"),
+    "binance_um_rest_url": ("https://h:port", "should be http or https://"),
+    "binance_dump_url": ("https://", "should be http or https://"),
+    "binance_dump_list_url": ("data.binance.vision", "should be http or https://"),
+    "rest_weight_share": ("75", "less than or equal to 1"),
+    "http_timeout_s": ("inf", "less than or equal to 3600"),
+    "https_proxy": ("me:s3cret@proxy:3128", "should be http or https://"),
+    "close_grace_spot_ms": ("-1", "greater than or equal to 0"),
+    "close_grace_um_ms": ("0.4", "valid integer"),
+    "kline_timeout_ms": ("3", "greater than or equal to 100"),
+    "stale_stream_s": ("15s", "valid number"),
+    "batch_size": ("1e9", "valid integer"),
+    "batch_flush_timeout_ms": ("1", "greater than or equal to 10"),
+    "buffer_rows": ("10", "greater than or equal to 1000"),
+    "fill_lookback_minutes": ("a day", "valid integer"),
+    "candelabra_home": (__file__, "should be a folder"),
+    "log_level": ("chatty", "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
+    "log_format": ("xml", "'auto', 'json' or 'console'"),
+    "alert_webhook_url": ("hooks.test/s3cret", "should be http or https://"),
+}
+"""A wrong value of each setting, and what of the message says what would be right."""
+
+
+def test_each_setting_has_a_wrong_value_here() -> None:
+    assert WRONG.keys() == Settings.model_fields.keys()
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_each_setting_refuses_what_cannot_be_meant_by_name_and_value(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    value, right = WRONG[name]
+    monkeypatch.setenv(name.upper(), value)
+    with pytest.raises(PermanentError) as caught:
+        load_settings()
+    message = str(caught.value)
+    assert f"{name.upper()}=" in message
+    assert right in message
+    is_secret = "s3cret" in value or "_database_url" in name or name == "database_url"
+    assert ("(hidden)" in message) == is_secret
+    assert "s3cret" not in message
+    if not is_secret:
+        assert value.split()[0].upper() in message.upper()
+
+
+def test_several_wrong_settings_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOP", "x")
+    monkeypatch.setenv("BATCH_SIZE", "y")
+    with pytest.raises(PermanentError, match=r"(?s)TOP='x'.*BATCH_SIZE='y'"):
+        load_settings()
+
+
 def test_a_wrong_database_url_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "mysql://me:secret@h/d")
     with pytest.raises(PermanentError, match=r"DATABASE_URL=.hidden.: should be") as caught:

@@ -58,7 +58,7 @@ def test_a_time_within_a_minute_begins_with_the_next() -> None:
 
 
 def test_times_that_cannot_be_read_are_named() -> None:
-    with pytest.raises(PermanentError, match="start='yesterday' is no time"):
+    with pytest.raises(PermanentError, match="start 'yesterday' is no time"):
         moment_us("yesterday", name="start")
     with pytest.raises(PermanentError, match="no time zone"):
         moment_us(datetime(2024, 2, 29), name="start")  # noqa: DTZ001 - the point of the test
