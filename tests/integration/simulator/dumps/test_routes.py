@@ -1,0 +1,120 @@
+"""The dump site that goes wrong on demand, with a real client."""
+
+import hashlib
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from simulator.config import SimulatorConfig
+from simulator.dumps.faults import (
+    AlterRows,
+    CutDownload,
+    DumpRule,
+    Missing,
+    NoChecksum,
+    RefuseFile,
+    RefuseListing,
+    SlowDownload,
+)
+from simulator.server import ExchangeThread
+
+FOLDER = "data/spot/daily/klines/COSUSDT/1m/"
+PATH = f"/{FOLDER}COSUSDT-1m-2025-01-03.zip"
+CONFIG = SimulatorConfig(
+    start=datetime(2025, 1, 2, tzinfo=UTC),
+    clock_start=datetime(2025, 1, 4, 12, tzinfo=UTC),
+    speed=0,
+    spot_symbols=("COSUSDT",),
+    um_symbols=("KEEPUSDT",),
+)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[ExchangeThread]:
+    with ExchangeThread(CONFIG) as exchange:
+        yield exchange
+
+
+@pytest.fixture
+def exchange(running: ExchangeThread) -> Iterator[ExchangeThread]:
+    yield running
+    running.dump_faults.clear()
+
+
+@pytest.fixture
+def client(exchange: ExchangeThread) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=exchange.dump_url, timeout=10) as opened:
+        yield opened
+
+
+def _break(exchange: ExchangeThread, effect: Any, path: str = "*2025-01-03.zip") -> None:
+    exchange.dump_faults.add(DumpRule(effect=effect, path=path))
+
+
+def test_a_file_tells_when_it_was_published(client: httpx.Client) -> None:
+    answer = client.get(PATH)
+    assert answer.headers["last-modified"] == "Sat, 04 Jan 2025 00:00:00 GMT"
+    assert answer.headers["content-type"] == "application/zip"
+    assert client.head(PATH).headers["content-length"] == str(len(answer.content))
+
+
+def test_a_download_breaks_within_the_file(exchange: ExchangeThread, client: httpx.Client) -> None:
+    whole = client.get(PATH).content
+    _break(exchange, CutDownload(keep_percent=50))
+    received: list[bytes] = []
+
+    def download() -> None:
+        with client.stream("GET", PATH) as answer:
+            assert answer.headers["content-length"] == str(len(whole))
+            received.extend(answer.iter_raw())
+
+    with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+        download()
+    part = b"".join(received)
+    assert 0 < len(part) < len(whole)
+    assert whole.startswith(part)
+
+
+def test_a_slow_download_drags_and_is_whole(exchange: ExchangeThread, client: httpx.Client) -> None:
+    whole = client.get(PATH).content
+    _break(exchange, SlowDownload(seconds=0.4))
+    begun = time.monotonic()
+    assert client.get(PATH).content == whole
+    assert time.monotonic() - begun >= 0.4
+
+
+def test_files_and_listings_are_refused_apart(
+    exchange: ExchangeThread, client: httpx.Client
+) -> None:
+    _break(exchange, RefuseFile(status=503))
+    assert [client.get(f"{PATH}{end}").status_code for end in ("", ".CHECKSUM")] == [503, 503]
+    assert client.get("/", params={"prefix": FOLDER}).status_code == 200
+    exchange.dump_faults.clear()
+    _break(exchange, RefuseListing(status=500), path="data/spot/*")
+    assert client.get("/", params={"prefix": FOLDER}).status_code == 500
+    assert client.get("/", params={"prefix": "data/futures/"}).status_code == 200
+    assert client.get(PATH).status_code == 200
+
+
+def test_what_is_missing_is_not_found(exchange: ExchangeThread, client: httpx.Client) -> None:
+    _break(exchange, NoChecksum())
+    assert client.get(f"{PATH}.CHECKSUM").status_code == 404
+    assert client.get(PATH).status_code == 200
+    _break(exchange, Missing())
+    answer = client.get(PATH)
+    assert answer.status_code == 404
+    assert "<Code>NoSuchKey</Code>" in answer.text
+
+
+def test_an_altered_file_fits_its_checksum_and_the_site_knows_the_rows(
+    exchange: ExchangeThread, client: httpx.Client
+) -> None:
+    true = hashlib.sha256(client.get(PATH).content).hexdigest()
+    _break(exchange, AlterRows(rows=3))
+    served = hashlib.sha256(client.get(PATH).content).hexdigest()
+    assert client.get(f"{PATH}.CHECKSUM").text.split()[0] == served != true
+    assert len(exchange.site.altered_rows(PATH.removeprefix("/"))) == 3

@@ -1,0 +1,176 @@
+"""REST that goes wrong on demand, with a real client."""
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from simulator.config import SimulatorConfig
+from simulator.rest.faults import (
+    Cut,
+    KlineLag,
+    Malform,
+    Refuse,
+    RestRule,
+    Slow,
+    Stale,
+    TradeLag,
+    Truncate,
+)
+from simulator.server import ExchangeThread
+
+KLINES = "/api/v3/klines"
+QUERY = {"symbol": "ETHBTC", "interval": "1m", "limit": "50"}
+CONFIG = SimulatorConfig(
+    start=datetime(2025, 1, 3, tzinfo=UTC),
+    clock_start=datetime(2025, 1, 4, 12, 0, 30, tzinfo=UTC),
+    speed=0,
+    spot_symbols=("COSUSDT", "ETHBTC"),
+    um_symbols=("KEEPUSDT",),
+)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[ExchangeThread]:
+    with ExchangeThread(CONFIG) as exchange:
+        yield exchange
+
+
+@pytest.fixture
+def exchange(running: ExchangeThread) -> Iterator[ExchangeThread]:
+    yield running
+    running.rest_faults.clear()
+
+
+@pytest.fixture
+def client(exchange: ExchangeThread) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=exchange.spot_rest_url, timeout=10) as opened:
+        yield opened
+
+
+def _break(exchange: ExchangeThread, effect: Any, **where: Any) -> int:
+    rule_id: int = exchange.rest_faults.add(RestRule(effect=effect, **where))
+    return rule_id
+
+
+@pytest.mark.parametrize(
+    ("effect", "status", "code", "retry_after"),
+    [
+        (Refuse(status=500), 500, -1001, None),
+        (Refuse(status=503), 503, -1008, None),
+        (Refuse(status=403), 403, -1000, None),
+        (Refuse(status=429), 429, -1003, "60"),
+        (Refuse(status=429, retry_after_s=3), 429, -1003, "3"),
+        (Refuse(status=418), 418, -1003, "120"),
+        (Refuse(status=400, code=-1121, message="Invalid symbol."), 400, -1121, None),
+    ],
+)
+def test_requests_are_refused_with_the_exchanges_own_body(
+    exchange: ExchangeThread,
+    client: httpx.Client,
+    effect: Refuse,
+    status: int,
+    code: int,
+    retry_after: str | None,
+) -> None:
+    _break(exchange, effect, endpoint="klines")
+    answer = client.get(KLINES, params=QUERY)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer.headers.get("retry-after") == retry_after
+    assert int(answer.headers["x-mbx-used-weight-1m"]) > 0
+    assert client.get("/api/v3/ping").status_code == 200
+
+
+def test_a_gateway_may_refuse_with_a_page_of_its_own(
+    exchange: ExchangeThread, client: httpx.Client
+) -> None:
+    _break(exchange, Refuse(status=502, body="<html>Bad Gateway</html>"))
+    answer = client.get("/api/v3/ping")
+    assert (answer.status_code, answer.text) == (502, "<html>Bad Gateway</html>")
+    assert answer.headers["content-type"].startswith("text/html")
+
+
+def test_a_rule_ends_after_its_times_and_concerns_its_symbol_alone(
+    exchange: ExchangeThread, client: httpx.Client
+) -> None:
+    rule_id = _break(exchange, Refuse(status=503), symbol="ETH*", times=2)
+    other = client.get(KLINES, params=QUERY | {"symbol": "COSUSDT"})
+    statuses = [client.get(KLINES, params=QUERY).status_code for _ in range(4)]
+    assert (other.status_code, statuses) == (200, [503, 503, 200, 200])
+    assert exchange.rest_faults.remove(rule_id) == 2
+
+
+def test_a_slow_answer_comes_late_and_holds_no_other_up(
+    exchange: ExchangeThread, client: httpx.Client
+) -> None:
+    _break(exchange, Slow(seconds=0.4), endpoint="klines")
+    begun = time.monotonic()
+    assert client.get("/api/v3/ping").status_code == 200
+    at_once = time.monotonic() - begun
+    assert client.get(KLINES, params=QUERY).status_code == 200
+    assert time.monotonic() - begun - at_once >= 0.4 > at_once
+
+
+@pytest.mark.parametrize("keep", [0, 50])
+def test_a_connection_breaks_within_the_answer_or_before_it(
+    exchange: ExchangeThread, client: httpx.Client, keep: int
+) -> None:
+    _break(exchange, Cut(keep_percent=keep), endpoint="klines", times=1)
+    with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+        client.get(KLINES, params=QUERY)
+    assert client.get(KLINES, params=QUERY).status_code == 200
+
+
+def test_a_cut_body_is_no_json_and_a_page_is_none_either(
+    exchange: ExchangeThread, client: httpx.Client
+) -> None:
+    whole = client.get(KLINES, params=QUERY).content
+    rule_id = _break(exchange, Truncate(keep_percent=50))
+    answer = client.get(KLINES, params=QUERY)
+    assert answer.status_code == 200
+    assert answer.content == whole[: len(whole) // 2]
+    with pytest.raises(json.JSONDecodeError):
+        answer.json()
+    exchange.rest_faults.remove(rule_id)
+    _break(exchange, Malform(body="<html>"))
+    assert client.get(KLINES, params=QUERY).text == "<html>"
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        (KLINES, QUERY),
+        (KLINES, QUERY | {"interval": "5m"}),
+        ("/api/v3/aggTrades", {"symbol": "ETHBTC"}),
+        ("/fapi/v1/klines", {"symbol": "KEEPUSDT", "interval": "1m"}),
+    ],
+)
+def test_a_stale_page_lacks_its_last_rows(
+    exchange: ExchangeThread, client: httpx.Client, path: str, query: dict[str, str]
+) -> None:
+    whole = client.get(path, params=query).json()
+    _break(exchange, Stale(rows=2))
+    assert client.get(path, params=query).json() == whole[:-2]
+    assert client.get("/api/v3/ping").json() == {}
+
+
+def test_klines_and_trades_lag_as_told(exchange: ExchangeThread, client: httpx.Client) -> None:
+    now_ms = exchange.clock.now_us() // 1_000
+    trades = client.get("/api/v3/aggTrades", params={"symbol": "ETHBTC"}).json()
+    assert trades[-1]["T"] > now_ms - 30_000
+    rule_id = _break(exchange, KlineLag(lag_us=90_000_000), market="spot")
+    assert client.get(KLINES, params=QUERY).json()[-1][0] == now_ms - 90_000
+    assert (
+        client.get("/fapi/v1/klines", params=QUERY | {"symbol": "KEEPUSDT"}).json()[-1][0]
+        == now_ms // 60_000 * 60_000
+    )
+    oracle = client.get("/sim/klines", params={"symbol": "ETHBTC"}).json()
+    assert oracle[-1][0] == now_ms // 60_000 * 60_000
+    assert exchange.rest_faults.remove(rule_id) == 1
+    _break(exchange, TradeLag(lag_us=60_000_000))
+    lagging = client.get("/api/v3/aggTrades", params={"symbol": "ETHBTC"}).json()
+    assert now_ms - 120_000 < lagging[-1]["T"] <= now_ms - 60_000

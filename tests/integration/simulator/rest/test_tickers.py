@@ -1,0 +1,180 @@
+"""Prices, statistics and books by REST, against the trades they follow from."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import pytest
+
+from simulator.config import SimulatorConfig
+from simulator.rest.books import depth_at
+from simulator.server import ExchangeThread
+
+CONFIG = SimulatorConfig(
+    start=datetime(2025, 1, 2, tzinfo=UTC),
+    clock_start=datetime(2025, 1, 4, 12, 0, 30, 123_456, tzinfo=UTC),
+    speed=0,
+    rest_trade_lag_ms=0,
+    rest_kline_lag_ms=0,
+    spot_symbols=("ETHBTC", "COSUSDT", "BTCUSDT"),
+    um_symbols=("KEEPUSDT", "BTCUSDT"),
+)
+NOW_MS = 1_735_992_030_123
+PREFIXES = ("/api/v3", "/fapi/v1")
+
+
+@pytest.fixture(scope="module")
+def exchange() -> Iterator[ExchangeThread]:
+    with ExchangeThread(CONFIG) as running:
+        yield running
+
+
+@pytest.fixture
+def client(exchange: ExchangeThread) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=exchange.spot_rest_url, timeout=10) as opened:
+        yield opened
+
+
+def _get(client: httpx.Client, path: str, **query: Any) -> Any:
+    answer = client.get(path, params=query)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def _code(client: httpx.Client, path: str, **query: Any) -> int:
+    answer = client.get(path, params=query)
+    assert answer.status_code == 400
+    return int(answer.json()["code"])
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_the_price_is_the_last_trades(client: httpx.Client, prefix: str) -> None:
+    (last,) = _get(client, f"{prefix}/aggTrades", symbol="BTCUSDT", limit=1)
+    row = _get(client, f"{prefix}/ticker/price", symbol="BTCUSDT")
+    assert row == {"symbol": "BTCUSDT", "price": last["p"]} | (
+        {} if prefix == "/api/v3" else {"time": last["T"]}
+    )
+    every = _get(client, f"{prefix}/ticker/price")
+    assert row in every
+    assert len(every) > 1
+
+
+def test_the_second_version_of_futures_prices_is_served_too(client: httpx.Client) -> None:
+    query = {"symbol": "KEEPUSDT"}
+    assert _get(client, "/fapi/v2/ticker/price", **query) == _get(
+        client, "/fapi/v1/ticker/price", **query
+    )
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_the_best_bid_and_ask_lie_around_the_last_price(client: httpx.Client, prefix: str) -> None:
+    row = _get(client, f"{prefix}/ticker/bookTicker", symbol="BTCUSDT")
+    price = Decimal(_get(client, f"{prefix}/ticker/price", symbol="BTCUSDT")["price"])
+    assert Decimal(row["bidPrice"]) < Decimal(row["askPrice"])
+    assert Decimal(row["bidPrice"]) <= price <= Decimal(row["askPrice"])
+    assert Decimal(row["bidQty"]) > 0 < Decimal(row["askQty"])
+    assert ("time" in row) == (prefix == "/fapi/v1")
+    assert {one["symbol"] for one in _get(client, f"{prefix}/ticker/bookTicker")} >= {"BTCUSDT"}
+
+
+def test_statistics_of_a_day_follow_from_its_minutes_and_the_book(client: httpx.Client) -> None:
+    row = _get(client, "/api/v3/ticker/24hr", symbol="BTCUSDT")
+    minutes = _get(
+        client, "/sim/klines", symbol="BTCUSDT", startTime=row["openTime"], endTime=row["closeTime"]
+    )
+    (before,) = _get(
+        client, "/sim/klines", symbol="BTCUSDT", startTime=row["openTime"] - 60_000,
+        endTime=row["openTime"] - 1,
+    )  # fmt: skip
+    assert row["prevClosePrice"] == before[4]
+    assert row["openPrice"] == minutes[0][1]
+    assert Decimal(row["highPrice"]) == max(Decimal(minute[2]) for minute in minutes)
+    assert Decimal(row["lowPrice"]) == min(Decimal(minute[3]) for minute in minutes)
+    assert Decimal(row["priceChange"]) == Decimal(row["lastPrice"]) - Decimal(row["openPrice"])
+    trades = _get(client, "/api/v3/historicalTrades", symbol="BTCUSDT", fromId=row["lastId"])
+    assert (trades[0]["qty"], trades[0]["price"]) == (row["lastQty"], row["lastPrice"])
+    best = _get(client, "/api/v3/ticker/bookTicker", symbol="BTCUSDT")
+    assert {name: row[name] for name in best} == best
+
+
+def test_short_statistics_leave_out_the_rest(client: httpx.Client) -> None:
+    full = _get(client, "/api/v3/ticker/24hr", symbol="ETHBTC")
+    mini = _get(client, "/api/v3/ticker/24hr", symbol="ETHBTC", type="MINI")
+    assert set(mini) < set(full)
+    assert {name: full[name] for name in mini} == mini
+    assert "weightedAvgPrice" not in mini
+    assert _code(client, "/api/v3/ticker/24hr", symbol="ETHBTC", type="SHORT") == -1130
+
+
+def test_the_average_price_is_quote_over_volume_of_five_minutes(client: httpx.Client) -> None:
+    row = _get(client, "/api/v3/avgPrice", symbol="ETHBTC")
+    trades = _get(client, "/api/v3/aggTrades", symbol="ETHBTC", limit=1_000,
+                  startTime=NOW_MS // 60_000 * 60_000 - 5 * 60_000, endTime=NOW_MS)  # fmt: skip
+    prices = [Decimal(trade["p"]) for trade in trades]
+    assert row["mins"] == 5
+    assert row["closeTime"] == trades[-1]["T"]
+    assert min(prices) <= Decimal(row["price"]) <= max(prices)
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("limit", [5, 100, 1_000])
+def test_a_book_has_its_best_levels_and_an_update_id(
+    client: httpx.Client, prefix: str, limit: int
+) -> None:
+    row = _get(client, f"{prefix}/depth", symbol="BTCUSDT", limit=limit)
+    bids = [Decimal(price) for price, _ in row["bids"]]
+    asks = [Decimal(price) for price, _ in row["asks"]]
+    assert bids == sorted(set(bids), reverse=True)
+    assert asks == sorted(set(asks))
+    assert bids[0] < asks[0]
+    assert len(bids) <= limit
+    assert len(bids) == len(asks) == limit or limit == 1_000
+    assert all(Decimal(quantity) > 0 for _, quantity in row["bids"] + row["asks"])
+    if prefix == "/fapi/v1":
+        assert list(row) == ["lastUpdateId", "E", "T", "bids", "asks"]
+        assert row["T"] <= row["E"] == NOW_MS
+    else:
+        assert list(row) == ["lastUpdateId", "bids", "asks"]
+
+
+def test_a_book_of_few_levels_is_the_top_of_a_book_of_many(client: httpx.Client) -> None:
+    few = _get(client, "/api/v3/depth", symbol="ETHBTC", limit=20)
+    many = _get(client, "/api/v3/depth", symbol="ETHBTC", limit=5_000)
+    assert few["lastUpdateId"] == many["lastUpdateId"]
+    assert few["bids"] == many["bids"][:20]
+    assert few["asks"] == many["asks"][:20]
+    assert len(_get(client, "/api/v3/depth", symbol="ETHBTC")["bids"]) == 100
+
+
+def test_the_oracle_knows_all_levels_at_an_update_id(
+    exchange: ExchangeThread, client: httpx.Client
+) -> None:
+    row = _get(client, "/api/v3/depth", symbol="ETHBTC", limit=5_000)
+    assert depth_at(exchange.markets["spot"], "ETHBTC", row["lastUpdateId"]) == row
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "code"),
+    [
+        ("/api/v3/depth", {}, -1102),
+        ("/api/v3/depth", {"symbol": "NOSUCH"}, -1121),
+        ("/api/v3/depth", {"symbol": "ETHBTC", "limit": 0}, -1130),
+        ("/api/v3/depth", {"symbol": "ETHBTC", "symbolStatus": "HALT"}, -1220),
+        ("/fapi/v1/depth", {"symbol": "KEEPUSDT", "limit": 7}, -1130),
+        ("/api/v3/ticker/price", {"symbol": "ETHBTC", "symbols": '["ETHBTC"]'}, -1128),
+        ("/api/v3/ticker/price", {"symbols": '["NOSUCH"]'}, -1121),
+        ("/api/v3/avgPrice", {}, -1102),
+    ],
+)
+def test_bad_requests_get_the_exchanges_error_code(
+    client: httpx.Client, path: str, query: dict[str, Any], code: int
+) -> None:
+    assert _code(client, path, **query) == code
+
+
+def test_a_limit_of_symbols_selects_tickers(client: httpx.Client) -> None:
+    rows = _get(client, "/api/v3/ticker/price", symbols='["ETHBTC","COSUSDT"]')
+    assert [row["symbol"] for row in rows] == ["ETHBTC", "COSUSDT"]
+    assert _get(client, "/api/v3/ticker/price", symbolStatus="HALT") == []
