@@ -20,7 +20,7 @@ from include.domain.candles import Source, Status
 from include.domain.columnar import CANDLE_SCHEMA, as_offers
 from include.domain.instruments import market_of
 from include.domain.timeframes import TIMEFRAMES, from_us, to_us
-from include.errors import CandelabraError, RejectedInputError, TransientError
+from include.errors import CandelabraError, PermanentError, RejectedInputError, TransientError
 from include.jobs.exchange import APPLICATION_NAME, open_dump_site, open_shared_rest
 from include.jobs.minutes import fetch_minutes
 from include.jobs.pieces import DumpPiece, LoadCounts, as_piece, minutes_in, ranges_of
@@ -84,7 +84,7 @@ def _load(settings: Settings, connection: Connection, piece: DumpPiece) -> LoadC
             with open_dump_site(settings) as site:
                 fetched = site.fetch(piece.path, Path(folder))
             content = _read(fetched, piece.symbol)
-    except (TransientError, RejectedInputError) as error:
+    except (TransientError, PermanentError) as error:
         _record_unusable(connection, piece, fetched_at_us, fetched, error)
         return LoadCounts(replaced_dumps=1)
     opens = content.candles["open_time"].dt.epoch("us")
@@ -148,6 +148,8 @@ def _record_unusable(
         verdict, checksum = "wrong_checksum", error.found
     elif isinstance(error, RejectedInputError):
         verdict, checksum = "corrupt", fetched.checksum if fetched else NO_CHECKSUM
+    elif isinstance(error, PermanentError):
+        verdict, checksum = "refused", NO_CHECKSUM
     else:
         verdict, checksum = "unreachable", NO_CHECKSUM
     log.warning("dump_unusable", path=piece.path, verdict=verdict, error=str(error))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
 import structlog
 
 from include.binance.klines import settled_until
 from include.binance.rest import BinanceRest
 from include.binance.weights import BEST_KLINES
-from include.domain.candles import Offer, Source, Status
+from include.domain.candles import Candle, Offer, Source, Status
 from include.domain.instruments import exchange_symbol_of
 from include.domain.timeframes import MINUTE_US, from_us, minute_of
 from include.jobs.pieces import LoadCounts, Ranges, holes_in, ranges_of
@@ -24,6 +27,22 @@ OUTAGE_CAUSE = "the exchange has no candle"
 HALT_IS_SURE_US = 5 * MINUTE_US
 """REST lags by seconds: after so long without any row, a symbol is halted, not late."""
 
+LOOK_ROWS = 99
+"""Rows looked for beyond a hole: pages may lack their last ones, and fewer than a hundred cost
+the least weight in both markets."""
+
+
+@dataclass(slots=True)
+class _Answers:
+    """What REST answered so far."""
+
+    merged: MergeCounts = field(default_factory=MergeCounts)
+    ranges: Ranges = field(default_factory=list)
+    pages: int = 0
+    server_time_us: int = 0
+    is_over: bool = True
+    """Whether there are rows behind the range, or it was answered to its end."""
+
 
 def fetch_minutes(
     connection: Connection, rest: BinanceRest, *, symbol: str, start_us: int, end_us: int
@@ -32,7 +51,8 @@ def fetch_minutes(
 
     A minute without a row is an outage where the exchange has a row before it, and one after it
     or none for minutes (a halt that goes on). Before the symbol's first row it is nothing;
-    otherwise its row may still come, and it counts as pending.
+    otherwise its row may still come, and it counts as pending. A page may lack its last rows, so
+    the end of a page proves nothing: only rows behind a hole do.
 
     Args:
         start_us, end_us: half-open range of open times.
@@ -41,29 +61,52 @@ def fetch_minutes(
         PermanentError, RateLimitedError, TransientError: as ``BinanceRest.klines``, and of the
             database; what was merged before stays.
     """
-    merged = MergeCounts()
-    answered: Ranges = []
-    pages, server_time_us = 0, 0
-    cursor: int | None = start_us
-    while cursor is not None and cursor < end_us:
-        limit = min(BEST_KLINES[rest.market], (end_us - cursor) // MINUTE_US)
-        page = rest.klines(exchange_symbol_of(symbol), INTERVAL, cursor, end_us, limit=limit)
-        pages, server_time_us = pages + 1, page.server_time_us
-        offers = [
-            Offer(candle, Status.VERIFIED, Source.REST, page.server_time_us)
-            for candle in page.candles
-        ]
-        merged += merge_offers(connection, offers)
-        found = ranges_of(candle.open_time_us for candle in page.candles)
-        add_coverage(connection, symbol, Source.REST, found)
-        answered += found
-        cursor = page.next_start_us
+    answers = _ask(connection, rest, symbol, start_us, end_us)
     remove_settled_live(connection, symbol, start_us, end_us)
-    counts = LoadCounts.of(merged, rest_pages=pages)
-    ripe_us = max(start_us, min(end_us, minute_of(settled_until(server_time_us))))
-    for hole in holes_in(answered, start_us, ripe_us):
-        counts += _judge(connection, rest, symbol, hole, answered, server_time_us)
+    counts = LoadCounts.of(answers.merged, rest_pages=answers.pages)
+    ripe_us = max(start_us, min(end_us, minute_of(settled_until(answers.server_time_us))))
+    for hole in holes_in(answers.ranges, start_us, ripe_us):
+        counts += _judge(connection, rest, symbol, hole, answers)
     return counts + LoadCounts(pending_minutes=(end_us - ripe_us) // MINUTE_US)
+
+
+def _ask(
+    connection: Connection, rest: BinanceRest, symbol: str, start_us: int, end_us: int
+) -> _Answers:
+    """Page through a range; where a page is empty, look beyond the range."""
+    name = exchange_symbol_of(symbol)
+    answers = _Answers()
+    cursor = start_us
+    while cursor < end_us:
+        limit = min(BEST_KLINES[rest.market], (end_us - cursor) // MINUTE_US)
+        page = rest.klines(name, INTERVAL, cursor, end_us, limit=limit)
+        found = page.candles
+        answers.pages += 1
+        answers.server_time_us = page.server_time_us
+        if not found and not page.unsettled:
+            beyond = rest.klines(name, INTERVAL, cursor, None, limit=LOOK_ROWS).candles
+            found = [one for one in beyond if one.open_time_us < end_us]
+            if not found:
+                answers.is_over = bool(beyond)
+                break
+        _merge(connection, symbol, answers, found)
+        if page.unsettled or not found:
+            break
+        cursor = found[-1].open_time_us + MINUTE_US
+    return answers
+
+
+def _merge(
+    connection: Connection, symbol: str, answers: _Answers, candles: Sequence[Candle]
+) -> None:
+    """Store candles and remember their minutes."""
+    answers.merged += merge_offers(
+        connection,
+        [Offer(candle, Status.VERIFIED, Source.REST, answers.server_time_us) for candle in candles],
+    )
+    found = ranges_of(candle.open_time_us for candle in candles)
+    add_coverage(connection, symbol, Source.REST, found)
+    answers.ranges += found
 
 
 def _judge(
@@ -71,22 +114,18 @@ def _judge(
     rest: BinanceRest,
     symbol: str,
     hole: tuple[int, int],
-    answered: Ranges,
-    server_time_us: int,
+    answers: _Answers,
 ) -> LoadCounts:
     """Tell what settled minutes without a row are, and record an outage."""
     start_us, end_us = hole
     minutes = (end_us - start_us) // MINUTE_US
-    name = exchange_symbol_of(symbol)
-    has_earlier = any(end <= start_us for _, end in answered) or bool(
-        rest.klines(name, INTERVAL, None, start_us, limit=1).candles
+    has_earlier = any(end <= start_us for _, end in answers.ranges) or bool(
+        rest.klines(exchange_symbol_of(symbol), INTERVAL, None, start_us, limit=LOOK_ROWS).candles
     )
     if not has_earlier:
         return LoadCounts(unlisted_minutes=minutes)
-    is_over = any(start >= end_us for start, _ in answered) or bool(
-        rest.klines(name, INTERVAL, end_us, None, limit=1).candles
-    )
-    if not is_over and end_us > server_time_us - HALT_IS_SURE_US:
+    is_over = answers.is_over or any(start >= end_us for start, _ in answers.ranges)
+    if not is_over and end_us > answers.server_time_us - HALT_IS_SURE_US:
         return LoadCounts(pending_minutes=minutes)
     record_outage(
         connection,
