@@ -1,19 +1,25 @@
 """All trades of one listing, by minute, by id and by time.
 
 Nothing is played up to: counts of a minute are a hash, ids are prefix sums of counts by day, and
-the future is as known as the past.
+the future is as known as the past, until the calendar changes it.
+
+Ids in the methods' arguments and results are positions: they count on where a ticker is reused.
+Tapes and candles bear the exchange's ids, which start anew there; without a reuse both are equal.
 """
 
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 
 from simulator.cache import BoundedCache
 from simulator.clock import MINUTE_US, SECOND_US
+from simulator.market.calendar import Calendar
 from simulator.market.instruments import Instrument
 from simulator.market.klines import Bars, fold_tape, join_bars
 from simulator.market.noise import IntArray, derive_key, hash_counter
-from simulator.market.tape import SUBTICK, Tape, TapeMaker
+from simulator.market.sessions import SessionTapes
+from simulator.market.tape import SUBTICK, Tape
 
 _DAY_MINUTES = 1_440
 _INDEX_DAYS = (8, 256)  # the index of ids grows by so many days at a time
@@ -38,7 +44,11 @@ class History:
     ) -> None:
         self.instrument = instrument
         self.start_minute = start_us // MINUTE_US
-        self._maker = TapeMaker(instrument, seed=seed)
+        self.calendar = Calendar.open_from(start_us)
+        self._seed = seed
+        self._tapes = SessionTapes(instrument, self.calendar, seed=seed)
+        self._changed_minutes: list[int] = []
+        self._shifts: dict[int, tuple[int, int]] = {0: (0, 0)}
         self._first_day = self.start_minute // _DAY_MINUTES
         drawn = hash_counter(derive_key(seed, instrument.market, instrument.symbol, "ids"), 0)
         self.first_agg_id = drawn % 3_000_000_000
@@ -53,17 +63,102 @@ class History:
         """Listing time, on the minute."""
         return self.start_minute * MINUTE_US
 
+    # --- sessions
+
+    def change(self, calendar: Calendar, *, from_us: int) -> None:
+        """Another calendar, which differs only from a moment on that nobody has seen yet."""
+        with self._lock:
+            self.calendar = calendar
+            self._tapes = SessionTapes(self.instrument, calendar, seed=self._seed)
+            self._changed_minutes.append(from_us // MINUTE_US)
+            self._shifts = {0: (0, 0)}
+            known_days = from_us // MINUTE_US // _DAY_MINUTES - self._first_day
+            self._before = self._before[:, : max(0, known_days) + 1]
+
+    def listed_since_us(self, time_us: int) -> int:
+        """When the instrument that bears the name at a moment was listed."""
+        generation = self.calendar.generation(time_us)
+        return next(
+            one.start_us for one in self.calendar.listings() if one.generation == generation
+        )
+
+    @property
+    def revision(self) -> int:
+        """How often the calendar was changed; to be part of the keys of caches."""
+        return len(self._changed_minutes)
+
+    def is_trading(self, time_us: int) -> bool:
+        """Whether there is trading at a moment: no halt, listed and not delisted."""
+        return self.calendar.is_trading(time_us)
+
+    def has_klines(self, from_us: int, until_us: int) -> bool:
+        """Whether `from_us … until_us - 1` has candles; on USD-M they outlive a delisting."""
+        if self.instrument.market == "um":
+            return until_us > self.start_us
+        return self.calendar.overlaps(from_us, until_us)
+
+    @property
+    def is_without_pauses(self) -> bool:
+        """Whether every minute since the listing has a candle."""
+        return self.calendar.is_plain or self.instrument.market == "um"
+
+    def kline_minutes(self, from_minute: int) -> Iterator[int]:
+        """Minutes in which kline streams have something to send; may end, or never."""
+        minute = max(self.start_minute, from_minute)
+        while True:
+            # the minute after an open one closes its candle
+            if not self.has_klines((minute - 1) * MINUTE_US, (minute + 1) * MINUTE_US):
+                opens_us = self.calendar.next_open(minute * MINUTE_US)
+                if opens_us is None:
+                    return
+                minute = max(minute, opens_us // MINUTE_US)
+            yield minute
+            minute += 1
+
+    def _cache_key(self, minute: int, span: int = 1) -> tuple[str, int]:
+        """Changes of the calendar leave what was cached of earlier minutes alone."""
+        index = minute // span
+        changes = sum(changed // span <= index for changed in self._changed_minutes)
+        symbol = self.instrument.symbol
+        return (f"{symbol}#{changes}" if changes else symbol), index
+
+    # --- ids
+
     def counts(self, first_minute: int, stop_minute: int) -> tuple[IntArray, IntArray]:
-        """Orders and further fills of each minute; none before the listing."""
-        minutes = np.arange(first_minute, stop_minute, dtype=np.int64)
-        orders, further = self._maker.counts(minutes)
-        before = self.start_minute - first_minute
-        if before > 0:
-            orders[:before] = 0
-            further[:before] = 0
-        if 0 <= before < len(orders):
-            orders[before] = max(1, int(orders[before]))
-        return orders, further
+        """Orders and further fills of each minute; none outside of the sessions."""
+        return self._tapes.counts(first_minute, stop_minute)
+
+    def _shift(self, generation: int) -> tuple[int, int]:
+        """What to add to positions to get the aggregate ids and trade ids of a generation."""
+        shift = self._shifts.get(generation)
+        if shift is None:
+            agg_id, trade_id = self._first_of(generation)
+            labels = (self.instrument.market, self.instrument.symbol, "ids", str(generation))
+            first = 1 + hash_counter(derive_key(self._seed, *labels), 0) % 1_000
+            shift = self._shifts[generation] = (first - agg_id, first - trade_id)
+        return shift
+
+    def _printed_ids_before(self, minute: int) -> tuple[int, int]:
+        """The exchange's ids of the first order from `minute` on."""
+        shift = self._shift(self.calendar.generation((minute + 1) * MINUTE_US - 1))
+        agg_id, trade_id = self.ids_before(minute)
+        return agg_id + shift[0], trade_id + shift[1]
+
+    def position_of_agg(self, agg_id: int, time_us: int) -> int:
+        """Where the exchange's aggregate id stands; ids are those of the listing of that time."""
+        return self._position(agg_id, time_us, 0)
+
+    def position_of_trade(self, trade_id: int, time_us: int) -> int:
+        """As much for a trade id."""
+        return self._position(trade_id, time_us, 1)
+
+    def _position(self, printed: int, time_us: int, row: int) -> int:
+        generation = self.calendar.generation(time_us)
+        return max(self._first_of(generation)[row], printed - self._shift(generation)[row])
+
+    def _first_of(self, generation: int) -> tuple[int, int]:
+        begin = next(one for one in self.calendar.listings() if one.generation == generation)
+        return self.ids_before(begin.start_us // MINUTE_US)
 
     def _ids_before_day(self, day: int) -> tuple[int, int]:
         """First aggregate id and first trade id of a day (days since the epoch)."""
@@ -93,15 +188,11 @@ class History:
     def tape(self, first_minute: int, stop_minute: int) -> Tape:
         """The trades of minutes `first_minute … stop_minute - 1` (at least one minute)."""
         orders, further = self.counts(first_minute, stop_minute)
-        agg_id, trade_id = self.ids_before(first_minute)
-        return self._maker.make(
-            first_minute, orders, further, first_agg_id=agg_id, first_id=trade_id
-        )
+        return self._tapes.make(first_minute, orders, further, self._printed_ids_before)
 
     def minute(self, minute: int) -> Tape:
         """The trades of one minute, cached."""
-        key = (self.instrument.symbol, minute)
-        return self._minutes.get(key, lambda: self.tape(minute, minute + 1))
+        return self._minutes.get(self._cache_key(minute), lambda: self.tape(minute, minute + 1))
 
     def has_order(self, begin_us: int, end_us: int) -> bool:
         """Whether there is an order with `begin_us <= time <= end_us`."""
@@ -112,14 +203,18 @@ class History:
                 return True
         return False
 
-    def next_traded_minute(self, minute: int) -> int:
-        """The first minute from `minute` on that has a trade.
+    def next_traded_minute(self, minute: int) -> int | None:
+        """The first minute from `minute` on that has a trade; None if trading has ended.
 
         Raises:
-            ValueError: ten years pass without one.
+            ValueError: years of trading pass without one.
         """
         span = 8
         for _ in range(20):
+            opens_us = self.calendar.next_open(minute * MINUTE_US)
+            if opens_us is None:
+                return None
+            minute = max(minute, opens_us // MINUTE_US)
             traded = np.flatnonzero(self.counts(minute, minute + span)[0])
             if len(traded):
                 return minute + int(traded[0])
@@ -137,7 +232,7 @@ class History:
     def index_price(self, time_us: int, *, decimals: int) -> int:
         """The price that trades wander around, in units of 10^-`decimals` (at least its own)."""
         scale = int(10 ** (decimals - self.instrument.price_decimals)) * self.instrument.tick
-        return self._maker.mid(time_us) * scale >> SUBTICK
+        return self._tapes.mid(time_us) * scale >> SUBTICK
 
     def minute_of_agg(self, agg_id: int) -> int:
         """The minute of an aggregate id; ids before the first count as the first."""
@@ -149,6 +244,11 @@ class History:
         return self._minute_of_id(max(trade_id, self.first_trade_id), 1)
 
     def _minute_of_id(self, wanted: int, row: int) -> int:
+        end_us = self.calendar.sessions[-1].stop_us
+        if end_us is not None:
+            last = (end_us - 1) // MINUTE_US
+            if wanted >= self.ids_before(last + 1)[row]:
+                return last
         day = self._first_day
         step = 1
         while self._ids_before_day(day + step)[row] <= wanted:
@@ -176,22 +276,34 @@ class History:
         from_id = max(from_id, self.first_agg_id)
         first = self.minute_of_agg(from_id)
         tape = self.tape(first, self.minute_of_agg(max(from_id, stop_id - 1)) + 1)
-        offset = int(tape.agg_id[0])
+        offset, _ = self.ids_before(first)
         return tape.between(from_id - offset, max(from_id, stop_id) - offset)
 
     def bars(self, first_minute: int, stop_minute: int, *, view_us: int | None = None) -> Bars:
         """1m bars of minutes `first_minute … stop_minute - 1`, none before the listing.
 
+        On spot, minutes without any trading session have none.
+
         Args:
             view_us: trades after this time are left out of the last minute; it must not lie
                 before that minute.
         """
+        bars = self._all_bars(first_minute, stop_minute, view_us=view_us)
+        return self._without_pauses(bars, MINUTE_US)
+
+    def _without_pauses(self, bars: Bars, step_us: int) -> Bars:
+        if self.is_without_pauses:
+            return bars
+        mask = self.calendar.overlap_mask(bars.open_time_us, step_us)
+        return bars if mask.all() else Bars(*(column[mask] for column in bars.columns()))
+
+    def _all_bars(self, first_minute: int, stop_minute: int, *, view_us: int | None) -> Bars:
         last = stop_minute - 1
         if view_us is not None and view_us < stop_minute * MINUTE_US - 1:
             open_bar = self._fold(self.minute(last).until(view_us), last, 1)
             if first_minute == last:
                 return open_bar
-            return join_bars((self.bars(first_minute, last), open_bar))
+            return join_bars((self._all_bars(first_minute, last, view_us=None), open_bar))
         if stop_minute - first_minute <= _DIRECT_MINUTES and not self._is_cached(first_minute):
             count = stop_minute - first_minute
             direct = count > 1
@@ -205,7 +317,7 @@ class History:
         return join_bars(parts)
 
     def _is_cached(self, minute: int) -> bool:
-        return (self.instrument.symbol, minute // _DAY_MINUTES) in self._day_bars
+        return self._cache_key(minute, _DAY_MINUTES) in self._day_bars
 
     def _bars_of_day(self, day: int) -> Bars:
         def fold_day() -> Bars:
@@ -213,7 +325,7 @@ class History:
             stop = (day + 1) * _DAY_MINUTES
             return self._fold(self.tape(begin, stop), begin, stop - begin)
 
-        return self._day_bars.get((self.instrument.symbol, day), fold_day)
+        return self._day_bars.get(self._cache_key(day * _DAY_MINUTES, _DAY_MINUTES), fold_day)
 
     def _fold(self, tape: Tape, first_minute: int, count: int, step_us: int = MINUTE_US) -> Bars:
         open_us = first_minute * MINUTE_US
@@ -231,4 +343,5 @@ class History:
             tape = tape.until(view_us)
         bars = self._fold(tape, first, (stop - first) * 60, SECOND_US)
         skipped = (first_us - first * MINUTE_US) // SECOND_US
-        return bars.between(skipped, skipped + (stop_us - first_us) // SECOND_US)
+        chosen = bars.between(skipped, skipped + (stop_us - first_us) // SECOND_US)
+        return self._without_pauses(chosen, SECOND_US)

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from simulator.cache import BoundedCache
 from simulator.clock import DAY_US, MINUTE_US, SECOND_US
 from simulator.market.book import Book
+from simulator.market.calendar import State
 from simulator.market.history import History
-from simulator.market.instruments import Instrument
+from simulator.market.instruments import Instrument, MarketName
 from simulator.market.intervals import Interval, parse_interval
 from simulator.market.klines import Bars, Kline, roll_up, to_klines
+from simulator.market.pauses import window_over_pauses
 from simulator.market.tape import Tape
 
 # intervals whose bars are folded from trades; the others are rolled up from minutes
@@ -58,6 +60,23 @@ def _steps_away(interval: Interval, open_us: int, steps: int) -> int:
     return open_us
 
 
+# USD-M has no word for a halt: its candles go on, and its status said TRADING in past ones.
+_STATUSES: dict[MarketName, dict[State, str]] = {
+    "spot": {
+        "unlisted": "PRE_TRADING",
+        "trading": "TRADING",
+        "halted": "HALT",
+        "delisted": "BREAK",
+    },
+    "um": {
+        "unlisted": "PENDING_TRADING",
+        "trading": "TRADING",
+        "halted": "TRADING",
+        "delisted": "SETTLING",
+    },
+}
+
+
 class Market:
     """A market of several listings under one seed.
 
@@ -87,6 +106,7 @@ class Market:
             )
             for instrument in instruments
         }
+        self._day_bars, self._minute_tapes = day_bars, minutes
         self._seed = seed
         self._books: dict[str, Book] = {}
 
@@ -94,6 +114,44 @@ class Market:
     def instruments(self) -> tuple[Instrument, ...]:
         """All listings, in their order."""
         return tuple(history.instrument for history in self._histories.values())
+
+    def listed(self, at_us: int) -> tuple[Instrument, ...]:
+        """What is or was listed at a moment; what is delisted stays."""
+        return tuple(
+            history.instrument
+            for history in tuple(self._histories.values())
+            if history.start_us <= at_us
+        )
+
+    def status(self, symbol: str, at_us: int) -> str:
+        """The exchange's word for the state of a symbol; raises KeyError if it is not known."""
+        history = self._histories[symbol]
+        return _STATUSES[history.instrument.market][history.calendar.state(at_us)]
+
+    def add_listing(self, instrument: Instrument, *, start_us: int) -> History:
+        """Lists a further instrument from a moment on (floored to the minute).
+
+        Raises:
+            ValueError: the symbol is known already.
+        """
+        if instrument.symbol in self._histories:
+            raise ValueError(f"{instrument.symbol} is listed already")
+        history = History(
+            instrument,
+            seed=self._seed,
+            start_us=start_us,
+            day_bars=self._day_bars,
+            minutes=self._minute_tapes,
+        )
+        self._histories = self._histories | {instrument.symbol: history}
+        return history
+
+    def drop_listing(self, symbol: str) -> None:
+        """Takes back a listing that has not begun yet."""
+        kept = dict(self._histories)
+        del kept[symbol]
+        self._histories = kept
+        self._books.pop(symbol, None)
 
     def __contains__(self, symbol: str) -> bool:
         return symbol in self._histories
@@ -182,13 +240,24 @@ class Market:
         view_us: int,
         limit: int | None,
     ) -> tuple[int, int] | None:
-        return bar_window(
+        history = self._histories[symbol]
+        window = bar_window(
             interval,
-            first_us=self._histories[symbol].start_us,
+            first_us=history.start_us,
             view_us=view_us,
             start_us=start_us,
             end_us=end_us,
+            limit=limit if history.is_without_pauses else None,
+        )
+        if window is None or limit is None or history.is_without_pauses:
+            return window
+        return window_over_pauses(
+            interval,
+            history.calendar,
+            lowest_us=window[0],
+            highest_us=window[1],
             limit=limit,
+            is_latest=start_us is None,
         )
 
     def _minutes(
@@ -216,7 +285,7 @@ class Market:
         stop = history.agg_id_from(view_us + 1)
         first = history.first_agg_id
         if from_id is not None:
-            first = max(first, from_id)
+            first = max(first, history.position_of_agg(from_id, view_us))
             stop = min(stop, first + limit)
         else:
             if end_us is not None:

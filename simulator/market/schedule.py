@@ -94,7 +94,8 @@ def kline_events(
         first = bisect.bisect_left(times, start_us)
         stop = bisect.bisect_left(times, start_us + step)
         by_trade = times[first] + _CLOSE_DELAY_US if first < stop else start_us + step
-        yield KlineClose(min(by_trade, start_us + silent_us + drawn % 16_000), start_us)
+        if history.has_klines(start_us - step, start_us):
+            yield KlineClose(min(by_trade, start_us + silent_us + drawn % 16_000), start_us)
         phase_us = (drawn >> 16) % period if interval != "1s" else 0
         row = bisect.bisect_left(times, start_us + phase_us, first, stop)
         while row < stop:

@@ -96,11 +96,17 @@ class Tape:
 
 
 class TapeMaker:
-    """Generates the trades of one symbol; knows nothing of ids, which are prefix sums."""
+    """Generates the trades of one symbol; knows nothing of ids, which are prefix sums.
 
-    def __init__(self, instrument: Instrument, *, seed: int) -> None:
+    Args:
+        generation: which instrument of this name it is; each has trades of its own.
+    """
+
+    def __init__(self, instrument: Instrument, *, seed: int, generation: int = 0) -> None:
         self.instrument = instrument
-        labels = (instrument.market, instrument.symbol)
+        labels: tuple[str, ...] = (instrument.market, instrument.symbol)
+        if generation:
+            labels = (*labels, f"generation {generation}")
         self._count_key = derive_key(seed, *labels, "counts")
         self._path_key = derive_key(seed, *labels, "path")
         self._order_key = derive_key(seed, *labels, "orders")

@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol
 
-from simulator.clock import Clock
+from simulator.clock import MINUTE_US, Clock
 from simulator.market.instruments import Instrument, MarketName
 from simulator.market.intervals import Interval
 from simulator.market.market import FOLDED_STEPS_US, Market
@@ -93,14 +93,13 @@ class MarketVenue:
         return self._clock.now_us()
 
     def listed(self) -> tuple[Instrument, ...]:
-        return self.market.instruments
+        return self.market.listed(self.now_us())
 
     def listed_since_us(self, symbol: str) -> int:
-        return self.market.history(symbol).start_us
+        return self.market.history(symbol).listed_since_us(self.now_us())
 
     def status(self, symbol: str) -> str:
-        self.market.history(symbol)
-        return "TRADING"
+        return self.market.status(symbol, self.now_us())
 
     def _klines_until_us(self, symbol: str) -> int:
         return self.now_us() - self._faults.kline_lag_us(self.name, symbol, self._kline_lag_us)
@@ -172,10 +171,14 @@ class MarketVenue:
         if from_id is None:
             tape = self.market.agg_trades(symbol, view_us=until_us, limit=limit)
             return trade_rows(tape, unit_us=unit_us)[-limit:]
-        first = history.ids_before(history.minute_of_trade(from_id))[0]
+        wanted = history.position_of_trade(from_id, until_us)
+        if wanted >= history.ids_before(until_us // MINUTE_US + 1)[1]:
+            return []
+        minute = history.minute_of_trade(wanted)
+        first = history.ids_before(minute)[0]
         if first >= stop_agg:
             return []
-        last_minute_id = history.ids_before(history.minute_of_trade(from_id) + 1)[0]
+        last_minute_id = history.ids_before(minute + 1)[0]
         stop = min(stop_agg, last_minute_id + limit)
         rows = trade_rows(history.orders_by_id(first, stop), unit_us=unit_us)
         return [row for row in rows if int(row["id"]) >= from_id][:limit]

@@ -1,0 +1,189 @@
+"""When a symbol trades: its sessions, and the pauses between them.
+
+A symbol is listed, halted, resumed, delisted, and its name may come back as another instrument,
+the next generation. A calendar is a value; changing it makes another one. The past of a running
+exchange is never changed: whoever makes a calendar sees to it.
+"""
+
+import bisect
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from simulator.clock import MINUTE_US
+from simulator.market.noise import IntArray
+
+State = Literal["unlisted", "trading", "halted", "delisted"]
+
+
+class CalendarError(ValueError):
+    """The change makes no sense at that time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A stretch of time in which there is trading.
+
+    Attributes:
+        stop_us: exclusive; None: never ends.
+        generation: which instrument of this name it is.
+        ends_listing: it ends by a delisting, not by a halt.
+    """
+
+    start_us: int
+    stop_us: int | None = None
+    generation: int = 0
+    ends_listing: bool = False
+
+    def overlaps(self, from_us: int, until_us: int) -> bool:
+        """Whether it has a part of `from_us … until_us - 1`."""
+        return self.start_us < until_us and (self.stop_us is None or self.stop_us > from_us)
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """The sessions of one symbol: ascending, apart from each other, at least one."""
+
+    sessions: tuple[Session, ...]
+
+    @classmethod
+    def open_from(cls, start_us: int) -> "Calendar":
+        """Listed from a moment on, for good; floored to the minute."""
+        return cls((Session(start_us // MINUTE_US * MINUTE_US),))
+
+    # --- questions
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is nothing but a beginning."""
+        return len(self.sessions) == 1 and self.sessions[0].stop_us is None
+
+    def latest(self, time_us: int) -> Session | None:
+        """The session that is on, or the last one before; None before the first."""
+        starts = [session.start_us for session in self.sessions]
+        index = bisect.bisect_right(starts, time_us) - 1
+        return self.sessions[index] if index >= 0 else None
+
+    def is_trading(self, time_us: int) -> bool:
+        """Whether there is trading at a moment."""
+        session = self.latest(time_us)
+        return session is not None and session.overlaps(time_us, time_us + 1)
+
+    def state(self, time_us: int) -> State:
+        """What the exchange tells of the symbol at a moment."""
+        session = self.latest(time_us)
+        if session is None:
+            return "unlisted"
+        if session.overlaps(time_us, time_us + 1):
+            return "trading"
+        return "delisted" if session.ends_listing else "halted"
+
+    def generation(self, time_us: int) -> int:
+        """Which instrument bears the name at a moment (0 before the first)."""
+        session = self.latest(time_us)
+        return 0 if session is None else session.generation
+
+    def overlaps(self, from_us: int, until_us: int) -> bool:
+        """Whether there is trading within `from_us … until_us - 1`."""
+        return any(session.overlaps(from_us, until_us) for session in self.sessions)
+
+    def next_open(self, time_us: int) -> int | None:
+        """The first moment of trading from a time on; None if there is none any more."""
+        for session in self.sessions:
+            if session.overlaps(time_us, time_us + 1):
+                return time_us
+            if session.start_us > time_us:
+                return session.start_us
+        return None
+
+    def last_open(self, time_us: int) -> int | None:
+        """The last moment of trading up to a time; None before the first session."""
+        session = self.latest(time_us)
+        if session is None:
+            return None
+        return time_us if session.stop_us is None else min(time_us, session.stop_us - 1)
+
+    def trading_mask(self, times_us: IntArray) -> npt.NDArray[np.bool_]:
+        """Which of the moments lie in a session."""
+        mask = np.zeros(len(times_us), dtype=np.bool_)
+        for session in self.sessions:
+            inside = times_us >= session.start_us
+            if session.stop_us is not None:
+                inside &= times_us < session.stop_us
+            mask |= inside
+        return mask
+
+    def overlap_mask(self, opens_us: IntArray, step_us: int) -> npt.NDArray[np.bool_]:
+        """Which of the stretches `open … open + step - 1` have a part in a session."""
+        mask = np.zeros(len(opens_us), dtype=np.bool_)
+        for session in self.sessions:
+            inside = opens_us + step_us > session.start_us
+            if session.stop_us is not None:
+                inside &= opens_us < session.stop_us
+            mask |= inside
+        return mask
+
+    def cut_minutes(self) -> frozenset[int]:
+        """Minutes (since the epoch) that a session begins or ends in the middle of."""
+        edges = [
+            edge
+            for session in self.sessions
+            for edge in (session.start_us, session.stop_us)
+            if edge is not None and edge % MINUTE_US
+        ]
+        return frozenset(edge // MINUTE_US for edge in edges)
+
+    def listings(self) -> Iterator[Session]:
+        """The first session of each generation."""
+        known = -1
+        for session in self.sessions:
+            if session.generation != known:
+                known = session.generation
+                yield session
+
+    # --- changes
+
+    def halted(self, from_us: int, until_us: int | None) -> "Calendar":
+        """Without trading from a moment on, until another or for good."""
+        if until_us is not None and until_us <= from_us:
+            raise CalendarError("a halt must end after it begins")
+        kept: list[Session] = []
+        for session in self.sessions:
+            if not session.overlaps(from_us, until_us if until_us is not None else 1 << 62):
+                kept.append(session)
+                continue
+            if session.start_us < from_us:
+                kept.append(replace(session, stop_us=from_us, ends_listing=False))
+            if until_us is not None and (session.stop_us is None or session.stop_us > until_us):
+                kept.append(replace(session, start_us=until_us))
+        if tuple(kept) == self.sessions:
+            raise CalendarError("there is no trading that could be halted then")
+        if not kept:
+            raise CalendarError("a halt must begin after the listing")
+        return Calendar(tuple(kept))
+
+    def delisted(self, at_us: int) -> "Calendar":
+        """The instrument that trades at a moment is delisted then."""
+        current = self.latest(at_us)
+        if current is None or self.state(at_us) == "delisted" or current.start_us >= at_us:
+            raise CalendarError("it is not listed then")
+        kept = [session for session in self.sessions if session.start_us < at_us]
+        stop_us = at_us if current.stop_us is None else min(at_us, current.stop_us)
+        kept[-1] = replace(current, stop_us=stop_us, ends_listing=True)
+        later = [
+            session
+            for session in self.sessions
+            if session.start_us >= at_us and session.generation != current.generation
+        ]
+        return Calendar((*kept, *later))
+
+    def relisted(self, start_us: int) -> "Calendar":
+        """The name comes back as another instrument, at the next full minute."""
+        last = self.sessions[-1]
+        start_us = -(-start_us // MINUTE_US) * MINUTE_US
+        if last.stop_us is None or not last.ends_listing or start_us < last.stop_us:
+            raise CalendarError("a name can come back only after its delisting")
+        return Calendar((*self.sessions, Session(start_us, None, last.generation + 1)))

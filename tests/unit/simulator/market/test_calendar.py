@@ -1,0 +1,102 @@
+"""Sessions of a symbol: what a calendar answers, and which changes it takes."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simulator.clock import MINUTE_US
+from simulator.market.calendar import Calendar, CalendarError, Session
+
+START = 29_000_000 * MINUTE_US
+PLAIN = Calendar.open_from(START + 5)
+
+
+def _at(minutes: float) -> int:
+    return START + round(minutes * MINUTE_US)
+
+
+def test_a_listing_begins_on_its_minute_and_goes_on() -> None:
+    assert PLAIN.sessions == (Session(START),)
+    assert PLAIN.is_plain
+    states = [PLAIN.state(time_us) for time_us in (START - 1, START, _at(1e6))]
+    assert states == ["unlisted", "trading", "trading"]
+
+
+def test_a_halt_is_told_and_ends() -> None:
+    calendar = PLAIN.halted(_at(10.5), _at(20.25))
+    assert [calendar.state(_at(m)) for m in (10.4, 10.5, 20.2, 20.25)] == [
+        "trading", "halted", "halted", "trading",
+    ]  # fmt: skip
+    assert calendar.cut_minutes() == {START // MINUTE_US + 10, START // MINUTE_US + 20}
+    assert calendar.next_open(_at(11)) == _at(20.25)
+    assert calendar.last_open(_at(11)) == _at(10.5) - 1
+    assert not calendar.overlaps(_at(10.5), _at(20.25))
+    assert calendar.overlaps(_at(10.5) - 1, _at(11))
+    assert [one.generation for one in calendar.listings()] == [0]
+
+
+def test_halts_overlap_and_a_later_one_may_be_for_good() -> None:
+    calendar = PLAIN.halted(_at(10), _at(20)).halted(_at(15), _at(30)).halted(_at(40), None)
+    assert calendar.sessions == (
+        Session(START, _at(10)), Session(_at(30), _at(40)),
+    )  # fmt: skip
+    assert calendar.next_open(_at(41)) is None
+    assert calendar.state(_at(99)) == "halted"
+
+
+def test_a_delisted_name_may_come_back_as_another_instrument() -> None:
+    calendar = PLAIN.delisted(_at(10.5)).relisted(_at(12.1))
+    assert [calendar.state(_at(m)) for m in (10, 10.5, 12.9, 13)] == [
+        "trading", "delisted", "delisted", "trading",
+    ]  # fmt: skip
+    assert [calendar.generation(_at(m)) for m in (10, 12.9, 13)] == [0, 0, 1]
+    assert [one.start_us for one in calendar.listings()] == [START, _at(13)]
+    again = calendar.delisted(_at(60)).relisted(_at(61))
+    assert again.generation(_at(61)) == 2
+    assert again.delisted(_at(70)).state(_at(70)) == "delisted"
+
+
+def test_a_halt_within_another_generation_leaves_its_delisting() -> None:
+    calendar = PLAIN.delisted(_at(10)).relisted(_at(20)).halted(_at(5), _at(8))
+    assert [calendar.state(_at(m)) for m in (6, 9, 11, 20)] == [
+        "halted", "trading", "delisted", "trading",
+    ]  # fmt: skip
+    during = PLAIN.halted(_at(5), _at(30)).delisted(_at(10))
+    assert during.state(_at(6)) == "delisted", "the last session's end is the delisting's"
+    assert during.next_open(_at(6)) is None
+
+
+def test_changes_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(CalendarError, match="must end after"):
+        PLAIN.halted(_at(5), _at(5))
+    with pytest.raises(CalendarError, match="no trading that could be halted"):
+        PLAIN.delisted(_at(5)).halted(_at(6), _at(7))
+    with pytest.raises(CalendarError, match="not listed"):
+        PLAIN.delisted(_at(5)).delisted(_at(6))
+    with pytest.raises(CalendarError, match="not listed"):
+        PLAIN.delisted(START - 1)
+    with pytest.raises(CalendarError, match="only after its delisting"):
+        PLAIN.relisted(_at(5))
+    with pytest.raises(CalendarError, match="only after its delisting"):
+        PLAIN.halted(_at(4), None).relisted(_at(5))
+
+
+@given(st.lists(st.tuples(st.integers(1, 5_000), st.integers(1, 900)), max_size=6))
+def test_masks_say_what_single_questions_say(halts: list[tuple[int, int]]) -> None:
+    second = 1_000_000
+    calendar = PLAIN
+    for begin, length in halts:
+        from_us = START + begin * second
+        if calendar.overlaps(from_us, from_us + length * second):
+            calendar = calendar.halted(from_us, from_us + length * second)
+    halted = {s for begin, length in halts for s in range(begin, begin + length)}
+    seconds = np.arange(0, 6_000, dtype=np.int64)
+    times = START + seconds * second
+    expected = [s not in halted for s in seconds.tolist()]
+    assert calendar.trading_mask(times).tolist() == expected
+    assert [calendar.is_trading(t) for t in times.tolist()] == expected
+    minutes = times[::60]
+    assert calendar.overlap_mask(minutes, MINUTE_US).tolist() == [
+        any(expected[s : s + 60]) for s in range(0, 6_000, 60)
+    ]
