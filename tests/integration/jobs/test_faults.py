@@ -174,8 +174,13 @@ def test_a_reissued_file_is_noticed_and_its_values_win(
         return [",".join(fields), *lines[1:]]
 
     new_zip, new_sum = with_csv(busier)
-    date = {"last-modified": "Thu, 19 Nov 2026 09:00:00 GMT"}
-    host.changes[NAME] = lambda answer: replaced(answer, new_zip(answer).content, **date)
+
+    def dated(answer: httpx.Response) -> httpx.Response:
+        date = {"last-modified": "Thu, 19 Nov 2026 09:00:00 GMT"}
+        changed = new_zip(answer)
+        return answer if changed is answer else replaced(changed, changed.content, **date)
+
+    host.changes[NAME] = dated
     host.changes[f"{NAME}.CHECKSUM"] = new_sum
     host.changes["marker="] = lambda answer: replaced(
         answer, answer.content.replace(b"2026-11-19T00:00:00.000Z", b"2026-11-19T09:00:00.000Z")
