@@ -5,7 +5,8 @@ set -eu
 file=${1:-.env}
 umask 077
 
-word() { od -An -v -N24 -tx1 /dev/urandom | tr -d ' \n'; }
+# Hexadecimal: fits into URLs as it is. 64 characters are what the keys' signatures ask for.
+word() { od -An -v -N32 -tx1 /dev/urandom | tr -d ' \n'; }
 fernet_key() { head -c 32 /dev/urandom | base64 | tr '+/' '-_'; }
 
 # noclobber: the shell itself refuses a file that exists.

@@ -133,19 +133,27 @@ class Stack:
             time.sleep(0.3)
         return done.stdout
 
-    def stop(self, name: str) -> int:
-        """SIGTERM to the one process, as an engine does; its exit code, within the grace."""
-        child = self.children.pop(name)
-        os.kill(child.pid, signal.SIGTERM)
-        grace = self.services[name]["stop_grace_period"]
-        seconds = 60 if grace == "1m" else int(grace.removesuffix("s"))
+    def stop(self, *names: str) -> dict[str, int]:
+        """SIGTERM to the one process of each, as an engine does; exit codes, within the grace."""
+        stopping = {name: self.children.pop(name) for name in names}
         try:
-            wait_for(lambda: child.exited() is not None, timeout_s=seconds, what=f"end of {name}")
-            end = child.exited()
-            assert end is not None
-            return end.exit_code
+            for child in stopping.values():
+                os.kill(child.pid, signal.SIGTERM)
+            codes = {}
+            for name, child in stopping.items():
+                grace = self.services[name]["stop_grace_period"]
+                seconds = 60 if grace == "1m" else int(grace.removesuffix("s"))
+                codes[name] = exit_code_of(child, timeout_s=seconds)
+            return codes
         finally:
-            stop_all([child], marker=f"{self.marker}-none", term_timeout_s=0.1)
+            stop_all(list(stopping.values()), marker=f"{self.marker}-none", term_timeout_s=0.1)
+
+
+def exit_code_of(child: SupervisedProcess, *, timeout_s: float) -> int:
+    wait_for(lambda: child.exited() is not None, timeout_s=timeout_s, what=f"end of {child.name}")
+    end = child.exited()
+    assert end is not None
+    return end.exit_code
 
 
 def wait_for(holds: Callable[[], bool], *, timeout_s: float, what: str) -> None:
@@ -307,7 +315,7 @@ def test_the_streamer_becomes_well_writes_and_stops_on_sigterm(stack: Stack) -> 
         found = connection.execute("SELECT DISTINCT symbol FROM market.candles_1m_live").fetchall()
         wanted = stack.services["streamer"]["environment"]["SYMBOLS"].split(",")
         assert {symbol for (symbol,) in found} <= set(wanted)
-    assert stack.stop("streamer") == 0
+    assert stack.stop("streamer") == {"streamer": 0}
     last = json.loads(tail(stack.folder / "streamer.log", lines=1))
     assert last["event"] == "stopped"
 
@@ -358,5 +366,9 @@ def test_airflows_processes_become_well_run_a_dag_and_stop(stack: Stack) -> None
     # The tasks' logs are where the API server shows them from.
     assert list((stack.folder / "airflow-logs" / "tasks").rglob("*.log"))
 
-    # As Compose stops them: in the reverse order of what depends on what; here, all at once.
-    assert {name: stack.stop(name) for name in reversed(AIRFLOW)} == dict.fromkeys(AIRFLOW, 0)
+    # In the order of Compose: the scheduler needs the API server, so it is stopped before.
+    first = "airflow-scheduler"
+    assert "airflow-api-server" in stack.services[first]["depends_on"]
+    assert stack.stop(first) == {first: 0}
+    others = [name for name in AIRFLOW if name != first]
+    assert stack.stop(*others) == dict.fromkeys(others, 0)

@@ -67,7 +67,7 @@ def is_environment(value: Any) -> bool:
 
 
 def is_dependencies(value: Any) -> bool:
-    conditions = text(r"service_healthy|service_completed_successfully")
+    conditions = text(r"service_(healthy|started|completed_successfully)")
     one = shape({"condition": conditions}, {"required": lambda flag: flag is False})
     return isinstance(value, dict) and all(text(NAME)(k) and one(v) for k, v in value.items())
 
@@ -140,7 +140,7 @@ def test_the_file_has_only_services_volumes_a_name_and_templates() -> None:
         ("image", "postgres"),
         ("restart", True),
         ("ports", ["8080:8080"]),
-        ("depends_on", {"postgres": {"condition": "service_started"}}),
+        ("depends_on", {"postgres": {"condition": "healthy"}}),
         ("healthcheck", {"test": ["CMD", "x"]}),
         ("environment", {"TOP": 5}),
         ("command", "stream"),
