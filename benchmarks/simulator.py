@@ -4,7 +4,8 @@ The simulated market's aggTrades are recorded to a file and replayed at ``--spee
 simulator's own process; the bare limit is a process that does nothing but send the same bytes by
 large writes. The server is pinned to one core and the reader to another, where there are two. The
 reader takes bytes from the socket and walks from head to head of the WebSocket frames; nothing is
-decoded. Each run must deliver every frame of the recording.
+decoded, so that mostly the reader is what is measured. Each run must deliver every frame of the
+recording, to the byte.
 """
 
 from __future__ import annotations
@@ -24,15 +25,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from simulator.config import SimulatorConfig
-from simulator.replay.blocks import make_blocks
 from simulator.replay.frames import merge_frames
 from simulator.replay.recorder import record
+from simulator.streams.hub import encode_text_frame
 
 ROUNDS = 5
 RECEIVE_BYTES = 1 << 18
 START = datetime(2026, 1, 5, tzinfo=UTC)
 LISTED = 50
 """Symbols of the recording with many of them, from silent to busy."""
+
+CORES = sorted(os.sched_getaffinity(0))
+"""The last one is the server's, the first one the reader's: the same where there is one alone."""
 
 BARE_SERVER = """
 import socket, sys
@@ -48,23 +52,39 @@ connection.recv(1)
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """A recording: its file, its streams, and what of it one reader must get."""
+class Recorded:
+    """A recording of aggTrades and its streams."""
 
     path: Path
     streams: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What one reader asks for, and what it must get.
+
+    Attributes:
+        path: the bytes that must come, for the plain socket.
+        memory_mib: what the simulator may hold ready; 0: it reads the file while it plays.
+    """
+
+    name: str
+    recorded: Recorded
+    target: str
+    path: Path
     frames: int
     bytes: int
+    memory_mib: int = 512
 
 
-def sample(folder: Path, *, listed: int, days: int) -> Sample:
+def make_recording(folder: Path, *, listed: int, days: int) -> Recorded:
     """Record the aggTrades of BTCUSDT, or of so many listings, over some days."""
     symbols = ("BTCUSDT",) if listed == 1 else ("BTCUSDT", "ETHUSDT", "PEPEUSDT")
     generated = listed - len(symbols)
     names = [*symbols, *(f"SIM{number:04d}USDT" for number in range(1, generated + 1))]
     streams = tuple(f"{name.lower()}@aggTrade" for name in names)
     path = folder / f"{listed}.gz"
-    made = record(
+    record(
         SimulatorConfig(
             spot_symbols=symbols,
             generated_spot=generated,
@@ -74,11 +94,35 @@ def sample(folder: Path, *, listed: int, days: int) -> Sample:
             record_until=START + timedelta(days=days),
         )
     )
-    wire = path.with_suffix(".wire")
-    with wire.open("wb") as file:
-        for block in make_blocks(merge_frames([path]), {}):
-            file.write(block.wire)
-    return Sample(path, streams, made.frames, wire.stat().st_size)
+    return Recorded(path, streams)
+
+
+def make_case(
+    name: str, recorded: Recorded, streams: Sequence[str], *, combined: bool, memory_mib: int = 512
+) -> Case:
+    """The frames of some streams of a recording, combined or raw."""
+    path = recorded.path.with_name(f"{name.replace(' ', '-')}.wire")
+    frames = 0
+    with path.open("wb") as file:
+        for frame in merge_frames([recorded.path]):
+            if frame.stream in streams:
+                file.write(encode_text_frame(frame.frame if combined else frame.payload))
+                frames += 1
+    target = f"/stream?streams={'/'.join(streams)}" if combined else f"/ws/{'/'.join(streams)}"
+    return Case(name, recorded, target, path, frames, path.stat().st_size, memory_mib)
+
+
+def make_cases(folder: Path) -> list[Case]:
+    """One symbol and many, both forms, a part of the streams, and without preparation."""
+    one = make_recording(folder, listed=1, days=3)
+    many = make_recording(folder, listed=LISTED, days=1)
+    return [
+        make_case("one symbol", one, one.streams, combined=True),
+        make_case("one symbol, raw", one, one.streams, combined=False),
+        make_case(f"{LISTED} symbols", many, many.streams, combined=True),
+        make_case(f"every second of {LISTED} symbols", many, many.streams[::2], combined=True),
+        make_case("one symbol, unprepared", one, one.streams, combined=True, memory_mib=0),
+    ]
 
 
 def count_frames(connection: socket.socket, wanted: int, held: bytes = b"") -> int:
@@ -112,11 +156,11 @@ def count_frames(connection: socket.socket, wanted: int, held: bytes = b"") -> i
         buffer += memoryview(space)[:received]
 
 
-def open_stream(port: int, streams: Sequence[str]) -> tuple[socket.socket, bytes]:
-    """A WebSocket to the combined streams: the socket, and what came after the handshake."""
+def open_stream(port: int, target: str) -> tuple[socket.socket, bytes]:
+    """A WebSocket: the socket, and what came after the handshake."""
     connection = socket.create_connection(("127.0.0.1", port), timeout=60)
     connection.sendall(
-        f"GET /stream?streams={'/'.join(streams)} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+        f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
         "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
     )
@@ -129,12 +173,6 @@ def open_stream(port: int, streams: Sequence[str]) -> tuple[socket.socket, bytes
     return connection, rest.partition(b"\r\n\r\n")[2]
 
 
-def cores() -> tuple[set[int], set[int]]:
-    """The server's core and the reader's; the same one where there is no other."""
-    available = sorted(os.sched_getaffinity(0))
-    return {available[-1]}, {available[0]}
-
-
 @contextmanager
 def serving(command: Sequence[str]) -> Iterator[str]:
     """A server process on its core; the first line that it prints."""
@@ -142,7 +180,7 @@ def serving(command: Sequence[str]) -> Iterator[str]:
         [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     try:
-        os.sched_setaffinity(process.pid, cores()[0])
+        os.sched_setaffinity(process.pid, CORES[-1:])
         assert process.stdout is not None
         yield process.stdout.readline()
     finally:
@@ -150,52 +188,55 @@ def serving(command: Sequence[str]) -> Iterator[str]:
         process.wait(timeout=10)
 
 
-def simulator_rate(chosen: Sample) -> float:
+def simulator_rate(case: Case) -> float:
     """Frames a second of one replay, from the first byte to the last frame."""
-    options = ["--replay", str(chosen.path), "--speed", "max", "--log-level", "error"]
+    options = ["--replay", str(case.recorded.path), "--speed", "max", "--log-level", "error"]
+    options += ["--replay-memory-mib", str(case.memory_mib)]
     with serving(["-m", "simulator", *options]) as ready:
         port = int(json.loads(ready)["spot_ws_url"].rpartition(":")[2])
-        connection, held = open_stream(port, chosen.streams)
+        connection, held = open_stream(port, case.target)
         with connection:
-            return _timed(connection, chosen, held)
+            return _timed(connection, case, held)
 
 
-def bare_rate(chosen: Sample) -> float:
+def bare_rate(case: Case) -> float:
     """The same bytes, sent by a process that does nothing else."""
     with (
-        serving(["-c", BARE_SERVER, str(chosen.path.with_suffix(".wire"))]) as port,
+        serving(["-c", BARE_SERVER, str(case.path)]) as port,
         socket.create_connection(("127.0.0.1", int(port)), timeout=60) as connection,
     ):
         connection.sendall(b"!")
-        return _timed(connection, chosen, b"")
+        return _timed(connection, case, b"")
 
 
-def _timed(connection: socket.socket, chosen: Sample, held: bytes) -> float:
+def _timed(connection: socket.socket, case: Case, held: bytes) -> float:
     held = held or connection.recv(1)
     began = time.perf_counter()
-    taken = count_frames(connection, chosen.frames, held)
+    taken = count_frames(connection, case.frames, held)
     took_s = time.perf_counter() - began
-    if taken != chosen.bytes:
-        raise ConnectionError(f"{taken:,} bytes came in place of {chosen.bytes:,}")
-    return chosen.frames / took_s
+    if taken != case.bytes:
+        raise ConnectionError(f"{taken:,} bytes came in place of {case.bytes:,}")
+    return case.frames / took_s
 
 
 def run() -> None:
-    """Print rates and ratios for one symbol and for many."""
-    before = os.sched_getaffinity(0)
+    """Print rates and ratios of all cases."""
     try:
         with tempfile.TemporaryDirectory(prefix="candelabra-bench-") as folder:
-            for listed, days in ((1, 7), (LISTED, 2)):
-                chosen = sample(Path(folder), listed=listed, days=days)
-                os.sched_setaffinity(0, cores()[1])
-                rates = [(simulator_rate(chosen), bare_rate(chosen)) for _ in range(ROUNDS)]
-                os.sched_setaffinity(0, before)
-                ours, bare = zip(*rates, strict=True)
-                print(
-                    f"simulator: {chosen.frames:,} aggTrades of {listed} symbols to one reader: "
-                    f"median {statistics.median(ours):,.0f} frames/s ({min(ours):,.0f} to "
-                    f"{max(ours):,.0f}), a plain socket {statistics.median(bare):,.0f}: "
-                    f"ratio {statistics.median(ours) / statistics.median(bare):.2f}"
-                )
+            cases = make_cases(Path(folder))
+            os.sched_setaffinity(0, CORES[:1])
+            for case in cases:
+                _report(case)
     finally:
-        os.sched_setaffinity(0, before)
+        os.sched_setaffinity(0, CORES)
+
+
+def _report(case: Case) -> None:
+    rates = [(simulator_rate(case), bare_rate(case)) for _ in range(ROUNDS)]
+    ours, bare = zip(*rates, strict=True)
+    middle, limit = statistics.median(ours), statistics.median(bare)
+    print(
+        f"simulator, {case.name}: {case.frames:,} aggTrades to one reader, median "
+        f"{middle:,.0f} frames/s ({min(ours):,.0f} to {max(ours):,.0f}), a plain socket "
+        f"{limit:,.0f}: ratio {middle / limit:.2f}"
+    )
