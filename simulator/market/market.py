@@ -107,7 +107,7 @@ class Market:
             for instrument in instruments
         }
         self._day_bars, self._minute_tapes = day_bars, minutes
-        self._seed = seed
+        self.seed = seed
         self._books: dict[str, Book] = {}
 
     @property
@@ -138,7 +138,7 @@ class Market:
             raise ValueError(f"{instrument.symbol} is listed already")
         history = History(
             instrument,
-            seed=self._seed,
+            seed=self.seed,
             start_us=start_us,
             day_bars=self._day_bars,
             minutes=self._minute_tapes,
@@ -171,7 +171,7 @@ class Market:
         """The order book of a symbol; raises KeyError if it is not listed."""
         book = self._books.get(symbol)
         if book is None:
-            made = Book(self._histories[symbol], seed=self._seed)
+            made = Book(self._histories[symbol], seed=self.seed)
             book = self._books.setdefault(symbol, made)
         return book
 

@@ -84,7 +84,7 @@ class Endpoints:
             Endpoint("ticker/bookTicker", self._book_ticker, several),
         ]
         if self._is_um:
-            return both
+            return [*both, Endpoint("premiumIndex", self._premium, ("symbol",))]
         return [
             *both,
             Endpoint("uiKlines", self._klines, (*window, "timeZone")),
@@ -257,6 +257,10 @@ class Endpoints:
 
     def _book_ticker(self, params: Parameters, _unit_us: int) -> Any:
         return self._each(params, self._simulated()[1].book_ticker)
+
+    def _premium(self, params: Parameters, _unit_us: int) -> Any:
+        venue, tickers = self._simulated()
+        return self._each(params, lambda one: tickers.premium(one, seed=venue.market.seed))
 
     def _each(self, params: Parameters, make: Callable[[str], Any]) -> Any:
         """One object where `symbol` was sent, a list of all or of the named ones otherwise."""

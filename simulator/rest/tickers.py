@@ -1,15 +1,27 @@
-"""Prices and statistics of a symbol: the endpoints `ticker/…` and `avgPrice`."""
+"""Prices and statistics of a symbol: the endpoints `ticker/…`, `avgPrice` and `premiumIndex`."""
 
 from simulator.cache import BoundedCache
-from simulator.clock import DAY_US, MINUTE_US, Clock
-from simulator.market.instruments import Instrument
-from simulator.market.klines import Kline
+from simulator.clock import DAY_US, MINUTE_US, SECOND_US, Clock
+from simulator.market.derivatives import MARK_DECIMALS, mark_price
+from simulator.market.history import History
+from simulator.market.instruments import SPOT_DECIMALS, Instrument, decimal_formatter
 from simulator.market.market import Market
+from simulator.market.rolling import (
+    AVERAGE_PRICE_MINUTES,
+    LastTrade,
+    WindowStats,
+    average_price,
+    last_trade,
+    percent_change,
+    weighted_price,
+    window_stats,
+)
 from simulator.wire.frames import US_PER_MS
+from simulator.wire.tickers import signed
 
-Row = dict[str, object]
+Row = dict[str, int | str]
 
-AVERAGE_MINUTES = 5
+_INTEREST_RATE = "0.00010000"
 _MINI_FIELDS = (
     "symbol", "openPrice", "highPrice", "lowPrice", "lastPrice", "volume", "quoteVolume",
     "openTime", "closeTime", "firstId", "lastId", "count",
@@ -19,63 +31,71 @@ _MINI_FIELDS = (
 class Tickers:
     """What the trades and the book of a market say of its prices.
 
-    Statistics of 24 hours end with the last whole minute and are made once a minute.
+    Statistics of 24 hours are as of the last whole second.
     """
 
     def __init__(self, market: Market, clock: Clock) -> None:
         self._market = market
         self._clock = clock
-        self._days: BoundedCache[tuple[str, int], Row] = BoundedCache(10_000)
+        self._days: BoundedCache[tuple[str, int], tuple[WindowStats, LastTrade]] = BoundedCache(
+            10_000
+        )
 
     def statistics(self, symbol: str, *, is_mini: bool, unit_us: int) -> Row:
         """`ticker/24hr`; `is_mini` leaves out all but prices and volumes."""
-        minute_us = self._clock.now_us() // MINUTE_US * MINUTE_US
-        row = self._days.get((symbol, minute_us), lambda: self._make_day(symbol, minute_us))
-        close_us = int(str(row["closeTime"]))
-        opened_us = close_us - DAY_US
-        if self._market.instrument(symbol).market == "um":
-            opened_us = opened_us // MINUTE_US * MINUTE_US  # as recorded: on the minute
-        else:
-            row = row | self._best(symbol)
-        row = row | {"openTime": opened_us // unit_us, "closeTime": close_us // unit_us}
+        history = self._market.history(symbol)
+        close_us = self._clock.now_us() // SECOND_US * SECOND_US
+        stats, last = self._days.get(
+            (symbol, close_us), lambda: _last_day(history, max(close_us, history.start_us))
+        )
+        row = _statistics(history, stats, last, unit_us=unit_us)
+        if history.instrument.market == "spot":
+            row |= {"prevClosePrice": history.instrument.format_price(stats.previous_close)}
+            row |= self._best(symbol)
         return {name: row[name] for name in _MINI_FIELDS} if is_mini else row
 
     def price(self, symbol: str) -> Row:
         """`ticker/price`: the last trade's; USD-M tells its time too."""
         instrument = self._market.instrument(symbol)
-        price, time_us = self._last_trade(symbol)
-        row: Row = {"symbol": symbol, "price": instrument.format_price(price)}
-        return row if instrument.market == "spot" else row | {"time": time_us // US_PER_MS}
+        last = last_trade(self._market.history(symbol), self._clock.now_us())
+        row: Row = {"symbol": symbol, "price": instrument.format_price(last.price)}
+        return row if instrument.market == "spot" else row | {"time": last.time_us // US_PER_MS}
 
     def book_ticker(self, symbol: str) -> Row:
         """`ticker/bookTicker`: best bid and ask; USD-M tells their time too."""
-        row: Row = {"symbol": symbol} | self._best(symbol)
+        row: Row = {"symbol": symbol}
+        row |= self._best(symbol)
         if self._market.instrument(symbol).market == "um":
-            row["time"] = (
-                self._market.book(symbol).best_at(self._clock.now_us()).time_us // US_PER_MS
-            )
+            best = self._market.book(symbol).best_at(self._clock.now_us())
+            row["time"] = best.time_us // US_PER_MS
         return row
 
     def average(self, symbol: str, *, unit_us: int) -> Row:
         """`avgPrice`: quote over volume of the last five minutes, else the last price."""
-        instrument = self._market.instrument(symbol)
+        history = self._market.history(symbol)
         now_us = self._clock.now_us()
-        bars = self._minutes(symbol, now_us - AVERAGE_MINUTES * MINUTE_US, now_us)
-        volume, quote = _sum(bars, "volume"), _sum(bars, "quote_volume")
-        last, time_us = self._last_trade(symbol)
-        price = quote * instrument.quote_divisor // volume if volume else last
+        price = average_price(history, now_us, decimals=SPOT_DECIMALS)
         return {
-            "mins": AVERAGE_MINUTES,
-            "price": instrument.format_price(price),
-            "closeTime": time_us // unit_us,
+            "mins": AVERAGE_PRICE_MINUTES,
+            "price": decimal_formatter(SPOT_DECIMALS, SPOT_DECIMALS)(price),
+            "closeTime": last_trade(history, now_us).time_us // unit_us,
         }
 
-    def _last_trade(self, symbol: str) -> tuple[int, int]:
-        """Price (units) and time of the last trade that has happened."""
-        history = self._market.history(symbol)
-        stop = history.agg_id_from(self._clock.now_us() + 1)
-        tape = history.orders_by_id(stop - 1, stop)
-        return int(tape.price[0]), int(tape.time_us[0])
+    def premium(self, symbol: str, *, seed: int) -> Row:
+        """`premiumIndex` of USD-M: mark and index price and funding, as of the last second."""
+        now_us = self._clock.now_us() // SECOND_US * SECOND_US
+        mark = mark_price(self._market.history(symbol), now_us, seed=seed)
+        show = decimal_formatter(MARK_DECIMALS, MARK_DECIMALS)
+        return {
+            "symbol": symbol,
+            "markPrice": show(mark.mark),
+            "indexPrice": show(mark.index_price),
+            "estimatedSettlePrice": show(mark.settle),
+            "lastFundingRate": signed(mark.funding_rate, MARK_DECIMALS, MARK_DECIMALS),
+            "interestRate": _INTEREST_RATE,
+            "nextFundingTime": mark.next_funding_us // US_PER_MS,
+            "time": now_us // US_PER_MS,
+        }
 
     def _best(self, symbol: str) -> Row:
         instrument = self._market.instrument(symbol)
@@ -87,61 +107,39 @@ class Tickers:
             "askQty": instrument.format_quantity(best.ask_quantity),
         }
 
-    def _minutes(self, symbol: str, start_us: int, view_us: int) -> list[Kline]:
-        begin = max(self._market.history(symbol).start_us, start_us)
-        return self._market.klines(symbol, "1m", begin, view_us=max(view_us, begin))
 
-    def _make_day(self, symbol: str, now_us: int) -> Row:
-        """24 hours that end with the last whole minute."""
-        instrument = self._market.instrument(symbol)
-        history = self._market.history(symbol)
-        view_us = max(now_us - 1, history.start_us)
-        bars = self._minutes(symbol, now_us - DAY_US, view_us)
-        traded = [bar for bar in bars if bar.trade_count]
-        row = _statistics(instrument, bars, traded)
-        row |= {
-            "openTime": view_us,
-            "closeTime": view_us,
-            "lastQty": self._last_quantity(symbol, view_us),
-        }
-        if instrument.market == "spot":
-            before = history.close_before(max(now_us - DAY_US, history.start_us) // MINUTE_US)
-            row["prevClosePrice"] = instrument.format_price(before)
-        return row
-
-    def _last_quantity(self, symbol: str, view_us: int) -> str:
-        history = self._market.history(symbol)
-        stop = max(history.agg_id_from(view_us + 1), history.first_agg_id + 1)
-        tape = history.orders_by_id(stop - 1, stop)
-        last = int(tape.slot_start[-1] + tape.counted[-1]) - 1
-        return history.instrument.format_quantity(int(tape.slot_quantity[last]))
+def _last_day(history: History, close_us: int) -> tuple[WindowStats, LastTrade]:
+    open_us = close_us - DAY_US
+    if history.instrument.market == "um":
+        open_us = open_us // MINUTE_US * MINUTE_US  # as recorded: on the minute
+    return window_stats(history, open_us, close_us), last_trade(history, close_us)
 
 
-def _statistics(instrument: Instrument, bars: list[Kline], traded: list[Kline]) -> Row:
+def _statistics(history: History, stats: WindowStats, last: LastTrade, *, unit_us: int) -> Row:
+    instrument = history.instrument
     price = instrument.format_price
-    opening = traded[0].open if traded else bars[-1].close
-    closing = bars[-1].close
-    volume, quote_volume = _sum(traded, "volume"), _sum(traded, "quote_volume")
-    change = closing - opening
-    sign = "-" if change < 0 else ""
-    average = quote_volume * instrument.quote_divisor // volume if volume else 0
-    percent = abs(change) * 100_000 // opening
+    shown = _price_decimals(instrument)
     return {
         "symbol": instrument.symbol,
-        "priceChange": sign + price(abs(change)),
-        "priceChangePercent": f"{sign}{percent // 1000}.{percent % 1000:03d}",
-        "weightedAvgPrice": price(average),
-        "lastPrice": price(closing),
-        "openPrice": price(opening),
-        "highPrice": price(max((bar.high for bar in traded), default=closing)),
-        "lowPrice": price(min((bar.low for bar in traded), default=closing)),
-        "volume": instrument.format_quantity(volume),
-        "quoteVolume": instrument.format_quote(quote_volume),
-        "firstId": traded[0].first_id if traded else -1,
-        "lastId": traded[-1].last_id if traded else -1,
-        "count": sum(bar.trade_count for bar in traded),
+        "priceChange": signed(stats.last - stats.open, instrument.price_decimals, shown),
+        "priceChangePercent": signed(percent_change(stats), 3, 3),
+        "weightedAvgPrice": decimal_formatter(shown, shown)(
+            weighted_price(history, stats, decimals=shown)
+        ),
+        "lastPrice": price(stats.last),
+        "lastQty": instrument.format_quantity(last.quantity),
+        "openPrice": price(stats.open),
+        "highPrice": price(stats.high),
+        "lowPrice": price(stats.low),
+        "volume": instrument.format_quantity(stats.volume),
+        "quoteVolume": instrument.format_quote(stats.quote_volume),
+        "openTime": stats.open_us // unit_us,
+        "closeTime": stats.close_us // unit_us,
+        "firstId": stats.first_id,
+        "lastId": stats.last_id,
+        "count": stats.trade_count,
     }
 
 
-def _sum(bars: list[Kline], column: str) -> int:
-    return sum(int(getattr(bar, column)) for bar in bars)
+def _price_decimals(instrument: Instrument) -> int:
+    return SPOT_DECIMALS if instrument.market == "spot" else instrument.price_decimals

@@ -73,5 +73,6 @@ WEIGHTS: dict[MarketName, dict[str, Weigh]] = {
         "ticker/24hr": by_symbols(1, 40),
         "ticker/price": by_symbols(1, 2),
         "ticker/bookTicker": by_symbols(2, 5),
+        "premiumIndex": by_symbols(1, 10),
     },
 }

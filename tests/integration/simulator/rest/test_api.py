@@ -172,14 +172,6 @@ def test_rounded_quotes_are_rounded_fill_by_fill(client: httpx.Client) -> None:
 def test_tickers_rank_symbols_by_their_volume(client: httpx.Client) -> None:
     tickers = {t["symbol"]: t for t in _get(client, "/api/v3/ticker/24hr")}
     assert Decimal(tickers["BTCUSDT"]["quoteVolume"]) > Decimal(tickers["COSUSDT"]["quoteVolume"])
-    row = tickers["BTCUSDT"]
-    minutes = _get(
-        client, "/sim/klines", symbol="BTCUSDT", startTime=row["openTime"], endTime=row["closeTime"]
-    )
-    assert row["count"] == sum(minute[8] for minute in minutes)
-    assert Decimal(row["volume"]) == sum(Decimal(minute[5]) for minute in minutes)
-    assert Decimal(row["quoteVolume"]) == sum(Decimal(minute[7]) for minute in minutes)
-    assert row["lastPrice"] == minutes[-1][4]
     assert _get(client, "/fapi/v1/ticker/24hr", symbol="BTCUSDT")["symbol"] == "BTCUSDT"
 
 

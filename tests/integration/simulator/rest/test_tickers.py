@@ -79,24 +79,48 @@ def test_the_best_bid_and_ask_lie_around_the_last_price(client: httpx.Client, pr
     assert {one["symbol"] for one in _get(client, f"{prefix}/ticker/bookTicker")} >= {"BTCUSDT"}
 
 
-def test_statistics_of_a_day_follow_from_its_minutes_and_the_book(client: httpx.Client) -> None:
-    row = _get(client, "/api/v3/ticker/24hr", symbol="BTCUSDT")
-    minutes = _get(
-        client, "/sim/klines", symbol="BTCUSDT", startTime=row["openTime"], endTime=row["closeTime"]
-    )
-    (before,) = _get(
-        client, "/sim/klines", symbol="BTCUSDT", startTime=row["openTime"] - 60_000,
-        endTime=row["openTime"] - 1,
-    )  # fmt: skip
-    assert row["prevClosePrice"] == before[4]
-    assert row["openPrice"] == minutes[0][1]
-    assert Decimal(row["highPrice"]) == max(Decimal(minute[2]) for minute in minutes)
-    assert Decimal(row["lowPrice"]) == min(Decimal(minute[3]) for minute in minutes)
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_statistics_of_a_day_follow_from_its_trades_and_the_book(
+    exchange: ExchangeThread, client: httpx.Client, prefix: str
+) -> None:
+    symbol = "ETHBTC" if prefix == "/api/v3" else "KEEPUSDT"
+    market = exchange.markets["spot" if prefix == "/api/v3" else "um"]
+    row = _get(client, f"{prefix}/ticker/24hr", symbol=symbol)
+    assert row["closeTime"] == NOW_MS // 1_000 * 1_000
+    since_minute_ms = 0 if prefix == "/api/v3" else 30_000  # futures open on the minute
+    assert row["closeTime"] - row["openTime"] == 86_400_000 + since_minute_ms
+    history = market.history(symbol)
+    first = history.agg_id_from(row["openTime"] * 1_000)
+    tape = history.orders_by_id(first, history.agg_id_from(row["closeTime"] * 1_000 + 1))
+    show = history.instrument.format_price
+    assert row["openPrice"] == show(int(tape.price[0]))
+    assert row["lastPrice"] == show(int(tape.price[-1]))
+    assert row["highPrice"] == show(int(tape.price.max()))
+    assert row["lowPrice"] == show(int(tape.price.min()))
+    assert row["volume"] == history.instrument.format_quantity(int(tape.volume.sum()))
+    assert row["quoteVolume"] == history.instrument.format_quote(int(tape.quote.sum()))
+    assert row["count"] == int(tape.counted.sum())
+    assert (row["firstId"], row["lastId"]) == (tape.first_id[0], tape.last_counted_id[-1])
     assert Decimal(row["priceChange"]) == Decimal(row["lastPrice"]) - Decimal(row["openPrice"])
-    trades = _get(client, "/api/v3/historicalTrades", symbol="BTCUSDT", fromId=row["lastId"])
-    assert (trades[0]["qty"], trades[0]["price"]) == (row["lastQty"], row["lastPrice"])
-    best = _get(client, "/api/v3/ticker/bookTicker", symbol="BTCUSDT")
-    assert {name: row[name] for name in best} == best
+    mean = Decimal(row["quoteVolume"]) / Decimal(row["volume"])
+    assert abs(mean - Decimal(row["weightedAvgPrice"])) < Decimal("0.0001")
+    if prefix == "/api/v3":
+        before = history.orders_by_id(first - 1, first)
+        assert row["prevClosePrice"] == show(int(before.price[0]))
+        best = _get(client, "/api/v3/ticker/bookTicker", symbol=symbol)
+        assert {name: row[name] for name in best} == best
+        trades = _get(client, "/api/v3/historicalTrades", symbol=symbol, fromId=row["lastId"])
+        assert trades[0]["qty"] == row["lastQty"]
+
+
+def test_futures_tell_mark_price_and_funding(client: httpx.Client) -> None:
+    row = _get(client, "/fapi/v1/premiumIndex", symbol="BTCUSDT")
+    price = Decimal(_get(client, "/fapi/v1/ticker/price", symbol="BTCUSDT")["price"])
+    assert abs(Decimal(row["markPrice"]) / price - 1) < Decimal("0.01")
+    assert abs(Decimal(row["markPrice"]) / Decimal(row["indexPrice"]) - 1) <= Decimal("0.0005")
+    assert row["time"] < row["nextFundingTime"] <= row["time"] + 8 * 3_600_000
+    assert row["nextFundingTime"] % (8 * 3_600_000) == 0
+    assert row in _get(client, "/fapi/v1/premiumIndex")
 
 
 def test_short_statistics_leave_out_the_rest(client: httpx.Client) -> None:
