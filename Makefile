@@ -40,7 +40,7 @@ bench: setup ## the benchmarks; prints ratios
 
 lock: setup ## compile the .in files into locked .txt files
 	@for name in requirements requirements-lint streamer/requirements; do \
-	  .venv/bin/python -m uv pip compile -q --only-binary :all: --python-version 3.11 \
+	  .venv/bin/python -m uv pip compile -q --universal --only-binary :all: --python-version 3.11 \
 	    --generate-hashes --no-annotate --no-header $$name.in -o $$name.txt || exit 1; done
 
 clean: ## remove environments, embedded services' state and caches
