@@ -3,6 +3,7 @@
 import asyncio
 from datetime import UTC
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -23,7 +24,10 @@ _ZIP, _PLAIN, _XML = "application/zip", "binary/octet-stream", "application/xml"
 
 
 def dump_routes(site: DumpSite) -> list[Route]:
-    """The listing at `/` and at `/data.binance.vision`, files under `/data/`."""
+    """The listing at `/` and at `/data.binance.vision`, files under `/data/`.
+
+    `/sim/altered?path=data/…` tells the rows of a file that are not what happened.
+    """
 
     async def listing(request: Request) -> Response:
         query = request.query_params
@@ -58,7 +62,13 @@ def dump_routes(site: DumpSite) -> list[Route]:
         content = await asyncio.to_thread(site.read, found)
         return _download(site, found, content)
 
+    async def altered(request: Request) -> Response:
+        path = request.query_params.get("path", "").removeprefix("/")
+        rows = await asyncio.to_thread(site.altered_rows, path)
+        return Response(msgspec.json.encode(rows), media_type="application/json")
+
     return [
+        Route("/sim/altered", altered, methods=["GET"]),
         Route("/", listing, methods=["GET"]),
         Route("/data.binance.vision", listing, methods=["GET"]),
         Route("/data/{path:path}", file, methods=["GET", "HEAD"]),

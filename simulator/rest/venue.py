@@ -129,15 +129,16 @@ class MarketVenue:
         interval: Interval,
         start_us: int | None,
         end_us: int | None,
-        limit: int,
+        limit: int | None,
         *,
         unit_us: int,
+        is_oracle: bool = False,
     ) -> bytes | None:
         """`klines` as JSON, five times as fast; None for intervals that are rolled up."""
         step_us = FOLDED_STEPS_US.get(interval.name)
         if step_us is None:
             return None
-        view_us = self._klines_until_us(symbol)
+        view_us = self.now_us() if is_oracle else self._klines_until_us(symbol)
         bars = self.market.bars(symbol, interval, start_us, end_us, view_us=view_us, limit=limit)
         if bars is None:
             return b"[]"

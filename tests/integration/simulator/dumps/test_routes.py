@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -117,4 +118,6 @@ def test_an_altered_file_fits_its_checksum_and_the_site_knows_the_rows(
     _break(exchange, AlterRows(rows=3))
     served = hashlib.sha256(client.get(PATH).content).hexdigest()
     assert client.get(f"{PATH}.CHECKSUM").text.split()[0] == served != true
-    assert len(exchange.site.altered_rows(PATH.removeprefix("/"))) == 3
+    rows = client.get("/sim/altered", params={"path": PATH}).json()
+    assert len(rows) == 3
+    assert rows == [asdict(row) for row in exchange.site.altered_rows(PATH.removeprefix("/"))]

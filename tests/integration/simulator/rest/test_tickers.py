@@ -9,7 +9,6 @@ import httpx
 import pytest
 
 from simulator.config import SimulatorConfig
-from simulator.rest.books import depth_at
 from simulator.server import ExchangeThread
 
 CONFIG = SimulatorConfig(
@@ -172,11 +171,20 @@ def test_a_book_of_few_levels_is_the_top_of_a_book_of_many(client: httpx.Client)
     assert len(_get(client, "/api/v3/depth", symbol="ETHBTC")["bids"]) == 100
 
 
+@pytest.mark.parametrize(("market", "prefix"), [("spot", "/api/v3"), ("um", "/fapi/v1")])
 def test_the_oracle_knows_all_levels_at_an_update_id(
-    exchange: ExchangeThread, client: httpx.Client
+    client: httpx.Client, market: str, prefix: str
 ) -> None:
-    row = _get(client, "/api/v3/depth", symbol="ETHBTC", limit=5_000)
-    assert depth_at(exchange.markets["spot"], "ETHBTC", row["lastUpdateId"]) == row
+    book = _get(client, f"{prefix}/depth", symbol="BTCUSDT", limit=1_000)
+    query = {"market": market, "symbol": "BTCUSDT"}
+    whole = _get(client, "/sim/depth", **query, updateId=book["lastUpdateId"])
+    assert whole["lastUpdateId"] == book["lastUpdateId"]
+    assert whole["bids"][:1_000] == book["bids"]
+    assert whole["asks"][:1_000] == book["asks"]
+    assert _get(client, "/sim/depth", **query) == whole
+    before = _get(client, "/sim/depth", **query, updateId=book["lastUpdateId"] - 5_000)
+    assert before["lastUpdateId"] < whole["lastUpdateId"]
+    assert before["bids"] != whole["bids"]
 
 
 @pytest.mark.parametrize(
