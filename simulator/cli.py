@@ -268,12 +268,22 @@ def run(config: SimulatorConfig) -> int:
     """
     try:
         if config.record_file is not None:
-            sys.stdout.write(json.dumps({"event": "recorded", **asdict(record(config))}) + "\n")
-            return 0
+            return _record(config)
         uvloop.run(serve(config))
     except (PortTakenError, FileNotFoundError, PermissionError, ValueError) as error:
         sys.stderr.write(f"simulator: {error}\n")
         return 2
+    return 0
+
+
+def _record(config: SimulatorConfig) -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        recorded = record(config)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"simulator: ended early; {config.record_file} was not written\n")
+        return 130
+    sys.stdout.write(json.dumps({"event": "recorded", **asdict(recorded)}) + "\n")
     return 0
 
 

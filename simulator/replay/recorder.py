@@ -81,8 +81,8 @@ def record(config: SimulatorConfig) -> Recorded:
     Each line is `<ns> <frame>`, the time at which the frame is due being that of its receipt.
 
     Raises:
-        ValueError: the times do not follow one another, or there is no such stream.
-        OSError: the file cannot be written.
+        ValueError: the times do not follow one another, there is no such stream, or the file
+            cannot be written.
     """
     path, first, until = config.record_file, config.record_from, config.record_until
     if path is None or first is None or until is None:
@@ -139,5 +139,7 @@ def _replaced(path: Path) -> Iterator[IO[bytes]]:
                 ):
                     yield cast(IO[bytes], buffered)
         os.replace(unfinished, path)
+    except OSError as error:
+        raise ValueError(f"cannot write the recording {path}: {error.strerror}") from error
     finally:
         unfinished.unlink(missing_ok=True)

@@ -179,15 +179,21 @@ def scan_recording(
     for frame in merge_frames(paths):
         count += 1
         kind = frame.stream.partition("@")[2]
-        if kind in ("trade", "aggTrade"):
-            event = _read_event.decode(frame.payload)
-            columns = trades if kind == "trade" else aggregates
-            if event.s not in columns:
-                columns[event.s] = _Columns()
-            columns[event.s].add(event, market)
-            event_us = as_us(event.E)
-        else:
-            event_us = event_time_us(frame)
+        try:
+            if kind in ("trade", "aggTrade"):
+                event = _read_event.decode(frame.payload)
+                columns = trades if kind == "trade" else aggregates
+                if event.s not in columns:
+                    columns[event.s] = _Columns()
+                columns[event.s].add(event, market)
+                event_us = as_us(event.E)
+            else:
+                event_us = event_time_us(frame)
+        except (ValueError, msgspec.DecodeError) as error:
+            raise ValueError(
+                f"{', '.join(map(str, paths))}: the frame of {frame.stream} received at "
+                f"{frame.received_ns} ns: {error}"
+            ) from error
         prepared.add(frame, event_us)
         first_us = first_us or event_us
         last_us = max(last_us, event_us)

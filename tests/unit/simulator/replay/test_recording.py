@@ -71,7 +71,15 @@ def test_aggregates_count_their_fills(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["1e5", "-1", "1.123456789", ""])
 def test_a_price_that_is_no_plain_decimal_is_refused(tmp_path: Path, text: str) -> None:
     path = _write(tmp_path / "f", _trade(1, 1_700_000_040_000, p=text))
-    with pytest.raises(ValueError, match="no decimal"):
+    with pytest.raises(
+        ValueError, match=r"f: the frame of xusdt@trade received at 17\d+ ns.*no dec"
+    ):
+        scan_recording([path], "spot")
+
+
+def test_a_trade_whose_fields_have_other_types_is_named(tmp_path: Path) -> None:
+    path = _write(tmp_path / "f", _trade(1, 1_700_000_040_000, T="soon"))
+    with pytest.raises(ValueError, match=r"frame of xusdt@trade .*`int`, got `str`"):
         scan_recording([path], "spot")
 
 
