@@ -23,7 +23,9 @@ from simulator.faults.connections import ConnectionFaults
 from simulator.faults.engine import Actor, FaultEngine
 from simulator.faults.frames import FrameFaults
 from simulator.faults.kinds import Group
+from simulator.faults.market import MarketFaults, Reread
 from simulator.faults.routes import fault_routes
+from simulator.faults.switchboards import SwitchboardFaults, dump_rules, rest_rules
 from simulator.listeners import HttpConnection, HttpServer, listen
 from simulator.market.instruments import MarketName, select_instruments
 from simulator.market.market import Market
@@ -115,6 +117,7 @@ class Exchange:
         else:
             self._prepare_markets()
         self._actors["connection"] = ConnectionFaults(self.endpoints, self.clock)
+        self._actors["rest"] = SwitchboardFaults(self.rest_faults, rest_rules)
         self.faults = FaultEngine(self.clock, self._actors)
 
     def _prepare_markets(self) -> None:
@@ -134,6 +137,7 @@ class Exchange:
             ),
         }
         names: tuple[MarketName, ...] = ("spot", "um")
+        reread: dict[MarketName, Reread] = {}
         frames = self._actors["frame"] = FrameFaults(self.clock, seed=config.seed)
         for name in names:
             market = Market(listings[name], seed=config.seed, start_us=start_us)
@@ -148,7 +152,17 @@ class Exchange:
             )
             pump = Pump(name, market, self.clock, seed=config.seed, faults=frames)
             self._senders.append(pump)
+            reread[name] = pump.reread
             self.endpoints[name] = Endpoint(name, pump.hub, self.clock, config)
+
+        self._actors["market"] = MarketFaults(
+            self.markets, self.clock, seed=config.seed, reread=reread
+        )
+        self._actors["dump"] = SwitchboardFaults(
+            self.dump_faults,
+            dump_rules,
+            begins_early=lambda fault: fault.kind.name == "reissued",
+        )
 
     def _prepare_replay(self) -> None:
         """The recording's market is replayed; the other one has no listings."""

@@ -66,6 +66,10 @@ class ConnectionFaults:
         )
         return self._hits[fault.id] + turned_away
 
+    def is_spent(self, _fault: Fault) -> bool:
+        """Never: it ends by its time."""
+        return False
+
     def _chosen(self, fault: Fault) -> Iterator[Connection]:
         for name in fault.markets:
             endpoint = self._endpoints.get(name)

@@ -41,6 +41,9 @@ class Actor(Protocol):
     def hits(self, fault: Fault) -> int:
         """How often it has hit so far: connections, frames, requests or symbols."""
 
+    def is_spent(self, fault: Fault) -> bool:
+        """Whether it will not hit any more, though its time is not over."""
+
 
 @dataclass(slots=True)
 class _Entry:
@@ -77,10 +80,13 @@ class FaultEngine:
 
     # --- the three ways in
 
-    def add(self, entries: Entries) -> list[str]:
+    def add(self, entries: Entries, *, start_us: int | None = None) -> list[str]:
         """Takes up one entry or several, all or none, and returns their ids.
 
-        Offsets count from now. What is due at once is done when this returns.
+        What is due at once is done when this returns.
+
+        Args:
+            start_us: the moment that offsets count from; now if None.
 
         Raises:
             PlanError: an entry is wrong, or cannot be carried out.
@@ -92,7 +98,7 @@ class FaultEngine:
             else parse_entry(entry, where="entry" if len(listed) == 1 else f"entry {number}")
             for number, entry in enumerate(listed, start=1)
         ]
-        return self._in_loop(lambda: self._add(faults))
+        return self._in_loop(lambda: self._add(faults, start_us))
 
     def remove(self, identity: str) -> None:
         """Ends a fault, or takes it off before it begins.
@@ -113,9 +119,9 @@ class FaultEngine:
 
     # --- in the loop
 
-    def _add(self, faults: Sequence[Fault]) -> list[str]:
+    def _add(self, faults: Sequence[Fault], start_us: int | None) -> list[str]:
         self._forget_old(len(faults))
-        now_us = self._clock.now_us()
+        now_us = self._clock.now_us() if start_us is None else start_us
         accepted: list[_Entry] = []
         try:
             for fault in faults:
@@ -159,6 +165,9 @@ class FaultEngine:
             self._log.info("fault_removed", id=identity)
 
     def _listed(self) -> list[dict[str, Any]]:
+        for entry in self._entries.values():
+            if entry.state == "active" and entry.actor.is_spent(entry.fault):
+                self._finish(entry)
         return [
             entry.fault.to_json() | {"state": entry.state, "hits": entry.actor.hits(entry.fault)}
             for entry in self._entries.values()
@@ -185,9 +194,12 @@ class FaultEngine:
             if begins:
                 self._begin(entry)
             else:
-                entry.actor.end(entry.fault)
-                entry.state = "finished"
-                self._log.info("fault_ended", id=entry.fault.id, kind=entry.fault.kind.name)
+                self._finish(entry)
+
+    def _finish(self, entry: _Entry) -> None:
+        entry.actor.end(entry.fault)
+        entry.state = "finished"
+        self._log.info("fault_ended", id=entry.fault.id, kind=entry.fault.kind.name)
 
     def _begin(self, entry: _Entry) -> None:
         fault = entry.fault

@@ -99,6 +99,10 @@ class FrameFaults:
         """Frames that were hit."""
         return self._hits[fault.id]
 
+    def is_spent(self, _fault: Fault) -> bool:
+        """Never: it ends by its time."""
+        return False
+
     # --- the pump's side
 
     def pass_on(

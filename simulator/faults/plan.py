@@ -106,7 +106,7 @@ class Fault:
             entry["duration_s"] = _plain(self.duration_us)
         for name in self.kind.selectors:
             patterns = getattr(self, name)
-            if patterns != default_patterns(self.kind, name):
+            if name in self.kind.required or patterns != default_patterns(self.kind, name):
                 entry[name] = list(patterns)
         return entry | {key: value for key, value in self.parameters.items() if value is not None}
 
