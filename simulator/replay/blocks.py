@@ -113,7 +113,8 @@ class BlockMaker:
         self._payloads.append(begin + encoded.rindex(frame.payload))
         self._sizes.append(len(frame.payload))
         self._streams.append(self._numbers.setdefault(frame.stream, len(self._numbers)))
-        self._last_event_us = max(self._last_event_us, event_us)
+        if event_us > self._last_event_us:
+            self._last_event_us = event_us
 
     @property
     def is_empty(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ class _Event(msgspec.Struct):
 
 
 _read_event = msgspec.json.Decoder(_Event)
+_KINDS: dict[str, int] = {kind.name: int(kind) for kind in FillKind}
 
 
 @dataclass(slots=True)
@@ -69,9 +71,10 @@ class _Columns:
         self.prices.append(price)
         self.quantities.append(quantity)
         self.makers.append(event.m)
-        self.kinds.append(FillKind[event.X] if event.X in FillKind.__members__ else 0)
+        self.kinds.append(_KINDS.get(event.X, FillKind.MARKET))
 
 
+@functools.lru_cache(maxsize=1 << 16)  # most prices and many quantities come again soon
 def _scaled(text: str, *, keeps_zeros: bool) -> tuple[int, int]:
     """A decimal in units of 1e-8, and how many decimals it has."""
     whole, _, fraction = text.partition(".")
