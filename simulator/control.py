@@ -20,7 +20,6 @@ from simulator.wire.frames import US_PER_MS
 
 _ORACLE_PARAMETERS = ("market", "symbol", "interval", "startTime", "endTime")
 _BOOK_PARAMETERS = ("market", "symbol", "updateId")
-_BOOK_PARAMETERS = ("market", "symbol", "updateId")
 
 
 class Control:
@@ -46,8 +45,7 @@ class Control:
         """All control endpoints."""
         return [
             Route("/sim/clock", self._clock, methods=["GET"]),
-            Route("/sim/klines", self._oracle(self._true_klines), methods=["GET"]),
-            Route("/sim/depth", self._oracle(self._true_book), methods=["GET"]),
+            Route("/sim/klines", self._klines, methods=["GET"]),
             Route("/sim/depth", self._depth, methods=["GET"]),
             Route("/sim/connections", self._connections, methods=["GET"]),
             Route("/sim/replay", self._replay_state, methods=["GET"]),
@@ -83,45 +81,19 @@ class Control:
             raise ApiError(-1100, f"no market {name!r}; there are {', '.join(self._venues)}")
         return venue
 
-    def _oracle(
-        self, find: Callable[[dict[str, str]], Any]
-    ) -> Callable[[Request], Awaitable[Response]]:
-        """An endpoint that tells what is true, without weight and lag."""
+    async def _klines(self, request: Request) -> Response:
+        return await self._told(request, self._true_klines, _ORACLE_PARAMETERS)
 
-        async def answer(request: Request) -> Response:
-            try:
-                return _json(await asyncio.to_thread(find, dict(request.query_params)))
-            except ApiError as error:
-                return _json(error.body(), status=error.status)
-            except (KeyError, ValueError, UnavailableError) as error:
-                return _json({"code": -1100, "msg": f"bad request: {error}"}, status=400)
-
-        return answer
-
-    def _venue(self, params: Parameters) -> Venue:
-        name = params.text("market") or "spot"
-        venue = next((venue for key, venue in self._venues.items() if key == name), None)
-        if venue is None:
-            raise ApiError(-1100, f"no market {name!r}; there are {', '.join(self._venues)}")
-        return venue
-
-    def _true_book(self, query: dict[str, str]) -> dict[str, Any]:
-        """All levels as of an update id, or of now."""
-        params = Parameters(query, _BOOK_PARAMETERS, is_strict=True)
-        venue, symbol = self._venue(params), params.required("symbol")
-        if not isinstance(venue, MarketVenue):
-            raise UnavailableError("a recording has no order books")
-        latest: int = depth(venue.market, symbol, now_us=venue.now_us(), limit=1)["lastUpdateId"]
-        update_id = params.integer("updateId")
-        if update_id is not None and update_id > latest:
-            raise ApiError(-1100, f"updateId is {update_id}; the book has come to {latest}")
-        return depth_at(venue.market, symbol, latest if update_id is None else update_id)
-
-    def _true_klines(self, query: dict[str, str]) -> list[list[int | str]]:
-        params = Parameters(query, _ORACLE_PARAMETERS, is_strict=True)
-        venue = self._venue(params)
-        return venue.klines(
-            symbol, interval, start_us, end_us, None, unit_us=US_PER_MS, is_oracle=True
+    def _true_klines(self, params: Parameters) -> Any:
+        """All candles, in the exchange's text."""
+        return self._venue(params).klines(
+            params.required("symbol"),
+            parse_interval(params.text("interval") or "1m"),
+            params.time_us("startTime"),
+            params.time_us("endTime", is_end=True),
+            None,
+            unit_us=US_PER_MS,
+            is_oracle=True,
         )
 
     async def _depth(self, request: Request) -> Response:
@@ -133,10 +105,12 @@ class Control:
         if not isinstance(venue, MarketVenue):
             raise UnavailableError("a recording has no order book")
         symbol = params.required("symbol")
+        book = venue.market.book(symbol)
+        latest = book.update_id(book.step_at(venue.now_us()))
         update_id = params.integer("updateId")
-        if update_id is None:
-            update_id = venue.market.book(symbol).book_at(venue.now_us()).update_id
-        return depth_at(venue.market, symbol, update_id)
+        if update_id is not None and update_id > latest:
+            raise ApiError(-1100, f"updateId is {update_id}; the book has come to {latest}")
+        return depth_at(venue.market, symbol, latest if update_id is None else update_id)
 
     def _chosen(self, request: Request) -> list[Endpoint]:
         market = request.query_params.get("market")
