@@ -30,13 +30,17 @@ NEWEST = """
 SELECT least(
     (
         SELECT clock_timestamp() - max(open_time) FROM market.candles_1m
-        WHERE symbol = ANY(%(symbols)s) AND open_time > now() - interval '1 hour'
+        WHERE symbol = ANY(%(names)s) AND open_time > now() - interval '1 hour'
     ),
-    (SELECT clock_timestamp() - max(updated_at) FROM market.live_candles)
+    (
+        SELECT clock_timestamp() - max(updated_at) FROM market.live_candles
+        WHERE symbol = ANY(%(names)s) OR %(names)s = '{}'
+    )
 )
 """
 """Age of the newest candle. Without trades there may be no live candle, but there is a row a
-minute; of patterns the names are not known here, yet among so many symbols one always trades."""
+minute. Names that a pattern stands for are not known here: there any live candle counts, since
+among so many symbols one always trades."""
 
 
 def check_candles(
@@ -46,7 +50,8 @@ def check_candles(
 
     Args:
         database_url: of the streamer's login.
-        symbols: names of the streamed symbols; patterns are left out of the question.
+        symbols: of this streamer, so that another one's candles do not count. Beside names,
+            patterns are left out of the question; where there is no name, any symbol will do.
         oldest_s: age, in seconds, from which a newest candle is too old.
 
     Raises:
@@ -60,7 +65,7 @@ def check_candles(
             options=f"-c statement_timeout={int(TIMEOUT_S * 1000)}",
             application_name="candelabra-health",
         ) as connection:
-            row = connection.execute(NEWEST, {"symbols": names}).fetchone()
+            row = connection.execute(NEWEST, {"names": names}).fetchone()
     except psycopg.Error as error:
         raise TransientError(f"the database does not answer: {error}") from error
     age = row[0] if row else None

@@ -306,15 +306,15 @@ def test_migrating_again_changes_nothing(stack: Stack) -> None:
 def test_the_streamer_becomes_well_writes_and_stops_on_sigterm(stack: Stack) -> None:
     before = stack.check("streamer")
     assert (before.returncode, before.stderr) == (1, "no candle of the last hour\n")
+    symbols = stack.services["streamer"]["environment"]["SYMBOLS"].split(",")
+    url = stack.environment("streamer")["STREAMER_DATABASE_URL"]
     stack.start("streamer")
     assert stack.wait_well("streamer").startswith("newest candle ")
-    url = stack.environment("streamer")["STREAMER_DATABASE_URL"]
     with pytest.raises(TransientError, match=r"the newest candle is \d+ s old; at most 0 s"):
-        check_candles(url, symbols=["BTCUSDT"], oldest_s=0)
+        check_candles(url, symbols=symbols, oldest_s=0)
     with connect(stack, "candelabra_reader", "candelabra") as connection:
         found = connection.execute("SELECT DISTINCT symbol FROM market.candles_1m_live").fetchall()
-        wanted = stack.services["streamer"]["environment"]["SYMBOLS"].split(",")
-        assert {symbol for (symbol,) in found} <= set(wanted)
+        assert {symbol for (symbol,) in found} <= {*symbols, "SILENTUSDT"}
     assert stack.stop("streamer") == {"streamer": 0}
     last = json.loads(tail(stack.folder / "streamer.log", lines=1))
     assert last["event"] == "stopped"
@@ -329,8 +329,26 @@ def test_a_candle_of_a_silent_market_counts_by_its_minute(stack: Stack) -> None:
         merge_offers(connection, [offer(of=silent, evidence_at_us=minute_us)])
     url = stack.environment("streamer")["STREAMER_DATABASE_URL"]
     assert check_candles(url, symbols=["SILENTUSDT"]).startswith("newest candle ")
+    for symbols in (["NOSUCHUSDT"], ["NOSUCHUSDT", "*USDT"], ["*USDT"]):
+        with pytest.raises(TransientError, match="no candle of the last hour"):
+            check_candles(url, symbols=symbols)
+
+
+def test_candles_of_another_streamer_do_not_count_except_for_patterns(stack: Stack) -> None:
+    with connect(stack, "candelabra", "candelabra") as connection:
+        connection.execute("DELETE FROM market.live_candles")
+        connection.execute(
+            "INSERT INTO market.live_candles (symbol, open_time, open, high, low, close, volume, "
+            "trade_count, taker_buy_volume, is_closed) "
+            "VALUES ('OTHERUSDT', date_trunc('minute', now()), 1, 1, 1, 1, 1, 1, 0, false)"
+        )
+    url = stack.environment("streamer")["STREAMER_DATABASE_URL"]
+    for symbols in (["OTHERUSDT"], ["*USDT"]):
+        assert check_candles(url, symbols=symbols).startswith("newest candle ")
     with pytest.raises(TransientError, match="no candle of the last hour"):
-        check_candles(url, symbols=["NOSUCHUSDT", "*USDT"])
+        check_candles(url, symbols=["NOSUCHUSDT", "*BTC"])
+    with connect(stack, "candelabra", "candelabra") as connection:
+        connection.execute("DELETE FROM market.live_candles")
 
 
 AIRFLOW = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
