@@ -3,6 +3,7 @@
 import asyncio
 import heapq
 import itertools
+import time
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
@@ -15,7 +16,9 @@ from simulator.streams.catalogue import open_feed
 from simulator.streams.feeds import DueFrame
 from simulator.streams.hub import Hub, Render
 
-_BATCH_FRAMES = 512  # written before others get their turn
+_BATCH_FRAMES = 512  # written before others get their turn,
+_BATCH_NS = 5_000_000  # or as many as so much time allows
+_FRAMES_A_LOOK = 16  # at the time
 _LONGEST_SLEEP_S = 0.25
 _OF_NO_FEED = -1
 
@@ -141,7 +144,10 @@ class Pump:
     def _send_due(self) -> bool:
         """Sends what is due, at most one batch; True if more may be due."""
         now_us = self._clock.now_us()
-        for _ in range(_BATCH_FRAMES):
+        end_ns = time.monotonic_ns() + _BATCH_NS
+        for number_sent in range(_BATCH_FRAMES):
+            if number_sent % _FRAMES_A_LOOK == 0 and time.monotonic_ns() > end_ns:
+                return True
             if not self._heap or self._heap[0][0] > now_us:
                 return False
             due_us, _, stream, render, number = heapq.heappop(self._heap)
