@@ -199,8 +199,9 @@ async def simulated_frames(exchange: Exchange, market: str, stream: str, count: 
     if market == "um":
         is_public = stream.endswith("@trade") or "@depth" in stream or "bookTicker" in stream
         base = f"{exchange.um_ws_url}/{'public' if is_public else 'market'}"
+    url = f"{base}/stream?streams={stream}"
     frames = []
-    async with connect(f"{base}/stream?streams={stream}") as ws, asyncio.timeout(30):
+    async with connect(url, close_timeout=0.1) as ws, asyncio.timeout(30):
         while len(frames) < count:
             frame = json.loads(await ws.recv())
             assert tuple(frame) == ("stream", "data")
@@ -289,7 +290,8 @@ async def test_a_liquidation_has_the_same_shape_on_a_raw_connection(
     lines = (recorded_data / "forceorder-frames" / "frames.jsonl").read_text().splitlines()
     frames = [json.loads(line) for line in lines]
     raw = [frame for frame in frames if "stream" not in frame and "ps" in frame["o"]]
-    async with connect(f"{exchange.um_ws_url}/market/ws/btcusdt@forceOrder") as ws:
+    url = f"{exchange.um_ws_url}/market/ws/btcusdt@forceOrder"
+    async with connect(url, close_timeout=0.1) as ws:
         async with asyncio.timeout(30):
             simulated = [json.loads(await ws.recv()) for _ in range(5)]
     assert shape_of(simulated, with_decimals=False) == shape_of(raw, with_decimals=False)
