@@ -149,7 +149,7 @@ def test_a_task_that_fails_and_its_run_are_told_to_the_webhook(airflow, webhook)
 
     assert (of_task["dag_id"], of_task["task_id"]) == ("backfill_history", "plan")
     assert (of_task["try_number"], of_task["max_tries"]) == (1, 5)
-    assert of_task["error_class"] == "PermanentError"
+    assert of_task["error_class"] == "UnknownSymbolError"
     assert "NOSUCHUSDT" in of_task["error"]
     assert "`plan` of `backfill_history`" in of_task["text"]
     assert of_task["log_url"].startswith(airflow.url)
