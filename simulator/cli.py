@@ -15,6 +15,7 @@ import structlog
 import uvloop
 
 from simulator.config import SimulatorConfig
+from simulator.faults.kinds import KINDS
 from simulator.listeners import PortTakenError
 from simulator.replay.recorder import record
 from simulator.server import Exchange
@@ -35,6 +36,10 @@ def _moment(text: str) -> datetime:
 
 def _symbols(text: str) -> tuple[str, ...]:
     return tuple(name.strip().upper() for name in text.split(",") if name.strip())
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _streams(text: str) -> tuple[str, ...]:
@@ -177,6 +182,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="frames held ready in memory for --speed max",
     )
     _add_recording(parser)
+    _add_faults(parser, defaults)
     parser.add_argument(
         "--log-level",
         choices=_LEVELS,
@@ -206,6 +212,45 @@ def _add_recording(parser: argparse.ArgumentParser) -> None:
         default="ms",
         metavar="ms|us",
         help="unit of times in the frames (us: spot alone)",
+    )
+
+
+def _add_faults(parser: argparse.ArgumentParser, defaults: SimulatorConfig) -> None:
+    faults = parser.add_argument_group("faults", "see docs/testing-your-bot.md")
+    faults.add_argument(
+        "--faults",
+        dest="fault_file",
+        type=Path,
+        metavar="FILE",
+        help="a plan of what goes wrong and when (JSON)",
+    )
+    faults.add_argument(
+        "--fault-seed", type=int, metavar="N", help="draw a random plan from this seed"
+    )
+    for option, text in (
+        ("fault_rate_per_h", "random faults in a simulated hour"),
+        ("fault_span_h", "simulated hours that the random plan covers"),
+    ):
+        faults.add_argument(
+            f"--{option.replace('_', '-')}",
+            type=float,
+            default=getattr(defaults, option),
+            metavar="N",
+            help=text,
+        )
+    faults.add_argument(
+        "--fault-kinds",
+        type=_names,
+        metavar="A,B",
+        default=(),
+        help=f"kinds or groups to draw from; kinds: {', '.join(KINDS)}; groups: connection, "
+        "frame, market, rest, dump (default: all that leave the listings alone)",
+    )
+    faults.add_argument(
+        "--fault-export",
+        type=Path,
+        metavar="FILE",
+        help="write the plan to FILE, to be replayed with --faults",
     )
 
 

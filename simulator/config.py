@@ -36,6 +36,11 @@ class SimulatorConfig:
         replay_settle_s: after the first subscription, begin when none was added for so long.
         replay_memory_bytes: frames held encoded for a replay as fast as the reader takes; those
             beyond are read from the file again.
+        fault_file: a plan of what goes wrong and when (JSON); offsets count from the clock's start.
+        fault_seed: draw a random plan from this seed on top.
+        fault_rate_per_h, fault_span_h: faults in a simulated hour of it, and hours it covers.
+        fault_kinds: kinds or groups it draws from; all that leave the listings alone if empty.
+        fault_export: write the whole plan to this file at start-up.
         record_file: write a recording of the simulated market (`replay_market`) here, and end.
         record_streams, record_from, record_until: what of it; the last moment is left out.
         record_unit_us: unit of times in the frames, 1000 or (spot alone) 1.
@@ -70,6 +75,12 @@ class SimulatorConfig:
     replay_start: Literal["subscription", "immediately"] = "subscription"
     replay_settle_s: float = 0.2
     replay_memory_bytes: int = 512 << 20
+    fault_file: Path | None = None
+    fault_seed: int | None = None
+    fault_rate_per_h: float = 12
+    fault_span_h: float = 24
+    fault_kinds: tuple[str, ...] = ()
+    fault_export: Path | None = None
     record_file: Path | None = None
     record_streams: tuple[str, ...] = ()
     record_from: datetime | None = None
@@ -95,6 +106,8 @@ class SimulatorConfig:
             "monthly_dump_delay_s": self.monthly_dump_delay_s,
             "replay_settle_s": self.replay_settle_s,
             "replay_memory_bytes": self.replay_memory_bytes,
+            "fault_rate_per_h": self.fault_rate_per_h,
+            "fault_span_h": self.fault_span_h,
         }
         for name, value in at_least_one.items():
             if value < 1:

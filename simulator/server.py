@@ -19,13 +19,10 @@ from simulator.control import Control
 from simulator.dumps.faults import DumpFaults
 from simulator.dumps.routes import dump_routes
 from simulator.dumps.site import DumpSite, delay_us
-from simulator.faults.connections import ConnectionFaults
-from simulator.faults.engine import Actor, FaultEngine
 from simulator.faults.frames import FrameFaults
-from simulator.faults.kinds import Group
-from simulator.faults.market import MarketFaults, Reread
+from simulator.faults.market import Reread
 from simulator.faults.routes import fault_routes
-from simulator.faults.switchboards import SwitchboardFaults, dump_rules, rest_rules
+from simulator.faults.startup import start_engine
 from simulator.listeners import HttpConnection, HttpServer, listen
 from simulator.market.instruments import MarketName, select_instruments
 from simulator.market.market import Market
@@ -111,14 +108,22 @@ class Exchange:
         self._ws_servers: list[asyncio.Server] = []
         self._http: HttpServer | None = None
         self._log = structlog.get_logger("simulator")
-        self._actors: dict[Group, Actor] = {}
+        self._frame_faults = FrameFaults(self.clock, seed=self.config.seed)
+        self._reread: dict[MarketName, Reread] = {}
         if self.config.replay_files:
             self._prepare_replay()
         else:
             self._prepare_markets()
-        self._actors["connection"] = ConnectionFaults(self.endpoints, self.clock)
-        self._actors["rest"] = SwitchboardFaults(self.rest_faults, rest_rules)
-        self.faults = FaultEngine(self.clock, self._actors)
+        self.faults = start_engine(
+            self.clock,
+            self.config,
+            endpoints=self.endpoints,
+            markets=self.markets,
+            reread=self._reread,
+            frames=self._frame_faults,
+            rest_faults=self.rest_faults,
+            dump_faults=self.dump_faults,
+        )
 
     def _prepare_markets(self) -> None:
         config = self.config
@@ -137,8 +142,6 @@ class Exchange:
             ),
         }
         names: tuple[MarketName, ...] = ("spot", "um")
-        reread: dict[MarketName, Reread] = {}
-        frames = self._actors["frame"] = FrameFaults(self.clock, seed=config.seed)
         for name in names:
             market = Market(listings[name], seed=config.seed, start_us=start_us)
             self.markets[name] = market
@@ -150,19 +153,10 @@ class Exchange:
                 trade_lag_us=config.rest_trade_lag_ms * US_PER_MS,
                 faults=self.rest_faults,
             )
-            pump = Pump(name, market, self.clock, seed=config.seed, faults=frames)
+            pump = Pump(name, market, self.clock, seed=config.seed, faults=self._frame_faults)
             self._senders.append(pump)
-            reread[name] = pump.reread
+            self._reread[name] = pump.reread
             self.endpoints[name] = Endpoint(name, pump.hub, self.clock, config)
-
-        self._actors["market"] = MarketFaults(
-            self.markets, self.clock, seed=config.seed, reread=reread
-        )
-        self._actors["dump"] = SwitchboardFaults(
-            self.dump_faults,
-            dump_rules,
-            begins_early=lambda fault: fault.kind.name == "reissued",
-        )
 
     def _prepare_replay(self) -> None:
         """The recording's market is replayed; the other one has no listings."""

@@ -80,13 +80,10 @@ class FaultEngine:
 
     # --- the three ways in
 
-    def add(self, entries: Entries, *, start_us: int | None = None) -> list[str]:
+    def add(self, entries: Entries) -> list[str]:
         """Takes up one entry or several, all or none, and returns their ids.
 
-        What is due at once is done when this returns.
-
-        Args:
-            start_us: the moment that offsets count from; now if None.
+        Offsets count from now. What is due at once is done when this returns.
 
         Raises:
             PlanError: an entry is wrong, or cannot be carried out.
@@ -98,7 +95,7 @@ class FaultEngine:
             else parse_entry(entry, where="entry" if len(listed) == 1 else f"entry {number}")
             for number, entry in enumerate(listed, start=1)
         ]
-        return self._in_loop(lambda: self._add(faults, start_us))
+        return self._in_loop(lambda: self._add(faults))
 
     def remove(self, identity: str) -> None:
         """Ends a fault, or takes it off before it begins.
@@ -114,22 +111,28 @@ class FaultEngine:
         return self._in_loop(self._listed)
 
     def plan(self) -> str:
-        """All entries as a plan with absolute times, to be replayed from a file."""
-        return self._in_loop(lambda: write_plan([entry.fault for entry in self._entries.values()]))
+        """What was not removed, as a plan with absolute times, to be replayed from a file."""
+        return self._in_loop(
+            lambda: write_plan(
+                [entry.fault for entry in self._entries.values() if entry.state != "removed"]
+            )
+        )
 
     # --- in the loop
 
-    def _add(self, faults: Sequence[Fault], start_us: int | None) -> list[str]:
+    def _add(self, faults: Sequence[Fault]) -> list[str]:
         self._forget_old(len(faults))
-        now_us = self._clock.now_us() if start_us is None else start_us
+        now_us = self._clock.now_us()
         accepted: list[_Entry] = []
         try:
             for fault in faults:
                 accepted.append(self._accept(fault, now_us))
-        except PlanError:
+        except PlanError as error:
             for entry in accepted:
                 entry.actor.end(entry.fault)
                 del self._entries[entry.identity]
+            if len(faults) > 1:
+                raise PlanError(f"entry {len(accepted) + 1}: {error}") from error
             raise
         for entry in accepted:
             self._push(entry.fault.at_us, entry, begins=True)

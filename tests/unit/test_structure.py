@@ -52,6 +52,7 @@ TESTED_ELSEWHERE = {
     "simulator/faults/kinds.py": "a table, read by tests/unit/simulator/faults/test_plan.py",
     "simulator/faults/market.py": FAULTS_ON_SOCKETS,
     "simulator/faults/routes.py": FAULTS_ON_SOCKETS,
+    "simulator/faults/startup.py": "tests/integration/simulator/faults/test_startup.py",
     "simulator/faults/switchboards.py": FAULTS_ON_SOCKETS,
     "simulator/market/pauses.py": "pages over halts: tests/unit/simulator/market/test_sessions.py",
     "simulator/streams/book_feeds.py": EVERY_STREAM,

@@ -1,0 +1,96 @@
+"""The plan that an exchange starts with: from a file, by chance, or both."""
+
+from collections.abc import Mapping, Sequence
+
+from simulator.clock import SECOND_US, Clock
+from simulator.config import SimulatorConfig
+from simulator.dumps.faults import DumpFaults
+from simulator.faults.chance import chosen_kinds, draw_plan
+from simulator.faults.connections import ConnectionFaults
+from simulator.faults.engine import Actor, FaultEngine
+from simulator.faults.frames import FrameFaults
+from simulator.faults.kinds import Group
+from simulator.faults.market import MarketFaults, Reread
+from simulator.faults.plan import Fault, PlanError, load_plan, write_plan
+from simulator.faults.switchboards import SwitchboardFaults, dump_rules, rest_rules
+from simulator.market.instruments import MarketName
+from simulator.market.market import Market
+from simulator.rest.faults import RestFaults
+from simulator.streams.ws import Endpoint
+
+
+def planned_faults(
+    config: SimulatorConfig, symbols: Mapping[MarketName, Sequence[str]]
+) -> tuple[Fault, ...]:
+    """What the settings ask for.
+
+    Raises:
+        PlanError: the file cannot be read, or an entry is wrong.
+    """
+    faults = () if config.fault_file is None else load_plan(config.fault_file)
+    if config.fault_seed is None:
+        return faults
+    drawn = draw_plan(
+        config.fault_seed,
+        rate_per_h=config.fault_rate_per_h,
+        span_us=round(config.fault_span_h * 3_600 * SECOND_US),
+        symbols=symbols,
+        kinds=chosen_kinds(config.fault_kinds),
+    )
+    return faults + drawn
+
+
+def start_engine(
+    clock: Clock,
+    config: SimulatorConfig,
+    *,
+    endpoints: Mapping[MarketName, Endpoint],
+    markets: Mapping[MarketName, Market],
+    reread: Mapping[MarketName, Reread],
+    frames: FrameFaults,
+    rest_faults: RestFaults,
+    dump_faults: DumpFaults,
+) -> FaultEngine:
+    """The engine of an exchange, with the planned faults in it; offsets count from now.
+
+    Args:
+        markets: the simulated ones; none in a replay, which knows no faults of frames, market
+            and dumps.
+        reread: see `MarketFaults`.
+
+    Raises:
+        PlanError: the plan is wrong or cannot be carried out; names the file.
+    """
+    actors: dict[Group, Actor] = {
+        "connection": ConnectionFaults(endpoints, clock),
+        "rest": SwitchboardFaults(rest_faults, rest_rules),
+    }
+    if markets:
+        actors["frame"] = frames
+        actors["market"] = MarketFaults(markets, clock, seed=config.seed, reread=reread)
+        actors["dump"] = SwitchboardFaults(
+            dump_faults, dump_rules, begins_early=lambda fault: fault.kind.name == "reissued"
+        )
+    engine = FaultEngine(clock, actors)
+    _take_up(engine, config, {name: tuple(markets.get(name, ())) for name in endpoints})
+    return engine
+
+
+def _take_up(
+    engine: FaultEngine, config: SimulatorConfig, symbols: Mapping[MarketName, Sequence[str]]
+) -> None:
+    faults = planned_faults(config, symbols)
+    if config.fault_export is not None:
+        try:
+            config.fault_export.write_text(write_plan(faults))
+        except OSError as error:
+            raise PlanError(
+                f"cannot write the fault plan to {config.fault_export}: {error.strerror}; name a "
+                "file in a folder that exists"
+            ) from error
+    if faults:
+        try:
+            engine.add(faults)
+        except PlanError as error:
+            source = "the random plan" if config.fault_file is None else str(config.fault_file)
+            raise PlanError(f"{source}: {error}") from error
