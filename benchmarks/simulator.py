@@ -29,7 +29,7 @@ from simulator.replay.frames import merge_frames
 from simulator.replay.recorder import record
 from simulator.streams.hub import encode_text_frame
 
-ROUNDS = 5
+ROUNDS = 3
 RECEIVE_BYTES = 1 << 18
 START = datetime(2026, 1, 5, tzinfo=UTC)
 LISTED = 50
@@ -174,35 +174,43 @@ def open_stream(port: int, target: str) -> tuple[socket.socket, bytes]:
 
 
 @contextmanager
-def serving(command: Sequence[str]) -> Iterator[str]:
-    """A server process on its core; the first line that it prints."""
+def serving(command: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """A server process on its core: its id and the first line that it prints."""
     process = subprocess.Popen(
         [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     try:
         os.sched_setaffinity(process.pid, CORES[-1:])
         assert process.stdout is not None
-        yield process.stdout.readline()
+        yield process.pid, process.stdout.readline()
     finally:
         process.terminate()
         process.wait(timeout=10)
 
 
-def simulator_rate(case: Case) -> float:
-    """Frames a second of one replay, from the first byte to the last frame."""
+def cpu_s(process_id: int) -> float:
+    """Seconds that a process has had a core, in steps of the kernel's clock (10 ms)."""
+    text = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    return (int(text[11]) + int(text[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def simulator_run(case: Case) -> tuple[float, float]:
+    """One replay: seconds from the first byte to the last frame, and the server's on its core."""
     options = ["--replay", str(case.recorded.path), "--speed", "max", "--log-level", "error"]
     options += ["--replay-memory-mib", str(case.memory_mib)]
-    with serving(["-m", "simulator", *options]) as ready:
+    with serving(["-m", "simulator", *options]) as (process_id, ready):
         port = int(json.loads(ready)["spot_ws_url"].rpartition(":")[2])
+        before_s = cpu_s(process_id)
         connection, held = open_stream(port, case.target)
         with connection:
-            return _timed(connection, case, held)
+            took_s = _timed(connection, case, held)
+        return took_s, cpu_s(process_id) - before_s
 
 
-def bare_rate(case: Case) -> float:
-    """The same bytes, sent by a process that does nothing else."""
+def bare_run(case: Case) -> float:
+    """The same bytes, sent by a process that does nothing else: seconds."""
     with (
-        serving(["-c", BARE_SERVER, str(case.path)]) as port,
+        serving(["-c", BARE_SERVER, str(case.path)]) as (_, port),
         socket.create_connection(("127.0.0.1", int(port)), timeout=60) as connection,
     ):
         connection.sendall(b"!")
@@ -216,7 +224,7 @@ def _timed(connection: socket.socket, case: Case, held: bytes) -> float:
     took_s = time.perf_counter() - began
     if taken != case.bytes:
         raise ConnectionError(f"{taken:,} bytes came in place of {case.bytes:,}")
-    return case.frames / took_s
+    return took_s
 
 
 def run() -> None:
@@ -232,11 +240,17 @@ def run() -> None:
 
 
 def _report(case: Case) -> None:
-    rates = [(simulator_rate(case), bare_rate(case)) for _ in range(ROUNDS)]
-    ours, bare = zip(*rates, strict=True)
-    middle, limit = statistics.median(ours), statistics.median(bare)
+    rates, limits, busy_s = [], [], 0.0
+    for _ in range(ROUNDS):
+        took_s, server_s = simulator_run(case)
+        rates.append(case.frames / took_s)
+        limits.append(case.frames / bare_run(case))
+        busy_s += server_s
+    middle, limit = statistics.median(rates), statistics.median(limits)
+    per_million_s = busy_s / ROUNDS / case.frames * 1e6
     print(
         f"simulator, {case.name}: {case.frames:,} aggTrades to one reader, median "
-        f"{middle:,.0f} frames/s ({min(ours):,.0f} to {max(ours):,.0f}), a plain socket "
-        f"{limit:,.0f}: ratio {middle / limit:.2f}"
+        f"{middle:,.0f} frames/s ({min(rates):,.0f} to {max(rates):,.0f}), a plain socket "
+        f"{limit:,.0f}: ratio {middle / limit:.2f}; the server's core was busy for "
+        f"{per_million_s:.2f} s a million frames"
     )
