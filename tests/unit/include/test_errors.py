@@ -1,0 +1,46 @@
+"""Errors say whether trying again can help, and the page of them is the tree."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+
+from include import errors
+from include.errors import CandelabraError, PermanentError, RateLimitedError, TransientError
+
+
+def kinds() -> list[type[CandelabraError]]:
+    return [
+        one
+        for _, one in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(one, CandelabraError)
+    ]
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_every_error_but_the_root_says_whether_a_retry_can_help(
+    kind: type[CandelabraError],
+) -> None:
+    is_transient, is_permanent = issubclass(kind, TransientError), issubclass(kind, PermanentError)
+    assert (is_transient != is_permanent) == (kind is not CandelabraError)
+
+
+def test_the_tree_in_the_docstring_is_the_real_one() -> None:
+    drawn: dict[str, str] = {}
+    above: dict[int, str] = {}
+    for line in (errors.__doc__ or "").splitlines():
+        match = re.match(r"^([ │├└─]*)([A-Z]\w+Error)\b", line)
+        if match is None or not line.startswith("    "):
+            continue
+        depth = len(match[1])
+        above = {level: name for level, name in above.items() if level < depth}
+        drawn[match[2]] = above[max(above)] if above else "Exception"
+        above[depth] = match[2]
+    assert drawn == {one.__name__: one.__bases__[0].__name__ for one in kinds()}
+
+
+def test_a_rate_limit_carries_how_long_to_wait_and_its_message() -> None:
+    error = RateLimitedError("slow down", retry_after_s=37.0)
+    assert (str(error), error.retry_after_s, error.banned) == ("slow down", 37.0, False)
