@@ -80,12 +80,13 @@ def symbol_entry(venue: Venue, instrument: Instrument) -> Row:
         "symbol": instrument.symbol,
         "status": venue.status(instrument.symbol),
         "baseAsset": instrument.base_asset,
-        "quoteAsset": instrument.quote_asset,
         "baseAssetPrecision": 8,
+        "quoteAsset": instrument.quote_asset,
         "quotePrecision": 8,
-        "filters": _filters(instrument),
     }
-    return entry | (_SPOT if instrument.market == "spot" else _contract(venue, instrument))
+    if instrument.market == "um":
+        return entry | _contract(venue, instrument) | {"filters": _filters(instrument)}
+    return entry | _SPOT | {"filters": _filters(instrument)} | _SPOT_PERMISSIONS
 
 
 _SPOT: dict[str, Any] = {
@@ -105,6 +106,8 @@ _SPOT: dict[str, Any] = {
     "amendAllowed": True,
     "isSpotTradingAllowed": True,
     "isMarginTradingAllowed": False,
+}  # fmt: skip
+_SPOT_PERMISSIONS: dict[str, Any] = {
     "permissions": [],
     "permissionSets": [["SPOT"]],
     "defaultSelfTradePreventionMode": "EXPIRE_MAKER",
@@ -125,7 +128,7 @@ def _contract(venue: Venue, instrument: Instrument) -> Row:
         "pricePrecision": instrument.price_decimals,
         "quantityPrecision": instrument.quantity_decimals,
         "underlyingType": "COIN",
-        "underlyingSubType": [],
+        "underlyingSubType": ["Layer-1"],
         "maintMarginPercent": "2.5000",
         "requiredMarginPercent": "5.0000",
         "triggerProtect": "0.0500",

@@ -48,10 +48,10 @@ class Tickers:
         stats, last = self._days.get(
             (symbol, close_us), lambda: _last_day(history, max(close_us, history.start_us))
         )
-        row = _statistics(history, stats, last, unit_us=unit_us)
-        if history.instrument.market == "spot":
-            row |= {"prevClosePrice": history.instrument.format_price(stats.previous_close)}
-            row |= self._best(symbol)
+        best = self._best(symbol) if history.instrument.market == "spot" else None
+        row = _statistics(history, stats, last, best, unit_us=unit_us)
+        if best is not None and stats.trade_count == 0:
+            row |= _without_trades(history.instrument)
         return {name: row[name] for name in _MINI_FIELDS} if is_mini else row
 
     def price(self, symbol: str) -> Row:
@@ -115,29 +115,53 @@ def _last_day(history: History, close_us: int) -> tuple[WindowStats, LastTrade]:
     return window_stats(history, open_us, close_us), last_trade(history, close_us)
 
 
-def _statistics(history: History, stats: WindowStats, last: LastTrade, *, unit_us: int) -> Row:
+def _statistics(
+    history: History, stats: WindowStats, last: LastTrade, best: Row | None, *, unit_us: int
+) -> Row:
+    """The fields in the recorded order; USD-M, without `best`, leaves out the book's."""
     instrument = history.instrument
     price = instrument.format_price
     shown = _price_decimals(instrument)
-    return {
+    mean = weighted_price(history, stats, decimals=shown)
+    row: Row = {
         "symbol": instrument.symbol,
         "priceChange": signed(stats.last - stats.open, instrument.price_decimals, shown),
         "priceChangePercent": signed(percent_change(stats), 3, 3),
-        "weightedAvgPrice": decimal_formatter(shown, shown)(
-            weighted_price(history, stats, decimals=shown)
-        ),
+        "weightedAvgPrice": decimal_formatter(shown, shown)(mean),
+    }
+    if best is not None:
+        row["prevClosePrice"] = price(stats.previous_close)
+    row |= {
         "lastPrice": price(stats.last),
         "lastQty": instrument.format_quantity(last.quantity),
-        "openPrice": price(stats.open),
-        "highPrice": price(stats.high),
-        "lowPrice": price(stats.low),
-        "volume": instrument.format_quantity(stats.volume),
-        "quoteVolume": instrument.format_quote(stats.quote_volume),
-        "openTime": stats.open_us // unit_us,
-        "closeTime": stats.close_us // unit_us,
-        "firstId": stats.first_id,
-        "lastId": stats.last_id,
-        "count": stats.trade_count,
+    }
+    return (
+        row
+        | (best or {})
+        | {
+            "openPrice": price(stats.open),
+            "highPrice": price(stats.high),
+            "lowPrice": price(stats.low),
+            "volume": instrument.format_quantity(stats.volume),
+            "quoteVolume": instrument.format_quote(stats.quote_volume),
+            "openTime": stats.open_us // unit_us,
+            "closeTime": stats.close_us // unit_us,
+            "firstId": stats.first_id,
+            "lastId": stats.last_id,
+            "count": stats.trade_count,
+        }
+    )
+
+
+def _without_trades(instrument: Instrument) -> Row:
+    """As recorded of spot symbols that had no trade for a day: all but the close before is 0."""
+    price = instrument.format_price(0)
+    prices = dict.fromkeys(("lastPrice", "openPrice", "highPrice", "lowPrice"), price)
+    return {
+        "priceChangePercent": "0",
+        "weightedAvgPrice": "0",
+        "lastQty": instrument.format_quantity(0),
+        **prices,
     }
 
 
