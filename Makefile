@@ -1,6 +1,6 @@
 # Candelabra. `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-lint demo up test test-fast lint bench lock clean
+.PHONY: help setup setup-lint setup-clients demo up test test-fast lint bench lock clean
 
 PY := .venv/bin/python
 WORKERS ?= 2
@@ -16,13 +16,16 @@ setup: ## make the environment (.venv) from requirements.txt; seconds when nothi
 setup-lint:
 	@sh deploy/setup.sh .venv-lint requirements-lint.txt
 
+setup-clients:
+	@sh deploy/setup.sh .venv-clients requirements-clients.txt
+
 demo: setup ## everything on this machine, offline: exchange, database, streamer, Airflow. ONCE=1 ends after its checks
 	@$(PY) -m include.cli demo $(if $(ONCE),--once)
 
 up: setup ## the same against the real exchange
 	@$(PY) -m include.cli up
 
-test: setup lint ## lint, types, import rules and every test
+test: setup setup-clients lint ## lint, types, import rules and every test
 	@$(PY) -m pytest -q -n $(WORKERS) --durations=10 tests
 
 test-fast: setup ## unit tests alone
@@ -39,12 +42,12 @@ bench: setup ## the benchmarks; prints ratios
 	@$(PY) -m benchmarks
 
 lock: setup ## compile the .in files into locked .txt files
-	@for name in requirements requirements-lint streamer/requirements; do \
+	@for name in requirements requirements-lint requirements-clients streamer/requirements; do \
 	  .venv/bin/python -m uv pip compile -q --universal --only-binary :all: --python-version 3.11 \
 	    --generate-hashes --no-annotate --no-header $$name.in -o $$name.txt || exit 1; done
 
 clean: ## remove environments, embedded services' state and caches
 	@if [ -x $(PY) ]; then $(PY) -m include.cli clean || true; fi
-	rm -rf .venv .venv-lint .candelabra .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+	rm -rf .venv .venv-lint .venv-clients .candelabra .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 	  dbt_project/target dbt_project/logs
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

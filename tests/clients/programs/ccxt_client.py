@@ -1,0 +1,275 @@
+"""ccxt and ccxt.pro: unified calls, the exchange's own calls, watched trades, klines and books."""
+
+import asyncio
+import json
+import re
+from typing import Any
+
+import ccxt
+import ccxt.pro
+from program import AGG_TRADE_KEYS, DEEPEST, BookRecord, end_connections, run
+
+MARKETS = {"spot": "BTC/USDT", "um": "BTC/USDT:USDT"}
+OTHERS = {"spot": "ETH/USDT", "um": "ETH/USDT:USDT"}
+
+
+def pointed(exchange: Any, urls: dict[str, str]) -> Any:
+    """The library's base URLs are in `urls`; the other settings are documented options.
+
+    ccxt knows a spot connection by the text `/stream` in its URL (`//stream.binance.com`), which
+    the name before the @ brings in here.
+    """
+    exchange.urls["api"]["public"] = urls["spot_rest_url"] + "/api/v3"
+    exchange.urls["api"]["fapiPublic"] = urls["um_rest_url"] + "/fapi/v1"
+    if "ws" in exchange.urls["api"]:
+        sockets = exchange.urls["api"]["ws"]
+        sockets["spot"] = urls["spot_ws_url"].replace("//", "//stream@") + "/ws"
+        sockets["linear"] = urls["um_ws_url"] + "/ws"
+    exchange.options["fetchMarkets"]["types"] = ["spot", "linear"]
+    exchange.number = str
+    exchange.enableRateLimit = False
+    return exchange
+
+
+def klines(
+    urls: dict[str, str], market: str, symbol: str, interval: str, start_ms: int, end_ms: int
+) -> Any:
+    """The exchange's own call, page by page from the end: `endTime` and `limit`."""
+    exchange = pointed(ccxt.binance(), urls)
+    ask = exchange.publicGetKlines if market == "spot" else exchange.fapiPublicGetKlines
+    found: list[Any] = []
+    while True:
+        query = {"symbol": symbol, "interval": interval, "endTime": end_ms, "limit": 1_000}
+        page = ask(query)
+        kept = [row for row in page if int(row[0]) >= start_ms]
+        found = kept + found
+        if len(kept) < len(page) or not page:
+            return [_numbered(row) for row in found]
+        end_ms = int(page[0][0]) - 1
+
+
+def _numbered(row: list[str]) -> list[Any]:
+    """The library hands raw numbers out as text."""
+    return [int(cell) if place in (0, 6, 8) else cell for place, cell in enumerate(row)]
+
+
+def unified_klines(urls: dict[str, str], market: str, start_ms: int, end_ms: int) -> Any:
+    """fetch_ohlcv, which makes its pages itself."""
+    exchange = pointed(ccxt.binance(), urls)
+    paging = {"until": end_ms, "paginate": True, "paginationCalls": 10}
+    return exchange.fetch_ohlcv(MARKETS[market], "1m", since=start_ms, params=paging)
+
+
+def agg_trades(urls: dict[str, str], market: str, symbol: str, start_ms: int, end_ms: int) -> Any:
+    exchange = pointed(ccxt.binance(), urls)
+    exchange.load_markets()
+    kind = {"fetchTradesMethod": "fapiPublicGetAggTrades"} if market == "um" else {}
+    name = next(one["symbol"] for one in exchange.markets_by_id[symbol] if _is_of(one, market))
+    (first,) = exchange.fetch_trades(name, since=start_ms, limit=1, params=kind)
+    found: list[Any] = []
+    from_id = int(first["id"])
+    while True:
+        page = exchange.fetch_trades(name, limit=1_000, params=kind | {"fromId": from_id})
+        for trade in page:
+            if trade["timestamp"] >= end_ms:
+                return found
+            found.append([trade["info"][key] for key in AGG_TRADE_KEYS])
+        from_id = int(page[-1]["id"]) + 1
+
+
+def _is_of(entry: dict[str, Any], market: str) -> bool:
+    return bool(entry["spot"] if market == "spot" else entry["linear"])
+
+
+def trades(urls: dict[str, str], market: str, symbol: str, first_id: int, last_id: int) -> Any:
+    # the library asks for historicalTrades with a key alone, on spot too
+    exchange = pointed(ccxt.binance({"apiKey": "any"}), urls)
+    ask = (
+        exchange.publicGetHistoricalTrades
+        if market == "spot"
+        else exchange.fapiPublicGetHistoricalTrades
+    )
+    found: list[Any] = []
+    while first_id <= last_id:
+        page = ask({"symbol": symbol, "fromId": first_id, "limit": 500})
+        found += [[int(row["id"]), row["price"], row["qty"], int(row["time"])] for row in page]
+        first_id = found[-1][0] + 1
+    return [row for row in found if row[0] <= last_id]
+
+
+def listings(urls: dict[str, str]) -> Any:
+    exchange = pointed(ccxt.binance(), urls)
+    return {
+        f"{'spot' if entry['spot'] else 'um'} {entry['id']}": [
+            entry["base"],
+            entry["quote"],
+            entry["precision"]["price"],
+            entry["precision"]["amount"],
+        ]
+        for entry in exchange.load_markets().values()
+    }
+
+
+def errors(urls: dict[str, str]) -> Any:
+    exchange = pointed(ccxt.binance(), urls)
+    futures = {"symbol": "BTCUSDT", "interval": "1m", "limit": 5_000}
+    bad_symbol = {"symbol": "NOPEUSDT", "interval": "1m"}
+    bad_interval = {"symbol": "BTCUSDT", "interval": "7m"}
+    seen = {
+        "invalid symbol": _refused(exchange, exchange.publicGetKlines, bad_symbol),
+        "invalid interval": _refused(exchange, exchange.publicGetKlines, bad_interval),
+        "futures limit": _refused(exchange, exchange.fapiPublicGetKlines, futures),
+    }
+    used = []
+    for _ in range(2):
+        exchange.publicGetKlines({"symbol": "BTCUSDT", "interval": "1m", "limit": 1})
+        used.append(int(_header(exchange, "x-mbx-used-weight-1m")))
+    seen["weight of klines"] = used[1] - used[0]
+    while "refusal" not in seen or seen["refusal"]["status"] == 429:
+        answer = _refused(exchange, exchange.publicGetExchangeInfo, {}, tolerated=True)
+        if answer is not None:
+            seen.setdefault("too much weight", answer)
+            seen["refusal"] = answer
+    seen["ban"] = seen.pop("refusal")
+    return seen
+
+
+def _header(exchange: Any, name: str) -> Any:
+    headers = exchange.last_response_headers
+    return next((value for key, value in headers.items() if key.lower() == name), None)
+
+
+def _refused(exchange: Any, ask: Any, query: dict[str, Any], *, tolerated: bool = False) -> Any:
+    try:
+        ask(query)
+    except ccxt.BaseError as error:
+        retry_after = _header(exchange, "retry-after")
+        status = re.search(r"binance (418|429) ", str(error))
+        return {
+            "class": type(error).__name__,
+            "code": json.loads(exchange.last_http_response)["code"],
+            "status": int(status[1]) if status else 400,
+            "retry_after": None if retry_after is None else int(retry_after),
+        }
+    if not tolerated:
+        raise AssertionError(f"not refused: {query}")
+    return None
+
+
+async def streams(urls: dict[str, str], closed: int) -> Any:
+    """Watches trades and klines, on both markets at once; a further symbol for a while."""
+    async with pointed(ccxt.pro.binance(), urls) as exchange:
+        await exchange.load_markets()
+        answers = await asyncio.gather(*(_streamed(exchange, name, closed) for name in MARKETS))
+        return dict(zip(MARKETS, answers, strict=True))
+
+
+async def _streamed(exchange: Any, market: str, closed: int) -> Any:
+    candles: dict[int, Any] = {}
+    found: dict[str, list[Any]] = {"btcusdt": [], "ethusdt": []}
+    aggregated = {"name": "aggTrade"}
+
+    async def watch(symbol: str) -> None:
+        while True:
+            for trade in await exchange.watch_trades(symbol, params=aggregated):
+                row = [trade["info"][key] for key in AGG_TRADE_KEYS]
+                found[trade["info"]["s"].lower()].append(row)
+
+    async def watch_other() -> None:
+        while len(found["ethusdt"]) < 30:
+            for trade in await exchange.watch_trades(OTHERS[market], params=aggregated):
+                found["ethusdt"].append([trade["info"][key] for key in AGG_TRADE_KEYS])
+        await exchange.un_watch_trades(OTHERS[market], params=aggregated)
+
+    watching = [
+        asyncio.create_task(watch(MARKETS[market])),
+        asyncio.create_task(watch_other()),
+    ]
+    while len(candles) <= closed:
+        for row in await exchange.watch_ohlcv(MARKETS[market], "1m"):
+            candles[row[0]] = row
+    await watching[1]
+    watching[0].cancel()
+    return {
+        "trades": found,
+        "klines": [candles[key] for key in sorted(candles)[:-1]],
+        # a frame that came in later would have made the cache again
+        "silent": OTHERS[market] not in exchange.trades,
+    }
+
+
+async def books(urls: dict[str, str], updates: int) -> Any:
+    """watch_order_book of both markets at once."""
+    async with pointed(ccxt.pro.binance(), urls) as exchange:
+        await exchange.load_markets()
+        answers = await asyncio.gather(
+            *(_watched_book(exchange, name, updates) for name in MARKETS)
+        )
+        return dict(zip(MARKETS, answers, strict=True))
+
+
+async def _watched_book(exchange: Any, market: str, updates: int) -> Any:
+    ask = (MARKETS[market], DEEPEST[market])
+    book = await exchange.watch_order_book(*ask)
+    while book["timestamp"] is None:  # a snapshot of spot that no update has followed yet
+        book = await exchange.watch_order_book(*ask)
+    began_ms = book["timestamp"]
+    # beyond its depth the library forgets levels, so half of what it knew at first is compared
+    half = DEEPEST[market] // 2 if market == "um" else 0
+    record = BookRecord(updates, book["bids"][half - 1][0], book["asks"][half - 1][0])
+    while not record.is_full:
+        book = await exchange.watch_order_book(*ask)
+        # one call may bring several updates, of which there is one each 100 ms
+        passed = (book["timestamp"] - began_ms) // 100
+        record.note(passed, book["nonce"], lambda book=book: (book["bids"], book["asks"]))
+    return record.result()
+
+
+async def rotations(urls: dict[str, str], ends: list[str]) -> Any:
+    """Watches aggTrades while connections are dropped, announced to end, and reach their life."""
+    async with pointed(ccxt.pro.binance(), urls) as exchange:
+        await exchange.load_markets()
+        answers = await asyncio.gather(*(_rotated(exchange, urls, name, ends) for name in MARKETS))
+        return dict(zip(MARKETS, answers, strict=True))
+
+
+async def _rotated(exchange: Any, urls: dict[str, str], market: str, ends: list[str]) -> Any:
+    found: list[Any] = []
+    notices: list[str] = []
+    starts = []
+
+    async def more(*, until_end: bool) -> None:
+        ended, wanted = len(notices), len(found) + 30
+        while len(notices) == ended if until_end else len(found) < wanted:
+            try:
+                news = await exchange.watch_trades(MARKETS[market], params={"name": "aggTrade"})
+            except ccxt.NetworkError as error:
+                notices.append(type(error).__name__)
+                continue
+            found.extend([trade["info"][key] for key in AGG_TRADE_KEYS] for trade in news)
+
+    await more(until_end=False)
+    for end in ends:
+        # an end is told to whoever watches at that moment, and to nobody else
+        ending = asyncio.create_task(end_connections(urls, market, end))
+        await more(until_end=True)
+        await ending
+        starts.append(len(found))
+        await more(until_end=False)
+    return {"trades": found, "starts": starts, "notices": notices}
+
+
+if __name__ == "__main__":
+    run(
+        {
+            "klines": klines,
+            "unified_klines": unified_klines,
+            "agg_trades": agg_trades,
+            "trades": trades,
+            "listings": listings,
+            "errors": errors,
+            "streams": streams,
+            "rotations": rotations,
+            "books": books,
+        }
+    )

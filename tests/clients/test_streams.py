@@ -1,0 +1,92 @@
+"""Streams through the libraries: combined sockets, subscriptions on the run, rotations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+from simulator.server import ExchangeThread
+from tests.clients.exchanges import MINUTE_MS, config, true_agg_trades, true_klines
+
+Client = Callable[..., Any]
+
+# The faster clock makes pings, and so pongs, come 40 times as often: beyond five messages a second.
+FAST: dict[str, Any] = {"speed": 60, "inbound_messages_per_s": 100}
+LIFE_S = 90
+"""Simulated; one and a half real seconds."""
+
+
+def comparable(rows: list[Any], true: list[Any]) -> list[Any]:
+    """The columns of the oracle's klines that a library passes on, as it writes numbers."""
+    width = len(rows[0])
+    assert width in (6, 11)
+    if isinstance(rows[0][1], float):
+        return [[row[0], *map(float, row[1:width])] for row in true]
+    return [row[:width] for row in true]
+
+
+def assert_trades_are_true(
+    exchange: ExchangeThread, market: str, symbol: str, rows: list[Any]
+) -> None:
+    true = true_agg_trades(exchange, market, symbol, rows[0][0], rows[-1][0])
+    assert rows == [true[row[0]] for row in rows]
+
+
+def test_combined_streams_bring_what_rest_and_the_oracle_say(library: str, client: Client) -> None:
+    with ExchangeThread(config(**FAST)) as exchange:
+        seen = client(exchange, "streams", closed=3)
+        for market, found in seen.items():
+            rows = found["klines"]
+            assert [row[0] for row in rows] == [rows[0][0] + n * MINUTE_MS for n in range(3)]
+            true = true_klines(exchange, market, "BTCUSDT", rows[0][0], rows[-1][0])
+            assert rows == comparable(rows, true)
+            for symbol, trades in found["trades"].items():
+                ids = [row[0] for row in trades]
+                assert len(ids) >= 30
+                assert ids == list(range(ids[0], ids[0] + len(ids)))
+                assert_trades_are_true(exchange, market, symbol.upper(), trades)
+            # python-binance has no subscriptions on the run
+            assert found.get("silent") is (None if library == "python_binance" else True)
+    if library == "binance_sdk":
+        kept = ["btcusdt@aggTrade", "btcusdt@kline_1m"]
+        for found in seen.values():
+            assert found["listed"] == [[*kept, "ethusdt@aggTrade"], kept]
+
+
+NOTICES = {
+    "python_binance": [
+        *("ConnectionClosedError", "BinanceWebsocketClosed"),
+        *("ConnectionClosedOK", "BinanceWebsocketClosed"),
+    ],
+    "ccxt": ["NetworkError", "NetworkError"],
+    # last, its own rotation
+    "binance_sdk": ["close", "close", "reconnect", "close"],
+}
+"""What a library tells its user of a drop and of a shutdown that was announced."""
+
+
+def test_a_library_goes_on_after_a_drop_and_a_shutdown(library: str, client: Client) -> None:
+    with ExchangeThread(config(**FAST)) as exchange:
+        seen = client(exchange, "rotations", ends=["cut", "shutdown"])
+        for market, found in seen.items():
+            assert found["notices"] == NOTICES[library]
+            assert_trades_go_on(exchange, market, found)
+
+
+def test_a_library_goes_on_when_a_connections_life_is_over(library: str, client: Client) -> None:
+    with ExchangeThread(config(**FAST, connection_life_s=LIFE_S)) as exchange:
+        seen = client(exchange, "rotations", ends=["life", "life"])
+        for market, found in seen.items():
+            assert len(found["notices"]) >= 2
+            assert_trades_go_on(exchange, market, found)
+
+
+def assert_trades_go_on(exchange: ExchangeThread, market: str, found: dict[str, Any]) -> None:
+    """After each end, trades that are the exchange's and newer than all before."""
+    trades = found["trades"]
+    assert all(before[0] < after[0] for before, after in pairwise(trades))
+    assert_trades_are_true(exchange, market, "BTCUSDT", trades)
+    phases = [*found["starts"], len(trades)]
+    assert len(phases) >= 3
+    assert all(end - start >= 30 for start, end in pairwise(phases))
