@@ -107,6 +107,8 @@ class DumpSite:
     def _is_published(self, file: DumpFile, now_us: int, *, counts: bool) -> bool:
         if self.faults.of(Missing, file.path, counts=counts):
             return False
+        if not self._has_rows(file):
+            return False
         if file.published_us <= now_us:
             return True
         self.faults.of(Late, file.path, counts=counts)
@@ -122,6 +124,13 @@ class DumpSite:
                 is_there = self._is_published(file, self._clock.now_us(), counts=True)
                 return file if is_there else None
         return None
+
+    def _has_rows(self, file: DumpFile) -> bool:
+        """Nothing is published of a time in which the symbol was halted or not listed."""
+        history = self._markets[file.market].history(file.symbol)
+        if file.kind == "klines":
+            return history.has_klines(file.start_us, file.end_us)
+        return history.calendar.overlaps(file.start_us, file.end_us)
 
     def _named(self, market: MarketName, parts: list[str]) -> DumpFile | None:
         """The file that parts of a path name, whether it is published or not."""
@@ -284,7 +293,7 @@ class DumpSite:
             case [cadence] if cadence in self._delays_us:
                 return list(_KINDS)
             case [cadence, kind] if kind in _KINDS:
-                return list(self._markets[market])
+                return [one.symbol for one in self._markets[market].listed(self._clock.now_us())]
             case [cadence, "klines", symbol] if symbol in self._markets[market]:
                 return [_folder_interval(name) for name in _intervals(market, cadence)]
         return []

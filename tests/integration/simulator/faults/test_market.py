@@ -1,7 +1,9 @@
 """Halts, delistings, new listings and reused tickers, as a client sees them."""
 
 import asyncio
+import io
 import json
+import zipfile
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -230,3 +232,33 @@ async def test_what_cannot_happen_is_refused_and_changes_nothing(
     assert exchange.faults.listed() == []
     late_us = to_us(NOON) + 10 * MINUTE_US
     assert exchange.markets["spot"].history("ETHUSDT").is_trading(late_us)
+
+
+async def test_dumps_tell_of_halts_and_not_of_what_was_not_listed() -> None:
+    evening = datetime(2026, 2, 3, 23, 55, 0, tzinfo=UTC)
+    config = SimulatorConfig(
+        clock_start=evening, start=datetime(2026, 2, 2, tzinfo=UTC), speed=200,
+        spot_symbols=("ETHBTC",), um_symbols=("BTCUSDT",),
+    )  # fmt: skip
+    async with Exchange(config) as exchange:
+        entry = {"market": "spot", "at": "+30s"}
+        exchange.faults.add(entry | {"kind": "halt", "symbols": "ETHBTC", "duration_s": 150})
+        exchange.faults.add(entry | {"kind": "new_listing", "symbols": "NEWUSDT", "at": "+10m"})
+        listing = "/?delimiter=/&prefix=data/spot/daily/klines/"
+        async with httpx.AsyncClient(base_url=exchange.dump_url) as client:
+            assert "NEWUSDT" not in (await client.get(listing)).text
+            await _time(exchange, to_us(evening) + 17 * MINUTE_US)
+            assert "NEWUSDT" in (await client.get(listing)).text
+            new = "/data/spot/daily/klines/NEWUSDT/1m/NEWUSDT-1m-2026-02-03.zip"
+            assert (await client.get(new)).status_code == 404
+            for kind, name in (("klines", "1m/ETHBTC-1m"), ("aggTrades", "ETHBTC-aggTrades")):
+                path = f"/data/spot/daily/{kind}/ETHBTC/{name}-2026-02-03.zip"
+                content = (await client.get(path)).content
+                with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                    rows = archive.read(archive.namelist()[0]).decode().splitlines()
+                if kind == "klines":
+                    opens = [int(row.split(",")[0]) // 60_000_000 % 1_440 for row in rows]
+                    assert opens == [*range(1_436), *range(1_438, 1_440)]
+                else:
+                    minutes = {int(row.split(",")[5]) // 60_000_000 % 1_440 for row in rows}
+                    assert not minutes & {1_436, 1_437}

@@ -84,8 +84,8 @@ async def test_an_exchange_lives_through_a_random_plan_of_every_kind() -> None:
 def test_a_replay_refuses_what_needs_a_market(tmp_path: Path) -> None:
     recording = tmp_path / "frames"
     recording.write_text(
-        '1700000000000000000 {"stream":"btcusdt@trade","data":{"e":"trade","E":1700000000000,"s":"BTCUSDT","t":1,"p":"1",'
-        '"q":"1","T":1700000000000,"m":true,"M":true}}\n'
+        '1700000000000000000 {"stream":"btcusdt@trade","data":{"e":"trade","E":1700000000000,'
+        '"s":"BTCUSDT","t":1,"p":"1","q":"1","T":1700000000000,"m":true,"M":true}}\n'
     )
     path = _plan(tmp_path, {"kind": "cut", "at": "+1h"}, {"kind": "drop"})
     config = SimulatorConfig(replay_files=(recording,), fault_file=path)
