@@ -129,6 +129,11 @@ class SimulatorConfig:
             raise ValueError(
                 "a recording needs all of record_file, record_streams, record_from, record_until"
             )
+        if self.record_file is not None and (self.fault_file or self.fault_seed is not None):
+            raise ValueError(
+                "record_file goes with no fault_file and no fault_seed: a recording is of the "
+                "undisturbed market; plan faults when it is served"
+            )
         if self.record_unit_us not in ((1, 1_000) if self.replay_market == "spot" else (1_000,)):
             raise ValueError(
                 f"record_unit_us is {self.record_unit_us}; it must be 1000 (ms), or 1 (µs) on spot"

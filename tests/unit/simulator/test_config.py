@@ -82,7 +82,8 @@ def test_a_recording_has_a_file_streams_and_times() -> None:
     ("arguments", "message"),
     [(RECORDING[:6], "record_until"), (RECORDING[2:], "record_file"),
      ((*RECORDING, "--record-unit", "s"), "'s' is no unit; write ms or us"),
-     ((*RECORDING, "--market", "um", "--record-unit", "us"), "1000")],
+     ((*RECORDING, "--market", "um", "--record-unit", "us"), "1000"),
+     ((*RECORDING, "--fault-seed", "1"), "undisturbed")],
 )  # fmt: skip
 def test_a_recording_that_cannot_be_made_is_refused(
     arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]

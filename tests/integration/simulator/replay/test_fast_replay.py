@@ -17,6 +17,7 @@ from simulator.server import Exchange
 
 STREAMS = ("abcusdt@trade", "abcusdt@bookTicker", "xyzusdt@trade", "xyzusdt@depth")
 FIRST_MS = 1_700_000_040_000
+SETTLE_S = 1.5  # longer than a busy machine takes from one connection to the next
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,10 @@ async def test_each_reader_gets_its_own_streams_in_its_own_form(
     recording: Path, memory_bytes: int
 ) -> None:
     config = SimulatorConfig(
-        replay_files=(recording,), replay_speed=None, replay_memory_bytes=memory_bytes
+        replay_files=(recording,),
+        replay_speed=None,
+        replay_settle_s=SETTLE_S,
+        replay_memory_bytes=memory_bytes,
     )
     async with Exchange(config) as exchange:
         replay = exchange.replay
@@ -98,7 +102,7 @@ async def test_each_reader_gets_its_own_streams_in_its_own_form(
 
 
 async def test_frames_that_nobody_hears_are_played_and_not_sent(recording: Path) -> None:
-    config = SimulatorConfig(replay_files=(recording,), replay_speed=None)
+    config = SimulatorConfig(replay_files=(recording,), replay_speed=None, replay_settle_s=SETTLE_S)
     async with Exchange(config) as exchange:
         replay = exchange.replay
         assert replay is not None
