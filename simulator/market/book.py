@@ -7,7 +7,8 @@ holds a quantity, or none, for a number of steps and then another. Update ids ar
 and orders, so any state and any change costs the same, whenever it is.
 
 Quiet listings turn their rungs every tenth or fiftieth step only; a step without such a turn and
-without an order has no update id and changes nothing.
+without an order has no update id and changes nothing. Nor does any step in a halt or after a
+delisting, where the book stands still; its next change then spans all ids in between.
 """
 
 from collections.abc import Iterator
@@ -133,8 +134,9 @@ class Book:
             )
             for parts, count, period in cells
         )
-        self._states: BoundedCache[int, BookState] = BoundedCache(_CACHED_STATES)
-        self._minutes: BoundedCache[int, _MinuteSteps] = BoundedCache(_CACHED_MINUTES)
+        # Keys begin with the calendar's revision.
+        self._states: BoundedCache[tuple[int, int], BookState] = BoundedCache(_CACHED_STATES)
+        self._minutes: BoundedCache[tuple[int, int], _MinuteSteps] = BoundedCache(_CACHED_MINUTES)
 
     # --- steps and ids
 
@@ -155,7 +157,23 @@ class Book:
 
     def update_id(self, step: int) -> int:
         """The id of the last update up to a step; it does not fall, and may stay."""
+        step = self._moving(step)
         return step // self._stride * self._ids_a_turn + self._next_agg_id(step)
+
+    def next_moving_step(self, step: int) -> int | None:
+        """The first step from `step` on that is not in a pause; None if there is none any more."""
+        if self._moving(step) == step:
+            return step
+        opens_us = self._history.calendar.next_open(step * self.step_us)
+        return None if opens_us is None else max(step, -(-opens_us // self.step_us))
+
+    def _moving(self, step: int) -> int:
+        """The step itself or, in a pause, the first one that has seen the last session's end."""
+        calendar = self._history.calendar
+        if calendar.is_plain:
+            return step
+        last_us = calendar.last_open(step * self.step_us)
+        return step if last_us is None else min(step, -(-(last_us + 1) // self.step_us))
 
     def step_of(self, update_id: int) -> int:
         """The first step that has seen an update id; the listing's first step for older ids."""
@@ -180,17 +198,19 @@ class Book:
         return step % self._stride == 0
 
     def _minute(self, minute: int) -> _MinuteSteps:
-        return self._minutes.get(minute, lambda: self._make_minute(minute))
+        key = (self._history.revision, minute)
+        return self._minutes.get(key, lambda: self._make_minute(minute))
 
     def _make_minute(self, minute: int) -> _MinuteSteps:
         history = self._history
         tape = history.minute(minute)
         agg_id, _ = history.ids_before(minute)
-        if agg_id > history.first_agg_id:
+        listed = history.listed_since_us((minute + 1) * MINUTE_US - 1) // MINUTE_US
+        if agg_id > history.ids_before(listed)[0]:
             before = history.minute(history.minute_of_agg(agg_id - 1))
             price, maker = int(before.price[-1]), bool(before.buyer_is_maker[-1])
         else:
-            first = history.minute(history.start_minute)
+            first = history.minute(listed)
             price, maker = int(first.price[0]), bool(first.buyer_is_maker[0])
         steps = np.arange(self._steps_a_minute, dtype=np.int64) * self.step_us
         seen = np.searchsorted(tape.time_us, steps + minute * MINUTE_US, side="right")
@@ -238,11 +258,14 @@ class Book:
 
     def best_updates(self, step: int) -> Iterator[BestPrices]:
         """Updates of the best prices in a step: one an order, and one where the rungs turn."""
+        if self._moving(step) != step:
+            return
         yield from self._within(step)
         if self._turns(step):
             yield self._best_of(step)
 
     def _best_of(self, step: int) -> BestPrices:
+        step = self._moving(step)
         return self._best(step * self.step_us, self.update_id(step), self._touch_of(step))
 
     def _within(self, step: int) -> Iterator[BestPrices]:
@@ -274,7 +297,8 @@ class Book:
 
     def state(self, step: int) -> BookState:
         """All levels after a step."""
-        return self._states.get(step, lambda: self._make_state(step, self._highest))
+        key = (self._history.revision, step)
+        return self._states.get(key, lambda: self._make_state(step, self._highest))
 
     def top(self, step: int, levels: int) -> BookState:
         """The best `levels` of each side after a step (fewer where the book has fewer)."""
@@ -285,6 +309,7 @@ class Book:
         return BookState(state.time_us, state.update_id, state.bids[:levels], state.asks[:levels])
 
     def _make_state(self, step: int, reach: int) -> BookState:
+        step = self._moving(step)
         bid, bid_quantity, ask, ask_quantity = self._touch_of(step)
         turn = step // self._stride
         ticks, quantities = [], []

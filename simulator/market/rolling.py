@@ -64,8 +64,12 @@ def last_trade(history: History, time_us: int) -> LastTrade:
 
 
 def window_stats(history: History, open_us: int, close_us: int) -> WindowStats:
-    """Folds the trades with `open_us <= time <= close_us`, which must span a minute or more."""
-    begin_us = max(open_us, history.start_us)
+    """Folds the trades with `open_us <= time <= close_us`, which must span a minute or more.
+
+    Trades of an earlier listing of the same name are left out.
+    """
+    listed_us = history.listed_since_us(close_us)
+    begin_us = max(open_us, listed_us)
     first_whole = -(-begin_us // MINUTE_US)
     parts = []
     if first_whole * MINUTE_US > begin_us:
@@ -75,7 +79,7 @@ def window_stats(history: History, open_us: int, close_us: int) -> WindowStats:
         parts.append(history.bars(first_whole, last + 1, view_us=close_us))
     bars = join_bars(parts)
     traded = np.flatnonzero(bars.trade_count)
-    before = last_trade(history, begin_us - 1).price if begin_us > history.start_us else None
+    before = last_trade(history, begin_us - 1).price if begin_us > listed_us else None
     if len(traded) == 0:
         price = last_trade(history, close_us).price
         return WindowStats(

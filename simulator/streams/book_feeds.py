@@ -21,11 +21,15 @@ _ALL_TICKERS_PERIOD_US = 5 * SECOND_US
 
 def book_ticker_feed(book: Book, from_us: int) -> Iterator[DueFrame]:
     """`bookTicker` frames due from `from_us` on: one an order, one where the book turns."""
-    for step in itertools.count(book.step_at(max(from_us, book.start_us) - _TICKER_DELAY_US)):
+    begin_us = max(from_us - _TICKER_DELAY_US, book.start_us)
+    step = book.step_at(begin_us)
+    while (moving := book.next_moving_step(step)) is not None:
+        step = moving
         for best in book.best_updates(step):
             due_us = best.time_us + _TICKER_DELAY_US
             if due_us >= from_us:
                 yield due_us, _render_best(book, best, due_us)
+        step += 1
 
 
 def depth_feed(book: Book, period_us: int, from_us: int) -> Iterator[DueFrame]:
@@ -47,9 +51,10 @@ def partial_depth_feed(book: Book, levels: int, period_us: int, from_us: int) ->
 def all_book_tickers_feed(market: Market, from_us: int) -> Iterator[DueFrame]:
     """USD-M's `!bookTicker`: every 5 s the best prices of all symbols whose book has changed."""
     books = [market.book(symbol) for symbol in market]
-    first = -(-from_us // _ALL_TICKERS_PERIOD_US)
-    for number in itertools.count(first):
-        time_us = number * _ALL_TICKERS_PERIOD_US
+    first_us = -(-from_us // _ALL_TICKERS_PERIOD_US) * _ALL_TICKERS_PERIOD_US
+    for time_us in itertools.count(first_us, _ALL_TICKERS_PERIOD_US):
+        if all(book.next_moving_step(time_us // book.step_us) is None for book in books):
+            return
         changed = [
             book
             for book in books
@@ -68,8 +73,12 @@ def _periods(book: Book, period_us: int, from_us: int) -> Iterator[tuple[int, in
     first = -(-begin_us // period_us) * steps
     if (first - steps) * book.step_us < book.start_us:
         first += steps
-    for step in itertools.count(first, steps):
+    step = first
+    # The period in which a pause begins has frames as well, or ids would be left out.
+    while (moving := book.next_moving_step(step - steps + 1)) is not None:
+        step = max(step, -(-moving // steps) * steps)
         yield step, step - steps
+        step += steps
 
 
 def _render_best(book: Book, best: BestPrices, due_us: int) -> Render:

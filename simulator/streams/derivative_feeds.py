@@ -20,7 +20,10 @@ def mark_price_feed(
 ) -> Iterator[DueFrame]:
     """`markPrice` frames of one symbol, on whole periods."""
     for time_us in itertools.count(-(-from_us // period_us) * period_us, period_us):
-        yield time_us, _render_mark(history, time_us, seed)
+        if history.calendar.next_open(time_us) is None and not _has_mark(history, time_us):
+            return
+        if _has_mark(history, time_us):
+            yield time_us, _render_mark(history, time_us, seed)
 
 
 def all_mark_prices_feed(
@@ -28,10 +31,19 @@ def all_mark_prices_feed(
 ) -> Iterator[DueFrame]:
     """Arrays of all symbols' mark prices; every second they come as two frames."""
     histories = [market.history(symbol) for symbol in market]
-    half = -(-len(histories) // 2)
-    parts = [histories[:half], histories[half:]] if period_us == SECOND_US else [histories]
     for time_us in itertools.count(-(-from_us // period_us) * period_us, period_us):
-        yield time_us, _render_mark_arrays([part for part in parts if part], time_us, seed)
+        listed = [history for history in histories if _has_mark(history, time_us)]
+        half = -(-len(listed) // 2) if period_us == SECOND_US else len(listed)
+        parts = [part for part in (listed[:half], listed[half:]) if part]
+        if parts:
+            yield time_us, _render_mark_arrays(parts, time_us, seed)
+        elif all(history.calendar.next_open(time_us) is None for history in histories):
+            return
+
+
+def _has_mark(history: History, time_us: int) -> bool:
+    """Whether there is a contract; a halt does not stop its mark price."""
+    return history.calendar.state(time_us) in ("trading", "halted")
 
 
 def force_order_feed(history: History, from_us: int, *, seed: int) -> Iterator[DueFrame]:

@@ -70,6 +70,8 @@ def all_tickers_feed(
     first = -(-(from_us - _ALL_PHASE_US) // SECOND_US)
     for number in itertools.count(first):
         close_us = number * SECOND_US + _ALL_PHASE_US
+        if number % 60 == 0 and not _goes_on([history for history, _ in members], close_us):
+            return
         changed = [
             payload
             for history, payload in members
@@ -131,6 +133,11 @@ def _phase_us(history: History) -> int:
     return key % (SECOND_US // US_PER_MS) * US_PER_MS
 
 
+def _goes_on(histories: list[History], time_us: int) -> bool:
+    """Whether any of the symbols trades, or will."""
+    return any(history.calendar.next_open(time_us) is not None for history in histories)
+
+
 def _after_orders(history: History, from_us: int, payload: _Payload) -> Iterator[DueFrame]:
     """A frame at the end of each second, as the symbol counts them, that has an order."""
     phase_us = _phase_us(history)
@@ -154,6 +161,8 @@ def _after_book_turns(
     first = -(-(max(from_us, history.start_us + SECOND_US) - phase_us) // SECOND_US)
     for number in itertools.count(first):
         close_us = number * SECOND_US + phase_us
+        if not _goes_on([history], close_us - SECOND_US):
+            return
         before = book.update_id(book.step_at(close_us - SECOND_US))
         if before < book.update_id(book.step_at(close_us)):
             yield close_us, _render(payload, close_us)

@@ -1,0 +1,137 @@
+"""What streams do in a halt, after a delisting, and when a name comes back."""
+
+import itertools
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from simulator.clock import DAY_US, MINUTE_US, SECOND_US, to_us
+from simulator.market.calendar import Calendar
+from simulator.market.instruments import MarketName, select_instruments
+from simulator.market.market import Market
+from simulator.streams.catalogue import open_feed
+
+Frame = dict[str, Any]
+START = to_us(datetime(2026, 2, 1, tzinfo=UTC))
+NOON = to_us(datetime(2026, 2, 3, 12, 0, 3, 456_000, tzinfo=UTC))
+HALT_US = NOON + 7_130_000
+RESUME_US = HALT_US + 40 * SECOND_US + 77_000
+BACK_US = NOON // MINUTE_US * MINUTE_US + 5 * MINUTE_US
+DEPTHS: list[tuple[MarketName, str]] = [
+    ("spot", "depth@100ms"), ("spot", "depth"), ("spot", "depth5@100ms"), ("um", "depth@0ms"),
+    ("um", "depth"), ("spot", "bookTicker"), ("um", "bookTicker"),
+]  # fmt: skip
+ENDING: list[tuple[MarketName, str]] = [
+    *DEPTHS,
+    *(("spot", kind) for kind in ("trade", "aggTrade", "miniTicker", "ticker", "ticker_1h")),
+    *(("um", kind) for kind in ("ticker", "markPrice@1s", "forceOrder")),
+]
+
+
+def changed(name: MarketName, change: Callable[[Calendar], Calendar]) -> Market:
+    """A market of BTCUSDT whose calendar differs from the halt on."""
+    market = Market(select_instruments(name, ["BTCUSDT"], seed=1), seed=1, start_us=START)
+    history = market.history("BTCUSDT")
+    assert market.book("BTCUSDT").book_at(RESUME_US).update_id > 0  # what was cached is not kept
+    history.change(change(history.calendar), from_us=HALT_US)
+    return market
+
+
+def halted(name: MarketName) -> Market:
+    return changed(name, lambda calendar: calendar.halted(HALT_US, RESUME_US))
+
+
+def frames(
+    market: Market, name: str, *, until_us: int = NOON + 60 * SECOND_US
+) -> list[tuple[int, Any]]:
+    feed = open_feed(market, name, NOON, seed=1)
+    assert feed is not None
+    due = itertools.takewhile(lambda frame: frame[0] < until_us, feed)
+    return [(due_us, json.loads(text)) for due_us, render in due for text in render(1_000)]
+
+
+@pytest.mark.parametrize(("market", "kind"), DEPTHS)
+def test_a_halted_book_is_silent(market: MarketName, kind: str) -> None:
+    dues = [due_us for due_us, _ in frames(halted(market), f"btcusdt@{kind}")]
+    period_us = SECOND_US + 10_000  # the frame of the period in which the halt began is still due
+    assert not [due for due in dues if HALT_US + period_us < due < RESUME_US]
+    assert min(dues) < HALT_US
+    assert max(dues) > RESUME_US
+
+
+@pytest.mark.parametrize("kind", ["depth@100ms", "depth"])
+def test_spot_ids_have_no_hole_over_a_halt(kind: str) -> None:
+    found = [frame for _, frame in frames(halted("spot"), f"btcusdt@{kind}")]
+    assert all(later["U"] == earlier["u"] + 1 for earlier, later in pairwise(found))
+
+
+@pytest.mark.parametrize("kind", ["depth@0ms", "depth", "depth@500ms"])
+def test_futures_ids_have_no_hole_over_a_halt(kind: str) -> None:
+    found = [frame for _, frame in frames(halted("um"), f"btcusdt@{kind}")]
+    assert all(later["pu"] == earlier["u"] for earlier, later in pairwise(found))
+
+
+@pytest.mark.parametrize("market", ["spot", "um"])
+def test_changes_lead_from_the_book_before_a_halt_to_the_one_after(market: MarketName) -> None:
+    book = halted(market).book("BTCUSDT")
+    first, last = book.step_at(HALT_US - SECOND_US), book.step_at(RESUME_US + SECOND_US)
+    levels = {price: quantity for price, quantity in book.state(first).bids.tolist()}
+    for step in range(first + 1, last + 1):
+        change = book.changes(step)
+        for price, quantity in [] if change is None else change.bids.tolist():
+            levels[price] = quantity
+            if not quantity:
+                del levels[price]
+    assert levels == {price: quantity for price, quantity in book.state(last).bids.tolist()}
+
+
+def test_best_prices_stand_still_in_a_halt() -> None:
+    book = halted("spot").book("BTCUSDT")
+    best = [book.best_at(HALT_US + wait_us)[1:] for wait_us in (200_000, SECOND_US, 39 * SECOND_US)]
+    assert best[0] == best[1] == best[2]
+
+
+@pytest.mark.parametrize(("market", "kind"), ENDING)
+def test_the_streams_of_a_delisted_symbol_end(market: MarketName, kind: str) -> None:
+    delisted = changed(market, lambda calendar: calendar.delisted(HALT_US))
+    found = frames(delisted, f"btcusdt@{kind}", until_us=NOON + 10 * DAY_US)
+    assert not [due for due, _ in found if due > HALT_US + 3 * SECOND_US]
+
+
+@pytest.mark.parametrize(
+    ("market", "name"),
+    [
+        ("spot", "!miniTicker@arr"), ("um", "!bookTicker"), ("um", "!forceOrder@arr"),
+        ("um", "!markPrice@arr@1s"),
+    ],
+)  # fmt: skip
+def test_arrays_end_when_no_symbol_is_left(market: MarketName, name: str) -> None:
+    delisted = changed(market, lambda calendar: calendar.delisted(HALT_US))
+    found = frames(delisted, name, until_us=NOON + 10 * DAY_US)
+    assert not [due for due, _ in found if due > HALT_US + 6 * SECOND_US]
+
+
+def test_mark_prices_go_on_in_a_halt() -> None:
+    dues = [due_us for due_us, _ in frames(halted("um"), "btcusdt@markPrice@1s")]
+    assert {later - earlier for earlier, later in pairwise(dues)} == {SECOND_US}
+
+
+@pytest.mark.parametrize("market", ["spot", "um"])
+def test_a_name_that_comes_back_has_the_book_and_the_statistics_of_the_new_one(
+    market: MarketName,
+) -> None:
+    back = changed(market, lambda calendar: calendar.delisted(HALT_US).relisted(BACK_US))
+    book, history = back.book("BTCUSDT"), back.history("BTCUSDT")
+    before, after = book.best_at(HALT_US), book.best_at(BACK_US + 1)
+    assert after.ask * 4 < before.bid * 3  # it begins at two thirds of the price at most
+    first = history.minute(BACK_US // MINUTE_US)
+    assert abs(int(first.price[0]) - after.ask) * 100 < after.ask
+    found = frames(back, "btcusdt@ticker", until_us=BACK_US + 30 * SECOND_US)
+    of_new = [frame for due_us, frame in found if due_us > BACK_US + 2 * SECOND_US]
+    assert of_new
+    assert all(float(frame["h"]) * 4 < float(found[0][1]["c"]) * 3 for frame in of_new)
+    assert {frame["F"] for frame in of_new} == {int(first.first_id[0])}
