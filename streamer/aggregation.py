@@ -336,10 +336,10 @@ class SymbolAggregator:
             self._ask_rest(open_time_us, "no closed kline")
         else:
             asked = self._silence.note(open_time_us)
-            if asked is not None:
-                self._sink.ask_rest(self.symbol, *asked, "nothing came")
             if self._silence.minutes == SILENT_AFTER_MINUTES:
                 self._sink.silent(self.symbol, self._silence.since_us)
+            if asked is not None:
+                self._sink.ask_rest(self.symbol, *asked, "nothing came")
         if not self._timing.expects_klines or not was_connected:
             return
         if any(

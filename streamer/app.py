@@ -16,6 +16,7 @@ from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import MINUTE_US, from_us, minute_of
 from include.errors import TransientError
 from include.jobs.exchange import endpoints_of
+from include.jobs.minutes import HALT_IS_SURE_US
 from include.jobs.repair import record_gap, repair_minutes
 from streamer.aggregation import SymbolAggregator
 from streamer.feed import Feed, stream_names
@@ -53,7 +54,10 @@ class Streamer:
         self._holed: dict[str, int] = {}
         """Minute of the last hole that was logged, by symbol."""
         self._repairs = RepairQueue(
-            repair=self._repair, exchange_us=self._exchange_us, on_given_up=self._give_up
+            repair=self._repair,
+            exchange_us=self._exchange_us,
+            on_given_up=self._give_up,
+            patience_us=self._patience_us,
         )
         self._writer = CandleWriter(
             settings.url_for("streamer"),
@@ -256,6 +260,10 @@ class Streamer:
 
     def _exchange_us(self) -> int:
         return max((feed.exchange_us for feed in self._feeds), default=0)
+
+    def _patience_us(self, symbol: str) -> int:
+        """Of a silent symbol REST will hardly have rows, and only after minutes is that sure."""
+        return HALT_IS_SURE_US if symbol in self._silent else 0
 
     def _repair(self, symbol: str, start_us: int, end_us: int) -> None:
         repair_minutes(

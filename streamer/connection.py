@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import structlog
 from websockets.asyncio.client import ClientConnection, connect
@@ -124,6 +125,7 @@ class StreamConnection:
             log.warning(
                 "stream_disconnected",
                 connection=self.name,
+                host=urlsplit(self._url).netloc,
                 reason=reason,
                 lived_s=round(lived_s, 1),
                 retry_in_s=round(wait_s, 2),

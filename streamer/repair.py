@@ -47,6 +47,7 @@ class RepairQueue:
     Args:
         repair: fetches and stores a range (blocking; runs in a thread): symbol, start, end.
         exchange_us: the exchange's clock.
+        patience_us: how much longer than usual minutes of this symbol are left alone.
         on_given_up: told of a range that could not be repaired, with the reason (blocking;
             runs in a thread).
     """
@@ -54,6 +55,7 @@ class RepairQueue:
     repair: Callable[[str, int, int], None]
     exchange_us: Callable[[], int]
     on_given_up: Callable[[Request, str], None]
+    patience_us: Callable[[str], int] = lambda _symbol: 0
     repaired_minutes: int = 0
     _requests: dict[str, list[Request]] = field(default_factory=dict)
 
@@ -88,8 +90,9 @@ class RepairQueue:
 
     def _take_due(self, now_s: float) -> Request | None:
         """The next range, or the part of one, whose minutes REST has settled."""
-        ripe_us = self.exchange_us() - REST_SETTLES_US
+        exchange_us = self.exchange_us()
         for symbol, requests in self._requests.items():
+            ripe_us = exchange_us - REST_SETTLES_US - self.patience_us(symbol)
             for index, request in enumerate(requests):
                 if request.not_before_s > now_s:
                     continue

@@ -55,6 +55,8 @@ def kline_feed(
                 if closed is not None:
                     yield event.due_us, _render_kline(history, closed, name, True, event.due_us)
             else:
+                if event.row >= len(history.minute(minute)):
+                    return  # a halt was decided upon meanwhile; another feed goes on from there
                 current = earlier.open_after(event)
                 yield event.due_us, _render_kline(history, current, name, False, event.due_us)
 

@@ -80,6 +80,20 @@ async def test_a_minute_is_left_until_rest_has_settled_it() -> None:
     assert exchange.asked[1] == ("A", -1, 0)
 
 
+async def test_a_symbol_with_patience_is_left_alone_for_longer_until_it_has_none() -> None:
+    exchange = Exchange()
+    queue = exchange.queue()
+    patience = {"A": 5 * MINUTE_US}
+    queue.patience_us = lambda symbol: patience.get(symbol, 0)
+    ask(queue, "A", -8, -1)
+    ask(queue, "B", -8, -1)
+    await run_until(queue, lambda: len(exchange.asked) == 2)
+    assert sorted(exchange.asked) == [("A", -8, -6), ("B", -8, -1)]
+    patience.clear()
+    await run_until(queue, lambda: queue.waiting_minutes == 0)
+    assert exchange.asked[2:] == [("A", -6, -1)]
+
+
 async def test_a_long_range_is_asked_for_in_pages() -> None:
     exchange = Exchange()
     queue = exchange.queue()

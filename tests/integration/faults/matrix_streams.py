@@ -1,0 +1,139 @@
+"""The matrix's cells of the running streamer and its start."""
+
+from __future__ import annotations
+
+from tests.integration.faults.cells import Cell
+
+STREAMER: dict[str, Cell] = {
+    # --- connections
+    "cut": Cell(
+        happens="connects anew after a short random wait. Folding goes on where no trade was "
+        "lost; else the open candle is seeded from a kline, and minutes that closed meanwhile "
+        "come from REST",
+        events=("stream_disconnected", "stream_connected"),
+    ),
+    "stall": Cell(
+        happens="takes a connection without a frame for `STALE_STREAM_S` for dead and makes a new "
+        "one; the minutes of the stall come from REST",
+        events=("stream_disconnected", "minutes_repaired"),
+    ),
+    "shutdown": Cell(
+        happens="leaves at the announcement and connects anew, before the exchange closes",
+        events=("stream_disconnected", "stream_connected"),
+    ),
+    "refuse": Cell(
+        happens="tries again, with waits that grow to half a minute; then the minutes of the whole "
+        "time come from REST",
+        events=("stream_disconnected", "minutes_repaired"),
+        todo="if it stays: `reason` says what the exchange answers; `HTTP 403` or `451` is a "
+        "blocked address, set `HTTPS_PROXY`",
+    ),
+    # --- frames
+    "duplicate": Cell(happens="counts each trade id once"),
+    "reorder": Cell(
+        happens="takes the ids that were overtaken for missing and seeds the candle anew from a "
+        "kline, which has them; the closed kline decides",
+        events=("trades_missing",),
+    ),
+    "late": Cell(
+        happens="puts the minute down by its closed kline, which has the late trades; they do not "
+        "count for the next minute",
+        events=("trades_missing",),
+    ),
+    "drop": Cell(
+        happens="seeds the candle anew from a kline where trades are missing. Where klines do not "
+        "come, it subscribes anew and asks REST; where trades do not come, klines make the "
+        "candles and it subscribes anew",
+        events=("trades_missing", "stream_doubted", "minutes_repaired"),
+        todo="if it stays: a network that loses data",
+    ),
+    "void": Cell(
+        happens="leaves out what has no price, no quantity or no trade ids; the true trade may "
+        "follow under the same id. If none follows, the closed kline decides",
+    ),
+    "malformed": Cell(
+        happens="counts the frame and goes on; what it held is treated as lost",
+        events=("bad_frame",),
+        todo="if it goes on, the exchange changed its format: report the text in the log",
+    ),
+    "unknown": Cell(
+        happens="passes over events it does not know and ignores new fields",
+        events=("unknown_frame",),
+    ),
+    "kline_lag": Cell(
+        happens="waits three seconds for the closed kline, then enters the candle as "
+        "`unconfirmed` and asks REST; the late kline still verifies it",
+    ),
+    # --- the market
+    "halt": Cell(
+        happens="writes no rows. REST is asked after 1, 2, 4, 8 and 16 minutes and each 16 from "
+        "then on, and has none: the minutes become `ops.outages`. On USD-M, where empty klines "
+        "go on, the rows do as well",
+        events=("symbol_silent", "outage_recorded", "symbol_speaks_again"),
+    ),
+    "delisting": Cell(
+        happens="ends with the last minute; asks REST ever more seldom, at last every 16 minutes, "
+        "and says so once",
+        events=("symbol_silent",),
+        todo="take the symbol off `SYMBOLS`",
+    ),
+    "new_listing": Cell(
+        happens="does not follow a pattern like `*USDT` while it runs; the next start streams the "
+        "symbol from its first minute on",
+        todo="restart the streamer, after `sync_instruments` has told of it",
+    ),
+    "ticker_reuse": Cell(
+        happens="folds the new instrument's trades from their first minute, whatever their ids; "
+        "the time between is an outage",
+        events=("symbol_silent", "symbol_speaks_again"),
+        todo="restart the streamer if `trade_ids_restarted` is logged: rows are right, but the "
+        "new instrument may have other steps",
+    ),
+    # --- REST, asked for minutes that the stream could not prove
+    "rest_lag": Cell(
+        happens="asks for a minute 30 s after its end, so that a lag below that does no harm",
+        events=("minutes_repaired",),
+    ),
+    "slow_rest": Cell(
+        happens="goes on streaming meanwhile; a request that outlasts `HTTP_TIMEOUT_S` is tried "
+        "again",
+        events=("minutes_repaired",),
+    ),
+    "rest_error": Cell(
+        happens="tries again after 5xx, waits as long as 429 and 418 ask for. Minutes that it "
+        "cannot get, or not within twenty tries, are left to `repair_gaps`",
+        events=("minutes_repaired", "minutes_not_repaired"),
+    ),
+    "rest_malformed": Cell(happens="tries again", events=("minutes_repaired",)),
+    "rest_cut": Cell(happens="tries again", events=("minutes_repaired",)),
+    "rest_stale": Cell(
+        happens="tries again until the rows are there; takes no outage from a page that lacks its "
+        "last rows",
+        events=("minutes_repaired",),
+    ),
+}
+
+START: dict[str, Cell] = {
+    "refuse": Cell(
+        happens="has asked REST what there is, and goes on trying to connect",
+        events=("stream_disconnected", "stream_connected"),
+    ),
+    "slow_rest": Cell(
+        happens="waits; a request that outlasts `HTTP_TIMEOUT_S` is tried again without end",
+    ),
+    "rest_error": Cell(
+        happens="tries 5xx and 429 again without end, `start_postponed` says why; at 403 or 451 "
+        "it gives up, since only a person can change that",
+        events=("start_postponed",),
+        exit_code=1,
+        says="does not serve this region",
+        todo="at 403 or 451: set `HTTPS_PROXY` to a proxy that the exchange serves",
+    ),
+    "rest_malformed": Cell(happens="tries again without end", events=("start_postponed",)),
+    "rest_cut": Cell(happens="tries again without end", events=("start_postponed",)),
+    "delisting": Cell(
+        happens="streams a symbol that is named although it does not trade, and fills what it "
+        "lacks up to its last minute; a pattern leaves it out",
+    ),
+    "new_listing": Cell(happens="streams it from its first minute on"),
+}

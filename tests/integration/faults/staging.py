@@ -1,0 +1,141 @@
+"""The stage of the fault tests: an exchange, a table, and how the two are held together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from decimal import Decimal
+from typing import Any
+from unittest.mock import patch
+
+import psycopg
+from psycopg.rows import dict_row
+
+from include.domain.candles import Candle
+from include.domain.instruments import exchange_symbol_of, market_of
+from include.domain.timeframes import from_us, to_us
+from include.jobs import backfill, dump_loading, exchange, instruments, minutes, planning
+from include.jobs import repair as repair_job
+from simulator.server import Exchange, ExchangeThread
+from streamer import app, connection, feed, repair, startup, writer
+
+Row = dict[str, Any]
+Rows = dict[tuple[str, int], Row]
+Log = list[dict[str, Any]]
+
+LOGGING = (
+    app, connection, feed, repair, startup, writer,
+    backfill, dump_loading, exchange, instruments, minutes, planning, repair_job,
+)  # fmt: skip
+VALUES = (
+    "open", "high", "low", "close", "volume", "quote_volume", "trade_count", "taker_buy_volume",
+    "taker_buy_quote_volume",
+)  # fmt: skip
+
+
+def oracle(
+    exchange: Exchange | ExchangeThread, symbol: str, start_us: int, end_us: int
+) -> dict[int, tuple[Decimal, ...]]:
+    """The nine values of each minute that the exchange has in [start, end), by open time."""
+    market = exchange.markets[market_of(symbol).value]
+    name = exchange_symbol_of(symbol)
+    unit = market.instrument(name)
+    bars = market.klines(name, "1m", start_us, end_us - 1, view_us=exchange.clock.now_us())
+    return {
+        bar.open_time_us: (
+            Decimal(unit.format_price(bar.open)),
+            Decimal(unit.format_price(bar.high)),
+            Decimal(unit.format_price(bar.low)),
+            Decimal(unit.format_price(bar.close)),
+            Decimal(unit.format_quantity(bar.volume)),
+            Decimal(unit.format_quote(bar.quote_volume)),
+            Decimal(bar.trade_count),
+            Decimal(unit.format_quantity(bar.taker_buy_volume)),
+            Decimal(unit.format_quote(bar.taker_buy_quote_volume)),
+        )
+        for bar in bars
+    }
+
+
+def values_of(row: Row | Candle) -> tuple[Decimal, ...]:
+    """The nine values of a row."""
+    if isinstance(row, Candle):
+        return tuple(Decimal(value) for value in row.values)
+    return tuple(Decimal(row[name]) for name in VALUES)
+
+
+def read_rows(database_url: str) -> Rows:
+    """All rows of candles_1m by symbol and open time (µs)."""
+    with psycopg.connect(database_url, row_factory=dict_row) as connection:
+        found = connection.execute("SELECT * FROM market.candles_1m").fetchall()
+    return {(row["symbol"], to_us(row["open_time"])): row for row in found}
+
+
+def minutes_of(rows: Rows, symbol: str) -> list[int]:
+    """Open times of a symbol's rows, ascending."""
+    return sorted(minute for name, minute in rows if name == symbol)
+
+
+def assert_equal(
+    exchange: Exchange | ExchangeThread, rows: Rows, symbol: str, start_us: int, end_us: int
+) -> None:
+    """The table has the exchange's minutes of [start, end), no other, with all nine values."""
+    theirs = oracle(exchange, symbol, start_us, end_us)
+    ours = {
+        minute: values_of(rows[symbol, minute])
+        for minute in minutes_of(rows, symbol)
+        if start_us <= minute < end_us
+    }
+    missing = [f"{from_us(one):%d %H:%M}" for one in sorted(theirs.keys() - ours.keys())]
+    invented = [f"{from_us(one):%d %H:%M}" for one in sorted(ours.keys() - theirs.keys())]
+    assert (missing, invented) == ([], []), f"{symbol}: missing, invented"
+    for minute, values in theirs.items():
+        row = rows[symbol, minute]
+        assert ours[minute] == values, (symbol, f"{from_us(minute):%d %H:%M}", row["source"])
+
+
+def assert_unharmed(before: Rows, after: Rows) -> None:
+    """What was stored is there with the same values, and no less sure."""
+    for key, row in before.items():
+        assert key in after, key
+        assert values_of(after[key]) == values_of(row), key
+        assert after[key]["source_rank"] >= row["source_rank"], key
+
+
+def outages_of(database_url: str, symbol: str) -> list[tuple[int, int]]:
+    """Recorded outages of a symbol, as half-open ranges (µs)."""
+    with psycopg.connect(database_url) as connection:
+        found = connection.execute(
+            "SELECT lower(span), upper(span) FROM ops.outages, unnest(minutes) AS u (span)"
+            " WHERE symbol = %s ORDER BY 1",
+            (symbol,),
+        ).fetchall()
+    return [(to_us(start), to_us(end)) for start, end in found]
+
+
+@contextmanager
+def told() -> Iterator[Log]:
+    """What our modules log meanwhile, as dictionaries.
+
+    structlog's own capture misses loggers that some earlier test had configured for good.
+    """
+    log: Log = []
+    with ExitStack() as stack:
+        for module in LOGGING:
+            stack.enter_context(patch.object(module, "log", _Heard(log)))
+        yield log
+
+
+class _Heard:
+    """Takes the place of a logger."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def __getattr__(self, level: str) -> Callable[..., None]:
+        return lambda event, **fields: self._log.append({"event": event, "level": level, **fields})
+
+
+def events_of(log: Log, **fields: object) -> list[str]:
+    """Names of the events that have these fields."""
+    return [one["event"] for one in log if all(one.get(name) == v for name, v in fields.items())]

@@ -1,0 +1,75 @@
+"""Frames that go wrong on their way to the streamer: each fault on a symbol of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+from simulator.config import SimulatorConfig
+from tests.integration.faults.matrix_streams import STREAMER
+from tests.integration.faults.streaming import Stage, stage
+
+MINUTES = 3
+
+FAULTS: dict[str, dict[str, object]] = {
+    "BTCUSDT": {"kind": "duplicate", "share": 0.5, "copies": 2, "delay_ms": 40},
+    "ETHUSDT": {"kind": "reorder", "share": 0.1, "delay_ms": 300},
+    "OPUSDT": {"kind": "late", "within_ms": 10_000},
+    "PEPEUSDT": {"kind": "drop", "share": 0.2, "streams": "*@aggTrade"},
+    "ETHBTC": {"kind": "drop", "streams": "*@kline_1m"},
+    "SHIBUSDT": {"kind": "drop", "streams": "*@aggTrade"},
+    "ETCUSDT": {"kind": "void", "share": 0.2},
+    "TRXUSDT": {"kind": "void", "share": 0.2, "replaces": True},
+    "ATOMUSDT": {"kind": "malformed", "form": "truncated", "share": 0.2, "replaces": True},
+    "DOGEUSDT": {"kind": "malformed", "form": "not_json", "share": 0.2},
+    "BTCUSDT.P": {"kind": "malformed", "form": "missing_field", "share": 0.2},
+    "ETHUSDT.P": {"kind": "malformed", "form": "wrong_type", "share": 0.2, "replaces": True},
+    "ADAUSDT": {"kind": "unknown", "form": "event", "share": 0.5},
+    "UNIUSDT": {"kind": "unknown", "form": "field", "share": 1},
+    "LTCUSDT": {"kind": "unknown", "form": "array", "share": 1},
+    "OPUSDT.P": {"kind": "kline_lag", "lag_ms": 1_500},
+    "PEPEUSDT.P": {"kind": "kline_lag", "lag_ms": 6_000},
+}
+SPOT = tuple(name for name in FAULTS if not name.endswith(".P"))
+UM = tuple(name.removesuffix(".P") for name in FAULTS if name.endswith(".P"))
+
+
+def entry(symbol: str) -> dict[str, object]:
+    return {
+        "id": symbol,
+        "market": "um" if symbol.endswith(".P") else "spot",
+        "symbols": symbol.removesuffix(".P"),
+        "duration_s": 60 * MINUTES,
+        **FAULTS[symbol],
+    }
+
+
+def assert_told(one: Stage, kind: str) -> None:
+    """The events that the matrix promises were logged; of symbols, if they name one."""
+    symbols = [name for name, fault in FAULTS.items() if fault["kind"] == kind]
+    for event in STREAMER[kind].events:
+        named = [each for each in one.log if each["event"] == event]
+        assert named, (kind, event)
+        if "symbol" in named[0]:
+            assert {each["symbol"] for each in named} & set(symbols), (kind, event)
+
+
+@pytest.mark.asyncio
+async def test_whatever_befalls_frames_every_minute_ends_equal_to_the_exchanges(
+    database_url: str,
+) -> None:
+    config = SimulatorConfig(speed=50, spot_symbols=SPOT, um_symbols=UM)
+    async with stage(database_url, list(FAULTS), config) as one:
+        one.add(*map(entry, FAULTS))
+        await one.passes(MINUTES)
+        await one.ends_right(minutes=2)
+        hits = one.hits()
+        assert [symbol for symbol in FAULTS if not hits[symbol]] == []
+        for kind in {str(fault["kind"]) for fault in FAULTS.values()}:
+            assert_told(one, kind)
+        by_symbol = {each.symbol: each for each in one.streamer._aggregators}
+        assert by_symbol["BTCUSDT"].duplicates > 0
+        assert by_symbol["ETCUSDT"].void_trades > 0
+        quiet = {"trades_missing", "checksum_differs", "stream_doubted"}
+        for symbol in ("BTCUSDT", "ETCUSDT", "DOGEUSDT", "ADAUSDT", "UNIUSDT", "LTCUSDT"):
+            assert not quiet & set(one.events(symbol=symbol)), symbol  # nothing true was lost
+        assert not any(feed.connection.reconnects for feed in one.streamer._feeds)
