@@ -17,7 +17,7 @@ from simulator.market.schedule import (
 )
 from simulator.market.tape import Tape
 from simulator.streams.hub import Render
-from simulator.wire.frames import agg_trade_payload, kline_payload, trade_payloads
+from simulator.wire.frames import RowText, agg_trade_text, kline_payload, trade_payloads
 
 _LOOKBACK_US = 1_000_000  # frames may be due this long after their trade
 
@@ -28,9 +28,10 @@ def agg_trade_feed(history: History, from_us: int) -> Iterator[DueFrame]:
     """`aggTrade` frames due from `from_us` on, without end."""
     market = history.instrument.market
     for tape in _tapes(history, from_us):
+        text = agg_trade_text(tape)
         for row, due_us in enumerate(agg_trades_due(market, tape).tolist()):
             if due_us >= from_us:
-                yield due_us, _render_agg_trade(tape, row, due_us)
+                yield due_us, _render_row(text, row, due_us)
 
 
 def trade_feed(history: History, from_us: int) -> Iterator[DueFrame]:
@@ -121,8 +122,8 @@ def _tapes(history: History, from_us: int) -> Iterator[Tape]:
         minute = traded + 1
 
 
-def _render_agg_trade(tape: Tape, row: int, due_us: int) -> Render:
-    return lambda unit_us: [agg_trade_payload(tape, row, event_us=due_us, unit_us=unit_us)]
+def _render_row(text: RowText, row: int, due_us: int) -> Render:
+    return lambda unit_us: [text(row, due_us, unit_us)]
 
 
 def _render_trades(tape: Tape, row: int, due_us: int) -> Render:

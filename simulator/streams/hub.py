@@ -35,6 +35,12 @@ def encode_text_frame(payload: bytes) -> bytes:
     return b"\x81\x7f" + size.to_bytes(8, "big") + payload
 
 
+def _encoded(stream: str, payloads: list[str], combined: bool) -> list[bytes]:
+    if combined:
+        payloads = [f'{{"stream":"{stream}","data":{text}}}' for text in payloads]
+    return [encode_text_frame(text.encode()) for text in payloads]
+
+
 class Hub:
     """Listeners of each stream of one market.
 
@@ -98,16 +104,18 @@ class Hub:
         listeners = self._listeners.get(stream)
         if not listeners:
             return 0
+        if len(listeners) == 1:
+            for listener in listeners:
+                unit_us, combined = listener.target.unit_us, listener.session.combined
+                listener.queue(_encoded(stream, render(unit_us), combined))
+                self._waiting[listener] = None
+            return 1
         forms: dict[tuple[int, bool], list[bytes]] = {}
         for listener in listeners:
             unit_us, combined = listener.target.unit_us, listener.session.combined
             frames = forms.get((unit_us, combined))
             if frames is None:
-                payloads = render(unit_us)
-                if combined:
-                    payloads = [f'{{"stream":"{stream}","data":{text}}}' for text in payloads]
-                frames = [encode_text_frame(text.encode()) for text in payloads]
-                forms[unit_us, combined] = frames
+                frames = forms[unit_us, combined] = _encoded(stream, render(unit_us), combined)
             self.queue(listener, frames)
         return len(listeners)
 

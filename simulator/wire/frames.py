@@ -3,6 +3,8 @@
 Payloads are written by hand: their keys are fixed, their values are digits and plain names.
 """
 
+from collections.abc import Callable
+
 from simulator.market.instruments import Instrument
 from simulator.market.klines import Kline
 from simulator.market.tape import FillKind, Tape
@@ -17,24 +19,36 @@ _KIND_NAMES = {
 US_PER_MS = 1_000
 
 
-def agg_trade_payload(tape: Tape, row: int, *, event_us: int, unit_us: int) -> str:
-    """`aggTrade` stream payload of one order; times in units of `unit_us`."""
+# (row of the tape, event time in µs, unit of time in µs) -> payload
+RowText = Callable[[int, int, int], str]
+
+
+def agg_trade_text(tape: Tape) -> RowText:
+    """The `aggTrade` stream payload of each order; columns are read once for all of them."""
     instrument = tape.instrument
-    first_id = int(tape.first_id[row])
-    price = instrument.format_price(int(tape.price[row]))
-    quantity = instrument.format_quantity(int(tape.quantity[row]))
-    maker = _BOOLEAN[bool(tape.buyer_is_maker[row])]
-    head = f'{{"e":"aggTrade","E":{event_us // unit_us}'
-    body = (
-        f'"p":"{price}","q":"{quantity}","f":{first_id},'
-        f'"l":{first_id + int(tape.fills[row]) - 1},"T":{int(tape.time_us[row]) // unit_us}'
-    )
-    agg_id = int(tape.agg_id[row])
-    if instrument.market == "um":
+    symbol = instrument.symbol
+    prices = [*map(instrument.format_price, tape.price.tolist())]
+    quantities = [*map(instrument.format_quantity, tape.quantity.tolist())]
+    ids, times = tape.agg_id.tolist(), tape.time_us.tolist()
+    first_ids, last_ids = tape.first_id.tolist(), (tape.first_id + tape.fills - 1).tolist()
+    makers = [_BOOLEAN[maker] for maker in tape.buyer_is_maker.tolist()]
+
+    def on_spot(row: int, event_us: int, unit_us: int) -> str:
         return (
-            f'{head},"a":{agg_id},"s":"{instrument.symbol}",{body},"m":{maker},"nq":"{quantity}"}}'
+            f'{{"e":"aggTrade","E":{event_us // unit_us},"s":"{symbol}","a":{ids[row]},'
+            f'"p":"{prices[row]}","q":"{quantities[row]}","f":{first_ids[row]},'
+            f'"l":{last_ids[row]},"T":{times[row] // unit_us},"m":{makers[row]},"M":true}}'
         )
-    return f'{head},"s":"{instrument.symbol}","a":{agg_id},{body},"m":{maker},"M":true}}'
+
+    def on_um(row: int, event_us: int, unit_us: int) -> str:
+        quantity = quantities[row]
+        return (
+            f'{{"e":"aggTrade","E":{event_us // unit_us},"a":{ids[row]},"s":"{symbol}",'
+            f'"p":"{prices[row]}","q":"{quantity}","f":{first_ids[row]},"l":{last_ids[row]},'
+            f'"T":{times[row] // unit_us},"m":{makers[row]},"nq":"{quantity}"}}'
+        )
+
+    return on_um if instrument.market == "um" else on_spot
 
 
 def trade_payloads(tape: Tape, row: int, *, event_us: int, unit_us: int) -> list[str]:
@@ -44,16 +58,16 @@ def trade_payloads(tape: Tape, row: int, *, event_us: int, unit_us: int) -> list
     event, time = event_us // unit_us, int(tape.time_us[row]) // unit_us
     price = instrument.format_price(int(tape.price[row]))
     maker = _BOOLEAN[bool(tape.buyer_is_maker[row])]
+    quantity_text = instrument.format_quantity
+    if instrument.market == "spot":
+        return [
+            f'{{"e":"trade","E":{event},"s":"{symbol}","t":{trade_id},"p":"{price}",'
+            f'"q":"{quantity_text(quantity)}","T":{time},"m":{maker},"M":true}}'
+            for trade_id, quantity, _ in fills_of(tape, row)
+        ]
     payloads = []
     for trade_id, quantity, kind in fills_of(tape, row):
-        text = instrument.format_quantity(quantity)
-        if instrument.market == "spot":
-            payloads.append(
-                f'{{"e":"trade","E":{event},"s":"{symbol}","t":{trade_id},"p":"{price}",'
-                f'"q":"{text}","T":{time},"m":{maker},"M":true}}'
-            )
-            continue
-        shown = (price, text) if kind != FillKind.VOID else ("0", "0")
+        shown = (price, quantity_text(quantity)) if kind != FillKind.VOID else ("0", "0")
         payloads.append(
             f'{{"e":"trade","E":{event},"T":{time},"s":"{symbol}","t":{trade_id},'
             f'"p":"{shown[0]}","q":"{shown[1]}","X":"{_KIND_NAMES[kind]}","m":{maker}}}'
