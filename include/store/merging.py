@@ -142,7 +142,9 @@ def merge_frame(
     for chunk in frame.select(OFFERED_COLUMNS).iter_slices(chunk_rows):
         csv = io.BytesIO()
         chunk.write_csv(csv, include_header=False, datetime_format="%Y-%m-%dT%H:%M:%S%.6fZ")
-        view = csv.getbuffer()
+        # Not getbuffer(): after an error it ends in a cycle, in which Python 3.12.1's garbage
+        # collector crashes. getvalue() copies nothing either.
+        view = memoryview(csv.getvalue())
 
         def write(copy: psycopg.Copy, view: memoryview = view) -> None:
             for start in range(0, len(view), COPY_BYTES):
