@@ -17,7 +17,7 @@ from include.binance.endpoints import Endpoints
 from include.binance.frames import microseconds
 from include.binance.klines import KLINE_ROWS, KlinePage, page_of, settled_until
 from include.binance.listing import EXCHANGE_INFO, instruments_of
-from include.binance.rest_answers import error_of, retry_after_s, used_weight
+from include.binance.rest_answers import UNREADABLE, error_of, retry_after_s, used_weight
 from include.binance.weights import (
     AGG_TRADES_WEIGHT,
     BEST_KLINES,
@@ -267,7 +267,7 @@ class BinanceRest:
         asked = f"GET {self._prefix}/{method} {symbol}".rstrip()
         try:
             answer = self._http.get(f"{self._prefix}/{method}", params=dict(parameters))
-        except httpx.TransportError as error:
+        except (httpx.TransportError, httpx.DecodingError) as error:
             reason = str(error) or type(error).__name__
             raise TransientError(f"no answer from {self._host} to {asked}: {reason}") from error
         refusal = error_of(
@@ -291,7 +291,7 @@ class BinanceRest:
             raise PermanentError(
                 f"{self._host} answered {asked} in a shape that is not documented: {problem}"
             ) from problem
-        except msgspec.DecodeError as problem:
+        except UNREADABLE as problem:
             # A cut answer, or a proxy's page instead of JSON.
             raise TransientError(
                 f"{self._host} answered {asked} with something that is no JSON: {problem}"

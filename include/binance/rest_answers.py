@@ -21,6 +21,9 @@ DEFAULT_RETRY_AFTER_S = 60.0
 RETRIED_CODES = frozenset({-1000, -1001, -1006, -1007, -1008, -1016})
 """Unknown error, disconnected, unexpected response, timeout, overloaded, shutting down."""
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises: no JSON, no UTF-8, absurdly nested."""
+
 TOO_MANY_REQUESTS_CODE = -1003
 INVALID_SYMBOL_CODE = -1121
 
@@ -103,7 +106,7 @@ def error_of(
 def _error_body(body: bytes) -> ErrorBody | None:
     try:
         return _ERROR_BODY.decode(body)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
 
 

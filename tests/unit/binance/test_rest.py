@@ -182,10 +182,24 @@ def test_an_answer_of_another_shape_is_an_error_that_names_it() -> None:
         rest.klines("BTCUSDT", "1m", START, START + MINUTE_US)
 
 
-def test_a_page_of_a_proxy_instead_of_json_is_worth_another_try() -> None:
-    page = httpx.Response(200, content=b"<html>")
-    rest, _, _ = client(Exchange(klines=lambda _: page), attempts=2)
-    with pytest.raises(TransientError, match="no JSON"):
+@pytest.mark.parametrize(
+    ("body", "encoding", "message"),
+    [
+        (b"<html>", "identity", "no JSON"),
+        (b'\xff[[1]]', "identity", "no JSON"),
+        (b"no gzip", "gzip", "no answer"),
+    ],
+    ids=["proxy's page", "not UTF-8", "not compressed"],
+)
+def test_an_answer_that_cannot_be_read_is_worth_another_try(
+    body: bytes, encoding: str, message: str
+) -> None:
+    def answer(_: httpx.Request) -> httpx.Response:
+        headers = {"content-encoding": encoding}
+        return httpx.Response(200, headers=headers, stream=httpx.ByteStream(body))
+
+    rest, _, _ = client(Exchange(klines=answer), attempts=2)
+    with pytest.raises(TransientError, match=message):
         rest.klines("BTCUSDT", "1m", START, START + MINUTE_US)
 
 

@@ -1,0 +1,71 @@
+"""REST goes wrong while the streamer asks it for minutes that the stream could not prove."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from include.jobs.repair import repair_gaps
+from simulator.config import SimulatorConfig
+from tests.integration.faults.matrix_streams import STREAMER
+from tests.integration.faults.streaming import Stage, stage
+from tests.integration.streamer.harness import settings_for
+
+FAULTS: dict[str, dict[str, object]] = {
+    "BTCUSDT": {"kind": "rest_lag", "kline_lag_ms": 20_000},
+    "ETHUSDT": {"kind": "slow_rest", "delay_s": 1.2, "times": 1},
+    "OPUSDT": {"kind": "rest_error", "status": 503, "times": 3},
+    "PEPEUSDT": {"kind": "rest_error", "status": 429, "retry_after_s": 1, "times": 1},
+    "ETCUSDT": {"kind": "rest_error", "status": 403},
+    "TRXUSDT": {"kind": "rest_malformed", "form": "truncated", "times": 2},
+    "ATOMUSDT": {"kind": "rest_malformed", "form": "not_json", "times": 2},
+    "DOGEUSDT": {"kind": "rest_cut", "times": 2},
+    "ETHBTC": {"kind": "rest_stale", "rows": 2},
+}
+REFUSED = "ETCUSDT"
+
+
+def assert_told(one: Stage, kind: str) -> None:
+    for event in STREAMER[kind].events:
+        symbols = {each.get("symbol") for each in one.log if each["event"] == event}
+        assert symbols & {name for name, f in FAULTS.items() if f["kind"] == kind}, (kind, event)
+
+
+@pytest.mark.asyncio
+async def test_minutes_without_their_klines_come_from_a_rest_that_goes_wrong(
+    database_url: str,
+) -> None:
+    config = SimulatorConfig(speed=50, spot_symbols=tuple(FAULTS), um_symbols=())
+    symbols = list(FAULTS)
+    async with stage(database_url, symbols, config, http_timeout_s=1) as one:
+        one.add(
+            {"kind": "drop", "market": "spot", "streams": "*@kline_1m", "duration_s": 100,
+             "id": "klines"},
+            *({"id": name, "symbols": name, **fault} for name, fault in FAULTS.items()),
+        )  # fmt: skip
+        others = [name for name in symbols if name != REFUSED]
+        await one.passes(2)
+        await one.ends_right(others, minutes=3)
+        hits = one.hits()
+        assert [name for name in symbols if not hits[name]] == []
+        for kind in {str(fault["kind"]) for fault in FAULTS.values()}:
+            assert_told(one, kind)
+        assert "outage_recorded" not in one.events()
+        await refused_minutes_are_left_to_the_gap_ledger(one)
+
+
+async def refused_minutes_are_left_to_the_gap_ledger(one: Stage) -> None:
+    told = [each for each in one.log if each["event"] == "minutes_not_repaired"]
+    assert {each["symbol"] for each in told} == {REFUSED}
+    assert "firewall" in told[0]["reason"]
+    with psycopg.connect(one.database_url) as connection:
+        gaps = connection.execute("SELECT symbol FROM ops.gaps WHERE repaired_at IS NULL")
+        assert {symbol for (symbol,) in gaps.fetchall()} == {REFUSED}
+    one.exchange.faults.remove(REFUSED)
+    settings = settings_for(one.exchange, one.database_url)
+
+    def repair() -> bool:
+        return repair_gaps(settings=settings, worker="test", older_than_s=0).left == 0
+
+    await one.until(repair, "all gaps closed")
+    await one.ends_right([REFUSED])
