@@ -12,8 +12,10 @@ from binance_sdk_derivatives_trading_usds_futures import (
 from binance_sdk_spot import spot
 from program import (
     AGG_TRADE_KEYS,
+    BOOK_KEYS,
     DEEPEST,
     KLINE_KEYS,
+    MINI_KEYS,
     BookRecord,
     end_connections,
     run,
@@ -114,6 +116,24 @@ def _chosen(entry: Any) -> Any:
     return getattr(entry, "actual_instance", entry)
 
 
+def quotes(urls: dict[str, str]) -> Any:
+    """Best bid and ask with their quantities, and the last price, of all symbols."""
+    found = {}
+    for market in MARKETS:
+        api = rest(urls, market)
+        asks = (
+            (api.ticker_book_ticker, api.ticker_price)
+            if market == "spot"
+            else (api.symbol_order_book_ticker, api.symbol_price_ticker)
+        )
+        tops_of, prices = (ask().data().actual_instance for ask in asks)
+        last = {row.symbol: row.price for row in prices}
+        for row in tops_of:
+            best = [row.bid_price, row.bid_qty, row.ask_price, row.ask_qty]
+            found[f"{market} {row.symbol}"] = [*best, last[row.symbol]]
+    return found
+
+
 def errors(urls: dict[str, str]) -> Any:
     api, futures = rest(urls, "spot"), rest(urls, "um")
     seen: dict[str, Any] = {
@@ -194,6 +214,35 @@ async def _streamed(urls: dict[str, str], market: str, closed: int) -> Any:
 
 def _values(row: Any, keys: tuple[str, ...]) -> list[Any]:
     return [getattr(row, key) for key in keys]
+
+
+async def tops(urls: dict[str, str], wanted: int) -> Any:
+    """Book tickers and mini tickers of each market."""
+    answers = await asyncio.gather(*(_topped(urls, market, wanted) for market in MARKETS))
+    return dict(zip(MARKETS, answers, strict=True))
+
+
+async def _topped(urls: dict[str, str], market: str, wanted: int) -> Any:
+    client = sockets(urls, market)
+    if await client.create_connection() is None:
+        raise AssertionError(f"no connection to {market}")
+    found: dict[str, list[Any]] = {"book": [], "mini": []}
+    subscriptions = (
+        (client.book_ticker, client.mini_ticker)
+        if market == "spot"
+        else (
+            client.individual_symbol_book_ticker_streams,
+            client.individual_symbol_mini_ticker_stream,
+        )
+    )
+    for (name, rows), subscribe, keys in zip(
+        found.items(), subscriptions, (BOOK_KEYS, MINI_KEYS), strict=True
+    ):
+        handle = await subscribe(symbol="btcusdt")
+        handle.on("message", lambda row, rows=rows, keys=keys: rows.append(_values(row, keys)))
+        await until(lambda rows=rows: len(rows) >= wanted, f"{name} tickers")
+    await client.close_connection()
+    return found
 
 
 async def books(urls: dict[str, str], updates: int) -> Any:
@@ -292,9 +341,11 @@ if __name__ == "__main__":
             "agg_trades": agg_trades,
             "trades": trades,
             "listings": listings,
+            "quotes": quotes,
             "errors": errors,
             "streams": streams,
             "rotations": rotations,
+            "tops": tops,
             "books": books,
         }
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import ccxt
 import ccxt.pro
-from program import AGG_TRADE_KEYS, DEEPEST, BookRecord, end_connections, run
+from program import AGG_TRADE_KEYS, BOOK_KEYS, DEEPEST, MINI_KEYS, BookRecord, end_connections, run
 
 MARKETS = {"spot": "BTC/USDT", "um": "BTC/USDT:USDT"}
 OTHERS = {"spot": "ETH/USDT", "um": "ETH/USDT:USDT"}
@@ -21,6 +21,7 @@ def pointed(exchange: Any, urls: dict[str, str]) -> Any:
     """
     exchange.urls["api"]["public"] = urls["spot_rest_url"] + "/api/v3"
     exchange.urls["api"]["fapiPublic"] = urls["um_rest_url"] + "/fapi/v1"
+    exchange.urls["api"]["fapiPublicV2"] = urls["um_rest_url"] + "/fapi/v2"
     if "ws" in exchange.urls["api"]:
         sockets = exchange.urls["api"]["ws"]
         sockets["spot"] = urls["spot_ws_url"].replace("//", "//stream@") + "/ws"
@@ -108,6 +109,19 @@ def listings(urls: dict[str, str]) -> Any:
         ]
         for entry in exchange.load_markets().values()
     }
+
+
+def quotes(urls: dict[str, str]) -> Any:
+    """Best bid and ask with their quantities, and the last price, of all symbols."""
+    exchange = pointed(ccxt.binance(), urls)
+    found = {}
+    for market in MARKETS:
+        names = [one["symbol"] for one in exchange.load_markets().values() if _is_of(one, market)]
+        prices = exchange.fetch_last_prices(names)
+        for name, row in exchange.fetch_bids_asks(names).items():
+            best = [row[key] for key in ("bid", "bidVolume", "ask", "askVolume")]
+            found[f"{market} {exchange.market(name)['id']}"] = [*best, prices[name]["price"]]
+    return found
 
 
 def errors(urls: dict[str, str]) -> Any:
@@ -198,6 +212,25 @@ async def _streamed(exchange: Any, market: str, closed: int) -> Any:
     }
 
 
+async def tops(urls: dict[str, str], wanted: int) -> Any:
+    """Book tickers and mini tickers of each market."""
+    async with pointed(ccxt.pro.binance(), urls) as exchange:
+        await exchange.load_markets()
+        answers = await asyncio.gather(*(_topped(exchange, name, wanted) for name in MARKETS))
+        return dict(zip(MARKETS, answers, strict=True))
+
+
+async def _topped(exchange: Any, market: str, wanted: int) -> Any:
+    found: dict[str, list[Any]] = {"book": [], "mini": []}
+    while len(found["book"]) < wanted:
+        for ticker in (await exchange.watch_bids_asks([MARKETS[market]])).values():
+            found["book"].append([ticker["info"][key] for key in BOOK_KEYS])
+    while len(found["mini"]) < wanted:
+        news = await exchange.watch_tickers([MARKETS[market]], params={"name": "miniTicker"})
+        found["mini"] += [[one["info"][key] for key in MINI_KEYS] for one in news.values()]
+    return found
+
+
 async def books(urls: dict[str, str], updates: int) -> Any:
     """watch_order_book of both markets at once."""
     async with pointed(ccxt.pro.binance(), urls) as exchange:
@@ -267,9 +300,11 @@ if __name__ == "__main__":
             "agg_trades": agg_trades,
             "trades": trades,
             "listings": listings,
+            "quotes": quotes,
             "errors": errors,
             "streams": streams,
             "rotations": rotations,
+            "tops": tops,
             "books": books,
         }
     )

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 AGG_TRADE_KEYS = ("a", "p", "q", "f", "l", "T", "m")
+BOOK_KEYS = ("u", "b", "B", "a", "A")
+MINI_KEYS = ("E", "o", "h", "l", "c", "v", "q")
 KLINE_KEYS = ("t", "o", "h", "l", "c", "v", "T", "q", "n", "V", "Q")
 FAULTS = {"cut": "/sim/cut?market={}", "shutdown": "/sim/shutdown?market={}&seconds=0.2"}
 """What ends connections, besides the end of their life."""

@@ -7,7 +7,16 @@ from typing import Any
 from binance import AsyncClient, BinanceSocketManager, Client, DepthCacheManager
 from binance.enums import HistoricalKlinesType
 from binance.exceptions import BinanceAPIException
-from program import AGG_TRADE_KEYS, DEEPEST, KLINE_KEYS, BookRecord, end_connections, run
+from program import (
+    AGG_TRADE_KEYS,
+    BOOK_KEYS,
+    DEEPEST,
+    KLINE_KEYS,
+    MINI_KEYS,
+    BookRecord,
+    end_connections,
+    run,
+)
 
 KLINES_TYPES = {"spot": HistoricalKlinesType.SPOT, "um": HistoricalKlinesType.FUTURES}
 
@@ -86,6 +95,23 @@ def listings(urls: dict[str, str]) -> Any:
 
 def _symbols(client: Client) -> Any:
     return client.get_exchange_info()["symbols"]
+
+
+def quotes(urls: dict[str, str]) -> Any:
+    """Best bid and ask with their quantities, and the last price, of all symbols."""
+    point_at(urls)
+    client = Client()
+    tables = {
+        "spot": (client.get_orderbook_tickers(), client.get_all_tickers()),
+        "um": (client.futures_orderbook_ticker(), client.futures_symbol_ticker()),
+    }
+    found = {}
+    for market, (books, prices) in tables.items():
+        last = {row["symbol"]: row["price"] for row in prices}
+        for row in books:
+            best = [row[name] for name in ("bidPrice", "bidQty", "askPrice", "askQty")]
+            found[f"{market} {row['symbol']}"] = [*best, last[row["symbol"]]]
+    return found
 
 
 def errors(urls: dict[str, str]) -> Any:
@@ -198,6 +224,33 @@ async def _rotated(client: AsyncClient, urls: dict[str, str], market: str, ends:
     return {"trades": found, "starts": starts, "notices": notices}
 
 
+async def tops(urls: dict[str, str], wanted: int) -> Any:
+    """Book tickers and mini tickers of each market."""
+    point_at(urls)
+    client = await AsyncClient.create()
+    answers = await asyncio.gather(*(_topped(client, market, wanted) for market in KLINES_TYPES))
+    await client.close_connection()
+    return dict(zip(KLINES_TYPES, answers, strict=True))
+
+
+async def _topped(client: AsyncClient, market: str, wanted: int) -> Any:
+    sockets = BinanceSocketManager(client, max_queue_size=100_000)
+    if market == "spot":
+        book, mini = (sockets.symbol_book_ticker_socket("BTCUSDT"),
+                      sockets.symbol_miniticker_socket("BTCUSDT"))  # fmt: skip
+    else:
+        book = sockets.symbol_ticker_futures_socket("BTCUSDT")  # which is its name for bookTicker
+        mini = sockets.futures_multiplex_socket(["btcusdt@miniTicker"])
+    found: dict[str, list[Any]] = {"book": [], "mini": []}
+    async with book, mini:
+        for name, socket, keys in (("book", book, BOOK_KEYS), ("mini", mini, MINI_KEYS)):
+            while len(found[name]) < wanted:
+                message = await socket.recv()
+                data = message.get("data", message)
+                found[name].append([data[key] for key in keys])
+    return found
+
+
 async def books(urls: dict[str, str], updates: int) -> Any:
     """The depth cache of spot; the one of futures is no local book, it holds the last frame."""
     point_at(urls)
@@ -227,9 +280,11 @@ if __name__ == "__main__":
             "agg_trades": agg_trades,
             "trades": trades,
             "listings": listings,
+            "quotes": quotes,
             "errors": errors,
             "streams": streams,
             "rotations": rotations,
+            "tops": tops,
             "books": books,
         }
     )
