@@ -66,6 +66,9 @@ class FrameFaults:
 
     Args:
         seed: which frames are hit follows from it.
+
+    Attributes:
+        is_idle: there is no fault, so frames need not be passed through here.
     """
 
     def __init__(self, clock: Clock, *, seed: int) -> None:
@@ -73,6 +76,7 @@ class FrameFaults:
         self._seed = seed
         self._rules: dict[str | None, _Rule] = {}
         self._hits: Counter[str | None] = Counter()
+        self.is_idle = True
 
     # --- the engine's side
 
@@ -85,6 +89,7 @@ class FrameFaults:
             round(float(share or 0) * _SHARE_ONE),
             fault.end_us,
         )
+        self.is_idle = False
 
     def begin(self, fault: Fault) -> None:
         """Its window does it."""
@@ -110,13 +115,12 @@ class FrameFaults:
     ) -> Iterable[Passed]:
         """What becomes of a frame: (due time, stream, payloads) of each that is to be sent."""
         frames: Sequence[Passed] = ((due_us, stream, render),)
-        if not self._rules:
-            return frames
         for identity, rule in tuple(self._rules.items()):
             if rule.concerns(market, stream, due_us):
                 frames = self._hit(rule, market, due_us, frames)
             elif rule.end_us is not None and due_us > rule.end_us + _LINGER_US:
                 del self._rules[identity]
+                self.is_idle = not self._rules
         return frames
 
     def _hit(

@@ -118,6 +118,8 @@ class History:
     def _cache_key(self, minute: int, span: int = 1) -> tuple[str, int]:
         """Changes of the calendar leave what was cached of earlier minutes alone."""
         index = minute // span
+        if not self._changed_minutes:
+            return self.instrument.symbol, index
         changes = sum(changed // span <= index for changed in self._changed_minutes)
         symbol = self.instrument.symbol
         return (f"{symbol}#{changes}" if changes else symbol), index
@@ -140,6 +142,8 @@ class History:
 
     def _printed_ids_before(self, minute: int) -> tuple[int, int]:
         """The exchange's ids of the first order from `minute` on."""
+        if self.calendar.is_plain:
+            return self.ids_before(minute)
         shift = self._shift(self.calendar.generation((minute + 1) * MINUTE_US - 1))
         agg_id, trade_id = self.ids_before(minute)
         return agg_id + shift[0], trade_id + shift[1]

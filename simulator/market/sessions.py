@@ -51,6 +51,11 @@ class SessionTapes:
     def _generation(self, minute: int) -> int:
         return self._calendar.generation((minute + 1) * MINUTE_US - 1)
 
+    def _is_plain_from(self, minute: int) -> bool:
+        """Whether nothing begins or ends from a minute on: the usual case, and the quick one."""
+        begin_us = self._calendar.sessions[0].start_us
+        return self._calendar.is_plain and minute * MINUTE_US > begin_us
+
     def mid(self, time_us: int) -> int:
         """The price path at a moment, in 1/256 ticks."""
         return self._maker(self._calendar.generation(time_us)).mid(time_us)
@@ -58,6 +63,8 @@ class SessionTapes:
     def counts(self, first_minute: int, stop_minute: int) -> tuple[IntArray, IntArray]:
         """Orders and further fills of each minute; a listing's first minute has an order."""
         minutes = np.arange(first_minute, stop_minute, dtype=np.int64)
+        if self._is_plain_from(first_minute):
+            return self._maker(0).counts(minutes)
         orders, further = np.zeros_like(minutes), np.zeros_like(minutes)
         for session in self._calendar.sessions:
             low = max(first_minute, session.start_us // MINUTE_US)
@@ -86,6 +93,11 @@ class SessionTapes:
         self, first_minute: int, orders: IntArray, further: IntArray, first_ids: FirstIds
     ) -> Tape:
         """The trades of consecutive minutes, whose counts are given."""
+        if self._is_plain_from(first_minute):
+            agg_id, trade_id = first_ids(first_minute)
+            return self._maker(0).make(
+                first_minute, orders, further, first_agg_id=agg_id, first_id=trade_id
+            )
         stop_minute = first_minute + len(orders)
         edges = {first_minute, stop_minute}
         for minute in self._cut_minutes:

@@ -28,6 +28,8 @@ PassedFrame = tuple[int, str, Render]
 class FrameFaults(Protocol):
     """What may happen to a frame on its way from the market to its listeners."""
 
+    is_idle: bool  # nothing happens to any frame
+
     def pass_on(
         self, market: MarketName, stream: str, due_us: int, render: Render, now_us: int
     ) -> Iterable[PassedFrame]:
@@ -157,7 +159,7 @@ class Pump:
             current = self._feeds.get(stream)
             if current is None or current[0] != number:
                 continue  # closed, or closed and opened again
-            if self.faults is None:
+            if self.faults is None or self.faults.is_idle:
                 self.frames_sent += self.hub.deliver(stream, render)
             else:
                 self._pass_on(self.faults, stream, due_us, render, now_us)

@@ -40,6 +40,8 @@ class _Listener:
 class _Faults:
     """Hands each frame to a function."""
 
+    is_idle = False
+
     def __init__(self, change: Callable[[int, Render, int], Iterable[PassedFrame]]) -> None:
         self._change = change
         self.seen = 0
