@@ -88,6 +88,9 @@ async def find_start(settings: Settings, options: StreamOptions, stop: asyncio.E
             if options.top is not None:
                 volumes.update(await persist("volumes", rest.quote_volumes_24h, stop))
     chosen = choose(options.symbols, instruments, top=options.top, quote_volume_24h=volumes)
+    for one in chosen:
+        if not one.is_trading:
+            log.warning("symbol_not_trading", symbol=one.symbol, status=one.status)
     symbols = [instrument.symbol for instrument in chosen]
     horizon_us = min(now_us.values()) - settings.fill_lookback_minutes * MINUTE_US
     stored, unsure = await persist(

@@ -78,9 +78,8 @@ STREAMER: dict[str, Cell] = {
         todo="take the symbol off `SYMBOLS`",
     ),
     "new_listing": Cell(
-        happens="does not follow a pattern like `*USDT` while it runs; the next start streams the "
-        "symbol from its first minute on",
-        todo="restart the streamer, after `sync_instruments` has told of it",
+        happens="goes on with the symbols of its start, undisturbed",
+        todo="restart the streamer to follow it",
     ),
     "ticker_reuse": Cell(
         happens="folds the new instrument's trades from their first minute, whatever their ids; "
@@ -122,18 +121,33 @@ START: dict[str, Cell] = {
         happens="waits; a request that outlasts `HTTP_TIMEOUT_S` is tried again without end",
     ),
     "rest_error": Cell(
-        happens="tries 5xx and 429 again without end, `start_postponed` says why; at 403 or 451 "
-        "it gives up, since only a person can change that",
+        happens="tries 5xx and 429 again without end; at 403 or 451 it ends, since only a person "
+        "can change that",
         events=("start_postponed",),
         exit_code=1,
-        says="does not serve this region",
+        says="the exchange does not serve this region",
         todo="at 403 or 451: set `HTTPS_PROXY` to a proxy that the exchange serves",
     ),
     "rest_malformed": Cell(happens="tries again without end", events=("start_postponed",)),
     "rest_cut": Cell(happens="tries again without end", events=("start_postponed",)),
-    "delisting": Cell(
-        happens="streams a symbol that is named although it does not trade, and fills what it "
-        "lacks up to its last minute; a pattern leaves it out",
+    "halt": Cell(
+        happens="streams a symbol that is named although it does not trade now; a pattern leaves "
+        "it out",
+        events=("symbol_not_trading",),
     ),
-    "new_listing": Cell(happens="streams it from its first minute on"),
+    "delisting": Cell(
+        happens="fills what a symbol that is named lacks up to its last minute, and waits; a "
+        "pattern leaves it out",
+        events=("symbol_not_trading",),
+        todo="take the symbol off `SYMBOLS`",
+    ),
+    "new_listing": Cell(
+        happens="streams it from now on",
+        todo="backfill the minutes between its listing and the start",
+    ),
+    "ticker_reuse": Cell(
+        happens="fills what it lacks: the old instrument's last minutes and the new one's first; "
+        "the time between is an outage",
+        events=("outage_recorded",),
+    ),
 }
