@@ -133,6 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("rest_trade_lag_ms", "REST aggTrades leave out younger trades"),
         ("daily_dump_delay_s", "publication of daily dumps after midnight"),
         ("monthly_dump_delay_s", "publication of monthly dumps after the month"),
+        ("connects_in_5_minutes", "WebSocket connects of an address"),
         ("connection_life_s", "WebSocket connections end after this simulated time"),
     ):
         default = getattr(defaults, option)
