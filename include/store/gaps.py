@@ -16,12 +16,14 @@ from include.store.pools import translated
 CLAIM_TIMEOUT_S = 900.0
 """A claim older than this belongs to a worker that died."""
 
+CANDLES = "candles_1m"
+
 _COLUMNS = "id, symbol, from_time, to_time, cause, opened_at, attempts, detail"
 
 _OPEN = """
-INSERT INTO ops.gaps AS g (symbol, from_time, to_time, cause, detail)
-VALUES (%s, %s, %s, %s, %s)
-ON CONFLICT (symbol, from_time, to_time) WHERE repaired_at IS NULL
+INSERT INTO ops.gaps AS g (symbol, dataset, from_time, to_time, cause, detail)
+VALUES (%s, %s, %s, %s, %s, %s)
+ON CONFLICT (symbol, dataset, from_time, to_time) WHERE repaired_at IS NULL
 DO UPDATE SET detail = g.detail || excluded.detail
 RETURNING id
 """
@@ -33,6 +35,7 @@ WHERE g.id IN (
     SELECT c.id FROM ops.gaps AS c
     WHERE
         c.repaired_at IS NULL
+        AND c.dataset = 'candles_1m'
         AND c.opened_at <= clock_timestamp() - %(older_than_s)s * interval '1 second'
         AND (
             c.claimed_at IS NULL
@@ -83,8 +86,13 @@ def open_gap(
     end_us: int,
     cause: str,
     detail: Mapping[str, object] | None = None,
+    dataset: str = CANDLES,
 ) -> int:
     """Record missed minutes; the same open gap again is the same gap.
+
+    Args:
+        dataset: the table of schema ``market`` that misses something; gaps of raw capture are
+            a record, which ``claim_gaps`` leaves alone.
 
     Returns:
         Its id.
@@ -96,7 +104,8 @@ def open_gap(
         raise PermanentError(
             f"[{start_us}, {end_us}) is no gap: both bounds are open times (µs), start first"
         )
-    row = (symbol, from_us(start_us), from_us(end_us), cause, Jsonb(dict(detail or {})))
+    minutes = (from_us(start_us), from_us(end_us))
+    row = (symbol, dataset, *minutes, cause, Jsonb(dict(detail or {})))
     with translated(connection):
         found = connection.execute(_OPEN, row).fetchone()
     if found is None:
@@ -112,7 +121,7 @@ def claim_gaps(
     claim_timeout_s: float = CLAIM_TIMEOUT_S,
     limit: int = 100,
 ) -> list[Gap]:
-    """Claim open gaps for repair; no two workers get the same one.
+    """Claim open gaps of candles for repair; no two workers get the same one.
 
     The least tried come first, then the oldest: gaps that cannot be repaired keep none waiting.
 

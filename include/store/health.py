@@ -127,7 +127,8 @@ LEFT JOIN LATERAL (
     SELECT
         count(*) AS open,
         count(*) FILTER (WHERE g.opened_at < %(now)s - %(gap_patience)s::interval) AS overdue
-    FROM ops.gaps AS g WHERE g.symbol = s.symbol AND g.repaired_at IS NULL
+    FROM ops.gaps AS g
+    WHERE g.symbol = s.symbol AND g.dataset = 'candles_1m' AND g.repaired_at IS NULL
 ) AS gaps ON true
 LEFT JOIN (
     SELECT d.symbol, count(*) AS rows FROM ops.discrepancies AS d

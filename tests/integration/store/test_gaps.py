@@ -110,3 +110,12 @@ def test_a_claimed_gap_has_its_bounds(connection: Connection) -> None:
 def test_a_gap_has_a_length(connection: Connection, minutes: int) -> None:
     with pytest.raises(PermanentError, match="start first"):
         opened(connection, "A", minutes)
+
+
+def test_a_gap_of_raw_capture_is_a_record_that_nobody_repairs(connection: Connection) -> None:
+    mine = {"symbol": "A", "start_us": NOVEMBER_END_US, "end_us": NOVEMBER_END_US + MINUTE_US}
+    lost = open_gap(connection, **mine, cause="spool full", dataset="book_tickers")
+    missed = open_gap(connection, **mine, cause="connection lost")
+
+    assert lost != missed
+    assert [gap.id for gap in claim_gaps(connection, worker="one")] == [missed]

@@ -227,6 +227,6 @@ def test_the_command_tells_machines_by_json_and_exit_code(connection, database_u
 
 def test_a_reader_may_ask(connection) -> None:
     connection.execute("SET ROLE candelabra_reader")
-    assert schema_revision(connection) == "0001"
+    assert schema_revision(connection) == "0002"
     assert known_symbols(connection, since=SINCE) == []
     assert read(connection, "A").quality is None
