@@ -1,14 +1,13 @@
 """The order book of one listing at any moment, from (seed, symbol, time) and its trades.
 
 The book changes in steps: 100 ms on spot, 50 ms on USD-M; the state of a step is the one at its
-time. A step's best bid and ask follow from the last order: it traded at one of them. Beyond them
-lie rungs of three lattices, fine and hasty near the best prices, coarse and slow far away; a rung
-holds a quantity, or none, for a number of steps and then another. Update ids are counts of steps
-and orders, so any state and any change costs the same, whenever it is.
+time. A step's best bid and ask follow from the last order: it traded at one of them. The levels
+beyond them turn with the steps (see `levels`). Update ids are counts of steps and orders, so any
+state and any change costs the same, whenever it is.
 
-Quiet listings turn their rungs every tenth or fiftieth step only; a step without such a turn and
-without an order has no update id and changes nothing. Nor does any step in a halt or after a
-delisting, where the book stands still; its next change then spans all ids in between.
+Quiet listings turn every tenth or fiftieth step only; a step without such a turn and without an
+order has no update id and changes nothing. Nor does any step in a halt or after a delisting,
+where the book stands still; its next change then spans all ids in between.
 """
 
 from collections.abc import Iterator
@@ -21,14 +20,8 @@ from simulator.cache import BoundedCache
 from simulator.clock import MINUTE_US
 from simulator.market.history import History
 from simulator.market.instruments import MarketName
-from simulator.market.noise import (
-    HashArray,
-    IntArray,
-    derive_key,
-    hash_counter,
-    hash_counters,
-    take_bits,
-)
+from simulator.market.levels import Levels, Touch
+from simulator.market.noise import IntArray, derive_key, hash_counter
 
 STEP_US: dict[MarketName, int] = {"spot": 100_000, "um": 50_000}
 _IDS_A_TURN: dict[MarketName, int] = {"spot": 24, "um": 2_600}
@@ -81,23 +74,6 @@ class BookChange:
     asks: IntArray
 
 
-class _Lattice(NamedTuple):
-    """One rung in each cell of `spacing` ticks, up to `reach` ticks from the best prices."""
-
-    spacing: int
-    reach: int
-    period: int  # turns for which a rung keeps its quantity
-    key: int
-
-    def rungs(self, lowest: int, highest: int, turn: int) -> tuple[IntArray, HashArray]:
-        """Price ticks of the rungs in a range, and 64 random bits for each at this turn."""
-        cells = np.arange(lowest // self.spacing, highest // self.spacing + 1, dtype=np.int64)
-        drawn = hash_counters(self.key, cells)
-        ticks = cells * self.spacing + take_bits(drawn, low=0, count=31) % self.spacing
-        epoch = (turn + take_bits(drawn, low=32, count=16)) // self.period
-        return ticks, hash_counters(self.key ^ 0x5555, (cells << 36) + epoch)
-
-
 class _MinuteSteps(NamedTuple):
     """The orders of a minute as its steps see them; row 0 is the last order before it."""
 
@@ -122,18 +98,7 @@ class Book:
         self._ids_a_turn = _IDS_A_TURN[instrument.market]
         self._touch_key = derive_key(seed, *labels, "touch")
         self._gap_key = derive_key(seed, *labels, "gap")
-        typical = instrument.typical_price
-        cells = ((300_000, 200, 32), (60_000, 600, 256), (3_000, 0, 4_096))
-        self._highest = 2 * typical
-        self._lattices = tuple(
-            _Lattice(
-                max(1, typical // parts),
-                count * max(1, typical // parts) or self._highest,
-                period,
-                derive_key(seed, *labels, str(parts)),
-            )
-            for parts, count, period in cells
-        )
+        self._levels = Levels(instrument, seed=seed)
         # Keys begin with the calendar's revision.
         self._states: BoundedCache[tuple[int, int], BookState] = BoundedCache(_CACHED_STATES)
         self._minutes: BoundedCache[tuple[int, int], _MinuteSteps] = BoundedCache(_CACHED_MINUTES)
@@ -224,8 +189,8 @@ class Book:
 
     # --- best prices
 
-    def _touch(self, minute: _MinuteSteps, row: int, turn: int) -> tuple[int, int, int, int]:
-        """Best bid tick and quantity, best ask tick and quantity after a row of the minute."""
+    def _touch(self, minute: _MinuteSteps, row: int, turn: int) -> Touch:
+        """The best prices after a row of the minute."""
         drawn = hash_counter(self._touch_key, (minute.next_agg_id + row << 24) + turn)
         price = minute.price[row] // self.instrument.tick
         spread = 2 if hash_counter(self._touch_key, minute.next_agg_id + row) % 8 == 0 else 1
@@ -234,14 +199,14 @@ class Book:
         else:
             bid, ask = price - spread, price
         step, largest = self.instrument.step, self.instrument.largest_fill
-        return (
+        return Touch(
             bid,
             (1 + _skewed(drawn & 0x7FFF, drawn >> 15 & 0x7FFF, largest)) * step,
             ask,
             (1 + _skewed(drawn >> 30 & 0x7FFF, drawn >> 45 & 0x7FFF, largest)) * step,
         )
 
-    def _touch_of(self, step: int) -> tuple[int, int, int, int]:
+    def _touch_of(self, step: int) -> Touch:
         minute = self._minute(step // self._steps_a_minute)
         row = minute.seen[step % self._steps_a_minute]
         return self._touch(minute, row, step // self._stride)
@@ -284,7 +249,7 @@ class Book:
                 yield self._best(part.time_us[row], first_id, touch)
                 first_id += 1
 
-    def _best(self, time_us: int, update_id: int, touch: tuple[int, int, int, int]) -> BestPrices:
+    def _best(self, time_us: int, update_id: int, touch: Touch) -> BestPrices:
         bid, bid_quantity, ask, ask_quantity = touch
         tick = self.instrument.tick
         return BestPrices(time_us, update_id, bid * tick, bid_quantity, ask * tick, ask_quantity)
@@ -298,46 +263,20 @@ class Book:
     def state(self, step: int) -> BookState:
         """All levels after a step."""
         key = (self._history.revision, step)
-        return self._states.get(key, lambda: self._make_state(step, self._highest))
+        return self._states.get(key, lambda: self._make_state(step, self._levels.highest))
 
     def top(self, step: int, levels: int) -> BookState:
         """The best `levels` of each side after a step (fewer where the book has fewer)."""
-        reach = 4 * levels * self._lattices[0].spacing
+        reach = 4 * levels * self._levels.finest
         state = self._make_state(step, reach)
-        if min(len(state.bids), len(state.asks)) < levels and reach < self._highest:
+        if min(len(state.bids), len(state.asks)) < levels and reach < self._levels.highest:
             state = self.state(step)
         return BookState(state.time_us, state.update_id, state.bids[:levels], state.asks[:levels])
 
     def _make_state(self, step: int, reach: int) -> BookState:
         step = self._moving(step)
-        bid, bid_quantity, ask, ask_quantity = self._touch_of(step)
-        turn = step // self._stride
-        ticks, quantities = [], []
-        for lattice in self._lattices:
-            near = min(reach, lattice.reach)
-            lowest, highest = max(1, bid - near), min(ask + near, self._highest)
-            rungs, drawn = lattice.rungs(lowest, highest, turn)
-            steps = 1 + _skewed_many(drawn, self.instrument.largest_fill)
-            kept = take_bits(drawn, low=30, count=3) > 0
-            kept &= (rungs >= lowest) & (rungs <= highest) & ((rungs < bid) | (rungs > ask))
-            ticks.append(rungs[kept])
-            quantities.append(steps[kept])
-        all_ticks, amounts = np.concatenate(ticks), np.concatenate(quantities)
-        order = np.argsort(all_ticks, kind="stable")
-        all_ticks, amounts = all_ticks[order], amounts[order]
-        starts = np.flatnonzero(np.diff(all_ticks, prepend=-1))
-        if len(starts):
-            amounts = np.add.reduceat(amounts, starts) * self.instrument.step
-            all_ticks = all_ticks[starts]
-        levels = np.stack((all_ticks * self.instrument.tick, amounts), axis=1)
-        split = int(np.searchsorted(all_ticks, bid))
-        tick = self.instrument.tick
-        return BookState(
-            step * self.step_us,
-            self.update_id(step),
-            np.concatenate((np.array([[bid * tick, bid_quantity]]), levels[:split][::-1])),
-            np.concatenate((np.array([[ask * tick, ask_quantity]]), levels[split:])),
-        )
+        bids, asks = self._levels.rows(self._touch_of(step), step // self._stride, reach=reach)
+        return BookState(step * self.step_us, self.update_id(step), bids, asks)
 
     def _first_update_id(self, step: int) -> int:
         previous = self.update_id(step - 1)
@@ -354,15 +293,11 @@ class Book:
         previous_id, first_id, last_id = self.update_ids(step, since=begin)
         if previous_id == last_id:
             return None
-        before, after = self.state(begin), self.state(step)
-        return BookChange(
-            step * self.step_us,
-            previous_id,
-            first_id,
-            last_id,
-            _difference(before.bids[::-1], after.bids[::-1])[::-1],
-            _difference(before.asks, after.asks),
+        begin, end = self._moving(begin), self._moving(step)
+        bids, asks = self._levels.changes(
+            self._touch_of(begin), begin // self._stride, self._touch_of(end), end // self._stride
         )
+        return BookChange(step * self.step_us, previous_id, first_id, last_id, bids, asks)
 
     def update_ids(self, step: int, *, since: int) -> tuple[int, int, int]:
         """Last id up to `since`, first id after it, last id up to `step`.
@@ -378,24 +313,6 @@ class Book:
         return previous_id, self._first_update_id(first), last_id
 
 
-def _difference(before: IntArray, after: IntArray) -> IntArray:
-    """Rows of `after` that are new or differ, and removed ones with quantity 0; by price."""
-    place = np.searchsorted(before[:, 0], after[:, 0])
-    place[place == len(before)] = 0
-    is_same = (before[place] == after).all(axis=1)
-    gone = before[~np.isin(before[:, 0], after[:, 0], assume_unique=True)].copy()
-    gone[:, 1] = 0
-    rows = np.concatenate((after[~is_same], gone))
-    result: IntArray = rows[np.argsort(rows[:, 0], kind="stable")]
-    return result
-
-
 def _skewed(first: int, second: int, largest: int) -> int:
     """Mostly small, at most four times the largest fill; from two numbers of 15 bits."""
     return (first * second >> 15) * largest >> 13
-
-
-def _skewed_many(drawn: HashArray, largest: int) -> IntArray:
-    product = take_bits(drawn, low=0, count=15) * take_bits(drawn, low=15, count=15) >> 15
-    result: IntArray = product * largest >> 13
-    return result
