@@ -5,9 +5,14 @@ from __future__ import annotations
 import platform
 import sys
 
-from benchmarks import live_path, merge, simulator
+from benchmarks import history, live_path, merge, simulator
 
-BENCHMARKS = {"live_path": live_path.run, "merge": merge.run, "simulator": simulator.run}
+BENCHMARKS = {
+    "history": history.run,
+    "live_path": live_path.run,
+    "merge": merge.run,
+    "simulator": simulator.run,
+}
 
 
 def main(names: list[str]) -> int:

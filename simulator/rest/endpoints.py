@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from simulator.clock import DAY_US, SECOND_US, Clock
+from simulator.clock import DAY_US, MINUTE_US, SECOND_US, Clock
 from simulator.market.intervals import SPOT_INTERVALS, UM_INTERVALS, Interval, parse_interval
 from simulator.rest import books
 from simulator.rest.exchange_info import exchange_info
@@ -24,6 +24,8 @@ _UM_QUOTE_DECIMALS = 2  # recorded: quoteQty is cut to so many
 _MAX_KLINES = {"spot": 1_000, "um": 1_500}
 _UM_DEPTHS = (5, 10, 20, 50, 100, 500, 1_000)
 _MOST_SYMBOLS = 100
+_WINDOW = re.compile(r"([1-5]?[1-9]|[1-5]0)m\Z|(1?[1-9]|10|2[0-3])h\Z|[1-7]d\Z")
+_WINDOW_UNITS_US = {"m": MINUTE_US, "h": _HOUR_US, "d": DAY_US}
 
 Handler = Callable[[Parameters, int], Any]
 
@@ -89,6 +91,7 @@ class Endpoints:
             *both,
             Endpoint("uiKlines", self._klines, (*window, "timeZone")),
             Endpoint("avgPrice", self._average, ("symbol",)),
+            Endpoint("ticker", self._window, (*several, "windowSize", "type")),
         ]
 
     # --- parameters
@@ -242,14 +245,31 @@ class Endpoints:
         symbol = self._symbol(params)
         return self._simulated()[1].average(symbol, unit_us=unit_us)
 
-    def _statistics(self, params: Parameters, unit_us: int) -> Any:
+    def _is_mini(self, params: Parameters) -> bool:
         kind = "FULL" if self._is_um else params.text("type") or "FULL"
         if kind not in ("FULL", "MINI"):
             raise ApiError(-1130, "Data sent for parameter 'type' is not valid.")
+        return kind == "MINI"
+
+    def _statistics(self, params: Parameters, unit_us: int) -> Any:
+        is_mini = self._is_mini(params)
+        _, tickers = self._simulated()
+        return self._each(
+            params, lambda symbol: tickers.statistics(symbol, is_mini=is_mini, unit_us=unit_us)
+        )
+
+    def _window(self, params: Parameters, unit_us: int) -> Any:
+        text = params.text("windowSize") or "1d"
+        if not _WINDOW.match(text):
+            raise ApiError(-1130, "Data sent for parameter 'windowSize' is not valid.")
+        if params.text("symbols") is None:
+            params.required("symbol")
+        span_us = int(text[:-1]) * _WINDOW_UNITS_US[text[-1]]
+        is_mini = self._is_mini(params)
         _, tickers = self._simulated()
         return self._each(
             params,
-            lambda symbol: tickers.statistics(symbol, is_mini=kind == "MINI", unit_us=unit_us),
+            lambda symbol: tickers.window(symbol, span_us, is_mini=is_mini, unit_us=unit_us),
         )
 
     def _price(self, params: Parameters, _unit_us: int) -> Any:

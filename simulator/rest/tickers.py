@@ -54,6 +54,16 @@ class Tickers:
             row |= _without_trades(history.instrument)
         return {name: row[name] for name in _MINI_FIELDS} if is_mini else row
 
+    def window(self, symbol: str, span_us: int, *, is_mini: bool, unit_us: int) -> Row:
+        """`ticker` of spot: the time up to now, from a whole minute on."""
+        history = self._market.history(symbol)
+        now_us = self._clock.now_us()
+        open_us = (now_us - span_us) // MINUTE_US * MINUTE_US
+        stats = window_stats(history, open_us, max(now_us, history.start_us))
+        row = _statistics(history, stats, last_trade(history, now_us), None, unit_us=unit_us)
+        del row["lastQty"]
+        return {name: row[name] for name in _MINI_FIELDS} if is_mini else row
+
     def price(self, symbol: str) -> Row:
         """`ticker/price`: the last trade's; USD-M tells its time too."""
         instrument = self._market.instrument(symbol)

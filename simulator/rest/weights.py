@@ -35,6 +35,11 @@ def by_symbols(one: int, everything: int) -> Weigh:
     return lambda query: one if "symbol" in query else everything
 
 
+def _windows(query: Mapping[str, str]) -> int:
+    """`ticker`: 4 a symbol, 200 at most."""
+    return min(200, 4 * (query.get("symbols", "").count(",") + 1))
+
+
 def _spot_statistics(query: Mapping[str, str]) -> int:
     """`ticker/24hr` on spot: by the number of symbols."""
     if "symbol" in query:
@@ -57,6 +62,7 @@ WEIGHTS: dict[MarketName, dict[str, Weigh]] = {
         "klines": fixed(2),
         "uiKlines": fixed(2),
         "avgPrice": fixed(2),
+        "ticker": _windows,
         "ticker/24hr": _spot_statistics,
         "ticker/price": by_symbols(2, 4),
         "ticker/bookTicker": by_symbols(2, 4),

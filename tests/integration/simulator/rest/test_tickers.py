@@ -131,6 +131,26 @@ def test_short_statistics_leave_out_the_rest(client: httpx.Client) -> None:
     assert _code(client, "/api/v3/ticker/24hr", symbol="ETHBTC", type="SHORT") == -1130
 
 
+@pytest.mark.parametrize(("size", "minutes"), [("1m", 1), ("59m", 59), ("23h", 1_380)])
+def test_a_window_covers_its_minutes_up_to_now(
+    client: httpx.Client, size: str, minutes: int
+) -> None:
+    row = _get(client, "/api/v3/ticker", symbol="ETHBTC", windowSize=size)
+    assert row["closeTime"] == NOW_MS
+    assert row["openTime"] == NOW_MS // 60_000 * 60_000 - minutes * 60_000
+    bars = _get(client, "/sim/klines", symbol="ETHBTC", startTime=row["openTime"])
+    assert len(bars) == minutes + 1
+    assert row["count"] == sum(bar[8] for bar in bars)
+    assert Decimal(row["quoteVolume"]) == sum(Decimal(bar[7]) for bar in bars)
+    mini = _get(client, "/api/v3/ticker", symbols='["ETHBTC"]', windowSize=size, type="MINI")
+    assert mini == [{name: row[name] for name in mini[0]}]
+
+
+@pytest.mark.parametrize("size", ["0m", "60m", "24h", "8d", "1w", "h", "1"])
+def test_other_windows_are_refused(client: httpx.Client, size: str) -> None:
+    assert _code(client, "/api/v3/ticker", symbol="ETHBTC", windowSize=size) == -1130
+
+
 def test_the_average_price_is_quote_over_volume_of_five_minutes(client: httpx.Client) -> None:
     row = _get(client, "/api/v3/avgPrice", symbol="ETHBTC")
     trades = _get(client, "/api/v3/aggTrades", symbol="ETHBTC", limit=1_000,
