@@ -16,14 +16,21 @@ MARK_DECIMALS = 8
 FUNDING_PERIOD_US = 8 * 60 * MINUTE_US
 _PREMIUM_PERIOD_US = 10 * MINUTE_US
 _LARGEST_PREMIUM = 50_000  # of 10^8
+_AVERAGED_US = (0, 10 * SECOND_US, 20 * SECOND_US, 30 * SECOND_US)
 _LIQUIDATIONS = 7  # one order in 2^7
 
 
 class MarkPrice(NamedTuple):
-    """Prices and funding rate in units of 10^-8."""
+    """Prices and funding rate in units of 10^-8.
+
+    Attributes:
+        average: mean of the mark prices of the last half minute.
+        settle: the estimated settle price.
+    """
 
     time_us: int
     mark: int
+    average: int
     index_price: int
     settle: int
     funding_rate: int
@@ -49,14 +56,23 @@ def mark_price(history: History, time_us: int, *, seed: int) -> MarkPrice:
     """Mark price and funding at a moment."""
     instrument = history.instrument
     labels = (instrument.market, instrument.symbol)
+    premium_key = derive_key(seed, *labels, "premium")
+    listed_us = history.listed_since_us(time_us)
+    moments = [max(time_us - ago_us, listed_us) for ago_us in _AVERAGED_US]
+    marks = [_mark(history, premium_key, moment) for moment in moments]
     index = history.index_price(time_us, decimals=MARK_DECIMALS)
-    premium = _between(derive_key(seed, *labels, "premium"), time_us, _PREMIUM_PERIOD_US)
-    mark = index + index * (premium * 2 * _LARGEST_PREMIUM // (1 << 16) - _LARGEST_PREMIUM) // 10**8
     next_funding_us = (time_us // FUNDING_PERIOD_US + 1) * FUNDING_PERIOD_US
     drawn = hash_counter(derive_key(seed, *labels, "funding"), next_funding_us)
     # Mostly the 0.01 % that interest alone gives, else somewhere within ±0.03 %.
     rate = 10_000 if drawn & 1 else (drawn >> 8) % 60_001 - 30_000
-    return MarkPrice(time_us, mark, index, index, rate, next_funding_us)
+    average = sum(marks) // len(marks)
+    return MarkPrice(time_us, marks[0], average, index, index, rate, next_funding_us)
+
+
+def _mark(history: History, premium_key: int, time_us: int) -> int:
+    index = history.index_price(time_us, decimals=MARK_DECIMALS)
+    premium = _between(premium_key, time_us, _PREMIUM_PERIOD_US)
+    return index + index * (premium * 2 * _LARGEST_PREMIUM // (1 << 16) - _LARGEST_PREMIUM) // 10**8
 
 
 def _between(key: int, time_us: int, period_us: int) -> int:

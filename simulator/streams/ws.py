@@ -76,6 +76,11 @@ class Endpoint:
             max(4 * _SHORTEST_PING_S, _PONG_TIMEOUTS_S[self.market] * scale),
         )
 
+    @property
+    def pings_are_hurried(self) -> bool:
+        """Whether pings come faster than the exchange's, as the clock does."""
+        return self._scale() < 1
+
     def _scale(self) -> float:
         """Real seconds in one of the exchange's; a slow or standing clock does not slow these."""
         return min(1.0, max(self.clock.real_seconds(SECOND_US), 1e-9))
@@ -268,14 +273,16 @@ class Connection(asyncio.Protocol):
             self._later(life_s, lambda: self.close(_GOING_AWAY, "24 hours are over"))
 
     def _receive(self, frame: Frame) -> None:
-        if frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.PING, Opcode.PONG):
+        is_pong = frame.opcode is Opcode.PONG
+        answers = is_pong and self._pings.answer(bytes(frame.data))
+        if answers and self._endpoint.pings_are_hurried:
+            return  # a fast clock asks for more pongs in a second than the exchange would
+        if is_pong or frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.PING):
             limit = self._endpoint.message_limit
             if self._messages.exceeds(limit, time.monotonic()):
                 self.close(_POLICY_VIOLATION, "Too many requests")
                 return
-        if frame.opcode is Opcode.PONG:
-            self._pings.answer(bytes(frame.data))
-        elif frame.opcode in (Opcode.TEXT, Opcode.CONT) and self._is_open:
+        if frame.opcode in (Opcode.TEXT, Opcode.CONT) and self._is_open:
             self._fragments.append(bytes(frame.data))
             if frame.fin:
                 message, self._fragments = b"".join(self._fragments), []

@@ -14,7 +14,7 @@ def mark_price_payload(instrument: Instrument, mark: MarkPrice, *, event_us: int
 
     return (
         f'{{"e":"markPriceUpdate","E":{event_us // US_PER_MS},"s":"{instrument.symbol}",'
-        f'"p":"{text(mark.mark)}","P":"{text(mark.settle)}","i":"{text(mark.index_price)}",'
+        f'"p":"{text(mark.mark)}","ap":"{text(mark.average)}","P":"{text(mark.settle)}","i":"{text(mark.index_price)}",'
         f'"r":"{text(mark.funding_rate)}","T":{mark.next_funding_us // US_PER_MS}}}'
     )
 

@@ -104,6 +104,15 @@ async def test_pings_of_the_client_are_answered_and_counted() -> None:
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "Too many requests")
 
 
+async def test_pongs_to_the_pings_of_a_fast_clock_are_not_counted(fast: Exchange) -> None:
+    """Five messages a second stay allowed where two of its pings come in each."""
+    async with connect(f"{fast.spot_ws_url}/ws") as ws:
+        for number in range(15):
+            await ws.send(json.dumps({"method": "LIST_SUBSCRIPTIONS", "id": number}))
+            assert await _read(ws) == {"result": [], "id": number}
+            await asyncio.sleep(0.22)
+
+
 async def test_futures_take_ten_messages_a_second_and_not_eleven() -> None:
     async with Exchange() as exchange, connect(f"{exchange.um_ws_url}/market/ws") as ws:
         for number in range(10):

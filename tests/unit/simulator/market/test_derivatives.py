@@ -35,6 +35,10 @@ def test_mark_prices_stay_near_the_trades_and_move_slowly() -> None:
         assert abs(mark.index_price - traded) * 200 < traded
     assert all(abs(a.mark - b.mark) * 1_000 < a.mark for a, b in pairwise(marks))
     assert len({mark.mark for mark in marks}) > 300
+    by_time = {mark.time_us: mark.mark for mark in marks}
+    for mark in marks[10:]:
+        near = [by_time[mark.time_us - ago * 3 * SECOND_US] for ago in range(11)]
+        assert min(near) <= mark.average <= max(near)
 
 
 def test_funding_is_due_every_eight_hours_at_a_rate_that_holds_until_then() -> None:
