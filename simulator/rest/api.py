@@ -25,7 +25,9 @@ from simulator.rest.faults import (
     Slow,
     Stale,
     Truncate,
+    Void,
     default_error,
+    with_voids,
 )
 from simulator.rest.limits import Verdict, WeightLimiter
 from simulator.rest.parameters import ApiError, Parameters
@@ -35,6 +37,7 @@ from simulator.wire.frames import US_PER_MS
 
 _MEDIA_TYPE = "application/json;charset=UTF-8"
 _DEFAULT_RETRY_S = {429: 60, 418: 120}
+_DEFAULT_ROWS = 500
 _UM_VERSIONS = {"ticker/price": ("v1", "v2")}
 
 
@@ -95,7 +98,13 @@ class RestApi:
                 return self._json(error.body(), verdict, status=error.status)
             except UnavailableError as error:
                 return self._json({"code": -1000, "msg": str(error)}, verdict, status=400)
-            return self._spoilt(body, effects, verdict) if effects else self._json(body, verdict)
+            if not effects:
+                return self._json(body, verdict)
+            voids = sum(effect.rows for effect in effects if isinstance(effect, Void))
+            if voids and endpoint.name == "aggTrades":
+                limit = int(request.query_params.get("limit", _DEFAULT_ROWS))
+                body = with_voids(body, voids, limit=limit)
+            return self._spoilt(body, effects, verdict)
 
         return answer
 

@@ -105,7 +105,21 @@ class Stale:
         _at_least(1, rows=self.rows)
 
 
-RequestEffect = Slow | Refuse | Truncate | Malform | Cut | Stale
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Void:
+    """aggTrades with void rows (price and quantity 0, trade ids −1) before some true ones.
+
+    The exchange marks historic duplicates so. A void row bears the id of the true one after it,
+    since ids here have no holes to put it in.
+    """
+
+    rows: int = 1
+
+    def __post_init__(self) -> None:
+        _at_least(1, rows=self.rows)
+
+
+RequestEffect = Void | Slow | Refuse | Truncate | Malform | Cut | Stale
 RestEffect = RequestEffect | KlineLag | TradeLag
 
 
@@ -202,3 +216,15 @@ def _at_least(least: int, **values: int) -> None:
     for name, value in values.items():
         if value < least:
             raise ValueError(f"{name} is {value}; it must be at least {least}")
+
+
+def with_voids(rows: list[dict[str, Any]], wanted: int, *, limit: int) -> list[dict[str, Any]]:
+    """aggTrade rows with `wanted` void ones among the first half, cut to the page's limit."""
+    half = max(1, len(rows) // 2)
+    chosen = {number * half // wanted for number in range(wanted)} if rows else set()
+    mixed = []
+    for number, row in enumerate(rows):
+        if number in chosen:
+            mixed.append(row | {"p": "0", "q": "0", "f": -1, "l": -1})
+        mixed.append(row)
+    return mixed[: max(limit, 2)]

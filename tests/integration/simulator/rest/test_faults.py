@@ -20,6 +20,7 @@ from simulator.rest.faults import (
     Stale,
     TradeLag,
     Truncate,
+    Void,
 )
 from simulator.server import ExchangeThread
 
@@ -174,3 +175,23 @@ def test_klines_and_trades_lag_as_told(exchange: ExchangeThread, client: httpx.C
     _break(exchange, TradeLag(lag_us=60_000_000))
     lagging = client.get("/api/v3/aggTrades", params={"symbol": "ETHBTC"}).json()
     assert now_ms - 120_000 < lagging[-1]["T"] <= now_ms - 60_000
+
+
+@pytest.mark.parametrize("limit", [20, 21])
+def test_void_rows_stand_before_true_ones_and_hide_none_from_a_client_that_pages(
+    exchange: ExchangeThread, client: httpx.Client, limit: int
+) -> None:
+    path, query = "/api/v3/aggTrades", {"symbol": "ETHBTC", "limit": str(limit)}
+    true = client.get(path, params=query).json()
+    _break(exchange, Void(rows=3))
+    found: list[dict[str, Any]] = []
+    voids = 0
+    while not found or found[-1]["a"] < true[-1]["a"]:
+        next_id = found[-1]["a"] + 1 if found else true[0]["a"]
+        page = client.get(path, params=query | {"fromId": str(next_id)}).json()
+        assert len(page) <= limit
+        assert page[-1]["p"] != "0"
+        voids += sum((row["p"], row["q"], row["f"], row["l"]) == ("0", "0", -1, -1) for row in page)
+        found += [row for row in page if row["p"] != "0"]
+    assert found == true
+    assert voids >= 3
