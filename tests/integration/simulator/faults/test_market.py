@@ -5,6 +5,7 @@ import io
 import json
 import zipfile
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
@@ -100,6 +101,34 @@ async def test_a_halt_has_neither_trades_nor_candles_and_ids_go_on(exchange: Exc
         candle = sent[row[0]]
         assert [candle[name] for name in "ohlcv"] == row[1:6]
         assert candle["n"] == row[8]
+
+
+@pytest.mark.parametrize("interval", ["1s", "5m"])
+async def test_shorter_and_longer_candles_are_closed_as_the_oracle_has_them(
+    interval: str,
+) -> None:
+    async with Exchange(replace(FAST, speed=500)) as exchange:
+        url = f"{exchange.spot_ws_url}/stream?streams=btcusdt@kline_{interval}"
+        async with connect(url, close_timeout=0.1) as ws:
+            entry = {"kind": "halt", "market": "spot", "symbols": "BTCUSDT", "at": "+400s"}
+            halt_us = exchange.clock.now_us() + 400 * SECOND_US
+            exchange.faults.add(entry | {"duration_s": 500})
+            until_ms = halt_us // 1_000 + 1_250_000
+            frames = await _collect(ws, lambda frame: frame["k"]["t"] > until_ms)
+        sent = [frame["k"] for frame in frames if frame["k"]["x"]]
+        oracle = await _get(
+            exchange, "/sim/klines", symbol="BTCUSDT", interval=interval, startTime=sent[0]["t"],
+            endTime=sent[-1]["t"],
+        )  # fmt: skip
+        true = {row[0]: (row[1:6], row[8]) for row in oracle}
+        assert {
+            k["t"]: ([k[name] for name in "ohlcv"], k["n"]) for k in sent
+        }.items() <= true.items()
+        paused = (halt_us // 1_000 + 1_000, halt_us // 1_000 + 499_000)
+        spans = [(k["t"], k["T"]) for k in sent]
+        assert not [one for one in spans if one[0] >= paused[0] and one[1] <= paused[1]]
+        missing = [row for row in oracle if row[0] not in {k["t"] for k in sent}]
+        assert [row[0] for row in missing if not paused[0] <= row[6] <= paused[1]] == []
 
 
 async def test_streams_read_on_without_a_gap_while_the_future_changes(exchange: Exchange) -> None:
