@@ -102,7 +102,7 @@ class FaultEngine:
 
         Raises:
             KeyError: there is none of this id.
-            PlanError: it cannot be undone.
+            PlanError: it has changed the market already, whose past stays.
         """
         self._in_loop(lambda: self._remove(identity))
 
@@ -162,10 +162,16 @@ class FaultEngine:
 
     def _remove(self, identity: str) -> None:
         entry = self._entries[identity]
-        if not entry.is_over:
-            entry.actor.end(entry.fault)
-            entry.state = "removed"
-            self._log.info("fault_removed", id=identity)
+        if entry.is_over:
+            if entry.state == "finished" and entry.fault.kind.group == "market":
+                raise PlanError(
+                    f"{entry.fault.kind.name} {identity!r} has happened; the past stays as it was "
+                    "served"
+                )
+            return
+        entry.actor.end(entry.fault)
+        entry.state = "removed"
+        self._log.info("fault_removed", id=identity)
 
     def _listed(self) -> list[dict[str, Any]]:
         for entry in self._entries.values():

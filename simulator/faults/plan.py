@@ -177,7 +177,7 @@ def parse_plan(text: str | bytes, *, name: str = "plan") -> tuple[Fault, ...]:
     """
     try:
         entries = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PlanError(f"{name} is no JSON: {error}") from error
     if isinstance(entries, dict):
         return (parse_entry(entries, where=name),)
@@ -251,7 +251,10 @@ def _moment(value: object, where: str) -> tuple[int, bool]:
     if isinstance(value, str):
         offset = _OFFSET.match(value)
         if offset is not None:
-            return int(Decimal(offset[1]) * _UNITS_US[offset[2]]), True
+            offset_us = int(Decimal(offset[1]) * _UNITS_US[offset[2]])
+            if offset_us > _LONGEST_S * SECOND_US:
+                raise PlanError(f"{where}: at is {_shown(value)}; it must lie within ten years")
+            return offset_us, True
         try:
             moment = datetime.fromisoformat(value)
         except ValueError:

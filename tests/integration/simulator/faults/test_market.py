@@ -177,6 +177,10 @@ async def test_a_spot_delisting_is_a_break_and_its_past_stays(exchange: Exchange
     exchange.faults.add({"kind": "delisting", "market": "spot", "symbols": "ETH*", "at": "+5s"})
     at_us = exchange.clock.now_us() + 5 * SECOND_US
     await _time(exchange, at_us + 10 * MINUTE_US)
+    async with httpx.AsyncClient(base_url=exchange.control_url) as client:
+        kept = await client.delete("/sim/faults/f1")
+    assert kept.status_code == 409
+    assert "delisting 'f1' has happened" in kept.json()["msg"]
     info = await _get(exchange, "/api/v3/exchangeInfo", symbol="ETHUSDT")
     assert info["symbols"][0]["status"] == "BREAK"
     rows = await _get(exchange, "/api/v3/klines", symbol="ETHUSDT", interval="1m", limit=5)
