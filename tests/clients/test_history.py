@@ -46,7 +46,7 @@ def test_the_unified_call_makes_its_pages_itself(
 def test_trades_by_id_are_complete_and_fold_into_the_klines(
     client: Client, standing: ExchangeThread, market: str
 ) -> None:
-    start_ms, end_ms = NOON_MS - 30 * MINUTE_MS, NOON_MS - 10 * MINUTE_MS
+    start_ms, end_ms = NOON_MS - 22 * MINUTE_MS, NOON_MS - 10 * MINUTE_MS
     window = {"market": market, "symbol": "BTCUSDT"}
     aggregates = client(standing, "agg_trades", start_ms=start_ms, end_ms=end_ms, **window)
     ids = [row[0] for row in aggregates]

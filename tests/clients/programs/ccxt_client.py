@@ -271,8 +271,13 @@ async def _rotated(exchange: Any, urls: dict[str, str], market: str, ends: list[
     notices: list[str] = []
     starts = []
 
+    def connection() -> Any:
+        place = urls[f"{market}_ws_url"].partition("//")[2]
+        return next((one for url, one in exchange.clients.items() if place in url), None)
+
     async def more(*, until_end: bool) -> None:
         ended, wanted = len(notices), len(found) + 30
+        before = connection()
         while len(notices) == ended if until_end else len(found) < wanted:
             try:
                 news = await exchange.watch_trades(MARKETS[market], params={"name": "aggTrade"})
@@ -280,6 +285,8 @@ async def _rotated(exchange: Any, urls: dict[str, str], market: str, ends: list[
                 notices.append(type(error).__name__)
                 continue
             found.extend([trade["info"][key] for key in AGG_TRADE_KEYS] for trade in news)
+            if until_end and connection() is not before:
+                notices.append("replaced")  # it ended between two calls
 
     await more(until_end=False)
     for end in ends:
