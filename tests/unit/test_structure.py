@@ -60,6 +60,7 @@ TESTED_ELSEWHERE = {
     "simulator/streams/feeds.py": BY_A_WHOLE_SIMULATOR,
     "simulator/streams/ticker_feeds.py": EVERY_STREAM,
     "simulator/wire/frames.py": BY_A_WHOLE_SIMULATOR,
+    "simulator/listeners.py": "its cuts: tests/integration/simulator/rest/test_faults.py",
     "simulator/market/history.py": THE_MARKETS_INSIDE,
     "simulator/market/klines.py": THE_MARKETS_INSIDE,
     "simulator/rest/books.py": "with the tickers: tests/integration/simulator/rest/test_tickers.py",
