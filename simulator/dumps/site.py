@@ -114,14 +114,18 @@ class DumpSite:
         self.faults.of(Late, file.path, counts=counts)
         return False
 
-    def find(self, path: str) -> DumpFile | None:
-        """The published file at a path (without leading slash); None if there is none."""
+    def find(self, path: str, *, counts: bool = True) -> DumpFile | None:
+        """The published file at a path (without leading slash); None if there is none.
+
+        Args:
+            counts: faults that hide the file count this as a hit.
+        """
         for market, folder in _FOLDERS.items():
             if market in self._markets and path.startswith(folder + "/"):
                 file = self._named(market, path.removeprefix(folder + "/").split("/"))
                 if file is None or file.path != path:
                     return None
-                is_there = self._is_published(file, self._clock.now_us(), counts=True)
+                is_there = self._is_published(file, self._clock.now_us(), counts=counts)
                 return file if is_there else None
         return None
 
@@ -182,7 +186,7 @@ class DumpSite:
 
     def altered_rows(self, path: str) -> list[AlteredRow]:
         """The rows of a file that differ now from what happened; empty if it is not published."""
-        file = self.find(path)
+        file = self.find(path, counts=False)
         if file is None:
             return []
         return altered_rows(self._markets[file.market], file, self._row_changes(file))

@@ -100,10 +100,12 @@ _SPOT: dict[str, Any] = {
     "icebergAllowed": True,
     "ocoAllowed": True,
     "otoAllowed": True,
+    "opoAllowed": True,
     "quoteOrderQtyMarketAllowed": True,
     "allowTrailingStop": True,
     "cancelReplaceAllowed": True,
     "amendAllowed": True,
+    "pegInstructionsAllowed": True,
     "isSpotTradingAllowed": True,
     "isMarginTradingAllowed": False,
 }  # fmt: skip

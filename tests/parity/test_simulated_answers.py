@@ -112,7 +112,8 @@ ANSWERS = [
     Answer("/api/v3/aggTrades", "fromId=202790190", SPOT),
     Answer("/api/v3/avgPrice", "", SPOT, ("closeTime",)),
     Answer("/api/v3/depth", "limit=1000", SPOT),
-    Answer("/api/v3/exchangeInfo", "", {"symbol": "ETHBTC"}),
+    Answer("/api/v3/exchangeInfo", "", {"symbol": "ETHBTC"},
+           ("symbols[].opoAllowed", "symbols[].pegInstructionsAllowed")),
     Answer("/api/v3/historicalTrades", "", SPOT),
     Answer("/api/v3/klines", "interval=1m", SPOT | {"interval": "1m"}),
     Answer("/api/v3/klines", "interval=1d", SPOT | {"interval": "1d"}),
@@ -134,7 +135,7 @@ ANSWERS = [
     Answer("/fapi/v1/ticker/price", "none", {}),
     Answer("/fapi/v1/time", "", {}),
     Answer("/fapi/v1/trades", "limit=1000", FUTURE, ("[].isRPITrade",)),
-]
+]  # fmt: skip
 
 
 def recorded_answer(folder: Path, answer: Answer) -> Any:

@@ -286,7 +286,8 @@ def test_a_missing_file_is_neither_listed_nor_found_and_its_neighbours_are() -> 
     keys = _keys(site, "data/spot/daily/klines/ETHBTC/1m/", "/")[0]
     assert len(keys) == 2 * 34
     assert not any("2025-01-05" in key for key in keys)
-    assert site.faults.active()[0].hits == 1  # a listing does not count
+    assert site.altered_rows(DAY_PATH) == []
+    assert site.faults.active()[0].hits == 1  # neither the listing nor the oracle counts
 
 
 def test_a_missing_checksum_is_not_listed_and_its_file_is() -> None:
