@@ -33,7 +33,7 @@ def test_quotes_of_all_symbols_are_the_books_best_and_the_last_trades(
 
 
 def test_streamed_quotes_are_the_books_best_and_the_last_trades(client: Client) -> None:
-    with ExchangeThread(config(speed=20, inbound_messages_per_s=100)) as exchange:
+    with ExchangeThread(config(speed=10, inbound_messages_per_s=100)) as exchange:
         seen = client(exchange, "tops", wanted=20)
         for market, found in seen.items():
             assert_book_tickers_are_true(exchange, market, found["book"])
