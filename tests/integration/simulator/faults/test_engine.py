@@ -86,7 +86,7 @@ async def test_a_stall_is_silent_and_goes_on_after_its_time(exchange: Exchange) 
             while len(after) == 1 or after[-1]["a"] == after[-2]["a"] + 1:
                 after.append(json.loads(await ws.recv()))
         lost_ms = after[-1]["T"] - after[-2]["T"]
-        assert 55_000 < lost_ms < 90_000
+        assert 55_000 < lost_ms < 300_000
         await _state(exchange, "quiet", "finished")
 
 
