@@ -11,10 +11,13 @@ from include.config import Settings
 from include.domain.instruments import Market
 from include.jobs.exchange import APPLICATION_NAME, open_shared_rest
 from include.jobs.pieces import market_from
-from include.store.instruments import write_instruments
+from include.store.instruments import read_instruments, write_instruments
 from include.store.pools import connect
 
 log = structlog.get_logger(__name__)
+
+MOST_NAMED = 100
+"""Symbols named in one line of the log; more are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +55,32 @@ def sync_instruments(
                 # before the answer, so that an older answer never looks like the newer one
                 seen_at_us = rest.server_time_us()
                 instruments = rest.exchange_info()
+            known = {
+                one.symbol: one.status for one in read_instruments(connection, market=market)
+            }
             ended += write_instruments(connection, instruments, seen_at_us, whole_market=market)
             listed[market.value] = len(instruments)
             trading[market.value] = sum(one.is_trading for one in instruments)
+            if known:
+                _tell_changes(market, known, {one.symbol: one.status for one in instruments})
     log.info("instruments_synchronised", listed=listed, trading=trading, ended=ended)
     return InstrumentCounts(listed, trading, ended)
+
+
+def _tell_changes(market: Market, known: dict[str, str], now: dict[str, str]) -> None:
+    """Name symbols that are new, and those that began or ceased to trade."""
+    new = sorted(now.keys() - known.keys())
+    if new:
+        log.info("instruments_new", market=market.value, count=len(new), symbols=new[:MOST_NAMED])
+    changed = {
+        symbol: f"{known[symbol]} -> {status}"
+        for symbol, status in sorted(now.items())
+        if known.get(symbol, status) != status
+    }
+    if changed:
+        log.info(
+            "instrument_status_changed",
+            market=market.value,
+            count=len(changed),
+            symbols=dict(list(changed.items())[:MOST_NAMED]),
+        )

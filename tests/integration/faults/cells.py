@@ -24,7 +24,7 @@ class Cell:
     Attributes:
         happens: in a sentence for users.
         events: log events that are seen each time.
-        verdict: what `ops.dump_files` says of the file.
+        verdicts: what `ops.dump_files` may say of the file.
         exit_code: of the command; None where there is none.
         says: a part of the message on standard error.
         todo: what a user has to do.
@@ -32,7 +32,7 @@ class Cell:
 
     happens: str
     events: tuple[str, ...] = ()
-    verdict: str | None = None
+    verdicts: tuple[str, ...] = ()
     exit_code: int | None = None
     says: str | None = None
     todo: str = "nothing"
@@ -41,8 +41,9 @@ class Cell:
     def seen(self) -> str:
         """Where a user sees it."""
         parts = [", ".join(f"`{event}`" for event in self.events)] if self.events else []
-        if self.verdict is not None:
-            parts.append(f"`ops.dump_files`: `{self.verdict}`")
+        if self.verdicts:
+            found = " or ".join(f"`{verdict}`" for verdict in self.verdicts)
+            parts.append(f"`ops.dump_files`: {found}")
         if self.exit_code is not None:
             parts.append(f"exit code {self.exit_code}")
         if self.says is not None:

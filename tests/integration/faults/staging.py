@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from decimal import Decimal
@@ -139,3 +140,12 @@ class _Heard:
 def events_of(log: Log, **fields: object) -> list[str]:
     """Names of the events that have these fields."""
     return [one["event"] for one in log if all(one.get(name) == v for name, v in fields.items())]
+
+
+def wait_for(holds: Callable[[], object], what: str = "it", *, timeout_s: float = 30) -> None:
+    """Wait for a condition, in a test without an event loop."""
+    until_s = time.monotonic() + timeout_s
+    while not holds():
+        if time.monotonic() > until_s:
+            raise AssertionError(f"{what} did not hold in {timeout_s} s")
+        time.sleep(0.02)
