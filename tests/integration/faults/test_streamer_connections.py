@@ -28,6 +28,10 @@ PAIRS = [
         {"kind": "shutdown", "market": "um", "grace_s": 60},
     ),
 ]
+REFUSALS: list[dict[str, Any]] = [
+    {"kind": "refuse", "market": "spot", "duration_s": 150},
+    {"kind": "refuse", "market": "um", "status": 503, "duration_s": 150},
+]
 
 
 def reasons(one: Stage, market: str) -> list[str]:
@@ -65,12 +69,8 @@ async def test_whatever_befalls_connections_every_minute_ends_equal_to_the_excha
 @pytest.mark.asyncio
 async def test_refused_connections_are_tried_until_one_is_taken(database_url: str) -> None:
     config = SimulatorConfig(speed=SPEED, spot_symbols=("BTCUSDT", "ETHBTC"))
-    refusals: list[dict[str, Any]] = [
-        {"kind": "refuse", "market": "spot", "duration_s": 150},
-        {"kind": "refuse", "market": "um", "status": 503, "duration_s": 150},
-    ]
     async with stage(database_url, SYMBOLS, config) as one:
-        one.add(*refusals, {"kind": "cut"})
+        one.add(*REFUSALS, {"kind": "cut"})
         await one.passes(2.6)
         await one.ends_right(minutes=2)
         assert_told(one, "refuse")

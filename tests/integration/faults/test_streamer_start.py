@@ -38,6 +38,12 @@ FAULTS: list[dict[str, Any]] = [
     {"kind": "slow_rest", "market": "um", "endpoints": "time", "delay_s": 1.2, "times": 1},
     {"kind": "refuse", "duration_s": 300},
 ]
+CHANGES: list[dict[str, Any]] = [
+    {"kind": "delisting", "market": "spot", "symbols": "OPUSDT", "at": "+5s"},
+    {"kind": "halt", "market": "spot", "symbols": "PEPEUSDT", "at": "+5s", "duration_s": 7_200},
+    {"kind": "ticker_reuse", "market": "spot", "symbols": "ETCUSDT", "at": "+5s", "pause_s": 60},
+    {"kind": "new_listing", "market": "spot", "symbols": "NEWUSDT", "at": "+5s"},
+]
 
 
 async def until(holds: Any, what: str) -> None:
@@ -116,7 +122,7 @@ async def test_a_refused_region_ends_the_start_with_a_sentence(database_url: str
 async def test_symbols_that_stopped_came_back_or_are_new_are_started_rightly(
     database_url: str,
 ) -> None:
-    gone, halted, again, new = "OPUSDT", "PEPEUSDT", "ETCUSDT", "NEWUSDT"
+    gone, halted, again, new = (str(change["symbols"]) for change in CHANGES)
     config = SimulatorConfig(
         spot_symbols=("BTCUSDT", gone, halted, again), um_symbols=(), clock_start=CLOCK_START,
         speed=60,
@@ -130,14 +136,7 @@ async def test_symbols_that_stopped_came_back_or_are_new_are_started_rightly(
                     repair_minutes, settings=settings, symbol=name,
                     start_us=began_us, end_us=began_us + 5 * MINUTE_US,
                 )  # fmt: skip
-            exchange.faults.add([
-                {"kind": "delisting", "market": "spot", "symbols": gone, "at": "+5s"},
-                {"kind": "halt", "market": "spot", "symbols": halted, "at": "+5s",
-                 "duration_s": 7_200},
-                {"kind": "ticker_reuse", "market": "spot", "symbols": again, "at": "+5s",
-                 "pause_s": 60},
-                {"kind": "new_listing", "market": "spot", "symbols": new, "at": "+5s"},
-            ])  # fmt: skip
+            exchange.faults.add(CHANGES)
             before_us = minute_of(exchange.clock.now_us()) + 9 * MINUTE_US
             await until(lambda: exchange.clock.now_us() >= before_us, "the market has changed")
             rows: Rows = {}

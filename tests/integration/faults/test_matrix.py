@@ -1,0 +1,96 @@
+"""The matrix is complete, each of its cells is run, and the documentation shows it.
+
+``UPDATE_DOCS=1`` in the environment writes ``docs/fault-matrix.md`` anew.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from simulator.faults.kinds import KINDS
+from tests.integration.faults import (
+    test_backfill_dumps,
+    test_imports,
+    test_jobs_market,
+    test_jobs_rest,
+    test_streamer_connections,
+    test_streamer_frames,
+    test_streamer_market,
+    test_streamer_rest,
+    test_streamer_start,
+)
+from tests.integration.faults.cells import COMPONENTS, Component
+from tests.integration.faults.matrix import (
+    MATRIX,
+    UNTOUCHED,
+    UNTOUCHED_KINDS,
+    page,
+    reason_untouched,
+)
+
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "docs" / "fault-matrix.md"
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_fault_has_a_cell_or_a_reason_not_to(kind: str, component: Component) -> None:
+    has_cell = kind in MATRIX[component]
+    assert has_cell != (reason_untouched(component, kind) is not None)
+
+
+def test_the_matrix_speaks_of_nothing_else() -> None:
+    assert {kind for cells in MATRIX.values() for kind in cells} <= KINDS.keys()
+    assert {kind for _, kind in UNTOUCHED_KINDS} <= KINDS.keys()
+    groups = {kind.group for kind in KINDS.values()}
+    assert {group for _, group in UNTOUCHED} <= groups
+    both = {(c, k) for c, k in UNTOUCHED_KINDS if (c, KINDS[k].group) in UNTOUCHED}
+    assert both == set()
+
+
+def kinds_of(*faults: dict[str, object]) -> set[str]:
+    return {str(fault["kind"]) for fault in faults}
+
+
+def test_each_cell_is_run() -> None:
+    connections = [fault for pair in test_streamer_connections.PAIRS for fault in pair]
+    streamer = kinds_of(
+        *connections,
+        *test_streamer_connections.REFUSALS,
+        *test_streamer_frames.FAULTS.values(),
+        *test_streamer_market.FAULTS,
+        *test_streamer_rest.FAULTS.values(),
+    )
+    rest = kinds_of(*test_jobs_rest.PASSING)
+    market = kinds_of(*test_jobs_market.FAULTS.values())
+    dumps = kinds_of(*(case.fault for case in test_backfill_dumps.CASES))
+    run: dict[Component, set[str]] = {
+        "streamer": streamer,
+        "start": kinds_of(*test_streamer_start.FAULTS, *test_streamer_start.CHANGES),
+        "backfill": rest | market | dumps | {"reissued", "monthly_differs", "listing_error"},
+        "repair_gaps": rest | market,
+        "sync_instruments": market | kinds_of(*test_jobs_rest.INSTRUMENTS),
+        "import": kinds_of(*(case.fault for case in test_imports.CASES)),
+    }
+    assert run == {component: set(cells) for component, cells in MATRIX.items()}
+
+
+def test_the_documentation_shows_the_matrix() -> None:
+    if os.environ.get("UPDATE_DOCS"):
+        PAGE.write_text(page())
+    assert PAGE.read_text() == page(), "run this test with UPDATE_DOCS=1 and look at the difference"
+
+
+def test_each_event_that_the_matrix_names_is_logged_somewhere() -> None:
+    sources = [
+        path.read_text() for room in ("streamer", "include") for path in (ROOT / room).rglob("*.py")
+    ]
+    logged = set(re.findall(r'log\.\w+\(\s*"([a-z_]+)"', "\n".join(sources)))
+    events = {
+        event for cells in MATRIX.values() for cell in cells.values() for event in cell.events
+    }
+    assert events <= logged
