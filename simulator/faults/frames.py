@@ -34,20 +34,23 @@ class _Rule:
     threshold: int
     end_us: int | None
     latest: dict[tuple[MarketName, str], tuple[int, int]] = field(default_factory=dict)
-    matching: dict[tuple[MarketName, str], bool] = field(default_factory=dict)
+    # The stream's key for draws, or None where it is not meant.
+    streams: dict[tuple[MarketName, str], int | None] = field(default_factory=dict)
 
     def concerns(self, market: MarketName, stream: str, due_us: int) -> bool:
         fault = self.fault
         if due_us < fault.at_us or (self.end_us is not None and due_us >= self.end_us):
             return False
+        return self._key(market, stream) is not None
+
+    def _key(self, market: MarketName, stream: str) -> int | None:
         place = (market, stream)
-        found = self.matching.get(place)
-        if found is None:
-            if len(self.matching) >= _REMEMBERED_STREAMS:
-                self.matching.clear()
-            found = market in fault.markets and fault.hits_stream(stream)
-            self.matching[place] = found
-        return found
+        if place not in self.streams:
+            if len(self.streams) >= _REMEMBERED_STREAMS:
+                self.streams.clear()
+            is_meant = market in self.fault.markets and self.fault.hits_stream(stream)
+            self.streams[place] = self.key ^ derive_key(0, market, stream) if is_meant else None
+        return self.streams[place]
 
     def picks(self, market: MarketName, stream: str, due_us: int) -> bool:
         """Whether this one of the matching frames is hit."""
@@ -57,7 +60,7 @@ class _Rule:
         latest_us, number = self.latest.get(place, (0, 0))
         number = number + 1 if latest_us == due_us else 0  # frames may share a due time
         self.latest[place] = (due_us, number)
-        drawn = hash_counter(self.key ^ derive_key(0, market, stream), (due_us << 16) + number)
+        drawn = hash_counter(self._key(market, stream) or 0, (due_us << 16) + number)
         return drawn & (_SHARE_ONE - 1) < self.threshold
 
 
