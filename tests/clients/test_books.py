@@ -25,7 +25,7 @@ FEWEST_LEVELS = 300
 def test_a_local_book_equals_the_exchanges_at_every_checkpoint(
     library: str, client: Client
 ) -> None:
-    with ExchangeThread(config(speed=60, inbound_messages_per_s=100)) as exchange:
+    with ExchangeThread(config(speed=60)) as exchange:
         seen = client(exchange, "books", updates=UPDATES[library])
         assert set(seen) == KEEPERS[library]
         for market, found in seen.items():

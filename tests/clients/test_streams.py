@@ -11,8 +11,7 @@ from tests.clients.exchanges import MINUTE_MS, config, true_agg_trades, true_kli
 
 Client = Callable[..., Any]
 
-# The faster clock makes pings, and so pongs, come 40 times as often: beyond five messages a second.
-FAST: dict[str, Any] = {"speed": 60, "inbound_messages_per_s": 100}
+SPEED = 60
 LIFE_S = 90
 """Simulated; one and a half real seconds."""
 
@@ -34,7 +33,7 @@ def assert_trades_are_true(
 
 
 def test_combined_streams_bring_what_rest_and_the_oracle_say(library: str, client: Client) -> None:
-    with ExchangeThread(config(**FAST)) as exchange:
+    with ExchangeThread(config(speed=SPEED)) as exchange:
         seen = client(exchange, "streams", closed=3)
         for market, found in seen.items():
             rows = found["klines"]
@@ -69,7 +68,7 @@ TOLD_AT_TIMES = {
 
 
 def test_a_library_goes_on_after_a_drop_and_a_shutdown(library: str, client: Client) -> None:
-    with ExchangeThread(config(**FAST)) as exchange:
+    with ExchangeThread(config(speed=SPEED)) as exchange:
         seen = client(exchange, "rotations", ends=["cut", "shutdown"])
         for market, found in seen.items():
             assert_ends_are_told(library, found["notices"])
@@ -77,7 +76,7 @@ def test_a_library_goes_on_after_a_drop_and_a_shutdown(library: str, client: Cli
 
 
 def test_a_library_goes_on_when_a_connections_life_is_over(library: str, client: Client) -> None:
-    with ExchangeThread(config(**FAST, connection_life_s=LIFE_S)) as exchange:
+    with ExchangeThread(config(speed=SPEED, connection_life_s=LIFE_S)) as exchange:
         seen = client(exchange, "rotations", ends=["life", "life"])
         for market, found in seen.items():
             assert_ends_are_told(library, found["notices"])
