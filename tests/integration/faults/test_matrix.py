@@ -37,10 +37,13 @@ PAGE = ROOT / "docs" / "fault-matrix.md"
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
-@pytest.mark.parametrize("kind", KINDS)
-def test_each_fault_has_a_cell_or_a_reason_not_to(kind: str, component: Component) -> None:
-    has_cell = kind in MATRIX[component]
-    assert has_cell != (reason_untouched(component, kind) is not None)
+def test_each_fault_has_a_cell_or_a_reason_not_to(component: Component) -> None:
+    wrong = [
+        kind
+        for kind in KINDS
+        if (kind in MATRIX[component]) == (reason_untouched(component, kind) is not None)
+    ]
+    assert wrong == []
 
 
 def test_the_matrix_speaks_of_nothing_else() -> None:
