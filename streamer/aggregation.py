@@ -20,7 +20,7 @@ from include.domain.candles import Candle, Offer, Source, Status, differing_valu
 from include.domain.fold import CandleBuilder
 from include.domain.instruments import Instrument
 from include.domain.timeframes import MINUTE_US, minute_of
-from streamer.continuity import Step, TradeIds
+from streamer.continuity import FOLLOWS, Step, TradeIds
 from streamer.minutes import Minute, Timing
 from streamer.seeding import SeedSearch
 from streamer.silence import SILENT_AFTER_MINUTES, Failures, Silence
@@ -38,6 +38,7 @@ class SymbolAggregator:
         self.quotes_fold = instrument.quote_volume_is_foldable
         self.duplicates = 0
         self.void_trades = 0
+        self.equal_checksums = 0
         self.is_dirty = False
         """Whether ``live_candles`` may have changed since somebody cleared this."""
         self._timing = timing
@@ -81,30 +82,29 @@ class SymbolAggregator:
     def on_trade(self, trade: AggTrade | Trade) -> None:
         """Fold a trade, once, into the minute of its trade time."""
         trade_us = microseconds(trade.trade_time)
-        expected, previous_us = self._ids.next_id, self._ids.last_trade_us
         step = self._ids.take(trade, trade_us)
-        if step is not Step.FOLLOWS:
+        follows = step is FOLLOWS
+        if not follows:
             if step is Step.REPEATS:
                 self.duplicates += 1
                 return
             if step is Step.VOID:
                 self.void_trades += 1
                 return
-            if expected is not None:
-                self._break_off(step, expected, trade, previous_us)
+            self._break_off(step, trade, trade_us)
         if self._silence.minutes and trade_us >= self._silence.since_us:
             self._end_silence(trade_us)
         self._is_proven = True
         if self._seed is None:
-            self._fold(trade, trade_us, follows=step is Step.FOLLOWS)
+            self._fold(trade, trade_us, follows=follows)
         else:
             self._while_seeking(self._seed, trade, trade_us)
 
-    def _break_off(
-        self, step: Step, expected: int, trade: AggTrade | Trade, previous_us: int
-    ) -> None:
+    def _break_off(self, step: Step, trade: AggTrade | Trade, trade_us: int) -> None:
         """Ids do not go on: nothing in hand is whole, and folding begins anew from a kline."""
-        trade_us = microseconds(trade.trade_time)
+        expected, previous_us = self._ids.broken_at
+        if expected is None:
+            return
         if step is Step.RESTARTS:
             self._sink.ids_restarted(self.symbol, expected, trade.id, trade_us)
         elif not self._timing.has_contiguous_ids:
@@ -311,6 +311,8 @@ class SymbolAggregator:
         if differing:
             self._sink.differs(self.symbol, fold.open_time_us, differing)
             self._sink.settle(Offer(fold, Status.UNCONFIRMED, Source.STREAM))
+        else:
+            self.equal_checksums += 1
 
     def _offer_kline(self, kline: Kline) -> None:
         evidence_us = microseconds(kline.event_time)

@@ -26,19 +26,24 @@ class Step(enum.Enum):
     RESTARTS = enum.auto()
 
 
+FOLLOWS = Step.FOLLOWS  # a look into an enumeration costs more than the comparison
+
+
 class TradeIds:
     """The ids seen so far.
 
     Attributes:
         next_id: what the next trade should bear; None before the first.
         last_trade_us: the youngest trade's time.
+        broken_at: `next_id` and `last_trade_us` before the last trade that did not follow.
     """
 
-    __slots__ = ("_last_fill_id", "_void_until", "last_trade_us", "next_id")
+    __slots__ = ("_last_fill_id", "_void_until", "broken_at", "last_trade_us", "next_id")
 
     def __init__(self) -> None:
         self.next_id: int | None = None
         self.last_trade_us = 0
+        self.broken_at: tuple[int | None, int] = (None, 0)
         self._last_fill_id = 0
         self._void_until = -1
 
@@ -47,25 +52,29 @@ class TradeIds:
 
         A void trade does not use up its id: the true one may come under the same.
         """
-        expected = self.next_id
         if trade.price <= ZERO or trade.quantity <= ZERO or trade.first_trade_id < 0:
-            if trade.id == expected or trade.id == self._void_until:
+            if trade.id in (self.next_id, self._void_until):
                 self._void_until = trade.id + 1
             return Step.VOID
-        if trade.id == expected:
-            step = Step.FOLLOWS
-        elif expected is None:
-            step = Step.FIRST
-        elif trade.id < expected:
-            if trade_us < self.last_trade_us + RESTARTED_AFTER_US:
-                return Step.REPEATS
-            step = Step.RESTARTS
-        elif trade.id == self._void_until and trade.first_trade_id == self._last_fill_id + 1:
-            step = Step.FOLLOWS  # only void ids lie between, and no trade of theirs
-        else:
-            step = Step.SKIPS
+        step = FOLLOWS
+        if trade.id != self.next_id:
+            step = self._step_of(trade, trade_us)
+            if step is Step.REPEATS:
+                return step
+            self.broken_at = (self.next_id, self.last_trade_us)
         self.next_id = trade.id + 1
         self._last_fill_id = trade.last_trade_id
         if trade_us > self.last_trade_us:
             self.last_trade_us = trade_us
         return step
+
+    def _step_of(self, trade: AggTrade | Trade, trade_us: int) -> Step:
+        """What a trade is whose id is not the next one."""
+        if self.next_id is None:
+            return Step.FIRST
+        if trade.id < self.next_id:
+            is_old = trade_us < self.last_trade_us + RESTARTED_AFTER_US
+            return Step.REPEATS if is_old else Step.RESTARTS
+        if trade.id == self._void_until and trade.first_trade_id == self._last_fill_id + 1:
+            return FOLLOWS  # only void ids lie between, and no trade of theirs
+        return Step.SKIPS
