@@ -123,6 +123,25 @@ class Settings(BaseSettings):
         description="How far back the streamer fills at its start; older holes are the DAGs'.",
     )
 
+    # --- raw capture
+    capture: CommaSeparated = Field(
+        default=(), description="Also keep agg_trades, trades, book_tickers of what is streamed."
+    )
+    capture_batch_rows: int = Field(
+        default=5_000, ge=1, le=100_000, description="Captured rows of one write."
+    )
+    capture_flush_timeout_ms: int = Field(
+        default=500, ge=10, le=60_000, description="Longest wait of a captured row for a write."
+    )
+    capture_buffer_rows: int = Field(
+        default=100_000, ge=1_000, description="Captured rows kept in memory."
+    )
+    capture_spool_bytes: int = Field(
+        default=1_073_741_824,
+        ge=1_048_576,
+        description="Disk for captured rows that the exchange cannot serve again.",
+    )
+
     # --- files and local services
     candelabra_home: Path = Field(
         default=Path(".candelabra"), description="State of embedded services, inbox, quarantine."
@@ -178,6 +197,13 @@ class Settings(BaseSettings):
     def _symbol_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if any(len(name.split()) > 1 or ";" in name for name in value):
             raise ValueError("should be names or patterns separated by commas: BTCUSDT,ETHUSDT.P")
+        return value
+
+    @field_validator("capture")
+    @classmethod
+    def _datasets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not set(value) <= {"agg_trades", "trades", "book_tickers"}:
+            raise ValueError("should be agg_trades, trades and book_tickers, separated by commas")
         return value
 
     @field_validator("candelabra_home")

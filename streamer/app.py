@@ -19,6 +19,7 @@ from include.jobs.exchange import endpoints_of
 from include.jobs.minutes import HALT_IS_SURE_US
 from include.jobs.repair import record_gap, repair_minutes
 from streamer.aggregation import SymbolAggregator
+from streamer.capture.capture import Capture
 from streamer.feed import Feed, stream_names
 from streamer.minutes import Timing
 from streamer.repair import RepairQueue, Request
@@ -67,6 +68,7 @@ class Streamer:
             buffer_rows=settings.buffer_rows,
             on_overflow=self._repairs.ask,
         )
+        self._capture = Capture(settings, options.capture, trade_stream=options.trade_stream)
 
     # --- results of the aggregators
 
@@ -152,6 +154,7 @@ class Streamer:
             self._tick(),
             self._writer.run(),
             self._repairs.run(),
+            self._capture.run(),
             self._report(),
         ]
         tasks = [asyncio.ensure_future(work) for work in works]
@@ -166,7 +169,7 @@ class Streamer:
             for task in [*tasks, stopping]:
                 task.cancel()
             await asyncio.wait([*tasks, stopping], timeout=CANCEL_TIMEOUT_S)
-            await self._write_the_rest()
+            await asyncio.gather(self._write_the_rest(), self._capture.stop(STOP_TIMEOUT_S))
 
     async def _write_the_rest(self) -> None:
         try:
@@ -199,6 +202,7 @@ class Streamer:
                 self._instruments[instrument.symbol] = instrument
             self._aggregators += aggregators.values()
             self._feeds += self._connect(market, aggregators)
+        self._capture.begin(start.instruments, exchange_us=min(start.now_us.values()))
         self._feed_of = {one.symbol: feed for feed in self._feeds for one in feed.aggregators}
 
     def _connect(self, market: Market, aggregators: dict[str, SymbolAggregator]) -> list[Feed]:
@@ -219,6 +223,7 @@ class Streamer:
                 klines=options.klines,
                 stale_after_s=settings.stale_stream_s,
                 proxy=settings.proxy_for(endpoints.ws_url) or None,
+                tap=self._capture.tap(market),
             )
             for first in range(0, len(names), share)
         ]
@@ -256,6 +261,7 @@ class Streamer:
                 minutes_asked_of_rest=self._repairs.waiting_minutes,
                 repaired_minutes=self._repairs.repaired_minutes,
                 **self._counts,
+                **self._capture.report(),
             )
 
     def _exchange_us(self) -> int:

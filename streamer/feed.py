@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -40,6 +40,7 @@ class Feed:
 
     Args:
         aggregators: by the exchange's name of their symbol.
+        tap: also given each trade of these symbols.
     """
 
     def __init__(
@@ -53,8 +54,10 @@ class Feed:
         klines: bool,
         stale_after_s: float,
         proxy: str | None = None,
+        tap: Callable[[AggTrade | Trade], None] | None = None,
     ) -> None:
         self.market = market
+        self._tap = tap
         self.exchange_us = 0
         """The exchange's clock: the greatest event time of this connection."""
         self.frames = 0
@@ -102,6 +105,8 @@ class Feed:
             aggregator = self._at_event(frame.symbol, frame.event_time)  # type: ignore[union-attr]
             if aggregator is not None:
                 aggregator.on_trade(frame)  # type: ignore[arg-type]
+                if self._tap is not None:
+                    self._tap(frame)  # type: ignore[arg-type]
         elif isinstance(frame, Kline):
             aggregator = self._at_event(frame.symbol, frame.event_time)
             if aggregator is not None and frame.body.interval == "1m":

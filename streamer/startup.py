@@ -42,12 +42,14 @@ class StreamOptions:
         top: keep the N of largest volume in 24 hours.
         trade_stream: ``aggTrade``, or ``trade`` where a recording has nothing else.
         klines: whether the exchange's klines are subscribed to as the checksum.
+        capture: tables of raw capture to fill, such as ``agg_trades``.
     """
 
     symbols: tuple[str, ...]
     top: int | None = None
     trade_stream: str = "aggTrade"
     klines: bool = True
+    capture: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from include.binance.weights import (
     AGG_TRADES_WEIGHT,
     BEST_KLINES,
     EXCHANGE_INFO_WEIGHT,
+    HISTORICAL_TRADES_WEIGHT,
     MAX_KLINES,
     TICKERS_24H_WEIGHT,
     TIME_WEIGHT,
@@ -42,7 +43,8 @@ BACKOFF = Backoff(first_s=0.5, most_s=20.0)
 SERVER_TIME_LASTS_S = 60.0
 """A known server time serves pages of long-closed bars for so long."""
 
-MAX_AGG_TRADES = 1_000
+MAX_TRADES = 1_000
+"""Most rows of a page of trades or aggregate trades."""
 
 
 class AggTradeRow(msgspec.Struct, frozen=True, gc=False):
@@ -62,6 +64,22 @@ class AggTradeRow(msgspec.Struct, frozen=True, gc=False):
         return self.first_trade_id < 0 or not self.quantity
 
 
+class TradeRow(msgspec.Struct, frozen=True, gc=False):
+    """One trade of ``GET …/historicalTrades``."""
+
+    id: int
+    price: Decimal
+    quantity: Decimal = msgspec.field(name="qty")
+    quote_quantity: Decimal = msgspec.field(name="quoteQty")
+    trade_time: int = msgspec.field(name="time")  # ms or µs
+    is_buyer_maker: bool = msgspec.field(name="isBuyerMaker")
+
+    @property
+    def is_void(self) -> bool:
+        """It never happened."""
+        return not self.price or not self.quantity
+
+
 class _Time(msgspec.Struct, frozen=True):
     server_time: int = msgspec.field(name="serverTime")
 
@@ -74,6 +92,7 @@ class _Ticker(msgspec.Struct, frozen=True):
 _TIME = msgspec.json.Decoder(_Time)
 _TICKERS = msgspec.json.Decoder(list[_Ticker])
 _AGG_TRADES = msgspec.json.Decoder(list[AggTradeRow])
+_TRADES = msgspec.json.Decoder(list[TradeRow])
 
 
 class BinanceRest:
@@ -210,12 +229,18 @@ class BinanceRest:
         )
 
     def agg_trades(
-        self, exchange_symbol: str, *, from_id: int, limit: int = MAX_AGG_TRADES
+        self, exchange_symbol: str, *, from_id: int, limit: int = MAX_TRADES
     ) -> list[AggTradeRow]:
-        """Aggregate trades from an id on, void ones left out."""
+        """Aggregate trades from an id on; void ones are among them, so that pages can go on."""
         parameters = {"symbol": exchange_symbol, "fromId": from_id, "limit": limit}
-        rows = self._get("aggTrades", parameters, AGG_TRADES_WEIGHT[self.market], _AGG_TRADES)
-        return [row for row in rows if not row.is_void]
+        return self._get("aggTrades", parameters, AGG_TRADES_WEIGHT[self.market], _AGG_TRADES)
+
+    def trades(
+        self, exchange_symbol: str, *, from_id: int, limit: int = MAX_TRADES
+    ) -> list[TradeRow]:
+        """Single trades of spot from an id on. USD-M asks for an API key here."""
+        parameters = {"symbol": exchange_symbol, "fromId": from_id, "limit": limit}
+        return self._get("historicalTrades", parameters, HISTORICAL_TRADES_WEIGHT, _TRADES)
 
     # --- inside
 

@@ -45,6 +45,7 @@ def klines_weight(market: Market, limit: int) -> int:
 TIME_WEIGHT = 1
 EXCHANGE_INFO_WEIGHT: dict[Market, int] = {Market.SPOT: 20, Market.UM: 1}
 AGG_TRADES_WEIGHT: dict[Market, int] = {Market.SPOT: 4, Market.UM: 20}
+HISTORICAL_TRADES_WEIGHT = 25
 TICKERS_24H_WEIGHT: dict[Market, int] = {Market.SPOT: 80, Market.UM: 40}
 """All symbols at once."""
 

@@ -52,6 +52,10 @@ def stream(
     klines: Annotated[
         bool, typer.Option(help="Subscribe to the exchange's klines, the checksum of candles.")
     ] = True,
+    capture: Annotated[
+        str,
+        typer.Option(help="Also keep agg_trades, trades, book_tickers, by comma. [CAPTURE]"),
+    ] = "",
 ) -> None:
     """Stream live trades into market.candles_1m until SIGTERM or Ctrl-C."""
     from include.config import load_settings
@@ -60,7 +64,7 @@ def stream(
     from streamer.startup import StreamOptions
     from streamer.universe import ALL
 
-    settings = load_settings()
+    settings = load_settings(**({"capture": capture} if capture else {}))
     configure_logging(settings.log_level, settings.log_format)
     if trade_stream not in {"aggTrade", "trade"}:
         raise typer.BadParameter(f"--trade-stream {trade_stream}: aggTrade or trade")
@@ -72,6 +76,7 @@ def stream(
             top=top if top is not None else settings.top,
             trade_stream=trade_stream,
             klines=klines,
+            capture=settings.capture,
         ),
     )
 

@@ -213,13 +213,16 @@ def test_an_unknown_interval_or_a_limit_too_large_is_refused_before_asking() -> 
     assert exchange.requests == []
 
 
-def test_void_aggregate_trades_are_left_out() -> None:
+def test_void_aggregate_trades_are_told_as_such() -> None:
     rows = [
         {"a": 1, "p": "0", "q": "0", "f": -1, "l": -1, "T": START, "m": True, "M": True},
         {"a": 2, "p": "1.5", "q": "2", "f": 5, "l": 6, "T": START, "m": False, "M": True},
     ]
     rest, budget, _ = client(Exchange(aggTrades=lambda _: httpx.Response(200, json=rows)))
-    assert [one.id for one in rest.agg_trades("BTCUSDT", from_id=1)] == [2]
+    assert [(one.id, one.is_void) for one in rest.agg_trades("BTCUSDT", from_id=1)] == [
+        (1, True),
+        (2, False),
+    ]
     assert budget.taken == [4]
 
 

@@ -1,0 +1,303 @@
+"""Raw capture as a whole: what is tapped, what is streamed beside, where it goes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import BinaryIO
+
+import structlog
+
+from include.backoff import Backoff
+from include.binance.frames import AggTrade, Trade
+from include.binance.session import MAX_STREAMS
+from include.config import Settings
+from include.domain.instruments import Instrument, Market, market_of
+from include.domain.timeframes import MINUTE_US
+from include.errors import PermanentError, TransientError
+from include.jobs.exchange import endpoints_of
+from include.jobs.trades_by_id import FetchCounts, fetch_trades
+from include.store.pools import connect
+from include.store.raw import (
+    AGG_TRADES,
+    BOOK_TICKERS,
+    RAW_TABLES,
+    TRADES,
+    IdHole,
+    last_rows,
+    missing_ids,
+)
+from streamer.capture.feed import CaptureFeed
+from streamer.capture.holes import HoleFiller
+from streamer.capture.ids import Hole
+from streamer.capture.intake import Intake
+from streamer.capture.losses import Loss, Losses
+from streamer.capture.spool import Spool, claim_folder
+from streamer.capture.writer import CaptureWriter
+from streamer.threads import in_thread
+
+log = structlog.get_logger(__name__)
+
+STREAM_OF = {
+    AGG_TRADES.name: "aggTrade",
+    TRADES.name: "trade",
+    BOOK_TICKERS.name: "bookTicker",
+}
+BACKOFF = Backoff(first_s=1.0, most_s=30.0, least_s=0.1)
+CUT = "the connection was cut"
+NOT_RUNNING = "nobody captured"
+SPOOL_POLL_S = 0.5
+LOSSES_FILE = "losses.json"
+
+Tap = Callable[[AggTrade | Trade], None]
+
+
+def cannot_be_asked(dataset: str, market: Market) -> bool:
+    """Whether the exchange serves no past rows of it by id."""
+    return dataset == BOOK_TICKERS.name or (dataset == TRADES.name and market is Market.UM)
+
+
+class Capture:
+    """Captures datasets of the streamed symbols; does nothing where none is wanted.
+
+    Args:
+        datasets: of ``market.agg_trades``, ``market.trades``, ``market.book_tickers``.
+        trade_stream: what the candles are folded from; that stream is tapped, not asked twice.
+        now_us: wall clock.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        datasets: Sequence[str],
+        *,
+        trade_stream: str,
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self._settings = settings
+        self._datasets = tuple(name for name in RAW_TABLES if name in datasets)
+        self._trade_stream = trade_stream
+        self._now_us = now_us
+        self._symbols: list[str] = []
+        self._feeds: list[CaptureFeed] = []
+        self._lock: BinaryIO | None = None
+        self._began_us = self._exchange_began_us = self._since_us = 0
+        if not self._datasets:
+            return
+        self._url = settings.url_for("streamer")
+        folder, self._lock = claim_folder(settings.candelabra_home / "spool")
+        self.spool = Spool(folder, max_bytes=settings.capture_spool_bytes)
+        self.losses = Losses(folder / LOSSES_FILE)
+        self.losses.load()
+        self.intake = Intake(
+            self._datasets,
+            most_rows=settings.capture_buffer_rows,
+            on_losses=self.losses.add,
+            now_us=now_us,
+        )
+        self.writer = CaptureWriter(
+            self._url,
+            self.intake.lanes,
+            self.spool,
+            self.losses,
+            batch_rows=settings.capture_batch_rows,
+            flush_timeout_s=settings.capture_flush_timeout_ms / 1000,
+        )
+        self.holes = HoleFiller(self.intake.sequences, self._fetch, self._give_up)
+
+    def tap(self, market: Market) -> Tap | None:
+        """What a candle feed of this market hands its trades to; None where nobody wants them."""
+        wanted = any(STREAM_OF[name] == self._trade_stream for name in self._datasets)
+        return partial(self.intake.on_trade, market) if wanted else None
+
+    def begin(self, instruments: Sequence[Instrument], *, exchange_us: int) -> None:
+        """Make the connections for what no candle feed carries.
+
+        Args:
+            exchange_us: the exchange's time.
+        """
+        if not self._datasets:
+            return
+        self._began_us, self._exchange_began_us = self._now_us(), exchange_us
+        lookback_us = self._settings.fill_lookback_minutes * MINUTE_US
+        self._since_us = min(self._began_us, exchange_us) - lookback_us
+        self._symbols = [instrument.symbol for instrument in instruments]
+        for market in Market:
+            of_market = [one for one in instruments if one.market is market]
+            own = [
+                STREAM_OF[name] for name in self._datasets if STREAM_OF[name] != self._trade_stream
+            ]
+            # USD-M routes aggregate trades apart from single ones and quotes.
+            endpoints = endpoints_of(self._settings, market)
+            routes: dict[str, list[str]] = {}
+            for kind in own:
+                url = endpoints.stream_url_for("aggTrade" if kind == "aggTrade" else "trade")
+                routes.setdefault(url, []).append(kind)
+            for url, kinds in routes.items():
+                self._connect(market, url, kinds, of_market)
+
+    async def run(self) -> None:
+        """Capture until cancelled."""
+        if not self._datasets:
+            await asyncio.Event().wait()
+        async with asyncio.TaskGroup() as tasks:
+            for work in (
+                *(feed.connection.run() for feed in self._feeds),
+                self.writer.run(),
+                self.holes.run(),
+                self._resume(),
+            ):
+                tasks.create_task(work)
+
+    async def stop(self, timeout_s: float) -> None:
+        """Write what is left; what PostgreSQL does not take and nobody serves again, to disk."""
+        if self._lock is None:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.writer.flush()
+        except (TransientError, PermanentError, TimeoutError) as error:
+            log.warning(
+                "stopped_with_unwritten_capture",
+                waiting=self.intake.lanes.waiting,
+                spooled_bytes=self.spool.size_bytes,
+                error=str(error) or "timeout",
+                remedy="the next start replays the spool and fetches trades by id",
+            )
+        finally:
+            self._lock.close()
+
+    def report(self) -> Mapping[str, int]:
+        """Figures for logs and metrics; empty where nothing is captured."""
+        if not self._datasets:
+            return {}
+        return {
+            **{f"captured_{name}": self.writer.written[name] for name in self._datasets},
+            "capture_waiting": self.intake.lanes.waiting,
+            "capture_repeated": self.writer.repeated + self.intake.duplicates,
+            "capture_refused": self.writer.refused,
+            "capture_replayed": self.writer.replayed,
+            "capture_spooled_bytes": self.spool.size_bytes,
+            "capture_lost_rows": self.losses.rows,
+            "capture_missing_ids": self.holes.waiting_ids,
+            "capture_filled_rows": self.holes.filled_rows,
+        }
+
+    # --- inside
+
+    def _connect(
+        self, market: Market, url: str, kinds: Sequence[str], instruments: Sequence[Instrument]
+    ) -> None:
+        share = MAX_STREAMS // len(kinds)
+        for first in range(0, len(instruments), share):
+            some = instruments[first : first + share]
+            names = [one.exchange_symbol.lower() for one in some]
+            self._feeds.append(
+                CaptureFeed(
+                    url,
+                    market,
+                    [f"{name}@{kind}" for name in names for kind in kinds],
+                    self.intake,
+                    name=f"{market.value}-capture-{len(self._feeds) + 1}",
+                    stale_after_s=self._settings.stale_stream_s,
+                    on_missed=partial(self._missed, kinds, some),
+                    now_us=self._now_us,
+                    proxy=self._settings.proxy_for(url) or None,
+                )
+            )
+
+    def _missed(
+        self, kinds: Sequence[str], instruments: Sequence[Instrument], from_us: int, to_us: int
+    ) -> None:
+        """A connection was cut; what can be asked for shows by its ids, the rest is lost."""
+        self.losses.add(
+            Loss(dataset, one.symbol, CUT, from_us, to_us)
+            for one in instruments
+            for dataset in self._datasets
+            if STREAM_OF[dataset] in kinds and cannot_be_asked(dataset, one.market)
+        )
+
+    async def _resume(self) -> None:
+        """Go on from what the table has: ids after its last, and those missing between."""
+        failures = 0
+        while True:
+            try:
+                await self._look_back()
+            except TransientError as error:
+                failures += 1
+                wait_s = BACKOFF.wait_s(failures, error)
+                log.warning("capture_resume_postponed", error=str(error), retry_in_s=round(wait_s))
+                await asyncio.sleep(wait_s)
+            else:
+                return
+
+    async def _look_back(self) -> None:
+        loop = asyncio.get_running_loop()
+        for dataset in self._datasets:
+            symbols = [name for name in self._symbols if self._is_asked(dataset, name)]
+            if not symbols:
+                continue
+            last, missing = await in_thread(
+                partial(self._stored, dataset, symbols), name="capture_start"
+            )
+            for symbol, (number, moment_us) in last.items():
+                self.intake.sequence(dataset, symbol).resume(number, moment_us, loop.time())
+            for hole in missing:
+                self.intake.sequence(dataset, hole.symbol).miss(
+                    Hole(hole.first_id, hole.last_id, hole.from_us, hole.to_us, loop.time())
+                )
+            log.info("capture_resumed", table=dataset, symbols=len(last), holes=len(missing))
+        # What waits on the disk was captured before this start, and is no loss.
+        while not self.spool.is_empty:  # noqa: ASYNC110 - another thread empties it
+            await asyncio.sleep(SPOOL_POLL_S)
+        for dataset in self._datasets:
+            self.losses.add(
+                await in_thread(partial(self._not_captured, dataset), name="capture_start")
+            )
+
+    def _stored(
+        self, dataset: str, symbols: Sequence[str]
+    ) -> tuple[dict[str, tuple[int, int]], list[IdHole]]:
+        """Last rows of symbols, and ids that are missing before them."""
+        table = RAW_TABLES[dataset]
+        with connect(self._url, application_name="candelabra-capture") as connection:
+            return (
+                last_rows(connection, table, symbols, self._since_us),
+                missing_ids(connection, table, symbols, self._since_us),
+            )
+
+    def _not_captured(self, dataset: str) -> list[Loss]:
+        """What came about between the last row of an earlier process and this start."""
+        symbols = [name for name in self._symbols if not self._is_asked(dataset, name)]
+        if not symbols:
+            return []
+        # Quotes bear the time of their receipt, trades the exchange's.
+        is_quotes = dataset == BOOK_TICKERS.name
+        began_us = self._began_us if is_quotes else self._exchange_began_us
+        with connect(self._url, application_name="candelabra-capture") as connection:
+            last = last_rows(
+                connection, RAW_TABLES[dataset], symbols, self._since_us, before_us=began_us
+            )
+        return [
+            Loss(dataset, symbol, NOT_RUNNING, moment_us, began_us)
+            for symbol, (_, moment_us) in last.items()
+        ]
+
+    def _is_asked(self, dataset: str, symbol: str) -> bool:
+        return not cannot_be_asked(dataset, market_of(symbol))
+
+    def _fetch(self, dataset: str, symbol: str, first_id: int, last_id: int) -> FetchCounts:
+        return fetch_trades(
+            settings=self._settings,
+            database_url=self._url,
+            dataset=dataset,
+            symbol=symbol,
+            first_id=first_id,
+            last_id=last_id,
+        )
+
+    def _give_up(self, dataset: str, symbol: str, hole: Hole, reason: str) -> None:
+        rows = hole.last_id - hole.first_id + 1
+        self.losses.add([Loss(dataset, symbol, reason, hole.from_us, hole.to_us, rows)])

@@ -1,0 +1,125 @@
+"""Missing trades of raw capture, asked for by id until they are there or given up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import structlog
+
+from include.backoff import Backoff
+from include.binance.rest import MAX_TRADES
+from include.domain.timeframes import from_us
+from include.errors import PermanentError, TransientError
+from include.jobs.trades_by_id import FetchCounts
+from streamer.capture.ids import Hole, IdSequence
+from streamer.threads import in_thread
+
+log = structlog.get_logger(__name__)
+
+POLL_S = 0.5
+MOST_ATTEMPTS = 10
+
+
+@dataclass
+class HoleFiller:
+    """Asks for the holes of all sequences, one range after the other.
+
+    Attributes:
+        sequences: ids by dataset and symbol.
+        fetch: dataset, symbol, first and last id; blocking. Raises TransientError for another
+            try later, PermanentError where the exchange does not serve them.
+        on_given_up: given dataset, symbol, the hole and the reason.
+    """
+
+    sequences: Mapping[tuple[str, str], IdSequence]
+    fetch: Callable[[str, str, int, int], FetchCounts]
+    on_given_up: Callable[[str, str, Hole, str], None]
+    backoff: ClassVar[Backoff] = Backoff(first_s=1.0, most_s=60.0, least_s=0.1)
+    filled_rows: int = 0
+    given_up: int = 0
+
+    @property
+    def waiting_ids(self) -> int:
+        """Ids that are missing."""
+        return sum(
+            hole.last_id - hole.first_id + 1
+            for sequence in self.sequences.values()
+            for hole in sequence.holes
+        )
+
+    async def run(self) -> None:
+        """Fill until cancelled."""
+        while True:
+            for (dataset, symbol), sequence in list(self.sequences.items()):
+                if sequence.holes:
+                    await self._fill(dataset, symbol, sequence)
+            await asyncio.sleep(POLL_S)
+
+    async def _fill(self, dataset: str, symbol: str, sequence: IdSequence) -> None:
+        loop = asyncio.get_running_loop()
+        hole = sequence.take_due(loop.time(), MAX_TRADES)
+        if hole is None:
+            return
+        try:
+            counts = await in_thread(
+                lambda: self.fetch(dataset, symbol, hole.first_id, hole.last_id), name="trades"
+            )
+        except TransientError as error:
+            self._again_later(dataset, symbol, sequence, hole, error, loop.time())
+        except PermanentError as error:
+            self._give_up(dataset, symbol, hole, str(error))
+        except BaseException:
+            sequence.miss(hole)
+            raise
+        else:
+            self.filled_rows += counts.written
+            log.info(
+                "trades_fetched",
+                table=dataset,
+                symbol=symbol,
+                first_id=hole.first_id,
+                last_id=hole.last_id,
+                written=counts.written,
+                void=counts.void,
+            )
+
+    def _again_later(
+        self,
+        dataset: str,
+        symbol: str,
+        sequence: IdSequence,
+        hole: Hole,
+        error: TransientError,
+        now_s: float,
+    ) -> None:
+        hole.attempts += 1
+        if hole.attempts >= MOST_ATTEMPTS:
+            self._give_up(dataset, symbol, hole, str(error))
+            return
+        wait_s = self.backoff.wait_s(hole.attempts, error)
+        hole.not_before_s = now_s + wait_s
+        sequence.miss(hole)
+        log.info(
+            "trades_postponed",
+            table=dataset,
+            symbol=symbol,
+            error=str(error),
+            attempt=hole.attempts,
+            retry_in_s=round(wait_s, 1),
+        )
+
+    def _give_up(self, dataset: str, symbol: str, hole: Hole, reason: str) -> None:
+        self.given_up += hole.last_id - hole.first_id + 1
+        log.error(
+            "trades_not_fetched",
+            table=dataset,
+            symbol=symbol,
+            first_id=hole.first_id,
+            last_id=hole.last_id,
+            since=from_us(hole.from_us).isoformat(),
+            reason=reason,
+        )
+        self.on_given_up(dataset, symbol, hole, reason)

@@ -1,0 +1,155 @@
+"""Ids of one symbol whose every trade is wanted: what came, and which ranges are missing.
+
+Pure. Trades come in any order and any number of times; each id counts once. Ranges that are
+missing are kept as pairs, and never more than a bound of them: beyond it the two nearest are
+joined, so that what lies between is asked for once more, and the table takes it once.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+
+from include.domain.timeframes import MINUTE_US
+
+RESTARTED_AFTER_US = MINUTE_US
+"""A smaller id is a repeat, unless its trade is this much younger than any before: then the
+ticker was given to another instrument, whose ids begin anew."""
+
+MOST_HOLES = 64
+"""Ranges kept of a symbol."""
+
+
+@dataclass(slots=True)
+class Hole:
+    """Missing ids, both ends included, between trades made at these times (µs).
+
+    Attributes:
+        not_before_s: when they may be asked for; monotonic.
+        attempts: how often that failed.
+    """
+
+    first_id: int
+    last_id: int
+    from_us: int
+    to_us: int
+    not_before_s: float = 0.0
+    attempts: int = 0
+
+
+class IdSequence:
+    """The ids of one symbol seen so far.
+
+    Args:
+        settle_s: how long a missing id may still come by itself.
+        most_holes: ranges kept.
+    """
+
+    __slots__ = ("_most_holes", "_settle_s", "first_id", "highest", "highest_us", "holes")
+
+    def __init__(self, *, settle_s: float, most_holes: int = MOST_HOLES) -> None:
+        self.first_id: int | None = None
+        """The first id that came, whatever was known before."""
+        self.highest: int | None = None
+        self.highest_us = 0
+        self.holes: list[Hole] = []
+        """In the order of ids, disjoint."""
+        self._settle_s = settle_s
+        self._most_holes = most_holes
+
+    def take(self, number: int, time_us: int, now_s: float) -> bool:
+        """Note an id; whether it is new.
+
+        Args:
+            now_s: monotonic clock.
+        """
+        highest = self.highest
+        if highest is None:
+            self.first_id = number
+        elif number == highest + 1:
+            pass  # the usual case
+        elif number > highest:
+            hole = Hole(highest + 1, number - 1, self.highest_us, time_us, now_s + self._settle_s)
+            self._insert(hole)
+        elif self._fill(number):
+            return True
+        elif time_us < self.highest_us + RESTARTED_AFTER_US:
+            return False
+        if self.first_id is None:
+            self.first_id = number
+        self.highest = number
+        if time_us > self.highest_us:
+            self.highest_us = time_us
+        return True
+
+    def resume(self, stored_id: int, stored_us: int, now_s: float) -> None:
+        """Take in the last id that the table had before this process began."""
+        if self.first_id is None:
+            if self.highest is None or stored_id > self.highest:
+                self.highest, self.highest_us = stored_id, stored_us
+        elif stored_id + 1 < self.first_id:
+            self.miss(Hole(stored_id + 1, self.first_id - 1, stored_us, self.highest_us, now_s))
+
+    def miss(self, hole: Hole) -> None:
+        """Note ids as missing: found so in the table, or lost on the way to it."""
+        self._insert(hole)
+
+    def take_due(self, now_s: float, most_ids: int) -> Hole | None:
+        """Remove and return ids to ask for, neighbours within ``most_ids`` joined."""
+        due = next((n for n, one in enumerate(self.holes) if one.not_before_s <= now_s), None)
+        if due is None:
+            return None
+        hole = self.holes.pop(due)
+        while due < len(self.holes):
+            following = self.holes[due]
+            if following.not_before_s > now_s or following.last_id - hole.first_id >= most_ids:
+                break
+            hole = _joined(hole, self.holes.pop(due))
+        return hole
+
+    # --- inside
+
+    def _insert(self, hole: Hole) -> None:
+        holes = self.holes
+        at = bisect_right(holes, hole.first_id, key=lambda one: one.first_id)
+        holes.insert(at, hole)
+        if at and holes[at - 1].last_id + 1 >= hole.first_id:
+            at -= 1
+            holes[at : at + 2] = [_joined(holes[at], holes[at + 1])]
+        while at + 1 < len(holes) and holes[at].last_id + 1 >= holes[at + 1].first_id:
+            holes[at : at + 2] = [_joined(holes[at], holes[at + 1])]
+        if len(holes) > self._most_holes:
+            nearest = min(
+                range(len(holes) - 1), key=lambda n: holes[n + 1].first_id - holes[n].last_id
+            )
+            holes[nearest : nearest + 2] = [_joined(holes[nearest], holes[nearest + 1])]
+
+    def _fill(self, number: int) -> bool:
+        """Whether the id was missing; it no longer is."""
+        holes = self.holes
+        at = bisect_right(holes, number, key=lambda one: one.first_id) - 1
+        if at < 0 or number > holes[at].last_id:
+            return False
+        hole = holes[at]
+        parts = []
+        if hole.first_id < number:
+            parts.append(_part(hole, hole.first_id, number - 1))
+        if number < hole.last_id:
+            parts.append(_part(hole, number + 1, hole.last_id))
+        holes[at : at + 1] = parts
+        return True
+
+
+def _part(hole: Hole, first_id: int, last_id: int) -> Hole:
+    return Hole(first_id, last_id, hole.from_us, hole.to_us, hole.not_before_s, hole.attempts)
+
+
+def _joined(one: Hole, other: Hole) -> Hole:
+    return Hole(
+        min(one.first_id, other.first_id),
+        max(one.last_id, other.last_id),
+        min(one.from_us, other.from_us),
+        max(one.to_us, other.to_us),
+        max(one.not_before_s, other.not_before_s),
+        max(one.attempts, other.attempts),
+    )

@@ -1,0 +1,80 @@
+"""Captured rows on their way to PostgreSQL: queues in memory, bounded together."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from include.store.raw import RawTable
+
+LEAVE_ROWS = 1_000
+"""Rows that leave at once when the bound is reached."""
+
+
+@dataclass(slots=True)
+class Lane:
+    """Rows of one table that wait.
+
+    Attributes:
+        can_be_asked: whether the exchange serves them again by id.
+    """
+
+    table: RawTable
+    can_be_asked: bool
+    rows: deque[tuple[Any, ...]] = field(default_factory=deque)
+
+
+class Lanes:
+    """All queues.
+
+    Args:
+        lanes: the queues, made by the caller.
+        most_rows: of all together.
+        on_leave: given the lane and the oldest rows that had to leave it.
+    """
+
+    def __init__(
+        self,
+        lanes: list[Lane],
+        *,
+        most_rows: int,
+        on_leave: Callable[[Lane, list[tuple[Any, ...]]], None],
+    ) -> None:
+        self.lanes = lanes
+        self.waiting = 0
+        """Rows in memory."""
+        self.most_rows = most_rows
+        self._on_leave = on_leave
+
+    def add(self, lane: Lane, row: tuple[Any, ...]) -> None:
+        """Take a row."""
+        lane.rows.append(row)
+        self.waiting += 1
+        if self.waiting > self.most_rows:
+            self._make_room()
+
+    def take(self, lane: Lane, most: int) -> list[tuple[Any, ...]]:
+        """Remove and return the oldest rows of a lane."""
+        rows = list(islice(lane.rows, most))
+        if len(rows) == len(lane.rows):
+            lane.rows.clear()
+        else:
+            for _ in rows:
+                lane.rows.popleft()
+        self.waiting -= len(rows)
+        return rows
+
+    def put_back(self, lane: Lane, rows: list[tuple[Any, ...]]) -> None:
+        """Return rows that could not be written."""
+        lane.rows.extendleft(reversed(rows))
+        self.waiting += len(rows)
+        while self.waiting > self.most_rows:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Let rows go that can be asked for again; only where there are none, others."""
+        lane = max(self.lanes, key=lambda one: (one.can_be_asked and bool(one.rows), len(one.rows)))
+        self._on_leave(lane, self.take(lane, LEAVE_ROWS))

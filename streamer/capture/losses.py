@@ -1,0 +1,128 @@
+"""What raw capture had to let go: counted, kept on disk until it is in the ledger."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from include.jobs.trades_by_id import RawGap
+
+log = structlog.get_logger(__name__)
+
+
+class Loss(msgspec.Struct, frozen=True):
+    """Rows of one dataset and symbol that are gone, and when they came about (µs).
+
+    Attributes:
+        rows: how many; None where nobody can know, as while a connection was cut.
+    """
+
+    dataset: str
+    symbol: str
+    cause: str
+    from_us: int
+    to_us: int
+    rows: int | None = None
+
+
+_FILE = msgspec.json.Decoder(list[Loss])
+
+
+class Losses:
+    """Losses that the ledger does not have yet, joined by dataset, symbol and cause.
+
+    The file is written anew and renamed over the old one, so that it is whole at any moment.
+
+    Args:
+        path: where they are kept.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.rows = 0
+        """Rows let go since the start."""
+        self._path = path
+        self._kept: dict[tuple[str, str, str], Loss] = {}
+        self._is_saved = True
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def load(self) -> None:
+        """Take in what an earlier process left."""
+        try:
+            left = _FILE.decode(self._path.read_bytes())
+        except FileNotFoundError:
+            return
+        except msgspec.DecodeError as error:
+            log.warning("capture_losses_unreadable", path=str(self._path), error=str(error))
+            return
+        self._join(left)
+
+    def add(self, losses: Iterable[Loss]) -> None:
+        """Note losses."""
+        for loss in losses:
+            self.rows += loss.rows or 0
+            self._join([loss])
+            self._is_saved = False
+
+    def take(self) -> list[RawGap]:
+        """All of them as gaps of the ledger; ``forget`` those once they are in it."""
+        return [
+            RawGap(
+                loss.dataset,
+                loss.symbol,
+                loss.from_us,
+                loss.to_us,
+                loss.cause,
+                {} if loss.rows is None else {"rows": loss.rows},
+            )
+            for loss in self._kept.values()
+        ]
+
+    def forget(self, recorded: Iterable[RawGap]) -> None:
+        """Let those go that have not grown since ``take``."""
+        for gap in recorded:
+            key = (gap.dataset, gap.symbol, gap.cause)
+            loss = self._kept.get(key)
+            if loss is not None and (loss.from_us, loss.to_us, loss.rows) == (
+                gap.from_us,
+                gap.to_us,
+                gap.detail.get("rows"),
+            ):
+                del self._kept[key]
+                self._is_saved = False
+
+    def save(self) -> None:
+        """Write them to disk, if anything has changed.
+
+        Raises:
+            OSError: the disk does not take them.
+        """
+        if self._is_saved:
+            return
+        self._is_saved = True
+        beside = self._path.with_suffix(".new")
+        with beside.open("wb") as file:
+            file.write(msgspec.json.encode(list(self._kept.values())))
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(self._path)
+
+    def _join(self, losses: Iterable[Loss]) -> None:
+        for loss in losses:
+            key = (loss.dataset, loss.symbol, loss.cause)
+            known = self._kept.get(key)
+            if known is None:
+                self._kept[key] = loss
+                continue
+            counted = [one.rows for one in (known, loss) if one.rows is not None]
+            self._kept[key] = Loss(
+                *key,
+                min(known.from_us, loss.from_us),
+                max(known.to_us, loss.to_us),
+                sum(counted) if counted else None,
+            )

@@ -1,0 +1,270 @@
+"""Captured rows into PostgreSQL, on a connection and in tasks of their own.
+
+Two tasks over the same queues. One writes, in batches by size and time. The other watches over
+what the exchange cannot serve again: while writing fails, hangs or falls behind, it moves those
+rows to the disk; they are replayed in order, before newer ones, once the database is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+
+import psycopg
+import structlog
+from psycopg import errors
+
+from include.backoff import Backoff
+from include.errors import PermanentError, TransientError
+from include.jobs.trades_by_id import record_raw_gaps
+from include.store.pools import connect_async
+from include.store.raw import RAW_TABLES, RawTable, write_raw_async
+from streamer.capture.lanes import Lane, Lanes
+from streamer.capture.losses import Losses
+from streamer.capture.spool import Record, Spool, losses_of, tally
+from streamer.threads import in_thread
+
+log = structlog.get_logger(__name__)
+
+BACKOFF = Backoff(first_s=0.4, most_s=10.0, least_s=0.05)
+CONNECT_TIMEOUT_S = 5.0
+WRITE_TIMEOUT_S = 60.0
+POLL_S = 0.05
+SPILL_INTERVAL_S = 0.25
+SPILL_SHARE = 0.25
+"""Rows go to the disk once so much of the memory is taken, though writing does not fail."""
+REPEATS_EXPECTED_S = 30.0
+"""After a row came twice, the next ones of this time are expected to."""
+ENCODED_AT_ONCE = 512
+"""Lines made before other tasks have their turn: about half a millisecond."""
+DISK_REFUSED = "the disk took no spool while the database was away"
+
+
+class CaptureWriter:
+    """Writes what waits in the lanes.
+
+    Args:
+        database_url: of the role candelabra_streamer.
+        batch_rows: rows of one write.
+        flush_timeout_s: longest wait before a write.
+    """
+
+    def __init__(
+        self,
+        database_url: str,
+        lanes: Lanes,
+        spool: Spool,
+        losses: Losses,
+        *,
+        batch_rows: int,
+        flush_timeout_s: float,
+        spill_interval_s: float = SPILL_INTERVAL_S,
+    ) -> None:
+        self.written: dict[str, int] = dict.fromkeys(RAW_TABLES, 0)
+        """New rows by table."""
+        self.repeated = 0
+        self.refused = 0
+        self.replayed = 0
+        self.is_spooling = not spool.is_empty
+        """Whether rows that cannot be asked for again go to the disk."""
+        self._url = database_url
+        self._lanes = lanes
+        self._spool = spool
+        self._losses = losses
+        self._batch_rows = batch_rows
+        self._flush_timeout_s = flush_timeout_s
+        self._spill_interval_s = spill_interval_s
+        self._connection: psycopg.AsyncConnection[Any] | None = None
+        self._known_days: dict[str, set[str]] = {name: set() for name in RAW_TABLES}
+        self._repeats_until_s: dict[str, float] = dict.fromkeys(RAW_TABLES, 0.0)
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._write_on())
+            tasks.create_task(self._spill_on())
+
+    async def flush(self) -> None:
+        """Write all that is left, for a clean stop; what cannot be goes to the disk.
+
+        Raises:
+            TransientError: the database is away.
+        """
+        try:
+            await self._write_all()
+        except BaseException:
+            self.is_spooling = True
+            raise
+        finally:
+            await self._disconnect()
+            while await self._spill():
+                pass
+            self._losses.save()
+            self._spool.close()
+
+    # --- to the database
+
+    async def _write_on(self) -> None:
+        failures = 0
+        while True:
+            await self._pause()
+            try:
+                async with asyncio.timeout(WRITE_TIMEOUT_S):
+                    await self._write_all()
+                failures = 0
+            except (TransientError, PermanentError, TimeoutError) as error:
+                failures += 1
+                self.is_spooling = True
+                await self._disconnect()
+                wait_s = BACKOFF.wait_s(failures)
+                log.warning(
+                    "capture_postponed",
+                    error=str(error) or type(error).__name__,
+                    waiting=self._lanes.waiting,
+                    spooled_bytes=self._spool.size_bytes,
+                    retry_in_s=round(wait_s, 2),
+                )
+                await asyncio.sleep(wait_s)
+
+    async def _pause(self) -> None:
+        """Until a batch is full, or its oldest row has waited long enough.
+
+        Looked at, not signalled: taking a row must cost the candles' path no more than it does.
+        """
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + self._flush_timeout_s
+        while self._lanes.waiting < self._batch_rows and loop.time() < until_s:  # noqa: ASYNC110
+            await asyncio.sleep(min(POLL_S, self._flush_timeout_s))
+
+    async def _write_all(self) -> None:
+        """Write until nothing waits; every queue has its turn."""
+        while self._lanes.waiting or not self._spool.is_empty or len(self._losses):
+            await self._connect()
+            for lane in self._lanes.lanes:
+                if lane.rows and (lane.can_be_asked or not self.is_spooling):
+                    await self._write_lane(lane)
+            if self.is_spooling and not await self._replay():
+                self.is_spooling = False
+            if len(self._losses):
+                await self._record_losses()
+
+    async def _write_lane(self, lane: Lane) -> None:
+        # Taken out first: what leaves meanwhile for want of room must not be taken twice.
+        rows = self._lanes.take(lane, self._batch_rows)
+        try:
+            lines: list[str] = []
+            for start in range(0, len(rows), ENCODED_AT_ONCE):
+                lines += map(lane.table.line, rows[start : start + ENCODED_AT_ONCE])
+                await asyncio.sleep(0)
+            await self._write(lane.table, lines)
+        except BaseException:
+            self._lanes.put_back(lane, rows)
+            raise
+
+    async def _replay(self) -> bool:
+        """Write the oldest record from the disk; whether there was one."""
+        record = await in_thread(self._spool.read, name="spool")
+        if record is None:
+            return False
+        await self._write(RAW_TABLES[record.dataset], record.lines)
+        self.replayed += len(record.lines)
+        await in_thread(self._spool.done, name="spool")
+        return True
+
+    async def _write(self, table: RawTable, lines: list[str]) -> None:
+        """Write rows; one that PostgreSQL refuses does not take its neighbours with it."""
+        loop = asyncio.get_running_loop()
+        try:
+            new, has_repeats = await write_raw_async(
+                self._connected(),
+                table,
+                lines,
+                known_days=self._known_days[table.name],
+                expect_repeats=loop.time() < self._repeats_until_s[table.name],
+            )
+        except PermanentError as error:
+            if not isinstance(error.__cause__, (errors.DataError, errors.IntegrityError)):
+                raise  # nothing about the rows: a right or a table is missing
+            if len(lines) == 1:
+                self.refused += 1
+                log.error(  # noqa: TRY400 - the message says it all
+                    "raw_row_refused", table=table.name, row=lines[0].rstrip(), error=str(error)
+                )
+                return
+            middle = len(lines) // 2
+            await self._write(table, lines[:middle])
+            await self._write(table, lines[middle:])
+            return
+        self.written[table.name] += new
+        self.repeated += len(lines) - new
+        if has_repeats:
+            self._repeats_until_s[table.name] = loop.time() + REPEATS_EXPECTED_S
+
+    async def _record_losses(self) -> None:
+        gaps = self._losses.take()
+        await in_thread(lambda: record_raw_gaps(database_url=self._url, gaps=gaps), name="losses")
+        self._losses.forget(gaps)
+        await in_thread(self._losses.save, name="losses")
+        for gap in gaps:
+            log.warning(
+                "raw_rows_lost",
+                table=gap.dataset,
+                symbol=gap.symbol,
+                cause=gap.cause,
+                **gap.detail,
+            )
+
+    # --- to the disk
+
+    async def _spill_on(self) -> None:
+        spill_rows = int(SPILL_SHARE * self._lanes.most_rows)
+        while True:
+            await asyncio.sleep(self._spill_interval_s)
+            held = sum(len(lane.rows) for lane in self._lanes.lanes if not lane.can_be_asked)
+            if held > spill_rows and not self.is_spooling:
+                log.warning("capture_falls_behind", rows=held)
+                self.is_spooling = True
+            while await self._spill():
+                pass
+            try:
+                await in_thread(self._losses.save, name="losses")
+            except OSError as error:
+                log.error("capture_losses_unsaved", error=str(error))  # noqa: TRY400
+
+    async def _spill(self) -> bool:
+        """Move a batch of each queue that needs it to the disk; whether there was one."""
+        moved = False
+        for lane in self._lanes.lanes:
+            if lane.can_be_asked or not lane.rows or not self.is_spooling:
+                continue
+            moved = True
+            rows = self._lanes.take(lane, self._batch_rows)
+            record = Record(lane.table.name, [lane.table.line(row) for row in rows])
+            try:
+                dropped = await in_thread(partial(self._spool.append, record), name="spool")
+            except OSError as error:
+                log.error("spool_refused", error=str(error), rows=len(rows))  # noqa: TRY400
+                counted: dict[tuple[str, str], list[int]] = {}
+                tally(record.dataset, record.lines, counted)
+                dropped = losses_of(counted, DISK_REFUSED)
+            self._losses.add(dropped)
+        return moved
+
+    # --- the connection
+
+    async def _connect(self) -> None:
+        if self._connection is None or self._connection.closed:
+            self._connection = await connect_async(
+                self._url, application_name="candelabra-capture", timeout_s=CONNECT_TIMEOUT_S
+            )
+
+    def _connected(self) -> psycopg.AsyncConnection[Any]:
+        if self._connection is None:
+            raise TransientError("no database connection")
+        return self._connection
+
+    async def _disconnect(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            await connection.close()

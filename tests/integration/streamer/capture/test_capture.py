@@ -1,0 +1,275 @@
+"""Raw capture from socket to table: what is stored equals what the exchange serves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from psycopg import sql
+from websockets.asyncio.client import connect
+
+from include.domain.timeframes import to_us
+from simulator.config import SimulatorConfig
+from simulator.server import Exchange
+from tests.integration.streamer.harness import settings_for, streaming
+
+Row = tuple[Any, ...]
+
+AGG_TRADES = (
+    "SELECT agg_trade_id, price, quantity, first_trade_id, last_trade_id, trade_time, "
+    "is_buyer_maker FROM market.agg_trades WHERE symbol = %s ORDER BY agg_trade_id"
+)
+TRADES = (
+    "SELECT trade_id, price, quantity, trade_time, is_buyer_maker "
+    "FROM market.trades WHERE symbol = %s ORDER BY trade_id"
+)
+
+
+@pytest.fixture
+def rows_of(database_url: str) -> Callable[..., Any]:
+    async def ask(query: str, *arguments: object) -> list[Row]:
+        async with await psycopg.AsyncConnection.connect(database_url) as connection:
+            return await (await connection.execute(query, arguments)).fetchall()
+
+    return ask
+
+
+async def wait_until(holds: Callable[[], Any], *, timeout_s: float = 40) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not await holds():
+            await asyncio.sleep(0.1)
+
+
+async def served(
+    exchange: Exchange, method: str, symbol: str, first_id: int, last_id: int
+) -> list[dict[str, Any]]:
+    """The exchange's rows with these ids, by REST."""
+    found: list[dict[str, Any]] = []
+    key = "a" if method == "aggTrades" else "id"
+    base, path = exchange.spot_rest_url, "/api/v3"
+    if symbol.endswith(".P"):
+        base, path = exchange.um_rest_url, "/fapi/v1"
+    headers = {"X-MBX-TIME-UNIT": "MICROSECOND", "X-MBX-APIKEY": "any"}
+    async with httpx.AsyncClient(base_url=base, headers=headers, timeout=20) as client:
+        while not found or found[-1][key] < last_id:
+            asked = {
+                "symbol": symbol.removesuffix(".P"),
+                "fromId": found[-1][key] + 1 if found else first_id,
+                "limit": 500,
+            }
+            answer = await client.get(f"{path}/{method}", params=asked)
+            answer.raise_for_status()
+            found += answer.json()
+    return [row for row in found if row[key] <= last_id]
+
+
+@asynccontextmanager
+async def witnessed(
+    exchange: Exchange, symbols: Sequence[str]
+) -> AsyncIterator[dict[str, list[dict[str, Any]]]]:
+    """Quotes as another client sees them, by symbol."""
+    seen: dict[str, list[dict[str, Any]]] = {symbol: [] for symbol in symbols}
+
+    async def listen(symbol: str) -> None:
+        stream = f"{symbol.removesuffix('.P').lower()}@bookTicker"
+        base = f"{exchange.um_ws_url}/public" if symbol.endswith(".P") else exchange.spot_ws_url
+        async with connect(f"{base}/ws/{stream}") as socket:
+            async for text in socket:
+                seen[symbol].append(json.loads(text))
+
+    tasks = [asyncio.create_task(listen(symbol)) for symbol in symbols]
+    try:
+        yield seen
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+def in_us(moment: int) -> int:
+    return moment if moment > 10**15 else moment * 1000
+
+
+def assert_agg_trades_equal(rows: list[Row], theirs: list[dict[str, Any]]) -> None:
+    assert [(*row[:5], to_us(row[5]), row[6]) for row in rows] == [
+        (
+            one["a"], Decimal(one["p"]), Decimal(one["q"]), one["f"], one["l"], in_us(one["T"]),
+            one["m"],
+        )
+        for one in theirs
+    ]  # fmt: skip
+
+
+async def test_captured_rows_are_those_that_the_exchange_serves(
+    database_url: str, rows_of: Callable[..., Any], tmp_path: Path
+) -> None:
+    async with Exchange(SimulatorConfig(speed=20)) as exchange:
+        settings = settings_for(exchange, database_url, candelabra_home=tmp_path)
+        datasets = ("agg_trades", "trades", "book_tickers")
+        symbols = ("BTCUSDT", "ETHBTC", "BTCUSDT.P")
+
+        async def enough() -> bool:
+            counts = [
+                await rows_of(
+                    "SELECT count(*) FROM (SELECT symbol FROM market.agg_trades UNION ALL "
+                    "SELECT symbol FROM market.trades UNION ALL "
+                    "SELECT symbol FROM market.book_tickers) AS r WHERE symbol = %s",
+                    symbol,
+                )
+                for symbol in symbols
+            ]
+            return all(count[0][0] > 300 for count in counts)
+
+        async with (
+            witnessed(exchange, symbols) as witness,
+            streaming(settings, *symbols, capture=datasets),
+        ):
+            await wait_until(enough)
+        for symbol in symbols:
+            rows = await rows_of(AGG_TRADES, symbol)
+            ids = [row[0] for row in rows]
+            assert ids == list(range(ids[0], ids[-1] + 1))
+            theirs = await served(exchange, "aggTrades", symbol, ids[0], ids[-1])
+            assert_agg_trades_equal(rows, theirs)
+
+            trades = await rows_of(TRADES, symbol)
+            first_id, last_id = trades[0][0], trades[-1][0]
+            theirs = await served(exchange, "historicalTrades", symbol, first_id, last_id)
+            assert [(*row[:3], to_us(row[3]), row[4]) for row in trades] == [
+                (
+                    one["id"], Decimal(one["price"]), Decimal(one["qty"]), in_us(one["time"]),
+                    one["isBuyerMaker"],
+                )
+                for one in theirs
+            ]  # fmt: skip
+
+            quotes = await rows_of(
+                "SELECT update_id, bid_price, bid_quantity, ask_price, ask_quantity, "
+                "event_time IS NULL FROM market.book_tickers WHERE symbol = %s "
+                "ORDER BY update_id",
+                symbol,
+            )
+            assert len(quotes) > 20
+            assert {row[5] for row in quotes} == {not symbol.endswith(".P")}
+            theirs = {one["u"]: one for one in witness[symbol]}
+            both = [row for row in quotes if row[0] in theirs]
+            assert len(both) > 20
+            assert [row[:5] for row in both] == [
+                (one["u"], *(Decimal(one[key]) for key in "bBaA"))
+                for one in (theirs[row[0]] for row in both)
+            ]
+            span = range(both[0][0], both[-1][0] + 1)
+            assert {row[0] for row in both} == {number for number in theirs if number in span}
+
+
+async def test_captured_trades_fold_into_the_candles(
+    database_url: str, rows_of: Callable[..., Any], tmp_path: Path
+) -> None:
+    async with Exchange(SimulatorConfig(speed=20)) as exchange:
+        settings = settings_for(exchange, database_url, candelabra_home=tmp_path)
+        folded = """
+            WITH minutes AS (
+                SELECT
+                    symbol,
+                    date_trunc('minute', trade_time) AS open_time,
+                    (array_agg(price ORDER BY agg_trade_id))[1] AS open,
+                    max(price) AS high,
+                    min(price) AS low,
+                    (array_agg(price ORDER BY agg_trade_id DESC))[1] AS close,
+                    sum(quantity) AS volume,
+                    sum(price * quantity) AS quote_volume,
+                    sum(last_trade_id - first_trade_id + 1) AS trade_count,
+                    coalesce(sum(quantity) FILTER (WHERE NOT is_buyer_maker), 0) AS buys,
+                    min(first_trade_id) AS first_trade_id
+                FROM market.agg_trades GROUP BY 1, 2
+            )
+            SELECT
+                (c.open, c.high, c.low, c.close, c.volume, c.quote_volume, c.trade_count,
+                 c.taker_buy_volume)
+                = (m.open, m.high, m.low, m.close, m.volume, m.quote_volume, m.trade_count, m.buys)
+            FROM minutes AS m INNER JOIN market.candles_1m AS c USING (symbol, open_time)
+            WHERE c.first_trade_id = m.first_trade_id AND c.status = 'verified'
+        """
+
+        async def enough() -> bool:
+            return len(await rows_of(folded)) >= 6
+
+        async with streaming(settings, "BTCUSDT", "PEPEUSDT", "BTCUSDT.P", capture=("agg_trades",)):
+            await wait_until(enough)
+        assert {row[0] for row in await rows_of(folded)} == {True}
+
+
+async def test_a_cut_is_filled_by_id(
+    database_url: str, rows_of: Callable[..., Any], tmp_path: Path
+) -> None:
+    async with Exchange(SimulatorConfig(speed=20)) as exchange:
+        settings = settings_for(exchange, database_url, candelabra_home=tmp_path)
+        symbols = ("BTCUSDT", "BTCUSDT.P")
+        datasets = ("agg_trades", "trades")
+        async with streaming(settings, *symbols, capture=datasets) as streamer:
+
+            async def filled() -> bool:
+                return streamer._capture.holes.filled_rows > 5
+
+            async def seen() -> bool:
+                return bool(await rows_of(AGG_TRADES, "BTCUSDT.P"))
+
+            await wait_until(seen)
+            for endpoint in exchange.endpoints.values():
+                endpoint.cut()
+            await asyncio.sleep(2)  # the cut itself: simulated time passes
+            await wait_until(filled)
+
+            async def nothing_missing() -> bool:
+                return streamer._capture.holes.waiting_ids == 0
+
+            await wait_until(nothing_missing)
+        for symbol in symbols:
+            ids = [row[0] for row in await rows_of(AGG_TRADES, symbol)]
+            assert ids == list(range(ids[0], ids[-1] + 1))
+        ids = [row[0] for row in await rows_of(TRADES, "BTCUSDT")]
+        assert ids == list(range(ids[0], ids[-1] + 1))
+        lost = await rows_of("SELECT DISTINCT symbol, dataset, cause FROM ops.gaps ORDER BY 1")
+        assert lost == [("BTCUSDT.P", "trades", "the connection was cut")]
+
+
+async def test_ids_missed_between_two_starts_are_fetched(
+    database_url: str, rows_of: Callable[..., Any], tmp_path: Path
+) -> None:
+    async with Exchange(SimulatorConfig(speed=20)) as exchange:
+        settings = settings_for(exchange, database_url, candelabra_home=tmp_path)
+        count = sql.SQL("SELECT count(*) FROM market.agg_trades")
+
+        async def some() -> bool:
+            return bool((await rows_of(count))[0][0] > 100)
+
+        async with streaming(settings, "BTCUSDT", capture=("agg_trades",)):
+            await wait_until(some)
+        before = await rows_of(AGG_TRADES, "BTCUSDT")
+        async with await psycopg.AsyncConnection.connect(database_url) as connection:
+            # as a kill leaves it: rows of the middle were on their way
+            middle = before[len(before) // 2][0]
+            await connection.execute(
+                "DELETE FROM market.agg_trades WHERE agg_trade_id BETWEEN %s AND %s",
+                (middle, middle + 9),
+            )
+        async with streaming(settings, "BTCUSDT", capture=("agg_trades",)) as streamer:
+
+            async def whole() -> bool:
+                ids = [row[0] for row in await rows_of(AGG_TRADES, "BTCUSDT")]
+                is_whole = ids == list(range(before[0][0], ids[-1] + 1))
+                return is_whole and ids[-1] > before[-1][0] + 50
+
+            await wait_until(whole)
+            assert streamer._capture.holes.filled_rows >= 10
+        rows = await rows_of(AGG_TRADES, "BTCUSDT")
+        theirs = await served(exchange, "aggTrades", "BTCUSDT", rows[0][0], rows[-1][0])
+        assert_agg_trades_equal(rows, theirs)
