@@ -11,7 +11,7 @@ from tests.clients.exchanges import config, true_book
 
 Client = Callable[..., Any]
 
-UPDATES = {"python_binance": 3_000, "ccxt": 3_000, "binance_sdk": 1_000}
+UPDATES = {"python_binance": 2_000, "ccxt": 2_000, "binance_sdk": 1_000}
 """Frames of `@depth@100ms`, each of some twenty update ids (spot) or thousands (USD-M)."""
 
 KEEPERS = {

@@ -47,14 +47,13 @@ def test_trades_by_id_are_complete_and_fold_into_the_klines(
     client: Client, standing: ExchangeThread, market: str
 ) -> None:
     start_ms, end_ms = NOON_MS - 22 * MINUTE_MS, NOON_MS - 10 * MINUTE_MS
-    window = {"market": market, "symbol": "BTCUSDT"}
-    aggregates = client(standing, "agg_trades", start_ms=start_ms, end_ms=end_ms, **window)
+    window = {"start_ms": start_ms, "end_ms": end_ms}
+    seen = client(standing, "trades", market=market, symbol="BTCUSDT", **window)
+    aggregates, fills = seen["aggregates"], seen["fills"]
     ids = [row[0] for row in aggregates]
     assert len(ids) > 1_000  # more than a page
     assert ids == list(range(ids[0], ids[0] + len(ids)))
 
-    first_id, last_id = aggregates[0][3], aggregates[-1][4]
-    fills = client(standing, "trades", first_id=first_id, last_id=last_id, **window)
     bought = {fill: not row[6] for row in aggregates for fill in range(row[3], row[4] + 1)}
     true = true_klines(standing, market, "BTCUSDT", start_ms, end_ms - 1)
     folded = [folded_minute(list(rows), bought) for _, rows in groupby(fills, key=minute_of)]

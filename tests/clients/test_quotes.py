@@ -34,7 +34,7 @@ def test_quotes_of_all_symbols_are_the_books_best_and_the_last_trades(
 
 def test_streamed_quotes_are_the_books_best_and_the_last_trades(client: Client) -> None:
     with ExchangeThread(config(speed=10)) as exchange:
-        seen = client(exchange, "tops", wanted=20)
+        seen = client(exchange, "tops", wanted=12)
         for market, found in seen.items():
             assert_book_tickers_are_true(exchange, market, found["book"])
             for event_ms, _, highest, lowest, close, _, _ in found["mini"]:
@@ -50,12 +50,12 @@ def assert_book_tickers_are_true(exchange: ExchangeThread, market: str, rows: li
     ids = [row[0] for row in rows]
     assert ids == sorted(ids)
     ends_of_steps = 0
-    for update_id, *best in rows[:25]:
+    for update_id, *best in rows[:12]:
         true_id, true_best = true_top(exchange, market, "BTCUSDT", updateId=update_id)
         if true_id == update_id:
             ends_of_steps += 1
             assert best == true_best
-    assert ends_of_steps >= 5
+    assert ends_of_steps >= 3
 
 
 # --- Binance's own models of its answers

@@ -69,8 +69,7 @@ def klines(
             return found
 
 
-def agg_trades(urls: dict[str, str], market: str, symbol: str, start_ms: int, end_ms: int) -> Any:
-    api = rest(urls, market)
+def _aggregates(api: Any, market: str, symbol: str, start_ms: int, end_ms: int) -> Any:
     ask = api.agg_trades if market == "spot" else api.compressed_aggregate_trades_list
     (first,) = ask(symbol, start_time=start_ms, end_time=end_ms, limit=1).data()
     from_id = first.a
@@ -84,15 +83,18 @@ def agg_trades(urls: dict[str, str], market: str, symbol: str, start_ms: int, en
         from_id = page[-1].a + 1
 
 
-def trades(urls: dict[str, str], market: str, symbol: str, first_id: int, last_id: int) -> Any:
+def trades(urls: dict[str, str], market: str, symbol: str, start_ms: int, end_ms: int) -> Any:
+    """All aggTrades of a span and all fills of it, both page by page by their ids."""
     api = rest(urls, market)
+    aggregates = _aggregates(api, market, symbol, start_ms, end_ms)
     ask = api.historical_trades if market == "spot" else api.old_trades_lookup
-    found: list[Any] = []
-    while first_id <= last_id:
-        page = ask(symbol, from_id=first_id, limit=500).data()
-        found += [[row.id, row.price, row.qty, row.time] for row in page]
-        first_id = page[-1].id + 1
-    return [row for row in found if row[0] <= last_id]
+    fills: list[Any] = []
+    next_id = aggregates[0][3]
+    while not fills or fills[-1][3] < end_ms:
+        page = ask(symbol, from_id=next_id, limit=500).data()
+        fills += [[row.id, row.price, row.qty, row.time] for row in page]
+        next_id = page[-1].id + 1
+    return {"aggregates": aggregates, "fills": [row for row in fills if row[3] < end_ms]}
 
 
 def listings(urls: dict[str, str]) -> Any:
@@ -338,7 +340,6 @@ if __name__ == "__main__":
     run(
         {
             "klines": klines,
-            "agg_trades": agg_trades,
             "trades": trades,
             "listings": listings,
             "quotes": quotes,

@@ -61,8 +61,7 @@ def unified_klines(urls: dict[str, str], market: str, start_ms: int, end_ms: int
     return exchange.fetch_ohlcv(MARKETS[market], "1m", since=start_ms, params=paging)
 
 
-def agg_trades(urls: dict[str, str], market: str, symbol: str, start_ms: int, end_ms: int) -> Any:
-    exchange = pointed(ccxt.binance(), urls)
+def _aggregates(exchange: Any, market: str, symbol: str, start_ms: int, end_ms: int) -> Any:
     exchange.load_markets()
     kind = {"fetchTradesMethod": "fapiPublicGetAggTrades"} if market == "um" else {}
     name = next(one["symbol"] for one in exchange.markets_by_id[symbol] if _is_of(one, market))
@@ -82,20 +81,23 @@ def _is_of(entry: dict[str, Any], market: str) -> bool:
     return bool(entry["spot"] if market == "spot" else entry["linear"])
 
 
-def trades(urls: dict[str, str], market: str, symbol: str, first_id: int, last_id: int) -> Any:
+def trades(urls: dict[str, str], market: str, symbol: str, start_ms: int, end_ms: int) -> Any:
+    """All aggTrades of a span and all fills of it, both page by page by their ids."""
     # the library asks for historicalTrades with a key alone, on spot too
     exchange = pointed(ccxt.binance({"apiKey": "any"}), urls)
+    aggregates = _aggregates(exchange, market, symbol, start_ms, end_ms)
     ask = (
         exchange.publicGetHistoricalTrades
         if market == "spot"
         else exchange.fapiPublicGetHistoricalTrades
     )
-    found: list[Any] = []
-    while first_id <= last_id:
-        page = ask({"symbol": symbol, "fromId": first_id, "limit": 500})
-        found += [[int(row["id"]), row["price"], row["qty"], int(row["time"])] for row in page]
-        first_id = found[-1][0] + 1
-    return [row for row in found if row[0] <= last_id]
+    fills: list[Any] = []
+    next_id = int(aggregates[0][3])
+    while not fills or fills[-1][3] < end_ms:
+        page = ask({"symbol": symbol, "fromId": next_id, "limit": 500})
+        fills += [[int(row["id"]), row["price"], row["qty"], int(row["time"])] for row in page]
+        next_id = fills[-1][0] + 1
+    return {"aggregates": aggregates, "fills": [row for row in fills if row[3] < end_ms]}
 
 
 def listings(urls: dict[str, str]) -> Any:
@@ -304,7 +306,6 @@ if __name__ == "__main__":
         {
             "klines": klines,
             "unified_klines": unified_klines,
-            "agg_trades": agg_trades,
             "trades": trades,
             "listings": listings,
             "quotes": quotes,

@@ -39,9 +39,7 @@ def klines(
     )
 
 
-def agg_trades(urls: dict[str, str], market: str, symbol: str, start_ms: int, end_ms: int) -> Any:
-    point_at(urls)
-    client = Client()
+def _aggregates(client: Client, market: str, symbol: str, start_ms: int, end_ms: int) -> Any:
     hour = {"symbol": symbol, "startTime": start_ms, "endTime": end_ms, "limit": 1}
     if market == "spot":
         (first,) = client.get_aggregate_trades(**hour)
@@ -64,16 +62,19 @@ def _futures_pages(client: Client, symbol: str, from_id: int) -> Any:
         from_id = page[-1]["a"] + 1
 
 
-def trades(urls: dict[str, str], market: str, symbol: str, first_id: int, last_id: int) -> Any:
+def trades(urls: dict[str, str], market: str, symbol: str, start_ms: int, end_ms: int) -> Any:
+    """All aggTrades of a span and all fills of it, both page by page by their ids."""
     point_at(urls)
     client = Client(api_key="any")  # USD-M gives historicalTrades to holders of a key alone
+    aggregates = _aggregates(client, market, symbol, start_ms, end_ms)
     ask = client.get_historical_trades if market == "spot" else client.futures_historical_trades
-    found: list[Any] = []
-    while first_id <= last_id:
-        page = ask(symbol=symbol, fromId=first_id, limit=500)
-        found += [[row["id"], row["price"], row["qty"], row["time"]] for row in page]
-        first_id = page[-1]["id"] + 1
-    return [row for row in found if row[0] <= last_id]
+    fills: list[Any] = []
+    next_id = aggregates[0][3]
+    while not fills or fills[-1][3] < end_ms:
+        page = ask(symbol=symbol, fromId=next_id, limit=500)
+        fills += [[row["id"], row["price"], row["qty"], row["time"]] for row in page]
+        next_id = page[-1]["id"] + 1
+    return {"aggregates": aggregates, "fills": [row for row in fills if row[3] < end_ms]}
 
 
 def listings(urls: dict[str, str]) -> Any:
@@ -277,7 +278,6 @@ if __name__ == "__main__":
     run(
         {
             "klines": klines,
-            "agg_trades": agg_trades,
             "trades": trades,
             "listings": listings,
             "quotes": quotes,
