@@ -2,7 +2,8 @@
 
 It takes frames and times and says what to send next. Facts it rests on: an acknowledgement
 proves nothing; more than five control messages in a rolling second close the connection
-with 1008 and get the address banned for minutes, so one batch goes out each 500 ms; a
+with 1008 and get the address banned for minutes, so one batch goes out each 500 ms, and none
+before the last one is answered: the network may hold messages up and deliver them together; a
 connection carries 1,024 streams at most.
 """
 
@@ -69,6 +70,11 @@ class StreamSession:
         return self._next_id - 1
 
     @property
+    def queued(self) -> int:
+        """Control messages that wait to be sent."""
+        return len(self._queue)
+
+    @property
     def is_subscribed(self) -> bool:
         """Whether every batch has been sent and answered."""
         return not self._queue and not self._unanswered
@@ -99,7 +105,7 @@ class StreamSession:
 
     def next_message(self, now_s: float) -> bytes | None:
         """The control message that is due, if any."""
-        if not self._queue or now_s < self._next_send_at:
+        if not self._queue or self._unanswered or now_s < self._next_send_at:
             return None
         method, names = self._queue.popleft()
         request_id = self._next_id

@@ -11,8 +11,13 @@ from include.binance.session import StreamSession
 
 
 def sent(session: StreamSession, now_s: float) -> dict[str, object] | None:
+    """The message that is due; the exchange answers it at once."""
     message = session.next_message(now_s)
-    return None if message is None else json.loads(message)
+    if message is None:
+        return None
+    request = json.loads(message)
+    session.on_answer(ControlAnswer(request["id"]))
+    return dict(request)
 
 
 def test_names_go_out_in_batches_half_a_second_apart() -> None:
@@ -27,24 +32,52 @@ def test_names_go_out_in_batches_half_a_second_apart() -> None:
     assert sent(session, 20.0) is None
 
 
-@given(st.lists(st.floats(0, 0.3), min_size=20, max_size=200))
-def test_no_rolling_second_ever_holds_more_than_five_messages(pauses: list[float]) -> None:
-    session = StreamSession([f"s{n}" for n in range(1000)], names_per_message=10)
-    now_s, times = 0.0, []
-    for pause in pauses:
-        now_s += pause
-        if session.next_message(now_s) is not None:
-            times.append(now_s)
-    for start in times:
-        assert sum(start <= time < start + 1.0 for time in times) <= 5
+MESSAGES_A_SECOND = 5
+"""What the exchange takes, pongs included."""
+
+
+@given(
+    to_exchange=st.lists(st.floats(0, 4), min_size=8, max_size=8),
+    back=st.lists(st.floats(0, 2), min_size=8, max_size=8),
+    tick_s=st.floats(0.001, 0.3),
+)
+def test_no_rolling_second_of_the_exchange_holds_more_than_three_messages(
+    to_exchange: list[float], back: list[float], tick_s: float
+) -> None:
+    """However long messages and answers are on their way: they stay in order, and may bunch."""
+    session = StreamSession([f"s{n}" for n in range(400)], names_per_message=10)
+    arrivals: list[float] = []
+    answers: list[tuple[float, int]] = []
+    now_s = 0.0
+    while not session.is_subscribed:
+        now_s += tick_s
+        while answers and answers[0][0] <= now_s:
+            session.on_answer(ControlAnswer(answers.pop(0)[1]))
+        message = session.next_message(now_s)
+        if message is not None:
+            turn = len(arrivals) % 8
+            arrivals.append(max([now_s + to_exchange[turn], *arrivals[-1:]]))
+            answers.append((arrivals[-1] + back[turn], json.loads(message)["id"]))
+    assert len(arrivals) == 40
+    for start in arrivals:
+        in_second = sum(start <= arrived < start + 1.0 for arrived in arrivals)
+        assert in_second <= MESSAGES_A_SECOND - 2  # pongs count as well
+
+
+def test_a_message_is_not_followed_by_another_before_its_answer() -> None:
+    session = StreamSession(["a", "b"], names_per_message=1)
+    assert session.next_message(0) is not None
+    assert session.next_message(5) is None
+    session.on_answer(ControlAnswer(1))
+    assert session.next_message(5) is not None
 
 
 def test_it_is_subscribed_once_every_batch_is_answered() -> None:
     session = StreamSession(["a", "b"], names_per_message=1)
     assert not session.is_subscribed
     sent(session, 0)
-    sent(session, 1)
-    session.on_answer(ControlAnswer(1))
+    assert not session.is_subscribed
+    assert session.next_message(1) is not None
     assert not session.is_subscribed
     session.on_answer(ControlAnswer(2))
     assert session.is_subscribed
@@ -52,14 +85,14 @@ def test_it_is_subscribed_once_every_batch_is_answered() -> None:
 
 def test_a_refusal_is_told_in_words() -> None:
     session = StreamSession(["a"])
-    sent(session, 0)
+    assert session.next_message(0) is not None
     refused = session.on_answer(ControlAnswer(1, error_code=4, error_message="Too many"))
     assert refused == "SUBSCRIBE of 1 streams refused: code 4 Too many"
 
 
 def test_an_answer_that_never_comes_is_noticed() -> None:
     session = StreamSession(["a"])
-    sent(session, 0)
+    assert session.next_message(0) is not None
     assert not session.is_answer_overdue(9.0)
     assert session.is_answer_overdue(10.1)
 

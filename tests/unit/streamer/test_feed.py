@@ -37,9 +37,10 @@ class Connection:
         self.url, self.name, self.streams = url, name, streams
         self.session = StreamSession(streams, names_per_message=2)
         self.is_open = False
+        self.now_s = 0.0
         self.silent_s = 0.0
         self.left: list[str] = []
-        self._on_open, self._on_close = on_open, on_close
+        self._on_open, self._on_close, self._on_text = on_open, on_close, on_text
 
     def open(self) -> None:
         self.session = StreamSession(self.streams, names_per_message=2)
@@ -50,12 +51,22 @@ class Connection:
         self.is_open = False
         self._on_close()
 
+    def send(self) -> dict[str, Any] | None:
+        """The control message that the session has to send next."""
+        self.now_s += 1
+        message = self.session.next_message(self.now_s)
+        return None if message is None else json.loads(message)
+
+    def answer(self, number: int) -> None:
+        """The exchange's acknowledgement."""
+        self._on_text(json.dumps({"result": None, "id": number}).encode())
+
     def send_all(self) -> list[dict[str, Any]]:
-        """Control messages that the session has to send."""
-        sent, now_s = [], 0.0
-        while (message := self.session.next_message(now_s)) is not None:
-            sent.append(json.loads(message))
-            now_s += 1
+        """Control messages that the session has to send, each answered before the next."""
+        sent = []
+        while (message := self.send()) is not None:
+            sent.append(message)
+            self.answer(message["id"])
         return sent
 
     def leave(self, reason: str) -> None:
@@ -245,20 +256,15 @@ def test_a_symbol_is_connected_once_its_delivery_is_proven(feed_of: Callable[...
     feed = feed_of("BTCUSDT", "ETHUSDT", "BNBUSDT")
     connection, (btc, eth, bnb) = parts(feed)
     connection.open()
-    assert [one["params"] for one in connection.send_all()] == [
-        ["btcusdt@aggTrade", "btcusdt@kline_1m"],
-        ["ethusdt@aggTrade", "ethusdt@kline_1m"],
-        ["bnbusdt@aggTrade", "bnbusdt@kline_1m"],
-    ]
-    assert [btc.connections, eth.connections, bnb.connections] == [[], [], []]
-    feed.on_text(trade("BTCUSDT", 1, T0 + 1))  # its own frame proves the one symbol
-    assert [btc.connections, eth.connections, bnb.connections] == [[T0 + 1], [], []]
-    feed.on_text(b'{"result":null,"id":1}')
-    feed.on_text(trade("BTCUSDT", 2, T0 + 2))
-    assert [btc.connections, eth.connections, bnb.connections] == [[T0 + 1], [], []]
-    feed.on_text(b'{"result":null,"id":2}')
-    feed.on_text(b'{"result":null,"id":3}')
-    assert eth.connections == []  # an acknowledgement by itself proves nothing
+    for number, (name, trades) in enumerate([("btcusdt", 2), ("ethusdt", 1), ("bnbusdt", 0)], 1):
+        asked = connection.send()
+        assert asked is not None
+        assert asked["params"] == [f"{name}@aggTrade", f"{name}@kline_1m"]
+        for _ in range(trades):
+            feed.on_text(trade("BTCUSDT", number, T0 + number))
+        connection.answer(number)
+        assert btc.connections == [T0 + 1]  # its own frame proves the one symbol
+        assert eth.connections == bnb.connections == []  # an acknowledgement proves nothing
     feed.on_text(trade("BTCUSDT", 3, T0 + 3))  # what comes after the last one proves all
     assert [btc.connections, eth.connections, bnb.connections] == [[T0 + 1], [T0 + 3], [T0 + 3]]
 
@@ -270,8 +276,7 @@ def test_a_lost_connection_is_told_and_the_next_one_has_to_prove_itself(
     connection, (btc, eth) = parts(feed)
     for start_us in (T0, T0 + MINUTE_US):
         connection.open()
-        for message in connection.send_all():
-            feed.on_text(json.dumps({"result": None, "id": message["id"]}).encode())
+        connection.send_all()
         feed.on_text(trade("ETHUSDT", 1, start_us))
         connection.close()
     assert btc.connections == eth.connections == [T0, None, T0 + MINUTE_US, None]
@@ -283,7 +288,7 @@ def test_a_refused_subscription_is_an_error_and_the_connection_is_replaced(
     feed = feed_of("BTCUSDT")
     connection, (btc,) = parts(feed)
     connection.open()
-    connection.send_all()
+    connection.send()
     feed.on_text(b'{"error":{"code":2,"msg":"Invalid request: too many streams"},"id":1}')
     (reason,) = connection.left
     assert reason.startswith("SUBSCRIBE of 2 streams refused: code 2 Invalid request")
@@ -353,10 +358,7 @@ def test_doubted_symbols_are_asked_for_again_in_one_batch_on_an_open_connection(
     feed.doubt("BNBUSDT")
     assert connection.send_all() == []
     feed.on_clock()
-    sent, later_s = [], 100.0
-    while (message := connection.session.next_message(later_s)) is not None:
-        sent.append(json.loads(message))
-        later_s += 1
+    sent = connection.send_all()
     batches = [["ethusdt@aggTrade", "ethusdt@kline_1m"], ["bnbusdt@aggTrade", "bnbusdt@kline_1m"]]
     assert [one["params"] for one in sent] == [*batches, *batches]
     assert [one["method"] for one in sent] == ["UNSUBSCRIBE"] * 2 + ["SUBSCRIBE"] * 2

@@ -1,0 +1,57 @@
+"""How often connections may be made: the exchange counts attempts by address.
+
+More than 300 attempts in five minutes are refused and get the address banned, however many
+connections of a process fail together. So all of them draw from one budget. Pure: the clock is
+passed in.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+CONNECTS = 240
+"""Attempts of this process in a window: a fifth is left to others on the same address."""
+CONNECT_WINDOW_S = 300.0
+
+
+class ConnectBudget:
+    """Attempts to connect, by host, within a rolling window.
+
+    An attempt counts when it is made, whatever comes of it: the exchange counts those it refuses
+    as well, and one that timed out here may have arrived there.
+
+    Args:
+        limit: attempts in any window.
+        window_s: its length; the exchange's, and a moment for those that were long on the way.
+    """
+
+    def __init__(self, *, limit: int = CONNECTS, window_s: float = CONNECT_WINDOW_S + 15.0) -> None:
+        if limit < 1:
+            raise ValueError(f"limit is {limit}; at least one attempt is needed to connect at all")
+        self._limit = limit
+        self._window_s = window_s
+        self._made: dict[str, deque[float]] = {}
+
+    def take(self, host: str, now_s: float) -> float:
+        """Count an attempt and return 0, or the seconds after which to ask again.
+
+        Args:
+            host: host and port.
+            now_s: monotonic clock.
+        """
+        made = self._made.setdefault(host, deque())
+        self._forget(made, now_s)
+        if len(made) >= self._limit:
+            return max(made[0] + self._window_s - now_s, 0.001)
+        made.append(now_s)
+        return 0.0
+
+    def left(self, host: str, now_s: float) -> int:
+        """Attempts that may be made at once."""
+        made = self._made.get(host, deque())
+        self._forget(made, now_s)
+        return self._limit - len(made)
+
+    def _forget(self, made: deque[float], now_s: float) -> None:
+        while made and now_s - made[0] >= self._window_s:
+            made.popleft()
