@@ -65,7 +65,7 @@ def test_migrations_at_the_same_time_wait_for_each_other(empty_database_url: str
         list(threads.map(migrate, [empty_database_url] * 3, timeout=60))
 
     with connect(empty_database_url, application_name="test") as connection:
-        assert connection.execute("SELECT * FROM ops.alembic_version").fetchall() == [("0002",)]
+        assert connection.execute("SELECT * FROM ops.alembic_version").fetchall() == [("0003",)]
 
 
 def test_a_migration_that_waits_too_long_says_so(

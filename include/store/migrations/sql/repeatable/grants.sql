@@ -43,7 +43,10 @@ BEGIN
     END LOOP;
 END
 $$;
-GRANT EXECUTE ON FUNCTION market.market_of(text), ops.system_identifier()
+GRANT EXECUTE ON FUNCTION
+market.market_of(text),
+ops.system_identifier(),
+ops.candle_proofs(text, timestamptz, timestamptz)
 TO candelabra_streamer, candelabra_jobs, candelabra_dbt, candelabra_reader;
 
 -- Writers of candles. The streamer cannot delete one; nobody but the owner can truncate or drop.
