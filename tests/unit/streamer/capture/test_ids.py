@@ -1,0 +1,108 @@
+"""Ids that came once, ids that are missing, and a bound on what is kept of them."""
+
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from include.domain.timeframes import MINUTE_US
+from streamer.capture.ids import Hole, IdSequence
+
+
+def sequence(**options: int) -> IdSequence:
+    return IdSequence(settle_s=2.0, **options)
+
+
+def missing(ids: IdSequence) -> set[int]:
+    return {n for hole in ids.holes for n in range(hole.first_id, hole.last_id + 1)}
+
+
+def test_a_skip_is_a_hole_between_the_times_of_its_neighbours() -> None:
+    ids = sequence()
+    assert ids.take(7, 100, now_s=0.0)
+    assert ids.take(10, 250, now_s=1.0)
+    assert ids.holes == [Hole(8, 9, 100, 250, not_before_s=3.0)]
+
+
+def test_a_missing_id_that_comes_late_is_new_and_splits_its_hole() -> None:
+    ids = sequence()
+    for number in (1, 6, 3):
+        assert ids.take(number, number, 0.0)
+    assert [(hole.first_id, hole.last_id) for hole in ids.holes] == [(2, 2), (4, 5)]
+    assert not ids.take(3, 3, 0.0)
+
+
+def test_a_smaller_id_is_a_repeat_unless_it_is_much_younger() -> None:
+    ids = sequence()
+    ids.take(500, MINUTE_US, 0.0)
+    assert not ids.take(400, MINUTE_US + 1, 0.0)
+    assert ids.take(1, 2 * MINUTE_US, 0.0)
+    assert ids.take(2, 2 * MINUTE_US, 0.0)
+    assert ids.holes == []
+
+
+def test_a_hole_is_due_once_it_had_time_to_close_by_itself() -> None:
+    ids = sequence()
+    ids.take(1, 0, 0.0)
+    ids.take(5, 0, 10.0)
+    assert ids.take_due(11.9, 1000) is None
+    due = ids.take_due(12.0, 1000)
+    assert due is not None
+    assert (due.first_id, due.last_id) == (2, 4)
+    assert ids.holes == []
+
+
+def test_neighbours_that_one_page_covers_are_asked_for_together() -> None:
+    ids = sequence()
+    for number in (1, 3, 5, 2_000):
+        ids.take(number, number, 0.0)
+    due = ids.take_due(9.0, 1000)
+    assert due is not None
+    assert (due.first_id, due.last_id) == (2, 4)
+    assert [(hole.first_id, hole.last_id) for hole in ids.holes] == [(6, 1_999)]
+
+
+def test_what_the_table_had_before_is_followed_up_whichever_is_known_first() -> None:
+    early = sequence()
+    early.resume(10, 100, 0.0)
+    early.take(15, 200, 0.0)
+    late = sequence()
+    late.take(15, 200, 0.0)
+    late.resume(10, 100, 0.0)
+    assert missing(early) == missing(late) == {11, 12, 13, 14}
+
+
+def test_a_table_that_has_the_first_ids_already_misses_nothing() -> None:
+    ids = sequence()
+    ids.take(15, 200, 0.0)
+    ids.resume(16, 300, 0.0)
+    assert ids.holes == []
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=80))
+def test_each_id_is_new_once_and_the_rest_of_the_span_is_missing(numbers: list[int]) -> None:
+    ids = sequence()
+    first = numbers[0]
+    taken = [number for number in numbers if ids.take(number, 0, 0.0)]
+    wanted = {number for number in numbers if number >= first}
+    assert sorted(taken) == sorted(wanted)
+    assert missing(ids) == set(range(first, max(wanted) + 1)) - wanted
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 500), st.integers(0, 20)), max_size=60), st.integers(2, 8))
+def test_holes_stay_bounded_and_joining_them_forgets_none(
+    ranges: list[tuple[int, int]], most: int
+) -> None:
+    ids = sequence(most_holes=most)
+    wanted: set[int] = set()
+    for first, length in ranges:
+        ids.miss(Hole(first, first + length, 0, 0))
+        wanted |= set(range(first, first + length + 1))
+        assert len(ids.holes) <= most
+        assert wanted <= missing(ids)
+        bounds = [(hole.first_id, hole.last_id) for hole in ids.holes]
+        assert all(one[1] + 1 < other[0] for one, other in itertools.pairwise(bounds))

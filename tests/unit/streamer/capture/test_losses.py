@@ -1,0 +1,57 @@
+"""What was lost is counted, survives the process, and leaves once it is recorded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from streamer.capture.losses import Loss, Losses
+
+
+def loss(rows: int | None, from_us: int, to_us: int, symbol: str = "A") -> Loss:
+    return Loss("book_tickers", symbol, "spool full", from_us, to_us, rows)
+
+
+def test_losses_of_one_cause_are_joined(tmp_path: Path) -> None:
+    losses = Losses(tmp_path / "losses.json")
+    losses.add([loss(3, 10, 20), loss(2, 5, 8), loss(None, 30, 40, "B")])
+    gaps = losses.take()
+    assert [(gap.symbol, gap.from_us, gap.to_us, gap.detail) for gap in gaps] == [
+        ("A", 5, 20, {"rows": 5}),
+        ("B", 30, 40, {}),
+    ]
+    assert losses.rows == 5
+
+
+def test_losses_survive_the_process_until_they_are_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "losses.json"
+    first = Losses(path)
+    first.add([loss(3, 10, 20)])
+    first.save()
+
+    second = Losses(path)
+    second.load()
+    gaps = second.take()
+    assert [gap.detail for gap in gaps] == [{"rows": 3}]
+    second.forget(gaps)
+    second.save()
+
+    third = Losses(path)
+    third.load()
+    assert len(third) == 0
+
+
+def test_what_grew_while_it_was_recorded_is_kept(tmp_path: Path) -> None:
+    losses = Losses(tmp_path / "losses.json")
+    losses.add([loss(3, 10, 20)])
+    gaps = losses.take()
+    losses.add([loss(1, 21, 22)])
+    losses.forget(gaps)
+    assert [gap.detail for gap in losses.take()] == [{"rows": 4}]
+
+
+def test_a_damaged_list_is_told_and_left_behind(tmp_path: Path) -> None:
+    path = tmp_path / "losses.json"
+    path.write_bytes(b'[["half')
+    losses = Losses(path)
+    losses.load()
+    assert len(losses) == 0
