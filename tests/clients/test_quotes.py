@@ -77,8 +77,6 @@ ABSENT = {
         *("maxQty", "minQty", "stepSize", "limit", "notional"),
         *("multiplierUp", "multiplierDown", "multiplierDecimal"),
     },
-    "um mark_price_stream": {"ap"},
-    "um mark_price_stream_for_all_market": {"ap"},
 }
 UNKNOWN = {"um exchange_information": {"futuresType", "maxMoveOrderLimit", "permissionSets"}}
 """The exchange sends them; its models have them not."""
