@@ -14,7 +14,14 @@ from include.errors import PermanentError, TransientError
 from include.jobs.exchange import APPLICATION_NAME, open_shared_rest
 from include.jobs.minutes import fetch_minutes
 from include.jobs.pieces import LoadCounts, label_of
-from include.store.ledgers import Gap, claim_gaps, close_gap, open_gap, release_gap
+from include.store.gaps import (
+    Gap,
+    claim_gaps,
+    close_gap,
+    close_proven_gaps,
+    open_gap,
+    release_gap,
+)
 from include.store.merging import Connection
 from include.store.pools import connect
 
@@ -82,6 +89,8 @@ def repair_gaps(
     A gap whose minutes the exchange does not serve at all (unknown symbol) is released with the
     reason, like any that is not whole yet.
 
+    Gaps that the table proves to be filled are closed without a request.
+
     Args:
         worker: who claims them, such as the run's id.
         older_than_s: younger ones are the streamer's.
@@ -94,6 +103,7 @@ def repair_gaps(
     total, repaired, left = LoadCounts(), 0, 0
     with connect(url, application_name=APPLICATION_NAME) as connection:
         by_market: dict[Market, list[Gap]] = defaultdict(list)
+        repaired = close_proven_gaps(connection)
         gaps = claim_gaps(connection, worker=worker, older_than_s=older_than_s, limit=limit)
         for gap in gaps:
             by_market[market_of(gap.symbol)].append(gap)

@@ -1,8 +1,8 @@
-"""Gaps: minutes that were missed, why, and when they were repaired."""
+"""Gaps: minutes that were missed, why, when they were repaired and what proved it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,7 @@ WHERE g.id IN (
         c.repaired_at IS NULL
         AND c.dataset = 'candles_1m'
         AND c.opened_at <= clock_timestamp() - %(older_than_s)s * interval '1 second'
+        AND (%(symbols)s::text[] IS NULL OR c.symbol = ANY(%(symbols)s))
         AND (
             c.claimed_at IS NULL
             OR c.claimed_at <= clock_timestamp() - %(claim_timeout_s)s * interval '1 second'
@@ -50,8 +51,43 @@ RETURNING {_COLUMNS}
 
 _CLOSE = """
 UPDATE ops.gaps
-SET repaired_at = clock_timestamp(), claimed_at = NULL, claimed_by = NULL, detail = detail || %s
+SET
+    repaired_at = clock_timestamp(),
+    repaired_by = %s,
+    claimed_at = NULL,
+    claimed_by = NULL,
+    detail = detail || %s
 WHERE id = %s AND repaired_at IS NULL
+"""
+
+# Gaps that somebody else is closing or claiming at the moment are his.
+_CLOSE_PROVEN = """
+UPDATE ops.gaps
+SET repaired_at = clock_timestamp(), repaired_by = 'rows', claimed_at = NULL, claimed_by = NULL
+WHERE id IN (
+    SELECT g.id FROM ops.gaps AS g
+    WHERE
+        g.repaired_at IS NULL
+        AND g.dataset = 'candles_1m'
+        AND (%(symbols)s::text[] IS NULL OR g.symbol = ANY(%(symbols)s))
+        AND tstzmultirange(tstzrange(g.from_time, g.to_time)) <@ (
+            coalesce((
+                SELECT range_agg(tstzrange(c.open_time, c.open_time + interval '1 minute'))
+                FROM market.candles_1m AS c
+                WHERE
+                    c.symbol = g.symbol
+                    AND c.open_time >= g.from_time AND c.open_time < g.to_time
+                    AND c.status = 'verified'
+            ), '{}')
+            + coalesce((
+                SELECT range_agg(o.minutes) FROM ops.outages AS o
+                WHERE
+                    o.market = market.market_of(g.symbol)
+                    AND (o.symbol IS NULL OR o.symbol = g.symbol)
+            ), '{}')
+        )
+    FOR UPDATE SKIP LOCKED
+)
 """
 
 _RELEASE = """
@@ -120,6 +156,7 @@ def claim_gaps(
     older_than_s: float = 0.0,
     claim_timeout_s: float = CLAIM_TIMEOUT_S,
     limit: int = 100,
+    symbols: Sequence[str] | None = None,
 ) -> list[Gap]:
     """Claim open gaps of candles for repair; no two workers get the same one.
 
@@ -130,8 +167,10 @@ def claim_gaps(
         older_than_s: leave younger gaps to the streamer.
         claim_timeout_s: claims older than this are taken over.
         limit: at most so many.
+        symbols: gaps of these alone.
     """
     arguments = {
+        "symbols": None if symbols is None else list(symbols),
         "worker": worker,
         "older_than_s": older_than_s,
         "claim_timeout_s": claim_timeout_s,
@@ -143,11 +182,36 @@ def claim_gaps(
 
 
 def close_gap(
-    connection: Connection, gap_id: int, *, detail: Mapping[str, object] | None = None
+    connection: Connection,
+    gap_id: int,
+    *,
+    by: str = "rest",
+    detail: Mapping[str, object] | None = None,
 ) -> bool:
-    """Mark a gap as repaired; False where it was already, or does not exist."""
+    """Mark a gap as repaired; False where it was already, or does not exist.
+
+    Args:
+        by: the source that proved its minutes.
+    """
     with translated(connection):
-        return connection.execute(_CLOSE, (Jsonb(dict(detail or {})), gap_id)).rowcount == 1
+        closed = connection.execute(_CLOSE, (by, Jsonb(dict(detail or {})), gap_id))
+        return closed.rowcount == 1
+
+
+def close_proven_gaps(connection: Connection, *, symbols: Sequence[str] | None = None) -> int:
+    """Close open gaps of candles whose minutes are all verified rows or outages by now.
+
+    Whoever filled them did not live to tell the ledger, or knew nothing of it (a backfill).
+
+    Args:
+        symbols: gaps of these alone.
+
+    Returns:
+        How many were closed.
+    """
+    arguments = {"symbols": None if symbols is None else list(symbols)}
+    with translated(connection):
+        return connection.execute(_CLOSE_PROVEN, arguments).rowcount
 
 
 def release_gap(

@@ -8,10 +8,14 @@ from typing import Any
 import psycopg
 import pytest
 
+from include.domain.candles import Source
+from include.domain.instruments import Market
 from include.domain.timeframes import MINUTE_US
 from include.errors import PermanentError
-from include.store.gaps import claim_gaps, close_gap, open_gap, release_gap
-from tests.unit.store.offers import NOVEMBER_END_US
+from include.store.candles import merge_offers
+from include.store.gaps import claim_gaps, close_gap, close_proven_gaps, open_gap, release_gap
+from include.store.ledgers import record_outage
+from tests.unit.store.offers import NOVEMBER_END_US, candle, offer
 
 Connection = psycopg.Connection[Any]
 
@@ -119,3 +123,62 @@ def test_a_gap_of_raw_capture_is_a_record_that_nobody_repairs(connection: Connec
 
     assert lost != missed
     assert [gap.id for gap in claim_gaps(connection, worker="one")] == [missed]
+
+
+def test_a_claim_may_be_for_some_symbols_alone(connection: Connection) -> None:
+    for symbol in "ABC":
+        opened(connection, symbol)
+
+    assert [gap.symbol for gap in claim_gaps(connection, worker="one", symbols=["B", "D"])] == ["B"]
+    assert [gap.symbol for gap in claim_gaps(connection, worker="two")] == ["A", "C"]
+
+
+def test_a_repaired_gap_tells_what_proved_it(connection: Connection) -> None:
+    close_gap(connection, opened(connection), by="kline")
+
+    rows = connection.execute("SELECT repaired_by FROM ops.gaps").fetchall()
+    assert rows == [("kline",)]
+
+
+def test_gaps_that_the_table_proves_filled_are_closed(
+    connection: Connection, connect_again: Callable[[str], Connection]
+) -> None:
+    for symbol in ("A", "B", "C", "D", "E.P"):
+        opened(connection, symbol)
+        merge_offers(connection, [offer(Source.KLINE, candle(symbol, NOVEMBER_END_US))])
+    second_us = NOVEMBER_END_US + MINUTE_US
+    merge_offers(
+        connection,
+        [
+            offer(Source.REST, candle("A", second_us)),  # B has nothing
+            offer(Source.STREAM, candle("C", second_us)),  # and C no word of the exchange
+            offer(Source.KLINE, candle("E.P", second_us)),
+        ],
+    )
+    record_outage(
+        connection,
+        market=Market.SPOT,
+        symbol="D",
+        start_us=second_us,
+        end_us=second_us + MINUTE_US,
+        cause="the exchange has no candle",
+    )
+    open_gap(
+        connection,
+        symbol="A",
+        start_us=NOVEMBER_END_US,
+        end_us=second_us,
+        cause="spool full",
+        dataset="trades",
+    )
+
+    assert close_proven_gaps(connection, symbols=["D", "B"]) == 1
+    with connect_again("other").transaction() as held:
+        # what somebody else is at is his
+        held.connection.execute("SELECT 1 FROM ops.gaps WHERE symbol = 'E.P' FOR UPDATE")
+        assert close_proven_gaps(connection) == 1
+    assert close_proven_gaps(connection) == 1
+    rows = connection.execute(
+        "SELECT symbol, repaired_by FROM ops.gaps WHERE repaired_at IS NOT NULL ORDER BY 1"
+    ).fetchall()
+    assert rows == [("A", "rows"), ("D", "rows"), ("E.P", "rows")]

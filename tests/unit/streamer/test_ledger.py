@@ -1,0 +1,342 @@
+"""The ledger between what the stream tells it and a table that is played here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import CapturingLogger
+
+from include.backoff import Backoff
+from include.domain.candles import Offer, Source, Status, silent_candle
+from include.domain.timeframes import MINUTE_US
+from include.errors import PermanentError, TransientError
+from include.store.gap_batches import ClosedGap, LeftGap, NewGap, WiderGap
+from include.store.gaps import Gap
+from streamer import ledger as module
+from streamer.ledger import MOST_A_SYMBOL, GapLedger, united, without
+
+T0 = 1_700_000_000_000_000 // MINUTE_US * MINUTE_US
+
+
+@dataclass
+class Row:
+    """A gap in the table: its minutes after T0, and how it ended."""
+
+    symbol: str
+    start: int
+    end: int
+    cause: str
+    by: str | None = None
+    error: object = None
+
+
+@dataclass
+class Table:
+    """``ops.gaps``, and how often it was written."""
+
+    rows: dict[int, Row] = field(default_factory=dict)
+    writes: int = 0
+    failures: list[Exception] = field(default_factory=list)
+    gate: asyncio.Event | None = None
+
+    async def connect(self, url: str, **_: object) -> Any:
+        assert url == "postgresql://here/candles"
+        return self
+
+    closed = False
+
+    async def close(self) -> None:
+        """As of a connection."""
+
+    async def open(self, _: object, gaps: Sequence[NewGap]) -> list[int]:
+        if gaps:
+            self.writes += 1
+        if self.failures:
+            raise self.failures.pop(0)
+        assert len({(gap.symbol, gap.start_us, gap.end_us) for gap in gaps}) == len(gaps)
+        return [self._open(gap) for gap in gaps]
+
+    def _open(self, gap: NewGap) -> int:
+        assert gap.age_s >= 0
+        row = Row(gap.symbol, minute(gap.start_us), minute(gap.end_us), gap.cause)
+        for number, one in self.rows.items():
+            if one.by is None and (one.symbol, one.start, one.end) == (
+                row.symbol, row.start, row.end,
+            ):  # fmt: skip
+                return number
+        self.rows[len(self.rows) + 1] = row
+        return len(self.rows)
+
+    async def widen(self, _: object, gaps: Sequence[WiderGap]) -> set[int]:
+        done = set()
+        for gap in gaps:
+            row = self.rows[gap.id]
+            wider = (row.symbol, minute(gap.start_us), minute(gap.end_us))
+            if row.by is None and wider not in self.open_ranges():
+                row.start, row.end = wider[1:]
+                done.add(gap.id)
+        return done
+
+    async def close_all(self, _: object, gaps: Sequence[ClosedGap]) -> int:
+        if self.gate is not None and gaps:
+            await self.gate.wait()
+        for gap in gaps:
+            assert gap.age_s >= 0
+            self.rows[gap.id].by = self.rows[gap.id].by or gap.by
+        return len(gaps)
+
+    async def leave(self, _: object, gaps: Sequence[LeftGap]) -> int:
+        for gap in gaps:
+            self.rows[gap.id].error = gap.detail["error"]
+        return len(gaps)
+
+    def open_ranges(self) -> list[tuple[str, int, int]]:
+        return [(one.symbol, one.start, one.end) for one in self.rows.values() if one.by is None]
+
+    def told(self) -> list[tuple[str, int, int, str | None]]:
+        return [(one.symbol, one.start, one.end, one.by) for one in self.rows.values()]
+
+
+def minute(moment_us: int) -> int:
+    assert (moment_us - T0) % MINUTE_US == 0
+    return (moment_us - T0) // MINUTE_US
+
+
+def at(number: float) -> int:
+    return T0 + round(number * MINUTE_US)
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> Table:
+    table = Table()
+    monkeypatch.setattr(module, "connect_async", table.connect)
+    monkeypatch.setattr(module, "open_gaps_async", table.open)
+    monkeypatch.setattr(module, "widen_gaps_async", table.widen)
+    monkeypatch.setattr(module, "close_gaps_async", table.close_all)
+    monkeypatch.setattr(module, "leave_gaps_async", table.leave)
+    monkeypatch.setattr(module, "WRITE_INTERVAL_S", 0.0)
+    monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.02, most_s=0.02, least_s=0.01))
+    return table
+
+
+@pytest.fixture
+async def ledger(table: Table) -> AsyncIterator[GapLedger]:
+    """A ledger at work."""
+    one = GapLedger("postgresql://here/candles")
+    task = asyncio.create_task(one.run())
+    yield one
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():
+            await asyncio.sleep(0.001)
+
+
+async def settled(ledger: GapLedger) -> None:
+    await until(lambda: ledger.unwritten == 0)
+
+
+def kline(symbol: str, number: int, source: Source = Source.KLINE) -> Offer:
+    candle = silent_candle(symbol, at(number), Decimal(7))
+    if source is Source.STREAM:
+        return Offer(candle, Status.UNCONFIRMED, source)
+    return Offer(candle, Status.VERIFIED, source, at(number + 1))
+
+
+async def test_a_gap_is_opened_at_once_and_closed_by_the_row_that_proves_it(
+    ledger: GapLedger, table: Table
+) -> None:
+    ledger.missed("A", at(0.5), at(0.6), "connection lost")
+    await settled(ledger)
+    assert table.told() == [("A", 0, 1, None)]
+    assert table.rows[1].cause == "connection lost"
+    ledger.written([kline("B", 0), kline("A", 1), kline("A", 0, Source.STREAM)])
+    assert ledger.unwritten == 0  # another symbol, another minute, and no word of the exchange
+    ledger.written([kline("A", 0)])
+    await settled(ledger)
+    assert table.told() == [("A", 0, 1, "kline")]
+    assert (ledger.opened, ledger.closed, ledger.open) == (1, 1, 0)
+
+
+async def test_it_is_closed_only_when_every_minute_is_proven(
+    ledger: GapLedger, table: Table
+) -> None:
+    ledger.missed("A", at(0), at(5), "not streamed")
+    await settled(ledger)
+    ledger.proven("A", at(0), at(2), "rest")
+    ledger.proven("A", at(3), at(5), "rest")
+    assert ledger.unwritten == 0
+    ledger.written([kline("A", 2)])
+    await settled(ledger)
+    assert table.told() == [("A", 0, 5, "kline and rest")]
+
+
+async def test_a_cut_is_one_row_for_each_symbol_however_it_grows(
+    ledger: GapLedger, table: Table
+) -> None:
+    for number in range(500):
+        ledger.missed(f"S{number}", at(0), at(1), "connection lost")
+    await settled(ledger)
+    for number in range(500):
+        ledger.missed(f"S{number}", at(1), at(180), "not streamed")
+        ledger.missed(f"S{number}", at(180), at(181), "no closed kline")
+    await settled(ledger)
+    assert len(table.rows) == 500
+    assert set(table.told()) == {(f"S{number}", 0, 181, None) for number in range(500)}
+    assert table.writes == 1
+
+
+async def test_what_is_known_already_is_not_written_again(ledger: GapLedger, table: Table) -> None:
+    ledger.missed("A", at(0), at(2), "trades missing")
+    await settled(ledger)
+    ledger.missed("A", at(1.2), at(1.3), "trades missing")
+    assert ledger.unwritten == 0
+
+
+async def test_a_line_that_stays_bad_makes_a_new_row_after_five_minutes(
+    ledger: GapLedger, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = [0.0]
+    monkeypatch.setattr(module, "_now_s", lambda: now_s[0])
+    for number in range(20):
+        now_s[0] = number * 60.0
+        ledger.missed("A", at(number), at(number + 1), "trades missing")
+        await settled(ledger)
+        if number:
+            ledger.written([kline("A", number - 1)])
+    await settled(ledger)
+    assert [(row.start, row.end) for row in table.rows.values()] == [
+        (0, 5), (5, 10), (10, 15), (15, 20),
+    ]  # fmt: skip
+    assert [row.by for row in table.rows.values()] == ["kline", "kline", "kline", None]
+
+
+async def test_a_cut_of_hours_stays_one_row_as_nothing_of_it_is_proven(
+    ledger: GapLedger, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = [0.0]
+    monkeypatch.setattr(module, "_now_s", lambda: now_s[0])
+    ledger.missed("A", at(0), at(1), "connection lost")
+    now_s[0] = 3 * 3_600.0
+    ledger.missed("A", at(1), at(181), "not streamed")
+    await settled(ledger)
+    assert table.told() == [("A", 0, 181, None)]
+
+
+async def test_gaps_of_a_symbol_are_bounded(ledger: GapLedger, table: Table) -> None:
+    for number in range(100):
+        ledger.missed("A", at(3 * number), at(3 * number + 1), "trades missing")
+    assert ledger.open == MOST_A_SYMBOL
+    await settled(ledger)
+    assert table.told()[-1] == ("A", 3 * (MOST_A_SYMBOL - 1), 298, None)
+    for number in range(100):
+        ledger.written([kline("A", 3 * number)])
+    await settled(ledger)
+    assert ledger.open == 0
+    assert {by for *_, by in table.told()} == {"kline"}
+
+
+async def test_while_the_database_is_away_all_is_kept_and_written_as_it_is_then(
+    ledger: GapLedger, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = CapturingLogger()
+    monkeypatch.setattr(module, "log", log)
+    table.failures = [TransientError("away"), PermanentError("read the manual"), TimeoutError()]
+    ledger.missed("A", at(0), at(1), "connection lost")
+    await until(lambda: len(log.calls) == 1)
+    ledger.missed("A", at(1), at(4), "not streamed")
+    await until(lambda: len(log.calls) == 3)
+    await settled(ledger)
+    assert [call.kwargs["error"] for call in log.calls] == [
+        "away", "read the manual", "TimeoutError",
+    ]  # fmt: skip
+    assert table.told() == [("A", 0, 4, None)]
+
+
+async def test_what_is_missed_again_while_its_row_is_closed_is_another_row(
+    ledger: GapLedger, table: Table
+) -> None:
+    table.gate = asyncio.Event()
+    ledger.missed("A", at(0), at(1), "connection lost")
+    ledger.proven("A", at(0), at(1), "rest")
+    await until(lambda: len(table.rows) == 1)
+    await asyncio.sleep(0.01)  # it is about to close the row
+    ledger.missed("A", at(0), at(1), "a trade came too late")
+    table.gate.set()
+    await until(lambda: len(table.rows) == 2)
+    assert table.told() == [("A", 0, 1, "rest"), ("A", 0, 1, None)]
+    ledger.proven("A", at(0), at(1), "rest")
+    await settled(ledger)
+    assert table.told() == [("A", 0, 1, "rest"), ("A", 0, 1, "rest")]
+
+
+async def test_a_gap_given_up_is_left_open_with_the_reason_and_forgotten(
+    ledger: GapLedger, table: Table
+) -> None:
+    ledger.give_up("A", at(0), at(1), "nothing came", "the exchange refuses it")
+    await settled(ledger)
+    assert table.told() == [("A", 0, 1, None)]
+    assert table.rows[1].error == "the exchange refuses it"
+    assert ledger.open == 0
+
+
+async def test_gaps_of_an_ended_streamer_are_gone_on_with(ledger: GapLedger, table: Table) -> None:
+    table.rows[1] = Row("A", 0, 3, "connection lost")
+    ledger.adopt([Gap(1, "A", at(0), at(3), "connection lost", at(1), 1, {})])
+    ledger.missed("A", at(3), at(5), "not streamed")
+    await settled(ledger)
+    assert table.told() == [("A", 0, 5, None)]
+    ledger.proven("A", at(0), at(5), "rest")
+    await settled(ledger)
+    assert table.told() == [("A", 0, 5, "rest")]
+
+
+async def test_a_range_that_another_streamer_opened_is_shared(
+    ledger: GapLedger, table: Table
+) -> None:
+    ledger.missed("A", at(0), at(1), "connection lost")
+    await settled(ledger)
+    table.rows[2] = Row("A", 0, 3, "connection lost")
+    ledger.missed("A", at(1), at(3), "not streamed")
+    await settled(ledger)
+    ledger.proven("A", at(0), at(3), "rest")
+    await settled(ledger)
+    assert table.told() == [("A", 0, 1, "rest"), ("A", 0, 3, "rest")]
+
+
+async def test_a_stop_writes_what_is_left(table: Table) -> None:
+    ledger = GapLedger("postgresql://here/candles")
+    ledger.missed("A", at(0), at(1), "connection lost")
+    await ledger.flush()
+    assert table.told() == [("A", 0, 1, None)]
+    table.failures = [TransientError("away")]
+    ledger.missed("B", at(0), at(1), "connection lost")
+    with pytest.raises(TransientError, match="away"):
+        await ledger.flush()
+
+
+BOUNDS = st.tuples(st.integers(0, 12), st.integers(1, 4)).map(lambda b: (b[0], b[0] + b[1]))
+
+
+@given(st.lists(st.tuples(st.booleans(), BOUNDS), max_size=12))
+def test_ranges_are_sets_of_minutes(steps: list[tuple[bool, tuple[int, int]]]) -> None:
+    ranges: list[tuple[int, int]] = []
+    minutes: set[int] = set()
+    for adds, (start, end) in steps:
+        if adds:
+            ranges, minutes = united(ranges, start, end), minutes | set(range(start, end))
+        else:
+            ranges, minutes = without(ranges, start, end), minutes - set(range(start, end))
+        assert [one for bounds in ranges for one in range(*bounds)] == sorted(minutes)
