@@ -83,7 +83,7 @@ class CaptureFeed:
             self._on_answer(frame)
             return
         elif isinstance(frame, ServerShutdown):
-            self.connection.leave("the exchange announced a shutdown")
+            self.connection.rotate("the exchange announced a shutdown")
             return
         if self._cut_us is not None and self.connection.session.is_subscribed:
             missed_from_us, self._cut_us = self._cut_us, None

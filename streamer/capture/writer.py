@@ -139,13 +139,17 @@ class CaptureWriter:
 
     async def _write_all(self) -> None:
         """Write until nothing waits; every queue has its turn."""
-        while self._lanes.waiting or not self._spool.is_empty or len(self._losses):
+        while (
+            self._lanes.waiting or self.is_spooling or not self._spool.is_empty or len(self._losses)
+        ):
             await self._connect()
             for lane in self._lanes.lanes:
                 if lane.rows and (lane.can_be_asked or not self.is_spooling):
                     await self._write_lane(lane)
-            if self.is_spooling and not await self._replay():
+            if self._spool.is_empty:
                 self.is_spooling = False
+            else:
+                await self._replay()
             if len(self._losses):
                 await self._record_losses()
 
@@ -162,15 +166,14 @@ class CaptureWriter:
             self._lanes.put_back(lane, rows)
             raise
 
-    async def _replay(self) -> bool:
-        """Write the oldest record from the disk; whether there was one."""
+    async def _replay(self) -> None:
+        """Write the oldest record from the disk."""
         record = await in_thread(self._spool.read, name="spool")
         if record is None:
-            return False
+            return  # what was left of its segment was torn
         await self._write(RAW_TABLES[record.dataset], record.lines)
         self.replayed += len(record.lines)
         await in_thread(self._spool.done, name="spool")
-        return True
 
     async def _write(self, table: RawTable, lines: list[str]) -> None:
         """Write rows; one that PostgreSQL refuses does not take its neighbours with it."""

@@ -1,0 +1,125 @@
+"""Trades are fetched by id, page by page, and what nobody serves is said so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import httpx
+import psycopg
+import pytest
+
+from include.config import Settings, load_settings
+from include.domain.timeframes import MINUTE_US, to_us
+from include.errors import PermanentError, TransientError
+from include.jobs.trades_by_id import FetchCounts, RawGap, fetch_trades, record_raw_gaps
+from include.store.gaps import claim_gaps
+from include.store.pools import connect
+from simulator.config import SimulatorConfig
+from simulator.server import ExchangeThread
+
+
+@pytest.fixture(scope="module")
+def exchange() -> Iterator[ExchangeThread]:
+    with ExchangeThread(SimulatorConfig(spot_symbols=("BTCUSDT",), um_symbols=("BTCUSDT",))) as one:
+        yield one
+
+
+@pytest.fixture
+def settings(exchange: ExchangeThread, database_url: str) -> Settings:
+    return load_settings(
+        database_url=database_url,
+        binance_rest_url=exchange.spot_rest_url,
+        binance_um_rest_url=exchange.um_rest_url,
+    )
+
+
+@pytest.fixture
+def asked(settings: Settings) -> Callable[..., FetchCounts]:
+    def ask(dataset: str, symbol: str, first_id: int, last_id: int) -> FetchCounts:
+        return fetch_trades(
+            settings=settings, dataset=dataset, symbol=symbol, first_id=first_id, last_id=last_id
+        )
+
+    return ask
+
+
+def recent_id(exchange: ExchangeThread, market: str, *, single: bool = False) -> int:
+    """An id a few thousand before the newest."""
+
+    base = (
+        exchange.um_rest_url + "/fapi/v1" if market == "um" else exchange.spot_rest_url + "/api/v3"
+    )
+    method, key = ("trades", "id") if single else ("aggTrades", "a")
+    rows = httpx.get(f"{base}/{method}", params={"symbol": "BTCUSDT", "limit": 1}).json()
+    return int(rows[-1][key]) - 5_000
+
+
+@pytest.mark.parametrize(
+    ("dataset", "symbol", "id_column"),
+    [
+        ("agg_trades", "BTCUSDT", "agg_trade_id"),
+        ("agg_trades", "BTCUSDT.P", "agg_trade_id"),
+        ("trades", "BTCUSDT", "trade_id"),
+    ],
+)
+def test_all_ids_of_a_range_come_and_no_others(
+    exchange: ExchangeThread,
+    asked: Callable[..., FetchCounts],
+    database_url: str,
+    dataset: str,
+    symbol: str,
+    id_column: str,
+) -> None:
+    market = "um" if symbol.endswith(".P") else "spot"
+    first_id = recent_id(exchange, market, single=dataset == "trades")
+    counts = asked(dataset, symbol, first_id, first_id + 1_499)
+    assert (counts.pages, counts.written, counts.void) == (2, 1_500, 0)
+    assert asked(dataset, symbol, first_id, first_id + 1_499).written == 0
+    with psycopg.connect(database_url) as connection:
+        rows = connection.execute(
+            psycopg.sql.SQL("SELECT {} FROM market.{} WHERE symbol = %s ORDER BY 1").format(
+                psycopg.sql.Identifier(id_column), psycopg.sql.Identifier(dataset)
+            ),
+            (symbol,),
+        ).fetchall()
+        weight = connection.execute("SELECT count(*) FROM ops.weight_budget").fetchone()
+    assert [row[0] for row in rows] == list(range(first_id, first_id + 1_500))
+    assert weight == (1,)
+
+
+def test_ids_that_are_not_served_yet_are_worth_another_try(
+    exchange: ExchangeThread, asked: Callable[..., FetchCounts]
+) -> None:
+    newest = recent_id(exchange, "spot") + 5_000
+    with pytest.raises(TransientError, match=f"wanted up to {newest + 10**9}"):
+        asked("agg_trades", "BTCUSDT", newest - 10, newest + 10**9)
+
+
+def test_what_nobody_serves_is_said_before_asking(
+    asked: Callable[..., FetchCounts], database_url: str
+) -> None:
+    with pytest.raises(PermanentError, match="no past book_tickers"):
+        asked("book_tickers", "BTCUSDT", 1, 2)
+    with pytest.raises(PermanentError, match="skip by design"):
+        asked("trades", "BTCUSDT.P", 1, 2)
+    with pytest.raises(PermanentError, match=r"BINANCE_REST_URL=https://api\.binance\.com"):
+        fetch_trades(
+            settings=load_settings(database_url=database_url),
+            dataset="trades",
+            symbol="BTCUSDT",
+            first_id=1,
+            last_id=2,
+        )
+
+
+def test_losses_are_gaps_of_full_minutes_that_no_repair_claims(database_url: str) -> None:
+    gap = RawGap("book_tickers", "A", 90_000_000, 121_000_000, "spool full", {"rows": 3})
+    record_raw_gaps(database_url=database_url, gaps=[gap, gap])
+    with connect(database_url, application_name="test") as connection:
+        rows = connection.execute(
+            "SELECT dataset, symbol, from_time, to_time, cause, detail FROM ops.gaps"
+        ).fetchall()
+        assert claim_gaps(connection, worker="one") == []
+    ((dataset, symbol, start, end, cause, detail),) = rows
+    assert (dataset, symbol, cause, detail) == ("book_tickers", "A", "spool full", {"rows": 3})
+    assert (to_us(start), to_us(end)) == (MINUTE_US, 3 * MINUTE_US)

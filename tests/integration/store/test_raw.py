@@ -1,0 +1,163 @@
+"""Captured rows enter once, whatever is repeated and whoever writes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+import pytest
+
+from include.domain.timeframes import DAY_US
+from include.errors import PermanentError
+from include.store.pools import connect_async
+from include.store.raw import (
+    AGG_TRADES,
+    BOOK_TICKERS,
+    TRADES,
+    IdHole,
+    days_of,
+    last_rows,
+    missing_ids,
+    write_raw,
+    write_raw_async,
+)
+
+Connection = psycopg.Connection[Any]
+AT_US = 1_763_716_800_000_000
+"""2025-11-21 09:20 UTC."""
+
+
+def agg_line(
+    number: int, *, symbol: str = "A", at_us: int | None = None, price: str = "2.5"
+) -> str:
+    moment_us = AT_US + number if at_us is None else at_us
+    row = (symbol, number, Decimal(price), Decimal("1E-8"), number, number, moment_us, True)
+    return AGG_TRADES.line(row)
+
+
+def trade_line(number: int, quote: Decimal | None) -> str:
+    return TRADES.line(("A", number, Decimal("2.5"), Decimal(2), quote, AT_US, False))
+
+
+def quote_line(number: int, event_us: int | None, received_us: int = AT_US) -> str:
+    numbers = [Decimal(n) for n in (1, 2, 3, 0)]
+    return BOOK_TICKERS.line(("A", number, *numbers, event_us, received_us))
+
+
+def ids(connection: Connection) -> list[tuple[str, int]]:
+    query = "SELECT symbol, agg_trade_id FROM market.agg_trades ORDER BY 1, 2"
+    return connection.execute(query).fetchall()
+
+
+@pytest.fixture
+async def writer(database_url: str) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+    connection = await connect_async(database_url, application_name="test-writer")
+    await connection.execute("SET ROLE candelabra_streamer")
+    yield connection
+    await connection.close()
+
+
+async def test_values_are_kept_exactly(
+    connection: Connection, writer: psycopg.AsyncConnection[Any]
+) -> None:
+    await write_raw_async(writer, AGG_TRADES, [agg_line(7, symbol="Ж")], known_days=set())
+    lines = [trade_line(1, None), trade_line(2, Decimal("5.00000001"))]
+    await write_raw_async(writer, TRADES, lines, known_days=set())
+    lines = [quote_line(1, None), quote_line(2, AT_US - 5)]
+    await write_raw_async(writer, BOOK_TICKERS, lines, known_days=set())
+
+    assert connection.execute("SELECT * FROM market.agg_trades").fetchone() == (
+        "Ж", connection.execute("SELECT date '2025-11-21'").fetchone()[0], 7, Decimal("2.5"),
+        Decimal("0.00000001"), 7, 7,
+        connection.execute("SELECT timestamptz '2025-11-21 09:20:00.000007Z'").fetchone()[0], True,
+    )  # fmt: skip
+    quotes = connection.execute("SELECT quote_quantity FROM market.trades ORDER BY trade_id")
+    assert quotes.fetchall() == [(None,), (Decimal("5.00000001"),)]
+    assert connection.execute(
+        "SELECT update_id, event_time IS NULL, received_at = timestamptz '2025-11-21 09:20Z' "
+        "FROM market.book_tickers ORDER BY 1"
+    ).fetchall() == [(1, True, True), (2, False, True)]
+
+
+async def test_rows_that_are_there_already_are_left_alone(
+    connection: Connection, writer: psycopg.AsyncConnection[Any]
+) -> None:
+    days: set[str] = set()
+    first = [agg_line(n) for n in range(5)]
+    assert await write_raw_async(writer, AGG_TRADES, first, known_days=days) == (5, False)
+    again = [agg_line(n) for n in (3, 4, 5, 5, 6)]
+    assert await write_raw_async(writer, AGG_TRADES, again, known_days=days) == (2, True)
+    expected = await write_raw_async(
+        writer, AGG_TRADES, again, known_days=days, expect_repeats=True
+    )
+    assert expected == (0, True)
+    assert ids(connection) == [("A", n) for n in range(7)]
+
+
+async def test_a_day_gets_its_partition_and_a_dropped_one_comes_back(
+    connection: Connection, writer: psycopg.AsyncConnection[Any]
+) -> None:
+    days: set[str] = set()
+    lines = [agg_line(1), agg_line(2, at_us=AT_US + DAY_US)]
+    assert days_of(lines) == {"2025-11-21", "2025-11-22"}
+    await write_raw_async(writer, AGG_TRADES, lines, known_days=days)
+    connection.execute("DROP TABLE market.agg_trades_y2025m11d21")
+    await write_raw_async(writer, AGG_TRADES, [agg_line(3)], known_days=days)
+    assert ids(connection) == [("A", 2), ("A", 3)]
+
+
+async def test_a_refused_row_takes_the_batch_with_it_and_is_named(
+    connection: Connection, writer: psycopg.AsyncConnection[Any]
+) -> None:
+    lines = [agg_line(1), agg_line(2, price="-1")]
+    with pytest.raises(PermanentError, match="price_check") as refused:
+        await write_raw_async(writer, AGG_TRADES, lines, known_days=set())
+    assert isinstance(refused.value.__cause__, psycopg.errors.CheckViolation)
+    assert ids(connection) == []
+
+
+async def test_two_writers_of_the_same_rows_store_them_once(
+    connection: Connection, database_url: str
+) -> None:
+    async def write(order: int) -> int:
+        written = 0
+        own = await connect_async(database_url, application_name=f"test-{order}")
+        days: set[str] = set()
+        async with own:
+            for start in range(0, 2_000, 100):
+                lines = [agg_line(n) for n in range(start, start + 100)][::order]
+                new, _ = await write_raw_async(own, AGG_TRADES, lines, known_days=days)
+                written += new
+        return written
+
+    assert sum(await asyncio.gather(write(1), write(1))) == 2_000
+    assert len(ids(connection)) == 2_000
+
+
+def test_the_blocking_twin_stores_once_as_well(connection: Connection) -> None:
+    lines = [agg_line(n) for n in (2, 1, 2)]
+    assert write_raw(connection, AGG_TRADES, lines) == 2
+    assert write_raw(connection, AGG_TRADES, lines) == 0
+
+
+def test_missing_ids_and_last_rows_are_found_over_days(
+    connection: Connection, acting_as: Callable[[str], Any]
+) -> None:
+    lines = [agg_line(n) for n in (1, 2, 5)]
+    lines += [agg_line(8, at_us=AT_US + DAY_US), agg_line(3, symbol="B")]
+    write_raw(connection, AGG_TRADES, lines)
+    with acting_as("candelabra_streamer"):
+        assert missing_ids(connection, AGG_TRADES, ["A", "B"], AT_US) == [
+            IdHole("A", 3, 4, AT_US + 2, AT_US + 5),
+            IdHole("A", 6, 7, AT_US + 5, AT_US + DAY_US),
+        ]
+        assert last_rows(connection, AGG_TRADES, ["A", "B", "C"], AT_US) == {
+            "A": (8, AT_US + DAY_US),
+            "B": (3, AT_US + 3),
+        }
+        before = last_rows(connection, AGG_TRADES, ["A"], AT_US, before_us=AT_US + 5)
+        assert before == {"A": (2, AT_US + 2)}
+        assert last_rows(connection, AGG_TRADES, ["A"], AT_US + 2 * DAY_US) == {}

@@ -1,0 +1,267 @@
+"""Captured rows while PostgreSQL is away, slow, back, or refuses a row."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from deploy.local.postgres import EmbeddedPostgres
+from include.backoff import Backoff
+from include.binance.frames import AggTrade
+from include.binance.quotes import BookTicker
+from include.domain.instruments import Market
+from include.store.migrate import migrate
+from streamer.capture import writer as module
+from streamer.capture.intake import Intake
+from streamer.capture.losses import Losses
+from streamer.capture.spool import FULL, Spool
+from streamer.capture.writer import CaptureWriter
+
+AT_US = 1_763_716_800_000_000
+DATASETS = ("agg_trades", "book_tickers")
+
+
+class Server:
+    """A PostgreSQL of this test's own, which may die and come back on the same port."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._running = EmbeddedPostgres(home, settings={"fsync": "off", "shared_buffers": "32MB"})
+        self._running.start()
+        self.url = self._running.create_database("capture")
+        migrate(self.url)
+
+    def kill(self) -> None:
+        self._running.kill()
+
+    def start_again(self) -> None:
+        self._running = EmbeddedPostgres(
+            self._home,
+            port=self._running.port,
+            settings={"fsync": "off", "shared_buffers": "32MB"},
+        )
+        self._running.start()
+
+    def stop(self) -> None:
+        self._running.stop()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with tempfile.TemporaryDirectory(prefix="candelabra-capture-") as folder:
+        Path(folder).chmod(0o755)
+        server = Server(Path(folder) / "pg")
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.05, most_s=0.2))
+
+
+class Bench:
+    """A writer with its queues, as ``Capture`` wires them."""
+
+    def __init__(
+        self, url: str, folder: Path, *, most_rows: int = 20_000, max_bytes: int = 1 << 24
+    ) -> None:
+        self.losses = Losses(folder / "losses.json")
+        self.losses.load()
+        self.spool = Spool(folder, max_bytes=max_bytes)
+        self.intake = Intake(
+            DATASETS, most_rows=most_rows, on_losses=self.losses.add, now_us=self._now_us
+        )
+        self.writer = CaptureWriter(
+            url,
+            self.intake.lanes,
+            self.spool,
+            self.losses,
+            batch_rows=500,
+            flush_timeout_s=0.05,
+            spill_interval_s=0.02,
+        )
+        self._received_us = AT_US
+
+    def _now_us(self) -> int:
+        self._received_us += 1
+        return self._received_us
+
+    def quote(self, number: int, *, symbol: str = "BTCUSDT") -> None:
+        numbers = [Decimal(n) for n in (1, 2, 3, 4)]
+        self.intake.on_quote(Market.SPOT, BookTicker(number, symbol, *numbers))
+
+    def trade(self, number: int, *, price: str = "1.5", symbol: str = "BTCUSDT") -> None:
+        at = AT_US + number
+        self.intake.on_trade(
+            Market.SPOT,
+            AggTrade(at, symbol, number, Decimal(price), Decimal(1), number, number, at, True),
+        )
+
+
+@asynccontextmanager
+async def working(bench: Bench) -> AsyncIterator[Bench]:
+    task = asyncio.create_task(bench.writer.run())
+    try:
+        yield bench
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def stored(url: str, symbol: str) -> tuple[list[int], list[int]]:
+    """Ids of quotes and of trades."""
+    with psycopg.connect(url) as connection:
+        quotes = connection.execute(
+            "SELECT update_id FROM market.book_tickers WHERE symbol = %s ORDER BY 1", (symbol,)
+        ).fetchall()
+        trades = connection.execute(
+            "SELECT agg_trade_id FROM market.agg_trades WHERE symbol = %s ORDER BY 1", (symbol,)
+        ).fetchall()
+    return [row[0] for row in quotes], [row[0] for row in trades]
+
+
+def segments(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.spool"))
+
+
+def read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def tear(segment: Path) -> None:
+    """As a kill leaves it."""
+    with segment.open("ab") as file:
+        file.write(b"\x00\x00\x10\x00half a record")
+
+
+async def until(holds: object, *, timeout_s: float = 30) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not holds():  # type: ignore[operator]
+            await asyncio.sleep(0.02)
+
+
+async def test_quotes_of_an_outage_are_spooled_and_replayed(server: Server, tmp_path: Path) -> None:
+    async with working(Bench(server.url, tmp_path)) as bench:
+        for number in range(1_000):
+            bench.quote(number, symbol="AWAY")
+        await until(lambda: bench.writer.written["book_tickers"] == 1_000)
+        server.kill()
+        for number in range(1_000, 6_000):
+            bench.quote(number, symbol="AWAY")
+            bench.trade(number, symbol="AWAY")
+        await until(lambda: bench.spool.size_bytes > 100_000)
+        await until(lambda: not bench.intake.lanes.lanes[3].rows)
+        assert bench.intake.lanes.waiting == 5_000  # trades wait in memory
+        server.start_again()
+        await until(lambda: bench.spool.is_empty and not bench.intake.lanes.waiting)
+        await until(lambda: not bench.writer.is_spooling)
+        bench.quote(6_000, symbol="AWAY")
+        await until(lambda: bench.writer.written["book_tickers"] == 6_001)
+    assert stored(server.url, "AWAY") == (list(range(6_001)), list(range(1_000, 6_000)))
+    assert bench.writer.replayed == 5_000
+
+
+async def test_a_killed_process_leaves_its_spool_to_the_next(
+    server: Server, tmp_path: Path
+) -> None:
+    away = "postgresql://candelabra@127.0.0.1:1/capture"
+    async with working(Bench(away, tmp_path)) as killed:
+        for number in range(700):
+            killed.quote(number, symbol="KILLED")
+        await until(lambda: killed.spool.size_bytes > 0 and not killed.intake.lanes.waiting)
+    (segment,) = segments(tmp_path)
+    tear(segment)
+
+    async with working(Bench(server.url, tmp_path)) as after:
+        after.quote(700, symbol="KILLED")
+        await until(lambda: after.writer.written["book_tickers"] == 701)
+    assert stored(server.url, "KILLED")[0] == list(range(701))
+    assert segments(tmp_path) == []
+
+
+async def test_what_the_spool_had_to_drop_is_counted_in_the_ledger(
+    server: Server, tmp_path: Path
+) -> None:
+    away = "postgresql://candelabra@127.0.0.1:1/capture"
+    async with working(Bench(away, tmp_path, max_bytes=100_000)) as killed:
+        for number in range(3_000):
+            killed.quote(number, symbol="FULL")
+        await until(lambda: killed.losses.rows > 1_000 and not killed.intake.lanes.waiting)
+        assert sum(path.stat().st_size for path in segments(tmp_path)) <= 100_000
+        lost = killed.losses.rows
+        await until(lambda: f'"rows":{lost}' in read(tmp_path / "losses.json"))
+
+    async with working(Bench(server.url, tmp_path)) as after:
+        await until(lambda: after.spool.is_empty and not len(after.losses))
+    assert stored(server.url, "FULL")[0] == list(range(lost, 3_000))
+    with psycopg.connect(server.url) as connection:
+        rows = connection.execute(
+            "SELECT dataset, cause, (detail ->> 'rows')::int, repaired_at FROM ops.gaps "
+            "WHERE symbol = 'FULL'"
+        ).fetchall()
+    assert rows == [("book_tickers", FULL, lost, None)]
+
+
+async def test_a_hanging_database_does_not_let_memory_grow(server: Server, tmp_path: Path) -> None:
+    with psycopg.connect(server.url) as blocker:
+        blocker.execute("LOCK TABLE market.book_tickers, market.agg_trades")
+        async with working(Bench(server.url, tmp_path, most_rows=4_000)) as bench:
+            for number in range(20_000):
+                bench.quote(number, symbol="HANGS")
+                bench.trade(number, symbol="HANGS")
+                assert bench.intake.lanes.waiting <= 4_000
+                if number % 100 == 0:
+                    await asyncio.sleep(0.005)
+            assert bench.writer.is_spooling
+            assert bench.losses.rows == 0
+            blocker.rollback()
+            await until(lambda: bench.spool.is_empty and not bench.intake.lanes.waiting)
+    quotes, trades = stored(server.url, "HANGS")
+    assert quotes == list(range(20_000))
+    missing = bench.intake.sequence("agg_trades", "HANGS").holes
+    asked_for = {n for hole in missing for n in range(hole.first_id, hole.last_id + 1)}
+    assert asked_for | set(trades) == set(range(20_000))
+    assert asked_for
+
+
+async def test_a_refused_row_costs_no_other(server: Server, tmp_path: Path) -> None:
+    async with working(Bench(server.url, tmp_path)) as bench:
+        for number in range(100):
+            bench.trade(number, symbol="BAD")
+        lane = bench.intake.lanes.lanes[0]
+        bad = list(lane.rows[50])
+        bad[4], bad[5] = 9, 8  # ids that descend
+        lane.rows[50] = tuple(bad)
+        await until(lambda: bench.writer.refused == 1 and not bench.intake.lanes.waiting)
+    assert stored(server.url, "BAD")[1] == [n for n in range(100) if n != 50]
+
+
+async def test_a_stop_writes_what_waits_or_spools_it(server: Server, tmp_path: Path) -> None:
+    bench = Bench(server.url, tmp_path)
+    for number in range(1_200):
+        bench.quote(number, symbol="STOP")
+    await bench.writer.flush()
+    assert stored(server.url, "STOP")[0] == list(range(1_200))
+
+    away = Bench("postgresql://candelabra@127.0.0.1:1/capture", tmp_path)
+    for number in range(1_200, 2_400):
+        away.quote(number, symbol="STOP")
+    with pytest.raises(module.TransientError):
+        await away.writer.flush()
+    assert away.intake.lanes.waiting == 0
+
+    async with working(Bench(server.url, tmp_path)) as after:
+        await until(lambda: after.spool.is_empty)
+    assert stored(server.url, "STOP")[0] == list(range(2_400))

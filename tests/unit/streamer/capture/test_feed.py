@@ -1,0 +1,89 @@
+"""A capture connection's messages: quotes and trades are taken, all else is noted."""
+
+from __future__ import annotations
+
+import pytest
+
+from include.domain.instruments import Market
+from streamer.capture.feed import CaptureFeed
+from streamer.capture.intake import DATASETS, Intake
+
+AT = 1_763_716_800_000_000
+QUOTE = (
+    b'{"stream":"btcusdt@bookTicker","data":{"u":7,"s":"BTCUSDT","b":"1","B":"2","a":"3","A":"4"}}'
+)
+TRADE = (
+    b'{"stream":"btcusdt@trade","data":{"e":"trade","E":1763716800000000,"s":"BTCUSDT","t":5,'
+    b'"p":"2.5","q":"0.1","T":1763716800000000,"m":true,"M":true}}'
+)
+
+
+class Clock:
+    now_us = 100
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def intake() -> Intake:
+    return Intake(DATASETS, most_rows=1_000, on_losses=lambda _: None)
+
+
+def feed_of(intake: Intake, clock: Clock, missed: list[tuple[int, int]]) -> CaptureFeed:
+    return CaptureFeed(
+        "ws://127.0.0.1:1",
+        Market.SPOT,
+        ["btcusdt@trade", "btcusdt@bookTicker"],
+        intake,
+        name="spot-capture-1",
+        stale_after_s=15,
+        on_missed=lambda from_us, to_us: missed.append((from_us, to_us)),
+        now_us=lambda: clock.now_us,
+    )
+
+
+def test_trades_and_quotes_become_rows(intake: Intake, clock: Clock) -> None:
+    feed = feed_of(intake, clock, [])
+    feed.on_text(QUOTE)
+    feed.on_text(TRADE)
+    assert [(lane.table.name, row[1]) for lane in intake.lanes.lanes for row in lane.rows] == [
+        ("trades", 5),
+        ("book_tickers", 7),
+    ]
+
+
+@pytest.mark.parametrize(
+    "bad", [b"{", QUOTE.replace(b'"u":7,', b""), QUOTE.replace(b'"1"', b'"NaN"'), b"\xff"]
+)
+def test_what_cannot_be_used_is_counted(intake: Intake, clock: Clock, bad: bytes) -> None:
+    feed = feed_of(intake, clock, [])
+    feed.on_text(bad)
+    assert feed.bad_frames == 1
+    assert intake.lanes.waiting == 0
+
+
+def test_symbols_that_were_not_asked_for_are_left_out(intake: Intake, clock: Clock) -> None:
+    feed = feed_of(intake, clock, [])
+    feed.on_text(QUOTE.replace(b"BTCUSDT", b"ETHUSDT"))
+    feed.on_text(TRADE.replace(b"BTCUSDT", b"ETHUSDT"))
+    assert intake.lanes.waiting == 0
+
+
+def test_a_cut_is_told_once_all_streams_deliver_again(intake: Intake, clock: Clock) -> None:
+    missed: list[tuple[int, int]] = []
+    feed = feed_of(intake, clock, missed)
+    session = feed.connection.session
+    session.next_message(0.0)
+    feed.on_text(b'{"result":null,"id":1}')
+    feed.on_text(QUOTE)
+    assert missed == []
+
+    feed._closed()
+    clock.now_us = 150
+    feed._closed()  # a try in vain
+    clock.now_us = 200
+    feed.on_text(QUOTE.replace(b'"u":7', b'"u":8'))
+    assert missed == [(100, 200)]

@@ -1,0 +1,91 @@
+"""Missing trades are asked for until they come, or given up with a reason."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import pytest
+
+from include.backoff import Backoff
+from include.errors import PermanentError, TransientError
+from include.jobs.trades_by_id import FetchCounts
+from streamer.capture import holes as module
+from streamer.capture.holes import MOST_ATTEMPTS, HoleFiller
+from streamer.capture.ids import Hole, IdSequence
+
+
+class Exchange:
+    """Answers as told and keeps what was asked."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.asked: list[tuple[str, str, int, int]] = []
+        self.given_up: list[tuple[int, int, str]] = []
+
+    def fetch(self, dataset: str, symbol: str, first_id: int, last_id: int) -> FetchCounts:
+        self.asked.append((dataset, symbol, first_id, last_id))
+        if self.errors:
+            raise self.errors.pop(0)
+        return FetchCounts(pages=1, void=0, written=last_id - first_id + 1)
+
+    def give_up(self, _dataset: str, _symbol: str, hole: Hole, reason: str) -> None:
+        self.given_up.append((hole.first_id, hole.last_id, reason))
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "POLL_S", 0.005)
+    monkeypatch.setattr(HoleFiller, "backoff", Backoff(first_s=0.001, most_s=0.001))
+
+
+def missing(first_id: int, last_id: int) -> IdSequence:
+    ids = IdSequence(settle_s=0.0)
+    ids.miss(Hole(first_id, last_id, 10, 20))
+    return ids
+
+
+async def run_until(filler: HoleFiller, done: Callable[[], bool]) -> None:
+    task = asyncio.create_task(filler.run())
+    async with asyncio.timeout(10):
+        while not done():
+            await asyncio.sleep(0.002)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def test_a_hole_is_fetched_once() -> None:
+    exchange = Exchange()
+    sequences = {("agg_trades", "A"): missing(3, 7)}
+    filler = HoleFiller(sequences, exchange.fetch, exchange.give_up)
+    assert filler.waiting_ids == 5
+    await run_until(filler, lambda: filler.filled_rows == 5)
+    assert exchange.asked == [("agg_trades", "A", 3, 7)]
+    assert filler.waiting_ids == 0
+
+
+async def test_what_is_not_served_yet_is_asked_again() -> None:
+    exchange = Exchange(TransientError("not yet"), TransientError("not yet"))
+    filler = HoleFiller({("trades", "A"): missing(3, 7)}, exchange.fetch, exchange.give_up)
+    await run_until(filler, lambda: filler.filled_rows == 5)
+    assert len(exchange.asked) == 3
+    assert exchange.given_up == []
+
+
+async def test_tries_have_an_end() -> None:
+    exchange = Exchange(*[TransientError("never")] * MOST_ATTEMPTS)
+    filler = HoleFiller({("trades", "A"): missing(3, 7)}, exchange.fetch, exchange.give_up)
+    await run_until(filler, lambda: bool(exchange.given_up))
+    assert exchange.given_up == [(3, 7, "never")]
+    assert len(exchange.asked) == MOST_ATTEMPTS
+    assert filler.given_up == 5
+
+
+async def test_what_nobody_serves_is_given_up_at_once_and_the_others_go_on() -> None:
+    exchange = Exchange(PermanentError("no such method"))
+    sequences = {("trades", "A"): missing(3, 7), ("trades", "B"): missing(1, 2)}
+    filler = HoleFiller(sequences, exchange.fetch, exchange.give_up)
+    await run_until(filler, lambda: filler.filled_rows == 2)
+    assert exchange.given_up == [(3, 7, "no such method")]
