@@ -24,7 +24,7 @@ from streamer.continuity import FOLLOWS, Step, TradeIds
 from streamer.minutes import Minute, Timing
 from streamer.seeding import SeedSearch
 from streamer.silence import SILENT_AFTER_MINUTES, Failures, Silence
-from streamer.sink import Sink
+from streamer.sink import NO_CLOSED_KLINE, NOTHING_CAME, Sink
 
 MINUTES_KEPT = 5
 """Settled minutes kept for late trades and late klines."""
@@ -335,13 +335,13 @@ class SymbolAggregator:
         was_connected = self._was_connected(open_time_us)
         is_empty = was_connected and minute.builder is None and minute.frame is None
         if not is_empty:
-            self._ask_rest(open_time_us, "no closed kline")
+            self._ask_rest(open_time_us, NO_CLOSED_KLINE)
         else:
             asked = self._silence.note(open_time_us)
             if self._silence.minutes == SILENT_AFTER_MINUTES:
                 self._sink.silent(self.symbol, self._silence.since_us)
             if asked is not None:
-                self._sink.ask_rest(self.symbol, *asked, "nothing came")
+                self._sink.ask_rest(self.symbol, *asked, NOTHING_CAME)
         if not self._timing.expects_klines or not was_connected:
             return
         if any(
@@ -372,7 +372,7 @@ class SymbolAggregator:
         since_us, minutes = self._silence.since_us, self._silence.minutes
         left = self._silence.end()
         if left is not None:
-            self._sink.ask_rest(self.symbol, *left, "nothing came")
+            self._sink.ask_rest(self.symbol, *left, NOTHING_CAME)
         if until_us is not None and minutes >= SILENT_AFTER_MINUTES:
             self._sink.speaks_again(self.symbol, since_us, until_us)
 

@@ -8,8 +8,8 @@ before it is closed, so that a cut of 500 symbols is 500 rows and not one for ea
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
 import psycopg
 import structlog
@@ -24,88 +24,28 @@ from include.store.gap_batches import (
     NewGap,
     WiderGap,
     close_gaps_async,
+    close_proven_gaps_async,
     leave_gaps_async,
     open_gaps_async,
     widen_gaps_async,
 )
 from include.store.gaps import Gap
 from include.store.pools import connect_async
+from streamer.open_gap import OpenGap
+from streamer.sink import NO_CLOSED_KLINE, NOTHING_CAME
 
 log = structlog.get_logger(__name__)
 
 WRITE_INTERVAL_S = 0.25
 """Changes of so long are written at once."""
-GROWS_FOR_S = 300.0
-"""A gap of which minutes are proven takes in new ones for so long: a line that is bad for hours
-makes a row in five minutes, not one a minute nor one that never closes."""
 MOST_A_SYMBOL = 16
 """Gaps of a symbol kept apart; what is missed beyond them widens the last one."""
 BATCH = 2_000
+LOOK_INTERVAL_S = 30.0
+"""How often the table is asked whether others have filled what is open."""
 BACKOFF = Backoff(first_s=0.5, most_s=30.0, least_s=0.1)
 CONNECT_TIMEOUT_S = 5.0
 WRITE_TIMEOUT_S = 30.0
-
-Ranges = list[tuple[int, int]]
-
-
-@dataclass(slots=True, eq=False)
-class OpenGap:
-    """A gap until the table says that it is closed, or it is given up.
-
-    Attributes:
-        opened_s, proven_s: by the loop's clock; the latter once nothing is left to prove.
-        unproven: what is left, as half-open ranges, ascending.
-        ids: its rows; several where another streamer opened the same range.
-        written: the range its rows have.
-        changes: counts what a write may have missed.
-    """
-
-    symbol: str
-    start_us: int
-    end_us: int
-    cause: str
-    opened_s: float
-    unproven: Ranges
-    proven_s: float | None = None
-    proofs: set[str] = field(default_factory=set)
-    given_up: str | None = None
-    ids: list[int] = field(default_factory=list)
-    written: tuple[int, int] | None = None
-    changes: int = 0
-
-    def takes(self, start_us: int, end_us: int, now_s: float) -> bool:
-        """Whether a range that it touches is part of it."""
-        if start_us >= self.start_us and end_us <= self.end_us:
-            return True
-        if start_us > self.end_us or end_us < self.start_us:
-            return False
-        return now_s - self.opened_s < GROWS_FOR_S or not self.proofs
-
-    def add(self, start_us: int, end_us: int) -> bool:
-        """Take a range in; whether its row is another one by that."""
-        bounds = (min(self.start_us, start_us), max(self.end_us, end_us))
-        is_known = self.proven_s is None and bounds == self.written
-        self.start_us, self.end_us = bounds
-        self.unproven = united(self.unproven, start_us, end_us)
-        self.proven_s = None
-        self.changes += not is_known
-        return not is_known
-
-    def prove(self, start_us: int, end_us: int, by: str, now_s: float) -> None:
-        """Take a range off what is left to prove."""
-        left = without(self.unproven, start_us, end_us)
-        if left == self.unproven:
-            return
-        self.unproven = left
-        self.proofs.add(by)
-        if not left:
-            self.proven_s = now_s
-            self.changes += 1
-
-    @property
-    def detail(self) -> dict[str, object]:
-        """What is told besides; a reason for giving it up."""
-        return {} if self.given_up is None else {"error": self.given_up}
 
 
 class GapLedger:
@@ -113,12 +53,14 @@ class GapLedger:
 
     Args:
         database_url: of the role candelabra_streamer.
+        expects_klines: False where REST alone confirms minutes, which then misses nothing.
     """
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, *, expects_klines: bool = True) -> None:
         self.opened = 0
         self.closed = 0
         self._url = database_url
+        self._expects_klines = expects_klines
         self._gaps: dict[str, list[OpenGap]] = {}
         self._changed: dict[OpenGap, None] = {}
         self._wake = asyncio.Event()
@@ -171,6 +113,21 @@ class GapLedger:
                 start_us = offer.candle.open_time_us
                 self.proven(offer.candle.symbol, start_us, start_us + MINUTE_US, offer.source.value)
 
+    def asked(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
+        """Minutes are asked of REST, mostly because something of them was missed.
+
+        Where nothing came at all, the symbol may be halted: REST will tell.
+        """
+        is_regular = cause == NO_CLOSED_KLINE and not self._expects_klines
+        if cause != NOTHING_CAME and not is_regular:
+            self.missed(symbol, start_us, end_us, cause)
+
+    def repaired(self, symbol: str, start_us: int, end_us: int, cause: str, rows: int) -> None:
+        """REST has spoken about all of these minutes, with so many rows."""
+        if cause == NOTHING_CAME and rows and self._expects_klines:
+            self.missed(symbol, start_us, end_us, cause)  # it traded, and the stream was dead
+        self.proven(symbol, start_us, end_us, "rest")
+
     def give_up(self, symbol: str, start_us: int, end_us: int, cause: str, reason: str) -> None:
         """These minutes are not asked for any more: the gap is left to ``repair_gaps``."""
         self.missed(symbol, start_us, end_us, cause)
@@ -199,12 +156,18 @@ class GapLedger:
     async def run(self) -> None:
         """Write until cancelled."""
         failures = 0
+        looked_s = _now_s()
         while True:
-            await self._wake.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_INTERVAL_S):
+                    await self._wake.wait()
             await asyncio.sleep(WRITE_INTERVAL_S)
             self._wake.clear()
             try:
                 await self._write()
+                if _now_s() - looked_s >= LOOK_INTERVAL_S:
+                    looked_s = _now_s()
+                    await self._look()
                 failures = 0
             except (TransientError, PermanentError, TimeoutError) as error:
                 # A ledger that is refused must not end the stream that it is about.
@@ -239,13 +202,7 @@ class GapLedger:
                 await self._write_batch(changed[first : first + BATCH])
 
     async def _write_batch(self, batch: Sequence[OpenGap]) -> None:
-        if self._connection is None or self._connection.closed:
-            self._connection = await connect_async(
-                self._url,
-                application_name="candelabra-streamer-ledger",
-                timeout_s=CONNECT_TIMEOUT_S,
-            )
-        connection = self._connection
+        connection = await self._connected()
         seen = {gap: gap.changes for gap in batch}
         await self._widen(connection, [gap for gap in batch if gap.written])
         await self._open(connection, [gap for gap in batch if not gap.written])
@@ -271,6 +228,28 @@ class GapLedger:
             del self._changed[gap]
             if gap.proven_s is not None or gap.given_up is not None:
                 self._forget(gap)
+
+    async def _look(self) -> None:
+        """Forget gaps that the table proves filled: by somebody else, or before they were noted."""
+        gaps = {one: gap for gaps in self._gaps.values() for gap in gaps for one in gap.ids}
+        if not gaps:
+            return
+        seen = {gap: gap.changes for gap in gaps.values()}
+        async with asyncio.timeout(WRITE_TIMEOUT_S):
+            closed = await close_proven_gaps_async(await self._connected(), list(gaps))
+        for gap in {gaps[one]: None for one in closed}:
+            if gap.changes == seen[gap] and gap not in self._changed:
+                gap.proven_s = _now_s()
+                self._forget(gap)
+
+    async def _connected(self) -> psycopg.AsyncConnection:
+        if self._connection is None or self._connection.closed:
+            self._connection = await connect_async(
+                self._url,
+                application_name="candelabra-streamer-ledger",
+                timeout_s=CONNECT_TIMEOUT_S,
+            )
+        return self._connection
 
     async def _open(self, connection: psycopg.AsyncConnection, gaps: Sequence[OpenGap]) -> None:
         distinct: dict[tuple[str, int, int], list[OpenGap]] = {}
@@ -309,24 +288,6 @@ class GapLedger:
         if self._connection is not None:
             connection, self._connection = self._connection, None
             await connection.close()
-
-
-def united(ranges: Ranges, start_us: int, end_us: int) -> Ranges:
-    """Half-open ranges and one more, ascending and joined where they touch."""
-    joined: Ranges = []
-    for start, end in sorted([*ranges, (start_us, end_us)]):
-        if joined and start <= joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(joined[-1][1], end))
-        else:
-            joined.append((start, end))
-    return joined
-
-
-def without(ranges: Ranges, start_us: int, end_us: int) -> Ranges:
-    """Half-open ranges without one, ascending."""
-    left = [(start, min(end, start_us)) for start, end in ranges if start < start_us]
-    right = [(max(start, end_us), end) for start, end in ranges if end > end_us]
-    return [(start, end) for start, end in left + right if start < end]
 
 
 def _now_s() -> float:

@@ -6,6 +6,10 @@ from typing import Protocol
 
 from include.domain.candles import Offer
 
+NOTHING_CAME = "nothing came"
+NO_CLOSED_KLINE = "no closed kline"
+"""Causes to ask REST that tell what is known of a minute."""
+
 
 class Sink(Protocol):
     """Takes what aggregators find; the streamer is one. Times are µs."""

@@ -9,7 +9,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from include.domain.timeframes import from_us
-from include.store.gaps import CANDLES
+from include.store.gaps import CANDLES, CLOSE_PROVEN
 from include.store.merging import AsyncConnection
 from include.store.pools import translated
 
@@ -195,6 +195,13 @@ async def leave_gaps_async(connection: AsyncConnection, gaps: Sequence[LeftGap])
         "details": [Jsonb(gap.detail) for gap in gaps],
     }
     return await _update(connection, _LEAVE, arguments)
+
+
+async def close_proven_gaps_async(connection: AsyncConnection, ids: Sequence[int]) -> set[int]:
+    """Close those whose minutes are all verified rows or outages by now; returns their ids."""
+    with translated(connection):
+        cursor = await connection.execute(CLOSE_PROVEN, {"symbols": None, "ids": list(ids)})
+        return {int(row[0]) for row in await cursor.fetchall()}
 
 
 async def _update(connection: AsyncConnection, statement: str, arguments: dict[str, Any]) -> int:

@@ -40,6 +40,7 @@ WHERE g.id IN (
         AND (%(symbols)s::text[] IS NULL OR c.symbol = ANY(%(symbols)s))
         AND (
             c.claimed_at IS NULL
+            OR c.claimed_by = %(worker)s
             OR c.claimed_at <= clock_timestamp() - %(claim_timeout_s)s * interval '1 second'
         )
     ORDER BY c.attempts, c.opened_at, c.id
@@ -61,7 +62,7 @@ WHERE id = %s AND repaired_at IS NULL
 """
 
 # Gaps that somebody else is closing or claiming at the moment are his.
-_CLOSE_PROVEN = """
+CLOSE_PROVEN = """
 UPDATE ops.gaps
 SET repaired_at = clock_timestamp(), repaired_by = 'rows', claimed_at = NULL, claimed_by = NULL
 WHERE id IN (
@@ -70,6 +71,7 @@ WHERE id IN (
         g.repaired_at IS NULL
         AND g.dataset = 'candles_1m'
         AND (%(symbols)s::text[] IS NULL OR g.symbol = ANY(%(symbols)s))
+        AND (%(ids)s::bigint[] IS NULL OR g.id = ANY(%(ids)s))
         AND tstzmultirange(tstzrange(g.from_time, g.to_time)) <@ (
             coalesce((
                 SELECT range_agg(tstzrange(c.open_time, c.open_time + interval '1 minute'))
@@ -88,6 +90,7 @@ WHERE id IN (
         )
     FOR UPDATE SKIP LOCKED
 )
+RETURNING id
 """
 
 _RELEASE = """
@@ -163,7 +166,7 @@ def claim_gaps(
     The least tried come first, then the oldest: gaps that cannot be repaired keep none waiting.
 
     Args:
-        worker: who repairs, for the ledger.
+        worker: who repairs, for the ledger; his own claims are his again.
         older_than_s: leave younger gaps to the streamer.
         claim_timeout_s: claims older than this are taken over.
         limit: at most so many.
@@ -209,9 +212,9 @@ def close_proven_gaps(connection: Connection, *, symbols: Sequence[str] | None =
     Returns:
         How many were closed.
     """
-    arguments = {"symbols": None if symbols is None else list(symbols)}
+    arguments = {"symbols": None if symbols is None else list(symbols), "ids": None}
     with translated(connection):
-        return connection.execute(_CLOSE_PROVEN, arguments).rowcount
+        return connection.execute(CLOSE_PROVEN, arguments).rowcount
 
 
 def release_gap(

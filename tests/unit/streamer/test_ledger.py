@@ -10,8 +10,6 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from structlog.testing import CapturingLogger
 
 from include.backoff import Backoff
@@ -21,7 +19,8 @@ from include.errors import PermanentError, TransientError
 from include.store.gap_batches import ClosedGap, LeftGap, NewGap, WiderGap
 from include.store.gaps import Gap
 from streamer import ledger as module
-from streamer.ledger import MOST_A_SYMBOL, GapLedger, united, without
+from streamer.ledger import MOST_A_SYMBOL, GapLedger
+from streamer.sink import NO_CLOSED_KLINE, NOTHING_CAME
 
 T0 = 1_700_000_000_000_000 // MINUTE_US * MINUTE_US
 
@@ -46,6 +45,8 @@ class Table:
     writes: int = 0
     failures: list[Exception] = field(default_factory=list)
     gate: asyncio.Event | None = None
+    filled: set[int] = field(default_factory=set)
+    """Rows whose minutes are all in the table."""
 
     async def connect(self, url: str, **_: object) -> Any:
         assert url == "postgresql://here/candles"
@@ -98,6 +99,12 @@ class Table:
             self.rows[gap.id].error = gap.detail["error"]
         return len(gaps)
 
+    async def close_proven(self, _: object, ids: Sequence[int]) -> set[int]:
+        closed = {one for one in ids if one in self.filled and self.rows[one].by is None}
+        for one in closed:
+            self.rows[one].by = "rows"
+        return closed
+
     def open_ranges(self) -> list[tuple[str, int, int]]:
         return [(one.symbol, one.start, one.end) for one in self.rows.values() if one.by is None]
 
@@ -122,6 +129,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Table:
     monkeypatch.setattr(module, "widen_gaps_async", table.widen)
     monkeypatch.setattr(module, "close_gaps_async", table.close_all)
     monkeypatch.setattr(module, "leave_gaps_async", table.leave)
+    monkeypatch.setattr(module, "close_proven_gaps_async", table.close_proven)
     monkeypatch.setattr(module, "WRITE_INTERVAL_S", 0.0)
     monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.02, most_s=0.02, least_s=0.01))
     return table
@@ -327,16 +335,46 @@ async def test_a_stop_writes_what_is_left(table: Table) -> None:
         await ledger.flush()
 
 
-BOUNDS = st.tuples(st.integers(0, 12), st.integers(1, 4)).map(lambda b: (b[0], b[0] + b[1]))
+async def test_what_others_filled_is_found_in_the_table(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_INTERVAL_S", 0.01)
+    ledger = GapLedger("postgresql://here/candles")
+    task = asyncio.create_task(ledger.run())
+    ledger.missed("A", at(0), at(1), "connection lost")
+    ledger.missed("B", at(0), at(1), "connection lost")
+    await settled(ledger)
+    table.filled = {1}
+    await until(lambda: ledger.open == 1)
+    assert table.told() == [("A", 0, 1, "rows"), ("B", 0, 1, None)]
+    task.cancel()
+    await asyncio.wait({task})
 
 
-@given(st.lists(st.tuples(st.booleans(), BOUNDS), max_size=12))
-def test_ranges_are_sets_of_minutes(steps: list[tuple[bool, tuple[int, int]]]) -> None:
-    ranges: list[tuple[int, int]] = []
-    minutes: set[int] = set()
-    for adds, (start, end) in steps:
-        if adds:
-            ranges, minutes = united(ranges, start, end), minutes | set(range(start, end))
-        else:
-            ranges, minutes = without(ranges, start, end), minutes - set(range(start, end))
-        assert [one for bounds in ranges for one in range(*bounds)] == sorted(minutes)
+@pytest.mark.parametrize(
+    ("cause", "expects_klines", "is_missed"),
+    [
+        (NO_CLOSED_KLINE, True, True),
+        (NO_CLOSED_KLINE, False, False),  # there REST is the regular confirmation
+        (NOTHING_CAME, True, False),  # it may be halted
+        ("not streamed", True, True),
+        ("not streamed", False, True),
+    ],
+)
+async def test_asking_rest_tells_of_a_gap_where_something_was_missed(
+    table: Table, cause: str, expects_klines: bool, is_missed: bool
+) -> None:
+    ledger = GapLedger("postgresql://here/candles", expects_klines=expects_klines)
+    ledger.asked("A", at(0), at(1), cause)
+    assert ledger.open == is_missed
+
+
+@pytest.mark.parametrize(("rows", "told"), [(0, []), (1, [("A", 0, 1, "rest")])])
+async def test_a_silence_is_a_gap_where_rest_has_rows_for_it(
+    ledger: GapLedger, table: Table, rows: int, told: list[tuple[Any, ...]]
+) -> None:
+    ledger.asked("A", at(0), at(1), NOTHING_CAME)
+    ledger.repaired("A", at(0), at(1), NOTHING_CAME, rows)
+    await settled(ledger)
+    assert table.told() == told
+    assert ledger.open == 0
