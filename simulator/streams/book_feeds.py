@@ -1,6 +1,5 @@
 """The streams of the order book: best prices, its top, its changes."""
 
-import itertools
 from collections.abc import Iterator
 
 from simulator.clock import SECOND_US
@@ -51,10 +50,8 @@ def partial_depth_feed(book: Book, levels: int, period_us: int, from_us: int) ->
 def all_book_tickers_feed(market: Market, from_us: int) -> Iterator[DueFrame]:
     """USD-M's `!bookTicker`: every 5 s the best prices of all symbols whose book has changed."""
     books = [market.book(symbol) for symbol in market]
-    first_us = -(-from_us // _ALL_TICKERS_PERIOD_US) * _ALL_TICKERS_PERIOD_US
-    for time_us in itertools.count(first_us, _ALL_TICKERS_PERIOD_US):
-        if all(book.next_moving_step(time_us // book.step_us) is None for book in books):
-            return
+    time_us = -(-from_us // _ALL_TICKERS_PERIOD_US) * _ALL_TICKERS_PERIOD_US
+    while True:
         changed = [
             book
             for book in books
@@ -64,6 +61,16 @@ def all_book_tickers_feed(market: Market, from_us: int) -> Iterator[DueFrame]:
         ]
         if changed:
             yield time_us, _render_all(changed, time_us)
+        moves_us = [
+            step * book.step_us
+            for book in books
+            if (step := book.next_moving_step(time_us // book.step_us)) is not None
+        ]
+        if not moves_us:
+            return
+        # A pause of all of them is stepped over.
+        next_us = -(-min(moves_us) // _ALL_TICKERS_PERIOD_US) * _ALL_TICKERS_PERIOD_US
+        time_us = max(time_us + _ALL_TICKERS_PERIOD_US, next_us)
 
 
 def _periods(book: Book, period_us: int, from_us: int) -> Iterator[tuple[int, int]]:

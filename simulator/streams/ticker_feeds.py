@@ -1,6 +1,5 @@
 """The streams of rolling statistics: a frame in every second in which a symbol has changed."""
 
-import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -67,11 +66,9 @@ def all_tickers_feed(
 ) -> Iterator[DueFrame]:
     """Arrays of the payloads of all symbols that were traded in each second."""
     members = [(market.history(symbol), payload_of(market.history(symbol))) for symbol in market]
-    first = -(-(from_us - _ALL_PHASE_US) // SECOND_US)
-    for number in itertools.count(first):
+    number = -(-(from_us - _ALL_PHASE_US) // SECOND_US)
+    while True:
         close_us = number * SECOND_US + _ALL_PHASE_US
-        if number % 60 == 0 and not _goes_on([history for history, _ in members], close_us):
-            return
         changed = [
             payload
             for history, payload in members
@@ -79,6 +76,12 @@ def all_tickers_feed(
         ]
         if changed:
             yield close_us, _render_array(changed, close_us)
+            number += 1
+            continue
+        opens_us = _next_open([history for history, _ in members], close_us)
+        if opens_us is None:
+            return
+        number = max(number + 1, -(-(opens_us - _ALL_PHASE_US) // SECOND_US))
 
 
 def _render_array(payloads: list[_Payload], close_us: int) -> Render:
@@ -133,9 +136,10 @@ def _phase_us(history: History) -> int:
     return key % (SECOND_US // US_PER_MS) * US_PER_MS
 
 
-def _goes_on(histories: list[History], time_us: int) -> bool:
-    """Whether any of the symbols trades, or will."""
-    return any(history.calendar.next_open(time_us) is not None for history in histories)
+def _next_open(histories: list[History], time_us: int) -> int | None:
+    """When the first of the symbols trades, from a moment on; None if none does any more."""
+    opens_us = [history.calendar.next_open(time_us) for history in histories]
+    return min((open_us for open_us in opens_us if open_us is not None), default=None)
 
 
 def _after_orders(history: History, from_us: int, payload: _Payload) -> Iterator[DueFrame]:
@@ -158,11 +162,12 @@ def _after_book_turns(
 ) -> Iterator[DueFrame]:
     """A frame at the end of each second in which the book has changed."""
     phase_us = _phase_us(history)
-    first = -(-(max(from_us, history.start_us + SECOND_US) - phase_us) // SECOND_US)
-    for number in itertools.count(first):
+    number = -(-(max(from_us, history.start_us + SECOND_US) - phase_us) // SECOND_US)
+    # A pause, in which the book stands still, is stepped over.
+    while (open_us := _next_open([history], (number - 1) * SECOND_US + phase_us)) is not None:
+        number = max(number, -(-(open_us - phase_us) // SECOND_US))
         close_us = number * SECOND_US + phase_us
-        if not _goes_on([history], close_us - SECOND_US):
-            return
         before = book.update_id(book.step_at(close_us - SECOND_US))
         if before < book.update_id(book.step_at(close_us)):
             yield close_us, _render(payload, close_us)
+        number += 1

@@ -135,3 +135,29 @@ def test_a_name_that_comes_back_has_the_book_and_the_statistics_of_the_new_one(
     assert of_new
     assert all(float(frame["h"]) * 4 < float(found[0][1]["c"]) * 3 for frame in of_new)
     assert {frame["F"] for frame in of_new} == {int(first.first_id[0])}
+
+
+@pytest.mark.parametrize(
+    ("market", "name"),
+    [("spot", "btcusdt@ticker"), ("spot", "!miniTicker@arr"), ("um", "!bookTicker")],
+)
+def test_a_halt_of_years_is_stepped_over(
+    market: MarketName, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The feeds run in the event loop: what they pass over must not take its time."""
+    resume_us = HALT_US + 3_000 * DAY_US
+    paused = changed(market, lambda calendar: calendar.halted(HALT_US, resume_us))
+    asked = 0
+    next_open = Calendar.next_open
+
+    def counted(self: Calendar, time_us: int) -> int | None:
+        nonlocal asked
+        asked += 1
+        return next_open(self, time_us)
+
+    monkeypatch.setattr(Calendar, "next_open", counted)
+    feed = open_feed(paused, name, HALT_US + MINUTE_US, seed=1)
+    assert feed is not None
+    due_us, _ = next(feed)
+    assert resume_us <= due_us <= resume_us + 10 * SECOND_US
+    assert asked < 1_000
