@@ -249,6 +249,7 @@ class Streamer:
 
     async def _report(self) -> None:
         while True:
+                rotate_after_s=settings.rotate_after_s,
             await asyncio.sleep(REPORT_INTERVAL_S)
             log.info(
                 "stream_report",

@@ -1,75 +1,53 @@
-"""The socket of one stream connection: thin, around the sans-I/O session.
+"""One stream connection for as long as the streamer runs, over one socket after another.
 
-Frames go from the protocol straight to a callback, without a queue or a task for each:
-reading stops while they are handled, so the kernel's buffers are the only ones.
+A socket that is about to end, by its age or because the exchange says so, is succeeded before it
+ends: nobody above notices. One that ends on its own is replaced after a back-off.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, cast
+import random
+from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
 
 import structlog
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidHandshake, InvalidStatus, WebSocketException
-from websockets.frames import Frame as WireFrame
-from websockets.frames import Opcode
 
 from include.backoff import Backoff
+from include.binance.connects import ConnectBudget
+from include.binance.handover import Handover
 from include.binance.session import StreamSession
+from streamer.line import CONNECTS, OPEN_TIMEOUT_S, TICK_S, Line
+from streamer.pulse import Pulse
 
 log = structlog.get_logger(__name__)
 
-OPEN_TIMEOUT_S = 10.0
-CLOSE_TIMEOUT_S = 2.0
 BACKOFF = Backoff(first_s=1.0, most_s=30.0, least_s=0.05)
-TICK_S = 0.1
 MOST_PATIENCE = 8
 """Where connections are made and nothing comes, silence is borne up to so much longer."""
-MAX_FRAME_BYTES = 4 * 1024 * 1024
-"""A frame of a few hundred bytes is normal; this is a guard against a broken peer."""
-
-
-class _FrameConnection(ClientConnection):
-    """Hands each text message to ``on_text`` as soon as its bytes are parsed."""
-
-    on_text: Callable[[bytes], None] | None = None
-    _parts: list[bytes]
-
-    def process_event(self, event: Any) -> None:
-        if type(event) is not WireFrame or self.response is None:
-            super().process_event(event)
-            return
-        opcode = event.opcode
-        if opcode is Opcode.TEXT and event.fin:
-            if self.on_text is not None:
-                self.on_text(event.data)  # type: ignore[arg-type]
-        elif opcode in (Opcode.TEXT, Opcode.BINARY):
-            self._parts = [bytes(event.data)]
-        elif opcode is Opcode.CONT:
-            self._parts.append(bytes(event.data))
-            if event.fin and self.on_text is not None:
-                self.on_text(b"".join(self._parts))
-        else:
-            super().process_event(event)
+ROTATE_AFTER_S = 23 * 3_600.0
+"""The exchange ends a connection after 24 hours."""
+ROTATION_JITTER = 0.1
+"""Share of it by which a socket may be succeeded sooner, so that they do not all go at once."""
 
 
 class StreamConnection:
-    """Keeps one connection alive: connects, subscribes, watches, connects anew.
+    """Keeps one connection alive: connects, subscribes, watches, rotates, connects anew.
 
     Args:
         url: where to connect.
         name: of this connection, for logs.
         streams: names to carry.
         on_text: called with each message's bytes; must not raise.
-        on_open: called when a connection is up, before its first frame.
-        on_close: called when a connection is gone, or could not be made.
+        on_open: called when a connection is up, before its first frame; not in a rotation.
+        on_close: called when a connection is gone, or could not be made; not in a rotation.
         stale_after_s: silence after which the connection is taken for dead; twice, four and
             eight times as long after connections that gave nothing but answers (a market of
             which all symbols are halted or gone is silent for long).
+        heard_us: greatest event time handled so far, where frames have one.
+        rotate_after_s: age at which a socket is succeeded, at most.
         proxy: proxy URL, or None.
+        connects: budget of attempts to connect, shared by all connections.
     """
 
     def __init__(
@@ -77,129 +55,276 @@ class StreamConnection:
         url: str,
         *,
         name: str,
-        streams: list[str],
+        streams: Iterable[str],
         on_text: Callable[[bytes], None],
         on_open: Callable[[], None],
         on_close: Callable[[], None],
         stale_after_s: float,
+        heard_us: Callable[[], int | None] = lambda: None,
+        rotate_after_s: float = ROTATE_AFTER_S,
         proxy: str | None = None,
+        connects: ConnectBudget = CONNECTS,
     ) -> None:
         self.name = name
-        self.session = StreamSession(streams)
-        self.is_open = False
         self.reconnects = 0
+        self.rotations = 0
+        """Sockets that were succeeded before they ended."""
+        self.refused = 0
+        """Attempts answered with a status of HTTP instead of a WebSocket."""
+        self.pulse = Pulse()
         self._url = url
-        self._streams = streams
+        self._streams = dict.fromkeys(streams)
         self._on_text = on_text
         self._on_open = on_open
         self._on_close = on_close
         self._stale_after_s = stale_after_s
+        self._heard_us = heard_us
+        self._rotate_after_s = rotate_after_s
         self._proxy = proxy
-        self._last_frame_s = 0.0
-        self._frames = 0
+        self._connects = connects
         self._patience = 1
-        self._leave_reason: str | None = None
+        self._session = StreamSession(list(self._streams))
+        self._line: Line | None = None
+        self._successor: Line | None = None
+        self._handover: Handover | None = None
+        self._tasks: dict[Line, asyncio.Task[str]] = {}
+        self._closing: set[asyncio.Task[str]] = set()
+        self._rotate_reason: str | None = None
+        self._rotate_at_s = 0.0
+        self._rotation_failures = 0
+        self._next_rotation_s = 0.0
+
+    @property
+    def session(self) -> StreamSession:
+        """Subscriptions of the present socket, or of the last one."""
+        return self._session
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a socket is up."""
+        return self._line is not None and self._line.is_open
+
+    @property
+    def is_rotating(self) -> bool:
+        """Whether a successor is being made."""
+        return self._successor is not None
 
     @property
     def silent_s(self) -> float:
         """Seconds since the last frame."""
-        return asyncio.get_running_loop().time() - self._last_frame_s
+        last_s = 0.0 if self._line is None else self._line.last_frame_s
+        return asyncio.get_running_loop().time() - last_s
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Names that it carries or will carry."""
+        return tuple(self._streams)
+
+    def subscribe(self, names: Iterable[str]) -> None:
+        """Carry these as well."""
+        new = [name for name in dict.fromkeys(names) if name not in self._streams]
+        self._streams.update(dict.fromkeys(new))
+        for line in self._lines():
+            line.session.subscribe(new)
+
+    def unsubscribe(self, names: Iterable[str]) -> None:
+        """Carry these no longer."""
+        old = [name for name in dict.fromkeys(names) if name in self._streams]
+        for name in old:
+            del self._streams[name]
+        for line in self._lines():
+            line.session.unsubscribe(old)
+
+    def leave(self, reason: str) -> None:
+        """Drop the present socket and make a new one."""
+        if self._line is not None:
+            self._line.leave(reason)
+
+    def rotate(self, reason: str) -> None:
+        """Have the present socket succeeded by a new one, and drop it then."""
+        if self._rotate_reason is None and not self.is_rotating:
+            self._rotate_reason = reason
+            self._next_rotation_s = 0.0
 
     async def run(self) -> None:
         """Serve until cancelled."""
         failures = 0
-        while True:
-            started_s = asyncio.get_running_loop().time()
-            try:
-                reason = await self._serve()
-            except InvalidStatus as error:
-                reason = _explain_status(error)
-            except (OSError, TimeoutError, WebSocketException, InvalidHandshake) as error:
-                reason = f"{type(error).__name__}: {error}"
-            self.is_open = False
-            self._on_close()
-            lived_s = asyncio.get_running_loop().time() - started_s
-            failures = 0 if lived_s > BACKOFF.most_s else failures + 1
-            self.reconnects += 1
-            wait_s = BACKOFF.wait_s(failures)
-            log.warning(
-                "stream_disconnected",
-                connection=self.name,
-                host=urlsplit(self._url).netloc,
-                reason=reason,
-                lived_s=round(lived_s, 1),
-                retry_in_s=round(wait_s, 2),
-            )
-            await asyncio.sleep(wait_s)
+        try:
+            while True:
+                if self._line is None:
+                    self._line = self._begin(self._on_text)
+                await self._until_it_ends()
+                failures = await self._replace(failures)
+        finally:
+            await self._close_all()
 
-    def leave(self, reason: str) -> None:
-        """Drop the present connection and make a new one."""
-        self._leave_reason = reason
+    # --- sockets
 
-    async def _serve(self) -> str:
-        """One connection's life; returns why it ended."""
-        loop = asyncio.get_running_loop()
-        self.session = StreamSession(self._streams)
-        self._leave_reason = None
-        self._frames = 0
-        async with connect(
+    def _lines(self) -> list[Line]:
+        return [line for line in (self._line, self._successor) if line is not None]
+
+    def _begin(self, hear: Callable[[bytes], None]) -> Line:
+        line = Line(
             self._url,
-            compression=None,
-            open_timeout=OPEN_TIMEOUT_S,
-            close_timeout=CLOSE_TIMEOUT_S,
-            max_size=MAX_FRAME_BYTES,
-            ping_interval=None,  # the exchange pings; silence is watched here
+            list(self._streams),
+            name=self.name,
+            hear=hear,
+            on_open=self._opened,
+            stale_after_s=self._stale_after_s * self._patience,
             proxy=self._proxy,
-            create_connection=_FrameConnection,
-        ) as opened:
-            socket = cast(_FrameConnection, opened)
-            self._last_frame_s = loop.time()
-            self._on_open()
-            self.is_open = True
-            socket.on_text = self._take
-            log.info("stream_connected", connection=self.name, streams=len(self._streams))
-            closed = asyncio.ensure_future(socket.wait_closed())
-            try:
-                while not closed.done():
-                    now_s = loop.time()
-                    message = self.session.next_message(now_s)
-                    if message is not None:
-                        async with asyncio.timeout(OPEN_TIMEOUT_S):
-                            await socket.send(message, text=True)
-                    reason = self._take_leave()
-                    if reason is not None:
-                        return reason
-                    if self.session.is_answer_overdue(now_s):
-                        return "a subscription was not answered"
-                    stale_after_s = self._stale_after_s * self._patience
-                    if now_s - self._last_frame_s > stale_after_s:
-                        self._note_silence()
-                        return f"no frame for {stale_after_s:g} s"
-                    await asyncio.wait({closed}, timeout=TICK_S)
-            finally:
-                closed.cancel()
-                socket.on_text = None
-        return f"closed by the exchange: {socket.close_code} {socket.close_reason or ''}".strip()
-
-    def _note_silence(self) -> None:
-        gave_data = self._frames > self.session.sent  # one answer a message
-        self._patience = 1 if gave_data else min(2 * self._patience, MOST_PATIENCE)
-
-    def _take_leave(self) -> str | None:
-        reason, self._leave_reason = self._leave_reason, None
-        return reason
-
-    def _take(self, data: bytes) -> None:
-        self._last_frame_s = asyncio.get_running_loop().time()
-        self._frames += 1
-        self._on_text(data)
-
-
-def _explain_status(error: InvalidStatus) -> str:
-    status = error.response.status_code
-    if status in (403, 451):
-        return (
-            f"HTTP {status}: the exchange refuses this address; it is blocked in some regions. "
-            "Set HTTPS_PROXY, or BINANCE_WS_URL to a host that serves you"
+            connects=self._connects,
         )
-    return f"HTTP {status} instead of a WebSocket"
+        self._tasks[line] = asyncio.ensure_future(line.run())
+        return line
+
+    def _opened(self, line: Line) -> None:
+        if line is self._line:
+            self._take_over(line)
+            self._on_open()
+            log.info("stream_connected", connection=self.name, streams=len(self._streams))
+
+    def _take_over(self, line: Line) -> None:
+        """A socket becomes the present one."""
+        self._line = line
+        self._session = line.session
+        self._rotate_reason = None
+        self._rotation_failures = 0
+        share = 1 - ROTATION_JITTER * random.random()  # noqa: S311 - jitter
+        opened_s = asyncio.get_running_loop().time() if line.opened_s is None else line.opened_s
+        self._rotate_at_s = opened_s + self._rotate_after_s * share
+
+    async def _until_it_ends(self) -> None:
+        """Serve on the present socket, or on those that succeed it, until one ends."""
+        loop = asyncio.get_running_loop()
+        while self._line is not None:
+            self.pulse.beat(OPEN_TIMEOUT_S)
+            task = self._tasks[self._line]
+            if task.done():
+                return
+            self._rotate(loop.time())
+            await asyncio.wait({self._tasks[self._line]}, timeout=TICK_S)
+
+    async def _replace(self, failures: int) -> int:
+        """The present socket ended: go on with its successor, or wait; returns failures."""
+        line, self._line = self._line, None
+        if line is None:
+            return failures
+        reason = self._tasks.pop(line).result()
+        self.refused += line.is_refused
+        if line.went_silent:
+            self._patience = 1 if line.gave_data else min(2 * self._patience, MOST_PATIENCE)
+        self._on_close()
+        self.reconnects += 1
+        lived_s = 0.0
+        if line.opened_s is not None:
+            lived_s = asyncio.get_running_loop().time() - line.opened_s
+        failures = 0 if lived_s > BACKOFF.most_s else failures + 1
+        has_successor = self._successor is not None and self._successor.is_open
+        wait_s = 0.0 if has_successor else BACKOFF.wait_s(failures)
+        log.warning(
+            "stream_disconnected",
+            connection=self.name,
+            host=urlsplit(self._url).netloc,
+            reason=reason,
+            lived_s=round(lived_s, 1),
+            retry_in_s=round(wait_s, 2),
+        )
+        if has_successor:
+            self._on_open()
+            self._hand_over()
+            return 0
+        self._drop_successor()
+        self._rotate_reason = None
+        self.pulse.beat(wait_s)
+        await asyncio.sleep(wait_s)
+        return failures
+
+    # --- rotation
+
+    def _rotate(self, now_s: float) -> None:
+        """Begin, go on with, or end a rotation where one is due."""
+        line, successor = self._line, self._successor
+        if line is None or not line.is_open:
+            return
+        if successor is None:
+            is_old = now_s >= self._rotate_at_s
+            if (is_old or self._rotate_reason is not None) and now_s >= self._next_rotation_s:
+                self._rotate_reason = self._rotate_reason or "it is nearly a day old"
+                self._prepare()
+        elif self._tasks[successor].done():
+            self._postpone(successor, now_s)
+        elif self._handover is not None and self._handover.is_ready(now_s, self._heard_us()):
+            log.info(
+                "stream_rotated",
+                connection=self.name,
+                reason=self._rotate_reason,
+                lived_s=round(now_s - (line.opened_s or now_s), 1),
+                frames_held=len(self._handover.held),
+            )
+            self.rotations += 1
+            self._retire(line)
+            self._hand_over()
+
+    def _prepare(self) -> None:
+        """Make a successor, whose frames are held."""
+        loop = asyncio.get_running_loop()
+        successor = self._begin(_ignore)
+        handover = Handover(successor.session)
+
+        def hold(data: bytes) -> None:
+            useless = handover.take(data, loop.time())
+            if useless is not None:
+                successor.leave(useless)
+
+        successor.hear = hold
+        self._successor, self._handover = successor, handover
+
+    def _hand_over(self) -> None:
+        """The successor becomes the present socket, beginning with what was held of it."""
+        successor, handover = self._successor, self._handover
+        if successor is None or handover is None:
+            raise RuntimeError(f"connection {self.name} has no successor")
+        self._successor = self._handover = None
+        self._take_over(successor)
+        successor.hear = self._on_text
+        for data in handover.held:
+            self._on_text(data)
+
+    def _postpone(self, successor: Line, now_s: float) -> None:
+        """The successor could not be made or ended: try again while the present one lives."""
+        reason = self._tasks.pop(successor).result()
+        self.refused += successor.is_refused
+        self._successor = self._handover = None
+        self._rotation_failures += 1
+        wait_s = BACKOFF.wait_s(self._rotation_failures)
+        self._next_rotation_s = now_s + wait_s
+        log.warning(
+            "rotation_postponed",
+            connection=self.name,
+            reason=reason,
+            retry_in_s=round(wait_s, 2),
+        )
+
+    def _drop_successor(self) -> None:
+        if self._successor is not None:
+            self._retire(self._successor)
+        self._successor = self._handover = None
+
+    def _retire(self, line: Line) -> None:
+        """Listen to a socket no more; it closes meanwhile."""
+        line.hear = _ignore
+        task = self._tasks.pop(line)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        task.cancel()
+
+    async def _close_all(self) -> None:
+        for line in list(self._tasks):
+            self._retire(line)
+        self._line = self._successor = None
+        if self._closing:
+            await asyncio.wait(set(self._closing))
+
+
+def _ignore(_: bytes) -> None:
+    """What comes of a socket that is not listened to any more."""

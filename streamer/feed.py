@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
@@ -18,15 +19,21 @@ from include.binance.frames import (
     microseconds,
 )
 from include.domain.instruments import Market
-from include.domain.timeframes import SECOND_US
+from include.domain.timeframes import MINUTE_US, SECOND_US, minute_of
 from include.errors import PermanentError
 from streamer.aggregation import SymbolAggregator
-from streamer.connection import StreamConnection
+from streamer.connection import ROTATE_AFTER_S, StreamConnection
+from streamer.histogram import Histogram
 
 log = structlog.get_logger(__name__)
 
 LOGGED_BAD_FRAMES = 10
 """Bad frames shown in full; after that they are counted only."""
+
+
+LAG_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60)
+LAG_MASK = 15
+"""The lag of every sixteenth frame is measured: reading the clock for each costs some percent."""
 
 
 def stream_names(exchange_symbol: str, *, trade_stream: str, klines: bool) -> list[str]:
@@ -41,6 +48,7 @@ class Feed:
     Args:
         aggregators: by the exchange's name of their symbol.
         tap: also given each trade of these symbols.
+        on_missed: given symbol, start, end (µs) and cause where the connection was lost.
     """
 
     def __init__(
@@ -53,15 +61,25 @@ class Feed:
         trade_stream: str,
         klines: bool,
         stale_after_s: float,
+        rotate_after_s: float = ROTATE_AFTER_S,
         proxy: str | None = None,
         tap: Callable[[AggTrade | Trade], None] | None = None,
+        on_missed: Callable[[str, int, int, str], None] = lambda *_missed: None,
     ) -> None:
         self.market = market
         self._tap = tap
+        self._on_missed = on_missed
+        self._was_cut = False
         self.exchange_us = 0
         """The exchange's clock: the greatest event time of this connection."""
         self.frames = 0
         self.bad_frames = 0
+        self.klines = 0
+        self.other_frames: Counter[str] = Counter()
+        """Frames that are neither trade nor kline, by kind; all others are trades."""
+        self.delivering_since_us: int | None = None
+        """The exchange's time from which all streams deliver; None while some do not."""
+        self.lag_seconds = Histogram(LAG_SECONDS)
         self.unknown: Counter[str] = Counter()
         self._aggregators = aggregators
         self._trade_stream = trade_stream
@@ -82,6 +100,8 @@ class Feed:
             on_open=self._opened,
             on_close=self._closed,
             stale_after_s=stale_after_s,
+            heard_us=lambda: self.exchange_us,
+            rotate_after_s=rotate_after_s,
             proxy=proxy,
         )
 
@@ -108,6 +128,7 @@ class Feed:
                 if self._tap is not None:
                     self._tap(frame)  # type: ignore[arg-type]
         elif isinstance(frame, Kline):
+            self.klines += 1
             aggregator = self._at_event(frame.symbol, frame.event_time)
             if aggregator is not None and frame.body.interval == "1m":
                 aggregator.on_kline(frame)
@@ -150,13 +171,25 @@ class Feed:
         self._not_delivering = set(self._aggregators)
 
     def _closed(self) -> None:
+        self.delivering_since_us = None
+        self._was_cut = True
         for aggregator in self._aggregators.values():
+            self._miss(aggregator, self.exchange_us)
             aggregator.disconnected()
+
+    def _miss(self, aggregator: SymbolAggregator, until_us: int) -> None:
+        """What is not closed yet was not delivered whole."""
+        deadline_us = aggregator.next_deadline_us()
+        if deadline_us is not None:
+            start_us = min(minute_of(deadline_us) - MINUTE_US, until_us)
+            self._on_missed(aggregator.symbol, start_us, until_us + 1, "connection lost")
 
     def _at_event(self, exchange_symbol: str, event_time: int) -> SymbolAggregator | None:
         event_us = microseconds(event_time)
         if event_us > self.exchange_us:
             self.exchange_us = event_us
+        if not self.frames & LAG_MASK:
+            self.lag_seconds.observe(max(0.0, time.time() - event_us / SECOND_US))
         aggregator = self._aggregators.get(exchange_symbol)
         if aggregator is None:
             self._count_unknown(f"symbol {exchange_symbol}")
@@ -173,18 +206,25 @@ class Feed:
             self._not_delivering.discard(exchange_symbol)
         else:
             return
+        if not self._not_delivering:
+            self.delivering_since_us = event_us
         for name in waiting:
+            if self._was_cut:
+                self._miss(self._aggregators[name], event_us)
             self._aggregators[name].connected(event_us)
 
     def _on_other(self, frame: ControlAnswer | ServerShutdown | UnknownFrame) -> None:
         if isinstance(frame, ControlAnswer):
+            self.other_frames["answer"] += 1
             refused = self.connection.session.on_answer(frame)
             if refused is not None:
                 log.error("subscription_refused", connection=self.connection.name, what=refused)
                 self.connection.leave(refused)
         elif isinstance(frame, ServerShutdown):
-            self.connection.leave("the exchange announced a shutdown")
+            self.other_frames["shutdown"] += 1
+            self.connection.rotate("the exchange announced a shutdown")
         else:
+            self.other_frames["unknown"] += 1
             self._count_unknown(f"event {frame.kind}")
 
     def _count_unknown(self, what: str) -> None:

@@ -18,8 +18,9 @@ STREAMER: dict[str, Cell] = {
         events=("stream_disconnected", "minutes_repaired"),
     ),
     "shutdown": Cell(
-        happens="leaves at the announcement and connects anew, before the exchange closes",
-        events=("stream_disconnected", "stream_connected"),
+        happens="makes a second connection at the announcement and leaves the first once both "
+        "deliver; nothing is missed and no request made, where the exchange gives it the time",
+        events=("stream_rotated",),
     ),
     "refuse": Cell(
         happens="tries again, with waits that grow to half a minute; then the minutes of the whole "

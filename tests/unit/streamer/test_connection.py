@@ -14,6 +14,7 @@ from websockets.asyncio.server import Request, Response, ServerConnection, serve
 
 from include.backoff import Backoff
 from streamer import connection as module
+from streamer import line
 from streamer.connection import StreamConnection
 
 Behaviour = Callable[[ServerConnection], Awaitable[None]]
@@ -58,8 +59,9 @@ def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
     log = CapturingLogger()
     monkeypatch.setattr(module, "log", log)
     monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.06, most_s=0.06, least_s=0.05))
-    monkeypatch.setattr(module, "CLOSE_TIMEOUT_S", 0.1)
     monkeypatch.setattr(module, "TICK_S", 0.01)
+    monkeypatch.setattr(line, "CLOSE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(line, "TICK_S", 0.01)
     return log
 
 

@@ -40,6 +40,7 @@ class Connection:
         self.now_s = 0.0
         self.silent_s = 0.0
         self.left: list[str] = []
+        self.rotated: list[str] = []
         self._on_open, self._on_close, self._on_text = on_open, on_close, on_text
 
     def open(self) -> None:
@@ -71,6 +72,9 @@ class Connection:
 
     def leave(self, reason: str) -> None:
         self.left.append(reason)
+
+    def rotate(self, reason: str) -> None:
+        self.rotated.append(reason)
 
 
 class Aggregator:
@@ -301,7 +305,8 @@ def test_an_announced_shutdown_is_not_waited_for(feed_of: Callable[..., Feed]) -
     connection, _ = parts(feed)
     connection.open()
     feed.on_text(b'{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1700000000000}}')
-    assert connection.left == ["the exchange announced a shutdown"]
+    assert connection.rotated == ["the exchange announced a shutdown"]
+    assert connection.left == []
 
 
 def test_minutes_are_closed_by_the_exchanges_clock_and_no_other(

@@ -1,0 +1,89 @@
+"""From one connection to its successor without losing a frame. Pure: times are passed in.
+
+Two connections do not deliver in step: handled as they come, a trade of the successor could
+overtake those before it on the old connection, and look like a hole. So the successor's frames
+are held, from the first one that comes after its last acknowledgement (an acknowledgement proves
+nothing), until the old connection has delivered well beyond that moment. Then the old one is
+closed and the held frames follow; what both delivered is known by its ids.
+"""
+
+from __future__ import annotations
+
+from include.binance.frames import (
+    AggTrade,
+    ControlAnswer,
+    Kline,
+    ServerShutdown,
+    Trade,
+    decode,
+    microseconds,
+)
+from include.binance.session import StreamSession
+from include.errors import PermanentError
+
+OVERLAP_S = 0.5
+"""Streams of one connection lag behind each other, by less than this."""
+MOST_HELD_BYTES = 64 << 20
+
+
+class Handover:
+    """What a successor receives before it takes over, and when it may.
+
+    Args:
+        session: the successor's subscriptions.
+        overlap_s: how long both have to deliver.
+        most_bytes: of frames held; beyond, the successor takes over at once.
+
+    Attributes:
+        held: its frames in order, for whoever takes over.
+    """
+
+    def __init__(
+        self,
+        session: StreamSession,
+        *,
+        overlap_s: float = OVERLAP_S,
+        most_bytes: int = MOST_HELD_BYTES,
+    ) -> None:
+        self.held: list[bytes] = []
+        self._session = session
+        self._overlap_s = overlap_s
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._proven_s: float | None = None
+        self._proven_us = 0
+
+    def take(self, data: bytes, now_s: float) -> str | None:
+        """Take a message of the successor; returns why it is of no use, or None."""
+        try:
+            frame = decode(data)
+        except PermanentError:
+            frame = None  # held like others: whoever takes over counts and tells it
+        if isinstance(frame, ControlAnswer):
+            return self._session.on_answer(frame)
+        if isinstance(frame, ServerShutdown):
+            return "the exchange announced its shutdown"
+        if not self._session.is_subscribed:
+            self._proven_s = None  # streams were added meanwhile
+        elif self._proven_s is None:
+            self._proven_s = now_s
+            is_timed = isinstance(frame, AggTrade | Trade | Kline)
+            self._proven_us = microseconds(frame.event_time) if is_timed else 0  # type: ignore[union-attr]
+        if self._proven_s is not None or self.held:
+            self.held.append(bytes(data))  # the parser may use its memory again
+            self._bytes += len(data)
+        return None
+
+    def is_ready(self, now_s: float, heard_us: int | None) -> bool:
+        """Whether the successor may take over.
+
+        Args:
+            heard_us: greatest event time that the old connection delivered; None if its frames
+                tell none.
+        """
+        if self._proven_s is None or not self._session.is_subscribed:
+            return False
+        if self._bytes > self._most_bytes:
+            return True
+        has_caught_up = heard_us is None or heard_us >= self._proven_us
+        return has_caught_up and now_s - self._proven_s >= self._overlap_s

@@ -1,0 +1,140 @@
+"""Connections that are succeeded before they end: nothing above them notices."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from include.domain.timeframes import MINUTE_US, minute_of
+from simulator.config import SimulatorConfig
+from simulator.server import Exchange
+from streamer.aggregation import SymbolAggregator
+from streamer.app import Streamer
+from tests.integration.streamer.harness import (
+    assert_equal_to_the_exchange,
+    minutes_of,
+    settings_for,
+    streaming,
+    wait_for_rows,
+)
+
+SYMBOLS = ["BTCUSDT", "ETHBTC", "COSUSDT", "BTCUSDT.P", "ETHUSDT.P"]
+SPEED = 40
+
+
+class Noticed:
+    """What aggregators and REST are told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.disconnected = 0
+        self.holes = 0
+        self.asked: list[tuple[str, str]] = []
+        disconnected, ask_rest = SymbolAggregator.disconnected, Streamer.ask_rest
+        hole = Streamer.hole
+
+        def note_disconnected(one: SymbolAggregator) -> None:
+            self.disconnected += 1
+            disconnected(one)
+
+        def note_ask(streamer: Streamer, symbol: str, first: int, last: int, cause: str) -> None:
+            self.asked.append((symbol, cause))
+            ask_rest(streamer, symbol, first, last, cause)
+
+        def note_hole(streamer: Streamer, *what: object) -> None:
+            self.holes += 1
+            hole(streamer, *what)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(SymbolAggregator, "disconnected", note_disconnected)
+        monkeypatch.setattr(Streamer, "ask_rest", note_ask)
+        monkeypatch.setattr(Streamer, "hole", note_hole)
+
+
+@pytest.fixture
+def noticed(monkeypatch: pytest.MonkeyPatch) -> Noticed:
+    return Noticed(monkeypatch)
+
+
+def rotations(streamer: Streamer) -> list[int]:
+    return [feed.connection.rotations for feed in streamer._feeds]
+
+
+async def holds(condition: Callable[[], bool], *, timeout_s: float = 60) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+async def assert_unnoticed(
+    noticed: Noticed, exchange: Exchange, streamer: Streamer, database_url: str
+) -> None:
+    """All minutes up to now are stored, verified and right, and nobody was told of an end."""
+    goal_us = minute_of(exchange.clock.now_us())
+    rows = await wait_for_rows(
+        database_url,
+        lambda rows: all((minutes_of(rows, one) or [0])[-1] >= goal_us for one in SYMBOLS),
+    )
+    await assert_equal_to_the_exchange(exchange, rows, SYMBOLS)
+    assert {row["status"] for row in rows.values()} == {"verified"}
+    assert (noticed.disconnected, noticed.holes, noticed.asked) == (0, 0, [])
+    assert [feed.connection.reconnects for feed in streamer._feeds] == [0, 0]
+
+
+async def settled(database_url: str, exchange: Exchange, noticed: Noticed) -> None:
+    """The start is over: its minutes are stored, and what it asked of REST is forgotten."""
+    goal_us = minute_of(exchange.clock.now_us()) + MINUTE_US
+    await wait_for_rows(
+        database_url,
+        lambda rows: all((minutes_of(rows, one) or [0])[-1] >= goal_us for one in SYMBOLS),
+    )
+    noticed.asked.clear()
+
+
+async def test_connections_that_grow_old_are_succeeded_unnoticed(
+    database_url: str, noticed: Noticed
+) -> None:
+    config = SimulatorConfig(speed=SPEED, connection_life_s=12 * SPEED)
+    async with Exchange(config) as exchange:
+        settings = settings_for(exchange, database_url, rotate_after_s=3)
+        async with streaming(settings, *SYMBOLS) as streamer:
+            await settled(database_url, exchange, noticed)
+            await holds(lambda: min(rotations(streamer)) >= 4)
+            await assert_unnoticed(noticed, exchange, streamer, database_url)
+            times = [feed.connection._rotate_at_s for feed in streamer._feeds]
+            assert times[0] != times[1]  # jitter
+
+
+@pytest.mark.parametrize("market", ["spot", "um"])
+async def test_an_announced_shutdown_is_forestalled(
+    database_url: str, noticed: Noticed, market: str
+) -> None:
+    async with (
+        Exchange(SimulatorConfig(speed=SPEED)) as exchange,
+        streaming(settings_for(exchange, database_url), *SYMBOLS) as streamer,
+    ):
+        await settled(database_url, exchange, noticed)
+        async with httpx.AsyncClient(base_url=exchange.control_url) as control:
+            answer = await control.post("/sim/shutdown", params={"market": market, "seconds": 10})
+            answer.raise_for_status()
+        feed = streamer._feeds[0 if market == "spot" else 1]
+        await holds(lambda: feed.connection.rotations == 1, timeout_s=9)
+        await assert_unnoticed(noticed, exchange, streamer, database_url)
+        assert sorted(rotations(streamer)) == [0, 1]
+
+
+async def test_a_successor_that_cannot_be_made_is_tried_again_while_the_old_one_serves(
+    database_url: str, noticed: Noticed
+) -> None:
+    async with (
+        Exchange(SimulatorConfig(speed=SPEED)) as exchange,
+        streaming(settings_for(exchange, database_url), *SYMBOLS) as streamer,
+    ):
+        await settled(database_url, exchange, noticed)
+        exchange.faults.add([{"kind": "refuse", "market": "spot", "duration_s": 60}])
+        connection = streamer._feeds[0].connection
+        connection.rotate("as a test")
+        await holds(lambda: connection.rotations == 1)
+        assert connection._next_rotation_s > 0  # it was put off at least once
+        await assert_unnoticed(noticed, exchange, streamer, database_url)
