@@ -222,6 +222,7 @@ class Streamer:
                 trade_stream=options.trade_stream,
                 klines=options.klines,
                 stale_after_s=settings.stale_stream_s,
+                rotate_after_s=settings.rotate_after_s,
                 proxy=settings.proxy_for(endpoints.ws_url) or None,
                 tap=self._capture.tap(market),
             )
@@ -249,7 +250,6 @@ class Streamer:
 
     async def _report(self) -> None:
         while True:
-                rotate_after_s=settings.rotate_after_s,
             await asyncio.sleep(REPORT_INTERVAL_S)
             log.info(
                 "stream_report",
