@@ -5,9 +5,10 @@ from __future__ import annotations
 import platform
 import sys
 
-from benchmarks import history, live_path, merge, simulator
+from benchmarks import capture, history, live_path, merge, simulator
 
 BENCHMARKS = {
+    "capture": capture.run,
     "history": history.run,
     "live_path": live_path.run,
     "merge": merge.run,
