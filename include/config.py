@@ -110,15 +110,15 @@ class Settings(BaseSettings):
         le=3_600,
         description="Silence on a connection after which it is replaced.",
     )
-    batch_size: int = Field(default=1_000, ge=1, le=100_000, description="Rows of one write.")
-    batch_flush_timeout_ms: int = Field(
-        default=250, ge=10, le=60_000, description="Longest wait before a write."
     rotate_after_s: float = Field(
         default=82_800.0,
         ge=1,
         le=86_000,
         description="Age at which a connection is succeeded by a new one.",
     )
+    batch_size: int = Field(default=1_000, ge=1, le=100_000, description="Rows of one write.")
+    batch_flush_timeout_ms: int = Field(
+        default=250, ge=10, le=60_000, description="Longest wait before a write."
     )
     buffer_rows: int = Field(
         default=200_000, ge=1_000, description="Rows kept in memory while PostgreSQL is away."
