@@ -17,10 +17,12 @@ from include.domain.timeframes import MINUTE_US, from_us, minute_of
 from include.errors import TransientError
 from include.jobs.exchange import endpoints_of
 from include.jobs.minutes import HALT_IS_SURE_US
-from include.jobs.repair import record_gap, repair_minutes
+from include.jobs.pieces import LoadCounts
+from include.jobs.repair import repair_minutes
 from streamer.aggregation import SymbolAggregator
 from streamer.capture.capture import Capture
 from streamer.feed import Feed, stream_names
+from streamer.ledger import GapLedger
 from streamer.minutes import Timing
 from streamer.repair import RepairQueue, Request
 from streamer.startup import Start, StoppedError, StreamOptions, find_start
@@ -54,10 +56,12 @@ class Streamer:
         self._silent: set[str] = set()
         self._holed: dict[str, int] = {}
         """Minute of the last hole that was logged, by symbol."""
+        self._ledger = GapLedger(settings.url_for("streamer"), expects_klines=options.klines)
         self._repairs = RepairQueue(
             repair=self._repair,
             exchange_us=self._exchange_us,
             on_given_up=self._give_up,
+            on_repaired=self._repaired,
             patience_us=self._patience_us,
         )
         self._writer = CandleWriter(
@@ -66,7 +70,8 @@ class Streamer:
             batch_size=settings.batch_size,
             flush_timeout_s=settings.batch_flush_timeout_ms / 1000,
             buffer_rows=settings.buffer_rows,
-            on_overflow=self._repairs.ask,
+            on_overflow=self.ask_rest,
+            on_written=self._ledger.written,
         )
         self._capture = Capture(settings, options.capture, trade_stream=options.trade_stream)
 
@@ -79,6 +84,7 @@ class Streamer:
 
     def ask_rest(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
         """Minutes need the exchange's word by REST."""
+        self._ledger.asked(symbol, start_us, end_us, cause)
         self._repairs.ask(symbol, start_us, end_us, cause)
 
     def doubt(self, symbol: str, reason: str) -> None:
@@ -104,6 +110,7 @@ class Streamer:
 
     def hole(self, symbol: str, first_id: int, last_id: int, from_us: int, to_us: int) -> None:
         """Trades did not come; the candle is seeded anew from a kline."""
+        self._ledger.lost(symbol, from_us, to_us + 1, "trades missing")
         self._counts["holes"] += 1
         if self._holed.get(symbol) == (minute := minute_of(to_us)):
             return  # a bad line loses many; the minute's first is told
@@ -154,6 +161,7 @@ class Streamer:
             self._tick(),
             self._writer.run(),
             self._repairs.run(),
+            self._ledger.run(),
             self._capture.run(),
             self._report(),
         ]
@@ -175,6 +183,7 @@ class Streamer:
         try:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await self._writer.flush()
+                await self._ledger.flush()
         except (TransientError, TimeoutError) as error:
             log.warning(
                 "stopped_with_unwritten_candles",
@@ -186,6 +195,9 @@ class Streamer:
 
     def _build(self, start: Start) -> None:
         lookback_us = self._settings.fill_lookback_minutes * MINUTE_US
+        self._ledger.adopt(start.gaps)
+        for gap in start.gaps:
+            self._repairs.ask(gap.symbol, gap.start_us, gap.end_us, gap.cause)
         for market in Market:
             of_market = [one for one in start.instruments if one.market is market]
             timing = self._timing(market)
@@ -197,7 +209,7 @@ class Streamer:
                     horizon_us = minute_of(start.now_us[market]) - lookback_us
                     aggregator.resume_after(max(stored_us, horizon_us - MINUTE_US))
                 for start_us, end_us in start.unsure_us.get(instrument.symbol, ()):
-                    self._repairs.ask(instrument.symbol, start_us, end_us, "unsure at the start")
+                    self.ask_rest(instrument.symbol, start_us, end_us, "unsure at the start")
                 aggregators[instrument.exchange_symbol] = aggregator
                 self._instruments[instrument.symbol] = instrument
             self._aggregators += aggregators.values()
@@ -225,6 +237,7 @@ class Streamer:
                 rotate_after_s=settings.rotate_after_s,
                 proxy=settings.proxy_for(endpoints.ws_url) or None,
                 tap=self._capture.tap(market),
+                on_missed=self._ledger.lost,
             )
             for first in range(0, len(names), share)
         ]
@@ -272,14 +285,18 @@ class Streamer:
         """Of a silent symbol REST will hardly have rows, and only after minutes is that sure."""
         return HALT_IS_SURE_US if symbol in self._silent else 0
 
-    def _repair(self, symbol: str, start_us: int, end_us: int) -> None:
-        repair_minutes(
+    def _repair(self, symbol: str, start_us: int, end_us: int) -> LoadCounts:
+        return repair_minutes(
             settings=self._settings,
             database_url=self._settings.url_for("streamer"),
             symbol=symbol,
             start_us=start_us,
             end_us=end_us,
         )
+
+    def _repaired(self, request: Request, counts: LoadCounts) -> None:
+        bounds = (request.symbol, request.start_us, request.end_us)
+        self._ledger.repaired(*bounds, request.cause, counts.offered)
 
     def _give_up(self, request: Request, reason: str) -> None:
         log.error(
@@ -290,13 +307,8 @@ class Streamer:
             cause=request.cause,
             reason=reason,
         )
-        record_gap(
-            database_url=self._settings.url_for("streamer"),
-            symbol=request.symbol,
-            start_us=request.start_us,
-            end_us=request.end_us,
-            cause=f"{request.cause}; {reason}",
-        )
+        bounds = (request.symbol, request.start_us, request.end_us)
+        self._ledger.give_up(*bounds, request.cause, reason)
 
 
 def from_us_text(moment_us: int) -> str:

@@ -62,6 +62,8 @@ class GapLedger:
         self._url = database_url
         self._expects_klines = expects_klines
         self._gaps: dict[str, list[OpenGap]] = {}
+        self._proven_until: dict[str, int] = {}
+        """End of the newest minute that the stream's klines proved, by symbol."""
         self._changed: dict[OpenGap, None] = {}
         self._wake = asyncio.Event()
         self._connection: psycopg.AsyncConnection | None = None
@@ -93,6 +95,12 @@ class GapLedger:
         if found.add(start_us, end_us):
             self._change(found)
 
+    def lost(self, symbol: str, from_us: int, until_us: int, cause: str) -> None:
+        """Trades between these times may not have come; minutes proven already miss none."""
+        start_us = max(from_us, self._proven_until.get(symbol, 0))
+        if start_us < until_us:
+            self.missed(symbol, start_us, until_us, cause)
+
     def proven(self, symbol: str, start_us: int, end_us: int, by: str) -> None:
         """The table has these minutes from the exchange, or knows them as an outage."""
         gaps = self._gaps.get(symbol)
@@ -106,12 +114,13 @@ class GapLedger:
 
     def written(self, offers: Iterable[Offer]) -> None:
         """Candles are in the table."""
-        if not self._gaps:
-            return
         for offer in offers:
-            if offer.status is Status.VERIFIED and offer.candle.symbol in self._gaps:
-                start_us = offer.candle.open_time_us
-                self.proven(offer.candle.symbol, start_us, start_us + MINUTE_US, offer.source.value)
+            if offer.status is not Status.VERIFIED:
+                continue
+            symbol, start_us = offer.candle.symbol, offer.candle.open_time_us
+            end_us = start_us + MINUTE_US
+            self._proven_until[symbol] = max(end_us, self._proven_until.get(symbol, 0))
+            self.proven(symbol, start_us, end_us, offer.source.value)
 
     def asked(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
         """Minutes are asked of REST, mostly because something of them was missed.
@@ -184,14 +193,15 @@ class GapLedger:
                 await asyncio.sleep(wait_s)
 
     async def flush(self) -> None:
-        """Write what is left, for a clean stop.
-
-        Raises:
-            TransientError, PermanentError, TimeoutError: PostgreSQL is away or refuses it; the
-                next start finds what is missing by itself.
-        """
+        """Write what is left, for a clean stop; the next start finds what is missing anyway."""
         try:
             await self._write()
+        except (TransientError, PermanentError, TimeoutError) as error:
+            log.warning(
+                "gaps_not_written",
+                error=str(error) or type(error).__name__,
+                waiting=self.unwritten,
+            )
         finally:
             await self._disconnect()
 

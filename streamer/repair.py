@@ -14,6 +14,7 @@ import structlog
 from include.backoff import Backoff
 from include.domain.timeframes import MINUTE_US, SECOND_US, from_us
 from include.errors import PermanentError, TransientError
+from include.jobs.pieces import LoadCounts
 from streamer.threads import in_thread
 
 log = structlog.get_logger(__name__)
@@ -45,16 +46,18 @@ class RepairQueue:
     """Asks REST for the minutes that the stream could not prove.
 
     Args:
-        repair: fetches and stores a range (blocking; runs in a thread): symbol, start, end.
+        repair: fetches and stores a range (blocking; runs in a thread): symbol, start, end;
+            returns what it found.
         exchange_us: the exchange's clock.
         patience_us: how much longer than usual minutes of this symbol are left alone.
-        on_given_up: told of a range that could not be repaired, with the reason (blocking;
-            runs in a thread).
+        on_given_up: told of a range that could not be repaired, with the reason.
+        on_repaired: told of a range about which REST has spoken, and what it found.
     """
 
-    repair: Callable[[str, int, int], None]
+    repair: Callable[[str, int, int], LoadCounts]
     exchange_us: Callable[[], int]
     on_given_up: Callable[[Request, str], None]
+    on_repaired: Callable[[Request, LoadCounts], None] = lambda _request, _counts: None
     patience_us: Callable[[str], int] = lambda _symbol: 0
     repaired_minutes: int = 0
     _requests: dict[str, list[Request]] = field(default_factory=dict)
@@ -114,16 +117,17 @@ class RepairQueue:
     async def _try(self, request: Request, loop: asyncio.AbstractEventLoop) -> None:
         minutes = (request.end_us - request.start_us) // MINUTE_US
         try:
-            await in_thread(
+            counts = await in_thread(
                 lambda: self.repair(request.symbol, request.start_us, request.end_us),
                 name="repair",
             )
         except TransientError as error:
-            await self._again_later(request, error, loop.time())
+            self._again_later(request, error, loop.time())
         except PermanentError as error:
-            await self._give_up(request, str(error), loop.time())
+            self._give_up(request, str(error))
         else:
             self.repaired_minutes += minutes
+            self.on_repaired(request, counts)
             log.info(
                 "minutes_repaired",
                 symbol=request.symbol,
@@ -132,19 +136,14 @@ class RepairQueue:
                 cause=request.cause,
             )
 
-    async def _give_up(self, request: Request, reason: str, now_s: float) -> None:
-        """Hand the range to the gap ledger; while the database is away it is kept here."""
-        try:
-            await in_thread(lambda: self.on_given_up(request, reason), name="gap")
-        except TransientError as error:
-            request.not_before_s = now_s + BACKOFF.most_s
-            self._requests.setdefault(request.symbol, []).append(request)
-            log.warning("gap_not_recorded", symbol=request.symbol, error=str(error))
+    def _give_up(self, request: Request, reason: str) -> None:
+        """Leave the range to the gap ledger."""
+        self.on_given_up(request, reason)
 
-    async def _again_later(self, request: Request, error: TransientError, now_s: float) -> None:
+    def _again_later(self, request: Request, error: TransientError, now_s: float) -> None:
         request.attempts += 1
         if request.attempts >= MOST_ATTEMPTS:
-            await self._give_up(request, str(error), now_s)
+            self._give_up(request, str(error))
             return
         wait_s = BACKOFF.wait_s(request.attempts, error)
         request.not_before_s = now_s + wait_s

@@ -17,6 +17,7 @@ from include.domain.timeframes import MINUTE_US, minute_of
 from include.errors import TransientError
 from include.jobs.exchange import open_shared_rest
 from include.store.candles import last_minutes, minutes_to_ask
+from include.store.gaps import Gap, claim_gaps, close_proven_gaps
 from include.store.live import remove_left_live
 from include.store.pools import connect
 from streamer.threads import in_thread
@@ -27,6 +28,8 @@ log = structlog.get_logger(__name__)
 Result = TypeVar("Result")
 
 BACKOFF = Backoff(first_s=1.0, most_s=15.0, least_s=0.1)
+MOST_GAPS = 10_000
+"""Open gaps of ended streamers taken up at a start; what is left is for ``repair_gaps``."""
 
 
 class StoppedError(Exception):
@@ -60,12 +63,14 @@ class Start:
         last_stored_us: open time of the newest row of each symbol that has any.
         unsure_us: half-open ranges of minutes up to it that have no row, or one that the
             exchange has not confirmed.
+        gaps: what ended streamers missed of these symbols and nobody has repaired.
         now_us: the exchange's time, by market.
     """
 
     instruments: list[Instrument]
     last_stored_us: dict[str, int]
     unsure_us: dict[str, list[tuple[int, int]]]
+    gaps: list[Gap]
     now_us: dict[Market, int]
 
 
@@ -95,10 +100,10 @@ async def find_start(settings: Settings, options: StreamOptions, stop: asyncio.E
             log.warning("symbol_not_trading", symbol=one.symbol, status=one.status)
     symbols = [instrument.symbol for instrument in chosen]
     horizon_us = min(now_us.values()) - settings.fill_lookback_minutes * MINUTE_US
-    stored, unsure = await persist(
+    stored, unsure, gaps = await persist(
         "stored_minutes", lambda: _stored_minutes(url, symbols, minute_of(horizon_us)), stop
     )
-    return Start(chosen, stored, unsure, now_us)
+    return Start(chosen, stored, unsure, gaps, now_us)
 
 
 async def persist(what: str, call: Callable[[], Result], stop: asyncio.Event) -> Result:
@@ -135,8 +140,14 @@ async def _unless_stopped(
 
 def _stored_minutes(
     url: str, symbols: Sequence[str], since_us: int
-) -> tuple[dict[str, int], dict[str, list[tuple[int, int]]]]:
-    """Where the table ends, and what it is not sure of; open candles left behind are removed."""
+) -> tuple[dict[str, int], dict[str, list[tuple[int, int]]], list[Gap]]:
+    """Where the table ends, what it is not sure of, and what was missed before.
+
+    Open candles left behind are removed.
+    """
     with connect(url, application_name="candelabra-streamer") as connection:
         remove_left_live(connection, symbols)
-        return last_minutes(connection, symbols), minutes_to_ask(connection, symbols, since_us)
+        close_proven_gaps(connection, symbols=symbols)
+        gaps = claim_gaps(connection, worker="streamer", limit=MOST_GAPS, symbols=symbols)
+        unsure = minutes_to_ask(connection, symbols, since_us)
+        return last_minutes(connection, symbols), unsure, gaps

@@ -42,6 +42,7 @@ class CandleWriter:
         flush_timeout_s: longest wait before a write.
         buffer_rows: rows kept while PostgreSQL is away.
         on_overflow: given symbol, start, end (µs) and cause of minutes that had to leave.
+        on_written: given what is in the table by now.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class CandleWriter:
         flush_timeout_s: float,
         buffer_rows: int,
         on_overflow: Callable[[str, int, int, str], None],
+        on_written: Callable[[Sequence[Offer]], None] = lambda _offers: None,
     ) -> None:
         self.written = 0
         self.overflowed = 0
@@ -62,6 +64,7 @@ class CandleWriter:
         self._flush_timeout_s = flush_timeout_s
         self._buffer_rows = buffer_rows
         self._on_overflow = on_overflow
+        self._on_written = on_written
         self._offers: deque[Offer] = deque()
         self._wake = asyncio.Event()
         self._connection: psycopg.AsyncConnection | None = None
@@ -167,6 +170,8 @@ class CandleWriter:
             middle = len(batch) // 2
             await self._settle(batch[:middle])
             await self._settle(batch[middle:])
+        else:
+            self._on_written(batch)
 
     async def _write_live(self, *, force: bool = False) -> None:
         now_s = asyncio.get_running_loop().time()

@@ -324,15 +324,28 @@ async def test_a_range_that_another_streamer_opened_is_shared(
     assert table.told() == [("A", 0, 1, "rest"), ("A", 0, 3, "rest")]
 
 
-async def test_a_stop_writes_what_is_left(table: Table) -> None:
+async def test_what_was_lost_begins_after_the_last_proven_minute(
+    ledger: GapLedger, table: Table
+) -> None:
+    ledger.written([kline("A", 4)])
+    ledger.lost("A", at(0.5), at(5.5), "trades missing")  # nobody had traded since
+    ledger.lost("A", at(2.1), at(4.9), "trades missing")
+    ledger.lost("B", at(2.1), at(4.9), "trades missing")
+    await settled(ledger)
+    assert table.told() == [("A", 5, 6, None), ("B", 2, 5, None)]
+
+
+async def test_a_stop_writes_what_is_left(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = CapturingLogger()
+    monkeypatch.setattr(module, "log", log)
     ledger = GapLedger("postgresql://here/candles")
     ledger.missed("A", at(0), at(1), "connection lost")
     await ledger.flush()
     assert table.told() == [("A", 0, 1, None)]
     table.failures = [TransientError("away")]
     ledger.missed("B", at(0), at(1), "connection lost")
-    with pytest.raises(TransientError, match="away"):
-        await ledger.flush()
+    await ledger.flush()
+    assert [call.kwargs["error"] for call in log.calls] == ["away"]
 
 
 async def test_what_others_filled_is_found_in_the_table(
