@@ -64,8 +64,8 @@ def test_streams_that_are_added_meanwhile_have_to_be_proven_as_well() -> None:
     assert session.next_message(11.0) is not None
     handover.take(b'{"result":null,"id":2}', 12.0)
     handover.take(trade(4, T0 + 2), 13.0)
-    assert not handover.is_ready(13.5, T0 + 2)
-    assert handover.is_ready(14.0, T0 + 2)
+    assert not handover.is_ready(13.0 + OVERLAP_S / 2, T0 + 2)
+    assert handover.is_ready(13.0 + OVERLAP_S, T0 + 2)
     assert handover.held == [trade(2, T0), trade(3, T0 + 1), trade(4, T0 + 2)]
 
 
