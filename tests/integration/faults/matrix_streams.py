@@ -18,8 +18,8 @@ STREAMER: dict[str, Cell] = {
         events=("stream_disconnected", "minutes_repaired"),
     ),
     "shutdown": Cell(
-        happens="makes a second connection at the announcement and leaves the first once both "
-        "deliver; nothing is missed and no request made, where the exchange gives it the time",
+        happens="has another connection take over before the exchange closes this one; where that "
+        "does not work in time, it is as after a cut",
         events=("stream_rotated",),
     ),
     "refuse": Cell(

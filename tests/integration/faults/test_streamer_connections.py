@@ -20,7 +20,7 @@ PAIRS = [
         {"kind": "stall", "market": "um"},
     ),
     (
-        {"kind": "shutdown", "market": "spot", "grace_s": 120},
+        {"kind": "shutdown", "market": "spot", "grace_s": 150},
         {"kind": "cut", "market": "um"},
     ),
     (
