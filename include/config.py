@@ -32,6 +32,9 @@ def _scheme_of(url: str) -> str:
     return parts.scheme
 
 
+STREAMER_HTTP_PORT = 9464
+"""The usual port of exporters of metrics."""
+
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
@@ -148,6 +151,16 @@ class Settings(BaseSettings):
         description="Disk for captured rows that the exchange cannot serve again.",
     )
 
+    # --- health and metrics of the streamer
+    streamer_http: bool = Field(default=True, description="Serve /metrics, /health and /ready.")
+    streamer_http_host: str = Field(default="127.0.0.1", description="Where they are served.")
+    streamer_http_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65_535,
+        description="0: the system chooses; empty: 9464, or where that is taken as with 0.",
+    )
+
     # --- files and local services
     candelabra_home: Path = Field(
         default=Path(".candelabra"), description="State of embedded services, inbox, quarantine."
@@ -224,6 +237,17 @@ class Settings(BaseSettings):
         for name, url in hosts.items():
             if not getattr(self, name):
                 object.__setattr__(self, name, url)
+
+    @property
+    def streamer_http_url(self) -> str:
+        """Where a streamer of these settings serves; empty where it does not or chooses itself."""
+        port = STREAMER_HTTP_PORT if self.streamer_http_port is None else self.streamer_http_port
+        if not self.streamer_http or not port:
+            return ""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(  # noqa: S104 - heard by all, asked here
+            self.streamer_http_host, self.streamer_http_host
+        )
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def url_for(self, role: Literal["owner", "streamer", "jobs", "dbt", "reader"]) -> str:
         """The database URL for a role.

@@ -24,8 +24,11 @@ from streamer.capture.capture import Capture
 from streamer.feed import Feed, stream_names
 from streamer.ledger import GapLedger
 from streamer.minutes import Timing
+from streamer.observed import Observed
 from streamer.repair import RepairQueue, Request
+from streamer.serving.observability import observed_by_http
 from streamer.startup import Start, StoppedError, StreamOptions, find_start
+from streamer.states import SymbolState
 from streamer.writer import CandleWriter
 
 log = structlog.get_logger(__name__)
@@ -73,6 +76,9 @@ class Streamer:
             on_overflow=self.ask_rest,
             on_written=self._ledger.written,
         )
+        self.observed = Observed(
+            feeds=self._feeds, writer=self._writer, repairs=self._repairs, counts=self._counts
+        )
         self._capture = Capture(settings, options.capture, trade_stream=options.trade_stream)
 
     # --- results of the aggregators
@@ -80,6 +86,7 @@ class Streamer:
     def settle(self, offer: Offer) -> None:
         """A candle is ready for the table."""
         self._counts[offer.status.value] += 1
+        self.observed.states.settled(offer)
         self._writer.add(offer)
 
     def ask_rest(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
@@ -90,17 +97,20 @@ class Streamer:
     def doubt(self, symbol: str, reason: str) -> None:
         """A symbol's streams do not deliver: subscribe again."""
         if symbol not in self._silent:
+            self.observed.states.enter(symbol, SymbolState.DEAD)
             log.warning("stream_doubted", symbol=symbol, reason=reason)
         self._feed_of[symbol].doubt(self._instruments[symbol].exchange_symbol)
 
     def silent(self, symbol: str, since_us: int) -> None:
         """Nothing comes of a symbol; told once, until it speaks again."""
         self._silent.add(symbol)
+        self.observed.states.enter(symbol, SymbolState.SILENT)
         log.warning("symbol_silent", symbol=symbol, since=from_us_text(since_us))
 
     def speaks_again(self, symbol: str, since_us: int, until_us: int) -> None:
         """A silent symbol delivers again."""
         self._silent.discard(symbol)
+        self.observed.states.enter(symbol, SymbolState.LIVE)
         log.info(
             "symbol_speaks_again",
             symbol=symbol,
@@ -152,10 +162,14 @@ class Streamer:
         Raises:
             PermanentError: a setting, a symbol or the database's URL is wrong.
         """
-        try:
-            self._build(await find_start(self._settings, self._options, self._stop))
-        except StoppedError:
-            return
+        async with observed_by_http(self._settings, self.observed):
+            try:
+                self._build(await find_start(self._settings, self._options, self._stop))
+            except StoppedError:
+                return
+            await self._work()
+
+    async def _work(self) -> None:
         works = [
             *(feed.connection.run() for feed in self._feeds),
             self._tick(),
@@ -167,6 +181,7 @@ class Streamer:
         ]
         tasks = [asyncio.ensure_future(work) for work in works]
         stopping = asyncio.ensure_future(self._stop.wait())
+        self.observed.is_started = True
         log.info("streaming", symbols=len(self._aggregators), connections=len(self._feeds))
         try:
             done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -256,8 +271,11 @@ class Streamer:
     # --- works
 
     async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
+            due_s = loop.time() + CLOCK_TICK_S
             await asyncio.sleep(CLOCK_TICK_S)
+            self.observed.loop_delay_seconds.observe(max(0.0, loop.time() - due_s))
             for feed in self._feeds:
                 feed.on_clock()
 

@@ -6,6 +6,7 @@ Held as ranges for each symbol, so that hours of a cut for 1,500 symbols take li
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ from include.backoff import Backoff
 from include.domain.timeframes import MINUTE_US, SECOND_US, from_us
 from include.errors import PermanentError, TransientError
 from include.jobs.pieces import LoadCounts
+from streamer.pulse import Pulse
 from streamer.threads import in_thread
 
 log = structlog.get_logger(__name__)
@@ -25,6 +27,8 @@ REST_SETTLES_US = 30 * SECOND_US
 MOST_MINUTES_A_CALL = 1_000
 POLL_S = 0.5
 BACKOFF = Backoff(first_s=2.0, most_s=60.0, least_s=0.1)
+MOST_CALL_S = 900.0
+"""Pages of a long range, each waiting for weight: longer than that, a call hangs."""
 MOST_ATTEMPTS = 20
 """About fifteen minutes of trying; after that the hole is in ops.gaps for the DAGs."""
 
@@ -60,10 +64,17 @@ class RepairQueue:
     on_repaired: Callable[[Request, LoadCounts], None] = lambda _request, _counts: None
     patience_us: Callable[[str], int] = lambda _symbol: 0
     repaired_minutes: int = 0
+    given_up_minutes: int = 0
+    failures: int = 0
+    """Calls that failed and were, or will be, tried again."""
+    asked: Counter[str] = field(default_factory=Counter)
+    """Ranges asked for, by cause; those joined with another count as well."""
+    pulse: Pulse = field(default_factory=Pulse)
     _requests: dict[str, list[Request]] = field(default_factory=dict)
 
     def ask(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
         """Note a range; neighbours of one symbol are joined."""
+        self.asked[cause] += 1
         requests = self._requests.setdefault(symbol, [])
         for request in requests:
             if request.start_us <= end_us and start_us <= request.end_us:
@@ -85,6 +96,7 @@ class RepairQueue:
         """Repair until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
+            self.pulse.beat(MOST_CALL_S)
             due = self._take_due(loop.time())
             if due is None:
                 await asyncio.sleep(POLL_S)
@@ -138,10 +150,12 @@ class RepairQueue:
 
     def _give_up(self, request: Request, reason: str) -> None:
         """Leave the range to the gap ledger."""
+        self.given_up_minutes += (request.end_us - request.start_us) // MINUTE_US
         self.on_given_up(request, reason)
 
     def _again_later(self, request: Request, error: TransientError, now_s: float) -> None:
         request.attempts += 1
+        self.failures += 1
         if request.attempts >= MOST_ATTEMPTS:
             self._give_up(request, str(error))
             return

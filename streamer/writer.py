@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import psycopg
 import structlog
@@ -20,8 +21,10 @@ from include.domain.candles import Offer
 from include.domain.timeframes import MINUTE_US, from_us
 from include.errors import PermanentError, TransientError
 from include.store.live import LiveCandle, settle_async, write_live_async
-from include.store.pools import connect_async
+from include.store.pools import connect_async, is_about_the_schema, ping_async
 from streamer.aggregation import SymbolAggregator
+from streamer.histogram import Histogram
+from streamer.pulse import Pulse
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +33,25 @@ LIVE_INTERVAL_S = 0.25
 BACKOFF = Backoff(first_s=0.4, most_s=10.0, least_s=0.05)
 CONNECT_TIMEOUT_S = 5.0
 WRITE_TIMEOUT_S = 60.0
+"""Of one batch: a statement that waits longer (a lock, a frozen disk) is given up and repeated."""
+PING_INTERVAL_S = 5.0
+"""While nothing is written: how soon a database that went away is noticed."""
+BATCH_ROWS = (1, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
+WRITE_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60)
+
+
+@dataclass(slots=True)
+class Away:
+    """A time in which PostgreSQL did not do as it was asked, by the loop's clock.
+
+    Attributes:
+        written: rows written before it.
+        back_s: when it did again.
+    """
+
+    since_s: float
+    written: int
+    back_s: float | None = None
 
 
 class CandleWriter:
@@ -58,22 +80,37 @@ class CandleWriter:
     ) -> None:
         self.written = 0
         self.overflowed = 0
+        self.refused = 0
+        self.failures = 0
+        self.batch_rows = Histogram(BATCH_ROWS)
+        self.write_seconds = Histogram(WRITE_SECONDS)
+        self.pulse = Pulse()
         self._url = database_url
         self._aggregators = aggregators
         self._batch_size = batch_size
         self._flush_timeout_s = flush_timeout_s
-        self._buffer_rows = buffer_rows
+        self.buffer_rows = buffer_rows
         self._on_overflow = on_overflow
         self._on_written = on_written
         self._offers: deque[Offer] = deque()
         self._wake = asyncio.Event()
+        self._was_connected = False
+        self._away: Away | None = None
         self._connection: psycopg.AsyncConnection | None = None
         self._last_live_s = 0.0
+        self._answered_s: float | None = None
 
     @property
     def waiting(self) -> int:
         """Settled candles not written yet."""
         return len(self._offers)
+
+    @property
+    def answer_age_s(self) -> float | None:
+        """Seconds since the database last did as it was asked; None while it is away."""
+        if self._connection is None or self._connection.closed or self._answered_s is None:
+            return None
+        return asyncio.get_running_loop().time() - self._answered_s
 
     def add(self, offer: Offer) -> None:
         """Take a settled candle."""
@@ -82,7 +119,7 @@ class CandleWriter:
         self._wake.set()
 
     def _keep_bound(self) -> None:
-        while len(self._offers) > self._buffer_rows:
+        while len(self._offers) > self.buffer_rows:
             oldest = self._offers.popleft().candle
             self.overflowed += 1
             self._on_overflow(
@@ -96,6 +133,7 @@ class CandleWriter:
         """Write until cancelled."""
         failures = 0
         while True:
+            self.pulse.beat(self._flush_timeout_s + WRITE_TIMEOUT_S)
             # asyncio.timeout, not wait_for: in Python 3.11 that one loses a cancel that comes in
             # the very moment in which its call ends, and the streamer would never stop.
             with contextlib.suppress(TimeoutError):
@@ -103,11 +141,13 @@ class CandleWriter:
                     await self._wake.wait()
             self._wake.clear()
             try:
-                async with asyncio.timeout(WRITE_TIMEOUT_S):
-                    await self._write_once()
+                await self._write_once()
                 failures = 0
+                self._tell_caught_up()
             except (TransientError, TimeoutError) as error:
                 failures += 1
+                self.failures += 1
+                self._note_away()
                 await self._disconnect()
                 wait_s = BACKOFF.wait_s(failures)
                 log.warning(
@@ -116,6 +156,7 @@ class CandleWriter:
                     waiting=len(self._offers),
                     retry_in_s=round(wait_s, 2),
                 )
+                self.pulse.beat(wait_s)
                 await asyncio.sleep(wait_s)
 
     async def flush(self) -> None:
@@ -131,22 +172,62 @@ class CandleWriter:
         await self._disconnect()
 
     async def _write_once(self) -> None:
+        loop = asyncio.get_running_loop()
         if self._connection is None or self._connection.closed:
-            self._connection = await connect_async(
-                self._url, application_name="candelabra-streamer", timeout_s=CONNECT_TIMEOUT_S
-            )
+            await self._connect()
+            self._answered_s = loop.time()
         while self._offers:
             # Taken out first: an overflow during the write must not take them a second time.
             size = min(self._batch_size, len(self._offers))
             batch = [self._offers.popleft() for _ in range(size)]
+            began_s = loop.time()
+            self.pulse.beat(WRITE_TIMEOUT_S)
             try:
-                await self._settle(batch)
-            except (TransientError, asyncio.CancelledError):
+                async with asyncio.timeout(WRITE_TIMEOUT_S):
+                    await self._settle(batch)
+            except (TransientError, TimeoutError, asyncio.CancelledError):
                 self._offers.extendleft(reversed(batch))
                 self._keep_bound()
                 raise
+            self._answered_s = loop.time()
             self.written += len(batch)
+            if self._away is not None and self._away.back_s is None:
+                self._away.back_s = loop.time()
+            self.batch_rows.observe(len(batch))
+            self.write_seconds.observe(self._answered_s - began_s)
         await self._write_live()
+        await self._ping()
+
+    async def _connect(self) -> None:
+        try:
+            self._connection = await connect_async(
+                self._url, application_name="candelabra-streamer", timeout_s=CONNECT_TIMEOUT_S
+            )
+        except PermanentError as error:
+            if not self._was_connected:
+                raise
+            # It was let in before: a restore, a failover or a change of passwords goes on.
+            raise TransientError(str(error)) from error
+        self._was_connected = True
+
+    def _note_away(self) -> None:
+        if self._away is None:
+            self._away = Away(asyncio.get_running_loop().time(), self.written)
+        self._away.back_s = None
+
+    def _tell_caught_up(self) -> None:
+        """Once all is written that was held."""
+        away, self._away = self._away, None
+        if away is None:
+            return
+        now_s = asyncio.get_running_loop().time()
+        back_s = now_s if away.back_s is None else away.back_s
+        log.info(
+            "caught_up",
+            away_s=round(back_s - away.since_s, 1),
+            catch_up_s=round(now_s - back_s, 2),
+            rows=self.written - away.written,
+        )
 
     async def _settle(self, batch: Sequence[Offer]) -> None:
         """Write a batch; a row that PostgreSQL refuses does not take its neighbours with it."""
@@ -154,7 +235,10 @@ class CandleWriter:
         try:
             await settle_async(connection, batch)
         except PermanentError as error:
+            if is_about_the_schema(error):
+                raise TransientError(str(error)) from error
             if len(batch) == 1:
+                self.refused += 1
                 candle = batch[0].candle
                 log.error(  # noqa: TRY400 - the message says it all
                     "candle_refused",
@@ -189,14 +273,24 @@ class CandleWriter:
         if not rows:
             return
         try:
-            await write_live_async(self._connected(), rows)
-        except (TransientError, asyncio.CancelledError):
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                await write_live_async(self._connected(), rows)
+            self._answered_s = asyncio.get_running_loop().time()
+        except (TransientError, TimeoutError, asyncio.CancelledError):
             for aggregator in dirty:
                 aggregator.is_dirty = True
             raise
         except PermanentError as error:
             # Open candles are shown, not kept: the next state comes in a moment.
             log.warning("live_candles_refused", rows=len(rows), error=str(error))
+
+    async def _ping(self) -> None:
+        """Ask for a sign of life where nothing was written for a while."""
+        age_s = self.answer_age_s
+        if age_s is not None and age_s > PING_INTERVAL_S:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await ping_async(self._connected())
+            self._answered_s = asyncio.get_running_loop().time()
 
     def _connected(self) -> psycopg.AsyncConnection:
         if self._connection is None:

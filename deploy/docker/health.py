@@ -1,8 +1,9 @@
 """Health checks of the containers: exit code 0 when well, else 1 and a line that says what is not.
 
-``python -m deploy.docker.health candles`` asks the database whether the streamer writes;
-``… http URL`` whether a service answers; ``… airflow scheduler`` what Airflow knows of a process
-of its own. ``airflow jobs check`` would tell the same of the latter, at seconds of CPU each time.
+``python -m deploy.docker.health streamer`` asks the streamer whether it is ready or, where that is
+not served, the database whether candles come; ``… http URL`` asks whether a service answers;
+``… airflow scheduler`` what Airflow knows of a process of its own. ``airflow jobs check`` would
+tell the same of the latter, at seconds of CPU each time.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
 import psycopg
@@ -95,6 +97,27 @@ def check_http(url: str) -> bytes:
         raise TransientError(f"{url}: {error}") from error
 
 
+def check_ready(url: str) -> str:
+    """Ask a streamer whether it is ready.
+
+    Args:
+        url: its base URL.
+
+    Raises:
+        TransientError: it does not answer, or is not ready; the message says why not.
+    """
+    try:
+        check_http(f"{url}/ready")
+    except TransientError as error:
+        answer = error.__cause__
+        if not isinstance(answer, HTTPError) or answer.code != 503:
+            raise
+        reasons = json.loads(answer.read())["reasons"]
+        message = "; ".join(str(reason["message"]) for reason in reasons)
+        raise TransientError(f"not ready: {message}") from None
+    return "ready"
+
+
 def check_airflow(api_url: str, part: str) -> str:
     """Ask the API server whether one of Airflow's parts has shown a sign of life lately.
 
@@ -115,8 +138,10 @@ def check_airflow(api_url: str, part: str) -> str:
     return f"{part} healthy"
 
 
-def _candles(_: Sequence[str]) -> str:
+def _streamer(_: Sequence[str]) -> str:
     settings = load_settings()
+    if settings.streamer_http_url:
+        return check_ready(settings.streamer_http_url)
     return check_candles(settings.url_for("streamer"), symbols=settings.symbols)
 
 
@@ -129,7 +154,7 @@ def _airflow(arguments: Sequence[str]) -> str:
 
 
 CHECKS: Mapping[str, tuple[Callable[[Sequence[str]], str], int]] = {
-    "candles": (_candles, 0),
+    "streamer": (_streamer, 0),
     "http": (_http, 1),
     "airflow": (_airflow, 1),
 }
@@ -141,7 +166,7 @@ def main(arguments: Sequence[str]) -> int:
     name, *rest = arguments or [""]
     check, count = CHECKS.get(name, (None, 0))
     if check is None or len(rest) != count:
-        sys.stderr.write("usage: health candles | http URL | airflow PART\n")
+        sys.stderr.write("usage: health streamer | http URL | airflow PART\n")
         return 2
     try:
         said = check(rest)

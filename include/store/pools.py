@@ -1,10 +1,13 @@
 """Connections to PostgreSQL, and its errors in our words.
 
-Every session runs in UTC. Messages name host, port and database, never the password.
+Every session runs in UTC. Messages name host, port and database, never the password. A URL may
+name several hosts, ``postgresql://user@one:5432,two:5432/candelabra``: the one that takes writes
+is found at each connecting.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,7 +21,12 @@ from include.errors import PermanentError, TransientError
 CONNECT_TIMEOUT_S = 10
 """Time to wait for the server's answer to a new connection."""
 
+UNANSWERED_MS = 30_000
+"""A server that takes nothing for so long is gone: its machine died, or the way to it."""
+
 SCHEMES = ("postgresql", "postgres")
+
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]@]*)(:\d+)?")
 
 AnyConnection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 
@@ -45,6 +53,9 @@ _WORTH_A_RETRY = (
     errors.DeadlockDetected,
     errors.LockNotAvailable,
     errors.QueryCanceled,
+    errors.ReadOnlySqlTransaction,  # it was the primary, and is none any more
+    errors.IdleInTransactionSessionTimeout,
+    errors.TransactionTimeout,
 )
 
 
@@ -53,13 +64,13 @@ def redact(url: str) -> str:
     try:
         parts = urlsplit(url)
         user = quote(unquote(parts.username)) if parts.username else ""
-        port = f":{parts.port}" if parts.port else ""
+        hosts = parts.netloc.rpartition("@")[2]
     except ValueError:
         return "<malformed database URL>"
-    if parts.scheme not in SCHEMES:
+    if parts.scheme not in SCHEMES or not all(map(_HOST.fullmatch, hosts.split(","))):
         return "<malformed database URL>"
     login = f"{user}@" if user else ""
-    return f"postgresql://{login}{parts.hostname or ''}{port}{parts.path}"
+    return f"postgresql://{login}{hosts}{parts.path}"
 
 
 def connection_arguments(
@@ -87,7 +98,10 @@ def connection_arguments(
         keepalives_idle=arguments.get("keepalives_idle", 15),
         keepalives_interval=arguments.get("keepalives_interval", 5),
         keepalives_count=arguments.get("keepalives_count", 3),
+        tcp_user_timeout=arguments.get("tcp_user_timeout", UNANSWERED_MS),
     )
+    if "," in str(arguments.get("host", "")):
+        arguments.setdefault("target_session_attrs", "read-write")
     return arguments
 
 
@@ -126,6 +140,28 @@ async def connect_async(
     arguments = connection_arguments(url, application_name=application_name, timeout_s=timeout_s)
     with translated(url):
         return await psycopg.AsyncConnection.connect(autocommit=autocommit, **arguments)
+
+
+async def ping_async(connection: psycopg.AsyncConnection[Any]) -> None:
+    """Have the server answer.
+
+    Raises:
+        TransientError: it is away.
+    """
+    with translated(connection):
+        await connection.execute("SELECT 1")
+
+
+def is_about_the_schema(error: PermanentError) -> bool:
+    """Whether PostgreSQL refused the statement as such, rather than a value in it.
+
+    A table that is gone, rights that are missing, a server that contradicts itself: something
+    that somebody mends, as by a restore or a migration.
+    """
+    cause = error.__cause__
+    return isinstance(cause, psycopg.Error) and not isinstance(
+        cause, (errors.DataError, errors.IntegrityError)
+    )
 
 
 @contextmanager

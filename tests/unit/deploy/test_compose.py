@@ -223,10 +223,22 @@ def test_the_simulated_stack_lists_what_it_streams_and_lies_beside_the_real_one(
     own_ports = {
         port.split(":")[1]
         for services_of in (services(), simulated)
-        for name in ("postgres", "airflow-api-server")
+        for name in ("postgres", "airflow-api-server", "streamer")
         for port in services_of[name]["ports"]
     }
-    assert len(own_ports) == 4
+    assert len(own_ports) == 6
+
+
+def test_the_streamer_serves_on_the_port_that_is_published() -> None:
+    streamer = services()["streamer"]
+    (port,) = streamer["ports"]
+    given = streamer["environment"]
+    settings = Settings(
+        streamer_http_host=given["STREAMER_HTTP_HOST"],
+        streamer_http_port=given["STREAMER_HTTP_PORT"],
+    )
+    assert settings.streamer_http_host == "0.0.0.0"
+    assert urlsplit(settings.streamer_http_url).port == int(port.rpartition(":")[2])
 
 
 def test_simulated_candles_never_reach_a_postgres_of_ones_own() -> None:

@@ -101,6 +101,9 @@ NOT_GIVEN = {
     "reader_database_url": "the jobs' alone",
     "candelabra_home": "set in the image",
     "log_format": "set in the image",
+    "streamer_http": "the streamer's health check asks it",
+    "streamer_http_host": "the container's; its port is published to this host alone",
+    "streamer_http_port": "published, as a variable; in the container it is fixed",
 }
 
 

@@ -88,14 +88,56 @@ def test_a_part_that_airflow_does_not_have_is_refused():
         check_airflow("http://127.0.0.1:1", "webserver")
 
 
-@pytest.mark.parametrize("arguments", [[], ["other"], ["http"], ["candles", "x"], ["airflow"]])
+@pytest.mark.parametrize("arguments", [[], ["other"], ["http"], ["streamer", "x"], ["airflow"]])
 def test_a_wrong_call_is_told(arguments, capsys):
     assert main(arguments) == 2
-    assert capsys.readouterr().err == "usage: health candles | http URL | airflow PART\n"
+    assert capsys.readouterr().err == "usage: health streamer | http URL | airflow PART\n"
 
 
-def test_a_streamer_without_a_database_is_not_well(monkeypatch, capsys):
-    for name in ("DATABASE_URL", "STREAMER_DATABASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    assert main(["candles"]) == 1
+READY = '{"status":"ready","reasons":[]}'
+NOT_READY = (
+    '{"status":"not ready","reasons":['
+    '{"code":"database","message":"the database cannot be reached","symbols":[]},'
+    '{"code":"disconnected","message":"connection spot-1 is not open","symbols":[]}]}'
+)
+
+
+def serve_as(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("STREAMER_HTTP_HOST", "0.0.0.0")
+    monkeypatch.setenv("STREAMER_HTTP_PORT", url.rpartition(":")[2])
+
+
+def test_a_streamer_that_is_ready_is_well(monkeypatch, capsys):
+    with serving(200, READY) as url:
+        serve_as(monkeypatch, url)
+        assert main(["streamer"]) == 0
+    assert capsys.readouterr().out == "ready\n"
+
+
+def test_a_streamer_that_is_not_ready_says_why(monkeypatch, capsys):
+    with serving(503, NOT_READY) as url:
+        serve_as(monkeypatch, url)
+        assert main(["streamer"]) == 1
+    assert capsys.readouterr().err == (
+        "not ready: the database cannot be reached; connection spot-1 is not open\n"
+    )
+
+
+def test_a_streamer_that_does_not_answer_or_fails_is_not_well(monkeypatch, capsys):
+    with serving(500, "no") as url:
+        serve_as(monkeypatch, url)
+        assert main(["streamer"]) == 1
+    assert "HTTP Error 500" in capsys.readouterr().err
+    assert main(["streamer"]) == 1
+    assert "Connection refused" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("STREAMER_HTTP", "false"), ("STREAMER_HTTP_PORT", "0")]
+)
+def test_where_a_streamer_cannot_be_asked_its_database_is(monkeypatch, capsys, name, value):
+    monkeypatch.setenv(name, value)
+    for variable in ("DATABASE_URL", "STREAMER_DATABASE_URL"):
+        monkeypatch.delenv(variable, raising=False)
+    assert main(["streamer"]) == 1
     assert "set STREAMER_DATABASE_URL" in capsys.readouterr().err

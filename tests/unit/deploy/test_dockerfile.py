@@ -276,7 +276,8 @@ def test_the_health_check_of_an_image_starts_with_what_is_in_it(image: Image) ->
     done = image.run(
         "-m",
         "deploy.docker.health",
-        "candles",
+        "streamer",
+        STREAMER_HTTP="false",
         STREAMER_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none",
     )
     assert done.returncode == 1

@@ -1,0 +1,37 @@
+"""A streamer's parts as those see them who only look: metrics, health, readiness."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from streamer.feed import Feed
+from streamer.histogram import Histogram
+from streamer.repair import RepairQueue
+from streamer.states import SymbolStates
+from streamer.writer import CandleWriter
+
+LOOP_DELAY_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
+
+
+@dataclass(slots=True)
+class Observed:
+    """What is looked at; read on the event loop's own thread, so nothing moves meanwhile.
+
+    Attributes:
+        feeds: the streamer's own list, which grows and shrinks with its connections.
+        counts: settled candles by status; ``differing`` and ``holes``.
+        loop_delay_seconds: by how much the clock's ticks came late: a busy event loop.
+        is_started: whether symbols and history are known, and connections are being made.
+        http_url: where it is served; empty where it is not.
+    """
+
+    feeds: Sequence[Feed]
+    writer: CandleWriter
+    repairs: RepairQueue
+    states: SymbolStates = field(default_factory=SymbolStates)
+    counts: Counter[str] = field(default_factory=Counter)
+    loop_delay_seconds: Histogram = field(default_factory=lambda: Histogram(LOOP_DELAY_SECONDS))
+    is_started: bool = False
+    http_url: str = ""

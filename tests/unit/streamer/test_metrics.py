@@ -1,0 +1,178 @@
+"""What a Prometheus reads, by its own parsers, of parts whose counts are known."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as read_openmetrics,
+)
+from prometheus_client.parser import text_string_to_metric_families as read_text
+
+from streamer.metrics import METRICS, Exposition
+from tests.unit.streamer.watched import Parts
+
+ROOT = Path(__file__).parents[3]
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+Samples = dict[tuple[str, tuple[str, ...]], float]
+
+
+def read(exposition: Exposition) -> Samples:
+    """Samples by name and the values of their labels."""
+    text, content_type = exposition.text("")
+    assert content_type.startswith("text/plain; version=0.0.4")
+    return {
+        (sample.name, tuple(sample.labels.values())): sample.value
+        for family in read_text(text.decode())
+        for sample in family.samples
+    }
+
+
+@pytest.fixture
+def parts() -> Parts:
+    parts = Parts()
+    feed = parts.add("spot-1", "BTCUSDT", "ETHUSDT")
+    feed.frames, feed.klines, feed.bad_frames = 100, 20, 3
+    feed.other_frames.update({"answer": 2, "shutdown": 1, "unknown": 4})
+    feed.aggregators[0].duplicates = 5
+    feed.aggregators[1].void_trades = 6
+    feed.aggregators[1].equal_checksums = 7
+    feed.lag_seconds.observe(0.002)
+    feed.lag_seconds.observe(70)
+    feed.connection.reconnects, feed.connection.refused = 8, 2
+    return parts
+
+
+async def test_every_frame_is_of_one_kind_and_every_trade_of_one_outcome(parts: Parts) -> None:
+    found = read(Exposition(parts.observed))
+    kinds = {"trade": 70, "kline": 20, "answer": 2, "shutdown": 1, "unknown": 4, "bad": 3}
+    for kind, count in kinds.items():
+        assert found["candelabra_frames_total", ("spot-1", kind)] == count
+    outcomes = {"folded": 59, "duplicate": 5, "void": 6}
+    for outcome, count in outcomes.items():
+        assert found["candelabra_trades_total", ("spot", outcome)] == count
+    assert found["candelabra_checksums_total", ("equal",)] == 7
+    assert found["candelabra_reconnects_total", ("spot-1",)] == 8
+    assert found["candelabra_connects_refused_total", ("spot-1",)] == 2
+
+
+async def test_the_lag_is_a_histogram_in_seconds(parts: Parts) -> None:
+    found = read(Exposition(parts.observed))
+    buckets = {
+        labels[0]: count
+        for (name, labels), count in found.items()
+        if name == "candelabra_lag_seconds_bucket"
+    }
+    assert (buckets["0.001"], buckets["0.003"], buckets["60.0"], buckets["+Inf"]) == (0, 1, 1, 2)
+    assert found["candelabra_lag_seconds_sum", ("spot",)] == pytest.approx(70.002)
+
+
+async def test_counters_keep_what_a_connection_counted_that_is_gone(parts: Parts) -> None:
+    exposition = Exposition(parts.observed)
+    first = read(exposition)
+    parts.feeds.clear()
+    later = parts.add("spot-1", "BTCUSDT")
+    later.frames = 10
+    later.lag_seconds.observe(0.002)
+    second = read(exposition)
+    fallen = {
+        key
+        for key, count in first.items()
+        if key[0].startswith("candelabra_")
+        and key[0].endswith(("_total", "_count", "_sum", "_bucket"))
+        and second.get(key, 0) < count
+    }
+    assert fallen == set()
+    assert second["candelabra_frames_total", ("spot-1", "trade")] == 70 + 10
+    assert second["candelabra_lag_seconds_count", ("spot",)] == 2 + 1
+
+
+async def test_states_of_connections_and_symbols_are_all_named(parts: Parts) -> None:
+    parts.add("spot-2", "XRPUSDT").connection.is_open = False
+    parts.add("um-1", "BTCUSDT.P").delivering_since_us = None
+    found = read(Exposition(parts.observed))
+    states = {
+        labels: count for (name, labels), count in found.items() if name == "candelabra_connections"
+    }
+    assert states == {
+        ("spot", "down"): 1,
+        ("spot", "subscribing"): 0,
+        ("spot", "delivering"): 1,
+        ("um", "down"): 0,
+        ("um", "subscribing"): 1,
+        ("um", "delivering"): 0,
+    }
+    assert found["candelabra_symbols", ("spot", "connecting")] == 3
+    assert found["candelabra_symbols", ("um", "dead")] == 0
+
+
+async def test_writer_and_repairs_are_read_as_they_stand(parts: Parts) -> None:
+    parts.repairs.ask("BTCUSDT", 0, 120_000_000, "no closed kline")
+    parts.repairs.repaired_minutes = 9
+    parts.writer.written, parts.writer.failures = 11, 3
+    parts.writer.batch_rows.observe(11)
+    parts.observed.counts.update({"verified": 10, "differing": 1, "holes": 2})
+    exposition = Exposition(parts.observed)
+    found = read(exposition)
+    assert found["candelabra_repairs_asked_total", ("no closed kline",)] == 1
+    assert found["candelabra_queue_depth", ("repairs",)] == 2
+    assert found["candelabra_repaired_minutes_total", ()] == 9
+    assert found["candelabra_rows_written_total", ()] == 11
+    assert found["candelabra_write_failures_total", ()] == 3
+    assert found["candelabra_batch_rows_sum", ()] == 11
+    assert found["candelabra_queue_bound", ("candles",)] == 1_000
+    assert found["candelabra_candles_settled_total", ("verified",)] == 10
+    assert found["candelabra_checksums_total", ("differing",)] == 1
+    assert found["candelabra_holes_total", ()] == 2
+    assert found["candelabra_database_up", ()] == 0
+    parts.database_answered()
+    assert read(exposition)["candelabra_database_up", ()] == 1
+
+
+@pytest.mark.parametrize("accept", ["", OPENMETRICS])
+async def test_each_metric_is_what_was_declared_in_either_format(parts: Parts, accept: str) -> None:
+    parts.repairs.ask("BTCUSDT", 0, 60_000_000, "no closed kline")
+    text, content_type = Exposition(parts.observed).text(accept)
+    if accept:
+        assert content_type.startswith("application/openmetrics-text")
+    parse = read_openmetrics if accept else read_text
+    families = {family.name: family for family in parse(text.decode())}
+    ours = {name for name in families if name.startswith("candelabra_")}
+    assert ours == METRICS.keys()
+    for name, declared in METRICS.items():
+        family = families[name]
+        assert (family.type, family.documentation) == (declared.kind, declared.meaning)
+        assert family.samples, name
+        for sample in family.samples:
+            assert set(sample.labels) - {"le"} == set(declared.labels)
+    assert "process_cpu_seconds" in families
+    assert "python_gc_collections" in families
+
+
+def test_the_operations_page_has_a_row_for_each_metric() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("| `candelabra_") and "` | error |" not in line
+    ]
+    found = {
+        row[0].strip("`"): (row[1], tuple(re.findall(r"`(\w+)`", row[2])), row[3])
+        for row in rows
+        if row[1] in {"counter", "gauge", "histogram"}
+    }
+    assert found == {name: (one.kind, one.labels, one.meaning) for name, one in METRICS.items()}
+    assert all(row[4] for row in rows if row[0].strip("`") in METRICS)
+
+
+def test_alerts_that_are_recommended_are_about_metrics_that_exist() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    of_kind = {"counter": "_total", "gauge": ""}
+    known = {name + of_kind[one.kind] for name, one in METRICS.items() if one.kind in of_kind}
+    alerts = text[text.index("Worth an alert") : text.index("## Events to act on")]
+    used = set(re.findall(r"candelabra_\w+", alerts))
+    assert len(used) > 5
+    assert used <= known

@@ -1,0 +1,100 @@
+"""A streamer's parts, played: what metrics and health look at."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from include.binance.session import StreamSession
+from include.domain.instruments import Market
+from streamer.feed import LAG_SECONDS, Feed
+from streamer.histogram import Histogram
+from streamer.observed import Observed
+from streamer.pulse import Pulse
+from streamer.repair import RepairQueue
+from streamer.writer import CandleWriter
+
+
+@dataclass
+class Clock:
+    now_s: float = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@dataclass
+class Aggregator:
+    symbol: str
+    duplicates: int = 0
+    void_trades: int = 0
+    equal_checksums: int = 0
+
+
+class Connection:
+    def __init__(self, name: str, clock: Clock) -> None:
+        self.name = name
+        self.is_open = True
+        self.reconnects = self.refused = 0
+        self.session = StreamSession([])
+        self.pulse = Pulse(clock)
+
+
+@dataclass(eq=False)
+class PlayedFeed:
+    """Counts as a feed does; all of it delivers unless a test says otherwise."""
+
+    connection: Connection
+    market: Market
+    aggregators: list[Aggregator]
+    frames: int = 0
+    klines: int = 0
+    bad_frames: int = 0
+    exchange_us: int = 0
+    delivering_since_us: int | None = 0
+    other_frames: Counter[str] = field(default_factory=Counter)
+    lag_seconds: Histogram = field(default_factory=lambda: Histogram(LAG_SECONDS))
+
+
+class Parts:
+    """The parts under one clock, and the view of them."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.feeds: list[Any] = []
+        self.writer = CandleWriter(
+            "postgresql://here/candles",
+            list,
+            batch_size=10,
+            flush_timeout_s=1,
+            buffer_rows=1_000,
+            on_overflow=lambda *_: None,
+        )
+        self.writer.pulse = Pulse(self.clock)
+        self.repairs = RepairQueue(lambda *_: None, lambda: 0, lambda *_: None)
+        self.repairs.pulse = Pulse(self.clock)
+        self.observed = Observed(
+            feeds=cast(list[Feed], self.feeds),
+            writer=self.writer,
+            repairs=self.repairs,
+            is_started=True,
+        )
+
+    def add(self, name: str, *symbols: str) -> PlayedFeed:
+        market = Market(name.partition("-")[0])
+        feed = PlayedFeed(
+            Connection(name, self.clock), market, [Aggregator(symbol) for symbol in symbols]
+        )
+        self.feeds.append(feed)
+        return feed
+
+    def database_answered(self, seconds_ago: float = 0.0) -> None:
+        """As after a write; call it inside of an event loop."""
+
+        class Connected:
+            closed = False
+
+        self.writer._connection = cast(Any, Connected())
+        self.writer._answered_s = asyncio.get_running_loop().time() - seconds_ago
