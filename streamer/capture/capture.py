@@ -202,6 +202,7 @@ class Capture:
                     self.intake,
                     name=f"{market.value}-capture-{len(self._feeds) + 1}",
                     stale_after_s=self._settings.stale_stream_s,
+                    rotate_after_s=self._settings.rotate_after_s,
                     on_missed=partial(self._missed, kinds, some),
                     now_us=self._now_us,
                     proxy=self._settings.proxy_for(url) or None,

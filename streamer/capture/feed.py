@@ -12,7 +12,7 @@ from include.binance.quotes import BookTicker, decode_captured
 from include.domain.instruments import Market
 from include.errors import PermanentError
 from streamer.capture.intake import Intake
-from streamer.connection import StreamConnection
+from streamer.connection import ROTATE_AFTER_S, StreamConnection
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +39,7 @@ class CaptureFeed:
         stale_after_s: float,
         on_missed: Callable[[int, int], None],
         now_us: Callable[[], int],
+        rotate_after_s: float = ROTATE_AFTER_S,
         proxy: str | None = None,
     ) -> None:
         self.frames = 0
@@ -57,6 +58,7 @@ class CaptureFeed:
             on_open=lambda: None,
             on_close=self._closed,
             stale_after_s=stale_after_s,
+            rotate_after_s=rotate_after_s,
             proxy=proxy,
         )
 

@@ -37,6 +37,9 @@ TRADES = (
 )
 
 
+QUOTE_IDS = "SELECT update_id FROM market.book_tickers ORDER BY 1"
+
+
 @pytest.fixture
 def rows_of(database_url: str) -> Callable[..., Any]:
     async def ask(query: str, *arguments: object) -> list[Row]:
@@ -87,7 +90,8 @@ async def witnessed(
         base = f"{exchange.um_ws_url}/public" if symbol.endswith(".P") else exchange.spot_ws_url
         async with connect(f"{base}/ws/{stream}") as socket:
             async for text in socket:
-                seen[symbol].append(json.loads(text))
+                if "u" in (quote := json.loads(text)):
+                    seen[symbol].append(quote)
 
     tasks = [asyncio.create_task(listen(symbol)) for symbol in symbols]
     try:
@@ -241,8 +245,54 @@ async def test_a_cut_is_filled_by_id(
             assert ids == list(range(ids[0], ids[-1] + 1))
         ids = [row[0] for row in await rows_of(TRADES, "BTCUSDT")]
         assert ids == list(range(ids[0], ids[-1] + 1))
-        lost = await rows_of("SELECT DISTINCT symbol, dataset, cause FROM ops.gaps ORDER BY 1")
+        lost = await rows_of(
+            "SELECT DISTINCT symbol, dataset, cause FROM ops.gaps "
+            "WHERE dataset <> 'candles_1m' ORDER BY 1"
+        )
         assert lost == [("BTCUSDT.P", "trades", "the connection was cut")]
+
+
+async def test_an_announced_shutdown_costs_no_row(
+    database_url: str, rows_of: Callable[..., Any], tmp_path: Path
+) -> None:
+    async with Exchange(SimulatorConfig(speed=20)) as exchange:
+        settings = settings_for(exchange, database_url, candelabra_home=tmp_path)
+        datasets = ("agg_trades", "trades", "book_tickers")
+        async with (
+            witnessed(exchange, ["BTCUSDT"]) as witness,
+            streaming(settings, "BTCUSDT", capture=datasets) as streamer,
+        ):
+
+            async def seen() -> bool:
+                counts = await rows_of("SELECT count(*) FROM market.book_tickers")
+                return bool(counts[0][0] > 20)
+
+            await wait_until(seen)
+            exchange.endpoints["spot"].announce_shutdown(200)
+            (feed,) = streamer._capture._feeds
+
+            async def rotated() -> bool:
+                return feed.connection.rotations == 1
+
+            await wait_until(rotated)
+            until = len(witness["BTCUSDT"]) + 50
+
+            async def went_on() -> bool:
+                return len(witness["BTCUSDT"]) > until
+
+            await wait_until(went_on)
+        assert feed.connection.reconnects == 0
+        for query in (AGG_TRADES, TRADES):
+            ids = [row[0] for row in await rows_of(query, "BTCUSDT")]
+            assert ids == list(range(ids[0], ids[-1] + 1))
+        assert streamer._capture.holes.filled_rows == 0
+        quotes = [row[0] for row in await rows_of(QUOTE_IDS)]
+        theirs = {one["u"] for one in witness["BTCUSDT"]}
+        both = sorted(theirs & set(quotes))
+        assert [n for n in quotes if both[0] <= n <= both[-1]] == [
+            n for n in sorted(theirs) if both[0] <= n <= both[-1]
+        ]
+        assert await rows_of("SELECT * FROM ops.gaps WHERE dataset <> 'candles_1m'") == []
 
 
 async def test_ids_missed_between_two_starts_are_fetched(
@@ -312,19 +362,20 @@ def test_a_killed_streamer_misses_no_trade_after_its_restart(
         with psycopg.connect(database_url) as connection:
             return [row[0] for row in connection.execute(query, (symbol,)).fetchall()]
 
-    def contiguous(goal: int) -> bool:
-        seen = [
+    def stored() -> list[list[int]]:
+        return [
             ids("agg_trades", "agg_trade_id", "BTCUSDT"),
             ids("agg_trades", "agg_trade_id", "BTCUSDT.P"),
             ids("trades", "trade_id", "BTCUSDT"),
         ]
-        return all(
-            len(some) >= goal and some == list(range(some[0], some[0] + len(some))) for some in seen
-        )
 
-    def wait_for(goal: int) -> None:
+    def wait_for_more(before: list[list[int]]) -> None:
+        """Until each has new rows and misses none since its first."""
         deadline = time.monotonic() + 60
-        while not contiguous(goal):
+        while not all(
+            len(some) >= len(known) + 30 and some == list(range(some[0], some[0] + len(some)))
+            for some, known in zip(stored(), before, strict=True)
+        ):
             assert time.monotonic() < deadline, "ids are missing"
             assert process.poll() is None, process.communicate()[1]
             time.sleep(0.1)
@@ -332,12 +383,13 @@ def test_a_killed_streamer_misses_no_trade_after_its_restart(
     with ExchangeThread(SimulatorConfig(speed=20)) as exchange:
         process = started(exchange, database_url, tmp_path)
         try:
-            for goal in (50, 150):
-                wait_for(goal)
+            wait_for_more([[], [], []])
+            for _ in range(2):
                 process.kill()
                 process.communicate()
+                before = stored()
                 process = started(exchange, database_url, tmp_path)
-            wait_for(250)
+                wait_for_more(before)
             process.terminate()
             said = process.communicate(timeout=15)[1]
             assert process.returncode == 0, said
