@@ -226,7 +226,7 @@ class Capture:
         while True:
             try:
                 await self._look_back()
-            except TransientError as error:
+            except (TransientError, PermanentError) as error:  # a right may be granted yet
                 failures += 1
                 wait_s = BACKOFF.wait_s(failures, error)
                 log.warning("capture_resume_postponed", error=str(error), retry_in_s=round(wait_s))
