@@ -6,6 +6,7 @@ them and ``docs/configuration.md`` explains them.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -113,6 +114,12 @@ class Settings(BaseSettings):
         le=3_600,
         description="Silence on a connection after which it is replaced.",
     )
+    symbols_refresh_s: float = Field(
+        default=30.0,
+        gt=0,
+        le=86_400,
+        description="How often the exchange's list of symbols is read while streaming.",
+    )
     rotate_after_s: float = Field(
         default=82_800.0,
         ge=1,
@@ -189,7 +196,8 @@ class Settings(BaseSettings):
     )
     @classmethod
     def _postgres_url(cls, value: str) -> str:
-        if value and (_scheme_of(value) not in {"postgresql", "postgres"}):
+        first_host = re.sub(r",[^/@]*", "", value)  # a URL of PostgreSQL may name several
+        if value and (_scheme_of(first_host) not in {"postgresql", "postgres"}):
             raise ValueError("should be postgresql://user:password@host:port/database")
         return value
 

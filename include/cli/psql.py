@@ -22,8 +22,8 @@ def run_psql(command: str) -> NoReturn:
         # By the environment, so that the password does not stand in the list of processes.
         environment["PGPASSWORD"] = unquote(parts.password)
         login = f"{parts.username}@" if parts.username else ""
-        port = f":{parts.port}" if parts.port else ""
-        url = urlunsplit(parts._replace(netloc=f"{login}{parts.hostname or ''}{port}"))
+        hosts = parts.netloc.rpartition("@")[2]
+        url = urlunsplit(parts._replace(netloc=f"{login}{hosts}"))
     arguments = ["--no-psqlrc", *(["--command", command] if command else [])]
     program = psql_program()
     os.execve(program, [str(program), url, *arguments], environment)  # noqa: S606 - no shell

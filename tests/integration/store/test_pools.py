@@ -6,10 +6,11 @@ import socket
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from deploy.local.postgres import EmbeddedPostgres
 from include.errors import PermanentError, TransientError
-from include.store.pools import connect, connect_async, translated
+from include.store.pools import connect, connect_async, is_about_the_schema, translated
 
 SECRET = "s3cret-and-%40-more"
 
@@ -87,6 +88,80 @@ def test_a_statement_that_is_wrong_is_not_worth_a_retry(database_url: str) -> No
         translated(connection),
     ):
         connection.execute("SELECT 1/0")
+
+
+RAISE = "DO $$ BEGIN RAISE 'no' USING ERRCODE = '{}'; END $$"
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "what"),
+    [
+        ("25006", "read-only: it is no primary any more"),
+        ("25P03", "idle in transaction"),
+        ("25P04", "the transaction took too long"),
+        ("40001", "serialization"),
+        ("40P01", "deadlock"),
+        ("53100", "disk full"),
+        ("53200", "out of memory"),
+        ("53300", "too many connections"),
+        ("55P03", "lock not available"),
+        ("57014", "the statement took too long"),
+        ("57P01", "shut down"),
+        ("57P02", "crashed"),
+        ("57P03", "starting up"),
+        ("58030", "input or output failed"),
+    ],
+)
+def test_what_passes_by_itself_is_worth_a_retry(
+    database_url: str, sqlstate: str, what: str
+) -> None:
+    with (
+        connect(database_url, application_name="test") as connection,
+        pytest.raises(TransientError),
+        translated(connection),
+    ):
+        connection.execute(RAISE.format(sqlstate))
+
+
+@pytest.mark.parametrize(
+    ("statement", "is_schema"),
+    [
+        ("SELECT * FROM market.nowhere", True),
+        ("SET ROLE candelabra_reader; DELETE FROM market.candles_1m", True),
+        (RAISE.format("XX000"), True),
+        (RAISE.format("0A000"), True),
+        (RAISE.format("23514"), False),  # a constraint
+        (RAISE.format("22003"), False),  # a number out of range
+    ],
+)
+def test_what_somebody_has_to_mend_is_told_from_a_value_that_is_wrong(
+    database_url: str, statement: str, is_schema: bool
+) -> None:
+    with (
+        connect(database_url, application_name="test") as connection,
+        pytest.raises(PermanentError) as caught,
+        translated(connection),
+    ):
+        connection.execute(statement)
+
+    assert is_about_the_schema(caught.value) is is_schema
+
+
+def test_of_two_servers_the_primary_is_found(postgres: EmbeddedPostgres, database_url: str) -> None:
+    here = f"127.0.0.1:{postgres.port}"
+    several = database_url.replace(here, f"127.0.0.1:{free_port()},{here}")
+
+    with connect(several, application_name="test") as connection:
+        assert connection.info.port == postgres.port
+        name = connection.info.dbname
+        with connect(postgres.url("postgres"), application_name="test") as admin:
+            admin.execute(
+                sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(
+                    sql.Identifier(name)
+                )
+            )
+    with pytest.raises(TransientError, match="read-only"):
+        connect(several, application_name="test")
 
 
 def test_errors_of_other_kinds_pass_through() -> None:

@@ -16,6 +16,11 @@ from include.store.pools import connection_arguments, redact
         ("postgres://db/candles", "postgresql://db/candles"),
         ("postgresql://m%40e:secret@db/candles", "postgresql://m%40e@db/candles"),
         ("postgresql://me:secret@db:notaport/candles", "<malformed database URL>"),
+        (
+            "postgresql://me:secret@one:5432,two,[::1]:5434/candles?sslpassword=secret",
+            "postgresql://me@one:5432,two,[::1]:5434/candles",
+        ),
+        ("postgresql://me:secret@one:5432,two:secret/candles", "<malformed database URL>"),
         ("host=db password=secret", "<malformed database URL>"),
     ],
 )
@@ -52,3 +57,27 @@ def test_options_of_the_url_are_kept_and_the_zone_is_added() -> None:
 
     assert arguments["options"] == "-c statement_timeout=5000 -c TimeZone=UTC"
     assert (arguments["connect_timeout"], arguments["application_name"]) == (3, "test")
+
+
+@pytest.mark.parametrize(
+    ("url", "attributes"),
+    [
+        ("postgresql://me@one:5432,two:5433/candles", "read-write"),
+        ("postgresql://me@one,two/candles?target_session_attrs=any", "any"),
+        ("postgresql://me@one:5432/candles", None),
+    ],
+)
+def test_of_several_hosts_the_one_that_takes_writes_is_found(
+    url: str, attributes: str | None
+) -> None:
+    arguments = connection_arguments(url, application_name="test")
+
+    assert arguments.get("target_session_attrs") == attributes
+
+
+def test_a_server_that_answers_nothing_is_given_up_in_half_a_minute() -> None:
+    url = "postgresql://me@db/candles"
+
+    assert connection_arguments(url, application_name="test")["tcp_user_timeout"] == 30_000
+    chosen = connection_arguments(f"{url}?tcp_user_timeout=5000", application_name="test")
+    assert chosen["tcp_user_timeout"] == "5000"

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from psycopg import errors
 from structlog.testing import CapturingLogger
 
 from include.backoff import Backoff
@@ -197,10 +198,10 @@ async def test_a_failure_that_passes_keeps_the_order_and_connects_anew(
     database.failures = [TransientError("the server is away")] * 3
     for minute in range(5):
         writer.add(offer(minute))
-    await run_until(writer, lambda: writer.written == 5)
+    await run_until(writer, lambda: "caught_up" in events(log))
     assert database.batches == [[0, 1], [2, 3], [4]]
     assert asked == []
-    assert events(log) == ["write_postponed"] * 3
+    assert events(log) == [*["write_postponed"] * 3, "caught_up"]
     assert log.calls[0].kwargs["waiting"] == 5
     assert [connection.closed for connection in database.connections] == [True] * 3 + [False]
 
@@ -221,8 +222,8 @@ async def test_a_database_that_cannot_be_reached_is_asked_again(
     monkeypatch.setattr(module, "connect_async", connect)
     writer = writer_of(asked)
     writer.add(offer(0))
-    await run_until(writer, lambda: writer.written == 1)
-    assert events(log) == ["write_postponed"] * 2
+    await run_until(writer, lambda: "caught_up" in events(log))
+    assert events(log) == [*["write_postponed"] * 2, "caught_up"]
 
 
 async def test_a_write_that_hangs_is_given_up_and_repeated(
@@ -347,3 +348,103 @@ async def test_a_stop_is_heard_at_any_moment_of_a_write(
     assert heard
     await writer.flush()
     assert database.written == [0]
+
+
+async def test_what_is_in_the_table_is_told_and_nothing_else(
+    database: Database, log: CapturingLogger, asked: list[tuple[int, str]]
+) -> None:
+    told: list[int] = []
+    writer = writer_of(
+        asked,
+        batch_size=4,
+        on_written=lambda offers: told.extend(
+            number_of(offer.candle.open_time_us) for offer in offers
+        ),
+    )
+    database.refused = {2}
+    database.failures = [TransientError("the server is away")]
+    for minute in range(6):
+        writer.add(offer(minute))
+    await run_until(writer, lambda: len(told) == 5 and bool(asked))
+    assert told == [0, 1, 3, 4, 5]
+
+
+async def test_a_statement_refused_as_such_refuses_no_row(
+    database: Database, log: CapturingLogger, asked: list[tuple[int, str]]
+) -> None:
+    gone = PermanentError("relation market.candles_1m does not exist")
+    gone.__cause__ = errors.UndefinedTable("gone")
+    database.failures = [gone, gone]
+    writer = writer_of(asked)
+    for minute in range(3):
+        writer.add(offer(minute))
+    await run_until(writer, lambda: writer.written == 3)
+    assert database.batches == [[0, 1, 2]]
+    assert asked == []
+    assert events(log).count("write_postponed") == 2
+
+
+async def test_a_login_refused_later_is_waited_out_but_not_the_first(
+    database: Database,
+    log: CapturingLogger,
+    asked: list[tuple[int, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refusals = [PermanentError("password authentication failed")]
+
+    async def connect(url: str, **_: object) -> Connection:
+        if refusals and database.connections:
+            raise refusals.pop()
+        return await database.connect(url)
+
+    monkeypatch.setattr(module, "connect_async", connect)
+    writer = writer_of(asked)
+    database.failures = [TransientError("shutting down")]
+    writer.add(offer(0))
+    await run_until(writer, lambda: "caught_up" in events(log))
+    assert events(log) == [*["write_postponed"] * 2, "caught_up"]
+
+    async def refuse(url: str, **_: object) -> Connection:
+        raise PermanentError("password authentication failed")
+
+    monkeypatch.setattr(module, "connect_async", refuse)
+    first = writer_of(asked)
+    first.add(offer(0))
+    with pytest.raises(PermanentError, match="password"):
+        await asyncio.wait_for(first.run(), 10)
+
+
+async def test_it_tells_when_it_has_caught_up(
+    database: Database, log: CapturingLogger, asked: list[tuple[int, str]]
+) -> None:
+    database.failures = [TransientError("the server is away")] * 2
+    writer = writer_of(asked, batch_size=10)
+    for minute in range(25):
+        writer.add(offer(minute))
+    await run_until(writer, lambda: "caught_up" in events(log))
+    told = log.calls[-1].kwargs
+    assert told["rows"] == 25
+    assert told["away_s"] >= 0.1
+    assert told["catch_up_s"] < 5
+
+
+async def test_each_batch_has_its_own_time(
+    database: Database,
+    log: CapturingLogger,
+    asked: list[tuple[int, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A backlog may take longer than one write is given."""
+    monkeypatch.setattr(module, "WRITE_TIMEOUT_S", 0.5)
+    settle = database.settle
+
+    async def slow(connection: Connection, offers: Sequence[Offer]) -> None:
+        await asyncio.sleep(0.1)
+        await settle(connection, offers)
+
+    monkeypatch.setattr(module, "settle_async", slow)
+    writer = writer_of(asked, batch_size=1)
+    for minute in range(9):
+        writer.add(offer(minute))
+    await run_until(writer, lambda: writer.written == 9)
+    assert log.calls == []
