@@ -1,6 +1,6 @@
 # Candelabra. `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-lint setup-clients demo up test test-fast lint bench lock clean
+.PHONY: help setup setup-lint setup-clients demo up test test-fast soak lint bench lock clean
 
 PY := .venv/bin/python
 WORKERS ?= 2
@@ -30,6 +30,9 @@ test: setup setup-clients lint ## lint, types, import rules and every test
 
 test-fast: setup ## unit tests alone
 	@$(PY) -m pytest -q -n $(WORKERS) tests/unit
+
+soak: setup ## 200 runs of chaos, held to the exchange minute by minute; SEED=N begins with another
+	@$(PY) -m tests.chaos --seed $(or $(SEED),1) --count 200 --workers $(WORKERS) --minutes 10
 
 lint: setup setup-lint ## ruff, mypy, import-linter, sqlfluff
 	@.venv-lint/bin/python -m ruff check .

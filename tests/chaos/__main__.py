@@ -1,0 +1,115 @@
+"""``python -m tests.chaos``: one seed or many, with a line for each."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from multiprocessing import Process, Queue
+from pathlib import Path
+from queue import Empty
+
+import structlog
+
+from tests.chaos.processes import chaos_server
+from tests.chaos.run import ChaosError, run
+from tests.chaos.scenario import draw
+
+MINUTES = 6.0
+SPEED = 60.0
+
+Told = tuple[int, bool, str]
+"""A seed, whether it went well, and what there is to say."""
+
+
+def main() -> int:
+    """Runs the seeds; exit code 1 if one fails."""
+    arguments = _arguments()
+    seeds = range(arguments.seed, arguments.seed + arguments.count)
+    if arguments.keep is not None:
+        arguments.keep.mkdir(parents=True, exist_ok=True)
+    told: Queue[Told] = Queue()
+    # Each worker has a server of its own, since it is struck, and runs its part of the seeds.
+    workers = [
+        Process(target=_work, args=(seeds[first :: arguments.workers], arguments, told))
+        for first in range(min(arguments.workers, arguments.count))
+    ]
+    for worker in workers:
+        worker.start()
+    try:
+        failed = _report(told, len(seeds), workers)
+    finally:
+        for worker in workers:
+            worker.join()
+    sys.stdout.write(f"failed: {failed}\n" if failed else "")
+    return 1 if failed else 0
+
+
+def _report(told: Queue[Told], count: int, workers: Sequence[Process]) -> list[int]:
+    """A line for each seed as it ends; returns those that failed."""
+    began_s = time.monotonic()
+    failed: list[int] = []
+    number = 0
+    while number < count:
+        try:
+            seed, is_right, text = told.get(timeout=1)
+        except Empty:
+            if any(worker.exitcode for worker in workers):
+                sys.stdout.write("a worker ended; its error is above\n")
+                return [*failed, -1]
+            continue
+        number += 1
+        if not is_right:
+            failed.append(seed)
+        minutes = (time.monotonic() - began_s) / 60
+        left = minutes / number * (count - number)
+        progress = f"[{number}/{count}, {len(failed)} failed, {left:.0f} min left]"
+        sys.stdout.write(f"{progress} {text}\n")
+        sys.stdout.flush()
+    return sorted(failed)
+
+
+def _work(seeds: Sequence[int], arguments: argparse.Namespace, told: Queue[Told]) -> None:
+    """Run seeds one after the other."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    with (
+        tempfile.TemporaryDirectory(prefix="candelabra-chaos-pg-") as folder,
+        chaos_server(Path(folder)) as server,
+    ):
+        for seed in seeds:
+            scenario = draw(seed, minutes=arguments.minutes, speed=arguments.speed)
+            try:
+                told.put((seed, True, str(run(scenario, server, keep=arguments.keep))))
+            except ChaosError as error:
+                told.put((seed, False, str(error)))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.chaos",
+        description="Random faults, kills and restarts; then the table is held to the exchange.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--seed", type=int, default=1, help="the first, or only one")
+    parser.add_argument("--count", type=int, default=1, help="how many seeds from there on")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="simulated, of faults")
+    parser.add_argument("--speed", type=float, default=SPEED, help="simulated seconds per second")
+    parser.add_argument("--workers", type=int, default=1, help="runs at a time")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the streamers' logs")
+    arguments = parser.parse_args()
+    if arguments.minutes <= 0 or arguments.speed <= 0 or arguments.count < 1:
+        parser.error("--minutes, --speed and --count must be above 0")
+    if not 1 <= arguments.workers <= (os.cpu_count() or 1) * 2:
+        parser.error("--workers must lie between 1 and twice the number of cores")
+    return arguments
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""The judge of the runs: each kind of difference is seen, so that a run can fail."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+
+import psycopg
+import pytest
+
+from include.domain.candles import Candle, Offer, Source, Status
+from include.domain.instruments import Market
+from include.domain.timeframes import MINUTE_US, from_us, minute_of
+from include.store.candles import merge_offers
+from include.store.gaps import open_gap
+from include.store.ledgers import record_outage
+from simulator.config import SimulatorConfig
+from simulator.server import ExchangeThread
+from tests.chaos.verdict import Truth, differences, truth
+
+SYMBOL = "BTCUSDT"
+MINUTES = 12
+HALTED = range(4, 7)
+UNSURE = "status = 'unconfirmed', source = 'stream', source_rank = 40"
+
+
+@dataclass
+class Table:
+    """A table that is as it must be, until it is damaged."""
+
+    connection: psycopg.Connection
+    url: str
+    true: Truth
+    start_us: int
+
+    @property
+    def end_us(self) -> int:
+        return self.start_us + MINUTES * MINUTE_US
+
+    def minute(self, number: int) -> int:
+        return self.start_us + number * MINUTE_US
+
+    def judge(self) -> list[str]:
+        return differences(self.url, self.true, {SYMBOL: self.start_us}, self.end_us)
+
+    def change(self, assignment: str, number: int) -> None:
+        """Change a row behind the back of every rule."""
+        self.connection.execute(
+            f"UPDATE market.candles_1m SET {assignment} WHERE open_time = %s",  # noqa: S608
+            (from_us(self.minute(number)),),
+        )
+
+
+@pytest.fixture(scope="module")
+def true() -> tuple[Truth, int]:
+    """Minutes of a symbol that was halted for three of them, and when they begin."""
+    config = SimulatorConfig(speed=600, spot_symbols=(SYMBOL,), um_symbols=())
+    with ExchangeThread(config) as exchange:
+        start_us = minute_of(exchange.clock.now_us()) + 5 * MINUTE_US
+        halt = {
+            "kind": "halt", "market": "spot", "symbols": [SYMBOL],
+            "at": from_us(start_us + HALTED[0] * MINUTE_US).isoformat(),
+            "duration_s": len(HALTED) * 60,
+        }  # fmt: skip
+        exchange.faults.add([halt])
+        end_us = start_us + MINUTES * MINUTE_US
+        while (left_s := exchange.clock.seconds_until(end_us + MINUTE_US)) > 0:
+            time.sleep(left_s)
+        return truth(exchange, {SYMBOL: start_us}, end_us), start_us
+
+
+@pytest.fixture
+def table(true: tuple[Truth, int], database_url: str) -> Iterator[Table]:
+    told, start_us = true
+    assert len(told[SYMBOL]) == MINUTES - len(HALTED)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        one = Table(connection, database_url, told, start_us)
+        merge_offers(connection, [_offer(at, values) for at, values in told[SYMBOL].items()])
+        _outage(one, HALTED[0], HALTED[-1] + 1)
+        yield one
+
+
+def _offer(minute_us: int, values: tuple[Decimal, ...]) -> Offer:
+    opened, high, low, close, volume, quote, count, taker, taker_quote = values
+    candle = Candle(
+        symbol=SYMBOL, open_time_us=minute_us, open=opened, high=high, low=low, close=close,
+        volume=volume, quote_volume=quote, trade_count=int(count), taker_buy_volume=taker,
+        taker_buy_quote_volume=taker_quote,
+    )  # fmt: skip
+    return Offer(candle, Status.VERIFIED, Source.KLINE, minute_us + MINUTE_US)
+
+
+def _outage(table: Table, first: int, end: int) -> None:
+    record_outage(
+        table.connection, market=Market.SPOT, symbol=SYMBOL, cause="halt",
+        start_us=table.minute(first), end_us=table.minute(end),
+    )  # fmt: skip
+
+
+def _gap(table: Table, first: int, end: int) -> None:
+    open_gap(
+        table.connection, symbol=SYMBOL, cause="cut",
+        start_us=table.minute(first), end_us=table.minute(end),
+    )  # fmt: skip
+
+
+def _delete(table: Table, statement: str) -> None:
+    table.connection.execute(statement)
+
+
+def _invent(table: Table) -> None:
+    values = table.true[SYMBOL][table.minute(0)]
+    merge_offers(table.connection, [_offer(table.minute(HALTED[1]), values)])
+
+
+def test_a_table_that_is_the_exchanges_is_found_right(table: Table) -> None:
+    assert table.judge() == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda t: t.change("high = high + 1", 2), "true is"),
+        (lambda t: t.change("taker_buy_quote_volume = taker_buy_quote_volume - 1", 8), "true is"),
+        (
+            lambda t: t.change("status = 'unconfirmed', source = 'stream', source_rank = 40", 9),
+            "unconfirmed by stream",
+        ),
+        (lambda t: t.change("symbol = 'ETHUSDT'", 3), "missing"),
+        (lambda t: _invent(t), "invented"),
+        (lambda t: _delete(t, "DELETE FROM ops.outages"), "no outage of it"),
+        (lambda t: _outage(t, 1, 2), "called an outage"),
+        (lambda t: _gap(t, 1, 2), "is open (cut)"),
+    ],
+)
+def test_a_damaged_table_is_found_wrong(
+    table: Table, damage: Callable[[Table], None], told: str
+) -> None:
+    damage(table)
+    found = table.judge()
+    assert found
+    assert all(told in one and one.startswith(SYMBOL) for one in found), found
+
+
+def test_a_gap_that_began_after_the_end_is_none_of_the_runs(table: Table) -> None:
+    _gap(table, MINUTES, MINUTES + 1)
+    assert table.judge() == []

@@ -1,0 +1,114 @@
+"""Whether the table says what the exchange says: minute by minute, and the ledgers with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+import psycopg
+
+from include.domain.timeframes import MINUTE_US, from_us, to_us
+from simulator.server import ExchangeThread
+from tests.integration.faults.staging import (
+    Rows,
+    minutes_of,
+    oracle,
+    outages_of,
+    read_rows,
+    values_of,
+)
+
+MOST_TOLD = 12
+
+Truth = Mapping[str, Mapping[int, tuple[Decimal, ...]]]
+
+
+def truth(exchange: ExchangeThread, began_us: Mapping[str, int], until_us: int) -> Truth:
+    """The nine values of each minute the exchange has, by symbol and open time."""
+    return {
+        symbol: oracle(exchange, symbol, start_us, until_us)
+        for symbol, start_us in began_us.items()
+    }
+
+
+def differences(
+    database_url: str, true: Truth, began_us: Mapping[str, int], until_us: int
+) -> list[str]:
+    """What is not as it must be in [began, until); empty once all is settled.
+
+    Every minute of the exchange is in the table with its nine values, and verified; there is no
+    other row. Minutes between the exchange's own that it does not have are outages, and none of
+    its own is. No gap that began before the end is open.
+    """
+    rows = read_rows(database_url)
+    found: list[str] = []
+    for symbol, start_us in began_us.items():
+        found += _of_rows(rows, true[symbol], symbol, start_us, until_us)
+        found += _of_outages(database_url, true[symbol], symbol, start_us)
+    found += _of_gaps(database_url, until_us)
+    return found
+
+
+def _of_rows(
+    rows: Rows, true: Mapping[int, tuple[Decimal, ...]], symbol: str, start_us: int, until_us: int
+) -> list[str]:
+    ours = {one for one in minutes_of(rows, symbol) if start_us <= one < until_us}
+    found = [f"{_named(symbol, one)}: missing" for one in sorted(true.keys() - ours)]
+    found += [f"{_named(symbol, one)}: invented" for one in sorted(ours - true.keys())]
+    for minute in sorted(ours & true.keys()):
+        row = rows[symbol, minute]
+        if values_of(row) != true[minute]:
+            theirs = [str(value) for value in true[minute]]
+            stored = [str(value) for value in values_of(row)]
+            word = f"{row['status']} by {row['source']}"
+            found.append(f"{_named(symbol, minute)}: {stored}, {word}; true is {theirs}")
+        elif row["status"] != "verified":
+            found.append(f"{_named(symbol, minute)}: {row['status']} by {row['source']}")
+    return found
+
+
+def _of_outages(
+    database_url: str, true: Mapping[int, tuple[Decimal, ...]], symbol: str, start_us: int
+) -> list[str]:
+    """After the exchange's last minute there may be outages or nothing: it is delisted."""
+    last_us = max(true, default=start_us)
+    lacking = set(range(start_us, last_us, MINUTE_US)) - true.keys()
+    told = {
+        minute
+        for start, end in outages_of(database_url, symbol)
+        for minute in range(start, end, MINUTE_US)
+    }
+    found = [f"{_named(symbol, one)}: no outage of it" for one in sorted(lacking - told)]
+    return found + [f"{_named(symbol, one)}: called an outage" for one in sorted(told & set(true))]
+
+
+def _of_gaps(database_url: str, until_us: int) -> list[str]:
+    with psycopg.connect(database_url) as connection:
+        gaps = connection.execute(
+            "SELECT symbol, from_time, to_time, cause, detail FROM ops.gaps"
+            " WHERE repaired_at IS NULL AND from_time < %s ORDER BY symbol, from_time",
+            (from_us(until_us),),
+        ).fetchall()
+    return [
+        f"{_named(symbol, to_us(start))}: gap to {end:%H:%M} is open ({cause}) {detail or ''}"
+        for symbol, start, end, cause, detail in gaps
+    ]
+
+
+def gaps_of(database_url: str) -> tuple[int, int]:
+    """How many gaps there were, and how many of them jobs had to close."""
+    with psycopg.connect(database_url) as connection:
+        row = connection.execute(
+            "SELECT count(*), count(*) FILTER (WHERE claimed_by = %s) FROM ops.gaps", ("chaos",)
+        ).fetchone()
+    return (0, 0) if row is None else (row[0], row[1])
+
+
+def _named(symbol: str, minute_us: int) -> str:
+    return f"{symbol} {from_us(minute_us):%d %H:%M}"
+
+
+def shortened(found: list[str]) -> str:
+    """The first differences, one a line."""
+    more = [f"… and {len(found) - MOST_TOLD} more"] if len(found) > MOST_TOLD else []
+    return "\n".join(found[:MOST_TOLD] + more)
