@@ -22,6 +22,7 @@ from simulator.market.sessions import SessionTapes
 from simulator.market.tape import SUBTICK, Tape
 
 _DAY_MINUTES = 1_440
+_MOST_DAYS = 400_000
 _INDEX_DAYS = (8, 256)  # the index of ids grows by so many days at a time
 _DIRECT_MINUTES = 120  # shorter ranges are folded without filling the cache of days
 
@@ -165,8 +166,14 @@ class History:
         return self.ids_before(begin.start_us // MINUTE_US)
 
     def _ids_before_day(self, day: int) -> tuple[int, int]:
-        """First aggregate id and first trade id of a day (days since the epoch)."""
+        """First aggregate id and first trade id of a day (days since the epoch).
+
+        Raises:
+            ValueError: the day is centuries away; looking there would take memory without end.
+        """
         offset = max(0, day - self._first_day)
+        if offset > _MOST_DAYS:
+            raise ValueError(f"{self.instrument.symbol}: day {day} since the epoch lies too far on")
         with self._lock:
             while offset >= self._before.shape[1]:
                 size = self._before.shape[1]
@@ -258,7 +265,7 @@ class History:
         while self._ids_before_day(day + step)[row] <= wanted:
             day += step
             step *= 2
-            if day - self._first_day > 200_000:
+            if day - self._first_day > _MOST_DAYS // 2:
                 raise ValueError(f"{self.instrument.symbol}: id {wanted} lies in no year")
         with self._lock:
             known = self._before[row]

@@ -37,7 +37,7 @@ def bar_window(
     Args:
         first_us: when the listing began. view_us: the last moment that is visible.
     """
-    if view_us < first_us:
+    if view_us < first_us or (start_us is not None and start_us > view_us):
         return None
     lowest = interval.open_of(first_us)
     last = interval.open_of(view_us if end_us is None else min(end_us, view_us))
@@ -288,10 +288,11 @@ class Market:
             first = max(first, history.position_of_agg(from_id, view_us))
             stop = min(stop, first + limit)
         else:
-            if end_us is not None:
+            # Times after the view need no look at the future, however far they lie in it.
+            if end_us is not None and end_us < view_us:
                 stop = min(stop, history.agg_id_from(end_us + 1))
             if start_us is not None:
-                first = history.agg_id_from(start_us)
+                first = history.agg_id_from(min(start_us, view_us + 1))
                 stop = min(stop, first + limit)
             else:
                 first = max(first, stop - limit)
