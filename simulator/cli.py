@@ -4,12 +4,15 @@ import argparse
 import asyncio
 import json
 import logging
+import math
+import re
 import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 import structlog
 import uvloop
@@ -52,9 +55,26 @@ def _unit_us(text: str) -> int:
     return _UNITS_US[text]
 
 
-def parse_replay_speed(text: str) -> float | None:
-    """`max` or a multiple of the recorded pace."""
-    return None if text == "max" else float(text)
+def _speed(text: str) -> float | None:
+    """A multiple of the real or recorded pace; None for `max`."""
+    if text == "max":
+        return None
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = -1
+    if not 0 <= speed < math.inf:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no speed; write 0 or a positive number, or max in a replay"
+        )
+    return speed
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in a line of their own: the usage of forty options would hide them."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
 
 
 class _DefaultsThatSaySomething(argparse.ArgumentDefaultsHelpFormatter):
@@ -65,7 +85,7 @@ class _DefaultsThatSaySomething(argparse.ArgumentDefaultsHelpFormatter):
 def build_parser() -> argparse.ArgumentParser:
     """The parser; each option is a field of `SimulatorConfig`."""
     defaults = SimulatorConfig()
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="simulator",
         description="A local Binance: WebSocket, REST and dump site over one deterministic market.",
         formatter_class=_DefaultsThatSaySomething,
@@ -114,6 +134,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     clock.add_argument(
         "--speed",
+        type=_speed,
         default="1",
         metavar="N|max",
         help="simulated seconds per second; in a replay a multiple of the recorded "
@@ -264,12 +285,28 @@ def parse_config(arguments: Sequence[str]) -> tuple[SimulatorConfig, str]:
     values["replay_files"] = tuple(values["replay_files"])
     try:
         if values["replay_files"]:
-            values["replay_speed"] = parse_replay_speed(speed)
+            values["replay_speed"] = speed
+        elif speed is None:
+            parser.error("--speed max goes with --replay; the market's clock needs a number")
         else:
-            values["speed"] = float(speed)
+            values["speed"] = speed
+        if values["fault_seed"] is None:
+            _refuse_idle_options(parser, arguments)
         return SimulatorConfig(**values), log_level
     except ValueError as error:
-        parser.error(str(error))
+        parser.error(_in_options(parser, str(error)))
+
+
+def _refuse_idle_options(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    for option in ("--fault-rate-per-h", "--fault-span-h"):
+        if any(text.partition("=")[0] == option for text in arguments):
+            parser.error(f"{option} is of random faults, and without --fault-seed none is drawn")
+
+
+def _in_options(parser: argparse.ArgumentParser, message: str) -> str:
+    """A message about settings in the names that were typed."""
+    names = {action.dest: action.option_strings[-1] for action in parser._actions if action.dest}
+    return re.sub(r"\b[a-z]+(?:_[a-z0-9]+)+\b", lambda word: names.get(word[0], word[0]), message)
 
 
 def configure_logs(level: str) -> None:
@@ -316,8 +353,11 @@ def run(config: SimulatorConfig) -> int:
         if config.record_file is not None:
             return _record(config)
         uvloop.run(serve(config))
-    except (PortTakenError, FileNotFoundError, PermissionError, ValueError) as error:
+    except (PortTakenError, ValueError) as error:
         sys.stderr.write(f"simulator: {error}\n")
+        return 2
+    except (FileNotFoundError, PermissionError) as error:
+        sys.stderr.write(f"simulator: cannot use {error.filename}: {error.strerror}\n")
         return 2
     return 0
 

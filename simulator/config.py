@@ -124,6 +124,17 @@ class SimulatorConfig:
                 raise ValueError(f"{name} is {port}; it must be 0 (system chooses) to 65535")
         if self.replay_speed is not None and self.replay_speed <= 0:
             raise ValueError(f"replay_speed is {self.replay_speed}; it must be positive")
+        self._check_faults()
+        self._check_recording()
+
+    def _check_faults(self) -> None:
+        if self.fault_seed is None and self.fault_kinds:
+            raise ValueError(
+                f"fault_kinds is {', '.join(self.fault_kinds)}, but without fault_seed no fault is "
+                "drawn; give fault_seed as well"
+            )
+
+    def _check_recording(self) -> None:
         wanted = (self.record_streams, self.record_from, self.record_until)
         if any(wanted) != (self.record_file is not None) or any(wanted) != all(wanted):
             raise ValueError(
@@ -136,5 +147,6 @@ class SimulatorConfig:
             )
         if self.record_unit_us not in ((1, 1_000) if self.replay_market == "spot" else (1_000,)):
             raise ValueError(
-                f"record_unit_us is {self.record_unit_us}; it must be 1000 (ms), or 1 (µs) on spot"
+                f"record_unit_us is {self.record_unit_us} µs; it must be 1000 (ms), or 1 (µs) where "
+                "the market is spot: USD-M has times in ms alone"
             )

@@ -13,7 +13,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from simulator.clock import DAY_US, Clock, to_us
+from simulator.clock import DAY_US, Clock, from_us, to_us
 from simulator.config import SimulatorConfig
 from simulator.control import Control
 from simulator.dumps.faults import DumpFaults
@@ -132,7 +132,10 @@ class Exchange:
         else:
             start_us = (self.clock.now_us() - _DEFAULT_HISTORY_US) // DAY_US * DAY_US
         if start_us >= self.clock.now_us():
-            raise ValueError("start must lie before the clock's time")
+            raise ValueError(
+                f"start is {from_us(start_us).isoformat()}; it must lie before the clock's time, "
+                f"which is {from_us(self.clock.now_us()).isoformat(timespec='seconds')}"
+            )
         listings = {
             "spot": select_instruments(
                 "spot", config.spot_symbols, generated=config.generated_spot, seed=config.seed

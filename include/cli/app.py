@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from include import __version__
 from include.cli.backfill import backfill
 from include.cli.import_files import import_files
 from include.cli.migrate import migrate
@@ -20,12 +21,27 @@ from include.errors import CandelabraError
 
 app = typer.Typer(
     name="candelabra",
-    help="Every 1-minute candle of every Binance market in one PostgreSQL.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
 )
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"candelabra {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show it, and exit."),
+    ] = False,
+) -> None:
+    """Every 1-minute candle of every Binance market in one PostgreSQL."""
 
 
 app.command()(backfill)

@@ -77,7 +77,9 @@ def read_status(
         TransientError: the database is away.
     """
     if not timedelta(minutes=1) <= window <= MOST_WINDOW:
-        raise PermanentError(f"a window of {window} is not within 1 minute and 31 days")
+        raise PermanentError(
+            f"--since reaches {window / timedelta(days=1):g} days back; it must be 1 minute to 31 days (31d)"
+        )
     url = settings.url_for("reader")
     with connect(url, application_name="candelabra-status") as connection:
         now = server_time(connection).astimezone(UTC)

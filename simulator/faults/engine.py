@@ -50,6 +50,7 @@ class _Entry:
     fault: Fault
     actor: Actor
     state: State = "scheduled"
+    has_begun: bool = False
 
     @property
     def identity(self) -> str:
@@ -58,6 +59,10 @@ class _Entry:
     @property
     def is_over(self) -> bool:
         return self.state in ("finished", "removed")
+
+    @property
+    def never_began(self) -> bool:
+        return self.state == "removed" and not self.has_begun
 
 
 class FaultEngine:
@@ -111,10 +116,14 @@ class FaultEngine:
         return self._in_loop(self._listed)
 
     def plan(self) -> str:
-        """What was not removed, as a plan with absolute times, to be replayed from a file."""
+        """What is planned or has happened, with absolute times, to be replayed from a file.
+
+        What was removed while it was at work lasts as long as it did; what was removed before
+        its time is left out.
+        """
         return self._in_loop(
             lambda: write_plan(
-                [entry.fault for entry in self._entries.values() if entry.state != "removed"]
+                [entry.fault for entry in self._entries.values() if not entry.never_began]
             )
         )
 
@@ -170,6 +179,8 @@ class FaultEngine:
                 )
             return
         entry.actor.end(entry.fault)
+        if entry.has_begun:
+            entry.fault = entry.fault.cut_short(self._clock.now_us())
         entry.state = "removed"
         self._log.info("fault_removed", id=identity)
 
@@ -213,7 +224,7 @@ class FaultEngine:
     def _begin(self, entry: _Entry) -> None:
         fault = entry.fault
         self._log.info("fault_begun", id=fault.id, kind=fault.kind.name)
-        entry.state = "active"
+        entry.state, entry.has_begun = "active", True
         entry.actor.begin(fault)
         if not fault.kind.lasts:
             entry.state = "finished"

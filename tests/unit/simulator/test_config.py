@@ -42,17 +42,24 @@ def test_the_speed_of_a_replay_is_that_of_the_recording() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [["--speed", "max"], ["--speed", "-1"], ["--start", "soon"], ["--http-port", "99999"],
-     ["--replay", "a.gz", "--speed", "0"], ["--market", "cm"]],
+    ("arguments", "message"),
+    [(["--speed", "max"], "--speed max goes with --replay"),
+     (["--speed", "-1"], "--speed: '-1' is no speed"),
+     (["--start", "soon"], "--start: 'soon' is no time"),
+     (["--http-port", "99999"], "--http-port is 99999"),
+     (["--replay", "a.gz", "--speed", "0"], "must be positive"),
+     (["--market", "cm"], "--market"),
+     (["--fault-kinds", "cut"], "give --fault-seed"),
+     (["--fault-rate-per-h=60"], "--fault-rate-per-h is of random faults")],
 )  # fmt: skip
-def test_a_wrong_option_ends_with_a_message(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
+def test_a_wrong_option_ends_with_one_line_that_names_it(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         parse_config(arguments)
     assert ended.value.code == 2
-    assert "error:" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
 
 
 def test_a_history_that_begins_in_the_future_is_refused() -> None:
@@ -80,7 +87,7 @@ def test_a_recording_has_a_file_streams_and_times() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(RECORDING[:6], "record_until"), (RECORDING[2:], "record_file"),
+    [(RECORDING[:6], "--record-until"), (RECORDING[2:], "--record,"),
      ((*RECORDING, "--record-unit", "s"), "'s' is no unit; write ms or us"),
      ((*RECORDING, "--market", "um", "--record-unit", "us"), "1000"),
      ((*RECORDING, "--fault-seed", "1"), "undisturbed")],

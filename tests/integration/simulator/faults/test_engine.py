@@ -222,3 +222,20 @@ def test_faults_can_be_added_from_other_threads_and_have_begun_when_that_returns
         with pytest.raises(PlanError, match="kind is"):
             exchange.faults.add({"kind": "nothing"})
     assert threading.active_count() <= before + 1
+
+
+async def test_a_plan_keeps_what_was_removed_for_as_long_as_it_was_at_work(
+    exchange: Exchange,
+) -> None:
+    worked, never = exchange.faults.add(
+        [{"kind": "drop", "share": 1}, {"kind": "cut", "at": "+1d", "market": "spot"}]
+    )
+    began_us = exchange.clock.now_us()
+    while exchange.clock.now_us() < began_us + MINUTE_US:
+        await asyncio.sleep(0.01)
+    exchange.faults.remove(worked)
+    exchange.faults.remove(never)
+    (kept,) = parse_plan(exchange.faults.plan())
+    assert (kept.id, kept.kind.name) == (worked, "drop")
+    assert kept.duration_us is not None
+    assert MINUTE_US <= kept.duration_us <= exchange.clock.now_us() - kept.at_us
