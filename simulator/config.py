@@ -147,6 +147,6 @@ class SimulatorConfig:
             )
         if self.record_unit_us not in ((1, 1_000) if self.replay_market == "spot" else (1_000,)):
             raise ValueError(
-                f"record_unit_us is {self.record_unit_us} µs; it must be 1000 (ms), or 1 (µs) where "
-                "the market is spot: USD-M has times in ms alone"
+                f"record_unit_us is {self.record_unit_us} µs; it must be 1000 (ms), or 1 where the "
+                "market is spot: USD-M has times in ms alone"
             )

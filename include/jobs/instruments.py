@@ -55,9 +55,7 @@ def sync_instruments(
                 # before the answer, so that an older answer never looks like the newer one
                 seen_at_us = rest.server_time_us()
                 instruments = rest.exchange_info()
-            known = {
-                one.symbol: one.status for one in read_instruments(connection, market=market)
-            }
+            known = {one.symbol: one.status for one in read_instruments(connection, market=market)}
             ended += write_instruments(connection, instruments, seen_at_us, whole_market=market)
             listed[market.value] = len(instruments)
             trading[market.value] = sum(one.is_trading for one in instruments)

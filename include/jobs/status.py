@@ -78,7 +78,8 @@ def read_status(
     """
     if not timedelta(minutes=1) <= window <= MOST_WINDOW:
         raise PermanentError(
-            f"--since reaches {window / timedelta(days=1):g} days back; it must be 1 minute to 31 days (31d)"
+            f"--since reaches {window / timedelta(days=1):g} days back; it must be 1 minute to "
+            "31 days (31d)"
         )
     url = settings.url_for("reader")
     with connect(url, application_name="candelabra-status") as connection:

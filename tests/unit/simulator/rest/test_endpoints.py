@@ -1,0 +1,49 @@
+"""The table of endpoints: each has a weight, and its place in the documentation."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simulator.clock import Clock
+from simulator.market.instruments import select_instruments
+from simulator.market.market import Market
+from simulator.rest.endpoints import Endpoints
+from simulator.rest.venue import MarketVenue
+from simulator.rest.weights import WEIGHTS
+
+DOCUMENTED = Path(__file__).parents[4] / "docs/simulator.md"
+
+
+def _names(market: Any) -> list[str]:
+    clock = Clock(start_us=20_000 * 86_400_000_000, speed=0)
+    symbols = select_instruments(market, ("BTCUSDT",), seed=1)
+    venue = MarketVenue(
+        market,
+        Market(symbols, seed=1, start_us=clock.now_us() - 60_000_000),
+        clock,
+        kline_lag_us=0,
+        trade_lag_us=0,
+    )
+    return [one.name for one in Endpoints(venue, clock, weight_limit=10).table()]
+
+
+@pytest.mark.parametrize("market", ["spot", "um"])
+def test_each_endpoint_has_a_weight_and_each_weight_an_endpoint(market: Any) -> None:
+    names = _names(market)
+    assert len(set(names)) == len(names)
+    assert set(names) == set(WEIGHTS[market])
+
+
+def test_each_endpoint_is_documented_for_its_markets() -> None:
+    section = DOCUMENTED.read_text().partition("\n## REST\n")[2].partition("\n## ")[0]
+    told: dict[str, set[str]] = {"spot": set(), "um": set()}
+    for line in section.splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) < 5 or not cells[1].startswith("`"):
+            continue
+        for name in re.findall(r"`([^`]+)`", cells[1]):
+            told["spot"] |= {name} if cells[2] != "–" else set()
+            told["um"] |= {name} if cells[3] != "–" else set()
+    assert told == {market: set(_names(market)) for market in told}
