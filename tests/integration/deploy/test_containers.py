@@ -37,6 +37,7 @@ from tests.unit.deploy.container_files import (
     load_compose,
     read_dockerfile,
     read_env,
+    target_of,
 )
 from tests.unit.store.offers import candle, offer
 
@@ -75,7 +76,7 @@ class Stack:
 
     def environment(self, name: str) -> dict[str, str]:
         service = self.services[name]
-        values = image_environment(STAGES, service["build"]["target"]) | service["environment"]
+        values = image_environment(STAGES, target_of(service)) | service["environment"]
         values = {
             key: self.translated(value).replace("{name}", name) for key, value in values.items()
         }
@@ -88,7 +89,7 @@ class Stack:
 
     def program(self, name: str) -> list[str]:
         service = self.services[name]
-        entry = service.get("entrypoint") or STAGES[service["build"]["target"]].form("ENTRYPOINT")
+        entry = service.get("entrypoint") or STAGES[target_of(service)].form("ENTRYPOINT")
         return [sys.executable, *entry[1:], *service["command"]]
 
     def run(self, name: str) -> subprocess.CompletedProcess[str]:

@@ -131,6 +131,17 @@ def services() -> dict[str, dict[str, Any]]:
     return found
 
 
+def target_of(service: dict[str, Any]) -> str:
+    """The stage of the Dockerfile that a service's image is built from, by whichever service."""
+    (build,) = (
+        one["build"]
+        for one in services().values()
+        if one["image"] == service["image"] and "build" in one
+    )
+    target: str = build["target"]
+    return target
+
+
 # --- Dockerfile
 
 

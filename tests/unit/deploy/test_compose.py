@@ -26,6 +26,7 @@ from tests.unit.deploy.container_files import (
     read_dockerfile,
     read_env,
     services,
+    target_of,
     stack,
     variables_of,
 )
@@ -45,7 +46,7 @@ def test_every_service_runs_a_program_that_exists() -> None:
     for name, service in services().items():
         if name == "postgres":
             continue
-        entry = service.get("entrypoint") or stages[service["build"]["target"]].form("ENTRYPOINT")
+        entry = service.get("entrypoint") or stages[target_of(service)].form("ENTRYPOINT")
         program, command = " ".join(entry), service["command"]
         if program == "python -m include.cli":
             assert command[0] in commands_of_the_cli() | {"--help"}, name
@@ -79,6 +80,13 @@ def test_the_streamers_image_and_service_check_the_same() -> None:
     said = stages["streamer"].of("HEALTHCHECK")[0]
     _, *program = services()["streamer"]["healthcheck"]["test"]
     assert yaml.safe_load(said.partition(" CMD ")[2]) == program
+
+
+def test_each_image_of_ours_is_built_by_one_service_and_pulled_by_none() -> None:
+    ours = [one for one in services().values() if one["image"].startswith("candelabra")]
+    builders = [one["image"] for one in ours if "build" in one]
+    assert sorted(builders) == sorted({one["image"] for one in ours})
+    assert all(one.get("pull_policy") == "never" for one in ours if "build" not in one)
 
 
 def test_builds_and_mounts_name_what_exists() -> None:

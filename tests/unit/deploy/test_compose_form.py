@@ -76,6 +76,7 @@ WORDS = of(lambda word: isinstance(word, str))
 SERVICE_KEYS: dict[str, Callable[[Any], bool]] = {
     "image": text(r"[a-z-]+:[A-Za-z0-9._-]+"),
     "build": shape({"context": text(r"\."), "dockerfile": text(r".+"), "target": text(NAME)}),
+    "pull_policy": text("never"),
     "command": WORDS,
     "entrypoint": WORDS,
     "environment": is_environment,
