@@ -76,10 +76,15 @@ class Streamer:
             on_overflow=self.ask_rest,
             on_written=self._ledger.written,
         )
-        self.observed = Observed(
-            feeds=self._feeds, writer=self._writer, repairs=self._repairs, counts=self._counts
-        )
         self._capture = Capture(settings, options.capture, trade_stream=options.trade_stream)
+        self.observed = Observed(
+            feeds=self._feeds,
+            writer=self._writer,
+            repairs=self._repairs,
+            ledger=self._ledger,
+            capture=self._capture.report,
+            counts=self._counts,
+        )
 
     # --- results of the aggregators
 

@@ -59,7 +59,7 @@ METRICS = {
     "candelabra_holes": Declared("counter", "Times that ids of trades skipped."),
     "candelabra_lag_seconds": Declared(
         "histogram",
-        "Event time of the exchange to handling here, of every 16th frame.",
+        "Event time of the exchange to handling here, of every 64th frame.",
         ("market",),
     ),
     "candelabra_loop_delay_seconds": Declared(
@@ -73,6 +73,11 @@ METRICS = {
     ),
     "candelabra_connects_refused": Declared(
         "counter", "Of these, answered with an error of HTTP.", ("connection",)
+    ),
+    "candelabra_rotations": Declared(
+        "counter",
+        "Connections succeeded by another before they ended, unnoticed by all above.",
+        ("connection",),
     ),
     "candelabra_symbols": Declared(
         "gauge", "Symbols by state: connecting, live, silent, halted, dead.", ("market", "state")
@@ -96,7 +101,8 @@ METRICS = {
     "candelabra_database_up": Declared("gauge", "1 while the writer reaches the database, else 0."),
     "candelabra_queue_depth": Declared(
         "gauge",
-        "Waiting: candles (rows), repairs (minutes), control (messages to the exchange).",
+        "Waiting: candles and capture (rows), repairs (minutes), control (messages to the "
+        "exchange), gaps (changes of ops.gaps).",
         ("queue",),
     ),
     "candelabra_queue_bound": Declared(
@@ -105,12 +111,34 @@ METRICS = {
     "candelabra_repairs_asked": Declared("counter", "Ranges asked of REST.", ("cause",)),
     "candelabra_repaired_minutes": Declared("counter", "Minutes that REST repaired."),
     "candelabra_repair_failures": Declared("counter", "Repairs that failed and are tried again."),
-    "candelabra_gap_minutes": Declared(
-        "counter", "Minutes that REST could not repair, left open in ops.gaps."
+    "candelabra_given_up_minutes": Declared(
+        "counter", "Minutes that REST could not repair, left to the DAG repair_gaps."
     ),
+    "candelabra_gaps_opened": Declared("counter", "Gaps of symbols entered in ops.gaps."),
+    "candelabra_gaps_closed": Declared("counter", "Of these, every minute was proven complete."),
+    "candelabra_gaps_open": Declared("gauge", "Gaps that are not closed yet."),
+    "candelabra_captured_rows": Declared("counter", "Rows of raw capture written.", ("dataset",)),
+    "candelabra_capture_events": Declared(
+        "counter",
+        "Rows of raw capture: repeated (there already), refused (by the database), replayed (from "
+        "the spool), filled (fetched by id), lost (recorded in ops.gaps).",
+        ("kind",),
+    ),
+    "candelabra_capture_spool_bytes": Declared("gauge", "Disk that the spool of capture takes."),
+    "candelabra_capture_missing_ids": Declared("gauge", "Ids of trades that are asked of REST."),
     "candelabra_started": Declared("gauge", "1 once symbols and stored minutes are known, else 0."),
 }
 """Each metric by its name; a counter's sample is called ``…_total``."""
+
+
+CAPTURE_EVENTS = {
+    "repeated": "capture_repeated",
+    "refused": "capture_refused",
+    "replayed": "capture_replayed",
+    "filled": "capture_filled_rows",
+    "lost": "capture_lost_rows",
+}
+"""Kinds of events by their names in the capture's own report."""
 
 
 class Running:
@@ -168,6 +196,8 @@ class StreamerCollector(Collector):
                 yield "candelabra_lag_seconds", (market.value,), self._lag(market, feeds)
         yield from _of_writer(observed)
         yield from _of_repairs(observed)
+        yield from _of_gaps(observed)
+        yield from _of_capture(observed)
         for status in ("verified", "unconfirmed", "partial"):
             yield "candelabra_candles_settled", (status,), observed.counts[status]
         yield "candelabra_checksums", ("differing",), observed.counts["differing"]
@@ -199,6 +229,7 @@ class StreamerCollector(Collector):
         for name, count in (
             ("candelabra_reconnects", feed.connection.reconnects),
             ("candelabra_connects_refused", feed.connection.refused),
+            ("candelabra_rotations", feed.connection.rotations),
         ):
             self._running.note(feed, name, (connection,), count)
 
@@ -255,7 +286,28 @@ def _of_repairs(observed: Observed) -> Readings:
         yield "candelabra_repairs_asked", (cause,), ranges
     yield "candelabra_repaired_minutes", (), repairs.repaired_minutes
     yield "candelabra_repair_failures", (), repairs.failures
-    yield "candelabra_gap_minutes", (), repairs.given_up_minutes
+    yield "candelabra_given_up_minutes", (), repairs.given_up_minutes
+
+
+def _of_gaps(observed: Observed) -> Readings:
+    ledger = observed.ledger
+    yield "candelabra_gaps_opened", (), ledger.opened
+    yield "candelabra_gaps_closed", (), ledger.closed
+    yield "candelabra_gaps_open", (), ledger.open
+    yield "candelabra_queue_depth", ("gaps",), ledger.unwritten
+
+
+def _of_capture(observed: Observed) -> Readings:
+    report = dict(observed.capture())
+    if not report:
+        return
+    for kind, key in CAPTURE_EVENTS.items():
+        yield "candelabra_capture_events", (kind,), report.pop(key)
+    yield "candelabra_queue_depth", ("capture",), report.pop("capture_waiting")
+    yield "candelabra_capture_spool_bytes", (), report.pop("capture_spooled_bytes")
+    yield "candelabra_capture_missing_ids", (), report.pop("capture_missing_ids")
+    for name, rows in report.items():
+        yield "candelabra_captured_rows", (name.removeprefix("captured_"),), rows
 
 
 def _family(name: str, declared: Declared) -> Family:

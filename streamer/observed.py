@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from streamer.feed import Feed
 from streamer.histogram import Histogram
+from streamer.ledger import GapLedger
 from streamer.repair import RepairQueue
 from streamer.states import SymbolStates
 from streamer.writer import CandleWriter
@@ -21,6 +22,7 @@ class Observed:
 
     Attributes:
         feeds: the streamer's own list, which grows and shrinks with its connections.
+        capture: the figures of raw capture; none where nothing is captured.
         counts: settled candles by status; ``differing`` and ``holes``.
         loop_delay_seconds: by how much the clock's ticks came late: a busy event loop.
         is_started: whether symbols and history are known, and connections are being made.
@@ -30,6 +32,8 @@ class Observed:
     feeds: Sequence[Feed]
     writer: CandleWriter
     repairs: RepairQueue
+    ledger: GapLedger
+    capture: Callable[[], Mapping[str, int]]
     states: SymbolStates = field(default_factory=SymbolStates)
     counts: Counter[str] = field(default_factory=Counter)
     loop_delay_seconds: Histogram = field(default_factory=lambda: Histogram(LOOP_DELAY_SECONDS))

@@ -11,6 +11,8 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
+from include.config import load_settings
+from streamer.capture.capture import Capture
 from streamer.metrics import METRICS, Exposition
 from tests.unit.streamer.watched import Parts
 
@@ -132,9 +134,53 @@ async def test_writer_and_repairs_are_read_as_they_stand(parts: Parts) -> None:
     assert read(exposition)["candelabra_database_up", ()] == 1
 
 
+CAPTURED = {
+    "captured_trades": 20,
+    "captured_book_tickers": 30,
+    "capture_waiting": 1,
+    "capture_repeated": 2,
+    "capture_refused": 3,
+    "capture_replayed": 4,
+    "capture_spooled_bytes": 5,
+    "capture_lost_rows": 6,
+    "capture_missing_ids": 7,
+    "capture_filled_rows": 8,
+}
+
+
+async def test_gaps_and_capture_are_read_as_they_stand(parts: Parts) -> None:
+    exposition = Exposition(parts.observed)
+    assert ("candelabra_queue_depth", ("capture",)) not in read(exposition)
+    parts.captured.update(CAPTURED)
+    parts.ledger.missed("BTCUSDT", 0, 120_000_000, "connection lost")
+    found = read(exposition)
+    assert found["candelabra_gaps_opened_total", ()] == 1
+    assert found["candelabra_gaps_open", ()] == found["candelabra_queue_depth", ("gaps",)] == 1
+    assert found["candelabra_gaps_closed_total", ()] == 0
+    assert found["candelabra_captured_rows_total", ("trades",)] == 20
+    assert found["candelabra_captured_rows_total", ("book_tickers",)] == 30
+    assert found["candelabra_queue_depth", ("capture",)] == 1
+    assert found["candelabra_capture_spool_bytes", ()] == 5
+    assert found["candelabra_capture_missing_ids", ()] == 7
+    events = {
+        labels[0]: value
+        for (name, labels), value in found.items()
+        if name == "candelabra_capture_events_total"
+    }
+    assert events == {"repeated": 2, "refused": 3, "replayed": 4, "filled": 8, "lost": 6}
+
+
+def test_the_capture_reports_what_is_read_of_it(tmp_path: Path) -> None:
+    settings = load_settings(database_url="postgresql://here/candles", candelabra_home=tmp_path)
+    datasets = ("trades", "book_tickers")
+    capture = Capture(settings, datasets, trade_stream="aggTrade")
+    assert capture.report().keys() == CAPTURED.keys()
+
+
 @pytest.mark.parametrize("accept", ["", OPENMETRICS])
 async def test_each_metric_is_what_was_declared_in_either_format(parts: Parts, accept: str) -> None:
     parts.repairs.ask("BTCUSDT", 0, 60_000_000, "no closed kline")
+    parts.captured.update(CAPTURED)
     text, content_type = Exposition(parts.observed).text(accept)
     if accept:
         assert content_type.startswith("application/openmetrics-text")

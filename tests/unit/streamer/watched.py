@@ -11,6 +11,7 @@ from include.binance.session import StreamSession
 from include.domain.instruments import Market
 from streamer.feed import LAG_SECONDS, Feed
 from streamer.histogram import Histogram
+from streamer.ledger import GapLedger
 from streamer.observed import Observed
 from streamer.pulse import Pulse
 from streamer.repair import RepairQueue
@@ -37,7 +38,7 @@ class Connection:
     def __init__(self, name: str, clock: Clock) -> None:
         self.name = name
         self.is_open = True
-        self.reconnects = self.refused = 0
+        self.reconnects = self.refused = self.rotations = 0
         self.session = StreamSession([])
         self.pulse = Pulse(clock)
 
@@ -75,10 +76,14 @@ class Parts:
         self.writer.pulse = Pulse(self.clock)
         self.repairs = RepairQueue(lambda *_: None, lambda: 0, lambda *_: None)
         self.repairs.pulse = Pulse(self.clock)
+        self.ledger = GapLedger("postgresql://here/candles")
+        self.captured: dict[str, int] = {}
         self.observed = Observed(
             feeds=cast(list[Feed], self.feeds),
             writer=self.writer,
             repairs=self.repairs,
+            ledger=self.ledger,
+            capture=lambda: self.captured,
             is_started=True,
         )
 
