@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 
-from include.binance.session import MAX_STREAMS
 from include.config import Settings
 from include.domain.candles import Offer
 from include.domain.instruments import Instrument, Market
@@ -22,10 +21,13 @@ from include.jobs.repair import repair_minutes
 from streamer.aggregation import SymbolAggregator
 from streamer.capture.capture import Capture
 from streamer.feed import Feed, stream_names
+from streamer.fleet import Fleet
 from streamer.ledger import GapLedger
+from streamer.listings import Listings
 from streamer.minutes import Timing
 from streamer.observed import Observed
 from streamer.repair import RepairQueue, Request
+from streamer.roster import Changes, rosters_of
 from streamer.serving.observability import observed_by_http
 from streamer.startup import Start, StoppedError, StreamOptions, find_start
 from streamer.states import SymbolState
@@ -50,8 +52,10 @@ class Streamer:
     def __init__(self, settings: Settings, options: StreamOptions) -> None:
         self._settings = settings
         self._options = options
-        self._feeds: list[Feed] = []
-        self._feed_of: dict[str, Feed] = {}
+        per_symbol = stream_names("x", trade_stream=options.trade_stream, klines=options.klines)
+        self._fleet = Fleet(self._make_feed, streams_per_symbol=len(per_symbol))
+        self._feeds = self._fleet.feeds
+        self._listings: Listings | None = None
         self._instruments: dict[str, Instrument] = {}
         self._aggregators: list[SymbolAggregator] = []
         self._stop = asyncio.Event()
@@ -104,12 +108,13 @@ class Streamer:
         if symbol not in self._silent:
             self.observed.states.enter(symbol, SymbolState.DEAD)
             log.warning("stream_doubted", symbol=symbol, reason=reason)
-        self._feed_of[symbol].doubt(self._instruments[symbol].exchange_symbol)
+        self._fleet.feed_of(symbol).doubt(self._instruments[symbol].exchange_symbol)
 
     def silent(self, symbol: str, since_us: int) -> None:
         """Nothing comes of a symbol; told once, until it speaks again."""
         self._silent.add(symbol)
-        self.observed.states.enter(symbol, SymbolState.SILENT)
+        if self.observed.states.of(symbol) is not SymbolState.HALTED:
+            self.observed.states.enter(symbol, SymbolState.SILENT)
         log.warning("symbol_silent", symbol=symbol, since=from_us_text(since_us))
 
     def speaks_again(self, symbol: str, since_us: int, until_us: int) -> None:
@@ -176,7 +181,8 @@ class Streamer:
 
     async def _work(self) -> None:
         works = [
-            *(feed.connection.run() for feed in self._feeds),
+            self._fleet.run(),
+            self._follow(),
             self._tick(),
             self._writer.run(),
             self._repairs.run(),
@@ -218,49 +224,80 @@ class Streamer:
         self._ledger.adopt(start.gaps)
         for gap in start.gaps:
             self._repairs.ask(gap.symbol, gap.start_us, gap.end_us, gap.cause)
-        for market in Market:
+        for market in start.now_us:
+            horizon_us = minute_of(start.now_us[market]) - lookback_us
             of_market = [one for one in start.instruments if one.market is market]
-            timing = self._timing(market)
-            aggregators = {}
-            for instrument in of_market:
-                aggregator = SymbolAggregator(instrument, timing, self)
-                stored_us = start.last_stored_us.get(instrument.symbol)
-                if stored_us is not None:
-                    horizon_us = minute_of(start.now_us[market]) - lookback_us
-                    aggregator.resume_after(max(stored_us, horizon_us - MINUTE_US))
-                for start_us, end_us in start.unsure_us.get(instrument.symbol, ()):
-                    self.ask_rest(instrument.symbol, start_us, end_us, "unsure at the start")
-                aggregators[instrument.exchange_symbol] = aggregator
-                self._instruments[instrument.symbol] = instrument
-            self._aggregators += aggregators.values()
-            self._feeds += self._connect(market, aggregators)
+            stored_us = start.last_stored_us
+            begins = {
+                one.symbol: max(stored_us[one.symbol] + MINUTE_US, horizon_us)
+                for one in of_market
+                if one.symbol in stored_us
+            }
+            self._add(market, of_market, begins)
+            for one in of_market:
+                for start_us, end_us in start.unsure_us.get(one.symbol, ()):
+                    self.ask_rest(one.symbol, start_us, end_us, "unsure at the start")
+        self._listings = Listings(
+            self._settings,
+            rosters_of(self._options, start.instruments),
+            start.now_us,
+            on_changes=self._change,
+            stop=self._stop,
+        )
         self._capture.begin(start.instruments, exchange_us=min(start.now_us.values()))
-        self._feed_of = {one.symbol: feed for feed in self._feeds for one in feed.aggregators}
 
-    def _connect(self, market: Market, aggregators: dict[str, SymbolAggregator]) -> list[Feed]:
+    def _add(
+        self, market: Market, instruments: Sequence[Instrument], begins: Mapping[str, int]
+    ) -> None:
+        """Stream further symbols, each from the minute given, or else from now on."""
+        timing = self._timing(market)
+        aggregators = {}
+        for instrument in instruments:
+            aggregator = SymbolAggregator(instrument, timing, self)
+            if instrument.symbol in begins:
+                aggregator.resume_after(begins[instrument.symbol] - MINUTE_US)
+            aggregators[instrument.exchange_symbol] = aggregator
+            self._instruments[instrument.symbol] = instrument
+        self._aggregators += aggregators.values()
+        self._fleet.add(market, aggregators)
+
+    def _change(self, market: Market, changes: Changes, begins: Mapping[str, int]) -> None:
+        """The exchange's list of symbols has changed."""
+        states = self.observed.states
+        for symbol, status in changes.halted.items():
+            states.enter(symbol, SymbolState.HALTED)
+            log.warning("symbol_halted", symbol=symbol, status=status)
+        for symbol in changes.resumed:
+            states.enter(symbol, SymbolState.LIVE)
+            log.info("symbol_resumed", symbol=symbol)
+        for symbol in changes.removed:
+            log.warning("symbol_gone", symbol=symbol)
+            self._fleet.remove(symbol)
+            self._aggregators = [one for one in self._aggregators if one.symbol != symbol]
+            self._silent.discard(symbol)
+            states.end(symbol)
+        for one in changes.added:
+            log.info("symbol_added", symbol=one.symbol, since=from_us_text(begins[one.symbol]))
+        self._add(market, changes.added, begins)
+
+    def _make_feed(
+        self, market: Market, name: str, aggregators: dict[str, SymbolAggregator]
+    ) -> Feed:
         settings, options = self._settings, self._options
         endpoints = endpoints_of(settings, market)
-        per_symbol = len(
-            stream_names("x", trade_stream=options.trade_stream, klines=options.klines)
+        return Feed(
+            endpoints.stream_url_for(options.trade_stream),
+            market,
+            aggregators,
+            name=name,
+            trade_stream=options.trade_stream,
+            klines=options.klines,
+            stale_after_s=settings.stale_stream_s,
+            rotate_after_s=settings.rotate_after_s,
+            proxy=settings.proxy_for(endpoints.ws_url) or None,
+            tap=self._capture.tap(market),
+            on_missed=self._ledger.lost,
         )
-        share = MAX_STREAMS // per_symbol
-        names = list(aggregators)
-        return [
-            Feed(
-                endpoints.stream_url_for(options.trade_stream),
-                market,
-                {name: aggregators[name] for name in names[first : first + share]},
-                name=f"{market.value}-{first // share + 1}",
-                trade_stream=options.trade_stream,
-                klines=options.klines,
-                stale_after_s=settings.stale_stream_s,
-                rotate_after_s=settings.rotate_after_s,
-                proxy=settings.proxy_for(endpoints.ws_url) or None,
-                tap=self._capture.tap(market),
-                on_missed=self._ledger.lost,
-            )
-            for first in range(0, len(names), share)
-        ]
 
     def _timing(self, market: Market) -> Timing:
         is_um = market is Market.UM
@@ -274,6 +311,11 @@ class Streamer:
         )
 
     # --- works
+
+    async def _follow(self) -> None:
+        if self._listings is not None:
+            await self._listings.run()
+        await self._stop.wait()
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import structlog
 
@@ -81,7 +81,9 @@ class Feed:
         """The exchange's time from which all streams deliver; None while some do not."""
         self.lag_seconds = Histogram(LAG_SECONDS)
         self.unknown: Counter[str] = Counter()
-        self._aggregators = aggregators
+        self._aggregators = dict(aggregators)
+        self._removed: set[str] = set()
+        """Symbols of which frames may still be on their way."""
         self._trade_stream = trade_stream
         self._klines = klines
         self._not_delivering: set[str] = set()
@@ -89,13 +91,7 @@ class Feed:
         self.connection = StreamConnection(
             url,
             name=name,
-            streams=[
-                stream
-                for exchange_symbol in aggregators
-                for stream in stream_names(
-                    exchange_symbol, trade_stream=trade_stream, klines=klines
-                )
-            ],
+            streams=self._streams_of(aggregators),
             on_text=self.on_text,
             on_open=self._opened,
             on_close=self._closed,
@@ -109,6 +105,25 @@ class Feed:
     def aggregators(self) -> Sequence[SymbolAggregator]:
         """Those this connection feeds."""
         return list(self._aggregators.values())
+
+    def add(self, aggregators: Mapping[str, SymbolAggregator]) -> None:
+        """Carry further symbols.
+
+        Args:
+            aggregators: by the exchange's name of their symbol.
+        """
+        self._aggregators.update(aggregators)
+        self._removed -= aggregators.keys()
+        if self.connection.is_open:
+            self._not_delivering |= aggregators.keys()
+        self.connection.subscribe(self._streams_of(aggregators))
+
+    def remove(self, exchange_symbol: str) -> None:
+        """Carry a symbol no longer."""
+        del self._aggregators[exchange_symbol]
+        self._not_delivering.discard(exchange_symbol)
+        self._removed.add(exchange_symbol)
+        self.connection.unsubscribe(self._streams_of([exchange_symbol]))
 
     def on_text(self, data: bytes) -> None:
         """Handle one message; what cannot be used is counted and logged, never raised."""
@@ -159,13 +174,16 @@ class Feed:
         """One batch for all symbols doubted at once: control messages are rationed."""
         doubted, self._doubted = self._doubted, []
         if self.connection.is_open:
-            self.connection.session.resubscribe(
-                name
-                for exchange_symbol in doubted
-                for name in stream_names(
-                    exchange_symbol, trade_stream=self._trade_stream, klines=self._klines
-                )
+            self.connection.session.resubscribe(self._streams_of(doubted))
+
+    def _streams_of(self, exchange_symbols: Iterable[str]) -> list[str]:
+        return [
+            stream
+            for exchange_symbol in exchange_symbols
+            for stream in stream_names(
+                exchange_symbol, trade_stream=self._trade_stream, klines=self._klines
             )
+        ]
 
     def _opened(self) -> None:
         self._not_delivering = set(self._aggregators)
@@ -192,7 +210,8 @@ class Feed:
             self.lag_seconds.observe(max(0.0, time.time() - event_us / SECOND_US))
         aggregator = self._aggregators.get(exchange_symbol)
         if aggregator is None:
-            self._count_unknown(f"symbol {exchange_symbol}")
+            if exchange_symbol not in self._removed:
+                self._count_unknown(f"symbol {exchange_symbol}")
         elif self._not_delivering:
             self._note_delivery(exchange_symbol, event_us)
         return aggregator

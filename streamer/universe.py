@@ -47,25 +47,31 @@ def choose(
             "no symbols: give --symbols BTCUSDT,ETHUSDT (or SYMBOLS), a pattern like "
             "'*USDT' --top 100, or --all"
         )
+    for name in wanted:
+        if not matching([name], instruments):
+            if is_pattern(name):
+                raise PermanentError(f"no trading symbol matches the pattern {name!r}")
+            known = [instrument.symbol for instrument in instruments]
+            raise UnknownSymbolError(unknown_symbol(name, known))
+    chosen = matching(wanted, instruments)
+    if top is None or top >= len(chosen):
+        return chosen
+    volumes = quote_volume_24h or {}
+    return sorted(chosen, key=lambda one: (-volumes.get(one.symbol, Decimal(0)), one.symbol))[:top]
+
+
+def matching(wanted: Sequence[str], instruments: Sequence[Instrument]) -> list[Instrument]:
+    """The instruments that names and patterns speak of, in their order; patterns: that trade."""
     by_symbol = {instrument.symbol: instrument for instrument in instruments}
-    chosen: dict[str, Instrument] = {}
+    found: dict[str, Instrument] = {}
     for name in wanted:
         if is_pattern(name):
-            matches = [one for one in instruments if one.is_trading and _matches(one, name)]
-            if not matches:
-                raise PermanentError(f"no trading symbol matches the pattern {name!r}")
-            chosen.update((one.symbol, one) for one in matches)
+            found.update(
+                (one.symbol, one) for one in instruments if one.is_trading and _matches(one, name)
+            )
         elif name in by_symbol:
-            chosen[name] = by_symbol[name]
-        else:
-            raise UnknownSymbolError(unknown_symbol(name, by_symbol))
-    if top is None or top >= len(chosen):
-        return list(chosen.values())
-    volumes = quote_volume_24h or {}
-    ranked = sorted(
-        chosen.values(), key=lambda one: (-volumes.get(one.symbol, Decimal(0)), one.symbol)
-    )
-    return ranked[:top]
+            found[name] = by_symbol[name]
+    return list(found.values())
 
 
 def _matches(instrument: Instrument, pattern: str) -> bool:

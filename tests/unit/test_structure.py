@@ -35,6 +35,7 @@ TESTED_ELSEWHERE = {
     "include/cli/import_files.py": "typed as a person would, in the same file",
     "include/cli/progress.py": "shown by both of them",
     "include/cli/demo.py": "run as a whole by `make demo ONCE=1`, whose exit code is its verdict",
+    "streamer/listings.py": "beside an exchange: tests/integration/streamer/test_listings.py",
     "streamer/line.py": "on sockets: tests/unit/streamer/test_connection.py",
     "streamer/minutes.py": "what the aggregator knows: tests/unit/streamer/test_aggregation.py",
     "include/jobs/dump_loading.py": BY_A_BACKFILL,

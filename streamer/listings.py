@@ -1,0 +1,115 @@
+"""Keeps up with the exchange's list of symbols while the streamer runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+
+import structlog
+
+from include.config import Settings
+from include.domain.instruments import Instrument, Market
+from include.domain.timeframes import MINUTE_US, minute_of
+from include.errors import PermanentError
+from include.jobs.exchange import open_shared_rest
+from include.store.candles import last_minutes
+from include.store.pools import connect
+from streamer.roster import Changes, Roster
+from streamer.startup import StoppedError, persist
+
+log = structlog.get_logger(__name__)
+
+OnChanges = Callable[[Market, Changes, Mapping[str, int]], None]
+"""Given a market, its changes, and for each added symbol the minute to begin with (µs)."""
+
+
+class Listings:
+    """Reads the lists again and again and tells what changed.
+
+    Args:
+        rosters: of each market that is streamed.
+        now_us: the exchange's time at the last look at each of them.
+        stop: set when the streamer is to end.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        rosters: Mapping[Market, Roster],
+        now_us: Mapping[Market, int],
+        *,
+        on_changes: OnChanges,
+        stop: asyncio.Event,
+    ) -> None:
+        self._settings = settings
+        self._url = settings.url_for("streamer")
+        self._rosters = rosters
+        self._seen_us = dict(now_us)
+        self._on_changes = on_changes
+        self._stop = stop
+
+    async def run(self) -> None:
+        """Follow until cancelled or stopped."""
+        async with asyncio.TaskGroup() as tasks:
+            for market, roster in self._rosters.items():
+                tasks.create_task(self._follow(market, roster))
+
+    async def _follow(self, market: Market, roster: Roster) -> None:
+        while True:
+            await asyncio.sleep(self._settings.symbols_refresh_s)
+            try:
+                await self._refresh(market, roster)
+            except StoppedError:
+                return
+            except PermanentError as error:
+                # What is streamed goes on; the exchange may take it back.
+                log.error("symbols_not_refreshed", market=market.value, error=str(error))  # noqa: TRY400
+
+    async def _refresh(self, market: Market, roster: Roster) -> None:
+        listed, now_us, volumes = await persist(
+            "exchange_info", lambda: self._read(market, roster), self._stop
+        )
+        changes = roster.update(listed, now_us, quote_volume_24h=volumes)
+        seen_us, self._seen_us[market] = self._seen_us[market], now_us
+        begins: dict[str, int] = {}
+        if changes.added:
+            begins = await persist(
+                "first_minutes", lambda: self._begins(market, changes.added, seen_us), self._stop
+            )
+        self._on_changes(market, changes, begins)
+
+    def _read(
+        self, market: Market, roster: Roster
+    ) -> tuple[list[Instrument], int, Mapping[str, Decimal] | None]:
+        """The list, the exchange's time before it, and volumes where they decide."""
+        with open_shared_rest(self._settings, market, self._url) as rest:
+            now_us = rest.server_time_us()
+            listed = rest.exchange_info()
+            is_ranked = roster.has_candidates(listed)
+            return listed, now_us, rest.quote_volumes_24h() if is_ranked else None
+
+    def _begins(self, market: Market, added: Sequence[Instrument], seen_us: int) -> dict[str, int]:
+        """The minute to begin each symbol with: after its stored ones, or its first.
+
+        Args:
+            seen_us: when it was not streamed yet.
+        """
+        with connect(self._url, application_name="candelabra-streamer") as connection:
+            stored = last_minutes(connection, [one.symbol for one in added])
+        begins: dict[str, int] = {}
+        with open_shared_rest(self._settings, market, self._url) as rest:
+            now_us = rest.server_time_us()
+            horizon_us = minute_of(now_us) - self._settings.fill_lookback_minutes * MINUTE_US
+            for one in added:
+                if one.symbol in stored:
+                    begins[one.symbol] = max(stored[one.symbol] + MINUTE_US, horizon_us)
+                    continue
+                since_us = minute_of(seen_us)
+                page = rest.klines(one.exchange_symbol, "1m", since_us, limit=1)
+                if page.candles:
+                    since_us = page.candles[0].open_time_us
+                elif not page.unsettled:
+                    since_us = minute_of(now_us)  # no trade yet
+                begins[one.symbol] = since_us
+        return begins

@@ -1,0 +1,140 @@
+"""Who is streamed, as the exchange's list of symbols changes. Pure: lists and times go in.
+
+A symbol that stops trading keeps its streams: a halt ends with a trade, which must not be missed,
+and a delisted one cannot be told from it at once. Only after an hour in which most others trade
+is it taken for gone; its streams make room then, and it is taken up again if it returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from include.domain.instruments import Instrument, Market
+from include.domain.timeframes import MINUTE_US
+from streamer.startup import StreamOptions
+from streamer.universe import markets_of, matching
+
+GONE_AFTER_US = 60 * MINUTE_US
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What the newest list says that the one before did not.
+
+    Attributes:
+        added: to be streamed from now on.
+        removed: to be streamed no longer.
+        halted: symbols that stopped trading, with the exchange's word for it.
+        resumed: symbols that trade again and were streamed all the time.
+    """
+
+    added: list[Instrument] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    halted: dict[str, str] = field(default_factory=dict)
+    resumed: list[str] = field(default_factory=list)
+
+
+class Roster:
+    """The symbols of one market that are streamed.
+
+    Args:
+        wanted: names and patterns, see ``universe.choose``.
+        streamed: those it begins with.
+        top: most that are streamed; None for no bound. Places that become free are given by
+            volume; nobody who trades is put out for somebody larger.
+        gone_after_us: time without trading after which a symbol is gone, while most trade.
+    """
+
+    def __init__(
+        self,
+        wanted: Sequence[str],
+        streamed: Iterable[Instrument],
+        *,
+        top: int | None = None,
+        gone_after_us: int = GONE_AFTER_US,
+    ) -> None:
+        self._wanted = wanted
+        self._streamed = {one.symbol for one in streamed}
+        self._top = top
+        self._gone_after_us = gone_after_us
+        self._halted_since_us: dict[str, int] = {}
+        self._most_trading = 1
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        """Those that are streamed."""
+        return frozenset(self._streamed)
+
+    def has_candidates(self, listed: Sequence[Instrument]) -> bool:
+        """Whether several may compete for a free place of ``top``: their volumes decide."""
+        if self._top is None or len(self._streamed) >= self._top:
+            return False
+        return any(
+            one.is_trading and one.symbol not in self._streamed
+            for one in matching(self._wanted, listed)
+        )
+
+    def update(
+        self,
+        listed: Sequence[Instrument],
+        now_us: int,
+        *,
+        quote_volume_24h: Mapping[str, Decimal] | None = None,
+    ) -> Changes:
+        """Take a new list of the market's symbols.
+
+        Args:
+            now_us: the exchange's time.
+            quote_volume_24h: by symbol; ranks those that compete for free places of ``top``.
+        """
+        trading = {one.symbol: one for one in listed if one.is_trading}
+        words = {one.symbol: one.status for one in listed}
+        changes = Changes()
+        for symbol in sorted(self._streamed):
+            if symbol in trading:
+                if self._halted_since_us.pop(symbol, None) is not None:
+                    changes.resumed.append(symbol)
+            elif symbol not in self._halted_since_us:
+                self._halted_since_us[symbol] = now_us
+                changes.halted[symbol] = words.get(symbol, "not listed")
+        self._most_trading = max(self._most_trading, len(trading))
+        if 2 * len(trading) >= self._most_trading:  # else the market itself is halted
+            self._remove_gone(changes, now_us)
+        self._add_new(changes, trading, quote_volume_24h)
+        return changes
+
+    def _remove_gone(self, changes: Changes, now_us: int) -> None:
+        for symbol, since_us in sorted(self._halted_since_us.items()):
+            if now_us - since_us >= self._gone_after_us:
+                changes.removed.append(symbol)
+                del self._halted_since_us[symbol]
+                self._streamed.discard(symbol)
+
+    def _add_new(
+        self,
+        changes: Changes,
+        trading: Mapping[str, Instrument],
+        volumes: Mapping[str, Decimal] | None,
+    ) -> None:
+        if self._top is not None and volumes is None:
+            return  # a place that has just become free is given the next time
+        wanted = matching(self._wanted, list(trading.values()))
+        new = [one for one in wanted if one.symbol not in self._streamed]
+        if self._top is not None and volumes is not None:
+            new.sort(key=lambda one: (-volumes.get(one.symbol, Decimal(0)), one.symbol))
+            new = new[: max(0, self._top - len(self._streamed))]
+        changes.added.extend(new)
+        self._streamed.update(one.symbol for one in new)
+
+
+def rosters_of(options: StreamOptions, streamed: Sequence[Instrument]) -> dict[Market, Roster]:
+    """A roster for each market that is streamed; ``top`` is shared by them as at the start."""
+    rosters = {}
+    for market in markets_of(options.symbols):
+        wanted = [name for name in options.symbols if markets_of([name]) == (market,)]
+        of_market = [one for one in streamed if one.market is market]
+        top = None if options.top is None else len(of_market)
+        rosters[market] = Roster(wanted, of_market, top=top, gone_after_us=GONE_AFTER_US)
+    return rosters

@@ -1,0 +1,141 @@
+"""Symbols that come and go at the exchange while the streamer runs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import psycopg
+import pytest
+
+from include.domain.timeframes import MINUTE_US, minute_of, to_us
+from simulator.config import SimulatorConfig
+from simulator.server import Exchange
+from streamer import app, roster
+from streamer.states import SymbolState
+from tests.integration.streamer.harness import (
+    assert_equal_to_the_exchange,
+    minutes_of,
+    rows_of,
+    settings_for,
+    streaming,
+    wait_for_rows,
+)
+
+SPEED = 25
+KNOWN = ("BTCUSDT", "ETHUSDT")
+NEW, NEW_UM, GONE = "NEWUSDT", "FRESHUSDT.P", "ETHUSDT"
+
+
+class Told:
+    """Takes the place of the streamer's logger."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str | None]] = []
+
+    def __getattr__(self, _level: str) -> Any:
+        return lambda event, **fields: self.events.append((event, fields.get("symbol")))
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Told:
+    told = Told()
+    monkeypatch.setattr(app, "log", told)
+    return told
+
+
+def subscribed(exchange: Exchange) -> set[str]:
+    """Streams that clients of the spot market are subscribed to."""
+    return {stream for one in exchange.endpoints["spot"].connections for stream in one.streams}
+
+
+async def test_new_listings_are_streamed_from_their_first_minute_on(
+    database_url: str, told: Told
+) -> None:
+    config = SimulatorConfig(speed=SPEED, spot_symbols=KNOWN, um_symbols=("BTCUSDT",))
+    async with Exchange(config) as exchange:
+        settings = settings_for(exchange, database_url, symbols_refresh_s=0.2)
+        async with streaming(settings, "*USDT", "*.P") as streamer:
+            await wait_for_rows(database_url, lambda rows: bool(minutes_of(rows, "BTCUSDT")))
+            exchange.faults.add(
+                [
+                    {"kind": "new_listing", "market": "spot", "symbols": NEW, "at": "+10s"},
+                    {"kind": "new_listing", "market": "um", "symbols": "FRESHUSDT", "at": "+15s"},
+                ]
+            )
+            async with asyncio.timeout(60):
+                while {NEW, NEW_UM} - {one.symbol for one in streamer._aggregators}:
+                    await asyncio.sleep(0.01)
+            first_us = {
+                name: exchange.markets[market].history(symbol).start_us
+                for name, market, symbol in (
+                    (NEW, "spot", NEW),
+                    (NEW_UM, "um", NEW_UM.removesuffix(".P")),
+                )
+            }
+            assert exchange.clock.now_us() - max(first_us.values()) < MINUTE_US
+            goal_us = minute_of(exchange.clock.now_us()) + 2 * MINUTE_US
+            names = [*KNOWN, NEW, "BTCUSDT.P", NEW_UM]
+            rows = await wait_for_rows(
+                database_url,
+                lambda rows: all(
+                    (minutes_of(rows, one) or [0])[-1] >= goal_us
+                    and all(rows[one, at]["status"] == "verified" for at in minutes_of(rows, one))
+                    for one in names
+                ),
+            )
+            for name in (NEW, NEW_UM):
+                assert minutes_of(rows, name)[0] == first_us[name], name
+            await assert_equal_to_the_exchange(exchange, rows, names)
+            assert [event for event in told.events if event[0] == "symbol_added"] == [
+                ("symbol_added", NEW),
+                ("symbol_added", NEW_UM),
+            ]
+            assert [feed.connection.reconnects for feed in streamer._feeds] == [0, 0]
+    with psycopg.connect(database_url) as connection:
+        query = "SELECT symbol FROM ops.outages WHERE symbol = ANY(%s)"
+        assert connection.execute(query, ([NEW, NEW_UM],)).fetchall() == []
+
+
+async def test_a_halt_is_told_once_and_what_stays_away_is_unsubscribed(
+    database_url: str, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roster, "GONE_AFTER_US", 3 * MINUTE_US)
+    config = SimulatorConfig(speed=60, spot_symbols=(*KNOWN, "PEPEUSDT"))
+    async with Exchange(config) as exchange:
+        settings = settings_for(exchange, database_url, symbols_refresh_s=0.2)
+        async with streaming(settings, "*") as streamer:
+            await wait_for_rows(database_url, lambda rows: bool(minutes_of(rows, GONE)))
+            halt = {"kind": "halt", "market": "spot", "symbols": "PEPEUSDT", "duration_s": 100}
+            exchange.faults.add(
+                [
+                    {**halt, "at": "+20s"},
+                    {"kind": "delisting", "market": "spot", "symbols": GONE, "at": "+20s"},
+                ]
+            )
+            states = streamer.observed.states
+            async with asyncio.timeout(60):
+                while states.of("PEPEUSDT") is not SymbolState.HALTED:
+                    await asyncio.sleep(0.01)
+                while GONE in {one.symbol for one in streamer._aggregators}:
+                    await asyncio.sleep(0.01)
+                while any(GONE.lower() in one for one in subscribed(exchange)):
+                    await asyncio.sleep(0.05)
+            told_of = [event for event in told.events if event[1] == GONE]
+            assert told_of.count(("symbol_halted", GONE)) == 1
+            assert told_of[-1] == ("symbol_gone", GONE)
+            assert [e for e, symbol in told.events if symbol == "PEPEUSDT" and "halt" in e] == [
+                "symbol_halted"
+            ]
+            assert ("symbol_resumed", "PEPEUSDT") in told.events
+            goal_us = minute_of(exchange.clock.now_us()) + MINUTE_US
+            await wait_for_rows(
+                database_url, lambda rows: minutes_of(rows, "PEPEUSDT")[-1] >= goal_us
+            )
+            assert states.of("PEPEUSDT") is SymbolState.LIVE
+            assert {stream.partition("@")[0] for stream in subscribed(exchange)} == {
+                "btcusdt",
+                "pepeusdt",
+            }
+    rows = await rows_of(database_url)
+    assert to_us(rows["BTCUSDT", minutes_of(rows, "BTCUSDT")[-1]]["open_time"]) >= goal_us

@@ -1,0 +1,137 @@
+"""Connections that come and go with symbols; feeds are played here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from include.domain.instruments import Market, exchange_symbol_of
+from streamer.fleet import Fleet
+
+
+class Aggregator:
+    def __init__(self, symbol: str) -> None:
+        self.symbol = symbol
+
+
+class Connection:
+    """Runs until it is cancelled, or fails when told to."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.is_running = False
+        self.failure: asyncio.Future[None] | None = None
+
+    async def run(self) -> None:
+        self.is_running = True
+        self.failure = asyncio.get_running_loop().create_future()
+        try:
+            await self.failure
+        finally:
+            self.is_running = False
+
+
+class Feed:
+    def __init__(self, market: Market, name: str, aggregators: dict[str, Aggregator]) -> None:
+        self.market = market
+        self.connection = Connection(name)
+        self.carried = dict(aggregators)
+
+    @property
+    def aggregators(self) -> list[Aggregator]:
+        return list(self.carried.values())
+
+    def add(self, aggregators: dict[str, Aggregator]) -> None:
+        self.carried.update(aggregators)
+
+    def remove(self, exchange_symbol: str) -> None:
+        del self.carried[exchange_symbol]
+
+
+def fleet_of(max_streams: int = 6) -> Fleet:
+    make_feed: Any = Feed
+    return Fleet(make_feed, streams_per_symbol=2, max_streams=max_streams)
+
+
+def add(fleet: Fleet, *symbols: str, market: Market = Market.SPOT) -> None:
+    aggregators: Any = {exchange_symbol_of(symbol): Aggregator(symbol) for symbol in symbols}
+    fleet.add(market, aggregators)
+
+
+def carried(fleet: Fleet) -> dict[str, list[str]]:
+    return {
+        feed.connection.name: [one.symbol for one in feed.aggregators] for feed in fleet.feeds
+    }
+
+
+async def until(holds: Any) -> None:
+    async with asyncio.timeout(5):
+        while not holds():
+            await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def running(fleet: Fleet) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(fleet.run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait({task}, timeout=5)
+
+
+def test_symbols_fill_connections_up_and_new_ones_are_made_for_the_rest() -> None:
+    fleet = fleet_of()
+    add(fleet, *"ABCD")
+    assert carried(fleet) == {"spot-1": ["A", "B", "C"], "spot-2": ["D"]}
+    add(fleet, *"EFG")
+    assert carried(fleet) == {"spot-1": [*"ABC"], "spot-2": [*"DEF"], "spot-3": ["G"]}
+    assert fleet.feed_of("E") is fleet.feeds[1]
+
+
+def test_markets_do_not_share_connections() -> None:
+    fleet = fleet_of()
+    add(fleet, "A")
+    add(fleet, "A.P", "B.P", market=Market.UM)
+    assert carried(fleet) == {"spot-1": ["A"], "um-1": ["A.P", "B.P"]}
+
+
+def test_a_removed_symbol_leaves_room_and_an_empty_connection_is_given_up() -> None:
+    fleet = fleet_of()
+    add(fleet, *"ABCD")
+    fleet.remove("B")
+    fleet.remove("D")
+    assert carried(fleet) == {"spot-1": ["A", "C"]}
+    add(fleet, *"EF")
+    assert carried(fleet) == {"spot-1": ["A", "C", "E"], "spot-3": ["F"]}  # names are not reused
+    with pytest.raises(KeyError):
+        fleet.feed_of("B")
+
+
+async def test_connections_run_as_long_as_their_feeds_are_there() -> None:
+    fleet = fleet_of()
+    feeds: Any = fleet.feeds
+    async with running(fleet):
+        add(fleet, *"ABCD")
+        first, second = feeds
+        await until(lambda: first.connection.is_running and second.connection.is_running)
+        fleet.remove("D")
+        await until(lambda: not second.connection.is_running)
+        assert first.connection.is_running
+    assert not first.connection.is_running
+
+
+async def test_a_connection_that_fails_by_a_bug_ends_the_fleet() -> None:
+    fleet = fleet_of()
+    feeds: Any = fleet.feeds
+    add(fleet, *"AD")
+    async with running(fleet) as task:
+        await until(lambda: feeds[0].connection.is_running)
+        feeds[0].connection.failure.set_exception(ValueError("a bug"))
+        await asyncio.wait({task}, timeout=5)
+        with pytest.raises(ValueError, match="a bug"):
+            task.result()

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from decimal import Decimal
+
+from include.domain.instruments import Instrument, Market
+from include.domain.timeframes import MINUTE_US
+from streamer.roster import GONE_AFTER_US, Roster
+
+T0 = 1_700_000_000_000_000
+
+
+def one(symbol: str, status: str = "TRADING") -> Instrument:
+    return Instrument(symbol, Market.SPOT, "A", "B", status, Decimal("0.01"), Decimal("0.01"))
+
+
+A, B, C = one("AUSDT"), one("BUSDT"), one("CBTC")
+
+
+def symbols(instruments: list[Instrument]) -> list[str]:
+    return [each.symbol for each in instruments]
+
+
+def test_what_is_newly_listed_and_wanted_is_added_once() -> None:
+    roster = Roster(["*USDT"], [A])
+    assert symbols(roster.update([A, C, one("NUSDT", "PRE_TRADING")], T0).added) == []
+    assert symbols(roster.update([A, C, one("NUSDT")], T0 + MINUTE_US).added) == ["NUSDT"]
+    assert roster.update([A, C, one("NUSDT")], T0 + 2 * MINUTE_US).added == []
+    assert roster.symbols == {"AUSDT", "NUSDT"}
+
+
+def test_a_named_symbol_that_trades_again_is_taken_up_again() -> None:
+    roster = Roster(["AUSDT"], [A], gone_after_us=MINUTE_US)
+    assert roster.update([one("AUSDT", "BREAK"), B, C], T0).halted == {"AUSDT": "BREAK"}
+    assert roster.update([one("AUSDT", "BREAK"), B, C], T0 + MINUTE_US).removed == ["AUSDT"]
+    assert symbols(roster.update([A, B, C], T0 + 2 * MINUTE_US).added) == ["AUSDT"]
+
+
+def test_a_halt_is_told_once_and_its_streams_stay() -> None:
+    roster = Roster(["*"], [A, B])
+    halted = [A, one("BUSDT", "HALT")]
+    assert roster.update(halted, T0).halted == {"BUSDT": "HALT"}
+    for minute in range(1, 59):
+        changes = roster.update(halted, T0 + minute * MINUTE_US)
+        assert (changes.halted, changes.removed) == ({}, [])
+    resumed = roster.update([A, B], T0 + 59 * MINUTE_US)
+    assert (resumed.resumed, resumed.added) == (["BUSDT"], [])
+    again = roster.update(halted, T0 + 60 * MINUTE_US)
+    assert (again.halted, again.removed) == ({"BUSDT": "HALT"}, [])  # counted anew
+
+
+def test_a_symbol_that_stays_away_while_others_trade_is_gone() -> None:
+    roster = Roster(["*"], [A, B])
+    assert roster.update([A], T0).halted == {"BUSDT": "not listed"}
+    assert roster.update([A], T0 + GONE_AFTER_US - 1).removed == []
+    assert roster.update([A], T0 + GONE_AFTER_US).removed == ["BUSDT"]
+    assert roster.symbols == {"AUSDT"}
+
+
+def test_a_market_that_is_halted_as_a_whole_loses_no_symbol() -> None:
+    roster = Roster(["*"], [A, B, C])
+    roster.update([A, B, C], T0)
+    still = [one(each.symbol, "BREAK") for each in (A, B)] + [C]
+    assert set(roster.update(still, T0).halted) == {"AUSDT", "BUSDT"}
+    assert roster.update(still, T0 + 9 * GONE_AFTER_US).removed == []
+    assert roster.update([], T0 + 10 * GONE_AFTER_US).removed == []
+    assert set(roster.update([A, B, C], T0 + 11 * GONE_AFTER_US).resumed) == {
+        "AUSDT",
+        "BUSDT",
+        "CBTC",
+    }
+
+
+def test_free_places_of_the_largest_are_given_by_volume() -> None:
+    roster = Roster(["*"], [A, B], top=2, gone_after_us=0)
+    volumes = {"CBTC": Decimal(5), "DUSDT": Decimal(9), "EUSDT": Decimal(9)}
+    candidates = [C, one("EUSDT"), one("DUSDT")]
+    assert not roster.has_candidates([A, B, *candidates])
+    assert roster.update([A, B, *candidates], T0, quote_volume_24h=volumes).added == []
+    changes = roster.update([A, *candidates], T0)
+    assert (changes.removed, changes.added) == (["BUSDT"], [])  # nobody asked for volumes
+    assert roster.has_candidates([A, *candidates])
+    changes = roster.update([A, *candidates], T0, quote_volume_24h=volumes)
+    assert symbols(changes.added) == ["DUSDT"]
+    assert not roster.has_candidates([A, *candidates])
