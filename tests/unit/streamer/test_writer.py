@@ -16,80 +16,9 @@ from include.backoff import Backoff
 from include.domain.candles import Offer, Source, Status, silent_candle
 from include.domain.timeframes import MINUTE_US
 from include.errors import PermanentError, TransientError
-from include.store.live import LiveCandle
 from streamer import writer as module
 from streamer.writer import CandleWriter
-
-T0 = 1_700_000_000_000_000 // MINUTE_US * MINUTE_US
-
-
-class Connection:
-    """A connection that can be closed."""
-
-    closed = False
-
-    async def close(self) -> None:
-        self.closed = True
-
-
-class Database:
-    """Takes batches, refuses chosen minutes, fails as told; keeps what it took."""
-
-    def __init__(self) -> None:
-        self.connections: list[Connection] = []
-        self.batches: list[list[int]] = []
-        self.live: list[list[int]] = []
-        self.refused: set[int] = set()
-        self.failures: list[Exception] = []
-        self.refuses_live = False
-        self.gate: asyncio.Event | None = None
-        self.is_writing = asyncio.Event()
-
-    async def connect(self, url: str, **_: object) -> Connection:
-        assert url == "postgresql://here/candles"
-        self.connections.append(Connection())
-        return self.connections[-1]
-
-    async def settle(self, connection: Connection, offers: Sequence[Offer]) -> None:
-        assert not connection.closed
-        self.is_writing.set()
-        if self.gate is not None:
-            await self.gate.wait()
-        if self.failures:
-            raise self.failures.pop(0)
-        minutes = [number_of(offer.candle.open_time_us) for offer in offers]
-        if self.refused & set(minutes):
-            raise PermanentError("a check constraint says no")
-        self.batches.append(minutes)
-
-    async def write_live(self, connection: Connection, rows: Sequence[LiveCandle]) -> int:
-        assert not connection.closed
-        if self.refuses_live:
-            raise PermanentError("a check constraint says no")
-        if self.failures:
-            raise self.failures.pop(0)
-        self.live.append([number_of(row.candle.open_time_us) for row in rows])
-        return len(rows)
-
-    @property
-    def written(self) -> list[int]:
-        return [minute for batch in self.batches for minute in batch]
-
-
-class Aggregator:
-    """One open candle, of minute 99."""
-
-    quotes_fold = True
-
-    def __init__(self) -> None:
-        self.is_dirty = True
-
-    def live_candles(self) -> list[tuple[object, bool]]:
-        return [(silent_candle("BTCUSDT", T0 + 99 * MINUTE_US, Decimal(7)), False)]
-
-
-def number_of(open_time_us: int) -> int:
-    return (open_time_us - T0) // MINUTE_US
+from tests.unit.streamer.played_database import T0, Aggregator, Connection, Database, number_of
 
 
 def offer(minute: int) -> Offer:

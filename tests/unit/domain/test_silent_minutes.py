@@ -1,0 +1,52 @@
+"""No fold makes a flat candle: that a minute was silent is the exchange's word alone."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import polars as pl
+
+from include.domain.columnar import TRADE_SCHEMA, fold_trades
+from include.domain.timeframes import MINUTE_US, from_us
+
+ROOT = Path(__file__).parents[3]
+T0 = 1_700_000_000_000_000 // MINUTE_US * MINUTE_US
+
+
+def callers(name: str) -> list[str]:
+    """Files of the product in which a function is named, other than by its definition."""
+    return sorted(
+        str(path.relative_to(ROOT))
+        for folder in ("include", "streamer", "dags")
+        for path in (ROOT / folder).rglob("*.py")
+        if any(
+            (isinstance(node, ast.Name) and node.id == name)
+            or (isinstance(node, ast.Attribute) and node.attr == name)
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        )
+    )
+
+
+def test_nothing_that_writes_makes_a_silent_candle() -> None:
+    assert callers("silent_candle") == []
+    assert callers("fold_trades") != []  # the look finds what is there
+
+
+def test_a_tape_with_silent_minutes_folds_to_the_minutes_that_traded() -> None:
+    minutes = [0, 0, 3, 7]
+    trades = pl.DataFrame(
+        {
+            "price": ["10", "11", "12", "13"],
+            "quantity": ["1", "1", "1", "1"],
+            "first_trade_id": [1, 2, 3, 4],
+            "last_trade_id": [1, 2, 3, 4],
+            "trade_time": [from_us(T0 + minute * MINUTE_US + 5) for minute in minutes],
+            "is_buyer_maker": [True] * 4,
+        }
+    ).select(pl.col(name).cast(kind) for name, kind in TRADE_SCHEMA.items())
+
+    bars = fold_trades(trades, symbol="BTCUSDT")
+
+    assert bars["open_time"].to_list() == [from_us(T0 + m * MINUTE_US) for m in (0, 3, 7)]
+    assert bars["trade_count"].to_list() == [2, 1, 1]
