@@ -92,7 +92,7 @@ async def _captured(url: str, table: RawTable, frames: Sequence[bytes], home: Pa
         url, intake.lanes, spool, losses, batch_rows=BATCH_ROWS, flush_timeout_s=0.5
     )
     feed = CaptureFeed(
-        "ws://127.0.0.1:1", Market.SPOT, [f"sym{n}usdt@{table.name}" for n in range(SYMBOLS)],
+        "ws://127.0.0.1:1", Market.SPOT, (), [f"SYM{n}USDT" for n in range(SYMBOLS)],
         intake, name="bench", stale_after_s=15, on_missed=lambda *_: None, now_us=lambda: START_US,
     )  # fmt: skip
     working = asyncio.create_task(writer.run())

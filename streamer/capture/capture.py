@@ -12,9 +12,8 @@ import structlog
 
 from include.backoff import Backoff
 from include.binance.frames import AggTrade, Trade
-from include.binance.session import MAX_STREAMS
 from include.config import Settings
-from include.domain.instruments import Instrument, Market, market_of
+from include.domain.instruments import Instrument, Market, market_of, symbol_of
 from include.domain.timeframes import MINUTE_US
 from include.errors import PermanentError, TransientError
 from include.jobs.exchange import endpoints_of
@@ -30,6 +29,7 @@ from include.store.raw import (
     missing_ids,
 )
 from streamer.capture.feed import CaptureFeed
+from streamer.capture.feeds import CaptureFeeds
 from streamer.capture.holes import HoleFiller
 from streamer.capture.ids import Hole
 from streamer.capture.intake import Intake
@@ -81,7 +81,7 @@ class Capture:
         self._trade_stream = trade_stream
         self._now_us = now_us
         self._symbols: list[str] = []
-        self._feeds: list[CaptureFeed] = []
+        self._feeds = CaptureFeeds(self._routes, self._make_feed)
         self._lock: BinaryIO | None = None
         self._began_us = self._exchange_began_us = self._since_us = 0
         if not self._datasets:
@@ -113,7 +113,7 @@ class Capture:
         return partial(self.intake.on_trade, market) if wanted else None
 
     def begin(self, instruments: Sequence[Instrument], *, exchange_us: int) -> None:
-        """Make the connections for what no candle feed carries.
+        """Take the symbols to begin with.
 
         Args:
             exchange_us: the exchange's time.
@@ -124,19 +124,17 @@ class Capture:
         lookback_us = self._settings.fill_lookback_minutes * MINUTE_US
         self._since_us = min(self._began_us, exchange_us) - lookback_us
         self._symbols = [instrument.symbol for instrument in instruments]
-        for market in Market:
-            of_market = [one for one in instruments if one.market is market]
-            own = [
-                STREAM_OF[name] for name in self._datasets if STREAM_OF[name] != self._trade_stream
-            ]
-            # USD-M routes aggregate trades apart from single ones and quotes.
-            endpoints = endpoints_of(self._settings, market)
-            routes: dict[str, list[str]] = {}
-            for kind in own:
-                url = endpoints.stream_url_for("aggTrade" if kind == "aggTrade" else "trade")
-                routes.setdefault(url, []).append(kind)
-            for url, kinds in routes.items():
-                self._connect(market, url, kinds, of_market)
+        self._feeds.add(self._symbols)
+
+    def add(self, symbols: Sequence[str]) -> None:
+        """Capture further symbols, from now on; those that are captured go on."""
+        if self._datasets:
+            self._feeds.add(symbols)
+
+    def remove(self, symbol: str) -> None:
+        """Capture a symbol no longer; what is missing of it is still asked for."""
+        if self._datasets:
+            self._feeds.remove(symbol)
 
     async def run(self) -> None:
         """Capture until cancelled."""
@@ -144,7 +142,7 @@ class Capture:
             await asyncio.Event().wait()
         async with asyncio.TaskGroup() as tasks:
             for work in (
-                *(feed.connection.run() for feed in self._feeds),
+                self._feeds.run(),
                 self.writer.run(),
                 self.holes.run(),
                 self._resume(),
@@ -187,37 +185,42 @@ class Capture:
 
     # --- inside
 
-    def _connect(
-        self, market: Market, url: str, kinds: Sequence[str], instruments: Sequence[Instrument]
-    ) -> None:
-        share = MAX_STREAMS // len(kinds)
-        for first in range(0, len(instruments), share):
-            some = instruments[first : first + share]
-            names = [one.exchange_symbol.lower() for one in some]
-            self._feeds.append(
-                CaptureFeed(
-                    url,
-                    market,
-                    [f"{name}@{kind}" for name in names for kind in kinds],
-                    self.intake,
-                    name=f"{market.value}-capture-{len(self._feeds) + 1}",
-                    stale_after_s=self._settings.stale_stream_s,
-                    rotate_after_s=self._settings.rotate_after_s,
-                    on_missed=partial(self._missed, kinds, some),
-                    now_us=self._now_us,
-                    proxy=self._settings.proxy_for(url) or None,
-                )
-            )
+    def _routes(self, market: Market) -> dict[str, list[str]]:
+        """What no candle feed carries, by the URL that does."""
+        endpoints = endpoints_of(self._settings, market)
+        routes: dict[str, list[str]] = {}
+        for name in self._datasets:
+            kind = STREAM_OF[name]
+            if kind != self._trade_stream:
+                # USD-M routes aggregate trades apart from single ones and quotes.
+                url = endpoints.stream_url_for("aggTrade" if kind == "aggTrade" else "trade")
+                routes.setdefault(url, []).append(kind)
+        return routes
 
-    def _missed(
-        self, kinds: Sequence[str], instruments: Sequence[Instrument], from_us: int, to_us: int
-    ) -> None:
+    def _make_feed(
+        self, market: Market, url: str, kinds: Sequence[str], names: Sequence[str], own_name: str
+    ) -> CaptureFeed:
+        return CaptureFeed(
+            url,
+            market,
+            kinds,
+            names,
+            self.intake,
+            name=own_name,
+            stale_after_s=self._settings.stale_stream_s,
+            rotate_after_s=self._settings.rotate_after_s,
+            on_missed=self._missed,
+            now_us=self._now_us,
+            proxy=self._settings.proxy_for(url) or None,
+        )
+
+    def _missed(self, feed: CaptureFeed, from_us: int, to_us: int) -> None:
         """A connection was cut; what can be asked for shows by its ids, the rest is lost."""
         self.losses.add(
-            Loss(dataset, one.symbol, CUT, from_us, to_us)
-            for one in instruments
+            Loss(dataset, symbol_of(feed.market, name), CUT, from_us, to_us)
+            for name in sorted(feed.names)
             for dataset in self._datasets
-            if STREAM_OF[dataset] in kinds and cannot_be_asked(dataset, one.market)
+            if STREAM_OF[dataset] in feed.kinds and cannot_be_asked(dataset, feed.market)
         )
 
     async def _resume(self) -> None:

@@ -23,8 +23,9 @@ class CaptureFeed:
     """Takes the messages of one connection.
 
     Args:
-        streams: names to carry.
-        on_missed: given the times (µs, wall clock) between which nothing came.
+        kinds: of the streams of each symbol, such as ``bookTicker``.
+        names: the exchange's, of symbols.
+        on_missed: given the feed and the times (µs, wall clock) between which nothing came.
         now_us: wall clock.
     """
 
@@ -32,20 +33,23 @@ class CaptureFeed:
         self,
         url: str,
         market: Market,
-        streams: Sequence[str],
+        kinds: Sequence[str],
+        names: Sequence[str],
         intake: Intake,
         *,
         name: str,
         stale_after_s: float,
-        on_missed: Callable[[int, int], None],
+        on_missed: Callable[[CaptureFeed, int, int], None],
         now_us: Callable[[], int],
         rotate_after_s: float = ROTATE_AFTER_S,
         proxy: str | None = None,
     ) -> None:
         self.frames = 0
         self.bad_frames = 0
-        self._market = market
-        self._known = frozenset(stream.partition("@")[0] for stream in streams)
+        self.url = url
+        self.market = market
+        self.kinds = tuple(kinds)
+        self.names = set(names)
         self._intake = intake
         self._on_missed = on_missed
         self._now_us = now_us
@@ -53,7 +57,7 @@ class CaptureFeed:
         self.connection = StreamConnection(
             url,
             name=name,
-            streams=list(streams),
+            streams=self._streams_of(names),
             on_text=self.on_text,
             on_open=lambda: None,
             on_close=self._closed,
@@ -61,6 +65,20 @@ class CaptureFeed:
             rotate_after_s=rotate_after_s,
             proxy=proxy,
         )
+
+    def carries(self, market: Market, url: str, name: str) -> bool:
+        """Whether a symbol is streamed from there already."""
+        return self.market is market and self.url == url and name in self.names
+
+    def add(self, names: Sequence[str]) -> None:
+        """Carry further symbols."""
+        self.names.update(names)
+        self.connection.subscribe(self._streams_of(names))
+
+    def remove(self, name: str) -> None:
+        """Carry a symbol no longer."""
+        self.names.discard(name)
+        self.connection.unsubscribe(self._streams_of([name]))
 
     def on_text(self, data: bytes) -> None:
         """Handle one message; what cannot be used is counted and logged, never raised."""
@@ -75,12 +93,12 @@ class CaptureFeed:
         kind = type(frame)
         if kind is BookTicker:
             quote = cast(BookTicker, frame)
-            if quote.symbol.lower() in self._known:
-                self._intake.on_quote(self._market, quote)
+            if quote.symbol in self.names:
+                self._intake.on_quote(self.market, quote)
         elif kind is Trade or kind is AggTrade:
             trade = cast("Trade | AggTrade", frame)
-            if trade.symbol.lower() in self._known:
-                self._intake.on_trade(self._market, trade)
+            if trade.symbol in self.names:
+                self._intake.on_trade(self.market, trade)
         elif isinstance(frame, ControlAnswer):
             self._on_answer(frame)
             return
@@ -89,7 +107,7 @@ class CaptureFeed:
             return
         if self._cut_us is not None and self.connection.session.is_subscribed:
             missed_from_us, self._cut_us = self._cut_us, None
-            self._on_missed(missed_from_us, self._now_us())
+            self._on_missed(self, missed_from_us, self._now_us())
 
     def _on_answer(self, answer: ControlAnswer) -> None:
         refused = self.connection.session.on_answer(answer)
@@ -100,3 +118,6 @@ class CaptureFeed:
     def _closed(self) -> None:
         if self._cut_us is None:
             self._cut_us = self._now_us()
+
+    def _streams_of(self, names: Sequence[str]) -> list[str]:
+        return [f"{name.lower()}@{kind}" for name in names for kind in self.kinds]

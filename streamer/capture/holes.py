@@ -40,15 +40,15 @@ class HoleFiller:
     backoff: ClassVar[Backoff] = Backoff(first_s=1.0, most_s=60.0, least_s=0.1)
     filled_rows: int = 0
     given_up: int = 0
+    _asked: Hole | None = None
 
     @property
     def waiting_ids(self) -> int:
-        """Ids that are missing."""
-        return sum(
-            hole.last_id - hole.first_id + 1
-            for sequence in self.sequences.values()
-            for hole in sequence.holes
-        )
+        """Ids that are missing, those asked for at this moment as well."""
+        holes = [hole for sequence in self.sequences.values() for hole in sequence.holes]
+        if self._asked is not None:
+            holes.append(self._asked)
+        return sum(hole.last_id - hole.first_id + 1 for hole in holes)
 
     async def run(self) -> None:
         """Fill until cancelled."""
@@ -63,6 +63,7 @@ class HoleFiller:
         hole = sequence.take_due(loop.time(), MAX_TRADES)
         if hole is None:
             return
+        self._asked = hole
         try:
             counts = await in_thread(
                 lambda: self.fetch(dataset, symbol, hole.first_id, hole.last_id), name="trades"
@@ -85,6 +86,8 @@ class HoleFiller:
                 written=counts.written,
                 void=counts.void,
             )
+        finally:
+            self._asked = None
 
     def _again_later(
         self,

@@ -86,13 +86,17 @@ class CaptureWriter:
             tasks.create_task(self._spill_on())
 
     async def flush(self) -> None:
-        """Write all that is left, for a clean stop; what cannot be goes to the disk.
+        """Write what waits in memory, for a clean stop; what cannot be goes to the disk.
+
+        What is on the disk already stays there for the next start.
 
         Raises:
             TransientError: the database is away.
         """
         try:
-            await self._write_all()
+            while any(self._is_due(lane) for lane in self._lanes.lanes):
+                await self._connect()
+                await self._write_lanes()
         except BaseException:
             self.is_spooling = True
             raise
@@ -143,15 +147,22 @@ class CaptureWriter:
             self._lanes.waiting or self.is_spooling or not self._spool.is_empty or len(self._losses)
         ):
             await self._connect()
-            for lane in self._lanes.lanes:
-                if lane.rows and (lane.can_be_asked or not self.is_spooling):
-                    await self._write_lane(lane)
+            await self._write_lanes()
             if self._spool.is_empty:
                 self.is_spooling = False
             else:
                 await self._replay()
             if len(self._losses):
                 await self._record_losses()
+
+    def _is_due(self, lane: Lane) -> bool:
+        """Whether a lane has rows for the database; while spooling, some go to the disk."""
+        return bool(lane.rows) and (lane.can_be_asked or not self.is_spooling)
+
+    async def _write_lanes(self) -> None:
+        for lane in self._lanes.lanes:
+            if self._is_due(lane):
+                await self._write_lane(lane)
 
     async def _write_lane(self, lane: Lane) -> None:
         # Taken out first: what leaves meanwhile for want of room must not be taken twice.
@@ -251,6 +262,9 @@ class CaptureWriter:
                 counted: dict[tuple[str, str], list[int]] = {}
                 tally(record.dataset, record.lines, counted)
                 dropped = losses_of(counted, DISK_REFUSED)
+            except BaseException:
+                self._lanes.put_back(lane, rows)  # on the disk too, perhaps: the table takes one
+                raise
             self._losses.add(dropped)
         return moved
 

@@ -36,11 +36,12 @@ def feed_of(intake: Intake, clock: Clock, missed: list[tuple[int, int]]) -> Capt
     return CaptureFeed(
         "ws://127.0.0.1:1",
         Market.SPOT,
-        ["btcusdt@trade", "btcusdt@bookTicker"],
+        ["trade", "bookTicker"],
+        ["BTCUSDT"],
         intake,
         name="spot-capture-1",
         stale_after_s=15,
-        on_missed=lambda from_us, to_us: missed.append((from_us, to_us)),
+        on_missed=lambda _feed, from_us, to_us: missed.append((from_us, to_us)),
         now_us=lambda: clock.now_us,
     )
 
@@ -87,3 +88,14 @@ def test_a_cut_is_told_once_all_streams_deliver_again(intake: Intake, clock: Clo
     clock.now_us = 200
     feed.on_text(QUOTE.replace(b'"u":7', b'"u":8'))
     assert missed == [(100, 200)]
+
+
+def test_symbols_come_and_go(intake: Intake, clock: Clock) -> None:
+    feed = feed_of(intake, clock, [])
+    feed.add(["ETHUSDT"])
+    feed.remove("BTCUSDT")
+    assert feed.connection.streams == ("ethusdt@trade", "ethusdt@bookTicker")
+    feed.on_text(QUOTE)
+    assert intake.lanes.waiting == 0
+    feed.on_text(QUOTE.replace(b"BTCUSDT", b"ETHUSDT"))
+    assert intake.lanes.waiting == 1
