@@ -66,6 +66,12 @@ SELECT
     coalesce(gaps.overdue, 0) AS overdue_gaps,
     coalesce(differing.rows, 0) AS discrepancies
 FROM unnest(%(symbols)s::text[]) AS s (symbol)
+LEFT JOIN (
+    SELECT g.symbol, range_agg(tstzrange(g.from_time, g.to_time)) AS minutes
+    FROM ops.gaps AS g
+    WHERE g.repaired_at IS NOT NULL AND g.to_time > %(since)s AND g.from_time < %(now)s
+    GROUP BY g.symbol
+) AS mended ON s.symbol = mended.symbol
 LEFT JOIN LATERAL (
     SELECT c.open_time FROM market.candles_1m AS c
     WHERE c.symbol = s.symbol AND c.open_time < %(since)s
@@ -77,7 +83,9 @@ CROSS JOIN LATERAL (
         count(*) FILTER (WHERE r.status = 'verified') AS verified,
         count(*) FILTER (WHERE r.status = 'unconfirmed') AS unconfirmed,
         count(*) FILTER (WHERE r.status = 'partial') AS partial,
-        count(*) FILTER (WHERE r.revision > 0) AS repaired,
+        count(*) FILTER (
+            WHERE r.revision > 0 OR r.open_time <@ coalesce(mended.minutes, '{}')
+        ) AS repaired,
         count(*) FILTER (
             WHERE r.status <> 'verified' AND r.open_time < %(now)s - %(patience)s::interval
         ) AS unsure,
@@ -174,7 +182,8 @@ class SymbolHealth:
 
     Attributes:
         minutes: rows in the window; ``verified``, ``unconfirmed`` and ``partial`` sum to it.
-        repaired: rows whose values changed after they were written.
+        repaired: rows of which something was missed (a closed entry of ``ops.gaps``), or whose
+            values changed after they were written.
         unsure: unconfirmed or partial for longer than the patience.
         is_streamed: whether a stream wrote it in the window, an open candle or a row.
         newest: open time of the newest closed minute, in the window or before it.

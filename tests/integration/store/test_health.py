@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from include.jobs.status import newest_revision
 from include.store import health
 from include.store.health import SymbolHealth, known_symbols, read_health, schema_revision
 from include.store.pools import connect
@@ -110,6 +111,34 @@ def test_missing_are_minutes_between_rows_without_an_outage(connection) -> None:
     found = one(connection, "A")
     # 5 at the window's beginning, 20 of which 10 are an outage, and 5 that are too young to count
     assert (found.missing, found.overdue) == (5 + 10 + 5, 5 + 10)
+
+
+def test_repaired_are_minutes_of_closed_gaps_and_revised_ones(connection) -> None:
+    fill(connection, "A", SINCE, NEWEST)
+    fill(connection, "B", SINCE, NEWEST)
+    connection.execute(
+        "INSERT INTO ops.gaps (symbol, from_time, to_time, cause, repaired_at) VALUES"
+        " ('A', %(a)s, %(b)s, 'connection lost', now()),"  # five minutes
+        " ('A', %(c)s, %(d)s, 'trades missing', now()),"  # overlaps it, two minutes more
+        " ('A', %(e)s, %(f)s, 'connection lost', NULL),"  # still open
+        " ('A', %(g)s, %(h)s, 'connection lost', now())",  # before the window, but for a minute
+        {
+            "a": NEWEST - 60 * MINUTE,
+            "b": NEWEST - 55 * MINUTE,
+            "c": NEWEST - 56 * MINUTE,
+            "d": NEWEST - 53 * MINUTE,
+            "e": NEWEST - 3 * MINUTE,
+            "f": NEWEST,
+            "g": SINCE - 60 * MINUTE,
+            "h": SINCE + MINUTE,
+        },
+    )
+    connection.execute(
+        "UPDATE market.candles_1m SET revision = 1 WHERE symbol = 'A' AND open_time = ANY(%s)",
+        ([NEWEST - 54 * MINUTE, NEWEST - 10 * MINUTE],),  # one of them in a gap
+    )
+    assert one(connection, "A").repaired == 7 + 1 + 1
+    assert one(connection, "B").repaired == 0
 
 
 def test_a_symbol_that_begins_in_the_window_misses_nothing_before(connection) -> None:
@@ -227,6 +256,6 @@ def test_the_command_tells_machines_by_json_and_exit_code(connection, database_u
 
 def test_a_reader_may_ask(connection) -> None:
     connection.execute("SET ROLE candelabra_reader")
-    assert schema_revision(connection) == "0002"
+    assert schema_revision(connection) == newest_revision()
     assert known_symbols(connection, since=SINCE) == []
     assert read(connection, "A").quality is None
