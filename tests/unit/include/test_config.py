@@ -34,6 +34,12 @@ def test_symbols_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> Non
     assert load_settings().symbols == ("BTCUSDT", "ETHUSDT.P")
 
 
+def test_a_database_may_have_several_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "postgresql://me:a,b@one:5432,two,[::1]:5434/candles?connect_timeout=3"
+    monkeypatch.setenv("DATABASE_URL", url)
+    assert load_settings().url_for("streamer") == url
+
+
 def test_each_role_falls_back_to_the_owner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://owner@h/d")
     monkeypatch.setenv("DBT_DATABASE_URL", "postgresql://dbt@h/d")
