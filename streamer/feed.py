@@ -196,9 +196,12 @@ class Feed:
             aggregator.disconnected()
 
     def _miss(self, aggregator: SymbolAggregator, until_us: int) -> None:
-        """What is not closed yet was not delivered whole."""
+        """What is not closed yet was not delivered whole.
+
+        Before the first frame the time is not known: it is told once streams deliver again.
+        """
         deadline_us = aggregator.next_deadline_us()
-        if deadline_us is not None:
+        if deadline_us is not None and until_us:
             start_us = min(minute_of(deadline_us) - MINUTE_US, until_us)
             self._on_missed(aggregator.symbol, start_us, until_us + 1, "connection lost")
 

@@ -118,7 +118,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
 def feed_of(monkeypatch: pytest.MonkeyPatch, log: CapturingLogger) -> Callable[..., Feed]:
     monkeypatch.setattr(module, "StreamConnection", Connection)
 
-    def feed_of(*symbols: str, klines: bool = True) -> Feed:
+    def feed_of(*symbols: str, klines: bool = True, **more: Any) -> Feed:
         aggregators: Any = {symbol: Aggregator(symbol) for symbol in symbols}
         return Feed(
             "wss://exchange",
@@ -128,6 +128,7 @@ def feed_of(monkeypatch: pytest.MonkeyPatch, log: CapturingLogger) -> Callable[.
             trade_stream="aggTrade",
             klines=klines,
             stale_after_s=15,
+            **more,
         )
 
     return feed_of
@@ -284,6 +285,21 @@ def test_a_lost_connection_is_told_and_the_next_one_has_to_prove_itself(
         feed.on_text(trade("ETHUSDT", 1, start_us))
         connection.close()
     assert btc.connections == eth.connections == [T0, None, T0 + MINUTE_US, None]
+
+
+def test_what_was_missed_is_told_once_the_time_is_known(feed_of: Callable[..., Feed]) -> None:
+    """A connection may be lost before its first frame has told the exchange's time."""
+    missed: list[tuple[str, int, int, str]] = []
+    feed = feed_of("BTCUSDT", on_missed=lambda *what: missed.append(what))
+    connection, (btc,) = parts(feed)
+    btc.deadline_us = T0 + MINUTE_US  # of the first minute that the table does not have
+    connection.open()
+    connection.close()
+    assert missed == []
+    connection.open()
+    connection.send_all()
+    feed.on_text(trade("BTCUSDT", 1, T0 + 5 * MINUTE_US))
+    assert missed == [("BTCUSDT", T0, T0 + 5 * MINUTE_US + 1, "connection lost")]
 
 
 def test_a_refused_subscription_is_an_error_and_the_connection_is_replaced(
