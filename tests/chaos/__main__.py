@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -29,6 +30,7 @@ Told = tuple[int, bool, str]
 def main() -> int:
     """Runs the seeds; exit code 1 if one fails."""
     arguments = _arguments()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     seeds = range(arguments.seed, arguments.seed + arguments.count)
     if arguments.keep is not None:
         arguments.keep.mkdir(parents=True, exist_ok=True)
@@ -42,6 +44,11 @@ def main() -> int:
         worker.start()
     try:
         failed = _report(told, len(seeds), workers)
+    except KeyboardInterrupt:
+        sys.stdout.write("ended early\n")
+        for worker in workers:
+            worker.terminate()
+        return 130
     finally:
         for worker in workers:
             worker.join()
@@ -74,7 +81,8 @@ def _report(told: Queue[Told], count: int, workers: Sequence[Process]) -> list[i
 
 
 def _work(seeds: Sequence[int], arguments: argparse.Namespace, told: Queue[Told]) -> None:
-    """Run seeds one after the other."""
+    """Run seeds one after the other; what they started ends with them, also on SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from include.jobs.repair import repair_gaps
 from simulator.server import ExchangeThread
 from tests.chaos.processes import Database, StreamerProcess, fresh_database
 from tests.chaos.scenario import SYMBOLS, Scenario, Strike
-from tests.chaos.verdict import Truth, differences, gaps_of, shortened, truth
+from tests.chaos.verdict import MOST_TOLD, Truth, differences, gaps_of, shortened, truth
 from tests.integration.faults.staging import minutes_of, read_rows
 
 FACTOR = 10.0
@@ -53,7 +54,6 @@ class Outcome:
     outage_minutes: int = 0
     gaps: int = 0
     gaps_of_jobs: int = 0
-    asked_in_calm: int = 0
     seconds: float = 0.0
     settled_after_s: float = 0.0
 
@@ -70,7 +70,7 @@ def run(scenario: Scenario, server: EmbeddedPostgres, *, keep: Path | None = Non
     """Run a scenario on a server, and hold the table to the exchange.
 
     Args:
-        keep: folder for the streamer's log; a temporary one if None.
+        keep: folder for the streamer's log and the fault plan; a temporary one if None.
 
     Raises:
         ChaosError: the table is not the exchange's, or the streamer ended by itself.
@@ -82,10 +82,12 @@ def run(scenario: Scenario, server: EmbeddedPostgres, *, keep: Path | None = Non
         )
         database = stack.enter_context(fresh_database(server, f"chaos_{scenario.seed}"))
         exchange = stack.enter_context(ExchangeThread(scenario.market))
+        log_file = folder / f"streamer-{scenario.seed}.log"
+        log_file.write_text("")
+        plan = [json.dumps(entry) for entry in scenario.entries]
+        (folder / f"faults-{scenario.seed}.json").write_text("[\n" + ",\n".join(plan) + "\n]\n")
         streamer = StreamerProcess(
-            _environment(exchange, database, scenario),
-            factor=FACTOR,
-            log_file=folder / f"streamer-{scenario.seed}.log",
+            _environment(exchange, database, scenario), factor=FACTOR, log_file=log_file
         )
         stack.enter_context(streamer)
         one = _Run(scenario, exchange, streamer, database)
@@ -140,11 +142,12 @@ class _Run:
         """What went wrong, with all that is needed to see it again."""
         scenario = self._scenario
         strikes = ", ".join(f"{one.kind} at +{one.at_us / 1e6:.0f}s" for one in scenario.strikes)
-        faults = "\n".join(f"  {entry}" for entry in scenario.entries)
+        told = scenario.entries[:MOST_TOLD]
+        faults = "\n".join(f"  {json.dumps(entry)}" for entry in told)
         return (
             f"seed {scenario.seed} failed: {error}\n"
             f"run it again: {command(scenario)}\n"
-            f"strikes: {strikes}\nfaults:\n{faults}\n"
+            f"strikes: {strikes}\nfirst of {len(scenario.entries)} faults:\n{faults}\n"
             f"logged: {dict(self._streamer.events())}\n{self._streamer.tail()}"
         )
 

@@ -16,12 +16,15 @@ UM: Final = ("BTCUSDT", "PEPEUSDT")
 SYMBOLS: Final = (*SPOT, *(f"{name}.P" for name in UM))
 KINDS: Final = ("connection", "frame", "rest", "halt", "delisting", "ticker_reuse")
 """Kinds and groups of faults of the exchange: all that a streamer meets. It reads no dumps."""
-FAULTS_A_MINUTE: Final = 3
+FAULTS_A_MINUTE: Final = 6
 
 STREAMER_STRIKES: Final = ("kill", "kill", "kill", "terminate", "freeze")
 POSTGRES_STRIKES: Final = ("postgres_kill", "postgres_restart", "postgres_hangs_up", "read_only")
 MINUTES_A_STRIKE: Final = 3
 LONGEST_DOWN_MINUTES: Final = 1.5
+FOR_GOOD: Final = ("delisting", "ticker_reuse")
+MOST_FOR_GOOD: Final = 2
+"""So many symbols of six are delisted at most: of one that is gone nothing more is to be seen."""
 LONGEST_PAUSE_S: Final = 240
 """Simulated; a ticker comes back within the run, not after it."""
 
@@ -105,6 +108,8 @@ def _entries(seed: int, minutes: float) -> list[dict[str, Any]]:
         kinds=chosen_kinds(KINDS),
     )
     entries = [fault.to_json() for fault in drawn]
+    last = [entry for entry in entries if entry["kind"] in FOR_GOOD][MOST_FOR_GOOD:]
+    entries = [entry for entry in entries if entry not in last]
     for entry in entries:
         if entry["kind"] == "rest_error" and entry["status"] == 429:
             entry["retry_after_s"] = 0.5

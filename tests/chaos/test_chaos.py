@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -19,25 +21,39 @@ from tests.chaos.scenario import draw
 
 MINUTES = 5
 SPEED = 150
+AT_ONCE = 2
+"""Runs wait most of their time: two of them fit on a core."""
 SEEDS = [int(seed) for seed in os.environ.get("CHAOS_SEEDS", "").split(",") if seed] or [
     *range(1, 21)
 ]
+GROUPS = [SEEDS[first : first + AT_ONCE] for first in range(0, len(SEEDS), AT_ONCE)]
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedPostgres]:
-    """A PostgreSQL of this worker, which may be struck."""
-    with (
-        tempfile.TemporaryDirectory(prefix="candelabra-chaos-pg-") as folder,
-        chaos_server(Path(folder)) as running,
-    ):
-        yield running
+def servers() -> Iterator[list[EmbeddedPostgres]]:
+    """As many as runs go on at once: each may strike its own."""
+    with ExitStack() as stack, ThreadPoolExecutor(AT_ONCE) as starting:
+        folders = [
+            Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="candelabra-chaos-pg-")))
+            for _ in range(AT_ONCE)
+        ]
+        begun = [chaos_server(folder) for folder in folders]
+        for server in begun:
+            stack.push(server)
+        yield list(starting.map(lambda server: server.__enter__(), begun))
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seeds", GROUPS, ids=lambda seeds: "-".join(map(str, seeds)))
 def test_after_chaos_the_table_is_the_exchanges(
-    seed: int, server: EmbeddedPostgres, tmp_path: Path
+    seeds: list[int], servers: list[EmbeddedPostgres], tmp_path: Path
 ) -> None:
-    outcome = run(draw(seed, minutes=MINUTES, speed=SPEED), server, keep=tmp_path)
-    assert outcome.minutes > 0
-    assert "kill" in outcome.strikes
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        runs = [
+            pool.submit(run, draw(seed, minutes=MINUTES, speed=SPEED), server, keep=tmp_path)
+            for seed, server in zip(seeds, servers, strict=False)
+        ]
+    failures = [str(one.exception()) for one in runs if one.exception() is not None]
+    assert not failures, "\n\n".join(failures)
+    for outcome in (one.result() for one in runs):
+        assert outcome.minutes > 0
+        assert "kill" in outcome.strikes
