@@ -48,21 +48,27 @@ def backfill(
     with promptly_stopped("what was loaded stays; run it again for the rest"):
         with errors.status("asking the exchange what there is"):
             todo = plan_backfill(
-                settings=settings, symbols=wanted, market=market, start=start_us, end=end_us
+                settings=settings,
+                symbols=wanted,
+                market=market,
+                start=start_us,
+                end=end_us,
+                in_part=True,
             )
         for note in todo.notes:
             errors.print(note, style="yellow", highlight=False, markup=False)
-        if not todo.pieces:
-            typer.echo("nothing is missing")
-            return
-        if plan:
+        if plan and todo.pieces:
             _show_plan(todo)
-            return
-        summary = _load(settings, todo, workers, errors)
-    _show_summary(summary)
-    for failure in summary.failed:
+        failures = list(todo.unplanned)
+        if not todo.pieces and not failures:
+            typer.echo("nothing is missing")
+        if todo.pieces and not plan:
+            summary = _load(settings, todo, workers, errors)
+            failures += summary.failed
+            _show_summary(summary)
+    for failure in failures:
         typer.secho(f"candelabra: {failure}", err=True, fg=typer.colors.RED)
-    if summary.failed:
+    if failures:
         typer.secho("run it again: only what is missing will be loaded", err=True)
         sys.exit(1)
 

@@ -61,12 +61,15 @@ class BackfillPlan:
         dumps, rest: the pieces; they can be loaded in any order, and at the same time.
         missing_minutes: minutes without a verified row that the pieces cover.
         notes: what the reader of the plan should know.
+        unplanned: symbols for which the exchange did not say what it has, each with the reason;
+            running the backfill again plans the rest of them.
     """
 
     dumps: tuple[DumpPiece, ...] = ()
     rest: tuple[RestPiece, ...] = ()
     missing_minutes: int = 0
     notes: tuple[str, ...] = ()
+    unplanned: tuple[str, ...] = ()
 
     @property
     def pieces(self) -> tuple[DumpPiece | RestPiece, ...]:
@@ -79,6 +82,7 @@ class BackfillPlan:
             self.rest + other.rest,
             self.missing_minutes + other.missing_minutes,
             self.notes + other.notes,
+            self.unplanned + other.unplanned,
         )
 
 

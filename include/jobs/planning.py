@@ -12,8 +12,8 @@ from include.binance.rest import BinanceRest
 from include.config import Settings
 from include.domain.candles import Source
 from include.domain.instruments import Market, exchange_symbol_of, market_of, unknown_symbol
-from include.domain.timeframes import DAY_US, MINUTE_US, TIMEFRAMES, from_us, minute_of
-from include.errors import TransientError, UnknownSymbolError
+from include.domain.timeframes import DAY_US, MINUTE_US, TIMEFRAMES, from_us, minute_of, to_us
+from include.errors import RateLimitedError, TransientError, UnknownSymbolError
 from include.jobs.dump_loading import window_of
 from include.jobs.exchange import APPLICATION_NAME, open_dump_site, open_shared_rest
 from include.jobs.pieces import (
@@ -30,6 +30,7 @@ from include.jobs.pieces import (
     symbols_of,
 )
 from include.store.candles import missing_minutes
+from include.store.health import server_time
 from include.store.ledgers import find_dump_file
 from include.store.merging import Connection
 from include.store.pools import connect
@@ -60,6 +61,7 @@ def plan_backfill(
     start: Moment,
     end: Moment | None = None,
     verify: bool = False,
+    in_part: bool = False,
 ) -> BackfillPlan:
     """Find what is missing and plan where to take it from.
 
@@ -74,6 +76,8 @@ def plan_backfill(
         start, end: half-open; ``end`` None is the last minute that REST has settled.
         verify: plan the dumps of the whole range, even where nothing is missing, so that they
             are compared with what is stored.
+        in_part: where REST does not answer for a symbol, plan its dump files and the other
+            symbols, and name it in ``unplanned``, instead of raising.
 
     Raises:
         PermanentError: an unknown symbol, a time that cannot be read, or nothing to plan.
@@ -97,7 +101,7 @@ def plan_backfill(
                 planner = _Planner(connection, rest, site, verify=verify)
                 for symbol in of_market:
                     try:
-                        plan += planner.plan(symbol, start_us, end_us)
+                        plan += planner.plan(symbol, start_us, end_us, in_part=in_part)
                     except UnknownSymbolError as error:
                         listed = [one.symbol for one in rest.exchange_info()]
                         raise UnknownSymbolError(unknown_symbol(symbol, listed)) from error
@@ -122,9 +126,19 @@ class _Planner:
         self._site = site
         self._verify = verify
 
-    def plan(self, symbol: str, start_us: int, end_us: int | None) -> BackfillPlan:
-        """What one symbol needs."""
-        span = self._span_at_exchange(symbol, start_us, end_us)
+    def plan(
+        self, symbol: str, start_us: int, end_us: int | None, *, in_part: bool
+    ) -> BackfillPlan:
+        """What one symbol needs; with ``in_part`` only its dumps where REST does not answer."""
+        try:
+            span = self._span_at_exchange(symbol, start_us, end_us)
+        except RateLimitedError:
+            raise  # the whole address has to wait
+        except TransientError as error:
+            if not in_part:
+                raise
+            log.warning("rest_does_not_answer", symbol=symbol, error=str(error))
+            return self._plan_of_dumps(symbol, start_us, end_us, error)
         if span is None:
             return BackfillPlan(notes=(f"{symbol}: the exchange has no rows in this range",))
         start_us, end_us = span
@@ -143,6 +157,26 @@ class _Planner:
         rest = [part for hole in missing for part in holes_in(covered, *hole)]
         return BackfillPlan(
             tuple(dumps), tuple(_rest_pieces(symbol, rest)), minutes_in(missing), notes
+        )
+
+    def _plan_of_dumps(
+        self, symbol: str, start_us: int, end_us: int | None, reason: TransientError
+    ) -> BackfillPlan:
+        """The published files of a range, where only they can say what the exchange has."""
+        if end_us is None:
+            end_us = minute_of(to_us(server_time(self._connection)))
+        try:
+            monthly = self._listed(symbol, "monthly", start_us, end_us)
+            daily = self._listed(symbol, "daily", start_us, end_us)
+        except TransientError:
+            return BackfillPlan(unplanned=(f"{symbol}: {reason}",))
+        missing = missing_minutes(self._connection, symbol, start_us, end_us, unsure=True)
+        dumps = self._dumps(symbol, missing, (start_us, end_us), monthly, daily)
+        covered = sum((piece.end_us - piece.start_us) // MINUTE_US for piece in dumps)
+        return BackfillPlan(
+            tuple(dumps),
+            missing_minutes=covered,
+            unplanned=(f"{symbol}: only its dump files are planned, since {reason}",),
         )
 
     def _span_at_exchange(

@@ -235,11 +235,11 @@ TRADE_IDS_ARE_CONTINUOUS = Check(
     """,
 )
 
-# Of symbols that had rows lately: one that is not streamed is not stale, nor is one the exchange
-# has stopped trading.
+# Of symbols that were streamed lately: history that was only loaded may end anywhere, and a symbol
+# that the exchange has stopped trading has no later rows.
 SYMBOLS_ARE_NOT_STALE = Check(
     "symbols_are_not_stale",
-    "a trading symbol has rows up to the window's end",
+    "a trading symbol that is streamed has rows up to the window's end",
     """
     WITH present AS (
         SELECT symbol, max(open_time) AS open_time FROM {{batch}} GROUP BY symbol
@@ -267,6 +267,14 @@ SYMBOLS_ARE_NOT_STALE = Check(
     FROM latest
     WHERE
         open_time < {end} - {stale_after}
+        AND EXISTS (
+            SELECT FROM market.candles_1m AS streamed
+            WHERE
+                streamed.symbol = latest.symbol
+                AND streamed.open_time >= {start} - {lookback}
+                AND streamed.open_time < {end}
+                AND streamed.source IN ({live_sources})
+        )
         AND NOT EXISTS (
             SELECT FROM market.instruments AS listed
             WHERE
@@ -312,6 +320,9 @@ VOCABULARY = {
     "sources": sql.SQL(", ").join(sql.Literal(source.value) for source in Source),
     "exchange_sources": sql.SQL(", ").join(
         sql.Literal(source.value) for source in sorted(EXCHANGE_SOURCES)
+    ),
+    "live_sources": sql.SQL(", ").join(
+        sql.Literal(source.value) for source in (Source.STREAM, Source.KLINE)
     ),
     "required": sql.SQL(", ").join(map(sql.Identifier, REQUIRED)),
     "numbers": sql.SQL("ARRAY[{}]").format(sql.SQL(", ").join(map(sql.Identifier, NUMBERS))),

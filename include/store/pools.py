@@ -184,6 +184,10 @@ def _translation(error: psycopg.Error, place: str) -> TransientError | Permanent
     parts = (error.diag.message_primary, error.diag.message_detail)
     text = " ".join((". ".join(filter(None, parts)) or str(error)).split())
     refused = error.sqlstate is None and any(part in text for part in _WRONG_ADDRESS_TEXTS)
+    if isinstance(error, errors.InvalidCatalogName):
+        return PermanentError(
+            f"PostgreSQL at {place}: {text}; create it, then `candelabra migrate`"
+        )
     if isinstance(error, _WRONG_ADDRESS) or refused:
         return PermanentError(f"PostgreSQL refuses the login to {place}: {text}")
     if isinstance(error, errors.OperationalError) and error.sqlstate is None:

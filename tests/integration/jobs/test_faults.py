@@ -8,12 +8,15 @@ import json
 import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import psycopg
 import pytest
 
+from include.backoff import Backoff
+from include.binance import rest
 from include.config import Settings
 from include.domain.candles import Candle
 from include.domain.timeframes import DAY_US, MINUTE_US, to_us
@@ -338,6 +341,29 @@ def test_a_dump_site_that_is_away_leaves_everything_to_rest(
     assert plan.dumps == ()
     assert "no dumps" in plan.notes[0]
     assert sum(piece.end_us - piece.start_us for piece in plan.rest) == DAY_US
+
+
+def test_where_rest_fails_for_a_symbol_its_dumps_and_the_other_symbols_are_planned(
+    through_host: Settings, host: FaultyHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rest, "BACKOFF", Backoff(first_s=0.01, most_s=0.02, least_s=0.01))
+    host.changes["/klines?symbol=COSUSDT"] = lambda answer: replaced(answer, b"", 503)
+    wanted: dict[str, Any] = {
+        "settings": through_host,
+        "symbols": "COSUSDT,BTCUSDT",
+        "market": "spot",
+        "start": DAY,
+        "end": DAY + DAY_US + 60 * MINUTE_US,
+    }
+    with pytest.raises(TransientError, match="503"):
+        plan_backfill(**wanted)
+    plan = plan_backfill(**wanted, in_part=True)
+    by_dumps = {piece.symbol: piece.end_us - piece.start_us for piece in plan.dumps}
+    assert by_dumps["COSUSDT"] >= DAY_US
+    assert {piece.symbol for piece in plan.rest} <= {"BTCUSDT"}
+    assert sum(piece.end_us - piece.start_us for piece in plan.pieces if piece.symbol == "BTCUSDT")
+    (reason,) = plan.unplanned
+    assert "COSUSDT: only its dump files are planned, since" in reason
 
 
 def test_the_registry_keeps_what_the_exchange_lists(

@@ -287,6 +287,20 @@ def test_a_trading_symbol_that_fell_silent_is_stale_and_a_delisted_one_is_not(
     assert broken(check(database_url)) == {}
 
 
+def test_history_that_was_only_loaded_may_end_anywhere(
+    database_url: str, connection: psycopg.Connection[Any]
+) -> None:
+    connection.execute(
+        "DELETE FROM market.candles_1m WHERE symbol = 'ETHUSDT' AND open_time > %s", (AT,)
+    )
+    assert broken(check(database_url)) == {"symbols_are_not_stale": [("ETHUSDT", AT)]}
+    connection.execute(
+        "UPDATE market.candles_1m SET source = 'rest', status = 'verified', evidence_at = now()"
+        " WHERE symbol = 'ETHUSDT'"
+    )
+    assert broken(check(database_url)) == {}
+
+
 def test_only_the_symbols_asked_for_are_checked(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
