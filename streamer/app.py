@@ -30,7 +30,7 @@ from streamer.repair import RepairQueue, Request
 from streamer.roster import Changes, rosters_of
 from streamer.serving.observability import observed_by_http
 from streamer.startup import Start, StoppedError, StreamOptions, find_start
-from streamer.states import SymbolState
+from streamer.watchdog import Watchdog
 from streamer.writer import CandleWriter
 
 log = structlog.get_logger(__name__)
@@ -60,7 +60,6 @@ class Streamer:
         self._aggregators: list[SymbolAggregator] = []
         self._stop = asyncio.Event()
         self._counts: Counter[str] = Counter()
-        self._silent: set[str] = set()
         self._holed: dict[str, int] = {}
         """Minute of the last hole that was logged, by symbol."""
         self._ledger = GapLedger(settings.url_for("streamer"), expects_klines=options.klines)
@@ -89,13 +88,14 @@ class Streamer:
             capture=self._capture.report,
             counts=self._counts,
         )
+        self._watchdog = Watchdog(self.observed.states, self._fleet.feed_of)
 
     # --- results of the aggregators
 
     def settle(self, offer: Offer) -> None:
         """A candle is ready for the table."""
         self._counts[offer.status.value] += 1
-        self.observed.states.settled(offer)
+        self._watchdog.settled(offer)
         self._writer.add(offer)
 
     def ask_rest(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
@@ -104,29 +104,16 @@ class Streamer:
         self._repairs.ask(symbol, start_us, end_us, cause)
 
     def doubt(self, symbol: str, reason: str) -> None:
-        """A symbol's streams do not deliver: subscribe again."""
-        if symbol not in self._silent:
-            self.observed.states.enter(symbol, SymbolState.DEAD)
-            log.warning("stream_doubted", symbol=symbol, reason=reason)
-        self._fleet.feed_of(symbol).doubt(self._instruments[symbol].exchange_symbol)
+        """A symbol's streams do not deliver what they should."""
+        self._watchdog.doubt(symbol, self._instruments[symbol].exchange_symbol, reason)
 
     def silent(self, symbol: str, since_us: int) -> None:
-        """Nothing comes of a symbol; told once, until it speaks again."""
-        self._silent.add(symbol)
-        if self.observed.states.of(symbol) is not SymbolState.HALTED:
-            self.observed.states.enter(symbol, SymbolState.SILENT)
-        log.warning("symbol_silent", symbol=symbol, since=from_us_text(since_us))
+        """Nothing comes of a symbol."""
+        self._watchdog.silent(symbol, since_us)
 
     def speaks_again(self, symbol: str, since_us: int, until_us: int) -> None:
         """A silent symbol delivers again."""
-        self._silent.discard(symbol)
-        self.observed.states.enter(symbol, SymbolState.LIVE)
-        log.info(
-            "symbol_speaks_again",
-            symbol=symbol,
-            since=from_us_text(since_us),
-            until=from_us_text(until_us),
-        )
+        self._watchdog.speaks_again(symbol, since_us, until_us)
 
     def hole(self, symbol: str, first_id: int, last_id: int, from_us: int, to_us: int) -> None:
         """Trades did not come; the candle is seeded anew from a kline."""
@@ -263,22 +250,18 @@ class Streamer:
 
     def _change(self, market: Market, changes: Changes, begins: Mapping[str, int]) -> None:
         """The exchange's list of symbols has changed."""
-        states = self.observed.states
         for symbol, status in changes.halted.items():
-            states.enter(symbol, SymbolState.HALTED)
-            log.warning("symbol_halted", symbol=symbol, status=status)
+            self._watchdog.halted(symbol, status)
         for symbol in changes.resumed:
-            states.enter(symbol, SymbolState.LIVE)
-            log.info("symbol_resumed", symbol=symbol)
+            self._watchdog.resumed(symbol)
         for symbol in changes.removed:
-            log.warning("symbol_gone", symbol=symbol)
             self._fleet.remove(symbol)
             self._aggregators = [one for one in self._aggregators if one.symbol != symbol]
-            self._silent.discard(symbol)
-            states.end(symbol)
+            self._watchdog.gone(symbol)
         for one in changes.added:
             log.info("symbol_added", symbol=one.symbol, since=from_us_text(begins[one.symbol]))
         self._add(market, changes.added, begins)
+        self._capture.add([one.symbol for one in changes.added])
 
     def _make_feed(
         self, market: Market, name: str, aggregators: dict[str, SymbolAggregator]
@@ -336,7 +319,7 @@ class Streamer:
                 reconnects=sum(feed.connection.reconnects for feed in self._feeds),
                 written=self._writer.written,
                 waiting=self._writer.waiting,
-                silent_symbols=len(self._silent),
+                silent_symbols=self._watchdog.silent_symbols,
                 minutes_asked_of_rest=self._repairs.waiting_minutes,
                 repaired_minutes=self._repairs.repaired_minutes,
                 **self._counts,
@@ -348,7 +331,7 @@ class Streamer:
 
     def _patience_us(self, symbol: str) -> int:
         """Of a silent symbol REST will hardly have rows, and only after minutes is that sure."""
-        return HALT_IS_SURE_US if symbol in self._silent else 0
+        return HALT_IS_SURE_US if self._watchdog.is_silent(symbol) else 0
 
     def _repair(self, symbol: str, start_us: int, end_us: int) -> LoadCounts:
         return repair_minutes(
@@ -395,6 +378,3 @@ def run(settings: Settings, options: StreamOptions) -> None:
     import uvloop
 
     uvloop.run(stream(settings, options))
-
-
-__all__: Sequence[str] = ("StreamOptions", "Streamer", "run", "stream")
