@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -139,6 +142,68 @@ async def test_a_cut_makes_it_unready_until_its_streams_deliver_again(database_u
     name = "candelabra_reconnects_total"
     assert value(after, name, connection="spot-1") > value(before, name, connection="spot-1")
     assert value(after, name, connection="um-1") == value(before, name, connection="um-1")
+
+
+class Gateway:
+    """The way to PostgreSQL, which can be closed."""
+
+    def __init__(self, database_url: str) -> None:
+        self.to = urlsplit(database_url)
+        self.is_closed = False
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[str]:
+        """The database's URL by way of here."""
+        async with await asyncio.start_server(self._carry, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            login = self.to.netloc.rpartition("@")[0]
+            yield self.to._replace(netloc=f"{login}@127.0.0.1:{port}").geturl()
+            self.close()
+
+    def close(self) -> None:
+        self.is_closed = True
+        for writer in self._writers:
+            writer.close()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.is_closed:
+            writer.close()
+            return
+        there, back = await asyncio.open_connection(self.to.hostname, self.to.port)
+        self._writers |= {writer, back}
+        try:
+            await asyncio.gather(self._pipe(reader, back), self._pipe(there, writer))
+        finally:
+            self._writers -= {writer, back}
+
+    async def _pipe(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await source.read(65_536):
+                sink.write(data)
+                await sink.drain()
+        sink.close()
+
+
+async def test_it_is_not_ready_while_the_database_is_away_and_alive_all_the_time(
+    database_url: str,
+) -> None:
+    gateway = Gateway(database_url)
+    async with Exchange(FAST) as exchange, gateway.opened() as url:
+        settings = settings_for(exchange, url, **OWN_PORT)
+        async with streaming(settings, *SYMBOLS) as streamer:
+            await until_ready(streamer, is_ready)
+            gateway.close()
+            unready = await until_ready(streamer, speaks_of("database"))
+            assert {reason["code"] for reason in unready["reasons"]} == {"database"}
+            away = await scrape(streamer)
+            assert value(away, "candelabra_database_up") == 0
+            assert (await ask(streamer, "/health")).status_code == 200
+            gateway.is_closed = False
+            await until_ready(streamer, is_ready)
+            back = await scrape(streamer)
+    assert value(back, "candelabra_write_failures_total") > 0
+    assert value(back, "candelabra_database_up") == 1
 
 
 async def test_before_it_knows_its_symbols_it_is_alive_and_not_ready(database_url: str) -> None:
