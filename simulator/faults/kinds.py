@@ -41,7 +41,7 @@ class Kind:
         selectors: the fields that say what is hit; each a pattern or a list of them.
         required: selectors without which the entry makes no sense.
         lasts: whether it has a duration; without one it lasts until it is removed.
-        streams: patterns of the streams hit where the entry names none.
+        streams, endpoints: patterns of those hit where the entry names none.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Kind:
     required: tuple[Selector, ...] = ()
     lasts: bool = True
     streams: tuple[str, ...] = ("*",)
+    endpoints: tuple[str, ...] = ("*",)
     parameters: tuple[Parameter, ...] = ()
 
 
@@ -155,6 +156,10 @@ _KINDS = (
          meaning="pages lack their last rows",
          parameters=(Parameter(name="rows", type="integer", default=1, lowest=1, highest=1_500,
                                meaning="how many"), _TIMES)),
+    Kind(name="rest_void", group="rest", selectors=_REST, endpoints=("aggTrades",),
+         meaning="aggTrades have rows of price 0 and quantity 0 that bear the id of a true one",
+         parameters=(Parameter(name="rows", type="integer", default=3, lowest=1, highest=1_000,
+                               meaning="how many a page"), _TIMES)),
     # --- dumps
     Kind(name="corrupt_zip", group="dump", selectors=_DUMP, parameters=(_FITS, _TIMES),
          meaning="bytes of zips are flipped"),

@@ -122,7 +122,12 @@ def matches(text: str, patterns: Sequence[str]) -> bool:
 
 def default_patterns(kind: Kind, selector: Selector) -> tuple[str, ...]:
     """What is hit where an entry does not say it."""
-    return kind.streams if selector == "streams" else ("*",)
+    match selector:
+        case "streams":
+            return kind.streams
+        case "endpoints":
+            return kind.endpoints
+    return ("*",)
 
 
 def _iso(time_us: int) -> str:

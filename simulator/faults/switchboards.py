@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Generic
 
 from simulator.dumps import faults as dump
-from simulator.faults.plan import Fault, PlanError
+from simulator.faults.plan import Fault, PlanError, matches
 from simulator.market.instruments import MarketName
 from simulator.rest import faults as rest
 from simulator.switchboard import Rule, Switchboard
@@ -76,9 +76,20 @@ def rest_rules(fault: Fault) -> list[rest.RestRule]:
     return [
         rest.RestRule(effect=effect, market=market, endpoint=endpoint, symbol=symbol, times=times)
         for effect in _rest_effects(fault)
-        for endpoint in fault.endpoints
+        for endpoint in _endpoints(fault)
         for symbol in fault.symbols
     ]
+
+
+def _endpoints(fault: Fault) -> tuple[str, ...]:
+    """Patterns of the endpoints that are hit; void rows are known of aggTrades alone."""
+    if fault.kind.name != "rest_void":
+        return fault.endpoints
+    if not matches("aggTrades", fault.endpoints):
+        raise PlanError(
+            f"rest_void: endpoints is {list(fault.endpoints)}; only 'aggTrades' has void rows"
+        )
+    return ("aggTrades",)
 
 
 def _rest_effects(fault: Fault) -> Iterator[rest.RestEffect]:
@@ -101,6 +112,8 @@ def _rest_effects(fault: Fault) -> Iterator[rest.RestEffect]:
             yield rest.Cut()
         case "rest_stale":
             yield rest.Stale(rows=fault.integer("rows") or 1)
+        case "rest_void":
+            yield rest.Void(rows=fault.integer("rows") or 1)
 
 
 # --- dumps

@@ -38,6 +38,7 @@ from simulator.wire.frames import US_PER_MS
 _MEDIA_TYPE = "application/json;charset=UTF-8"
 _DEFAULT_RETRY_S = {429: 60, 418: 120}
 _DEFAULT_ROWS = 500
+_MOST_ROWS = 1_000  # of aggTrades
 _UM_VERSIONS = {"ticker/price": ("v1", "v2")}
 
 
@@ -103,7 +104,7 @@ class RestApi:
             voids = sum(effect.rows for effect in effects if isinstance(effect, Void))
             if voids and endpoint.name == "aggTrades":
                 limit = int(request.query_params.get("limit", _DEFAULT_ROWS))
-                body = with_voids(body, voids, limit=limit)
+                body = with_voids(body, voids, limit=min(limit, _MOST_ROWS))
             return self._spoilt(body, effects, verdict)
 
         return answer

@@ -219,7 +219,13 @@ def _at_least(least: int, **values: int) -> None:
 
 
 def with_voids(rows: list[dict[str, Any]], wanted: int, *, limit: int) -> list[dict[str, Any]]:
-    """aggTrade rows with `wanted` void ones among the first half, cut to the page's limit."""
+    """aggTrade rows with up to `wanted` void ones among the first half, at most `limit` in all.
+
+    The last row is a true one, so that nobody who goes on from its id passes over a true trade;
+    a page of one row therefore has no void one.
+    """
+    if limit < 2:
+        return rows
     half = max(1, len(rows) // 2)
     chosen = {number * half // wanted for number in range(wanted)} if rows else set()
     mixed = []
@@ -227,4 +233,4 @@ def with_voids(rows: list[dict[str, Any]], wanted: int, *, limit: int) -> list[d
         if number in chosen:
             mixed.append(row | {"p": "0", "q": "0", "f": -1, "l": -1})
         mixed.append(row)
-    return mixed[: max(limit, 2)]
+    return mixed[:limit]

@@ -111,6 +111,10 @@ STREAMER: dict[str, Cell] = {
         "last rows",
         events=("minutes_repaired",),
     ),
+    "rest_void": Cell(
+        happens="meets them where raw capture (`CAPTURE`) asks by id for trades that the stream "
+        "left out: stores none of them, and the true trade of the same id",
+    ),
 }
 
 START: dict[str, Cell] = {

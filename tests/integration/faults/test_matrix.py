@@ -17,6 +17,7 @@ from tests.integration.faults import (
     test_imports,
     test_jobs_market,
     test_jobs_rest,
+    test_streamer_capture,
     test_streamer_connections,
     test_streamer_frames,
     test_streamer_market,
@@ -67,6 +68,7 @@ def test_each_cell_is_run() -> None:
         *test_streamer_frames.FAULTS.values(),
         *test_streamer_market.FAULTS,
         *test_streamer_rest.FAULTS.values(),
+        *test_streamer_capture.FAULTS,
     )
     rest = kinds_of(*test_jobs_rest.PASSING)
     market = kinds_of(*test_jobs_market.FAULTS.values())

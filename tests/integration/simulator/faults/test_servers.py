@@ -7,6 +7,7 @@ import time
 import zipfile
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import httpx
@@ -87,6 +88,34 @@ async def test_slow_stale_malformed_and_cut_answers(site: Site) -> None:
     with pytest.raises(httpx.TransportError):
         await _klines(client)
     assert len((await _klines(client)).json()) == 10
+
+
+async def test_void_rows_are_asked_for_and_hit_aggtrades_alone(site: Site) -> None:
+    exchange, client = site
+    query = {"symbol": "BTCUSDT", "limit": "10"}
+    posted = await client.post(
+        "/sim/faults", json={"kind": "rest_void", "symbols": "BTC*", "rows": 2, "times": 1}
+    )
+    assert posted.status_code == 200, posted.text
+    assert len((await _klines(client)).json()) == 10
+    other = await client.get("/api/v3/aggTrades", params=query | {"symbol": "ETHBTC"})
+    assert all(Decimal(row["p"]) > 0 for row in other.json())
+    rows = (await client.get("/api/v3/aggTrades", params=query)).json()
+    assert len(rows) == 10
+    voids = [row for row in rows if (row["p"], row["q"], row["f"], row["l"]) == ("0", "0", -1, -1)]
+    assert len(voids) == 2
+    assert {row["a"] for row in voids} <= {row["a"] for row in rows if row not in voids}
+    again = (await client.get("/api/v3/aggTrades", params=query)).json()
+    assert all(Decimal(row["p"]) > 0 for row in again)
+    listed = _only(exchange)
+    assert (listed["state"], listed["hits"]) == ("finished", 1)
+
+
+async def test_void_rows_of_other_endpoints_are_refused(site: Site) -> None:
+    exchange, _ = site
+    with pytest.raises(PlanError, match=r"endpoints is \['klines'\]; only 'aggTrades'"):
+        exchange.faults.add({"kind": "rest_void", "endpoints": "klines"})
+    exchange.faults.add({"kind": "rest_void", "endpoints": ["agg*", "klines"]})
 
 
 async def test_a_lag_leaves_out_what_is_younger(site: Site) -> None:

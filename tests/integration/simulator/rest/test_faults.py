@@ -195,3 +195,18 @@ def test_void_rows_stand_before_true_ones_and_hide_none_from_a_client_that_pages
         found += [row for row in page if row["p"] != "0"]
     assert found == true
     assert voids >= 3
+
+
+def test_void_rows_never_make_a_page_longer_than_its_limit(
+    exchange: ExchangeThread, client: httpx.Client
+) -> None:
+    path, query = "/api/v3/aggTrades", {"symbol": "ETHBTC"}
+    first = client.get(path, params=query | {"limit": "1000"}).json()[0]
+    rest = query | {"fromId": str(first["a"])}
+    _break(exchange, Void(rows=3))
+    assert client.get(path, params=rest | {"limit": "1"}).json() == [first]
+    pair = client.get(path, params=rest | {"limit": "2"}).json()
+    assert [row["a"] for row in pair] == [first["a"], first["a"]]
+    assert (pair[0]["p"], pair[1]) == ("0", first)
+    for limit in ("1000", "1001"):  # spot takes what is beyond the maximum for it
+        assert len(client.get(path, params=query | {"limit": limit}).json()) == 1_000
