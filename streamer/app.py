@@ -256,6 +256,7 @@ class Streamer:
             self._watchdog.resumed(symbol)
         for symbol in changes.removed:
             self._fleet.remove(symbol)
+            self._capture.remove(symbol)
             self._aggregators = [one for one in self._aggregators if one.symbol != symbol]
             self._watchdog.gone(symbol)
         for one in changes.added:
