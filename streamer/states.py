@@ -69,11 +69,13 @@ class SymbolStates:
     def is_behind(self, symbol: str, exchange_us: int, delivering_since_us: int) -> bool:
         """Whether minutes should have been settled that were not.
 
+        A symbol that joined a connection at work has its time from when it is first asked about.
+
         Args:
             exchange_us: the exchange's clock.
             delivering_since_us: when the connection began to deliver; earlier minutes are REST's.
         """
         if self.of(symbol) in QUIET:
             return False
-        settled_until_us = self._settled_us.get(symbol, 0) + MINUTE_US
+        settled_until_us = self._settled_us.setdefault(symbol, exchange_us) + MINUTE_US
         return exchange_us - max(settled_until_us, delivering_since_us) > BEHIND_AFTER_US

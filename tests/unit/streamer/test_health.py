@@ -99,6 +99,8 @@ async def test_symbols_that_fall_behind_are_named_twenty_at_most(parts: Parts) -
     parts.database_answered()
     feed = parts.add("spot-2", *(f"A{number:02}USDT" for number in range(30)))
     feed.exchange_us, feed.delivering_since_us = NOW_US, NOW_US - 10 * MINUTE_US
+    assert readiness(parts.observed).is_well  # they may have joined just now
+    feed.exchange_us += 5 * MINUTE_US
     (reason,) = readiness(parts.observed).reasons
     assert reason.code == "behind"
     assert reason.message == "30 symbols have had no settled minute for over 3 minutes"

@@ -71,6 +71,14 @@ def test_minutes_before_the_connection_delivered_are_not_its_business() -> None:
     assert not states.is_behind("BTCUSDT", now_us, now_us - MINUTE_US)
 
 
+def test_a_symbol_that_joins_later_has_its_time_and_no_more() -> None:
+    states = SymbolStates()
+    joined_us = T0 + 60 * MINUTE_US
+    assert not states.is_behind("NEWUSDT", joined_us, T0)
+    assert not states.is_behind("NEWUSDT", joined_us + 4 * MINUTE_US, T0)
+    assert states.is_behind("NEWUSDT", joined_us + 4 * MINUTE_US + 1, T0)
+
+
 @pytest.mark.parametrize("state", [SymbolState.SILENT, SymbolState.HALTED])
 def test_where_no_minute_is_to_be_expected_none_is_missed(state: SymbolState) -> None:
     states = SymbolStates()
