@@ -171,7 +171,14 @@ def _kline_lag(fault: Fault, due_us: int, stream: str, render: Render) -> Iterat
 
 
 def _changed(render: Render, change: Change) -> Render:
-    return lambda unit_us: [change(text) for text in render(unit_us)]
+    return lambda unit_us: [_applied(change, text) for text in render(unit_us)]
+
+
+def _applied(change: Change, text: str) -> str:
+    try:
+        return change(text)
+    except ValueError:
+        return text  # an earlier fault has left nothing that could be read
 
 
 def _beside(

@@ -143,3 +143,22 @@ def test_faults_add_up_and_end_when_they_are_taken_away() -> None:
     assert len(_pass(faults, MINUTE + 1_000)) == 1
     assert len(_pass(faults, MINUTE + 2 * MINUTE_US)) == 1
     assert len(_pass(faults, MINUTE)) == 1, "and it is forgotten then"
+
+
+CHANGES: list[dict[str, Any]] = [
+    {"kind": "void"},
+    *({"kind": "malformed", "form": f} for f in ("truncated", "not_json")),
+    *({"kind": "malformed", "form": f} for f in ("missing_field", "wrong_type")),
+    *({"kind": "unknown", "form": f} for f in ("event", "field", "array")),
+]
+
+
+@pytest.mark.parametrize("text", [TRADE, KLINE])
+@pytest.mark.parametrize("second", CHANGES)
+@pytest.mark.parametrize("first", CHANGES)
+def test_a_frame_may_be_changed_twice(
+    first: dict[str, Any], second: dict[str, Any], text: str
+) -> None:
+    """What an earlier fault made unreadable passes a later one as it is."""
+    faults = _faults(*({"share": 1, "streams": "*"} | one for one in (first, second)))
+    assert _pass(faults, MINUTE, text=text)
