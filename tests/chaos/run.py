@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tempfile
 import time
@@ -91,6 +92,7 @@ def run(scenario: Scenario, server: EmbeddedPostgres, *, keep: Path | None = Non
         )
         stack.enter_context(streamer)
         one = _Run(scenario, exchange, streamer, database)
+        stack.callback(one.close)
         try:
             outcome = one.all()
         except (AssertionError, TransientError) as error:
@@ -122,6 +124,7 @@ class _Run:
         self._streamer = streamer
         self._database = database
         self._settings = _settings(exchange, database)
+        self._serving = exchange.call(lambda: asyncio.ensure_future(exchange.exchange.wait()))
         self._repaired_s = 0.0
         self._outcome = Outcome(scenario.seed)
 
@@ -137,6 +140,16 @@ class _Run:
         self._streamer.terminate()
         self._report(true, began_us, until_us)
         return self._outcome
+
+    def check(self) -> None:
+        """Raises where the streamer, or a part of the exchange, has ended by itself."""
+        self._streamer.check()
+        if self._serving.done():
+            raise AssertionError(f"the simulator failed: {self._serving.exception()!r}")
+
+    def close(self) -> None:
+        """No longer watch the exchange."""
+        self._exchange.call(self._serving.cancel)
 
     def told(self, error: Exception) -> str:
         """What went wrong, with all that is needed to see it again."""
@@ -251,13 +264,13 @@ class _Run:
     def _wait_until_us(self, moment_us: int) -> None:
         """Let time pass; the streamer must not end meanwhile."""
         while (left_s := self._exchange.clock.seconds_until(moment_us)) > 0:
-            self._streamer.check()
+            self.check()
             time.sleep(min(left_s, 0.1))
 
     def _until(self, holds: Callable[[], bool], what: str, timeout_s: float) -> None:
         until_s = time.monotonic() + timeout_s
         while not holds():
-            self._streamer.check()
+            self.check()
             if time.monotonic() > until_s:
                 raise TimeoutError(f"{what} did not come in {timeout_s:g} s")
             time.sleep(0.1)
