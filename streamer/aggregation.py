@@ -48,7 +48,8 @@ class SymbolAggregator:
         self._ids = TradeIds()
         self._silence = Silence()
         self._without_klines = Failures()
-        self._without_trades = Failures()
+        self.without_trades = Failures()
+        """Minutes in a row of which klines tell trades that did not come."""
         self._connected_us: int | None = None
         self._is_proven = True
         self._seed: SeedSearch | None = None
@@ -359,8 +360,8 @@ class SymbolAggregator:
         if minute is None or minute.kline is None or not minute.kline.body.trade_count:
             return
         if self._ids.last_trade_us >= open_time_us or not self._was_connected(open_time_us):
-            self._without_trades = Failures()
-        elif self._without_trades.note():
+            self.without_trades = Failures()
+        elif self.without_trades.note():
             self._sink.doubt(self.symbol, "klines tell of trades that did not come")
 
     def _was_connected(self, open_time_us: int) -> bool:

@@ -18,7 +18,7 @@ from include.binance.frames import (
     decode,
     microseconds,
 )
-from include.domain.instruments import Market
+from include.domain.instruments import Market, exchange_symbol_of
 from include.domain.timeframes import MINUTE_US, SECOND_US, minute_of
 from include.errors import PermanentError
 from streamer.aggregation import SymbolAggregator
@@ -124,6 +124,10 @@ class Feed:
         self._not_delivering.discard(exchange_symbol)
         self._removed.add(exchange_symbol)
         self.connection.unsubscribe(self._streams_of([exchange_symbol]))
+
+    def lacks_trades(self, symbol: str) -> bool:
+        """Whether the klines of a symbol tell of trades that do not come."""
+        return self._aggregators[exchange_symbol_of(symbol)].without_trades.minutes > 0
 
     def on_text(self, data: bytes) -> None:
         """Handle one message; what cannot be used is counted and logged, never raised."""

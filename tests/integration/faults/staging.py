@@ -18,14 +18,14 @@ from include.domain.timeframes import from_us, to_us
 from include.jobs import backfill, dump_loading, exchange, instruments, minutes, planning
 from include.jobs import repair as repair_job
 from simulator.server import Exchange, ExchangeThread
-from streamer import app, connection, feed, repair, startup, writer
+from streamer import app, connection, feed, repair, startup, watchdog, writer
 
 Row = dict[str, Any]
 Rows = dict[tuple[str, int], Row]
 Log = list[dict[str, Any]]
 
 LOGGING = (
-    app, connection, feed, repair, startup, writer,
+    app, connection, feed, repair, startup, watchdog, writer,
     backfill, dump_loading, exchange, instruments, minutes, planning, repair_job,
 )  # fmt: skip
 VALUES = (
