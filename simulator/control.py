@@ -1,6 +1,7 @@
 """The simulator's own endpoints under `/sim`, as Starlette routes."""
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ from simulator.streams.ws import Endpoint
 from simulator.wire.frames import US_PER_MS
 
 _ORACLE_PARAMETERS = ("market", "symbol", "interval", "startTime", "endTime")
+_GRACE_S = 10.0
+_LONGEST_S = 1e7
 _BOOK_PARAMETERS = ("market", "symbol", "updateId")
 
 
@@ -113,10 +116,24 @@ class Control:
         return depth_at(venue.market, symbol, latest if update_id is None else update_id)
 
     def _chosen(self, request: Request) -> list[Endpoint]:
-        market = request.query_params.get("market")
-        return [
-            endpoint for name, endpoint in self._endpoints.items() if market in (None, "", name)
-        ]
+        market = request.query_params.get("market") or "both"
+        chosen = [end for name, end in self._endpoints.items() if market in (name, "both")]
+        if not chosen:
+            raise ValueError(
+                f"market is {market!r}; it must be {', '.join(map(repr, self._endpoints))} or "
+                "'both', which it is if left out"
+            )
+        return chosen
+
+    def _done(
+        self, request: Request, answer: str, do: Callable[[Endpoint, float | None], int]
+    ) -> Response:
+        """Does something to the endpoints that were meant; the answer counts the connections."""
+        try:
+            endpoints, seconds = self._chosen(request), _seconds(request)
+        except ValueError as error:
+            return _json({"code": -1100, "msg": str(error)}, status=400)
+        return _json({answer: sum(do(endpoint, seconds) for endpoint in endpoints)})
 
     async def _connections(self, _request: Request) -> Response:
         return _json(
@@ -137,32 +154,31 @@ class Control:
         )
 
     async def _cut(self, request: Request) -> Response:
-        return _json({"dropped": sum(endpoint.cut() for endpoint in self._chosen(request))})
+        return self._done(request, "dropped", lambda endpoint, _seconds: endpoint.cut())
 
     async def _stall(self, request: Request) -> Response:
-        try:
-            seconds = _seconds(request, None)
-        except ValueError as error:
-            return _json({"code": -1100, "msg": str(error)}, status=400)
-        stalled = sum(endpoint.stall(seconds) for endpoint in self._chosen(request))
-        return _json({"stalled": stalled})
+        return self._done(request, "stalled", lambda endpoint, seconds: endpoint.stall(seconds))
 
     async def _shutdown(self, request: Request) -> Response:
-        try:
-            seconds = _seconds(request, 10.0)
-        except ValueError as error:
-            return _json({"code": -1100, "msg": str(error)}, status=400)
-        told = sum(endpoint.announce_shutdown(seconds or 0) for endpoint in self._chosen(request))
-        return _json({"told": told})
+        return self._done(
+            request,
+            "told",
+            lambda endpoint, seconds: endpoint.announce_shutdown(
+                _GRACE_S if seconds is None else seconds
+            ),
+        )
 
 
-def _seconds(request: Request, default: float | None) -> float | None:
+def _seconds(request: Request) -> float | None:
     text = request.query_params.get("seconds")
     if not text:
-        return default
-    value = float(text)
-    if not 0 <= value < 1e7:
-        raise ValueError(f"seconds is {text}; it must lie in 0 to 1e7")
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < _LONGEST_S:
+        raise ValueError(f"seconds is {text!r}; it must be a number from 0 to {_LONGEST_S:g}")
     return value
 
 

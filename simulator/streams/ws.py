@@ -6,6 +6,7 @@ handshake, control frames and client messages go through it.
 
 import asyncio
 import math
+import select
 import socket
 import struct
 import time
@@ -30,6 +31,8 @@ from simulator.streams.protocol import PathError, Session, Target, parse_target
 _POLICY_VIOLATION = 1008
 _GOING_AWAY = 1001
 _CLOSE_TIMEOUT_S = 1.0
+_STALL_LOOK_S = 0.2
+_GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # linger for no time
 _SHORTEST_PING_S = 0.5
 _MESSAGE_LIMITS: dict[MarketName, int] = {"spot": 5, "um": 10}
@@ -99,6 +102,8 @@ class Endpoint:
     def stall(self, seconds: float | None) -> int:
         """Lets present connections fall silent: nothing is sent or read, TCP stays open.
 
+        Frames that are due meanwhile are lost. What clients send waits to be read afterwards.
+
         Args:
             seconds: real time until they go on; None: for good.
         """
@@ -150,8 +155,6 @@ class Connection(asyncio.Protocol):
         self._endpoint.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._stalled:
-            return
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
             if isinstance(event, Request):
@@ -208,13 +211,30 @@ class Connection(asyncio.Protocol):
 
     def stall(self, seconds: float | None) -> None:
         """Falls silent, see `Endpoint.stall`."""
-        self._stalled = True
+        if not self._stalled:
+            self._stalled = True
+            self.transport.pause_reading()
+            self._later(_STALL_LOOK_S, self._look_whether_gone)
         if seconds is not None:
             self._later(seconds, self.resume)
 
     def resume(self) -> None:
-        """Ends a stall; what was due meanwhile is lost."""
-        self._stalled = False
+        """Ends a stall; frames due meanwhile are lost, what the client sent is read now."""
+        if self._stalled and not self.transport.is_closing():
+            self._stalled = False
+            self.transport.resume_reading()
+            self._later(self._endpoint.ping_times_s()[1], self._check_pongs)
+
+    def _look_whether_gone(self) -> None:
+        """Lets go of a stalled connection whose client has closed it, which nobody reads."""
+        if not self._stalled or self.transport.is_closing():
+            return
+        looking = select.poll()
+        looking.register(self.transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+        if any(found & _GONE for _, found in looking.poll(0)):
+            self.transport.abort()
+        else:
+            self._later(_STALL_LOOK_S, self._look_whether_gone)
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -223,7 +243,7 @@ class Connection(asyncio.Protocol):
 
     def announce_shutdown(self, grace_s: float) -> None:
         """Sends the `serverShutdown` event, see `Endpoint.announce_shutdown`."""
-        if not self._is_open:
+        if not self._is_open or self._stalled:
             return
         event_us = self._endpoint.clock.now_us() // self.target.unit_us
         text = f'{{"e":"serverShutdown","E":{event_us}}}'
@@ -338,7 +358,8 @@ class Connection(asyncio.Protocol):
         self._schedule_ping()
 
     def _check_pongs(self) -> None:
-        if self._pings.are_overdue(time.monotonic()):
+        # Pongs of a stalled client are not read, and a connection that is silent does not reset.
+        if not self._stalled and self._pings.are_overdue(time.monotonic()):
             self.abort("no pong")
 
     def _write_text(self, text: str) -> None:
