@@ -7,8 +7,9 @@ them and ``docs/configuration.md`` explains them.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
@@ -233,6 +234,13 @@ class Settings(BaseSettings):
             raise ValueError("should be agg_trades, trades and book_tickers, separated by commas")
         return value
 
+    @field_validator("streamer_http_host")
+    @classmethod
+    def _host(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9._:-]+", value) or "//" in value:
+            raise ValueError("should be an address or a host name, such as 127.0.0.1")
+        return value
+
     @field_validator("candelabra_home")
     @classmethod
     def _folder(cls, value: Path) -> Path:
@@ -292,6 +300,13 @@ class Settings(BaseSettings):
 _SECRET = ("database_url", "proxy", "webhook")
 
 
+def _remedy(problem: Mapping[str, Any]) -> str:
+    """What would be right, in our words where pydantic's are about itself."""
+    if problem["type"] == "bool_parsing":
+        return "should be true or false"
+    return str(problem["msg"]).removeprefix("Value error, ")
+
+
 def load_settings(**overrides: object) -> Settings:
     """Settings from the environment, then ``overrides`` by field name.
 
@@ -305,5 +320,5 @@ def load_settings(**overrides: object) -> Settings:
         for problem in error.errors(include_url=False):
             name = str(problem["loc"][0]) if problem["loc"] else "settings"
             shown = "(hidden)" if any(s in name for s in _SECRET) else repr(problem["input"])
-            lines.append(f"{name.upper()}={shown}: {problem['msg'].removeprefix('Value error, ')}")
+            lines.append(f"{name.upper()}={shown}: {_remedy(problem)}")
         raise PermanentError("wrong settings:\n  " + "\n  ".join(lines)) from None

@@ -19,9 +19,10 @@ from include.cli.audit import MOST_SHOWN, AuditLine, audit
 from include.cli.live_table import watch
 from include.cli.stack import LocalStack
 from include.config import LogLevel, load_settings
-from include.domain.instruments import exchange_symbol_of, market_of
+from include.domain.instruments import Market, exchange_symbol_of, market_of
 from include.domain.timeframes import MINUTE_US, from_us, to_us
 from include.errors import CandelabraError, PermanentError, TransientError
+from include.jobs.pieces import symbols_of
 from include.logs import configure_logging
 from include.store.pools import connect, redact, translated
 
@@ -57,6 +58,7 @@ def run_demo(*, once: bool, symbols: Sequence[str], days: int | None) -> int:
     console = Console(stderr=False)
     settings = load_settings()
     configure_logging(_quiet(settings.log_level), settings.log_format)
+    symbols = symbols_of(symbols, Market.SPOT)
     home = Path(settings.candelabra_home) / "demo"
     with (
         _interruptible(),

@@ -63,7 +63,13 @@ class LocalStack:
         self._marker = secrets.token_hex(16)
 
     def __enter__(self) -> LocalStack:
-        self.home.mkdir(parents=True, exist_ok=True)
+        try:
+            self.home.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PermanentError(
+                f"cannot make {self.home}: {error.strerror}; CANDELABRA_HOME should be a folder "
+                "that you may write to"
+            ) from None
         self._exit.enter_context(_only_one(self.home / "lock"))
         self._end_leftovers()
         if self._fresh:

@@ -193,13 +193,18 @@ def symbols_of(symbols: str | Sequence[str], market: Market | str) -> list[str]:
         market: of names without ``.P``.
 
     Raises:
-        PermanentError: there are none, or the market is unknown.
+        PermanentError: there are none, one is a pattern, or the market is unknown.
     """
     names = symbols.replace(",", " ").split() if isinstance(symbols, str) else list(symbols)
     place = market_from(market)
     found: dict[str, None] = {}
     for name in names:
         clean = name.strip().upper()
+        if any(character in clean for character in "*?["):
+            raise PermanentError(
+                f"{name!r} is a pattern, which only `candelabra stream` and `up` take: name the "
+                "symbols, such as BTCUSDT"
+            )
         if clean:
             found[clean if clean.endswith(UM_SUFFIX) else symbol_of(place, clean)] = None
     if not found:

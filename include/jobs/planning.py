@@ -127,7 +127,7 @@ class _Planner:
         self._verify = verify
 
     def plan(
-        self, symbol: str, start_us: int, end_us: int | None, *, in_part: bool
+        self, symbol: str, start_us: int, end_us: int | None, *, in_part: bool = False
     ) -> BackfillPlan:
         """What one symbol needs; with ``in_part`` only its dumps where REST does not answer."""
         try:

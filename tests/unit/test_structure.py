@@ -37,7 +37,7 @@ TESTED_ELSEWHERE = {
     "include/cli/demo.py": "run as a whole by `make demo ONCE=1`, whose exit code is its verdict",
     "streamer/listings.py": "beside an exchange: tests/integration/streamer/test_listings.py",
     "streamer/line.py": "on sockets: tests/unit/streamer/test_connection.py",
-    "streamer/observed.py": "read through by tests/unit/streamer/test_metrics.py and test_health.py",
+    "streamer/observed.py": "read by tests/unit/streamer/test_metrics.py and test_health.py",
     "streamer/minutes.py": "what the aggregator knows: tests/unit/streamer/test_aggregation.py",
     "include/jobs/dump_loading.py": BY_A_BACKFILL,
     "include/jobs/exchange.py": BY_A_BACKFILL,

@@ -35,6 +35,8 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         (["stream", "--symbols", "A"], {}, "no database: set STREAMER_DATABASE_URL or"),
         (["migrate"], {"DATABASE_URL": "mysql://x"}, "DATABASE_URL=(hidden): should be postgresql"),
         (["migrate"], {"BATCH_SIZE": "lots"}, "BATCH_SIZE='lots'"),
+        (["demo", "--symbols", "BTC*"], {}, "'BTC*' is a pattern"),
+        (["demo"], {"CANDELABRA_HOME": "/proc/none"}, "cannot make /proc/none/demo: "),
         (
             ["migrate"],
             {"DATABASE_URL": "postgresql://me:secret@127.0.0.1:1/db"},

@@ -126,5 +126,5 @@ def test_symbols_in_trouble_stand_first_and_those_nobody_streams_last() -> None:
 
 
 def test_a_window_of_months_is_refused() -> None:
-    with pytest.raises(PermanentError, match="not within 1 minute and 31 days"):
+    with pytest.raises(PermanentError, match="32 days back; it must be 1 minute to 31 days"):
         read_status(settings=load_settings(), window=timedelta(days=32))
