@@ -1,0 +1,59 @@
+"""The exchange's rolling second: five messages and no more, or the address is banned."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from include.binance.frames import ControlAnswer
+from include.binance.session import MAX_STREAMS
+from simulator.config import SimulatorConfig
+from simulator.server import Exchange
+from simulator.streams.guards import MessageRate
+from streamer.connection import StreamConnection
+
+
+async def test_a_full_connection_that_asks_for_everything_anew_is_never_too_fast(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    most = 0
+    exceeds = MessageRate.exceeds
+
+    def note(rate: MessageRate, limit: int, now_s: float) -> bool:
+        nonlocal most
+        is_exceeded = exceeds(rate, limit, now_s)
+        most = max(most, len(rate._arrivals))
+        return is_exceeded
+
+    monkeypatch.setattr(MessageRate, "exceeds", note)
+    streams = [f"x{number}@trade" for number in range(MAX_STREAMS)]
+    opened: list[str] = []
+    async with Exchange(SimulatorConfig()) as exchange:
+        connection: StreamConnection
+
+        def on_text(data: bytes) -> None:
+            number = int(data.rpartition(b":")[2].rstrip(b"}\r\n "))
+            connection.session.on_answer(ControlAnswer(number))
+
+        connection = StreamConnection(
+            f"{exchange.spot_ws_url}/stream",
+            name="spot-1",
+            streams=streams,
+            on_text=on_text,
+            on_open=lambda: opened.append("open"),
+            on_close=lambda: opened.append("closed"),
+            stale_after_s=30,
+        )
+        task = asyncio.create_task(connection.run())
+        try:
+            async with asyncio.timeout(60):
+                for messages in (6, 12):
+                    while not (connection.is_open and connection.session.sent >= messages):
+                        connection.session.resubscribe(streams)  # again and again: queued once
+                        await asyncio.sleep(0.01)
+        finally:
+            task.cancel()
+            await asyncio.wait({task}, timeout=5)
+        assert opened == ["open"]
+        assert 2 <= most <= 3  # of five; the rest is left for pongs
