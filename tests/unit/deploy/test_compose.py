@@ -26,8 +26,8 @@ from tests.unit.deploy.container_files import (
     read_dockerfile,
     read_env,
     services,
-    target_of,
     stack,
+    target_of,
     variables_of,
 )
 
