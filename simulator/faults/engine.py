@@ -182,12 +182,19 @@ class FaultEngine:
         if entry.has_begun:
             entry.fault = entry.fault.cut_short(self._clock.now_us())
         entry.state = "removed"
+        self._forget_due()
         self._log.info("fault_removed", id=identity)
 
     def _listed(self) -> list[dict[str, Any]]:
-        for entry in self._entries.values():
-            if entry.state == "active" and entry.actor.is_spent(entry.fault):
-                self._finish(entry)
+        spent = [
+            entry
+            for entry in self._entries.values()
+            if entry.state == "active" and entry.actor.is_spent(entry.fault)
+        ]
+        for entry in spent:
+            self._finish(entry)
+        if spent:
+            self._forget_due()
         return [
             entry.fault.to_json() | {"state": entry.state, "hits": entry.actor.hits(entry.fault)}
             for entry in self._entries.values()
@@ -203,6 +210,11 @@ class FaultEngine:
 
     def _push(self, time_us: int, entry: _Entry, *, begins: bool) -> None:
         heapq.heappush(self._due, (time_us, next(self._order), entry, begins))
+
+    def _forget_due(self) -> None:
+        """Takes begins and ends off that will not come, so that they do not pile up."""
+        self._due = [due for due in self._due if not due[2].is_over]
+        heapq.heapify(self._due)
 
     def _advance(self) -> None:
         """Does what is due."""

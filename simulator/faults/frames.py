@@ -59,9 +59,19 @@ class _Rule:
         place = (market, stream)
         latest_us, number = self.latest.get(place, (0, 0))
         number = number + 1 if latest_us == due_us else 0  # frames may share a due time
+        if len(self.latest) >= _REMEMBERED_STREAMS and place not in self.latest:
+            self._forget_earlier(market, due_us)
         self.latest[place] = (due_us, number)
         drawn = hash_counter(self._key(market, stream) or 0, (due_us << 16) + number)
         return drawn & (_SHARE_ONE - 1) < self.threshold
+
+    def _forget_earlier(self, market: MarketName, due_us: int) -> None:
+        """Frames of a market come in the order of their time: what was before is not asked for."""
+        self.latest = {
+            place: found
+            for place, found in self.latest.items()
+            if place[0] != market or found[0] >= due_us
+        }
 
 
 class FrameFaults:

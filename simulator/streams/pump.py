@@ -1,10 +1,11 @@
 """Sends what is due on the streams of one market, by way of faults where there are any."""
 
 import asyncio
+import functools
 import heapq
 import itertools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 import structlog
@@ -41,6 +42,43 @@ class FrameFaults(Protocol):
         """
 
 
+class _Feed:
+    """Frames of one stream; from the moment on at which the market changes they are made anew.
+
+    Args:
+        number: tells it from an earlier feed of the same stream.
+        open_from: makes the frames that are due from a moment on, of the market as it is then.
+    """
+
+    __slots__ = ("_frames", "_open_from", "_until_us", "number")
+
+    def __init__(
+        self,
+        number: int,
+        frames: Iterator[DueFrame],
+        open_from: Callable[[int], Iterator[DueFrame] | None],
+    ) -> None:
+        self.number = number
+        self._frames = frames
+        self._open_from = open_from
+        self._until_us: int | None = None
+
+    def change(self, from_us: int) -> None:
+        """What was made ahead holds until then. Of several changes the first one is enough."""
+        until_us = self._until_us
+        self._until_us = from_us if until_us is None else min(from_us, until_us)
+
+    def following(self) -> DueFrame | None:
+        """The next frame; None if there are no more."""
+        frame = next(self._frames, None)
+        until_us = self._until_us
+        if until_us is None or (frame is not None and frame[0] < until_us):
+            return frame
+        self._until_us = None
+        self._frames = self._open_from(until_us) or iter(())
+        return next(self._frames, None)
+
+
 class Pump:
     """Sends the frames of all subscribed streams of one market when they are due.
 
@@ -65,7 +103,7 @@ class Pump:
         self._seed = seed
         # Due time, number, stream, render, feed; numbers differ, so renders are never compared.
         self._heap: list[tuple[int, int, str, Render, int]] = []
-        self._feeds: dict[str, tuple[int, Iterator[DueFrame]]] = {}
+        self._feeds: dict[str, _Feed] = {}
         self._numbers = itertools.count()
         self._changed = asyncio.Event()
         self._log = structlog.get_logger("simulator").bind(market=name)
@@ -89,38 +127,37 @@ class Pump:
         heapq.heapify(self._heap)
         waiting = {(entry[2], entry[4]) for entry in self._heap}
         for stream in self.hub.streams():
-            current = self._feeds.get(stream)
-            if current is None:
+            feed = self._feeds.get(stream)
+            if feed is None:
                 self._open(stream, from_us)
                 continue
-            number, feed = current
-            before = itertools.takewhile(lambda frame: frame[0] < from_us, feed)
-            after = open_feed(self._market, stream, from_us, seed=self._seed)
-            changed = itertools.chain(before, after or ())
-            self._feeds[stream] = (number, changed)
-            if (stream, number) not in waiting:
-                self._advance(stream, number, changed)
+            feed.change(from_us)
+            if (stream, feed.number) not in waiting:
+                self._advance(stream, feed)
         self._changed.set()
 
     def _open(self, stream: str, from_us: int | None = None) -> None:
         begin_us = self._clock.now_us() if from_us is None else from_us
-        feed = open_feed(self._market, stream, begin_us, seed=self._seed)
-        if feed is None:
+        frames = self._frames(stream, begin_us)
+        if frames is None:
             self._log.debug("unknown_stream_acknowledged", stream=stream)
             return
-        number = next(self._numbers)
-        self._feeds[stream] = (number, feed)
-        self._advance(stream, number, feed)
+        open_from = functools.partial(self._frames, stream)
+        feed = self._feeds[stream] = _Feed(next(self._numbers), frames, open_from)
+        self._advance(stream, feed)
         self._changed.set()
+
+    def _frames(self, stream: str, from_us: int) -> Iterator[DueFrame] | None:
+        return open_feed(self._market, stream, from_us, seed=self._seed)
 
     def _close(self, stream: str) -> None:
         self._feeds.pop(stream, None)
 
-    def _advance(self, stream: str, number: int, feed: Iterator[DueFrame]) -> None:
-        following = next(feed, None)
+    def _advance(self, stream: str, feed: _Feed) -> None:
+        following = feed.following()
         if following is not None:
             due_us, render = following
-            heapq.heappush(self._heap, (due_us, number, stream, render, number))
+            heapq.heappush(self._heap, (due_us, feed.number, stream, render, feed.number))
 
     async def run(self) -> None:
         """Runs until it is cancelled."""
@@ -156,14 +193,14 @@ class Pump:
             if number == _OF_NO_FEED:
                 self.frames_sent += self.hub.deliver(stream, render)
                 continue
-            current = self._feeds.get(stream)
-            if current is None or current[0] != number:
+            feed = self._feeds.get(stream)
+            if feed is None or feed.number != number:
                 continue  # closed, or closed and opened again
             if self.faults is None or self.faults.is_idle:
                 self.frames_sent += self.hub.deliver(stream, render)
             else:
                 self._pass_on(self.faults, stream, due_us, render, now_us)
-            self._advance(stream, number, current[1])
+            self._advance(stream, feed)
         return True
 
     def _pass_on(

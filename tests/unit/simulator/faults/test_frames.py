@@ -162,3 +162,25 @@ def test_a_frame_may_be_changed_twice(
     """What an earlier fault made unreadable passes a later one as it is."""
     faults = _faults(*({"share": 1, "streams": "*"} | one for one in (first, second)))
     assert _pass(faults, MINUTE, text=text)
+
+
+def test_what_is_remembered_of_streams_is_bounded_and_draws_stay_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def drawn(remembered: int) -> tuple[list[int], int]:
+        monkeypatch.setattr("simulator.faults.frames._REMEMBERED_STREAMS", remembered)
+        faults = _faults({"kind": "drop", "share": 0.5})
+        most = 0
+        left = []
+        for moment in range(200):
+            for _ in range(3):  # frames of one time
+                for symbol in range(2):
+                    stream = f"s{10 * moment + symbol}usdt@trade"
+                    left.append(len(_pass(faults, MINUTE + moment, stream=stream)))
+                    most = max(most, len(faults._rules["f0"].latest))
+        return left, most
+
+    few, most = drawn(10)
+    assert most <= 10
+    assert (few, 400) == drawn(100_000)
+    assert 400 < sum(few) < 800

@@ -10,6 +10,7 @@ import pytest
 from simulator.clock import SECOND_US, Clock, to_us
 from simulator.market.instruments import MarketName, select_instruments
 from simulator.market.market import Market
+from simulator.streams.catalogue import open_feed
 from simulator.streams.hub import Render
 from simulator.streams.protocol import Session, Target
 from simulator.streams.pump import FrameFaults, PassedFrame, Pump
@@ -125,6 +126,33 @@ async def test_faults_set_later_meet_the_streams_that_are_open() -> None:
     before = await _run(pump, until)
     assert 0 < pump.frames_sent <= len(before)
     assert faults.seen > 20
+
+
+async def test_any_number_of_changes_to_come_lets_each_frame_come_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[int] = []
+
+    def count(market: Market, stream: str, from_us: int, *, seed: int) -> object:
+        opened.append(from_us)
+        return open_feed(market, stream, from_us, seed=seed)
+
+    monkeypatch.setattr("simulator.streams.pump.open_feed", count)
+    pump = _pump()
+    begin_us = pump._clock.now_us()
+
+    def until(listener: _Listener) -> bool:
+        if len(opened) == 1:
+            for number in range(20_000, 0, -1):  # nested, these would end the process
+                pump.reread(begin_us + SECOND_US * number)
+            for number in range(1, 20_000):
+                pump.reread(begin_us + SECOND_US * number)
+        return len(listener.frames) >= 200
+
+    ids = await _run(pump, until)
+    assert ids == list(range(ids[0], ids[0] + len(ids)))
+    assert 2 <= len(opened) < 10
+    assert opened[1] >= begin_us + SECOND_US
 
 
 @pytest.mark.parametrize("wait_us", [0, 5 * SECOND_US])
