@@ -63,9 +63,7 @@ def add(fleet: Fleet, *symbols: str, market: Market = Market.SPOT) -> None:
 
 
 def carried(fleet: Fleet) -> dict[str, list[str]]:
-    return {
-        feed.connection.name: [one.symbol for one in feed.aggregators] for feed in fleet.feeds
-    }
+    return {feed.connection.name: [one.symbol for one in feed.aggregators] for feed in fleet.feeds}
 
 
 async def until(holds: Any) -> None:
