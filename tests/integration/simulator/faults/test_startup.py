@@ -101,7 +101,7 @@ def test_a_replay_refuses_what_needs_a_market(tmp_path: Path) -> None:
         (("--faults", "{late}"), "in the exchange's past"),
         (("--fault-seed", "1", "--fault-kinds", "bang"), "'bang' is no kind of fault"),
         (("--fault-seed", "1", "--fault-export", "{missing}/x"), "cannot write the fault plan"),
-        (("--fault-seed", "1", "--fault-rate-per-h", "-1"), "fault_rate_per_h is -1"),
+        (("--fault-seed", "1", "--fault-rate-per-h", "-1"), "--fault-rate-per-h is -1"),
     ],
 )
 def test_a_wrong_plan_ends_the_start_with_one_line(
