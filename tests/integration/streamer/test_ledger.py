@@ -108,7 +108,7 @@ async def test_trades_that_do_not_come_are_a_gap_of_their_minute(database_url: s
         streaming(settings_for(exchange, database_url), *SYMBOLS),
     ):
         await wait_for_rows(database_url, lambda rows: all(minutes_of(rows, s) for s in SYMBOLS))
-        fault = {"kind": "drop", "market": "spot", "streams": "btcusdt@aggTrade", "duration_s": 1}
+        fault = {"kind": "drop", "market": "spot", "streams": "btcusdt@aggTrade", "duration_s": 8}
         exchange.faults.add([fault])
         gaps = await until_gaps(database_url, all_closed)
         assert {gap["symbol"] for gap in gaps} == {"BTCUSDT"}
