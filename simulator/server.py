@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Coroutine
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Protocol
@@ -194,11 +195,10 @@ class Exchange:
     # --- life
 
     async def __aenter__(self) -> "Exchange":
-        try:
+        async with AsyncExitStack() as on_failure:
+            on_failure.push_async_callback(self.stop)
             await self.start()
-        except BaseException:
-            await self.stop()
-            raise
+            on_failure.pop_all()
         return self
 
     async def __aexit__(
@@ -350,11 +350,10 @@ class ExchangeThread:
 
     def __enter__(self) -> "ExchangeThread":
         self._thread.start()
-        try:
+        with ExitStack() as on_failure:
+            on_failure.callback(self._end)
             self.run(self.exchange.start())
-        except BaseException:
-            self._end()
-            raise
+            on_failure.pop_all()
         return self
 
     def __exit__(

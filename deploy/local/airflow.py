@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -206,12 +207,11 @@ class LocalAirflow:
             self._lock = None
 
     def __enter__(self) -> LocalAirflow:
-        try:
+        with ExitStack() as on_failure:
+            on_failure.callback(self.stop)
             self.prepare()
             self.start()
-        except BaseException:
-            self.stop()
-            raise
+            on_failure.pop_all()
         return self
 
     def __exit__(

@@ -72,7 +72,7 @@ class HoleFiller:
             self._again_later(dataset, symbol, sequence, hole, error, loop.time())
         except PermanentError as error:
             self._give_up(dataset, symbol, hole, str(error))
-        except BaseException:
+        except asyncio.CancelledError:
             sequence.miss(hole)
             raise
         else:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -66,6 +67,21 @@ class Lanes:
                 lane.rows.popleft()
         self.waiting -= len(rows)
         return rows
+
+    @contextmanager
+    def taken(self, lane: Lane, most: int) -> Iterator[list[tuple[Any, ...]]]:
+        """The oldest rows of a lane, which are back in it where the block does not end well.
+
+        They are out of it meanwhile: what leaves for want of room must not be taken twice.
+        """
+        rows = self.take(lane, most)
+        is_done = False
+        try:
+            yield rows
+            is_done = True
+        finally:
+            if not is_done:
+                self.put_back(lane, rows)
 
     def put_back(self, lane: Lane, rows: list[tuple[Any, ...]]) -> None:
         """Return rows that could not be written."""

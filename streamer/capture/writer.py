@@ -93,14 +93,14 @@ class CaptureWriter:
         Raises:
             TransientError: the database is away.
         """
+        is_written = False
         try:
             while any(self._is_due(lane) for lane in self._lanes.lanes):
                 await self._connect()
                 await self._write_lanes()
-        except BaseException:
-            self.is_spooling = True
-            raise
+            is_written = True
         finally:
+            self.is_spooling = self.is_spooling or not is_written
             await self._disconnect()
             while await self._spill():
                 pass
@@ -165,17 +165,12 @@ class CaptureWriter:
                 await self._write_lane(lane)
 
     async def _write_lane(self, lane: Lane) -> None:
-        # Taken out first: what leaves meanwhile for want of room must not be taken twice.
-        rows = self._lanes.take(lane, self._batch_rows)
-        try:
+        with self._lanes.taken(lane, self._batch_rows) as rows:
             lines: list[str] = []
             for start in range(0, len(rows), ENCODED_AT_ONCE):
                 lines += map(lane.table.line, rows[start : start + ENCODED_AT_ONCE])
                 await asyncio.sleep(0)
             await self._write(lane.table, lines)
-        except BaseException:
-            self._lanes.put_back(lane, rows)
-            raise
 
     async def _replay(self) -> None:
         """Write the oldest record from the disk."""
@@ -253,18 +248,16 @@ class CaptureWriter:
             if lane.can_be_asked or not lane.rows or not self.is_spooling:
                 continue
             moved = True
-            rows = self._lanes.take(lane, self._batch_rows)
-            record = Record(lane.table.name, [lane.table.line(row) for row in rows])
-            try:
-                dropped = await in_thread(partial(self._spool.append, record), name="spool")
-            except OSError as error:
-                log.error("spool_refused", error=str(error), rows=len(rows))  # noqa: TRY400
-                counted: dict[tuple[str, str], list[int]] = {}
-                tally(record.dataset, record.lines, counted)
-                dropped = losses_of(counted, DISK_REFUSED)
-            except BaseException:
-                self._lanes.put_back(lane, rows)  # on the disk too, perhaps: the table takes one
-                raise
+            # Where this is ended midway they may be on the disk too: the table takes one of them.
+            with self._lanes.taken(lane, self._batch_rows) as rows:
+                record = Record(lane.table.name, [lane.table.line(row) for row in rows])
+                try:
+                    dropped = await in_thread(partial(self._spool.append, record), name="spool")
+                except OSError as error:
+                    log.error("spool_refused", error=str(error), rows=len(rows))  # noqa: TRY400
+                    counted: dict[tuple[str, str], list[int]] = {}
+                    tally(record.dataset, record.lines, counted)
+                    dropped = losses_of(counted, DISK_REFUSED)
             self._losses.add(dropped)
         return moved
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from include.store.raw import AGG_TRADES, BOOK_TICKERS
 from streamer.capture.lanes import LEAVE_ROWS, Lane, Lanes
 
@@ -52,3 +54,22 @@ def test_the_bound_holds_also_for_rows_that_come_back() -> None:
     assert all(lane is quotes for lane, _ in left)
     assert sum(len(some) for _, some in left) + lanes.waiting == 3_500
     assert trades.rows == type(trades.rows)()
+
+
+def test_rows_are_back_in_their_order_where_writing_them_did_not_end_well() -> None:
+    trades = Lane(AGG_TRADES, can_be_asked=True)
+    lanes = Lanes([trades], most_rows=100, on_leave=lambda _lane, _rows: None)
+    for number in range(4):
+        lanes.add(trades, (number,))
+
+    def fail() -> None:
+        with lanes.taken(trades, 2) as rows:
+            assert (rows, list(trades.rows)) == ([(0,), (1,)], [(2,), (3,)])
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        fail()
+    assert (list(trades.rows), lanes.waiting) == ([(0,), (1,), (2,), (3,)], 4)
+    with lanes.taken(trades, 2):
+        lanes.add(trades, (4,))
+    assert (list(trades.rows), lanes.waiting) == ([(2,), (3,), (4,)], 3)
