@@ -75,12 +75,10 @@ TESTED_ELSEWHERE = {
     "simulator/rest/venue.py": BY_A_WHOLE_SIMULATOR,
     "simulator/streams/ws.py": BY_A_WHOLE_SIMULATOR,
     "streamer/app.py": BY_A_WHOLE_STREAMER,
-    "streamer/seeding.py": "tests/unit/streamer/test_aggregation.py, where seeds are sought",
 }
 """Modules without a test file of their name, and why."""
 
 LONGER = {
-    "tests/unit/streamer/test_aggregation.py": "one state machine, case by case",
     "include/store/migrations/sql/0001/60_merge.sql": "one SQL function, whose steps share state",
 }
 """Files over the limit, and why."""

@@ -1,0 +1,85 @@
+"""Trade ids that repeat, skip, begin again or belong to no trade."""
+
+from __future__ import annotations
+
+from include.domain.candles import Status
+from include.domain.timeframes import MINUTE_US, SECOND_US
+from tests.unit.streamer.played_exchange import (
+    GRACE,
+    T0,
+    Results,
+    aggregator,
+    begin,
+    kline_of,
+    minute_trades,
+    trade,
+)
+
+
+def test_duplicates_and_void_trades_count_once_and_never(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    one.on_trade(trade(1, T0 + 1))
+    one.on_trade(trade(2, T0 + 2))
+    one.on_trade(trade(2, T0 + 2))
+    one.on_trade(trade(1, T0 + 1))
+    one.on_trade(trade(3, T0 + 3, price="0", quantity="0", first=-1))
+    one.on_trade(trade(4, T0 + 4, first=3))
+    (shown, _) = one.live_candles()[0]
+    assert (shown.trade_count, shown.low) == (3, 10)
+    assert (one.duplicates, one.void_trades) == (2, 1)
+    assert results.holes == []
+
+
+def test_ids_that_skip_by_design_are_no_holes(results: Results) -> None:
+    one = aggregator(results, has_contiguous_ids=False, expects_klines=False)
+    one.connected(T0 + SECOND_US)
+    one.on_trade(trade(1, T0 + 2 * SECOND_US))
+    one.on_trade(trade(9, T0 + MINUTE_US + 1))
+    one.on_trade(trade(15, T0 + MINUTE_US + 2))
+    one.on_clock(T0 + 2 * MINUTE_US + GRACE)
+    assert results.holes == []
+    assert [o.status for o in results.offers] == [Status.PARTIAL, Status.UNCONFIRMED]
+
+
+def test_a_void_trade_does_not_take_the_place_of_the_true_one(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    one.on_trade(trade(1, T0 + 1))
+    one.on_trade(trade(2, T0 + 2, price="0", quantity="0", first=-1))
+    one.on_trade(trade(2, T0 + 2, price="8"))
+    one.on_trade(trade(3, T0 + 3))
+    (shown, _) = one.live_candles()[0]
+    assert (shown.trade_count, shown.low) == (3, 8)
+    assert (one.void_trades, one.duplicates, results.holes) == (1, 0, [])
+
+
+def test_a_void_trade_that_hides_a_true_one_leaves_a_hole(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    one.on_trade(trade(1, T0 + 1))
+    one.on_trade(trade(2, T0 + 2, price="0", quantity="0", first=-1))
+    one.on_trade(trade(3, T0 + 3, first=3))  # the fill 2 is missing
+    assert results.holes == [(2, 2)]
+
+
+def test_a_ticker_used_again_is_folded_from_its_first_whole_minute(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    old = minute_trades(0, 9_001)
+    for each in old:
+        one.on_trade(each)
+    one.on_kline(kline_of(old, T0, closed=True, at_us=T0 + MINUTE_US + 1))
+    new = [trade(n + 1, T0 + 5 * MINUTE_US + n * SECOND_US, price="3") for n in range(4)]
+    new += minute_trades(6, 5)
+    for each in new:
+        one.on_trade(each)
+    assert results.restarts == [(9_007, 1)]
+    assert (one.duplicates, results.holes) == (0, [])
+    fifth, sixth = T0 + 5 * MINUTE_US, T0 + 6 * MINUTE_US
+    one.on_kline(kline_of(new, fifth, closed=True, at_us=sixth + 1))
+    one.on_kline(kline_of(new, sixth, closed=True, at_us=sixth + MINUTE_US + 1))
+    stored = results.stored()
+    assert {stored[m].status for m in (T0, fifth, sixth)} == {Status.VERIFIED}
+    assert stored[sixth].candle.trade_count == 6
+    assert results.differing == []

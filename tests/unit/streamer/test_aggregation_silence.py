@@ -1,0 +1,90 @@
+"""Streams that do not deliver: told, asked of REST, subscribed anew."""
+
+from __future__ import annotations
+
+from include.domain.candles import Status
+from include.domain.timeframes import MINUTE_US, SECOND_US
+from streamer.aggregation import SymbolAggregator
+from tests.unit.streamer.played_exchange import (
+    GRACE,
+    T0,
+    TIMEOUT,
+    Results,
+    aggregator,
+    begin,
+    kline_of,
+    minute_trades,
+    trade,
+)
+
+
+def pass_minutes(one: SymbolAggregator, first: int, count: int) -> None:
+    """The exchange's clock goes on, told by another symbol."""
+    for minute in range(first, first + count):
+        one.on_clock(T0 + (minute + 1) * MINUTE_US + GRACE + TIMEOUT)
+
+
+def test_a_silent_symbol_is_told_once_and_asked_about_less_and_less_often(
+    results: Results,
+) -> None:
+    one = aggregator(results)
+    begin(one)
+    one.on_trade(trade(1, T0 + 1))
+    one.on_kline(kline_of([trade(1, T0 + 1)], T0, closed=True, at_us=T0 + MINUTE_US))
+    pass_minutes(one, 1, 24 * 60)
+    assert results.silences == [(T0 + MINUTE_US, None)]
+    assert results.doubted == 4 + 24 * 60 // 16  # 1, 2, 4, 8, then each 16th
+    asked = [minute for minute, _ in results.asked]
+    assert asked == [T0 + n * MINUTE_US for n in range(1, 24 * 60 + 1)]
+    assert [offer.candle.open_time_us for offer in results.offers] == [T0]  # no flat rows
+
+
+def test_all_minutes_of_a_silence_are_asked_of_rest_when_it_ends(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    pass_minutes(one, 0, 11)
+    assert len(results.asked) == 8
+    back = T0 + 11 * MINUTE_US + SECOND_US
+    one.on_trade(trade(1, back))
+    assert [minute for minute, _ in results.asked] == [T0 + n * MINUTE_US for n in range(11)]
+    assert results.silences == [(T0, None), (T0, back)]
+
+
+def test_a_cut_ends_a_silence_and_forgets_no_minute_of_it(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    pass_minutes(one, 0, 11)
+    one.disconnected()
+    one.disconnected()
+    assert [minute for minute, _ in results.asked] == [T0 + n * MINUTE_US for n in range(11)]
+    assert results.silences == [(T0, None)]
+
+
+def test_one_lost_closed_kline_is_no_reason_to_subscribe_anew(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    trades = minute_trades(0, 1)
+    for each in trades:
+        one.on_trade(each)
+    one.on_kline(kline_of(trades[:3], T0, closed=False, at_us=T0 + 30 * SECOND_US))
+    pass_minutes(one, 0, 1)
+    assert results.asked == [(T0, "no closed kline")]
+    assert results.doubted == 0
+
+
+def test_trades_that_do_not_come_although_klines_tell_of_them_are_subscribed_anew(
+    results: Results,
+) -> None:
+    one = aggregator(results)
+    begin(one)
+    for minute in range(6):
+        open_us = T0 + minute * MINUTE_US
+        kline = kline_of(
+            minute_trades(minute, 1 + 6 * minute), open_us, closed=True, at_us=open_us + MINUTE_US
+        )
+        one.on_kline(kline)
+        pass_minutes(one, minute, 1)
+    assert set(results.reasons) == {"klines tell of trades that did not come"}
+    assert results.doubted == 3  # the 1st, 2nd and 4th of five minutes that are two behind
+    assert all(offer.status is Status.VERIFIED for offer in results.offers)
+    assert len(results.offers) == 6

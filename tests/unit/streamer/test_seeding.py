@@ -1,0 +1,114 @@
+"""A minute that was joined midway, or that has a hole, goes on from the exchange's kline."""
+
+from __future__ import annotations
+
+import pytest
+
+from include.domain.candles import Status
+from include.domain.timeframes import MINUTE_US, SECOND_US
+from tests.unit.streamer.played_exchange import (
+    GRACE,
+    T0,
+    TIMEOUT,
+    Results,
+    aggregator,
+    begin,
+    kline_of,
+    minute_trades,
+    trade,
+)
+
+
+def test_a_minute_joined_midway_without_a_seed_is_partial(results: Results) -> None:
+    one = aggregator(results, expects_klines=False)
+    trades = minute_trades(0, 1) + minute_trades(1, 7)
+    one.connected(T0 + 20 * SECOND_US)
+    for each in trades[3:]:
+        one.on_trade(each)
+    one.on_clock(T0 + 2 * MINUTE_US + GRACE)
+    assert [o.status for o in results.offers] == [Status.PARTIAL, Status.UNCONFIRMED]
+
+
+@pytest.mark.parametrize("cut", range(6))
+@pytest.mark.parametrize("ahead", [0, 1, 2])
+def test_a_minute_joined_midway_is_seeded_from_a_kline(cut: int, ahead: int) -> None:
+    """Wherever the connection begins and however far the kline runs ahead of its trades."""
+    results = Results()
+    one = aggregator(results)
+    trades = minute_trades(0, 1)
+    seen = min(cut + ahead, len(trades))
+    one.connected(trades[cut].trade_time - 1)
+    kline = kline_of(trades[:seen], T0, closed=False, at_us=trades[cut].trade_time)
+    one.on_trade(trades[cut])
+    one.on_kline(kline)
+    for each in trades[cut + 1 :]:
+        one.on_trade(each)
+    (shown, _) = one.live_candles()[0]
+    assert shown == kline_of(trades, T0, closed=False, at_us=0).candle("BTCUSDT")
+    one.on_clock(T0 + MINUTE_US + GRACE + TIMEOUT)
+    assert results.stored()[T0].status is Status.UNCONFIRMED
+
+
+def test_a_kline_that_ends_inside_an_agg_trade_is_waited_out(results: Results) -> None:
+    one = aggregator(results)
+    trades = [
+        trade(1, T0 + 1, first=10),
+        trade(2, T0 + SECOND_US, first=11, fills=5),
+        trade(3, T0 + 2 * SECOND_US, first=16),
+    ]
+    inside = kline_of(trades[:2], T0, closed=False, at_us=T0, last_trade_id=13, trade_count=4)
+    one.connected(T0 + 1_000)
+    one.on_kline(inside)
+    for each in trades[1:]:
+        one.on_trade(each)
+    assert one.live_candles()[0][0].trade_count == 4  # the kline itself, not a wrong fold
+    one.on_kline(kline_of(trades, T0, closed=False, at_us=T0 + 3 * SECOND_US))
+    assert one.live_candles()[0][0].trade_count == 7
+    one.on_trade(trade(4, T0 + 4 * SECOND_US, first=17))
+    assert one.live_candles()[0][0].trade_count == 8
+
+
+def test_a_hole_is_told_at_once_and_the_minute_seeded_anew(results: Results) -> None:
+    one = aggregator(results)
+    trades = minute_trades(0, 1)
+    begin(one)
+    one.on_trade(trades[0])
+    one.on_trade(trades[3])
+    assert results.holes == [(2, 3)]
+    one.on_kline(kline_of(trades[:4], T0, closed=False, at_us=trades[3].trade_time))
+    for each in trades[4:]:
+        one.on_trade(each)
+    one.on_clock(T0 + MINUTE_US + GRACE + TIMEOUT)
+    assert results.stored()[T0].status is Status.UNCONFIRMED
+    assert results.stored()[T0].candle.trade_count == 6
+
+
+@pytest.mark.parametrize(("known", "seen_by"), [(1, "first_trade_id"), (3, "trade_count")])
+def test_a_first_trade_that_never_came_is_seen_by_the_klines_first_id(
+    results: Results, known: int, seen_by: str
+) -> None:
+    one = aggregator(results)
+    trades = minute_trades(0, 1)
+    begin(one)
+    for each in trades[1:3]:
+        one.on_trade(each)
+    one.on_kline(kline_of(trades[:known], T0, closed=False, at_us=trades[3].trade_time))
+    for each in trades[3:]:
+        one.on_trade(each)
+    one.on_kline(kline_of(trades[:5], T0, closed=False, at_us=trades[5].trade_time))
+    one.on_clock(T0 + MINUTE_US + GRACE + TIMEOUT)
+    assert results.differing == [[seen_by]]
+    if known == 3:
+        assert results.stored()[T0].candle.trade_count == 6
+        assert results.stored()[T0].status is Status.UNCONFIRMED
+
+
+def test_a_hole_without_a_seed_leaves_the_minute_partial(results: Results) -> None:
+    one = aggregator(results)
+    trades = minute_trades(0, 1)
+    begin(one)
+    for each in (*trades[:2], *trades[4:]):
+        one.on_trade(each)
+    one.on_clock(T0 + MINUTE_US + GRACE + TIMEOUT)
+    assert [o.status for o in results.offers] == [Status.PARTIAL]
+    assert results.asked == [(T0, "no closed kline")]
