@@ -15,6 +15,7 @@ from simulator.market.intervals import parse_interval
 from simulator.replay.player import Replay
 from simulator.rest.books import depth_at
 from simulator.rest.parameters import ApiError, Parameters
+from simulator.rest.queries import KlineQuery
 from simulator.rest.venue import MarketVenue, UnavailableError, Venue
 from simulator.streams.ws import Endpoint
 from simulator.wire.frames import US_PER_MS
@@ -89,15 +90,15 @@ class Control:
 
     def _true_klines(self, params: Parameters) -> Any:
         """All candles, in the exchange's text."""
-        return self._venue(params).klines(
-            params.required("symbol"),
-            parse_interval(params.text("interval") or "1m"),
-            params.time_us("startTime"),
-            params.time_us("endTime", is_end=True),
-            None,
-            unit_us=US_PER_MS,
+        venue = self._venue(params)
+        query = KlineQuery(
+            symbol=params.required("symbol"),
+            interval=parse_interval(params.text("interval") or "1m"),
+            start_us=params.time_us("startTime"),
+            end_us=params.time_us("endTime", is_end=True),
             is_oracle=True,
         )
+        return venue.klines(query, unit_us=US_PER_MS)
 
     async def _depth(self, request: Request) -> Response:
         return await self._told(request, self._book, _BOOK_PARAMETERS)

@@ -4,10 +4,10 @@ import numpy as np
 
 from simulator.clock import MINUTE_US, Clock
 from simulator.market.instruments import Instrument, MarketName
-from simulator.market.intervals import Interval
 from simulator.market.klines import fold_tape, roll_up
 from simulator.market.noise import IntArray
 from simulator.replay.recording import Recording
+from simulator.rest.queries import AggTradeQuery, KlineQuery
 from simulator.rest.venue import Row, UnavailableError
 from simulator.wire.frames import agg_trade_rows, kline_row, trade_rows
 
@@ -39,21 +39,11 @@ class RecordedVenue:
         del symbol
         return "TRADING"
 
-    def klines(
-        self,
-        symbol: str,
-        interval: Interval,
-        start_us: int | None,
-        end_us: int | None,
-        limit: int | None,
-        *,
-        unit_us: int,
-        is_oracle: bool = False,
-    ) -> list[list[int | str]]:
-        if interval.name == "1s":
+    def klines(self, query: KlineQuery, *, unit_us: int) -> list[list[int | str]]:
+        if query.interval.name == "1s":
             raise UnavailableError("a replay serves klines of whole minutes, not 1s")
-        trades = self._recording.trades[symbol]
-        until_us = self._recording.last_event_us if is_oracle else self.now_us()
+        trades = self._recording.trades[query.symbol]
+        until_us = self._recording.last_event_us if query.is_oracle else self.now_us()
         first, stop = self._recording.complete_minutes(until_us)
         if stop <= first:
             return []
@@ -67,38 +57,29 @@ class RecordedVenue:
         )
         rows = [
             row
-            for row in roll_up(bars, interval)
+            for row in roll_up(bars, query.interval)
             if row.open_time_us >= first * MINUTE_US and row.close_time_us < stop * MINUTE_US
         ]
-        if start_us is not None:
-            rows = [row for row in rows if row.open_time_us >= start_us]
-        if end_us is not None:
-            rows = [row for row in rows if row.open_time_us <= end_us]
-        if limit is not None:
-            rows = rows[-limit:] if start_us is None else rows[:limit]
+        if query.start_us is not None:
+            rows = [row for row in rows if row.open_time_us >= query.start_us]
+        if query.end_us is not None:
+            rows = [row for row in rows if row.open_time_us <= query.end_us]
+        if query.limit is not None:
+            rows = rows[-query.limit :] if query.start_us is None else rows[: query.limit]
         return [kline_row(trades.instrument, row, unit_us=unit_us) for row in rows]
 
-    def agg_trades(
-        self,
-        symbol: str,
-        *,
-        from_id: int | None,
-        start_us: int | None,
-        end_us: int | None,
-        limit: int,
-        unit_us: int,
-    ) -> list[Row]:
-        tape = self._recording.trades[symbol].tape.until(self.now_us())
+    def agg_trades(self, query: AggTradeQuery, *, unit_us: int) -> list[Row]:
+        tape = self._recording.trades[query.symbol].tape.until(self.now_us())
         start, stop = 0, len(tape)
-        if from_id is not None:
-            start = _position(tape.agg_id, from_id)
-        if start_us is not None:
-            start = _position(tape.time_us, start_us)
-        if end_us is not None:
-            stop = _position(tape.time_us, end_us + 1)
-        if from_id is None and start_us is None:
-            start = max(start, stop - limit)
-        return agg_trade_rows(tape.between(start, min(stop, start + limit)), unit_us=unit_us)
+        if query.from_id is not None:
+            start = _position(tape.agg_id, query.from_id)
+        if query.start_us is not None:
+            start = _position(tape.time_us, query.start_us)
+        if query.end_us is not None:
+            stop = _position(tape.time_us, query.end_us + 1)
+        if query.from_id is None and query.start_us is None:
+            start = max(start, stop - query.limit)
+        return agg_trade_rows(tape.between(start, min(stop, start + query.limit)), unit_us=unit_us)
 
     def trades(self, symbol: str, *, from_id: int | None, limit: int, unit_us: int) -> list[Row]:
         trades = self._recording.trades[symbol]

@@ -12,6 +12,7 @@ from simulator.market.intervals import SPOT_INTERVALS, UM_INTERVALS, Interval, p
 from simulator.rest import books
 from simulator.rest.exchange_info import exchange_info
 from simulator.rest.parameters import ApiError, Parameters
+from simulator.rest.queries import AggTradeQuery, KlineQuery
 from simulator.rest.tickers import Tickers
 from simulator.rest.venue import MarketVenue, Row, UnavailableError, Venue
 from simulator.wire.frames import US_PER_MS
@@ -167,12 +168,15 @@ class Endpoints:
             default=500, maximum=_MAX_KLINES[self._venue.name], is_strict=self._is_um
         )
         start_us, end_us = self._span(params)
+        query = KlineQuery(
+            symbol=symbol, interval=interval, start_us=start_us, end_us=end_us, limit=limit
+        )
         venue = self._venue
         if isinstance(venue, MarketVenue):
-            text = venue.kline_text(symbol, interval, start_us, end_us, limit, unit_us=unit_us)
+            text = venue.kline_text(query, unit_us=unit_us)
             if text is not None:
                 return msgspec.Raw(text)
-        return venue.klines(symbol, interval, start_us, end_us, limit, unit_us=unit_us)
+        return venue.klines(query, unit_us=unit_us)
 
     def _agg_trades(self, params: Parameters, unit_us: int) -> Any:
         symbol = self._symbol(params)
@@ -189,14 +193,10 @@ class Endpoints:
         )
         if self._is_um and spans_too_much:
             raise ApiError(-1127, "More than 1 hours between startTime and endTime.")
-        rows = self._venue.agg_trades(
-            symbol,
-            from_id=from_id,
-            start_us=start_us,
-            end_us=end_us,
-            limit=limit,
-            unit_us=unit_us,
+        query = AggTradeQuery(
+            symbol=symbol, from_id=from_id, start_us=start_us, end_us=end_us, limit=limit
         )
+        rows = self._venue.agg_trades(query, unit_us=unit_us)
         asked = from_id is not None or start_us is not None or end_us is not None
         if self._is_um and asked and rows:
             self._check_age(rows[0]["T"], _UM_AGG_TRADES_SPAN_US, "2 days")

@@ -4,9 +4,9 @@ from typing import Any, Protocol
 
 from simulator.clock import MINUTE_US, Clock
 from simulator.market.instruments import Instrument, MarketName
-from simulator.market.intervals import Interval
 from simulator.market.market import FOLDED_STEPS_US, Market
 from simulator.rest.faults import RestFaults
+from simulator.rest.queries import AggTradeQuery, KlineQuery
 from simulator.wire.columns import kline_array
 from simulator.wire.frames import agg_trade_rows, kline_row, trade_rows
 
@@ -31,29 +31,10 @@ class Venue(Protocol):
     def listed_since_us(self, symbol: str) -> int:
         """When the symbol was listed."""
 
-    def klines(
-        self,
-        symbol: str,
-        interval: Interval,
-        start_us: int | None,
-        end_us: int | None,
-        limit: int | None,
-        *,
-        unit_us: int,
-        is_oracle: bool = False,
-    ) -> list[list[int | str]]:
-        """Kline rows; the oracle has neither lag nor limit."""
+    def klines(self, query: KlineQuery, *, unit_us: int) -> list[list[int | str]]:
+        """Kline rows."""
 
-    def agg_trades(
-        self,
-        symbol: str,
-        *,
-        from_id: int | None,
-        start_us: int | None,
-        end_us: int | None,
-        limit: int,
-        unit_us: int,
-    ) -> list[Row]:
+    def agg_trades(self, query: AggTradeQuery, *, unit_us: int) -> list[Row]:
         """aggTrade rows by id or by inclusive times, or the latest."""
 
     def trades(self, symbol: str, *, from_id: int | None, limit: int, unit_us: int) -> list[Row]:
@@ -101,67 +82,53 @@ class MarketVenue:
     def status(self, symbol: str) -> str:
         return self.market.status(symbol, self.now_us())
 
-    def _klines_until_us(self, symbol: str) -> int:
-        return self.now_us() - self._faults.kline_lag_us(self.name, symbol, self._kline_lag_us)
+    def _klines_until_us(self, query: KlineQuery) -> int:
+        if query.is_oracle:
+            return self.now_us()
+        lag_us = self._faults.kline_lag_us(self.name, query.symbol, self._kline_lag_us)
+        return self.now_us() - lag_us
 
     def _trades_until_us(self, symbol: str) -> int:
         return self.now_us() - self._faults.trade_lag_us(self.name, symbol, self._trade_lag_us)
 
-    def klines(
-        self,
-        symbol: str,
-        interval: Interval,
-        start_us: int | None,
-        end_us: int | None,
-        limit: int | None,
-        *,
-        unit_us: int,
-        is_oracle: bool = False,
-    ) -> list[list[int | str]]:
-        view_us = self.now_us() if is_oracle else self._klines_until_us(symbol)
-        instrument = self.market.instrument(symbol)
-        rows = self.market.klines(symbol, interval, start_us, end_us, view_us=view_us, limit=limit)
+    def klines(self, query: KlineQuery, *, unit_us: int) -> list[list[int | str]]:
+        rows = self.market.klines(
+            query.symbol,
+            query.interval,
+            query.start_us,
+            query.end_us,
+            view_us=self._klines_until_us(query),
+            limit=query.limit,
+        )
+        instrument = self.market.instrument(query.symbol)
         return [kline_row(instrument, row, unit_us=unit_us) for row in rows]
 
-    def kline_text(
-        self,
-        symbol: str,
-        interval: Interval,
-        start_us: int | None,
-        end_us: int | None,
-        limit: int | None,
-        *,
-        unit_us: int,
-        is_oracle: bool = False,
-    ) -> bytes | None:
+    def kline_text(self, query: KlineQuery, *, unit_us: int) -> bytes | None:
         """`klines` as JSON, five times as fast; None for intervals that are rolled up."""
-        step_us = FOLDED_STEPS_US.get(interval.name)
+        step_us = FOLDED_STEPS_US.get(query.interval.name)
         if step_us is None:
             return None
-        view_us = self.now_us() if is_oracle else self._klines_until_us(symbol)
-        bars = self.market.bars(symbol, interval, start_us, end_us, view_us=view_us, limit=limit)
+        bars = self.market.bars(
+            query.symbol,
+            query.interval,
+            query.start_us,
+            query.end_us,
+            view_us=self._klines_until_us(query),
+            limit=query.limit,
+        )
         if bars is None:
             return b"[]"
-        instrument = self.market.instrument(symbol)
+        instrument = self.market.instrument(query.symbol)
         return kline_array(instrument, bars, step_us=step_us, unit_us=unit_us)
 
-    def agg_trades(
-        self,
-        symbol: str,
-        *,
-        from_id: int | None,
-        start_us: int | None,
-        end_us: int | None,
-        limit: int,
-        unit_us: int,
-    ) -> list[Row]:
+    def agg_trades(self, query: AggTradeQuery, *, unit_us: int) -> list[Row]:
         tape = self.market.agg_trades(
-            symbol,
-            view_us=self._trades_until_us(symbol),
-            from_id=from_id,
-            start_us=start_us,
-            end_us=end_us,
-            limit=limit,
+            query.symbol,
+            view_us=self._trades_until_us(query.symbol),
+            from_id=query.from_id,
+            start_us=query.start_us,
+            end_us=query.end_us,
+            limit=query.limit,
         )
         return agg_trade_rows(tape, unit_us=unit_us)
 
