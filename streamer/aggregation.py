@@ -15,13 +15,15 @@ out through a ``Sink``. What it holds to:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from include.binance.frames import AggTrade, Kline, Trade, microseconds
 from include.domain.candles import Candle, Offer, Source, Status, differing_values
 from include.domain.fold import CandleBuilder
 from include.domain.instruments import Instrument
 from include.domain.timeframes import MINUTE_US, minute_of
 from streamer.continuity import FOLLOWS, Step, TradeIds
-from streamer.minutes import Minute, Timing
+from streamer.minutes import Minute, Minutes, Timing
 from streamer.seeding import SeedSearch
 from streamer.silence import SILENT_AFTER_MINUTES, Failures, Silence
 from streamer.sink import NO_CLOSED_KLINE, NOTHING_CAME, Sink
@@ -41,9 +43,11 @@ class SymbolAggregator:
         self.equal_checksums = 0
         self.is_dirty = False
         """Whether ``live_candles`` may have changed since somebody cleared this."""
+        self.on_change: Callable[[str, Minute], None] | None = None
+        """Told once of a minute that changed, until it is unmarked; None where nobody listens."""
         self._timing = timing
         self._sink = sink
-        self._minutes: dict[int, Minute] = {}
+        self.minutes = Minutes()
         self._next_minute: int | None = None
         self._ids = TradeIds()
         self._silence = Silence()
@@ -76,7 +80,7 @@ class SymbolAggregator:
         if self._silence.minutes:
             self._end_silence(None)
         if not self._timing.has_contiguous_ids:
-            self._break_minutes()
+            self.minutes.broken()
 
     # --- frames
 
@@ -112,7 +116,7 @@ class SymbolAggregator:
             return
         else:
             self._sink.hole(self.symbol, expected, trade.id - 1, previous_us, trade_us)
-        self._break_minutes()
+        self.minutes.broken()
         self._connected_us = trade_us
         self._seek_seed()
 
@@ -121,18 +125,18 @@ class SymbolAggregator:
         open_time_us = microseconds(kline.body.open_time)
         if self._silence.minutes and open_time_us >= self._silence.since_us:
             self._end_silence(open_time_us)
-        is_known = open_time_us in self._minutes or (
+        is_known = open_time_us in self.minutes or (
             self._next_minute is not None and open_time_us >= self._next_minute
         )
         if kline.body.is_closed:
             if is_known:
-                minute = self._minute(open_time_us)
+                minute = self.minutes.at(open_time_us)
                 minute.kline = kline
                 self._check(minute)
             else:
                 self._offer_kline(kline)  # settled long ago, or before our time
         elif is_known:
-            self._on_open_kline(kline, self._minute(open_time_us))
+            self._on_open_kline(kline, self.minutes.at(open_time_us))
 
     # --- the exchange's clock
 
@@ -143,9 +147,10 @@ class SymbolAggregator:
         grace_us = self._timing.grace_us
         self._skip_unknown(exchange_us)
         while self._next_minute + MINUTE_US + grace_us <= exchange_us:
-            minute = self._minute(self._next_minute)
+            minute = self.minutes.at(self._next_minute)
             if not minute.is_closed:
-                minute.is_closed = self.is_dirty = True
+                minute.is_closed = True
+                self._changed(minute)
             if not minute.is_settled:
                 deadline_us = self._next_minute + MINUTE_US + grace_us
                 if self._timing.expects_klines:
@@ -155,7 +160,8 @@ class SymbolAggregator:
                 self._settle_unconfirmed(minute)
             self._watch_trades(self._next_minute - MINUTE_US)
             self._next_minute += MINUTE_US
-        self._forget_old(self._next_minute)
+        if len(self.minutes) > MINUTES_KEPT:
+            self.minutes.forget(self._next_minute - MINUTES_KEPT * MINUTE_US)
 
     def _skip_unknown(self, exchange_us: int) -> None:
         """Ask for a long stretch of which nothing is known (a cut, a stop) as one range."""
@@ -163,7 +169,7 @@ class SymbolAggregator:
             return
         overdue_us = self._timing.grace_us + self._timing.kline_timeout_us + MINUTE_US
         until_us = minute_of(exchange_us - overdue_us)
-        known = [minute for minute in self._minutes if minute >= self._next_minute]
+        known = [minute for minute in self.minutes if minute >= self._next_minute]
         until_us = min([until_us, *known])
         if until_us > self._next_minute + MINUTE_US:
             self._sink.ask_rest(self.symbol, self._next_minute, until_us, "not streamed")
@@ -185,34 +191,27 @@ class SymbolAggregator:
 
         Where the fold is not whole, the exchange's latest kline frame is shown instead.
         """
-        shown: list[tuple[Candle, bool]] = []
-        for open_time_us in sorted(self._minutes):
-            minute = self._minutes[open_time_us]
-            if minute.is_settled:
-                continue
-            if minute.builder is not None and (minute.is_whole or minute.frame is None):
-                shown.append((minute.builder.candle(), minute.is_closed))
-            elif minute.frame is not None:
-                shown.append((minute.frame.candle(self.symbol), minute.is_closed))
-        return shown
+        unsettled = [one for _, one in sorted(self.minutes.items()) if not one.is_settled]
+        shown = [(one.shown(self.symbol), one.is_closed) for one in unsettled]
+        return [(candle, is_closed) for candle, is_closed in shown if candle is not None]
+
+    def _changed(self, minute: Minute) -> None:
+        self.is_dirty = True
+        if self.on_change is not None and not minute.is_marked:
+            minute.is_marked = True
+            self.on_change(self.symbol, minute)
 
     # --- folding
 
-    def _minute(self, open_time_us: int) -> Minute:
-        minute = self._minutes.get(open_time_us)
-        if minute is None:
-            minute = self._minutes[open_time_us] = Minute(open_time_us)
-        return minute
-
     def _fold(self, trade: AggTrade | Trade, trade_us: int, *, follows: bool) -> None:
         open_time_us = trade_us - trade_us % MINUTE_US
-        minute = self._minutes.get(open_time_us)
+        minute = self.minutes.get(open_time_us)
         if minute is None:
             horizon = (self._next_minute or 0) - MINUTES_KEPT * MINUTE_US
             if open_time_us < horizon:
                 self._ask_rest(open_time_us, "a trade came too late")
                 return
-            minute = self._minutes[open_time_us] = Minute(open_time_us)
+            minute = self.minutes[open_time_us] = Minute(open_time_us)
         builder = minute.builder
         if builder is None:
             builder = minute.builder = CandleBuilder(self.symbol, open_time_us)
@@ -221,13 +220,10 @@ class SymbolAggregator:
             )
         builder.add(trade)
         self.is_dirty = True
+        if self.on_change is not None:
+            self._changed(minute)
         if minute.kline is not None or minute.is_settled:
             self._check(minute)
-
-    def _break_minutes(self) -> None:
-        """Trades are missing: no minute known so far is whole."""
-        for minute in self._minutes.values():
-            minute.is_whole = False
 
     # --- seeding
 
@@ -250,11 +246,11 @@ class SymbolAggregator:
             return
         kline, rest = found
         self._seed = None
-        minute = self._minute(microseconds(kline.body.open_time))
+        minute = self.minutes.at(microseconds(kline.body.open_time))
         minute.builder = CandleBuilder.from_candle(kline.candle(self.symbol))
         minute.is_whole = True
         self._fold_kept(rest, follows=True)
-        self.is_dirty = True
+        self._changed(minute)
 
     def _fold_kept(self, trades: list[AggTrade | Trade], *, follows: bool = False) -> None:
         for trade in trades:
@@ -270,7 +266,7 @@ class SymbolAggregator:
         if self._seed is not None:
             self._take_seed(self._seed.on_kline(kline))
         if not minute.is_whole:
-            self.is_dirty = True
+            self._changed(minute)
 
     def _hold_against(self, kline: Kline, minute: Minute) -> None:
         """Hold the open fold against a kline frame: it proves it, or shows what it lacks."""
@@ -286,6 +282,7 @@ class SymbolAggregator:
             ):
                 self._sink.differs(self.symbol, minute.open_time_us, ["trade_count"])
                 minute.builder = CandleBuilder.from_candle(kline.candle(self.symbol))
+                self._changed(minute)
         elif body.trade_count and minute.is_whole and not begins_as_folded:
             self._sink.differs(self.symbol, minute.open_time_us, ["first_trade_id"])
             minute.is_whole = False
@@ -347,7 +344,7 @@ class SymbolAggregator:
             return
         if any(
             one.frame is not None or one.kline is not None
-            for one in self._minutes.values()
+            for one in self.minutes.values()
             if one.open_time_us >= open_time_us
         ):
             self._without_klines = Failures()  # one frame was lost, the stream lives
@@ -356,7 +353,7 @@ class SymbolAggregator:
 
     def _watch_trades(self, open_time_us: int) -> None:
         """A stream of trades can die alone: the klines of a whole minute tell of it."""
-        minute = self._minutes.get(open_time_us)
+        minute = self.minutes.get(open_time_us)
         if minute is None or minute.kline is None or not minute.kline.body.trade_count:
             return
         if self._ids.last_trade_us >= open_time_us or not self._was_connected(open_time_us):
@@ -389,10 +386,5 @@ class SymbolAggregator:
         self._sink.settle(Offer(builder.candle(), status, Source.STREAM))
 
     def _mark_settled(self, minute: Minute) -> None:
-        minute.is_settled = self.is_dirty = True
-
-    def _forget_old(self, next_minute: int) -> None:
-        horizon = next_minute - MINUTES_KEPT * MINUTE_US
-        if len(self._minutes) > MINUTES_KEPT:
-            for open_time_us in [key for key in self._minutes if key < horizon]:
-                del self._minutes[open_time_us]
+        minute.is_settled = True
+        self._changed(minute)

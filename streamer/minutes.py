@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from include.binance.frames import Kline
+from include.domain.candles import Candle
 from include.domain.fold import CandleBuilder
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Minute:
     """What is known of one minute."""
 
@@ -21,6 +22,35 @@ class Minute:
     """The closed kline, once it came."""
     is_closed: bool = False
     is_settled: bool = False
+    is_marked: bool = False
+    """Whether a listener knows that it changed and has not looked yet."""
+
+    def shown(self, symbol: str) -> Candle | None:
+        """The candle as it stands; the exchange's latest frame where the fold is not whole."""
+        if self.builder is not None and (self.is_whole or self.frame is None):
+            return self.builder.candle()
+        return None if self.frame is None else self.frame.candle(symbol)
+
+
+class Minutes(dict[int, Minute]):
+    """Those of one symbol that are in memory, by open time."""
+
+    def at(self, open_time_us: int) -> Minute:
+        """The minute that opens then, made where it is not known yet."""
+        minute = self.get(open_time_us)
+        if minute is None:
+            minute = self[open_time_us] = Minute(open_time_us)
+        return minute
+
+    def broken(self) -> None:
+        """Trades are missing: no minute known so far is whole."""
+        for minute in self.values():
+            minute.is_whole = False
+
+    def forget(self, horizon_us: int) -> None:
+        """Leave out those that open before this time."""
+        for open_time_us in [one for one in self if one < horizon_us]:
+            del self[open_time_us]
 
 
 @dataclass(frozen=True, slots=True)

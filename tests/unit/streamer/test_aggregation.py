@@ -163,4 +163,4 @@ def test_memory_stays_bounded_over_many_minutes(results: Results) -> None:
     for minute in range(500):
         one.on_trade(trade(minute + 1, T0 + minute * MINUTE_US + 1))
         one.on_clock(T0 + (minute + 1) * MINUTE_US)
-    assert len(one._minutes) <= MINUTES_KEPT + 3
+    assert len(one.minutes) <= MINUTES_KEPT + 3
