@@ -19,7 +19,6 @@ from include.store.gaps import (
     claim_gaps,
     close_gap,
     close_proven_gaps,
-    open_gap,
     release_gap,
 )
 from include.store.merging import Connection
@@ -73,12 +72,6 @@ def repair_minutes(
             "that counts yet; REST settles a minute 30 s after its end"
         )
     return counts
-
-
-def record_gap(*, database_url: str, symbol: str, start_us: int, end_us: int, cause: str) -> int:
-    """Note minutes that were missed, for ``repair_gaps``; returns the gap's id."""
-    with connect(database_url, application_name=APPLICATION_NAME) as connection:
-        return open_gap(connection, symbol=symbol, start_us=start_us, end_us=end_us, cause=cause)
 
 
 def repair_gaps(

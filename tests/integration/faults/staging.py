@@ -17,6 +17,8 @@ from include.domain.instruments import exchange_symbol_of, market_of
 from include.domain.timeframes import from_us, to_us
 from include.jobs import backfill, dump_loading, exchange, instruments, minutes, planning
 from include.jobs import repair as repair_job
+from include.store.gaps import open_gap
+from include.store.pools import connect
 from simulator.server import Exchange, ExchangeThread
 from streamer import app, connection, feed, repair, startup, watchdog, writer
 
@@ -101,6 +103,12 @@ def assert_unharmed(before: Rows, after: Rows) -> None:
         assert key in after, key
         assert values_of(after[key]) == values_of(row), key
         assert after[key]["source_rank"] >= row["source_rank"], key
+
+
+def miss(database_url: str, symbol: str, start_us: int, end_us: int) -> None:
+    """Leave an open gap behind, as a streamer does that was cut off and ended."""
+    with connect(database_url, application_name="test") as connection:
+        open_gap(connection, symbol=symbol, start_us=start_us, end_us=end_us, cause="cut")
 
 
 def outages_of(database_url: str, symbol: str) -> list[tuple[int, int]]:

@@ -15,7 +15,7 @@ from include.config import Settings
 from include.domain.timeframes import MINUTE_US, minute_of
 from include.jobs.backfill import backfill, plan_backfill
 from include.jobs.instruments import sync_instruments
-from include.jobs.repair import record_gap, repair_gaps
+from include.jobs.repair import repair_gaps
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
 from tests.integration.faults.matrix_jobs import BACKFILL, REPAIR_GAPS, SYNC_INSTRUMENTS
@@ -23,6 +23,7 @@ from tests.integration.faults.staging import (
     Log,
     assert_equal,
     events_of,
+    miss,
     oracle,
     outages_of,
     read_rows,
@@ -134,10 +135,7 @@ def test_a_backfill_ends_as_the_exchange_has_it(
 def test_a_gap_over_it_is_closed(
     symbol: str, after: Aftermath, settings: Settings, database_url: str
 ) -> None:
-    record_gap(
-        database_url=database_url, symbol=symbol,
-        start_us=after.start_us, end_us=after.end_us, cause="cut",
-    )  # fmt: skip
+    miss(database_url, symbol, after.start_us, after.end_us)
     with told() as log:
         summary = repair_gaps(settings=settings, worker="test", older_than_s=0)
     assert (summary.repaired, summary.left) == (1, 0)

@@ -18,7 +18,7 @@ from include.domain.timeframes import MINUTE_US, minute_of, to_us
 from include.errors import PermanentError, RateLimitedError, TransientError
 from include.jobs.backfill import load_pieces, plan_backfill
 from include.jobs.instruments import sync_instruments
-from include.jobs.repair import record_gap, repair_gaps, repair_minutes
+from include.jobs.repair import repair_gaps, repair_minutes
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
 from tests.integration.faults.matrix_jobs import BACKFILL, REPAIR_GAPS
@@ -28,6 +28,7 @@ from tests.integration.faults.staging import (
     assert_unharmed,
     events_of,
     minutes_of,
+    miss,
     outages_of,
     read_rows,
     told,
@@ -252,7 +253,7 @@ def test_a_gap_is_repaired(
     afflict: Callable[..., str],
 ) -> None:
     assert fault["kind"] in REPAIR_GAPS
-    record_gap(database_url=database_url, symbol=ONE, start_us=TODAY, end_us=UNTIL, cause="cut")
+    miss(database_url, ONE, TODAY, UNTIL)
     identity = afflict({"symbols": ONE, **fault})
     summary = repair_gaps(settings=settings, worker="test", older_than_s=0)
     assert hits(exchange, identity)
@@ -267,9 +268,7 @@ def test_a_gap_that_is_refused_stays_open_and_says_why(
     exchange: ExchangeThread, settings: Settings, database_url: str, afflict: Callable[..., str]
 ) -> None:
     for symbol in (ONE, OTHER):
-        record_gap(
-            database_url=database_url, symbol=symbol, start_us=TODAY, end_us=UNTIL, cause="cut"
-        )
+        miss(database_url, symbol, TODAY, UNTIL)
     afflict({"kind": "rest_error", "status": 403, "symbols": ONE})
     with told() as log:
         summary = repair_gaps(settings=settings, worker="test", older_than_s=0)
@@ -294,7 +293,7 @@ def test_a_gap_outlives_a_run_that_fails(
     stored: Rows,
     afflict: Callable[..., str],
 ) -> None:
-    record_gap(database_url=database_url, symbol=ONE, start_us=TODAY, end_us=UNTIL, cause="cut")
+    miss(database_url, ONE, TODAY, UNTIL)
     afflict({"endpoints": "klines", **fault})
     with pytest.raises(kind, match=message):
         repair_gaps(settings=settings, worker="test", older_than_s=0)

@@ -24,8 +24,9 @@ from include.errors import PermanentError, RateLimitedError, TransientError
 from include.jobs.backfill import backfill, load_dump_piece, load_rest_piece, plan_backfill
 from include.jobs.instruments import sync_instruments
 from include.jobs.pieces import DumpPiece, RestPiece
-from include.jobs.repair import record_gap, repair_gaps, repair_minutes
+from include.jobs.repair import repair_gaps, repair_minutes
 from include.store.candles import missing_minutes, read_candles
+from include.store.gaps import open_gap
 from include.store.ledgers import find_dump_file, read_outages
 from simulator.server import ExchangeThread
 from tests.integration.jobs.faulty_host import Change, FaultyHost
@@ -266,16 +267,17 @@ def test_the_streamer_repairs_with_its_own_rights(
         settings=settings, database_url=url, symbol="COSUSDT", start_us=DAY, end_us=end
     )
     assert counts.inserted == 30
-    record_gap(database_url=url, symbol="COSUSDT", start_us=DAY, end_us=end, cause="cut")
+    with psycopg.connect(url) as as_streamer:
+        open_gap(as_streamer, symbol="COSUSDT", start_us=DAY, end_us=end, cause="cut")
     assert [symbol for symbol, _ in open_gaps(connection)] == ["COSUSDT"]
 
 
 def test_a_gap_is_repaired_and_closed_and_one_of_an_unknown_symbol_is_given_back(
-    settings: Settings, database_url: str, connection: psycopg.Connection, oracle: Oracle
+    settings: Settings, connection: psycopg.Connection, oracle: Oracle
 ) -> None:
     end = DAY + 90 * MINUTE_US
-    record_gap(database_url=database_url, symbol="COSUSDT", start_us=DAY, end_us=end, cause="cut")
-    record_gap(database_url=database_url, symbol="NOPEUSDT", start_us=DAY, end_us=end, cause="cut")
+    open_gap(connection, symbol="COSUSDT", start_us=DAY, end_us=end, cause="cut")
+    open_gap(connection, symbol="NOPEUSDT", start_us=DAY, end_us=end, cause="cut")
     summary = repair_gaps(settings=settings, worker="test", older_than_s=0)
     assert (summary.repaired, summary.left, summary.counts.inserted) == (1, 1, 90)
     assert values(read_candles(connection, "COSUSDT", DAY, end)) == values(
