@@ -3,33 +3,14 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
-from typing import Any
 
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
-
-NOON = datetime(2026, 2, 3, 14, 0, 30, tzinfo=UTC)
-HANDSHAKE = (
-    b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
-
-
-@pytest.fixture
-async def fast() -> AsyncIterator[Exchange]:
-    """Pings every half second, pongs due within two."""
-    async with Exchange(SimulatorConfig(clock_start=NOON, speed=200)) as exchange:
-        yield exchange
-
-
-async def _read(ws: ClientConnection) -> Any:
-    async with asyncio.timeout(10):
-        return json.loads(await ws.recv())
+from tests.integration.simulator.streams.sockets import NOON, open_raw, read
 
 
 async def _answer_wrongly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -70,11 +51,8 @@ async def test_connects_are_allowed_again_when_the_window_has_rolled_on() -> Non
 
 
 async def test_unsolicited_pongs_do_not_keep_a_connection(fast: Exchange) -> None:
-    host, port = fast.spot_ws_url.removeprefix("ws://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(HANDSHAKE)
+    reader, writer = await open_raw(fast)
     async with asyncio.timeout(10):
-        await reader.readuntil(b"\r\n\r\n")
         with pytest.raises(ConnectionResetError):
             await _answer_wrongly(reader, writer)
     writer.close()
@@ -88,7 +66,7 @@ async def test_a_message_may_come_in_fragments(fast: Exchange) -> None:
                 yield piece
 
         await ws.send(pieces())
-        assert await _read(ws) == {"result": [], "id": 7}
+        assert await read(ws) == {"result": [], "id": 7}
 
 
 async def test_pings_of_the_client_are_answered_and_counted() -> None:
@@ -99,7 +77,7 @@ async def test_pings_of_the_client_are_answered_and_counted() -> None:
         for _ in range(5):
             await ws.ping()
         with pytest.raises(ConnectionClosed) as closed:
-            await _read(ws)
+            await read(ws)
     assert closed.value.rcvd is not None
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "Too many requests")
 
@@ -109,7 +87,7 @@ async def test_pongs_to_the_pings_of_a_fast_clock_are_not_counted(fast: Exchange
     async with connect(f"{fast.spot_ws_url}/ws") as ws:
         for number in range(15):
             await ws.send(json.dumps({"method": "LIST_SUBSCRIPTIONS", "id": number}))
-            assert await _read(ws) == {"result": [], "id": number}
+            assert await read(ws) == {"result": [], "id": number}
             await asyncio.sleep(0.22)
 
 
@@ -119,11 +97,11 @@ async def test_futures_take_ten_messages_a_second_and_not_eleven() -> None:
             await ws.send(
                 json.dumps({"method": "GET_PROPERTY", "params": ["combined"], "id": number})
             )
-        answers = [await _read(ws) for _ in range(10)]
+        answers = [await read(ws) for _ in range(10)]
         assert answers == [{"result": False, "id": number} for number in range(10)]
         await ws.send('{"method":"LIST_SUBSCRIPTIONS","id":11}')
         with pytest.raises(ConnectionClosed) as closed:
-            await _read(ws)
+            await read(ws)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1008
 
@@ -134,19 +112,19 @@ async def test_more_streams_in_the_url_than_allowed_close_with_1008() -> None:
     async with Exchange(config) as exchange:
         async with connect(f"{exchange.spot_ws_url}/stream?streams={names}") as ws:
             with pytest.raises(ConnectionClosed) as closed:
-                await _read(ws)
+                await read(ws)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1008
 
 
 async def test_a_combined_connection_may_go_raw_while_it_runs(fast: Exchange) -> None:
     async with connect(f"{fast.spot_ws_url}/stream?streams=btcusdt@depth@100ms") as ws:
-        assert (await _read(ws))["stream"] == "btcusdt@depth@100ms"
+        assert (await read(ws))["stream"] == "btcusdt@depth@100ms"
         await ws.send('{"method":"SET_PROPERTY","params":["combined",false],"id":1}')
         async with asyncio.timeout(10):
             while "id" not in (frame := json.loads(await ws.recv())):
                 assert set(frame) == {"stream", "data"}
-        assert (await _read(ws))["e"] == "depthUpdate"
+        assert (await read(ws))["e"] == "depthUpdate"
 
 
 @pytest.mark.parametrize(
@@ -162,9 +140,9 @@ async def test_a_misplaced_futures_stream_is_acknowledged_and_stays_silent(
 ) -> None:
     async with connect(f"{fast.um_ws_url}{path}") as ws:
         await ws.send(json.dumps({"method": "SUBSCRIBE", "params": [stream], "id": 1}))
-        assert await _read(ws) == {"result": None, "id": 1}
+        assert await read(ws) == {"result": None, "id": 1}
         await ws.send('{"method":"LIST_SUBSCRIPTIONS","id":2}')
-        assert await _read(ws) == {"result": [stream], "id": 2}
+        assert await read(ws) == {"result": [stream], "id": 2}
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
                 await ws.recv()

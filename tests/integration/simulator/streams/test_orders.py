@@ -1,60 +1,14 @@
 """Connections that are cut, stalled or sent away on order, with a real client."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
-from typing import Any
 
 import httpx
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from simulator.config import SimulatorConfig
 from simulator.server import Exchange
-
-Frame = dict[str, Any]
-NOON = datetime(2026, 2, 3, 14, 0, 30, tzinfo=UTC)
-FAST = SimulatorConfig(clock_start=NOON, speed=200)
-
-
-@pytest.fixture
-async def fast() -> AsyncIterator[Exchange]:
-    """A minute takes 0.3 seconds."""
-    async with Exchange(FAST) as exchange:
-        yield exchange
-
-
-@pytest.fixture
-async def live() -> AsyncIterator[Exchange]:
-    """The wall clock."""
-    async with Exchange() as exchange:
-        yield exchange
-
-
-async def _read(ws: ClientConnection, timeout_s: float = 10) -> Frame:
-    frame: Frame = json.loads(await asyncio.wait_for(ws.recv(), timeout_s))
-    return frame
-
-
-async def _read_on(ws: ClientConnection, timeout_s: float = 10) -> None:
-    """Reads until an exception ends it."""
-    while True:
-        await _read(ws, timeout_s)
-
-
-async def _open_raw(exchange: Exchange) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection of which each byte is the test's."""
-    host, port = exchange.spot_ws_url.removeprefix("ws://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(
-        b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )
-    answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
-    assert b"101 Switching Protocols" in answer
-    return reader, writer
+from tests.integration.simulator.streams.sockets import open_raw, read, read_on
 
 
 async def test_a_cut_drops_all_connections_abruptly(live: Exchange) -> None:
@@ -67,10 +21,10 @@ async def test_a_cut_drops_all_connections_abruptly(live: Exchange) -> None:
         answer = await client.post("/sim/cut", params={"market": "spot"})
         assert answer.json() == {"dropped": 1}
         with pytest.raises(ConnectionClosed) as closed:
-            await _read(spot)
+            await read(spot)
         assert closed.value.rcvd is None  # no closing handshake
         await um.send('{"method":"LIST_SUBSCRIPTIONS","id":1}')
-        assert (await _read(um))["result"] == []
+        assert (await read(um))["result"] == []
         assert (await client.post("/sim/cut")).json() == {"dropped": 1}
 
 
@@ -80,12 +34,12 @@ async def test_a_stalled_connection_is_silent_and_new_ones_are_not(fast: Exchang
         connect(url, close_timeout=0.1) as ws,
         httpx.AsyncClient(base_url=fast.control_url) as client,
     ):
-        await _read(ws)
+        await read(ws)
         assert (await client.post("/sim/stall")).json() == {"stalled": 1}
         with pytest.raises(TimeoutError):
-            await _read_on(ws, timeout_s=0.5)  # what was on its way may still come
+            await read_on(ws, timeout_s=0.5)  # what was on its way may still come
         async with connect(url) as other:
-            assert (await _read(other))["e"] == "trade"
+            assert (await read(other))["e"] == "trade"
 
 
 async def test_a_stall_ends_after_its_time(fast: Exchange) -> None:
@@ -94,19 +48,19 @@ async def test_a_stall_ends_after_its_time(fast: Exchange) -> None:
         async with httpx.AsyncClient(base_url=fast.control_url) as client:
             await client.post("/sim/stall", params={"seconds": 0.3})
             assert (await client.post("/sim/stall", params={"seconds": "-1"})).status_code == 400
-        assert (await _read(ws))["e"] == "trade"
+        assert (await read(ws))["e"] == "trade"
 
 
 async def test_what_a_client_sends_in_a_stall_is_read_after_it(live: Exchange) -> None:
     message = b'{"method":"LIST_SUBSCRIPTIONS","id":8}'
     frame = b"\x81" + bytes([0x80 | len(message)]) + bytes(4) + message  # masked with zeros
-    reader, writer = await _open_raw(live)
+    reader, writer = await open_raw(live)
     (server_side,) = live.endpoints["spot"].connections
     server_side.stall(None)
     writer.write(frame[:20])
     async with connect(f"{live.spot_ws_url}/ws") as other:
         await other.send('{"method":"LIST_SUBSCRIPTIONS","id":1}')  # meanwhile the half has come
-        assert (await _read(other))["id"] == 1
+        assert (await read(other))["id"] == 1
     server_side.resume()
     writer.write(frame[20:])
     async with asyncio.timeout(5):
@@ -115,7 +69,7 @@ async def test_what_a_client_sends_in_a_stall_is_read_after_it(live: Exchange) -
 
 
 async def test_a_stalled_connection_is_let_go_when_its_client_is(live: Exchange) -> None:
-    _, writer = await _open_raw(live)
+    _, writer = await open_raw(live)
     (server_side,) = live.endpoints["spot"].connections
     server_side.stall(None)
     writer.write(b"never read")
@@ -132,7 +86,7 @@ async def test_a_stalled_connection_is_told_of_no_shutdown(fast: Exchange) -> No
         endpoint.announce_shutdown(0)
         endpoint.connections.copy().pop().resume()
         await ws.send('{"method":"LIST_SUBSCRIPTIONS","id":1}')
-        assert (await _read(ws))["id"] == 1
+        assert (await read(ws))["id"] == 1
 
 
 @pytest.mark.parametrize("what", ["cut", "stall", "shutdown"])
@@ -155,7 +109,7 @@ async def test_wrong_orders_are_refused_with_what_would_be_right(
         assert refused.status_code == 400
         assert message in refused.json()["msg"]
         await ws.send('{"method":"LIST_SUBSCRIPTIONS","id":1}')
-        assert (await _read(ws))["id"] == 1
+        assert (await read(ws))["id"] == 1
         assert set((await client.post(f"/sim/{what}?market=um")).json().values()) == {0}
 
 
@@ -164,10 +118,10 @@ async def test_a_shutdown_is_announced_before_the_close(live: Exchange, path: st
     async with connect(f"{live.spot_ws_url}{path}") as ws:
         async with httpx.AsyncClient(base_url=live.control_url) as client:
             await client.post("/sim/shutdown", params={"seconds": 0.1})
-        event = await _read(ws)
+        event = await read(ws)
         if path == "/stream":
             assert event["stream"] == "!serverShutdown"
             event = event["data"]
         assert event["e"] == "serverShutdown"
         with pytest.raises(ConnectionClosed):
-            await _read(ws)
+            await read(ws)

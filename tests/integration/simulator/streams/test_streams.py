@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
+from collections.abc import Callable
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
@@ -15,48 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
-
-Frame = dict[str, Any]
-NOON = datetime(2026, 2, 3, 14, 0, 30, tzinfo=UTC)
-FAST = SimulatorConfig(clock_start=NOON, speed=200)
-
-
-@pytest.fixture
-async def fast() -> AsyncIterator[Exchange]:
-    """A minute takes 0.3 seconds."""
-    async with Exchange(FAST) as exchange:
-        yield exchange
-
-
-@pytest.fixture
-async def live() -> AsyncIterator[Exchange]:
-    """The wall clock."""
-    async with Exchange() as exchange:
-        yield exchange
-
-
-async def _read(ws: ClientConnection, timeout_s: float = 10) -> Frame:
-    frame: Frame = json.loads(await asyncio.wait_for(ws.recv(), timeout_s))
-    return frame
-
-
-async def _read_on(ws: ClientConnection, timeout_s: float = 10) -> None:
-    """Reads until an exception ends it."""
-    while True:
-        await _read(ws, timeout_s)
-
-
-async def _open_raw(exchange: Exchange) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection of which each byte is the test's."""
-    host, port = exchange.spot_ws_url.removeprefix("ws://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(
-        b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )
-    answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
-    assert b"101 Switching Protocols" in answer
-    return reader, writer
+from tests.integration.simulator.streams.sockets import NOON, Frame, open_raw, read, read_on
 
 
 async def _collect(ws: ClientConnection, until: Callable[[list[Frame]], bool]) -> list[Frame]:
@@ -157,7 +115,7 @@ async def test_futures_klines_count_what_their_aggregates_leave_out(fast: Exchan
 
 async def test_a_silent_minute_closes_flat_with_no_ids(fast: Exchange) -> None:
     async with connect(f"{fast.spot_ws_url}/ws/bifiusdt@kline_1m") as ws:
-        kline = (await _read(ws))["k"]
+        kline = (await read(ws))["k"]
     assert (kline["n"], kline["f"], kline["L"], kline["x"]) == (0, -1, -1, True)
     assert kline["o"] == kline["h"] == kline["l"] == kline["c"]
     assert Decimal(kline["v"]) == Decimal(kline["q"]) == 0
@@ -225,18 +183,18 @@ async def test_microseconds_are_given_on_request(fast: Exchange) -> None:
 async def test_subscribing_later_and_switching_to_combined_frames(fast: Exchange) -> None:
     async with connect(f"{fast.spot_ws_url}/ws") as ws:
         await ws.send('{"method":"SUBSCRIBE","params":["btcusdt@trade"],"id":1}')
-        assert await _read(ws) == {"result": None, "id": 1}
-        assert (await _read(ws))["e"] == "trade"
+        assert await read(ws) == {"result": None, "id": 1}
+        assert (await read(ws))["e"] == "trade"
         await ws.send('{"method":"SET_PROPERTY","params":["combined",true],"id":"two"}')
-        frames = [await _read(ws)]
+        frames = [await read(ws)]
         while frames[-1] != {"result": None, "id": "two"}:
-            frames.append(await _read(ws))
-        assert (await _read(ws))["stream"] == "btcusdt@trade"
+            frames.append(await read(ws))
+        assert (await read(ws))["stream"] == "btcusdt@trade"
         await ws.send('{"method":"UNSUBSCRIBE","params":["btcusdt@trade"],"id":3}')
-        while "id" not in await _read(ws):
+        while "id" not in await read(ws):
             pass
         await ws.send('{"method":"LIST_SUBSCRIPTIONS","id":4}')
-        assert await _read(ws) == {"result": [], "id": 4}
+        assert await read(ws) == {"result": [], "id": 4}
 
 
 @pytest.mark.parametrize("stream", ["nosuch@trade", "BTCUSDT@trade", "btcusdt@kline_7m"])
@@ -245,9 +203,9 @@ async def test_unknown_streams_are_acknowledged_and_stay_silent(
 ) -> None:
     async with connect(f"{fast.spot_ws_url}/ws") as ws:
         await ws.send(json.dumps({"method": "SUBSCRIBE", "params": [stream], "id": 1}))
-        assert await _read(ws) == {"result": None, "id": 1}
+        assert await read(ws) == {"result": None, "id": 1}
         with pytest.raises(TimeoutError):
-            await _read(ws, timeout_s=0.5)
+            await read(ws, timeout_s=0.5)
 
 
 @pytest.mark.parametrize("path", ["/ws", "/public/ws"])
@@ -257,12 +215,12 @@ async def test_unrouted_futures_paths_deliver_public_streams_alone(
     async with connect(f"{fast.um_ws_url}{path}") as ws:
         names = ["btcusdt@aggTrade", "btcusdt@kline_1m"]
         await ws.send(json.dumps({"method": "SUBSCRIBE", "params": names, "id": 1}))
-        assert await _read(ws) == {"result": None, "id": 1}
+        assert await read(ws) == {"result": None, "id": 1}
         with pytest.raises(TimeoutError):
-            await _read(ws, timeout_s=0.5)
+            await read(ws, timeout_s=0.5)
         await ws.send('{"method":"SUBSCRIBE","params":["btcusdt@trade"],"id":2}')
-        assert await _read(ws) == {"result": None, "id": 2}
-        trade = await _read(ws)
+        assert await read(ws) == {"result": None, "id": 2}
+        trade = await read(ws)
         assert (trade["e"], trade["X"]) == ("trade", "MARKET")
 
 
@@ -270,10 +228,10 @@ async def test_one_stream_too_many_closes_with_1008(live: Exchange) -> None:
     async with connect(f"{live.spot_ws_url}/ws") as ws:
         names = [f"s{number}@trade" for number in range(1_025)]
         await ws.send(json.dumps({"method": "SUBSCRIBE", "params": names, "id": 19}))
-        error = await _read(ws)
+        error = await read(ws)
         assert error == {"error": {"code": 4, "msg": "Too many subscriptions"}, "id": 19}
         with pytest.raises(ConnectionClosed) as closed:
-            await _read(ws)
+            await read(ws)
     assert closed.value.rcvd is not None
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "Invalid request")
 
@@ -283,7 +241,7 @@ async def test_too_many_messages_in_a_second_close_with_1008(live: Exchange) -> 
         for number in range(6):
             await ws.send(json.dumps({"method": "LIST_SUBSCRIPTIONS", "id": number}))
         with pytest.raises(ConnectionClosed) as closed:
-            await _read_on(ws)
+            await read_on(ws)
     assert closed.value.rcvd is not None
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "Too many requests")
 
@@ -302,11 +260,11 @@ async def test_pings_are_sent_and_their_pongs_keep_the_connection(fast: Exchange
         await asyncio.sleep(pong_s + 2 * ping_s)
         assert server_side in fast.endpoints["spot"].connections
         await ws.send('{"method":"LIST_SUBSCRIPTIONS","id":4}')
-        assert (await _read(ws))["id"] == 4
+        assert (await read(ws))["id"] == 4
 
 
 async def test_a_client_that_answers_no_ping_is_dropped(fast: Exchange) -> None:
-    reader, writer = await _open_raw(fast)
+    reader, writer = await open_raw(fast)
     opcode, size = await asyncio.wait_for(reader.readexactly(2), 5)
     assert (opcode, size) == (0x89, 13)  # a ping that holds the time in ms
     with pytest.raises(ConnectionResetError):
@@ -318,7 +276,7 @@ async def test_connections_end_after_their_life() -> None:
     config = SimulatorConfig(clock_start=NOON, speed=1_000, connection_life_s=300)
     async with Exchange(config) as exchange, connect(f"{exchange.spot_ws_url}/ws") as ws:
         with pytest.raises(ConnectionClosed) as closed:
-            await _read(ws)
+            await read(ws)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1001
 
