@@ -1,0 +1,85 @@
+"""Receive, decode, count: the least that a reader of trades does, with the streamer's library.
+
+``python -m benchmarks.bare_reader URL STREAM_FILE FRAMES``: the names of the streams are in the
+file, a line for each connection. Frames are taken where the streamer takes them, and decoded into
+its structs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvloop
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.frames import Frame, Opcode
+
+from include.binance.frames import Combined
+
+
+class Counter:
+    """Counts frames, and notes when the first and the last one came."""
+
+    def __init__(self, wanted: int) -> None:
+        self.count = 0
+        self.first_ns = 0
+        self.wanted = wanted
+        self.is_done = asyncio.Event()
+
+
+def connection_class(counter: Counter) -> type[ClientConnection]:
+    """A connection that decodes each text frame the moment it is parsed."""
+    decode = msgspec.json.Decoder(Combined).decode
+
+    class Connection(ClientConnection):
+        is_begun = False
+
+        def process_event(self, event: Any) -> None:
+            if self.is_begun and type(event) is Frame and event.opcode is Opcode.TEXT:
+                try:
+                    decode(event.data)
+                except msgspec.ValidationError:
+                    return  # the answer to a subscription
+                if not counter.count:
+                    counter.first_ns = time.time_ns()
+                counter.count += 1
+                if counter.count == counter.wanted:
+                    counter.is_done.set()
+            else:
+                super().process_event(event)
+
+    return Connection
+
+
+async def read(url: str, names: list[list[str]], wanted: int) -> None:
+    """Read so many frames of the streams."""
+    counter = Counter(wanted)
+    create = connection_class(counter)
+    opened = []
+    for of_connection in names:
+        connection = await connect(
+            url, create_connection=create, compression=None, ping_interval=None, proxy=None
+        )
+        assert isinstance(connection, create)
+        connection.is_begun = True
+        opened.append(connection)
+        for first in range(0, len(of_connection), 200):
+            params = of_connection[first : first + 200]
+            await connection.send(json.dumps({"method": "SUBSCRIBE", "params": params, "id": 1}))
+    began_s = time.process_time()
+    await counter.is_done.wait()
+    took_s = (time.time_ns() - counter.first_ns) / 1e9
+    cpu_s = time.process_time() - began_s
+    print(json.dumps({"event": "done", "frames": counter.count, "s": took_s, "cpu_s": cpu_s}))
+    for connection in opened:
+        connection.transport.abort()
+
+
+if __name__ == "__main__":
+    lines = [line.split() for line in Path(sys.argv[2]).read_text().splitlines()]
+    uvloop.run(read(sys.argv[1], lines, int(sys.argv[3])))
