@@ -17,6 +17,7 @@ from program import (
     KLINE_KEYS,
     MINI_KEYS,
     BookRecord,
+    command,
     end_connections,
     run,
     until,
@@ -54,6 +55,7 @@ def sockets(urls: dict[str, str], market: str) -> Any:
     return usds_futures.DerivativesTradingUsdsFutures(config_ws_streams=settings).websocket_streams
 
 
+@command
 def klines(
     urls: dict[str, str], market: str, symbol: str, interval: str, start_ms: int, end_ms: int
 ) -> Any:
@@ -83,6 +85,7 @@ def _aggregates(api: Any, market: str, symbol: str, start_ms: int, end_ms: int) 
         from_id = page[-1].a + 1
 
 
+@command
 def trades(urls: dict[str, str], market: str, symbol: str, start_ms: int, end_ms: int) -> Any:
     """All aggTrades of a span and all fills of it, both page by page by their ids."""
     api = rest(urls, market)
@@ -97,6 +100,7 @@ def trades(urls: dict[str, str], market: str, symbol: str, start_ms: int, end_ms
     return {"aggregates": aggregates, "fills": [row for row in fills if row[3] < end_ms]}
 
 
+@command
 def listings(urls: dict[str, str]) -> Any:
     found = {}
     for market in MARKETS:
@@ -118,6 +122,7 @@ def _chosen(entry: Any) -> Any:
     return getattr(entry, "actual_instance", entry)
 
 
+@command
 def quotes(urls: dict[str, str]) -> Any:
     """Best bid and ask with their quantities, and the last price, of all symbols."""
     found = {}
@@ -136,6 +141,7 @@ def quotes(urls: dict[str, str]) -> Any:
     return found
 
 
+@command
 def errors(urls: dict[str, str]) -> Any:
     api, futures = rest(urls, "spot"), rest(urls, "um")
     seen: dict[str, Any] = {
@@ -173,6 +179,7 @@ def _refused(ask: Callable[[], Any], *, tolerated: bool = False) -> Any:
     return None
 
 
+@command
 async def streams(urls: dict[str, str], closed: int) -> Any:
     """One combined connection a market and path; a further symbol for a while."""
     answers = await asyncio.gather(*(_streamed(urls, market, closed) for market in MARKETS))
@@ -218,6 +225,7 @@ def _values(row: Any, keys: tuple[str, ...]) -> list[Any]:
     return [getattr(row, key) for key in keys]
 
 
+@command
 async def tops(urls: dict[str, str], wanted: int) -> Any:
     """Book tickers and mini tickers of each market."""
     answers = await asyncio.gather(*(_topped(urls, market, wanted) for market in MARKETS))
@@ -247,6 +255,7 @@ async def _topped(urls: dict[str, str], market: str, wanted: int) -> Any:
     return found
 
 
+@command
 async def books(urls: dict[str, str], updates: int) -> Any:
     """The SDKs keep no book; this does as their documentation says, with their calls."""
     answers = await asyncio.gather(*(_book(urls, market, updates) for market in MARKETS))
@@ -289,6 +298,7 @@ async def _book(urls: dict[str, str], market: str, updates: int) -> Any:
     return record.result()
 
 
+@command
 async def rotations(urls: dict[str, str], ends: list[str]) -> Any:
     """Connections that the exchange drops, announces to end or lets reach their life.
 
@@ -337,16 +347,4 @@ async def _rotated(urls: dict[str, str], market: str, ends: list[str]) -> Any:
 
 
 if __name__ == "__main__":
-    run(
-        {
-            "klines": klines,
-            "trades": trades,
-            "listings": listings,
-            "quotes": quotes,
-            "errors": errors,
-            "streams": streams,
-            "rotations": rotations,
-            "tops": tops,
-            "books": books,
-        }
-    )
+    run()

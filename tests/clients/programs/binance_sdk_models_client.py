@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from binance_sdk_client import MARKETS, rest, sockets
-from program import run, until
+from program import command, run, until
 from pydantic import BaseModel
 
 REST = {
@@ -88,6 +88,7 @@ def differences(model: Any, path: str = "") -> dict[str, list[str]]:
     return found
 
 
+@command
 def answers(urls: dict[str, str]) -> Any:
     """Differences of every REST answer, by market and the library's name of the call."""
     return {
@@ -97,6 +98,7 @@ def answers(urls: dict[str, str]) -> Any:
     }
 
 
+@command
 async def frames(urls: dict[str, str]) -> Any:
     """Differences of a frame of each stream, likewise."""
     found = {}
@@ -122,4 +124,4 @@ async def _frames(urls: dict[str, str], market: str) -> Any:
 
 
 if __name__ == "__main__":
-    run({"answers": answers, "frames": frames})
+    run()

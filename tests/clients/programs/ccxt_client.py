@@ -7,7 +7,16 @@ from typing import Any
 
 import ccxt
 import ccxt.pro
-from program import AGG_TRADE_KEYS, BOOK_KEYS, DEEPEST, MINI_KEYS, BookRecord, end_connections, run
+from program import (
+    AGG_TRADE_KEYS,
+    BOOK_KEYS,
+    DEEPEST,
+    MINI_KEYS,
+    BookRecord,
+    command,
+    end_connections,
+    run,
+)
 
 MARKETS = {"spot": "BTC/USDT", "um": "BTC/USDT:USDT"}
 OTHERS = {"spot": "ETH/USDT", "um": "ETH/USDT:USDT"}
@@ -32,6 +41,7 @@ def pointed(exchange: Any, urls: dict[str, str]) -> Any:
     return exchange
 
 
+@command
 def klines(
     urls: dict[str, str], market: str, symbol: str, interval: str, start_ms: int, end_ms: int
 ) -> Any:
@@ -54,6 +64,7 @@ def _numbered(row: list[str]) -> list[Any]:
     return [int(cell) if place in (0, 6, 8) else cell for place, cell in enumerate(row)]
 
 
+@command
 def unified_klines(urls: dict[str, str], market: str, start_ms: int, end_ms: int) -> Any:
     """fetch_ohlcv, which makes its pages itself."""
     exchange = pointed(ccxt.binance(), urls)
@@ -81,6 +92,7 @@ def _is_of(entry: dict[str, Any], market: str) -> bool:
     return bool(entry["spot"] if market == "spot" else entry["linear"])
 
 
+@command
 def trades(urls: dict[str, str], market: str, symbol: str, start_ms: int, end_ms: int) -> Any:
     """All aggTrades of a span and all fills of it, both page by page by their ids."""
     # the library asks for historicalTrades with a key alone, on spot too
@@ -100,6 +112,7 @@ def trades(urls: dict[str, str], market: str, symbol: str, start_ms: int, end_ms
     return {"aggregates": aggregates, "fills": [row for row in fills if row[3] < end_ms]}
 
 
+@command
 def listings(urls: dict[str, str]) -> Any:
     exchange = pointed(ccxt.binance(), urls)
     return {
@@ -113,6 +126,7 @@ def listings(urls: dict[str, str]) -> Any:
     }
 
 
+@command
 def quotes(urls: dict[str, str]) -> Any:
     """Best bid and ask with their quantities, and the last price, of all symbols."""
     exchange = pointed(ccxt.binance(), urls)
@@ -126,6 +140,7 @@ def quotes(urls: dict[str, str]) -> Any:
     return found
 
 
+@command
 def errors(urls: dict[str, str]) -> Any:
     exchange = pointed(ccxt.binance(), urls)
     futures = {"symbol": "BTCUSDT", "interval": "1m", "limit": 5_000}
@@ -172,6 +187,7 @@ def _refused(exchange: Any, ask: Any, query: dict[str, Any], *, tolerated: bool 
     return None
 
 
+@command
 async def streams(urls: dict[str, str], closed: int) -> Any:
     """Watches trades and klines, on both markets at once; a further symbol for a while."""
     async with pointed(ccxt.pro.binance(), urls) as exchange:
@@ -214,6 +230,7 @@ async def _streamed(exchange: Any, market: str, closed: int) -> Any:
     }
 
 
+@command
 async def tops(urls: dict[str, str], wanted: int) -> Any:
     """Book tickers and mini tickers of each market."""
     async with pointed(ccxt.pro.binance(), urls) as exchange:
@@ -233,6 +250,7 @@ async def _topped(exchange: Any, market: str, wanted: int) -> Any:
     return found
 
 
+@command
 async def books(urls: dict[str, str], updates: int) -> Any:
     """watch_order_book of both markets at once."""
     async with pointed(ccxt.pro.binance(), urls) as exchange:
@@ -260,6 +278,7 @@ async def _watched_book(exchange: Any, market: str, updates: int) -> Any:
     return record.result()
 
 
+@command
 async def rotations(urls: dict[str, str], ends: list[str]) -> Any:
     """Watches aggTrades while connections are dropped, announced to end, and reach their life."""
     async with pointed(ccxt.pro.binance(), urls) as exchange:
@@ -302,17 +321,4 @@ async def _rotated(exchange: Any, urls: dict[str, str], market: str, ends: list[
 
 
 if __name__ == "__main__":
-    run(
-        {
-            "klines": klines,
-            "unified_klines": unified_klines,
-            "trades": trades,
-            "listings": listings,
-            "quotes": quotes,
-            "errors": errors,
-            "streams": streams,
-            "rotations": rotations,
-            "tops": tops,
-            "books": books,
-        }
-    )
+    run()

@@ -1,4 +1,4 @@
-"""What the three client programs share: one command in, one line of JSON out.
+"""What the client programs share: one command in, one line of JSON out.
 
 They run in the clients' environment, which has neither the project's packages nor pytest. The
 whole library is used as it is installed; all that is set are base URLs.
@@ -23,10 +23,19 @@ WAIT_S = 25.0
 """No phase of a program waits longer than this for what it expects."""
 
 
-def run(commands: Mapping[str, Callable[..., Any]]) -> None:
+_commands: dict[str, Callable[..., Any]] = {}
+
+
+def command(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes a function a command of the program, under its own name."""
+    _commands[function.__name__] = function
+    return function
+
+
+def run() -> None:
     """Carries out `program.py <command> <arguments as JSON>`."""
     _, name, arguments = sys.argv
-    result = commands[name](**json.loads(arguments))
+    result = _commands[name](**json.loads(arguments))
     if inspect.isawaitable(result):
         result = asyncio.run(_awaited(result))
     json.dump(result, sys.stdout)

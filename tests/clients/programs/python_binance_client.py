@@ -14,6 +14,7 @@ from program import (
     KLINE_KEYS,
     MINI_KEYS,
     BookRecord,
+    command,
     end_connections,
     run,
 )
@@ -30,6 +31,7 @@ def point_at(urls: dict[str, str]) -> None:
     BinanceSocketManager.FSTREAM_URL = urls["um_ws_url"] + "/"
 
 
+@command
 def klines(
     urls: dict[str, str], market: str, symbol: str, interval: str, start_ms: int, end_ms: int
 ) -> Any:
@@ -62,6 +64,7 @@ def _futures_pages(client: Client, symbol: str, from_id: int) -> Any:
         from_id = page[-1]["a"] + 1
 
 
+@command
 def trades(urls: dict[str, str], market: str, symbol: str, start_ms: int, end_ms: int) -> Any:
     """All aggTrades of a span and all fills of it, both page by page by their ids."""
     point_at(urls)
@@ -77,6 +80,7 @@ def trades(urls: dict[str, str], market: str, symbol: str, start_ms: int, end_ms
     return {"aggregates": aggregates, "fills": [row for row in fills if row[3] < end_ms]}
 
 
+@command
 def listings(urls: dict[str, str]) -> Any:
     point_at(urls)
     client = Client()
@@ -98,6 +102,7 @@ def _symbols(client: Client) -> Any:
     return client.get_exchange_info()["symbols"]
 
 
+@command
 def quotes(urls: dict[str, str]) -> Any:
     """Best bid and ask with their quantities, and the last price, of all symbols."""
     point_at(urls)
@@ -115,6 +120,7 @@ def quotes(urls: dict[str, str]) -> Any:
     return found
 
 
+@command
 def errors(urls: dict[str, str]) -> Any:
     point_at(urls)
     client = Client()
@@ -155,6 +161,7 @@ def _refused(client: Client, ask: Any, *, tolerated: bool = False, **query: Any)
     return None
 
 
+@command
 async def streams(urls: dict[str, str], closed: int) -> Any:
     """A combined socket of each market at once, until so many klines are over."""
     point_at(urls)
@@ -190,6 +197,7 @@ async def _streamed(client: AsyncClient, market: str, closed: int) -> Any:
     }
 
 
+@command
 async def rotations(urls: dict[str, str], ends: list[str]) -> Any:
     """Combined sockets that are dropped, announced to end, and reach their life."""
     point_at(urls)
@@ -225,6 +233,7 @@ async def _rotated(client: AsyncClient, urls: dict[str, str], market: str, ends:
     return {"trades": found, "starts": starts, "notices": notices}
 
 
+@command
 async def tops(urls: dict[str, str], wanted: int) -> Any:
     """Book tickers and mini tickers of each market."""
     point_at(urls)
@@ -252,6 +261,7 @@ async def _topped(client: AsyncClient, market: str, wanted: int) -> Any:
     return found
 
 
+@command
 async def books(urls: dict[str, str], updates: int) -> Any:
     """The depth cache of spot; the one of futures is no local book, it holds the last frame."""
     point_at(urls)
@@ -275,16 +285,4 @@ async def books(urls: dict[str, str], updates: int) -> Any:
 
 
 if __name__ == "__main__":
-    run(
-        {
-            "klines": klines,
-            "trades": trades,
-            "listings": listings,
-            "quotes": quotes,
-            "errors": errors,
-            "streams": streams,
-            "rotations": rotations,
-            "tops": tops,
-            "books": books,
-        }
-    )
+    run()
