@@ -1,12 +1,24 @@
-"""Waits between tries, shortened: what is tested is that it is tried again, not how patiently."""
+"""An exchange for jobs and what afflicts it; waits between tries, shortened.
+
+A module of tests of jobs has a fixture `config`, which says what its exchange is like. What is
+tested is that something is tried again, not how patiently.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from include.backoff import Backoff
 from include.binance import dumps, rest
+from include.config import Settings
+from simulator.config import SimulatorConfig
+from simulator.server import ExchangeThread
 from streamer import connection, repair, startup
+from tests.integration.faults.staging import Afflict, settings_of
 
 
 @pytest.fixture(autouse=True)
@@ -18,3 +30,30 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repair, "POLL_S", 0.05)
     monkeypatch.setattr(connection, "BACKOFF", Backoff(first_s=0.1, most_s=0.5, least_s=0.05))
     monkeypatch.setattr(startup, "BACKOFF", Backoff(first_s=0.1, most_s=0.2, least_s=0.05))
+
+
+@pytest.fixture(scope="module")
+def exchange(config: SimulatorConfig) -> Iterator[ExchangeThread]:
+    """The exchange of a module's jobs."""
+    with ExchangeThread(config) as running:
+        yield running
+
+
+@pytest.fixture
+def settings(exchange: ExchangeThread, database_url: str, tmp_path: Path) -> Settings:
+    return settings_of(exchange, database_url, tmp_path / "home")
+
+
+@pytest.fixture
+def afflict(exchange: ExchangeThread) -> Iterator[Afflict]:
+    """Adds faults that end with the test; returns their ids."""
+    added: list[str] = []
+
+    def add(*entries: dict[str, Any]) -> list[str]:
+        ids = exchange.faults.add(list(entries))
+        added.extend(ids)
+        return ids
+
+    yield add
+    for identity in added:
+        exchange.faults.remove(identity)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import psycopg
 from psycopg.rows import dict_row
 
+from include.config import Settings
 from include.domain.candles import Candle
 from include.domain.instruments import exchange_symbol_of, market_of
 from include.domain.timeframes import from_us, to_us
@@ -22,9 +27,12 @@ from include.store.pools import connect
 from simulator.server import Exchange, ExchangeThread
 from streamer import app, connection, feed, repair, startup, watchdog, writer
 
+ROOT = Path(__file__).parents[3]
 Row = dict[str, Any]
 Rows = dict[tuple[str, int], Row]
 Log = list[dict[str, Any]]
+Afflict = Callable[..., list[str]]
+"""Adds faults, given as dictionaries; returns their ids."""
 
 LOGGING = (
     app, connection, feed, repair, startup, watchdog, writer,
@@ -133,6 +141,38 @@ def told() -> Iterator[Log]:
         for module in LOGGING:
             stack.enter_context(patch.object(module, "log", _Heard(log)))
         yield log
+
+
+def settings_of(exchange: ExchangeThread, database_url: str, home: Path) -> Settings:
+    """Settings of jobs that point to an exchange and a database."""
+    return Settings(
+        database_url=database_url,
+        binance_rest_url=exchange.spot_rest_url,
+        binance_um_rest_url=exchange.um_rest_url,
+        binance_dump_url=exchange.dump_url,
+        binance_dump_list_url=exchange.dump_url,
+        candelabra_home=home,
+    )
+
+
+def typed(*words: str, settings: Settings) -> subprocess.CompletedProcess[str]:
+    """What the command line says and ends with, where a person types this."""
+    home = settings.candelabra_home
+    home.mkdir(exist_ok=True)
+    return subprocess.run(
+        [sys.executable, "-m", "include.cli", *words],
+        env={
+            "PATH": os.environ["PATH"],
+            "DATABASE_URL": settings.database_url,
+            "BINANCE_REST_URL": settings.binance_rest_url,
+            "BINANCE_DUMP_URL": settings.binance_dump_url,
+            "BINANCE_DUMP_LIST_URL": settings.binance_dump_list_url,
+            "CANDELABRA_HOME": str(home),
+            "PYTHONPATH": str(ROOT),
+            "COLUMNS": "200",
+        },
+        cwd=home, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
 
 
 class _Heard:

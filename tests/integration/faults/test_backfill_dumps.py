@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -24,6 +19,7 @@ from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
 from tests.integration.faults.matrix_jobs import BACKFILL
 from tests.integration.faults.staging import (
+    Afflict,
     Log,
     assert_equal,
     assert_unharmed,
@@ -31,10 +27,10 @@ from tests.integration.faults.staging import (
     outages_of,
     read_rows,
     told,
+    typed,
     wait_for,
 )
 
-ROOT = Path(__file__).parents[3]
 DAY = to_us(datetime(2026, 11, 18, tzinfo=UTC))
 NEXT = DAY + DAY_US
 NAME = "1m-2026-11-18.zip"
@@ -81,42 +77,13 @@ REISSUED, MONTHLY, LISTED = "AAQUSDT", "AARUSDT", "AASUSDT"
 
 
 @pytest.fixture(scope="module")
-def exchange() -> Iterator[ExchangeThread]:
-    config = SimulatorConfig(
+def config() -> SimulatorConfig:
+    return SimulatorConfig(
         spot_symbols=(*(case.symbol for case in CASES), REISSUED, MONTHLY, LISTED),
         um_symbols=(),
         start=datetime(2026, 10, 1, tzinfo=UTC),
         clock_start=datetime(2026, 11, 20, 6, tzinfo=UTC),
     )
-    with ExchangeThread(config) as running:
-        yield running
-
-
-@pytest.fixture
-def settings(exchange: ExchangeThread, database_url: str, tmp_path: Path) -> Settings:
-    return Settings(
-        database_url=database_url,
-        binance_rest_url=exchange.spot_rest_url,
-        binance_um_rest_url=exchange.um_rest_url,
-        binance_dump_url=exchange.dump_url,
-        binance_dump_list_url=exchange.dump_url,
-        candelabra_home=tmp_path / "home",
-    )
-
-
-@pytest.fixture
-def afflict(exchange: ExchangeThread) -> Iterator[Callable[..., list[str]]]:
-    """Adds faults that end with the test."""
-    added: list[str] = []
-
-    def add(*entries: dict[str, Any]) -> list[str]:
-        ids = exchange.faults.add(list(entries))
-        added.extend(ids)
-        return ids
-
-    yield add
-    for identity in added:
-        exchange.faults.remove(identity)
 
 
 def load(settings: Settings, symbol: str, start: int = DAY, end: int = NEXT) -> Log:
@@ -148,7 +115,7 @@ def test_a_day_is_whole_whatever_its_file_is(
     exchange: ExchangeThread,
     settings: Settings,
     database_url: str,
-    afflict: Callable[..., list[str]],
+    afflict: Afflict,
 ) -> None:
     if case.verdict != "loaded":  # rows of the day that are there already, from REST
         repair_minutes(
@@ -183,7 +150,7 @@ def test_a_file_issued_anew_is_loaded_again_and_its_values_win(
     exchange: ExchangeThread,
     settings: Settings,
     database_url: str,
-    afflict: Callable[..., list[str]],
+    afflict: Afflict,
 ) -> None:
     path = f"data/spot/daily/klines/{REISSUED}/1m/{REISSUED}-{NAME}"
     (identity,) = afflict({"kind": "reissued", "files": f"*/{REISSUED}-{NAME}", "at": "+2s"})
@@ -206,7 +173,7 @@ def test_days_win_over_a_month_that_differs(
     exchange: ExchangeThread,
     settings: Settings,
     database_url: str,
-    afflict: Callable[..., list[str]],
+    afflict: Afflict,
 ) -> None:
     start = to_us(datetime(2026, 10, 1, tzinfo=UTC))
     end = to_us(datetime(2026, 11, 1, tzinfo=UTC))
@@ -231,7 +198,7 @@ def test_a_listing_that_fails_is_tried_again_and_then_done_without(
     exchange: ExchangeThread,
     settings: Settings,
     database_url: str,
-    afflict: Callable[..., list[str]],
+    afflict: Afflict,
     times: int | None,
     source: str,
 ) -> None:
@@ -243,31 +210,22 @@ def test_a_listing_that_fails_is_tried_again_and_then_done_without(
         assert set(BACKFILL["listing_error"].events) <= set(events_of(log))
 
 
-def test_a_site_that_refuses_us_is_told_as_such(
-    settings: Settings, afflict: Callable[..., list[str]]
-) -> None:
+def test_a_site_that_refuses_us_is_told_as_such(settings: Settings, afflict: Afflict) -> None:
     afflict({"kind": "listing_error", "status": 403})
     with pytest.raises(PermanentError, match=r"refuses.*403.*HTTPS_PROXY"):
         plan_backfill(settings=settings, symbols=LISTED, market="spot", start=DAY, end=NEXT)
 
 
 def test_the_command_gets_through_all_of_them_at_once(
-    exchange: ExchangeThread, database_url: str, afflict: Callable[..., list[str]], tmp_path: Path
+    exchange: ExchangeThread,
+    settings: Settings,
+    database_url: str,
+    afflict: Afflict,
 ) -> None:
     afflict(*(case.entry for case in CASES))
-    done = subprocess.run(
-        [sys.executable, "-m", "include.cli", "backfill", "--symbols",
-         ",".join(case.symbol for case in CASES), "--from", "2026-11-18", "--to", "2026-11-19"],
-        env={
-            "PATH": os.environ["PATH"],
-            "DATABASE_URL": database_url,
-            "BINANCE_REST_URL": exchange.spot_rest_url,
-            "BINANCE_DUMP_URL": exchange.dump_url,
-            "BINANCE_DUMP_LIST_URL": exchange.dump_url,
-            "CANDELABRA_HOME": str(tmp_path / "home"),
-            "PYTHONPATH": str(ROOT),
-        },
-        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    done = typed(
+        "backfill", "--symbols", ",".join(case.symbol for case in CASES),
+        "--from", "2026-11-18", "--to", "2026-11-19", settings=settings,
     )  # fmt: skip
     kinds = {case.fault["kind"] for case in CASES}
     assert {BACKFILL[kind].exit_code for kind in kinds} == {0}

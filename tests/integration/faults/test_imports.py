@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,9 +18,15 @@ from include.jobs.repair import repair_minutes
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
 from tests.integration.faults.matrix_jobs import IMPORT
-from tests.integration.faults.staging import assert_equal, assert_unharmed, minutes_of, read_rows
+from tests.integration.faults.staging import (
+    Afflict,
+    assert_equal,
+    assert_unharmed,
+    minutes_of,
+    read_rows,
+    typed,
+)
 
-ROOT = Path(__file__).parents[3]
 DAY = to_us(datetime(2026, 11, 18, tzinfo=UTC))
 OCTOBER = to_us(datetime(2026, 10, 1, tzinfo=UTC))
 GOOD = "GOODUSDT"
@@ -55,15 +58,13 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def exchange() -> Iterator[ExchangeThread]:
-    config = SimulatorConfig(
+def config() -> SimulatorConfig:
+    return SimulatorConfig(
         spot_symbols=(GOOD, *(case.symbol for case in CASES)),
         um_symbols=(),
         start=datetime(2026, 10, 1, tzinfo=UTC),
         clock_start=datetime(2026, 11, 20, 6, tzinfo=UTC),
     )
-    with ExchangeThread(config) as running:
-        yield running
 
 
 @pytest.fixture
@@ -83,41 +84,21 @@ def fetch(exchange: ExchangeThread, tmp_path: Path) -> Callable[[str], Path]:
 def test_what_a_file_holds_is_loaded_or_it_is_refused_as_a_whole(
     case: Case,
     exchange: ExchangeThread,
+    settings: Settings,
     database_url: str,
+    afflict: Afflict,
     fetch: Callable[[str], Path],
-    tmp_path: Path,
 ) -> None:
-    settings = Settings(
-        database_url=database_url,
-        binance_rest_url=exchange.spot_rest_url,
-        binance_dump_url=exchange.dump_url,
-        binance_dump_list_url=exchange.dump_url,
-        candelabra_home=tmp_path / "home",
-    )
     start = DAY if case.period.count("-") == 2 else OCTOBER
     repair_minutes(
         settings=settings, symbol=case.symbol, start_us=start, end_us=start + DAY_US // 24
     )
     before = read_rows(database_url)
-    (identity,) = exchange.faults.add(
-        [{"files": f"*/{case.path.rpartition('/')[2]}", **case.fault}]
-    )
-    try:
-        bad = fetch(case.path)
-    finally:
-        exchange.faults.remove(identity)
+    (identity,) = afflict({"files": f"*/{case.path.rpartition('/')[2]}", **case.fault})
+    bad = fetch(case.path)
+    exchange.faults.remove(identity)
     good = fetch(f"data/spot/daily/klines/{GOOD}/1m/{GOOD}-1m-2026-11-18.zip")
-    done = subprocess.run(
-        [sys.executable, "-m", "include.cli", "import", str(bad), str(good)],
-        env={
-            "PATH": os.environ["PATH"],
-            "DATABASE_URL": database_url,
-            "CANDELABRA_HOME": str(tmp_path / "home"),
-            "PYTHONPATH": str(ROOT),
-            "COLUMNS": "200",
-        },
-        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = typed("import", str(bad), str(good), settings=settings)
     cell = IMPORT[case.fault["kind"]]
     assert done.returncode == cell.exit_code, done.stderr
     assert "Traceback" not in done.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +26,7 @@ from tests.integration.faults.staging import (
     oracle,
     outages_of,
     read_rows,
+    settings_of,
     told,
     wait_for,
 )
@@ -56,34 +56,26 @@ class Aftermath:
         return set(range(min(has), self.end_us, MINUTE_US)) - has.keys()
 
 
-def settings_of(exchange: ExchangeThread, database_url: str, home: Path) -> Settings:
-    return Settings(
-        database_url=database_url,
-        binance_rest_url=exchange.spot_rest_url,
-        binance_um_rest_url=exchange.um_rest_url,
-        binance_dump_url=exchange.dump_url,
-        binance_dump_list_url=exchange.dump_url,
-        candelabra_home=home,
-    )
-
-
 @pytest.fixture(scope="module")
-def after() -> Iterator[Aftermath]:
-    config = SimulatorConfig(
+def config() -> SimulatorConfig:
+    return SimulatorConfig(
         spot_symbols=("BTCUSDT", "PEPEUSDT", "OPUSDT", "ETCUSDT"),
         um_symbols=("BTCUSDT", "PEPEUSDT", "OPUSDT"),
         clock_start=datetime(2026, 11, 20, 6, tzinfo=UTC),
         speed=SPEED,
     )
-    with ExchangeThread(config) as exchange:
-        start_us = minute_of(exchange.clock.now_us())
-        afflict(exchange)
-        end_us = start_us + 45 * MINUTE_US
-        wait_for(lambda: exchange.clock.now_us() > end_us + 6 * MINUTE_US)
-        yield Aftermath(exchange, start_us, end_us)
 
 
-def afflict(exchange: ExchangeThread) -> None:
+@pytest.fixture(scope="module")
+def after(exchange: ExchangeThread) -> Aftermath:
+    start_us = minute_of(exchange.clock.now_us())
+    change_the_market(exchange)
+    end_us = start_us + 45 * MINUTE_US
+    wait_for(lambda: exchange.clock.now_us() > end_us + 6 * MINUTE_US)
+    return Aftermath(exchange, start_us, end_us)
+
+
+def change_the_market(exchange: ExchangeThread) -> None:
     """All of it at once, ten minutes from now."""
     exchange.faults.add(
         [
@@ -91,11 +83,6 @@ def afflict(exchange: ExchangeThread) -> None:
             for symbol, fault in FAULTS.items()
         ]
     )
-
-
-@pytest.fixture
-def settings(after: Aftermath, database_url: str, tmp_path: Path) -> Settings:
-    return settings_of(after.exchange, database_url, tmp_path)
 
 
 def assert_right(
@@ -143,17 +130,14 @@ def test_a_gap_over_it_is_closed(
     assert_right(after, database_url, symbol, events, log)
 
 
-def test_instruments_follow_the_market(database_url: str, tmp_path: Path) -> None:
-    config = SimulatorConfig(
-        spot_symbols=("BTCUSDT", "PEPEUSDT", "OPUSDT", "ETCUSDT"),
-        um_symbols=("BTCUSDT", "PEPEUSDT", "OPUSDT"),
-        speed=SPEED,
-    )
+def test_instruments_follow_the_market(
+    config: SimulatorConfig, database_url: str, tmp_path: Path
+) -> None:
     with ExchangeThread(config) as exchange:
         settings = settings_of(exchange, database_url, tmp_path)
         sync_instruments(settings=settings)
         start_us = exchange.clock.now_us()
-        afflict(exchange)
+        change_the_market(exchange)
         wait_for(lambda: exchange.clock.now_us() > start_us + 12 * MINUTE_US)
         with told() as log:
             sync_instruments(settings=settings)

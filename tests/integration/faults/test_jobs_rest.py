@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -23,6 +18,7 @@ from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
 from tests.integration.faults.matrix_jobs import BACKFILL, REPAIR_GAPS
 from tests.integration.faults.staging import (
+    Afflict,
     Rows,
     assert_equal,
     assert_unharmed,
@@ -32,9 +28,9 @@ from tests.integration.faults.staging import (
     outages_of,
     read_rows,
     told,
+    typed,
 )
 
-ROOT = Path(__file__).parents[3]
 TODAY = to_us(datetime(2026, 11, 20, tzinfo=UTC))  # no dump of it yet
 UNTIL = TODAY + 90 * MINUTE_US
 ONE, OTHER = "PEPEUSDT", "OPUSDT"
@@ -71,28 +67,19 @@ def named(fault: object) -> str:
 
 
 @pytest.fixture(scope="module")
-def exchange() -> Iterator[ExchangeThread]:
-    config = SimulatorConfig(
+def config() -> SimulatorConfig:
+    return SimulatorConfig(
         spot_symbols=("BTCUSDT", ONE, OTHER),
         um_symbols=(OTHER,),
         start=datetime(2026, 11, 19, tzinfo=UTC),
         clock_start=datetime(2026, 11, 20, 6, tzinfo=UTC),
     )
-    with ExchangeThread(config) as running:
-        yield running
 
 
 @pytest.fixture
-def settings(exchange: ExchangeThread, database_url: str, tmp_path: Path) -> Settings:
-    return Settings(
-        database_url=database_url,
-        binance_rest_url=exchange.spot_rest_url,
-        binance_um_rest_url=exchange.um_rest_url,
-        binance_dump_url=exchange.dump_url,
-        binance_dump_list_url=exchange.dump_url,
-        candelabra_home=tmp_path / "home",
-        http_timeout_s=1,
-    )
+def settings(settings: Settings) -> Settings:
+    """What does not answer is given up soon."""
+    return settings.model_copy(update={"http_timeout_s": 1.0})
 
 
 @pytest.fixture
@@ -100,20 +87,6 @@ def stored(settings: Settings, database_url: str) -> Rows:
     """Rows that are there before anything goes wrong."""
     repair_minutes(settings=settings, symbol=ONE, start_us=TODAY, end_us=TODAY + 5 * MINUTE_US)
     return read_rows(database_url)
-
-
-@pytest.fixture
-def afflict(exchange: ExchangeThread) -> Iterator[Callable[..., str]]:
-    """Adds a fault that ends with the test."""
-    added: list[str] = []
-
-    def add(entry: dict[str, Any]) -> str:
-        added.extend(exchange.faults.add([entry]))
-        return added[-1]
-
-    yield add
-    for identity in added:
-        exchange.faults.remove(identity)
 
 
 def hits(exchange: ExchangeThread, identity: str) -> int:
@@ -131,12 +104,12 @@ def test_a_backfill_gets_what_rest_has(
     settings: Settings,
     database_url: str,
     stored: Rows,
-    afflict: Callable[..., str],
+    afflict: Afflict,
 ) -> None:
     start = minute_of(exchange.clock.now_us()) - 90 * MINUTE_US
     end = start + 60 * MINUTE_US if fault["kind"] == "rest_stale" else None
     plan = plan_backfill(settings=settings, symbols=ONE, market="spot", start=start, end=end)
-    identity = afflict({"symbols": ONE, **fault})
+    (identity,) = afflict({"symbols": ONE, **fault})
     with told() as log:
         summary = load_pieces(settings=settings, plan=plan)
     assert hits(exchange, identity)
@@ -149,10 +122,13 @@ def test_a_backfill_gets_what_rest_has(
 
 
 def test_a_short_429_is_waited_out(
-    exchange: ExchangeThread, settings: Settings, database_url: str, afflict: Callable[..., str]
+    exchange: ExchangeThread,
+    settings: Settings,
+    database_url: str,
+    afflict: Afflict,
 ) -> None:
     plan = plan_backfill(settings=settings, symbols=ONE, market="spot", start=TODAY, end=UNTIL)
-    identity = afflict({"kind": "rest_error", "status": 429, "retry_after_s": 1, "times": 1})
+    (identity,) = afflict({"kind": "rest_error", "status": 429, "retry_after_s": 1, "times": 1})
     assert load_pieces(settings=settings, plan=plan).failed == ()
     assert hits(exchange, identity) == 1
     assert_equal(exchange, read_rows(database_url), ONE, TODAY, UNTIL)
@@ -163,11 +139,11 @@ def test_a_piece_that_fails_is_named_and_the_others_are_loaded(
     settings: Settings,
     database_url: str,
     stored: Rows,
-    afflict: Callable[..., str],
+    afflict: Afflict,
 ) -> None:
     both = f"{ONE},{OTHER}"
     plan = plan_backfill(settings=settings, symbols=both, market="spot", start=TODAY, end=UNTIL)
-    identity = afflict({"kind": "rest_error", "status": 503, "symbols": ONE})
+    (identity,) = afflict({"kind": "rest_error", "status": 503, "symbols": ONE})
     with told() as log:
         (failure,) = load_pieces(settings=settings, plan=plan).failed
     assert failure.startswith(f"{ONE} 2026-11-20")
@@ -192,7 +168,7 @@ def test_what_lasts_is_told_and_harms_nothing(
     settings: Settings,
     database_url: str,
     stored: Rows,
-    afflict: Callable[..., str],
+    afflict: Afflict,
 ) -> None:
     impatient = settings.model_copy(update={"http_timeout_s": 0.2})
     afflict({"endpoints": "klines", **fault})
@@ -213,26 +189,15 @@ def test_what_lasts_is_told_and_harms_nothing(
 def test_the_command_says_it_in_a_sentence_and_an_exit_code(
     fault: dict[str, Any],
     message: str,
-    exchange: ExchangeThread,
+    settings: Settings,
     database_url: str,
     stored: Rows,
-    tmp_path: Path,
-    afflict: Callable[..., str],
+    afflict: Afflict,
 ) -> None:
     afflict({"kind": "rest_error", "endpoints": "klines", **fault})
-    done = subprocess.run(
-        [sys.executable, "-m", "include.cli", "backfill", "--symbols", ONE,
-         "--from", "2026-11-20", "--to", "2026-11-20T02:00"],
-        env={
-            "PATH": os.environ["PATH"],
-            "DATABASE_URL": database_url,
-            "BINANCE_REST_URL": exchange.spot_rest_url,
-            "BINANCE_DUMP_URL": exchange.dump_url,
-            "BINANCE_DUMP_LIST_URL": exchange.dump_url,
-            "CANDELABRA_HOME": str(tmp_path / "home"),
-            "PYTHONPATH": str(ROOT),
-        },
-        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    done = typed(
+        "backfill", "--symbols", ONE, "--from", "2026-11-20", "--to", "2026-11-20T02:00",
+        settings=settings,
     )  # fmt: skip
     assert done.returncode == BACKFILL["rest_error"].exit_code
     assert message in done.stderr
@@ -250,11 +215,11 @@ def test_a_gap_is_repaired(
     settings: Settings,
     database_url: str,
     stored: Rows,
-    afflict: Callable[..., str],
+    afflict: Afflict,
 ) -> None:
     assert fault["kind"] in REPAIR_GAPS
     miss(database_url, ONE, TODAY, UNTIL)
-    identity = afflict({"symbols": ONE, **fault})
+    (identity,) = afflict({"symbols": ONE, **fault})
     summary = repair_gaps(settings=settings, worker="test", older_than_s=0)
     assert hits(exchange, identity)
     assert (summary.repaired, summary.left) == (1, 0)
@@ -265,7 +230,10 @@ def test_a_gap_is_repaired(
 
 
 def test_a_gap_that_is_refused_stays_open_and_says_why(
-    exchange: ExchangeThread, settings: Settings, database_url: str, afflict: Callable[..., str]
+    exchange: ExchangeThread,
+    settings: Settings,
+    database_url: str,
+    afflict: Afflict,
 ) -> None:
     for symbol in (ONE, OTHER):
         miss(database_url, symbol, TODAY, UNTIL)
@@ -291,7 +259,7 @@ def test_a_gap_outlives_a_run_that_fails(
     settings: Settings,
     database_url: str,
     stored: Rows,
-    afflict: Callable[..., str],
+    afflict: Afflict,
 ) -> None:
     miss(database_url, ONE, TODAY, UNTIL)
     afflict({"endpoints": "klines", **fault})
@@ -326,9 +294,9 @@ def test_instruments_are_synchronised_in_spite_of(
     fault: dict[str, Any],
     exchange: ExchangeThread,
     settings: Settings,
-    afflict: Callable[..., str],
+    afflict: Afflict,
 ) -> None:
-    identity = afflict({"endpoints": "exchangeInfo", **fault})
+    (identity,) = afflict({"endpoints": "exchangeInfo", **fault})
     assert sync_instruments(settings=settings).listed == {"spot": 3, "um": 1}
     assert hits(exchange, identity) == fault["times"]
 
@@ -340,7 +308,7 @@ def test_instruments_stay_as_they_are_where_the_exchange_does_not_tell(
     message: str,
     settings: Settings,
     database_url: str,
-    afflict: Callable[..., str],
+    afflict: Afflict,
 ) -> None:
     sync_instruments(settings=settings)
     before = registry(database_url)
