@@ -109,7 +109,9 @@ class FrameFaults:
 
     def end(self, fault: Fault) -> None:
         """Frames due from now on pass; those due before are hit even if the pump is behind."""
-        rule = self._rules[fault.id]
+        rule = self._rules.get(fault.id)
+        if rule is None:
+            return  # the pump has passed its window before the engine came to its end
         now_us = self._clock.now_us()
         rule.end_us = now_us if rule.end_us is None else min(rule.end_us, now_us)
 

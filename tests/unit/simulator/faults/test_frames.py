@@ -103,6 +103,14 @@ def test_a_void_trade_bears_the_id_of_the_true_one_that_follows() -> None:
     assert kept == [(MINUTE, KLINE)]
 
 
+def test_an_end_that_comes_after_frames_have_passed_the_window_is_none() -> None:
+    faults = _faults({"kind": "drop", "duration_s": 3})
+    assert _pass(faults, MINUTE + 5 * MINUTE_US)
+    assert faults.is_idle
+    faults.end(parse_entry({"kind": "drop", "duration_s": 3}).placed(start_us=0, identity="f0"))
+    assert faults.is_idle
+
+
 @pytest.mark.parametrize("form", ["truncated", "not_json"])
 def test_a_malformed_frame_is_no_json(form: str) -> None:
     broken, true = _frames("malformed", form=form)
