@@ -80,7 +80,7 @@ class SymbolAggregator:
         if self._silence.minutes:
             self._end_silence(None)
         if not self._timing.has_contiguous_ids:
-            self.minutes.broken()
+            self._break_minutes()
 
     # --- frames
 
@@ -116,7 +116,7 @@ class SymbolAggregator:
             return
         else:
             self._sink.hole(self.symbol, expected, trade.id - 1, previous_us, trade_us)
-        self.minutes.broken()
+        self._break_minutes()
         self._connected_us = trade_us
         self._seek_seed()
 
@@ -224,6 +224,12 @@ class SymbolAggregator:
             self._changed(minute)
         if minute.kline is not None or minute.is_settled:
             self._check(minute)
+
+    def _break_minutes(self) -> None:
+        """Trades are missing: no minute known so far is whole, and frames are shown instead."""
+        for minute in self.minutes.values():
+            minute.is_whole = False
+            self._changed(minute)
 
     # --- seeding
 

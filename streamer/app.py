@@ -22,6 +22,7 @@ from streamer.aggregation import SymbolAggregator
 from streamer.capture.capture import Capture
 from streamer.feed import Feed, stream_names
 from streamer.fleet import Fleet
+from streamer.hub import Hub
 from streamer.ledger import GapLedger
 from streamer.listings import Listings
 from streamer.minutes import Timing
@@ -58,7 +59,9 @@ class Streamer:
         self._listings: Listings | None = None
         self._instruments: dict[str, Instrument] = {}
         self._aggregators: list[SymbolAggregator] = []
+        self.hub = Hub()
         self._stop = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._counts: Counter[str] = Counter()
         self._holed: dict[str, int] = {}
         """Minute of the last hole that was logged, by symbol."""
@@ -85,6 +88,7 @@ class Streamer:
             writer=self._writer,
             repairs=self._repairs,
             ledger=self._ledger,
+            hub=self.hub,
             capture=self._capture.report,
             counts=self._counts,
         )
@@ -97,6 +101,7 @@ class Streamer:
         self._counts[offer.status.value] += 1
         self._watchdog.settled(offer)
         self._writer.add(offer)
+        self.hub.settle(offer)
 
     def ask_rest(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
         """Minutes need the exchange's word by REST."""
@@ -159,6 +164,7 @@ class Streamer:
         Raises:
             PermanentError: a setting, a symbol or the database's URL is wrong.
         """
+        self._loop = asyncio.get_running_loop()
         async with observed_by_http(self._settings, self.observed):
             try:
                 self._build(await find_start(self._settings, self._options, self._stop))
@@ -190,6 +196,7 @@ class Streamer:
             for task in [*tasks, stopping]:
                 task.cancel()
             await asyncio.wait([*tasks, stopping], timeout=CANCEL_TIMEOUT_S)
+            self.hub.close()
             await asyncio.gather(self._write_the_rest(), self._capture.stop(STOP_TIMEOUT_S))
 
     async def _write_the_rest(self) -> None:
@@ -244,6 +251,7 @@ class Streamer:
             if instrument.symbol in begins:
                 aggregator.resume_after(begins[instrument.symbol] - MINUTE_US)
             aggregators[instrument.exchange_symbol] = aggregator
+            self.hub.add(aggregator)
             self._instruments[instrument.symbol] = instrument
         self._aggregators += aggregators.values()
         self._fleet.add(market, aggregators)
@@ -257,6 +265,7 @@ class Streamer:
         for symbol in changes.removed:
             self._fleet.remove(symbol)
             self._capture.remove(symbol)
+            self.hub.remove(symbol)
             self._aggregators = [one for one in self._aggregators if one.symbol != symbol]
             self._watchdog.gone(symbol)
         for one in changes.added:
@@ -335,13 +344,23 @@ class Streamer:
         return HALT_IS_SURE_US if self._watchdog.is_silent(symbol) else 0
 
     def _repair(self, symbol: str, start_us: int, end_us: int) -> LoadCounts:
+        """Ask REST; runs in a thread."""
         return repair_minutes(
             settings=self._settings,
             database_url=self._settings.url_for("streamer"),
             symbol=symbol,
             start_us=start_us,
             end_us=end_us,
+            on_merged=self._tell_repaired,
         )
+
+    def _tell_repaired(self, offers: Sequence[Offer]) -> None:
+        def tell() -> None:
+            for offer in offers:
+                self.hub.settle(offer)
+
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(tell)
 
     def _repaired(self, request: Request, counts: LoadCounts) -> None:
         bounds = (request.symbol, request.start_us, request.end_us)

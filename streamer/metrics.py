@@ -117,6 +117,13 @@ METRICS = {
     "candelabra_gaps_opened": Declared("counter", "Gaps of symbols entered in ops.gaps."),
     "candelabra_gaps_closed": Declared("counter", "Of these, every minute was proven complete."),
     "candelabra_gaps_open": Declared("gauge", "Gaps that are not closed yet."),
+    "candelabra_subscribers": Declared("gauge", "Readers of candle updates in this process."),
+    "candelabra_updates": Declared(
+        "counter",
+        "Changes of candles by what became of them, over all subscribers: told, conflated (a newer "
+        "one took its place), missed (had to leave; the subscriber was told so).",
+        ("outcome",),
+    ),
     "candelabra_captured_rows": Declared("counter", "Rows of raw capture written.", ("dataset",)),
     "candelabra_capture_events": Declared(
         "counter",
@@ -197,6 +204,7 @@ class StreamerCollector(Collector):
         yield from _of_writer(observed)
         yield from _of_repairs(observed)
         yield from _of_gaps(observed)
+        yield from _of_hub(observed)
         yield from _of_capture(observed)
         for status in ("verified", "unconfirmed", "partial"):
             yield "candelabra_candles_settled", (status,), observed.counts[status]
@@ -295,6 +303,14 @@ def _of_gaps(observed: Observed) -> Readings:
     yield "candelabra_gaps_closed", (), ledger.closed
     yield "candelabra_gaps_open", (), ledger.open
     yield "candelabra_queue_depth", ("gaps",), ledger.unwritten
+
+
+def _of_hub(observed: Observed) -> Readings:
+    tally = observed.hub.tally
+    yield "candelabra_subscribers", (), observed.hub.subscribers
+    yield "candelabra_updates", ("told",), tally.told
+    yield "candelabra_updates", ("conflated",), tally.conflated
+    yield "candelabra_updates", ("missed",), tally.missed
 
 
 def _of_capture(observed: Observed) -> Readings:

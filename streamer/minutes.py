@@ -42,11 +42,6 @@ class Minutes(dict[int, Minute]):
             minute = self[open_time_us] = Minute(open_time_us)
         return minute
 
-    def broken(self) -> None:
-        """Trades are missing: no minute known so far is whole."""
-        for minute in self.values():
-            minute.is_whole = False
-
     def forget(self, horizon_us: int) -> None:
         """Leave out those that open before this time."""
         for open_time_us in [one for one in self if one < horizon_us]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from streamer.feed import Feed
 from streamer.histogram import Histogram
+from streamer.hub import Hub
 from streamer.ledger import GapLedger
 from streamer.repair import RepairQueue
 from streamer.states import SymbolStates
@@ -33,6 +34,7 @@ class Observed:
     writer: CandleWriter
     repairs: RepairQueue
     ledger: GapLedger
+    hub: Hub
     capture: Callable[[], Mapping[str, int]]
     states: SymbolStates = field(default_factory=SymbolStates)
     counts: Counter[str] = field(default_factory=Counter)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -20,6 +20,8 @@ from include.store.live import remove_settled_live
 from include.store.merging import Connection
 
 log = structlog.get_logger(__name__)
+
+OnMerged = Callable[[Sequence[Offer]], None]
 
 INTERVAL = "1m"
 OUTAGE_CAUSE = "the exchange has no candle"
@@ -45,7 +47,13 @@ class _Answers:
 
 
 def fetch_minutes(
-    connection: Connection, rest: BinanceRest, *, symbol: str, start_us: int, end_us: int
+    connection: Connection,
+    rest: BinanceRest,
+    *,
+    symbol: str,
+    start_us: int,
+    end_us: int,
+    on_merged: OnMerged = lambda _offers: None,
 ) -> LoadCounts:
     """Ask REST for the candles of a range, merge them, and record what the exchange lacks.
 
@@ -56,12 +64,13 @@ def fetch_minutes(
 
     Args:
         start_us, end_us: half-open range of open times.
+        on_merged: given what REST said, once it is in the table.
 
     Raises:
         PermanentError, RateLimitedError, TransientError: as ``BinanceRest.klines``, and of the
             database; what was merged before stays.
     """
-    answers = _ask(connection, rest, symbol, start_us, end_us)
+    answers = _ask(connection, rest, symbol, start_us, end_us, on_merged)
     remove_settled_live(connection, symbol, start_us, end_us)
     counts = LoadCounts.of(answers.merged, rest_pages=answers.pages)
     ripe_us = max(start_us, min(end_us, minute_of(settled_until(answers.server_time_us))))
@@ -71,7 +80,12 @@ def fetch_minutes(
 
 
 def _ask(
-    connection: Connection, rest: BinanceRest, symbol: str, start_us: int, end_us: int
+    connection: Connection,
+    rest: BinanceRest,
+    symbol: str,
+    start_us: int,
+    end_us: int,
+    on_merged: OnMerged,
 ) -> _Answers:
     """Page through a range; where a page is empty, look beyond the range."""
     name = exchange_symbol_of(symbol)
@@ -89,7 +103,7 @@ def _ask(
             if not found:
                 answers.is_over = bool(beyond)
                 break
-        _merge(connection, symbol, answers, found)
+        on_merged(_merge(connection, symbol, answers, found))
         if page.unsettled or not found:
             break
         cursor = found[-1].open_time_us + MINUTE_US
@@ -98,15 +112,16 @@ def _ask(
 
 def _merge(
     connection: Connection, symbol: str, answers: _Answers, candles: Sequence[Candle]
-) -> None:
+) -> list[Offer]:
     """Store candles and remember their minutes."""
-    answers.merged += merge_offers(
-        connection,
-        [Offer(candle, Status.VERIFIED, Source.REST, answers.server_time_us) for candle in candles],
-    )
+    offers = [
+        Offer(candle, Status.VERIFIED, Source.REST, answers.server_time_us) for candle in candles
+    ]
+    answers.merged += merge_offers(connection, offers)
     found = ranges_of(candle.open_time_us for candle in candles)
     add_coverage(connection, symbol, Source.REST, found)
     answers.ranges += found
+    return offers
 
 
 def _judge(

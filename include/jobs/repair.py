@@ -12,7 +12,7 @@ from include.config import Settings
 from include.domain.instruments import Market, market_of
 from include.errors import PermanentError, TransientError
 from include.jobs.exchange import APPLICATION_NAME, open_shared_rest
-from include.jobs.minutes import fetch_minutes
+from include.jobs.minutes import OnMerged, fetch_minutes
 from include.jobs.pieces import LoadCounts, label_of
 from include.store.gaps import (
     Gap,
@@ -48,12 +48,14 @@ def repair_minutes(
     start_us: int,
     end_us: int,
     database_url: str | None = None,
+    on_merged: OnMerged = lambda _offers: None,
 ) -> LoadCounts:
     """Ask the exchange for the candles of a range and merge them.
 
     Args:
         start_us, end_us: half-open range of open times; only minutes that closed 30 s ago count.
         database_url: of the caller's role; None for the jobs' own.
+        on_merged: given what REST said, once it is in the table.
 
     Raises:
         TransientError, RateLimitedError: worth another try later; of a range whose last minutes
@@ -65,7 +67,14 @@ def repair_minutes(
         connect(url, application_name=APPLICATION_NAME) as connection,
         open_shared_rest(settings, market_of(symbol), url) as rest,
     ):
-        counts = fetch_minutes(connection, rest, symbol=symbol, start_us=start_us, end_us=end_us)
+        counts = fetch_minutes(
+            connection,
+            rest,
+            symbol=symbol,
+            start_us=start_us,
+            end_us=end_us,
+            on_merged=on_merged,
+        )
     if counts.pending_minutes:
         raise TransientError(
             f"{label_of(symbol, start_us, end_us)}: {counts.pending_minutes} minutes have no row "

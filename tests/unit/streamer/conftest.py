@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import pytest
 
+from streamer.hub import Hub
 from tests.unit.streamer.played_exchange import Results
+from tests.unit.streamer.played_hub import Heard
 
 
 @pytest.fixture
 def results() -> Results:
     return Results()
+
+
+@pytest.fixture
+def hub() -> Hub:
+    return Hub()
+
+
+@pytest.fixture
+def heard(hub: Hub) -> Heard:
+    return Heard(hub)

@@ -134,6 +134,16 @@ async def test_writer_and_repairs_are_read_as_they_stand(parts: Parts) -> None:
     assert read(exposition)["candelabra_database_up", ()] == 1
 
 
+async def test_the_hub_is_read_as_it_stands(parts: Parts) -> None:
+    parts.hub.subscribe()
+    parts.hub.tally.told, parts.hub.tally.conflated, parts.hub.tally.missed = 5, 6, 7
+    found = read(Exposition(parts.observed))
+    assert found["candelabra_subscribers", ()] == 1
+    outcomes = {"told": 5, "conflated": 6, "missed": 7}
+    for outcome, count in outcomes.items():
+        assert found["candelabra_updates_total", (outcome,)] == count
+
+
 CAPTURED = {
     "captured_trades": 20,
     "captured_book_tickers": 30,

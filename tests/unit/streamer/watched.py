@@ -11,6 +11,7 @@ from include.binance.session import StreamSession
 from include.domain.instruments import Market
 from streamer.feed import LAG_SECONDS, Feed
 from streamer.histogram import Histogram
+from streamer.hub import Hub
 from streamer.ledger import GapLedger
 from streamer.observed import Observed
 from streamer.pulse import Pulse
@@ -77,12 +78,14 @@ class Parts:
         self.repairs = RepairQueue(lambda *_: None, lambda: 0, lambda *_: None)
         self.repairs.pulse = Pulse(self.clock)
         self.ledger = GapLedger("postgresql://here/candles")
+        self.hub = Hub()
         self.captured: dict[str, int] = {}
         self.observed = Observed(
             feeds=cast(list[Feed], self.feeds),
             writer=self.writer,
             repairs=self.repairs,
             ledger=self.ledger,
+            hub=self.hub,
             capture=lambda: self.captured,
             is_started=True,
         )

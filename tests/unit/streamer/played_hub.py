@@ -1,0 +1,51 @@
+"""A hub with aggregators at work, and what they found told to it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from decimal import Decimal
+
+from include.binance.frames import AggTrade
+from include.domain.candles import Offer, Source, Status
+from include.domain.instruments import Instrument, Market
+from include.domain.timeframes import MINUTE_US
+from streamer.aggregation import SymbolAggregator
+from streamer.hub import Hub
+from tests.unit.streamer.played_exchange import T0, Results, aggregator, begin, kline_of
+
+OTHER = Instrument(
+    "XRPUSDT", Market.SPOT, "XRP", "USDT", "TRADING", Decimal("0.01"), Decimal("0.00001")
+)
+
+
+class Heard(Results):
+    """Tells the hub what is settled, as the streamer does."""
+
+    def __init__(self, hub: Hub) -> None:
+        super().__init__()
+        self.hub = hub
+
+    def settle(self, offer: Offer) -> None:
+        super().settle(offer)
+        self.hub.settle(offer)
+
+
+def listed(hub: Hub, heard: Heard, *instruments: Instrument) -> list[SymbolAggregator]:
+    """Aggregators at work, which the hub listens to."""
+    made = [aggregator(heard, instrument=one) for one in instruments] or [aggregator(heard)]
+    for one in made:
+        begin(one)
+        hub.add(one)
+    return made
+
+
+def rest_offer(trades: list[AggTrade], minute: int, **changes: object) -> Offer:
+    candle = kline_of(trades, T0 + minute * MINUTE_US, closed=True, at_us=0).candle("BTCUSDT")
+    changed = replace(candle, **changes)  # type: ignore[arg-type]
+    return Offer(changed, Status.VERIFIED, Source.REST, T0 + 99 * MINUTE_US)
+
+
+async def turn() -> None:
+    """Let marks reach the subscriptions."""
+    await asyncio.sleep(0)
