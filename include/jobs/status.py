@@ -156,6 +156,11 @@ def findings_of(health: Health, *, now: datetime, wanted: Sequence[str] = ()) ->
         ("behind", _is_behind, "no new minute for over 3 minutes"),
         ("missing", lambda one: one.overdue > 0, "minutes missing for over 10 minutes"),
         ("not_confirmed", lambda one: one.unsure > 0, "minutes not confirmed for over 10 minutes"),
+        (
+            "ids_break",
+            lambda one: one.broken > 0,
+            "trade ids do not follow those of the minute before",
+        ),
     ):
         names = tuple(one.symbol for one in streamed if about(one))
         if names:

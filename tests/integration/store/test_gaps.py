@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -10,8 +10,9 @@ import pytest
 
 from include.domain.candles import Source
 from include.domain.instruments import Market
-from include.domain.timeframes import MINUTE_US
+from include.domain.timeframes import DAY_US, MINUTE_US, from_us
 from include.errors import PermanentError
+from include.store import gaps, health
 from include.store.candles import merge_offers
 from include.store.gaps import claim_gaps, close_gap, close_proven_gaps, open_gap, release_gap
 from include.store.ledgers import record_outage
@@ -182,3 +183,45 @@ def test_gaps_that_the_table_proves_filled_are_closed(
         "SELECT symbol, repaired_by FROM ops.gaps WHERE repaired_at IS NOT NULL ORDER BY 1"
     ).fetchall()
     assert rows == [("A", "rows"), ("D", "rows"), ("E.P", "rows")]
+
+
+def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for part in plan.get("Plans", ()):
+        yield from nodes_of(part)
+
+
+def test_repaired_gaps_are_kept_and_cost_the_open_ones_nothing(connection: Connection) -> None:
+    connection.execute(
+        """
+        INSERT INTO ops.gaps (symbol, from_time, to_time, cause, opened_at, repaired_at)
+        SELECT 'S' || n %% 500, t, t + interval '2 minutes', 'connection lost', t, t
+        FROM generate_series(1, 100000) AS n, LATERAL (
+            SELECT %s::timestamptz - n * interval '1 minute' AS t
+        ) AS at
+        """,
+        (from_us(NOVEMBER_END_US),),
+    )
+    opened(connection, "S7")
+    connection.execute("ANALYZE ops.gaps")
+    day = {"since": from_us(NOVEMBER_END_US - DAY_US), "now": from_us(NOVEMBER_END_US)}
+    asked = {
+        "symbols": ["S7"], "ids": None, "worker": "me", "older_than_s": 0, "claim_timeout_s": 0,
+        "limit": 100, "patience": "600 s", "gap_patience": "1800 s", **day,
+    }  # fmt: skip
+    for query in (gaps.CLOSE_PROVEN, gaps._CLAIM, health._SYMBOL_ROWS):
+        for symbols in (["S7"], None) if query is not health._SYMBOL_ROWS else (["S7"],):
+            explained = connection.execute(
+                f"EXPLAIN (ANALYZE, FORMAT JSON) {query}", {**asked, "symbols": symbols}
+            ).fetchone()
+            assert explained is not None
+            read = [
+                node
+                for node in nodes_of(explained[0][0]["Plan"])
+                if node.get("Relation Name") == "gaps" and "Scan" in node["Node Type"]
+            ]
+            assert read
+            most = 2_000 if query is health._SYMBOL_ROWS else 5  # gaps of a day, or open ones
+            for node in read:
+                seen = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+                assert seen * node["Actual Loops"] <= most, node

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -141,6 +142,80 @@ def test_repaired_are_minutes_of_closed_gaps_and_revised_ones(connection) -> Non
     assert one(connection, "B").repaired == 0
 
 
+STEPS = ("follows", "follows", "skips", "overlaps", "silent", "untold", "miscounts")
+
+
+def with_ids(chance: random.Random, minutes: int) -> list[tuple[int, int | None, int | None]]:
+    """Count, first and last id of minutes of which some do not follow those before."""
+    rows, following = [], 1_000
+    for _ in range(minutes):
+        step, count = chance.choice(STEPS), chance.randint(1, 9)
+        if step == "silent":
+            rows.append((0, None, None))
+            continue
+        if step == "untold":
+            rows.append((count, None, None))
+            following += count
+            continue
+        first = following + {"skips": 3, "overlaps": -2}.get(step, 0)
+        last = first + count - 1 + (chance.choice((-1, 2)) if step == "miscounts" else 0)
+        last = max(first, last)
+        rows.append((count, first, last))
+        following = last + 1
+    return rows
+
+
+@pytest.mark.parametrize("symbol", ["A", "A.P"])
+def test_broken_are_rows_whose_ids_do_not_follow_as_the_proofs_have_it(connection, symbol) -> None:
+    fill(connection, symbol, SINCE, SINCE)
+    for seed in range(5):
+        connection.execute("DELETE FROM market.candles_1m")
+        rows = with_ids(random.Random(seed), 300)
+        connection.cursor().executemany(
+            "INSERT INTO market.candles_1m (symbol, open_time, open, high, low, close, volume,"
+            " quote_volume, trade_count, taker_buy_volume, taker_buy_quote_volume, status, source,"
+            " source_rank, evidence_at, first_trade_id, last_trade_id)"
+            " VALUES"
+            " (%s, %s, 1, 1, 1, 1, %s, %s, %s, 0, 0, 'verified', 'kline', 50, now(), %s, %s)",
+            [
+                (symbol, SINCE + number * MINUTE, count, count, count, first, last)
+                for number, (count, first, last) in enumerate(rows)
+            ],
+        )
+        proofs = connection.execute(
+            "SELECT count(*) FROM ops.candle_proofs(%s, %s, %s) WHERE is_broken",
+            (symbol, SINCE, NOW),
+        ).fetchone()
+        assert proofs is not None
+        assert proofs[0] > 10
+        assert one(connection, symbol).broken == proofs[0], seed
+
+
+def test_ids_of_a_new_listing_need_not_follow_and_young_rows_may_still_change(connection) -> None:
+    fill(connection, "A", SINCE, NEWEST)
+
+    def count_from(first_id: int, since: datetime) -> None:
+        connection.execute(
+            "UPDATE market.candles_1m SET first_trade_id = %(id)s + n, last_trade_id = %(id)s + n"
+            " FROM (SELECT open_time AS t, row_number() OVER (ORDER BY open_time) AS n"
+            " FROM market.candles_1m) AS r WHERE open_time = t AND open_time >= %(since)s",
+            {"id": first_id, "since": since},
+        )
+
+    count_from(5_000, SINCE)
+    count_from(9_000, NEWEST - 2 * MINUTE)  # younger than the patience
+    assert one(connection, "A").broken == 0
+    count_from(0, NEWEST - 100 * MINUTE)
+    assert one(connection, "A").broken == 1
+    connection.execute(
+        "INSERT INTO market.instruments (symbol, listed_from, market, exchange_symbol, base_asset,"
+        " quote_asset, status, tick_size, step_size, quote_volume_is_foldable, seen_at)"
+        " VALUES ('A', %s, 'spot', 'A', 'A', 'B', 'TRADING', 1, 1, true, now())",
+        (NEWEST - 100 * MINUTE,),
+    )
+    assert one(connection, "A").broken == 0
+
+
 def test_a_symbol_that_begins_in_the_window_misses_nothing_before(connection) -> None:
     fill(connection, "NEW", NEWEST - 60 * MINUTE, NEWEST)
     assert one(connection, "NEW").missing == 0
@@ -221,7 +296,7 @@ def test_a_long_history_is_not_read(connection) -> None:
         "patience": "600 s",
         "gap_patience": "1800 s",
     }
-    for query, most in ((health._SYMBOLS, 10), (health._SYMBOL_ROWS, 3 * 1440 + 10)):
+    for query, most in ((health._SYMBOLS, 10), (health._SYMBOL_ROWS, 2 * 3 * 1440 + 10)):
         row = connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {query}", asked).fetchone()
         assert row is not None
         assert 0 < rows_read(row[0][0]["Plan"]) <= most

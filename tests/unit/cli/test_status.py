@@ -20,8 +20,8 @@ NOW = datetime(2026, 11, 21, 9, 0, 30, tzinfo=UTC)
 def symbol(name: str, *, behind_s: float = 30.0, is_streamed: bool = True) -> SymbolHealth:
     newest = NOW - timedelta(seconds=behind_s + 60)
     return SymbolHealth(
-        name, 44_640, 44_640, 10_000, 1_000, 100, 0, is_streamed, newest, behind_s, 0.25, 10_000,
-        0, 10, 0, 1_000,
+        name, 44_640, 44_640, 10_000, 1_000, 100, 0, 10, is_streamed, newest, behind_s, 0.25,
+        10_000, 0, 10, 0, 1_000,
     )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ def symbol(name: str = "BTCUSDT", **fields: object) -> SymbolHealth:
         "partial": 0,
         "repaired": 0,
         "unsure": 0,
+        "broken": 0,
         "is_streamed": True,
         "newest": NOW - timedelta(minutes=1, seconds=30),
         "behind_s": 30.0,
@@ -57,6 +58,7 @@ def test_streamed_symbols_with_every_minute_are_well() -> None:
         ({"behind_s": 181.0}, "behind"),
         ({"missing": 3, "overdue": 1}, "missing"),
         ({"unconfirmed": 2, "unsure": 2}, "not_confirmed"),
+        ({"broken": 1}, "ids_break"),
         ({"gaps": 1, "overdue_gaps": 1}, "gaps"),
     ],
 )
