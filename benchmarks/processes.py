@@ -99,3 +99,19 @@ def cpu_s(process_id: int) -> float:
     """Seconds that a process has had a core, in steps of the kernel's clock (10 ms)."""
     text = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
     return (int(text[11]) + int(text[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def tree_cpu_s(process_id: int) -> float:
+    """The same of a process and its children, the ended ones included."""
+    total = 0.0
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                text = (folder / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue  # it ended
+            if int(folder.name) == process_id:
+                total += sum(map(int, text[11:15]))
+            elif int(text[1]) == process_id:
+                total += sum(map(int, text[11:13]))
+    return total / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,54 @@
+"""The streamer as a reader of a tape: ends once all of it is in PostgreSQL.
+
+``python -m benchmarks.streamer_reader FRAMES ROWS`` with the streamer's settings in the
+environment; FRAMES that must have come, ROWS that must have been written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+
+import uvloop
+
+from include.config import load_settings
+from include.logs import configure_logging
+from streamer.app import Streamer
+from streamer.startup import StreamOptions
+
+LOOK_S = 0.005
+
+
+async def read(frames: int, rows: int) -> None:
+    """Stream all symbols until so many frames were handled and so many rows written."""
+    streamer = Streamer(load_settings(), StreamOptions(symbols=("*USDT",)))
+    running = asyncio.ensure_future(streamer.run())
+    feeds, writer = streamer.observed.feeds, streamer.observed.writer
+
+    def handled() -> int:
+        return sum(feed.frames - feed.other_frames["answer"] for feed in feeds)
+
+    while not running.done() and handled() < frames:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(LOOK_S)
+    last_us = time.time_ns() // 1_000
+    while not running.done() and writer.written < rows:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(LOOK_S)
+    told = {
+        "event": "done",
+        "last_us": last_us,
+        "at_us": time.time_ns() // 1_000,
+        "bad_frames": sum(feed.bad_frames for feed in feeds),
+        "compared": sum(one.equal_checksums for feed in feeds for one in feed.aggregators),
+        "counts": dict(streamer.observed.counts),
+        "asked_of_rest": streamer.observed.repairs.repaired_minutes,
+    }
+    print(json.dumps(told), flush=True)
+    streamer.stop()
+    await running
+
+
+if __name__ == "__main__":
+    configure_logging("WARNING", "json")
+    uvloop.run(read(int(sys.argv[1]), int(sys.argv[2])))
