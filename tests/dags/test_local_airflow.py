@@ -28,6 +28,9 @@ pytestmark = pytest.mark.timeout(400)
 
 ROOT = Path(__file__).parents[2]
 HOOK_SECRET = "s3cret-part-of-the-url"
+STOP_S = 4.0
+"""The triggerer may wait 10 s for a child that is gone; it has nothing to lose here."""
+
 DAGS = ["backfill_history", "build_marts", "check_quality", "repair_gaps", "sync_instruments"]
 
 
@@ -119,6 +122,7 @@ def airflow(
         running.wait_healthy(timeout_s=120)
         running.api.wait_dags(DAGS, timeout_s=60)
         yield running
+        running.stop(term_timeout_s=STOP_S)
     assert marked(running.marker) == []
 
 

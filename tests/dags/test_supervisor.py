@@ -114,3 +114,4 @@ def test_orphans_end_deaths_are_told_tasks_stop_with_the_rest_and_go_on_at_the_n
     with heir:
         heir.wait_healthy(timeout_s=120)
         assert heir.api.wait_run("build_marts", run_id, timeout_s=90) == "success"
+        heir.stop(term_timeout_s=4)  # how it stops was seen above
