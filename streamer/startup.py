@@ -21,7 +21,7 @@ from include.store.gaps import Gap, claim_gaps, close_proven_gaps
 from include.store.live import remove_left_live
 from include.store.pools import connect
 from streamer.threads import in_thread
-from streamer.universe import choose, markets_of
+from streamer.universe import choose, markets_of, resting
 
 log = structlog.get_logger(__name__)
 
@@ -94,12 +94,24 @@ async def find_start(settings: Settings, options: StreamOptions, stop: asyncio.E
             now_us[market] = await persist("server_time", rest.server_time_us, stop)
             if options.top is not None:
                 volumes.update(await persist("volumes", rest.quote_volumes_24h, stop))
-    chosen = choose(options.symbols, instruments, top=options.top, quote_volume_24h=volumes)
+    horizon_us = min(now_us.values()) - settings.fill_lookback_minutes * MINUTE_US
+    streamed: list[str] = []
+    if at_rest := resting(options.symbols, instruments):
+        # One that was halted or delisted while nobody streamed may lack its last minutes.
+        streamed = await persist(
+            "streamed_before", lambda: _streamed_since(url, at_rest, horizon_us), stop
+        )
+    chosen = choose(
+        options.symbols,
+        instruments,
+        top=options.top,
+        quote_volume_24h=volumes,
+        streamed=streamed,
+    )
     for one in chosen:
         if not one.is_trading:
             log.warning("symbol_not_trading", symbol=one.symbol, status=one.status)
     symbols = [instrument.symbol for instrument in chosen]
-    horizon_us = min(now_us.values()) - settings.fill_lookback_minutes * MINUTE_US
     stored, unsure, gaps = await persist(
         "stored_minutes", lambda: _stored_minutes(url, symbols, minute_of(horizon_us)), stop
     )
@@ -136,6 +148,13 @@ async def _unless_stopped(
     finally:
         calling.cancel()
         stopping.cancel()
+
+
+def _streamed_since(url: str, symbols: Sequence[str], since_us: int) -> list[str]:
+    """Those that have a row of this time."""
+    with connect(url, application_name="candelabra-streamer") as connection:
+        last_us = last_minutes(connection, symbols)
+    return [symbol for symbol in symbols if last_us.get(symbol, 0) >= since_us]
 
 
 def _stored_minutes(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from fnmatch import fnmatchcase
 
@@ -29,6 +29,7 @@ def choose(
     *,
     top: int | None = None,
     quote_volume_24h: Mapping[str, Decimal] | None = None,
+    streamed: Collection[str] = (),
 ) -> list[Instrument]:
     """The instruments to stream, in a stable order.
 
@@ -37,6 +38,8 @@ def choose(
             a pattern without ``.P`` matches spot symbols alone, and only those that trade.
         top: keep this many, by quote volume of the last 24 hours.
         quote_volume_24h: by platform symbol; needed with ``top``.
+        streamed: symbols that were streamed until lately: patterns match them also while they do
+            not trade, since their last minutes may be missing.
 
     Raises:
         PermanentError: nothing is wanted, a name does not exist (with the nearest that do),
@@ -48,30 +51,48 @@ def choose(
             "'*USDT' --top 100, or --all"
         )
     for name in wanted:
-        if not matching([name], instruments):
+        if not matching([name], instruments, streamed=streamed):
             if is_pattern(name):
                 raise PermanentError(f"no trading symbol matches the pattern {name!r}")
             known = [instrument.symbol for instrument in instruments]
             raise UnknownSymbolError(unknown_symbol(name, known))
-    chosen = matching(wanted, instruments)
+    chosen = matching(wanted, instruments, streamed=streamed)
     if top is None or top >= len(chosen):
         return chosen
     volumes = quote_volume_24h or {}
     return sorted(chosen, key=lambda one: (-volumes.get(one.symbol, Decimal(0)), one.symbol))[:top]
 
 
-def matching(wanted: Sequence[str], instruments: Sequence[Instrument]) -> list[Instrument]:
-    """The instruments that names and patterns speak of, in their order; patterns: that trade."""
+def matching(
+    wanted: Sequence[str], instruments: Sequence[Instrument], *, streamed: Collection[str] = ()
+) -> list[Instrument]:
+    """The instruments that names and patterns speak of, in their order; patterns: that trade.
+
+    Args:
+        streamed: symbols that patterns match though they do not trade.
+    """
     by_symbol = {instrument.symbol: instrument for instrument in instruments}
     found: dict[str, Instrument] = {}
     for name in wanted:
         if is_pattern(name):
             found.update(
-                (one.symbol, one) for one in instruments if one.is_trading and _matches(one, name)
+                (one.symbol, one)
+                for one in instruments
+                if (one.is_trading or one.symbol in streamed) and _matches(one, name)
             )
         elif name in by_symbol:
             found[name] = by_symbol[name]
     return list(found.values())
+
+
+def resting(wanted: Sequence[str], instruments: Sequence[Instrument]) -> list[str]:
+    """Symbols that patterns would match if they traded."""
+    patterns = [name for name in wanted if is_pattern(name)]
+    return [
+        one.symbol
+        for one in instruments
+        if not one.is_trading and any(_matches(one, pattern) for pattern in patterns)
+    ]
 
 
 def _matches(instrument: Instrument, pattern: str) -> bool:

@@ -138,3 +138,28 @@ async def test_a_halt_is_told_once_and_what_stays_away_is_unsubscribed(
             }
     rows = await rows_of(database_url)
     assert to_us(rows["BTCUSDT", minutes_of(rows, "BTCUSDT")[-1]]["open_time"]) >= goal_us
+
+
+async def test_what_was_delisted_while_nobody_streamed_is_had_to_its_last_minute(
+    database_url: str,
+) -> None:
+    config = SimulatorConfig(speed=60, spot_symbols=(*KNOWN, "PEPEUSDT"))
+    async with Exchange(config) as exchange:
+        settings = settings_for(exchange, database_url)
+        async with streaming(settings, "*USDT"):
+            await wait_for_rows(database_url, lambda rows: bool(minutes_of(rows, GONE)))
+        away_us = minute_of(exchange.clock.now_us())
+        gone = {"kind": "delisting", "market": "spot", "symbols": GONE, "at": "+150s"}
+        exchange.faults.add(gone)
+        while exchange.markets["spot"].status(GONE, exchange.clock.now_us()) == "TRADING":
+            await asyncio.sleep(0.05)
+        last_us = minute_of(exchange.clock.now_us())
+        assert last_us > away_us + MINUTE_US
+        async with streaming(settings, "*USDT"):
+            await wait_for_rows(
+                database_url,
+                lambda rows: (
+                    {minute for minute in minutes_of(rows, GONE) if minute >= away_us}
+                    >= set(range(away_us, last_us, MINUTE_US))
+                ),
+            )

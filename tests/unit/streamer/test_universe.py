@@ -6,7 +6,7 @@ import pytest
 
 from include.domain.instruments import Instrument, Market, symbol_of
 from include.errors import PermanentError
-from streamer.universe import choose, markets_of
+from streamer.universe import choose, markets_of, resting
 
 
 def listing(name: str, market: Market = Market.SPOT, status: str = "TRADING") -> Instrument:
@@ -36,6 +36,13 @@ def test_a_pattern_matches_trading_symbols_of_its_market() -> None:
     assert symbols("*USDT") == ["BTCUSDT", "ETHUSDT"]
     assert symbols("*USDT.P") == ["BTCUSDT.P"]
     assert symbols("*", "*.P") == ["BTCUSDT", "ETHUSDT", "ETHBTC", "BTCUSDT.P"]
+
+
+def test_a_pattern_matches_what_was_streamed_until_lately_though_it_does_not_trade() -> None:
+    assert resting(["*USDT", "OLD"], EXCHANGE) == ["OLDUSDT"]
+    assert resting(["*.P", "OLDUSDT"], EXCHANGE) == []
+    assert symbols("*USDT", streamed=["OLDUSDT"]) == ["BTCUSDT", "ETHUSDT", "OLDUSDT"]
+    assert symbols("OLD*", streamed=["OLDUSDT"]) == ["OLDUSDT"]
 
 
 def test_a_name_and_a_pattern_that_overlap_give_one_symbol() -> None:
