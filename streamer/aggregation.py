@@ -140,16 +140,18 @@ class SymbolAggregator:
 
     # --- the exchange's clock
 
-    def on_clock(self, exchange_us: int) -> None:
-        """Close minutes whose grace is over, and end the wait for klines that do not come."""
+    def on_clock(self, exchange_us: int) -> bool:
+        """Close minutes whose grace is over, and end the wait for klines; whether one now waits."""
         if self._next_minute is None:
-            return
+            return False
+        has_closed = False
         grace_us = self._timing.grace_us
         self._skip_unknown(exchange_us)
         while self._next_minute + MINUTE_US + grace_us <= exchange_us:
             minute = self.minutes.at(self._next_minute)
             if not minute.is_closed:
                 minute.is_closed = True
+                has_closed = not minute.is_settled
                 self._changed(minute)
             if not minute.is_settled:
                 deadline_us = self._next_minute + MINUTE_US + grace_us
@@ -162,6 +164,7 @@ class SymbolAggregator:
             self._next_minute += MINUTE_US
         if len(self.minutes) > MINUTES_KEPT:
             self.minutes.forget(self._next_minute - MINUTES_KEPT * MINUTE_US)
+        return has_closed
 
     def _skip_unknown(self, exchange_us: int) -> None:
         """Ask for a long stretch of which nothing is known (a cut, a stop) as one range."""

@@ -316,8 +316,8 @@ class Streamer:
             due_s = loop.time() + CLOCK_TICK_S
             await asyncio.sleep(CLOCK_TICK_S)
             self.observed.loop_delay_seconds.observe(max(0.0, loop.time() - due_s))
-            for feed in self._feeds:
-                feed.on_clock()
+            if any([feed.on_clock() for feed in self._feeds]):
+                self._writer.hurry()
 
     async def _report(self) -> None:
         while True:

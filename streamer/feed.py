@@ -154,8 +154,8 @@ class Feed:
         else:
             self._on_other(frame)  # type: ignore[arg-type]
 
-    def on_clock(self) -> None:
-        """Let each aggregator close what the exchange's clock has passed.
+    def on_clock(self) -> bool:
+        """Let each aggregator close what the exchange's clock has passed; whether one did.
 
         Klines move that clock even when nobody trades. Without them it is carried on by the
         time since the last frame: a minute must not wait for the next trade to close.
@@ -163,12 +163,14 @@ class Feed:
         now_us = self.exchange_us
         if now_us and not self._klines and self.connection.is_open:
             now_us += int(self.connection.silent_s * SECOND_US)
+        has_closed = False
         for aggregator in self._aggregators.values():
             deadline_us = aggregator.next_deadline_us()
             if deadline_us is not None and deadline_us <= now_us:
-                aggregator.on_clock(now_us)
+                has_closed = aggregator.on_clock(now_us) or has_closed
         if self._doubted:
             self._resubscribe()
+        return has_closed
 
     def doubt(self, exchange_symbol: str) -> None:
         """A symbol's streams do not deliver what they should: ask for them again."""

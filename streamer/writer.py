@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 LIVE_INTERVAL_S = 0.25
 """Open candles are written at most this often."""
+LIVE_SYMBOLS = 100
+"""Symbols of one such statement: to prepare it holds up the event loop for about a millisecond."""
 BACKOFF = Backoff(first_s=0.4, most_s=10.0, least_s=0.05)
 CONNECT_TIMEOUT_S = 5.0
 WRITE_TIMEOUT_S = 60.0
@@ -116,6 +118,11 @@ class CandleWriter:
         """Take a settled candle."""
         self._offers.append(offer)
         self._keep_bound()
+        self._wake.set()
+
+    def hurry(self) -> None:
+        """Minutes are over: show that at once, whatever was written last."""
+        self._last_live_s = float("-inf")
         self._wake.set()
 
     def _keep_bound(self) -> None:
@@ -263,8 +270,12 @@ class CandleWriter:
             return
         self._last_live_s = now_s
         dirty = [aggregator for aggregator in self._aggregators() if aggregator.is_dirty]
+        for first in range(0, len(dirty), LIVE_SYMBOLS):
+            await self._write_live_of(dirty[first : first + LIVE_SYMBOLS])
+
+    async def _write_live_of(self, aggregators: Sequence[SymbolAggregator]) -> None:
         rows = []
-        for aggregator in dirty:
+        for aggregator in aggregators:
             aggregator.is_dirty = False
             rows += [
                 LiveCandle(candle, is_closed=is_closed, has_quotes=aggregator.quotes_fold)
@@ -277,7 +288,7 @@ class CandleWriter:
                 await write_live_async(self._connected(), rows)
             self._answered_s = asyncio.get_running_loop().time()
         except (TransientError, TimeoutError, asyncio.CancelledError):
-            for aggregator in dirty:
+            for aggregator in aggregators:
                 aggregator.is_dirty = True
             raise
         except PermanentError as error:

@@ -13,6 +13,9 @@ from include.domain.timeframes import from_us
 from include.store.merging import AsyncConnection, Connection, MergeCounts, write_with_retries
 from include.store.pools import translated
 
+KEYS_A_TURN = 250
+"""Keys of one statement: to prepare it holds up the event loop for less than a millisecond."""
+
 # In primary-key order, so that two streamers cannot lock each other out. Rows whose minute is
 # settled already came late and are left out: the view would hide them, nobody would remove them.
 _WRITE = """
@@ -126,13 +129,12 @@ async def settle_async(connection: AsyncConnection, offers: Iterable[Offer]) -> 
     No reader sees a minute twice or not at all. Retries and errors as in ``merge_offers``.
     """
     settled = list(offers)
-    keys = [
-        [offer.candle.symbol for offer in settled],
-        [from_us(offer.candle.open_time_us) for offer in settled],
-    ]
 
     async def remove(cursor: psycopg.AsyncCursor[Any]) -> None:
-        await cursor.execute(_REMOVE, keys)
+        for first in range(0, len(settled), KEYS_A_TURN):
+            some = [offer.candle for offer in settled[first : first + KEYS_A_TURN]]
+            symbols = [candle.symbol for candle in some]
+            await cursor.execute(_REMOVE, [symbols, [from_us(one.open_time_us) for one in some]])
 
     return await write_with_retries(connection, settled, then=remove)
 

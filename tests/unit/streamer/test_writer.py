@@ -77,6 +77,28 @@ def events(log: CapturingLogger) -> list[str]:
     return [call.args[0] for call in log.calls]
 
 
+async def test_open_candles_of_many_symbols_are_written_in_pieces(
+    database: Database, asked: list[tuple[int, str]]
+) -> None:
+    aggregators = [Aggregator() for _ in range(2 * module.LIVE_SYMBOLS + 1)]
+    writer = writer_of(asked, *aggregators)
+    await run_until(writer, lambda: len(database.live) >= 3)
+    assert [len(rows) for rows in database.live] == [module.LIVE_SYMBOLS] * 2 + [1]
+    assert not any(one.is_dirty for one in aggregators)
+
+
+async def test_minutes_that_are_over_are_shown_at_once(
+    database: Database, asked: list[tuple[int, str]]
+) -> None:
+    aggregator = Aggregator()
+    writer = writer_of(asked, aggregator, flush_timeout_s=60)
+    async with asyncio.timeout(module.LIVE_INTERVAL_S):
+        for writes in (1, 2, 3):
+            aggregator.is_dirty = True
+            writer.hurry()
+            await run_until(writer, lambda writes=writes: len(database.live) == writes)
+
+
 async def test_offers_are_written_in_order_and_in_batches(
     database: Database, asked: list[tuple[int, str]]
 ) -> None:
