@@ -5,11 +5,12 @@ from __future__ import annotations
 import platform
 import sys
 
-from benchmarks import capture, history, live_path, merge, simulator
+from benchmarks import capture, history, latency, live_path, merge, simulator
 
 BENCHMARKS = {
     "capture": capture.run,
     "history": history.run,
+    "latency": latency.run,
     "live_path": live_path.run,
     "merge": merge.run,
     "simulator": simulator.run,

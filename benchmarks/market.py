@@ -15,9 +15,7 @@ from itertools import accumulate
 MINUTE_US = 60_000_000
 SECOND_US = 1_000_000
 CLOSING_US = 20_000
-"""The exchange sends the first closed kline so long after the minute's end …"""
 CLOSING_SPREAD_US = 200_000
-"""… and the last one so much later."""
 MINUTES_KEPT = 240
 
 Row = tuple[object, ...]
@@ -117,6 +115,8 @@ class MadeMarket:
         start_us: before the first trade.
         trades_per_s: of all symbols together, by the market's own clock.
         kline_every_s: how often each symbol's open kline is sent; None: closed ones only.
+        closing_us: the first closed kline is sent so long after the minute's end …
+        closing_spread_us: … and the last one so much later.
 
     Attributes:
         symbols: their names, in the order of ``exchangeInfo``.
@@ -134,6 +134,8 @@ class MadeMarket:
         start_us: int,
         trades_per_s: int,
         kline_every_s: float | None = None,
+        closing_us: int = CLOSING_US,
+        closing_spread_us: int = CLOSING_SPREAD_US,
         seed: int = 1,
     ) -> None:
         self._random = random.Random(seed)
@@ -151,6 +153,7 @@ class MadeMarket:
         self._weights = list(accumulate(weights))
         self._trades_per_s = trades_per_s
         self._kline_every_us = None if kline_every_s is None else int(kline_every_s * SECOND_US)
+        self._closing_us, self._closing_spread_us = closing_us, closing_spread_us
         self._owed_trades = self._owed_klines = 0
         self._next_kline = 0
         self._minute_us = start_us // MINUTE_US * MINUTE_US
@@ -198,7 +201,7 @@ class MadeMarket:
             del self.closed[min(self.closed)]
         count = len(self._symbols)
         for place, symbol in enumerate(self._symbols):
-            due_us = end_us + CLOSING_US + CLOSING_SPREAD_US * place // count
+            due_us = end_us + self._closing_us + self._closing_spread_us * place // count
             self._closing.append((due_us, 2 * place + 1, symbol.kline(open_us, is_closed=True)))
             symbol.begin()
         self._minute_us = end_us

@@ -257,6 +257,8 @@ def main() -> None:
     parser.add_argument("--symbols", type=int, default=1_500)
     parser.add_argument("--trades-per-s", type=int, default=20_000)
     parser.add_argument("--kline-every-s", type=float, default=2.0)
+    parser.add_argument("--closing-ms", type=int, default=20, help="closed klines come so late")
+    parser.add_argument("--closing-spread-ms", type=int, default=200, help="and over such a time")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     tape = load_tape(options.tape) if options.tape else None
@@ -265,6 +267,8 @@ def main() -> None:
         start_us=time.time_ns() // 1_000,
         trades_per_s=options.trades_per_s,
         kline_every_s=options.kline_every_s,
+        closing_us=options.closing_ms * 1_000,
+        closing_spread_us=options.closing_spread_ms * 1_000,
         seed=options.seed,
     )
     if tape is not None:
