@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 from psycopg import errors, sql
 
-from include.domain.timeframes import SECOND_US, from_us, to_us
+from include.domain.timeframes import from_us, to_us
 from include.store.merging import AsyncConnection, Connection
 from include.store.pools import translated
 
@@ -36,39 +36,79 @@ MOST_HOLES = 10_000
 """Holes that one look at a table tells; more are found by the next one."""
 
 
+_THREE = [f"{number:03d}+00" for number in range(1_000)]
+
+
 @lru_cache(maxsize=4_096)
-def _second(seconds: int) -> str:
-    return f"{from_us(seconds * SECOND_US):%Y-%m-%d %H:%M:%S}"
+def _millisecond(milliseconds: int) -> str:
+    """A moment but for its last digits: rows that come together mostly share it."""
+    at = from_us(milliseconds * 1_000)
+    return f"{at:%Y-%m-%d %H:%M:%S}.{milliseconds % 1_000:03d}"
 
 
 def _moment(moment_us: int) -> str:
-    seconds, micros = divmod(moment_us, SECOND_US)
-    return f"{_second(seconds)}.{micros:06d}+00"
+    milliseconds = moment_us // 1_000
+    return _millisecond(milliseconds) + _THREE[moment_us - milliseconds * 1_000]
 
 
-def _agg_trade_line(row: AggTradeRow) -> str:
-    symbol, number, price, quantity, first, last, time_us, is_maker = row
+# Lines are made for each row that comes: !s asks a Decimal for its text without a look at formats.
+
+
+def agg_trade_line(
+    symbol: str,
+    number: int,
+    price: Decimal,
+    quantity: Decimal,
+    first: int,
+    last: int,
+    time_us: int,
+    is_maker: bool,
+) -> str:
+    """``AggTradeRow`` as a line of COPY."""
     at = _moment(time_us)
-    maker = "t" if is_maker else "f"
-    return f"{symbol}\t{at[:10]}\t{number}\t{price}\t{quantity}\t{first}\t{last}\t{at}\t{maker}\n"
-
-
-def _trade_line(row: TradeRow) -> str:
-    symbol, number, price, quantity, quote, time_us, is_maker = row
-    at = _moment(time_us)
-    maker = "t" if is_maker else "f"
-    told = "\\N" if quote is None else quote
-    return f"{symbol}\t{at[:10]}\t{number}\t{price}\t{quantity}\t{told}\t{at}\t{maker}\n"
-
-
-def _book_ticker_line(row: BookTickerRow) -> str:
-    symbol, number, bid, bid_quantity, ask, ask_quantity, event_us, received_us = row
-    received = _moment(received_us)
-    event = received if event_us is None else _moment(event_us)
-    told = "\\N" if event_us is None else event
     return (
-        f"{symbol}\t{event[:10]}\t{number}\t{bid}\t{bid_quantity}\t{ask}\t{ask_quantity}"
-        f"\t{told}\t{received}\n"
+        f"{symbol}\t{at[:10]}\t{number}\t{price!s}\t{quantity!s}\t{first}\t{last}\t{at}"
+        f"\t{'t' if is_maker else 'f'}\n"
+    )
+
+
+def trade_line(
+    symbol: str,
+    number: int,
+    price: Decimal,
+    quantity: Decimal,
+    quote: Decimal | None,
+    time_us: int,
+    is_maker: bool,
+) -> str:
+    """``TradeRow`` as a line of COPY."""
+    at = _moment(time_us)
+    told = "\\N" if quote is None else quote
+    return (
+        f"{symbol}\t{at[:10]}\t{number}\t{price!s}\t{quantity!s}\t{told!s}\t{at}"
+        f"\t{'t' if is_maker else 'f'}\n"
+    )
+
+
+def book_ticker_line(
+    symbol: str,
+    number: int,
+    bid: Decimal | str,
+    bid_quantity: Decimal | str,
+    ask: Decimal | str,
+    ask_quantity: Decimal | str,
+    event_us: int | None,
+    received_us: int,
+) -> str:
+    """``BookTickerRow`` as a line of COPY."""
+    received = _moment(received_us)
+    if event_us is None:
+        event, told = received, "\\N"
+    else:
+        event = told = _moment(event_us)
+    return (
+        f"{symbol}\t{event[:10]}\t{number}\t{bid!s}\t{bid_quantity!s}\t{ask!s}"
+        f"\t{ask_quantity!s}\t{told}\t{received}\n"
     )
 
 
@@ -81,19 +121,28 @@ class RawTable:
         columns: in the order of a line.
         id_column: unique within symbol and day.
         time_column: when the row came about.
-        line: a row as one line of COPY's text format.
+        line_of: a row's values, in the order of its type above, as a line of COPY's text format.
     """
 
     name: str
     columns: tuple[str, ...]
     id_column: str
     time_column: str
-    line: Callable[[Any], str]
+    line_of: Callable[..., str]
+
+    def line(self, row: Sequence[Any]) -> str:
+        """A row as a line of COPY's text format."""
+        return self.line_of(*row)
 
     @property
     def path(self) -> sql.Identifier:
         """Its name in SQL."""
         return sql.Identifier("market", self.name)
+
+    @property
+    def id_index(self) -> int:
+        """Which field of a line is its id."""
+        return self.columns.index(self.id_column)
 
     @property
     def time_index(self) -> int:
@@ -109,7 +158,7 @@ AGG_TRADES = RawTable(
     ),
     "agg_trade_id",
     "trade_time",
-    _agg_trade_line,
+    agg_trade_line,
 )  # fmt: skip
 TRADES = RawTable(
     "trades",
@@ -119,7 +168,7 @@ TRADES = RawTable(
     ),
     "trade_id",
     "trade_time",
-    _trade_line,
+    trade_line,
 )  # fmt: skip
 BOOK_TICKERS = RawTable(
     "book_tickers",
@@ -129,7 +178,7 @@ BOOK_TICKERS = RawTable(
     ),
     "update_id",
     "received_at",
-    _book_ticker_line,
+    book_ticker_line,
 )  # fmt: skip
 RAW_TABLES = {table.name: table for table in (AGG_TRADES, TRADES, BOOK_TICKERS)}
 
@@ -155,14 +204,12 @@ async def write_raw_async(
     table: RawTable,
     lines: Sequence[str],
     *,
-    known_days: set[str],
     expect_repeats: bool = False,
 ) -> tuple[int, bool]:
     """Write rows, each once, all or none.
 
     Args:
         lines: as ``table.line`` makes them.
-        known_days: days whose partitions exist; completed here.
         expect_repeats: go through the temporary table at once.
 
     Returns:
@@ -175,15 +222,15 @@ async def write_raw_async(
     with translated(connection):
         if not expect_repeats:
             try:
-                await _ensure_days(connection, table, lines, known_days)
-                await _copy(connection, table.path, table, lines)
+                await _copy(connection, table, lines)
             except errors.UniqueViolation:
                 pass  # some rows are there already: below, they are told apart
             except errors.CheckViolation:
-                known_days.clear()  # maintenance may have dropped a partition
+                pass  # seldom a row, mostly a day without a partition: below, they are made
             else:
                 return len(lines), False
-        await _ensure_days(connection, table, lines, known_days)
+        for day in sorted(days_of(lines)):
+            await connection.execute(_ENSURE, (f"market.{table.name}", f"{day} 00:00Z"))
         staging, create, insert = _staged(table)
         async with connection.transaction(), connection.cursor() as cursor:
             await cursor.execute(create)
@@ -292,19 +339,10 @@ def _staged(table: RawTable) -> tuple[sql.Identifier, sql.Composed, sql.Composed
     return staging, create, insert
 
 
-async def _ensure_days(
-    connection: AsyncConnection, table: RawTable, lines: Sequence[str], known_days: set[str]
-) -> None:
-    for day in sorted(days_of(lines) - known_days):
-        await connection.execute(_ENSURE, (f"market.{table.name}", f"{day} 00:00Z"))
-        known_days.add(day)
-
-
-async def _copy(
-    connection: AsyncConnection, target: sql.Identifier, table: RawTable, lines: Sequence[str]
-) -> None:
-    async with connection.transaction(), connection.cursor() as cursor:
-        await _copy_lines(cursor, target, table, lines)
+async def _copy(connection: AsyncConnection, table: RawTable, lines: Sequence[str]) -> None:
+    """One statement, which is a transaction by itself: two answers fewer to wait for."""
+    async with connection.cursor() as cursor:
+        await _copy_lines(cursor, table.path, table, lines)
 
 
 async def _copy_lines(

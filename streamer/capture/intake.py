@@ -1,10 +1,14 @@
-"""From frames to rows: each trade once by its id, holes noted, void trades left out."""
+"""From frames to lines of COPY: each trade once by its id, holes noted, void trades left out.
+
+A line is made at once, not when it is written: it takes a third of the memory of a row of
+Decimals, is nothing to the garbage collector, and waits ready for the next write.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from datetime import datetime
 
 import structlog
 
@@ -12,7 +16,15 @@ from include.binance.frames import AggTrade, Trade, microseconds
 from include.binance.quotes import BookTicker
 from include.domain.exact import ZERO
 from include.domain.instruments import Market, symbol_of
-from include.store.raw import AGG_TRADES, BOOK_TICKERS, TRADES
+from include.domain.timeframes import to_us
+from include.store.raw import (
+    AGG_TRADES,
+    BOOK_TICKERS,
+    TRADES,
+    agg_trade_line,
+    book_ticker_line,
+    trade_line,
+)
 from streamer.capture.ids import Hole, IdSequence
 from streamer.capture.lanes import Lane, Lanes
 from streamer.capture.losses import Loss
@@ -25,6 +37,8 @@ SETTLE_S = 2.0
 BUFFER_FULL = "the buffer was full while neither the database nor the disk took rows"
 
 DATASETS = (AGG_TRADES.name, TRADES.name, BOOK_TICKERS.name)
+
+_UM = Market.UM
 
 
 class Intake:
@@ -66,7 +80,12 @@ class Intake:
         self._settle_s = settle_s
         self._now_us = now_us
         self._monotonic_s = monotonic_s
-        self._last_quote: dict[str, int] = {}
+        self._takes_agg_trades = self.takes(AGG_TRADES.name)
+        self._takes_trades = self.takes(TRADES.name)
+        # By the exchange's name: what a frame needs is found in one look.
+        self._agg_ids: dict[Market, dict[str, tuple[str, IdSequence]]] = {m: {} for m in Market}
+        self._spot_ids: dict[str, tuple[str, IdSequence]] = {}
+        self._last_quotes: dict[Market, dict[str, tuple[str, int]]] = {m: {} for m in Market}
 
     def takes(self, dataset: str) -> bool:
         """Whether this dataset is captured."""
@@ -83,70 +102,84 @@ class Intake:
     def on_trade(self, market: Market, trade: AggTrade | Trade) -> None:
         """Take a trade, if its kind is captured."""
         is_aggregate = type(trade) is AggTrade
-        dataset = AGG_TRADES.name if is_aggregate else TRADES.name
-        if dataset not in self.datasets:
+        if not (self._takes_agg_trades if is_aggregate else self._takes_trades):
             return
-        if trade.price <= ZERO or trade.quantity <= ZERO or trade.first_trade_id < 0:
+        price, quantity = trade.price, trade.quantity
+        if price <= ZERO or quantity <= ZERO or trade.first_trade_id < 0:
             self.void_trades += 1
             return
-        symbol = symbol_of(market, trade.symbol)
-        time_us = microseconds(trade.trade_time)
-        if is_aggregate or market is Market.SPOT:
-            sequence = self.sequences.get((dataset, symbol)) or self.sequence(dataset, symbol)
-            if not sequence.take(trade.id, time_us, self._monotonic_s()):
-                self.duplicates += 1
-                return
+        number, time_us = trade.id, microseconds(trade.trade_time)
         if is_aggregate:
-            self.lanes.add(
-                self._agg_trades,
-                (
-                    symbol, trade.id, trade.price, trade.quantity, trade.first_trade_id,
-                    trade.last_trade_id, time_us, trade.is_buyer_maker,
-                ),
-            )  # fmt: skip
+            known = self._agg_ids[market]
+        elif market is _UM:
+            symbol = symbol_of(market, trade.symbol)
+            line = trade_line(symbol, number, price, quantity, None, time_us, trade.is_buyer_maker)
+            self.lanes.add(self._um_trades, line)
+            return
         else:
-            lane = self._um_trades if market is Market.UM else self._spot_trades
-            self.lanes.add(
-                lane,
-                (
-                    symbol, trade.id, trade.price, trade.quantity, None, time_us,
-                    trade.is_buyer_maker,
-                ),
+            known = self._spot_ids
+        symbol, sequence = known.get(trade.symbol) or self._know(
+            known, AGG_TRADES.name if is_aggregate else TRADES.name, market, trade.symbol
+        )
+        if not sequence.take(number, time_us, self._monotonic_s()):
+            self.duplicates += 1
+            return
+        if is_aggregate:
+            line = agg_trade_line(
+                symbol, number, price, quantity, trade.first_trade_id, trade.last_trade_id,
+                time_us, trade.is_buyer_maker,
             )  # fmt: skip
+            self.lanes.add(self._agg_trades, line)
+        else:
+            line = trade_line(symbol, number, price, quantity, None, time_us, trade.is_buyer_maker)
+            self.lanes.add(self._spot_trades, line)
 
     def on_quote(self, market: Market, quote: BookTicker) -> None:
         """Take a change of the best prices; the table sorts out what comes from two connections."""
-        symbol = symbol_of(market, quote.symbol)
-        if self._last_quote.get(symbol) == quote.update_id:
+        known, name, number = self._last_quotes[market], quote.symbol, quote.update_id
+        symbol, last = known.get(name) or (symbol_of(market, name), None)
+        if last == number:
             self.duplicates += 1
             return
-        self._last_quote[symbol] = quote.update_id
-        event_us = microseconds(quote.event_time) if quote.event_time else None
-        self.lanes.add(
-            self._quotes,
-            (
-                symbol, quote.update_id, quote.bid_price, quote.bid_quantity, quote.ask_price,
-                quote.ask_quantity, event_us, self._now_us(),
-            ),
+        known[name] = (symbol, number)
+        line = book_ticker_line(
+            symbol, number, quote.bid_price, quote.bid_quantity, quote.ask_price,
+            quote.ask_quantity, microseconds(quote.event_time) if quote.event_time else None,
+            self._now_us(),
         )  # fmt: skip
+        self.lanes.add(self._quotes, line)
 
-    def _leave(self, lane: Lane, rows: list[tuple[Any, ...]]) -> None:
+    def _know(
+        self,
+        known: dict[str, tuple[str, IdSequence]],
+        dataset: str,
+        market: Market,
+        name: str,
+    ) -> tuple[str, IdSequence]:
+        symbol = symbol_of(market, name)
+        found = known[name] = (symbol, self.sequence(dataset, symbol))
+        return found
+
+    def _leave(self, lane: Lane, lines: list[str]) -> None:
         """Rows that memory has no room for: to be asked for later, or lost."""
+        table = lane.table
         if not lane.can_be_asked:
             counted: dict[tuple[str, str], list[int]] = {}
-            tally(lane.table.name, [lane.table.line(row) for row in rows], counted)
+            tally(table.name, lines, counted)
             self._on_losses(losses_of(counted, BUFFER_FULL))
             return
         now_s = self._monotonic_s()
         runs: dict[str, Hole] = {}
-        for row in rows:
-            symbol, number, time_us = row[0], row[1], row[-2]
+        for line in lines:
+            fields = line.split("\t")
+            symbol, number = fields[0], int(fields[table.id_index])
+            time_us = to_us(datetime.fromisoformat(fields[table.time_index]))
             run = runs.get(symbol)
             if run is not None and number == run.last_id + 1:
                 run.last_id, run.to_us = number, time_us
                 continue
             if run is not None:
-                self.sequence(lane.table.name, symbol).miss(run)
+                self.sequence(table.name, symbol).miss(run)
             runs[symbol] = Hole(number, number, time_us, time_us, now_s)
         for symbol, run in runs.items():
-            self.sequence(lane.table.name, symbol).miss(run)
+            self.sequence(table.name, symbol).miss(run)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 
 from include.store.raw import RawTable
 
@@ -17,7 +16,7 @@ LEAVE_ROWS = 1_000
 
 @dataclass(slots=True)
 class Lane:
-    """Rows of one table that wait.
+    """Rows of one table that wait, as lines of COPY.
 
     Attributes:
         can_be_asked: whether the exchange serves them again by id.
@@ -25,7 +24,7 @@ class Lane:
 
     table: RawTable
     can_be_asked: bool
-    rows: deque[tuple[Any, ...]] = field(default_factory=deque)
+    rows: deque[str] = field(default_factory=deque)
 
 
 class Lanes:
@@ -42,7 +41,7 @@ class Lanes:
         lanes: list[Lane],
         *,
         most_rows: int,
-        on_leave: Callable[[Lane, list[tuple[Any, ...]]], None],
+        on_leave: Callable[[Lane, list[str]], None],
     ) -> None:
         self.lanes = lanes
         self.waiting = 0
@@ -50,14 +49,14 @@ class Lanes:
         self.most_rows = most_rows
         self._on_leave = on_leave
 
-    def add(self, lane: Lane, row: tuple[Any, ...]) -> None:
+    def add(self, lane: Lane, row: str) -> None:
         """Take a row."""
         lane.rows.append(row)
         self.waiting += 1
         if self.waiting > self.most_rows:
             self._make_room()
 
-    def take(self, lane: Lane, most: int) -> list[tuple[Any, ...]]:
+    def take(self, lane: Lane, most: int) -> list[str]:
         """Remove and return the oldest rows of a lane."""
         rows = list(islice(lane.rows, most))
         if len(rows) == len(lane.rows):
@@ -69,7 +68,7 @@ class Lanes:
         return rows
 
     @contextmanager
-    def taken(self, lane: Lane, most: int) -> Iterator[list[tuple[Any, ...]]]:
+    def taken(self, lane: Lane, most: int) -> Iterator[list[str]]:
         """The oldest rows of a lane, which are back in it where the block does not end well.
 
         They are out of it meanwhile: what leaves for want of room must not be taken twice.
@@ -83,7 +82,7 @@ class Lanes:
             if not is_done:
                 self.put_back(lane, rows)
 
-    def put_back(self, lane: Lane, rows: list[tuple[Any, ...]]) -> None:
+    def put_back(self, lane: Lane, rows: list[str]) -> None:
         """Return rows that could not be written."""
         lane.rows.extendleft(reversed(rows))
         self.waiting += len(rows)

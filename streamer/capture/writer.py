@@ -36,8 +36,6 @@ SPILL_SHARE = 0.25
 """Rows go to the disk once so much of the memory is taken, though writing does not fail."""
 REPEATS_EXPECTED_S = 30.0
 """After a row came twice, the next ones of this time are expected to."""
-ENCODED_AT_ONCE = 512
-"""Lines made before other tasks have their turn: about half a millisecond."""
 DISK_REFUSED = "the disk took no spool while the database was away"
 
 
@@ -76,7 +74,6 @@ class CaptureWriter:
         self._flush_timeout_s = flush_timeout_s
         self._spill_interval_s = spill_interval_s
         self._connection: psycopg.AsyncConnection[Any] | None = None
-        self._known_days: dict[str, set[str]] = {name: set() for name in RAW_TABLES}
         self._repeats_until_s: dict[str, float] = dict.fromkeys(RAW_TABLES, 0.0)
 
     async def run(self) -> None:
@@ -165,11 +162,7 @@ class CaptureWriter:
                 await self._write_lane(lane)
 
     async def _write_lane(self, lane: Lane) -> None:
-        with self._lanes.taken(lane, self._batch_rows) as rows:
-            lines: list[str] = []
-            for start in range(0, len(rows), ENCODED_AT_ONCE):
-                lines += map(lane.table.line, rows[start : start + ENCODED_AT_ONCE])
-                await asyncio.sleep(0)
+        with self._lanes.taken(lane, self._batch_rows) as lines:
             await self._write(lane.table, lines)
 
     async def _replay(self) -> None:
@@ -189,7 +182,6 @@ class CaptureWriter:
                 self._connected(),
                 table,
                 lines,
-                known_days=self._known_days[table.name],
                 expect_repeats=loop.time() < self._repeats_until_s[table.name],
             )
         except PermanentError as error:
@@ -249,12 +241,12 @@ class CaptureWriter:
                 continue
             moved = True
             # Where this is ended midway they may be on the disk too: the table takes one of them.
-            with self._lanes.taken(lane, self._batch_rows) as rows:
-                record = Record(lane.table.name, [lane.table.line(row) for row in rows])
+            with self._lanes.taken(lane, self._batch_rows) as lines:
+                record = Record(lane.table.name, lines)
                 try:
                     dropped = await in_thread(partial(self._spool.append, record), name="spool")
                 except OSError as error:
-                    log.error("spool_refused", error=str(error), rows=len(rows))  # noqa: TRY400
+                    log.error("spool_refused", error=str(error), rows=len(lines))  # noqa: TRY400
                     counted: dict[tuple[str, str], list[int]] = {}
                     tally(record.dataset, record.lines, counted)
                     dropped = losses_of(counted, DISK_REFUSED)

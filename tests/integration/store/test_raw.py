@@ -63,11 +63,11 @@ async def writer(database_url: str) -> AsyncIterator[psycopg.AsyncConnection[Any
 async def test_values_are_kept_exactly(
     connection: Connection, writer: psycopg.AsyncConnection[Any]
 ) -> None:
-    await write_raw_async(writer, AGG_TRADES, [agg_line(7, symbol="Ж")], known_days=set())
+    await write_raw_async(writer, AGG_TRADES, [agg_line(7, symbol="Ж")])
     lines = [trade_line(1, None), trade_line(2, Decimal("5.00000001"))]
-    await write_raw_async(writer, TRADES, lines, known_days=set())
+    await write_raw_async(writer, TRADES, lines)
     lines = [quote_line(1, None), quote_line(2, AT_US - 5)]
-    await write_raw_async(writer, BOOK_TICKERS, lines, known_days=set())
+    await write_raw_async(writer, BOOK_TICKERS, lines)
 
     assert connection.execute("SELECT * FROM market.agg_trades").fetchone() == (
         "Ж", connection.execute("SELECT date '2025-11-21'").fetchone()[0], 7, Decimal("2.5"),
@@ -85,14 +85,11 @@ async def test_values_are_kept_exactly(
 async def test_rows_that_are_there_already_are_left_alone(
     connection: Connection, writer: psycopg.AsyncConnection[Any]
 ) -> None:
-    days: set[str] = set()
     first = [agg_line(n) for n in range(5)]
-    assert await write_raw_async(writer, AGG_TRADES, first, known_days=days) == (5, False)
+    assert await write_raw_async(writer, AGG_TRADES, first) == (5, False)
     again = [agg_line(n) for n in (3, 4, 5, 5, 6)]
-    assert await write_raw_async(writer, AGG_TRADES, again, known_days=days) == (2, True)
-    expected = await write_raw_async(
-        writer, AGG_TRADES, again, known_days=days, expect_repeats=True
-    )
+    assert await write_raw_async(writer, AGG_TRADES, again) == (2, True)
+    expected = await write_raw_async(writer, AGG_TRADES, again, expect_repeats=True)
     assert expected == (0, True)
     assert ids(connection) == [("A", n) for n in range(7)]
 
@@ -100,12 +97,11 @@ async def test_rows_that_are_there_already_are_left_alone(
 async def test_a_day_gets_its_partition_and_a_dropped_one_comes_back(
     connection: Connection, writer: psycopg.AsyncConnection[Any]
 ) -> None:
-    days: set[str] = set()
     lines = [agg_line(1), agg_line(2, at_us=AT_US + DAY_US)]
     assert days_of(lines) == {"2025-11-21", "2025-11-22"}
-    await write_raw_async(writer, AGG_TRADES, lines, known_days=days)
+    await write_raw_async(writer, AGG_TRADES, lines)
     connection.execute("DROP TABLE market.agg_trades_y2025m11d21")
-    await write_raw_async(writer, AGG_TRADES, [agg_line(3)], known_days=days)
+    await write_raw_async(writer, AGG_TRADES, [agg_line(3)])
     assert ids(connection) == [("A", 2), ("A", 3)]
 
 
@@ -114,7 +110,7 @@ async def test_a_refused_row_takes_the_batch_with_it_and_is_named(
 ) -> None:
     lines = [agg_line(1), agg_line(2, price="-1")]
     with pytest.raises(PermanentError, match="price_check") as refused:
-        await write_raw_async(writer, AGG_TRADES, lines, known_days=set())
+        await write_raw_async(writer, AGG_TRADES, lines)
     assert isinstance(refused.value.__cause__, psycopg.errors.CheckViolation)
     assert ids(connection) == []
 
@@ -125,11 +121,10 @@ async def test_two_writers_of_the_same_rows_store_them_once(
     async def write(order: int) -> int:
         written = 0
         own = await connect_async(database_url, application_name=f"test-{order}")
-        days: set[str] = set()
         async with own:
             for start in range(0, 2_000, 100):
                 lines = [agg_line(n) for n in range(start, start + 100)][::order]
-                new, _ = await write_raw_async(own, AGG_TRADES, lines, known_days=days)
+                new, _ = await write_raw_async(own, AGG_TRADES, lines)
                 written += new
         return written
 

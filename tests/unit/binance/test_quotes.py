@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
-
 import pytest
 
 from include.binance.frames import ControlAnswer, Trade
@@ -18,7 +16,7 @@ UM = (
     b'{"stream":"btcusdt@bookTicker","data":{"e":"bookTicker","u":400900217,"s":"BTCUSDT",'
     b'"b":"25.35","B":"31.21","a":"25.36","A":"40.66","T":1763716800001,"E":1763716800002}}'
 )
-NUMBERS = [Decimal(text) for text in ("25.35", "31.21", "25.36", "40.66")]
+NUMBERS = ("25.35", "31.21", "25.36", "40.66")
 
 
 def test_a_spot_quote_has_no_time() -> None:
@@ -44,7 +42,11 @@ def test_other_frames_are_typed_as_ever() -> None:
         (b'"u":400900217,', b""),
         (b'"25.35"', b'"NaN"'),
         (b'"25.35"', b'"1e99"'),
+        (b'"25.35"', b'"-Infinity"'),
         (b'"25.35"', b'"1\\t2"'),
+        (b'"25.35"', b'"1\\u000a2"'),
+        (b'"25.35"', b'""'),
+        (b'"25.35"', b'"1000000000000000000000000"'),
         (b"}}", b"}"),
         (b"BTCUSDT", b"\xff"),
     ],
@@ -52,3 +54,8 @@ def test_other_frames_are_typed_as_ever() -> None:
 def test_what_is_no_quote_is_refused_with_its_beginning(old: bytes, new: bytes) -> None:
     with pytest.raises(PermanentError, match="bookTicker"):
         decode_captured(SPOT.replace(old, new))
+
+
+def test_a_name_may_be_escaped() -> None:
+    quote = decode_captured(SPOT.replace(b'"BTCUSDT"', b'"\\u5e01BTCUSDT"'))
+    assert quote == BookTicker(400900217, "币BTCUSDT", *NUMBERS)
