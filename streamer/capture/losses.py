@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -47,6 +48,7 @@ class Losses:
         self._path = path
         self._kept: dict[tuple[str, str, str], Loss] = {}
         self._is_saved = True
+        self._saving = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -102,15 +104,16 @@ class Losses:
         Raises:
             OSError: the disk does not take them.
         """
-        if self._is_saved:
-            return
-        self._is_saved = True
-        beside = self._path.with_suffix(".new")
-        with beside.open("wb") as file:
-            file.write(msgspec.json.encode(list(self._kept.values())))
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self._path)
+        with self._saving:  # the writer and the spiller save, each in a thread
+            if self._is_saved:
+                return
+            self._is_saved = True
+            beside = self._path.with_suffix(".new")
+            with beside.open("wb") as file:
+                file.write(msgspec.json.encode(list(self._kept.values())))
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(self._path)
 
     def _join(self, losses: Iterable[Loss]) -> None:
         for loss in losses:

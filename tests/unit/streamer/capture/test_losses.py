@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from streamer.capture.losses import Loss, Losses
@@ -55,3 +56,15 @@ def test_a_damaged_list_is_told_and_left_behind(tmp_path: Path) -> None:
     losses = Losses(path)
     losses.load()
     assert len(losses) == 0
+
+
+def test_two_threads_may_save_at_once(tmp_path: Path) -> None:
+    losses = Losses(tmp_path / "losses.json")
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(200):
+            losses.add([loss(1, number, number)])
+            for saving in [pool.submit(losses.save) for _ in range(4)]:
+                saving.result(10)
+    again = Losses(tmp_path / "losses.json")
+    again.load()
+    assert [gap.detail for gap in again.take()] == [{"rows": 200}]
