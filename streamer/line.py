@@ -1,6 +1,6 @@
 """One socket of a stream connection, from its handshake to its end.
 
-Frames go from the protocol straight to a callback, without a queue or a task for each:
+Frames go from the socket's bytes straight to a callback, without a queue or a task for each:
 reading stops while they are handled, so the kernel's buffers are the only ones.
 """
 
@@ -9,51 +9,24 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import cast
 from urllib.parse import urlsplit
 
 import structlog
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidHandshake, InvalidStatus, WebSocketException
-from websockets.frames import Frame as WireFrame
-from websockets.frames import Opcode
 
 from include.binance.connects import ConnectBudget
 from include.binance.session import StreamSession
+from streamer.frames import MAX_FRAME_BYTES, FrameConnection
 
 log = structlog.get_logger(__name__)
 
 OPEN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0
 TICK_S = 0.1
-MAX_FRAME_BYTES = 4 * 1024 * 1024
-"""A frame of a few hundred bytes is normal; this is a guard against a broken peer."""
 CONNECTS = ConnectBudget()
 """Of the whole process: the exchange counts by address."""
-
-
-class _FrameConnection(ClientConnection):
-    """Hands each text message to ``on_text`` as soon as its bytes are parsed."""
-
-    on_text: Callable[[bytes], None] | None = None
-    _parts: list[bytes]
-
-    def process_event(self, event: Any) -> None:
-        if type(event) is not WireFrame or self.response is None:
-            super().process_event(event)
-            return
-        opcode = event.opcode
-        if opcode is Opcode.TEXT and event.fin:
-            if self.on_text is not None:
-                self.on_text(event.data)  # type: ignore[arg-type]
-        elif opcode in (Opcode.TEXT, Opcode.BINARY):
-            self._parts = [bytes(event.data)]
-        elif opcode is Opcode.CONT:
-            self._parts.append(bytes(event.data))
-            if event.fin and self.on_text is not None:
-                self.on_text(b"".join(self._parts))
-        else:
-            super().process_event(event)
 
 
 class Line:
@@ -156,12 +129,12 @@ class Line:
             max_size=MAX_FRAME_BYTES,
             ping_interval=None,  # the exchange pings; silence is watched here
             proxy=self._proxy,
-            create_connection=_FrameConnection,
+            create_connection=FrameConnection,
         ) as opened:
-            socket = cast(_FrameConnection, opened)
+            socket = cast(FrameConnection, opened)
             self.opened_s = self.last_frame_s = loop.time()
             self._on_open(self)
-            socket.on_text = self._take
+            socket.on_texts = self._take
             closed = asyncio.ensure_future(socket.wait_closed())
             try:
                 while not closed.done():
@@ -180,13 +153,15 @@ class Line:
                     await asyncio.wait({closed}, timeout=TICK_S)
             finally:
                 closed.cancel()
-                socket.on_text = None
+                socket.on_texts = None
         return f"closed by the exchange: {socket.close_code} {socket.close_reason or ''}".strip()
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, messages: list[bytes]) -> None:
         self.last_frame_s = asyncio.get_running_loop().time()
-        self._frames += 1
-        self.hear(data)
+        self._frames += len(messages)
+        hear = self.hear
+        for message in messages:
+            hear(message)
 
 
 def _explain_status(error: InvalidStatus) -> str:
