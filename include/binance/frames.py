@@ -16,7 +16,8 @@ from include.domain.candles import Candle
 from include.errors import PermanentError
 
 ABSURD = Decimal(10) ** 24
-"""No price, quantity or volume of the exchange comes near this."""
+"""No price, quantity or volume of the exchange comes near this, nor its negative."""
+_LEAST = -ABSURD
 
 _FIRST_US = 100_000_000_000_000
 """Milliseconds have 13 digits until the year 5138, microseconds 15 and more since 1973."""
@@ -83,6 +84,14 @@ class KlineBody(msgspec.Struct, frozen=True, gc=False):
     quote_volume: Decimal = msgspec.field(name="q")
     taker_buy_volume: Decimal = msgspec.field(name="V")
     taker_buy_quote_volume: Decimal = msgspec.field(name="Q")
+
+    @property
+    def numbers(self) -> tuple[Decimal, ...]:
+        """Its prices and volumes."""
+        return (
+            self.open, self.high, self.low, self.close, self.volume, self.quote_volume,
+            self.taker_buy_volume, self.taker_buy_quote_volume,
+        )  # fmt: skip
 
 
 class Kline(msgspec.Struct, frozen=True, tag_field="e", tag="kline"):
@@ -180,20 +189,16 @@ def _checked(data: MarketFrame, text: bytes | memoryview | str) -> MarketFrame:
     Raises:
         PermanentError: a number is not a plain, finite one; the message shows the frame.
     """
-    if type(data) is AggTrade or type(data) is Trade:
-        moment = data.trade_time
-        numbers: tuple[Decimal, ...] = (data.price, data.quantity)
-    elif type(data) is Kline:
-        body = data.body
-        moment = body.open_time
-        numbers = (
-            body.open, body.high, body.low, body.close, body.volume, body.quote_volume,
-            body.taker_buy_volume, body.taker_buy_quote_volume,
-        )  # fmt: skip
-    else:
-        return data
     try:
-        is_sound = all(-ABSURD < number < ABSURD for number in numbers)
+        if type(data) is AggTrade or type(data) is Trade:
+            # Spelled out: most frames come here, and a loop would cost as much as reading them.
+            is_sound = _LEAST < data.price < ABSURD and _LEAST < data.quantity < ABSURD
+            moment = data.trade_time
+        elif type(data) is Kline:
+            is_sound = all(_LEAST < number < ABSURD for number in data.body.numbers)
+            moment = data.body.open_time
+        else:
+            return data
     except InvalidOperation:
         is_sound = False  # NaN has no order
     if not is_sound:
