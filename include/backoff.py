@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from include.errors import RateLimitedError, TransientError
 
@@ -50,6 +50,13 @@ class Backoff:
         return asked_s + self.uniform(self.least_s, bound_s)
 
 
+class OnRetry(Protocol):
+    """Is told of a wait by the fields of a log event."""
+
+    def __call__(self, *, attempt: int, retry_in_s: float, error: str) -> object:
+        """``attempt`` has failed with ``error``; the next one comes in ``retry_in_s`` seconds."""
+
+
 def retried(
     call: Callable[[], Value],
     *,
@@ -57,7 +64,7 @@ def retried(
     attempts: int,
     most_elapsed_s: float = float("inf"),
     unless: tuple[type[TransientError], ...] = (),
-    on_retry: Callable[[int, float, TransientError], None],
+    on_retry: OnRetry,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Value:
@@ -67,7 +74,7 @@ def retried(
         attempts: most tries.
         most_elapsed_s: no try begins later than this after the first one.
         unless: transient errors that are the caller's to wait out; raised at once.
-        on_retry: told of each wait before it: tries so far, seconds, the error.
+        on_retry: told of each wait before it.
         sleep, clock: in seconds.
 
     Raises:
@@ -85,5 +92,5 @@ def retried(
             wait_s = backoff.wait_s(failures, error)
             if failures >= attempts or clock() - began_s + wait_s > most_elapsed_s:
                 raise
-            on_retry(failures, wait_s, error)
+            on_retry(attempt=failures, retry_in_s=round(wait_s, 2), error=str(error))
             sleep(wait_s)

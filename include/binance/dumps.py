@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
-from types import TracebackType
 from typing import Self, TypeVar
 from xml.etree import ElementTree
 
@@ -161,12 +160,7 @@ class DumpSite:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -199,6 +193,19 @@ class DumpSite:
                 raise PermanentError(f"the listing of {prefix} does not get past {marker!r}")
             marker = page.next_marker
         raise PermanentError(f"the listing of {prefix} has more than {MOST_PAGES} pages")
+
+    def is_published(self, path: str) -> bool:
+        """Whether the site has a file's checksum, which comes with or after the file.
+
+        Raises:
+            TransientError: the site does not answer.
+            PermanentError: it refuses to.
+        """
+        try:
+            self._retried(path, partial(self._get, f"{path}.CHECKSUM"))
+        except NotPublishedError:
+            return False
+        return True
 
     def fetch(self, path: str, into: Path) -> FetchedDump:
         """Fetch a file and hold it to its checksum.
@@ -286,23 +293,13 @@ class DumpSite:
 
     def _retried(self, what: str, call: Callable[[], Value]) -> Value:
         """Call, trying again while that can help."""
-
-        def tell(attempt: int, wait_s: float, error: TransientError) -> None:
-            log.info(
-                "dump_retried",
-                what=what,
-                attempt=attempt,
-                retry_in_s=round(wait_s, 2),
-                error=str(error),
-            )
-
         return retried(
             call,
             backoff=BACKOFF,
             attempts=self._attempts,
             most_elapsed_s=MOST_ELAPSED_S,
             unless=(NotPublishedError,),
-            on_retry=tell,
+            on_retry=partial(log.info, "dump_retried", what=what),
             sleep=self._sleep,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from types import TracebackType
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import httpx
@@ -145,12 +145,7 @@ class BinanceRest:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -263,22 +258,12 @@ class BinanceRest:
             self._budget.take(weight)
             return self._once(method, parameters, decoder)
 
-        def tell(attempt: int, wait_s: float, error: TransientError) -> None:
-            log.info(
-                "rest_retried",
-                host=self._host,
-                method=method,
-                attempt=attempt,
-                retry_in_s=round(wait_s, 2),
-                error=str(error),
-            )
-
         return retried(
             once,
             backoff=BACKOFF,
             attempts=self._attempts,
             unless=(RateLimitedError,),
-            on_retry=tell,
+            on_retry=partial(log.info, "rest_retried", host=self._host, method=method),
             sleep=self._sleep,
         )
 

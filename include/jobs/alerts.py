@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from time import sleep as _sleep
 from urllib.parse import urlsplit
 
@@ -90,9 +91,7 @@ def send_alert(
                 backoff=BACKOFF,
                 attempts=ATTEMPTS,
                 most_elapsed_s=MOST_ELAPSED_S,
-                on_retry=lambda tries, wait_s, error: log.info(
-                    "alert_retried", attempt=tries, retry_in_s=round(wait_s, 2), error=str(error)
-                ),
+                on_retry=partial(log.info, "alert_retried"),
                 sleep=sleep,
             )
         except CandelabraError as error:

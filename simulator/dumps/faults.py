@@ -9,25 +9,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
+from simulator.bounds import a_part, a_wait, an_error, at_least
 from simulator.switchboard import Switchboard
-
-_LONGEST_WAIT_S = 600.0
-
-
-def _percent(value: int) -> None:
-    if not 0 <= value <= 99:
-        raise ValueError(f"keep_percent is {value}; it must lie in 0 to 99")
-
-
-def _error_status(value: int) -> None:
-    if not 400 <= value <= 599:
-        raise ValueError(f"status is {value}; it must lie in 400 to 599")
-
-
-def _at_least(least: int, **values: int) -> None:
-    for name, value in values.items():
-        if value < least:
-            raise ValueError(f"{name} is {value}; it must be at least {least}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +24,7 @@ class AlterRows:
     rows: int = 3
 
     def __post_init__(self) -> None:
-        _at_least(1, rows=self.rows)
+        at_least(1, rows=self.rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +34,7 @@ class DropRows:
     rows: int = 60
 
     def __post_init__(self) -> None:
-        _at_least(1, rows=self.rows)
+        at_least(1, rows=self.rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +60,7 @@ class CorruptZip:
     checksum_fits: bool = False
 
     def __post_init__(self) -> None:
-        _at_least(1, flips=self.flips)
+        at_least(1, flips=self.flips)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +71,7 @@ class TruncateZip:
     checksum_fits: bool = False
 
     def __post_init__(self) -> None:
-        _percent(self.keep_percent)
+        a_part(self.keep_percent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +96,7 @@ class Late:
     delay_us: int
 
     def __post_init__(self) -> None:
-        _at_least(1, delay_us=self.delay_us)
+        at_least(1, delay_us=self.delay_us)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,8 +106,7 @@ class SlowDownload:
     seconds: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seconds <= _LONGEST_WAIT_S:
-            raise ValueError(f"seconds is {self.seconds}; it must lie in 0 to {_LONGEST_WAIT_S}")
+        a_wait(self.seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +116,7 @@ class CutDownload:
     keep_percent: int = 50
 
     def __post_init__(self) -> None:
-        _percent(self.keep_percent)
+        a_part(self.keep_percent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +126,7 @@ class RefuseFile:
     status: int = 503
 
     def __post_init__(self) -> None:
-        _error_status(self.status)
+        an_error(self.status)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +136,7 @@ class RefuseListing:
     status: int = 503
 
     def __post_init__(self) -> None:
-        _error_status(self.status)
+        an_error(self.status)
 
 
 ContentEffect = AlterRows | DropRows | Reissue | CorruptZip | TruncateZip
@@ -183,7 +165,7 @@ class DumpRule:
 
     def __post_init__(self) -> None:
         if self.times is not None:
-            _at_least(1, times=self.times)
+            at_least(1, times=self.times)
 
 
 class DumpFaults(Switchboard[DumpRule]):

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from simulator.bounds import a_part, a_wait, an_error, at_least
 from simulator.clock import SECOND_US
 from simulator.market.instruments import MarketName
 from simulator.switchboard import Switchboard
-
-_LONGEST_WAIT_S = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +21,7 @@ class Slow:
     seconds: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seconds <= _LONGEST_WAIT_S:
-            raise ValueError(f"seconds is {self.seconds}; it must lie in 0 to {_LONGEST_WAIT_S}")
+        a_wait(self.seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +42,7 @@ class Refuse:
     retry_after_s: int | None = None
 
     def __post_init__(self) -> None:
-        if not 400 <= self.status <= 599:
-            raise ValueError(f"status is {self.status}; it must lie in 400 to 599")
+        an_error(self.status)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +52,7 @@ class KlineLag:
     lag_us: int
 
     def __post_init__(self) -> None:
-        _at_least(0, lag_us=self.lag_us)
+        at_least(0, lag_us=self.lag_us)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +62,7 @@ class TradeLag:
     lag_us: int
 
     def __post_init__(self) -> None:
-        _at_least(0, lag_us=self.lag_us)
+        at_least(0, lag_us=self.lag_us)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +72,7 @@ class Truncate:
     keep_percent: int = 60
 
     def __post_init__(self) -> None:
-        _percent(self.keep_percent)
+        a_part(self.keep_percent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +89,7 @@ class Cut:
     keep_percent: int = 50
 
     def __post_init__(self) -> None:
-        _percent(self.keep_percent)
+        a_part(self.keep_percent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +99,7 @@ class Stale:
     rows: int = 1
 
     def __post_init__(self) -> None:
-        _at_least(1, rows=self.rows)
+        at_least(1, rows=self.rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +113,7 @@ class Void:
     rows: int = 1
 
     def __post_init__(self) -> None:
-        _at_least(1, rows=self.rows)
+        at_least(1, rows=self.rows)
 
 
 RequestEffect = Void | Slow | Refuse | Truncate | Malform | Cut | Stale
@@ -142,7 +139,7 @@ class RestRule:
 
     def __post_init__(self) -> None:
         if self.times is not None:
-            _at_least(1, times=self.times)
+            at_least(1, times=self.times)
 
     def concerns(self, market: MarketName, endpoint: str, symbol: str) -> bool:
         """Whether a request is meant; `symbol` is empty where none was sent."""
@@ -205,17 +202,6 @@ def default_error(status: int, *, now_us: int) -> dict[str, Any]:
     }
     code, message = known.get(status, (-1001, "Internal error; unable to process your request."))
     return {"code": code, "msg": message}
-
-
-def _percent(value: int) -> None:
-    if not 0 <= value <= 99:
-        raise ValueError(f"keep_percent is {value}; it must lie in 0 to 99")
-
-
-def _at_least(least: int, **values: int) -> None:
-    for name, value in values.items():
-        if value < least:
-            raise ValueError(f"{name} is {value}; it must be at least {least}")
 
 
 def with_voids(rows: list[dict[str, Any]], wanted: int, *, limit: int) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """What REST serves of a market: rows as the exchange prints them, bounded by what is visible."""
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 from simulator.clock import MINUTE_US, Clock
 from simulator.market.instruments import Instrument, MarketName
@@ -11,6 +12,7 @@ from simulator.wire.columns import kline_array
 from simulator.wire.frames import agg_trade_rows, kline_row, trade_rows
 
 Row = dict[str, Any]
+Found = TypeVar("Found")
 
 
 class UnavailableError(LookupError):
@@ -82,24 +84,25 @@ class MarketVenue:
     def status(self, symbol: str) -> str:
         return self.market.status(symbol, self.now_us())
 
-    def _klines_until_us(self, query: KlineQuery) -> int:
-        if query.is_oracle:
-            return self.now_us()
-        lag_us = self._faults.kline_lag_us(self.name, query.symbol, self._kline_lag_us)
-        return self.now_us() - lag_us
+    def _visible(self, ask: Callable[..., Found], query: KlineQuery) -> Found:
+        """What the market tells of the klines that can be seen by now."""
+        symbol, view_us = query.symbol, self.now_us()
+        if not query.is_oracle:
+            view_us -= self._faults.kline_lag_us(self.name, symbol, self._kline_lag_us)
+        return ask(
+            symbol,
+            query.interval,
+            query.start_us,
+            query.end_us,
+            view_us=view_us,
+            limit=query.limit,
+        )
 
     def _trades_until_us(self, symbol: str) -> int:
         return self.now_us() - self._faults.trade_lag_us(self.name, symbol, self._trade_lag_us)
 
     def klines(self, query: KlineQuery, *, unit_us: int) -> list[list[int | str]]:
-        rows = self.market.klines(
-            query.symbol,
-            query.interval,
-            query.start_us,
-            query.end_us,
-            view_us=self._klines_until_us(query),
-            limit=query.limit,
-        )
+        rows = self._visible(self.market.klines, query)
         instrument = self.market.instrument(query.symbol)
         return [kline_row(instrument, row, unit_us=unit_us) for row in rows]
 
@@ -108,14 +111,7 @@ class MarketVenue:
         step_us = FOLDED_STEPS_US.get(query.interval.name)
         if step_us is None:
             return None
-        bars = self.market.bars(
-            query.symbol,
-            query.interval,
-            query.start_us,
-            query.end_us,
-            view_us=self._klines_until_us(query),
-            limit=query.limit,
-        )
+        bars = self._visible(self.market.bars, query)
         if bars is None:
             return b"[]"
         instrument = self.market.instrument(query.symbol)

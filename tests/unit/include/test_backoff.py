@@ -70,12 +70,15 @@ def test_a_call_is_tried_until_it_succeeds_and_each_wait_is_told() -> None:
         failing(TransientError("one"), TransientError("two")),
         backoff=Backoff(first_s=1.0, most_s=30.0, uniform=upper),
         attempts=3,
-        on_retry=lambda tries, wait_s, error: told.append((tries, wait_s, str(error))),
+        on_retry=lambda **fields: told.append(fields),
         sleep=clock.sleep,
         clock=clock,
     )
     assert answer == "done"
-    assert told == [(1, 1.0, "one"), (2, 2.0, "two")]
+    assert told == [
+        {"attempt": 1, "retry_in_s": 1.0, "error": "one"},
+        {"attempt": 2, "retry_in_s": 2.0, "error": "two"},
+    ]
     assert clock.slept == [1.0, 2.0]
 
 
@@ -95,7 +98,7 @@ def test_tries_end_by_number_or_by_time_with_the_last_error(
         retried(
             failing(*[TransientError(f"try {number}") for number in range(1, 200)]),
             backoff=Backoff(first_s=1.0, most_s=30.0, uniform=upper),
-            on_retry=lambda *_: None,
+            on_retry=lambda **_: None,
             sleep=clock.sleep,
             clock=clock,
             **limits,  # type: ignore[arg-type]
@@ -114,7 +117,7 @@ def test_what_no_try_cures_or_the_caller_waits_out_is_raised_at_once(error: Exce
             backoff=Backoff(first_s=1.0, most_s=1.0),
             attempts=5,
             unless=(RateLimitedError,),
-            on_retry=lambda *_: None,
+            on_retry=lambda **_: None,
             sleep=clock.sleep,
             clock=clock,
         )
