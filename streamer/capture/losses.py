@@ -107,13 +107,20 @@ class Losses:
         with self._saving:  # the writer and the spiller save, each in a thread
             if self._is_saved:
                 return
-            self._is_saved = True
-            beside = self._path.with_suffix(".new")
-            with beside.open("wb") as file:
-                file.write(msgspec.json.encode(list(self._kept.values())))
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self._path)
+            self._is_saved = True  # before: what is added meanwhile is not
+            try:
+                self._write(msgspec.json.encode(list(self._kept.values())))
+            except OSError:
+                self._is_saved = False
+                raise
+
+    def _write(self, content: bytes) -> None:
+        beside = self._path.with_suffix(".new")
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(self._path)
 
     def _join(self, losses: Iterable[Loss]) -> None:
         for loss in losses:

@@ -205,8 +205,7 @@ class CaptureWriter:
     async def _record_losses(self) -> None:
         gaps = self._losses.take()
         await in_thread(lambda: record_raw_gaps(database_url=self._url, gaps=gaps), name="losses")
-        self._losses.forget(gaps)
-        await in_thread(self._losses.save, name="losses")
+        self._losses.forget(gaps)  # the file follows with the next look at the disk
         for gap in gaps:
             log.warning(
                 "raw_rows_lost",

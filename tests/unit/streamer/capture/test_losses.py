@@ -5,6 +5,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from streamer.capture.losses import Loss, Losses
 
 
@@ -68,3 +70,16 @@ def test_two_threads_may_save_at_once(tmp_path: Path) -> None:
     again = Losses(tmp_path / "losses.json")
     again.load()
     assert [gap.detail for gap in again.take()] == [{"rows": 200}]
+
+
+def test_losses_that_the_disk_refused_are_saved_with_the_next_try(tmp_path: Path) -> None:
+    path = tmp_path / "away" / "losses.json"
+    losses = Losses(path)
+    losses.add([loss(3, 10, 20)])
+    with pytest.raises(FileNotFoundError):
+        losses.save()
+    path.parent.mkdir()
+    losses.save()
+    again = Losses(path)
+    again.load()
+    assert len(again) == 1
