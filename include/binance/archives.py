@@ -62,7 +62,8 @@ def read_blocks(
     size = path.stat().st_size if path.is_file() else 0
     with _opened(path) as (stream, raw):
         while chunk := stream.read(block_bytes):
-            whole, newline, tail = (rest + chunk).rpartition(b"\n")
+            end = chunk.rfind(b"\n") + 1
+            tail = chunk[end:] if end else rest + chunk
             if len(tail) > MOST_LINE_BYTES:
                 raise RejectedInputError(
                     f"{path.name} is not a text file of rows: it has a line of more than "
@@ -70,9 +71,15 @@ def read_blocks(
                 )
             if on_read is not None:
                 on_read(min(1.0, raw.tell() / max(size, 1)))
-            if newline:
-                yield whole + newline
-            rest = tail
+            if end:
+                # one copy of what is most of the work's memory
+                whole = b"".join((rest, memoryview(chunk)[:end]))
+                rest = tail
+                del chunk
+                yield whole
+                del whole
+            else:
+                rest = tail
     if rest:
         yield rest
 

@@ -12,13 +12,11 @@ from pathlib import Path
 
 import polars as pl
 
-from include.binance.archives import OnRead, read_blocks
+from include.binance.archives import BLOCK_BYTES, OnRead
 from include.binance.columns import (
     COUNT,
     Layout,
     Rejection,
-    choose_layout,
-    lines_of,
     number_checks,
     reject,
     sniff_digits,
@@ -27,6 +25,7 @@ from include.binance.columns import (
     to_micros,
     unit_of,
 )
+from include.binance.text_blocks import text_blocks
 from include.domain.columnar import CANDLE_SCHEMA, PRICES, VOLUMES
 from include.domain.columnar import TIME as TIME_TYPE
 from include.domain.scaled import decimals_needed, to_scaled
@@ -191,6 +190,7 @@ def read_klines(
     symbol: str,
     *,
     window: tuple[int, int] | None = None,
+    block_bytes: int = BLOCK_BYTES,
     on_read: OnRead | None = None,
 ) -> Iterator[KlineBlock]:
     """Blocks of a ``.csv``, ``.csv.gz`` or ``.zip`` of 1m klines.
@@ -203,25 +203,5 @@ def read_klines(
         RejectedInputError: damaged, or of other columns.
     """
     reader = KlineReader(symbol, window=window)
-    for lines in data_lines(path, (KLINES,), on_read=on_read):
-        yield reader.read(lines)
-
-
-def data_lines(
-    path: Path, layouts: tuple[Layout, ...], *, on_read: OnRead | None = None
-) -> Iterator[pl.DataFrame]:
-    """Blocks of a file's lines, without its header.
-
-    Raises:
-        RejectedInputError: damaged, or of no known layout.
-    """
-    first_line = 1
-    is_first = True
-    for block in read_blocks(path, on_read=on_read):
-        lines = lines_of(block, first_line=first_line)
-        first_line += block.count(b"\n")
-        if is_first and lines.height:
-            is_first = False
-            _, has_header = choose_layout(lines["raw"][0], layouts, file=path.name)
-            lines = lines.slice(1 if has_header else 0)
-        yield lines
+    for block in text_blocks(path, (KLINES,), block_bytes=block_bytes, on_read=on_read):
+        yield reader.read(block.lines())

@@ -1,22 +1,22 @@
-"""Files of single trades, folded into 1-minute candles.
+"""Files of trades and of aggTrades, folded into 1-minute candles.
 
-``ID,Price,Quantity,QuoteQuantity,Timestamp,IsBuyerMaker,IsBestMatch`` as the dump site writes
-them (USD-M files end before the last column). The quote amounts are the exchange's own, rounded
-as it rounds them. A minute is whole only if the file proves it: its trades' ids follow each
-other, the trades just before and after it are there, and no row of it was rejected. Other
-minutes come out as partial. Minutes without trades make no row: a file of trades cannot tell
-silence from a halt.
+Single trades are ``ID,Price,Quantity,QuoteQuantity,Timestamp,IsBuyerMaker,IsBestMatch`` as the
+dump site writes them; their quote amounts are the exchange's own, rounded as it rounds them.
+AggTrades name the first and last trade inside and tell no quote amounts. USD-M files end before
+the last column. What proves a minute whole is told in ``trade_fold``; rows that cannot be used
+are told with line and reason.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from include.binance.archives import OnRead
+from include.binance.archives import BLOCK_BYTES, OnRead
 from include.binance.columns import (
     COUNT,
     Layout,
@@ -29,16 +29,21 @@ from include.binance.columns import (
     to_micros,
     unit_of,
 )
-from include.binance.kline_files import data_lines
-from include.domain.columnar import CANDLE_SCHEMA, TIME, TRADE_SCHEMA, fold_trades
+from include.binance.plain_rows import NUMBERS, read_plain, time_digits
+from include.binance.read_ahead import read_ahead
+from include.binance.text_blocks import TextBlock, text_blocks
 from include.domain.instruments import Market, market_of
-from include.domain.timeframes import MINUTE_US
+from include.domain.scaled import decimals_needed, to_scaled
+from include.domain.trade_fold import TradeFold, TradeRows
 
-_COLUMNS = ("id", "price", "quantity", "quote_quantity", "trade_time", "is_buyer_maker")
+_TRADE = ("id", "price", "quantity", "quote_quantity", "trade_time", "is_buyer_maker")
+_AGG_TRADE = (
+    "id", "price", "quantity", "first_trade_id", "last_trade_id", "trade_time", "is_buyer_maker",
+)  # fmt: skip
 
 SPOT_TRADES = Layout(
     name="spot trades",
-    columns=(*_COLUMNS, "is_best_match"),
+    columns=(*_TRADE, "is_best_match"),
     headers=(
         "id,price,quantity,quotequantity,timestamp,isbuyermaker,isbestmatch",
         "id,price,qty,quoteqty,time,isbuyermaker,isbestmatch",
@@ -47,14 +52,32 @@ SPOT_TRADES = Layout(
 )
 UM_TRADES = Layout(
     name="USD-M trades",
-    columns=_COLUMNS,
+    columns=_TRADE,
     headers=(
         "id,price,qty,quoteqty,time,isbuyermaker",
         "id,price,quantity,quotequantity,timestamp,isbuyermaker",
     ),
 )
+_AGG_HEADERS = (
+    "aggtradeid,price,quantity,firsttradeid,lasttradeid,transacttime,isbuyermaker",
+    "aggtradeid,price,quantity,firsttradeid,lasttradeid,timestamp,isbuyermaker",
+)
+SPOT_AGG_TRADES = Layout(
+    name="spot aggTrades",
+    columns=(*_AGG_TRADE, "is_best_match"),
+    headers=tuple(f"{header},isbestmatch" for header in _AGG_HEADERS),
+)
+UM_AGG_TRADES = Layout(name="USD-M aggTrades", columns=_AGG_TRADE, headers=_AGG_HEADERS)
 
-_NUMBERS = ("price", "quantity", "quote_quantity")
+
+def trades_layout(symbol: str) -> Layout:
+    """Columns of a file of a symbol's single trades."""
+    return UM_TRADES if market_of(symbol) is Market.UM else SPOT_TRADES
+
+
+def agg_trades_layout(symbol: str) -> Layout:
+    """Columns of a file of a symbol's aggTrades."""
+    return UM_AGG_TRADES if market_of(symbol) is Market.UM else SPOT_AGG_TRADES
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +90,8 @@ class TradeBlock:
         rejections: rows that cannot be used.
         trades: rows used.
         time_unit: ``ms``, ``us``, or None while no row had a time.
+        rows: the rows used, where they were asked for: the columns of the layout, numbers as
+            text, ``trade_time`` in µs.
     """
 
     whole: pl.DataFrame
@@ -74,51 +99,156 @@ class TradeBlock:
     rejections: list[Rejection]
     trades: int
     time_unit: str | None
+    rows: pl.DataFrame | None = None
 
 
 class TradeReader:
-    """Folds the blocks of one file; trades of the last minute wait for the next block.
+    """Reads and folds one file.
 
     Args:
-        symbol: platform symbol. USD-M ids skip by design, so they prove nothing there: all
-            minutes but the file's first and last count as whole.
+        symbol: platform symbol.
+        layout: of the file; None for single trades of the symbol's market.
+        after_id: id of the row before the file's first; see ``TradeFold``.
+        keep_rows: give the rows as well.
     """
 
-    def __init__(self, symbol: str) -> None:
-        self._symbol = symbol
-        market = market_of(symbol)
-        self._layout = UM_TRADES if market is Market.UM else SPOT_TRADES
-        self._ids_follow = market is Market.SPOT
+    def __init__(
+        self,
+        symbol: str,
+        layout: Layout | None = None,
+        *,
+        after_id: int | None = None,
+        keep_rows: bool = False,
+    ) -> None:
+        self._layout = layout or trades_layout(symbol)
+        self._is_agg = "first_trade_id" in self._layout.columns
+        self._is_um = market_of(symbol) is Market.UM
+        # ids of single USD-M trades skip by design, those of aggTrades do not
+        self._fold = TradeFold(
+            symbol, ids_follow=self._is_agg or not self._is_um, after_id=after_id
+        )
+        self._keep_rows = keep_rows
         self._digits = 0
-        self._last_id = -1
-        self._run_first = -1
-        self._folded_until_us = 0
-        self._first_minute_us: int | None = None
-        self._waiting = _TRADES.to_frame()
-        self._condemned: set[int] = set()
 
     @property
     def layout(self) -> Layout:
         """The columns that the file must have."""
         return self._layout
 
-    def read(self, lines: pl.DataFrame, *, is_last: bool = False) -> TradeBlock:
-        """Read lines without the header; ``is_last`` folds what still waits."""
-        table, rejections = split(lines, self._layout)
+    @property
+    def fold(self) -> TradeFold:
+        """What is known of the file's ids and ends."""
+        return self._fold
+
+    def read_file(
+        self,
+        path: Path,
+        *,
+        before_id: int | None = None,
+        block_bytes: int = BLOCK_BYTES,
+        on_read: OnRead | None = None,
+    ) -> Iterator[TradeBlock]:
+        """Blocks of a ``.csv``, ``.csv.gz`` or ``.zip``; it is unpacked in a thread beside.
+
+        Args:
+            before_id: id of the row behind the file's last; see ``TradeFold.finish``.
+
+        Raises:
+            RejectedInputError: damaged, or of other columns.
+            OverflowError: a sum needs more than 128 bits.
+        """
+        texts = text_blocks(path, (self._layout,), block_bytes=block_bytes, on_read=on_read)
+        held: TextBlock | None = None
+        with closing(read_ahead(texts)) as blocks:
+            for block in blocks:
+                if held is not None:
+                    yield self.read(held)
+                held = block
+        if held is not None:
+            yield self.read(held, is_last=True, before_id=before_id)
+
+    def read(
+        self, block: TextBlock, *, is_last: bool = False, before_id: int | None = None
+    ) -> TradeBlock:
+        """Read a block without the header; ``is_last`` folds what still waits."""
+        read = self._read_plain(block.content)
+        rejections: list[Rejection] = []
+        if read is None:
+            read, rejections = self._read_carefully(block)
+        whole, partial = self._fold.add(read)
+        if is_last:
+            rest = self._fold.finish(before_id=before_id)
+            whole, partial = pl.concat([whole, rest.whole]), pl.concat([partial, rest.partial])
+        rows = read.frame
+        if "is_void" in rows.columns:
+            rows = rows.filter(~pl.col("is_void") & ~pl.col("is_bad"))
+        return TradeBlock(
+            whole,
+            partial,
+            sorted(rejections, key=lambda one: one.line),
+            rows.height,
+            unit_of(self._digits),
+            rows.select(self._kept) if self._keep_rows else None,
+        )
+
+    # --- the fast way
+
+    def _read_plain(self, content: bytes) -> TradeRows | None:
+        """Rows of a block in which every row is a good one and in its place; else None."""
+        found = read_plain(content, self._layout)
+        if found is None:
+            return None
+        table, decimals = found
+        digits = time_digits(table)
+        if not digits or digits != (self._digits or digits):
+            return None
+        first, last = self._span
+        rows = table.with_columns(
+            to_micros("trade_time", digits=digits), first_trade_id=first, last_trade_id=last
+        )
+        is_void = pl.lit(value=False)
+        if self._is_agg or self._is_um:
+            is_void = (pl.col("scaled_price") == 0) & (pl.col("scaled_quantity") == 0)
+        if self._is_agg:
+            is_void &= (pl.col("first_trade_id") == -1) & (pl.col("last_trade_id") == -1)
+        if rows.select(is_void.any()).item():
+            rows = rows.with_columns(is_void.alias("is_void"), is_bad=pl.lit(value=False))
+        is_trade = (
+            (pl.col("scaled_price") > 0)
+            & (pl.col("scaled_quantity") > 0)
+            & (pl.col("first_trade_id") >= 0)
+            & (pl.col("last_trade_id") >= pl.col("first_trade_id"))
+        )
+        ids = pl.col("id")
+        is_good = rows.select(
+            (is_trade | is_void).all()
+            & (ids > ids.shift(1)).all()
+            & (ids.first() > self._fold.last_id)
+            & (pl.col("trade_time").min() >= self._fold.folded_until_us)
+        )
+        if not is_good.item():
+            return None
+        self._digits = digits
+        return self._as_rows(rows, decimals)
+
+    # --- the careful way
+
+    def _read_carefully(self, block: TextBlock) -> tuple[TradeRows, list[Rejection]]:
+        table, rejections = split(block.lines(), self._layout)
         self._digits = self._digits or sniff_digits(table, "trade_time")
         table, bad = self._place(table)
         rejections += bad
         table, bad = self._find_voids(table)
         rejections += bad
-        fresh = self._follow_ids(table)
-        whole, partial = self._fold(pl.concat([self._waiting, fresh]), is_last=is_last)
-        return TradeBlock(
-            whole,
-            partial,
-            sorted(rejections, key=lambda one: one.line),
-            fresh.filter(~pl.col("is_void")).height,
-            unit_of(self._digits),
+        numbers = self._numbers
+        is_trade = ~pl.col("is_void") & ~pl.col("is_bad")
+        trades = table.filter(is_trade)
+        decimals = {name: decimals_needed(trades, [name]) for name in numbers}
+        trades = trades.with_columns(
+            to_scaled(name, decimals[name]).alias(f"scaled_{name}") for name in numbers
         )
+        table = pl.concat([trades, table.filter(~is_trade)], how="diagonal").sort("id")
+        return self._as_rows(table, decimals), rejections
 
     def _place(self, table: pl.DataFrame) -> tuple[pl.DataFrame, list[Rejection]]:
         """Rows with a time and an id of their own, by id; the others are rejected.
@@ -135,8 +265,8 @@ class TradeReader:
         table = table.with_columns(
             pl.col("id").cast(pl.Int64), to_micros("trade_time", digits=self._digits)
         ).sort("id", maintain_order=True)
-        repeats = (pl.col("id") <= self._last_id) | ~pl.col("id").is_first_distinct()
-        late = pl.col("trade_time") < self._folded_until_us
+        repeats = (pl.col("id") <= self._fold.last_id) | ~pl.col("id").is_first_distinct()
+        late = pl.col("trade_time") < self._fold.folded_until_us
         table, bad = reject(
             table,
             [
@@ -147,109 +277,71 @@ class TradeReader:
         return table, rejections + bad
 
     def _find_voids(self, table: pl.DataFrame) -> tuple[pl.DataFrame, list[Rejection]]:
-        """Mark rows whose trade is unknown; they are rejected and condemn their minute."""
+        """Mark rows that are no trades by design, and those whose trade is unknown.
+
+        The latter are rejected and condemn their minute.
+        """
+        is_void = pl.lit(value=False)
+        if self._is_agg or self._is_um:
+            is_void = _is_zero("price") & _is_zero("quantity")
+        if self._is_agg:
+            is_void &= (pl.col("first_trade_id") == "-1") & (pl.col("last_trade_id") == "-1")
+        table = table.with_columns(is_void.alias("is_void"))
         flag = pl.col("is_buyer_maker").str.to_lowercase()
-        good, bad = reject(
-            table,
-            [
-                *number_checks(_NUMBERS),
-                (~flag.is_in(["true", "false"]), "is_buyer_maker is neither true nor false"),
-                (_is_zero("quantity"), "quantity 0 with a valid id: its minute misses a trade"),
-                (_is_zero("price"), "price 0 with a valid id: its minute misses a trade"),
-            ],
+        checks: list[tuple[pl.Expr, str | pl.Expr]] = [
+            *number_checks(self._numbers),
+            (~flag.is_in(["true", "false"]), "is_buyer_maker is neither true nor false"),
+            (_is_zero("quantity"), "quantity 0 with a valid id: its minute misses a trade"),
+            (_is_zero("price"), "price 0 with a valid id: its minute misses a trade"),
+        ]
+        if self._is_agg:
+            first, last = pl.col("first_trade_id"), pl.col("last_trade_id")
+            checks += [
+                (~first.str.contains(COUNT), "first_trade_id is no whole number"),
+                (~last.str.contains(COUNT), "last_trade_id is no whole number"),
+                (
+                    last.cast(pl.Int64, strict=False) < first.cast(pl.Int64, strict=False),
+                    "last_trade_id is below first_trade_id",
+                ),
+            ]
+        good, bad = reject(table.filter(~pl.col("is_void")), checks)
+        is_bad = ~pl.col("is_void") & ~pl.col("line").is_in(good["line"].implode())
+        first_name, last_name = self._span
+        table = table.with_columns(
+            is_bad.alias("is_bad"),
+            is_buyer_maker=flag == "true",
+            first_trade_id=pl.col(first_name).cast(pl.Int64, strict=False),
+            last_trade_id=pl.col(last_name).cast(pl.Int64, strict=False),
         )
-        is_void = ~pl.col("line").is_in(good["line"].implode())
-        table = table.with_columns(is_void=is_void, is_buyer_maker=flag == "true")
-        minute = pl.col("trade_time") - pl.col("trade_time") % MINUTE_US
-        self._condemned.update(table.filter("is_void").select(minute).to_series().to_list())
         return table, bad
 
-    def _follow_ids(self, table: pl.DataFrame) -> pl.DataFrame:
-        """Tell each trade at which id its run of ids without holes begins."""
-        if table.is_empty():
-            return _TRADES.to_frame()
-        previous = pl.col("id").shift(1, fill_value=self._last_id)
-        run_first = pl.when(pl.col("id") != previous + 1).then("id").forward_fill()
-        table = table.with_columns(run_first=run_first.fill_null(self._run_first))
-        self._run_first = int(table["run_first"][-1])
-        self._last_id = int(table["id"][-1])
-        return table.with_columns(
-            pl.col("trade_time").cast(TIME), first_trade_id="id", last_trade_id="id"
-        ).select(*_TRADES)
+    # --- both
 
-    def _fold(self, trades: pl.DataFrame, *, is_last: bool) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Fold the minutes that are over; returns whole and partial candles."""
-        none = CANDLE_SCHEMA.to_frame()
-        if trades.is_empty():
-            return none, none
-        trades = trades.with_columns(minute=pl.col("trade_time").dt.truncate("1m"))
-        minutes = trades["minute"].dt.epoch("us")
-        if self._first_minute_us is None:
-            self._first_minute_us = int(minutes[0])
-        last_minute_us = max(minutes)
-        # The trade after a minute proves its end, so the newest minute waits for more.
-        end_us = last_minute_us + MINUTE_US if is_last else last_minute_us
-        ready = trades.filter(minutes < end_us)
-        self._waiting = trades.filter(minutes >= end_us).select(*_TRADES)
-        if ready.is_empty():
-            return none, none
-        proven = self._proven(trades, last_minute_us if is_last else None)
-        self._folded_until_us = end_us
-        self._condemned = {minute for minute in self._condemned if minute >= end_us}
-        candles = fold_trades(ready.filter(~pl.col("is_void")), symbol=self._symbol)
-        is_whole = pl.col("open_time").is_in(proven.implode())
-        return candles.filter(is_whole), candles.filter(~is_whole)
+    @property
+    def _numbers(self) -> list[str]:
+        return [name for name in NUMBERS if name in self._layout.columns]
 
-    def _proven(self, trades: pl.DataFrame, final_minute_us: int | None) -> pl.Series:
-        """Minutes that miss no trade."""
-        unproven = set(self._condemned)
-        if not self._ids_follow:
-            unproven |= {self._first_minute_us or 0, final_minute_us or 0}
-        condemned = pl.Series(sorted(unproven), dtype=pl.Int64).cast(TIME)
-        spans = trades.group_by("minute").agg(
-            first=pl.col("last_trade_id").min(),
-            last=pl.col("last_trade_id").max(),
-            run_first=pl.col("run_first").min(),
-            is_one_run=pl.col("run_first").n_unique() == 1,
+    @property
+    def _span(self) -> tuple[str, str]:
+        """Columns of the first and last trade of a row."""
+        return ("first_trade_id", "last_trade_id") if self._is_agg else ("id", "id")
+
+    @property
+    def _kept(self) -> list[str]:
+        return [name for name in self._layout.columns if name != "is_best_match"]
+
+    def _as_rows(self, table: pl.DataFrame, decimals: dict[str, int]) -> TradeRows:
+        return TradeRows(
+            table, decimals["price"], decimals["quantity"], decimals.get("quote_quantity")
         )
-        is_whole = ~pl.col("minute").is_in(condemned.implode())
-        if self._ids_follow:
-            ends = trades.group_by("run_first").agg(run_last=pl.col("last_trade_id").max())
-            spans = spans.join(ends, on="run_first")
-            is_whole &= (
-                pl.col("is_one_run")
-                & (pl.col("first") > pl.col("run_first"))
-                & (pl.col("last") < pl.col("run_last"))
-            )
-        return spans.filter(is_whole)["minute"]
-
-
-_TRADES = pl.Schema(
-    {
-        **TRADE_SCHEMA,
-        "quote_quantity": pl.String(),
-        "run_first": pl.Int64(),
-        "is_void": pl.Boolean(),
-    }
-)
 
 
 def _is_zero(column: str) -> pl.Expr:
     return pl.col(column).str.contains(r"^[0.]+$")
 
 
-def read_trades(path: Path, symbol: str, *, on_read: OnRead | None = None) -> Iterator[TradeBlock]:
-    """Blocks of a ``.csv``, ``.csv.gz`` or ``.zip`` of trades.
-
-    Raises:
-        RejectedInputError: damaged, or of other columns.
-        OverflowError: a sum needs more than 128 bits.
-    """
-    reader = TradeReader(symbol)
-    held: pl.DataFrame | None = None
-    for lines in data_lines(path, (reader.layout,), on_read=on_read):
-        if held is not None:
-            yield reader.read(held)
-        held = lines
-    if held is not None:
-        yield reader.read(held, is_last=True)
+def read_trades(
+    path: Path, symbol: str, layout: Layout | None = None, *, on_read: OnRead | None = None
+) -> Iterator[TradeBlock]:
+    """Blocks of a file of trades or aggTrades; see ``TradeReader``."""
+    return TradeReader(symbol, layout).read_file(path, on_read=on_read)

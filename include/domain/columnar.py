@@ -15,13 +15,8 @@ import polars as pl
 
 from include.domain.candles import PARTIAL_RANK, SOURCE_RANK, Candle, Offer, Source, Status
 from include.domain.exact import EXACT
-from include.domain.scaled import (
-    check_products_fit,
-    check_sums_fit,
-    decimals_needed,
-    to_scaled,
-    to_text,
-)
+from include.domain.minute_parts import MinuteParts, as_texts, join_parts, parts_of
+from include.domain.scaled import check_sums_fit, decimals_needed, to_scaled, to_text
 from include.domain.timeframes import Timeframe, from_us, to_us
 
 TIME = pl.Datetime("us", "UTC")
@@ -87,42 +82,35 @@ def fold_trades(trades: pl.DataFrame, *, symbol: str) -> pl.DataFrame:
     """
     if trades.is_empty():
         return CANDLE_SCHEMA.to_frame()
-    has_quotes = "quote_quantity" in trades.columns
     price_decimals = decimals_needed(trades, ["price"])
     quantity_decimals = decimals_needed(trades, ["quantity"])
-    quote_decimals = price_decimals + quantity_decimals
+    quote_decimals = None
     expressions = [to_scaled("price", price_decimals), to_scaled("quantity", quantity_decimals)]
-    if has_quotes:
+    if "quote_quantity" in trades.columns:
         quote_decimals = decimals_needed(trades, ["quote_quantity"])
         expressions.append(to_scaled("quote_quantity", quote_decimals))
     scaled = trades.with_columns(expressions).sort("last_trade_id")
-    if not has_quotes:
-        check_products_fit(scaled, "price", "quantity")
-        scaled = scaled.with_columns(quote_quantity=pl.col("price") * pl.col("quantity"))
-    check_sums_fit(scaled, ["quantity", "quote_quantity"])
-
-    is_taker_buy = ~pl.col("is_buyer_maker")
-    bars = (
-        scaled.group_by(open_time=pl.col("trade_time").dt.truncate("1m"))
-        .agg(
-            open=pl.col("price").first(),
-            high=pl.col("price").max(),
-            low=pl.col("price").min(),
-            close=pl.col("price").last(),
-            volume=pl.col("quantity").sum(),
-            quote_volume=pl.col("quote_quantity").sum(),
-            trade_count=(pl.col("last_trade_id") - pl.col("first_trade_id") + 1).sum(),
-            taker_buy_volume=pl.col("quantity").filter(is_taker_buy).sum(),
-            taker_buy_quote_volume=pl.col("quote_quantity").filter(is_taker_buy).sum(),
-            first_trade_id=pl.col("first_trade_id").first(),
-            last_trade_id=pl.col("last_trade_id").last(),
-        )
-        .sort("open_time")
+    parts = parts_of(
+        scaled.with_columns(minute=pl.col("trade_time").dt.truncate("1m").dt.epoch("us")),
+        price_decimals=price_decimals,
+        quantity_decimals=quantity_decimals,
+        quote_decimals=quote_decimals,
     )
-    scales = {name: price_decimals for name in PRICES}
-    scales |= {"volume": quantity_decimals, "taker_buy_volume": quantity_decimals}
-    scales |= {"quote_volume": quote_decimals, "taker_buy_quote_volume": quote_decimals}
-    return _as_candles(bars.with_columns(symbol=pl.lit(symbol)), scales)
+    return candles_of([parts], symbol=symbol)
+
+
+def candles_of(parts: Sequence[MinuteParts], *, symbol: str) -> pl.DataFrame:
+    """Parts of minutes, in the order of their trades, as a frame of ``CANDLE_SCHEMA``.
+
+    Raises:
+        OverflowError: a sum needs more than 128 bits.
+    """
+    if not parts:
+        return CANDLE_SCHEMA.to_frame()
+    texts = as_texts(join_parts(parts)).with_columns(
+        symbol=pl.lit(symbol), open_time=pl.col("minute").cast(TIME)
+    )
+    return texts.select(pl.col(name).cast(kind) for name, kind in CANDLE_SCHEMA.items())
 
 
 def roll_up(candles: pl.DataFrame, timeframe: Timeframe) -> pl.DataFrame:

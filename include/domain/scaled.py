@@ -7,7 +7,7 @@ scale that its digits need, and a sum or product that could leave 128 bits raise
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import polars as pl
 
@@ -51,6 +51,35 @@ def to_text(column: str, decimals: int) -> pl.Expr:
     unit = pl.lit(10**decimals, dtype=pl.Int128)
     fraction = (value % unit).cast(pl.String).str.zfill(decimals)
     return ((value // unit).cast(pl.String) + "." + fraction).alias(column)
+
+
+def rescaled(frame: pl.DataFrame, more: Mapping[str, int]) -> pl.DataFrame:
+    """Columns of scaled integers with more decimals.
+
+    Args:
+        more: decimals to add, by column.
+
+    Raises:
+        OverflowError: names the column whose values would need more than 128 bits.
+    """
+    units = {name: 10**count for name, count in more.items() if count}
+    for name, unit in units.items():
+        if int(frame[name].max() or 0) * unit > _LARGEST:  # type: ignore[arg-type]
+            raise OverflowError(f"{name} with {more[name]} more decimals needs over 128 bits")
+    return frame.with_columns(
+        pl.col(name) * pl.lit(unit, dtype=pl.Int128) for name, unit in units.items()
+    )
+
+
+def trimmed(frame: pl.DataFrame, columns: Iterable[str], decimals: int) -> int:
+    """Decimals that columns of integers of that scale need, trailing zeros left out."""
+    names = list(columns)
+    for spare in range(decimals, 0, -1):
+        unit = pl.lit(10**spare, dtype=pl.Int128)
+        are_zeros = pl.all_horizontal((pl.col(name) % unit == 0).all() for name in names)
+        if frame.select(are_zeros).item():
+            return decimals - spare
+    return decimals
 
 
 def check_sums_fit(frame: pl.DataFrame, columns: Iterable[str]) -> None:

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from include.binance import kline_files
-from include.binance.archives import read_blocks
 from include.binance.kline_files import KlineBlock, read_klines
 from include.domain.columnar import to_candles
 from include.domain.timeframes import DAY_US, MINUTE_US, to_us
@@ -127,16 +125,11 @@ def test_rows_come_out_in_order_and_blank_lines_do_not_count(tmp_path: Path) -> 
     ]
 
 
-def test_lines_are_counted_over_blocks_and_repeats_seen_across_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lines_are_counted_over_blocks_and_repeats_seen_across_them(tmp_path: Path) -> None:
     lines = [HEADER, *(row(index) for index in range(50)), row(3), "half"]
     path = tmp_path / "x.csv"
     path.write_text("\n".join(lines))
-    monkeypatch.setattr(
-        kline_files, "read_blocks", lambda path, on_read: read_blocks(path, block_bytes=700)
-    )
-    blocks = list(read_klines(path, "BTCUSDT"))
+    blocks = list(read_klines(path, "BTCUSDT", block_bytes=700))
     assert len(blocks) > 5
     rejected = [(one.line, one.reason) for block in blocks for one in block.rejections]
     assert rejected == [

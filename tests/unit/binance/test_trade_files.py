@@ -12,10 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from include.binance import trade_files
-from include.binance.archives import read_blocks
-from include.binance.columns import lines_of
-from include.binance.trade_files import TradeReader, read_trades
+from include.binance.text_blocks import TextBlock
+from include.binance.trade_files import TradeReader, agg_trades_layout, read_trades
 from include.domain.candles import Candle
 from include.domain.columnar import to_candles
 from include.domain.fold import CandleBuilder
@@ -184,10 +182,8 @@ def test_blocks_change_nothing_and_whole_minutes_equal_the_builder(
         edges = [0, *(cut for cut in bounds if cut < len(lines)), len(lines)]
         whole, partial = [], []
         for place, (begin, end) in enumerate(pairwise(edges)):
-            block = "\n".join(lines[begin:end]).encode()
-            part = reader.read(
-                lines_of(block, first_line=begin + 1), is_last=place == len(edges) - 2
-            )
+            block = TextBlock(begin + 1, "\n".join(lines[begin:end]).encode())
+            part = reader.read(block, is_last=place == len(edges) - 2)
             whole += to_candles(part.whole)
             partial += to_candles(part.partial)
         return whole, partial
@@ -217,16 +213,52 @@ class _Fill:
     last_trade_id: int
 
 
-def test_a_file_larger_than_a_block_is_read_in_parts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from include.binance import kline_files
-
-    monkeypatch.setattr(
-        kline_files, "read_blocks", lambda path, on_read: read_blocks(path, block_bytes=200)
-    )
+def test_a_file_larger_than_a_block_is_read_in_parts(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text("\n".join([HEADER, *FIVE_MINUTES]) + "\n")
-    blocks = list(trade_files.read_trades(path, "BTCUSDT"))
+    blocks = list(TradeReader("BTCUSDT").read_file(path, block_bytes=200))
     assert len(blocks) > 3
     assert sum(len(block.whole) for block in blocks) == 3
+
+
+AGG = "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker"
+
+
+def agg(number: int, minute: int, *, first: int | None = None, quantity: str = "4") -> str:
+    first = 2 * number if first is None else first
+    time_ms = (START + minute * MINUTE_US + number) // 1000
+    return f"{number},2.5,{quantity},{first},{first + 1},{time_ms},false"
+
+
+@pytest.mark.parametrize("symbol", ["BTCUSDT", "BTCUSDT.P"])
+def test_agg_trades_are_folded_and_count_the_trades_inside(tmp_path: Path, symbol: str) -> None:
+    is_um = symbol.endswith(".P")
+    lines = [
+        agg(number, (number - 30) // 3) + ("" if is_um else ",true") for number in range(30, 42)
+    ]
+    path = tmp_path / "x.csv"
+    path.write_text("\n".join([*([AGG] if is_um else []), *lines, ""]))
+    reader = TradeReader(symbol, agg_trades_layout(symbol), after_id=29)
+    (block,) = reader.read_file(path, before_id=42)
+    assert block.partial.is_empty()
+    candles = to_candles(block.whole)
+    assert [one.trade_count for one in candles] == [6, 6, 6, 6]
+    assert (candles[0].first_trade_id, candles[0].last_trade_id) == (60, 65)
+    assert candles[0].taker_buy_quote_volume == Decimal(30)
+    assert (reader.fold.first_id, reader.fold.last_id) == (30, 41)
+
+
+def test_void_agg_trades_are_skipped_and_quantity_zero_condemns(tmp_path: Path) -> None:
+    lines = [agg(number, (number - 30) // 3) for number in range(30, 42)]
+    lines[4] = f"34,0,0,-1,-1,{(START + MINUTE_US) // 1000 + 1},false"
+    lines[7] = agg(37, 2, quantity="0.000")
+    path = tmp_path / "x.csv"
+    path.write_text("\n".join([AGG, *lines, ""]))
+    reader = TradeReader("X.P", agg_trades_layout("X.P"), after_id=29)
+    (block,) = reader.read_file(path, before_id=42)
+    assert [one.trade_count for one in to_candles(block.whole)] == [6, 4, 6]
+    assert [one.trade_count for one in to_candles(block.partial)] == [4]
+    assert [(one.line, one.reason) for one in block.rejections] == [
+        (9, "quantity 0 with a valid id: its minute misses a trade")
+    ]
+    assert block.trades == 10
