@@ -23,11 +23,11 @@ import yaml
 
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
+from tests.parity.shapes import DECIMAL, kind_of
 
 pytestmark = pytest.mark.recorded
 
 TIMES = re.compile(r"(\A|[.\]])(E|T|time|\w+Time|\w+Date)\Z")
-DECIMAL = re.compile(r"-?\d+(?:\.(\d+))?\Z")
 NOON = datetime(2025, 2, 3, 12, 0, 30, tzinfo=UTC)
 
 
@@ -47,20 +47,6 @@ def client(exchange: ExchangeThread) -> Iterator[httpx.Client]:
 
 
 # --- shapes
-
-
-def kind_of(path: str, value: Any, *, with_decimals: bool) -> str:
-    """What a value is, apart from how much."""
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, int):
-        return f"time of {len(str(value))} digits" if TIMES.search(path) else "integer"
-    if not isinstance(value, str):
-        return type(value).__name__
-    found = DECIMAL.match(value)
-    if found is None:
-        return "text"
-    return f"decimal of {len(found[1] or '')} places" if with_decimals else "decimal"
 
 
 def walk(path: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -86,7 +72,8 @@ def walk(path: str, value: Any) -> Iterator[tuple[str, Any]]:
 def shape_of(body: Any, *, with_decimals: bool) -> dict[str, set[str]]:
     kinds: dict[str, set[str]] = defaultdict(set)
     for path, value in walk("", body):
-        kinds[path].add(kind_of(path, value, with_decimals=with_decimals))
+        is_time = TIMES.search(path) is not None
+        kinds[path].add(kind_of(value, is_time=is_time, with_decimals=with_decimals))
     return dict(kinds)
 
 

@@ -26,12 +26,15 @@ from websockets.asyncio.client import connect
 
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
+from tests.parity.shapes import kind_of
 
 pytestmark = pytest.mark.recorded
 
 STREAM_NAME = re.compile(r'{"stream":"([^"]+)"')
 TIMES = re.compile(r"(\A|\.)(E|T|k\.t)\Z")
-DECIMAL = re.compile(r"-?\d+(?:\.(\d+))?\Z")
+TOLD = ("e", "k.i", "k.B")
+"""Texts that are part of the shape."""
+
 LATER_FIELDS = {
     "um aggTrade": {"nq": "quantity without RPI orders, added after 2021"},
 }
@@ -97,20 +100,6 @@ ALL_FRAMES = 1_000_000
 # --- shapes
 
 
-def kind_of(path: str, value: Any, *, with_decimals: bool) -> str:
-    """What a value is, apart from how much."""
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, int):
-        return f"time of {len(str(value))} digits" if TIMES.search(path) else "integer"
-    if not isinstance(value, str):
-        return type(value).__name__
-    found = DECIMAL.match(value)
-    if found is not None:
-        return f"decimal of {len(found[1] or '')} places" if with_decimals else "decimal"
-    return f"text {value!r}" if path in ("e", "k.i", "k.B") else "text"
-
-
 def walk(path: str, value: Any) -> Iterator[tuple[str, Any]]:
     """All values that hold no others, by path; rows of arrays by their column."""
     if isinstance(value, dict):
@@ -141,7 +130,10 @@ def shape_of(frames: Iterable[Any], *, with_decimals: bool) -> Shape:
         for path, order in objects("", frame):
             orders[path].add(order)
         for path, value in walk("", frame):
-            kinds[path].add(kind_of(path, value, with_decimals=with_decimals))
+            is_time = TIMES.search(path) is not None
+            kind = kind_of(value, is_time=is_time, with_decimals=with_decimals)
+            is_told = kind == "text" and path in TOLD
+            kinds[path].add(f"text {value!r}" if is_told else kind)
     return Shape(dict(kinds), dict(orders))
 
 

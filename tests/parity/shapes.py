@@ -1,0 +1,27 @@
+"""What is left of JSON when its values are taken away."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+DECIMAL = re.compile(r"-?\d+(?:\.(\d+))?\Z")
+
+
+def kind_of(value: Any, *, is_time: bool, with_decimals: bool) -> str:
+    """What a value that holds no others is, apart from how much.
+
+    Args:
+        is_time: whole numbers are told by their digits, which tell their unit.
+        with_decimals: numbers in quotes are told by their places after the point.
+    """
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int):
+        return f"time of {len(str(value))} digits" if is_time else "integer"
+    if not isinstance(value, str):
+        return type(value).__name__
+    found = DECIMAL.match(value)
+    if found is None:
+        return "text"
+    return f"decimal of {len(found[1] or '')} places" if with_decimals else "decimal"
