@@ -17,7 +17,7 @@ from include.errors import TransientError
 from include.jobs.exchange import endpoints_of
 from include.jobs.minutes import HALT_IS_SURE_US
 from include.jobs.pieces import LoadCounts
-from include.jobs.repair import repair_minutes
+from include.jobs.repairs import Repairs
 from streamer.aggregation import SymbolAggregator
 from streamer.capture.capture import Capture
 from streamer.feed import Feed, stream_names
@@ -66,12 +66,14 @@ class Streamer:
         self._holed: dict[str, int] = {}
         """Minute of the last hole that was logged, by symbol."""
         self._ledger = GapLedger(settings.url_for("streamer"), expects_klines=options.klines)
+        self._rest = Repairs(settings, settings.url_for("streamer"))
         self._repairs = RepairQueue(
             repair=self._repair,
             exchange_us=self._exchange_us,
             on_given_up=self._give_up,
             on_repaired=self._repaired,
             patience_us=self._patience_us,
+            release=self._rest.close,
         )
         self._writer = CandleWriter(
             settings.url_for("streamer"),
@@ -198,6 +200,7 @@ class Streamer:
             await asyncio.wait([*tasks, stopping], timeout=CANCEL_TIMEOUT_S)
             self.hub.close()
             await asyncio.gather(self._write_the_rest(), self._capture.stop(STOP_TIMEOUT_S))
+            self._rest.close()
 
     async def _write_the_rest(self) -> None:
         try:
@@ -345,14 +348,7 @@ class Streamer:
 
     def _repair(self, symbol: str, start_us: int, end_us: int) -> LoadCounts:
         """Ask REST; runs in a thread."""
-        return repair_minutes(
-            settings=self._settings,
-            database_url=self._settings.url_for("streamer"),
-            symbol=symbol,
-            start_us=start_us,
-            end_us=end_us,
-            on_merged=self._tell_repaired,
-        )
+        return self._rest.repair(symbol, start_us, end_us, on_merged=self._tell_repaired)
 
     def _tell_repaired(self, offers: Sequence[Offer]) -> None:
         def tell() -> None:

@@ -25,6 +25,8 @@ REST_SETTLES_US = 30 * SECOND_US
 """REST may still miss trades of a minute that closed less than this long ago."""
 
 MOST_MINUTES_A_CALL = 1_000
+MOST_AT_ONCE = 4
+"""Calls that wait for the exchange or PostgreSQL; more of them would hold up the event loop."""
 POLL_S = 0.5
 BACKOFF = Backoff(first_s=2.0, most_s=60.0, least_s=0.1)
 MOST_CALL_S = 900.0
@@ -53,6 +55,8 @@ class RepairQueue:
         repair: fetches and stores a range (blocking; runs in a thread): symbol, start, end;
             returns what it found.
         exchange_us: the exchange's clock.
+        release: closes what repairs keep open between them (blocking; runs in a thread); called
+            when nothing is left to do.
         patience_us: how much longer than usual minutes of this symbol are left alone.
         on_given_up: told of a range that could not be repaired, with the reason.
         on_repaired: told of a range about which REST has spoken, and what it found.
@@ -63,6 +67,7 @@ class RepairQueue:
     on_given_up: Callable[[Request, str], None]
     on_repaired: Callable[[Request, LoadCounts], None] = lambda _request, _counts: None
     patience_us: Callable[[str], int] = lambda _symbol: 0
+    release: Callable[[], None] = lambda: None
     repaired_minutes: int = 0
     given_up_minutes: int = 0
     failures: int = 0
@@ -95,13 +100,30 @@ class RepairQueue:
     async def run(self) -> None:
         """Repair until cancelled."""
         loop = asyncio.get_running_loop()
-        while True:
-            self.pulse.beat(MOST_CALL_S)
-            due = self._take_due(loop.time())
-            if due is None:
-                await asyncio.sleep(POLL_S)
-                continue
-            await self._try(due, loop)
+        working: set[asyncio.Task[None]] = set()
+        is_open = False
+        try:
+            while True:
+                while len(working) < MOST_AT_ONCE and (due := self._take_due(loop.time())):
+                    working.add(asyncio.create_task(self._try(due, loop)))
+                if working:
+                    is_open = True
+                    done, working = await asyncio.wait(
+                        working, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    for task in done:
+                        task.result()
+                    if not done:
+                        continue  # the pulse tells of calls that hang
+                elif is_open:
+                    is_open = False
+                    await in_thread(self.release, name="release")
+                else:
+                    await asyncio.sleep(POLL_S)
+                self.pulse.beat(MOST_CALL_S)
+        finally:
+            for task in working:
+                task.cancel()
 
     def _take_due(self, now_s: float) -> Request | None:
         """The next range, or the part of one, whose minutes REST has settled."""
@@ -123,6 +145,8 @@ class RepairQueue:
                     request.start_us = end_us
                 else:
                     del requests[index]
+                    if not requests:
+                        del self._requests[symbol]
                 return part
         return None
 

@@ -10,10 +10,11 @@ import structlog
 from include.binance.rest import BinanceRest
 from include.config import Settings
 from include.domain.instruments import Market, market_of
-from include.errors import PermanentError, TransientError
+from include.errors import PermanentError
 from include.jobs.exchange import APPLICATION_NAME, open_shared_rest
-from include.jobs.minutes import OnMerged, fetch_minutes
-from include.jobs.pieces import LoadCounts, label_of
+from include.jobs.minutes import fetch_minutes
+from include.jobs.pieces import LoadCounts
+from include.jobs.repairs import Repairs
 from include.store.gaps import (
     Gap,
     claim_gaps,
@@ -48,39 +49,23 @@ def repair_minutes(
     start_us: int,
     end_us: int,
     database_url: str | None = None,
-    on_merged: OnMerged = lambda _offers: None,
 ) -> LoadCounts:
     """Ask the exchange for the candles of a range and merge them.
 
     Args:
         start_us, end_us: half-open range of open times; only minutes that closed 30 s ago count.
         database_url: of the caller's role; None for the jobs' own.
-        on_merged: given what REST said, once it is in the table.
 
     Raises:
         TransientError, RateLimitedError: worth another try later; of a range whose last minutes
             are not settled yet, what is settled is stored all the same.
         PermanentError: the exchange does not know the symbol, or a setting is wrong.
     """
-    url = database_url or settings.url_for("jobs")
-    with (
-        connect(url, application_name=APPLICATION_NAME) as connection,
-        open_shared_rest(settings, market_of(symbol), url) as rest,
-    ):
-        counts = fetch_minutes(
-            connection,
-            rest,
-            symbol=symbol,
-            start_us=start_us,
-            end_us=end_us,
-            on_merged=on_merged,
-        )
-    if counts.pending_minutes:
-        raise TransientError(
-            f"{label_of(symbol, start_us, end_us)}: {counts.pending_minutes} minutes have no row "
-            "that counts yet; REST settles a minute 30 s after its end"
-        )
-    return counts
+    repairs = Repairs(settings, database_url or settings.url_for("jobs"))
+    try:
+        return repairs.repair(symbol, start_us, end_us)
+    finally:
+        repairs.close()
 
 
 def repair_gaps(

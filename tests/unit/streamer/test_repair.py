@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from include.backoff import Backoff
 from include.domain.timeframes import MINUTE_US, SECOND_US
 from include.errors import PermanentError, RateLimitedError, TransientError
+from include.jobs.pieces import LoadCounts
 from streamer import repair as module
 from streamer.repair import RepairQueue, Request
 
@@ -127,3 +129,43 @@ async def test_trying_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     ask(queue, "A", -10, -9)
     await run_until(queue, lambda: bool(exchange.given_up))
     assert len(exchange.asked) == 3
+
+
+async def test_several_are_asked_at_once_and_no_more() -> None:
+    at_once, inside, leave = [0], threading.Semaphore(0), threading.Event()
+
+    def repair(symbol: str, start_us: int, end_us: int) -> LoadCounts:
+        at_once[0] += 1
+        inside.release()
+        assert leave.wait(10)
+        return LoadCounts()
+
+    queue = RepairQueue(repair, lambda: NOW_US, lambda *_: None)
+    for number in range(module.MOST_AT_ONCE + 3):
+        ask(queue, f"S{number}", -9, -8)
+    task = asyncio.create_task(queue.run())
+    for _ in range(module.MOST_AT_ONCE):
+        assert await asyncio.to_thread(inside.acquire, timeout=10)
+    assert not await asyncio.to_thread(inside.acquire, timeout=0.05)
+    assert at_once == [module.MOST_AT_ONCE]
+    leave.set()
+    async with asyncio.timeout(10):
+        while queue.repaired_minutes < module.MOST_AT_ONCE + 3:
+            await asyncio.sleep(0.002)
+    assert queue.waiting_minutes == 0
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def test_what_repairs_keep_open_is_closed_once_none_is_left() -> None:
+    exchange = Exchange(TransientError("later"))
+    queue, closed = exchange.queue(), []
+    queue.release = lambda: closed.append(len(exchange.asked))
+    for symbol in ("BTCUSDT", "ETHUSDT"):
+        ask(queue, symbol, -9, -8)
+    await run_until(queue, lambda: queue.repaired_minutes == 2 and bool(closed))
+    assert closed[-1] == 3
+    await run_until(queue, lambda: True)
+    ask(queue, "BTCUSDT", -7, -6)
+    await run_until(queue, lambda: closed[-1] == 4)
