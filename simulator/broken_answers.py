@@ -26,8 +26,9 @@ class CutAnswer(Response):
         keep_percent: int,
         media_type: str,
         headers: Mapping[str, str] | None = None,
+        status_code: int = 200,
     ) -> None:
-        super().__init__(content, media_type=media_type, headers=headers)
+        super().__init__(content, status_code, headers, media_type)
         self._keep_percent = keep_percent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,8 +56,9 @@ class SlowAnswer(Response):
         seconds: float,
         media_type: str,
         headers: Mapping[str, str] | None = None,
+        status_code: int = 200,
     ) -> None:
-        super().__init__(content, media_type=media_type, headers=headers)
+        super().__init__(content, status_code, headers, media_type)
         self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -6,7 +6,6 @@ before its SHA-256 fits, and every state of a file is known by path and checksum
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,8 +20,9 @@ import httpx
 import structlog
 
 from include.backoff import Backoff, retried
+from include.binance.downloads import download
+from include.binance.dump_paths import daily_path, klines_prefix, monthly_path
 from include.binance.kline_files import KlineBlock, read_klines
-from include.domain.instruments import Market, exchange_symbol_of, market_of
 from include.domain.timeframes import to_us
 from include.errors import (
     PermanentError,
@@ -55,8 +55,6 @@ MOST_ELAPSED_S = 300.0
 """No request is tried again later than this, however long the site asks to wait."""
 MOST_PAGES = 10_000
 """Pages of a listing: ten million keys, more than the site has."""
-_CHUNK_BYTES = 1 << 20
-_FOLDERS = {Market.SPOT: "data/spot", Market.UM: "data/futures/um"}
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -102,24 +100,6 @@ class FetchedDump:
     file: Path
     checksum: str
     published_at_us: int
-
-
-def klines_prefix(symbol: str, period: str) -> str:
-    """Folder of a symbol's 1m kline dumps; ``period`` is ``daily`` or ``monthly``."""
-    name = exchange_symbol_of(symbol)
-    return f"{_FOLDERS[market_of(symbol)]}/{period}/klines/{name}/1m/"
-
-
-def daily_path(symbol: str, day: datetime) -> str:
-    """Path of the 1m klines of a UTC day."""
-    name = exchange_symbol_of(symbol)
-    return f"{klines_prefix(symbol, 'daily')}{name}-1m-{day:%Y-%m-%d}.zip"
-
-
-def monthly_path(symbol: str, month: datetime) -> str:
-    """Path of the 1m klines of a UTC month."""
-    name = exchange_symbol_of(symbol)
-    return f"{klines_prefix(symbol, 'monthly')}{name}-1m-{month:%Y-%m}.zip"
 
 
 class DumpSite:
@@ -210,8 +190,9 @@ class DumpSite:
     def fetch(self, path: str, into: Path) -> FetchedDump:
         """Fetch a file and hold it to its checksum.
 
-        A wrong sum is asked for once more, since a file and its checksum are not re-issued in
-        the same moment.
+        A fetch that was cut goes on where it ended, also one of an earlier call with the same
+        folder. A wrong sum is asked for once more, since a file and its checksum are not
+        re-issued in the same moment.
 
         Args:
             path: below the site's root.
@@ -254,18 +235,16 @@ class DumpSite:
 
     def _download(self, path: str, file: Path) -> tuple[str, str]:
         """Stream a file to disk; returns its sum and its Last-Modified header."""
-        digest = hashlib.sha256()
         try:
-            with self._http.stream("GET", f"{self._base_url}/{path}") as answer:
-                _check_status(answer, path)
-                with file.open("wb") as out:
-                    for chunk in answer.iter_bytes(_CHUNK_BYTES):
-                        digest.update(chunk)
-                        out.write(chunk)
-                published = answer.headers.get("last-modified", "")
+            done = download(
+                self._http,
+                f"{self._base_url}/{path}",
+                file,
+                check_status=partial(_check_status, what=path),
+            )
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise _no_answer(self._base_url, path, error) from error
-        return digest.hexdigest(), published
+        return done.checksum, done.last_modified
 
     def _published_at_us(self, path: str, header: str) -> int:
         """When the file was published: its Last-Modified, else what the listing says."""

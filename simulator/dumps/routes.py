@@ -1,9 +1,12 @@
 """The dump site's HTTP side: listings and files, with the faults that are active."""
 
 import asyncio
+import hashlib
+import re
 from datetime import UTC
 
 import msgspec
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -20,6 +23,7 @@ from simulator.dumps.faults import (
 )
 from simulator.dumps.site import DumpSite
 
+_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 _ZIP, _PLAIN, _XML = "application/zip", "binary/octet-stream", "application/xml"
 
 
@@ -60,7 +64,7 @@ def dump_routes(site: DumpSite) -> list[Route]:
             content = await asyncio.to_thread(site.checksum, found)
             return Response(content, media_type=_PLAIN, headers=_headers(site, found))
         content = await asyncio.to_thread(site.read, found)
-        return _download(site, found, content)
+        return _download(site, found, content, request.headers)
 
     async def altered(request: Request) -> Response:
         path = request.query_params.get("path", "").removeprefix("/")
@@ -80,18 +84,35 @@ def _headers(site: DumpSite, file: DumpFile) -> dict[str, str]:
     return {"last-modified": modified.strftime("%a, %d %b %Y %H:%M:%S GMT")}
 
 
-def _download(site: DumpSite, file: DumpFile, content: bytes) -> Response:
-    headers = _headers(site, file)
+def _download(site: DumpSite, file: DumpFile, content: bytes, asked: Headers) -> Response:
+    """The zip, or the part of it that was asked for, as S3 does it."""
+    tag = f'"{hashlib.md5(content, usedforsecurity=False).hexdigest()}"'
+    headers = {**_headers(site, file), "etag": tag, "accept-ranges": "bytes"}
+    status = 200
+    found = _RANGE.fullmatch(asked.get("range", ""))
+    if found and asked.get("if-range", tag) in (tag, headers["last-modified"]):
+        begin, size = int(found[1]), len(content)
+        end = min(int(found[2] or size), size - 1) + 1
+        if begin >= end:
+            return _error(416, "InvalidRange", "The requested range is not satisfiable")
+        headers["content-range"] = f"bytes {begin}-{end - 1}/{size}"
+        content, status = content[begin:end], 206
     cuts = site.faults.of(CutDownload, file.path)
     if cuts:
         return CutAnswer(
-            content, keep_percent=cuts[0].keep_percent, media_type=_ZIP, headers=headers
+            content,
+            keep_percent=cuts[0].keep_percent,
+            media_type=_ZIP,
+            headers=headers,
+            status_code=status,
         )
     waits = site.faults.of(SlowDownload, file.path)
     if waits:
         seconds = sum(wait.seconds for wait in waits)
-        return SlowAnswer(content, seconds=seconds, media_type=_ZIP, headers=headers)
-    return Response(content, media_type=_ZIP, headers=headers)
+        return SlowAnswer(
+            content, seconds=seconds, media_type=_ZIP, headers=headers, status_code=status
+        )
+    return Response(content, media_type=_ZIP, headers=headers, status_code=status)
 
 
 def _error(status: int, code: str, message: str) -> Response:

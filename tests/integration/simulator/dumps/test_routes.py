@@ -5,11 +5,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
+from include.binance.dumps import DumpSite
 from simulator.config import SimulatorConfig
 from simulator.dumps.faults import (
     AlterRows,
@@ -78,6 +81,37 @@ def test_a_download_breaks_within_the_file(exchange: ExchangeThread, client: htt
     part = b"".join(received)
     assert 0 < len(part) < len(whole)
     assert whole.startswith(part)
+
+
+def test_a_range_is_answered_as_s3_does(client: httpx.Client) -> None:
+    whole = client.get(PATH)
+    tag, size = whole.headers["etag"], len(whole.content)
+    assert whole.headers["accept-ranges"] == "bytes"
+    rest = client.get(PATH, headers={"Range": "bytes=100-", "If-Range": tag})
+    assert (rest.status_code, rest.content) == (206, whole.content[100:])
+    assert rest.headers["content-range"] == f"bytes 100-{size - 1}/{size}"
+    some = client.get(PATH, headers={"Range": "bytes=5-9"})
+    assert (some.status_code, some.content) == (206, whole.content[5:10])
+    other = client.get(PATH, headers={"Range": "bytes=100-", "If-Range": '"another"'})
+    assert (other.status_code, other.content) == (200, whole.content)
+    assert client.get(PATH, headers={"Range": f"bytes={size}-"}).status_code == 416
+
+
+def test_a_client_goes_on_behind_each_cut(exchange: ExchangeThread, tmp_path: Path) -> None:
+    exchange.dump_faults.add(
+        DumpRule(effect=CutDownload(keep_percent=50), path="*2025-01-03.zip", times=3)
+    )
+    with (
+        capture_logs() as told,
+        DumpSite(exchange.dump_url, exchange.dump_url, sleep=lambda _: None) as site,
+    ):
+        fetched = site.fetch(PATH.lstrip("/"), tmp_path)
+    assert hashlib.sha256(fetched.file.read_bytes()).hexdigest() == fetched.checksum
+    resumed = [one["from_bytes"] for one in told if one["event"] == "download_resumed"]
+    size = fetched.file.stat().st_size
+    assert len(resumed) == 3
+    assert resumed == sorted(set(resumed))
+    assert resumed[-1] > 0.8 * size
 
 
 def test_a_slow_download_drags_and_is_whole(exchange: ExchangeThread, client: httpx.Client) -> None:
