@@ -7,19 +7,25 @@ is found at each connecting.
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 import psycopg
 from psycopg import conninfo, errors
+from psycopg.rows import Row
 
 from include.errors import PermanentError, TransientError
 
 CONNECT_TIMEOUT_S = 10
 """Time to wait for the server's answer to a new connection."""
+
+GIVE_UP_S = 1.0
+"""Time that a server has to end a statement that is given up; longer, and it hangs."""
 
 UNANSWERED_MS = 30_000
 """A server that takes nothing for so long is gone: its machine died, or the way to it."""
@@ -129,6 +135,21 @@ def connect(
         return psycopg.connect(autocommit=autocommit, **arguments)
 
 
+class HurriedConnection(psycopg.AsyncConnection[Row]):
+    """A connection whose statements can be given up even where the server hangs.
+
+    The library asks the server to cancel, for five seconds, and waits another five for it; who
+    stops within ten can do neither.
+    """
+
+    async def _try_cancel(self, *, timeout: float = GIVE_UP_S) -> None:  # noqa: ASYNC109 - theirs
+        try:
+            await self.cancel_safe(timeout=min(timeout, GIVE_UP_S))
+        except psycopg.Error:
+            with socket.socket(fileno=os.dup(self.fileno())) as own, suppress(OSError):
+                own.shutdown(socket.SHUT_RDWR)  # what waits for an answer sees the end at once
+
+
 async def connect_async(
     url: str,
     *,
@@ -139,7 +160,7 @@ async def connect_async(
     """The async twin of ``connect``."""
     arguments = connection_arguments(url, application_name=application_name, timeout_s=timeout_s)
     with translated(url):
-        return await psycopg.AsyncConnection.connect(autocommit=autocommit, **arguments)
+        return await HurriedConnection.connect(autocommit=autocommit, **arguments)
 
 
 async def ping_async(connection: psycopg.AsyncConnection[Any]) -> None:
