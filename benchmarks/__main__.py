@@ -5,14 +5,16 @@ from __future__ import annotations
 import platform
 import sys
 
-from benchmarks import capture, history, latency, live_path, merge, simulator
+from benchmarks import breadth, capture, history, latency, live_path, merge, recovery, simulator
 
 BENCHMARKS = {
+    "breadth": breadth.run,
     "capture": capture.run,
     "history": history.run,
     "latency": latency.run,
     "live_path": live_path.run,
     "merge": merge.run,
+    "recovery": recovery.run,
     "simulator": simulator.run,
 }
 

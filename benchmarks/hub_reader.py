@@ -107,5 +107,5 @@ async def run() -> None:
 
 
 if __name__ == "__main__":
-    configure_logging("WARNING", "json")
+    configure_logging("ERROR", "json")
     uvloop.run(run())

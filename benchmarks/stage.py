@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -39,11 +40,19 @@ class Stage:
 
 
 @contextmanager
-def stage(sender_options: Sequence[str], streamer_command: Sequence[str]) -> Iterator[Stage]:
+def stage(
+    sender_options: Sequence[str],
+    streamer_command: Sequence[str],
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[Stage]:
     """A live market, PostgreSQL and a streamer of all its symbols.
 
-    The streamer has one core, the market another; PostgreSQL takes what is free of both.
+    The streamer has one core; the market, PostgreSQL and whoever measures have the other.
+
+    Args:
+        settings: of the streamer, besides the addresses.
     """
+    os.sched_setaffinity(0, CORES[-1:])  # what is started from here on inherits it
     with tempfile.TemporaryDirectory(prefix="candelabra-bench-") as folder:
         Path(folder).chmod(0o755)
         with EmbeddedPostgres(Path(folder) / "pg") as server, sender(*sender_options) as exchange:
@@ -56,9 +65,12 @@ def stage(sender_options: Sequence[str], streamer_command: Sequence[str]) -> Ite
                 "BINANCE_REST_URL": ready["rest_url"],
                 "STREAMER_HTTP_PORT": "0",
                 "CANDELABRA_HOME": folder,
-            }
+            } | dict(settings or {})
             with talking(streamer_command, core=CORES[0], environment=environment) as streamer:
-                yield Stage(exchange, streamer, ready["rest_url"], url)
+                try:
+                    yield Stage(exchange, streamer, ready["rest_url"], url)
+                finally:
+                    os.sched_setaffinity(0, CORES)
 
 
 def expected(
