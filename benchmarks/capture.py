@@ -1,24 +1,32 @@
-"""Captured rows a second into PostgreSQL, against bare COPY of the same rows.
+"""Captured rows a second into PostgreSQL, sustained, against bare COPY of the same rows.
 
 Combined frames, prepared ahead, go through a capture connection's ``on_text`` as fast as the
-bound of its memory lets them: decode, look at the id, queue, batch, COPY. Bare COPY is given the
-same rows as ready text in one statement, into a table with the same columns and key.
+bound of its memory lets them: decode, look at the id, make the line, queue, COPY. Measured beside
+it: the same from trades and quotes that are decoded already; bare COPY, which is given the same
+rows as ready text in one statement, into a table with the same columns and key but without
+partitions and checks; and what one would write first, ``executemany`` of ``INSERT … ON CONFLICT
+DO NOTHING``, in transactions of as many rows, from rows that are decoded.
 """
 
 from __future__ import annotations
 
 import asyncio
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import psycopg
 from psycopg import sql
 
 from deploy.local.postgres import EmbeddedPostgres
+from include.binance.frames import AggTrade
+from include.binance.quotes import BookTicker, decode_captured
 from include.domain.instruments import Market
 from include.store.migrate import migrate
 from include.store.raw import AGG_TRADES, BOOK_TICKERS, RawTable
@@ -28,20 +36,28 @@ from streamer.capture.losses import Losses
 from streamer.capture.spool import Spool
 from streamer.capture.writer import CaptureWriter
 
-ROWS = 400_000
+ROWS = 3_000_000
+"""Of the sustained run."""
+DECODED_ROWS = 600_000
+NAIVE_ROWS = 60_000
 SYMBOLS = 100
 START_US = 1_763_716_800_000_000
-BATCH_ROWS = 5_000
-BUFFER_ROWS = 50_000
+BATCH_ROWS = 20_000
+BUFFER_ROWS = 100_000
+"""Both as the settings have them."""
+MOST_WAITING = 2 * BATCH_ROWS
+"""Frames come while no more wait: one batch on its way to PostgreSQL, one being filled."""
 FRAMES_A_TURN = 200
 """As many as a busy socket delivers between two turns of other tasks."""
 
+NOON = datetime(2025, 11, 21, 12, tzinfo=UTC)
 
-def agg_trades() -> list[bytes]:
+
+def agg_trades(rows: int) -> list[bytes]:
     """aggTrade frames of many symbols, in turn."""
     made = []
-    for number in range(ROWS):
-        at, name = START_US + number * 50, f"SYM{number % SYMBOLS}USDT"
+    for number in range(rows):
+        at, name = START_US + number * 5, f"SYM{number % SYMBOLS}USDT"
         trade = {
             "e": "aggTrade", "E": at + 500, "s": name, "a": 1_000 + number // SYMBOLS,
             "p": f"{60_000 + number % 977 / 100:.8f}", "q": f"{(number % 89 + 1) / 1000:.8f}",
@@ -51,10 +67,10 @@ def agg_trades() -> list[bytes]:
     return made
 
 
-def quotes() -> list[bytes]:
+def quotes(rows: int) -> list[bytes]:
     """bookTicker frames of many symbols, in turn."""
     made = []
-    for number in range(ROWS):
+    for number in range(rows):
         name = f"SYM{number % SYMBOLS}USDT"
         quote = {
             "u": 9_000_000 + number, "s": name,
@@ -65,49 +81,93 @@ def quotes() -> list[bytes]:
     return made
 
 
+@dataclass
+class Run:
+    """What a run took, and how its end compares with its beginning."""
+
+    rows: int
+    took_s: float
+    last_quarter: float
+    """Rate of the last quarter of the rows as a share of the whole run's."""
+    grown_mb: float
+    """Most memory while it ran, above what the prepared frames took."""
+
+
 def run() -> None:
-    """Print both rates and their ratio, for trades and for quotes."""
+    """Print all rates and their ratios to bare COPY, for trades and for quotes."""
     with tempfile.TemporaryDirectory(prefix="candelabra-bench-") as folder:
         Path(folder).chmod(0o755)
         with EmbeddedPostgres(Path(folder) / "pg") as server:
-            for table, frames in ((AGG_TRADES, agg_trades()), (BOOK_TICKERS, quotes())):
+            for table, prepare in ((AGG_TRADES, agg_trades), (BOOK_TICKERS, quotes)):
                 url = server.create_database(table.name)
                 migrate(url)
-                home = Path(folder) / table.name
-                home.mkdir()
-                captured_s = asyncio.run(_captured(url, table, frames, home))
-                bare_s = _bare(url, table)
-                print(
-                    f"capture: {table.name} {ROWS / captured_s:,.0f} rows/s from frame to table, "
-                    f"bare COPY {ROWS / bare_s:,.0f}: ratio {bare_s / captured_s:.2f}"
-                )
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"capture: peak memory {peak_mb:,.0f} MB, the prepared frames included")
+                _measure(url, table, prepare(ROWS), Path(folder) / table.name)
 
 
-async def _captured(url: str, table: RawTable, frames: Sequence[bytes], home: Path) -> float:
+def _measure(url: str, table: RawTable, frames: Sequence[bytes], home: Path) -> None:
+    for name in ("decoded", "frames"):
+        (home / name).mkdir(parents=True)
+    decoded = [decode_captured(frame) for frame in frames[:DECODED_ROWS]]
+    ready = asyncio.run(_captured(url, table, decoded, home / "decoded"))
+    _empty(url, table)
+    sustained = asyncio.run(_captured(url, table, frames, home / "frames"))
+    bare_s = _bare(url, table)
+    naive_s = _naive(url, table, decoded[:NAIVE_ROWS])
+    bare = sustained.rows / bare_s
+    shown = {
+        "frame to table": sustained.rows / sustained.took_s,
+        "decoded to table": ready.rows / ready.took_s,
+        "executemany": NAIVE_ROWS / naive_s,
+    }
+    rates = ", ".join(f"{name} {rate:,.0f} ({rate / bare:.2f})" for name, rate in shown.items())
+    print(
+        f"capture: {table.name}: {rates}; bare COPY {bare:,.0f} rows/s; "
+        f"{sustained.took_s:.0f} s sustained, last quarter at {sustained.last_quarter:.2f} "
+        f"of the whole, memory +{sustained.grown_mb:.0f} MB"
+    )
+
+
+async def _captured(url: str, table: RawTable, given: Sequence[Any], home: Path) -> Run:
+    """Frames, or what they decode to, until all are in the table."""
     losses, spool = Losses(home / "losses.json"), Spool(home, max_bytes=1 << 30)
-    intake = Intake(DATASETS, most_rows=2 * BUFFER_ROWS, on_losses=losses.add)
+    received = iter(range(START_US, START_US + 5 * len(given), 5))
+    intake = Intake(
+        DATASETS, most_rows=BUFFER_ROWS, on_losses=losses.add, now_us=partial(next, received)
+    )
     writer = CaptureWriter(
         url, intake.lanes, spool, losses, batch_rows=BATCH_ROWS, flush_timeout_s=0.5
     )
-    feed = CaptureFeed(
-        "ws://127.0.0.1:1", Market.SPOT, (), [f"SYM{n}USDT" for n in range(SYMBOLS)],
-        intake, name="bench", stale_after_s=15, on_missed=lambda *_: None, now_us=lambda: START_US,
-    )  # fmt: skip
+    take = _taker(intake, given[0])
     working = asyncio.create_task(writer.run())
-    began = time.perf_counter()
-    for first in range(0, len(frames), FRAMES_A_TURN):
-        for frame in frames[first : first + FRAMES_A_TURN]:
-            feed.on_text(frame)
+    resident_mb = most_mb = _resident_mb()
+    began = quarter_began = time.perf_counter()
+    for first in range(0, len(given), FRAMES_A_TURN):
+        if first == len(given) * 3 // 4:
+            quarter_began = time.perf_counter()
+        for one in given[first : first + FRAMES_A_TURN]:
+            take(one)
+        if first % (100 * FRAMES_A_TURN) == 0:
+            most_mb = max(most_mb, _resident_mb())
         await asyncio.sleep(0)
-        # below what would go to the disk
-        await _until(lambda: intake.lanes.waiting <= BUFFER_ROWS // 4)
-    await _until(lambda: writer.written[table.name] == len(frames))
-    took_s = time.perf_counter() - began
+        await _until(lambda: intake.lanes.waiting <= MOST_WAITING)
+    await _until(lambda: writer.written[table.name] == len(given))
+    ended = time.perf_counter()
     working.cancel()
     await asyncio.wait([working])
-    return took_s
+    took_s = ended - began
+    last_quarter = (took_s / 4) / (ended - quarter_began)
+    return Run(len(given), took_s, last_quarter, most_mb - resident_mb)
+
+
+def _taker(intake: Intake, first: object) -> Callable[[Any], None]:
+    if isinstance(first, AggTrade):
+        return partial(intake.on_trade, Market.SPOT)
+    if isinstance(first, BookTicker):
+        return partial(intake.on_quote, Market.SPOT)
+    return CaptureFeed(
+        "ws://127.0.0.1:1", Market.SPOT, (), [f"SYM{n}USDT" for n in range(SYMBOLS)],
+        intake, name="bench", stale_after_s=15, on_missed=lambda *_: None, now_us=lambda: START_US,
+    ).on_text  # fmt: skip
 
 
 async def _until(holds: Callable[[], bool]) -> None:
@@ -115,12 +175,26 @@ async def _until(holds: Callable[[], bool]) -> None:
         await asyncio.sleep(0.001)
 
 
+def _resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 1e6
+
+
+def _empty(url: str, table: RawTable) -> None:
+    with psycopg.connect(url) as connection:
+        connection.execute(sql.SQL("TRUNCATE {}").format(table.path))
+
+
+def _columns(table: RawTable) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, table.columns))
+
+
 def _bare(url: str, table: RawTable) -> float:
     """COPY of the rows that were captured, as text that is ready."""
-    columns = sql.SQL(", ").join(map(sql.Identifier, table.columns))
+    columns = _columns(table)
     with psycopg.connect(url) as connection:
         with connection.cursor().copy(
-            sql.SQL("COPY (SELECT {} FROM {} ORDER BY ctid) TO STDOUT").format(columns, table.path)
+            sql.SQL("COPY {} ({}) TO STDOUT").format(_day_of(connection, table), columns)
         ) as copy:
             text = b"".join(bytes(part) for part in copy)
         connection.execute(
@@ -135,3 +209,45 @@ def _bare(url: str, table: RawTable) -> float:
             copy.write(text)
         connection.commit()
         return time.perf_counter() - began
+
+
+def _day_of(connection: psycopg.Connection[Any], table: RawTable) -> sql.Identifier:
+    """The partition that holds all rows, which are copied in the order in which they came."""
+    found = connection.execute(
+        "SELECT ops.ensure_partition(%s::regclass, %s)", (f"market.{table.name}", NOON)
+    ).fetchone()
+    assert found is not None
+    return sql.Identifier("market", found[0])
+
+
+def _naive(url: str, table: RawTable, decoded: Sequence[Any]) -> float:
+    """The same rows of another day, by INSERT."""
+    rows = [_row(one, n) for n, one in enumerate(decoded)]
+    statement = sql.SQL("INSERT INTO {} ({}) VALUES ({}) ON CONFLICT DO NOTHING").format(
+        table.path, _columns(table), sql.SQL(", ").join([sql.Placeholder()] * len(table.columns))
+    )
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            "SELECT ops.ensure_partition(%s::regclass, %s)",
+            (f"market.{table.name}", NOON + timedelta(days=1)),
+        )
+        connection.commit()
+        began = time.perf_counter()
+        for start in range(0, len(rows), BATCH_ROWS):
+            with connection.transaction(), connection.cursor() as cursor:
+                cursor.executemany(statement, rows[start : start + BATCH_ROWS])
+        return time.perf_counter() - began
+
+
+def _row(one: AggTrade | BookTicker, number: int) -> tuple[Any, ...]:
+    """Values in the order of the table's columns."""
+    at = NOON + timedelta(days=1, microseconds=number)
+    if isinstance(one, AggTrade):
+        return (
+            one.symbol, at.date(), one.id, one.price, one.quantity, one.first_trade_id,
+            one.last_trade_id, at, one.is_buyer_maker,
+        )  # fmt: skip
+    return (
+        one.symbol, at.date(), one.update_id, one.bid_price, one.bid_quantity, one.ask_price,
+        one.ask_quantity, None, at,
+    )  # fmt: skip

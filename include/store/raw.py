@@ -47,8 +47,7 @@ def _millisecond(milliseconds: int) -> str:
 
 
 def _moment(moment_us: int) -> str:
-    milliseconds = moment_us // 1_000
-    return _millisecond(milliseconds) + _THREE[moment_us - milliseconds * 1_000]
+    return _millisecond(moment_us // 1_000) + _THREE[moment_us % 1_000]
 
 
 # Lines are made for each row that comes: !s asks a Decimal for its text without a look at formats.

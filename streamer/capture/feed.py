@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import cast
 
 import structlog
 
@@ -90,15 +89,13 @@ class CaptureFeed:
             if self.bad_frames <= LOGGED_BAD_FRAMES:
                 log.warning("bad_frame", connection=self.connection.name, error=str(error))
             return
-        kind = type(frame)
-        if kind is BookTicker:
-            quote = cast(BookTicker, frame)
-            if quote.symbol in self.names:
-                self._intake.on_quote(self.market, quote)
-        elif kind is Trade or kind is AggTrade:
-            trade = cast("Trade | AggTrade", frame)
-            if trade.symbol in self.names:
-                self._intake.on_trade(self.market, trade)
+        # What comes by the hundred thousand is looked at first, by its very type.
+        if type(frame) is BookTicker:
+            if frame.symbol in self.names:
+                self._intake.on_quote(self.market, frame)
+        elif type(frame) is Trade or type(frame) is AggTrade:
+            if frame.symbol in self.names:
+                self._intake.on_trade(self.market, frame)
         elif isinstance(frame, ControlAnswer):
             self._on_answer(frame)
             return

@@ -32,7 +32,7 @@ CONNECT_TIMEOUT_S = 5.0
 WRITE_TIMEOUT_S = 60.0
 POLL_S = 0.05
 SPILL_INTERVAL_S = 0.25
-SPILL_SHARE = 0.25
+SPILL_SHARE = 0.5
 """Rows go to the disk once so much of the memory is taken, though writing does not fail."""
 REPEATS_EXPECTED_S = 30.0
 """After a row came twice, the next ones of this time are expected to."""
