@@ -145,7 +145,7 @@ class Settings(BaseSettings):
         default=(), description="Also keep agg_trades, trades, book_tickers of what is streamed."
     )
     capture_batch_rows: int = Field(
-        default=5_000, ge=1, le=100_000, description="Captured rows of one write."
+        default=20_000, ge=1, le=100_000, description="Captured rows of one write."
     )
     capture_flush_timeout_ms: int = Field(
         default=500, ge=10, le=60_000, description="Longest wait of a captured row for a write."
