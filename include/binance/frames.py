@@ -13,13 +13,14 @@ from typing import Any
 import msgspec
 
 from include.domain.candles import Candle
+from include.domain.exact import ZERO
 from include.errors import PermanentError
 
 ABSURD = Decimal(10) ** 24
 """No price, quantity or volume of the exchange comes near this, nor its negative."""
 _LEAST = -ABSURD
 
-_FIRST_US = 100_000_000_000_000
+FIRST_US = 100_000_000_000_000
 """Milliseconds have 13 digits until the year 5138, microseconds 15 and more since 1973."""
 
 _FIRST_TIME, _LAST_TIME = 10**12, 10**16
@@ -28,7 +29,7 @@ _FIRST_TIME, _LAST_TIME = 10**12, 10**16
 
 def microseconds(moment: int) -> int:
     """A time of the exchange in microseconds, from milliseconds or microseconds."""
-    return moment if moment >= _FIRST_US else moment * 1000
+    return moment if moment >= FIRST_US else moment * 1000
 
 
 class AggTrade(msgspec.Struct, frozen=True, gc=False, tag_field="e", tag="aggTrade"):
@@ -176,8 +177,18 @@ def decode(text: bytes | memoryview | str) -> Frame:
     """
     try:
         data = _decode_combined(text).data
+        # Spelled out and in place: nearly all frames are such, and end here.
+        if type(data) is AggTrade and (
+            ZERO < data.price < ABSURD
+            and ZERO < data.quantity < ABSURD
+            and _FIRST_TIME < data.event_time < _LAST_TIME
+            and _FIRST_TIME < data.trade_time < _LAST_TIME
+        ):
+            return data
     except msgspec.ValidationError as error:
         return _decode_other(text, error)
+    except InvalidOperation:
+        pass  # NaN has no order; it is told below
     except _UNREADABLE as error:
         raise PermanentError(f"frame is not JSON ({error}): {_beginning(text)}") from None
     return _checked(data, text)
@@ -189,16 +200,14 @@ def _checked(data: MarketFrame, text: bytes | memoryview | str) -> MarketFrame:
     Raises:
         PermanentError: a number is not a plain, finite one; the message shows the frame.
     """
+    if isinstance(data, AggTrade | Trade):
+        moment, numbers = data.trade_time, (data.price, data.quantity)
+    elif isinstance(data, Kline):
+        moment, numbers = data.body.open_time, data.body.numbers
+    else:
+        return data
     try:
-        if type(data) is AggTrade or type(data) is Trade:
-            # Spelled out: most frames come here, and a loop would cost as much as reading them.
-            is_sound = _LEAST < data.price < ABSURD and _LEAST < data.quantity < ABSURD
-            moment = data.trade_time
-        elif type(data) is Kline:
-            is_sound = all(_LEAST < number < ABSURD for number in data.body.numbers)
-            moment = data.body.open_time
-        else:
-            return data
+        is_sound = all(_LEAST < number < ABSURD for number in numbers)
     except InvalidOperation:
         is_sound = False  # NaN has no order
     if not is_sound:

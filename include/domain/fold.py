@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Protocol
 
 from include.domain.candles import Candle
-from include.domain.exact import ZERO, add, multiply, multiply_add
+from include.domain.exact import ZERO, add, multiply_add, subtract
 
 
 class Fill(Protocol):
@@ -45,20 +45,21 @@ class CandleBuilder:
         "low",
         "open",
         "open_time_us",
-        "quote_volume",
         "symbol",
         "taker_buy_quote_volume",
         "taker_buy_volume",
+        "taker_sell_quote_volume",
+        "taker_sell_volume",
         "trade_count",
-        "volume",
     )
 
     def __init__(self, symbol: str, open_time_us: int) -> None:
         self.symbol = symbol
         self.open_time_us = open_time_us
         self.open = self.high = self.low = self.close = ZERO
-        self.volume = self.quote_volume = ZERO
+        # Either side by itself: a trade is one sum of each kind, and the whole is summed when asked.
         self.taker_buy_volume = self.taker_buy_quote_volume = ZERO
+        self.taker_sell_volume = self.taker_sell_quote_volume = ZERO
         self.trade_count = 0
         self.first_trade_id = self.last_trade_id = -1
 
@@ -66,13 +67,29 @@ class CandleBuilder:
     def from_candle(cls, candle: Candle) -> CandleBuilder:
         """Go on from a candle that holds the minute's trades up to its last id."""
         builder = cls(candle.symbol, candle.open_time_us)
-        for name in cls.__slots__:
-            setattr(builder, name, getattr(candle, name))
-        if candle.first_trade_id is None or candle.last_trade_id is None:
-            if candle.trade_count:
-                raise ValueError(f"{candle.symbol}: a candle with trades but no ids seeds nothing")
-            builder.first_trade_id = builder.last_trade_id = -1
+        builder.open, builder.high = candle.open, candle.high
+        builder.low, builder.close = candle.low, candle.close
+        bought, bought_quote = candle.taker_buy_volume, candle.taker_buy_quote_volume
+        builder.taker_buy_volume, builder.taker_buy_quote_volume = bought, bought_quote
+        builder.taker_sell_volume = subtract(candle.volume, bought)
+        builder.taker_sell_quote_volume = subtract(candle.quote_volume, bought_quote)
+        builder.trade_count = candle.trade_count
+        if candle.first_trade_id is not None and candle.last_trade_id is not None:
+            builder.first_trade_id = candle.first_trade_id
+            builder.last_trade_id = candle.last_trade_id
+        elif candle.trade_count:
+            raise ValueError(f"{candle.symbol}: a candle with trades but no ids seeds nothing")
         return builder
+
+    @property
+    def volume(self) -> Decimal:
+        """Of both sides, in the base asset."""
+        return add(self.taker_buy_volume, self.taker_sell_volume)
+
+    @property
+    def quote_volume(self) -> Decimal:
+        """Of both sides, in the quote asset."""
+        return add(self.taker_buy_quote_volume, self.taker_sell_quote_volume)
 
     def add(self, fill: Fill) -> None:
         """Fold one more trade or aggTrade, exactly.
@@ -82,6 +99,7 @@ class CandleBuilder:
         """
         price = fill.price
         quantity = fill.quantity
+        first_id, last_id = fill.first_trade_id, fill.last_trade_id
         if self.trade_count:
             if price > self.high:
                 self.high = price
@@ -89,18 +107,18 @@ class CandleBuilder:
                 self.low = price
         else:
             self.open = self.high = self.low = price
-            self.first_trade_id = fill.first_trade_id
+            self.first_trade_id = first_id
         self.close = price
-        self.volume = add(self.volume, quantity)
         if fill.is_buyer_maker:
-            self.quote_volume = multiply_add(price, quantity, self.quote_volume)
+            self.taker_sell_volume = add(self.taker_sell_volume, quantity)
+            self.taker_sell_quote_volume = multiply_add(
+                price, quantity, self.taker_sell_quote_volume
+            )
         else:
-            quote = multiply(price, quantity)
-            self.quote_volume = add(self.quote_volume, quote)
             self.taker_buy_volume = add(self.taker_buy_volume, quantity)
-            self.taker_buy_quote_volume = add(self.taker_buy_quote_volume, quote)
-        self.trade_count += fill.last_trade_id - fill.first_trade_id + 1
-        self.last_trade_id = fill.last_trade_id
+            self.taker_buy_quote_volume = multiply_add(price, quantity, self.taker_buy_quote_volume)
+        self.trade_count += last_id - first_id + 1
+        self.last_trade_id = last_id
 
     def candle(self) -> Candle:
         """The candle as it stands."""
