@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from include.binance.frames import AggTrade, Kline, Trade, microseconds
+from include.binance.frames import FIRST_US, AggTrade, Kline, Trade, microseconds
 from include.domain.candles import Candle, Offer, Source, Status, differing_values
 from include.domain.fold import CandleBuilder
 from include.domain.instruments import Instrument
@@ -86,7 +86,9 @@ class SymbolAggregator:
 
     def on_trade(self, trade: AggTrade | Trade) -> None:
         """Fold a trade, once, into the minute of its trade time."""
-        trade_us = microseconds(trade.trade_time)
+        trade_us = trade.trade_time
+        if trade_us < FIRST_US:
+            trade_us *= 1000  # not by a call: this is done for each trade
         step = self._ids.take(trade, trade_us)
         follows = step is FOLLOWS
         if not follows:
@@ -100,10 +102,21 @@ class SymbolAggregator:
         if self._silence.minutes and trade_us >= self._silence.since_us:
             self._end_silence(trade_us)
         self._is_proven = True
-        if self._seed is None:
-            self._fold(trade, trade_us, follows=follows)
-        else:
+        if self._seed is not None:
             self._while_seeking(self._seed, trade, trade_us)
+            return
+        minute = self.minutes.get(trade_us - trade_us % MINUTE_US)
+        if (
+            minute is None
+            or minute.builder is None
+            or minute.kline is not None
+            or minute.is_settled
+            or self.on_change is not None
+        ):
+            self._fold(trade, trade_us, follows=follows)
+        else:  # one of many trades of an open minute
+            minute.builder.add(trade)
+            self.is_dirty = True
 
     def _break_off(self, step: Step, trade: AggTrade | Trade, trade_us: int) -> None:
         """Ids do not go on: nothing in hand is whole, and folding begins anew from a kline."""

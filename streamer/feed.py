@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import structlog
 
 from include.binance.frames import (
+    FIRST_US,
     AggTrade,
     ControlAnswer,
     Kline,
@@ -16,7 +17,6 @@ from include.binance.frames import (
     Trade,
     UnknownFrame,
     decode,
-    microseconds,
 )
 from include.domain.instruments import Market, exchange_symbol_of
 from include.domain.timeframes import MINUTE_US, SECOND_US, minute_of
@@ -212,7 +212,7 @@ class Feed:
             self._on_missed(aggregator.symbol, start_us, until_us + 1, "connection lost")
 
     def _at_event(self, exchange_symbol: str, event_time: int) -> SymbolAggregator | None:
-        event_us = microseconds(event_time)
+        event_us = event_time if event_time >= FIRST_US else event_time * 1000
         if event_us > self.exchange_us:
             self.exchange_us = event_us
         if not self.frames & LAG_MASK:
