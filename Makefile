@@ -32,7 +32,9 @@ test-fast: setup ## unit tests alone
 	@$(PY) -m pytest -q -n $(WORKERS) tests/unit
 
 soak: setup ## 200 runs of chaos, held to the exchange minute by minute; SEED=N begins with another
-	@$(PY) -m tests.chaos --seed $(or $(SEED),1) --count 200 --workers $(WORKERS) --minutes 10
+	@mkdir -p .candelabra
+	@$(PY) -m tests.chaos --seed $(or $(SEED),1) --count 200 --workers $(WORKERS) \
+	  --minutes 120 --speed 300 --resume .candelabra/soak
 
 lint: setup setup-lint ## ruff, mypy, import-linter, sqlfluff
 	@.venv-lint/bin/python -m ruff check .

@@ -16,9 +16,9 @@ from queue import Empty
 
 import structlog
 
-from tests.chaos.processes import chaos_server
 from tests.chaos.run import ChaosError, run
 from tests.chaos.scenario import draw
+from tests.chaos.servers import chaos_server
 
 MINUTES = 6.0
 SPEED = 60.0
@@ -31,19 +31,24 @@ def main() -> int:
     """Runs the seeds; exit code 1 if one fails."""
     arguments = _arguments()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    seeds = range(arguments.seed, arguments.seed + arguments.count)
     if arguments.keep is not None:
         arguments.keep.mkdir(parents=True, exist_ok=True)
+    done = Done(arguments.resume, f"{arguments.minutes:g} {arguments.speed:g}")
+    seeds = [
+        seed for seed in range(arguments.seed, arguments.seed + arguments.count) if seed not in done
+    ]
+    if len(seeds) < arguments.count:
+        sys.stdout.write(f"{arguments.count - len(seeds)} seeds went well before\n")
     told: Queue[Told] = Queue()
     # Each worker has a server of its own, since it is struck, and runs its part of the seeds.
     workers = [
         Process(target=_work, args=(seeds[first :: arguments.workers], arguments, told))
-        for first in range(min(arguments.workers, arguments.count))
+        for first in range(min(arguments.workers, len(seeds)))
     ]
     for worker in workers:
         worker.start()
     try:
-        failed = _report(told, len(seeds), workers)
+        failed = _report(told, len(seeds), workers, done)
     except KeyboardInterrupt:
         sys.stdout.write("ended early\n")
         for worker in workers:
@@ -52,11 +57,38 @@ def main() -> int:
     finally:
         for worker in workers:
             worker.join()
-    sys.stdout.write(f"failed: {failed}\n" if failed else "")
+    outcome = f"failed: {failed}" if failed else "no differences"
+    sys.stdout.write(f"{len(seeds)} runs of {arguments.minutes:g} simulated minutes: {outcome}\n")
     return 1 if failed else 0
 
 
-def _report(told: Queue[Told], count: int, workers: Sequence[Process]) -> list[int]:
+class Done:
+    """Seeds that went well before, in a file: a soak that was ended goes on where it was.
+
+    Args:
+        path: lines of a seed and how it was run; None to remember nothing.
+        how: minutes and speed; runs of others do not count.
+    """
+
+    def __init__(self, path: Path | None, how: str) -> None:
+        self._path = path
+        self._how = how
+        lines = path.read_text().splitlines() if path is not None and path.exists() else []
+        self._seeds = {
+            int(line.split(" ", 1)[0]) for line in lines if line.split(" ", 1)[1:] == [how]
+        }
+
+    def __contains__(self, seed: int) -> bool:
+        return seed in self._seeds
+
+    def add(self, seed: int) -> None:
+        """It went well."""
+        if self._path is not None:
+            with self._path.open("a") as file:
+                file.write(f"{seed} {self._how}\n")
+
+
+def _report(told: Queue[Told], count: int, workers: Sequence[Process], done: Done) -> list[int]:
     """A line for each seed as it ends; returns those that failed."""
     began_s = time.monotonic()
     failed: list[int] = []
@@ -70,7 +102,9 @@ def _report(told: Queue[Told], count: int, workers: Sequence[Process]) -> list[i
                 return [*failed, -1]
             continue
         number += 1
-        if not is_right:
+        if is_right:
+            done.add(seed)
+        else:
             failed.append(seed)
         minutes = (time.monotonic() - began_s) / 60
         left = minutes / number * (count - number)
@@ -110,6 +144,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=MINUTES, help="simulated, of faults")
     parser.add_argument("--speed", type=float, default=SPEED, help="simulated seconds per second")
     parser.add_argument("--workers", type=int, default=1, help="runs at a time")
+    parser.add_argument(
+        "--resume", type=Path, metavar="FILE", help="remember good seeds there, and leave them out"
+    )
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the streamers' logs")
     arguments = parser.parse_args()
     if arguments.minutes <= 0 or arguments.speed <= 0 or arguments.count < 1:

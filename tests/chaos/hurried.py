@@ -1,7 +1,7 @@
 """``candelabra`` beside an exchange whose clock runs fast: waits between tries are as much shorter.
 
-Run as a program: ``python -m tests.chaos.hurried FACTOR stream --symbols …``. Nothing else of the
-program is changed; what is a setting comes as one.
+Run as a program: ``python -m tests.chaos.hurried FACTOR STREAMS stream …``; ``STREAMS`` is the most
+that a connection carries. Nothing else of the program is changed; what is a setting comes as one.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 import importlib
 import sys
 from dataclasses import replace
+from functools import partial
 
 from include.backoff import Backoff
 
 WAITING = (
     "include.binance.rest",
+    "streamer.capture.capture",
+    "streamer.capture.writer",
     "streamer.connection",
     "streamer.ledger",
     "streamer.repair",
@@ -22,24 +25,66 @@ WAITING = (
 )
 """Modules that wait between tries."""
 
+LOOKING = {
+    "include.jobs.exchange": "RECONNECT_AFTER_S",
+    "streamer.capture.capture": "SPOOL_POLL_S",
+    "streamer.capture.holes": "POLL_S",
+    "streamer.ledger": "LOOK_INTERVAL_S",
+    "streamer.repair": "POLL_S",
+}
+"""Modules that look for what is due every so often."""
+
+WEIGHT_FACTOR = 100
+"""The exchange's minutes, in which it counts requests, pass as much faster; the budget's do not."""
+
 
 def hurry(factor: float) -> None:
     """Divide waits between tries, and looks for what is due."""
     for name in WAITING:
         module = importlib.import_module(name)
-        backoff: Backoff = module.BACKOFF
-        module.BACKOFF = replace(
-            backoff,
-            first_s=backoff.first_s / factor,
-            most_s=backoff.most_s / factor,
-            least_s=max(backoff.least_s / factor, 0.02),
-        )
-    repair = importlib.import_module("streamer.repair")
-    repair.POLL_S = 0.05
+        module.BACKOFF = _hurried(module.BACKOFF, factor)
+    for name, wait in LOOKING.items():
+        module = importlib.import_module(name)
+        setattr(module, wait, getattr(module, wait) / factor)
+    filler = importlib.import_module("streamer.capture.holes").HoleFiller
+    filler.backoff = _hurried(filler.backoff, factor)
+    rotate_s = _of("streamer.watchdog", "ROTATE_EVERY_S") / factor
+    _give("streamer.app", "Watchdog", rotate_every_s=rotate_s)
+    settle_s = _of("streamer.capture.intake", "SETTLE_S") / factor
+    _give("streamer.capture.capture", "Intake", settle_s=settle_s)
+    limits = importlib.import_module("include.binance.weights").WEIGHT_LIMITS
+    for market in limits:
+        limits[market] *= WEIGHT_FACTOR
+
+
+def _hurried(backoff: Backoff, factor: float) -> Backoff:
+    return replace(
+        backoff,
+        first_s=backoff.first_s / factor,
+        most_s=backoff.most_s / factor,
+        least_s=max(backoff.least_s / factor, 0.02),
+    )
+
+
+def narrow(streams: int) -> None:
+    """Let a connection carry this many streams at most."""
+    _give("streamer.app", "Fleet", max_streams=streams)
+    _give("streamer.capture.capture", "CaptureFeeds", max_streams=streams)
+
+
+def _of(module: str, name: str) -> float:
+    return float(getattr(importlib.import_module(module), name))
+
+
+def _give(module: str, name: str, **defaults: object) -> None:
+    """Another default for what a module makes."""
+    inside = importlib.import_module(module)
+    setattr(inside, name, partial(getattr(inside, name), **defaults))
 
 
 if __name__ == "__main__":
     hurry(float(sys.argv.pop(1)))
+    narrow(int(sys.argv.pop(1)))
     from include.cli.app import main
 
     main()

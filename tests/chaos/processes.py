@@ -1,30 +1,21 @@
-"""The streamer as a process that is killed, stopped and frozen, and its PostgreSQL."""
+"""The streamer as a process that is killed, stopped and frozen."""
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-import psycopg
-from psycopg import sql
-
-from deploy.local.postgres import EmbeddedPostgres
-from include.store.migrate import JOBS, STREAMER, migrate
-
 ROOT = Path(__file__).parents[2]
-TEMPLATE = "chaos_template"
-PASSWORD = "chaos"
 STOP_TIMEOUT_S = 20.0
+NO_EVENT = "(no event)"
+"""Stands for lines that are none: a traceback, or a warning of a library."""
 
 
 class EndedError(AssertionError):
@@ -36,17 +27,25 @@ class StreamerProcess:
 
     Args:
         environment: its settings, as variables.
-        factor: by which waits between tries are shortened.
+        arguments: of ``tests.chaos.hurried``.
         log_file: JSON lines of all its lives.
+
+    Attributes:
+        starts: how many lives it had.
+        most_rss_bytes: most memory that any of them held, as seen when it was struck.
     """
 
-    def __init__(self, environment: Mapping[str, str], *, factor: float, log_file: Path) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], arguments: Sequence[str], *, log_file: Path
+    ) -> None:
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         self._environment = {**inherited, **environment, "PYTHONPATH": str(ROOT)}
-        self._command = [sys.executable, "-m", "tests.chaos.hurried", f"{factor:g}", "stream"]
+        self._command = [sys.executable, "-m", "tests.chaos.hurried", *arguments]
         self.log_file = log_file
         self.starts = 0
+        self.most_rss_bytes = 0
         self._process: subprocess.Popen[bytes] | None = None
+        self._groups: list[int] = []
 
     def start(self) -> None:
         """Begin a life."""
@@ -60,6 +59,7 @@ class StreamerProcess:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._groups.append(self._process.pid)
         self.starts += 1
 
     def check(self) -> None:
@@ -103,7 +103,13 @@ class StreamerProcess:
         self.check()
         if self._process is None:
             raise AssertionError("the streamer does not run")
+        self.most_rss_bytes = max(self.most_rss_bytes, _most_rss_bytes(self._process.pid))
         return self._process
+
+    def left(self) -> list[int]:
+        """Process groups of ended lives in which something still runs."""
+        running = None if self._process is None else self._process.pid
+        return [group for group in self._groups if group != running and _is_alive(group)]
 
     def events(self) -> Counter[str]:
         """How often it logged what."""
@@ -111,6 +117,10 @@ class StreamerProcess:
         for line in self.log_file.read_text().splitlines():
             found[_event(line)] += 1
         return found
+
+    def tracebacks(self) -> int:
+        """Errors that nobody caught; libraries may write other lines that are no events."""
+        return self.log_file.read_text().count("Traceback (most recent call last)")
 
     def tail(self, lines: int = 25) -> str:
         """The end of its log."""
@@ -134,89 +144,21 @@ def _event(line: str) -> str:
     try:
         entry = json.loads(line)
     except ValueError:
-        return "(no JSON)"
-    return str(entry.get("event")) if isinstance(entry, dict) else "(no JSON)"
+        return NO_EVENT
+    return str(entry.get("event", NO_EVENT)) if isinstance(entry, dict) else NO_EVENT
 
 
-class Database:
-    """One run's database on a server that may be struck."""
-
-    def __init__(self, server: EmbeddedPostgres, name: str) -> None:
-        self._server = server
-        self._name = name
-        self.url = server.url(name)
-        self.streamer_url = server.url(name, user=STREAMER, password=PASSWORD)
-        self.jobs_url = server.url(name, user=JOBS, password=PASSWORD)
-
-    def crash(self) -> None:
-        """As ``kill -9`` of the postmaster."""
-        self._server.kill()
-
-    def shut_down(self) -> None:
-        """As a restart for a new version: sessions are told and ended."""
-        self._server.stop()
-
-    def start(self) -> None:
-        """On the same port; recovers."""
-        self._server.start()
-
-    def hang_up(self) -> None:
-        """End all sessions of the streamer."""
-        with psycopg.connect(self._server.url("postgres"), autocommit=True) as connection:
-            connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
-                (self._name,),
-            )
-
-    def set_read_only(self, value: bool) -> None:
-        """As a primary that became a standby: all sessions are refused when they write."""
-        with psycopg.connect(self._server.url("postgres"), autocommit=True) as connection:
-            connection.execute("SET default_transaction_read_only = off")
-            connection.execute(
-                sql.SQL("ALTER SYSTEM SET default_transaction_read_only = {}").format(
-                    sql.Literal("on" if value else "off")
-                )
-            )
-            connection.execute("SELECT pg_reload_conf()")
-
-
-@contextmanager
-def chaos_server(folder: Path) -> Iterator[EmbeddedPostgres]:
-    """A server that comes back on its port, with the template of all runs.
-
-    Durability is off: processes are killed, the power is not cut.
-    """
-    folder.chmod(0o755)
-    settings = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
-    with EmbeddedPostgres(folder / "pg", port=_steady_port(), settings=settings) as server:
-        migrate(server.create_database(TEMPLATE))
-        with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-            for role in (STREAMER, JOBS):
-                connection.execute(
-                    sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(
-                        sql.Identifier(role), sql.Literal(PASSWORD)
-                    )
-                )
-        yield server
-
-
-@contextmanager
-def fresh_database(server: EmbeddedPostgres, name: str) -> Iterator[Database]:
-    """A migrated database, dropped at the end."""
-    server.create_database(name, template=TEMPLATE)
+def _is_alive(group: int) -> bool:
     try:
-        yield Database(server, name)
-    finally:
-        server.drop_database(name)
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
-def _steady_port() -> int:
-    """A free port that the system does not hand out to others while the server is down."""
-    for port in random.sample(range(20_000, 30_000), 100):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError("a hundred ports between 20000 and 30000 are taken")
+def _most_rss_bytes(pid: int) -> int:
+    """The most that a running process has held; 0 of one that is just ending."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0

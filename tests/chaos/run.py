@@ -6,24 +6,29 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psycopg
+
 from deploy.local.postgres import EmbeddedPostgres
-from include.config import Settings, load_settings
 from include.domain.timeframes import MINUTE_US, minute_of
-from include.errors import TransientError
+from include.errors import CandelabraError
 from include.jobs.repair import repair_gaps
 from simulator.server import ExchangeThread
-from tests.chaos.processes import Database, StreamerProcess, fresh_database
-from tests.chaos.scenario import SYMBOLS, Scenario, Strike
-from tests.chaos.verdict import MOST_TOLD, Truth, differences, gaps_of, shortened, truth
-from tests.integration.faults.staging import minutes_of, read_rows
+from tests.chaos.blows import Blows
+from tests.chaos.captured import differences_of_capture, rows_captured
+from tests.chaos.ledgers import reused_tickers
+from tests.chaos.processes import StreamerProcess
+from tests.chaos.scenario import SYMBOLS, Scenario
+from tests.chaos.servers import Database, fresh_database
+from tests.chaos.verdict import MOST_TOLD, Truth, differences, gaps_of, shortened, sources_of, truth
+from tests.chaos.wiring import arguments, environment, settings_of_jobs
+from tests.integration.faults.staging import minutes_of, oracle, read_rows
 
-FACTOR = 10.0
-"""By which waits between tries are shortened."""
 CALM_MINUTES = 6
 """Simulated: a halt is sure after five minutes."""
 SETTLE_TIMEOUT_S = 60.0
@@ -31,6 +36,9 @@ START_TIMEOUT_S = 60.0
 REPAIR_EVERY_S = 1.0
 REPAIR_AFTER_S = 2.0
 """Younger gaps are the streamer's; older ones the DAG's, whose job is run here."""
+MOST_RSS_BYTES = 250_000_000
+MOST_LEAVE_S = 10.0
+"""Until sessions of ended processes are gone from the server."""
 
 
 class ChaosError(AssertionError):
@@ -43,26 +51,37 @@ class Outcome:
 
     Attributes:
         minutes: minutes of symbols that were compared.
+        streamed: those whose word in the table is the stream's own, not REST's.
+        listed: symbols that were newly listed and taken up.
+        captured_rows: rows of raw capture, each compared with the exchange's.
         hits: faults that hit something, of all.
         gaps, gaps_of_jobs: gaps that were opened, and how many jobs closed.
+        most_rss_bytes: most memory that a streamer held.
     """
 
     seed: int
     minutes: int = 0
+    streamed: int = 0
+    listed: int = 0
+    captured_rows: int = 0
     faults: int = 0
     hits: int = 0
     strikes: list[str] = field(default_factory=list)
     outage_minutes: int = 0
     gaps: int = 0
     gaps_of_jobs: int = 0
+    most_rss_bytes: int = 0
     seconds: float = 0.0
     settled_after_s: float = 0.0
 
     def __str__(self) -> str:
+        strikes = ", ".join(f"{n} {kind}" for kind, n in sorted(Counter(self.strikes).items()))
         return (
-            f"seed {self.seed}: {self.minutes} minutes equal and verified, "
-            f"{self.outage_minutes} of outages; {self.hits} of {self.faults} faults hit, "
-            f"{', '.join(self.strikes)}; {self.gaps} gaps, {self.gaps_of_jobs} closed by jobs; "
+            f"seed {self.seed}: {self.minutes} minutes equal and verified, {self.streamed} by the "
+            f"stream; {self.outage_minutes} of outages; {self.listed} new symbols; "
+            f"{self.captured_rows} rows captured; {self.hits} of {self.faults} faults hit; "
+            f"{strikes}; {self.gaps} gaps, {self.gaps_of_jobs} closed by jobs; "
+            f"{self.most_rss_bytes / 1e6:.0f} MB; "
             f"settled {self.settled_after_s:.1f} s after the calm; {self.seconds:.1f} s"
         )
 
@@ -71,32 +90,31 @@ def run(scenario: Scenario, server: EmbeddedPostgres, *, keep: Path | None = Non
     """Run a scenario on a server, and hold the table to the exchange.
 
     Args:
-        keep: folder for the streamer's log and the fault plan; a temporary one if None.
+        keep: folder for the streamers' logs and the fault plan; a temporary one if None.
 
     Raises:
         ChaosError: the table is not the exchange's, or the streamer ended by itself.
     """
     began_s = time.monotonic()
     with ExitStack() as stack:
-        folder = keep or Path(
-            stack.enter_context(tempfile.TemporaryDirectory(prefix="candelabra-chaos-"))
-        )
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="candelabra-chaos-")))
+        folder = keep or home
         database = stack.enter_context(fresh_database(server, f"chaos_{scenario.seed}"))
         exchange = stack.enter_context(ExchangeThread(scenario.market))
-        log_file = folder / f"streamer-{scenario.seed}.log"
-        log_file.write_text("")
         plan = [json.dumps(entry) for entry in scenario.entries]
         (folder / f"faults-{scenario.seed}.json").write_text("[\n" + ",\n".join(plan) + "\n]\n")
-        streamer = StreamerProcess(
-            _environment(exchange, database, scenario), factor=FACTOR, log_file=log_file
-        )
-        stack.enter_context(streamer)
-        one = _Run(scenario, exchange, streamer, database)
-        stack.callback(one.close)
+        settings = environment(exchange, database, scenario, home)
+        streamers = []
+        for name in (f"streamer-{scenario.seed}.log", f"streamer-{scenario.seed}-twin.log"):
+            (folder / name).write_text("")
+            one = StreamerProcess(settings, arguments(scenario), log_file=folder / name)
+            streamers.append(stack.enter_context(one))
+        run_ = _Run(scenario, exchange, streamers[0], streamers[1], database)
+        stack.callback(run_.close)
         try:
-            outcome = one.all()
-        except (AssertionError, TransientError) as error:
-            raise ChaosError(one.told(error)) from error
+            outcome = run_.all()
+        except (AssertionError, CandelabraError, psycopg.Error) as error:
+            raise ChaosError(run_.told(error)) from error
     outcome.seconds = time.monotonic() - began_s
     return outcome
 
@@ -117,13 +135,15 @@ class _Run:
         scenario: Scenario,
         exchange: ExchangeThread,
         streamer: StreamerProcess,
+        twin: StreamerProcess,
         database: Database,
     ) -> None:
         self._scenario = scenario
         self._exchange = exchange
         self._streamer = streamer
+        self._twin = twin
         self._database = database
-        self._settings = _settings(exchange, database)
+        self._settings = settings_of_jobs(exchange, database)
         self._serving = exchange.call(lambda: asyncio.ensure_future(exchange.exchange.wait()))
         self._repaired_s = 0.0
         self._outcome = Outcome(scenario.seed)
@@ -131,19 +151,24 @@ class _Run:
     def all(self) -> Outcome:
         """From the first start to the last comparison."""
         self._streamer.start()
-        began_us = self._first_rows()
+        began_us = self._first_rows(SYMBOLS, START_TIMEOUT_S)
         self._faults(self._now_us())
         self._calm()
         until_us = minute_of(self._now_us())
+        new = self._newly_listed(until_us)
+        self._outcome.listed = len(new)
+        began_us |= self._first_rows(new, SETTLE_TIMEOUT_S)
         true = truth(self._exchange, began_us, until_us)
         self._settle(true, began_us, until_us)
         self._streamer.terminate()
+        self._check_that_nothing_is_left()
         self._report(true, began_us, until_us)
         return self._outcome
 
     def check(self) -> None:
-        """Raises where the streamer, or a part of the exchange, has ended by itself."""
+        """Raises where a streamer, or a part of the exchange, has ended by itself."""
         self._streamer.check()
+        self._twin.check()
         if self._serving.done():
             raise AssertionError(f"the simulator failed: {self._serving.exception()!r}")
 
@@ -160,34 +185,40 @@ class _Run:
         return (
             f"seed {scenario.seed} failed: {error}\n"
             f"run it again: {command(scenario)}\n"
+            f"streamed by {scenario.wanted}, capture: {', '.join(scenario.capture) or 'none'}\n"
             f"strikes: {strikes}\nfirst of {len(scenario.entries)} faults:\n{faults}\n"
             f"logged: {dict(self._streamer.events())}\n{self._streamer.tail()}"
         )
 
     # --- steps
 
-    def _first_rows(self) -> dict[str, int]:
+    def _first_rows(self, symbols: Collection[str], timeout_s: float) -> dict[str, int]:
         """Wait until each symbol has a row; from there on no minute may be missing."""
         firsts: dict[str, int] = {}
 
         def have_rows() -> bool:
             rows = read_rows(self._database.url)
-            for symbol in SYMBOLS:
+            for symbol in symbols:
                 minutes = minutes_of(rows, symbol)
                 if minutes:
                     firsts[symbol] = minutes[0]
-            return len(firsts) == len(SYMBOLS)
+            return len(firsts) == len(symbols)
 
-        self._until(have_rows, "a first row of each symbol", START_TIMEOUT_S)
+        self._until(have_rows, f"a first row of each of {', '.join(symbols)}", timeout_s)
         return firsts
 
     def _faults(self, start_us: int) -> None:
         self._exchange.faults.add(list(self._scenario.entries))
-        for strike in self._scenario.strikes:
-            self._wait_until_us(start_us + strike.at_us)
-            self._strike(strike)
-            self._outcome.strikes.append(strike.kind)
-        self._wait_until_us(start_us + round(self._scenario.minutes * MINUTE_US))
+        blows = Blows(
+            self._exchange.clock,
+            streamer=self._streamer,
+            twin=self._twin,
+            database=self._database,
+            check=self.check,
+        )
+        self._outcome.strikes = blows.struck
+        until_us = start_us + round(self._scenario.minutes * MINUTE_US)
+        blows.play(self._scenario.strikes, start_us, until_us)
 
     def _calm(self) -> None:
         listed = self._exchange.faults.listed()
@@ -198,12 +229,32 @@ class _Run:
         self._outcome.hits = sum(1 for each in listed if each["hits"])
         self._wait_until_us(self._now_us() + CALM_MINUTES * MINUTE_US)
 
+    def _newly_listed(self, until_us: int) -> list[str]:
+        """Symbols that the streamer had to take up, and that have a minute."""
+        if not self._scenario.follows:
+            return []
+        listed = [
+            name if market == "spot" else f"{name}.P"
+            for market, symbols in self._exchange.markets.items()
+            for name in symbols
+        ]
+        return [
+            name
+            for name in listed
+            if name not in SYMBOLS and oracle(self._exchange, name, 0, until_us)
+        ]
+
     def _settle(self, true: Truth, began_us: dict[str, int], until_us: int) -> None:
         found: list[str] = []
+        url, reused = self._database.url, reused_tickers(self._exchange)
 
         def is_settled() -> bool:
             self._repair()
-            found[:] = differences(self._database.url, true, began_us, until_us)
+            found[:] = differences(
+                url, true, began_us, until_us, reused=reused
+            ) or differences_of_capture(
+                url, self._exchange, self._scenario.capture, began_us, until_us
+            )
             return not found
 
         calm_s = time.monotonic()
@@ -222,44 +273,36 @@ class _Run:
             repair_gaps(settings=self._settings, worker="chaos", older_than_s=REPAIR_AFTER_S)
             self._repaired_s = time.monotonic()
 
+    def _check_that_nothing_is_left(self) -> None:
+        """No process, no session, no error that nobody caught, and no memory that grew."""
+        for streamer in (self._streamer, self._twin):
+            if left := streamer.left():
+                raise AssertionError(f"process groups {left} of ended streamers still run")
+            if streamer.tracebacks():
+                raise AssertionError(f"{streamer.log_file.name} has errors that nobody caught")
+        until_s = time.monotonic() + MOST_LEAVE_S
+        while sessions := self._database.sessions():
+            if time.monotonic() > until_s:
+                raise AssertionError(f"sessions of ended processes stay: {sessions}")
+            time.sleep(0.05)
+        rss_bytes = max(self._streamer.most_rss_bytes, self._twin.most_rss_bytes)
+        self._outcome.most_rss_bytes = rss_bytes
+        if rss_bytes > MOST_RSS_BYTES:
+            raise AssertionError(f"a streamer of six symbols held {rss_bytes / 1e6:.0f} MB")
+
     def _report(self, true: Truth, began_us: dict[str, int], until_us: int) -> None:
         outcome = self._outcome
         outcome.minutes = sum(len(minutes) for minutes in true.values())
         span = sum((until_us - start_us) // MINUTE_US for start_us in began_us.values())
         outcome.outage_minutes = span - outcome.minutes
+        outcome.streamed = sources_of(self._database.url)["kline"]
+        outcome.captured_rows = rows_captured(self._database.url)
         outcome.gaps, outcome.gaps_of_jobs = gaps_of(self._database.url)
-
-    # --- strikes
-
-    def _strike(self, strike: Strike) -> None:
-        database, streamer = self._database, self._streamer
-        hurt: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
-            "kill": (streamer.kill, streamer.start),
-            "terminate": (streamer.terminate, streamer.start),
-            "freeze": (streamer.freeze, streamer.thaw),
-            "postgres_kill": (database.crash, database.start),
-            "postgres_restart": (database.shut_down, database.start),
-            "postgres_hangs_up": (database.hang_up, lambda: None),
-            "read_only": (
-                lambda: database.set_read_only(True),
-                lambda: database.set_read_only(False),
-            ),
-        }
-        begin, end = hurt[strike.kind]
-        until_us = self._now_us() + strike.down_us
-        begin()
-        try:
-            self._sleep_until_us(until_us)
-        finally:
-            end()
 
     # --- time
 
     def _now_us(self) -> int:
         return int(self._exchange.clock.now_us())
-
-    def _sleep_until_us(self, moment_us: int) -> None:
-        time.sleep(self._exchange.clock.seconds_until(moment_us))
 
     def _wait_until_us(self, moment_us: int) -> None:
         """Let time pass; the streamer must not end meanwhile."""
@@ -274,41 +317,3 @@ class _Run:
             if time.monotonic() > until_s:
                 raise TimeoutError(f"{what} did not come in {timeout_s:g} s")
             time.sleep(0.1)
-
-
-def _urls(exchange: ExchangeThread) -> dict[str, str]:
-    return {
-        "binance_ws_url": exchange.spot_ws_url,
-        "binance_rest_url": exchange.spot_rest_url,
-        "binance_um_ws_url": exchange.um_ws_url,
-        "binance_um_rest_url": exchange.um_rest_url,
-    }
-
-
-def _settings(exchange: ExchangeThread, database: Database) -> Settings:
-    """Of the jobs."""
-    return load_settings(
-        database_url=database.url, jobs_database_url=database.jobs_url, **_urls(exchange)
-    )
-
-
-def _environment(
-    exchange: ExchangeThread, database: Database, scenario: Scenario
-) -> dict[str, str]:
-    """Of the streamer. Waits for the exchange's words are in its time, which runs faster here
-    than threads are woken: they are given as much more of it.
-    """
-    return {
-        **{name.upper(): url for name, url in _urls(exchange).items()},
-        "STREAMER_DATABASE_URL": database.streamer_url,
-        "SYMBOLS": ",".join(SYMBOLS),
-        "STALE_STREAM_S": "1.5",
-        "HTTP_TIMEOUT_S": "2",
-        "ROTATE_AFTER_S": f"{scenario.rotate_after_s:g}",
-        "CLOSE_GRACE_SPOT_MS": "3000",
-        "CLOSE_GRACE_UM_MS": "3000",
-        "KLINE_TIMEOUT_MS": "20000",
-        "BATCH_FLUSH_TIMEOUT_MS": "50",
-        "STREAMER_HTTP_PORT": "0",
-        "LOG_FORMAT": "json",
-    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -10,38 +11,35 @@ from typing import Any, Final
 from include.domain.timeframes import MINUTE_US
 from simulator.config import SimulatorConfig
 from simulator.faults.chance import chosen_kinds, draw_plan
+from tests.chaos.strikes import Strike, draw_strikes
 
 SPOT: Final = ("BTCUSDT", "ETHBTC", "PEPEUSDT", "OPUSDT")
 UM: Final = ("BTCUSDT", "PEPEUSDT")
 SYMBOLS: Final = (*SPOT, *(f"{name}.P" for name in UM))
-KINDS: Final = ("connection", "frame", "rest", "halt", "delisting", "ticker_reuse")
-"""Kinds and groups of faults of the exchange: all that a streamer meets. It reads no dumps."""
-FAULTS_A_MINUTE: Final = 6
+KINDS: Final = ("connection", "frame", "rest", "market")
+"""Groups of faults of the exchange: all that a streamer meets. It reads no dumps."""
+FAULTS_A_SECOND: Final = 12
+"""Real seconds. Each lasts up to three minutes of the exchange, halts up to fifteen."""
 
-STREAMER_STRIKES: Final = ("kill", "kill", "kill", "terminate", "freeze")
-POSTGRES_STRIKES: Final = ("postgres_kill", "postgres_restart", "postgres_hangs_up", "read_only")
-MINUTES_A_STRIKE: Final = 3
-LONGEST_DOWN_MINUTES: Final = 1.5
+MOST_OF: Final = {"delisting": 2, "ticker_reuse": 2, "new_listing": 4}
+"""Of a symbol that is gone nothing more is to be seen: few of the six are."""
 FOR_GOOD: Final = ("delisting", "ticker_reuse")
-MOST_FOR_GOOD: Final = 2
-"""So many symbols of six are delisted at most: of one that is gone nothing more is to be seen."""
 LONGEST_PAUSE_S: Final = 240
 """Simulated; a ticker comes back within the run, not after it."""
+BANNED: Final = 418
+"""Status that random plans leave out."""
 
-
-@dataclass(frozen=True, slots=True)
-class Strike:
-    """Something that happens to a process.
-
-    Attributes:
-        at_us: simulated time from the beginning of the faults.
-        kind: one of ``STREAMER_STRIKES`` and ``POSTGRES_STRIKES``.
-        down_us: simulated time until what was struck is well again.
-    """
-
-    at_us: int
-    kind: str
-    down_us: int
+WANTED: Final = {
+    "names": (*SPOT, *(f"{name}.P" for name in UM)),
+    "patterns": ("*USDT", "ETHBTC", "*.P"),
+    "all": (),
+}
+"""How the streamer is told what to stream. By the last two it follows what is newly listed."""
+CAPTURES: Final = (
+    (), (), (), (), ("agg_trades",), ("agg_trades",), ("agg_trades", "trades"),
+    ("agg_trades", "trades", "book_tickers"),
+)  # fmt: skip
+"""Quotes are ten times as many as trades: few runs have them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +50,10 @@ class Scenario:
         minutes: simulated minutes of faults; the calm comes after them.
         entries: the fault plan, with offsets from its beginning.
         rotate_after_s: age at which the streamer replaces a connection, real seconds.
+        connection_life_s: age at which the exchange closes one, simulated seconds.
+        streams_a_connection: most that a connection carries.
+        wanted: key of ``WANTED``.
+        capture: tables of raw capture that are filled.
     """
 
     seed: int
@@ -61,6 +63,15 @@ class Scenario:
     entries: tuple[dict[str, Any], ...]
     strikes: tuple[Strike, ...]
     rotate_after_s: float
+    connection_life_s: float
+    streams_a_connection: int
+    wanted: str
+    capture: tuple[str, ...]
+
+    @property
+    def follows(self) -> bool:
+        """Whether the streamer takes up what is newly listed."""
+        return self.wanted != "names"
 
     @property
     def market(self) -> SimulatorConfig:
@@ -71,6 +82,7 @@ class Scenario:
             um_symbols=UM,
             clock_start=self.clock_start,
             speed=self.speed,
+            connection_life_s=self.connection_life_s,
         )
 
 
@@ -87,49 +99,54 @@ def draw(seed: int, *, minutes: float, speed: float) -> Scenario:
     before_midnight = timedelta(minutes=draws.uniform(2, 2 + minutes))
     midnight = datetime(2026, 1, day, tzinfo=UTC) + timedelta(days=1)
     hours = 0 if seed % 2 == 0 else draws.randint(1, 23)
+    capture = draws.choice(CAPTURES)
     return Scenario(
         seed=seed,
         minutes=minutes,
         speed=speed,
         clock_start=midnight - before_midnight - timedelta(hours=hours),
-        entries=tuple(_entries(seed, minutes)),
-        strikes=_strikes(draws, minutes),
+        entries=tuple(_entries(draws, seed, minutes, speed, captures=bool(capture))),
+        strikes=draw_strikes(draws, minutes=minutes, speed=speed),
         rotate_after_s=draws.choice((1.5, 3.0, 10.0, 3_600.0)),
+        connection_life_s=draws.choice((4 * speed, 86_400.0)),
+        streams_a_connection=draws.choice((6, 1_024)),
+        wanted=draws.choice(list(WANTED)),
+        capture=capture,
     )
 
 
-def _entries(seed: int, minutes: float) -> list[dict[str, Any]]:
-    """The fault plan; what is told in real seconds is made as quick as the clock."""
+def _entries(
+    draws: random.Random, seed: int, minutes: float, speed: float, *, captures: bool
+) -> list[dict[str, Any]]:
+    """The fault plan; what is told in real seconds is made as quick as the clock.
+
+    Args:
+        captures: whether rows of raw capture are held to the exchange.
+    """
     drawn = draw_plan(
         seed,
-        rate_per_h=60 * FAULTS_A_MINUTE,
+        rate_per_h=FAULTS_A_SECOND * 3_600 / speed,
         span_us=round(minutes * MINUTE_US),
         symbols={"spot": SPOT, "um": UM},
         kinds=chosen_kinds(KINDS),
     )
-    entries = [fault.to_json() for fault in drawn]
-    last = [entry for entry in entries if entry["kind"] in FOR_GOOD][MOST_FOR_GOOD:]
-    entries = [entry for entry in entries if entry not in last]
-    for entry in entries:
-        if entry["kind"] == "rest_error" and entry["status"] == 429:
-            entry["retry_after_s"] = 0.5
+    entries: list[dict[str, Any]] = []
+    made: Counter[str] = Counter()
+    for fault in drawn:
+        entry = fault.to_json()
+        made[entry["kind"]] += 1
+        if made[entry["kind"]] > MOST_OF.get(entry["kind"], len(drawn)):
+            continue
+        if captures and entry["kind"] == "ticker_reuse":
+            continue  # ids of two instruments in one table are not told apart after a restart
+        if entry["kind"] == "rest_error":
+            if draws.random() < 0.2:
+                entry["status"] = BANNED
+            if entry["status"] in (BANNED, 429):
+                entry["retry_after_s"] = 1
         if entry["kind"] == "slow_rest":
             entry["delay_s"] = 0.5
         if entry["kind"] == "ticker_reuse":
             entry["pause_s"] = min(entry["pause_s"], LONGEST_PAUSE_S)
+        entries.append(entry)
     return entries
-
-
-def _strikes(draws: random.Random, minutes: float) -> tuple[Strike, ...]:
-    """At least a kill -9 of the streamer and one blow to PostgreSQL, at any moments."""
-    kinds = ["kill", draws.choice(POSTGRES_STRIKES)]
-    while len(kinds) < minutes / MINUTES_A_STRIKE:
-        kinds.append(draws.choice(STREAMER_STRIKES + POSTGRES_STRIKES))
-    draws.shuffle(kinds)
-    span_us = round(minutes * MINUTE_US)
-    moments = sorted(draws.randrange(span_us) for _ in kinds)
-    longest_us = round(LONGEST_DOWN_MINUTES * MINUTE_US)
-    return tuple(
-        Strike(at_us, kind, draws.randrange(longest_us))
-        for at_us, kind in zip(moments, kinds, strict=True)
-    )

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from deploy.local.postgres import EmbeddedPostgres
-from tests.chaos.processes import chaos_server
 from tests.chaos.run import run
 from tests.chaos.scenario import draw
+from tests.chaos.servers import chaos_server
 
 MINUTES = 5
 SPEED = 150

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from simulator.faults.kinds import KINDS as ALL_KINDS
-from tests.chaos.scenario import POSTGRES_STRIKES, STREAMER_STRIKES, draw
+from tests.chaos.scenario import BANNED, MOST_OF, WANTED, draw
+from tests.chaos.strikes import LONGEST_DOWN_S, POSTGRES_STRIKES, TARGETS
 
 
 def test_a_seed_draws_the_same_run_each_time() -> None:
@@ -20,22 +21,43 @@ def test_each_run_kills_the_streamer_and_strikes_postgresql_within_its_span() ->
         assert "kill" in kinds, seed
         assert set(kinds) & set(POSTGRES_STRIKES), seed
         assert all(0 <= strike.at_us < 360_000_000 for strike in scenario.strikes), seed
+        longest_us = LONGEST_DOWN_S * 60 * 1_000_000
+        assert all(strike.down_us < longest_us for strike in scenario.strikes), seed
 
 
 def test_two_hundred_seeds_have_every_fault_a_streamer_can_meet() -> None:
     faults: Counter[str] = Counter()
     strikes: Counter[str] = Counter()
+    statuses: set[int] = set()
     for seed in range(1, 201):
-        scenario = draw(seed, minutes=6, speed=60)
+        scenario = draw(seed, minutes=20, speed=60)
         faults.update(entry["kind"] for entry in scenario.entries)
-        strikes.update(strike.kind for strike in draw(seed, minutes=30, speed=60).strikes)
-    met = {
-        kind.name
-        for kind in ALL_KINDS.values()
-        if kind.group != "dump" and kind.name != "new_listing"
+        statuses |= {one["status"] for one in scenario.entries if one["kind"] == "rest_error"}
+        strikes.update(strike.kind for strike in scenario.strikes)
+    assert faults.keys() == {kind.name for kind in ALL_KINDS.values() if kind.group != "dump"}
+    assert strikes.keys() == TARGETS.keys()
+    assert statuses == {429, BANNED, 500, 502, 503, 504}
+
+
+def test_what_changes_the_listings_is_rare_and_never_beside_raw_capture_of_one_name() -> None:
+    for seed in range(1, 101):
+        scenario = draw(seed, minutes=60, speed=60)
+        counts = Counter(entry["kind"] for entry in scenario.entries)
+        assert all(counts[kind] <= most for kind, most in MOST_OF.items()), seed
+        assert not (scenario.capture and counts["ticker_reuse"]), seed
+
+
+def test_twenty_seeds_stream_in_every_way() -> None:
+    scenarios = [draw(seed, minutes=5, speed=150) for seed in range(1, 21)]
+    assert {one.wanted for one in scenarios} == WANTED.keys()
+    assert {one.streams_a_connection for one in scenarios} == {6, 1_024}
+    assert {table for one in scenarios for table in one.capture} == {
+        "agg_trades",
+        "trades",
+        "book_tickers",
     }
-    assert faults.keys() == met
-    assert strikes.keys() == {*STREAMER_STRIKES, *POSTGRES_STRIKES}
+    assert any(not one.capture for one in scenarios)
+    assert any("new_listing" in {e["kind"] for e in one.entries} for one in scenarios)
 
 
 def test_some_runs_pass_midnight() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from decimal import Decimal
 
@@ -9,6 +10,7 @@ import psycopg
 
 from include.domain.timeframes import MINUTE_US, from_us, to_us
 from simulator.server import ExchangeThread
+from tests.chaos.ledgers import Reused, unexplained, unproven
 from tests.integration.faults.staging import (
     Rows,
     minutes_of,
@@ -32,21 +34,34 @@ def truth(exchange: ExchangeThread, began_us: Mapping[str, int], until_us: int) 
 
 
 def differences(
-    database_url: str, true: Truth, began_us: Mapping[str, int], until_us: int
+    database_url: str,
+    true: Truth,
+    began_us: Mapping[str, int],
+    until_us: int,
+    *,
+    reused: Reused = {},  # noqa: B006 - never written to
 ) -> list[str]:
     """What is not as it must be in [began, until); empty once all is settled.
 
     Every minute of the exchange is in the table with its nine values, and verified; there is no
-    other row. Minutes between the exchange's own that it does not have are outages, and none of
-    its own is. No gap that began before the end is open.
+    other row, of no other symbol either. Minutes between the exchange's own that it does not have
+    are outages, and none of its own is. No gap that began before the end is open. The trade ids of
+    candles follow each other, and no source ever told what is not so.
+
+    Args:
+        reused: where trade ids begin anew.
     """
     rows = read_rows(database_url)
-    found: list[str] = []
+    found = [f"{one}: was not to be streamed" for one in _symbols(rows) - began_us.keys()]
     for symbol, start_us in began_us.items():
         found += _of_rows(rows, true[symbol], symbol, start_us, until_us)
         found += _of_outages(database_url, true[symbol], symbol, start_us)
     found += _of_gaps(database_url, until_us)
-    return found
+    return found + unproven(database_url, began_us, until_us, reused) + unexplained(database_url)
+
+
+def _symbols(rows: Rows) -> set[str]:
+    return {symbol for symbol, _ in rows}
 
 
 def _of_rows(
@@ -86,7 +101,8 @@ def _of_gaps(database_url: str, until_us: int) -> list[str]:
     with psycopg.connect(database_url) as connection:
         gaps = connection.execute(
             "SELECT symbol, from_time, to_time, cause, detail FROM ops.gaps"
-            " WHERE repaired_at IS NULL AND from_time < %s ORDER BY symbol, from_time",
+            " WHERE repaired_at IS NULL AND dataset = 'candles_1m' AND from_time < %s"
+            " ORDER BY symbol, from_time",
             (from_us(until_us),),
         ).fetchall()
     return [
@@ -99,9 +115,20 @@ def gaps_of(database_url: str) -> tuple[int, int]:
     """How many gaps there were, and how many of them jobs had to close."""
     with psycopg.connect(database_url) as connection:
         row = connection.execute(
-            "SELECT count(*), count(*) FILTER (WHERE claimed_by = %s) FROM ops.gaps", ("chaos",)
+            "SELECT count(*), count(*) FILTER (WHERE claimed_by = %s) FROM ops.gaps"
+            " WHERE dataset = 'candles_1m'",
+            ("chaos",),
         ).fetchone()
     return (0, 0) if row is None else (row[0], row[1])
+
+
+def sources_of(database_url: str) -> Counter[str]:
+    """How many minutes of the table rest on the word of which source."""
+    with psycopg.connect(database_url) as connection:
+        rows = connection.execute(
+            "SELECT source, count(*) FROM market.candles_1m GROUP BY source"
+        ).fetchall()
+    return Counter(dict(rows))
 
 
 def _named(symbol: str, minute_us: int) -> str:

@@ -1,0 +1,95 @@
+"""What the ledgers say of each other: proofs that are broken, contradictions without a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from include.domain.instruments import UM_SUFFIX, Market, market_of
+from include.domain.timeframes import from_us, minute_of, to_us
+from simulator.server import ExchangeThread
+
+Reused = Mapping[str, Set[int]]
+"""By symbol, the first minute of each instrument that got the ticker of another."""
+
+
+def reused_tickers(exchange: ExchangeThread) -> Reused:
+    """Where trade ids begin anew, since another instrument begins."""
+    return {
+        name if market == "spot" else f"{name}{UM_SUFFIX}": {
+            minute_of(session.start_us)
+            for session in list(listed.history(name).calendar.listings())[1:]
+        }
+        for market, listed in exchange.markets.items()
+        for name in listed
+    }
+
+
+def unproven(
+    database_url: str, began_us: Mapping[str, int], until_us: int, reused: Reused
+) -> list[str]:
+    """Candles in [began, until) whose trade ids do not follow, or before which minutes lack.
+
+    The one reason for it is a ticker that was given to another instrument, of which spot's
+    exchange tells no beginning: the first candle with ids after that may break their order.
+    """
+    found = []
+    with psycopg.connect(database_url, row_factory=dict_row) as connection:
+        for symbol, start_us in began_us.items():
+            rows = connection.execute(
+                "SELECT * FROM ops.candle_proofs(%s, %s, %s)"
+                " WHERE is_broken OR missing_minutes > 0 OR contradicted_by && %s"
+                " ORDER BY open_time",
+                (symbol, from_us(start_us), from_us(until_us), ["kline", "rest"]),
+            ).fetchall()
+            begins = sorted(reused.get(symbol, ()))
+            for row in rows:
+                if _is_anew(row, begins):
+                    while begins and begins[0] <= to_us(row["open_time"]):
+                        del begins[0]
+                    continue
+                found.append(
+                    f"{symbol} {row['open_time']:%d %H:%M}: its ids {row['continuity']}, "
+                    f"{row['missing_minutes']} minutes missing before it, "
+                    f"contradicted by {row['contradicted_by']}"
+                )
+    return found
+
+
+def _is_anew(row: dict[str, Any], begins: list[int]) -> bool:
+    return (
+        bool(begins)
+        and begins[0] <= to_us(row["open_time"])
+        and row["continuity"] in ("overlaps", "skips")
+        and not row["missing_minutes"]
+        and not row["contradicted_by"]
+    )
+
+
+def unexplained(database_url: str) -> list[str]:
+    """Contradictions that nothing explains.
+
+    A partial fold is said to lack trades, and an unconfirmed one may: its last ones were lost
+    with the closed kline, and nothing that follows told of them. On USD-M, aggregate trades leave
+    out fills of the insurance fund and of ADL, which klines count: a fold has less, by design.
+    """
+    with psycopg.connect(database_url, row_factory=dict_row) as connection:
+        rows = connection.execute(
+            "SELECT d.*, c.trade_count, c.volume FROM ops.discrepancies AS d"
+            " JOIN market.candles_1m AS c USING (symbol, open_time)"
+            " WHERE d.loser_status <> 'partial' ORDER BY symbol, open_time"
+        ).fetchall()
+    return [
+        f"{row['symbol']} {row['open_time']:%d %H:%M}: {row['loser_status']} by "
+        f"{row['loser_source']} was contradicted by {row['winner_source']}"
+        for row in rows
+        if not (
+            (market_of(row["symbol"]) is Market.UM or row["loser_status"] == "unconfirmed")
+            and row["loser_source"] == "stream"
+            and row["loser_trade_count"] < row["trade_count"]
+            and row["loser_volume"] <= row["volume"]
+        )
+    ]

@@ -1,0 +1,144 @@
+"""PostgreSQL that is killed, restarted, frozen and made read-only."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from deploy.local.postgres import EmbeddedPostgres
+from include.store.migrate import JOBS, STREAMER, migrate
+
+TEMPLATE = "chaos_template"
+PASSWORD = "chaos"
+
+
+class Database:
+    """One run's database on a server that may be struck."""
+
+    def __init__(self, server: EmbeddedPostgres, name: str) -> None:
+        self._server = server
+        self._name = name
+        self.url = server.url(name)
+        self.streamer_url = server.url(name, user=STREAMER, password=PASSWORD)
+        self.jobs_url = server.url(name, user=JOBS, password=PASSWORD)
+
+    def crash(self) -> None:
+        """As ``kill -9`` of the postmaster."""
+        self._server.kill()
+
+    def shut_down(self) -> None:
+        """As a restart for a new version: sessions are told and ended."""
+        self._server.stop()
+
+    def start(self) -> None:
+        """On the same port; recovers."""
+        self._server.start()
+
+    def hang_up(self) -> None:
+        """End all sessions of the streamer."""
+        with psycopg.connect(self._server.url("postgres"), autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+                (self._name,),
+            )
+
+    def freeze(self) -> None:
+        """As a server whose disk hangs: it takes connections and answers nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """The end of ``freeze``."""
+        self._signal(signal.SIGCONT)
+
+    def sessions(self) -> list[str]:
+        """Programs that are connected to it."""
+        with psycopg.connect(self._server.url("postgres")) as connection:
+            found = connection.execute(
+                "SELECT application_name FROM pg_stat_activity"
+                " WHERE datname = %s AND backend_type = 'client backend'",
+                (self._name,),
+            ).fetchall()
+        return [row[0] for row in found]
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Signal the server and all its processes; children that end meanwhile are left out."""
+        server = self._server.pid
+        if server is None:
+            raise AssertionError("PostgreSQL does not run")
+        os.kill(server, number)  # first, so that it makes no further ones
+        for child in _children(server):
+            with suppress(ProcessLookupError):
+                os.kill(child, number)
+
+    def set_read_only(self, value: bool) -> None:
+        """As a primary that became a standby: all sessions are refused when they write."""
+        with psycopg.connect(self._server.url("postgres"), autocommit=True) as connection:
+            connection.execute("SET default_transaction_read_only = off")
+            connection.execute(
+                sql.SQL("ALTER SYSTEM SET default_transaction_read_only = {}").format(
+                    sql.Literal("on" if value else "off")
+                )
+            )
+            connection.execute("SELECT pg_reload_conf()")
+
+
+@contextmanager
+def chaos_server(folder: Path) -> Iterator[EmbeddedPostgres]:
+    """A server that comes back on its port, with the template of all runs.
+
+    Durability is off: processes are killed, the power is not cut.
+    """
+    folder.chmod(0o755)
+    settings = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
+    with EmbeddedPostgres(folder / "pg", port=_steady_port(), settings=settings) as server:
+        migrate(server.create_database(TEMPLATE))
+        with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+            for role in (STREAMER, JOBS):
+                connection.execute(
+                    sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(
+                        sql.Identifier(role), sql.Literal(PASSWORD)
+                    )
+                )
+        yield server
+
+
+@contextmanager
+def fresh_database(server: EmbeddedPostgres, name: str) -> Iterator[Database]:
+    """A migrated database, dropped at the end."""
+    server.create_database(name, template=TEMPLATE)
+    try:
+        yield Database(server, name)
+    finally:
+        server.drop_database(name)
+
+
+def _children(parent: int) -> list[int]:
+    """Processes that this one has made."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                stat = (entry / "stat").read_text()
+                if int(stat.rpartition(")")[2].split()[1]) == parent:
+                    found.append(int(entry.name))
+    return found
+
+
+def _steady_port() -> int:
+    """A free port that the system does not hand out to others while the server is down."""
+    for port in random.sample(range(20_000, 30_000), 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("a hundred ports between 20000 and 30000 are taken")

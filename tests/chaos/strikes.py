@@ -1,0 +1,72 @@
+"""What happens to processes in a run of chaos: kinds, whom they hit, and when."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Target = Literal["streamer", "twin", "postgres"]
+
+TARGETS: Final[dict[str, Target]] = {
+    "kill": "streamer",
+    "terminate": "streamer",
+    "freeze": "streamer",
+    "twin": "twin",
+    "postgres_kill": "postgres",
+    "postgres_restart": "postgres",
+    "postgres_hangs_up": "postgres",
+    "postgres_freeze": "postgres",
+    "read_only": "postgres",
+}
+"""Each kind of strike, and whom it hits. What is down is not struck until it is well again."""
+
+STREAMER_STRIKES: Final = ("kill", "kill", "kill", "terminate", "freeze", "twin", "twin")
+POSTGRES_STRIKES: Final = (
+    "postgres_kill", "postgres_restart", "postgres_hangs_up", "postgres_freeze", "read_only",
+)  # fmt: skip
+SECONDS_A_STRIKE: Final = 2.0
+"""Real ones: a streamer needs one to start, and is to stream between the strikes."""
+LONGEST_DOWN_S: Final = 1.5
+"""Real seconds, too: minutes of the exchange."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """Something that happens to a process.
+
+    Attributes:
+        at_us: simulated time from the beginning of the faults.
+        kind: a key of ``TARGETS``.
+        down_us: simulated time until what was struck is well again, or the twin ends.
+    """
+
+    at_us: int
+    kind: str
+    down_us: int
+
+    @property
+    def target(self) -> Target:
+        """Whom it hits."""
+        return TARGETS[self.kind]
+
+
+def draw_strikes(draws: random.Random, *, minutes: float, speed: float) -> tuple[Strike, ...]:
+    """At least a kill -9 of the streamer and one blow to PostgreSQL, at any moments.
+
+    Args:
+        minutes: simulated minutes in which they begin.
+        speed: simulated seconds per real second.
+    """
+    span_us = round(minutes * 60_000_000)
+    kinds = ["kill", draws.choice(POSTGRES_STRIKES)]
+    while len(kinds) < minutes * 60 / speed / SECONDS_A_STRIKE:
+        # Both sides are hit as often.
+        kinds.append(draws.choice(draws.choice((STREAMER_STRIKES, POSTGRES_STRIKES))))
+    draws.shuffle(kinds)
+    moments = sorted(draws.randrange(span_us) for _ in kinds)
+    longest_us = round(LONGEST_DOWN_S * speed * 1_000_000)
+    return tuple(
+        Strike(at_us, kind, draws.randrange(longest_us))
+        for at_us, kind in zip(moments, kinds, strict=True)
+    )
