@@ -57,7 +57,7 @@ class CandleBuilder:
         self.symbol = symbol
         self.open_time_us = open_time_us
         self.open = self.high = self.low = self.close = ZERO
-        # Either side by itself: a trade is one sum of each kind, and the whole is summed when asked.
+        # Either side by itself: a trade is in one alone, and the whole is summed when asked.
         self.taker_buy_volume = self.taker_buy_quote_volume = ZERO
         self.taker_sell_volume = self.taker_sell_quote_volume = ZERO
         self.trade_count = 0
