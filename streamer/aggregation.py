@@ -86,9 +86,7 @@ class SymbolAggregator:
 
     def on_trade(self, trade: AggTrade | Trade) -> None:
         """Fold a trade, once, into the minute of its trade time."""
-        trade_us = trade.trade_time
-        if trade_us < FIRST_US:
-            trade_us *= 1000  # not by a call: this is done for each trade
+        trade_us = at if (at := trade.trade_time) >= FIRST_US else at * 1000  # a call costs more
         step = self._ids.take(trade, trade_us)
         follows = step is FOLLOWS
         if not follows:
@@ -102,21 +100,10 @@ class SymbolAggregator:
         if self._silence.minutes and trade_us >= self._silence.since_us:
             self._end_silence(trade_us)
         self._is_proven = True
-        if self._seed is not None:
-            self._while_seeking(self._seed, trade, trade_us)
-            return
-        minute = self.minutes.get(trade_us - trade_us % MINUTE_US)
-        if (
-            minute is None
-            or minute.builder is None
-            or minute.kline is not None
-            or minute.is_settled
-            or self.on_change is not None
-        ):
+        if self._seed is None:
             self._fold(trade, trade_us, follows=follows)
-        else:  # one of many trades of an open minute
-            minute.builder.add(trade)
-            self.is_dirty = True
+        else:
+            self._while_seeking(self._seed, trade, trade_us)
 
     def _break_off(self, step: Step, trade: AggTrade | Trade, trade_us: int) -> None:
         """Ids do not go on: nothing in hand is whole, and folding begins anew from a kline."""
