@@ -1,9 +1,10 @@
 # Candelabra. `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-lint setup-clients demo up test test-fast soak lint bench lock clean
+.PHONY: help setup setup-lint setup-clients setup-bench demo up test test-fast soak lint bench lock clean
 
 PY := .venv/bin/python
 WORKERS ?= 2
+BENCH_PYTHON ?= python3.13
 export PYTHONPATH := .
 export DO_NOT_TRACK := 1
 
@@ -18,6 +19,11 @@ setup-lint:
 
 setup-clients:
 	@sh deploy/setup.sh .venv-clients requirements-clients.txt
+
+setup-bench:  # cryptofeed needs Python 3.13 (BENCH_PYTHON=…); without one the benchmark goes without it
+	@if $(BENCH_PYTHON) -c '' >/dev/null 2>&1; then \
+	  PYTHON=$(BENCH_PYTHON) sh deploy/setup.sh .venv-bench requirements-bench.txt; \
+	else echo "no Python 3.13: benchmarks run without cryptofeed"; fi
 
 demo: setup ## everything on this machine, offline: exchange, database, streamer, Airflow. ONCE=1 ends after its checks
 	@$(PY) -m include.cli demo $(if $(ONCE),--once)
@@ -43,16 +49,17 @@ lint: setup setup-lint ## ruff, mypy, import-linter, sqlfluff
 	@.venv-lint/bin/python -c 'from importlinter.cli import lint_imports_command as run; run()' --no-cache
 	@.venv-lint/bin/python -m sqlfluff lint -q --disable-progress-bar dbt_project/models dbt_project/tests
 
-bench: setup ## the benchmarks; prints ratios
+bench: setup setup-bench ## the benchmarks; prints ratios
 	@$(PY) -m benchmarks
 
 lock: setup ## compile the .in files into locked .txt files
-	@for name in requirements requirements-lint requirements-clients streamer/requirements; do \
-	  .venv/bin/python -m uv pip compile -q --universal --only-binary :all: --python-version 3.11 \
+	@for name in requirements requirements-lint requirements-clients requirements-bench streamer/requirements; do \
+	  .venv/bin/python -m uv pip compile -q --universal --only-binary :all: \
+	    --python-version $$([ $$name = requirements-bench ] && echo 3.13 || echo 3.11) \
 	    --generate-hashes --no-annotate --no-header $$name.in -o $$name.txt || exit 1; done
 
 clean: ## remove environments, embedded services' state and caches
 	@if [ -x $(PY) ]; then $(PY) -m include.cli clean || true; fi
-	rm -rf .venv .venv-lint .venv-clients .candelabra .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+	rm -rf .venv .venv-lint .venv-clients .venv-bench .candelabra .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 	  dbt_project/target dbt_project/logs
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -5,7 +5,17 @@ from __future__ import annotations
 import platform
 import sys
 
-from benchmarks import breadth, capture, history, latency, live_path, merge, recovery, simulator
+from benchmarks import (
+    breadth,
+    capture,
+    history,
+    latency,
+    live_path,
+    merge,
+    recovery,
+    simulator,
+    throughput,
+)
 
 BENCHMARKS = {
     "breadth": breadth.run,
@@ -16,6 +26,7 @@ BENCHMARKS = {
     "merge": merge.run,
     "recovery": recovery.run,
     "simulator": simulator.run,
+    "throughput": throughput.run,
 }
 
 

@@ -92,7 +92,11 @@ def talking(
 
 def sender(*options: str) -> Any:
     """``benchmarks.sender`` with these options, on the exchange's core; see there."""
-    return talking(["-m", "benchmarks.sender", *options], core=CORES[-1])
+    return talking(
+        ["-m", "benchmarks.sender", *options],
+        core=CORES[-1],
+        environment={"WEBSOCKETS_MAX_LINE_LENGTH": "65536"},  # a thousand streams in one URL
+    )
 
 
 def cpu_s(process_id: int) -> float:

@@ -183,12 +183,14 @@ class Sender:
     async def play(self, tape: Tape) -> None:
         """Send the tape to one set of connections after the other."""
         while True:
+            self.market.now_us = tape.start_us
             await self._is_complete.wait()
             readers = [
                 (connection, tape.select(streams)) for connection, streams in self._streams.items()
             ]
             await asyncio.sleep(SETTLE_S)
             tell("begun", connections=len(readers))
+            self.market.now_us = tape.end_us  # for those who ask REST from now on
             for blocks in zip(*(blocks for _, blocks in readers), strict=True):
                 if not all(
                     write(connection, block)
@@ -272,7 +274,7 @@ def main() -> None:
         seed=options.seed,
     )
     if tape is not None:
-        market.now_us, market.closed = tape.end_us, tape.closed
+        market.now_us, market.closed = tape.start_us, tape.closed
 
     async def run() -> None:
         await Sender(market, wanted=options.streams, tape=tape).run()

@@ -33,6 +33,7 @@ class Tape:
     ends: array[int]
     places: array[int]
     closed: dict[int, list[Row]]
+    start_us: int
     end_us: int
 
     @property
@@ -64,14 +65,6 @@ class Tape:
             blocks.append(b"".join(parts))
         return blocks
 
-    def first(self, frames: int) -> Tape:
-        """Its first so many frames; the same minutes' rows."""
-        ends = self.ends[:frames]
-        return Tape(
-            self.symbols, self.streams, self.wire[: ends[-1] if ends else 0], ends,
-            self.places[:frames], self.closed, self.end_us,
-        )  # fmt: skip
-
     def save(self, folder: Path) -> None:
         """Write it where another process can read it."""
         (folder / "wire").write_bytes(self.wire)
@@ -81,6 +74,7 @@ class Tape:
             "symbols": self.symbols,
             "streams": self.streams,
             "closed": list(self.closed.items()),
+            "start_us": self.start_us,
             "end_us": self.end_us,
         }
         (folder / "about.json").write_text(json.dumps(about))
@@ -99,6 +93,7 @@ def load_tape(folder: Path) -> Tape:
         ends,
         places,
         {open_us: [tuple(row) for row in rows] for open_us, rows in about["closed"]},
+        about["start_us"],
         about["end_us"],
     )
 
@@ -106,14 +101,16 @@ def load_tape(folder: Path) -> Tape:
 def make_tape(market: MadeMarket, until_us: int) -> Tape:
     """All frames of a market from its start until a time."""
     ends, places = array("Q"), array("I")
+    start_us = market.now_us
     wire = bytearray()
     for place, frame in _frames(market, until_us):
         wire += encode_text_frame(frame)
         ends.append(len(wire))
         places.append(place)
     return Tape(
-        market.symbols, market.streams, bytes(wire), ends, places, dict(market.closed), until_us
-    )
+        market.symbols, market.streams, bytes(wire), ends, places, dict(market.closed),
+        start_us, until_us,
+    )  # fmt: skip
 
 
 def _frames(market: MadeMarket, until_us: int) -> Iterator[tuple[int, bytes]]:
