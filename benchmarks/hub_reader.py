@@ -2,8 +2,8 @@
 
 A process of its own: ``python -m benchmarks.hub_reader`` with the streamer's settings in the
 environment. Each trade is noted as it is folded; it has come out with the first update whose last
-trade id is not below its own. Words on standard input: ``begin``, then ``end``, after which it
-prints all latencies in µs and the last candles it was told.
+trade id is not below its own. Words on standard input: ``begin`` and ``pause`` measuring, and
+``end``, after which it prints all latencies in µs and the last candles it was told.
 """
 
 from __future__ import annotations
@@ -66,10 +66,8 @@ class Reader:
         loop = asyncio.get_running_loop()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(words), sys.stdin)
         while word := (await words.readline()).decode().strip():
-            if word == "begin":
-                self._is_measuring = True
-            else:
-                self._is_measuring = False
+            self._is_measuring = word == "begin"
+            if word == "end":
                 self._tell("latencies", us=sorted(self.latencies_us), missed=self.missed)
                 self._tell("candles", rows=list(self._rows()))
         self.streamer.stop()

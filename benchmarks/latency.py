@@ -6,7 +6,8 @@ Each run goes over the end of a minute: all symbols close at once, and their clo
 in one instant.
 
 - Trades: from the event time to the moment at which a reader of the hub, in the streamer's
-  process, holds a candle with that trade in it.
+  process, holds a candle with that trade in it; up to the minute's end, as long as nobody asks
+  the database.
 - Closed: from the minute's end to the first query of ``market.candles_1m_live`` that shows the
   candle as closed.
 - Verified: from the event time of the closed kline to the first query of ``market.candles_1m``
@@ -108,6 +109,8 @@ def run() -> None:
         wait_until(end_us - MEASURED_S * SECOND_US)
         live.streamer.tell("begin")
         with psycopg.connect(live.database_url, autocommit=True) as connection:
+            wait_until(end_us)
+            live.streamer.tell("pause")  # queries on the sender's core would hold up its frames
             wait_until(end_us + 100_000)
             closed = watch(connection, CLOSED, end_us - MINUTE_US)
             verified = watch(connection, VERIFIED, end_us - MINUTE_US)

@@ -164,8 +164,7 @@ async def test_what_repairs_keep_open_is_closed_once_none_is_left() -> None:
     queue.release = lambda: closed.append(len(exchange.asked))
     for symbol in ("BTCUSDT", "ETHUSDT"):
         ask(queue, symbol, -9, -8)
-    await run_until(queue, lambda: queue.repaired_minutes == 2 and bool(closed))
-    assert closed[-1] == 3
-    await run_until(queue, lambda: True)
+    await run_until(queue, lambda: closed[-1:] == [3])
+    assert queue.repaired_minutes == 2
     ask(queue, "BTCUSDT", -7, -6)
     await run_until(queue, lambda: closed[-1] == 4)
