@@ -22,7 +22,10 @@ class _Lines:
         self._url = url
         self._stack = ExitStack()
         self._rests: dict[Market, BinanceRest] = {}
-        self.connection = self._stack.enter_context(connect(url, application_name=APPLICATION_NAME))
+        # Closed, not left as a context: that would commit, which a hanging server answers with
+        # an error of its own in place of the one that is told.
+        self.connection = connect(url, application_name=APPLICATION_NAME)
+        self._stack.callback(self.connection.close)
 
     def rest(self, market: Market) -> BinanceRest:
         """The client of a market."""

@@ -50,6 +50,25 @@ class World:
         return answer
 
 
+class Line(str):
+    """A connection: it is closed and never left as a context, which would commit.
+
+    A server that hangs answers the commit with an error that nobody waits for.
+    """
+
+    _world: World
+
+    def __new__(cls, world: World) -> Line:
+        self = super().__new__(cls, f"connection-{len(world.made)}")
+        self._world = world
+        world.made.append(self)
+        world.open.append(self)
+        return self
+
+    def close(self) -> None:
+        self._world.open.remove(self)
+
+
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
@@ -58,7 +77,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
         assert url == URL
         return world.make(f"rest-{market.value}")
 
-    monkeypatch.setattr(module, "connect", lambda _url, **_: world.make("connection"))
+    monkeypatch.setattr(module, "connect", lambda _url, **_: Line(world))
     monkeypatch.setattr(module, "open_shared_rest", open_rest)
     monkeypatch.setattr(module, "fetch_minutes", world.fetch)
     return world
