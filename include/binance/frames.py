@@ -200,6 +200,7 @@ def _checked(data: MarketFrame, text: bytes | memoryview | str) -> MarketFrame:
     Raises:
         PermanentError: a number is not a plain, finite one; the message shows the frame.
     """
+    numbers: tuple[Decimal, ...]
     if isinstance(data, AggTrade | Trade):
         moment, numbers = data.trade_time, (data.price, data.quantity)
     elif isinstance(data, Kline):
