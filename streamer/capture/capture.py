@@ -80,7 +80,11 @@ class Capture:
         self._datasets = tuple(name for name in RAW_TABLES if name in datasets)
         self._trade_stream = trade_stream
         self._now_us = now_us
-        self._symbols: list[str] = []
+        self._captured: set[str] = set()
+        self._joined: dict[str, int] = {}
+        """Symbols whose earlier rows have not been looked at, and when they joined: µs after
+        the start."""
+        self._has_joined = asyncio.Event()
         self._feeds = CaptureFeeds(self._routes, self._make_feed)
         self._lock: BinaryIO | None = None
         self._began_us = self._exchange_began_us = self._since_us = 0
@@ -123,18 +127,18 @@ class Capture:
         self._began_us, self._exchange_began_us = self._now_us(), exchange_us
         lookback_us = self._settings.fill_lookback_minutes * MINUTE_US
         self._since_us = min(self._began_us, exchange_us) - lookback_us
-        self._symbols = [instrument.symbol for instrument in instruments]
-        self._feeds.add(self._symbols)
+        self._join([instrument.symbol for instrument in instruments])
 
     def add(self, symbols: Sequence[str]) -> None:
-        """Capture further symbols, from now on; those that are captured go on."""
+        """Capture further symbols, from their last rows on; those that are captured go on."""
         if self._datasets:
-            self._feeds.add(symbols)
+            self._join(symbols)
 
     def remove(self, symbol: str) -> None:
         """Capture a symbol no longer; what is missing of it is still asked for."""
         if self._datasets:
             self._feeds.remove(symbol)
+            self._captured.discard(symbol)
 
     async def run(self) -> None:
         """Capture until cancelled."""
@@ -185,6 +189,13 @@ class Capture:
 
     # --- inside
 
+    def _join(self, symbols: Sequence[str]) -> None:
+        self._feeds.add(symbols)
+        after_us = self._now_us() - self._began_us
+        self._joined |= {name: after_us for name in symbols if name not in self._captured}
+        self._captured.update(symbols)
+        self._has_joined.set()
+
     def _routes(self, market: Market) -> dict[str, list[str]]:
         """What no candle feed carries, by the URL that does."""
         endpoints = endpoints_of(self._settings, market)
@@ -224,27 +235,39 @@ class Capture:
         )
 
     async def _resume(self) -> None:
-        """Go on from what the table has: ids after its last, and those missing between."""
+        """Go on from what the tables have, for the first symbols and for those that join."""
         failures = 0
         while True:
+            await self._has_joined.wait()
+            joined = dict(self._joined)
             try:
-                await self._look_back()
+                await self._look_back(list(joined), min(joined.values(), default=0))
             except (TransientError, PermanentError) as error:  # a right may be granted yet
                 failures += 1
                 wait_s = BACKOFF.wait_s(failures, error)
                 log.warning("capture_resume_postponed", error=str(error), retry_in_s=round(wait_s))
                 await asyncio.sleep(wait_s)
-            else:
-                return
+                continue
+            failures = 0
+            for name, after_us in joined.items():
+                if self._joined.get(name) == after_us:
+                    del self._joined[name]
+            if not self._joined:
+                self._has_joined.clear()
 
-    async def _look_back(self) -> None:
+    async def _look_back(self, symbols: Sequence[str], after_us: int) -> None:
+        """Ids after the last stored ones and those missing between; what nobody captured.
+
+        Args:
+            after_us: how long after the start of this process they joined.
+        """
         loop = asyncio.get_running_loop()
         for dataset in self._datasets:
-            symbols = [name for name in self._symbols if self._is_asked(dataset, name)]
-            if not symbols:
+            asked = [name for name in symbols if self._is_asked(dataset, name)]
+            if not asked:
                 continue
             last, missing = await in_thread(
-                partial(self._stored, dataset, symbols), name="capture_start"
+                partial(self._stored, dataset, asked), name="capture_start"
             )
             for symbol, (number, moment_us) in last.items():
                 self.intake.sequence(dataset, symbol).resume(number, moment_us, loop.time())
@@ -258,7 +281,9 @@ class Capture:
             await asyncio.sleep(SPOOL_POLL_S)
         for dataset in self._datasets:
             self.losses.add(
-                await in_thread(partial(self._not_captured, dataset), name="capture_start")
+                await in_thread(
+                    partial(self._not_captured, dataset, symbols, after_us), name="capture_start"
+                )
             )
 
     def _stored(
@@ -272,14 +297,14 @@ class Capture:
                 missing_ids(connection, table, symbols, self._since_us),
             )
 
-    def _not_captured(self, dataset: str) -> list[Loss]:
-        """What came about between the last row of an earlier process and this start."""
-        symbols = [name for name in self._symbols if not self._is_asked(dataset, name)]
+    def _not_captured(self, dataset: str, joined: Sequence[str], after_us: int) -> list[Loss]:
+        """What came about between the last row of an earlier time and the joining of symbols."""
+        symbols = [name for name in joined if not self._is_asked(dataset, name)]
         if not symbols:
             return []
         # Quotes bear the time of their receipt, trades the exchange's.
         is_quotes = dataset == BOOK_TICKERS.name
-        began_us = self._began_us if is_quotes else self._exchange_began_us
+        began_us = (self._began_us if is_quotes else self._exchange_began_us) + after_us
         with connect(self._url, application_name="candelabra-capture") as connection:
             last = last_rows(
                 connection, RAW_TABLES[dataset], symbols, self._since_us, before_us=began_us

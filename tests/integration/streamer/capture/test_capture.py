@@ -361,3 +361,37 @@ async def test_ids_missed_between_two_starts_are_fetched(
         rows = await rows_of(AGG_TRADES, "BTCUSDT")
         theirs = await served(exchange, "aggTrades", "BTCUSDT", rows[0][0], rows[-1][0])
         assert_agg_trades_equal(rows, theirs)
+
+
+async def test_a_symbol_that_joins_goes_on_from_the_rows_that_an_earlier_process_left(
+    database_url: str, rows_of: Callable[..., Any], tmp_path: Path
+) -> None:
+    async with Exchange(SimulatorConfig(speed=20)) as exchange:
+        settings = settings_for(exchange, database_url, candelabra_home=tmp_path)
+        datasets = ("trades", "book_tickers")
+
+        async def grown(by: int) -> bool:
+            return len(await rows_of(TRADES, "BTCUSDT")) >= by
+
+        async with streaming(settings, "BTCUSDT", capture=datasets):
+            await wait_until(lambda: grown(50))
+        before = await rows_of(TRADES, "BTCUSDT")
+        async with streaming(settings, "ETHBTC", capture=datasets) as streamer:
+
+            async def started() -> bool:
+                return bool(await rows_of(QUOTES, "ETHBTC"))
+
+            await wait_until(started)
+            streamer._capture.add(["BTCUSDT"])
+
+            async def went_on() -> bool:
+                rows = await rows_of(TRADES, "BTCUSDT")
+                ids = [row[0] for row in rows]
+                is_whole = ids == list(range(before[0][0], ids[-1] + 1))
+                return is_whole and len(ids) > len(before) + 50
+
+            await wait_until(went_on)
+        assert await rows_of(
+            "SELECT symbol, cause FROM ops.gaps "
+            "WHERE dataset = 'book_tickers' AND symbol = 'BTCUSDT'"
+        ) == [("BTCUSDT", "nobody captured")]
