@@ -41,6 +41,8 @@ _AGG_TRADE = (
     "id", "price", "quantity", "first_trade_id", "last_trade_id", "trade_time", "is_buyer_maker",
 )  # fmt: skip
 
+_END_OF_TIME_US = 1 << 62
+
 SPOT_TRADES = Layout(
     name="spot trades",
     columns=(*_TRADE, "is_best_match"),
@@ -109,6 +111,7 @@ class TradeReader:
         symbol: platform symbol.
         layout: of the file; None for single trades of the symbol's market.
         after_id: id of the row before the file's first; see ``TradeFold``.
+        window: trades lie within this half-open range (µs), else they are rejected; None: any.
         keep_rows: give the rows as well.
     """
 
@@ -118,6 +121,7 @@ class TradeReader:
         layout: Layout | None = None,
         *,
         after_id: int | None = None,
+        window: tuple[int, int] | None = None,
         keep_rows: bool = False,
     ) -> None:
         self._layout = layout or trades_layout(symbol)
@@ -127,6 +131,7 @@ class TradeReader:
         self._fold = TradeFold(
             symbol, ids_follow=self._is_agg or not self._is_um, after_id=after_id
         )
+        self._window = window or (0, _END_OF_TIME_US)
         self._keep_rows = keep_rows
         self._digits = 0
 
@@ -224,7 +229,8 @@ class TradeReader:
             (is_trade | is_void).all()
             & (ids > ids.shift(1)).all()
             & (ids.first() > self._fold.last_id)
-            & (pl.col("trade_time").min() >= self._fold.folded_until_us)
+            & (pl.col("trade_time").min() >= max(self._fold.folded_until_us, self._window[0]))
+            & (pl.col("trade_time").max() < self._window[1])
         )
         if not is_good.item():
             return None
@@ -267,9 +273,11 @@ class TradeReader:
         ).sort("id", maintain_order=True)
         repeats = (pl.col("id") <= self._fold.last_id) | ~pl.col("id").is_first_distinct()
         late = pl.col("trade_time") < self._fold.folded_until_us
+        outside = ~pl.col("trade_time").is_between(*self._window, closed="left")
         table, bad = reject(
             table,
             [
+                (outside, "trade_time is outside the time that the file is for"),
                 (repeats, "the id came before in this file"),
                 (late, "the trade comes more than a block too late for its minute"),
             ],

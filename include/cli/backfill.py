@@ -31,6 +31,13 @@ def backfill(
     ] = _NOW,
     plan: Annotated[bool, typer.Option("--plan", help="Show what would be loaded.")] = False,
     workers: Annotated[int, typer.Option(min=1, max=32, help="Pieces at the same time.")] = 4,
+    kind: Annotated[
+        str,
+        typer.Option(help="klines; or dumps of agg_trades or trades, folded to check them."),
+    ] = "klines",
+    keep_raw: Annotated[
+        bool, typer.Option("--keep-raw", help="Keep the rows of such dumps as well.")
+    ] = False,
 ) -> None:
     """Load the minutes that are missing: monthly dumps, daily dumps, then REST."""
     from rich.console import Console
@@ -44,6 +51,20 @@ def backfill(
     configure_logging(settings.log_level, settings.log_format)
     wanted = symbols or ",".join(settings.symbols)
     start_us, end_us = span_of(start, end, now_us=time.time_ns() // 1000)
+    if kind != "klines":
+        from include.cli.trade_dumps import backfill_trades
+
+        backfill_trades(
+            settings,
+            symbols=wanted,
+            market=market,
+            kind=kind,
+            start_us=start_us,
+            end_us=end_us,
+            keep_raw=keep_raw,
+            only_plan=plan,
+        )
+        return
     errors = Console(stderr=True)
     with promptly_stopped("what was loaded stays; run it again for the rest"):
         with errors.status("asking the exchange what there is"):

@@ -65,9 +65,10 @@ class TradeFold:
         self._after_id = after_id
         self._parts: list[MinuteParts] = []
         self._unproven: set[int] = set()
-        self._last_minute_us = 0
         self.first_id: int | None = None
         self.last_id = -1
+        self.first_minute_us = 0
+        self.last_minute_us = 0
         self.folded_until_us = 0
         """Trades before this moment come too late."""
         self.edge_minutes: set[int] = set()
@@ -115,8 +116,8 @@ class TradeFold:
                 None where it is not known.
         """
         if self.first_id is not None and not self._follows(self.last_id, before_id):
-            self._meet_edge(self._last_minute_us, is_known=before_id is not None)
-        return self._take(until_us=self._last_minute_us + HELD_MINUTES * MINUTE_US)
+            self._meet_edge(self.last_minute_us, is_known=before_id is not None)
+        return self._take(until_us=self.last_minute_us + HELD_MINUTES * MINUTE_US)
 
     # --- inside
 
@@ -125,17 +126,17 @@ class TradeFold:
         ids, minutes = frame["id"], frame["minute"]
         first, last = int(ids[0]), int(ids[-1])
         if self.first_id is None:
-            self.first_id = first
+            self.first_id, self.first_minute_us = first, int(minutes[0])
             if not self._follows(self._after_id, first):
                 self._meet_edge(int(minutes[0]), is_known=self._after_id is not None)
         elif self._ids_follow and first != self.last_id + 1:
-            self._unproven |= {self._last_minute_us, int(minutes[0])}
+            self._unproven |= {self.last_minute_us, int(minutes[0])}
         if self._ids_follow and last - first + 1 != frame.height:
             behind = frame.select("minute", before=pl.col("minute").shift(1)).filter(
                 ids != ids.shift(1) + 1
             )
             self._unproven.update(behind["minute"].to_list(), behind["before"].to_list())
-        self.last_id, self._last_minute_us = last, int(minutes[-1])
+        self.last_id, self.last_minute_us = last, int(minutes[-1])
 
     def _follows(self, before: int | None, behind: int | None) -> bool:
         return self._ids_follow and before is not None and behind == before + 1

@@ -32,6 +32,7 @@ __all__ = [
     "add_coverage",
     "claim_gaps",
     "close_gap",
+    "find_dump_beside",
     "find_dump_file",
     "open_gap",
     "read_coverage",
@@ -56,7 +57,7 @@ class DumpFile:
     Attributes:
         path: path below the dump site's root.
         checksum: SHA-256 of the archive, in hex; another one for a re-issued file.
-        kind: ``klines``, ``aggTrades`` or ``trades``.
+        kind: ``klines``, ``agg_trades`` or ``trades``.
         rows: rows used.
         rejected: rows quarantined.
         time_unit: ``ms`` or ``us``, as sniffed; None for an empty file.
@@ -161,6 +162,43 @@ def find_dump_file(
         found, digest, kind, to_us(fetched), rows, verdict, symbol, rejected, unit, published_us,
         detail,
     )  # fmt: skip
+
+
+_FIND_BESIDE = """
+SELECT path, checksum
+FROM ops.dump_files
+WHERE
+    symbol = %(symbol)s AND kind = %(kind)s AND verdict = 'loaded'
+    AND detail ->> %(end)s = %(moment)s
+ORDER BY fetched_at DESC
+LIMIT 1
+"""
+
+
+def find_dump_beside(
+    connection: Connection,
+    symbol: str,
+    kind: str,
+    *,
+    begins_us: int | None = None,
+    ends_us: int | None = None,
+) -> DumpFile | None:
+    """The file of trades loaded last whose period begins, or ends, at a moment.
+
+    Their entries tell both as ``from`` and ``to`` in ``detail``.
+    """
+    moment_us = begins_us if ends_us is None else ends_us
+    if moment_us is None:
+        raise PermanentError("find_dump_beside needs begins_us or ends_us")
+    arguments = {
+        "symbol": symbol,
+        "kind": kind,
+        "end": "from" if ends_us is None else "to",
+        "moment": from_us(moment_us).isoformat(),
+    }
+    with translated(connection):
+        found = connection.execute(_FIND_BESIDE, arguments).fetchone()
+    return None if found is None else find_dump_file(connection, found[0], checksum=found[1])
 
 
 # --- coverage

@@ -24,6 +24,7 @@ FAULTS_ON_SOCKETS = "tests/integration/simulator/faults/ sees their effects as a
 EVERY_STREAM = "stream by stream in tests/unit/simulator/streams/test_catalogue.py"
 THE_MARKETS_INSIDE = "against a plain fold: tests/unit/simulator/market/test_market.py"
 BY_A_BACKFILL = "tests/integration/jobs/ backfills and repairs with it, also where that goes wrong"
+BY_TRADE_DUMPS = "files are planned, fetched and kept in tests/integration/jobs/test_trade_dumps.py"
 
 TESTED_ELSEWHERE = {
     "include/binance/archives.py": BY_A_BACKFILL,
@@ -39,7 +40,12 @@ TESTED_ELSEWHERE = {
     "streamer/line.py": "on sockets: tests/unit/streamer/test_connection.py",
     "streamer/observed.py": "read by tests/unit/streamer/test_metrics.py and test_health.py",
     "streamer/minutes.py": "what the aggregator knows: tests/unit/streamer/test_aggregation.py",
+    "include/cli/trade_dumps.py": "typed as a person would in tests/integration/jobs/",
+    "include/jobs/dump_files.py": BY_TRADE_DUMPS,
     "include/jobs/dump_loading.py": BY_A_BACKFILL,
+    "include/jobs/file_edges.py": BY_TRADE_DUMPS,
+    "include/jobs/trade_planning.py": BY_TRADE_DUMPS,
+    "include/store/raw_frames.py": BY_TRADE_DUMPS,
     "include/jobs/exchange.py": BY_A_BACKFILL,
     "include/jobs/instruments.py": BY_A_BACKFILL,
     "include/jobs/minutes.py": BY_A_BACKFILL,
