@@ -33,7 +33,7 @@ from include.store.migrate import migrate
 SYMBOLS = 1_500
 TRADES_PER_S = 20_000
 """By the market's clock: the more, the fewer minutes end in the run."""
-MINUTES = 2
+MINUTES = 1
 ROUNDS = 3
 START_US = 29_395_280 * MINUTE_US - 2 * SECOND_US
 STREAMS_PER_CONNECTION = 1_000
