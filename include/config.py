@@ -174,6 +174,20 @@ class Settings(BaseSettings):
         default=Path(".candelabra"), description="State of embedded services, inbox, quarantine."
     )
 
+    # --- storage
+    raw_retention_days: int | None = Field(
+        default=None,
+        ge=2,
+        le=36_500,
+        description="Days that captured rows stay in their tables; then they go to the archive.",
+    )
+    archive_folder: Path | None = Field(
+        default=None, description="Parquet files of archived days; else CANDELABRA_HOME/archive."
+    )
+    ledger_retention_days: int = Field(
+        default=90, ge=7, le=36_500, description="Days that results of checks that held are kept."
+    )
+
     # --- logs and alerts
     log_level: LogLevel = Field(default="INFO", description="Least severe level that is logged.")
     log_format: Literal["auto", "json", "console"] = Field(
@@ -241,10 +255,10 @@ class Settings(BaseSettings):
             raise ValueError("should be an address or a host name, such as 127.0.0.1")
         return value
 
-    @field_validator("candelabra_home")
+    @field_validator("candelabra_home", "archive_folder")
     @classmethod
-    def _folder(cls, value: Path) -> Path:
-        if value.exists() and not value.is_dir():
+    def _folder(cls, value: Path | None) -> Path | None:
+        if value is not None and value.exists() and not value.is_dir():
             raise ValueError("should be a folder, which may be absent; this is a file")
         return value
 
@@ -253,6 +267,11 @@ class Settings(BaseSettings):
         for name, url in hosts.items():
             if not getattr(self, name):
                 object.__setattr__(self, name, url)
+
+    @property
+    def archive(self) -> Path:
+        """The folder of archived raw capture."""
+        return self.archive_folder or self.candelabra_home / "archive"
 
     @property
     def streamer_http_url(self) -> str:

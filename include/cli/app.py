@@ -13,7 +13,9 @@ from typing import Annotated
 import typer
 
 from include import __version__
+from include.cli.archive import archive
 from include.cli.backfill import backfill
+from include.cli.backup import backup, restore
 from include.cli.import_files import import_files
 from include.cli.migrate import migrate
 from include.cli.status import status
@@ -48,6 +50,9 @@ app.command()(backfill)
 app.command("import")(import_files)
 app.command()(migrate)
 app.command()(status)
+app.command()(archive)
+app.command()(backup)
+app.command()(restore)
 
 
 @app.command()

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DAGS = ["backfill_history", "build_marts", "check_quality", "repair_gaps", "sync_instruments"]
+DAGS = [
+    "backfill_history", "build_marts", "check_quality", "maintain_storage", "repair_gaps",
+    "sync_instruments",
+]  # fmt: skip
 EVERY_FIVE_MINUTES = "*/5 * * * *"
 
 
@@ -29,6 +32,7 @@ def test_a_dag_file_imports_nothing_heavy(airflow_home):
     """The DAG processor reads each file every minute, the triggering user waits for it."""
     code = (
         "import sys, dags.backfill_history, dags.build_marts, dags.check_quality,"
+        " dags.maintain_storage,"
         " dags.repair_gaps, dags.sync_instruments;"
         "print([name for name in ('polars', 'psycopg', 'great_expectations', 'dbt', 'include')"
         " if name in sys.modules])"
@@ -125,6 +129,17 @@ def test_gaps_are_repaired_one_run_at_a_time_within_the_exchanges_pool(dag_bag, 
     assert dag.timetable.expression == EVERY_FIVE_MINUTES
     assert dag.max_active_runs == 1
     assert [task.pool for task in dag.tasks] == [policies.POOL_REST]
+
+
+def test_storage_is_kept_in_order_every_night_one_run_at_a_time(dag_bag):
+    from airflow.sdk import CronTriggerTimetable
+
+    dag = dag_bag.dags["maintain_storage"]
+    assert isinstance(dag.timetable, CronTriggerTimetable)
+    assert dag.timetable.expression == "40 2 * * *"
+    assert dag.max_active_runs == 1
+    # A failed archive leaves the other tasks alone.
+    assert all(not task.downstream_list for task in dag.tasks)
 
 
 def test_only_the_last_task_of_a_load_announces_it(dag_bag):

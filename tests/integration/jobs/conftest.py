@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from include.config import Settings
 from include.domain.candles import Candle
 from include.domain.instruments import exchange_symbol_of, market_of
+from include.store.pools import connect
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
 from tests.integration.jobs.faulty_host import FaultyHost, faulty_host
@@ -37,6 +39,20 @@ def exchange() -> Iterator[ExchangeThread]:
 def as_role(database_url: str, role: str) -> str:
     """The owner's URL with the rights of a role, which has no password of its own here."""
     return f"{database_url}?options=-c%20role%3D{role}"
+
+
+@pytest.fixture
+def raw_settings(database_url: str, tmp_path: Path) -> Settings:
+    """The jobs' own role, which may drop nothing by itself; no exchange."""
+    return Settings(
+        jobs_database_url=as_role(database_url, "candelabra_jobs"), candelabra_home=tmp_path
+    )
+
+
+@pytest.fixture
+def jobs_connection(raw_settings: Settings) -> Iterator[psycopg.Connection[Any]]:
+    with connect(raw_settings.jobs_database_url, application_name="test") as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -71,6 +71,11 @@ ops.coverage, ops.gaps, ops.outages, ops.discrepancies
 TO candelabra_jobs;
 GRANT INSERT, UPDATE, DELETE ON ops.dump_files, ops.rejected_rows, ops.quality_results
 TO candelabra_jobs;
+GRANT INSERT, UPDATE ON ops.archived_partitions TO candelabra_jobs;
+GRANT EXECUTE ON FUNCTION
+ops.raw_fingerprint(text, date),
+ops.drop_archived_partition(text, date)
+TO candelabra_jobs;
 
 -- dbt keeps its own cursors and prunes the work list that it alone reads.
 GRANT INSERT, UPDATE, DELETE ON ops.build_cursors TO candelabra_dbt;
