@@ -4,6 +4,7 @@
 
 PY := .venv/bin/python
 WORKERS ?= 2
+LOCK_PYTHON := 3.11
 BENCH_PYTHON ?= python3.13
 export PYTHONPATH := .
 export DO_NOT_TRACK := 1
@@ -55,7 +56,7 @@ bench: setup setup-bench ## the benchmarks; prints ratios
 lock: setup ## compile the .in files into locked .txt files
 	@for name in requirements requirements-lint requirements-clients requirements-bench streamer/requirements; do \
 	  .venv/bin/python -m uv pip compile -q --universal --only-binary :all: \
-	    --python-version $$([ $$name = requirements-bench ] && echo 3.13 || echo 3.11) \
+	    --python-version $$([ $$name = requirements-bench ] && echo 3.13 || echo $(LOCK_PYTHON)) \
 	    --generate-hashes --no-annotate --no-header $$name.in -o $$name.txt || exit 1; done
 
 clean: ## remove environments, embedded services' state and caches

@@ -60,5 +60,5 @@ def test_the_same_versions_of_python_are_promised_everywhere() -> None:
     assert f"Python {', '.join(versions[:-1])} or {versions[-1]}" in readme
     assert project["tool"]["ruff"]["target-version"] == f"py3{oldest}"
     assert project["tool"]["mypy"]["python_version"] == f"3.{oldest}"
-    assert f"--python-version 3.{oldest}" in (ROOT / "Makefile").read_text()
+    assert f"\nLOCK_PYTHON := 3.{oldest}\n" in (ROOT / "Makefile").read_text()
     assert versions[0] <= f"{sys.version_info[0]}.{sys.version_info[1]}" <= versions[-1]
