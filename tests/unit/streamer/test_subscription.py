@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from include.binance.frames import AggTrade
@@ -232,6 +232,10 @@ def final_of(heard: Heard, one: SymbolAggregator) -> dict[int, Candle]:
     return shown
 
 
+def last_id(candle: Candle) -> int:
+    return -1 if candle.last_trade_id is None else candle.last_trade_id
+
+
 class Reader:
     """Remembers the last state of every minute, and that none goes back."""
 
@@ -253,6 +257,7 @@ class Reader:
 
 
 @settings(max_examples=150, deadline=None)
+@example(seed=184611837, pace=1.0, most_waiting=None)  # trades are missing at the end
 @given(seed=st.integers(0, 2**32), pace=st.floats(0, 1), most_waiting=st.sampled_from([None, 2]))
 async def test_whatever_the_pace_the_last_state_told_is_the_final_one(
     seed: int, pace: float, most_waiting: int | None
@@ -303,6 +308,10 @@ async def test_whatever_the_pace_the_last_state_told_is_the_final_one(
     final = final_of(heard, one)
     assert final
     for open_time_us, candle in final.items():
-        if open_time_us not in reader.missed:
-            assert reader.last[open_time_us].candle.values == candle.values
+        if open_time_us in reader.missed:
+            continue
+        last = reader.last[open_time_us]
+        if last.status is None and not last.is_closed and last_id(last.candle) > last_id(candle):
+            continue  # after a hole the table shows a frame, which may be older than what was told
+        assert last.candle.values == candle.values
     assert most_waiting or not reader.missed
