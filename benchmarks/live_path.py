@@ -48,6 +48,8 @@ class _Nowhere:
 
     def differs(self, symbol: str, open_time_us: int, values: list[str]) -> None: ...
 
+    def corrected(self, symbol: str, open_time_us: int, values: list[str]) -> None: ...
+
 
 def frames(count: int) -> list[bytes]:
     """Combined aggTrade frames of one symbol, a hundred a second."""

@@ -38,9 +38,7 @@ class SymbolAggregator:
     def __init__(self, instrument: Instrument, timing: Timing, sink: Sink) -> None:
         self.symbol = instrument.symbol
         self.quotes_fold = instrument.quote_volume_is_foldable
-        self.duplicates = 0
-        self.void_trades = 0
-        self.equal_checksums = 0
+        self.duplicates = self.void_trades = self.late_trades = self.equal_checksums = 0
         self.is_dirty = False
         """Whether ``live_candles`` may have changed since somebody cleared this."""
         self.on_change: Callable[[str, Minute], None] | None = None
@@ -76,9 +74,9 @@ class SymbolAggregator:
     def disconnected(self) -> None:
         """Nothing is delivered any more: no minute is claimed whole until something proves it."""
         self._is_proven = False
+        if self._silence.minutes and self._connected_us is not None:
+            self._end_silence(None)  # else nothing came since the last cut: it goes on
         self._connected_us = None
-        if self._silence.minutes:
-            self._end_silence(None)
         if not self._timing.has_contiguous_ids:
             self._break_minutes()
 
@@ -212,6 +210,7 @@ class SymbolAggregator:
         if minute is None:
             horizon = (self._next_minute or 0) - MINUTES_KEPT * MINUTE_US
             if open_time_us < horizon:
+                self.late_trades += 1
                 self._ask_rest(open_time_us, "a trade came too late")
                 return
             minute = self.minutes[open_time_us] = Minute(open_time_us)
@@ -226,6 +225,7 @@ class SymbolAggregator:
         if self.on_change is not None:
             self._changed(minute)
         if minute.kline is not None or minute.is_settled:
+            self.late_trades += minute.is_settled
             self._check(minute)
 
     def _break_minutes(self) -> None:
@@ -289,11 +289,11 @@ class SymbolAggregator:
                 builder.trade_count,
                 begins_as_folded,
             ):
-                self._sink.differs(self.symbol, minute.open_time_us, ["trade_count"])
+                self._sink.corrected(self.symbol, minute.open_time_us, ["trade_count"])
                 minute.builder = CandleBuilder.from_candle(kline.candle(self.symbol))
                 self._changed(minute)
         elif body.trade_count and minute.is_whole and not begins_as_folded:
-            self._sink.differs(self.symbol, minute.open_time_us, ["first_trade_id"])
+            self._sink.corrected(self.symbol, minute.open_time_us, ["first_trade_id"])
             minute.is_whole = False
             self._seek_seed()
 
@@ -322,8 +322,7 @@ class SymbolAggregator:
             self.equal_checksums += 1
 
     def _offer_kline(self, kline: Kline) -> None:
-        evidence_us = microseconds(kline.event_time)
-        candle = kline.candle(self.symbol)
+        candle, evidence_us = kline.candle(self.symbol), microseconds(kline.event_time)
         self._sink.settle(Offer(candle, Status.VERIFIED, Source.KLINE, evidence_us))
 
     def _settle_unconfirmed(self, minute: Minute) -> None:
@@ -340,7 +339,8 @@ class SymbolAggregator:
         """No closed kline came: ask REST, and subscribe anew where the stream seems dead."""
         open_time_us = minute.open_time_us
         was_connected = self._was_connected(open_time_us)
-        is_empty = was_connected and minute.builder is None and minute.frame is None
+        is_apart = self._connected_us is None  # connected anew, and nothing came of any symbol
+        is_empty = (was_connected or is_apart) and minute.builder is None and minute.frame is None
         if not is_empty:
             self._ask_rest(open_time_us, NO_CLOSED_KLINE)
         else:

@@ -28,6 +28,7 @@ from streamer.listings import Listings
 from streamer.minutes import Timing
 from streamer.observed import Observed
 from streamer.repair import RepairQueue, Request
+from streamer.report import report
 from streamer.roster import Changes, rosters_of
 from streamer.serving.observability import observed_by_http
 from streamer.startup import Start, StoppedError, StreamOptions, find_start
@@ -41,7 +42,6 @@ CLOCK_TICK_S = 0.02
 CANCEL_TIMEOUT_S = 3.0
 STOP_TIMEOUT_S = 5.0
 """Together they stay below the ten seconds that a supervisor waits after SIGTERM."""
-REPORT_INTERVAL_S = 60.0
 
 
 class Streamer:
@@ -58,6 +58,7 @@ class Streamer:
         self._feeds = self._fleet.feeds
         self._listings: Listings | None = None
         self._instruments: dict[str, Instrument] = {}
+        self._began_us: dict[Market, int] = {}
         self._aggregators: list[SymbolAggregator] = []
         self.hub = Hub()
         self._stop = asyncio.Event()
@@ -154,6 +155,12 @@ class Streamer:
         open_time = from_us_text(open_time_us)
         log.warning("checksum_differs", symbol=symbol, open_time=open_time, values=values)
 
+    def corrected(self, symbol: str, open_time_us: int, values: list[str]) -> None:
+        """An open candle was not what it should be; it goes on from the exchange's."""
+        self._counts["corrected"] += 1
+        open_time = from_us_text(open_time_us)
+        log.warning("open_candle_corrected", symbol=symbol, open_time=open_time, values=values)
+
     # --- life
 
     def stop(self) -> None:
@@ -183,7 +190,7 @@ class Streamer:
             self._repairs.run(),
             self._ledger.run(),
             self._capture.run(),
-            self._report(),
+            report(self.observed),
         ]
         tasks = [asyncio.ensure_future(work) for work in works]
         stopping = asyncio.ensure_future(self._stop.wait())
@@ -221,6 +228,7 @@ class Streamer:
         self._ledger.adopt(start.gaps)
         for gap in start.gaps:
             self._repairs.ask(gap.symbol, gap.start_us, gap.end_us, gap.cause)
+        self._began_us = start.now_us
         for market in start.now_us:
             horizon_us = minute_of(start.now_us[market]) - lookback_us
             of_market = [one for one in start.instruments if one.market is market]
@@ -293,6 +301,7 @@ class Streamer:
             proxy=settings.proxy_for(endpoints.ws_url) or None,
             tap=self._capture.tap(market),
             on_missed=self._ledger.lost,
+            begin_us=self._began_us.get(market, 0),
         )
 
     def _timing(self, market: Market) -> Timing:
@@ -322,25 +331,8 @@ class Streamer:
             if any([feed.on_clock() for feed in self._feeds]):
                 self._writer.hurry()
 
-    async def _report(self) -> None:
-        while True:
-            await asyncio.sleep(REPORT_INTERVAL_S)
-            log.info(
-                "stream_report",
-                frames=sum(feed.frames for feed in self._feeds),
-                bad_frames=sum(feed.bad_frames for feed in self._feeds),
-                reconnects=sum(feed.connection.reconnects for feed in self._feeds),
-                written=self._writer.written,
-                waiting=self._writer.waiting,
-                silent_symbols=self._watchdog.silent_symbols,
-                minutes_asked_of_rest=self._repairs.waiting_minutes,
-                repaired_minutes=self._repairs.repaired_minutes,
-                **self._counts,
-                **self._capture.report(),
-            )
-
     def _exchange_us(self) -> int:
-        return max((feed.exchange_us for feed in self._feeds), default=0)
+        return max((feed.now_us for feed in self._feeds), default=0)
 
     def _patience_us(self, symbol: str) -> int:
         """Of a silent symbol REST will hardly have rows, and only after minutes is that sure."""

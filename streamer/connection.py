@@ -110,12 +110,6 @@ class StreamConnection:
         return self._successor is not None
 
     @property
-    def silent_s(self) -> float:
-        """Seconds since the last frame."""
-        last_s = 0.0 if self._line is None else self._line.last_frame_s
-        return asyncio.get_running_loop().time() - last_s
-
-    @property
     def streams(self) -> tuple[str, ...]:
         """Names that it carries or will carry."""
         return tuple(self._streams)

@@ -22,6 +22,7 @@ from include.domain.instruments import Market, exchange_symbol_of
 from include.domain.timeframes import MINUTE_US, SECOND_US, minute_of
 from include.errors import PermanentError
 from streamer.aggregation import SymbolAggregator
+from streamer.clock import CARRIED_LAG_S, ExchangeClock
 from streamer.connection import ROTATE_AFTER_S, StreamConnection
 from streamer.histogram import Histogram
 
@@ -48,6 +49,7 @@ class Feed:
     Args:
         aggregators: by the exchange's name of their symbol.
         tap: also given each trade of these symbols.
+        begin_us: the exchange's time now; 0 where it is not known before the first frame.
         on_missed: given symbol, start, end (µs) and cause where the connection was lost.
     """
 
@@ -65,11 +67,16 @@ class Feed:
         proxy: str | None = None,
         tap: Callable[[AggTrade | Trade], None] | None = None,
         on_missed: Callable[[str, int, int, str], None] = lambda *_missed: None,
+        begin_us: int = 0,
     ) -> None:
         self.market = market
         self._tap = tap
         self._on_missed = on_missed
         self._was_cut = False
+        self._cut_us = -1
+        """The exchange's clock at the last cut."""
+        # Without klines a minute must not wait for the next trade to close.
+        self._clock = ExchangeClock(begin_us=begin_us, lag_s=CARRIED_LAG_S if klines else 0.0)
         self.exchange_us = 0
         """The exchange's clock: the greatest event time of this connection."""
         self.frames = 0
@@ -125,6 +132,11 @@ class Feed:
         self._removed.add(exchange_symbol)
         self.connection.unsubscribe(self._streams_of([exchange_symbol]))
 
+    @property
+    def now_us(self) -> int:
+        """The exchange's clock, carried on while no frame comes; 0 where it is not known yet."""
+        return self._clock.now_us(self.exchange_us)
+
     def lacks_trades(self, symbol: str) -> bool:
         """Whether the klines of a symbol tell of trades that do not come."""
         return self._aggregators[exchange_symbol_of(symbol)].without_trades.minutes > 0
@@ -157,12 +169,9 @@ class Feed:
     def on_clock(self) -> bool:
         """Let each aggregator close what the exchange's clock has passed; whether one did.
 
-        Klines move that clock even when nobody trades. Without them it is carried on by the
-        time since the last frame: a minute must not wait for the next trade to close.
+        A connection that is lost tells no time: what it missed is told by the next one.
         """
-        now_us = self.exchange_us
-        if now_us and not self._klines and self.connection.is_open:
-            now_us += int(self.connection.silent_s * SECOND_US)
+        now_us = self.now_us if self.connection.is_open else self.exchange_us
         has_closed = False
         for aggregator in self._aggregators.values():
             deadline_us = aggregator.next_deadline_us()
@@ -193,12 +202,15 @@ class Feed:
 
     def _opened(self) -> None:
         self._not_delivering = set(self._aggregators)
+        self._clock.hold()
 
     def _closed(self) -> None:
         self.delivering_since_us = None
         self._was_cut = True
+        is_news, self._cut_us = self.exchange_us > self._cut_us, self.exchange_us
         for aggregator in self._aggregators.values():
-            self._miss(aggregator, self.exchange_us)
+            if is_news:  # else nothing came since the last cut, which was told
+                self._miss(aggregator, self.exchange_us)
             aggregator.disconnected()
 
     def _miss(self, aggregator: SymbolAggregator, until_us: int) -> None:

@@ -56,6 +56,9 @@ METRICS = {
         "Trades by what became of them: folded, duplicate (id seen before), void (no price).",
         ("market", "outcome"),
     ),
+    "candelabra_late_trades": Declared(
+        "counter", "Of these, folded into minutes that were settled already.", ("market",)
+    ),
     "candelabra_holes": Declared("counter", "Times that ids of trades skipped."),
     "candelabra_lag_seconds": Declared(
         "histogram",
@@ -87,7 +90,8 @@ METRICS = {
     ),
     "candelabra_checksums": Declared(
         "counter",
-        "Folds held against the exchange's klines: equal, differing.",
+        "Folds held against the exchange's klines: equal, differing (of closed minutes), corrected "
+        "(of open ones).",
         ("verdict",),
     ),
     "candelabra_rows_written": Declared("counter", "Settled candles that the database took."),
@@ -208,7 +212,8 @@ class StreamerCollector(Collector):
         yield from _of_capture(observed)
         for status in ("verified", "unconfirmed", "partial"):
             yield "candelabra_candles_settled", (status,), observed.counts[status]
-        yield "candelabra_checksums", ("differing",), observed.counts["differing"]
+        for verdict in ("differing", "corrected"):
+            yield "candelabra_checksums", (verdict,), observed.counts[verdict]
         yield "candelabra_holes", (), observed.counts["holes"]
         yield "candelabra_loop_delay_seconds", (), observed.loop_delay_seconds
         yield "candelabra_started", (), int(observed.is_started)
@@ -222,10 +227,11 @@ class StreamerCollector(Collector):
             kinds[kind] = others[kind]
         for kind, frames in kinds.items():
             self._running.note(feed, "candelabra_frames", (connection, kind), frames)
-        duplicates = voids = equal = 0
+        duplicates = voids = late = equal = 0
         for one in feed.aggregators:
             duplicates += one.duplicates
             voids += one.void_trades
+            late += one.late_trades
             equal += one.equal_checksums
         for outcome, count in (
             ("folded", trades - duplicates - voids),
@@ -233,6 +239,7 @@ class StreamerCollector(Collector):
             ("void", voids),
         ):
             self._running.note(feed, "candelabra_trades", (market, outcome), count)
+        self._running.note(feed, "candelabra_late_trades", (market,), late)
         self._running.note(feed, "candelabra_checksums", ("equal",), equal)
         for name, count in (
             ("candelabra_reconnects", feed.connection.reconnects),

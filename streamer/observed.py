@@ -24,7 +24,7 @@ class Observed:
     Attributes:
         feeds: the streamer's own list, which grows and shrinks with its connections.
         capture: the figures of raw capture; none where nothing is captured.
-        counts: settled candles by status; ``differing`` and ``holes``.
+        counts: settled candles by status; ``differing``, ``corrected`` and ``holes``.
         loop_delay_seconds: by how much the clock's ticks came late: a busy event loop.
         is_started: whether symbols and history are known, and connections are being made.
         http_url: where it is served; empty where it is not.

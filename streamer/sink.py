@@ -37,3 +37,6 @@ class Sink(Protocol):
 
     def differs(self, symbol: str, open_time_us: int, values: list[str]) -> None:
         """The fold and the exchange's closed kline disagree in these values."""
+
+    def corrected(self, symbol: str, open_time_us: int, values: list[str]) -> None:
+        """A kline of a minute that is still open shows that its fold is not what it should be."""

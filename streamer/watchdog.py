@@ -49,11 +49,6 @@ class Watchdog:
         self._resubscribed: set[str] = set()
         self._rotated_s: dict[str, float] = {}
 
-    @property
-    def silent_symbols(self) -> int:
-        """How many deliver nothing."""
-        return len(self._silent)
-
     def is_silent(self, symbol: str) -> bool:
         """Whether nothing comes of it."""
         return symbol in self._silent

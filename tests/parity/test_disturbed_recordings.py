@@ -112,6 +112,9 @@ class Heard:
     def ids_restarted(self, symbol: str, expected_id: int, trade_id: int, at_us: int) -> None:
         raise AssertionError("no recording has a ticker that was used again")
 
+    def corrected(self, symbol: str, open_time_us: int, values: list[str]) -> None:
+        pass
+
     def differs(self, symbol: str, open_time_us: int, values: list[str]) -> None:
         raise AssertionError(f"a whole fold of {symbol} at {open_time_us} differs: {values}")
 

@@ -38,6 +38,7 @@ class Results:
     restarts: list[tuple[int, int]] = field(default_factory=list)
     holes: list[tuple[int, int]] = field(default_factory=list)
     differing: list[list[str]] = field(default_factory=list)
+    corrections: list[list[str]] = field(default_factory=list)
 
     def settle(self, offer: Offer) -> None:
         self.offers.append(offer)
@@ -63,6 +64,9 @@ class Results:
 
     def differs(self, symbol: str, open_time_us: int, values: list[str]) -> None:
         self.differing.append(values)
+
+    def corrected(self, symbol: str, open_time_us: int, values: list[str]) -> None:
+        self.corrections.append(values)
 
     def stored(self) -> dict[int, Offer]:
         """What the merge would keep: the highest rank, then the most trades."""

@@ -129,8 +129,10 @@ def test_a_late_trade_revises_the_candle_it_belongs_to(results: Results) -> None
     one.on_trade(trade(7, T0 + MINUTE_US - 1, price="50"))
     assert results.stored()[T0].candle.high == 50
     assert results.stored()[T0].candle.trade_count == 7
+    assert one.late_trades == 1
     one.on_trade(trade(8, T0 + MINUTE_US + 1))
     assert one.live_candles()[-1][0].trade_count == 1
+    assert one.late_trades == 1
 
 
 def test_a_trade_of_long_ago_is_asked_of_rest(results: Results) -> None:
@@ -141,6 +143,7 @@ def test_a_trade_of_long_ago_is_asked_of_rest(results: Results) -> None:
     results.asked.clear()
     one.on_trade(trade(2, T0 + 2))
     assert results.asked == [(T0, "a trade came too late")]
+    assert one.late_trades == 1
 
 
 def test_trades_that_come_long_after_their_kline_are_no_difference(results: Results) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from include.domain.candles import Status
 from include.domain.timeframes import MINUTE_US, SECOND_US
 from streamer.aggregation import SymbolAggregator
+from streamer.sink import NOTHING_CAME
 from tests.unit.streamer.played_exchange import (
     GRACE,
     T0,
@@ -88,3 +89,40 @@ def test_trades_that_do_not_come_although_klines_tell_of_them_are_subscribed_ane
     assert results.doubted == 3  # the 1st, 2nd and 4th of five minutes that are two behind
     assert all(offer.status is Status.VERIFIED for offer in results.offers)
     assert len(results.offers) == 6
+
+
+def test_where_a_connection_was_made_anew_and_nothing_comes_rest_is_asked_less_and_less_often(
+    results: Results,
+) -> None:
+    """All symbols are halted: each connection is replaced after a while, and gives nothing."""
+    one = aggregator(results)
+    begin(one)
+    one.on_trade(trade(1, T0 + 1))
+    one.on_kline(kline_of([trade(1, T0 + 1)], T0, closed=True, at_us=T0 + MINUTE_US))
+    one.disconnected()
+    calls: list[int] = []
+    ask = results.ask_rest
+    results.ask_rest = lambda *told: (calls.append(told[1]), ask(*told))  # type: ignore[method-assign]
+    for minute in range(1, 24 * 60 + 1):
+        pass_minutes(one, minute, 1)
+        if minute % 2:
+            one.disconnected()  # and again nothing had come
+    assert len(calls) == 4 + 24 * 60 // 16
+    assert [minute for minute, _ in results.asked] == [
+        T0 + n * MINUTE_US for n in range(1, 24 * 60 + 1)
+    ]
+    assert {cause for _, cause in results.asked} == {NOTHING_CAME}
+    assert results.silences == [(T0 + MINUTE_US, None)]
+    assert results.doubted == 0  # that is the connection's business
+
+
+def test_what_was_left_of_such_a_silence_is_asked_when_it_speaks(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    one.disconnected()
+    pass_minutes(one, 0, 11)
+    back = T0 + 11 * MINUTE_US + SECOND_US
+    one.connected(back)
+    one.on_trade(trade(1, back))
+    assert [minute for minute, _ in results.asked] == [T0 + n * MINUTE_US for n in range(11)]
+    assert results.silences == [(T0, None), (T0, back)]

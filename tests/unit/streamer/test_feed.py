@@ -5,106 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
 from structlog.testing import CapturingLogger
 
-from include.binance.frames import AggTrade, Kline, Trade
-from include.binance.session import StreamSession
 from include.domain.instruments import Market
 from include.domain.timeframes import MINUTE_US, SECOND_US
 from streamer import feed as module
+from streamer.clock import CARRIED_LAG_S, ExchangeClock
 from streamer.feed import LOGGED_BAD_FRAMES, Feed, stream_names
-
-T0 = 1_700_000_000_000_000 // MINUTE_US * MINUTE_US
-
-
-class Connection:
-    """Stands in for ``StreamConnection``: a session, and what it was told."""
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        name: str,
-        streams: list[str],
-        on_text: Callable[[bytes], None],
-        on_open: Callable[[], None],
-        on_close: Callable[[], None],
-        **_: Any,
-    ) -> None:
-        self.url, self.name, self.streams = url, name, streams
-        self.session = StreamSession(streams, names_per_message=2)
-        self.is_open = False
-        self.now_s = 0.0
-        self.silent_s = 0.0
-        self.left: list[str] = []
-        self.rotated: list[str] = []
-        self._on_open, self._on_close, self._on_text = on_open, on_close, on_text
-
-    def open(self) -> None:
-        self.session = StreamSession(self.streams, names_per_message=2)
-        self.is_open = True
-        self._on_open()
-
-    def close(self) -> None:
-        self.is_open = False
-        self._on_close()
-
-    def send(self) -> dict[str, Any] | None:
-        """The control message that the session has to send next."""
-        self.now_s += 1
-        message = self.session.next_message(self.now_s)
-        return None if message is None else json.loads(message)
-
-    def answer(self, number: int) -> None:
-        """The exchange's acknowledgement."""
-        self._on_text(json.dumps({"result": None, "id": number}).encode())
-
-    def send_all(self) -> list[dict[str, Any]]:
-        """Control messages that the session has to send, each answered before the next."""
-        sent = []
-        while (message := self.send()) is not None:
-            sent.append(message)
-            self.answer(message["id"])
-        return sent
-
-    def leave(self, reason: str) -> None:
-        self.left.append(reason)
-
-    def rotate(self, reason: str) -> None:
-        self.rotated.append(reason)
-
-
-class Aggregator:
-    """Keeps what it is given."""
-
-    def __init__(self, symbol: str) -> None:
-        self.symbol = symbol
-        self.trades: list[int] = []
-        self.klines: list[int] = []
-        self.connections: list[int | None] = []
-        self.clock: list[int] = []
-        self.deadline_us: int | None = None
-
-    def on_trade(self, trade: AggTrade | Trade) -> None:
-        self.trades.append(trade.id)
-
-    def on_kline(self, kline: Kline) -> None:
-        self.klines.append(kline.body.open_time)
-
-    def connected(self, exchange_us: int) -> None:
-        self.connections.append(exchange_us)
-
-    def disconnected(self) -> None:
-        self.connections.append(None)
-
-    def next_deadline_us(self) -> int | None:
-        return self.deadline_us
-
-    def on_clock(self, exchange_us: int) -> None:
-        self.clock.append(exchange_us)
+from tests.unit.streamer.played_connection import T0, Aggregator, Connection, kline, parts, trade
+from tests.unit.streamer.watched import Clock
 
 
 @pytest.fixture
@@ -112,6 +25,14 @@ def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
     log = CapturingLogger()
     monkeypatch.setattr(module, "log", log)
     return log
+
+
+@pytest.fixture
+def ours(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The machine's own clock."""
+    ours = Clock()
+    monkeypatch.setattr(module, "ExchangeClock", partial(ExchangeClock, clock_s=ours))
+    return ours
 
 
 @pytest.fixture
@@ -132,31 +53,6 @@ def feed_of(monkeypatch: pytest.MonkeyPatch, log: CapturingLogger) -> Callable[.
         )
 
     return feed_of
-
-
-def parts(feed: Feed) -> tuple[Connection, list[Aggregator]]:
-    connection: Any = feed.connection
-    aggregators: Any = feed.aggregators
-    return connection, aggregators
-
-
-def trade(symbol: str, number: int, event_us: int, **changes: object) -> bytes:
-    data = {
-        "e": "aggTrade", "E": event_us, "s": symbol, "a": number, "p": "10.5", "q": "2",
-        "f": number, "l": number, "T": event_us, "m": False, "M": True,
-    }  # fmt: skip
-    stream = f"{symbol.lower()}@aggTrade"
-    return json.dumps({"stream": stream, "data": data | changes}).encode()
-
-
-def kline(symbol: str, event_us: int, *, interval: str = "1m", **changes: object) -> bytes:
-    body = {
-        "t": T0, "T": T0 + MINUTE_US - 1, "s": symbol, "i": interval, "f": 1, "L": 2, "o": "1",
-        "c": "1", "h": "1", "l": "1", "v": "2", "n": 2, "x": False, "q": "2", "V": "1", "Q": "1",
-    }  # fmt: skip
-    data = {"e": "kline", "E": event_us, "s": symbol, "k": body | changes}
-    stream = f"{symbol.lower()}@kline_{interval}"
-    return json.dumps({"stream": stream, "data": data}).encode()
 
 
 def shown(log: CapturingLogger) -> list[tuple[str, str]]:
@@ -326,7 +222,7 @@ def test_an_announced_shutdown_is_not_waited_for(feed_of: Callable[..., Feed]) -
 
 
 def test_minutes_are_closed_by_the_exchanges_clock_and_no_other(
-    feed_of: Callable[..., Feed],
+    feed_of: Callable[..., Feed], ours: Clock
 ) -> None:
     feed = feed_of("BTCUSDT", "ETHUSDT")
     connection, (btc, eth) = parts(feed)
@@ -334,7 +230,8 @@ def test_minutes_are_closed_by_the_exchanges_clock_and_no_other(
     btc.deadline_us, eth.deadline_us = T0 + SECOND_US, T0 + 2 * SECOND_US
     feed.on_clock()
     feed.on_text(trade("BTCUSDT", 1, T0 + SECOND_US - 1))
-    connection.silent_s = 60.0
+    feed.on_clock()
+    ours.now_s += CARRIED_LAG_S
     feed.on_clock()
     assert (btc.clock, eth.clock) == ([], [])  # klines would come, were it later
     feed.on_text(kline("BTCUSDT", T0 + SECOND_US))
@@ -342,26 +239,47 @@ def test_minutes_are_closed_by_the_exchanges_clock_and_no_other(
     assert (btc.clock, eth.clock) == ([T0 + SECOND_US], [])
 
 
-def test_without_klines_the_clock_is_carried_on_by_the_time_since_the_last_frame(
-    feed_of: Callable[..., Feed],
+@pytest.mark.parametrize(("klines", "lag_s"), [(False, 0.0), (True, CARRIED_LAG_S)])
+def test_while_no_frame_comes_the_clock_is_carried_on(
+    feed_of: Callable[..., Feed], ours: Clock, klines: bool, lag_s: float
 ) -> None:
-    feed = feed_of("BTCUSDT", klines=False)
+    feed = feed_of("BTCUSDT", klines=klines)
     connection, (btc,) = parts(feed)
     connection.open()
     btc.deadline_us = T0 + 2 * SECOND_US
-    connection.silent_s = 60.0
+    ours.now_s += 60
     feed.on_clock()
     assert btc.clock == []  # no frame yet: no time is known
     feed.on_text(trade("BTCUSDT", 1, T0))
-    connection.silent_s = 1.999
+    feed.on_clock()
+    ours.now_s += lag_s + 1.999
     feed.on_clock()
     assert btc.clock == []
-    connection.silent_s = 2.5
+    ours.now_s += 0.501
     feed.on_clock()
     assert btc.clock == [T0 + 2_500_000]
     connection.close()
     feed.on_clock()
     assert len(btc.clock) == 1  # a lost connection tells no time
+    assert feed.now_us == T0 + 2_500_000  # but it passes: REST may be asked
+
+
+def test_a_connection_that_gave_nothing_is_no_further_cut(feed_of: Callable[..., Feed]) -> None:
+    missed: list[tuple[str, int, int, str]] = []
+    feed = feed_of("BTCUSDT", on_missed=lambda *one: missed.append(one))
+    connection, (btc,) = parts(feed)
+    btc.deadline_us = T0 + MINUTE_US
+    connection.open()
+    connection.send_all()
+    feed.on_text(trade("BTCUSDT", 1, T0))
+    for _ in range(3):
+        connection.close()
+        connection.open()
+    assert missed == [("BTCUSDT", T0, T0 + 1, "connection lost")]
+    connection.send_all()
+    feed.on_text(trade("BTCUSDT", 2, T0 + 5))
+    connection.close()
+    assert [end_us for _, _, end_us, _ in missed] == [T0 + 1, T0 + 6, T0 + 6]
 
 
 def test_doubted_symbols_are_asked_for_again_in_one_batch_on_an_open_connection(

@@ -41,6 +41,7 @@ def parts() -> Parts:
     feed.other_frames.update({"answer": 2, "shutdown": 1, "unknown": 4})
     feed.aggregators[0].duplicates = 5
     feed.aggregators[1].void_trades = 6
+    feed.aggregators[1].late_trades = 4
     feed.aggregators[1].equal_checksums = 7
     feed.lag_seconds.observe(0.002)
     feed.lag_seconds.observe(70)
@@ -56,6 +57,7 @@ async def test_every_frame_is_of_one_kind_and_every_trade_of_one_outcome(parts: 
     outcomes = {"folded": 59, "duplicate": 5, "void": 6}
     for outcome, count in outcomes.items():
         assert found["candelabra_trades_total", ("spot", outcome)] == count
+    assert found["candelabra_late_trades_total", ("spot",)] == 4
     assert found["candelabra_checksums_total", ("equal",)] == 7
     assert found["candelabra_reconnects_total", ("spot-1",)] == 8
     assert found["candelabra_connects_refused_total", ("spot-1",)] == 2
@@ -116,7 +118,7 @@ async def test_writer_and_repairs_are_read_as_they_stand(parts: Parts) -> None:
     parts.repairs.repaired_minutes = 9
     parts.writer.written, parts.writer.failures = 11, 3
     parts.writer.batch_rows.observe(11)
-    parts.observed.counts.update({"verified": 10, "differing": 1, "holes": 2})
+    parts.observed.counts.update({"verified": 10, "differing": 1, "corrected": 3, "holes": 2})
     exposition = Exposition(parts.observed)
     found = read(exposition)
     assert found["candelabra_repairs_asked_total", ("no closed kline",)] == 1
@@ -128,6 +130,7 @@ async def test_writer_and_repairs_are_read_as_they_stand(parts: Parts) -> None:
     assert found["candelabra_queue_bound", ("candles",)] == 1_000
     assert found["candelabra_candles_settled_total", ("verified",)] == 10
     assert found["candelabra_checksums_total", ("differing",)] == 1
+    assert found["candelabra_checksums_total", ("corrected",)] == 3
     assert found["candelabra_holes_total", ()] == 2
     assert found["candelabra_database_up", ()] == 0
     parts.database_answered()

@@ -97,7 +97,8 @@ def test_a_first_trade_that_never_came_is_seen_by_the_klines_first_id(
         one.on_trade(each)
     one.on_kline(kline_of(trades[:5], T0, closed=False, at_us=trades[5].trade_time))
     one.on_clock(T0 + MINUTE_US + GRACE + TIMEOUT)
-    assert results.differing == [[seen_by]]
+    assert results.corrections == [[seen_by]]
+    assert results.differing == []
     if known == 3:
         assert results.stored()[T0].candle.trade_count == 6
         assert results.stored()[T0].status is Status.UNCONFIRMED

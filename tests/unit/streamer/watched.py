@@ -32,6 +32,7 @@ class Aggregator:
     symbol: str
     duplicates: int = 0
     void_trades: int = 0
+    late_trades: int = 0
     equal_checksums: int = 0
 
 
