@@ -23,8 +23,6 @@ from include.store.restoring import give_marts_to_dbt, prepare_restore
 
 log = structlog.get_logger(__name__)
 
-ZSTD_SINCE = 16
-"""The first pg_dump that knows zstd."""
 BLOCK_BYTES = 1_048_576
 
 
@@ -62,14 +60,12 @@ def backup(*, settings: Settings, file: Path, folders: Sequence[Path] = ()) -> B
     program = find_program("pg_dump", server=server, folders=folders)
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f"{file.name}.part")
-    compression = ["--compress=zstd"] if program.major >= ZSTD_SINCE else []
     try:
         _run(
             program,
             url,
             "--format=custom",
             "--no-unlogged-table-data",
-            *compression,
             f"--file={part}",
         )
         digest, size = _sha256_of(part), part.stat().st_size
