@@ -11,19 +11,19 @@ from dags.policies import (
     CANDLES_1M,
     DAG_ARGS,
     DEFAULT_ARGS,
+    MARKETS,
     POOL_REST,
+    SOME_SYMBOLS,
     job,
     settings,
     span_params,
     window,
 )
 
-SYMBOLS = r"^\s*[^\s,]+(\s*,\s*[^\s,]+)*\s*$"
-
 PARAMS = {
     "symbols": Param(
         type="string",
-        pattern=SYMBOLS,
+        pattern=SOME_SYMBOLS,
         title="Symbols",
         description="Names, separated by commas: `BTCUSDT, ETHUSDT.P`; `.P` is a USD-M perpetual.",
     ),
@@ -31,7 +31,7 @@ PARAMS = {
         "spot",
         type="string",
         enum=["spot", "um"],
-        values_display={"spot": "Spot", "um": "USD-M perpetual"},
+        values_display=MARKETS,
         title="Market",
         description="Where symbols without `.P` are traded.",
     ),

@@ -33,6 +33,12 @@ POOL_REST = "binance_rest"
 POOL_DBT = "dbt"
 """Both are defined, with their sizes, in ``pools.json``."""
 
+SOME_SYMBOLS = r"^\s*[^\s,]+(\s*,\s*[^\s,]+)*\s*$"
+NO_OR_SOME_SYMBOLS = rf"^\s*$|{SOME_SYMBOLS}"
+
+MARKETS = {"spot": "Spot", "um": "USD-M perpetual"}
+"""Names in forms."""
+
 MOMENT = r"^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?$"
 """A date or a time in ISO 8601, UTC where no zone is given. Airflow checks no ``format``."""
 
@@ -143,6 +149,38 @@ def span_params(done: str, *, default: str) -> dict[str, Param]:
             ("to", f"End, UTC, itself not {done}. Empty: the moment the run was asked for."),
         )
     }
+
+
+def kept_symbols_params() -> dict[str, Param]:
+    """The fields of a daily run, which is about all symbols that are kept up unless it is told."""
+    return {
+        "symbols": Param(
+            "",
+            type="string",
+            pattern=NO_OR_SOME_SYMBOLS,
+            title="Symbols",
+            description="Names, separated by commas. Empty: all that the table is kept up with.",
+        ),
+        "market": Param(
+            "spot",
+            type="string",
+            enum=["spot", "um"],
+            values_display=MARKETS,
+            title="Market",
+            description="Where symbols without `.P` are traded.",
+        ),
+    }
+
+
+def data_interval(dag_run: Any) -> dict[str, datetime]:
+    """The data interval of a run as ``start`` and ``end``.
+
+    A run that was triggered by hand without a date is about the UTC day before.
+    """
+    if dag_run.data_interval_start is not None and dag_run.data_interval_end is not None:
+        return {"start": dag_run.data_interval_start, "end": dag_run.data_interval_end}
+    midnight = dag_run.run_after.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return {"start": midnight - timedelta(days=1), "end": midnight}
 
 
 def window(params: Mapping[str, Any], *, now: datetime, days: int) -> dict[str, datetime]:

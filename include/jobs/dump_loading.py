@@ -34,6 +34,7 @@ from include.store.ledgers import (
 )
 from include.store.merging import Connection
 from include.store.pools import connect
+from include.store.reconciliation import note_live
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +64,7 @@ def load_dump_piece(*, settings: Settings, piece: DumpPiece | Mapping[str, Any])
     piece = as_piece(DumpPiece, piece)
     url = settings.url_for("jobs")
     with connect(url, application_name=APPLICATION_NAME) as connection:
+        note_live(connection, piece.symbol, piece.start_us, piece.end_us)
         counts = _load(settings, connection, piece)
         holes = missing_minutes(connection, piece.symbol, piece.start_us, piece.end_us)
         if not holes:

@@ -10,7 +10,9 @@ import importlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -93,3 +95,78 @@ def airflow_database(airflow_home: Path, dag_bag: Any) -> None:
     initdb()
     DagBundlesManager().sync_bundles_to_db()
     sync_bag_to_db(dag_bag, "dags-folder", None)
+
+
+@dataclass
+class DailyRun:
+    """A run of a daily DAG that has ended.
+
+    Attributes:
+        day: of the data interval.
+        deferred: whether the task that waits left its worker.
+    """
+
+    day: datetime
+    run: Any
+    tasks: list[Any]
+    deferred: bool
+
+
+@pytest.fixture(scope="session")
+def daily_day() -> datetime:
+    """A day that is over."""
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return midnight - timedelta(days=1)
+
+
+@pytest.fixture
+def daily_run(
+    database_url: str,
+    dag_bag: Any,
+    airflow_database: None,
+    daily_day: datetime,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Callable[[str, dict[str, str]], DailyRun]]:
+    """Runs a daily DAG over ``daily_day``, whose files are published while it waits."""
+    from simulator.config import SimulatorConfig
+    from simulator.server import ExchangeThread
+
+    delay_s = 304.0
+    config = SimulatorConfig(
+        spot_symbols=("BTCUSDT",),
+        um_symbols=("BTCUSDT",),
+        start=daily_day,
+        clock_start=daily_day + timedelta(days=1, minutes=5),
+        daily_dump_delay_s=delay_s,
+    )
+    with ExchangeThread(config) as exchange:
+        for name, value in {
+            "DATABASE_URL": database_url,
+            "BINANCE_REST_URL": exchange.spot_rest_url,
+            "BINANCE_UM_REST_URL": exchange.um_rest_url,
+            "BINANCE_DUMP_URL": exchange.dump_url,
+            "BINANCE_DUMP_LIST_URL": exchange.dump_url,
+            "CANDELABRA_HOME": str(tmp_path),
+        }.items():
+            monkeypatch.setenv(name, value)
+
+        def run(dag_id: str, conf: dict[str, str]) -> DailyRun:
+            from dags.waiting import WaitForDumps
+
+            dag = dag_bag.dags[dag_id]
+            wait = dag.get_task("wait")
+            monkeypatch.setattr(wait, "patience", timedelta(days=30))
+            monkeypatch.setattr(wait, "poll", timedelta(seconds=0.2))
+            resumed = []
+            resume = WaitForDumps.resume
+
+            def spied(task: Any, context: Any, event: Any) -> Any:
+                resumed.append(event)
+                return resume(task, context, event)
+
+            monkeypatch.setattr(WaitForDumps, "resume", spied)
+            done = dag.test(logical_date=daily_day + timedelta(days=1, hours=1), run_conf=conf)
+            return DailyRun(daily_day, done, done.get_task_instances(), bool(resumed))
+
+        yield run

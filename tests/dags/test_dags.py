@@ -13,8 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DAGS = [
-    "backfill_history", "build_marts", "check_quality", "maintain_storage", "repair_gaps",
-    "sync_instruments",
+    "backfill_history", "build_marts", "check_quality", "load_daily_dumps", "maintain_storage",
+    "reconcile_candles", "repair_gaps", "sync_instruments",
 ]  # fmt: skip
 EVERY_FIVE_MINUTES = "*/5 * * * *"
 
@@ -31,9 +31,7 @@ def test_every_dag_file_can_be_imported_and_is_known(dag_bag):
 def test_a_dag_file_imports_nothing_heavy(airflow_home):
     """The DAG processor reads each file every minute, the triggering user waits for it."""
     code = (
-        "import sys, dags.backfill_history, dags.build_marts, dags.check_quality,"
-        " dags.maintain_storage,"
-        " dags.repair_gaps, dags.sync_instruments;"
+        f"import sys, {', '.join(f'dags.{name}' for name in DAGS)};"
         "print([name for name in ('polars', 'psycopg', 'great_expectations', 'dbt', 'include')"
         " if name in sys.modules])"
     )
@@ -109,6 +107,19 @@ def test_instruments_are_synced_over_whole_days(dag_bag):
     assert timetable.expression == "15 0 * * *"
 
 
+@pytest.mark.parametrize("dag_id", ["load_daily_dumps", "reconcile_candles"])
+def test_a_day_is_loaded_and_reconciled_once_it_is_over(dag_bag, policies, dag_id):
+    from airflow.sdk import CronDataIntervalTimetable
+
+    dag = dag_bag.dags[dag_id]
+    assert isinstance(dag.timetable, CronDataIntervalTimetable)
+    assert dag.timetable.expression == "0 0 * * *"
+    assert dag.get_task("wait").pool == "default_pool"  # of which it gives its slot back
+    (asking,) = [task for task in dag.tasks if task.is_mapped]
+    assert asking.pool == policies.POOL_REST
+    assert {task.task_id for task in asking.upstream_list} == {"plan", "wait"}
+
+
 @pytest.mark.parametrize("dag_id", ["build_marts", "check_quality"])
 def test_readers_run_by_clock_and_by_asset_one_at_a_time(dag_bag, policies, dag_id):
     from airflow.sdk import AssetOrTimeSchedule
@@ -149,8 +160,14 @@ def test_only_the_last_task_of_a_load_announces_it(dag_bag):
         for task in dag.tasks
         if task.outlets
     }
-    assert outlets == {("backfill_history", "summarise"): ["market.candles_1m"]}
-    assert dag_bag.dags["backfill_history"].get_task("summarise").downstream_list == []
+    last = {
+        "backfill_history": "summarise",
+        "load_daily_dumps": "summarise",
+        "reconcile_candles": "report",
+    }
+    assert outlets == {one: ["market.candles_1m"] for one in last.items()}
+    for dag_id, task_id in last.items():
+        assert dag_bag.dags[dag_id].get_task(task_id).downstream_list == []
 
 
 def test_marts_are_built_in_few_tasks_in_the_order_of_their_layers(dag_bag):
@@ -194,4 +211,6 @@ def test_the_form_of_a_backfill_refuses_what_cannot_be_meant(dag_bag):
 def test_the_ignore_file_hides_only_what_is_no_dag(dag_bag):
     files = {Path(dag.fileloc).name for dag in dag_bag.dags.values()}
     python = {file.name for file in (ROOT / "dags").glob("*.py")}
-    assert python - files == {"__init__.py", "alerts.py", "policies.py", "pools_and_connections.py"}
+    assert python - files == {
+        "__init__.py", "alerts.py", "policies.py", "pools_and_connections.py", "waiting.py",
+    }  # fmt: skip

@@ -31,7 +31,10 @@ HOOK_SECRET = "s3cret-part-of-the-url"
 STOP_S = 4.0
 """The triggerer may wait 10 s for a child that is gone; it has nothing to lose here."""
 
-DAGS = ["backfill_history", "build_marts", "check_quality", "repair_gaps", "sync_instruments"]
+DAGS = [
+    "backfill_history", "build_marts", "check_quality", "load_daily_dumps", "maintain_storage",
+    "reconcile_candles", "repair_gaps", "sync_instruments",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

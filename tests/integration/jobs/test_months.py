@@ -12,6 +12,8 @@ from include.config import Settings
 from include.domain.candles import Candle
 from include.domain.timeframes import DAY_US, MINUTE_US, to_us
 from include.jobs.backfill import backfill, load_piece, plan_backfill
+from include.jobs.daily import new_monthly_pieces
+from include.jobs.reconcile import plan_reconciliation, reconcile_group
 from include.store.candles import read_candles
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
@@ -72,3 +74,20 @@ def test_verifying_compares_daily_files_with_what_is_stored(
         "SELECT source, verdict, count(*) FROM ops.verdicts GROUP BY 1, 2 ORDER BY 1"
     ).fetchall()
     assert verdicts == [("dump_daily", "agrees", 2), ("dump_monthly", "agrees", 12)]
+
+
+def test_reconciling_takes_a_monthly_file_once_and_judges_its_days_again(
+    settings: Settings, connection: psycopg.Connection
+) -> None:
+    october = {"start": NOVEMBER - DAY_US, "end": NOVEMBER}
+    november = {"start": NOVEMBER, "end": NOVEMBER + DAY_US}
+    for span in (october, november):
+        groups = plan_reconciliation(settings=settings, symbols="COSUSDT", **span)
+        for group in groups:
+            reconcile_group(settings=settings, group=group)
+    rows = connection.execute(
+        "SELECT day::text, verdict, daily_minutes, monthly_minutes, monthly_differing"
+        " FROM ops.reconciliations ORDER BY 1"
+    ).fetchall()
+    assert rows == [("2026-10-31", "agrees", 1440, 1440, 0), ("2026-11-01", "agrees", 1440, 0, 0)]
+    assert new_monthly_pieces(connection, settings, "COSUSDT", NOVEMBER) == []

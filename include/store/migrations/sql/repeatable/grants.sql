@@ -88,3 +88,7 @@ GRANT SELECT ON TABLES TO candelabra_jobs, candelabra_reader;
 ALTER DEFAULT PRIVILEGES IN SCHEMA marts, marts_audit
 GRANT SELECT ON TABLES TO candelabra_jobs, candelabra_reader;
 GRANT SELECT ON ALL TABLES IN SCHEMA marts, marts_audit TO candelabra_jobs, candelabra_reader;
+
+GRANT INSERT, UPDATE ON ops.reconciliations TO candelabra_jobs;
+GRANT EXECUTE ON FUNCTION ops.minutes_in(tstzmultirange)
+TO candelabra_streamer, candelabra_jobs, candelabra_dbt, candelabra_reader;

@@ -1,0 +1,88 @@
+"""Compare each day between the live path, REST and the dump files, and keep the verdict."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.sdk import CronDataIntervalTimetable, TriggerRule, dag, task
+
+from dags.policies import (
+    CANDLES_1M,
+    DAG_ARGS,
+    DEFAULT_ARGS,
+    POOL_REST,
+    data_interval,
+    job,
+    kept_symbols_params,
+    settings,
+)
+from dags.waiting import WaitForDumps
+
+
+@dag(
+    schedule=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    params=kept_symbols_params(),
+    max_active_runs=2,
+    max_active_tasks=4,
+    dagrun_timeout=timedelta(days=2),
+    **DAG_ARGS,
+    default_args=DEFAULT_ARGS,
+    tags=["market", "quality"],
+    doc_md="""
+### Reconciliation
+
+For the day of the run's data interval and each symbol that is kept up: what the live path told,
+REST's klines of the whole day, the daily dump file, and the monthly one once it is published. Who
+has not spoken yet is asked; what they say is merged, so the greatest evidence wins and every loser
+is kept in `ops.discrepancies`. One row a symbol and day in `ops.reconciliations` says who spoke
+about how many minutes and in how many they differ; `report` shows those rows in its log, with the
+days that want a look first. Days of the week before that could not be reconciled whole (a file
+was late) are taken up again.
+
+**Schedule** daily, over whole UTC days, waiting up to 18 hours for the files without holding a
+worker; older days with `airflow backfill create --dag-id reconcile_candles …`.
+**Pool** `binance_rest`.
+
+**When it fails** exchange or database were away for long, or a symbol is unknown; clear the red
+task. A day that differs fails nothing: what won is stored, and the verdict says `differs`.
+""",
+)
+def reconcile_candles() -> None:
+    @task
+    @job
+    def plan(params: Any = None, dag_run: Any = None) -> Any:
+        from include.jobs.reconcile import plan_reconciliation
+
+        return plan_reconciliation(
+            settings=settings(),
+            symbols=params["symbols"],
+            market=params["market"],
+            **data_interval(dag_run),
+        )
+
+    @task(
+        pool=POOL_REST,
+        map_index_template="{{ task.op_kwargs['group']['label'] }}",
+    )
+    @job
+    def reconcile(group: Any) -> Any:
+        from include.jobs.reconcile import reconcile_group
+
+        return reconcile_group(settings=settings(), group=group)
+
+    @task(outlets=[CANDLES_1M], trigger_rule=TriggerRule.NONE_FAILED)
+    @job(emits=CANDLES_1M)
+    def report(groups: Any, results: Any) -> Any:
+        from include.jobs.reconcile import report
+
+        return report(settings=settings(), groups=groups, results=results)
+
+    planned = plan()
+    reconciled = reconcile.expand(group=planned)
+    WaitForDumps(task_id="wait", plan=planned) >> reconciled
+    report(planned, reconciled)
+
+
+reconcile_candles()

@@ -1,0 +1,33 @@
+"""The DAG waits for a day's files without a worker, and loads them."""
+
+from __future__ import annotations
+
+import psycopg
+
+
+def test_a_day_is_loaded_from_its_files_once_they_are_published(daily_run, database_url):
+    daily = daily_run("load_daily_dumps", {"symbols": "BTCUSDT, BTCUSDT.P"})
+
+    assert daily.run.state == "success"
+    assert daily.deferred, "the files were there before anybody had to wait"
+    with psycopg.connect(database_url) as connection:
+        rows = connection.execute(
+            "SELECT symbol, source, status, min(open_time), count(*) FROM market.candles_1m"
+            " GROUP BY 1, 2, 3 ORDER BY 1"
+        ).fetchall()
+        files = connection.execute(
+            "SELECT symbol, verdict, rows FROM ops.dump_files ORDER BY 1"
+        ).fetchall()
+    assert rows == [
+        ("BTCUSDT", "dump_daily", "verified", daily.day, 1440),
+        ("BTCUSDT.P", "dump_daily", "verified", daily.day, 1440),
+    ]
+    assert files == [("BTCUSDT", "loaded", 1440), ("BTCUSDT.P", "loaded", 1440)]
+    tasks = {each.task_id: each for each in daily.tasks}
+    assert tasks["summarise"].state == "success"
+    labels = {each.rendered_map_index for each in daily.tasks if each.task_id == "load"}
+    assert labels == {f"{symbol} {daily.day:%Y-%m-%d}" for symbol in ("BTCUSDT", "BTCUSDT.P")}
+
+
+def test_without_anything_kept_up_a_run_does_nothing_and_is_well(daily_run):
+    assert daily_run("load_daily_dumps", {}).run.state == "success"

@@ -1,0 +1,127 @@
+"""Waiting for files: a worker is held only to ask once; the triggerer looks until they are there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from include.errors import PermanentError, TransientError
+
+PLAN = [{"path": "a.zip"}, {"pieces": [{"path": "b.zip"}, {"path": "c.zip"}]}]
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture
+def waiting(policies):
+    import dags.waiting
+
+    return dags.waiting
+
+
+class Run:
+    """A run whose day ended at a moment."""
+
+    def __init__(self, end: datetime) -> None:
+        self.data_interval_start, self.data_interval_end = end - timedelta(days=1), end
+
+
+class Site:
+    """Answers in turn which files are missing; the last answer stays."""
+
+    def __init__(self, *answers: list[str] | Exception) -> None:
+        self.answers = list(answers)
+        self.asked: list[list[str]] = []
+
+    def __call__(self, *, settings: object, paths: list[str]) -> list[str]:
+        self.asked.append(list(paths))
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+def site(monkeypatch) -> Callable[..., Site]:
+    def answers(*given: list[str] | Exception) -> Site:
+        made = Site(*given)
+        monkeypatch.setattr("include.jobs.daily.unpublished", made)
+        return made
+
+    return answers
+
+
+def execute(waiting, *, end: datetime = NOW, **options):
+    task = waiting.WaitForDumps(task_id="wait", plan=PLAN, **options)
+    return task.execute({"dag_run": Run(end)})
+
+
+def fired(waiting, *, deadline: datetime, poll_s: float = 0.01):
+    """The event of a trigger that waits for two files."""
+    trigger = waiting.DumpsPublished(["a.zip", "b.zip"], deadline.isoformat(), poll_s)
+
+    async def first() -> object:
+        async with asyncio.timeout(10):
+            return (await anext(trigger.run())).payload
+
+    return asyncio.run(first())
+
+
+def test_files_that_are_all_there_are_not_waited_for(waiting, site):
+    asked = site([])
+    assert execute(waiting) == {"files": 3, "missing": 0}
+    assert asked.asked == [["a.zip", "b.zip", "c.zip"]]
+
+
+def test_the_worker_is_left_to_a_trigger_that_knows_what_is_missing_and_until_when(waiting, site):
+    from airflow.sdk.exceptions import TaskDeferred
+
+    site(["b.zip"])
+    with pytest.raises(TaskDeferred) as deferred:
+        execute(waiting, patience=timedelta(hours=3), poll=timedelta(minutes=2))
+    assert deferred.value.method_name == "resume"
+    path, arguments = deferred.value.trigger.serialize()
+    assert path == "dags.waiting.DumpsPublished"
+    assert arguments == {
+        "paths": ["b.zip"],
+        "deadline": (NOW + timedelta(hours=3)).isoformat(),
+        "poll_s": 120.0,
+    }
+
+
+def test_a_day_long_past_is_not_waited_for(waiting, site):
+    site(["b.zip"])
+    assert execute(waiting, end=NOW - timedelta(days=2)) == {"files": 3, "missing": 1}
+
+
+def test_the_trigger_looks_only_for_what_is_still_missing(waiting, site):
+    asked = site(["a.zip", "b.zip"], ["b.zip"], [])
+    assert fired(waiting, deadline=NOW + timedelta(hours=1)) == {"missing": []}
+    assert asked.asked == [["a.zip", "b.zip"], ["a.zip", "b.zip"], ["b.zip"]]
+
+
+def test_the_trigger_ends_at_the_deadline_and_says_what_never_came(waiting, site):
+    site(["b.zip"])
+    event = fired(waiting, deadline=datetime.now(UTC) + timedelta(seconds=0.05))
+    assert event == {"missing": ["b.zip"]}
+
+
+def test_a_site_that_does_not_answer_is_asked_again(waiting, site):
+    asked = site(TransientError("503"), [])
+    assert fired(waiting, deadline=NOW + timedelta(hours=1)) == {"missing": []}
+    assert len(asked.asked) == 2
+
+
+def test_a_site_that_refuses_fails_the_task_with_its_word(waiting, site):
+    site(PermanentError("403: this region is blocked"))
+    event = fired(waiting, deadline=NOW + timedelta(hours=1))
+    task = waiting.WaitForDumps(task_id="wait", plan=PLAN)
+    with pytest.raises(PermanentError, match="blocked"):
+        task.resume({}, event)
+
+
+def test_after_waiting_the_run_goes_on_and_tells_what_is_missing(waiting):
+    task = waiting.WaitForDumps(task_id="wait", plan=PLAN)
+    assert task.resume({}, {"missing": ["c.zip"]}) == {"files": 3, "missing": 1}
