@@ -18,6 +18,8 @@ NUMBER = r"^[0-9]{1,18}(\.[0-9]{1,18})?$"
 COUNT = r"^[0-9]{1,18}$"
 TIME = r"^([0-9]{13}|[0-9]{16})$"
 
+FLAGS = ("is_buyer_maker", "is_best_match")
+
 _BOM = "\ufeff"
 
 
@@ -66,16 +68,26 @@ def choose_layout(first: str, layouts: Sequence[Layout], *, file: str) -> tuple[
     """
     known = "; ".join(f"{one.name}: {','.join(one.columns)}" for one in layouts)
     if first.lstrip('" ')[:1].isdigit():
-        width = first.count(",") + 1
-        for layout in layouts:
-            if len(layout.columns) == width:
-                return layout, False
+        fields = [field.strip(' "') for field in first.split(",")]
+        width = len(fields)
+        fitting = [layout for layout in layouts if len(layout.columns) == width]
+        # trades of one market are as wide as aggTrades of the other: only the flags tell
+        if fitting:
+            return max(fitting, key=lambda one: _fits_flags(fields, one)), False
         raise RejectedInputError(f"{file} has {width} columns; known are {known}")
     header = first.lower().replace("_", "").replace(" ", "").replace('"', "")
     for layout in layouts:
         if header in layout.headers:
             return layout, True
     raise RejectedInputError(f"{file} begins with {first[:120]!r}; known are {known}")
+
+
+def _fits_flags(fields: Sequence[str], layout: Layout) -> bool:
+    """Whether a first row's true and false stand where a layout has them."""
+    return all(
+        (value.lower() in ("true", "false")) == (name in FLAGS)
+        for value, name in zip(fields, layout.columns, strict=True)
+    )
 
 
 def split(lines: pl.DataFrame, layout: Layout) -> tuple[pl.DataFrame, list[Rejection]]:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import polars as pl
 
-from include.binance.archives import BLOCK_BYTES, OnRead, read_blocks
+from include.binance import parquet_files
+from include.binance.archives import BLOCK_BYTES, OnRead, check_archive, read_blocks
 from include.binance.columns import Layout, choose_layout, lines_of
+from include.errors import RejectedInputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,33 @@ class TextBlock:
         return lines_of(self.content, first_line=self.first_line)
 
 
+def check_file(path: Path) -> None:
+    """Read a file to its end, so that a damaged one is known before any row is used.
+
+    Raises:
+        RejectedInputError: it is damaged, cut, encrypted, or holds not one file.
+    """
+    if path.suffix == parquet_files.SUFFIX:
+        parquet_files.check_parquet(path)
+    else:
+        check_archive(path)
+
+
+def layout_of(path: Path, layouts: Sequence[Layout]) -> Layout:
+    """What a file holds: by its header, by the columns of its first row, or by their names.
+
+    Raises:
+        RejectedInputError: damaged, empty, or of no known layout.
+    """
+    if path.suffix == parquet_files.SUFFIX:
+        return parquet_files.parquet_layout(path, layouts)
+    for block in read_blocks(path):
+        lines = lines_of(block, first_line=1)
+        if lines.height:
+            return choose_layout(lines["raw"][0], layouts, file=path.name)[0]
+    raise RejectedInputError(f"{path.name} is empty")
+
+
 def text_blocks(
     path: Path,
     layouts: Sequence[Layout],
@@ -31,12 +60,19 @@ def text_blocks(
     block_bytes: int = BLOCK_BYTES,
     on_read: OnRead | None = None,
 ) -> Generator[TextBlock, None, None]:
-    """Blocks of a ``.csv``, ``.csv.gz`` or ``.zip``.
+    """Blocks of a ``.csv``, ``.csv.gz``, ``.zip`` or ``.parquet``.
 
     Raises:
         RejectedInputError: damaged, or of no known layout.
     """
     next_line = 1
+    if path.suffix == parquet_files.SUFFIX:
+        for content, share in parquet_files.parquet_blocks(path, layouts):
+            if on_read is not None:
+                on_read(share)
+            yield TextBlock(next_line, content)
+            next_line += content.count(b"\n")
+        return
     is_begun = False
     for content in read_blocks(path, block_bytes=block_bytes, on_read=on_read):
         first_line, next_line = next_line, next_line + content.count(b"\n")

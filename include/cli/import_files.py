@@ -1,9 +1,10 @@
-"""``candelabra import``: load files of klines or trades that a user has."""
+"""``candelabra import``: load files of klines, trades or aggTrades that a user has."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,10 +13,18 @@ import typer
 if TYPE_CHECKING:
     from include.jobs.imports import ImportSummary
 
+REFUSED = 1
+"""Exit code where a file was refused, or nothing of it could be used."""
+ROWS_REJECTED = 3
+"""Exit code where all files were loaded, but not all of their rows."""
+
 
 def import_files(
     paths: Annotated[
-        list[Path], typer.Argument(help="Files (.csv, .csv.gz, .zip), or folders of them.")
+        list[str],
+        typer.Argument(
+            help="Files (.csv, .csv.gz, .zip, .parquet), folders of them, or patterns: 'in/*.zip'."
+        ),
     ],
     symbol: Annotated[
         str, typer.Option(help="Symbol of the rows; else from names like BTCUSDT-1m-2024-02.zip.")
@@ -24,14 +33,19 @@ def import_files(
         str, typer.Option(help="spot or um; else spot, or um below a folder futures/um.")
     ] = "",
 ) -> None:
-    """Load 1m klines or trades in the dump site's formats; bad rows are kept apart."""
+    """Load 1m klines, trades or aggTrades in the dump site's formats.
+
+    Bad rows are kept apart, with line and reason, and the others are loaded.
+
+    Exit code 0: every row was loaded; 1: a file was refused; 3: rows were rejected.
+    """
     from rich.console import Console
 
     from include.cli.here import settings_here
     from include.cli.interrupts import promptly_stopped
-    from include.cli.progress import rows_progress
+    from include.cli.progress import rows_watched
     from include.errors import PermanentError
-    from include.jobs.imports import ImportProgress, import_file
+    from include.jobs.imports import import_file
     from include.logs import configure_logging
 
     settings = settings_here()
@@ -41,27 +55,21 @@ def import_files(
     failures: list[str] = []
     with (
         promptly_stopped("what was loaded stays; run it again for the rest"),
-        rows_progress(Console(stderr=True)) as progress,
+        rows_watched(Console(stderr=True)) as watch,
     ):
         for file in files:
-            task = progress.add_task(file.name, total=1.0, rows=0)
-
-            def on_progress(so_far: ImportProgress, task: object = task) -> None:
-                progress.update(task, completed=so_far.share, rows=so_far.rows)  # type: ignore[arg-type]
-
-            try:
-                summary = import_file(
-                    settings=settings,
-                    path=file,
-                    symbol=symbol,
-                    market=market,
-                    on_progress=on_progress,
-                )
-            except PermanentError as error:
-                failures.append(str(error))
-                progress.update(task, description=f"{file.name} (refused)")
-                continue
-            progress.update(task, completed=1.0, rows=summary.rows)
+            with watch(file.name) as shown:
+                try:
+                    summary = import_file(
+                        settings=settings,
+                        path=file,
+                        symbol=symbol,
+                        market=market,
+                        on_progress=lambda so_far: shown(so_far.share, so_far.rows),
+                    )
+                except PermanentError as error:
+                    failures.append(str(error))
+                    continue
             summaries.append(summary)
             if not summary.rows:
                 failures.append(f"{file}: no row of it can be used")
@@ -69,26 +77,33 @@ def import_files(
     for failure in failures:
         typer.secho(f"candelabra: {failure}", err=True, fg=typer.colors.RED)
     if failures:
-        sys.exit(1)
+        sys.exit(REFUSED)
+    if any(one.rejected for one in summaries):
+        sys.exit(ROWS_REJECTED)
 
 
-def _files(paths: Iterable[Path]) -> list[Path]:
-    """The files named, and those in the folders named, by name."""
+def _files(named: Iterable[str]) -> list[Path]:
+    """The files named, those that fit a pattern, and those in the folders named; each once."""
     from include.errors import PermanentError
-    from include.jobs.imports import SUFFIXES
+    from include.jobs.user_files import SUFFIXES
 
     files: list[Path] = []
-    for path in paths:
+    for name in named:
+        path = Path(name)
         if path.is_dir():
             inside = sorted(one for one in path.rglob("*") if one.name.endswith(SUFFIXES))
             if not inside:
                 raise PermanentError(f"{path} holds no {', '.join(SUFFIXES)}")
             files += inside
-        elif not path.exists():
-            raise PermanentError(f"{path} does not exist")
-        else:
+        elif path.exists():
             files.append(path)
-    return files
+        else:
+            # quoted, or too many for the shell
+            fitting = sorted(map(Path, glob(name, recursive=True)))
+            if not fitting:
+                raise PermanentError(f"{path} does not exist")
+            files += [one for one in fitting if one.is_file()]
+    return list(dict.fromkeys(files))
 
 
 def _show(summaries: list[ImportSummary]) -> None:

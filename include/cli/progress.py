@@ -1,7 +1,12 @@
-"""Progress bars on stderr: per cent, rows and rows a second."""
+"""Progress on stderr: per cent, rows and rows a second; bars, or lines where no terminal is."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
+
+import structlog
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -13,6 +18,14 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.text import Text
+
+log = structlog.get_logger(__name__)
+
+LINE_EACH_S = 10.0
+"""Between two lines about a work where no terminal is."""
+
+Shown = Callable[[float, int], None]
+"""Told the share done (0..1) and the rows so far."""
 
 
 class RowsColumn(ProgressColumn):
@@ -36,3 +49,50 @@ def rows_progress(console: Console) -> Progress:
         TimeElapsedColumn(),
         console=console,
     )
+
+
+@contextmanager
+def rows_watched(
+    console: Console, *, line_each_s: float = LINE_EACH_S
+) -> Generator[Callable[[str], AbstractContextManager[Shown]], None, None]:
+    """Shows works one after the other: ``with watch("a.csv") as shown: shown(0.5, 1_000)``.
+
+    Args:
+        console: bars on it where it is a terminal; else log lines.
+        line_each_s: least time between two lines about a work.
+    """
+    if not console.is_terminal:
+        yield lambda name: _lines(name, line_each_s=line_each_s)
+        return
+    with rows_progress(console) as progress:
+        yield lambda name: _bar(progress, name)
+
+
+@contextmanager
+def _bar(progress: Progress, name: str) -> Generator[Shown, None, None]:
+    task = progress.add_task(name, total=1.0, rows=0)
+    try:
+        yield lambda share, rows: progress.update(task, completed=share, rows=rows)
+    finally:
+        progress.stop_task(task)
+
+
+@contextmanager
+def _lines(name: str, *, line_each_s: float) -> Generator[Shown, None, None]:
+    started_s = told_s = time.monotonic()
+
+    def shown(share: float, rows: int) -> None:
+        nonlocal told_s
+        now_s = time.monotonic()
+        if now_s - told_s < line_each_s:
+            return
+        told_s = now_s
+        log.info(
+            "rows_read",
+            file=name,
+            percent=round(100 * share, 1),
+            rows=rows,
+            rows_per_s=round(rows / (now_s - started_s)),
+        )
+
+    yield shown

@@ -1,9 +1,8 @@
-"""Importing files that a user has: 1m klines and trades in the dump site's formats."""
+"""Importing files that a user has: 1m klines, trades and aggTrades in the dump site's formats."""
 
 from __future__ import annotations
 
 import csv
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,19 +13,18 @@ from typing import IO
 import polars as pl
 import structlog
 
-from include.binance.archives import check_archive, read_blocks, sha256_of
-from include.binance.columns import Layout, Rejection, choose_layout, lines_of
-from include.binance.kline_files import KLINES, read_klines
-from include.binance.trade_files import SPOT_TRADES, UM_TRADES, read_trades
+from include.binance.archives import sha256_of
+from include.binance.columns import Rejection
 from include.config import Settings
 from include.domain.candles import Source, Status
-from include.domain.columnar import CANDLE_SCHEMA, as_offers
-from include.domain.instruments import Market, exchange_symbol_of, market_of
-from include.errors import PermanentError, RejectedInputError
-from include.jobs.dump_loading import window_of
+from include.domain.columnar import as_offers
+from include.domain.instruments import Market
+from include.errors import RejectedInputError
 from include.jobs.exchange import APPLICATION_NAME
-from include.jobs.pieces import market_from, ranges_of, symbols_of
+from include.jobs.pieces import ranges_of
+from include.jobs.user_files import FilePart, UserFile, open_file, read_parts, unfoldable
 from include.store.candles import MergeCounts, merge_frame
+from include.store.instruments import read_instruments
 from include.store.ledgers import (
     DumpFile,
     RejectedRow,
@@ -39,12 +37,9 @@ from include.store.pools import connect
 
 log = structlog.get_logger(__name__)
 
-SUFFIXES = (".csv", ".csv.gz", ".zip")
 QUARANTINE = "quarantine"
 HOPELESS_ROWS = 1_000
 """A file whose first rows are all wrong is another thing than it seems, and is refused."""
-
-_NAME = re.compile(r"(?P<symbol>[^-/\\]+)-(?P<kind>[A-Za-z0-9]+)-\d{4}-\d{2}(-\d{2})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +78,6 @@ class ImportSummary:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Candles and rejected rows of a block of either kind of file."""
-
-    candles: pl.DataFrame
-    partial: pl.DataFrame
-    rejections: list[Rejection]
-    rows: int
-    time_unit: str | None
-
-
 def import_file(
     *,
     settings: Settings,
@@ -102,15 +86,15 @@ def import_file(
     market: Market | str = "",
     on_progress: Callable[[ImportProgress], None] | None = None,
 ) -> ImportSummary:
-    """Merge a file of klines or trades into ``market.candles_1m``; again changes nothing.
+    """Merge a user's file into ``market.candles_1m``; doing it again changes nothing.
 
     Rows come in as unconfirmed, of source ``file``: anything that the exchange says outranks
-    them. Bad rows are kept with file, line and reason, and the others are loaded.
+    them. Bad rows are kept with file, line and reason, and the others are loaded. Cut short at any
+    moment and done again, it ends in the same rows.
 
     Args:
-        path: ``.csv``, ``.csv.gz`` or ``.zip``; what it holds is told by its columns.
-        symbol: platform symbol; empty to take it from a name like ``BTCUSDT-1m-2024-02.zip``.
-        market: of a symbol without ``.P``; empty for spot, or USD-M below ``futures/um``.
+        path: ``.csv``, ``.csv.gz``, ``.zip`` or ``.parquet``; its columns tell what it holds.
+        symbol, market: see ``user_files.open_file``.
         on_progress: called after each block.
 
     Raises:
@@ -118,16 +102,9 @@ def import_file(
         PermanentError: the symbol is not known, or cannot be one.
         TransientError: the database is away; what was merged before stays.
     """
-    path = Path(path)
     started_s = time.monotonic()
-    if not path.name.endswith(SUFFIXES):
-        raise RejectedInputError(f"{path} is none of {', '.join(SUFFIXES)}")
-    check_archive(path)
-    symbol = _symbol_for(path, symbol, market)
-    layout = _layout_of(path, symbol)
-    key = f"{symbol}/{path.name}"  # dumps of spot and USD-M share their names
-    share = [0.0]
-    parts = _parts(path, symbol, layout, lambda so_far: share.__setitem__(0, so_far))
+    file = open_file(Path(path), symbol=symbol, market=market)
+    path, symbol, key = file.path, file.symbol, file.key
     merged, rows, rejected, partial = MergeCounts(), 0, 0, 0
     reasons: dict[str, int] = {}
     time_unit: str | None = None
@@ -137,7 +114,8 @@ def import_file(
         connect(settings.url_for("jobs"), application_name=APPLICATION_NAME) as connection,
         _quarantine(quarantine) as keep,
     ):
-        for part in parts:
+        _check_foldable(connection, file)
+        for part in read_parts(file):
             rows, rejected = rows + part.rows, rejected + len(part.rejections)
             first = first or next(iter(part.rejections), None)
             if first is not None and not rows and rejected >= HOPELESS_ROWS:
@@ -154,13 +132,13 @@ def import_file(
                 kind = one.reason.partition(":")[0]
                 reasons[kind] = reasons.get(kind, 0) + 1
             if on_progress is not None:
-                on_progress(ImportProgress(share[0], rows, rejected))
+                on_progress(ImportProgress(part.share, rows, rejected))
         record_dump_file(
             connection,
             DumpFile(
                 path=key,
                 checksum=sha256_of(path),
-                kind="klines" if layout is KLINES else "trades",
+                kind=file.kind,
                 symbol=symbol,
                 fetched_at_us=time.time_ns() // 1000,
                 rows=rows,
@@ -174,7 +152,7 @@ def import_file(
     summary = ImportSummary(
         file=path.name,
         symbol=symbol,
-        kind=layout.name,
+        kind=file.layout.name,
         rows=rows,
         rejected=rejected,
         partial=partial,
@@ -195,7 +173,7 @@ def import_file(
     return summary
 
 
-def _merge(connection: Connection, symbol: str, part: _Part) -> MergeCounts:
+def _merge(connection: Connection, symbol: str, part: FilePart) -> MergeCounts:
     whole = as_offers(part.candles, status=Status.UNCONFIRMED, source=Source.FILE)
     partial = as_offers(part.partial, status=Status.PARTIAL, source=Source.FILE)
     counts = merge_frame(connection, pl.concat([whole, partial]).sort("open_time"))
@@ -205,63 +183,12 @@ def _merge(connection: Connection, symbol: str, part: _Part) -> MergeCounts:
     return counts
 
 
-def _parts(
-    path: Path, symbol: str, layout: Layout, on_read: Callable[[float], None]
-) -> Iterator[_Part]:
-    none = CANDLE_SCHEMA.to_frame()
-    if layout is KLINES:
-        window = window_of(_stem(path)) if _NAME.fullmatch(_stem(path)) else None
-        for block in read_klines(path, symbol, window=window, on_read=on_read):
-            rows = block.candles.height
-            yield _Part(block.candles, none, block.rejections, rows, block.time_unit)
+def _check_foldable(connection: Connection, file: UserFile) -> None:
+    if file.kind != "agg_trades":
         return
-    for trades in read_trades(path, symbol, on_read=on_read):
-        yield _Part(
-            trades.whole, trades.partial, trades.rejections, trades.trades, trades.time_unit
-        )
-
-
-def _symbol_for(path: Path, symbol: str, market: Market | str) -> str:
-    """The platform symbol of a file's rows."""
-    match = _NAME.fullmatch(_stem(path))
-    if not symbol:
-        if match is None:
-            raise PermanentError(
-                f"{path.name} does not say its symbol: name it like BTCUSDT-1m-2024-02.csv, "
-                "or give --symbol BTCUSDT"
-            )
-        symbol = match["symbol"]
-    if not market:
-        is_um = "/futures/um/" in f"/{path.as_posix()}"
-        market = Market.UM if is_um else Market.SPOT
-    named = symbols_of([symbol], market_from(market))[0]
-    if named.startswith(".") or any(mark in named for mark in "/\\"):
-        raise PermanentError(f"{named!r} is no symbol; it should be like BTCUSDT or BTCUSDT.P")
-    if match is not None and match["symbol"].upper() != exchange_symbol_of(named):
-        log.warning("file_symbol_differs", file=path.name, symbol=named)
-    return named
-
-
-def _layout_of(path: Path, symbol: str) -> Layout:
-    """What the file holds, by its first line; the whole file is refused where it is unknown."""
-    match = _NAME.fullmatch(_stem(path))
-    if match is not None and match["kind"] not in ("1m", "trades"):
-        raise RejectedInputError(
-            f"{path.name} holds {match['kind']}; 1m klines or trades can be imported"
-        )
-    trades = UM_TRADES if market_of(symbol) is Market.UM else SPOT_TRADES
-    for block in read_blocks(path):
-        lines = lines_of(block, first_line=1)
-        if lines.height:
-            return choose_layout(lines["raw"][0], (KLINES, trades), file=path.name)[0]
-    raise RejectedInputError(f"{path.name} is empty")
-
-
-def _stem(path: Path) -> str:
-    name = path.name
-    for suffix in SUFFIXES:
-        name = name.removesuffix(suffix)
-    return name
+    listed = read_instruments(connection, symbols=[file.symbol])
+    if any(not one.quote_volume_is_foldable for one in listed):
+        raise unfoldable(file)
 
 
 def _hopeless(file: str, first: Rejection) -> RejectedInputError:

@@ -213,7 +213,7 @@ def test_an_import_shows_its_counts_and_where_the_rejected_rows_are(
     good = f"{DAY},1,2,1,2,3,{DAY + MINUTE_US - 1},4,5,1,1,0"
     (folder / "ABC-1m-2026-11-18.csv").write_text(f"{good}\n{good[:20]}\n")
     done = candelabra("import", str(folder))
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 3, done.stderr
     assert "1 rows rejected: 3 columns, expected 12 (half a line?)" in done.stdout
     kept = tmp_path / "home" / "quarantine" / "ABC" / "ABC-1m-2026-11-18.csv.rejected.csv"
     assert str(kept) in done.stdout

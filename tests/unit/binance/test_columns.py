@@ -12,6 +12,7 @@ from include.binance.columns import (
     part,
     split,
 )
+from include.binance.trade_files import SPOT_TRADES, UM_AGG_TRADES
 from include.errors import RejectedInputError
 
 PAIR = Layout("pairs", ("a", "b"), ("key,value",))
@@ -55,3 +56,15 @@ def test_an_unknown_layout_is_refused_with_those_that_are_known(first: str) -> N
 def test_no_rows_are_no_rejections() -> None:
     table, bad = split(lines_of(b"", first_line=1), PAIR)
     assert (table.height, bad, part(table.with_columns(reason=None))[1]) == (0, [], [])
+
+
+@pytest.mark.parametrize(
+    ("row", "layout"),
+    [
+        ("1,2.5,4,10,1735689600000,True,True", SPOT_TRADES),
+        ("1,2.5,4,10,11,1735689600000,true", UM_AGG_TRADES),
+    ],
+)
+def test_layouts_of_one_width_are_told_apart_by_their_flags(row: str, layout: Layout) -> None:
+    for both in ((SPOT_TRADES, UM_AGG_TRADES), (UM_AGG_TRADES, SPOT_TRADES)):
+        assert choose_layout(row, both, file="f") == (layout, False)

@@ -1,0 +1,132 @@
+"""An import that is killed at any moment and done again ends in the table of one that was not."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import psycopg
+import pytest
+
+from include.config import Settings
+from include.jobs.imports import import_file
+
+ROOT = Path(__file__).parents[3]
+AT_MS = 1_735_689_600_000  # 2025-01-01
+ROWS = 4_000
+BAD = (100, 1_700, 3_999)
+
+# Kills itself at the third block: after its merge, between it and the ledgers, or inside.
+KILLED = """
+import os, signal, sys, threading
+from pathlib import Path
+import include.binance.parquet_files as parquet_files
+import include.jobs.imports as imports
+from include.config import load_settings
+
+parquet_files.BATCH_ROWS = 500
+moment, path = sys.argv[1:]
+die = lambda: os.kill(os.getpid(), signal.SIGKILL)
+merge, seen = imports.merge_frame, []
+
+def merging(connection, frame):
+    seen.append(frame.height)
+    if len(seen) == 3 and moment == "inside":
+        with connection.transaction(force_rollback=False):
+            merge(connection, frame)
+            die()
+    counts = merge(connection, frame)
+    if len(seen) == 3 and moment == "between":
+        die()
+    return counts
+
+imports.merge_frame = merging
+imports.import_file(
+    settings=load_settings(),
+    path=Path(path),
+    on_progress=lambda so_far: die() if len(seen) == 3 and moment == "after" else None,
+)
+"""
+
+
+@pytest.fixture
+def klines(tmp_path: Path) -> Path:
+    """Klines of which three rows are bad, in eight batches."""
+    opened = [AT_MS + minute * 60_000 for minute in range(ROWS)]
+    prices = [f"{1 + minute % 97}.25" for minute in range(ROWS)]
+    frame = pl.DataFrame(
+        {
+            "open_time": opened,
+            **{
+                name: ["none" if row in BAD and name == "close" else price
+                       for row, price in enumerate(prices)]
+                for name in ("open", "high", "low", "close")
+            },
+            "volume": ["3"] * ROWS,
+            "close_time": [one + 59_999 for one in opened],
+            "quote_volume": ["4"] * ROWS,
+            "count": [5] * ROWS,
+            "taker_buy_volume": ["1"] * ROWS,
+            "taker_buy_quote_volume": ["1"] * ROWS,
+        }
+    )  # fmt: skip
+    path = tmp_path / "ABC-1m-2025-01.parquet"
+    frame.write_parquet(path)
+    return path
+
+
+def stored(connection: psycopg.Connection[Any]) -> dict[str, list[Any]]:
+    return {
+        "candles": connection.execute(
+            "SELECT symbol, open_time, open, high, low, close, volume, quote_volume, trade_count, "
+            "status, source, revision FROM market.candles_1m ORDER BY symbol, open_time"
+        ).fetchall(),
+        "rejected": connection.execute(
+            "SELECT file, line, reason, raw FROM ops.rejected_rows ORDER BY file, line"
+        ).fetchall(),
+        "coverage": connection.execute(
+            "SELECT symbol, source, day, minutes FROM ops.coverage ORDER BY 1, 2, 3"
+        ).fetchall(),
+        "files": connection.execute(
+            "SELECT path, checksum, rows, rejected, verdict FROM ops.dump_files ORDER BY path"
+        ).fetchall(),
+    }
+
+
+@pytest.mark.parametrize("moment", ["inside", "between", "after"])
+def test_a_killed_import_done_again_ends_in_the_same_table(
+    settings: Settings, connection: psycopg.Connection[Any], klines: Path, moment: str
+) -> None:
+    environment = os.environ | {
+        "JOBS_DATABASE_URL": settings.url_for("jobs"),
+        "CANDELABRA_HOME": str(settings.candelabra_home),
+    }
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, moment, str(klines)],
+        cwd=ROOT, env=environment, capture_output=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    (rows,) = connection.execute("SELECT count(*) FROM market.candles_1m").fetchone() or (0,)
+    assert rows == (999 if moment == "inside" else 1_499)
+    assert stored(connection)["files"] == []
+
+    summary = import_file(settings=settings, path=klines)
+
+    assert (summary.rows, summary.rejected) == (ROWS - len(BAD), len(BAD))
+    after_the_kill = stored(connection)
+    assert [row[1] for row in after_the_kill["rejected"]] == [row + 1 for row in BAD]
+    assert summary.quarantine is not None
+    with Path(summary.quarantine).open(newline="") as file:
+        assert [row[0] for row in csv.reader(file)][1:] == [str(row + 1) for row in BAD]
+    connection.execute(
+        "TRUNCATE market.candles_1m, ops.rejected_rows, ops.coverage, ops.dump_files"
+    )
+    connection.commit()
+    import_file(settings=settings, path=klines)
+    assert stored(connection) == after_the_kill
