@@ -1,4 +1,4 @@
-"""Waiting for files: a worker is held only to ask once; the triggerer looks until they are there."""
+"""Waiting for files: a worker asks once and is left; the triggerer looks until they are there."""
 
 from __future__ import annotations
 
