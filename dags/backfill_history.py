@@ -35,7 +35,20 @@ PARAMS = {
         title="Market",
         description="Where symbols without `.P` are traded.",
     ),
-    **span_params("loaded", default="30 days"),
+    **span_params("loaded", default=None),
+    "mode": Param(
+        "all",
+        type="string",
+        enum=["all", "forward", "backward", "holes"],
+        values_display={
+            "all": "All that is missing",
+            "forward": "Forward: behind the newest stored minute",
+            "backward": "Backward: before the oldest stored minute",
+            "holes": "Holes: between the oldest and the newest stored minute",
+        },
+        title="Fill",
+        description="Which missing minutes of the span are loaded.",
+    ),
 }
 
 
@@ -50,10 +63,12 @@ PARAMS = {
     doc_md="""
 ### History
 
-Loads 1-minute candles of some symbols for a span of time. `plan` compares the span with the
-ledgers and prints, in its log, what is missing and where it will come from: monthly dumps, then
-daily dumps, then REST for the tail and the holes. Each piece is a task of its own, named by
-symbol and period. `summarise` adds up the counts and wakes `build_marts` and `check_quality`.
+Loads 1-minute candles of some symbols for a span of time; without *From* all of their history.
+`plan` compares the span with the table and the ledgers and prints, in its log, each piece: what is
+missing, where it will come from and why (monthly dumps, then daily dumps, then REST for the tail
+and the holes), and what all of it costs in requests, weight, bytes and time. Each piece is a task
+of its own, named by symbol and period; its log tells what it did. `summarise` adds up the counts
+and wakes `build_marts` and `check_quality`.
 
 **Schedule** none: trigger it with its form. **Pool** `binance_rest`.
 
@@ -75,7 +90,9 @@ def backfill_history() -> None:
             settings=settings(),
             symbols=params["symbols"],
             market=params["market"],
-            **window(params, now=dag_run.run_after, days=30),
+            mode=params["mode"],
+            tell_pieces=True,
+            **window(params, now=dag_run.run_after, days=None),
         ).pieces
 
     @task(

@@ -128,13 +128,14 @@ def job(
     return body
 
 
-def span_params(done: str, *, default: str) -> dict[str, Param]:
+def span_params(done: str, *, default: str | None) -> dict[str, Param]:
     """The fields *From* and *To* of a form; ``window`` reads them.
 
     Args:
         done: what happens to the minutes of the span: "loaded", "checked".
-        default: length of the span where *From* is empty, in words.
+        default: length of the span where *From* is empty, in words; None: all of history.
     """
+    empty = "where the symbol's history begins" if default is None else f"{default} before *To*"
     return {
         name: Param(
             None,
@@ -145,7 +146,7 @@ def span_params(done: str, *, default: str) -> dict[str, Param]:
             description=description,
         )
         for name, description in (
-            ("from", f"First minute to be {done}, UTC. Empty: {default} before *To*."),
+            ("from", f"First minute to be {done}, UTC. Empty: {empty}."),
             ("to", f"End, UTC, itself not {done}. Empty: the moment the run was asked for."),
         )
     }
@@ -183,14 +184,16 @@ def data_interval(dag_run: Any) -> dict[str, datetime]:
     return {"start": midnight - timedelta(days=1), "end": midnight}
 
 
-def window(params: Mapping[str, Any], *, now: datetime, days: int) -> dict[str, datetime]:
+def window(
+    params: Mapping[str, Any], *, now: datetime, days: int | None
+) -> dict[str, datetime | None]:
     """The span of time that a run is about, in whole minutes of UTC, as ``start`` and ``end``.
 
     Args:
         params: of the form; ``from`` and ``to`` may be empty.
         now: when the run was asked for. It is kept with the run, so that a run that is cleared
             and done again is about the same span; the clock would move it.
-        days: length of the span where ``from`` is empty.
+        days: length of the span where ``from`` is empty; None: ``start`` is None then.
 
     Raises:
         PermanentError: a time cannot be read, or the span is empty.
@@ -198,8 +201,9 @@ def window(params: Mapping[str, Any], *, now: datetime, days: int) -> dict[str, 
     from include.errors import PermanentError
 
     end = _minute(_moment(params, "to") or now)
-    start = _minute(_moment(params, "from") or end - timedelta(days=days))
-    if start >= end:
+    begun = _moment(params, "from") or (None if days is None else end - timedelta(days=days))
+    start = None if begun is None else _minute(begun)
+    if start is not None and start >= end:
         raise PermanentError(
             f"the span from {start:%Y-%m-%dT%H:%MZ} to {end:%Y-%m-%dT%H:%MZ} is empty: "
             "'from' should be before 'to'"

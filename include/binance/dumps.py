@@ -86,10 +86,12 @@ class DumpEntry:
     Attributes:
         path: below the site's root.
         published_at_us: when this state of it was published.
+        size_bytes: as listed; 0 where the listing does not tell.
     """
 
     path: str
     published_at_us: int
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +307,9 @@ def _parse(content: bytes, where: str) -> _Page:
         path, moment = one.findtext(f"{space}Key"), one.findtext(f"{space}LastModified")
         if not path or not moment:
             raise PermanentError(f"{where} lists a file without Key or LastModified")
-        entries.append(DumpEntry(path, to_us(datetime.fromisoformat(moment).astimezone(UTC))))
+        size = one.findtext(f"{space}Size", "")
+        published_at_us = to_us(datetime.fromisoformat(moment).astimezone(UTC))
+        entries.append(DumpEntry(path, published_at_us, int(size) if size.isdecimal() else 0))
     if root.findtext(f"{space}IsTruncated", "false").lower() != "true":
         return _Page(entries, None)
     folders = [one.text or "" for one in root.iter(f"{space}Prefix")]

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from include.config import Settings
     from include.jobs.backfill import BackfillPlan, BackfillSummary
 
-MOST_PIECES_SHOWN = 40
-_NOW = "now"
+_START, _NOW = "start", "now"
 
 
 def backfill(
@@ -24,12 +23,24 @@ def backfill(
     ] = "",
     market: Annotated[str, typer.Option(help="Of symbols without .P: spot or um.")] = "spot",
     start: Annotated[
-        str, typer.Option("--from", help="First minute, UTC: 2026-11-01 or 2026-11-01T12:00.")
+        str,
+        typer.Option(
+            "--from",
+            help="First minute, UTC: 2026-11-01 or 2026-11-01T12:00; start: history's first.",
+        ),
     ] = "",
     end: Annotated[
         str, typer.Option("--to", help="End, not included; now is the last settled minute.")
     ] = _NOW,
-    plan: Annotated[bool, typer.Option("--plan", help="Show what would be loaded.")] = False,
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="all that is missing; forward of what is stored, backward of it, or its holes."
+        ),
+    ] = "all",
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Show what would be loaded, from where, and its cost.")
+    ] = False,
     workers: Annotated[int, typer.Option(min=1, max=32, help="Pieces at the same time.")] = 4,
     kind: Annotated[
         str,
@@ -53,7 +64,10 @@ def backfill(
     start_us, end_us = span_of(start, end, now_us=time.time_ns() // 1000)
     if kind != "klines":
         from include.cli.trade_dumps import backfill_trades
+        from include.errors import PermanentError
 
+        if start_us is None:
+            raise PermanentError(f"--from start is for klines; give --kind {kind} a first day")
         backfill_trades(
             settings,
             symbols=wanted,
@@ -74,12 +88,15 @@ def backfill(
                 market=market,
                 start=start_us,
                 end=end_us,
+                mode=mode,
                 in_part=True,
             )
         for note in todo.notes:
             errors.print(note, style="yellow", highlight=False, markup=False)
         if plan and todo.pieces:
-            _show_plan(todo)
+            from include.cli.plan_table import show_plan
+
+            show_plan(todo, settings)
         failures = list(todo.unplanned)
         if not todo.pieces and not failures:
             typer.echo("nothing is missing")
@@ -94,8 +111,8 @@ def backfill(
         sys.exit(1)
 
 
-def span_of(start: str, end: str, *, now_us: int) -> tuple[int, int | None]:
-    """The span of ``--from`` and ``--to`` in µs; None for ``now``.
+def span_of(start: str, end: str, *, now_us: int) -> tuple[int | None, int | None]:
+    """The span of ``--from`` and ``--to`` in µs; None for ``start`` and for ``now``.
 
     Raises:
         PermanentError: it cannot be read, is empty, or begins in the future; the message names
@@ -106,14 +123,17 @@ def span_of(start: str, end: str, *, now_us: int) -> tuple[int, int | None]:
     from include.jobs.pieces import first_minute
 
     if not start:
-        raise PermanentError("no start: give --from 2026-11-01 or 2026-11-01T12:00 (UTC)")
-    start_us = first_minute(start, name="--from")
+        raise PermanentError(
+            "no start: give --from 2026-11-01 or 2026-11-01T12:00 (UTC), or --from start"
+        )
+    is_whole = start.strip().lower() == _START
+    start_us = None if is_whole else first_minute(start, name="--from")
     end_us = None if end.strip().lower() == _NOW else first_minute(end, name="--to")
-    if start_us > now_us:
+    if start_us is not None and start_us > now_us:
         raise PermanentError(
             f"--from {start} lies in the future: it is {from_us(now_us):%Y-%m-%dT%H:%M}Z now"
         )
-    if end_us is not None and end_us <= start_us:
+    if start_us is not None and end_us is not None and end_us <= start_us:
         raise PermanentError(f"--from {start} should be before --to {end}")
     return start_us, end_us
 
@@ -135,21 +155,6 @@ def _load(settings: Settings, todo: BackfillPlan, workers: int, errors: Console)
             )
 
         return load_pieces(settings=settings, plan=todo, workers=workers, on_progress=on_progress)
-
-
-def _show_plan(todo: BackfillPlan) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"{todo.missing_minutes:,} minutes are missing")
-    for name in ("piece", "from", "minutes"):
-        table.add_column(name, justify="right" if name == "minutes" else "left")
-    for piece in todo.pieces[:MOST_PIECES_SHOWN]:
-        source = getattr(piece, "path", "REST")
-        table.add_row(piece.label, source, f"{(piece.end_us - piece.start_us) // 60_000_000:,}")
-    Console().print(table)
-    if len(todo.pieces) > MOST_PIECES_SHOWN:
-        typer.echo(f"… and {len(todo.pieces) - MOST_PIECES_SHOWN} more pieces")
 
 
 def _show_summary(summary: BackfillSummary) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import structlog
 
 from include.config import Settings
 from include.domain.instruments import Market, market_of
+from include.domain.sourcing import Fill
 from include.domain.timeframes import MINUTE_US
 from include.errors import RateLimitedError, TransientError
 from include.jobs.dump_loading import load_dump_piece
@@ -112,9 +114,15 @@ def load_piece(
         PermanentError: the exchange does not know the symbol, or a setting is wrong.
     """
     is_dump = "path" in piece if isinstance(piece, Mapping) else isinstance(piece, DumpPiece)
+    began_s = time.monotonic()
     if is_dump:
-        return load_dump_piece(settings=settings, piece=cast("DumpPiece", piece))
-    return load_rest_piece(settings=settings, piece=cast("RestPiece", piece))
+        counts = load_dump_piece(settings=settings, piece=cast("DumpPiece", piece))
+    else:
+        counts = load_rest_piece(settings=settings, piece=cast("RestPiece", piece))
+    label = piece["label"] if isinstance(piece, Mapping) else piece.label
+    told = {name: count for name, count in asdict(counts).items() if count}
+    log.info("piece_loaded", piece=label, took_s=round(time.monotonic() - began_s, 1), **told)
+    return counts
 
 
 def backfill(
@@ -122,15 +130,16 @@ def backfill(
     settings: Settings,
     symbols: str | Sequence[str],
     market: Market | str,
-    start: Moment,
+    start: Moment | None,
     end: Moment | None = None,
+    mode: Fill | str = Fill.ALL,
     workers: int = WORKERS,
     on_progress: Callable[[BackfillProgress], None] | None = None,
 ) -> BackfillSummary:
     """Plan and load what is missing; running it again changes nothing.
 
     Args:
-        symbols, market, start, end: as ``plan_backfill``.
+        symbols, market, start, end, mode: as ``plan_backfill``.
         workers: pieces loaded at the same time.
         on_progress: called in this thread after each piece.
 
@@ -138,7 +147,9 @@ def backfill(
         PermanentError: an unknown symbol, or a wrong setting; pieces before it stay loaded.
         TransientError: planning was not possible. A piece that fails is in the summary.
     """
-    plan = plan_backfill(settings=settings, symbols=symbols, market=market, start=start, end=end)
+    plan = plan_backfill(
+        settings=settings, symbols=symbols, market=market, start=start, end=end, mode=mode
+    )
     return load_pieces(settings=settings, plan=plan, workers=workers, on_progress=on_progress)
 
 

@@ -20,7 +20,13 @@ from include.domain.candles import Source, Status
 from include.domain.columnar import CANDLE_SCHEMA, as_offers
 from include.domain.instruments import market_of
 from include.domain.timeframes import TIMEFRAMES, from_us, to_us
-from include.errors import CandelabraError, PermanentError, RejectedInputError, TransientError
+from include.errors import (
+    CandelabraError,
+    PermanentError,
+    RejectedInputError,
+    TransientError,
+    UnknownSymbolError,
+)
 from include.jobs.exchange import APPLICATION_NAME, open_dump_site, open_shared_rest
 from include.jobs.minutes import fetch_minutes
 from include.jobs.pieces import DumpPiece, LoadCounts, as_piece, minutes_in, ranges_of
@@ -66,15 +72,22 @@ def load_dump_piece(*, settings: Settings, piece: DumpPiece | Mapping[str, Any])
     with connect(url, application_name=APPLICATION_NAME) as connection:
         note_live(connection, piece.symbol, piece.start_us, piece.end_us)
         counts = _load(settings, connection, piece)
-        holes = missing_minutes(connection, piece.symbol, piece.start_us, piece.end_us)
+        holes = missing_minutes(connection, piece.symbol, piece.start_us, piece.end_us, unsure=True)
         if not holes:
             return counts
         log.info("dump_lacks_minutes", path=piece.path, minutes=minutes_in(holes))
         with open_shared_rest(settings, market_of(piece.symbol), url) as rest:
             for start_us, end_us in holes:
-                counts += fetch_minutes(
-                    connection, rest, symbol=piece.symbol, start_us=start_us, end_us=end_us
-                )
+                try:
+                    counts += fetch_minutes(
+                        connection, rest, symbol=piece.symbol, start_us=start_us, end_us=end_us
+                    )
+                except UnknownSymbolError as error:
+                    if not counts.dumps:
+                        raise
+                    # delisted and forgotten: its files are all there is
+                    log.warning("rest_knows_no_more", path=piece.path, error=str(error))
+                    return counts + LoadCounts(unlisted_minutes=minutes_in(holes))
     return counts
 
 

@@ -6,20 +6,21 @@ They are small frozen dataclasses of plain values, so that they can cross proces
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from datetime import UTC, date, datetime
 from typing import Any, Self, TypeVar
 
 from include.domain.instruments import UM_SUFFIX, Market, symbol_of
+from include.domain.ranges import Ranges as Ranges
+from include.domain.ranges import holes_in as holes_in
+from include.domain.ranges import minutes_in as minutes_in
+from include.domain.ranges import ranges_of as ranges_of
 from include.domain.timeframes import MINUTE_US, from_us, minute_of, to_us
 from include.errors import PermanentError
 from include.store.candles import MergeCounts
 
 Moment = datetime | date | str | int
 """A time: aware datetime, date (its 00:00 UTC), ISO text, or µs since the epoch."""
-
-Ranges = list[tuple[int, int]]
-"""Half-open ranges of open times in µs, ascending."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,9 @@ class DumpPiece:
         path: of the file, below the dump site's root.
         source: ``dump_daily`` or ``dump_monthly``.
         start_us, end_us: the part of the file that was asked for.
+        minutes: minutes of it that are missing.
+        why: why they come from there, for people.
+        size_bytes: of the file, as listed; 0 where nobody told.
     """
 
     symbol: str
@@ -38,16 +42,21 @@ class DumpPiece:
     source: str
     start_us: int
     end_us: int
+    minutes: int = 0
+    why: str = ""
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RestPiece:
-    """Minutes of a symbol to be asked for by REST."""
+    """Minutes of a symbol to be asked for by REST; see ``DumpPiece``."""
 
     symbol: str
     label: str
     start_us: int
     end_us: int
+    minutes: int = 0
+    why: str = ""
 
 
 Piece = TypeVar("Piece", DumpPiece, RestPiece)
@@ -142,12 +151,13 @@ def as_piece(kind: type[Piece], piece: Piece | Mapping[str, Any]) -> Piece:
     """A piece from itself or from a mapping of its fields.
 
     Raises:
-        PermanentError: fields are missing, or there are others.
+        PermanentError: fields without a default are missing, or there are others.
     """
     if not isinstance(piece, Mapping):
         return piece
-    wanted = {one.name for one in fields(kind)}
-    if set(piece) != wanted:
+    known = fields(kind)
+    wanted = {one.name for one in known if one.default is MISSING}
+    if not wanted <= set(piece) <= {one.name for one in known}:
         raise PermanentError(
             f"a {kind.__name__} has the fields {', '.join(sorted(wanted))}; "
             f"got {', '.join(sorted(piece))}"
@@ -231,34 +241,3 @@ def label_of(symbol: str, start_us: int, end_us: int) -> str:
     if start.date() == end.date():
         return f"{symbol} {start:%Y-%m-%d %H:%M}..{end:%H:%M}"
     return f"{symbol} {start:%Y-%m-%d %H:%M}..{end:%Y-%m-%d %H:%M}"
-
-
-def minutes_in(ranges: Iterable[tuple[int, int]]) -> int:
-    """Number of minutes in half-open ranges."""
-    return sum(end - start for start, end in ranges) // MINUTE_US
-
-
-def ranges_of(open_times: Iterable[int]) -> Ranges:
-    """Open times of minutes (ascending) joined to half-open ranges."""
-    ranges: Ranges = []
-    for moment in open_times:
-        if ranges and ranges[-1][1] == moment:
-            ranges[-1] = (ranges[-1][0], moment + MINUTE_US)
-        else:
-            ranges.append((moment, moment + MINUTE_US))
-    return ranges
-
-
-def holes_in(ranges: Ranges, start_us: int, end_us: int) -> Ranges:
-    """What ascending ranges leave of [start, end)."""
-    holes: Ranges = []
-    cursor = start_us
-    for begin, end in ranges:
-        if begin > cursor:
-            holes.append((cursor, min(begin, end_us)))
-        cursor = max(cursor, end)
-        if cursor >= end_us:
-            break
-    if cursor < end_us:
-        holes.append((cursor, end_us))
-    return [hole for hole in holes if hole[0] < hole[1]]

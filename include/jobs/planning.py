@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -12,45 +13,51 @@ from include.binance.rest import BinanceRest
 from include.config import Settings
 from include.domain.candles import Source
 from include.domain.instruments import Market, exchange_symbol_of, market_of, unknown_symbol
-from include.domain.timeframes import DAY_US, MINUTE_US, TIMEFRAMES, from_us, minute_of, to_us
-from include.errors import RateLimitedError, TransientError, UnknownSymbolError
-from include.jobs.dump_loading import window_of
+from include.domain.ranges import Ranges, common, minutes_in, united, without
+from include.domain.sourcing import (
+    DAY,
+    MONTH,
+    Fill,
+    Part,
+    PublishedFile,
+    minutes_to_fill,
+    obtainable,
+    sourced,
+)
+from include.domain.timeframes import DAY_US, MINUTE_US, from_us, minute_of, to_us
+from include.errors import (
+    PermanentError,
+    RateLimitedError,
+    TransientError,
+    UnknownSymbolError,
+)
+from include.jobs.dump_loading import KIND, window_of
+from include.jobs.estimates import estimate
 from include.jobs.exchange import APPLICATION_NAME, open_dump_site, open_shared_rest
 from include.jobs.pieces import (
     BackfillPlan,
     DumpPiece,
     Moment,
-    Ranges,
     RestPiece,
     first_minute,
-    holes_in,
     label_of,
     market_from,
-    minutes_in,
     symbols_of,
 )
 from include.store.candles import missing_minutes
 from include.store.health import server_time
-from include.store.ledgers import find_dump_file
+from include.store.history import FileState, file_states, listed_span, stored_span
+from include.store.ledgers import read_coverage
 from include.store.merging import Connection
 from include.store.pools import connect
 
 log = structlog.get_logger(__name__)
 
-MONTH = TIMEFRAMES["1M"]
-DAY = TIMEFRAMES["1d"]
+MOST_PIECES_TOLD = 200
+"""Pieces named in the log, of each plan."""
 
-LEAST_DAYS_FOR_A_MONTH = 8
-"""Days of a month that must be missing for the monthly file to be cheaper than daily ones."""
-
-LEAST_MINUTES_FOR_A_DAY = 720
-"""Missing minutes of a day for which its file is cheaper than a page of REST."""
-
-REST_PIECE_MINUTES = 10_000
-"""Longest range of one REST piece: ten pages on spot."""
-
-JOINED_HOLES_MINUTES = 500
-"""Holes that lie closer are asked for together: half a page of known rows costs nothing."""
+FAULTS = frozenset({"wrong_checksum", "corrupt"})
+"""Verdicts after which a file is no source until it is published anew; REST stands in."""
 
 
 def plan_backfill(
@@ -58,34 +65,41 @@ def plan_backfill(
     settings: Settings,
     symbols: str | Sequence[str],
     market: Market | str,
-    start: Moment,
+    start: Moment | None,
     end: Moment | None = None,
+    mode: Fill | str = Fill.ALL,
     verify: bool = False,
     in_part: bool = False,
+    tell_pieces: bool = False,
 ) -> BackfillPlan:
     """Find what is missing and plan where to take it from.
 
     Missing are minutes between the symbol's first and last row at the exchange that have neither
     an outage nor a verified row: what the exchange has not confirmed is asked for too. Months of
     which most is missing come from monthly dumps, days from daily ones, the tail and the holes
-    from REST. Dump files that were re-issued since they were loaded are planned again. Nothing is
-    written.
+    from REST (``include.domain.sourcing``). Dump files that were re-issued since they were loaded
+    are planned again. Nothing is written.
 
     Args:
         symbols: names as people type them; see ``symbols_of``.
-        start, end: half-open; ``end`` None is the last minute that REST has settled.
+        start, end: half-open; ``start`` None is where the symbol's history begins, in REST or in
+            the files; ``end`` None is the last minute that REST has settled.
+        mode: ``all``; ``forward``, behind the newest stored minute; ``backward``, before the
+            oldest; ``holes``, between the two.
         verify: plan the dumps of the whole range, even where nothing is missing, so that they
             are compared with what is stored.
         in_part: where REST does not answer for a symbol, plan its dump files and the other
             symbols, and name it in ``unplanned``, instead of raising.
+        tell_pieces: name each piece in the log.
 
     Raises:
-        PermanentError: an unknown symbol, a time that cannot be read, or nothing to plan.
+        PermanentError: an unknown symbol or mode, a time that cannot be read, or nothing to plan.
         TransientError, RateLimitedError: the exchange or the database are away.
     """
     place = market_from(market)
     names = symbols_of(symbols, place)
-    start_us = first_minute(start, name="start")
+    fill = fill_from(mode)
+    start_us = None if start is None else first_minute(start, name="start")
     end_us = None if end is None else first_minute(end, name="end")
     url = settings.url_for("jobs")
     plan = BackfillPlan()
@@ -98,191 +112,271 @@ def plan_backfill(
             if not of_market:
                 continue
             with open_shared_rest(settings, each, url) as rest:
-                planner = _Planner(connection, rest, site, verify=verify)
+                planner = _Planner(connection, rest, site, fill=fill, verify=verify)
                 for symbol in of_market:
                     try:
                         plan += planner.plan(symbol, start_us, end_us, in_part=in_part)
                     except UnknownSymbolError as error:
                         listed = [one.symbol for one in rest.exchange_info()]
                         raise UnknownSymbolError(unknown_symbol(symbol, listed)) from error
+    _tell(plan, symbols=len(names), with_pieces=tell_pieces)
+    return plan
+
+
+def fill_from(mode: Fill | str) -> Fill:
+    """A mode by its name.
+
+    Raises:
+        PermanentError: there is no such mode.
+    """
+    try:
+        return Fill(mode)
+    except ValueError:
+        known = ", ".join(one.value for one in Fill)
+        raise PermanentError(f"unknown mode {mode!r}; it should be one of {known}") from None
+
+
+def _tell(plan: BackfillPlan, *, symbols: int, with_pieces: bool) -> None:
+    """Say in the log what will be done."""
+    if with_pieces:
+        for note in plan.notes:
+            log.info("plan_note", note=note)
+        for piece in plan.pieces[:MOST_PIECES_TOLD]:
+            source = piece.source if isinstance(piece, DumpPiece) else Source.REST.value
+            log.info(
+                "piece_planned",
+                piece=piece.label,
+                source=source,
+                minutes=piece.minutes,
+                why=piece.why,
+            )
+    cost = estimate(plan)
     log.info(
         "backfill_planned",
-        symbols=len(names),
+        symbols=symbols,
         missing_minutes=plan.missing_minutes,
         dumps=len(plan.dumps),
         rest=len(plan.rest),
+        requests=cost.requests,
+        weight=cost.weight,
+        megabytes=round(cost.size_bytes / 1e6, 1),
+        estimated_s=round(cost.seconds),
     )
-    return plan
 
 
 class _Planner:
     """Plans symbols of one market."""
 
     def __init__(
-        self, connection: Connection, rest: BinanceRest, site: DumpSite, *, verify: bool
+        self,
+        connection: Connection,
+        rest: BinanceRest,
+        site: DumpSite,
+        *,
+        fill: Fill = Fill.ALL,
+        verify: bool = False,
     ) -> None:
         self._connection = connection
         self._rest = rest
         self._site = site
+        self._fill = fill
         self._verify = verify
 
     def plan(
-        self, symbol: str, start_us: int, end_us: int | None, *, in_part: bool = False
+        self, symbol: str, start_us: int | None, end_us: int | None, *, in_part: bool = False
     ) -> BackfillPlan:
         """What one symbol needs; with ``in_part`` only its dumps where REST does not answer."""
         try:
-            span = self._span_at_exchange(symbol, start_us, end_us)
+            first_us, last_us = self._span_at_rest(symbol, start_us or 0, end_us)
         except RateLimitedError:
             raise  # the whole address has to wait
+        except UnknownSymbolError as error:
+            return self._plan_of_files(symbol, start_us, end_us, error)
         except TransientError as error:
             if not in_part:
                 raise
             log.warning("rest_does_not_answer", symbol=symbol, error=str(error))
-            return self._plan_of_dumps(symbol, start_us, end_us, error)
-        if span is None:
-            return BackfillPlan(notes=(f"{symbol}: the exchange has no rows in this range",))
-        start_us, end_us = span
-        missing = missing_minutes(self._connection, symbol, start_us, end_us, unsure=True)
+            return self._plan_of_files(symbol, start_us, end_us, error)
         notes: tuple[str, ...] = ()
-        monthly: dict[str, DumpEntry] = {}
-        daily: dict[str, DumpEntry] = {}
+        entries: list[DumpEntry] = []
         try:
-            monthly = self._listed(symbol, "monthly", start_us, end_us)
-            daily = self._listed(symbol, "daily", start_us, end_us)
+            entries = self._listed(symbol, start_us or 0, last_us)
         except TransientError as error:
             notes = (f"{symbol}: no dumps, since their site does not answer: {error}",)
             log.warning("dumps_not_listed", symbol=symbol, error=str(error))
-        dumps = self._dumps(symbol, missing, (start_us, end_us), monthly, daily)
-        covered = sorted((piece.start_us, piece.end_us) for piece in dumps)
-        rest = [part for hole in missing for part in holes_in(covered, *hole)]
-        return BackfillPlan(
-            tuple(dumps), tuple(_rest_pieces(symbol, rest)), minutes_in(missing), notes
-        )
+        # files that end before REST's first row tell of a time that REST knows no more
+        begins = [begin for begin, end in map(_period, entries) if end <= first_us]
+        span = (max(start_us or 0, min([first_us, *begins])), last_us)
+        if span[0] >= span[1]:
+            return BackfillPlan(notes=(f"{symbol}: the exchange has no rows in this range",))
+        if start_us is None:
+            notes += (f"{symbol}: its history begins at {from_us(span[0]):%Y-%m-%d %H:%M}",)
+        return self._plan_of(symbol, span, (first_us, last_us), entries, notes)
 
-    def _plan_of_dumps(
-        self, symbol: str, start_us: int, end_us: int | None, reason: TransientError
+    def _plan_of_files(
+        self,
+        symbol: str,
+        start_us: int | None,
+        end_us: int | None,
+        reason: TransientError | UnknownSymbolError,
     ) -> BackfillPlan:
-        """The published files of a range, where only they can say what the exchange has."""
+        """What the published files have, where only they and the registry can tell."""
+        is_unknown = isinstance(reason, UnknownSymbolError)
+        listed_us, ended_us = listed_span(self._connection, symbol)
         if end_us is None:
             end_us = minute_of(to_us(server_time(self._connection)))
         try:
-            monthly = self._listed(symbol, "monthly", start_us, end_us)
-            daily = self._listed(symbol, "daily", start_us, end_us)
-        except TransientError:
+            entries = self._listed(symbol, start_us or 0, end_us)
+        except TransientError as error:
+            if is_unknown:
+                raise reason from error
             return BackfillPlan(unplanned=(f"{symbol}: {reason}",))
-        missing = missing_minutes(self._connection, symbol, start_us, end_us, unsure=True)
-        dumps = self._dumps(symbol, missing, (start_us, end_us), monthly, daily)
-        covered = sum((piece.end_us - piece.start_us) // MINUTE_US for piece in dumps)
+        if is_unknown and not entries:
+            raise reason
+        told = f"{symbol}: only its dump files are planned, since {reason}"
+        notes, unplanned = ((told,), ()) if is_unknown else ((), (told,))
+        periods = [_period(entry) for entry in entries]
+        span = (
+            max(start_us or 0, listed_us or 0, min((one[0] for one in periods), default=end_us)),
+            min(end_us, ended_us or end_us, max((one[1] for one in periods), default=end_us)),
+        )
+        if span[0] >= span[1]:
+            return BackfillPlan(notes=notes, unplanned=unplanned)
+        return self._plan_of(symbol, span, None, entries, notes, unplanned)
+
+    def _plan_of(
+        self,
+        symbol: str,
+        span: tuple[int, int],
+        rest_span: tuple[int, int] | None,
+        entries: Sequence[DumpEntry],
+        notes: tuple[str, ...] = (),
+        unplanned: tuple[str, ...] = (),
+    ) -> BackfillPlan:
+        """The pieces of a span that the exchange has rows of."""
+        meant = [span]
+        if self._fill is not Fill.ALL:
+            stored = stored_span(self._connection, symbol)
+            meant = minutes_to_fill(self._fill, *span, stored)
+            if stored is None:
+                notes += (f"{symbol}: nothing is stored, so mode {self._fill} has no place",)
+        missing = [
+            hole
+            for start_us, end_us in meant
+            for hole in missing_minutes(self._connection, symbol, start_us, end_us, unsure=True)
+        ]
+        files = self._files(symbol, entries, missing)
+        parts = [
+            part
+            for window in meant
+            for part in sourced(
+                common(missing, [window]),
+                files,
+                span=window,
+                rest_span=rest_span,
+                verify=self._verify,
+            )
+        ]
+        nowhere = minutes_in(missing) - minutes_in(obtainable(missing, files, rest_span))
+        if nowhere:
+            notes += (f"{symbol}: {nowhere:,} minutes are neither in REST nor in a file",)
         return BackfillPlan(
-            tuple(dumps),
-            missing_minutes=covered,
-            unplanned=(f"{symbol}: only its dump files are planned, since {reason}",),
+            tuple(_dump_piece(symbol, part, part.file) for part in parts if part.file is not None),
+            tuple(_rest_piece(symbol, part) for part in parts if part.file is None),
+            sum(part.minutes for part in parts),
+            notes,
+            unplanned,
         )
 
-    def _span_at_exchange(
-        self, symbol: str, start_us: int, end_us: int | None
-    ) -> tuple[int, int] | None:
-        """The range, cut to the symbol's first and last settled row at the exchange."""
+    def _span_at_rest(self, symbol: str, start_us: int, end_us: int | None) -> tuple[int, int]:
+        """The range, cut to the symbol's first and last settled row at REST; may be empty."""
         name = exchange_symbol_of(symbol)
         oldest = self._rest.klines(name, "1m", start_us, None, limit=1).candles
         newest = self._rest.klines(name, "1m", None, None, limit=1)
-        if not oldest:
-            return None
-        first_us = oldest[0].open_time_us
-        if first_us > start_us and self._rest.klines(name, "1m", None, start_us, limit=1).candles:
-            first_us = start_us  # the range begins inside an outage, not before the listing
         last_us = minute_of(settled_until(newest.server_time_us))
         if newest.candles and last_us - newest.candles[0].open_time_us > DAY_US:
             last_us = newest.candles[0].open_time_us + MINUTE_US  # it trades no more
         if end_us is not None:
             last_us = min(last_us, end_us)
-        return (first_us, last_us) if first_us < last_us else None
+        if not oldest:
+            return last_us, last_us
+        first_us = oldest[0].open_time_us
+        if (
+            first_us > start_us > 0
+            and self._rest.klines(name, "1m", None, start_us, limit=1).candles
+        ):
+            first_us = start_us  # the range begins inside an outage, not before the listing
+        return first_us, last_us
 
-    def _listed(self, symbol: str, period: str, start_us: int, end_us: int) -> dict[str, DumpEntry]:
-        """Published files that touch the range, by path."""
-        make = daily_path if period == "daily" else monthly_path
-        frame = DAY if period == "daily" else MONTH
-        before = make(symbol, from_us(frame.open_time_us(start_us) - 1))
-        until = make(symbol, from_us(frame.next_open_us(frame.open_time_us(end_us - 1))))
-        entries = self._site.list(klines_prefix(symbol, period), after=before, until=until)
-        return {entry.path: entry for entry in entries if entry.path.endswith(".zip")}
+    def _listed(self, symbol: str, start_us: int, end_us: int) -> list[DumpEntry]:
+        """Published months and days that touch the range."""
+        entries: list[DumpEntry] = []
+        for period, make, frame in (("monthly", monthly_path, MONTH), ("daily", daily_path, DAY)):
+            before = make(symbol, from_us(frame.open_time_us(start_us) - 1))
+            until = make(symbol, from_us(frame.next_open_us(frame.open_time_us(end_us - 1))))
+            found = self._site.list(klines_prefix(symbol, period), after=before, until=until)
+            entries += [entry for entry in found if entry.path.endswith(".zip")]
+        return entries
 
-    def _dumps(
-        self,
-        symbol: str,
-        missing: Ranges,
-        span: tuple[int, int],
-        monthly: dict[str, DumpEntry],
-        daily: dict[str, DumpEntry],
-    ) -> list[DumpPiece]:
-        by_day = _minutes_by_day([span] if self._verify else missing)
-        by_month: dict[int, list[int]] = {}
-        for day_us, minutes in by_day.items():
-            if minutes >= LEAST_MINUTES_FOR_A_DAY:
-                by_month.setdefault(MONTH.open_time_us(day_us), []).append(day_us)
-        chosen: dict[str, DumpPiece] = {}
-        for month_us, days in by_month.items():
-            path = monthly_path(symbol, from_us(month_us))
-            if len(days) >= LEAST_DAYS_FOR_A_MONTH and path in monthly and not self._verify:
-                chosen[path] = _dump_piece(symbol, path, Source.DUMP_MONTHLY, span)
-                continue
-            for day_us in days:
-                path = daily_path(symbol, from_us(day_us))
-                if path in daily:
-                    chosen[path] = _dump_piece(symbol, path, Source.DUMP_DAILY, span)
-        for entries, source in ((monthly, Source.DUMP_MONTHLY), (daily, Source.DUMP_DAILY)):
-            for path in self._reissued(entries):
-                chosen.setdefault(path, _dump_piece(symbol, path, source, span))
-        return list(chosen.values())
-
-    def _reissued(self, entries: dict[str, DumpEntry]) -> list[str]:
-        """Files published anew since the ledger last saw them."""
-        paths = []
-        for path, entry in entries.items():
-            known = find_dump_file(self._connection, path)
-            if known is None or known.published_at_us is None:
-                continue
-            # HTTP dates have whole seconds
-            if entry.published_at_us // 1_000_000 > known.published_at_us // 1_000_000:
-                paths.append(path)
-        return paths
+    def _files(
+        self, symbol: str, entries: Sequence[DumpEntry], missing: Ranges
+    ) -> list[PublishedFile]:
+        """The published files, and what the ledgers know of them."""
+        states = file_states(self._connection, symbol, KIND)
+        loaded: dict[Source, Ranges] = {}
+        for entry in entries:
+            state = states.get(entry.path)
+            if state is not None and state.loaded_us is not None:
+                loaded.setdefault(_source(entry), []).append(state.loaded_us)
+        lacks: dict[Source, Ranges] = {}
+        for source, windows in loaded.items():
+            asked = common(missing, united(windows))
+            if asked:
+                spoken = read_coverage(self._connection, symbol, source, asked[0][0], asked[-1][1])
+                lacks[source] = without(asked, spoken)
+        return [
+            _file(entry, states.get(entry.path), lacks.get(_source(entry), [])) for entry in entries
+        ]
 
 
-def _minutes_by_day(ranges: Ranges) -> dict[int, int]:
-    """Minutes of ranges in each UTC day."""
-    days: dict[int, int] = {}
-    for start_us, end_us in ranges:
-        cursor = start_us
-        while cursor < end_us:
-            day_us = DAY.open_time_us(cursor)
-            stop = min(end_us, day_us + DAY_US)
-            days[day_us] = days.get(day_us, 0) + (stop - cursor) // MINUTE_US
-            cursor = stop
-    return days
+def _file(entry: DumpEntry, state: FileState | None, lacking: Ranges) -> PublishedFile:
+    start_us, end_us = _period(entry)
+    file = PublishedFile(entry.path, _source(entry), start_us, end_us, entry.size_bytes)
+    if state is None:
+        return file
+    # HTTP dates have whole seconds
+    published_s = entry.published_at_us // 1_000_000
+    if state.published_at_us is not None and published_s > state.published_at_us // 1_000_000:
+        return replace(file, is_reissued=True)
+    if state.loaded_us is not None:
+        return replace(file, lacks=tuple(common(lacking, [state.loaded_us])))
+    is_known = entry.published_at_us <= state.fetched_at_us
+    return replace(file, fault=state.verdict if state.verdict in FAULTS and is_known else "")
 
 
-def _dump_piece(symbol: str, path: str, source: Source, span: tuple[int, int]) -> DumpPiece:
-    start_us, end_us = window_of(path)
-    period = path.removesuffix(".zip").rsplit("-1m-", 1)[1]
+def _period(entry: DumpEntry) -> tuple[int, int]:
+    return window_of(entry.path)
+
+
+def _source(entry: DumpEntry) -> Source:
+    return Source.DUMP_MONTHLY if "/monthly/" in entry.path else Source.DUMP_DAILY
+
+
+def _dump_piece(symbol: str, part: Part, file: PublishedFile) -> DumpPiece:
+    period = file.path.removesuffix(".zip").rsplit("-1m-", 1)[1]
     return DumpPiece(
         symbol=symbol,
         label=f"{symbol} {period}",
-        path=path,
-        source=source.value,
-        start_us=max(start_us, span[0]),
-        end_us=min(end_us, span[1]),
+        path=file.path,
+        source=part.source.value,
+        start_us=part.start_us,
+        end_us=part.end_us,
+        minutes=part.minutes,
+        why=part.why,
+        size_bytes=file.size_bytes,
     )
 
 
-def _rest_pieces(symbol: str, holes: Ranges) -> Iterable[RestPiece]:
-    """Ranges for REST: near holes joined, long ones cut."""
-    joined: Ranges = []
-    for start_us, end_us in sorted(holes):
-        if joined and start_us - joined[-1][1] < JOINED_HOLES_MINUTES * MINUTE_US:
-            joined[-1] = (joined[-1][0], end_us)
-        else:
-            joined.append((start_us, end_us))
-    for start_us, end_us in joined:
-        for cursor in range(start_us, end_us, REST_PIECE_MINUTES * MINUTE_US):
-            stop = min(end_us, cursor + REST_PIECE_MINUTES * MINUTE_US)
-            yield RestPiece(symbol, label_of(symbol, cursor, stop), cursor, stop)
+def _rest_piece(symbol: str, part: Part) -> RestPiece:
+    label = label_of(symbol, part.start_us, part.end_us)
+    return RestPiece(symbol, label, part.start_us, part.end_us, part.minutes, part.why)

@@ -73,8 +73,10 @@ def test_a_plan_is_shown_and_loads_nothing(candelabra: Run, connection: psycopg.
     )
     assert done.returncode == 0, done.stderr
     assert "1,560 minutes are missing" in done.stdout
-    assert "COSUSDT-1m-2026-11-18.zip" in done.stdout
-    assert "COSUSDT 2026-11-19 00:00..02:00" in done.stdout
+    assert "daily dump COSUSDT-1m-2026-11-18.zip" in done.stdout
+    assert "2026-11-19 00:00..02:00" in done.stdout
+    assert "a file is dearer for 120 minutes" in done.stdout
+    assert "2 pieces: 4 requests, weight 3, 0.1 MB of dumps; about 1 s" in done.stdout
     assert connection.execute("SELECT count(*) FROM market.candles_1m").fetchone() == (0,)
 
 

@@ -12,12 +12,15 @@ from include.binance.dumps import DumpEntry, daily_path, monthly_path
 from include.binance.klines import KlinePage
 from include.domain.candles import silent_candle
 from include.domain.exact import ZERO
+from include.domain.ranges import common
+from include.domain.sourcing import REST_PART_MINUTES, Fill
 from include.domain.timeframes import DAY_US, MINUTE_US, from_us, to_us
-from include.errors import TransientError
+from include.errors import PermanentError, TransientError, UnknownSymbolError
 from include.jobs import planning
 from include.jobs.dump_loading import window_of
 from include.jobs.pieces import BackfillPlan, minutes_in
-from include.jobs.planning import REST_PIECE_MINUTES, _Planner
+from include.jobs.planning import _Planner
+from include.store.history import FileState
 
 JANUARY = to_us(datetime(2024, 1, 1, tzinfo=UTC))
 FEBRUARY = to_us(datetime(2024, 2, 1, tzinfo=UTC))
@@ -71,18 +74,27 @@ def days(start: int, end: int) -> tuple[int, ...]:
 @pytest.fixture
 def plan(monkeypatch: pytest.MonkeyPatch) -> Any:
     def make(
-        rest: Rest, site: Any, missing: list[tuple[int, int]] | None, start: int, end: int | None,
-        *, verify: bool = False,
+        rest: Any, site: Any, missing: list[tuple[int, int]] | None, start: int | None,
+        end: int | None, *, verify: bool = False, mode: Fill = Fill.ALL, in_part: bool = False,
+        states: dict[str, FileState] | None = None,
+        coverage: list[tuple[int, int]] | None = None,
+        stored: tuple[int, int] | None = None,
+        listed: tuple[int | None, int | None] = (None, None),
     ) -> BackfillPlan:  # fmt: skip
-        monkeypatch.setattr(
-            planning,
-            "missing_minutes",
-            lambda _connection, _symbol, first, last, *, unsure: (
-                [(first, last)] if missing is None else missing
+        known = {
+            "missing_minutes": lambda _connection, _symbol, first, last, *, unsure: common(
+                [(first, last)] if missing is None else missing, [(first, last)]
             ),
-        )
-        monkeypatch.setattr(planning, "find_dump_file", lambda _connection, _path: None)
-        return _Planner(None, rest, site, verify=verify).plan("X", start, end)  # type: ignore[arg-type]
+            "file_states": lambda _connection, _symbol, _kind: states or {},
+            "read_coverage": lambda *_: coverage or [],
+            "stored_span": lambda *_: stored,
+            "listed_span": lambda *_: listed,
+            "server_time": lambda _: from_us(NOW),
+        }
+        for name, value in known.items():
+            monkeypatch.setattr(planning, name, value)
+        planner = _Planner(None, rest, site, fill=mode, verify=verify)  # type: ignore[arg-type]
+        return planner.plan("X", start, end, in_part=in_part)
 
     return make
 
@@ -125,7 +137,7 @@ def test_what_is_not_published_comes_from_rest_in_bounded_pieces(plan: Any) -> N
     made = plan(Rest(0), Site(), None, JANUARY, FEBRUARY)
     spans = [(piece.start_us, piece.end_us) for piece in made.rest]
     assert minutes_in(spans) == 31 * 1440
-    assert max(end - start for start, end in spans) == REST_PIECE_MINUTES * MINUTE_US
+    assert max(end - start for start, end in spans) == REST_PART_MINUTES * MINUTE_US
 
 
 def test_a_plan_covers_every_missing_minute_once(plan: Any) -> None:
@@ -139,13 +151,14 @@ def test_a_plan_covers_every_missing_minute_once(plan: Any) -> None:
 
 def test_nothing_is_planned_before_the_first_row_or_after_the_last(plan: Any) -> None:
     listed, ended = JANUARY + 30 * DAY_US, FEBRUARY + 3 * DAY_US
-    made = plan(Rest(listed, ended), ALL, None, 0, None)
+    site = Site((FEBRUARY,), days(listed, MARCH))
+    made = plan(Rest(listed, ended), site, None, 0, None)
     assert min(piece.start_us for piece in made.pieces) == listed
     assert max(piece.end_us for piece in made.pieces) == ended + MINUTE_US
 
 
 def test_a_symbol_without_rows_in_the_range_is_noted(plan: Any) -> None:
-    made = plan(Rest(FEBRUARY), ALL, None, JANUARY, FEBRUARY - DAY_US)
+    made = plan(Rest(FEBRUARY), Site((FEBRUARY,)), None, JANUARY, FEBRUARY - DAY_US)
     assert made == BackfillPlan(notes=("X: the exchange has no rows in this range",))
 
 
@@ -163,6 +176,124 @@ def test_verifying_plans_daily_files_where_nothing_is_missing(plan: Any) -> None
     made = plan(Rest(0), ALL, [], JANUARY, JANUARY + 10 * DAY_US, verify=True)
     assert {piece.source for piece in made.dumps} == {"dump_daily"}
     assert (len(made.dumps), made.rest) == (10, ())
+
+
+def test_history_begins_with_rests_first_row_or_with_files_that_rest_knows_no_more(
+    plan: Any,
+) -> None:
+    made = plan(Rest(JANUARY + 3 * DAY_US), Site((JANUARY, FEBRUARY)), None, None, MARCH)
+    assert made.pieces[0].start_us == JANUARY + 3 * DAY_US
+    assert "X: its history begins at 2024-01-04 00:00" in made.notes
+    made = plan(Rest(FEBRUARY + DAY_US), Site((JANUARY, FEBRUARY)), None, None, MARCH)
+    assert [piece.label for piece in made.dumps] == ["X 2024-01", "X 2024-02"]
+    assert "X: its history begins at 2024-01-01 00:00" in made.notes
+
+
+class Forgotten:
+    """A REST that does not know the symbol."""
+
+    def klines(self, *_: object, **__: object) -> KlinePage:
+        raise UnknownSymbolError("no symbol 'X'")
+
+
+def test_a_symbol_that_only_has_files_comes_from_them(plan: Any) -> None:
+    made = plan(Forgotten(), Site((JANUARY,), (FEBRUARY, FEBRUARY + DAY_US)), None, None, None)
+    assert [piece.label for piece in made.pieces] == ["X 2024-01", "X 2024-02-01", "X 2024-02-02"]
+    assert "only its dump files are planned, since no symbol 'X'" in made.notes[0]
+    assert made.unplanned == ()
+    listed = (JANUARY + 9 * DAY_US, FEBRUARY + 90 * MINUTE_US)
+    made = plan(Forgotten(), Site((JANUARY,), (FEBRUARY,)), None, None, None, listed=listed)
+    assert (made.pieces[0].start_us, made.pieces[-1].end_us) == listed
+    with pytest.raises(UnknownSymbolError):
+        plan(Forgotten(), Site(), None, None, None)
+
+
+def test_minutes_that_neither_rest_nor_a_file_has_are_noted_and_left_out(plan: Any) -> None:
+    (path,) = Site((JANUARY,)).paths
+    states = {path: FileState("loaded", NOW, NOW, (JANUARY, FEBRUARY))}
+    known = [(JANUARY + 10 * MINUTE_US, FEBRUARY)]
+    made = plan(
+        Forgotten(), Site((JANUARY,)), [(JANUARY, JANUARY + 10 * MINUTE_US)], None, None,
+        states=states, coverage=known,
+    )  # fmt: skip
+    assert made.pieces == ()
+    assert made.notes[-1] == "X: 10 minutes are neither in REST nor in a file"
+
+
+def test_what_a_loaded_file_lacks_comes_from_rest_and_what_was_deleted_from_the_file_again(
+    plan: Any,
+) -> None:
+    site = Site((), (JANUARY,))
+    states = {site.paths[0]: FileState("loaded", NOW, NOW, (JANUARY, JANUARY + DAY_US))}
+    day = [(JANUARY, JANUARY + DAY_US)]
+    made = plan(Rest(0), site, day, JANUARY, FEBRUARY, states=states, coverage=[])
+    assert (made.dumps, len(made.rest)) == ((), 1)
+    made = plan(Rest(0), site, day, JANUARY, FEBRUARY, states=states, coverage=day)
+    assert (len(made.dumps), made.rest) == (1, ())
+
+
+@pytest.mark.parametrize("verdict", ["wrong_checksum", "corrupt"])
+def test_a_damaged_file_is_asked_for_again_once_it_was_published_anew(
+    plan: Any, verdict: str
+) -> None:
+    site = Site((), (JANUARY,))
+    made = {
+        fetched_us: plan(
+            Rest(0), site, None, JANUARY, JANUARY + DAY_US,
+            states={site.paths[0]: FileState(verdict, fetched_us, None, None)},
+        )
+        for fetched_us in (NOW, NOW - DAY_US)
+    }  # fmt: skip
+    assert made[NOW].dumps == ()
+    assert made[NOW].rest[0].why == f"its file cannot be used: {verdict}"
+    assert [piece.source for piece in made[NOW - DAY_US].pieces] == ["dump_daily"]
+
+
+def test_a_file_published_anew_is_planned_though_nothing_is_missing(plan: Any) -> None:
+    site = Site((), (JANUARY,))
+    states = {site.paths[0]: FileState("loaded", NOW, NOW - DAY_US, (JANUARY, FEBRUARY))}
+    (piece,) = plan(Rest(0), site, [], JANUARY, FEBRUARY, states=states).pieces
+    assert (piece.label, piece.minutes) == ("X 2024-01-01", 0)
+    assert piece.why == "published anew since it was loaded"
+
+
+def test_forward_backward_and_holes_are_seen_from_what_is_stored(plan: Any) -> None:
+    stored = (JANUARY + 10 * DAY_US, JANUARY + 20 * DAY_US)
+    bounds = {
+        mode: [
+            (piece.start_us, piece.end_us)
+            for piece in plan(
+                Rest(0), Site(), None, JANUARY, JANUARY + 25 * DAY_US, mode=mode, stored=stored
+            ).pieces
+        ]
+        for mode in Fill
+    }
+    assert bounds[Fill.BACKWARD][0][0] == JANUARY
+    assert bounds[Fill.BACKWARD][-1][1] == bounds[Fill.HOLES][0][0] == stored[0]
+    assert bounds[Fill.HOLES][-1][1] == bounds[Fill.FORWARD][0][0] == stored[1]
+    assert bounds[Fill.FORWARD][-1][1] == JANUARY + 25 * DAY_US
+
+
+def test_a_mode_without_anything_stored_says_so(plan: Any) -> None:
+    made = plan(Rest(0), ALL, None, JANUARY, FEBRUARY, mode=Fill.FORWARD)
+    assert made == BackfillPlan(notes=("X: nothing is stored, so mode forward has no place",))
+
+
+def test_where_rest_is_away_the_files_are_planned_and_the_symbol_is_named(plan: Any) -> None:
+    class Away:
+        def klines(self, *_: object, **__: object) -> KlinePage:
+            raise TransientError("no answer")
+
+    made = plan(Away(), Site((JANUARY,)), None, JANUARY, MARCH, in_part=True)
+    assert [piece.label for piece in made.pieces] == ["X 2024-01"]
+    assert made.unplanned == ("X: only its dump files are planned, since no answer",)
+    with pytest.raises(TransientError):
+        plan(Away(), Site((JANUARY,)), None, JANUARY, MARCH)
+
+
+def test_an_unknown_mode_is_told_what_there_is() -> None:
+    with pytest.raises(PermanentError, match="all, forward, backward, holes"):
+        planning.fill_from("sideways")
 
 
 def test_the_period_of_a_file_is_told_by_its_name() -> None:

@@ -1,0 +1,73 @@
+"""Half-open ranges of minutes: counting, joining, and what they leave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from include.domain.timeframes import MINUTE_US
+
+Ranges = list[tuple[int, int]]
+"""Half-open ranges of open times in µs, ascending."""
+
+
+def minutes_in(ranges: Iterable[tuple[int, int]]) -> int:
+    """Number of minutes in half-open ranges."""
+    return sum(end - start for start, end in ranges) // MINUTE_US
+
+
+def ranges_of(open_times: Iterable[int]) -> Ranges:
+    """Open times of minutes (ascending) joined to half-open ranges."""
+    ranges: Ranges = []
+    for moment in open_times:
+        if ranges and ranges[-1][1] == moment:
+            ranges[-1] = (ranges[-1][0], moment + MINUTE_US)
+        else:
+            ranges.append((moment, moment + MINUTE_US))
+    return ranges
+
+
+def holes_in(ranges: Iterable[tuple[int, int]], start_us: int, end_us: int) -> Ranges:
+    """What ascending ranges leave of [start, end)."""
+    holes: Ranges = []
+    cursor = start_us
+    for begin, end in ranges:
+        if begin > cursor:
+            holes.append((cursor, min(begin, end_us)))
+        cursor = max(cursor, end)
+        if cursor >= end_us:
+            break
+    if cursor < end_us:
+        holes.append((cursor, end_us))
+    return [hole for hole in holes if hole[0] < hole[1]]
+
+
+def united(ranges: Iterable[tuple[int, int]]) -> Ranges:
+    """Ranges in any order as ascending ones that do not touch."""
+    whole: Ranges = []
+    for start, end in sorted(ranges):
+        if whole and start <= whole[-1][1]:
+            whole[-1] = (whole[-1][0], max(end, whole[-1][1]))
+        elif start < end:
+            whole.append((start, end))
+    return whole
+
+
+def common(ranges: Iterable[tuple[int, int]], others: Iterable[tuple[int, int]]) -> Ranges:
+    """What two ascending lists of ranges have in common."""
+    shared: Ranges = []
+    left, right = iter(ranges), iter(others)
+    one, other = next(left, None), next(right, None)
+    while one is not None and other is not None:
+        start, end = max(one[0], other[0]), min(one[1], other[1])
+        if start < end:
+            shared.append((start, end))
+        if one[1] <= other[1]:
+            one = next(left, None)
+        else:
+            other = next(right, None)
+    return shared
+
+
+def without(ranges: Iterable[tuple[int, int]], taken: Ranges) -> Ranges:
+    """What is left of ascending ranges where others (ascending) are taken away."""
+    return [part for start, end in ranges for part in holes_in(taken, start, end)]

@@ -1,0 +1,261 @@
+"""Where missing minutes come from: the cheapest sure source of each, as a function of values.
+
+A month of which most is missing comes from its monthly file, a day from its daily file, the tail
+and the holes from REST. A file is no source of minutes that it is known to lack, and none at all
+while it is known to be damaged; then REST is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from include.domain.candles import Source
+from include.domain.ranges import Ranges, common, minutes_in, united, without
+from include.domain.timeframes import MINUTE_US, TIMEFRAMES, Timeframe
+
+MONTH = TIMEFRAMES["1M"]
+DAY = TIMEFRAMES["1d"]
+
+LEAST_DAYS_FOR_A_MONTH = 8
+"""Days of a month that must be missing for the monthly file to be cheaper than daily ones."""
+
+LEAST_MINUTES_FOR_A_DAY = 720
+"""Missing minutes of a day for which its file is cheaper than a page of REST."""
+
+REST_PART_MINUTES = 10_000
+"""Longest range of one part from REST: ten pages on spot."""
+
+JOINED_HOLES_MINUTES = 500
+"""Holes that lie closer are asked for together: half a page of known rows costs nothing."""
+
+
+class Fill(StrEnum):
+    """Which missing minutes are meant, seen from what is stored."""
+
+    ALL = "all"
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    HOLES = "holes"
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedFile:
+    """A dump file that can be had.
+
+    Attributes:
+        start_us, end_us: the day or month that it is for.
+        lacks: minutes that are known not to be in it, since it was loaded.
+        fault: why it cannot be used, as the ledger knows; empty for a file that may be sound.
+        is_reissued: it was published anew since it was loaded.
+    """
+
+    path: str
+    source: Source
+    start_us: int
+    end_us: int
+    size_bytes: int = 0
+    lacks: tuple[tuple[int, int], ...] = ()
+    fault: str = ""
+    is_reissued: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Minutes that come from one source together.
+
+    Attributes:
+        start_us, end_us: from the first to the last minute that is missing (half-open); of a
+            file that is read for its own sake, its whole period.
+        minutes: how many of them are missing, and are nobody else's.
+        file: None for REST.
+        why: why this source, for people.
+    """
+
+    source: Source
+    start_us: int
+    end_us: int
+    minutes: int
+    why: str
+    file: PublishedFile | None = None
+
+
+def minutes_to_fill(
+    mode: Fill, start_us: int, end_us: int, stored: tuple[int, int] | None
+) -> Ranges:
+    """The part of a span that a mode is about; forward, backward and holes together are all.
+
+    Args:
+        stored: from the oldest stored minute up to the end of the newest; None: there is none,
+            and only ``all`` means anything.
+    """
+    if mode is Fill.ALL:
+        return [(start_us, end_us)] if start_us < end_us else []
+    if stored is None:
+        return []
+    first_us, last_us = stored
+    meant = {
+        Fill.BACKWARD: (start_us, min(end_us, first_us)),
+        Fill.HOLES: (max(start_us, first_us), min(end_us, last_us)),
+        Fill.FORWARD: (max(start_us, last_us), end_us),
+    }[mode]
+    return [meant] if meant[0] < meant[1] else []
+
+
+def obtainable(
+    missing: Ranges, files: Iterable[PublishedFile], rest_span: tuple[int, int] | None
+) -> Ranges:
+    """The missing minutes that REST or a sound file may have."""
+    held = [] if rest_span is None else [rest_span]
+    for file in files:
+        if not file.fault:
+            held += without([(file.start_us, file.end_us)], united(file.lacks))
+    return common(missing, united(held))
+
+
+def sourced(
+    missing: Ranges,
+    files: Sequence[PublishedFile],
+    *,
+    span: tuple[int, int],
+    rest_span: tuple[int, int] | None,
+    verify: bool = False,
+) -> list[Part]:
+    """Give each missing minute that can be had to exactly one part.
+
+    Parts of files re-issued, or verified, come besides where nothing is missing; they take what is
+    missing in their period.
+
+    Args:
+        missing: ascending, within ``span``.
+        files: published files that touch the span.
+        span: the symbol's time at the exchange, as far as it was asked for.
+        rest_span: what REST can tell of it; None where REST does not know the symbol.
+        verify: read the daily files of the whole span.
+
+    Returns:
+        Parts from files in order of time, then those from REST.
+    """
+    left = obtainable(missing, files, rest_span)
+    parts: list[Part] = []
+    for file in sorted(files, key=lambda one: (one.start_us, one.end_us)):
+        is_daily = file.source is Source.DUMP_DAILY
+        if file.fault or not (file.is_reissued or (verify and is_daily)):
+            continue
+        start_us, end_us = max(file.start_us, span[0]), min(file.end_us, span[1])
+        if start_us >= end_us:
+            continue
+        found = common(left, [(start_us, end_us)])
+        why = "published anew since it was loaded" if file.is_reissued else "to be compared"
+        parts.append(Part(file.source, start_us, end_us, minutes_in(found), why, file))
+        left = without(left, [(start_us, end_us)])
+    chooser = _Chooser(files, rest_span)
+    for month in _by_period(left, MONTH).values():
+        chooser.choose(month)
+    return [*sorted(parts + chooser.parts, key=lambda one: one.start_us), *chooser.rest_parts()]
+
+
+@dataclass(slots=True)
+class _Chooser:
+    """Chooses file or REST for the missing minutes of one month after the other."""
+
+    files: Sequence[PublishedFile]
+    rest_span: tuple[int, int] | None
+    parts: list[Part] = field(default_factory=list)
+    left_to_rest: Ranges = field(default_factory=list)
+    months: dict[int, PublishedFile] = field(init=False)
+    days: dict[int, PublishedFile] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.months = {one.start_us: one for one in self.files if one.source is Source.DUMP_MONTHLY}
+        self.days = {one.start_us: one for one in self.files if one.source is Source.DUMP_DAILY}
+
+    def choose(self, missing: Ranges) -> None:
+        """Share out the missing minutes of a month."""
+        days = _by_period(missing, DAY)
+        monthly = self.months.get(MONTH.open_time_us(missing[0][0]))
+        if monthly is not None and not monthly.fault:
+            in_file = _by_period(_in(monthly, missing), DAY)
+            whole = [day for day in in_file.values() if minutes_in(day) >= LEAST_MINUTES_FOR_A_DAY]
+            if len(whole) >= LEAST_DAYS_FOR_A_MONTH:
+                self._take(monthly, missing, f"{len(whole)} days of the month are missing")
+                return
+            if any(self._only_in_months(us, day) for us, day in days.items()):
+                self._take(monthly, missing, "neither REST nor a daily file has it")
+                return
+        for day_us, day in days.items():
+            file = self.days.get(day_us)
+            if file is not None and not file.fault and self._is_for(file, day):
+                self._take(file, day, f"{minutes_in(day):,} minutes of the day are missing")
+            else:
+                self.left_to_rest += day
+
+    def rest_parts(self) -> list[Part]:
+        """What is left: near holes joined, long ranges cut."""
+        joined: Ranges = []
+        for start_us, end_us in self.left_to_rest:
+            if joined and start_us - joined[-1][1] < JOINED_HOLES_MINUTES * MINUTE_US:
+                joined[-1] = (joined[-1][0], end_us)
+            else:
+                joined.append((start_us, end_us))
+        longest_us = REST_PART_MINUTES * MINUTE_US
+        parts = []
+        for start_us, end_us in joined:
+            for cursor in range(start_us, end_us, longest_us):
+                held = common(self.left_to_rest, [(cursor, min(end_us, cursor + longest_us))])
+                if held:
+                    first_us, last_us = held[0][0], held[-1][1]
+                    why = self._why_rest(held)
+                    parts.append(Part(Source.REST, first_us, last_us, minutes_in(held), why))
+        return parts
+
+    def _is_for(self, file: PublishedFile, missing: Ranges) -> bool:
+        """Whether a day's file is worth it, or the only one that has something."""
+        if minutes_in(_in(file, missing)) >= LEAST_MINUTES_FOR_A_DAY:
+            return True
+        return bool(self._unknown_to_rest(missing))
+
+    def _only_in_months(self, day_us: int, missing: Ranges) -> bool:
+        unknown = self._unknown_to_rest(missing)
+        file = self.days.get(day_us)
+        if file is None or file.fault:
+            return bool(unknown)
+        return bool(without(unknown, _in(file, unknown)))
+
+    def _unknown_to_rest(self, missing: Ranges) -> Ranges:
+        return missing if self.rest_span is None else without(missing, [self.rest_span])
+
+    def _take(self, file: PublishedFile, missing: Ranges, why: str) -> None:
+        part = Part(file.source, missing[0][0], missing[-1][1], minutes_in(missing), why, file)
+        self.parts.append(part)
+
+    def _why_rest(self, missing: Ranges) -> str:
+        day_us = DAY.open_time_us(missing[0][0])
+        file = self.days.get(day_us) or self.months.get(MONTH.open_time_us(day_us))
+        if file is None:
+            return "no file is published of it"
+        if file.fault:
+            return f"its file cannot be used: {file.fault}"
+        if minutes_in(_in(file, missing)) < minutes_in(missing):
+            return "its file lacks it"
+        count = minutes_in(missing)
+        return f"a file is dearer for {count:,} minute{'s' if count > 1 else ''}"
+
+
+def _in(file: PublishedFile, missing: Ranges) -> Ranges:
+    """Missing minutes of its period that a file is not known to lack."""
+    return without(common(missing, [(file.start_us, file.end_us)]), united(file.lacks))
+
+
+def _by_period(ranges: Ranges, frame: Timeframe) -> dict[int, Ranges]:
+    """Ranges cut at the bounds of days or months, by the open time of each."""
+    periods: dict[int, Ranges] = {}
+    for start_us, end_us in ranges:
+        cursor = start_us
+        while cursor < end_us:
+            open_us = frame.open_time_us(cursor)
+            stop = min(end_us, frame.next_open_us(open_us))
+            periods.setdefault(open_us, []).append((cursor, stop))
+            cursor = stop
+    return periods
