@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import structlog
 
@@ -39,6 +40,8 @@ log = structlog.get_logger(__name__)
 
 CLOCK_TICK_S = 0.02
 """How often minutes are looked at for closing: small beside a grace of 250 ms."""
+LOOK_INTERVAL_S = 60.0
+"""An end of a part is heard at once; so often it is looked for all the same."""
 CANCEL_TIMEOUT_S = 3.0
 STOP_TIMEOUT_S = 5.0
 """Together they stay below the ten seconds that a supervisor waits after SIGTERM."""
@@ -197,7 +200,13 @@ class Streamer:
         self.observed.is_started = True
         log.info("streaming", symbols=len(self._aggregators), connections=len(self._feeds))
         try:
-            done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            done: set[asyncio.Future[Any]] = set()
+            while not done:
+                done, _ = await asyncio.wait(
+                    [stopping, *tasks],
+                    timeout=LOOK_INTERVAL_S,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
             for task in done:
                 task.result()  # raises what ended it
         finally:

@@ -17,7 +17,7 @@ from include.backoff import Backoff
 from include.binance.connects import ConnectBudget
 from include.binance.handover import Handover
 from include.binance.session import StreamSession
-from streamer.line import CONNECTS, OPEN_TIMEOUT_S, TICK_S, Line
+from streamer.line import CLOSE_TIMEOUT_S, CONNECTS, OPEN_TIMEOUT_S, TICK_S, Line
 from streamer.pulse import Pulse
 
 log = structlog.get_logger(__name__)
@@ -27,6 +27,8 @@ MOST_PATIENCE = 8
 """Where connections are made and nothing comes, silence is borne up to so much longer."""
 ROTATE_AFTER_S = 23 * 3_600.0
 """The exchange ends a connection after 24 hours."""
+CLOSED_TIMEOUT_S = CLOSE_TIMEOUT_S + 0.5
+"""A socket that is closed by then hangs; its task is left to the end of the process."""
 ROTATION_JITTER = 0.1
 """Share of it by which a socket may be succeeded sooner, so that they do not all go at once."""
 
@@ -317,7 +319,9 @@ class StreamConnection:
             self._retire(line)
         self._line = self._successor = None
         if self._closing:
-            await asyncio.wait(set(self._closing))
+            _, left = await asyncio.wait(set(self._closing), timeout=CLOSED_TIMEOUT_S)
+            if left:
+                log.warning("sockets_not_closed", connection=self.name, sockets=len(left))
 
 
 def _ignore(_: bytes) -> None:

@@ -10,9 +10,13 @@ import structlog
 from include.binance.session import MAX_STREAMS
 from include.domain.instruments import Market, exchange_symbol_of
 from streamer.aggregation import SymbolAggregator
+from streamer.connection import CLOSED_TIMEOUT_S
 from streamer.feed import Feed
 
 log = structlog.get_logger(__name__)
+
+LOOK_INTERVAL_S = 60.0
+"""Changes wake it at once; so often it looks all the same."""
 
 MakeFeed = Callable[[Market, str, dict[str, SymbolAggregator]], Feed]
 """Makes a feed of a market, by its name, for aggregators by the exchange's name."""
@@ -90,7 +94,9 @@ class Fleet:
                 changed = asyncio.ensure_future(self._changed.wait())
                 try:
                     done, _ = await asyncio.wait(
-                        [changed, *self._tasks.values()], return_when=asyncio.FIRST_COMPLETED
+                        [changed, *self._tasks.values()],
+                        timeout=LOOK_INTERVAL_S,
+                        return_when=asyncio.FIRST_COMPLETED,
                     )
                 finally:
                     changed.cancel()
@@ -100,7 +106,11 @@ class Fleet:
             for task in self._tasks.values():
                 task.cancel()
             if self._tasks or self._closing:
-                await asyncio.wait({*self._tasks.values(), *self._closing})
+                _, left = await asyncio.wait(
+                    {*self._tasks.values(), *self._closing}, timeout=CLOSED_TIMEOUT_S + 0.25
+                )
+                if left:
+                    log.warning("connections_not_closed", connections=len(left))
 
     def _note(self, feed: Feed, aggregators: list[SymbolAggregator]) -> None:
         self._feed_of.update((one.symbol, feed) for one in aggregators)

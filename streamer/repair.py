@@ -6,6 +6,7 @@ Held as ranges for each symbol, so that hours of a cut for 1,500 symbols take li
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,6 +32,9 @@ POLL_S = 0.5
 BACKOFF = Backoff(first_s=2.0, most_s=60.0, least_s=0.1)
 MOST_CALL_S = 900.0
 """Pages of a long range, each waiting for weight: longer than that, a call hangs."""
+MOST_RELEASE_S = 30.0
+MOST_RANGES = 100
+"""Of one symbol; beyond it, those nearest to each other become one, with the minutes between."""
 MOST_ATTEMPTS = 20
 """About fifteen minutes of trying; after that the hole is in ops.gaps for the DAGs."""
 
@@ -86,7 +90,23 @@ class RepairQueue:
                 request.start_us = min(request.start_us, start_us)
                 request.end_us = max(request.end_us, end_us)
                 return
-        requests.append(Request(symbol, start_us, end_us, cause))
+        self._put(Request(symbol, start_us, end_us, cause))
+
+    def _put(self, request: Request) -> None:
+        """Keep a range; those of a symbol are ascending, and their number is bounded."""
+        requests = self._requests.setdefault(request.symbol, [])
+        requests.append(request)
+        requests.sort(key=lambda one: one.start_us)
+        if len(requests) <= MOST_RANGES:
+            return
+        nearest = min(
+            range(len(requests) - 1),
+            key=lambda index: requests[index + 1].start_us - requests[index].end_us,
+        )
+        first, second = requests[nearest], requests.pop(nearest + 1)
+        first.end_us = max(first.end_us, second.end_us)
+        first.attempts = min(first.attempts, second.attempts)
+        first.not_before_s = max(first.not_before_s, second.not_before_s)
 
     @property
     def waiting_minutes(self) -> int:
@@ -117,7 +137,9 @@ class RepairQueue:
                         continue  # the pulse tells of calls that hang
                 elif is_open:
                     is_open = False
-                    await in_thread(self.release, name="release")
+                    with contextlib.suppress(TimeoutError):  # they are closed one after the other
+                        async with asyncio.timeout(MOST_RELEASE_S):
+                            await in_thread(self.release, name="release")
                 else:
                     await asyncio.sleep(POLL_S)
                 self.pulse.beat(MOST_CALL_S)
@@ -153,10 +175,14 @@ class RepairQueue:
     async def _try(self, request: Request, loop: asyncio.AbstractEventLoop) -> None:
         minutes = (request.end_us - request.start_us) // MINUTE_US
         try:
-            counts = await in_thread(
-                lambda: self.repair(request.symbol, request.start_us, request.end_us),
-                name="repair",
-            )
+            async with asyncio.timeout(MOST_CALL_S):
+                counts = await in_thread(
+                    lambda: self.repair(request.symbol, request.start_us, request.end_us),
+                    name="repair",
+                )
+        except TimeoutError:
+            # What hangs is left to its thread; its connections are not used again.
+            self._again_later(request, TransientError(f"hangs for {MOST_CALL_S:g} s"), loop.time())
         except TransientError as error:
             self._again_later(request, error, loop.time())
         except PermanentError as error:
@@ -185,7 +211,7 @@ class RepairQueue:
             return
         wait_s = BACKOFF.wait_s(request.attempts, error)
         request.not_before_s = now_s + wait_s
-        self._requests.setdefault(request.symbol, []).append(request)
+        self._put(request)
         log.warning(
             "repair_postponed",
             symbol=request.symbol,

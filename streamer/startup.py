@@ -28,6 +28,9 @@ log = structlog.get_logger(__name__)
 Result = TypeVar("Result")
 
 BACKOFF = Backoff(first_s=1.0, most_s=15.0, least_s=0.1)
+MOST_CALL_S = 300.0
+"""Requests that wait for weight, or the stored minutes of all symbols: longer than that, a call
+hangs, as on a server that is frozen."""
 MOST_GAPS = 10_000
 """Open gaps of ended streamers taken up at a start; what is left is for ``repair_gaps``."""
 
@@ -137,14 +140,22 @@ async def persist(what: str, call: Callable[[], Result], stop: asyncio.Event) ->
 async def _unless_stopped(
     what: str, call: Coroutine[Any, Any, Result], stop: asyncio.Event
 ) -> Result:
-    """Await a call, or raise as soon as ``stop`` is set."""
+    """Await a call, or raise as soon as ``stop`` is set.
+
+    Raises:
+        TransientError: it hangs.
+    """
     calling = asyncio.ensure_future(call)
     stopping = asyncio.ensure_future(stop.wait())
     try:
-        await asyncio.wait({calling, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if calling.done():
+        done, _ = await asyncio.wait(
+            {calling, stopping}, timeout=MOST_CALL_S, return_when=asyncio.FIRST_COMPLETED
+        )
+        if calling in done:
             return calling.result()
-        raise StoppedError(what)
+        if stopping in done:
+            raise StoppedError(what)
+        raise TransientError(f"{what}: no answer in {MOST_CALL_S:g} s")
     finally:
         calling.cancel()
         stopping.cancel()

@@ -232,3 +232,24 @@ async def test_leaving_ends_the_present_connection_and_makes_a_new_one(
 
         await client.until(done)
     assert reasons(log) == ["the exchange announced a shutdown"]
+
+
+async def test_a_socket_that_hangs_at_its_end_is_not_waited_for_without_end(
+    log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CLOSED_TIMEOUT_S", 0.05)
+    leave = asyncio.Event()
+
+    async def run(self: line.Line) -> str:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await leave.wait()
+        return "late"
+
+    monkeypatch.setattr(line.Line, "run", run)
+    client = Client("ws://127.0.0.1:1")
+    await client.until(lambda: bool(client.connection._tasks))
+    assert [call.kwargs["sockets"] for call in log.calls] == [1]
+    leave.set()
+    await asyncio.sleep(0)

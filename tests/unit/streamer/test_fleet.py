@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from structlog.testing import CapturingLogger
 
 from include.domain.instruments import Market, exchange_symbol_of
+from streamer import fleet as module
 from streamer.fleet import Fleet
 
 
@@ -133,3 +135,43 @@ async def test_a_connection_that_fails_by_a_bug_ends_the_fleet() -> None:
         await asyncio.wait({task}, timeout=5)
         with pytest.raises(ValueError, match="a bug"):
             task.result()
+
+
+async def test_connections_that_do_not_close_are_not_waited_for_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "CLOSED_TIMEOUT_S", 0.01)
+    log = CapturingLogger()
+    monkeypatch.setattr(module, "log", log)
+    fleet = fleet_of()
+    feeds: Any = fleet.feeds
+    add(fleet, "A")
+    leave = asyncio.Event()
+    connection = feeds[0].connection
+
+    async def run() -> None:
+        connection.is_running = True
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await leave.wait()
+
+    connection.run = run
+    async with running(fleet) as task:
+        await until(lambda: connection.is_running)
+    assert task.done()
+    assert [call.args for call in log.calls] == [("connections_not_closed",)]
+    leave.set()
+    await asyncio.sleep(0)
+
+
+async def test_a_symbol_that_nobody_told_of_is_found_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "LOOK_INTERVAL_S", 0.01)
+    fleet = fleet_of()
+    feeds: Any = fleet.feeds
+    async with running(fleet):
+        await asyncio.sleep(0)
+        feeds.append(Feed(Market.SPOT, "spot-9", {}))  # without a word
+        await until(lambda: feeds[0].connection.is_running)

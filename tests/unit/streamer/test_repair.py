@@ -131,6 +131,45 @@ async def test_trying_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(exchange.asked) == 3
 
 
+async def test_a_call_that_hangs_is_tried_again_and_others_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MOST_CALL_S", 0.05)
+    exchange, leave = Exchange(), threading.Event()
+    queue = exchange.queue()
+
+    def repair(symbol: str, start_us: int, end_us: int) -> LoadCounts:
+        exchange.repair(symbol, start_us, end_us)
+        if exchange.asked == [("A", -10, -9)]:
+            assert leave.wait(10)
+        return LoadCounts()
+
+    queue.repair = repair
+    ask(queue, "A", -10, -9)
+    try:
+        await run_until(queue, lambda: queue.repaired_minutes == 1)
+    finally:
+        leave.set()
+    assert exchange.asked == [("A", -10, -9)] * 2
+    assert (queue.failures, exchange.given_up) == (1, [])
+
+
+def test_the_ranges_of_a_symbol_are_bounded_and_none_of_their_minutes_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MOST_RANGES", 3)
+    queue = Exchange().queue()
+    for minute in (-90, -10, -50, -14, -80):
+        ask(queue, "A", minute, minute + 1)
+    ask(queue, "B", -40, -39)
+    held = [
+        ((one.start_us - NOW_US) // MINUTE_US, (one.end_us - NOW_US) // MINUTE_US)
+        for one in queue._requests["A"]
+    ]
+    assert held == [(-90, -79), (-50, -49), (-14, -9)]
+    assert queue.waiting_minutes == 11 + 1 + 5 + 1
+
+
 async def test_several_are_asked_at_once_and_no_more() -> None:
     at_once, inside, leave = [0], threading.Semaphore(0), threading.Event()
 

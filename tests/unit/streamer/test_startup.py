@@ -104,3 +104,20 @@ async def test_a_stop_that_came_before_is_heard(hanging: threading.Event) -> Non
     stop.set()
     with pytest.raises(StoppedError):
         await asyncio.wait_for(persist("server_time", lambda: hanging.wait(60), stop), 10)
+
+
+async def test_a_call_that_hangs_is_given_up_and_made_again(
+    hanging: threading.Event, log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_CALL_S", 0.05)
+    calls: list[int] = []
+
+    def call() -> int:
+        calls.append(1)
+        if len(calls) == 1:
+            hanging.wait(60)
+        return len(calls)
+
+    async with asyncio.timeout(10):
+        assert await persist("stored_minutes", call, asyncio.Event()) == 2
+    assert log.calls[0].kwargs["error"] == "stored_minutes: no answer in 0.05 s"
