@@ -1,13 +1,15 @@
 """``candelabra`` beside an exchange whose clock runs fast: waits between tries are as much shorter.
 
-Run as a program: ``python -m tests.chaos.hurried FACTOR STREAMS stream …``; ``STREAMS`` is the most
-that a connection carries. Nothing else of the program is changed; what is a setting comes as one.
+Run as a program: ``python -m tests.chaos.hurried FACTOR SPEED STREAMS stream …``; ``SPEED`` is the
+exchange's clock's, ``STREAMS`` the most that a connection carries. Nothing else of the program is
+changed; what is a setting comes as one.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
+import time
 from dataclasses import replace
 from functools import partial
 
@@ -15,7 +17,7 @@ from include.backoff import Backoff
 
 WAITING = (
     "include.binance.rest",
-    "streamer.capture.capture",
+    "streamer.capture.resumption",
     "streamer.capture.writer",
     "streamer.connection",
     "streamer.ledger",
@@ -27,8 +29,8 @@ WAITING = (
 
 LOOKING = {
     "include.jobs.exchange": "RECONNECT_AFTER_S",
-    "streamer.capture.capture": "SPOOL_POLL_S",
     "streamer.capture.holes": "POLL_S",
+    "streamer.capture.resumption": "SPOOL_POLL_S",
     "streamer.ledger": "LOOK_INTERVAL_S",
     "streamer.repair": "POLL_S",
 }
@@ -46,8 +48,12 @@ def hurry(factor: float) -> None:
     for name, wait in LOOKING.items():
         module = importlib.import_module(name)
         setattr(module, wait, getattr(module, wait) / factor)
+    tails = importlib.import_module("streamer.capture.tails")
+    for wait in ("POLL_S", "SETTLE_S", "PACE_S"):
+        setattr(tails, wait, getattr(tails, wait) / factor)
     filler = importlib.import_module("streamer.capture.holes").HoleFiller
-    filler.backoff = _hurried(filler.backoff, factor)
+    for asker in (filler, tails.Tails):
+        asker.backoff = _hurried(asker.backoff, factor)
     rotate_s = _of("streamer.watchdog", "ROTATE_EVERY_S") / factor
     _give("streamer.app", "Watchdog", rotate_every_s=rotate_s)
     settle_s = _of("streamer.capture.intake", "SETTLE_S") / factor
@@ -55,6 +61,13 @@ def hurry(factor: float) -> None:
     limits = importlib.import_module("include.binance.weights").WEIGHT_LIMITS
     for market in limits:
         limits[market] *= WEIGHT_FACTOR
+
+
+def carry_on(speed: float, factor: float) -> None:
+    """Carry the exchange's clock on in silence as fast as it runs, and after as shorter a wait."""
+    feed = importlib.import_module("streamer.feed")
+    feed.CARRIED_LAG_S *= speed / factor
+    _give("streamer.feed", "ExchangeClock", clock_s=lambda: time.monotonic() * speed)
 
 
 def _hurried(backoff: Backoff, factor: float) -> Backoff:
@@ -83,8 +96,10 @@ def _give(module: str, name: str, **defaults: object) -> None:
 
 
 if __name__ == "__main__":
-    hurry(float(sys.argv.pop(1)))
-    narrow(int(sys.argv.pop(1)))
+    factor, speed, streams = (float(sys.argv.pop(1)) for _ in range(3))
+    hurry(factor)
+    carry_on(speed, factor)
+    narrow(int(streams))
     from include.cli.app import main
 
     main()

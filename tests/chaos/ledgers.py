@@ -11,6 +11,7 @@ from psycopg.rows import dict_row
 from include.domain.instruments import UM_SUFFIX, Market, market_of
 from include.domain.timeframes import from_us, minute_of, to_us
 from simulator.server import ExchangeThread
+from streamer.roster import GONE_AFTER_US
 
 Reused = Mapping[str, Set[int]]
 """By symbol, the first minute of each instrument that got the ticker of another."""
@@ -25,6 +26,20 @@ def reused_tickers(exchange: ExchangeThread) -> Reused:
         }
         for market, listed in exchange.markets.items()
         for name in listed
+    }
+
+
+def given_up(exchange: ExchangeThread) -> Mapping[str, int]:
+    """By symbol that is delisted: when it may be given up.
+
+    USD-M tells empty candles of it for ever; the streamer takes it for gone after an hour.
+    """
+    return {
+        name if market == "spot" else f"{name}{UM_SUFFIX}": last.stop_us + GONE_AFTER_US
+        for market, listed in exchange.markets.items()
+        for name in listed
+        if (last := listed.history(name).calendar.sessions[-1]).ends_listing
+        and last.stop_us is not None
     }
 
 

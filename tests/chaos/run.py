@@ -21,7 +21,7 @@ from include.jobs.repair import repair_gaps
 from simulator.server import ExchangeThread
 from tests.chaos.blows import Blows
 from tests.chaos.captured import differences_of_capture, rows_captured
-from tests.chaos.ledgers import reused_tickers
+from tests.chaos.ledgers import given_up, reused_tickers
 from tests.chaos.processes import StreamerProcess
 from tests.chaos.scenario import SYMBOLS, Scenario
 from tests.chaos.servers import Database, fresh_database
@@ -247,11 +247,12 @@ class _Run:
     def _settle(self, true: Truth, began_us: dict[str, int], until_us: int) -> None:
         found: list[str] = []
         url, reused = self._database.url, reused_tickers(self._exchange)
+        ended = given_up(self._exchange)
 
         def is_settled() -> bool:
             self._repair()
             found[:] = differences(
-                url, true, began_us, until_us, reused=reused
+                url, true, began_us, until_us, reused=reused, given_up=ended
             ) or differences_of_capture(
                 url, self._exchange, self._scenario.capture, began_us, until_us
             )

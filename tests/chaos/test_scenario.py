@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from simulator.faults.kinds import KINDS as ALL_KINDS
-from tests.chaos.scenario import BANNED, MOST_OF, WANTED, draw
+from tests.chaos.scenario import BANNED, MOST_OF, STREAMS_A_CONNECTION, WANTED, draw
 from tests.chaos.strikes import LONGEST_DOWN_S, POSTGRES_STRIKES, TARGETS
 
 
@@ -39,18 +39,27 @@ def test_two_hundred_seeds_have_every_fault_a_streamer_can_meet() -> None:
     assert statuses == {429, BANNED, 500, 502, 503, 504}
 
 
-def test_what_changes_the_listings_is_rare_and_never_beside_raw_capture_of_one_name() -> None:
+def test_what_changes_the_listings_is_rare_and_beside_raw_capture_once_for_a_name() -> None:
+    reused_beside_capture = 0
     for seed in range(1, 101):
         scenario = draw(seed, minutes=60, speed=60)
         counts = Counter(entry["kind"] for entry in scenario.entries)
         assert all(counts[kind] <= most for kind, most in MOST_OF.items()), seed
-        assert not (scenario.capture and counts["ticker_reuse"]), seed
+        if scenario.capture:
+            reused = [
+                (entry["market"], entry["symbols"])
+                for entry in scenario.entries
+                if entry["kind"] == "ticker_reuse"
+            ]
+            assert len(reused) == len(set(reused)), seed
+            reused_beside_capture += len(reused)
+    assert reused_beside_capture > 10
 
 
 def test_twenty_seeds_stream_in_every_way() -> None:
     scenarios = [draw(seed, minutes=5, speed=150) for seed in range(1, 21)]
     assert {one.wanted for one in scenarios} == WANTED.keys()
-    assert {one.streams_a_connection for one in scenarios} == {6, 1_024}
+    assert {one.streams_a_connection for one in scenarios} == set(STREAMS_A_CONNECTION)
     assert {table for one in scenarios for table in one.capture} == {
         "agg_trades",
         "trades",

@@ -40,6 +40,7 @@ def differences(
     until_us: int,
     *,
     reused: Reused = {},  # noqa: B006 - never written to
+    given_up: Mapping[str, int] = {},
 ) -> list[str]:
     """What is not as it must be in [began, until); empty once all is settled.
 
@@ -50,11 +51,13 @@ def differences(
 
     Args:
         reused: where trade ids begin anew.
+        given_up: by symbol, from when on its minutes need not be there.
     """
     rows = read_rows(database_url)
     found = [f"{one}: was not to be streamed" for one in _symbols(rows) - began_us.keys()]
     for symbol, start_us in began_us.items():
-        found += _of_rows(rows, true[symbol], symbol, start_us, until_us)
+        needed_us = given_up.get(symbol, until_us)
+        found += _of_rows(rows, true[symbol], symbol, (start_us, until_us), needed_us)
         found += _of_outages(database_url, true[symbol], symbol, start_us)
     found += _of_gaps(database_url, until_us)
     return found + unproven(database_url, began_us, until_us, reused) + unexplained(database_url)
@@ -65,10 +68,17 @@ def _symbols(rows: Rows) -> set[str]:
 
 
 def _of_rows(
-    rows: Rows, true: Mapping[int, tuple[Decimal, ...]], symbol: str, start_us: int, until_us: int
+    rows: Rows,
+    true: Mapping[int, tuple[Decimal, ...]],
+    symbol: str,
+    span: tuple[int, int],
+    needed_us: int,
 ) -> list[str]:
+    start_us, until_us = span
     ours = {one for one in minutes_of(rows, symbol) if start_us <= one < until_us}
-    found = [f"{_named(symbol, one)}: missing" for one in sorted(true.keys() - ours)]
+    found = [
+        f"{_named(symbol, one)}: missing" for one in sorted(true.keys() - ours) if one < needed_us
+    ]
     found += [f"{_named(symbol, one)}: invented" for one in sorted(ours - true.keys())]
     for minute in sorted(ours & true.keys()):
         row = rows[symbol, minute]

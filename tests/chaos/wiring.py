@@ -25,6 +25,7 @@ def arguments(scenario: Scenario) -> list[str]:
     names = WANTED[scenario.wanted]
     return [
         f"{FACTOR:g}",
+        f"{scenario.speed:g}",
         str(scenario.streams_a_connection),
         "stream",
         *(["--symbols", ",".join(names)] if names else ["--all"]),
