@@ -123,8 +123,7 @@ def _entries(
     """The fault plan; what is told in real seconds is made as quick as the clock.
 
     Args:
-        captures: whether rows of raw capture are held to the exchange; a ticker is used again
-            only once then.
+        captures: whether rows of raw capture are held to the exchange.
     """
     drawn = draw_plan(
         seed,
@@ -135,17 +134,13 @@ def _entries(
     )
     entries: list[dict[str, Any]] = []
     made: Counter[str] = Counter()
-    reused: set[tuple[str, str]] = set()
     for fault in drawn:
         entry = fault.to_json()
         made[entry["kind"]] += 1
         if made[entry["kind"]] > MOST_OF.get(entry["kind"], len(drawn)):
             continue
         if captures and entry["kind"] == "ticker_reuse":
-            # The key of raw capture is an id of a day: a third instrument has the second's ids.
-            if (entry["market"], entry["symbols"]) in reused:
-                continue
-            reused.add((entry["market"], entry["symbols"]))
+            continue  # ids of two instruments in one table are not told apart after a restart
         if entry["kind"] == "rest_error":
             if draws.random() < 0.2:
                 entry["status"] = BANNED
