@@ -280,6 +280,7 @@ class Streamer:
         """The exchange's list of symbols has changed."""
         for symbol, status in changes.halted.items():
             self._watchdog.halted(symbol, status)
+            self._capture.stopped(symbol, exchange_us=self._exchange_us())
         for symbol in changes.resumed:
             self._watchdog.resumed(symbol)
         for symbol in changes.removed:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from include.binance.frames import microseconds
@@ -19,6 +21,9 @@ from include.store.raw import AGG_TRADES, TRADES, write_raw
 
 PUBLIC_DATA_HOST = "data-api.binance.vision"
 
+OF_ANOTHER_AFTER_US = MINUTE_US
+"""Trades of one instrument are made in the order of their ids, but for clocks that are set."""
+
 
 @dataclass(frozen=True, slots=True)
 class FetchCounts:
@@ -28,11 +33,28 @@ class FetchCounts:
         pages: requests.
         void: ids under which the exchange has no trade.
         written: rows that were new.
+        absent: ids that the exchange passes over.
     """
 
     pages: int
     void: int
     written: int
+    absent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """What a symbol that has stopped trading has behind a trade.
+
+    Attributes:
+        last_id, last_us: the last trade that the exchange has, and its time (µs); those that
+            were asked from where it has none.
+        counts: what asking took and brought.
+    """
+
+    last_id: int
+    last_us: int
+    counts: FetchCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +76,7 @@ def fetch_trades(
     symbol: str,
     first_id: int,
     last_id: int,
+    until_us: int | None = None,
     database_url: str | None = None,
 ) -> FetchCounts:
     """Ask the exchange for the trades with these ids and store them, page by page.
@@ -61,26 +84,77 @@ def fetch_trades(
     Args:
         dataset: ``agg_trades`` (both markets) or ``trades`` (spot).
         first_id, last_id: both included.
+        until_us: time of a trade that followed: one that is much younger is of another
+            instrument with the same name.
         database_url: of the caller's role; None for the jobs' own.
 
     Raises:
         TransientError, RateLimitedError: worth another try later; pages that came are stored.
-        PermanentError: the exchange does not serve these trades.
+        PermanentError: the exchange does not serve these trades, or another instrument has
+            their ids by now.
     """
-    refuse_unserved(settings, dataset, symbol)
-    url = database_url or settings.url_for("jobs")
-    table = AGG_TRADES if dataset == AGG_TRADES.name else TRADES
-    pages = void = written = 0
-    with (
-        connect(url, application_name=APPLICATION_NAME) as connection,
-        open_shared_rest(settings, market_of(symbol), url) as rest,
-    ):
-        for lines, void_ids in _pages(rest, dataset, symbol, first_id, last_id):
+    pages = void = written = served = 0
+    limit_us = None if until_us is None else until_us + OF_ANOTHER_AFTER_US
+    with _asking(settings, dataset, symbol, database_url) as (store, page):
+        for found in _pages(page, f"{symbol} {dataset}", first_id, last_id):
             pages += 1
-            void += void_ids
-            if lines:
-                written += write_raw(connection, table, lines)
-    return FetchCounts(pages, void, written)
+            if limit_us is not None and any(one.time_us > limit_us for one in found):
+                raise PermanentError(_of_another(symbol, dataset, first_id))
+            lines = [one.line for one in found if one.line]
+            void += len(found) - len(lines)
+            written += store(lines)
+            served += len({one.number for one in found})  # a void one may bear a true one's id
+    return FetchCounts(pages, void, written, last_id - first_id + 1 - served)
+
+
+def fetch_tail(
+    *,
+    settings: Settings,
+    dataset: str,
+    symbol: str,
+    after_id: int,
+    after_us: int,
+    database_url: str | None = None,
+) -> Tail:
+    """Ask for all trades behind one, of a symbol that has stopped trading, and store them.
+
+    That one itself is asked for, too: where the exchange has it no more, the name is another
+    instrument's, and an answer without trades would prove nothing.
+
+    Args:
+        after_us: about the time of that trade.
+
+    Raises:
+        TransientError, RateLimitedError: as ``fetch_trades``.
+        PermanentError: as ``fetch_trades``.
+    """
+    pages = void = written = 0
+    last_id, last_us = after_id, after_us
+    with _asking(settings, dataset, symbol, database_url) as (store, page):
+        while True:
+            found = page(last_id, MAX_TRADES)
+            if not found:
+                raise TransientError(
+                    f"{symbol} {dataset}: the exchange does not serve id {last_id}, which came "
+                    "before"
+                )
+            if found[0].number != last_id or abs(found[0].time_us - last_us) > OF_ANOTHER_AFTER_US:
+                raise PermanentError(_of_another(symbol, dataset, last_id))
+            pages += 1
+            behind = found[1:]
+            lines = [one.line for one in behind if one.line]
+            void += len(behind) - len(lines)
+            written += store(lines)
+            last_id, last_us = found[-1].number, found[-1].time_us
+            if len(found) < MAX_TRADES:
+                return Tail(last_id, last_us, FetchCounts(pages, void, written))
+
+
+def _of_another(symbol: str, dataset: str, first_id: int) -> str:
+    return (
+        f"{symbol}: the exchange's {dataset} from id {first_id} on are those of another "
+        "instrument, which has the name by now"
+    )
 
 
 def refuse_unserved(settings: Settings, dataset: str, symbol: str) -> None:
@@ -123,37 +197,64 @@ def record_raw_gaps(*, database_url: str, gaps: Sequence[RawGap]) -> None:
             )
 
 
-def _pages(
-    rest: BinanceRest, dataset: str, symbol: str, first_id: int, last_id: int
-) -> Iterator[tuple[list[str], int]]:
-    """Lines of each page, and how many void ids were among them."""
-    page_of = _agg_trades if dataset == AGG_TRADES.name else _trades
+class _Served(NamedTuple):
+    """A trade as the exchange serves it; a void one's line is empty."""
+
+    number: int
+    time_us: int
+    line: str
+
+
+_Page = Callable[[int, int], list[_Served]]
+"""Trades from an id on, at most so many."""
+
+
+@contextmanager
+def _asking(
+    settings: Settings, dataset: str, symbol: str, database_url: str | None
+) -> Iterator[tuple[Callable[[list[str]], int], _Page]]:
+    """How to store lines, which tells how many were new, and how to ask for a page."""
+    refuse_unserved(settings, dataset, symbol)
+    url = database_url or settings.url_for("jobs")
+    is_aggregate = dataset == AGG_TRADES.name
+    table, page_of = (AGG_TRADES, _agg_trades) if is_aggregate else (TRADES, _trades)
+    with (
+        connect(url, application_name=APPLICATION_NAME) as connection,
+        open_shared_rest(settings, market_of(symbol), url) as rest,
+    ):
+        yield (
+            lambda lines: write_raw(connection, table, lines) if lines else 0,
+            lambda from_id, limit: [
+                one for one in page_of(rest, symbol, from_id, limit) if one.number >= from_id
+            ],
+        )
+
+
+def _pages(page: _Page, what: str, first_id: int, last_id: int) -> Iterator[list[_Served]]:
+    """Those with the ids that are wanted, page by page."""
     next_id = first_id
     while next_id <= last_id:
-        limit = min(MAX_TRADES, last_id - next_id + 1)
-        found = [one for one in page_of(rest, symbol, next_id, limit) if one[0] >= next_id]
+        found = page(next_id, min(MAX_TRADES, last_id - next_id + 1))
         if not found:
             raise TransientError(
-                f"{symbol}: the exchange serves no {dataset} from id {next_id} on yet; "
-                f"wanted up to {last_id}"
+                f"{what}: the exchange serves none from id {next_id} on yet; wanted up to {last_id}"
             )
-        wanted = [line for number, line in found if number <= last_id]
-        yield [line for line in wanted if line], sum(not line for line in wanted)
-        next_id = found[-1][0] + 1
+        yield [one for one in found if one.number <= last_id]
+        next_id = found[-1].number + 1
 
 
-def _agg_trades(rest: BinanceRest, symbol: str, from_id: int, limit: int) -> list[tuple[int, str]]:
-    """Ids and lines; a void one's line is empty."""
+def _agg_trades(rest: BinanceRest, symbol: str, from_id: int, limit: int) -> list[_Served]:
     rows = rest.agg_trades(exchange_symbol_of(symbol), from_id=from_id, limit=limit)
     return [
-        (
+        _Served(
             row.id,
+            time_us := microseconds(row.trade_time),
             ""
             if row.is_void
             else AGG_TRADES.line(
                 (
                     symbol, row.id, row.price, row.quantity, row.first_trade_id,
-                    row.last_trade_id, microseconds(row.trade_time), row.is_buyer_maker,
+                    row.last_trade_id, time_us, row.is_buyer_maker,
                 )
             ),
         )
@@ -161,18 +262,18 @@ def _agg_trades(rest: BinanceRest, symbol: str, from_id: int, limit: int) -> lis
     ]  # fmt: skip
 
 
-def _trades(rest: BinanceRest, symbol: str, from_id: int, limit: int) -> list[tuple[int, str]]:
-    """Ids and lines; a void one's line is empty."""
+def _trades(rest: BinanceRest, symbol: str, from_id: int, limit: int) -> list[_Served]:
     rows = rest.trades(exchange_symbol_of(symbol), from_id=from_id, limit=limit)
     return [
-        (
+        _Served(
             row.id,
+            time_us := microseconds(row.trade_time),
             ""
             if row.is_void
             else TRADES.line(
                 (
-                    symbol, row.id, row.price, row.quantity, row.quote_quantity,
-                    microseconds(row.trade_time), row.is_buyer_maker,
+                    symbol, row.id, row.price, row.quantity, row.quote_quantity, time_us,
+                    row.is_buyer_maker,
                 )
             ),
         )

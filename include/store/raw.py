@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 from psycopg import errors, sql
 
-from include.domain.timeframes import from_us, to_us
+from include.domain.timeframes import from_us
 from include.store.merging import AsyncConnection, Connection
 from include.store.pools import translated
 
@@ -31,10 +31,6 @@ time of receipt (both µs)."""
 
 LINES_A_WRITE = 1_024
 """About 100 kB: joining them holds up an event loop for a tenth of a millisecond."""
-
-MOST_HOLES = 10_000
-"""Holes that one look at a table tells; more are found by the next one."""
-
 
 _THREE = [f"{number:03d}+00" for number in range(1_000)]
 
@@ -182,17 +178,6 @@ BOOK_TICKERS = RawTable(
 RAW_TABLES = {table.name: table for table in (AGG_TRADES, TRADES, BOOK_TICKERS)}
 
 
-@dataclass(frozen=True, slots=True)
-class IdHole:
-    """Ids of a symbol between two stored rows that have no row, and the times of those two."""
-
-    symbol: str
-    first_id: int
-    last_id: int
-    from_us: int
-    to_us: int
-
-
 def days_of(lines: Sequence[str]) -> set[str]:
     """The UTC days (``2026-11-21``) of some lines: their second field."""
     return {line.split("\t", 2)[1] for line in lines}
@@ -252,70 +237,9 @@ def write_raw(connection: Connection, table: RawTable, lines: Sequence[str]) -> 
             return cursor.rowcount
 
 
-def last_rows(
-    connection: Connection,
-    table: RawTable,
-    symbols: Sequence[str],
-    since_us: int,
-    *,
-    before_us: int | None = None,
-) -> dict[str, tuple[int, int]]:
-    """The greatest id of each symbol and the time (µs) of that row, of days since a moment.
-
-    Args:
-        before_us: leave out rows that are not older than this.
-    """
-    query = sql.SQL(
-        "SELECT s.symbol, r.{id}, r.{time} FROM unnest(%s::text[]) AS s (symbol) "
-        "CROSS JOIN LATERAL (SELECT t.{id}, t.{time} FROM {table} AS t "
-        "WHERE t.symbol = s.symbol AND t.day >= %s "
-        "AND t.{time} < coalesce(%s, 'infinity'::timestamptz) "
-        "ORDER BY t.day DESC, t.{id} DESC LIMIT 1) AS r"
-    ).format(**_names(table))
-    with translated(connection):
-        rows = connection.execute(
-            query,
-            (
-                list(symbols),
-                from_us(since_us).date(),
-                None if before_us is None else from_us(before_us),
-            ),
-        ).fetchall()
-    return {symbol: (number, to_us(moment)) for symbol, number, moment in rows}
-
-
-def missing_ids(
-    connection: Connection, table: RawTable, symbols: Sequence[str], since_us: int
-) -> list[IdHole]:
-    """Ids without a row between stored rows, of days since a moment; the oldest first."""
-    query = sql.SQL(
-        "SELECT h.symbol, h.id + 1, h.next_id - 1, h.at, h.next_at FROM ("
-        "SELECT t.symbol, t.{id} AS id, t.{time} AS at, lead(t.{id}) OVER w AS next_id, "
-        "lead(t.{time}) OVER w AS next_at FROM {table} AS t "
-        "WHERE t.symbol = ANY(%s) AND t.day >= %s "
-        "WINDOW w AS (PARTITION BY t.symbol ORDER BY t.day, t.{id})"
-        ") AS h WHERE h.next_id > h.id + 1 ORDER BY h.at, h.symbol LIMIT %s"
-    ).format(**_names(table))
-    arguments = (list(symbols), from_us(since_us).date(), MOST_HOLES)
-    with translated(connection):
-        rows = connection.execute(query, arguments).fetchall()
-    return [
-        IdHole(symbol, first_id, last_id, to_us(since), to_us(until))
-        for symbol, first_id, last_id, since, until in rows
-    ]
-
-
 # --- inside
 
 _ENSURE = "SELECT ops.ensure_partition(%s::regclass, %s::timestamptz)"
-
-
-def _names(table: RawTable) -> dict[str, sql.Identifier]:
-    return {
-        "table": table.path,
-        "id": sql.Identifier(table.id_column),
-        "time": sql.Identifier(table.time_column),
-    }
 
 
 def _copy_into(target: sql.Identifier, table: RawTable) -> sql.Composed:

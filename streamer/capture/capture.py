@@ -10,33 +10,24 @@ from typing import BinaryIO
 
 import structlog
 
-from include.backoff import Backoff
 from include.binance.frames import AggTrade, Trade
 from include.config import Settings
 from include.domain.instruments import Instrument, Market, market_of, symbol_of
 from include.domain.timeframes import MINUTE_US
 from include.errors import PermanentError, TransientError
 from include.jobs.exchange import endpoints_of
-from include.jobs.trades_by_id import FetchCounts, fetch_trades
-from include.store.pools import connect
-from include.store.raw import (
-    AGG_TRADES,
-    BOOK_TICKERS,
-    RAW_TABLES,
-    TRADES,
-    IdHole,
-    last_rows,
-    missing_ids,
-)
+from include.jobs.trades_by_id import FetchCounts, Tail, fetch_tail, fetch_trades
+from include.store.raw import AGG_TRADES, BOOK_TICKERS, RAW_TABLES, TRADES
 from streamer.capture.feed import CaptureFeed
 from streamer.capture.feeds import CaptureFeeds
 from streamer.capture.holes import HoleFiller
 from streamer.capture.ids import Hole
 from streamer.capture.intake import Intake
 from streamer.capture.losses import Loss, Losses
+from streamer.capture.resumption import Resumption, cannot_be_asked
 from streamer.capture.spool import Spool, claim_folder
+from streamer.capture.tails import Tails
 from streamer.capture.writer import CaptureWriter
-from streamer.threads import in_thread
 
 log = structlog.get_logger(__name__)
 
@@ -45,18 +36,10 @@ STREAM_OF = {
     TRADES.name: "trade",
     BOOK_TICKERS.name: "bookTicker",
 }
-BACKOFF = Backoff(first_s=1.0, most_s=30.0, least_s=0.1)
 CUT = "the connection was cut"
-NOT_RUNNING = "nobody captured"
-SPOOL_POLL_S = 0.5
 LOSSES_FILE = "losses.json"
 
 Tap = Callable[[AggTrade | Trade], None]
-
-
-def cannot_be_asked(dataset: str, market: Market) -> bool:
-    """Whether the exchange serves no past rows of it by id."""
-    return dataset == BOOK_TICKERS.name or (dataset == TRADES.name and market is Market.UM)
 
 
 class Capture:
@@ -81,13 +64,8 @@ class Capture:
         self._trade_stream = trade_stream
         self._now_us = now_us
         self._captured: set[str] = set()
-        self._joined: dict[str, int] = {}
-        """Symbols whose earlier rows have not been looked at, and when they joined: µs after
-        the start."""
-        self._has_joined = asyncio.Event()
         self._feeds = CaptureFeeds(self._routes, self._make_feed)
         self._lock: BinaryIO | None = None
-        self._began_us = self._exchange_began_us = self._since_us = 0
         if not self._datasets:
             return
         self._url = settings.url_for("streamer")
@@ -110,6 +88,12 @@ class Capture:
             flush_timeout_s=settings.capture_flush_timeout_ms / 1000,
         )
         self.holes = HoleFiller(self.intake.sequences, self._fetch, self._give_up)
+        self._resumption = Resumption(
+            self._url, self._datasets, self.intake, self.spool, self.losses, now_us=now_us
+        )
+        self.tails = Tails(
+            self.intake.sequences, self._resumption.is_done, self._fetch_tail, self._give_up
+        )
 
     def tap(self, market: Market) -> Tap | None:
         """What a candle feed of this market hands its trades to; None where nobody wants them."""
@@ -124,15 +108,27 @@ class Capture:
         """
         if not self._datasets:
             return
-        self._began_us, self._exchange_began_us = self._now_us(), exchange_us
         lookback_us = self._settings.fill_lookback_minutes * MINUTE_US
-        self._since_us = min(self._began_us, exchange_us) - lookback_us
+        self._resumption.begin(exchange_us=exchange_us, lookback_us=lookback_us)
         self._join([instrument.symbol for instrument in instruments])
+        for instrument in instruments:
+            if not instrument.is_trading:
+                self.stopped(instrument.symbol, exchange_us=exchange_us)
 
     def add(self, symbols: Sequence[str]) -> None:
         """Capture further symbols, from their last rows on; those that are captured go on."""
         if self._datasets:
             self._join(symbols)
+
+    def stopped(self, symbol: str, *, exchange_us: int) -> None:
+        """A symbol does not trade any more: its last trades are asked for.
+
+        Args:
+            exchange_us: the exchange's time.
+        """
+        for dataset in self._datasets:
+            if not cannot_be_asked(dataset, market_of(symbol)):
+                self.tails.stopped(dataset, symbol, exchange_us)
 
     def remove(self, symbol: str) -> None:
         """Capture a symbol no longer; what is missing of it is still asked for."""
@@ -149,7 +145,8 @@ class Capture:
                 self._feeds.run(),
                 self.writer.run(),
                 self.holes.run(),
-                self._resume(),
+                self._resumption.run(),
+                self.tails.run(),
             ):
                 tasks.create_task(work)
 
@@ -184,17 +181,15 @@ class Capture:
             "capture_spooled_bytes": self.spool.size_bytes,
             "capture_lost_rows": self.losses.rows,
             "capture_missing_ids": self.holes.waiting_ids,
-            "capture_filled_rows": self.holes.filled_rows,
+            "capture_filled_rows": self.holes.filled_rows + self.tails.filled_rows,
         }
 
     # --- inside
 
     def _join(self, symbols: Sequence[str]) -> None:
         self._feeds.add(symbols)
-        after_us = self._now_us() - self._began_us
-        self._joined |= {name: after_us for name in symbols if name not in self._captured}
+        self._resumption.join([name for name in symbols if name not in self._captured])
         self._captured.update(symbols)
-        self._has_joined.set()
 
     def _routes(self, market: Market) -> dict[str, list[str]]:
         """What no candle feed carries, by the URL that does."""
@@ -234,90 +229,9 @@ class Capture:
             if STREAM_OF[dataset] in feed.kinds and cannot_be_asked(dataset, feed.market)
         )
 
-    async def _resume(self) -> None:
-        """Go on from what the tables have, for the first symbols and for those that join."""
-        failures = 0
-        while True:
-            await self._has_joined.wait()
-            joined = dict(self._joined)
-            try:
-                await self._look_back(list(joined), min(joined.values(), default=0))
-            except (TransientError, PermanentError) as error:  # a right may be granted yet
-                failures += 1
-                wait_s = BACKOFF.wait_s(failures, error)
-                log.warning("capture_resume_postponed", error=str(error), retry_in_s=round(wait_s))
-                await asyncio.sleep(wait_s)
-                continue
-            failures = 0
-            for name, after_us in joined.items():
-                if self._joined.get(name) == after_us:
-                    del self._joined[name]
-            if not self._joined:
-                self._has_joined.clear()
-
-    async def _look_back(self, symbols: Sequence[str], after_us: int) -> None:
-        """Ids after the last stored ones and those missing between; what nobody captured.
-
-        Args:
-            after_us: how long after the start of this process they joined.
-        """
-        loop = asyncio.get_running_loop()
-        for dataset in self._datasets:
-            asked = [name for name in symbols if self._is_asked(dataset, name)]
-            if not asked:
-                continue
-            last, missing = await in_thread(
-                partial(self._stored, dataset, asked), name="capture_start"
-            )
-            for symbol, (number, moment_us) in last.items():
-                self.intake.sequence(dataset, symbol).resume(number, moment_us, loop.time())
-            for hole in missing:
-                self.intake.sequence(dataset, hole.symbol).miss(
-                    Hole(hole.first_id, hole.last_id, hole.from_us, hole.to_us, loop.time())
-                )
-            log.info("capture_resumed", table=dataset, symbols=len(last), holes=len(missing))
-        # What waits on the disk was captured before this start, and is no loss.
-        while not self.spool.is_empty:  # noqa: ASYNC110 - another thread empties it
-            await asyncio.sleep(SPOOL_POLL_S)
-        for dataset in self._datasets:
-            self.losses.add(
-                await in_thread(
-                    partial(self._not_captured, dataset, symbols, after_us), name="capture_start"
-                )
-            )
-
-    def _stored(
-        self, dataset: str, symbols: Sequence[str]
-    ) -> tuple[dict[str, tuple[int, int]], list[IdHole]]:
-        """Last rows of symbols, and ids that are missing before them."""
-        table = RAW_TABLES[dataset]
-        with connect(self._url, application_name="candelabra-capture") as connection:
-            return (
-                last_rows(connection, table, symbols, self._since_us),
-                missing_ids(connection, table, symbols, self._since_us),
-            )
-
-    def _not_captured(self, dataset: str, joined: Sequence[str], after_us: int) -> list[Loss]:
-        """What came about between the last row of an earlier time and the joining of symbols."""
-        symbols = [name for name in joined if not self._is_asked(dataset, name)]
-        if not symbols:
-            return []
-        # Quotes bear the time of their receipt, trades the exchange's.
-        is_quotes = dataset == BOOK_TICKERS.name
-        began_us = (self._began_us if is_quotes else self._exchange_began_us) + after_us
-        with connect(self._url, application_name="candelabra-capture") as connection:
-            last = last_rows(
-                connection, RAW_TABLES[dataset], symbols, self._since_us, before_us=began_us
-            )
-        return [
-            Loss(dataset, symbol, NOT_RUNNING, moment_us, began_us)
-            for symbol, (_, moment_us) in last.items()
-        ]
-
-    def _is_asked(self, dataset: str, symbol: str) -> bool:
-        return not cannot_be_asked(dataset, market_of(symbol))
-
-    def _fetch(self, dataset: str, symbol: str, first_id: int, last_id: int) -> FetchCounts:
+    def _fetch(
+        self, dataset: str, symbol: str, first_id: int, last_id: int, until_us: int
+    ) -> FetchCounts:
         return fetch_trades(
             settings=self._settings,
             database_url=self._url,
@@ -325,8 +239,19 @@ class Capture:
             symbol=symbol,
             first_id=first_id,
             last_id=last_id,
+            until_us=until_us,
+        )
+
+    def _fetch_tail(self, dataset: str, symbol: str, after_id: int, after_us: int) -> Tail:
+        return fetch_tail(
+            settings=self._settings,
+            database_url=self._url,
+            dataset=dataset,
+            symbol=symbol,
+            after_id=after_id,
+            after_us=after_us,
         )
 
     def _give_up(self, dataset: str, symbol: str, hole: Hole, reason: str) -> None:
-        rows = hole.last_id - hole.first_id + 1
-        self.losses.add([Loss(dataset, symbol, reason, hole.from_us, hole.to_us, rows)])
+        """What is missing goes to the ledger; without a count where nobody knows it."""
+        self.losses.add([Loss(dataset, symbol, reason, hole.from_us, hole.to_us, hole.ids or None)])

@@ -5,9 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+import structlog
+
 from include.binance.session import MAX_STREAMS
 from include.domain.instruments import Market, exchange_symbol_of, market_of
 from streamer.capture.feed import CaptureFeed
+
+log = structlog.get_logger(__name__)
+
+CANCEL_TIMEOUT_S = 3.0
+LOOK_INTERVAL_S = 10.0
+"""Connections are looked at so often even where nobody says that something changed."""
 
 MakeFeed = Callable[[Market, str, Sequence[str], Sequence[str], str], CaptureFeed]
 """Makes a feed of market, URL, kinds of streams, exchange's names and its own name."""
@@ -67,13 +75,13 @@ class CaptureFeeds:
                     if feed not in self._tasks:
                         self._tasks[feed] = asyncio.ensure_future(feed.connection.run())
                 for feed in [one for one in self._tasks if one not in self.feeds]:
-                    task = self._tasks.pop(feed)
-                    task.cancel()
-                    await asyncio.wait({task})
+                    await _ended([self._tasks.pop(feed)])
                 changed = asyncio.ensure_future(self._changed.wait())
                 try:
                     await asyncio.wait(
-                        [changed, *self._tasks.values()], return_when=asyncio.FIRST_COMPLETED
+                        [changed, *self._tasks.values()],
+                        timeout=LOOK_INTERVAL_S,
+                        return_when=asyncio.FIRST_COMPLETED,
                     )
                 finally:
                     changed.cancel()
@@ -81,10 +89,7 @@ class CaptureFeeds:
                     if task.done():
                         task.result()  # raises what ended it
         finally:
-            for task in self._tasks.values():
-                task.cancel()
-            if self._tasks:
-                await asyncio.wait(set(self._tasks.values()))
+            await _ended(list(self._tasks.values()))
 
     def _place(self, market: Market, url: str, kinds: Sequence[str], names: Sequence[str]) -> None:
         share = self._max_streams // len(kinds)
@@ -103,3 +108,14 @@ class CaptureFeeds:
             self._made += 1
             own_name = f"{market.value}-capture-{self._made}"
             self.feeds.append(self._make_feed(market, url, kinds, some, own_name))
+
+
+async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel connections and wait for their end, but not for ever."""
+    for task in tasks:
+        task.cancel()
+    if not tasks:
+        return
+    _, left = await asyncio.wait(tasks, timeout=CANCEL_TIMEOUT_S)
+    if left:
+        log.warning("capture_connections_left", connections=len(left))

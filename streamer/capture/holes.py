@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import structlog
@@ -20,6 +20,8 @@ from streamer.threads import in_thread
 log = structlog.get_logger(__name__)
 
 POLL_S = 0.5
+ABSENT = "the exchange passes over these ids"
+REUSED = "the ticker was given to another instrument"
 MOST_ATTEMPTS = 10
 
 
@@ -29,13 +31,14 @@ class HoleFiller:
 
     Attributes:
         sequences: ids by dataset and symbol.
-        fetch: dataset, symbol, first and last id; blocking. Raises TransientError for another
-            try later, PermanentError where the exchange does not serve them.
+        fetch: dataset, symbol, first and last id, and the time of a trade that followed (µs);
+            blocking. Raises TransientError for another try later, PermanentError where the
+            exchange does not serve them.
         on_given_up: given dataset, symbol, the hole and the reason.
     """
 
     sequences: Mapping[tuple[str, str], IdSequence]
-    fetch: Callable[[str, str, int, int], FetchCounts]
+    fetch: Callable[[str, str, int, int, int], FetchCounts]
     on_given_up: Callable[[str, str, Hole, str], None]
     backoff: ClassVar[Backoff] = Backoff(first_s=1.0, most_s=60.0, least_s=0.1)
     filled_rows: int = 0
@@ -48,12 +51,14 @@ class HoleFiller:
         holes = [hole for sequence in self.sequences.values() for hole in sequence.holes]
         if self._asked is not None:
             holes.append(self._asked)
-        return sum(hole.last_id - hole.first_id + 1 for hole in holes)
+        return sum(hole.ids for hole in holes)
 
     async def run(self) -> None:
         """Fill until cancelled."""
         while True:
             for (dataset, symbol), sequence in list(self.sequences.items()):
+                for lost in sequence.take_lost():
+                    self._give_up(dataset, symbol, lost, REUSED)
                 if sequence.holes:
                     await self._fill(dataset, symbol, sequence)
             await asyncio.sleep(POLL_S)
@@ -66,7 +71,8 @@ class HoleFiller:
         self._asked = hole
         try:
             counts = await in_thread(
-                lambda: self.fetch(dataset, symbol, hole.first_id, hole.last_id), name="trades"
+                lambda: self.fetch(dataset, symbol, hole.first_id, hole.last_id, hole.to_us),
+                name="trades",
             )
         except TransientError as error:
             self._again_later(dataset, symbol, sequence, hole, error, loop.time())
@@ -86,6 +92,9 @@ class HoleFiller:
                 written=counts.written,
                 void=counts.void,
             )
+            if counts.absent:
+                absent = replace(hole, last_id=hole.first_id + counts.absent - 1)
+                self.on_given_up(dataset, symbol, absent, ABSENT)
         finally:
             self._asked = None
 
@@ -115,7 +124,7 @@ class HoleFiller:
         )
 
     def _give_up(self, dataset: str, symbol: str, hole: Hole, reason: str) -> None:
-        self.given_up += hole.last_id - hole.first_id + 1
+        self.given_up += hole.ids
         log.error(
             "trades_not_fetched",
             table=dataset,

@@ -3,6 +3,9 @@
 Pure. Trades come in any order and any number of times; each id counts once. Ranges that are
 missing are kept as pairs, and never more than a bound of them: beyond it the two nearest are
 joined, so that what lies between is asked for once more, and the table takes it once.
+
+A ticker may be given to another instrument, whose ids begin anew. What is missing of the one
+before cannot be asked for by then, as its ids are read as the other's: it is lost.
 """
 
 from __future__ import annotations
@@ -24,6 +27,9 @@ MOST_HOLES = 64
 class Hole:
     """Missing ids, both ends included, between trades made at these times (µs).
 
+    One whose last id is the one before its first stands for trades that may be missing, nobody
+    knows how many.
+
     Attributes:
         not_before_s: when they may be asked for; monotonic.
         attempts: how often that failed.
@@ -36,6 +42,11 @@ class Hole:
     not_before_s: float = 0.0
     attempts: int = 0
 
+    @property
+    def ids(self) -> int:
+        """How many."""
+        return self.last_id - self.first_id + 1
+
 
 class IdSequence:
     """The ids of one symbol seen so far.
@@ -45,7 +56,18 @@ class IdSequence:
         most_holes: ranges kept.
     """
 
-    __slots__ = ("_most_holes", "_settle_s", "first_id", "highest", "highest_us", "holes")
+    __slots__ = (
+        "_anew_us",
+        "_first_us",
+        "_lost",
+        "_most_holes",
+        "_proven_id",
+        "_settle_s",
+        "first_id",
+        "highest",
+        "highest_us",
+        "holes",
+    )
 
     def __init__(self, *, settle_s: float, most_holes: int = MOST_HOLES) -> None:
         self.first_id: int | None = None
@@ -54,6 +76,12 @@ class IdSequence:
         self.highest_us = 0
         self.holes: list[Hole] = []
         """In the order of ids, disjoint."""
+        self._first_us = 0
+        self._anew_us = 0
+        """Time of the first trade of the present instrument, where it is not the name's first."""
+        self._proven_id: int | None = None
+        """The exchange says that nothing came behind this one."""
+        self._lost: list[Hole] = []
         self._settle_s = settle_s
         self._most_holes = most_holes
 
@@ -65,18 +93,22 @@ class IdSequence:
         """
         highest = self.highest
         if highest is None:
-            self.first_id = number
+            pass
         elif number == highest + 1:
             pass  # the usual case
         elif number > highest:
+            if time_us + RESTARTED_AFTER_US < self.highest_us:
+                return True  # a straggler of the instrument before
             hole = Hole(highest + 1, number - 1, self.highest_us, time_us, now_s + self._settle_s)
             self._insert(hole)
         elif self._fill(number):
             return True
         elif time_us < self.highest_us + RESTARTED_AFTER_US:
             return False
+        else:
+            self._begin_anew(highest, self.highest_us, time_us)
         if self.first_id is None:
-            self.first_id = number
+            self.first_id, self._first_us = number, time_us
         self.highest = number
         if time_us > self.highest_us:
             self.highest_us = time_us
@@ -88,11 +120,32 @@ class IdSequence:
             if self.highest is None or stored_id > self.highest:
                 self.highest, self.highest_us = stored_id, stored_us
         elif stored_id + 1 < self.first_id:
-            self.miss(Hole(stored_id + 1, self.first_id - 1, stored_us, self.highest_us, now_s))
+            self.miss(Hole(stored_id + 1, self.first_id - 1, stored_us, self._first_us, now_s))
+        elif stored_id >= self.first_id and stored_us + RESTARTED_AFTER_US <= self._first_us:
+            self._begin_anew(stored_id, stored_us, self._first_us)
 
     def miss(self, hole: Hole) -> None:
         """Note ids as missing: found so in the table, or lost on the way to it."""
-        self._insert(hole)
+        if hole.ids == 0:
+            self._begin_anew(hole.last_id, hole.from_us, hole.to_us)
+        elif hole.to_us < self._anew_us:
+            self._lost.append(hole)
+        else:
+            self._insert(hole)
+
+    def advance(self, last_id: int, last_us: int) -> None:
+        """All up to this one came some other way, and are in the table."""
+        if self.highest is None or last_id > self.highest:
+            self.highest, self.highest_us = last_id, max(last_us, self.highest_us)
+
+    def prove(self, last_id: int) -> None:
+        """Nothing came behind this one: the exchange says so while nothing is traded."""
+        self._proven_id = last_id
+
+    def take_lost(self) -> list[Hole]:
+        """Remove and return what nobody can ask for any more."""
+        lost, self._lost = self._lost, []
+        return lost
 
     def take_due(self, now_s: float, most_ids: int) -> Hole | None:
         """Remove and return ids to ask for, neighbours within ``most_ids`` joined."""
@@ -108,6 +161,19 @@ class IdSequence:
         return hole
 
     # --- inside
+
+    def _begin_anew(self, last_id: int, last_us: int, first_us: int) -> None:
+        """Another instrument has the name; what is missing of the one before is lost.
+
+        Args:
+            last_id, last_us: its last trade that is known.
+            first_us: the first trade of the one that follows.
+        """
+        self._anew_us = max(self._anew_us, first_us)
+        self._lost += [hole for hole in self.holes if hole.to_us < first_us]
+        self.holes = [hole for hole in self.holes if hole.to_us >= first_us]
+        if self._proven_id != last_id:
+            self._lost.append(Hole(last_id + 1, last_id, last_us, first_us))
 
     def _insert(self, hole: Hole) -> None:
         holes = self.holes

@@ -39,6 +39,7 @@ TESTED_ELSEWHERE = {
     "include/cli/import_files.py": "typed as a person would, in the same file",
     "include/cli/progress.py": "shown by both of them",
     "include/cli/demo.py": "run as a whole by `make demo ONCE=1`, whose exit code is its verdict",
+    "streamer/capture/resumption.py": "beside a table: tests/integration/streamer/capture/",
     "streamer/listings.py": "beside an exchange: tests/integration/streamer/test_listings.py",
     "streamer/line.py": "on sockets: tests/unit/streamer/test_connection.py",
     "streamer/observed.py": "read by tests/unit/streamer/test_metrics.py and test_health.py",

@@ -9,9 +9,16 @@ import psycopg
 import pytest
 
 from include.config import Settings, load_settings
-from include.domain.timeframes import MINUTE_US, to_us
+from include.domain.timeframes import DAY_US, MINUTE_US, to_us
 from include.errors import PermanentError, TransientError
-from include.jobs.trades_by_id import FetchCounts, RawGap, fetch_trades, record_raw_gaps
+from include.jobs.trades_by_id import (
+    FetchCounts,
+    RawGap,
+    Tail,
+    fetch_tail,
+    fetch_trades,
+    record_raw_gaps,
+)
 from include.store.gaps import claim_gaps
 from include.store.pools import connect
 from simulator.config import SimulatorConfig
@@ -20,7 +27,9 @@ from simulator.server import ExchangeThread
 
 @pytest.fixture(scope="module")
 def exchange() -> Iterator[ExchangeThread]:
-    with ExchangeThread(SimulatorConfig(spot_symbols=("BTCUSDT",), um_symbols=("BTCUSDT",))) as one:
+    with ExchangeThread(
+        SimulatorConfig(spot_symbols=("BTCUSDT", "ETHUSDT"), um_symbols=("BTCUSDT",))
+    ) as one:
         yield one
 
 
@@ -54,6 +63,17 @@ def recent_id(exchange: ExchangeThread, market: str, *, single: bool = False) ->
     return int(rows[-1][key]) - 5_000
 
 
+def served(url: str, from_id: int | None = None) -> list[tuple[int, int]]:
+    """Time (µs) and id of one trade: the newest, or that with an id."""
+    wanted = {} if from_id is None else {"fromId": from_id}
+    rows = httpx.get(
+        url,
+        params={"symbol": "ETHUSDT", "limit": 1, **wanted},
+        headers={"X-MBX-TIME-UNIT": "MICROSECOND"},
+    ).json()
+    return [(row["T"], row["a"]) for row in rows]
+
+
 @pytest.mark.parametrize(
     ("dataset", "symbol", "id_column"),
     [
@@ -73,7 +93,7 @@ def test_all_ids_of_a_range_come_and_no_others(
     market = "um" if symbol.endswith(".P") else "spot"
     first_id = recent_id(exchange, market, single=dataset == "trades")
     counts = asked(dataset, symbol, first_id, first_id + 1_499)
-    assert (counts.pages, counts.written, counts.void) == (2, 1_500, 0)
+    assert counts == FetchCounts(pages=2, void=0, written=1_500, absent=0)
     assert asked(dataset, symbol, first_id, first_id + 1_499).written == 0
     with psycopg.connect(database_url) as connection:
         rows = connection.execute(
@@ -93,6 +113,54 @@ def test_ids_that_are_not_served_yet_are_worth_another_try(
     newest = recent_id(exchange, "spot") + 5_000
     with pytest.raises(TransientError, match=f"wanted up to {newest + 10**9}"):
         asked("agg_trades", "BTCUSDT", newest - 10, newest + 10**9)
+
+
+def test_ids_that_another_instrument_has_by_now_are_refused(
+    exchange: ExchangeThread, settings: Settings
+) -> None:
+    first_id = recent_id(exchange, "spot")
+    with pytest.raises(PermanentError, match="another instrument"):
+        fetch_trades(
+            settings=settings, dataset="agg_trades", symbol="BTCUSDT", first_id=first_id,
+            last_id=first_id + 9, until_us=exchange.clock.now_us() - 86_400_000_000,
+        )  # fmt: skip
+
+
+def test_all_trades_behind_one_are_stored(
+    exchange: ExchangeThread, settings: Settings, database_url: str
+) -> None:
+    exchange.faults.add({"kind": "delisting", "market": "spot", "symbols": "ETHUSDT", "at": "+0s"})
+    base = f"{exchange.spot_rest_url}/api/v3/aggTrades"
+
+    def newest() -> tuple[int, int]:
+        ((at_us, number),) = served(base)
+        return number, at_us
+
+    last = newest()
+    while last != (later := newest()):
+        last = later
+    ((before_us, _),) = served(base, last[0] - 1_200)
+
+    def tail_of(after_id: int, after_us: int) -> Tail:
+        return fetch_tail(
+            settings=settings, dataset="agg_trades", symbol="ETHUSDT", after_id=after_id,
+            after_us=after_us,
+        )  # fmt: skip
+
+    tail = tail_of(last[0] - 1_200, before_us)
+    assert (tail.last_id, tail.last_us) == last
+    assert (tail.counts.pages, tail.counts.written) == (2, 1_200)
+    with psycopg.connect(database_url) as connection:
+        stored = connection.execute(
+            "SELECT min(agg_trade_id), max(agg_trade_id), count(*) FROM market.agg_trades"
+        ).fetchone()
+    assert stored == (last[0] - 1_199, last[0], 1_200)
+    assert tail_of(*last) == Tail(*last, FetchCounts(pages=1, void=0, written=0))
+    # Where that trade is not the exchange's any more, its silence proves nothing.
+    with pytest.raises(PermanentError, match="another instrument"):
+        tail_of(last[0], last[1] - DAY_US)
+    with pytest.raises(TransientError, match="does not serve id"):
+        tail_of(last[0] + 1, last[1])
 
 
 def test_what_nobody_serves_is_said_before_asking(

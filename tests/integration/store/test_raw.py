@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
@@ -17,10 +17,7 @@ from include.store.raw import (
     AGG_TRADES,
     BOOK_TICKERS,
     TRADES,
-    IdHole,
     days_of,
-    last_rows,
-    missing_ids,
     write_raw,
     write_raw_async,
 )
@@ -136,23 +133,3 @@ def test_the_blocking_twin_stores_once_as_well(connection: Connection) -> None:
     lines = [agg_line(n) for n in (2, 1, 2)]
     assert write_raw(connection, AGG_TRADES, lines) == 2
     assert write_raw(connection, AGG_TRADES, lines) == 0
-
-
-def test_missing_ids_and_last_rows_are_found_over_days(
-    connection: Connection, acting_as: Callable[[str], Any]
-) -> None:
-    lines = [agg_line(n) for n in (1, 2, 5)]
-    lines += [agg_line(8, at_us=AT_US + DAY_US), agg_line(3, symbol="B")]
-    write_raw(connection, AGG_TRADES, lines)
-    with acting_as("candelabra_streamer"):
-        assert missing_ids(connection, AGG_TRADES, ["A", "B"], AT_US) == [
-            IdHole("A", 3, 4, AT_US + 2, AT_US + 5),
-            IdHole("A", 6, 7, AT_US + 5, AT_US + DAY_US),
-        ]
-        assert last_rows(connection, AGG_TRADES, ["A", "B", "C"], AT_US) == {
-            "A": (8, AT_US + DAY_US),
-            "B": (3, AT_US + 3),
-        }
-        before = last_rows(connection, AGG_TRADES, ["A"], AT_US, before_us=AT_US + 5)
-        assert before == {"A": (2, AT_US + 2)}
-        assert last_rows(connection, AGG_TRADES, ["A"], AT_US + 2 * DAY_US) == {}

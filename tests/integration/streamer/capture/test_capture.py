@@ -12,44 +12,21 @@ from typing import Any
 
 import httpx
 import psycopg
-import pytest
 from psycopg import sql
 from websockets.asyncio.client import connect
 
 from include.domain.timeframes import to_us
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
+from tests.integration.streamer.capture.asking import (
+    AGG_TRADES,
+    QUOTE_IDS,
+    QUOTES,
+    TRADES,
+    Row,
+    wait_until,
+)
 from tests.integration.streamer.harness import settings_for, streaming
-
-Row = tuple[Any, ...]
-
-AGG_TRADES = (
-    "SELECT agg_trade_id, price, quantity, first_trade_id, last_trade_id, trade_time, "
-    "is_buyer_maker FROM market.agg_trades WHERE symbol = %s ORDER BY agg_trade_id"
-)
-TRADES = (
-    "SELECT trade_id, price, quantity, trade_time, is_buyer_maker "
-    "FROM market.trades WHERE symbol = %s ORDER BY trade_id"
-)
-
-
-QUOTES = "SELECT update_id FROM market.book_tickers WHERE symbol = %s"
-QUOTE_IDS = "SELECT update_id FROM market.book_tickers ORDER BY 1"
-
-
-@pytest.fixture
-def rows_of(database_url: str) -> Callable[..., Any]:
-    async def ask(query: str, *arguments: object) -> list[Row]:
-        async with await psycopg.AsyncConnection.connect(database_url) as connection:
-            return await (await connection.execute(query, arguments)).fetchall()
-
-    return ask
-
-
-async def wait_until(holds: Callable[[], Any], *, timeout_s: float = 40) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not await holds():
-            await asyncio.sleep(0.1)
 
 
 async def served(

@@ -1,28 +1,51 @@
-"""A capturing streamer that is killed with -9 misses no trade after its restart."""
+"""A capturing streamer that is killed with -9 at any moment: after its restart nothing is missing,
+nothing is there twice, and what it had put aside on disk comes into the table."""
 
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
+import httpx
 import psycopg
 from psycopg import sql
 
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
+from streamer.capture.spool import Spool
+from tests.integration.streamer.capture.own_server import Server
+
+ROOT = Path(__file__).parents[4]
+TABLES = (
+    ("agg_trades", "agg_trade_id", "BTCUSDT"),
+    ("agg_trades", "agg_trade_id", "BTCUSDT.P"),
+    ("trades", "trade_id", "BTCUSDT"),
+)
+"""Those whose every id is wanted."""
+KILLS = 6
+SPOOL_BYTES = 1 << 30
 
 
-def started(exchange: ExchangeThread, database_url: str, home: Path) -> subprocess.Popen[str]:
-    """A streamer as an operator starts it."""
-    return subprocess.Popen(
-        [
-            sys.executable, "-m", "include.cli", "stream", "--symbols", "BTCUSDT,BTCUSDT.P",
-            "--capture", "agg_trades,trades,book_tickers",
-        ],
-        env={
+class Streamer:
+    """A streamer as an operator starts it, again and again."""
+
+    def __init__(
+        self, exchange: ExchangeThread, database_url: str, home: Path, *, symbols: str, capture: str
+    ) -> None:
+        self._command = [
+            sys.executable, "-m", "include.cli", "stream", "--symbols", symbols,
+            "--capture", capture,
+        ]  # fmt: skip
+        self._environment = {
             **os.environ,
             "DATABASE_URL": database_url,
             "CANDELABRA_HOME": str(home),
@@ -30,59 +53,120 @@ def started(exchange: ExchangeThread, database_url: str, home: Path) -> subproce
             "BINANCE_REST_URL": exchange.spot_rest_url,
             "BINANCE_UM_WS_URL": exchange.um_ws_url,
             "BINANCE_UM_REST_URL": exchange.um_rest_url,
+            # Small and frequent writes: a kill finds one under way more often than not.
+            "CAPTURE_BATCH_ROWS": "20",
+            "CAPTURE_FLUSH_TIMEOUT_MS": "20",
+            "STREAMER_HTTP_PORT": "0",
             "LOG_FORMAT": "json",
-            "PYTHONPATH": str(Path(__file__).parents[4]),
-        },
-        stderr=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
+            "PYTHONPATH": str(ROOT),
+        }
+        self._log = home / "streamer.log"
+        self.start()
+
+    def start(self) -> None:
+        with self._log.open("ab") as out:
+            self._process = subprocess.Popen(
+                self._command, env=self._environment, stdout=out, stderr=subprocess.STDOUT
+            )
+
+    def kill(self) -> None:
+        self.check()
+        self._process.kill()
+        self._process.wait(10)
+
+    def check(self) -> None:
+        assert self._process.poll() is None, self.said()
+
+    def said(self) -> str:
+        return self._log.read_text()
+
+    def end(self) -> None:
+        """As a supervisor does."""
+        self._process.terminate()
+        assert self._process.wait(15) == 0, self.said()
+        assert "Traceback" not in self.said()
 
 
-def test_a_killed_streamer_misses_no_trade_after_its_restart(
+@contextmanager
+def running(*arguments: Any, **options: Any) -> Iterator[Streamer]:
+    streamer = Streamer(*arguments, **options)
+    try:
+        yield streamer
+    finally:
+        streamer._process.kill()
+        streamer._process.wait(10)
+
+
+def wait_until(holds: Callable[[], bool], streamer: Streamer, *, timeout_s: float = 60) -> None:
+    until_s = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < until_s, streamer.said()[-3_000:]
+        streamer.check()
+        time.sleep(0.1)
+
+
+def ids(database_url: str, table: str, column: str, symbol: str) -> list[int]:
+    query = sql.SQL("SELECT {} FROM market.{} WHERE symbol = %s ORDER BY 1").format(
+        sql.Identifier(column), sql.Identifier(table)
+    )
+    with psycopg.connect(database_url) as connection:
+        return [row[0] for row in connection.execute(query, (symbol,)).fetchall()]
+
+
+def assert_the_exchanges(database_url: str, exchange: ExchangeThread) -> None:
+    """Every aggregate trade of spot has the exchange's values."""
+    with psycopg.connect(database_url) as connection:
+        rows = connection.execute(
+            "SELECT agg_trade_id, price, quantity, first_trade_id, last_trade_id, is_buyer_maker"
+            " FROM market.agg_trades WHERE symbol = 'BTCUSDT' ORDER BY 1"
+        ).fetchall()
+    served: list[tuple[Any, ...]] = []
+    while len(served) < len(rows):
+        parameters = {"symbol": "BTCUSDT", "fromId": rows[0][0] + len(served), "limit": 1_000}
+        page = httpx.get(f"{exchange.spot_rest_url}/api/v3/aggTrades", params=parameters).json()
+        served += [
+            (one["a"], Decimal(one["p"]), Decimal(one["q"]), one["f"], one["l"], one["m"])
+            for one in page
+        ]
+    assert rows == served[: len(rows)]
+
+
+def test_a_streamer_killed_at_any_moment_misses_no_trade_after_its_restart(
     database_url: str, tmp_path: Path
 ) -> None:
-    def ids(table: str, column: str, symbol: str) -> list[int]:
-        query = sql.SQL("SELECT {} FROM market.{} WHERE symbol = %s ORDER BY 1").format(
-            sql.Identifier(column), sql.Identifier(table)
-        )
-        with psycopg.connect(database_url) as connection:
-            return [row[0] for row in connection.execute(query, (symbol,)).fetchall()]
-
     def stored() -> list[list[int]]:
-        return [
-            ids("agg_trades", "agg_trade_id", "BTCUSDT"),
-            ids("agg_trades", "agg_trade_id", "BTCUSDT.P"),
-            ids("trades", "trade_id", "BTCUSDT"),
-        ]
+        return [ids(database_url, *table) for table in TABLES]
 
-    def wait_for_more(before: list[list[int]]) -> None:
-        """Until each has new rows and misses none since its first."""
-        deadline = time.monotonic() + 60
-        while not all(
+    def have_grown(before: list[list[int]]) -> bool:
+        """Whether each has new rows and misses none since its first."""
+        return all(
             len(some) >= len(known) + 30 and some == list(range(some[0], some[0] + len(some)))
             for some, known in zip(stored(), before, strict=True)
-        ):
-            assert time.monotonic() < deadline, "ids are missing"
-            assert process.poll() is None, process.communicate()[1]
-            time.sleep(0.1)
+        )
 
-    with ExchangeThread(SimulatorConfig(speed=20)) as exchange:
-        process = started(exchange, database_url, tmp_path)
-        try:
-            wait_for_more([[], [], []])
-            for _ in range(2):
-                process.kill()
-                process.communicate()
-                before = stored()
-                process = started(exchange, database_url, tmp_path)
-                wait_for_more(before)
-            process.terminate()
-            said = process.communicate(timeout=15)[1]
-            assert process.returncode == 0, said
-            assert "Traceback" not in said
-        finally:
-            process.kill()
-            process.wait()
+    moments = random.Random(11)
+    with (
+        ExchangeThread(SimulatorConfig(speed=20)) as exchange,
+        running(
+            exchange,
+            database_url,
+            tmp_path,
+            symbols="BTCUSDT,BTCUSDT.P",
+            capture="agg_trades,trades,book_tickers",
+        ) as streamer,
+    ):
+        wait_until(lambda: have_grown([[], [], []]), streamer)
+        for number in range(KILLS):
+            # While it starts, looks back, fetches what is missing, or writes.
+            time.sleep(moments.uniform(0, 4))
+            streamer.kill()
+            before = stored()
+            streamer.start()
+            if number % 2:
+                wait_until(lambda known=before: have_grown(known), streamer)  # type: ignore[misc]
+        wait_until(lambda: have_grown(before), streamer)
+        streamer.end()
+        assert_the_exchanges(database_url, exchange)
     with psycopg.connect(database_url) as connection:
         lost = connection.execute(
             "SELECT DISTINCT dataset, symbol, cause FROM ops.gaps "
@@ -93,3 +177,56 @@ def test_a_killed_streamer_misses_no_trade_after_its_restart(
             ("book_tickers", "BTCUSDT.P", "nobody captured"),
             ("trades", "BTCUSDT.P", "nobody captured"),
         ]
+
+
+def spooled(home: Path) -> set[int]:
+    """Ids of the quotes that lie on disk, read as the next process will."""
+    found: set[int] = set()
+    spool = Spool(home / "spool" / "0", max_bytes=SPOOL_BYTES)
+    for number in list(spool._sizes):
+        offset = 0
+        while (place := spool._record_at(number, offset)) is not None:
+            record, offset = place
+            assert record.dataset == "book_tickers"
+            found |= {int(line.split("\t")[2]) for line in record.lines}
+    return found
+
+
+def test_quotes_that_a_killed_streamer_had_spooled_are_replayed_once_whatever_kills_follow(
+    tmp_path: Path,
+) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="candelabra-kills-") as folder,
+        ExchangeThread(SimulatorConfig(speed=20)) as exchange,
+    ):
+        Path(folder).chmod(0o755)
+        server = Server(Path(folder) / "pg")
+        try:
+            _spool_and_replay(server, exchange, tmp_path)
+        finally:
+            server.stop()
+
+
+def _spool_and_replay(server: Server, exchange: ExchangeThread, home: Path) -> None:
+    def stored() -> list[int]:
+        return ids(server.url, "book_tickers", "update_id", "BTCUSDT")
+
+    with running(exchange, server.url, home, symbols="BTCUSDT", capture="book_tickers") as streamer:
+        wait_until(lambda: len(stored()) > 100, streamer)
+        server.kill()
+        wait_until(lambda: len(spooled(home)) > 500, streamer)
+        streamer.kill()
+        on_disk = spooled(home)
+        server.start_again()
+        before = stored()
+        moments = random.Random(5)
+        for _ in range(3):  # in the middle of the replay, before it, or after it
+            streamer.start()
+            time.sleep(moments.uniform(1.0, 2.0))
+            streamer.kill()
+        streamer.start()
+        wait_until(lambda: not spooled(home) and len(stored()) > len(before), streamer)
+        streamer.end()
+    after = stored()
+    assert len(after) == len(set(after))
+    assert set(before) | on_disk <= set(after)

@@ -13,45 +13,19 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from deploy.local.postgres import EmbeddedPostgres
 from include.backoff import Backoff
 from include.binance.frames import AggTrade
 from include.binance.quotes import BookTicker
 from include.domain.instruments import Market
-from include.store.migrate import migrate
 from streamer.capture import writer as module
 from streamer.capture.intake import Intake
 from streamer.capture.losses import Losses
 from streamer.capture.spool import FULL, Spool
 from streamer.capture.writer import CaptureWriter
+from tests.integration.streamer.capture.own_server import Server
 
 AT_US = 1_763_716_800_000_000
 DATASETS = ("agg_trades", "book_tickers")
-
-
-class Server:
-    """A PostgreSQL of this test's own, which may die and come back on the same port."""
-
-    def __init__(self, home: Path) -> None:
-        self._home = home
-        self._running = EmbeddedPostgres(home, settings={"fsync": "off", "shared_buffers": "32MB"})
-        self._running.start()
-        self.url = self._running.create_database("capture")
-        migrate(self.url)
-
-    def kill(self) -> None:
-        self._running.kill()
-
-    def start_again(self) -> None:
-        self._running = EmbeddedPostgres(
-            self._home,
-            port=self._running.port,
-            settings={"fsync": "off", "shared_buffers": "32MB"},
-        )
-        self._running.start()
-
-    def stop(self) -> None:
-        self._running.stop()
 
 
 @pytest.fixture(scope="module")

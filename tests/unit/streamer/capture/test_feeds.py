@@ -7,8 +7,10 @@ import contextlib
 from collections.abc import Callable, Sequence
 
 import pytest
+from structlog.testing import capture_logs
 
 from include.domain.instruments import Market
+from streamer.capture import feeds as module
 from streamer.capture.feed import CaptureFeed
 from streamer.capture.feeds import CaptureFeeds
 from streamer.capture.intake import DATASETS, Intake
@@ -83,3 +85,29 @@ async def test_a_connection_without_symbols_is_given_up_while_others_go_on(
     with contextlib.suppress(asyncio.CancelledError):
         await task
     assert running == set()
+
+
+async def test_a_connection_that_does_not_end_is_left_and_told(
+    feeds: CaptureFeeds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CANCEL_TIMEOUT_S", 0.05)
+    feeds.add(["A"])
+    (feed,) = feeds.feeds
+    stuck, freed = asyncio.Event(), asyncio.Event()
+
+    async def run() -> None:
+        stuck.set()
+        while not freed.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await freed.wait()
+
+    monkeypatch.setattr(feed.connection, "run", run)
+    task = asyncio.create_task(feeds.run())
+    await stuck.wait()
+    with capture_logs() as logged:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            async with asyncio.timeout(5):
+                await task
+    freed.set()
+    assert [one["event"] for one in logged] == ["capture_connections_left"]

@@ -12,7 +12,7 @@ from include.backoff import Backoff
 from include.errors import PermanentError, TransientError
 from include.jobs.trades_by_id import FetchCounts
 from streamer.capture import holes as module
-from streamer.capture.holes import MOST_ATTEMPTS, HoleFiller
+from streamer.capture.holes import ABSENT, MOST_ATTEMPTS, REUSED, HoleFiller
 from streamer.capture.ids import Hole, IdSequence
 
 
@@ -23,12 +23,17 @@ class Exchange:
         self.errors = list(errors)
         self.asked: list[tuple[str, str, int, int]] = []
         self.given_up: list[tuple[int, int, str]] = []
+        self.absent = 0
 
-    def fetch(self, dataset: str, symbol: str, first_id: int, last_id: int) -> FetchCounts:
+    def fetch(
+        self, dataset: str, symbol: str, first_id: int, last_id: int, until_us: int
+    ) -> FetchCounts:
+        assert until_us == 20
         self.asked.append((dataset, symbol, first_id, last_id))
         if self.errors:
             raise self.errors.pop(0)
-        return FetchCounts(pages=1, void=0, written=last_id - first_id + 1)
+        served = last_id - first_id + 1 - self.absent
+        return FetchCounts(pages=1, void=0, written=served, absent=self.absent)
 
     def give_up(self, _dataset: str, _symbol: str, hole: Hole, reason: str) -> None:
         self.given_up.append((hole.first_id, hole.last_id, reason))
@@ -89,3 +94,22 @@ async def test_what_nobody_serves_is_given_up_at_once_and_the_others_go_on() -> 
     filler = HoleFiller(sequences, exchange.fetch, exchange.give_up)
     await run_until(filler, lambda: filler.filled_rows == 2)
     assert exchange.given_up == [(3, 7, "no such method")]
+
+
+async def test_ids_that_the_exchange_passes_over_are_told() -> None:
+    exchange = Exchange()
+    exchange.absent = 2
+    filler = HoleFiller({("trades", "A"): missing(3, 7)}, exchange.fetch, exchange.give_up)
+    await run_until(filler, lambda: filler.filled_rows == 3)
+    assert exchange.given_up == [(3, 4, ABSENT)]
+
+
+async def test_what_is_missing_of_an_instrument_that_lost_its_name_is_told_and_not_asked() -> None:
+    exchange = Exchange()
+    ids = missing(3, 7)
+    ids.miss(Hole(9, 8, 20, 90))
+    filler = HoleFiller({("trades", "A"): ids}, exchange.fetch, exchange.give_up)
+    await run_until(filler, lambda: len(exchange.given_up) == 2)
+    assert exchange.given_up == [(3, 7, REUSED), (9, 8, REUSED)]
+    assert exchange.asked == []
+    assert filler.given_up == 5

@@ -43,6 +43,75 @@ def test_a_smaller_id_is_a_repeat_unless_it_is_much_younger() -> None:
     assert ids.holes == []
 
 
+def lost(ids: IdSequence) -> list[tuple[int, int, int, int]]:
+    return [(one.first_id, one.ids, one.from_us, one.to_us) for one in ids.take_lost()]
+
+
+def test_what_is_missing_of_an_instrument_is_lost_once_another_has_its_name() -> None:
+    ids = sequence()
+    for number, at_us in ((500, 10), (503, 20), (7, 2 * MINUTE_US), (9, 3 * MINUTE_US)):
+        assert ids.take(number, at_us, 0.0)
+    # two ids are known to be missing; behind the last one nobody knows
+    assert lost(ids) == [(501, 2, 10, 20), (504, 0, 20, 2 * MINUTE_US)]
+    assert missing(ids) == {8}
+    ids.miss(Hole(400, 410, 1, 2))  # found in the table
+    assert lost(ids) == [(400, 11, 1, 2)]
+    assert missing(ids) == {8}
+    assert lost(ids) == []
+
+
+def test_a_straggler_of_the_instrument_before_leaves_no_hole() -> None:
+    ids = sequence()
+    for number, at_us in ((500, 10), (7, 2 * MINUTE_US)):
+        ids.take(number, at_us, 0.0)
+    assert ids.take(501, 11, 0.0)
+    assert ids.take(8, 2 * MINUTE_US, 0.0)
+    assert missing(ids) == set()
+
+
+def test_nothing_is_lost_behind_a_trade_that_the_exchange_called_the_last() -> None:
+    ids = sequence()
+    ids.take(500, 10, 0.0)
+    ids.advance(502, 30)  # what REST had behind it
+    ids.prove(502)
+    ids.take(7, 2 * MINUTE_US, 0.0)
+    assert lost(ids) == []
+    assert missing(ids) == set()
+
+
+def test_a_trade_that_comes_after_the_proof_takes_it_away() -> None:
+    ids = sequence()
+    ids.take(500, 10, 0.0)
+    ids.prove(500)
+    ids.take(501, 40, 0.0)
+    ids.take(7, 2 * MINUTE_US, 0.0)
+    assert lost(ids) == [(502, 0, 40, 2 * MINUTE_US)]
+
+
+def test_a_name_that_was_given_away_while_nobody_captured_is_noticed_in_any_order() -> None:
+    first = sequence()
+    first.resume(500, 10, 0.0)
+    first.take(7, 5 * MINUTE_US, 0.0)
+    second = sequence()
+    second.take(7, 5 * MINUTE_US, 0.0)
+    second.resume(500, 10, 0.0)
+    third = sequence()
+    third.take(700, 5 * MINUTE_US, 0.0)
+    third.miss(Hole(501, 500, 10, 4 * MINUTE_US))  # both are in the table
+    assert lost(first) == lost(second) == [(501, 0, 10, 5 * MINUTE_US)]
+    assert lost(third) == [(501, 0, 10, 4 * MINUTE_US)]
+    assert missing(first) == missing(second) == missing(third) == set()
+
+
+def test_rows_of_this_process_that_are_stored_already_are_no_other_instrument() -> None:
+    ids = sequence()
+    for number in (7, 8, 9):
+        ids.take(number, 5 * MINUTE_US + number, 0.0)
+    ids.resume(8, 5 * MINUTE_US + 8, 0.0)
+    assert lost(ids) == []
+    assert missing(ids) == set()
+
+
 def test_a_hole_is_due_once_it_had_time_to_close_by_itself() -> None:
     ids = sequence()
     ids.take(1, 0, 0.0)

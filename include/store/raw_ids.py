@@ -1,0 +1,155 @@
+"""What raw capture has of each symbol: where its rows end, and which ids have none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from psycopg import sql
+
+from include.domain.timeframes import MINUTE_US, from_us, to_us
+from include.store.merging import Connection
+from include.store.pools import translated
+from include.store.raw import RawTable
+
+MOST_HOLES = 10_000
+"""Holes that one look at a table tells; more are found by the next one."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdHole:
+    """Ids of a symbol between two stored rows that have no row, and the times of those two.
+
+    Where the ticker was given to another instrument, whose ids begin anew, nobody knows how many
+    are missing between the two: ``last_id`` is then the one before ``first_id``.
+    """
+
+    symbol: str
+    first_id: int
+    last_id: int
+    from_us: int
+    to_us: int
+
+
+def last_rows(
+    connection: Connection,
+    table: RawTable,
+    symbols: Sequence[str],
+    since_us: int,
+    *,
+    before_us: int | None = None,
+) -> dict[str, tuple[int, int]]:
+    """The greatest id of each symbol and the time (µs) of that row, of days since a moment.
+
+    Args:
+        before_us: leave out rows that are not older than this.
+    """
+    query = sql.SQL(
+        "SELECT s.symbol, r.{id}, r.{time} FROM unnest(%s::text[]) AS s (symbol) "
+        "CROSS JOIN LATERAL (SELECT t.{id}, t.{time} FROM {table} AS t "
+        "WHERE t.symbol = s.symbol AND t.day >= %s "
+        "AND t.{time} < coalesce(%s, 'infinity'::timestamptz) "
+        "ORDER BY t.day DESC, t.{id} DESC LIMIT 1) AS r"
+    ).format(**_names(table))
+    with translated(connection):
+        rows = connection.execute(
+            query,
+            (
+                list(symbols),
+                from_us(since_us).date(),
+                None if before_us is None else from_us(before_us),
+            ),
+        ).fetchall()
+    return {symbol: (number, to_us(moment)) for symbol, number, moment in rows}
+
+
+def stored_ids(
+    connection: Connection, table: RawTable, symbols: Sequence[str], since_us: int
+) -> tuple[dict[str, tuple[int, int]], list[IdHole]]:
+    """Where the rows of each symbol end, and the ids without a row between them.
+
+    In the order of ids, which the key gives for nothing, unless times show that a ticker has
+    been given to another instrument: its rows are looked at in the order of their times.
+
+    Returns:
+        The newest row's id and time (µs) by symbol, of days since a moment; and the holes, the
+        oldest first.
+    """
+    last = last_rows(connection, table, symbols, since_us)
+    holes = _holes(connection, table, symbols, since_us, is_by_time=False)
+    reused = sorted({hole.symbol for hole in holes if _shows_two(hole)})
+    if reused:
+        holes = [hole for hole in holes if hole.symbol not in reused]
+        by_time = _holes(connection, table, reused, since_us, is_by_time=True)
+        holes += [hole for hole in map(_by_time, by_time) if hole is not None]
+        last |= _newest_rows(connection, table, reused, since_us)
+    return last, sorted(holes, key=lambda hole: (hole.from_us, hole.symbol, hole.first_id))
+
+
+# --- inside
+
+_ANEW_AFTER_US = MINUTE_US
+"""Trades of one instrument are made in the order of their ids, but for clocks that are set."""
+
+
+def _shows_two(hole: IdHole) -> bool:
+    """Whether neighbours by id can be of two instruments."""
+    return hole.last_id < hole.first_id - 1 or hole.to_us + _ANEW_AFTER_US < hole.from_us
+
+
+def _by_time(hole: IdHole) -> IdHole | None:
+    """What is missing between neighbours by time."""
+    if hole.last_id >= hole.first_id:
+        return hole
+    if hole.to_us < hole.from_us + _ANEW_AFTER_US:
+        return None  # of one instrument, while clocks were set
+    return replace(hole, last_id=hole.first_id - 1)
+
+
+def _holes(
+    connection: Connection,
+    table: RawTable,
+    symbols: Sequence[str],
+    since_us: int,
+    *,
+    is_by_time: bool,
+) -> list[IdHole]:
+    """Neighbours whose ids do not follow, or whose times descend."""
+    names = _names(table)
+    order = sql.SQL("t.{time}, t.{id}" if is_by_time else "t.day, t.{id}").format(**names)
+    query = sql.SQL(
+        "SELECT h.symbol, h.id + 1, h.next_id - 1, h.at, h.next_at FROM ("
+        "SELECT t.symbol, t.{id} AS id, t.{time} AS at, lead(t.{id}) OVER w AS next_id, "
+        "lead(t.{time}) OVER w AS next_at FROM {table} AS t "
+        "WHERE t.symbol = ANY(%s) AND t.day >= %s "
+        "WINDOW w AS (PARTITION BY t.symbol ORDER BY {order})"
+        ") AS h WHERE h.next_id <> h.id + 1 OR h.next_at < h.at - interval '1 minute' "
+        "ORDER BY h.at, h.symbol LIMIT %s"
+    ).format(**names, order=order)
+    arguments = (list(symbols), from_us(since_us).date(), MOST_HOLES)
+    with translated(connection):
+        rows = connection.execute(query, arguments).fetchall()
+    return [
+        IdHole(symbol, first_id, last_id, to_us(since), to_us(until))
+        for symbol, first_id, last_id, since, until in rows
+    ]
+
+
+def _newest_rows(
+    connection: Connection, table: RawTable, symbols: Sequence[str], since_us: int
+) -> dict[str, tuple[int, int]]:
+    query = sql.SQL(
+        "SELECT DISTINCT ON (t.symbol) t.symbol, t.{id}, t.{time} FROM {table} AS t "
+        "WHERE t.symbol = ANY(%s) AND t.day >= %s ORDER BY t.symbol, t.{time} DESC, t.{id} DESC"
+    ).format(**_names(table))
+    with translated(connection):
+        rows = connection.execute(query, (list(symbols), from_us(since_us).date())).fetchall()
+    return {symbol: (number, to_us(moment)) for symbol, number, moment in rows}
+
+
+def _names(table: RawTable) -> dict[str, sql.Identifier]:
+    return {
+        "table": table.path,
+        "id": sql.Identifier(table.id_column),
+        "time": sql.Identifier(table.time_column),
+    }

@@ -1,0 +1,159 @@
+"""The last trades of symbols that have stopped trading.
+
+What is missed before a halt shows by the ids of the first trade after it. Behind the last trade of
+a symbol that is delisted no id follows, and one that is halted cannot be told from it: the
+exchange is asked what it has behind the last trade that came, until it says that there is nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import structlog
+
+from include.backoff import Backoff
+from include.errors import PermanentError, TransientError
+from include.jobs.trades_by_id import Tail
+from streamer.capture.ids import Hole, IdSequence
+from streamer.threads import in_thread
+
+log = structlog.get_logger(__name__)
+
+POLL_S = 0.5
+SETTLE_S = 5.0
+"""REST has the last trades by then."""
+PACE_S = 0.5
+"""Between two requests: a market may halt with all its symbols, and there is no hurry."""
+MOST_ATTEMPTS = 10
+PROOFS = 2
+"""Answers without a further trade: one may come from a cache that lags."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What is to be asked.
+
+    Attributes:
+        stopped_us: when the symbol was found not to trade.
+        due_s: not before; monotonic.
+        attempts: how often that failed.
+        proofs: answers in succession that had nothing more.
+    """
+
+    stopped_us: int
+    due_s: float
+    attempts: int = 0
+    proofs: int = 0
+
+
+class Tails:
+    """Asks for what came behind the last captured trades of symbols that do not trade.
+
+    Args:
+        sequences: ids by dataset and symbol.
+        is_known: whether a symbol's stored rows have been looked at, so that its last id is known.
+        fetch: dataset, symbol, id and time (µs) of the last trade that is known; blocking.
+            Raises TransientError for another try later, PermanentError where the exchange
+            does not serve them.
+        on_given_up: given dataset, symbol, what may be missing and the reason.
+    """
+
+    backoff: ClassVar[Backoff] = Backoff(first_s=1.0, most_s=60.0, least_s=0.1)
+
+    def __init__(
+        self,
+        sequences: Mapping[tuple[str, str], IdSequence],
+        is_known: Callable[[str], bool],
+        fetch: Callable[[str, str, int, int], Tail],
+        on_given_up: Callable[[str, str, Hole, str], None],
+    ) -> None:
+        self.filled_rows = 0
+        self._sequences = sequences
+        self._is_known = is_known
+        self._fetch = fetch
+        self._on_given_up = on_given_up
+        self._asked: dict[tuple[str, str], _Asked] = {}
+
+    @property
+    def waiting(self) -> int:
+        """Symbols and datasets that are still to be asked for."""
+        return len(self._asked)
+
+    def stopped(self, dataset: str, symbol: str, stopped_us: int) -> None:
+        """A symbol does not trade (any more), as was found at this time of the exchange (µs)."""
+        due_s = asyncio.get_running_loop().time() + SETTLE_S
+        self._asked[dataset, symbol] = _Asked(stopped_us, due_s)
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(POLL_S)
+            for (dataset, symbol), asked in list(self._asked.items()):
+                if asked.due_s <= loop.time() and self._is_known(symbol):
+                    await self._ask(dataset, symbol, asked)
+
+    async def _ask(self, dataset: str, symbol: str, asked: _Asked) -> None:
+        sequence = self._sequences.get((dataset, symbol))
+        if sequence is None or sequence.highest is None:
+            self._done(dataset, symbol, asked)  # nothing of it was ever captured
+            return
+        loop = asyncio.get_running_loop()
+        after_id, after_us = sequence.highest, sequence.highest_us
+        try:
+            tail = await in_thread(
+                lambda: self._fetch(dataset, symbol, after_id, after_us), name="tails"
+            )
+        except TransientError as error:
+            asked.attempts += 1
+            if asked.attempts >= MOST_ATTEMPTS:
+                self._give_up(dataset, symbol, asked, (after_id, after_us), str(error))
+                return
+            wait_s = self.backoff.wait_s(asked.attempts, error)
+            asked.due_s = loop.time() + wait_s
+            log.info(
+                "tail_postponed",
+                table=dataset,
+                symbol=symbol,
+                error=str(error),
+                attempt=asked.attempts,
+                retry_in_s=round(wait_s, 1),
+            )
+        except PermanentError as error:
+            self._give_up(dataset, symbol, asked, (after_id, after_us), str(error))
+        else:
+            self._take(dataset, symbol, tail)
+            asked.proofs = asked.proofs + 1 if tail.last_id == after_id else 0
+            if asked.proofs >= PROOFS:
+                sequence.prove(tail.last_id)
+                self._done(dataset, symbol, asked)
+            else:
+                asked.due_s = loop.time() + SETTLE_S
+        await asyncio.sleep(PACE_S)
+
+    def _take(self, dataset: str, symbol: str, tail: Tail) -> None:
+        self.filled_rows += tail.counts.written
+        self._sequences[dataset, symbol].advance(tail.last_id, tail.last_us)
+        log.info(
+            "tail_fetched",
+            table=dataset,
+            symbol=symbol,
+            last_id=tail.last_id,
+            written=tail.counts.written,
+            void=tail.counts.void,
+        )
+
+    def _give_up(
+        self, dataset: str, symbol: str, asked: _Asked, after: tuple[int, int], reason: str
+    ) -> None:
+        self._done(dataset, symbol, asked)
+        last_id, last_us = after
+        hole = Hole(last_id + 1, last_id, last_us, max(last_us, asked.stopped_us))
+        self._on_given_up(dataset, symbol, hole, reason)
+
+    def _done(self, dataset: str, symbol: str, asked: _Asked) -> None:
+        if self._asked.get((dataset, symbol)) is asked:  # else it has stopped once more
+            del self._asked[dataset, symbol]

@@ -1,0 +1,140 @@
+"""What came behind the last captured trade of a symbol that stopped is asked for, to the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import pytest
+
+from include.backoff import Backoff
+from include.errors import PermanentError, TransientError
+from include.jobs.trades_by_id import FetchCounts, Tail
+from streamer.capture import tails as module
+from streamer.capture.ids import Hole, IdSequence
+from streamer.capture.tails import MOST_ATTEMPTS, PROOFS, Tails
+
+
+class Exchange:
+    """Has trades up to an id, made in as many microseconds; fails as told."""
+
+    def __init__(self, last_id: int, *errors: Exception) -> None:
+        self.last_id = last_id
+        self.errors = list(errors)
+        self.asked: list[int] = []
+        self.given_up: list[tuple[int, int, int, int, str]] = []
+        self.known = True
+        self.lags = False
+
+    def fetch(self, dataset: str, symbol: str, after_id: int, after_us: int) -> Tail:
+        assert (dataset, symbol) == ("agg_trades", "A")
+        self.asked.append(after_id)
+        if self.errors:
+            raise self.errors.pop(0)
+        assert after_us == after_id
+        last_id = after_id if self.lags else self.last_id
+        self.lags = False
+        return Tail(last_id, last_id, FetchCounts(1, 0, written=last_id - after_id))
+
+    def give_up(self, _dataset: str, _symbol: str, hole: Hole, reason: str) -> None:
+        self.given_up.append((hole.first_id, hole.ids, hole.from_us, hole.to_us, reason))
+
+    def tails(self, ids: IdSequence) -> Tails:
+        return Tails({("agg_trades", "A"): ids}, lambda _: self.known, self.fetch, self.give_up)
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("POLL_S", "SETTLE_S", "PACE_S"):
+        monkeypatch.setattr(module, name, 0.002)
+    monkeypatch.setattr(Tails, "backoff", Backoff(first_s=0.001, most_s=0.001))
+
+
+@pytest.fixture
+def ids() -> IdSequence:
+    sequence = IdSequence(settle_s=0.0)
+    sequence.take(7, 7, 0.0)
+    return sequence
+
+
+async def run_until(tails: Tails, done: Callable[[], bool]) -> None:
+    task = asyncio.create_task(tails.run())
+    async with asyncio.timeout(10):
+        while not done():
+            await asyncio.sleep(0.001)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def test_the_exchange_is_asked_until_it_has_nothing_more(ids: IdSequence) -> None:
+    exchange = Exchange(last_id=9)
+    tails = exchange.tails(ids)
+    tails.stopped("agg_trades", "A", 50)
+    await run_until(tails, lambda: not tails.waiting)
+    assert exchange.asked == [7, 9, 9]
+    assert tails.filled_rows == 2
+    assert ids.highest == 9
+    assert ids.holes == []
+    assert exchange.given_up == []
+
+
+async def test_one_answer_that_lags_hides_nothing(ids: IdSequence) -> None:
+    exchange = Exchange(last_id=9)
+    exchange.lags = True
+    tails = exchange.tails(ids)
+    tails.stopped("agg_trades", "A", 50)
+    await run_until(tails, lambda: not tails.waiting)
+    assert exchange.asked == [7, 7, 9, 9]
+    assert ids.highest == 9
+
+
+async def test_one_that_trades_on_has_no_hole_where_the_tail_was_fetched(ids: IdSequence) -> None:
+    tails = Exchange(last_id=9).tails(ids)
+    tails.stopped("agg_trades", "A", 50)
+    await run_until(tails, lambda: not tails.waiting)
+    assert ids.take(10, 60, 0.0)
+    assert ids.holes == []
+
+
+async def test_failures_are_tried_again_up_to_an_end(ids: IdSequence) -> None:
+    exchange = Exchange(7, *[TransientError("away")] * (MOST_ATTEMPTS - 1))
+    tails = exchange.tails(ids)
+    tails.stopped("agg_trades", "A", 50)
+    await run_until(tails, lambda: not tails.waiting)
+    assert len(exchange.asked) == MOST_ATTEMPTS - 1 + PROOFS
+    assert exchange.given_up == []
+
+    exchange.errors = [TransientError("away")] * MOST_ATTEMPTS
+    tails.stopped("agg_trades", "A", 50)
+    await run_until(tails, lambda: not tails.waiting)
+    assert exchange.given_up == [(8, 0, 7, 50, "away")]
+
+
+async def test_what_nobody_serves_may_be_missing_and_is_told(ids: IdSequence) -> None:
+    exchange = Exchange(9, PermanentError("no such symbol"))
+    tails = exchange.tails(ids)
+    tails.stopped("agg_trades", "A", 50)
+    await run_until(tails, lambda: not tails.waiting)
+    assert exchange.given_up == [(8, 0, 7, 50, "no such symbol")]
+
+
+async def test_it_is_asked_once_the_last_stored_row_is_known(ids: IdSequence) -> None:
+    exchange = Exchange(9)
+    exchange.known = False
+    tails = exchange.tails(ids)
+    tails.stopped("agg_trades", "A", 50)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await run_until(tails, lambda: bool(exchange.asked))
+    exchange.known = True
+    await run_until(tails, lambda: bool(exchange.asked))
+
+
+async def test_a_symbol_that_was_never_captured_is_not_asked_for() -> None:
+    exchange = Exchange(9)
+    tails = exchange.tails(IdSequence(settle_s=0.0))
+    tails.stopped("agg_trades", "A", 50)
+    await run_until(tails, lambda: not tails.waiting)
+    assert exchange.asked == []
