@@ -173,6 +173,9 @@ class Settings(BaseSettings):
     candelabra_home: Path = Field(
         default=Path(".candelabra"), description="State of embedded services, inbox, quarantine."
     )
+    inbox_folder: Path | None = Field(
+        default=None, description="Files dropped here are loaded; else CANDELABRA_HOME/inbox."
+    )
 
     # --- storage
     raw_retention_days: int | None = Field(
@@ -255,7 +258,7 @@ class Settings(BaseSettings):
             raise ValueError("should be an address or a host name, such as 127.0.0.1")
         return value
 
-    @field_validator("candelabra_home", "archive_folder")
+    @field_validator("candelabra_home", "archive_folder", "inbox_folder")
     @classmethod
     def _folder(cls, value: Path | None) -> Path | None:
         if value is not None and value.exists() and not value.is_dir():
@@ -272,6 +275,11 @@ class Settings(BaseSettings):
     def archive(self) -> Path:
         """The folder of archived raw capture."""
         return self.archive_folder or self.candelabra_home / "archive"
+
+    @property
+    def inbox(self) -> Path:
+        """The folder whose files are loaded."""
+        return self.inbox_folder or self.candelabra_home / "inbox"
 
     @property
     def streamer_http_url(self) -> str:

@@ -13,8 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DAGS = [
-    "backfill_history", "build_marts", "check_quality", "load_daily_dumps", "maintain_storage",
-    "reconcile_candles", "repair_gaps", "sync_instruments",
+    "backfill_history", "build_marts", "check_quality", "import_files", "load_daily_dumps",
+    "maintain_storage", "reconcile_candles", "repair_gaps", "sync_instruments",
 ]  # fmt: skip
 EVERY_FIVE_MINUTES = "*/5 * * * *"
 
@@ -120,6 +120,20 @@ def test_a_day_is_loaded_and_reconciled_once_it_is_over(dag_bag, policies, dag_i
     assert {task.task_id for task in asking.upstream_list} == {"plan", "wait"}
 
 
+def test_one_run_always_waits_for_files_and_a_refused_one_keeps_no_other_out(dag_bag):
+    from airflow.sdk import TriggerRule
+
+    dag = dag_bag.dags["import_files"]
+    assert type(dag.timetable).__name__ == "ContinuousTimetable"
+    assert dag.max_active_runs == 1
+    (load,) = [task for task in dag.tasks if task.is_mapped]
+    assert {task.task_id for task in load.upstream_list} == {"wait"}
+    summarise = dag.get_task("summarise")
+    assert {task.task_id for task in summarise.upstream_list} == {"load"}
+    # nothing to load wakes nobody
+    assert summarise.trigger_rule == TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
+
+
 @pytest.mark.parametrize("dag_id", ["build_marts", "check_quality"])
 def test_readers_run_by_clock_and_by_asset_one_at_a_time(dag_bag, policies, dag_id):
     from airflow.sdk import AssetOrTimeSchedule
@@ -162,6 +176,7 @@ def test_only_the_last_task_of_a_load_announces_it(dag_bag):
     }
     last = {
         "backfill_history": "summarise",
+        "import_files": "summarise",
         "load_daily_dumps": "summarise",
         "reconcile_candles": "report",
     }
@@ -213,4 +228,5 @@ def test_the_ignore_file_hides_only_what_is_no_dag(dag_bag):
     python = {file.name for file in (ROOT / "dags").glob("*.py")}
     assert python - files == {
         "__init__.py", "alerts.py", "policies.py", "pools_and_connections.py", "waiting.py",
+        "watching.py",
     }  # fmt: skip

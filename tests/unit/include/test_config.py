@@ -100,6 +100,7 @@ WRONG = {
     "buffer_rows": ("10", "greater than or equal to 1000"),
     "fill_lookback_minutes": ("a day", "valid integer"),
     "candelabra_home": (__file__, "should be a folder"),
+    "inbox_folder": (__file__, "should be a folder"),
     "raw_retention_days": ("1", "greater than or equal to 2"),
     "archive_folder": (__file__, "should be a folder"),
     "ledger_retention_days": ("a week", "valid integer"),

@@ -1,0 +1,99 @@
+"""A run waits for files of the inbox in the triggerer, and no longer than it says."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+
+@pytest.fixture
+def watching(airflow_home):
+    from dags import watching
+
+    return watching
+
+
+@pytest.fixture
+def inbox(tmp_path, monkeypatch):
+    folder = tmp_path / "inbox"
+    monkeypatch.setenv("INBOX_FOLDER", str(folder))
+    return folder
+
+
+@pytest.fixture
+def settled(monkeypatch):
+    """A file counts as settled at once."""
+    from include.jobs import inbox
+
+    monkeypatch.setitem(inbox.find_files.__kwdefaults__, "settled_after_s", 0.0)
+
+
+def first_event(trigger):
+    async def ask():
+        async with asyncio.timeout(30):
+            return await anext(trigger.run())
+
+    return asyncio.run(ask()).payload
+
+
+def test_what_lies_there_already_is_taken_without_waiting(watching, inbox, settled):
+    inbox.mkdir()
+    (inbox / "a.csv").write_text("1")
+    waiting = watching.WaitForFiles(task_id="wait")
+    assert waiting.execute({}) == [{"name": "a.csv", "size": 1}]
+
+
+def test_an_empty_inbox_gives_the_worker_back(watching, inbox):
+    from airflow.sdk.exceptions import TaskDeferred
+
+    waiting = watching.WaitForFiles(task_id="wait")
+    with pytest.raises(TaskDeferred) as deferred:
+        waiting.execute({})
+    assert inbox.is_dir()
+    trigger = deferred.value.trigger
+    path, arguments = trigger.serialize()
+    assert path == f"{type(trigger).__module__}.{type(trigger).__name__}"
+    again = type(trigger)(**arguments)
+    assert again.serialize() == trigger.serialize()
+    assert arguments["inbox"] == str(inbox)
+
+
+def test_the_trigger_fires_once_a_file_is_there(watching, inbox, settled):
+    trigger = watching.FilesArrived(str(inbox), 25, 0.01)
+
+    async def ask():
+        async with asyncio.timeout(30):
+            event = asyncio.ensure_future(anext(trigger.run()))
+            while not inbox.is_dir():
+                await asyncio.sleep(0.01)
+            hidden = inbox / ".a.csv.part"
+            hidden.write_text("12")
+            assert not event.done()
+            hidden.rename(inbox / "a.csv")
+            return await event
+
+    assert asyncio.run(ask()).payload == {"files": [{"name": "a.csv", "size": 2}]}
+
+
+def test_a_run_without_files_ends_and_is_skipped(watching, inbox):
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    event = first_event(watching.FilesArrived(str(inbox), 0.05, 0.01))
+    assert event == {"files": []}
+    with pytest.raises(AirflowSkipException):
+        watching.WaitForFiles(task_id="wait").resume({}, event)
+
+
+def test_a_folder_that_cannot_be_read_fails_the_run_with_the_reason(watching, tmp_path):
+    from include.errors import PermanentError
+
+    (tmp_path / "file").write_text("")
+    event = first_event(watching.FilesArrived(str(tmp_path / "file" / "inbox"), 5, 0.01))
+    with pytest.raises(PermanentError, match="INBOX_FOLDER"):
+        watching.WaitForFiles(task_id="wait").resume({}, event)
+
+
+def test_files_that_arrived_are_the_result(watching):
+    files = [{"name": "a.csv", "size": 1}]
+    assert watching.WaitForFiles(task_id="wait").resume({}, {"files": files}) == files
