@@ -15,7 +15,7 @@ from include.domain.timeframes import to_us
 from simulator.market.tape import FillKind, Tape
 from simulator.server import ExchangeThread
 from simulator.wire.frames import agg_trade_rows, fills_of
-from streamer.capture.capture import cannot_be_asked
+from streamer.capture.resumption import cannot_be_asked
 
 Row = tuple[Any, ...]
 Gaps = list[tuple[int, int]]
@@ -43,8 +43,7 @@ def differences_of_capture(
     """What is not as it must be of trades made before a moment, and of all quotes.
 
     From the first row of a listing on, each trade of the exchange is there, unless an entry of
-    ``ops.gaps`` says that it was missed; none is there that the exchange does not have. What is
-    delisted is held to its last row: a trade after it is missed by no id that follows.
+    ``ops.gaps`` says that it was missed; none is there that the exchange does not have.
 
     Quotes and the single trades of USD-M cannot be asked for again; their gaps are in the time of
     the machine. Of them none is false, and where some lack there is a gap.
@@ -71,20 +70,14 @@ def differences_of_capture(
 
 
 def _not_held(exchange: ExchangeThread, symbol: str, ours: Iterable[tuple[int, int]]) -> Spans:
-    """Before the first row, between the instruments of one name, and after a delisting."""
+    """Of each instrument that had the name, what came before its first row."""
     market = exchange.markets[market_of(symbol).value]
     calendar = market.history(exchange_symbol_of(symbol)).calendar
     begins = [session.start_us for session in calendar.listings()]
-    is_gone = calendar.state(exchange.clock.now_us()) == "delisted"
-    after = (0, 0)
     spans = []
     for start_us, next_us in itertools.pairwise([*begins, NEVER_US]):
         of_listing = [key for key in ours if start_us <= key[0] < next_us]
-        if of_listing:
-            spans.append((after, min(of_listing)))
-            after = max(of_listing)
-    if is_gone:
-        spans.append((after, (NEVER_US, 0)))
+        spans.append(((start_us, -1), min(of_listing, default=(next_us, -1))))
     return spans
 
 

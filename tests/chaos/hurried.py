@@ -17,7 +17,7 @@ from include.backoff import Backoff
 
 WAITING = (
     "include.binance.rest",
-    "streamer.capture.capture",
+    "streamer.capture.resumption",
     "streamer.capture.writer",
     "streamer.connection",
     "streamer.ledger",
@@ -29,8 +29,8 @@ WAITING = (
 
 LOOKING = {
     "include.jobs.exchange": "RECONNECT_AFTER_S",
-    "streamer.capture.capture": "SPOOL_POLL_S",
     "streamer.capture.holes": "POLL_S",
+    "streamer.capture.resumption": "SPOOL_POLL_S",
     "streamer.ledger": "LOOK_INTERVAL_S",
     "streamer.repair": "POLL_S",
 }
@@ -48,8 +48,12 @@ def hurry(factor: float) -> None:
     for name, wait in LOOKING.items():
         module = importlib.import_module(name)
         setattr(module, wait, getattr(module, wait) / factor)
+    tails = importlib.import_module("streamer.capture.tails")
+    for wait in ("POLL_S", "SETTLE_S", "PACE_S"):
+        setattr(tails, wait, getattr(tails, wait) / factor)
     filler = importlib.import_module("streamer.capture.holes").HoleFiller
-    filler.backoff = _hurried(filler.backoff, factor)
+    for asker in (filler, tails.Tails):
+        asker.backoff = _hurried(asker.backoff, factor)
     rotate_s = _of("streamer.watchdog", "ROTATE_EVERY_S") / factor
     _give("streamer.app", "Watchdog", rotate_every_s=rotate_s)
     settle_s = _of("streamer.capture.intake", "SETTLE_S") / factor
