@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 from psycopg.rows import dict_row
@@ -13,6 +13,8 @@ from include.domain.timeframes import from_us, minute_of, to_us
 from simulator.server import ExchangeThread
 from streamer.roster import GONE_AFTER_US
 
+CONFIRMING: Final = frozenset({"kline", "rest"})
+"""Sources that are the exchange's own word for a candle."""
 Reused = Mapping[str, Set[int]]
 """By symbol, the first minute of each instrument that got the ticker of another."""
 
@@ -58,7 +60,7 @@ def unproven(
                 "SELECT * FROM ops.candle_proofs(%s, %s, %s)"
                 " WHERE is_broken OR missing_minutes > 0 OR contradicted_by && %s"
                 " ORDER BY open_time",
-                (symbol, from_us(start_us), from_us(until_us), ["kline", "rest"]),
+                (symbol, from_us(start_us), from_us(until_us), sorted(CONFIRMING)),
             ).fetchall()
             begins = sorted(reused.get(symbol, ()))
             for row in rows:
@@ -80,7 +82,7 @@ def _is_anew(row: dict[str, Any], begins: list[int]) -> bool:
         and begins[0] <= to_us(row["open_time"])
         and row["continuity"] in ("overlaps", "skips")
         and not row["missing_minutes"]
-        and not row["contradicted_by"]
+        and CONFIRMING.isdisjoint(row["contradicted_by"] or ())  # folds: see ``unexplained``
     )
 
 

@@ -35,6 +35,7 @@ class Table:
     true: Truth
     start_us: int
     given_up: dict[str, int] = field(default_factory=dict)
+    reused: dict[str, set[int]] = field(default_factory=dict)
 
     @property
     def end_us(self) -> int:
@@ -45,7 +46,12 @@ class Table:
 
     def judge(self) -> list[str]:
         return differences(
-            self.url, self.true, {SYMBOL: self.start_us}, self.end_us, given_up=self.given_up
+            self.url,
+            self.true,
+            {SYMBOL: self.start_us},
+            self.end_us,
+            reused=self.reused,
+            given_up=self.given_up,
         )
 
     def change(self, assignment: str, number: int) -> None:
@@ -167,6 +173,22 @@ def test_what_was_given_up_may_lack_and_what_is_there_of_it_must_be_right(table:
     table.given_up = {SYMBOL: table.minute(8)}
     table.change("high = high + 1", 8)
     assert [one for one in table.judge() if "true is" in one]
+
+
+def test_ids_may_begin_anew_where_a_ticker_was_used_again_though_a_fold_was_cut_there(
+    table: Table,
+) -> None:
+    last = MINUTES - 1
+    values = table.true[SYMBOL][table.minute(last)]
+    fold = _offer(table.minute(last), (*values[:6], values[6] - 1, *values[7:]))
+    merge_offers(table.connection, [replace(fold, status=Status.PARTIAL, source=Source.STREAM)])
+    assert table.judge() == []
+    table.change("first_trade_id = 1, last_trade_id = trade_count", last)
+    assert "contradicted by ['stream']" in table.judge()[0]
+    table.reused = {SYMBOL: {table.minute(last)}}
+    assert table.judge() == []
+    _contradict(table, last)
+    assert any("its ids" in one for one in table.judge())
 
 
 def test_a_gap_that_began_after_the_end_is_none_of_the_runs(table: Table) -> None:
