@@ -86,8 +86,7 @@ class SymbolAggregator:
         """Fold a trade, once, into the minute of its trade time."""
         trade_us = at if (at := trade.trade_time) >= FIRST_US else at * 1000  # a call costs more
         step = self._ids.take(trade, trade_us)
-        follows = step is FOLLOWS
-        if not follows:
+        if step is not FOLLOWS:
             if step is Step.REPEATS:
                 self.duplicates += 1
                 return
@@ -99,7 +98,7 @@ class SymbolAggregator:
             self._end_silence(trade_us)
         self._is_proven = True
         if self._seed is None:
-            self._fold(trade, trade_us, follows=follows)
+            self._fold(trade, trade_us, step)
         else:
             self._while_seeking(self._seed, trade, trade_us)
 
@@ -204,7 +203,7 @@ class SymbolAggregator:
 
     # --- folding
 
-    def _fold(self, trade: AggTrade | Trade, trade_us: int, *, follows: bool) -> None:
+    def _fold(self, trade: AggTrade | Trade, trade_us: int, step: Step) -> None:
         open_time_us = trade_us - trade_us % MINUTE_US
         minute = self.minutes.get(open_time_us)
         if minute is None:
@@ -217,7 +216,7 @@ class SymbolAggregator:
         builder = minute.builder
         if builder is None:
             builder = minute.builder = CandleBuilder(self.symbol, open_time_us)
-            minute.is_whole = (follows and self._timing.has_contiguous_ids) or (
+            minute.is_whole = (step is FOLLOWS and self._timing.has_contiguous_ids) or (
                 self._connected_us is not None and open_time_us > self._connected_us
             )
         builder.add(trade)
@@ -258,13 +257,13 @@ class SymbolAggregator:
         minute = self.minutes.at(microseconds(kline.body.open_time))
         minute.builder = CandleBuilder.from_candle(kline.candle(self.symbol))
         minute.is_whole = True
-        self._fold_kept(rest, follows=True)
+        self._fold_kept(rest, FOLLOWS)
         self._changed(minute)
 
-    def _fold_kept(self, trades: list[AggTrade | Trade], *, follows: bool = False) -> None:
+    def _fold_kept(self, trades: list[AggTrade | Trade], step: Step = Step.FIRST) -> None:
         for trade in trades:
-            self._fold(trade, microseconds(trade.trade_time), follows=follows)
-            follows = True
+            self._fold(trade, microseconds(trade.trade_time), step)
+            step = FOLLOWS
 
     # --- settling
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from urllib.parse import urlsplit
 
 import structlog
@@ -40,7 +40,7 @@ class StreamConnection:
         url: where to connect.
         name: of this connection, for logs.
         streams: names to carry.
-        on_text: called with each message's bytes; must not raise.
+        on_texts: called with messages as bytes, those of one read at a time; must not raise.
         on_open: called when a connection is up, before its first frame; not in a rotation.
         on_close: called when a connection is gone, or could not be made; not in a rotation.
         stale_after_s: silence after which the connection is taken for dead; twice, four and
@@ -58,7 +58,7 @@ class StreamConnection:
         *,
         name: str,
         streams: Iterable[str],
-        on_text: Callable[[bytes], None],
+        on_texts: Callable[[Sequence[bytes]], None],
         on_open: Callable[[], None],
         on_close: Callable[[], None],
         stale_after_s: float,
@@ -76,7 +76,7 @@ class StreamConnection:
         self.pulse = Pulse()
         self._url = url
         self._streams = dict.fromkeys(streams)
-        self._on_text = on_text
+        self._on_texts = on_texts
         self._on_open = on_open
         self._on_close = on_close
         self._stale_after_s = stale_after_s
@@ -148,7 +148,7 @@ class StreamConnection:
         try:
             while True:
                 if self._line is None:
-                    self._line = self._begin(self._on_text)
+                    self._line = self._begin(self._on_texts)
                 await self._until_it_ends()
                 failures = await self._replace(failures)
         finally:
@@ -159,7 +159,7 @@ class StreamConnection:
     def _lines(self) -> list[Line]:
         return [line for line in (self._line, self._successor) if line is not None]
 
-    def _begin(self, hear: Callable[[bytes], None]) -> Line:
+    def _begin(self, hear: Callable[[Sequence[bytes]], None]) -> Line:
         line = Line(
             self._url,
             list(self._streams),
@@ -267,10 +267,11 @@ class StreamConnection:
         successor = self._begin(_ignore)
         handover = Handover(successor.session)
 
-        def hold(data: bytes) -> None:
-            useless = handover.take(data, loop.time())
-            if useless is not None:
-                successor.leave(useless)
+        def hold(messages: Sequence[bytes]) -> None:
+            for data in messages:
+                useless = handover.take(data, loop.time())
+                if useless is not None:
+                    successor.leave(useless)
 
         successor.hear = hold
         self._successor, self._handover = successor, handover
@@ -282,9 +283,8 @@ class StreamConnection:
             raise RuntimeError(f"connection {self.name} has no successor")
         self._successor = self._handover = None
         self._take_over(successor)
-        successor.hear = self._on_text
-        for data in handover.held:
-            self._on_text(data)
+        successor.hear = self._on_texts
+        self._on_texts(handover.held)
 
     def _postpone(self, successor: Line, now_s: float) -> None:
         """The successor could not be made or ended: try again while the present one lives."""
@@ -324,5 +324,5 @@ class StreamConnection:
                 log.warning("sockets_not_closed", connection=self.name, sockets=len(left))
 
 
-def _ignore(_: bytes) -> None:
+def _ignore(_: Sequence[bytes]) -> None:
     """What comes of a socket that is not listened to any more."""

@@ -35,7 +35,7 @@ class Line:
     Args:
         name: of the connection it serves, for logs.
         streams: names to subscribe to.
-        hear: called with each message's bytes; must not raise.
+        hear: called with messages as bytes, those of one read at a time; must not raise.
         on_open: called when it is up, before its first frame.
         stale_after_s: silence after which it is taken for dead.
         proxy: proxy URL, or None.
@@ -54,7 +54,7 @@ class Line:
         streams: Sequence[str],
         *,
         name: str,
-        hear: Callable[[bytes], None],
+        hear: Callable[[Sequence[bytes]], None],
         on_open: Callable[[Line], None],
         stale_after_s: float,
         proxy: str | None,
@@ -159,9 +159,7 @@ class Line:
     def _take(self, messages: list[bytes]) -> None:
         self.last_frame_s = asyncio.get_running_loop().time()
         self._frames += len(messages)
-        hear = self.hear
-        for message in messages:
-            hear(message)
+        self.hear(messages)
 
 
 def _explain_status(error: InvalidStatus) -> str:

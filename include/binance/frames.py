@@ -7,8 +7,9 @@ turned into microseconds whatever the connection's unit is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -23,8 +24,8 @@ _LEAST = -ABSURD
 FIRST_US = 100_000_000_000_000
 """Milliseconds have 13 digits until the year 5138, microseconds 15 and more since 1973."""
 
-_FIRST_TIME, _LAST_TIME = 10**12, 10**16
-"""From 2001 in milliseconds to 2286 in microseconds: what lies outside is no time of a trade."""
+Moment = Annotated[int, msgspec.Meta(gt=10**12, lt=10**16)]
+"""From 2001 in milliseconds to 2286 in microseconds: what lies outside is no time of a frame."""
 
 
 def microseconds(moment: int) -> int:
@@ -35,26 +36,26 @@ def microseconds(moment: int) -> int:
 class AggTrade(msgspec.Struct, frozen=True, gc=False, tag_field="e", tag="aggTrade"):
     """``<symbol>@aggTrade``: fills of one taker order at one price."""
 
-    event_time: int = msgspec.field(name="E")  # ms or µs, by connection
+    event_time: Moment = msgspec.field(name="E")  # ms or µs, by connection
     symbol: str = msgspec.field(name="s")
     id: int = msgspec.field(name="a")  # contiguous for each symbol, on USD-M too
     price: Decimal = msgspec.field(name="p")
     quantity: Decimal = msgspec.field(name="q")
     first_trade_id: int = msgspec.field(name="f")
     last_trade_id: int = msgspec.field(name="l")
-    trade_time: int = msgspec.field(name="T")  # decides the minute
+    trade_time: Moment = msgspec.field(name="T")  # decides the minute
     is_buyer_maker: bool = msgspec.field(name="m")  # True: the taker sold
 
 
 class Trade(msgspec.Struct, frozen=True, gc=False, tag_field="e", tag="trade"):
     """``<symbol>@trade``: one fill. On USD-M the ids skip by design."""
 
-    event_time: int = msgspec.field(name="E")
+    event_time: Moment = msgspec.field(name="E")
     symbol: str = msgspec.field(name="s")
     id: int = msgspec.field(name="t")
     price: Decimal = msgspec.field(name="p")
     quantity: Decimal = msgspec.field(name="q")
-    trade_time: int = msgspec.field(name="T")
+    trade_time: Moment = msgspec.field(name="T")
     is_buyer_maker: bool = msgspec.field(name="m")
 
     @property
@@ -71,7 +72,7 @@ class Trade(msgspec.Struct, frozen=True, gc=False, tag_field="e", tag="trade"):
 class KlineBody(msgspec.Struct, frozen=True, gc=False):
     """The candle inside a kline frame."""
 
-    open_time: int = msgspec.field(name="t")
+    open_time: Moment = msgspec.field(name="t")
     interval: str = msgspec.field(name="i")
     first_trade_id: int = msgspec.field(name="f")  # −1 without trades
     last_trade_id: int = msgspec.field(name="L")  # −1 without trades
@@ -98,7 +99,7 @@ class KlineBody(msgspec.Struct, frozen=True, gc=False):
 class Kline(msgspec.Struct, frozen=True, tag_field="e", tag="kline"):
     """``<symbol>@kline_<interval>``: the exchange's own candle as of its event time."""
 
-    event_time: int = msgspec.field(name="E")
+    event_time: Moment = msgspec.field(name="E")
     symbol: str = msgspec.field(name="s")
     body: KlineBody = msgspec.field(name="k")
 
@@ -160,6 +161,7 @@ class UnknownFrame(msgspec.Struct, frozen=True):
 Frame = MarketFrame | ControlAnswer | UnknownFrame
 
 _decode_combined = msgspec.json.Decoder(Combined).decode
+_decode_list = msgspec.json.Decoder(list[Combined]).decode
 _decode_raw = msgspec.json.Decoder(MarketFrame).decode
 _SHOWN_BYTES = 200
 _SHOWN_KIND = 64
@@ -177,34 +179,54 @@ def decode(text: bytes | memoryview | str) -> Frame:
     """
     try:
         data = _decode_combined(text).data
-        # Spelled out and in place: nearly all frames are such, and end here.
-        if type(data) is AggTrade and (
-            ZERO < data.price < ABSURD
-            and ZERO < data.quantity < ABSURD
-            and _FIRST_TIME < data.event_time < _LAST_TIME
-            and _FIRST_TIME < data.trade_time < _LAST_TIME
-        ):
-            return data
     except msgspec.ValidationError as error:
         return _decode_other(text, error)
-    except InvalidOperation:
-        pass  # NaN has no order; it is told below
     except _UNREADABLE as error:
         raise PermanentError(f"frame is not JSON ({error}): {_beginning(text)}") from None
     return _checked(data, text)
 
 
+def decode_all(texts: Sequence[bytes]) -> list[Frame | PermanentError]:
+    """Type text frames, in order; in place of each that ``decode`` refuses stands its error.
+
+    They are read as one list, for two thirds of what they cost one by one: a hundred at a time
+    is enough. Where that fails for any of them, each is read by itself.
+    """
+    try:
+        envelopes = _decode_list(b"[" + b",".join(texts) + b"]")
+        if len(envelopes) == len(texts):
+            return [
+                # Spelled out and in place: nearly all frames are such.
+                data
+                if type(data := one.data) is AggTrade
+                and ZERO < data.price < ABSURD
+                and ZERO < data.quantity < ABSURD
+                else _checked(data, text)
+                for one, text in zip(envelopes, texts, strict=True)
+            ]
+    except (*_UNREADABLE, InvalidOperation, PermanentError):
+        pass  # which one it is, and why, is found below
+    return [_decoded(text) for text in texts]
+
+
+def _decoded(text: bytes) -> Frame | PermanentError:
+    try:
+        return decode(text)
+    except PermanentError as error:
+        return error
+
+
 def _checked(data: MarketFrame, text: bytes | memoryview | str) -> MarketFrame:
-    """Refuse what can be read but no exchange says: NaN, Infinity, absurd magnitudes and times.
+    """Refuse what can be read but no exchange says: NaN, Infinity, absurd magnitudes.
 
     Raises:
         PermanentError: a number is not a plain, finite one; the message shows the frame.
     """
     numbers: tuple[Decimal, ...]
     if isinstance(data, AggTrade | Trade):
-        moment, numbers = data.trade_time, (data.price, data.quantity)
+        numbers = (data.price, data.quantity)
     elif isinstance(data, Kline):
-        moment, numbers = data.body.open_time, data.body.numbers
+        numbers = data.body.numbers
     else:
         return data
     try:
@@ -213,8 +235,6 @@ def _checked(data: MarketFrame, text: bytes | memoryview | str) -> MarketFrame:
         is_sound = False  # NaN has no order
     if not is_sound:
         raise PermanentError(f"frame holds a number that is none: {_beginning(text)}")
-    if not (_FIRST_TIME < data.event_time < _LAST_TIME and _FIRST_TIME < moment < _LAST_TIME):
-        raise PermanentError(f"frame holds a time that is none: {_beginning(text)}")
     return data
 
 

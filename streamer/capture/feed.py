@@ -57,7 +57,7 @@ class CaptureFeed:
             url,
             name=name,
             streams=self._streams_of(names),
-            on_text=self.on_text,
+            on_texts=self.on_texts,
             on_open=lambda: None,
             on_close=self._closed,
             stale_after_s=stale_after_s,
@@ -79,8 +79,13 @@ class CaptureFeed:
         self.names.discard(name)
         self.connection.unsubscribe(self._streams_of([name]))
 
+    def on_texts(self, messages: Sequence[bytes]) -> None:
+        """Handle messages, in order; what cannot be used is counted and logged, never raised."""
+        for data in messages:
+            self.on_text(data)
+
     def on_text(self, data: bytes) -> None:
-        """Handle one message; what cannot be used is counted and logged, never raised."""
+        """Handle one message."""
         self.frames += 1
         try:
             frame = decode_captured(data)

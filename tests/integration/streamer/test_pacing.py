@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -32,15 +33,16 @@ async def test_a_full_connection_that_asks_for_everything_anew_is_never_too_fast
     async with Exchange(SimulatorConfig()) as exchange:
         connection: StreamConnection
 
-        def on_text(data: bytes) -> None:
-            number = int(data.rpartition(b":")[2].rstrip(b"}\r\n "))
-            connection.session.on_answer(ControlAnswer(number))
+        def on_texts(messages: Sequence[bytes]) -> None:
+            for data in messages:
+                number = int(data.rpartition(b":")[2].rstrip(b"}\r\n "))
+                connection.session.on_answer(ControlAnswer(number))
 
         connection = StreamConnection(
             f"{exchange.spot_ws_url}/stream",
             name="spot-1",
             streams=streams,
-            on_text=on_text,
+            on_texts=on_texts,
             on_open=lambda: opened.append("open"),
             on_close=lambda: opened.append("closed"),
             stale_after_s=30,

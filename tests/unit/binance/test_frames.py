@@ -13,6 +13,7 @@ from include.binance.frames import (
     Trade,
     UnknownFrame,
     decode,
+    decode_all,
     microseconds,
 )
 from include.errors import PermanentError
@@ -123,6 +124,38 @@ def test_an_unknown_event_is_named_not_raised(text: bytes, kind: str) -> None:
 def test_a_broken_frame_says_what_is_wrong_and_shows_itself(text: bytes, message: str) -> None:
     with pytest.raises(PermanentError, match=f"(?s){message}"):
         decode(text)
+
+
+def test_many_frames_are_typed_as_each_by_itself() -> None:
+    sound = [combined(AGG_TRADE), combined(KLINE), b'{"result":null,"id":1}', combined(AGG_TRADE)]
+    assert decode_all(sound) == [decode(text) for text in sound]
+    assert decode_all([]) == []
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"<html>",
+        combined({**AGG_TRADE, "p": "NaN"}),
+        combined({**AGG_TRADE, "p": "sNaN"}),
+        combined({**AGG_TRADE, "q": "1e99"}),
+        combined({**KLINE, "k": {**KLINE["k"], "v": "Infinity"}}),  # type: ignore[dict-item]
+        combined(AGG_TRADE) + b"," + combined(AGG_TRADE),  # two in the place of one
+        b"",
+    ],
+)
+def test_a_broken_frame_among_many_costs_its_neighbours_nothing(bad: bytes) -> None:
+    before, error, after = decode_all([combined(AGG_TRADE), bad, combined(KLINE)])
+    assert (before, after) == (decode(combined(AGG_TRADE)), decode(combined(KLINE)))
+    with pytest.raises(PermanentError) as raised:
+        decode(bad)
+    assert type(error) is PermanentError
+    assert str(error) == str(raised.value)
+
+
+def test_a_void_trade_among_many_is_let_through() -> None:
+    void = combined({**AGG_TRADE, "q": "0.00000000"})
+    assert decode_all([void]) == [decode(void)]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from include.binance.frames import AggTrade, Kline, Trade
@@ -23,7 +23,7 @@ class Connection:
         *,
         name: str,
         streams: list[str],
-        on_text: Callable[[bytes], None],
+        on_texts: Callable[[Sequence[bytes]], None],
         on_open: Callable[[], None],
         on_close: Callable[[], None],
         **_: Any,
@@ -34,7 +34,7 @@ class Connection:
         self.now_s = 0.0
         self.left: list[str] = []
         self.rotated: list[str] = []
-        self._on_open, self._on_close, self._on_text = on_open, on_close, on_text
+        self._on_open, self._on_close, self._on_texts = on_open, on_close, on_texts
 
     def open(self) -> None:
         self.session = StreamSession(self.streams, names_per_message=2)
@@ -53,7 +53,7 @@ class Connection:
 
     def answer(self, number: int) -> None:
         """The exchange's acknowledgement."""
-        self._on_text(json.dumps({"result": None, "id": number}).encode())
+        self._on_texts([json.dumps({"result": None, "id": number}).encode()])
 
     def send_all(self) -> list[dict[str, Any]]:
         """Control messages that the session has to send, each answered before the next."""

@@ -30,7 +30,7 @@ class Client:
             url,
             name="spot-1",
             streams=["btcusdt@aggTrade", "btcusdt@kline_1m"],
-            on_text=self.texts.append,
+            on_texts=self.texts.extend,
             on_open=lambda: self.life.append("open"),
             on_close=lambda: self.life.append("closed"),
             stale_after_s=stale_after_s,

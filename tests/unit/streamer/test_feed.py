@@ -70,10 +70,10 @@ def test_each_symbol_has_its_trades_and_its_checksum() -> None:
 def test_frames_go_to_the_aggregator_of_their_symbol(feed_of: Callable[..., Feed]) -> None:
     feed = feed_of("BTCUSDT", "ETHUSDT")
     _, (btc, eth) = parts(feed)
-    feed.on_text(trade("BTCUSDT", 5, T0))
-    feed.on_text(trade("ETHUSDT", 7, T0 + 3))
-    feed.on_text(kline("ETHUSDT", T0 + 2))
-    feed.on_text(kline("ETHUSDT", T0 + 2, interval="5m"))
+    feed.on_texts([trade("BTCUSDT", 5, T0)])
+    feed.on_texts([trade("ETHUSDT", 7, T0 + 3)])
+    feed.on_texts([kline("ETHUSDT", T0 + 2)])
+    feed.on_texts([kline("ETHUSDT", T0 + 2, interval="5m")])
     assert (btc.trades, btc.klines, eth.trades, eth.klines) == ([5], [], [7], [T0])
     assert feed.exchange_us == T0 + 3  # the greatest event time, not the last
     assert feed.frames == 4
@@ -103,11 +103,11 @@ def test_a_bad_frame_is_counted_and_logged_and_nothing_else(
 ) -> None:
     feed = feed_of("BTCUSDT")
     _, (btc,) = parts(feed)
-    feed.on_text(bad)
+    feed.on_texts([bad])
     assert (feed.bad_frames, feed.frames, feed.exchange_us) == (1, 1, 0)
     assert (btc.trades, btc.klines) == ([], [])
     assert shown(log) == [("warning", "bad_frame")]
-    feed.on_text(trade("BTCUSDT", 2, T0))
+    feed.on_texts([trade("BTCUSDT", 2, T0)])
     assert (btc.trades, feed.bad_frames) == ([2], 1)
 
 
@@ -117,7 +117,9 @@ def test_raw_frames_without_an_envelope_are_held_to_the_same(
     feed = feed_of("BTCUSDT")
     _, (btc,) = parts(feed)
     for number, price in enumerate(("NaN", "1.5", "Infinity")):
-        feed.on_text(json.dumps(json.loads(trade("BTCUSDT", number, T0, p=price))["data"]).encode())
+        feed.on_texts(
+            [json.dumps(json.loads(trade("BTCUSDT", number, T0, p=price))["data"]).encode()]
+        )
     assert (btc.trades, feed.bad_frames) == ([1], 2)
 
 
@@ -126,7 +128,7 @@ def test_many_bad_frames_are_all_counted_and_few_are_logged(
 ) -> None:
     feed = feed_of("BTCUSDT")
     for _ in range(LOGGED_BAD_FRAMES + 5):
-        feed.on_text(b"{")
+        feed.on_texts([b"{"])
     assert feed.bad_frames == LOGGED_BAD_FRAMES + 5
     assert shown(log) == [("warning", "bad_frame")] * LOGGED_BAD_FRAMES
 
@@ -137,8 +139,8 @@ def test_unknown_symbols_and_events_are_logged_once_and_counted(
     feed = feed_of("BTCUSDT")
     _, (btc,) = parts(feed)
     for number in range(3):
-        feed.on_text(trade("DOGEUSDT", number, T0))
-        feed.on_text(b'{"stream":"x","data":{"e":"bookTicker","s":"BTCUSDT"}}')
+        feed.on_texts([trade("DOGEUSDT", number, T0)])
+        feed.on_texts([b'{"stream":"x","data":{"e":"bookTicker","s":"BTCUSDT"}}'])
     assert feed.unknown == {"symbol DOGEUSDT": 3, "event bookTicker": 3}
     assert (feed.bad_frames, btc.trades) == (0, [])
     assert shown(log) == [("warning", "unknown_frame")] * 2
@@ -149,7 +151,7 @@ def test_unknown_symbols_and_events_are_logged_once_and_counted(
 def test_what_is_remembered_of_unknown_frames_is_bounded(feed_of: Callable[..., Feed]) -> None:
     feed = feed_of("BTCUSDT")
     for number in range(2_500):
-        feed.on_text(trade(f"X{number}", 1, T0))
+        feed.on_texts([trade(f"X{number}", 1, T0)])
     assert len(feed.unknown) <= 1_000
 
 
@@ -162,11 +164,11 @@ def test_a_symbol_is_connected_once_its_delivery_is_proven(feed_of: Callable[...
         assert asked is not None
         assert asked["params"] == [f"{name}@aggTrade", f"{name}@kline_1m"]
         for _ in range(trades):
-            feed.on_text(trade("BTCUSDT", number, T0 + number))
+            feed.on_texts([trade("BTCUSDT", number, T0 + number)])
         connection.answer(number)
         assert btc.connections == [T0 + 1]  # its own frame proves the one symbol
         assert eth.connections == bnb.connections == []  # an acknowledgement proves nothing
-    feed.on_text(trade("BTCUSDT", 3, T0 + 3))  # what comes after the last one proves all
+    feed.on_texts([trade("BTCUSDT", 3, T0 + 3)])  # what comes after the last one proves all
     assert [btc.connections, eth.connections, bnb.connections] == [[T0 + 1], [T0 + 3], [T0 + 3]]
 
 
@@ -178,7 +180,7 @@ def test_a_lost_connection_is_told_and_the_next_one_has_to_prove_itself(
     for start_us in (T0, T0 + MINUTE_US):
         connection.open()
         connection.send_all()
-        feed.on_text(trade("ETHUSDT", 1, start_us))
+        feed.on_texts([trade("ETHUSDT", 1, start_us)])
         connection.close()
     assert btc.connections == eth.connections == [T0, None, T0 + MINUTE_US, None]
 
@@ -194,7 +196,7 @@ def test_what_was_missed_is_told_once_the_time_is_known(feed_of: Callable[..., F
     assert missed == []
     connection.open()
     connection.send_all()
-    feed.on_text(trade("BTCUSDT", 1, T0 + 5 * MINUTE_US))
+    feed.on_texts([trade("BTCUSDT", 1, T0 + 5 * MINUTE_US)])
     assert missed == [("BTCUSDT", T0, T0 + 5 * MINUTE_US + 1, "connection lost")]
 
 
@@ -205,7 +207,7 @@ def test_a_refused_subscription_is_an_error_and_the_connection_is_replaced(
     connection, (btc,) = parts(feed)
     connection.open()
     connection.send()
-    feed.on_text(b'{"error":{"code":2,"msg":"Invalid request: too many streams"},"id":1}')
+    feed.on_texts([b'{"error":{"code":2,"msg":"Invalid request: too many streams"},"id":1}'])
     (reason,) = connection.left
     assert reason.startswith("SUBSCRIBE of 2 streams refused: code 2 Invalid request")
     assert shown(log) == [("error", "subscription_refused")]
@@ -216,7 +218,7 @@ def test_an_announced_shutdown_is_not_waited_for(feed_of: Callable[..., Feed]) -
     feed = feed_of("BTCUSDT")
     connection, _ = parts(feed)
     connection.open()
-    feed.on_text(b'{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1700000000000}}')
+    feed.on_texts([b'{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1700000000000}}'])
     assert connection.rotated == ["the exchange announced a shutdown"]
     assert connection.left == []
 
@@ -229,12 +231,12 @@ def test_minutes_are_closed_by_the_exchanges_clock_and_no_other(
     connection.open()
     btc.deadline_us, eth.deadline_us = T0 + SECOND_US, T0 + 2 * SECOND_US
     feed.on_clock()
-    feed.on_text(trade("BTCUSDT", 1, T0 + SECOND_US - 1))
+    feed.on_texts([trade("BTCUSDT", 1, T0 + SECOND_US - 1)])
     feed.on_clock()
     ours.now_s += CARRIED_LAG_S
     feed.on_clock()
     assert (btc.clock, eth.clock) == ([], [])  # klines would come, were it later
-    feed.on_text(kline("BTCUSDT", T0 + SECOND_US))
+    feed.on_texts([kline("BTCUSDT", T0 + SECOND_US)])
     feed.on_clock()
     assert (btc.clock, eth.clock) == ([T0 + SECOND_US], [])
 
@@ -250,7 +252,7 @@ def test_while_no_frame_comes_the_clock_is_carried_on(
     ours.now_s += 60
     feed.on_clock()
     assert btc.clock == []  # no frame yet: no time is known
-    feed.on_text(trade("BTCUSDT", 1, T0))
+    feed.on_texts([trade("BTCUSDT", 1, T0)])
     feed.on_clock()
     ours.now_s += lag_s + 1.999
     feed.on_clock()
@@ -271,13 +273,13 @@ def test_a_connection_that_gave_nothing_is_no_further_cut(feed_of: Callable[...,
     btc.deadline_us = T0 + MINUTE_US
     connection.open()
     connection.send_all()
-    feed.on_text(trade("BTCUSDT", 1, T0))
+    feed.on_texts([trade("BTCUSDT", 1, T0)])
     for _ in range(3):
         connection.close()
         connection.open()
     assert missed == [("BTCUSDT", T0, T0 + 1, "connection lost")]
     connection.send_all()
-    feed.on_text(trade("BTCUSDT", 2, T0 + 5))
+    feed.on_texts([trade("BTCUSDT", 2, T0 + 5)])
     connection.close()
     assert [end_us for _, _, end_us, _ in missed] == [T0 + 1, T0 + 6, T0 + 6]
 
@@ -310,5 +312,5 @@ def test_prices_arrive_exactly_as_they_were_sent(
     _, (btc,) = parts(feed)
     prices: list[Decimal] = []
     monkeypatch.setattr(btc, "on_trade", lambda one: prices.append(one.price))
-    feed.on_text(trade("BTCUSDT", 1, T0, p="0.10000000000000000555"))
+    feed.on_texts([trade("BTCUSDT", 1, T0, p="0.10000000000000000555")])
     assert prices == [Decimal("0.10000000000000000555")]
