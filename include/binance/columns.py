@@ -97,14 +97,12 @@ def split(lines: pl.DataFrame, layout: Layout) -> tuple[pl.DataFrame, list[Rejec
         Columns ``line``, ``raw`` and the layout's.
     """
     width = len(layout.columns)
-    counted = lines.with_columns(
-        reason=pl.when(found().ne(width)).then(
-            pl.format("{} columns, expected {} (half a line?)", found(), pl.lit(width))
-        )
-    )
-    good, bad = part(counted)
+    reason = pl.format("{} columns, expected {} (half a line?)", found(), pl.lit(width))
+    good, bad = reject(lines, [(found().ne(width), reason)])
     fields = pl.col("raw").str.split_exact(",", width - 1).struct.rename_fields(layout.columns)
     table = good.with_columns(fields.alias("fields")).unnest("fields")
+    if not good["raw"].str.contains_any([" ", '"']).any():
+        return table, bad
     return table.with_columns(pl.col(name).str.strip_chars(' "') for name in layout.columns), bad
 
 
@@ -121,6 +119,9 @@ def reject(
     Args:
         checks: pairs of a condition that holds for bad rows, and the reason.
     """
+    # reasons of all rows are dear to write, and a good file needs none
+    if not table.select(pl.any_horizontal(condition for condition, _ in checks).any()).item():
+        return table, []
     reasons = [
         pl.when(condition).then(pl.lit(reason) if isinstance(reason, str) else reason)
         for condition, reason in checks

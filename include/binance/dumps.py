@@ -23,6 +23,7 @@ from include.backoff import Backoff, retried
 from include.binance.downloads import download
 from include.binance.dump_paths import daily_path, klines_prefix, monthly_path
 from include.binance.kline_files import KlineBlock, read_klines
+from include.binance.tls import trusted
 from include.domain.timeframes import to_us
 from include.errors import (
     PermanentError,
@@ -135,6 +136,7 @@ class DumpSite:
             timeout=timeout_s,
             proxy=proxy or None,
             trust_env=False,
+            verify=trusted(),
             follow_redirects=True,
             transport=transport,
         )

@@ -28,7 +28,7 @@ from include.binance.columns import (
 from include.binance.text_blocks import text_blocks
 from include.domain.columnar import CANDLE_SCHEMA, PRICES, VOLUMES
 from include.domain.columnar import TIME as TIME_TYPE
-from include.domain.scaled import decimals_needed, to_scaled
+from include.domain.scaled import decimals_needed
 from include.domain.timeframes import MINUTE_US
 
 KLINES = Layout(
@@ -116,7 +116,10 @@ class KlineReader:
         names = (*PRICES, *VOLUMES)
         decimals = decimals_needed(table, names)
         table = table.with_columns(
-            *(to_scaled(name, decimals).alias(f"scaled_{name}") for name in names),
+            *(
+                pl.col(name).cast(pl.Decimal(38, decimals)).alias(f"scaled_{name}")
+                for name in names
+            ),
             to_micros("open_time", digits=self._digits),
             to_micros("close_time", digits=self._digits),
             pl.col("trade_count").cast(pl.Int64),

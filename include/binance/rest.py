@@ -18,6 +18,7 @@ from include.binance.frames import microseconds
 from include.binance.klines import KLINE_ROWS, KlinePage, page_of, settled_until
 from include.binance.listing import EXCHANGE_INFO, instruments_of
 from include.binance.rest_answers import UNREADABLE, error_of, retry_after_s, used_weight
+from include.binance.tls import trusted
 from include.binance.weights import (
     AGG_TRADES_WEIGHT,
     BEST_KLINES,
@@ -134,6 +135,7 @@ class BinanceRest:
             timeout=timeout_s,
             proxy=proxy or None,
             trust_env=False,
+            verify=trusted(),
             transport=transport,
             # USD-M has no such header and always answers in milliseconds
             headers={"X-MBX-TIME-UNIT": "MICROSECOND"} if is_spot else {},
