@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 SECOND_US = 1_000_000
 MINUTE_US = 60 * SECOND_US
 HOUR_US = 60 * MINUTE_US
 DAY_US = 24 * HOUR_US
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 ORIGIN_US = int(datetime(2001, 1, 1, tzinfo=UTC).timestamp()) * SECOND_US
 """2001-01-01 UTC, a Monday: every recorded 3d and 1w bar fits ``date_bin`` with it."""
@@ -95,11 +97,10 @@ def to_us(moment: datetime) -> int:
     """Microseconds since the epoch of an aware datetime, exactly (no float)."""
     if moment.tzinfo is None:
         raise ValueError(f"{moment} has no time zone; give UTC explicitly")
-    delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    delta = moment - _EPOCH
     return (delta.days * 86_400 + delta.seconds) * SECOND_US + delta.microseconds
 
 
 def from_us(moment_us: int) -> datetime:
     """The aware UTC datetime of microseconds since the epoch, exactly (no float)."""
-    seconds, micros = divmod(moment_us, SECOND_US)
-    return datetime.fromtimestamp(seconds, tz=UTC).replace(microsecond=micros)
+    return _EPOCH + timedelta(microseconds=moment_us)

@@ -10,7 +10,7 @@ import structlog
 from include.binance.klines import settled_until
 from include.binance.rest import BinanceRest
 from include.binance.weights import BEST_KLINES
-from include.domain.candles import Candle, Offer, Source, Status
+from include.domain.candles import Offer, Source, Status
 from include.domain.instruments import exchange_symbol_of
 from include.domain.timeframes import MINUTE_US, from_us, minute_of
 from include.jobs.pieces import LoadCounts, Ranges, holes_in, ranges_of
@@ -29,6 +29,9 @@ OUTAGE_CAUSE = "the exchange has no candle"
 HALT_IS_SURE_US = 5 * MINUTE_US
 """REST lags by seconds: after so long without any row, a symbol is halted, not late."""
 
+PAGES_A_MERGE = 5
+"""Pages merged together: a transaction costs as much as a thousand rows."""
+
 LOOK_ROWS = 99
 """Rows looked for beyond a hole: pages may lack their last ones, and fewer than a hundred cost
 the least weight in both markets."""
@@ -39,6 +42,8 @@ class _Answers:
     """What REST answered so far."""
 
     merged: MergeCounts = field(default_factory=MergeCounts)
+    waiting: list[Offer] = field(default_factory=list)
+    """Rows of the last pages, to be merged together."""
     ranges: Ranges = field(default_factory=list)
     pages: int = 0
     server_time_us: int = 0
@@ -70,7 +75,11 @@ def fetch_minutes(
         PermanentError, RateLimitedError, TransientError: as ``BinanceRest.klines``, and of the
             database; what was merged before stays.
     """
-    answers = _ask(connection, rest, symbol, start_us, end_us, on_merged)
+    answers = _Answers()
+    try:
+        _ask(connection, rest, symbol, start_us, end_us, answers, on_merged)
+    finally:  # also where a later page failed: what came before it stays
+        _merge(connection, symbol, answers, on_merged)
     remove_settled_live(connection, symbol, start_us, end_us)
     counts = LoadCounts.of(answers.merged, rest_pages=answers.pages)
     ripe_us = max(start_us, min(end_us, minute_of(settled_until(answers.server_time_us))))
@@ -85,11 +94,11 @@ def _ask(
     symbol: str,
     start_us: int,
     end_us: int,
+    answers: _Answers,
     on_merged: OnMerged,
-) -> _Answers:
+) -> None:
     """Page through a range; where a page is empty, look beyond the range."""
     name = exchange_symbol_of(symbol)
-    answers = _Answers()
     cursor = start_us
     while cursor < end_us:
         limit = min(BEST_KLINES[rest.market], (end_us - cursor) // MINUTE_US)
@@ -103,25 +112,26 @@ def _ask(
             if not found:
                 answers.is_over = bool(beyond)
                 break
-        on_merged(_merge(connection, symbol, answers, found))
+        answers.waiting += [
+            Offer(candle, Status.VERIFIED, Source.REST, answers.server_time_us) for candle in found
+        ]
+        answers.ranges += ranges_of(candle.open_time_us for candle in found)
+        if answers.pages % PAGES_A_MERGE == 0:
+            _merge(connection, symbol, answers, on_merged)
         if page.unsettled or not found:
             break
         cursor = found[-1].open_time_us + MINUTE_US
-    return answers
 
 
-def _merge(
-    connection: Connection, symbol: str, answers: _Answers, candles: Sequence[Candle]
-) -> list[Offer]:
-    """Store candles and remember their minutes."""
-    offers = [
-        Offer(candle, Status.VERIFIED, Source.REST, answers.server_time_us) for candle in candles
-    ]
+def _merge(connection: Connection, symbol: str, answers: _Answers, on_merged: OnMerged) -> None:
+    """Store the rows that wait, and that REST has spoken of their minutes."""
+    offers, answers.waiting = answers.waiting, []
+    if not offers:
+        return
     answers.merged += merge_offers(connection, offers)
-    found = ranges_of(candle.open_time_us for candle in candles)
-    add_coverage(connection, symbol, Source.REST, found)
-    answers.ranges += found
-    return offers
+    minutes = ranges_of(offer.candle.open_time_us for offer in offers)
+    add_coverage(connection, symbol, Source.REST, minutes)
+    on_merged(offers)
 
 
 def _judge(

@@ -1,0 +1,171 @@
+"""A load that is killed in the middle, or meets another of the same, ends in the same table."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from datetime import UTC, datetime
+from json import dumps
+
+import psycopg
+import pytest
+
+from include.config import Settings
+from include.domain.candles import Candle
+from include.domain.timeframes import MINUTE_US, to_us
+from include.jobs.backfill import load_pieces, plan_backfill
+from include.jobs.pieces import BackfillPlan
+from include.store.candles import read_candles
+
+Oracle = Callable[[str, int, int], list[Candle]]
+FIRST = to_us(datetime(2026, 11, 18, tzinfo=UTC))
+TODAY = to_us(datetime(2026, 11, 20, tzinfo=UTC))
+
+KILLED = """
+import functools, importlib, json, os, signal, sys
+from include.binance.weights import BEST_KLINES
+from include.config import load_settings
+from include.domain.instruments import Market
+from include.jobs import backfill, dump_loading
+
+module, name, when, calls = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+BEST_KLINES[Market.SPOT] = 20  # several merges of several pages
+# a file in several transactions, as a month of more rows is
+dump_loading.merge_frame = functools.partial(dump_loading.merge_frame, chunk_rows=400)
+where = importlib.import_module(module)
+real = getattr(where, name)
+seen = 0
+def killed(*arguments, **named):
+    global seen
+    seen += 1
+    if seen < calls:
+        return real(*arguments, **named)
+    if when == "after":
+        real(*arguments, **named)
+    os.kill(os.getpid(), signal.SIGKILL)
+setattr(where, name, killed)
+backfill.load_piece(settings=load_settings(), piece=json.loads(sys.argv[5]))
+"""
+
+OF_A_DUMP = [
+    ("include.store.merging", "_merge_rows", "after", 2),  # two chunks are in
+    ("include.store.merging", "_counts", "after", 3),  # merged, not committed
+    ("include.jobs.dump_loading", "add_coverage", "before", 1),
+    ("include.jobs.dump_loading", "record_dump_file", "before", 1),
+    ("include.jobs.dump_loading", "record_dump_file", "after", 1),
+]
+OF_REST = [
+    ("include.store.merging", "_counts", "after", 2),
+    ("include.jobs.minutes", "merge_offers", "after", 2),  # merged, not yet covered
+    ("include.jobs.minutes", "add_coverage", "after", 1),
+    ("include.jobs.minutes", "remove_settled_live", "before", 1),
+]
+
+
+CONTENT = (
+    """
+    SELECT symbol, open_time, open, high, low, close, volume, quote_volume, trade_count,
+        taker_buy_volume, taker_buy_quote_volume, status, revision
+    FROM market.candles_1m ORDER BY 1, 2
+    """,
+    "SELECT market, symbol, minutes, cause FROM ops.outages ORDER BY 1, 2, 3",
+    "SELECT count(*) FROM ops.discrepancies",
+    "SELECT symbol, open_time, source FROM market.candles_1m ORDER BY 1, 2",
+    "SELECT symbol, source, day, minutes FROM ops.coverage ORDER BY 1, 2, 3",
+    "SELECT path, checksum, rows, rejected, verdict FROM ops.dump_files ORDER BY 1, 2",
+)
+OF_THE_TABLE = 3
+"""So many of them are what readers see; the others are what sources said."""
+
+
+def content_of(connection: psycopg.Connection) -> list[object]:
+    """What the table and the ledgers hold, without the moments at which it was written."""
+    return [connection.execute(statement).fetchall() for statement in CONTENT]
+
+
+def plan_of(settings: Settings) -> BackfillPlan:
+    return plan_backfill(
+        settings=settings,
+        symbols="COSUSDT",
+        market="spot",
+        start=FIRST,
+        end=TODAY + 300 * MINUTE_US,
+    )
+
+
+@pytest.fixture
+def undisturbed(settings: Settings, connection: psycopg.Connection) -> list[object]:
+    """What a load that nothing happens to ends in; the tables are empty again."""
+    assert load_pieces(settings=settings, plan=plan_of(settings)).failed == ()
+    content = content_of(connection)
+    connection.execute(
+        "TRUNCATE market.candles_1m, ops.coverage, ops.dump_files, ops.outages, ops.candle_changes"
+    )
+    return content
+
+
+@pytest.mark.parametrize("is_planned_anew", [False, True], ids=["task again", "new plan"])
+@pytest.mark.parametrize(
+    ("kind", "module", "name", "when", "calls"),
+    [("dump", *step) for step in OF_A_DUMP] + [("rest", *step) for step in OF_REST],
+)
+def test_after_a_kill_in_a_piece_the_rerun_ends_in_the_same_table(
+    settings: Settings,
+    connection: psycopg.Connection,
+    oracle: Oracle,
+    undisturbed: list[object],
+    kind: str,
+    module: str,
+    name: str,
+    when: str,
+    calls: int,
+    is_planned_anew: bool,
+) -> None:
+    plan = plan_of(settings)
+    piece = plan.dumps[0] if kind == "dump" else plan.rest[0]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, module, name, when, str(calls), dumps(asdict(piece))],
+        env=os.environ
+        | {
+            "JOBS_DATABASE_URL": settings.jobs_database_url,
+            "BINANCE_REST_URL": settings.binance_rest_url,
+            "BINANCE_DUMP_URL": settings.binance_dump_url,
+            "BINANCE_DUMP_LIST_URL": settings.binance_dump_list_url,
+            "CANDELABRA_HOME": str(settings.candelabra_home),
+        },
+        timeout=60,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+    # a task that is tried again loads its piece whole; a new plan holds what is still missing
+    again = plan_of(settings) if is_planned_anew else plan
+    assert load_pieces(settings=settings, plan=again).failed == ()
+
+    content = content_of(connection)
+    told = OF_THE_TABLE if is_planned_anew else len(content)
+    assert content[:told] == undisturbed[:told]
+    stored = read_candles(connection, "COSUSDT", FIRST, plan.pieces[-1].end_us)
+    theirs = oracle("COSUSDT", FIRST, plan.pieces[-1].end_us)
+    assert [one.values for one in stored] == [one.values for one in theirs]
+    assert plan_of(settings).pieces == ()
+
+
+def test_two_loads_of_the_same_pieces_at_once_end_as_one(
+    settings: Settings, connection: psycopg.Connection, undisturbed: list[object]
+) -> None:
+    plan = plan_of(settings)
+
+    def load(_: int) -> tuple[str, ...]:
+        return load_pieces(settings=settings, plan=plan, workers=2).failed
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(load, range(2))) == [(), ()]
+    assert content_of(connection) == undisturbed

@@ -1,0 +1,138 @@
+"""Whoever asks from this address, the weight of a minute is never exceeded."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+
+from include.config import Settings
+from include.domain.timeframes import MINUTE_US, to_us
+from include.store.candles import missing_minutes
+from include.store.pools import connect
+from simulator.config import SimulatorConfig
+from simulator.rest.limits import Verdict, WeightLimiter
+from simulator.server import ExchangeThread
+
+START = to_us(datetime(2026, 11, 18, tzinfo=UTC))
+BUDGET = 60
+"""Weight a minute: one per cent of the exchange's 6,000, by the setting."""
+
+LIMIT = BUDGET + 10
+TASKS, TASK_MINUTES = 4, 3_000
+REPAIRS = 5
+
+TASK = """
+import sys
+from include.config import load_settings
+from include.jobs.backfill import load_rest_piece
+start_us, end_us = int(sys.argv[1]), int(sys.argv[2])
+piece = {"symbol": "COSUSDT", "label": "x", "start_us": start_us, "end_us": end_us}
+load_rest_piece(settings=load_settings(), piece=piece)
+"""
+# as the streamer repairs: with its own role
+STREAMER = """
+import sys
+from include.config import load_settings
+from include.jobs.repair import repair_minutes
+settings = load_settings()
+for start_us in map(int, sys.argv[1:]):
+    repair_minutes(
+        settings=settings, symbol="BIFIUSDT", start_us=start_us, end_us=start_us + 60_000_000,
+        database_url=settings.url_for("streamer"),
+    )
+"""
+
+
+@dataclass(slots=True)
+class Charge:
+    minute: int
+    weight: int
+    verdict: Verdict
+
+
+@pytest.fixture
+def charges(monkeypatch: pytest.MonkeyPatch) -> list[Charge]:
+    """Each request's weight as the exchange counts it."""
+    found: list[Charge] = []
+    real = WeightLimiter.charge
+
+    def charge(self: WeightLimiter, address: str, weight: int) -> Verdict:
+        verdict = real(self, address, weight)
+        found.append(Charge(self._clock.now_us() // MINUTE_US, weight, verdict))
+        return verdict
+
+    monkeypatch.setattr(WeightLimiter, "charge", charge)
+    return found
+
+
+@pytest.fixture(scope="module")
+def exchange() -> Iterator[ExchangeThread]:
+    """Its minutes are those of the wall clock, as at the real one."""
+    seconds = datetime.now(UTC).replace(microsecond=0)
+    config = SimulatorConfig(
+        spot_symbols=("COSUSDT", "BIFIUSDT"),
+        um_symbols=(),
+        start=datetime(2026, 11, 17, tzinfo=UTC),
+        clock_start=datetime(2026, 11, 28, 6, seconds.minute, seconds.second, tzinfo=UTC),
+        spot_weight_limit=LIMIT,
+    )
+    with ExchangeThread(config) as running:
+        yield running
+
+
+def test_four_tasks_a_streamer_and_a_stranger_stay_within_the_weight(
+    exchange: ExchangeThread, make_settings: Callable[..., Settings], charges: list[Charge]
+) -> None:
+    settings = make_settings(rest_weight_share=BUDGET / 6_000)
+    environment = os.environ | {
+        "JOBS_DATABASE_URL": settings.jobs_database_url,
+        "STREAMER_DATABASE_URL": settings.streamer_database_url,
+        "BINANCE_REST_URL": settings.binance_rest_url,
+        "CANDELABRA_HOME": str(settings.candelabra_home),
+        "REST_WEIGHT_SHARE": str(settings.rest_weight_share),
+    }
+    spans = [
+        (START + n * TASK_MINUTES * MINUTE_US, START + (n + 1) * TASK_MINUTES * MINUTE_US)
+        for n in range(TASKS)
+    ]
+    commands = [[TASK, str(start_us), str(end_us)] for start_us, end_us in spans]
+    repaired = [START + n * 600 * MINUTE_US for n in range(REPAIRS)]
+    commands.append([STREAMER, *map(str, repaired)])
+    # somebody else at this address, of whom only the header tells
+    for _ in range(15):
+        answer = httpx.get(
+            f"{exchange.spot_rest_url}/api/v3/klines",
+            params={"symbol": "COSUSDT", "interval": "1m", "limit": 1},
+            trust_env=False,
+        )
+        answer.raise_for_status()
+
+    def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", *command],
+            env=environment, timeout=160, check=False, capture_output=True, text=True,
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(len(commands)) as pool:
+        done = list(pool.map(run, commands))
+
+    assert [one.returncode for one in done] == [0] * len(commands), done
+    by_minute: dict[int, int] = {}
+    for charge in charges:
+        by_minute[charge.minute] = by_minute.get(charge.minute, 0) + charge.weight
+    assert {charge.verdict.status for charge in charges} == {200}
+    assert max(by_minute.values()) <= LIMIT
+    assert sum(by_minute.values()) > BUDGET, "nobody had to wait"
+    with connect(settings.jobs_database_url, application_name="test") as connection:
+        for start_us, end_us in spans:
+            assert missing_minutes(connection, "COSUSDT", start_us, end_us) == []
+        for start_us in repaired:
+            assert not missing_minutes(connection, "BIFIUSDT", start_us, start_us + MINUTE_US)
