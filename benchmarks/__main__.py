@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
+from pathlib import Path
 
 from benchmarks import (
     breadth,
@@ -16,6 +18,7 @@ from benchmarks import (
     simulator,
     throughput,
 )
+from include.logs import configure_logging
 
 BENCHMARKS = {
     "breadth": breadth.run,
@@ -30,13 +33,24 @@ BENCHMARKS = {
 }
 
 
+def _processor() -> str:
+    """The processor's name, where the system tells it."""
+    cpus = Path("/proc/cpuinfo")
+    if cpus.exists():
+        for line in cpus.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
 def main(names: list[str]) -> int:
     """Run the named benchmarks, or all of them."""
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
         print(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
         return 1
-    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}")
+    configure_logging("WARNING", "console")  # among the figures only what went wrong
+    print(f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     for name in names or BENCHMARKS:
         BENCHMARKS[name]()
     return 0
