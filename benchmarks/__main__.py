@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks import (
     breadth,
     capture,
+    disk,
     history,
     latency,
     live_path,
@@ -23,6 +24,7 @@ from include.logs import configure_logging
 BENCHMARKS = {
     "breadth": breadth.run,
     "capture": capture.run,
+    "disk": disk.run,
     "history": history.run,
     "latency": latency.run,
     "live_path": live_path.run,
