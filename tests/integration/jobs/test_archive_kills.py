@@ -1,88 +1,130 @@
-"""An archiving process that is killed leaves each row in its table or in a file."""
+"""Archiving is killed at each of its steps: no row is in neither place, the next run ends it."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 from include.config import Settings
+from include.errors import TransientError
+from include.jobs.archive import ArchiveSummary, list_days, verify_day
 from include.store.raw import AGG_TRADES, write_raw
 from tests.integration.jobs.raw_days import (
+    DAY,
     Connection,
     agg_trade,
     archive,
+    fill,
     only,
     partitions,
-    restore,
     rows_of,
 )
 
-KILLED = """
-import os, sys
-from datetime import UTC, date, datetime
-from include.config import load_settings
-from include.jobs import archive
-name, when = sys.argv[1], sys.argv[2]
-real = getattr(archive, name)
-def killed(*arguments, **named):
-    if when == "after":
-        real(*arguments, **named)
-    os._exit(9)  # as by SIGKILL: nothing is tidied up, the connection is cut
-setattr(archive, name, killed)
-archive.archive_days(
-    settings=load_settings(), before=date(2026, 11, 19), now=datetime(2026, 11, 21, 3, tzinfo=UTC)
-)
-"""
+ROOT = Path(__file__).parents[3]
 STEPS = [
+    ("write_day", "before"),
     ("write_day", "after"),
     ("content_of", "after"),
+    ("record_archived", "before"),
     ("record_archived", "after"),
-    ("sync_folder", "before"),  # the file has its name
+    ("replace", "after"),
+    ("sync_folder", "after"),
     ("drop_archived", "before"),
     ("drop_archived", "after"),
 ]
 
+PARTITION = f"agg_trades_y{DAY:%Y}m{DAY:%m}d{DAY:%d}"
 
-@pytest.mark.parametrize("is_late", [False, True], ids=["first", "late rows"])
-@pytest.mark.parametrize(("step", "when"), STEPS)
-def test_a_kill_at_any_step_leaves_each_row_somewhere_and_the_next_run_ends_the_same(
-    raw_settings: Settings, jobs_connection: Connection, step: str, when: str, is_late: bool
-) -> None:
-    settings, connection = raw_settings, jobs_connection
-    lines = [agg_trade(n) for n in range(1, 41)]
-    write_raw(connection, AGG_TRADES, lines)
-    everything = rows_of(connection)
-    if is_late:
-        connection.execute("DELETE FROM market.agg_trades WHERE agg_trade_id > 30")
-        archive(settings)
-        write_raw(connection, AGG_TRADES, lines[30:])
+Rows = set[tuple[Any, ...]]
 
+
+def killed(settings: Settings, step: str, when: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, step, when],
-        env=os.environ
-        | {
+        [sys.executable, "-m", "tests.integration.jobs.killed_archive", step, when],
+        env={
+            **os.environ,
             "JOBS_DATABASE_URL": settings.jobs_database_url,
             "CANDELABRA_HOME": str(settings.candelabra_home),
+            "PYTHONPATH": str(ROOT),
         },
+        capture_output=True,
+        text=True,
         timeout=60,
+        check=False,
     )
+    assert done.returncode == -signal.SIGKILL, done.stderr
 
-    assert done.returncode == 9
-    in_files = [
-        row
-        for file in settings.archive.rglob("*.parquet")
-        for row in pl.read_parquet(file, hive_partitioning=True).select(AGG_TRADES.columns).rows()
-    ]
-    assert set(in_files) | set(rows_of(connection)) == set(everything)
-    archive(settings)
-    assert rows_of(connection) == []
-    assert partitions(connection) == set()
-    assert [path.name for path in (settings.archive / "agg_trades").rglob("*.p*")] == [
-        "agg_trades.parquet"
-    ]
-    restore(settings, only(settings))
-    assert rows_of(connection) == everything
+
+def archived_again(settings: Settings) -> ArchiveSummary:
+    """The server may take a moment to notice that the killed one is gone."""
+    until_s = time.monotonic() + 10
+    while True:
+        try:
+            return archive(settings)
+        except TransientError:
+            if time.monotonic() > until_s:
+                raise
+            time.sleep(0.05)
+
+
+def in_table(connection: Connection) -> Rows:
+    return {row for row in rows_of(connection) if row[1] == DAY}
+
+
+def in_files(settings: Settings) -> Rows:
+    """Of the day, in files that have their name."""
+    files = sorted(settings.archive.glob("agg_trades/*/*.parquet"))
+    found = [pl.read_parquet(one, hive_partitioning=True) for one in files]
+    return {row for one in found for row in one.select(AGG_TRADES.columns).rows()}
+
+
+def assert_archived(settings: Settings, connection: Connection, rows: Rows) -> None:
+    assert in_table(connection) == set()
+    assert in_files(settings) == rows
+    for entry in list_days(settings=settings):
+        verify_day(settings=settings, archived=entry)
+        assert entry.dropped_at is not None
+    assert PARTITION not in partitions(connection)
+    assert [path for path in settings.archive.rglob("*") if path.suffix == ".part"] == []
+
+
+@pytest.mark.parametrize(("step", "when"), STEPS)
+def test_a_day_whose_archiving_was_killed_is_whole_and_is_archived_by_the_next_run(
+    raw_settings: Settings, jobs_connection: Connection, step: str, when: str
+) -> None:
+    fill(jobs_connection)
+    rows = in_table(jobs_connection)
+    assert len(rows) == 600
+    assert PARTITION in partitions(jobs_connection)
+    killed(raw_settings, step, when)
+    assert in_table(jobs_connection) | in_files(raw_settings) == rows
+    archived_again(raw_settings)
+    assert_archived(raw_settings, jobs_connection, rows)
+
+
+@pytest.mark.parametrize(
+    ("step", "when"), [("restore_rows", "before"), ("restore_rows", "after"), *STEPS]
+)
+def test_late_rows_of_an_archived_day_survive_a_kill_as_well(
+    raw_settings: Settings, jobs_connection: Connection, step: str, when: str
+) -> None:
+    fill(jobs_connection)
+    rows = in_table(jobs_connection)
+    archive(raw_settings)
+    before = only(raw_settings).sha256
+    write_raw(jobs_connection, AGG_TRADES, [agg_trade(n) for n in range(5_000, 5_050)])
+    rows |= in_table(jobs_connection)
+    assert len(rows) == 650
+    killed(raw_settings, step, when)
+    assert in_table(jobs_connection) | in_files(raw_settings) == rows
+    archived_again(raw_settings)
+    assert_archived(raw_settings, jobs_connection, rows)
+    assert only(raw_settings).sha256 != before
