@@ -16,6 +16,7 @@ from benchmarks import (
     live_path,
     merge,
     recovery,
+    simulated_year,
     simulator,
     throughput,
 )
@@ -30,6 +31,7 @@ BENCHMARKS = {
     "live_path": live_path.run,
     "merge": merge.run,
     "recovery": recovery.run,
+    "simulated_year": simulated_year.run,
     "simulator": simulator.run,
     "throughput": throughput.run,
 }

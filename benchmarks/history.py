@@ -1,113 +1,264 @@
-"""A year of 1m klines from the simulator: by REST in pages of 1,000 rows, and as monthly dumps.
+"""History into the table: monthly dumps and REST, against what bare tools do with the same rows.
 
-The simulator runs in a process of its own and has no rows yet when a symbol is asked for the
-first time (cold). One client reads with one connection at a time, or for several symbols at once.
-Each year must have every minute, and REST and dumps the same rows.
+- Dumps: fetch, checksum, unzip, check, COPY, merge and ledgers of a year, one file after the other,
+  against COPY and the same merge of the rows already parsed and written as CSV. In turns, month by
+  month, each into a database of its own.
+- Dumps as ``candelabra backfill`` loads them, four at once; its greatest memory.
+- The plain way: pandas' ``read_csv`` and ``to_sql`` of one month into a table without keys.
+- REST: pages a second that the code sustains from a server without limits, against the exchange's
+  ceiling. The table in docs/history.md is made of these rates.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
+import resource
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
 
-import httpx
+import psycopg
 
-YEAR = 2024
-FIRST_MS = int(datetime(YEAR, 1, 1, tzinfo=UTC).timestamp()) * 1_000
-MINUTES = 366 * 1_440
-MINUTE_MS = 60_000
-PAGE_ROWS = 1_000
-BUSY, QUIET = "BTCUSDT", "COSUSDT"
-SEVERAL = ("ETHBTC", "SHIBUSDT", "PEPEUSDT", "BIFIUSDT")
+from benchmarks.history_costs import costs_table
+from benchmarks.served_history import (
+    MINUTE_MS,
+    PUBLISHED,
+    SYMBOL,
+    dump_path,
+    month_bounds_ms,
+    write_year,
+)
+from deploy.local.postgres import EmbeddedPostgres
+from include.binance.kline_files import read_klines
+from include.binance.weights import WEIGHT_LIMITS
+from include.config import Settings
+from include.domain.candles import Source, Status
+from include.domain.columnar import as_offers
+from include.domain.instruments import Market
+from include.domain.timeframes import to_us
+from include.jobs.backfill import BackfillPlan, load_dump_piece, load_pieces
+from include.jobs.estimates import WEIGHT_SHARE, Rates
+from include.jobs.pieces import DumpPiece, RestPiece
+from include.store.merging import CHUNK_ROWS, OFFERED_COLUMNS
+from include.store.migrate import migrate
+from include.store.pools import connect
+
+CEILING_S = 3_000 / 60
+"""Requests a second that spot's weight allows: 6,000 a minute, 2 a page."""
+
+REST_PIECES = 40
+REST_PIECE_ROWS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Rows, and how long they took in seconds."""
+
+    rows: int
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Rows a second."""
+        return self.rows / self.seconds
+
+
+def run() -> None:
+    """Print rates, their ratios, and what a full history costs at these rates."""
+    with tempfile.TemporaryDirectory(prefix="candelabra-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        write_year(folder / "site")
+        with EmbeddedPostgres(folder / "pg") as server, _site(folder / "site") as url:
+
+            def fresh(database: str) -> Settings:
+                database_url = server.create_database(database)
+                migrate(database_url)
+                return Settings(
+                    database_url=database_url,
+                    binance_rest_url=url,
+                    binance_dump_url=url,
+                    binance_dump_list_url=url,
+                    candelabra_home=folder,
+                    log_level="WARNING",
+                )
+
+            _quiet()
+            ours, bare = _year_by_turns(folder / "site", fresh("ours"), fresh("bare"))
+            print(
+                f"history: dumps {ours.rate:,.0f} rows/s, COPY and merge of the parsed rows "
+                f"{bare.rate:,.0f}: ratio {ours.rate / bare.rate:.2f}"
+            )
+            settings = fresh("four")
+            four, peak_mb = _in_a_process(settings)
+            print(
+                f"  four at once {four.rate:,.0f} rows/s: ratio {four.rate / bare.rate:.2f}, "
+                f"at most {peak_mb:.0f} MB of memory"
+            )
+            pandas = _pandas(folder / "site", server.create_database("pandas"))
+            print(
+                f"  pandas {pandas.rate:,.0f} rows/s into a table without keys: "
+                f"ours / pandas {ours.rate / pandas.rate:.1f}"
+            )
+            rest = _rest(fresh("rest"))
+            pages_s = rest.rate / 1_000
+            print(
+                f"  REST {pages_s:.0f} pages/s, {rest.rate:,.0f} rows/s: "
+                f"{pages_s / CEILING_S:.2f} of the exchange's ceiling, "
+                f"{pages_s / CEILING_S / WEIGHT_SHARE:.2f} of the share in use"
+            )
+            row_bytes = _row_bytes(settings)
+            zip_bytes = sum(one.stat().st_size for one in (folder / "site").rglob("*.zip"))
+            print(costs_table(Rates(four.rate, rest.rate), row_bytes, zip_bytes / ours.rows))
 
 
 @contextmanager
-def simulator() -> Iterator[str]:
-    """A simulator of its own process; yields the URL of REST and dumps."""
-    process = subprocess.Popen(
-        [
-            sys.executable, "-m", "simulator", "--start", f"{YEAR}-01-01",
-            "--clock-start", f"{YEAR + 1}-02-10", "--spot-weight-limit", "1000000000",
-            "--symbols", ",".join((BUSY, QUIET, *SEVERAL)), "--um-symbols", "KEEPUSDT",
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
+def _site(folder: Path) -> Iterator[str]:
+    command = [sys.executable, "-m", "benchmarks.served_history", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        yield json.loads(process.stdout.readline())["spot_rest_url"]
+        yield process.stdout.readline().strip()
     finally:
         process.terminate()
         process.wait(timeout=20)
 
 
-def read_pages(client: httpx.Client, symbol: str) -> list[list[int | str]]:
-    """The year by REST."""
-    rows: list[list[int | str]] = []
-    while len(rows) < MINUTES:
-        start_ms = FIRST_MS + len(rows) * MINUTE_MS
-        query: dict[str, str | int] = {
-            "symbol": symbol, "interval": "1m", "startTime": start_ms, "limit": PAGE_ROWS,
-            "endTime": FIRST_MS + MINUTES * MINUTE_MS - 1,
-        }  # fmt: skip
-        answer = client.get("/api/v3/klines", params=query).raise_for_status()
-        page = answer.json()
-        if not page or page[0][0] != start_ms:
-            raise ValueError(f"{symbol}: no row at {start_ms} in {answer.url}")
-        rows += page
-    return rows
+def _quiet() -> None:
+    from include.logs import configure_logging
+
+    configure_logging("WARNING", "auto")
 
 
-def read_months(client: httpx.Client, symbol: str) -> list[bytes]:
-    """The year as zips that fit their checksums."""
-    zips = []
+def pieces() -> list[DumpPiece]:
+    """The year's monthly files."""
+    found = []
     for month in range(1, 13):
-        path = f"/data/spot/monthly/klines/{symbol}/1m/{symbol}-1m-{YEAR}-{month:02d}.zip"
-        content = client.get(path).raise_for_status().content
-        told = client.get(f"{path}.CHECKSUM").raise_for_status().text.split()[0]
-        if hashlib.sha256(content).hexdigest() != told:
-            raise ValueError(f"{path} does not fit its checksum")
-        zips.append(content)
-    return zips
+        start_ms, end_ms = month_bounds_ms(month)
+        path = dump_path(month)
+        found.append(
+            DumpPiece(SYMBOL, path[-11:], path, "dump_monthly", start_ms * 1_000, end_ms * 1_000)
+        )
+    return found
 
 
-def lines_of(zips: list[bytes]) -> list[str]:
-    """The rows of all zips, in order."""
-    lines = []
-    for content in zips:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            lines += archive.read(archive.namelist()[0]).decode().splitlines()
-    return lines
+def _year_by_turns(site: Path, ours: Settings, bare: Settings) -> tuple[Loaded, Loaded]:
+    rows, ours_s, bare_s = 0, 0.0, 0.0
+    with connect(bare.database_url, application_name="benchmark") as connection:
+        for piece in pieces():
+            chunks = _rendered(site / piece.path)
+            began = time.perf_counter()
+            loaded = load_dump_piece(settings=ours, piece=piece)
+            ours_s += time.perf_counter() - began
+            began = time.perf_counter()
+            for chunk in chunks:
+                _copy_and_merge(connection, chunk)
+            bare_s += time.perf_counter() - began
+            assert loaded.inserted == (piece.end_us - piece.start_us) // 60_000_000, loaded
+            rows += loaded.inserted
+    return Loaded(rows, ours_s), Loaded(rows, bare_s)
 
 
-def run() -> None:
-    """Print how long each year takes, cold and again."""
-    print(f"history: {MINUTES:,} rows of 1m, one client")
-    with simulator() as url, httpx.Client(base_url=url, timeout=120) as client:
-        for symbol in (QUIET, BUSY):
-            for state in ("cold", "again"):
-                begun = time.perf_counter()
-                rows = read_pages(client, symbol)
-                print(f"  REST   {symbol:8} {state:6} {time.perf_counter() - begun:6.1f} s")
-            for state in ("cold", "again"):
-                begun = time.perf_counter()
-                zips = read_months(client, symbol)
-                size = sum(map(len, zips)) / 1e6
-                took = time.perf_counter() - begun
-                print(f"  dumps  {symbol:8} {state:6} {took:6.1f} s, {size:.0f} MB")
-            if lines_of(zips) != [",".join(map(str, row)) for row in rows]:
-                raise ValueError(f"{symbol}: dumps and REST differ")
-        begun = time.perf_counter()
-        with ThreadPoolExecutor(len(SEVERAL)) as pool:
-            years = list(pool.map(lambda symbol: read_pages(client, symbol), SEVERAL))
-        took = time.perf_counter() - begun
-        print(f"  REST   {len(years)} symbols at once {took:6.1f} s")
+def _rendered(file: Path) -> list[bytes]:
+    """The rows of a file as CSV of the merge's columns, in its chunks."""
+    chunks = []
+    for block in read_klines(file, SYMBOL):
+        offers = as_offers(
+            block.candles,
+            status=Status.VERIFIED,
+            source=Source.DUMP_MONTHLY,
+            evidence_at_us=to_us(PUBLISHED),
+        )
+        for part in offers.select(OFFERED_COLUMNS).iter_slices(CHUNK_ROWS):
+            text = part.write_csv(include_header=False, datetime_format="%Y-%m-%dT%H:%M:%S%.6fZ")
+            chunks.append(text.encode())
+    return chunks
+
+
+def _copy_and_merge(connection: psycopg.Connection, chunk: bytes) -> None:
+    with connection.transaction(), connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TEMPORARY TABLE IF NOT EXISTS offered (LIKE ops.offered_candles)"
+            " ON COMMIT DELETE ROWS"
+        )
+        columns = ", ".join(OFFERED_COLUMNS)
+        with cursor.copy(f"COPY pg_temp.offered ({columns}) FROM STDIN (FORMAT csv)") as copy:
+            copy.write(chunk)
+        cursor.execute("SELECT * FROM ops.merge_offered()")
+
+
+def _in_a_process(settings: Settings) -> tuple[Loaded, float]:
+    """The year by four workers, in a process whose memory is its own."""
+    command = [sys.executable, "-c", "from benchmarks.history import load_four; load_four()"]
+    told = subprocess.run(
+        command, input=settings.model_dump_json(), capture_output=True, text=True, check=True
+    )
+    rows, seconds, peak_kb = json.loads(told.stdout.splitlines()[-1])
+    return Loaded(rows, seconds), peak_kb / 1024
+
+
+def load_four() -> None:
+    """Load the year with the settings on standard input; tell rows, seconds and peak kB."""
+    settings = Settings(**json.loads(sys.stdin.read()))
+    _quiet()
+    began = time.perf_counter()
+    summary = load_pieces(settings=settings, plan=BackfillPlan(tuple(pieces())))
+    seconds = time.perf_counter() - began
+    assert summary.failed == (), summary.failed
+    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps([summary.counts.inserted, seconds, peak_kb]))
+
+
+def _pandas(site: Path, url: str) -> Loaded:
+    """One month: ``read_csv`` from the zip, ``to_sql`` as its documentation shows it."""
+    import pandas as pd
+    from sqlalchemy import create_engine
+
+    names = [
+        "open_time", "open", "high", "low", "close", "volume", "close_time", "quote_volume",
+        "trade_count", "taker_buy_volume", "taker_buy_quote_volume", "ignored",
+    ]  # fmt: skip
+    file = site / dump_path(1)
+    with zipfile.ZipFile(file) as archive:
+        assert len(archive.namelist()) == 1
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
+    began = time.perf_counter()
+    frame = pd.read_csv(file, header=None, names=names)
+    frame.to_sql("candles", engine, index=False, method="multi", chunksize=1_000)
+    seconds = time.perf_counter() - began
+    engine.dispose()
+    return Loaded(len(frame), seconds)
+
+
+def _rest(settings: Settings) -> Loaded:
+    """Pages of REST by four workers, the budget asked but without a limit."""
+    start_us = month_bounds_ms(1)[0] * 1_000
+    width_us = REST_PIECE_ROWS * MINUTE_MS * 1_000
+    found = tuple(
+        RestPiece(SYMBOL, f"{n}", start_us + n * width_us, start_us + (n + 1) * width_us)
+        for n in range(REST_PIECES)
+    )
+    with mock.patch.dict(WEIGHT_LIMITS, dict.fromkeys(Market, 1_000_000)):
+        began = time.perf_counter()
+        summary = load_pieces(settings=settings, plan=BackfillPlan(rest=found))
+        seconds = time.perf_counter() - began
+    assert summary.counts.inserted == REST_PIECES * REST_PIECE_ROWS, summary
+    return Loaded(summary.counts.inserted, seconds)
+
+
+def _row_bytes(settings: Settings) -> float:
+    """What a row takes on disk, its index with it."""
+    with psycopg.connect(settings.database_url) as connection:
+        row = connection.execute(
+            "SELECT sum(pg_total_relation_size(inhrelid)), (SELECT count(*) FROM market.candles_1m)"
+            " FROM pg_inherits WHERE inhparent = 'market.candles_1m'::regclass"
+        ).fetchone()
+    assert row is not None
+    return float(row[0]) / row[1]
