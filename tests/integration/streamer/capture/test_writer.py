@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -186,6 +187,42 @@ async def test_what_the_spool_had_to_drop_is_counted_in_the_ledger(
             "WHERE symbol = 'FULL'"
         ).fetchall()
     assert rows == [("book_tickers", FULL, lost, None)]
+
+
+@contextlib.contextmanager
+def full_disk() -> Iterator[None]:
+    """The kernel refuses this process any byte beyond the first pages of a file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8_192, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_a_full_disk_costs_the_rows_that_it_refused_and_they_are_counted(
+    server: Server, tmp_path: Path
+) -> None:
+    away = "postgresql://candelabra@127.0.0.1:1/capture"
+    async with working(Bench(away, tmp_path)) as bench:
+        with full_disk():
+            for number in range(1_000):
+                bench.quote(number, symbol="DISK")
+            await until(lambda: bench.losses.rows == 1_000)
+        assert bench.spool.is_empty or all(one.stat().st_size == 0 for one in segments(tmp_path))
+        for number in range(1_000, 1_500):
+            bench.quote(number, symbol="DISK")
+        await until(lambda: bench.spool.size_bytes > 0 and not bench.intake.lanes.waiting)
+        await until(lambda: '"rows":1000' in read(tmp_path / "losses.json"))
+
+    async with working(Bench(server.url, tmp_path)) as after:
+        await until(lambda: after.spool.is_empty and not len(after.losses))
+    assert stored(server.url, "DISK")[0] == list(range(1_000, 1_500))
+    with psycopg.connect(server.url) as connection:
+        rows = connection.execute(
+            "SELECT dataset, cause, (detail ->> 'rows')::int FROM ops.gaps WHERE symbol = 'DISK'"
+        ).fetchall()
+    assert rows == [("book_tickers", module.DISK_REFUSED, 1_000)]
 
 
 async def test_a_hanging_database_does_not_let_memory_grow(server: Server, tmp_path: Path) -> None:
