@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from include.binance.frames import FIRST_US, AggTrade, Kline, Trade, microseconds
-from include.domain.candles import Candle, Offer, Source, Status, differing_values
+from include.domain.candles import Candle, Offer, Source, Status, differing_ids, differing_values
 from include.domain.fold import CandleBuilder
 from include.domain.instruments import Instrument
 from include.domain.timeframes import MINUTE_US, minute_of
@@ -314,9 +314,11 @@ class SymbolAggregator:
     def _compare(self, fold: Candle, kline: Kline) -> None:
         theirs = kline.candle(self.symbol)
         differing = differing_values(fold, theirs, quotes=self.quotes_fold)
+        ids = differing_ids(fold, theirs)
         if differing:
-            self._sink.differs(self.symbol, fold.open_time_us, differing)
             self._sink.settle(Offer(fold, Status.UNCONFIRMED, Source.STREAM))
+        if differing or ids:
+            self._sink.differs(self.symbol, fold.open_time_us, [*differing, *ids])
         else:
             self.equal_checksums += 1
 

@@ -130,6 +130,17 @@ def differing_values(left: Candle, right: Candle, *, quotes: bool = True) -> lis
     ]
 
 
+def differing_ids(left: Candle, right: Candle) -> list[str]:
+    """Names of the trade ids in which two candles differ; a side without ids agrees with any."""
+    return [
+        name
+        for name in ("first_trade_id", "last_trade_id")
+        if (a := getattr(left, name)) is not None
+        and (b := getattr(right, name)) is not None
+        and a != b
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
     """A candle offered to the store, with what it rests on.

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.domain.candles import differing_values, silent_candle
+from include.domain.candles import differing_ids, differing_values, silent_candle
 from include.domain.fold import CandleBuilder
 
 
@@ -103,3 +103,11 @@ def test_differing_values_are_named_and_quotes_can_be_left_out() -> None:
     right = replace(left, high=Decimal(6), quote_volume=Decimal(1))
     assert differing_values(left, right) == ["high", "quote_volume"]
     assert differing_values(left, right, quotes=False) == ["high"]
+
+
+def test_differing_ids_are_named_where_both_candles_have_ids() -> None:
+    without = silent_candle("X", 0, Decimal(5))
+    left = replace(without, first_trade_id=1, last_trade_id=9)
+    assert differing_ids(left, replace(left, first_trade_id=2)) == ["first_trade_id"]
+    assert differing_ids(left, replace(left, last_trade_id=8)) == ["last_trade_id"]
+    assert differing_ids(left, left) == differing_ids(left, without) == []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import pytest
+
 from include.domain.candles import Source, Status
 from include.domain.timeframes import MINUTE_US, SECOND_US
 from streamer.aggregation import MINUTES_KEPT
@@ -58,6 +60,38 @@ def test_where_fold_and_kline_differ_both_are_offered(results: Results) -> None:
     assert results.differing == [["high"]]
     assert [o.source for o in results.offers] == [Source.STREAM, Source.KLINE]
     assert results.stored()[T0].candle.high == 99
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("open", Decimal(12)),
+        ("high", Decimal(99)),
+        ("low", Decimal("0.5")),
+        ("close", Decimal(11)),
+        ("volume", Decimal(77)),
+        ("quote_volume", Decimal(77)),
+        ("trade_count", 7),
+        ("taker_buy_volume", Decimal("0.05")),
+        ("taker_buy_quote_volume", Decimal("0.05")),
+        ("first_trade_id", 0),
+        ("last_trade_id", 5),
+    ],
+)
+def test_each_value_and_both_ids_are_part_of_the_checksum(
+    results: Results, name: str, theirs: Decimal | int
+) -> None:
+    one = aggregator(results)
+    begin(one)
+    trades = minute_trades(0, 1)
+    for each in trades:
+        one.on_trade(each)
+    one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US, **{name: theirs}))
+    assert results.differing == [[name]]
+    kept = results.stored()[T0]
+    assert kept.source is Source.KLINE
+    assert getattr(kept.candle, name) == theirs
+    assert one.equal_checksums == 0
 
 
 def test_rounded_quotes_are_no_difference(results: Results) -> None:
