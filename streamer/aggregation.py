@@ -22,7 +22,7 @@ from include.domain.candles import Candle, Offer, Source, Status, differing_ids,
 from include.domain.fold import CandleBuilder
 from include.domain.instruments import Instrument
 from include.domain.timeframes import MINUTE_US, minute_of
-from streamer.continuity import FOLLOWS, Step, TradeIds
+from streamer.continuity import FOLLOWS, SkippingTradeIds, Step, TradeIds
 from streamer.minutes import Minute, Minutes, Timing
 from streamer.seeding import SeedSearch
 from streamer.silence import SILENT_AFTER_MINUTES, Failures, Silence
@@ -47,7 +47,7 @@ class SymbolAggregator:
         self._sink = sink
         self.minutes = Minutes()
         self._next_minute: int | None = None
-        self._ids = TradeIds()
+        self._ids = TradeIds() if timing.has_contiguous_ids else SkippingTradeIds()
         self._silence = Silence()
         self._without_klines = Failures()
         self.without_trades = Failures()
@@ -219,7 +219,7 @@ class SymbolAggregator:
             minute.is_whole = (step is FOLLOWS and self._timing.has_contiguous_ids) or (
                 self._connected_us is not None and open_time_us > self._connected_us
             )
-        builder.add(trade)
+        builder.add(trade) if step is FOLLOWS else builder.add_anywhere(trade)
         self.is_dirty = True
         if self.on_change is not None:
             self._changed(minute)

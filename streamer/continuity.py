@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections import deque
 
 from include.binance.frames import AggTrade, Trade
 from include.domain.exact import ZERO
@@ -11,6 +12,8 @@ from include.domain.timeframes import MINUTE_US
 RESTARTED_AFTER_US = MINUTE_US
 """A smaller id is a repeat, unless its trade is this much younger than any before: then the
 ticker was given to another instrument, whose ids begin anew."""
+REMEMBERED = 256
+"""Ids that are told apart one by one where they skip by design; older ones count as repeats."""
 
 
 class Step(enum.Enum):
@@ -78,3 +81,42 @@ class TradeIds:
         if trade.id == self._void_until and trade.first_trade_id == self._last_fill_id + 1:
             return FOLLOWS  # only void ids lie between, and no trade of theirs
         return Step.SKIPS
+
+
+class SkippingTradeIds(TradeIds):
+    """Of a stream whose ids skip by design (raw trades of USD-M).
+
+    A smaller id says by itself neither that it was seen nor that it was not: the last ones are
+    remembered. A trade that was overtaken on its way comes as one that skips, once.
+    """
+
+    __slots__ = ("_order", "_recent", "_until_id")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._recent: set[int] = set()
+        self._order: deque[int] = deque()
+        self._until_id = -1
+        """Up to here ids are forgotten."""
+
+    def take(self, trade: AggTrade | Trade, trade_us: int) -> Step:
+        """Note a trade and say what it is; one that was overtaken skips."""
+        step = super().take(trade, trade_us)
+        if step is Step.VOID:
+            return step
+        if step is Step.RESTARTS:
+            self._recent.clear()
+            self._order.clear()
+            self._until_id = -1
+        elif step is Step.REPEATS:
+            if trade.id <= self._until_id or trade.id in self._recent:
+                return step
+            step = Step.SKIPS
+            self.broken_at = (self.next_id, self.last_trade_us)
+        self._recent.add(trade.id)
+        self._order.append(trade.id)
+        if len(self._order) > REMEMBERED:
+            forgotten = self._order.popleft()
+            self._recent.discard(forgotten)
+            self._until_id = max(self._until_id, forgotten)
+        return step

@@ -120,6 +120,17 @@ class CandleBuilder:
         self.trade_count += last_id - first_id + 1
         self.last_trade_id = last_id
 
+    def add_anywhere(self, fill: Fill) -> None:
+        """Fold a trade that may have come after younger ones: ids say what opens and closes."""
+        had_trades, close, last_id = self.trade_count, self.close, self.last_trade_id
+        self.add(fill)
+        if not had_trades:
+            return
+        if fill.first_trade_id < self.first_trade_id:
+            self.open, self.first_trade_id = fill.price, fill.first_trade_id
+        if fill.last_trade_id < last_id:
+            self.close, self.last_trade_id = close, last_id
+
     def candle(self) -> Candle:
         """The candle as it stands."""
         has_trades = self.trade_count > 0

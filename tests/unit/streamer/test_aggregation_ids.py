@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from include.domain.candles import Status
+import itertools
+import random
+
+import pytest
+
+from include.domain.candles import Status, differing_values
 from include.domain.timeframes import MINUTE_US, SECOND_US
 from tests.unit.streamer.played_exchange import (
     GRACE,
     T0,
+    TIMEOUT,
     Results,
     aggregator,
     begin,
@@ -83,3 +89,54 @@ def test_a_ticker_used_again_is_folded_from_its_first_whole_minute(results: Resu
     assert {stored[m].status for m in (T0, fifth, sixth)} == {Status.VERIFIED}
     assert stored[sixth].candle.trade_count == 6
     assert results.differing == []
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_raw_trades_that_overtake_each_other_are_folded_once_each(
+    results: Results, seed: int
+) -> None:
+    one = aggregator(results, has_contiguous_ids=False)
+    draws = random.Random(seed)
+    earlier = [trade(10, T0 - SECOND_US)]
+    told = [
+        trade(20 + 3 * n, T0 + n * SECOND_US, price=str(5 + n * 7 % 11), quantity=f"0.{n + 1}")
+        for n in range(1, 31)
+    ]
+    one.connected(T0 - 2 * SECOND_US)
+    came = [told[n] for n in sorted(range(30), key=lambda n: n + draws.uniform(0, 4))]
+    came += [draws.choice(told) for _ in range(10)]  # and some come twice
+    for each in earlier + came:
+        one.on_trade(each)
+    (_, _), (shown, _) = one.live_candles()
+    kline = kline_of(told, T0, closed=True, at_us=T0 + MINUTE_US + 1)
+    assert differing_values(shown, kline.candle("BTCUSDT"), quotes=True) == []
+    assert (shown.first_trade_id, shown.last_trade_id) == (23, 110)
+    one.on_kline(kline)
+    assert results.stored()[T0].status is Status.VERIFIED
+    assert (one.duplicates, results.differing, results.holes) == (10, [], [])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_trades_of_spot_that_overtake_each_other_leave_the_exchanges_candle(
+    results: Results, seed: int
+) -> None:
+    one = aggregator(results)
+    begin(one)
+    draws = random.Random(seed)
+    told = [each for minute in range(4) for each in minute_trades(minute, 1 + 6 * minute)]
+    order = sorted(range(len(told)), key=lambda n: n + draws.uniform(0, 3))
+    for n in order:
+        one.on_trade(told[n])
+    for minute in range(4):
+        at_us = T0 + minute * MINUTE_US
+        one.on_kline(kline_of(told, at_us, closed=True, at_us=at_us + MINUTE_US + 1))
+        one.on_clock(at_us + MINUTE_US + GRACE + TIMEOUT)
+    for minute in range(4):
+        at_us = T0 + minute * MINUTE_US
+        offer = results.stored()[at_us]
+        true = kline_of(told, at_us, closed=True, at_us=at_us).candle("BTCUSDT")
+        assert offer.status is Status.VERIFIED
+        assert differing_values(offer.candle, true, quotes=True) == []
+    overtaken = [n for n, later in itertools.pairwise(order) if later < n]
+    assert bool(results.holes) == bool(overtaken)
+    assert results.differing == []  # what is not whole claims nothing

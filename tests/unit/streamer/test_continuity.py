@@ -8,7 +8,8 @@ import pytest
 
 from include.binance.frames import AggTrade
 from include.domain.timeframes import MINUTE_US, SECOND_US
-from streamer.continuity import Step, TradeIds
+from streamer import continuity
+from streamer.continuity import SkippingTradeIds, Step, TradeIds
 
 AT = 1_763_700_000_000_000
 
@@ -74,3 +75,35 @@ def test_what_has_no_price_or_no_fills_is_void(bad: AggTrade) -> None:
 
 def test_a_void_trade_before_all_others_is_no_first_one() -> None:
     assert steps(void(6), trade(7)) == [Step.VOID, Step.FIRST]
+
+
+def skipping(*trades: AggTrade) -> list[Step]:
+    ids = SkippingTradeIds()
+    return [ids.take(one, one.trade_time) for one in trades]
+
+
+def test_where_ids_skip_by_design_one_that_was_overtaken_counts_once() -> None:
+    found = skipping(trade(5), trade(9), trade(7), trade(7), trade(9), trade(6), trade(10))
+    assert found == [
+        Step.FIRST, Step.SKIPS, Step.SKIPS, Step.REPEATS, Step.REPEATS, Step.SKIPS, Step.FOLLOWS,
+    ]  # fmt: skip
+
+
+def test_what_is_forgotten_counts_as_a_repeat_and_memory_is_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(continuity, "REMEMBERED", 3)
+    ids = SkippingTradeIds()
+    for number in (10, 20, 30, 40, 50):
+        ids.take(trade(number), AT)
+    assert ids.take(trade(15), AT) is Step.REPEATS  # 20 is forgotten: it may have been seen
+    assert ids.take(trade(25), AT) is Step.SKIPS
+    assert len(ids._recent) == len(ids._order) == 3
+
+
+def test_another_instrument_begins_with_an_empty_memory() -> None:
+    later = AT + MINUTE_US
+    found = skipping(
+        trade(900), trade(3, at_us=later), trade(2, at_us=later), trade(3, at_us=later)
+    )
+    assert found == [Step.FIRST, Step.RESTARTS, Step.SKIPS, Step.REPEATS]
