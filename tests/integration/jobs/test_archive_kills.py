@@ -25,6 +25,7 @@ from tests.integration.jobs.raw_days import (
     fill,
     only,
     partitions,
+    restore,
     rows_of,
 )
 
@@ -94,6 +95,8 @@ def assert_archived(settings: Settings, connection: Connection, rows: Rows) -> N
         assert entry.dropped_at is not None
     assert PARTITION not in partitions(connection)
     assert [path for path in settings.archive.rglob("*") if path.suffix == ".part"] == []
+    restore(settings, only(settings))
+    assert in_table(connection) == rows
 
 
 @pytest.mark.parametrize(("step", "when"), STEPS)
@@ -126,5 +129,5 @@ def test_late_rows_of_an_archived_day_survive_a_kill_as_well(
     killed(raw_settings, step, when)
     assert in_table(jobs_connection) | in_files(raw_settings) == rows
     archived_again(raw_settings)
-    assert_archived(raw_settings, jobs_connection, rows)
     assert only(raw_settings).sha256 != before
+    assert_archived(raw_settings, jobs_connection, rows)
