@@ -338,7 +338,7 @@ class Streamer:
             due_s = loop.time() + CLOCK_TICK_S
             await asyncio.sleep(CLOCK_TICK_S)
             self.observed.loop_delay_seconds.observe(max(0.0, loop.time() - due_s))
-            if any([feed.on_clock() for feed in self._feeds]):
+            if await self._fleet.close_minutes():
                 self._writer.hurry()
 
     def _exchange_us(self) -> int:

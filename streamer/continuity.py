@@ -55,17 +55,18 @@ class TradeIds:
 
         A void trade does not use up its id: the true one may come under the same.
         """
+        trade_id = trade.id
         if trade.price <= ZERO or trade.quantity <= ZERO or trade.first_trade_id < 0:
-            if trade.id in (self.next_id, self._void_until):
-                self._void_until = trade.id + 1
+            if trade_id in (self.next_id, self._void_until):
+                self._void_until = trade_id + 1
             return Step.VOID
         step = FOLLOWS
-        if trade.id != self.next_id:
+        if trade_id != self.next_id:
             step = self._step_of(trade, trade_us)
             if step is Step.REPEATS:
                 return step
             self.broken_at = (self.next_id, self.last_trade_us)
-        self.next_id = trade.id + 1
+        self.next_id = trade_id + 1
         self._last_fill_id = trade.last_trade_id
         if trade_us > self.last_trade_us:
             self.last_trade_us = trade_us

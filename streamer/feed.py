@@ -29,6 +29,8 @@ from streamer.histogram import Histogram
 
 log = structlog.get_logger(__name__)
 
+CLOSED_AT_ONCE = 200
+"""Symbols whose minutes are closed before others may use the event loop: for a millisecond."""
 LOGGED_BAD_FRAMES = 10
 """Bad frames shown in full; after that they are counted only."""
 
@@ -152,10 +154,9 @@ class Feed:
     def _on_frames(self, frames: Sequence[Frame | PermanentError]) -> None:
         """All that needs no symbol's state is done in place: a call is a fortieth of a frame."""
         aggregators, tap = self._aggregators, self._tap
-        number = self.frames
+        numbered = enumerate(frames, self.frames)
         self.frames += len(frames)
-        for frame in frames:
-            number += 1
+        for number, frame in numbered:
             kind = type(frame)
             if not (kind is AggTrade or kind is Kline or kind is Trade):
                 self._on_other(frame)  # type: ignore[arg-type]
@@ -181,19 +182,22 @@ class Feed:
                     aggregator.on_kline(frame)  # type: ignore[arg-type]
 
     def on_clock(self) -> bool:
-        """Let each aggregator close what the exchange's clock has passed; whether one did.
+        """Let aggregators close what the exchange's clock has passed; whether some did.
 
-        A connection that is lost tells no time: what it missed is told by the next one.
+        Then others may be left: all close in one instant, and are taken some at a time. A
+        connection that is lost tells no time: what it missed is told by the next one.
         """
         now_us = self.now_us if self.connection.is_open else self.exchange_us
-        has_closed = False
+        closed = 0
         for aggregator in self._aggregators.values():
             deadline_us = aggregator.next_deadline_us()
             if deadline_us is not None and deadline_us <= now_us:
-                has_closed = aggregator.on_clock(now_us) or has_closed
+                closed += aggregator.on_clock(now_us)
+                if closed == CLOSED_AT_ONCE:
+                    break
         if self._doubted:
             self._resubscribe()
-        return has_closed
+        return closed > 0
 
     def doubt(self, exchange_symbol: str) -> None:
         """A symbol's streams do not deliver what they should: ask for them again."""

@@ -85,6 +85,15 @@ class Fleet:
             log.info("connection_given_up", connection=feed.connection.name)
             self._changed.set()
 
+    async def close_minutes(self) -> bool:
+        """Let feeds close minutes that are over, and other work come between; whether some were."""
+        has_closed = False
+        for feed in tuple(self.feeds):
+            while feed.on_clock():
+                has_closed = True
+                await asyncio.sleep(0)
+        return has_closed
+
     async def run(self) -> None:
         """Keep the connections of all feeds running, until cancelled."""
         try:

@@ -35,6 +35,8 @@ class Minute:
 class Minutes(dict[int, Minute]):
     """Those of one symbol that are in memory, by open time."""
 
+    __slots__ = ()
+
     def at(self, open_time_us: int) -> Minute:
         """The minute that opens then, made where it is not known yet."""
         minute = self.get(open_time_us)

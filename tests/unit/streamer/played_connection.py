@@ -96,8 +96,9 @@ class Aggregator:
     def next_deadline_us(self) -> int | None:
         return self.deadline_us
 
-    def on_clock(self, exchange_us: int) -> None:
+    def on_clock(self, exchange_us: int) -> bool:
         self.clock.append(exchange_us)
+        return len(self.clock) == 1
 
 
 def parts(feed: Feed) -> tuple[Connection, list[Aggregator]]:

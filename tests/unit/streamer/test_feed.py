@@ -15,7 +15,7 @@ from include.domain.instruments import Market
 from include.domain.timeframes import MINUTE_US, SECOND_US
 from streamer import feed as module
 from streamer.clock import CARRIED_LAG_S, ExchangeClock
-from streamer.feed import LOGGED_BAD_FRAMES, Feed, stream_names
+from streamer.feed import CLOSED_AT_ONCE, LOGGED_BAD_FRAMES, Feed, stream_names
 from tests.unit.streamer.played_connection import T0, Aggregator, Connection, kline, parts, trade
 from tests.unit.streamer.watched import Clock
 
@@ -239,6 +239,20 @@ def test_minutes_are_closed_by_the_exchanges_clock_and_no_other(
     feed.on_texts([kline("BTCUSDT", T0 + SECOND_US)])
     feed.on_clock()
     assert (btc.clock, eth.clock) == ([T0 + SECOND_US], [])
+
+
+def test_minutes_that_end_at_once_are_closed_some_at_a_time(feed_of: Callable[..., Feed]) -> None:
+    feed = feed_of(*(f"X{number}USDT" for number in range(CLOSED_AT_ONCE + 1)))
+    connection, aggregators = parts(feed)
+    connection.open()
+    for one in aggregators:
+        one.deadline_us = T0
+    feed.on_texts([kline("X0USDT", T0)])
+    assert feed.on_clock()
+    assert [len(one.clock) for one in aggregators] == [1] * CLOSED_AT_ONCE + [0]
+    assert feed.on_clock()
+    assert all(one.clock for one in aggregators)
+    assert not feed.on_clock()
 
 
 @pytest.mark.parametrize(("klines", "lag_s"), [(False, 0.0), (True, CARRIED_LAG_S)])

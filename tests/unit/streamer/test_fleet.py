@@ -42,6 +42,12 @@ class Feed:
         self.market = market
         self.connection = Connection(name)
         self.carried = dict(aggregators)
+        self.over = 0
+        """Calls of ``on_clock`` that find a minute to close."""
+
+    def on_clock(self) -> bool:
+        self.over -= 1
+        return self.over >= 0
 
     @property
     def aggregators(self) -> list[Aggregator]:
@@ -175,3 +181,18 @@ async def test_a_symbol_that_nobody_told_of_is_found_all_the_same(
         await asyncio.sleep(0)
         feeds.append(Feed(Market.SPOT, "spot-9", {}))  # without a word
         await until(lambda: feeds[0].connection.is_running)
+
+
+async def test_other_work_comes_between_the_minutes_that_are_closed() -> None:
+    fleet = fleet_of()
+    fleet.add(Market.SPOT, {f"X{number}": Aggregator(f"X{number}") for number in range(4)})
+    assert not await fleet.close_minutes()
+    left: list[int] = []
+    for feed in fleet.feeds:
+        feed.over = 2  # type: ignore[attr-defined]
+    closing = asyncio.ensure_future(fleet.close_minutes())
+    while not closing.done():
+        await asyncio.sleep(0)
+        left.append(sum(max(0, feed.over) for feed in fleet.feeds))  # type: ignore[attr-defined]
+    assert left[:4] == [3, 2, 1, 0]
+    assert await closing
