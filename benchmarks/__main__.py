@@ -19,6 +19,7 @@ from benchmarks import (
     simulated_year,
     simulator,
     throughput,
+    trade_dumps,
 )
 from include.logs import configure_logging
 
@@ -34,6 +35,7 @@ BENCHMARKS = {
     "simulated_year": simulated_year.run,
     "simulator": simulator.run,
     "throughput": throughput.run,
+    "trade_dumps": trade_dumps.run,
 }
 
 

@@ -17,8 +17,9 @@ from typing import IO, cast
 
 from include.errors import RejectedInputError
 
-BLOCK_BYTES = 32 << 20
-"""Decompressed bytes parsed at once: about half a million rows."""
+BLOCK_BYTES = 16 << 20
+"""Decompressed bytes parsed at once, about 200,000 rows: smaller blocks cost more calls, larger
+ones are given back to the system each time and come anew page by page (a tenth slower)."""
 
 MOST_LINE_BYTES = 1 << 16
 """A longer line is no row of a market-data file."""
@@ -61,7 +62,7 @@ def read_blocks(
     rest = b""
     size = path.stat().st_size if path.is_file() else 0
     with _opened(path) as (stream, raw):
-        while chunk := stream.read(block_bytes):
+        while chunk := _read(stream, block_bytes):
             end = chunk.rfind(b"\n") + 1
             tail = chunk[end:] if end else rest + chunk
             if len(tail) > MOST_LINE_BYTES:
@@ -82,6 +83,17 @@ def read_blocks(
                 rest = tail
     if rest:
         yield rest
+
+
+def _read(stream: IO[bytes], size: int) -> bytes:
+    """As many bytes as there are, up to a size; in pieces, since ``zipfile`` asked for much at
+    once copies what it has not inflated yet again and again (0.66 s instead of 0.41 for 250 MB).
+    """
+    pieces: list[bytes] = []
+    while size > 0 and (piece := stream.read(min(size, _READ_BYTES))):
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)
 
 
 @contextmanager
