@@ -38,7 +38,9 @@ def backfill(database_url, exchange, dag_bag, airflow_database, tmp_path, monkey
 
     def run(**conf):
         span = {"from": START.isoformat(), "to": END.isoformat()}
-        return dag_bag.dags["backfill_history"].test(run_conf=span | conf)
+        # a test run leaves its choices behind in the DAG's params
+        chosen = span | {"market": "spot", "mode": "all"} | conf
+        return dag_bag.dags["backfill_history"].test(run_conf=chosen)
 
     return run
 
@@ -96,3 +98,46 @@ def test_an_unknown_symbol_fails_the_plan_at_once_and_is_named(backfill, capfd):
     plan = run.get_task_instance("plan")
     assert (plan.state, plan.try_number) == ("failed", 1)
     assert "NOSUCHUSDT" in "".join(capfd.readouterr())
+
+
+def test_without_a_start_it_is_all_of_history_and_the_log_tells_each_piece_and_why(
+    backfill, database_url, capfd
+):
+    run = backfill(symbols="BTCUSDT", **{"from": None})
+    assert run.state == "success"
+    with psycopg.connect(database_url) as connection:
+        stored = connection.execute(
+            "SELECT min(open_time), max(open_time), count(*) FROM market.candles_1m"
+        ).fetchone()
+    oldest, newest, count = stored
+    assert END - oldest > timedelta(days=2)
+    assert newest == END - timedelta(minutes=1)
+    assert count == (END - oldest) // timedelta(minutes=1)
+    log = "".join(capfd.readouterr())
+    planned = [line for line in log.splitlines() if "piece_planned" in line]
+    assert any("dump_daily" in line and "of the day are missing" in line for line in planned)
+    assert any("source=rest" in line or "'rest'" in line for line in planned)
+    assert "its history begins at" in log
+    assert all(word in log for word in ("weight=", "requests=", "megabytes=", "estimated_s="))
+    labels = {task.rendered_map_index for task in run.get_task_instances() if task.map_index >= 0}
+    assert f"BTCUSDT {oldest:%Y-%m-%d}" in labels
+
+
+def test_forward_and_backward_are_seen_from_what_is_stored(backfill, database_url):
+    middle = {
+        "from": (START + timedelta(hours=1)).isoformat(),
+        "to": (START + timedelta(hours=2)).isoformat(),
+    }
+    assert backfill(symbols="BTCUSDT", **middle).state == "success"
+
+    def minutes() -> int:
+        with psycopg.connect(database_url) as connection:
+            (count,) = connection.execute("SELECT count(*) FROM market.candles_1m").fetchone()
+        return count
+
+    assert backfill(symbols="BTCUSDT", mode="holes").state == "success"
+    assert minutes() == 60
+    assert backfill(symbols="BTCUSDT", mode="forward").state == "success"
+    assert minutes() == 120
+    assert backfill(symbols="BTCUSDT", mode="backward").state == "success"
+    assert minutes() == 180
