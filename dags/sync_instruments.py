@@ -22,12 +22,13 @@ from dags.policies import DAG_ARGS, DEFAULT_ARGS, POOL_REST, job, settings
 ### Instruments
 
 Asks the exchange for its symbols, spot and USD-M, and writes each listing to
-`market.instruments`: renamed, delisted and reused tickers get a row of their own.
+`market.instruments`: renamed, delisted and reused tickers get a row of their own. (Spot tells no
+start of trading: a ticker that goes to another instrument without leaving the list is not noticed.)
 
 **Schedule** daily at 00:15 UTC. **Pool** `binance_rest`.
 
 **When it fails** the registry stays as it was; loads go on. A blocked region or a wrong
-`BINANCE_REST_URL` fails at once, a busy or unreachable exchange is retried for about half an hour.
+`BINANCE_REST_URL` fails at once, a busy or unreachable exchange is retried for about four minutes.
 """,
 )
 def sync_instruments() -> None:

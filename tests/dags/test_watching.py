@@ -24,9 +24,9 @@ def inbox(tmp_path, monkeypatch):
 @pytest.fixture
 def settled(monkeypatch):
     """A file counts as settled at once."""
-    from include.jobs import inbox
+    from include.jobs import inbox_folder
 
-    monkeypatch.setitem(inbox.find_files.__kwdefaults__, "settled_after_s", 0.0)
+    monkeypatch.setitem(inbox_folder.find_files.__kwdefaults__, "settled_after_s", 0.0)
 
 
 def first_event(trigger):

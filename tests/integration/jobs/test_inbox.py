@@ -21,7 +21,8 @@ from include.config import Settings
 from include.errors import PermanentError, TransientError
 from include.jobs import inbox as inbox_job
 from include.jobs.imports import import_file
-from include.jobs.inbox import InboxResult, find_files, load_file, summarise
+from include.jobs.inbox import InboxResult, load_file, summarise
+from include.jobs.inbox_folder import find_files
 
 ROOT = Path(__file__).parents[3]
 AT_MS = 1_735_689_600_000  # 2025-01-01
@@ -139,6 +140,16 @@ def test_a_file_that_is_still_being_copied_is_left_alone(
     drop(".ABC-1m-2025-01-03.csv.x7Yz", row(0))
     drop(".staging/ABC-1m-2025-01-04.csv", row(0))
     assert find_files(settings.inbox) == []
+    assert found(settings) == ["ABC-1m-2025-01-01.csv"]
+
+
+def test_a_file_from_a_clock_that_runs_ahead_is_taken_as_any_other(
+    settings: Settings, drop: Callable[..., Path]
+) -> None:
+    path = drop("ABC-1m-2025-01-01.csv", row(0))
+    ahead = time.time() + 10 * 86_400
+    os.utime(path, (ahead, ahead))
+    assert find_files(settings.inbox) == []  # it was written this moment
     assert found(settings) == ["ABC-1m-2025-01-01.csv"]
 
 
