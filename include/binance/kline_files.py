@@ -1,4 +1,4 @@
-"""Files of 1-minute klines in the dump site's format, read strictly.
+"""Files of klines in the dump site's format, of 1 minute if not told otherwise, read strictly.
 
 Twelve columns, with a header or without, times in ms or µs: sniffed for each file. Bad rows are
 returned with line and reason; the others stay usable.
@@ -29,7 +29,7 @@ from include.binance.text_blocks import text_blocks
 from include.domain.columnar import CANDLE_SCHEMA, PRICES, VOLUMES
 from include.domain.columnar import TIME as TIME_TYPE
 from include.domain.scaled import decimals_needed
-from include.domain.timeframes import MINUTE_US
+from include.domain.timeframes import MINUTE_US, TIMEFRAMES, Timeframe
 
 KLINES = Layout(
     name="1m klines",
@@ -81,10 +81,18 @@ class KlineReader:
     Args:
         symbol: platform symbol of the rows.
         window: rows open within this half-open range (µs), else they are rejected; None: any.
+        interval: of the rows.
     """
 
-    def __init__(self, symbol: str, *, window: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        symbol: str,
+        *,
+        window: tuple[int, int] | None = None,
+        interval: Timeframe = TIMEFRAMES["1m"],
+    ) -> None:
         self._symbol = symbol
+        self._interval = interval
         self._window = window
         self._digits = 0
         self._seen = pl.Series("open_time", [], dtype=pl.Int64)
@@ -131,13 +139,20 @@ class KlineReader:
             return pl.col(f"scaled_{name}")
 
         open_time, close_time = pl.col("open_time"), pl.col("close_time")
+        width_us = self._interval.width_us
+        if width_us is None:
+            end_time = open_time.cast(TIME_TYPE).dt.offset_by("1mo").dt.epoch("us")
+        else:
+            end_time = open_time + width_us
         is_silent = pl.col("trade_count") == 0
         checks: list[tuple[pl.Expr, str | pl.Expr]] = [
             (open_time % MINUTE_US != 0, "open_time is not a full minute"),
             (
                 # a bar that an outage cut closes early
-                (close_time < open_time) | (close_time >= open_time + MINUTE_US),
-                "close_time is not within the minute: not a 1m kline",
+                (close_time < open_time) | (close_time >= end_time),
+                "close_time is not within the minute: not a 1m kline"
+                if self._interval.width_us == MINUTE_US
+                else f"close_time is not within the bar: not a {self._interval.name} kline",
             ),
             (
                 value("high") < pl.max_horizontal(*(value(name) for name in PRICES)),
@@ -193,18 +208,20 @@ def read_klines(
     symbol: str,
     *,
     window: tuple[int, int] | None = None,
+    interval: Timeframe = TIMEFRAMES["1m"],
     block_bytes: int = BLOCK_BYTES,
     on_read: OnRead | None = None,
 ) -> Iterator[KlineBlock]:
-    """Blocks of a ``.csv``, ``.csv.gz`` or ``.zip`` of 1m klines.
+    """Blocks of a ``.csv``, ``.csv.gz`` or ``.zip`` of klines.
 
     Args:
         symbol: platform symbol of the rows.
         window: half-open range of open times (µs) that the file is for.
+        interval: of the rows.
 
     Raises:
         RejectedInputError: damaged, or of other columns.
     """
-    reader = KlineReader(symbol, window=window)
+    reader = KlineReader(symbol, window=window, interval=interval)
     for block in text_blocks(path, (KLINES,), block_bytes=block_bytes, on_read=on_read):
         yield reader.read(block.lines())

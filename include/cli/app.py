@@ -16,6 +16,7 @@ from include import __version__
 from include.cli.archive import archive
 from include.cli.backfill import backfill
 from include.cli.backup import backup, restore
+from include.cli.compare import compare
 from include.cli.import_files import import_files
 from include.cli.migrate import migrate
 from include.cli.status import status
@@ -47,6 +48,7 @@ def options(
 
 
 app.command()(backfill)
+app.command()(compare)
 app.command("import")(import_files)
 app.command()(migrate)
 app.command()(status)

@@ -44,6 +44,7 @@ TESTED_ELSEWHERE = {
     "streamer/line.py": "on sockets: tests/unit/streamer/test_connection.py",
     "streamer/observed.py": "read by tests/unit/streamer/test_metrics.py and test_health.py",
     "streamer/minutes.py": "what the aggregator knows: tests/unit/streamer/test_aggregation.py",
+    "include/cli/compare.py": "typed as a person would in tests/integration/jobs/",
     "include/cli/trade_dumps.py": "typed as a person would in tests/integration/jobs/",
     "include/jobs/dump_files.py": BY_TRADE_DUMPS,
     "include/jobs/dump_loading.py": BY_A_BACKFILL,
