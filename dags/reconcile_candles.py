@@ -45,8 +45,10 @@ was late) are taken up again.
 worker; older days with `airflow backfill create --dag-id reconcile_candles …`.
 **Pool** `binance_rest`.
 
-**When it fails** exchange or database were away for long, or a symbol is unknown; clear the red
-task. A day that differs fails nothing: what won is stored, and the verdict says `differs`.
+**When it fails** exchange or database were away for long, or REST refused a symbol; the red task
+names the days, all others are reconciled and told by `report`, which then fails as well so that the
+run is red. Clear the red tasks. A day that differs fails nothing: what won is stored, and the
+verdict says `differs`.
 """,
 )
 def reconcile_candles() -> None:
@@ -72,7 +74,7 @@ def reconcile_candles() -> None:
 
         return reconcile_group(settings=settings(), group=group)
 
-    @task(outlets=[CANDLES_1M], trigger_rule=TriggerRule.NONE_FAILED)
+    @task(outlets=[CANDLES_1M], trigger_rule=TriggerRule.ALL_DONE)
     @job(emits=CANDLES_1M)
     def report(groups: Any, results: Any) -> Any:
         from include.jobs.reconcile import report

@@ -20,11 +20,16 @@ PATIENCE = timedelta(hours=18)
 """After the day's end. Files come four to six hours after midnight, at times days later; then
 REST stands in, and a later run takes the file."""
 
+STRAGGLERS = timedelta(hours=3)
+"""Once most files are there, the others may be missing for good."""
+
 POLL = timedelta(minutes=5)
 
 
 class WaitForDumps(BaseOperator):
-    """Waits until the dump site has the files of a plan, or the patience is over.
+    """Waits until the dump site has the files of a run's own days, or the patience is over.
+
+    Days that a run makes up for beside them are not waited for.
 
     Args:
         plan: pieces with a ``path``, or groups of them as ``pieces``.
@@ -45,16 +50,24 @@ class WaitForDumps(BaseOperator):
     def execute(self, context: Context) -> Any:
         """Ask once, and leave the worker where something is missing."""
         from dags.policies import settings
+        from include.errors import TransientError
         from include.jobs.daily import unpublished
 
-        paths = paths_of(self.plan)
-        missing = unpublished(settings=settings(), paths=paths)
-        deadline = data_interval(context["dag_run"])["end"] + self.patience
+        interval = data_interval(context["dag_run"])
+        paths = paths_of(self.plan, since=interval["start"])
+        try:
+            missing = unpublished(settings=settings(), paths=paths)
+        except TransientError as error:
+            self.log.warning("the dump site does not answer: %s", error)
+            missing = paths
+        deadline = interval["end"] + self.patience
         if not missing or deadline <= datetime.now(tz=deadline.tzinfo):
             return self._told(len(paths), missing)
         self.log.info("waiting for %d of %d files until %s", len(missing), len(paths), deadline)
         self.defer(
-            trigger=DumpsPublished(missing, deadline.isoformat(), self.poll.total_seconds()),
+            trigger=DumpsPublished(
+                missing, deadline.isoformat(), self.poll.total_seconds(), files=len(paths)
+            ),
             method_name="resume",
         )
 
@@ -68,7 +81,8 @@ class WaitForDumps(BaseOperator):
 
         if event.get("error"):
             raise PermanentError(event["error"])
-        return self._told(len(paths_of(self.plan)), event["missing"])
+        since = data_interval(context["dag_run"])["start"]
+        return self._told(len(paths_of(self.plan, since=since)), event["missing"])
 
     def _told(self, files: int, missing: Sequence[str]) -> dict[str, Any]:
         for path in missing:
@@ -79,21 +93,30 @@ class WaitForDumps(BaseOperator):
 class DumpsPublished(BaseTrigger):
     """Fires once none of these files is missing, or at the deadline.
 
+    Where more than half of the files are there, the rest has three hours from then on.
+
     Args:
         paths: below the dump site's root.
         deadline: ISO 8601, with a zone.
         poll_s: time between two looks.
+        files: how many there are with those that were published before.
     """
 
-    def __init__(self, paths: Sequence[str], deadline: str, poll_s: float) -> None:
+    def __init__(self, paths: Sequence[str], deadline: str, poll_s: float, *, files: int) -> None:
         super().__init__()
         self.paths = list(paths)
         self.deadline = deadline
         self.poll_s = poll_s
+        self.files = files
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """How the triggerer makes it anew."""
-        arguments = {"paths": self.paths, "deadline": self.deadline, "poll_s": self.poll_s}
+        arguments = {
+            "paths": self.paths,
+            "deadline": self.deadline,
+            "poll_s": self.poll_s,
+            "files": self.files,
+        }
         return (f"{type(self).__module__}.{type(self).__qualname__}", arguments)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -103,7 +126,7 @@ class DumpsPublished(BaseTrigger):
         from include.jobs.daily import unpublished
 
         deadline = datetime.fromisoformat(self.deadline)
-        missing = self.paths
+        missing, has_most = self.paths, False
         while True:
             try:
                 missing = await asyncio.to_thread(unpublished, settings=settings(), paths=missing)
@@ -112,7 +135,10 @@ class DumpsPublished(BaseTrigger):
             except PermanentError as error:
                 yield TriggerEvent({"error": str(error)})
                 return
-            left_s = (deadline - datetime.now(tz=deadline.tzinfo)).total_seconds()
+            now = datetime.now(tz=deadline.tzinfo)
+            if not has_most and 2 * len(missing) < self.files:
+                has_most, deadline = True, min(deadline, now + STRAGGLERS)
+            left_s = (deadline - now).total_seconds()
             if not missing or left_s <= 0:
                 yield TriggerEvent({"missing": missing})
                 return
@@ -120,6 +146,12 @@ class DumpsPublished(BaseTrigger):
             await asyncio.sleep(min(self.poll_s * jitter, left_s))
 
 
-def paths_of(plan: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The files of a plan's pieces, or of its groups of pieces."""
-    return [piece["path"] for part in plan for piece in part.get("pieces", [part])]
+def paths_of(plan: Iterable[Mapping[str, Any]], *, since: datetime) -> list[str]:
+    """The files of a plan's pieces, or of its groups of pieces, for days from a moment on."""
+    since_us = int(since.timestamp()) * 1_000_000
+    return [
+        piece["path"]
+        for part in plan
+        for piece in part.get("pieces", [part])
+        if piece.get("start_us", piece.get("day_us")) >= since_us
+    ]

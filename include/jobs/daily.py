@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from include.binance.dumps import daily_path, monthly_path
+from include.binance.dumps import DumpSite, daily_path, monthly_path
 from include.config import Settings
 from include.domain.candles import Source
 from include.domain.instruments import Market
@@ -19,10 +19,10 @@ from include.errors import PermanentError
 from include.jobs.dump_loading import KIND
 from include.jobs.exchange import APPLICATION_NAME, open_dump_site
 from include.jobs.pieces import DumpPiece, Moment, moment_us, symbols_of
-from include.store.ledgers import find_dump_file
 from include.store.merging import Connection
 from include.store.pools import connect
-from include.store.reconciliation import has_rows, held_symbols, read_verdicts
+from include.store.reconciliation import has_rows, held_symbols
+from include.store.verdicts import find_loaded, read_verdicts
 
 log = structlog.get_logger(__name__)
 
@@ -83,7 +83,7 @@ def plan_day(
             wanted = named or held_symbols(connection, day_us, day_us + DAY_US)
             if day_us < first_us:
                 verdicts = read_verdicts(connection, wanted, day_us, day_us + DAY_US)
-                done = {one.symbol for one in verdicts if one.verdict != "incomplete"}
+                done = {one.symbol for one in verdicts if one.is_complete}
                 wanted = [symbol for symbol in wanted if symbol not in done]
             pieces += [_day_piece(symbol, day_us) for symbol in wanted]
     log.info(
@@ -140,31 +140,31 @@ def unpublished(*, settings: Settings, paths: Sequence[str]) -> list[str]:
         return [path for path in paths if not site.is_published(path)]
 
 
-def new_monthly_pieces(
-    connection: Connection, settings: Settings, symbol: str, day_us: int
-) -> list[DumpPiece]:
-    """Monthly files of the last months that were published and not loaded yet.
-
-    Args:
-        day_us: a day; months that ended before it count.
-    """
+def monthly_pieces(symbol: str, day_us: int) -> list[DumpPiece]:
+    """The monthly files of the last months that ended before a day, the newest first."""
     pieces = []
     month_us = MONTH.open_time_us(day_us)
-    with open_dump_site(settings) as site:
-        for _ in range(MONTHS_LOOKED_BACK):
-            month_us = MONTH.open_time_us(month_us - 1)
-            end_us = MONTH.next_open_us(month_us)
-            path = monthly_path(symbol, from_us(month_us))
-            known = find_dump_file(connection, path)
-            is_loaded = known is not None and known.verdict == "loaded" and known.kind == KIND
-            if is_loaded or not has_rows(connection, symbol, month_us, end_us):
-                continue
-            if site.is_published(path):
-                label = f"{symbol} {from_us(month_us):%Y-%m}"
-                pieces.append(
-                    DumpPiece(symbol, label, path, Source.DUMP_MONTHLY.value, month_us, end_us)
-                )
+    for _ in range(MONTHS_LOOKED_BACK):
+        month_us = MONTH.open_time_us(month_us - 1)
+        path = monthly_path(symbol, from_us(month_us))
+        label = f"{symbol} {from_us(month_us):%Y-%m}"
+        end_us = MONTH.next_open_us(month_us)
+        pieces.append(DumpPiece(symbol, label, path, Source.DUMP_MONTHLY.value, month_us, end_us))
     return pieces
+
+
+def is_new_month(connection: Connection, site: DumpSite, piece: DumpPiece) -> bool:
+    """Whether a monthly file was published, is not loaded whole yet, and the table has its month.
+
+    Raises:
+        TransientError, PermanentError: the site or the database does not answer.
+    """
+    span = (piece.start_us, piece.end_us)
+    return (
+        find_loaded(connection, piece.path, *span, kind=KIND) is None
+        and has_rows(connection, piece.symbol, *span)
+        and site.is_published(piece.path)
+    )
 
 
 def as_day_piece(piece: DayPiece | Mapping[str, Any]) -> DayPiece:

@@ -13,8 +13,8 @@ from include.binance.weights import BEST_KLINES
 from include.domain.candles import Offer, Source, Status
 from include.domain.instruments import exchange_symbol_of
 from include.domain.timeframes import MINUTE_US, from_us, minute_of
-from include.jobs.pieces import LoadCounts, Ranges, holes_in, ranges_of
-from include.store.candles import MergeCounts, merge_offers
+from include.jobs.pieces import LoadCounts, Ranges, holes_in, minutes_in, ranges_of
+from include.store.candles import MergeCounts, merge_offers, read_candles
 from include.store.ledgers import add_coverage, record_outage
 from include.store.live import remove_settled_live
 from include.store.merging import Connection
@@ -152,19 +152,30 @@ def _judge(
     is_over = answers.is_over or any(start >= end_us for start, _ in answers.ranges)
     if not is_over and end_us > answers.server_time_us - HALT_IS_SURE_US:
         return LoadCounts(pending_minutes=minutes)
-    record_outage(
-        connection,
-        market=rest.market,
-        symbol=symbol,
-        start_us=start_us,
-        end_us=end_us,
-        cause=OUTAGE_CAUSE,
-    )
-    add_coverage(connection, symbol, Source.REST, [hole])
-    log.info(
-        "outage_recorded",
-        symbol=symbol,
-        start=from_us(start_us).isoformat(),
-        minutes=minutes,
-    )
-    return LoadCounts(outage_minutes=minutes)
+    stored = ranges_of([one.open_time_us for one in read_candles(connection, symbol, *hole)])
+    if stored:
+        log.warning(
+            "rest_lacks_stored_minutes",
+            symbol=symbol,
+            start=from_us(stored[0][0]).isoformat(),
+            minutes=minutes_in(stored),
+        )
+    rowless = holes_in(stored, start_us, end_us)  # a minute with a row is no outage
+    for first_us, until_us in rowless:
+        record_outage(
+            connection,
+            market=rest.market,
+            symbol=symbol,
+            start_us=first_us,
+            end_us=until_us,
+            cause=OUTAGE_CAUSE,
+        )
+    if rowless:
+        add_coverage(connection, symbol, Source.REST, rowless)
+        log.info(
+            "outage_recorded",
+            symbol=symbol,
+            start=from_us(rowless[0][0]).isoformat(),
+            minutes=minutes_in(rowless),
+        )
+    return LoadCounts(outage_minutes=minutes_in(rowless))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, time
 from typing import Any
 
 import structlog
@@ -18,27 +19,32 @@ from include.binance.rest import BinanceRest
 from include.config import Settings
 from include.domain.candles import Source
 from include.domain.instruments import Market, market_of
-from include.domain.timeframes import DAY_US, TIMEFRAMES
-from include.errors import TransientError
-from include.jobs.daily import DayPiece, as_day_piece, dump_pieces, new_monthly_pieces, plan_day
-from include.jobs.dump_loading import load_dump_piece
+from include.domain.timeframes import DAY_US, to_us
+from include.errors import PermanentError, TransientError, UnknownSymbolError
+from include.jobs.daily import (
+    DayPiece,
+    as_day_piece,
+    dump_pieces,
+    is_new_month,
+    monthly_pieces,
+    plan_day,
+)
+from include.jobs.dump_loading import KIND, load_dump_piece
 from include.jobs.exchange import APPLICATION_NAME, open_dump_site, open_shared_rest
 from include.jobs.minutes import fetch_minutes
-from include.jobs.pieces import LoadCounts, Moment, holes_in
-from include.store.ledgers import find_dump_file, read_coverage
+from include.jobs.pieces import DumpPiece, LoadCounts, Moment, holes_in
+from include.store.ledgers import read_coverage
 from include.store.merging import Connection
 from include.store.pools import connect
-from include.store.reconciliation import (
-    DayVerdict,
-    compare_day,
-    note_live,
+from include.store.reconciliation import DayVerdict, compare_day, note_live
+from include.store.verdicts import (
+    days_before_file,
+    find_loaded,
     read_verdicts,
     record_verdicts,
 )
 
 log = structlog.get_logger(__name__)
-
-MONTH = TIMEFRAMES["1M"]
 
 GROUP_DAYS = 25
 """Days of symbols that one task reconciles: fewer tasks, and a retry repeats little."""
@@ -90,11 +96,12 @@ def reconcile_group(*, settings: Settings, group: DayGroup | Mapping[str, Any]) 
 
     Raises:
         TransientError, RateLimitedError: exchange or database are away; what is done stays.
-        PermanentError: the exchange does not know a symbol, or a setting is wrong.
+        PermanentError: some days could not be reconciled; the others were.
     """
     pieces = [as_day_piece(one) for one in _pieces_of(group)]
     url = settings.url_for("jobs")
     total, verdicts = LoadCounts(), Counter[str]()
+    refused: list[str] = []
     with (
         connect(url, application_name=APPLICATION_NAME) as connection,
         open_dump_site(settings) as site,
@@ -105,9 +112,16 @@ def reconcile_group(*, settings: Settings, group: DayGroup | Mapping[str, Any]) 
                 continue
             with open_shared_rest(settings, market, url) as rest:
                 for piece in of_market:
-                    counts, verdict = _reconcile(connection, rest, site, settings, piece)
+                    try:
+                        counts, verdict = _reconcile(connection, rest, site, settings, piece)
+                    except PermanentError as error:  # of one symbol; the others are judged
+                        log.warning("day_not_reconciled", day=piece.label, error=str(error))
+                        refused.append(f"{piece.label}: {error}")
+                        continue
                     total += counts
                     verdicts[verdict] += 1
+    if refused:
+        raise PermanentError(f"{len(refused)} of {len(pieces)} days: {'; '.join(refused[:5])}")
     return Reconciled(dict(verdicts), total)
 
 
@@ -118,8 +132,12 @@ def report(
 
     Args:
         groups: of the plan.
-        results: what ``reconcile_group`` gave for each.
+        results: what ``reconcile_group`` gave for each that went well.
+
+    Raises:
+        PermanentError: groups failed; what came of the others was told.
     """
+    groups, results = list(groups), list(results)
     pieces = [as_day_piece(one) for group in groups for one in _pieces_of(group)]
     wanted = {(one.symbol, one.day_us) for one in pieces}
     rows: list[DayVerdict] = []
@@ -141,6 +159,11 @@ def report(
         counts += LoadCounts(**one)
     verdicts = dict(Counter(row.verdict for row in rows))
     log.info("reconciled", days=len(rows), **verdicts, changed_rows=counts.changed)
+    if len(results) < len(groups):
+        raise PermanentError(
+            f"{len(groups) - len(results)} of {len(groups)} groups of days failed: see the red "
+            "tasks of this run"
+        )
     return Reconciled(verdicts, counts)
 
 
@@ -158,23 +181,41 @@ def _reconcile(
     start_us, end_us = piece.day_us, piece.day_us + DAY_US
     note_live(connection, piece.symbol, start_us, end_us)
     counts = LoadCounts()
-    spoken = read_coverage(connection, piece.symbol, Source.REST, start_us, end_us)
-    for first_us, until_us in holes_in(spoken, start_us, end_us):
-        counts += fetch_minutes(
-            connection, rest, symbol=piece.symbol, start_us=first_us, end_us=until_us
-        )
+    counts += _ask_rest(connection, rest, piece.symbol, start_us, end_us)
     (dump,) = dump_pieces(pieces=[piece])
-    if _is_news(connection, _listed(site, dump.path)):
+    if _is_news(connection, dump, _listed(site, dump.path)):
         counts += load_dump_piece(settings=settings, piece=dump)
-    days = [piece.day_us]
-    for monthly in new_monthly_pieces(connection, settings, piece.symbol, piece.day_us):
-        note_live(connection, piece.symbol, monthly.start_us, monthly.end_us)
-        counts += load_dump_piece(settings=settings, piece=monthly)
-        days += _known_days(connection, piece.symbol, monthly.start_us, monthly.end_us)
-    for day_us in days:
+    days = {piece.day_us}
+    for month in monthly_pieces(piece.symbol, piece.day_us):
+        if is_new_month(connection, site, month):
+            counts += load_dump_piece(settings=settings, piece=month)
+        # also those of a run that was cut here, and of months that somebody else has loaded
+        days.update(
+            days_before_file(
+                connection, piece.symbol, month.path, month.start_us, month.end_us, kind=KIND
+            )
+        )
+    for day_us in sorted(days):
         record_verdicts(connection, compare_day(connection, [piece.symbol], day_us))
     rows = read_verdicts(connection, [piece.symbol], start_us, end_us)
     return counts, rows[0].verdict if rows else "incomplete"
+
+
+def _ask_rest(
+    connection: Connection, rest: BinanceRest, symbol: str, start_us: int, end_us: int
+) -> LoadCounts:
+    """REST's word on what it has not told yet; nothing where it has forgotten the symbol."""
+    counts = LoadCounts()
+    spoken = read_coverage(connection, symbol, Source.REST, start_us, end_us)
+    for first_us, until_us in holes_in(spoken, start_us, end_us):
+        try:
+            counts += fetch_minutes(
+                connection, rest, symbol=symbol, start_us=first_us, end_us=until_us
+            )
+        except UnknownSymbolError as error:
+            log.warning("rest_knows_no_more", symbol=symbol, error=str(error))
+            break
+    return counts
 
 
 def _listed(site: DumpSite, path: str) -> DumpEntry | None:
@@ -186,28 +227,19 @@ def _listed(site: DumpSite, path: str) -> DumpEntry | None:
         return None
 
 
-def _is_news(connection: Connection, entry: DumpEntry | None) -> bool:
-    """Whether a file was published, or published anew, since it was loaded."""
+def _is_news(connection: Connection, piece: DumpPiece, entry: DumpEntry | None) -> bool:
+    """Whether a file was published, or published anew, since it was loaded whole."""
     if entry is None:
         return False
-    known = find_dump_file(connection, entry.path)
-    if known is None or known.verdict != "loaded" or known.published_at_us is None:
+    known = find_loaded(connection, piece.path, piece.start_us, piece.end_us, kind=KIND)
+    if known is None or known.published_at_us is None:
         return True
     # HTTP dates have whole seconds
     return entry.published_at_us // 1_000_000 > known.published_at_us // 1_000_000
 
 
-def _known_days(connection: Connection, symbol: str, start_us: int, end_us: int) -> list[int]:
-    """Days of a range that were reconciled before, whose verdict a monthly file may change."""
-    return [_day_us(one) for one in read_verdicts(connection, [symbol], start_us, end_us)]
-
-
 def _day_us(verdict: DayVerdict) -> int:
-    return (verdict.day.toordinal() - _EPOCH) * DAY_US
-
-
-_EPOCH = 719_163
-"""Ordinal of 1970-01-01."""
+    return to_us(datetime.combine(verdict.day, time(), UTC))
 
 
 def _pieces_of(group: DayGroup | Mapping[str, Any]) -> Sequence[DayPiece | Mapping[str, Any]]:

@@ -29,11 +29,14 @@ WHERE
     symbol = %s AND open_time >= %s AND open_time < %s
     AND source IN ('kline', 'stream') AND status <> 'partial'
 GROUP BY 1, 2, 3
+ORDER BY 2, 3
 ON CONFLICT (symbol, source, day) DO UPDATE SET minutes = v.minutes + excluded.minutes
 WHERE NOT v.minutes @> excluded.minutes
 """
 
-# A kline is what the live path believed in the end, so its fold counts only where none came.
+# A kline is what the live path believed in the end, so its fold counts only where none came. A
+# word that its own source has taken back, by a newer one or a file issued anew, does not count.
+# Minutes that somebody has a row of are no outage, whatever REST says.
 _COMPARE = """
 WITH day_of (start_time, end_time) AS (
     SELECT %(day)s::date::timestamp AT TIME ZONE 'UTC',
@@ -86,6 +89,19 @@ differing AS (
     WHERE
         d.symbol = ANY(%(symbols)s)
         AND d.open_time >= day_of.start_time AND d.open_time < day_of.end_time
+        AND d.loser_source <> c.source AND d.loser_status <> 'partial'
+        AND NOT EXISTS (
+            SELECT FROM ops.dump_files AS f
+            WHERE
+                f.symbol = d.symbol AND f.kind = 'klines' AND f.verdict = 'loaded'
+                AND f.published_at > d.loser_evidence_at
+                AND f.path LIKE
+                CASE d.loser_source
+                    WHEN 'dump_daily' THEN '%%/daily/%%' WHEN 'dump_monthly' THEN '%%/monthly/%%'
+                END
+                AND (f.detail ->> 'from')::timestamptz <= d.open_time
+                AND (f.detail ->> 'to')::timestamptz > d.open_time
+        )
         AND (
             d.loser_open, d.loser_high, d.loser_low, d.loser_close, d.loser_volume,
             d.loser_quote_volume, d.loser_trade_count, d.loser_taker_buy_volume,
@@ -120,7 +136,8 @@ sets AS (
         s.monthly,
         coalesce(stored.minutes, '{}') AS stored,
         tstzmultirange(tstzrange(day_of.start_time, day_of.end_time))
-        * coalesce(halted.minutes, '{}') AS halted,
+        * coalesce(halted.minutes, '{}')
+        - s.kline - s.stream - s.daily - s.monthly - coalesce(stored.minutes, '{}') AS halted,
         coalesce(stored.verified, 0) AS verified,
         coalesce(stored.revised, 0) AS revised
     FROM asked
@@ -130,9 +147,18 @@ sets AS (
     LEFT JOIN halted ON asked.symbol = halted.symbol
 ),
 
-judged AS (
+wanted AS (
     SELECT *, live + rest + daily + monthly + stored - halted AS expected
     FROM sets
+),
+
+judged AS (
+    SELECT
+        *,
+        stored @> expected AND rest @> expected AND daily @> expected
+        AND (monthly = '{}' OR monthly @> expected)
+        AND verified = ops.minutes_in(stored) AS is_complete
+    FROM wanted
 )
 
 SELECT
@@ -140,12 +166,10 @@ SELECT
     %(day)s::date AS day,
     CASE
         WHEN coalesce(l.live + l.rest + l.daily + l.monthly, 0) > 0 THEN 'differs'
-        WHEN
-            j.stored @> j.expected AND j.rest @> j.expected AND j.daily @> j.expected
-            AND j.verified = ops.minutes_in(j.stored)
-            THEN 'agrees'
+        WHEN j.is_complete THEN 'agrees'
         ELSE 'incomplete'
     END AS verdict,
+    j.is_complete,
     ops.minutes_in(j.expected) AS expected_minutes,
     ops.minutes_in(j.stored) AS stored_minutes,
     j.verified::integer AS verified_minutes,
@@ -162,31 +186,6 @@ SELECT
 FROM judged AS j
 LEFT JOIN lost AS l ON j.symbol = l.symbol
 ORDER BY j.symbol
-"""
-
-_RECORD = """
-INSERT INTO ops.reconciliations AS r (
-    symbol, day, verdict, expected_minutes, stored_minutes, verified_minutes, outage_minutes,
-    revised_minutes, live_minutes, live_differing, rest_minutes, rest_differing, daily_minutes,
-    daily_differing, monthly_minutes, monthly_differing
-)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-ON CONFLICT (symbol, day) DO UPDATE SET
-    verdict = excluded.verdict,
-    expected_minutes = excluded.expected_minutes,
-    stored_minutes = excluded.stored_minutes,
-    verified_minutes = excluded.verified_minutes,
-    outage_minutes = excluded.outage_minutes,
-    revised_minutes = excluded.revised_minutes,
-    live_minutes = excluded.live_minutes,
-    live_differing = excluded.live_differing,
-    rest_minutes = excluded.rest_minutes,
-    rest_differing = excluded.rest_differing,
-    daily_minutes = excluded.daily_minutes,
-    daily_differing = excluded.daily_differing,
-    monthly_minutes = excluded.monthly_minutes,
-    monthly_differing = excluded.monthly_differing,
-    reconciled_at = clock_timestamp()
 """
 
 _HELD = """
@@ -217,16 +216,6 @@ SELECT EXISTS (
 )
 """
 
-_READ = """
-SELECT
-    symbol, day, verdict, expected_minutes, stored_minutes, verified_minutes, outage_minutes,
-    revised_minutes, live_minutes, live_differing, rest_minutes, rest_differing, daily_minutes,
-    daily_differing, monthly_minutes, monthly_differing
-FROM ops.reconciliations
-WHERE symbol = ANY(%(symbols)s) AND day >= %(since)s AND day < %(before)s
-ORDER BY day, symbol
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class DayVerdict:
@@ -235,6 +224,7 @@ class DayVerdict:
     symbol: str
     day: date
     verdict: str
+    is_complete: bool
     expected_minutes: int
     stored_minutes: int
     verified_minutes: int
@@ -267,21 +257,6 @@ def compare_day(connection: Connection, symbols: Sequence[str], day_us: int) -> 
         return cursor.execute(_COMPARE, arguments).fetchall()
 
 
-def record_verdicts(connection: Connection, verdicts: Sequence[DayVerdict]) -> None:
-    """Keep what came of comparing; a day compared again replaces its rows."""
-    rows = [
-        (
-            one.symbol, one.day, one.verdict, one.expected_minutes, one.stored_minutes,
-            one.verified_minutes, one.outage_minutes, one.revised_minutes, one.live_minutes,
-            one.live_differing, one.rest_minutes, one.rest_differing, one.daily_minutes,
-            one.daily_differing, one.monthly_minutes, one.monthly_differing,
-        )
-        for one in verdicts
-    ]  # fmt: skip
-    with translated(connection), connection.transaction(), connection.cursor() as cursor:
-        cursor.executemany(_RECORD, rows)
-
-
 def held_symbols(connection: Connection, start_us: int, end_us: int) -> list[str]:
     """Symbols of which the table should have rows in a range (µs).
 
@@ -296,19 +271,6 @@ def held_symbols(connection: Connection, start_us: int, end_us: int) -> list[str
     with translated(connection):
         rows = connection.execute(_HELD, arguments).fetchall()
     return [symbol for (symbol,) in rows]
-
-
-def read_verdicts(
-    connection: Connection, symbols: Sequence[str], since_us: int, before_us: int
-) -> list[DayVerdict]:
-    """What came of comparing these symbols' days of a range (µs), by day and symbol."""
-    arguments = {
-        "symbols": list(symbols),
-        "since": from_us(since_us).date(),
-        "before": from_us(before_us).date(),
-    }
-    with translated(connection), connection.cursor(row_factory=class_row(DayVerdict)) as cursor:
-        return cursor.execute(_READ, arguments).fetchall()
 
 
 def has_rows(connection: Connection, symbol: str, start_us: int, end_us: int) -> bool:

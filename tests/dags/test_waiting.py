@@ -10,8 +10,14 @@ import pytest
 
 from include.errors import PermanentError, TransientError
 
-PLAN = [{"path": "a.zip"}, {"pieces": [{"path": "b.zip"}, {"path": "c.zip"}]}]
 NOW = datetime.now(UTC)
+OLD_US, DAY_US = (int((NOW - timedelta(days=days)).timestamp()) * 1_000_000 for days in (9, 1))
+PLAN = [
+    {"path": "old.zip", "start_us": OLD_US},
+    {"path": "a.zip", "start_us": DAY_US},
+    {"pieces": [{"path": "b.zip", "day_us": DAY_US}, {"path": "c.zip", "day_us": DAY_US}]},
+]
+"""``old.zip`` is of a day before the run's own."""
 
 
 @pytest.fixture
@@ -25,7 +31,7 @@ class Run:
     """A run whose day ended at a moment."""
 
     def __init__(self, end: datetime) -> None:
-        self.data_interval_start, self.data_interval_end = end - timedelta(days=1), end
+        self.data_interval_start, self.data_interval_end = end - timedelta(days=1, seconds=1), end
 
 
 class Site:
@@ -58,9 +64,9 @@ def execute(waiting, *, end: datetime = NOW, **options):
     return task.execute({"dag_run": Run(end)})
 
 
-def fired(waiting, *, deadline: datetime, poll_s: float = 0.01):
+def fired(waiting, *, deadline: datetime, poll_s: float = 0.01, files: int = 2):
     """The event of a trigger that waits for two files."""
-    trigger = waiting.DumpsPublished(["a.zip", "b.zip"], deadline.isoformat(), poll_s)
+    trigger = waiting.DumpsPublished(["a.zip", "b.zip"], deadline.isoformat(), poll_s, files=files)
 
     async def first() -> object:
         async with asyncio.timeout(10):
@@ -88,6 +94,7 @@ def test_the_worker_is_left_to_a_trigger_that_knows_what_is_missing_and_until_wh
         "paths": ["b.zip"],
         "deadline": (NOW + timedelta(hours=3)).isoformat(),
         "poll_s": 120.0,
+        "files": 3,
     }
 
 
@@ -108,6 +115,22 @@ def test_the_trigger_ends_at_the_deadline_and_says_what_never_came(waiting, site
     assert event == {"missing": ["b.zip"]}
 
 
+def test_stragglers_are_not_waited_for_as_long_as_all(waiting, site, monkeypatch):
+    monkeypatch.setattr(waiting, "STRAGGLERS", timedelta(seconds=0.05))
+    site(["b.zip"])
+    event = fired(waiting, deadline=NOW + timedelta(hours=1), files=3)
+    assert event == {"missing": ["b.zip"]}
+
+
+def test_a_site_that_is_away_at_midnight_is_left_to_the_trigger(waiting, site):
+    from airflow.sdk.exceptions import TaskDeferred
+
+    site(TransientError("503"))
+    with pytest.raises(TaskDeferred) as deferred:
+        execute(waiting)
+    assert deferred.value.trigger.paths == ["a.zip", "b.zip", "c.zip"]
+
+
 def test_a_site_that_does_not_answer_is_asked_again(waiting, site):
     asked = site(TransientError("503"), [])
     assert fired(waiting, deadline=NOW + timedelta(hours=1)) == {"missing": []}
@@ -119,9 +142,9 @@ def test_a_site_that_refuses_fails_the_task_with_its_word(waiting, site):
     event = fired(waiting, deadline=NOW + timedelta(hours=1))
     task = waiting.WaitForDumps(task_id="wait", plan=PLAN)
     with pytest.raises(PermanentError, match="blocked"):
-        task.resume({}, event)
+        task.resume({"dag_run": Run(NOW)}, event)
 
 
 def test_after_waiting_the_run_goes_on_and_tells_what_is_missing(waiting):
     task = waiting.WaitForDumps(task_id="wait", plan=PLAN)
-    assert task.resume({}, {"missing": ["c.zip"]}) == {"files": 3, "missing": 1}
+    assert task.resume({"dag_run": Run(NOW)}, {"missing": ["c.zip"]}) == {"files": 3, "missing": 1}

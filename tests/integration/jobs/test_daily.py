@@ -15,14 +15,17 @@ from include.domain.timeframes import DAY_US, MINUTE_US, to_us
 from include.errors import PermanentError, TransientError
 from include.jobs.daily import (
     dump_pieces,
-    new_monthly_pieces,
+    is_new_month,
+    monthly_pieces,
     plan_day,
     plan_dumps,
     unpublished,
 )
+from include.jobs.exchange import open_dump_site
 from include.jobs.instruments import sync_instruments
 from include.store.candles import merge_offers
-from include.store.reconciliation import compare_day, record_verdicts
+from include.store.reconciliation import compare_day
+from include.store.verdicts import record_verdicts
 from tests.integration.jobs.faulty_host import FaultyHost
 
 DAY = to_us(datetime(2026, 11, 18, tzinfo=UTC))
@@ -117,9 +120,16 @@ def test_a_site_that_does_not_answer_is_worth_another_look(make_settings: object
         unpublished(settings=settings, paths=["data/x.zip"])
 
 
-def test_a_months_file_is_no_news_before_it_is_published(
+def test_the_files_of_the_last_months_are_news_once_they_are_published(
     settings: Settings, connection: psycopg.Connection
 ) -> None:
     december = to_us(datetime(2026, 12, 2, tzinfo=UTC))
     store(connection, "BTCUSDT", DAY)
-    assert new_monthly_pieces(connection, settings, "BTCUSDT", december) == []
+    months = monthly_pieces("BTCUSDT", december)
+    assert [one.label for one in months] == [
+        "BTCUSDT 2026-11",
+        "BTCUSDT 2026-10",
+        "BTCUSDT 2026-09",
+    ]
+    with open_dump_site(settings) as site:
+        assert [one.label for one in months if is_new_month(connection, site, one)] == []

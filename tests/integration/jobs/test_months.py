@@ -12,7 +12,8 @@ from include.config import Settings
 from include.domain.candles import Candle
 from include.domain.timeframes import DAY_US, MINUTE_US, to_us
 from include.jobs.backfill import backfill, load_piece, plan_backfill
-from include.jobs.daily import new_monthly_pieces
+from include.jobs.daily import is_new_month, monthly_pieces
+from include.jobs.exchange import open_dump_site
 from include.jobs.reconcile import plan_reconciliation, reconcile_group
 from include.store.candles import read_candles
 from simulator.config import SimulatorConfig
@@ -90,4 +91,6 @@ def test_reconciling_takes_a_monthly_file_once_and_judges_its_days_again(
         " FROM ops.reconciliations ORDER BY 1"
     ).fetchall()
     assert rows == [("2026-10-31", "agrees", 1440, 1440, 0), ("2026-11-01", "agrees", 1440, 0, 0)]
-    assert new_monthly_pieces(connection, settings, "COSUSDT", NOVEMBER) == []
+    with open_dump_site(settings) as site:
+        months = monthly_pieces("COSUSDT", NOVEMBER)
+        assert not any(is_new_month(connection, site, one) for one in months)

@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from include.config import Settings
 from include.domain.candles import Candle, Offer, Source, Status
 from include.domain.timeframes import DAY_US, MINUTE_US, to_us
+from include.errors import PermanentError
 from include.jobs.daily import plan_day
 from include.jobs.instruments import sync_instruments
 from include.jobs.reconcile import (
@@ -133,6 +134,61 @@ def test_a_file_that_was_issued_anew_is_compared_again(
     assert any(path.endswith("BTCUSDT-1m-2026-11-18.zip") for path in host.asked)
 
 
+def test_a_day_that_differs_is_taken_up_again_while_its_file_is_missing(
+    through_host: Settings, host: FaultyHost, streamed: list[Candle]
+) -> None:
+    host.changes["prefix="] = lambda _: httpx.Response(200, content=_EMPTY_LISTING)
+    host.changes[".zip"] = lambda _: httpx.Response(404)
+    _, (told,) = run(through_host)
+    assert (told["verdict"], told["is_complete"]) == ("differs", False)
+    host.changes.clear()
+    next_day = {"start": DAY + DAY_US, "end": DAY + 2 * DAY_US}
+    assert DAY in {piece.day_us for piece in plan_day(settings=through_host, **next_day)}
+    _, told_later = run(through_host, **next_day)
+    assert [one["is_complete"] for one in told_later] == [True, True]
+
+
+def test_a_minute_that_rest_lacks_and_others_have_is_no_outage_and_no_agreement(
+    through_host: Settings, host: FaultyHost, connection: psycopg.Connection, streamed: list[Candle]
+) -> None:
+    host.changes["klines?"] = _without_row(streamed[200].open_time_us)
+    _, (told,) = run(through_host)
+    assert (told["rest_minutes"], told["stored_minutes"], told["is_complete"]) == (
+        1439,
+        1440,
+        False,
+    )
+    assert connection.execute("SELECT count(*) FROM ops.outages").fetchone() == (0,)
+
+
+def test_a_symbol_that_rest_has_forgotten_holds_no_other_up(
+    through_host: Settings, host: FaultyHost, streamed: list[Candle]
+) -> None:
+    unknown = httpx.Response(400, json={"code": -1121, "msg": "Invalid symbol."})
+    host.changes["symbol=COSUSDT"] = lambda _: unknown
+    _, told = run(through_host, symbols="COSUSDT, BTCUSDT")
+    assert {(one["symbol"], one["verdict"], one["rest_minutes"]) for one in told} == {
+        ("COSUSDT", "incomplete", 0),
+        ("BTCUSDT", "differs", 1440),
+    }
+
+
+def test_what_is_refused_is_named_when_all_others_are_judged(
+    through_host: Settings,
+    host: FaultyHost,
+    connection: psycopg.Connection,
+    streamed: list[Candle],
+) -> None:
+    refused = httpx.Response(400, json={"code": -1100, "msg": "Illegal characters."})
+    host.changes["symbol=COSUSDT"] = lambda _: refused
+    (group,) = plan_reconciliation(settings=through_host, symbols="COSUSDT, BTCUSDT", **SPAN)
+    with pytest.raises(PermanentError, match="1 of 2 days: COSUSDT 2026-11-18"):
+        reconcile_group(settings=through_host, group=group)
+    assert _verdicts(connection) == [("2026-11-18", "differs")]
+    with pytest.raises(PermanentError, match="1 of 1 groups"):
+        report(settings=through_host, groups=[group], results=[])
+
+
 def test_symbols_that_are_named_are_taken_whether_rows_are_there_or_not(
     settings: Settings, connection: psycopg.Connection, oracle: Oracle
 ) -> None:
@@ -168,3 +224,15 @@ def _published_later(answer: httpx.Response) -> httpx.Response:
     return httpx.Response(
         200, content=answer.content.replace(b"<LastModified>2026", b"<LastModified>2027")
     )
+
+
+def _without_row(open_time_us: int) -> Callable[[httpx.Response], httpx.Response]:
+    def answer(full: httpx.Response) -> httpx.Response:
+        rows = [row for row in full.json() if row[0] != open_time_us]  # asked for in µs
+        return httpx.Response(full.status_code, headers=_limits_of(full), json=rows)
+
+    return answer
+
+
+def _limits_of(answer: httpx.Response) -> dict[str, str]:
+    return {name: text for name, text in answer.headers.items() if name.startswith("x-mbx")}

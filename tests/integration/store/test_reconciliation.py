@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -10,16 +9,14 @@ import psycopg
 
 from include.domain.candles import Candle, Offer, Source, Status, silent_candle
 from include.domain.instruments import Market
-from include.domain.timeframes import DAY_US, HOUR_US, MINUTE_US
+from include.domain.timeframes import DAY_US, HOUR_US, MINUTE_US, from_us
 from include.store.candles import merge_offers
-from include.store.ledgers import add_coverage, record_outage
+from include.store.ledgers import DumpFile, add_coverage, record_dump_file, record_outage
 from include.store.reconciliation import (
     DayVerdict,
     compare_day,
     has_rows,
     note_live,
-    read_verdicts,
-    record_verdicts,
 )
 
 Connection = psycopg.Connection[Any]
@@ -115,15 +112,66 @@ def test_a_minute_that_a_file_lacks_or_that_is_not_stored_makes_the_day_incomple
     assert (found.verdict, found.expected_minutes, found.stored_minutes) == ("incomplete", 61, 60)
 
 
-def test_verdicts_are_kept_by_symbol_and_day_and_replaced_by_newer_ones(
+def test_a_day_that_differs_is_complete_only_once_all_have_spoken(connection: Connection) -> None:
+    say(connection, Source.KLINE, hour(2))
+    say(connection, Source.REST, hour())
+    assert (verdict(connection).verdict, verdict(connection).is_complete) == ("differs", False)
+    say(connection, Source.DUMP_DAILY, hour())
+    assert (verdict(connection).verdict, verdict(connection).is_complete) == ("differs", True)
+
+
+def test_what_the_live_path_called_partial_is_no_difference(connection: Connection) -> None:
+    merge_offers(connection, [Offer(hour(2)[0], Status.PARTIAL, Source.STREAM)])
+    say(connection, Source.REST, hour())
+    say(connection, Source.DUMP_DAILY, hour())
+    found = verdict(connection)
+    assert (found.verdict, found.live_minutes, found.live_differing) == ("agrees", 0, 0)
+
+
+def test_a_monthly_file_that_lacks_minutes_is_no_agreement(connection: Connection) -> None:
+    for source in (Source.REST, Source.DUMP_DAILY):
+        say(connection, source, hour())
+    assert verdict(connection).is_complete
+    say(connection, Source.DUMP_MONTHLY, hour()[:50])
+    found = verdict(connection)
+    assert (found.verdict, found.monthly_minutes, found.is_complete) == ("incomplete", 50, False)
+
+
+def test_a_minute_that_somebody_has_is_no_outage_whatever_was_recorded(
     connection: Connection,
 ) -> None:
+    say(connection, Source.DUMP_DAILY, hour())
+    say(connection, Source.REST, hour()[1:])
+    record_outage(
+        connection, market=Market.SPOT, start_us=DAY, end_us=DAY + MINUTE_US, cause="no candle"
+    )
+    found = verdict(connection)
+    assert (found.expected_minutes, found.outage_minutes, found.is_complete) == (60, 0, False)
+
+
+def test_what_a_file_said_before_it_was_issued_anew_does_not_count(connection: Connection) -> None:
+    say(connection, Source.DUMP_DAILY, hour(2))
     say(connection, Source.REST, hour())
-    first = verdict(connection)
-    record_verdicts(connection, [first])
-    later = replace(first, verdict="differs", daily_differing=2)
-    record_verdicts(connection, [later])
-    assert read_verdicts(connection, ["BTCUSDT"], DAY, DAY + DAY_US) == [later]
-    assert read_verdicts(connection, ["BTCUSDT"], DAY + DAY_US, DAY + 2 * DAY_US) == []
+    assert verdict(connection).daily_differing == 60
+    record_dump_file(
+        connection,
+        DumpFile(
+            path="data/spot/daily/klines/BTCUSDT/1m/BTCUSDT-1m-2026-11-30.zip",
+            checksum="second",
+            kind="klines",
+            symbol="BTCUSDT",
+            fetched_at_us=DAY + 9,
+            published_at_us=DAY + 5,
+            rows=60,
+            verdict="loaded",
+            detail={"from": from_us(DAY).isoformat(), "to": from_us(DAY + DAY_US).isoformat()},
+        ),
+    )
+    found = verdict(connection)
+    assert (found.verdict, found.daily_differing) == ("agrees", 0)
+
+
+def test_rows_of_a_range_are_seen(connection: Connection) -> None:
+    say(connection, Source.REST, hour())
     assert has_rows(connection, "BTCUSDT", DAY, DAY + MINUTE_US)
     assert not has_rows(connection, "BTCUSDT", DAY - DAY_US, DAY)

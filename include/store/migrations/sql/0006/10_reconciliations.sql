@@ -13,6 +13,7 @@ CREATE TABLE ops.reconciliations (
     symbol text COLLATE "C" NOT NULL,
     day date NOT NULL,
     verdict text COLLATE "C" NOT NULL CHECK (verdict IN ('agrees', 'differs', 'incomplete')),
+    is_complete boolean NOT NULL,
     expected_minutes integer NOT NULL,
     stored_minutes integer NOT NULL,
     verified_minutes integer NOT NULL,
@@ -33,6 +34,8 @@ CREATE INDEX reconciliations_day ON ops.reconciliations (day);
 COMMENT ON TABLE ops.reconciliations IS
 'One row per symbol and UTC day: what the live path, REST, the daily and the monthly file said about it, and in how many minutes each differs from the row that won.';
 COMMENT ON COLUMN ops.reconciliations.verdict IS
-'agrees: REST and the daily file spoke about each minute and nobody differs; differs: somebody does, see ops.discrepancies; incomplete: a minute is missing, not verified, or somebody has not spoken.';
+'agrees: complete, and nobody differs; differs: somebody does, see ops.discrepancies; incomplete: nobody differs so far.';
+COMMENT ON COLUMN ops.reconciliations.is_complete IS
+'Each expected minute is stored and verified, and REST, the daily file and, once it has spoken, the monthly one have told it. Days of which this is false are taken up again.';
 COMMENT ON COLUMN ops.reconciliations.expected_minutes IS
 'Minutes that REST, a file or the live path has a row for.';
