@@ -78,6 +78,9 @@ class Settings(BaseSettings):
         default=(),
         description="Symbols to stream, by name or pattern: BTCUSDT,ETHUSDT.P or *USDT.",
     )
+    symbols_file: Path | None = Field(
+        default=None, description="File of one symbol or pattern a line, instead of SYMBOLS."
+    )
     top: int | None = Field(default=None, ge=1, description="Keep the N of largest 24 h volume.")
     binance_testnet: bool = Field(default=False, description="Use the exchange's test hosts.")
     binance_ws_url: str = Field(default="", description="Spot WebSocket base URL.")
@@ -256,6 +259,13 @@ class Settings(BaseSettings):
     def _host(cls, value: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9._:-]+", value) or "//" in value:
             raise ValueError("should be an address or a host name, such as 127.0.0.1")
+        return value
+
+    @field_validator("symbols_file")
+    @classmethod
+    def _file(cls, value: Path | None) -> Path | None:
+        if value is not None and value.is_dir():
+            raise ValueError("should be a file, one symbol or pattern a line; this is a folder")
         return value
 
     @field_validator("candelabra_home", "archive_folder", "inbox_folder")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
+from pathlib import Path
 
 import structlog
 
@@ -14,11 +18,16 @@ from include.domain.timeframes import MINUTE_US, minute_of
 from include.errors import PermanentError
 from include.jobs.exchange import open_shared_rest
 from include.store.candles import last_minutes
+from include.store.live import remove_left_live
 from include.store.pools import connect
-from streamer.roster import Changes, Roster
+from streamer.roster import Changes, Roster, names_of
 from streamer.startup import StoppedError, persist
+from streamer.symbols_file import WantedSymbols, read_symbols
+from streamer.universe import choose, markets_of
 
 log = structlog.get_logger(__name__)
+
+LIVE_SETTLES_S = 1.0
 
 OnChanges = Callable[[Market, Changes, Mapping[str, int]], None]
 """Given a market, its changes, and for each added symbol the minute to begin with (µs)."""
@@ -31,6 +40,8 @@ class Listings:
         rosters: of each market that is streamed.
         now_us: the exchange's time at the last look at each of them.
         stop: set when the streamer is to end.
+        top: most symbols of all markets; None for no bound.
+        file: of symbols, for ``reload``.
     """
 
     def __init__(
@@ -41,23 +52,83 @@ class Listings:
         *,
         on_changes: OnChanges,
         stop: asyncio.Event,
+        top: int | None = None,
+        file: Path | None = None,
     ) -> None:
         self._settings = settings
         self._url = settings.url_for("streamer")
-        self._rosters = rosters
+        self._rosters = dict(rosters)
         self._seen_us = dict(now_us)
         self._on_changes = on_changes
         self._stop = stop
+        self._top = top
+        self._file = file
+        self._is_told = asyncio.Event()
+        self._hurries = {market: asyncio.Event() for market in Market}
+
+    def reload(self) -> None:
+        """Read the file of symbols again, and stream what it asks for from then on."""
+        self._is_told.set()
 
     async def run(self) -> None:
         """Follow until cancelled or stopped."""
         async with asyncio.TaskGroup() as tasks:
             for market, roster in self._rosters.items():
                 tasks.create_task(self._follow(market, roster))
+            if self._file is not None:
+                await self._reload_when_told(self._file, tasks)
+
+    async def _reload_when_told(self, file: Path, tasks: asyncio.TaskGroup) -> None:
+        while True:
+            await self._is_told.wait()
+            self._is_told.clear()
+            try:
+                await self._take(
+                    await persist("symbols", lambda: read_symbols(file), self._stop), tasks
+                )
+            except StoppedError:
+                return
+            except PermanentError as error:
+                # A slip of the pen must not end what is streamed.
+                log.error("symbols_file_refused", error=str(error))  # noqa: TRY400
+
+    async def _take(self, wanted: WantedSymbols, tasks: asyncio.TaskGroup) -> None:
+        """Stream these instead; all of them or, where one is wrong, none.
+
+        Raises:
+            PermanentError: one does not exist; named with its line.
+        """
+        listed: list[Instrument] = []
+        now_us: dict[Market, int] = {}
+        for market in markets_of(wanted.names):
+            some, now_us[market], _ = await persist(
+                "exchange_info", partial(self._read, market, None), self._stop
+            )
+            listed += some
+        streamed = {symbol for roster in self._rosters.values() for symbol in roster.symbols}
+        choose(wanted.names, listed, streamed=streamed, place_of=wanted.place_of)
+        for market in Market:
+            names = names_of(market, wanted.names)
+            roster = self._rosters.get(market)
+            if roster is not None:
+                roster.want(names)
+            elif names:
+                left = None if self._top is None else max(0, self._top - len(streamed))
+                roster = self._rosters[market] = Roster(names, (), top=left)
+                self._seen_us[market] = now_us[market]
+                tasks.create_task(self._follow(market, roster))
+            self._hurries[market].set()
+        log.info("symbols_file_read", file=str(wanted.path), names=len(wanted.names))
 
     async def _follow(self, market: Market, roster: Roster) -> None:
+        hurry = self._hurries[market]
         while True:
-            await asyncio.sleep(self._settings.symbols_refresh_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.symbols_refresh_s):
+                    await hurry.wait()
+            hurry.clear()
+            if roster.is_idle:
+                continue
             try:
                 await self._refresh(market, roster)
             except StoppedError:
@@ -78,15 +149,23 @@ class Listings:
                 "first_minutes", lambda: self._begins(market, changes.added, seen_us), self._stop
             )
         self._on_changes(market, changes, begins)
+        if changes.dropped:
+            await persist("left_live", lambda: self._remove_live(changes.dropped), self._stop)
+
+    def _remove_live(self, symbols: Sequence[str]) -> None:
+        """Their open candles will never close."""
+        time.sleep(LIVE_SETTLES_S)  # a write that has begun may still show them
+        with connect(self._url, application_name="candelabra-streamer") as connection:
+            remove_left_live(connection, symbols)
 
     def _read(
-        self, market: Market, roster: Roster
+        self, market: Market, roster: Roster | None
     ) -> tuple[list[Instrument], int, Mapping[str, Decimal] | None]:
         """The list, the exchange's time before it, and volumes where they decide."""
         with open_shared_rest(self._settings, market, self._url) as rest:
             now_us = rest.server_time_us()
             listed = rest.exchange_info()
-            is_ranked = roster.has_candidates(listed)
+            is_ranked = roster is not None and roster.has_candidates(listed)
             return listed, now_us, rest.quote_volumes_24h() if is_ranked else None
 
     def _begins(self, market: Market, added: Sequence[Instrument], seen_us: int) -> dict[str, int]:

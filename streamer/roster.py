@@ -14,7 +14,7 @@ from decimal import Decimal
 from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import MINUTE_US
 from streamer.startup import StreamOptions
-from streamer.universe import markets_of, matching
+from streamer.universe import is_wanted, markets_of, matching
 
 GONE_AFTER_US = 60 * MINUTE_US
 
@@ -25,13 +25,15 @@ class Changes:
 
     Attributes:
         added: to be streamed from now on.
-        removed: to be streamed no longer.
+        removed: to be streamed no longer: they are gone.
+        dropped: to be streamed no longer: nobody wants them any more.
         halted: symbols that stopped trading, with the exchange's word for it.
         resumed: symbols that trade again and were streamed all the time.
     """
 
     added: list[Instrument] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
     halted: dict[str, str] = field(default_factory=dict)
     resumed: list[str] = field(default_factory=list)
 
@@ -61,6 +63,15 @@ class Roster:
         self._gone_after_us = gone_after_us
         self._halted_since_us: dict[str, int] = {}
         self._most_trading = 1
+
+    def want(self, wanted: Sequence[str]) -> None:
+        """Stream these from the next list on; what is not among them is removed then."""
+        self._wanted = wanted
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is streamed nor wanted."""
+        return not self._wanted and not self._streamed
 
     @property
     def symbols(self) -> frozenset[str]:
@@ -92,6 +103,7 @@ class Roster:
         trading = {one.symbol: one for one in listed if one.is_trading}
         words = {one.symbol: one.status for one in listed}
         changes = Changes()
+        self._drop_unwanted(changes)
         for symbol in sorted(self._streamed):
             if symbol in trading:
                 if self._halted_since_us.pop(symbol, None) is not None:
@@ -104,6 +116,13 @@ class Roster:
             self._remove_gone(changes, now_us)
         self._add_new(changes, trading, quote_volume_24h)
         return changes
+
+    def _drop_unwanted(self, changes: Changes) -> None:
+        for symbol in sorted(self._streamed):
+            if not is_wanted(symbol, self._wanted):
+                changes.dropped.append(symbol)
+                self._halted_since_us.pop(symbol, None)
+                self._streamed.discard(symbol)
 
     def _remove_gone(self, changes: Changes, now_us: int) -> None:
         for symbol, since_us in sorted(self._halted_since_us.items()):
@@ -129,11 +148,16 @@ class Roster:
         self._streamed.update(one.symbol for one in new)
 
 
+def names_of(market: Market, wanted: Sequence[str]) -> list[str]:
+    """The names and patterns that speak of a market."""
+    return [name for name in wanted if markets_of([name]) == (market,)]
+
+
 def rosters_of(options: StreamOptions, streamed: Sequence[Instrument]) -> dict[Market, Roster]:
     """A roster for each market that is streamed; ``top`` is shared by them as at the start."""
     rosters = {}
     for market in markets_of(options.symbols):
-        wanted = [name for name in options.symbols if markets_of([name]) == (market,)]
+        wanted = names_of(market, options.symbols)
         of_market = [one for one in streamed if one.market is market]
         top = None if options.top is None else len(of_market)
         rosters[market] = Roster(wanted, of_market, top=top, gone_after_us=GONE_AFTER_US)

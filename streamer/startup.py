@@ -20,6 +20,7 @@ from include.store.candles import last_minutes, minutes_to_ask
 from include.store.gaps import Gap, claim_gaps, close_proven_gaps
 from include.store.live import remove_left_live
 from include.store.pools import connect
+from streamer.symbols_file import WantedSymbols
 from streamer.threads import in_thread
 from streamer.universe import choose, markets_of, resting
 
@@ -49,6 +50,7 @@ class StreamOptions:
         trade_stream: ``aggTrade``, or ``trade`` where a recording has nothing else.
         klines: whether the exchange's klines are subscribed to as the checksum.
         capture: tables of raw capture to fill, such as ``agg_trades``.
+        symbols_file: where the symbols were read and may be read again; None: they stay.
     """
 
     symbols: tuple[str, ...]
@@ -56,6 +58,11 @@ class StreamOptions:
     trade_stream: str = "aggTrade"
     klines: bool = True
     capture: tuple[str, ...] = ()
+    symbols_file: WantedSymbols | None = None
+
+    def place_of(self, name: str) -> str:
+        """Where a name was written, to begin a message with."""
+        return "" if self.symbols_file is None else self.symbols_file.place_of(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +117,7 @@ async def find_start(settings: Settings, options: StreamOptions, stop: asyncio.E
         top=options.top,
         quote_volume_24h=volumes,
         streamed=streamed,
+        place_of=options.place_of,
     )
     for one in chosen:
         if not one.is_trading:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import Decimal
 from fnmatch import fnmatchcase
 
@@ -30,6 +30,7 @@ def choose(
     top: int | None = None,
     quote_volume_24h: Mapping[str, Decimal] | None = None,
     streamed: Collection[str] = (),
+    place_of: Callable[[str], str] = lambda _name: "",
 ) -> list[Instrument]:
     """The instruments to stream, in a stable order.
 
@@ -40,6 +41,7 @@ def choose(
         quote_volume_24h: by platform symbol; needed with ``top``.
         streamed: symbols that were streamed until lately: patterns match them also while they do
             not trade, since their last minutes may be missing.
+        place_of: where a name was written, to begin a message with.
 
     Raises:
         PermanentError: nothing is wanted, a name does not exist (with the nearest that do),
@@ -48,14 +50,15 @@ def choose(
     if not wanted:
         raise PermanentError(
             "no symbols: give --symbols BTCUSDT,ETHUSDT (or SYMBOLS), a pattern like "
-            "'*USDT' --top 100, or --all"
+            "'*USDT' --top 100, --symbols-file FILE, or --all"
         )
     for name in wanted:
         if not matching([name], instruments, streamed=streamed):
+            place = place_of(name)
             if is_pattern(name):
-                raise PermanentError(f"no trading symbol matches the pattern {name!r}")
+                raise PermanentError(f"{place}no trading symbol matches the pattern {name!r}")
             known = [instrument.symbol for instrument in instruments]
-            raise UnknownSymbolError(unknown_symbol(name, known))
+            raise UnknownSymbolError(place + unknown_symbol(name, known))
     chosen = matching(wanted, instruments, streamed=streamed)
     if top is None or top >= len(chosen):
         return chosen
@@ -83,6 +86,11 @@ def matching(
         elif name in by_symbol:
             found[name] = by_symbol[name]
     return list(found.values())
+
+
+def is_wanted(symbol: str, wanted: Sequence[str]) -> bool:
+    """Whether names and patterns of its market speak of a symbol, trading or not."""
+    return any(fnmatchcase(symbol, name) if is_pattern(name) else symbol == name for name in wanted)
 
 
 def resting(wanted: Sequence[str], instruments: Sequence[Instrument]) -> list[str]:

@@ -112,12 +112,15 @@ class Watchdog:
         self._states.enter(symbol, SymbolState.LIVE)
         log.info("symbol_resumed", symbol=symbol)
 
-    def gone(self, symbol: str) -> None:
-        """It is streamed no longer."""
+    def gone(self, symbol: str, *, is_wanted: bool) -> None:
+        """It is streamed no longer: it ceased to trade, or nobody wants it any more."""
         self._silent.discard(symbol)
         self._resubscribed.discard(symbol)
         self._states.end(symbol)
-        log.warning("symbol_gone", symbol=symbol)
+        if is_wanted:
+            log.warning("symbol_gone", symbol=symbol)
+        else:
+            log.info("symbol_removed", symbol=symbol)
 
     def _may_rotate(self, feed: Feed) -> bool:
         name, now_s = feed.connection.name, self._clock_s()

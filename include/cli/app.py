@@ -63,6 +63,10 @@ def stream(
         str,
         typer.Option(help="Names and patterns, by comma: BTCUSDT,ETHUSDT.P or '*USDT'. [SYMBOLS]"),
     ] = "",
+    symbols_file: Annotated[
+        Path | None,
+        typer.Option(help="One symbol or pattern a line, read anew on SIGHUP. [SYMBOLS_FILE]"),
+    ] = None,
     top: Annotated[
         int | None, typer.Option(min=1, help="Keep the N of largest 24 h volume. [TOP]")
     ] = None,
@@ -83,19 +87,25 @@ def stream(
     """Stream live trades into market.candles_1m until SIGTERM or Ctrl-C."""
     from include.config import load_settings
     from include.logs import configure_logging
-    from streamer.app import run
+    from streamer.process import run
     from streamer.startup import StreamOptions
+    from streamer.symbols_file import read_symbols
     from streamer.universe import ALL
 
     settings = load_settings(**({"capture": capture} if capture else {}))
     configure_logging(settings.log_level, settings.log_format)
     if trade_stream not in {"aggTrade", "trade"}:
         raise typer.BadParameter(f"--trade-stream {trade_stream}: aggTrade or trade")
-    wanted = ALL if all_symbols else _split(symbols) or settings.symbols
+    if (all_symbols, bool(symbols), symbols_file is not None).count(True) > 1:
+        raise typer.BadParameter("give one of --symbols, --symbols-file and --all")
+    file = symbols_file or (None if all_symbols or symbols else settings.symbols_file)
+    wanted = None if file is None else read_symbols(file)
+    names = ALL if all_symbols else _split(symbols) or settings.symbols
     run(
         settings,
         StreamOptions(
-            symbols=tuple(wanted),
+            symbols=tuple(names) if wanted is None else wanted.names,
+            symbols_file=wanted,
             top=top if top is not None else settings.top,
             trade_stream=trade_stream,
             klines=klines,

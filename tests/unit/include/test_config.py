@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from include.config import Settings, load_settings
@@ -80,6 +82,7 @@ WRONG = {
     "dbt_database_url": ("me:s3cret@h/d", POSTGRES),
     "reader_database_url": ("http://me:s3cret@h/d", POSTGRES),
     "symbols": ("BTCUSDT ETHUSDT", "separated by commas"),
+    "symbols_file": (str(Path(__file__).parent), "should be a file"),
     "top": ("0", "greater than or equal to 1"),
     "binance_testnet": ("perhaps", "true or false"),
     "binance_ws_url": ("https://h", "should be ws or wss://"),

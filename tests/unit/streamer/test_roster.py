@@ -82,3 +82,26 @@ def test_free_places_of_the_largest_are_given_by_volume() -> None:
     changes = roster.update([A, *candidates], T0, quote_volume_24h=volumes)
     assert symbols(changes.added) == ["DUSDT"]
     assert not roster.has_candidates([A, *candidates])
+
+
+def test_what_is_not_wanted_any_more_is_dropped_and_the_rest_stays() -> None:
+    roster = Roster(["AUSDT", "BUSDT"], [A, B])
+    roster.update([A, one("BUSDT", "HALT"), C], T0)
+    roster.want(["A*", "CBTC"])
+    changes = roster.update([A, one("BUSDT", "HALT"), C], T0 + 1)
+    assert (changes.dropped, changes.removed, changes.halted) == (["BUSDT"], [], {})
+    assert symbols(changes.added) == ["CBTC"]
+    assert roster.symbols == {"AUSDT", "CBTC"}
+    assert roster.update([A, B, C], T0 + 2).resumed == []  # forgotten with its halt
+    roster.want([])
+    assert not roster.is_idle
+    assert roster.update([A, B, C], T0 + 3).dropped == ["AUSDT", "CBTC"]
+    assert roster.is_idle
+
+
+def test_a_halted_symbol_that_a_pattern_still_speaks_of_is_kept() -> None:
+    roster = Roster(["AUSDT"], [A])
+    roster.want(["*USDT"])
+    changes = roster.update([one("AUSDT", "HALT"), B], T0)
+    assert (changes.dropped, changes.halted) == ([], {"AUSDT": "HALT"})
+    assert symbols(changes.added) == ["BUSDT"]

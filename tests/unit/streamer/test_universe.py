@@ -71,3 +71,10 @@ def test_a_wrong_wish_is_explained(wanted: tuple[str, ...], message: str) -> Non
 def test_markets_follow_from_the_names() -> None:
     assert markets_of(["BTCUSDT"]) == (Market.SPOT,)
     assert markets_of(["*USDT.P", "BTCUSDT"]) == (Market.SPOT, Market.UM)
+
+
+def test_a_wrong_wish_is_told_with_its_place() -> None:
+    with pytest.raises(PermanentError, match=r"^list:3: the exchange has no symbol 'BTCUSD'"):
+        choose(("BTCUSD",), EXCHANGE, place_of=lambda name: f"list:{len(name) // 2}: ")
+    with pytest.raises(PermanentError, match=r"^here no trading symbol matches"):
+        choose(("ZZ*",), EXCHANGE, place_of=lambda _: "here ")

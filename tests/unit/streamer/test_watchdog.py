@@ -143,8 +143,16 @@ def test_silence_is_a_state_of_its_own(yard: Yard) -> None:
 def test_what_is_gone_is_forgotten(yard: Yard) -> None:
     yard.doubt()
     yard.dog.silent("A", T0)
-    yard.dog.gone("A")
+    yard.dog.gone("A", is_wanted=True)
     assert not yard.dog.is_silent("A")
     assert yard.states.of("A") is SymbolState.CONNECTING
     yard.doubt()
+    assert yard.events[-2:] == ["symbol_gone", "stream_doubted"]
     assert yard.feed.doubted == ["A", "A"]  # should it return, it is subscribed anew first
+
+
+def test_what_nobody_wants_any_more_is_no_reason_to_warn(yard: Yard) -> None:
+    yard.dog.gone("A", is_wanted=False)
+    assert [(call.args[0], call.method_name) for call in yard.log.calls] == [
+        ("symbol_removed", "info")
+    ]

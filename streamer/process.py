@@ -1,0 +1,32 @@
+"""The streamer as a process: its event loop, and the signals it hears."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from include.config import Settings
+from streamer.app import Streamer
+from streamer.startup import StreamOptions
+
+
+async def stream(settings: Settings, options: StreamOptions) -> None:
+    """Run a streamer until SIGTERM or SIGINT.
+
+    SIGHUP has a file of symbols read again; without one it ends the process, as a closed terminal
+    does.
+    """
+    streamer = Streamer(settings, options)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, streamer.stop)
+    if options.symbols_file is not None:
+        loop.add_signal_handler(signal.SIGHUP, streamer.reload)
+    await streamer.run()
+
+
+def run(settings: Settings, options: StreamOptions) -> None:
+    """Blocking entry point, on uvloop."""
+    import uvloop
+
+    uvloop.run(stream(settings, options))
