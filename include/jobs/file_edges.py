@@ -19,6 +19,8 @@ from include.store.ledgers import DumpFile, find_dump_beside, find_dump_file
 from include.store.merging import Connection
 
 EDGES = "edges"
+IS_SETTLED = "is_settled"
+"""Whether the seams of a loaded file were looked at; else its load was cut there."""
 _BEGIN, _END = "begin", "end"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import polars as pl
@@ -29,7 +29,7 @@ from include.errors import CandelabraError, PermanentError, RejectedInputError, 
 from include.jobs.dump_files import download_folder, record_unusable
 from include.jobs.dump_loading import window_of
 from include.jobs.exchange import APPLICATION_NAME, open_dump_site
-from include.jobs.file_edges import EDGES, edges_of, settle_edges
+from include.jobs.file_edges import EDGES, IS_SETTLED, edges_of, settle_edges
 from include.jobs.pieces import ranges_of
 from include.store.candles import MergeCounts, merge_frame
 from include.store.instruments import read_listings
@@ -215,36 +215,37 @@ def _store(
     start_us, end_us = window_of(piece.path)
     fold = content.reader.fold
     edges = edges_of(fold, content.partial) if is_foldable else {}
-    record_dump_file(
-        connection,
-        DumpFile(
-            path=piece.path,
-            checksum=fetched.checksum,
-            kind=piece.kind,
-            symbol=piece.symbol,
-            fetched_at_us=fetched_at_us,
-            published_at_us=fetched.published_at_us,
-            rows=content.trades,
-            rejected=len(content.rejections),
-            time_unit=content.time_unit,
-            verdict="loaded",
-            detail={
-                "from": from_us(start_us).isoformat(),
-                "to": from_us(end_us).isoformat(),
-                "first_id": fold.first_id,
-                "last_id": fold.last_id if fold.first_id is not None else None,
-                "keeps_raw": piece.keep_raw,
-                "is_folded": is_foldable,
-                EDGES: edges,
-            },
-        ),
+    detail = {
+        "from": from_us(start_us).isoformat(),
+        "to": from_us(end_us).isoformat(),
+        "first_id": fold.first_id,
+        "last_id": fold.last_id if fold.first_id is not None else None,
+        "keeps_raw": piece.keep_raw,
+        "is_folded": is_foldable,
+        EDGES: edges,
+    }
+    entry = DumpFile(
+        path=piece.path,
+        checksum=fetched.checksum,
+        kind=piece.kind,
+        symbol=piece.symbol,
+        fetched_at_us=fetched_at_us,
+        published_at_us=fetched.published_at_us,
+        rows=content.trades,
+        rejected=len(content.rejections),
+        time_unit=content.time_unit,
+        verdict="loaded",
+        detail={**detail, IS_SETTLED: False},
     )
+    record_dump_file(connection, entry)
     # behind the ledger's entry: of two neighbours loaded at once, the later one sees both
     seams = settle_edges(
         connection, piece.path, piece.symbol, piece.kind, start_us=start_us, end_us=end_us
     )
     if not seams.is_empty():
         merged += _offer(connection, piece.symbol, seams, CANDLE_SCHEMA.to_frame())
+    # last of all: whoever is killed before it loads the file again
+    record_dump_file(connection, replace(entry, detail={**detail, IS_SETTLED: True}))
     counts = TradeDumpCounts(
         files=1,
         trades=content.trades,

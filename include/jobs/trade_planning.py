@@ -14,6 +14,7 @@ from include.domain.instruments import Market
 from include.domain.timeframes import TIMEFRAMES, Timeframe, from_us
 from include.errors import PermanentError
 from include.jobs.exchange import APPLICATION_NAME, open_dump_site
+from include.jobs.file_edges import IS_SETTLED
 from include.jobs.pieces import Moment, market_from, moment_us, symbols_of
 from include.jobs.trade_dumps import TradeDumpPiece
 from include.store.ledgers import find_dump_file
@@ -142,6 +143,8 @@ class _Planner:
     def _is_loaded(self, entry: DumpEntry) -> bool:
         known = find_dump_file(self._connection, entry.path)
         if known is None or known.verdict != "loaded":
+            return False
+        if known.detail.get(IS_SETTLED) is False:
             return False
         if self._keep_raw and not known.detail.get("keeps_raw"):
             return False

@@ -1,0 +1,159 @@
+"""A load of trades that is killed in the middle ends in the same table; so does a new issue."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from json import dumps
+
+import psycopg
+import pytest
+
+from include.config import Settings
+from include.domain.timeframes import DAY_US, to_us
+from include.jobs.trade_dumps import TradeDumpCounts, load_trade_dump
+from include.jobs.trade_planning import TradeDumpPlan, plan_trade_dumps
+from simulator.dumps.faults import AlterRows, DumpRule, Reissue
+from simulator.server import ExchangeThread
+
+DAY = to_us(datetime(2026, 11, 17, tzinfo=UTC))
+
+KILLED = """
+import functools, importlib, json, os, signal, sys
+from include.binance.trade_files import TradeReader
+from include.config import load_settings
+from include.jobs import trade_dumps
+
+name, when, calls = sys.argv[1], sys.argv[2], int(sys.argv[3])
+# a file in several blocks, as a larger one is
+TradeReader.read_file = functools.partialmethod(TradeReader.read_file, block_bytes=1 << 14)
+real = getattr(trade_dumps, name)
+seen = 0
+def killed(*arguments, **named):
+    global seen
+    seen += 1
+    if seen < calls:
+        return real(*arguments, **named)
+    if when == "after":
+        real(*arguments, **named)
+    os.kill(os.getpid(), signal.SIGKILL)
+setattr(trade_dumps, name, killed)
+trade_dumps.load_trade_dump(settings=load_settings(), piece=json.loads(sys.argv[4]))
+"""
+
+STEPS = [
+    ("write_raw_frame", "after", 2),  # rows of two blocks are in
+    ("merge_frame", "after", 1),
+    ("add_coverage", "after", 1),
+    ("record_dump_file", "before", 1),
+    ("record_dump_file", "after", 1),  # loaded, its seams not settled
+    ("settle_edges", "after", 1),
+]
+
+CONTENT = (
+    """
+    SELECT symbol, open_time, open, high, low, close, volume, quote_volume, trade_count,
+        taker_buy_volume, taker_buy_quote_volume, status, source, revision
+    FROM market.candles_1m ORDER BY 1, 2
+    """,
+    "SELECT * FROM market.agg_trades ORDER BY symbol, agg_trade_id",
+    "SELECT symbol, source, day, minutes FROM ops.coverage ORDER BY 1, 2, 3",
+    "SELECT path, checksum, rows, rejected, verdict, detail FROM ops.dump_files ORDER BY 1, 2",
+    "SELECT count(*) FROM ops.discrepancies",
+)
+
+
+def content_of(connection: psycopg.Connection) -> list[object]:
+    return [connection.execute(statement).fetchall() for statement in CONTENT]
+
+
+def plan_of(settings: Settings) -> TradeDumpPlan:
+    return plan_trade_dumps(
+        settings=settings, symbols="COSUSDT", market="spot", kind="agg_trades",
+        start=DAY, end=DAY + 3 * DAY_US, keep_raw=True,
+    )  # fmt: skip
+
+
+def load(settings: Settings, plan: TradeDumpPlan) -> TradeDumpCounts:
+    counts = TradeDumpCounts()
+    for piece in plan.pieces:
+        counts += load_trade_dump(settings=settings, piece=piece)
+    return counts
+
+
+@pytest.fixture
+def undisturbed(settings: Settings, connection: psycopg.Connection) -> list[object]:
+    """What loads that nothing happens to end in; the tables are empty again."""
+    load(settings, plan_of(settings))
+    content = content_of(connection)
+    connection.execute(
+        "TRUNCATE market.candles_1m, market.agg_trades, ops.coverage, ops.dump_files, "
+        "ops.candle_changes"
+    )
+    return content
+
+
+@pytest.mark.parametrize(("name", "when", "calls"), STEPS)
+def test_after_a_kill_a_new_plan_ends_in_the_same_table(
+    settings: Settings, connection: psycopg.Connection, undisturbed: list[object],
+    name: str, when: str, calls: int,
+) -> None:  # fmt: skip
+    first, middle, _ = plan_of(settings).pieces
+    load_trade_dump(settings=settings, piece=first)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, name, when, str(calls), dumps(asdict(middle))],
+        env=os.environ
+        | {
+            "JOBS_DATABASE_URL": settings.jobs_database_url,
+            "BINANCE_DUMP_URL": settings.binance_dump_url,
+            "BINANCE_DUMP_LIST_URL": settings.binance_dump_list_url,
+            "CANDELABRA_HOME": str(settings.candelabra_home),
+        },
+        timeout=60,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    again = plan_of(settings)
+    assert first not in again.pieces
+    load(settings, again)
+    assert content_of(connection) == undisturbed
+
+
+@pytest.fixture
+def _healed(exchange: ExchangeThread) -> Iterator[None]:
+    yield
+    exchange.dump_faults.clear()
+
+
+@pytest.mark.usefixtures("_healed")
+def test_a_file_of_trades_issued_anew_is_noticed_and_loaded_once_more(
+    settings: Settings, exchange: ExchangeThread, connection: psycopg.Connection
+) -> None:
+    at_us = exchange.clock.now_us() + 3_000_000
+    rule = DumpRule(
+        effect=Reissue(at_us=at_us, change=AlterRows(rows=3)), path="*aggTrades-2026-11-18.zip"
+    )
+    exchange.dump_faults.add(rule)
+    assert load(settings, plan_of(settings)).files == 3
+    assert plan_of(settings).pieces == ()
+    deadline = time.monotonic() + 20
+    while exchange.clock.now_us() < at_us:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    (again,) = plan_of(settings).pieces
+    assert again.path.endswith("COSUSDT-aggTrades-2026-11-18.zip")
+    assert load_trade_dump(settings=settings, piece=again).files == 1
+    states = connection.execute(
+        "SELECT count(*), count(DISTINCT checksum) FROM ops.dump_files WHERE path = %s",
+        (again.path,),
+    ).fetchone()
+    assert states == (2, 2)
+    assert plan_of(settings).pieces == ()
