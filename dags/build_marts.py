@@ -26,7 +26,7 @@ LAYERS = {
         "select": "path:models/staging tag:intraday",
         "indirect_selection": "buildable",
     },
-    "days": {"select": "tag:days candles"},
+    "days": {"select": "tag:days candles instruments_history"},
 }
 
 

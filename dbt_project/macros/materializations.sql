@@ -47,7 +47,9 @@
                 and bar.open_time < touched.to_time;
             insert into {{ mart }} ({{ columns }})
             select {{ columns }} from (
-                {{ roll_up_query(timeframe, parent, ref('stg_ops__outages'), 'touched') }}
+                {{ roll_up_query(
+                    timeframe, parent, ref('stg_ops__outages'), ref('stg_market__relistings'), 'touched'
+                ) }}
             ) as query_of_model
         {% endcall %}
     {% elif fits %}

@@ -15,6 +15,7 @@
         timeframe,
         ref(model_of(timeframes()[timeframe]['parent'])),
         ref('stg_ops__outages'),
+        ref('stg_market__relistings'),
     ) }}
 {% endmacro %}
 
@@ -25,12 +26,15 @@
   A bar in which nobody traded gives no open, high, low or close: the exchange takes them from
   bars with trades alone. If all are empty, the bar is flat at the first one's price.
 
+  Nothing crosses a listing: where a ticker was delisted and used again within a bar, the bar is
+  the later listing's.
+
   Args:
-      bars, outages: relations to read.
+      bars, outages, relistings: relations to read.
       touched: relation (symbol, from_time, to_time) of disjoint stretches that begin and end
           with bars; none rolls everything up.
 -#}
-{% macro roll_up_query(timeframe, bars, outages, touched=none) %}
+{% macro roll_up_query(timeframe, bars, outages, relistings, touched=none) %}
 {%- set bar = 'tstzrange(spans.open_time, spans.next_open_time)' -%}
 with finer as not materialized (
     select * from {{ bars }}
@@ -38,6 +42,10 @@ with finer as not materialized (
 
 outages as not materialized (
     select * from {{ outages }}
+),
+
+relistings as not materialized (
+    select * from {{ relistings }}
 ),
 
 rolled_up as (
@@ -71,6 +79,7 @@ rolled_up as (
             and finer.open_time >= touched.from_time
             and finer.open_time < touched.to_time
     {%- endif %}
+    where {{ is_of_the_bars_listing(timeframe, 'finer', 'relistings') }}
     group by 1, 2
 ),
 
@@ -112,11 +121,27 @@ select
                 and finer.open_time >= spans.open_time
                 and finer.open_time < spans.next_open_time
                 and finer.is_complete
+                and {{ is_of_the_bars_listing(timeframe, 'finer', 'relistings') }}
         ) @> {{ bar }}
     end as is_complete,
     now() as built_at
 from spans
 {% endmacro %}
+
+
+{#-
+  SQL: whether a finer bar is of the listing that a bar is of, the last one in it. One that lies
+  before the first minute of a later listing within the same bar is not.
+-#}
+{% macro is_of_the_bars_listing(timeframe, finer, relistings) -%}
+not exists (
+        select 1 from {{ relistings }} as relisting
+        where
+            relisting.symbol = {{ finer }}.symbol
+            and relisting.relisted_at >= {{ finer }}.next_open_time
+            and relisting.relisted_at < {{ next_bar_open(timeframe, bar_open(timeframe, finer ~ '.open_time')) }}
+    )
+{%- endmacro %}
 
 
 {#- SQL: the outages that touch a bar of "spans", as one multirange; null where there are none. -#}

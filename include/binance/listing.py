@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Any
 
 import msgspec
 import structlog
@@ -15,18 +17,12 @@ log = structlog.get_logger(__name__)
 PERPETUAL = "PERPETUAL"
 
 
-class _Filter(msgspec.Struct, frozen=True):
-    kind: str = msgspec.field(name="filterType")
-    tick_size: Decimal | None = msgspec.field(name="tickSize", default=None)
-    step_size: Decimal | None = msgspec.field(name="stepSize", default=None)
-
-
 class _Symbol(msgspec.Struct, frozen=True):
     symbol: str
     status: str
     base_asset: str = msgspec.field(name="baseAsset")
     quote_asset: str = msgspec.field(name="quoteAsset")
-    filters: list[_Filter] = []
+    filters: list[dict[str, Any]] = []
     contract_type: str = msgspec.field(name="contractType", default="")  # USD-M
     onboard_date: int | None = msgspec.field(name="onboardDate", default=None)  # USD-M, ms
 
@@ -37,7 +33,8 @@ class ExchangeInfo(msgspec.Struct, frozen=True):
     symbols: list[_Symbol]
 
 
-EXCHANGE_INFO = msgspec.json.Decoder(ExchangeInfo)
+# A float would lose digits of a filter.
+EXCHANGE_INFO = msgspec.json.Decoder(ExchangeInfo, float_hook=str)
 
 
 def instruments_of(market: Market, info: ExchangeInfo) -> list[Instrument]:
@@ -50,8 +47,15 @@ def instruments_of(market: Market, info: ExchangeInfo) -> list[Instrument]:
     for one in info.symbols:
         if market is Market.UM and PERPETUAL not in one.contract_type:
             continue
-        tick = _step(one.filters, "PRICE_FILTER")
-        step = _step(one.filters, "LOT_SIZE")
+        filters = {
+            str(each["filterType"]): {
+                name: value for name, value in each.items() if name != "filterType"
+            }
+            for each in one.filters
+            if "filterType" in each
+        }
+        tick = _step(filters, "PRICE_FILTER", "tickSize")
+        step = _step(filters, "LOT_SIZE", "stepSize")
         if not tick or not step:
             log.info("instrument_without_steps", market=market.value, symbol=one.symbol)
             continue
@@ -65,13 +69,17 @@ def instruments_of(market: Market, info: ExchangeInfo) -> list[Instrument]:
                 tick_size=tick,
                 step_size=step,
                 listed_at_us=microseconds(one.onboard_date) if one.onboard_date else None,
+                filters=filters,
             )
         )
     return instruments
 
 
-def _step(filters: list[_Filter], kind: str) -> Decimal | None:
-    for one in filters:
-        if one.kind == kind:
-            return one.tick_size if kind == "PRICE_FILTER" else one.step_size
-    return None
+def _step(filters: Mapping[str, Mapping[str, Any]], kind: str, name: str) -> Decimal | None:
+    value = filters.get(kind, {}).get(name)
+    if value is None:
+        return None
+    try:
+        return Decimal(str(value))
+    except InvalidOperation as error:
+        raise msgspec.ValidationError(f"{kind}.{name} is {value!r}, which is no number") from error

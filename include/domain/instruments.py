@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 
@@ -63,6 +63,8 @@ class Instrument:
         tick_size: smallest price step.
         step_size: smallest quantity step.
         listed_at_us: start of trading where the exchange tells it (USD-M), else None.
+        filters: what the exchange demands of orders, by type of filter, as it writes it; empty
+            where it was not asked.
     """
 
     symbol: str
@@ -73,6 +75,9 @@ class Instrument:
     tick_size: Decimal
     step_size: Decimal
     listed_at_us: int | None = None
+    filters: Mapping[str, Mapping[str, object]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     @property
     def exchange_symbol(self) -> str:

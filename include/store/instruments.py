@@ -5,7 +5,7 @@ A ticker that was delisted and used again has two rows; nothing derived crosses 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +66,7 @@ ON CONFLICT (symbol, listed_from) DO UPDATE SET
     status = excluded.status,
     tick_size = excluded.tick_size,
     step_size = excluded.step_size,
-    filters = i.filters || excluded.filters,
+    filters = CASE WHEN excluded.filters = '{}' THEN i.filters ELSE excluded.filters END,
     quote_volume_is_foldable = excluded.quote_volume_is_foldable,
     seen_at = excluded.seen_at
 WHERE i.seen_at <= excluded.seen_at
@@ -117,7 +117,6 @@ def write_instruments(
     seen_at_us: int,
     *,
     whole_market: Market | None = None,
-    filters: Mapping[str, Mapping[str, object]] | None = None,
 ) -> int:
     """Write what the exchange lists; an answer older than the stored one changes nothing.
 
@@ -125,7 +124,6 @@ def write_instruments(
         seen_at_us: the server's time of the answer.
         whole_market: the answer shows all instruments of this market, so that listings which
             are missing from it have ended.
-        filters: further filters of the exchange, by symbol.
 
     Returns:
         How many listings ended.
@@ -135,7 +133,7 @@ def write_instruments(
     """
     with translated(connection), connection.transaction(), connection.cursor() as cursor:
         rows = [
-            _arguments(instrument, seen_at_us, (filters or {}).get(instrument.symbol, {}))
+            _arguments(instrument, seen_at_us)
             for instrument in sorted(instruments, key=lambda each: each.symbol)
         ]
         dated = [row for row in rows if row["listed_at"] is not None]
@@ -199,9 +197,7 @@ def _read(
         return [_listing(row) for row in connection.execute(_READ, arguments).fetchall()]
 
 
-def _arguments(
-    instrument: Instrument, seen_at_us: int, filters: Mapping[str, object]
-) -> dict[str, Any]:
+def _arguments(instrument: Instrument, seen_at_us: int) -> dict[str, Any]:
     listed_at_us = instrument.listed_at_us
     return {
         "symbol": instrument.symbol,
@@ -213,7 +209,7 @@ def _arguments(
         "tick_size": instrument.tick_size,
         "step_size": instrument.step_size,
         "foldable": instrument.quote_volume_is_foldable,
-        "filters": Jsonb(dict(filters)),
+        "filters": Jsonb({kind: dict(terms) for kind, terms in instrument.filters.items()}),
         "listed_at": None if listed_at_us is None else from_us(listed_at_us),
         "seen_at": from_us(seen_at_us),
         "unknown": from_us(LISTED_FROM_UNKNOWN_US),

@@ -14,6 +14,7 @@ renamed as (
         status,
         tick_size,
         step_size,
+        filters,
         quote_volume_is_foldable,
         seen_at
     from source

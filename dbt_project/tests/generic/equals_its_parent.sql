@@ -50,6 +50,7 @@ cross join lateral (
         parent.symbol = bars.symbol
         and parent.open_time >= bars.open_time
         and parent.open_time < bars.next_open_time
+        and {{ is_of_the_bars_listing(timeframe, 'parent', ref('stg_market__relistings')) }}
 ) as finer
 where
     (

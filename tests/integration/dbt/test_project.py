@@ -76,7 +76,14 @@ def test_a_damaged_bar_fails_its_test_and_is_kept(
     market: Any, dbt: Any, damage: str, test: str, rule: str | None
 ) -> None:
     market.write("BTCUSDT", START, 30, volume=Decimal(2))
-    dbt("run", "--select", "stg_market__candles_1m", "stg_ops__outages", "candles_5m")
+    dbt(
+        "run",
+        "--select",
+        "stg_market__candles_1m",
+        "stg_market__relistings",
+        "stg_ops__outages",
+        "candles_5m",
+    )
     for (name,) in market.connection.execute(
         "SELECT conname::text FROM pg_constraint WHERE contype = 'c'"
         " AND conrelid = 'marts.candles_5m'::regclass"

@@ -10,10 +10,11 @@ import psycopg
 import pytest
 
 from include.domain.instruments import Instrument, Market
-from include.domain.timeframes import DAY_US
+from include.domain.timeframes import DAY_US, MINUTE_US, from_us
 from include.errors import PermanentError
 from include.store.instruments import read_instruments, read_listings, write_instruments
-from tests.unit.store.offers import NOVEMBER_END_US
+from include.store.merging import merge_offers
+from tests.unit.store.offers import NOVEMBER_END_US, candle, offer
 
 Connection = psycopg.Connection[Any]
 
@@ -44,9 +45,12 @@ def spans(connection: Connection, symbol: str) -> list[tuple[int, int | None]]:
 
 
 def test_instruments_come_back_as_they_were_written(connection: Connection) -> None:
-    of = [spot(), spot("ETHUSDT"), um(5 * DAY_US)]
+    terms = {"NOTIONAL": {"minNotional": "5.00000000", "applyMinToMarket": True}}
+    of = [replace(spot(), filters=terms), spot("ETHUSDT"), um(5 * DAY_US)]
 
-    assert write_instruments(connection, of, NOW, filters={"BTCUSDT": {"minNotional": "5"}}) == 0
+    assert write_instruments(connection, of, NOW) == 0
+    # whoever did not ask for them leaves them as they are
+    assert write_instruments(connection, [spot()], NOW + 1) == 0
 
     assert read_instruments(connection) == sorted(of, key=lambda each: each.symbol)
     assert read_instruments(connection, market=Market.UM) == [of[2]]
@@ -54,7 +58,11 @@ def test_instruments_come_back_as_they_were_written(connection: Connection) -> N
     filters = connection.execute(
         "SELECT filters FROM market.instruments WHERE symbol = 'BTCUSDT'"
     ).fetchone()
-    assert filters == ({"minNotional": "5"},)
+    assert filters == (terms,)
+    assert write_instruments(connection, [replace(spot(), filters={"LOT_SIZE": {}})], NOW + 2) == 0
+    assert connection.execute(
+        "SELECT filters FROM market.instruments WHERE symbol = 'BTCUSDT'"
+    ).fetchone() == ({"LOT_SIZE": {}},)
 
 
 def test_what_changes_is_updated_unless_the_answer_is_older(connection: Connection) -> None:
@@ -123,3 +131,28 @@ def test_an_answer_without_most_symbols_ends_nothing(connection: Connection) -> 
 
     assert {each.status for each in read_instruments(connection)} == {"TRADING"}
     assert len(read_instruments(connection)) == 10
+
+
+def changes(connection: Connection) -> list[tuple[str, str]]:
+    rows = connection.execute("SELECT symbol, minutes::text FROM ops.candle_changes").fetchall()
+    connection.execute("DELETE FROM ops.candle_changes")
+    return rows
+
+
+def test_a_relisting_marks_the_first_minute_of_the_later_listing(connection: Connection) -> None:
+    ended, again = NOW - 2 * DAY_US, NOW - DAY_US
+    symbol = "LUNAUSDT.P"
+    minutes_us = (ended - MINUTE_US, again, again + MINUTE_US)
+    merge_offers(connection, [offer(of=candle(symbol, at_us)) for at_us in minutes_us])
+    write_instruments(connection, [um(0 + DAY_US, symbol)], ended - DAY_US)
+    changes(connection)
+
+    write_instruments(connection, [um(DAY_US, symbol)], ended)
+    assert changes(connection) == []  # seen again, and nothing else
+    write_instruments(connection, [um(again, symbol)], NOW)
+
+    ((marked, minutes),) = set(changes(connection))
+    first = from_us(again)
+    assert marked == symbol
+    assert f"{first:%Y-%m-%d %H:%M}" in minutes
+    assert minutes.count("[") == 1

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
+import pytest
 
 from include.binance.listing import EXCHANGE_INFO, instruments_of
 from include.domain.instruments import Instrument, Market
@@ -33,6 +34,26 @@ def test_a_spot_symbol_becomes_an_instrument() -> None:
             "BTCUSDT", Market.SPOT, "BTC", "USDT", "TRADING", Decimal("0.01"), Decimal("0.00001")
         )
     ]
+
+
+def test_all_filters_are_kept_as_the_exchange_writes_them() -> None:
+    (one,) = read(Market.SPOT, symbol("BTCUSDT"))
+    assert one.filters == {
+        "PRICE_FILTER": {"tickSize": "0.01000000", "minPrice": "0.01"},
+        "LOT_SIZE": {"stepSize": "0.00001000"},
+        "MARKET_LOT_SIZE": {"stepSize": "0.1"},
+    }
+    text = b'{"symbols": [{"symbol": "X", "status": "TRADING", "baseAsset": "A", "quoteAsset": "B",'
+    text += b' "filters": [{"filterType": "PRICE_FILTER", "tickSize": 0.10000000000000000001},'
+    text += b' {"filterType": "LOT_SIZE", "stepSize": "1"}]}]}'
+    (one,) = instruments_of(Market.SPOT, EXCHANGE_INFO.decode(text))
+    assert one.tick_size == Decimal("0.10000000000000000001")
+
+
+def test_a_step_that_is_no_number_is_told() -> None:
+    wrong = [{"filterType": "PRICE_FILTER", "tickSize": "cheap"}]
+    with pytest.raises(msgspec.ValidationError, match=r"PRICE_FILTER.tickSize is 'cheap'"):
+        read(Market.SPOT, symbol("X", filters=wrong))
 
 
 def test_symbols_that_do_not_trade_stay_in_the_list() -> None:

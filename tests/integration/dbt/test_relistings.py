@@ -1,0 +1,144 @@
+"""Nothing derived crosses a listing, and the history of an instrument's terms is kept."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from psycopg.types.json import Jsonb
+
+TICKER = "LUNAUSDT"
+OTHER = "BTCUSDT"
+LISTED = datetime(2021, 3, 1, tzinfo=UTC)
+BEGIN = datetime(2025, 1, 30, 21, 57, tzinfo=UTC)
+LAST = BEGIN + timedelta(minutes=40)
+ENDED = LAST + timedelta(minutes=10, seconds=7)  # when the registry noticed
+AGAIN = ENDED.replace(second=0) + timedelta(minutes=33)  # the next listing's first minute
+NOTICED = AGAIN + timedelta(hours=9)
+
+
+def list_it(market: Any, symbol: str, start: datetime, end: datetime | None = None) -> None:
+    market.connection.execute(
+        "INSERT INTO market.instruments (symbol, listed_from, listed_to, market, exchange_symbol,"
+        " base_asset, quote_asset, status, tick_size, step_size, quote_volume_is_foldable,"
+        " filters, seen_at) VALUES (%s, %s, %s, 'spot', %s, 'A', 'USDT', 'TRADING', 0.01, 0.1,"
+        " true, %s, %s)",
+        (symbol, start, end, symbol, Jsonb({"LOT_SIZE": {"stepSize": "0.1"}}), end or start),
+    )
+
+
+@pytest.fixture
+def met(market: Any) -> Any:
+    """Minutes of two listings of a ticker, and of a symbol that was listed once."""
+    market.write(TICKER, BEGIN, 40)
+    market.write(TICKER, AGAIN, 90)
+    market.write(OTHER, BEGIN, 200)
+    list_it(market, OTHER, LISTED)
+    list_it(market, TICKER, LISTED)
+    return market
+
+
+def relist(market: Any) -> None:
+    market.connection.execute(
+        "UPDATE market.instruments SET listed_to = %s WHERE symbol = %s", (ENDED, TICKER)
+    )
+    list_it(market, TICKER, NOTICED)
+
+
+def expected(market: Any, timeframe: Any) -> dict[tuple[Any, ...], Any]:
+    """Bars straight from the minutes; the one that holds the relisting without those before."""
+    from include.domain.timeframes import from_us, to_us
+
+    bars = market.expected(timeframe)
+    meeting = (TICKER, from_us(timeframe.open_time_us(to_us(AGAIN))))
+    with market.connection.transaction(force_rollback=True):
+        market.delete(TICKER, BEGIN, 43)
+        return {**bars, meeting: market.expected(timeframe)[meeting]}
+
+
+def test_a_bar_in_which_two_listings_meet_is_the_later_ones(
+    met: Any, dbt: Any, coarse: Any
+) -> None:
+    dbt("build")
+    for timeframe in coarse:
+        assert met.bars(timeframe) == met.expected(timeframe), timeframe.name
+    before = met.versions()
+
+    relist(met)
+    dbt("build")
+
+    changed = {name: keys for name, keys in met.rewritten(before).items() if keys}
+    differing = set()
+    for timeframe in coarse:
+        assert met.bars(timeframe) == expected(met, timeframe), timeframe.name
+        if met.bars(timeframe) != met.expected(timeframe):
+            differing.add(timeframe.name)
+    assert {"2h", "1d", "3d", "1w", "1M"} <= differing
+    assert differing <= changed.keys()
+    assert all(len(keys) == 1 and next(iter(keys))[0] == TICKER for keys in changed.values())
+
+
+def test_the_order_of_minutes_registry_and_builds_does_not_matter(
+    met: Any, dbt: Any, coarse: Any
+) -> None:
+    relist(met)
+    met.delete(TICKER, AGAIN, 90)
+    dbt("run")  # only the former listing's minutes are there: the bars are its own
+    for timeframe in coarse:
+        assert met.bars(timeframe) == met.expected(timeframe), timeframe.name
+    met.write(TICKER, AGAIN + timedelta(minutes=30), 60)
+    dbt("run")
+    met.write(TICKER, AGAIN, 90)
+    dbt("run")
+    for timeframe in coarse:
+        assert met.bars(timeframe) == expected(met, timeframe), timeframe.name
+    before = met.versions()
+    dbt("build", "--full-refresh")
+    for timeframe in coarse:
+        assert met.bars(timeframe) == expected(met, timeframe), timeframe.name
+    assert before.keys() == met.versions().keys()
+
+
+def test_a_listing_that_goes_on_after_all_gets_its_bars_back(
+    met: Any, dbt: Any, coarse: Any
+) -> None:
+    relist(met)
+    dbt("run")
+    met.connection.execute("DELETE FROM market.instruments WHERE listed_from = %s", (NOTICED,))
+    met.connection.execute("UPDATE market.instruments SET listed_to = NULL")
+    dbt("run")
+    for timeframe in coarse:
+        assert met.bars(timeframe) == met.expected(timeframe), timeframe.name
+
+
+def test_the_terms_of_an_instrument_are_kept_with_their_times(met: Any, dbt: Any) -> None:
+    def change(filters: dict[str, Any], at: datetime) -> None:
+        met.connection.execute(
+            "UPDATE market.instruments SET filters = %s, seen_at = %s WHERE symbol = %s",
+            (Jsonb(filters), at, TICKER),
+        )
+        dbt("build", "--select", "stg_market__instruments instruments_history")
+
+    first = {"LOT_SIZE": {"stepSize": "0.1"}, "NOTIONAL": {"minNotional": "10.00000000"}}
+    second = {"LOT_SIZE": {"stepSize": "0.1"}, "NOTIONAL": {"minNotional": "5.00000000"}}
+    change(first, LISTED + timedelta(days=1))
+    change(first, LISTED + timedelta(days=2))
+    change(second, LISTED + timedelta(days=3))
+    kept = met.connection.execute(
+        "SELECT filters, dbt_valid_from, dbt_valid_to FROM marts.instruments_history"
+        " WHERE symbol = %s ORDER BY dbt_valid_from",
+        (TICKER,),
+    ).fetchall()
+    naive = [LISTED + timedelta(days=day) for day in (1, 3)]
+    assert [(row[0], row[1]) for row in kept] == list(zip((first, second), naive, strict=True))
+    assert [row[2] for row in kept] == [naive[1], None]
+
+    relist(met)
+    dbt("build", "--select", "stg_market__instruments instruments_history")
+    listings = met.connection.execute(
+        "SELECT listed_from, count(*) FROM marts.instruments_history WHERE symbol = %s"
+        " GROUP BY 1 ORDER BY 1",
+        (TICKER,),
+    ).fetchall()
+    assert listings == [(LISTED, 2), (NOTICED, 1)]
