@@ -2,8 +2,9 @@
 
 A live market of 1,500 symbols at 20,000 frames a second ends all connections a little before a
 minute's end and takes no others for ten seconds: every symbol misses trades of two minutes and the
-closed kline of the first. The open minute goes on from kline frames without a request; the closed
-one comes by REST, which may still miss trades until the minute is 30 s old.
+closed kline of the first. The open minute goes on from kline frames without a request, and is
+proven by its closed klines at its end: nothing can be sooner. The one before comes by REST, which
+may still miss trades until the minute is 30 s old.
 
 Counted from the moment at which connections are taken again: until all streams are acknowledged
 and deliver; until every gap is closed in ``ops.gaps``; and, held to the market's own candles in
@@ -57,10 +58,12 @@ def run() -> None:
         _check(live, first_us, cut_us)
         weight = after["weight"] - before["weight"]
         waited_s = SETTLED_BY_REST_S - (CUT_S - BEFORE_END_S)
+        over_s = MINUTE_US // SECOND_US - (CUT_S - BEFORE_END_S)
         print(
             f"recovery: {CUT_S} s without a connection at 20,000 frames/s over a minute's end: "
             f"{SYMBOLS:,} symbols proven complete again {proven_s:.1f} s after connections were "
-            f"possible, {waited_s} s of them until REST counts; {gaps:,} gaps, "
+            f"possible: REST counts for the minute before them after {waited_s} s, and their own "
+            f"is over, and proven by its closed klines, after {over_s} s; {gaps:,} gaps, "
             f"{after['asked']['klines'] - before['asked']['klines']:,} requests for klines, "
             f"weight {weight:,} of 6,000 a minute"
         )
