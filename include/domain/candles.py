@@ -148,7 +148,8 @@ class Offer:
     Attributes:
         evidence_at_us: for the exchange's own sources the time of the evidence (a file's
             publication, a REST answer's server time, a kline frame's event time), never the
-            time of writing; None for folds and files of users.
+            time of writing; of a fold of a dump file its publication; None for the stream's
+            folds and files of users.
     """
 
     candle: Candle

@@ -42,7 +42,7 @@ def edges_of(fold: TradeFold, partial: pl.DataFrame) -> dict[str, dict[str, obje
 
 def settle_edges(
     connection: Connection, path: str, symbol: str, kind: str, *, start_us: int, end_us: int
-) -> pl.DataFrame:
+) -> list[tuple[int | None, pl.DataFrame]]:
     """Candles at the seams of a file and its neighbours that are proven whole now.
 
     Args:
@@ -50,18 +50,21 @@ def settle_edges(
         start_us, end_us: its period.
 
     Returns:
-        A frame of ``CANDLE_SCHEMA``, by open time.
+        For each of the files the time of its publication (µs) and a frame of ``CANDLE_SCHEMA``.
     """
     ours = find_dump_file(connection, path)
-    rows: list[dict[str, Any]] = []
+    found: list[tuple[int | None, pl.DataFrame]] = []
     for earlier, later in (
         (find_dump_beside(connection, symbol, kind, ends_us=start_us), ours),
         (ours, find_dump_beside(connection, symbol, kind, begins_us=end_us)),
     ):
         if earlier is not None and later is not None and _follow(earlier, later):
-            rows += _proven(earlier.detail, _END)
-            rows += _proven(later.detail, _BEGIN)
-    return pl.DataFrame(rows, schema=CANDLE_SCHEMA, orient="row").unique().sort("open_time")
+            for file, end in ((earlier, _END), (later, _BEGIN)):
+                rows = _proven(file.detail, end)
+                if rows:
+                    frame = pl.DataFrame(rows, schema=CANDLE_SCHEMA, orient="row")
+                    found.append((file.published_at_us, frame))
+    return found
 
 
 def _follow(earlier: DumpFile, later: DumpFile) -> bool:

@@ -205,7 +205,8 @@ def _store(
     minutes = content.whole.height + content.partial.height
     merged = MergeCounts()
     if is_foldable:
-        merged = _offer(connection, piece.symbol, content.whole, content.partial)
+        merged = _offer(connection, piece.symbol, content.whole, fetched.published_at_us)
+        merged += _offer_partial(connection, content.partial)
     else:
         log.info("quotes_not_foldable", path=piece.path, minutes=minutes)
     record_rejected_rows(
@@ -242,8 +243,8 @@ def _store(
     seams = settle_edges(
         connection, piece.path, piece.symbol, piece.kind, start_us=start_us, end_us=end_us
     )
-    if not seams.is_empty():
-        merged += _offer(connection, piece.symbol, seams, CANDLE_SCHEMA.to_frame())
+    for published_at_us, candles in seams:
+        merged += _offer(connection, piece.symbol, candles, published_at_us)
     # last of all: whoever is killed before it loads the file again
     record_dump_file(connection, replace(entry, detail={**detail, IS_SETTLED: True}))
     counts = TradeDumpCounts(
@@ -265,18 +266,27 @@ def _store(
 
 
 def _offer(
-    connection: Connection, symbol: str, whole: pl.DataFrame, partial: pl.DataFrame
+    connection: Connection, symbol: str, whole: pl.DataFrame, published_at_us: int | None
 ) -> MergeCounts:
-    offers = pl.concat(
-        [
-            as_offers(whole, status=Status.UNCONFIRMED, source=Source.FOLDED),
-            as_offers(partial, status=Status.PARTIAL, source=Source.FOLDED),
-        ]
-    ).sort("open_time")
-    merged = merge_frame(connection, offers)
+    """Merge candles proven whole; of two issues of a file the later one's stand."""
+    merged = merge_frame(
+        connection,
+        as_offers(
+            whole.sort("open_time"),
+            status=Status.UNCONFIRMED,
+            source=Source.FOLDED,
+            evidence_at_us=published_at_us,
+        ),
+    )
     opens = whole["open_time"].sort().dt.epoch("us")
     add_coverage(connection, symbol, Source.FOLDED, ranges_of(opens))
     return merged
+
+
+def _offer_partial(connection: Connection, partial: pl.DataFrame) -> MergeCounts:
+    """Merge candles that may miss trades: of these the one with more trades stands."""
+    offers = as_offers(partial.sort("open_time"), status=Status.PARTIAL, source=Source.FOLDED)
+    return merge_frame(connection, offers)
 
 
 def _is_foldable(connection: Connection, piece: TradeDumpPiece, content: _Content) -> bool:

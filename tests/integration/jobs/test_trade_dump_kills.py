@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from json import dumps
@@ -16,12 +16,15 @@ import psycopg
 import pytest
 
 from include.config import Settings
+from include.domain.candles import Candle
 from include.domain.timeframes import DAY_US, to_us
 from include.jobs.trade_dumps import TradeDumpCounts, load_trade_dump
 from include.jobs.trade_planning import TradeDumpPlan, plan_trade_dumps
+from include.store.candles import read_candles
 from simulator.dumps.faults import AlterRows, DumpRule, Reissue
 from simulator.server import ExchangeThread
 
+Oracle = Callable[[str, int, int], list[Candle]]
 DAY = to_us(datetime(2026, 11, 17, tzinfo=UTC))
 
 KILLED = """
@@ -135,7 +138,7 @@ def _healed(exchange: ExchangeThread) -> Iterator[None]:
 
 @pytest.mark.usefixtures("_healed")
 def test_a_file_of_trades_issued_anew_is_noticed_and_loaded_once_more(
-    settings: Settings, exchange: ExchangeThread, connection: psycopg.Connection
+    settings: Settings, exchange: ExchangeThread, connection: psycopg.Connection, oracle: Oracle
 ) -> None:
     at_us = exchange.clock.now_us() + 3_000_000
     rule = DumpRule(
@@ -157,3 +160,6 @@ def test_a_file_of_trades_issued_anew_is_noticed_and_loaded_once_more(
     ).fetchone()
     assert states == (2, 2)
     assert plan_of(settings).pieces == ()
+    candles = read_candles(connection, "COSUSDT", DAY, DAY + 3 * DAY_US)
+    traded = [one.values for one in oracle("COSUSDT", DAY, DAY + 3 * DAY_US) if one.trade_count]
+    assert [one.values for one in candles] == traded
