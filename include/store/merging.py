@@ -143,20 +143,37 @@ def merge_frame(
     _check(frame)
     counts = MergeCounts()
     for chunk in frame.select(OFFERED_COLUMNS).iter_slices(chunk_rows):
-        csv = io.BytesIO()
-        chunk.write_csv(csv, include_header=False, datetime_format="%Y-%m-%dT%H:%M:%S%.6fZ")
-        # Not getbuffer(): after an error it ends in a cycle, in which Python 3.12.1's garbage
-        # collector crashes. getvalue() copies nothing either.
-        view = memoryview(csv.getvalue())
-
-        def write(copy: psycopg.Copy, view: memoryview = view) -> None:
-            for start in range(0, len(view), COPY_BYTES):
-                copy.write(view[start : start + COPY_BYTES])
-
-        counts += _merge_rows(connection, write, _COPY_CSV)
+        counts += merge_rendered(connection, rendered(chunk))
         if progress is not None:
             progress(counts.offered)
     return counts
+
+
+def rendered(frame: pl.DataFrame) -> bytes:
+    """An offer frame as the text that ``merge_rendered`` takes.
+
+    Raises:
+        PermanentError: the frame has other columns or floats.
+    """
+    _check(frame)
+    csv = io.BytesIO()
+    frame.select(OFFERED_COLUMNS).write_csv(
+        csv, include_header=False, datetime_format="%Y-%m-%dT%H:%M:%S%.6fZ"
+    )
+    # Not getbuffer(): after an error it ends in a cycle, in which Python 3.12.1's garbage
+    # collector crashes. getvalue() copies nothing either.
+    return csv.getvalue()
+
+
+def merge_rendered(connection: Connection, text: bytes) -> MergeCounts:
+    """Merge rows that ``rendered`` wrote, in one transaction; raises as ``merge_frame``."""
+    view = memoryview(text)
+
+    def write(copy: psycopg.Copy) -> None:
+        for start in range(0, len(view), COPY_BYTES):
+            copy.write(view[start : start + COPY_BYTES])
+
+    return _merge_rows(connection, write, _COPY_CSV)
 
 
 async def write_with_retries(

@@ -27,7 +27,7 @@ FIRST = to_us(datetime(2026, 11, 18, tzinfo=UTC))
 TODAY = to_us(datetime(2026, 11, 20, tzinfo=UTC))
 
 KILLED = """
-import functools, importlib, json, os, signal, sys
+import importlib, json, os, signal, sys
 from include.binance.weights import BEST_KLINES
 from include.config import load_settings
 from include.domain.instruments import Market
@@ -36,7 +36,7 @@ from include.jobs import backfill, dump_loading
 module, name, when, calls = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 BEST_KLINES[Market.SPOT] = 20  # several merges of several pages
 # a file in several transactions, as a month of more rows is
-dump_loading.merge_frame = functools.partial(dump_loading.merge_frame, chunk_rows=400)
+dump_loading.BLOCK_BYTES = 1 << 15
 where = importlib.import_module(module)
 real = getattr(where, name)
 seen = 0
