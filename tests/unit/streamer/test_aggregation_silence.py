@@ -126,3 +126,29 @@ def test_what_was_left_of_such_a_silence_is_asked_when_it_speaks(results: Result
     one.on_trade(trade(1, back))
     assert [minute for minute, _ in results.asked] == [T0 + n * MINUTE_US for n in range(11)]
     assert results.silences == [(T0, None), (T0, back)]
+
+
+def test_silent_minutes_behind_a_wrong_close_are_the_exchanges_word_and_never_derived_from_it(
+    results: Results,
+) -> None:
+    one = aggregator(results)
+    begin(one)
+    told = minute_trades(0, 1)
+    for each in told[:-1]:  # the one that closes the minute is lost, and its kline as well
+        one.on_trade(each)
+    true_close = str(told[-1].price)
+    second, third = T0 + MINUTE_US, T0 + 2 * MINUTE_US
+    one.on_kline(kline_of([], second, closed=True, at_us=third + 1, previous=true_close))
+    for minute in (1, 2, 3):
+        one.on_clock(T0 + minute * MINUTE_US + GRACE + TIMEOUT)
+    stored = results.stored()
+    assert sorted(stored) == [T0, second]  # of the third nothing came: it has no row
+    assert stored[T0].candle.close == told[-2].price != told[-1].price
+    assert stored[T0].status is not Status.VERIFIED
+    assert stored[second].candle.is_silent
+    assert stored[second].candle.close == told[-1].price
+    assert {minute for minute, _ in results.asked} == {T0, third}
+    one.on_trade(told[-1])  # the close is mended by the trade itself, late
+    stored = results.stored()
+    assert stored[T0].candle.close == stored[second].candle.close == told[-1].price
+    assert sorted(stored) == [T0, second]
