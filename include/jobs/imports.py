@@ -29,6 +29,7 @@ from include.store.ledgers import (
     DumpFile,
     RejectedRow,
     add_coverage,
+    forget_rejected_rows,
     record_dump_file,
     record_rejected_rows,
 )
@@ -115,6 +116,7 @@ def import_file(
         _quarantine(quarantine) as keep,
     ):
         _check_foldable(connection, file)
+        forget_rejected_rows(connection, key)  # those of the file as it was, before it was mended
         for part in read_parts(file):
             rows, rejected = rows + part.rows, rejected + len(part.rejections)
             first = first or next(iter(part.rejections), None)

@@ -316,6 +316,12 @@ ON CONFLICT ON CONSTRAINT quality_results_each_once DO UPDATE SET
 """
 
 
+def forget_rejected_rows(connection: Connection, file: str) -> None:
+    """Forget what was rejected of a file, which is about to be read again."""
+    with translated(connection), connection.transaction():
+        connection.execute("DELETE FROM ops.rejected_rows WHERE file = %s", (file,))
+
+
 def record_rejected_rows(connection: Connection, rows: Iterable[RejectedRow]) -> None:
     """Quarantine rows of files; the same row again adds nothing."""
     # PostgreSQL's text cannot hold NUL, which corrupt files do.

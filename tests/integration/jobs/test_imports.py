@@ -121,6 +121,28 @@ def test_bad_rows_are_kept_in_the_table_and_beside_and_the_rest_is_loaded(
     assert verdict == [("imported", 1438, 2)]
 
 
+def test_rows_that_were_mended_are_rejected_no_more(
+    settings: Settings, connection: psycopg.Connection, write: Callable[[str, str], Path]
+) -> None:
+    other = import_file(settings=settings, path=write("XYZ-1m-2026-11-18.csv", f"{row(0)}\n1,2"))
+    first = import_file(
+        settings=settings, path=write("ABC-1m-2026-11-18.csv", f"{row(0)}\n{row(1)[:20]}\n1,2")
+    )
+    assert (other.rejected, first.rejected) == (1, 2)
+    mended = import_file(
+        settings=settings, path=write("ABC-1m-2026-11-18.csv", f"{row(0)}\n{row(1)}\n1,2")
+    )
+    assert (mended.rows, mended.rejected) == (2, 1)
+    kept = connection.execute("SELECT file, line FROM ops.rejected_rows ORDER BY 1, 2").fetchall()
+    assert kept == [("ABC/ABC-1m-2026-11-18.csv", 3), ("XYZ/XYZ-1m-2026-11-18.csv", 2)]
+    again = import_file(
+        settings=settings, path=write("ABC-1m-2026-11-18.csv", f"{row(0)}\n{row(1)}\n{row(2)}")
+    )
+    assert (again.rejected, again.quarantine) == (0, None)
+    assert mended.quarantine is not None
+    assert not Path(mended.quarantine).exists()
+
+
 def test_the_exchange_outranks_a_file_and_the_loser_is_kept(
     settings: Settings, connection: psycopg.Connection, oracle: Oracle,
     dump: Callable[[str, str], Path], tmp_path: Path,
