@@ -109,10 +109,10 @@ class CaptureWriter:
     async def _write_on(self) -> None:
         failures = 0
         while True:
-            await self._pause()
+            if not self._is_behind:
+                await self._pause()
             try:
-                async with asyncio.timeout(WRITE_TIMEOUT_S):
-                    await self._write_all()
+                await self._write_round()
                 failures = 0
             except (TransientError, PermanentError, TimeoutError) as error:
                 failures += 1
@@ -138,19 +138,24 @@ class CaptureWriter:
         while self._lanes.waiting < self._batch_rows and loop.time() < until_s:  # noqa: ASYNC110
             await asyncio.sleep(min(POLL_S, self._flush_timeout_s))
 
-    async def _write_all(self) -> None:
-        """Write until nothing waits; every queue has its turn."""
-        while (
-            self._lanes.waiting or self.is_spooling or not self._spool.is_empty or len(self._losses)
-        ):
+    @property
+    def _is_behind(self) -> bool:
+        """Whether there is work that waits for no batch to fill: the disk's rows come back."""
+        return self.is_spooling or not self._spool.is_empty
+
+    async def _write_round(self) -> None:
+        """Write a batch of every queue, and of the disk; each has its turn and its own time."""
+        if not (self._lanes.waiting or self._is_behind or len(self._losses)):
+            return
+        async with asyncio.timeout(WRITE_TIMEOUT_S):
             await self._connect()
-            await self._write_lanes()
-            if self._spool.is_empty:
-                self.is_spooling = False
-            else:
-                await self._replay()
-            if len(self._losses):
-                await self._record_losses()
+        await self._write_lanes()
+        if self._spool.is_empty:
+            self.is_spooling = False
+        else:
+            await self._replay()
+        if len(self._losses):
+            await self._record_losses()
 
     def _is_due(self, lane: Lane) -> bool:
         """Whether a lane has rows for the database; while spooling, some go to the disk."""
@@ -178,12 +183,13 @@ class CaptureWriter:
         """Write rows; one that PostgreSQL refuses does not take its neighbours with it."""
         loop = asyncio.get_running_loop()
         try:
-            new, has_repeats = await write_raw_async(
-                self._connected(),
-                table,
-                lines,
-                expect_repeats=loop.time() < self._repeats_until_s[table.name],
-            )
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                new, has_repeats = await write_raw_async(
+                    self._connected(),
+                    table,
+                    lines,
+                    expect_repeats=loop.time() < self._repeats_until_s[table.name],
+                )
         except PermanentError as error:
             if not isinstance(error.__cause__, (errors.DataError, errors.IntegrityError)):
                 raise  # nothing about the rows: a right or a table is missing
