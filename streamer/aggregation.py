@@ -169,8 +169,7 @@ class SymbolAggregator:
             return
         overdue_us = self._timing.grace_us + self._timing.kline_timeout_us + MINUTE_US
         until_us = minute_of(exchange_us - overdue_us)
-        known = [minute for minute in self.minutes if minute >= self._next_minute]
-        until_us = min([until_us, *known])
+        until_us = min([until_us, *(one for one in self.minutes if one >= self._next_minute)])
         if until_us > self._next_minute + MINUTE_US:
             self._sink.ask_rest(self.symbol, self._next_minute, until_us, "not streamed")
             self._next_minute = until_us
@@ -225,7 +224,8 @@ class SymbolAggregator:
             self._changed(minute)
         if minute.kline is not None or minute.is_settled:
             self.late_trades += minute.is_settled
-            self._check(minute)
+            if minute.is_whole or minute.kline is None:  # else the kline has spoken
+                self._check(minute)
 
     def _break_minutes(self) -> None:
         """Trades are missing: no minute known so far is whole, and frames are shown instead."""

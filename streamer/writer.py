@@ -97,6 +97,8 @@ class CandleWriter:
         self._offers: deque[Offer] = deque()
         self._wake = asyncio.Event()
         self._was_connected = False
+        self._is_torn = False
+        """Whether a write was cancelled: its statement may be under way on the connection still."""
         self._away: Away | None = None
         self._connection: psycopg.AsyncConnection | None = None
         self._last_live_s = 0.0
@@ -165,6 +167,9 @@ class CandleWriter:
                 )
                 self.pulse.beat(wait_s)
                 await asyncio.sleep(wait_s)
+            except asyncio.CancelledError:
+                self._is_torn = True
+                raise
 
     async def flush(self) -> None:
         """Write all that is left, for a clean stop.
@@ -172,6 +177,9 @@ class CandleWriter:
         Raises:
             TransientError: the database is away; what is left is fetched at the next start.
         """
+        if self._is_torn:
+            await self._disconnect()
+            self._is_torn = False
         while self._offers:
             await self._write_once()
         if self._connection is not None:

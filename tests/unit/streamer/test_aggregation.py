@@ -37,6 +37,17 @@ def test_a_whole_minute_equal_to_its_closed_kline_is_verified(results: Results) 
     assert one.live_candles() == []
 
 
+def test_of_a_minute_joined_midway_the_closed_kline_speaks_once(results: Results) -> None:
+    one = aggregator(results)
+    trades = minute_trades(0, 1)
+    one.connected(T0 + 1)
+    for each in trades[-3:]:
+        one.on_trade(each)  # kept: a seed may come
+    one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US + 50_000))
+    one.on_trade(trade(trades[-1].id + 1, T0 + MINUTE_US + SECOND_US))
+    assert [(o.candle.open_time_us, o.status) for o in results.offers] == [(T0, Status.VERIFIED)]
+
+
 def test_a_kline_that_runs_ahead_waits_for_its_trades(results: Results) -> None:
     one = aggregator(results)
     begin(one)
