@@ -200,6 +200,17 @@ def translated(where: str | AnyConnection) -> Iterator[None]:
         raise _translation(error, place) from error
 
 
+def is_of_database(error: BaseException) -> bool:
+    """Whether PostgreSQL is why, not what it was given: away, slow, or without a right.
+
+    Such a failure says nothing against the work: it is taken up again, however long it takes.
+    """
+    cause = error.__cause__
+    return isinstance(cause, psycopg.Error) and not isinstance(
+        cause, (errors.DataError, errors.IntegrityError)
+    )
+
+
 def _translation(error: psycopg.Error, place: str) -> TransientError | PermanentError:
     # Not the context, which repeats the whole statement.
     parts = (error.diag.message_primary, error.diag.message_detail)

@@ -14,6 +14,7 @@ from include.binance.rest import MAX_TRADES
 from include.domain.timeframes import from_us
 from include.errors import PermanentError, TransientError
 from include.jobs.trades_by_id import FetchCounts
+from include.store.pools import is_of_database
 from streamer.capture.ids import Hole, IdSequence
 from streamer.threads import in_thread
 
@@ -23,6 +24,7 @@ POLL_S = 0.5
 ABSENT = "the exchange passes over these ids"
 REUSED = "the ticker was given to another instrument"
 MOST_ATTEMPTS = 10
+"""Of asking the exchange; while PostgreSQL is away, none of them is used up."""
 
 
 @dataclass
@@ -44,6 +46,8 @@ class HoleFiller:
     filled_rows: int = 0
     given_up: int = 0
     _asked: Hole | None = None
+    _database_failures: int = 0
+    """In succession."""
 
     @property
     def waiting_ids(self) -> int:
@@ -74,14 +78,16 @@ class HoleFiller:
                 lambda: self.fetch(dataset, symbol, hole.first_id, hole.last_id, hole.to_us),
                 name="trades",
             )
-        except TransientError as error:
-            self._again_later(dataset, symbol, sequence, hole, error, loop.time())
-        except PermanentError as error:
-            self._give_up(dataset, symbol, hole, str(error))
+        except (TransientError, PermanentError) as error:
+            if is_of_database(error) or isinstance(error, TransientError):
+                self._again_later(dataset, symbol, sequence, hole, error, loop.time())
+            else:
+                self._give_up(dataset, symbol, hole, str(error))
         except asyncio.CancelledError:
             sequence.miss(hole)
             raise
         else:
+            self._database_failures = 0
             self.filled_rows += counts.written
             log.info(
                 "trades_fetched",
@@ -104,14 +110,18 @@ class HoleFiller:
         symbol: str,
         sequence: IdSequence,
         hole: Hole,
-        error: TransientError,
+        error: Exception,
         now_s: float,
     ) -> None:
-        hole.attempts += 1
-        if hole.attempts >= MOST_ATTEMPTS:
-            self._give_up(dataset, symbol, hole, str(error))
-            return
-        wait_s = self.backoff.wait_s(hole.attempts, error)
+        if is_of_database(error):
+            self._database_failures += 1
+        else:
+            self._database_failures = 0
+            hole.attempts += 1
+            if hole.attempts >= MOST_ATTEMPTS:
+                self._give_up(dataset, symbol, hole, str(error))
+                return
+        wait_s = self.backoff.wait_s(self._database_failures or hole.attempts, error)
         hole.not_before_s = now_s + wait_s
         sequence.miss(hole)
         log.info(

@@ -17,6 +17,7 @@ import structlog
 from include.backoff import Backoff
 from include.errors import PermanentError, TransientError
 from include.jobs.trades_by_id import Tail
+from include.store.pools import is_of_database
 from streamer.capture.ids import Hole, IdSequence
 from streamer.threads import in_thread
 
@@ -28,6 +29,7 @@ SETTLE_S = 5.0
 PACE_S = 0.5
 """Between two requests: a market may halt with all its symbols, and there is no hurry."""
 MOST_ATTEMPTS = 10
+"""Of asking the exchange; while PostgreSQL is away, none of them is used up."""
 PROOFS = 2
 """Answers without a further trade: one may come from a cache that lags."""
 
@@ -39,13 +41,15 @@ class _Asked:
     Attributes:
         stopped_us: when the symbol was found not to trade.
         due_s: not before; monotonic.
-        attempts: how often that failed.
+        attempts: how often the exchange failed.
+        database_failures: how often PostgreSQL did, in succession.
         proofs: answers in succession that had nothing more.
     """
 
     stopped_us: int
     due_s: float
     attempts: int = 0
+    database_failures: int = 0
     proofs: int = 0
 
 
@@ -107,24 +111,13 @@ class Tails:
             tail = await in_thread(
                 lambda: self._fetch(dataset, symbol, after_id, after_us), name="tails"
             )
-        except TransientError as error:
-            asked.attempts += 1
-            if asked.attempts >= MOST_ATTEMPTS:
+        except (TransientError, PermanentError) as error:
+            if is_of_database(error) or isinstance(error, TransientError):
+                self._again_later(dataset, symbol, asked, (after_id, after_us), error)
+            else:
                 self._give_up(dataset, symbol, asked, (after_id, after_us), str(error))
-                return
-            wait_s = self.backoff.wait_s(asked.attempts, error)
-            asked.due_s = loop.time() + wait_s
-            log.info(
-                "tail_postponed",
-                table=dataset,
-                symbol=symbol,
-                error=str(error),
-                attempt=asked.attempts,
-                retry_in_s=round(wait_s, 1),
-            )
-        except PermanentError as error:
-            self._give_up(dataset, symbol, asked, (after_id, after_us), str(error))
         else:
+            asked.database_failures = 0
             self._take(dataset, symbol, tail)
             asked.proofs = asked.proofs + 1 if tail.last_id == after_id else 0
             if asked.proofs >= PROOFS:
@@ -133,6 +126,33 @@ class Tails:
             else:
                 asked.due_s = loop.time() + SETTLE_S
         await asyncio.sleep(PACE_S)
+
+    def _again_later(
+        self,
+        dataset: str,
+        symbol: str,
+        asked: _Asked,
+        after: tuple[int, int],
+        error: Exception,
+    ) -> None:
+        if is_of_database(error):
+            asked.database_failures += 1
+        else:
+            asked.database_failures = 0
+            asked.attempts += 1
+            if asked.attempts >= MOST_ATTEMPTS:
+                self._give_up(dataset, symbol, asked, after, str(error))
+                return
+        wait_s = self.backoff.wait_s(asked.database_failures or asked.attempts, error)
+        asked.due_s = asyncio.get_running_loop().time() + wait_s
+        log.info(
+            "tail_postponed",
+            table=dataset,
+            symbol=symbol,
+            error=str(error),
+            attempt=asked.attempts,
+            retry_in_s=round(wait_s, 1),
+        )
 
     def _take(self, dataset: str, symbol: str, tail: Tail) -> None:
         self.filled_rows += tail.counts.written

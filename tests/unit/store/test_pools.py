@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
+from psycopg import errors
 
-from include.errors import PermanentError
-from include.store.pools import connection_arguments, redact
+from include.errors import PermanentError, TransientError
+from include.store.pools import connection_arguments, is_of_database, redact, translated
 
 
 @pytest.mark.parametrize(
@@ -81,3 +83,37 @@ def test_a_server_that_answers_nothing_is_given_up_in_half_a_minute() -> None:
     assert connection_arguments(url, application_name="test")["tcp_user_timeout"] == 30_000
     chosen = connection_arguments(f"{url}?tcp_user_timeout=5000", application_name="test")
     assert chosen["tcp_user_timeout"] == "5000"
+
+
+def failure(error: psycopg.Error) -> TransientError | PermanentError:
+    """The error as a caller sees it."""
+    try:
+        with translated("postgresql://me@here:5432/candles"):
+            raise error
+    except (TransientError, PermanentError) as seen:
+        return seen
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        psycopg.OperationalError("connection refused"),
+        errors.AdminShutdown("terminating connection"),
+        errors.InsufficientPrivilege("permission denied for table"),
+        errors.UndefinedTable("no such table"),
+    ],
+)
+def test_a_failure_of_the_database_is_known_as_such(error: psycopg.Error) -> None:
+    assert is_of_database(failure(error))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        failure(errors.NumericValueOutOfRange("too great")),
+        failure(errors.CheckViolation("price")),
+        TransientError("the exchange answers 503"),
+    ],
+)
+def test_what_was_given_or_asked_is_no_failure_of_the_database(error: Exception) -> None:
+    assert not is_of_database(error)

@@ -6,11 +6,14 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
+import psycopg
 import pytest
+from psycopg import errors as refusals
 
 from include.backoff import Backoff
 from include.errors import PermanentError, TransientError
 from include.jobs.trades_by_id import FetchCounts
+from include.store.pools import translated
 from streamer.capture import holes as module
 from streamer.capture.holes import ABSENT, MOST_ATTEMPTS, REUSED, HoleFiller
 from streamer.capture.ids import Hole, IdSequence
@@ -43,6 +46,15 @@ class Exchange:
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "POLL_S", 0.005)
     monkeypatch.setattr(HoleFiller, "backoff", Backoff(first_s=0.001, most_s=0.001))
+
+
+def of_database(error: psycopg.Error) -> Exception:
+    """As it comes out of the store."""
+    try:
+        with translated("postgresql://me@here/candles"):
+            raise error
+    except (TransientError, PermanentError) as seen:
+        return seen
 
 
 def missing(first_id: int, last_id: int) -> IdSequence:
@@ -86,6 +98,22 @@ async def test_tries_have_an_end() -> None:
     assert exchange.given_up == [(3, 7, "never")]
     assert len(exchange.asked) == MOST_ATTEMPTS
     assert filler.given_up == 5
+
+
+async def test_an_outage_of_the_database_uses_up_no_tries() -> None:
+    away = of_database(psycopg.OperationalError("connection refused"))
+    refused = of_database(refusals.InsufficientPrivilege("permission denied"))
+    exchange = Exchange(*[TransientError("503")] * (MOST_ATTEMPTS - 1), *[away, refused] * 20)
+    filler = HoleFiller({("trades", "A"): missing(3, 7)}, exchange.fetch, exchange.give_up)
+    await run_until(filler, lambda: filler.filled_rows == 5)
+    assert exchange.given_up == []
+
+
+async def test_a_row_that_the_database_refuses_is_given_up() -> None:
+    exchange = Exchange(of_database(refusals.NumericValueOutOfRange("too great")))
+    filler = HoleFiller({("trades", "A"): missing(3, 7)}, exchange.fetch, exchange.give_up)
+    await run_until(filler, lambda: bool(exchange.given_up))
+    assert len(exchange.asked) == 1
 
 
 async def test_what_nobody_serves_is_given_up_at_once_and_the_others_go_on() -> None:

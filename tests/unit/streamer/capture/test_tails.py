@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
+import psycopg
 import pytest
 
 from include.backoff import Backoff
 from include.errors import PermanentError, TransientError
 from include.jobs.trades_by_id import FetchCounts, Tail
+from include.store.pools import translated
 from streamer.capture import tails as module
 from streamer.capture.ids import Hole, IdSequence
 from streamer.capture.tails import MOST_ATTEMPTS, PROOFS, Tails
@@ -110,6 +112,17 @@ async def test_failures_are_tried_again_up_to_an_end(ids: IdSequence) -> None:
     tails.stopped("agg_trades", "A", 50)
     await run_until(tails, lambda: not tails.waiting)
     assert exchange.given_up == [(8, 0, 7, 50, "away")]
+
+
+async def test_an_outage_of_the_database_uses_up_no_tries(ids: IdSequence) -> None:
+    with pytest.raises(TransientError) as away, translated("postgresql://me@here/candles"):
+        raise psycopg.OperationalError("connection refused")
+    exchange = Exchange(9, *[away.value] * (3 * MOST_ATTEMPTS))
+    tails = exchange.tails(ids)
+    tails.stopped("agg_trades", "A", 50)
+    await run_until(tails, lambda: not tails.waiting)
+    assert tails.filled_rows == 2
+    assert exchange.given_up == []
 
 
 async def test_what_nobody_serves_may_be_missing_and_is_told(ids: IdSequence) -> None:
