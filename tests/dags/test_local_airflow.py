@@ -18,19 +18,16 @@ import pytest
 
 from deploy.local.airflow import LocalAirflow
 from deploy.local.postgres import EmbeddedPostgres
-from deploy.local.processes import marked
 from include.domain.timeframes import to_us
 from include.errors import PermanentError
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
+from tests.dags.real_airflow import real_airflow
 
 pytestmark = pytest.mark.timeout(400)
 
 ROOT = Path(__file__).parents[2]
 HOOK_SECRET = "s3cret-part-of-the-url"
-STOP_S = 4.0
-"""The triggerer may wait 10 s for a child that is gone; it has nothing to lose here."""
-
 DAGS = [
     "backfill_history", "build_marts", "check_quality", "load_daily_dumps", "maintain_storage",
     "reconcile_candles", "repair_gaps", "sync_instruments",
@@ -106,27 +103,20 @@ def webhook() -> Iterator[Webhook]:
 def airflow(
     tmp_path_factory, metadata_url, candelabra_url, exchange, webhook
 ) -> Iterator[LocalAirflow]:
-    home = tmp_path_factory.mktemp("state") / "air flow"
-    running = LocalAirflow(
-        home,
+    with real_airflow(
+        tmp_path_factory.mktemp("state"),
         metadata_url=metadata_url,
-        project_root=ROOT,
         environment={
             "DATABASE_URL": candelabra_url,
             "BINANCE_REST_URL": exchange.spot_rest_url,
             "BINANCE_UM_REST_URL": exchange.um_rest_url,
             "BINANCE_DUMP_URL": exchange.dump_url,
             "BINANCE_DUMP_LIST_URL": exchange.dump_url,
-            "CANDELABRA_HOME": str(home.parent),
             "ALERT_WEBHOOK_URL": webhook.url,
         },
-    )
-    with running:
-        running.wait_healthy(timeout_s=120)
-        running.api.wait_dags(DAGS, timeout_s=60)
+        dags=DAGS,
+    ) as running:
         yield running
-        running.stop(term_timeout_s=STOP_S)
-    assert marked(running.marker) == []
 
 
 def test_nobody_gets_in_without_the_password(airflow):
