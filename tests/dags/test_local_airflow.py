@@ -29,8 +29,8 @@ pytestmark = pytest.mark.timeout(400)
 ROOT = Path(__file__).parents[2]
 HOOK_SECRET = "s3cret-part-of-the-url"
 DAGS = [
-    "backfill_history", "build_marts", "check_quality", "load_daily_dumps", "maintain_storage",
-    "reconcile_candles", "repair_gaps", "sync_instruments",
+    "backfill_history", "build_marts", "check_quality", "import_files", "load_daily_dumps",
+    "maintain_storage", "reconcile_candles", "repair_gaps", "sync_instruments",
 ]  # fmt: skip
 
 
