@@ -52,6 +52,8 @@ class CaptureFeed:
         self._intake = intake
         self._on_missed = on_missed
         self._now_us = now_us
+        self._heard_us = now_us()
+        """When something came the last time, or this was made."""
         self._cut_us: int | None = None
         self.connection = StreamConnection(
             url,
@@ -83,6 +85,7 @@ class CaptureFeed:
         """Handle messages, in order; what cannot be used is counted and logged, never raised."""
         for data in messages:
             self.on_text(data)
+        self._heard_us = self._now_us()
 
     def on_text(self, data: bytes) -> None:
         """Handle one message."""
@@ -118,8 +121,9 @@ class CaptureFeed:
             self.connection.leave(refused)
 
     def _closed(self) -> None:
+        # Noticed late: a line that is dead is silent for long before it is given up.
         if self._cut_us is None:
-            self._cut_us = self._now_us()
+            self._cut_us = self._heard_us
 
     def _streams_of(self, names: Sequence[str]) -> list[str]:
         return [f"{name.lower()}@{kind}" for name in names for kind in self.kinds]

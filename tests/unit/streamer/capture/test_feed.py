@@ -94,6 +94,26 @@ def test_a_cut_is_told_once_all_streams_deliver_again(intake: Intake, clock: Clo
     assert missed == [(100, 200)]
 
 
+def test_a_cut_began_with_the_last_message_not_when_it_was_noticed(
+    intake: Intake, clock: Clock
+) -> None:
+    missed: list[tuple[int, int]] = []
+    feed = feed_of(intake, clock, missed)
+    feed.connection.session.next_message(0.0)
+    clock.now_us = 120
+    feed.on_texts([b'{"result":null,"id":1}', QUOTE])
+    clock.now_us = 15_000_120  # of silence, until the line was given up
+    feed._closed()
+    clock.now_us = 16_000_000
+    feed.on_texts([QUOTE.replace(b'"u":7', b'"u":8')])
+    assert missed == [(120, 16_000_000)]
+    clock.now_us = 17_000_000
+    feed._closed()
+    clock.now_us = 18_000_000
+    feed.on_texts([QUOTE.replace(b'"u":7', b'"u":9')])
+    assert missed[1:] == [(16_000_000, 18_000_000)]
+
+
 def test_symbols_come_and_go(intake: Intake, clock: Clock) -> None:
     feed = feed_of(intake, clock, [])
     feed.add(["ETHUSDT"])
