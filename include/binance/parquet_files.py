@@ -1,6 +1,6 @@
 """Parquet files of klines and trades, as lines of text for the readers of the dump formats.
 
-One reader for each kind of row, whatever the file: a row group becomes lines in the layout's
+One reader for each kind of row, whatever the file: rows become lines in the layout's
 order, with the numbers as they are. Numbers have to be exact: decimals, whole numbers or text.
 A float has lost digits that nobody can give back, so that a file with one where a price, an
 amount, an id or a time should be is refused. Columns are found by name, in any order.
@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 SUFFIX = ".parquet"
 BATCH_ROWS = 200_000
-"""Rows held at once, about 20 MB as text; a row group larger than that is read by pages."""
+"""Rows held at once, about 20 MB as text, however large the file's row groups are."""
 
 SYMBOL_COLUMN = "symbol"
 _OPTIONAL = {"ignore": "0", "is_best_match": "true"}
@@ -50,7 +50,7 @@ def check_parquet(path: Path) -> None:
     Raises:
         RejectedInputError: it is damaged, cut, or no Parquet file.
     """
-    for _ in _batches(path, pl.all()):
+    for _ in _batches(path):
         pass
 
 
@@ -96,21 +96,29 @@ def parquet_blocks(
     with _readable(path):
         total = pl.scan_parquet(path).select(pl.len()).collect().item()
     done = 0
-    for batch in _batches(path, *texts):
+    for batch in _batches(path, list(match.names.values())):
         done += batch.height
-        yield (
-            batch.write_csv(include_header=False, quote_style="never").encode(),
-            done / max(total, 1),
-        )
+        lines = batch.select(*texts).write_csv(include_header=False, quote_style="never")
+        yield lines.encode(), done / max(total, 1)
 
 
-def _batches(path: Path, *columns: pl.Expr) -> Generator[pl.DataFrame, None, None]:
-    with _readable(path):
-        yield from (
-            pl.scan_parquet(path)
-            .select(*columns)
-            .collect_batches(chunk_size=BATCH_ROWS, maintain_order=True, lazy=True)
-        )
+def _batches(path: Path, columns: Sequence[str] = ()) -> Generator[pl.DataFrame, None, None]:
+    """A file's rows, piece by piece, of these columns or of all.
+
+    A query for each piece: it reads the pages that it needs. One query for all of them runs ahead
+    of a slow reader, by as much as the file holds.
+    """
+    done = 0
+    while True:
+        with _readable(path):
+            rows = pl.scan_parquet(path)
+            if columns:
+                rows = rows.select(columns)
+            batch = rows.slice(done, BATCH_ROWS).collect(engine="streaming")
+        if batch.is_empty():
+            return
+        yield batch
+        done += batch.height
 
 
 @contextmanager
