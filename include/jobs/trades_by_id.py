@@ -34,12 +34,14 @@ class FetchCounts:
         void: ids under which the exchange has no trade.
         written: rows that were new.
         absent: ids that the exchange passes over.
+        first_us: time (µs) of the first trade; None where there was none.
     """
 
     pages: int
     void: int
     written: int
     absent: int = 0
+    first_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ def fetch_trades(
             their ids by now.
     """
     pages = void = written = served = 0
+    first_us: int | None = None
     limit_us = None if until_us is None else until_us + OF_ANOTHER_AFTER_US
     with _asking(settings, dataset, symbol, database_url) as (store, page):
         for found in _pages(page, f"{symbol} {dataset}", first_id, last_id):
@@ -104,7 +107,9 @@ def fetch_trades(
             void += len(found) - len(lines)
             written += store(lines)
             served += len({one.number for one in found})  # a void one may bear a true one's id
-    return FetchCounts(pages, void, written, last_id - first_id + 1 - served)
+            if first_us is None and found:
+                first_us = found[0].time_us
+    return FetchCounts(pages, void, written, last_id - first_id + 1 - served, first_us)
 
 
 def fetch_tail(

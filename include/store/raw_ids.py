@@ -35,19 +35,20 @@ def last_rows(
     connection: Connection,
     table: RawTable,
     symbols: Sequence[str],
-    since_us: int,
+    since_us: int | None,
     *,
     before_us: int | None = None,
 ) -> dict[str, tuple[int, int]]:
-    """The greatest id of each symbol and the time (µs) of that row, of days since a moment.
+    """The greatest id of each symbol on its last day, and the time (µs) of that row.
 
     Args:
+        since_us: look at days since this moment; None for all.
         before_us: leave out rows that are not older than this.
     """
     query = sql.SQL(
         "SELECT s.symbol, r.{id}, r.{time} FROM unnest(%s::text[]) AS s (symbol) "
         "CROSS JOIN LATERAL (SELECT t.{id}, t.{time} FROM {table} AS t "
-        "WHERE t.symbol = s.symbol AND t.day >= %s "
+        "WHERE t.symbol = s.symbol AND t.day >= coalesce(%s, '-infinity'::date) "
         "AND t.{time} < coalesce(%s, 'infinity'::timestamptz) "
         "ORDER BY t.day DESC, t.{id} DESC LIMIT 1) AS r"
     ).format(**_names(table))
@@ -56,7 +57,7 @@ def last_rows(
             query,
             (
                 list(symbols),
-                from_us(since_us).date(),
+                None if since_us is None else from_us(since_us).date(),
                 None if before_us is None else from_us(before_us),
             ),
         ).fetchall()

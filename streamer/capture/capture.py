@@ -87,9 +87,14 @@ class Capture:
             batch_rows=settings.capture_batch_rows,
             flush_timeout_s=settings.capture_flush_timeout_ms / 1000,
         )
-        self.holes = HoleFiller(self.intake.sequences, self._fetch, self._give_up)
         self._resumption = Resumption(
             self._url, self._datasets, self.intake, self.spool, self.losses, now_us=now_us
+        )
+        self.holes = HoleFiller(
+            self.intake.sequences,
+            self._fetch,
+            self._give_up,
+            horizon_us=lambda: self._resumption.since_us,
         )
         self.tails = Tails(
             self.intake.sequences, self._resumption.is_done, self._fetch_tail, self._give_up

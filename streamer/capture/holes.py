@@ -23,6 +23,9 @@ log = structlog.get_logger(__name__)
 POLL_S = 0.5
 ABSENT = "the exchange passes over these ids"
 REUSED = "the ticker was given to another instrument"
+NOT_RUNNING = "nobody captured"
+MOST_IDS_AT_ONCE = 50 * MAX_TRADES
+"""Of a longer range the last ones are asked for first: it may reach back too far for the rest."""
 MOST_ATTEMPTS = 10
 """Of asking the exchange; while PostgreSQL is away, none of them is used up."""
 
@@ -37,11 +40,13 @@ class HoleFiller:
             blocking. Raises TransientError for another try later, PermanentError where the
             exchange does not serve them.
         on_given_up: given dataset, symbol, the hole and the reason.
+        horizon_us: what is missing of a long range before this time is not asked for.
     """
 
     sequences: Mapping[tuple[str, str], IdSequence]
     fetch: Callable[[str, str, int, int, int], FetchCounts]
     on_given_up: Callable[[str, str, Hole, str], None]
+    horizon_us: Callable[[], int] = lambda: 0
     backoff: ClassVar[Backoff] = Backoff(first_s=1.0, most_s=60.0, least_s=0.1)
     filled_rows: int = 0
     given_up: int = 0
@@ -73,9 +78,10 @@ class HoleFiller:
         if hole is None:
             return
         self._asked = hole
+        first_id = max(hole.first_id, hole.last_id + 1 - MOST_IDS_AT_ONCE)
         try:
             counts = await in_thread(
-                lambda: self.fetch(dataset, symbol, hole.first_id, hole.last_id, hole.to_us),
+                lambda: self.fetch(dataset, symbol, first_id, hole.last_id, hole.to_us),
                 name="trades",
             )
         except (TransientError, PermanentError) as error:
@@ -93,16 +99,35 @@ class HoleFiller:
                 "trades_fetched",
                 table=dataset,
                 symbol=symbol,
-                first_id=hole.first_id,
+                first_id=first_id,
                 last_id=hole.last_id,
                 written=counts.written,
                 void=counts.void,
             )
             if counts.absent:
-                absent = replace(hole, last_id=hole.first_id + counts.absent - 1)
+                absent = replace(hole, first_id=first_id, last_id=first_id + counts.absent - 1)
                 self.on_given_up(dataset, symbol, absent, ABSENT)
+            if hole.first_id < first_id:
+                self._go_back(dataset, symbol, sequence, hole, first_id, counts.first_us)
         finally:
             self._asked = None
+
+    def _go_back(
+        self,
+        dataset: str,
+        symbol: str,
+        sequence: IdSequence,
+        hole: Hole,
+        first_id: int,
+        first_us: int | None,
+    ) -> None:
+        """What comes before the ids that were fetched, the first of them at this time (µs)."""
+        to_us = hole.to_us if first_us is None else first_us
+        before = replace(hole, last_id=first_id - 1, to_us=to_us, not_before_s=0.0, attempts=0)
+        if to_us < self.horizon_us():
+            self._give_up(dataset, symbol, before, NOT_RUNNING)
+        else:
+            sequence.miss(before)
 
     def _again_later(
         self,

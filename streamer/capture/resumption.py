@@ -14,6 +14,7 @@ from include.errors import PermanentError, TransientError
 from include.store.pools import connect
 from include.store.raw import BOOK_TICKERS, RAW_TABLES, TRADES
 from include.store.raw_ids import IdHole, last_rows, stored_ids
+from streamer.capture.holes import NOT_RUNNING
 from streamer.capture.ids import Hole
 from streamer.capture.intake import Intake
 from streamer.capture.losses import Loss, Losses
@@ -23,7 +24,6 @@ from streamer.threads import in_thread
 log = structlog.get_logger(__name__)
 
 BACKOFF = Backoff(first_s=1.0, most_s=30.0, least_s=0.1)
-NOT_RUNNING = "nobody captured"
 SPOOL_POLL_S = 0.5
 
 
@@ -59,7 +59,9 @@ class Resumption:
         """Symbols whose earlier rows have not been looked at, and when they joined: µs after
         the start."""
         self._has_joined = asyncio.Event()
-        self._began_us = self._exchange_began_us = self._since_us = 0
+        self.since_us = 0
+        """Rows since then are looked at, and what is missing since then is asked for."""
+        self._began_us = self._exchange_began_us = 0
 
     def begin(self, *, exchange_us: int, lookback_us: int) -> None:
         """Note the time of the start.
@@ -69,7 +71,7 @@ class Resumption:
             lookback_us: how far back rows are looked at.
         """
         self._began_us, self._exchange_began_us = self._now_us(), exchange_us
-        self._since_us = min(self._began_us, exchange_us) - lookback_us
+        self.since_us = min(self._began_us, exchange_us) - lookback_us
 
     def join(self, symbols: Sequence[str]) -> None:
         """Look at the rows of these."""
@@ -138,9 +140,12 @@ class Resumption:
     def _stored(
         self, dataset: str, symbols: Sequence[str]
     ) -> tuple[dict[str, tuple[int, int]], list[IdHole]]:
-        """Last rows of symbols, and ids that are missing before them."""
+        """Last rows of symbols, however old, and ids that are missing before them."""
+        table = RAW_TABLES[dataset]
         with connect(self._url, application_name="candelabra-capture") as connection:
-            return stored_ids(connection, RAW_TABLES[dataset], symbols, self._since_us)
+            last, holes = stored_ids(connection, table, symbols, self.since_us)
+            others = [symbol for symbol in symbols if symbol not in last]
+            return last | last_rows(connection, table, others, None), holes
 
     def _not_captured(self, dataset: str, joined: Sequence[str], after_us: int) -> list[Loss]:
         """What came about between the last row of an earlier time and the joining of symbols."""
@@ -151,9 +156,7 @@ class Resumption:
         is_quotes = dataset == BOOK_TICKERS.name
         began_us = (self._began_us if is_quotes else self._exchange_began_us) + after_us
         with connect(self._url, application_name="candelabra-capture") as connection:
-            last = last_rows(
-                connection, RAW_TABLES[dataset], symbols, self._since_us, before_us=began_us
-            )
+            last = last_rows(connection, RAW_TABLES[dataset], symbols, None, before_us=began_us)
         return [
             Loss(dataset, symbol, NOT_RUNNING, moment_us, began_us)
             for symbol, (_, moment_us) in last.items()

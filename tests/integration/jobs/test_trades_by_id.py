@@ -93,9 +93,17 @@ def test_all_ids_of_a_range_come_and_no_others(
     market = "um" if symbol.endswith(".P") else "spot"
     first_id = recent_id(exchange, market, single=dataset == "trades")
     counts = asked(dataset, symbol, first_id, first_id + 1_499)
-    assert counts == FetchCounts(pages=2, void=0, written=1_500, absent=0)
+    first_us = counts.first_us
+    assert counts == FetchCounts(pages=2, void=0, written=1_500, absent=0, first_us=first_us)
     assert asked(dataset, symbol, first_id, first_id + 1_499).written == 0
     with psycopg.connect(database_url) as connection:
+        oldest = connection.execute(
+            psycopg.sql.SQL("SELECT min(trade_time) FROM market.{} WHERE symbol = %s").format(
+                psycopg.sql.Identifier(dataset)
+            ),
+            (symbol,),
+        ).fetchone()
+        assert to_us(oldest[0]) == first_us
         rows = connection.execute(
             psycopg.sql.SQL("SELECT {} FROM market.{} WHERE symbol = %s ORDER BY 1").format(
                 psycopg.sql.Identifier(id_column), psycopg.sql.Identifier(dataset)

@@ -41,6 +41,7 @@ def test_missing_ids_and_last_rows_are_found_over_days(
         before = last_rows(connection, AGG_TRADES, ["A"], AT_US, before_us=AT_US + 5)
         assert before == {"A": (2, AT_US + 2)}
         assert last_rows(connection, AGG_TRADES, ["A"], AT_US + 2 * DAY_US) == {}
+        assert last_rows(connection, AGG_TRADES, ["A", "B", "C"], None) == last
 
 
 @pytest.mark.parametrize("later_us", [60 * MINUTE_US, DAY_US])

@@ -15,7 +15,14 @@ from include.errors import PermanentError, TransientError
 from include.jobs.trades_by_id import FetchCounts
 from include.store.pools import translated
 from streamer.capture import holes as module
-from streamer.capture.holes import ABSENT, MOST_ATTEMPTS, REUSED, HoleFiller
+from streamer.capture.holes import (
+    ABSENT,
+    MOST_ATTEMPTS,
+    MOST_IDS_AT_ONCE,
+    NOT_RUNNING,
+    REUSED,
+    HoleFiller,
+)
 from streamer.capture.ids import Hole, IdSequence
 
 
@@ -27,16 +34,19 @@ class Exchange:
         self.asked: list[tuple[str, str, int, int]] = []
         self.given_up: list[tuple[int, int, str]] = []
         self.absent = 0
+        self.first_us: int | None = None
 
     def fetch(
         self, dataset: str, symbol: str, first_id: int, last_id: int, until_us: int
     ) -> FetchCounts:
-        assert until_us == 20
+        assert until_us in (20, 15)
         self.asked.append((dataset, symbol, first_id, last_id))
         if self.errors:
             raise self.errors.pop(0)
         served = last_id - first_id + 1 - self.absent
-        return FetchCounts(pages=1, void=0, written=served, absent=self.absent)
+        return FetchCounts(
+            pages=1, void=0, written=served, absent=self.absent, first_us=self.first_us
+        )
 
     def give_up(self, _dataset: str, _symbol: str, hole: Hole, reason: str) -> None:
         self.given_up.append((hole.first_id, hole.last_id, reason))
@@ -130,6 +140,35 @@ async def test_ids_that_the_exchange_passes_over_are_told() -> None:
     filler = HoleFiller({("trades", "A"): missing(3, 7)}, exchange.fetch, exchange.give_up)
     await run_until(filler, lambda: filler.filled_rows == 3)
     assert exchange.given_up == [(3, 4, ABSENT)]
+
+
+async def test_a_long_range_is_asked_for_from_its_end_as_far_back_as_is_wanted() -> None:
+    exchange = Exchange()
+    exchange.first_us = 15
+    last_id = 3 * MOST_IDS_AT_ONCE
+    filler = HoleFiller(
+        {("trades", "A"): missing(1, last_id)},
+        exchange.fetch,
+        exchange.give_up,
+        horizon_us=lambda: 16 if len(exchange.asked) == 2 else 14,
+    )
+    await run_until(filler, lambda: bool(exchange.given_up))
+    assert [asked[2:] for asked in exchange.asked] == [
+        (last_id - MOST_IDS_AT_ONCE + 1, last_id),
+        (last_id - 2 * MOST_IDS_AT_ONCE + 1, last_id - MOST_IDS_AT_ONCE),
+    ]
+    assert exchange.given_up == [(1, MOST_IDS_AT_ONCE, NOT_RUNNING)]
+    assert filler.waiting_ids == 0
+
+
+async def test_a_short_range_is_asked_for_however_old_it_is() -> None:
+    exchange = Exchange()
+    exchange.first_us = 15
+    filler = HoleFiller(
+        {("trades", "A"): missing(3, 7)}, exchange.fetch, exchange.give_up, horizon_us=lambda: 18
+    )
+    await run_until(filler, lambda: filler.filled_rows == 5)
+    assert exchange.given_up == []
 
 
 async def test_what_is_missing_of_an_instrument_that_lost_its_name_is_told_and_not_asked() -> None:

@@ -1,0 +1,80 @@
+"""A start after a long stop: nothing between the last row and the first is passed over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from include.binance.frames import AggTrade
+from include.domain.instruments import Market
+from include.domain.timeframes import DAY_US, MINUTE_US
+from include.store.pools import connect
+from include.store.raw import AGG_TRADES, BOOK_TICKERS, TRADES, book_ticker_line, write_raw
+from streamer.capture.holes import NOT_RUNNING
+from streamer.capture.intake import DATASETS, Intake
+from streamer.capture.losses import Losses
+from streamer.capture.resumption import Resumption
+from streamer.capture.spool import Spool
+
+NOW_US = 1_763_716_800_000_000
+LAST_US = NOW_US - 9 * DAY_US
+"""Long before anything that the look back covers."""
+
+
+@pytest.fixture
+def intake() -> Intake:
+    return Intake(DATASETS, most_rows=1_000, on_losses=lambda _: None)
+
+
+async def look_back(database_url: str, intake: Intake, folder: Path, *symbols: str) -> Losses:
+    losses = Losses(folder / "losses.json")
+    spool = Spool(folder, max_bytes=1 << 20)
+    resumption = Resumption(database_url, DATASETS, intake, spool, losses, now_us=lambda: NOW_US)
+    resumption.begin(exchange_us=NOW_US, lookback_us=60 * MINUTE_US)
+    resumption.join(symbols)
+    task = asyncio.create_task(resumption.run())
+    try:
+        async with asyncio.timeout(30):
+            while not all(map(resumption.is_done, symbols)):
+                await asyncio.sleep(0.01)
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    return losses
+
+
+async def test_quotes_and_futures_trades_are_a_loss_since_the_last_row_however_old(
+    database_url: str, intake: Intake, tmp_path: Path
+) -> None:
+    quote = book_ticker_line("BTCUSDT", 7, "1", "2", "3", "4", None, LAST_US)
+    trade = ("BTCUSDT.P", 5, Decimal(1), Decimal(1), None, LAST_US + 1, True)
+    with connect(database_url, application_name="test") as connection:
+        write_raw(connection, BOOK_TICKERS, [quote])
+        write_raw(connection, TRADES, [TRADES.line(trade)])
+    losses = await look_back(database_url, intake, tmp_path, "BTCUSDT", "BTCUSDT.P", "ETHUSDT")
+    assert sorted(
+        (gap.dataset, gap.symbol, gap.cause, gap.from_us, gap.to_us) for gap in losses.take()
+    ) == [
+        ("book_tickers", "BTCUSDT", NOT_RUNNING, LAST_US, NOW_US),
+        ("trades", "BTCUSDT.P", NOT_RUNNING, LAST_US + 1, NOW_US),
+    ]
+
+
+async def test_trades_with_ids_are_missing_since_the_last_row_however_old(
+    database_url: str, intake: Intake, tmp_path: Path
+) -> None:
+    row = ("BTCUSDT", 100, Decimal(1), Decimal(1), 1, 1, LAST_US, True)
+    with connect(database_url, application_name="test") as connection:
+        write_raw(connection, AGG_TRADES, [AGG_TRADES.line(row)])
+    first = AggTrade(NOW_US, "BTCUSDT", 900, Decimal(1), Decimal(1), 9, 9, NOW_US, True)
+    intake.on_trade(Market.SPOT, first)
+    await look_back(database_url, intake, tmp_path, "BTCUSDT")
+    holes = intake.sequences["agg_trades", "BTCUSDT"].holes
+    assert [(one.first_id, one.last_id, one.from_us, one.to_us) for one in holes] == [
+        (101, 899, LAST_US, NOW_US)
+    ]
