@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import structlog
 
-from include.domain.candles import Offer
+from include.domain.candles import Offer, Status
 from include.domain.timeframes import from_us
 from streamer.feed import Feed
 from streamer.states import SymbolState, SymbolStates
@@ -91,6 +91,8 @@ class Watchdog:
         symbol = offer.candle.symbol
         was = self._states.of(symbol)
         self._states.settled(offer)
+        if offer.status is Status.VERIFIED:
+            self._silent.discard(symbol)  # a cut may have ended the silence, and told nobody
         if was is SymbolState.LIVE or self._states.of(symbol) is not SymbolState.LIVE:
             return
         if was is SymbolState.DEAD and self._feed_of(symbol).lacks_trades(symbol):
@@ -109,6 +111,7 @@ class Watchdog:
 
     def resumed(self, symbol: str) -> None:
         """It trades again."""
+        self._silent.discard(symbol)
         self._states.enter(symbol, SymbolState.LIVE)
         log.info("symbol_resumed", symbol=symbol)
 

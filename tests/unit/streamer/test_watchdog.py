@@ -140,6 +140,23 @@ def test_silence_is_a_state_of_its_own(yard: Yard) -> None:
     assert yard.events == ["stream_doubted", "symbol_silent", "symbol_speaks_again"]
 
 
+def test_a_minute_confirmed_after_a_cut_ends_a_silence_that_no_frame_ended(yard: Yard) -> None:
+    yard.dog.silent("A", T0)
+    yard.settle(status=Status.UNCONFIRMED)
+    assert yard.dog.is_silent("A")
+    yard.settle()
+    assert not yard.dog.is_silent("A")
+    yard.doubt()
+    assert yard.states.of("A") is SymbolState.DEAD
+
+
+def test_what_trades_again_is_not_taken_for_silent_any_more(yard: Yard) -> None:
+    yard.dog.silent("A", T0)
+    yard.dog.halted("A", "HALT")
+    yard.dog.resumed("A")
+    assert not yard.dog.is_silent("A")
+
+
 def test_what_is_gone_is_forgotten(yard: Yard) -> None:
     yard.doubt()
     yard.dog.silent("A", T0)
