@@ -291,6 +291,7 @@ class CandleWriter:
             ]
         if not rows:
             return
+        self.pulse.beat(WRITE_TIMEOUT_S)
         try:
             async with asyncio.timeout(WRITE_TIMEOUT_S):
                 await write_live_async(self._connected(), rows)
