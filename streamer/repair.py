@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -17,6 +17,7 @@ from include.backoff import Backoff
 from include.domain.timeframes import MINUTE_US, SECOND_US, from_us
 from include.errors import PermanentError, TransientError
 from include.jobs.pieces import LoadCounts
+from include.store.pools import is_of_database
 from streamer.pulse import Pulse
 from streamer.threads import in_thread
 
@@ -36,7 +37,8 @@ MOST_RELEASE_S = 30.0
 MOST_RANGES = 100
 """Of one symbol; beyond it, those nearest to each other become one, with the minutes between."""
 MOST_ATTEMPTS = 20
-"""About fifteen minutes of trying; after that the hole is in ops.gaps for the DAGs."""
+"""Of asking the exchange: waits below bounds of fifteen minutes together, half of that on average.
+After that the hole is in ops.gaps for the DAGs. While PostgreSQL is away, none is used up."""
 
 
 @dataclass(slots=True)
@@ -48,6 +50,8 @@ class Request:
     end_us: int
     cause: str
     attempts: int = 0
+    database_failures: int = 0
+    """In succession; they say nothing against the range, and are no attempts."""
     not_before_s: float = 0.0
 
 
@@ -106,6 +110,7 @@ class RepairQueue:
         first, second = requests[nearest], requests.pop(nearest + 1)
         first.end_us = max(first.end_us, second.end_us)
         first.attempts = min(first.attempts, second.attempts)
+        first.database_failures = min(first.database_failures, second.database_failures)
         first.not_before_s = max(first.not_before_s, second.not_before_s)
 
     @property
@@ -162,7 +167,7 @@ class RepairQueue:
                 )
                 if end_us <= request.start_us:
                     continue
-                part = Request(symbol, request.start_us, end_us, request.cause, request.attempts)
+                part = replace(request, end_us=end_us)
                 if end_us < request.end_us:
                     request.start_us = end_us
                 else:
@@ -183,10 +188,11 @@ class RepairQueue:
         except TimeoutError:
             # What hangs is left to its thread; its connections are not used again.
             self._again_later(request, TransientError(f"hangs for {MOST_CALL_S:g} s"), loop.time())
-        except TransientError as error:
-            self._again_later(request, error, loop.time())
-        except PermanentError as error:
-            self._give_up(request, str(error))
+        except (TransientError, PermanentError) as error:
+            if isinstance(error, TransientError) or is_of_database(error):
+                self._again_later(request, error, loop.time())
+            else:
+                self._give_up(request, str(error))
         else:
             self.repaired_minutes += minutes
             self.on_repaired(request, counts)
@@ -203,19 +209,23 @@ class RepairQueue:
         self.given_up_minutes += (request.end_us - request.start_us) // MINUTE_US
         self.on_given_up(request, reason)
 
-    def _again_later(self, request: Request, error: TransientError, now_s: float) -> None:
-        request.attempts += 1
+    def _again_later(self, request: Request, error: Exception, now_s: float) -> None:
         self.failures += 1
-        if request.attempts >= MOST_ATTEMPTS:
-            self._give_up(request, str(error))
-            return
-        wait_s = BACKOFF.wait_s(request.attempts, error)
+        if is_of_database(error):
+            request.database_failures += 1
+        else:
+            request.database_failures = 0
+            request.attempts += 1
+            if request.attempts >= MOST_ATTEMPTS:
+                self._give_up(request, str(error))
+                return
+        wait_s = BACKOFF.wait_s(request.database_failures or request.attempts, error)
         request.not_before_s = now_s + wait_s
         self._put(request)
         log.warning(
             "repair_postponed",
             symbol=request.symbol,
             error=str(error),
-            attempt=request.attempts,
+            attempt=request.database_failures or request.attempts,
             retry_in_s=round(wait_s, 1),
         )

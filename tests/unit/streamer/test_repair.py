@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
+from psycopg import errors
 
 from include.backoff import Backoff
 from include.domain.timeframes import MINUTE_US, SECOND_US
@@ -45,6 +46,12 @@ class Exchange:
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "POLL_S", 0.005)
     monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.01, most_s=0.01))
+
+
+def of_database(kind: type[Exception]) -> Exception:
+    error = kind("PostgreSQL is away")
+    error.__cause__ = errors.AdminShutdown()
+    return error
 
 
 async def run_until(queue: RepairQueue, done: Callable[[], bool]) -> None:
@@ -129,6 +136,48 @@ async def test_trying_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     ask(queue, "A", -10, -9)
     await run_until(queue, lambda: bool(exchange.given_up))
     assert len(exchange.asked) == 3
+
+
+@pytest.mark.parametrize("kind", [TransientError, PermanentError])
+async def test_a_database_that_is_away_uses_up_no_attempt(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    """Or an outage of minutes would give up what the exchange would have told."""
+    monkeypatch.setattr(module, "MOST_ATTEMPTS", 3)
+    exchange = Exchange(*[of_database(kind) for _ in range(5)])
+    exchange.errors[3:3] = [TransientError("the exchange is away")] * 2
+    queue = exchange.queue()
+    ask(queue, "A", -10, -9)
+    await run_until(queue, lambda: queue.repaired_minutes == 1)
+    assert (len(exchange.asked), queue.failures, exchange.given_up) == (8, 7, [])
+
+
+async def test_the_wait_for_a_database_grows_with_each_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[int] = []
+
+    class Waits:
+        def wait_s(self, failures: int, error: object) -> float:
+            waits.append(failures)
+            return 0.01
+
+    monkeypatch.setattr(module, "BACKOFF", Waits())
+    exchange = Exchange(*[of_database(TransientError) for _ in range(3)])
+    queue = exchange.queue()
+    ask(queue, "A", -10, -9)
+    await run_until(queue, lambda: queue.repaired_minutes == 1)
+    assert waits == [1, 2, 3]
+
+
+async def test_a_value_that_the_database_refuses_is_given_up_at_once() -> None:
+    refused = PermanentError("out of range")
+    refused.__cause__ = errors.NumericValueOutOfRange()
+    exchange = Exchange(refused)
+    queue = exchange.queue()
+    ask(queue, "A", -10, -9)
+    await run_until(queue, lambda: bool(exchange.given_up))
+    assert len(exchange.asked) == 1
 
 
 async def test_a_call_that_hangs_is_tried_again_and_others_go_on(
