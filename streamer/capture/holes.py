@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 POLL_S = 0.5
 ABSENT = "the exchange passes over these ids"
 REUSED = "the ticker was given to another instrument"
+MOST_CALL_S = 900.0
+"""Pages of a long range, each waiting for weight: longer than that, a call hangs."""
 NOT_RUNNING = "nobody captured"
 MOST_IDS_AT_ONCE = 50 * MAX_TRADES
 """Of a longer range the last ones are asked for first: it may reach back too far for the rest."""
@@ -80,10 +82,14 @@ class HoleFiller:
         self._asked = hole
         first_id = max(hole.first_id, hole.last_id + 1 - MOST_IDS_AT_ONCE)
         try:
-            counts = await in_thread(
-                lambda: self.fetch(dataset, symbol, first_id, hole.last_id, hole.to_us),
-                name="trades",
-            )
+            async with asyncio.timeout(MOST_CALL_S):
+                counts = await in_thread(
+                    lambda: self.fetch(dataset, symbol, first_id, hole.last_id, hole.to_us),
+                    name="trades",
+                )
+        except TimeoutError:
+            hangs = TransientError(f"hangs for {MOST_CALL_S:g} s")
+            self._again_later(dataset, symbol, sequence, hole, hangs, loop.time())
         except (TransientError, PermanentError) as error:
             if is_of_database(error) or isinstance(error, TransientError):
                 self._again_later(dataset, symbol, sequence, hole, error, loop.time())

@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 BACKOFF = Backoff(first_s=1.0, most_s=30.0, least_s=0.1)
 SPOOL_POLL_S = 0.5
+MOST_CALL_S = 600.0
+"""For the ids of a day of all symbols; longer than that, PostgreSQL hangs."""
 
 
 def cannot_be_asked(dataset: str, market: Market) -> bool:
@@ -91,10 +93,14 @@ class Resumption:
             joined = dict(self._joined)
             try:
                 await self._look_back(list(joined), min(joined.values(), default=0))
-            except (TransientError, PermanentError) as error:  # a right may be granted yet
-                failures += 1
+            except (TransientError, PermanentError, TimeoutError) as error:
+                failures += 1  # a right that is missing may be granted yet
                 wait_s = BACKOFF.wait_s(failures, error)
-                log.warning("capture_resume_postponed", error=str(error), retry_in_s=round(wait_s))
+                log.warning(
+                    "capture_resume_postponed",
+                    error=str(error) or f"hangs for {MOST_CALL_S:g} s",
+                    retry_in_s=round(wait_s),
+                )
                 await asyncio.sleep(wait_s)
                 continue
             failures = 0
@@ -117,9 +123,10 @@ class Resumption:
             asked = [name for name in symbols if self._is_asked(dataset, name)]
             if not asked:
                 continue
-            last, missing = await in_thread(
-                partial(self._stored, dataset, asked), name="capture_start"
-            )
+            async with asyncio.timeout(MOST_CALL_S):
+                last, missing = await in_thread(
+                    partial(self._stored, dataset, asked), name="capture_start"
+                )
             for symbol, (number, moment_us) in last.items():
                 self._intake.sequence(dataset, symbol).resume(number, moment_us, loop.time())
             for hole in missing:
@@ -131,11 +138,11 @@ class Resumption:
         while not self._spool.is_empty:  # noqa: ASYNC110 - another thread empties it
             await asyncio.sleep(SPOOL_POLL_S)
         for dataset in self._datasets:
-            self._losses.add(
-                await in_thread(
+            async with asyncio.timeout(MOST_CALL_S):
+                lost = await in_thread(
                     partial(self._not_captured, dataset, symbols, after_us), name="capture_start"
                 )
-            )
+            self._losses.add(lost)
 
     def _stored(
         self, dataset: str, symbols: Sequence[str]

@@ -28,6 +28,8 @@ SETTLE_S = 5.0
 """REST has the last trades by then."""
 PACE_S = 0.5
 """Between two requests: a market may halt with all its symbols, and there is no hurry."""
+MOST_CALL_S = 900.0
+"""Pages of a long tail, each waiting for weight: longer than that, a call hangs."""
 MOST_ATTEMPTS = 10
 """Of asking the exchange; while PostgreSQL is away, none of them is used up."""
 PROOFS = 2
@@ -108,9 +110,13 @@ class Tails:
         loop = asyncio.get_running_loop()
         after_id, after_us = sequence.highest, sequence.highest_us
         try:
-            tail = await in_thread(
-                lambda: self._fetch(dataset, symbol, after_id, after_us), name="tails"
-            )
+            async with asyncio.timeout(MOST_CALL_S):
+                tail = await in_thread(
+                    lambda: self._fetch(dataset, symbol, after_id, after_us), name="tails"
+                )
+        except TimeoutError:
+            hangs = TransientError(f"hangs for {MOST_CALL_S:g} s")
+            self._again_later(dataset, symbol, asked, (after_id, after_us), hangs)
         except (TransientError, PermanentError) as error:
             if is_of_database(error) or isinstance(error, TransientError):
                 self._again_later(dataset, symbol, asked, (after_id, after_us), error)

@@ -20,6 +20,7 @@ from include.errors import PermanentError, TransientError
 from include.jobs.trades_by_id import record_raw_gaps
 from include.store.pools import connect_async
 from include.store.raw import RAW_TABLES, RawTable, write_raw_async
+from streamer.capture.disk import Disk
 from streamer.capture.lanes import Lane, Lanes
 from streamer.capture.losses import Losses
 from streamer.capture.spool import Record, Spool, losses_of, tally
@@ -73,6 +74,7 @@ class CaptureWriter:
         self._batch_rows = batch_rows
         self._flush_timeout_s = flush_timeout_s
         self._spill_interval_s = spill_interval_s
+        self._disk = Disk()
         self._connection: psycopg.AsyncConnection[Any] | None = None
         self._repeats_until_s: dict[str, float] = dict.fromkeys(RAW_TABLES, 0.0)
 
@@ -172,12 +174,12 @@ class CaptureWriter:
 
     async def _replay(self) -> None:
         """Write the oldest record from the disk."""
-        record = await in_thread(self._spool.read, name="spool")
+        record = await self._disk.call(self._spool.read, name="replay")
         if record is None:
             return  # what was left of its segment was torn
         await self._write(RAW_TABLES[record.dataset], record.lines)
         self.replayed += len(record.lines)
-        await in_thread(self._spool.done, name="spool")
+        await self._disk.call(self._spool.done, name="replay")
 
     async def _write(self, table: RawTable, lines: list[str]) -> None:
         """Write rows; one that PostgreSQL refuses does not take its neighbours with it."""
@@ -210,7 +212,10 @@ class CaptureWriter:
 
     async def _record_losses(self) -> None:
         gaps = self._losses.take()
-        await in_thread(lambda: record_raw_gaps(database_url=self._url, gaps=gaps), name="losses")
+        async with asyncio.timeout(WRITE_TIMEOUT_S):
+            await in_thread(
+                lambda: record_raw_gaps(database_url=self._url, gaps=gaps), name="losses"
+            )
         self._losses.forget(gaps)  # the file follows with the next look at the disk
         for gap in gaps:
             log.warning(
@@ -231,12 +236,14 @@ class CaptureWriter:
             if held > spill_rows and not self.is_spooling:
                 log.warning("capture_falls_behind", rows=held)
                 self.is_spooling = True
-            while await self._spill():
-                pass
             try:
-                await in_thread(self._losses.save, name="losses")
+                while await self._spill():
+                    pass
+                await self._disk.call(self._losses.save, name="losses")
             except OSError as error:
                 log.error("capture_losses_unsaved", error=str(error))  # noqa: TRY400
+            except TransientError as error:  # rows stay in memory, which is bounded
+                log.error("capture_disk_hangs", error=str(error))  # noqa: TRY400
 
     async def _spill(self) -> bool:
         """Move a batch of each queue that needs it to the disk; whether there was one."""
@@ -249,7 +256,11 @@ class CaptureWriter:
             with self._lanes.taken(lane, self._batch_rows) as lines:
                 record = Record(lane.table.name, lines)
                 try:
-                    dropped = await in_thread(partial(self._spool.append, record), name="spool")
+                    dropped = await self._disk.call(
+                        partial(self._spool.append, record),
+                        name="spool",
+                        on_late=self._losses.add,
+                    )
                 except OSError as error:
                     log.error("spool_refused", error=str(error), rows=len(lines))  # noqa: TRY400
                     counted: dict[tuple[str, str], list[int]] = {}

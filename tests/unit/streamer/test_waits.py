@@ -18,6 +18,8 @@ WAITS_FOR_ITS_CALLER = {
     ("startup.py", "_unless_stopped"): "a part of asyncio.wait with a timeout",
     ("fleet.py", "run"): "a part of asyncio.wait with a timeout",
     ("app.py", "_work"): "a part of asyncio.wait with a timeout",
+    ("startup.py", "persist"): "a part of asyncio.wait with a timeout",
+    ("capture/disk.py", "call"): "a part of asyncio.wait with a timeout",
     ("capture/feeds.py", "run"): "a part of asyncio.wait with a timeout",
     ("capture/capture.py", "run"): "the streamer's stop is what it waits for; cancelled then",
     ("capture/resumption.py", "run"): "symbols that join; cancelled at the end",
@@ -53,7 +55,9 @@ def endless(source: str, module: str) -> list[str]:
     found = []
     for call, function, is_timed in calls_of(ast.parse(source)):
         name = name_of(call)
-        is_wait = name.endswith((".wait", ".join", ".acquire")) and not call.args
+        is_wait = name == "in_thread" or (
+            name.endswith((".wait", ".join", ".acquire")) and not call.args
+        )
         if (
             (name == "asyncio.wait" and not has(call, "timeout"))
             or (
@@ -81,6 +85,7 @@ def test_each_wait_has_an_end_and_each_queue_a_bound(module: Path) -> None:
         "await self._wake.wait()",
         "thread.join()",
         "queue = asyncio.Queue()",
+        "await in_thread(read, name='disk')",
         "async with lock:\n        await event.wait()",
     ],
 )
@@ -93,6 +98,7 @@ def test_what_has_no_end_is_found(line: str) -> None:
     [
         "await asyncio.wait({task}, timeout=1)",
         "async with asyncio.timeout(1):\n        await self._wake.wait()",
+        "async with asyncio.timeout(1):\n        await in_thread(read, name='disk')",
         "queue = asyncio.Queue(maxsize=3)",
         "', '.join(names)",
     ],

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable
+from typing import Any
 
 import psycopg
 import pytest
@@ -116,6 +118,22 @@ async def test_an_outage_of_the_database_uses_up_no_tries() -> None:
     exchange = Exchange(*[TransientError("503")] * (MOST_ATTEMPTS - 1), *[away, refused] * 20)
     filler = HoleFiller({("trades", "A"): missing(3, 7)}, exchange.fetch, exchange.give_up)
     await run_until(filler, lambda: filler.filled_rows == 5)
+    assert exchange.given_up == []
+
+
+async def test_a_call_that_hangs_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_CALL_S", 0.02)
+    exchange, let_go = Exchange(), threading.Event()
+
+    def hang_once(*asked: Any) -> FetchCounts:
+        if not exchange.asked:
+            exchange.asked.append(asked[:4])
+            let_go.wait(10)
+        return exchange.fetch(*asked)
+
+    filler = HoleFiller({("trades", "A"): missing(3, 7)}, hang_once, exchange.give_up)
+    await run_until(filler, lambda: filler.filled_rows == 5)
+    let_go.set()
     assert exchange.given_up == []
 
 
