@@ -23,7 +23,7 @@ from streamer.capture.feeds import CaptureFeeds
 from streamer.capture.holes import HoleFiller
 from streamer.capture.ids import Hole
 from streamer.capture.intake import Intake
-from streamer.capture.losses import Loss, Losses
+from streamer.capture.losses import LOSSES_FILE, Loss, Losses
 from streamer.capture.resumption import Resumption, cannot_be_asked
 from streamer.capture.spool import Spool, claim_folder
 from streamer.capture.tails import Tails
@@ -37,7 +37,6 @@ STREAM_OF = {
     BOOK_TICKERS.name: "bookTicker",
 }
 CUT = "the connection was cut"
-LOSSES_FILE = "losses.json"
 
 Tap = Callable[[AggTrade | Trade], None]
 

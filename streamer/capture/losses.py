@@ -12,6 +12,8 @@ import structlog
 
 from include.jobs.trades_by_id import RawGap
 
+LOSSES_FILE = "losses.json"
+
 log = structlog.get_logger(__name__)
 
 
@@ -33,6 +35,21 @@ class Loss(msgspec.Struct, frozen=True):
 _FILE = msgspec.json.Decoder(list[Loss])
 
 
+def adopted_files(folder: Path) -> list[Path]:
+    """Lists of losses that came from other folders."""
+    return sorted(folder.glob(f"adopted-*-{LOSSES_FILE}"))
+
+
+def adopt_losses(other: Path, folder: Path) -> None:
+    """Move an ended process's lists of losses from its folder into another one."""
+    taken = [int(path.name.split("-")[1]) for path in adopted_files(folder)]
+    number = max(taken, default=0)
+    for left in (other / LOSSES_FILE, *adopted_files(other)):
+        if left.exists():
+            number += 1
+            left.rename(folder / f"adopted-{number:04d}-{LOSSES_FILE}")
+
+
 class Losses:
     """Losses that the ledger does not have yet, joined by dataset, symbol and cause.
 
@@ -48,19 +65,27 @@ class Losses:
         self._path = path
         self._kept: dict[tuple[str, str, str], Loss] = {}
         self._is_saved = True
+        self._adopted: list[Path] = []
         self._saving = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def load(self) -> None:
-        """Take in what an earlier process left."""
+        """Take in what earlier processes left, here or in folders of their own."""
+        self._read(self._path)
+        self._adopted = adopted_files(self._path.parent)
+        for path in self._adopted:
+            self._read(path)
+            self._is_saved = False  # the one file has them all, soon
+
+    def _read(self, path: Path) -> None:
         try:
-            left = _FILE.decode(self._path.read_bytes())
+            left = _FILE.decode(path.read_bytes())
         except FileNotFoundError:
             return
         except msgspec.DecodeError as error:
-            log.warning("capture_losses_unreadable", path=str(self._path), error=str(error))
+            log.warning("capture_losses_unreadable", path=str(path), error=str(error))
             return
         self._join(left)
 
@@ -121,6 +146,8 @@ class Losses:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(self._path)
+        while self._adopted:  # a kill before this counts them twice, which hides nothing
+            self._adopted.pop().unlink(missing_ok=True)
 
     def _join(self, losses: Iterable[Loss]) -> None:
         for loss in losses:

@@ -30,7 +30,7 @@ import structlog
 from include.domain.timeframes import to_us
 from include.errors import PermanentError
 from include.store.raw import RAW_TABLES
-from streamer.capture.losses import Loss
+from streamer.capture.losses import Loss, adopt_losses
 
 log = structlog.get_logger(__name__)
 
@@ -100,7 +100,7 @@ def _try_lock(folder: Path) -> BinaryIO | None:
 
 def _adopt(folder: Path, root: Path) -> None:
     for other in sorted(root.iterdir()):
-        if other == folder or not other.is_dir() or not any(other.glob(f"*{_SUFFIX}")):
+        if other == folder or not other.is_dir():
             continue
         lock = _try_lock(other)
         if lock is None:
@@ -110,6 +110,7 @@ def _adopt(folder: Path, root: Path) -> None:
             for segment in sorted(other.glob(f"*{_SUFFIX}")):
                 number += 1
                 segment.rename(folder / f"{number:010d}{_SUFFIX}")
+            adopt_losses(other, folder)
 
 
 def _last_number(folder: Path) -> int:

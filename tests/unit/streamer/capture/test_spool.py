@@ -11,6 +11,7 @@ import pytest
 from include.errors import PermanentError
 from include.store.raw import BOOK_TICKERS
 from streamer.capture import spool as module
+from streamer.capture.losses import LOSSES_FILE, Loss, Losses
 from streamer.capture.spool import FULL, Record, Spool, claim_folder
 
 AT_US = 1_763_716_800_000_000
@@ -192,3 +193,24 @@ def test_syncs_are_rationed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(synced) == 1
     spool.close()
     assert len(synced) == 2
+
+
+def test_losses_that_ended_processes_could_not_record_are_taken_over(tmp_path: Path) -> None:
+    locks = []
+    for number in range(3):
+        folder, lock = claim_folder(tmp_path)
+        losses = Losses(folder / LOSSES_FILE)
+        losses.add([Loss("book_tickers", "BTCUSDT", FULL, AT_US, AT_US + 1, 10**number)])
+        losses.save()
+        locks.append(lock)
+    for lock in locks:
+        lock.close()
+    for _ in range(2):  # the second time they are in the one file
+        folder, lock = claim_folder(tmp_path)
+        losses = Losses(folder / LOSSES_FILE)
+        losses.load()
+        (gap,) = losses.take()
+        assert gap.detail == {"rows": 111}
+        losses.save()
+        assert [path.name for path in tmp_path.rglob("*losses.json")] == [LOSSES_FILE]
+        lock.close()
