@@ -68,11 +68,14 @@ class KlineBlock:
         candles: good rows as ``CANDLE_SCHEMA``, by open time.
         rejections: the others.
         time_unit: ``ms``, ``us``, or None while no row had a time.
+        repeated_us: open times of rows that came in an earlier block as well. Only a reader of
+            the whole file can take the earlier ones back where the two may contradict each other.
     """
 
     candles: pl.DataFrame
     rejections: list[Rejection]
     time_unit: str | None
+    repeated_us: frozenset[int] = frozenset()
 
 
 class KlineReader:
@@ -112,12 +115,14 @@ class KlineReader:
         rejections += bad
         table, bad = self._check_values(table)
         rejections += bad
+        repeated = table["open_time"].filter(table["open_time"].is_in(self._seen.implode()))
         table, bad = self._check_repeats(table)
         rejections += bad
         return KlineBlock(
             self._candles(table),
             sorted(rejections, key=lambda one: one.line),
             unit_of(self._digits),
+            frozenset(repeated),
         )
 
     def _check_values(self, table: pl.DataFrame) -> tuple[pl.DataFrame, list[Rejection]]:

@@ -4,36 +4,33 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Generator, Mapping
-from contextlib import closing
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import polars as pl
 import structlog
 
-from include.binance.archives import check_archive
 from include.binance.columns import Rejection
-from include.binance.dumps import FetchedDump, NotPublishedError, WrongChecksumError, read_klines
-from include.binance.read_ahead import read_ahead
+from include.binance.dumps import FetchedDump, read_klines
 from include.config import Settings
 from include.domain.candles import Source, Status
-from include.domain.columnar import as_offers
+from include.domain.columnar import CANDLE_SCHEMA, as_offers
 from include.domain.instruments import market_of
-from include.domain.ranges import Ranges, united
 from include.domain.timeframes import TIMEFRAMES, from_us, to_us
 from include.errors import (
-    CandelabraError,
     PermanentError,
     RejectedInputError,
     TransientError,
     UnknownSymbolError,
 )
+from include.jobs.dump_files import record_unusable
 from include.jobs.exchange import APPLICATION_NAME, open_dump_site, open_shared_rest
 from include.jobs.minutes import fetch_minutes
 from include.jobs.pieces import DumpPiece, LoadCounts, as_piece, minutes_in, ranges_of
-from include.store.candles import MergeCounts, missing_minutes
+from include.store.candles import merge_frame, missing_minutes
 from include.store.ledgers import (
     DumpFile,
     RejectedRow,
@@ -41,41 +38,24 @@ from include.store.ledgers import (
     record_dump_file,
     record_rejected_rows,
 )
-from include.store.merging import Connection, merge_rendered, rendered
+from include.store.merging import Connection
 from include.store.pools import connect
 from include.store.reconciliation import note_live
 
 log = structlog.get_logger(__name__)
 
 KIND = "klines"
-NO_CHECKSUM = ""
-"""Stands in the ledger for the checksum of a file that could not be fetched."""
-
-
-BLOCK_BYTES = 2 << 20
-"""Text of one merge: while the database merges a block, the next one is parsed."""
+MERGE_ROWS = 100_000
+"""Rows of one transaction: a month of minutes is in or out as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Block:
-    """A part of a file: what is offered of it, as the merge takes it, and what its ledger says."""
+class _Content:
+    """What a whole file says: its good rows in order of time, and what became of the others."""
 
-    offers: bytes
-    minutes: Ranges
-    rows: int
+    candles: pl.DataFrame
     rejections: list[Rejection]
     time_unit: str | None
-
-
-@dataclass(slots=True)
-class _Loaded:
-    """What was loaded of a file so far."""
-
-    merged: MergeCounts = field(default_factory=MergeCounts)
-    rows: int = 0
-    rejections: list[Rejection] = field(default_factory=list)
-    time_unit: str | None = None
-    minutes: Ranges = field(default_factory=list)
 
 
 def load_dump_piece(*, settings: Settings, piece: DumpPiece | Mapping[str, Any]) -> LoadCounts:
@@ -116,25 +96,37 @@ def load_dump_piece(*, settings: Settings, piece: DumpPiece | Mapping[str, Any])
 def _load(settings: Settings, connection: Connection, piece: DumpPiece) -> LoadCounts:
     fetched_at_us = time.time_ns() // 1000
     fetched: FetchedDump | None = None
-    loaded = _Loaded()
-    with tempfile.TemporaryDirectory(prefix="candelabra-dump-") as folder:
-        try:
+    try:
+        with tempfile.TemporaryDirectory(prefix="candelabra-dump-") as folder:
             with open_dump_site(settings) as site:
                 fetched = site.fetch(piece.path, Path(folder))
-            check_archive(fetched.file)
-        except (TransientError, PermanentError) as error:
-            _record_unusable(connection, piece, fetched_at_us, fetched, error)
-            return LoadCounts(replaced_dumps=1)
-        with closing(read_ahead(_blocks(fetched, piece))) as blocks:
-            for block in blocks:
-                if isinstance(block, RejectedInputError):
-                    _record_unusable(connection, piece, fetched_at_us, fetched, block)
-                    return LoadCounts.of(loaded.merged, replaced_dumps=1)
-                _merge(connection, loaded, block)
-    add_coverage(connection, piece.symbol, Source(piece.source), united(loaded.minutes))
+            content = _read(fetched, piece.symbol)
+    except (TransientError, PermanentError) as error:
+        record_unusable(
+            connection,
+            path=piece.path,
+            symbol=piece.symbol,
+            kind=KIND,
+            fetched_at_us=fetched_at_us,
+            fetched=fetched,
+            error=error,
+            replaced_by=Source.REST.value,
+        )
+        return LoadCounts(replaced_dumps=1)
+    opens = content.candles["open_time"].dt.epoch("us")
+    candles = content.candles.filter((opens >= piece.start_us) & (opens < piece.end_us))
+    source = Source(piece.source)
+    offers = as_offers(
+        candles,
+        status=Status.VERIFIED,
+        source=source,
+        evidence_at_us=fetched.published_at_us,
+    )
+    merged = merge_frame(connection, offers, chunk_rows=MERGE_ROWS)
+    add_coverage(connection, piece.symbol, source, ranges_of(candles["open_time"].dt.epoch("us")))
     record_rejected_rows(
         connection,
-        (RejectedRow(piece.path, one.line, one.reason, one.raw) for one in loaded.rejections),
+        (RejectedRow(piece.path, one.line, one.reason, one.raw) for one in content.rejections),
     )
     record_dump_file(
         connection,
@@ -145,9 +137,9 @@ def _load(settings: Settings, connection: Connection, piece: DumpPiece) -> LoadC
             symbol=piece.symbol,
             fetched_at_us=fetched_at_us,
             published_at_us=fetched.published_at_us,
-            rows=loaded.rows,
-            rejected=len(loaded.rejections),
-            time_unit=loaded.time_unit,
+            rows=content.candles.height,
+            rejected=len(content.rejections),
+            time_unit=content.time_unit,
             verdict="loaded",
             detail={
                 "from": from_us(piece.start_us).isoformat(),
@@ -155,76 +147,27 @@ def _load(settings: Settings, connection: Connection, piece: DumpPiece) -> LoadC
             },
         ),
     )
-    return LoadCounts.of(loaded.merged, rejected=len(loaded.rejections), dumps=1)
+    return LoadCounts.of(merged, rejected=len(content.rejections), dumps=1)
 
 
-def _merge(connection: Connection, loaded: _Loaded, block: _Block) -> None:
-    loaded.merged += merge_rendered(connection, block.offers)
-    loaded.rows += block.rows
-    loaded.rejections += block.rejections
-    loaded.time_unit = block.time_unit
-    loaded.minutes += block.minutes
+def _read(fetched: FetchedDump, symbol: str) -> _Content:
+    """All of a file, held to the period in its name, before any of it is used.
 
+    A minute that comes in two blocks is in neither: no block can say whether they agree.
 
-def _blocks(
-    fetched: FetchedDump, piece: DumpPiece
-) -> Generator[_Block | RejectedInputError, None, None]:
-    """Blocks of a file's rows, held to the period in its name; last of all why it is refused."""
-    try:
-        window = window_of(fetched.path)
-        for block in read_klines(
-            fetched.file, piece.symbol, window=window, block_bytes=BLOCK_BYTES
-        ):
-            opens = block.candles["open_time"].dt.epoch("us")
-            wanted = block.candles.filter((opens >= piece.start_us) & (opens < piece.end_us))
-            offers = as_offers(
-                wanted,
-                status=Status.VERIFIED,
-                source=Source(piece.source),
-                evidence_at_us=fetched.published_at_us,
-            )
-            yield _Block(
-                rendered(offers),
-                ranges_of(wanted["open_time"].dt.epoch("us")),
-                block.candles.height,
-                block.rejections,
-                block.time_unit,
-            )
-    except RejectedInputError as error:
-        yield error
-
-
-def _record_unusable(
-    connection: Connection,
-    piece: DumpPiece,
-    fetched_at_us: int,
-    fetched: FetchedDump | None,
-    error: CandelabraError,
-) -> None:
-    if isinstance(error, NotPublishedError):
-        verdict, checksum = "missing", NO_CHECKSUM
-    elif isinstance(error, WrongChecksumError):
-        verdict, checksum = "wrong_checksum", error.found
-    elif isinstance(error, RejectedInputError):
-        verdict, checksum = "corrupt", fetched.checksum if fetched else NO_CHECKSUM
-    elif isinstance(error, PermanentError):
-        verdict, checksum = "refused", NO_CHECKSUM
-    else:
-        verdict, checksum = "unreachable", NO_CHECKSUM
-    log.warning("dump_unusable", path=piece.path, verdict=verdict, error=str(error))
-    record_dump_file(
-        connection,
-        DumpFile(
-            path=piece.path,
-            checksum=checksum,
-            kind=KIND,
-            symbol=piece.symbol,
-            fetched_at_us=fetched_at_us,
-            published_at_us=fetched.published_at_us if fetched else None,
-            rows=0,
-            verdict=verdict,
-            detail={"error": str(error), "replaced_by": Source.REST.value},
-        ),
+    Raises:
+        RejectedInputError: damaged, of other columns, or no file of rows, wherever that shows.
+    """
+    blocks = list(read_klines(fetched.file, symbol, window=window_of(fetched.path)))
+    candles = pl.concat([CANDLE_SCHEMA.to_frame(), *(block.candles for block in blocks)])
+    repeated = frozenset[int]().union(*(block.repeated_us for block in blocks))
+    if repeated:
+        opens = candles["open_time"].dt.epoch("us")
+        candles = candles.filter(~opens.is_in(sorted(repeated)))
+    return _Content(
+        candles.sort("open_time"),
+        [one for block in blocks for one in block.rejections],
+        blocks[-1].time_unit if blocks else None,
     )
 
 

@@ -36,7 +36,7 @@ from include.jobs import backfill, dump_loading
 module, name, when, calls = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 BEST_KLINES[Market.SPOT] = 20  # several merges of several pages
 # a file in several transactions, as a month of more rows is
-dump_loading.BLOCK_BYTES = 1 << 15
+dump_loading.MERGE_ROWS = 400
 where = importlib.import_module(module)
 real = getattr(where, name)
 seen = 0

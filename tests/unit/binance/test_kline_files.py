@@ -137,6 +137,8 @@ def test_lines_are_counted_over_blocks_and_repeats_seen_across_them(tmp_path: Pa
         (53, "1 columns, expected 12 (half a line?)"),
     ]
     assert sum(len(block.candles) for block in blocks) == 50
+    repeated = frozenset().union(*(block.repeated_us for block in blocks))
+    assert repeated == {DAY + 3 * MINUTE_US}
 
 
 def test_a_file_of_other_columns_is_refused_as_a_whole(tmp_path: Path) -> None:
