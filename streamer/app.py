@@ -13,7 +13,7 @@ import structlog
 from include.config import Settings
 from include.domain.candles import Offer
 from include.domain.instruments import Instrument, Market
-from include.domain.timeframes import MINUTE_US, from_us, minute_of
+from include.domain.timeframes import MINUTE_US, from_us_text, minute_of
 from include.errors import TransientError
 from include.jobs.exchange import endpoints_of
 from include.jobs.minutes import HALT_IS_SURE_US
@@ -32,6 +32,7 @@ from streamer.repair import RepairQueue, Request
 from streamer.report import report
 from streamer.roster import Changes, rosters_of
 from streamer.serving.observability import observed_by_http
+from streamer.sink import NO_CLOSED_KLINE
 from streamer.startup import Start, StoppedError, StreamOptions, find_start
 from streamer.watchdog import Watchdog
 from streamer.writer import CandleWriter
@@ -264,6 +265,7 @@ class Streamer:
             rosters_of(self._options, start.instruments),
             start.now_us,
             on_changes=self._change,
+            live_written=self._writer.settled,
             stop=self._stop,
             top=self._options.top,
             file=None if (file := self._options.symbols_file) is None else file.path,
@@ -293,6 +295,9 @@ class Streamer:
             self._capture.stopped(symbol, exchange_us=self._exchange_us())
         for symbol in changes.resumed:
             self._watchdog.resumed(symbol)
+        for symbol in changes.dropped:
+            if (closed_us := self._fleet.feed_of(symbol).unsettled_us(symbol)) is not None:
+                self.ask_rest(symbol, *closed_us, NO_CLOSED_KLINE)
         for symbol in (*changes.dropped, *changes.removed):
             self._fleet.remove(symbol)
             self._capture.remove(symbol)
@@ -385,8 +390,3 @@ class Streamer:
         )
         bounds = (request.symbol, request.start_us, request.end_us)
         self._ledger.give_up(*bounds, request.cause, reason)
-
-
-def from_us_text(moment_us: int) -> str:
-    """A time for the log."""
-    return from_us(moment_us).isoformat()

@@ -146,6 +146,14 @@ class Feed:
         """Whether the klines of a symbol tell of trades that do not come."""
         return self._aggregators[exchange_symbol_of(symbol)].without_trades.minutes > 0
 
+    def unsettled_us(self, symbol: str) -> tuple[int, int] | None:
+        """The minutes of a symbol that are over and were not settled, as a half-open range."""
+        deadline_us = self._aggregators[exchange_symbol_of(symbol)].next_deadline_us()
+        if deadline_us is None:
+            return None
+        start_us, end_us = minute_of(deadline_us) - MINUTE_US, minute_of(self.now_us)
+        return (start_us, end_us) if start_us < end_us else None
+
     def on_texts(self, messages: Sequence[bytes]) -> None:
         """Handle messages, in order; what cannot be used is counted and logged, never raised."""
         for first in range(0, len(messages), BATCH_FRAMES):

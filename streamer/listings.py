@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
 
 import structlog
 
+from include.binance.rest import BinanceRest
 from include.config import Settings
 from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import MINUTE_US, minute_of
@@ -27,7 +28,10 @@ from streamer.universe import choose, markets_of
 
 log = structlog.get_logger(__name__)
 
-LIVE_SETTLES_S = 1.0
+LIVE_SETTLES_S = 300.0
+"""A write of open candles that has begun may still show who was removed; longer, it hangs."""
+MOST_TOLD = 5
+"""New symbols of which one message tells why they were refused."""
 
 OnChanges = Callable[[Market, Changes, Mapping[str, int]], None]
 """Given a market, its changes, and for each added symbol the minute to begin with (µs)."""
@@ -39,6 +43,7 @@ class Listings:
     Args:
         rosters: of each market that is streamed.
         now_us: the exchange's time at the last look at each of them.
+        live_written: waits until a write of open candles that has begun is over.
         stop: set when the streamer is to end.
         top: most symbols of all markets; None for no bound.
         file: of symbols, for ``reload``.
@@ -51,6 +56,7 @@ class Listings:
         now_us: Mapping[Market, int],
         *,
         on_changes: OnChanges,
+        live_written: Callable[[], Awaitable[None]],
         stop: asyncio.Event,
         top: int | None = None,
         file: Path | None = None,
@@ -59,7 +65,10 @@ class Listings:
         self._url = settings.url_for("streamer")
         self._rosters = dict(rosters)
         self._seen_us = dict(now_us)
+        self._unseen_us: dict[str, int] = {}
+        """When symbols were not seen yet that are new and could not be begun so far."""
         self._on_changes = on_changes
+        self._live_written = live_written
         self._stop = stop
         self._top = top
         self._file = file
@@ -138,23 +147,51 @@ class Listings:
                 log.error("symbols_not_refreshed", market=market.value, error=str(error))  # noqa: TRY400
 
     async def _refresh(self, market: Market, roster: Roster) -> None:
+        """Take the newest list; what is refused of new symbols holds up nothing else.
+
+        Raises:
+            PermanentError: the list, or some of the new symbols, which come with the next one.
+        """
         listed, now_us, volumes = await persist(
             "exchange_info", lambda: self._read(market, roster), self._stop
         )
         changes = roster.update(listed, now_us, quote_volume_24h=volumes)
         seen_us, self._seen_us[market] = self._seen_us[market], now_us
-        begins: dict[str, int] = {}
-        if changes.added:
-            begins = await persist(
-                "first_minutes", lambda: self._begins(market, changes.added, seen_us), self._stop
-            )
-        self._on_changes(market, changes, begins)
+        self._on_changes(market, replace(changes, added=[]), {})
+        refused = await self._add(market, roster, changes.added, seen_us)
         if changes.dropped:
+            with contextlib.suppress(TimeoutError):  # else the next start removes them
+                async with asyncio.timeout(LIVE_SETTLES_S):
+                    await self._live_written()
             await persist("left_live", lambda: self._remove_live(changes.dropped), self._stop)
+        if refused:
+            raise PermanentError(
+                f"{len(refused)} new symbols are not streamed yet: {'; '.join(refused[:MOST_TOLD])}"
+            )
+
+    async def _add(
+        self, market: Market, roster: Roster, added: Sequence[Instrument], seen_us: int
+    ) -> list[str]:
+        """Stream those that can be begun; returns why others cannot."""
+        if not added:
+            return []
+        since_us = {one.symbol: self._unseen_us.pop(one.symbol, seen_us) for one in added}
+        begins: dict[str, int] = {}
+        try:
+            begins, refused = await persist(
+                "first_minutes", lambda: self._begins(market, added, since_us), self._stop
+            )
+        except PermanentError as error:
+            refused = [str(error)]
+        left = since_us.keys() - begins.keys()
+        roster.leave_out(left)
+        self._unseen_us.update((symbol, since_us[symbol]) for symbol in left)
+        begun = [one for one in added if one.symbol in begins]
+        self._on_changes(market, Changes(added=begun), begins)
+        return refused
 
     def _remove_live(self, symbols: Sequence[str]) -> None:
         """Their open candles will never close."""
-        time.sleep(LIVE_SETTLES_S)  # a write that has begun may still show them
         with connect(self._url, application_name="candelabra-streamer") as connection:
             remove_left_live(connection, symbols)
 
@@ -168,15 +205,21 @@ class Listings:
             is_ranked = roster is not None and roster.has_candidates(listed)
             return listed, now_us, rest.quote_volumes_24h() if is_ranked else None
 
-    def _begins(self, market: Market, added: Sequence[Instrument], seen_us: int) -> dict[str, int]:
+    def _begins(
+        self, market: Market, added: Sequence[Instrument], seen_us: Mapping[str, int]
+    ) -> tuple[dict[str, int], list[str]]:
         """The minute to begin each symbol with: after its stored ones, or its first.
 
         Args:
-            seen_us: when it was not streamed yet.
+            seen_us: when it was not streamed yet, by symbol.
+
+        Returns:
+            the minutes (µs), and why others were refused.
         """
         with connect(self._url, application_name="candelabra-streamer") as connection:
             stored = last_minutes(connection, [one.symbol for one in added])
         begins: dict[str, int] = {}
+        refused: list[str] = []
         with open_shared_rest(self._settings, market, self._url) as rest:
             now_us = rest.server_time_us()
             horizon_us = minute_of(now_us) - self._settings.fill_lookback_minutes * MINUTE_US
@@ -184,11 +227,16 @@ class Listings:
                 if one.symbol in stored:
                     begins[one.symbol] = max(stored[one.symbol] + MINUTE_US, horizon_us)
                     continue
-                since_us = minute_of(seen_us)
-                page = rest.klines(one.exchange_symbol, "1m", since_us, limit=1)
-                if page.candles:
-                    since_us = page.candles[0].open_time_us
-                elif not page.unsettled:
-                    since_us = minute_of(now_us)  # no trade yet
-                begins[one.symbol] = since_us
-        return begins
+                since_us = max(minute_of(seen_us[one.symbol]), horizon_us)
+                try:
+                    begins[one.symbol] = _first_minute(rest, one, since_us, now_us)
+                except PermanentError as error:
+                    refused.append(f"{one.symbol}: {error}")
+        return begins, refused
+
+
+def _first_minute(rest: BinanceRest, one: Instrument, since_us: int, now_us: int) -> int:
+    page = rest.klines(one.exchange_symbol, "1m", since_us, limit=1)
+    if page.candles:
+        return page.candles[0].open_time_us
+    return since_us if page.unsettled else minute_of(now_us)  # no trade yet

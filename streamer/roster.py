@@ -117,6 +117,10 @@ class Roster:
         self._add_new(changes, trading, quote_volume_24h)
         return changes
 
+    def leave_out(self, symbols: Iterable[str]) -> None:
+        """These could not be begun: they are new in the next list again."""
+        self._streamed.difference_update(symbols)
+
     def _drop_unwanted(self, changes: Changes) -> None:
         for symbol in sorted(self._streamed):
             if not is_wanted(symbol, self._wanted):

@@ -96,6 +96,7 @@ class CandleWriter:
         self._on_written = on_written
         self._offers: deque[Offer] = deque()
         self._wake = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._was_connected = False
         self._is_torn = False
         """Whether a write was cancelled: its statement may be under way on the connection still."""
@@ -150,7 +151,8 @@ class CandleWriter:
                     await self._wake.wait()
             self._wake.clear()
             try:
-                await self._write_once()
+                async with self._writing:
+                    await self._write_once()
                 failures = 0
                 self._tell_caught_up()
             except (TransientError, TimeoutError) as error:
@@ -170,6 +172,11 @@ class CandleWriter:
             except asyncio.CancelledError:
                 self._is_torn = True
                 raise
+
+    async def settled(self) -> None:
+        """Wait until a write that has begun is over: none shows then who left before the call."""
+        async with self._writing:
+            pass
 
     async def flush(self) -> None:
         """Write all that is left, for a clean stop.

@@ -104,3 +104,8 @@ def to_us(moment: datetime) -> int:
 def from_us(moment_us: int) -> datetime:
     """The aware UTC datetime of microseconds since the epoch, exactly (no float)."""
     return _EPOCH + timedelta(microseconds=moment_us)
+
+
+def from_us_text(moment_us: int) -> str:
+    """The same as ISO 8601, for log and messages."""
+    return from_us(moment_us).isoformat()

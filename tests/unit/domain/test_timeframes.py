@@ -10,6 +10,7 @@ from include.domain.timeframes import (
     MINUTE_US,
     TIMEFRAMES,
     from_us,
+    from_us_text,
     minute_of,
     timeframe,
     to_us,
@@ -74,3 +75,8 @@ def test_an_unknown_timeframe_names_the_known_ones() -> None:
 
 def test_minute_of_cuts_seconds() -> None:
     assert minute_of(MINUTE_US * 7 + 59_999_999) == MINUTE_US * 7
+
+
+def test_a_time_is_told_in_utc_to_the_microsecond() -> None:
+    assert from_us_text(1_700_000_000_000_000) == "2023-11-14T22:13:20+00:00"
+    assert from_us_text(1_700_000_000_000_001) == "2023-11-14T22:13:20.000001+00:00"

@@ -16,12 +16,9 @@ from include.backoff import Backoff
 from include.domain.candles import Offer, Source, Status, silent_candle
 from include.domain.timeframes import MINUTE_US
 from include.errors import PermanentError, TransientError
-from include.store.live import LiveCandle
 from streamer import writer as module
-from streamer.pulse import Pulse
 from streamer.writer import CandleWriter
 from tests.unit.streamer.played_database import T0, Aggregator, Connection, Database, number_of
-from tests.unit.streamer.watched import Clock
 
 
 def offer(minute: int) -> Offer:
@@ -78,23 +75,6 @@ async def run_until(writer: CandleWriter, done: Callable[[], bool]) -> None:
 
 def events(log: CapturingLogger) -> list[str]:
     return [call.args[0] for call in log.calls]
-
-
-async def test_a_database_that_takes_its_time_for_each_piece_is_no_writer_that_is_stuck(
-    database: Database, asked: list[tuple[int, str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    many = [Aggregator() for _ in range(3 * module.LIVE_SYMBOLS)]
-    writer, clock, late = writer_of(asked, *many), Clock(), []
-    writer.pulse = Pulse(clock)
-
-    async def write_live(connection: Connection, rows: Sequence[LiveCandle]) -> int:
-        clock.now_s += module.WRITE_TIMEOUT_S - 1
-        late.append(writer.pulse.is_stuck)
-        return await database.write_live(connection, rows)
-
-    monkeypatch.setattr(module, "write_live_async", write_live)
-    await run_until(writer, lambda: len(late) >= 3)
-    assert late[:3] == [False] * 3
 
 
 async def test_open_candles_of_many_symbols_are_written_in_pieces(

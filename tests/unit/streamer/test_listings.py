@@ -1,0 +1,178 @@
+"""What becomes of a new list of symbols; the exchange and PostgreSQL are played here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from structlog.testing import CapturingLogger
+
+from include.binance.klines import KlinePage
+from include.domain.instruments import Instrument, Market
+from include.domain.timeframes import MINUTE_US, SECOND_US
+from include.errors import PermanentError
+from streamer import listings as module
+from streamer.listings import Listings
+from streamer.roster import Changes, Roster
+
+T0 = 1_700_000_040_000_000
+
+
+def instrument(symbol: str, status: str = "TRADING") -> Instrument:
+    base, tick = symbol.removesuffix("USDT"), Decimal("0.01")
+    return Instrument(symbol, Market.SPOT, base, "USDT", status, tick, tick)
+
+
+@dataclass
+class Played:
+    """The exchange's list and klines, the tables, and what was told and done, in order."""
+
+    listed: list[Instrument]
+    now_us: int = T0
+    refused: dict[str, Exception] = field(default_factory=dict)
+    database_refuses: Exception | None = None
+    asked: list[tuple[str, int]] = field(default_factory=list)
+    told: list[tuple[Changes, Mapping[str, int]]] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def open_rest(self, *_: object) -> Iterator[Played]:
+        yield self
+
+    @contextlib.contextmanager
+    def connect(self, *_: object, **__: object) -> Iterator[None]:
+        yield
+
+    def server_time_us(self) -> int:
+        return self.now_us
+
+    def exchange_info(self) -> list[Instrument]:
+        return list(self.listed)
+
+    def klines(self, symbol: str, interval: str, start_us: int, *, limit: int) -> KlinePage:
+        assert (interval, limit) == ("1m", 1)
+        self.asked.append((symbol, start_us))
+        if symbol in self.refused:
+            raise self.refused[symbol]
+        return KlinePage([], self.now_us, 1, None)
+
+    def last_minutes(self, _connection: None, _symbols: Sequence[str]) -> dict[str, int]:
+        if self.database_refuses is not None:
+            raise self.database_refuses
+        return {}
+
+    def remove_left_live(self, _connection: None, symbols: Sequence[str]) -> int:
+        self.done.append(f"open candles of {', '.join(symbols)} removed")
+        return 1
+
+    async def live_written(self) -> None:
+        self.done.append("writes are over")
+
+    def on_changes(self, market: Market, changes: Changes, begins: Mapping[str, int]) -> None:
+        assert market is Market.SPOT
+        assert {one.symbol for one in changes.added} == begins.keys()
+        self.told.append((changes, begins))
+
+    def streamed(self) -> list[str]:
+        return [one.symbol for changes, _ in self.told for one in changes.added]
+
+
+class Settings:
+    symbols_refresh_s = 0.0
+    fill_lookback_minutes = 1_440
+
+    def url_for(self, _role: str) -> str:
+        return "postgresql://here/candles"
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> Played:
+    played = Played([instrument(name) for name in ("AUSDT", "BUSDT", "CUSDT", "DUSDT")])
+    monkeypatch.setattr(module, "open_shared_rest", played.open_rest)
+    monkeypatch.setattr(module, "connect", played.connect)
+    monkeypatch.setattr(module, "last_minutes", played.last_minutes)
+    monkeypatch.setattr(module, "remove_left_live", played.remove_left_live)
+    return played
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
+    log = CapturingLogger()
+    monkeypatch.setattr(module, "log", log)
+    return log
+
+
+def following(played: Played, roster: Roster) -> Listings:
+    settings: Any = Settings()
+    return Listings(
+        settings,
+        {Market.SPOT: roster},
+        {Market.SPOT: T0},
+        on_changes=played.on_changes,
+        live_written=played.live_written,
+        stop=asyncio.Event(),
+    )
+
+
+@contextlib.asynccontextmanager
+async def running(listings: Listings) -> Any:
+    task = asyncio.create_task(listings.run())
+    try:
+        async with asyncio.timeout(10):
+            yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_a_refused_new_symbol_holds_up_nothing_else_of_the_list(
+    played: Played, log: CapturingLogger
+) -> None:
+    roster = Roster(["AUSDT", "BUSDT", "CUSDT", "NEW*"], played.listed)
+    played.listed = [
+        instrument("AUSDT"),
+        instrument("BUSDT", "HALT"),
+        *(instrument(name) for name in ("DUSDT", "NEW1USDT", "NEW2USDT")),
+    ]
+    played.refused["NEW1USDT"] = PermanentError("HTTP 400: Invalid symbol")
+    async with running(following(played, roster)):
+        while len(played.asked) < 4:
+            played.now_us += SECOND_US
+            await asyncio.sleep(0.002)
+        halted = {symbol for changes, _ in played.told for symbol in changes.halted}
+        assert halted == {"BUSDT", "CUSDT"}
+        assert [one for changes, _ in played.told for one in changes.dropped] == ["DUSDT"]
+        assert played.done == ["writes are over", "open candles of DUSDT removed"]
+        assert played.streamed() == ["NEW2USDT"]
+        [error] = {call.kwargs["error"] for call in log.calls}
+        assert "NEW1USDT: HTTP 400: Invalid symbol" in error
+        del played.refused["NEW1USDT"]
+        while len(played.streamed()) < 2:
+            played.now_us += MINUTE_US
+            await asyncio.sleep(0.002)
+    assert played.streamed() == ["NEW2USDT", "NEW1USDT"]
+    # What it traded while it was refused is asked for as well.
+    assert {start_us for _, start_us in played.asked} == {T0 // MINUTE_US * MINUTE_US}
+
+
+async def test_new_symbols_wait_for_a_database_that_refuses_to_tell_of_them(
+    played: Played, log: CapturingLogger
+) -> None:
+    roster = Roster(["*USDT"], played.listed[:2])
+    played.listed[0] = instrument("AUSDT", "HALT")
+    played.database_refuses = PermanentError("permission denied for view candles")
+    async with running(following(played, roster)):
+        while len(log.calls) < 2:
+            await asyncio.sleep(0.002)
+        assert played.streamed() == []
+        assert [symbol for changes, _ in played.told for symbol in changes.halted] == ["AUSDT"]
+        played.database_refuses = None
+        while not played.streamed():
+            await asyncio.sleep(0.002)
+    assert played.streamed() == ["CUSDT", "DUSDT"]

@@ -1,0 +1,87 @@
+"""The writer beside a database that takes its time: its pulse, and who waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from decimal import Decimal
+
+import pytest
+
+from include.domain.candles import Offer, Source, Status, silent_candle
+from include.domain.timeframes import MINUTE_US
+from include.store.live import LiveCandle
+from streamer import writer as module
+from streamer.pulse import Pulse
+from streamer.writer import CandleWriter
+from tests.unit.streamer.played_database import T0, Aggregator, Connection, Database
+from tests.unit.streamer.watched import Clock
+
+CANDLE = silent_candle("BTCUSDT", T0 + MINUTE_US, Decimal(7))
+OFFER = Offer(CANDLE, Status.VERIFIED, Source.KLINE, T0 + 2 * MINUTE_US)
+
+
+@pytest.fixture
+def database(monkeypatch: pytest.MonkeyPatch) -> Database:
+    database = Database()
+    monkeypatch.setattr(module, "connect_async", database.connect)
+    monkeypatch.setattr(module, "settle_async", database.settle)
+    monkeypatch.setattr(module, "write_live_async", database.write_live)
+    return database
+
+
+def writer_of(*aggregators: Aggregator) -> CandleWriter:
+    return CandleWriter(
+        "postgresql://here/candles",
+        lambda: list(aggregators),  # type: ignore[arg-type]
+        batch_size=8,
+        flush_timeout_s=0.01,
+        buffer_rows=1_000,
+        on_overflow=lambda *_: None,
+    )
+
+
+@contextlib.asynccontextmanager
+async def running(writer: CandleWriter) -> AsyncIterator[None]:
+    task = asyncio.create_task(writer.run())
+    try:
+        async with asyncio.timeout(10):
+            yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_a_database_that_takes_its_time_for_each_piece_is_no_writer_that_is_stuck(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, clock = writer_of(*(Aggregator() for _ in range(3 * module.LIVE_SYMBOLS))), Clock()
+    writer.pulse, late = Pulse(clock), []
+
+    async def write_live(connection: Connection, rows: Sequence[LiveCandle]) -> int:
+        clock.now_s += module.WRITE_TIMEOUT_S - 1
+        late.append(writer.pulse.is_stuck)
+        return await database.write_live(connection, rows)
+
+    monkeypatch.setattr(module, "write_live_async", write_live)
+    async with running(writer):
+        while len(late) < 3:
+            await asyncio.sleep(0.002)
+    assert late[:3] == [False] * 3
+
+
+async def test_who_asks_is_told_when_a_write_that_has_begun_is_over(database: Database) -> None:
+    writer = writer_of()
+    await writer.settled()  # nothing was begun
+    database.gate = asyncio.Event()
+    writer.add(OFFER)
+    async with running(writer):
+        await database.is_writing.wait()
+        asking = asyncio.create_task(writer.settled())
+        await asyncio.sleep(0.05)
+        assert not asking.done()
+        database.gate.set()
+        await asking
+        assert database.written == [1]
