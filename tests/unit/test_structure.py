@@ -39,7 +39,6 @@ TESTED_ELSEWHERE = {
     "include/cli/import_files.py": "typed as a person would, in the same file",
     "include/cli/demo.py": "run as a whole by `make demo ONCE=1`, whose exit code is its verdict",
     "streamer/capture/resumption.py": "beside a table: tests/integration/streamer/capture/",
-    "streamer/listings.py": "beside an exchange: tests/integration/streamer/test_listings.py",
     "streamer/line.py": "on sockets: tests/unit/streamer/test_connection.py",
     "streamer/observed.py": "read by tests/unit/streamer/test_metrics.py and test_health.py",
     "streamer/minutes.py": "what the aggregator knows: tests/unit/streamer/test_aggregation.py",
