@@ -47,7 +47,7 @@ class SymbolAggregator:
         self._sink = sink
         self.minutes = Minutes()
         self._next_minute: int | None = None
-        self._ids = TradeIds() if timing.has_contiguous_ids else SkippingTradeIds()
+        self.ids = TradeIds() if timing.has_contiguous_ids else SkippingTradeIds()
         self._silence = Silence()
         self._without_klines = Failures()
         self.without_trades = Failures()
@@ -67,7 +67,7 @@ class SymbolAggregator:
         self._connected_us = exchange_us
         if self._next_minute is None:
             self._next_minute = minute_of(exchange_us)
-        if self._ids.next_id is None or not self._timing.has_contiguous_ids:
+        if self.ids.next_id is None or not self._timing.has_contiguous_ids:
             self._is_proven = True  # of what comes from now on
             self._seek_seed()
 
@@ -85,7 +85,7 @@ class SymbolAggregator:
     def on_trade(self, trade: AggTrade | Trade) -> None:
         """Fold a trade, once, into the minute of its trade time."""
         trade_us = at if (at := trade.trade_time) >= FIRST_US else at * 1000  # a call costs more
-        step = self._ids.take(trade, trade_us)
+        step = self.ids.take(trade, trade_us)
         if step is not FOLLOWS:
             if step is Step.REPEATS:
                 self.duplicates += 1
@@ -104,7 +104,7 @@ class SymbolAggregator:
 
     def _break_off(self, step: Step, trade: AggTrade | Trade, trade_us: int) -> None:
         """Ids do not go on: nothing in hand is whole, and folding begins anew from a kline."""
-        expected, previous_us = self._ids.broken_at
+        expected, previous_us = self.ids.broken_at
         if expected is None:
             return
         if step is Step.RESTARTS:
@@ -366,7 +366,7 @@ class SymbolAggregator:
         minute = self.minutes.get(open_time_us)
         if minute is None or minute.kline is None or not minute.kline.body.trade_count:
             return
-        if self._ids.last_trade_us >= open_time_us or not self._was_connected(open_time_us):
+        if self.ids.last_trade_us >= open_time_us or not self._was_connected(open_time_us):
             self.without_trades = Failures()
         elif self.without_trades.note():
             self._sink.doubt(self.symbol, "klines tell of trades that did not come")

@@ -89,7 +89,12 @@ class Streamer:
             on_overflow=self.ask_rest,
             on_written=self._ledger.written,
         )
-        self._capture = Capture(settings, options.capture, trade_stream=options.trade_stream)
+        self._capture = Capture(
+            settings,
+            options.capture,
+            trade_stream=options.trade_stream,
+            traded_us=lambda symbol: self._fleet.last_trade_us(symbol),
+        )
         self.observed = Observed(
             feeds=self._feeds,
             writer=self._writer,

@@ -154,6 +154,10 @@ class Feed:
         start_us, end_us = minute_of(deadline_us) - MINUTE_US, minute_of(self.now_us)
         return (start_us, end_us) if start_us < end_us else None
 
+    def last_trade_us(self, symbol: str) -> int:
+        """Time (µs) of the last trade that came of a symbol; 0 where none did."""
+        return self._aggregators[exchange_symbol_of(symbol)].ids.last_trade_us
+
     def on_texts(self, messages: Sequence[bytes]) -> None:
         """Handle messages, in order; what cannot be used is counted and logged, never raised."""
         for first in range(0, len(messages), BATCH_FRAMES):

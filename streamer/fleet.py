@@ -54,6 +54,11 @@ class Fleet:
         """Whether a feed carries it."""
         return symbol in self._feed_of
 
+    def last_trade_us(self, symbol: str) -> int:
+        """Time (µs) of the last trade that its stream brought; 0 where there is none."""
+        feed = self._feed_of.get(symbol)
+        return 0 if feed is None else feed.last_trade_us(symbol)
+
     def add(self, market: Market, aggregators: Mapping[str, SymbolAggregator]) -> None:
         """Stream further symbols: where there is room, else on new connections.
 

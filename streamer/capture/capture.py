@@ -27,6 +27,7 @@ from streamer.capture.losses import LOSSES_FILE, Loss, Losses
 from streamer.capture.resumption import Resumption, cannot_be_asked
 from streamer.capture.spool import Spool, claim_folder
 from streamer.capture.tails import Tails
+from streamer.capture.watch import StreamWatch
 from streamer.capture.writer import CaptureWriter
 
 log = structlog.get_logger(__name__)
@@ -37,6 +38,7 @@ STREAM_OF = {
     BOOK_TICKERS.name: "bookTicker",
 }
 CUT = "the connection was cut"
+SILENT = "the exchange delivered nothing of a stream that it had acknowledged"
 
 Tap = Callable[[AggTrade | Trade], None]
 
@@ -47,6 +49,8 @@ class Capture:
     Args:
         datasets: of ``market.agg_trades``, ``market.trades``, ``market.book_tickers``.
         trade_stream: what the candles are folded from; that stream is tapped, not asked twice.
+        traded_us: the time (µs) of the last trade that a symbol's candle stream brought; 0 where
+            there is none.
         now_us: wall clock.
     """
 
@@ -56,6 +60,7 @@ class Capture:
         datasets: Sequence[str],
         *,
         trade_stream: str,
+        traded_us: Callable[[str], int],
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._settings = settings
@@ -64,6 +69,7 @@ class Capture:
         self._now_us = now_us
         self._captured: set[str] = set()
         self._feeds = CaptureFeeds(self._routes, self._make_feed)
+        self._watch = StreamWatch(self._feeds.feeds, traded_us, self._stayed_silent, now_us=now_us)
         self._lock: BinaryIO | None = None
         if not self._datasets:
             return
@@ -151,6 +157,7 @@ class Capture:
                 self.holes.run(),
                 self._resumption.run(),
                 self.tails.run(),
+                self._watch.run(),
             ):
                 tasks.create_task(work)
 
@@ -231,6 +238,16 @@ class Capture:
             for name in sorted(feed.names)
             for dataset in self._datasets
             if STREAM_OF[dataset] in feed.kinds and cannot_be_asked(dataset, feed.market)
+        )
+
+    def _stayed_silent(
+        self, feed: CaptureFeed, kind: str, name: str, from_us: int, to_us: int
+    ) -> None:
+        """One stream of a connection was dead; as above."""
+        self.losses.add(
+            Loss(dataset, symbol_of(feed.market, name), SILENT, from_us, to_us)
+            for dataset in self._datasets
+            if STREAM_OF[dataset] == kind and cannot_be_asked(dataset, feed.market)
         )
 
     def _fetch(

@@ -49,6 +49,11 @@ class CaptureFeed:
         self.market = market
         self.kinds = tuple(kinds)
         self.names = set(names)
+        self.spoken: dict[str, set[str]] = {kind: set() for kind in kinds}
+        """Names that messages came of, by kind of stream, since somebody emptied it."""
+        self._quoted = self.spoken.get("bookTicker", set())
+        self._traded = self.spoken.get("trade", set())
+        self._traded_together = self.spoken.get("aggTrade", set())
         self._intake = intake
         self._on_missed = on_missed
         self._now_us = now_us
@@ -100,9 +105,12 @@ class CaptureFeed:
         # What comes by the hundred thousand is looked at first, by its very type.
         if type(frame) is BookTicker:
             if frame.symbol in self.names:
+                self._quoted.add(frame.symbol)
                 self._intake.on_quote(self.market, frame)
         elif type(frame) is Trade or type(frame) is AggTrade:
             if frame.symbol in self.names:
+                spoken = self._traded if type(frame) is Trade else self._traded_together
+                spoken.add(frame.symbol)
                 self._intake.on_trade(self.market, frame)
         elif isinstance(frame, ControlAnswer):
             self._on_answer(frame)

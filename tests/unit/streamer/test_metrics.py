@@ -186,7 +186,7 @@ async def test_gaps_and_capture_are_read_as_they_stand(parts: Parts) -> None:
 def test_the_capture_reports_what_is_read_of_it(tmp_path: Path) -> None:
     settings = load_settings(database_url="postgresql://here/candles", candelabra_home=tmp_path)
     datasets = ("trades", "book_tickers")
-    capture = Capture(settings, datasets, trade_stream="aggTrade")
+    capture = Capture(settings, datasets, trade_stream="aggTrade", traded_us=lambda _: 0)
     assert capture.report().keys() == CAPTURED.keys()
 
 

@@ -1,0 +1,56 @@
+"""A quote stream that the exchange has lost, while its neighbours on the connection deliver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simulator.config import SimulatorConfig
+from simulator.server import Exchange
+from streamer.capture import watch
+from streamer.capture.capture import SILENT
+from tests.integration.streamer.capture.asking import QUOTES, wait_until
+from tests.integration.streamer.harness import settings_for, streaming
+
+
+async def test_quotes_that_stay_out_are_asked_for_again_and_are_in_the_ledger(
+    database_url: str,
+    rows_of: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watch, "LOOK_INTERVAL_S", 0.3)
+    monkeypatch.setattr(watch, "DEAD_AFTER_S", 1.5)
+    async with Exchange(SimulatorConfig(speed=20)) as exchange:
+        settings = settings_for(exchange, database_url, candelabra_home=tmp_path)
+        symbols = ("BTCUSDT", "ETHUSDT")
+        async with streaming(settings, *symbols, capture=("book_tickers",)) as streamer:
+
+            async def quoted() -> bool:
+                return all([len(await rows_of(QUOTES, one)) > 20 for one in symbols])
+
+            await wait_until(quoted)
+            spot = exchange.endpoints["spot"]
+            for connection in spot.connections:
+                spot.hub.unsubscribe(connection, ["btcusdt@bookTicker"])
+            before = len(await rows_of(QUOTES, "BTCUSDT"))
+
+            async def told() -> bool:
+                gaps = await rows_of(
+                    "SELECT symbol, cause FROM ops.gaps WHERE dataset <> 'candles'"
+                )
+                return ("BTCUSDT", SILENT) in gaps
+
+            await wait_until(told)
+
+            async def revived() -> bool:
+                return len(await rows_of(QUOTES, "BTCUSDT")) > before + 50
+
+            await wait_until(revived)
+            assert streamer._capture._watch.dead == 1
+            assert all(feed.connection.reconnects == 0 for feed in streamer._capture._feeds.feeds)
+        lost = await rows_of("SELECT DISTINCT symbol FROM ops.gaps WHERE cause = %s", SILENT)
+        assert lost == [("BTCUSDT",)]
