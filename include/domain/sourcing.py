@@ -67,7 +67,7 @@ class Part:
 
     Attributes:
         start_us, end_us: from the first to the last minute that is missing (half-open); of a
-            file that is read for its own sake, its whole period.
+            re-issued file, its whole period, and of one to be compared, all of it within the span.
         minutes: how many of them are missing, and are nobody else's.
         file: None for REST.
         why: why this source, for people.
@@ -146,6 +146,9 @@ def sourced(
         start_us, end_us = max(file.start_us, span[0]), min(file.end_us, span[1])
         if start_us >= end_us:
             continue
+        if file.is_reissued:
+            # whole: once it is loaded, nothing tells any more that a rest of it was not
+            start_us, end_us = file.start_us, file.end_us
         found = common(left, [(start_us, end_us)])
         why = "published anew since it was loaded" if file.is_reissued else "to be compared"
         parts.append(Part(file.source, start_us, end_us, minutes_in(found), why, file))

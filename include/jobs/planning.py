@@ -344,13 +344,17 @@ def _file(entry: DumpEntry, state: FileState | None, lacking: Ranges) -> Publish
     file = PublishedFile(entry.path, _source(entry), start_us, end_us, entry.size_bytes)
     if state is None:
         return file
+    is_known = entry.published_at_us <= state.fetched_at_us
     # HTTP dates have whole seconds
     published_s = entry.published_at_us // 1_000_000
     if state.published_at_us is not None and published_s > state.published_at_us // 1_000_000:
+        # Of a new issue the checksum may come later than the file, and a site may be away: it is
+        # asked for until it is loaded. One that fits its checksum and is damaged stays so.
+        if state.verdict == "corrupt" and is_known:
+            return replace(file, fault=state.verdict)
         return replace(file, is_reissued=True)
     if state.loaded_us is not None:
-        return replace(file, lacks=tuple(common(lacking, [state.loaded_us])))
-    is_known = entry.published_at_us <= state.fetched_at_us
+        file = replace(file, lacks=tuple(common(lacking, [state.loaded_us])))
     return replace(file, fault=state.verdict if state.verdict in FAULTS and is_known else "")
 
 

@@ -23,11 +23,18 @@ FROM (
 """
 
 _FILES = """
-SELECT DISTINCT ON (path)
-    path, verdict, fetched_at, published_at, detail ->> 'from', detail ->> 'to'
-FROM ops.dump_files
-WHERE symbol = %s AND kind = %s
-ORDER BY path, fetched_at DESC
+SELECT DISTINCT ON (f.path)
+    f.path, f.verdict, f.fetched_at, used.published_at, used.span_from, used.span_to
+FROM ops.dump_files AS f
+LEFT JOIN LATERAL (
+    SELECT
+        one.published_at, one.detail ->> 'from' AS span_from, one.detail ->> 'to' AS span_to
+    FROM ops.dump_files AS one
+    WHERE one.path = f.path AND one.verdict = 'loaded'
+    ORDER BY one.fetched_at DESC LIMIT 1
+) AS used ON true
+WHERE f.symbol = %s AND f.kind = %s
+ORDER BY f.path, f.fetched_at DESC
 """
 
 _LISTED = """
@@ -41,11 +48,13 @@ WHERE symbol = %(symbol)s
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """What became of a dump file when it was fetched last.
+    """What became of a dump file when it was fetched last, and when it was loaded last.
 
     Attributes:
-        verdict: as in ``ops.dump_files``; ``loaded`` or why not.
-        loaded_us: the half-open range of its minutes that was loaded; None where none was.
+        verdict: of the last fetch, as in ``ops.dump_files``; ``loaded`` or why not.
+        published_at_us: of the issue that was loaded last, which may be an earlier one than
+            ``verdict`` is about; None where none was.
+        loaded_us: the half-open range of its minutes that was loaded then; None where none was.
     """
 
     verdict: str
@@ -70,7 +79,7 @@ def file_states(connection: Connection, symbol: str, kind: str) -> dict[str, Fil
             verdict,
             to_us(fetched),
             None if published is None else to_us(published),
-            _range(start, end) if verdict == "loaded" else None,
+            _range(start, end),
         )
         for path, verdict, fetched, published, start, end in rows
     }

@@ -31,7 +31,7 @@ def test_stored_minutes_reach_from_the_oldest_to_the_end_of_the_newest(
     assert stored_span(connection, "B") is None
 
 
-def test_of_a_file_the_state_that_was_fetched_last_counts(connection: Connection) -> None:
+def test_of_a_file_its_last_fetch_and_its_last_load_are_told(connection: Connection) -> None:
     window = {"from": from_us(DAY).isoformat(), "to": from_us(DAY + DAY_US).isoformat()}
     for fetched_us, checksum, verdict in ((DAY, "a", "corrupt"), (DAY + 1, "b", "loaded")):
         file = DumpFile(
@@ -39,11 +39,25 @@ def test_of_a_file_the_state_that_was_fetched_last_counts(connection: Connection
             published_at_us=DAY, detail=window,
         )  # fmt: skip
         record_dump_file(connection, file)
+    # published anew, and not yet to be had: what is in the table is the issue before
+    record_dump_file(
+        connection,
+        DumpFile(
+            "p.zip",
+            "c",
+            "klines",
+            DAY + 2,
+            0,
+            "wrong_checksum",
+            symbol="A",
+            published_at_us=DAY + MINUTE_US,
+        ),
+    )
     record_dump_file(connection, DumpFile("q.zip", "", "klines", DAY, 0, "missing", symbol="A"))
     record_dump_file(connection, DumpFile("t.zip", "", "trades", DAY, 0, "missing", symbol="A"))
 
     assert file_states(connection, "A", "klines") == {
-        "p.zip": FileState("loaded", DAY + 1, DAY, (DAY, DAY + DAY_US)),
+        "p.zip": FileState("wrong_checksum", DAY + 2, DAY, (DAY, DAY + DAY_US)),
         "q.zip": FileState("missing", DAY, None, None),
     }
     assert file_states(connection, "B", "klines") == {}

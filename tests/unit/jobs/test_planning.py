@@ -257,6 +257,24 @@ def test_a_file_published_anew_is_planned_though_nothing_is_missing(plan: Any) -
     assert piece.why == "published anew since it was loaded"
 
 
+@pytest.mark.parametrize("verdict", ["unreachable", "missing", "refused", "wrong_checksum"])
+def test_a_new_issue_that_could_not_be_fetched_is_planned_until_it_is_loaded(
+    plan: Any, verdict: str
+) -> None:
+    site = Site((), (JANUARY,))
+    states = {site.paths[0]: FileState(verdict, NOW, NOW - DAY_US, (JANUARY, JANUARY + DAY_US))}
+    (piece,) = plan(Rest(0), site, [], JANUARY, FEBRUARY, states=states).pieces
+    assert piece.why == "published anew since it was loaded"
+
+
+def test_a_new_issue_that_is_damaged_is_left_alone_until_the_next(plan: Any) -> None:
+    site = Site((), (JANUARY,))
+    for fetched_us, pieces in ((NOW, 0), (NOW - 60, 1)):
+        known = FileState("corrupt", fetched_us, NOW - DAY_US, (JANUARY, JANUARY + DAY_US))
+        made = plan(Rest(0), site, [], JANUARY, FEBRUARY, states={site.paths[0]: known})
+        assert len(made.pieces) == pieces
+
+
 def test_forward_backward_and_holes_are_seen_from_what_is_stored(plan: Any) -> None:
     stored = (JANUARY + 10 * DAY_US, JANUARY + 20 * DAY_US)
     bounds = {
