@@ -236,7 +236,7 @@ class SymbolAggregator:
     # --- seeding
 
     def _seek_seed(self) -> None:
-        self._seed = SeedSearch() if self._timing.expects_klines else None
+        self._seed = SeedSearch(self._connected_us or 0) if self._timing.expects_klines else None
 
     def _while_seeking(self, seed: SeedSearch, trade: AggTrade | Trade, trade_us: int) -> None:
         connected_us = self._connected_us

@@ -18,9 +18,15 @@ SEED_BUFFER = 4_096
 
 
 class SeedSearch:
-    """Trades since connecting, and the latest kline that may seed their minute."""
+    """Trades since connecting, and the latest kline that may seed their minute.
 
-    def __init__(self, *, buffer: int = SEED_BUFFER) -> None:
+    Args:
+        since_us: the exchange's time from which on all trades came. That a kline of before has no
+            trades says nothing of those that were made between, and are missing.
+    """
+
+    def __init__(self, since_us: int = 0, *, buffer: int = SEED_BUFFER) -> None:
+        self._since_us = since_us
         self.trades: deque[AggTrade | Trade] = deque(maxlen=buffer)
         self._kline: Kline | None = None
 
@@ -46,9 +52,11 @@ class SeedSearch:
             return None
         first = self.trades[0]
         last_id = kline.body.last_trade_id
-        opens_silently = kline.body.trade_count == 0 and minute_of(
-            microseconds(first.trade_time)
-        ) == microseconds(kline.body.open_time)
+        opens_silently = (
+            kline.body.trade_count == 0
+            and microseconds(kline.event_time) >= self._since_us
+            and minute_of(microseconds(first.trade_time)) == microseconds(kline.body.open_time)
+        )
         if opens_silently or first.first_trade_id == last_id + 1:
             return kline, list(self.trades)
         if last_id > self.trades[-1].last_trade_id:

@@ -104,6 +104,33 @@ def test_a_first_trade_that_never_came_is_seen_by_the_klines_first_id(
         assert results.stored()[T0].status is Status.UNCONFIRMED
 
 
+@pytest.mark.parametrize("is_confirmed", [True, False])
+def test_a_kline_without_trades_from_before_a_hole_proves_nothing_of_it(
+    results: Results, is_confirmed: bool
+) -> None:
+    one = aggregator(results)
+    trades = minute_trades(0, 1) + minute_trades(1, 7)
+    begin(one)
+    for each in trades[:6]:
+        one.on_trade(each)
+    one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US))
+    one.on_trade(trades[8])  # two of the minute are missing
+    opened_us = T0 + MINUTE_US
+    one.on_kline(kline_of([], opened_us, closed=False, at_us=opened_us + 1_000))
+    for each in trades[9:]:
+        one.on_trade(each)
+    if is_confirmed:
+        one.on_kline(kline_of(trades, opened_us, closed=True, at_us=T0 + 2 * MINUTE_US))
+    one.on_clock(T0 + 2 * MINUTE_US + GRACE + TIMEOUT)
+    assert results.holes == [(7, 8)]
+    assert results.differing == []
+    if is_confirmed:
+        assert results.stored()[opened_us].status is Status.VERIFIED
+    else:
+        assert opened_us not in results.stored()
+        assert [minute for minute, _ in results.asked] == [opened_us]
+
+
 def test_a_hole_without_a_seed_leaves_the_minute_partial(results: Results) -> None:
     one = aggregator(results)
     trades = minute_trades(0, 1)
