@@ -41,6 +41,8 @@ class StreamConnection:
         name: of this connection, for logs.
         streams: names to carry.
         on_texts: called with messages as bytes, those of one read at a time; must not raise.
+        on_held: called instead with what a successor received before it took over, and how many
+            seconds ago each came; None where nobody cares.
         on_open: called when a connection is up, before its first frame; not in a rotation.
         on_close: called when a connection is gone, or could not be made; not in a rotation.
         stale_after_s: silence after which the connection is taken for dead; twice, four and
@@ -62,6 +64,7 @@ class StreamConnection:
         on_open: Callable[[], None],
         on_close: Callable[[], None],
         stale_after_s: float,
+        on_held: Callable[[Sequence[bytes], Sequence[float]], None] | None = None,
         heard_us: Callable[[], int | None] = lambda: None,
         rotate_after_s: float = ROTATE_AFTER_S,
         proxy: str | None = None,
@@ -77,6 +80,7 @@ class StreamConnection:
         self._url = url
         self._streams = dict.fromkeys(streams)
         self._on_texts = on_texts
+        self._on_held = on_held
         self._on_open = on_open
         self._on_close = on_close
         self._stale_after_s = stale_after_s
@@ -284,7 +288,11 @@ class StreamConnection:
         self._successor = self._handover = None
         self._take_over(successor)
         successor.hear = self._on_texts
-        self._on_texts(handover.held)
+        if self._on_held is None:
+            self._on_texts(handover.held)
+        else:
+            now_s = asyncio.get_running_loop().time()
+            self._on_held(handover.held, [now_s - at_s for at_s in handover.arrived_s])
 
     def _postpone(self, successor: Line, now_s: float) -> None:
         """The successor could not be made or ended: try again while the present one lives."""

@@ -146,6 +146,10 @@ class Feed:
         """Whether the klines of a symbol tell of trades that do not come."""
         return self._aggregators[exchange_symbol_of(symbol)].without_trades.minutes > 0
 
+    def last_trade_us(self, symbol: str) -> int:
+        """Time (µs) of the last trade that came of a symbol; 0 where none did."""
+        return self._aggregators[exchange_symbol_of(symbol)].ids.last_trade_us
+
     def unsettled_us(self, symbol: str) -> tuple[int, int] | None:
         """The minutes of a symbol that are over and were not settled, as a half-open range."""
         deadline_us = self._aggregators[exchange_symbol_of(symbol)].next_deadline_us()
@@ -153,10 +157,6 @@ class Feed:
             return None
         start_us, end_us = minute_of(deadline_us) - MINUTE_US, minute_of(self.now_us)
         return (start_us, end_us) if start_us < end_us else None
-
-    def last_trade_us(self, symbol: str) -> int:
-        """Time (µs) of the last trade that came of a symbol; 0 where none did."""
-        return self._aggregators[exchange_symbol_of(symbol)].ids.last_trade_us
 
     def on_texts(self, messages: Sequence[bytes]) -> None:
         """Handle messages, in order; what cannot be used is counted and logged, never raised."""

@@ -36,6 +36,7 @@ class Handover:
 
     Attributes:
         held: its frames in order, for whoever takes over.
+        arrived_s: when each of them came; monotonic.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Handover:
         most_bytes: int = MOST_HELD_BYTES,
     ) -> None:
         self.held: list[bytes] = []
+        self.arrived_s: list[float] = []
         self._session = session
         self._overlap_s = overlap_s
         self._most_bytes = most_bytes
@@ -71,6 +73,7 @@ class Handover:
             self._proven_us = microseconds(frame.event_time) if is_timed else 0  # type: ignore[union-attr]
         if self._proven_s is not None or self.held:
             self.held.append(bytes(data))  # the parser may use its memory again
+            self.arrived_s.append(now_s)
             self._bytes += len(data)
         return None
 

@@ -9,6 +9,7 @@ import structlog
 from include.binance.frames import AggTrade, ControlAnswer, ServerShutdown, Trade
 from include.binance.quotes import BookTicker, decode_captured
 from include.domain.instruments import Market
+from include.domain.timeframes import SECOND_US
 from include.errors import PermanentError
 from streamer.capture.intake import Intake
 from streamer.connection import ROTATE_AFTER_S, StreamConnection
@@ -59,12 +60,15 @@ class CaptureFeed:
         self._now_us = now_us
         self._heard_us = now_us()
         """When something came the last time, or this was made."""
+        self._age_us = 0
+        """How long ago the present message came."""
         self._cut_us: int | None = None
         self.connection = StreamConnection(
             url,
             name=name,
             streams=self._streams_of(names),
             on_texts=self.on_texts,
+            on_held=self.on_held,
             on_open=lambda: None,
             on_close=self._closed,
             stale_after_s=stale_after_s,
@@ -92,6 +96,14 @@ class CaptureFeed:
             self.on_text(data)
         self._heard_us = self._now_us()
 
+    def on_held(self, messages: Sequence[bytes], ages_s: Sequence[float]) -> None:
+        """Handle messages that came so many seconds ago, in a rotation, beside the old socket's."""
+        for data, age_s in zip(messages, ages_s, strict=True):
+            self._age_us = max(1, round(age_s * SECOND_US))
+            self.on_text(data)
+        self._age_us = 0
+        self._heard_us = self._now_us()
+
     def on_text(self, data: bytes) -> None:
         """Handle one message."""
         self.frames += 1
@@ -106,7 +118,7 @@ class CaptureFeed:
         if type(frame) is BookTicker:
             if frame.symbol in self.names:
                 self._quoted.add(frame.symbol)
-                self._intake.on_quote(self.market, frame)
+                self._intake.on_quote(self.market, frame, self._age_us)
         elif type(frame) is Trade or type(frame) is AggTrade:
             if frame.symbol in self.names:
                 spoken = self._traded if type(frame) is Trade else self._traded_together

@@ -134,18 +134,23 @@ class Intake:
             line = trade_line(symbol, number, price, quantity, None, time_us, trade.is_buyer_maker)
             self.lanes.add(self._spot_trades, line)
 
-    def on_quote(self, market: Market, quote: BookTicker) -> None:
-        """Take a change of the best prices; the table sorts out what comes from two connections."""
+    def on_quote(self, market: Market, quote: BookTicker, age_us: int = 0) -> None:
+        """Take a change of the best prices; the table sorts out what comes from two processes.
+
+        Args:
+            age_us: how long ago it came, where it was held beside another connection: what that
+                delivered already is a repeat, though it may bear another day.
+        """
         known, name, number = self._last_quotes[market], quote.symbol, quote.update_id
         symbol, last = known.get(name) or (symbol_of(market, name), None)
-        if last == number:
+        if last == number or (age_us and last is not None and number < last):
             self.duplicates += 1
             return
         known[name] = (symbol, number)
         line = book_ticker_line(
             symbol, number, quote.bid_price, quote.bid_quantity, quote.ask_price,
             quote.ask_quantity, microseconds(quote.event_time) if quote.event_time else None,
-            self._now_us(),
+            self._now_us() - age_us,
         )  # fmt: skip
         self.lanes.add(self._quotes, line)
 

@@ -40,6 +40,7 @@ def test_nothing_is_held_before_all_streams_are_known_to_deliver() -> None:
     handover.take(b'{"stream":"x","data":{"u":1,"s":"BTCUSDT"}}', 3.2)
     assert handover.held[:2] == [trade(2, T0 + 5), b"not JSON"]
     assert len(handover.held) == 3
+    assert handover.arrived_s == [3.0, 3.1, 3.2]
 
 
 def test_it_is_ready_once_the_old_connection_has_delivered_beyond_the_successors_first_frame() -> (

@@ -114,6 +114,27 @@ def test_a_cut_began_with_the_last_message_not_when_it_was_noticed(
     assert missed[1:] == [(16_000_000, 18_000_000)]
 
 
+def test_a_quote_that_two_sockets_delivered_about_midnight_is_one_row(clock: Clock) -> None:
+    intake = Intake(
+        DATASETS, most_rows=1_000, on_losses=lambda _: None, now_us=lambda: clock.now_us
+    )
+    feed = feed_of(intake, clock, [])
+    midnight_us = 1_763_769_600_000_000
+    clock.now_us = midnight_us - 100_000
+    feed.on_texts([QUOTE, QUOTE.replace(b'"u":7', b'"u":8')])
+    clock.now_us = midnight_us + 300_000  # the successor takes over; it had the last two as well
+    held = [QUOTE, QUOTE.replace(b'"u":7', b'"u":8'), QUOTE.replace(b'"u":7', b'"u":9')]
+    feed.on_held(held, [0.4, 0.4, 0.35])
+    feed.on_texts([QUOTE.replace(b'"u":7', b'"u":10')])
+    received = [
+        (int(fields[2]), fields[-1].strip())
+        for lane in intake.lanes.lanes
+        for fields in (line.split("\t") for line in lane.rows)
+    ]
+    assert [number for number, _ in received] == [7, 8, 9, 10]
+    assert ["21" in at[8:10] for _, at in received] == [True, True, True, False], received
+
+
 def test_symbols_come_and_go(intake: Intake, clock: Clock) -> None:
     feed = feed_of(intake, clock, [])
     feed.add(["ETHUSDT"])
