@@ -55,7 +55,7 @@ PARAMS = {
 @dag(
     schedule=None,
     params=PARAMS,
-    max_active_tasks=4,
+    max_active_tasks=2,  # one slot of the pool is left to repairs and the registry
     dagrun_timeout=timedelta(days=2),
     **DAG_ARGS,
     default_args=DEFAULT_ARGS,

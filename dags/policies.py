@@ -33,6 +33,9 @@ POOL_REST = "binance_rest"
 POOL_DBT = "dbt"
 """Both are defined, with their sizes, in ``pools.json``."""
 
+FIRST_IN_POOL: dict[str, Any] = {"priority_weight": 10, "weight_rule": "absolute"}
+"""Of short tasks that are due by the clock: a long load does not keep them waiting."""
+
 SOME_SYMBOLS = r"^\s*[^\s,]+(\s*,\s*[^\s,]+)*\s*$"
 NO_OR_SOME_SYMBOLS = rf"^\s*$|{SOME_SYMBOLS}"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import CronTriggerTimetable, dag, task
 
-from dags.policies import DAG_ARGS, DEFAULT_ARGS, POOL_REST, job, settings
+from dags.policies import DAG_ARGS, DEFAULT_ARGS, FIRST_IN_POOL, POOL_REST, job, settings
 
 
 @dag(
@@ -34,7 +34,7 @@ the reason in its `detail` and is tried again.
 """,
 )
 def repair_gaps() -> None:
-    @task(pool=POOL_REST)
+    @task(pool=POOL_REST, **FIRST_IN_POOL)
     @job
     def repair(dag_run: Any = None) -> Any:
         from include.jobs.repair import repair_gaps

@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import CronDataIntervalTimetable, dag, task
 
-from dags.policies import DAG_ARGS, DEFAULT_ARGS, POOL_REST, job, settings
+from dags.policies import DAG_ARGS, DEFAULT_ARGS, FIRST_IN_POOL, POOL_REST, job, settings
 
 
 @dag(
@@ -32,7 +32,7 @@ start of trading: a ticker that goes to another instrument without leaving the l
 """,
 )
 def sync_instruments() -> None:
-    @task(pool=POOL_REST)
+    @task(pool=POOL_REST, **FIRST_IN_POOL)
     @job
     def sync() -> Any:
         from include.jobs.instruments import sync_instruments

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import httpx
 import psycopg
@@ -141,3 +143,22 @@ def test_forward_and_backward_are_seen_from_what_is_stored(backfill, database_ur
     assert minutes() == 120
     assert backfill(symbols="BTCUSDT", mode="backward").state == "success"
     assert minutes() == 180
+
+
+def test_a_long_load_leaves_a_slot_and_the_next_turn_to_repairs_and_the_registry(dag_bag, policies):
+    history = dag_bag.dags["backfill_history"]
+    pools = json.loads((Path(policies.__file__).parent / "pools.json").read_text())
+    assert history.max_active_tasks < pools[policies.POOL_REST]["slots"]
+    due = [dag_bag.dags[name] for name in ("repair_gaps", "sync_instruments")]
+    waiting = [
+        task.priority_weight + len(task.get_flat_relative_ids(upstream=False))
+        for dag in dag_bag.dags.values()
+        if dag not in due
+        for task in dag.tasks
+        if task.pool == policies.POOL_REST
+    ]
+    assert len(waiting) >= 3
+    for dag in due:
+        (task,) = dag.tasks
+        assert (task.pool, str(task.weight_rule)) == (policies.POOL_REST, "absolute")
+        assert task.priority_weight > max(waiting)
