@@ -61,10 +61,11 @@ class WeightBudget(Protocol):
         """
 
     def report(self, used: int | None, *, retry_after_s: float | None = None) -> None:
-        """Take in what an answer's headers say.
+        """Take in what the headers say of the request that this thread took weight for last.
 
         Args:
-            used: weight used in this minute, by everybody at this address.
+            used: weight used by everybody at this address, in the minute of the grant: an answer
+                that comes in the next one says nothing of that.
             retry_after_s: the exchange asked for silence for so long.
         """
 
@@ -94,6 +95,7 @@ class LocalBudget:
         self._used = 0
         self._blocked_until_s = 0.0
         self._lock = threading.Lock()
+        self._granted = threading.local()
 
     @property
     def used(self) -> int:
@@ -113,7 +115,7 @@ class LocalBudget:
         with self._lock:
             now_s = self._clock()
             self._roll(now_s)
-            if used is not None:
+            if used is not None and getattr(self._granted, "window", self._window) == self._window:
                 self._used = max(self._used, used)
             if retry_after_s is not None:
                 self._blocked_until_s = max(self._blocked_until_s, now_s + retry_after_s)
@@ -128,6 +130,7 @@ class LocalBudget:
             if self._used and self._used + weight > self._limit:
                 return self._window + WINDOW_S - now_s
             self._used += weight
+            self._granted.window = self._window
             return 0.0
 
     def _roll(self, now_s: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -112,6 +113,7 @@ class SharedBudget:
         self._sleep = sleep
         self._connection: Connection | None = None
         self._away_until_s = 0.0
+        self._granted = threading.local()
 
     def take(self, weight: int) -> None:
         """Wait for the weight; see ``WeightBudget``."""
@@ -120,6 +122,7 @@ class SharedBudget:
             connection = self._open()
             if connection is None:
                 self._reserve.take(weight)
+                self._granted.window = None
                 return
             try:
                 grant = take_weight(connection, self._host, weight, weight_limit=self._limit)
@@ -127,6 +130,7 @@ class SharedBudget:
                 self._lose(error)
                 continue
             if grant.granted:
+                self._granted.window = grant.window
                 return
             wait_s = grant.wait_ms / 1000 + random.uniform(0, _JITTER_S)  # noqa: S311 - jitter
             waited_s += wait_s
@@ -142,7 +146,13 @@ class SharedBudget:
             return
         retry_after_ms = None if retry_after_s is None else round(retry_after_s * 1000)
         try:
-            report_weight(connection, self._host, used=used or 0, retry_after_ms=retry_after_ms)
+            report_weight(
+                connection,
+                self._host,
+                used=used or 0,
+                retry_after_ms=retry_after_ms,
+                window=getattr(self._granted, "window", None),
+            )
         except TransientError as error:
             self._lose(error)
 

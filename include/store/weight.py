@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from psycopg.pq import TransactionStatus
 
@@ -22,11 +23,13 @@ class WeightGrant:
         granted: whether the request may be sent.
         used: weight used in the present clock minute.
         wait_ms: how long to wait before asking again; 0 if granted.
+        window: the minute that the weight is of, by the database's clock.
     """
 
     granted: bool
     used: int
     wait_ms: int
+    window: datetime | None = None
 
 
 def take_weight(
@@ -45,7 +48,7 @@ def take_weight(
     _refuse_transaction(connection)
     with translated(connection):
         row = connection.execute(
-            "SELECT granted, used, wait_ms FROM ops.take_weight(%s, %s, %s)",
+            "SELECT granted, used, wait_ms, granted_window FROM ops.take_weight(%s, %s, %s)",
             (host, weight, weight_limit),
         ).fetchone()
     if row is None:
@@ -54,17 +57,26 @@ def take_weight(
 
 
 def report_weight(
-    connection: Connection, host: str, *, used: int, retry_after_ms: int | None = None
+    connection: Connection,
+    host: str,
+    *,
+    used: int,
+    retry_after_ms: int | None = None,
+    window: datetime | None = None,
 ) -> None:
     """Tell the budget what the exchange said.
 
     Args:
         used: the used-weight header of an answer; raises the budget's own figure.
         retry_after_ms: after 429 or 418, for how long nobody may ask.
+        window: of the request's grant. Where it is past, ``used`` says nothing of this minute;
+            None: the present one.
     """
     _refuse_transaction(connection)
     with translated(connection):
-        connection.execute("SELECT ops.report_weight(%s, %s, %s)", (host, used, retry_after_ms))
+        connection.execute(
+            "SELECT ops.report_weight(%s, %s, %s, %s)", (host, used, retry_after_ms, window)
+        )
 
 
 def _refuse_transaction(connection: Connection) -> None:

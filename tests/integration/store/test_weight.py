@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -80,6 +81,19 @@ def test_what_the_exchange_counted_raises_the_budget_but_never_lowers_it(
         return used
 
     assert within_one_minute(connection, act) == [5, 40, 40]
+
+
+def test_a_header_that_comes_in_the_next_minute_says_nothing_of_it(connection: Connection) -> None:
+    def act(host: str) -> list[int]:
+        grant = take_weight(connection, host, 5)
+        assert grant.window is not None
+        used = []
+        for window in (grant.window - timedelta(minutes=1), grant.window):
+            report_weight(connection, host, used=4_000, window=window)
+            used.append(take_weight(connection, host, 1).used)
+        return used
+
+    assert within_one_minute(connection, act) == [6, 4_001]
 
 
 def test_when_the_exchange_asks_for_silence_nobody_may_ask(connection: Connection) -> None:

@@ -50,6 +50,15 @@ def test_the_header_of_the_exchange_counts_what_others_used() -> None:
     assert clock.slept == [60.0]
 
 
+def test_a_header_that_comes_in_the_next_minute_says_nothing_of_it() -> None:
+    budget, clock = budget_at(1_200_000_059, 10)
+    budget.take(2)
+    clock.now_s += 2
+    budget.report(10)
+    budget.take(10)
+    assert (clock.slept, budget.used) == ([], 10)
+
+
 def test_a_lower_header_does_not_give_weight_back() -> None:
     budget, _ = budget_at(1_200_000_000, 10)
     budget.take(8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -106,5 +107,17 @@ def test_headers_reach_the_ledger_and_the_reserve(ledger: dict[str, Any]) -> Non
     made, reserve, _ = budget(ledger)
     made.report(41, retry_after_s=1.5)
     made.report(None)
-    assert ledger["reported"] == [("api.test", {"used": 41, "retry_after_ms": 1_500})]
+    assert ledger["reported"] == [
+        ("api.test", {"used": 41, "retry_after_ms": 1_500, "window": None})
+    ]
     assert reserve.reports == [(41, 1.5), (None, None)]
+
+
+def test_a_header_reaches_the_ledger_with_the_minute_of_its_request(ledger: dict[str, Any]) -> None:
+    minutes = [datetime(2026, 11, 21, 12, minute, tzinfo=UTC) for minute in (0, 1)]
+    ledger["grants"] = [WeightGrant(True, 2, 0, minute) for minute in minutes]
+    made, _, _ = budget(ledger)
+    for used in (7, 8):
+        made.take(2)
+        made.report(used)
+    assert [told["window"] for _, told in ledger["reported"]] == minutes

@@ -62,7 +62,7 @@ ops.ensure_partition(regclass, timestamptz),
 ops.merge_offered(),
 ops.forget_known_offers(timestamptz, timestamptz),
 ops.take_weight(text, integer, integer),
-ops.report_weight(text, integer, integer)
+ops.report_weight(text, integer, integer, timestamptz)
 TO candelabra_streamer, candelabra_jobs;
 
 GRANT DELETE ON
