@@ -74,7 +74,8 @@ class LocalBudget:
     """The budget of one process, in windows of the clock's minute; safe between threads.
 
     Args:
-        limit: weight a minute.
+        limit: weight a minute, of everybody at this address as far as headers tell.
+        own_limit: weight a minute of this process; None: as much.
         most_wait_s: a longer wait raises instead.
         clock: seconds since the epoch.
     """
@@ -83,16 +84,19 @@ class LocalBudget:
         self,
         limit: int,
         *,
+        own_limit: int | None = None,
         most_wait_s: float = MOST_WAIT_S,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._limit = limit
+        self._own_limit = limit if own_limit is None else own_limit
         self._most_wait_s = most_wait_s
         self._clock = clock
         self._sleep = sleep
         self._window = 0.0
         self._used = 0
+        self._own = 0
         self._blocked_until_s = 0.0
         self._lock = threading.Lock()
         self._granted = threading.local()
@@ -127,16 +131,18 @@ class LocalBudget:
             self._roll(now_s)
             if self._blocked_until_s > now_s:
                 return self._blocked_until_s - now_s
-            if self._used and self._used + weight > self._limit:
+            is_spent = self._used and self._used + weight > self._limit
+            if is_spent or (self._own and self._own + weight > self._own_limit):
                 return self._window + WINDOW_S - now_s
             self._used += weight
+            self._own += weight
             self._granted.window = self._window
             return 0.0
 
     def _roll(self, now_s: float) -> None:
         window = now_s - now_s % WINDOW_S
         if window > self._window:
-            self._window, self._used = window, 0
+            self._window, self._used, self._own = window, 0, 0
 
 
 def refuse_long_wait(total_wait_s: float, most_wait_s: float, wait_s: float) -> None:

@@ -32,6 +32,9 @@ log = structlog.get_logger(__name__)
 
 APPLICATION_NAME = "candelabra-jobs"
 RECONNECT_AFTER_S = 5.0
+MOST_PROCESSES = 8
+"""So many may ask the exchange at a time: a streamer, the tasks of the pool, some commands."""
+
 _JITTER_S = 0.25
 
 
@@ -177,6 +180,10 @@ class SharedBudget:
 
 
 def _reserve(settings: Settings, market: Market) -> LocalBudget:
-    """The share of the weight that the shared budget leaves over, at least one large request."""
-    share = 1 - settings.rest_weight_share
-    return LocalBudget(max(100, round(WEIGHT_LIMITS[market] * share)))
+    """The weight that the shared budget leaves over; of it, this process's part.
+
+    While the database is away nobody knows of the others but by the exchange's headers. Should
+    those be missing too, all processes together stay within what is left over.
+    """
+    left_over = max(100, round(WEIGHT_LIMITS[market] * (1 - settings.rest_weight_share)))
+    return LocalBudget(left_over, own_limit=left_over // MOST_PROCESSES)

@@ -50,6 +50,15 @@ def test_the_header_of_the_exchange_counts_what_others_used() -> None:
     assert clock.slept == [60.0]
 
 
+def test_a_process_keeps_to_its_part_where_no_header_tells_of_the_others() -> None:
+    budget, clock = budget_at(1_200_000_000, 100, own_limit=10)
+    budget.take(80)  # a request is never too large to be sent alone
+    budget.take(6)
+    budget.take(4)
+    budget.take(1)
+    assert (clock.slept, budget.used) == ([60.0, 60.0], 1)
+
+
 def test_a_header_that_comes_in_the_next_minute_says_nothing_of_it() -> None:
     budget, clock = budget_at(1_200_000_059, 10)
     budget.take(2)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
 
+from include.binance.weights import WEIGHT_LIMITS, LocalBudget
+from include.config import Settings
+from include.domain.instruments import Market
 from include.errors import RateLimitedError, TransientError
 from include.jobs import exchange
 from include.jobs.exchange import SharedBudget
@@ -121,3 +126,27 @@ def test_a_header_reaches_the_ledger_with_the_minute_of_its_request(ledger: dict
         made.take(2)
         made.report(used)
     assert [told["window"] for _, told in ledger["reported"]] == minutes
+
+
+@pytest.mark.parametrize("market", list(Market))
+def test_reserves_of_all_processes_stay_within_what_the_shared_budget_leaves_over(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Waited(Exception):
+        pass
+
+    def wait(_seconds: float) -> None:
+        raise Waited
+
+    monkeypatch.setattr(
+        exchange, "LocalBudget", partial(LocalBudget, sleep=wait, clock=lambda: 0.0)
+    )
+    settings = Settings(_env_file=None, rest_weight_share=0.75)
+    used = 0
+    for _ in range(exchange.MOST_PROCESSES):
+        reserve = exchange._reserve(settings, market)
+        with suppress(Waited):
+            for _ in range(WEIGHT_LIMITS[market]):
+                reserve.take(2)
+        used += reserve.used
+    assert 0 < used <= WEIGHT_LIMITS[market] / 4
