@@ -44,6 +44,13 @@ class ExchangeClock:
         """A connection was made: what is on its way comes first."""
         self._held_until_s = self._clock_s() + self._lag_s
 
+    def latest_us(self, heard_us: int) -> int:
+        """The latest that it can be, whatever is on its way; 0 where no time is known yet."""
+        self.now_us(heard_us)
+        if not self._heard_us:
+            return 0
+        return self._heard_us + int((self._clock_s() - self._heard_s) * SECOND_US)
+
     def now_us(self, heard_us: int) -> int:
         """The time now; to be called often, since it is then that a new frame is noticed.
 

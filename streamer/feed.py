@@ -35,6 +35,12 @@ LOGGED_BAD_FRAMES = 10
 """Bad frames shown in full; after that they are counted only."""
 
 
+MOST_AHEAD_US = 2 * MINUTE_US
+"""A frame from further in the future is not believed alone: its time would be the clock of its
+connection until the exchange's had come so far, and nothing would be missed meanwhile."""
+MOST_DOUBTED = 8
+"""So many of one symbol are believed even where no other speaks."""
+
 BATCH_FRAMES = 64
 """Decoded at a time: enough to save what a call costs, few enough to stay in the core's cache."""
 LAG_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60)
@@ -84,6 +90,10 @@ class Feed:
         self._clock = ExchangeClock(begin_us=begin_us, lag_s=CARRIED_LAG_S if klines else 0.0)
         self.exchange_us = 0
         """The exchange's clock: the greatest event time of this connection."""
+        self._plausible_us = 0
+        """Event times before this one need no further look."""
+        self._far: list[str] = []
+        """Symbols of frames that told a time far ahead, and were not believed."""
         self.frames = 0
         self.bad_frames = 0
         self.klines = 0
@@ -174,7 +184,9 @@ class Feed:
                 self._on_other(frame)  # type: ignore[arg-type]
                 continue
             event_us = at if (at := frame.event_time) >= FIRST_US else at * 1000  # type: ignore[union-attr]
-            if event_us > self.exchange_us:
+            if event_us > self.exchange_us and (
+                event_us < self._plausible_us or self._is_plausible(frame.symbol, event_us)  # type: ignore[union-attr]
+            ):
                 self.exchange_us = event_us
             if not number & LAG_MASK:
                 self.lag_seconds.observe(max(0.0, time.time() - event_us / SECOND_US))
@@ -182,7 +194,7 @@ class Feed:
             if aggregator is None:
                 self._on_stranger(frame)  # type: ignore[arg-type]
                 continue
-            if self._not_delivering:
+            if self._not_delivering and event_us <= self.exchange_us:
                 self._note_delivery(frame.symbol, event_us)  # type: ignore[union-attr]
             if kind is not Kline:
                 aggregator.on_trade(frame)  # type: ignore[arg-type]
@@ -192,6 +204,20 @@ class Feed:
                 self.klines += 1
                 if frame.body.interval == "1m":  # type: ignore[union-attr]
                     aggregator.on_kline(frame)  # type: ignore[arg-type]
+
+    def _is_plausible(self, symbol: str, event_us: int) -> bool:
+        """Whether to set the clock by a frame: a time far ahead must be told by a second symbol."""
+        latest_us = self._clock.latest_us(self.exchange_us)
+        if latest_us and event_us - latest_us > MOST_AHEAD_US:
+            is_alone = set(self._far) <= {symbol} and len(self._far) < MOST_DOUBTED
+            if is_alone and not (self._far and len(self._aggregators) == 1):
+                self._far.append(symbol)
+                ahead_s = (event_us - latest_us) // SECOND_US
+                self._count_bad(f"{symbol}: the event time is {ahead_s} s ahead of the exchange's")
+                return False
+        self._far.clear()
+        self._plausible_us = event_us + MOST_AHEAD_US
+        return True
 
     def on_clock(self) -> bool:
         """Let aggregators close what the exchange's clock has passed; whether some did.
@@ -278,9 +304,7 @@ class Feed:
         self, frame: ControlAnswer | ServerShutdown | UnknownFrame | PermanentError
     ) -> None:
         if isinstance(frame, PermanentError):
-            self.bad_frames += 1
-            if self.bad_frames <= LOGGED_BAD_FRAMES:
-                log.warning("bad_frame", connection=self.connection.name, error=str(frame))
+            self._count_bad(str(frame))
         elif isinstance(frame, ControlAnswer):
             self.other_frames["answer"] += 1
             refused = self.connection.session.on_answer(frame)
@@ -293,6 +317,11 @@ class Feed:
         else:
             self.other_frames["unknown"] += 1
             self._count_unknown(f"event {frame.kind}")
+
+    def _count_bad(self, error: str) -> None:
+        self.bad_frames += 1
+        if self.bad_frames <= LOGGED_BAD_FRAMES:
+            log.warning("bad_frame", connection=self.connection.name, error=error)
 
     def _count_unknown(self, what: str) -> None:
         self.unknown[what] += 1

@@ -15,7 +15,7 @@ from include.domain.instruments import Market
 from include.domain.timeframes import MINUTE_US, SECOND_US
 from streamer import feed as module
 from streamer.clock import CARRIED_LAG_S, ExchangeClock
-from streamer.feed import CLOSED_AT_ONCE, LOGGED_BAD_FRAMES, Feed, stream_names
+from streamer.feed import CLOSED_AT_ONCE, LOGGED_BAD_FRAMES, MOST_DOUBTED, Feed, stream_names
 from tests.unit.streamer.played_connection import T0, Aggregator, Connection, kline, parts, trade
 from tests.unit.streamer.watched import Clock
 
@@ -328,3 +328,58 @@ def test_prices_arrive_exactly_as_they_were_sent(
     monkeypatch.setattr(btc, "on_trade", lambda one: prices.append(one.price))
     feed.on_texts([trade("BTCUSDT", 1, T0, p="0.10000000000000000555")])
     assert prices == [Decimal("0.10000000000000000555")]
+
+
+HOUR_US = 60 * MINUTE_US
+
+
+def test_one_frame_from_far_ahead_does_not_set_the_clock(
+    feed_of: Callable[..., Feed], log: CapturingLogger, ours: Clock
+) -> None:
+    feed = feed_of("BTCUSDT", "ETHUSDT", begin_us=T0)
+    connection, (btc, eth) = parts(feed)
+    connection.open()
+    connection.send_all()
+    feed.on_texts([trade("BTCUSDT", 1, T0 + HOUR_US, T=T0 + 1)])
+    assert (feed.exchange_us, btc.connections) == (0, [])
+    feed.on_texts([trade("ETHUSDT", 1, T0 + 2), trade("BTCUSDT", 2, T0 + 3)])
+    assert feed.exchange_us == T0 + 3
+    assert btc.connections == eth.connections == [T0 + 2]
+    assert btc.trades == [1, 2]  # its trade is one all the same
+    assert feed.bad_frames == 1
+    assert shown(log) == [("warning", "bad_frame")]
+    for number in range(3, 3 + MOST_DOUBTED - 2):
+        feed.on_texts([trade("BTCUSDT", number, T0 + HOUR_US)])
+    assert feed.exchange_us == T0 + 3
+
+
+@pytest.mark.parametrize(
+    ("carried", "speaking"),
+    [
+        (["BTCUSDT", "ETHUSDT"], ["BTCUSDT", "ETHUSDT"]),
+        (["BTCUSDT"], ["BTCUSDT"] * 2),
+        (["BTCUSDT", "ETHUSDT"], ["BTCUSDT"] * (MOST_DOUBTED + 1)),
+    ],
+)
+def test_a_time_far_ahead_that_is_told_again_sets_the_clock(
+    feed_of: Callable[..., Feed], ours: Clock, carried: list[str], speaking: list[str]
+) -> None:
+    feed = feed_of(*carried, begin_us=T0)
+    for number, symbol in enumerate(speaking):
+        assert feed.exchange_us == 0
+        feed.on_texts([trade(symbol, number, T0 + HOUR_US + number)])
+    assert feed.exchange_us == T0 + HOUR_US + len(speaking) - 1
+
+
+def test_the_first_frame_after_a_long_cut_is_believed(
+    feed_of: Callable[..., Feed], ours: Clock
+) -> None:
+    feed = feed_of("BTCUSDT", "ETHUSDT", begin_us=T0)
+    connection, _ = parts(feed)
+    feed.on_texts([trade("BTCUSDT", 1, T0)])
+    connection.close()
+    ours.now_s += 3_600
+    connection.open()
+    feed.on_texts([trade("BTCUSDT", 2, T0 + HOUR_US + 60 * SECOND_US)])
+    assert feed.exchange_us == T0 + HOUR_US + 60 * SECOND_US
+    assert feed.bad_frames == 0
