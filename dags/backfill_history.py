@@ -47,7 +47,25 @@ PARAMS = {
             "holes": "Holes: between the oldest and the newest stored minute",
         },
         title="Fill",
-        description="Which missing minutes of the span are loaded.",
+        description="Which missing minutes of the span are loaded. Of klines alone.",
+    ),
+    "kind": Param(
+        "klines",
+        type="string",
+        enum=["klines", "agg_trades", "trades"],
+        values_display={
+            "klines": "Klines: the minutes themselves",
+            "agg_trades": "aggTrades: minutes folded from them, as a check",
+            "trades": "Trades: minutes folded from them, as a check",
+        },
+        title="Kind",
+        description="Trades come from dump files alone, day by day, and need *From*.",
+    ),
+    "keep_raw": Param(
+        False,
+        type="boolean",
+        title="Keep raw rows",
+        description="Keep the rows of aggTrades or trades in their table, too.",
     ),
 }
 
@@ -70,6 +88,9 @@ and the holes), and what all of it costs in requests, weight, bytes and time. Ea
 of its own, named by symbol and period; its log tells what it did. `summarise` adds up the counts
 and wakes `build_marts` and `check_quality`.
 
+With *Kind* aggTrades or trades, their dump files are folded to minutes below the klines, as a
+check: where they say otherwise, the kline stands and `ops.discrepancies` has the fold.
+
 **Schedule** none: trigger it with its form. **Pool** `binance_rest`.
 
 Loading is a merge: runs over the same span, at once or one after the other, do no harm, and a run
@@ -84,16 +105,17 @@ def backfill_history() -> None:
     @task
     @job
     def plan(params: Any = None, dag_run: Any = None) -> Any:
-        from include.jobs.backfill import plan_backfill
+        from include.jobs.history import plan_history
 
-        return plan_backfill(
+        return plan_history(
             settings=settings(),
             symbols=params["symbols"],
             market=params["market"],
             mode=params["mode"],
-            tell_pieces=True,
+            kind=params["kind"],
+            keep_raw=params["keep_raw"],
             **window(params, now=dag_run.run_after, days=None),
-        ).pieces
+        )
 
     @task(
         pool=POOL_REST,
@@ -102,18 +124,18 @@ def backfill_history() -> None:
     )
     @job
     def load(piece: Any) -> Any:
-        from include.jobs.backfill import load_piece
+        from include.jobs.history import load_history_piece
 
-        return load_piece(settings=settings(), piece=piece)
+        return load_history_piece(settings=settings(), piece=piece)
 
     # The one outlet, after all loads: a run wakes the readers once. With nothing missing the loads
     # are skipped, which is no failure.
     @task(outlets=[CANDLES_1M], trigger_rule=TriggerRule.NONE_FAILED)
     @job(emits=CANDLES_1M)
     def summarise(counts: Any) -> Any:
-        from include.jobs.backfill import summarise
+        from include.jobs.history import summarise_history
 
-        return summarise(counts=counts)
+        return summarise_history(counts=counts)
 
     summarise(load.expand(piece=plan()))
 

@@ -41,7 +41,8 @@ def backfill(database_url, exchange, dag_bag, airflow_database, tmp_path, monkey
     def run(**conf):
         span = {"from": START.isoformat(), "to": END.isoformat()}
         # a test run leaves its choices behind in the DAG's params
-        chosen = span | {"market": "spot", "mode": "all"} | conf
+        usual = {"market": "spot", "mode": "all", "kind": "klines", "keep_raw": False}
+        chosen = span | usual | conf
         return dag_bag.dags["backfill_history"].test(run_conf=chosen)
 
     return run
@@ -143,6 +144,23 @@ def test_forward_and_backward_are_seen_from_what_is_stored(backfill, database_ur
     assert minutes() == 120
     assert backfill(symbols="BTCUSDT", mode="backward").state == "success"
     assert minutes() == 180
+
+
+def test_files_of_trades_are_folded_below_klines_and_their_rows_kept(backfill, database_url):
+    day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=2)
+    days = {"from": day.isoformat(), "to": (day + timedelta(days=1)).isoformat()}
+    run = backfill(symbols="BTCUSDT", kind="agg_trades", keep_raw=True, **days)
+    assert run.state == "success"
+    with psycopg.connect(database_url) as connection:
+        sources = connection.execute("SELECT DISTINCT source FROM market.candles_1m").fetchall()
+        kept = connection.execute(
+            "SELECT count(*), min(trade_time) >= %s FROM market.agg_trades", (day,)
+        ).fetchone()
+    assert sources == [("folded",)]
+    assert kept[0] > 1000
+    assert kept[1]
+    labels = {task.rendered_map_index for task in run.get_task_instances() if task.map_index >= 0}
+    assert labels == {f"BTCUSDT agg_trades {day:%Y-%m-%d}"}
 
 
 def test_a_long_load_leaves_a_slot_and_the_next_turn_to_repairs_and_the_registry(dag_bag, policies):

@@ -1,0 +1,96 @@
+"""History of any kind as one chain of plan, pieces and sum: klines, or trades as their check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from include.config import Settings
+from include.domain.sourcing import Fill
+from include.errors import PermanentError
+from include.jobs.backfill import load_piece
+from include.jobs.pieces import DumpPiece, LoadCounts, Moment, RestPiece, summarise
+from include.jobs.planning import plan_backfill
+from include.jobs.trade_dumps import TradeDumpCounts, TradeDumpPiece, load_trade_dump
+from include.jobs.trade_planning import plan_trade_dumps
+
+KLINES = "klines"
+
+
+def plan_history(
+    *,
+    settings: Settings,
+    symbols: str | Sequence[str],
+    market: str,
+    kind: str,
+    keep_raw: bool,
+    mode: str,
+    start: Moment | None,
+    end: Moment,
+) -> Sequence[DumpPiece | RestPiece | TradeDumpPiece]:
+    """The pieces of a span; those of klines are told in the log, each with its reason.
+
+    Args:
+        kind: ``klines``; or ``agg_trades`` or ``trades``, whose files are folded below them.
+        keep_raw: keep the rows of trades too.
+        mode: of klines alone; see ``plan_backfill``.
+        start: None is where the symbol's history begins, of klines alone.
+
+    Raises:
+        PermanentError: what is asked for cannot be meant; see ``plan_backfill`` too.
+        TransientError, RateLimitedError: the exchange or the database are away.
+    """
+    if kind == KLINES:
+        if keep_raw:
+            raise PermanentError("keep_raw keeps rows of trades: kind should be one of theirs")
+        return plan_backfill(
+            settings=settings,
+            symbols=symbols,
+            market=market,
+            mode=mode,
+            start=start,
+            end=end,
+            tell_pieces=True,
+        ).pieces
+    if start is None:
+        raise PermanentError(f"from is empty: say from which day on {kind} are to be loaded")
+    if mode != Fill.ALL:
+        raise PermanentError(f"mode {mode!r} is for klines; of {kind} all that is missing comes")
+    return plan_trade_dumps(
+        settings=settings,
+        symbols=symbols,
+        market=market,
+        kind=kind,
+        start=start,
+        end=end,
+        keep_raw=keep_raw,
+    ).pieces
+
+
+def load_history_piece(
+    *, settings: Settings, piece: Mapping[str, Any]
+) -> LoadCounts | TradeDumpCounts:
+    """Load a piece of any kind; one with a ``kind`` is a file of trades.
+
+    Raises:
+        PermanentError: a file of trades cannot be used (nothing stands in for it), or a setting is
+            wrong.
+        TransientError, RateLimitedError: the exchange or the database are away.
+    """
+    if "kind" not in piece:
+        return load_piece(settings=settings, piece=piece)
+    counts = load_trade_dump(settings=settings, piece=piece)
+    if counts.unusable:
+        raise PermanentError(f"{piece['path']} cannot be used; ops.dump_files says why")
+    return counts
+
+
+def summarise_history(*, counts: Iterable[Mapping[str, Any]]) -> LoadCounts | TradeDumpCounts:
+    """The sum of what pieces of one kind gave."""
+    found = list(counts)
+    if not any("files" in one for one in found):
+        return summarise(counts=found)
+    names = {one.name for one in fields(TradeDumpCounts)}
+    parts = (TradeDumpCounts(**{k: v for k, v in one.items() if k in names}) for one in found)
+    return sum(parts, TradeDumpCounts())
