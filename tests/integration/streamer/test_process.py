@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,7 +126,7 @@ def test_symbols_are_added_and_removed_while_it_runs(database_url: str, tmp_path
         assert {event["symbol"] for event in one.events("symbol_removed")} == {"ETHUSDT"}
         one.until(lambda: not one.live("ETHUSDT"), "the open candle of a removed symbol stays")
         assert one.minutes_from("ETHUSDT", told_us + 2 * MINUTE_US) == 0
-        assert one.live("BTCUSDT")
+        one.until(lambda: bool(one.live("BTCUSDT")), "the open candle of one that stays")
 
         symbols.write_text("BTCUSDT\nPEPEUSDT\nNOPEUSDT\n")
         one.reload()
@@ -152,8 +153,11 @@ def test_symbols_are_added_and_removed_while_it_runs(database_url: str, tmp_path
         one.until(lambda: not one.symbols_with_holes(), "what was missed meanwhile is filled")
         one.process.terminate()
         assert one.process.wait(timeout=10) == 0
-        connected = {event["connection"] for event in one.events("stream_connected")}
-        assert connected == {"spot-1", "um-1"}  # those that there were take new symbols in
+        # Those that there were take new symbols in: each is opened once, unless the line was lost.
+        opened = Counter(event["connection"] for event in one.events("stream_connected"))
+        lost = Counter(event["connection"] for event in one.events("stream_disconnected"))
+        assert opened.keys() == {"spot-1", "um-1"}
+        assert all(1 <= times <= 1 + lost[name] for name, times in opened.items()), (opened, lost)
 
 
 @pytest.mark.parametrize(
