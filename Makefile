@@ -38,7 +38,8 @@ test: setup setup-clients lint ## lint, types, import rules and every test
 test-fast: setup ## unit tests alone
 	@$(PY) -m pytest -q -n $(WORKERS) tests/unit
 
-soak: setup ## 200 runs of chaos, held to the exchange minute by minute; SEED=N begins with another
+soak: setup ## a year of history through Airflow, 200 runs of chaos, held to the exchange; SEED=N begins with another
+	@HISTORY_MONTHS=12 $(PY) -m pytest -q tests/dags/test_months_of_history.py
 	@mkdir -p .candelabra
 	@$(PY) -m tests.chaos --seed $(or $(SEED),1) --count 200 --workers $(WORKERS) \
 	  --minutes 120 --speed 300 --resume .candelabra/soak
