@@ -20,7 +20,15 @@ from include.config import Settings
 from include.domain.candles import Candle
 from include.domain.instruments import exchange_symbol_of, market_of
 from include.domain.timeframes import from_us, to_us
-from include.jobs import backfill, dump_loading, exchange, instruments, minutes, planning
+from include.jobs import (
+    backfill,
+    dump_files,
+    dump_loading,
+    exchange,
+    instruments,
+    minutes,
+    planning,
+)
 from include.jobs import repair as repair_job
 from include.store.gaps import open_gap
 from include.store.pools import connect
@@ -36,7 +44,7 @@ Afflict = Callable[..., list[str]]
 
 LOGGING = (
     app, connection, feed, repair, startup, watchdog, writer,
-    backfill, dump_loading, exchange, instruments, minutes, planning, repair_job,
+    backfill, dump_files, dump_loading, exchange, instruments, minutes, planning, repair_job,
 )  # fmt: skip
 VALUES = (
     "open", "high", "low", "close", "volume", "quote_volume", "trade_count", "taker_buy_volume",
