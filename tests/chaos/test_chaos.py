@@ -54,4 +54,5 @@ def test_after_chaos_the_table_is_the_exchanges(
     assert not failures, "\n\n".join(failures)
     for outcome in (one.result() for one in runs):
         assert outcome.minutes > 0
+        assert outcome.streamed > 0, f"seed {outcome.seed}: the stream itself verified nothing"
         assert "kill" in outcome.strikes
