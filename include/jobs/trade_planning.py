@@ -11,6 +11,7 @@ from include.binance.dump_paths import Kind, dump_path, dump_prefix
 from include.binance.dumps import DumpEntry, DumpSite
 from include.config import Settings
 from include.domain.instruments import Market
+from include.domain.sourcing import LEAST_DAYS_FOR_A_MONTH
 from include.domain.timeframes import TIMEFRAMES, Timeframe, from_us
 from include.errors import PermanentError
 from include.jobs.exchange import APPLICATION_NAME, open_dump_site
@@ -25,9 +26,6 @@ log = structlog.get_logger(__name__)
 
 KINDS: dict[str, Kind] = {"agg_trades": "aggTrades", "trades": "trades"}
 """Names of the kinds in paths, by ours."""
-
-LEAST_DAYS_FOR_A_MONTH = 8
-"""Days of a month to be loaded for which its file is cheaper than theirs."""
 
 _DAY, _MONTH = TIMEFRAMES["1d"], TIMEFRAMES["1M"]
 
