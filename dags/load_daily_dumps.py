@@ -25,7 +25,7 @@ from dags.waiting import WaitForDumps
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     params=kept_symbols_params(),
     max_active_runs=2,
-    max_active_tasks=4,
+    max_active_tasks=2,
     dagrun_timeout=timedelta(days=2),
     **DAG_ARGS,
     default_args=DEFAULT_ARGS,
