@@ -183,6 +183,7 @@ def test_ids_may_begin_anew_where_a_ticker_was_used_again_though_a_fold_was_cut_
     fold = _offer(table.minute(last), (*values[:6], values[6] - 1, *values[7:]))
     merge_offers(table.connection, [replace(fold, status=Status.PARTIAL, source=Source.STREAM)])
     assert table.judge() == []
+    table.change("first_trade_id = 5000, last_trade_id = 4999 + trade_count", last - 1)
     table.change("first_trade_id = 1, last_trade_id = trade_count", last)
     assert "contradicted by ['stream']" in table.judge()[0]
     table.reused = {SYMBOL: {table.minute(last)}}
