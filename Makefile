@@ -1,9 +1,12 @@
 # Candelabra. `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-lint setup-clients setup-bench demo up test test-fast soak lint bench lock clean
+.PHONY: help setup setup-lint setup-clients setup-bench demo up test test-fast soak lint proto bench lock clean
 
 PY := .venv/bin/python
-WORKERS ?= 2
+# Tests wait about as much as they work: three processes on two cores, at most eight.
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); \
+  [ $$n -gt 5 ] && echo 8 || echo $$((n + (n + 1) / 2)))
+SOAK_WORKERS ?= 2
 LOCK_PYTHON := 3.11
 BENCH_PYTHON ?= python3.13
 export PYTHONPATH := .
@@ -13,7 +16,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: ## make the environment (.venv) from requirements.txt; seconds when nothing changed
-	@sh deploy/setup.sh .venv requirements.txt
+	@sh deploy/setup.sh .venv requirements.txt streamer/page.txt
 
 setup-lint:
 	@sh deploy/setup.sh .venv-lint requirements-lint.txt
@@ -41,7 +44,7 @@ test-fast: setup ## unit tests alone
 soak: setup ## a year of history through Airflow, 200 runs of chaos, held to the exchange; SEED=N begins with another
 	@HISTORY_MONTHS=12 $(PY) -m pytest -q tests/dags/test_months_of_history.py
 	@mkdir -p .candelabra
-	@$(PY) -m tests.chaos --seed $(or $(SEED),1) --count 200 --workers $(WORKERS) \
+	@$(PY) -m tests.chaos --seed $(or $(SEED),1) --count 200 --workers $(SOAK_WORKERS) \
 	  --minutes 120 --speed 300 --resume .candelabra/soak
 
 lint: setup setup-lint ## ruff, mypy, import-linter, sqlfluff
@@ -49,9 +52,15 @@ lint: setup setup-lint ## ruff, mypy, import-linter, sqlfluff
 	@.venv-lint/bin/python -m ruff format --check .
 	@.venv-lint/bin/python -m mypy --python-executable $(PY)
 	@.venv-lint/bin/python -c 'from importlinter.cli import lint_imports_command as run; run()' --no-cache
+	@sh deploy/make_proto.sh .venv-lint/bin/python .venv-lint/generated && \
+	  diff -r .venv-lint/generated streamer/serving/generated -x __pycache__ || \
+	  { echo "the code of the .proto files is old: make proto" >&2; exit 1; }
 	@.venv-lint/bin/python -m sqlfluff lint -q --disable-progress-bar dbt_project/models dbt_project/tests
 
-bench: setup setup-bench ## the benchmarks; prints ratios
+proto: setup-lint ## Python of the .proto files
+	@sh deploy/make_proto.sh .venv-lint/bin/python streamer/serving/generated
+
+bench: setup setup-bench setup-clients ## the benchmarks; prints ratios
 	@$(PY) -m benchmarks
 
 lock: setup ## compile the .in files into locked .txt files
@@ -59,6 +68,8 @@ lock: setup ## compile the .in files into locked .txt files
 	  .venv/bin/python -m uv pip compile -q --universal --only-binary :all: \
 	    --python-version $$([ $$name = requirements-bench ] && echo 3.13 || echo $(LOCK_PYTHON)) \
 	    --generate-hashes --no-annotate --no-header $$name.in -o $$name.txt || exit 1; done
+	@.venv/bin/python -m uv pip compile -q --no-deps --only-binary :all: --generate-hashes \
+	  --no-annotate --no-header streamer/page.in -o streamer/page.txt
 
 clean: ## remove environments, embedded services' state and caches
 	@if [ -x $(PY) ]; then $(PY) -m include.cli clean || true; fi

@@ -12,14 +12,18 @@ from benchmarks import (
     capture,
     disk,
     history,
+    indicators,
     latency,
     live_path,
+    marts,
     merge,
     recovery,
+    serving,
     simulated_year,
     simulator,
     throughput,
     trade_dumps,
+    trade_marts,
 )
 from include.logs import configure_logging
 
@@ -28,14 +32,18 @@ BENCHMARKS = {
     "capture": capture.run,
     "disk": disk.run,
     "history": history.run,
+    "indicators": indicators.run,
     "latency": latency.run,
     "live_path": live_path.run,
+    "marts": marts.run,
     "merge": merge.run,
     "recovery": recovery.run,
+    "serving": serving.run,
     "simulated_year": simulated_year.run,
     "simulator": simulator.run,
     "throughput": throughput.run,
     "trade_dumps": trade_dumps.run,
+    "trade_marts": trade_marts.run,
 }
 
 

@@ -18,26 +18,29 @@ TAIL_DAYS = 15
 TAIL_MINUTES = 2_160
 """Minutes that no file has yet: a day is published in the course of the next one."""
 
+ROW_BYTES = 255
+"""Of a stored row with its index, as ``python -m benchmarks disk`` measures it on rows that came
+minute by minute; a symbol's history loaded in order takes a little less."""
 
-def costs_table(rates: Rates, row_bytes: float, zip_bytes: float) -> str:
+
+def costs_table(rates: Rates, zip_bytes: float) -> str:
     """The table of docs/history.md, in Markdown.
 
     Args:
-        row_bytes: of a stored row with its index.
         zip_bytes: of a row in a dump file.
     """
     measured = (
         f"Measured: {rates.dump_rows_s:,.0f} rows/s from dumps, {rates.rest_rows_s:,.0f} rows/s "
-        f"from REST, {row_bytes:.0f} bytes a row on disk, {zip_bytes:.0f} in a file. "
+        f"from REST, {ROW_BYTES} bytes a row on disk, {zip_bytes:.0f} in a file. "
         f"Assumed: {YEARS} years a symbol, {rates.download_bytes_s / 1e6:.0f} MB/s from the site."
     )
     head = "| symbols | rows | files | download | disk | weight | time | by REST alone |"
     lines = [measured, "", head, "|---|---|---|---|---|---|---|---|"]
-    lines += [_row(count, rates, row_bytes, zip_bytes) for count in SYMBOLS]
+    lines += [_row(count, rates, zip_bytes) for count in SYMBOLS]
     return "\n".join(lines)
 
 
-def _row(count: int, rates: Rates, row_bytes: float, zip_bytes: float) -> str:
+def _row(count: int, rates: Rates, zip_bytes: float) -> str:
     rows = count * DAYS * 1_440
     files = count * (MONTHS + TAIL_DAYS)
     from_files = rows - count * TAIL_MINUTES
@@ -56,7 +59,7 @@ def _row(count: int, rates: Rates, row_bytes: float, zip_bytes: float) -> str:
     )
     return (
         f"| {count:,} | {rows / 1e6:,.1f} M | {files:,} ({files * REQUESTS_A_FILE:,} requests) | "
-        f"{download / 1e9:,.1f} GB | {rows * row_bytes / 1e9:,.1f} GB | {tail_weight:,} of "
+        f"{download / 1e9:,.1f} GB | {rows * ROW_BYTES / 1e9:,.1f} GB | {tail_weight:,} of "
         f"{WEIGHT_LIMITS[Market.SPOT]:,} a minute | {_time(seconds)} | {_time(by_rest)}, "
         f"weight {all_weight:,} |"
     )

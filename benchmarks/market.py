@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import accumulate
 
 MINUTE_US = 60_000_000
@@ -117,6 +117,8 @@ class MadeMarket:
         kline_every_s: how often each symbol's open kline is sent; None: closed ones only.
         closing_us: the first closed kline is sent so long after the minute's end …
         closing_spread_us: … and the last one so much later.
+        on_trade: told of each trade: place of its symbol, minute, its count of trades with it, and
+            when it is sent (µs).
 
     Attributes:
         symbols: their names, in the order of ``exchangeInfo``.
@@ -137,7 +139,9 @@ class MadeMarket:
         closing_us: int = CLOSING_US,
         closing_spread_us: int = CLOSING_SPREAD_US,
         seed: int = 1,
+        on_trade: Callable[[int, int, int, int], None] | None = None,
     ) -> None:
+        self._on_trade = on_trade
         self._random = random.Random(seed)
         names = [f"S{number:04d}USDT" for number in range(1, symbols + 1)]
         self.symbols = tuple(names)
@@ -191,7 +195,10 @@ class MadeMarket:
         bits = self._random.getrandbits
         for number, place in enumerate(chosen, 1):
             at_us = self.now_us + span_us * number // count
-            frames.append((2 * place, self._symbols[place].trade(at_us, sent_us, bits(32))))
+            symbol = self._symbols[place]
+            frames.append((2 * place, symbol.trade(at_us, sent_us, bits(32))))
+            if self._on_trade is not None:
+                self._on_trade(place, self._minute_us, symbol.count, sent_us)
         self.trades += count
 
     def _close(self, end_us: int) -> None:

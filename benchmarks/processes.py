@@ -105,6 +105,17 @@ def cpu_s(process_id: int) -> float:
     return (int(text[11]) + int(text[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def waited_s(process_id: int) -> float:
+    """Seconds that threads of a process were ready to run and had to wait for their core."""
+    total = 0
+    for folder in Path(f"/proc/{process_id}/task").iterdir():
+        try:
+            total += int((folder / "schedstat").read_text().split()[1])
+        except OSError:
+            continue  # it ended
+    return total / 1e9
+
+
 def tree_cpu_s(process_id: int) -> float:
     """The same of a process and its children, the ended ones included."""
     total = 0.0

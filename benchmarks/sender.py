@@ -34,6 +34,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 
 from benchmarks.market import MadeMarket, exchange_info
+from benchmarks.sent_times import SentTimes
 from benchmarks.tape import Tape, load_tape
 from simulator.streams.hub import encode_text_frame
 
@@ -268,16 +269,20 @@ def main() -> None:
     parser.add_argument("--closing-ms", type=int, default=20, help="closed klines come so late")
     parser.add_argument("--closing-spread-ms", type=int, default=200, help="and over such a time")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--sent-times", type=Path, help="note there when each trade is sent")
     options = parser.parse_args()
     tape = load_tape(options.tape) if options.tape else None
+    symbols = options.symbols if tape is None else len(tape.symbols)
+    sent_times = SentTimes(options.sent_times, symbols) if options.sent_times else None
     market = MadeMarket(
-        symbols=options.symbols if tape is None else len(tape.symbols),
+        symbols=symbols,
         start_us=time.time_ns() // 1_000,
         trades_per_s=options.trades_per_s,
         kline_every_s=options.kline_every_s,
         closing_us=options.closing_ms * 1_000,
         closing_spread_us=options.closing_spread_ms * 1_000,
         seed=options.seed,
+        on_trade=None if sent_times is None else sent_times.note,
     )
     if tape is not None:
         market.now_us, market.closed = tape.start_us, tape.closed

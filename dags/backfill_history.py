@@ -11,10 +11,10 @@ from dags.policies import (
     CANDLES_1M,
     DAG_ARGS,
     DEFAULT_ARGS,
-    MARKETS,
     POOL_REST,
     SOME_SYMBOLS,
     job,
+    market_param,
     settings,
     span_params,
     window,
@@ -27,14 +27,7 @@ PARAMS = {
         title="Symbols",
         description="Names, separated by commas: `BTCUSDT, ETHUSDT.P`; `.P` is a USD-M perpetual.",
     ),
-    "market": Param(
-        "spot",
-        type="string",
-        enum=["spot", "um"],
-        values_display=MARKETS,
-        title="Market",
-        description="Where symbols without `.P` are traded.",
-    ),
+    "market": market_param(),
     **span_params("loaded", default=None),
     "mode": Param(
         "all",
@@ -59,7 +52,7 @@ PARAMS = {
             "trades": "Trades: minutes folded from them, as a check",
         },
         title="Kind",
-        description="Trades come from dump files alone, day by day, and need *From*.",
+        description="Trades come day by day, from files or REST, and need *From*.",
     ),
     "keep_raw": Param(
         False,
@@ -89,7 +82,8 @@ of its own, named by symbol and period; its log tells what it did. `summarise` a
 and wakes `build_marts` and `check_quality`.
 
 With *Kind* aggTrades or trades, their dump files are folded to minutes below the klines, as a
-check: where they say otherwise, the kline stands and `ops.discrepancies` has the fold.
+check: where they say otherwise, the kline stands and `ops.discrepancies` has the fold. REST stands
+in for a day whose file is missing or damaged.
 
 **Schedule** none: trigger it with its form. **Pool** `binance_rest`.
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, chain, dag
+from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, TriggerRule, chain, dag
 from cosmos.config import ProfileConfig
 from cosmos.constants import InvocationMode
-from cosmos.operators.local import DbtBuildLocalOperator
+from cosmos.operators.local import DbtBuildLocalOperator, DbtSourceLocalOperator
 
+from dags.marts_docs import DbtDocs
 from dags.policies import CANDLES_1M, DAG_ARGS, DBT_CACHE, DEFAULT_ARGS, POOL_DBT, connect_dbt
 
 PROJECT = Path(__file__).parents[1] / "dbt_project"
@@ -19,15 +21,20 @@ PROFILE = ProfileConfig(
     profiles_yml_filepath=PROJECT / "profiles.yml",
 )
 
-# A task a model would cost 40 s of overhead each run, a task a layer 16 s. A data test that
-# compares marts of two layers belongs to the later one: "buildable" leaves it out of the earlier.
-LAYERS = {
-    "intraday": {
-        "select": "path:models/staging tag:intraday",
-        "indirect_selection": "buildable",
-    },
-    "days": {"select": "tag:days candles instruments_history"},
+DBT_ARGS: dict[str, Any] = {
+    "project_dir": str(PROJECT),
+    "profile_config": PROFILE,
+    "invocation_mode": InvocationMode.DBT_RUNNER,
+    "install_deps": False,
+    "dbt_cmd_global_flags": ["--no-use-colors"],
+    "interceptors": [connect_dbt],
+    "emit_datasets": False,
+    "cache_dir": DBT_CACHE,
 }
+
+# A task a model would cost 40 s of overhead each run. Layers and their tests are the selectors of
+# dbt_project/selectors.yml.
+LAYERS = ("intraday", "days", "analytics", "health")
 
 
 @dag(
@@ -43,43 +50,53 @@ LAYERS = {
     doc_md="""
 ### Marts
 
-Rolls the minutes up to every interval of the exchange. Only bars whose minutes changed are built
-anew: the change log in `ops.candle_changes` is the work list, each mart keeps its place in
+Rolls the minutes up to every interval of the exchange, and builds what is made of them: indicators,
+levels, what trades tell, and the state of the data. Only bars whose minutes changed are built anew:
+the change log in `ops.candle_changes` is the work list, each mart keeps its place in
 `ops.build_cursors`, and a run with nothing to do takes seconds.
 
 **Schedule** every five minutes, and at once when a load has ended (asset `market.candles_1m`);
-one run at a time. **Pool** `dbt`, one slot. **Tasks** one `dbt build` a layer, tests included.
+one run at a time. **Pool** `dbt`, one slot, for all that writes. **Tasks** one `dbt build` a
+layer, tests included; `health` is built though other layers fail; beside them `freshness` (`dbt
+source freshness`), which holds no layer up; at the end `docs`, once a day and when the project
+changed.
 
 **When it fails** readers keep the bars of the run before. The log names the model or test; rows
 that break a test lie in the schema `marts_audit`. The next run starts from the same cursor, so
-nothing is lost by a failure. To build a mart from nothing, trigger with the param `full_refresh`.
+nothing is lost by a failure. A red `freshness` names the source that nobody writes any more, and
+leaves the run green. To build a mart from nothing, trigger with the param `full_refresh`.
 """,
     params={"full_refresh": False},
 )
 def build_marts() -> None:
-    chain(
-        *(
-            DbtBuildLocalOperator(
-                task_id=layer,
-                project_dir=str(PROJECT),
-                profile_config=PROFILE,
-                invocation_mode=InvocationMode.DBT_RUNNER,
-                install_deps=False,
-                # Unit tests are about the models' code, which no new candle changes.
-                dbt_cmd_flags=["--exclude-resource-type", "unit_test"],
-                dbt_cmd_global_flags=["--no-use-colors"],
-                full_refresh="{{ params.full_refresh }}",
-                interceptors=[connect_dbt],
-                # The rendered fields would be written again after the run, with the password.
-                should_store_compiled_sql=False,
-                emit_datasets=False,
-                cache_dir=DBT_CACHE,
-                pool=POOL_DBT,
-                **selection,
-            )
-            for layer, selection in LAYERS.items()
+    intraday, days, analytics, health = (
+        DbtBuildLocalOperator(
+            task_id=layer,
+            selector=layer,
+            # What an operator looks at is needed most when something else failed.
+            trigger_rule=TriggerRule.ALL_DONE if layer == "health" else TriggerRule.ALL_SUCCESS,
+            # Unit tests are about the models' code, which no new candle changes.
+            dbt_cmd_flags=["--exclude-resource-type", "unit_test"],
+            full_refresh="{{ params.full_refresh }}",
+            # The rendered fields would be written again after the run, with the password.
+            should_store_compiled_sql=False,
+            pool=POOL_DBT,
+            **DBT_ARGS,
         )
+        for layer in LAYERS
     )
+    # The last task follows every layer, so that the failure of any is that of the run.
+    docs = DbtDocs(task_id="docs", pool=POOL_DBT, **DBT_ARGS)
+    chain(intraday, days, [analytics, health], docs)
+    # It writes nothing: it waits for no build, and no build for it. The failure of a teardown is
+    # its own: a source that nobody writes any more says nothing against the marts of the others.
+    DbtSourceLocalOperator(
+        task_id="freshness",
+        should_store_compiled_sql=False,
+        retries=1,
+        retry_delay=timedelta(seconds=1),
+        **DBT_ARGS,
+    ).as_teardown()
 
 
 build_marts()

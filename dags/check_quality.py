@@ -1,4 +1,4 @@
-"""Hold the stored candles to what must be true of them, and keep the verdicts."""
+"""Hold what changed to what must be true of it, every five minutes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from typing import Any
 
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
 
-from dags.policies import CANDLES_1M, DAG_ARGS, DEFAULT_ARGS, job, settings, span_params, window
+from dags.policies import (
+    CANDLES_1M,
+    DAG_ARGS,
+    DEFAULT_ARGS,
+    changes_or_window,
+    job,
+    settings,
+    span_params,
+)
 
 
 @dag(
@@ -16,7 +24,7 @@ from dags.policies import CANDLES_1M, DAG_ARGS, DEFAULT_ARGS, job, settings, spa
     ),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     max_active_runs=1,
-    params=span_params("checked", default="one day"),
+    params=span_params("checked", default="what changed since the last run; or one day"),
     dagrun_timeout=timedelta(hours=2),
     **DAG_ARGS,
     default_args=DEFAULT_ARGS | {"retries": 2},
@@ -24,16 +32,17 @@ from dags.policies import CANDLES_1M, DAG_ARGS, DEFAULT_ARGS, job, settings, spa
     doc_md="""
 ### Quality
 
-Checks the candles of a span of time, the last day unless the form says otherwise: one row a
-minute, values that fit one another, statuses that fit their sources, no minute missing outside of
-an outage. The results stay in `ops.quality_results`, failing rows among them.
+Holds candles, trades, listings and ledgers to their rules with Great Expectations: what changed
+since the last run, what has come of age, and what broke a rule before; or the span of the form.
+Each rule's result is in `ops.quality_results`, each failing row in `ops.quality_failures`, and the
+pages are in `QUALITY_DOCS_FOLDER`.
 
 **Schedule** every five minutes, and at once when a load has ended (asset `market.candles_1m`);
-one run at a time.
+one run at a time, beside `build_marts`, which waits for nothing here.
 
-**When it fails** a check did not hold: the log names check, symbol and rows. That is a finding,
-not an accident, so it is not retried. Missing minutes are loaded with `backfill_history`; they
-count from ten minutes after the hole's end, since until then the streamer repairs them.
+**When it fails** a rule of severity error is broken: the log names rule, symbol and rows. That is a
+finding, not an accident, so it is not retried; every run is red until the rows keep the rule.
+`docs/quality.md` says what to do for each.
 """,
 )
 def check_quality() -> None:
@@ -45,8 +54,8 @@ def check_quality() -> None:
         return check_quality(
             settings=settings(),
             run_id=dag_run.run_id,
-            **window(params, now=dag_run.run_after, days=1),
-        )
+            **changes_or_window(params, now=dag_run.run_after),
+        ).summary
 
     check()
 

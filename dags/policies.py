@@ -13,7 +13,15 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, ParamSpec
 
-from airflow.sdk import Asset, Param, RetryDecision, RetryPolicy, conf, get_current_context
+from airflow.sdk import (
+    Asset,
+    CronDataIntervalTimetable,
+    Param,
+    RetryDecision,
+    RetryPolicy,
+    conf,
+    get_current_context,
+)
 
 from dags.alerts import RunFailed, TaskFailed
 
@@ -38,9 +46,6 @@ FIRST_IN_POOL: dict[str, Any] = {"priority_weight": 10, "weight_rule": "absolute
 
 SOME_SYMBOLS = r"^\s*[^\s,]+(\s*,\s*[^\s,]+)*\s*$"
 NO_OR_SOME_SYMBOLS = rf"^\s*$|{SOME_SYMBOLS}"
-
-MARKETS = {"spot": "Spot", "um": "USD-M perpetual"}
-"""Names in forms."""
 
 MOMENT = r"^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?$"
 """A date or a time in ISO 8601, UTC where no zone is given. Airflow checks no ``format``."""
@@ -96,6 +101,16 @@ DAG_ARGS: dict[str, Any] = {
     "on_failure_callback": RunFailed(),
 }
 """Of every ``@dag``. A failed task is told by itself; a run's end tells also of time-outs."""
+
+DAILY_DAG_ARGS: dict[str, Any] = {
+    "schedule": CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
+    "start_date": datetime(2026, 1, 1, tzinfo=UTC),
+    "max_active_runs": 2,
+    "max_active_tasks": 2,  # one slot of the pool is left to repairs and the registry
+    "dagrun_timeout": timedelta(days=2),
+    **DAG_ARGS,
+}
+"""Of a ``@dag`` that is about whole UTC days, one a run."""
 
 Arguments = ParamSpec("Arguments")
 
@@ -165,15 +180,20 @@ def kept_symbols_params() -> dict[str, Param]:
             title="Symbols",
             description="Names, separated by commas. Empty: all that the table is kept up with.",
         ),
-        "market": Param(
-            "spot",
-            type="string",
-            enum=["spot", "um"],
-            values_display=MARKETS,
-            title="Market",
-            description="Where symbols without `.P` are traded.",
-        ),
+        "market": market_param(),
     }
+
+
+def market_param() -> Param:
+    """The field for the market of symbols that do not name theirs."""
+    return Param(
+        "spot",
+        type="string",
+        enum=["spot", "um"],
+        values_display={"spot": "Spot", "um": "USD-M perpetual"},
+        title="Market",
+        description="Where symbols without `.P` are traded.",
+    )
 
 
 def data_interval(dag_run: Any) -> dict[str, datetime]:
@@ -212,6 +232,17 @@ def window(
             "'from' should be before 'to'"
         )
     return {"start": start, "end": end}
+
+
+def changes_or_window(params: Mapping[str, Any], *, now: datetime) -> dict[str, Any]:
+    """What a run of the checks is about: what changed, or, where the form has one, a span of time.
+
+    Args:
+        params, now: as of ``window``; a span that has an end alone is of one day.
+    """
+    if not (params["from"] or params["to"]):
+        return {"scope": "changed"}
+    return {"scope": "window", **window(params, now=now, days=1)}
 
 
 def _moment(params: Mapping[str, Any], name: str) -> datetime | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.sdk import CronDataIntervalTimetable, TriggerRule, dag, task
+from airflow.sdk import TriggerRule, dag, task
 
 from dags.policies import (
     CANDLES_1M,
-    DAG_ARGS,
+    DAILY_DAG_ARGS,
     DEFAULT_ARGS,
     POOL_REST,
     data_interval,
@@ -21,13 +20,8 @@ from dags.waiting import WaitForDumps
 
 
 @dag(
-    schedule=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
-    start_date=datetime(2026, 1, 1, tzinfo=UTC),
     params=kept_symbols_params(),
-    max_active_runs=2,
-    max_active_tasks=2,
-    dagrun_timeout=timedelta(days=2),
-    **DAG_ARGS,
+    **DAILY_DAG_ARGS,
     default_args=DEFAULT_ARGS,
     tags=["market", "quality"],
     doc_md="""

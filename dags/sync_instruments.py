@@ -23,7 +23,8 @@ from dags.policies import DAG_ARGS, DEFAULT_ARGS, FIRST_IN_POOL, POOL_REST, job,
 
 Asks the exchange for its symbols, spot and USD-M, and writes each listing to
 `market.instruments`: renamed, delisted and reused tickers get a row of their own. (Spot tells no
-start of trading: a ticker that goes to another instrument without leaving the list is not noticed.)
+start of trading: a ticker that goes to another instrument without leaving the list is noticed by
+its trade ids, which begin anew, where the stream has stored its minutes.)
 
 **Schedule** daily at 00:15 UTC. **Pool** `binance_rest`.
 

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Makes a virtual environment from a lock file; takes no time when the lock has not changed.
-#   deploy/setup.sh .venv requirements.txt
+# Makes a virtual environment from lock files; takes no time when they have not changed.
+#   deploy/setup.sh .venv requirements.txt [further.txt …]
 set -eu
 venv=$1
-lock=$2
+shift
 
 # The program `candelabra`: a console script of pip's would break where the path has a space, and
 # the project itself is not installed. Typer is in every environment that can run it.
@@ -23,7 +23,7 @@ PROGRAM
 }
 
 # A newer or other interpreter, a moved checkout and another lock each make the stamp differ.
-stamp=$(printf '%s\n' "$PWD" | cat - "$lock" | cksum)
+stamp=$(printf '%s\n' "$PWD" | cat - "$@" | cksum)
 if [ -x "$venv/bin/python" ] && [ "$(cat "$venv/.lock-stamp" 2>/dev/null || true)" = "$stamp" ] \
     && "$venv/bin/python" -c '' 2>/dev/null; then
     [ -x "$venv/bin/candelabra" ] || make_program
@@ -43,7 +43,7 @@ if [ -z "$python" ]; then
     exit 1
 fi
 
-echo "setup: installing $lock into $venv ($("$python" --version))"
+echo "setup: installing $* into $venv ($("$python" --version))"
 rm -rf "$venv"
 if ! "$python" -m venv "$venv" 2>/dev/null; then
     echo "setup: $python cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2
@@ -51,7 +51,9 @@ if ! "$python" -m venv "$venv" 2>/dev/null; then
 fi
 "$venv/bin/python" -m pip install -q --disable-pip-version-check uv
 # Bytecode is compiled now: every start of Airflow and dbt is twice as fast for it.
-"$venv/bin/python" -m uv pip install -q --require-hashes --only-binary :all: --no-deps \
-    --compile-bytecode --python "$venv/bin/python" -r "$lock"
+for lock in "$@"; do
+    "$venv/bin/python" -m uv pip install -q --require-hashes --only-binary :all: --no-deps \
+        --compile-bytecode --python "$venv/bin/python" -r "$lock"
+done
 make_program
 printf '%s\n' "$stamp" > "$venv/.lock-stamp"

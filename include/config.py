@@ -9,19 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import SettingsConfigDict
 
+from include.config_of_jobs import JobSettings
+from include.config_of_serving import (
+    STREAMER_HTTP_PORT,
+    CommaSeparated,
+    ServingSettings,
+)
 from include.errors import PermanentError
-
-
-def _split_commas(value: object) -> object:
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
 
 
 def _scheme_of(url: str) -> str:
@@ -34,12 +34,7 @@ def _scheme_of(url: str) -> str:
     return parts.scheme
 
 
-STREAMER_HTTP_PORT = 9464
-"""The usual port of exporters of metrics."""
-
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
-
-CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
 
 _LIVE_HOSTS = {
     "binance_ws_url": "wss://data-stream.binance.vision",
@@ -55,7 +50,7 @@ _TESTNET_HOSTS = {
 }
 
 
-class Settings(BaseSettings):
+class Settings(JobSettings, ServingSettings):
     """All settings of Candelabra, validated.
 
     Durations carry their unit in the name. URLs of databases are libpq URLs
@@ -72,6 +67,7 @@ class Settings(BaseSettings):
     jobs_database_url: str = Field(default="", description="Role candelabra_jobs.")
     dbt_database_url: str = Field(default="", description="Role candelabra_dbt.")
     reader_database_url: str = Field(default="", description="Role candelabra_reader.")
+    accounts_database_url: str = Field(default="", description="Role candelabra_accounts.")
 
     # --- the exchange
     symbols: CommaSeparated = Field(
@@ -124,6 +120,9 @@ class Settings(BaseSettings):
         le=86_400,
         description="How often the exchange's list of symbols is read while streaming.",
     )
+    follow_watchlists: bool = Field(
+        default=True, description="Also stream what somebody's watchlist has."
+    )
     rotate_after_s: float = Field(
         default=82_800.0,
         ge=1,
@@ -162,38 +161,6 @@ class Settings(BaseSettings):
         description="Disk for captured rows that the exchange cannot serve again.",
     )
 
-    # --- health and metrics of the streamer
-    streamer_http: bool = Field(default=True, description="Serve /metrics, /health and /ready.")
-    streamer_http_host: str = Field(default="127.0.0.1", description="Where they are served.")
-    streamer_http_port: int | None = Field(
-        default=None,
-        ge=0,
-        le=65_535,
-        description="0: the system chooses; empty: 9464, or where that is taken as with 0.",
-    )
-
-    # --- files and local services
-    candelabra_home: Path = Field(
-        default=Path(".candelabra"), description="State of embedded services, inbox, quarantine."
-    )
-    inbox_folder: Path | None = Field(
-        default=None, description="Files dropped here are loaded; else CANDELABRA_HOME/inbox."
-    )
-
-    # --- storage
-    raw_retention_days: int | None = Field(
-        default=None,
-        ge=2,
-        le=36_500,
-        description="Days that captured rows stay in their tables; then they go to the archive.",
-    )
-    archive_folder: Path | None = Field(
-        default=None, description="Parquet files of archived days; else CANDELABRA_HOME/archive."
-    )
-    ledger_retention_days: int = Field(
-        default=90, ge=7, le=36_500, description="Days that results of checks that held are kept."
-    )
-
     # --- logs and alerts
     log_level: LogLevel = Field(default="INFO", description="Least severe level that is logged.")
     log_format: Literal["auto", "json", "console"] = Field(
@@ -214,6 +181,7 @@ class Settings(BaseSettings):
         "jobs_database_url",
         "dbt_database_url",
         "reader_database_url",
+        "accounts_database_url",
     )
     @classmethod
     def _postgres_url(cls, value: str) -> str:
@@ -254,13 +222,6 @@ class Settings(BaseSettings):
             raise ValueError("should be agg_trades, trades and book_tickers, separated by commas")
         return value
 
-    @field_validator("streamer_http_host")
-    @classmethod
-    def _host(cls, value: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9._:-]+", value) or "//" in value:
-            raise ValueError("should be an address or a host name, such as 127.0.0.1")
-        return value
-
     @field_validator("symbols_file")
     @classmethod
     def _file(cls, value: Path | None) -> Path | None:
@@ -268,28 +229,11 @@ class Settings(BaseSettings):
             raise ValueError("should be a file, one symbol or pattern a line; this is a folder")
         return value
 
-    @field_validator("candelabra_home", "archive_folder", "inbox_folder")
-    @classmethod
-    def _folder(cls, value: Path | None) -> Path | None:
-        if value is not None and value.exists() and not value.is_dir():
-            raise ValueError("should be a folder, which may be absent; this is a file")
-        return value
-
     def model_post_init(self, _context: object) -> None:
         hosts = _TESTNET_HOSTS if self.binance_testnet else _LIVE_HOSTS
         for name, url in hosts.items():
             if not getattr(self, name):
                 object.__setattr__(self, name, url)
-
-    @property
-    def archive(self) -> Path:
-        """The folder of archived raw capture."""
-        return self.archive_folder or self.candelabra_home / "archive"
-
-    @property
-    def inbox(self) -> Path:
-        """The folder whose files are loaded."""
-        return self.inbox_folder or self.candelabra_home / "inbox"
 
     @property
     def streamer_http_url(self) -> str:
@@ -302,7 +246,9 @@ class Settings(BaseSettings):
         )
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
-    def url_for(self, role: Literal["owner", "streamer", "jobs", "dbt", "reader"]) -> str:
+    def url_for(
+        self, role: Literal["owner", "streamer", "jobs", "dbt", "reader", "accounts"]
+    ) -> str:
         """The database URL for a role.
 
         Raises:
@@ -329,12 +275,12 @@ class Settings(BaseSettings):
         """Database URLs by role name, of the roles that have a variable of their own."""
         return {
             f"candelabra_{role}": url
-            for role in ("streamer", "jobs", "dbt", "reader")
+            for role in ("streamer", "jobs", "dbt", "reader", "accounts")
             if (url := str(getattr(self, f"{role}_database_url")))
         }
 
 
-_SECRET = ("database_url", "proxy", "webhook")
+_SECRET = ("database_url", "proxy", "webhook", "token", "nats_url")
 
 
 def _remedy(problem: Mapping[str, Any]) -> str:

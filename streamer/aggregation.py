@@ -22,8 +22,9 @@ from include.domain.candles import Candle, Offer, Source, Status, differing_ids,
 from include.domain.fold import CandleBuilder
 from include.domain.instruments import Instrument
 from include.domain.timeframes import MINUTE_US, minute_of
-from streamer.continuity import FOLLOWS, SkippingTradeIds, Step, TradeIds
-from streamer.minutes import Minute, Minutes, Timing
+from streamer.continuity import FOLLOWS, WAITING, SkippingTradeIds, Step, TradeIds
+from streamer.minutes import Minute, Timing
+from streamer.ordering import TradeOrder
 from streamer.seeding import SeedSearch
 from streamer.silence import SILENT_AFTER_MINUTES, Failures, Silence
 from streamer.sink import NO_CLOSED_KLINE, NOTHING_CAME, Sink
@@ -32,29 +33,27 @@ MINUTES_KEPT = 5
 """Settled minutes kept for late trades and late klines."""
 
 
-class SymbolAggregator:
+class SymbolAggregator(TradeOrder):
     """The live candles of one symbol."""
 
     def __init__(self, instrument: Instrument, timing: Timing, sink: Sink) -> None:
+        super().__init__(TradeIds() if timing.has_contiguous_ids else SkippingTradeIds())
         self.symbol = instrument.symbol
         self.quotes_fold = instrument.quote_volume_is_foldable
-        self.duplicates = self.void_trades = self.late_trades = self.equal_checksums = 0
+        self.late_trades = self.equal_checksums = 0
         self.is_dirty = False
         """Whether ``live_candles`` may have changed since somebody cleared this."""
         self.on_change: Callable[[str, Minute], None] | None = None
         """Told once of a minute that changed, until it is unmarked; None where nobody listens."""
         self._timing = timing
         self._sink = sink
-        self.minutes = Minutes()
         self._next_minute: int | None = None
-        self.ids = TradeIds() if timing.has_contiguous_ids else SkippingTradeIds()
         self._silence = Silence()
         self._without_klines = Failures()
         self.without_trades = Failures()
         """Minutes in a row of which klines tell trades that did not come."""
         self._connected_us: int | None = None
         self._is_proven = True
-        self._seed: SeedSearch | None = None
 
     # --- the connection
 
@@ -73,6 +72,7 @@ class SymbolAggregator:
 
     def disconnected(self) -> None:
         """Nothing is delivered any more: no minute is claimed whole until something proves it."""
+        self._cut()
         self._is_proven = False
         if self._silence.minutes and self._connected_us is not None:
             self._end_silence(None)  # else nothing came since the last cut: it goes on
@@ -86,14 +86,8 @@ class SymbolAggregator:
         """Fold a trade, once, into the minute of its trade time."""
         trade_us = at if (at := trade.trade_time) >= FIRST_US else at * 1000  # a call costs more
         step = self.ids.take(trade, trade_us)
-        if step is not FOLLOWS:
-            if step is Step.REPEATS:
-                self.duplicates += 1
-                return
-            if step is Step.VOID:
-                self.void_trades += 1
-                return
-            self._break_off(step, trade, trade_us)
+        if step is not FOLLOWS and not self._goes_on(step, trade, trade_us):
+            return
         if self._silence.minutes and trade_us >= self._silence.since_us:
             self._end_silence(trade_us)
         self._is_proven = True
@@ -120,6 +114,8 @@ class SymbolAggregator:
     def on_kline(self, kline: Kline) -> None:
         """Take the exchange's candle: a seed while it is open, the checksum once closed."""
         open_time_us = microseconds(kline.body.open_time)
+        if self.ids.next_id == WAITING:
+            self._look_at_wait(kline.event_time, kline.body.last_trade_id)
         if self._silence.minutes and open_time_us >= self._silence.since_us:
             self._end_silence(open_time_us)
         is_known = open_time_us in self.minutes or (
@@ -141,6 +137,9 @@ class SymbolAggregator:
         """Close minutes whose grace is over, and end the wait for klines; whether one now waits."""
         if self._next_minute is None:
             return False
+        if self.ids.next_id == WAITING:
+            self._look_at_wait(exchange_us)
+        self.ids.may_wait = self._timing.has_contiguous_ids
         has_closed = False
         grace_us = self._timing.grace_us
         self._skip_unknown(exchange_us)

@@ -26,14 +26,15 @@ from streamer.fleet import Fleet
 from streamer.hub import Hub
 from streamer.ledger import GapLedger
 from streamer.listings import Listings
-from streamer.minutes import Timing
 from streamer.observed import Observed
 from streamer.repair import RepairQueue, Request
 from streamer.report import report
 from streamer.roster import Changes, rosters_of
 from streamer.serving.observability import observed_by_http
+from streamer.serving.sidecar import serve_hub
 from streamer.sink import NO_CLOSED_KLINE
-from streamer.startup import Start, StoppedError, StreamOptions, find_start
+from streamer.startup import Start, StoppedError, StreamOptions, find_start, timing_of
+from streamer.tape import Tape
 from streamer.watchdog import Watchdog
 from streamer.writer import CandleWriter
 
@@ -104,6 +105,7 @@ class Streamer:
             capture=self._capture.report,
             counts=self._counts,
         )
+        self._tape = Tape(self.observed.ticks.trades)
         self._watchdog = Watchdog(self.observed.states, self._fleet.feed_of)
 
     # --- results of the aggregators
@@ -208,6 +210,7 @@ class Streamer:
             self._ledger.run(),
             self._capture.run(),
             report(self.observed),
+            serve_hub(self._settings, self.observed, self._exchange_us),
         ]
         tasks = [asyncio.ensure_future(work) for work in works]
         stopping = asyncio.ensure_future(self._stop.wait())
@@ -261,7 +264,7 @@ class Streamer:
                 for one in of_market
                 if one.symbol in stored_us
             }
-            self._add(market, of_market, begins)
+            self._add(market, of_market, start.begins_us | begins)
             for one in of_market:
                 for start_us, end_us in start.unsure_us.get(one.symbol, ()):
                     self.ask_rest(one.symbol, start_us, end_us, "unsure at the start")
@@ -281,7 +284,7 @@ class Streamer:
         self, market: Market, instruments: Sequence[Instrument], begins: Mapping[str, int]
     ) -> None:
         """Stream further symbols, each from the minute given, or else from now on."""
-        timing = self._timing(market)
+        timing = timing_of(self._settings, self._options, market)
         aggregators = {}
         for instrument in instruments:
             aggregator = SymbolAggregator(instrument, timing, self)
@@ -330,19 +333,9 @@ class Streamer:
             rotate_after_s=settings.rotate_after_s,
             proxy=settings.proxy_for(endpoints.ws_url) or None,
             tap=self._capture.tap(market),
+            ear=self._tape.ears[market],
             on_missed=self._ledger.lost,
             begin_us=self._began_us.get(market, 0),
-        )
-
-    def _timing(self, market: Market) -> Timing:
-        is_um = market is Market.UM
-        settings = self._settings
-        grace_ms = settings.close_grace_um_ms if is_um else settings.close_grace_spot_ms
-        return Timing(
-            grace_us=grace_ms * 1000,
-            kline_timeout_us=settings.kline_timeout_ms * 1000,
-            expects_klines=self._options.klines,
-            has_contiguous_ids=not (is_um and self._options.trade_stream == "trade"),
         )
 
     # --- works
@@ -362,7 +355,7 @@ class Streamer:
                 self._writer.hurry()
 
     def _exchange_us(self) -> int:
-        return max((feed.now_us for feed in self._feeds), default=0)
+        return self._fleet.now_us
 
     def _patience_us(self, symbol: str) -> int:
         """Of a silent symbol REST will hardly have rows, and only after minutes is that sure."""

@@ -15,6 +15,7 @@ import structlog
 
 from include.backoff import Backoff
 from include.binance.connects import ConnectBudget
+from include.binance.frames import decode
 from include.binance.handover import Handover
 from include.binance.session import StreamSession
 from streamer.line import CLOSE_TIMEOUT_S, CONNECTS, OPEN_TIMEOUT_S, TICK_S, Line
@@ -48,7 +49,9 @@ class StreamConnection:
         stale_after_s: silence after which the connection is taken for dead; twice, four and
             eight times as long after connections that gave nothing but answers (a market of
             which all symbols are halted or gone is silent for long).
-        heard_us: greatest event time handled so far, where frames have one.
+        decode: types a message, where the connection has to look at one.
+        has_delivered: whether a message, or a later one, has been handled: then a successor that
+            delivered it may take over.
         rotate_after_s: age at which a socket is succeeded, at most.
         proxy: proxy URL, or None.
         connects: budget of attempts to connect, shared by all connections.
@@ -65,7 +68,8 @@ class StreamConnection:
         on_close: Callable[[], None],
         stale_after_s: float,
         on_held: Callable[[Sequence[bytes], Sequence[float]], None] | None = None,
-        heard_us: Callable[[], int | None] = lambda: None,
+        decode: Callable[[bytes], object] = decode,
+        has_delivered: Callable[[object], bool] = lambda _: True,
         rotate_after_s: float = ROTATE_AFTER_S,
         proxy: str | None = None,
         connects: ConnectBudget = CONNECTS,
@@ -84,7 +88,8 @@ class StreamConnection:
         self._on_open = on_open
         self._on_close = on_close
         self._stale_after_s = stale_after_s
-        self._heard_us = heard_us
+        self._decode = decode
+        self._has_delivered = has_delivered
         self._rotate_after_s = rotate_after_s
         self._proxy = proxy
         self._connects = connects
@@ -253,7 +258,7 @@ class StreamConnection:
                 self._prepare()
         elif self._tasks[successor].done():
             self._postpone(successor, now_s)
-        elif self._handover is not None and self._handover.is_ready(now_s, self._heard_us()):
+        elif self._handover is not None and self._handover.is_ready(now_s, self._has_delivered):
             log.info(
                 "stream_rotated",
                 connection=self.name,
@@ -269,7 +274,7 @@ class StreamConnection:
         """Make a successor, whose frames are held."""
         loop = asyncio.get_running_loop()
         successor = self._begin(_ignore)
-        handover = Handover(successor.session)
+        handover = Handover(successor.session, decode=self._decode)
 
         def hold(messages: Sequence[bytes]) -> None:
             for data in messages:

@@ -19,6 +19,7 @@ from include.binance.frames import (
     UnknownFrame,
     decode_all,
 )
+from include.binance.handover import event_us
 from include.domain.instruments import Market, exchange_symbol_of
 from include.domain.timeframes import MINUTE_US, SECOND_US, minute_of
 from include.errors import PermanentError
@@ -26,6 +27,7 @@ from streamer.aggregation import SymbolAggregator
 from streamer.clock import CARRIED_LAG_S, ExchangeClock
 from streamer.connection import ROTATE_AFTER_S, StreamConnection
 from streamer.histogram import Histogram
+from streamer.tape import Ear
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +62,7 @@ class Feed:
     Args:
         aggregators: by the exchange's name of their symbol.
         tap: also given each trade of these symbols.
+        ear: the same, while somebody listens there.
         begin_us: the exchange's time now; 0 where it is not known before the first frame.
         on_missed: given symbol, start, end (µs) and cause where the connection was lost.
     """
@@ -77,11 +80,13 @@ class Feed:
         rotate_after_s: float = ROTATE_AFTER_S,
         proxy: str | None = None,
         tap: Callable[[AggTrade | Trade], None] | None = None,
+        ear: Ear | None = None,
         on_missed: Callable[[str, int, int, str], None] = lambda *_missed: None,
         begin_us: int = 0,
     ) -> None:
         self.market = market
         self._tap = tap
+        self._ear = ear or Ear()
         self._on_missed = on_missed
         self._was_cut = False
         self._cut_us = -1
@@ -118,7 +123,7 @@ class Feed:
             on_open=self._opened,
             on_close=self._closed,
             stale_after_s=stale_after_s,
-            heard_us=lambda: self.exchange_us,
+            has_delivered=lambda frame: self.exchange_us >= event_us(frame),
             rotate_after_s=rotate_after_s,
             proxy=proxy,
         )
@@ -175,7 +180,7 @@ class Feed:
 
     def _on_frames(self, frames: Sequence[Frame | PermanentError]) -> None:
         """All that needs no symbol's state is done in place: a call is a fortieth of a frame."""
-        aggregators, tap = self._aggregators, self._tap
+        aggregators, tap, hear = self._aggregators, self._tap, self._ear.hear
         numbered = enumerate(frames, self.frames)
         self.frames += len(frames)
         for number, frame in numbered:
@@ -200,6 +205,8 @@ class Feed:
                 aggregator.on_trade(frame)  # type: ignore[arg-type]
                 if tap is not None:
                     tap(frame)  # type: ignore[arg-type]
+                if hear is not None:
+                    hear(frame)  # type: ignore[arg-type]
             else:
                 self.klines += 1
                 if frame.body.interval == "1m":  # type: ignore[union-attr]

@@ -45,6 +45,18 @@ class Fleet:
         self._tasks: dict[Feed, asyncio.Task[None]] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
+        self._last: Feed | None = None
+        """The one that was given up last."""
+
+    @property
+    def now_us(self) -> int:
+        """The exchange's clock, of the feed that is furthest; 0 where none knows it yet.
+
+        It goes on where no feed is left: what is missing of symbols that are streamed no more is
+        still to be asked for, and due by this clock.
+        """
+        feeds = self.feeds or ([] if self._last is None else [self._last])
+        return max((feed.now_us for feed in feeds), default=0)
 
     def feed_of(self, symbol: str) -> Feed:
         """The feed that carries a symbol."""
@@ -87,6 +99,7 @@ class Fleet:
         feed.remove(exchange_symbol_of(symbol))
         if not feed.aggregators:
             self.feeds.remove(feed)
+            self._last = feed
             log.info("connection_given_up", connection=feed.connection.name)
             self._changed.set()
 

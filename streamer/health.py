@@ -7,7 +7,7 @@ takes rows, no symbol falls behind.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,6 +88,35 @@ def readiness(observed: Observed) -> Verdict:
         ),
         facts,
     )
+
+
+def condition(observed: Observed) -> dict[str, Any]:
+    """Readiness as those are told it who read candles."""
+    verdict = readiness(observed)
+    return {
+        **_told(verdict.reasons),
+        "symbols": verdict.facts["symbols"],
+        "components": {
+            "streams": _told(_some(verdict.reasons, "disconnected", "subscribing", "starting"))
+            | {"connections": len(observed.feeds)},
+            "writer": _told(_some(verdict.reasons, "database"))
+            | {"rows_waiting": observed.writer.waiting},
+            "symbols": _told(_some(verdict.reasons, "dead", "behind")),
+            "repairs": {"status": "well", "minutes_waiting": observed.repairs.waiting_minutes},
+            **({} if observed.bus is None else {"nats": observed.bus.condition()}),
+        },
+    }
+
+
+def _told(reasons: Sequence[Reason]) -> dict[str, Any]:
+    return {
+        "status": "ailing" if reasons else "well",
+        "reasons": [reason.message for reason in reasons],
+    }
+
+
+def _some(reasons: Sequence[Reason], *codes: str) -> list[Reason]:
+    return [reason for reason in reasons if reason.code in codes]
 
 
 def _of_feed(feed: Feed, states: SymbolStates) -> Iterator[Reason]:

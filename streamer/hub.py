@@ -17,10 +17,10 @@ Call it from the event loop's own thread.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from include.domain.candles import Offer
+from include.domain.candles import Candle, Offer
 from include.domain.merge import order_key
 from include.domain.timeframes import MINUTE_US
 from streamer.aggregation import MINUTES_KEPT, SymbolAggregator
@@ -49,6 +49,8 @@ class Hub:
 
     def __init__(self) -> None:
         self.tally = Tally()
+        self.on_settled: Callable[[Candle], None] | None = None
+        """Told of each settled candle that is greater than those before it."""
         self._listed: dict[str, _Listed] = {}
         self._subscriptions: list[Subscription] = []
         self._marked: list[tuple[str, Minute]] = []
@@ -59,6 +61,21 @@ class Hub:
         """Subscriptions at present."""
         return len(self._subscriptions)
 
+    @property
+    def symbols(self) -> list[str]:
+        """Those that are told of."""
+        return list(self._listed)
+
+    def newest(self, symbol: str) -> Candle | None:
+        """The newest minute of a symbol as it stands; None where none is in memory."""
+        listed = self._listed.get(symbol)
+        if listed is None:
+            return None
+        for _, minute in sorted(listed.aggregator.minutes.items(), reverse=True):
+            if (candle := minute.shown(symbol)) is not None:
+                return candle
+        return listed.settled[max(listed.settled)].candle if listed.settled else None
+
     # --- for the streamer
 
     def add(self, aggregator: SymbolAggregator) -> None:
@@ -67,12 +84,15 @@ class Hub:
         for one in self._subscriptions:
             if one.symbols is None or aggregator.symbol in one.symbols:
                 listed.listeners.append(one)
+            one.note_streamed()
         self._listen(listed)
 
     def remove(self, symbol: str) -> None:
         """Tell of a symbol no longer; what waits of it is still told."""
         listed = self._listed.pop(symbol)
         listed.aggregator.on_change = None
+        for one in self._subscriptions:
+            one.note_streamed()
 
     def settle(self, offer: Offer) -> None:
         """A candle was found to be this: on the stream, or by REST."""
@@ -93,6 +113,8 @@ class Hub:
                 del settled[old_us]
         for listener in listed.listeners:
             listener.put((candle.symbol, open_time_us), Settled(offer, before))
+        if self.on_settled is not None:
+            self.on_settled(candle)
 
     def close(self) -> None:
         """Nothing changes any more: readers get what is left, then their end."""
@@ -104,7 +126,11 @@ class Hub:
     # --- for readers
 
     def subscribe(
-        self, symbols: Iterable[str] | None = None, *, most_waiting: int | None = None
+        self,
+        symbols: Iterable[str] | None = None,
+        *,
+        most_waiting: int | None = None,
+        tells_streamed: bool = False,
     ) -> Subscription:
         """Listen to some symbols, or to all.
 
@@ -114,6 +140,7 @@ class Hub:
         Args:
             symbols: None for all. Unknown ones are heard of once they are listed.
             most_waiting: candles that may wait for the reader; by default ten a symbol.
+            tells_streamed: tell also which symbols are told of, first and when that changes.
         """
         wanted = None if symbols is None else frozenset(symbols)
         subscription = Subscription(
@@ -122,6 +149,7 @@ class Hub:
             most_waiting=lambda: most_waiting or self._most_waiting(wanted),
             has_quotes=self._has_quotes,
             on_leave=self._leave,
+            streamed=(lambda: self._streamed(wanted)) if tells_streamed else None,
         )
         if self._is_closed:
             subscription.end()
@@ -145,6 +173,9 @@ class Hub:
             if subscription in listed.listeners:
                 listed.listeners.remove(subscription)
                 self._listen(listed)
+
+    def _streamed(self, wanted: frozenset[str] | None) -> frozenset[str]:
+        return frozenset(self._listed) if wanted is None else wanted & self._listed.keys()
 
     def _most_waiting(self, symbols: frozenset[str] | None) -> int:
         return MINUTES_IN_HAND * max(len(self._listed if symbols is None else symbols), 1)

@@ -14,22 +14,26 @@ import structlog
 
 from include.binance.rest import BinanceRest
 from include.config import Settings
-from include.domain.instruments import Instrument, Market
+from include.domain.instruments import Instrument, Market, market_of, unknown_symbol
 from include.domain.timeframes import MINUTE_US, minute_of
 from include.errors import PermanentError
 from include.jobs.exchange import open_shared_rest
 from include.store.candles import last_minutes
+from include.store.gaps import unknown_since
 from include.store.live import remove_left_live
 from include.store.pools import connect
 from streamer.roster import Changes, Roster, names_of
 from streamer.startup import StoppedError, persist
 from streamer.symbols_file import WantedSymbols, read_symbols
 from streamer.universe import choose, markets_of
+from streamer.watchlists import follow_watchlists
 
 log = structlog.get_logger(__name__)
 
 LIVE_SETTLES_S = 300.0
 """A write of open candles that has begun may still show who was removed; longer, it hangs."""
+HURRY_PAUSE_S = 1.0
+"""Between looks that somebody asked for: a list costs weight, and watchlists change by clicks."""
 MOST_TOLD = 5
 """New symbols of which one message tells why they were refused."""
 
@@ -72,6 +76,9 @@ class Listings:
         self._stop = stop
         self._top = top
         self._file = file
+        self._tasks: asyncio.TaskGroup | None = None
+        self._unlisted: set[str] = set()
+        """What is watched, does not exist, and was told."""
         self._is_told = asyncio.Event()
         self._hurries = {market: asyncio.Event() for market in Market}
 
@@ -79,29 +86,45 @@ class Listings:
         """Read the file of symbols again, and stream what it asks for from then on."""
         self._is_told.set()
 
+    def watch(self, symbols: frozenset[str]) -> None:
+        """Somebody watches these: stream them beside what the settings say, and no others."""
+        for market in Market:
+            of_market = {symbol for symbol in symbols if market_of(symbol) is market}
+            if market not in self._rosters and of_market:
+                self._begin(market, Roster((), ()))
+            if market in self._rosters and self._rosters[market].watch(of_market):
+                self._hurries[market].set()
+        self._unlisted &= symbols
+
     async def run(self) -> None:
         """Follow until cancelled or stopped."""
-        async with asyncio.TaskGroup() as tasks:
+        async with asyncio.TaskGroup() as self._tasks:
             for market, roster in self._rosters.items():
-                tasks.create_task(self._follow(market, roster))
+                self._tasks.create_task(self._follow(market, roster))
+            if self._settings.follow_watchlists:
+                self._tasks.create_task(follow_watchlists(self._url, self.watch))
             if self._file is not None:
-                await self._reload_when_told(self._file, tasks)
+                await self._reload_when_told(self._file)
 
-    async def _reload_when_told(self, file: Path, tasks: asyncio.TaskGroup) -> None:
+    def _begin(self, market: Market, roster: Roster) -> None:
+        """Follow a further market."""
+        self._rosters[market] = roster
+        if self._tasks is not None:
+            self._tasks.create_task(self._follow(market, roster))
+
+    async def _reload_when_told(self, file: Path) -> None:
         while True:
             await self._is_told.wait()
             self._is_told.clear()
             try:
-                await self._take(
-                    await persist("symbols", lambda: read_symbols(file), self._stop), tasks
-                )
+                await self._take(await persist("symbols", lambda: read_symbols(file), self._stop))
             except StoppedError:
                 return
             except PermanentError as error:
                 # A slip of the pen must not end what is streamed.
                 log.error("symbols_file_refused", error=str(error))  # noqa: TRY400
 
-    async def _take(self, wanted: WantedSymbols, tasks: asyncio.TaskGroup) -> None:
+    async def _take(self, wanted: WantedSymbols) -> None:
         """Stream these instead; all of them or, where one is wrong, none.
 
         Raises:
@@ -123,9 +146,8 @@ class Listings:
                 roster.want(names)
             elif names:
                 left = None if self._top is None else max(0, self._top - len(streamed))
-                roster = self._rosters[market] = Roster(names, (), top=left)
                 self._seen_us[market] = now_us[market]
-                tasks.create_task(self._follow(market, roster))
+                self._begin(market, Roster(names, (), top=left))
             self._hurries[market].set()
         log.info("symbols_file_read", file=str(wanted.path), names=len(wanted.names))
 
@@ -135,6 +157,7 @@ class Listings:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.symbols_refresh_s):
                     await hurry.wait()
+            is_asked = hurry.is_set()
             hurry.clear()
             if roster.is_idle:
                 continue
@@ -145,6 +168,8 @@ class Listings:
             except PermanentError as error:
                 # What is streamed goes on; the exchange may take it back.
                 log.error("symbols_not_refreshed", market=market.value, error=str(error))  # noqa: TRY400
+            if is_asked:
+                await asyncio.sleep(HURRY_PAUSE_S)
 
     async def _refresh(self, market: Market, roster: Roster) -> None:
         """Take the newest list; what is refused of new symbols holds up nothing else.
@@ -156,7 +181,8 @@ class Listings:
             "exchange_info", lambda: self._read(market, roster), self._stop
         )
         changes = roster.update(listed, now_us, quote_volume_24h=volumes)
-        seen_us, self._seen_us[market] = self._seen_us[market], now_us
+        self._tell_unlisted(roster, listed)
+        seen_us, self._seen_us[market] = self._seen_us.get(market, now_us), now_us
         self._on_changes(market, replace(changes, added=[]), {})
         refused = await self._add(market, roster, changes.added, seen_us)
         if changes.dropped:
@@ -190,6 +216,15 @@ class Listings:
         self._on_changes(market, Changes(added=begun), begins)
         return refused
 
+    def _tell_unlisted(self, roster: Roster, listed: Sequence[Instrument]) -> None:
+        """Say once that a symbol is watched which the exchange has not."""
+        known = [one.symbol for one in listed]
+        for symbol in roster.unlisted(listed):
+            if symbol not in self._unlisted:
+                self._unlisted.add(symbol)
+                reason = unknown_symbol(symbol, known)
+                log.warning("watched_symbol_unknown", symbol=symbol, error=reason)
+
     def _remove_live(self, symbols: Sequence[str]) -> None:
         """Their open candles will never close."""
         with connect(self._url, application_name="candelabra-streamer") as connection:
@@ -216,16 +251,24 @@ class Listings:
         Returns:
             the minutes (µs), and why others were refused.
         """
+        lookback_us = self._settings.fill_lookback_minutes * MINUTE_US
         with connect(self._url, application_name="candelabra-streamer") as connection:
-            stored = last_minutes(connection, [one.symbol for one in added])
+            symbols = [one.symbol for one in added]
+            remove_left_live(connection, symbols)  # of a streamer that was killed
+            stored = last_minutes(connection, symbols)
+            new = [symbol for symbol in symbols if symbol not in stored]
+            unknown = unknown_since(connection, new, min(seen_us.values()) - lookback_us)
         begins: dict[str, int] = {}
         refused: list[str] = []
         with open_shared_rest(self._settings, market, self._url) as rest:
             now_us = rest.server_time_us()
-            horizon_us = minute_of(now_us) - self._settings.fill_lookback_minutes * MINUTE_US
+            horizon_us = minute_of(now_us) - lookback_us
             for one in added:
                 if one.symbol in stored:
                     begins[one.symbol] = max(stored[one.symbol] + MINUTE_US, horizon_us)
+                    continue
+                if one.symbol in unknown:
+                    begins[one.symbol] = max(unknown[one.symbol], horizon_us)
                     continue
                 since_us = max(minute_of(seen_us[one.symbol]), horizon_us)
                 try:

@@ -56,6 +56,9 @@ METRICS = {
         "Trades by what became of them: folded, duplicate (id seen before), void (no price).",
         ("market", "outcome"),
     ),
+    "candelabra_reordered_trades": Declared(
+        "counter", "Of these, overtaken by trades with larger ids on their way.", ("market",)
+    ),
     "candelabra_late_trades": Declared(
         "counter", "Of these, folded into minutes that were settled already.", ("market",)
     ),
@@ -126,6 +129,13 @@ METRICS = {
         "counter",
         "Changes of candles by what became of them, over all subscribers: told, conflated (a newer "
         "one took its place), missed (had to leave; the subscriber was told so).",
+        ("outcome",),
+    ),
+    "candelabra_nats_up": Declared("gauge", "1 while NATS is reached, else 0; none without one."),
+    "candelabra_nats_cuts": Declared("counter", "Connections to NATS that ended."),
+    "candelabra_nats_updates": Declared(
+        "counter",
+        "Changes of bars by what became of them: told to NATS, conflated, missed (readers know).",
         ("outcome",),
     ),
     "candelabra_captured_rows": Declared("counter", "Rows of raw capture written.", ("dataset",)),
@@ -210,6 +220,7 @@ class StreamerCollector(Collector):
         yield from _of_gaps(observed)
         yield from _of_hub(observed)
         yield from _of_capture(observed)
+        yield from _of_bus(observed)
         for status in ("verified", "unconfirmed", "partial"):
             yield "candelabra_candles_settled", (status,), observed.counts[status]
         for verdict in ("differing", "corrected"):
@@ -227,11 +238,12 @@ class StreamerCollector(Collector):
             kinds[kind] = others[kind]
         for kind, frames in kinds.items():
             self._running.note(feed, "candelabra_frames", (connection, kind), frames)
-        duplicates = voids = late = equal = 0
+        duplicates = voids = late = equal = reordered = 0
         for one in feed.aggregators:
             duplicates += one.duplicates
             voids += one.void_trades
             late += one.late_trades
+            reordered += one.ids.overtaken
             equal += one.equal_checksums
         for outcome, count in (
             ("folded", trades - duplicates - voids),
@@ -240,6 +252,7 @@ class StreamerCollector(Collector):
         ):
             self._running.note(feed, "candelabra_trades", (market, outcome), count)
         self._running.note(feed, "candelabra_late_trades", (market,), late)
+        self._running.note(feed, "candelabra_reordered_trades", (market,), reordered)
         self._running.note(feed, "candelabra_checksums", ("equal",), equal)
         for name, count in (
             ("candelabra_reconnects", feed.connection.reconnects),
@@ -318,6 +331,14 @@ def _of_hub(observed: Observed) -> Readings:
     yield "candelabra_updates", ("told",), tally.told
     yield "candelabra_updates", ("conflated",), tally.conflated
     yield "candelabra_updates", ("missed",), tally.missed
+
+
+def _of_bus(observed: Observed) -> Readings:
+    if (bus := observed.bus) is not None:
+        yield "candelabra_nats_up", (), int(bus.is_connected)
+        yield "candelabra_nats_cuts", (), bus.cuts
+        for outcome in ("told", "conflated", "missed"):
+            yield "candelabra_nats_updates", (outcome,), getattr(bus, outcome)
 
 
 def _of_capture(observed: Observed) -> Readings:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from include.binance.frames import Kline
+from include.binance.frames import AggTrade, Kline, Trade
 from include.domain.candles import Candle
 from include.domain.fold import CandleBuilder
+from include.domain.timeframes import minute_of
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +44,12 @@ class Minutes(dict[int, Minute]):
         if minute is None:
             minute = self[open_time_us] = Minute(open_time_us)
         return minute
+
+    def have(self, trade: AggTrade | Trade, trade_us: int) -> bool:
+        """Whether a trade's minute begins with it, or before it."""
+        minute = self.get(minute_of(trade_us))
+        builder = None if minute is None else minute.builder
+        return builder is not None and 0 <= builder.first_trade_id <= trade.first_trade_id
 
     def forget(self, horizon_us: int) -> None:
         """Leave out those that open before this time."""

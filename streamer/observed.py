@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from streamer.fans import TickFans
 from streamer.feed import Feed
 from streamer.histogram import Histogram
 from streamer.hub import Hub
 from streamer.ledger import GapLedger
 from streamer.repair import RepairQueue
+from streamer.serving.bus.publisher import BusPublisher
 from streamer.states import SymbolStates
 from streamer.writer import CandleWriter
 
@@ -25,9 +27,13 @@ class Observed:
         feeds: the streamer's own list, which grows and shrinks with its connections.
         capture: the figures of raw capture; none where nothing is captured.
         counts: settled candles by status; ``differing``, ``corrected`` and ``holes``.
+        ticks: readers of trades and best prices.
+        bus: what is published over NATS; None where nothing is.
         loop_delay_seconds: by how much the clock's ticks came late: a busy event loop.
         is_started: whether symbols and history are known, and connections are being made.
         http_url: where it is served; empty where it is not.
+        grpc_address: host and port of gRPC; empty where it is not served.
+        api_url: of REST; empty where it is not served.
     """
 
     feeds: Sequence[Feed]
@@ -39,5 +45,9 @@ class Observed:
     states: SymbolStates = field(default_factory=SymbolStates)
     counts: Counter[str] = field(default_factory=Counter)
     loop_delay_seconds: Histogram = field(default_factory=lambda: Histogram(LOOP_DELAY_SECONDS))
+    ticks: TickFans = field(default_factory=TickFans)
+    bus: BusPublisher | None = None
     is_started: bool = False
     http_url: str = ""
+    grpc_address: str = ""
+    api_url: str = ""

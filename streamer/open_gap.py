@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from include.domain.ranges import Ranges, united, without
+
 GROWS_FOR_S = 300.0
 """A gap of which minutes are proven takes in new ones for so long: a line that is bad for hours
 makes a row in five minutes, not one a minute nor one that never closes."""
-
-Ranges = list[tuple[int, int]]
 
 
 @dataclass(slots=True, eq=False)
@@ -49,14 +49,14 @@ class OpenGap:
         bounds = (min(self.start_us, start_us), max(self.end_us, end_us))
         is_known = self.proven_s is None and bounds == self.written
         self.start_us, self.end_us = bounds
-        self.unproven = united(self.unproven, start_us, end_us)
+        self.unproven = united([*self.unproven, (start_us, end_us)])
         self.proven_s = None
         self.changes += not is_known
         return not is_known
 
     def prove(self, start_us: int, end_us: int, by: str, now_s: float) -> None:
         """Take a range off what is left to prove."""
-        left = without(self.unproven, start_us, end_us)
+        left = without(self.unproven, [(start_us, end_us)])
         if left == self.unproven:
             return
         self.unproven = left
@@ -69,21 +69,3 @@ class OpenGap:
     def detail(self) -> dict[str, object]:
         """What is told besides; a reason for giving it up."""
         return {} if self.given_up is None else {"error": self.given_up}
-
-
-def united(ranges: Ranges, start_us: int, end_us: int) -> Ranges:
-    """Half-open ranges and one more, ascending and joined where they touch."""
-    joined: Ranges = []
-    for start, end in sorted([*ranges, (start_us, end_us)]):
-        if joined and start <= joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(joined[-1][1], end))
-        else:
-            joined.append((start, end))
-    return joined
-
-
-def without(ranges: Ranges, start_us: int, end_us: int) -> Ranges:
-    """Half-open ranges without one, ascending."""
-    left = [(start, min(end, start_us)) for start, end in ranges if start < start_us]
-    right = [(max(start, end_us), end) for start, end in ranges if end > end_us]
-    return [(start, end) for start, end in left + right if start < end]

@@ -44,8 +44,8 @@ class Roster:
     Args:
         wanted: names and patterns, see ``universe.choose``.
         streamed: those it begins with.
-        top: most that are streamed; None for no bound. Places that become free are given by
-            volume; nobody who trades is put out for somebody larger.
+        top: most of these that are streamed; None for no bound. Places that become free are given
+            by volume; nobody who trades is put out for somebody larger.
         gone_after_us: time without trading after which a symbol is gone, while most trade.
     """
 
@@ -58,7 +58,10 @@ class Roster:
         gone_after_us: int = GONE_AFTER_US,
     ) -> None:
         self._wanted = wanted
+        self._watched: frozenset[str] = frozenset()
         self._streamed = {one.symbol for one in streamed}
+        self._chosen = set(self._streamed)
+        """Of them, those that are streamed whether or not somebody watches them."""
         self._top = top
         self._gone_after_us = gone_after_us
         self._halted_since_us: dict[str, int] = {}
@@ -68,10 +71,22 @@ class Roster:
         """Stream these from the next list on; what is not among them is removed then."""
         self._wanted = wanted
 
+    def watch(self, symbols: Iterable[str]) -> bool:
+        """Stream these as well, beside ``top``, from the next list on; whether they are others.
+
+        What was streamed because it was watched alone, and is so no longer, is dropped then.
+        """
+        before, self._watched = self._watched, frozenset(symbols)
+        return before != self._watched
+
+    def unlisted(self, listed: Sequence[Instrument]) -> list[str]:
+        """What is watched and does not exist, in order."""
+        return sorted(self._watched - {one.symbol for one in listed})
+
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is streamed nor wanted."""
-        return not self._wanted and not self._streamed
+        """Whether nothing is streamed, wanted nor watched."""
+        return not (self._wanted or self._watched or self._streamed)
 
     @property
     def symbols(self) -> frozenset[str]:
@@ -80,10 +95,10 @@ class Roster:
 
     def has_candidates(self, listed: Sequence[Instrument]) -> bool:
         """Whether several may compete for a free place of ``top``: their volumes decide."""
-        if self._top is None or len(self._streamed) >= self._top:
+        if self._top is None or len(self._chosen) >= self._top:
             return False
         return any(
-            one.is_trading and one.symbol not in self._streamed
+            one.is_trading and one.symbol not in self._chosen
             for one in matching(self._wanted, listed)
         )
 
@@ -120,10 +135,13 @@ class Roster:
     def leave_out(self, symbols: Iterable[str]) -> None:
         """These could not be begun: they are new in the next list again."""
         self._streamed.difference_update(symbols)
+        self._chosen.difference_update(symbols)
 
     def _drop_unwanted(self, changes: Changes) -> None:
-        for symbol in sorted(self._streamed):
-            if not is_wanted(symbol, self._wanted):
+        self._chosen = {one for one in self._chosen if is_wanted(one, self._wanted)}
+        for symbol in sorted(self._streamed - self._watched):
+            has_place = self._top is None and is_wanted(symbol, self._wanted)
+            if symbol not in self._chosen and not has_place:
                 changes.dropped.append(symbol)
                 self._halted_since_us.pop(symbol, None)
                 self._streamed.discard(symbol)
@@ -134,6 +152,7 @@ class Roster:
                 changes.removed.append(symbol)
                 del self._halted_since_us[symbol]
                 self._streamed.discard(symbol)
+                self._chosen.discard(symbol)
 
     def _add_new(
         self,
@@ -141,15 +160,26 @@ class Roster:
         trading: Mapping[str, Instrument],
         volumes: Mapping[str, Decimal] | None,
     ) -> None:
+        watched = [trading[symbol] for symbol in sorted(self._watched) if symbol in trading]
+        new = [*self._newly_chosen(trading, volumes), *watched]
+        for one in new:
+            if one.symbol not in self._streamed:
+                changes.added.append(one)
+                self._streamed.add(one.symbol)
+
+    def _newly_chosen(
+        self, trading: Mapping[str, Instrument], volumes: Mapping[str, Decimal] | None
+    ) -> list[Instrument]:
+        """Those that get a place; a symbol that is watched may be streamed already."""
         if self._top is not None and volumes is None:
-            return  # a place that has just become free is given the next time
+            return []  # a place that has just become free is given the next time
         wanted = matching(self._wanted, list(trading.values()))
-        new = [one for one in wanted if one.symbol not in self._streamed]
+        new = [one for one in wanted if one.symbol not in self._chosen]
         if self._top is not None and volumes is not None:
             new.sort(key=lambda one: (-volumes.get(one.symbol, Decimal(0)), one.symbol))
-            new = new[: max(0, self._top - len(self._streamed))]
-        changes.added.extend(new)
-        self._streamed.update(one.symbol for one in new)
+            new = new[: max(0, self._top - len(self._chosen))]
+        self._chosen.update(one.symbol for one in new)
+        return new
 
 
 def names_of(market: Market, wanted: Sequence[str]) -> list[str]:

@@ -17,9 +17,11 @@ from include.domain.timeframes import MINUTE_US, minute_of
 from include.errors import TransientError
 from include.jobs.exchange import open_shared_rest
 from include.store.candles import last_minutes, minutes_to_ask
-from include.store.gaps import Gap, claim_gaps, close_proven_gaps
+from include.store.gaps import Gap, claim_gaps, close_proven_gaps, unknown_since
 from include.store.live import remove_left_live
 from include.store.pools import connect
+from streamer.minutes import Timing
+from streamer.newcomers import begin_newcomers, missed_beginnings
 from streamer.symbols_file import WantedSymbols
 from streamer.threads import in_thread
 from streamer.universe import choose, markets_of, resting
@@ -72,7 +74,8 @@ class Start:
     Attributes:
         last_stored_us: open time of the newest row of each symbol that has any.
         unsure_us: half-open ranges of minutes up to it that have no row, or one that the
-            exchange has not confirmed.
+            exchange has not confirmed; from the first minute of a new listing on.
+        begins_us: the first minute to have of symbols that have no row, where that is not now.
         gaps: what ended streamers missed of these symbols and nobody has repaired.
         now_us: the exchange's time, by market.
     """
@@ -80,8 +83,21 @@ class Start:
     instruments: list[Instrument]
     last_stored_us: dict[str, int]
     unsure_us: dict[str, list[tuple[int, int]]]
+    begins_us: dict[str, int]
     gaps: list[Gap]
     now_us: dict[Market, int]
+
+
+def timing_of(settings: Settings, options: StreamOptions, market: Market) -> Timing:
+    """How long the minutes of a market wait for more."""
+    is_um = market is Market.UM
+    grace_ms = settings.close_grace_um_ms if is_um else settings.close_grace_spot_ms
+    return Timing(
+        grace_us=grace_ms * 1000,
+        kline_timeout_us=settings.kline_timeout_ms * 1000,
+        expects_klines=options.klines,
+        has_contiguous_ids=not (is_um and options.trade_stream == "trade"),
+    )
 
 
 async def find_start(settings: Settings, options: StreamOptions, stop: asyncio.Event) -> Start:
@@ -126,7 +142,13 @@ async def find_start(settings: Settings, options: StreamOptions, stop: asyncio.E
     stored, unsure, gaps = await persist(
         "stored_minutes", lambda: _stored_minutes(url, symbols, minute_of(horizon_us)), stop
     )
-    return Start(chosen, stored, unsure, gaps, now_us)
+    begins = await persist(
+        "first_minutes", lambda: begin_newcomers(settings, chosen, stored, now_us), stop
+    )
+    missed = await persist("beginnings", lambda: missed_beginnings(settings, chosen, now_us), stop)
+    for symbol, span in missed.items():
+        unsure.setdefault(symbol, []).append(span)
+    return Start(chosen, stored, unsure, begins, gaps, now_us)
 
 
 async def persist(what: str, call: Callable[[], Result], stop: asyncio.Event) -> Result:
@@ -170,9 +192,9 @@ async def _unless_stopped(
 
 
 def _streamed_since(url: str, symbols: Sequence[str], since_us: int) -> list[str]:
-    """Those that have a row of this time."""
+    """Those that have a row of this time, or none yet and a gap."""
     with connect(url, application_name="candelabra-streamer") as connection:
-        last_us = last_minutes(connection, symbols)
+        last_us = unknown_since(connection, symbols, since_us) | last_minutes(connection, symbols)
     return [symbol for symbol in symbols if last_us.get(symbol, 0) >= since_us]
 
 

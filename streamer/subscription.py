@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
 from types import TracebackType
+from typing import Protocol
 
 from include.domain.candles import Candle, Offer, Source, Status
 from include.domain.merge import order_key
@@ -50,19 +51,34 @@ class Batch:
 
     Attributes:
         missed: minutes whose states had to leave before they were taken.
+        streamed: all symbols that are told of, where that is to be told and has changed; None
+            otherwise. Updates of others were made before they were dropped.
+        is_cut: more was waiting than is told here.
     """
 
     updates: list[CandleUpdate]
     missed: Ranges
+    streamed: frozenset[str] | None = None
+    is_cut: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.updates or self.missed)
+        return bool(self.updates or self.missed) or self.streamed is not None
 
 
 Values = tuple[Decimal | int, ...]
 
 FORGOTTEN: Values = ()
 """In place of values that nobody remembers; equal to none."""
+
+
+class Changes(Protocol):
+    """Changes of minutes: a subscription of the hub, or of another process."""
+
+    async def next(self) -> Batch | None:
+        """Wait until something changed; None once nothing will."""
+
+    def leave(self) -> None:
+        """Want no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +117,8 @@ class Subscription:
         most_waiting: candles that may wait for the reader.
         has_quotes: whether the quote volumes of a symbol can be folded.
         on_leave: told when the reader wants no more.
+        streamed: those of the symbols that are told of at present; None where the reader does not
+            want to know.
     """
 
     def __init__(
@@ -111,6 +129,7 @@ class Subscription:
         most_waiting: Callable[[], int],
         has_quotes: Callable[[str], bool],
         on_leave: Callable[[Subscription], None],
+        streamed: Callable[[], frozenset[str]] | None = None,
     ) -> None:
         self.symbols = symbols
         """None: all, those listed later as well."""
@@ -118,6 +137,8 @@ class Subscription:
         self._most_waiting = most_waiting
         self._has_quotes = has_quotes
         self._on_leave = on_leave
+        self._streamed = streamed
+        self._is_streamed_new = streamed is not None
         self._waiting: dict[Key, Minute | Settled] = {}
         self._missed: Ranges = {}
         self._told: dict[str, tuple[int, int]] = {}
@@ -162,7 +183,9 @@ class Subscription:
         ]
         missed, self._missed = self._missed, {}
         self._tally.told += len(updates)
-        return Batch(updates, missed)
+        is_new, self._is_streamed_new = self._is_streamed_new, False
+        streamed = self._streamed() if is_new and self._streamed is not None else None
+        return Batch(updates, missed, streamed, is_cut=self._was_cut)
 
     def put(self, key: Key, state: Minute | Settled) -> None:
         """A candle has changed."""
@@ -177,6 +200,12 @@ class Subscription:
             self._drop(next(iter(self._waiting)))
         self._waiting[key] = state
         self._wake.set()
+
+    def note_streamed(self) -> None:
+        """Symbols are told of that were not, or no longer."""
+        if self._streamed is not None:
+            self._is_streamed_new = True
+            self._wake.set()
 
     def leave(self) -> None:
         """End the subscription; a reader that waits gets what is left, then None."""

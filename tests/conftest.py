@@ -13,20 +13,60 @@ from xdist.scheduler import LoadScopeScheduling
 
 from deploy.local.postgres import EmbeddedPostgres
 
+IN_MEMORY = Path("/dev/shm")  # noqa: S108
+ROOM_BYTES = 8 << 30
+
+
+def _work_in_memory() -> None:
+    """Temporary folders, the databases in them above all, in memory where there is room.
+
+    A database a test is 1,400 small files: on a busy disk they took most of the tests' time.
+    ``TMPDIR`` chooses otherwise.
+    """
+    if "TMPDIR" in os.environ or not IN_MEMORY.is_dir():
+        return
+    found = os.statvfs(IN_MEMORY)
+    may_run = not found.f_flag & os.ST_NOEXEC  # tests write programs into their folders
+    if may_run and found.f_bavail * found.f_frsize >= ROOM_BYTES:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(IN_MEMORY)
+
+
+_work_in_memory()
 _numbers = itertools.count()
 RECORDED_DATA = Path(
     os.environ.get("RECORDED_DATA", Path(__file__).parents[1].parent / "shared" / "data")
 )
 
 
+A_FILE_AT_ONCE = (
+    "tests/integration/dbt/",
+    "tests/integration/quality/",
+    "tests/integration/deploy/test_containers.py",
+)
+"""Their tests share a database, or a whole stack, that is set up once a file."""
+
+
+PROCESSES_OF_AIRFLOW = (
+    "tests/dags/test_months_of_history.py",
+    "tests/dags/test_supervisor.py",
+)
+"""They need no Airflow in their own process, and take long enough for a worker of their own."""
+
+
 class OneWorkerForAirflow(LoadScopeScheduling):
-    """Airflow is booted in one worker; all other tests go to whoever is free.
+    """Airflow is booted in one worker; what is filled once a file is one worker's, too.
+
+    All other tests go to whoever is free.
 
     pytest-xdist 3.8 reads its group marks from an attribute that pytest 9.2 no longer has.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return "airflow" if nodeid.startswith("tests/dags/") else nodeid
+        if nodeid.startswith(PROCESSES_OF_AIRFLOW):
+            return "processes of airflow"
+        if nodeid.startswith("tests/dags/"):
+            return "airflow"
+        return nodeid.partition("::")[0] if nodeid.startswith(A_FILE_AT_ONCE) else nodeid
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneWorkerForAirflow:
@@ -54,7 +94,10 @@ def postgres() -> Iterator[EmbeddedPostgres]:
     """One server for this worker. Durability is off: no test of it cuts the power."""
     with tempfile.TemporaryDirectory(prefix="candelabra-pg-") as folder:
         Path(folder).chmod(0o755)
-        settings = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
+        settings = {
+            "fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB",
+            "max_wal_size": "512MB",
+        }  # fmt: skip
         with EmbeddedPostgres(Path(folder) / "pg", settings=settings) as server:
             yield server
 

@@ -14,10 +14,10 @@
 
 
 {#-
-  SQL: makes the temporary table build_plan (old_snapshot, new_snapshot).
+  SQL: makes the temporary table build_plan (old_snapshot, old_time, new_snapshot, new_time).
 
-  Either is null where there is no cursor of this cluster. The second build of the same mart
-  waits for the first: else both would append the same bars.
+  The old or the new ones are null where there is no cursor of this cluster. The second build of the
+  same mart waits for the first: else both would append the same bars.
 
   Args:
       parent: the mart this one is built from; none for one built from the minutes. Its cursor
@@ -31,16 +31,24 @@
         );
     create temporary table build_plan on commit drop as
     select
-        ({{ cursor_sql(relation) }}) as old_snapshot,
+        own.snapshot as old_snapshot,
+        own.built_at as old_time,
         {% if parent is none -%}
-        pg_current_snapshot() as new_snapshot
+        pg_current_snapshot() as new_snapshot,
+        now() as new_time
         {%- else -%}
-        ({{ cursor_sql(parent) }}) as new_snapshot
+        parent.snapshot as new_snapshot,
+        parent.built_at as new_time
         {%- endif %}
+    from (select) as always
+    left join ({{ cursor_sql(relation, 'snapshot, built_at') }}) as own on true
+    {% if parent is not none -%}
+    left join ({{ cursor_sql(parent, 'snapshot, built_at') }}) as parent on true
+    {%- endif %}
 {% endmacro %}
 
-{% macro cursor_sql(relation) -%}
-    select snapshot from {{ source('ops', 'build_cursors').render() }}
+{% macro cursor_sql(relation, columns='snapshot') -%}
+    select {{ columns }} from {{ source('ops', 'build_cursors').render() }}
     where
         relation = '{{ cursor_name(relation) }}'
         and target = '{{ target.name }}'
@@ -50,42 +58,56 @@
 
 {#-
   SQL: makes the temporary table touched (symbol, from_time, to_time): disjoint stretches, from
-  the start of a bar to the end of a bar, that hold every minute changed since the old snapshot.
+  the start of a bar to the end of a bar, that hold every minute changed since the old snapshot, and
+  the bar that was not over then and is now, if an outage lies in what was to come of it: it needs no
+  minute more to be complete.
+
+  Args:
+      log: relation (changed_by, symbol, minutes) that tells what changed; none for the values.
 -#}
-{% macro make_touched_sql(timeframe) %}
+{% macro make_touched_sql(timeframe, log=none) %}
     create temporary table touched on commit drop as
     with changed as (
         select
             changes.symbol,
             -- an outage may have no known end
             spans.minutes * tstzrange('1970-01-01 00:00:00+00', '2200-01-01 00:00:00+00') as minutes
-        from {{ source('ops', 'candle_changes').render() }} as changes
+        from {{ (log or source('ops', 'candle_changes')).render() }} as changes
         cross join build_plan
         cross join lateral unnest(changes.minutes) as spans (minutes)
         where
             changes.changed_by >= pg_snapshot_xmin(build_plan.old_snapshot)
             and not pg_visible_in_snapshot(changes.changed_by, build_plan.old_snapshot)
-    ),
-
-    bounds as (
+        union all
         select
-            symbol,
-            {{ bar_open(timeframe, 'lower(minutes)') }} as first_open,
-            {{ bar_open(
-                timeframe,
-                "upper(minutes) - case when upper_inc(minutes) then interval '0' else interval '1 microsecond' end"
-            ) }} as last_open
-        from changed
-        where not isempty(minutes)
+            symbols.symbol,
+            tstzrange(build_plan.old_time, build_plan.old_time, '[]') as minutes
+        from build_plan
+        cross join lateral (
+            select {{ next_bar_open(timeframe, bar_open(timeframe, 'build_plan.old_time')) }} as bar_end
+        ) as running
+        inner join {{ source('ops', 'outages').render() }} as outages
+            on outages.minutes && tstzrange(build_plan.old_time, running.bar_end)
+        cross join lateral (
+            select outages.symbol
+            where outages.symbol is not null
+            union all
+            select stored.symbol from ops.candle_symbols() as stored (symbol)
+            where outages.symbol is null and market.market_of(stored.symbol) = outages.market
+        ) as symbols
+        where running.bar_end <= now()
     ),
 
     stretches as (
         select
             symbol,
             unnest(range_agg(
-                tstzrange(first_open, {{ next_bar_open(timeframe, 'last_open') }})
+                tstzrange(
+                    {{ bar_open(timeframe, 'lower(minutes)') }}, {{ end_of_last_bar(timeframe, 'minutes') }}
+                )
             )) as stretch
-        from bounds
+        from changed
+        where not isempty(minutes)
         group by symbol
     )
 
@@ -106,7 +128,7 @@
         '{{ target.name }}',
         ops.system_identifier(),
         new_snapshot,
-        now()
+        new_time
     from build_plan
     on conflict (relation, target) do update set
         system_identifier = excluded.system_identifier,
@@ -116,14 +138,15 @@
 
 
 {#-
-  SQL: forgets the changes that every cursor has seen. Runs after each invocation of dbt.
+  SQL: forgets the changes that every cursor has seen. Runs after each invocation of dbt by
+  production's target; any other leaves production's cursors and log alone.
 
   A build that is under way holds changes that no cursor names yet: then pruning is left to the
   next run. Ids beyond this cluster's came with a restore from another one, where full builds
   have replaced every mart; they would look unseen for ever.
 -#}
-{% macro prune_candle_changes() %}
-    {% if execute and not flags.EMPTY %}
+{% macro prune_changes() %}
+    {% if execute and not flags.EMPTY and target.name == 'prod' %}
     do $$
     begin
         if not pg_try_advisory_xact_lock({{ prune_lock() }}) then
@@ -133,12 +156,14 @@
         where
             system_identifier <> ops.system_identifier()
             or built_at < now() - interval '{{ var("cursor_max_age_days") | int }} days';
-        delete from {{ source('ops', 'candle_changes').render() }}
+        {% for log in ['candle_changes', 'status_changes', 'trade_changes', 'session_changes'] -%}
+        delete from {{ source('ops', log).render() }}
         where
             changed_by < (
                 select min(pg_snapshot_xmin(snapshot)) from {{ source('ops', 'build_cursors').render() }}
             )
             or changed_by >= pg_snapshot_xmax(pg_current_snapshot());
+        {% endfor %}
     end
     $$
     {% endif %}

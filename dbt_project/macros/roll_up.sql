@@ -24,29 +24,39 @@
   SQL: bars of a timeframe from the bars of a finer one.
 
   A bar in which nobody traded gives no open, high, low or close: the exchange takes them from
-  bars with trades alone. If all are empty, the bar is flat at the first one's price.
+  bars with trades alone. If all are empty, the bar is flat at the last one's price.
 
   Nothing crosses a listing: where a ticker was delisted and used again within a bar, the bar is
   the later listing's.
 
   Args:
-      bars, outages, relistings: relations to read.
+      bars, outages, relistings: relations to read; of a live bar, "halted" and "listed_since" of
+          make_live_bar tell what the last two would.
       touched: relation (symbol, from_time, to_time) of disjoint stretches that begin and end
           with bars; none rolls everything up.
+      is_live: whether a bar may be open (is_closed), complete only when it no longer is, and
+          without an amount in quote asset that a fold cannot know: then neither has the sum.
 -#}
-{% macro roll_up_query(timeframe, bars, outages, relistings, touched=none) %}
+{% macro roll_up_query(timeframe, bars, outages=none, relistings=none, touched=none, is_live=false) %}
 {%- set bar = 'tstzrange(spans.open_time, spans.next_open_time)' -%}
-with finer as not materialized (
-    select * from {{ bars }}
+{%- set outage = 'halted' if is_live else outage_minutes(bar) -%}
+{%- set is_of_the_listing = (
+    'finer.next_open_time > listed_since' if is_live
+    else is_of_the_bars_listing(timeframe, 'finer', 'relistings')
+) -%}
+with finer as {{ 'materialized' if is_live else 'not materialized' }} (
+    select * from {{ bars }}{{ ' as bars' if is_live }}
 ),
+{%- if not is_live %}
 
 outages as not materialized (
     select * from {{ outages }}
 ),
 
-relistings as not materialized (
+relistings as materialized (
     select * from {{ relistings }}
 ),
+{%- endif %}
 
 rolled_up as (
     select
@@ -59,7 +69,7 @@ rolled_up as (
         (array_agg(finer.close order by finer.open_time)
             filter (where finer.trade_count > 0))
             [count(*) filter (where finer.trade_count > 0)] as close,
-        (array_agg(finer.close order by finer.open_time))[1] as silent_price,
+        (array_agg(finer.close order by finer.open_time))[count(*)] as last_price,
         sum(finer.volume) as volume,
         sum(finer.quote_volume) as quote_volume,
         sum(finer.trade_count)::bigint as trade_count,
@@ -71,6 +81,12 @@ rolled_up as (
             filter (where finer.trade_count > 0))
             [count(*) filter (where finer.trade_count > 0)] as last_trade_id,
         sum(finer.minute_count)::integer as minute_count
+        {%- if is_live %},
+        count(finer.quote_volume) = count(*) as has_quote_volume,
+        count(finer.taker_buy_quote_volume) = count(*) as has_taker_buy_quote_volume,
+        bool_and(finer.is_complete) as are_complete,
+        bool_and(finer.is_closed) as are_closed
+        {%- endif %}
     from finer
     {%- if touched is not none %}
     inner join {{ touched }} as touched
@@ -78,8 +94,9 @@ rolled_up as (
             finer.symbol = touched.symbol
             and finer.open_time >= touched.from_time
             and finer.open_time < touched.to_time
+            {{ in_reach('finer') }}
     {%- endif %}
-    where {{ is_of_the_bars_listing(timeframe, 'finer', 'relistings') }}
+    where {{ is_of_the_listing }}
     group by 1, 2
 ),
 
@@ -94,15 +111,23 @@ select
     spans.symbol,
     spans.open_time,
     spans.next_open_time,
-    coalesce(spans.open, spans.silent_price) as open,
-    coalesce(spans.high, spans.silent_price) as high,
-    coalesce(spans.low, spans.silent_price) as low,
-    coalesce(spans.close, spans.silent_price) as close,
+    coalesce(spans.open, spans.last_price) as open,
+    coalesce(spans.high, spans.last_price) as high,
+    coalesce(spans.low, spans.last_price) as low,
+    coalesce(spans.close, spans.last_price) as close,
     spans.volume,
+    {% if is_live -%}
+    case when spans.has_quote_volume then spans.quote_volume end as quote_volume,
+    spans.trade_count,
+    spans.taker_buy_volume,
+    case when spans.has_taker_buy_quote_volume then spans.taker_buy_quote_volume end
+        as taker_buy_quote_volume,
+    {%- else -%}
     spans.quote_volume,
     spans.trade_count,
     spans.taker_buy_volume,
     spans.taker_buy_quote_volume,
+    {%- endif %}
     spans.first_trade_id,
     spans.last_trade_id,
     spans.minute_count,
@@ -110,20 +135,28 @@ select
         when
             spans.minute_count
             = extract(epoch from spans.next_open_time - spans.open_time) / 60
+            {%- if is_live %}
+            and spans.are_complete
+            {%- endif %}
             then true
-        -- Minutes are missing. Only outages can excuse that, and they are rare.
-        when {{ outage_minutes(bar) }} is null then false
-        else {{ outage_minutes(bar) }} + (
+        -- Minutes are missing. Only outages can excuse that, and they are rare; one without an end
+        -- excuses none to come.
+        when spans.next_open_time > now() or {{ outage }} is null then false
+        else {{ outage }} + (
             select coalesce(range_agg(tstzrange(finer.open_time, finer.next_open_time)), '{}')
             from finer
             where
                 finer.symbol = spans.symbol
                 and finer.open_time >= spans.open_time
                 and finer.open_time < spans.next_open_time
+                {{ in_reach('finer') if touched is not none }}
                 and finer.is_complete
-                and {{ is_of_the_bars_listing(timeframe, 'finer', 'relistings') }}
+                and {{ is_of_the_listing }}
         ) @> {{ bar }}
     end as is_complete,
+    {%- if is_live %}
+    spans.are_closed and spans.next_open_time <= now() as is_closed,
+    {%- endif %}
     now() as built_at
 from spans
 {% endmacro %}
@@ -131,15 +164,26 @@ from spans
 
 {#-
   SQL: whether a finer bar is of the listing that a bar is of, the last one in it. One that lies
-  before the first minute of a later listing within the same bar is not.
+  before the first minute of a later listing within the same bar is not. Of nearly all symbols no
+  ticker was used again: they are let through first, since a join would cost every row something.
+  What lies before is told by arrays, since no parallel worker may read the CTE they come from.
 -#}
 {% macro is_of_the_bars_listing(timeframe, finer, relistings) -%}
-not exists (
-        select 1 from {{ relistings }} as relisting
-        where
-            relisting.symbol = {{ finer }}.symbol
-            and relisting.relisted_at >= {{ finer }}.next_open_time
-            and relisting.relisted_at < {{ next_bar_open(timeframe, bar_open(timeframe, finer ~ '.open_time')) }}
+(
+        {{ finer }}.symbol <> all (array(select relisted.symbol from {{ relistings }} as relisted))
+        or not (
+            array(
+                select range_agg(tstzrange({{ bar_open(timeframe, 'relisted.relisted_at') }}, relisted.relisted_at))
+                from {{ relistings }} as relisted
+                group by relisted.symbol
+                order by relisted.symbol
+            )
+        )[
+            array_position(
+                array(select distinct relisted.symbol from {{ relistings }} as relisted order by relisted.symbol),
+                {{ finer }}.symbol
+            )
+        ] @> tstzrange({{ finer }}.open_time, {{ finer }}.next_open_time)
     )
 {%- endmacro %}
 
@@ -156,8 +200,13 @@ not exists (
 {%- endmacro %}
 
 
-{#- The bars of every timeframe in one view; render() as in the staging views. -#}
-{% macro union_of_bars() %}
+{#-
+  The bars of every timeframe in one view; render() as in the staging views.
+
+  Args:
+      is_live: whether of the live views rather than of the marts.
+-#}
+{% macro union_of_bars(is_live=false) %}
     {{ config(materialized='view', tags=['views']) }}
 {%- for timeframe in ['1m'] + timeframes().keys() | list %}
 select
@@ -178,8 +227,11 @@ select
     last_trade_id,
     minute_count,
     is_complete,
+    {%- if is_live %}
+    is_closed,
+    {%- endif %}
     built_at
-from {{ ref(model_of(timeframe)).render() }}
+from {{ ref(model_of(timeframe) ~ ('_live' if is_live else '')).render() }}
 {% if not loop.last %}union all{% endif %}
 {%- endfor %}
 {% endmacro %}

@@ -58,3 +58,35 @@
         {{ open_time }} + interval '{{ minutes }} minutes'
     {%- endif -%}
 {%- endmacro %}
+
+
+{#-
+  SQL: end of the last bar that a range of moments touches.
+-#}
+{% macro end_of_last_bar(timeframe, range) -%}
+    {%- set last = (
+        "upper(" ~ range ~ ") - case when upper_inc(" ~ range ~ ")"
+        ~ " then interval '0' else interval '1 microsecond' end"
+    ) -%}
+    {{ next_bar_open(timeframe, bar_open(timeframe, last)) }}
+{%- endmacro %}
+
+
+{#- SQL: a function of FROM with the open time of each bar from one bar's start to another's end. -#}
+{% macro bar_opens(timeframe, from_time, to_time) -%}
+    {%- set minutes = timeframes()[timeframe]['minutes'] -%}
+    {%- if minutes is none -%}
+        (
+            select months.first_day at time zone 'UTC'
+            from generate_series(
+                {{ from_time }} at time zone 'UTC',
+                {{ to_time }} at time zone 'UTC' - interval '1 microsecond',
+                interval '1 month'
+            ) as months (first_day)
+        )
+    {%- else -%}
+        generate_series(
+            {{ from_time }}, {{ to_time }} - interval '1 microsecond', interval '{{ minutes }} minutes'
+        )
+    {%- endif -%}
+{%- endmacro %}

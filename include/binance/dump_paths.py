@@ -9,6 +9,9 @@ from include.domain.instruments import Market, exchange_symbol_of, market_of
 
 Kind = Literal["klines", "aggTrades", "trades"]
 
+KINDS: dict[str, Kind] = {"agg_trades": "aggTrades", "trades": "trades"}
+"""Kinds of trades in paths, by our names of them."""
+
 _FOLDERS = {Market.SPOT: "data/spot", Market.UM: "data/futures/um"}
 _DATES = {"daily": "%Y-%m-%d", "monthly": "%Y-%m"}
 

@@ -3,11 +3,13 @@
 Two connections do not deliver in step: handled as they come, a trade of the successor could
 overtake those before it on the old connection, and look like a hole. So the successor's frames
 are held, from the first one that comes after its last acknowledgement (an acknowledgement proves
-nothing), until the old connection has delivered well beyond that moment. Then the old one is
-closed and the held frames follow; what both delivered is known by its ids.
+nothing), until the old connection has delivered that frame too, and well beyond. Then the old one
+is closed and the held frames follow; what both delivered is known by its ids.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from include.binance.frames import (
     AggTrade,
@@ -23,6 +25,8 @@ from include.errors import PermanentError
 
 OVERLAP_S = 0.5
 """Streams of one connection lag behind each other, by less than this."""
+MOST_WAIT_S = 10.0
+"""For an old connection that does not deliver what its successor did: that stream of it is dead."""
 MOST_HELD_BYTES = 64 << 20
 
 
@@ -31,6 +35,7 @@ class Handover:
 
     Args:
         session: the successor's subscriptions.
+        decode: types a message; raises PermanentError.
         overlap_s: how long both have to deliver.
         most_bytes: of frames held; beyond, the successor takes over at once.
 
@@ -43,22 +48,24 @@ class Handover:
         self,
         session: StreamSession,
         *,
+        decode: Callable[[bytes], object] = decode,
         overlap_s: float = OVERLAP_S,
         most_bytes: int = MOST_HELD_BYTES,
     ) -> None:
         self.held: list[bytes] = []
         self.arrived_s: list[float] = []
         self._session = session
+        self._decode = decode
         self._overlap_s = overlap_s
         self._most_bytes = most_bytes
         self._bytes = 0
         self._proven_s: float | None = None
-        self._proven_us = 0
+        self._proof: object = None
 
     def take(self, data: bytes, now_s: float) -> str | None:
         """Take a message of the successor; returns why it is of no use, or None."""
         try:
-            frame = decode(data)
+            frame = self._decode(data)
         except PermanentError:
             frame = None  # held like others: whoever takes over counts and tells it
         if isinstance(frame, ControlAnswer):
@@ -68,25 +75,29 @@ class Handover:
         if not self._session.is_subscribed:
             self._proven_s = None  # streams were added meanwhile
         elif self._proven_s is None:
-            self._proven_s = now_s
-            is_timed = isinstance(frame, AggTrade | Trade | Kline)
-            self._proven_us = microseconds(frame.event_time) if is_timed else 0  # type: ignore[union-attr]
+            self._proven_s, self._proof = now_s, frame
         if self._proven_s is not None or self.held:
             self.held.append(bytes(data))  # the parser may use its memory again
             self.arrived_s.append(now_s)
             self._bytes += len(data)
         return None
 
-    def is_ready(self, now_s: float, heard_us: int | None) -> bool:
+    def is_ready(self, now_s: float, has_delivered: Callable[[object], bool]) -> bool:
         """Whether the successor may take over.
 
         Args:
-            heard_us: greatest event time that the old connection delivered; None if its frames
-                tell none.
+            has_delivered: whether the old connection has delivered a frame, or a later one.
         """
         if self._proven_s is None or not self._session.is_subscribed:
             return False
         if self._bytes > self._most_bytes:
             return True
-        has_caught_up = heard_us is None or heard_us >= self._proven_us
-        return has_caught_up and now_s - self._proven_s >= self._overlap_s
+        waited_s = now_s - self._proven_s
+        if waited_s < self._overlap_s:
+            return False
+        return has_delivered(self._proof) or waited_s >= MOST_WAIT_S
+
+
+def event_us(frame: object) -> int:
+    """The exchange's time (µs) of a message about trades; 0 of any other."""
+    return microseconds(frame.event_time) if isinstance(frame, AggTrade | Trade | Kline) else 0

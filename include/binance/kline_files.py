@@ -25,7 +25,8 @@ from include.binance.columns import (
     to_micros,
     unit_of,
 )
-from include.binance.text_blocks import text_blocks
+from include.binance.plain_rows import read_plain, time_digits
+from include.binance.text_blocks import TextBlock, text_blocks
 from include.domain.columnar import CANDLE_SCHEMA, PRICES, VOLUMES
 from include.domain.columnar import TIME as TIME_TYPE
 from include.domain.scaled import decimals_needed
@@ -57,7 +58,8 @@ KLINES = Layout(
     ),
 )
 
-_SUMS = tuple(f"scaled_{name}" for name in (*PRICES, *VOLUMES))
+_NUMBERS = (*PRICES, *VOLUMES)
+_SCALED = tuple(f"scaled_{name}" for name in _NUMBERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ class KlineReader:
         symbol: platform symbol of the rows.
         window: rows open within this half-open range (µs), else they are rejected; None: any.
         interval: of the rows.
+        aside: open times (µs) whose rows are held back and judged together by ``finish``: those
+            of minutes that are known to come in several blocks.
     """
 
     def __init__(
@@ -93,28 +97,88 @@ class KlineReader:
         *,
         window: tuple[int, int] | None = None,
         interval: Timeframe = TIMEFRAMES["1m"],
+        aside: frozenset[int] = frozenset(),
     ) -> None:
         self._symbol = symbol
         self._interval = interval
         self._window = window
         self._digits = 0
         self._seen = pl.Series("open_time", [], dtype=pl.Int64)
+        self._aside = pl.Series("open_time", sorted(aside), dtype=pl.Int64)
+        self._held: list[pl.DataFrame] = []
 
-    def read(self, lines: pl.DataFrame) -> KlineBlock:
-        """Read lines (``columns.lines_of``) without the header."""
+    def read(self, block: TextBlock) -> KlineBlock:
+        """Read a block without the header."""
+        table = self._read_plain(block.content)
+        if table is None:
+            return self._read_carefully(block.lines())
+        self._seen = pl.concat([self._seen, table["open_time"]])
+        return KlineBlock(self._candles(table), [], unit_of(self._digits))
+
+    def finish(self) -> KlineBlock | None:
+        """What the rows that were held back give, behind the last block; None without any."""
+        if not self._held:
+            return None
+        lines, self._held, self._aside = pl.concat(self._held), [], self._aside.clear()
+        return self._read_carefully(lines)
+
+    # --- the fast way
+
+    def _read_plain(self, content: bytes) -> pl.DataFrame | None:
+        """Rows of a block in which every row is a good one, by open time; else None."""
+        found = read_plain(content, KLINES)
+        if found is None:
+            return None
+        table, decimals = found
+        digits = time_digits(table, "open_time")
+        if not digits or digits != (self._digits or digits):
+            return None
+        if time_digits(table, "close_time") != digits:
+            return None
+        most = max(decimals.values())
+        table = table.with_columns(
+            *(
+                pl.col(f"scaled_{name}") * pl.lit(10 ** (most - decimals[name]), dtype=pl.Int128)
+                for name in _NUMBERS
+                if decimals[name] < most
+            ),
+            to_micros("open_time", digits=digits),
+            to_micros("close_time", digits=digits),
+        )
+        opens = pl.col("open_time")
+        last_us = self._seen.max()
+        is_bad = table.select(
+            pl.any_horizontal(condition for condition, _ in self._value_checks()).any()
+            | (opens <= opens.shift(1)).any()
+            | (opens.first() <= pl.lit(last_us, dtype=pl.Int64)).fill_null(value=False)
+            | opens.is_in(self._aside.implode()).any()
+        )
+        if is_bad.item():
+            return None
+        self._digits = digits
+        return table
+
+    # --- the careful way
+
+    def _read_carefully(self, lines: pl.DataFrame) -> KlineBlock:
         table, rejections = split(lines, KLINES)
         self._digits = self._digits or sniff_digits(table, "open_time")
         table, bad = reject(
             table,
             [
                 *time_checks(["open_time", "close_time"], digits=self._digits),
-                *number_checks((*PRICES, *VOLUMES)),
+                *number_checks(_NUMBERS),
                 (~pl.col("trade_count").str.contains(COUNT), "trade_count is no whole number"),
             ],
         )
         rejections += bad
         table, bad = self._check_values(table)
         rejections += bad
+        if self._aside.len():
+            is_aside = pl.col("open_time").is_in(self._aside.implode())
+            numbers = table.filter(is_aside)["line"]
+            self._held.append(lines.filter(pl.col("line").is_in(numbers.implode())))
+            table = table.filter(~is_aside)
         repeated = table["open_time"].filter(table["open_time"].is_in(self._seen.implode()))
         table, bad = self._check_repeats(table)
         rejections += bad
@@ -126,12 +190,11 @@ class KlineReader:
         )
 
     def _check_values(self, table: pl.DataFrame) -> tuple[pl.DataFrame, list[Rejection]]:
-        names = (*PRICES, *VOLUMES)
-        decimals = decimals_needed(table, names)
+        decimals = decimals_needed(table, _NUMBERS)
         table = table.with_columns(
             *(
                 pl.col(name).cast(pl.Decimal(38, decimals)).alias(f"scaled_{name}")
-                for name in names
+                for name in _NUMBERS
             ),
             to_micros("open_time", digits=self._digits),
             to_micros("close_time", digits=self._digits),
@@ -184,8 +247,9 @@ class KlineReader:
 
     def _check_repeats(self, table: pl.DataFrame) -> tuple[pl.DataFrame, list[Rejection]]:
         """Keep one of equal rows of a minute, and none of rows that contradict each other."""
-        values = pl.struct(*_SUMS, "trade_count")
+        values = pl.struct(*_SCALED, "trade_count")
         key = pl.col("open_time")
+        opens = table["open_time"].unique()  # also those of which no row is kept
         table, rejections = reject(
             table,
             [
@@ -194,18 +258,15 @@ class KlineReader:
                 (~key.is_first_distinct(), "the minute came before in this file"),
             ],
         )
-        self._seen = pl.concat([self._seen, table["open_time"]])
+        self._seen = pl.concat([self._seen, opens])
         return table, rejections
 
     def _candles(self, table: pl.DataFrame) -> pl.DataFrame:
         ids = {name: pl.lit(None, dtype=pl.Int64) for name in ("first_trade_id", "last_trade_id")}
-        return (
-            table.sort("open_time")
-            .with_columns(
-                symbol=pl.lit(self._symbol), open_time=pl.col("open_time").cast(TIME_TYPE), **ids
-            )
-            .select(*CANDLE_SCHEMA)
-        )
+        in_order = table if table["open_time"].is_sorted() else table.sort("open_time")
+        return in_order.with_columns(
+            symbol=pl.lit(self._symbol), open_time=pl.col("open_time").cast(TIME_TYPE), **ids
+        ).select(*CANDLE_SCHEMA)
 
 
 def read_klines(
@@ -214,6 +275,7 @@ def read_klines(
     *,
     window: tuple[int, int] | None = None,
     interval: Timeframe = TIMEFRAMES["1m"],
+    aside: frozenset[int] = frozenset(),
     block_bytes: int = BLOCK_BYTES,
     on_read: OnRead | None = None,
 ) -> Iterator[KlineBlock]:
@@ -223,10 +285,14 @@ def read_klines(
         symbol: platform symbol of the rows.
         window: half-open range of open times (µs) that the file is for.
         interval: of the rows.
+        aside: see ``KlineReader``; their rows are in the last block.
 
     Raises:
         RejectedInputError: damaged, or of other columns.
     """
-    reader = KlineReader(symbol, window=window, interval=interval)
+    reader = KlineReader(symbol, window=window, interval=interval, aside=aside)
     for block in text_blocks(path, (KLINES,), block_bytes=block_bytes, on_read=on_read):
-        yield reader.read(block.lines())
+        yield reader.read(block)
+    last = reader.finish()
+    if last is not None:
+        yield last

@@ -84,11 +84,10 @@ def page_of(
 ) -> KlinePage:
     """Rows of an answer as a page, without those that are not settled."""
     candles = [row.candle(symbol) for row in rows]
-    settled = [
-        candle
-        for candle in candles
-        if timeframe.next_open_us(candle.open_time_us) <= settled_until(server_time_us)
-    ]
+    until_us = settled_until(server_time_us)
+    settled = candles
+    if candles and timeframe.next_open_us(candles[-1].open_time_us) > until_us:
+        settled = [one for one in candles if timeframe.next_open_us(one.open_time_us) <= until_us]
     is_full = len(rows) >= limit and len(settled) == len(rows)
     next_start_us = timeframe.next_open_us(candles[-1].open_time_us) if is_full else None
     return KlinePage(settled, server_time_us, len(rows) - len(settled), next_start_us)

@@ -1,4 +1,4 @@
-"""The fast way into files of trades: a block whose every row is what it should be.
+"""The fast way into files of trades and klines: a block whose every row is what it should be.
 
 polars' own reader types the columns; cheap sums over whole columns then show that no row is
 anything but plain. Where one is, or might be, there is no answer, and the careful way
@@ -12,20 +12,30 @@ from collections.abc import Sequence
 import polars as pl
 
 from include.binance.columns import Layout
+from include.domain.columnar import PRICES, VOLUMES
 
-NUMBERS = ("price", "quantity", "quote_quantity")
-COUNTS = ("id", "first_trade_id", "last_trade_id", "trade_time")
+NUMBERS = ("price", "quantity", "quote_quantity", *PRICES, *VOLUMES)
+COUNTS = (
+    "id", "first_trade_id", "last_trade_id", "trade_time", "open_time", "close_time", "trade_count",
+)  # fmt: skip
 
 MOST_DIGITS = 18
 """On either side of the point, and of a count; as ``columns.NUMBER`` and ``COUNT`` have it."""
 
-_CHARACTERS = b"0123456789.,-\r\ntTrueFfals"
+_CHARACTERS = b"0123456789.,\r\n"
+_CHARACTERS_OF_TRADES = _CHARACTERS + b"-tTrueFfals"
+"""With the flags, and the -1 of ids that are none."""
+
 _LARGEST_COUNT = 10**MOST_DIGITS - 1
 _TIMES = {13: (10**12, 10**13 - 1), 16: (10**15, 10**16 - 1)}
 _TRUE, _FALSE = ("true", "True"), ("false", "False")
 
 
-def read_plain(block: bytes, layout: Layout) -> tuple[pl.DataFrame, dict[str, int]] | None:
+PlainRows = tuple[pl.DataFrame, dict[str, int]]
+"""Typed rows, and the decimals of their numbers; see ``read_plain``."""
+
+
+def read_plain(block: bytes, layout: Layout) -> PlainRows | None:
     """Type the rows of a block without header; None where any of them needs a closer look.
 
     Returns:
@@ -33,7 +43,8 @@ def read_plain(block: bytes, layout: Layout) -> tuple[pl.DataFrame, dict[str, in
         beside each, ``scaled_…`` as Int128 in units of 10^-decimals; and those decimals by name
         of the number. Values may be zero, and negative counts are as in the file.
     """
-    if block.translate(None, _CHARACTERS):
+    has_flags = "is_buyer_maker" in layout.columns
+    if block.translate(None, _CHARACTERS_OF_TRADES if has_flags else _CHARACTERS):
         return None
     schema = pl.Schema(
         {name: pl.Int64() if name in COUNTS else pl.String() for name in layout.columns}
@@ -45,68 +56,68 @@ def read_plain(block: bytes, layout: Layout) -> tuple[pl.DataFrame, dict[str, in
     if table.is_empty():
         return None
     numbers = [name for name in NUMBERS if name in layout.columns]
+    common = _common_decimals(table, numbers)
     scaled: list[pl.Expr] = []
     decimals: dict[str, int] = {}
     for name in numbers:
-        found = _as_integers(table[name])
+        found = _as_integers(table[name], common[name])
         if found is None:
             return None
         values, decimals[name] = found
         scaled.append(values.alias(f"scaled_{name}"))
-    is_true = pl.col("is_buyer_maker").is_in(_TRUE)
-    typed = table.with_columns(
-        *scaled,
-        is_true.alias("is_buyer_maker"),
-        (is_true | pl.col("is_buyer_maker").is_in(_FALSE)).alias("is_flag"),
-    )
+    is_flag = pl.lit(value=True)
+    if has_flags:
+        is_true = pl.col("is_buyer_maker").is_in(_TRUE)
+        scaled.append(is_true.alias("is_buyer_maker"))
+        is_flag = is_true | pl.col("is_buyer_maker").is_in(_FALSE)
+    typed = table.with_columns(*scaled, is_flag.alias("is_flag"))
     counts = [name for name in COUNTS if name in layout.columns]
     if not _is_sound(typed, numbers, counts):
         return None
     return typed.drop("is_flag"), decimals
 
 
-def time_digits(table: pl.DataFrame) -> int:
+def time_digits(table: pl.DataFrame, name: str = "trade_time") -> int:
     """Digits of all times of a typed table: 13 (ms), 16 (µs), or 0 where they differ."""
-    low, high = table.select(
-        pl.col("trade_time").min(), pl.col("trade_time").max().alias("high")
-    ).row(0)
+    low, high = table.select(pl.col(name).min(), pl.col(name).max().alias("high")).row(0)
     for digits, (least, most) in _TIMES.items():
         if least <= low and high <= most:
             return digits
     return 0
 
 
-def _as_integers(column: pl.Series) -> tuple[pl.Expr, int] | None:
+def _as_integers(column: pl.Series, common: int) -> tuple[pl.Expr, int] | None:
     """A column of numbers scaled to Int128, and its decimals; None where one may be no number.
 
     A text that is none becomes null in the expression.
     """
     text = pl.col(column.name)
-    decimals = _common_decimals(column)
-    if decimals:
+    if common:
         # Without the point it is a whole number, or it was none: far cheaper than a decimal.
         digits = text.str.replace(".", "", literal=True)
-        return digits.cast(pl.Int64, strict=False).cast(pl.Int128), decimals
+        return digits.cast(pl.Int64, strict=False).cast(pl.Int128), common
     most = _most_decimals(column)
     if most is None:
         return None
     return text.cast(pl.Decimal(38, most), strict=False).to_physical(), most
 
 
-def _common_decimals(column: pl.Series) -> int:
+def _common_decimals(table: pl.DataFrame, names: Sequence[str]) -> dict[str, int]:
     """Decimals that every text of a column has; 0 where they differ, or are too many."""
-    _, point, fraction = str(column[0] or "").partition(".")
-    decimals = len(fraction) if point else 0
-    if not decimals:
-        return 0
-    text = pl.col(column.name)
-    sizes = text.str.len_bytes()
-    is_common = column.to_frame().select(
-        (text.str.slice(-decimals - 1, 1) == ".").all()
-        & (sizes.min() >= decimals + 2)
-        & (sizes.max() <= MOST_DIGITS + 1)
-    )
-    return decimals if is_common.item() else 0
+    decimals, are_common = {}, []
+    for name in names:
+        _, point, fraction = str(table[name][0] or "").partition(".")
+        decimals[name] = count = len(fraction) if point else 0
+        text = pl.col(name)
+        sizes = text.str.len_bytes()
+        are_common.append(
+            (text.str.slice(-count - 1, 1) == ".").all()
+            & (sizes.min() >= count + 2)
+            & (sizes.max() <= MOST_DIGITS + 1)
+            & pl.lit(value=count > 0)
+        )
+    found = table.select(one.alias(name) for name, one in zip(names, are_common, strict=True))
+    return {name: decimals[name] if found[name].item() else 0 for name in names}
 
 
 def _most_decimals(column: pl.Series) -> int | None:

@@ -226,10 +226,27 @@ class BinanceRest:
         )
 
     def agg_trades(
-        self, exchange_symbol: str, *, from_id: int, limit: int = MAX_TRADES
+        self,
+        exchange_symbol: str,
+        *,
+        from_id: int | None = None,
+        start_us: int | None = None,
+        limit: int = MAX_TRADES,
     ) -> list[AggTradeRow]:
-        """Aggregate trades from an id on; void ones are among them, so that pages can go on."""
-        parameters = {"symbol": exchange_symbol, "fromId": from_id, "limit": limit}
+        """Aggregate trades, oldest first; void ones are among them, so that pages can go on.
+
+        Args:
+            from_id: from this id on.
+            start_us: in place of an id: from this moment on. With neither the newest ones.
+
+        Raises:
+            PermanentError: USD-M serves those of the last 48 hours alone.
+        """
+        parameters: dict[str, Any] = {"symbol": exchange_symbol, "limit": limit}
+        if from_id is not None:
+            parameters["fromId"] = from_id
+        if start_us is not None:
+            parameters["startTime"] = -(-start_us // 1000)
         return self._get("aggTrades", parameters, AGG_TRADES_WEIGHT[self.market], _AGG_TRADES)
 
     def trades(

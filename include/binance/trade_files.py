@@ -9,7 +9,7 @@ are told with line and reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +29,13 @@ from include.binance.columns import (
     to_micros,
     unit_of,
 )
-from include.binance.plain_rows import NUMBERS, read_plain, time_digits
+from include.binance.plain_rows import NUMBERS, PlainRows, read_plain, time_digits
 from include.binance.read_ahead import read_ahead
+from include.binance.restarts import part
 from include.binance.text_blocks import TextBlock, text_blocks
 from include.domain.instruments import Market, market_of
 from include.domain.scaled import decimals_needed, to_scaled
+from include.domain.timeframes import MINUTE_US
 from include.domain.trade_fold import TradeFold, TradeRows
 
 _TRADE = ("id", "price", "quantity", "quote_quantity", "trade_time", "is_buyer_maker")
@@ -42,6 +44,9 @@ _AGG_TRADE = (
 )  # fmt: skip
 
 _END_OF_TIME_US = 1 << 62
+
+_Parsed = tuple[TextBlock, PlainRows | None]
+"""A block, and its rows where all of them are plain."""
 
 SPOT_TRADES = Layout(
     name="spot trades",
@@ -127,10 +132,8 @@ class TradeReader:
         self._layout = layout or trades_layout(symbol)
         self._is_agg = "first_trade_id" in self._layout.columns
         self._is_um = market_of(symbol) is Market.UM
-        # ids of single USD-M trades skip by design, those of aggTrades do not
-        self._fold = TradeFold(
-            symbol, ids_follow=self._is_agg or not self._is_um, after_id=after_id
-        )
+        self._symbol = symbol
+        self._fold = self._new_fold(after_id)
         self._window = window or (0, _END_OF_TIME_US)
         self._keep_rows = keep_rows
         self._digits = 0
@@ -153,7 +156,8 @@ class TradeReader:
         block_bytes: int = BLOCK_BYTES,
         on_read: OnRead | None = None,
     ) -> Iterator[TradeBlock]:
-        """Blocks of a ``.csv``, ``.csv.gz`` or ``.zip``; it is unpacked in a thread beside.
+        """Blocks of a ``.csv``, ``.csv.gz`` or ``.zip``; while one is folded, the next is parsed
+        and the one behind it unpacked, each in a thread.
 
         Args:
             before_id: id of the row behind the file's last; see ``TradeFold.finish``.
@@ -163,22 +167,37 @@ class TradeReader:
             OverflowError: a sum needs more than 128 bits.
         """
         texts = text_blocks(path, (self._layout,), block_bytes=block_bytes, on_read=on_read)
-        held: TextBlock | None = None
-        with closing(read_ahead(texts)) as blocks:
+        held: _Parsed | None = None
+        with closing(read_ahead(self._parsed(texts))) as blocks:
             for block in blocks:
                 if held is not None:
-                    yield self.read(held)
+                    yield self._read(held)
                 held = block
         if held is not None:
-            yield self.read(held, is_last=True, before_id=before_id)
+            yield self._read(held, is_last=True, before_id=before_id)
 
     def read(
         self, block: TextBlock, *, is_last: bool = False, before_id: int | None = None
     ) -> TradeBlock:
         """Read a block without the header; ``is_last`` folds what still waits."""
-        read = self._read_plain(block.content)
+        parsed = block, read_plain(block.content, self._layout)
+        return self._read(parsed, is_last=is_last, before_id=before_id)
+
+    def _parsed(self, texts: Generator[TextBlock, None, None]) -> Generator[_Parsed, None, None]:
+        with closing(read_ahead(texts)) as blocks:
+            for block in blocks:
+                yield block, read_plain(block.content, self._layout)
+
+    def _read(
+        self, parsed: _Parsed, *, is_last: bool = False, before_id: int | None = None
+    ) -> TradeBlock:
+        block, plain = parsed
+        read = self._read_plain(plain)
         rejections: list[Rejection] = []
         if read is None:
+            parted = part(block, self._layout, self._fold)
+            if parted is not None:
+                return self._read_of_two(*parted, is_last=is_last, before_id=before_id)
             read, rejections = self._read_carefully(block)
         whole, partial = self._fold.add(read)
         if is_last:
@@ -196,14 +215,39 @@ class TradeReader:
             rows.select(self._kept) if self._keep_rows else None,
         )
 
+    def _read_of_two(
+        self, former: TextBlock, later: TextBlock, *, is_last: bool, before_id: int | None
+    ) -> TradeBlock:
+        """Blocks of two instruments with one ticker, each folded by itself."""
+        parts = [self.read(former)] if former.content else []
+        rest = self._fold.finish()
+        ended_us = self._fold.last_minute_us + MINUTE_US
+        self._fold = self._new_fold()
+        self._fold.folded_until_us = ended_us
+        parts.append(self.read(later, is_last=is_last, before_id=before_id))
+        kept = [one.rows for one in parts if one.rows is not None]
+        return TradeBlock(
+            pl.concat([*(one.whole for one in parts), rest.whole]),
+            pl.concat([*(one.partial for one in parts), rest.partial]),
+            [one for each in parts for one in each.rejections],
+            sum(one.trades for one in parts),
+            unit_of(self._digits),
+            pl.concat(kept) if kept else None,
+        )
+
+    def _new_fold(self, after_id: int | None = None) -> TradeFold:
+        # ids of single USD-M trades skip by design, those of aggTrades do not
+        return TradeFold(
+            self._symbol, ids_follow=self._is_agg or not self._is_um, after_id=after_id
+        )
+
     # --- the fast way
 
-    def _read_plain(self, content: bytes) -> TradeRows | None:
+    def _read_plain(self, plain: PlainRows | None) -> TradeRows | None:
         """Rows of a block in which every row is a good one and in its place; else None."""
-        found = read_plain(content, self._layout)
-        if found is None:
+        if plain is None:
             return None
-        table, decimals = found
+        table, decimals = plain
         digits = time_digits(table)
         if not digits or digits != (self._digits or digits):
             return None

@@ -16,10 +16,13 @@ from include import __version__
 from include.cli.archive import archive
 from include.cli.backfill import backfill
 from include.cli.backup import backup, restore
+from include.cli.check import check
 from include.cli.compare import compare
 from include.cli.import_files import import_files
 from include.cli.migrate import migrate
+from include.cli.serve import serve
 from include.cli.status import status
+from include.cli.user import app as user
 from include.errors import CandelabraError
 
 app = typer.Typer(
@@ -48,13 +51,16 @@ def options(
 
 
 app.command()(backfill)
+app.command()(check)
 app.command()(compare)
 app.command("import")(import_files)
 app.command()(migrate)
+app.command()(serve)
 app.command()(status)
 app.command()(archive)
 app.command()(backup)
 app.command()(restore)
+app.add_typer(user)
 
 
 @app.command()

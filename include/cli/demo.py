@@ -299,8 +299,18 @@ def _show_links(stack: LocalStack, console: Console, *, oracle_url: str | None) 
     rows = [f"database   {redact(stack.environment_url('reader'))}  (`candelabra psql` opens it)"]
     if airflow is not None:
         rows.insert(0, f"Airflow    {airflow.url}  login {airflow.username} / {airflow.password}")
+    serves = stack.streamer_serves()
+    if "API" in serves:
+        example = "/api/v1/candles?symbol=BTCUSDT&timeframe=5m&limit=3"
+        rows.insert(0, f"chart      {serves['API']}/")
+        rows.append(f"REST       {serves['API']}{example}  (docs/serving.md)")
+    if "GRPC" in serves:
+        rows.append(f"gRPC       {serves['GRPC']}  candelabra.v1.MarketData")
     if oracle_url is not None:
         rows.append(f"exchange   {oracle_url}  (simulated; docs/simulator.md)")
+    dbt_docs = stack.home / "dbt" / "docs" / "index.html"
+    rows.append(f"marts      {dbt_docs.as_uri()}  (docs/marts.md)")
+    rows.append(f"quality    {(stack.home / 'quality' / 'index.html').as_uri()}  (docs/quality.md)")
     rows.append(f"logs       {stack.logs}")
     rows.append("query      SELECT * FROM marts.candles_1h ORDER BY open_time DESC LIMIT 5;")
     console.print(Panel("\n".join(rows), title="Candelabra", expand=False), highlight=False)

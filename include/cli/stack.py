@@ -146,6 +146,24 @@ class LocalStack:
         """Start the live sidecar."""
         self._spawn("streamer", ["-m", "include.cli", "stream", *arguments], STREAMER_STOP_S)
 
+    def streamer_serves(self) -> dict[str, str]:
+        """Where the streamer serves REST (``API``) and gRPC (``GRPC``), as far as its log says."""
+        found: dict[str, str] = {}
+        try:
+            lines = (self.logs / "streamer.log").read_text(errors="replace").splitlines()
+        except OSError:
+            return found
+        for line in lines:
+            if '_listening"' not in line:
+                continue
+            with contextlib.suppress(ValueError):
+                told = json.loads(line)
+                if told.get("event") == "grpc_listening":
+                    found["GRPC"] = str(told["address"])
+                elif told.get("settings") == "API_*":
+                    found["API"] = str(told["url"])
+        return found
+
     def start_airflow(
         self, on_progress: Callable[[str], None], dags: Sequence[str]
     ) -> LocalAirflow:
@@ -224,10 +242,11 @@ class LocalStack:
 
     def _role_passwords(self) -> dict[str, str]:
         file = self.home / ROLES_FILE
-        if not file.exists():
-            passwords = {role: secrets.token_urlsafe(18) for role in ROLES}
+        passwords = json.loads(file.read_text()) if file.exists() else {}
+        if missing := set(ROLES) - passwords.keys():
+            passwords |= {role: secrets.token_urlsafe(18) for role in missing}
             _write_secret(file, json.dumps(passwords))
-        return dict(json.loads(file.read_text()))
+        return dict(passwords)
 
     def _end_leftovers(self) -> None:
         """End what an earlier, killed supervisor of this folder left running."""

@@ -62,17 +62,18 @@ def _show(plan: TradeDumpPlan, errors: Console) -> None:
         days = plan.unpublished
         more = f" … {days[-1]}" if len(days) > 1 else ""
         errors.print(
-            f"no file is published of {len(days):,} days ({days[0]}{more})",
+            f"neither a file nor REST has {len(days):,} days ({days[0]}{more})",
             style="yellow", highlight=False, markup=False,
         )  # fmt: skip
     if not plan.pieces:
         typer.echo(f"nothing to load; {plan.loaded:,} files are loaded already")
         return
     table = Table(title=f"{len(plan.pieces):,} files to load, {plan.loaded:,} loaded already")
-    for name in ("file", "from"):
+    for name in ("file", "source", "from", "why"):
         table.add_column(name)
     for piece in plan.pieces[:MOST_SHOWN]:
-        table.add_row(piece.label, piece.path)
+        place = "aggTrades" if piece.source == "rest" else piece.path
+        table.add_row(piece.label, piece.source, place, piece.why)
     errors.print(table)
     if len(plan.pieces) > MOST_SHOWN:
         errors.print(f"… and {len(plan.pieces) - MOST_SHOWN:,} more")
@@ -84,7 +85,8 @@ def _load(settings: Settings, plan: TradeDumpPlan, errors: Console) -> list[str]
 
     from include.cli.progress import rows_progress
     from include.errors import TransientError
-    from include.jobs.trade_dumps import TradeDumpCounts, load_trade_dump
+    from include.jobs.trade_dumps import load_trade_dump
+    from include.jobs.trade_pieces import TradeDumpCounts
 
     counts, failures = TradeDumpCounts(), []
     with rows_progress(errors) as progress:

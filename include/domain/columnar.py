@@ -16,8 +16,9 @@ import polars as pl
 from include.domain.candles import PARTIAL_RANK, SOURCE_RANK, Candle, Offer, Source, Status
 from include.domain.exact import EXACT
 from include.domain.minute_parts import MinuteParts, as_texts, join_parts, parts_of
+from include.domain.ranges import Ranges
 from include.domain.scaled import check_sums_fit, decimals_needed, to_scaled, to_text
-from include.domain.timeframes import Timeframe, from_us, to_us
+from include.domain.timeframes import MINUTE_US, Timeframe, from_us, to_us
 
 TIME = pl.Datetime("us", "UTC")
 PRICES = ("open", "high", "low", "close")
@@ -116,7 +117,7 @@ def candles_of(parts: Sequence[MinuteParts], *, symbol: str) -> pl.DataFrame:
 def roll_up(candles: pl.DataFrame, timeframe: Timeframe) -> pl.DataFrame:
     """Roll 1-minute candles (or any finer bars) up to ``timeframe``, exactly.
 
-    Bars without trades give no open, high or low; see ``rollup.join_bars``. Bars hold whatever
+    Bars without trades give no price; see ``rollup.join_bars``. Bars hold whatever
     minutes are given.
 
     Args:
@@ -147,7 +148,7 @@ def roll_up(candles: pl.DataFrame, timeframe: Timeframe) -> pl.DataFrame:
             open=traded("open").first().fill_null(flat),
             high=traded("high").max().fill_null(flat),
             low=traded("low").min().fill_null(flat),
-            close=flat,
+            close=traded("close").last().fill_null(flat),
             **{name: pl.col(name).sum() for name in VOLUMES},
             trade_count=pl.col("trade_count").sum(),
             first_trade_id=traded("first_trade_id").first(),
@@ -166,6 +167,16 @@ def bar_time(timeframe: Timeframe) -> pl.Expr:
     origin_us = to_us(ORIGIN)
     offset = (moment.dt.epoch("us") - origin_us) % timeframe.width_us
     return (moment.dt.epoch("us") - offset).cast(TIME)
+
+
+def ranges_in(open_times: pl.Series) -> Ranges:
+    """Open times of minutes (``TIME``, ascending) joined to half-open ranges; ``ranges_of`` in
+    bulk."""
+    opens = open_times.dt.epoch("us")
+    is_first = (opens.diff() != MINUTE_US).fill_null(value=True)
+    is_last = is_first.shift(-1, fill_value=True)
+    ends = opens.filter(is_last) + MINUTE_US
+    return list(zip(opens.filter(is_first), ends, strict=True))
 
 
 def as_offers(

@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 
+from include.domain.timeframes import MINUTE_US
+
 UM_SUFFIX = ".P"
+
+REUSED_AFTER_US = MINUTE_US
+"""Trades of one instrument are made in the order of their ids, but for clocks that are set: a
+smaller id whose trade is this much younger is of another one, which was given the ticker."""
 
 
 class Market(StrEnum):

@@ -16,9 +16,12 @@ def minutes_in(ranges: Iterable[tuple[int, int]]) -> int:
 
 
 def ranges_of(open_times: Iterable[int]) -> Ranges:
-    """Open times of minutes (ascending) joined to half-open ranges."""
+    """Open times of minutes (ascending, each once) joined to half-open ranges."""
+    opens = list(open_times)
+    if opens and opens[-1] - opens[0] == (len(opens) - 1) * MINUTE_US:
+        return [(opens[0], opens[-1] + MINUTE_US)]  # the usual case: no minute is left out
     ranges: Ranges = []
-    for moment in open_times:
+    for moment in opens:
         if ranges and ranges[-1][1] == moment:
             ranges[-1] = (ranges[-1][0], moment + MINUTE_US)
         else:

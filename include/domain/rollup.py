@@ -43,16 +43,16 @@ def roll_up(candles: Iterable[Candle], timeframe: Timeframe) -> list[Candle]:
 def join_bars(bars: Sequence[Candle], open_time_us: int) -> Candle:
     """One bar out of consecutive ones.
 
-    A bar without trades gives no open, high or low: the exchange takes them from bars with
-    trades (spot BTCUSDT 2023-03-24 12:00). If none has trades the bar is flat at the last
-    close. The close is the last bar's.
+    A bar without trades gives no price: the exchange takes them from bars with trades (spot
+    BTCUSDT 2023-03-24 12:00). The last close is that of the last trade, unless minutes in front
+    of a silent one are missing. If none has trades the bar is flat at the last close.
 
     Args:
         bars: at least one, in order.
     """
-    close = bars[-1].close
     traded = [bar for bar in bars if bar.trade_count]
     if not traded:
+        close = bars[-1].close
         return Candle(
             bars[0].symbol, open_time_us, close, close, close, close, ZERO, ZERO, 0, ZERO, ZERO
         )
@@ -62,7 +62,7 @@ def join_bars(bars: Sequence[Candle], open_time_us: int) -> Candle:
         open=traded[0].open,
         high=max(bar.high for bar in traded),
         low=min(bar.low for bar in traded),
-        close=close,
+        close=traded[-1].close,
         volume=_sum(bar.volume for bar in traded),
         quote_volume=_sum(bar.quote_volume for bar in traded),
         trade_count=sum(bar.trade_count for bar in traded),

@@ -24,6 +24,9 @@ DOWNLOADS = "downloads"
 NO_CHECKSUM = ""
 """Stands in the ledger for the checksum of a file that could not be fetched."""
 
+REPLACED_BY = "replaced_by"
+"""Tells in the detail of an entry which source stands in for the file."""
+
 
 @contextmanager
 def download_folder(settings: Settings, path: str) -> Iterator[Path]:
@@ -78,8 +81,8 @@ def record_unusable(
     fetched: FetchedDump | None,
     error: CandelabraError,
     replaced_by: str | None,
-) -> None:
-    """Record a file that is missing, late, damaged or other than its checksum.
+) -> DumpFile:
+    """Record a file that is missing, late, damaged or other than its checksum; the entry.
 
     Args:
         fetched: None where it did not come so far.
@@ -98,18 +101,17 @@ def record_unusable(
     log.warning("dump_unusable", path=path, verdict=verdict, error=str(error))
     detail = {"error": str(error)}
     if replaced_by is not None:
-        detail["replaced_by"] = replaced_by
-    record_dump_file(
-        connection,
-        DumpFile(
-            path=path,
-            checksum=checksum,
-            kind=kind,
-            symbol=symbol,
-            fetched_at_us=fetched_at_us,
-            published_at_us=fetched.published_at_us if fetched else None,
-            rows=0,
-            verdict=verdict,
-            detail=detail,
-        ),
+        detail[REPLACED_BY] = replaced_by
+    entry = DumpFile(
+        path=path,
+        checksum=checksum,
+        kind=kind,
+        symbol=symbol,
+        fetched_at_us=fetched_at_us,
+        published_at_us=fetched.published_at_us if fetched else None,
+        rows=0,
+        verdict=verdict,
+        detail=detail,
     )
+    record_dump_file(connection, entry)
+    return entry

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,11 +15,13 @@ import polars as pl
 import structlog
 
 from include.binance.columns import Rejection
-from include.binance.dumps import FetchedDump, read_klines
+from include.binance.dumps import FetchedDump, KlineBlock, read_klines
+from include.binance.read_ahead import read_ahead
 from include.config import Settings
 from include.domain.candles import Source, Status
-from include.domain.columnar import CANDLE_SCHEMA, as_offers
+from include.domain.columnar import as_offers, ranges_in
 from include.domain.instruments import market_of
+from include.domain.ranges import united
 from include.domain.timeframes import TIMEFRAMES, from_us, to_us
 from include.errors import (
     PermanentError,
@@ -29,8 +32,15 @@ from include.errors import (
 from include.jobs.dump_files import record_unusable
 from include.jobs.exchange import APPLICATION_NAME, open_dump_site, open_shared_rest
 from include.jobs.minutes import fetch_minutes
-from include.jobs.pieces import DumpPiece, LoadCounts, as_piece, minutes_in, ranges_of
-from include.store.candles import merge_frame, missing_minutes
+from include.jobs.pieces import (
+    DumpPiece,
+    LoadCounts,
+    Ranges,
+    as_piece,
+    holes_in,
+    minutes_in,
+)
+from include.store.candles import MergeCounts, missing_minutes
 from include.store.ledgers import (
     DumpFile,
     RejectedRow,
@@ -38,24 +48,43 @@ from include.store.ledgers import (
     record_dump_file,
     record_rejected_rows,
 )
-from include.store.merging import Connection
+from include.store.merging import Connection, merge_frames
 from include.store.pools import connect
 from include.store.reconciliation import note_live
 
 log = structlog.get_logger(__name__)
 
 KIND = "klines"
-MERGE_ROWS = 100_000
-"""Rows of one transaction: a month of minutes is in or out as a whole."""
+BLOCK_BYTES = 2 << 20
+"""Parsed at once: a month is read in three parts, of which PostgreSQL takes in the first two
+while the next is read."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Content:
-    """What a whole file says: its good rows in order of time, and what became of the others."""
+    """What was read of a file."""
 
-    candles: pl.DataFrame
-    rejections: list[Rejection]
-    time_unit: str | None
+    told: Ranges = field(default_factory=list)
+    """Minutes of its good rows within the piece, ascending."""
+    rejections: list[Rejection] = field(default_factory=list)
+    rows: int = 0
+    time_unit: str | None = None
+
+
+class _UnusableError(Exception):
+    """A file cannot be used, for the reason that is given."""
+
+    def __init__(self, why: TransientError | PermanentError) -> None:
+        super().__init__(str(why))
+        self.why = why
+
+
+class _RepeatedMinutesError(Exception):
+    """Minutes came in two blocks of a file, and must be judged together."""
+
+    def __init__(self, repeated_us: frozenset[int]) -> None:
+        super().__init__(f"{len(repeated_us)} minutes are in more than one block")
+        self.repeated_us = repeated_us
 
 
 def load_dump_piece(*, settings: Settings, piece: DumpPiece | Mapping[str, Any]) -> LoadCounts:
@@ -73,7 +102,9 @@ def load_dump_piece(*, settings: Settings, piece: DumpPiece | Mapping[str, Any])
     url = settings.url_for("jobs")
     with connect(url, application_name=APPLICATION_NAME) as connection:
         note_live(connection, piece.symbol, piece.start_us, piece.end_us)
-        counts = _load(settings, connection, piece)
+        counts, told = _load(settings, connection, piece)
+        if not holes_in(told, piece.start_us, piece.end_us):
+            return counts  # a row of the file, or one of higher rank, stands for each minute
         holes = missing_minutes(connection, piece.symbol, piece.start_us, piece.end_us, unsure=True)
         if not holes:
             return counts
@@ -93,37 +124,29 @@ def load_dump_piece(*, settings: Settings, piece: DumpPiece | Mapping[str, Any])
     return counts
 
 
-def _load(settings: Settings, connection: Connection, piece: DumpPiece) -> LoadCounts:
+def _load(
+    settings: Settings, connection: Connection, piece: DumpPiece
+) -> tuple[LoadCounts, Ranges]:
+    """Load the file; what came of it, and the minutes that it has rows of."""
     fetched_at_us = time.time_ns() // 1000
     fetched: FetchedDump | None = None
-    try:
-        with tempfile.TemporaryDirectory(prefix="candelabra-dump-") as folder:
-            with open_dump_site(settings) as site:
-                fetched = site.fetch(piece.path, Path(folder))
-            content = _read(fetched, piece.symbol)
-    except (TransientError, PermanentError) as error:
-        record_unusable(
-            connection,
-            path=piece.path,
-            symbol=piece.symbol,
-            kind=KIND,
-            fetched_at_us=fetched_at_us,
-            fetched=fetched,
-            error=error,
-            replaced_by=Source.REST.value,
-        )
-        return LoadCounts(replaced_dumps=1)
-    opens = content.candles["open_time"].dt.epoch("us")
-    candles = content.candles.filter((opens >= piece.start_us) & (opens < piece.end_us))
-    source = Source(piece.source)
-    offers = as_offers(
-        candles,
-        status=Status.VERIFIED,
-        source=source,
-        evidence_at_us=fetched.published_at_us,
-    )
-    merged = merge_frame(connection, offers, chunk_rows=MERGE_ROWS)
-    add_coverage(connection, piece.symbol, source, ranges_of(candles["open_time"].dt.epoch("us")))
+    with tempfile.TemporaryDirectory(prefix="candelabra-dump-") as folder:
+        try:
+            fetched = _fetch(settings, piece, Path(folder))
+            content, merged = _merge(connection, fetched, piece)
+        except _UnusableError as error:
+            record_unusable(
+                connection,
+                path=piece.path,
+                symbol=piece.symbol,
+                kind=KIND,
+                fetched_at_us=fetched_at_us,
+                fetched=fetched,
+                error=error.why,
+                replaced_by=Source.REST.value,
+            )
+            return LoadCounts(replaced_dumps=1), []
+    add_coverage(connection, piece.symbol, Source(piece.source), content.told)
     record_rejected_rows(
         connection,
         (RejectedRow(piece.path, one.line, one.reason, one.raw) for one in content.rejections),
@@ -137,7 +160,7 @@ def _load(settings: Settings, connection: Connection, piece: DumpPiece) -> LoadC
             symbol=piece.symbol,
             fetched_at_us=fetched_at_us,
             published_at_us=fetched.published_at_us,
-            rows=content.candles.height,
+            rows=content.rows,
             rejected=len(content.rejections),
             time_unit=content.time_unit,
             verdict="loaded",
@@ -147,28 +170,74 @@ def _load(settings: Settings, connection: Connection, piece: DumpPiece) -> LoadC
             },
         ),
     )
-    return LoadCounts.of(merged, rejected=len(content.rejections), dumps=1)
+    return LoadCounts.of(merged, rejected=len(content.rejections), dumps=1), content.told
 
 
-def _read(fetched: FetchedDump, symbol: str) -> _Content:
-    """All of a file, held to the period in its name, before any of it is used.
+def _fetch(settings: Settings, piece: DumpPiece, folder: Path) -> FetchedDump:
+    try:
+        with open_dump_site(settings) as site:
+            return site.fetch(piece.path, folder)
+    except (TransientError, PermanentError) as error:
+        raise _UnusableError(error) from error
 
-    A minute that comes in two blocks is in neither: no block can say whether they agree.
+
+def _merge(
+    connection: Connection, fetched: FetchedDump, piece: DumpPiece
+) -> tuple[_Content, MergeCounts]:
+    """Merge a file, all or nothing: PostgreSQL takes in one block while the next is read.
 
     Raises:
-        RejectedInputError: damaged, of other columns, or no file of rows, wherever that shows.
+        _UnusableError: damaged, of other columns, or no file of rows, wherever that shows.
     """
-    blocks = list(read_klines(fetched.file, symbol, window=window_of(fetched.path)))
-    candles = pl.concat([CANDLE_SCHEMA.to_frame(), *(block.candles for block in blocks)])
-    repeated = frozenset[int]().union(*(block.repeated_us for block in blocks))
-    if repeated:
-        opens = candles["open_time"].dt.epoch("us")
-        candles = candles.filter(~opens.is_in(sorted(repeated)))
-    return _Content(
-        candles.sort("open_time"),
-        [one for block in blocks for one in block.rejections],
-        blocks[-1].time_unit if blocks else None,
-    )
+    aside: frozenset[int] = frozenset()
+    while True:
+        content = _Content()
+        try:
+            with closing(read_ahead(_offers(fetched, piece, content, aside))) as offers:
+                return content, merge_frames(connection, offers)
+        except _RepeatedMinutesError as error:
+            aside = error.repeated_us
+
+
+def _offers(
+    fetched: FetchedDump, piece: DumpPiece, content: _Content, aside: frozenset[int]
+) -> Generator[pl.DataFrame, None, None]:
+    """Offers of a file's good rows within the piece, held to the period in its name.
+
+    Args:
+        content: told what is read.
+        aside: minutes (µs) that were found in two blocks.
+    """
+    opens = pl.col("open_time").dt.epoch("us")
+    repeated: frozenset[int] = frozenset()
+    for block in _blocks(fetched, piece.symbol, aside):
+        repeated |= block.repeated_us
+        content.rejections += block.rejections
+        content.rows += block.candles.height
+        content.time_unit = block.time_unit
+        candles = block.candles.filter((opens >= piece.start_us) & (opens < piece.end_us))
+        content.told = united([*content.told, *ranges_in(candles["open_time"])])
+        yield as_offers(
+            candles,
+            status=Status.VERIFIED,
+            source=Source(piece.source),
+            evidence_at_us=fetched.published_at_us,
+        )
+    if repeated - aside:
+        raise _RepeatedMinutesError(aside | repeated)
+
+
+def _blocks(fetched: FetchedDump, symbol: str, aside: frozenset[int]) -> Iterator[KlineBlock]:
+    try:
+        yield from read_klines(
+            fetched.file,
+            symbol,
+            window=window_of(fetched.path),
+            aside=aside,
+            block_bytes=BLOCK_BYTES,
+        )
+    except (TransientError, PermanentError) as error:
+        raise _UnusableError(error) from error
 
 
 def window_of(path: str) -> tuple[int, int]:

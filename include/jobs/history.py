@@ -6,14 +6,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+import structlog
+
 from include.config import Settings
 from include.domain.sourcing import Fill
 from include.errors import PermanentError
 from include.jobs.backfill import load_piece
 from include.jobs.pieces import DumpPiece, LoadCounts, Moment, RestPiece, summarise
 from include.jobs.planning import plan_backfill
-from include.jobs.trade_dumps import TradeDumpCounts, TradeDumpPiece, load_trade_dump
+from include.jobs.trade_dumps import load_trade_dump
+from include.jobs.trade_folds import told
+from include.jobs.trade_pieces import TradeDumpCounts, TradeDumpPiece
 from include.jobs.trade_planning import plan_trade_dumps
+
+log = structlog.get_logger(__name__)
 
 KLINES = "klines"
 
@@ -74,8 +80,8 @@ def load_history_piece(
     """Load a piece of any kind; one with a ``kind`` is a file of trades.
 
     Raises:
-        PermanentError: a file of trades cannot be used (nothing stands in for it), or a setting is
-            wrong.
+        PermanentError: a file of trades cannot be used and nothing stands in for it, or a setting
+            is wrong.
         TransientError, RateLimitedError: the exchange or the database are away.
     """
     if "kind" not in piece:
@@ -87,10 +93,12 @@ def load_history_piece(
 
 
 def summarise_history(*, counts: Iterable[Mapping[str, Any]]) -> LoadCounts | TradeDumpCounts:
-    """The sum of what pieces of one kind gave."""
+    """The sum of what pieces of one kind gave, told in the log."""
     found = list(counts)
     if not any("files" in one for one in found):
         return summarise(counts=found)
     names = {one.name for one in fields(TradeDumpCounts)}
     parts = (TradeDumpCounts(**{k: v for k, v in one.items() if k in names}) for one in found)
-    return sum(parts, TradeDumpCounts())
+    total = sum(parts, TradeDumpCounts())
+    log.info("loads_summed", **told(total))
+    return total

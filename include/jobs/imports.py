@@ -17,11 +17,10 @@ from include.binance.archives import sha256_of
 from include.binance.columns import Rejection
 from include.config import Settings
 from include.domain.candles import Source, Status
-from include.domain.columnar import as_offers
+from include.domain.columnar import as_offers, ranges_in
 from include.domain.instruments import Market
 from include.errors import RejectedInputError
 from include.jobs.exchange import APPLICATION_NAME
-from include.jobs.pieces import ranges_of
 from include.jobs.user_files import FilePart, UserFile, open_file, read_parts, unfoldable
 from include.store.candles import MergeCounts, merge_frame
 from include.store.instruments import read_instruments
@@ -179,9 +178,7 @@ def _merge(connection: Connection, symbol: str, part: FilePart) -> MergeCounts:
     whole = as_offers(part.candles, status=Status.UNCONFIRMED, source=Source.FILE)
     partial = as_offers(part.partial, status=Status.PARTIAL, source=Source.FILE)
     counts = merge_frame(connection, pl.concat([whole, partial]).sort("open_time"))
-    add_coverage(
-        connection, symbol, Source.FILE, ranges_of(part.candles["open_time"].dt.epoch("us"))
-    )
+    add_coverage(connection, symbol, Source.FILE, ranges_in(part.candles["open_time"]))
     return counts
 
 

@@ -9,15 +9,20 @@ import structlog
 
 from include.config import Settings
 from include.domain.instruments import Market
+from include.domain.timeframes import DAY_US
 from include.jobs.exchange import APPLICATION_NAME, open_shared_rest
 from include.jobs.pieces import market_from
-from include.store.instruments import read_instruments, write_instruments
+from include.store.instruments import part_reused, read_instruments, write_instruments
+from include.store.merging import Connection
 from include.store.pools import connect
 
 log = structlog.get_logger(__name__)
 
 MOST_NAMED = 100
 """Symbols named in one line of the log; more are counted."""
+
+IDS_LOOKED_AT_US = 3 * DAY_US
+"""Minutes so young are looked at for ids that begin anew; it is done each day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +32,7 @@ class InstrumentCounts:
     Attributes:
         listed: instruments that the exchange shows, by market.
         trading: those of them that trade, by market.
-        ended: listings that it no longer shows.
+        ended: listings that it no longer shows, or whose ticker has another instrument by now.
     """
 
     listed: dict[str, int]
@@ -57,12 +62,23 @@ def sync_instruments(
                 instruments = rest.exchange_info()
             known = {one.symbol: one.status for one in read_instruments(connection, market=market)}
             ended += write_instruments(connection, instruments, seen_at_us, whole_market=market)
+            if market is Market.SPOT:
+                ended += _part_reused(connection, seen_at_us)
             listed[market.value] = len(instruments)
             trading[market.value] = sum(one.is_trading for one in instruments)
             if known:
                 _tell_changes(market, known, {one.symbol: one.status for one in instruments})
     log.info("instruments_synchronised", listed=listed, trading=trading, ended=ended)
     return InstrumentCounts(listed, trading, ended)
+
+
+def _part_reused(connection: Connection, seen_at_us: int) -> int:
+    """How many tickers have another instrument, which spot does not tell; see ``part_reused``."""
+    since_us = seen_at_us - IDS_LOOKED_AT_US
+    reused = part_reused(connection, Market.SPOT, since_us=since_us, seen_at_us=seen_at_us)
+    if reused:
+        log.info("tickers_reused", count=len(reused), symbols=reused[:MOST_NAMED])
+    return len(reused)
 
 
 def _tell_changes(market: Market, known: dict[str, str], now: dict[str, str]) -> None:

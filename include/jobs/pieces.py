@@ -10,6 +10,8 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from datetime import UTC, date, datetime
 from typing import Any, Self, TypeVar
 
+import structlog
+
 from include.domain.instruments import UM_SUFFIX, Market, symbol_of
 from include.domain.ranges import Ranges as Ranges
 from include.domain.ranges import holes_in as holes_in
@@ -18,6 +20,8 @@ from include.domain.ranges import ranges_of as ranges_of
 from include.domain.timeframes import MINUTE_US, from_us, minute_of, to_us
 from include.errors import PermanentError
 from include.store.candles import MergeCounts
+
+log = structlog.get_logger(__name__)
 
 Moment = datetime | date | str | int
 """A time: aware datetime, date (its 00:00 UTC), ISO text, or µs since the epoch."""
@@ -136,7 +140,7 @@ class LoadCounts:
 
 
 def summarise(*, counts: Iterable[LoadCounts | Mapping[str, Any]]) -> LoadCounts:
-    """The sum of what pieces gave; plain mappings with more keys are taken too."""
+    """The sum of what pieces gave, told in the log; mappings with more keys are taken too."""
     total = LoadCounts()
     names = {one.name for one in fields(LoadCounts)}
     for one in counts:
@@ -144,6 +148,7 @@ def summarise(*, counts: Iterable[LoadCounts | Mapping[str, Any]]) -> LoadCounts
             total += LoadCounts(**{key: value for key, value in one.items() if key in names})
         else:
             total += one
+    log.info("loads_summed", **{name: count for name, count in asdict(total).items() if count})
     return total
 
 

@@ -1,36 +1,95 @@
-"""Checking the minutes of a window: the unit of work behind the DAG and the command line."""
+"""Holding what is stored to its rules: the unit of work behind the DAGs and the command line."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict, Unpack
+
+import structlog
 
 from include.config import Settings
 
 if TYPE_CHECKING:
     from include.quality.report import QualityReport
 
+log = structlog.get_logger(__name__)
 
-def check_quality(
+
+class Scope(TypedDict):
+    """The arguments of ``hold_to_rules``."""
+
+    settings: Settings
+    run_id: str
+    scope: NotRequired[Literal["changed", "all", "window"]]
+    start: NotRequired[datetime | None]
+    end: NotRequired[datetime | None]
+    symbols: NotRequired[Sequence[str] | None]
+
+
+def hold_to_rules(
     *,
     settings: Settings,
-    start: datetime,
-    end: datetime,
     run_id: str,
+    scope: Literal["changed", "all", "window"] = "window",
+    start: datetime | None = None,
+    end: datetime | None = None,
     symbols: Sequence[str] | None = None,
 ) -> QualityReport:
-    """Check ``market.candles_1m`` from ``start`` up to but without ``end``.
+    """Check what changed since the last run, everything, or a span of time.
+
+    Args:
+        start, end: of the span, ``end`` itself not checked; without an end up to now.
+        symbols: whose candles and trades are checked; None: all.
+
+    Returns:
+        What was found; broken rules raise nothing.
+
+    Raises:
+        TransientError: the database is away.
+    """
+    # Great Expectations takes two seconds to import.
+    from include.quality.limits import Limits, ScopeKind
+    from include.quality.run import run_checks
+
+    report = run_checks(
+        settings.url_for("jobs"),
+        run_id=run_id,
+        scope=ScopeKind(scope),
+        start=start,
+        end=end,
+        symbols=symbols,
+        limits=Limits(
+            stale_after=timedelta(minutes=settings.quality_stale_after_minutes),
+            unverified_after=timedelta(minutes=settings.quality_unverified_after_minutes),
+            jump_multiple=settings.quality_jump_multiple,
+        ),
+        docs_folder=settings.quality_docs,
+    )
+    for result in report.warnings:
+        log.warning(
+            "quality_warning",
+            rule=result.name,
+            rows=result.failing_count,
+            first=[str(row) for row in result.failing_rows[:20]],
+        )
+    for result in report.failures:
+        log.error(
+            "quality_broken",
+            rule=result.name,
+            rows=result.failing_count,
+            first=[str(row) for row in result.failing_rows[:20]],
+        )
+    return report
+
+
+def check_quality(**arguments: Unpack[Scope]) -> QualityReport:
+    """The same for a task: broken rules of severity error are its failure.
 
     Raises:
         PermanentError: rules are broken; the message names them and rows that break them.
         TransientError: the database is away.
     """
-    # Great Expectations takes two seconds to import.
-    from include.quality.run import run_checks
-
-    report = run_checks(
-        settings.url_for("jobs"), start=start, end=end, run_id=run_id, symbols=symbols
-    )
+    report = hold_to_rules(**arguments)
     report.raise_for_failures()
     return report

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import structlog
 
@@ -101,6 +101,8 @@ def repair_gaps(
                     is_whole = counts is not None and counts.pending_minutes == 0
                     repaired, left = repaired + is_whole, left + (not is_whole)
                     total += counts or LoadCounts()
+    told = {name: count for name, count in asdict(total).items() if count}
+    log.info("gaps_repaired", repaired=repaired, left=left, **told)
     return RepairSummary(repaired, left, total)
 
 

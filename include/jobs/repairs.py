@@ -71,7 +71,8 @@ class Repairs:
             lines = self._idle.pop()  # from a list: one step, whatever other threads do
         except IndexError:
             lines = _Lines(self._settings, self._url)
-        try:
+        with ExitStack() as on_failure:
+            on_failure.callback(lines.close)  # it may be what failed
             counts = fetch_minutes(
                 lines.connection,
                 lines.rest(market_of(symbol)),
@@ -80,9 +81,7 @@ class Repairs:
                 end_us=end_us,
                 on_merged=on_merged,
             )
-        except BaseException:
-            lines.close()  # it may be what failed
-            raise
+            on_failure.pop_all()
         self._idle.append(lines)
         if counts.pending_minutes:
             raise TransientError(

@@ -11,18 +11,15 @@ from urllib.parse import urlsplit
 from include.binance.frames import microseconds
 from include.binance.rest import MAX_TRADES, BinanceRest
 from include.config import Settings
-from include.domain.instruments import Market, exchange_symbol_of, market_of
-from include.domain.timeframes import MINUTE_US, minute_of
+from include.domain.instruments import REUSED_AFTER_US, Market, exchange_symbol_of, market_of
+from include.domain.timeframes import MINUTE_US, from_us, minute_of
 from include.errors import PermanentError, TransientError
 from include.jobs.exchange import APPLICATION_NAME, open_shared_rest
-from include.store.gaps import open_gap
-from include.store.pools import connect
+from include.store.gaps import count_gap_rows, open_gap
+from include.store.pools import connect, translated
 from include.store.raw import AGG_TRADES, TRADES, write_raw
 
 PUBLIC_DATA_HOST = "data-api.binance.vision"
-
-OF_ANOTHER_AFTER_US = MINUTE_US
-"""Trades of one instrument are made in the order of their ids, but for clocks that are set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +67,11 @@ class RawGap:
     cause: str
     detail: Mapping[str, object] = field(default_factory=dict)
 
+    @property
+    def stretch(self) -> str:
+        """From when to when, as ISO 8601 writes an interval."""
+        return f"{from_us(self.from_us).isoformat()}/{from_us(self.to_us).isoformat()}"
+
 
 def fetch_trades(
     *,
@@ -97,7 +99,7 @@ def fetch_trades(
     """
     pages = void = written = served = 0
     first_us: int | None = None
-    limit_us = None if until_us is None else until_us + OF_ANOTHER_AFTER_US
+    limit_us = None if until_us is None else until_us + REUSED_AFTER_US
     with _asking(settings, dataset, symbol, database_url) as (store, page):
         for found in _pages(page, f"{symbol} {dataset}", first_id, last_id):
             pages += 1
@@ -143,7 +145,7 @@ def fetch_tail(
                     f"{symbol} {dataset}: the exchange does not serve id {last_id}, which came "
                     "before"
                 )
-            if found[0].number != last_id or abs(found[0].time_us - last_us) > OF_ANOTHER_AFTER_US:
+            if found[0].number != last_id or abs(found[0].time_us - last_us) > REUSED_AFTER_US:
                 raise PermanentError(_of_another(symbol, dataset, last_id))
             pages += 1
             behind = found[1:]
@@ -185,21 +187,28 @@ def refuse_unserved(settings: Settings, dataset: str, symbol: str) -> None:
 
 
 def record_raw_gaps(*, database_url: str, gaps: Sequence[RawGap]) -> None:
-    """Note in ``ops.gaps`` what raw capture misses for good."""
+    """Note in ``ops.gaps`` what raw capture misses for good.
+
+    The detail of a gap, which is in full minutes, has each exact stretch (``from/to``, ISO 8601)
+    with the number of its rows, null where nobody knows it, as one minute may have several; and
+    ``rows``, the sum of those that are known.
+    """
     with (
         connect(database_url, application_name=APPLICATION_NAME) as connection,
+        translated(connection),
         connection.transaction(),
     ):
         for gap in gaps:
-            open_gap(
+            gap_id = open_gap(
                 connection,
                 symbol=gap.symbol,
                 start_us=minute_of(gap.from_us),
                 end_us=minute_of(max(gap.from_us, gap.to_us)) + MINUTE_US,
                 cause=gap.cause,
-                detail=gap.detail,
+                detail={**gap.detail, gap.stretch: gap.detail.get("rows")},
                 dataset=gap.dataset,
             )
+            count_gap_rows(connection, gap_id)
 
 
 class _Served(NamedTuple):
@@ -236,10 +245,16 @@ def _asking(
 
 
 def _pages(page: _Page, what: str, first_id: int, last_id: int) -> Iterator[list[_Served]]:
-    """Those with the ids that are wanted, page by page."""
+    """Those with the ids that are wanted, page by page.
+
+    A void row may bear the id of the true one behind it: where it is the last of a page, it proves
+    nothing. So there is room for one before each, and for a row behind.
+    """
     next_id = first_id
     while next_id <= last_id:
-        found = page(next_id, min(MAX_TRADES, last_id - next_id + 1))
+        found = page(next_id, min(MAX_TRADES, 2 * (last_id - next_id + 1) + 1))
+        if found and not found[-1].line:
+            found = [one for one in found if one.number != found[-1].number]
         if not found:
             raise TransientError(
                 f"{what}: the exchange serves none from id {next_id} on yet; wanted up to {last_id}"

@@ -143,7 +143,14 @@ def read_parts(file: UserFile) -> Iterator[FilePart]:
         none = CANDLE_SCHEMA.to_frame()
         stem = _stem(file.path)
         window = window_of(stem) if _NAME.fullmatch(stem) else None
-        for block in read_klines(file.path, file.symbol, window=window, on_read=on_read):
+        # Nobody else will say which of two rows of a minute is right: what one block of the file
+        # cannot know of another is found first.
+        twice = frozenset[int]().union(
+            *(block.repeated_us for block in read_klines(file.path, file.symbol, window=window))
+        )
+        for block in read_klines(
+            file.path, file.symbol, window=window, aside=twice, on_read=on_read
+        ):
             rows = block.candles.height
             yield FilePart(block.candles, none, block.rejections, rows, block.time_unit, share[0])
         return

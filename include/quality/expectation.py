@@ -1,23 +1,83 @@
-"""One expectation for every rule: its query finds no row."""
+"""What Great Expectations is told of a rule, and what it found, in our words."""
 
 from __future__ import annotations
 
+import math
+import re
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import great_expectations.expectations as built_in
+import psycopg
+from great_expectations.core.expectation_validation_result import ExpectationValidationResult
 from great_expectations.expectations.core.unexpected_rows_expectation import (
     UnexpectedRowsExpectation,
 )
+from great_expectations.expectations.expectation import Expectation
+from great_expectations.render.components import (
+    CollapseContent,
+    LegacyDiagnosticRendererType,
+    RenderedTableContent,
+)
+from great_expectations.render.renderer.renderer import renderer
 from psycopg import sql
 
-from include.quality.checks import Check
+from include.errors import CandelabraError, PermanentError, TransientError
+from include.quality.check import Check, Severity, Suite
+from include.quality.open_faults import MOST_SPANS, united
+from include.quality.report import CheckResult, FailingRow
 
 if TYPE_CHECKING:
     from great_expectations.execution_engine.execution_engine import ExecutionEngine
+    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
-_COUNTED = sql.SQL(
-    "SELECT breaking.*, count(*) OVER () AS failing_count FROM ({query}) AS breaking"
-    " ORDER BY symbol, open_time, detail"
-)
+MOST_ROWS = 200
+"""Rows of a broken rule that are kept; Great Expectations fetches no more of a query."""
+
+# Of each symbol first one, so that none hides the others. The first row has the spans of all.
+_COUNTED = sql.SQL("""
+    SELECT
+        placed.*,
+        CASE WHEN row_number() OVER (ORDER BY place, symbol, open_time, detail) = 1
+            THEN (
+                SELECT jsonb_object_agg(faults.symbol, faults.spans) FROM (
+                    SELECT spans.symbol, jsonb_agg(spans.span ORDER BY spans.span) AS spans FROM (
+                        SELECT
+                            united.symbol,
+                            jsonb_build_array(
+                                floor(extract(epoch FROM lower(united.span)))::bigint,
+                                ceil(extract(epoch FROM upper(united.span)))::bigint
+                            ) AS span
+                        FROM (
+                            SELECT
+                                every.symbol,
+                                unnest(CASE WHEN count(DISTINCT every.open_time) > {most_spans}
+                                    THEN multirange(range_merge(range_agg(every.span)))
+                                    ELSE range_agg(every.span)
+                                END) AS span
+                            FROM (
+                                SELECT
+                                    symbol, open_time,
+                                    tstzrange(open_time, open_time + interval '1 minute') AS span
+                                FROM breaking
+                                WHERE symbol IS NOT NULL AND isfinite(open_time)
+                            ) AS every
+                            GROUP BY every.symbol
+                        ) AS united
+                    ) AS spans
+                    GROUP BY spans.symbol
+                ) AS faults
+            )
+        END AS open_spans
+    FROM (
+        SELECT
+            breaking.*,
+            count(*) OVER () AS failing_count,
+            row_number() OVER (PARTITION BY symbol ORDER BY open_time, detail) AS place
+        FROM breaking
+    ) AS placed
+    ORDER BY place, symbol, open_time, detail LIMIT {most}
+""")
 
 
 class ExpectRowsToKeepRule(UnexpectedRowsExpectation):
@@ -43,16 +103,135 @@ class ExpectRowsToKeepRule(UnexpectedRowsExpectation):
             },
         }
 
+    @classmethod
+    @renderer(renderer_type=LegacyDiagnosticRendererType.UNEXPECTED_TABLE)
+    def _diagnostic_unexpected_table_renderer(
+        cls,
+        configuration: ExpectationConfiguration | None = None,
+        result: ExpectationValidationResult | None = None,
+        runtime_configuration: dict[str, Any] | None = None,
+    ) -> list[RenderedTableContent | CollapseContent] | None:
+        """The rows that break it."""
+        rows = result.result.get("details", {}).get("unexpected_rows", []) if result else []
+        if not rows:
+            return None
+        return [
+            RenderedTableContent(
+                content_block_type="table",
+                header_row=["symbol", "time", "key", "detail"],
+                table=[
+                    [row.symbol or "", str(row.minute or ""), row.key or "", row.detail]
+                    for row in map(_failing_row, rows)
+                ],
+                styling={"body": {"classes": ["table-bordered", "table-sm", "mt-3"]}},
+            )
+        ]
 
-def expectation_of(check: Check, values: dict[str, sql.Composable]) -> ExpectRowsToKeepRule:
+
+def expectation_of(check: Check, values: dict[str, sql.Composable]) -> Expectation:
     """The expectation that a rule is kept.
 
     Args:
         values: what the fields of the rule's query stand for.
     """
+    told: dict[str, Any] = {
+        "description": f"{check.name} ({check.severity.value}): {check.rule}",
+        "severity": "critical" if check.severity is Severity.ERROR else "warning",
+        "meta": {"check": check.name},
+    }
+    if check.built_in:
+        expectation: Expectation = getattr(built_in, check.built_in)(**check.arguments, **told)
+        return expectation
     query = sql.SQL(check.query).format(batch=sql.SQL("{batch}"), **values)
-    return ExpectRowsToKeepRule(
-        unexpected_rows_query=_COUNTED.format(query=query).as_string(),
-        description=check.rule,
-        meta={"check": check.name},
+    counted = sql.SQL("WITH breaking AS ({query}) {counted}").format(
+        query=query,
+        counted=_COUNTED.format(most=sql.Literal(MOST_ROWS), most_spans=sql.Literal(MOST_SPANS)),
     )
+    return ExpectRowsToKeepRule(unexpected_rows_query=counted.as_string(), **told)
+
+
+def result_of(
+    suite: Suite, check: Check, result: ExpectationValidationResult, where: str
+) -> CheckResult:
+    """What Great Expectations found; a query that failed is an error, not a broken rule.
+
+    Args:
+        where: the database, for the message.
+
+    Raises:
+        TransientError, PermanentError: the rule could not be evaluated.
+    """
+    problem = _exception_message(result.exception_info)
+    if problem:
+        raise _error_kind(problem)(
+            f"rule {check.name} could not be evaluated on {where}: {problem}"
+        )
+    found = result.result
+    if check.built_in:
+        every = [
+            _unexpected_row(suite, check, row) for row in found.get("unexpected_index_list") or []
+        ]
+        spans = united(*map(_span_of, every))
+        rows = tuple(every[:MOST_ROWS])
+        count = int(found.get("unexpected_count") or 0)
+    else:
+        unexpected = found["details"]["unexpected_rows"]
+        told = (unexpected[0]["open_spans"] if unexpected else None) or {}
+        spans = united({symbol: [(begin, end) for begin, end in told[symbol]] for symbol in told})
+        rows = tuple(map(_failing_row, unexpected))
+        count = int(found["observed_value"])
+    return CheckResult(suite.name, check.name, check.rule, check.severity, count, rows, spans)
+
+
+def _span_of(row: FailingRow) -> dict[str, list[tuple[int, int]]]:
+    if row.symbol is None or row.minute is None:
+        return {}
+    begin = math.floor(row.minute.timestamp())
+    return {row.symbol: [(begin, begin + 60)]}
+
+
+def _failing_row(row: dict[str, Any]) -> FailingRow:
+    return FailingRow(row["symbol"], row["open_time"], row["detail"], row.get("key"))
+
+
+def _unexpected_row(suite: Suite, check: Check, row: dict[str, Any]) -> FailingRow:
+    """A row that an expectation of Great Expectations' own names by key and value."""
+    moments = [value for name, value in row.items() if name in suite.key and _is_time(value)]
+    names = [
+        str(row[name]) for name in suite.key if name != "symbol" and not _is_time(row.get(name))
+    ]
+    looked_at = [name for key, name in check.arguments.items() if key.startswith("column")]
+    detail = ", ".join(f"{name} is {row.get(name)}" for name in looked_at)
+    return FailingRow(
+        row.get("symbol"), moments[0] if moments else None, detail, " ".join(names) or None
+    )
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, datetime)
+
+
+def _exception_message(info: Any) -> str | None:
+    """The message of the exception that Great Expectations caught, if any.
+
+    It reports one exception as {raised_exception, exception_message}, and several as such
+    dictionaries by metric.
+    """
+    if not info:
+        return None
+    if "raised_exception" in info:
+        if not info["raised_exception"]:
+            return None
+        # the lines that follow repeat the query
+        return str(info["exception_message"]).splitlines()[0]
+    messages = (_exception_message(one) for one in info.values())
+    return "; ".join(message for message in messages if message) or None
+
+
+def _error_kind(problem: str) -> type[CandelabraError]:
+    """Whether a retry may help, by the driver's error that SQLAlchemy names in its message."""
+    named = re.search(r"\(psycopg\.(?:errors\.)?(\w+)\)", problem)
+    cause = getattr(psycopg.errors, named[1], getattr(psycopg, named[1], None)) if named else None
+    if cause is not None and issubclass(cause, psycopg.OperationalError):
+        return TransientError
+    return PermanentError

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from include.errors import PermanentError
+from include.quality.check import Severity
+from include.quality.limits import ScopeKind
+from include.quality.open_faults import Spans, united
 
 SHOWN_ROWS = 5
 """Rows of each broken rule that an error message names; the ledger holds more."""
@@ -16,32 +19,40 @@ class FailingRow:
     """A row, or a place where one should be, that breaks a rule.
 
     Attributes:
-        minute: open time of the row, or first minute of the stretch, in UTC.
+        symbol: None: of no symbol alone.
+        minute: open time of the row, or first minute of the stretch, in UTC; of other rows the
+            time that names them.
         detail: what is wrong with it, in words and figures.
+        key: what else names it: the id of a trade, the path of a file.
     """
 
     symbol: str | None
     minute: datetime | None
     detail: str
+    key: str | None = None
 
     def __str__(self) -> str:
         minute = f"{self.minute:%Y-%m-%d %H:%M:%S}" if self.minute else "no time"
-        return f"{self.symbol} {minute} ({self.detail})"
+        return f"{' '.join(filter(None, (self.symbol, minute, self.key)))} ({self.detail})"
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One rule over one window.
+    """One rule over what a run looked at.
 
     Attributes:
         failing_count: all rows that break it.
-        failing_rows: the first of them by symbol and minute.
+        failing_rows: of each symbol the first, then the second of each and so on; some of them.
+        open_spans: where all of them are.
     """
 
+    suite: str
     name: str
     rule: str
+    severity: Severity
     failing_count: int
     failing_rows: tuple[FailingRow, ...]
+    open_spans: Spans = field(default_factory=dict)
 
     @property
     def success(self) -> bool:
@@ -54,28 +65,85 @@ class CheckResult:
         rows = "; ".join(map(str, shown)) + (f"; and {more} more" if more else "")
         return f"{self.name} ({self.rule}): {rows}"
 
+    def with_more(self, other: CheckResult, *, most_rows: int) -> CheckResult:
+        """The same rule over this and another part of the rows.
+
+        Parts meet in a row or a hole, which both of them name: it counts once.
+        """
+        again = sum(row in self.failing_rows for row in other.failing_rows)
+        rows = tuple(dict.fromkeys((*self.failing_rows, *other.failing_rows)))[:most_rows]
+        count = self.failing_count + other.failing_count - again
+        spans = united(self.open_spans, other.open_spans)
+        return CheckResult(self.suite, self.name, self.rule, self.severity, count, rows, spans)
+
 
 @dataclass(frozen=True, slots=True)
 class QualityReport:
-    """All rules over the minutes from ``start`` up to but without ``end``."""
+    """All rules over what a run looked at.
+
+    Attributes:
+        start: of the window; of changed rows the end of the last run; None: everything.
+        end: itself not looked at.
+        candles, trades: rows looked at.
+        symbols: symbols whose candles were looked at.
+    """
 
     run_id: str
-    start: datetime
+    scope: ScopeKind
+    start: datetime | None
     end: datetime
     results: tuple[CheckResult, ...]
+    symbols: int = 0
+    candles: int = 0
+    trades: int = 0
 
     @property
     def success(self) -> bool:
-        """Whether every rule is kept."""
-        return all(result.success for result in self.results)
+        """Whether every rule is kept, but for those whose breaking is a warning."""
+        return not self.failures
 
     @property
     def failures(self) -> tuple[CheckResult, ...]:
-        """The rules that are broken."""
-        return tuple(result for result in self.results if not result.success)
+        """The rules that are broken and whose breaking is an error."""
+        return self._broken(Severity.ERROR)
+
+    @property
+    def warnings(self) -> tuple[CheckResult, ...]:
+        """The rules that are broken and whose breaking is a warning."""
+        return self._broken(Severity.WARNING)
+
+    def _broken(self, severity: Severity) -> tuple[CheckResult, ...]:
+        return tuple(
+            result for result in self.results if not result.success and result.severity is severity
+        )
+
+    @property
+    def looked_at(self) -> str:
+        """What was looked at, in words."""
+        end = f"{self.end:%Y-%m-%d %H:%M} UTC"
+        if self.scope is ScopeKind.ALL or self.start is None:
+            return f"everything up to {end}"
+        start = f"{self.start:%Y-%m-%d %H:%M}"
+        if self.scope is ScopeKind.CHANGED:
+            return f"what changed from {start} to {end}"
+        return f"from {start} to {end}"
+
+    @property
+    def summary(self) -> dict[str, object]:
+        """Counts and names, fit for JSON; the rows are in the database."""
+        return {
+            "run_id": self.run_id,
+            "looked_at": self.looked_at,
+            "symbols": self.symbols,
+            "candles": self.candles,
+            "trades": self.trades,
+            "rules": len(self.results),
+            "errors": {result.name: result.failing_count for result in self.failures},
+            "warnings": {result.name: result.failing_count for result in self.warnings},
+        }
 
     def raise_for_failures(self) -> None:
-        """Do nothing if every rule is kept.
+        """Do nothing if every rule is kept, or its breaking is a warning.
 
         Raises:
             PermanentError: names each broken rule and the first rows that break it.
@@ -83,7 +151,6 @@ class QualityReport:
         if not self.success:
             broken = "\n  ".join(map(str, self.failures))
             raise PermanentError(
-                f"market.candles_1m from {self.start:%Y-%m-%d %H:%M} to {self.end:%Y-%m-%d %H:%M} "
-                f"UTC breaks {len(self.failures)} of {len(self.results)} rules; all rows are in "
-                f"ops.quality_results under run_id {self.run_id!r}:\n  {broken}"
+                f"{self.looked_at} {len(self.failures)} of {len(self.results)} rules are broken; "
+                f"all rows are in ops.quality_failures under run_id {self.run_id!r}:\n  {broken}"
             )

@@ -78,7 +78,8 @@ def only_one(connection: Connection) -> Iterator[None]:
         yield
     finally:
         if not connection.closed:
-            connection.execute(f"SELECT pg_advisory_unlock({_LOCK})")
+            with translated(connection):
+                connection.execute(f"SELECT pg_advisory_unlock({_LOCK})")
 
 
 @contextmanager

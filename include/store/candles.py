@@ -52,6 +52,14 @@ CROSS JOIN LATERAL (
 ) AS last
 """
 
+_LAST_TRADED = """
+SELECT open_time FROM market.candles_1m
+WHERE
+    symbol = %s AND open_time >= %s AND open_time < %s
+    AND status = 'verified' AND trade_count > 0
+ORDER BY open_time DESC LIMIT 1
+"""
+
 _MISSING = """
 WITH wanted (minutes) AS (
     SELECT tstzmultirange(tstzrange(%(start)s, %(end)s))
@@ -79,8 +87,27 @@ FROM wanted, stored, halted,
 ORDER BY 1
 """
 
-# Each row names what is unsure from it to the next row; only then are ranges made, of few rows.
 # An EXISTS in place of the last LIMIT 1 would be made a hash of the whole history.
+_FIRST = """
+SELECT wanted.symbol, first.open_time
+FROM unnest(%(symbols)s::text[]) AS wanted (symbol)
+CROSS JOIN LATERAL (
+    SELECT c.open_time FROM market.candles_1m AS c
+    WHERE c.symbol = wanted.symbol AND c.open_time >= %(start)s
+    ORDER BY c.open_time
+    LIMIT 1
+) AS first
+WHERE
+    (
+        SELECT true FROM market.candles_1m AS earlier
+        WHERE earlier.symbol = wanted.symbol AND earlier.open_time < %(start)s
+        ORDER BY earlier.open_time DESC
+        LIMIT 1
+    ) IS NULL
+"""
+
+# Each row names what is unsure from it to the next row; only then are ranges made, of few rows.
+# The last LIMIT 1 is no EXISTS, as above.
 _TO_ASK = """
 WITH steps AS (
     SELECT
@@ -160,6 +187,24 @@ def last_minutes(connection: Connection, symbols: Iterable[str]) -> dict[str, in
     with translated(connection):
         rows = connection.execute(_LAST, (list(symbols),)).fetchall()
     return {symbol: to_us(open_time) for symbol, open_time in rows}
+
+
+def first_minutes(connection: Connection, symbols: Iterable[str], start_us: int) -> dict[str, int]:
+    """Open time (µs) of the first row of each symbol that has none before ``start_us``."""
+    arguments = {"symbols": list(symbols), "start": from_us(start_us)}
+    with translated(connection):
+        rows = connection.execute(_FIRST, arguments).fetchall()
+    return {symbol: to_us(open_time) for symbol, open_time in rows}
+
+
+def last_traded_minute(
+    connection: Connection, symbol: str, start_us: int, end_us: int
+) -> int | None:
+    """Open time of the last minute of a range in which somebody traded, as the exchange says."""
+    arguments = (symbol, from_us(start_us), from_us(end_us))
+    with translated(connection):
+        row = connection.execute(_LAST_TRADED, arguments).fetchone()
+    return None if row is None else to_us(row[0])
 
 
 def minutes_to_ask(

@@ -28,6 +28,17 @@ DO UPDATE SET detail = g.detail || excluded.detail
 RETURNING id
 """
 
+_COUNT = """
+UPDATE ops.gaps AS g
+SET detail = g.detail || jsonb_build_object('rows', known.rows)
+FROM (
+    SELECT sum(one.value::bigint)
+    FROM ops.gaps, jsonb_each_text(detail) AS one
+    WHERE id = %(id)s AND one.key LIKE '%%/%%'
+) AS known (rows)
+WHERE g.id = %(id)s AND known.rows IS NOT NULL
+"""
+
 _CLAIM = f"""
 UPDATE ops.gaps AS g
 SET claimed_at = clock_timestamp(), claimed_by = %(worker)s, attempts = g.attempts + 1
@@ -93,6 +104,25 @@ WHERE id IN (
 RETURNING id
 """
 
+_UNKNOWN = """
+SELECT symbol, coalesce(min(time) FILTER (WHERE is_missed), max(time))
+FROM (
+    SELECT
+        symbol,
+        CASE WHEN repaired_at IS NULL THEN from_time ELSE to_time END,
+        repaired_at IS NULL
+    FROM ops.gaps
+    WHERE dataset = 'candles_1m' AND symbol = ANY(%(symbols)s) AND to_time > %(since)s
+
+    UNION ALL
+
+    SELECT symbol, upper(minutes), false
+    FROM ops.outages
+    WHERE symbol = ANY(%(symbols)s) AND upper(minutes) > %(since)s
+) AS told (symbol, time, is_missed)
+GROUP BY symbol
+"""
+
 _RELEASE = """
 UPDATE ops.gaps SET claimed_at = NULL, claimed_by = NULL, detail = detail || %s
 WHERE id = %s AND repaired_at IS NULL
@@ -150,6 +180,12 @@ def open_gap(
     if found is None:
         raise PermanentError("ops.gaps returned no id")
     return int(found[0])
+
+
+def count_gap_rows(connection: Connection, gap_id: int) -> None:
+    """Set ``rows`` in the detail of a gap to the sum of its stretches, as far as that is known."""
+    with translated(connection):
+        connection.execute(_COUNT, {"id": gap_id})
 
 
 def claim_gaps(
@@ -215,6 +251,21 @@ def close_proven_gaps(connection: Connection, *, symbols: Sequence[str] | None =
     arguments = {"symbols": None if symbols is None else list(symbols), "ids": None}
     with translated(connection):
         return connection.execute(CLOSE_PROVEN, arguments).rowcount
+
+
+def unknown_since(connection: Connection, symbols: Sequence[str], since_us: int) -> dict[str, int]:
+    """The first minute (µs) that nobody knows of symbols that have no row yet.
+
+    Their ledgers alone say that they were streamed: open gaps begin there, and what was repaired
+    without a row, or is an outage, ends there. Symbols of which nothing is told are left out.
+
+    Args:
+        since_us: what ended before is not looked at.
+    """
+    arguments = {"symbols": list(symbols), "since": from_us(since_us)}
+    with translated(connection):
+        rows = connection.execute(_UNKNOWN, arguments).fetchall()
+    return {symbol: to_us(time) for symbol, time in rows}
 
 
 def release_gap(

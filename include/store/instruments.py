@@ -87,6 +87,52 @@ WHERE
     AND symbol <> ALL (%(symbols)s::text[])
 """
 
+# Spot tells no start of trading. But the trades of one instrument have growing ids: where all ids
+# of a minute are smaller than all of the one before, it is another instrument's.
+_PART_REUSED = """
+WITH listed AS (
+    SELECT i.* FROM market.instruments AS i
+    WHERE i.market = %(market)s AND i.listed_to IS NULL
+),
+
+told AS (
+    SELECT
+        c.symbol, c.open_time, c.last_trade_id,
+        lag(c.first_trade_id) OVER (PARTITION BY c.symbol ORDER BY c.open_time) AS id_before
+    FROM market.candles_1m AS c
+    INNER JOIN listed AS i ON c.symbol = i.symbol AND c.open_time >= i.listed_from
+    WHERE
+        c.open_time >= %(since)s AND c.open_time < %(seen_at)s
+        AND c.trade_count > 0 AND c.first_trade_id IS NOT NULL AND c.status <> 'partial'
+),
+
+reused AS (
+    SELECT symbol, min(open_time) AS begins FROM told
+    WHERE last_trade_id < id_before
+    GROUP BY symbol
+),
+
+ended AS (
+    UPDATE market.instruments AS i
+    SET listed_to = r.begins
+    FROM reused AS r
+    WHERE i.symbol = r.symbol AND i.listed_to IS NULL
+    RETURNING i.symbol
+)
+
+INSERT INTO market.instruments (
+    symbol, listed_from, market, exchange_symbol, base_asset, quote_asset, status,
+    tick_size, step_size, filters, quote_volume_is_foldable, seen_at
+)
+SELECT
+    i.symbol, r.begins, i.market, i.exchange_symbol, i.base_asset, i.quote_asset, i.status,
+    i.tick_size, i.step_size, i.filters, i.quote_volume_is_foldable, i.seen_at
+FROM listed AS i
+INNER JOIN reused AS r ON i.symbol = r.symbol
+INNER JOIN ended AS e ON i.symbol = e.symbol
+RETURNING symbol
+"""
+
 _READ = """
 SELECT
     symbol, market, base_asset, quote_asset, status, tick_size, step_size, listed_from, listed_to
@@ -158,6 +204,29 @@ def write_instruments(
             cursor.execute(_END_UNSEEN, shown)
             ended += cursor.rowcount
     return ended
+
+
+def part_reused(
+    connection: Connection, market: Market, *, since_us: int, seen_at_us: int
+) -> list[str]:
+    """Part the listings of tickers that were given to another instrument without being delisted.
+
+    Their trade ids begin anew, as far as the stored minutes have ids: those of the stream do. The
+    former listing ends, and the new one begins, with the first minute of smaller ids.
+
+    Args:
+        since_us, seen_at_us: minutes within are looked at.
+
+    Returns:
+        The symbols, in order.
+    """
+    arguments = {
+        "market": market.value,
+        "since": from_us(since_us),
+        "seen_at": from_us(seen_at_us),
+    }
+    with translated(connection), connection.transaction():
+        return sorted(symbol for (symbol,) in connection.execute(_PART_REUSED, arguments))
 
 
 def read_instruments(

@@ -90,12 +90,19 @@ class RejectedRow:
 
 @dataclass(frozen=True, slots=True)
 class QualityResult:
-    """What one check of a run found; ``symbol`` None: over all symbols."""
+    """What one check of a run found; ``symbol`` None: over all symbols.
+
+    Attributes:
+        suite: which rows the check is about.
+        failing_count: all rows that broke it; ``failing_rows`` are some of them.
+    """
 
     check_name: str
     success: bool
     symbol: str | None = None
     severity: str = "error"
+    suite: str = "candles"
+    failing_count: int = 0
     observed: Mapping[str, object] = field(default_factory=dict)
     failing_rows: Sequence[Mapping[str, object]] = ()
 
@@ -168,7 +175,8 @@ _FIND_BESIDE = """
 SELECT path, checksum
 FROM ops.dump_files
 WHERE
-    symbol = %(symbol)s AND kind = %(kind)s AND verdict = 'loaded'
+    symbol = %(symbol)s AND kind = %(kind)s
+    AND (verdict = 'loaded' OR detail ->> 'replaced_by' = 'rest')
     AND detail ->> %(end)s = %(moment)s
 ORDER BY fetched_at DESC
 LIMIT 1
@@ -185,7 +193,8 @@ def find_dump_beside(
 ) -> DumpFile | None:
     """The file of trades loaded last whose period begins, or ends, at a moment.
 
-    Their entries tell both as ``from`` and ``to`` in ``detail``.
+    One for which REST stood in counts as loaded. Their entries tell both ends as ``from`` and
+    ``to`` in ``detail``.
     """
     moment_us = begins_us if ends_us is None else ends_us
     if moment_us is None:
@@ -305,12 +314,15 @@ ON CONFLICT (file, line, md5(reason), md5(raw)) DO NOTHING
 
 _RECORD_RESULT = """
 INSERT INTO ops.quality_results (
-    run_id, run_at, check_name, symbol, success, severity, observed, failing_rows
-) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+    run_id, run_at, suite, check_name, symbol, success, severity, failing_count, observed,
+    failing_rows
+) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 ON CONFLICT ON CONSTRAINT quality_results_each_once DO UPDATE SET
     run_at = excluded.run_at,
+    suite = excluded.suite,
     success = excluded.success,
     severity = excluded.severity,
+    failing_count = excluded.failing_count,
     observed = excluded.observed,
     failing_rows = excluded.failing_rows
 """
@@ -340,10 +352,12 @@ def record_quality_results(
         (
             run_id,
             run_at.astimezone(UTC),
+            result.suite,
             result.check_name,
             result.symbol,
             result.success,
             result.severity,
+            result.failing_count,
             Jsonb(dict(result.observed)),
             Jsonb([dict(row) for row in result.failing_rows]),
         )

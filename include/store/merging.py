@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import io
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn
 
 import polars as pl
@@ -48,8 +49,8 @@ DECIMAL_COLUMNS = tuple(name for name in VALUE_NAMES if name != "trade_count")
 CHUNK_ROWS = 100_000
 """Rows of one transaction: sorts stay in memory, locks stay short."""
 
-COPY_BYTES = 1 << 20
-"""Bytes handed to the driver at once."""
+WRITTEN_ROWS = 4_000
+"""Rows of a frame handed to the driver at once, about a megabyte."""
 
 ROWS_A_TURN = 50
 """Rows written between two turns of the event loop: others do not wait for a millisecond."""
@@ -66,6 +67,8 @@ _COLUMNS = ", ".join(OFFERED_COLUMNS)
 _COPY_ROWS = f"COPY pg_temp.offered ({_COLUMNS}) FROM STDIN"
 _COPY_CSV = f"COPY pg_temp.offered ({_COLUMNS}) FROM STDIN (FORMAT csv, ENCODING 'UTF8')"
 _MERGE = "SELECT * FROM ops.merge_offered()"
+_MOMENT = "%F %T%.f+00"
+"""Of UTC times, with a fraction where there is one; cheaper to read than the form with a T."""
 
 _RETRIED = (errors.SerializationFailure, errors.DeadlockDetected, errors.LockNotAvailable)
 
@@ -111,10 +114,10 @@ def merge_offers(connection: Connection, offers: Iterable[Offer]) -> MergeCounts
         TransientError: the database is away, or conflicts went on through all attempts.
         PermanentError: a row breaks a rule of the table; the message shows it.
     """
-    rows = [_row(offer) for offer in offers]
+    given = list(offers)
 
     def write(copy: psycopg.Copy) -> None:
-        for row in rows:
+        for row in _rows(given):
             copy.write_row(row)
 
     return _merge_rows(connection, write, _COPY_ROWS)
@@ -143,37 +146,42 @@ def merge_frame(
     _check(frame)
     counts = MergeCounts()
     for chunk in frame.select(OFFERED_COLUMNS).iter_slices(chunk_rows):
-        counts += merge_rendered(connection, rendered(chunk))
+        counts += _merge_rows(connection, partial(write_csv, chunk), _COPY_CSV)
         if progress is not None:
             progress(counts.offered)
     return counts
 
 
-def rendered(frame: pl.DataFrame) -> bytes:
-    """An offer frame as the text that ``merge_rendered`` takes.
+def merge_frames(connection: Connection, frames: Iterable[pl.DataFrame]) -> MergeCounts:
+    """Merge offer frames, all or none; PostgreSQL takes one in while the next is made.
+
+    What making a frame raises goes through, and then nothing was merged.
 
     Raises:
-        PermanentError: the frame has other columns or floats.
+        as ``merge_frame``.
     """
-    _check(frame)
-    csv = io.BytesIO()
-    frame.select(OFFERED_COLUMNS).write_csv(
-        csv, include_header=False, datetime_format="%Y-%m-%dT%H:%M:%S%.6fZ"
-    )
-    # Not getbuffer(): after an error it ends in a cycle, in which Python 3.12.1's garbage
-    # collector crashes. getvalue() copies nothing either.
-    return csv.getvalue()
-
-
-def merge_rendered(connection: Connection, text: bytes) -> MergeCounts:
-    """Merge rows that ``rendered`` wrote, in one transaction; raises as ``merge_frame``."""
-    view = memoryview(text)
+    coming, made = iter(frames), list[pl.DataFrame]()
 
     def write(copy: psycopg.Copy) -> None:
-        for start in range(0, len(view), COPY_BYTES):
-            copy.write(view[start : start + COPY_BYTES])
+        for frame in made:  # of a try that met a conflict
+            write_csv(frame, copy)
+        for frame in coming:
+            _check(frame)
+            made.append(frame.select(OFFERED_COLUMNS))
+            write_csv(made[-1], copy)
 
     return _merge_rows(connection, write, _COPY_CSV)
+
+
+def write_csv(frame: pl.DataFrame, copy: psycopg.Copy) -> None:
+    """Give rows to ``COPY … (FORMAT csv)``, part by part: PostgreSQL reads one while the next is
+    written."""
+    for part in frame.iter_slices(WRITTEN_ROWS):
+        csv = io.BytesIO()
+        part.write_csv(csv, include_header=False, datetime_format=_MOMENT)
+        # Not getbuffer(): after an error it ends in a cycle, in which Python 3.12.1's garbage
+        # collector crashes. getvalue() copies nothing either.
+        copy.write(csv.getvalue())
 
 
 async def write_with_retries(
@@ -192,8 +200,8 @@ async def write_with_retries(
                     if not is_alone:
                         await cursor.execute(_CLEAR)
                     async with cursor.copy(_COPY_ROWS) as copy:
-                        for number, offer in enumerate(offers, 1):
-                            await copy.write_row(_row(offer))
+                        for number, row in enumerate(_rows(offers), 1):
+                            await copy.write_row(row)
                             if not number % ROWS_A_TURN:
                                 await asyncio.sleep(0)
                     await cursor.execute(_MERGE)
@@ -237,20 +245,30 @@ def _exhausted() -> NoReturn:
     raise TransientError(f"the merge met conflicts {ATTEMPTS} times in a row; try again later")
 
 
-def _row(offer: Offer) -> tuple[object, ...]:
-    candle = offer.candle
-    evidence_at_us = offer.evidence_at_us
-    return (
-        candle.symbol,
-        from_us(candle.open_time_us),
-        *candle.values,
-        candle.first_trade_id,
-        candle.last_trade_id,
-        offer.status.value,
-        offer.source.value,
-        offer.rank,
-        None if evidence_at_us is None else from_us(evidence_at_us),
-    )
+def _rows(offers: Iterable[Offer]) -> Iterator[tuple[object, ...]]:
+    """Values in the order of ``OFFERED_COLUMNS``."""
+    last: Offer | None = None
+    how_known: tuple[object, ...] = ()
+    for offer in offers:
+        # most share it with the one before, and it costs as much as the rest
+        if last is None or not (
+            offer.status is last.status
+            and offer.source is last.source
+            and offer.evidence_at_us == last.evidence_at_us
+        ):
+            at_us = offer.evidence_at_us
+            evidence_at = None if at_us is None else from_us(at_us)
+            how_known = (offer.status.value, offer.source.value, offer.rank, evidence_at)
+            last = offer
+        candle = offer.candle
+        yield (
+            candle.symbol,
+            from_us(candle.open_time_us),
+            *candle.values,
+            candle.first_trade_id,
+            candle.last_trade_id,
+            *how_known,
+        )
 
 
 def _counts(row: tuple[Any, ...] | None) -> MergeCounts:

@@ -1,12 +1,13 @@
 """Bringing a database to the present schema: ``migrate``.
 
 One transaction holds everything, so a failed migration leaves nothing behind; an advisory lock
-makes a second one wait. Roles and grants are applied every time.
+makes a second one wait. Roles, grants and comments are applied every time. Where the server lets
+nobody make roles, the owner's login does everything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,9 @@ STREAMER = "candelabra_streamer"
 JOBS = "candelabra_jobs"
 DBT = "candelabra_dbt"
 READER = "candelabra_reader"
-ROLES = (STREAMER, JOBS, DBT, READER)
+ACCOUNTS = "candelabra_accounts"
+FIRST_ROLES = (STREAMER, JOBS, DBT, READER)
+ROLES = (*FIRST_ROLES, ACCOUNTS)
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -71,7 +74,12 @@ def migrate(database_url: str, *, role_urls: Mapping[str, str] | None = None) ->
         check_server_version(owner.info.server_version, where=redact(database_url))
         _prepare(owner)
         _upgrade(connection)
-        owner.execute(script_text("repeatable/grants.sql"))
+        if _has_roles(owner, FIRST_ROLES):
+            owner.execute(script_text("repeatable/grants.sql"))
+        else:
+            owner.execute(script_text("repeatable/schemas_without_roles.sql"))
+            log.warning("roles_not_made", database=redact(database_url))
+        owner.execute(script_text("repeatable/comments.sql"))
         for role, url in (role_urls or {}).items():
             _admit(owner, role, url)
     log.info("database_migrated", database=redact(database_url))
@@ -101,6 +109,17 @@ def _prepare(owner: Owner) -> None:
     owner.execute("CREATE SCHEMA IF NOT EXISTS ops")
 
 
+def _has_roles(owner: Owner, roles: Collection[str]) -> bool:
+    """Whether these roles are there.
+
+    Nobody makes some of the first four and not the others; that of accounts came later.
+    """
+    found = owner.execute(
+        "SELECT count(*) FROM pg_roles WHERE rolname = ANY (%s)", (list(roles),)
+    ).fetchone()
+    return found == (len(roles),)
+
+
 def _upgrade(connection: sqlalchemy.Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
@@ -116,6 +135,13 @@ def _admit(owner: Owner, role: str, url: str) -> None:
     user = unquote(parts.username or "")
     if not user:
         raise PermanentError(f"the URL of {role} ({redact(url)}) names no user")
+    if owner.execute("SELECT current_user = %s", (user,)).fetchone() == (True,):
+        return  # the owner may do everything already
+    if not _has_roles(owner, {*FIRST_ROLES, role}):
+        raise PermanentError(
+            f"there is no role {role}, and the owner may not make it: let an administrator make "
+            "the roles (docs/operations.md), or give the owner's login in every URL"
+        )
     if user == role:
         if parts.password:
             # Hashed here, so that no server log can hold the password.
@@ -128,8 +154,6 @@ def _admit(owner: Owner, role: str, url: str) -> None:
                 )
             )
         return
-    if owner.execute("SELECT current_user = %s", (user,)).fetchone() == (True,):
-        return  # the owner may do everything already
     if owner.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (user,)).fetchone() is None:
         raise PermanentError(
             f"the URL of {role} names the user {user}, who does not exist: "

@@ -84,7 +84,7 @@ def write_day(connection: Connection, table: RawTable, day: str, path: Path) -> 
                 yield frame
 
     try:
-        with connection.transaction():
+        with translated(connection), connection.transaction():
             register_io_source(frames, schema=schema_of(table)).sink_parquet(
                 path, compression="zstd", row_group_size=ROW_GROUP_ROWS, sync_on_close="all"
             )

@@ -6,13 +6,11 @@ through a temporary table where some rows are.
 
 from __future__ import annotations
 
-import io
-
 import polars as pl
 from psycopg import errors, sql
 
 from include.domain.columnar import TIME
-from include.store.merging import COPY_BYTES, Connection
+from include.store.merging import Connection, write_csv
 from include.store.pools import translated
 from include.store.raw import AGG_TRADES, TRADES, RawTable
 
@@ -37,17 +35,14 @@ def write_raw_frame(
     if rows.is_empty():
         return 0
     frame = _as_table(rows, table, symbol)
-    csv = io.BytesIO()
-    frame.write_csv(csv, include_header=False, datetime_format="%Y-%m-%dT%H:%M:%S%.6fZ")
-    content = csv.getvalue()
     with translated(connection):
         for day in frame["day"].unique().sort():
             connection.execute(_ENSURE, (f"market.{table.name}", f"{day} 00:00Z"))
         try:
             with connection.transaction():
-                _copy(connection, table.path, table, content)
+                _copy(connection, table.path, table, frame)
         except errors.UniqueViolation:
-            return _write_new(connection, table, content)
+            return _write_new(connection, table, frame)
     return frame.height
 
 
@@ -61,7 +56,7 @@ def _as_table(rows: pl.DataFrame, table: RawTable, symbol: str) -> pl.DataFrame:
     )
 
 
-def _write_new(connection: Connection, table: RawTable, content: bytes) -> int:
+def _write_new(connection: Connection, table: RawTable, frame: pl.DataFrame) -> int:
     """Through a temporary table, leaving out rows that are there already."""
     name = f"filed_{table.name}"
     columns = _names(table)
@@ -71,7 +66,7 @@ def _write_new(connection: Connection, table: RawTable, content: bytes) -> int:
                 sql.Identifier(name), table.path
             )
         )
-        _copy(connection, sql.Identifier("pg_temp", name), table, content)
+        _copy(connection, sql.Identifier("pg_temp", name), table, frame)
         # in the order of the key, so that two writers cannot lock each other out
         cursor.execute(
             sql.SQL(
@@ -87,14 +82,14 @@ def _write_new(connection: Connection, table: RawTable, content: bytes) -> int:
         return cursor.rowcount
 
 
-def _copy(connection: Connection, target: sql.Identifier, table: RawTable, content: bytes) -> None:
+def _copy(
+    connection: Connection, target: sql.Identifier, table: RawTable, frame: pl.DataFrame
+) -> None:
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv, ENCODING 'UTF8')").format(
         target, _names(table)
     )
-    view = memoryview(content)
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        for start in range(0, len(view), COPY_BYTES):
-            copy.write(view[start : start + COPY_BYTES])
+        write_csv(frame, copy)
 
 
 def _names(table: RawTable) -> sql.Composed:

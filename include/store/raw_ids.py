@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from psycopg import sql
 
-from include.domain.timeframes import MINUTE_US, from_us, to_us
+from include.domain.instruments import REUSED_AFTER_US
+from include.domain.timeframes import from_us, to_us
 from include.store.merging import Connection
 from include.store.pools import translated
-from include.store.raw import RawTable
+from include.store.raw import AGG_TRADES, RawTable
 
 MOST_HOLES = 10_000
 """Holes that one look at a table tells; more are found by the next one."""
@@ -29,6 +31,23 @@ class IdHole:
     last_id: int
     from_us: int
     to_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """How far the trades of a symbol reach: the last one's id in its table, and its time (µs)."""
+
+    symbol: str
+    last_id: int
+    last_us: int
+
+
+class CandleBeyond(NamedTuple):
+    """A candle that has trades which came behind the last raw one: its minute (µs), and how many
+    it has in all."""
+
+    open_us: int
+    trades: int
 
 
 def last_rows(
@@ -64,6 +83,22 @@ def last_rows(
     return {symbol: (number, to_us(moment)) for symbol, number, moment in rows}
 
 
+def first_rows(
+    connection: Connection, table: RawTable, symbols: Sequence[str], since_us: int
+) -> dict[str, int]:
+    """The time (µs) of each symbol's first row by id that is not older than a moment."""
+    query = sql.SQL(
+        "SELECT s.symbol, r.{time} FROM unnest(%s::text[]) AS s (symbol) "
+        "CROSS JOIN LATERAL (SELECT t.{time} FROM {table} AS t "
+        "WHERE t.symbol = s.symbol AND t.day >= %s AND t.{time} >= %s "
+        "ORDER BY t.day, t.{id} LIMIT 1) AS r"
+    ).format(**_names(table))
+    since = from_us(since_us)
+    with translated(connection):
+        rows = connection.execute(query, (list(symbols), since.date(), since)).fetchall()
+    return {symbol: to_us(moment) for symbol, moment in rows}
+
+
 def stored_ids(
     connection: Connection, table: RawTable, symbols: Sequence[str], since_us: int
 ) -> tuple[dict[str, tuple[int, int]], list[IdHole]]:
@@ -81,28 +116,69 @@ def stored_ids(
     reused = sorted({hole.symbol for hole in holes if _shows_two(hole)})
     if reused:
         holes = [hole for hole in holes if hole.symbol not in reused]
+        # Ends before holes, here as above: what is stored meanwhile shows as a hole in front of it.
+        last |= _newest_rows(connection, table, reused, since_us)
         by_time = _holes(connection, table, reused, since_us, is_by_time=True)
         holes += [hole for hole in map(_by_time, by_time) if hole is not None]
-        last |= _newest_rows(connection, table, reused, since_us)
     return last, sorted(holes, key=lambda hole: (hole.from_us, hole.symbol, hole.first_id))
+
+
+def candles_beyond(
+    connection: Connection, table: RawTable, reached: Sequence[Reached], since_us: int
+) -> dict[str, CandleBeyond]:
+    """Symbols whose last candle with a trade has one that came behind their last raw trade.
+
+    Within the minute of the last raw trade its id decides, and where REST gave the candle, which
+    tells none, how many trades that minute has. While the last row waits to be written, nobody
+    can tell, and nothing is said.
+
+    Args:
+        since_us: candles before this minute are not looked at.
+    """
+    is_aggregate = table is AGG_TRADES
+    query = sql.SQL(
+        "SELECT s.symbol, c.open_time, c.trade_count "
+        "FROM unnest(%s::text[], %s::bigint[], %s::timestamptz[]) AS s (symbol, last_id, last_time)"
+        " CROSS JOIN LATERAL (SELECT k.* FROM market.candles_1m AS k "
+        "WHERE k.symbol = s.symbol AND k.trade_count > 0 "
+        "AND k.open_time >= greatest(date_trunc('minute', s.last_time), %s) "
+        "ORDER BY k.open_time DESC LIMIT 1) AS c "
+        "LEFT JOIN {table} AS a ON a.symbol = s.symbol "
+        "AND a.day = (s.last_time AT TIME ZONE 'UTC')::date AND a.{id} = s.last_id "
+        "WHERE c.open_time > s.last_time OR c.last_trade_id > {last} "
+        "OR (c.last_trade_id IS NULL AND a.symbol IS NOT NULL AND c.trade_count > ("
+        "SELECT sum({trades}) FROM {table} AS t WHERE t.symbol = s.symbol AND t.day = a.day "
+        "AND t.{id} > s.last_id - c.trade_count AND t.{id} <= s.last_id "
+        "AND t.{time} >= c.open_time))"
+    ).format(
+        **_names(table),
+        last=sql.SQL("a.last_trade_id" if is_aggregate else "s.last_id"),
+        trades=sql.SQL("t.last_trade_id - t.first_trade_id + 1" if is_aggregate else "1"),
+    )
+    arguments = (
+        [one.symbol for one in reached],
+        [one.last_id for one in reached],
+        [from_us(one.last_us) for one in reached],
+        from_us(since_us),
+    )
+    with translated(connection):
+        rows = connection.execute(query, arguments).fetchall()
+    return {symbol: CandleBeyond(to_us(moment), trades) for symbol, moment, trades in rows}
 
 
 # --- inside
 
-_ANEW_AFTER_US = MINUTE_US
-"""Trades of one instrument are made in the order of their ids, but for clocks that are set."""
-
 
 def _shows_two(hole: IdHole) -> bool:
     """Whether neighbours by id can be of two instruments."""
-    return hole.last_id < hole.first_id - 1 or hole.to_us + _ANEW_AFTER_US < hole.from_us
+    return hole.last_id < hole.first_id - 1 or hole.to_us + REUSED_AFTER_US < hole.from_us
 
 
 def _by_time(hole: IdHole) -> IdHole | None:
     """What is missing between neighbours by time."""
     if hole.last_id >= hole.first_id:
         return hole
-    if hole.to_us < hole.from_us + _ANEW_AFTER_US:
+    if hole.to_us < hole.from_us + REUSED_AFTER_US:
         return None  # of one instrument, while clocks were set
     return replace(hole, last_id=hole.first_id - 1)
 

@@ -12,6 +12,19 @@ from include.store.pools import redact, translated
 
 SCHEMAS_OF_DBT = ("marts", "marts_audit")
 
+# The functions behind the live views run with their owner's rights, so it must not be ours.
+_GIVE_ROUTINES = """
+DO $$
+DECLARE
+    routine regprocedure;
+BEGIN
+    FOR routine IN SELECT oid FROM pg_proc WHERE pronamespace = 'marts'::regnamespace LOOP
+        EXECUTE format('ALTER ROUTINE %s OWNER TO candelabra_dbt', routine);
+    END LOOP;
+END
+$$
+"""
+
 
 def prepare_restore(connection: Connection, *, where: str) -> None:
     """Refuse a database that is in use, and make the roles, which no dump of a database holds.
@@ -59,4 +72,5 @@ def give_marts_to_dbt(connection: Connection) -> None:
             # ALTER TABLE takes views as well
             relation = sql.Identifier(*path)
             connection.execute(sql.SQL("ALTER TABLE {} OWNER TO {}").format(relation, role))
+        connection.execute(_GIVE_ROUTINES)
         connection.execute(sql.SQL("REVOKE CREATE ON DATABASE {} FROM {}").format(database, role))

@@ -31,6 +31,13 @@ USING (
 WHERE q.id = n.id AND n.from_first > 1 AND n.from_last > 1
 """
 
+_RUNS = """
+DELETE FROM ops.quality_runs AS r
+WHERE
+    r.run_at < %s
+    AND NOT EXISTS (SELECT FROM ops.quality_results AS q WHERE q.run_id = r.run_id)
+"""
+
 
 def prune_quality_results(connection: Connection, *, before: datetime) -> int:
     """Remove old results of checks that held, and all but a day's first and last that did not.
@@ -39,8 +46,10 @@ def prune_quality_results(connection: Connection, *, before: datetime) -> int:
         before: results of runs before this moment are old; best the start of a UTC day.
 
     Returns:
-        How many were removed.
+        How many were removed. Runs of which no result is left go with them.
     """
     with translated(connection), connection.transaction():
         passed = connection.execute(_PASSED, (before,)).rowcount
-        return passed + connection.execute(_FAILED_BETWEEN, (before,)).rowcount
+        removed = passed + connection.execute(_FAILED_BETWEEN, (before,)).rowcount
+        connection.execute(_RUNS, (before,))
+    return removed

@@ -20,6 +20,7 @@ class ConnectionFaults:
         self._clock = clock
         self._hits: Counter[str | None] = Counter()
         self._stalled: dict[str | None, list[Connection]] = {}
+        self._stalled_us: dict[str | None, dict[MarketName, int]] = {}
         self._refusing: dict[str | None, Fault] = {}
 
     def accept(self, fault: Fault) -> None:
@@ -41,6 +42,11 @@ class ConnectionFaults:
                 for connection in chosen:
                     connection.stall(None)
                 self._stalled[fault.id] = chosen
+                self._stalled_us[fault.id] = {
+                    name: self._endpoints[name].hub.sent_until_us
+                    for name in fault.markets
+                    if name in self._endpoints
+                }
             case "shutdown":
                 grace_s = self._clock.real_seconds(fault.span_us("grace_s"))
                 for connection in chosen:
@@ -52,6 +58,9 @@ class ConnectionFaults:
         """Lets go of what is held."""
         for connection in self._stalled.pop(fault.id, ()):
             connection.resume()
+        for name, from_us in self._stalled_us.pop(fault.id, {}).items():
+            endpoint = self._endpoints[name]
+            endpoint.withheld_us.append((from_us, endpoint.hub.sent_until_us))
         if fault.kind.name == "refuse":
             self._hits[fault.id] = self.hits(fault)
             self._refusing.pop(fault.id, None)

@@ -47,6 +47,11 @@ class Hub:
     Args:
         on_first: called with a stream's name when it gains its first listener.
         on_last: called when it has lost the last one.
+
+    Attributes:
+        sent_until_us: when the newest frame was due; frames go out in that order, and late where
+            the machine has other work.
+        most_behind_us: how late, at most.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class Hub:
         on_first: Callable[[str], None],
         on_last: Callable[[str], None],
     ) -> None:
+        self.sent_until_us = self.most_behind_us = 0
         self._on_first = on_first
         self._on_last = on_last
         self._listeners: dict[str, dict[Listener, None]] = {}

@@ -183,6 +183,8 @@ class Pump:
     def _send_due(self) -> bool:
         """Sends what is due, at most one batch; True if more may be due."""
         now_us = self._clock.now_us()
+        if self._heap:
+            self.hub.most_behind_us = max(self.hub.most_behind_us, now_us - self._heap[0][0])
         end_ns = time.monotonic_ns() + _BATCH_NS
         for number_sent in range(_BATCH_FRAMES):
             if number_sent % _FRAMES_A_LOOK == 0 and time.monotonic_ns() > end_ns:
@@ -190,6 +192,7 @@ class Pump:
             if not self._heap or self._heap[0][0] > now_us:
                 return False
             due_us, _, stream, render, number = heapq.heappop(self._heap)
+            self.hub.sent_until_us = due_us
             if number == _OF_NO_FEED:
                 self.frames_sent += self.hub.deliver(stream, render)
                 continue

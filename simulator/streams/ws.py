@@ -47,6 +47,7 @@ class Endpoint:
         refusal: while set, new connections are turned away: who says so, and the HTTP status of
             the answer; a TCP reset if that is None.
         refused: connections turned away, by who said so.
+        withheld_us: when frames were due that stalled connections lost, from and to.
     """
 
     def __init__(self, market: MarketName, hub: Hub, clock: Clock, config: SimulatorConfig) -> None:
@@ -57,6 +58,7 @@ class Endpoint:
         self.connections: set[Connection] = set()
         self.refusal: tuple[str | None, int | None] | None = None
         self.refused: Counter[str | None] = Counter()
+        self.withheld_us: list[tuple[int, int]] = []
         window_s = CONNECT_WINDOW_S * self._scale()
         self._connects = ConnectLimit(config.connects_in_5_minutes, window_s=window_s)
         self.log = structlog.get_logger("simulator").bind(market=market)
@@ -340,6 +342,8 @@ class Connection(asyncio.Protocol):
         self._timers.clear()
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
+        if not self._is_open:
+            return
         now = asyncio.get_running_loop().time()
         self._timers = [t for t in self._timers if not t.cancelled() and t.when() > now]
         self._timers.append(asyncio.get_running_loop().call_later(seconds, action))
@@ -348,6 +352,8 @@ class Connection(asyncio.Protocol):
         self._later(self._endpoint.ping_times_s()[0], self._ping)
 
     def _ping(self) -> None:
+        if not self._is_open:  # it was due when the connection ended
+            return
         if not self._stalled:
             payload = str(self._endpoint.clock.now_us() // 1_000).encode()
             timeout_s = self._endpoint.ping_times_s()[1]

@@ -12,12 +12,19 @@ import structlog
 
 from include.binance.frames import AggTrade, Trade
 from include.config import Settings
-from include.domain.instruments import Instrument, Market, market_of, symbol_of
+from include.domain.instruments import (
+    Instrument,
+    Market,
+    exchange_symbol_of,
+    market_of,
+    symbol_of,
+)
 from include.domain.timeframes import MINUTE_US
 from include.errors import PermanentError, TransientError
 from include.jobs.exchange import endpoints_of
 from include.jobs.trades_by_id import FetchCounts, Tail, fetch_tail, fetch_trades
 from include.store.raw import AGG_TRADES, BOOK_TICKERS, RAW_TABLES, TRADES
+from streamer.capture.evidence import CandleEvidence
 from streamer.capture.feed import CaptureFeed
 from streamer.capture.feeds import CaptureFeeds
 from streamer.capture.holes import HoleFiller
@@ -93,7 +100,13 @@ class Capture:
             flush_timeout_s=settings.capture_flush_timeout_ms / 1000,
         )
         self._resumption = Resumption(
-            self._url, self._datasets, self.intake, self.spool, self.losses, now_us=now_us
+            self._url,
+            self._datasets,
+            self.intake,
+            self.spool,
+            self.losses,
+            delivers_since_us=self._delivers_since_us,
+            now_us=now_us,
         )
         self.holes = HoleFiller(
             self.intake.sequences,
@@ -103,6 +116,13 @@ class Capture:
         )
         self.tails = Tails(
             self.intake.sequences, self._resumption.is_done, self._fetch_tail, self._give_up
+        )
+        self.evidence = CandleEvidence(
+            self._url,
+            self.intake.sequences,
+            is_looked_at=lambda one: one in self._captured and self._resumption.is_done(one),
+            since_us=lambda: self._resumption.since_us,
+            on_beyond=self.tails.stopped,
         )
 
     def tap(self, market: Market) -> Tap | None:
@@ -157,6 +177,7 @@ class Capture:
                 self.holes.run(),
                 self._resumption.run(),
                 self.tails.run(),
+                self.evidence.run(),
                 self._watch.run(),
             ):
                 tasks.create_task(work)
@@ -227,14 +248,34 @@ class Capture:
             stale_after_s=self._settings.stale_stream_s,
             rotate_after_s=self._settings.rotate_after_s,
             on_missed=self._missed,
+            on_revived=self._watch.revived,
             now_us=self._now_us,
             proxy=self._settings.proxy_for(url) or None,
         )
 
+    def _delivers_since_us(self, dataset: str, symbol: str) -> int | None:
+        """Since when the exchange delivers it; 0 where a candle feed is tapped, or nobody asks."""
+        try:
+            return self._feeds.delivers_since_us(
+                market_of(symbol), STREAM_OF[dataset], exchange_symbol_of(symbol)
+            )
+        except KeyError:
+            return 0
+
     def _missed(self, feed: CaptureFeed, from_us: int, to_us: int) -> None:
-        """A connection was cut; what can be asked for shows by its ids, the rest is lost."""
+        """A connection was cut; what can be asked for shows by its ids, the rest is lost.
+
+        Trades bear the exchange's time: those still on their way are older than the cut.
+        """
+        trades_from_us = min(from_us, feed.cut_event_us or from_us)
         self.losses.add(
-            Loss(dataset, symbol_of(feed.market, name), CUT, from_us, to_us)
+            Loss(
+                dataset,
+                symbol_of(feed.market, name),
+                CUT,
+                trades_from_us if dataset == TRADES.name else from_us,
+                to_us,
+            )
             for name in sorted(feed.names)
             for dataset in self._datasets
             if STREAM_OF[dataset] in feed.kinds and cannot_be_asked(dataset, feed.market)

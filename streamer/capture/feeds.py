@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-import structlog
-
 from include.binance.session import MAX_STREAMS
 from include.domain.instruments import Market, exchange_symbol_of, market_of
 from streamer.capture.feed import CaptureFeed
+from streamer.connection_ends import end_connections
 
-log = structlog.get_logger(__name__)
-
-CANCEL_TIMEOUT_S = 3.0
+CARRIED = "raw capture"
 LOOK_INTERVAL_S = 10.0
 """Connections are looked at so often even where nobody says that something changed."""
 
@@ -66,6 +63,20 @@ class CaptureFeeds:
                     self.feeds.remove(feed)
         self._changed.set()
 
+    def delivers_since_us(self, market: Market, kind: str, name: str) -> int | None:
+        """Since when a stream is delivered (wall clock); None while it is not.
+
+        Args:
+            name: the exchange's, of a symbol.
+
+        Raises:
+            KeyError: none of these connections carries it.
+        """
+        for feed in self.feeds:
+            if feed.market is market and kind in feed.kinds and name in feed.names:
+                return feed.since_us.get(name)
+        raise KeyError(f"{name}@{kind}")
+
     async def run(self) -> None:
         """Keep the connections running, until cancelled."""
         try:
@@ -75,7 +86,7 @@ class CaptureFeeds:
                     if feed not in self._tasks:
                         self._tasks[feed] = asyncio.ensure_future(feed.connection.run())
                 for feed in [one for one in self._tasks if one not in self.feeds]:
-                    await _ended([self._tasks.pop(feed)])
+                    await end_connections([self._tasks.pop(feed)], of=CARRIED)
                 changed = asyncio.ensure_future(self._changed.wait())
                 try:
                     await asyncio.wait(
@@ -89,7 +100,7 @@ class CaptureFeeds:
                     if task.done():
                         task.result()  # raises what ended it
         finally:
-            await _ended(list(self._tasks.values()))
+            await end_connections(self._tasks.values(), of=CARRIED)
 
     def _place(self, market: Market, url: str, kinds: Sequence[str], names: Sequence[str]) -> None:
         share = self._max_streams // len(kinds)
@@ -108,14 +119,3 @@ class CaptureFeeds:
             self._made += 1
             own_name = f"{market.value}-capture-{self._made}"
             self.feeds.append(self._make_feed(market, url, kinds, some, own_name))
-
-
-async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancel connections and wait for their end, but not for ever."""
-    for task in tasks:
-        task.cancel()
-    if not tasks:
-        return
-    _, left = await asyncio.wait(tasks, timeout=CANCEL_TIMEOUT_S)
-    if left:
-        log.warning("capture_connections_left", connections=len(left))

@@ -13,11 +13,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from include.domain.timeframes import MINUTE_US
-
-RESTARTED_AFTER_US = MINUTE_US
-"""A smaller id is a repeat, unless its trade is this much younger than any before: then the
-ticker was given to another instrument, whose ids begin anew."""
+from include.domain.instruments import REUSED_AFTER_US
 
 MOST_HOLES = 64
 """Ranges kept of a symbol."""
@@ -97,13 +93,13 @@ class IdSequence:
         elif number == highest + 1:
             pass  # the usual case
         elif number > highest:
-            if time_us + RESTARTED_AFTER_US < self.highest_us:
+            if time_us + REUSED_AFTER_US < self.highest_us:
                 return True  # a straggler of the instrument before
             hole = Hole(highest + 1, number - 1, self.highest_us, time_us, now_s + self._settle_s)
             self._insert(hole)
         elif self._fill(number):
             return True
-        elif time_us < self.highest_us + RESTARTED_AFTER_US:
+        elif time_us < self.highest_us + REUSED_AFTER_US:
             return False
         else:
             self._begin_anew(highest, self.highest_us, time_us)
@@ -121,7 +117,7 @@ class IdSequence:
                 self.highest, self.highest_us = stored_id, stored_us
         elif stored_id + 1 < self.first_id:
             self.miss(Hole(stored_id + 1, self.first_id - 1, stored_us, self._first_us, now_s))
-        elif stored_id >= self.first_id and stored_us + RESTARTED_AFTER_US <= self._first_us:
+        elif stored_id >= self.first_id and stored_us + REUSED_AFTER_US <= self._first_us:
             self._begin_anew(stored_id, stored_us, self._first_us)
 
     def miss(self, hole: Hole) -> None:

@@ -154,6 +154,11 @@ class Intake:
         )  # fmt: skip
         self.lanes.add(self._quotes, line)
 
+    def last_quote_id(self, market: Market, name: str) -> int | None:
+        """Of the last quote that was taken of an exchange's name; None before the first."""
+        known = self._last_quotes[market].get(name)
+        return None if known is None else known[1]
+
     def _know(
         self,
         known: dict[str, tuple[str, IdSequence]],

@@ -20,11 +20,13 @@ class Lane:
 
     Attributes:
         can_be_asked: whether the exchange serves them again by id.
+        in_flight: rows that are being written, and nowhere but in memory yet.
     """
 
     table: RawTable
     can_be_asked: bool
     rows: deque[str] = field(default_factory=deque)
+    in_flight: list[str] = field(default_factory=list)
 
 
 class Lanes:

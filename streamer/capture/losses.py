@@ -21,13 +21,14 @@ class Loss(msgspec.Struct, frozen=True):
     """Rows of one dataset and symbol that are gone, and when they came about (µs).
 
     Attributes:
+        from_us: None where the table has yet to be asked: since the last row before the end.
         rows: how many; None where nobody can know, as while a connection was cut.
     """
 
     dataset: str
     symbol: str
     cause: str
-    from_us: int
+    from_us: int | None
     to_us: int
     rows: int | None = None
 
@@ -57,19 +58,29 @@ class Losses:
 
     Args:
         path: where they are kept.
+
+    Attributes:
+        open: those whose beginning is not known yet; they are on disk as well, but not ``take``n.
     """
 
     def __init__(self, path: Path) -> None:
         self.rows = 0
         """Rows let go since the start."""
         self._path = path
+        self.open: set[Loss] = set()
         self._kept: dict[tuple[str, str, str], Loss] = {}
-        self._is_saved = True
+        self._changes = 0
+        self._saved_changes = 0
         self._adopted: list[Path] = []
         self._saving = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._kept)
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether the file has them all."""
+        return self._saved_changes == self._changes
 
     def load(self) -> None:
         """Take in what earlier processes left, here or in folders of their own."""
@@ -77,7 +88,7 @@ class Losses:
         self._adopted = adopted_files(self._path.parent)
         for path in self._adopted:
             self._read(path)
-            self._is_saved = False  # the one file has them all, soon
+            self._changes += 1  # the one file has them all, soon
 
     def _read(self, path: Path) -> None:
         try:
@@ -94,7 +105,14 @@ class Losses:
         for loss in losses:
             self.rows += loss.rows or 0
             self._join([loss])
-            self._is_saved = False
+            self._changes += 1
+
+    def close(self, loss: Loss, from_us: int | None, to_us: int) -> None:
+        """Say when an open loss began and ended; it was none where the beginning is None."""
+        self.open.discard(loss)
+        self._changes += 1
+        if from_us is not None:
+            self.add([msgspec.structs.replace(loss, from_us=from_us, to_us=to_us)])
 
     def take(self) -> list[RawGap]:
         """All of them as gaps of the ledger; ``forget`` those once they are in it."""
@@ -108,6 +126,7 @@ class Losses:
                 {} if loss.rows is None else {"rows": loss.rows},
             )
             for loss in self._kept.values()
+            if loss.from_us is not None
         ]
 
     def forget(self, recorded: Iterable[RawGap]) -> None:
@@ -121,7 +140,7 @@ class Losses:
                 gap.detail.get("rows"),
             ):
                 del self._kept[key]
-                self._is_saved = False
+                self._changes += 1
 
     def save(self) -> None:
         """Write them to disk, if anything has changed.
@@ -130,14 +149,11 @@ class Losses:
             OSError: the disk does not take them.
         """
         with self._saving:  # the writer and the spiller save, each in a thread
-            if self._is_saved:
+            changes = self._changes  # before: what is added meanwhile is not saved
+            if changes == self._saved_changes:
                 return
-            self._is_saved = True  # before: what is added meanwhile is not
-            try:
-                self._write(msgspec.json.encode(list(self._kept.values())))
-            except OSError:
-                self._is_saved = False
-                raise
+            self._write(msgspec.json.encode([*self._kept.values(), *self.open]))
+            self._saved_changes = changes
 
     def _write(self, content: bytes) -> None:
         beside = self._path.with_suffix(".new")
@@ -151,9 +167,12 @@ class Losses:
 
     def _join(self, losses: Iterable[Loss]) -> None:
         for loss in losses:
+            if loss.from_us is None:
+                self.open.add(loss)
+                continue
             key = (loss.dataset, loss.symbol, loss.cause)
             known = self._kept.get(key)
-            if known is None:
+            if known is None or known.from_us is None:
                 self._kept[key] = loss
                 continue
             counted = [one.rows for one in (known, loss) if one.rows is not None]

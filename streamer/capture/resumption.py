@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 import structlog
@@ -13,7 +13,7 @@ from include.domain.instruments import Market, market_of
 from include.errors import PermanentError, TransientError
 from include.store.pools import connect
 from include.store.raw import BOOK_TICKERS, RAW_TABLES, TRADES
-from include.store.raw_ids import IdHole, last_rows, stored_ids
+from include.store.raw_ids import IdHole, first_rows, last_rows, stored_ids
 from streamer.capture.holes import NOT_RUNNING
 from streamer.capture.ids import Hole
 from streamer.capture.intake import Intake
@@ -24,7 +24,7 @@ from streamer.threads import in_thread
 log = structlog.get_logger(__name__)
 
 BACKOFF = Backoff(first_s=1.0, most_s=30.0, least_s=0.1)
-SPOOL_POLL_S = 0.5
+POLL_S = 0.5
 MOST_CALL_S = 600.0
 """For the ids of a day of all symbols; longer than that, PostgreSQL hangs."""
 
@@ -37,7 +37,14 @@ def cannot_be_asked(dataset: str, market: Market) -> bool:
 class Resumption:
     """Looks at the stored rows of symbols that join, once for each joining.
 
+    What can be asked for by id shows by its ids. Of the rest all is lost between the last row of
+    an earlier time and the first that comes now; that is on disk as an open loss before the first
+    row is stored, as this process may be killed at any moment, and closed once the table, and
+    what waits on the disk for it, can be asked.
+
     Args:
+        delivers_since_us: since when (wall clock) the exchange delivers a dataset of a symbol;
+            None while it does not, 0 where nobody can tell.
         now_us: wall clock.
     """
 
@@ -49,6 +56,7 @@ class Resumption:
         spool: Spool,
         losses: Losses,
         *,
+        delivers_since_us: Callable[[str, str], int | None],
         now_us: Callable[[], int],
     ) -> None:
         self._url = database_url
@@ -56,11 +64,14 @@ class Resumption:
         self._intake = intake
         self._spool = spool
         self._losses = losses
+        self._delivers_since_us = delivers_since_us
         self._now_us = now_us
         self._joined: dict[str, int] = {}
         """Symbols whose earlier rows have not been looked at, and when they joined: µs after
         the start."""
         self._has_joined = asyncio.Event()
+        self._own: set[Loss] = set()
+        """Losses that this process opened; the others are of processes that ended."""
         self.since_us = 0
         """Rows since then are looked at, and what is missing since then is asked for."""
         self._began_us = self._exchange_began_us = 0
@@ -79,6 +90,14 @@ class Resumption:
         """Look at the rows of these."""
         after_us = self._now_us() - self._began_us
         self._joined |= dict.fromkeys(symbols, after_us)
+        opened = [
+            Loss(dataset, symbol, NOT_RUNNING, None, self._clock_us(dataset, after_us))
+            for dataset in self._datasets
+            for symbol in symbols
+            if cannot_be_asked(dataset, market_of(symbol))
+        ]
+        self._losses.add(opened)
+        self._own.update(opened)
         self._has_joined.set()
 
     def is_done(self, symbol: str) -> bool:
@@ -87,40 +106,19 @@ class Resumption:
 
     async def run(self) -> None:
         """Look until cancelled."""
-        failures = 0
-        while True:
-            await self._has_joined.wait()
-            joined = dict(self._joined)
-            try:
-                await self._look_back(list(joined), min(joined.values(), default=0))
-            except (TransientError, PermanentError, TimeoutError) as error:
-                failures += 1  # a right that is missing may be granted yet
-                wait_s = BACKOFF.wait_s(failures, error)
-                log.warning(
-                    "capture_resume_postponed",
-                    error=str(error) or f"hangs for {MOST_CALL_S:g} s",
-                    retry_in_s=round(wait_s),
-                )
-                await asyncio.sleep(wait_s)
-                continue
-            failures = 0
-            for name, after_us in joined.items():
-                if self._joined.get(name) == after_us:
-                    del self._joined[name]
-            if not self._joined:
-                self._has_joined.clear()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_again_and_again(self._look_back))
+            tasks.create_task(_again_and_again(self._close))
 
     # --- inside
 
-    async def _look_back(self, symbols: Sequence[str], after_us: int) -> None:
-        """Ids after the last stored ones and those missing between; what nobody captured.
-
-        Args:
-            after_us: how long after the start of this process they joined.
-        """
+    async def _look_back(self) -> None:
+        """Ids after the last stored ones, and those missing between."""
+        await self._has_joined.wait()
         loop = asyncio.get_running_loop()
+        joined = dict(self._joined)
         for dataset in self._datasets:
-            asked = [name for name in symbols if self._is_asked(dataset, name)]
+            asked = [name for name in joined if not cannot_be_asked(dataset, market_of(name))]
             if not asked:
                 continue
             async with asyncio.timeout(MOST_CALL_S):
@@ -134,15 +132,41 @@ class Resumption:
                     Hole(hole.first_id, hole.last_id, hole.from_us, hole.to_us, loop.time())
                 )
             log.info("capture_resumed", table=dataset, symbols=len(last), holes=len(missing))
-        # What waits on the disk was captured before this start, and is no loss.
-        while not self._spool.is_empty:  # noqa: ASYNC110 - another thread empties it
-            await asyncio.sleep(SPOOL_POLL_S)
-        for dataset in self._datasets:
-            async with asyncio.timeout(MOST_CALL_S):
-                lost = await in_thread(
-                    partial(self._not_captured, dataset, symbols, after_us), name="capture_start"
-                )
-            self._losses.add(lost)
+        for name, after_us in joined.items():
+            if self._joined.get(name) == after_us:
+                del self._joined[name]
+        if not self._joined:
+            self._has_joined.clear()
+
+    async def _close(self) -> None:
+        """Say of open losses when they began and ended."""
+        await asyncio.sleep(POLL_S)
+        # What waits on the disk came before, and is no loss.
+        if not self._losses.open or not self._spool.is_empty:
+            return
+        ends = {loss: self._end_us(loss) for loss in self._losses.open}
+        known = {loss: end_us for loss, end_us in ends.items() if end_us is not None}
+        if not known:
+            return
+        async with asyncio.timeout(MOST_CALL_S):
+            spans = await in_thread(partial(self._spans, known), name="capture_start")
+        for loss, (start_us, end_us) in spans.items():
+            self._losses.close(loss, start_us, end_us)
+            self._own.discard(loss)
+
+    def _end_us(self, loss: Loss) -> int | None:
+        """When rows came again, at the latest; None while they do not."""
+        if loss not in self._own:
+            return loss.to_us
+        since_us = self._delivers_since_us(loss.dataset, loss.symbol)
+        if since_us is None:
+            return None
+        return max(loss.to_us, self._clock_us(loss.dataset, since_us - self._began_us))
+
+    def _clock_us(self, dataset: str, after_us: int) -> int:
+        """A time after the start: quotes bear that of their receipt, trades the exchange's."""
+        is_quotes = dataset == BOOK_TICKERS.name
+        return (self._began_us if is_quotes else self._exchange_began_us) + after_us
 
     def _stored(
         self, dataset: str, symbols: Sequence[str]
@@ -154,20 +178,43 @@ class Resumption:
             others = [symbol for symbol in symbols if symbol not in last]
             return last | last_rows(connection, table, others, None), holes
 
-    def _not_captured(self, dataset: str, joined: Sequence[str], after_us: int) -> list[Loss]:
-        """What came about between the last row of an earlier time and the joining of symbols."""
-        symbols = [name for name in joined if not self._is_asked(dataset, name)]
-        if not symbols:
-            return []
-        # Quotes bear the time of their receipt, trades the exchange's.
-        is_quotes = dataset == BOOK_TICKERS.name
-        began_us = (self._began_us if is_quotes else self._exchange_began_us) + after_us
-        with connect(self._url, application_name="candelabra-capture") as connection:
-            last = last_rows(connection, RAW_TABLES[dataset], symbols, None, before_us=began_us)
-        return [
-            Loss(dataset, symbol, NOT_RUNNING, moment_us, began_us)
-            for symbol, (_, moment_us) in last.items()
-        ]
+    def _spans(self, losses: Mapping[Loss, int]) -> dict[Loss, tuple[int | None, int]]:
+        """From the last row before losses (None where there is none) to the first one after them.
 
-    def _is_asked(self, dataset: str, symbol: str) -> bool:
-        return not cannot_be_asked(dataset, market_of(symbol))
+        Args:
+            losses: each with its end at the latest.
+        """
+        spans: dict[Loss, tuple[int | None, int]] = {}
+        own = self._own.copy()
+        together: dict[tuple[str, int], list[Loss]] = {}
+        for loss in losses:
+            together.setdefault((loss.dataset, loss.to_us), []).append(loss)
+        with connect(self._url, application_name="candelabra-capture") as connection:
+            for (dataset, until_us), some in together.items():
+                table, symbols = RAW_TABLES[dataset], [loss.symbol for loss in some]
+                last = last_rows(connection, table, symbols, None, before_us=until_us)
+                first = first_rows(connection, table, list(last), until_us)
+                for loss in some:
+                    start_us = last[loss.symbol][1] if loss.symbol in last else None
+                    end_us = first.get(loss.symbol, losses[loss])
+                    # Of those who ended, nobody knows better than the table.
+                    spans[loss] = (start_us, min(end_us, losses[loss]) if loss in own else end_us)
+        return spans
+
+
+async def _again_and_again(step: Callable[[], Awaitable[None]]) -> None:
+    """Make a step until cancelled; after one that fails, wait."""
+    failures = 0
+    while True:
+        try:
+            await step()
+            failures = 0
+        except (TransientError, PermanentError, TimeoutError) as error:
+            failures += 1  # a right that is missing may be granted yet
+            wait_s = BACKOFF.wait_s(failures, error)
+            log.warning(
+                "capture_resume_postponed",
+                error=str(error) or f"hangs for {MOST_CALL_S:g} s",
+                retry_in_s=round(wait_s),
+            )
+            await asyncio.sleep(wait_s)

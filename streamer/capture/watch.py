@@ -95,15 +95,16 @@ class StreamWatch:
         for feed in self._feeds:
             is_delivering = feed.connection.is_open and feed.connection.session.is_subscribed
             dead: list[tuple[str, str]] = []
-            for kind, spoken in feed.spoken.items():
+            for kind in feed.kinds:
+                spoken = feed.spoken[kind]
                 for name in feed.names:
                     stream = before.get((feed, kind, name))
                     traded_us = self._traded_us(symbol_of(feed.market, name))
                     if stream is None:
                         stream = _Stream(self._looked_us, traded_us)
                     self._streams[feed, kind, name] = stream
-                    if name in spoken:
-                        self._speaks(feed, kind, name, stream, traded_us)
+                    if name in spoken:  # since the last look, nobody noted when
+                        self._streams[feed, kind, name] = _Stream(self._looked_us, traded_us)
                     elif not is_delivering:  # a cut is told by the connection
                         stream.looks, stream.traded_us = 0, traded_us
                     elif self._is_dead(stream, traded_us, now_s):
@@ -115,16 +116,15 @@ class StreamWatch:
         self._looked_us = self._now_us()
         self._rotated_s = {feed: at for feed, at in self._rotated_s.items() if feed in self._feeds}
 
-    # --- inside
-
-    def _speaks(
-        self, feed: CaptureFeed, kind: str, name: str, stream: _Stream, traded_us: int
-    ) -> None:
-        if stream.acted:
+    def revived(self, feed: CaptureFeed, kind: str, name: str) -> None:
+        """A dead stream speaks: what is lost is told before the message is stored."""
+        feed.dead[kind].discard(name)
+        stream = self._streams.get((feed, kind, name))
+        if stream is not None:
             self._on_lost(feed, kind, name, stream.told_us, self._now_us())
             log.info("capture_stream_revived", stream=f"{name.lower()}@{kind}")
-        # It spoke since the last look, nobody noted when.
-        self._streams[feed, kind, name] = _Stream(self._looked_us, traded_us)
+
+    # --- inside
 
     def _is_dead(self, stream: _Stream, traded_us: int, now_s: float) -> bool:
         if traded_us > stream.traded_us:
@@ -139,6 +139,7 @@ class StreamWatch:
         """What is lost by now is told at once: the process may end before the stream speaks."""
         since_us, stream.told_us = stream.told_us, self._now_us()
         self._on_lost(feed, kind, name, since_us, stream.told_us)
+        feed.dead[kind].add(name)
         if not stream.acted:
             self.dead += 1
             log.warning(

@@ -3,6 +3,10 @@
 Two tasks over the same queues. One writes, in batches by size and time. The other watches over
 what the exchange cannot serve again: while writing fails, hangs or falls behind, it moves those
 rows to the disk; they are replayed in order, before newer ones, once the database is back.
+
+Of what the exchange cannot serve again, no row is stored before those that came earlier, nor
+before the list of losses has what was lost before it: a process that is killed at any moment
+leaves no lack that nothing tells of.
 """
 
 from __future__ import annotations
@@ -170,7 +174,15 @@ class CaptureWriter:
 
     async def _write_lane(self, lane: Lane) -> None:
         with self._lanes.taken(lane, self._batch_rows) as lines:
-            await self._write(lane.table, lines)
+            if lane.can_be_asked:
+                await self._write(lane.table, lines)
+                return
+            lane.in_flight = lines
+            try:
+                await self._save_losses()
+                await self._write(lane.table, lines)
+            finally:
+                lane.in_flight = []
 
     async def _replay(self) -> None:
         """Write the oldest record from the disk."""
@@ -239,9 +251,7 @@ class CaptureWriter:
             try:
                 while await self._spill():
                     pass
-                await self._disk.call(self._losses.save, name="losses")
-            except OSError as error:
-                log.error("capture_losses_unsaved", error=str(error))  # noqa: TRY400
+                await self._save_losses()
             except TransientError as error:  # rows stay in memory, which is bounded
                 log.error("capture_disk_hangs", error=str(error))  # noqa: TRY400
 
@@ -254,20 +264,36 @@ class CaptureWriter:
             moved = True
             # Where this is ended midway they may be on the disk too: the table takes one of them.
             with self._lanes.taken(lane, self._batch_rows) as lines:
-                record = Record(lane.table.name, lines)
-                try:
-                    dropped = await self._disk.call(
-                        partial(self._spool.append, record),
-                        name="spool",
-                        on_late=self._losses.add,
-                    )
-                except OSError as error:
-                    log.error("spool_refused", error=str(error), rows=len(lines))  # noqa: TRY400
-                    counted: dict[tuple[str, str], list[int]] = {}
-                    tally(record.dataset, record.lines, counted)
-                    dropped = losses_of(counted, DISK_REFUSED)
-            self._losses.add(dropped)
+                await self._save_losses()
+                if lane.in_flight:  # older ones: the write that has them may be lost with us
+                    earlier, lane.in_flight = lane.in_flight, []
+                    await self._append(Record(lane.table.name, earlier), is_in_memory=True)
+                await self._append(Record(lane.table.name, lines))
         return moved
+
+    async def _append(self, record: Record, *, is_in_memory: bool = False) -> None:
+        """Put rows on the disk; where it does not take them they are lost, if nowhere else."""
+        try:
+            dropped = await self._disk.call(
+                partial(self._spool.append, record), name="spool", on_late=self._losses.add
+            )
+        except OSError as error:
+            log.error("spool_refused", error=str(error), rows=len(record.lines))  # noqa: TRY400
+            if is_in_memory:
+                return
+            counted: dict[tuple[str, str], list[int]] = {}
+            tally(record.dataset, record.lines, counted)
+            dropped = losses_of(counted, DISK_REFUSED)
+        self._losses.add(dropped)
+
+    async def _save_losses(self) -> None:
+        """Have the list of losses on disk, as far as that takes it."""
+        if self._losses.is_saved:
+            return
+        try:
+            await self._disk.call(self._losses.save, name="losses")
+        except OSError as error:
+            log.error("capture_losses_unsaved", error=str(error))  # noqa: TRY400
 
     # --- the connection
 

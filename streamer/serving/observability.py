@@ -17,7 +17,7 @@ from include.config import Settings
 from streamer.health import Verdict, liveness, readiness
 from streamer.metrics import Exposition
 from streamer.observed import Observed
-from streamer.serving.server import serving
+from streamer.serving.server import Place, serving
 
 
 @asynccontextmanager
@@ -31,8 +31,8 @@ async def observed_by_http(settings: Settings, observed: Observed) -> AsyncItera
         yield
         return
     app = Starlette(routes=observability_routes(observed))
-    host, port = settings.streamer_http_host, settings.streamer_http_port
-    async with serving(app, host=host, port=port) as observed.http_url:
+    place = Place(settings.streamer_http_host, settings.streamer_http_port)
+    async with serving(app, place) as observed.http_url:
         yield
 
 

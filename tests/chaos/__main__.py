@@ -22,6 +22,21 @@ from tests.chaos.servers import chaos_server
 
 MINUTES = 6.0
 SPEED = 60.0
+FOUND = {
+    8: "nothing told of the last trade of a symbol that trades once in hours, once it was lost",
+    16: "rows of a new symbol were written, and its gap in front of them was not, before an end",
+    18: "the judge wanted minutes of a symbol that had been given up as gone",
+    32: "the judge took the ids of a name's second instrument for the first one's",
+    40: "what a connection's first trade had overtaken was added to a kline that had it",
+    58: "the judge took what a stall kept back for lost, where the market ran late",
+    77: "PostgreSQL ended a connection right before BEGIN, and the streamer ended",
+    91: "trades stored between two queries hid a hole in front of them",
+    128: "a page of trades that ended with the void row of an id hid the true one",
+    153: "a loss of USD-M trades began later than those on their way",
+    165: "a symbol whose streamer was killed before its first row began anew at the next start",
+    199: "a read for the chart that hung with PostgreSQL kept the process from ending",
+}
+"""Seeds that failed at 120 minutes and speed 300, and what they found."""
 
 Told = tuple[int, bool, str]
 """A seed, whether it went well, and what there is to say."""
@@ -34,9 +49,7 @@ def main() -> int:
     if arguments.keep is not None:
         arguments.keep.mkdir(parents=True, exist_ok=True)
     done = Done(arguments.resume, f"{arguments.minutes:g} {arguments.speed:g}")
-    seeds = [
-        seed for seed in range(arguments.seed, arguments.seed + arguments.count) if seed not in done
-    ]
+    seeds = [seed for seed in ordered(arguments.seed, arguments.count) if seed not in done]
     if len(seeds) < arguments.count:
         sys.stdout.write(f"{arguments.count - len(seeds)} seeds went well before\n")
     told: Queue[Told] = Queue()
@@ -60,6 +73,11 @@ def main() -> int:
     outcome = f"failed: {failed}" if failed else "no differences"
     sys.stdout.write(f"{len(seeds)} runs of {arguments.minutes:g} simulated minutes: {outcome}\n")
     return 1 if failed else 0
+
+
+def ordered(first: int, count: int) -> list[int]:
+    """So many seeds from one on, those that once found something before the others."""
+    return sorted(range(first, first + count), key=lambda seed: (seed not in FOUND, seed))
 
 
 class Done:
@@ -129,6 +147,8 @@ def _work(seeds: Sequence[int], arguments: argparse.Namespace, told: Queue[Told]
             scenario = draw(seed, minutes=arguments.minutes, speed=arguments.speed)
             try:
                 told.put((seed, True, str(run(scenario, server, keep=arguments.keep))))
+                for log in arguments.keep.glob(f"*-{seed}[.-]*") if arguments.keep else ():
+                    log.unlink()
             except ChaosError as error:
                 told.put((seed, False, str(error)))
 
@@ -147,7 +167,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--resume", type=Path, metavar="FILE", help="remember good seeds there, and leave them out"
     )
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the streamers' logs")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="keep the streamers' logs of runs that fail"
+    )
     arguments = parser.parse_args()
     if arguments.minutes <= 0 or arguments.speed <= 0 or arguments.count < 1:
         parser.error("--minutes, --speed and --count must be above 0")

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Mapping
-from decimal import Decimal
-from typing import Any
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TypeVar
 
 import psycopg
 from psycopg import sql
 
-from include.domain.instruments import exchange_symbol_of, market_of
-from include.domain.timeframes import to_us
-from simulator.market.tape import FillKind, Tape
+from include.domain.instruments import market_of
+from include.domain.timeframes import from_us, to_us
 from simulator.server import ExchangeThread
-from simulator.wire.frames import agg_trade_rows, fills_of
 from streamer.capture.resumption import cannot_be_asked
+from tests.chaos.exchanged import (
+    Quote,
+    Row,
+    in_exchange_time,
+    in_machine_time,
+    listings_of,
+    quotes_of,
+    trades_of,
+)
+from tests.chaos.withheld import held_back_until, withheld
 
-Row = tuple[Any, ...]
+Key = TypeVar("Key", int, tuple[int, int])
 Gaps = list[tuple[int, int]]
-Spans = list[tuple[tuple[int, int], tuple[int, int]]]
-"""Open ranges of (time in µs, id)."""
+"""From and to, both included (µs); of what can be asked for, in the exchange's time."""
 
 COLUMNS = {
     "agg_trades": (
@@ -29,60 +36,116 @@ COLUMNS = {
     "trades": ("trade_id", "price", "quantity", "is_buyer_maker"),
     "book_tickers": ("update_id", "bid_price", "bid_quantity", "ask_price", "ask_quantity"),
 }  # fmt: skip
-NEVER_US = 1 << 62
-MOST_ROWS = 10_000_000
 
 
-def differences_of_capture(
-    database_url: str,
-    exchange: ExchangeThread,
-    datasets: Iterable[str],
-    symbols: Iterable[str],
-    until_us: int,
-) -> list[str]:
-    """What is not as it must be of trades made before a moment, and of all quotes.
+class Judge:
+    """Holds captured rows to an exchange's; what that has of quotes is made but once.
 
-    From the first row of a listing on, each trade of the exchange is there, unless an entry of
-    ``ops.gaps`` says that it was missed; none is there that the exchange does not have.
-
-    Quotes and the single trades of USD-M cannot be asked for again; their gaps are in the time of
-    the machine. Of them none is false, and where some lack there is a gap.
+    Quotes and the single trades of USD-M cannot be asked for again. Of them none is false, and
+    where some lack, a gap tells of the time between the neighbours that are there, or the exchange
+    kept them back so that nobody can tell. Gaps of quotes are in the time of the machine, in which
+    they were received; those of trades in the machine's or the exchange's, which are told apart.
     """
-    found: list[str] = []
-    for dataset in datasets:
-        for symbol in symbols:
-            rows = _stored(database_url, dataset, symbol)
-            if not rows:
-                continue
-            gaps = _gaps(database_url, dataset, symbol)
-            where = f"{dataset} of {symbol}"
-            if dataset == "book_tickers":
-                found += _of_quotes(rows, quotes_of(exchange, symbol, *_bounds(rows)), gaps, where)
-            else:
-                theirs = trades_of(exchange, dataset, symbol, rows[0][0], until_us)
-                ours = {key: values for key, values in _by_key(rows).items() if key[0] < until_us}
-                if gaps and cannot_be_asked(dataset, market_of(symbol)):
-                    gaps = [(0, until_us)]
-                free = _not_held(exchange, symbol, ours)
-                theirs = {key: one for key, one in theirs.items() if not _within(key, free)}
-                found += _of_trades(ours, theirs, gaps, where)
-    return found
 
+    def __init__(self, exchange: ExchangeThread) -> None:
+        self._exchange = exchange
+        self._quotes: dict[str, tuple[tuple[int, int], dict[int, Quote]]] = {}
+        """By symbol, between the lowest id and the highest."""
 
-def _not_held(exchange: ExchangeThread, symbol: str, ours: Iterable[tuple[int, int]]) -> Spans:
-    """Of each instrument that had the name, what came before its first row."""
-    market = exchange.markets[market_of(symbol).value]
-    calendar = market.history(exchange_symbol_of(symbol)).calendar
-    begins = [session.start_us for session in calendar.listings()]
-    spans = []
-    for start_us, next_us in itertools.pairwise([*begins, NEVER_US]):
-        of_listing = [key for key in ours if start_us <= key[0] < next_us]
-        spans.append(((start_us, -1), min(of_listing, default=(next_us, -1))))
-    return spans
+    def differences(
+        self, database_url: str, datasets: Iterable[str], symbols: Iterable[str], until_us: int
+    ) -> list[str]:
+        """What is not as it must be of what the exchange had before a moment.
 
+        From the first row of a listing on, each trade of the exchange is there, unless an entry
+        of ``ops.gaps`` says that it was missed; none is there that the exchange does not have.
+        """
+        found: list[str] = []
+        for dataset in datasets:
+            for symbol in symbols:
+                rows = _stored(database_url, dataset, symbol)
+                if rows:
+                    gaps = _gaps(database_url, dataset, symbol)
+                    judge = self._of_quotes if dataset == "book_tickers" else self._of_trades
+                    found += judge(dataset, symbol, rows, gaps, until_us)
+        return found
 
-def _within(key: tuple[int, int], spans: Spans) -> bool:
-    return any(after < key < before for after, before in spans)
+    def _of_quotes(
+        self, dataset: str, symbol: str, rows: list[Row], gaps: Gaps, until_us: int
+    ) -> list[str]:
+        where = f"{dataset} of {symbol}"
+        until_us = in_machine_time(self._exchange, until_us)
+        ours = {row[1]: row for row in rows if row[0] < until_us}
+        if not ours:
+            return []
+        theirs = self._made(symbol, min(ours), max(ours))
+        found = [
+            f"{where}: {number} is {row[2:]}, must be {theirs.get(number, ('', None))[1]}"
+            for number, row in ours.items()
+            if number not in theirs or theirs[number][1] != row[2:]
+        ]
+        kept_back = withheld(self._exchange, dataset, symbol)
+        lacking = [
+            number
+            for number, (time_us, _) in theirs.items()
+            if number not in ours and not _lies_in(time_us, kept_back)
+        ]
+        received = {number: row[0] for number, row in ours.items()}
+        until = held_back_until(self._exchange, dataset, symbol)
+        came = {key: in_machine_time(self._exchange, until(theirs[key][0])) for key in lacking}
+        unexplained = _between(came, received, gaps)
+        return found + [
+            f"{told}; {_around(unexplained[0], received, gaps)}"
+            for told in _told(where, unexplained)
+        ]
+
+    def _made(self, symbol: str, lowest: int, highest: int) -> dict[int, Quote]:
+        """The exchange's quotes between two ids; those made before are not made again."""
+        if symbol not in self._quotes:
+            self._quotes[symbol] = (
+                (lowest, highest),
+                quotes_of(self._exchange, symbol, lowest, highest),
+            )
+        (low, high), made = self._quotes[symbol]
+        if lowest < low:
+            made = quotes_of(self._exchange, symbol, lowest, low - 1) | made
+        if highest > high:
+            made |= quotes_of(self._exchange, symbol, high + 1, highest)
+        self._quotes[symbol] = (min(low, lowest), max(high, highest)), made
+        return made
+
+    def _of_trades(
+        self, dataset: str, symbol: str, rows: list[Row], gaps: Gaps, until_us: int
+    ) -> list[str]:
+        where = f"{dataset} of {symbol}"
+        ours = {(row[0], row[1]): tuple(row[2:]) for row in rows if row[0] < until_us}
+        if not ours:
+            return []  # its first row is younger
+        theirs = trades_of(self._exchange, dataset, symbol, rows[0][0], until_us)
+        found = []
+        for key in sorted(ours):
+            if key not in theirs:
+                found.append(f"{where}: {key[1]} is none of the exchange's")
+            elif ours[key] != theirs[key]:
+                found.append(f"{where}: {key[1]} is {ours[key]}, must be {theirs[key]}")
+        held = _held(listings_of(self._exchange, symbol), ours)
+        missing = sorted(key for key in theirs if key not in ours and _lies_in(key, held))
+        if not cannot_be_asked(dataset, market_of(symbol)):
+            return found + _told(where, [key[1] for key in missing if not _lies_in(key[0], gaps)])
+        kept_back = withheld(self._exchange, dataset, symbol)
+        lacking = [key for key in missing if not _lies_in(key[0], kept_back)]
+        gaps = [
+            (in_exchange_time(self._exchange, start), in_exchange_time(self._exchange, end))
+            for start, end in gaps
+        ]
+        until = held_back_until(self._exchange, dataset, symbol)
+        came = {key: until(key[0]) for key in lacking}
+        times = {key: key[0] for key in ours}
+        unexplained = _between(came, times, gaps)
+        return found + [
+            f"{told}; {_around(unexplained[0], times, gaps)}"
+            for told in _told(where, [key[1] for key in unexplained])
+        ]
 
 
 def rows_captured(database_url: str) -> int:
@@ -96,38 +159,53 @@ def rows_captured(database_url: str) -> int:
     return 0 if row is None else int(row[0])
 
 
-def _of_trades(
-    ours: Mapping[tuple[int, int], Row], theirs: Mapping[tuple[int, int], Row], gaps: Gaps,
-    where: str,
-) -> list[str]:  # fmt: skip
-    if not ours:
-        return []  # its first row is younger
-    first = min(ours)
-    expected = {key for key in theirs if key >= first}
-    missing = [
-        key
-        for key in sorted(expected - ours.keys())
-        if not any(start <= key[0] < end for start, end in gaps)
-    ]
-    found = []
-    if missing:
-        found.append(f"{where}: {len(missing)} missing without a gap, from id {missing[0][1]} on")
-    for key in sorted(ours):
-        if key not in theirs:
-            found.append(f"{where}: {key[1]} is none of the exchange's")
-        elif ours[key] != theirs[key]:
-            found.append(f"{where}: {key[1]} is {ours[key]}, must be {theirs[key]}")
-    return found
+def _held(
+    listings: Iterable[tuple[int, int]], ours: Iterable[tuple[int, int]]
+) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Of each instrument that had the name, what is held to the exchange: from its first row on."""
+    spans = []
+    for start_us, next_us in listings:
+        first = min((key for key in ours if start_us <= key[0] < next_us), default=None)
+        if first is not None:
+            spans.append((first, (next_us, -1)))
+    return spans
 
 
-def _of_quotes(rows: list[Row], theirs: Mapping[int, Row], gaps: Gaps, where: str) -> list[str]:
+def _told(where: str, missing: Sequence[int]) -> list[str]:
+    if not missing:
+        return []
+    return [f"{where}: {len(missing)} missing without a gap, from id {missing[0]} on"]
+
+
+def _around(missing: Key, received: Mapping[Key, int], gaps: Gaps) -> str:
+    """When its neighbours came, and the gaps nearest to them."""
+    keys = sorted(received)
+    at = bisect_left(keys, missing)
+    before_us, after_us = (received[keys[n]] for n in (max(0, at - 1), min(at, len(keys) - 1)))
+    nearest = sorted(gaps, key=lambda gap: max(gap[0] - after_us, before_us - gap[1]))[:2]
+    told = " and ".join(f"{from_us(start)} to {from_us(end)}" for start, end in nearest)
+    return f"between {from_us(before_us)} and {from_us(after_us)}, gaps nearest: {told or 'none'}"
+
+
+def _lies_in(moment: Key, spans: Iterable[tuple[Key, Key]]) -> bool:
+    return any(start <= moment <= end for start, end in spans)
+
+
+def _between(lacking: Mapping[Key, int], ours: Mapping[Key, int], gaps: Gaps) -> list[Key]:
+    """Of what lacks, that without a gap between its neighbours.
+
+    Args:
+        lacking: when each came at the latest, had it come.
+        ours: when each came.
+    """
+    keys = sorted(ours)
     found = []
-    for row in rows:
-        if theirs.get(row[1]) != row[2:]:
-            found.append(f"{where}: {row[1]} is {row[2:]}, must be {theirs.get(row[1])}")
-    lacking = sorted(theirs.keys() - {row[1] for row in rows})
-    if lacking and not gaps:
-        found.append(f"{where}: {len(lacking)} missing without a gap, from id {lacking[0]} on")
+    for key, came in lacking.items():
+        at = bisect_left(keys, key)
+        moments = [ours[one] for one in keys[max(0, at - 1) : at + 1]]
+        latest = max(*moments, came)
+        if not any(start <= latest and end >= min(moments) for start, end in gaps):
+            found.append(key)
     return found
 
 
@@ -149,86 +227,15 @@ def _stored(database_url: str, dataset: str, symbol: str) -> list[Row]:
 
 
 def _gaps(database_url: str, dataset: str, symbol: str) -> Gaps:
+    """The exact stretches of gaps, which themselves are in full minutes."""
     with psycopg.connect(database_url) as connection:
         found = connection.execute(
-            "SELECT from_time, to_time FROM ops.gaps WHERE dataset = %s AND symbol = %s",
+            "SELECT stretch FROM ops.gaps, jsonb_object_keys(detail) AS stretch"
+            " WHERE dataset = %s AND symbol = %s AND stretch LIKE '%%/%%'",
             (dataset, symbol),
         ).fetchall()
-    return [(to_us(start), to_us(end)) for start, end in found]
-
-
-def _by_key(rows: Iterable[Row]) -> dict[tuple[int, int], Row]:
-    return {(row[0], row[1]): tuple(row[2:]) for row in rows}
-
-
-# --- the exchange
-
-
-def _tape(exchange: ExchangeThread, symbol: str, from_us: int, until_us: int) -> Tape:
-    market = exchange.markets[market_of(symbol).value]
-    return market.agg_trades(
-        exchange_symbol_of(symbol),
-        view_us=until_us - 1,
-        start_us=from_us,
-        limit=MOST_ROWS,
-    )
-
-
-def trades_of(
-    exchange: ExchangeThread, dataset: str, symbol: str, from_us: int, until_us: int
-) -> dict[tuple[int, int], Row]:
-    """Trades by time and id; USD-M has times in ms."""
-    unit_us = 1 if market_of(symbol).value == "spot" else 1_000
-    tape = _tape(exchange, symbol, from_us // 1_000 * 1_000, until_us)
-    if dataset == "agg_trades":
-        return {
-            (row["T"] * unit_us, row["a"]): (
-                Decimal(row["p"]), Decimal(row["q"]), row["f"], row["l"], row["m"],
-            )
-            for row in agg_trade_rows(tape, unit_us=unit_us)
-        }  # fmt: skip
-    unit = tape.instrument
-    found = {}
-    for row in range(len(tape)):
-        time_us = int(tape.time_us[row]) // unit_us * unit_us
-        price = Decimal(unit.format_price(int(tape.price[row])))
-        for number, quantity, kind in fills_of(tape, row):
-            if kind is not FillKind.VOID:
-                found[time_us, number] = (
-                    price,
-                    Decimal(unit.format_quantity(quantity)),
-                    bool(tape.buyer_is_maker[row]),
-                )
-    return found
-
-
-def _bounds(rows: list[Row]) -> tuple[int, int]:
-    return min(row[1] for row in rows), max(row[1] for row in rows)
-
-
-def quotes_of(exchange: ExchangeThread, symbol: str, lowest: int, highest: int) -> dict[int, Row]:
-    """Best prices by update id, from one id to another."""
-    book = exchange.markets[market_of(symbol).value].book(exchange_symbol_of(symbol))
-    unit = book.instrument
-    found: dict[int, Row] = {}
-    step = book.start_us // book.step_us + 1
-    # Ids ascend with the steps: the first step is found by halving.
-    last = book.step_at(exchange.clock.now_us())
-    while step < last:
-        middle = (step + last) // 2
-        step, last = (middle + 1, last) if book.update_id(middle) < lowest else (step, middle)
-    step -= 1
-    while (moving := book.next_moving_step(step)) is not None:
-        for best in book.best_updates(moving):
-            if best.update_id > highest:
-                return found
-            if best.update_id < lowest:
-                continue
-            found[best.update_id] = (
-                Decimal(unit.format_price(best.bid)),
-                Decimal(unit.format_quantity(best.bid_quantity)),
-                Decimal(unit.format_price(best.ask)),
-                Decimal(unit.format_quantity(best.ask_quantity)),
-            )
-        step = moving + 1
-    return found
+    spans = [stretch.split("/") for (stretch,) in found]
+    return [
+        (to_us(datetime.fromisoformat(start)), to_us(datetime.fromisoformat(end)))
+        for start, end in spans
+    ]

@@ -29,8 +29,9 @@ WAITING = (
 
 LOOKING = {
     "include.jobs.exchange": "RECONNECT_AFTER_S",
+    "streamer.capture.evidence": "LOOK_INTERVAL_S",
     "streamer.capture.holes": "POLL_S",
-    "streamer.capture.resumption": "SPOOL_POLL_S",
+    "streamer.capture.resumption": "POLL_S",
     "streamer.ledger": "LOOK_INTERVAL_S",
     "streamer.repair": "POLL_S",
 }

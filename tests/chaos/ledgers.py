@@ -15,6 +15,11 @@ from streamer.roster import GONE_AFTER_US
 
 CONFIRMING: Final = frozenset({"kline", "rest"})
 """Sources that are the exchange's own word for a candle."""
+COMPARED: Final = (
+    "open", "high", "low", "close", "volume", "quote_volume", "trade_count",
+    "first_trade_id", "last_trade_id",
+)  # fmt: skip
+"""Told of a contradiction."""
 Reused = Mapping[str, Set[int]]
 """By symbol, the first minute of each instrument that got the ticker of another."""
 
@@ -95,13 +100,18 @@ def unexplained(database_url: str) -> list[str]:
     """
     with psycopg.connect(database_url, row_factory=dict_row) as connection:
         rows = connection.execute(
-            "SELECT d.*, c.trade_count, c.volume FROM ops.discrepancies AS d"
+            "SELECT * FROM ops.discrepancies AS d"
             " JOIN market.candles_1m AS c USING (symbol, open_time)"
             " WHERE d.loser_status <> 'partial' ORDER BY symbol, open_time"
         ).fetchall()
     return [
         f"{row['symbol']} {row['open_time']:%d %H:%M}: {row['loser_status']} by "
-        f"{row['loser_source']} was contradicted by {row['winner_source']}"
+        f"{row['loser_source']} was contradicted by {row['winner_source']}: "
+        + ", ".join(
+            f"{name} {row[f'loser_{name}']}, not {row[name]}"
+            for name in COMPARED
+            if row[f"loser_{name}"] != row[name]
+        )
         for row in rows
         if not (
             (market_of(row["symbol"]) is Market.UM or row["loser_status"] == "unconfirmed")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +13,7 @@ from psycopg import sql
 
 from deploy.local.postgres import EmbeddedPostgres
 from include.store.migrate import JOBS, STREAMER, migrate
+from tests.ports import steady_port
 
 TEMPLATE = "chaos_template"
 PASSWORD = "chaos"
@@ -98,7 +97,7 @@ def chaos_server(folder: Path) -> Iterator[EmbeddedPostgres]:
     """
     folder.chmod(0o755)
     settings = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
-    with EmbeddedPostgres(folder / "pg", port=_steady_port(), settings=settings) as server:
+    with EmbeddedPostgres(folder / "pg", port=steady_port(), settings=settings) as server:
         migrate(server.create_database(TEMPLATE))
         with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
             for role in (STREAMER, JOBS):
@@ -130,15 +129,3 @@ def _children(parent: int) -> list[int]:
                 if int(stat.rpartition(")")[2].split()[1]) == parent:
                     found.append(int(entry.name))
     return found
-
-
-def _steady_port() -> int:
-    """A free port that the system does not hand out to others while the server is down."""
-    for port in random.sample(range(20_000, 30_000), 100):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError("a hundred ports between 20000 and 30000 are taken")

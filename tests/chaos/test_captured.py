@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
 
-from include.domain.timeframes import MINUTE_US, minute_of
-from include.store.gaps import open_gap
+from include.domain.timeframes import MINUTE_US, from_us, to_us
+from include.jobs.trades_by_id import RawGap, record_raw_gaps
 from include.store.raw import RAW_TABLES, write_raw
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
-from tests.chaos.captured import Row, differences_of_capture, quotes_of, trades_of
+from tests.chaos.captured import Judge
+from tests.chaos.exchanged import Row, in_machine_time, quotes_of, trades_of
 
 SYMBOL = "BTCUSDT"
 DATASETS = ("agg_trades", "trades", "book_tickers")
 MINUTES = 3
+CLOCK_START = datetime(2026, 11, 20, 14, tzinfo=UTC)
+"""How much is traded depends on the time of the day: these minutes have the same trades always."""
 
 
 @dataclass
@@ -30,27 +35,30 @@ class Captured:
     exchange: ExchangeThread
     start_us: int
     ids: list[int]
+    times_us: list[int]
+    """Of the aggregate trades; quotes are received as soon as they are made."""
 
     def judge(self) -> list[str]:
         until_us = self.start_us + MINUTES * MINUTE_US
-        return differences_of_capture(self.url, self.exchange, DATASETS, [SYMBOL], until_us)
+        return Judge(self.exchange).differences(self.url, DATASETS, [SYMBOL], until_us)
 
     def run(self, statement: str, *values: object) -> None:
         self.connection.execute(statement, values)  # type: ignore[arg-type]
 
-    def gap(self, dataset: str) -> None:
-        open_gap(
-            self.connection, symbol=SYMBOL, cause="cut", dataset=dataset, start_us=self.start_us,
-            end_us=self.start_us + MINUTES * MINUTE_US,
-        )  # fmt: skip
+    def received_us(self, moment_us: int) -> int:
+        return in_machine_time(self.exchange, moment_us)
+
+    def gap(self, dataset: str, from_us: int, to_us: int) -> None:
+        gap = RawGap(dataset, SYMBOL, from_us, to_us, "cut")
+        record_raw_gaps(database_url=self.url, gaps=[gap])
 
 
 @pytest.fixture(scope="module")
 def exchange() -> Iterator[tuple[ExchangeThread, int]]:
     with ExchangeThread(
-        SimulatorConfig(speed=600, spot_symbols=(SYMBOL,), um_symbols=())
+        SimulatorConfig(clock_start=CLOCK_START, speed=600, spot_symbols=(SYMBOL,), um_symbols=())
     ) as exchange:
-        start_us = minute_of(exchange.clock.now_us())
+        start_us = to_us(CLOCK_START)
         time.sleep(exchange.clock.seconds_until(start_us + (MINUTES + 1) * MINUTE_US))
         yield exchange, start_us
 
@@ -60,13 +68,14 @@ def captured(exchange: tuple[ExchangeThread, int], database_url: str) -> Iterato
     served, start_us = exchange
     until_us = start_us + MINUTES * MINUTE_US
     with psycopg.connect(database_url, autocommit=True) as connection:
-        one = Captured(connection, database_url, served, start_us, [])
+        one = Captured(connection, database_url, served, start_us, [], [])
         for dataset in ("agg_trades", "trades"):
             trades = trades_of(served, dataset, SYMBOL, start_us, until_us)
             lines = [_line(dataset, key, row) for key, row in sorted(trades.items())]
             write_raw(connection, RAW_TABLES[dataset], lines)
             if dataset == "agg_trades":
                 one.ids = [number for _, number in sorted(trades)]
+                one.times_us = [time_us for time_us, _ in sorted(trades)]
         book = served.markets["spot"].book(SYMBOL)
         first, last = (book.update_id(book.step_at(at)) for at in (start_us, until_us))
         quotes = quotes_of(served, SYMBOL, first, last)
@@ -74,8 +83,10 @@ def captured(exchange: tuple[ExchangeThread, int], database_url: str) -> Iterato
             connection,
             RAW_TABLES["book_tickers"],
             [
-                RAW_TABLES["book_tickers"].line((SYMBOL, number, *row, None, start_us))
-                for number, row in quotes.items()
+                RAW_TABLES["book_tickers"].line(
+                    (SYMBOL, number, *row, None, one.received_us(time_us))
+                )
+                for number, (time_us, row) in quotes.items()
             ],
         )
         yield one
@@ -123,13 +134,65 @@ def test_damaged_rows_are_found_wrong(
     assert any(told in one and SYMBOL in one for one in found), found
 
 
+NO_QUOTES = "DELETE FROM market.book_tickers WHERE received_at >= %s AND received_at < %s"
+
+
 def test_what_a_gap_tells_of_is_no_difference(captured: Captured) -> None:
     captured.run("DELETE FROM market.agg_trades WHERE agg_trade_id = %s", captured.ids[50])
-    captured.run(
-        "DELETE FROM market.book_tickers WHERE update_id ="
-        " (SELECT update_id FROM market.book_tickers ORDER BY 1 OFFSET 5 LIMIT 1)"
-    )
-    captured.gap("book_tickers")
+    start_us, end_us = (captured.received_us(captured.start_us + n * 1_000_000) for n in (60, 70))
+    captured.run(NO_QUOTES, from_us(start_us), from_us(end_us))
+    captured.gap("book_tickers", start_us, end_us)
     assert [one.split(":")[0] for one in captured.judge()] == [f"agg_trades of {SYMBOL}"]
-    captured.gap("agg_trades")
+    captured.gap("agg_trades", captured.times_us[49], captured.times_us[51])
     assert captured.judge() == []
+
+
+def test_a_gap_of_another_time_tells_of_nothing_though_of_the_same_minute(
+    captured: Captured,
+) -> None:
+    start_us, end_us = (captured.received_us(captured.start_us + n * 1_000_000) for n in (60, 70))
+    captured.run(NO_QUOTES, from_us(start_us), from_us(end_us))
+    captured.run("DELETE FROM market.agg_trades WHERE agg_trade_id = %s", captured.ids[50])
+    later_us = captured.received_us(captured.start_us + 80_000_000)
+    captured.gap("book_tickers", later_us, later_us + 5_000)
+    captured.gap("agg_trades", captured.times_us[51] + 1, captured.times_us[60])
+    told = [one.split(":")[0] for one in captured.judge()]
+    assert told == [f"{name} of {SYMBOL}" for name in ("agg_trades", "book_tickers")]
+
+
+def test_quotes_that_the_exchange_dropped_without_a_trace_are_no_difference(
+    captured: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_us = captured.start_us + 60_000_000
+    captured.run(NO_QUOTES, *(from_us(captured.received_us(start_us + n)) for n in (0, 10_000_000)))
+    entry = {
+        "kind": "drop", "market": "spot", "duration_s": 10,
+        "at": from_us(start_us).isoformat().replace("+00:00", "Z"),
+    }  # fmt: skip
+    for stream, told in (("*@aggTrade", 1), ("*@bookTicker", 0)):
+        plan = json.dumps([{**entry, "streams": stream}])
+        monkeypatch.setattr(captured.exchange.faults, "plan", lambda plan=plan: plan)
+        assert len(captured.judge()) == told
+
+
+def test_a_quote_held_back_beyond_a_cut_is_missing_after_it(
+    captured: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later one came before the cut, it would have come behind it."""
+    at_us = captured.start_us + 60_000_000
+    query = (
+        "SELECT update_id, received_at FROM market.book_tickers WHERE received_at >= %s"
+        " ORDER BY update_id LIMIT 3"
+    )
+    since = from_us(captured.received_us(at_us))
+    (_, _), (lost, _), (_, cut) = captured.connection.execute(query, (since,)).fetchall()
+    captured.run("DELETE FROM market.book_tickers WHERE update_id = %s", lost)
+    captured.gap("book_tickers", to_us(cut) + 1, to_us(cut) + 2_000)
+    entry = {
+        "kind": "reorder", "market": "spot", "duration_s": 10, "delay_ms": 2_000,
+        "at": from_us(at_us).isoformat().replace("+00:00", "Z"),
+    }  # fmt: skip
+    for stream, told in (("*@aggTrade", 1), ("*@bookTicker", 0)):
+        plan = json.dumps([{**entry, "streams": stream}])
+        monkeypatch.setattr(captured.exchange.faults, "plan", lambda plan=plan: plan)
+        assert len(captured.judge()) == told

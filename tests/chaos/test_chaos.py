@@ -41,6 +41,7 @@ def servers() -> Iterator[list[EmbeddedPostgres]]:
         yield [stack.enter_context(chaos_server(folder)) for folder in folders]
 
 
+@pytest.mark.timeout(420)  # a run that fails says so itself, after its patience
 @pytest.mark.parametrize("seeds", GROUPS, ids=lambda seeds: "-".join(map(str, seeds)))
 def test_after_chaos_the_table_is_the_exchanges(
     seeds: list[int], servers: list[EmbeddedPostgres], tmp_path: Path
@@ -56,3 +57,4 @@ def test_after_chaos_the_table_is_the_exchanges(
         assert outcome.minutes > 0
         assert outcome.streamed > 0, f"seed {outcome.seed}: the stream itself verified nothing"
         assert "kill" in outcome.strikes
+        assert not outcome.gaps.silent, f"seed {outcome.seed}: jobs did the streamer's work"

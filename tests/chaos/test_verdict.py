@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import psycopg
@@ -12,15 +14,16 @@ import pytest
 
 from include.domain.candles import Candle, Offer, Source, Status
 from include.domain.instruments import Market
-from include.domain.timeframes import MINUTE_US, from_us, minute_of
+from include.domain.timeframes import MINUTE_US, from_us, to_us
 from include.store.candles import merge_offers
-from include.store.gaps import open_gap
+from include.store.gaps import close_gap, open_gap
 from include.store.ledgers import record_outage
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
-from tests.chaos.verdict import Truth, differences, truth
+from tests.chaos.verdict import GapCounts, Truth, differences, gaps_of, truth
 
 SYMBOL = "BTCUSDT"
+CLOCK_START = datetime(2026, 11, 20, 14, tzinfo=UTC)
 MINUTES = 12
 HALTED = range(4, 7)
 UNSURE = "status = 'unconfirmed', source = 'stream', source_rank = 40"
@@ -63,17 +66,20 @@ class Table:
 
 
 @pytest.fixture(scope="module")
-def true() -> tuple[Truth, int]:
+def true(tmp_path_factory: pytest.TempPathFactory) -> tuple[Truth, int]:
     """Minutes of a symbol that was halted for three of them, and when they begin."""
-    config = SimulatorConfig(speed=600, spot_symbols=(SYMBOL,), um_symbols=())
+    start_us = to_us(CLOCK_START) + MINUTE_US
+    halt = {
+        "kind": "halt", "market": "spot", "symbols": [SYMBOL],
+        "at": from_us(start_us + HALTED[0] * MINUTE_US).isoformat(),
+        "duration_s": len(HALTED) * 60,
+    }  # fmt: skip
+    plan = tmp_path_factory.mktemp("plan") / "faults.json"
+    plan.write_text(json.dumps([halt]))  # known from the start, however busy the machine is
+    config = SimulatorConfig(
+        clock_start=CLOCK_START, speed=600, spot_symbols=(SYMBOL,), um_symbols=(), fault_file=plan
+    )
     with ExchangeThread(config) as exchange:
-        start_us = minute_of(exchange.clock.now_us()) + 5 * MINUTE_US
-        halt = {
-            "kind": "halt", "market": "spot", "symbols": [SYMBOL],
-            "at": from_us(start_us + HALTED[0] * MINUTE_US).isoformat(),
-            "duration_s": len(HALTED) * 60,
-        }  # fmt: skip
-        exchange.faults.add([halt])
         end_us = start_us + MINUTES * MINUTE_US
         while (left_s := exchange.clock.seconds_until(end_us + MINUTE_US)) > 0:
             time.sleep(left_s)
@@ -195,3 +201,17 @@ def test_ids_may_begin_anew_where_a_ticker_was_used_again_though_a_fold_was_cut_
 def test_a_gap_that_began_after_the_end_is_none_of_the_runs(table: Table) -> None:
     _gap(table, MINUTES, MINUTES + 1)
     assert table.judge() == []
+
+
+def test_gaps_that_jobs_closed_are_told_apart_by_whether_the_streamer_gave_them_up(
+    table: Table,
+) -> None:
+    of_job = {"rows": 1, "outage_minutes": 0}
+    details = ({}, {"error": "REST is away"})
+    for number, detail in enumerate((*details, *details)):
+        gap_id = open_gap(
+            table.connection, symbol=SYMBOL, cause="cut", detail=detail,
+            start_us=table.minute(number), end_us=table.minute(number + 1),
+        )  # fmt: skip
+        close_gap(table.connection, gap_id, detail=of_job if number > 1 else None)
+    assert gaps_of(table.url) == GapCounts(opened=4, of_jobs=2, silent=1)

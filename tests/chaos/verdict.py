@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 
 import psycopg
@@ -121,15 +122,31 @@ def _of_gaps(database_url: str, until_us: int) -> list[str]:
     ]
 
 
-def gaps_of(database_url: str) -> tuple[int, int]:
-    """How many gaps there were, and how many of them jobs had to close."""
+@dataclass(frozen=True, slots=True)
+class GapCounts:
+    """Gaps of candles of one run.
+
+    Attributes:
+        opened: all of them.
+        of_jobs: those that jobs closed.
+        silent: of these, gaps that the streamer had not told to have given up: it should have
+            closed them itself.
+    """
+
+    opened: int = 0
+    of_jobs: int = 0
+    silent: int = 0
+
+
+def gaps_of(database_url: str) -> GapCounts:
+    """How many gaps there were, and who closed them: jobs leave counts of what they fetched."""
     with psycopg.connect(database_url) as connection:
         row = connection.execute(
-            "SELECT count(*), count(*) FILTER (WHERE claimed_by = %s) FROM ops.gaps"
-            " WHERE dataset = 'candles_1m'",
-            ("chaos",),
+            "SELECT count(*), count(*) FILTER (WHERE detail ? 'outage_minutes'),"
+            " count(*) FILTER (WHERE detail ? 'outage_minutes' AND NOT detail ? 'error')"
+            " FROM ops.gaps WHERE dataset = 'candles_1m'"
         ).fetchone()
-    return (0, 0) if row is None else (row[0], row[1])
+    return GapCounts(*(row or (0, 0, 0)))
 
 
 def sources_of(database_url: str) -> Counter[str]:

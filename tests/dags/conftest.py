@@ -132,7 +132,7 @@ def daily_run(
     from simulator.config import SimulatorConfig
     from simulator.server import ExchangeThread
 
-    delay_s = 304.0
+    delay_s = 3_600.0
     config = SimulatorConfig(
         spot_symbols=("BTCUSDT",),
         um_symbols=("BTCUSDT",),
@@ -166,6 +166,13 @@ def daily_run(
                 return resume(task, context, event)
 
             monkeypatch.setattr(WaitForDumps, "resume", spied)
+            defer = WaitForDumps.defer
+
+            def published_meanwhile(task: Any, **arguments: Any) -> Any:
+                exchange.clock._start_us += round(delay_s * 1_000_000)
+                return defer(task, **arguments)
+
+            monkeypatch.setattr(WaitForDumps, "defer", published_meanwhile)
             done = dag.test(logical_date=daily_day + timedelta(days=1, hours=1), run_conf=conf)
             return DailyRun(daily_day, done, done.get_task_instances(), bool(resumed))
 

@@ -15,13 +15,17 @@ import pytest
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
 
-START = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=4)
+CLOCK_START = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
+"""In the middle of a month: its days have files of their own."""
+START = datetime(2026, 11, 20, 8, tzinfo=UTC)
 END = START + timedelta(hours=3)
 
 
 @pytest.fixture(scope="module")
 def exchange() -> Iterator[ExchangeThread]:
-    config = SimulatorConfig(spot_symbols=("BTCUSDT",), um_symbols=("BTCUSDT",))
+    config = SimulatorConfig(
+        clock_start=CLOCK_START, spot_symbols=("BTCUSDT",), um_symbols=("BTCUSDT",)
+    )
     with ExchangeThread(config) as running:
         yield running
 
@@ -147,7 +151,7 @@ def test_forward_and_backward_are_seen_from_what_is_stored(backfill, database_ur
 
 
 def test_files_of_trades_are_folded_below_klines_and_their_rows_kept(backfill, database_url):
-    day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=2)
+    day = CLOCK_START.replace(hour=0, minute=0) - timedelta(days=2)
     days = {"from": day.isoformat(), "to": (day + timedelta(days=1)).isoformat()}
     run = backfill(symbols="BTCUSDT", kind="agg_trades", keep_raw=True, **days)
     assert run.state == "success"

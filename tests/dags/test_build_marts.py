@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from decimal import Decimal
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from include.store.candles import merge_offers
 from include.store.pools import connect
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
+LAYERS = ("intraday", "days", "analytics", "health")
 
 
 def offers(count: int, *, start_us: int = to_us(START)) -> list[Offer]:
@@ -46,14 +48,28 @@ def environment(database_url, tmp_path, monkeypatch):
     return database_url
 
 
-def test_a_run_builds_every_layer_and_the_next_one_what_changed(
-    environment, dag_bag, airflow_database, capfd
+def rendered_fields():
+    """Those of every task that ran so far."""
+    from airflow.models.renderedtifields import RenderedTaskInstanceFields
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        return [str(row.rendered_fields) for row in session.query(RenderedTaskInstanceFields)]
+
+
+def test_a_run_builds_every_layer_and_the_next_one_what_changed_and_none_tells_the_password(
+    environment, dag_bag, airflow_database, tmp_path, capfd
 ):
     dag = dag_bag.dags["build_marts"]
     with connect(environment, application_name="test") as connection:
         merge_offers(connection, offers(60))
 
-    assert dag.test().state == "success"
+    run = dag.test()
+    assert run.state == "success"
+    states = {task.task_id: task.state for task in run.get_task_instances()}
+    # The registry is empty: told, and no fault of the build.
+    assert states == {**dict.fromkeys((*LAYERS, "docs"), "success"), "freshness": "failed"}
+    assert "<html" in (tmp_path / "dbt" / "docs" / "index.html").read_text()[:2_000]
     with psycopg.connect(environment) as connection:
         fives = connection.execute(
             "SELECT open, close, volume, minute_count FROM marts.candles_5m ORDER BY open_time"
@@ -67,7 +83,9 @@ def test_a_run_builds_every_layer_and_the_next_one_what_changed(
 
     with connect(environment, application_name="test") as connection:
         merge_offers(connection, offers(61)[-1:])
-    assert dag.test().state == "success"
+    run = dag.test()
+    assert run.state == "success"
+    assert run.get_task_instance("docs").state == "skipped"  # once a day is enough
     with psycopg.connect(environment) as connection:
         count = connection.execute("SELECT count(*) FROM marts.candles_5m").fetchone()
         day = connection.execute("SELECT close, minute_count FROM marts.candles_1d").fetchone()
@@ -77,18 +95,69 @@ def test_a_run_builds_every_layer_and_the_next_one_what_changed(
     # Tests that compare marts of two layers run once in each build.
     for test in ("candles_5m_equals_its_parent", "candles_1d_equals_its_parent"):
         assert printed.count(f"PASS {test}") == 2
-    assert str(urlsplit(environment).password) not in printed
-
-
-def test_the_password_is_in_no_rendered_field(environment, dag_bag, airflow_database):
-    from airflow.models.renderedtifields import RenderedTaskInstanceFields
-    from airflow.utils.session import create_session
-
-    assert dag_bag.dags["build_marts"].test().state == "success"
-    with create_session() as session:
-        rendered = [str(row.rendered_fields) for row in session.query(RenderedTaskInstanceFields)]
+    rendered = rendered_fields()
     assert rendered
-    assert all(str(urlsplit(environment).password) not in fields for fields in rendered)
+    password = str(urlsplit(environment).password)
+    assert [fields for fields in (printed, *rendered) if password in fields] == []
+
+
+@pytest.mark.parametrize("broken", LAYERS)
+def test_health_is_built_whatever_fails_and_the_run_fails_with_any_layer(
+    environment, dag_bag, airflow_database, monkeypatch, broken
+):
+    from airflow.sdk.exceptions import AirflowFailException
+    from cosmos.operators.local import DbtBuildLocalOperator, DbtSourceLocalOperator
+
+    dag = dag_bag.dags["build_marts"]
+    built = []
+
+    def build(task, *_, **__):
+        if task.task_id == broken:
+            raise AirflowFailException("broken")
+        built.append(task.task_id)
+
+    for operator in (DbtBuildLocalOperator, DbtSourceLocalOperator, type(dag.get_task("docs"))):
+        monkeypatch.setattr(operator, "execute", build)
+    run = dag.test()
+    assert run.state == "failed"
+    assert ("health" in built) == (broken != "health")
+    assert "docs" not in built
+
+
+def test_pages_are_made_once_and_again_where_the_project_or_the_day_is_another(
+    dag_bag, tmp_path, monkeypatch
+):
+    from airflow.sdk.exceptions import AirflowSkipException
+    from cosmos.operators.local import DbtDocsLocalOperator
+
+    monkeypatch.setenv("CANDELABRA_HOME", str(tmp_path / "home"))
+    made = []
+
+    def make(task, _context, **_):
+        target = tmp_path / "copy" / "target"
+        target.mkdir(parents=True, exist_ok=True)
+        (target / "static_index.html").write_text("the pages")
+        task.callback(str(tmp_path / "copy"))
+        made.append(task.project_dir)
+
+    monkeypatch.setattr(DbtDocsLocalOperator, "execute", make)
+    task = dag_bag.dags["build_marts"].get_task("docs")
+    project = tmp_path / "project"
+    (project / "models").mkdir(parents=True)
+    monkeypatch.setattr(task, "project_dir", str(project))
+    task.execute({})
+    folder = tmp_path / "home" / "dbt" / "docs"
+    assert (folder / "index.html").read_text() == "the pages"
+    with pytest.raises(AirflowSkipException, match="of today and this project"):
+        task.execute({})
+    (project / "models" / "more.sql").write_text("select 1")
+    task.execute({})
+    with pytest.raises(AirflowSkipException):
+        task.execute({})
+    yesterday = (folder / "fingerprint").stat().st_mtime - 86_401
+    os.utime(folder / "fingerprint", (yesterday, yesterday))
+    task.execute({})
+    assert len(made) == 3
 
 
 def test_a_database_that_is_not_set_fails_at_once(

@@ -13,8 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DAGS = [
-    "backfill_history", "build_marts", "check_quality", "import_files", "load_daily_dumps",
-    "maintain_storage", "reconcile_candles", "repair_gaps", "sync_instruments",
+    "backfill_history", "build_marts", "check_everything", "check_quality", "import_files",
+    "load_daily_dumps", "maintain_storage", "reconcile_candles", "repair_gaps", "sync_instruments",
 ]  # fmt: skip
 EVERY_FIVE_MINUTES = "*/5 * * * *"
 
@@ -146,6 +146,15 @@ def test_readers_run_by_clock_and_by_asset_one_at_a_time(dag_bag, policies, dag_
     assert dag.max_active_runs == 1
 
 
+def test_everything_is_checked_once_a_day_one_run_at_a_time(dag_bag):
+    from airflow.sdk import CronTriggerTimetable
+
+    dag = dag_bag.dags["check_everything"]
+    assert isinstance(dag.timetable, CronTriggerTimetable)
+    assert dag.timetable.expression == "20 3 * * *"
+    assert dag.max_active_runs == 1
+
+
 def test_gaps_are_repaired_one_run_at_a_time_within_the_exchanges_pool(dag_bag, policies):
     from airflow.sdk import CronTriggerTimetable
 
@@ -182,17 +191,44 @@ def test_only_the_last_task_of_a_load_announces_it(dag_bag):
     }
     assert outlets == {one: ["market.candles_1m"] for one in last.items()}
     for dag_id, task_id in last.items():
-        assert dag_bag.dags[dag_id].get_task(task_id).downstream_list == []
+        task = dag_bag.dags[dag_id].get_task(task_id)
+        assert task.downstream_list == []
+        assert not task.is_mapped  # one event for a load, however many pieces it has
 
 
 def test_marts_are_built_in_few_tasks_in_the_order_of_their_layers(dag_bag):
-    tasks = dag_bag.dags["build_marts"].topological_sort()
-    assert [task.task_id for task in tasks] == ["intraday", "days"]
-    for task in tasks:
+    from airflow.sdk import TriggerRule
+
+    dag = dag_bag.dags["build_marts"]
+    layers = {
+        "intraday": {"days"},
+        "days": {"analytics", "health"},
+        "analytics": {"docs"},
+        "health": {"docs"},
+    }
+    for task_id, following in layers.items():
+        task = dag.get_task(task_id)
         assert type(task).__name__ == "DbtBuildLocalOperator"
-        assert task.install_deps is False
+        assert task.selector == task_id
+        assert task.downstream_task_ids == following
         assert task.pool == "dbt"
+        # the state of the data is told whatever failed
+        rule = TriggerRule.ALL_DONE if task_id == "health" else TriggerRule.ALL_SUCCESS
+        assert task.trigger_rule == rule
+    assert dag.get_task("docs").trigger_rule == TriggerRule.ALL_SUCCESS
+    assert {task.task_id for task in dag.tasks} == {*layers, "docs", "freshness"}
+    for task in dag.tasks:
+        assert task.install_deps is False
         assert task.env is None
+
+
+def test_a_stale_source_holds_no_layer_up(dag_bag):
+    freshness = dag_bag.dags["build_marts"].get_task("freshness")
+    assert type(freshness).__name__ == "DbtSourceLocalOperator"
+    assert (freshness.upstream_task_ids, freshness.downstream_task_ids) == (set(), set())
+    assert freshness.pool == "default_pool"  # that of builds has one slot
+    assert freshness.is_teardown  # its failure is not that of the run
+    assert not freshness.on_failure_fail_dagrun
 
 
 def test_the_form_of_a_backfill_refuses_what_cannot_be_meant(dag_bag):
@@ -227,6 +263,6 @@ def test_the_ignore_file_hides_only_what_is_no_dag(dag_bag):
     files = {Path(dag.fileloc).name for dag in dag_bag.dags.values()}
     python = {file.name for file in (ROOT / "dags").glob("*.py")}
     assert python - files == {
-        "__init__.py", "alerts.py", "policies.py", "pools_and_connections.py", "waiting.py",
-        "watching.py",
+        "__init__.py", "alerts.py", "marts_docs.py", "policies.py", "pools_and_connections.py",
+        "waiting.py", "watching.py",
     }  # fmt: skip

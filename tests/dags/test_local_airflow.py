@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -22,21 +24,26 @@ from include.domain.timeframes import to_us
 from include.errors import PermanentError
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
-from tests.dags.real_airflow import real_airflow
+from tests.dags.real_airflow import real_airflow, until
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
 
 ROOT = Path(__file__).parents[2]
+CLOCK_START = datetime(2026, 11, 20, 6, tzinfo=UTC)
+"""In the middle of a month: its days have files of their own."""
+TODAY = datetime(2026, 11, 20, tzinfo=UTC)
 HOOK_SECRET = "s3cret-part-of-the-url"
 DAGS = [
-    "backfill_history", "build_marts", "check_quality", "import_files", "load_daily_dumps",
-    "maintain_storage", "reconcile_candles", "repair_gaps", "sync_instruments",
+    "backfill_history", "build_marts", "check_everything", "check_quality", "import_files",
+    "load_daily_dumps", "maintain_storage", "reconcile_candles", "repair_gaps", "sync_instruments",
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def exchange() -> Iterator[ExchangeThread]:
-    config = SimulatorConfig(spot_symbols=("BTCUSDT", "ETHUSDT"), um_symbols=("BTCUSDT",))
+    config = SimulatorConfig(
+        clock_start=CLOCK_START, spot_symbols=("BTCUSDT", "ETHUSDT"), um_symbols=("BTCUSDT",)
+    )
     with ExchangeThread(config) as running:
         yield running
 
@@ -114,9 +121,28 @@ def airflow(
             "BINANCE_DUMP_LIST_URL": exchange.dump_url,
             "ALERT_WEBHOOK_URL": webhook.url,
         },
-        dags=DAGS,
+        at_work=["backfill_history", "build_marts", "import_files", "load_daily_dumps"],
+        known=DAGS,
     ) as running:
+        drop_files(inbox_of(running))
         yield running
+
+
+def inbox_of(airflow: LocalAirflow) -> Path:
+    """Its inbox, below CANDELABRA_HOME."""
+    return airflow.home.parent / "inbox"
+
+
+def drop_files(inbox: Path) -> None:
+    """Three klines and half a row; and a file of another interval."""
+    at_ms = 1_735_689_600_000  # 2025-01-01
+    rows = [
+        f"{at},1,2,1,2,3,{at + 59_999},4,5,1,1,0\n"
+        for at in range(at_ms, at_ms + 3 * 60_000, 60_000)
+    ]
+    inbox.mkdir(exist_ok=True)
+    (inbox / "ABC-1m-2025-01-01.csv").write_text("".join([*rows, "1735689780000,1\n"]))
+    (inbox / "ABC-5m-2025-01-01.csv").write_text(rows[0])
 
 
 def test_nobody_gets_in_without_the_password(airflow):
@@ -140,7 +166,7 @@ def test_pools_have_the_sizes_of_their_file(airflow):
 def test_a_task_that_fails_and_its_run_are_told_to_the_webhook(airflow, webhook):
     run_id = airflow.api.trigger("backfill_history", {"symbols": "NOSUCHUSDT"})
 
-    assert airflow.api.wait_run("backfill_history", run_id, timeout_s=60) == "failed"
+    assert airflow.api.wait_run("backfill_history", run_id, timeout_s=120) == "failed"
     of_task = webhook.wait(event="task_failed", run_id=run_id)
     of_run = webhook.wait(event="run_failed", run_id=run_id)
 
@@ -160,14 +186,13 @@ def test_a_task_that_fails_and_its_run_are_told_to_the_webhook(airflow, webhook)
 def test_a_backfill_loads_the_exchanges_candles_and_wakes_the_marts(
     airflow, exchange, candelabra_url
 ):
-    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    start, end = today - timedelta(days=2), today - timedelta(hours=1)
+    start, end = TODAY - timedelta(days=2), TODAY - timedelta(hours=1)
     known = [run.run_id for run in airflow.api.runs("build_marts")]
     conf = {"symbols": "BTCUSDT", "from": start.isoformat(), "to": end.isoformat()}
 
     run_id = airflow.api.trigger("backfill_history", conf)
 
-    state = airflow.api.wait_run("backfill_history", run_id, timeout_s=90)
+    state = airflow.api.wait_run("backfill_history", run_id, timeout_s=180)
     assert state == "success", airflow.api.failures("backfill_history", run_id)
     loads = [
         task
@@ -177,10 +202,11 @@ def test_a_backfill_loads_the_exchanges_candles_and_wakes_the_marts(
     assert loads
     assert all("BTCUSDT" in task.name for task in loads)
 
+    # behind the build that is under way
     marts_id = airflow.api.wait_next_run(
-        "build_marts", run_type="asset_triggered", known=known, timeout_s=60
+        "build_marts", run_type="asset_triggered", known=known, timeout_s=300
     )
-    state = airflow.api.wait_run("build_marts", marts_id, timeout_s=60)
+    state = airflow.api.wait_run("build_marts", marts_id, timeout_s=300)
     assert state == "success", airflow.api.failures("build_marts", marts_id)
 
     query = {
@@ -204,19 +230,18 @@ def test_a_backfill_loads_the_exchanges_candles_and_wakes_the_marts(
     assert built == expected
 
     again = airflow.api.trigger("backfill_history", conf)
-    assert airflow.api.wait_run("backfill_history", again, timeout_s=60) == "success"
+    assert airflow.api.wait_run("backfill_history", again, timeout_s=120) == "success"
     states = {task.name: task.state for task in airflow.api.task_states("backfill_history", again)}
     # What is loaded is not loaded again.
     assert states == {"plan": "success", "load": "skipped", "summarise": "success"}
 
 
 def test_two_runs_over_the_same_span_at_once_do_no_harm(airflow, exchange, candelabra_url):
-    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    start, end = today - timedelta(days=1), today
+    start, end = TODAY - timedelta(days=1), TODAY
     conf = {"symbols": "ETHUSDT", "from": start.isoformat(), "to": end.isoformat()}
     runs = [airflow.api.trigger("backfill_history", conf) for _ in range(2)]
     for run_id in runs:
-        state = airflow.api.wait_run("backfill_history", run_id, timeout_s=90)
+        state = airflow.api.wait_run("backfill_history", run_id, timeout_s=180)
         assert state == "success", airflow.api.failures("backfill_history", run_id)
     with psycopg.connect(candelabra_url) as connection:
         stored = connection.execute(
@@ -235,7 +260,7 @@ def test_a_form_that_cannot_be_meant_is_refused_before_a_run_starts(airflow):
 def test_a_permanent_error_fails_at_once_and_is_told(airflow):
     conf = {"symbols": "NOSUCHUSDT", "from": "2024-01-02", "to": "2024-01-01"}
     run_id = airflow.api.trigger("backfill_history", conf)
-    assert airflow.api.wait_run("backfill_history", run_id, timeout_s=60) == "failed"
+    assert airflow.api.wait_run("backfill_history", run_id, timeout_s=120) == "failed"
     (plan,) = [
         task
         for task in airflow.api.task_states("backfill_history", run_id)
@@ -243,3 +268,67 @@ def test_a_permanent_error_fails_at_once_and_is_told(airflow):
     ]
     assert (plan.state, plan.try_number) == ("failed", 1)
     assert "'from' should be before 'to'" in airflow.api.failures("backfill_history", run_id)
+
+
+def test_files_in_the_inbox_are_loaded_bad_rows_kept_and_what_is_refused_set_aside(
+    airflow, candelabra_url
+):
+    inbox = inbox_of(airflow)
+    until(lambda: (inbox / "done").exists() and (inbox / "failed").exists(), timeout_s=90)
+    run_id = airflow.api.runs("import_files")[-1].run_id  # its first
+
+    assert airflow.api.wait_run("import_files", run_id, timeout_s=120) == "success"
+
+    tasks = airflow.api.task_states("import_files", run_id)
+    assert {task.name: task.state for task in tasks} == {
+        "wait": "success",
+        "load [ABC-1m-2025-01-01.csv]": "success",
+        "load [ABC-5m-2025-01-01.csv]": "failed",
+        "summarise": "success",
+    }
+    names = {file.relative_to(inbox).as_posix() for file in inbox.rglob("*") if file.is_file()}
+    assert names == {
+        "done/ABC-1m-2025-01-01.csv",
+        "done/ABC-1m-2025-01-01.csv.reason.txt",
+        "failed/ABC-5m-2025-01-01.csv",
+        "failed/ABC-5m-2025-01-01.csv.reason.txt",
+    }
+    with psycopg.connect(candelabra_url) as connection:
+        stored = connection.execute(
+            "SELECT count(*), max(close), max(status), max(source) FROM market.candles_1m"
+            " WHERE symbol = 'ABC'"
+        ).fetchone()
+        rejected = connection.execute("SELECT file, line, raw FROM ops.rejected_rows").fetchall()
+        files = connection.execute(
+            "SELECT verdict, rows, rejected FROM ops.dump_files WHERE symbol = 'ABC'"
+        ).fetchall()
+    assert stored == (3, 2, "unconfirmed", "file")
+    assert rejected == [("ABC/ABC-1m-2025-01-01.csv", 4, "1735689780000,1")]
+    assert files == [("imported", 3, 1)]
+
+
+def test_airflows_own_backfill_loads_past_days_from_their_files(airflow, candelabra_url):
+    days = [TODAY - timedelta(days=days) for days in (3, 2)]
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "airflow", "backfill", "create", "--dag-id", "load_daily_dumps",
+            "--from-date", days[0].isoformat(), "--to-date", days[1].isoformat(),
+            "--dag-run-conf", json.dumps({"symbols": "BTCUSDT.P"}),
+        ],
+        env=airflow._environment(), cwd=airflow.home, capture_output=True, text=True, timeout=90,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+
+    runs = [run for run in airflow.api.runs("load_daily_dumps") if run.run_type == "backfill"]
+    assert len(runs) == 2
+    for run in runs:
+        state = airflow.api.wait_run("load_daily_dumps", run.run_id, timeout_s=120)
+        assert state == "success", airflow.api.failures("load_daily_dumps", run.run_id)
+
+    with psycopg.connect(candelabra_url) as connection:
+        stored = connection.execute(
+            "SELECT (open_time AT TIME ZONE 'UTC')::date, source, count(*) FROM market.candles_1m"
+            " WHERE symbol = 'BTCUSDT.P' GROUP BY 1, 2 ORDER BY 1"
+        ).fetchall()
+    assert stored == [(day.date(), "dump_daily", 1_440) for day in days]

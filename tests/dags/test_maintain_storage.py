@@ -25,7 +25,7 @@ def maintain(database_url, dag_bag, airflow_database, tmp_path, monkeypatch):
         "RAW_RETENTION_DAYS": "2",
     }.items():
         monkeypatch.setenv(name, value)
-    return lambda: dag_bag.dags["maintain_storage"].test(logical_date=NIGHT)
+    return lambda: dag_bag.dags["maintain_storage"].test(run_after=NIGHT, logical_date=NIGHT)
 
 
 def test_a_night_leaves_storage_in_order(maintain, database_url):

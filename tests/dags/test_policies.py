@@ -67,6 +67,16 @@ def test_a_time_without_a_zone_is_utc_and_a_date_is_its_midnight(policies):
     assert found["end"] == datetime(2024, 1, 1, 10, tzinfo=UTC)
 
 
+def test_an_empty_form_asks_for_what_changed_and_a_time_in_it_for_a_span(policies):
+    assert policies.changes_or_window({"from": None, "to": None}, now=NOW) == {"scope": "changed"}
+    end = datetime(2024, 1, 2, tzinfo=UTC)
+    assert policies.changes_or_window({"from": None, "to": "2024-01-02"}, now=NOW) == {
+        "scope": "window",
+        "start": end - timedelta(days=1),
+        "end": end,
+    }
+
+
 @pytest.mark.parametrize(
     ("start", "end", "complaint"),
     [

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,17 +18,11 @@ import pytest
 from deploy.local.airflow import LocalAirflow
 from deploy.local.processes import end_marked, marked
 from include.errors import PermanentError
+from tests.dags.real_airflow import PAUSED_AT_FIRST, until
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(600)
 
 ROOT = Path(__file__).parents[2]
-
-
-def wait_until(holds: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.05)
 
 
 KILLED_SUPERVISOR = textwrap.dedent(
@@ -38,7 +32,8 @@ KILLED_SUPERVISOR = textwrap.dedent(
     from deploy.local.airflow import LocalAirflow
     home, url, root = sys.argv[1:]
     airflow = LocalAirflow(
-        Path(home), metadata_url=url, project_root=Path(root), environment={}
+        Path(home), metadata_url=url, project_root=Path(root),
+        environment={"AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True"},
     )
     airflow.prepare()
     airflow.start()
@@ -68,6 +63,13 @@ def orphaned(tmp_path, postgres) -> Iterator[tuple[Path, str, str]]:
     postgres.drop_database("airflow_orphans")
 
 
+def run_with_a_running_task(airflow: LocalAirflow, dag_id: str) -> str | None:
+    for run in airflow.api.runs(dag_id):
+        if any(task.state == "running" for task in airflow.api.task_states(dag_id, run.run_id)):
+            return run.run_id
+    return None
+
+
 def test_orphans_end_deaths_are_told_tasks_stop_with_the_rest_and_go_on_at_the_next_start(
     orphaned, database_url
 ):
@@ -77,7 +79,11 @@ def test_orphans_end_deaths_are_told_tasks_stop_with_the_rest_and_go_on_at_the_n
         home,
         metadata_url=url,
         project_root=ROOT,
-        environment={"DATABASE_URL": database_url, "CANDELABRA_HOME": str(home.parent)},
+        environment={
+            "DATABASE_URL": database_url,
+            "CANDELABRA_HOME": str(home.parent),
+            **PAUSED_AT_FIRST,
+        },
     )
     with heir:
         assert marked(marker) == []
@@ -86,19 +92,14 @@ def test_orphans_end_deaths_are_told_tasks_stop_with_the_rest_and_go_on_at_the_n
             second.prepare()
         second.stop()
         heir.wait_healthy(timeout_s=120)
-        heir.api.wait_dags(["build_marts"], timeout_s=60)
-        run_id = heir.api.trigger("build_marts", {})
-        wait_until(
-            lambda: any(
-                task.state == "running"
-                for run in heir.api.runs("build_marts")
-                for task in heir.api.task_states("build_marts", run.run_id)
-            )
-        )
+        heir.api.wait_dags(["build_marts"], timeout_s=120)
+        heir.api.set_paused("build_marts", paused=False)
+        heir.api.trigger("build_marts", {})
+        run_id = until(lambda: run_with_a_running_task(heir, "build_marts"), timeout_s=120)
         processes = [psutil.Process(pid) for pid in heir.pids.values()]
         processes += [below for one in processes for below in one.children(recursive=True)]
         os.kill(heir.pids["airflow triggerer"], signal.SIGKILL)
-        wait_until(lambda: bool(heir.exited()))
+        until(heir.exited, timeout_s=60)
         with pytest.raises(PermanentError, match="airflow triggerer was ended by SIGKILL"):
             heir.check()
         begun = time.monotonic()
@@ -113,5 +114,5 @@ def test_orphans_end_deaths_are_told_tasks_stop_with_the_rest_and_go_on_at_the_n
     # The next start takes up what was cut.
     with heir:
         heir.wait_healthy(timeout_s=120)
-        assert heir.api.wait_run("build_marts", run_id, timeout_s=90) == "success"
+        assert heir.api.wait_run("build_marts", run_id, timeout_s=200) == "success"
         heir.stop(term_timeout_s=4)  # how it stops was seen above

@@ -15,6 +15,7 @@ DAG_FILES = sorted(
     not in {
         "__init__.py",
         "alerts.py",
+        "marts_docs.py",
         "policies.py",
         "pools_and_connections.py",
         "waiting.py",
@@ -64,6 +65,7 @@ def fault(function: ast.FunctionDef) -> str | None:
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") not in {
                 "settings",
                 "window",
+                "changes_or_window",
                 "data_interval",
             }:
                 return "an argument calls something"
@@ -86,6 +88,7 @@ def test_a_dag_file_imports_only_airflow_cosmos_and_policies_at_its_top(file):
         "airflow.sdk",
         "cosmos.",
         "dags.policies",
+        "dags.marts_docs",
         "dags.waiting",
         "dags.watching",
         "datetime",

@@ -69,7 +69,7 @@ def fired(waiting, *, deadline: datetime, poll_s: float = 0.01, files: int = 2):
     trigger = waiting.DumpsPublished(["a.zip", "b.zip"], deadline.isoformat(), poll_s, files=files)
 
     async def first() -> object:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             return (await anext(trigger.run())).payload
 
     return asyncio.run(first())

@@ -41,7 +41,7 @@ def exchange() -> Iterator[ExchangeThread]:
 
 @pytest.fixture
 def client(exchange: ExchangeThread) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=exchange.spot_rest_url, timeout=20) as opened:
+    with httpx.Client(base_url=exchange.spot_rest_url, timeout=60) as opened:
         opened.headers["X-MBX-APIKEY"] = "any"
         yield opened
 

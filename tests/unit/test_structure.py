@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+from tests.unit.tested_elsewhere import TESTED_ELSEWHERE
+
 ROOT = Path(__file__).parents[2]
 ROOMS = ("include", "streamer", "simulator", "deploy", "dags")
 MOST_LINES = 400
@@ -18,82 +20,12 @@ MOST_LINES = 400
 TRIVIAL_LINES = 30
 """A module of fewer lines that do something is tested through those that use it."""
 
-BY_A_WHOLE_STREAMER = "tests/integration/streamer/test_streamer.py runs it on real sockets"
-BY_A_WHOLE_SIMULATOR = "tests/integration/simulator/ asks a running one by HTTP and WebSocket"
-FAULTS_ON_SOCKETS = "tests/integration/simulator/faults/ sees their effects as a client"
-EVERY_STREAM = "stream by stream in tests/unit/simulator/streams/test_catalogue.py"
-THE_MARKETS_INSIDE = "against a plain fold: tests/unit/simulator/market/test_market.py"
-BY_A_BACKFILL = "tests/integration/jobs/ backfills and repairs with it, also where that goes wrong"
-BY_TRADE_DUMPS = "files are planned, fetched and kept in tests/integration/jobs/test_trade_dumps.py"
-
-TESTED_ELSEWHERE = {
-    "include/binance/archives.py": BY_A_BACKFILL,
-    "include/binance/columns.py": BY_A_BACKFILL,
-    "include/binance/dumps.py": BY_A_BACKFILL,
-    "include/binance/kline_files.py": BY_A_BACKFILL,
-    "include/binance/klines.py": "pages of them: tests/unit/binance/test_rest.py",
-    "include/cli/archive.py": "calls the jobs of tests/integration/jobs/test_archive.py",
-    "include/cli/backup.py": "calls the jobs of tests/integration/jobs/test_backup.py",
-    "include/store/restoring.py": "restores in tests/integration/jobs/test_backup.py",
-    "include/cli/backfill.py": "typed as a person would in tests/integration/jobs/test_commands.py",
-    "include/cli/import_files.py": "typed as a person would, in the same file",
-    "include/cli/demo.py": "run as a whole by `make demo ONCE=1`, whose exit code is its verdict",
-    "streamer/capture/resumption.py": "beside a table: tests/integration/streamer/capture/",
-    "streamer/line.py": "on sockets: tests/unit/streamer/test_connection.py",
-    "streamer/observed.py": "read by tests/unit/streamer/test_metrics.py and test_health.py",
-    "streamer/minutes.py": "what the aggregator knows: tests/unit/streamer/test_aggregation.py",
-    "include/cli/compare.py": "typed as a person would in tests/integration/jobs/",
-    "include/cli/trade_dumps.py": "typed as a person would in tests/integration/jobs/",
-    "include/jobs/dump_files.py": BY_TRADE_DUMPS,
-    "include/jobs/dump_loading.py": BY_A_BACKFILL,
-    "include/jobs/file_edges.py": BY_TRADE_DUMPS,
-    "include/jobs/trade_planning.py": BY_TRADE_DUMPS,
-    "include/store/raw_frames.py": BY_TRADE_DUMPS,
-    "include/jobs/exchange.py": BY_A_BACKFILL,
-    "include/jobs/instruments.py": BY_A_BACKFILL,
-    "include/jobs/inbox_folder.py": "with what is loaded: tests/integration/jobs/test_inbox.py",
-    "include/jobs/minutes.py": BY_A_BACKFILL,
-    "include/jobs/pieces.py": BY_A_BACKFILL,
-    "include/jobs/planning.py": BY_A_BACKFILL,
-    "include/jobs/repair.py": BY_A_BACKFILL,
-    "include/quality/expectation.py": "every check runs through it: tests/integration/quality/",
-    "simulator/broken_answers.py": "in tests/integration/simulator/rest/test_faults.py",
-    "simulator/cli.py": "tests/integration/simulator/test_process.py",
-    "simulator/control.py": BY_A_WHOLE_SIMULATOR,
-    "simulator/faults/connections.py": FAULTS_ON_SOCKETS,
-    "simulator/faults/engine.py": FAULTS_ON_SOCKETS,
-    "simulator/faults/kinds.py": "a table, read by tests/unit/simulator/faults/test_plan.py",
-    "simulator/faults/market.py": FAULTS_ON_SOCKETS,
-    "simulator/faults/routes.py": FAULTS_ON_SOCKETS,
-    "simulator/faults/startup.py": "tests/integration/simulator/faults/test_startup.py",
-    "simulator/faults/switchboards.py": FAULTS_ON_SOCKETS,
-    "simulator/market/pauses.py": "pages over halts: tests/unit/simulator/market/test_sessions.py",
-    "simulator/streams/book_feeds.py": EVERY_STREAM,
-    "simulator/streams/derivative_feeds.py": EVERY_STREAM,
-    "simulator/streams/feeds.py": BY_A_WHOLE_SIMULATOR,
-    "simulator/streams/ticker_feeds.py": EVERY_STREAM,
-    "simulator/wire/frames.py": BY_A_WHOLE_SIMULATOR,
-    "simulator/listeners.py": "its cuts: tests/integration/simulator/rest/test_faults.py",
-    "simulator/market/history.py": THE_MARKETS_INSIDE,
-    "simulator/market/klines.py": THE_MARKETS_INSIDE,
-    "simulator/rest/books.py": "with the tickers: tests/integration/simulator/rest/test_tickers.py",
-    "simulator/rest/endpoints.py": BY_A_WHOLE_SIMULATOR,
-    "simulator/rest/parameters.py": BY_A_WHOLE_SIMULATOR,
-    "simulator/server.py": BY_A_WHOLE_SIMULATOR,
-    "simulator/market/tape.py": THE_MARKETS_INSIDE,
-    "simulator/replay/venue.py": "asked by tests/integration/simulator/replay/test_player.py",
-    "simulator/rest/venue.py": BY_A_WHOLE_SIMULATOR,
-    "simulator/streams/ws.py": BY_A_WHOLE_SIMULATOR,
-    "streamer/app.py": BY_A_WHOLE_STREAMER,
-}
-"""Modules without a test file of their name, and why."""
-
 LONGER = {
     "include/store/migrations/sql/0001/60_merge.sql": "one SQL function, whose steps share state",
 }
 """Files over the limit, and why."""
 
-SKIPPED_FOLDERS = {"__pycache__", "target", "logs", "dbt_packages", "node_modules"}
+SKIPPED_FOLDERS = {"__pycache__", "target", "logs", "dbt_packages", "node_modules", "generated"}
 
 
 def tracked(*suffixes: str) -> list[Path]:
@@ -185,6 +117,44 @@ def test_no_module_is_a_drawer_for_everything() -> None:
     assert [named(path) for path in tracked(".py") if path.stem in drawers] == []
 
 
+TRANSLATED_BY_THEIR_CALLERS = {"include/store/raw_frames.py"}
+"""Files in which a transaction is begun for a caller that has begun to translate errors."""
+
+
+def untranslated_transactions(tree: ast.Module) -> Iterator[int]:
+    """Lines that begin a transaction outside ``with translated(…)``: BEGIN may fail as well."""
+
+    def walk(node: ast.AST, *, inside: bool) -> Iterator[int]:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            inside = False
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            if called.endswith(".transaction") and called != "self.transaction" and not inside:
+                yield node.lineno
+        if isinstance(node, ast.With | ast.AsyncWith):
+            for item in node.items:
+                yield from walk(item.context_expr, inside=inside)
+                inside = inside or "translated(" in ast.unparse(item.context_expr)
+            children: Iterable[ast.AST] = node.body
+        else:
+            children = ast.iter_child_nodes(node)
+        for child in children:
+            yield from walk(child, inside=inside)
+
+    return walk(tree, inside=False)
+
+
+def test_a_transaction_that_cannot_begin_is_an_error_of_ours() -> None:
+    """A driver's own error passes those who wait for PostgreSQL, and ends the process."""
+    of_ours = [
+        path for path in modules() if path.relative_to(ROOT).parts[0] in ("include", "streamer")
+    ]
+    found = found_in(of_ours, untranslated_transactions)
+    assert [
+        place for place in found if place.split(":")[0] not in TRANSLATED_BY_THEIR_CALLERS
+    ] == []
+
+
 SQL = re.compile(
     r"\b(SELECT|INSERT INTO|DELETE FROM|UPDATE \S+ SET|TRUNCATE|COPY \S+ (FROM|TO)"
     r"|(CREATE|ALTER|DROP) (TABLE|VIEW|SCHEMA|ROLE|INDEX|DATABASE|FUNCTION)|GRANT|REVOKE)\b"
@@ -246,13 +216,20 @@ def catches_everything(handler: ast.ExceptHandler) -> bool:
     )
 
 
+def called(node: ast.Call) -> str:
+    """The last part of the name of what is called; empty where it has none."""
+    if isinstance(node.func, ast.Attribute):
+        return node.func.attr
+    return node.func.id if isinstance(node.func, ast.Name) else ""
+
+
 def swallowing(tree: ast.Module) -> Iterator[int]:
     """Lines on which any error is caught and the program goes on."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ExceptHandler) and catches_everything(node):
             if not any(isinstance(inner, ast.Raise) for inner in ast.walk(node)):
                 yield node.lineno
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
+        elif isinstance(node, ast.Call) and called(node).endswith("suppress"):
             names = {ast.unparse(argument) for argument in node.args}
             if names & {"Exception", "BaseException"}:
                 yield node.lineno
@@ -266,8 +243,16 @@ def test_swallowed_errors_are_found() -> None:
     assert list(swallowing(ast.parse("with contextlib.suppress(Exception):\n  f()")))
 
 
+BEGUN_ANEW = {
+    "streamer/serving/bus/publisher.py": "an addition, which must not end ingestion: logged as an "
+    "error with its traceback, counted, and begun anew with backoff",
+}
+"""Where any error at all is caught, and why."""
+
+
 def test_no_error_is_swallowed_whatever_it_is() -> None:
-    assert found_in(tracked(".py"), swallowing) == []
+    found = [one.rpartition(":")[0] for one in found_in(tracked(".py"), swallowing)]
+    assert found == list(BEGUN_ANEW)  # one handler each
 
 
 # Put together here, so that this file is not its own finding.

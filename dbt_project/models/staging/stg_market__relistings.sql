@@ -1,9 +1,8 @@
+{{ config(pre_hook="{{ make_first_minute() }}") }}
+
+-- depends_on: {{ source('market', 'candles_1m') }}
 with listings as (
     select * from {{ source('market', 'instruments').render() }}
-),
-
-minutes as (
-    select * from {{ source('market', 'candles_1m').render() }}
 ),
 
 -- The registry may learn of the next listing a day late; its first minute cannot err.
@@ -12,16 +11,7 @@ relisted as (
         former.symbol,
         former.listed_from,
         former.listed_to,
-        (
-            select minutes.open_time
-            from minutes
-            where
-                minutes.symbol = former.symbol
-                and minutes.open_time
-                >= date_bin('1 minute', former.listed_to, '2001-01-01 00:00:00+00')
-            order by minutes.open_time
-            limit 1
-        ) as relisted_at
+        {{ this.schema }}.first_minute(former.symbol, former.listed_to) as relisted_at
     from listings as former
     where
         former.listed_to is not null

@@ -1,6 +1,6 @@
 {#-
-  Bars that differ from the finer bars they are made of, computed another way than the mart does:
-  sums and extremes over a join, not a grouping. By induction a mart equals its minutes.
+  Bars that differ in any value from the finer bars they are made of, computed another way than the
+  mart does: over a join, not a grouping. By induction a mart equals its minutes.
 
   Bars with a change that their mart's cursor has not seen are left out: writers go on writing
   between a build and its test.
@@ -42,8 +42,13 @@ cross join lateral (
         sum(trade_count) as trade_count,
         sum(taker_buy_volume) as taker_buy_volume,
         sum(taker_buy_quote_volume) as taker_buy_quote_volume,
-        coalesce(max(high) filter (where trade_count > 0), max(high)) as high,
-        coalesce(min(low) filter (where trade_count > 0), min(low)) as low,
+        max(high) filter (where trade_count > 0) as high,
+        min(low) filter (where trade_count > 0) as low,
+        min(array[extract(epoch from open_time), open, first_trade_id])
+            filter (where trade_count > 0) as first_traded,
+        max(array[extract(epoch from open_time), close, last_trade_id])
+            filter (where trade_count > 0) as last_traded,
+        max(array[extract(epoch from open_time), close]) as newest,
         sum(minute_count) as minute_count
     from {{ ref(model_of(timeframes()[timeframe]['parent'])) }} as parent
     where
@@ -54,11 +59,15 @@ cross join lateral (
 ) as finer
 where
     (
-        bars.volume, bars.quote_volume, bars.trade_count, bars.taker_buy_volume,
-        bars.taker_buy_quote_volume, bars.high, bars.low, bars.minute_count
+        bars.open, bars.high, bars.low, bars.close, bars.volume, bars.quote_volume,
+        bars.trade_count, bars.taker_buy_volume, bars.taker_buy_quote_volume, bars.first_trade_id,
+        bars.last_trade_id, bars.minute_count
     ) is distinct from (
+        coalesce(finer.first_traded[2], finer.newest[2]), coalesce(finer.high, finer.newest[2]),
+        coalesce(finer.low, finer.newest[2]), coalesce(finer.last_traded[2], finer.newest[2]),
         finer.volume, finer.quote_volume, finer.trade_count, finer.taker_buy_volume,
-        finer.taker_buy_quote_volume, finer.high, finer.low, finer.minute_count
+        finer.taker_buy_quote_volume, finer.first_traded[3], finer.last_traded[3],
+        finer.minute_count
     )
     and not coalesce(
         unseen.minutes && tstzrange(bars.open_time, bars.next_open_time), false

@@ -1,7 +1,12 @@
-{#- Rows that share their values in the given columns. -#}
-{% test unique_combination(model, combination) %}
+{#-
+  Rows that share their values in the given columns.
+
+  Args:
+      tested: all for a relation that no cursor tells the last build of.
+-#}
+{% test unique_combination(model, combination, tested=none) %}
 with bars as (
-    select * from {{ tested_bars(model) }}
+    select * from {{ model if tested == 'all' else tested_bars(model) }}
 )
 
 select

@@ -53,5 +53,5 @@ def test_ctrl_c_is_psqls_and_the_password_is_in_no_list_of_processes(database_ur
         assert password
         assert password not in line
         running.send_signal(signal.SIGINT)
-        _, told = running.communicate(timeout=20)
+        _, told = running.communicate(timeout=30)
     assert "canceling statement due to user request" in told

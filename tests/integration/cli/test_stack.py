@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import psycopg
 import pytest
@@ -86,6 +87,12 @@ def test_a_stack_streams_is_alone_notices_a_death_and_leaves_nothing(home: Path)
         assert told["DATABASE_URL"] == stack.database_url
         # the exchange as well, which is started after the database
         assert told["BINANCE_REST_URL"].startswith("http://127.0.0.1:")
+
+        # what the streamer serves can be found
+        serves = stack.streamer_serves()
+        answer = httpx.get(f"{serves['API']}/api/v1/candles", params={"symbol": "BTCUSDT"})
+        assert answer.raise_for_status().json()["candles"]
+        assert serves["GRPC"].startswith("127.0.0.1:")
 
         # a second one is refused, and the first goes on
         with (

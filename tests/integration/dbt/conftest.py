@@ -108,23 +108,35 @@ class MarketTables:
             (symbol, start, start + minutes * MINUTE),
         )
 
-    def bars(self, timeframe: Timeframe, schema: str = "marts") -> dict[tuple[Any, ...], Any]:
-        """Bars of a mart by (symbol, open time), without the time of their building."""
+    def bars(
+        self,
+        timeframe: Timeframe,
+        *asked: Any,
+        schema: str = "marts",
+        suffix: str = "",
+    ) -> dict[tuple[Any, ...], Any]:
+        """Bars by (symbol, open time), without the time of their building.
+
+        Args:
+            asked: a symbol and a time to begin with; without them all bars.
+            suffix: of the relation's name, ``_live`` for the view.
+        """
         names = (*BAR, "minute_count", "is_complete")
-        query = sql.SQL("SELECT {} FROM {}").format(
-            sql.SQL(", ").join(map(sql.Identifier, names)), sql.Identifier(schema, timeframe.table)
+        query = sql.SQL("SELECT {} FROM {}{}").format(
+            sql.SQL(", ").join(map(sql.Identifier, names)),
+            sql.Identifier(schema, timeframe.table + suffix),
+            sql.SQL(" WHERE symbol = %s AND open_time >= %s" if asked else ""),
         )
-        return {row[:2]: row[2:] for row in self.connection.execute(query)}
+        return {row[:2]: row[2:] for row in self.connection.execute(query, asked or None)}
 
     def versions(self) -> dict[str, dict[tuple[Any, ...], tuple[Any, ...]]]:
-        """For each mart which transaction wrote each bar."""
+        """For each mart where each bar lies, and which transaction wrote it."""
+        query = sql.SQL("SELECT symbol, open_time, ctid::text, xmin::text, built_at FROM {}")
         return {
             timeframe.name: {
-                (symbol, open_time): (xmin, built_at)
-                for symbol, open_time, xmin, built_at in self.connection.execute(
-                    sql.SQL("SELECT symbol, open_time, xmin::text, built_at FROM {}").format(
-                        sql.Identifier("marts", timeframe.table)
-                    )
+                row[:2]: row[2:]
+                for row in self.connection.execute(
+                    query.format(sql.Identifier("marts", timeframe.table))
                 )
             }
             for timeframe in COARSE
@@ -178,7 +190,7 @@ def _roll_up(
 ) -> tuple[Any, ...]:
     end = from_us(timeframe.next_open_us(open_us))
     traded = [minute for minute in minutes if minute[8] > 0]
-    priced = traded or minutes[:1]
+    priced = traded or [(*minutes[-1][:2], *[minutes[-1][5]] * 4)]
     market = "um" if symbol.endswith(".P") else "spot"
     missing = {from_us(us) for us in range(open_us, to_us(end), MINUTE_US)}
     missing -= {minute[1] for minute in minutes}
@@ -223,7 +235,14 @@ def candelabra_dbt_url(postgres: EmbeddedPostgres, database_url: str) -> str:
 
 
 class Dbt:
-    """dbt in this process."""
+    """dbt in this process.
+
+    Args:
+        selection: what to run or build where a call does not say it; without any, everything.
+    """
+
+    def __init__(self, *selection: str) -> None:
+        self._selection = selection
 
     def __call__(self, *arguments: str) -> dbtRunnerResult:
         """Run dbt and raise what it reports unless it succeeds."""
@@ -236,15 +255,61 @@ class Dbt:
         return result
 
     def try_to(self, *arguments: str) -> dbtRunnerResult:
+        if self._selection and arguments[0] in ("run", "build") and "--select" not in arguments:
+            arguments = (*arguments, "--select", *self._selection)
+            if arguments[0] == "build":
+                # not the tests that need other models as well
+                arguments = (*arguments, "--indirect-selection", "buildable")
         return dbtRunner().invoke([*arguments, "--quiet", "--no-use-colors"])
 
 
 @pytest.fixture
-def dbt(candelabra_dbt_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dbt:
-    """dbt on the test's database, its target folder and logs the test's own."""
+def dbt_home(candelabra_dbt_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What dbt runs on is the test's database, its target folder and logs the test's own."""
     for name, value in dbt_environment(candelabra_dbt_url, home=tmp_path).items():
         monkeypatch.setenv(name, value)
+    return tmp_path
+
+
+@pytest.fixture
+def dbt(dbt_home: Path) -> Dbt:
+    """dbt on the test's database."""
     return Dbt()
+
+
+@pytest.fixture
+def dbt_of_bars(dbt_home: Path) -> Dbt:
+    """The same, for bars and what they are made of alone."""
+    return Dbt("+candles_live", "+candles")
+
+
+@pytest.fixture(scope="module")
+def shared_market(
+    request: pytest.FixtureRequest, postgres: EmbeddedPostgres, _template: str
+) -> Iterator[MarketTables]:
+    """A migrated database that the tests of a file share."""
+    name = "shared_" + request.module.__name__.rpartition(".")[2]
+    url = postgres.create_database(name, template=_template)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SET timezone = 'UTC'")
+        connection.execute("ALTER ROLE candelabra_dbt PASSWORD 'marts'")
+        yield MarketTables(url, connection)
+    postgres.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+def shared_dbt(
+    postgres: EmbeddedPostgres,
+    shared_market: MarketTables,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Dbt]:
+    """dbt on the database that the tests of a file share."""
+    name = str(shared_market.connection.info.dbname)
+    url = postgres.url(name, user="candelabra_dbt", password="marts")
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, value in dbt_environment(url, home=tmp_path_factory.mktemp("dbt")).items():
+            patch.setenv(variable, value)
+        yield Dbt()
 
 
 @pytest.fixture

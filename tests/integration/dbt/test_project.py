@@ -53,8 +53,13 @@ def test_every_model_states_its_grain_and_describes_every_column(
         if node["resource_type"] == "model":
             columns = market.connection.execute(
                 "SELECT column_name::text FROM information_schema.columns"
-                " WHERE table_schema = 'marts' AND table_name = %s",
-                (node["name"],),
+                " WHERE table_schema = 'marts' AND table_name = %(name)s UNION ALL"
+                # a model that is a function
+                " SELECT parameter_name FROM information_schema.routines"
+                " JOIN information_schema.parameters USING (specific_schema, specific_name)"
+                " WHERE routine_schema = 'marts' AND routine_name = %(name)s"
+                " AND parameter_mode = 'OUT'",
+                {"name": node["name"]},
             )
             assert {name for (name,) in columns} == set(node["columns"]), node["name"]
             assert "Grain: one row per" in node["description"]
@@ -68,7 +73,8 @@ def test_every_model_states_its_grain_and_describes_every_column(
         ("minute_count = 4", "candles_5m_equals_its_parent", None),
         ("high = low - 1", "candles_5m_keeps_identities", "high_is_the_highest"),
         ("is_complete = false", "candles_5m_keeps_identities", "a_full_bar_is_complete"),
-        ("last_trade_id = 0", "candles_5m_keeps_identities", "last_trade_follows_the_first"),
+        ("open = close", "candles_5m_equals_its_parent", None),
+        ("last_trade_id = 0", "candles_5m_equals_its_parent", None),
         ("close = NULL", "candles_5m_is_never_null", None),
     ],
 )
@@ -119,10 +125,21 @@ def test_sources_are_fresh_while_minutes_come_in_and_stale_after(market: Any, db
         " 0.00001, true, now())"
     )
     now = datetime.now(UTC).replace(second=0, microsecond=0)
+    hour_ago = now - timedelta(hours=1)
+    market.write("BTCUSDT", hour_ago, 1)
+    # nothing was compared or checked yet, which is no error
+    others = {"quality_results": "warn", "reconciliations": "warn"}
+    # nor is it late, as nobody streams it
+    assert freshness(dbt) == {"candles_1m": "pass", "instruments": "pass", **others}
+
+    market.connection.execute(
+        "INSERT INTO ops.coverage (symbol, source, day, minutes)"
+        " VALUES ('BTCUSDT', 'kline', %s, tstzmultirange(tstzrange(%s, %s)))",
+        (hour_ago.date(), hour_ago, hour_ago + timedelta(minutes=1)),
+    )
     market.write("BTCUSDT", now, 1)
-    assert freshness(dbt) == {"candles_1m": "pass", "instruments": "pass"}
+    assert freshness(dbt) == {"candles_1m": "pass", "instruments": "pass", **others}
 
     market.delete("BTCUSDT", now, 1)
-    market.write("BTCUSDT", now - timedelta(hours=1), 1)
     market.connection.execute("UPDATE market.instruments SET seen_at = now() - interval '8 days'")
-    assert freshness(dbt) == {"candles_1m": "warn", "instruments": "error"}
+    assert freshness(dbt) == {"candles_1m": "warn", "instruments": "error", **others}

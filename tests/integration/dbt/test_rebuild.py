@@ -17,7 +17,7 @@ MINUTE = timedelta(minutes=1)
 
 def assert_marts_hold_the_minutes(market: Any, coarse: Any, schema: str = "marts") -> None:
     for timeframe in coarse:
-        assert market.bars(timeframe, schema) == market.expected(timeframe), timeframe.name
+        assert market.bars(timeframe, schema=schema) == market.expected(timeframe), timeframe.name
 
 
 def bars_of(coarse: Any, symbol: str, *moments: datetime) -> dict[str, set[tuple[Any, ...]]]:
@@ -30,6 +30,11 @@ def bars_of(coarse: Any, symbol: str, *moments: datetime) -> dict[str, set[tuple
         }
         for timeframe in coarse
     }
+
+
+@pytest.fixture
+def dbt(dbt_of_bars: Any) -> Any:
+    return dbt_of_bars
 
 
 @pytest.fixture
@@ -57,6 +62,8 @@ def test_the_first_build_holds_every_bar_whatever_the_zone_of_the_session(
 
     dbt("build")
     assert_marts_hold_the_minutes(market, coarse)
+    for timeframe in coarse:
+        assert market.bars(timeframe, suffix="_live") == market.expected(timeframe)
 
     market.write(SYMBOL, datetime(2025, 3, 9, 7, 0, tzinfo=UTC), 1, volume=Decimal(9))
     market.write(SYMBOL, datetime(2025, 3, 1, 0, 1, tzinfo=UTC), 1, volume=Decimal(9))
@@ -74,6 +81,25 @@ def test_one_repaired_minute_of_years_ago_rewrites_one_bar_of_each_timeframe(
     dbt("run")
 
     assert built.rewritten(before) == bars_of(coarse, SYMBOL, repaired)
+    assert_marts_hold_the_minutes(built, coarse)
+
+
+def test_trade_ids_that_arrive_late_reach_the_bars_and_live_views_at_once(
+    built: Any, dbt: Any, coarse: Any
+) -> None:
+    told = RECENT + 31 * MINUTE
+    built.connection.execute(
+        "UPDATE market.candles_1m SET first_trade_id = first_trade_id + 1,"
+        " last_trade_id = last_trade_id + 1 WHERE symbol = %s AND open_time = %s",
+        (SYMBOL, told),
+    )
+    for timeframe in coarse:
+        assert built.bars(timeframe, suffix="_live") == built.expected(timeframe)
+
+    before = built.versions()
+    dbt("run")
+
+    assert built.rewritten(before) == bars_of(coarse, SYMBOL, told)
     assert_marts_hold_the_minutes(built, coarse)
 
 
@@ -148,9 +174,18 @@ def test_an_outage_makes_its_bars_complete_and_its_removal_incomplete_again(
     assert_marts_hold_the_minutes(built, coarse)
     assert built.rewritten(before)["1h"] == {hour}
 
+    built.delete(SYMBOL, RECENT + timedelta(minutes=67), 3)
+    built.connection.execute(
+        "UPDATE ops.outages SET minutes = tstzmultirange(tstzrange(%s, %s))",
+        (RECENT + timedelta(minutes=60), RECENT + timedelta(minutes=70)),
+    )
+    dbt("run")
+    assert built.bars(hourly)[hour][-2:] == (50, True)
+
     built.connection.execute("DELETE FROM ops.outages")
     dbt("run")
-    assert built.bars(hourly)[hour][-2:] == (53, False)
+    assert built.bars(hourly)[hour][-2:] == (50, False)
+    assert_marts_hold_the_minutes(built, coarse)
 
 
 def test_a_failed_build_leaves_bars_and_cursor_as_they_were(

@@ -10,12 +10,13 @@ import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from include.domain.timeframes import from_us
+from include.domain.timeframes import TIMEFRAMES, from_us, to_us
 
 pytestmark = pytest.mark.recorded
 
@@ -43,7 +44,9 @@ def minutes_of_2025(folder: Path) -> Iterator[Row]:
             yield row_of(fields, datetime.fromisoformat(fields[0]))
 
 
+@cache
 def exchange_bars(folder: Path, interval: str) -> dict[datetime, tuple[Any, ...]]:
+    """All recorded bars of an interval: every one from the first to the last, outages aside."""
     bars = {}
     with zipfile.ZipFile(folder / "rest-klines-12-intervals" / "BTCUSDT.zip") as archive:
         for name in archive.namelist():
@@ -98,3 +101,120 @@ def test_complete_bars_equal_the_exchanges(
         if ours:
             compared.add(timeframe.name)
     assert compared == intervals
+
+
+RECORDED = ("15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M")
+LISTED = datetime(2017, 8, 17, 4, tzinfo=UTC)
+"""The first trade of BTCUSDT; bars that begin before it are whole as well."""
+
+COLUMNS = (
+    "symbol, open_time, open, high, low, close, volume, quote_volume, trade_count,"
+    " taker_buy_volume, taker_buy_quote_volume"
+)
+
+
+def divides(finer: str, coarser: str) -> bool:
+    """Whether every bar of the coarser interval begins and ends with one of the finer."""
+    width, wanted = TIMEFRAMES[finer].width_us, TIMEFRAMES[coarser].width_us
+    if width is None or finer == coarser:
+        return False
+    if wanted is None:
+        return TIMEFRAMES["1d"].width_us % width == 0  # type: ignore[operator]
+    return wanted > width and wanted % width == 0
+
+
+PAIRS = [(finer, coarser) for finer in RECORDED for coarser in RECORDED if divides(finer, coarser)]
+
+
+@pytest.fixture(scope="module")
+def roll_ups(shared_market: Any, shared_dbt: Any) -> dict[tuple[str, str], str]:
+    """The marts' own SQL for each pair, reading schema ``recorded``."""
+    connection = shared_market.connection
+    connection.execute("CREATE SCHEMA recorded")
+    connection.execute("CREATE TABLE recorded.relistings (symbol text, relisted_at timestamptz)")
+    pairs = [("1m", "5m"), *PAIRS]
+    template = "-- next pair".join(
+        f"{{{{ roll_up_query('{coarser}', 'recorded.\"{finer}\"', 'ops.outages',"
+        " 'recorded.relistings') }}"
+        for finer, coarser in pairs
+    )
+    compiled = shared_dbt("compile", "--inline", template).result.results[0].node.compiled_code
+    return dict(zip(pairs, compiled.split("-- next pair"), strict=True))
+
+
+def compared_bars(connection: Any, coarser: str, query: str, within: str = "true") -> int:
+    """How many bars of the exchange the query yields, every one of them equal."""
+    ours = f"SELECT {COLUMNS} FROM ({query}) AS rolled_up WHERE {within}"  # noqa: S608
+    theirs = f'SELECT {COLUMNS} FROM recorded."{coarser}" WHERE {within}'  # noqa: S608
+    differing = connection.execute(
+        f"({ours} EXCEPT {theirs}) UNION ALL ({theirs} EXCEPT {ours})"
+    ).fetchall()
+    assert differing == [], coarser
+    return int(
+        connection.execute(f"SELECT count(*) FROM ({theirs}) AS compared").fetchone()[0]  # noqa: S608
+    )
+
+
+def test_every_recorded_bar_is_the_roll_up_of_each_finer_interval(
+    shared_market: Any, roll_ups: dict[tuple[str, str], str], recorded_data: Path
+) -> None:
+    """Over nine years: bars that outages cut and silent ones included."""
+    connection = shared_market.connection
+    for interval in RECORDED:
+        store(connection, interval, exchange_bars(recorded_data, interval))
+    compared = {}
+    for finer, coarser in PAIRS:
+        bars = exchange_bars(recorded_data, finer)
+        since = "-infinity" if min(bars) <= LISTED else min(bars)
+        within = f"open_time >= '{since}' AND next_open_time <= '{max(bars)}'"
+        compared[finer, coarser] = compared_bars(
+            connection, coarser, roll_ups[finer, coarser], within
+        )
+    assert len(compared) == 60
+    assert compared["15m", "1d"] > 480
+    assert compared["2h", "1d"] > 3_100
+    assert compared["1d", "3d"] > 1_050
+    assert compared["1d", "1w"] > 450
+    assert compared["1d", "1M"] == 104
+    assert min(compared.values()) >= 15
+
+
+def test_a_month_of_futures_is_the_exchanges_5m_bars(
+    shared_market: Any, roll_ups: dict[tuple[str, str], str], recorded_data: Path
+) -> None:
+    for interval in ("1m", "5m"):
+        path = recorded_data / "dump-um-1m-5m-near-2025" / f"NEARUSDT-{interval}-2025-02.zip"
+        with zipfile.ZipFile(path) as archive:
+            text = archive.read(archive.namelist()[0]).decode()
+        rows = [
+            row_of(row, from_us(int(row[0]) * 1000))
+            for row in list(csv.reader(io.StringIO(text)))[1:]
+        ]
+        store(shared_market.connection, interval, {row[0]: row[1:] for row in rows})
+    assert compared_bars(shared_market.connection, "5m", roll_ups["1m", "5m"]) == 28 * 288
+
+
+def store(connection: Any, interval: str, bars: dict[datetime, tuple[Any, ...]]) -> None:
+    """Recorded bars as a relation that a roll-up reads."""
+    connection.execute(
+        f'CREATE TABLE recorded."{interval}" (symbol text COLLATE "C", open_time timestamptz,'
+        " next_open_time timestamptz, open numeric, high numeric, low numeric, close numeric,"
+        " volume numeric, quote_volume numeric, trade_count bigint, taker_buy_volume numeric,"
+        " taker_buy_quote_volume numeric, first_trade_id bigint, last_trade_id bigint,"
+        " minute_count integer, is_complete boolean)"
+    )
+    timeframe = TIMEFRAMES[interval]
+    with connection.cursor().copy(f'COPY recorded."{interval}" FROM STDIN') as copy:
+        for open_time, values in bars.items():
+            after = from_us(timeframe.next_open_us(to_us(open_time)))
+            copy.write_row(("BTCUSDT", open_time, after, *values, None, None, 1, True))
+
+
+@pytest.mark.parametrize("interval", RECORDED)
+def test_every_recorded_bar_opens_where_ours_do(recorded_data: Path, interval: str) -> None:
+    """The anchors: of 3d they are those of one listing day, of 1w Mondays."""
+    timeframe = TIMEFRAMES[interval]
+    bars = exchange_bars(recorded_data, interval)
+    assert len(bars) >= 104
+    for open_time in bars:
+        assert timeframe.open_time_us(to_us(open_time)) == to_us(open_time)

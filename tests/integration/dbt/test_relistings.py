@@ -18,6 +18,11 @@ AGAIN = ENDED.replace(second=0) + timedelta(minutes=33)  # the next listing's fi
 NOTICED = AGAIN + timedelta(hours=9)
 
 
+@pytest.fixture
+def dbt(dbt_of_bars: Any) -> Any:
+    return dbt_of_bars
+
+
 def list_it(market: Any, symbol: str, start: datetime, end: datetime | None = None) -> None:
     market.connection.execute(
         "INSERT INTO market.instruments (symbol, listed_from, listed_to, market, exchange_symbol,"
@@ -141,4 +146,19 @@ def test_the_terms_of_an_instrument_are_kept_with_their_times(met: Any, dbt: Any
         " GROUP BY 1 ORDER BY 1",
         (TICKER,),
     ).fetchall()
-    assert listings == [(LISTED, 2), (NOTICED, 1)]
+    # two terms of the former, and its end
+    assert listings == [(LISTED, 3), (NOTICED, 1)]
+    ended, unended = (
+        met.connection.execute(
+            "SELECT listed_to, dbt_valid_from, dbt_valid_to FROM marts.instruments_history"
+            " WHERE symbol = %s AND listed_from = %s ORDER BY dbt_valid_from DESC LIMIT 2",
+            (TICKER, LISTED),
+        )
+    ).fetchall()
+    assert ended[0] is not None
+    assert ended[2] is None
+    assert unended == (None, naive[1], ended[1])
+    dbt("build", "--select", "stg_market__instruments instruments_history")
+    assert met.connection.execute(
+        "SELECT count(*) FROM marts.instruments_history WHERE symbol = %s", (TICKER,)
+    ).fetchone() == (4,)

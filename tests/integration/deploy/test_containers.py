@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from deploy.local.processes import MARKER, SupervisedProcess, marked, stop_all, 
 from include.domain.timeframes import minute_of
 from include.errors import TransientError
 from include.store.candles import merge_offers
+from tests.ports import steady_port
 from tests.unit.deploy.container_files import (
     ROOT,
     image_environment,
@@ -41,7 +41,7 @@ from tests.unit.deploy.container_files import (
 )
 from tests.unit.store.offers import candle, offer
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 STAGES = read_dockerfile()[1]
 
@@ -85,6 +85,7 @@ class Stack:
             values["AIRFLOW__API__HOST"] = "127.0.0.1"
         if name == "streamer":
             values["STREAMER_HTTP_PORT"] = str(self.streamer_port)
+            values |= {"API_PORT": "0", "GRPC_PORT": "0"}  # a container has them to itself
         return values | {"PATH": os.environ["PATH"], "HOME": "/nonexistent", MARKER: self.marker}
 
     def program(self, name: str) -> list[str]:
@@ -167,12 +168,6 @@ def wait_for(holds: Callable[[], bool], *, timeout_s: float, what: str) -> None:
         time.sleep(0.1)
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @contextmanager
 def set_up_postgres(folder: Path, made: dict[str, str]) -> Iterator[EmbeddedPostgres]:
     """A server as the image's first start leaves it: superuser postgres, then our script."""
@@ -217,7 +212,7 @@ def stack() -> Iterator[Stack]:
         simulated = read_env(ROOT / "deploy" / "docker" / "simulator.env")
         with set_up_postgres(folder, made) as server:
             services = load_compose({**made, **simulated})["services"]
-            running = Stack(folder, server.port, free_port(), free_port(), services, made)
+            running = Stack(folder, server.port, steady_port(), steady_port(), services, made)
             try:
                 migrated = running.run("migrate")
                 assert migrated.returncode == 0, migrated.stderr
@@ -298,7 +293,7 @@ def test_postgres_is_well_when_the_database_answers_by_tcp(stack: Stack) -> None
         return subprocess.run(program, env=environment, check=False, timeout=10).returncode
 
     assert code(stack.postgres_port) == 0
-    assert code(free_port()) == 2
+    assert code(steady_port()) == 2
 
 
 def test_migrating_again_changes_nothing(stack: Stack) -> None:
@@ -356,6 +351,7 @@ def test_candles_of_another_streamer_do_not_count_except_for_patterns(stack: Sta
         connection.execute("DELETE FROM market.live_candles")
 
 
+DAGS = {file.stem for file in (ROOT / "dags").glob("*.py") if "@dag(" in file.read_text()}
 AIRFLOW = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
 
 
@@ -374,10 +370,15 @@ def test_airflows_processes_become_well_run_a_dag_and_stop(stack: Stack) -> None
     url = f"http://127.0.0.1:{stack.airflow_port}"
     password = stack.secrets["AIRFLOW_ADMIN_PASSWORD"]
     with AirflowApi(url, username="admin", password=password) as api:
-        api.wait_dags(["build_marts", "sync_instruments"], timeout_s=60)
-        runs = {dag: api.trigger(dag, {}) for dag in ("sync_instruments", "build_marts")}
+        api.wait_dags(DAGS, timeout_s=120)
+        for dag in DAGS - {"sync_instruments", "build_marts"}:
+            api.set_paused(dag, paused=True)  # all are due, and would run before these
+        runs = {
+            "sync_instruments": api.trigger("sync_instruments", {}),
+            "build_marts": api.wait_next_run("build_marts", run_type="scheduled", timeout_s=120),
+        }
         for dag, run in runs.items():
-            state = api.wait_run(dag, run, timeout_s=120)
+            state = api.wait_run(dag, run, timeout_s=400)
             assert state == "success", api.failures(dag, run)
     with connect(stack, "candelabra_reader", "candelabra") as connection:
         assert connection.execute("SELECT count(*) > 0 FROM market.instruments").fetchone() == (

@@ -53,7 +53,10 @@ UNTOUCHED_KINDS: dict[tuple[Component, str], str] = {
     ("start", "rest_lag"): "asks for no klines; its first repair does, as the running streamer",
     ("start", "rest_stale"): "asks for no klines; its first repair does, as the running streamer",
     ("start", "rest_void"): "asks for no aggTrades; raw capture does, in the running streamer",
-    ("backfill", "rest_void"): "asks for klines, not for aggTrades",
+    (
+        "backfill",
+        "rest_void",
+    ): "asks for klines; for aggTrades in place of a file alone, and passes void rows over",
     ("repair_gaps", "rest_void"): "asks for klines, not for aggTrades",
     ("sync_instruments", "rest_void"): "asks for no trades",
     ("sync_instruments", "rest_lag"): "asks for no klines",

@@ -159,7 +159,8 @@ SYNC_INSTRUMENTS: dict[str, Cell] = {
     "new_listing": Cell(happens="adds a row and names the symbol", events=("instruments_new",)),
     "ticker_reuse": Cell(
         happens="writes the status as it changes; a new row begins where the exchange tells "
-        "another start or had ceased to list it",
+        "another start or had ceased to list it, and where trade ids of streamed minutes begin "
+        "anew",
         events=("instrument_status_changed",),
     ),
     "slow_rest": Cell(happens="waits up to `HTTP_TIMEOUT_S`, then tries again, five times in all"),

@@ -32,14 +32,14 @@ STREAMER: dict[str, Cell] = {
     # --- frames
     "duplicate": Cell(happens="counts each trade id once"),
     "reorder": Cell(
-        happens="takes the ids that were overtaken for missing and seeds the candle anew from a "
-        "kline, which has them; the closed kline decides",
-        events=("trades_missing",),
+        happens="lets a trade wait up to 250 ms for the ids that it overtook, and folds each once; "
+        "later ones are taken for missing, the candle is seeded anew from a kline, which has them, "
+        "and the closed kline decides",
     ),
     "late": Cell(
-        happens="puts the minute down by its closed kline, which has the late trades; they do not "
-        "count for the next minute",
-        events=("trades_missing",),
+        happens="folds them into their minute, where what overtook them could wait; else the "
+        "minute is put down by its closed kline, which has the late trades. They do not count for "
+        "the next minute",
     ),
     "drop": Cell(
         happens="seeds the candle anew from a kline where trades are missing. Where klines do not "
@@ -79,8 +79,9 @@ STREAMER: dict[str, Cell] = {
         todo="take the symbol off `SYMBOLS`",
     ),
     "new_listing": Cell(
-        happens="goes on with the symbols of its start, undisturbed",
-        todo="restart the streamer to follow it",
+        happens="goes on with the symbols that were named, undisturbed; a pattern that speaks of "
+        "it takes it up, from its first minute on",
+        todo="name it, where no pattern does",
     ),
     "ticker_reuse": Cell(
         happens="folds the new instrument's trades from their first minute, whatever their ids; "
@@ -147,8 +148,10 @@ START: dict[str, Cell] = {
         todo="take the symbol off `SYMBOLS`",
     ),
     "new_listing": Cell(
-        happens="streams it from now on",
-        todo="backfill the minutes between its listing and the start",
+        happens="has it from its first minute on where it was listed an hour before the last "
+        "stored minute of its market, or later, or where its first row is not older than the "
+        "lookback (`FILL_LOOKBACK_MINUTES`, and as far back at most); else from now on",
+        todo="backfill what lies before",
     ),
     "ticker_reuse": Cell(
         happens="fills what it lacks: the old instrument's last minutes and the new one's first; "

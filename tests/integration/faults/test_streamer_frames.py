@@ -70,6 +70,7 @@ async def test_whatever_befalls_frames_every_minute_ends_equal_to_the_exchanges(
             await one.until(lambda kind=kind: is_told(one, kind), f"events of {kind}")
         by_symbol = {each.symbol: each for each in one.streamer._aggregators}
         assert by_symbol["BTCUSDT"].duplicates > 0
+        assert by_symbol["ETHUSDT"].ids.overtaken > 0
         assert by_symbol["ETCUSDT"].void_trades > 0
         quiet = {"trades_missing", "checksum_differs", "stream_doubted"}
         for symbol in ("BTCUSDT", "ETCUSDT", "DOGEUSDT", "ADAUSDT", "UNIUSDT", "LTCUSDT"):

@@ -159,6 +159,7 @@ async def test_symbols_that_stopped_came_back_or_are_new_are_started_rightly(
             for name in (gone, halted, again):
                 assert_equal(exchange, rows, name, began_us, until_us)
             first, *_, last = minutes_of(rows, new)
+            assert first == minute_of(exchange.markets["spot"].history(new).start_us)
             assert_equal(exchange, rows, new, first, last + MINUTE_US)
             async with streaming(settings, "*USDT") as streamer:
                 await until(lambda: streamer._feeds, "the start")

@@ -52,8 +52,9 @@ def fill(connection: Connection) -> None:
 
 
 def rows_of(connection: Connection, table: RawTable = AGG_TRADES) -> list[tuple[Any, ...]]:
-    query = sql.SQL("SELECT * FROM {} ORDER BY symbol, day, {}")
-    names = (table.path, sql.Identifier(table.id_column))
+    query = sql.SQL("SELECT {} FROM {} ORDER BY symbol, day, {}")
+    columns = sql.SQL(", ").join(map(sql.Identifier, table.columns))
+    names = (columns, table.path, sql.Identifier(table.id_column))
     return connection.execute(query.format(*names)).fetchall()
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +13,7 @@ from include.config import Settings
 from include.errors import TransientError
 from include.jobs.archive import ArchiveSummary, list_days, verify_day
 from include.store.raw import AGG_TRADES, write_raw
+from tests.integration.jobs.killing import run_killed
 from tests.integration.jobs.raw_days import (
     DAY,
     Connection,
@@ -48,20 +45,7 @@ Rows = set[tuple[Any, ...]]
 
 
 def killed(settings: Settings, step: str, when: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.integration.jobs.killed_archive", step, when],
-        env={
-            **os.environ,
-            "JOBS_DATABASE_URL": settings.jobs_database_url,
-            "CANDELABRA_HOME": str(settings.candelabra_home),
-            "PYTHONPATH": str(ROOT),
-        },
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    run_killed(settings, "-m", "tests.integration.jobs.killed_archive", step, when)
 
 
 def archived_again(settings: Settings) -> ArchiveSummary:

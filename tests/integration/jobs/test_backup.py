@@ -12,8 +12,10 @@ from psycopg import sql
 
 from deploy.local.postgres import EmbeddedPostgres, psql_program
 from include.config import Settings
+from include.domain.accounts import Role
 from include.errors import PermanentError, RejectedInputError
 from include.jobs.backup import backup, restore
+from include.store import accounts, watchlists
 from include.store.candles import merge_offers
 from include.store.pools import connect
 from tests.integration.jobs.raw_days import fill
@@ -35,7 +37,8 @@ def contents(connection: psycopg.Connection[Any]) -> dict[str, tuple[Any, ...] |
     """Rows of every table of ours, counted and hashed."""
     names = connection.execute(
         "SELECT nspname, relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace "
-        "WHERE nspname IN ('market', 'ops', 'marts', 'marts_audit') AND relkind IN ('r', 'p', 'v') "
+        "WHERE nspname IN ('market', 'ops', 'marts', 'marts_audit', 'accounts') "
+        "AND relkind IN ('r', 'p', 'v') "
         "AND relname <> 'live_candles' AND NOT relispartition"
     ).fetchall()
     query = "SELECT count(*), sum(hashtextextended(t::text, 0)) FROM {} AS t"
@@ -51,6 +54,9 @@ def test_everything_is_there_again_and_roles_go_on(
     with connect(database_url, application_name="test") as connection:
         merge_offers(connection, [moved(offer(), "BTCUSDT", n) for n in range(5)])
         fill(connection)
+        accounts.add_user(connection, "anna", "$argon2id$hash", Role.ADMIN)
+        accounts.add_token(connection, "anna", "notebook", bytes(32), days=None)
+        watchlists.watch(connection, 1, "BTCUSDT")
         connection.execute(
             "SET ROLE candelabra_dbt; CREATE TABLE marts.bars AS SELECT * FROM market.candles_1m;"
             "CREATE VIEW marts.view AS SELECT * FROM marts.bars;"
@@ -67,7 +73,12 @@ def test_everything_is_there_again_and_roles_go_on(
     assert done.bytes == file.stat().st_size
     with connect(elsewhere, application_name="test") as connection:
         assert contents(connection) == before
+        connection.execute("SET ROLE candelabra_accounts")
+        assert accounts.identities(connection, [bytes(32)])[bytes(32)].name == "anna"
         connection.execute("SET ROLE candelabra_streamer")
+        assert connection.execute("SELECT symbol FROM accounts.watched").fetchall() == [
+            ("BTCUSDT",)
+        ]
         assert merge_offers(connection, [moved(offer(), "ETHUSDT", 50_000)]).inserted == 1
         connection.execute("SET ROLE candelabra_dbt")
         # The cursor is another cluster's: what reads it starts over.

@@ -56,3 +56,16 @@ def test_of_rows_of_one_minute_that_contradict_far_apart_none_is_used(
     ).fetchall()
     assert sources == [("dump_daily", 1439), ("rest", 1)]
     assert connection.execute("SELECT count(*) FROM ops.discrepancies").fetchone() == (0,)
+
+
+def test_rows_of_one_minute_that_agree_far_apart_are_one_row(
+    through_host: Settings, host: FaultyHost, connection: psycopg.Connection, oracle: Oracle
+) -> None:
+    new_zip, new_sum = with_csv(lambda lines: [*lines, *BLANKS, lines[0], lines[3]])
+    host.changes[NAME] = new_zip
+    host.changes[f"{NAME}.CHECKSUM"] = new_sum
+    counts = load_dump_piece(settings=through_host, piece=PIECE)
+    assert (counts.inserted, counts.rejected, counts.rest_pages) == (1440, 2, 0)
+    stored = read_candles(connection, "COSUSDT", DAY, DAY + DAY_US)
+    assert values(stored) == values(oracle("COSUSDT", DAY, DAY + DAY_US))
+    assert connection.execute("SELECT rows, rejected FROM ops.dump_files").fetchone() == (1440, 2)

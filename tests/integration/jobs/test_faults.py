@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
 from include.backoff import Backoff
 from include.binance import rest
@@ -278,8 +279,11 @@ def test_a_gap_is_repaired_and_closed_and_one_of_an_unknown_symbol_is_given_back
     end = DAY + 90 * MINUTE_US
     open_gap(connection, symbol="COSUSDT", start_us=DAY, end_us=end, cause="cut")
     open_gap(connection, symbol="NOPEUSDT", start_us=DAY, end_us=end, cause="cut")
-    summary = repair_gaps(settings=settings, worker="test", older_than_s=0)
+    with capture_logs() as told:
+        summary = repair_gaps(settings=settings, worker="test", older_than_s=0)
     assert (summary.repaired, summary.left, summary.counts.inserted) == (1, 1, 90)
+    (done,) = [one for one in told if one["event"] == "gaps_repaired"]
+    assert (done["repaired"], done["left"], done["inserted"]) == (1, 1, 90)
     assert values(read_candles(connection, "COSUSDT", DAY, end)) == values(
         oracle("COSUSDT", DAY, end)
     )

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -21,40 +17,31 @@ from include.domain.timeframes import MINUTE_US, to_us
 from include.jobs.backfill import load_pieces, plan_backfill
 from include.jobs.pieces import BackfillPlan
 from include.store.candles import read_candles
+from tests.integration.jobs.killing import run_killed
 
 Oracle = Callable[[str, int, int], list[Candle]]
 FIRST = to_us(datetime(2026, 11, 18, tzinfo=UTC))
 TODAY = to_us(datetime(2026, 11, 20, tzinfo=UTC))
 
 KILLED = """
-import importlib, json, os, signal, sys
+import importlib, json, sys
 from include.binance.weights import BEST_KLINES
 from include.config import load_settings
 from include.domain.instruments import Market
 from include.jobs import backfill, dump_loading
+from tests.integration.jobs.killing import kill_at
 
-module, name, when, calls = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+module, name, when, calls, piece = sys.argv[1:]
 BEST_KLINES[Market.SPOT] = 20  # several merges of several pages
-# a file in several transactions, as a month of more rows is
-dump_loading.MERGE_ROWS = 400
-where = importlib.import_module(module)
-real = getattr(where, name)
-seen = 0
-def killed(*arguments, **named):
-    global seen
-    seen += 1
-    if seen < calls:
-        return real(*arguments, **named)
-    if when == "after":
-        real(*arguments, **named)
-    os.kill(os.getpid(), signal.SIGKILL)
-setattr(where, name, killed)
-backfill.load_piece(settings=load_settings(), piece=json.loads(sys.argv[5]))
+dump_loading.BLOCK_BYTES = 30_000  # a file in several blocks, as a month is
+kill_at(importlib.import_module(module), name, when, int(calls))
+backfill.load_piece(settings=load_settings(), piece=json.loads(piece))
 """
 
 OF_A_DUMP = [
-    ("include.store.merging", "_merge_rows", "after", 2),  # two chunks are in
-    ("include.store.merging", "_counts", "after", 3),  # merged, not committed
+    ("include.store.merging", "write_csv", "after", 2),  # two blocks are there, none is merged
+    ("include.store.merging", "_counts", "after", 1),  # merged, not committed
+    ("include.store.merging", "_merge_rows", "after", 1),
     ("include.jobs.dump_loading", "add_coverage", "before", 1),
     ("include.jobs.dump_loading", "record_dump_file", "before", 1),
     ("include.jobs.dump_loading", "record_dump_file", "after", 1),
@@ -128,22 +115,7 @@ def test_after_a_kill_in_a_piece_the_rerun_ends_in_the_same_table(
 ) -> None:
     plan = plan_of(settings)
     piece = plan.dumps[0] if kind == "dump" else plan.rest[0]
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, module, name, when, str(calls), dumps(asdict(piece))],
-        env=os.environ
-        | {
-            "JOBS_DATABASE_URL": settings.jobs_database_url,
-            "BINANCE_REST_URL": settings.binance_rest_url,
-            "BINANCE_DUMP_URL": settings.binance_dump_url,
-            "BINANCE_DUMP_LIST_URL": settings.binance_dump_list_url,
-            "CANDELABRA_HOME": str(settings.candelabra_home),
-        },
-        timeout=60,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    run_killed(settings, "-c", KILLED, module, name, when, str(calls), dumps(asdict(piece)))
 
     # a task that is tried again loads its piece whole; a new plan holds what is still missing
     again = plan_of(settings) if is_planned_anew else plan

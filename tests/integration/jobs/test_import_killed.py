@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +12,8 @@ import pytest
 
 from include.config import Settings
 from include.jobs.imports import import_file
+from tests.integration.jobs.killing import run_killed
 
-ROOT = Path(__file__).parents[3]
 AT_MS = 1_735_689_600_000  # 2025-01-01
 ROWS = 4_000
 BAD = (100, 1_700, 3_999)
@@ -103,15 +99,7 @@ def stored(connection: psycopg.Connection[Any]) -> dict[str, list[Any]]:
 def test_a_killed_import_done_again_ends_in_the_same_table(
     settings: Settings, connection: psycopg.Connection[Any], klines: Path, moment: str
 ) -> None:
-    environment = os.environ | {
-        "JOBS_DATABASE_URL": settings.url_for("jobs"),
-        "CANDELABRA_HOME": str(settings.candelabra_home),
-    }
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, moment, str(klines)],
-        cwd=ROOT, env=environment, capture_output=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    run_killed(settings, "-c", KILLED, moment, str(klines))
     (rows,) = connection.execute("SELECT count(*) FROM market.candles_1m").fetchone() or (0,)
     assert rows == (999 if moment == "inside" else 1_499)
     assert stored(connection)["files"] == []

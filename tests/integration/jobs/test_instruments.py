@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import httpx
 import psycopg
+import pytest
+from structlog.testing import capture_logs
 
 from include.config import Settings
+from include.domain.candles import Candle, Offer, Source, Status
+from include.domain.timeframes import MINUTE_US, from_us
 from include.jobs.instruments import sync_instruments
+from include.store.candles import merge_offers
 from simulator.server import ExchangeThread
 
 
@@ -42,3 +48,71 @@ def test_all_filters_of_both_markets_are_kept_as_the_exchange_writes_them(
             assert tick == Decimal(filters["PRICE_FILTER"]["tickSize"])
             assert step == Decimal(filters["LOT_SIZE"]["stepSize"])
             assert status == told["status"]
+
+
+ONE = Decimal(1)
+
+
+def streamed(symbol: str, open_us: int, first_id: int, *, count: int = 2) -> Candle:
+    """A minute of some trades, as the stream tells it."""
+    candle = Candle(symbol, open_us, ONE, ONE, ONE, ONE, ONE, ONE, count, ONE, ONE)
+    return replace(candle, first_trade_id=first_id, last_trade_id=first_id + count - 1)
+
+
+def listings(connection: psycopg.Connection, symbol: str) -> list[tuple[object, ...]]:
+    return connection.execute(
+        "SELECT listed_from, listed_to, status, filters <> '{}' FROM market.instruments"
+        " WHERE symbol = %s ORDER BY listed_from",
+        (symbol,),
+    ).fetchall()
+
+
+def test_a_spot_ticker_whose_trade_ids_begin_anew_has_another_listing(
+    settings: Settings, connection: psycopg.Connection, exchange: ExchangeThread
+) -> None:
+    now_us = exchange.clock.now_us() // MINUTE_US * MINUTE_US
+    reused_us = now_us - 100 * MINUTE_US
+    minutes = {  # symbol: first ids of minutes
+        "COSUSDT": {-300: 900, -200: 902, -100: 0, -50: 2, -2: 4},
+        "BTCUSDT": {-300: 900, -299: 902, -298: 904},  # goes on
+        "BIFIUSDT": {-300: 900, -299: 899, -298: 901},  # a clock that was set: one id in both
+        "ETHUSDT.P": {-300: 900, -200: 100},  # USD-M tells by itself
+        "ETHBTC": {-4 * 1_440: 900, -100: 1},  # longer ago than is looked at
+    }
+    merge_offers(
+        connection,
+        [
+            Offer(streamed(symbol, now_us + minute * MINUTE_US, first), Status.VERIFIED,
+                  Source.KLINE, now_us)
+            for symbol, ids in minutes.items() for minute, first in ids.items()
+        ],
+    )  # fmt: skip
+    with capture_logs() as told:
+        assert sync_instruments(settings=settings).ended == 1
+    (event,) = [one for one in told if one["event"] == "tickers_reused"]
+    assert event["symbols"] == ["COSUSDT"]
+    begins = from_us(reused_us)
+    former, later = listings(connection, "COSUSDT")
+    assert former[1:] == (begins, "TRADING", True)
+    assert later == (begins, None, "TRADING", True)
+    for symbol in minutes.keys() - {"COSUSDT"}:
+        assert len(listings(connection, symbol)) == 1
+    assert sync_instruments(settings=settings).ended == 0
+    assert listings(connection, "COSUSDT") == [former, later]
+    found = connection.execute(
+        "SELECT lower(m) FROM ops.candle_changes, unnest(minutes) AS m WHERE symbol = 'COSUSDT'"
+    ).fetchall()
+    assert (begins,) in found  # the bars in which the two meet are built anew
+
+
+@pytest.mark.parametrize("status", [Status.PARTIAL, Status.UNCONFIRMED])
+def test_minutes_that_miss_trades_prove_no_other_listing(
+    settings: Settings, connection: psycopg.Connection, exchange: ExchangeThread, status: Status
+) -> None:
+    now_us = exchange.clock.now_us() // MINUTE_US * MINUTE_US
+    for minute, first, one in ((-300, 900, Status.UNCONFIRMED), (-200, 5, status)):
+        merge_offers(
+            connection,
+            [Offer(streamed("COSUSDT", now_us + minute * MINUTE_US, first), one, Source.STREAM)],
+        )
+    assert sync_instruments(settings=settings).ended == (status is Status.UNCONFIRMED)

@@ -15,8 +15,11 @@ from include.jobs.backfill import backfill, load_piece, plan_backfill
 from include.jobs.daily import is_new_month, monthly_pieces
 from include.jobs.exchange import open_dump_site
 from include.jobs.reconcile import plan_reconciliation, reconcile_group
+from include.jobs.trade_dumps import load_trade_dump
+from include.jobs.trade_planning import TradeDumpPlan, plan_trade_dumps
 from include.store.candles import read_candles
 from simulator.config import SimulatorConfig
+from simulator.dumps.faults import CorruptZip, DumpRule, Missing
 from simulator.server import ExchangeThread
 
 Oracle = Callable[[str, int, int], list[Candle]]
@@ -94,3 +97,39 @@ def test_reconciling_takes_a_monthly_file_once_and_judges_its_days_again(
     with open_dump_site(settings) as site:
         months = monthly_pieces("COSUSDT", NOVEMBER)
         assert not any(is_new_month(connection, site, one) for one in months)
+
+
+def test_the_days_stand_in_for_a_month_of_trades_that_is_damaged_and_rest_for_one_of_them(
+    settings: Settings, exchange: ExchangeThread, connection: psycopg.Connection, oracle: Oracle
+) -> None:
+    def plan() -> TradeDumpPlan:
+        return plan_trade_dumps(
+            settings=settings, symbols="COSUSDT", market="spot", kind="agg_trades",
+            start="2026-10-01", end=NOVEMBER,
+        )  # fmt: skip
+
+    for effect, path in (
+        (CorruptZip(checksum_fits=True), "*aggTrades-2026-10.zip"),
+        (Missing(), "*aggTrades-2026-10-25.zip"),
+    ):
+        exchange.dump_faults.add(DumpRule(effect=effect, path=path))
+    try:
+        (month,) = plan().pieces
+        assert (month.label, month.source) == ("COSUSDT agg_trades 2026-10", "dump_monthly")
+        counts = load_trade_dump(settings=settings, piece=month)
+        # of the 31 days 11 have files, one is at REST, and on the others nobody traded yet
+        assert (counts.files, counts.replaced, counts.unusable) == (11, 1 + 20, 0)
+        assert plan() == TradeDumpPlan(loaded=1)
+    finally:
+        exchange.dump_faults.clear()
+    files = connection.execute(
+        "SELECT verdict, detail ->> 'replaced_by', count(*), sum(rows) > 0 FROM ops.dump_files"
+        " GROUP BY 1, 2 ORDER BY 1, 2"
+    ).fetchall()
+    assert files == [
+        ("corrupt", "dump_daily", 1, False), ("loaded", None, 11, True),
+        ("missing", "rest", 20, True),
+    ]  # fmt: skip
+    traded = [one.values for one in oracle("COSUSDT", START, NOVEMBER) if one.trade_count]
+    stored = read_candles(connection, "COSUSDT", START, NOVEMBER)
+    assert [one.values for one in stored] == traded

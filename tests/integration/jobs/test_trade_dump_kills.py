@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -18,36 +14,29 @@ import pytest
 from include.config import Settings
 from include.domain.candles import Candle
 from include.domain.timeframes import DAY_US, to_us
-from include.jobs.trade_dumps import TradeDumpCounts, load_trade_dump
+from include.jobs.trade_dumps import load_trade_dump
+from include.jobs.trade_pieces import TradeDumpCounts
 from include.jobs.trade_planning import TradeDumpPlan, plan_trade_dumps
 from include.store.candles import read_candles
 from simulator.dumps.faults import AlterRows, DumpRule, Reissue
 from simulator.server import ExchangeThread
+from tests.integration.jobs.killing import run_killed
 
 Oracle = Callable[[str, int, int], list[Candle]]
 DAY = to_us(datetime(2026, 11, 17, tzinfo=UTC))
 
 KILLED = """
-import functools, importlib, json, os, signal, sys
+import functools, json, sys
 from include.binance.trade_files import TradeReader
 from include.config import load_settings
-from include.jobs import trade_dumps
+from include.jobs import trade_dumps, trade_folds
+from tests.integration.jobs.killing import kill_at
 
-name, when, calls = sys.argv[1], sys.argv[2], int(sys.argv[3])
+name, when, calls, piece = sys.argv[1:]
 # a file in several blocks, as a larger one is
 TradeReader.read_file = functools.partialmethod(TradeReader.read_file, block_bytes=1 << 14)
-real = getattr(trade_dumps, name)
-seen = 0
-def killed(*arguments, **named):
-    global seen
-    seen += 1
-    if seen < calls:
-        return real(*arguments, **named)
-    if when == "after":
-        real(*arguments, **named)
-    os.kill(os.getpid(), signal.SIGKILL)
-setattr(trade_dumps, name, killed)
-trade_dumps.load_trade_dump(settings=load_settings(), piece=json.loads(sys.argv[4]))
+kill_at(trade_folds, name, when, int(calls))
+trade_dumps.load_trade_dump(settings=load_settings(), piece=json.loads(piece))
 """
 
 STEPS = [
@@ -65,7 +54,11 @@ CONTENT = (
         taker_buy_volume, taker_buy_quote_volume, status, source, revision
     FROM market.candles_1m ORDER BY 1, 2
     """,
-    "SELECT * FROM market.agg_trades ORDER BY symbol, agg_trade_id",
+    """
+    SELECT symbol, day, agg_trade_id, price, quantity, first_trade_id, last_trade_id, trade_time,
+        is_buyer_maker
+    FROM market.agg_trades ORDER BY symbol, agg_trade_id
+    """,
     "SELECT symbol, source, day, minutes FROM ops.coverage ORDER BY 1, 2, 3",
     "SELECT path, checksum, rows, rejected, verdict, detail FROM ops.dump_files ORDER BY 1, 2",
     "SELECT count(*) FROM ops.discrepancies",
@@ -109,21 +102,7 @@ def test_after_a_kill_a_new_plan_ends_in_the_same_table(
 ) -> None:  # fmt: skip
     first, middle, _ = plan_of(settings).pieces
     load_trade_dump(settings=settings, piece=first)
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, name, when, str(calls), dumps(asdict(middle))],
-        env=os.environ
-        | {
-            "JOBS_DATABASE_URL": settings.jobs_database_url,
-            "BINANCE_DUMP_URL": settings.binance_dump_url,
-            "BINANCE_DUMP_LIST_URL": settings.binance_dump_list_url,
-            "CANDELABRA_HOME": str(settings.candelabra_home),
-        },
-        timeout=60,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    run_killed(settings, "-c", KILLED, name, when, str(calls), dumps(asdict(middle)))
     again = plan_of(settings)
     assert first not in again.pieces
     load(settings, again)

@@ -22,19 +22,18 @@ from include.domain.timeframes import DAY_US, MINUTE_US, from_us, to_us
 from include.errors import PermanentError, TransientError
 from include.jobs.backfill import backfill
 from include.jobs.instruments import sync_instruments
-from include.jobs.trade_dumps import TradeDumpCounts, load_trade_dump
+from include.jobs.trade_dumps import load_trade_dump
+from include.jobs.trade_pieces import TradeDumpCounts
 from include.jobs.trade_planning import plan_trade_dumps
 from include.store.candles import read_candles
 from include.store.ledgers import find_dump_file, read_coverage
 from include.store.raw import AGG_TRADES, write_raw
 from simulator.dumps.faults import (
     AlterRows,
-    CorruptZip,
     CutDownload,
     DropRows,
     DumpRule,
     Missing,
-    StaleChecksum,
 )
 from simulator.server import ExchangeThread
 
@@ -204,33 +203,6 @@ def raw(connection: psycopg.Connection, kind: str) -> list[tuple[object, ...]]:
     return connection.execute(queries[kind]).fetchall()
 
 
-@pytest.mark.parametrize(
-    ("effect", "verdict"),
-    [
-        (CorruptZip(), "wrong_checksum"),
-        (CorruptZip(checksum_fits=True), "corrupt"),
-        (StaleChecksum(), "wrong_checksum"),
-    ],
-)
-@pytest.mark.parametrize("keep_raw", [False, True])
-def test_a_file_that_cannot_be_used_is_recorded_and_leaves_nothing(
-    settings: Settings, exchange: ExchangeThread, load: Callable[..., TradeDumpCounts],
-    connection: psycopg.Connection, effect: Any, verdict: str, keep_raw: bool,
-) -> None:  # fmt: skip
-    rule = DumpRule(effect=effect, path="*aggTrades-2026-11-18.zip")
-    exchange.dump_faults.add(rule)
-    counts = load("COSUSDT", "agg_trades", DAY + DAY_US, DAY + 2 * DAY_US, keep_raw=keep_raw)
-    assert counts == TradeDumpCounts(unusable=1)
-    file = find_dump_file(connection, path_of("aggTrades", "COSUSDT"))
-    assert file is not None
-    assert (file.verdict, file.kind, file.rows) == (verdict, "agg_trades", 0)
-    assert statuses(connection, "COSUSDT") == {}
-    assert raw(connection, "agg_trades") == []
-    assert not list((settings.candelabra_home / "downloads").iterdir())
-    exchange.dump_faults.clear()
-    assert load("COSUSDT", "agg_trades", DAY + DAY_US, DAY + 2 * DAY_US).files == 1
-
-
 def test_a_day_cut_short_leaves_its_last_minute_unproven_though_the_next_day_is_there(
     exchange: ExchangeThread, load: Callable[..., TradeDumpCounts], connection: psycopg.Connection
 ) -> None:
@@ -265,7 +237,7 @@ def test_a_download_that_is_cut_for_good_goes_on_in_the_next_run(
     assert not list((settings.candelabra_home / "downloads").iterdir())
 
 
-def test_months_come_as_one_file_and_what_is_not_published_is_told(
+def test_days_without_a_file_come_from_rest_and_what_is_nowhere_is_told(
     settings: Settings, exchange: ExchangeThread
 ) -> None:
     exchange.dump_faults.add(DumpRule(effect=Missing(), path="*aggTrades-2026-11-18.zip"))
@@ -274,9 +246,11 @@ def test_months_come_as_one_file_and_what_is_not_published_is_told(
         start=DAY, end=END + DAY_US,
     )  # fmt: skip
     assert [piece.label for piece in plan.pieces] == [
-        "COSUSDT agg_trades 2026-11-17", "COSUSDT agg_trades 2026-11-19",
+        "COSUSDT agg_trades 2026-11-17", "COSUSDT agg_trades 2026-11-18",
+        "COSUSDT agg_trades 2026-11-19",
     ]  # fmt: skip
-    assert plan.unpublished == ("COSUSDT 2026-11-18", "COSUSDT 2026-11-20")
+    assert [piece.source for piece in plan.pieces] == ["dump_daily", "rest", "dump_daily"]
+    assert plan.unpublished == ("COSUSDT 2026-11-20",)
     with pytest.raises(PermanentError, match="agg_trades or trades"):
         plan_trade_dumps(
             settings=settings, symbols="X", market="spot", kind="aggTrades", start=DAY, end=END
@@ -293,13 +267,19 @@ def test_the_command_plans_and_loads_them(
             env={
                 "PATH": os.environ["PATH"], "DATABASE_URL": database_url,
                 "BINANCE_DUMP_URL": exchange.dump_url, "BINANCE_DUMP_LIST_URL": exchange.dump_url,
+                "BINANCE_REST_URL": exchange.spot_rest_url, "COLUMNS": "200",
                 "CANDELABRA_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT),
             },
             cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
 
+    exchange.dump_faults.add(DumpRule(effect=Missing(), path="*aggTrades-2026-11-18.zip"))
     planned = typed("--plan")
     assert (planned.returncode, "1 files to load" in planned.stderr) == (0, True), planned.stderr
+    assert "│ rest" in planned.stderr
+    exchange.dump_faults.clear()
+    planned = typed("--plan")
+    assert "│ dump_daily" in planned.stderr
     loaded = typed("--keep-raw")
     assert (loaded.returncode, "raw rows" in loaded.stdout) == (0, True), loaded.stderr
     assert "nothing to load" in typed("--keep-raw").stdout

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 import psycopg
@@ -11,6 +13,7 @@ import pytest
 from include.config import Settings, load_settings
 from include.domain.timeframes import DAY_US, MINUTE_US, to_us
 from include.errors import PermanentError, TransientError
+from include.jobs import trades_by_id
 from include.jobs.trades_by_id import (
     FetchCounts,
     RawGap,
@@ -140,14 +143,12 @@ def test_all_trades_behind_one_are_stored(
     exchange.faults.add({"kind": "delisting", "market": "spot", "symbols": "ETHUSDT", "at": "+0s"})
     base = f"{exchange.spot_rest_url}/api/v3/aggTrades"
 
-    def newest() -> tuple[int, int]:
-        ((at_us, number),) = served(base)
-        return number, at_us
-
-    last = newest()
-    while last != (later := newest()):
-        last = later
-    ((before_us, _),) = served(base, last[0] - 1_200)
+    # The last trades are served as late as all others.
+    served_us = exchange.clock.now_us() + exchange.config.rest_trade_lag_ms * 1_000
+    time.sleep(exchange.clock.seconds_until(served_us + 1))
+    ((last_us, last_id),) = served(base)
+    last = last_id, last_us
+    ((before_us, _),) = served(base, last_id - 1_200)
 
     def tail_of(after_id: int, after_us: int) -> Tail:
         return fetch_tail(
@@ -190,12 +191,67 @@ def test_what_nobody_serves_is_said_before_asking(
 
 def test_losses_are_gaps_of_full_minutes_that_no_repair_claims(database_url: str) -> None:
     gap = RawGap("book_tickers", "A", 90_000_000, 121_000_000, "spool full", {"rows": 3})
-    record_raw_gaps(database_url=database_url, gaps=[gap, gap])
+    later = RawGap("book_tickers", "A", 119_000_000, 120_500_000, "cut")
+    more = RawGap("book_tickers", "A", 100_000_000, 121_000_000, "spool full", {"rows": 4})
+    record_raw_gaps(database_url=database_url, gaps=[gap, gap, later, more])
     with connect(database_url, application_name="test") as connection:
         rows = connection.execute(
             "SELECT dataset, symbol, from_time, to_time, cause, detail FROM ops.gaps"
         ).fetchall()
         assert claim_gaps(connection, worker="one") == []
     ((dataset, symbol, start, end, cause, detail),) = rows
-    assert (dataset, symbol, cause, detail) == ("book_tickers", "A", "spool full", {"rows": 3})
+    assert (dataset, symbol, cause) == ("book_tickers", "A", "spool full")
+    assert detail == {
+        "rows": 7,
+        "1970-01-01T00:01:30+00:00/1970-01-01T00:02:01+00:00": 3,
+        "1970-01-01T00:01:40+00:00/1970-01-01T00:02:01+00:00": 4,
+        "1970-01-01T00:01:59+00:00/1970-01-01T00:02:00.500000+00:00": None,
+    }
     assert (to_us(start), to_us(end)) == (MINUTE_US, 3 * MINUTE_US)
+
+
+def test_a_connection_that_ends_before_its_transaction_is_passing(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a server that restarts: who writes losses waits, and does not end."""
+
+    def connect_and_lose(url: str, *, application_name: str) -> psycopg.Connection[Any]:
+        lost = connect(url, application_name=application_name)
+        with connect(url, application_name="test") as other:
+            other.execute("SELECT pg_terminate_backend(%s, 10000)", (lost.info.backend_pid,))
+        return lost
+
+    monkeypatch.setattr(trades_by_id, "connect", connect_and_lose)
+    with pytest.raises(TransientError):
+        record_raw_gaps(database_url=database_url, gaps=[RawGap("trades", "A", 1, 2, "cut")])
+
+
+def test_a_void_row_that_ends_a_page_does_not_hide_the_trade_under_its_id(
+    exchange: ExchangeThread, asked: Callable[..., FetchCounts]
+) -> None:
+    """As of a server that lags: it has the void row of an id, and not yet the true one."""
+    number = recent_id(exchange, "spot")
+    told = {"market": "spot", "endpoints": ["aggTrades"], "symbols": ["BTCUSDT"], "times": 1}
+    exchange.faults.add(
+        [
+            {"kind": "rest_void", "at": "+0s", "duration_s": 60, "rows": 1, **told},
+            {"kind": "rest_stale", "at": "+0s", "duration_s": 60, "rows": 2, **told},
+        ]
+    )
+    with pytest.raises(TransientError, match=f"none from id {number} on yet"):
+        asked("agg_trades", "BTCUSDT", number, number)
+    assert asked("agg_trades", "BTCUSDT", number, number).written == 1
+
+
+def test_void_rows_beside_true_ones_take_no_place_of_theirs(
+    exchange: ExchangeThread, asked: Callable[..., FetchCounts]
+) -> None:
+    first_id = recent_id(exchange, "spot") + 1_600
+    exchange.faults.add(
+        {
+            "kind": "rest_void", "market": "spot", "at": "+0s", "duration_s": 60, "rows": 3,
+            "endpoints": ["aggTrades"], "symbols": ["BTCUSDT"], "times": 1,
+        }
+    )  # fmt: skip
+    counts = asked("agg_trades", "BTCUSDT", first_id, first_id + 1)
+    assert (counts.pages, counts.void > 0, counts.written, counts.absent) == (1, True, 2, 0)

@@ -1,66 +1,33 @@
-"""Each planted fault is found by the rule that names it, and by no other."""
+"""What a run looks at, keeps and says."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, LiteralString
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from include.config import Settings
 from include.errors import PermanentError, TransientError
 from include.jobs.quality import check_quality
-from include.quality.checks import CHECKS
+from include.quality.limits import Limits, ScopeKind
 from include.quality.report import QualityReport
 from include.quality.run import run_checks
+from include.quality.suites import CHECKS
+from tests.integration.quality.markets import AT, END, MINUTE, START, broken, fill
 
-START = datetime(2025, 3, 1, 10, 0, tzinfo=UTC)
-END = START + timedelta(minutes=90)
-AT = START + timedelta(minutes=32)
-"""A minute with trades, between minutes with trades."""
-SILENT = START + timedelta(minutes=30)
-
-FILL = """
-INSERT INTO market.candles_1m (
-    symbol, open_time, open, high, low, close, volume, quote_volume, trade_count,
-    taker_buy_volume, taker_buy_quote_volume, first_trade_id, last_trade_id, status, source,
-    source_rank, evidence_at
-)
-SELECT
-    symbol, %(start)s + n * interval '1 minute', 100,
-    CASE WHEN n %% 5 = 0 THEN 100 ELSE 101.5 END, CASE WHEN n %% 5 = 0 THEN 100 ELSE 99 END, 100,
-    CASE WHEN n %% 5 = 0 THEN 0 ELSE 2 END, CASE WHEN n %% 5 = 0 THEN 0 ELSE 200 END,
-    CASE WHEN n %% 5 = 0 THEN 0 ELSE 3 END, CASE WHEN n %% 5 = 0 THEN 0 ELSE 1 END,
-    CASE WHEN n %% 5 = 0 THEN 0 ELSE 100 END,
-    CASE WHEN n %% 5 = 0 THEN NULL ELSE (n - n / 5) * 3 + skip * n END,
-    CASE WHEN n %% 5 = 0 THEN NULL ELSE (n - n / 5) * 3 + skip * n + 2 END,
-    CASE WHEN n %% 7 = 0 THEN 'unconfirmed' ELSE 'verified' END,
-    CASE WHEN n %% 7 = 0 THEN 'stream' ELSE 'rest' END,
-    CASE WHEN n %% 7 = 0 THEN 40 ELSE 80 END,
-    CASE WHEN n %% 7 = 0 THEN NULL ELSE %(start)s END
-FROM (VALUES ('BTCUSDT', 0), ('ETHUSDT', 0), ('BTCUSDT.P', 4)) AS symbols (symbol, skip),
-generate_series(0, 89) AS n
-"""
+SYMBOLS = ["BTCUSDT", "BTCUSDT.P", "ETHUSDT"]
 
 
 @pytest.fixture
 def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
-    """Three symbols over ninety minutes, in a table that keeps no rule of its own."""
+    """Three symbols over four hours."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("SET timezone = 'UTC'")
-        connection.execute(
-            "SELECT ops.ensure_partition('market.candles_1m'::regclass, %s)", (START,)
-        )
-        connection.execute(FILL, {"start": START})
-        for (statement,) in connection.execute(
-            "SELECT format('ALTER TABLE market.candles_1m DROP CONSTRAINT %I', conname)"
-            " FROM pg_constraint WHERE conrelid = 'market.candles_1m'::regclass"
-            " ORDER BY contype = 'n'"
-        ).fetchall():
-            connection.execute(statement)
+        fill(connection, SYMBOLS, with_trades=["BTCUSDT"])
         yield connection
 
 
@@ -68,23 +35,16 @@ def check(url: str, **arguments: Any) -> QualityReport:
     return run_checks(url, **{"start": START, "end": END, "run_id": "test", **arguments})
 
 
-def delete(connection: psycopg.Connection[Any], first: datetime, minutes: int = 1) -> None:
-    """Remove minutes of ETHUSDT."""
+def delete(
+    connection: psycopg.Connection[Any], first: datetime, minutes: int = 1, symbol: str = "ETHUSDT"
+) -> None:
     connection.execute(
-        "DELETE FROM market.candles_1m"
-        " WHERE symbol = 'ETHUSDT' AND open_time >= %s AND open_time < %s",
-        (first, first + minutes * timedelta(minutes=1)),
+        "DELETE FROM market.candles_1m WHERE symbol = %s AND open_time >= %s AND open_time < %s",
+        (symbol, first, first + minutes * MINUTE),
     )
 
 
-def broken(report: QualityReport) -> dict[str, list[tuple[str | None, datetime | None]]]:
-    return {
-        result.name: [(row.symbol, row.minute) for row in result.failing_rows]
-        for result in report.failures
-    }
-
-
-def test_clean_minutes_keep_every_rule(
+def test_clean_minutes_keep_every_rule_and_the_run_is_kept(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     report = check(database_url)
@@ -92,111 +52,22 @@ def test_clean_minutes_keep_every_rule(
     assert [result.name for result in report.results] == [rule.name for rule in CHECKS]
     report.raise_for_failures()
     ledger = connection.execute(
-        "SELECT check_name, success, failing_rows FROM ops.quality_results WHERE run_id = 'test'"
+        "SELECT check_name, success, severity, failing_count, failing_rows"
+        " FROM ops.quality_results WHERE run_id = 'test'"
     ).fetchall()
-    assert sorted(ledger) == sorted((rule.name, True, []) for rule in CHECKS)
-
-
-FAULTS = [
-    ("values_are_present", "close = NULL"),
-    ("values_are_present", "trade_count = NULL"),
-    ("values_are_present", "status = NULL"),
-    ("values_are_present", "quote_volume = 'NaN'"),
-    ("values_are_present", "high = 'Infinity'"),
-    ("prices_are_positive", "low = 0"),
-    ("prices_are_positive", "low = -1"),
-    ("high_and_low_bound_the_prices", "high = 99.5"),
-    ("high_and_low_bound_the_prices", "low = 100.01"),
-    ("takers_buy_part_of_the_volume", "volume = 0.999"),
-    ("takers_buy_part_of_the_volume", "taker_buy_quote_volume = 200.00000001"),
-    ("takers_buy_part_of_the_volume", "taker_buy_volume = -0.00000001"),
-    ("silent_minutes_have_zeros", "volume = 0, taker_buy_volume = 0"),
-    ("status_and_source_are_known", "status = 'sure'"),
-    ("status_and_source_are_known", "source = 'rumour'"),
-    ("status_and_source_are_known", "source = 'stream'"),
-    ("trade_ids_are_continuous", "first_trade_id = first_trade_id + 1"),
-    ("trade_ids_are_continuous", "first_trade_id = last_trade_id + 1"),
-]
-
-
-def plant(connection: psycopg.Connection[Any], change: LiteralString, at: datetime = AT) -> None:
-    """Change one row of ETHUSDT."""
-    statement = sql.SQL(
-        "UPDATE market.candles_1m SET {} WHERE symbol = 'ETHUSDT' AND open_time = %s"
-    ).format(sql.SQL(change))
-    assert connection.execute(statement, (at,)).rowcount == 1
-
-
-def assert_only(report: QualityReport, rule: str) -> None:
-    assert broken(report) == {rule: [("ETHUSDT", AT)]}
-    with pytest.raises(PermanentError, match=rf"{rule} \(.*\): ETHUSDT 2025-03-01 10:32:00"):
-        report.raise_for_failures()
-
-
-@pytest.mark.parametrize(("rule", "change"), FAULTS)
-def test_a_planted_fault_is_found_by_its_rule_and_no_other(
-    database_url: str,
-    connection: psycopg.Connection[Any],
-    rule: str,
-    change: LiteralString,
-) -> None:
-    plant(connection, change)
-    assert_only(check(database_url), rule)
-
-
-def test_a_second_row_for_a_minute_is_found(
-    database_url: str, connection: psycopg.Connection[Any]
-) -> None:
-    connection.execute(
-        "INSERT INTO market.candles_1m SELECT * FROM market.candles_1m"
-        " WHERE symbol = 'ETHUSDT' AND open_time = %s",
-        (AT,),
+    assert sorted(ledger) == sorted(
+        (rule.name, True, rule.severity.value, 0, []) for rule in CHECKS
     )
-    assert_only(check(database_url), "minutes_are_unique")
-
-
-def test_a_missing_minute_is_found(database_url: str, connection: psycopg.Connection[Any]) -> None:
-    delete(connection, AT)
-    assert_only(check(database_url), "no_minute_is_missing")
-
-
-def test_skipped_trades_are_found_once(
-    database_url: str, connection: psycopg.Connection[Any]
-) -> None:
-    connection.execute(
-        "UPDATE market.candles_1m SET first_trade_id = first_trade_id + 7,"
-        " last_trade_id = last_trade_id + 7 WHERE symbol = 'ETHUSDT' AND open_time >= %s",
-        (AT,),
-    )
-    assert_only(check(database_url), "trade_ids_are_continuous")
-
-
-def test_volume_in_a_silent_minute_is_found(
-    database_url: str, connection: psycopg.Connection[Any]
-) -> None:
-    for value in ("volume = 1", "quote_volume = 1", "high = 101"):
-        plant(connection, value, SILENT)
-        assert broken(check(database_url)) == {"silent_minutes_have_zeros": [("ETHUSDT", SILENT)]}
-
-
-def test_a_row_off_the_minute_is_found_and_counts_as_its_minute(
-    database_url: str, connection: psycopg.Connection[Any]
-) -> None:
-    late = AT + timedelta(seconds=30)
-    connection.execute(
-        "UPDATE market.candles_1m SET open_time = %s WHERE symbol = 'ETHUSDT' AND open_time = %s",
-        (late, AT),
-    )
-    assert broken(check(database_url)) == {"open_time_is_on_the_minute": [("ETHUSDT", late)]}
+    assert connection.execute(
+        "SELECT scope, advances, from_time, to_time, success, symbols, candles, trades"
+        " FROM ops.quality_runs"
+    ).fetchall() == [("window", False, START, END, True, 3, 720, 2 * 4 * 192)]
 
 
 def test_a_hole_is_named_by_its_first_minute_and_length(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
-    connection.execute(
-        "DELETE FROM market.candles_1m WHERE symbol = 'BTCUSDT.P' AND open_time BETWEEN %s AND %s",
-        (AT, AT + timedelta(minutes=11)),
-    )
+    delete(connection, AT, 12, "BTCUSDT.P")
     (failure,) = check(database_url).failures
     (row,) = failure.failing_rows
     assert (row.symbol, row.minute, row.detail) == ("BTCUSDT.P", AT, "12 minutes missing")
@@ -216,23 +87,18 @@ def test_a_hole_is_left_to_the_streamer_until_ten_minutes_after_its_end(
 def test_a_hole_that_an_outage_explains_is_none(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
-    connection.execute(
-        "DELETE FROM market.candles_1m WHERE open_time BETWEEN %s AND %s",
-        (AT, AT + timedelta(minutes=3)),
-    )
-    assert len(check(database_url).failures[0].failing_rows) == 3
+    silent = AT + 3 * MINUTE  # so that no trade is missing
+    for symbol in SYMBOLS:
+        delete(connection, silent, 1, symbol)
+    assert broken(check(database_url)) == {
+        "no_minute_is_missing": [(symbol, silent) for symbol in SYMBOLS]
+    }
     connection.execute(
         "INSERT INTO ops.outages (market, symbol, minutes, cause) VALUES"
-        " ('spot', NULL, %(most)s, 'halt'), ('um', 'BTCUSDT.P', %(all)s, 'halt')",
-        {
-            "most": f"{{[{AT}, {AT + timedelta(minutes=3)})}}",
-            "all": f"{{[{AT}, {AT + timedelta(minutes=4)})}}",
-        },
+        " ('spot', NULL, %(span)s, 'halt'), ('um', 'ETHUSDT.P', %(span)s, 'halt')",
+        {"span": f"{{[{silent}, {silent + MINUTE})}}"},
     )
-    last = AT + timedelta(minutes=3)
-    assert broken(check(database_url)) == {
-        "no_minute_is_missing": [("BTCUSDT", last), ("ETHUSDT", last)]
-    }
+    assert broken(check(database_url)) == {"no_minute_is_missing": [("BTCUSDT.P", silent)]}
 
 
 def test_a_hole_at_the_start_of_the_window_is_found_where_rows_came_before(
@@ -246,6 +112,36 @@ def test_a_hole_at_the_start_of_the_window_is_found_where_rows_came_before(
     # a symbol's first row has nothing before it to miss
     delete(connection, START, 20)
     assert broken(check(database_url, start=later)) == {}
+
+
+def test_between_two_listings_of_a_ticker_nothing_is_missing(
+    database_url: str, connection: psycopg.Connection[Any]
+) -> None:
+    # delisted, and back an hour later as another instrument whose ids begin anew at another price
+    delete(connection, AT, 60)
+    back = AT + timedelta(minutes=60)
+    connection.execute(
+        "UPDATE market.instruments SET listed_to = %s WHERE symbol = 'ETHUSDT'",
+        (AT + timedelta(minutes=7),),
+    )
+    connection.execute(
+        "INSERT INTO market.instruments SELECT symbol, %s, NULL, market, exchange_symbol,"
+        " base_asset, quote_asset, status, tick_size, step_size, filters,"
+        " quote_volume_is_foldable, seen_at FROM market.instruments WHERE symbol = 'ETHUSDT'",
+        (back,),
+    )
+    connection.execute(
+        "UPDATE market.candles_1m SET first_trade_id = first_trade_id - 300,"
+        " last_trade_id = last_trade_id - 300, open = open / 100, high = high / 100,"
+        " low = low / 100, close = close / 100, quote_volume = quote_volume / 100,"
+        " taker_buy_quote_volume = taker_buy_quote_volume / 100"
+        " WHERE symbol = 'ETHUSDT' AND open_time >= %s",
+        (back,),
+    )
+    assert broken(check(database_url)) == {}
+    # of the new listing's own minutes one can be
+    delete(connection, back, 3)
+    assert broken(check(database_url)) == {"no_minute_is_missing": [("ETHUSDT", back)]}
 
 
 def test_ids_that_the_source_does_not_tell_break_nothing(
@@ -262,27 +158,20 @@ def test_ids_that_the_source_does_not_tell_break_nothing(
 def test_a_trading_symbol_that_fell_silent_is_stale_and_a_delisted_one_is_not(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
-    connection.execute(
-        "DELETE FROM market.candles_1m WHERE symbol <> 'BTCUSDT' AND open_time > %s", (AT,)
-    )
-    assert broken(check(database_url)) == {
-        "symbols_are_not_stale": [("BTCUSDT.P", AT), ("ETHUSDT", AT)]
-    }
+    for symbol in ("BTCUSDT.P", "ETHUSDT"):
+        delete(connection, AT + MINUTE, 300, symbol)
+    stale = {"symbols_are_not_stale": [("BTCUSDT.P", AT), ("ETHUSDT", AT)]}
+    assert broken(check(database_url)) == stale
     # also where the whole window is without rows of it
-    assert broken(check(database_url, start=AT + timedelta(minutes=20))) == {
-        "symbols_are_not_stale": [("BTCUSDT.P", AT), ("ETHUSDT", AT)]
-    }
+    assert broken(check(database_url, start=AT + timedelta(minutes=20))) == stale
     connection.execute(
-        "INSERT INTO market.instruments (symbol, listed_from, listed_to, market, exchange_symbol,"
-        " base_asset, quote_asset, status, tick_size, step_size, quote_volume_is_foldable, seen_at)"
-        " VALUES ('ETHUSDT', '2020-01-01', %s, 'spot', 'ETHUSDT', 'ETH', 'USDT', 'BREAK', 0.01,"
-        " 0.0001, true, now())",
+        "UPDATE market.instruments SET listed_to = %s, status = 'BREAK' WHERE symbol = 'ETHUSDT'",
         (AT,),
     )
     assert broken(check(database_url)) == {"symbols_are_not_stale": [("BTCUSDT.P", AT)]}
     connection.execute(
         "INSERT INTO ops.outages (market, minutes, cause) VALUES ('um', %s, 'halt')",
-        (f"{{[{AT},)}}",),
+        (f"{{[{AT + MINUTE},)}}",),
     )
     assert broken(check(database_url)) == {}
 
@@ -290,13 +179,10 @@ def test_a_trading_symbol_that_fell_silent_is_stale_and_a_delisted_one_is_not(
 def test_history_that_was_only_loaded_may_end_anywhere(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
-    connection.execute(
-        "DELETE FROM market.candles_1m WHERE symbol = 'ETHUSDT' AND open_time > %s", (AT,)
-    )
+    delete(connection, AT + MINUTE, 300)
     assert broken(check(database_url)) == {"symbols_are_not_stale": [("ETHUSDT", AT)]}
     connection.execute(
-        "UPDATE market.candles_1m SET source = 'rest', status = 'verified', evidence_at = now()"
-        " WHERE symbol = 'ETHUSDT'"
+        "UPDATE market.candles_1m SET source = 'rest', source_rank = 80 WHERE symbol = 'ETHUSDT'"
     )
     assert broken(check(database_url)) == {}
 
@@ -304,50 +190,86 @@ def test_history_that_was_only_loaded_may_end_anywhere(
 def test_only_the_symbols_asked_for_are_checked(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
-    plant(connection, "close = NULL")
+    delete(connection, AT)
     assert check(database_url, symbols=["BTCUSDT", "BTCUSDT.P"]).success
     assert not check(database_url, symbols=["ETHUSDT"]).success
 
 
-def test_rows_of_a_broken_rule_are_kept_and_a_repeated_run_replaces_them(
+def test_rows_beyond_the_first_are_counted_and_a_repeated_run_replaces_them(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
-    connection.execute("UPDATE market.candles_1m SET low = 0 WHERE trade_count > 0")
-    (failure,) = check(database_url).failures
-    assert failure.failing_count == 3 * 72
+    connection.execute("UPDATE market.candles_1m SET quote_volume = 300 WHERE trade_count > 0")
+    failures = check(database_url).failures
+    assert [(failure.name, failure.failing_count) for failure in failures] == [
+        ("quote_volume_fits_the_prices", 3 * 192)
+    ]
     query = (
-        "SELECT success, (observed ->> 'failing_count')::int, jsonb_array_length(failing_rows),"
-        " failing_rows -> 0 FROM ops.quality_results WHERE check_name = 'prices_are_positive'"
+        "SELECT success, failing_count, jsonb_array_length(failing_rows), suite"
+        " FROM ops.quality_results WHERE check_name = 'quote_volume_fits_the_prices'"
     )
-    first = {
-        "symbol": "BTCUSDT",
-        "open_time": "2025-03-01T10:01:00+00:00",
-        "detail": "lowest price is 0",
-    }
-    assert connection.execute(query).fetchall() == [(False, 216, 200, first)]
+    assert connection.execute(query).fetchall() == [(False, 576, 200, "candles")]
+    rows = connection.execute(
+        "SELECT symbol, open_time, severity, detail FROM ops.quality_failures WHERE run_id = 'test'"
+        " ORDER BY open_time, symbol"
+    ).fetchall()
+    assert len(rows) == 200
+    # of each symbol the first: no symbol's errors hide another's
+    assert rows[:3] == [
+        (
+            symbol,
+            START + MINUTE,
+            "error",
+            "quote volume 300 for 2, takers 100.75 for 1, prices from 99 to 101.5",
+        )
+        for symbol in SYMBOLS
+    ]
 
-    connection.execute("UPDATE market.candles_1m SET low = 99 WHERE trade_count > 0")
+    connection.execute("UPDATE market.candles_1m SET quote_volume = 200.25 WHERE trade_count > 0")
     check(database_url)
-    assert connection.execute(query).fetchall() == [(True, 0, 0, None)]
+    assert connection.execute(query).fetchall() == [(True, 0, 0, "candles")]
 
 
 def test_the_job_raises_for_broken_rules_with_the_rights_of_its_role(
-    database_url: str, connection: psycopg.Connection[Any], postgres: Any
+    database_url: str, connection: psycopg.Connection[Any], postgres: Any, tmp_path: Path
 ) -> None:
     connection.execute("ALTER ROLE candelabra_jobs PASSWORD 'jobs'")
     url = postgres.url(database_url.rsplit("/", 1)[1], user="candelabra_jobs", password="jobs")
-    settings = Settings(jobs_database_url=url)
-    assert check_quality(settings=settings, start=START, end=END, run_id="clean").success
-    delete(connection, AT)
-    with pytest.raises(PermanentError, match=r"no_minute_is_missing.*ETHUSDT 2025-03-01 10:32"):
-        check_quality(settings=settings, start=START, end=END, run_id="faulty")
+    settings = Settings(jobs_database_url=url, candelabra_home=tmp_path)
+    arguments: dict[str, Any] = {"settings": settings, "start": START, "end": END}
+    assert check_quality(run_id="clean", **arguments).success
+    delete(connection, AT, 4)
+    with pytest.raises(PermanentError, match=r"no_minute_is_missing.*ETHUSDT 2025-03-01 08:32"):
+        check_quality(run_id="faulty", **arguments)
+    changed: dict[str, Any] = {"settings": settings, "scope": "changed", "end": START + MINUTE}
+    check_quality(run_id="first", **changed)
+    # by what the logs of changes tell from now on
+    connection.execute(
+        "DELETE FROM market.trades WHERE trade_time >= %s AND trade_time < %s", (AT, AT + MINUTE)
+    )
+    with pytest.raises(PermanentError, match=r"trade_rows_are_contiguous.*BTCUSDT"):
+        check_quality(run_id="changed", **changed)
+    # The pages: self-contained, and without the login.
+    pages = list((tmp_path / "quality").rglob("*.html"))
+    assert (tmp_path / "quality" / "index.html") in pages
+    texts = {page: page.read_text() for page in pages}
+    window = [text for page, text in texts.items() if "window/validations/candles" in str(page)]
+    assert len(window) == 1  # the newest run alone
+    assert "12 minutes missing" not in window[0]
+    assert "4 minutes missing" in window[0]
+    assert "no_minute_is_missing" in window[0]
+    for text in texts.values():
+        assert "candelabra_jobs" not in text
+        assert "postgresql" not in text
+        assert not any(
+            f'{attribute}="http' in text for attribute in ("src", 'rel="stylesheet" href')
+        )
 
 
 def test_a_rule_that_cannot_be_evaluated_is_an_error_not_a_broken_rule(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     connection.execute("DROP TABLE ops.outages")
-    with pytest.raises(PermanentError, match="no_minute_is_missing could not be evaluated") as info:
+    with pytest.raises(PermanentError, match="could not be evaluated") as info:
         check(database_url)
     assert "outages" in str(info.value)
     password = psycopg.conninfo.conninfo_to_dict(database_url)["password"]
@@ -357,10 +279,10 @@ def test_a_rule_that_cannot_be_evaluated_is_an_error_not_a_broken_rule(
 def test_a_rule_that_waits_too_long_may_be_tried_again(
     database_url: str, connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("include.quality.run.STATEMENT_TIMEOUT_S", 1)
+    monkeypatch.setattr("include.quality.session.STATEMENT_TIMEOUT_S", 1)
     with connection.transaction():
         connection.execute("LOCK TABLE ops.outages IN ACCESS EXCLUSIVE MODE")
-        with pytest.raises(TransientError, match="no_minute_is_missing could not be evaluated"):
+        with pytest.raises(TransientError, match="could not be evaluated"):
             check(database_url)
 
 
@@ -376,8 +298,102 @@ def test_a_database_that_is_away_may_be_tried_again() -> None:
         (END, START, "empty"),
         (START.replace(tzinfo=None), END, "no time zone"),
         (START + timedelta(seconds=1), END, "not a full minute"),
+        (None, END, "needs its start"),
     ],
 )
-def test_a_wrong_window_is_refused(start: datetime, end: datetime, message: str) -> None:
+def test_a_wrong_window_is_refused(start: datetime | None, end: datetime, message: str) -> None:
     with pytest.raises(PermanentError, match=message):
         check("postgresql://127.0.0.1:1/nowhere", start=start, end=end)
+
+
+def test_a_window_without_an_end_goes_on_to_the_databases_clock(
+    database_url: str, connection: psycopg.Connection[Any]
+) -> None:
+    report = check(database_url, end=None)
+    assert abs(report.end - datetime.now(UTC)) < timedelta(minutes=2)
+
+
+def test_a_hole_of_trades_over_midnight_is_one(
+    database_url: str, connection: psycopg.Connection[Any]
+) -> None:
+    midnight = datetime(2025, 3, 2, tzinfo=UTC)
+    for relation, own in (("agg_trades", "agg_trade_id"), ("trades", "trade_id")):
+        connection.execute(
+            "SELECT ops.ensure_partition(%s::regclass, %s)", (f"market.{relation}", midnight)
+        )
+        aggregate = ", first_trade_id, last_trade_id" if relation == "agg_trades" else ""
+        connection.execute(
+            f"INSERT INTO market.{relation} (symbol, day, {own}, price, quantity, trade_time,"  # noqa: S608
+            f" is_buyer_maker{aggregate}) SELECT 'BTCUSDT', '2025-03-02', id + 10, 100, 1,"
+            f" %s + id * interval '1 second', false"
+            f"{', id + 10, id + 10' if aggregate else ''} FROM (SELECT max({own}) + n AS id"
+            f" FROM market.{relation}, generate_series(1, 3) AS n GROUP BY n) AS ids",
+            (midnight,),
+        )
+    first = connection.execute(
+        "SELECT 'BTCUSDT', min(trade_time) FROM market.trades WHERE day = '2025-03-02' UNION ALL"
+        " SELECT 'BTCUSDT', min(trade_time) FROM market.agg_trades WHERE day = '2025-03-02'"
+        " ORDER BY 2"
+    ).fetchall()
+    for scope in (ScopeKind.ALL, ScopeKind.WINDOW, ScopeKind.CHANGED, ScopeKind.CHANGED):
+        end = midnight + timedelta(hours=1)
+        found = broken(check(database_url, start=midnight, end=end, scope=scope, run_id=scope))
+        assert found["trade_rows_are_contiguous"] == first
+    # red though all of it was looked at days ago, until it is told what is missing
+    late = {"scope": ScopeKind.CHANGED, "end": midnight + timedelta(days=5)}
+    for run_id in ("late", "later"):
+        found = broken(check(database_url, run_id=run_id, **late))
+        assert found["trade_rows_are_contiguous"] == first
+    for relation in ("agg_trades", "trades"):
+        connection.execute(
+            "INSERT INTO ops.gaps (symbol, dataset, from_time, to_time, cause)"
+            " VALUES ('BTCUSDT', %s, %s, %s, 'cut')",
+            (relation, midnight - MINUTE, midnight + MINUTE),
+        )
+    report = check(database_url, run_id="told", **late)
+    assert "trade_rows_are_contiguous" not in broken(report)
+
+
+def stale(url: str, end: datetime, **arguments: Any) -> list[str | None]:
+    report = check(url, start=START, end=end, run_id=f"stale {end}", **arguments)
+    return [symbol for symbol, _ in broken(report).get("symbols_are_not_stale", [])]
+
+
+@pytest.mark.parametrize("dead_for", [timedelta(hours=23), timedelta(hours=25), timedelta(days=30)])
+def test_streams_that_stay_dead_stay_stale(
+    database_url: str, connection: psycopg.Connection[Any], dead_for: timedelta
+) -> None:
+    assert stale(database_url, END + dead_for) == SYMBOLS
+    assert stale(database_url, END + dead_for + MINUTE, symbols=["ETHUSDT"]) == ["ETHUSDT"]
+
+
+def test_files_that_tell_the_time_since_do_not_bring_a_stream_back(
+    database_url: str, connection: psycopg.Connection[Any]
+) -> None:
+    connection.execute(
+        "INSERT INTO ops.coverage SELECT symbol, 'kline', '2025-03-01', tstzmultirange(tstzrange("
+        "%s, %s)) FROM ops.candle_symbols() AS symbol",
+        (START, END),
+    )
+    connection.execute(
+        "UPDATE market.candles_1m SET source = 'file', source_rank = 20, evidence_at = NULL,"
+        " status = 'unconfirmed'"
+    )
+    assert stale(database_url, END + timedelta(days=2)) == SYMBOLS
+    connection.execute("TRUNCATE ops.coverage")
+    assert stale(database_url, END + timedelta(days=2) + MINUTE) == []
+
+
+def test_a_symbol_without_which_its_market_is_streamed_on_was_taken_off(
+    database_url: str, connection: psycopg.Connection[Any]
+) -> None:
+    delete(connection, START + timedelta(hours=1), 240)
+    for followed_for, found in ((4, SYMBOLS), (2, ["BTCUSDT", "BTCUSDT.P"])):
+        limits = Limits(followed_for=timedelta(hours=followed_for))
+        assert stale(database_url, END + 20 * MINUTE, limits=limits) == found
+    # nor is it forgotten: it may have died alone
+    alone = {"streams_do_not_end_alone": [("ETHUSDT", START + timedelta(minutes=59))]}
+    quick = {"limits": limits, "start": START, "end": END + MINUTE}
+    assert broken(check(database_url, run_id="alone", **quick)) == alone
+    connection.execute("UPDATE market.instruments SET status = 'BREAK' WHERE symbol = 'ETHUSDT'")
+    assert broken(check(database_url, run_id="ended", **quick)) == {}

@@ -59,11 +59,11 @@ def _served(command: str, folder: Path) -> Iterator[None]:
             yield
             assert process.poll() is None
             process.terminate()
-            assert process.wait(timeout=10) == 0
+            assert process.wait(timeout=30) == 0
         finally:
             if process.poll() is None:
                 process.kill()
-                process.wait(timeout=10)
+                process.wait(timeout=30)
             if process.stdout is not None:
                 process.stdout.close()
 

@@ -34,7 +34,7 @@ def _running(*options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, A
     finally:
         if process.poll() is None:
             process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=30)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -50,8 +50,8 @@ def test_it_tells_its_urls_serves_and_ends_on_a_signal(number: signal.Signals) -
         with connect(f"{ready['spot_ws_url']}/ws/btcusdt@trade", close_timeout=0.1):
             began = time.monotonic()
             process.send_signal(number)
-            assert process.wait(timeout=5) == 0
-            assert time.monotonic() - began < 2
+            assert process.wait(timeout=30) == 0
+            assert time.monotonic() - began < 8
         assert process.stderr is not None
         assert process.stderr.read() == ""
 

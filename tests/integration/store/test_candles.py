@@ -12,6 +12,7 @@ from include.domain.instruments import Market
 from include.domain.timeframes import MINUTE_US
 from include.errors import PermanentError
 from include.store.candles import (
+    first_minutes,
     last_minutes,
     merge_offers,
     minutes_to_ask,
@@ -43,6 +44,15 @@ def test_the_last_minute_is_found_over_partitions(connection: Connection) -> Non
     merge_offers(connection, [moved(offer(), "B", -90_000)])
 
     assert last_minutes(connection, ["A", "B", "C"]) == {"A": minute(1), "B": minute(-90_000)}
+
+
+def test_the_first_minute_is_told_of_symbols_without_an_earlier_one(connection: Connection) -> None:
+    merge_offers(connection, [moved(offer(), "OLD", n) for n in (-90_000, 3, 4)])
+    merge_offers(connection, [moved(offer(), "NEW", n) for n in (6, 5)])
+    symbols = ["OLD", "NEW", "NONE"]
+    assert first_minutes(connection, symbols, minute(3)) == {"NEW": minute(5)}
+    assert first_minutes(connection, symbols, minute(5)) == {"NEW": minute(5)}
+    assert first_minutes(connection, symbols, minute(6)) == {}
 
 
 def test_missing_minutes_are_those_without_row_and_outage(connection: Connection) -> None:

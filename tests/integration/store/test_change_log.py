@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from include.domain.candles import Source
 from include.domain.instruments import Market
@@ -21,11 +22,15 @@ def minute(number: int) -> int:
     return NOVEMBER_END_US + number * MINUTE_US
 
 
-def take_changes(connection: Connection) -> list[tuple[str, list[tuple[int, int]]]]:
+def take_changes(
+    connection: Connection, log: str = "candle_changes"
+) -> list[tuple[str, list[tuple[int, int]]]]:
     """What was logged since the last call: symbol and minutes, counted from the first."""
     rows = connection.execute(
-        "WITH taken AS (DELETE FROM ops.candle_changes RETURNING symbol, minutes) "
-        "SELECT symbol, minutes FROM taken ORDER BY symbol, minutes"
+        sql.SQL(
+            "WITH taken AS (DELETE FROM {} RETURNING symbol, minutes) "
+            "SELECT symbol, minutes FROM taken ORDER BY symbol, minutes"
+        ).format(sql.Identifier("ops", log))
     ).fetchall()
     return [
         (
@@ -88,6 +93,43 @@ def test_values_that_change_are_logged_and_provenance_alone_is_not(connection: C
     )
 
     assert take_changes(connection) == [("A", [(1, 2)])]
+
+
+def test_trade_ids_that_arrive_for_unchanged_values_are_logged_as_a_change(
+    connection: Connection,
+) -> None:
+    merge_offers(connection, [moved(offer(Source.REST), "A", n) for n in range(3)])
+    take_changes(connection)
+
+    # the kline tells what REST does not: which trades the minute is made of
+    merge_offers(
+        connection,
+        [
+            moved(offer(Source.KLINE, candle(ids=(7, 9))), "A", 1),
+            moved(offer(Source.KLINE), "A", 2),
+        ],
+    )
+    told = take_changes(connection)
+    merge_offers(connection, [moved(offer(Source.REST), "A", 1)])
+
+    assert told == [("A", [(1, 2)])]
+    assert take_changes(connection) == []
+    assert take_changes(connection, "status_changes") == []
+
+
+def test_a_status_that_rises_is_logged_for_those_who_count_it_and_better_evidence_is_not(
+    connection: Connection,
+) -> None:
+    merge_offers(connection, [moved(offer(Source.STREAM), "A", n) for n in range(4)])
+    take_changes(connection)
+
+    merge_offers(connection, [moved(offer(Source.KLINE), "A", n) for n in (1, 2)])
+    merge_offers(connection, [moved(offer(Source.REST), "A", 2)])
+    # new values are in the log of values, whatever the status does
+    merge_offers(connection, [moved(offer(Source.KLINE, candle(price="11")), "A", 3)])
+
+    assert take_changes(connection, "status_changes") == [("A", [(1, 3)])]
+    assert take_changes(connection) == [("A", [(3, 4)])]
 
 
 def test_deletes_and_moves_by_hand_are_logged(connection: Connection) -> None:

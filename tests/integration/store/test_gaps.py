@@ -14,7 +14,14 @@ from include.domain.timeframes import DAY_US, MINUTE_US, from_us
 from include.errors import PermanentError
 from include.store import gaps, health
 from include.store.candles import merge_offers
-from include.store.gaps import claim_gaps, close_gap, close_proven_gaps, open_gap, release_gap
+from include.store.gaps import (
+    claim_gaps,
+    close_gap,
+    close_proven_gaps,
+    open_gap,
+    release_gap,
+    unknown_since,
+)
 from include.store.ledgers import record_outage
 from tests.unit.store.offers import NOVEMBER_END_US, candle, offer
 
@@ -183,6 +190,46 @@ def test_gaps_that_the_table_proves_filled_are_closed(
         "SELECT symbol, repaired_by FROM ops.gaps WHERE repaired_at IS NOT NULL ORDER BY 1"
     ).fetchall()
     assert rows == [("A", "rows"), ("D", "rows"), ("E.P", "rows")]
+
+
+def test_of_symbols_without_rows_the_ledgers_tell_the_first_unknown_minute(
+    connection: Connection,
+) -> None:
+    first, later = NOVEMBER_END_US, NOVEMBER_END_US + 5 * MINUTE_US
+    for symbol in ("OPEN", "OLD", "MIXED", "CLOSED"):
+        gap_id = opened(connection, symbol)
+        if symbol == "CLOSED":
+            close_gap(connection, gap_id)
+    open_gap(connection, symbol="MIXED", start_us=later, end_us=later + MINUTE_US, cause="more")
+    for symbol in ("CLOSED", "HALTED", "MIXED"):
+        record_outage(
+            connection,
+            market=Market.SPOT,
+            symbol=symbol,
+            start_us=first,
+            end_us=first + 3 * MINUTE_US,
+            cause="no row",
+        )
+    open_gap(
+        connection,
+        symbol="QUOTES",
+        start_us=first,
+        end_us=later,
+        cause="spool full",
+        dataset="book_tickers",
+    )
+    connection.execute(
+        "UPDATE ops.gaps SET from_time = from_time - interval '1 day',"
+        " to_time = to_time - interval '1 day' WHERE symbol = 'OLD'"
+    )
+    symbols = ["OPEN", "OLD", "MIXED", "CLOSED", "HALTED", "QUOTES", "NOBODY"]
+    assert unknown_since(connection, symbols, first) == {
+        "OPEN": first,
+        "MIXED": first,
+        "CLOSED": first + 3 * MINUTE_US,
+        "HALTED": first + 3 * MINUTE_US,
+    }
+    assert unknown_since(connection, ["NOBODY"], first) == {}
 
 
 def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -9,13 +9,24 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import errors, sql
 
 from deploy.local.postgres import EmbeddedPostgres
 from include.errors import PermanentError, TransientError
 from include.jobs.status import newest_revision
 from include.store import migrate as migrate_module
 from include.store.candles import merge_offers
-from include.store.migrate import DBT, JOBS, LOCK_KEY, READER, ROLES, STREAMER, migrate
+from include.store.migrate import (
+    ACCOUNTS,
+    DBT,
+    FIRST_ROLES,
+    JOBS,
+    LOCK_KEY,
+    READER,
+    ROLES,
+    STREAMER,
+    migrate,
+)
 from include.store.pools import connect
 from tests.unit.store.offers import offer
 
@@ -136,6 +147,67 @@ def test_a_user_of_another_name_gets_the_role(
         with connect(empty_database_url, application_name="test") as connection:
             connection.execute("DROP OWNED BY analyst_dbt, analyst_reader")
             connection.execute("DROP ROLE analyst_dbt, analyst_reader")
+
+
+def test_a_server_that_lets_nobody_make_roles_is_migrated_without_and_with_them_later() -> None:
+    with tempfile.TemporaryDirectory(prefix="candelabra-pg-") as folder:
+        Path(folder).chmod(0o755)
+        settings = {"fsync": "off", "shared_buffers": "16MB"}
+        with EmbeddedPostgres(Path(folder) / "pg", settings=settings) as server:
+            with connect(server.url("postgres"), application_name="test") as superuser:
+                superuser.execute("CREATE ROLE tenant LOGIN PASSWORD 'secret'")
+                superuser.execute("CREATE DATABASE market_data OWNER tenant")
+                url = server.url("market_data", user="tenant", password="secret")
+                reader = server.url("market_data", user=READER, password="of reader")
+
+                migrate(url, role_urls={READER: url})
+                with pytest.raises(PermanentError, match=r"let an administrator make the roles"):
+                    migrate(url, role_urls={READER: reader})
+                with connect(url, application_name="test") as connection:
+                    assert merge_offers(connection, [offer()]).inserted == 1
+                    connection.execute("CREATE TABLE marts.candles_5m AS SELECT 1 AS value")
+
+                for role in ROLES:
+                    superuser.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
+                superuser.execute("ALTER ROLE candelabra_reader PASSWORD 'of reader'")
+                superuser.execute("GRANT candelabra_dbt TO tenant")
+
+            migrate(url)
+            with connect(reader, application_name="test") as connection:
+                seen = connection.execute(
+                    "SELECT value, (SELECT count(*) FROM market.candles_1m) FROM marts.candles_5m"
+                ).fetchone()
+                assert seen == (1, 1)
+                with pytest.raises(errors.InsufficientPrivilege):
+                    connection.execute("DELETE FROM market.candles_1m")
+
+
+def test_a_cluster_that_lacks_the_role_of_accounts_keeps_the_rights_of_the_others() -> None:
+    """The role came later than the other four, whom an administrator may have made by hand."""
+    with tempfile.TemporaryDirectory(prefix="candelabra-pg-") as folder:
+        Path(folder).chmod(0o755)
+        settings = {"fsync": "off", "shared_buffers": "16MB"}
+        with EmbeddedPostgres(Path(folder) / "pg", settings=settings) as server:
+            with connect(server.url("postgres"), application_name="test") as superuser:
+                superuser.execute("CREATE ROLE tenant LOGIN PASSWORD 'secret'")
+                superuser.execute("CREATE DATABASE market_data OWNER tenant")
+                for role in FIRST_ROLES:
+                    superuser.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
+                superuser.execute("GRANT candelabra_dbt TO tenant")
+                url = server.url("market_data", user="tenant", password="secret")
+                accounts = server.url("market_data", user=ACCOUNTS, password="of accounts")
+
+                migrate(url)
+                with pytest.raises(PermanentError, match="there is no role candelabra_accounts"):
+                    migrate(url, role_urls={ACCOUNTS: accounts})
+                with connect(server.url("market_data"), application_name="test") as connection:
+                    connection.execute("SET ROLE candelabra_streamer")
+                    connection.execute("SELECT * FROM accounts.watched")
+
+                superuser.execute("CREATE ROLE candelabra_accounts LOGIN PASSWORD 'of accounts'")
+            migrate(url)
+            with connect(accounts, application_name="test") as connection:
+                assert connection.execute("SELECT * FROM accounts.users").fetchall() == []
 
 
 def test_an_owner_who_is_no_superuser_can_migrate_a_cluster_without_our_roles() -> None:

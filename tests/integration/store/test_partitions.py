@@ -116,6 +116,41 @@ def test_many_writers_that_need_the_same_new_partition_all_succeed(
     assert connection.execute("SELECT count(*) FROM market.candles_1m").fetchone() == (24,)
 
 
+def test_a_partition_that_its_maker_still_holds_is_waited_for(
+    connection: Connection, connect_again: Callable[[str], Connection]
+) -> None:
+    """Found, yet not known to all as its parent's: so it is for a moment behind the commit."""
+    name = ensure(connection, "market.candles_1m", "2030-01-01Z")
+    other = connect_again("other")
+    other.execute("SET lock_timeout = '10ms'")
+
+    with connection.transaction():
+        connection.execute(f"LOCK TABLE market.{name} IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(errors.LockNotAvailable):
+            ensure(other, "market.candles_1m", "2030-01-01Z")
+
+    assert ensure(other, "market.candles_1m", "2030-01-01Z") == name
+
+
+def test_a_partition_that_was_dropped_while_it_was_waited_for_is_made_again(
+    connection: Connection,
+    connect_again: Callable[[str], Connection],
+    wait_until_blocked: Callable[[str], None],
+) -> None:
+    name = ensure(connection, "market.trades", "2030-01-01Z")
+    other = connect_again("other")
+
+    with ThreadPoolExecutor(1) as threads:
+        with connection.transaction():
+            connection.execute(f"DROP TABLE market.{name}")
+            asked = threads.submit(ensure, other, "market.trades", "2030-01-01Z")
+            wait_until_blocked("other")
+        assert asked.result(timeout=30) == name
+
+    row = other.execute("SELECT to_regclass(%s) IS NOT NULL", (f"market.{name}",)).fetchone()
+    assert row == (True,)
+
+
 def test_readers_and_writers_go_on_while_a_partition_is_made(
     connection: Connection, connect_again: Callable[[str], Connection]
 ) -> None:

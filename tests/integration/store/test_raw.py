@@ -66,7 +66,11 @@ async def test_values_are_kept_exactly(
     lines = [quote_line(1, None), quote_line(2, AT_US - 5)]
     await write_raw_async(writer, BOOK_TICKERS, lines)
 
-    assert connection.execute("SELECT * FROM market.agg_trades").fetchone() == (
+    query = (
+        "SELECT symbol, day, agg_trade_id, price, quantity, first_trade_id, last_trade_id,"
+        " trade_time, is_buyer_maker FROM market.agg_trades"
+    )
+    assert connection.execute(query).fetchone() == (
         "Ж", connection.execute("SELECT date '2025-11-21'").fetchone()[0], 7, Decimal("2.5"),
         Decimal("0.00000001"), 7, 7,
         connection.execute("SELECT timestamptz '2025-11-21 09:20:00.000007Z'").fetchone()[0], True,

@@ -9,9 +9,20 @@ from typing import Any
 import psycopg
 import pytest
 
+from include.domain.candles import Offer, Source
 from include.domain.timeframes import DAY_US, MINUTE_US
-from include.store.raw import AGG_TRADES, write_raw
-from include.store.raw_ids import IdHole, last_rows, stored_ids
+from include.store import raw_ids as module
+from include.store.candles import merge_offers
+from include.store.raw import AGG_TRADES, TRADES, write_raw
+from include.store.raw_ids import (
+    CandleBeyond,
+    IdHole,
+    Reached,
+    candles_beyond,
+    last_rows,
+    stored_ids,
+)
+from tests.unit.store.offers import candle, offer
 
 Connection = psycopg.Connection[Any]
 AT_US = 1_763_716_800_000_000
@@ -22,6 +33,11 @@ def agg_line(number: int, *, symbol: str = "A", at_us: int | None = None) -> str
     moment_us = AT_US + number if at_us is None else at_us
     row = (symbol, number, Decimal("2.5"), Decimal("1E-8"), number, number, moment_us, True)
     return AGG_TRADES.line(row)
+
+
+def one_line(number: int, *, symbol: str) -> str:
+    row = (symbol, number, Decimal("2.5"), Decimal("1E-8"), None, AT_US + number, True)
+    return TRADES.line(row)
 
 
 def test_missing_ids_and_last_rows_are_found_over_days(
@@ -61,6 +77,26 @@ def test_two_instruments_of_one_name_are_told_apart_by_their_times(
     ]
 
 
+def test_rows_that_are_stored_while_a_reused_name_is_looked_at_hide_no_hole(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = [agg_line(n, at_us=AT_US + n) for n in (501, 502)]
+    new = [agg_line(n, at_us=AT_US + DAY_US + n) for n in (7, 8)]
+    write_raw(connection, AGG_TRADES, old + new)
+    holes_of = module._holes
+
+    def and_store(*arguments: Any, is_by_time: bool) -> list[IdHole]:
+        found = holes_of(*arguments, is_by_time=is_by_time)
+        if is_by_time:  # the stream's first trade after a pause
+            write_raw(connection, AGG_TRADES, [agg_line(20, at_us=AT_US + DAY_US + 20)])
+        return found
+
+    monkeypatch.setattr(module, "_holes", and_store)
+    last, missing = stored_ids(connection, AGG_TRADES, ["A"], AT_US)
+    assert [hole.first_id for hole in missing] == [503]
+    assert last == {"A": (8, AT_US + DAY_US + 8)}  # what follows it is seen to be missing
+
+
 def test_a_clock_that_was_set_makes_no_second_instrument(connection: Connection) -> None:
     midnight = AT_US // DAY_US * DAY_US + DAY_US
     times = {1: midnight - 3_000, 2: midnight + 1, 3: midnight - 2_000, 4: midnight + 2}
@@ -69,3 +105,39 @@ def test_a_clock_that_was_set_makes_no_second_instrument(connection: Connection)
     assert last == {"A": (4, midnight + 2)}
     # Asked for once more, which costs little; none stands for an unknown number.
     assert [(hole.first_id, hole.last_id) for hole in missing] == [(2, 2), (3, 3)]
+
+
+def test_candles_that_reach_beyond_the_last_trades_are_told(
+    connection: Connection, acting_as: Callable[[str], Any]
+) -> None:
+    minute_us = AT_US // MINUTE_US * MINUTE_US
+
+    def traded(symbol: str, minute: int, count: int, *, has_ids: bool = True) -> Offer:
+        ids = (1, count) if has_ids and count else (None, None)
+        one = candle(symbol, minute_us + minute * MINUTE_US, trade_count=count, ids=ids)
+        return offer(Source.KLINE if has_ids else Source.REST, one)
+
+    names = ("same", "short", "later", "silent", "counted", "uncounted", "unwritten", "none")
+    merge_offers(
+        connection,
+        [
+            *(traded(name, 0, 5) for name in ("same", "short", "later", "silent", "unwritten")),
+            *(traded(name, 0, 5, has_ids=False) for name in ("counted", "uncounted")),
+            traded("later", 2, 9),
+            traded("silent", 2, 0),
+        ],
+    )
+    lasts = {name: 4 if name in ("short", "uncounted") else 5 for name in names}
+    for table, line in ((AGG_TRADES, agg_line), (TRADES, one_line)):
+        lines = [line(n, symbol=name) for name, last in lasts.items() for n in range(1, last + 1)]
+        write_raw(connection, table, [one for one in lines if not one.startswith("unwritten")])
+    reached = [Reached(name, last, AT_US + last) for name, last in lasts.items()]
+    with acting_as("candelabra_streamer"):
+        for table in (AGG_TRADES, TRADES):
+            assert candles_beyond(connection, table, reached, 0) == {
+                "short": CandleBeyond(minute_us, 5),
+                "uncounted": CandleBeyond(minute_us, 5),
+                "later": CandleBeyond(minute_us + 2 * MINUTE_US, 9),
+            }
+            later_us = minute_us + MINUTE_US
+            assert set(candles_beyond(connection, table, reached, later_us)) == {"later"}

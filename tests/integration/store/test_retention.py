@@ -7,7 +7,8 @@ from typing import Any
 
 import psycopg
 
-from include.store.ledgers import QualityResult, record_quality_results
+from include.store.ledgers import QualityResult
+from include.store.quality_runs import QualityRun, record_quality_run
 from include.store.retention import prune_quality_results
 
 Connection = psycopg.Connection[Any]
@@ -17,7 +18,8 @@ BEFORE = datetime(2026, 8, 23, tzinfo=UTC)
 
 def record(connection: Connection, at: datetime, *verdicts: tuple[str, bool]) -> None:
     results = [QualityResult(name, success) for name, success in verdicts]
-    record_quality_results(connection, f"run {at}", at, results)
+    run = QualityRun(f"run {at}", at, "all", None, at, True, 1, 2, 3, 4, None)
+    record_quality_run(connection, run, results)
 
 
 def kept(connection: Connection) -> list[tuple[datetime, str, bool]]:
@@ -48,4 +50,8 @@ def test_old_successes_go_and_of_old_failures_a_days_first_and_last_stay(
         (BEFORE, "b", False),
     ]
     assert removed == 33 - 6
+    # Runs of which a result is left, and new ones, stay with them.
+    left = {f"run {at}" for at, _, _ in kept(connection)}
+    runs = connection.execute("SELECT run_id FROM ops.quality_runs").fetchall()
+    assert {run_id for (run_id,) in runs} == left
     assert prune_quality_results(connection, before=BEFORE) == 0

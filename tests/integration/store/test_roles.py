@@ -13,7 +13,7 @@ from psycopg import errors, sql
 from include.domain.candles import Source
 from include.store.candles import merge_offers
 from include.store.ledgers import add_coverage, open_gap, take_weight
-from include.store.migrate import DBT, JOBS, READER, ROLES, STREAMER
+from include.store.migrate import DBT, FIRST_ROLES, JOBS, READER, STREAMER
 from tests.unit.store.offers import NOVEMBER_END_US, candle, offer
 
 Connection = psycopg.Connection[Any]
@@ -138,7 +138,7 @@ def test_dbt_can_build_from_the_market_and_keep_its_cursors(acting_as: ActingAs)
     assert built == (1,)
 
 
-@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("role", FIRST_ROLES)
 def test_every_role_reads_every_table_of_market_and_ops(
     acting_as: ActingAs, connection: Connection, role: str
 ) -> None:

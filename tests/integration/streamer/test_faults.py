@@ -37,6 +37,7 @@ from tests.integration.streamer.harness import (
     streaming,
     wait_for_rows,
 )
+from tests.ports import steady_port
 
 SYMBOLS = ["BTCUSDT", "ETHBTC", "BTCUSDT.P"]
 FAST = SimulatorConfig(speed=40)
@@ -49,7 +50,7 @@ class Server:
     def __init__(self, home: Path) -> None:
         self._home = home
         self._settings = {"fsync": "off", "shared_buffers": "32MB"}
-        self._running = EmbeddedPostgres(home, settings=self._settings)
+        self._running = EmbeddedPostgres(home, port=steady_port(), settings=self._settings)
         self._running.start()
 
     def database(self, name: str) -> str:
@@ -216,7 +217,7 @@ async def test_a_connection_that_falls_silent_is_noticed_and_repaired(
         settings = settings_for(exchange, database_url, stale_stream_s=1.0)
         async with streaming(settings, "BTCUSDT", "ETHBTC") as streamer:
             await wait_for_rows(database_url, lambda rows: len(rows) >= 2)
-            async with httpx.AsyncClient(base_url=exchange.control_url, timeout=10) as client:
+            async with httpx.AsyncClient(base_url=exchange.control_url, timeout=60) as client:
                 answer = await client.post("/sim/stall")
             assert answer.json() == {"stalled": 1}
             await goes_on(exchange, database_url, ["BTCUSDT", "ETHBTC"])
@@ -327,6 +328,7 @@ def test_a_stop_is_heard_while_rest_hangs(database_url: str, number: signal.Sign
                 "DATABASE_URL": database_url,
                 "BINANCE_WS_URL": f"ws://{host}",
                 "BINANCE_REST_URL": f"http://{host}",
+                "HTTP_TIMEOUT_S": "120",
                 "LOG_FORMAT": "json",
                 "PYTHONPATH": str(Path(__file__).parents[3]),
             },
@@ -339,7 +341,7 @@ def test_a_stop_is_heard_while_rest_hangs(database_url: str, number: signal.Sign
                 asked.settimeout(30)
                 assert asked.recv(4096).startswith(b"GET /api/v3/")
                 process.send_signal(number)
-                said = process.communicate(timeout=10)[1]
+                said = process.communicate(timeout=30)[1]
         finally:
             process.kill()
             process.wait()

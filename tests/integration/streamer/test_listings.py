@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from include.domain.timeframes import MINUTE_US, minute_of, to_us
+from include.store.gaps import open_gap
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
 from streamer import app, roster, watchdog
@@ -163,3 +164,47 @@ async def test_what_was_delisted_while_nobody_streamed_is_had_to_its_last_minute
                     >= set(range(away_us, last_us, MINUTE_US))
                 ),
             )
+
+
+async def test_what_was_listed_while_nobody_streamed_is_had_from_its_first_minute(
+    database_url: str,
+) -> None:
+    config = SimulatorConfig(speed=60, spot_symbols=KNOWN)
+    async with Exchange(config) as exchange:
+        settings = settings_for(exchange, database_url)
+        async with streaming(settings, "*USDT"):
+            await wait_for_rows(database_url, lambda rows: bool(minutes_of(rows, KNOWN[0])))
+        exchange.faults.add(
+            [
+                {"kind": "new_listing", "market": "spot", "symbols": name, "at": "+5s"}
+                for name in (NEW, "LOSTUSDT")
+            ]
+        )
+        spot = exchange.markets["spot"]
+        async with asyncio.timeout(30):
+            while {NEW, "LOSTUSDT"} - set(spot):
+                await asyncio.sleep(0.02)
+        first_us = {name: spot.history(name).start_us for name in (NEW, "LOSTUSDT")}
+        until_us = minute_of(max(first_us.values())) + 4 * MINUTE_US
+        while exchange.clock.now_us() < until_us:
+            await asyncio.sleep(0.05)
+        # A streamer had taken this one up two minutes late, and was killed before its first row.
+        missed_us = minute_of(first_us["LOSTUSDT"]) + 2 * MINUTE_US
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            open_gap(
+                connection,
+                symbol="LOSTUSDT",
+                start_us=missed_us,
+                end_us=missed_us + MINUTE_US,
+                cause="connection lost",
+            )
+        async with streaming(settings, "*USDT"):
+            rows = await wait_for_rows(
+                database_url,
+                lambda rows: all(
+                    set(minutes_of(rows, name)) >= set(range(begin_us, until_us, MINUTE_US))
+                    for name, begin_us in ((NEW, minute_of(first_us[NEW])), ("LOSTUSDT", missed_us))
+                ),
+            )
+        assert minutes_of(rows, NEW)[0] == minute_of(first_us[NEW])
+        assert minutes_of(rows, "LOSTUSDT")[0] == missed_us

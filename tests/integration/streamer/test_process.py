@@ -152,7 +152,7 @@ def test_symbols_are_added_and_removed_while_it_runs(database_url: str, tmp_path
         one.until(lambda: one.minutes_from("ETHUSDT", refused_us) > 1, "it comes back")
         one.until(lambda: not one.symbols_with_holes(), "what was missed meanwhile is filled")
         one.process.terminate()
-        assert one.process.wait(timeout=10) == 0
+        assert one.process.wait(timeout=30) == 0
         # Those that there were take new symbols in: each is opened once, unless the line was lost.
         opened = Counter(event["connection"] for event in one.events("stream_connected"))
         lost = Counter(event["connection"] for event in one.events("stream_disconnected"))

@@ -153,7 +153,7 @@ def test_the_process_stops_cleanly_on_sigterm(database_url: str) -> None:
                 if "stream_connected" in line:
                     break
             process.send_signal(signal.SIGTERM)
-            rest = process.communicate(timeout=10)[1]
+            rest = process.communicate(timeout=30)[1]
         finally:
             process.kill()
             process.wait()

@@ -1,17 +1,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from include.binance.frames import AggTrade, decode
-from include.binance.handover import OVERLAP_S, Handover
+from include.binance.handover import MOST_WAIT_S, OVERLAP_S, Handover, event_us
 from include.binance.session import StreamSession
 
 T0 = 1_700_000_000_000_000
 ANSWER = b'{"result":null,"id":1}'
+
+
+def up_to(heard_us: int) -> Callable[[object], bool]:
+    """The old connection has delivered trades up to a time."""
+    return lambda frame: heard_us >= event_us(frame)
 
 
 def trade(number: int, event_us: int) -> bytes:
@@ -34,7 +40,7 @@ def test_nothing_is_held_before_all_streams_are_known_to_deliver() -> None:
     assert handover.take(trade(1, T0), 1.0) is None
     assert handover.take(ANSWER, 2.0) is None
     assert handover.held == []  # the old connection delivers these
-    assert not handover.is_ready(100.0, T0 + 10**9)  # an acknowledgement proves nothing
+    assert not handover.is_ready(100.0, up_to(T0 + 10**9))  # an acknowledgement proves nothing
     handover.take(trade(2, T0 + 5), 3.0)
     handover.take(b"not JSON", 3.1)  # for its taker to count
     handover.take(b'{"stream":"x","data":{"u":1,"s":"BTCUSDT"}}', 3.2)
@@ -49,10 +55,11 @@ def test_it_is_ready_once_the_old_connection_has_delivered_beyond_the_successors
     _, handover = subscribing()
     handover.take(ANSWER, 2.0)
     handover.take(trade(2, T0), 3.0)
-    assert not handover.is_ready(3.0 + OVERLAP_S, T0 - 1)  # the old one lags
-    assert not handover.is_ready(3.0 + OVERLAP_S / 2, T0)  # other streams of it may
-    assert handover.is_ready(3.0 + OVERLAP_S, T0)
-    assert handover.is_ready(3.0 + OVERLAP_S, None)  # where frames tell no time
+    assert not handover.is_ready(3.0 + OVERLAP_S, up_to(T0 - 1))  # the old one lags
+    assert not handover.is_ready(3.0 + OVERLAP_S / 2, up_to(T0))  # other streams of it may
+    assert handover.is_ready(3.0 + OVERLAP_S, up_to(T0))
+    assert not handover.is_ready(3.0 + MOST_WAIT_S - 0.1, up_to(T0 - 1))
+    assert handover.is_ready(3.0 + MOST_WAIT_S, up_to(T0 - 1))  # that stream of it is dead
 
 
 def test_streams_that_are_added_meanwhile_have_to_be_proven_as_well() -> None:
@@ -60,13 +67,13 @@ def test_streams_that_are_added_meanwhile_have_to_be_proven_as_well() -> None:
     handover.take(ANSWER, 2.0)
     handover.take(trade(2, T0), 3.0)
     session.subscribe(["ethusdt@aggTrade"])
-    assert not handover.is_ready(10.0, T0)
+    assert not handover.is_ready(10.0, up_to(T0))
     handover.take(trade(3, T0 + 1), 10.0)
     assert session.next_message(11.0) is not None
     handover.take(b'{"result":null,"id":2}', 12.0)
     handover.take(trade(4, T0 + 2), 13.0)
-    assert not handover.is_ready(13.0 + OVERLAP_S / 2, T0 + 2)
-    assert handover.is_ready(13.0 + OVERLAP_S, T0 + 2)
+    assert not handover.is_ready(13.0 + OVERLAP_S / 2, up_to(T0 + 2))
+    assert handover.is_ready(13.0 + OVERLAP_S, up_to(T0 + 2))
     assert handover.held == [trade(2, T0), trade(3, T0 + 1), trade(4, T0 + 2)]
 
 
@@ -93,7 +100,7 @@ def test_what_is_held_is_bounded() -> None:
     session = StreamSession([])
     handover = Handover(session, most_bytes=1_000)
     number = 0
-    while not handover.is_ready(1.0, T0 - 1):  # the old one never catches up
+    while not handover.is_ready(1.0, up_to(T0 - 1)):  # the old one never catches up
         handover.take(trade(number, T0 + number), 1.0)
         number += 1
         assert number < 100
@@ -121,7 +128,7 @@ def test_old_frames_then_held_ones_have_every_trade_in_order_but_for_repeats(
         if number >= first and tick < shutdown_at + 100:
             handover.take(trade(number, T0 + number * 100_000), now_s)
         heard_us = T0 + old[-1] * 100_000 if old else 0
-        if handover.is_ready(now_s, heard_us):
+        if handover.is_ready(now_s, up_to(heard_us)):
             break
     else:
         raise AssertionError("it never took over")

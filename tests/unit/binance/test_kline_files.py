@@ -5,9 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from include.binance.kline_files import KlineBlock, read_klines
+from include.binance.kline_files import KlineBlock, KlineReader, read_klines
+from include.binance.text_blocks import TextBlock
 from include.domain.columnar import to_candles
 from include.domain.timeframes import DAY_US, MINUTE_US, to_us
 from include.errors import RejectedInputError
@@ -148,3 +152,85 @@ def test_a_file_of_other_columns_is_refused_as_a_whole(tmp_path: Path) -> None:
         read(tmp_path, "date,price", "1,2")
     with pytest.raises(RejectedInputError, match="has 3 columns"):
         read(tmp_path, "1735689600000,1,2")
+
+
+class CarefulReader(KlineReader):
+    """Reads each block line by line."""
+
+    def _read_plain(self, content: bytes) -> None:
+        return None
+
+
+class Noticing(KlineReader):
+    """Counts the blocks that are read the fast way."""
+
+    fast = 0
+
+    def _read_plain(self, content: bytes) -> pl.DataFrame | None:
+        found = super()._read_plain(content)
+        self.fast += found is not None
+        return found
+
+
+LINES = st.one_of(
+    st.builds(
+        row,
+        st.integers(0, 9),
+        unit=st.sampled_from([1, 1, 1, 1000]),
+        open=st.sampled_from(["1.5", "1.50000000", "2", "0.00", "9", "007.5"]),
+        volume=st.sampled_from(["10.5", "123456789012345678.123456789", "5.000", "0"]),
+        count=st.sampled_from(["4", "0", "-0", "-1", "+1", "1e1", "", "4.0"]),
+        ignore=st.sampled_from(["0", "", "x", "1e5"]),
+    ),
+    st.sampled_from([row(3)[:40], row(3) + ",1", "", " ", row(2) + " ", row(2, open='"1.5"')]),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 12), st.lists(LINES, max_size=4), st.sampled_from([1, 3, 50]))
+def test_the_fast_way_says_what_the_careful_way_says(
+    good: int, others: list[str], lines_a_block: int
+) -> None:
+    lines = [row(20 + index) for index in range(good)]
+    lines[good // 2 : good // 2] = others
+    plain = Noticing("BTCUSDT", window=(DAY, DAY + 25 * MINUTE_US))
+    careful = CarefulReader("BTCUSDT", window=(DAY, DAY + 25 * MINUTE_US))
+    for first in range(0, len(lines), lines_a_block):
+        text = "".join(f"{line}\n" for line in lines[first : first + lines_a_block])
+        block = TextBlock(first + 1, text.encode())
+        one, other = plain.read(block), careful.read(block)
+        assert one.candles.equals(other.candles)
+        assert (one.rejections, one.time_unit) == (other.rejections, other.time_unit)
+        assert one.repeated_us == other.repeated_us
+    if not others and good in range(1, 6):
+        assert plain.fast == -(-good // lines_a_block)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(LINES, min_size=1, max_size=12), st.sampled_from([1, 2, 3]))
+def test_minutes_set_aside_are_judged_as_if_the_file_were_one_block(
+    lines: list[str], lines_a_block: int
+) -> None:
+    blocks = [
+        TextBlock(
+            first + 1,
+            "".join(f"{line}\n" for line in lines[first : first + lines_a_block]).encode(),
+        )
+        for first in range(0, len(lines), lines_a_block)
+    ]
+    whole = KlineReader("BTCUSDT").read(
+        TextBlock(1, "".join(f"{line}\n" for line in lines).encode())
+    )
+
+    found = KlineReader("BTCUSDT")
+    twice = frozenset[int]().union(*(found.read(block).repeated_us for block in blocks))
+    reader = KlineReader("BTCUSDT", aside=twice)
+    parts = [reader.read(block) for block in blocks]
+    last = reader.finish()
+    parts += [] if last is None else [last]
+
+    candles = pl.concat([part.candles for part in parts]).sort("open_time")
+    assert candles.equals(whole.candles)
+    rejections = [one for part in parts for one in part.rejections]
+    assert sorted(rejections, key=lambda one: one.line) == whole.rejections
+    assert reader.finish() is None

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.binance.columns import Layout, Rejection
-from include.binance.plain_rows import read_plain
+from include.binance.plain_rows import PlainRows, read_plain
 from include.binance.text_blocks import TextBlock
 from include.binance.trade_files import (
     SPOT_AGG_TRADES,
@@ -78,7 +78,7 @@ def test_a_row_of_another_shape_leaves_its_block_to_the_careful_way(line: str) -
 class CarefulReader(TradeReader):
     """Reads each block line by line."""
 
-    def _read_plain(self, content: bytes) -> None:
+    def _read_plain(self, plain: object) -> None:
         return None
 
 
@@ -87,8 +87,8 @@ class Noticing(TradeReader):
 
     fast = 0
 
-    def _read_plain(self, content: bytes):
-        found = super()._read_plain(content)
+    def _read_plain(self, plain: PlainRows | None):
+        found = super()._read_plain(plain)
         self.fast += found is not None
         return found
 
@@ -167,7 +167,8 @@ def test_both_ways_tell_the_same_of_any_file(
     symbol = "X" if layout in (SPOT_TRADES, SPOT_AGG_TRADES) else "X.P"
     fast = told(TradeReader(symbol, layout, keep_rows=True), lines, cuts)
     assert fast == told(CarefulReader(symbol, layout, keep_rows=True), lines, cuts)
-    assert fast == told(TradeReader(symbol, layout, keep_rows=True), lines, [])
+    if all(column != 0 for _, column, _ in spoilt[:2]):  # an id in disorder is late in one block
+        assert fast == told(TradeReader(symbol, layout, keep_rows=True), lines, [])
 
 
 @settings(max_examples=60, deadline=None)

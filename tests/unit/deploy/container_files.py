@@ -35,6 +35,8 @@ LONG_RUNNING = {
     "airflow-scheduler",
     "airflow-dag-processor",
     "airflow-triggerer",
+    "nats",
+    "server",
     "simulator",
 }
 

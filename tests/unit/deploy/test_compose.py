@@ -41,10 +41,14 @@ def commands_of_the_cli() -> set[str]:
     }
 
 
+OF_OTHERS = {"postgres", "nats"}
+"""Services whose image is not ours."""
+
+
 def test_every_service_runs_a_program_that_exists() -> None:
     _, stages = read_dockerfile()
     for name, service in services().items():
-        if name == "postgres":
+        if name in OF_OTHERS:
             continue
         entry = service.get("entrypoint") or stages[target_of(service)].form("ENTRYPOINT")
         program, command = " ".join(entry), service["command"]
@@ -65,7 +69,7 @@ def test_all_of_airflows_processes_are_there_once() -> None:
 
 def test_health_checks_are_checks_that_exist() -> None:
     parts = set()
-    for name in LONG_RUNNING - {"postgres"}:
+    for name in LONG_RUNNING - OF_OTHERS:
         runner, *program = services()[name]["healthcheck"]["test"]
         assert [runner, *program[:3]] == ["CMD", "python", "-m", "deploy.docker.health"]
         check, *arguments = program[3:]
@@ -181,7 +185,7 @@ def test_services_wait_for_what_they_need() -> None:
     also = {"scheduler": {"airflow-api-server"}}
     for process in COMMANDS:
         assert before(f"airflow-{process}") == airflow | also.get(process, set())
-    assert before("streamer") == before("cli") == {"postgres", "migrate"}
+    assert before("streamer") == before("cli") == before("server") == {"postgres", "migrate"}
 
 
 # --- the simulator, and a PostgreSQL of one's own
@@ -234,19 +238,21 @@ def test_the_simulated_stack_lists_what_it_streams_and_lies_beside_the_real_one(
         for name in ("postgres", "airflow-api-server", "streamer")
         for port in services_of[name]["ports"]
     }
-    assert len(own_ports) == 6
+    assert len(own_ports) == 10
 
 
 def test_the_streamer_serves_on_the_port_that_is_published() -> None:
     streamer = services()["streamer"]
-    (port,) = streamer["ports"]
     given = streamer["environment"]
+    names = ("STREAMER_HTTP", "API", "GRPC")
     settings = Settings(
-        streamer_http_host=given["STREAMER_HTTP_HOST"],
-        streamer_http_port=given["STREAMER_HTTP_PORT"],
+        **{f"{name}_HOST".lower(): given[f"{name}_HOST"] for name in names},
+        **{f"{name}_PORT".lower(): given[f"{name}_PORT"] for name in names},
     )
-    assert settings.streamer_http_host == "0.0.0.0"
-    assert urlsplit(settings.streamer_http_url).port == int(port.rpartition(":")[2])
+    inside = [int(port.rpartition(":")[2]) for port in streamer["ports"]]
+    assert inside == [settings.streamer_http_port, settings.api_port, settings.grpc_port]
+    assert {settings.streamer_http_host, settings.api_host, settings.grpc_host} == {"0.0.0.0"}
+    assert all(port.startswith("127.0.0.1:") for port in streamer["ports"])
 
 
 def test_simulated_candles_never_reach_a_postgres_of_ones_own() -> None:

@@ -98,12 +98,17 @@ NOT_GIVEN = {
     "streamer_database_url": "the streamer's alone",
     "jobs_database_url": "the jobs' alone",
     "dbt_database_url": "the jobs' alone",
-    "reader_database_url": "the jobs' alone",
+    "reader_database_url": "of those who read marts",
+    "accounts_database_url": "of those who serve readers",
     "candelabra_home": "set in the image",
     "log_format": "set in the image",
     "streamer_http": "the streamer's health check asks it",
     "streamer_http_host": "the container's; its port is published to this host alone",
     "streamer_http_port": "published, as a variable; in the container it is fixed",
+    "api_host": "the container's; its port is published to this host alone",
+    "api_port": "published, as a variable; in the container it is fixed",
+    "grpc_host": "the container's; its port is published to this host alone",
+    "grpc_port": "published, as a variable; in the container it is fixed",
 }
 
 
@@ -134,13 +139,23 @@ def test_each_service_gets_the_login_of_its_own_role_and_no_other() -> None:
     airflow = {"AIRFLOW_DATABASE_URL": "airflow", **jobs}
     assert logins == {
         "postgres": {},
+        "nats": {},
         "simulator": {},
+        "server": {
+            "READER_DATABASE_URL": "candelabra_reader",
+            "ACCOUNTS_DATABASE_URL": "candelabra_accounts",
+        },
         "migrate": {
             "DATABASE_URL": "candelabra",
             "STREAMER_DATABASE_URL": "candelabra_streamer",
+            "ACCOUNTS_DATABASE_URL": "candelabra_accounts",
             **jobs,
         },
-        "streamer": {"STREAMER_DATABASE_URL": "candelabra_streamer"},
+        "streamer": {
+            "STREAMER_DATABASE_URL": "candelabra_streamer",
+            "READER_DATABASE_URL": "candelabra_reader",
+            "ACCOUNTS_DATABASE_URL": "candelabra_accounts",
+        },
         "cli": jobs,
         "airflow-init": airflow,
         "airflow-api-server": airflow,

@@ -21,10 +21,12 @@ from include.domain.columnar import (
     bar_time,
     fold_trades,
     from_candles,
+    ranges_in,
     roll_up,
     to_candles,
 )
 from include.domain.fold import CandleBuilder
+from include.domain.ranges import ranges_of
 from include.domain.rollup import roll_up as roll_up_rows
 from include.domain.timeframes import DAY_US, MINUTE_US, TIMEFRAMES, from_us, minute_of, to_us
 
@@ -125,13 +127,14 @@ def candles(draw: st.DrawFn) -> list[Candle]:
     return made
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(candles(), st.sampled_from(list(TIMEFRAMES.values())))
 def test_the_columnar_roll_up_equals_the_row_by_row_one(rows: list[Candle], timeframe) -> None:
     frame = from_candles(rows).sample(fraction=1, shuffle=True, seed=1)
     assert to_candles(roll_up(frame, timeframe)) == roll_up_rows(rows, timeframe)
 
 
+@settings(deadline=None)  # bound by how busy the machine is
 @given(candles())
 def test_rolling_up_in_steps_equals_rolling_up_at_once(rows: list[Candle]) -> None:
     at_once = roll_up(from_candles(rows), TIMEFRAMES["1d"])
@@ -192,3 +195,10 @@ def test_trades_of_one_minute_are_in_order_of_their_ids() -> None:
     candle = to_candles(fold_trades(frame_of(fills), symbol="X"))[0]
     assert (candle.open, candle.close) == (Decimal(1), Decimal(3))
     assert all(a.trade_time_us >= b.trade_time_us for a, b in pairwise(fills))
+
+
+@given(st.sets(st.integers(0, 40)))
+def test_the_ranges_of_a_column_are_those_of_its_minutes(minutes: set[int]) -> None:
+    opens = [START + one * MINUTE_US for one in sorted(minutes)]
+    column = pl.Series(opens, dtype=pl.Int64).cast(pl.Datetime("us", "UTC"))
+    assert ranges_in(column) == ranges_of(opens)

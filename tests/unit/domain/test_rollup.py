@@ -30,6 +30,13 @@ def test_a_silent_bar_gives_no_open_high_or_low() -> None:
     ]
 
 
+def test_a_silent_bar_behind_a_hole_gives_no_close() -> None:
+    """What was traded in the hole is not known, and no close lies above the high."""
+    silent = silent_candle("BTCUSDT", START + 3 * MINUTE_US, Decimal(105))
+    (joined,) = roll_up([bar(0, "100", "101", "99", "100.5"), silent], timeframe("5m"))
+    assert joined.values[:4] == (Decimal(100), Decimal(101), Decimal(99), Decimal("100.5"))
+
+
 def test_bars_that_are_all_silent_make_a_flat_bar_without_ids() -> None:
     silent = [silent_candle("X", START + i * MINUTE_US, Decimal(7)) for i in range(3)]
     assert roll_up(silent, timeframe("5m")) == [silent_candle("X", START, Decimal(7))]

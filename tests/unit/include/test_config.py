@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from include.config import Settings, load_settings
+from include.config_of_serving import TIMEFRAME_NAMES
+from include.domain.timeframes import TIMEFRAMES
 from include.errors import PermanentError
 
 
@@ -81,6 +83,7 @@ WRONG = {
     "jobs_database_url": ("host=h password=s3cret", POSTGRES),
     "dbt_database_url": ("me:s3cret@h/d", POSTGRES),
     "reader_database_url": ("http://me:s3cret@h/d", POSTGRES),
+    "accounts_database_url": ("http://me:s3cret@h/d", POSTGRES),
     "symbols": ("BTCUSDT ETHUSDT", "separated by commas"),
     "symbols_file": (str(Path(__file__).parent), "should be a file"),
     "top": ("0", "greater than or equal to 1"),
@@ -106,6 +109,10 @@ WRONG = {
     "inbox_folder": (__file__, "should be a folder"),
     "raw_retention_days": ("1", "greater than or equal to 2"),
     "archive_folder": (__file__, "should be a folder"),
+    "quality_stale_after_minutes": ("1", "greater than or equal to 2"),
+    "quality_unverified_after_minutes": ("1441", "less than or equal to 1440"),
+    "quality_jump_multiple": ("1", "greater than 1"),
+    "quality_docs_folder": (__file__, "should be a folder"),
     "ledger_retention_days": ("a week", "valid integer"),
     "log_level": ("chatty", "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
     "log_format": ("xml", "'auto', 'json' or 'console'"),
@@ -116,9 +123,27 @@ WRONG = {
     "capture_flush_timeout_ms": ("1", "greater than or equal to 10"),
     "capture_buffer_rows": ("10", "greater than or equal to 1000"),
     "capture_spool_bytes": ("1MB", "valid integer"),
+    "follow_watchlists": ("perhaps", "true or false"),
     "streamer_http": ("perhaps", "true or false"),
     "streamer_http_host": ("http://localhost", "an address or a host name"),
     "streamer_http_port": ("70000", "less than or equal to 65535"),
+    "api": ("perhaps", "true or false"),
+    "api_host": ("http://localhost", "an address or a host name"),
+    "api_port": ("70000", "less than or equal to 65535"),
+    "api_allowed_origins": ("charts.example.org", "https://charts.example.org"),
+    "api_requests_per_minute": ("0", "greater than or equal to 1"),
+    "auth_required": ("perhaps", "true or false"),
+    "session_hours": ("0", "greater than or equal to 1"),
+    "streamer_token": ("s3cret", "candelabra user token add"),
+    "nats_url": ("http://user:s3cret@nats.test", "nats://host:4222 or tls://host:4222"),
+    "nats_trusted_file": ("/no/such/ca.pem", "should be a file in PEM format"),
+    "nats_timeframes": ("1m,7m", "7m is none; should be of 1m 3m"),
+    "grpc": ("perhaps", "true or false"),
+    "grpc_host": ("http://localhost", "an address or a host name"),
+    "grpc_port": ("70000", "less than or equal to 65535"),
+    "grpc_tls_cert_file": ("/no/such/cert.pem", "should be a file in PEM format"),
+    "grpc_tls_key_file": ("/no/such/key.pem", "should be a file in PEM format"),
+    "grpc_trusted_file": ("/no/such/ca.pem", "should be a file in PEM format"),
     "alert_webhook_url": ("hooks.test/s3cret", "should be http or https://"),
 }
 """A wrong value of each setting, and what of the message says what would be right."""
@@ -144,6 +169,10 @@ def test_each_setting_refuses_what_cannot_be_meant_by_name_and_value(
     assert "s3cret" not in message
     if not is_secret:
         assert value.split()[0].upper() in message.upper()
+
+
+def test_timeframes_are_those_of_the_domain() -> None:
+    assert tuple(TIMEFRAMES) == TIMEFRAME_NAMES
 
 
 def test_several_wrong_settings_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -29,12 +30,14 @@ def test_what_a_url_leaves_out_has_the_drivers_defaults(tmp_path: Path) -> None:
     assert environment["CANDELABRA_DBT_SSLMODE"] == "prefer"
 
 
-def test_the_profile_asks_for_no_variable_that_is_not_made(tmp_path: Path) -> None:
-    environment = dbt_environment("postgresql://builder@/candelabra", home=tmp_path)
+def test_the_profile_asks_for_what_is_made_and_else_for_libpqs_own(tmp_path: Path) -> None:
+    made = dbt_environment("postgresql://builder@/candelabra", home=tmp_path).keys()
     profile = (DBT_PROJECT / "profiles.yml").read_text()
-    asked = {part.split("'")[1] for part in profile.split("env_var(")[1:] if "'," not in part[:40]}
-    assert asked
-    assert asked <= environment.keys()
+    asked = re.findall(r"env_var\('(\w+)'(, )?", profile)
+    required = {name for name, default in asked if not default}
+    assert required == {"PGHOST", "PGUSER", "PGDATABASE"}
+    ours = {name for name, _ in asked if not name.startswith("PG")}
+    assert ours - {"CANDELABRA_DBT_DEV_SCHEMA"} <= made
 
 
 def test_manifest_and_logs_go_below_the_home_given(tmp_path: Path) -> None:

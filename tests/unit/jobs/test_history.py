@@ -7,12 +7,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from include.errors import PermanentError
 from include.jobs import history
 from include.jobs.history import load_history_piece, plan_history, summarise_history
 from include.jobs.pieces import LoadCounts, RestPiece
-from include.jobs.trade_dumps import TradeDumpCounts, TradeDumpPiece
+from include.jobs.trade_pieces import TradeDumpCounts, TradeDumpPiece
 
 KLINES = RestPiece("X", "x", 0, 60_000_000)
 TRADES = TradeDumpPiece("X", "x", "p.zip", "agg_trades", keep_raw=True)
@@ -58,7 +59,10 @@ def test_pieces_of_each_kind_are_loaded_by_their_own_job_and_summed(
     (piece,) = plan(kind=kind)
     counts = load_history_piece(settings=None, piece=asdict(piece))  # type: ignore[arg-type]
     assert called == jobs
-    assert summarise_history(counts=[asdict(counts), asdict(counts) | {"label": "x"}]) == total
+    with capture_logs() as told:
+        assert summarise_history(counts=[asdict(counts), asdict(counts) | {"label": "x"}]) == total
+    done = {name: count for name, count in asdict(total).items() if count}
+    assert told == [{"event": "loads_summed", "log_level": "info", **done}]
 
 
 def test_without_pieces_the_sum_is_nothing() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from include.binance import parquet_files
 from include.domain.columnar import to_candles
 from include.errors import PermanentError, RejectedInputError
 from include.jobs.user_files import open_file, read_parts
@@ -124,3 +125,33 @@ def test_rows_of_another_symbol_are_never_taken_for_ones_own(
         open_file(parquet("ABC-trades-2025-01-01.parquet", "XYZ"))
     with pytest.raises(PermanentError, match="does not say its symbol"):
         open_file(parquet("mine.parquet"))
+
+
+def test_rows_of_a_minute_are_judged_together_wherever_they_stand_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opens = [AT_MS + minute * 60_000 for minute in (0, 1, 2, 3, 0, 1)]
+    frame = pl.DataFrame(
+        {
+            "open_time": opens, "open": "1", "high": "2", "low": "1",
+            "close": ["2", "1", "1", "1", "1", "1"], "volume": "3",
+            "close_time": [one + 59_999 for one in opens], "quote_volume": "4", "count": 5,
+            "taker_buy_volume": "1", "taker_buy_quote_volume": "1",
+        }
+    )  # fmt: skip
+    path = tmp_path / "ABC-1m-2025-01.parquet"
+    frame.write_parquet(path)
+    told = []
+    for rows_a_block in (2, 100):
+        monkeypatch.setattr(parquet_files, "BATCH_ROWS", rows_a_block)
+        parts = list(read_parts(open_file(path)))
+        candles = [one for part in parts for one in to_candles(part.candles)]
+        minutes = sorted((one.open_time_us - AT_US) // 60_000_000 for one in candles)
+        rejected = sorted((one.line, one.reason) for part in parts for one in part.rejections)
+        told.append((len(parts), minutes, rejected))
+    contradiction = "rows of one minute contradict each other"
+    expected = (
+        [1, 2, 3],
+        [(1, contradiction), (5, contradiction), (6, "the minute came before in this file")],
+    )
+    assert told == [(4, *expected), (1, *expected)]

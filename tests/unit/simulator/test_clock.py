@@ -21,7 +21,7 @@ def test_a_fast_clock_runs_ahead_by_its_factor() -> None:
     began = time.monotonic()
     while clock.now_us() < 10 * SECOND_US:
         time.sleep(0.001)
-    assert 0.01 <= time.monotonic() - began < 1
+    assert 0.01 <= time.monotonic() - began < 5
     assert clock.real_seconds(SECOND_US) == 0.001
 
 

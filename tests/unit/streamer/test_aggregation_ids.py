@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 
 import pytest
 
+from include.binance.frames import AggTrade
 from include.domain.candles import Status, differing_values
 from include.domain.timeframes import MINUTE_US, SECOND_US
 from tests.unit.streamer.played_exchange import (
@@ -66,6 +66,7 @@ def test_a_void_trade_that_hides_a_true_one_leaves_a_hole(results: Results) -> N
     one.on_trade(trade(1, T0 + 1))
     one.on_trade(trade(2, T0 + 2, price="0", quantity="0", first=-1))
     one.on_trade(trade(3, T0 + 3, first=3))  # the fill 2 is missing
+    one.on_clock(T0 + SECOND_US)
     assert results.holes == [(2, 2)]
 
 
@@ -116,8 +117,82 @@ def test_raw_trades_that_overtake_each_other_are_folded_once_each(
     assert (one.duplicates, results.differing, results.holes) == (10, [], [])
 
 
+def quick_trades(first: int, count: int) -> list[AggTrade]:
+    """Some milliseconds apart, from a second before the first minute's end on."""
+    begin_us = T0 + MINUTE_US - SECOND_US
+    return [
+        trade(first + n, begin_us + n * 5_000, price=str(5 + n * 7 % 11), quantity=f"0.{n + 1}")
+        for n in range(count)
+    ]
+
+
 @pytest.mark.parametrize("seed", range(8))
-def test_trades_of_spot_that_overtake_each_other_leave_the_exchanges_candle(
+def test_trades_of_spot_that_overtake_each_other_by_milliseconds_are_folded_once_each(
+    results: Results, seed: int
+) -> None:
+    one = aggregator(results)
+    begin(one)
+    draws = random.Random(seed)
+    told = quick_trades(1, 400)  # over the minute's end
+    order = [0, *sorted(range(1, 399), key=lambda n: n + draws.uniform(0, 4)), 399]
+    came = [told[n] for n in order]
+    came[200:200] = came[100:110]  # and some come twice
+    for each in came:
+        one.on_trade(each)
+    for minute in range(2):
+        at_us = T0 + minute * MINUTE_US
+        one.on_kline(kline_of(told, at_us, closed=True, at_us=at_us + MINUTE_US + 1))
+        one.on_clock(at_us + MINUTE_US + GRACE)
+    stored = results.stored()
+    assert [stored[T0 + n * MINUTE_US].status for n in range(2)] == [Status.VERIFIED] * 2
+    assert one.equal_checksums == 2  # the folds were whole
+    assert (one.duplicates, results.holes, results.differing) == (10, [], [])
+    late = sum(number < max(order[: at + 1]) for at, number in enumerate(order))
+    assert one.ids.overtaken == late > 50
+
+
+def test_what_overtook_others_waits_for_them_a_moment_and_then_they_are_missing(
+    results: Results,
+) -> None:
+    one = aggregator(results)
+    begin(one)
+    told = quick_trades(1, 80)
+    for each in (told[0], told[2], *told[4:40]):
+        one.on_trade(each)
+    assert results.holes == []
+    shown, _ = one.live_candles()[0]
+    assert shown.trade_count == 1
+    for each in told[40:]:
+        one.on_trade(each)
+    assert results.holes == [(2, 2), (4, 4)]
+    one.on_trade(told[1])
+    one.on_trade(told[3])  # too late
+    assert one.duplicates == 2
+
+
+def test_what_waits_at_a_cut_is_folded_and_what_it_overtook_is_missing(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    told = quick_trades(1, 4)
+    one.on_trade(told[0])
+    one.on_trade(told[2])
+    one.disconnected()
+    assert results.holes == [(2, 2)]
+    assert not one.ids.has_held
+
+
+def test_another_instruments_trades_end_the_wait(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    told = quick_trades(9_001, 4)
+    for each in (told[0], told[2], trade(1, T0 + 5 * MINUTE_US)):
+        one.on_trade(each)
+    assert results.holes == [(9_002, 9_002)]
+    assert results.restarts == [(9_004, 1)]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_trades_of_spot_that_come_much_too_late_leave_the_exchanges_candle(
     results: Results, seed: int
 ) -> None:
     one = aggregator(results)
@@ -137,6 +212,5 @@ def test_trades_of_spot_that_overtake_each_other_leave_the_exchanges_candle(
         true = kline_of(told, at_us, closed=True, at_us=at_us).candle("BTCUSDT")
         assert offer.status is Status.VERIFIED
         assert differing_values(offer.candle, true, quotes=True) == []
-    overtaken = [n for n, later in itertools.pairwise(order) if later < n]
-    assert bool(results.holes) == bool(overtaken)
+    assert results.holes or one.ids.overtaken or order == sorted(order)
     assert results.differing == []  # what is not whole claims nothing

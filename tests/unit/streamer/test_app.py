@@ -38,3 +38,4 @@ async def test_a_minute_over_and_not_settled_is_asked_for_where_its_symbol_is_dr
     assert streamer._repairs.waiting_minutes == 1
     streamer._change(Market.SPOT, Changes(dropped=["BTCUSDT"]), {})
     assert streamer._repairs.waiting_minutes == 2
+    assert streamer._exchange_us() >= T0 + MINUTE_US  # else nothing would ever be due

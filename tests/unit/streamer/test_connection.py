@@ -40,7 +40,7 @@ class Client:
         """Let it work until the condition holds; then end it, which it must hear at once."""
         task = asyncio.create_task(self.connection.run())
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while not done():
                     assert not task.done()
                     await asyncio.sleep(0.002)

@@ -9,7 +9,7 @@ import pytest
 from include.binance.frames import AggTrade
 from include.domain.timeframes import MINUTE_US, SECOND_US
 from streamer import continuity
-from streamer.continuity import SkippingTradeIds, Step, TradeIds
+from streamer.continuity import HELD_US, MOST_OVERTAKEN, SkippingTradeIds, Step, TradeIds
 
 AT = 1_763_700_000_000_000
 
@@ -36,8 +36,63 @@ def test_ids_in_a_row_follow() -> None:
 
 
 def test_a_larger_id_skips_and_a_smaller_one_repeats() -> None:
-    found = steps(trade(5), trade(8), trade(6), trade(8), trade(9))
+    found = steps(trade(5), trade(88), trade(6), trade(88), trade(89))
     assert found == [Step.FIRST, Step.SKIPS, Step.REPEATS, Step.REPEATS, Step.FOLLOWS]
+
+
+def test_what_is_a_few_ids_ahead_waits_for_those_that_it_may_have_overtaken() -> None:
+    ids = TradeIds()
+    came = [trade(5), trade(8), trade(8), trade(7), trade(5), trade(6)]
+    assert [ids.take(one, AT) for one in came] == [
+        Step.FIRST, Step.WAITS, Step.REPEATS, Step.WAITS, Step.REPEATS, Step.OVERTAKEN,
+    ]  # fmt: skip
+    again = [trade(6), *ids.release()]
+    assert [one.id for one in again] == [6, 7, 8]
+    assert [ids.take(one, AT) for one in again] == [Step.FOLLOWS] * 3
+    assert (ids.next_id, ids.overtaken) == (9, 2)
+
+
+@pytest.mark.parametrize(
+    ("last", "now_us", "known_to", "is_over"),
+    [
+        (7, AT + HELD_US - 1, -1, False),
+        (7, AT + HELD_US, -1, True),
+        (7, AT, 6, False),
+        (7, AT, 7, True),
+        (5 + MOST_OVERTAKEN + 2, AT, -1, True),
+    ],
+)
+def test_the_wait_has_an_end(last: int, now_us: int, known_to: int, is_over: bool) -> None:
+    ids = TradeIds()
+    for one in (trade(5), trade(7), trade(last)):
+        ids.take(one, AT)
+    assert ids.is_over(now_us, known_to=known_to) is is_over
+
+
+def test_no_more_wait_than_a_bound() -> None:
+    ids = TradeIds()
+    ids.take(trade(5), AT)
+    for number in range(7, 7 + continuity.MOST_HELD):
+        ids.take(trade(number), AT)
+        if ids.is_over(AT):
+            break
+    assert len(ids.release()) <= continuity.MOST_HELD
+    assert not ids.is_over(AT + MINUTE_US)
+
+
+def test_what_the_first_one_overtook_precedes_it_once() -> None:
+    found = steps(trade(500), trade(499), trade(499), trade(501), trade(300), trade(498))
+    assert found == [
+        Step.FIRST, Step.PRECEDES, Step.REPEATS, Step.FOLLOWS, Step.REPEATS, Step.PRECEDES,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "first_id"), [(499, 499), (498, 500)])
+def test_what_precedes_the_first_one_directly_is_the_first_one(before: int, first_id: int) -> None:
+    ids = TradeIds()
+    for one in (trade(500), trade(before)):
+        ids.take(one, AT)
+    assert (ids.first_id, ids.next_id) == (first_id, 501)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +120,10 @@ def test_void_ids_between_fills_that_follow_are_no_hole() -> None:
 
 
 def test_void_ids_between_fills_that_do_not_follow_hide_trades() -> None:
-    assert steps(trade(5, first=50), void(6), trade(7, first=53))[-1] is Step.SKIPS
+    ids = TradeIds()
+    ids.may_wait = False
+    came = [trade(5, first=50), void(6), trade(7, first=53)]
+    assert [ids.take(one, AT) for one in came][-1] is Step.SKIPS
 
 
 @pytest.mark.parametrize("bad", [trade(6, price="0"), trade(6, price="-1"), void(6)])

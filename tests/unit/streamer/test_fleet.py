@@ -44,6 +44,7 @@ class Feed:
         self.carried = dict(aggregators)
         self.over = 0
         """Calls of ``on_clock`` that find a minute to close."""
+        self.now_us = 0
 
     def on_clock(self) -> bool:
         self.over -= 1
@@ -75,7 +76,7 @@ def carried(fleet: Fleet) -> dict[str, list[str]]:
 
 
 async def until(holds: Any) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not holds():
             await asyncio.sleep(0.001)
 
@@ -116,6 +117,22 @@ def test_a_removed_symbol_leaves_room_and_an_empty_connection_is_given_up() -> N
     assert carried(fleet) == {"spot-1": ["A", "C", "E"], "spot-3": ["F"]}  # names are not reused
     with pytest.raises(KeyError):
         fleet.feed_of("B")
+
+
+def test_the_exchanges_clock_goes_on_where_the_last_feed_was_given_up() -> None:
+    fleet = fleet_of()
+    assert fleet.now_us == 0
+    add(fleet, "A")
+    add(fleet, "A.P", market=Market.UM)
+    feeds: Any = list(fleet.feeds)
+    for feed, now_us in zip(feeds, (7, 9), strict=True):
+        feed.now_us = now_us
+    assert fleet.now_us == 9
+    fleet.remove("A.P")
+    assert fleet.now_us == 7  # of the feeds that are left
+    fleet.remove("A")
+    feeds[0].now_us = 8
+    assert fleet.now_us == 8
 
 
 async def test_connections_run_as_long_as_their_feeds_are_there() -> None:

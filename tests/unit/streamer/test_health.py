@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from include.domain.timeframes import MINUTE_US
-from streamer.health import liveness, readiness
+from streamer.health import condition, liveness, readiness
 from streamer.pulse import SLACK_S
 from streamer.states import SymbolState
-from tests.unit.streamer.watched import Parts, PlayedFeed
+from tests.unit.streamer.watched import Parts, PlayedFeed, publisher
 
 NOW_US = 1_700_000_000_000_000
 
@@ -130,3 +130,12 @@ def test_a_work_that_does_not_come_back_is_named(parts: Parts, work: str) -> Non
     (reason,) = liveness(parts.observed).reasons
     assert reason.code == "stuck"
     assert reason.message == f"{work} should have moved 32 s ago"
+
+
+def test_a_streamer_that_publishes_says_how_its_line_to_nats_is(parts: Parts) -> None:
+    parts.observed.bus = publisher()
+    told = condition(parts.observed)["components"]["nats"]
+    assert told["status"] == "ailing"
+    assert told["reasons"] == ["NATS cannot be reached: no connection was made yet"]
+    assert told["servers"] == "nats.test:4222"
+    assert "s3cret" not in str(told)

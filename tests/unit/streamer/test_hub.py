@@ -124,7 +124,7 @@ async def test_the_end_comes_after_all_that_is_left(hub: Hub, heard: Heard, ends
     else:
         hub.close()
     updates = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         async for batch in subscription:
             updates += batch.updates
     assert [update.candle.trade_count for update in updates] == [1]
@@ -136,3 +136,49 @@ async def hub_end(hub: Hub) -> bool:
     subscription = hub.subscribe()
     assert await subscription.next() is not None
     return await subscription.next() is None
+
+
+async def test_the_newest_minute_is_told_to_whoever_asks(hub: Hub, heard: Heard) -> None:
+    (one,) = listed(hub, heard)
+    assert hub.newest("BTCUSDT") is None
+    assert hub.newest("NONE") is None
+    hub.settle(rest_offer(minute_trades(0, 1), 0))
+    settled = hub.newest("BTCUSDT")
+    assert settled is not None
+    one.on_trade(trade(9, T0 + MINUTE_US + 1, price="12.5"))
+    newest = hub.newest("BTCUSDT")
+    assert newest is not None
+    assert (newest.open_time_us, newest.close) == (T0 + MINUTE_US, Decimal("12.5"))
+    assert settled.open_time_us == T0
+
+
+async def test_each_settled_candle_is_told_once_to_whoever_keeps_the_day(
+    hub: Hub, heard: Heard
+) -> None:
+    listed(hub, heard)
+    told: list[int] = []
+    hub.on_settled = lambda candle: told.append(candle.open_time_us)
+    for _ in range(2):
+        hub.settle(rest_offer(minute_trades(3, 1), 3))
+    assert told == [T0 + 3 * MINUTE_US]
+
+
+async def test_who_wants_to_know_is_told_which_symbols_are_told_of(hub: Hub, heard: Heard) -> None:
+    listed(hub, heard)
+    with (
+        hub.subscribe(tells_streamed=True) as every,
+        hub.subscribe(["ETHUSDT"], tells_streamed=True) as some,
+        hub.subscribe() as plain,
+    ):
+        assert every.take().streamed == {"BTCUSDT"}
+        assert some.take().streamed == frozenset()
+        assert not every.take()
+        reading = asyncio.create_task(every.next())
+        await turn()
+        listed(hub, heard, OTHER)
+        batch = await asyncio.wait_for(reading, 5)
+        assert batch is not None
+        assert batch.streamed == {"BTCUSDT", OTHER.symbol}
+        hub.remove("BTCUSDT")
+        assert every.take().streamed == {OTHER.symbol}
+        assert not plain.take()

@@ -147,7 +147,7 @@ async def ledger(table: Table) -> AsyncIterator[GapLedger]:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not holds():
             await asyncio.sleep(0.001)
 

@@ -36,6 +36,7 @@ class Played:
     now_us: int = T0
     refused: dict[str, Exception] = field(default_factory=dict)
     database_refuses: Exception | None = None
+    unknown_us: dict[str, int] = field(default_factory=dict)
     asked: list[tuple[str, int]] = field(default_factory=list)
     told: list[tuple[Changes, Mapping[str, int]]] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
@@ -66,6 +67,12 @@ class Played:
             raise self.database_refuses
         return {}
 
+    def unknown_since(
+        self, _connection: None, symbols: Sequence[str], since_us: int
+    ) -> dict[str, int]:
+        assert since_us == T0 - 1_440 * MINUTE_US
+        return {symbol: at for symbol, at in self.unknown_us.items() if symbol in symbols}
+
     def remove_left_live(self, _connection: None, symbols: Sequence[str]) -> int:
         self.done.append(f"open candles of {', '.join(symbols)} removed")
         return 1
@@ -84,6 +91,7 @@ class Played:
 
 class Settings:
     symbols_refresh_s = 0.0
+    follow_watchlists = False
     fill_lookback_minutes = 1_440
 
     def url_for(self, _role: str) -> str:
@@ -96,6 +104,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Played:
     monkeypatch.setattr(module, "open_shared_rest", played.open_rest)
     monkeypatch.setattr(module, "connect", played.connect)
     monkeypatch.setattr(module, "last_minutes", played.last_minutes)
+    monkeypatch.setattr(module, "unknown_since", played.unknown_since)
     monkeypatch.setattr(module, "remove_left_live", played.remove_left_live)
     return played
 
@@ -123,7 +132,7 @@ def following(played: Played, roster: Roster) -> Listings:
 async def running(listings: Listings) -> Any:
     task = asyncio.create_task(listings.run())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             yield
     finally:
         task.cancel()
@@ -148,7 +157,11 @@ async def test_a_refused_new_symbol_holds_up_nothing_else_of_the_list(
         halted = {symbol for changes, _ in played.told for symbol in changes.halted}
         assert halted == {"BUSDT", "CUSDT"}
         assert [one for changes, _ in played.told for one in changes.dropped] == ["DUSDT"]
-        assert played.done == ["writes are over", "open candles of DUSDT removed"]
+        assert played.done[:3] == [
+            "open candles of NEW1USDT, NEW2USDT removed",  # left by a streamer that was killed
+            "writes are over",
+            "open candles of DUSDT removed",
+        ]
         assert played.streamed() == ["NEW2USDT"]
         [error] = {call.kwargs["error"] for call in log.calls}
         assert "NEW1USDT: HTTP 400: Invalid symbol" in error
@@ -159,6 +172,18 @@ async def test_a_refused_new_symbol_holds_up_nothing_else_of_the_list(
     assert played.streamed() == ["NEW2USDT", "NEW1USDT"]
     # What it traded while it was refused is asked for as well.
     assert {start_us for _, start_us in played.asked} == {T0 // MINUTE_US * MINUTE_US}
+
+
+async def test_a_symbol_of_which_only_a_gap_is_stored_begins_with_it(played: Played) -> None:
+    first_us = T0 // MINUTE_US * MINUTE_US - 40 * MINUTE_US
+    played.unknown_us = {"CUSDT": first_us, "DUSDT": first_us - 10_000 * MINUTE_US}
+    async with running(following(played, Roster(["*"], played.listed[:2]))):
+        while not played.streamed():
+            await asyncio.sleep(0.002)
+    [begins] = [begins for changes, begins in played.told if changes.added]
+    horizon_us = T0 // MINUTE_US * MINUTE_US - 1_440 * MINUTE_US
+    assert begins == {"CUSDT": first_us, "DUSDT": horizon_us}
+    assert played.asked == []
 
 
 async def test_new_symbols_wait_for_a_database_that_refuses_to_tell_of_them(
@@ -176,3 +201,53 @@ async def test_new_symbols_wait_for_a_database_that_refuses_to_tell_of_them(
         while not played.streamed():
             await asyncio.sleep(0.002)
     assert played.streamed() == ["CUSDT", "DUSDT"]
+
+
+async def test_what_is_watched_is_streamed_at_once_and_dropped_when_it_is_not(
+    played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Settings, "symbols_refresh_s", 3_600.0)
+    monkeypatch.setattr(module, "HURRY_PAUSE_S", 0.0)
+    listings = following(played, Roster(["AUSDT"], played.listed[:1]))
+    listings.watch(frozenset({"BUSDT"}))  # heard before the first look
+    async with running(listings):
+        while played.streamed() != ["BUSDT"]:
+            await asyncio.sleep(0.002)
+        listings.watch(frozenset({"AUSDT", "CUSDT"}))
+        while played.streamed() != ["BUSDT", "CUSDT"]:
+            await asyncio.sleep(0.002)
+        assert [one for changes, _ in played.told for one in changes.dropped] == ["BUSDT"]
+
+
+async def test_a_market_is_followed_once_somebody_watches_one_of_its_symbols(
+    played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Settings, "symbols_refresh_s", 3_600.0)
+    told: list[tuple[Market, list[str]]] = []
+
+    def on_changes(market: Market, changes: Changes, _begins: Mapping[str, int]) -> None:
+        told.extend([(market, [one.symbol for one in changes.added])] if changes.added else [])
+
+    monkeypatch.setattr(played, "on_changes", on_changes)
+    played.listed.append(
+        Instrument("AUSDT.P", Market.UM, "A", "USDT", "TRADING", Decimal("0.1"), Decimal("0.1"))
+    )
+    listings = following(played, Roster(["AUSDT"], played.listed[:1]))
+    async with running(listings):
+        listings.watch(frozenset({"AUSDT.P"}))
+        while told != [(Market.UM, ["AUSDT.P"])]:
+            await asyncio.sleep(0.002)
+
+
+async def test_a_watched_symbol_that_does_not_exist_is_told_once_with_the_nearest(
+    played: Played, log: CapturingLogger
+) -> None:
+    listings = following(played, Roster(["AUSDT"], played.listed[:1]))
+    listings.watch(frozenset({"CUSDC", "BUSDT"}))
+    async with running(listings):
+        while len(played.told) < 5:
+            await asyncio.sleep(0.002)
+    [warning] = log.calls
+    assert (warning.args, warning.kwargs["symbol"]) == (("watched_symbol_unknown",), "CUSDC")
+    assert "did you mean CUSDT" in warning.kwargs["error"]
+    assert played.streamed() == ["BUSDT"]

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 from include.config import load_settings
 from streamer.capture.capture import Capture
 from streamer.metrics import METRICS, Exposition
-from tests.unit.streamer.watched import Parts
+from tests.unit.streamer.watched import Parts, publisher
 
 ROOT = Path(__file__).parents[3]
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -42,6 +42,7 @@ def parts() -> Parts:
     feed.aggregators[0].duplicates = 5
     feed.aggregators[1].void_trades = 6
     feed.aggregators[1].late_trades = 4
+    feed.aggregators[0].ids.overtaken = 9
     feed.aggregators[1].equal_checksums = 7
     feed.lag_seconds.observe(0.002)
     feed.lag_seconds.observe(70)
@@ -58,6 +59,7 @@ async def test_every_frame_is_of_one_kind_and_every_trade_of_one_outcome(parts: 
     for outcome, count in outcomes.items():
         assert found["candelabra_trades_total", ("spot", outcome)] == count
     assert found["candelabra_late_trades_total", ("spot",)] == 4
+    assert found["candelabra_reordered_trades_total", ("spot",)] == 9
     assert found["candelabra_checksums_total", ("equal",)] == 7
     assert found["candelabra_reconnects_total", ("spot-1",)] == 8
     assert found["candelabra_connects_refused_total", ("spot-1",)] == 2
@@ -194,6 +196,7 @@ def test_the_capture_reports_what_is_read_of_it(tmp_path: Path) -> None:
 async def test_each_metric_is_what_was_declared_in_either_format(parts: Parts, accept: str) -> None:
     parts.repairs.ask("BTCUSDT", 0, 60_000_000, "no closed kline")
     parts.captured.update(CAPTURED)
+    parts.observed.bus = publisher()
     text, content_type = Exposition(parts.observed).text(accept)
     if accept:
         assert content_type.startswith("application/openmetrics-text")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.open_gap import GROWS_FOR_S, OpenGap, united, without
+from include.domain.ranges import united, without
+from streamer.open_gap import GROWS_FOR_S, OpenGap
 
 BOUNDS = st.tuples(st.integers(0, 12), st.integers(1, 4)).map(lambda b: (b[0], b[0] + b[1]))
 
@@ -16,9 +17,9 @@ def test_ranges_are_sets_of_minutes(steps: list[tuple[bool, tuple[int, int]]]) -
     minutes: set[int] = set()
     for adds, (start, end) in steps:
         if adds:
-            ranges, minutes = united(ranges, start, end), minutes | set(range(start, end))
+            ranges, minutes = united([*ranges, (start, end)]), minutes | set(range(start, end))
         else:
-            ranges, minutes = without(ranges, start, end), minutes - set(range(start, end))
+            ranges, minutes = without(ranges, [(start, end)]), minutes - set(range(start, end))
         assert [one for bounds in ranges for one in range(*bounds)] == sorted(minutes)
 
 

@@ -105,3 +105,60 @@ def test_a_halted_symbol_that_a_pattern_still_speaks_of_is_kept() -> None:
     changes = roster.update([one("AUSDT", "HALT"), B], T0)
     assert (changes.dropped, changes.halted) == ([], {"AUSDT": "HALT"})
     assert symbols(changes.added) == ["BUSDT"]
+
+
+def test_what_is_watched_is_added_and_dropped_when_it_is_not() -> None:
+    roster = Roster(["AUSDT"], [A])
+    assert roster.watch(["BUSDT", "CBTC"])
+    assert not roster.watch(["CBTC", "BUSDT"])
+    assert symbols(roster.update([A, B, C], T0).added) == ["BUSDT", "CBTC"]
+    roster.watch(["CBTC"])
+    changes = roster.update([A, B, C], T0)
+    assert (changes.dropped, changes.added) == (["BUSDT"], [])
+    assert roster.symbols == {"AUSDT", "CBTC"}
+
+
+def test_what_the_settings_ask_for_stays_when_nobody_watches_it() -> None:
+    roster = Roster(["*USDT"], [A])
+    roster.watch(["AUSDT", "BUSDT"])
+    assert symbols(roster.update([A, B, C], T0).added) == ["BUSDT"]
+    roster.watch([])
+    assert roster.update([A, one("BUSDT", "HALT"), C], T0).dropped == []
+    assert roster.symbols == {"AUSDT", "BUSDT"}
+    roster.want(["AUSDT"])
+    roster.watch(["BUSDT"])
+    assert roster.update([A, B, C], T0).dropped == []
+    roster.watch([])
+    assert roster.update([A, B, C], T0).dropped == ["BUSDT"]
+
+
+def test_what_is_watched_takes_no_place_of_the_largest() -> None:
+    small, volumes = one("SUSDT"), {"AUSDT": Decimal(9), "BUSDT": Decimal(5), "SUSDT": Decimal(1)}
+    roster = Roster(["*USDT"], [A], top=1)
+    roster.watch(["SUSDT"])
+    assert not roster.has_candidates([A, B, small])
+    assert symbols(roster.update([A, B, small], T0, quote_volume_24h=volumes).added) == ["SUSDT"]
+    assert roster.symbols == {"AUSDT", "SUSDT"}
+    roster.watch([])
+    assert roster.update([A, B, small], T0).dropped == ["SUSDT"]
+
+
+def test_a_watched_symbol_that_gets_a_place_keeps_it_when_nobody_watches_it() -> None:
+    roster = Roster(["*USDT"], [A], top=2)
+    roster.watch(["BUSDT"])
+    assert symbols(roster.update([A, B], T0).added) == ["BUSDT"]
+    assert roster.has_candidates([A, B])
+    assert roster.update([A, B], T0, quote_volume_24h={"BUSDT": Decimal(1)}).added == []
+    roster.watch([])
+    assert roster.update([A, B], T0).dropped == []
+
+
+def test_what_is_watched_and_does_not_exist_is_named_and_what_is_halted_waits() -> None:
+    roster = Roster([], [])
+    assert roster.is_idle
+    roster.watch(["NOUSDT", "BUSDT"])
+    assert not roster.is_idle
+    listed = [A, one("BUSDT", "BREAK")]
+    assert roster.update(listed, T0).added == []
+    assert roster.unlisted(listed) == ["NOUSDT"]
+    assert symbols(roster.update([A, B], T0).added) == ["BUSDT"]

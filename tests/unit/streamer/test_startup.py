@@ -74,7 +74,7 @@ async def test_a_stop_ends_the_wait_between_two_attempts() -> None:
     stop = asyncio.Event()
     call = Answers(RateLimitedError("429", retry_after_s=600))
     task = asyncio.create_task(persist("exchange_info", call, stop))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while call.calls == 0:
             await asyncio.sleep(0.002)
         stop.set()
@@ -91,7 +91,7 @@ async def test_a_stop_does_not_wait_for_a_call_that_hangs(hanging: threading.Eve
         return 42
 
     task = asyncio.create_task(persist("exchange_info", call, stop))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not begun.is_set():
             await asyncio.sleep(0.002)
         stop.set()
@@ -109,7 +109,7 @@ async def test_a_stop_that_came_before_is_heard(hanging: threading.Event) -> Non
 async def test_a_call_that_hangs_is_given_up_and_made_again(
     hanging: threading.Event, log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MOST_CALL_S", 0.05)
+    monkeypatch.setattr(module, "MOST_CALL_S", 0.3)
     calls: list[int] = []
 
     def call() -> int:
@@ -118,6 +118,6 @@ async def test_a_call_that_hangs_is_given_up_and_made_again(
             hanging.wait(60)
         return len(calls)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert await persist("stored_minutes", call, asyncio.Event()) == 2
-    assert log.calls[0].kwargs["error"] == "stored_minutes: no answer in 0.05 s"
+    assert log.calls[0].kwargs["error"] == "stored_minutes: no answer in 0.3 s"

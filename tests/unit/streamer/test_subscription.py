@@ -219,6 +219,7 @@ async def test_a_long_backlog_comes_in_parts_between_which_others_run(
             batch = await subscription.next(most=10)
             assert batch is not None
             told += batch.updates
+            assert batch.is_cut == (len(told) < 25)
         assert len(told) == 25
         assert others == [0, 10, 20]
 

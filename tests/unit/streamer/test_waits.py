@@ -22,7 +22,21 @@ WAITS_FOR_ITS_CALLER = {
     ("capture/disk.py", "call"): "a part of asyncio.wait with a timeout",
     ("capture/feeds.py", "run"): "a part of asyncio.wait with a timeout",
     ("capture/capture.py", "run"): "the streamer's stop is what it waits for; cancelled then",
-    ("capture/resumption.py", "run"): "symbols that join; cancelled at the end",
+    ("capture/resumption.py", "_look_back"): "symbols that join; cancelled at the end",
+    ("serving/access.py", "run"): "somebody with an account; cancelled at the end",
+    ("serving/access.py", "watchlists"): "a reader waits for news as long as it likes",
+    ("serving/api/guard.py", "_while_valid"): "a part of asyncio.wait with a timeout",
+    ("serving/board.py", "_follow"): "readers that come; cancelled at the end",
+    ("serving/board.py", "_read"): "symbols that are watched; cancelled at the end",
+    ("serving/watch.py", "next"): "a reader waits for news as long as it likes",
+    ("serving/remote.py", "next"): "a reader waits for news; the line has a timeout",
+    ("serving/remote.py", "_take"): "its reader; cancelled when that leaves",
+    ("serving/bus/news.py", "next"): "a reader waits for news; the line has a timeout",
+    ("serving/bus/news.py", "room"): "its reader, who is the board; cancelled at the end",
+    ("serving/process.py", "serve"): "a part of asyncio.wait with a timeout",
+    ("quotes.py", "run"): "a part of asyncio.wait with a timeout",
+    ("ticks.py", "changed"): "a reader waits for news as long as it likes",
+    ("serving/remote_ticks.py", "_keep"): "readers that come; cancelled at the end",
 }
 
 

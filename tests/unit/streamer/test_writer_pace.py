@@ -46,7 +46,7 @@ def writer_of(*aggregators: Aggregator) -> CandleWriter:
 async def running(writer: CandleWriter) -> AsyncIterator[None]:
     task = asyncio.create_task(writer.run())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             yield
     finally:
         task.cancel()

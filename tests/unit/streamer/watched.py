@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from include.binance.session import StreamSession
 from include.domain.instruments import Market
+from streamer.continuity import TradeIds
 from streamer.feed import LAG_SECONDS, Feed
 from streamer.histogram import Histogram
 from streamer.hub import Hub
@@ -16,6 +17,9 @@ from streamer.ledger import GapLedger
 from streamer.observed import Observed
 from streamer.pulse import Pulse
 from streamer.repair import RepairQueue
+from streamer.serving.board import Board
+from streamer.serving.bus.line import BusLine
+from streamer.serving.bus.publisher import BusPublisher
 from streamer.writer import CandleWriter
 
 
@@ -34,6 +38,7 @@ class Aggregator:
     void_trades: int = 0
     late_trades: int = 0
     equal_checksums: int = 0
+    ids: TradeIds = field(default_factory=TradeIds)
 
 
 class Connection:
@@ -107,3 +112,9 @@ class Parts:
 
         self.writer._connection = cast(Any, Connected())
         self.writer._answered_s = asyncio.get_running_loop().time() - seconds_ago
+
+
+def publisher() -> BusPublisher:
+    """What publishes over NATS, before it is connected."""
+    line = BusLine("nats://me:s3cret@nats.test:4222", name="a test")
+    return BusPublisher(line, Board(Hub().subscribe, lambda *_: ((), (), ())), streamer="a")

@@ -88,6 +88,8 @@ async def test_a_stall_is_silent_and_goes_on_after_its_time(exchange: Exchange) 
         lost_ms = after[-1]["T"] - after[-2]["T"]
         assert 55_000 < lost_ms < 300_000
         await _state(exchange, "quiet", "finished")
+        ((from_us, to_us),) = exchange.endpoints["spot"].withheld_us
+        assert after[-2]["T"] * 1_000 <= from_us < to_us <= after[-1]["E"] * 1_000
 
 
 async def test_a_shutdown_is_announced_and_follows_after_its_grace(exchange: Exchange) -> None:

@@ -93,7 +93,7 @@ async def test_each_reader_gets_its_own_streams_in_its_own_form(
         pairs = zip(connections, map(len, expected), strict=True)
         received = await asyncio.gather(*(_receive(ws, count) for ws, count in pairs))
         assert received == expected
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not replay.is_finished:
                 await asyncio.sleep(0.005)
         assert (replay.frames_played, replay.frames_sent) == (8_000, 8_000)
@@ -111,7 +111,7 @@ async def test_frames_that_nobody_hears_are_played_and_not_sent(recording: Path)
         url = f"{exchange.spot_ws_url}/stream?streams={STREAMS[0]}/{STREAMS[1]}"
         async with connect(url, max_queue=None) as both:
             assert await _receive(both, len(expected)) == expected
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while not replay.is_finished:
                     await asyncio.sleep(0.005)
         await one.close()
@@ -127,7 +127,7 @@ async def test_a_slow_reader_holds_the_replay_and_misses_nothing(recording: Path
         url = f"{exchange.spot_ws_url}/stream?streams={'/'.join(STREAMS)}"
         async with connect(url, max_queue=8) as ws:
             await ws.recv()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while exchange.replay is not None and not _rests(exchange):
                     await asyncio.sleep(0.005)
             assert 0 < replay.frames_played < total
@@ -159,7 +159,7 @@ async def test_a_subscription_without_frames_is_told_and_begins_nothing(recordin
                         assert replay.frames_played == 0
                 count = len(_expected(recording, STREAMS[:1], combined=False))
                 await _receive(ws, count)
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(30):
                     while not replay.is_finished:
                         await asyncio.sleep(0.005)
                 late = {"method": "SUBSCRIBE", "params": [STREAMS[1]], "id": 9}

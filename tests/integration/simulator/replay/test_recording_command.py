@@ -45,7 +45,7 @@ def test_what_was_recorded_is_replayed_frame_by_frame(tmp_path: Path) -> None:
         with connect(f"{url}/stream?streams={streams}/ethusdt@trade", close_timeout=0.1) as ws:
             assert [ws.recv(timeout=10) for _ in frames] == frames
         process.send_signal(signal.SIGTERM)
-        _, logs = process.communicate(timeout=10)
+        _, logs = process.communicate(timeout=30)
     finally:
         process.kill()
     events = {entry["event"]: entry for entry in map(json.loads, logs.splitlines())}
@@ -86,7 +86,7 @@ def test_an_ended_recording_leaves_nothing(tmp_path: Path, number: signal.Signal
             assert time.monotonic() < deadline
             time.sleep(0.01)
         process.send_signal(number)
-        stdout, stderr = process.communicate(timeout=10)
+        stdout, stderr = process.communicate(timeout=30)
     finally:
         process.kill()
     assert (process.returncode, stdout) == (130, "")

@@ -23,7 +23,7 @@ INFO = "/api/v3/exchangeInfo"
 def client() -> Iterator[httpx.Client]:
     with (
         ExchangeThread(CONFIG) as exchange,
-        httpx.Client(base_url=exchange.spot_rest_url, timeout=10) as opened,
+        httpx.Client(base_url=exchange.spot_rest_url, timeout=60) as opened,
     ):
         yield opened
 

@@ -49,7 +49,7 @@ def exchange(running: ExchangeThread) -> Iterator[ExchangeThread]:
 
 @pytest.fixture
 def client(exchange: ExchangeThread) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=exchange.spot_rest_url, timeout=10) as opened:
+    with httpx.Client(base_url=exchange.spot_rest_url, timeout=60) as opened:
         yield opened
 
 

@@ -19,14 +19,14 @@ FAST = SimulatorConfig(clock_start=NOON, speed=200)
 """A minute takes 0.3 seconds; pings come every half second, pongs are due within two."""
 
 
-async def read(ws: ClientConnection, timeout_s: float = 10) -> Frame:
+async def read(ws: ClientConnection, timeout_s: float = 30) -> Frame:
     """The next frame."""
     async with asyncio.timeout(timeout_s):
         frame: Frame = json.loads(await ws.recv())
     return frame
 
 
-async def read_on(ws: ClientConnection, timeout_s: float = 10) -> None:
+async def read_on(ws: ClientConnection, timeout_s: float = 30) -> None:
     """Reads until an exception ends it."""
     while True:
         await read(ws, timeout_s)
@@ -40,7 +40,7 @@ async def open_raw(exchange: Exchange) -> tuple[asyncio.StreamReader, asyncio.St
         b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     )
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         answer = await reader.readuntil(b"\r\n\r\n")
     assert b"101 Switching Protocols" in answer
     return reader, writer

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from deploy.local.postgres import EmbeddedPostgres
 from include.store.migrate import migrate
+from tests.ports import steady_port
 
 SETTINGS = {"fsync": "off", "shared_buffers": "32MB"}
 
@@ -15,7 +16,7 @@ class Server:
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        self._running = EmbeddedPostgres(home, settings=SETTINGS)
+        self._running = EmbeddedPostgres(home, port=steady_port(), settings=SETTINGS)
         self._running.start()
         self.url = self._running.create_database("capture")
         migrate(self.url)

@@ -39,7 +39,7 @@ async def served(
     if symbol.endswith(".P"):
         base, path = exchange.um_rest_url, "/fapi/v1"
     headers = {"X-MBX-TIME-UNIT": "MICROSECOND", "X-MBX-APIKEY": "any"}
-    async with httpx.AsyncClient(base_url=base, headers=headers, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=base, headers=headers, timeout=60) as client:
         while not found or found[-1][key] < last_id:
             asked = {
                 "symbol": symbol.removesuffix(".P"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
@@ -30,16 +31,27 @@ def intake() -> Intake:
     return Intake(DATASETS, most_rows=1_000, on_losses=lambda _: None)
 
 
-async def look_back(database_url: str, intake: Intake, folder: Path, *symbols: str) -> Losses:
+async def look_back(
+    database_url: str,
+    intake: Intake,
+    folder: Path,
+    *symbols: str,
+    delivers_since_us: Callable[[str, str], int | None] = lambda _dataset, _symbol: 0,
+    is_done: Callable[[Losses], bool] = lambda losses: not losses.open,
+) -> Losses:
     losses = Losses(folder / "losses.json")
+    losses.load()
     spool = Spool(folder, max_bytes=1 << 20)
-    resumption = Resumption(database_url, DATASETS, intake, spool, losses, now_us=lambda: NOW_US)
+    resumption = Resumption(
+        database_url, DATASETS, intake, spool, losses,
+        delivers_since_us=delivers_since_us, now_us=lambda: NOW_US,
+    )  # fmt: skip
     resumption.begin(exchange_us=NOW_US, lookback_us=60 * MINUTE_US)
     resumption.join(symbols)
     task = asyncio.create_task(resumption.run())
     try:
         async with asyncio.timeout(30):
-            while not all(map(resumption.is_done, symbols)):
+            while not (all(map(resumption.is_done, symbols)) and is_done(losses)):
                 await asyncio.sleep(0.01)
     finally:
         task.cancel()
@@ -63,6 +75,53 @@ async def test_quotes_and_futures_trades_are_a_loss_since_the_last_row_however_o
         ("book_tickers", "BTCUSDT", NOT_RUNNING, LAST_US, NOW_US),
         ("trades", "BTCUSDT.P", NOT_RUNNING, LAST_US + 1, NOW_US),
     ]
+
+
+def store_quote(database_url: str, symbol: str, number: int, received_us: int) -> None:
+    quote = book_ticker_line(symbol, number, "1", "2", "3", "4", None, received_us)
+    with connect(database_url, application_name="test") as connection:
+        write_raw(connection, BOOK_TICKERS, [quote])
+
+
+def told(losses: Losses) -> list[tuple[str, int, int]]:
+    return sorted((gap.symbol, gap.from_us, gap.to_us) for gap in losses.take())
+
+
+async def test_a_loss_lasts_until_the_exchange_delivers(
+    database_url: str, intake: Intake, tmp_path: Path
+) -> None:
+    for symbol in ("BTCUSDT", "ETHUSDT", "XRPUSDT"):
+        store_quote(database_url, symbol, 7, LAST_US)
+    store_quote(database_url, "ETHUSDT", 9, NOW_US + 2_000_000)  # before all streams were there
+    since_us = {"BTCUSDT": NOW_US + 3_000_000, "ETHUSDT": NOW_US + 3_000_000, "XRPUSDT": None}
+    losses = await look_back(
+        database_url, intake, tmp_path, *since_us,
+        delivers_since_us=lambda _dataset, symbol: since_us[symbol],
+        is_done=lambda losses: len(losses.open) == 1,
+    )  # fmt: skip
+    assert told(losses) == [
+        ("BTCUSDT", LAST_US, NOW_US + 3_000_000),
+        ("ETHUSDT", LAST_US, NOW_US + 2_000_000),
+    ]
+    assert [loss.symbol for loss in losses.open] == ["XRPUSDT"]
+
+
+async def test_what_a_process_that_was_killed_at_its_start_had_lost_is_told_by_the_next(
+    database_url: str, intake: Intake, tmp_path: Path
+) -> None:
+    store_quote(database_url, "BTCUSDT", 7, LAST_US)
+    killed = await look_back(
+        database_url, intake, tmp_path, "BTCUSDT",
+        delivers_since_us=lambda _dataset, _symbol: None, is_done=lambda _: True,
+    )  # fmt: skip
+    killed.save()  # as the writer does before it stores a row
+    store_quote(database_url, "BTCUSDT", 9, NOW_US + 1_000_000)
+    losses = await look_back(database_url, intake, tmp_path, "ETHUSDT")
+    assert told(losses) == [("BTCUSDT", LAST_US, NOW_US + 1_000_000)]
+    losses.save()
+    again = Losses(tmp_path / "losses.json")
+    again.load()
+    assert (told(again), again.open) == (told(losses), set())
 
 
 async def test_trades_with_ids_are_missing_since_the_last_row_however_old(

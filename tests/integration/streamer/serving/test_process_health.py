@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from deploy.local.postgres import EmbeddedPostgres
 from include.store.migrate import migrate
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
+from tests.ports import steady_port
 
 ROOT = Path(__file__).parents[4]
 HANGS_S = 1.0
@@ -66,11 +66,10 @@ class Asked:
 def postgres() -> Iterator[EmbeddedPostgres]:
     with tempfile.TemporaryDirectory(prefix="candelabra-health-") as folder:
         Path(folder).chmod(0o755)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]  # after a crash it starts on the same one
         server = EmbeddedPostgres(
-            Path(folder) / "pg", port=port, settings={"fsync": "off", "shared_buffers": "32MB"}
+            Path(folder) / "pg",
+            port=steady_port(),  # after a crash it starts on the same one
+            settings={"fsync": "off", "shared_buffers": "32MB"},
         )
         server.start()
         try:
@@ -119,9 +118,10 @@ def test_each_fault_is_told_and_none_but_a_blocked_loop_asks_for_a_restart(
             postgres.start()
             one.until(is_ready)
 
-            exchange.faults.add([{"kind": "refuse", "market": "spot", "duration_s": 200}])
-            exchange.faults.add([{"kind": "cut", "market": "spot"}])
+            (refused,) = exchange.faults.add({"kind": "refuse", "market": "spot"})
+            exchange.faults.add({"kind": "cut", "market": "spot"})
             one.until(unready("disconnected"))
+            exchange.faults.remove(refused)  # soon: each refusal doubles the next wait
             one.until(is_ready)
 
             process.send_signal(signal.SIGSTOP)  # no turn of its event loop
@@ -130,7 +130,7 @@ def test_each_fault_is_told_and_none_but_a_blocked_loop_asks_for_a_restart(
             one.until(is_ready)
 
             process.terminate()
-            assert process.wait(timeout=10) == 0
+            assert process.wait(timeout=30) == 0
         finally:
             process.kill()
             process.wait()

@@ -68,7 +68,7 @@ async def _run(pump: Pump, until: Callable[[_Listener], bool]) -> list[int]:
     pump.hub.subscribe(listener, [STREAM])
     running = asyncio.create_task(pump.run())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not until(listener):
                 await asyncio.sleep(0.005)
     finally:

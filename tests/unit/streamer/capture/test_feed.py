@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from include.binance.quotes import decode_captured
 from include.domain.instruments import Market
 from streamer.capture.feed import CaptureFeed
 from streamer.capture.intake import DATASETS, Intake
@@ -42,6 +43,7 @@ def feed_of(intake: Intake, clock: Clock, missed: list[tuple[int, int]]) -> Capt
         name="spot-capture-1",
         stale_after_s=15,
         on_missed=lambda _feed, from_us, to_us: missed.append((from_us, to_us)),
+        on_revived=lambda *_: None,
         now_us=lambda: clock.now_us,
     )
 
@@ -92,6 +94,71 @@ def test_a_cut_is_told_once_all_streams_deliver_again(intake: Intake, clock: Clo
     clock.now_us = 200
     feed.on_text(QUOTE.replace(b'"u":7', b'"u":8'))
     assert missed == [(100, 200)]
+
+
+def test_a_cut_is_told_before_the_first_row_is_stored_and_again_when_all_streams_deliver(
+    intake: Intake, clock: Clock
+) -> None:
+    missed: list[tuple[int, int]] = []
+    feed = feed_of(intake, clock, missed)
+    session = feed.connection.session
+    session.next_message(0.0)
+    feed._closed()
+    clock.now_us = 200
+    feed.on_texts([QUOTE])  # of a stream that was answered for; others are not yet
+    assert missed == [(100, 200)]
+    assert intake.lanes.waiting == 1
+    clock.now_us = 300
+    feed.on_texts([QUOTE.replace(b'"u":7', b'"u":8')])
+    assert missed[1:] == []
+    clock.now_us = 400
+    feed.on_texts([b'{"result":null,"id":1}', QUOTE.replace(b'"u":7', b'"u":9')])
+    assert missed[1:] == [(200, 400)]
+
+
+def test_a_cut_says_up_to_when_trades_had_come(intake: Intake, clock: Clock) -> None:
+    feed = feed_of(intake, clock, [])
+    feed._closed()
+    assert feed.cut_event_us == 0
+    feed.connection.session.next_message(0.0)
+    feed.on_texts([b'{"result":null,"id":1}', TRADE, QUOTE])
+    feed._closed()
+    feed.on_texts([TRADE.replace(b"800000000", b"900000000")])
+    assert feed.cut_event_us == AT
+
+
+def test_streams_are_delivered_since_the_exchange_said_so(intake: Intake, clock: Clock) -> None:
+    feed = feed_of(intake, clock, [])
+    session = feed.connection.session
+    session.next_message(0.0)
+    assert feed.since_us == {}
+    clock.now_us = 120
+    feed.on_texts([b'{"result":null,"id":1}'])
+    assert feed.since_us == {"BTCUSDT": 120}
+    feed.add(["ETHUSDT", "BTCUSDT"])
+    session.subscribe(feed.connection.streams)  # as the socket does that there is not
+    clock.now_us = 130
+    feed.on_texts([QUOTE])
+    assert feed.since_us == {"BTCUSDT": 120}
+    session.next_message(10.0)
+    clock.now_us = 140
+    feed.on_texts([b'{"result":null,"id":2}'])
+    assert feed.since_us == {"BTCUSDT": 120, "ETHUSDT": 140}
+    feed.remove("BTCUSDT")
+    assert feed.since_us == {"ETHUSDT": 140}
+
+
+def test_a_successor_waits_until_what_it_delivered_has_come_on_the_old_connection_too(
+    intake: Intake, clock: Clock
+) -> None:
+    feed = feed_of(intake, clock, [])
+    quote, trade = decode_captured(QUOTE), decode_captured(TRADE)
+    answer = decode_captured(b'{"result":null,"id":1}')
+    assert [feed._has_delivered(one) for one in (quote, trade, answer)] == [False, False, True]
+    feed.on_texts([QUOTE.replace(b'"u":7', b'"u":6'), TRADE.replace(b"800000000", b"799999999")])
+    assert [feed._has_delivered(one) for one in (quote, trade)] == [False, False]
+    feed.on_texts([QUOTE.replace(b'"u":7', b'"u":8'), TRADE])
+    assert [feed._has_delivered(one) for one in (quote, trade)] == [True, True]
 
 
 def test_a_cut_began_with_the_last_message_not_when_it_was_noticed(

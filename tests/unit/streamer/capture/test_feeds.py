@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from include.domain.instruments import Market
-from streamer.capture import feeds as module
+from streamer import connection_ends
 from streamer.capture.feed import CaptureFeed
 from streamer.capture.feeds import CaptureFeeds
 from streamer.capture.intake import DATASETS, Intake
@@ -29,7 +29,7 @@ def feeds() -> CaptureFeeds:
     ) -> CaptureFeed:
         return CaptureFeed(
             url, market, kinds, names, intake, name=own_name, stale_after_s=15,
-            on_missed=lambda *_: None, now_us=lambda: 0,
+            on_missed=lambda *_: None, on_revived=lambda *_: None, now_us=lambda: 0,
         )  # fmt: skip
 
     return CaptureFeeds(routes, make, max_streams=6)
@@ -37,6 +37,20 @@ def feeds() -> CaptureFeeds:
 
 def names(feeds: CaptureFeeds) -> list[list[str]]:
     return [sorted(feed.names) for feed in feeds.feeds]
+
+
+def test_a_stream_says_since_when_it_is_delivered(feeds: CaptureFeeds) -> None:
+    feeds.add(["A"])
+    (feed,) = feeds.feeds
+    assert feeds.delivers_since_us(Market.SPOT, "bookTicker", "A") is None
+    feed.connection.session.next_message(0.0)
+    feed.on_texts([b'{"result":null,"id":1}'])
+    assert feeds.delivers_since_us(Market.SPOT, "bookTicker", "A") == 0
+    for market, kind, name in (
+        (Market.UM, "bookTicker", "A"), (Market.SPOT, "aggTrade", "A"), (Market.SPOT, "trade", "B"),
+    ):  # fmt: skip
+        with pytest.raises(KeyError):
+            feeds.delivers_since_us(market, kind, name)
 
 
 def test_a_connection_carries_what_fits_and_each_market_has_its_own(feeds: CaptureFeeds) -> None:
@@ -53,7 +67,7 @@ def test_further_symbols_go_where_there_is_room_and_none_twice(feeds: CaptureFee
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not holds():
             await asyncio.sleep(0.002)
 
@@ -90,7 +104,7 @@ async def test_a_connection_without_symbols_is_given_up_while_others_go_on(
 async def test_a_connection_that_does_not_end_is_left_and_told(
     feeds: CaptureFeeds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CANCEL_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(connection_ends, "CANCEL_TIMEOUT_S", 0.05)
     feeds.add(["A"])
     (feed,) = feeds.feeds
     stuck, freed = asyncio.Event(), asyncio.Event()
@@ -107,7 +121,7 @@ async def test_a_connection_that_does_not_end_is_left_and_told(
     with capture_logs() as logged:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await task
     freed.set()
-    assert [one["event"] for one in logged] == ["capture_connections_left"]
+    assert [(one["event"], one["of"]) for one in logged] == [("connections_left", "raw capture")]

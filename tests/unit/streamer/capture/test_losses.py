@@ -83,3 +83,42 @@ def test_losses_that_the_disk_refused_are_saved_with_the_next_try(tmp_path: Path
     again = Losses(path)
     again.load()
     assert len(again) == 1
+
+
+def test_an_open_loss_is_kept_on_disk_until_its_beginning_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "losses.json"
+    first = Losses(path)
+    opened = [Loss("book_tickers", symbol, "killed", None, 20) for symbol in "AB"]
+    first.add(opened)
+    assert (first.is_saved, len(first)) == (False, 0)
+    first.save()
+    assert first.is_saved
+
+    second = Losses(path)
+    second.load()
+    assert second.open == set(opened)
+    second.close(opened[0], 5, 21)
+    second.close(opened[1], None, 20)
+    assert not second.is_saved
+    assert [(gap.symbol, gap.from_us, gap.to_us) for gap in second.take()] == [("A", 5, 21)]
+    second.save()
+
+    third = Losses(path)
+    third.load()
+    assert (third.open, len(third)) == (set(), 1)
+
+
+def test_a_list_that_grew_while_it_was_saved_is_not_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = Losses(tmp_path / "losses.json")
+    losses.add([loss(3, 10, 20)])
+    write = losses._write
+
+    def grow(content: bytes) -> None:
+        losses.add([loss(1, 21, 22)])
+        write(content)
+
+    monkeypatch.setattr(losses, "_write", grow)
+    losses.save()
+    assert not losses.is_saved

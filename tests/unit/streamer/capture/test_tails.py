@@ -62,7 +62,7 @@ def ids() -> IdSequence:
 
 async def run_until(tails: Tails, done: Callable[[], bool]) -> None:
     task = asyncio.create_task(tails.run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not done():
             await asyncio.sleep(0.001)
     task.cancel()

@@ -65,6 +65,7 @@ class Bench:
             name="spot-capture-1",
             stale_after_s=15,
             on_missed=lambda *_: None,
+            on_revived=lambda *told: self.watch.revived(*told),
             now_us=lambda: self.now_us,
         )
         self.connection = Connection()
@@ -117,8 +118,11 @@ def test_a_dead_stream_is_asked_for_again_and_what_it_lacks_is_told(bench: Bench
     assert bench.connection.session.asked_again == [["btcusdt@bookTicker"]]
     # Since the look before the one that heard it last, up to this one.
     assert bench.lost == [("bookTicker", "BTCUSDT", 5, 45)]
+    bench.now_us += 2_000_000
+    bench.quote("BTCUSDT")  # told by its very first message: that may be stored before any look
+    assert bench.lost[1:] == [("bookTicker", "BTCUSDT", 45, 47)]
     bench.pass_by(2, is_quoted=True)
-    assert bench.lost[1:] == [("bookTicker", "BTCUSDT", 45, 50)]
+    assert bench.lost[2:] == []
     assert bench.watch.dead == 1
     assert bench.connection.rotations == []
 

@@ -17,8 +17,8 @@ from include.domain.instruments import Market
 from include.store.raw import RawTable
 from streamer.capture import writer as module
 from streamer.capture.intake import Intake
-from streamer.capture.losses import Losses
-from streamer.capture.spool import Spool
+from streamer.capture.losses import Loss, Losses
+from streamer.capture.spool import Record, Spool
 from streamer.capture.writer import CaptureWriter
 
 BATCH_ROWS = 20
@@ -91,7 +91,7 @@ async def working(bench: Bench) -> AsyncIterator[Bench]:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not holds():
             await asyncio.sleep(0.002)
 
@@ -135,3 +135,49 @@ async def test_a_write_that_hangs_ends_and_its_rows_are_kept_on_the_disk(
         database.takes_s = 0
         await until(lambda: bench.spool.is_empty and not bench.writer.is_spooling)
     assert sum(database.writes) >= BATCH_ROWS
+
+
+async def test_what_was_lost_is_on_disk_before_a_later_row_is_stored(
+    database: Database, tmp_path: Path
+) -> None:
+    bench = Bench(tmp_path)
+    saved: list[bool] = []
+    write = database.write
+
+    async def noting(*arguments: Any, **options: Any) -> tuple[int, bool]:
+        saved.append(bench.losses.is_saved)
+        return await write(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "write_raw_async", noting)
+        patch.setattr(module, "SPILL_SHARE", 1.0)
+        async with working(bench):
+            for number in range(3):
+                opened = Loss("book_tickers", "BTCUSDT", "killed", None, number)
+                bench.losses.add([opened])
+                bench.quote()
+                await until(lambda: len(saved) > number)  # noqa: B023 - awaited at once
+    assert saved == [True] * 3
+
+
+async def test_rows_in_flight_go_to_the_disk_before_younger_ones(
+    database: Database, tmp_path: Path
+) -> None:
+    bench = Bench(tmp_path)
+    stored: list[str] = []
+    append = bench.spool.append
+
+    def noting(record: Record) -> list[Loss]:
+        dropped = append(record)
+        stored.extend(line.split("\t")[2] for line in record.lines)
+        return dropped
+
+    bench.spool.append = noting  # type: ignore[method-assign]
+    database.takes_s = 60.0  # a write that hangs
+    async with working(bench):
+        bench.quote()
+        await until(lambda: bench.intake.lanes.waiting == 0)
+        bench.writer.is_spooling = True
+        bench.quote()
+        await until(lambda: len(stored) >= 2)
+    assert stored == ["1", "2"]

@@ -46,7 +46,10 @@ $$;
 GRANT EXECUTE ON FUNCTION
 market.market_of(text),
 ops.system_identifier(),
-ops.candle_proofs(text, timestamptz, timestamptz)
+ops.stored_minutes(text),
+ops.candle_symbols(),
+ops.candle_proofs(text, timestamptz, timestamptz),
+ops.suspected_outages(timestamptz, timestamptz, integer, integer)
 TO candelabra_streamer, candelabra_jobs, candelabra_dbt, candelabra_reader;
 
 -- Writers of candles. The streamer cannot delete one; nobody but the owner can truncate or drop.
@@ -69,8 +72,10 @@ GRANT DELETE ON
 market.candles_1m, market.agg_trades, market.trades, market.book_tickers, market.instruments,
 ops.coverage, ops.gaps, ops.outages, ops.discrepancies
 TO candelabra_jobs;
-GRANT INSERT, UPDATE, DELETE ON ops.dump_files, ops.rejected_rows, ops.quality_results
+GRANT INSERT, UPDATE, DELETE ON
+ops.dump_files, ops.rejected_rows, ops.quality_results, ops.quality_runs
 TO candelabra_jobs;
+GRANT EXECUTE ON FUNCTION ops.keep_quality_cursor(pg_snapshot) TO candelabra_jobs;
 GRANT INSERT, UPDATE ON ops.archived_partitions TO candelabra_jobs;
 GRANT EXECUTE ON FUNCTION
 ops.raw_fingerprint(text, date),
@@ -79,7 +84,7 @@ TO candelabra_jobs;
 
 -- dbt keeps its own cursors and prunes the work list that it alone reads.
 GRANT INSERT, UPDATE, DELETE ON ops.build_cursors TO candelabra_dbt;
-GRANT DELETE ON ops.candle_changes TO candelabra_dbt;
+GRANT DELETE ON ops.candle_changes, ops.status_changes TO candelabra_dbt;
 
 -- dbt drops and recreates its tables: readers keep their rights through default privileges,
 -- whether dbt runs as its own role or as the owner.
@@ -92,3 +97,28 @@ GRANT SELECT ON ALL TABLES IN SCHEMA marts, marts_audit TO candelabra_jobs, cand
 GRANT INSERT, UPDATE ON ops.reconciliations TO candelabra_jobs;
 GRANT EXECUTE ON FUNCTION ops.minutes_in(tstzmultirange)
 TO candelabra_streamer, candelabra_jobs, candelabra_dbt, candelabra_reader;
+
+-- Marts of trades.
+GRANT DELETE ON ops.trade_changes TO candelabra_dbt;
+GRANT INSERT, DELETE ON ops.session_changes TO candelabra_dbt;
+GRANT EXECUTE ON FUNCTION ops.changed_trades(pg_snapshot), ops.minute_of(timestamptz)
+TO candelabra_jobs, candelabra_dbt;
+
+-- Accounts. The streamer knows what is watched, and by nobody whom. Servers of readers check
+-- passwords, begin and end sessions, and keep watchlists; who has an account the owner alone says.
+GRANT USAGE ON SCHEMA accounts TO candelabra_streamer;
+GRANT SELECT ON accounts.watched TO candelabra_streamer;
+DO $$
+BEGIN
+    -- A role that came later than the others: an administrator may not have made it yet.
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'candelabra_accounts') THEN
+        EXECUTE format('GRANT CONNECT ON DATABASE %I TO candelabra_accounts', current_database());
+        GRANT USAGE ON SCHEMA accounts TO candelabra_accounts;
+        GRANT SELECT ON
+        accounts.users, accounts.sessions, accounts.tokens, accounts.watched_symbols,
+        accounts.watched
+        TO candelabra_accounts;
+        GRANT INSERT, DELETE ON accounts.sessions, accounts.watched_symbols TO candelabra_accounts;
+    END IF;
+END
+$$;

@@ -1,0 +1,130 @@
+"""500 candles by REST for 50 clients, from ``candelabra serve``, cold and hot.
+
+The server has one core; PostgreSQL and the clients have the other. Cold: each range is asked for
+once; its rows are in PostgreSQL's memory. Hot: twenty ranges again and again.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import psycopg
+
+from benchmarks.processes import CORES, cpu_s, talking, waited_s
+from benchmarks.serving_stage import NAMES, SYMBOLS, free_ports, wait_until_open
+from benchmarks.stage import percentile, verdict
+from deploy.local.postgres import EmbeddedPostgres
+from include.domain.instruments import Instrument, Market
+from include.domain.timeframes import to_us
+from include.store.instruments import write_instruments
+from include.store.migrate import migrate
+from include.store.pools import connect
+
+DAYS = 2
+FIRST = datetime(2026, 3, 2, tzinfo=UTC)
+CLIENTS = 50
+RATE = 500.0
+GOALS_MS = {"cold": 50.0, "hot": 5.0}
+SECONDS = 8.0
+
+FILL = """
+INSERT INTO market.candles_1m (
+    symbol, open_time, open, high, low, close, volume, quote_volume, trade_count,
+    taker_buy_volume, taker_buy_quote_volume, first_trade_id, last_trade_id,
+    status, source, source_rank, evidence_at
+)
+SELECT
+    'S' || lpad(s::text, 4, '0') || 'USDT',
+    %(first)s + m * interval '1 minute',
+    60000.10 + m %% 977, 60009.10 + m %% 977, 59990.10 + m %% 977, 60001.10 + m %% 977,
+    62.34500000 + m %% 89, 740000.12345678 + m %% 997, 100 + m %% 31,
+    6.12300000 + m %% 41, 370000.12345678 + m %% 499, 200 * m, 200 * m + 199,
+    'verified', 'rest', 80, %(first)s + interval '9 days'
+FROM generate_series(1, %(symbols)s) AS s, generate_series(0, %(minutes)s - 1) AS m
+"""
+
+
+def fill(url: str) -> None:
+    """Two days of a hundred symbols."""
+    values = {"first": FIRST, "symbols": SYMBOLS, "minutes": DAYS * 1_440}
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            "SELECT ops.ensure_partition('market.candles_1m'::regclass, %s)", (FIRST,)
+        )
+        connection.execute(FILL, values)
+    listed = [
+        Instrument(
+            name, Market.SPOT, name.removesuffix("USDT"), "USDT", "TRADING", Decimal("0.01"),
+            Decimal("0.00001"),
+        )
+        for name in NAMES.split(",")
+    ]  # fmt: skip
+    with connect(url, application_name="benchmark") as connection:
+        write_instruments(connection, listed, to_us(FIRST))
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("VACUUM (ANALYZE) market.candles_1m")
+
+
+@contextmanager
+def serving() -> Iterator[tuple[int, str]]:
+    """``candelabra serve`` before filled tables: its process, and where it answers."""
+    os.sched_setaffinity(0, CORES[-1:])
+    with tempfile.TemporaryDirectory(prefix="candelabra-bench-") as folder:
+        Path(folder).chmod(0o755)
+        with EmbeddedPostgres(Path(folder) / "pg") as server:
+            url = server.create_database("rest")
+            migrate(url)
+            fill(url)
+            ports = free_ports(2)
+            environment = {
+                "DATABASE_URL": url,
+                "READER_DATABASE_URL": url,
+                "API_PORT": str(ports[0]),
+                "API_REQUESTS_PER_MINUTE": "10000000",
+                "LOG_LEVEL": "ERROR",  # there is no streamer, which it would tell
+                "CANDELABRA_HOME": folder,
+            }
+            command = ["-m", "include.cli", "serve", "--streamer", "127.0.0.1:1"]
+            command += ["--port", str(ports[1])]
+            with talking(command, core=CORES[0], environment=environment) as process:
+                try:
+                    wait_until_open(ports[:1])
+                    yield process.pid, f"http://127.0.0.1:{ports[0]}"
+                finally:
+                    os.sched_setaffinity(0, CORES)
+
+
+def run(seconds: float = SECONDS, rate: float = RATE) -> None:
+    """Print latencies, cold and hot."""
+    last = FIRST + timedelta(days=DAYS)
+    command = [
+        "-m", "benchmarks.rest_clients", "--symbols", NAMES, "--clients", str(CLIENTS),
+        "--from-ms", str(int(FIRST.timestamp()) * 1_000),
+        "--to-ms", str(int(last.timestamp()) * 1_000),
+        "--rate", str(rate), "--seconds", str(seconds),
+    ]  # fmt: skip
+    with serving() as (process_id, url):
+        time.sleep(1.0)
+        for kind, goal_ms in GOALS_MS.items():
+            hot = ["--hot"] if kind == "hot" else []
+            began_s, began_wait_s = cpu_s(process_id), waited_s(process_id)
+            with talking([*command, "--url", url, *hot], core=CORES[-1]) as clients:
+                answered = clients.wait("answered", timeout_s=seconds * 3 + 90)
+            used_s, queued_s = cpu_s(process_id) - began_s, waited_s(process_id) - began_wait_s
+            latencies, settled = answered["latencies_ms"], answered["settled_ms"]
+            p50, p99 = percentile(latencies, 0.5), percentile(latencies, 0.99)
+            print(
+                f"serving: REST, 500 candles, {CLIENTS} clients, {kind}: {answered['rate']:,.0f} "
+                f"requests/s of {rate:,.0f}, p50 {p50:.1f} ms, p99 {p99:.1f} ms (goal "
+                f"{goal_ms:g}: {verdict(p99, goal_ms)}), {used_s / len(latencies) * 1e3:.2f} ms "
+                f"of the server's core a request, {queued_s / len(latencies) * 1e3:.2f} ms waited "
+                f"for it; behind the first second p99 {percentile(settled, 0.99):.1f} ms, most "
+                f"{settled[-1]:.0f} ms; answers {answered['statuses']}"
+            )

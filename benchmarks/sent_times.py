@@ -1,0 +1,49 @@
+"""When each trade of a made market was sent, in memory that two processes share.
+
+A candle names no trade, but its count of trades says which one was its last: by symbol, minute and
+that count the moment of sending is found. Two minutes are kept, the running one and the one before.
+"""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+
+from benchmarks.market import MINUTE_US
+
+MOST_TRADES = 1 << 19
+"""Of a symbol in a minute."""
+BYTES = 8
+
+
+class SentTimes:
+    """A file of moments (µs); only what is written takes room.
+
+    Args:
+        path: of the file; its maker gives ``symbols``, whoever looks into it the same.
+    """
+
+    def __init__(self, path: Path, symbols: int) -> None:
+        size = 2 * symbols * MOST_TRADES * BYTES
+        with path.open("a+b") as file:
+            file.truncate(size)
+            self._bytes = mmap.mmap(file.fileno(), size)
+        self._moments = memoryview(self._bytes).cast("q")
+        self._symbols = symbols
+
+    def note(self, place: int, minute_us: int, count: int, sent_us: int) -> None:
+        """A symbol's minute has come to so many trades."""
+        if count < MOST_TRADES:
+            self._moments[self._first(place, minute_us) + count] = sent_us
+
+    def of(self, place: int, minute_us: int, after: int, upto: int) -> list[int]:
+        """When the trades were sent that brought a minute from one count to another."""
+        first = self._first(place, minute_us)
+        upto = min(upto, MOST_TRADES - 1)
+        # what is older than its minute was left there two minutes ago
+        return [
+            one for one in self._moments[first + after + 1 : first + upto + 1] if one >= minute_us
+        ]
+
+    def _first(self, place: int, minute_us: int) -> int:
+        return (minute_us // MINUTE_US % 2 * self._symbols + place) * MOST_TRADES

@@ -1,0 +1,3 @@
+{{ coverage_query(
+    since="date_trunc('day', now(), 'UTC') - interval '" ~ 1440 * (var('health_days') | int - 1) ~ " minutes'"
+) }}

@@ -1,0 +1,19 @@
+#!/bin/sh
+# Makes Python of the .proto files.
+#   deploy/make_proto.sh PYTHON FOLDER    (a Python that has grpcio-tools)
+set -eu
+python=$1
+folder=$2
+root=streamer/serving
+files=$(cd "$root/proto" && find . -name '*.proto' | sed 's|^\./||' | sort)
+
+rm -rf "$folder"
+mkdir -p "$folder"
+# shellcheck disable=SC2086
+"$python" -m grpc_tools.protoc -I "$root/proto" --python_out="$folder" --pyi_out="$folder" \
+    --grpc_python_out="$folder" $files
+# The compiler takes the package of the .proto for one of Python's; ours lies deeper.
+find "$folder" -name '*.py' -o -name '*.pyi' | while read -r one; do
+    sed 's|^from candelabra\.|from streamer.serving.generated.candelabra.|' "$one" > "$one.new"
+    mv "$one.new" "$one"
+done

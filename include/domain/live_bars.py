@@ -1,0 +1,268 @@
+"""Bars of every timeframe while their minutes come in.
+
+A bar is joined from days, hours and minutes: days for what is long past, hours for today and
+yesterday, minutes for this hour and the one before. What is kept of a symbol is bounded, and a
+bar of a month costs no more than the parts it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from include.domain.candles import Candle
+from include.domain.instruments import REUSED_AFTER_US
+from include.domain.rollup import join_bars
+from include.domain.timeframes import DAY_US, HOUR_US, MINUTE_US, TIMEFRAMES, Timeframe
+
+HOUR = TIMEFRAMES["1h"]
+DAY = TIMEFRAMES["1d"]
+MOST_SWAPPED = 64
+"""So few ids may lie the wrong way round where a minute ends: clocks are set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A candle of any timeframe.
+
+    Attributes:
+        minute_count: how many minutes of it are there.
+        is_closed: its last minute is over.
+    """
+
+    candle: Candle
+    minute_count: int
+    is_closed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some minutes of a bar, joined."""
+
+    candle: Candle
+    minute_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Where minutes, hours and days begin, of those that the newest bars are joined from.
+
+    Attributes:
+        minutes_from_us: minutes from here on; an hour begins here.
+        hours_from_us: hours from here until ``minutes_from_us``; a day begins here.
+        days_from_us: days from here until ``hours_from_us``.
+    """
+
+    minutes_from_us: int
+    hours_from_us: int
+    days_from_us: int
+
+
+def reach_of(newest_us: int) -> Reach:
+    """What is needed for the bars that hold this minute, and for those before them.
+
+    Args:
+        newest_us: open time of the newest minute.
+    """
+    return Reach(
+        minutes_from_us=_previous_open(HOUR, newest_us),
+        hours_from_us=_previous_open(DAY, newest_us),
+        days_from_us=min(
+            _previous_open(timeframe, newest_us)
+            for timeframe in TIMEFRAMES.values()
+            if timeframe.width_us is None or timeframe.width_us >= (DAY.width_us or 0)
+        ),
+    )
+
+
+def is_of_another(before: Candle, after: Candle) -> bool:
+    """Whether a minute is of another instrument than one before it: one ticker, given twice.
+
+    Trades of one instrument have ascending ids; where all of the later minute's lie before those of
+    the earlier one, the exchange has begun to count anew.
+    """
+    if before.first_trade_id is None or after.last_trade_id is None:
+        return False
+    is_later = after.open_time_us >= before.open_time_us + REUSED_AFTER_US
+    return is_later and after.last_trade_id < before.first_trade_id - MOST_SWAPPED
+
+
+class LiveBars:
+    """The newest bars of each timeframe of one symbol: two at least.
+
+    Args:
+        newest_us: open time of the newest minute.
+        minutes, hours, days: what is known so far within ``reach_of(newest_us)``; what is
+            outside of it is left out. Minutes are taken to be over.
+    """
+
+    def __init__(
+        self,
+        newest_us: int,
+        minutes: Iterable[Candle] = (),
+        hours: Iterable[Part] = (),
+        days: Iterable[Part] = (),
+    ) -> None:
+        self.newest_us = newest_us
+        self._reach = reach_of(newest_us)
+        self._is_newest_closed = False
+        reach = self._reach
+        self._minutes = {
+            one.open_time_us: one for one in minutes if one.open_time_us >= reach.minutes_from_us
+        }
+        self._hours = _between(hours, reach.hours_from_us, reach.minutes_from_us)
+        self._days = _between(days, reach.days_from_us, reach.hours_from_us)
+        self._joined_hours: dict[int, Part | None] = {}
+        self._earlier: dict[tuple[str, int], Part | None] = {}
+        """What bars hold before the newest minute."""
+
+    def put(self, candle: Candle, *, is_closed: bool) -> bool:
+        """Take the present state of a minute.
+
+        Returns:
+            False where the minute is older than those in memory: then the bars it belongs to
+            have to be read anew from where the minutes are kept.
+        """
+        open_time_us = candle.open_time_us
+        if open_time_us < self._reach.minutes_from_us:
+            return False
+        if open_time_us > self.newest_us:
+            self._advance(open_time_us)
+        elif open_time_us < self.newest_us:
+            self._earlier.clear()
+            self._joined_hours.pop(HOUR.open_time_us(open_time_us), None)
+        if open_time_us == self.newest_us:
+            self._is_newest_closed = is_closed
+        self._minutes[open_time_us] = candle
+        return True
+
+    def bar(self, timeframe: Timeframe, moment_us: int | None = None) -> Bar | None:
+        """The bar that holds a moment; None where nothing is known of it.
+
+        Args:
+            moment_us: by default that of the newest minute; at the earliest within the bar
+                before, or within the first one that all parts are known of.
+
+        Raises:
+            ValueError: the bar lies before those in memory.
+        """
+        open_time_us = timeframe.open_time_us(self.newest_us if moment_us is None else moment_us)
+        if open_time_us < self._first_open_us(timeframe):
+            raise ValueError(f"the {timeframe.name} bar of {open_time_us} is no longer in memory")
+        end_us = timeframe.next_open_us(open_time_us)
+        part = self._earlier_part(timeframe, open_time_us, end_us)
+        newest = self._minutes.get(self.newest_us)
+        if newest is not None and open_time_us <= self.newest_us < end_us:
+            part = _join([*([] if part is None else [part]), Part(newest, 1)], open_time_us)
+        if part is None:
+            return None
+        last_us = end_us - MINUTE_US
+        is_closed = last_us < self.newest_us or (
+            last_us == self.newest_us and self._is_newest_closed
+        )
+        return Bar(part.candle, part.minute_count, is_closed)
+
+    # --- inside
+
+    def _first_open_us(self, timeframe: Timeframe) -> int:
+        """No bar that opens earlier is made of whole parts that are in memory."""
+        width_us = timeframe.width_us or DAY_US
+        if width_us < HOUR_US:
+            return self._reach.minutes_from_us
+        return self._reach.hours_from_us if width_us < DAY_US else self._reach.days_from_us
+
+    def _advance(self, newest_us: int) -> None:
+        """Another minute is the newest: what is out of its reach is joined, and kept as such."""
+        before, reach = self._reach, reach_of(newest_us)
+        self._earlier.clear()
+        self._joined_hours.pop(HOUR.open_time_us(self.newest_us), None)
+        if reach != before:
+            for hour_us in sorted({HOUR.open_time_us(one) for one in self._minutes}):
+                if hour_us < reach.minutes_from_us and (part := self._hour(hour_us)) is not None:
+                    self._hours[hour_us] = part
+            self._minutes = {
+                one: candle for one, candle in self._minutes.items() if one >= reach.minutes_from_us
+            }
+            self._joined_hours = {
+                one: part
+                for one, part in self._joined_hours.items()
+                if one >= reach.minutes_from_us
+            }
+            for day_us in sorted({DAY.open_time_us(one) for one in self._hours}):
+                if day_us < reach.hours_from_us:
+                    hours = [
+                        self._hours[one]
+                        for one in sorted(self._hours)
+                        if day_us <= one < DAY.next_open_us(day_us)
+                    ]
+                    self._days[day_us] = _join(hours, day_us)
+            self._hours = {
+                one: part for one, part in self._hours.items() if one >= reach.hours_from_us
+            }
+            self._days = {
+                one: part for one, part in self._days.items() if one >= reach.days_from_us
+            }
+            self._reach = reach
+        self.newest_us = newest_us
+        self._is_newest_closed = False
+
+    def _earlier_part(self, timeframe: Timeframe, open_time_us: int, end_us: int) -> Part | None:
+        """A bar without the newest minute."""
+        key = (timeframe.name, open_time_us)
+        if key not in self._earlier:
+            parts = list(self._parts(open_time_us, min(end_us, self.newest_us)))
+            self._earlier[key] = _join(parts, open_time_us) if parts else None
+        return self._earlier[key]
+
+    def _parts(self, start_us: int, end_us: int) -> Iterator[Part]:
+        """What there is between two moments, in order; the largest parts that there are."""
+        reach = self._reach
+        for day_us in sorted(self._days):
+            if start_us <= day_us < end_us:
+                yield self._days[day_us]
+        for hour_us in sorted(self._hours):
+            if start_us <= hour_us < end_us:
+                yield self._hours[hour_us]
+        moment_us = max(start_us, reach.minutes_from_us)
+        while moment_us < end_us:
+            next_us = HOUR.next_open_us(moment_us)
+            if moment_us == HOUR.open_time_us(moment_us) and next_us <= end_us:
+                if (part := self._hour(moment_us)) is not None:
+                    yield part
+                moment_us = next_us
+                continue
+            if (minute := self._minutes.get(moment_us)) is not None:
+                yield Part(minute, 1)
+            moment_us += MINUTE_US
+
+    def _hour(self, hour_us: int) -> Part | None:
+        """An hour, from its minutes."""
+        if hour_us not in self._joined_hours:
+            minutes = [
+                Part(candle, 1)
+                for one in range(hour_us, HOUR.next_open_us(hour_us), MINUTE_US)
+                if (candle := self._minutes.get(one)) is not None
+            ]
+            self._joined_hours[hour_us] = _join(minutes, hour_us) if minutes else None
+        return self._joined_hours[hour_us]
+
+
+def _previous_open(timeframe: Timeframe, moment_us: int) -> int:
+    """Open time of the bar before the one that holds a moment."""
+    return timeframe.open_time_us(timeframe.open_time_us(moment_us) - 1)
+
+
+def _between(parts: Iterable[Part], start_us: int, end_us: int) -> dict[int, Part]:
+    return {
+        part.candle.open_time_us: part
+        for part in parts
+        if start_us <= part.candle.open_time_us < end_us
+    }
+
+
+def _join(parts: list[Part], open_time_us: int) -> Part:
+    """At least one part, in order."""
+    return Part(
+        join_bars([part.candle for part in parts], open_time_us),
+        sum(part.minute_count for part in parts),
+    )

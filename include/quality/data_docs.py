@@ -1,0 +1,146 @@
+"""The pages of Great Expectations' Data Docs, in a folder that any web server can serve.
+
+One site for the newest run of each scope; the history is in ``ops.quality_results``. The pages
+ask no other address for anything: what Great Expectations would load from a CDN is left out, so
+that they look the same, and plain, with and without the Internet.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from great_expectations.core.run_identifier import RunIdentifier
+from great_expectations.data_context.types.resource_identifiers import (
+    ExpectationSuiteIdentifier,
+    ValidationResultIdentifier,
+)
+
+from include.errors import PermanentError
+from include.quality.limits import ScopeKind
+from include.quality.report import QualityReport
+
+if TYPE_CHECKING:
+    from great_expectations.core.expectation_validation_result import (
+        ExpectationSuiteValidationResult,
+    )
+    from great_expectations.data_context.data_context.ephemeral_data_context import (
+        EphemeralDataContext,
+    )
+
+# Tags that load something from elsewhere; links that a reader may follow stay.
+_FROM_ELSEWHERE = re.compile(
+    r"<link\b[^>]*\bhref=[\"']https?://[^>]*>"
+    r"|<script\b[^>]*\bsrc=[\"']https?://[^>]*>\s*</script>"
+    r"|<img\b[^>]*\bsrc=[\"']https?://[^>]*>",
+    re.IGNORECASE,
+)
+
+_STYLE = """<style>
+body { font: 14px/1.4 system-ui, sans-serif; margin: 1.5rem; }
+table { border-collapse: collapse; margin: .5rem 0; }
+td, th { border: 1px solid #ccc; padding: .2rem .5rem; vertical-align: top; text-align: left; }
+.modal, .cooltip, .nav-link[data-toggle], #ge-cta-footer { display: none; }
+</style>"""
+
+_INDEX = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Candelabra: quality</title>{style}</head><body>
+<h1>Quality of what is stored</h1>
+<p>The newest run of each scope, by Great Expectations. Earlier ones are in SQL:
+<code>ops.quality_runs</code>, <code>ops.quality_results</code>, <code>ops.quality_failures</code>.
+</p>
+<ul>{links}</ul></body></html>
+"""
+
+_SCOPES = {
+    ScopeKind.CHANGED: "what changed since the run before",
+    ScopeKind.ALL: "everything",
+    ScopeKind.WINDOW: "a span of time",
+}
+
+
+def write_data_docs(
+    context: EphemeralDataContext,
+    folder: Path,
+    report: QualityReport,
+    validated: dict[str, ExpectationSuiteValidationResult],
+) -> Path:
+    """Write the site of a run, in place of the one of the last run of its scope.
+
+    Args:
+        folder: of all sites; made where it is missing.
+        validated: results by name of the suite.
+
+    Returns:
+        The front page.
+
+    Raises:
+        PermanentError: the folder cannot be written.
+    """
+    name = report.scope.value
+    fresh, site = folder / f".{name}.new", folder / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(fresh, ignore_errors=True)
+        _build(context, fresh, report, validated)
+        for page in fresh.rglob("*.html"):
+            page.write_text(_self_contained(page.read_text()))
+        old = folder / f".{name}.old"
+        shutil.rmtree(old, ignore_errors=True)
+        if site.exists():
+            site.rename(old)
+        fresh.rename(site)
+        shutil.rmtree(old, ignore_errors=True)
+        index = folder / "index.html"
+        index.write_text(_index_of(folder))
+    except OSError as error:
+        raise PermanentError(
+            f"cannot write the pages of quality to {folder}: {error.strerror}; QUALITY_DOCS_FOLDER "
+            "should be a folder that the checks may write to"
+        ) from error
+    return index
+
+
+def _build(
+    context: EphemeralDataContext,
+    folder: Path,
+    report: QualityReport,
+    validated: dict[str, ExpectationSuiteValidationResult],
+) -> None:
+    run = RunIdentifier(
+        run_name=re.sub(r"[^\w.+-]", "_", report.run_id), run_time=datetime.now(UTC)
+    )
+    for name, result in validated.items():
+        key = ValidationResultIdentifier(ExpectationSuiteIdentifier(name), run, name)
+        context.validation_results_store.set(key, result)
+    context.add_data_docs_site(
+        report.scope.value,
+        {
+            "class_name": "SiteBuilder",
+            "store_backend": {
+                "class_name": "TupleFilesystemStoreBackend",
+                "base_directory": str(folder.absolute()),
+            },
+            "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+            "show_how_to_buttons": False,  # type: ignore[typeddict-unknown-key]
+        },
+    )
+    context.build_data_docs(site_names=[report.scope.value])
+
+
+def _self_contained(page: str) -> str:
+    """The page without anything that a browser would load from another address."""
+    return _FROM_ELSEWHERE.sub("", page).replace("</head>", f"{_STYLE}</head>", 1)
+
+
+def _index_of(folder: Path) -> str:
+    links = "".join(
+        f'<li><a href="{kind.value}/index.html">{html.escape(words)}</a></li>'
+        for kind, words in _SCOPES.items()
+        if (folder / kind.value / "index.html").exists()
+    )
+    return _INDEX.format(style=_STYLE, links=links)

@@ -1,0 +1,262 @@
+"""Rules about a candle and those before it.
+
+The batch holds whole stretches: each begins with a row that is known and ends with the next one,
+so that a hole has both its ends, and a row its predecessor. Only rows of one stretch are compared.
+"""
+
+from __future__ import annotations
+
+from include.quality.check import Check, Severity
+
+# The minute is cut to full minutes so that a row a second late counts as late, not as missing too.
+# A hole is as old as the row after it: after a reconnect the streamer repairs it, however long the
+# cut was. Where a listing ended in the hole, only the next one's minutes can be missing.
+NO_MINUTE_IS_MISSING = Check(
+    "no_minute_is_missing",
+    "between a symbol's rows every minute of a listing has one, outages and the last ten minutes "
+    "aside",
+    """
+    WITH neighbours AS (
+        SELECT
+            symbol,
+            minute,
+            lag(minute) OVER (PARTITION BY symbol, stretch ORDER BY minute) AS previous
+        FROM (
+            SELECT DISTINCT symbol, stretch, date_trunc('minute', open_time) AS minute
+            FROM {{batch}}
+        ) AS minutes
+    ),
+
+    holes AS (
+        SELECT
+            symbol,
+            tstzmultirange(tstzrange(previous + interval '1 minute', minute))
+            - coalesce(
+                (
+                    SELECT range_agg(outages.minutes) FROM ops.outages
+                    WHERE
+                        outages.market = market.market_of(neighbours.symbol)
+                        AND (outages.symbol = neighbours.symbol OR outages.symbol IS NULL)
+                ),
+                '{{{{}}}}'
+            )
+            - coalesce(
+                (
+                    SELECT range_agg(tstzrange(
+                        previous + interval '1 minute',
+                        coalesce(
+                            (
+                                SELECT min(later.listed_from) FROM market.instruments AS later
+                                WHERE
+                                    later.symbol = listed.symbol
+                                    AND later.listed_from >= listed.listed_to
+                            ),
+                            minute
+                        )
+                    ))
+                    FROM market.instruments AS listed
+                    WHERE
+                        listed.symbol = neighbours.symbol
+                        AND listed.listed_to > previous AND listed.listed_to <= minute
+                ),
+                '{{{{}}}}'
+            ) AS missing
+        FROM neighbours
+        WHERE minute > previous + interval '1 minute' AND minute <= {end} - {settled_after}
+    )
+
+    SELECT
+        symbol,
+        lower(hole) AS open_time,
+        extract(epoch FROM upper(hole) - lower(hole))::bigint / 60 || ' minutes missing' AS detail
+    FROM holes, LATERAL unnest(missing) AS hole
+    """,
+)
+
+# A row has no predecessor where history begins, so that its first minutes are nobody's hole. Where
+# it begins later than a day after the listing, less was asked for.
+FIRST_MINUTES_ARE_THERE = Check(
+    "first_minutes_are_there",
+    "a symbol whose rows begin on the day of its listing has them from its first minute on",
+    """
+    SELECT
+        symbol,
+        lower(hole) AS open_time,
+        extract(epoch FROM upper(hole) - lower(hole))::bigint / 60 || ' minutes missing' AS detail
+    FROM
+        (
+            SELECT symbol, min(date_trunc('minute', open_time)) AS minute
+            FROM {{batch}} GROUP BY symbol
+        ) AS begun,
+        LATERAL (
+            SELECT min(listed.listed_from) AS moment FROM market.instruments AS listed
+            WHERE listed.symbol = begun.symbol
+            HAVING
+                min(listed.listed_from) > begun.minute - interval '1 day'
+                AND min(listed.listed_from) <= begun.minute - interval '1 minute'
+        ) AS listing,
+        LATERAL unnest(
+            tstzmultirange(tstzrange(date_trunc('minute', listing.moment), begun.minute))
+            - coalesce(
+                (
+                    SELECT range_agg(outages.minutes) FROM ops.outages
+                    WHERE
+                        outages.market = market.market_of(begun.symbol)
+                        AND (outages.symbol = begun.symbol OR outages.symbol IS NULL)
+                ),
+                '{{{{}}}}'
+            )
+        ) AS hole
+    WHERE
+        begun.minute <= {end} - {settled_after}
+        AND NOT EXISTS (
+            SELECT FROM market.candles_1m AS earlier
+            WHERE earlier.symbol = begun.symbol AND earlier.open_time < begun.minute
+        )
+    """,
+    Severity.WARNING,
+)
+
+# As ops.candle_proofs() judges it: trades are counted on from the last row that has ids, so that
+# rows without any (REST, dumps) are proven by the next one that has. Raw ids of USD-M skip by
+# design, but never go back. Over a missing minute nothing is said, another rule names it; over an
+# outage the ids have to follow, else it was none.
+TRADE_IDS_ARE_CONTINUOUS = Check(
+    "trade_ids_are_continuous",
+    "a minute's first trade id follows the last of the minutes before; on USD-M none comes twice",
+    """
+    WITH counted AS (
+        SELECT
+            symbol,
+            stretch,
+            open_time,
+            date_trunc('minute', open_time) AS minute,
+            trade_count,
+            first_trade_id,
+            last_trade_id,
+            row_number() OVER in_order AS place,
+            sum(trade_count) OVER in_order AS trades_so_far,
+            count(trade_count) OVER in_order AS counts_so_far
+        FROM {{batch}}
+        WINDOW in_order AS (PARTITION BY symbol, stretch ORDER BY open_time)
+    ),
+
+    told AS (
+        SELECT
+            *,
+            last_trade_id - first_trade_id + 1 < trade_count
+            OR market.market_of(symbol) = 'spot'
+            AND last_trade_id - first_trade_id + 1 > trade_count AS miscounts
+        FROM counted
+        WHERE trade_count > 0 AND first_trade_id IS NOT NULL AND last_trade_id IS NOT NULL
+    ),
+
+    compared AS (
+        SELECT
+            *,
+            lag(minute) OVER in_order AS previous_minute,
+            lag(miscounts) OVER in_order AS previous_miscounts,
+            lag(last_trade_id) OVER in_order + 1
+            + trades_so_far - trade_count - lag(trades_so_far) OVER in_order AS expected,
+            place - lag(place) OVER in_order AS rows_on,
+            counts_so_far - lag(counts_so_far) OVER in_order AS counts_on
+        FROM told
+        WINDOW in_order AS (PARTITION BY symbol, stretch ORDER BY open_time)
+    )
+
+    SELECT
+        symbol,
+        open_time,
+        'ids ' || first_trade_id || ' to ' || last_trade_id || ', expected from ' || expected
+        AS detail
+    FROM compared
+    WHERE
+        (
+            first_trade_id < expected
+            OR market.market_of(symbol) = 'spot' AND first_trade_id > expected
+        )
+        AND NOT miscounts AND NOT previous_miscounts
+        AND counts_on = rows_on
+        AND (
+            SELECT coalesce(sum(extract(epoch FROM upper(open.span) - lower(open.span)) / 60), 0)
+            FROM unnest(
+                tstzmultirange(tstzrange(previous_minute, minute))
+                - coalesce(
+                    (
+                        SELECT range_agg(outages.minutes) FROM ops.outages
+                        WHERE
+                            outages.market = market.market_of(compared.symbol)
+                            AND (outages.symbol = compared.symbol OR outages.symbol IS NULL)
+                    ),
+                    '{{{{}}}}'
+                )
+            ) AS open (span)
+        ) = rows_on
+        AND NOT EXISTS (
+            SELECT FROM market.instruments AS listed
+            WHERE
+                listed.symbol = compared.symbol
+                AND listed.listed_from > previous_minute AND listed.listed_from <= minute
+        )
+    """,
+)
+
+# The usual range is the mean of the day before, silent minutes left out. Only closes that moved by
+# more than the least are looked at more closely.
+CLOSES_DO_NOT_JUMP = Check(
+    "closes_do_not_jump",
+    "a close differs from the one before by no more than QUALITY_JUMP_MULTIPLE usual ranges",
+    """
+    WITH moved AS (
+        SELECT symbol, open_time, close, previous_close
+        FROM (
+            SELECT
+                symbol,
+                open_time,
+                close,
+                lag(open_time) OVER in_order AS previous_time,
+                lag(close) OVER in_order AS previous_close
+            FROM {{batch}}
+            WINDOW in_order AS (PARTITION BY symbol, stretch ORDER BY open_time)
+        ) AS neighbours
+        WHERE
+            previous_time = open_time - interval '1 minute'
+            AND previous_close > 0 AND close > 0
+            AND abs(close - previous_close) > {least_jump} * previous_close
+            AND NOT EXISTS (
+                SELECT FROM market.instruments AS listed
+                WHERE
+                    listed.symbol = neighbours.symbol
+                    AND listed.listed_from > previous_time
+                    AND listed.listed_from <= neighbours.open_time
+            )
+    )
+
+    SELECT
+        symbol,
+        open_time,
+        'close ' || close || ' after ' || previous_close || ': '
+        || round(abs(close - previous_close) / usual.range, 1) || ' times the usual range of '
+        || trim_scale(round(usual.range, 8)) AS detail
+    FROM moved, LATERAL (
+        SELECT nullif(avg(earlier.high - earlier.low), 0) AS range
+        FROM market.candles_1m AS earlier
+        WHERE
+            earlier.symbol = moved.symbol
+            AND earlier.open_time >= moved.open_time - interval '1 day'
+            AND earlier.open_time < moved.open_time
+            AND earlier.trade_count > 0
+            AND earlier.high >= earlier.low AND earlier.high < 'Infinity' AND earlier.low > 0
+        HAVING count(*) >= {usual_rows}
+    ) AS usual
+    WHERE abs(close - previous_close) > {jump_multiple} * usual.range
+    """,
+    Severity.WARNING,
+)
+
+NEIGHBOUR_CHECKS = (
+    NO_MINUTE_IS_MISSING,
+    FIRST_MINUTES_ARE_THERE,
+    TRADE_IDS_ARE_CONTINUOUS,
+    CLOSES_DO_NOT_JUMP,
+)

@@ -1,0 +1,68 @@
+"""Where rules are broken: what the next run looks at again, every minute of it.
+
+The rows that are shown are the first of many; these spans are of all of them. They are kept with
+the results (``open`` in ``observed``), in whole seconds of Unix time, united by symbol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import LiteralString
+
+Spans = Mapping[str, tuple[tuple[int, int], ...]]
+"""By symbol: from and to, itself not, ascending."""
+
+MOST_SPANS = 200
+"""More of one symbol and rule become one span that holds them all."""
+
+# A run that began before the newest one ended may have found what that one has not looked at,
+# whatever its scope and symbols.
+OPEN: LiteralString = """
+CREATE TEMPORARY TABLE quality_open AS
+SELECT
+    results.suite,
+    faults.symbol COLLATE "C" AS symbol,
+    tstzrange(
+        to_timestamp((spans.span ->> 0)::bigint), to_timestamp((spans.span ->> 1)::bigint)
+    ) AS span
+FROM ops.quality_runs AS runs
+INNER JOIN ops.quality_results AS results ON results.run_id = runs.run_id
+CROSS JOIN LATERAL jsonb_each(results.observed -> 'open') AS faults (symbol, spans)
+CROSS JOIN LATERAL jsonb_array_elements(faults.spans) AS spans (span)
+WHERE runs.run_at >= {open_since} AND NOT results.success
+"""
+
+BROKEN_LEDGERS: LiteralString = """
+SELECT EXISTS (
+    SELECT FROM ops.quality_runs AS runs
+    INNER JOIN ops.quality_results AS results ON results.run_id = runs.run_id
+    WHERE
+        runs.run_at >= {open_since}
+        AND NOT results.success
+        AND results.severity = 'error'
+        AND results.suite IN ('dump_files', 'gaps', 'coverage', 'verdicts')
+)
+"""
+
+
+def united(
+    *parts: Mapping[str, Iterable[tuple[int, int]]],
+) -> dict[str, tuple[tuple[int, int], ...]]:
+    """The spans of all parts, those that meet made one."""
+    by_symbol: dict[str, list[tuple[int, int]]] = {}
+    for part in parts:
+        for symbol, spans in part.items():
+            by_symbol.setdefault(symbol, []).extend(spans)
+    return {symbol: _merged(sorted(spans)) for symbol, spans in by_symbol.items()}
+
+
+def _merged(spans: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    merged: list[tuple[int, int]] = []
+    for begin, end in spans:
+        if merged and begin <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((begin, end))
+    if len(merged) > MOST_SPANS:
+        return ((merged[0][0], merged[-1][1]),)
+    return tuple(merged)

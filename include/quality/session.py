@@ -1,0 +1,95 @@
+"""One session of PostgreSQL that Great Expectations and we share, with its temporary tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, LiteralString, Self
+
+import great_expectations as gx
+import psycopg
+from great_expectations.data_context.types.base import ProgressBarsConfig
+from psycopg import sql
+from sqlalchemy.exc import DBAPIError
+
+from include.store.pools import redact, translated
+
+STATEMENT_TIMEOUT_S = 600
+"""Longest time one rule may take."""
+
+
+class Session:
+    """A context of Great Expectations over one connection.
+
+    The pool holds one connection, so that temporary tables are seen by every rule; each is
+    returned to it before the next is asked for.
+    """
+
+    def __init__(self, database_url: str) -> None:
+        self.where = redact(database_url)
+        # Ephemeral: on disk, the context would keep the URL with its password.
+        self.context = gx.get_context(mode="ephemeral")
+        self.context.enable_analytics(False)
+        self.context.variables.progress_bars = ProgressBarsConfig(globally=False)
+        self.source = self.context.data_sources.add_postgres(
+            "candelabra",
+            connection_string="postgresql+psycopg://" + database_url.split("://", 1)[1],
+            kwargs={  # type: ignore[call-arg]  # of SQLAlchemy's engine; the stub leaves it out
+                "pool_size": 1,
+                "max_overflow": 0,
+                "pool_timeout": 10,
+                "connect_args": {
+                    "application_name": "candelabra-quality",
+                    "options": "-c TimeZone=UTC -c jit=off -c max_parallel_workers_per_gather=0"
+                    f" -c statement_timeout={STATEMENT_TIMEOUT_S}s",
+                },
+            },
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self.source.get_execution_engine().close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[psycopg.Connection[Any]]:
+        """The connection, in a transaction of its own.
+
+        Raises:
+            TransientError: the database is away, or a statement took too long.
+        """
+        with translated(self.where), self._held() as held:
+            connection: psycopg.Connection[Any] = held.connection.driver_connection
+            with connection.transaction():
+                yield connection
+
+    def _held(self) -> Any:
+        """A connection of the pool; the driver's own error where there is none."""
+        try:
+            return self.source.get_execution_engine().engine.connect()
+        except DBAPIError as error:
+            raise error.orig if error.orig is not None else error from error
+
+    def execute(
+        self, query: LiteralString, values: Mapping[str, sql.Composable] | None = None
+    ) -> list[tuple[Any, ...]]:
+        """Run one statement in a transaction of its own; its rows, if it has any.
+
+        Args:
+            values: what the fields of the text in braces stand for.
+        """
+        with self.transaction() as connection:
+            cursor = connection.execute(composed(query, values or {}))
+            return cursor.fetchall() if cursor.description else []
+
+
+def composed(query: LiteralString, values: Mapping[str, sql.Composable]) -> sql.Composed:
+    """The statement with its fields filled."""
+    return sql.SQL(query).format(**values)

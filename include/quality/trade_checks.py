@@ -1,0 +1,137 @@
+"""Rules about ``market.agg_trades`` and ``market.trades``, where they are kept.
+
+The batch has both in one shape: dataset, symbol, day, id, price, quantity, trade_time, first and
+last trade id (of a trade its own id twice). Beside the trades of a day it has the one before.
+"""
+
+from __future__ import annotations
+
+from include.quality.check import Check, Suite
+
+TRADES_ARE_POSITIVE = Check(
+    "trades_are_positive",
+    "price and quantity of a trade are finite and above zero",
+    """
+    SELECT symbol, trade_time AS open_time, dataset || ' ' || id AS key,
+        'price ' || price || ', quantity ' || quantity AS detail
+    FROM {{batch}}
+    WHERE NOT (price > 0 AND price < 'Infinity' AND quantity > 0 AND quantity < 'Infinity')
+    """,
+)
+
+TRADES_ARE_UNIQUE = Check(
+    "trades_are_unique",
+    "a trade of a symbol and day is there once",
+    """
+    SELECT symbol, min(trade_time) AS open_time, dataset || ' ' || id AS key,
+        count(*) || ' rows' AS detail
+    FROM {{batch}}
+    GROUP BY dataset, symbol, day, id
+    HAVING count(*) > 1
+    """,
+)
+
+TRADES_LIE_IN_THEIR_DAY = Check(
+    "trades_lie_in_their_day",
+    "a trade lies in the partition of the UTC day in which it was made",
+    """
+    SELECT symbol, trade_time AS open_time, dataset || ' ' || id AS key,
+        'made on ' || (trade_time AT TIME ZONE 'UTC')::date || ', kept on ' || day AS detail
+    FROM {{batch}}
+    WHERE day <> (trade_time AT TIME ZONE 'UTC')::date
+    """,
+)
+
+AGGREGATES_SPAN_THEIR_TRADES = Check(
+    "aggregates_span_their_trades",
+    "the first trade of an aggregate is not after its last",
+    """
+    SELECT symbol, trade_time AS open_time, dataset || ' ' || id AS key,
+        'trades ' || first_trade_id || ' to ' || last_trade_id AS detail
+    FROM {{batch}}
+    WHERE first_trade_id > last_trade_id
+    """,
+)
+
+# Ids of USD-M trades skip by design, and a void aggregate (no price, no quantity) is no row: where
+# the trades themselves follow one another, none is missing. A ticker that goes to another
+# instrument begins anew. What an entry of ops.gaps of the table spans, even in part, is known to be
+# missing; its bounds are minutes that were not proven, hence the minute to both sides.
+TRADE_ROWS_ARE_CONTIGUOUS = Check(
+    "trade_rows_are_contiguous",
+    "ids of aggregates, and of spot trades, follow one another but for what is in ops.gaps",
+    """
+    SELECT symbol, trade_time AS open_time, dataset || ' ' || id AS key,
+        id - previous_id - 1 || ' missing after ' || previous_id AS detail
+    FROM (
+        SELECT
+            *,
+            lag(id) OVER in_order AS previous_id,
+            lag(last_trade_id) OVER in_order AS previous_last,
+            lag(trade_time) OVER in_order AS previous_time
+        FROM {{batch}}
+        WINDOW in_order AS (PARTITION BY dataset, symbol ORDER BY id)
+    ) AS neighbours
+    WHERE
+        id > previous_id + 1 AND first_trade_id > previous_last + 1
+        AND (dataset = 'agg_trades' OR market.market_of(symbol) = 'spot')
+        AND NOT EXISTS (
+            SELECT FROM ops.gaps AS gap
+            WHERE
+                gap.symbol = neighbours.symbol
+                AND gap.dataset = neighbours.dataset
+                AND gap.from_time - interval '1 minute' <= neighbours.trade_time
+                AND gap.to_time + interval '1 minute' >= neighbours.previous_time
+        )
+        AND NOT EXISTS (
+            SELECT FROM market.instruments AS listed
+            WHERE
+                listed.symbol = neighbours.symbol
+                AND listed.listed_from > neighbours.previous_time
+                AND listed.listed_from <= neighbours.trade_time
+        )
+    """,
+)
+
+# Ids ascend with the time of the trades; clocks that are set may put two next to each other the
+# other way round by less than a minute.
+TRADE_TIMES_ASCEND = Check(
+    "trade_times_ascend",
+    "a trade with a greater id was not made more than a minute earlier",
+    """
+    SELECT symbol, trade_time AS open_time, dataset || ' ' || id AS key,
+        'made ' || previous_time - trade_time || ' before ' || previous_id AS detail
+    FROM (
+        SELECT
+            *,
+            lag(id) OVER in_order AS previous_id,
+            lag(trade_time) OVER in_order AS previous_time
+        FROM {{batch}}
+        WHERE day = (trade_time AT TIME ZONE 'UTC')::date
+        WINDOW in_order AS (PARTITION BY dataset, symbol ORDER BY id)
+    ) AS neighbours
+    WHERE
+        trade_time < previous_time - interval '1 minute'
+        AND NOT EXISTS (
+            SELECT FROM market.instruments AS listed
+            WHERE
+                listed.symbol = neighbours.symbol
+                AND listed.listed_from > neighbours.trade_time
+                AND listed.listed_from <= neighbours.previous_time
+        )
+    """,
+)
+
+TRADES = Suite(
+    "trades",
+    "market.agg_trades and market.trades",
+    "SELECT * FROM quality_trades",
+    (
+        TRADES_ARE_POSITIVE,
+        TRADES_ARE_UNIQUE,
+        TRADES_LIE_IN_THEIR_DAY,
+        AGGREGATES_SPAN_THEIR_TRADES,
+        TRADE_ROWS_ARE_CONTIGUOUS,
+        TRADE_TIMES_ASCEND,
+    ),
+)

@@ -1,0 +1,61 @@
+"""Passwords and random secrets, and what is kept of them: hashes alone."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
+
+from include.errors import PermanentError
+
+_HASHER = PasswordHasher(time_cost=3, memory_cost=65_536, parallelism=1)
+"""RFC 9106, section 4, second choice (64 MiB, three passes), in one lane: who checks a password
+shares its processors with the frames."""
+
+DECOY = (
+    "$argon2id$v=19$m=65536,t=3,p=1$T25seS1hLWRlY295ISEhIQ"
+    "$kJ0gVZ3nJrNnZk1oTqFQhUqkYw3m6cS0V1uVd0bX2nA"
+)
+"""Nobody's hash, as dear as the others: an unknown name takes as long as a wrong password."""
+
+TOKEN_PREFIX = "cdl_"  # noqa: S105 - tells tools that look for leaked secrets what they found
+SECRET_BYTES = 32
+
+
+def hash_password(password: str) -> str:
+    """What is kept of a password: argon2id with a salt of its own."""
+    return _HASHER.hash(password)
+
+
+def is_password(password: str, password_hash: str | None) -> bool:
+    """Whether it is the one that was hashed; of None it never is, in the same time.
+
+    Raises:
+        PermanentError: what is stored is no hash.
+    """
+    try:
+        _HASHER.verify(DECOY if password_hash is None else password_hash, password)
+    except VerifyMismatchError:
+        return False
+    except (InvalidHashError, VerificationError) as error:
+        raise PermanentError(
+            "a stored hash of a password cannot be read; set it anew: candelabra user passwd NAME"
+        ) from error
+    return password_hash is not None
+
+
+def new_session_secret() -> str:
+    """What a cookie holds: 256 random bits."""
+    return secrets.token_urlsafe(SECRET_BYTES)
+
+
+def new_token() -> str:
+    """A token of a program, to be shown once."""
+    return TOKEN_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+
+
+def secret_hash(secret: str) -> bytes:
+    """What is kept of a secret of 256 random bits: SHA-256 is enough for what nobody can guess."""
+    return hashlib.sha256(secret.encode()).digest()

@@ -1,0 +1,132 @@
+"""Where to begin symbols of which the table has no row, or not their first ones.
+
+Most are new to the streamer, not to the exchange: they are streamed from now on, and what lies
+before is a backfill's. Three kinds are not. One was streamed until the process was killed, before a
+row of it was written: its ledgers tell. One was listed while nobody streamed. And of one there are
+rows, but not the first ones, as the process was killed before it wrote that it lacked them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from include.binance.rest import BinanceRest
+from include.config import Settings
+from include.domain.instruments import Instrument, Market
+from include.domain.timeframes import MINUTE_US, minute_of
+from include.errors import PermanentError
+from include.jobs.exchange import open_shared_rest
+from include.store.candles import first_minutes
+from include.store.gaps import unknown_since
+from include.store.pools import connect
+
+log = structlog.get_logger(__name__)
+
+MOST_ASKED = 100
+"""Symbols of a market whose first minute is asked for, each for a weight of 2: where more have no
+row, or their first one, others are wanted than before, and no market lists so many in a day."""
+SEEN_BEFORE_US = 60 * MINUTE_US
+"""A symbol listed so long before the last stored minute of its market may have been taken up by
+the streamer that stored it, or not seen as lists could not be read, and been lost with it."""
+
+
+def begin_newcomers(
+    settings: Settings,
+    instruments: Sequence[Instrument],
+    stored_us: Mapping[str, int],
+    now_us: Mapping[Market, int],
+) -> dict[str, int]:
+    """The first minutes (µs) to have of symbols without a row; those to begin now are left out.
+
+    Args:
+        instruments: all that are streamed.
+        stored_us: open time of the newest row of each that has any.
+        now_us: the exchange's time, by market.
+
+    Raises:
+        TransientError: PostgreSQL or the exchange is away.
+    """
+    new = [one for one in instruments if one.symbol not in stored_us]
+    lookback_us = settings.fill_lookback_minutes * MINUTE_US
+    since_us = min(now_us.values()) - lookback_us
+    with connect(
+        settings.url_for("streamer"), application_name="candelabra-streamer"
+    ) as connection:
+        begins = unknown_since(connection, [one.symbol for one in new], since_us)
+    for market, market_us in now_us.items():
+        horizon_us = minute_of(market_us) - lookback_us
+        of_market = [one for one in instruments if one.market is market]
+        lasts = [stored_us[one.symbol] for one in of_market if one.symbol in stored_us]
+        asked = [
+            one
+            for one in of_market
+            if one.is_trading and one.symbol not in stored_us and one.symbol not in begins
+        ]
+        if lasts:
+            begins |= _listed_since(settings, market, asked, max(lasts) - SEEN_BEFORE_US)
+        for one in of_market:
+            if one.symbol in begins:
+                begins[one.symbol] = max(begins[one.symbol], horizon_us)
+    return begins
+
+
+def missed_beginnings(
+    settings: Settings, instruments: Sequence[Instrument], now_us: Mapping[Market, int]
+) -> dict[str, tuple[int, int]]:
+    """Minutes between the first one of a new listing and its first row, as half-open ranges (µs).
+
+    Nothing in the table tells that a symbol lacks its beginning.
+
+    Args:
+        instruments: all that are streamed.
+        now_us: the exchange's time, by market.
+
+    Raises:
+        TransientError: PostgreSQL or the exchange is away.
+    """
+    url = settings.url_for("streamer")
+    found: dict[str, tuple[int, int]] = {}
+    for market, market_us in now_us.items():
+        horizon_us = minute_of(market_us) - settings.fill_lookback_minutes * MINUTE_US
+        of_market = {one.symbol: one for one in instruments if one.market is market}
+        with connect(url, application_name="candelabra-streamer") as connection:
+            stored_us = first_minutes(connection, of_market, horizon_us)
+        asked = [of_market[symbol] for symbol in sorted(stored_us)]
+        found |= {
+            symbol: (first_us, stored_us[symbol])
+            for symbol, first_us in _listed_since(settings, market, asked, horizon_us).items()
+            if first_us < stored_us[symbol]
+        }
+    return found
+
+
+def _listed_since(
+    settings: Settings, market: Market, instruments: Sequence[Instrument], since_us: int
+) -> dict[str, int]:
+    """The first minutes of those whose first one is not earlier; none where they are too many."""
+    firsts: dict[str, int] = {}
+    if not 0 < len(instruments) <= MOST_ASKED:
+        return firsts
+    with open_shared_rest(settings, market, settings.url_for("streamer")) as rest:
+        for one in instruments:
+            try:
+                first_us = _first_minute(rest, one)
+            except PermanentError as error:
+                # What is known of the others must not wait for it; it is streamed from now on.
+                log.warning("first_minute_unknown", symbol=one.symbol, error=str(error))
+                continue
+            if first_us is not None and first_us >= since_us:
+                firsts[one.symbol] = first_us
+    return firsts
+
+
+def _first_minute(rest: BinanceRest, one: Instrument) -> int | None:
+    """None where nobody has traded yet."""
+    page = rest.klines(one.exchange_symbol, "1m", 0, limit=1)
+    if page.candles:
+        return page.candles[0].open_time_us
+    if page.unsettled:  # it is open, or has just ended
+        return minute_of(page.server_time_us) - MINUTE_US
+    return None

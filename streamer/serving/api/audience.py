@@ -1,0 +1,298 @@
+"""Many readers of the same bars: told from one watch, each at its own pace.
+
+A change is encoded once and noted with whoever listens to its symbol; a reader that has not taken
+the last state yet gets the newest in its place. Rounds over the readers follow one another as fast
+as they leave the event loop half of its time: few readers are told at once, thousands a few times
+a second.
+
+Call it from the event loop's own thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+
+from include.domain.timeframes import Timeframe
+from streamer.serving.api import fragments
+from streamer.serving.api.messages import missed_of, told
+from streamer.serving.board import Board
+from streamer.serving.pushing import Frames
+from streamer.serving.watch import Bars, BarUpdate, Missed, Watch
+
+LEAST_PAUSE_S = 0.001
+MOST_PAUSE_S = 0.05
+"""Between two rounds; else as long as the last one took."""
+READERS_A_TURN = 100
+"""Told in one turn of the event loop, which is a millisecond."""
+BARS_IN_HAND = 10
+LEAST_IN_HAND = 1_000
+"""Bars that may wait for a reader, a symbol, and in all."""
+
+CONFLATED_TOLD_S = 1.0
+"""So often a reader is told at most how many states it was too slow for."""
+
+Key = tuple[str, int]
+"""Symbol, and open time in µs; 0 where only the newest is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How changes are told.
+
+    Attributes:
+        encode: makes a fragment of a change.
+        join: makes frames of fragments.
+        is_newest_only: of a symbol's bars only the newest is told, and nothing that was missed.
+        has_ids: what a reader knows a symbol by stands before each of its fragments.
+    """
+
+    encode: Callable[[BarUpdate], bytes]
+    join: Callable[[Sequence[bytes]], bytes]
+    is_newest_only: bool = False
+    has_ids: bool = False
+
+
+CANDLES = Form(fragments.candle_of, fragments.candles)
+PRICES = Form(fragments.price_of, fragments.prices, is_newest_only=True)
+BINARY_PRICES = Form(
+    fragments.values_of, fragments.binary_prices, is_newest_only=True, has_ids=True
+)
+
+
+@dataclass(slots=True, eq=False)
+class Listener:
+    """One reader of some symbols.
+
+    Attributes:
+        to: takes what it is told.
+        on_gone: called where it has taken nothing for ``patience_s``.
+        on_end: called where nothing more will be told.
+        ids: what it knows symbols by.
+        symbols: those it listens to.
+    """
+
+    to: Frames
+    on_gone: Callable[[], None]
+    on_end: Callable[[], None]
+    patience_s: float
+    ids: dict[str, bytes] = field(default_factory=dict)
+    symbols: set[str] = field(default_factory=set)
+    waiting: dict[Key, bytes] = field(default_factory=dict)
+    missed: dict[str, tuple[int, int]] = field(default_factory=dict)
+    timer: asyncio.TimerHandle | None = None
+    conflated: int = 0
+    """States that newer ones replaced before it took them, and of which it was not told yet."""
+    conflated_told_s: float = -math.inf
+
+
+class Audience:
+    """Readers of bars of one timeframe in one form.
+
+    It watches the board while anybody listens.
+    """
+
+    def __init__(self, board: Board, timeframe: Timeframe, form: Form) -> None:
+        self._board = board
+        self._timeframe = timeframe
+        self._form = form
+        self._watch: Watch | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._by_symbol: dict[str, dict[Listener, None]] = {}
+        self._waiting: dict[Listener, None] = {}
+        """Who has something to be told, in the order in which it came."""
+        self._newest: dict[str, int] = {}
+        self._slow: set[Listener] = set()
+        """Who has not taken what it was given."""
+        self.conflated = 0
+        """States of bars that newer ones replaced before readers took them."""
+
+    @property
+    def has_ids(self) -> bool:
+        """Whether symbols are told by numbers, which a reader has to know first."""
+        return self._form.has_ids
+
+    async def add(self, listener: Listener, symbols: Iterable[str]) -> None:
+        """Tell a reader of further symbols; their present bars come first."""
+        fresh = [one for one in symbols if one not in listener.symbols]
+        if self._watch is None:
+            self._watch = self._board.watch([], [self._timeframe])
+            self._task = asyncio.create_task(self._run(self._watch), name="audience")
+        for symbol in fresh:
+            self._by_symbol.setdefault(symbol, {})[listener] = None
+        listener.symbols.update(fresh)
+        self._board.extend(self._watch, fresh)
+        # what the others know already; what nobody knows yet is told to all when it is read
+        with self._board.watch(fresh, [self._timeframe]) as present:
+            while bars := present.take():
+                for update in self._shown(bars.updates):
+                    key = self._key(update)
+                    if update.candle.symbol in listener.symbols:  # it may have left meanwhile
+                        listener.waiting[key] = self._form.encode(update)
+                self._send(listener)
+                await asyncio.sleep(0)
+
+    def remove(self, listener: Listener, symbols: Iterable[str]) -> None:
+        """Tell a reader of these symbols no longer."""
+        left = []
+        for symbol in listener.symbols & set(symbols):
+            listeners = self._by_symbol[symbol]
+            del listeners[listener]
+            if not listeners:
+                del self._by_symbol[symbol]
+                self._newest.pop(symbol, None)
+                left.append(symbol)
+            listener.symbols.discard(symbol)
+            listener.missed.pop(symbol, None)
+        listener.waiting = {
+            key: one for key, one in listener.waiting.items() if key[0] in listener.symbols
+        }
+        if not listener.symbols:
+            self._forget(listener)
+        if self._watch is not None:
+            self._board.reduce(self._watch, left)
+            if not self._by_symbol:
+                self._watch.leave()
+                self._watch = None
+
+    # --- inside
+
+    def _forget(self, listener: Listener) -> None:
+        self._waiting.pop(listener, None)
+        self._slow.discard(listener)
+        if listener.timer is not None:
+            listener.timer.cancel()
+
+    async def _run(self, watch: Watch) -> None:
+        """Tell, round after round, until nobody listens or nothing will change."""
+        loop = asyncio.get_running_loop()
+        while (bars := await watch.next()) is not None:
+            began_s = loop.time()
+            self._note(bars)
+            while waiting := list(islice(self._waiting, READERS_A_TURN)):
+                for listener in waiting:
+                    del self._waiting[listener]
+                    self._send(listener)
+                await asyncio.sleep(0)  # the loop writes what it was given
+            took_s = loop.time() - began_s
+            await asyncio.sleep(min(max(took_s, LEAST_PAUSE_S), MOST_PAUSE_S))
+        if watch is self._watch:  # not left, but at its end
+            self._watch = None
+            for listener in {one: None for some in self._by_symbol.values() for one in some}:
+                listener.on_end()
+
+    def _note(self, bars: Bars) -> None:
+        for update in self._shown(bars.updates):
+            listeners = self._by_symbol.get(update.candle.symbol)
+            if not listeners:
+                continue
+            key, fragment = self._key(update), self._form.encode(update)
+            if self._slow and not self._form.is_newest_only:
+                self._count(listeners, key)
+            for listener in listeners:
+                listener.waiting[key] = fragment
+            self._waiting |= listeners
+        if not self._form.is_newest_only:
+            for missed in bars.missed:
+                for listener in self._by_symbol.get(missed.symbol, ()):
+                    _miss(listener, missed.symbol, missed.start_us, missed.end_us)
+                    self._waiting[listener] = None
+
+    def _count(self, listeners: Iterable[Listener], key: Key) -> None:
+        """A newer state of a bar is about to replace what slow readers have not taken."""
+        for listener in listeners:
+            if key in listener.waiting and listener in self._slow:
+                listener.conflated += 1
+                self.conflated += 1
+
+    def _shown(self, updates: Sequence[BarUpdate]) -> Iterable[BarUpdate]:
+        """Those that are told."""
+        if not self._form.is_newest_only:
+            return updates
+        newest: dict[str, BarUpdate] = {}
+        for one in updates:
+            symbol, open_time_us = one.candle.symbol, one.candle.open_time_us
+            if open_time_us >= self._newest.get(symbol, open_time_us):
+                self._newest[symbol] = open_time_us
+                newest[symbol] = one
+        return newest.values()
+
+    def _key(self, update: BarUpdate) -> Key:
+        at_us = 0 if self._form.is_newest_only else update.candle.open_time_us
+        return update.candle.symbol, at_us
+
+    def _send(self, listener: Listener) -> None:
+        """Tell a reader what waits for it, or have it told when it takes more."""
+        if not listener.waiting and not listener.missed:
+            return
+        if listener.to.takes():
+            listener.to.push(self._frames(listener))
+            return
+        most = max(BARS_IN_HAND * len(listener.symbols), LEAST_IN_HAND)
+        for symbol, at_us in list(islice(listener.waiting, max(len(listener.waiting) - most, 0))):
+            del listener.waiting[symbol, at_us]
+            _miss(listener, symbol, at_us, self._timeframe.next_open_us(at_us))
+        self._slow.add(listener)
+        if listener.timer is None:
+            loop = asyncio.get_running_loop()
+            listener.timer = loop.call_later(listener.patience_s, listener.on_gone)
+            listener.to.when_it_takes(partial(self._go_on, listener))
+
+    def _frames(self, listener: Listener) -> bytes:
+        """All that waits for a reader, which waits no longer."""
+        waiting, listener.waiting = listener.waiting, {}
+        if self._form.has_ids:
+            frames = self._form.join([listener.ids[key[0]] + one for key, one in waiting.items()])
+        else:
+            frames = self._form.join(list(waiting.values())) if waiting else b""
+        if listener.missed:
+            spans, listener.missed = listener.missed, {}
+            missed = [Missed(one, self._timeframe.name, *span) for one, span in spans.items()]
+            frames += fragments.framed(fragments.TEXT, missed_of(missed).encode())
+        if listener.conflated:
+            frames += self._conflated(listener)
+        return frames
+
+    def _conflated(self, listener: Listener) -> bytes:
+        """How many states a reader was too slow for; nothing where it was told just now."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s - listener.conflated_told_s < CONFLATED_TOLD_S:
+            return b""
+        count, listener.conflated, listener.conflated_told_s = listener.conflated, 0, now_s
+        return fragments.framed(fragments.TEXT, told("conflated", count=count).encode())
+
+    def _go_on(self, listener: Listener) -> None:
+        if listener.timer is not None:
+            listener.timer.cancel()
+            listener.timer = None
+        self._slow.discard(listener)
+        self._send(listener)
+
+
+class Audiences:
+    """All of a server, made where somebody listens."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._audiences: dict[tuple[str, Form], Audience] = {}
+
+    @property
+    def conflated(self) -> int:
+        """States of bars that newer ones replaced before readers took them."""
+        return sum(one.conflated for one in self._audiences.values())
+
+    def of(self, timeframe: Timeframe, form: Form) -> Audience:
+        """Those who listen to a timeframe in a form."""
+        key = timeframe.name, form
+        if key not in self._audiences:
+            self._audiences[key] = Audience(self._board, timeframe, form)
+        return self._audiences[key]
+
+
+def _miss(listener: Listener, symbol: str, start_us: int, end_us: int) -> None:
+    known = listener.missed.get(symbol, (start_us, end_us))
+    listener.missed[symbol] = (min(known[0], start_us), max(known[1], end_us))

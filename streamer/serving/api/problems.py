@@ -1,0 +1,130 @@
+"""Errors as problem details (RFC 9457), and nothing of the inside in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from include.errors import PermanentError, TransientError
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+SHOWN = 100
+"""Characters of a value that an error repeats."""
+
+
+class Problem(Exception):
+    """What is wrong with a request, and what would be right.
+
+    Args:
+        status: of HTTP.
+        detail: names the parameter, its value, and what would be right.
+    """
+
+    def __init__(
+        self, status: HTTPStatus, detail: str, *, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = dict(headers or {})
+
+
+class ProblemDetails(msgspec.Struct, omit_defaults=True):
+    """The body of an error."""
+
+    title: str
+    status: int
+    detail: str
+    errors: list[dict[str, str]] = []
+
+
+def refused(detail: str) -> Problem:
+    """A parameter that cannot be."""
+    return Problem(HTTPStatus.BAD_REQUEST, detail)
+
+
+def unknown(detail: str) -> Problem:
+    """Something that does not exist."""
+    return Problem(HTTPStatus.NOT_FOUND, detail)
+
+
+def shown(value: object) -> str:
+    """A value for a message: quoted, and not longer than it helps."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text)} characters)"
+
+
+def add_problems(app: FastAPI) -> None:
+    """Have every error of an application answered as a problem."""
+
+    @app.exception_handler(Problem)
+    async def problem(_: Request, error: Problem) -> Response:
+        return answer(error.status, error.detail, headers=error.headers)
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        status = HTTPStatus(error.status_code)
+        detail = (
+            f"there is nothing at {shown(request.url.path)}; /api/v1/docs lists what there is"
+            if status is HTTPStatus.NOT_FOUND
+            else f"{request.method} {shown(request.url.path)}: {error.detail}"
+        )
+        return answer(status, detail, headers=error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        found = [
+            {
+                "parameter": ".".join(str(part) for part in one["loc"][1:]) or str(one["loc"][0]),
+                "problem": str(one["msg"]),
+                "value": shown(one.get("input")),
+            }
+            for one in error.errors()
+        ]
+        detail = "; ".join(f"{one['parameter']}: {one['problem']}" for one in found)
+        return answer(HTTPStatus.BAD_REQUEST, detail, errors=found)
+
+    @app.exception_handler(TransientError)
+    @app.exception_handler(TimeoutError)
+    async def away(request: Request, error: Exception) -> Response:
+        log.warning("history_not_read", error=str(error) or "timeout", is_passing=True)
+        return answer(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "the tables cannot be read at present; try again",
+            headers={"retry-after": "2"},
+        )
+
+    @app.exception_handler(PermanentError)
+    async def broken(_: Request, error: PermanentError) -> Response:
+        log.warning("history_not_read", error=str(error), is_passing=False)
+        return answer(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "the tables are not as they should be: see the server's log, event history_not_read",
+        )
+
+
+def answer(
+    status: HTTPStatus,
+    detail: str,
+    *,
+    errors: list[dict[str, str]] | None = None,
+    headers: Mapping[str, Any] | None = None,
+) -> Response:
+    """A problem as an answer."""
+    body = ProblemDetails(status.phrase, status.value, detail, errors or [])
+    return Response(
+        msgspec.json.encode(body),
+        status_code=status.value,
+        media_type=MEDIA_TYPE,
+        headers=dict(headers or {}),
+    )

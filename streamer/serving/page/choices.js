@@ -1,0 +1,64 @@
+// What the chart shows beside candles, as people choose; remembered by the browser.
+
+import {OSCILLATORS, OVERLAYS, warmUpOf} from "./indicators.js";
+
+/** What the browser keeps for this page; one that keeps nothing works as well. */
+export const remembered = {
+  get: (name) => kept(() => localStorage.getItem(name)),
+  set: (name, value) => kept(() => localStorage.setItem(name, value)),
+};
+
+function kept(call) {
+  try {
+    return call();
+  } catch {
+    return null;  // a window that keeps nothing says so by an error
+  }
+}
+
+/** Fill the menu with indicators, and tell what is chosen; `changed` is called with an id. */
+export function choices(menu, {changed}) {
+  const overlays = menu.querySelector("#overlays");
+  for (const [id, one] of Object.entries(OVERLAYS)) {
+    const label = document.createElement("label");
+    const box = Object.assign(document.createElement("input"), {type: "checkbox", id});
+    const about = Object.assign(document.createElement("small"), {textContent: warmUpOf(one)});
+    label.append(box, one.name, about);
+    overlays.append(label);
+  }
+  const select = menu.querySelector("#oscillator");
+  for (const [value, one] of Object.entries(OSCILLATORS)) {
+    select.append(Object.assign(document.createElement("option"), {value, textContent: `${one.name}, ${warmUpOf(one)}`}));
+  }
+  for (const box of menu.querySelectorAll("input[type=checkbox]")) {
+    const before = remembered.get(`show ${box.id}`);
+    if (before !== null) box.checked = before === "true";
+    box.addEventListener("change", () => {
+      remembered.set(`show ${box.id}`, String(box.checked));
+      changed(box.id);
+    });
+  }
+  const before = remembered.get("oscillator");
+  select.value = before in OSCILLATORS ? before : "";
+  select.addEventListener("change", () => {
+    remembered.set("oscillator", select.value);
+    changed("oscillator");
+  });
+  for (const one of document.querySelectorAll("details.menu")) closes(one);
+  return {
+    is: (id) => menu.querySelector(`#${id}`).checked,
+    toggle: (id) => menu.querySelector(`#${id}`).click(),
+    get oscillator() { return select.value; },
+  };
+}
+
+// As menus do: somewhere else, or Escape.
+function closes(menu) {
+  const close = () => menu.removeAttribute("open");
+  addEventListener("pointerdown", (event) => menu.contains(event.target) || close());
+  menu.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || !menu.open) return;
+    close();
+    menu.querySelector("summary").focus();
+  });
+}

@@ -1,0 +1,447 @@
+// The page: what it shows, and what people do. No build step, nothing from another host.
+
+import {Account} from "./account.js";
+import {Bars, TIMEFRAMES, dayOf, decimalsOf, fixed, fromSocket, inWords, isHole, levelsOf, stepOf} from "./bars.js";
+import {Chart, candle, colour} from "./chart.js";
+import {choices, remembered} from "./choices.js";
+import {Live, ask, barsBefore, barsSince, ofSymbol, onLoginWanted} from "./feed.js";
+import {OSCILLATORS, OVERLAYS, Rows} from "./indicators.js";
+import {onKeys} from "./keys.js";
+import {drawn, readMarks} from "./marks.js";
+import {Profile} from "./profile.js";
+import {Search} from "./search.js";
+import {Star} from "./star.js";
+import {showDay, showLegend} from "./told.js";
+
+const PAGE = 500;           // bars of one request
+const MOST_BARS = 20000;    // kept in the page
+const MOST_MISSED = 2000;   // read behind a cut; beyond, the page begins anew
+const MOST_REPAIRED = 200;  // bars before a cut that are read again after it
+const DAY_MS = 5000;        // between two looks at the prices of the day
+const FURTHER_MS = 5000;    // between two looks at marks and indicators, as bars come
+const AGAIN_MS = 5000;
+const UNSTREAMED = "not streamed";
+
+const byId = (id) => document.getElementById(id);
+const state = {symbol: "", timeframe: "1m", bars: new Bars(), rows: new Rows(), marks: [], isWhole: false,
+  isLoading: false, load: 0, decimals: 2, at: undefined};
+const isOf = (load) => () => load === state.load;
+
+// --- what the page is made of
+
+const chart = new Chart(byId("chart"), {
+  moved: (range) => {
+    if (range.from < 50) back();
+    profileSoon();
+  },
+  looked: (time) => {
+    state.at = time;
+    tell();
+  },
+  drawn: () => profile?.draw(),
+});
+const profile = new Profile(byId("profile"), {yOf: chart.yOf, colour});
+const search = new Search(byId("symbol"), byId("symbols"), (symbol) => {
+  if (document.activeElement === byId("symbol")) byId("chart").focus();
+  search.show(symbol);
+  if (symbol !== state.symbol) show(symbol, state.timeframe);
+});
+const live = new Live({told: heard, stateChanged: connection});
+const account = new Account(byId("login"), byId("account"), {entered, left: () => location.reload()});
+const star = new Star(byId("star"), {
+  told: (text) => { byId("summary").textContent = text; },
+  failed: (error) => failed(error),
+});
+onLoginWanted(() => {
+  live.stop();
+  account.want();
+});
+const wanted = choices(byId("choices"), {changed: chosen});
+
+function trouble(text) {
+  byId("trouble").textContent = text;
+  byId("trouble").hidden = !text;
+}
+
+// The form for a login says enough.
+function failed(error, say = trouble) {
+  if (error.status !== 401) say(error.message);
+}
+
+function tell() {
+  const bar = (state.at && state.bars.at(state.at)) ?? state.bars.last;
+  showLegend(byId("legend"), {...state, bar, lines: lines(), isMarked: wanted.is("marks")});
+}
+
+/** The lines that are wanted, with what they are under. */
+function lines() {
+  const found = Object.entries(OVERLAYS).filter(([id]) => wanted.is(id))
+    .flatMap(([, one]) => one.lines.map((line) => ({line, under: false, marks: []})));
+  const below = OSCILLATORS[wanted.oscillator];
+  return [...found, ...(below?.lines ?? []).map((line) => ({line, under: true, marks: line === below.lines[0] ? below.marks : []}))]
+    .map((one) => ({...one, decimals: state.decimals}));
+}
+
+// --- history
+
+async function show(symbol, timeframe) {
+  const load = ++state.load;
+  Object.assign(state, {symbol, timeframe, bars: new Bars(), marks: [], isWhole: false, isLoading: true,
+    at: undefined});
+  state.rows.clear();
+  profile.clear();
+  chart.setLevels([]);
+  chart.setMarks([]);
+  chart.show(state.bars);
+  location.hash = `${symbol}/${timeframe}`;
+  document.title = `${symbol} ${timeframe} · Candelabra`;
+  search.show(symbol);
+  star.show(symbol);
+  for (const one of document.getElementsByName("timeframe")) {
+    one.checked = one.value === timeframe;
+    if (one.checked) one.parentElement.scrollIntoView({block: "nearest", inline: "nearest"});
+  }
+  trouble("");
+  byId("day").replaceChildren();
+  byId("chart").setAttribute("aria-label", `Chart of ${symbol}, ${timeframe}`);
+  try {
+    const bars = await barsBefore(symbol, timeframe, PAGE);
+    const tick = await tickOf(symbol, bars);
+    if (load !== state.load) return;
+    state.decimals = decimalsOf(tick);
+    state.bars.putBefore(bars);
+    state.isWhole = !bars.length;
+    chart.setTick(state.decimals, tick, (TIMEFRAMES[timeframe] ?? Infinity) < 86400);
+    chart.show(state.bars);
+    chart.showNewest();
+    tell();
+    if (!bars.length) trouble(`No ${timeframe} bars of ${symbol} yet.`);
+    else byId("summary").textContent = `${symbol} ${timeframe}. Newest ${inWords(state.bars.last, timeframe, state.decimals)}`;
+    live.watch(symbol, timeframe);
+    showPrices();
+    further(load, true);
+  } catch (error) {
+    if (load === state.load) failed(error);
+  } finally {
+    if (load === state.load) state.isLoading = false;
+  }
+}
+
+// The smallest step of the price; a registry that was not read yet leaves the bars to tell it.
+async function tickOf(symbol, bars) {
+  const {listings} = await ask(`/api/v1/symbols/${encodeURIComponent(symbol)}`).catch(() => ({listings: []}));
+  return listings.length ? listings.at(-1).tick_size : stepOf(bars);
+}
+
+async function back() {
+  if (state.isWhole || state.isLoading || state.bars.length >= MOST_BARS || !state.bars.length) return;
+  const load = state.load;
+  state.isLoading = true;
+  byId("loading").hidden = false;
+  try {
+    const {first} = state.bars;
+    const bars = await barsBefore(state.symbol, state.timeframe, PAGE, first.time);
+    if (load !== state.load) return;
+    const range = chart.visible;
+    const count = state.bars.putBefore(bars);
+    state.isWhole = !count;  // a page may be short though there is more: only an empty one is the end
+    chart.draw();
+    if (range) chart.visible = {from: range.from + count, to: range.to + count};
+    if (count) await further(load, true, first.time);
+  } catch (error) {
+    if (load === state.load) failed(error);
+  } finally {
+    if (load === state.load) state.isLoading = false;
+    byId("loading").hidden = true;
+  }
+}
+
+// What came meanwhile, behind a cut or a hole: read, without moving what is in sight.
+async function catchUp(since) {
+  const load = state.load;
+  try {
+    const bars = await barsSince(state.symbol, state.timeframe, since, MOST_MISSED);
+    if (load !== state.load) return;
+    if (!bars) return show(state.symbol, state.timeframe);
+    const newest = state.bars.last?.time ?? 0;
+    // The newest one may have moved on meanwhile: the connection knows it better.
+    for (const bar of bars) if (bar.time < newest || !state.bars.at(bar.time)) state.bars.put(bar);
+    chart.draw();
+    further(load);
+  } catch (error) {
+    if (load === state.load) failed(error, console.warn);
+  }
+}
+
+// --- what else the chart shows
+
+let furtherTimer = 0;
+let furtherMs = 0;
+
+function furtherSoon() {
+  if (furtherTimer) return;
+  const load = state.load;
+  furtherTimer = setTimeout(() => {
+    furtherTimer = 0;
+    furtherMs = Date.now();
+    if (load === state.load) further(load);
+  }, Math.max(500, furtherMs + FURTHER_MS - Date.now()));
+}
+
+async function further(load, isMore = false, until = undefined) {
+  if (!state.bars.length) return;
+  const tasks = [showMarks(load), showLines(load, isMore, until), showProfile()];
+  if (isMore && until === undefined) tasks.push(showLevels(load));
+  for (const result of await Promise.allSettled(tasks)) {
+    if (result.status === "rejected" && load === state.load) failed(result.reason, console.warn);
+  }
+  if (load === state.load) tell();
+}
+
+async function showMarks(load) {
+  const {bars} = state;
+  const span = {from: bars.first.time, to: bars.last.time + (TIMEFRAMES[state.timeframe] ?? 31 * 86400)};
+  const found = wanted.is("marks") ? await readMarks(state.symbol, state.timeframe, bars, span) : [];
+  if (load !== state.load || (found.length && !wanted.is("marks"))) return;
+  state.marks = found;
+  chart.setMarks(drawn(found, colour));
+}
+
+async function showLevels(load) {
+  let levels = [];
+  if (wanted.is("levels")) {
+    try {
+      levels = levelsOf((await ask(ofSymbol(state.symbol, "levels"))).levels[0]);
+    } catch (error) {
+      if (!error.isUnbuilt && error.status !== 404) throw error;
+      if (load === state.load) trouble("No levels before the marts' first build.");
+    }
+  }
+  // Who changed their mind meanwhile has asked for something else since.
+  if (load === state.load && (wanted.is("levels") || !levels.length)) chart.setLevels(levels);
+}
+
+async function showLines(load, isMore, until) {
+  if (lines().length && !state.rows.isUnbuilt) {
+    const {bars, rows} = state;
+    // Behind the newest row all may have changed since; a page of the past is read once.
+    const from = isMore ? bars.first.time : rows.newest ?? bars.first.time;
+    const to = until ?? bars.last.time + 1;
+    await rows.read(state.symbol, state.timeframe, from, to, isOf(load));
+    if (load !== state.load) return;
+  }
+  chart.setLines(lines().map((one) => ({...one, points: state.rows.points(state.bars.list, one.line.column)})));
+}
+
+let profileTimer = 0;
+
+function profileSoon() {
+  clearTimeout(profileTimer);
+  profileTimer = setTimeout(showProfile, 250);
+}
+
+// The day of the last bar in sight; the newest day of all where that is the newest bar.
+async function showProfile() {
+  const range = chart.visible;
+  if (!range || !state.bars.length) return;
+  const last = state.bars.list[Math.min(state.bars.length - 1, Math.max(0, Math.floor(range.to)))];
+  await profile.show(state.symbol, last === state.bars.last ? "" : dayOf(last.time), state.decimals);
+}
+
+async function showPrices() {
+  if (!state.symbol || document.hidden) return;
+  const {symbol} = state;
+  try {
+    const day = (await ask("/api/v1/prices", {symbol})).prices[0];
+    if (symbol === state.symbol) showDay(byId("day"), day, state.decimals);
+  } catch (error) {
+    // What is not streamed has no day; a server that is away leaves the last one.
+    if (symbol === state.symbol && error.status === 404) showDay(byId("day"));
+  }
+}
+
+// --- live
+
+function connection(name) {
+  if (name === "again") {
+    profile.hope();  // another server may know more
+    state.rows.isUnbuilt = false;
+    // Bars may have been repaired meanwhile, too.
+    if (state.bars.length) return void catchUp((state.bars.list.at(-MOST_REPAIRED) ?? state.bars.first).time);
+    return void (state.symbol && show(state.symbol, state.timeframe));
+  }
+  say(name);
+}
+
+function say(name) {
+  byId("connection").dataset.state = name;
+  byId("connection").textContent = name;
+}
+
+function heard(message) {
+  if (message.type === "subscribed") message.channel === "candles" && say("live");
+  else if (message.code === "not_yet") setTimeout(() => live.again(), AGAIN_MS);
+  else if (message.type === "error") say(message.code === "unknown_symbol" ? UNSTREAMED : "error");
+  else if (message.type === "watchlist") star.list(message.symbols);
+  else if (message.type === "streamed") listed(message);
+  else if (message.type === "price") begun(message.data);
+  else if (message.type === "missed" && state.bars.length) catchUp(Math.min(...message.data.map((one) => one.from / 1000)));
+  else if (message.type === "candles") take(message.data);
+}
+
+function listed({dropped, taken_up: takenUp}) {
+  if (dropped.includes(state.symbol)) say(UNSTREAMED);
+  if (takenUp.includes(state.symbol)) live.again();
+}
+
+// Prices come of what is on the watchlist, from when on it is streamed.
+function begun(data) {
+  const isShown = data.some((one) => one.symbol === state.symbol);
+  if (isShown && byId("connection").dataset.state === UNSTREAMED) live.again();
+}
+
+function take(data) {
+  let isOlder = false;
+  for (const one of data) {
+    if (one.symbol !== state.symbol || one.timeframe !== state.timeframe) continue;
+    const [bar, {last}] = [fromSocket(one), state.bars];
+    if (last && isHole(last, bar, state.timeframe)) catchUp(last.time);
+    if (!state.bars.put(bar)) {
+      isOlder = true;  // a bar that was revised: the chart takes only the last one by itself
+      continue;
+    }
+    chart.update(bar);
+    if (!last) trouble("");
+    if (last?.time !== bar.time) furtherSoon();
+    const said = byId("last");
+    if (said) said.textContent = fixed(one.close, state.decimals);
+  }
+  if (isOlder) {
+    chart.draw();
+    furtherSoon();
+  }
+  tell();
+}
+
+// --- what people do
+
+function chosen(id) {
+  if (id === "hollow") chart.isHollow = wanted.is(id);
+  if (id === "hollow") return chart.paint();
+  if (id === "profile-box") byId("profile").hidden = !wanted.is(id);
+  if (id === "levels") trouble("");
+  state.rows.isUnbuilt = false;
+  further(state.load, true);
+}
+
+for (const name of Object.keys(TIMEFRAMES)) {
+  const label = document.createElement("label");
+  const input = Object.assign(document.createElement("input"), {type: "radio", name: "timeframe", value: name});
+  input.addEventListener("change", () => show(state.symbol, name));
+  label.append(input, name);
+  byId("timeframes").append(label);
+}
+
+function setTheme(name) {
+  document.documentElement.dataset.theme = name;
+  chart.paint();
+  chart.setMarks(drawn(state.marks, colour));
+  profile.draw();
+}
+
+const systemIsDark = matchMedia("(prefers-color-scheme: dark)");
+const theme = () => remembered.get("theme") ?? (systemIsDark.matches ? "dark" : "light");
+systemIsDark.addEventListener("change", () => setTheme(theme()));
+byId("theme").addEventListener("click", () => {
+  remembered.set("theme", theme() === "dark" ? "light" : "dark");
+  setTheme(theme());
+});
+
+function step(by) {
+  const names = Object.keys(TIMEFRAMES);
+  const next = names[names.indexOf(state.timeframe) + by];
+  if (next) show(state.symbol, next);
+}
+
+const KEYS = {"/": () => byId("symbol").focus(), "[": () => step(-1), "]": () => step(1), t: () => byId("theme").click(),
+  s: () => byId("choices").querySelector("summary").click(), p: () => wanted.toggle("profile-box"),
+  l: () => wanted.toggle("levels"), m: () => wanted.toggle("marks"), c: () => byId("chart").focus(), w: () => star.toggle()};
+
+onKeys(document, KEYS, () => byId("login").open);
+
+// In the chart: a cross from bar to bar, told in words; and where the chart stands.
+function point(place) {
+  const bar = state.bars.list[Math.max(0, Math.min(state.bars.length - 1, place))];
+  if (!bar) return;
+  state.at = bar.time;
+  chart.point(bar);
+  const about = state.marks.filter((one) => one.time === bar.time).map((one) => `${one.kind}: ${one.text}`);
+  byId("summary").textContent = [inWords(bar, state.timeframe, state.decimals), ...about].join(". ");
+  tell();
+}
+
+const here = () => (state.at === undefined ? state.bars.length : state.bars.place(state.at));
+const CHART_KEYS = {ArrowLeft: () => point(here() - 1), ArrowRight: () => point(here() + 1),
+  Home: () => point(0), End: () => point(state.bars.length - 1),
+  PageUp: () => chart.pan(-50), PageDown: () => chart.pan(50), "+": () => chart.zoom(0.7), "-": () => chart.zoom(1.4),
+  Escape: () => {
+    state.at = undefined;
+    chart.point();
+    chart.showNewest();
+  }};
+onKeys(byId("chart"), CHART_KEYS);
+
+byId("skip").addEventListener("click", (event) => {
+  event.preventDefault();  // the address names what is shown, not a place in the page
+  byId("chart").focus();
+});
+
+function address() {
+  const [symbol, timeframe] = decodeURIComponent(location.hash.slice(1)).split("/");
+  return [symbol, timeframe in TIMEFRAMES ? timeframe : "1m"];
+}
+
+addEventListener("hashchange", () => {
+  const [symbol, timeframe] = address();
+  if (symbol && (symbol !== state.symbol || timeframe !== state.timeframe)) show(symbol, timeframe);
+});
+
+// The connection is somebody's from its beginning on: who was nobody before needs another.
+function entered() {
+  live.stop();
+  begin();
+}
+
+async function begin() {
+  try {
+    void star.begin(await account.look());  // the chart does not wait for the list
+    live.start();
+    search.streamed = (await ask("/api/v1/prices")).prices.map((one) => one.symbol);
+    const [symbol, timeframe] = address();
+    const listed = symbol || search.streamed[0] || (await ask("/api/v1/symbols")).symbols[0]?.symbol;
+    if (listed) await show(listed, timeframe);
+    else trouble("No symbols are known yet; try again in a moment.");
+  } catch (error) {
+    failed(error);
+    if (error.status !== 401) setTimeout(begin, AGAIN_MS);
+  }
+}
+
+// For those who look from outside, as tests do.
+window.candelabra = {
+  bars: () => state.bars.length,
+  times: () => state.bars.list.map((bar) => bar.time),
+  newest: () => state.bars.last && candle(state.bars.last),
+  scrollBack: () => { chart.visible = {from: 0, to: 60}; },
+  holes: () => state.bars.list.filter((bar, i, all) => i && isHole(all[i - 1], bar, state.timeframe)).length,
+  marks: () => state.marks,
+  painted: () => profile.painted,
+};
+
+// A telephone has no room for it unless somebody wants it.
+if (remembered.get("show profile-box") === null) byId("profile-box").checked = innerWidth > 640;
+chart.isHollow = wanted.is("hollow");
+byId("profile").hidden = !wanted.is("profile-box");
+setTheme(theme());
+begin();
+setInterval(showPrices, DAY_MS);

@@ -1,0 +1,62 @@
+// What stands above the chart in words: the bar that one looks at, its lines, its marks, the day.
+
+import {fixed, moment, short} from "./bars.js";
+import {KINDS, counted} from "./marks.js";
+
+function element(tag, className, text, ...parts) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  made.append(...parts);
+  return made;
+}
+
+/** One bar: its prices, the lines at it, and what is marked there; without marks there, the key to them. */
+export function showLegend(place, {bar, symbol, timeframe, decimals, lines, rows, marks, isMarked, at}) {
+  if (!bar) return place.replaceChildren();
+  const price = (text) => fixed(text, decimals);
+  const percent = (+bar.close / +bar.open - 1) * 100;
+  const way = percent < 0 ? "down" : "up";
+  const first = element("p", "bar", undefined, element("b", "", `${symbol} ${timeframe}`),
+    element("span", "", moment(bar.time, timeframe)),
+    ...[["O", bar.open], ["H", bar.high], ["L", bar.low], ["C", bar.close]].map(([name, text]) =>
+      element("span", way, `${name} ${price(text)}`)),
+    element("span", way, Number.isFinite(percent) ? `${percent < 0 ? "−" : "+"}${Math.abs(percent).toFixed(2)} %` : ""),
+    element("span", "", `V ${short(bar.volume)}`));
+  const told = lines.map(({line, decimals}) => {
+    const swatch = element("i", `swatch ${line.colour.slice(2)}`);
+    return element("span", "", undefined, swatch, `${line.name} `, element("em", "", rows.said(line, bar.time, decimals, at === undefined)));
+  });
+  place.replaceChildren(first, ...(told.length ? [element("p", "lines", undefined, ...told)] : []),
+    ...(isMarked ? [markKey(bar, marks)] : []));
+}
+
+function markKey(bar, marks) {
+  const here = marks.filter((one) => one.time === bar.time);
+  if (here.length) {
+    return element("p", "marks", undefined, ...here.slice(0, 4).map((one) =>
+      element("span", "", undefined, letter(one.kind), `${KINDS[one.kind].says}: ${one.text}`)));
+  }
+  const counts = Object.entries(counted(marks)).filter(([, count]) => count);
+  if (!counts.length) return element("p", "marks", "No repairs, gaps or outages in what is loaded");
+  return element("p", "marks", undefined, ...counts.map(([kind, count]) =>
+    element("span", "", undefined, letter(kind), `${count} ${KINDS[kind][count === 1 ? "says" : "many"]}`)));
+}
+
+const letter = (kind) => element("i", `letter ${kind}`, KINDS[kind].letter);
+
+/** Prices of the last 24 hours; nothing where there are none. */
+export function showDay(place, day, decimals) {
+  if (!day) return place.replaceChildren();
+  const price = (text) => fixed(text, decimals);
+  const way = day.change.startsWith("-") ? "down" : "up";
+  const sign = way === "up" ? "+" : "";
+  const facts = [["24 h", `${sign}${price(day.change)} (${sign}${(+day.change_percent).toFixed(2)} %)`, way],
+    ["High", price(day.high), ""], ["Low", price(day.low), ""], ["Volume", short(day.volume), "", "wide"],
+    ["Quote volume", short(day.quote_volume), "", "wide"]];
+  const list = element("dl", "", undefined, ...facts.map(([name, value, tint, kind]) =>
+    element("div", kind ?? "", undefined, element("dt", "", name), element("dd", tint, value))));
+  const last = element("b", way, price(day.last));
+  last.id = "last";
+  place.replaceChildren(last, list);
+}

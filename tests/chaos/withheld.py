@@ -1,0 +1,73 @@
+"""What an exchange keeps back so that nobody can tell: frames that never came, and leave no trace.
+
+Ids of quotes and of single USD-M trades skip by design. Where such a frame is dropped on its way
+while the connection stands, or comes as something that cannot be read, no streamer could know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from include.domain.instruments import exchange_symbol_of, market_of
+from simulator.faults.plan import Fault, parse_plan
+from simulator.server import ExchangeThread
+
+Spans = list[tuple[int, int]]
+"""From and to, both included; µs of the exchange."""
+
+STREAM_OF = {"trades": "trade", "book_tickers": "bookTicker"}
+SLACK_US = 5_000_000
+"""Of the exchange: frames are due some milliseconds after what they tell, and sent at a go."""
+
+
+def withheld(exchange: ExchangeThread, dataset: str, symbol: str) -> Spans:
+    """When frames of a symbol's stream may have been kept back without a trace."""
+    name = exchange_symbol_of(symbol)
+    stream = f"{name.lower()}@{STREAM_OF[dataset]}"
+    faults = parse_plan(exchange.faults.plan())
+    market = market_of(symbol).value
+    # A stalled connection is chosen by any of its streams.
+    stalled = exchange.call(lambda: list(exchange.endpoints[market].withheld_us))
+    spans = [
+        (fault.at_us, fault.end_us or fault.at_us)
+        for fault in _silent(faults)
+        if market in fault.markets and fault.hits_symbol(name) and fault.hits_stream(stream)
+    ]
+    return [(start - SLACK_US, end + SLACK_US) for start, end in [*stalled, *spans]]
+
+
+def held_back_until(exchange: ExchangeThread, dataset: str, symbol: str) -> Callable[[int], int]:
+    """When (µs of the exchange, at the latest) a frame came that was due at a time.
+
+    One that the exchange held back beyond a cut never came: it is missing after the cut, though
+    a later one came before it.
+    """
+    name = exchange_symbol_of(symbol)
+    stream = f"{name.lower()}@{STREAM_OF[dataset]}"
+    # Frames are sent late where the machine has other work.
+    behind_us = exchange.endpoints[market_of(symbol).value].hub.most_behind_us + SLACK_US
+    held = [
+        (
+            fault.at_us - SLACK_US,
+            (fault.end_us or fault.at_us) + SLACK_US,
+            fault.span_us("delay_ms")
+            + (fault.span_us("within_ms") if fault.kind.name == "late" else 0),
+        )
+        for fault in parse_plan(exchange.faults.plan())
+        if fault.kind.name in ("reorder", "late")
+        and market_of(symbol).value in fault.markets
+        and fault.hits_symbol(name)
+        and fault.hits_stream(stream)
+    ]
+
+    def until(due_us: int) -> int:
+        delays = [delay for start, end, delay in held if start <= due_us <= end]
+        return due_us + max(delays) + behind_us if delays else due_us
+
+    return until
+
+
+def _silent(faults: Iterable[Fault]) -> Iterable[Fault]:
+    return (
+        fault for fault in faults if fault.kind.name == "drop" or fault.parameters.get("replaces")
+    )

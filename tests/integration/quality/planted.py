@@ -1,0 +1,400 @@
+"""Faults, each planted in a symbol of its own or in a whole market, and where its rule finds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from psycopg import sql
+
+from tests.integration.quality.markets import AT, END, MINUTE, NOBODY_TRADED, SILENT, START
+
+MIDNIGHT = START.replace(hour=0)
+LATER = START + timedelta(minutes=82)
+"""The same, with an hour of trades before it."""
+HALT = START + timedelta(minutes=120)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+DIGEST = "a" * 64
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is planted, and where its rule finds it.
+
+    Attributes:
+        times: that the rule names, in order.
+        market: "every um": it is a fault of all symbols together, and of none alone.
+        trades: whether the trades of the symbol are kept.
+    """
+
+    rule: str
+    statements: tuple[sql.Composed, ...]
+    times: tuple[datetime, ...] = (AT,)
+    at: datetime = AT
+    market: str = "spot"
+    trades: bool = False
+
+
+def written(form: str) -> Callable[[str], sql.Composed]:
+    """A statement with a place for what differs."""
+    return lambda text: sql.SQL(form).format(sql.SQL(text))
+
+
+row = written("UPDATE market.candles_1m SET {} WHERE symbol = %(symbol)s AND open_time = %(at)s")
+rows_from = written(
+    "UPDATE market.candles_1m SET {} WHERE symbol = %(symbol)s AND open_time >= %(at)s"
+)
+halt = written("UPDATE market.candles_1m SET {} WHERE symbol LIKE '%%.P' AND open_time >= %(at)s")
+no_rows = written("DELETE FROM market.candles_1m WHERE symbol = %(symbol)s AND {}")
+trade = written("UPDATE market.trades SET {} WHERE symbol = %(symbol)s AND trade_id = 100")
+aggregate = written(
+    "UPDATE market.agg_trades SET {} WHERE symbol = %(symbol)s AND agg_trade_id = 101"
+)
+listing = written("UPDATE market.instruments SET {} WHERE symbol = %(symbol)s")
+second_listing = written(
+    "INSERT INTO market.instruments SELECT symbol, {}, market, exchange_symbol, base_asset,"
+    " quote_asset, status, tick_size, step_size, filters, quote_volume_is_foldable, seen_at"
+    " FROM market.instruments WHERE symbol = %(symbol)s"
+)
+outage = written(
+    "INSERT INTO ops.outages (market, symbol, minutes, cause) VALUES"
+    " ({}, %(symbol)s, tstzmultirange(tstzrange(%(at)s, %(until)s)), 'halt')"
+)
+gap = written(
+    "INSERT INTO ops.gaps (symbol, cause, from_time, to_time, opened_at, repaired_at) VALUES"
+    " (%(symbol)s, 'connection lost', {})"
+)
+file = written(
+    "INSERT INTO ops.dump_files (symbol, fetched_at, path, checksum, kind, rows, rejected, verdict)"
+    " VALUES (%(symbol)s, %(at)s, %(symbol)s || '.zip', {})"
+)
+coverage = written(
+    "INSERT INTO ops.coverage (symbol, source, day, minutes) VALUES (%(symbol)s, {})"
+)
+day = written(
+    "INSERT INTO ops.reconciliations (symbol, day, rest_minutes, daily_minutes, monthly_minutes,"
+    " live_minutes, rest_differing, daily_differing, monthly_differing, revised_minutes,"
+    " outage_minutes, reconciled_at, verdict, is_complete, live_differing, expected_minutes,"
+    " stored_minutes, verified_minutes) VALUES (%(symbol)s, '2025-03-01', 240, 240, 0, 240, 0, 0,"
+    " 0, 0, 0, %(until)s, {})"
+)
+lost = written(
+    "INSERT INTO ops.discrepancies (symbol, open_time, winner_source, winner_status, found_at,"
+    " loser_source, loser_status, loser_evidence_at, loser_open, loser_high, loser_low,"
+    " loser_close, loser_volume, loser_quote_volume, loser_trade_count, loser_taker_buy_volume,"
+    " loser_taker_buy_quote_volume) SELECT symbol, open_time, source, status, {}, open, high, low,"
+    " close + 1, volume, quote_volume, trade_count, taker_buy_volume, taker_buy_quote_volume"
+    " FROM market.candles_1m WHERE symbol = %(symbol)s AND open_time = %(at)s"
+)
+THREE_DAYS_AGO = "'2025-02-26', '{[2025-02-26 00:00Z, 2025-02-26 09:00Z)}'"
+OF_A_FILE = "status = 'unconfirmed', source = 'file', evidence_at = NULL, source_rank = 20"
+UNIT = sql.SQL("UPDATE ops.dump_files SET time_unit = 'ms' WHERE symbol = %(symbol)s").format()
+
+FAULTS = [
+    *(
+        Fault("values_are_present", (row(change),))
+        for change in (
+            "close = NULL",
+            "trade_count = NULL",
+            "status = NULL",
+            "quote_volume = 'NaN'",
+            "high = 'Infinity'",
+        )
+    ),
+    Fault(
+        "open_time_is_on_the_minute",
+        (row("open_time = open_time + interval '30 seconds'"),),
+        times=(AT + timedelta(seconds=30),),
+    ),
+    Fault(
+        "minutes_are_unique",
+        (
+            sql.SQL(
+                "INSERT INTO market.candles_1m SELECT * FROM market.candles_1m"
+                " WHERE symbol = %(symbol)s AND open_time = %(at)s"
+            ).format(),
+        ),
+    ),
+    *(Fault("prices_are_positive", (row(change),)) for change in ("low = 0", "low = -1")),
+    *(
+        Fault("high_and_low_bound_the_prices", (row(change),))
+        for change in ("high = low, low = high", "high = 99.5", "low = 100.01")
+    ),
+    *(
+        Fault("takers_buy_part_of_the_volume", (row(change),))
+        for change in (
+            "volume = 0.999",
+            "taker_buy_quote_volume = 200.25000001",
+            "taker_buy_volume = -0.00000001",
+        )
+    ),
+    Fault("silent_minutes_have_zeros", (row("volume = 0, taker_buy_volume = 0"),)),
+    *(
+        Fault("silent_minutes_have_zeros", (row(change),), times=(SILENT,), at=SILENT)
+        for change in ("volume = 1", "quote_volume = 1", "high = 101")
+    ),
+    *(
+        Fault("quote_volume_fits_the_prices", (row(change),))
+        for change in (
+            "quote_volume = 203.00000005",
+            "taker_buy_quote_volume = 98.99999995",
+            "volume = 20",
+        )
+    ),
+    *(
+        Fault("status_and_source_are_known", (row(change),))
+        for change in (
+            "status = 'sure'",
+            "source = 'rumour'",
+            "source = 'stream'",
+            "status = 'partial'",
+        )
+    ),
+    *(
+        Fault("rank_and_evidence_fit_the_source", (row(change),))
+        for change in ("source = 'rest'", "evidence_at = NULL", "source_rank = 10")
+    ),
+    *(
+        Fault("trade_count_fits_the_ids", (row(change),))
+        for change in (
+            "first_trade_id = first_trade_id + 1",
+            "last_trade_id = last_trade_id + 1",
+            "trade_count = 5",
+            "trade_count = 3",
+        )
+    ),
+    Fault("trade_count_fits_the_ids", (row("trade_count = 5"),), market="um"),
+    *(
+        Fault(
+            "streamed_minutes_are_confirmed",
+            (
+                row(
+                    f"status = {status}, source = 'stream', evidence_at = NULL,"
+                    f" source_rank = {rank}"
+                ),
+            ),
+        )
+        for status, rank in (("'unconfirmed'", "40"), ("'partial'", "10"))
+    ),
+    Fault("rows_lie_outside_outages", (outage("'spot'"),), (AT, AT + MINUTE, AT + 2 * MINUTE)),
+    *(
+        Fault("volume_equals_its_trades", (statement,), trades=True)
+        for statement in (
+            row("volume = volume + 0.001"),
+            row("taker_buy_volume = 1.001"),
+            row("high = 101.51"),
+            trade("quantity = 0.51"),
+            trade("is_buyer_maker = true"),
+        )
+    ),
+    Fault("no_minute_is_missing", (no_rows("open_time = %(at)s"),)),
+    Fault("no_minute_is_missing", (no_rows("open_time = %(at)s"),), market="um"),
+    Fault("no_minute_is_missing", (no_rows("open_time = %(at)s"),), times=(SILENT,), at=SILENT),
+    Fault("no_minute_is_missing", (no_rows("open_time >= %(at)s AND open_time < %(until)s"),)),
+    Fault(
+        "first_minutes_are_there",
+        (
+            sql.SQL(
+                "UPDATE market.instruments SET listed_from = %(at)s WHERE symbol = %(symbol)s"
+            ).format(),
+        ),
+        times=(START - 5 * MINUTE,),
+        at=START - 5 * MINUTE,
+        market="um",
+    ),
+    Fault(
+        "trade_ids_are_continuous",
+        (rows_from("first_trade_id = first_trade_id + 7, last_trade_id = last_trade_id + 7"),),
+    ),
+    Fault(
+        "trade_ids_are_continuous",
+        (rows_from("first_trade_id = first_trade_id - 6, last_trade_id = last_trade_id - 6"),),
+        market="um",
+    ),
+    Fault(  # the next row that has ids proves how many trades a row without any had
+        "trade_ids_are_continuous",
+        (row("first_trade_id = NULL, last_trade_id = NULL, trade_count = 5"),),
+        times=(AT + MINUTE,),
+    ),
+    Fault(  # an outage that was none: trades were made in it
+        "trade_ids_are_continuous",
+        (no_rows("open_time >= %(at)s AND open_time < %(until)s"), outage("'spot'")),
+        times=(AT + 4 * MINUTE,),
+    ),
+    Fault(
+        "closes_do_not_jump",
+        (row("high = 200, close = 200"),),
+        times=(LATER, LATER + MINUTE),
+        at=LATER,
+    ),
+    Fault("halts_are_recorded", (halt(NOBODY_TRADED),), (HALT,), HALT, market="every um"),
+    Fault("symbols_are_not_stale", (no_rows("open_time > %(at)s"),)),
+    Fault(  # a stream of three days ago, and a file since
+        "streams_do_not_end_alone",
+        (no_rows("open_time <> %(at)s"), row(OF_A_FILE), coverage(f"'kline', {THREE_DAYS_AGO}")),
+    ),
+    *(
+        Fault("stored_rows_have_won", (lost(change),))
+        for change in (
+            "now(), 'rest', 'verified', open_time",
+            "now(), 'kline', 'verified', evidence_at + interval '1 second'",
+        )
+    ),
+    Fault(
+        "reconciled_days_stay_verified",
+        (
+            day("'agrees', true, 0, 240, 240, 240"),
+            row(OF_A_FILE),
+        ),
+    ),
+    Fault("verdict_fits_its_figures", (day("'agrees', true, 1, 240, 240, 240"),), (MIDNIGHT,)),
+    Fault("verdict_fits_its_figures", (day("'differs', true, 0, 240, 240, 240"),), (MIDNIGHT,)),
+    Fault("verdict_fits_its_figures", (day("'agrees', false, 0, 240, 240, 240"),), (MIDNIGHT,)),
+    Fault("figures_fit_a_day", (day("'agrees', true, 0, 240, 240, 239"),), (MIDNIGHT,)),
+    Fault("figures_fit_a_day", (day("'agrees', true, 0, 1441, 1441, 1441"),), (MIDNIGHT,)),
+    Fault(
+        "agreeing_days_still_agree",
+        (
+            day("'agrees', true, 0, 240, 240, 240"),
+            lost("now(), 'dump_monthly', 'verified', '2025-02-01 00:00Z'::timestamptz"),
+            row("source = 'rest', source_rank = 80"),
+        ),
+        (MIDNIGHT,),
+    ),
+    Fault("trades_are_positive", (trade("price = 0, trade_time = %(at)s"),), trades=True),
+    Fault(
+        "trades_are_positive", (aggregate("quantity = 'NaN', trade_time = %(at)s"),), trades=True
+    ),
+    Fault(
+        "trades_are_unique",
+        (
+            sql.SQL(
+                "INSERT INTO market.agg_trades SELECT * FROM market.agg_trades"
+                " WHERE symbol = %(symbol)s AND agg_trade_id = 101"
+            ).format(),
+        ),
+        times=(AT + timedelta(seconds=10),),
+        trades=True,
+    ),
+    Fault(
+        "trades_lie_in_their_day",
+        (aggregate("trade_time = %(at)s + interval '1 day'"),),
+        times=(AT + timedelta(days=1),),
+        trades=True,
+    ),
+    Fault(
+        "aggregates_span_their_trades",
+        (aggregate("last_trade_id = first_trade_id - 1, trade_time = %(at)s"),),
+        trades=True,
+    ),
+    Fault(  # without an entry in ops.gaps
+        "trade_rows_are_contiguous",
+        (
+            sql.SQL(
+                "DELETE FROM market.agg_trades WHERE symbol = %(symbol)s AND agg_trade_id = 101"
+            ).format(),
+            sql.SQL(
+                "UPDATE market.agg_trades SET trade_time = %(at)s"
+                " WHERE symbol = %(symbol)s AND agg_trade_id = 102"
+            ).format(),
+        ),
+        trades=True,
+    ),
+    Fault(
+        "trade_times_ascend",
+        (aggregate("trade_time = %(at)s - interval '10 minutes'"),),
+        times=(AT - 10 * MINUTE,),
+        trades=True,
+    ),
+    Fault(
+        "one_listing_is_open",
+        (second_listing("'2025-03-01 00:00Z', NULL"),),
+        times=(MIDNIGHT,),
+    ),
+    Fault(
+        "listings_do_not_overlap",
+        (
+            listing("listed_to = '2024-06-02'"),
+            second_listing("'2024-06-01', NULL"),
+        ),
+        times=(datetime(2024, 6, 1, tzinfo=UTC),),
+    ),
+    Fault(
+        "listing_has_a_length",
+        (
+            listing("listed_from = '2024-07-01'"),
+            second_listing("'2024-06-01', '2024-05-01'"),
+        ),
+        times=(datetime(2024, 6, 1, tzinfo=UTC),),
+    ),
+    *(
+        Fault(rule, (listing(change),), times=(EPOCH,))
+        for rule, change in (
+            ("market_is_known", "market = 'options'"),
+            ("symbol_names_its_market", "exchange_symbol = 'OTHER'"),
+            ("tick_is_positive", "tick_size = 0"),
+            ("step_is_positive", "step_size = -1"),
+            ("filters_fit_the_steps", "tick_size = 0.1"),
+            ("filters_fit_the_steps", "step_size = 0.1"),
+            (
+                "filters_fit_the_steps",
+                """filters = '{"LOT_SIZE": {"minQty": "2", "maxQty": "1"}}'""",
+            ),
+        )
+    ),
+    Fault(
+        "registry_is_fresh",
+        (listing("seen_at = seen_at - interval '49 hours'"),),
+        times=(END - timedelta(hours=49),),
+    ),
+    Fault(
+        "checksum_is_a_digest",
+        (file("'not a digest', 'klines', 1440, 0, 'loaded'"), UNIT),
+        times=(),
+    ),
+    Fault("kind_is_known", (file(f"'{DIGEST}', 'candles', 0, 0, 'missing'"),), times=()),
+    Fault("rejected_is_a_count", (file(f"'{DIGEST}', 'klines', 0, -1, 'corrupt'"),), times=()),
+    *(
+        Fault("unusable_files_give_no_rows", (file(change),))
+        for change in (
+            f"'{DIGEST}', 'klines', 7, 0, 'corrupt'",
+            f"'{DIGEST}', 'klines', 1440, 0, 'loaded'",
+        )
+    ),
+    *(
+        Fault("gaps_are_minutes", (gap(change),), times=times)
+        for change, times in (
+            ("%(until)s, %(at)s, now(), now()", (AT + 4 * MINUTE,)),
+            ("%(at)s, %(until)s + interval '1 second', now(), now()", (AT,)),
+        )
+    ),
+    Fault(
+        "repaired_gaps_are_verified",
+        (
+            gap("%(at)s, %(until)s, now(), now()"),
+            row(OF_A_FILE),
+        ),
+    ),
+    Fault(
+        "gaps_are_repaired_in_time", (gap("%(at)s, %(until)s, now() - interval '2 hours', NULL"),)
+    ),
+    Fault(
+        "coverage_has_a_source",
+        (coverage("'rumour', '2025-03-01', tstzmultirange(tstzrange(%(at)s, %(until)s))"),),
+        times=(MIDNIGHT,),
+    ),
+    *(
+        Fault("coverage_stays_within_its_day", (coverage(change),), times=(MIDNIGHT + days,))
+        for change, days in (
+            (
+                "'rest', '2025-03-02', tstzmultirange(tstzrange(%(at)s, %(until)s))",
+                timedelta(days=1),
+            ),
+            (
+                "'rest', '2025-03-01', tstzmultirange(tstzrange(%(at)s, %(at)s + interval '1 s'))",
+                timedelta(0),
+            ),
+        )
+    ),
+]

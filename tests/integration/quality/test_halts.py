@@ -1,0 +1,173 @@
+"""Halts of USD-M, through which its rows go on, are told until they are recorded.
+
+Of the two hours before ``HALT`` 24 minutes are silent, so that a halt has to be longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from include.quality.limits import ScopeKind
+from include.quality.report import QualityReport
+from include.quality.run import run_checks
+from tests.integration.quality.markets import END, MINUTE, NOBODY_TRADED, START, broken, fill
+
+SYMBOLS = ["BTCUSDT", "BTCUSDT.P", "ETHUSDT.P"]
+HALT = START + 120 * MINUTE
+"""A silent minute, as every fifth is."""
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+    """One symbol of spot and two of USD-M over four hours."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("SET timezone = 'UTC'")
+        fill(connection, SYMBOLS)
+        yield connection
+
+
+def changed(url: str, run_id: str, end: datetime = END, **arguments: Any) -> QualityReport:
+    return run_checks(url, run_id=run_id, scope=ScopeKind.CHANGED, end=end, **arguments)
+
+
+def silence(
+    connection: psycopg.Connection[Any], first: datetime, minutes: int, symbols: str = "%.P"
+) -> None:
+    connection.execute(
+        sql.SQL(
+            "UPDATE market.candles_1m SET {} WHERE symbol LIKE %s AND open_time >= %s"
+            " AND open_time < %s"
+        ).format(sql.SQL(NOBODY_TRADED)),
+        (symbols, first, first + minutes * MINUTE),
+    )
+
+
+def record(connection: psycopg.Connection[Any], first: datetime, minutes: int, cause: str) -> None:
+    connection.execute(
+        "INSERT INTO ops.outages (market, minutes, cause)"
+        " VALUES ('um', tstzmultirange(tstzrange(%s, %s)), %s)",
+        (first, first + minutes * MINUTE, cause),
+    )
+
+
+def told(report: QualityReport) -> list[tuple[str | None, datetime | None, str | None, str]]:
+    """Symbol, first minute, key and detail of each halt; nothing else may be broken."""
+    assert set(broken(report)) <= {"halts_are_recorded"}
+    report.raise_for_failures()
+    return [
+        (row.symbol, row.minute, row.key, row.detail)
+        for result in report.warnings
+        for row in result.failing_rows
+    ]
+
+
+def halt(
+    minutes: int, first: datetime = HALT, symbols: int = 2
+) -> list[tuple[None, datetime, str, str]]:
+    detail = f"{minutes} minutes in which none of {symbols} symbols traded"
+    return [(None, first, "um", detail)]
+
+
+def test_a_halt_is_a_warning_of_every_run_until_all_of_it_is_recorded(
+    database_url: str, connection: psycopg.Connection[Any]
+) -> None:
+    assert told(changed(database_url, "1")) == []
+    silence(connection, HALT, 31)
+    for run_id in ("2", "3", "4"):  # though nothing changes any more
+        assert told(changed(database_url, run_id)) == halt(31)
+    record(connection, HALT, 10, "announced")
+    assert told(changed(database_url, "5")) == halt(21, HALT + 10 * MINUTE)
+    record(connection, HALT + 10 * MINUTE, 21, "prolonged")
+    for run_id in ("6", "7"):
+        assert told(changed(database_url, run_id)) == []
+    connection.execute("DELETE FROM ops.outages WHERE cause = 'prolonged'")
+    assert told(changed(database_url, "8")) == halt(21, HALT + 10 * MINUTE)
+
+
+def test_an_outage_of_one_symbol_records_no_halt_of_the_market(
+    database_url: str, connection: psycopg.Connection[Any]
+) -> None:
+    silence(connection, HALT, 31)
+    record(connection, HALT, 31, "announced")
+    connection.execute("UPDATE ops.outages SET symbol = 'BTCUSDT.P'")
+    assert told(changed(database_url, "1")) == halt(31)
+
+
+def test_a_halt_that_goes_on_keeps_its_first_minute(
+    database_url: str, connection: psycopg.Connection[Any]
+) -> None:
+    silence(connection, HALT, 240)
+    for run_id, minutes, found in (
+        ("1", 34, []),  # the last ten minutes are left out, and 24 are usual
+        ("2", 35, halt(25)),
+        ("3", 70, halt(60)),
+    ):
+        assert told(changed(database_url, run_id, HALT + minutes * MINUTE)) == found
+    # nor does a run that sees its end alone name another
+    connection.execute("UPDATE ops.quality_results SET failing_rows = '[]'")
+    assert told(changed(database_url, "4", HALT + 110 * MINUTE)) == halt(100)
+    window = run_checks(database_url, run_id="w", start=HALT + 90 * MINUTE, end=END)
+    assert told(window) == halt(110)
+
+
+def test_silence_that_is_usual_is_no_halt(
+    database_url: str, connection: psycopg.Connection[Any]
+) -> None:
+    silence(connection, HALT, 24)
+    assert told(changed(database_url, "1")) == []
+    # where rows begin nobody knows what is usual
+    silence(connection, START, 40)
+    assert told(changed(database_url, "2")) == []
+
+
+def test_a_recorded_halt_does_not_make_silence_usual(
+    database_url: str, connection: psycopg.Connection[Any]
+) -> None:
+    silence(connection, HALT, 31)
+    second = HALT + 35 * MINUTE
+    silence(connection, second, 21)
+    assert told(changed(database_url, "1")) == halt(31)
+    record(connection, HALT, 31, "announced")
+    assert told(changed(database_url, "2")) == halt(21, second)
+
+
+def test_one_symbol_that_trades_is_enough(
+    database_url: str, connection: psycopg.Connection[Any]
+) -> None:
+    silence(connection, HALT, 31, "ETH%")
+    assert told(changed(database_url, "1")) == []
+    # the other one's rows are seen alone, then
+    silence(connection, HALT, 31, "BTCUSDT.P")
+    assert told(changed(database_url, "2")) == halt(31)
+
+
+def test_halts_are_told_once_however_many_chunks_have_a_part_of_them(
+    database_url: str, connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(connection, ["QUIETUSDT.P"])
+    silence(connection, START, 240, "QUIET%")
+    silence(connection, HALT, 31)
+    monkeypatch.setattr("include.quality.scope.CHUNK_MINUTES", 50)
+    monkeypatch.setattr("include.quality.scope.PIECE", timedelta(minutes=25))
+    report = run_checks(database_url, run_id="all", scope=ScopeKind.ALL, end=END)
+    assert told(report) == halt(31, symbols=3)
+
+
+def test_a_run_of_some_symbols_tells_the_halts_of_their_market(
+    database_url: str, connection: psycopg.Connection[Any]
+) -> None:
+    silence(connection, HALT, 31)
+    assert told(changed(database_url, "1")) == halt(31)
+    for symbol, found in (("BTCUSDT", []), ("ETHUSDT.P", halt(31))):
+        report = run_checks(
+            database_url, run_id=symbol, scope=ScopeKind.ALL, end=END, symbols=[symbol]
+        )
+        assert told(report) == found
+    assert told(changed(database_url, "2", symbols=["BTCUSDT"])) == []
+    assert told(changed(database_url, "3")) == halt(31)

@@ -1,0 +1,43 @@
+"""Every table, view and column says in the database itself what it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+
+from include.store.migrate import migrate
+
+# Partitions have what their parent has.
+UNCOMMENTED = """
+SELECT format('%s.%s', c.oid::regclass, a.attname)
+FROM pg_class AS c
+INNER JOIN pg_attribute AS a ON c.oid = a.attrelid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE
+    c.relnamespace IN ('market'::regnamespace, 'ops'::regnamespace)
+    AND c.relkind IN ('r', 'p', 'v', 'm') AND NOT c.relispartition
+    AND coalesce(col_description(c.oid, a.attnum), '') = ''
+UNION ALL
+SELECT c.oid::regclass::text
+FROM pg_class AS c
+WHERE
+    c.relnamespace IN ('market'::regnamespace, 'ops'::regnamespace)
+    AND c.relkind IN ('r', 'p', 'v', 'm') AND NOT c.relispartition
+    AND coalesce(obj_description(c.oid, 'pg_class'), '') = ''
+ORDER BY 1
+"""
+
+
+def test_no_table_or_column_is_without_a_comment(connection: psycopg.Connection[Any]) -> None:
+    assert [name for (name,) in connection.execute(UNCOMMENTED)] == []
+
+
+def test_a_migration_repeats_no_comment_that_is_there(
+    connection: psycopg.Connection[Any], database_url: str
+) -> None:
+    written = "SELECT count(*), max(xmin::text::bigint) FROM pg_description"
+    before = connection.execute(written).fetchone()
+
+    migrate(database_url)
+
+    assert connection.execute(written).fetchone() == before

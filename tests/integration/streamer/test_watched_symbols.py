@@ -1,0 +1,189 @@
+"""What somebody watches is streamed within seconds, and dropped when nobody watches it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from websockets.asyncio.client import connect as connect_socket
+
+from include.domain.accounts import Role
+from include.domain.instruments import Instrument, Market
+from include.store import accounts, watchlists
+from include.store.credentials import new_token, secret_hash
+from include.store.instruments import write_instruments
+from include.store.pools import connect
+from simulator.config import SimulatorConfig
+from simulator.server import Exchange
+from streamer.app import Streamer
+from tests.integration.streamer.harness import (
+    assert_equal_to_the_exchange,
+    minutes_of,
+    settings_for,
+    streaming,
+    wait_for_rows,
+)
+
+HASH = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaA"
+SPEED = 30
+NEVER_LOOKED = 3_600.0
+"""Seconds between looks at the exchange's list: what happens here is told, not found."""
+
+
+@pytest.fixture
+def anna(database_url: str) -> int:
+    with connect(database_url, application_name="test") as connection:
+        accounts.add_user(connection, "anna", HASH, Role.READER)
+        found = accounts.password_of(connection, "anna")
+    assert found is not None
+    return found.user_id
+
+
+def change(database_url: str, call: Callable[[psycopg.Connection[Any]], object]) -> None:
+    with connect(database_url, application_name="test") as connection:
+        call(connection)
+
+
+async def until(is_so: Callable[[], bool], *, timeout_s: float = 30) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not is_so():
+            await asyncio.sleep(0.02)
+
+
+def subscribed(exchange: Exchange) -> set[str]:
+    """Symbols whose streams clients have."""
+    return {
+        stream.partition("@")[0].upper() + (".P" if market == "um" else "")
+        for market in ("spot", "um")
+        for one in exchange.endpoints[market].connections
+        for stream in one.streams
+    }
+
+
+async def test_a_watched_symbol_is_streamed_within_seconds_and_dropped_when_unwatched(
+    database_url: str, anna: int
+) -> None:
+    config = SimulatorConfig(
+        speed=SPEED, spot_symbols=("BTCUSDT", "ETHUSDT"), um_symbols=("BTCUSDT",)
+    )
+    async with Exchange(config) as exchange:
+        settings = settings_for(exchange, database_url, symbols_refresh_s=NEVER_LOOKED)
+        async with streaming(settings, "BTCUSDT") as streamer:
+            await until(lambda: subscribed(exchange) == {"BTCUSDT"})
+            began_s = asyncio.get_running_loop().time()
+            for symbol in ("BTCUSDT", "ETHUSDT", "BTCUSDT.P", "NOSUCHUSDT"):
+                change(database_url, lambda c, one=symbol: watchlists.watch(c, anna, one))  # type: ignore[misc]
+            await until(lambda: set(streamer.hub.symbols) == {"BTCUSDT", "ETHUSDT", "BTCUSDT.P"})
+            await until(lambda: subscribed(exchange) == set(streamer.hub.symbols))
+            assert asyncio.get_running_loop().time() - began_s < 15
+            rows = await wait_for_rows(
+                database_url,
+                lambda rows: all(
+                    len(minutes_of(rows, one)) >= 2 for one in ("ETHUSDT", "BTCUSDT.P")
+                ),
+            )
+            for symbol in ("BTCUSDT", "ETHUSDT", "BTCUSDT.P"):
+                change(database_url, lambda c, one=symbol: watchlists.unwatch(c, anna, one))  # type: ignore[misc]
+            # What the settings ask for stays.
+            await until(lambda: streamer.hub.symbols == ["BTCUSDT"])
+            await until(lambda: subscribed(exchange) == {"BTCUSDT"})
+            await assert_equal_to_the_exchange(exchange, rows, ["ETHUSDT", "BTCUSDT.P"])
+
+
+async def test_what_was_watched_goes_on_after_a_restart_and_after_a_cut_of_notifications(
+    database_url: str, anna: int
+) -> None:
+    config = SimulatorConfig(speed=SPEED, spot_symbols=("BTCUSDT", "ETHUSDT", "PEPEUSDT"))
+    change(database_url, lambda c: watchlists.watch(c, anna, "ETHUSDT"))
+    async with Exchange(config) as exchange:
+        settings = settings_for(exchange, database_url, symbols_refresh_s=NEVER_LOOKED)
+
+        def follows(streamer: Streamer, *symbols: str) -> Callable[[], bool]:
+            return lambda: set(streamer.hub.symbols) == {"BTCUSDT", *symbols}
+
+        async with streaming(settings, "BTCUSDT") as streamer:
+            await until(follows(streamer, "ETHUSDT"))
+            with connect(database_url, application_name="test") as connection:
+                # It listens again a tenth of a second later at the soonest: nobody hears of these.
+                cut = connection.execute(
+                    "WITH cut AS (SELECT pg_terminate_backend(pid) AS done FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND application_name = 'candelabra-watch')"
+                    "SELECT count(*) FROM cut WHERE done"
+                ).fetchone()
+                assert cut == (1,)
+                watchlists.watch(connection, anna, "PEPEUSDT")
+                watchlists.unwatch(connection, anna, "ETHUSDT")
+            await until(follows(streamer, "PEPEUSDT"))
+            change(database_url, lambda c: accounts.set_disabled(c, "anna", is_disabled=True))
+            await until(follows(streamer))
+
+
+async def test_a_streamer_can_be_told_to_follow_no_watchlists(database_url: str, anna: int) -> None:
+    config = SimulatorConfig(speed=SPEED, spot_symbols=("BTCUSDT", "ETHUSDT"))
+    change(database_url, lambda c: watchlists.watch(c, anna, "ETHUSDT"))
+    async with Exchange(config) as exchange:
+        settings = settings_for(
+            exchange, database_url, symbols_refresh_s=0.2, follow_watchlists=False
+        )
+        async with streaming(settings, "BTCUSDT") as streamer:
+            await wait_for_rows(database_url, lambda rows: bool(minutes_of(rows, "BTCUSDT")))
+            assert streamer.hub.symbols == ["BTCUSDT"]
+
+
+async def test_what_is_put_on_a_watchlist_by_rest_is_told_by_the_websocket_within_seconds(
+    database_url: str, anna: int
+) -> None:
+    config = SimulatorConfig(speed=SPEED, spot_symbols=("BTCUSDT", "ETHUSDT"))
+    secret = new_token()
+    listed = [
+        Instrument(
+            name, Market.SPOT, name[:3], "USDT", "TRADING", Decimal("0.01"), Decimal("0.00001")
+        )
+        for name in config.spot_symbols
+    ]
+
+    def prepare(connection: psycopg.Connection[Any]) -> None:
+        accounts.add_token(connection, "anna", "test", secret_hash(secret), days=1)
+        write_instruments(connection, listed, 1)
+
+    change(database_url, prepare)
+    header = {"authorization": f"Bearer {secret}"}
+    async with Exchange(config) as exchange:
+        settings = settings_for(
+            exchange,
+            database_url,
+            symbols_refresh_s=NEVER_LOOKED,
+            auth_required=True,
+            api_port=0,
+            grpc_port=0,
+        )
+        async with streaming(settings, "BTCUSDT") as streamer:
+            await until(lambda: bool(streamer.observed.api_url))
+            url = streamer.observed.api_url
+            async with (
+                connect_socket(
+                    f"ws{url.removeprefix('http')}/api/v1/ws", additional_headers=header
+                ) as socket,
+                httpx.AsyncClient(base_url=url, headers=header, timeout=30) as client,
+                asyncio.timeout(60),
+            ):
+                assert json.loads(await socket.recv()) == {"type": "watchlist", "symbols": []}
+                answer = await client.put("/api/v1/watchlist/ETHUSDT")
+                assert answer.json() == {"symbol": "ETHUSDT", "is_new": True, "is_streamed": False}
+                told = [json.loads(await socket.recv()) for _ in range(2)]
+                assert [one["type"] for one in told] == ["watchlist", "subscribed"]
+                told.append(json.loads(await socket.recv()))
+                if told[-1] == {"type": "streamed", "taken_up": ["ETHUSDT"], "dropped": []}:
+                    told.append(
+                        json.loads(await socket.recv())
+                    )  # it was not when it was subscribed
+                assert told[-1]["type"] == "price"
+                assert [one["symbol"] for one in told[-1]["data"]] == ["ETHUSDT"]
+                (one,) = (await client.get("/api/v1/watchlist")).json()["watchlist"]
+                assert one["is_streamed"]

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from psycopg import sql
+
+from include.quality.check import Check, Severity
+from include.quality.suites import CHECKS, SUITES
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "quality.md"
+
+
+def test_every_rule_is_documented_in_its_own_words_with_its_severity() -> None:
+    text = DOCUMENT.read_text()
+    for check in CHECKS:
+        assert f"| `{check.name}` | {check.rule} | {check.severity.value} | " in text
+    named = re.findall(r"^\| `(\w+)` \| .* \| (?:error|warning) \| .+ \|$", text, re.MULTILINE)
+    assert named == [check.name for check in CHECKS]
+
+
+def test_names_of_rules_are_unique() -> None:
+    assert len({check.name for check in CHECKS}) == len(CHECKS)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
+def test_a_rule_is_a_query_or_an_expectation_of_its_own(check: Check) -> None:
+    assert bool(check.query) != bool(check.built_in)
+    # seeing the word, Great Expectations drops the alias of the batch
+    assert not re.search(r"\bjoin\b", check.query, re.IGNORECASE)
+    assert not check.query or "{{batch}}" in check.query
+
+
+def test_a_jump_is_a_warning_and_whatever_cannot_be_true_is_an_error() -> None:
+    severities = {check.name: check.severity for check in CHECKS}
+    assert severities["closes_do_not_jump"] is Severity.WARNING
+    assert severities["symbols_are_not_stale"] is Severity.ERROR
+    assert [name for name, one in severities.items() if one is Severity.WARNING] == [
+        "rows_lie_outside_outages",
+        "first_minutes_are_there",
+        "closes_do_not_jump",
+        "halts_are_recorded",
+        "streams_do_not_end_alone",
+        "registry_is_fresh",
+        "gaps_are_repaired_in_time",
+        "agreeing_days_still_agree",
+    ]
+
+
+@pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.name)
+def test_a_suite_names_rows_for_expectations_that_are_not_ours(suite: object) -> None:
+    batch = sql.SQL(suite.batch)  # type: ignore[attr-defined]
+    assert "SELECT" in batch.as_string()
+    if any(check.built_in for check in suite.checks):  # type: ignore[attr-defined]
+        assert suite.key  # type: ignore[attr-defined]

@@ -1,0 +1,109 @@
+"""Candles that reach beyond the trades of a quiet symbol are told, each once."""
+
+from __future__ import annotations
+
+import pytest
+
+from include.domain.timeframes import MINUTE_US
+from include.errors import TransientError
+from include.store.raw import RawTable
+from include.store.raw_ids import CandleBeyond, Reached
+from streamer.capture import evidence as module
+from streamer.capture.evidence import CandleEvidence
+from streamer.capture.ids import IdSequence
+
+SINCE_US = 7 * MINUTE_US
+
+
+class Table:
+    """Has candles of one symbol up to a trade; ``asked`` is what it was asked about."""
+
+    def __init__(self) -> None:
+        self.last_trade_id = 12
+        self.is_away = False
+        self.asked: list[tuple[str, list[Reached], int]] = []
+
+    def beyond(
+        self, _connection: object, table: RawTable, reached: list[Reached], since_us: int
+    ) -> dict[str, CandleBeyond]:
+        if self.is_away:
+            raise TransientError("away")
+        self.asked.append((table.name, reached, since_us))
+        return {
+            one.symbol: CandleBeyond(10 * MINUTE_US, self.last_trade_id)
+            for one in reached
+            if one.last_id < self.last_trade_id
+        }
+
+
+class Connected:
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> Table:
+    stands_in = Table()
+    monkeypatch.setattr(module, "candles_beyond", stands_in.beyond)
+    monkeypatch.setattr(module, "connect", lambda *_args, **_more: Connected())
+    return stands_in
+
+
+class Watched:
+    """Two symbols of which one is captured."""
+
+    def __init__(self) -> None:
+        self.ids = {("trades", name): IdSequence(settle_s=0.0) for name in ("A", "B")}
+        self.told: list[tuple[str, str, int]] = []
+        self.evidence = CandleEvidence(
+            "postgresql://",
+            self.ids,
+            is_looked_at=lambda symbol: symbol == "A",
+            since_us=lambda: SINCE_US + 1,
+            on_beyond=lambda *told: self.told.append(told),
+        )
+
+    def take(self, symbol: str, number: int) -> None:
+        self.ids["trades", symbol].take(number, number, 0.0)
+
+
+async def test_what_a_quiet_symbols_candles_have_beyond_its_trades_is_told_once(
+    table: Table,
+) -> None:
+    watched = Watched()
+    watched.take("A", 11)
+    watched.take("B", 3)
+    await watched.evidence.look()
+    assert table.asked == []  # nobody knows yet whether it is quiet
+    for _ in range(3):
+        await watched.evidence.look()
+    assert table.asked[0] == ("trades", [Reached("A", 11, 11)], SINCE_US)
+    assert watched.told == [("trades", "A", 11 * MINUTE_US)]
+    table.last_trade_id = 13  # a further minute of which nothing came
+    await watched.evidence.look()
+    assert len(watched.told) == 2
+
+
+async def test_a_symbol_that_brings_trades_shows_its_holes_itself(table: Table) -> None:
+    watched = Watched()
+    await watched.evidence.look()  # nothing came of it so far
+    for number in (3, 4, 6):
+        watched.take("A", number)
+        await watched.evidence.look()
+    assert table.asked == []
+
+
+async def test_what_is_not_told_while_postgresql_is_away_is_told_later(table: Table) -> None:
+    watched = Watched()
+    watched.take("A", 11)
+    await watched.evidence.look()
+    table.is_away = True
+    with pytest.raises(TransientError):
+        await watched.evidence.look()
+    assert watched.told == []
+    table.is_away = False
+    await watched.evidence.look()
+    assert watched.told == [("trades", "A", 11 * MINUTE_US)]

@@ -1,0 +1,109 @@
+"""Modules without a test file of their name, and why: read by test_structure.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+BY_A_WHOLE_STREAMER = "tests/integration/streamer/test_streamer.py runs it on real sockets"
+ASKED_BY_A_CLIENT = "asked by HTTP in tests/integration/streamer/serving/api/"
+OF_BUILT_MARTS = "asked by HTTP in tests/integration/dbt/test_served_marts.py"
+BEFORE_A_STREAMER = "runs in tests/integration/streamer/serving/test_market_data.py"
+BY_A_WHOLE_SIMULATOR = "tests/integration/simulator/ asks a running one by HTTP and WebSocket"
+FAULTS_ON_SOCKETS = "tests/integration/simulator/faults/ sees their effects as a client"
+EVERY_STREAM = "stream by stream in tests/unit/simulator/streams/test_catalogue.py"
+THE_MARKETS_INSIDE = "against a plain fold: tests/unit/simulator/market/test_market.py"
+BY_A_BACKFILL = "tests/integration/jobs/ backfills and repairs with it, also where that goes wrong"
+BY_TRADE_DUMPS = "files are planned, fetched and kept in tests/integration/jobs/test_trade_dumps.py"
+
+QUALITY = [
+    "include/jobs/quality.py",
+    "include/store/quality_runs.py",
+    *(path.relative_to(ROOT).as_posix() for path in (ROOT / "include" / "quality").glob("*.py")),
+]
+
+TESTED_ELSEWHERE = {
+    "include/binance/archives.py": BY_A_BACKFILL,
+    "include/binance/columns.py": BY_A_BACKFILL,
+    "include/binance/dumps.py": BY_A_BACKFILL,
+    "include/binance/kline_files.py": BY_A_BACKFILL,
+    "include/binance/klines.py": "pages of them: tests/unit/binance/test_rest.py",
+    "include/cli/archive.py": "calls the jobs of tests/integration/jobs/test_archive.py",
+    "include/cli/backup.py": "calls the jobs of tests/integration/jobs/test_backup.py",
+    "include/store/notifications.py": "hears in tests/integration/store/test_watchlists.py",
+    "include/store/restoring.py": "restores in tests/integration/jobs/test_backup.py",
+    "include/cli/backfill.py": "typed as a person would in tests/integration/jobs/test_commands.py",
+    "include/cli/import_files.py": "typed as a person would, in the same file",
+    "include/cli/demo.py": "run as a whole by `make demo ONCE=1`, whose exit code is its verdict",
+    "streamer/capture/resumption.py": "beside a table: tests/integration/streamer/capture/",
+    "streamer/fans.py": "what readers are told: tests/unit/streamer/test_ticks.py",
+    "streamer/line.py": "on sockets: tests/unit/streamer/test_connection.py",
+    "streamer/observed.py": "read by tests/unit/streamer/test_metrics.py and test_health.py",
+    "streamer/ordering.py": "a part of it: tests/unit/streamer/test_aggregation_ids.py",
+    "streamer/minutes.py": "what the aggregator knows: tests/unit/streamer/test_aggregation.py",
+    "include/cli/compare.py": "typed as a person would in tests/integration/jobs/",
+    "include/cli/trade_dumps.py": "typed as a person would in tests/integration/jobs/",
+    "include/jobs/dump_files.py": BY_TRADE_DUMPS,
+    "include/jobs/dump_loading.py": BY_A_BACKFILL,
+    "include/jobs/file_edges.py": BY_TRADE_DUMPS,
+    "include/jobs/trade_planning.py": BY_TRADE_DUMPS,
+    "include/jobs/trade_folds.py": BY_TRADE_DUMPS,
+    "include/jobs/trade_pieces.py": BY_TRADE_DUMPS,
+    "include/store/raw_frames.py": BY_TRADE_DUMPS,
+    "include/jobs/exchange.py": BY_A_BACKFILL,
+    "include/jobs/instruments.py": BY_A_BACKFILL,
+    "include/jobs/inbox_folder.py": "with what is loaded: tests/integration/jobs/test_inbox.py",
+    "include/jobs/minutes.py": BY_A_BACKFILL,
+    "include/jobs/pieces.py": BY_A_BACKFILL,
+    "include/jobs/planning.py": BY_A_BACKFILL,
+    "include/jobs/repair.py": BY_A_BACKFILL,
+    **dict.fromkeys(QUALITY, "fault by fault, run by run: tests/integration/quality/"),
+    "include/config_of_jobs.py": "a part of include.config: tests/unit/include/test_config.py",
+    "simulator/broken_answers.py": "in tests/integration/simulator/rest/test_faults.py",
+    "simulator/cli.py": "tests/integration/simulator/test_process.py",
+    "simulator/control.py": BY_A_WHOLE_SIMULATOR,
+    "simulator/faults/connections.py": FAULTS_ON_SOCKETS,
+    "simulator/faults/engine.py": FAULTS_ON_SOCKETS,
+    "simulator/faults/kinds.py": "a table, read by tests/unit/simulator/faults/test_plan.py",
+    "simulator/faults/market.py": FAULTS_ON_SOCKETS,
+    "simulator/faults/routes.py": FAULTS_ON_SOCKETS,
+    "simulator/faults/startup.py": "tests/integration/simulator/faults/test_startup.py",
+    "simulator/faults/switchboards.py": FAULTS_ON_SOCKETS,
+    "simulator/market/pauses.py": "pages over halts: tests/unit/simulator/market/test_sessions.py",
+    "simulator/streams/book_feeds.py": EVERY_STREAM,
+    "simulator/streams/derivative_feeds.py": EVERY_STREAM,
+    "simulator/streams/feeds.py": BY_A_WHOLE_SIMULATOR,
+    "simulator/streams/ticker_feeds.py": EVERY_STREAM,
+    "simulator/wire/frames.py": BY_A_WHOLE_SIMULATOR,
+    "simulator/listeners.py": "its cuts: tests/integration/simulator/rest/test_faults.py",
+    "simulator/market/history.py": THE_MARKETS_INSIDE,
+    "simulator/market/klines.py": THE_MARKETS_INSIDE,
+    "simulator/rest/books.py": "with the tickers: tests/integration/simulator/rest/test_tickers.py",
+    "simulator/rest/endpoints.py": BY_A_WHOLE_SIMULATOR,
+    "simulator/rest/parameters.py": BY_A_WHOLE_SIMULATOR,
+    "simulator/server.py": BY_A_WHOLE_SIMULATOR,
+    "simulator/market/tape.py": THE_MARKETS_INSIDE,
+    "simulator/replay/venue.py": "asked by tests/integration/simulator/replay/test_player.py",
+    "simulator/rest/venue.py": BY_A_WHOLE_SIMULATOR,
+    "simulator/streams/ws.py": BY_A_WHOLE_SIMULATOR,
+    "streamer/app.py": BY_A_WHOLE_STREAMER,
+    "include/config_of_serving.py": "every setting: tests/unit/include/test_config.py",
+    "include/store/analytics.py": OF_BUILT_MARTS,
+    "streamer/serving/api/analytics.py": OF_BUILT_MARTS,
+    "streamer/serving/api/guard.py": "with the accounts that it knows: test_accounts.py beside it",
+    "streamer/serving/api/app.py": ASKED_BY_A_CLIENT,
+    "streamer/serving/api/candles.py": ASKED_BY_A_CLIENT,
+    "streamer/serving/api/description.py": ASKED_BY_A_CLIENT,
+    "streamer/serving/api/health.py": ASKED_BY_A_CLIENT,
+    "streamer/serving/api/problems.py": ASKED_BY_A_CLIENT,
+    "streamer/serving/api/page.py": ASKED_BY_A_CLIENT,
+    "streamer/serving/api/statistics.py": ASKED_BY_A_CLIENT,
+    "streamer/serving/api/symbols.py": ASKED_BY_A_CLIENT,
+    "streamer/serving/api/ticks.py": ASKED_BY_A_CLIENT,
+    "streamer/serving/api/udf.py": ASKED_BY_A_CLIENT,
+    "streamer/serving/api/websocket.py": ASKED_BY_A_CLIENT,
+    "streamer/serving/history.py": "with the calls that read: tests/integration/streamer/serving/",
+    "streamer/serving/process.py": BEFORE_A_STREAMER,
+    "streamer/serving/sidecar.py": BEFORE_A_STREAMER,
+}
