@@ -3,7 +3,8 @@
 A change is encoded once and noted with whoever listens to its symbol; a reader that has not taken
 the last state yet gets the newest in its place. Rounds over the readers follow one another as fast
 as they leave the event loop half of its time: few readers are told at once, thousands a few times
-a second.
+a second. In the midst of a round the board is looked at again: who comes late in it is told what
+is so by then.
 
 Call it from the event loop's own thread.
 """
@@ -11,22 +12,22 @@ Call it from the event loop's own thread.
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import islice
 
 from include.domain.timeframes import Timeframe
 from streamer.serving.api import fragments
+from streamer.serving.api.listeners import Form, Key, Listener, State
 from streamer.serving.api.messages import missed_of, told
 from streamer.serving.board import Board
-from streamer.serving.pushing import Frames
 from streamer.serving.watch import Bars, BarUpdate, Missed, Watch
 
 LEAST_PAUSE_S = 0.001
 MOST_PAUSE_S = 0.05
 """Between two rounds; else as long as the last one took."""
+LOOK_S = 0.01
+"""So often the board is looked at in the midst of a round."""
 READERS_A_TURN = 100
 """Told in one turn of the event loop, which is a millisecond."""
 BARS_IN_HAND = 10
@@ -35,59 +36,6 @@ LEAST_IN_HAND = 1_000
 
 CONFLATED_TOLD_S = 1.0
 """So often a reader is told at most how many states it was too slow for."""
-
-Key = tuple[str, int]
-"""Symbol, and open time in µs; 0 where only the newest is told."""
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """How changes are told.
-
-    Attributes:
-        encode: makes a fragment of a change.
-        join: makes frames of fragments.
-        is_newest_only: of a symbol's bars only the newest is told, and nothing that was missed.
-        has_ids: what a reader knows a symbol by stands before each of its fragments.
-    """
-
-    encode: Callable[[BarUpdate], bytes]
-    join: Callable[[Sequence[bytes]], bytes]
-    is_newest_only: bool = False
-    has_ids: bool = False
-
-
-CANDLES = Form(fragments.candle_of, fragments.candles)
-PRICES = Form(fragments.price_of, fragments.prices, is_newest_only=True)
-BINARY_PRICES = Form(
-    fragments.values_of, fragments.binary_prices, is_newest_only=True, has_ids=True
-)
-
-
-@dataclass(slots=True, eq=False)
-class Listener:
-    """One reader of some symbols.
-
-    Attributes:
-        to: takes what it is told.
-        on_gone: called where it has taken nothing for ``patience_s``.
-        on_end: called where nothing more will be told.
-        ids: what it knows symbols by.
-        symbols: those it listens to.
-    """
-
-    to: Frames
-    on_gone: Callable[[], None]
-    on_end: Callable[[], None]
-    patience_s: float
-    ids: dict[str, bytes] = field(default_factory=dict)
-    symbols: set[str] = field(default_factory=set)
-    waiting: dict[Key, bytes] = field(default_factory=dict)
-    missed: dict[str, tuple[int, int]] = field(default_factory=dict)
-    timer: asyncio.TimerHandle | None = None
-    conflated: int = 0
-    """States that newer ones replaced before it took them, and of which it was not told yet."""
-    conflated_told_s: float = -math.inf
 
 
 class Audience:
@@ -106,6 +54,12 @@ class Audience:
         self._waiting: dict[Listener, None] = {}
         """Who has something to be told, in the order in which it came."""
         self._newest: dict[str, int] = {}
+        self._looks = 0
+        """At the board, so far."""
+        self._states: dict[Key, State] = {}
+        """What the running round tells."""
+        self._found: dict[Key, State] = {}
+        """What was found in its midst: newer states of these, and others for the next round."""
         self._slow: set[Listener] = set()
         """Who has not taken what it was given."""
         self.conflated = 0
@@ -132,7 +86,7 @@ class Audience:
                 for update in self._shown(bars.updates):
                     key = self._key(update)
                     if update.candle.symbol in listener.symbols:  # it may have left meanwhile
-                        listener.waiting[key] = self._form.encode(update)
+                        listener.waiting[key] = self._state(key, self._form.encode(update))
                 self._send(listener)
                 await asyncio.sleep(0)
 
@@ -170,14 +124,17 @@ class Audience:
     async def _run(self, watch: Watch) -> None:
         """Tell, round after round, until nobody listens or nothing will change."""
         loop = asyncio.get_running_loop()
-        while (bars := await watch.next()) is not None:
-            began_s = loop.time()
-            self._note(bars)
+        while (bars := watch.take() if self._found else await watch.next()) is not None:
+            began_s = looked_s = loop.time()
+            self._begin_round(bars)
             while waiting := list(islice(self._waiting, READERS_A_TURN)):
                 for listener in waiting:
                     del self._waiting[listener]
                     self._send(listener)
                 await asyncio.sleep(0)  # the loop writes what it was given
+                if self._waiting and loop.time() - looked_s >= LOOK_S:
+                    self._look(watch.take())
+                    looked_s = loop.time()
             took_s = loop.time() - began_s
             await asyncio.sleep(min(max(took_s, LEAST_PAUSE_S), MOST_PAUSE_S))
         if watch is self._watch:  # not left, but at its end
@@ -185,7 +142,21 @@ class Audience:
             for listener in {one: None for some in self._by_symbol.values() for one in some}:
                 listener.on_end()
 
-    def _note(self, bars: Bars) -> None:
+    def _begin_round(self, bars: Bars) -> None:
+        """Have all who listen to what has changed told of it."""
+        self._look(bars)
+        before, self._states, self._found = self._states, self._found, {}
+        for key, state in self._states.items():
+            if key not in before:
+                state.look = self._looks  # nobody was told
+            for listener in self._by_symbol.get(key[0], ()):
+                if listener.look < state.look:
+                    listener.waiting[key] = state
+                    self._waiting[listener] = None
+
+    def _look(self, bars: Bars) -> None:
+        """Take up what has changed; for whom an older state waits, the newer one does now."""
+        self._looks += 1
         for update in self._shown(bars.updates):
             listeners = self._by_symbol.get(update.candle.symbol)
             if not listeners:
@@ -193,14 +164,21 @@ class Audience:
             key, fragment = self._key(update), self._form.encode(update)
             if self._slow and not self._form.is_newest_only:
                 self._count(listeners, key)
-            for listener in listeners:
-                listener.waiting[key] = fragment
-            self._waiting |= listeners
+            state = self._found[key] = self._state(key, fragment)
+            state.look = self._looks
         if not self._form.is_newest_only:
             for missed in bars.missed:
                 for listener in self._by_symbol.get(missed.symbol, ()):
-                    _miss(listener, missed.symbol, missed.start_us, missed.end_us)
+                    listener.miss(missed.symbol, missed.start_us, missed.end_us)
                     self._waiting[listener] = None
+
+    def _state(self, key: Key, fragment: bytes) -> State:
+        """The state of a bar that this round tells, or the next one, which is this by now."""
+        state = self._states.get(key) or self._found.get(key)
+        if state is None:
+            return State(fragment, self._looks)
+        state.fragment = fragment
+        return state
 
     def _count(self, listeners: Iterable[Listener], key: Key) -> None:
         """A newer state of a bar is about to replace what slow readers have not taken."""
@@ -231,11 +209,12 @@ class Audience:
             return
         if listener.to.takes():
             listener.to.push(self._frames(listener))
+            listener.look = self._looks
             return
         most = max(BARS_IN_HAND * len(listener.symbols), LEAST_IN_HAND)
         for symbol, at_us in list(islice(listener.waiting, max(len(listener.waiting) - most, 0))):
             del listener.waiting[symbol, at_us]
-            _miss(listener, symbol, at_us, self._timeframe.next_open_us(at_us))
+            listener.miss(symbol, at_us, self._timeframe.next_open_us(at_us))
         self._slow.add(listener)
         if listener.timer is None:
             loop = asyncio.get_running_loop()
@@ -246,9 +225,10 @@ class Audience:
         """All that waits for a reader, which waits no longer."""
         waiting, listener.waiting = listener.waiting, {}
         if self._form.has_ids:
-            frames = self._form.join([listener.ids[key[0]] + one for key, one in waiting.items()])
+            items = [listener.ids[key[0]] + one.fragment for key, one in waiting.items()]
+            frames = self._form.join(items)
         else:
-            frames = self._form.join(list(waiting.values())) if waiting else b""
+            frames = self._form.join([one.fragment for one in waiting.values()]) if waiting else b""
         if listener.missed:
             spans, listener.missed = listener.missed, {}
             missed = [Missed(one, self._timeframe.name, *span) for one, span in spans.items()]
@@ -291,8 +271,3 @@ class Audiences:
         if key not in self._audiences:
             self._audiences[key] = Audience(self._board, timeframe, form)
         return self._audiences[key]
-
-
-def _miss(listener: Listener, symbol: str, start_us: int, end_us: int) -> None:
-    known = listener.missed.get(symbol, (start_us, end_us))
-    listener.missed[symbol] = (min(known[0], start_us), max(known[1], end_us))

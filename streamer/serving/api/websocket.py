@@ -13,9 +13,10 @@ from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from include.domain.timeframes import TIMEFRAMES, timeframe
-from streamer.serving.api.audience import BINARY_PRICES, CANDLES, PRICES, Audience, Form, Listener
+from streamer.serving.api.audience import Audience
 from streamer.serving.api.context import Context
 from streamer.serving.api.fragments import id_of
+from streamer.serving.api.listeners import BINARY_PRICES, CANDLES, PRICES, Form, Listener
 from streamer.serving.api.messages import (
     MOST_BYTES,
     MOST_SYMBOLS,

@@ -15,7 +15,8 @@ from websockets.protocol import CLIENT, Protocol
 from include.domain.candles import silent_candle
 from include.domain.timeframes import MINUTE_US, timeframe
 from streamer.serving.api import audience as module
-from streamer.serving.api.audience import CANDLES, PRICES, Audience, Form, Listener
+from streamer.serving.api.audience import Audience
+from streamer.serving.api.listeners import CANDLES, PRICES, Form, Listener
 from streamer.serving.board import Board
 from streamer.subscription import Batch, CandleUpdate, Ranges
 
@@ -37,8 +38,14 @@ class Changes:
     def tell(
         self, symbol: str, close: int, *, minute: int = 0, missed: Ranges | None = None
     ) -> None:
-        candle = silent_candle(symbol, T0 + minute * MINUTE_US, Decimal(close))
-        self.queue.put_nowait(Batch([CandleUpdate(candle, is_closed=False)], missed or {}))
+        self.tell_all([symbol], close, minute=minute, missed=missed)
+
+    def tell_all(
+        self, symbols: list[str], close: int, *, minute: int = 0, missed: Ranges | None = None
+    ) -> None:
+        candles = [silent_candle(one, T0 + minute * MINUTE_US, Decimal(close)) for one in symbols]
+        updates = [CandleUpdate(one, is_closed=False) for one in candles]
+        self.queue.put_nowait(Batch(updates, missed or {}))
 
 
 class Reader:
@@ -46,6 +53,8 @@ class Reader:
 
     def __init__(self) -> None:
         self.is_open = True
+        self.before_first: Callable[[], None] | None = None
+        """Called once, as it is told something."""
         self.messages: list[dict[str, Any]] = []
         self._library = Protocol(CLIENT)
         self._calls: list[Callable[[], None]] = []
@@ -55,6 +64,9 @@ class Reader:
 
     def push(self, frames: bytes) -> None:
         assert self.is_open
+        call, self.before_first = self.before_first, None
+        if call is not None:
+            call()
         self._library.receive_data(frames)
         for frame in self._library.events_received():
             self.messages.append(json.loads(frame.data))  # type: ignore[union-attr]
@@ -148,6 +160,62 @@ async def test_one_that_does_not_take_gets_the_newest_when_it_does() -> None:
         assert slow.closes() == ["49"]
         changes.tell("A", 50)
         await until(lambda: slow.closes() == ["49", "50"])
+
+
+@pytest.fixture
+def long_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One reader a turn, and a look at the board after each."""
+    monkeypatch.setattr(module, "READERS_A_TURN", 1)
+    monkeypatch.setattr(module, "LOOK_S", 0.0)
+
+
+@pytest.mark.usefixtures("long_rounds")
+async def test_who_comes_late_in_a_round_is_told_what_is_so_by_then() -> None:
+    async with listening() as (changes, _, audience):
+        readers = [Reader() for _ in range(30)]
+        for one in readers:
+            await audience.add(listener(one), ["A", "B"])
+
+        def go_on() -> None:
+            changes.tell("A", 2)
+            changes.tell("B", 3)  # of which the round does not tell
+
+        readers[0].before_first = go_on
+        changes.tell("A", 1)
+        await until(lambda: all(one.closes("B") == ["3"] for one in readers))
+        assert readers[0].closes() == ["1", "2"]
+        assert readers[-1].closes() == ["2"]
+        assert all(one.closes() in (["1", "2"], ["2"]) for one in readers)
+
+
+async def test_who_comes_in_the_midst_of_a_round_never_goes_back_in_time(
+    long_rounds: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [f"X{number}" for number in range(300)]  # more than one look takes
+    async with listening() as (changes, _, audience):
+        readers = [Reader() for _ in range(30)]
+        for one in readers:
+            await audience.add(listener(one), ["A", "B"])
+        await audience.add(listener(Reader()), others)
+        late = Reader()
+        adding: list[asyncio.Task[None]] = []
+
+        def much_changes() -> None:
+            monkeypatch.setattr(module, "LOOK_S", 1e9)
+            changes.tell_all([*others, "A"], 3)
+
+        def another_comes() -> None:
+            adding.append(asyncio.create_task(audience.add(listener(late), ["A"])))
+
+        readers[5].before_first = lambda: changes.tell("A", 2)
+        readers[15].before_first = much_changes
+        readers[25].before_first = another_comes
+        changes.tell("B", 1)
+        await until(lambda: bool(adding))
+        await until(lambda: all(one.closes()[-1:] == ["3"] for one in readers))
+        await adding[0]
+        assert late.closes()[0] == "3"
+        assert set(late.closes()) == {"3"}
 
 
 async def test_one_that_takes_nothing_for_long_is_given_up(monkeypatch: Any) -> None:
