@@ -14,6 +14,7 @@ import grpc
 import uvloop
 
 from benchmarks.market import MINUTE_US
+from benchmarks.processes import stand_for_other_machines
 from benchmarks.sent_times import SentTimes
 from streamer.serving.generated.candelabra.v1 import market_data_pb2 as pb
 from streamer.serving.generated.candelabra.v1 import market_data_pb2_grpc as services
@@ -67,4 +68,6 @@ if __name__ == "__main__":
     parser.add_argument("--symbols", required=True)
     parser.add_argument("--sent-times", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=8.0)
-    uvloop.run(run(parser.parse_args()))
+    arguments = parser.parse_args()
+    stand_for_other_machines()
+    uvloop.run(run(arguments))

@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 import uvloop
 
+from benchmarks.processes import stand_for_other_machines
+
 CANDLES = 500
 HOT_RANGES = 20
 MINUTE_MS = 60_000
@@ -123,4 +125,6 @@ if __name__ == "__main__":
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--hot", action="store_true", help="the same few ranges")
-    uvloop.run(run(parser.parse_args()))
+    arguments = parser.parse_args()
+    stand_for_other_machines()
+    uvloop.run(run(arguments))

@@ -17,10 +17,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import http
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -34,6 +32,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 
 from benchmarks.market import MadeMarket, exchange_info
+from benchmarks.processes import stand_for_other_machines
 from benchmarks.sent_times import SentTimes
 from benchmarks.tape import Tape, load_tape
 from simulator.streams.hub import encode_text_frame
@@ -44,7 +43,6 @@ SETTLE_S = 0.5
 WRITE_LIMIT_BYTES = 1 << 20
 MOST_UNREAD_BYTES = 64 << 20
 """A live connection whose reader is so far behind is ended, as the exchange does."""
-NICENESS = -10
 WEIGHTS = {"exchangeInfo": 20, "time": 1, "klines": 2}
 
 
@@ -287,8 +285,7 @@ def main() -> None:
     if tape is not None:
         market.now_us, market.closed = tape.start_us, tape.closed
 
-    with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+    stand_for_other_machines()
 
     async def run() -> None:
         await Sender(market, wanted=options.streams, tape=tape).run()

@@ -4,7 +4,8 @@
 says ``ready``, and after the word ``begin`` counts until ``end``. Most only take what comes, as
 raw sockets, so that they cost the core they share with the exchange little: their messages, their
 bytes, and the longest pause between two messages. A few decode: each trade of theirs has
-come out with the first state that counts it, however many others that state stands for.
+come out with the first state that counts it, however many others that state stands for; what a
+state is behind the exchange when it comes is the way of its last trade.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import msgspec
 import uvloop
 
 from benchmarks.market import MINUTE_US
+from benchmarks.processes import stand_for_other_machines
 from benchmarks.sent_times import SentTimes
 
 CONNECTS_AT_ONCE = 50
@@ -144,13 +146,15 @@ class Probe:
     sent: SentTimes
     places: dict[str, int]
     latencies_us: list[int] = field(default_factory=list)
-    states: int = 0
+    """Of each trade."""
+    behind_us: list[int] = field(default_factory=list)
+    """Of each state."""
     _counts: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def begin(self) -> None:
         """Measure from here on."""
         self.latencies_us.clear()
-        self.states = 0
+        self.behind_us.clear()
 
     def take(self, message: bytes, now_us: int) -> None:
         """A message has come."""
@@ -165,7 +169,7 @@ class Probe:
             if bar.trade_count > known:
                 sent = self.sent.of(self.places[bar.symbol], minute_us, known, bar.trade_count)
                 self.latencies_us += [now_us - one for one in sent]
-                self.states += 1
+                self.behind_us += [now_us - one for one in sent[-1:]]
             self._counts[key] = max(known, bar.trade_count)
 
 
@@ -209,6 +213,7 @@ async def run(options: argparse.Namespace) -> None:
             for one in takers:
                 one.end(now_us)
             latencies = sorted(us for one in probes for us in one.latencies_us)
+            behind = sorted(us for one in probes for us in one.behind_us)
             _tell(
                 "read",
                 lost=sum(one.is_lost for one in takers),
@@ -218,8 +223,9 @@ async def run(options: argparse.Namespace) -> None:
                 longest_us=sorted(one.longest_us for one in takers),
                 late=sum(us > LATE_US for us in latencies),
                 trades=len(latencies),
-                states=sum(one.states for one in probes),
+                states=len(behind),
                 latencies_us=_thinned(latencies),
+                behind_us=_thinned(behind),
             )
 
 
@@ -244,4 +250,6 @@ if __name__ == "__main__":
     parser.add_argument("--channel", default="candles")
     parser.add_argument("--binary", action="store_true", help="prices as bytes")
     parser.add_argument("--sent-times", type=Path, required=True)
-    uvloop.run(run(parser.parse_args()))
+    arguments = parser.parse_args()
+    stand_for_other_machines()
+    uvloop.run(run(arguments))
