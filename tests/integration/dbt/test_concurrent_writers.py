@@ -16,6 +16,8 @@ from typing import Any
 import psycopg
 import pytest
 
+pytestmark = pytest.mark.timeout(900)  # twenty builds beside eight writers
+
 START = datetime(2024, 2, 28, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 MINUTES = 2 * 1440

@@ -52,7 +52,7 @@ async def test_the_open_candle_is_shown_before_its_minute_is_over(database_url: 
             connecting = psycopg.AsyncConnection.connect(database_url, autocommit=True)
             async with await connecting as connection:
                 seen: dict[str, set[int]] = {"BTCUSDT": set(), "ETHBTC": set()}
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(90):
                     while min(map(len, seen.values())) < 3:
                         cursor = await connection.execute(
                             "SELECT symbol, trade_count, quote_volume IS NULL "
