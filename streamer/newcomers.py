@@ -8,10 +8,12 @@ rows, but not the first ones, as the process was killed before it wrote that it 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 
 import structlog
 
+from include.backoff import Backoff
 from include.binance.rest import BinanceRest
 from include.config import Settings
 from include.domain.instruments import Instrument, Market
@@ -27,6 +29,12 @@ log = structlog.get_logger(__name__)
 MOST_ASKED = 100
 """Symbols of a market whose first minute is asked for, each for a weight of 2: where more have no
 row, or their first one, others are wanted than before, and no market lists so many in a day."""
+TIMES_ASKED = 3
+"""A server that is behind others has no minute of a symbol that has just begun: that nobody has
+traded is believed when it is said so often."""
+FIRST_ROWS = 10
+"""More than the first: a page may lack its last ones."""
+BACKOFF = Backoff(first_s=0.5, most_s=2.0, least_s=0.1)
 SEEN_BEFORE_US = 60 * MINUTE_US
 """A symbol listed so long before the last stored minute of its market may have been taken up by
 the streamer that stored it, or not seen as lists could not be read, and been lost with it."""
@@ -109,24 +117,25 @@ def _listed_since(
     firsts: dict[str, int] = {}
     if not 0 < len(instruments) <= MOST_ASKED:
         return firsts
+    left = list(instruments)
     with open_shared_rest(settings, market, settings.url_for("streamer")) as rest:
-        for one in instruments:
-            try:
-                first_us = _first_minute(rest, one)
-            except PermanentError as error:
-                # What is known of the others must not wait for it; it is streamed from now on.
-                log.warning("first_minute_unknown", symbol=one.symbol, error=str(error))
-                continue
-            if first_us is not None and first_us >= since_us:
-                firsts[one.symbol] = first_us
-    return firsts
+        for asked in range(TIMES_ASKED):
+            if asked and left:
+                time.sleep(BACKOFF.wait_s(asked))
+            left = [one for one in left if not _ask_first_minute(rest, one, firsts)]
+    return {symbol: first_us for symbol, first_us in firsts.items() if first_us >= since_us}
 
 
-def _first_minute(rest: BinanceRest, one: Instrument) -> int | None:
-    """None where nobody has traded yet."""
-    page = rest.klines(one.exchange_symbol, "1m", 0, limit=1)
+def _ask_first_minute(rest: BinanceRest, one: Instrument, firsts: dict[str, int]) -> bool:
+    """Ask for a symbol's first minute, and note it; False where nobody has traded yet."""
+    try:
+        page = rest.klines(one.exchange_symbol, "1m", 0, limit=FIRST_ROWS)
+    except PermanentError as error:
+        # What is known of the others must not wait for it; it is streamed from now on.
+        log.warning("first_minute_unknown", symbol=one.symbol, error=str(error))
+        return True
     if page.candles:
-        return page.candles[0].open_time_us
-    if page.unsettled:  # it is open, or has just ended
-        return minute_of(page.server_time_us) - MINUTE_US
-    return None
+        firsts[one.symbol] = page.candles[0].open_time_us
+    elif page.unsettled:  # it is open, or has just ended
+        firsts[one.symbol] = minute_of(page.server_time_us) - MINUTE_US
+    return one.symbol in firsts

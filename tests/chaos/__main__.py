@@ -27,6 +27,7 @@ FOUND = {
     16: "rows of a new symbol were written, and its gap in front of them was not, before an end",
     18: "the judge wanted minutes of a symbol that had been given up as gone",
     32: "the judge took the ids of a name's second instrument for the first one's",
+    33: "a page without its last row was taken for a listing in which nobody had traded",
     40: "what a connection's first trade had overtaken was added to a kline that had it",
     58: "the judge took what a stall kept back for lost, where the market ran late",
     77: "PostgreSQL ended a connection right before BEGIN, and the streamer ended",

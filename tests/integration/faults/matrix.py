@@ -50,8 +50,7 @@ UNTOUCHED_KINDS: dict[tuple[Component, str], str] = {
     ("start", "cut"): "a connection that ends is the running streamer's",
     ("start", "stall"): "a connection that ends is the running streamer's",
     ("start", "shutdown"): "a connection that ends is the running streamer's",
-    ("start", "rest_lag"): "asks for no klines; its first repair does, as the running streamer",
-    ("start", "rest_stale"): "asks for no klines; its first repair does, as the running streamer",
+    ("start", "rest_lag"): "asks for the first kline of new listings alone, which is an old one",
     ("start", "rest_void"): "asks for no aggTrades; raw capture does, in the running streamer",
     (
         "backfill",

@@ -136,6 +136,10 @@ START: dict[str, Cell] = {
     ),
     "rest_malformed": Cell(happens="tries again without end", events=("start_postponed",)),
     "rest_cut": Cell(happens="tries again without end", events=("start_postponed",)),
+    "rest_stale": Cell(
+        happens="asks for the first minute of a new listing three times before it takes it that "
+        "nobody has traded; asks for no other klines",
+    ),
     "halt": Cell(
         happens="streams a symbol that is named although it does not trade now; a pattern leaves "
         "it out",

@@ -75,7 +75,9 @@ def test_each_cell_is_run() -> None:
     dumps = kinds_of(*(case.fault for case in test_backfill_dumps.CASES))
     run: dict[Component, set[str]] = {
         "streamer": streamer,
-        "start": kinds_of(*test_streamer_start.FAULTS, *test_streamer_start.CHANGES),
+        "start": kinds_of(
+            *test_streamer_start.FAULTS, *test_streamer_start.CHANGES, test_streamer_start.BEHIND
+        ),
         "backfill": rest | market | dumps | {"reissued", "monthly_differs", "listing_error"},
         "repair_gaps": rest | market,
         "sync_instruments": market | kinds_of(*test_jobs_rest.INSTRUMENTS),

@@ -44,6 +44,11 @@ CHANGES: list[dict[str, Any]] = [
     {"kind": "ticker_reuse", "market": "spot", "symbols": "ETCUSDT", "at": "+5s", "pause_s": 60},
     {"kind": "new_listing", "market": "spot", "symbols": "NEWUSDT", "at": "+5s"},
 ]
+BEHIND = {
+    "kind": "rest_stale", "id": "behind", "market": "spot", "symbols": "NEWUSDT",
+    "endpoints": "klines", "rows": 1_000, "times": 2,
+}  # fmt: skip
+"""The first servers that are asked have heard of no trade of it."""
 
 
 async def until(holds: Any, what: str) -> None:
@@ -136,7 +141,7 @@ async def test_symbols_that_stopped_came_back_or_are_new_are_started_rightly(
                     repair_minutes, settings=settings, symbol=name,
                     start_us=began_us, end_us=began_us + 5 * MINUTE_US,
                 )  # fmt: skip
-            exchange.faults.add(CHANGES)
+            exchange.faults.add([*CHANGES, BEHIND])
             before_us = minute_of(exchange.clock.now_us()) + 9 * MINUTE_US
             await until(lambda: exchange.clock.now_us() >= before_us, "the market has changed")
             rows: Rows = {}
@@ -160,6 +165,7 @@ async def test_symbols_that_stopped_came_back_or_are_new_are_started_rightly(
                 assert_equal(exchange, rows, name, began_us, until_us)
             first, *_, last = minutes_of(rows, new)
             assert first == minute_of(exchange.markets["spot"].history(new).start_us)
+            assert [one["hits"] for one in exchange.faults.listed() if one["id"] == "behind"] == [2]
             assert_equal(exchange, rows, new, first, last + MINUTE_US)
             async with streaming(settings, "*USDT") as streamer:
                 await until(lambda: streamer._feeds, "the start")

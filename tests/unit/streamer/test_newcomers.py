@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 from structlog.testing import CapturingLogger
 
+from include.backoff import Backoff
 from include.binance.klines import KlinePage
 from include.domain.candles import silent_candle
 from include.domain.instruments import Instrument, Market
@@ -39,6 +40,8 @@ class Played:
     told_us: dict[str, int] = field(default_factory=dict)
     unsettled: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
+    behind: dict[str, int] = field(default_factory=dict)
+    """How often a server answers that has heard of no trade."""
     asked: list[str] = field(default_factory=list)
 
     @contextlib.contextmanager
@@ -63,8 +66,11 @@ class Played:
         return {symbol: at_us for symbol, at_us in self.told_us.items() if symbol in symbols}
 
     def klines(self, symbol: str, interval: str, start_us: int, *, limit: int) -> KlinePage:
-        assert (interval, start_us, limit) == ("1m", 0, 1)
+        assert (interval, start_us) == ("1m", 0)
+        assert limit > 1  # a page may lack its last rows
         self.asked.append(symbol)
+        if self.asked.count(symbol) <= self.behind.get(symbol, 0):
+            return KlinePage([], NOW_US, 0, None)
         if symbol in self.refused:
             raise PermanentError("HTTP 400: Invalid symbol")
         first_us = self.firsts_us[symbol]
@@ -87,6 +93,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Played:
     monkeypatch.setattr(module, "connect", played.connect)
     monkeypatch.setattr(module, "unknown_since", played.unknown_since)
     monkeypatch.setattr(module, "first_minutes", played.first_minutes)
+    monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.0, most_s=0.0))
     return played
 
 
@@ -105,6 +112,13 @@ def test_a_symbol_listed_while_nobody_streamed_begins_with_its_first_minute(
 ) -> None:
     played.firsts_us = {"NEWUSDT": LAST_US + 7 * MINUTE_US, "LATEUSDT": None}
     assert begun("NEWUSDT", "LATEUSDT") == {"NEWUSDT": LAST_US + 7 * MINUTE_US}
+
+
+def test_one_server_that_has_heard_of_no_trade_is_not_believed(played: Played) -> None:
+    played.firsts_us = {"NEWUSDT": LAST_US, "OTHERUSDT": LAST_US, "LATEUSDT": None}
+    played.behind = {"NEWUSDT": 2}
+    assert begun("NEWUSDT", "OTHERUSDT", "LATEUSDT") == {"NEWUSDT": LAST_US, "OTHERUSDT": LAST_US}
+    assert sorted(played.asked) == [*["LATEUSDT"] * 3, *["NEWUSDT"] * 3, "OTHERUSDT"]
 
 
 def test_one_that_is_new_to_the_streamer_alone_begins_now(played: Played) -> None:
