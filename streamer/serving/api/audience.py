@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 
@@ -54,12 +55,10 @@ class Audience:
         self._waiting: dict[Listener, None] = {}
         """Who has something to be told, in the order in which it came."""
         self._newest: dict[str, int] = {}
-        self._looks = 0
-        """At the board, so far."""
         self._states: dict[Key, State] = {}
         """What the running round tells."""
         self._found: dict[Key, State] = {}
-        """What was found in its midst: newer states of these, and others for the next round."""
+        """What was found in its midst, newer states of these among it: the next round's."""
         self._slow: set[Listener] = set()
         """Who has not taken what it was given."""
         self.conflated = 0
@@ -86,7 +85,7 @@ class Audience:
                 for update in self._shown(bars.updates):
                     key = self._key(update)
                     if update.candle.symbol in listener.symbols:  # it may have left meanwhile
-                        listener.waiting[key] = self._state(key, self._form.encode(update))
+                        listener.waiting[key] = self._state(key, update)
                 self._send(listener)
                 await asyncio.sleep(0)
 
@@ -112,6 +111,7 @@ class Audience:
             if not self._by_symbol:
                 self._watch.leave()
                 self._watch = None
+                self._states, self._found = {}, {}
 
     # --- inside
 
@@ -124,7 +124,7 @@ class Audience:
     async def _run(self, watch: Watch) -> None:
         """Tell, round after round, until nobody listens or nothing will change."""
         loop = asyncio.get_running_loop()
-        while (bars := watch.take() if self._found else await watch.next()) is not None:
+        while (bars := await self._next(watch)) is not None:
             began_s = looked_s = loop.time()
             self._begin_round(bars)
             while waiting := list(islice(self._waiting, READERS_A_TURN)):
@@ -142,50 +142,52 @@ class Audience:
             for listener in {one: None for some in self._by_symbol.values() for one in some}:
                 listener.on_end()
 
+    async def _next(self, watch: Watch) -> Bars | None:
+        """What the next round begins with; None once nothing will change."""
+        if self._found and watch is self._watch:
+            return watch.take()
+        return await watch.next()
+
     def _begin_round(self, bars: Bars) -> None:
         """Have all who listen to what has changed told of it."""
         self._look(bars)
-        before, self._states, self._found = self._states, self._found, {}
+        self._states, self._found = self._found, {}
         for key, state in self._states.items():
-            if key not in before:
-                state.look = self._looks  # nobody was told
             for listener in self._by_symbol.get(key[0], ()):
-                if listener.look < state.look:
+                if listener not in state.told:
                     listener.waiting[key] = state
                     self._waiting[listener] = None
 
     def _look(self, bars: Bars) -> None:
         """Take up what has changed; for whom an older state waits, the newer one does now."""
-        self._looks += 1
         for update in self._shown(bars.updates):
             listeners = self._by_symbol.get(update.candle.symbol)
             if not listeners:
                 continue
-            key, fragment = self._key(update), self._form.encode(update)
+            key = self._key(update)
             if self._slow and not self._form.is_newest_only:
-                self._count(listeners, key)
-            state = self._found[key] = self._state(key, fragment)
-            state.look = self._looks
+                for listener in listeners.keys() & self._slow:
+                    if key in listener.waiting:
+                        listener.conflated += 1
+                        self.conflated += 1
+            self._found[key] = self._state(key, update)
         if not self._form.is_newest_only:
             for missed in bars.missed:
                 for listener in self._by_symbol.get(missed.symbol, ()):
                     listener.miss(missed.symbol, missed.start_us, missed.end_us)
                     self._waiting[listener] = None
 
-    def _state(self, key: Key, fragment: bytes) -> State:
+    def _state(self, key: Key, update: BarUpdate) -> State:
         """The state of a bar that this round tells, or the next one, which is this by now."""
-        state = self._states.get(key) or self._found.get(key)
-        if state is None:
-            return State(fragment, self._looks)
-        state.fragment = fragment
+        state = self._states.get(key) or self._found.get(key) or State()
+        if state.is_revision and not update.is_revision:
+            update = replace(update, is_revision=True)
+        state.is_revision = update.is_revision
+        fragment = self._form.encode(update)
+        if fragment != state.fragment:
+            state.fragment = fragment
+            state.told.clear()
         return state
-
-    def _count(self, listeners: Iterable[Listener], key: Key) -> None:
-        """A newer state of a bar is about to replace what slow readers have not taken."""
-        for listener in listeners:
-            if key in listener.waiting and listener in self._slow:
-                listener.conflated += 1
-                self.conflated += 1
 
     def _shown(self, updates: Sequence[BarUpdate]) -> Iterable[BarUpdate]:
         """Those that are told."""
@@ -209,7 +211,6 @@ class Audience:
             return
         if listener.to.takes():
             listener.to.push(self._frames(listener))
-            listener.look = self._looks
             return
         most = max(BARS_IN_HAND * len(listener.symbols), LEAST_IN_HAND)
         for symbol, at_us in list(islice(listener.waiting, max(len(listener.waiting) - most, 0))):
@@ -224,6 +225,8 @@ class Audience:
     def _frames(self, listener: Listener) -> bytes:
         """All that waits for a reader, which waits no longer."""
         waiting, listener.waiting = listener.waiting, {}
+        for state in waiting.values():
+            state.told.add(listener)
         if self._form.has_ids:
             items = [listener.ids[key[0]] + one.fragment for key, one in waiting.items()]
             frames = self._form.join(items)

@@ -45,11 +45,13 @@ class State:
 
     Attributes:
         fragment: it, encoded.
-        look: at which look at the board it was found; they are counted.
+        is_revision: it was told as one.
+        told: who knows it as it stands.
     """
 
-    fragment: bytes
-    look: int
+    fragment: bytes = b""
+    is_revision: bool = False
+    told: set[Listener] = field(default_factory=set)
 
 
 @dataclass(slots=True, eq=False)
@@ -64,7 +66,6 @@ class Listener:
         symbols: those it listens to.
         waiting: what it is told next.
         missed: first and last open time, by symbol, of what it is not told.
-        look: the last look at the board of which it was told all.
     """
 
     to: Frames
@@ -75,7 +76,6 @@ class Listener:
     symbols: set[str] = field(default_factory=set)
     waiting: dict[Key, State] = field(default_factory=dict)
     missed: dict[str, tuple[int, int]] = field(default_factory=dict)
-    look: int = 0
     timer: asyncio.TimerHandle | None = None
     conflated: int = 0
     """States that newer ones replaced before it took them, and of which it was not told yet."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -35,16 +36,23 @@ class Changes:
     def leave(self) -> None:
         pass
 
-    def tell(
-        self, symbol: str, close: int, *, minute: int = 0, missed: Ranges | None = None
-    ) -> None:
-        self.tell_all([symbol], close, minute=minute, missed=missed)
+    def tell(self, symbol: str, close: int, **how: Any) -> None:
+        self.tell_all([symbol], close, **how)
 
     def tell_all(
-        self, symbols: list[str], close: int, *, minute: int = 0, missed: Ranges | None = None
+        self,
+        symbols: list[str],
+        close: int,
+        *,
+        minute: int = 0,
+        missed: Ranges | None = None,
+        is_closed: bool = False,
+        is_revision: bool = False,
     ) -> None:
         candles = [silent_candle(one, T0 + minute * MINUTE_US, Decimal(close)) for one in symbols]
-        updates = [CandleUpdate(one, is_closed=False) for one in candles]
+        updates = [
+            CandleUpdate(one, is_closed=is_closed, is_revision=is_revision) for one in candles
+        ]
         self.queue.put_nowait(Batch(updates, missed or {}))
 
 
@@ -186,6 +194,90 @@ async def test_who_comes_late_in_a_round_is_told_what_is_so_by_then() -> None:
         assert readers[0].closes() == ["1", "2"]
         assert readers[-1].closes() == ["2"]
         assert all(one.closes() in (["1", "2"], ["2"]) for one in readers)
+
+
+@pytest.mark.usefixtures("long_rounds")
+async def test_what_a_reader_knew_when_a_round_began_and_changes_in_it_is_not_lost() -> None:
+    async with listening() as (changes, _, audience):
+        readers = [Reader() for _ in range(30)]
+        for one in readers:
+            await audience.add(listener(one), ["A", "B"])
+
+        def another_round() -> None:
+            changes.tell("A", 2)
+            changes.tell("B", 2)
+            readers[0].before_first = lambda: changes.tell("A", 3)
+
+        readers[0].before_first = another_round
+        changes.tell("A", 1)
+        await until(lambda: all(one.closes()[-1:] == ["3"] for one in readers))
+        assert all(one.closes("B") == ["2"] for one in readers)
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_all_are_told_the_last_state_whoever_comes_goes_or_dawdles(
+    long_rounds: None, seed: int
+) -> None:
+    dice = random.Random(seed)
+    symbols = ["A", "B", "C", "D", "E"]
+    async with listening() as (changes, _, audience):
+        now = dict.fromkeys(symbols, 0)
+        readers = [Reader() for _ in range(25)]
+        ones = {reader: listener(reader) for reader in readers}
+        left = 1_000
+
+        def move() -> None:
+            """Something happens as somebody is told."""
+            nonlocal left
+            left -= 1
+            if left < 0:
+                return
+            for reader in dice.sample(readers, 3):
+                reader.before_first = move
+            symbol = dice.choice(symbols)
+            now[symbol] += 1
+            changes.tell(symbol, now[symbol], minute=now[symbol] // 50)
+            slow = dice.choice(readers)
+            if slow.is_open:
+                slow.is_open = False
+            else:
+                slow.goes_on()
+            leaving = ones[dice.choice(readers)]
+            if len(leaving.symbols) > 1:
+                audience.remove(leaving, [dice.choice(sorted(leaving.symbols))])
+
+        for one in ones.values():
+            await audience.add(one, dice.sample(symbols, 3))
+        while left > 0:
+            move()  # also where nobody is told anything
+            await audience.add(ones[dice.choice(readers)], [dice.choice(symbols)])
+            await asyncio.sleep(dice.choice((0, 0, 0, 0.002)))
+        for reader in readers:
+            if not reader.is_open:
+                reader.goes_on()
+        for reader, one in ones.items():
+            for symbol in one.symbols:
+                last = str(now[symbol])
+                await until(lambda r=reader, s=symbol, x=last: r.closes(s)[-1:] == [x])  # type: ignore[misc]
+        assert not audience._waiting
+
+
+async def test_that_a_bar_was_revised_is_told_also_to_who_comes_late(long_rounds: None) -> None:
+    async with listening() as (changes, _, audience):
+        readers = [Reader() for _ in range(30)]
+        for one in readers:
+            await audience.add(listener(one), ["A"])
+        changes.tell("A", 1, is_revision=True)
+        readers[0].before_first = lambda: changes.tell("A", 1, is_closed=True)
+        await until(
+            lambda: all(
+                one.messages[-1:] and one.messages[-1]["data"][-1]["is_closed"] for one in readers
+            )
+        )
+        assert all(
+            any(bar["is_revision"] for message in one.messages for bar in message["data"])
+            for one in readers
+        )
 
 
 async def test_who_comes_in_the_midst_of_a_round_never_goes_back_in_time(
