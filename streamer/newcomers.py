@@ -27,14 +27,15 @@ from include.store.pools import connect
 log = structlog.get_logger(__name__)
 
 MOST_ASKED = 100
-"""Symbols of a market whose first minute is asked for, each for a weight of 2: where more have no
-row, or their first one, others are wanted than before, and no market lists so many in a day."""
+"""Symbols of a market whose first minute is asked for, each for a weight of 2, or of 6 where nobody
+has traded: where more have no row, or their first one, others are wanted than before, and no market
+lists so many in a day."""
 TIMES_ASKED = 3
 """A server that is behind others has no minute of a symbol that has just begun: that nobody has
 traded is believed when it is said so often."""
 FIRST_ROWS = 10
 """More than the first: a page may lack its last ones."""
-BACKOFF = Backoff(first_s=0.5, most_s=2.0, least_s=0.1)
+BACKOFF = Backoff(first_s=1.0, most_s=2.0, least_s=0.5)
 SEEN_BEFORE_US = 60 * MINUTE_US
 """A symbol listed so long before the last stored minute of its market may have been taken up by
 the streamer that stored it, or not seen as lists could not be read, and been lost with it."""
@@ -102,16 +103,22 @@ def missed_beginnings(
         with connect(url, application_name="candelabra-streamer") as connection:
             stored_us = first_minutes(connection, of_market, horizon_us)
         asked = [of_market[symbol] for symbol in sorted(stored_us)]
+        firsts = _listed_since(settings, market, asked, horizon_us, have_traded=True)
         found |= {
             symbol: (first_us, stored_us[symbol])
-            for symbol, first_us in _listed_since(settings, market, asked, horizon_us).items()
+            for symbol, first_us in firsts.items()
             if first_us < stored_us[symbol]
         }
     return found
 
 
 def _listed_since(
-    settings: Settings, market: Market, instruments: Sequence[Instrument], since_us: int
+    settings: Settings,
+    market: Market,
+    instruments: Sequence[Instrument],
+    since_us: int,
+    *,
+    have_traded: bool = False,
 ) -> dict[str, int]:
     """The first minutes of those whose first one is not earlier; none where they are too many."""
     firsts: dict[str, int] = {}
@@ -123,11 +130,14 @@ def _listed_since(
             if asked and left:
                 time.sleep(BACKOFF.wait_s(asked))
             left = [one for one in left if not _ask_first_minute(rest, one, firsts)]
+    if have_traded:
+        for one in left:
+            log.warning("first_minute_unknown", symbol=one.symbol, error="REST has no kline of it")
     return {symbol: first_us for symbol, first_us in firsts.items() if first_us >= since_us}
 
 
 def _ask_first_minute(rest: BinanceRest, one: Instrument, firsts: dict[str, int]) -> bool:
-    """Ask for a symbol's first minute, and note it; False where nobody has traded yet."""
+    """Ask for a symbol's first minute, and note it; False where it is to be asked for again."""
     try:
         page = rest.klines(one.exchange_symbol, "1m", 0, limit=FIRST_ROWS)
     except PermanentError as error:

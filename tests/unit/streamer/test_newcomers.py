@@ -175,7 +175,9 @@ def test_one_that_the_exchange_refuses_holds_up_no_other(
     assert (warning.args, warning.kwargs["symbol"]) == (("first_minute_unknown",), "ODDUSDT")
 
 
-def test_the_first_minutes_of_a_listing_that_were_not_written_are_missed(played: Played) -> None:
+def test_the_first_minutes_of_a_listing_that_were_not_written_are_missed(
+    played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The streamer was killed when it had written later rows, and not yet what it lacked."""
     played.told_us = {
         "LACKSUSDT": LAST_US,
@@ -189,10 +191,13 @@ def test_the_first_minutes_of_a_listing_that_were_not_written_are_missed(played:
         "CHOSENUSDT": 0,  # listed long ago, and streamed since then
         "QUIETUSDT": None,
     }
+    log = CapturingLogger()
+    monkeypatch.setattr(module, "log", log)
     instruments = [*map(instrument, played.told_us), instrument("OTHERUSDT")]
     found = missed_beginnings(cast("Any", Settings()), instruments, {Market.SPOT: NOW_US})
     assert found == {"LACKSUSDT": (LAST_US - 3 * MINUTE_US, LAST_US)}
     assert "OTHERUSDT" not in played.asked
+    assert [call.kwargs["symbol"] for call in log.calls] == ["QUIETUSDT"]
 
 
 def test_where_many_have_their_first_row_none_is_asked_for(played: Played) -> None:
