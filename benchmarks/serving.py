@@ -95,7 +95,7 @@ def _print_readers(
 ) -> None:
     latencies = [us / 1_000 for us in read["latencies_us"]]
     p50, p99 = (percentile(latencies, share) for share in (0.5, 0.99))
-    behind = [us / 1_000 for us in read["behind_us"]]
+    newest = [us / 1_000 for us in read["newest_us"]]
     pauses = [us / 1_000 for us in read["longest_us"]]
     goal = GOAL_OF_TEN_MS if count <= 10 else GOAL_MS
     rate = read["messages"] / took_s
@@ -104,9 +104,9 @@ def _print_readers(
         f"frame to reader p50 {p50:.1f} ms, p99 {p99:.1f} ms (goal {goal:g}: "
         f"{verdict(p99, goal)}), most {latencies[-1]:.0f} ms; later than {LATE_MS:g} ms "
         f"{read['late'] / max(read['trades'], 1):.2%} of trades; "
-        f"conflated {1 - read['states'] / max(read['trades'], 1):.0%} of changes; a state told is "
-        f"behind the exchange by p50 {percentile(behind, 0.5):.1f} ms, p99 "
-        f"{percentile(behind, 0.99):.1f} ms; longest pause of "
+        f"conflated {1 - read['states'] / max(read['trades'], 1):.0%} of changes; newest "
+        f"trade of a state to reader p50 {percentile(newest, 0.5):.1f} ms, p99 "
+        f"{percentile(newest, 0.99):.1f} ms; longest pause of "
         f"a reader: median {percentile(pauses, 0.5):.0f} ms, most {pauses[-1]:.0f} ms; "
         f"{rate:,.0f} messages/s of {read['bytes'] / max(read['messages'], 1):,.0f} bytes, "
         f"{read['fewest'] / took_s:.1f}/s to the one told least, {read['lost']} lost; "

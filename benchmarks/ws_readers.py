@@ -4,8 +4,8 @@
 says ``ready``, and after the word ``begin`` counts until ``end``. Most only take what comes, as
 raw sockets, so that they cost the core they share with the exchange little: their messages, their
 bytes, and the longest pause between two messages. A few decode: each trade of theirs has
-come out with the first state that counts it, however many others that state stands for; what a
-state is behind the exchange when it comes is the way of its last trade.
+come out with the first state that counts it, however many others that state stands for; how
+long the newest trade of a state took is told as well.
 """
 
 from __future__ import annotations
@@ -147,14 +147,14 @@ class Probe:
     places: dict[str, int]
     latencies_us: list[int] = field(default_factory=list)
     """Of each trade."""
-    behind_us: list[int] = field(default_factory=list)
-    """Of each state."""
+    newest_us: list[int] = field(default_factory=list)
+    """Of the newest trade of each state."""
     _counts: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def begin(self) -> None:
         """Measure from here on."""
         self.latencies_us.clear()
-        self.behind_us.clear()
+        self.newest_us.clear()
 
     def take(self, message: bytes, now_us: int) -> None:
         """A message has come."""
@@ -169,7 +169,7 @@ class Probe:
             if bar.trade_count > known:
                 sent = self.sent.of(self.places[bar.symbol], minute_us, known, bar.trade_count)
                 self.latencies_us += [now_us - one for one in sent]
-                self.behind_us += [now_us - one for one in sent[-1:]]
+                self.newest_us += [now_us - one for one in sent[-1:]]
             self._counts[key] = max(known, bar.trade_count)
 
 
@@ -213,7 +213,7 @@ async def run(options: argparse.Namespace) -> None:
             for one in takers:
                 one.end(now_us)
             latencies = sorted(us for one in probes for us in one.latencies_us)
-            behind = sorted(us for one in probes for us in one.behind_us)
+            newest = sorted(us for one in probes for us in one.newest_us)
             _tell(
                 "read",
                 lost=sum(one.is_lost for one in takers),
@@ -223,9 +223,9 @@ async def run(options: argparse.Namespace) -> None:
                 longest_us=sorted(one.longest_us for one in takers),
                 late=sum(us > LATE_US for us in latencies),
                 trades=len(latencies),
-                states=len(behind),
+                states=len(newest),
                 latencies_us=_thinned(latencies),
-                behind_us=_thinned(behind),
+                newest_us=_thinned(newest),
             )
 
 
