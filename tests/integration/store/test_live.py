@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import psycopg
@@ -91,6 +92,23 @@ async def test_many_symbols_are_written_at_once_and_quotes_may_be_unknown(
         "FROM market.live_candles",
     )
     assert known == [(1500, 750, 750, from_us(NOVEMBER_END_US + 1499))]
+
+
+async def test_values_and_names_of_any_form_come_as_they_are(live: AsyncConnection) -> None:
+    names = ['A"B\\C', "{NULL,'x'}", "NULL", "币安人生USDT", "a b"]
+    tiny, large = Decimal("1E-18"), Decimal("123456789012345678901234567890.10")
+    written = [
+        LiveCandle(
+            replace(candle(ids=(1, 2)), symbol=name, volume=tiny, quote_volume=large),
+            is_closed=False,
+        )
+        for name in names
+    ]
+    assert await write_live_async(live, written) == len(names)
+    query = "SELECT symbol, open_time, volume, quote_volume, event_time FROM market.live_candles"
+    stored = await rows(live, query)
+    at = from_us(written[0].candle.open_time_us)
+    assert sorted(stored) == sorted((name, at, tiny, large, None) for name in names)
 
 
 async def test_nothing_to_write_is_fine(live: AsyncConnection) -> None:
