@@ -142,8 +142,12 @@ async def candles(
     headers = {"cache-control": f"public, max-age={CLOSED_FOR_S}" if is_over else "no-cache"}
     asked = _Asked(names, frame, start_us, end_us, limit, first, resumed_us)
     if accepted(request.headers.get("accept", "")) is Format.JSON:
-        kept = context.kept if is_over else None
-        made = await context.history.call(partial(_as_json, asked=asked, kept=kept))
+        key = asked.key if is_over else None
+        made = None if key is None else context.kept.at_hand(key)
+        if made is None:
+            made = await context.history.call(
+                partial(_as_json, asked=asked, kept=context.kept, key=key)
+            )
         if made is not None:
             return answered(request, made, headers=headers)
     bars, further = await context.history.call(partial(_as_rows, asked=asked))
@@ -215,6 +219,10 @@ async def _newest(
     )
 
 
+_Key = tuple[str, int, int, int]
+"""Symbol, half-open range of open times (µs), and limit."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Asked:
     """A page that is asked for; ``first`` and ``resumed_us`` say where the one before ended."""
@@ -227,6 +235,16 @@ class _Asked:
     first: int
     resumed_us: int | None
 
+    @property
+    def key(self) -> _Key | None:
+        """Of minutes of one symbol: only their version can be looked up."""
+        start_us = self.start_us if self.resumed_us is None else self.resumed_us
+        if self.timeframe.parent is not None or len(self.names) != 1:
+            return None
+        if start_us is None or self.end_us is None:
+            return None
+        return self.names[0], start_us, self.end_us, self.limit
+
 
 Part = TypeVar("Part")
 _Read = Callable[[str, int, int, bool], tuple[Part, int, int | None] | None]
@@ -234,18 +252,15 @@ _Read = Callable[[str, int, int, bool], tuple[Part, int, int | None] | None]
 they are, and when the first one opens that there was no room for."""
 
 
-def _as_json(connection: Connection, asked: _Asked, kept: Kept | None) -> Made | None:
-    """Bars as JSON, from what is kept where nothing has changed; None where they have to be
-    rolled up here."""
-    start_us = asked.start_us if asked.resumed_us is None else asked.resumed_us
-    end_us = asked.end_us
-    is_versioned = asked.timeframe.parent is None and len(asked.names) == 1
-    if kept is None or not is_versioned or start_us is None or end_us is None:
+def _as_json(connection: Connection, asked: _Asked, kept: Kept, key: _Key | None) -> Made | None:
+    """Bars as JSON, from what is kept under the key where nothing has changed; None where they
+    have to be rolled up here."""
+    if key is None:
         return _made(connection, asked)
-    (name,) = asked.names
+    name, start_us, end_us, limit = key
     return kept.answer(
-        (name, start_us, end_us, asked.limit),
-        lambda: read_minutes_version(connection, name, start_us, end_us, limit=asked.limit),
+        key,
+        lambda: read_minutes_version(connection, name, start_us, end_us, limit=limit),
         lambda: _made(connection, asked),
     )
 

@@ -1,13 +1,14 @@
 """Answers that are asked for again and again, as long as nothing of what they say has changed.
 
-An answer is kept from the second request on, with the version of the rows that it was made of;
-each further request has the version looked up, and never gets an answer of another one.
+An answer is kept from the second request on, with the version of the rows that it was made of. It
+is given at once for a second; then the next request has the version looked up.
 
 Called from several threads.
 """
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ MOST_BYTES_OF_ONE = 2 << 20
 """Larger ones would push out too many others."""
 MOST_NOTED = 10_000
 """Requests that are remembered without their answers."""
+SURE_FOR_S = 1.0
+"""After a look at the version; caches on the way may keep such an answer for longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,26 +31,50 @@ class Made:
     etag: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What is kept of one; when its version was looked up last, in seconds."""
+
+    made: Made
+    version: Hashable
+    looked_s: float
+
+
 class Kept:
     """Answers by what was asked, those asked for longest ago dropped first.
 
     Args:
         most_bytes: of all bodies together.
+        clock: in seconds.
     """
 
     def __init__(
-        self, *, most_bytes: int = MOST_BYTES, most_bytes_of_one: int = MOST_BYTES_OF_ONE
+        self,
+        *,
+        most_bytes: int = MOST_BYTES,
+        most_bytes_of_one: int = MOST_BYTES_OF_ONE,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.bytes = 0
         """Of all bodies."""
         self._most_bytes = most_bytes
         self._most_bytes_of_one = most_bytes_of_one
-        self._answers: OrderedDict[Hashable, tuple[Hashable, Made]] = OrderedDict()
+        self._clock = clock
+        self._answers: OrderedDict[Hashable, _Answer] = OrderedDict()
         self._noted: OrderedDict[Hashable, None] = OrderedDict()
         self._lock = Lock()
 
     def __len__(self) -> int:
         return len(self._answers)
+
+    def at_hand(self, key: Hashable) -> Made | None:
+        """The answer of a request where it is kept and its version was looked up just now."""
+        with self._lock:
+            known = self._answers.get(key)
+            if known is None or self._clock() - known.looked_s >= SURE_FOR_S:
+                return None
+            self._answers.move_to_end(key)
+            return known.made
 
     def answer(
         self,
@@ -61,6 +88,8 @@ class Kept:
             version: reads the version of what it is made of; not called for a first request.
             make: makes it; None where that cannot be.
         """
+        if (made := self.at_hand(key)) is not None:
+            return made  # somebody looked while this one waited in line
         with self._lock:
             known = self._answers.get(key)
             is_first = known is None and key not in self._noted
@@ -68,16 +97,12 @@ class Kept:
                 self._note(key)
         if is_first:
             return make()
+        looked_s = self._clock()
         found = version()  # before it is made: what is made is at least as new
-        if known is not None and known[0] == found:
-            with self._lock:
-                if key in self._answers:
-                    self._answers.move_to_end(key)
-            return known[1]
-        made = make()
+        made = known.made if known is not None and known.version == found else make()
         if made is not None:
             with self._lock:
-                self._keep(key, found, made)
+                self._keep(key, _Answer(made, found, looked_s))
         return made
 
     def _note(self, key: Hashable) -> None:
@@ -85,15 +110,19 @@ class Kept:
         if len(self._noted) > MOST_NOTED:
             self._noted.popitem(last=False)
 
-    def _keep(self, key: Hashable, version: Hashable, made: Made) -> None:
+    def _keep(self, key: Hashable, answer: _Answer) -> None:
+        known = self._answers.get(key)
+        if known is not None and known.looked_s > answer.looked_s:
+            return  # a later look was quicker
         self._drop(self._answers.pop(key, None))
-        if len(made.body) > self._most_bytes_of_one:
+        size = len(answer.made.body)
+        if size > self._most_bytes_of_one:
             return
-        self._answers[key] = version, made
-        self.bytes += len(made.body)
+        self._answers[key] = answer
+        self.bytes += size
         while self.bytes > self._most_bytes:
             self._drop(self._answers.popitem(last=False)[1])
 
-    def _drop(self, entry: tuple[Hashable, Made] | None) -> None:
-        if entry is not None:
-            self.bytes -= len(entry[1].body)
+    def _drop(self, answer: _Answer | None) -> None:
+        if answer is not None:
+            self.bytes -= len(answer.made.body)

@@ -18,6 +18,7 @@ from include.domain.candles import Offer, Source, Status
 from include.domain.timeframes import MINUTE_US, from_us
 from include.store.candles import merge_offers
 from include.store.pools import connect
+from streamer.serving.api import kept
 from tests.integration.streamer.serving.api.asked import (
     NOW_US,
     ROWS,
@@ -28,6 +29,12 @@ from tests.integration.streamer.serving.api.asked import (
     asking_of,
     candle,
 )
+
+
+@pytest.fixture
+def never_sure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request has PostgreSQL asked whether what is kept still holds."""
+    monkeypatch.setattr(kept, "SURE_FOR_S", 0.0)
 
 
 def closes(answer: httpx.Response) -> list[str]:
@@ -95,6 +102,7 @@ async def test_times_are_iso_or_milliseconds(stored_url: str, start: str, end: s
         assert closes(answer) == ["2.10", "3.10"]
 
 
+@pytest.mark.usefixtures("never_sure")
 async def test_a_range_that_is_over_may_be_kept_and_is_asked_for_by_its_tag(
     stored_url: str,
 ) -> None:
@@ -119,10 +127,31 @@ async def test_a_range_that_is_over_may_be_kept_and_is_asked_for_by_its_tag(
         assert changed.json()["candles"][0]["volume"] == "2"
 
 
+async def test_what_is_kept_is_told_at_once_for_a_second_at_most(
+    stored_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with application(stored_url) as app, asking_of(app) as client:
+        asked = {"symbol": "BTCUSDT", "from": T0 // 1_000, "to": T0 // 1_000 + 240_000}
+        first, second = [await client.get("/api/v1/candles", params=asked) for _ in range(2)]
+        with connect(stored_url, application_name="test") as connection:
+            mended = replace(candle("BTCUSDT", 1), close=Decimal("9.10"), high=Decimal("9.10"))
+            offer = Offer(mended, Status.VERIFIED, Source.REST, evidence_at_us=NOW_US + 1)
+            merge_offers(connection, [offer])
+        async with asyncio.timeout(10):
+            while (again := await client.get("/api/v1/candles", params=asked)).text == second.text:
+                await asyncio.sleep(0.05)
+        assert second.text == first.text
+        assert closes(again)[1] == "9.10"
+        # those that may change any moment are never answered so
+        monkeypatch.setattr(app.state.context.kept, "at_hand", pytest.fail)
+        running = asked | {"to": NOW_US // 1_000}
+        assert (await client.get("/api/v1/candles", params=running)).status_code == 200
+
+
+@pytest.mark.usefixtures("never_sure")
 async def test_an_answer_that_is_kept_is_that_of_the_table(stored_url: str) -> None:
     async with application(stored_url) as app, asking_of(app) as client:
         asked = {"symbol": "BTCUSDT", "from": T0 // 1_000, "to": T0 // 1_000 + 240_000, "limit": 2}
-        kept = app.state.context.kept
 
         async def ask(**further: str) -> httpx.Response:
             return (await client.get("/api/v1/candles", params=asked | further)).raise_for_status()
@@ -131,7 +160,7 @@ async def test_an_answer_that_is_kept_is_that_of_the_table(stored_url: str) -> N
         for _ in range(3):
             again = await ask()
             assert (again.content, again.headers["etag"]) == (first.content, first.headers["etag"])
-        assert len(kept) == 1
+        assert len(app.state.context.kept) == 1
         assert first.json()["next_cursor"] is not None
         rest = [await ask(cursor=first.json()["next_cursor"]) for _ in range(3)]
         assert [closes(one) for one in rest] == [["3.10", "4.10"]] * 3

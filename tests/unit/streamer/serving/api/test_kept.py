@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
-from streamer.serving.api.kept import Kept, Made
+from streamer.serving.api.kept import SURE_FOR_S, Kept, Made
 
 
 class Table:
@@ -29,6 +30,12 @@ class Table:
         self.version += 1
 
 
+def strict(**bounds: int) -> Kept:
+    """Looks at the version for each request: its clock goes too fast for anything to be sure."""
+    seconds = itertools.count(step=SURE_FOR_S)
+    return Kept(clock=lambda: next(seconds), **bounds)
+
+
 def asking(kept: Kept, table: Table) -> Callable[[str], bytes]:
     def ask(key: str) -> bytes:
         made = kept.answer(key, table.look, table.make)
@@ -39,15 +46,65 @@ def asking(kept: Kept, table: Table) -> Callable[[str], bytes]:
 
 
 def test_an_answer_is_made_twice_and_then_kept() -> None:
-    table, kept = Table(), Kept()
+    table, kept = Table(), strict()
     ask = asking(kept, table)
     assert [ask("a") for _ in range(5)] == [b"one"] * 5
     assert (table.made, table.looked) == (2, 4)
     assert (len(kept), kept.bytes) == (1, 3)
 
 
+def test_what_was_looked_up_just_now_is_at_hand_and_no_older_than_that() -> None:
+    now_s = 0.0
+    table, kept = Table(), Kept(clock=lambda: now_s)
+    ask = asking(kept, table)
+
+    def look_slowly() -> int:
+        nonlocal now_s
+        found = table.look()
+        now_s += SURE_FOR_S / 2
+        return found
+
+    assert kept.at_hand("a") is None
+    ask("a")
+    assert kept.at_hand("a") is None  # nothing is kept of a first request
+    kept.answer("a", look_slowly, table.make)
+    table.change(b"other")
+    now_s = 0.9 * SURE_FOR_S
+    made = kept.at_hand("a")
+    assert made is not None
+    assert made.body == b"one"
+    now_s = SURE_FOR_S  # since the look began
+    assert kept.at_hand("a") is None
+    assert ask("a") == b"other"
+    made = kept.at_hand("a")
+    assert made is not None
+    assert made.body == b"other"
+
+
+def test_a_slow_look_does_not_replace_what_a_later_one_found() -> None:
+    now_s = 0.0
+    table, kept = Table(), Kept(clock=lambda: now_s)
+    ask = asking(kept, table)
+    ask("a")
+
+    def look_while_it_changes() -> int:
+        nonlocal now_s
+        found = table.look()
+        made = table.make()
+        table.change(b"other")
+        now_s = SURE_FOR_S / 2
+        assert ask("a") == b"other"
+        table.make = lambda: made  # type: ignore[method-assign]
+        return found
+
+    kept.answer("a", look_while_it_changes, lambda: table.make())
+    made = kept.at_hand("a")
+    assert made is not None
+    assert made.body == b"other"
+
+
 def test_a_first_request_costs_no_look_and_keeps_nothing() -> None:
-    table, kept = Table(), Kept()
+    table, kept = Table(), strict()
     ask = asking(kept, table)
     for number in range(10):
         ask(str(number))
@@ -55,7 +112,7 @@ def test_a_first_request_costs_no_look_and_keeps_nothing() -> None:
 
 
 def test_what_has_changed_is_made_anew() -> None:
-    table, kept = Table(), Kept()
+    table, kept = Table(), strict()
     ask = asking(kept, table)
     for _ in range(3):
         ask("a")
@@ -66,7 +123,7 @@ def test_what_has_changed_is_made_anew() -> None:
 
 
 def test_a_change_while_an_answer_is_made_is_seen_by_the_next_request() -> None:
-    table, kept = Table(), Kept()
+    table, kept = Table(), strict()
     ask = asking(kept, table)
     ask("a")
 
@@ -81,7 +138,7 @@ def test_a_change_while_an_answer_is_made_is_seen_by_the_next_request() -> None:
 
 def test_bodies_are_bounded_and_those_asked_for_longest_ago_go_first() -> None:
     table = Table(b"0123456789")
-    kept = Kept(most_bytes=30, most_bytes_of_one=20)
+    kept = strict(most_bytes=30, most_bytes_of_one=20)
     ask = asking(kept, table)
     for key in ("a", "b", "c"):
         ask(key)
@@ -99,7 +156,7 @@ def test_bodies_are_bounded_and_those_asked_for_longest_ago_go_first() -> None:
 
 def test_one_that_is_too_large_is_not_kept() -> None:
     table = Table(b"x" * 21)
-    kept = Kept(most_bytes=30, most_bytes_of_one=20)
+    kept = strict(most_bytes=30, most_bytes_of_one=20)
     ask = asking(kept, table)
     for _ in range(3):
         ask("a")
@@ -107,7 +164,7 @@ def test_one_that_is_too_large_is_not_kept() -> None:
 
 
 def test_what_cannot_be_made_is_not_kept() -> None:
-    table, kept = Table(), Kept()
+    table, kept = Table(), strict()
     for _ in range(3):
         assert kept.answer("a", table.look, lambda: None) is None
     assert len(kept) == 0
