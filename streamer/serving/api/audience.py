@@ -24,7 +24,6 @@ from streamer.serving.api.messages import missed_of, told
 from streamer.serving.board import Board
 from streamer.serving.watch import Bars, BarUpdate, Missed, Watch
 
-LEAST_PAUSE_S = 0.001
 MOST_PAUSE_S = 0.05
 """Between two rounds; else as long as the last one took."""
 LOOK_S = 0.01
@@ -136,7 +135,7 @@ class Audience:
                     self._look(watch.take())
                     looked_s = loop.time()
             took_s = loop.time() - began_s
-            await asyncio.sleep(min(max(took_s, LEAST_PAUSE_S), MOST_PAUSE_S))
+            await asyncio.sleep(min(took_s, MOST_PAUSE_S))
         if watch is self._watch:  # not left, but at its end
             self._watch = None
             for listener in {one: None for some in self._by_symbol.values() for one in some}:
