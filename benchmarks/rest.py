@@ -1,36 +1,32 @@
-"""500 candles by REST for 50 clients, from ``candelabra serve``, cold and hot.
+"""500 candles by REST for 50 clients, from a streamer of a quiet market, cold and hot.
 
-The server has one core; PostgreSQL and the clients have the other. Cold: each range is asked for
-once; its rows are in PostgreSQL's memory. Hot: twenty ranges again and again.
+The server has one core; PostgreSQL, the market and the clients have the other. Cold: each range
+is asked for once; its rows are in PostgreSQL's memory. Hot: twenty ranges again and again.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 
 import psycopg
 
 from benchmarks.processes import CORES, cpu_s, talking, waited_s
-from benchmarks.serving_stage import NAMES, SYMBOLS, free_ports, wait_until_open
+from benchmarks.serving_stage import NAMES, SYMBOLS, served
 from benchmarks.stage import percentile, verdict
-from deploy.local.postgres import EmbeddedPostgres
 from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import to_us
 from include.store.instruments import write_instruments
-from include.store.migrate import migrate
 from include.store.pools import connect
 
 DAYS = 2
 FIRST = datetime(2026, 3, 2, tzinfo=UTC)
 CLIENTS = 50
 RATE = 500.0
+TRADES_PER_S = 100
 GOALS_MS = {"cold": 50.0, "hot": 5.0}
 SECONDS = 8.0
 
@@ -74,31 +70,10 @@ def fill(url: str) -> None:
 
 @contextmanager
 def serving() -> Iterator[tuple[int, str]]:
-    """``candelabra serve`` before filled tables: its process, and where it answers."""
-    os.sched_setaffinity(0, CORES[-1:])
-    with tempfile.TemporaryDirectory(prefix="candelabra-bench-") as folder:
-        Path(folder).chmod(0o755)
-        with EmbeddedPostgres(Path(folder) / "pg") as server:
-            url = server.create_database("rest")
-            migrate(url)
-            fill(url)
-            ports = free_ports(2)
-            environment = {
-                "DATABASE_URL": url,
-                "READER_DATABASE_URL": url,
-                "API_PORT": str(ports[0]),
-                "API_REQUESTS_PER_MINUTE": "10000000",
-                "LOG_LEVEL": "ERROR",  # there is no streamer, which it would tell
-                "CANDELABRA_HOME": folder,
-            }
-            command = ["-m", "include.cli", "serve", "--streamer", "127.0.0.1:1"]
-            command += ["--port", str(ports[1])]
-            with talking(command, core=CORES[0], environment=environment) as process:
-                try:
-                    wait_until_open(ports[:1])
-                    yield process.pid, f"http://127.0.0.1:{ports[0]}"
-                finally:
-                    os.sched_setaffinity(0, CORES)
+    """A streamer before filled tables: its process, and where it answers."""
+    with served(trades_per_s=TRADES_PER_S) as to:
+        fill(to.live.database_url)
+        yield to.live.streamer.pid, to.api_url
 
 
 def run(seconds: float = SECONDS, rate: float = RATE) -> None:

@@ -96,6 +96,9 @@ class Taker(asyncio.Protocol):
         self.longest_us = max(self.longest_us, now_us - self._last_us)
 
     def data_received(self, data: bytes) -> None:
+        if self._probe is None and not self._buffer and _is_whole(data) and self.is_open:
+            self._count(len(data) - 4, time.time_ns() // 1_000)  # nearly all that comes
+            return
         buffer = self._buffer
         buffer += data
         if not self.is_open:
@@ -121,15 +124,30 @@ class Taker(asyncio.Protocol):
             if size < first + length:
                 break
             if buffer[at] & 0x0F in (1, 2):
-                self.messages += 1
-                self.bytes += length
-                if now_us - self._last_us > self.longest_us:
-                    self.longest_us = now_us - self._last_us
-                self._last_us = now_us
+                self._count(length, now_us)
                 if self._probe is not None:
                     self._probe.take(bytes(buffer[first : first + length]), now_us)
             at = first + length
         del buffer[:at]
+
+    def _count(self, length: int, now_us: int) -> None:
+        """A message has come."""
+        self.messages += 1
+        self.bytes += length
+        if now_us - self._last_us > self.longest_us:
+            self.longest_us = now_us - self._last_us
+        self._last_us = now_us
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether this is one message of 126 bytes to 64 KiB, and nothing else."""
+    size = len(data)
+    return (
+        size >= 4
+        and data[0] in (0x81, 0x82)
+        and data[1] == 126
+        and size == 4 + (data[2] << 8 | data[3])
+    )
 
 
 def _masked(text: bytes) -> bytes:
