@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,8 +20,10 @@ from include.jobs.pieces import LoadCounts
 from include.jobs.repairs import Repairs
 from streamer.aggregation import SymbolAggregator
 from streamer.capture.capture import Capture
+from streamer.clock import ExchangeClock
 from streamer.feed import Feed, stream_names
 from streamer.fleet import Fleet
+from streamer.garbage import collect_seldom
 from streamer.hub import Hub
 from streamer.ledger import GapLedger
 from streamer.listings import Listings
@@ -63,7 +64,7 @@ class Streamer:
         self._feeds = self._fleet.feeds
         self._listings: Listings | None = None
         self._instruments: dict[str, Instrument] = {}
-        self._began_us: dict[Market, int] = {}
+        self._clocks: dict[Market, ExchangeClock] = {}
         self._aggregators: list[SymbolAggregator] = []
         self.hub = Hub()
         self._stop = asyncio.Event()
@@ -198,9 +199,7 @@ class Streamer:
             await self._work()
 
     async def _work(self) -> None:
-        # What is there by now stays: a collection that walks through it all takes 40 ms.
-        gc.collect()
-        gc.freeze()
+        collect_seldom()
         works = [
             self._fleet.run(),
             self._follow(),
@@ -254,7 +253,7 @@ class Streamer:
         self._ledger.adopt(start.gaps)
         for gap in start.gaps:
             self._repairs.ask(gap.symbol, gap.start_us, gap.end_us, gap.cause)
-        self._began_us = start.now_us
+        self._clocks = {one: ExchangeClock(begin_us=at) for one, at in start.now_us.items()}
         for market in start.now_us:
             horizon_us = minute_of(start.now_us[market]) - lookback_us
             of_market = [one for one in start.instruments if one.market is market]
@@ -298,6 +297,7 @@ class Streamer:
 
     def _change(self, market: Market, changes: Changes, begins: Mapping[str, int]) -> None:
         """The exchange's list of symbols has changed."""
+        self._market_us(market)  # noted before the last of its connections may go
         for symbol, status in changes.halted.items():
             self._watchdog.halted(symbol, status)
             self._capture.stopped(symbol, exchange_us=self._exchange_us())
@@ -335,7 +335,7 @@ class Streamer:
             tap=self._capture.tap(market),
             ear=self._tape.ears[market],
             on_missed=self._ledger.lost,
-            begin_us=self._began_us.get(market, 0),
+            begin_us=self._market_us(market),
         )
 
     # --- works
@@ -356,6 +356,12 @@ class Streamer:
 
     def _exchange_us(self) -> int:
         return self._fleet.now_us
+
+    def _market_us(self, market: Market) -> int:
+        """The exchange's time in a market, also where it has no connection at the moment."""
+        clock = self._clocks.setdefault(market, ExchangeClock(begin_us=self._exchange_us()))
+        told_us = (feed.now_us for feed in self._feeds if feed.market is market)
+        return clock.now_us(max(told_us, default=0))
 
     def _patience_us(self, symbol: str) -> int:
         """Of a silent symbol REST will hardly have rows, and only after minutes is that sure."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ import structlog
 from include.config import Settings
 from include.errors import PermanentError
 from streamer.fans import TickFans
+from streamer.garbage import collect_seldom
 from streamer.serving.bus.market import BusMarket, bus_market
 from streamer.serving.bus.ticks import BusTicks
 from streamer.serving.remote import RemoteMarket
@@ -56,9 +56,7 @@ async def serve(settings: Settings, address: str, stop: asyncio.Event) -> None:
         _streamer(settings, address) if address else _nats(settings) as source,
         served(settings, source.market, url=settings.url_for("reader")) as serving,
     ):
-        # What is there by now stays: a collection that walks through it all takes 90 ms.
-        gc.collect()
-        gc.freeze()
+        collect_seldom()
         log.info("serving", source=source.place, grpc=serving.grpc_address, api=serving.api_url)
         stopping = asyncio.create_task(stop.wait())
         running = [asyncio.create_task(one) for one in source.works]
