@@ -12,7 +12,6 @@ from pathlib import Path
 
 import structlog
 
-from include.binance.rest import BinanceRest
 from include.config import Settings
 from include.domain.instruments import Instrument, Market, market_of, unknown_symbol
 from include.domain.timeframes import MINUTE_US, minute_of
@@ -22,6 +21,7 @@ from include.store.candles import last_minutes
 from include.store.gaps import unknown_since
 from include.store.live import remove_left_live
 from include.store.pools import connect
+from streamer.newcomers import ask_first_minutes, begin_of
 from streamer.roster import Changes, Roster, names_of
 from streamer.startup import StoppedError, persist
 from streamer.symbols_file import WantedSymbols, read_symbols
@@ -256,30 +256,20 @@ class Listings:
             symbols = [one.symbol for one in added]
             remove_left_live(connection, symbols)  # of a streamer that was killed
             stored = last_minutes(connection, symbols)
-            new = [symbol for symbol in symbols if symbol not in stored]
-            unknown = unknown_since(connection, new, min(seen_us.values()) - lookback_us)
-        begins: dict[str, int] = {}
-        refused: list[str] = []
+            new = [one for one in added if one.symbol not in stored]
+            told_us = unknown_since(
+                connection, [one.symbol for one in new], min(seen_us.values()) - lookback_us
+            )
         with open_shared_rest(self._settings, market, self._url) as rest:
             now_us = rest.server_time_us()
-            horizon_us = minute_of(now_us) - lookback_us
-            for one in added:
-                if one.symbol in stored:
-                    begins[one.symbol] = max(stored[one.symbol] + MINUTE_US, horizon_us)
-                    continue
-                if one.symbol in unknown:
-                    begins[one.symbol] = max(unknown[one.symbol], horizon_us)
-                    continue
-                since_us = max(minute_of(seen_us[one.symbol]), horizon_us)
-                try:
-                    begins[one.symbol] = _first_minute(rest, one, since_us, now_us)
-                except PermanentError as error:
-                    refused.append(f"{one.symbol}: {error}")
-        return begins, refused
-
-
-def _first_minute(rest: BinanceRest, one: Instrument, since_us: int, now_us: int) -> int:
-    page = rest.klines(one.exchange_symbol, "1m", since_us, limit=1)
-    if page.candles:
-        return page.candles[0].open_time_us
-    return since_us if page.unsettled else minute_of(now_us)  # no trade yet
+            firsts_us, refused = ask_first_minutes(rest, new)
+        begins = {symbol: last_us + MINUTE_US for symbol, last_us in stored.items()}
+        for symbol in (one.symbol for one in new if one.symbol not in refused):
+            first_us = firsts_us.get(symbol)
+            begin_us = begin_of(first_us, told_us.get(symbol), seen_us[symbol])
+            if begin_us is None:  # it has not traded yet, or for long already
+                begin_us = minute_of(now_us if first_us is None else seen_us[symbol])
+            begins[symbol] = begin_us
+        horizon_us = minute_of(now_us) - lookback_us
+        begins = {symbol: max(begin_us, horizon_us) for symbol, begin_us in begins.items()}
+        return begins, [f"{symbol}: {error}" for symbol, error in refused.items()]

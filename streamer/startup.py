@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import structlog
 
 from include.backoff import Backoff
+from include.binance.rest import BinanceRest
 from include.config import Settings
 from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import MINUTE_US, minute_of
@@ -115,11 +116,15 @@ async def find_start(settings: Settings, options: StreamOptions, stop: asyncio.E
     volumes = {}
     url = settings.url_for("streamer")
     for market in markets:
-        with open_shared_rest(settings, market, url) as rest:
-            instruments += await persist("exchange_info", rest.exchange_info, stop)
-            now_us[market] = await persist("server_time", rest.server_time_us, stop)
-            if options.top is not None:
-                volumes.update(await persist("volumes", rest.quote_volumes_24h, stop))
+        instruments += await persist(
+            "exchange_info", _asking(settings, market, lambda rest: rest.exchange_info()), stop
+        )
+        now_us[market] = await persist(
+            "server_time", _asking(settings, market, lambda rest: rest.server_time_us()), stop
+        )
+        if options.top is not None:
+            ask_volumes = _asking(settings, market, lambda rest: rest.quote_volumes_24h())
+            volumes.update(await persist("volumes", ask_volumes, stop))
     horizon_us = min(now_us.values()) - settings.fill_lookback_minutes * MINUTE_US
     streamed: list[str] = []
     if at_rest := resting(options.symbols, instruments):
@@ -189,6 +194,18 @@ async def _unless_stopped(
     finally:
         calling.cancel()
         stopping.cancel()
+
+
+def _asking(
+    settings: Settings, market: Market, ask: Callable[[BinanceRest], Result]
+) -> Callable[[], Result]:
+    """A call of REST with a client of its own: one that hangs is not used by the next try."""
+
+    def call() -> Result:
+        with open_shared_rest(settings, market, settings.url_for("streamer")) as rest:
+            return ask(rest)
+
+    return call
 
 
 def _streamed_since(url: str, symbols: Sequence[str], since_us: int) -> list[str]:

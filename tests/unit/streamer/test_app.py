@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from include.config import load_settings
-from include.domain.instruments import Instrument, Market
+from include.domain.instruments import Instrument, Market, market_of
 from include.domain.timeframes import MINUTE_US, SECOND_US
+from streamer import app as app_module
+from streamer import feed as feed_module
 from streamer.app import Streamer
+from streamer.clock import ExchangeClock
 from streamer.roster import Changes
-from streamer.startup import StreamOptions
-from tests.unit.streamer.played_connection import T0, trade
+from streamer.startup import Start, StreamOptions
+from tests.unit.streamer.played_connection import T0, Connection, trade
+from tests.unit.streamer.watched import Clock
+
+
+def instrument(symbol: str) -> Instrument:
+    base, tick = symbol.removesuffix(".P").removesuffix("USDT"), Decimal("0.01")
+    return Instrument(symbol, market_of(symbol), base, "USDT", "TRADING", tick, tick)
+
+
+def streamer_of(home: Path, *symbols: str) -> Streamer:
+    settings = load_settings(database_url="postgresql://here/candles", candelabra_home=home)
+    return Streamer(settings, StreamOptions(symbols))
 
 
 async def test_a_minute_over_and_not_settled_is_asked_for_where_its_symbol_is_dropped(
     tmp_path: Path,
 ) -> None:
-    settings = load_settings(database_url="postgresql://here/candles", candelabra_home=tmp_path)
-    streamer = Streamer(settings, StreamOptions(("BTCUSDT", "ETHUSDT")))
-    tick = Decimal("0.01")
+    streamer = streamer_of(tmp_path, "BTCUSDT", "ETHUSDT")
     streamer._add(
         Market.SPOT,
-        [
-            Instrument(f"{base}USDT", Market.SPOT, base, "USDT", "TRADING", tick, tick)
-            for base in ("BTC", "ETH")
-        ],
+        [instrument("BTCUSDT"), instrument("ETHUSDT")],
         {"BTCUSDT": T0, "ETHUSDT": T0},
     )
     [feed] = streamer._feeds
@@ -39,3 +52,32 @@ async def test_a_minute_over_and_not_settled_is_asked_for_where_its_symbol_is_dr
     streamer._change(Market.SPOT, Changes(dropped=["BTCUSDT"]), {})
     assert streamer._repairs.waiting_minutes == 2
     assert streamer._exchange_us() >= T0 + MINUTE_US  # else nothing would ever be due
+
+
+@pytest.mark.parametrize(
+    ("dropped", "added"),
+    [([], "NEWUSDT"), (["BTCUSDT"], "NEWUSDT"), ([], "NEWUSDT.P")],
+    ids=["the first one is full", "the first one was given up", "of another market"],
+)
+async def test_a_connection_that_is_made_later_knows_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dropped: list[str], added: str
+) -> None:
+    ours = Clock()
+    for module in (app_module, feed_module):
+        monkeypatch.setattr(module, "ExchangeClock", partial(ExchangeClock, clock_s=ours))
+    streamer = streamer_of(tmp_path, "BTCUSDT")
+    streamer._build(Start([instrument("BTCUSDT")], {}, {}, {"BTCUSDT": T0}, [], {Market.SPOT: T0}))
+    streamer._fleet._share = 1
+    ours.now_s += 5 * 3_600
+    later_us = T0 + 300 * MINUTE_US
+    streamer._change(Market.SPOT, Changes(dropped=dropped), {})
+    monkeypatch.setattr(feed_module, "StreamConnection", Connection)
+    streamer._change(market_of(added), Changes(added=[instrument(added)]), {added: later_us})
+    feed = streamer._feeds[-1]
+    connection: Any = feed.connection
+    connection.open()  # and nothing comes
+    ours.now_s += 200
+    feed.on_clock()
+    assert [one.start_us for one in streamer._repairs._requests.get(added, [])] == [later_us]
+    feed.on_texts([trade("NEWUSDT", 1, later_us + 200 * SECOND_US)])
+    assert (feed.frames, feed.bad_frames) == (1, 0)

@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 from structlog.testing import CapturingLogger
 
-from include.binance.klines import KlinePage
+from include.backoff import Backoff
+from include.binance.klines import KlinePage, settled_until
+from include.domain.candles import silent_candle
 from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import MINUTE_US, SECOND_US
 from include.errors import PermanentError
 from streamer import listings as module
+from streamer import newcomers
 from streamer.listings import Listings
 from streamer.roster import Changes, Roster
 
@@ -37,7 +40,11 @@ class Played:
     refused: dict[str, Exception] = field(default_factory=dict)
     database_refuses: Exception | None = None
     unknown_us: dict[str, int] = field(default_factory=dict)
-    asked: list[tuple[str, int]] = field(default_factory=list)
+    firsts_us: dict[str, int | None] = field(default_factory=dict)
+    """When symbols first traded, None for not yet; the others did long ago."""
+    behind: dict[str, int] = field(default_factory=dict)
+    """How often a server answers that has heard of no trade."""
+    asked: list[str] = field(default_factory=list)
     told: list[tuple[Changes, Mapping[str, int]]] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
 
@@ -56,11 +63,16 @@ class Played:
         return list(self.listed)
 
     def klines(self, symbol: str, interval: str, start_us: int, *, limit: int) -> KlinePage:
-        assert (interval, limit) == ("1m", 1)
-        self.asked.append((symbol, start_us))
+        assert interval == "1m"
+        self.asked.append(symbol)
         if symbol in self.refused:
             raise self.refused[symbol]
-        return KlinePage([], self.now_us, 1, None)
+        first_us = self.firsts_us.get(symbol, 0)
+        if first_us is None or self.asked.count(symbol) <= self.behind.get(symbol, 0):
+            return KlinePage([], self.now_us, 0, None)
+        if settled_until(self.now_us) < (row_us := max(first_us, start_us)) + MINUTE_US:
+            return KlinePage([], self.now_us, 1, None)
+        return KlinePage([silent_candle(symbol, row_us, Decimal(1))], self.now_us, 0, None)
 
     def last_minutes(self, _connection: None, _symbols: Sequence[str]) -> dict[str, int]:
         if self.database_refuses is not None:
@@ -70,7 +82,7 @@ class Played:
     def unknown_since(
         self, _connection: None, symbols: Sequence[str], since_us: int
     ) -> dict[str, int]:
-        assert since_us == T0 - 1_440 * MINUTE_US
+        assert since_us >= T0 - 1_440 * MINUTE_US
         return {symbol: at for symbol, at in self.unknown_us.items() if symbol in symbols}
 
     def remove_left_live(self, _connection: None, symbols: Sequence[str]) -> int:
@@ -87,6 +99,10 @@ class Played:
 
     def streamed(self) -> list[str]:
         return [one.symbol for changes, _ in self.told for one in changes.added]
+
+    def begins(self) -> dict[str, int]:
+        """The minute that each symbol began with."""
+        return {symbol: at_us for _, begins in self.told for symbol, at_us in begins.items()}
 
 
 class Settings:
@@ -106,6 +122,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Played:
     monkeypatch.setattr(module, "last_minutes", played.last_minutes)
     monkeypatch.setattr(module, "unknown_since", played.unknown_since)
     monkeypatch.setattr(module, "remove_left_live", played.remove_left_live)
+    monkeypatch.setattr(newcomers, "BACKOFF", Backoff(first_s=0.0, most_s=0.0))
     return played
 
 
@@ -171,19 +188,58 @@ async def test_a_refused_new_symbol_holds_up_nothing_else_of_the_list(
             await asyncio.sleep(0.002)
     assert played.streamed() == ["NEW2USDT", "NEW1USDT"]
     # What it traded while it was refused is asked for as well.
-    assert {start_us for _, start_us in played.asked} == {T0 // MINUTE_US * MINUTE_US}
+    assert played.begins() == {"NEW2USDT": T0, "NEW1USDT": T0}
 
 
-async def test_a_symbol_of_which_only_a_gap_is_stored_begins_with_it(played: Played) -> None:
-    first_us = T0 // MINUTE_US * MINUTE_US - 40 * MINUTE_US
-    played.unknown_us = {"CUSDT": first_us, "DUSDT": first_us - 10_000 * MINUTE_US}
+async def test_a_symbol_of_which_only_a_gap_is_stored_begins_with_it_or_shortly_before(
+    played: Played,
+) -> None:
+    told_us = T0 - 140 * MINUTE_US
+    played.listed += [instrument("EUSDT")]
+    played.unknown_us = {
+        "CUSDT": told_us,
+        "DUSDT": told_us,
+        "EUSDT": told_us - 10_000 * MINUTE_US,
+    }
+    played.firsts_us = {"DUSDT": told_us - 3 * MINUTE_US}  # not written when the gap was
     async with running(following(played, Roster(["*"], played.listed[:2]))):
         while not played.streamed():
             await asyncio.sleep(0.002)
-    [begins] = [begins for changes, begins in played.told if changes.added]
-    horizon_us = T0 // MINUTE_US * MINUTE_US - 1_440 * MINUTE_US
-    assert begins == {"CUSDT": first_us, "DUSDT": horizon_us}
-    assert played.asked == []
+    assert played.begins() == {
+        "CUSDT": told_us,
+        "DUSDT": told_us - 3 * MINUTE_US,
+        "EUSDT": T0 - 1_440 * MINUTE_US,
+    }
+
+
+async def test_one_server_that_has_heard_of_no_trade_of_a_new_listing_is_not_believed(
+    played: Played,
+) -> None:
+    """The list came minutes after the listing."""
+    played.now_us = T0 + 10 * MINUTE_US
+    played.firsts_us = {"CUSDT": T0 + 2 * MINUTE_US, "DUSDT": None}
+    played.behind = {"CUSDT": 2}
+    async with running(following(played, Roster(["*"], played.listed[:2]))):
+        while not played.streamed():
+            await asyncio.sleep(0.002)
+    assert played.begins() == {"CUSDT": T0 + 2 * MINUTE_US, "DUSDT": T0 + 10 * MINUTE_US}
+    assert sorted(played.asked) == [*["CUSDT"] * 3, *["DUSDT"] * 3]
+
+
+async def test_a_listing_that_an_old_list_lacks_is_had_from_its_first_minute(
+    played: Played,
+) -> None:
+    new, played.listed = played.listed[2], played.listed[:2]
+    played.now_us = T0 + 5 * MINUTE_US
+    async with running(following(played, Roster(["*"], played.listed))):
+        while len(played.told) < 2:
+            await asyncio.sleep(0.002)
+        played.now_us = T0 + 6 * MINUTE_US
+        played.firsts_us = {"CUSDT": T0 + MINUTE_US}
+        played.listed.append(new)
+        while not played.streamed():
+            await asyncio.sleep(0.002)
+    assert played.begins() == {"CUSDT": T0 + MINUTE_US}
 
 
 async def test_new_symbols_wait_for_a_database_that_refuses_to_tell_of_them(

@@ -137,13 +137,41 @@ def test_one_listed_long_ago_while_nobody_streamed_begins_as_far_back_as_is_look
     }
 
 
-def test_one_of_which_the_ledgers_tell_begins_there_and_is_not_asked_for(played: Played) -> None:
-    played.told_us = {"NEWUSDT": LAST_US - 90 * MINUTE_US, "DAYSUSDT": 0}
-    assert begun("NEWUSDT", "DAYSUSDT", status="BREAK") == {
-        "NEWUSDT": LAST_US - 90 * MINUTE_US,
-        "DAYSUSDT": MINUTE - 1_440 * MINUTE_US,  # older holes are the DAGs'
+def test_one_of_which_the_ledgers_tell_begins_there_or_with_a_first_minute_shortly_before(
+    played: Played,
+) -> None:
+    """Its first minutes still waited to be written when a gap behind them was."""
+    told_us = LAST_US - 90 * MINUTE_US
+    played.told_us = {
+        **dict.fromkeys(("NEWUSDT", "OLDUSDT", "EARLYUSDT", "QUIETUSDT", "ODDUSDT"), told_us),
+        "DAYSUSDT": 0,
     }
-    assert played.asked == []
+    played.firsts_us = {
+        "NEWUSDT": told_us - 3 * MINUTE_US,
+        "OLDUSDT": told_us - SEEN_BEFORE_US - MINUTE_US,
+        "EARLYUSDT": told_us + 2 * MINUTE_US,  # nobody had traded when it was taken up
+        "QUIETUSDT": None,
+        "DAYSUSDT": 0,
+    }
+    played.refused = {"ODDUSDT"}
+    told = dict.fromkeys(("OLDUSDT", "EARLYUSDT", "QUIETUSDT", "ODDUSDT"), told_us)
+    first = {"NEWUSDT": told_us - 3 * MINUTE_US}
+    days = {"DAYSUSDT": MINUTE - 1_440 * MINUTE_US}  # older holes are the DAGs'
+    assert begun(*played.told_us) == told | first | days
+    assert begun("NEWUSDT", status="BREAK") == first
+    assert begun("NEWUSDT", stored_us={}) == first
+
+
+def test_where_the_ledgers_tell_of_many_others_are_asked_for_all_the_same(
+    played: Played,
+) -> None:
+    names = [f"N{number}USDT" for number in range(MOST_ASKED + 1)]
+    played.told_us = dict.fromkeys(names, LAST_US)
+    played.firsts_us = dict.fromkeys([*names, "NEWUSDT"], LAST_US - MINUTE_US)
+    assert begun(*names, "NEWUSDT") == {**played.told_us, "NEWUSDT": LAST_US - MINUTE_US}
+    assert played.asked == ["NEWUSDT"]
+    del played.told_us[names[0]]
+    assert begun(*names) == dict.fromkeys(names, LAST_US - MINUTE_US)
 
 
 def test_a_first_minute_that_has_just_ended_is_had_whole(played: Played) -> None:

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import CapturingLogger
 
 from include.backoff import Backoff
+from include.config import load_settings
+from include.domain.instruments import Instrument, Market
 from include.errors import PermanentError, RateLimitedError, TransientError
 from streamer import startup as module
-from streamer.startup import StoppedError, persist
+from streamer.startup import StoppedError, StreamOptions, find_start, persist
+
+T0 = 1_700_000_040_000_000
+BTC = Instrument(
+    "BTCUSDT", Market.SPOT, "BTC", "USDT", "TRADING", Decimal("0.01"), Decimal("0.00001")
+)
 
 
 class Answers:
@@ -121,3 +132,51 @@ async def test_a_call_that_hangs_is_given_up_and_made_again(
     async with asyncio.timeout(30):
         assert await persist("stored_minutes", call, asyncio.Event()) == 2
     assert log.calls[0].kwargs["error"] == "stored_minutes: no answer in 0.3 s"
+
+
+class Client:
+    """A client of REST that serves one call at a time, as the connection of its budget does."""
+
+    def __init__(self, hangs_until: threading.Event | None) -> None:
+        self.hangs_until = hangs_until
+        self.is_used = False
+
+    def exchange_info(self) -> list[Instrument]:
+        return self._answer([BTC])
+
+    def server_time_us(self) -> int:
+        return self._answer(T0)
+
+    def _answer(self, answer: Any) -> Any:
+        if self.is_used:
+            raise PermanentError("the connection is in a transaction")
+        self.is_used = True
+        if self.hangs_until is not None:
+            self.hangs_until.wait(60)
+        self.is_used = False
+        return answer
+
+
+async def test_a_database_that_freezes_under_a_request_holds_the_start_up_and_does_not_end_it(
+    hanging: threading.Event,
+    log: CapturingLogger,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    opened: list[Client] = []
+
+    @contextlib.contextmanager
+    def open_rest(*_: object) -> Iterator[Client]:
+        opened.append(Client(None if opened else hanging))
+        yield opened[-1]
+
+    monkeypatch.setattr(module, "MOST_CALL_S", 0.3)
+    monkeypatch.setattr(module, "open_shared_rest", open_rest)
+    monkeypatch.setattr(module, "_stored_minutes", lambda *_: ({}, {}, []))
+    monkeypatch.setattr(module, "begin_newcomers", lambda *_: {})
+    monkeypatch.setattr(module, "missed_beginnings", lambda *_: {})
+    settings = load_settings(database_url="postgresql://here/candles", candelabra_home=tmp_path)
+    async with asyncio.timeout(30):
+        start = await find_start(settings, StreamOptions(("BTCUSDT",)), asyncio.Event())
+    assert (start.instruments, start.now_us) == ([BTC], {Market.SPOT: T0})
+    assert log.calls[0].kwargs["error"] == "exchange_info: no answer in 0.3 s"
