@@ -139,7 +139,8 @@ def fetch_tail(
     last_id, last_us = after_id, after_us
     with _asking(settings, dataset, symbol, database_url) as (store, page):
         while True:
-            found = page(last_id, MAX_TRADES)
+            rows = page(last_id, MAX_TRADES)
+            found = _proven(rows)
             if not found:
                 raise TransientError(
                     f"{symbol} {dataset}: the exchange does not serve id {last_id}, which came "
@@ -153,7 +154,7 @@ def fetch_tail(
             void += len(behind) - len(lines)
             written += store(lines)
             last_id, last_us = found[-1].number, found[-1].time_us
-            if len(found) < MAX_TRADES:
+            if len(rows) < MAX_TRADES:
                 return Tail(last_id, last_us, FetchCounts(pages, void, written))
 
 
@@ -247,20 +248,27 @@ def _asking(
 def _pages(page: _Page, what: str, first_id: int, last_id: int) -> Iterator[list[_Served]]:
     """Those with the ids that are wanted, page by page.
 
-    A void row may bear the id of the true one behind it: where it is the last of a page, it proves
-    nothing. So there is room for one before each, and for a row behind.
+    There is room for a void row before each, and for a row behind.
     """
     next_id = first_id
     while next_id <= last_id:
-        found = page(next_id, min(MAX_TRADES, 2 * (last_id - next_id + 1) + 1))
-        if found and not found[-1].line:
-            found = [one for one in found if one.number != found[-1].number]
+        found = _proven(page(next_id, min(MAX_TRADES, 2 * (last_id - next_id + 1) + 1)))
         if not found:
             raise TransientError(
                 f"{what}: the exchange serves none from id {next_id} on yet; wanted up to {last_id}"
             )
         yield [one for one in found if one.number <= last_id]
         next_id = found[-1].number + 1
+
+
+def _proven(rows: list[_Served]) -> list[_Served]:
+    """Rows of a page without those of the id of a void one that ends it.
+
+    A void row may bear the id of the true one behind it: at the end of a page it proves nothing.
+    """
+    if rows and not rows[-1].line:
+        return [one for one in rows if one.number != rows[-1].number]
+    return rows
 
 
 def _agg_trades(rest: BinanceRest, symbol: str, from_id: int, limit: int) -> list[_Served]:

@@ -28,8 +28,10 @@ MOST_CALL_S = 900.0
 NOT_RUNNING = "nobody captured"
 MOST_IDS_AT_ONCE = 50 * MAX_TRADES
 """Of a longer range the last ones are asked for first: it may reach back too far for the rest."""
-MOST_ATTEMPTS = 10
-"""Of asking the exchange; while PostgreSQL is away, none of them is used up."""
+QUICK_ATTEMPTS = 10
+"""Of asking the exchange soon again; while PostgreSQL is away, none of them is used up."""
+SLOW = Backoff(first_s=660.0, most_s=660.0, least_s=540.0)
+"""Of those that follow, about every ten minutes: REST may be away for hours, and streams not."""
 
 
 @dataclass
@@ -42,7 +44,9 @@ class HoleFiller:
             blocking. Raises TransientError for another try later, PermanentError where the
             exchange does not serve them.
         on_given_up: given dataset, symbol, the hole and the reason.
-        horizon_us: what is missing of a long range before this time is not asked for.
+        horizon_us: how far back the start looked. What is missing of a long range before that is
+            not asked for; nor, of an exchange that fails for long, what a start at that moment
+            would leave out.
     """
 
     sequences: Mapping[tuple[str, str], IdSequence]
@@ -50,11 +54,14 @@ class HoleFiller:
     on_given_up: Callable[[str, str, Hole, str], None]
     horizon_us: Callable[[], int] = lambda: 0
     backoff: ClassVar[Backoff] = Backoff(first_s=1.0, most_s=60.0, least_s=0.1)
+    slow_backoff: ClassVar[Backoff] = SLOW
     filled_rows: int = 0
     given_up: int = 0
     _asked: Hole | None = None
     _database_failures: int = 0
     """In succession."""
+    _began_s: float = 0.0
+    """When it began to ask; monotonic."""
 
     @property
     def waiting_ids(self) -> int:
@@ -66,6 +73,7 @@ class HoleFiller:
 
     async def run(self) -> None:
         """Fill until cancelled."""
+        self._began_s = asyncio.get_running_loop().time()
         while True:
             for (dataset, symbol), sequence in list(self.sequences.items()):
                 for lost in sequence.take_lost():
@@ -146,13 +154,19 @@ class HoleFiller:
     ) -> None:
         if is_of_database(error):
             self._database_failures += 1
+            wait_s = self.backoff.wait_s(self._database_failures, error)
         else:
             self._database_failures = 0
             hole.attempts += 1
-            if hole.attempts >= MOST_ATTEMPTS:
+            if hole.attempts < QUICK_ATTEMPTS:
+                wait_s = self.backoff.wait_s(hole.attempts, error)
+            elif self._is_past(hole, now_s):
                 self._give_up(dataset, symbol, hole, str(error))
                 return
-        wait_s = self.backoff.wait_s(self._database_failures or hole.attempts, error)
+            else:
+                wait_s = self.slow_backoff.wait_s(1, error)
+                if hole.attempts == QUICK_ATTEMPTS:
+                    _tell_overdue(dataset, symbol, hole, error)
         hole.not_before_s = now_s + wait_s
         sequence.miss(hole)
         log.info(
@@ -163,6 +177,10 @@ class HoleFiller:
             attempt=hole.attempts,
             retry_in_s=round(wait_s, 1),
         )
+
+    def _is_past(self, hole: Hole, now_s: float) -> bool:
+        """Whether a start at this moment would leave it out."""
+        return hole.to_us < self.horizon_us() + (now_s - self._began_s) * 1e6
 
     def _give_up(self, dataset: str, symbol: str, hole: Hole, reason: str) -> None:
         self.given_up += hole.ids
@@ -176,3 +194,15 @@ class HoleFiller:
             reason=reason,
         )
         self.on_given_up(dataset, symbol, hole, reason)
+
+
+def _tell_overdue(dataset: str, symbol: str, hole: Hole, error: Exception) -> None:
+    log.warning(
+        "trades_overdue",
+        table=dataset,
+        symbol=symbol,
+        first_id=hole.first_id,
+        last_id=hole.last_id,
+        since=from_us(hole.from_us).isoformat(),
+        error=str(error),
+    )

@@ -18,6 +18,7 @@ from include.backoff import Backoff
 from include.errors import PermanentError, TransientError
 from include.jobs.trades_by_id import Tail
 from include.store.pools import is_of_database
+from streamer.capture.holes import QUICK_ATTEMPTS, SLOW
 from streamer.capture.ids import Hole, IdSequence
 from streamer.threads import in_thread
 
@@ -30,8 +31,8 @@ PACE_S = 0.5
 """Between two requests: a market may halt with all its symbols, and there is no hurry."""
 MOST_CALL_S = 900.0
 """Pages of a long tail, each waiting for weight: longer than that, a call hangs."""
-MOST_ATTEMPTS = 10
-"""Of asking the exchange; while PostgreSQL is away, none of them is used up."""
+MOST_S = 86_400.0
+"""Of asking an exchange that fails; a start looks back as far, unless it is told otherwise."""
 PROOFS = 2
 """Answers without a further trade: one may come from a cache that lags."""
 
@@ -43,6 +44,7 @@ class _Asked:
     Attributes:
         stopped_us: when the symbol was found not to trade.
         due_s: not before; monotonic.
+        until_s: an exchange that fails is asked until then; monotonic.
         attempts: how often the exchange failed.
         database_failures: how often PostgreSQL did, in succession.
         proofs: answers in succession that had nothing more.
@@ -50,6 +52,7 @@ class _Asked:
 
     stopped_us: int
     due_s: float
+    until_s: float
     attempts: int = 0
     database_failures: int = 0
     proofs: int = 0
@@ -68,6 +71,7 @@ class Tails:
     """
 
     backoff: ClassVar[Backoff] = Backoff(first_s=1.0, most_s=60.0, least_s=0.1)
+    slow_backoff: ClassVar[Backoff] = SLOW
 
     def __init__(
         self,
@@ -90,8 +94,8 @@ class Tails:
 
     def stopped(self, dataset: str, symbol: str, stopped_us: int) -> None:
         """A symbol does not trade (any more), as was found at this time of the exchange (µs)."""
-        due_s = asyncio.get_running_loop().time() + SETTLE_S
-        self._asked[dataset, symbol] = _Asked(stopped_us, due_s)
+        now_s = asyncio.get_running_loop().time()
+        self._asked[dataset, symbol] = _Asked(stopped_us, now_s + SETTLE_S, now_s + MOST_S)
 
     async def run(self) -> None:
         """Ask until cancelled."""
@@ -141,16 +145,23 @@ class Tails:
         after: tuple[int, int],
         error: Exception,
     ) -> None:
+        now_s = asyncio.get_running_loop().time()
         if is_of_database(error):
             asked.database_failures += 1
+            wait_s = self.backoff.wait_s(asked.database_failures, error)
         else:
             asked.database_failures = 0
             asked.attempts += 1
-            if asked.attempts >= MOST_ATTEMPTS:
+            if asked.attempts < QUICK_ATTEMPTS:
+                wait_s = self.backoff.wait_s(asked.attempts, error)
+            elif now_s >= asked.until_s:
                 self._give_up(dataset, symbol, asked, after, str(error))
                 return
-        wait_s = self.backoff.wait_s(asked.database_failures or asked.attempts, error)
-        asked.due_s = asyncio.get_running_loop().time() + wait_s
+            else:
+                wait_s = self.slow_backoff.wait_s(1, error)
+                if asked.attempts == QUICK_ATTEMPTS:
+                    _tell_overdue(dataset, symbol, after, error)
+        asked.due_s = now_s + wait_s
         log.info(
             "tail_postponed",
             table=dataset,
@@ -183,3 +194,9 @@ class Tails:
     def _done(self, dataset: str, symbol: str, asked: _Asked) -> None:
         if self._asked.get((dataset, symbol)) is asked:  # else it has stopped once more
             del self._asked[dataset, symbol]
+
+
+def _tell_overdue(dataset: str, symbol: str, after: tuple[int, int], error: Exception) -> None:
+    log.warning(
+        "trades_overdue", table=dataset, symbol=symbol, first_id=after[0] + 1, error=str(error)
+    )

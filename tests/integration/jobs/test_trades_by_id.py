@@ -66,12 +66,14 @@ def recent_id(exchange: ExchangeThread, market: str, *, single: bool = False) ->
     return int(rows[-1][key]) - 5_000
 
 
-def served(url: str, from_id: int | None = None) -> list[tuple[int, int]]:
+def served(
+    url: str, from_id: int | None = None, *, symbol: str = "ETHUSDT"
+) -> list[tuple[int, int]]:
     """Time (µs) and id of one trade: the newest, or that with an id."""
     wanted = {} if from_id is None else {"fromId": from_id}
     rows = httpx.get(
         url,
-        params={"symbol": "ETHUSDT", "limit": 1, **wanted},
+        params={"symbol": symbol, "limit": 1, **wanted},
         headers={"X-MBX-TIME-UNIT": "MICROSECOND"},
     ).json()
     return [(row["T"], row["a"]) for row in rows]
@@ -241,6 +243,43 @@ def test_a_void_row_that_ends_a_page_does_not_hide_the_trade_under_its_id(
     with pytest.raises(TransientError, match=f"none from id {number} on yet"):
         asked("agg_trades", "BTCUSDT", number, number)
     assert asked("agg_trades", "BTCUSDT", number, number).written == 1
+
+
+def test_a_void_row_that_ends_a_tail_does_not_hide_the_trade_under_its_id(
+    exchange: ExchangeThread, settings: Settings, database_url: str
+) -> None:
+    """As above: the page has the void row of the next id, and not yet the true one."""
+    number = recent_id(exchange, "spot")
+    base = f"{exchange.spot_rest_url}/api/v3/aggTrades"
+    ((time_us, _),) = served(base, number, symbol="BTCUSDT")
+    told = {"market": "spot", "endpoints": ["aggTrades"], "symbols": ["BTCUSDT"], "times": 1}
+
+    def tail_after(*, rows: int | None = None) -> Tail:
+        """Of pages with so many rows, void and true by turns; None for all, the true alone."""
+        if rows is not None:
+            exchange.faults.add(
+                [
+                    {"kind": "rest_void", "at": "+0s", "duration_s": 60, "rows": 500, **told},
+                    {"kind": "rest_stale", "at": "+0s", "duration_s": 60, "rows": 1_000 - rows}
+                    | told,
+                ]
+            )
+        return fetch_tail(
+            settings=settings, dataset="agg_trades", symbol="BTCUSDT", after_id=number,
+            after_us=time_us,
+        )  # fmt: skip
+
+    with pytest.raises(TransientError, match=f"does not serve id {number}, "):
+        tail_after(rows=1)
+    assert tail_after(rows=3).last_id == number
+    last_id = tail_after().last_id
+    assert last_id > number + 4_000
+    with psycopg.connect(database_url) as connection:
+        stored = connection.execute(
+            "SELECT max(agg_trade_id), count(*) FROM market.agg_trades WHERE agg_trade_id > %s",
+            (number,),
+        ).fetchone()
+    assert stored == (last_id, last_id - number)
 
 
 def test_void_rows_beside_true_ones_take_no_place_of_theirs(

@@ -6,23 +6,27 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import errors as refusals
+from structlog.testing import capture_logs
 
 from include.backoff import Backoff
+from include.domain.timeframes import DAY_US
 from include.errors import PermanentError, TransientError
 from include.jobs.trades_by_id import FetchCounts
 from include.store.pools import translated
 from streamer.capture import holes as module
 from streamer.capture.holes import (
     ABSENT,
-    MOST_ATTEMPTS,
     MOST_IDS_AT_ONCE,
     NOT_RUNNING,
+    QUICK_ATTEMPTS,
     REUSED,
+    SLOW,
     HoleFiller,
 )
 from streamer.capture.ids import Hole, IdSequence
@@ -58,6 +62,7 @@ class Exchange:
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "POLL_S", 0.005)
     monkeypatch.setattr(HoleFiller, "backoff", Backoff(first_s=0.001, most_s=0.001))
+    monkeypatch.setattr(HoleFiller, "slow_backoff", Backoff(first_s=0.001, most_s=0.001))
 
 
 def of_database(error: psycopg.Error) -> Exception:
@@ -103,19 +108,48 @@ async def test_what_is_not_served_yet_is_asked_again() -> None:
     assert exchange.given_up == []
 
 
-async def test_tries_have_an_end() -> None:
-    exchange = Exchange(*[TransientError("never")] * MOST_ATTEMPTS)
-    filler = HoleFiller({("trades", "A"): missing(3, 7)}, exchange.fetch, exchange.give_up)
+async def test_an_exchange_that_fails_for_hours_is_asked_every_ten_minutes_and_nothing_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slowly: list[tuple[float, float]] = []
+
+    def drawn(least_s: float, most_s: float) -> float:
+        slowly.append((least_s, most_s))
+        return 0.001
+
+    monkeypatch.setattr(HoleFiller, "slow_backoff", replace(SLOW, uniform=drawn))
+    exchange = Exchange(*[TransientError("503")] * (QUICK_ATTEMPTS + 3))
+    filler = HoleFiller(
+        {("trades", "A"): missing(3, 7)}, exchange.fetch, exchange.give_up, lambda: -DAY_US
+    )
+    with capture_logs() as logged:
+        await run_until(filler, lambda: filler.filled_rows == 5)
+    assert len(exchange.asked) == QUICK_ATTEMPTS + 4
+    assert slowly == [(540, 660)] * 4
+    assert exchange.given_up == []
+    (told,) = [one for one in logged if one["log_level"] == "warning"]
+    assert (told["event"], told["first_id"], told["last_id"]) == ("trades_overdue", 3, 7)
+
+
+async def test_it_is_asked_until_a_start_would_leave_them_out() -> None:
+    exchange = Exchange(*[TransientError("never")] * 10_000)
+    filler = HoleFiller(
+        {("trades", "A"): missing(3, 7)},
+        exchange.fetch,
+        exchange.give_up,
+        horizon_us=lambda: 20 - 300_000,  # passes their end in 0.3 s
+    )
     await run_until(filler, lambda: bool(exchange.given_up))
     assert exchange.given_up == [(3, 7, "never")]
-    assert len(exchange.asked) == MOST_ATTEMPTS
+    assert len(exchange.asked) >= QUICK_ATTEMPTS
     assert filler.given_up == 5
+    assert filler.waiting_ids == 0
 
 
 async def test_an_outage_of_the_database_uses_up_no_tries() -> None:
     away = of_database(psycopg.OperationalError("connection refused"))
     refused = of_database(refusals.InsufficientPrivilege("permission denied"))
-    exchange = Exchange(*[TransientError("503")] * (MOST_ATTEMPTS - 1), *[away, refused] * 20)
+    exchange = Exchange(*[TransientError("503")] * (QUICK_ATTEMPTS - 1), *[away, refused] * 20)
     filler = HoleFiller({("trades", "A"): missing(3, 7)}, exchange.fetch, exchange.give_up)
     await run_until(filler, lambda: filler.filled_rows == 5)
     assert exchange.given_up == []

@@ -8,14 +8,16 @@ from collections.abc import Callable
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
 from include.backoff import Backoff
 from include.errors import PermanentError, TransientError
 from include.jobs.trades_by_id import FetchCounts, Tail
 from include.store.pools import translated
 from streamer.capture import tails as module
+from streamer.capture.holes import QUICK_ATTEMPTS
 from streamer.capture.ids import Hole, IdSequence
-from streamer.capture.tails import MOST_ATTEMPTS, PROOFS, Tails
+from streamer.capture.tails import PROOFS, Tails
 
 
 class Exchange:
@@ -51,6 +53,7 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("POLL_S", "SETTLE_S", "PACE_S"):
         monkeypatch.setattr(module, name, 0.002)
     monkeypatch.setattr(Tails, "backoff", Backoff(first_s=0.001, most_s=0.001))
+    monkeypatch.setattr(Tails, "slow_backoff", Backoff(first_s=0.002, most_s=0.002))
 
 
 @pytest.fixture
@@ -100,24 +103,34 @@ async def test_one_that_trades_on_has_no_hole_where_the_tail_was_fetched(ids: Id
     assert ids.holes == []
 
 
-async def test_failures_are_tried_again_up_to_an_end(ids: IdSequence) -> None:
-    exchange = Exchange(7, *[TransientError("away")] * (MOST_ATTEMPTS - 1))
+async def test_an_exchange_that_fails_for_hours_is_asked_on(ids: IdSequence) -> None:
+    exchange = Exchange(7, *[TransientError("away")] * (QUICK_ATTEMPTS + 3))
+    tails = exchange.tails(ids)
+    tails.stopped("agg_trades", "A", 50)
+    with capture_logs() as logged:
+        await run_until(tails, lambda: not tails.waiting)
+    assert len(exchange.asked) == QUICK_ATTEMPTS + 3 + PROOFS
+    assert exchange.given_up == []
+    (told,) = [one for one in logged if one["log_level"] == "warning"]
+    assert (told["event"], told["first_id"]) == ("trades_overdue", 8)
+
+
+async def test_failures_are_tried_again_up_to_an_end(
+    ids: IdSequence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_S", 0.3)
+    exchange = Exchange(7, *[TransientError("away")] * 10_000)
     tails = exchange.tails(ids)
     tails.stopped("agg_trades", "A", 50)
     await run_until(tails, lambda: not tails.waiting)
-    assert len(exchange.asked) == MOST_ATTEMPTS - 1 + PROOFS
-    assert exchange.given_up == []
-
-    exchange.errors = [TransientError("away")] * MOST_ATTEMPTS
-    tails.stopped("agg_trades", "A", 50)
-    await run_until(tails, lambda: not tails.waiting)
+    assert len(exchange.asked) >= QUICK_ATTEMPTS
     assert exchange.given_up == [(8, 0, 7, 50, "away")]
 
 
 async def test_an_outage_of_the_database_uses_up_no_tries(ids: IdSequence) -> None:
     with pytest.raises(TransientError) as away, translated("postgresql://me@here/candles"):
         raise psycopg.OperationalError("connection refused")
-    exchange = Exchange(9, *[away.value] * (3 * MOST_ATTEMPTS))
+    exchange = Exchange(9, *[away.value] * (3 * QUICK_ATTEMPTS))
     tails = exchange.tails(ids)
     tails.stopped("agg_trades", "A", 50)
     await run_until(tails, lambda: not tails.waiting)
