@@ -6,16 +6,22 @@ import argparse
 import logging
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
 from multiprocessing import Process, Queue
 from pathlib import Path
 from queue import Empty
 
+import psycopg
 import structlog
 
+from deploy.local.postgres import EmbeddedPostgres
+from include.errors import CandelabraError
 from tests.chaos.run import ChaosError, run
 from tests.chaos.scenario import draw
 from tests.chaos.servers import chaos_server
@@ -41,6 +47,12 @@ FOUND = {
 
 Told = tuple[int, bool, str]
 """A seed, whether it went well, and what there is to say."""
+
+TROUBLES = (
+    AssertionError, CandelabraError, OSError, RuntimeError, psycopg.Error,
+    subprocess.SubprocessError,
+)  # fmt: skip
+"""What a run that cannot be made, or cleaned up, fails with; a stalled disk is enough."""
 
 
 def main() -> int:
@@ -140,18 +152,39 @@ def _work(seeds: Sequence[int], arguments: argparse.Namespace, told: Queue[Told]
         wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    with (
-        tempfile.TemporaryDirectory(prefix="candelabra-chaos-pg-") as folder,
-        chaos_server(Path(folder)) as server,
-    ):
-        for seed in seeds:
-            scenario = draw(seed, minutes=arguments.minutes, speed=arguments.speed)
-            try:
-                told.put((seed, True, str(run(scenario, server, keep=arguments.keep))))
-                for log in arguments.keep.glob(f"*-{seed}[.-]*") if arguments.keep else ():
-                    log.unlink()
-            except ChaosError as error:
-                told.put((seed, False, str(error)))
+    work(seeds, arguments, told.put)
+
+
+def work(
+    seeds: Sequence[int], arguments: argparse.Namespace, tell: Callable[[Told], object]
+) -> None:
+    """Run seeds on a server; after one that could not be cleaned up, the next on another."""
+    waiting = deque(seeds)
+    while waiting:
+        try:
+            with (
+                tempfile.TemporaryDirectory(prefix="candelabra-chaos-pg-") as folder,
+                chaos_server(Path(folder)) as server,
+            ):
+                while waiting:
+                    tell(_run(waiting[0], arguments, server))
+                    waiting.popleft()
+        except TROUBLES:
+            if not waiting:
+                raise
+            tell((waiting[0], False, f"seed {waiting[0]} failed:\n{traceback.format_exc()}"))
+            waiting.popleft()
+
+
+def _run(seed: int, arguments: argparse.Namespace, server: EmbeddedPostgres) -> Told:
+    scenario = draw(seed, minutes=arguments.minutes, speed=arguments.speed)
+    try:
+        outcome = run(scenario, server, keep=arguments.keep)
+    except ChaosError as error:
+        return seed, False, str(error)
+    for log in arguments.keep.glob(f"*-{seed}[.-]*") if arguments.keep else ():
+        log.unlink()
+    return seed, True, str(outcome)
 
 
 def _arguments() -> argparse.Namespace:

@@ -55,6 +55,7 @@ def hurry(factor: float) -> None:
     filler = importlib.import_module("streamer.capture.holes").HoleFiller
     for asker in (filler, tails.Tails):
         asker.backoff = _hurried(asker.backoff, factor)
+        asker.slow_backoff = _hurried(asker.slow_backoff, factor)
     rotate_s = _of("streamer.watchdog", "ROTATE_EVERY_S") / factor
     _give("streamer.app", "Watchdog", rotate_every_s=rotate_s)
     settle_s = _of("streamer.capture.intake", "SETTLE_S") / factor

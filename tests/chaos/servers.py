@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,9 @@ from tests.ports import steady_port
 
 TEMPLATE = "chaos_template"
 PASSWORD = "chaos"
+MOST_DROP_S = 60.0
+"""A server whose disk stalls ends no session for as long."""
+DROP_EVERY_S = 1.0
 
 
 class Database:
@@ -58,10 +62,11 @@ class Database:
         self._signal(signal.SIGCONT)
 
     def sessions(self) -> list[str]:
-        """Programs that are connected to it."""
+        """Programs that are connected to it, what each of them waits for, and its statement."""
         with psycopg.connect(self._server.url("postgres")) as connection:
             found = connection.execute(
-                "SELECT application_name FROM pg_stat_activity"
+                "SELECT concat_ws(', ', application_name, state, wait_event_type, wait_event,"
+                " left(query, 100)) FROM pg_stat_activity"
                 " WHERE datname = %s AND backend_type = 'client backend'",
                 (self._name,),
             ).fetchall()
@@ -116,7 +121,21 @@ def fresh_database(server: EmbeddedPostgres, name: str) -> Iterator[Database]:
     try:
         yield Database(server, name)
     finally:
-        server.drop_database(name)
+        _drop(server, name)
+
+
+def _drop(server: EmbeddedPostgres, name: str) -> None:
+    """Drop a database; while sessions stay, try again."""
+    until_s = time.monotonic() + MOST_DROP_S
+    while True:
+        try:
+            server.drop_database(name)
+        except psycopg.OperationalError:
+            if time.monotonic() >= until_s:
+                raise
+            time.sleep(DROP_EVERY_S)
+        else:
+            return
 
 
 def _children(parent: int) -> list[int]:

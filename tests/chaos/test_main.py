@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from tests.chaos.__main__ import FOUND, Done, ordered
+import pytest
+from psycopg import errors
+
+from tests.chaos import __main__ as module
+from tests.chaos.__main__ import FOUND, Done, Told, ordered, work
+from tests.chaos.run import ChaosError
+from tests.chaos.scenario import Scenario
 
 
 def test_seeds_that_went_well_are_remembered_with_how_they_were_run(tmp_path: Path) -> None:
@@ -29,3 +38,48 @@ def test_seeds_that_once_found_something_come_first() -> None:
     assert seeds[: len(FOUND)] == sorted(FOUND)
     assert sorted(seeds) == [*range(first - 1, last + 2)]
     assert ordered(last + 1, 2) == [last + 1, last + 2]
+
+
+def test_a_run_that_cannot_be_cleaned_up_fails_and_the_next_ones_go_on_on_another_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    servers: list[Path] = []
+    ran: list[tuple[int, int]] = []
+    told: list[Told] = []
+
+    @contextmanager
+    def chaos_server(folder: Path) -> Iterator[int]:
+        servers.append(folder)
+        yield len(servers)
+
+    def run(scenario: Scenario, server: int, *, keep: Path | None) -> str:
+        ran.append((scenario.seed, server))
+        if scenario.seed == 2:
+            raise ChaosError("rows are missing")
+        if scenario.seed == 3:
+            try:
+                raise ChaosError("sessions stay")
+            finally:
+                raise errors.ObjectInUse("the database is in use")
+        return f"{keep}"
+
+    monkeypatch.setattr(module, "chaos_server", chaos_server)
+    monkeypatch.setattr(module, "run", run)
+    work([1, 2, 3, 4], argparse.Namespace(minutes=5.0, speed=150.0, keep=None), told.append)
+    assert ran == [(1, 1), (2, 1), (3, 1), (4, 2)]
+    assert [one[:2] for one in told] == [(1, True), (2, False), (3, False), (4, True)]
+    assert told[1][2] == "rows are missing"
+    assert "sessions stay" in told[2][2]
+    assert "the database is in use" in told[2][2]
+    assert len({*servers}) == 2
+
+
+def test_seeds_without_a_server_fail_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Told] = []
+
+    def chaos_server(_: Path) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr(module, "chaos_server", chaos_server)
+    work([1, 2], argparse.Namespace(minutes=5.0, speed=150.0, keep=None), told.append)
+    assert [one[:2] for one in told] == [(1, False), (2, False)]
