@@ -17,10 +17,12 @@ from include.backoff import Backoff
 
 WAITING = (
     "include.binance.rest",
+    "include.jobs.minutes",
     "streamer.capture.resumption",
     "streamer.capture.writer",
     "streamer.connection",
     "streamer.ledger",
+    "streamer.newcomers",
     "streamer.repair",
     "streamer.startup",
     "streamer.writer",

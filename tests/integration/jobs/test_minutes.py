@@ -1,0 +1,203 @@
+"""What stopped or has just begun trading, by servers of REST of which some are behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import httpx
+import psycopg
+import pytest
+
+from include.config import Settings
+from include.domain.candles import Candle, Offer, Source, Status
+from include.domain.timeframes import DAY_US, MINUTE_US, SECOND_US, minute_of, to_us
+from include.errors import TransientError
+from include.jobs import minutes
+from include.jobs.backfill import load_rest_piece
+from include.jobs.pieces import LoadCounts, RestPiece
+from include.jobs.repair import RepairSummary, repair_gaps, repair_minutes
+from include.store.candles import merge_offers, read_candles
+from include.store.gaps import open_gap
+from include.store.ledgers import read_outages
+from simulator.server import ExchangeThread
+from tests.integration.jobs.faulty_host import FaultyHost
+
+Oracle = Callable[[str, int, int], list[Candle]]
+
+SYMBOL = "COSUSDT"
+DAY = to_us(datetime(2026, 11, 18, tzinfo=UTC))
+HALT = DAY + 600 * MINUTE_US
+LAST = HALT - MINUTE_US
+FOR_EVER = 1_000_000
+
+
+@dataclass
+class Klines:
+    """Changes klines: there are those of [begin, halt) alone, and answers lack their last rows."""
+
+    begin_us: int = 0
+    halt_us: int = DAY + 1_000 * DAY_US
+    rows_behind: int = 0
+    times: int = FOR_EVER
+    asked: int = 0
+
+    def __call__(self, answer: httpx.Response) -> httpx.Response:
+        self.asked += 1
+        rows = json.loads(answer.content)
+        kept = [row for row in rows if self.begin_us <= row[0] < self.halt_us]
+        if self.asked <= self.times:
+            kept = kept[: max(0, len(kept) - self.rows_behind)]
+        return httpx.Response(200, json=kept)
+
+
+@pytest.fixture
+def klines(host: FaultyHost) -> Klines:
+    """What the exchange answers; a test changes it."""
+    host.changes["/klines?"] = changed = Klines()
+    return changed
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
+    """Bounds (s) of the waits before REST is asked again, which take no time here."""
+    bounds: list[tuple[float, float]] = []
+
+    def draw(least_s: float, most_s: float) -> float:
+        bounds.append((least_s, most_s))
+        return 0.0
+
+    monkeypatch.setattr(minutes, "BACKOFF", replace(minutes.BACKOFF, uniform=draw))
+    return bounds
+
+
+def load(settings: Settings, start_us: int, end_us: int) -> LoadCounts:
+    return load_rest_piece(settings=settings, piece=RestPiece(SYMBOL, "x", start_us, end_us))
+
+
+def repair(settings: Settings) -> tuple[int, int]:
+    """Gaps closed and left."""
+    summary: RepairSummary = repair_gaps(settings=settings, worker="test", older_than_s=0)
+    return summary.repaired, summary.left
+
+
+def outages(connection: psycopg.Connection) -> list[tuple[int, int]]:
+    return [(one[0], one[1]) for one in read_outages(connection, SYMBOL, DAY, DAY + 3 * DAY_US)]
+
+
+def recent(exchange: ExchangeThread) -> int:
+    """The newest minute that REST has settled."""
+    return minute_of(exchange.clock.now_us() - 30 * SECOND_US) - MINUTE_US
+
+
+@pytest.mark.parametrize("end_us", [HALT, HALT + 10 * MINUTE_US])
+def test_the_last_minute_before_a_halt_comes_from_a_server_that_has_it(
+    end_us: int,
+    through_host: Settings,
+    klines: Klines,
+    connection: psycopg.Connection,
+    oracle: Oracle,
+    waits: list[tuple[float, float]],
+) -> None:
+    klines.halt_us, klines.rows_behind, klines.times = HALT, 1, 2
+    counts = load(through_host, LAST, end_us)
+    assert (counts.inserted, counts.pending_minutes) == (1, 0)
+    assert read_candles(connection, SYMBOL, LAST, end_us) == oracle(SYMBOL, LAST, HALT)
+    assert outages(connection) == ([(HALT, end_us)] if end_us > HALT else [])
+    assert waits[0] == (0.5, 1.0)
+
+
+def test_a_halt_is_believed_when_it_was_said_several_times(
+    through_host: Settings,
+    klines: Klines,
+    connection: psycopg.Connection,
+    waits: list[tuple[float, float]],
+) -> None:
+    klines.halt_us = HALT
+    assert load(through_host, HALT, HALT + 10 * MINUTE_US).outage_minutes == 10
+    assert outages(connection) == [(HALT, HALT + 10 * MINUTE_US)]
+    assert waits == [(0.5, 1.0), (0.5, 2.0), (0.5, 2.0)]
+    assert klines.asked == 6  # the page, four times what is behind it, and what is before
+    assert load(through_host, HALT + 10 * MINUTE_US, HALT + 20 * MINUTE_US).outage_minutes == 10
+    assert (len(waits), klines.asked) == (3, 9)  # it is known, and goes on
+
+
+def test_what_is_not_sure_or_has_rows_behind_is_not_asked_for_again(
+    through_host: Settings,
+    klines: Klines,
+    exchange: ExchangeThread,
+    connection: psycopg.Connection,
+    waits: list[tuple[float, float]],
+) -> None:
+    klines.halt_us = recent(exchange)
+    assert load(through_host, klines.halt_us, klines.halt_us + MINUTE_US).pending_minutes == 1
+    assert klines.asked == 2
+    assert outages(connection) == []
+    before_us = DAY - 30 * DAY_US
+    assert load(through_host, before_us, before_us + 60 * MINUTE_US).unlisted_minutes == 60
+    assert waits == []
+
+
+@pytest.mark.parametrize("status", [Status.PARTIAL, Status.UNCONFIRMED])
+def test_a_gap_over_a_row_that_is_not_verified_stays_open_until_it_is(
+    status: Status,
+    through_host: Settings,
+    klines: Klines,
+    connection: psycopg.Connection,
+    oracle: Oracle,
+) -> None:
+    (right,) = oracle(SYMBOL, LAST, HALT)
+    wrong = replace(right, trade_count=right.trade_count + 1, volume=right.volume + 1)
+    merge_offers(connection, [Offer(wrong, status, Source.STREAM)])
+    end_us = HALT + 10 * MINUTE_US
+    open_gap(connection, symbol=SYMBOL, start_us=LAST, end_us=end_us, cause="cut")
+    klines.halt_us, klines.rows_behind = HALT, 1
+    assert repair(through_host) == (0, 1)
+    with pytest.raises(TransientError, match=r"COSUSDT.* 1 minutes have no row"):
+        repair_minutes(settings=through_host, symbol=SYMBOL, start_us=LAST, end_us=end_us)
+    assert outages(connection) == [(HALT, end_us)]
+
+    klines.rows_behind = 0
+    assert repair(through_host) == (1, 0)
+    assert read_candles(connection, SYMBOL, LAST, end_us) == [right]
+    assert outages(connection) == [(HALT, end_us)]
+
+
+def test_minutes_before_a_stored_row_are_no_outage_and_a_verified_row_waits_for_nothing(
+    through_host: Settings, klines: Klines, connection: psycopg.Connection, oracle: Oracle
+) -> None:
+    (right,) = oracle(SYMBOL, LAST, HALT)
+    merge_offers(connection, [Offer(right, Status.VERIFIED, Source.KLINE, HALT)])
+    klines.halt_us, klines.rows_behind = HALT, 2
+    assert load(through_host, LAST, HALT).pending_minutes == 0
+    assert load(through_host, LAST - MINUTE_US, HALT).pending_minutes == 1
+    assert outages(connection) == []
+
+
+def test_the_first_minute_of_a_listing_is_pending_while_servers_have_not_heard_of_it(
+    through_host: Settings,
+    klines: Klines,
+    exchange: ExchangeThread,
+    connection: psycopg.Connection,
+    oracle: Oracle,
+) -> None:
+    first_us = recent(exchange)
+    end_us = first_us + MINUTE_US
+    open_gap(connection, symbol=SYMBOL, start_us=first_us, end_us=end_us, cause="cut")
+    klines.begin_us, klines.rows_behind, klines.times = first_us, 1_000, 4
+    with pytest.raises(TransientError, match=r"COSUSDT.* 1 minutes have no row"):
+        repair_minutes(settings=through_host, symbol=SYMBOL, start_us=first_us, end_us=end_us)
+    assert repair(through_host) == (0, 1)
+    assert repair(through_host) == (1, 0)
+    assert read_candles(connection, SYMBOL, first_us, end_us) == oracle(SYMBOL, first_us, end_us)
+    assert outages(connection) == []
+
+
+def test_minutes_just_before_a_listing_are_nothing_at_once(
+    through_host: Settings, klines: Klines, exchange: ExchangeThread
+) -> None:
+    klines.begin_us = recent(exchange)
+    counts = load(through_host, klines.begin_us - 5 * MINUTE_US, klines.begin_us)
+    assert (counts.unlisted_minutes, counts.pending_minutes) == (5, 0)
