@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from hashlib import blake2b
+from hashlib import sha256
 from http import HTTPStatus
 from typing import Any
 
@@ -128,7 +128,7 @@ def json(request: Request, value: Any, *, headers: Mapping[str, str] | None = No
 
 def etag_of(body: bytes) -> str:
     """The ETag of a body."""
-    return f'"{blake2b(body, digest_size=12).hexdigest()}"'
+    return f'"{sha256(body).hexdigest()[:24]}"'
 
 
 def tagged(request: Request, body: bytes, media_type: str, headers: Mapping[str, str]) -> Response:
