@@ -100,7 +100,7 @@ async def test_all_are_told_the_last_state_whoever_comes_goes_or_dawdles(
             for symbol in one.symbols:
                 last = str(now[symbol])
                 await until(lambda r=reader, s=symbol, x=last: r.closes(s)[-1:] == [x])  # type: ignore[misc]
-        assert not audience._waiting
+        await until(lambda: not audience._waiting)
 
 
 async def test_that_a_bar_was_revised_is_told_also_to_who_comes_late(long_rounds: None) -> None:
