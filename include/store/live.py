@@ -176,7 +176,7 @@ def _age(row: LiveCandle) -> tuple[int, bool]:
 def _array(values: Iterable[object]) -> str:
     """An array as PostgreSQL reads it: of numbers, times, flags, and names with quotes escaped.
 
-    The driver would look at each value anew, and hold up the event loop four times as long.
+    The driver would look at each value anew, and hold up the event loop three times as long.
     """
     return "{" + ",".join(["NULL" if one is None else f'"{one}"' for one in values]) + "}"
 

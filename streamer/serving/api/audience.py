@@ -29,7 +29,7 @@ MOST_PAUSE_S = 0.05
 LOOK_S = 0.01
 """So often the board is looked at in the midst of a round."""
 READERS_A_TURN = 100
-"""Told in one turn of the event loop, which is a millisecond."""
+"""Told in one turn of the event loop, which is two to three milliseconds."""
 BARS_IN_HAND = 10
 LEAST_IN_HAND = 1_000
 """Bars that may wait for a reader, a symbol, and in all."""
