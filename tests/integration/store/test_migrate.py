@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -149,90 +151,91 @@ def test_a_user_of_another_name_gets_the_role(
             connection.execute("DROP ROLE analyst_dbt, analyst_reader")
 
 
-def test_a_server_that_lets_nobody_make_roles_is_migrated_without_and_with_them_later() -> None:
+@contextmanager
+def own_server() -> Iterator[EmbeddedPostgres]:
+    """A cluster without our roles."""
     with tempfile.TemporaryDirectory(prefix="candelabra-pg-") as folder:
         Path(folder).chmod(0o755)
         settings = {"fsync": "off", "shared_buffers": "16MB"}
         with EmbeddedPostgres(Path(folder) / "pg", settings=settings) as server:
-            with connect(server.url("postgres"), application_name="test") as superuser:
-                superuser.execute("CREATE ROLE tenant LOGIN PASSWORD 'secret'")
-                superuser.execute("CREATE DATABASE market_data OWNER tenant")
-                url = server.url("market_data", user="tenant", password="secret")
-                reader = server.url("market_data", user=READER, password="of reader")
+            yield server
 
-                migrate(url, role_urls={READER: url})
-                with pytest.raises(PermanentError, match=r"let an administrator make the roles"):
-                    migrate(url, role_urls={READER: reader})
-                with connect(url, application_name="test") as connection:
-                    assert merge_offers(connection, [offer()]).inserted == 1
-                    connection.execute("CREATE TABLE marts.candles_5m AS SELECT 1 AS value")
 
-                for role in ROLES:
-                    superuser.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
-                superuser.execute("ALTER ROLE candelabra_reader PASSWORD 'of reader'")
-                superuser.execute("GRANT candelabra_dbt TO tenant")
+def test_a_server_that_lets_nobody_make_roles_is_migrated_without_and_with_them_later() -> None:
+    with own_server() as server:
+        with connect(server.url("postgres"), application_name="test") as superuser:
+            superuser.execute("CREATE ROLE tenant LOGIN PASSWORD 'secret'")
+            superuser.execute("CREATE DATABASE market_data OWNER tenant")
+            url = server.url("market_data", user="tenant", password="secret")
+            reader = server.url("market_data", user=READER, password="of reader")
 
-            migrate(url)
-            with connect(reader, application_name="test") as connection:
-                seen = connection.execute(
-                    "SELECT value, (SELECT count(*) FROM market.candles_1m) FROM marts.candles_5m"
-                ).fetchone()
-                assert seen == (1, 1)
-                with pytest.raises(errors.InsufficientPrivilege):
-                    connection.execute("DELETE FROM market.candles_1m")
+            migrate(url, role_urls={READER: url})
+            with pytest.raises(PermanentError, match=r"let an administrator make the roles"):
+                migrate(url, role_urls={READER: reader})
+            with connect(url, application_name="test") as connection:
+                assert merge_offers(connection, [offer()]).inserted == 1
+                connection.execute("CREATE TABLE marts.candles_5m AS SELECT 1 AS value")
+
+            for role in ROLES:
+                superuser.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
+            superuser.execute("ALTER ROLE candelabra_reader PASSWORD 'of reader'")
+            superuser.execute("GRANT candelabra_dbt TO tenant")
+
+        migrate(url)
+        with connect(reader, application_name="test") as connection:
+            seen = connection.execute(
+                "SELECT value, (SELECT count(*) FROM market.candles_1m) FROM marts.candles_5m"
+            ).fetchone()
+            assert seen == (1, 1)
+            with pytest.raises(errors.InsufficientPrivilege):
+                connection.execute("DELETE FROM market.candles_1m")
 
 
 def test_a_cluster_that_lacks_the_role_of_accounts_keeps_the_rights_of_the_others() -> None:
     """The role came later than the other four, whom an administrator may have made by hand."""
-    with tempfile.TemporaryDirectory(prefix="candelabra-pg-") as folder:
-        Path(folder).chmod(0o755)
-        settings = {"fsync": "off", "shared_buffers": "16MB"}
-        with EmbeddedPostgres(Path(folder) / "pg", settings=settings) as server:
-            with connect(server.url("postgres"), application_name="test") as superuser:
-                superuser.execute("CREATE ROLE tenant LOGIN PASSWORD 'secret'")
-                superuser.execute("CREATE DATABASE market_data OWNER tenant")
-                for role in FIRST_ROLES:
-                    superuser.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
-                superuser.execute("GRANT candelabra_dbt TO tenant")
-                url = server.url("market_data", user="tenant", password="secret")
-                accounts = server.url("market_data", user=ACCOUNTS, password="of accounts")
+    with own_server() as server:
+        with connect(server.url("postgres"), application_name="test") as superuser:
+            superuser.execute("CREATE ROLE tenant LOGIN PASSWORD 'secret'")
+            superuser.execute("CREATE DATABASE market_data OWNER tenant")
+            for role in FIRST_ROLES:
+                superuser.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
+            superuser.execute("GRANT candelabra_dbt TO tenant")
+            url = server.url("market_data", user="tenant", password="secret")
+            accounts = server.url("market_data", user=ACCOUNTS, password="of accounts")
 
-                migrate(url)
-                with pytest.raises(PermanentError, match="there is no role candelabra_accounts"):
-                    migrate(url, role_urls={ACCOUNTS: accounts})
-                with connect(server.url("market_data"), application_name="test") as connection:
-                    connection.execute("SET ROLE candelabra_streamer")
-                    connection.execute("SELECT * FROM accounts.watched")
-
-                superuser.execute("CREATE ROLE candelabra_accounts LOGIN PASSWORD 'of accounts'")
             migrate(url)
-            with connect(accounts, application_name="test") as connection:
-                assert connection.execute("SELECT * FROM accounts.users").fetchall() == []
+            with pytest.raises(PermanentError, match="there is no role candelabra_accounts"):
+                migrate(url, role_urls={ACCOUNTS: accounts})
+            with connect(server.url("market_data"), application_name="test") as connection:
+                connection.execute("SET ROLE candelabra_streamer")
+                connection.execute("SELECT * FROM accounts.watched")
+
+            superuser.execute("CREATE ROLE candelabra_accounts LOGIN PASSWORD 'of accounts'")
+        migrate(url)
+        with connect(accounts, application_name="test") as connection:
+            assert connection.execute("SELECT * FROM accounts.users").fetchall() == []
 
 
 def test_an_owner_who_is_no_superuser_can_migrate_a_cluster_without_our_roles() -> None:
-    with tempfile.TemporaryDirectory(prefix="candelabra-pg-") as folder:
-        Path(folder).chmod(0o755)
-        settings = {"fsync": "off", "shared_buffers": "16MB"}
-        with EmbeddedPostgres(Path(folder) / "pg", settings=settings) as server:
-            with connect(server.url("postgres"), application_name="test") as superuser:
-                superuser.execute("CREATE ROLE plain LOGIN CREATEROLE PASSWORD 'secret'")
-                superuser.execute("CREATE DATABASE market_data OWNER plain")
-            url = server.url("market_data", user="plain", password="secret")
-            jobs = server.url("market_data", user=JOBS, password="of jobs")
-            builder = server.url("market_data", user=DBT, password="of dbt")
-            reader = server.url("market_data", user=READER, password="of reader")
+    with own_server() as server:
+        with connect(server.url("postgres"), application_name="test") as superuser:
+            superuser.execute("CREATE ROLE plain LOGIN CREATEROLE PASSWORD 'secret'")
+            superuser.execute("CREATE DATABASE market_data OWNER plain")
+        url = server.url("market_data", user="plain", password="secret")
+        jobs = server.url("market_data", user=JOBS, password="of jobs")
+        builder = server.url("market_data", user=DBT, password="of dbt")
+        reader = server.url("market_data", user=READER, password="of reader")
 
-            for _ in range(2):
-                migrate(url, role_urls={JOBS: jobs, DBT: builder, READER: reader})
+        for _ in range(2):
+            migrate(url, role_urls={JOBS: jobs, DBT: builder, READER: reader})
 
-            with connect(jobs, application_name="test") as connection:
-                assert merge_offers(connection, [offer()]).inserted == 1
-                assert connection.execute("SELECT ops.system_identifier()").fetchone() is not None
-            with connect(builder, application_name="test") as connection:
-                connection.execute("CREATE TABLE marts.candles_5m AS SELECT 1 AS value")
-            with connect(reader, application_name="test") as connection:
-                assert connection.execute("SELECT value FROM marts.candles_5m").fetchone() == (1,)
+        with connect(jobs, application_name="test") as connection:
+            assert merge_offers(connection, [offer()]).inserted == 1
+            assert connection.execute("SELECT ops.system_identifier()").fetchone() is not None
+        with connect(builder, application_name="test") as connection:
+            connection.execute("CREATE TABLE marts.candles_5m AS SELECT 1 AS value")
+        with connect(reader, application_name="test") as connection:
+            assert connection.execute("SELECT value FROM marts.candles_5m").fetchone() == (1,)
 
 
 def test_an_owner_without_rights_learns_what_is_missing(postgres: EmbeddedPostgres) -> None:
