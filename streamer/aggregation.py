@@ -124,7 +124,7 @@ class SymbolAggregator(TradeOrder):
         if kline.body.is_closed:
             if is_known:
                 minute = self.minutes.at(open_time_us)
-                minute.kline = kline
+                minute.kline, minute.frame = kline, None
                 self._check(minute)
             else:
                 self._offer_kline(kline)  # settled long ago, or before our time

@@ -27,7 +27,7 @@ from streamer.aggregation import MINUTES_KEPT, SymbolAggregator
 from streamer.minutes import Minute
 from streamer.subscription import FORGOTTEN, Settled, Subscription, Tally
 
-SETTLED_KEPT = MINUTES_KEPT + 3
+SETTLED_KEPT = MINUTES_KEPT + 1
 """Minutes back from a symbol's newest settled one whose offers are remembered: all of which the
 aggregator may still speak."""
 MINUTES_IN_HAND = 10

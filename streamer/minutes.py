@@ -18,7 +18,7 @@ class Minute:
     builder: CandleBuilder | None = None
     is_whole: bool = False
     frame: Kline | None = None
-    """The latest kline frame while the exchange's candle was open."""
+    """The latest frame of the exchange's open candle, until it is closed."""
     kline: Kline | None = None
     """The closed kline, once it came."""
     is_closed: bool = False
@@ -28,9 +28,10 @@ class Minute:
 
     def shown(self, symbol: str) -> Candle | None:
         """The candle as it stands; the exchange's latest frame where the fold is not whole."""
-        if self.builder is not None and (self.is_whole or self.frame is None):
+        latest = self.kline or self.frame
+        if self.builder is not None and (self.is_whole or latest is None):
             return self.builder.candle()
-        return None if self.frame is None else self.frame.candle(symbol)
+        return None if latest is None else latest.candle(symbol)
 
 
 class Minutes(dict[int, Minute]):

@@ -152,6 +152,19 @@ async def test_the_newest_minute_is_told_to_whoever_asks(hub: Hub, heard: Heard)
     assert settled.open_time_us == T0
 
 
+async def test_the_closed_kline_is_newer_than_the_last_open_one(hub: Hub, heard: Heard) -> None:
+    (one,) = listed(hub, heard)
+    trades = minute_trades(0, 1)
+    one.on_kline(kline_of(trades[:3], T0, closed=False, at_us=T0 + MINUTE_US // 2))
+    before = hub.newest("BTCUSDT")
+    assert before is not None
+    assert before.last_trade_id == 3
+    closed = kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US)
+    one.on_kline(closed)
+    assert hub.newest("BTCUSDT") == closed.candle("BTCUSDT")
+    assert one.minutes[T0].frame is None  # which would be kept for minutes
+
+
 async def test_each_settled_candle_is_told_once_to_whoever_keeps_the_day(
     hub: Hub, heard: Heard
 ) -> None:
