@@ -185,13 +185,8 @@ class SymbolAggregator(TradeOrder):
     # --- what is shown live
 
     def live_candles(self) -> list[tuple[Candle, bool]]:
-        """Candles not settled yet, oldest first, each with whether its minute is over.
-
-        Where the fold is not whole, the exchange's latest kline frame is shown instead.
-        """
-        unsettled = [one for _, one in sorted(self.minutes.items()) if not one.is_settled]
-        shown = [(one.shown(self.symbol), one.is_closed) for one in unsettled]
-        return [(candle, is_closed) for candle, is_closed in shown if candle is not None]
+        """Candles not settled yet, oldest first, each with whether its minute is over."""
+        return self.minutes.unsettled(self.symbol)
 
     def _changed(self, minute: Minute) -> None:
         self.is_dirty = True
@@ -351,11 +346,7 @@ class SymbolAggregator(TradeOrder):
                 self._sink.ask_rest(self.symbol, *asked, NOTHING_CAME)
         if not self._timing.expects_klines or not was_connected:
             return
-        if any(
-            one.frame is not None or one.kline is not None
-            for one in self.minutes.values()
-            if one.open_time_us >= open_time_us
-        ):
+        if self.minutes.have_klines_since(open_time_us):
             self._without_klines = Failures()  # one frame was lost, the stream lives
         elif self._without_klines.note():
             self._sink.doubt(self.symbol, "no closed kline in time")

@@ -52,6 +52,20 @@ class Minutes(dict[int, Minute]):
         builder = None if minute is None else minute.builder
         return builder is not None and 0 <= builder.first_trade_id <= trade.first_trade_id
 
+    def unsettled(self, symbol: str) -> list[tuple[Candle, bool]]:
+        """Candles not settled yet, oldest first, each with whether its minute is over."""
+        left = [one for _, one in sorted(self.items()) if not one.is_settled]
+        shown = [(one.shown(symbol), one.is_closed) for one in left]
+        return [(candle, is_closed) for candle, is_closed in shown if candle is not None]
+
+    def have_klines_since(self, open_time_us: int) -> bool:
+        """Whether klines came of that minute or a later one."""
+        return any(
+            one.frame is not None or one.kline is not None
+            for one in self.values()
+            if one.open_time_us >= open_time_us
+        )
+
     def forget(self, horizon_us: int) -> None:
         """Leave out those that open before this time."""
         for open_time_us in [one for one in self if one < horizon_us]:
