@@ -52,7 +52,9 @@ class SymbolAggregator(TradeOrder):
         self._without_klines = Failures()
         self.without_trades = Failures()
         """Minutes in a row of which klines tell trades that did not come."""
+        self._delivers_since_us: int | None = None
         self._connected_us: int | None = None
+        """The same time, or that of the trade behind the last hole: since then none is missing."""
         self._is_proven = True
 
     # --- the connection
@@ -63,7 +65,7 @@ class SymbolAggregator(TradeOrder):
 
     def connected(self, exchange_us: int) -> None:
         """A connection delivers every trade made after ``exchange_us``."""
-        self._connected_us = exchange_us
+        self._delivers_since_us = self._connected_us = exchange_us
         if self._next_minute is None:
             self._next_minute = minute_of(exchange_us)
         if self.ids.next_id is None or not self._timing.has_contiguous_ids:
@@ -76,7 +78,7 @@ class SymbolAggregator(TradeOrder):
         self._is_proven = False
         if self._silence.minutes and self._connected_us is not None:
             self._end_silence(None)  # else nothing came since the last cut: it goes on
-        self._connected_us = None
+        self._delivers_since_us = self._connected_us = None
         if not self._timing.has_contiguous_ids:
             self._break_minutes()
 
@@ -158,9 +160,15 @@ class SymbolAggregator(TradeOrder):
                 self._settle_unconfirmed(minute)
             self._watch_trades(self._next_minute - MINUTE_US)
             self._next_minute += MINUTE_US
+            self._skip_unknown(exchange_us)
         if len(self.minutes) > MINUTES_KEPT:
             self.minutes.forget(self._next_minute - MINUTES_KEPT * MINUTE_US)
         return has_closed
+
+    @property
+    def unsettled_since_us(self) -> int | None:
+        """The first minute that is neither settled nor asked about."""
+        return self._silence.unasked_since_us if self._silence.minutes else self._next_minute
 
     def _skip_unknown(self, exchange_us: int) -> None:
         """Ask for a long stretch of which nothing is known (a cut, a stop) as one range."""
@@ -299,6 +307,8 @@ class SymbolAggregator(TradeOrder):
         if minute.is_whole:
             folded_to = builder.last_trade_id if builder is not None else -1
             if folded_to < kline.body.last_trade_id:
+                if minute.is_settled:  # its trades are late, or never come
+                    self._offer_kline(kline)
                 return  # klines run ahead of their trades; on_clock ends the wait
             if builder is not None and builder.trade_count:
                 self._compare(builder.candle(), kline)
@@ -363,7 +373,7 @@ class SymbolAggregator(TradeOrder):
 
     def _was_connected(self, open_time_us: int) -> bool:
         """Whether the connection has delivered since before a minute."""
-        return self._connected_us is not None and open_time_us > self._connected_us
+        return self._delivers_since_us is not None and open_time_us > self._delivers_since_us
 
     def _end_silence(self, until_us: int | None) -> None:
         """Something came again, or (None) the connection ended."""

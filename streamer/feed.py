@@ -91,6 +91,8 @@ class Feed:
         self._was_cut = False
         self._cut_us = -1
         """The exchange's clock at the last cut."""
+        self._told_us = 0
+        """The first event time after it: what was missed of all symbols up to then is told."""
         # Without klines a minute must not wait for the next trade to close.
         self._clock = ExchangeClock(begin_us=begin_us, lag_s=CARRIED_LAG_S if klines else 0.0)
         self.exchange_us = 0
@@ -166,12 +168,10 @@ class Feed:
         return self._aggregators[exchange_symbol_of(symbol)].ids.last_trade_us
 
     def unsettled_us(self, symbol: str) -> tuple[int, int] | None:
-        """The minutes of a symbol that are over and were not settled, as a half-open range."""
-        deadline_us = self._aggregators[exchange_symbol_of(symbol)].next_deadline_us()
-        if deadline_us is None:
-            return None
-        start_us, end_us = minute_of(deadline_us) - MINUTE_US, minute_of(self.now_us)
-        return (start_us, end_us) if start_us < end_us else None
+        """The minutes of a symbol that are over, not settled and not asked about: half-open."""
+        start_us = self._aggregators[exchange_symbol_of(symbol)].unsettled_since_us
+        end_us = minute_of(self.now_us)
+        return None if start_us is None or start_us >= end_us else (start_us, end_us)
 
     def on_texts(self, messages: Sequence[bytes]) -> None:
         """Handle messages, in order; what cannot be used is counted and logged, never raised."""
@@ -265,6 +265,7 @@ class Feed:
 
     def _opened(self) -> None:
         self._not_delivering = set(self._aggregators)
+        self._told_us = 0
         self._clock.hold()
 
     def _closed(self) -> None:
@@ -288,6 +289,11 @@ class Feed:
 
     def _note_delivery(self, exchange_symbol: str, event_us: int) -> None:
         """A frame after the last acknowledgement shows that all streams deliver by now."""
+        if self._was_cut and not self._told_us:
+            # Before the clock closes minutes of symbols that are not subscribed yet.
+            self._told_us = event_us
+            for aggregator in self._aggregators.values():
+                self._miss(aggregator, event_us)
         if self.connection.session.is_subscribed:
             waiting, self._not_delivering = self._not_delivering, set()
         elif exchange_symbol in self._not_delivering:
@@ -298,7 +304,7 @@ class Feed:
         if not self._not_delivering:
             self.delivering_since_us = event_us
         for name in waiting:
-            if self._was_cut:
+            if self._was_cut and event_us > self._told_us:
                 self._miss(self._aggregators[name], event_us)
             self._aggregators[name].connected(event_us)
 

@@ -41,30 +41,31 @@ class Silence:
     Attributes:
         minutes: how many so far; 0 while it speaks.
         since_us: open time of the first.
+        unasked_since_us: open time of the first that was not asked about.
     """
 
-    __slots__ = ("_asked_until_us", "_until_us", "minutes", "since_us")
+    __slots__ = ("_until_us", "minutes", "since_us", "unasked_since_us")
 
     def __init__(self) -> None:
         self.minutes = 0
         self.since_us = 0
         self._until_us = 0
-        self._asked_until_us = 0
+        self.unasked_since_us = 0
 
     def note(self, open_time_us: int) -> tuple[int, int] | None:
         """Count one more; the range of minutes to ask about now, if any."""
         if not self.minutes:
-            self.since_us = self._asked_until_us = open_time_us
+            self.since_us = self.unasked_since_us = open_time_us
         self.minutes += 1
         self._until_us = open_time_us + MINUTE_US
         if not is_due(self.minutes):
             return None
-        start_us, self._asked_until_us = self._asked_until_us, self._until_us
+        start_us, self.unasked_since_us = self.unasked_since_us, self._until_us
         return start_us, self._until_us
 
     def end(self) -> tuple[int, int] | None:
         """It speaks again: the range that was not asked about yet, if any."""
         self.minutes = 0
-        if self._asked_until_us == self._until_us:
+        if self.unasked_since_us == self._until_us:
             return None
-        return self._asked_until_us, self._until_us
+        return self.unasked_since_us, self._until_us

@@ -144,6 +144,21 @@ def test_a_late_kline_still_verifies(results: Results) -> None:
     assert results.stored()[T0].status is Status.VERIFIED
 
 
+def test_a_late_kline_counts_where_the_last_trade_never_came(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    trades = minute_trades(0, 1)
+    for each in trades[:-1]:
+        one.on_trade(each)
+    one.on_clock(T0 + MINUTE_US + GRACE + TIMEOUT)
+    late = kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US + 9 * SECOND_US)
+    one.on_kline(late)
+    assert results.stored()[T0].candle == late.candle("BTCUSDT")
+    assert results.differing == []
+    one.on_trade(trades[-1])
+    assert results.differing == []
+
+
 def test_rounded_quotes_wait_for_the_exchange(results: Results) -> None:
     one = aggregator(results, instrument=ROUNDED)
     begin(one)
@@ -184,7 +199,8 @@ def test_a_trade_of_long_ago_is_asked_of_rest(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     one.on_trade(trade(1, T0 + 1))
-    one.on_clock(T0 + (MINUTES_KEPT + 3) * MINUTE_US)
+    for minutes in range(1, MINUTES_KEPT + 4):
+        one.on_clock(T0 + minutes * MINUTE_US)
     results.asked.clear()
     one.on_trade(trade(2, T0 + 2))
     assert results.asked == [(T0, "a trade came too late")]

@@ -83,6 +83,21 @@ def test_a_symbol_is_not_doubted_before_it_is_delivered_again(results: Results) 
     assert {at for at, _ in results.asked} >= {T0, T0 + MINUTE_US}
 
 
+def test_a_long_cut_is_asked_for_whole_before_it_is_delivered_again(results: Results) -> None:
+    """Its streams are acknowledged seconds after others have moved the clock by hours."""
+    one = aggregator(results)
+    begin(one)
+    one.on_trade(trade(1, T0 + 1))
+    one.disconnected()
+    back = T0 + 180 * MINUTE_US + 5 * SECOND_US
+    one.on_clock(back)
+    assert [at for at, _ in results.asked] == [T0 + n * MINUTE_US for n in range(180)]
+    assert [cause for _, cause in results.asked[1:-1]] == ["not streamed"] * 178
+    assert results.silences == []
+    one.connected(back + 5 * SECOND_US)
+    assert results.silences == []
+
+
 @dataclass
 class Event:
     at_us: int

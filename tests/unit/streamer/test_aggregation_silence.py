@@ -73,6 +73,30 @@ def test_one_lost_closed_kline_is_no_reason_to_subscribe_anew(results: Results) 
     assert results.doubted == 0
 
 
+def test_klines_that_do_not_come_are_subscribed_anew_on_a_line_that_loses_trades(
+    results: Results,
+) -> None:
+    one = aggregator(results)
+    begin(one)
+    for minute in range(9):
+        trades = minute_trades(minute, 1 + 6 * minute)
+        for each in (*trades[:2], *trades[3:]):
+            one.on_trade(each)
+        pass_minutes(one, minute, 1)
+    assert len(results.holes) == 9
+    assert results.reasons == ["no closed kline in time"] * 4  # the 1st, 2nd, 4th and 8th
+
+
+def test_of_a_silence_the_minutes_not_asked_about_are_known(results: Results) -> None:
+    one = aggregator(results)
+    assert one.unsettled_since_us is None
+    begin(one)
+    assert one.unsettled_since_us == T0
+    pass_minutes(one, 0, 13)
+    assert len(results.asked) == 8
+    assert one.unsettled_since_us == T0 + 8 * MINUTE_US
+
+
 def test_trades_that_do_not_come_although_klines_tell_of_them_are_subscribed_anew(
     results: Results,
 ) -> None:

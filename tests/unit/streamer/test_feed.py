@@ -200,6 +200,29 @@ def test_what_was_missed_is_told_once_the_time_is_known(feed_of: Callable[..., F
     assert missed == [("BTCUSDT", T0, T0 + 5 * MINUTE_US + 1, "connection lost")]
 
 
+def test_what_all_symbols_missed_is_told_by_the_first_frame_of_any(
+    feed_of: Callable[..., Feed],
+) -> None:
+    """The clock it sets closes minutes of symbols that are subscribed seconds later."""
+    missed: list[tuple[str, int, int, str]] = []
+    feed = feed_of("BTCUSDT", "ETHUSDT", on_missed=lambda *what: missed.append(what))
+    connection, aggregators = parts(feed)
+    for one in aggregators:
+        one.deadline_us = T0 + MINUTE_US
+    connection.open()
+    connection.close()
+    connection.open()
+    back_us = T0 + 180 * MINUTE_US
+    feed.on_texts([trade("BTCUSDT", 1, back_us)])  # not all are acknowledged yet
+    assert [(symbol, since_us, end_us) for symbol, since_us, end_us, _ in missed] == [
+        ("BTCUSDT", T0, back_us + 1),
+        ("ETHUSDT", T0, back_us + 1),
+    ]
+    connection.send_all()
+    feed.on_texts([trade("BTCUSDT", 2, back_us + 5)])
+    assert [(symbol, end_us) for symbol, _, end_us, _ in missed[2:]] == [("ETHUSDT", back_us + 6)]
+
+
 def test_a_refused_subscription_is_an_error_and_the_connection_is_replaced(
     feed_of: Callable[..., Feed], log: CapturingLogger
 ) -> None:
