@@ -231,8 +231,11 @@ class Streamer:
                 task.cancel()
             await asyncio.wait([*tasks, stopping], timeout=CANCEL_TIMEOUT_S)
             self.hub.close()
-            await asyncio.gather(self._write_the_rest(), self._capture.stop(STOP_TIMEOUT_S))
+            rests = (self._write_the_rest(), self._capture.stop(STOP_TIMEOUT_S))
+            ends = await asyncio.gather(*rests, return_exceptions=True)  # neither ends the other
             self._rest.close()
+            for error in filter(None, ends):
+                raise error
 
     async def _write_the_rest(self) -> None:
         try:
