@@ -19,6 +19,8 @@ from streamer.feed import CLOSED_AT_ONCE, LOGGED_BAD_FRAMES, MOST_DOUBTED, Feed,
 from tests.unit.streamer.played_connection import T0, Aggregator, Connection, kline, parts, trade
 from tests.unit.streamer.watched import Clock
 
+HOUR_US = 60 * MINUTE_US
+
 
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
@@ -200,27 +202,20 @@ def test_what_was_missed_is_told_once_the_time_is_known(feed_of: Callable[..., F
     assert missed == [("BTCUSDT", T0, T0 + 5 * MINUTE_US + 1, "connection lost")]
 
 
-def test_what_all_symbols_missed_is_told_by_the_first_frame_of_any(
-    feed_of: Callable[..., Feed],
-) -> None:
+def test_the_first_frame_tells_what_all_missed(feed_of: Callable[..., Feed]) -> None:
     """The clock it sets closes minutes of symbols that are subscribed seconds later."""
-    missed: list[tuple[str, int, int, str]] = []
-    feed = feed_of("BTCUSDT", "ETHUSDT", on_missed=lambda *what: missed.append(what))
-    connection, aggregators = parts(feed)
-    for one in aggregators:
-        one.deadline_us = T0 + MINUTE_US
+    missed: list[tuple[str, int]] = []
+    feed = feed_of("BTC", "ETH", on_missed=lambda *what: missed.append((what[0], what[2])))
+    connection, (btc, eth) = parts(feed)
+    btc.deadline_us = eth.deadline_us = T0 + MINUTE_US
     connection.open()
     connection.close()
     connection.open()
-    back_us = T0 + 180 * MINUTE_US
-    feed.on_texts([trade("BTCUSDT", 1, back_us)])  # not all are acknowledged yet
-    assert [(symbol, since_us, end_us) for symbol, since_us, end_us, _ in missed] == [
-        ("BTCUSDT", T0, back_us + 1),
-        ("ETHUSDT", T0, back_us + 1),
-    ]
+    feed.on_texts([trade("BTC", 1, T0 + HOUR_US)])  # not all are acknowledged yet
+    assert missed == [("BTC", T0 + HOUR_US + 1), ("ETH", T0 + HOUR_US + 1)]
     connection.send_all()
-    feed.on_texts([trade("BTCUSDT", 2, back_us + 5)])
-    assert [(symbol, end_us) for symbol, _, end_us, _ in missed[2:]] == [("ETHUSDT", back_us + 6)]
+    feed.on_texts([trade("BTC", 2, T0 + HOUR_US + 5)])
+    assert missed[2:] == [("ETH", T0 + HOUR_US + 6)]
 
 
 def test_a_refused_subscription_is_an_error_and_the_connection_is_replaced(
@@ -351,9 +346,6 @@ def test_prices_arrive_exactly_as_they_were_sent(
     monkeypatch.setattr(btc, "on_trade", lambda one: prices.append(one.price))
     feed.on_texts([trade("BTCUSDT", 1, T0, p="0.10000000000000000555")])
     assert prices == [Decimal("0.10000000000000000555")]
-
-
-HOUR_US = 60 * MINUTE_US
 
 
 def test_one_frame_from_far_ahead_does_not_set_the_clock(
