@@ -69,8 +69,8 @@ def report_weight(
     Args:
         used: the used-weight header of an answer; raises the budget's own figure.
         retry_after_ms: after 429 or 418, for how long nobody may ask.
-        window: of the request's grant. Where it is past, ``used`` says nothing of this minute;
-            None: the present one.
+        window: of the request's grant. Where it is past, or ahead of a clock that was set back,
+            ``used`` says nothing of this minute; None: the present one.
     """
     _refuse_transaction(connection)
     with translated(connection):

@@ -96,6 +96,46 @@ def test_a_header_that_comes_in_the_next_minute_says_nothing_of_it(connection: C
     assert within_one_minute(connection, act) == [6, 4_001]
 
 
+def test_a_window_ahead_of_a_clock_that_was_set_back_is_not_waited_for(
+    connection: Connection,
+) -> None:
+    take_weight(connection, HOST, 10, weight_limit=10)
+    connection.execute(
+        "UPDATE ops.weight_budget SET window_start = window_start + interval '1 hour'"
+    )
+
+    grant = take_weight(connection, HOST, 10, weight_limit=10)
+
+    assert (grant.granted, grant.used) == (True, 10)
+
+
+def test_a_header_of_a_window_ahead_of_the_clock_says_nothing_of_this_minute(
+    connection: Connection,
+) -> None:
+    def act(host: str) -> list[int]:
+        grant = take_weight(connection, host, 5)
+        assert grant.window is not None
+        ahead = grant.window + timedelta(hours=1)
+        report_weight(connection, host, used=4_000, window=ahead)
+        used = [take_weight(connection, host, 1).used]
+        connection.execute("UPDATE ops.weight_budget SET window_start = %s", (ahead,))
+        report_weight(connection, host, used=30, window=grant.window)
+        used.append(take_weight(connection, host, 1).used)
+        return used
+
+    assert within_one_minute(connection, act) == [6, 31]
+
+
+def test_silence_counts_whatever_window_it_was_asked_for_in(connection: Connection) -> None:
+    grant = take_weight(connection, HOST, 1)
+    assert grant.window is not None
+    ahead = grant.window + timedelta(hours=1)
+
+    report_weight(connection, HOST, used=1, retry_after_ms=90_000, window=ahead)
+
+    assert not take_weight(connection, HOST, 1).granted
+
+
 def test_when_the_exchange_asks_for_silence_nobody_may_ask(connection: Connection) -> None:
     report_weight(connection, HOST, used=1, retry_after_ms=90_000)
     report_weight(connection, HOST, used=1, retry_after_ms=1000)
