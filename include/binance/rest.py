@@ -182,6 +182,7 @@ class BinanceRest:
         end_us: int | None = None,
         *,
         limit: int | None = None,
+        with_next: bool = False,
     ) -> KlinePage:
         """One page of klines, oldest first.
 
@@ -196,6 +197,8 @@ class BinanceRest:
             start_us: first open time; None for the newest rows.
             end_us: rows open before this moment; None for no bound.
             limit: rows of the page; None for what gives most rows for the weight.
+            with_next: ask for the bar behind ``end_us`` as well: it is none of the page's candles,
+                but tells that its server has gone beyond them. It takes one of ``limit``.
 
         Raises:
             PermanentError: unknown symbol or interval, or a blocked region.
@@ -215,7 +218,8 @@ class BinanceRest:
         if start_us is not None:
             parameters["startTime"] = -(-start_us // 1000)
         if end_us is not None:
-            parameters["endTime"] = -(-end_us // 1000) - 1
+            until_us = bars.next_open_us(end_us) if with_next else end_us
+            parameters["endTime"] = -(-until_us // 1000) - 1
         answer = self._get("klines", parameters, klines_weight(self.market, rows), KLINE_ROWS)
         return page_of(
             answer,
@@ -223,6 +227,7 @@ class BinanceRest:
             timeframe=bars,
             server_time_us=server_time_us,
             limit=rows,
+            end_us=end_us,
         )
 
     def agg_trades(

@@ -42,6 +42,17 @@ def klines_weight(market: Market, limit: int) -> int:
     return 5 if limit <= 1_000 else 10
 
 
+def klines_rows(market: Market, bars: int) -> int:
+    """Rows to ask for: so many bars and the one behind them, as far as a page holds them.
+
+    Without the one behind where it alone would make the page dearer: if the last bar needs it to be
+    believed, the next page can begin with that bar.
+    """
+    rows = min(BEST_KLINES[market], bars + 1)
+    is_dearer = klines_weight(market, rows) > klines_weight(market, rows - 1)
+    return rows - 1 if is_dearer else rows
+
+
 TIME_WEIGHT = 1
 EXCHANGE_INFO_WEIGHT: dict[Market, int] = {Market.SPOT: 20, Market.UM: 1}
 AGG_TRADES_WEIGHT: dict[Market, int] = {Market.SPOT: 4, Market.UM: 20}

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
 from include.backoff import Backoff
-from include.binance.klines import settled_until
+from include.binance.klines import KlinePage, settled_until
 from include.binance.rest import BinanceRest
-from include.binance.weights import BEST_KLINES
-from include.domain.candles import Candle, Offer, Source, Status
+from include.binance.weights import klines_rows
+from include.domain.candles import Offer, Source, Status
 from include.domain.instruments import exchange_symbol_of
 from include.domain.timeframes import MINUTE_US, from_us, minute_of
 from include.jobs.pieces import LoadCounts, Ranges, holes_in, minutes_in, ranges_of
@@ -39,8 +39,8 @@ LOOK_ROWS = 99
 the least weight in both markets."""
 
 TIMES_ASKED_AGAIN = 3
-"""A server that is behind others lacks the last row before a halt: that nothing lies behind a hole
-is believed when it is said so often again."""
+"""A server that is behind others lacks the last row before a halt, or has it unfinished: that
+nothing lies behind a hole, or behind such a row, is believed when it is said so often again."""
 BACKOFF = Backoff(first_s=1.0, most_s=2.0, least_s=0.5)
 
 
@@ -56,6 +56,20 @@ class _Answers:
     server_time_us: int = 0
     is_over: bool = True
     """Whether there are rows behind the range, or it was answered to its end."""
+    unsure_us: int | None = None
+    """Open time of the last row that may come from a server that is behind others."""
+
+    def doubt(self, page: KlinePage) -> None:
+        """Note the row of a page that is not sure."""
+        if not page.is_last_sure and page.candles:
+            self.unsure_us = page.candles[-1].open_time_us
+
+    def sure_until_us(self, end_us: int) -> int:
+        """Up to where, of a range that ends there, nothing is in doubt."""
+        told_us = self.ranges[-1][1] if self.ranges else 0
+        if self.unsure_us is None or self.unsure_us < told_us:
+            return end_us  # another answer has told that row since
+        return min(self.unsure_us, end_us)
 
 
 def fetch_minutes(
@@ -75,6 +89,11 @@ def fetch_minutes(
     the end of a page proves nothing: only rows behind a hole do. Where there are none, a halt is
     believed when it is said several times, and never of minutes up to a stored row.
 
+    Nor does it prove its last row: a server that is behind others tells the minute that is open
+    there, with the trades so far. A row counts with another behind it in the same answer, or once
+    no lag can explain it; before a halt, minutes later, when several answers tell the same. Until
+    then it is not stored, and it and what is behind it are pending.
+
     Args:
         start_us, end_us: half-open range of open times.
         on_merged: given what REST said, once it is in the table.
@@ -91,9 +110,12 @@ def fetch_minutes(
     remove_settled_live(connection, symbol, start_us, end_us)
     counts = LoadCounts.of(answers.merged, rest_pages=answers.pages)
     ripe_us = max(start_us, min(end_us, minute_of(settled_until(answers.server_time_us))))
-    for hole in holes_in(answers.ranges, start_us, ripe_us):
+    sure_us = answers.sure_until_us(ripe_us)
+    for hole in holes_in(answers.ranges, start_us, sure_us):
         counts += _judge(connection, rest, symbol, hole, answers)
-    return counts + LoadCounts(pending_minutes=(end_us - ripe_us) // MINUTE_US)
+    late = missing_minutes(connection, symbol, sure_us, ripe_us, unsure=True)
+    pending = (end_us - ripe_us) // MINUTE_US + minutes_in(late)
+    return counts + LoadCounts(pending_minutes=pending)
 
 
 def _ask(
@@ -105,43 +127,60 @@ def _ask(
     answers: _Answers,
     on_merged: OnMerged,
 ) -> None:
-    """Page through a range; where a page is empty, look beyond the range."""
+    """Page through a range; where a page tells nothing that is sure, look beyond the range."""
     name = exchange_symbol_of(symbol)
     cursor = start_us
     while cursor < end_us:
-        limit = min(BEST_KLINES[rest.market], (end_us - cursor) // MINUTE_US)
-        page = rest.klines(name, INTERVAL, cursor, end_us, limit=limit)
-        found = page.candles
+        limit = klines_rows(rest.market, (end_us - cursor) // MINUTE_US)
+        page = rest.klines(name, INTERVAL, cursor, end_us, limit=limit, with_next=True)
         answers.pages += 1
         answers.server_time_us = page.server_time_us
-        if not found and not page.unsettled:
-            is_old = end_us <= answers.server_time_us - HALT_IS_SURE_US
-            # a halt that is known goes on, and is no news
-            is_news = is_old and not read_outages(connection, symbol, cursor - MINUTE_US, cursor)
-            beyond = _rows_behind(rest, name, cursor, again=TIMES_ASKED_AGAIN if is_news else 0)
-            found = [one for one in beyond if one.open_time_us < end_us]
-            if not found:
-                answers.is_over = bool(beyond)
-                break
+        answers.doubt(page)
+        if not page.sure and not page.is_followed:
+            page = _look_behind(connection, rest, symbol, page, cursor, end_us)
+            answers.doubt(page)
+            answers.is_over = page.is_followed or bool(page.candles)
+        found = [one for one in page.sure if one.open_time_us < end_us]
         answers.waiting += [
             Offer(candle, Status.VERIFIED, Source.REST, answers.server_time_us) for candle in found
         ]
         answers.ranges += ranges_of(candle.open_time_us for candle in found)
         if answers.pages % PAGES_A_MERGE == 0:
             _merge(connection, symbol, answers, on_merged)
-        if page.unsettled or not found:
+        if page.is_followed or not found:
             break
         cursor = found[-1].open_time_us + MINUTE_US
 
 
-def _rows_behind(rest: BinanceRest, name: str, start_us: int, *, again: int) -> list[Candle]:
-    """Rows from an empty page's start on; where there are none, asked again so many times."""
-    asked = 0
+def _look_behind(
+    connection: Connection,
+    rest: BinanceRest,
+    symbol: str,
+    page: KlinePage,
+    start_us: int,
+    end_us: int,
+) -> KlinePage:
+    """Rows from the start of a page on, which is empty or has one row that is not sure.
+
+    Where minutes later there are no others behind, a halt seems to have begun: asked again several
+    times. A row with nothing behind it is sure if all answers tell the same of it.
+    """
+    told_us = page.candles[-1].open_time_us + MINUTE_US if page.candles else end_us
+    is_old = told_us <= page.server_time_us - HALT_IS_SURE_US
+    # a halt that is known goes on, and is no news
+    is_news = is_old and (
+        bool(page.candles) or not read_outages(connection, symbol, start_us - MINUTE_US, start_us)
+    )
+    again = TIMES_ASKED_AGAIN if is_news else 0
+    asked, is_agreed = 0, is_old
     while True:
-        page = rest.klines(name, INTERVAL, start_us, None, limit=LOOK_ROWS)
+        behind = rest.klines(exchange_symbol_of(symbol), INTERVAL, start_us, None, limit=LOOK_ROWS)
         asked += 1
-        if page.candles or page.unsettled or asked > again:
-            return page.candles
+        if behind.sure or behind.is_followed:
+            return behind
+        is_agreed = is_agreed and behind.candles == page.candles
+        if asked > again:
+            return replace(behind, is_last_sure=is_agreed)
         time.sleep(BACKOFF.wait_s(asked))
 
 

@@ -17,7 +17,6 @@ import structlog
 from include.binance.dumps import DumpEntry, DumpSite
 from include.binance.rest import BinanceRest
 from include.config import Settings
-from include.domain.candles import Source
 from include.domain.instruments import Market, market_of
 from include.domain.timeframes import DAY_US, to_us
 from include.errors import PermanentError, TransientError, UnknownSymbolError
@@ -33,10 +32,9 @@ from include.jobs.dump_loading import KIND, load_dump_piece
 from include.jobs.exchange import APPLICATION_NAME, open_dump_site, open_shared_rest
 from include.jobs.minutes import fetch_minutes
 from include.jobs.pieces import DumpPiece, LoadCounts, Moment, holes_in
-from include.store.ledgers import read_coverage
 from include.store.merging import Connection
 from include.store.pools import connect
-from include.store.reconciliation import DayVerdict, compare_day, note_live
+from include.store.reconciliation import DayVerdict, compare_day, note_live, told_by_rest
 from include.store.verdicts import (
     days_before_file,
     find_loaded,
@@ -92,7 +90,8 @@ def plan_reconciliation(
 def reconcile_group(*, settings: Settings, group: DayGroup | Mapping[str, Any]) -> Reconciled:
     """Ask whoever has not spoken about these days, merge, compare, and keep the verdicts.
 
-    Doing it again asks nobody twice, except for files that were published since.
+    Doing it again asks nobody twice, except for files that were published since, and REST about
+    minutes that it had no row of while others have one.
 
     Raises:
         TransientError, RateLimitedError: exchange or database are away; what is done stays.
@@ -204,10 +203,13 @@ def _reconcile(
 def _ask_rest(
     connection: Connection, rest: BinanceRest, symbol: str, start_us: int, end_us: int
 ) -> LoadCounts:
-    """REST's word on what it has not told yet; nothing where it has forgotten the symbol."""
+    """REST's word on what it has not told yet; nothing where it has forgotten the symbol.
+
+    Minutes that it had no row of are asked for again once others have one.
+    """
     counts = LoadCounts()
-    spoken = read_coverage(connection, symbol, Source.REST, start_us, end_us)
-    for first_us, until_us in holes_in(spoken, start_us, end_us):
+    told = told_by_rest(connection, symbol, start_us, end_us)
+    for first_us, until_us in holes_in(told, start_us, end_us):
         try:
             counts += fetch_minutes(
                 connection, rest, symbol=symbol, start_us=first_us, end_us=until_us

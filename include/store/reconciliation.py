@@ -8,7 +8,8 @@ from datetime import date
 
 from psycopg.rows import class_row
 
-from include.domain.timeframes import DAY_US, from_us
+from include.domain.ranges import Ranges
+from include.domain.timeframes import DAY_US, from_us, to_us
 from include.store.merging import Connection
 from include.store.pools import translated
 
@@ -36,7 +37,8 @@ WHERE NOT v.minutes @> excluded.minutes
 
 # A kline is what the live path believed in the end, so its fold counts only where none came. A
 # word that its own source has taken back, by a newer one or a file issued anew, does not count.
-# Minutes that somebody has a row of are no outage, whatever REST says.
+# Minutes that somebody has a row of are no outage, whatever REST says; and of a row that is not
+# REST's, whose word is the greatest, REST has told nothing: it said that there is none.
 _COMPARE = """
 WITH day_of (start_time, end_time) AS (
     SELECT %(day)s::date::timestamp AT TIME ZONE 'UTC',
@@ -72,6 +74,8 @@ stored AS (
     SELECT
         c.symbol,
         range_agg(tstzrange(c.open_time, c.open_time + interval '1 minute')) AS minutes,
+        range_agg(tstzrange(c.open_time, c.open_time + interval '1 minute'))
+        FILTER (WHERE c.source <> 'rest') AS of_others,
         count(*) FILTER (WHERE c.status = 'verified') AS verified,
         count(*) FILTER (WHERE c.revision > 0) AS revised
     FROM market.candles_1m AS c, day_of
@@ -131,7 +135,7 @@ sets AS (
     SELECT
         asked.symbol,
         s.kline + s.stream AS live,
-        s.rest,
+        s.rest - coalesce(stored.of_others, '{}') AS rest,
         s.daily,
         s.monthly,
         coalesce(stored.minutes, '{}') AS stored,
@@ -210,6 +214,25 @@ GROUP BY i.symbol
 ORDER BY i.symbol
 """
 
+_TOLD_BY_REST = """
+SELECT lower(m.span), upper(m.span)
+FROM unnest(
+    tstzmultirange(tstzrange(%(start)s, %(end)s))
+    * coalesce((
+        SELECT range_agg(v.minutes) FROM ops.coverage AS v
+        WHERE v.symbol = %(symbol)s AND v.source = 'rest'
+    ), '{}')
+    - coalesce((
+        SELECT range_agg(tstzrange(c.open_time, c.open_time + interval '1 minute'))
+        FROM market.candles_1m AS c
+        WHERE
+            c.symbol = %(symbol)s AND c.open_time >= %(start)s AND c.open_time < %(end)s
+            AND c.source <> 'rest'
+    ), '{}')
+) AS m (span)
+ORDER BY 1
+"""
+
 _HAS_ROWS = """
 SELECT EXISTS (
     SELECT FROM market.candles_1m WHERE symbol = %s AND open_time >= %s AND open_time < %s
@@ -255,6 +278,17 @@ def compare_day(connection: Connection, symbols: Sequence[str], day_us: int) -> 
     arguments = {"symbols": list(symbols), "day": from_us(day_us).date()}
     with translated(connection), connection.cursor(row_factory=class_row(DayVerdict)) as cursor:
         return cursor.execute(_COMPARE, arguments).fetchall()
+
+
+def told_by_rest(connection: Connection, symbol: str, start_us: int, end_us: int) -> Ranges:
+    """Minutes of a range (µs) of which REST told a row, or that it has none where there is none.
+
+    A row that came later from others, of a minute that REST had none of, is not REST's.
+    """
+    arguments = {"symbol": symbol, "start": from_us(start_us), "end": from_us(end_us)}
+    with translated(connection):
+        rows = connection.execute(_TOLD_BY_REST, arguments).fetchall()
+    return [(to_us(start), to_us(end)) for start, end in rows]
 
 
 def held_symbols(connection: Connection, start_us: int, end_us: int) -> list[str]:

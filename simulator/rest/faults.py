@@ -47,7 +47,10 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KlineLag:
-    """Klines leave out trades younger than this, in place of the configured lag."""
+    """Klines leave out trades younger than this, in place of the configured lag.
+
+    The last row is the minute that was open then, unfinished, though it may have ended since.
+    """
 
     lag_us: int
 

@@ -28,7 +28,8 @@ BACKFILL: dict[str, Cell] = {
     ),
     # --- REST
     "rest_lag": Cell(
-        happens="takes minutes that ended 30 s ago or earlier; a lag below that does no harm",
+        happens="takes minutes that ended 30 s ago or earlier; a lag below that does no harm. Of a "
+        "longer one, leaves out the last row of an answer that may be unfinished: it stays missing",
         exit_code=0,
     ),
     "slow_rest": Cell(
@@ -137,7 +138,10 @@ REPAIR_GAPS: dict[str, Cell] = {
         happens="repairs both instruments' minutes, records the outage between, closes the gap",
         events=("outage_recorded",),
     ),
-    "rest_lag": Cell(happens="repairs what ended 30 s ago or earlier; a lag below does no harm"),
+    "rest_lag": Cell(
+        happens="repairs what ended 30 s ago or earlier; a lag below does no harm. Of a longer "
+        "one, takes no last row that may be unfinished: the gap stays open until the next run",
+    ),
     "slow_rest": Cell(happens="waits up to `HTTP_TIMEOUT_S`, then tries again, five times in all"),
     "rest_error": Cell(
         happens="tries 5xx again, five times in all. After that and at 429 or 418 the task fails; "

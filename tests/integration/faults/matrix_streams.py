@@ -92,7 +92,8 @@ STREAMER: dict[str, Cell] = {
     ),
     # --- REST, asked for minutes that the stream could not prove
     "rest_lag": Cell(
-        happens="asks for a minute 30 s after its end, so that a lag below that does no harm",
+        happens="asks for a minute 30 s after its end, so that a lag below that does no harm; of "
+        "a longer one, takes no last row of an answer that may be unfinished, and asks again",
         events=("minutes_repaired",),
     ),
     "slow_rest": Cell(

@@ -58,6 +58,23 @@ async def test_minutes_without_their_klines_come_from_a_rest_that_goes_wrong(
         await refused_minutes_are_left_to_the_gap_ledger(one)
 
 
+@pytest.mark.asyncio
+async def test_a_minute_that_is_open_at_a_server_that_lags_is_asked_for_again(
+    database_url: str,
+) -> None:
+    # slow enough that the minute is asked for before the server has its end
+    config = SimulatorConfig(speed=20, spot_symbols=("BTCUSDT",), um_symbols=())
+    async with stage(database_url, ["BTCUSDT"], config) as one:
+        one.add(
+            {"kind": "drop", "market": "spot", "streams": "*@kline_1m", "duration_s": 70},
+            {"kind": "rest_lag", "kline_lag_ms": 90_000, "id": "lag"},
+        )
+        await one.ends_right(minutes=2)
+        await one.until(lambda: "minutes_repaired" in one.events(), "a repair")
+        assert one.hits()["lag"]
+        assert "outage_recorded" not in one.events()
+
+
 async def refused_minutes_are_left_to_the_gap_ledger(one: Stage) -> None:
     told = [each for each in one.log if each["event"] == "minutes_not_repaired"]
     assert {each["symbol"] for each in told} == {REFUSED}

@@ -32,14 +32,16 @@ DAY = to_us(datetime(2026, 11, 18, tzinfo=UTC))
 SPAN = {"start": DAY, "end": DAY + DAY_US}
 
 
-def store(connection: psycopg.Connection, symbol: str, *open_times: int) -> None:
+def store(
+    connection: psycopg.Connection, symbol: str, *open_times: int, source: Source = Source.KLINE
+) -> None:
     merge_offers(
         connection,
         [
             Offer(
                 silent_candle(symbol, one, Decimal(1)),
                 Status.VERIFIED,
-                Source.KLINE,
+                source,
                 one + MINUTE_US,
             )
             for one in open_times
@@ -72,6 +74,7 @@ def test_days_of_the_week_before_are_taken_up_until_they_are_reconciled(
     days = [one.day_us for one in plan_day(settings=settings, **SPAN)]
     assert days == [DAY - 2 * DAY_US, DAY - DAY_US, DAY]
     assert compare_day(connection, ["BTCUSDT"], DAY - DAY_US) == []  # nobody has spoken about it
+    store(connection, "BTCUSDT", DAY - DAY_US, source=Source.REST)
     connection.execute(
         "INSERT INTO ops.coverage (symbol, source, day, minutes) SELECT 'BTCUSDT', source,"
         " '2026-11-17', tstzmultirange(tstzrange('2026-11-17 00:00Z', '2026-11-17 00:01Z'))"

@@ -320,7 +320,7 @@ def test_a_short_429_is_waited_out_by_a_backfill(
     def once(answer: httpx.Response) -> httpx.Response:
         if (
             "startTime" in str(answer.url)
-            and "limit=60" in str(answer.url)
+            and "limit=61" in str(answer.url)  # the hour, and the minute behind it
             and next(refusals, False)
         ):
             return replaced(answer, b'{"code":-1003,"msg":"slow"}', 429, **{"retry-after": "1"})

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -11,8 +12,10 @@ import httpx
 import psycopg
 import pytest
 
+from include.binance.weights import BEST_KLINES
 from include.config import Settings
 from include.domain.candles import Candle, Offer, Source, Status
+from include.domain.instruments import Market
 from include.domain.timeframes import DAY_US, MINUTE_US, SECOND_US, minute_of, to_us
 from include.errors import TransientError
 from include.jobs import minutes
@@ -22,6 +25,7 @@ from include.jobs.repair import RepairSummary, repair_gaps, repair_minutes
 from include.store.candles import merge_offers, read_candles
 from include.store.gaps import open_gap
 from include.store.ledgers import read_outages
+from simulator.rest.faults import KlineLag, RestRule
 from simulator.server import ExchangeThread
 from tests.integration.jobs.faulty_host import FaultyHost
 
@@ -42,6 +46,8 @@ class Klines:
     halt_us: int = DAY + 1_000 * DAY_US
     rows_behind: int = 0
     times: int = FOR_EVER
+    unfinished: int = 0
+    """The answer whose last row lacks a trade, by its number."""
     asked: int = 0
 
     def __call__(self, answer: httpx.Response) -> httpx.Response:
@@ -50,6 +56,8 @@ class Klines:
         kept = [row for row in rows if self.begin_us <= row[0] < self.halt_us]
         if self.asked <= self.times:
             kept = kept[: max(0, len(kept) - self.rows_behind)]
+        if self.asked == self.unfinished:
+            kept[-1][8] -= 1
         return httpx.Response(200, json=kept)
 
 
@@ -201,3 +209,116 @@ def test_minutes_just_before_a_listing_are_nothing_at_once(
     klines.begin_us = recent(exchange)
     counts = load(through_host, klines.begin_us - 5 * MINUTE_US, klines.begin_us)
     assert (counts.unlisted_minutes, counts.pending_minutes) == (5, 0)
+
+
+# --- the last row of an answer
+
+BUSY = "BTCUSDT"
+
+
+@contextmanager
+def lagging(exchange: ExchangeThread, minute_us: int, *, times: int | None) -> Iterator[None]:
+    """So many answers come from a server at which a minute is open."""
+    lag_us = exchange.clock.now_us() - minute_us - 15 * SECOND_US
+    rule = RestRule(effect=KlineLag(lag_us=lag_us), symbol=BUSY, endpoint="klines", times=times)
+    identity = exchange.rest_faults.add(rule)
+    yield
+    assert exchange.rest_faults.remove(identity)
+
+
+def load_busy(settings: Settings, start_us: int, end_us: int) -> LoadCounts:
+    return load_rest_piece(settings=settings, piece=RestPiece(BUSY, "x", start_us, end_us))
+
+
+@pytest.mark.parametrize("first_minutes", [0, 2])
+def test_the_open_minute_of_a_server_that_lags_is_asked_for_again_at_once(
+    first_minutes: int,
+    settings: Settings,
+    exchange: ExchangeThread,
+    connection: psycopg.Connection,
+    oracle: Oracle,
+) -> None:
+    last_us = recent(exchange)
+    start_us, end_us = last_us - first_minutes * MINUTE_US, last_us + MINUTE_US
+    with lagging(exchange, last_us, times=1):
+        counts = load_busy(settings, start_us, end_us)
+    assert (counts.inserted, counts.pending_minutes) == (first_minutes + 1, 0)
+    assert read_candles(connection, BUSY, start_us, end_us) == oracle(BUSY, start_us, end_us)
+
+
+def test_a_minute_that_is_open_at_every_server_is_pending_and_not_stored(
+    settings: Settings,
+    exchange: ExchangeThread,
+    connection: psycopg.Connection,
+    oracle: Oracle,
+) -> None:
+    last_us = recent(exchange)
+    start_us, end_us = last_us - 2 * MINUTE_US, last_us + MINUTE_US
+    open_gap(connection, symbol=BUSY, start_us=last_us, end_us=end_us, cause="cut")
+    with lagging(exchange, last_us, times=None):
+        counts = load_busy(settings, start_us, end_us)
+        assert (counts.inserted, counts.pending_minutes, counts.outage_minutes) == (2, 1, 0)
+        assert repair(settings) == (0, 1)
+    before = oracle(BUSY, start_us, last_us)
+    assert read_candles(connection, BUSY, start_us, end_us) == before
+    assert repair(settings) == (1, 0)
+    assert read_candles(connection, BUSY, start_us, end_us) == oracle(BUSY, start_us, end_us)
+
+
+@pytest.mark.parametrize(("minutes_ago", "asked", "waits_s"), [(3, 3, 0), (6, 6, 3), (11, 1, 0)])
+def test_the_last_minute_before_a_halt_counts_when_no_lag_can_explain_it(
+    minutes_ago: int,
+    asked: int,
+    waits_s: int,
+    through_host: Settings,
+    klines: Klines,
+    exchange: ExchangeThread,
+    connection: psycopg.Connection,
+    oracle: Oracle,
+    waits: list[tuple[float, float]],
+) -> None:
+    # the clock runs: not within a second of the next minute's bound
+    klines.halt_us = minute_of(exchange.clock.now_us() - SECOND_US) - minutes_ago * MINUTE_US
+    start_us = klines.halt_us - 3 * MINUTE_US
+    is_sure = minutes_ago > 3
+    counts = load(through_host, start_us, klines.halt_us)
+    assert (counts.inserted, counts.pending_minutes) == (2 + is_sure, 1 - is_sure)
+    told = oracle(SYMBOL, start_us, klines.halt_us - (not is_sure) * MINUTE_US)
+    assert read_candles(connection, SYMBOL, start_us, klines.halt_us) == told
+    assert outages(connection) == []
+    assert (klines.asked, len(waits)) == (asked, waits_s)
+
+
+@pytest.mark.parametrize("answer", [2, 3, 6])
+def test_a_last_minute_of_which_answers_differ_is_pending(
+    answer: int,
+    through_host: Settings,
+    klines: Klines,
+    exchange: ExchangeThread,
+    connection: psycopg.Connection,
+) -> None:
+    klines.halt_us = minute_of(exchange.clock.now_us() - SECOND_US) - 6 * MINUTE_US
+    start_us = klines.halt_us - 3 * MINUTE_US
+    klines.unfinished = answer
+    counts = load(through_host, start_us, klines.halt_us + MINUTE_US)
+    assert (counts.inserted, counts.pending_minutes) == (2, 2)
+    assert outages(connection) == []
+    counts = load(through_host, start_us, klines.halt_us + MINUTE_US)
+    assert (counts.inserted, counts.pending_minutes, counts.outage_minutes) == (1, 0, 1)
+
+
+def test_a_page_goes_on_with_the_last_row_of_the_one_before(
+    through_host: Settings,
+    host: FaultyHost,
+    exchange: ExchangeThread,
+    connection: psycopg.Connection,
+    oracle: Oracle,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(BEST_KLINES, Market.SPOT, 4)
+    end_us = recent(exchange) + MINUTE_US
+    start_us = end_us - 9 * MINUTE_US
+    counts = load_busy(through_host, start_us, end_us)
+    assert (counts.rest_pages, counts.inserted, counts.pending_minutes) == (3, 9, 0)
+    assert len([path for path in host.asked if "/klines?" in path]) == 3
+    assert read_candles(connection, BUSY, start_us, end_us) == oracle(BUSY, start_us, end_us)

@@ -16,8 +16,10 @@ from include.config import Settings
 from include.domain.candles import Candle, Offer, Source, Status
 from include.domain.timeframes import DAY_US, MINUTE_US, to_us
 from include.errors import PermanentError
+from include.jobs.backfill import load_rest_piece
 from include.jobs.daily import plan_day
 from include.jobs.instruments import sync_instruments
+from include.jobs.pieces import RestPiece
 from include.jobs.reconcile import (
     Reconciled,
     plan_reconciliation,
@@ -159,6 +161,26 @@ def test_a_minute_that_rest_lacks_and_others_have_is_no_outage_and_no_agreement(
         False,
     )
     assert connection.execute("SELECT count(*) FROM ops.outages").fetchone() == (0,)
+
+
+def test_rest_is_asked_again_about_an_outage_of_which_the_file_has_a_row(
+    through_host: Settings, host: FaultyHost, connection: psycopg.Connection, oracle: Oracle
+) -> None:
+    sync_instruments(settings=through_host, markets=["spot"])
+    lacking_us = DAY + 200 * MINUTE_US
+    host.changes["klines?"] = _without_row(lacking_us)
+    loaded = load_rest_piece(
+        settings=through_host, piece=RestPiece("BTCUSDT", "x", DAY, DAY + DAY_US)
+    )
+    assert loaded.outage_minutes == 1
+    _, (told,) = run(through_host)
+    assert (told["stored_minutes"], told["rest_minutes"]) == (1440, 1439)
+    assert told["verdict"] == "incomplete"
+    host.changes.clear()
+    host.asked.clear()
+    _, (told,) = run(through_host)
+    assert (told["verdict"], told["rest_minutes"]) == ("agrees", 1440)
+    assert len([path for path in host.asked if "klines?" in path]) == 1
 
 
 def test_a_symbol_that_rest_has_forgotten_holds_no_other_up(

@@ -207,6 +207,21 @@ def test_who_confirmed_and_who_contradicts(connection: Connection) -> None:
     }
 
 
+def test_rest_confirms_no_candle_of_a_minute_that_it_had_none_of(connection: Connection) -> None:
+    without = (T0, T0 + MINUTE_US)
+    cause = "the exchange has no candle"
+    record_outage(
+        connection, market=Market.SPOT, symbol="BTCUSDT", start_us=without[0], end_us=without[1],
+        cause=cause,
+    )  # fmt: skip
+    add_coverage(connection, "BTCUSDT", "rest", [without])
+    add_coverage(connection, "BTCUSDT", "dump_daily", [without])
+    merge_offers(connection, [traded(0, None, None, count=5, source=Source.DUMP_DAILY)])
+    assert proofs(connection)[0]["confirmed_by"] == ["dump_daily"]
+    merge_offers(connection, [traded(0, None, None, count=5, source=Source.REST)])
+    assert proofs(connection)[0]["confirmed_by"] == ["dump_daily", "rest"]
+
+
 def test_only_the_partitions_of_the_range_are_read(connection: Connection) -> None:
     merge_offers(connection, [traded(-90 * 1440, 1, 1), traded(-60 * 1440, 2, 2), traded(0, 3, 3)])
     times = (from_us(T0), from_us(T0 + 4 * MINUTE_US))

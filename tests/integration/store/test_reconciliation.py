@@ -17,6 +17,7 @@ from include.store.reconciliation import (
     compare_day,
     has_rows,
     note_live,
+    told_by_rest,
 )
 
 Connection = psycopg.Connection[Any]
@@ -147,6 +148,24 @@ def test_a_minute_that_somebody_has_is_no_outage_whatever_was_recorded(
     )
     found = verdict(connection)
     assert (found.expected_minutes, found.outage_minutes, found.is_complete) == (60, 0, False)
+
+
+def test_rest_has_not_told_the_row_of_a_minute_that_it_had_none_of(connection: Connection) -> None:
+    lacking = (DAY, DAY + MINUTE_US)
+    say(connection, Source.REST, hour()[1:])
+    record_outage(
+        connection, market=Market.SPOT, symbol="BTCUSDT", start_us=DAY, end_us=lacking[1],
+        cause="the exchange has no candle",
+    )  # fmt: skip
+    add_coverage(connection, "BTCUSDT", Source.REST, [lacking])
+    assert told_by_rest(connection, "BTCUSDT", DAY, DAY + DAY_US) == [(DAY, DAY + HOUR_US)]
+    say(connection, Source.DUMP_DAILY, hour())
+    found = verdict(connection)
+    assert (found.verdict, found.rest_minutes, found.is_complete) == ("incomplete", 59, False)
+    assert told_by_rest(connection, "BTCUSDT", DAY, DAY + DAY_US) == [(lacking[1], DAY + HOUR_US)]
+    say(connection, Source.REST, hour()[:1])
+    found = verdict(connection)
+    assert (found.verdict, found.rest_minutes, found.is_complete) == ("agrees", 60, True)
 
 
 def test_what_a_file_said_before_it_was_issued_anew_does_not_count(connection: Connection) -> None:

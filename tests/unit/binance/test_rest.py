@@ -109,6 +109,18 @@ def test_the_servers_time_is_asked_before_the_page_and_kept_for_old_minutes() ->
     assert exchange.methods[-2:] == ["time", "klines"]
 
 
+def test_the_minute_behind_is_no_candle_and_asks_for_no_later_time() -> None:
+    exchange = Exchange(klines=klines(row(0), row(1)))
+    exchange.handlers["time"] = lambda _: httpx.Response(
+        200, json={"serverTime": START + MINUTE_US + 30_000_000}
+    )
+    rest, _, _ = client(exchange)
+    for _ in range(2):
+        page = rest.klines("BTCUSDT", "1m", START, START + MINUTE_US, with_next=True)
+        assert [one.open_time_us for one in page.sure] == [START]
+    assert exchange.methods == ["time", "klines", "klines"]
+
+
 def test_a_full_page_tells_where_the_next_begins() -> None:
     rest, _, _ = client(Exchange(klines=klines(row(0), row(1))))
     page = rest.klines("BTCUSDT", "1m", START, START + 5 * MINUTE_US, limit=2)
@@ -123,6 +135,9 @@ def test_bounds_are_milliseconds_and_the_end_is_left_out() -> None:
     assert sent.url.params["startTime"] == str(START // 1000)
     assert sent.url.params["endTime"] == str((START + MINUTE_US) // 1000 - 1)
     assert sent.headers["X-MBX-TIME-UNIT"] == "MICROSECOND"
+    rest.klines("BTCUSDT", "1m", START, START + MINUTE_US, with_next=True)
+    sent = exchange.requests[-1]
+    assert sent.url.params["endTime"] == str((START + 2 * MINUTE_US) // 1000 - 1)
 
 
 def test_futures_are_asked_in_their_own_way_and_answer_in_milliseconds() -> None:

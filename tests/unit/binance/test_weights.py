@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.binance.weights import BEST_KLINES, LocalBudget, klines_weight
+from include.binance.weights import BEST_KLINES, LocalBudget, klines_rows, klines_weight
 from include.domain.instruments import Market
 from include.errors import RateLimitedError
 
@@ -107,3 +107,18 @@ def test_the_usual_page_gives_most_rows_for_the_weight(market: Market) -> None:
     most = {Market.SPOT: 1_000, Market.UM: 1_500}[market]
     rate = best / klines_weight(market, best)
     assert all(rate >= size / klines_weight(market, size) for size in range(1, most + 1))
+
+
+@pytest.mark.parametrize(
+    ("market", "bars", "rows"),
+    [
+        (Market.SPOT, 1, 2), (Market.SPOT, 999, 1_000), (Market.SPOT, 1_000, 1_000),
+        (Market.SPOT, 5_000, 1_000), (Market.UM, 98, 99), (Market.UM, 99, 99),
+        (Market.UM, 100, 101), (Market.UM, 498, 499), (Market.UM, 499, 499),
+    ],
+)  # fmt: skip
+def test_the_bar_behind_is_asked_for_where_it_costs_no_weight(
+    market: Market, bars: int, rows: int
+) -> None:
+    assert klines_rows(market, bars) == rows
+    assert klines_weight(market, rows) == klines_weight(market, min(bars, BEST_KLINES[market]))
