@@ -6,6 +6,7 @@
     ├── TransientError      try again later: network, 5xx, 429, database away
     │   └── RateLimitedError    carries how long the exchange asks us to wait
     └── PermanentError      trying again changes nothing: bad input, bad setting
+        ├── RefusedAddressError this address is not served, for minutes or for good
         ├── RejectedInputError  a file or row that is not what it claims to be
         └── UnknownSymbolError  the exchange has no such symbol
 
@@ -41,6 +42,14 @@ class RateLimitedError(TransientError):
 
 class PermanentError(CandelabraError):
     """A retry cannot succeed; somebody has to change something first."""
+
+
+class RefusedAddressError(PermanentError):
+    """A firewall, a proxy or a rule about regions refuses this address, whatever is asked.
+
+    Asking on does not help. One who can wait for hours may ask again after some minutes: a
+    firewall lets an address go that has been quiet.
+    """
 
 
 class RejectedInputError(PermanentError):

@@ -34,7 +34,7 @@ from streamer.roster import Changes, rosters_of
 from streamer.serving.observability import observed_by_http
 from streamer.serving.sidecar import serve_hub
 from streamer.sink import NO_CLOSED_KLINE
-from streamer.startup import Start, StoppedError, StreamOptions, find_start, timing_of
+from streamer.startup import Start, StoppedError, Stored, StreamOptions, find_start, timing_of
 from streamer.tape import Tape
 from streamer.watchdog import Watchdog
 from streamer.writer import CandleWriter
@@ -104,6 +104,7 @@ class Streamer:
             ledger=self._ledger,
             hub=self.hub,
             capture=self._capture.report,
+            capture_feeds=self._capture.feeds,
             counts=self._counts,
         )
         self._tape = Tape(self.observed.ticks.trades)
@@ -252,35 +253,32 @@ class Streamer:
         log.info("stopped", written=self._writer.written, **self._counts)
 
     def _build(self, start: Start) -> None:
-        lookback_us = self._settings.fill_lookback_minutes * MINUTE_US
-        self._ledger.adopt(start.gaps)
-        for gap in start.gaps:
-            self._repairs.ask(gap.symbol, gap.start_us, gap.end_us, gap.cause)
         self._clocks = {one: ExchangeClock(begin_us=at) for one, at in start.now_us.items()}
         for market in start.now_us:
-            horizon_us = minute_of(start.now_us[market]) - lookback_us
             of_market = [one for one in start.instruments if one.market is market]
-            stored_us = start.last_stored_us
-            begins = {
-                one.symbol: max(stored_us[one.symbol] + MINUTE_US, horizon_us)
-                for one in of_market
-                if one.symbol in stored_us
-            }
-            self._add(market, of_market, start.begins_us | begins)
-            for one in of_market:
-                for start_us, end_us in start.unsure_us.get(one.symbol, ()):
-                    self.ask_rest(one.symbol, start_us, end_us, "unsure at the start")
+            self._add(market, of_market, start.begins_us)
+        self._take_over(start.stored)
         self._listings = Listings(
             self._settings,
             rosters_of(self._options, start.instruments),
             start.now_us,
             on_changes=self._change,
+            on_stored=self._take_over,
             live_written=self._writer.settled,
             stop=self._stop,
             top=self._options.top,
             file=None if (file := self._options.symbols_file) is None else file.path,
         )
         self._capture.begin(start.instruments, exchange_us=min(start.now_us.values()))
+
+    def _take_over(self, stored: Stored) -> None:
+        """Have what the rows of symbols lack that are streamed from now on."""
+        self._ledger.adopt(stored.gaps)
+        for gap in stored.gaps:
+            self._repairs.ask(gap.symbol, gap.start_us, gap.end_us, gap.cause)
+        for symbol, ranges in stored.unsure_us.items():
+            for start_us, end_us in ranges:
+                self.ask_rest(symbol, start_us, end_us, "unsure at the start")
 
     def _add(
         self, market: Market, instruments: Sequence[Instrument], begins: Mapping[str, int]

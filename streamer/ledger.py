@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import psycopg
@@ -41,6 +42,8 @@ WRITE_INTERVAL_S = 0.25
 MOST_A_SYMBOL = 16
 """Gaps of a symbol kept apart; what is missed beyond them widens the last one."""
 BATCH = 2_000
+MOST_GIVEN_UP = 100_000
+"""Rows of gaps that were given up and are counted as open; further ones are in the table alone."""
 LOOK_INTERVAL_S = 30.0
 """How often the table is asked whether others have filled what is open."""
 BACKOFF = Backoff(first_s=0.5, most_s=30.0, least_s=0.1)
@@ -65,13 +68,15 @@ class GapLedger:
         self._proven_until: dict[str, int] = {}
         """End of the newest minute that the stream's klines proved, by symbol."""
         self._changed: dict[OpenGap, None] = {}
+        self._given_up: Counter[int] = Counter()
+        """Rows that are left to others, each with how many gaps of ours ended in it."""
         self._wake = asyncio.Event()
         self._connection: psycopg.AsyncConnection | None = None
 
     @property
     def open(self) -> int:
-        """Gaps that are not closed yet."""
-        return sum(map(len, self._gaps.values()))
+        """Gaps that are not closed yet, those that were given up among them."""
+        return sum(map(len, self._gaps.values())) + self._given_up.total()
 
     @property
     def unwritten(self) -> int:
@@ -147,8 +152,23 @@ class GapLedger:
                 self._change(gap)
 
     def adopt(self, gaps: Sequence[Gap]) -> None:
-        """Go on with gaps that an ended streamer left, which the caller has claimed."""
-        for gap in gaps:
+        """Go on with gaps that an ended streamer left, which the caller has claimed.
+
+        Those of a symbol that is streamed again may be known: by their row, or, where that is just
+        being written, by their range.
+        """
+        known = [one for of_symbol in self._gaps.values() for one in of_symbol]
+        ids = {number for one in known for number in one.ids}
+        ranges = {(one.symbol, one.start_us, one.end_us) for one in known}
+        new = [
+            gap
+            for gap in gaps
+            if gap.id not in ids and (gap.symbol, gap.start_us, gap.end_us) not in ranges
+        ]
+        taken_back = self._given_up & Counter(gap.id for gap in new)
+        self._given_up -= taken_back
+        self.opened += len(new) - taken_back.total()  # those were counted as opened before
+        for gap in new:
             bounds = (gap.start_us, gap.end_us)
             self._gaps.setdefault(gap.symbol, []).append(
                 OpenGap(
@@ -236,21 +256,34 @@ class GapLedger:
                     gap.written = None  # as another row: this one is closed
                 continue
             del self._changed[gap]
-            if gap.proven_s is not None or gap.given_up is not None:
+            if gap.proven_s is not None:
                 self._forget(gap)
+                self.closed += 1
+            elif gap.given_up is not None:
+                self._forget(gap)
+                self._leave(gap)
 
     async def _look(self) -> None:
         """Forget gaps that the table proves filled: by somebody else, or before they were noted."""
-        gaps = {one: gap for gaps in self._gaps.values() for gap in gaps for one in gap.ids}
-        if not gaps:
+        open_gaps = [gap for gaps in self._gaps.values() for gap in gaps if gap.ids]
+        seen = {gap: gap.changes for gap in open_gaps}
+        given_up = list(self._given_up)[:BATCH]
+        ids = {one for gap in open_gaps for one in gap.ids}.union(given_up)
+        if not ids:
             return
-        seen = {gap: gap.changes for gap in gaps.values()}
         async with asyncio.timeout(WRITE_TIMEOUT_S):
-            closed = await close_proven_gaps_async(await self._connected(), list(gaps))
-        for gap in {gaps[one]: None for one in closed}:
-            if gap.changes == seen[gap] and gap not in self._changed:
-                gap.proven_s = _now_s()
+            closed = await close_proven_gaps_async(await self._connected(), sorted(ids))
+        for gap, changes in seen.items():
+            is_as_seen = gap.changes == changes and gap not in self._changed
+            if is_as_seen and closed.issuperset(gap.ids):
                 self._forget(gap)
+                self.closed += 1
+        for one in given_up:
+            gaps = self._given_up.pop(one, 0)  # 0: taken back meanwhile
+            if one in closed:
+                self.closed += gaps
+            elif gaps:
+                self._given_up[one] = gaps  # behind the others, whose turn is next
 
     async def _connected(self) -> psycopg.AsyncConnection:
         if self._connection is None or self._connection.closed:
@@ -291,8 +324,11 @@ class GapLedger:
         gaps.remove(gap)
         if not gaps:
             del self._gaps[gap.symbol]
-        if gap.proven_s is not None:
-            self.closed += 1
+
+    def _leave(self, gap: OpenGap) -> None:
+        """Its row is of all that it missed; ``_look`` finds when others have closed it."""
+        if len(self._given_up) < MOST_GIVEN_UP:
+            self._given_up[gap.ids[-1]] += 1
 
     async def _disconnect(self) -> None:
         if self._connection is not None:

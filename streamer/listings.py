@@ -17,13 +17,12 @@ from include.domain.instruments import Instrument, Market, market_of, unknown_sy
 from include.domain.timeframes import MINUTE_US, minute_of
 from include.errors import PermanentError
 from include.jobs.exchange import open_shared_rest
-from include.store.candles import last_minutes
 from include.store.gaps import unknown_since
 from include.store.live import remove_left_live
 from include.store.pools import connect
 from streamer.newcomers import ask_first_minutes, begin_of
 from streamer.roster import Changes, Roster, names_of
-from streamer.startup import StoppedError, persist
+from streamer.startup import StoppedError, Stored, begins_behind, find_stored, persist
 from streamer.symbols_file import WantedSymbols, read_symbols
 from streamer.universe import choose, markets_of
 from streamer.watchlists import follow_watchlists
@@ -39,6 +38,8 @@ MOST_TOLD = 5
 
 OnChanges = Callable[[Market, Changes, Mapping[str, int]], None]
 """Given a market, its changes, and for each added symbol the minute to begin with (µs)."""
+OnStored = Callable[[Stored], None]
+"""Given what the table has of added symbols, and lacks."""
 
 
 class Listings:
@@ -60,6 +61,7 @@ class Listings:
         now_us: Mapping[Market, int],
         *,
         on_changes: OnChanges,
+        on_stored: OnStored,
         live_written: Callable[[], Awaitable[None]],
         stop: asyncio.Event,
         top: int | None = None,
@@ -72,6 +74,7 @@ class Listings:
         self._unseen_us: dict[str, int] = {}
         """When symbols were not seen yet that are new and could not be begun so far."""
         self._on_changes = on_changes
+        self._on_stored = on_stored
         self._live_written = live_written
         self._stop = stop
         self._top = top
@@ -184,7 +187,7 @@ class Listings:
         self._tell_unlisted(roster, listed)
         seen_us, self._seen_us[market] = self._seen_us.get(market, now_us), now_us
         self._on_changes(market, replace(changes, added=[]), {})
-        refused = await self._add(market, roster, changes.added, seen_us)
+        refused = await self._add(market, roster, changes.added, seen_us, now_us)
         if changes.dropped:
             with contextlib.suppress(TimeoutError):  # else the next start removes them
                 async with asyncio.timeout(LIVE_SETTLES_S):
@@ -196,16 +199,30 @@ class Listings:
             )
 
     async def _add(
-        self, market: Market, roster: Roster, added: Sequence[Instrument], seen_us: int
+        self,
+        market: Market,
+        roster: Roster,
+        added: Sequence[Instrument],
+        seen_us: int,
+        now_us: int,
     ) -> list[str]:
-        """Stream those that can be begun; returns why others cannot."""
+        """Stream those that can be begun; returns why others cannot.
+
+        Of those that have rows it is found as at a start what these lack: nobody may have streamed
+        them since a streamer was killed. One that was streamed here a moment ago may be asked for
+        what is known, or under way, which does no harm.
+        """
         if not added:
             return []
         since_us = {one.symbol: self._unseen_us.pop(one.symbol, seen_us) for one in added}
         begins: dict[str, int] = {}
+        stored = Stored({}, {}, [])
         try:
+            stored = await find_stored(self._settings, added, {market: now_us}, self._stop)
             begins, refused = await persist(
-                "first_minutes", lambda: self._begins(market, added, since_us), self._stop
+                "first_minutes",
+                lambda: self._begins(market, added, since_us, stored.last_us),
+                self._stop,
             )
         except PermanentError as error:
             refused = [str(error)]
@@ -214,6 +231,7 @@ class Listings:
         self._unseen_us.update((symbol, since_us[symbol]) for symbol in left)
         begun = [one for one in added if one.symbol in begins]
         self._on_changes(market, Changes(added=begun), begins)
+        self._on_stored(stored.of(begins))
         return refused
 
     def _tell_unlisted(self, roster: Roster, listed: Sequence[Instrument]) -> None:
@@ -241,29 +259,31 @@ class Listings:
             return listed, now_us, rest.quote_volumes_24h() if is_ranked else None
 
     def _begins(
-        self, market: Market, added: Sequence[Instrument], seen_us: Mapping[str, int]
+        self,
+        market: Market,
+        added: Sequence[Instrument],
+        seen_us: Mapping[str, int],
+        last_us: Mapping[str, int],
     ) -> tuple[dict[str, int], list[str]]:
         """The minute to begin each symbol with: after its stored ones, or its first.
 
         Args:
             seen_us: when it was not streamed yet, by symbol.
+            last_us: open time of the newest row of each that has any.
 
         Returns:
             the minutes (µs), and why others were refused.
         """
         lookback_us = self._settings.fill_lookback_minutes * MINUTE_US
+        new = [one for one in added if one.symbol not in last_us]
         with connect(self._url, application_name="candelabra-streamer") as connection:
-            symbols = [one.symbol for one in added]
-            remove_left_live(connection, symbols)  # of a streamer that was killed
-            stored = last_minutes(connection, symbols)
-            new = [one for one in added if one.symbol not in stored]
             told_us = unknown_since(
                 connection, [one.symbol for one in new], min(seen_us.values()) - lookback_us
             )
         with open_shared_rest(self._settings, market, self._url) as rest:
             now_us = rest.server_time_us()
             firsts_us, refused = ask_first_minutes(rest, new)
-        begins = {symbol: last_us + MINUTE_US for symbol, last_us in stored.items()}
+        begins: dict[str, int] = {}
         for symbol in (one.symbol for one in new if one.symbol not in refused):
             first_us = firsts_us.get(symbol)
             begin_us = begin_of(first_us, told_us.get(symbol), seen_us[symbol])
@@ -272,4 +292,5 @@ class Listings:
             begins[symbol] = begin_us
         horizon_us = minute_of(now_us) - lookback_us
         begins = {symbol: max(begin_us, horizon_us) for symbol, begin_us in begins.items()}
+        begins |= begins_behind(last_us, now_us, self._settings)
         return begins, [f"{symbol}: {error}" for symbol, error in refused.items()]

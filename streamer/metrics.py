@@ -9,9 +9,7 @@ symbols would make tens of thousands of series (``candelabra status`` is about s
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
@@ -25,131 +23,18 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from include.domain.instruments import Market
+from streamer.capture.feed import CaptureFeed
+from streamer.connection import StreamConnection
 from streamer.feed import LAG_SECONDS, Feed
 from streamer.histogram import Histogram
+from streamer.metrics_declared import METRICS, Declared, Labels
 from streamer.observed import Observed
 from streamer.states import SymbolStates
 
-Labels = tuple[str, ...]
 Value = float | Histogram
 Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 Readings = Iterator[tuple[str, Labels, Value]]
-
-
-@dataclass(frozen=True, slots=True)
-class Declared:
-    """A metric: its name without the suffixes of its kind, and what it says."""
-
-    kind: Literal["counter", "gauge", "histogram"]
-    meaning: str
-    labels: Labels = ()
-
-
-METRICS = {
-    "candelabra_frames": Declared(
-        "counter",
-        "Frames received: trade, kline, answer, shutdown, unknown (well-formed), bad (unreadable).",
-        ("connection", "kind"),
-    ),
-    "candelabra_trades": Declared(
-        "counter",
-        "Trades by what became of them: folded, duplicate (id seen before), void (no price).",
-        ("market", "outcome"),
-    ),
-    "candelabra_reordered_trades": Declared(
-        "counter", "Of these, overtaken by trades with larger ids on their way.", ("market",)
-    ),
-    "candelabra_late_trades": Declared(
-        "counter", "Of these, folded into minutes that were settled already.", ("market",)
-    ),
-    "candelabra_holes": Declared("counter", "Times that ids of trades skipped."),
-    "candelabra_lag_seconds": Declared(
-        "histogram",
-        "Event time of the exchange to handling here, of every 64th frame.",
-        ("market",),
-    ),
-    "candelabra_loop_delay_seconds": Declared(
-        "histogram", "By how much the ticks of 20 ms came late: a busy event loop."
-    ),
-    "candelabra_connections": Declared(
-        "gauge", "Stream connections: down, subscribing, delivering.", ("market", "state")
-    ),
-    "candelabra_reconnects": Declared(
-        "counter", "Connections that ended or could not be made.", ("connection",)
-    ),
-    "candelabra_connects_refused": Declared(
-        "counter", "Of these, answered with an error of HTTP.", ("connection",)
-    ),
-    "candelabra_rotations": Declared(
-        "counter",
-        "Connections succeeded by another before they ended, unnoticed by all above.",
-        ("connection",),
-    ),
-    "candelabra_symbols": Declared(
-        "gauge", "Symbols by state: connecting, live, silent, halted, dead.", ("market", "state")
-    ),
-    "candelabra_candles_settled": Declared(
-        "counter", "Candles handed to the writer, by status.", ("status",)
-    ),
-    "candelabra_checksums": Declared(
-        "counter",
-        "Folds held against the exchange's klines: equal, differing (of closed minutes), corrected "
-        "(of open ones).",
-        ("verdict",),
-    ),
-    "candelabra_rows_written": Declared("counter", "Settled candles that the database took."),
-    "candelabra_rows_refused": Declared("counter", "Settled candles that the database refused."),
-    "candelabra_rows_overflowed": Declared(
-        "counter", "Settled candles that left a full buffer; REST is asked for them."
-    ),
-    "candelabra_write_failures": Declared("counter", "Writes put off as the database was away."),
-    "candelabra_batch_rows": Declared("histogram", "Rows of one write of settled candles."),
-    "candelabra_write_seconds": Declared("histogram", "Time of one write of settled candles."),
-    "candelabra_database_up": Declared("gauge", "1 while the writer reaches the database, else 0."),
-    "candelabra_queue_depth": Declared(
-        "gauge",
-        "Waiting: candles and capture (rows), repairs (minutes), control (messages to the "
-        "exchange), gaps (changes of ops.gaps).",
-        ("queue",),
-    ),
-    "candelabra_queue_bound": Declared(
-        "gauge", "Most that may wait, where it is fixed.", ("queue",)
-    ),
-    "candelabra_repairs_asked": Declared("counter", "Ranges asked of REST.", ("cause",)),
-    "candelabra_repaired_minutes": Declared("counter", "Minutes that REST repaired."),
-    "candelabra_repair_failures": Declared("counter", "Repairs that failed and are tried again."),
-    "candelabra_given_up_minutes": Declared(
-        "counter", "Minutes that REST could not repair, left to the DAG repair_gaps."
-    ),
-    "candelabra_gaps_opened": Declared("counter", "Gaps of symbols entered in ops.gaps."),
-    "candelabra_gaps_closed": Declared("counter", "Of these, every minute was proven complete."),
-    "candelabra_gaps_open": Declared("gauge", "Gaps that are not closed yet."),
-    "candelabra_subscribers": Declared("gauge", "Readers of candle updates in this process."),
-    "candelabra_updates": Declared(
-        "counter",
-        "Changes of candles by what became of them, over all subscribers: told, conflated (a newer "
-        "one took its place), missed (had to leave; the subscriber was told so).",
-        ("outcome",),
-    ),
-    "candelabra_nats_up": Declared("gauge", "1 while NATS is reached, else 0; none without one."),
-    "candelabra_nats_cuts": Declared("counter", "Connections to NATS that ended."),
-    "candelabra_nats_updates": Declared(
-        "counter",
-        "Changes of bars by what became of them: told to NATS, conflated, missed (readers know).",
-        ("outcome",),
-    ),
-    "candelabra_captured_rows": Declared("counter", "Rows of raw capture written.", ("dataset",)),
-    "candelabra_capture_events": Declared(
-        "counter",
-        "Rows of raw capture: repeated (there already), refused (by the database), replayed (from "
-        "the spool), filled (fetched by id), lost (recorded in ops.gaps).",
-        ("kind",),
-    ),
-    "candelabra_capture_spool_bytes": Declared("gauge", "Disk that the spool of capture takes."),
-    "candelabra_capture_missing_ids": Declared("gauge", "Ids of trades that are asked of REST."),
-    "candelabra_started": Declared("gauge", "1 once symbols and stored minutes are known, else 0."),
-}
-"""Each metric by its name; a counter's sample is called ``…_total``."""
+Counts = Mapping[tuple[str, Labels], float]
 
 
 CAPTURE_EVENTS = {
@@ -165,19 +50,22 @@ CAPTURE_EVENTS = {
 class Running:
     """Totals that only grow, of parts that come and go.
 
-    A connection that is given up takes its counters with it; their sum would fall, and
-    Prometheus would read that as a restart.
+    A connection that is given up, or a symbol that is removed, takes its counters with it; their
+    sum would fall, and Prometheus would read that as a restart.
     """
 
     def __init__(self) -> None:
         self._totals: defaultdict[tuple[str, Labels], float] = defaultdict(float)
-        self._seen: WeakKeyDictionary[object, Counter[tuple[str, Labels]]] = WeakKeyDictionary()
+        self._seen: WeakKeyDictionary[object, Counts] = WeakKeyDictionary()
 
-    def note(self, part: object, name: str, labels: Labels, value: float) -> None:
-        """What a part counts now."""
-        seen = self._seen.setdefault(part, Counter())
-        self._totals[name, labels] += value - seen[name, labels]
-        seen[name, labels] = value  # type: ignore[assignment]
+    def note(self, part: object, counts: Counts) -> None:
+        """All that a part counts now."""
+        seen = self._seen.get(part, {})
+        if counts == seen:
+            return  # most symbols count nothing between two looks
+        for key, count in counts.items():
+            self._totals[key] += count - seen.get(key, 0)
+        self._seen[part] = counts
 
     def readings(self) -> Readings:
         """All totals so far."""
@@ -209,12 +97,17 @@ class StreamerCollector(Collector):
         observed = self._observed
         for feed in observed.feeds:
             self._note_feed(feed)
+        for capturing in observed.capture_feeds:
+            self._note_capture(capturing)
         yield from self._running.readings()
         for market in Market:
             feeds = [feed for feed in observed.feeds if feed.market is market]
             if feeds:
                 yield from _of_market(market, feeds, observed.states)
                 yield "candelabra_lag_seconds", (market.value,), self._lag(market, feeds)
+            capturing_it = [feed for feed in observed.capture_feeds if feed.market is market]
+            yield from _of_connections(market, "candles", feeds)
+            yield from _of_connections(market, "capture", capturing_it)
         yield from _of_writer(observed)
         yield from _of_repairs(observed)
         yield from _of_gaps(observed)
@@ -236,30 +129,38 @@ class StreamerCollector(Collector):
         kinds = {"trade": trades, "kline": feed.klines, "bad": feed.bad_frames}
         for kind in ("answer", "shutdown", "unknown"):
             kinds[kind] = others[kind]
-        for kind, frames in kinds.items():
-            self._running.note(feed, "candelabra_frames", (connection, kind), frames)
-        duplicates = voids = late = equal = reordered = 0
-        for one in feed.aggregators:
-            duplicates += one.duplicates
-            voids += one.void_trades
-            late += one.late_trades
-            reordered += one.ids.overtaken
-            equal += one.equal_checksums
-        for outcome, count in (
-            ("folded", trades - duplicates - voids),
-            ("duplicate", duplicates),
-            ("void", voids),
-        ):
-            self._running.note(feed, "candelabra_trades", (market, outcome), count)
-        self._running.note(feed, "candelabra_late_trades", (market,), late)
-        self._running.note(feed, "candelabra_reordered_trades", (market,), reordered)
-        self._running.note(feed, "candelabra_checksums", ("equal",), equal)
-        for name, count in (
-            ("candelabra_reconnects", feed.connection.reconnects),
-            ("candelabra_connects_refused", feed.connection.refused),
-            ("candelabra_rotations", feed.connection.rotations),
-        ):
-            self._running.note(feed, name, (connection,), count)
+        self._running.note(
+            feed,
+            {
+                **{("candelabra_frames", (connection, kind)): n for kind, n in kinds.items()},
+                ("candelabra_trades", (market, "folded")): trades,
+                **_of_connection(feed.connection),
+            },
+        )
+        for one in feed.aggregators:  # each by itself: it may go before its connection does
+            unfolded = one.duplicates + one.void_trades
+            self._running.note(
+                one,
+                {
+                    ("candelabra_trades", (market, "folded")): -unfolded,
+                    ("candelabra_trades", (market, "duplicate")): one.duplicates,
+                    ("candelabra_trades", (market, "void")): one.void_trades,
+                    ("candelabra_late_trades", (market,)): one.late_trades,
+                    ("candelabra_reordered_trades", (market,)): one.ids.overtaken,
+                    ("candelabra_checksums", ("equal",)): one.equal_checksums,
+                },
+            )
+
+    def _note_capture(self, feed: CaptureFeed) -> None:
+        connection = feed.connection.name
+        self._running.note(
+            feed,
+            {
+                ("candelabra_frames", (connection, "captured")): feed.frames - feed.bad_frames,
+                ("candelabra_frames", (connection, "bad")): feed.bad_frames,
+                **_of_connection(feed.connection),
+            },
+        )
 
     def _lag(self, market: Market, feeds: list[Feed]) -> Histogram:
         """All lags of a market, those of connections that are gone as well."""
@@ -275,21 +176,35 @@ class StreamerCollector(Collector):
         return whole
 
 
-def _of_market(market: Market, feeds: list[Feed], states: SymbolStates) -> Readings:
-    connections = dict.fromkeys(("down", "subscribing", "delivering"), 0)
-    for feed in feeds:
-        connections[_state_of(feed)] += 1
-    for state, count in connections.items():
-        yield "candelabra_connections", (market.value, state), count
-    symbols = [one.symbol for feed in feeds for one in feed.aggregators]
-    for symbol_state, count in states.counts(symbols).items():
-        yield "candelabra_symbols", (market.value, symbol_state.value), count
+def _of_connection(connection: StreamConnection) -> Counts:
+    label = (connection.name,)
+    return {
+        ("candelabra_reconnects", label): connection.reconnects,
+        ("candelabra_connects_refused", label): connection.refused,
+        ("candelabra_rotations", label): connection.rotations,
+    }
 
 
-def _state_of(feed: Feed) -> str:
+def _of_connections(market: Market, carries: str, feeds: Sequence[Feed | CaptureFeed]) -> Readings:
+    counts = Counter(map(_state_of, feeds))
+    for state in ("down", "subscribing", "delivering") if feeds else ():
+        yield "candelabra_connections", (market.value, carries, state), counts[state]
+
+
+def _state_of(feed: Feed | CaptureFeed) -> str:
     if not feed.connection.is_open:
         return "down"
-    return "subscribing" if feed.delivering_since_us is None else "delivering"
+    if isinstance(feed, CaptureFeed):  # the symbols may be quiet: an acknowledgement must do
+        delivers = feed.connection.session.is_subscribed
+    else:
+        delivers = feed.delivering_since_us is not None
+    return "delivering" if delivers else "subscribing"
+
+
+def _of_market(market: Market, feeds: list[Feed], states: SymbolStates) -> Readings:
+    symbols = [one.symbol for feed in feeds for one in feed.aggregators]
+    for state, count in states.counts(symbols).items():
+        yield "candelabra_symbols", (market.value, state.value), count
 
 
 def _of_writer(observed: Observed) -> Readings:
@@ -303,7 +218,8 @@ def _of_writer(observed: Observed) -> Readings:
     yield "candelabra_database_up", (), int(writer.answer_age_s is not None)
     yield "candelabra_queue_depth", ("candles",), writer.waiting
     yield "candelabra_queue_bound", ("candles",), writer.buffer_rows
-    control = sum(feed.connection.session.queued for feed in observed.feeds)
+    feeds: list[Feed | CaptureFeed] = [*observed.feeds, *observed.capture_feeds]
+    control = sum(feed.connection.session.queued for feed in feeds)
     yield "candelabra_queue_depth", ("control",), control
 
 
@@ -347,6 +263,7 @@ def _of_capture(observed: Observed) -> Readings:
         return
     for kind, key in CAPTURE_EVENTS.items():
         yield "candelabra_capture_events", (kind,), report.pop(key)
+    yield "candelabra_capture_losses", (), report.pop("capture_losses")
     yield "candelabra_queue_depth", ("capture",), report.pop("capture_waiting")
     yield "candelabra_capture_spool_bytes", (), report.pop("capture_spooled_bytes")
     yield "candelabra_capture_missing_ids", (), report.pop("capture_missing_ids")

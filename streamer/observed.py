@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from streamer.capture.feed import CaptureFeed
 from streamer.fans import TickFans
 from streamer.feed import Feed
 from streamer.histogram import Histogram
@@ -26,6 +27,7 @@ class Observed:
     Attributes:
         feeds: the streamer's own list, which grows and shrinks with its connections.
         capture: the figures of raw capture; none where nothing is captured.
+        capture_feeds: raw capture's own list of its own connections, as above.
         counts: settled candles by status; ``differing``, ``corrected`` and ``holes``.
         ticks: readers of trades and best prices.
         bus: what is published over NATS; None where nothing is.
@@ -42,6 +44,7 @@ class Observed:
     ledger: GapLedger
     hub: Hub
     capture: Callable[[], Mapping[str, int]]
+    capture_feeds: Sequence[CaptureFeed] = ()
     states: SymbolStates = field(default_factory=SymbolStates)
     counts: Counter[str] = field(default_factory=Counter)
     loop_delay_seconds: Histogram = field(default_factory=lambda: Histogram(LOOP_DELAY_SECONDS))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Container, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -69,23 +69,41 @@ class StreamOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """What the table has of symbols that are to be streamed, and what it lacks.
+
+    Attributes:
+        last_us: open time of the newest row of each symbol that has any.
+        unsure_us: half-open ranges of minutes up to it that have no row, or one that the
+            exchange has not confirmed; from the first minute of a new listing on.
+        gaps: what was missed of these symbols before and nobody has repaired.
+    """
+
+    last_us: dict[str, int]
+    unsure_us: dict[str, list[tuple[int, int]]]
+    gaps: list[Gap]
+
+    def of(self, symbols: Container[str]) -> Stored:
+        """What of it is about these."""
+        return Stored(
+            {symbol: at_us for symbol, at_us in self.last_us.items() if symbol in symbols},
+            {symbol: spans for symbol, spans in self.unsure_us.items() if symbol in symbols},
+            [gap for gap in self.gaps if gap.symbol in symbols],
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     """Where the streamer begins.
 
     Attributes:
-        last_stored_us: open time of the newest row of each symbol that has any.
-        unsure_us: half-open ranges of minutes up to it that have no row, or one that the
-            exchange has not confirmed; from the first minute of a new listing on.
-        begins_us: the first minute to have of symbols that have no row, where that is not now.
-        gaps: what ended streamers missed of these symbols and nobody has repaired.
+        begins_us: the first minute to have of each symbol, where that is not now.
         now_us: the exchange's time, by market.
     """
 
     instruments: list[Instrument]
-    last_stored_us: dict[str, int]
-    unsure_us: dict[str, list[tuple[int, int]]]
+    stored: Stored
     begins_us: dict[str, int]
-    gaps: list[Gap]
     now_us: dict[Market, int]
 
 
@@ -143,17 +161,55 @@ async def find_start(settings: Settings, options: StreamOptions, stop: asyncio.E
     for one in chosen:
         if not one.is_trading:
             log.warning("symbol_not_trading", symbol=one.symbol, status=one.status)
-    symbols = [instrument.symbol for instrument in chosen]
-    stored, unsure, gaps = await persist(
-        "stored_minutes", lambda: _stored_minutes(url, symbols, minute_of(horizon_us)), stop
-    )
+    stored = await find_stored(settings, chosen, now_us, stop)
     begins = await persist(
-        "first_minutes", lambda: begin_newcomers(settings, chosen, stored, now_us), stop
+        "first_minutes", lambda: begin_newcomers(settings, chosen, stored.last_us, now_us), stop
     )
-    missed = await persist("beginnings", lambda: missed_beginnings(settings, chosen, now_us), stop)
+    for market, market_us in now_us.items():
+        of_market = {one.symbol for one in chosen if one.market is market}
+        begins |= begins_behind(stored.of(of_market).last_us, market_us, settings)
+    return Start(chosen, stored, begins, now_us)
+
+
+async def find_stored(
+    settings: Settings,
+    instruments: Sequence[Instrument],
+    now_us: Mapping[Market, int],
+    stop: asyncio.Event,
+) -> Stored:
+    """Ask the table what it has of symbols that are about to be streamed, and take their gaps over.
+
+    The exchange or the database being away is waited out. Open candles left behind are removed.
+
+    Args:
+        now_us: the exchange's time, by market.
+
+    Raises:
+        PermanentError: a URL or login is wrong, or a statement is refused.
+        StoppedError: ``stop`` was set while waiting.
+    """
+    url = settings.url_for("streamer")
+    symbols = [one.symbol for one in instruments]
+    horizon_us = min(_horizon_us(settings, market_us) for market_us in now_us.values())
+    stored = await persist(
+        "stored_minutes", lambda: _stored_minutes(url, symbols, horizon_us), stop
+    )
+    missed = await persist(
+        "beginnings", lambda: missed_beginnings(settings, instruments, now_us), stop
+    )
     for symbol, span in missed.items():
-        unsure.setdefault(symbol, []).append(span)
-    return Start(chosen, stored, unsure, begins, gaps, now_us)
+        stored.unsure_us.setdefault(symbol, []).append(span)
+    return stored
+
+
+def begins_behind(last_us: Mapping[str, int], now_us: int, settings: Settings) -> dict[str, int]:
+    """The minutes (µs) behind the newest rows, as far back as is looked."""
+    horizon_us = _horizon_us(settings, now_us)
+    return {symbol: max(at_us + MINUTE_US, horizon_us) for symbol, at_us in last_us.items()}
+
+
+def _horizon_us(settings: Settings, now_us: int) -> int:
+    return minute_of(now_us) - settings.fill_lookback_minutes * MINUTE_US
 
 
 async def persist(what: str, call: Callable[[], Result], stop: asyncio.Event) -> Result:
@@ -215,16 +271,15 @@ def _streamed_since(url: str, symbols: Sequence[str], since_us: int) -> list[str
     return [symbol for symbol in symbols if last_us.get(symbol, 0) >= since_us]
 
 
-def _stored_minutes(
-    url: str, symbols: Sequence[str], since_us: int
-) -> tuple[dict[str, int], dict[str, list[tuple[int, int]]], list[Gap]]:
+def _stored_minutes(url: str, symbols: Sequence[str], since_us: int) -> Stored:
     """Where the table ends, what it is not sure of, and what was missed before.
 
-    Open candles left behind are removed.
+    Open candles left behind are removed. A symbol that was streamed a moment ago may have rows
+    under way: those that come after the look at its newest one are asked for, never left out.
     """
     with connect(url, application_name="candelabra-streamer") as connection:
         remove_left_live(connection, symbols)
         close_proven_gaps(connection, symbols=symbols)
         gaps = claim_gaps(connection, worker="streamer", limit=MOST_GAPS, symbols=symbols)
-        unsure = minutes_to_ask(connection, symbols, since_us)
-        return last_minutes(connection, symbols), unsure, gaps
+        last_us = last_minutes(connection, symbols)
+        return Stored(last_us, minutes_to_ask(connection, symbols, since_us), gaps)

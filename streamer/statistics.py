@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from include.domain.timeframes import from_us
+from streamer.capture.feed import CaptureFeed
 from streamer.feed import Feed
 from streamer.observed import Observed
 
@@ -22,6 +23,7 @@ def statistics(observed: Observed) -> dict[str, Any]:
         "updates_conflated": tally.conflated,
         "candles_missed": tally.missed,
         "capture": dict(observed.capture()),
+        "capture_connections": [_of_capture(feed) for feed in observed.capture_feeds],
         "nats": None if observed.bus is None else observed.bus.statistics(),
     }
 
@@ -43,4 +45,21 @@ def _of_feed(feed: Feed) -> dict[str, Any]:
         "rotations": connection.rotations,
         "refused": connection.refused,
         "exchange_time": from_us(feed.exchange_us) if feed.exchange_us else None,
+    }
+
+
+def _of_capture(feed: CaptureFeed) -> dict[str, Any]:
+    connection = feed.connection
+    return {
+        "name": connection.name,
+        "market": feed.market.value,
+        "is_open": connection.is_open,
+        "is_subscribed": connection.is_open and connection.session.is_subscribed,
+        "streams": list(feed.kinds),
+        "symbols": len(feed.names),
+        "frames": feed.frames,
+        "bad_frames": feed.bad_frames,
+        "reconnects": connection.reconnects,
+        "rotations": connection.rotations,
+        "refused": connection.refused,
     }

@@ -11,6 +11,7 @@ from include.errors import (
     CandelabraError,
     PermanentError,
     RateLimitedError,
+    RefusedAddressError,
     TransientError,
     UnknownSymbolError,
 )
@@ -87,15 +88,17 @@ def error_of(
             banned=status == 418,
         )
     if status == 451 or (status == 403 and _speaks_of_region(body)):
-        return PermanentError(
+        return RefusedAddressError(
             f"{where}: the exchange does not serve this region. Use data-api.binance.vision "
             "(spot, public data), or set HTTPS_PROXY to a proxy where it is allowed"
         )
     if status == 403:
-        return PermanentError(
+        return RefusedAddressError(
             f"{where}: the exchange's firewall refuses this address. If others are served, set "
             "HTTPS_PROXY; if it was served before, stop for some minutes"
         )
+    if status == 407:
+        return RefusedAddressError(f"{where}: the proxy of HTTPS_PROXY wants to know who asks")
     if status >= 500 or code in RETRIED_CODES:
         return TransientError(where)
     if code == INVALID_SYMBOL_CODE:

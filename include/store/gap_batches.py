@@ -87,6 +87,11 @@ FROM (
 WHERE g.id = n.id
 """
 
+_NOT_OPEN = """
+SELECT asked.id FROM unnest(%(ids)s::bigint[]) AS asked (id)
+WHERE NOT EXISTS (SELECT FROM ops.gaps AS g WHERE g.id = asked.id AND g.repaired_at IS NULL)
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class NewGap:
@@ -198,9 +203,14 @@ async def leave_gaps_async(connection: AsyncConnection, gaps: Sequence[LeftGap])
 
 
 async def close_proven_gaps_async(connection: AsyncConnection, ids: Sequence[int]) -> set[int]:
-    """Close those whose minutes are all verified rows or outages by now; returns their ids."""
+    """Close those whose minutes are all verified rows or outages by now.
+
+    Returns:
+        The ids of all that are not open any more, whoever closed them.
+    """
     with translated(connection):
-        cursor = await connection.execute(CLOSE_PROVEN, {"symbols": None, "ids": list(ids)})
+        await connection.execute(CLOSE_PROVEN, {"symbols": None, "ids": list(ids)})
+        cursor = await connection.execute(_NOT_OPEN, {"ids": list(ids)})
         return {int(row[0]) for row in await cursor.fetchall()}
 
 

@@ -4,6 +4,10 @@ Rows are kept exactly once by id. In the usual case nothing comes twice, so rows
 straight into the table, which is the fastest way there is; only where that meets a row that is
 there already (an overlap, a replay, a second streamer) do they go through a temporary table and
 ``ON CONFLICT DO NOTHING``, in the order of the key.
+
+The day of a row is in its key. A quote of spot bears no time of the exchange: its day is that of
+its receipt, and about midnight two processes may receive one quote on two days. Quotes of these two
+minutes are looked for on the day beside as well, by one writer after another.
 """
 
 from __future__ import annotations
@@ -29,6 +33,8 @@ BookTickerRow = tuple[str, int, Decimal, Decimal, Decimal, Decimal, int | None, 
 """Symbol, update id, bid and its quantity, ask and its quantity, event time where told, and the
 time of receipt (both µs)."""
 
+ABOUT_MIDNIGHT = frozenset({"23:59", "00:00"})
+"""Minutes in which a row that another process received may bear the day beside."""
 LINES_A_WRITE = 1_024
 """About 100 kB: joining them holds up an event loop for a tenth of a millisecond."""
 
@@ -183,6 +189,16 @@ def days_of(lines: Sequence[str]) -> set[str]:
     return {line.split("\t", 2)[1] for line in lines}
 
 
+def may_bear_two_days(table: RawTable, lines: Sequence[str]) -> bool:
+    """Whether some are quotes without a time of the exchange, received within a minute of midnight.
+
+    Their last two fields have fixed widths: ``\\N`` and a moment as ``2026-11-21 23:59:59.9…+00``.
+    """
+    return table is BOOK_TICKERS and any(
+        line[-19:-14] in ABOUT_MIDNIGHT and line[-33:-31] == "\\N" for line in lines
+    )
+
+
 async def write_raw_async(
     connection: AsyncConnection,
     table: RawTable,
@@ -203,8 +219,9 @@ async def write_raw_async(
         TransientError: the database is away, or another writer was in the way.
         PermanentError: a row is refused; its cause is the driver's error.
     """
+    is_about_midnight = may_bear_two_days(table, lines)
     with translated(connection):
-        if not expect_repeats:
+        if not (expect_repeats or is_about_midnight):
             try:
                 await _copy(connection, table, lines)
             except errors.UniqueViolation:
@@ -215,17 +232,20 @@ async def write_raw_async(
                 return len(lines), False
         for day in sorted(days_of(lines)):
             await connection.execute(_ENSURE, (f"market.{table.name}", f"{day} 00:00Z"))
-        staging, create, insert = _staged(table)
+        staging, create, insert = _staged(table, is_about_midnight=is_about_midnight)
         async with connection.transaction(), connection.cursor() as cursor:
             await cursor.execute(create)
             await _copy_lines(cursor, staging, table, lines)
+            if is_about_midnight:
+                await cursor.execute(_ONE_AFTER_ANOTHER)
             await cursor.execute(insert)
             return cursor.rowcount, cursor.rowcount < len(lines)
 
 
 def write_raw(connection: Connection, table: RawTable, lines: Sequence[str]) -> int:
     """Write rows, each once, all or none; returns how many were new. Errors as above."""
-    staging, create, insert = _staged(table)
+    is_about_midnight = may_bear_two_days(table, lines)
+    staging, create, insert = _staged(table, is_about_midnight=is_about_midnight)
     with translated(connection):
         for day in sorted(days_of(lines)):
             connection.execute(_ENSURE, (f"market.{table.name}", f"{day} 00:00Z"))
@@ -233,6 +253,8 @@ def write_raw(connection: Connection, table: RawTable, lines: Sequence[str]) -> 
             cursor.execute(create)
             with cursor.copy(_copy_into(staging, table)) as copy:
                 copy.write("".join(lines))
+            if is_about_midnight:
+                cursor.execute(_ONE_AFTER_ANOTHER)
             cursor.execute(insert)
             return cursor.rowcount
 
@@ -241,24 +263,60 @@ def write_raw(connection: Connection, table: RawTable, lines: Sequence[str]) -> 
 
 _ENSURE = "SELECT ops.ensure_partition(%s::regclass, %s::timestamptz)"
 
+# A statement of its own: the next one sees what the writer before has committed.
+_ONE_AFTER_ANOTHER = (
+    "SELECT pg_advisory_xact_lock(hashtextextended('candelabra quotes about midnight', 0))"
+)
+
+# LIMIT keeps it a look into the index for each row, however large the planner takes the day for. A
+# ticker that another instrument has by now may use an id again: not within two minutes.
+_NOT_ON_THE_DAY_BESIDE = sql.SQL("""
+LEFT JOIN LATERAL (
+    SELECT true FROM {table} AS b
+    WHERE
+        b.symbol = s.symbol
+        AND b.update_id = s.update_id
+        AND b.event_time IS NULL
+        AND b.day = CASE
+            WHEN s.event_time IS NOT NULL THEN NULL
+            WHEN ((s.received_at + interval '1 minute') AT TIME ZONE 'UTC')::date > s.day
+                THEN s.day + 1
+            WHEN ((s.received_at - interval '1 minute') AT TIME ZONE 'UTC')::date < s.day
+                THEN s.day - 1
+        END
+        AND b.received_at BETWEEN
+            s.received_at - interval '2 minutes' AND s.received_at + interval '2 minutes'
+    LIMIT 1
+) AS beside (is_there) ON true
+WHERE beside.is_there IS NULL
+""")
+
 
 def _copy_into(target: sql.Identifier, table: RawTable) -> sql.Composed:
     columns = sql.SQL(", ").join(map(sql.Identifier, table.columns))
     return sql.SQL("COPY {} ({}) FROM STDIN (ENCODING 'UTF8')").format(target, columns)
 
 
-def _staged(table: RawTable) -> tuple[sql.Identifier, sql.Composed, sql.Composed]:
+def _staged(
+    table: RawTable, *, is_about_midnight: bool = False
+) -> tuple[sql.Identifier, sql.Composed, sql.Composed]:
     """The temporary table, the statement that makes it, and the one that empties it into ours."""
     staging = sql.Identifier("pg_temp", f"captured_{table.name}")
     create = sql.SQL(
         "CREATE TEMPORARY TABLE IF NOT EXISTS {} (LIKE {}) ON COMMIT DELETE ROWS"
     ).format(sql.Identifier(f"captured_{table.name}"), table.path)
-    columns = sql.SQL(", ").join(map(sql.Identifier, table.columns))
     # In the order of the key, so that two writers of the same rows cannot lock each other out.
     insert = sql.SQL(
-        "INSERT INTO {table} ({columns}) SELECT {columns} FROM {staging} "
-        'ORDER BY symbol COLLATE "C", day, {id} ON CONFLICT DO NOTHING'
-    ).format(table=table.path, columns=columns, staging=staging, id=sql.Identifier(table.id_column))
+        "INSERT INTO {table} ({columns}) SELECT {staged} FROM {staging} AS s {only} "
+        'ORDER BY s.symbol COLLATE "C", s.day, s.{id} ON CONFLICT DO NOTHING'
+    ).format(
+        table=table.path,
+        columns=sql.SQL(", ").join(map(sql.Identifier, table.columns)),
+        staged=sql.SQL(", ").join(sql.Identifier("s", column) for column in table.columns),
+        staging=staging,
+        only=_NOT_ON_THE_DAY_BESIDE.format(table=table.path) if is_about_midnight else sql.SQL(""),
+        id=sql.Identifier(table.id_column),
+    )
     return staging, create, insert
 
 

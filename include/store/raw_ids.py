@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import NamedTuple
 
 from psycopg import sql
@@ -102,25 +103,45 @@ def first_rows(
 def stored_ids(
     connection: Connection, table: RawTable, symbols: Sequence[str], since_us: int
 ) -> tuple[dict[str, tuple[int, int]], list[IdHole]]:
-    """Where the rows of each symbol end, and the ids without a row between them.
-
-    In the order of ids, which the key gives for nothing, unless times show that a ticker has
-    been given to another instrument: its rows are looked at in the order of their times.
+    """Where the rows of each symbol end, and the ids without a row before them.
 
     Returns:
-        The newest row's id and time (µs) by symbol, of days since a moment; and the holes, the
-        oldest first.
+        The newest row's id and time (µs) by symbol, of days since a moment; and the holes, as
+        ``missing_ids``.
     """
     last = last_rows(connection, table, symbols, since_us)
-    holes = _holes(connection, table, symbols, since_us, is_by_time=False)
-    reused = sorted({hole.symbol for hole in holes if _shows_two(hole)})
-    if reused:
-        holes = [hole for hole in holes if hole.symbol not in reused]
-        # Ends before holes, here as above: what is stored meanwhile shows as a hole in front of it.
-        last |= _newest_rows(connection, table, reused, since_us)
-        by_time = _holes(connection, table, reused, since_us, is_by_time=True)
-        holes += [hole for hole in map(_by_time, by_time) if hole is not None]
-    return last, sorted(holes, key=lambda hole: (hole.from_us, hole.symbol, hole.first_id))
+    # Ends before holes, here as below: what is stored meanwhile shows as a hole in front of it.
+    newest, holes = _newest_and_holes(connection, table, symbols, since_us, None)
+    return last | newest, holes
+
+
+def missing_ids(
+    connection: Connection, table: RawTable, symbols: Sequence[str], since_us: int, until_us: int
+) -> list[IdHole]:
+    """Ids without a row before each row of the days from one moment to another.
+
+    In the order of ids, which the key gives for nothing, unless times show that a ticker has
+    been given to another instrument: its rows are looked at in the order of their times. What
+    lies in a day that is archived and no longer in the table is not missing.
+
+    Returns:
+        The oldest first. One may begin long before, at the last row of an earlier day.
+    """
+    _, holes = _newest_and_holes(connection, table, symbols, since_us, until_us)
+    return holes
+
+
+def dropped_days(
+    connection: Connection, table: RawTable, since_us: int, until_us: int
+) -> set[date]:
+    """Days from one moment to another that are archived, and no longer in the table."""
+    with translated(connection):
+        rows = connection.execute(
+            "SELECT day FROM ops.archived_partitions WHERE dataset = %s "
+            "AND day BETWEEN %s AND %s AND dropped_at IS NOT NULL",
+            (table.name, from_us(since_us).date(), from_us(until_us).date()),
+        ).fetchall()
+    return {day for (day,) in rows}
 
 
 def candles_beyond(
@@ -169,6 +190,40 @@ def candles_beyond(
 # --- inside
 
 
+def _newest_and_holes(
+    connection: Connection,
+    table: RawTable,
+    symbols: Sequence[str],
+    since_us: int,
+    until_us: int | None,
+) -> tuple[dict[str, tuple[int, int]], list[IdHole]]:
+    """Newest rows of tickers that were given to another instrument; and the holes of all."""
+    newest: dict[str, tuple[int, int]] = {}
+    holes = _holes(connection, table, symbols, since_us, until_us, is_by_time=False)
+    reused = sorted({hole.symbol for hole in holes if _shows_two(hole)})
+    if reused:
+        holes = [hole for hole in holes if hole.symbol not in reused]
+        newest = _newest_rows(connection, table, reused, since_us)
+        by_time = _holes(connection, table, reused, since_us, until_us, is_by_time=True)
+        holes += [hole for hole in map(_by_time, by_time) if hole is not None]
+    holes = _not_archived(connection, table, holes)
+    return newest, sorted(holes, key=lambda hole: (hole.from_us, hole.symbol, hole.first_id))
+
+
+def _not_archived(connection: Connection, table: RawTable, holes: Sequence[IdHole]) -> list[IdHole]:
+    """Those without a day between their ends that was archived, and dropped from the table."""
+    if not holes:
+        return []
+    ends = [(from_us(hole.from_us).date(), from_us(hole.to_us).date()) for hole in holes]
+    since = min(hole.from_us for hole in holes)
+    dropped = dropped_days(connection, table, since, max(hole.to_us for hole in holes))
+    return [
+        hole
+        for hole, (first, last) in zip(holes, ends, strict=True)
+        if not any(first <= day <= last for day in dropped)
+    ]
+
+
 def _shows_two(hole: IdHole) -> bool:
     """Whether neighbours by id can be of two instruments."""
     return hole.last_id < hole.first_id - 1 or hole.to_us + REUSED_AFTER_US < hole.from_us
@@ -188,24 +243,50 @@ def _holes(
     table: RawTable,
     symbols: Sequence[str],
     since_us: int,
+    until_us: int | None,
     *,
     is_by_time: bool,
 ) -> list[IdHole]:
-    """Neighbours whose ids do not follow, or whose times descend."""
+    """Neighbours whose ids do not follow, or whose times descend.
+
+    Before the first row of each symbol comes its last one of an earlier day, however old. Where
+    that first row is older than the moment since which is looked, what is missing before it was
+    told long ago.
+    """
     names = _names(table)
     order = sql.SQL("t.{time}, t.{id}" if is_by_time else "t.day, t.{id}").format(**names)
     query = sql.SQL(
         "SELECT h.symbol, h.id + 1, h.next_id - 1, h.at, h.next_at FROM ("
         "SELECT t.symbol, t.{id} AS id, t.{time} AS at, lead(t.{id}) OVER w AS next_id, "
         "lead(t.{time}) OVER w AS next_at FROM {table} AS t "
-        "WHERE t.symbol = ANY(%s) AND t.day >= %s "
+        "WHERE t.symbol = ANY(%s) AND t.day BETWEEN %s AND %s "
         "WINDOW w AS (PARTITION BY t.symbol ORDER BY {order})"
         ") AS h WHERE h.next_id <> h.id + 1 OR h.next_at < h.at - interval '1 minute' "
         "ORDER BY h.at, h.symbol LIMIT %s"
     ).format(**names, order=order)
-    arguments = (list(symbols), from_us(since_us).date(), MOST_HOLES)
+    # By itself: rows of two sources would have to be sorted, and these may be a day of all symbols.
+    at_the_edge = sql.SQL(
+        "SELECT s.symbol, b.{id} + 1, a.{id} - 1, b.{time}, a.{time} "
+        "FROM unnest(%(symbols)s::text[]) AS s (symbol) "
+        "CROSS JOIN LATERAL (SELECT t.* FROM {table} AS t "
+        "WHERE t.symbol = s.symbol AND t.day BETWEEN %(first)s AND %(last)s "
+        "ORDER BY t.day{then}, t.{id} LIMIT 1) AS a "
+        "CROSS JOIN LATERAL (SELECT t.* FROM {table} AS t "
+        "WHERE t.symbol = s.symbol AND t.day < %(first)s "
+        "ORDER BY t.day DESC{then_back}, t.{id} DESC LIMIT 1) AS b "
+        "WHERE a.{time} >= %(since)s "
+        "AND (a.{id} <> b.{id} + 1 OR a.{time} < b.{time} - interval '1 minute')"
+    ).format(
+        **names,
+        then=sql.SQL(", t.{time}" if is_by_time else "").format(**names),
+        then_back=sql.SQL(", t.{time} DESC" if is_by_time else "").format(**names),
+    )
+    since = from_us(since_us)
+    first, last = since.date(), date.max if until_us is None else from_us(until_us).date()
+    named = {"symbols": list(symbols), "since": since, "first": first, "last": last}
     with translated(connection):
-        rows = connection.execute(query, arguments).fetchall()
+        rows = connection.execute(at_the_edge, named).fetchall()
+        rows += connection.execute(query, (list(symbols), first, last, MOST_HOLES)).fetchall()
     return [
         IdHole(symbol, first_id, last_id, to_us(since), to_us(until))
         for symbol, first_id, last_id, since, until in rows

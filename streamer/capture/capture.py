@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from typing import BinaryIO
 
@@ -19,22 +20,25 @@ from include.domain.instruments import (
     market_of,
     symbol_of,
 )
-from include.domain.timeframes import MINUTE_US
+from include.domain.timeframes import MINUTE_US, to_us
 from include.errors import PermanentError, TransientError
 from include.jobs.exchange import endpoints_of
 from include.jobs.trades_by_id import FetchCounts, Tail, fetch_tail, fetch_trades
 from include.store.raw import AGG_TRADES, BOOK_TICKERS, RAW_TABLES, TRADES
+from streamer.capture.acknowledged import LOST, Acknowledged, Behind
 from streamer.capture.evidence import CandleEvidence
 from streamer.capture.feed import CaptureFeed
 from streamer.capture.feeds import CaptureFeeds
+from streamer.capture.folders import claim_folder
 from streamer.capture.holes import HoleFiller
 from streamer.capture.ids import Hole
 from streamer.capture.intake import Intake
 from streamer.capture.losses import LOSSES_FILE, Loss, Losses
 from streamer.capture.resumption import Resumption, cannot_be_asked
-from streamer.capture.spool import Spool, claim_folder
+from streamer.capture.spool import Spool
 from streamer.capture.tails import Tails
 from streamer.capture.watch import StreamWatch
+from streamer.capture.whole import MARGIN_US, WHOLE_FILE, MissingIds, Whole, WholeUntil
 from streamer.capture.writer import CaptureWriter
 
 log = structlog.get_logger(__name__)
@@ -85,6 +89,10 @@ class Capture:
         self.spool = Spool(folder, max_bytes=settings.capture_spool_bytes)
         self.losses = Losses(folder / LOSSES_FILE)
         self.losses.load()
+        self.whole = WholeUntil(folder / WHOLE_FILE, self._whole)
+        self._whole_before = self.whole.load()
+        self._began: tuple[int, float] | None = None
+        """The exchange's time at the start (µs), and the monotonic clock's."""
         self.intake = Intake(
             self._datasets,
             most_rows=settings.capture_buffer_rows,
@@ -98,6 +106,7 @@ class Capture:
             self.losses,
             batch_rows=settings.capture_batch_rows,
             flush_timeout_s=settings.capture_flush_timeout_ms / 1000,
+            acknowledged=Acknowledged(self._url, self._gone),
         )
         self._resumption = Resumption(
             self._url,
@@ -123,6 +132,8 @@ class Capture:
             is_looked_at=lambda one: one in self._captured and self._resumption.is_done(one),
             since_us=lambda: self._resumption.since_us,
             on_beyond=self.tails.stopped,
+            is_asked=self.tails.is_asked,
+            on_given_up=self._give_up,
         )
 
     def tap(self, market: Market) -> Tap | None:
@@ -138,8 +149,17 @@ class Capture:
         """
         if not self._datasets:
             return
-        lookback_us = self._settings.fill_lookback_minutes * MINUTE_US
-        self._resumption.begin(exchange_us=exchange_us, lookback_us=lookback_us)
+        whole, now_s = self._whole_before, time.monotonic()
+        self._began = (exchange_us, now_s)
+        self._resumption.begin(
+            exchange_us=exchange_us,
+            lookback_us=self._settings.fill_lookback_minutes * MINUTE_US,
+            whole_until_us=None if whole is None else whole.until_us,
+        )
+        for one in () if whole is None else whole.missing:
+            self.intake.sequence(one.dataset, one.symbol).miss(
+                Hole(one.first_id, one.last_id, one.from_us, one.to_us, now_s)
+            )
         self._join([instrument.symbol for instrument in instruments])
         for instrument in instruments:
             if not instrument.is_trading:
@@ -179,6 +199,7 @@ class Capture:
                 self.tails.run(),
                 self.evidence.run(),
                 self._watch.run(),
+                self.whole.run(),
             ):
                 tasks.create_task(work)
 
@@ -189,6 +210,7 @@ class Capture:
         try:
             async with asyncio.timeout(timeout_s):
                 await self.writer.flush()
+                await self.whole.save()
         except (TransientError, PermanentError, TimeoutError) as error:
             log.warning(
                 "stopped_with_unwritten_capture",
@@ -199,6 +221,11 @@ class Capture:
             )
         finally:
             self._lock.close()
+
+    @property
+    def feeds(self) -> Sequence[CaptureFeed]:
+        """Its own connections, in the list that grows and shrinks with them."""
+        return self._feeds.feeds
 
     def report(self) -> Mapping[str, int]:
         """Figures for logs and metrics; empty where nothing is captured."""
@@ -212,11 +239,28 @@ class Capture:
             "capture_replayed": self.writer.replayed,
             "capture_spooled_bytes": self.spool.size_bytes,
             "capture_lost_rows": self.losses.rows,
+            "capture_losses": self.losses.times,
             "capture_missing_ids": self.holes.waiting_ids,
             "capture_filled_rows": self.holes.filled_rows + self.tails.filled_rows,
         }
 
     # --- inside
+
+    def _whole(self) -> Whole | None:
+        """What is known of ids; None until all rows have been looked at, and losses are on disk."""
+        if self._began is None or not (self._resumption.is_complete and self.losses.is_saved):
+            return None
+        exchange_us, began_s = self._began
+        until_us = exchange_us + int((time.monotonic() - began_s) * 1e6)
+        for lane in self.intake.lanes.lanes:
+            if lane.can_be_asked and lane.rows:
+                moment = lane.rows[0].split("\t")[lane.table.time_index]
+                until_us = min(until_us, to_us(datetime.fromisoformat(moment)))
+        missing = [
+            MissingIds(dataset, symbol, one.first_id, one.last_id, one.from_us, one.to_us)
+            for dataset, symbol, one in self.holes.missing
+        ]
+        return Whole(until_us - MARGIN_US, missing)
 
     def _join(self, symbols: Sequence[str]) -> None:
         self._feeds.add(symbols)
@@ -290,6 +334,20 @@ class Capture:
             for dataset in self._datasets
             if STREAM_OF[dataset] == kind and cannot_be_asked(dataset, feed.market)
         )
+
+    def _gone(self, behind: Sequence[Behind]) -> None:
+        """PostgreSQL lost rows that it had: what can be asked for is, the rest is lost.
+
+        What was fetched by id was stored in between: a look at all rows finds it.
+        """
+        now_s = time.monotonic()
+        for one in behind:
+            if cannot_be_asked(one.dataset, market_of(one.symbol)):
+                from_us = one.time_us if one.stored is None else one.stored[1]
+                self.losses.add([Loss(one.dataset, one.symbol, LOST, from_us, one.time_us)])
+            else:
+                self.intake.sequence(one.dataset, one.symbol).unstore(one.stored, one.id, now_s)
+        self._resumption.look_again(sorted(self._captured))
 
     def _fetch(
         self, dataset: str, symbol: str, first_id: int, last_id: int, until_us: int

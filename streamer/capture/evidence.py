@@ -4,13 +4,15 @@ Missing trades show by the id of the next one. A symbol may trade once in hours,
 nothing tells of one that got lost behind its last. Its candles do: each is held to the exchange's
 kline. Where a stored candle reaches further than the stored
 trades of a symbol that brings no more, the exchange is asked for what it has behind them, as it is
-where a symbol has stopped.
+where a symbol has stopped. Its answer may come from a server that is behind the others: while the
+candle stands against it, it is asked again, less and less often, and in the end a gap is told.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -20,7 +22,8 @@ from include.errors import PermanentError, TransientError
 from include.store.pools import connect
 from include.store.raw import RAW_TABLES
 from include.store.raw_ids import CandleBeyond, Reached, candles_beyond
-from streamer.capture.ids import IdSequence
+from streamer.capture.ids import Hole, IdSequence
+from streamer.silence import is_due
 from streamer.threads import in_thread
 
 log = structlog.get_logger(__name__)
@@ -29,6 +32,17 @@ LOOK_INTERVAL_S = 30.0
 """A symbol that brought something since the last look is quiet no longer."""
 MOST_CALL_S = 300.0
 """For the last candles of all symbols; longer than that, PostgreSQL hangs."""
+LAST_LOOK = 65
+"""A candle that was held against the exchange's answers so often, which takes half an hour."""
+NOT_SERVED = "the exchange's candle tells of trades that it does not serve"
+
+
+@dataclass(slots=True)
+class _Standing:
+    """A candle that reaches further than the trades, and in how many looks it has."""
+
+    candle: CandleBeyond
+    looks: int = 0
 
 
 class CandleEvidence:
@@ -40,7 +54,10 @@ class CandleEvidence:
         is_looked_at: whether a symbol is captured, and its last stored row is known.
         since_us: candles before this time are not looked at.
         on_beyond: given dataset, symbol and the end (µs) of a minute in which something was
-            traded that did not come.
+            traded that did not come; the exchange is to be asked.
+        is_asked: whether the exchange is being asked already.
+        on_given_up: given dataset, symbol, what is missing and the reason, where the exchange
+            never had it.
     """
 
     def __init__(
@@ -51,16 +68,19 @@ class CandleEvidence:
         is_looked_at: Callable[[str], bool],
         since_us: Callable[[], int],
         on_beyond: Callable[[str, str, int], None],
+        is_asked: Callable[[str, str], bool],
+        on_given_up: Callable[[str, str, Hole, str], None],
     ) -> None:
         self._url = database_url
         self._sequences = sequences
         self._is_looked_at = is_looked_at
         self._since_us = since_us
         self._on_beyond = on_beyond
+        self._is_asked = is_asked
+        self._on_given_up = on_given_up
         self._before: dict[tuple[str, str], int] = {}
         """Highest ids at the last look."""
-        self._told: dict[tuple[str, str], CandleBeyond] = {}
-        """Last candles that were told: what the exchange says then is the last word."""
+        self._standing: dict[tuple[str, str], _Standing] = {}
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -93,12 +113,26 @@ class CandleEvidence:
                 beyond = await in_thread(
                     partial(self._beyond, dataset, reached), name="capture_evidence"
                 )
-            for symbol, candle in beyond.items():
-                if self._told.get((dataset, symbol)) != candle:
-                    self._told[dataset, symbol] = candle
-                    minute = from_us(candle.open_us).isoformat()
-                    log.info("trades_unseen", table=dataset, symbol=symbol, minute=minute)
-                    self._on_beyond(dataset, symbol, candle.open_us + MINUTE_US)
+            for one in reached:
+                if (candle := beyond.get(one.symbol)) is None:
+                    self._standing.pop((dataset, one.symbol), None)
+                elif not self._is_asked(dataset, one.symbol):
+                    self._hold_against(dataset, one, candle)
+
+    def _hold_against(self, dataset: str, last: Reached, candle: CandleBeyond) -> None:
+        """Have the exchange asked, where it is time for that."""
+        symbol, end_us = last.symbol, candle.open_us + MINUTE_US
+        standing = self._standing.get((dataset, symbol))
+        if standing is None or standing.candle != candle:
+            standing = self._standing[dataset, symbol] = _Standing(candle)
+        standing.looks += 1
+        if standing.looks == LAST_LOOK:
+            hole = Hole(last.last_id + 1, last.last_id, last.last_us, end_us)
+            self._on_given_up(dataset, symbol, hole, NOT_SERVED)
+        elif standing.looks < LAST_LOOK and is_due(standing.looks):
+            minute = from_us(candle.open_us).isoformat()
+            log.info("trades_unseen", table=dataset, symbol=symbol, minute=minute)
+            self._on_beyond(dataset, symbol, end_us)
 
     def _beyond(self, dataset: str, reached: list[Reached]) -> dict[str, CandleBeyond]:
         since_us = minute_of(self._since_us())

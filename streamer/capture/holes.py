@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import structlog
 
 from include.backoff import Backoff
 from include.binance.rest import MAX_TRADES
+from include.domain.instruments import Market, market_of
 from include.domain.timeframes import from_us
-from include.errors import PermanentError, TransientError
+from include.errors import PermanentError, RefusedAddressError, TransientError
 from include.jobs.trades_by_id import FetchCounts
 from include.store.pools import is_of_database
 from streamer.capture.ids import Hole, IdSequence
@@ -31,7 +32,8 @@ MOST_IDS_AT_ONCE = 50 * MAX_TRADES
 QUICK_ATTEMPTS = 10
 """Of asking the exchange soon again; while PostgreSQL is away, none of them is used up."""
 SLOW = Backoff(first_s=660.0, most_s=660.0, least_s=540.0)
-"""Of those that follow, about every ten minutes: REST may be away for hours, and streams not."""
+"""Of those that follow, about every ten minutes: REST may be away for hours, and streams not. So
+long is a market left alone as well that refuses this address."""
 
 
 @dataclass
@@ -57,18 +59,31 @@ class HoleFiller:
     slow_backoff: ClassVar[Backoff] = SLOW
     filled_rows: int = 0
     given_up: int = 0
-    _asked: Hole | None = None
+    _asked: tuple[str, str, Hole] | None = None
     _database_failures: int = 0
     """In succession."""
     _began_s: float = 0.0
     """When it began to ask; monotonic."""
+    _refused_until_s: dict[Market, float] = field(default_factory=dict)
+    """Markets that refused this address, and until when none of their ids is asked for."""
+
+    @property
+    def missing(self) -> list[tuple[str, str, Hole]]:
+        """All that is missing and not given up, by dataset and symbol: also what is asked for at
+        this moment, and what is lost and has yet to be told."""
+        holes = [
+            (dataset, symbol, hole)
+            for (dataset, symbol), sequence in self.sequences.items()
+            for hole in sequence.missing
+        ]
+        return holes if self._asked is None else [*holes, self._asked]
 
     @property
     def waiting_ids(self) -> int:
         """Ids that are missing, those asked for at this moment as well."""
         holes = [hole for sequence in self.sequences.values() for hole in sequence.holes]
         if self._asked is not None:
-            holes.append(self._asked)
+            holes.append(self._asked[2])
         return sum(hole.ids for hole in holes)
 
     async def run(self) -> None:
@@ -84,10 +99,12 @@ class HoleFiller:
 
     async def _fill(self, dataset: str, symbol: str, sequence: IdSequence) -> None:
         loop = asyncio.get_running_loop()
+        if loop.time() < self._refused_until_s.get(market_of(symbol), 0.0):
+            return
         hole = sequence.take_due(loop.time(), MAX_TRADES)
         if hole is None:
             return
-        self._asked = hole
+        self._asked = (dataset, symbol, hole)
         first_id = max(hole.first_id, hole.last_id + 1 - MOST_IDS_AT_ONCE)
         try:
             async with asyncio.timeout(MOST_CALL_S):
@@ -99,7 +116,7 @@ class HoleFiller:
             hangs = TransientError(f"hangs for {MOST_CALL_S:g} s")
             self._again_later(dataset, symbol, sequence, hole, hangs, loop.time())
         except (TransientError, PermanentError) as error:
-            if is_of_database(error) or isinstance(error, TransientError):
+            if is_of_database(error) or isinstance(error, TransientError | RefusedAddressError):
                 self._again_later(dataset, symbol, sequence, hole, error, loop.time())
             else:
                 self._give_up(dataset, symbol, hole, str(error))
@@ -108,6 +125,7 @@ class HoleFiller:
             raise
         else:
             self._database_failures = 0
+            self._refused_until_s.pop(market_of(symbol), None)
             self.filled_rows += counts.written
             log.info(
                 "trades_fetched",
@@ -158,15 +176,19 @@ class HoleFiller:
         else:
             self._database_failures = 0
             hole.attempts += 1
-            if hole.attempts < QUICK_ATTEMPTS:
+            is_refused = isinstance(error, RefusedAddressError)
+            if hole.attempts < QUICK_ATTEMPTS and not is_refused:
                 wait_s = self.backoff.wait_s(hole.attempts, error)
-            elif self._is_past(hole, now_s):
+            elif hole.attempts >= QUICK_ATTEMPTS and self._is_past(hole, now_s):
                 self._give_up(dataset, symbol, hole, str(error))
                 return
             else:
                 wait_s = self.slow_backoff.wait_s(1, error)
-                if hole.attempts == QUICK_ATTEMPTS:
+                is_first = is_refused and market_of(symbol) not in self._refused_until_s
+                if is_first or hole.attempts == QUICK_ATTEMPTS:
                     _tell_overdue(dataset, symbol, hole, error)
+            if is_refused:
+                self._refused_until_s[market_of(symbol)] = now_s + wait_s
         hole.not_before_s = now_s + wait_s
         sequence.miss(hole)
         log.info(

@@ -17,6 +17,8 @@ from include.domain.instruments import REUSED_AFTER_US
 
 MOST_HOLES = 64
 """Ranges kept of a symbol."""
+OVERTAKING_IDS = 100
+"""Trades overtake each other on their way: the last one that was stored may not be the highest."""
 
 
 @dataclass(slots=True)
@@ -129,6 +131,20 @@ class IdSequence:
         else:
             self._insert(hole)
 
+    def unstore(self, stored: tuple[int, int] | None, last_id: int, now_s: float) -> None:
+        """The table lost rows that it had.
+
+        Args:
+            stored: id and time (µs) of the last one that is left; None where there is none.
+            last_id: of the last one that it had.
+        """
+        if self.highest is None or self.first_id is None:
+            return
+        last_id = min(self.highest, last_id + OVERTAKING_IDS)
+        left_id, from_us = (self.first_id - 1, self._first_us) if stored is None else stored
+        if left_id < last_id:
+            self.miss(Hole(left_id + 1, last_id, from_us, self.highest_us, now_s))
+
     def advance(self, last_id: int, last_us: int) -> None:
         """All up to this one came some other way, and are in the table."""
         if self.highest is None or last_id > self.highest:
@@ -137,6 +153,11 @@ class IdSequence:
     def prove(self, last_id: int) -> None:
         """Nothing came behind this one: the exchange says so while nothing is traded."""
         self._proven_id = last_id
+
+    @property
+    def missing(self) -> list[Hole]:
+        """What is missing, and what is lost and was not taken yet."""
+        return [*self.holes, *self._lost]
 
     def take_lost(self) -> list[Hole]:
         """Remove and return what nobody can ask for any more."""

@@ -65,7 +65,9 @@ class Losses:
 
     def __init__(self, path: Path) -> None:
         self.rows = 0
-        """Rows let go since the start."""
+        """Rows let go since the start, as far as anybody can count them."""
+        self.times = 0
+        """Losses since the start, those whose rows nobody can count among them."""
         self._path = path
         self.open: set[Loss] = set()
         self._kept: dict[tuple[str, str, str], Loss] = {}
@@ -104,6 +106,7 @@ class Losses:
         """Note losses."""
         for loss in losses:
             self.rows += loss.rows or 0
+            self.times += loss.from_us is not None  # an open one may turn out to be none
             self._join([loss])
             self._changes += 1
 

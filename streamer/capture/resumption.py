@@ -10,10 +10,18 @@ import structlog
 
 from include.backoff import Backoff
 from include.domain.instruments import Market, market_of
+from include.domain.timeframes import DAY_US
 from include.errors import PermanentError, TransientError
 from include.store.pools import connect
 from include.store.raw import BOOK_TICKERS, RAW_TABLES, TRADES
-from include.store.raw_ids import IdHole, first_rows, last_rows, stored_ids
+from include.store.raw_ids import (
+    MOST_HOLES,
+    IdHole,
+    first_rows,
+    last_rows,
+    missing_ids,
+    stored_ids,
+)
 from streamer.capture.holes import NOT_RUNNING
 from streamer.capture.ids import Hole
 from streamer.capture.intake import Intake
@@ -74,17 +82,33 @@ class Resumption:
         """Losses that this process opened; the others are of processes that ended."""
         self.since_us = 0
         """Rows since then are looked at, and what is missing since then is asked for."""
+        self._lookback_us = self._look_since_us = 0
+        self._whole_until_us: int | None = None
         self._began_us = self._exchange_began_us = 0
+        self._has_begun = self._is_cut_short = False
 
-    def begin(self, *, exchange_us: int, lookback_us: int) -> None:
+    @property
+    def is_complete(self) -> bool:
+        """Whether all is known that is missing in the rows of the symbols that joined."""
+        return self._has_begun and not self._joined and not self._is_cut_short
+
+    def begin(
+        self, *, exchange_us: int, lookback_us: int, whole_until_us: int | None = None
+    ) -> None:
         """Note the time of the start.
 
         Args:
             exchange_us: the exchange's time.
             lookback_us: how far back rows are looked at.
+            whole_until_us: up to when earlier processes knew of all that is missing; None where
+                nobody can tell. Rows of that day and of the next are looked at as well: the last
+                such process ended soon after.
         """
         self._began_us, self._exchange_began_us = self._now_us(), exchange_us
         self.since_us = min(self._began_us, exchange_us) - lookback_us
+        self._lookback_us, self._look_since_us = lookback_us, self.since_us
+        self._whole_until_us = whole_until_us
+        self._has_begun = True
 
     def join(self, symbols: Sequence[str]) -> None:
         """Look at the rows of these."""
@@ -98,6 +122,14 @@ class Resumption:
         ]
         self._losses.add(opened)
         self._own.update(opened)
+        self._has_joined.set()
+
+    def look_again(self, symbols: Sequence[str]) -> None:
+        """Look at the rows of these as a start at this moment would: some may be gone."""
+        after_us = self._now_us() - self._began_us
+        now_us = min(self._began_us, self._exchange_began_us) + after_us
+        self._look_since_us = now_us - self._lookback_us
+        self._joined |= dict.fromkeys(symbols, after_us)
         self._has_joined.set()
 
     def is_done(self, symbol: str) -> bool:
@@ -125,6 +157,12 @@ class Resumption:
                 last, missing = await in_thread(
                     partial(self._stored, dataset, asked), name="capture_start"
                 )
+            async with asyncio.timeout(MOST_CALL_S):
+                missing += await in_thread(
+                    partial(self._missing_earlier, dataset, asked), name="capture_start"
+                )
+            if len(missing) >= MOST_HOLES:
+                self._is_cut_short = True  # the next start finds more
             for symbol, (number, moment_us) in last.items():
                 self._intake.sequence(dataset, symbol).resume(number, moment_us, loop.time())
             for hole in missing:
@@ -174,9 +212,17 @@ class Resumption:
         """Last rows of symbols, however old, and ids that are missing before them."""
         table = RAW_TABLES[dataset]
         with connect(self._url, application_name="candelabra-capture") as connection:
-            last, holes = stored_ids(connection, table, symbols, self.since_us)
+            last, holes = stored_ids(connection, table, symbols, self._look_since_us)
             others = [symbol for symbol in symbols if symbol not in last]
             return last | last_rows(connection, table, others, None), holes
+
+    def _missing_earlier(self, dataset: str, symbols: Sequence[str]) -> list[IdHole]:
+        """Ids that earlier processes were about to find missing when they ended."""
+        from_us = self._whole_until_us
+        if from_us is None or from_us >= self._look_since_us:
+            return []
+        with connect(self._url, application_name="candelabra-capture") as connection:
+            return missing_ids(connection, RAW_TABLES[dataset], symbols, from_us, from_us + DAY_US)
 
     def _spans(self, losses: Mapping[Loss, int]) -> dict[Loss, tuple[int | None, int]]:
         """From the last row before losses (None where there is none) to the first one after them.

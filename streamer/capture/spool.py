@@ -1,11 +1,11 @@
 """Rows that the exchange cannot serve again, on disk while PostgreSQL is away.
 
-A queue of records in segment files, first in, first out. A record is a length, a CRC-32 and the
-rows as lines of COPY. A process that is killed loses nothing that was appended, as the kernel
-has it; a machine that loses its power loses at most ``SYNC_INTERVAL_S``, after which a segment
-is synced while it grows (and once more when it is full). A torn record can only be the last of
-its segment, since a new process never appends to an old one; it is left out and told. The
-files' bytes are bounded: the oldest segment is dropped first, and what was in it is returned.
+A queue of records in segment files, first in, first out. A process that is killed loses nothing
+that was appended, as the kernel has it; a machine that loses its power loses at most
+``SYNC_INTERVAL_S``, after which a segment is synced while it grows (and once more when it is full).
+A new process never appends to an old segment. The files' bytes are bounded: the oldest segment is
+dropped first, and what was in it is returned. What is damaged or gone is left out and returned as
+well: nobody knows which rows it was, so it is told of each symbol that the spool has held.
 
 Blocking; safe between threads.
 """
@@ -13,44 +13,40 @@ Blocking; safe between threads.
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import os
-import struct
 import threading
 import time
-import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
-import msgspec
 import structlog
 
 from include.domain.timeframes import to_us
-from include.errors import PermanentError
 from include.store.raw import RAW_TABLES
-from streamer.capture.losses import Loss, adopt_losses
+from streamer.capture.losses import Loss
+from streamer.capture.segments import (
+    SUFFIX,
+    Record,
+    encoded,
+    last_number,
+    name_of,
+    piece_at,
+    pieces,
+    write_whole,
+)
 
 log = structlog.get_logger(__name__)
 
 SEGMENT_BYTES = 16 * 1024 * 1024
 SYNC_INTERVAL_S = 1.0
-MOST_RECORD_BYTES = 64 * 1024 * 1024
-"""A length beyond this is not one: the bytes are damaged."""
-MOST_SPOOLS = 64
-"""Processes that may spool below one folder."""
-
-_HEAD = struct.Struct(">II")
-_SUFFIX = ".spool"
 FULL = "the spool was full while the database was away"
-
-
-class Record(msgspec.Struct, frozen=True, array_like=True):
-    """Rows of one table, as lines of COPY."""
-
-    dataset: str
-    lines: list[str]
+DAMAGED = "the spool was damaged on the disk"
+GONE = "a file of the spool was deleted"
 
 
 class _Place(NamedTuple):
@@ -60,61 +56,19 @@ class _Place(NamedTuple):
     end: int
 
 
-_DECODER = msgspec.msgpack.Decoder(Record)
-_ENCODER = msgspec.msgpack.Encoder()
+@dataclass(slots=True)
+class _Segment:
+    """A file of the queue.
 
-
-def claim_folder(root: Path) -> tuple[Path, BinaryIO]:
-    """A folder below ``root`` that no other process spools to, and the file that holds the lock.
-
-    What ended processes left in other folders is moved into it, to be replayed by this one.
-
-    Raises:
-        PermanentError: the folder cannot be made or written.
+    Attributes:
+        size: bytes of whole records, as far as this process wrote it.
+        modified_us: when an earlier process last wrote it.
+        times_us: of the first and the last row of each dataset, where this process wrote it.
     """
-    try:
-        for number in range(MOST_SPOOLS):
-            folder = root / f"{number}"
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = _try_lock(folder)
-            if lock is not None:
-                _adopt(folder, root)
-                return folder, lock
-    except OSError as error:
-        raise PermanentError(
-            f"cannot spool below {root}: {error}; set CANDELABRA_HOME to a folder that "
-            "the streamer may write"
-        ) from error
-    raise PermanentError(f"{MOST_SPOOLS} processes spool below {root} already")
 
-
-def _try_lock(folder: Path) -> BinaryIO | None:
-    lock = (folder / "lock").open("wb")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        return None
-    return lock
-
-
-def _adopt(folder: Path, root: Path) -> None:
-    for other in sorted(root.iterdir()):
-        if other == folder or not other.is_dir():
-            continue
-        lock = _try_lock(other)
-        if lock is None:
-            continue
-        with lock:
-            number = _last_number(folder)
-            for segment in sorted(other.glob(f"*{_SUFFIX}")):
-                number += 1
-                segment.rename(folder / f"{number:010d}{_SUFFIX}")
-            adopt_losses(other, folder)
-
-
-def _last_number(folder: Path) -> int:
-    return max((int(path.stem) for path in folder.glob(f"*{_SUFFIX}")), default=0)
+    size: int = 0
+    modified_us: int = 0
+    times_us: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class Spool:
@@ -140,26 +94,35 @@ class Spool:
         self._segment_bytes = max(1, min(segment_bytes, max_bytes // 4))
         self._sync_interval_s = sync_interval_s
         self._lock = threading.Lock()
-        self._sizes = {
-            int(path.stem): path.stat().st_size for path in sorted(folder.glob(f"*{_SUFFIX}"))
-        }
-        """Bytes of each segment, the oldest first."""
-        self._number = _last_number(folder)
-        self._file: BinaryIO | None = None
+        self._segments: dict[int, _Segment] = {}
+        """The oldest first."""
+        for path in sorted(folder.glob(f"*{SUFFIX}")):
+            found = path.stat()
+            self._segments[int(path.stem)] = _Segment(found.st_size, found.st_mtime_ns // 1000)
+        self._left: dict[int, int] = {}
+        """Bytes of segments that are done with, and that the disk did not remove yet."""
+        self._number = last_number(folder)
+        self._file: FileIO | None = None
         self._offset = 0
         """How far the oldest segment has been replayed."""
         self._reading: _Place | None = None
+        self._read_us: dict[str, int] = {}
+        """Time of the last row of each dataset that was read."""
+        self._appended: dict[str, set[str]] = {}
+        """Symbols of which this process put rows in, by dataset."""
+        self._found: dict[str, set[str]] = {}
+        """The same of those that were read."""
         self._synced_s = 0.0
 
     @property
     def size_bytes(self) -> int:
         """Bytes on disk."""
-        return sum(self._sizes.values())
+        return self._waiting_bytes + sum(self._left.values())
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing waits."""
-        return not self._sizes
+        return not self._segments
 
     def append(self, record: Record) -> list[Loss]:
         """Put a record at the end; returns what had to be dropped to keep the bound.
@@ -167,40 +130,61 @@ class Spool:
         Raises:
             OSError: the disk does not take it; the record is not in the spool.
         """
-        payload = _ENCODER.encode(record)
-        data = _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
+        data = encoded(record)
         with self._lock:
             file = self._writable()
-            size = self._sizes[self._number]
+            segment = self._segments[self._number]
+            size = segment.size
             try:
-                file.write(data)
-                file.flush()
+                write_whole(file, data)
+                segment.size += len(data)
+                now_s = time.monotonic()
+                if now_s - self._synced_s >= self._sync_interval_s:
+                    os.fsync(file.fileno())
+                    self._synced_s = now_s
+                if segment.size >= self._segment_bytes:
+                    self._close()
             except OSError:
-                # Half a record would end the segment: cut it off, and go on with a new one.
-                with contextlib.suppress(OSError):
-                    os.ftruncate(file.fileno(), size)
-                self._close()
+                self._undo(size)
                 raise
-            self._sizes[self._number] = size + len(data)
-            now_s = time.monotonic()
-            if now_s - self._synced_s >= self._sync_interval_s:
-                os.fsync(file.fileno())
-                self._synced_s = now_s
-            if self._sizes[self._number] >= self._segment_bytes:
-                self._close()
+            first_us, last_us = _note(record, self._appended)
+            begin_us, _ = segment.times_us.get(record.dataset, (first_us, last_us))
+            segment.times_us[record.dataset] = (begin_us, last_us)
             return self._keep_bound()
 
-    def read(self) -> Record | None:
-        """The oldest record, until ``done`` is said; None where nothing waits."""
+    def read(self) -> Record | list[Loss] | None:
+        """The oldest record, until ``done`` is said; None where nothing waits.
+
+        Where it is damaged or gone: what is lost with it. The next call goes on behind it.
+
+        Raises:
+            OSError: the disk does not give it.
+        """
         with self._lock:
-            while self._sizes:
-                number = next(iter(self._sizes))
-                found = self._record_at(number, self._offset)
-                if found is not None:
-                    record, end = found
-                    self._reading = _Place(number, end)
-                    return record
-                self._remove(number)
+            self._reading = None
+            while self._segments:
+                number, segment = next(iter(self._segments.items()))
+                if self._offset >= segment.size:
+                    self._remove(number)
+                    continue
+                try:
+                    record, end = piece_at(self._path(number), self._offset, segment.size)
+                except FileNotFoundError as error:
+                    losses = self._lost(number, segment.size, GONE)
+                    _tell_unreadable(number, segment.size - self._offset, error)
+                    self._remove(number)
+                    return losses
+                except OSError as error:
+                    error.filename = self._path(number)  # a read's own does not say
+                    raise
+                if record is None:
+                    losses = self._lost(number, end, DAMAGED)
+                    _tell_torn(number, self._offset, end)
+                    self._offset = end
+                    return losses
+                self._reading = _Place(number, end)
+                _, self._read_us[record.dataset] = _note(record, self._found)
+                return record
             return None
 
     def done(self) -> None:
@@ -210,25 +194,38 @@ class Spool:
                 raise ValueError("done() without a record that was read")
             number, self._offset = self._reading
             self._reading = None
-            if self._offset >= self._sizes[number]:
+            if self._offset >= self._segments[number].size:
                 self._remove(number)
 
     def close(self) -> None:
-        """Sync and close; what waits is replayed by the next process."""
+        """Sync and close; what waits is replayed by the next process.
+
+        Raises:
+            OSError: the disk does not take what it was given.
+        """
         with self._lock:
             self._close()
 
-    # --- inside
+    # --- files
 
-    def _writable(self) -> BinaryIO:
+    @property
+    def _waiting_bytes(self) -> int:
+        return sum(segment.size for segment in list(self._segments.values()))
+
+    def _writable(self) -> FileIO:
+        if self._file is not None and not os.fstat(self._file.fileno()).st_nlink:
+            self._let_go()  # somebody deleted it
         if self._file is None:
+            if sum(self._left.values()) > self._max_bytes:
+                raise OSError(errno.ENOSPC, "files of the spool cannot be removed", self._folder)
             self._number += 1
-            self._file = self._path(self._number).open("xb")
-            self._sizes[self._number] = 0
+            # Without a buffer, which keeps what the disk refuses and writes it where it closes.
+            self._file = self._path(self._number).open("xb", buffering=0)
+            self._segments[self._number] = _Segment()
         return self._file
 
     def _path(self, number: int) -> Path:
-        return self._folder / f"{number:010d}{_SUFFIX}"
+        return self._folder / name_of(number)
 
     def _close(self) -> None:
         if self._file is not None:
@@ -236,64 +233,143 @@ class Spool:
             with file:
                 os.fsync(file.fileno())
 
-    def _record_at(self, number: int, offset: int) -> tuple[Record, int] | None:
-        """The record that begins there and the offset behind it; None at the segment's end."""
-        with self._path(number).open("rb") as file:
-            file.seek(offset)
-            head = file.read(_HEAD.size)
-            if not head:
-                return None
-            size, checksum = _HEAD.unpack(head) if len(head) == _HEAD.size else (-1, 0)
-            payload = file.read(size) if 0 <= size <= MOST_RECORD_BYTES else b""
-        if len(payload) == size and zlib.crc32(payload) == checksum:
-            return _DECODER.decode(payload), offset + _HEAD.size + size
-        log.warning(
-            "spool_record_torn",
-            segment=self._path(number).name,
-            offset=offset,
-            bytes_left_out=self._sizes[number] - offset,
-        )
-        return None
+    def _let_go(self) -> None:
+        """Close without a sync what nobody reads again."""
+        if self._file is not None:
+            file, self._file = self._file, None
+            with contextlib.suppress(OSError):
+                file.close()
+
+    def _undo(self, size: int) -> None:
+        """Cut half a record off after a refusal; the next one goes into a new file."""
+        self._segments[self._number].size = size
+        if not size:
+            self._remove(self._number)
+            return
+        with contextlib.suppress(OSError):
+            os.truncate(self._path(self._number), size)
+        with contextlib.suppress(OSError):
+            self._close()
 
     def _remove(self, number: int) -> None:
-        """Drop a segment; the one in writing is closed first."""
+        """Drop a segment, and its file as soon as the disk lets us."""
         if number == self._number:
-            self._close()
-        self._path(number).unlink()
-        del self._sizes[number]
-        self._offset = 0
+            self._let_go()
+        if number == next(iter(self._segments)):
+            self._offset = 0
+        self._left[number] = self._segments.pop(number).size
+        for left in list(self._left):
+            try:
+                self._path(left).unlink(missing_ok=True)
+            except OSError as error:
+                if left == number:
+                    log.error("spool_file_left", segment=name_of(left), error=str(error))  # noqa: TRY400
+            else:
+                del self._left[left]
+
+    # --- what is lost
 
     def _keep_bound(self) -> list[Loss]:
         losses: list[Loss] = []
-        while self.size_bytes > self._max_bytes:
+        while self._waiting_bytes > self._max_bytes:
             # The record that is being stored at this moment is not lost: the next one goes.
             held = self._reading.segment if self._reading is not None else None
-            oldest = next((one for one in self._sizes if one != held), None)
+            oldest = next((one for one in self._segments if one != held), None)
             if oldest is None or (oldest == self._number and self._file is not None):
                 break
-            offset = self._offset if oldest == next(iter(self._sizes)) else 0
-            losses += self._losses_of(oldest, offset)
-            held_offset = self._offset
+            losses += self._dropped(oldest)
             self._remove(oldest)
-            if held is not None:
-                self._offset = held_offset
         return losses
 
-    def _losses_of(self, number: int, offset: int) -> list[Loss]:
+    def _dropped(self, number: int) -> list[Loss]:
+        offset = self._offset if number == next(iter(self._segments)) else 0
+        size = self._segments[number].size
         found: dict[tuple[str, str], list[int]] = {}
-        while (place := self._record_at(number, offset)) is not None:
-            record, offset = place
-            tally(record.dataset, record.lines, found)
-        return losses_of(found, FULL)
+        cause = ""
+        try:
+            for record, end in pieces(self._path(number), offset, size):
+                if record is None:
+                    cause = DAMAGED
+                    _tell_torn(number, offset, end)
+                else:
+                    tally(record.dataset, record.lines, found)
+                offset = end
+        except OSError as error:
+            cause = GONE if isinstance(error, FileNotFoundError) else DAMAGED
+            _tell_unreadable(number, size - offset, error)
+        losses = losses_of(found, FULL)
+        return losses + self._lost(number, size, cause) if cause else losses
+
+    def _lost(self, number: int, end: int, cause: str) -> list[Loss]:
+        """What is missing up to a place: rows between the last one before and the first one behind.
+
+        Where an earlier process wrote them and none has been read before, the table is asked for
+        the last one before. Where there is none behind either, nothing may be known of them: what
+        came while nobody captured is told by its own, from the table's last row on.
+        """
+        segment = self._segments[number]
+        behind_us = self._first_behind(number, end)
+        symbols = self._appended if segment.times_us else self._found
+        losses: list[Loss] = []
+        for dataset in segment.times_us or symbols:
+            first_us, last_us = segment.times_us.get(dataset, (None, None))
+            befores = [one for one in (first_us, self._read_us.get(dataset)) if one is not None]
+            behinds = [one for one in (last_us, behind_us.get(dataset)) if one is not None]
+            from_us = max(befores, default=None)
+            to_us = min(behinds, default=segment.modified_us)
+            if from_us is not None and from_us > to_us:
+                from_us = None  # another process's rows were read before
+            losses += [
+                Loss(dataset, symbol, cause, from_us, to_us) for symbol in sorted(symbols[dataset])
+            ]
+        return losses
+
+    def _first_behind(self, number: int, end: int) -> dict[str, int]:
+        """Time of each dataset's first row behind a place, in the first file that has any."""
+        found: dict[str, int] = {}
+        for later, segment in self._segments.items():
+            if later < number:
+                continue
+            offset = end if later == number else 0
+            with contextlib.suppress(OSError):  # told when it is its turn
+                for record, _ in pieces(self._path(later), offset, segment.size):
+                    if record is not None:
+                        found.setdefault(record.dataset, _note(record, self._found)[0])
+            if found:
+                break
+        return found
+
+
+def _tell_torn(number: int, offset: int, end: int) -> None:
+    log.warning(
+        "spool_record_torn", segment=name_of(number), offset=offset, bytes_left_out=end - offset
+    )
+
+
+def _tell_unreadable(number: int, left_out: int, error: OSError) -> None:
+    log.warning(
+        "spool_file_lost", segment=name_of(number), bytes_left_out=left_out, error=str(error)
+    )
+
+
+def _note(record: Record, into: dict[str, set[str]]) -> tuple[int, int]:
+    """Add a record's symbols to those known, by dataset; its first and last row's times (µs)."""
+    symbols = into.setdefault(record.dataset, set())
+    symbols.update(line.partition("\t")[0] for line in record.lines)
+    first, last = record.lines[0], record.lines[-1]
+    return _moment_us(record.dataset, first), _moment_us(record.dataset, last)
+
+
+def _moment_us(dataset: str, line: str) -> int:
+    at = line.split("\t")[RAW_TABLES[dataset].time_index]
+    return to_us(datetime.fromisoformat(at.rstrip("\n")))
 
 
 def tally(dataset: str, lines: Sequence[str], into: dict[tuple[str, str], list[int]]) -> None:
     """Add rows to a count by dataset and symbol: rows, first and last time (µs)."""
-    at = RAW_TABLES[dataset].time_index
     for line in lines:
-        fields = line.split("\t")
-        moment_us = to_us(datetime.fromisoformat(fields[at].rstrip("\n")))
-        entry = into.setdefault((dataset, fields[0]), [0, moment_us, moment_us])
+        moment_us = _moment_us(dataset, line)
+        entry = into.setdefault((dataset, line.partition("\t")[0]), [0, moment_us, moment_us])
         entry[0] += 1
         entry[1] = min(entry[1], moment_us)
         entry[2] = max(entry[2], moment_us)

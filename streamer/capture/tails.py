@@ -15,7 +15,7 @@ from typing import ClassVar
 import structlog
 
 from include.backoff import Backoff
-from include.errors import PermanentError, TransientError
+from include.errors import PermanentError, RefusedAddressError, TransientError
 from include.jobs.trades_by_id import Tail
 from include.store.pools import is_of_database
 from streamer.capture.holes import QUICK_ATTEMPTS, SLOW
@@ -92,6 +92,10 @@ class Tails:
         """Symbols and datasets that are still to be asked for."""
         return len(self._asked)
 
+    def is_asked(self, dataset: str, symbol: str) -> bool:
+        """Whether a symbol is still to be asked for."""
+        return (dataset, symbol) in self._asked
+
     def stopped(self, dataset: str, symbol: str, stopped_us: int) -> None:
         """A symbol does not trade (any more), as was found at this time of the exchange (µs)."""
         now_s = asyncio.get_running_loop().time()
@@ -122,7 +126,7 @@ class Tails:
             hangs = TransientError(f"hangs for {MOST_CALL_S:g} s")
             self._again_later(dataset, symbol, asked, (after_id, after_us), hangs)
         except (TransientError, PermanentError) as error:
-            if is_of_database(error) or isinstance(error, TransientError):
+            if is_of_database(error) or isinstance(error, TransientError | RefusedAddressError):
                 self._again_later(dataset, symbol, asked, (after_id, after_us), error)
             else:
                 self._give_up(dataset, symbol, asked, (after_id, after_us), str(error))
@@ -152,14 +156,15 @@ class Tails:
         else:
             asked.database_failures = 0
             asked.attempts += 1
-            if asked.attempts < QUICK_ATTEMPTS:
+            is_refused = isinstance(error, RefusedAddressError)
+            if asked.attempts < QUICK_ATTEMPTS and not is_refused:
                 wait_s = self.backoff.wait_s(asked.attempts, error)
             elif now_s >= asked.until_s:
                 self._give_up(dataset, symbol, asked, after, str(error))
                 return
             else:
                 wait_s = self.slow_backoff.wait_s(1, error)
-                if asked.attempts == QUICK_ATTEMPTS:
+                if asked.attempts == QUICK_ATTEMPTS or (is_refused and asked.attempts == 1):
                     _tell_overdue(dataset, symbol, after, error)
         asked.due_s = now_s + wait_s
         log.info(

@@ -24,10 +24,12 @@ from include.errors import PermanentError, TransientError
 from include.jobs.trades_by_id import record_raw_gaps
 from include.store.pools import connect_async
 from include.store.raw import RAW_TABLES, RawTable, write_raw_async
+from streamer.capture.acknowledged import Acknowledged
 from streamer.capture.disk import Disk
 from streamer.capture.lanes import Lane, Lanes
-from streamer.capture.losses import Losses
-from streamer.capture.spool import Record, Spool, losses_of, tally
+from streamer.capture.losses import Loss, Losses
+from streamer.capture.segments import Record
+from streamer.capture.spool import Spool, losses_of, tally
 from streamer.threads import in_thread
 
 log = structlog.get_logger(__name__)
@@ -35,6 +37,8 @@ log = structlog.get_logger(__name__)
 BACKOFF = Backoff(first_s=0.4, most_s=10.0, least_s=0.05)
 CONNECT_TIMEOUT_S = 5.0
 WRITE_TIMEOUT_S = 60.0
+LAST_DISK_S = 1.5
+"""So long the disk has at a stop whose own time is up."""
 POLL_S = 0.05
 SPILL_INTERVAL_S = 0.25
 SPILL_SHARE = 0.5
@@ -51,6 +55,7 @@ class CaptureWriter:
         database_url: of the role candelabra_streamer.
         batch_rows: rows of one write.
         flush_timeout_s: longest wait before a write.
+        acknowledged: told of what was stored, and asked whether it is still there.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class CaptureWriter:
         batch_rows: int,
         flush_timeout_s: float,
         spill_interval_s: float = SPILL_INTERVAL_S,
+        acknowledged: Acknowledged | None = None,
     ) -> None:
         self.written: dict[str, int] = dict.fromkeys(RAW_TABLES, 0)
         """New rows by table."""
@@ -78,7 +84,11 @@ class CaptureWriter:
         self._batch_rows = batch_rows
         self._flush_timeout_s = flush_timeout_s
         self._spill_interval_s = spill_interval_s
+        self._acknowledged = acknowledged
         self._disk = Disk()
+        self._replay_failures = 0
+        self._replay_from_s = 0.0
+        """After the disk failed: when it is asked again. The rows in memory do not wait for it."""
         self._connection: psycopg.AsyncConnection[Any] | None = None
         self._repeats_until_s: dict[str, float] = dict.fromkeys(RAW_TABLES, 0.0)
 
@@ -93,22 +103,27 @@ class CaptureWriter:
 
         What is on the disk already stays there for the next start.
 
+        Where it is cancelled, as its time is up, it takes ``LAST_DISK_S`` for the disk.
+
         Raises:
-            TransientError: the database is away.
+            TransientError: the database is away, or the disk hangs.
+            TimeoutError: the disk hangs.
         """
         is_written = False
+        disk_s: float | None = None  # the caller has a timeout
         try:
-            while any(self._is_due(lane) for lane in self._lanes.lanes):
+            while self._due_rows:
                 await self._connect()
                 await self._write_lanes()
             is_written = True
+        except asyncio.CancelledError:
+            disk_s = LAST_DISK_S
+            raise
         finally:
             self.is_spooling = self.is_spooling or not is_written
-            await self._disconnect()
-            while await self._spill():
-                pass
-            self._losses.save()
-            self._spool.close()
+            async with asyncio.timeout(disk_s):
+                await self._disconnect()
+                await self._put_aside()
 
     # --- to the database
 
@@ -141,13 +156,15 @@ class CaptureWriter:
         """
         loop = asyncio.get_running_loop()
         until_s = loop.time() + self._flush_timeout_s
-        while self._lanes.waiting < self._batch_rows and loop.time() < until_s:  # noqa: ASYNC110
+        while self._due_rows < self._batch_rows and loop.time() < until_s:  # noqa: ASYNC110
             await asyncio.sleep(min(POLL_S, self._flush_timeout_s))
 
     @property
     def _is_behind(self) -> bool:
         """Whether there is work that waits for no batch to fill: the disk's rows come back."""
-        return self.is_spooling or not self._spool.is_empty
+        if self._spool.is_empty:
+            return self.is_spooling
+        return asyncio.get_running_loop().time() >= self._replay_from_s
 
     async def _write_round(self) -> None:
         """Write a batch of every queue, and of the disk; each has its turn and its own time."""
@@ -158,10 +175,14 @@ class CaptureWriter:
         await self._write_lanes()
         if self._spool.is_empty:
             self.is_spooling = False
-        else:
+        elif self._is_behind:
             await self._replay()
         if len(self._losses):
             await self._record_losses()
+
+    @property
+    def _due_rows(self) -> int:
+        return sum(len(lane.rows) for lane in self._lanes.lanes if self._is_due(lane))
 
     def _is_due(self, lane: Lane) -> bool:
         """Whether a lane has rows for the database; while spooling, some go to the disk."""
@@ -185,13 +206,32 @@ class CaptureWriter:
                 lane.in_flight = []
 
     async def _replay(self) -> None:
-        """Write the oldest record from the disk."""
-        record = await self._disk.call(self._spool.read, name="replay")
-        if record is None:
-            return  # what was left of its segment was torn
-        await self._write(RAW_TABLES[record.dataset], record.lines)
-        self.replayed += len(record.lines)
-        await self._disk.call(self._spool.done, name="replay")
+        """Write the oldest record from the disk; what is lost of it is told before a later one."""
+        try:
+            found = await self._disk.call(self._spool.read, name="replay", on_late=self._note_lost)
+        except OSError as error:
+            self._replay_failures += 1
+            wait_s = BACKOFF.wait_s(self._replay_failures)
+            self._replay_from_s = asyncio.get_running_loop().time() + wait_s
+            log.error(  # noqa: TRY400 - the message says it all
+                "spool_unreadable",
+                error=str(error),
+                spooled_bytes=self._spool.size_bytes,
+                retry_in_s=round(wait_s, 2),
+            )
+            return
+        self._replay_failures = 0
+        if isinstance(found, Record):
+            await self._write(RAW_TABLES[found.dataset], found.lines)
+            self.replayed += len(found.lines)
+            await self._disk.call(self._spool.done, name="replay")
+        else:
+            self._note_lost(found)
+            await self._save_losses()
+
+    def _note_lost(self, found: Record | list[Loss] | None) -> None:
+        if isinstance(found, list):
+            self._losses.add(found)
 
     async def _write(self, table: RawTable, lines: list[str]) -> None:
         """Write rows; one that PostgreSQL refuses does not take its neighbours with it."""
@@ -217,6 +257,8 @@ class CaptureWriter:
             await self._write(table, lines[:middle])
             await self._write(table, lines[middle:])
             return
+        if self._acknowledged is not None:
+            self._acknowledged.note(table, lines)
         self.written[table.name] += new
         self.repeated += len(lines) - new
         if has_repeats:
@@ -254,6 +296,16 @@ class CaptureWriter:
                 await self._save_losses()
             except TransientError as error:  # rows stay in memory, which is bounded
                 log.error("capture_disk_hangs", error=str(error))  # noqa: TRY400
+
+    async def _put_aside(self) -> None:
+        """Have on the disk what the next start needs."""
+        while await self._spill():
+            pass
+        await self._save_losses()
+        try:
+            await self._disk.call(self._spool.close, name="spool")
+        except OSError as error:
+            log.error("spool_not_synced", error=str(error))  # noqa: TRY400
 
     async def _spill(self) -> bool:
         """Move a batch of each queue that needs it to the disk; whether there was one."""
@@ -302,6 +354,8 @@ class CaptureWriter:
             self._connection = await connect_async(
                 self._url, application_name="candelabra-capture", timeout_s=CONNECT_TIMEOUT_S
             )
+            if self._acknowledged is not None:
+                await self._acknowledged.check()
 
     def _connected(self) -> psycopg.AsyncConnection[Any]:
         if self._connection is None:

@@ -16,13 +16,15 @@ from include.store.gap_batches import (
     NewGap,
     WiderGap,
     close_gaps_async,
+    close_proven_gaps_async,
     leave_gaps_async,
     open_gaps_async,
     widen_gaps_async,
 )
 from include.store.gaps import claim_gaps
+from include.store.merging import merge_offers
 from include.store.pools import connect, connect_async
-from tests.unit.store.offers import NOVEMBER_END_US
+from tests.unit.store.offers import NOVEMBER_END_US, moved, offer
 
 Connection = psycopg.AsyncConnection[Any]
 
@@ -97,6 +99,19 @@ async def test_a_gap_that_is_given_up_can_be_claimed_at_once(
         await leave_gaps_async(connection, [LeftGap(number, {"error": "refused"})])
         (gap,) = claim_gaps(jobs, worker="dag")
     assert gap.detail == {"error": "refused"}
+
+
+async def test_a_look_tells_of_all_that_are_closed_whoever_closed_them(
+    connection: Connection, database_url: str
+) -> None:
+    ids = await open_gaps_async(connection, [new("A"), new("B"), new("C"), new("D")])
+    await close_gaps_async(connection, [ClosedGap(ids[0], 0.0, "rest")])
+    with connect(database_url, application_name="test") as jobs:
+        merge_offers(jobs, [moved(offer(), "B", 0)])
+        jobs.execute("DELETE FROM ops.gaps WHERE id = %s", (ids[2],))
+    assert await close_proven_gaps_async(connection, ids) == set(ids[:3])
+    assert [by for *_, by in await stored(connection)] == ["rest", "rows", None]
+    assert await close_proven_gaps_async(connection, []) == set()
 
 
 async def test_streamers_that_meet_the_same_cut_do_not_lock_each_other_out(

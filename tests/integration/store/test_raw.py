@@ -10,6 +10,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from include.binance.quotes import BookTicker
+from include.domain.instruments import Market
 from include.domain.timeframes import DAY_US
 from include.errors import PermanentError
 from include.store.pools import connect_async
@@ -18,9 +20,11 @@ from include.store.raw import (
     BOOK_TICKERS,
     TRADES,
     days_of,
+    may_bear_two_days,
     write_raw,
     write_raw_async,
 )
+from streamer.capture.intake import Intake
 
 Connection = psycopg.Connection[Any]
 AT_US = 1_763_716_800_000_000
@@ -131,6 +135,76 @@ async def test_two_writers_of_the_same_rows_store_them_once(
 
     assert sum(await asyncio.gather(write(1), write(1))) == 2_000
     assert len(ids(connection)) == 2_000
+
+
+MIDNIGHT_US = AT_US // DAY_US * DAY_US + DAY_US
+DAYS_OF_QUOTES = "SELECT day::text, update_id FROM market.book_tickers ORDER BY 2, 1"
+
+
+def quotes_received(at_us: int, *numbers: int) -> list[str]:
+    """What an intake makes of quotes of spot that it receives at this time."""
+    made = Intake(
+        [BOOK_TICKERS.name], most_rows=100, on_losses=lambda _: None, now_us=lambda: at_us
+    )
+    for number in numbers:
+        made.on_quote(Market.SPOT, BookTicker(number, "A", "1", "2", "3", "0"))
+    return [line for lane in made.lanes.lanes for line in lane.rows]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_a_quote_that_two_streamers_receive_on_two_days_is_one_row(
+    connection: Connection, writer: psycopg.AsyncConnection[Any], order: int
+) -> None:
+    days = [quote_line(n, None, AT_US + n * DAY_US) for n in (0, 1)]
+    await write_raw_async(writer, BOOK_TICKERS, days)
+    before = quotes_received(MIDNIGHT_US - 1_000, 6, 7, 8)
+    after = quotes_received(MIDNIGHT_US + 1_000, 7, 8, 9)
+    for lines, told in zip((before, after)[::order], ((3, False), (1, True)), strict=True):
+        assert await write_raw_async(writer, BOOK_TICKERS, lines) == told
+    found = connection.execute(DAYS_OF_QUOTES).fetchall()
+    assert [number for _, number in found] == [0, 1, 6, 7, 8, 9]
+    assert write_raw(connection, BOOK_TICKERS, [*before, *after]) == 0
+
+
+async def test_other_quotes_than_those_about_midnight_are_told_apart_by_their_days(
+    connection: Connection, writer: psycopg.AsyncConnection[Any]
+) -> None:
+    minute = 60_000_000
+    for moment_us in (MIDNIGHT_US - 3 * minute, MIDNIGHT_US, MIDNIGHT_US + minute):
+        # an id that another instrument uses, and one with a time of the exchange
+        lines = [quote_line(1, None, moment_us), quote_line(2, moment_us, moment_us)]
+        assert may_bear_two_days(BOOK_TICKERS, lines) == (moment_us == MIDNIGHT_US)
+        assert not may_bear_two_days(BOOK_TICKERS, lines[1:])
+        await write_raw_async(writer, BOOK_TICKERS, lines)
+    assert connection.execute(DAYS_OF_QUOTES).fetchall() == [
+        ("2025-11-21", 1), ("2025-11-22", 1), ("2025-11-21", 2), ("2025-11-22", 2),
+    ]  # fmt: skip
+    await write_raw_async(writer, BOOK_TICKERS, [quote_line(3, MIDNIGHT_US - 1, MIDNIGHT_US)])
+    await write_raw_async(writer, BOOK_TICKERS, [quote_line(3, None, MIDNIGHT_US + 1)])
+    assert connection.execute(DAYS_OF_QUOTES).fetchall()[4:] == [
+        ("2025-11-21", 3),
+        ("2025-11-22", 3),
+    ]
+
+
+async def test_two_writers_about_midnight_store_the_same_quotes_once(
+    connection: Connection, database_url: str
+) -> None:
+    numbers = range(1, 2_001)
+
+    async def write(at_us: int) -> int:
+        written = 0
+        own = await connect_async(database_url, application_name="test-midnight")
+        async with own:
+            for start in range(0, 2_000, 50):
+                lines = [quote_line(n, None, at_us) for n in numbers[start : start + 50]]
+                written += (await write_raw_async(own, BOOK_TICKERS, lines))[0]
+        return written
+
+    moments = (MIDNIGHT_US - 1_000, MIDNIGHT_US + 1_000, MIDNIGHT_US - 500, MIDNIGHT_US + 500)
+    assert sum(await asyncio.gather(*map(write, moments))) == 2_000
+    found = connection.execute(DAYS_OF_QUOTES).fetchall()
+    assert [number for _, number in found] == list(numbers)
 
 
 def test_the_blocking_twin_stores_once_as_well(connection: Connection) -> None:

@@ -20,6 +20,7 @@ from include.store.raw_ids import (
     Reached,
     candles_beyond,
     last_rows,
+    missing_ids,
     stored_ids,
 )
 from tests.unit.store.offers import candle, offer
@@ -60,6 +61,45 @@ def test_missing_ids_and_last_rows_are_found_over_days(
         assert last_rows(connection, AGG_TRADES, ["A", "B", "C"], None) == last
 
 
+def test_what_is_missing_before_the_first_row_of_some_days_is_found_as_well(
+    connection: Connection, acting_as: Callable[[str], Any]
+) -> None:
+    times = {1: 0, 5: 4 * DAY_US, 7: 4 * DAY_US + 1, 9: 7 * DAY_US}
+    lines = [agg_line(n, at_us=AT_US + after_us) for n, after_us in times.items()]
+    lines += [agg_line(n, symbol="B", at_us=AT_US + n * DAY_US) for n in (3, 4)]
+    write_raw(connection, AGG_TRADES, lines)
+    at_us = AT_US + 4 * DAY_US
+    before, within = IdHole("A", 2, 4, AT_US, at_us), IdHole("A", 6, 6, at_us, at_us + 1)
+    behind = IdHole("A", 8, 8, at_us + 1, AT_US + 7 * DAY_US)
+    with acting_as("candelabra_streamer"):
+        for since_us, until_us, found in (
+            (at_us, at_us, [before, within]),
+            (at_us + 1, at_us + 1, [within]),
+            (at_us + DAY_US, AT_US + 9 * DAY_US, [behind]),
+            (AT_US, at_us - DAY_US, []),
+        ):
+            assert missing_ids(connection, AGG_TRADES, ["A", "B"], since_us, until_us) == found
+        _, missing = stored_ids(connection, AGG_TRADES, ["A", "B"], at_us)
+        assert missing == [before, within, behind]
+
+
+def test_what_was_archived_since_is_not_missing(connection: Connection) -> None:
+    lines = [agg_line(1), agg_line(5, at_us=AT_US + 4 * DAY_US)]
+    write_raw(connection, AGG_TRADES, [*lines, agg_line(7, at_us=AT_US + 4 * DAY_US + 1)])
+    archived = (
+        "INSERT INTO ops.archived_partitions "
+        "(dataset, day, path, rows, bytes, fingerprint, content_sha256, dropped_at) "
+        "VALUES ('agg_trades', '2025-11-23', 'one.parquet', 3, 1, 1, repeat('0', 64), {})"
+    )
+    since_us = AT_US + 4 * DAY_US
+    connection.execute(archived.format("NULL"))
+    _, missing = stored_ids(connection, AGG_TRADES, ["A"], since_us)
+    assert [hole.first_id for hole in missing] == [2, 6]
+    connection.execute("UPDATE ops.archived_partitions SET dropped_at = now()")
+    _, missing = stored_ids(connection, AGG_TRADES, ["A"], since_us)
+    assert [hole.first_id for hole in missing] == [6]
+
+
 @pytest.mark.parametrize("later_us", [60 * MINUTE_US, DAY_US])
 def test_two_instruments_of_one_name_are_told_apart_by_their_times(
     connection: Connection, later_us: int
@@ -75,6 +115,17 @@ def test_two_instruments_of_one_name_are_told_apart_by_their_times(
         IdHole("A", 506, 505, AT_US + 505, AT_US + later_us + 7),
         IdHole("A", 9, 10, AT_US + later_us + 8, AT_US + later_us + 11),
     ]
+
+
+def test_two_instruments_are_told_apart_though_one_is_older_than_what_is_looked_at(
+    connection: Connection,
+) -> None:
+    old = [agg_line(n, at_us=AT_US + n) for n in (501, 502)]
+    new = [agg_line(n, at_us=AT_US + DAY_US + n) for n in (7, 8)]
+    write_raw(connection, AGG_TRADES, old + new)
+    last, missing = stored_ids(connection, AGG_TRADES, ["A"], AT_US + DAY_US)
+    assert missing == [IdHole("A", 503, 502, AT_US + 502, AT_US + DAY_US + 7)]
+    assert last == {"A": (8, AT_US + DAY_US + 8)}
 
 
 def test_rows_that_are_stored_while_a_reused_name_is_looked_at_hide_no_hole(

@@ -18,6 +18,7 @@ from streamer.app import Streamer
 from streamer.startup import StreamOptions
 
 Row = dict[str, Any]
+UNSURE = "status = 'unconfirmed', source = 'stream', source_rank = 40"
 
 
 def settings_for(exchange: Exchange, database_url: str, **overrides: object) -> Settings:
@@ -78,6 +79,33 @@ async def wait_for_rows(
 
 def minutes_of(rows: dict[tuple[str, int], Row], symbol: str) -> list[int]:
     return sorted(minute for name, minute in rows if name == symbol)
+
+
+def damage(database_url: str, symbol: str, lost_us: int, unsure_us: int) -> None:
+    """Leave a table as a streamer that was killed may: a row is missing, another not confirmed."""
+    row = "WHERE symbol = %s AND open_time = %s"
+    with psycopg.connect(database_url) as connection:
+        for statement, at_us in (
+            (f"DELETE FROM market.candles_1m {row}", lost_us),  # noqa: S608 - constants
+            (f"UPDATE market.candles_1m SET {UNSURE} {row}", unsure_us),  # noqa: S608
+        ):
+            assert connection.execute(statement, (symbol, from_us(at_us))).rowcount == 1
+
+
+def is_verified(rows: dict[tuple[str, int], Row], symbol: str, *minutes_us: int) -> bool:
+    """Whether there is a row of each minute, and the exchange has confirmed it."""
+    found = [rows.get((symbol, at_us)) for at_us in minutes_us]
+    return all(row is not None and row["status"] == "verified" for row in found)
+
+
+def open_gaps(database_url: str, symbol: str) -> int:
+    """How many gaps of a symbol nobody has closed."""
+    with psycopg.connect(database_url) as connection:
+        row = connection.execute(
+            "SELECT count(*) FROM ops.gaps WHERE symbol = %s AND repaired_at IS NULL", (symbol,)
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 async def assert_equal_to_the_exchange(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -14,9 +15,13 @@ from simulator.config import SimulatorConfig
 from simulator.server import Exchange
 from streamer import app, roster, watchdog
 from streamer.states import SymbolState
+from streamer.symbols_file import read_symbols
 from tests.integration.streamer.harness import (
     assert_equal_to_the_exchange,
+    damage,
+    is_verified,
     minutes_of,
+    open_gaps,
     rows_of,
     settings_for,
     streaming,
@@ -208,3 +213,39 @@ async def test_what_was_listed_while_nobody_streamed_is_had_from_its_first_minut
                 ),
             )
         assert {name: minutes_of(rows, name)[0] for name in begins_us} == begins_us
+
+
+async def test_what_the_rows_of_a_symbol_lack_is_had_when_it_joins_again(
+    database_url: str, tmp_path: Path
+) -> None:
+    """By a pattern of the file; the ledger of this very streamer knows a gap of it already."""
+    names = tmp_path / "symbols.txt"
+    names.write_text("BTCUSDT\nETHUSDT\n")
+    config = SimulatorConfig(speed=SPEED, spot_symbols=KNOWN)
+    async with Exchange(config) as exchange, asyncio.timeout(120):
+        settings = settings_for(exchange, database_url)
+        symbols_file = read_symbols(names)
+        async with streaming(settings, *symbols_file.names, symbols_file=symbols_file) as streamer:
+            rows = await wait_for_rows(
+                database_url, lambda rows: len(minutes_of(rows, "ETHUSDT")) >= 6
+            )
+            names.write_text("BTCUSDT\n")
+            streamer.reload()
+            while streamer.hub.symbols != ["BTCUSDT"]:
+                await asyncio.sleep(0.02)
+            # What was asked for when it was dropped is answered; else that alone would be seen.
+            while streamer._repairs.waiting_minutes or streamer._ledger.open:
+                await asyncio.sleep(0.02)
+            _, lost_us, _, unsure_us, *_ = minutes_of(rows, "ETHUSDT")
+            damage(database_url, "ETHUSDT", lost_us, unsure_us)
+            streamer._ledger.missed("ETHUSDT", lost_us, lost_us + MINUTE_US, "connection lost")
+            while open_gaps(database_url, "ETHUSDT") == 0:
+                await asyncio.sleep(0.02)
+            names.write_text("BTCUSDT\nETH*\n")
+            streamer.reload()
+            rows = await wait_for_rows(
+                database_url, lambda rows: is_verified(rows, "ETHUSDT", lost_us, unsure_us)
+            )
+            while open_gaps(database_url, "ETHUSDT") or streamer._ledger.open:
+                await asyncio.sleep(0.02)
+        await assert_equal_to_the_exchange(exchange, rows, ["ETHUSDT"])

@@ -15,8 +15,10 @@ from websockets.asyncio.client import connect as connect_socket
 
 from include.domain.accounts import Role
 from include.domain.instruments import Instrument, Market
+from include.domain.timeframes import MINUTE_US
 from include.store import accounts, watchlists
 from include.store.credentials import new_token, secret_hash
+from include.store.gaps import open_gap
 from include.store.instruments import write_instruments
 from include.store.pools import connect
 from simulator.config import SimulatorConfig
@@ -24,7 +26,10 @@ from simulator.server import Exchange
 from streamer.app import Streamer
 from tests.integration.streamer.harness import (
     assert_equal_to_the_exchange,
+    damage,
+    is_verified,
     minutes_of,
+    open_gaps,
     settings_for,
     streaming,
     wait_for_rows,
@@ -122,6 +127,29 @@ async def test_what_was_watched_goes_on_after_a_restart_and_after_a_cut_of_notif
             await until(follows(streamer, "PEPEUSDT"))
             change(database_url, lambda c: accounts.set_disabled(c, "anna", is_disabled=True))
             await until(follows(streamer))
+
+
+async def test_what_the_rows_of_a_watched_symbol_lack_is_had_after_a_restart(
+    database_url: str, anna: int
+) -> None:
+    config = SimulatorConfig(speed=SPEED, spot_symbols=("BTCUSDT", "ETHUSDT"))
+    change(database_url, lambda c: watchlists.watch(c, anna, "ETHUSDT"))
+    async with Exchange(config) as exchange:
+        settings = settings_for(exchange, database_url, symbols_refresh_s=NEVER_LOOKED)
+        async with streaming(settings, "BTCUSDT"):
+            rows = await wait_for_rows(
+                database_url, lambda rows: len(minutes_of(rows, "ETHUSDT")) >= 6
+            )
+        _, lost_us, _, unsure_us, *_ = minutes_of(rows, "ETHUSDT")
+        damage(database_url, "ETHUSDT", lost_us, unsure_us)
+        gap = {"start_us": lost_us, "end_us": lost_us + MINUTE_US, "cause": "connection lost"}
+        change(database_url, lambda c: open_gap(c, symbol="ETHUSDT", **gap))  # type: ignore[arg-type]
+        async with streaming(settings, "BTCUSDT"):
+            rows = await wait_for_rows(
+                database_url, lambda rows: is_verified(rows, "ETHUSDT", lost_us, unsure_us)
+            )
+            await until(lambda: open_gaps(database_url, "ETHUSDT") == 0)
+        await assert_equal_to_the_exchange(exchange, rows, ["ETHUSDT"])
 
 
 async def test_a_streamer_can_be_told_to_follow_no_watchlists(database_url: str, anna: int) -> None:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from include.binance.rest_answers import error_of, retry_after_s, used_weight
-from include.errors import CandelabraError, PermanentError, RateLimitedError, TransientError
+from include.errors import (
+    CandelabraError,
+    PermanentError,
+    RateLimitedError,
+    RefusedAddressError,
+    TransientError,
+)
 
 
 def error(status: int, body: bytes = b"", **headers: str) -> CandelabraError | None:
@@ -49,14 +55,20 @@ def test_an_invalid_symbol_is_named() -> None:
 )
 def test_a_blocked_region_is_told_as_such(status: int, body: bytes) -> None:
     told = error(status, body)
-    assert isinstance(told, PermanentError)
+    assert isinstance(told, RefusedAddressError)
     assert "does not serve this region" in str(told)
 
 
 def test_a_firewall_is_no_region() -> None:
     told = error(403, b"<html>Forbidden</html>")
-    assert isinstance(told, PermanentError)
+    assert isinstance(told, RefusedAddressError)
     assert "firewall" in str(told)
+
+
+def test_a_proxy_that_asks_for_a_name_is_told_as_such() -> None:
+    told = error(407, b"")
+    assert isinstance(told, RefusedAddressError)
+    assert "HTTPS_PROXY" in str(told)
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,13 @@ import pytest
 from include.config import load_settings
 from include.domain.instruments import Instrument, Market, market_of
 from include.domain.timeframes import MINUTE_US, SECOND_US
+from include.store.gaps import Gap
 from streamer import app as app_module
 from streamer import feed as feed_module
 from streamer.app import Streamer
 from streamer.clock import ExchangeClock
 from streamer.roster import Changes
-from streamer.startup import Start, StreamOptions
+from streamer.startup import Start, Stored, StreamOptions
 from tests.unit.streamer.played_connection import T0, Connection, trade
 from tests.unit.streamer.watched import Clock
 
@@ -66,7 +67,10 @@ async def test_a_connection_that_is_made_later_knows_the_time(
     for module in (app_module, feed_module):
         monkeypatch.setattr(module, "ExchangeClock", partial(ExchangeClock, clock_s=ours))
     streamer = streamer_of(tmp_path, "BTCUSDT")
-    streamer._build(Start([instrument("BTCUSDT")], {}, {}, {"BTCUSDT": T0}, [], {Market.SPOT: T0}))
+    nothing = Stored({}, {}, [])
+    streamer._build(
+        Start([instrument("BTCUSDT")], nothing, {"BTCUSDT": T0}, {Market.SPOT: T0}),
+    )
     streamer._fleet._share = 1
     ours.now_s += 5 * 3_600
     later_us = T0 + 300 * MINUTE_US
@@ -81,3 +85,22 @@ async def test_a_connection_that_is_made_later_knows_the_time(
     assert [one.start_us for one in streamer._repairs._requests.get(added, [])] == [later_us]
     feed.on_texts([trade("NEWUSDT", 1, later_us + 200 * SECOND_US)])
     assert (feed.frames, feed.bad_frames) == (1, 0)
+
+
+async def test_what_symbols_lack_is_asked_for_and_their_gaps_are_known_once(
+    tmp_path: Path,
+) -> None:
+    """At the start, and again when a symbol joins that was streamed before."""
+    streamer = streamer_of(tmp_path, "BTCUSDT")
+    at = [T0 + number * MINUTE_US for number in range(8)]
+    gap = Gap(7, "BTCUSDT", at[0], at[2], "connection lost", T0, 1, {})
+    stored = Stored({"BTCUSDT": at[7]}, {"BTCUSDT": [(at[4], at[5])]}, [gap])
+    streamer._build(
+        Start([instrument("BTCUSDT")], stored, {"BTCUSDT": at[7]}, {Market.SPOT: at[7]})
+    )
+    assert streamer._listings is not None
+    streamer._listings._on_stored(stored)
+    asked = [(one.start_us, one.end_us) for one in streamer._repairs._requests["BTCUSDT"]]
+    assert asked == [(at[0], at[2]), (at[4], at[5])]
+    gaps = [(one.start_us, one.end_us, one.ids) for one in streamer._ledger._gaps["BTCUSDT"]]
+    assert gaps == [(at[0], at[2], [7]), (at[4], at[5], [])]

@@ -4,135 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from structlog.testing import CapturingLogger
 
-from include.backoff import Backoff
 from include.domain.candles import Offer, Source, Status, silent_candle
-from include.domain.timeframes import MINUTE_US
 from include.errors import PermanentError, TransientError
-from include.store.gap_batches import ClosedGap, LeftGap, NewGap, WiderGap
 from include.store.gaps import Gap
 from streamer import ledger as module
 from streamer.ledger import MOST_A_SYMBOL, GapLedger
 from streamer.sink import NO_CLOSED_KLINE, NOTHING_CAME
-
-T0 = 1_700_000_000_000_000 // MINUTE_US * MINUTE_US
-
-
-@dataclass
-class Row:
-    """A gap in the table: its minutes after T0, and how it ended."""
-
-    symbol: str
-    start: int
-    end: int
-    cause: str
-    by: str | None = None
-    error: object = None
-
-
-@dataclass
-class Table:
-    """``ops.gaps``, and how often it was written."""
-
-    rows: dict[int, Row] = field(default_factory=dict)
-    writes: int = 0
-    failures: list[Exception] = field(default_factory=list)
-    gate: asyncio.Event | None = None
-    filled: set[int] = field(default_factory=set)
-    """Rows whose minutes are all in the table."""
-
-    async def connect(self, url: str, **_: object) -> Any:
-        assert url == "postgresql://here/candles"
-        return self
-
-    closed = False
-
-    async def close(self) -> None:
-        """As of a connection."""
-
-    async def open(self, _: object, gaps: Sequence[NewGap]) -> list[int]:
-        if gaps:
-            self.writes += 1
-        if self.failures:
-            raise self.failures.pop(0)
-        assert len({(gap.symbol, gap.start_us, gap.end_us) for gap in gaps}) == len(gaps)
-        return [self._open(gap) for gap in gaps]
-
-    def _open(self, gap: NewGap) -> int:
-        assert gap.age_s >= 0
-        row = Row(gap.symbol, minute(gap.start_us), minute(gap.end_us), gap.cause)
-        for number, one in self.rows.items():
-            if one.by is None and (one.symbol, one.start, one.end) == (
-                row.symbol, row.start, row.end,
-            ):  # fmt: skip
-                return number
-        self.rows[len(self.rows) + 1] = row
-        return len(self.rows)
-
-    async def widen(self, _: object, gaps: Sequence[WiderGap]) -> set[int]:
-        done = set()
-        for gap in gaps:
-            row = self.rows[gap.id]
-            wider = (row.symbol, minute(gap.start_us), minute(gap.end_us))
-            if row.by is None and wider not in self.open_ranges():
-                row.start, row.end = wider[1:]
-                done.add(gap.id)
-        return done
-
-    async def close_all(self, _: object, gaps: Sequence[ClosedGap]) -> int:
-        if self.gate is not None and gaps:
-            await self.gate.wait()
-        for gap in gaps:
-            assert gap.age_s >= 0
-            self.rows[gap.id].by = self.rows[gap.id].by or gap.by
-        return len(gaps)
-
-    async def leave(self, _: object, gaps: Sequence[LeftGap]) -> int:
-        for gap in gaps:
-            self.rows[gap.id].error = gap.detail["error"]
-        return len(gaps)
-
-    async def close_proven(self, _: object, ids: Sequence[int]) -> set[int]:
-        closed = {one for one in ids if one in self.filled and self.rows[one].by is None}
-        for one in closed:
-            self.rows[one].by = "rows"
-        return closed
-
-    def open_ranges(self) -> list[tuple[str, int, int]]:
-        return [(one.symbol, one.start, one.end) for one in self.rows.values() if one.by is None]
-
-    def told(self) -> list[tuple[str, int, int, str | None]]:
-        return [(one.symbol, one.start, one.end, one.by) for one in self.rows.values()]
-
-
-def minute(moment_us: int) -> int:
-    assert (moment_us - T0) % MINUTE_US == 0
-    return (moment_us - T0) // MINUTE_US
-
-
-def at(number: float) -> int:
-    return T0 + round(number * MINUTE_US)
+from tests.unit.streamer.played_gaps import Row, Table, at, played_table, settled, until
 
 
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch) -> Table:
-    table = Table()
-    monkeypatch.setattr(module, "connect_async", table.connect)
-    monkeypatch.setattr(module, "open_gaps_async", table.open)
-    monkeypatch.setattr(module, "widen_gaps_async", table.widen)
-    monkeypatch.setattr(module, "close_gaps_async", table.close_all)
-    monkeypatch.setattr(module, "leave_gaps_async", table.leave)
-    monkeypatch.setattr(module, "close_proven_gaps_async", table.close_proven)
-    monkeypatch.setattr(module, "WRITE_INTERVAL_S", 0.0)
-    monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.02, most_s=0.02, least_s=0.01))
-    return table
+    return played_table(monkeypatch)
 
 
 @pytest.fixture
@@ -144,16 +34,6 @@ async def ledger(table: Table) -> AsyncIterator[GapLedger]:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not holds():
-            await asyncio.sleep(0.001)
-
-
-async def settled(ledger: GapLedger) -> None:
-    await until(lambda: ledger.unwritten == 0)
 
 
 def kline(symbol: str, number: int, source: Source = Source.KLINE) -> Offer:
@@ -290,14 +170,14 @@ async def test_what_is_missed_again_while_its_row_is_closed_is_another_row(
     assert table.told() == [("A", 0, 1, "rest"), ("A", 0, 1, "rest")]
 
 
-async def test_a_gap_given_up_is_left_open_with_the_reason_and_forgotten(
+async def test_a_gap_given_up_is_left_open_with_the_reason_and_counted_as_open(
     ledger: GapLedger, table: Table
 ) -> None:
     ledger.give_up("A", at(0), at(1), "nothing came", "the exchange refuses it")
     await settled(ledger)
     assert table.told() == [("A", 0, 1, None)]
     assert table.rows[1].error == "the exchange refuses it"
-    assert ledger.open == 0
+    assert (ledger.opened, ledger.closed, ledger.open) == (1, 0, 1)
 
 
 async def test_gaps_of_an_ended_streamer_are_gone_on_with(ledger: GapLedger, table: Table) -> None:
@@ -309,6 +189,23 @@ async def test_gaps_of_an_ended_streamer_are_gone_on_with(ledger: GapLedger, tab
     ledger.proven("A", at(0), at(5), "rest")
     await settled(ledger)
     assert table.told() == [("A", 0, 5, "rest")]
+    assert (ledger.opened, ledger.closed, ledger.open) == (1, 1, 0)
+
+
+async def test_a_gap_that_is_known_is_not_taken_up_twice(ledger: GapLedger, table: Table) -> None:
+    """As of a symbol that was dropped and is streamed again."""
+    ledger.missed("A", at(0), at(3), "connection lost")
+    known = Gap(1, "A", at(0), at(3), "connection lost", at(1), 1, {})
+    ledger.adopt([known])  # its row is just being written
+    await settled(ledger)
+    ledger.adopt([known])
+    assert (table.told(), ledger.opened, ledger.open) == ([("A", 0, 3, None)], 1, 1)
+    ledger.missed("A", at(3), at(5), "not streamed")
+    ledger.adopt([known])  # read before it grew
+    ledger.proven("A", at(0), at(5), "rest")
+    await settled(ledger)
+    assert table.told() == [("A", 0, 5, "rest")]
+    assert (ledger.opened, ledger.closed, ledger.open) == (1, 1, 0)
 
 
 async def test_a_range_that_another_streamer_opened_is_shared(

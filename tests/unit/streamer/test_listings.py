@@ -17,11 +17,13 @@ from include.binance.klines import KlinePage, settled_until
 from include.domain.candles import silent_candle
 from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import MINUTE_US, SECOND_US
-from include.errors import PermanentError
+from include.errors import PermanentError, TransientError
+from include.store.gaps import Gap
 from streamer import listings as module
-from streamer import newcomers
+from streamer import newcomers, startup
 from streamer.listings import Listings
 from streamer.roster import Changes, Roster
+from streamer.startup import Stored
 
 T0 = 1_700_000_040_000_000
 
@@ -44,6 +46,9 @@ class Played:
     """When symbols first traded, None for not yet; the others did long ago."""
     behind: dict[str, int] = field(default_factory=dict)
     """How often a server answers that has heard of no trade."""
+    stored: Stored = field(default_factory=lambda: Stored({}, {}, []))
+    lacks: list[Stored] = field(default_factory=list)
+    """What was told of added symbols."""
     asked: list[str] = field(default_factory=list)
     told: list[tuple[Changes, Mapping[str, int]]] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
@@ -74,10 +79,15 @@ class Played:
             return KlinePage([], self.now_us, 1, None)
         return KlinePage([silent_candle(symbol, row_us, Decimal(1))], self.now_us, 0, None)
 
-    def last_minutes(self, _connection: None, _symbols: Sequence[str]) -> dict[str, int]:
+    def stored_minutes(self, _url: str, symbols: Sequence[str], since_us: int) -> Stored:
+        assert since_us >= T0 - 1_440 * MINUTE_US
+        if isinstance(self.database_refuses, TransientError):
+            error, self.database_refuses = self.database_refuses, None
+            raise error
         if self.database_refuses is not None:
             raise self.database_refuses
-        return {}
+        self.remove_left_live(None, symbols)
+        return self.stored.of(symbols)
 
     def unknown_since(
         self, _connection: None, symbols: Sequence[str], since_us: int
@@ -96,6 +106,10 @@ class Played:
         assert market is Market.SPOT
         assert {one.symbol for one in changes.added} == begins.keys()
         self.told.append((changes, begins))
+
+    def on_stored(self, stored: Stored) -> None:
+        assert stored == stored.of(self.begins())
+        self.lacks.append(stored)
 
     def streamed(self) -> list[str]:
         return [one.symbol for changes, _ in self.told for one in changes.added]
@@ -119,7 +133,9 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Played:
     played = Played([instrument(name) for name in ("AUSDT", "BUSDT", "CUSDT", "DUSDT")])
     monkeypatch.setattr(module, "open_shared_rest", played.open_rest)
     monkeypatch.setattr(module, "connect", played.connect)
-    monkeypatch.setattr(module, "last_minutes", played.last_minutes)
+    monkeypatch.setattr(startup, "_stored_minutes", played.stored_minutes)
+    monkeypatch.setattr(startup, "missed_beginnings", lambda *_: {})
+    monkeypatch.setattr(startup, "BACKOFF", Backoff(first_s=0.0, most_s=0.0))
     monkeypatch.setattr(module, "unknown_since", played.unknown_since)
     monkeypatch.setattr(module, "remove_left_live", played.remove_left_live)
     monkeypatch.setattr(newcomers, "BACKOFF", Backoff(first_s=0.0, most_s=0.0))
@@ -140,6 +156,7 @@ def following(played: Played, roster: Roster) -> Listings:
         {Market.SPOT: roster},
         {Market.SPOT: T0},
         on_changes=played.on_changes,
+        on_stored=played.on_stored,
         live_written=played.live_written,
         stop=asyncio.Event(),
     )
@@ -307,3 +324,41 @@ async def test_a_watched_symbol_that_does_not_exist_is_told_once_with_the_neares
     assert (warning.args, warning.kwargs["symbol"]) == (("watched_symbol_unknown",), "CUSDC")
     assert "did you mean CUSDT" in warning.kwargs["error"]
     assert played.streamed() == ["BUSDT"]
+
+
+def gap_of(symbol: str) -> Gap:
+    return Gap(1, symbol, T0 - 9 * MINUTE_US, T0 - 8 * MINUTE_US, "connection lost", T0, 1, {})
+
+
+async def test_what_the_rows_of_an_added_symbol_lack_is_told_with_its_gaps(
+    played: Played,
+) -> None:
+    last_us, old_us = T0 - 3 * MINUTE_US, T0 - 10_000 * MINUTE_US
+    unsure = {"BUSDT": [(T0 - 6 * MINUTE_US, T0 - 5 * MINUTE_US)]}
+    played.stored = Stored({"BUSDT": last_us, "CUSDT": old_us}, unsure, [gap_of("BUSDT")])
+    played.database_refuses = TransientError("away")  # once
+    async with running(following(played, Roster(["*"], [played.listed[0], played.listed[3]]))):
+        while not played.lacks:
+            await asyncio.sleep(0.002)
+    assert played.begins() == {
+        "BUSDT": last_us + MINUTE_US,
+        "CUSDT": T0 - 1_440 * MINUTE_US,
+    }
+    assert played.lacks == [played.stored]
+    assert played.asked == []  # they are not new
+
+
+async def test_nothing_is_told_of_what_a_symbol_lacks_that_cannot_be_begun(
+    played: Played, log: CapturingLogger
+) -> None:
+    """Its gap is claimed again when the next list has it."""
+    played.stored = Stored({}, {}, [gap_of("BUSDT"), gap_of("CUSDT")])
+    played.refused["BUSDT"] = PermanentError("HTTP 400: Invalid symbol")
+    async with running(following(played, Roster(["*"], [played.listed[0], played.listed[3]]))):
+        while not log.calls:
+            await asyncio.sleep(0.002)
+        assert played.lacks[0].gaps == [gap_of("CUSDT")]
+        del played.refused["BUSDT"]
+        while "BUSDT" not in played.streamed():
+            await asyncio.sleep(0.002)
+    assert [one.gaps for one in played.lacks if one.gaps][1:] == [[gap_of("BUSDT")]]

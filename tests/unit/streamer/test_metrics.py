@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,14 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from include.config import load_settings
 from streamer.capture.capture import Capture
-from streamer.metrics import METRICS, Exposition
-from tests.unit.streamer.watched import Parts, publisher
+from streamer.connection import StreamConnection
+from streamer.metrics import Exposition
+from streamer.metrics_declared import METRICS
+from tests.unit.streamer.watched import Aggregator, Parts, publisher
 
-ROOT = Path(__file__).parents[3]
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+QUOTE = b'{"u":7,"s":"BTCUSDT","b":"1","B":"2","a":"3","A":"4"}'
 
 Samples = dict[tuple[str, tuple[str, ...]], float]
 
@@ -30,6 +32,17 @@ def read(exposition: Exposition) -> Samples:
         (sample.name, tuple(sample.labels.values())): sample.value
         for family in read_text(text.decode())
         for sample in family.samples
+    }
+
+
+def fallen(before: Samples, after: Samples) -> set[tuple[str, tuple[str, ...]]]:
+    """What only grows, and has not."""
+    return {
+        key
+        for key, count in before.items()
+        if key[0].startswith("candelabra_")
+        and key[0].endswith(("_total", "_count", "_sum", "_bucket"))
+        and after.get(key, 0) < count
     }
 
 
@@ -84,16 +97,67 @@ async def test_counters_keep_what_a_connection_counted_that_is_gone(parts: Parts
     later.frames = 10
     later.lag_seconds.observe(0.002)
     second = read(exposition)
-    fallen = {
-        key
-        for key, count in first.items()
-        if key[0].startswith("candelabra_")
-        and key[0].endswith(("_total", "_count", "_sum", "_bucket"))
-        and second.get(key, 0) < count
-    }
-    assert fallen == set()
+    assert fallen(first, second) == set()
     assert second["candelabra_frames_total", ("spot-1", "trade")] == 70 + 10
     assert second["candelabra_lag_seconds_count", ("spot",)] == 2 + 1
+
+
+async def test_counters_keep_what_a_symbol_counted_that_is_removed(parts: Parts) -> None:
+    exposition = Exposition(parts.observed)
+    (feed,) = parts.feeds
+    first = read(exposition)
+    del feed.aggregators[1]
+    second = read(exposition)
+    assert fallen(first, second) == set()
+    feed.aggregators[0].duplicates += 2
+    feed.frames += 3
+    feed.aggregators.append(Aggregator("XRPUSDT", void_trades=1, equal_checksums=4))
+    third = read(exposition)
+    assert fallen(second, third) == set()
+    outcomes = {"folded": 59, "duplicate": 5 + 2, "void": 6 + 1}
+    for outcome, count in outcomes.items():
+        assert third["candelabra_trades_total", ("spot", outcome)] == count
+    assert third["candelabra_checksums_total", ("equal",)] == 7 + 4
+    assert third["candelabra_late_trades_total", ("spot",)] == 4
+    assert third["candelabra_reordered_trades_total", ("spot",)] == 9
+
+
+async def test_connections_of_raw_capture_are_read_beside_those_of_candles(parts: Parts) -> None:
+    feed = parts.add_capture("spot-capture-1", "BTCUSDT")
+    feed.on_texts([QUOTE, QUOTE.replace(b'"u":7', b'"u":8'), b"{"])
+    feed.connection.reconnects, feed.connection.refused, feed.connection.rotations = 4, 3, 1
+    exposition = Exposition(parts.observed)
+    found = read(exposition)
+    states = {
+        labels: count for (name, labels), count in found.items() if name == "candelabra_connections"
+    }
+    assert states == {
+        ("candles", "spot", "down"): 0,
+        ("candles", "spot", "subscribing"): 0,
+        ("candles", "spot", "delivering"): 1,
+        ("capture", "spot", "down"): 1,
+        ("capture", "spot", "subscribing"): 0,
+        ("capture", "spot", "delivering"): 0,
+    }
+    for name, count in (("reconnects", 4), ("connects_refused", 3), ("rotations", 1)):
+        assert found[f"candelabra_{name}_total", ("spot-capture-1",)] == count
+    assert found["candelabra_frames_total", ("spot-capture-1", "captured")] == 2
+    assert found["candelabra_frames_total", ("spot-capture-1", "bad")] == 1
+    assert found["candelabra_frames_total", ("spot-1", "trade")] == 70
+    parts.capture_feeds.clear()
+    assert fallen(found, read(exposition)) == set()
+
+
+async def test_a_connection_of_raw_capture_delivers_once_its_streams_are_acknowledged(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed = parts.add_capture("um-capture-1", "BTCUSDT")
+    monkeypatch.setattr(StreamConnection, "is_open", True)
+    exposition = Exposition(parts.observed)
+    assert read(exposition)["candelabra_connections", ("capture", "um", "subscribing")] == 1
+    feed.connection.session.next_message(0.0)
+    feed.on_texts([b'{"result":null,"id":1}'])
+    assert read(exposition)["candelabra_connections", ("capture", "um", "delivering")] == 1
 
 
 async def test_states_of_connections_and_symbols_are_all_named(parts: Parts) -> None:
@@ -104,12 +168,12 @@ async def test_states_of_connections_and_symbols_are_all_named(parts: Parts) -> 
         labels: count for (name, labels), count in found.items() if name == "candelabra_connections"
     }
     assert states == {
-        ("spot", "down"): 1,
-        ("spot", "subscribing"): 0,
-        ("spot", "delivering"): 1,
-        ("um", "down"): 0,
-        ("um", "subscribing"): 1,
-        ("um", "delivering"): 0,
+        ("candles", "spot", "down"): 1,
+        ("candles", "spot", "subscribing"): 0,
+        ("candles", "spot", "delivering"): 1,
+        ("candles", "um", "down"): 0,
+        ("candles", "um", "subscribing"): 1,
+        ("candles", "um", "delivering"): 0,
     }
     assert found["candelabra_symbols", ("spot", "connecting")] == 3
     assert found["candelabra_symbols", ("um", "dead")] == 0
@@ -158,6 +222,7 @@ CAPTURED = {
     "capture_replayed": 4,
     "capture_spooled_bytes": 5,
     "capture_lost_rows": 6,
+    "capture_losses": 9,
     "capture_missing_ids": 7,
     "capture_filled_rows": 8,
 }
@@ -177,6 +242,7 @@ async def test_gaps_and_capture_are_read_as_they_stand(parts: Parts) -> None:
     assert found["candelabra_queue_depth", ("capture",)] == 1
     assert found["candelabra_capture_spool_bytes", ()] == 5
     assert found["candelabra_capture_missing_ids", ()] == 7
+    assert found["candelabra_capture_losses_total", ()] == 9
     events = {
         labels[0]: value
         for (name, labels), value in found.items()
@@ -212,19 +278,3 @@ async def test_each_metric_is_what_was_declared_in_either_format(parts: Parts, a
             assert set(sample.labels) - {"le"} == set(declared.labels)
     assert "process_cpu_seconds" in families
     assert "python_gc_collections" in families
-
-
-def test_the_operations_page_has_a_row_for_each_metric() -> None:
-    text = (ROOT / "docs" / "operations.md").read_text()
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in text.splitlines()
-        if line.startswith("| `candelabra_") and "` | error |" not in line
-    ]
-    found = {
-        row[0].strip("`"): (row[1], tuple(re.findall(r"`(\w+)`", row[2])), row[3])
-        for row in rows
-        if row[1] in {"counter", "gauge", "histogram"}
-    }
-    assert found == {name: (one.kind, one.labels, one.meaning) for name, one in METRICS.items()}
-    assert all(row[4] for row in rows if row[0].strip("`") in METRICS)

@@ -17,9 +17,11 @@ from structlog.testing import CapturingLogger
 from include.backoff import Backoff
 from include.config import load_settings
 from include.domain.instruments import Instrument, Market
+from include.domain.timeframes import MINUTE_US
 from include.errors import PermanentError, RateLimitedError, TransientError
+from include.store.gaps import Gap
 from streamer import startup as module
-from streamer.startup import StoppedError, StreamOptions, find_start, persist
+from streamer.startup import StoppedError, Stored, StreamOptions, find_start, find_stored, persist
 
 T0 = 1_700_000_040_000_000
 BTC = Instrument(
@@ -172,7 +174,7 @@ async def test_a_database_that_freezes_under_a_request_holds_the_start_up_and_do
 
     monkeypatch.setattr(module, "MOST_CALL_S", 0.3)
     monkeypatch.setattr(module, "open_shared_rest", open_rest)
-    monkeypatch.setattr(module, "_stored_minutes", lambda *_: ({}, {}, []))
+    monkeypatch.setattr(module, "_stored_minutes", lambda *_: Stored({}, {}, []))
     monkeypatch.setattr(module, "begin_newcomers", lambda *_: {})
     monkeypatch.setattr(module, "missed_beginnings", lambda *_: {})
     settings = load_settings(database_url="postgresql://here/candles", candelabra_home=tmp_path)
@@ -180,3 +182,51 @@ async def test_a_database_that_freezes_under_a_request_holds_the_start_up_and_do
         start = await find_start(settings, StreamOptions(("BTCUSDT",)), asyncio.Event())
     assert (start.instruments, start.now_us) == ([BTC], {Market.SPOT: T0})
     assert log.calls[0].kwargs["error"] == "exchange_info: no answer in 0.3 s"
+
+
+async def test_a_start_goes_on_behind_the_newest_rows_as_far_back_as_is_looked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    @contextlib.contextmanager
+    def open_rest(*_: object) -> Iterator[Client]:
+        yield Client(None)
+
+    lookback_us = 1_440 * MINUTE_US
+    stored = Stored({}, {}, [])
+    monkeypatch.setattr(module, "open_shared_rest", open_rest)
+    monkeypatch.setattr(module, "_stored_minutes", lambda *_: stored)
+    monkeypatch.setattr(module, "begin_newcomers", lambda *_: {"NEWUSDT": T0})
+    monkeypatch.setattr(module, "missed_beginnings", lambda *_: {})
+    settings = load_settings(database_url="postgresql://here/candles", candelabra_home=tmp_path)
+    for last_us, begin_us in (
+        (T0 - 2 * MINUTE_US, T0 - MINUTE_US),
+        (T0 - 2 * lookback_us, T0 - lookback_us),
+    ):
+        stored.last_us["BTCUSDT"] = last_us
+        async with asyncio.timeout(30):
+            start = await find_start(settings, StreamOptions(("BTCUSDT",)), asyncio.Event())
+        assert start.begins_us == {"BTCUSDT": begin_us, "NEWUSDT": T0}
+
+
+async def test_what_the_table_lacks_is_found_again_and_again_with_the_beginnings(
+    log: CapturingLogger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[Any] = []
+    gap = Gap(1, "BTCUSDT", T0, T0 + MINUTE_US, "connection lost", T0, 1, {})
+
+    def stored_minutes(_url: str, symbols: list[str], since_us: int) -> Stored:
+        asked.append((symbols, since_us))
+        if len(asked) == 1:
+            raise TransientError("refused")
+        return Stored({"BTCUSDT": T0}, {"BTCUSDT": [(1, 2)]}, [gap])
+
+    monkeypatch.setattr(module, "_stored_minutes", stored_minutes)
+    monkeypatch.setattr(module, "missed_beginnings", lambda *_: {"BTCUSDT": (3, 4)})
+    settings = load_settings(database_url="postgresql://here/candles", candelabra_home=tmp_path)
+    async with asyncio.timeout(30):
+        found = await find_stored(settings, [BTC], {Market.SPOT: T0 + 1}, asyncio.Event())
+    assert found == Stored({"BTCUSDT": T0}, {"BTCUSDT": [(1, 2), (3, 4)]}, [gap])
+    assert asked == [(["BTCUSDT"], T0 - 1_440 * MINUTE_US)] * 2
+    assert [call.kwargs["what"] for call in log.calls] == ["stored_minutes"]
+    assert found.of({"ETHUSDT"}) == Stored({}, {}, [])
+    assert found.of({"BTCUSDT"}) == found

@@ -15,6 +15,7 @@ async def test_each_connection_is_told_with_what_came_over_it() -> None:
     parts.add("um-1", "BTCUSDT.P").delivering_since_us = None
     parts.observed.counts.update({"verified": 5})
     parts.hub.tally.told = 9
+    parts.add_capture("spot-capture-1", "BTCUSDT").on_text(b"{")
     parts.captured["captured_market.trades"] = 4
     told = statistics(parts.observed)
     first, second = told["connections"]
@@ -25,3 +26,10 @@ async def test_each_connection_is_told_with_what_came_over_it() -> None:
     assert (second["is_delivering"], second["exchange_time"]) == (False, None)
     assert (told["candles"], told["updates_told"]) == ({"verified": 5}, 9)
     assert told["capture"] == {"captured_market.trades": 4}
+    assert told["capture_connections"] == [
+        {
+            "name": "spot-capture-1", "market": "spot", "is_open": False, "is_subscribed": False,
+            "streams": ["bookTicker"], "symbols": 1, "frames": 1, "bad_frames": 1,
+            "reconnects": 0, "rotations": 0, "refused": 0,
+        }
+    ]  # fmt: skip

@@ -9,6 +9,8 @@ from typing import Any, cast
 
 from include.binance.session import StreamSession
 from include.domain.instruments import Market
+from streamer.capture.feed import CaptureFeed
+from streamer.capture.intake import Intake
 from streamer.continuity import TradeIds
 from streamer.feed import LAG_SECONDS, Feed
 from streamer.histogram import Histogram
@@ -31,7 +33,7 @@ class Clock:
         return self.now_s
 
 
-@dataclass
+@dataclass(eq=False)
 class Aggregator:
     symbol: str
     duplicates: int = 0
@@ -86,6 +88,7 @@ class Parts:
         self.ledger = GapLedger("postgresql://here/candles")
         self.hub = Hub()
         self.captured: dict[str, int] = {}
+        self.capture_feeds: list[CaptureFeed] = []
         self.observed = Observed(
             feeds=cast(list[Feed], self.feeds),
             writer=self.writer,
@@ -93,6 +96,7 @@ class Parts:
             ledger=self.ledger,
             hub=self.hub,
             capture=lambda: self.captured,
+            capture_feeds=self.capture_feeds,
             is_started=True,
         )
 
@@ -102,6 +106,23 @@ class Parts:
             Connection(name, self.clock), market, [Aggregator(symbol) for symbol in symbols]
         )
         self.feeds.append(feed)
+        return feed
+
+    def add_capture(self, name: str, *symbols: str) -> CaptureFeed:
+        """A connection of raw capture for quotes; it is down, as nobody runs it."""
+        feed = CaptureFeed(
+            "ws://127.0.0.1:1",
+            Market(name.partition("-")[0]),
+            ["bookTicker"],
+            symbols,
+            Intake(["book_tickers"], most_rows=1_000, on_losses=lambda _: None),
+            name=name,
+            stale_after_s=15,
+            on_missed=lambda *_: None,
+            on_revived=lambda *_: None,
+            now_us=lambda: 100,
+        )
+        self.capture_feeds.append(feed)
         return feed
 
     def database_answered(self, seconds_ago: float = 0.0) -> None:

@@ -38,6 +38,7 @@ async def look_back(
     *symbols: str,
     delivers_since_us: Callable[[str, str], int | None] = lambda _dataset, _symbol: 0,
     is_done: Callable[[Losses], bool] = lambda losses: not losses.open,
+    whole_until_us: int | None = None,
 ) -> Losses:
     losses = Losses(folder / "losses.json")
     losses.load()
@@ -46,7 +47,7 @@ async def look_back(
         database_url, DATASETS, intake, spool, losses,
         delivers_since_us=delivers_since_us, now_us=lambda: NOW_US,
     )  # fmt: skip
-    resumption.begin(exchange_us=NOW_US, lookback_us=60 * MINUTE_US)
+    resumption.begin(exchange_us=NOW_US, lookback_us=60 * MINUTE_US, whole_until_us=whole_until_us)
     resumption.join(symbols)
     task = asyncio.create_task(resumption.run())
     try:
@@ -127,13 +128,66 @@ async def test_what_a_process_that_was_killed_at_its_start_had_lost_is_told_by_t
 async def test_trades_with_ids_are_missing_since_the_last_row_however_old(
     database_url: str, intake: Intake, tmp_path: Path
 ) -> None:
-    row = ("BTCUSDT", 100, Decimal(1), Decimal(1), 1, 1, LAST_US, True)
-    with connect(database_url, application_name="test") as connection:
-        write_raw(connection, AGG_TRADES, [AGG_TRADES.line(row)])
+    store_trades(database_url, {100: LAST_US})
     first = AggTrade(NOW_US, "BTCUSDT", 900, Decimal(1), Decimal(1), 9, 9, NOW_US, True)
     intake.on_trade(Market.SPOT, first)
     await look_back(database_url, intake, tmp_path, "BTCUSDT")
-    holes = intake.sequences["agg_trades", "BTCUSDT"].holes
-    assert [(one.first_id, one.last_id, one.from_us, one.to_us) for one in holes] == [
-        (101, 899, LAST_US, NOW_US)
+    assert missing(intake) == [(101, 899, LAST_US, NOW_US)]
+
+
+def store_trades(database_url: str, times_us: dict[int, int]) -> None:
+    lines = [
+        AGG_TRADES.line(("BTCUSDT", number, Decimal(1), Decimal(1), 1, 1, at_us, True))
+        for number, at_us in times_us.items()
     ]
+    with connect(database_url, application_name="test") as connection:
+        write_raw(connection, AGG_TRADES, lines)
+
+
+def missing(intake: Intake) -> list[tuple[int, int, int, int]]:
+    holes = intake.sequences["agg_trades", "BTCUSDT"].holes
+    return [(one.first_id, one.last_id, one.from_us, one.to_us) for one in holes]
+
+
+async def test_ids_that_an_ended_process_had_no_time_to_find_are_missing_however_old(
+    database_url: str, intake: Intake, tmp_path: Path
+) -> None:
+    later_us = LAST_US + 60 * MINUTE_US
+    store_trades(database_url, {100: LAST_US, 900: later_us})
+    await look_back(database_url, intake, tmp_path, "BTCUSDT", whole_until_us=LAST_US)
+    assert missing(intake) == [(101, 899, LAST_US, later_us)]
+
+
+async def test_rows_of_a_start_that_was_cut_short_do_not_hide_what_is_missing_before_them(
+    database_url: str, intake: Intake, tmp_path: Path
+) -> None:
+    store_trades(database_url, {100: LAST_US, 900: NOW_US - MINUTE_US})
+    await look_back(database_url, intake, tmp_path, "BTCUSDT")
+    assert missing(intake) == [(101, 899, LAST_US, NOW_US - MINUTE_US)]
+
+
+async def test_rows_that_are_gone_since_the_start_are_found_by_another_look(
+    database_url: str, intake: Intake, tmp_path: Path
+) -> None:
+    later_us = NOW_US + 9 * DAY_US
+    store_trades(database_url, {1: LAST_US, 3: LAST_US + 1, 5: later_us, 7: later_us + 1})
+    now_us = NOW_US
+    resumption = Resumption(
+        database_url, DATASETS, intake, Spool(tmp_path, max_bytes=1 << 20),
+        Losses(tmp_path / "losses.json"), delivers_since_us=lambda _dataset, _symbol: 0,
+        now_us=lambda: now_us,
+    )  # fmt: skip
+    resumption.begin(exchange_us=NOW_US, lookback_us=60 * MINUTE_US)
+    assert resumption.is_complete
+    now_us = later_us + MINUTE_US
+    resumption.look_again(["BTCUSDT"])
+    assert not resumption.is_complete
+    task = asyncio.create_task(resumption.run())
+    async with asyncio.timeout(30):
+        while not resumption.is_complete:
+            await asyncio.sleep(0.01)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    # As a start at that moment: not what is missing in days that are long past.
+    assert [one[:2] for one in missing(intake)] == [(4, 4), (6, 6)]

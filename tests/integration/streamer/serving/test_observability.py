@@ -18,7 +18,7 @@ from include.errors import PermanentError
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
 from streamer.app import Streamer
-from streamer.metrics import METRICS
+from streamer.metrics_declared import METRICS
 from streamer.startup import StreamOptions
 from tests.integration.streamer.harness import (
     minutes_of,
@@ -108,7 +108,8 @@ async def test_metrics_tell_what_happened_to_every_frame_and_row(database_url: s
         assert 0 < sum(by_kind.values()) <= frames
         assert by_kind["trade"] > by_kind["kline"] > by_kind["answer"] > 0
         assert by_kind["bad"] == by_kind["unknown"] == 0
-    assert value(found, "candelabra_connections", market="spot", state="delivering") == 1
+    of_spot = {"market": "spot", "carries": "candles"}
+    assert value(found, "candelabra_connections", **of_spot, state="delivering") == 1
     assert value(found, "candelabra_symbols", market="spot", state="live") == 2
     assert value(found, "candelabra_symbols", market="um", state="live") == 1
     assert value(found, "candelabra_lag_seconds_count", market="spot") > 0

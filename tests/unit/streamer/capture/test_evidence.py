@@ -1,4 +1,4 @@
-"""Candles that reach beyond the trades of a quiet symbol are told, each once."""
+"""Candles that reach beyond the trades of a quiet symbol are told while they stand."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from include.errors import TransientError
 from include.store.raw import RawTable
 from include.store.raw_ids import CandleBeyond, Reached
 from streamer.capture import evidence as module
-from streamer.capture.evidence import CandleEvidence
-from streamer.capture.ids import IdSequence
+from streamer.capture.evidence import LAST_LOOK, NOT_SERVED, CandleEvidence
+from streamer.capture.ids import Hole, IdSequence
 
 SINCE_US = 7 * MINUTE_US
 
@@ -58,33 +58,59 @@ class Watched:
     def __init__(self) -> None:
         self.ids = {("trades", name): IdSequence(settle_s=0.0) for name in ("A", "B")}
         self.told: list[tuple[str, str, int]] = []
+        self.asked: set[tuple[str, str]] = set()
+        self.given_up: list[tuple[str, str, Hole, str]] = []
         self.evidence = CandleEvidence(
             "postgresql://",
             self.ids,
             is_looked_at=lambda symbol: symbol == "A",
             since_us=lambda: SINCE_US + 1,
             on_beyond=lambda *told: self.told.append(told),
+            is_asked=lambda *one: one in self.asked,
+            on_given_up=lambda *told: self.given_up.append(told),
         )
 
     def take(self, symbol: str, number: int) -> None:
         self.ids["trades", symbol].take(number, number, 0.0)
 
 
-async def test_what_a_quiet_symbols_candles_have_beyond_its_trades_is_told_once(
-    table: Table,
-) -> None:
+async def test_what_a_quiet_symbols_candles_have_beyond_its_trades_is_told(table: Table) -> None:
     watched = Watched()
     watched.take("A", 11)
     watched.take("B", 3)
     await watched.evidence.look()
     assert table.asked == []  # nobody knows yet whether it is quiet
+    await watched.evidence.look()
+    watched.asked.add(("trades", "A"))
     for _ in range(3):
-        await watched.evidence.look()
+        await watched.evidence.look()  # the answer is awaited
+    watched.asked.clear()
     assert table.asked[0] == ("trades", [Reached("A", 11, 11)], SINCE_US)
     assert watched.told == [("trades", "A", 11 * MINUTE_US)]
     table.last_trade_id = 13  # a further minute of which nothing came
     await watched.evidence.look()
     assert len(watched.told) == 2
+
+
+async def test_an_answer_that_a_candle_stands_against_is_no_last_word(table: Table) -> None:
+    watched = Watched()
+    watched.take("A", 11)
+    for _ in range(1 + 9):
+        await watched.evidence.look()
+    assert len(watched.told) == 4  # in the 1st look at it, the 2nd, 4th and 8th
+    watched.ids["trades", "A"].advance(12, 12)  # the server has caught up
+    for _ in range(LAST_LOOK):
+        await watched.evidence.look()
+    assert (len(watched.told), watched.given_up) == (4, [])
+
+
+async def test_what_the_exchange_never_has_becomes_a_gap(table: Table) -> None:
+    watched = Watched()
+    watched.take("A", 11)
+    for _ in range(3 * LAST_LOOK):
+        await watched.evidence.look()
+    assert len(watched.told) == 5 + LAST_LOOK // 16 - 1  # after the 16th, each 16th
+    assert watched.given_up == [("trades", "A", Hole(12, 11, 11, 11 * MINUTE_US), NOT_SERVED)]
 
 
 async def test_a_symbol_that_brings_trades_shows_its_holes_itself(table: Table) -> None:

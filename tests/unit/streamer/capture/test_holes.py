@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from include.backoff import Backoff
 from include.domain.timeframes import DAY_US
-from include.errors import PermanentError, TransientError
+from include.errors import PermanentError, RefusedAddressError, TransientError
 from include.jobs.trades_by_id import FetchCounts
 from include.store.pools import translated
 from streamer.capture import holes as module
@@ -131,6 +131,40 @@ async def test_an_exchange_that_fails_for_hours_is_asked_every_ten_minutes_and_n
     assert (told["event"], told["first_id"], told["last_id"]) == ("trades_overdue", 3, 7)
 
 
+async def test_a_firewall_is_left_alone_for_minutes_and_nothing_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slowly: list[tuple[float, float]] = []
+
+    def drawn(least_s: float, most_s: float) -> float:
+        slowly.append((least_s, most_s))
+        return 0.001
+
+    monkeypatch.setattr(HoleFiller, "slow_backoff", replace(SLOW, uniform=drawn))
+    exchange = Exchange(*[RefusedAddressError("403")] * 2)
+    sequences = {("trades", "A"): missing(3, 7), ("trades", "B"): missing(1, 2)}
+    filler = HoleFiller(sequences, exchange.fetch, exchange.give_up, horizon_us=lambda: DAY_US)
+    with capture_logs() as logged:
+        await run_until(filler, lambda: filler.filled_rows == 7)
+    assert slowly == [(540, 660)] * 2
+    assert exchange.given_up == []
+    told = [one for one in logged if one["log_level"] == "warning"]
+    assert [one["event"] for one in told] == ["trades_overdue"]
+
+
+async def test_a_market_that_refuses_this_address_is_asked_for_none_of_its_ids(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(HoleFiller, "slow_backoff", Backoff(first_s=60, most_s=60, least_s=60))
+    exchange = Exchange(RefusedAddressError("403"))
+    symbols = ("A", "B", "A.P")
+    sequences = {("agg_trades", name): missing(3, 7) for name in symbols}
+    filler = HoleFiller(sequences, exchange.fetch, exchange.give_up)
+    await run_until(filler, lambda: filler.filled_rows == 5)
+    assert [asked[1] for asked in exchange.asked] == ["A", "A.P"]
+    assert filler.waiting_ids == 10
+
+
 async def test_it_is_asked_until_a_start_would_leave_them_out() -> None:
     exchange = Exchange(*[TransientError("never")] * 10_000)
     filler = HoleFiller(
@@ -233,3 +267,47 @@ async def test_what_is_missing_of_an_instrument_that_lost_its_name_is_told_and_n
     assert exchange.given_up == [(3, 7, REUSED), (9, 8, REUSED)]
     assert exchange.asked == []
     assert filler.given_up == 5
+
+
+def all_missing(filler: HoleFiller) -> list[tuple[int, int, int]]:
+    return [(hole.first_id, hole.last_id, hole.from_us) for _, _, hole in filler.missing]
+
+
+async def test_ids_are_missing_while_they_are_asked_for_put_off_or_gone_back_on() -> None:
+    last_id = 3 * MOST_IDS_AT_ONCE
+    seen: list[list[tuple[int, int, int]]] = []
+    exchange = Exchange(TransientError("not yet"), RefusedAddressError("403"))
+    exchange.first_us = 15
+
+    def fetch(*asked: Any) -> FetchCounts:
+        seen.append(all_missing(filler))
+        return exchange.fetch(*asked)
+
+    filler = HoleFiller({("trades", "A"): missing(1, last_id)}, fetch, exchange.give_up)
+    assert all_missing(filler) == [(1, last_id, 10)]
+    await run_until(filler, lambda: filler.filled_rows == last_id)
+    less = [(1, last_id - n * MOST_IDS_AT_ONCE, 10) for n in (0, 0, 0, 1, 2)]
+    assert seen == [[one] for one in less]
+    assert filler.missing == []
+
+
+async def test_ids_that_were_asked_for_at_a_stop_are_missing_still() -> None:
+    let_go = threading.Event()
+    asked: list[int] = []
+
+    def hang(*_: Any) -> FetchCounts:
+        asked.append(1)
+        let_go.wait(30)
+        raise TransientError("too late")
+
+    filler = HoleFiller({("trades", "A"): missing(3, 7)}, hang, Exchange().give_up)
+    await run_until(filler, lambda: bool(asked))
+    let_go.set()
+    assert all_missing(filler) == [(3, 7, 10)]
+
+
+def test_what_is_lost_is_missing_until_it_is_told() -> None:
+    ids = missing(3, 7)
+    ids.miss(Hole(9, 8, 20, 90))
+    filler = HoleFiller({("trades", "A"): ids}, Exchange().fetch, Exchange().give_up)
+    assert all_missing(filler) == [(3, 7, 10), (9, 8, 20)]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.domain.timeframes import MINUTE_US
-from streamer.capture.ids import Hole, IdSequence
+from streamer.capture.ids import OVERTAKING_IDS, Hole, IdSequence
 
 
 def sequence(**options: int) -> IdSequence:
@@ -175,3 +175,34 @@ def test_holes_stay_bounded_and_joining_them_forgets_none(
         assert wanted <= missing(ids)
         bounds = [(hole.first_id, hole.last_id) for hole in ids.holes]
         assert all(one[1] + 1 < other[0] for one, other in itertools.pairwise(bounds))
+
+
+def test_what_the_table_lost_is_missing_as_far_as_it_was_stored() -> None:
+    ids = sequence()
+    for number in range(1, 1_000):
+        ids.take(number, 10 * number, 0.0)
+    ids.unstore((300, 3_000), 400, 5.0)
+    until_id = 400 + OVERTAKING_IDS
+    assert ids.holes == [Hole(301, until_id, 3_000, 9_990, not_before_s=5.0)]
+    ids.unstore((998, 9_980), 999, 5.0)
+    assert missing(ids) == {*range(301, until_id + 1), 999}
+
+
+def test_all_that_came_is_missing_where_the_table_lost_all() -> None:
+    ids = sequence()
+    ids.unstore(None, 9, 5.0)  # nothing came
+    for number in (7, 8, 9):
+        ids.take(number, 10 * number, 0.0)
+    ids.unstore((9, 90), 9, 5.0)
+    assert ids.holes == []
+    ids.unstore(None, 9, 5.0)
+    assert ids.holes == [Hole(7, 9, 70, 90, not_before_s=5.0)]
+
+
+def test_what_is_lost_is_missing_until_it_is_taken() -> None:
+    ids = sequence()
+    for number, at_us in ((5, 0), (9, 1), (1, 2 * MINUTE_US), (3, 2 * MINUTE_US)):
+        ids.take(number, at_us, 0.0)
+    assert [(one.first_id, one.last_id) for one in ids.missing] == [(2, 2), (6, 8), (10, 9)]
+    ids.take_lost()
+    assert [(one.first_id, one.last_id) for one in ids.missing] == [(2, 2)]

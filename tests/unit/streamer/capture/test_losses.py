@@ -23,6 +23,21 @@ def test_losses_of_one_cause_are_joined(tmp_path: Path) -> None:
         ("B", 30, 40, {}),
     ]
     assert losses.rows == 5
+    assert losses.times == 3
+
+
+def test_a_loss_counts_though_nobody_knows_its_rows_and_an_open_one_once_it_is_one(
+    tmp_path: Path,
+) -> None:
+    losses = Losses(tmp_path / "losses.json")
+    losses.add([loss(None, 10, 20)])
+    assert (losses.times, losses.rows) == (1, 0)
+    opened = [Loss("book_tickers", one, "nobody captured", None, 40) for one in ("A", "B")]
+    losses.add(opened)
+    assert losses.times == 1
+    losses.close(opened[0], 30, 40)
+    losses.close(opened[1], None, 40)
+    assert losses.times == 2
 
 
 def test_losses_survive_the_process_until_they_are_recorded(tmp_path: Path) -> None:

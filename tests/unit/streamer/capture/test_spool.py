@@ -1,45 +1,52 @@
-"""The spool keeps order over restarts, tolerates torn ends, and never outgrows its bound."""
+"""The spool keeps order over restarts, bears a disk that fails, and never outgrows its bound."""
 
 from __future__ import annotations
 
 import contextlib
-from decimal import Decimal
+import os
+import resource
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from include.errors import PermanentError
-from include.store.raw import BOOK_TICKERS
 from streamer.capture import spool as module
-from streamer.capture.losses import LOSSES_FILE, Loss, Losses
-from streamer.capture.spool import FULL, Record, Spool, claim_folder
-
-AT_US = 1_763_716_800_000_000
-"""2025-11-21 09:20 UTC."""
-
-
-def record(*numbers: int, symbol: str = "BTCUSDT") -> Record:
-    price = Decimal("1.5")
-    return Record(
-        BOOK_TICKERS.name,
-        [
-            BOOK_TICKERS.line((symbol, n, price, price, price, price, None, AT_US + n))
-            for n in numbers
-        ],
-    )
+from streamer.capture.segments import encoded
+from streamer.capture.spool import FULL, Spool
+from tests.unit.streamer.capture.spooled import (
+    AT_US,
+    drained,
+    numbers_of,
+    record,
+    replayed,
+    segments,
+)
 
 
-def numbers_of(record: Record | None) -> list[int]:
-    assert record is not None
-    return [int(line.split("\t")[2]) for line in record.lines]
+@contextlib.contextmanager
+def room_for(file_bytes: int) -> Iterator[None]:
+    """The kernel takes no byte beyond so many of a file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def drained(spool: Spool) -> list[int]:
-    found: list[int] = []
-    while (one := spool.read()) is not None:
-        found += numbers_of(one)
-        spool.done()
-    return found
+@pytest.fixture
+def _cuts_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a file is cut the disk takes bytes again."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for name in ("truncate", "ftruncate"):
+        cut = getattr(os, name)
+
+        def cut_and_lift(*arguments: object, cut: Callable[..., None] = cut) -> None:
+            cut(*arguments)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+        monkeypatch.setattr(os, name, cut_and_lift)
 
 
 def test_records_come_back_in_order_and_leave_no_file(tmp_path: Path) -> None:
@@ -75,30 +82,6 @@ def test_the_end_of_the_queue_is_read_while_it_is_written(tmp_path: Path) -> Non
     assert spool.is_empty
 
 
-@pytest.mark.parametrize("cut", range(1, 60, 7))
-def test_a_torn_end_costs_the_torn_record_alone(tmp_path: Path, cut: int) -> None:
-    killed = Spool(tmp_path, max_bytes=1 << 20)
-    for n in range(3):
-        killed.append(record(n))
-    (segment,) = tmp_path.glob("*.spool")
-    segment.write_bytes(segment.read_bytes()[:-cut])
-
-    after = Spool(tmp_path, max_bytes=1 << 20)
-    after.append(record(9))
-    assert drained(after) == [0, 1, 9]
-
-
-def test_a_damaged_record_is_not_taken_for_rows(tmp_path: Path) -> None:
-    killed = Spool(tmp_path, max_bytes=1 << 20)
-    for n in range(3):
-        killed.append(record(n))
-    (segment,) = tmp_path.glob("*.spool")
-    data = bytearray(segment.read_bytes())
-    data[-10] ^= 1
-    segment.write_bytes(data)
-    assert drained(Spool(tmp_path, max_bytes=1 << 20)) == [0, 1]
-
-
 def test_the_oldest_is_dropped_first_and_told(tmp_path: Path) -> None:
     bound = 4_000
     spool = Spool(tmp_path, max_bytes=bound, segment_bytes=500)
@@ -130,87 +113,112 @@ def test_a_record_that_is_being_stored_is_not_dropped(tmp_path: Path) -> None:
     assert sum(loss.rows or 0 for loss in losses) + len(left) + 1 == 200
 
 
-def test_a_full_disk_leaves_no_half_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("_cuts_make_room")
+def test_a_full_disk_leaves_nothing_of_a_record_that_it_took_half_of(tmp_path: Path) -> None:
     spool = Spool(tmp_path, max_bytes=1 << 20)
     spool.append(record(1))
-
-    class Full:
-        def __init__(self, file: object) -> None:
-            self.file = file
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(self.file, name)
-
-        def __enter__(self) -> Full:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            self.file.close()  # type: ignore[attr-defined]
-
-        def write(self, data: bytes) -> None:
-            self.file.write(data[:20])  # type: ignore[attr-defined]
-            self.file.flush()  # type: ignore[attr-defined]
-            raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(spool, "_file", Full(spool._file))
-        with pytest.raises(OSError, match="No space left"):
-            spool.append(record(2))
-    spool._file = None
-    spool.append(record(3))
-    assert drained(spool) == [1, 3]
+    size = len(encoded(record(1)))
+    with room_for(size + 12_000), pytest.raises(OSError, match="File too large"):
+        spool.append(record(*range(2, 180)))
+    spool.append(record(200))
+    assert [one.stat().st_size for one in segments(tmp_path)] == [size, spool.size_bytes - size]
+    assert replayed(spool) == ([1, 200], [])
 
 
-def test_each_process_has_a_folder_of_its_own_and_takes_over_those_of_ended_ones(
-    tmp_path: Path,
+def test_refusals_leave_no_files_behind(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, max_bytes=1 << 20)
+    with room_for(0):
+        for n in range(1_000):
+            with pytest.raises(OSError, match="File too large"):
+                spool.append(record(n))
+        assert len(segments(tmp_path)) <= 1
+        assert len(spool._segments) + len(spool._left) <= 1
+    spool.append(record(1_000))
+    assert drained(spool) == [1_000]
+
+
+def test_a_record_is_not_in_the_spool_where_its_sync_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, lock = claim_folder(tmp_path)
-    other, other_lock = claim_folder(tmp_path)
-    assert folder != other
-    Spool(folder, max_bytes=1 << 20).append(record(1))
-    ended = Spool(other, max_bytes=1 << 20)
-    ended.append(record(2))
-    with contextlib.closing(lock), contextlib.closing(other_lock):
-        pass
+    def fail(_: int) -> None:
+        raise OSError(5, "Input/output error")
 
-    mine, third_lock = claim_folder(tmp_path)
-    with contextlib.closing(third_lock):
-        assert drained(Spool(mine, max_bytes=1 << 20)) == [1, 2]
+    spool = Spool(tmp_path, max_bytes=1 << 20, sync_interval_s=0)
+    spool.append(record(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            spool.append(record(2))
+    spool.append(record(3))
+    assert replayed(spool) == ([1, 3], [])
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
-    (tmp_path / "spool").write_text("a file")
-    with pytest.raises(PermanentError, match="CANDELABRA_HOME"):
-        claim_folder(tmp_path / "spool")
+def test_a_file_that_cannot_be_removed_holds_up_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    spool = Spool(tmp_path, max_bytes=1 << 20, segment_bytes=300)
+    for n in range(6):
+        spool.append(record(n))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        assert replayed(spool) == (list(range(6)), [])
+        assert spool.size_bytes == sum(one.stat().st_size for one in segments(tmp_path)) > 0
+    spool.append(record(6))
+    assert replayed(spool) == ([6], [])
+    assert segments(tmp_path) == []
+    assert spool.size_bytes == 0
+
+
+def test_files_that_cannot_be_removed_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    bound = 4_000
+    spool = Spool(tmp_path, max_bytes=bound, segment_bytes=500)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(OSError, match="cannot be removed"):  # noqa: PT012 - sooner or later
+        for n in range(500):
+            spool.append(record(n))
+    assert sum(one.stat().st_size for one in segments(tmp_path)) < 2 * bound + 2 * 500
+
+
+def test_a_disk_that_does_not_give_a_record_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    spool = Spool(tmp_path, max_bytes=1 << 20)
+    spool.append(record(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "piece_at", fail)
+        for _ in range(3):
+            with pytest.raises(OSError, match=r"Input/output error: .*0000000001\.spool"):
+                spool.read()
+    assert replayed(spool) == ([1], [])
+
+
+def test_a_folder_that_is_gone_takes_no_record_and_tells(tmp_path: Path) -> None:
+    folder = tmp_path / "0"
+    folder.mkdir()
+    spool = Spool(folder, max_bytes=1 << 20)
+    shutil.rmtree(folder)
+    with pytest.raises(FileNotFoundError):
+        spool.append(record(1))
+    assert spool.is_empty
 
 
 def test_syncs_are_rationed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
-    monkeypatch.setattr(module.os, "fsync", synced.append)
+    monkeypatch.setattr(os, "fsync", synced.append)
     spool = Spool(tmp_path, max_bytes=1 << 20, sync_interval_s=3600)
     for n in range(50):
         spool.append(record(n))
     assert len(synced) == 1
     spool.close()
     assert len(synced) == 2
-
-
-def test_losses_that_ended_processes_could_not_record_are_taken_over(tmp_path: Path) -> None:
-    locks = []
-    for number in range(3):
-        folder, lock = claim_folder(tmp_path)
-        losses = Losses(folder / LOSSES_FILE)
-        losses.add([Loss("book_tickers", "BTCUSDT", FULL, AT_US, AT_US + 1, 10**number)])
-        losses.save()
-        locks.append(lock)
-    for lock in locks:
-        lock.close()
-    for _ in range(2):  # the second time they are in the one file
-        folder, lock = claim_folder(tmp_path)
-        losses = Losses(folder / LOSSES_FILE)
-        losses.load()
-        (gap,) = losses.take()
-        assert gap.detail == {"rows": 111}
-        losses.save()
-        assert [path.name for path in tmp_path.rglob("*losses.json")] == [LOSSES_FILE]
-        lock.close()

@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from include.backoff import Backoff
-from include.errors import PermanentError, TransientError
+from include.errors import PermanentError, RefusedAddressError, TransientError
 from include.jobs.trades_by_id import FetchCounts, Tail
 from include.store.pools import translated
 from streamer.capture import tails as module
@@ -113,6 +113,18 @@ async def test_an_exchange_that_fails_for_hours_is_asked_on(ids: IdSequence) -> 
     assert exchange.given_up == []
     (told,) = [one for one in logged if one["log_level"] == "warning"]
     assert (told["event"], told["first_id"]) == ("trades_overdue", 8)
+
+
+async def test_a_firewall_that_refuses_for_a_while_is_asked_on(ids: IdSequence) -> None:
+    exchange = Exchange(9, *[RefusedAddressError("403")] * 2)
+    tails = exchange.tails(ids)
+    tails.stopped("agg_trades", "A", 50)
+    with capture_logs() as logged:
+        await run_until(tails, lambda: not tails.waiting)
+    assert ids.highest == 9
+    assert exchange.given_up == []
+    told = [one["event"] for one in logged if one["log_level"] == "warning"]
+    assert told == ["trades_overdue"]
 
 
 async def test_failures_are_tried_again_up_to_an_end(

@@ -1,37 +1,49 @@
-"""When raw rows are written: in batches, each write with its own time."""
+"""When raw rows are written: in batches, each write with its own time, whatever the disk does."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from include.backoff import Backoff
+from include.binance.frames import AggTrade
 from include.binance.quotes import BookTicker
+from include.config import load_settings
 from include.domain.instruments import Market
+from include.errors import TransientError
+from include.jobs.trades_by_id import RawGap
 from include.store.raw import RawTable
 from streamer.capture import writer as module
+from streamer.capture.capture import Capture
 from streamer.capture.intake import Intake
 from streamer.capture.losses import Loss, Losses
-from streamer.capture.spool import Record, Spool
+from streamer.capture.segments import Record
+from streamer.capture.spool import DAMAGED, GONE, Spool
 from streamer.capture.writer import CaptureWriter
 
 BATCH_ROWS = 20
 
 
 class Database:
-    """Takes rows as slowly as told; keeps the sizes of the writes."""
+    """Takes rows as slowly as told; keeps the sizes of the writes, and the ids of the rows."""
 
     closed = False
 
     def __init__(self) -> None:
         self.takes_s = 0.0
+        self.is_away = False
         self.writes: list[int] = []
+        self.ids: dict[str, list[int]] = {"agg_trades": [], "book_tickers": []}
+        self.gaps: list[RawGap] = []
         self.connects = 0
 
     async def connect(self, _url: str, **_: object) -> Database:
@@ -42,18 +54,26 @@ class Database:
         """Nothing to close."""
 
     async def write(
-        self, _connection: Any, _table: RawTable, lines: list[str], *, expect_repeats: bool
+        self, _connection: Any, table: RawTable, lines: list[str], *, expect_repeats: bool
     ) -> tuple[int, bool]:
         await asyncio.sleep(self.takes_s)
+        if self.is_away:
+            raise TransientError("away")
         self.writes.append(len(lines))
+        self.ids[table.name] += [int(line.split("\t")[2]) for line in lines]
         return len(lines), expect_repeats
+
+    def record(self, *, database_url: str, gaps: Sequence[RawGap]) -> None:
+        self.gaps += gaps
 
 
 class Bench:
     def __init__(self, folder: Path) -> None:
         self.losses = Losses(folder / "losses.json")
-        self.spool = Spool(folder, max_bytes=1 << 24)
-        self.intake = Intake(["book_tickers"], most_rows=100_000, on_losses=self.losses.add)
+        self.spool = Spool(folder, max_bytes=1 << 24, segment_bytes=500)
+        self.intake = Intake(
+            ["agg_trades", "book_tickers"], most_rows=100_000, on_losses=self.losses.add
+        )
         self.writer = CaptureWriter(
             "",
             self.intake.lanes,
@@ -63,7 +83,14 @@ class Bench:
             flush_timeout_s=0.2,
             spill_interval_s=0.01,
         )
-        self.quoted = 0
+        self.quoted = self.traded = 0
+
+    def trade(self) -> None:
+        self.traded += 1
+        number, price = self.traded, Decimal(1)
+        self.intake.on_trade(
+            Market.SPOT, AggTrade(0, "BTCUSDT", number, price, price, number, number, 0, True)
+        )
 
     def quote(self) -> None:
         self.quoted += 1
@@ -75,6 +102,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Database:
     played = Database()
     monkeypatch.setattr(module, "connect_async", played.connect)
     monkeypatch.setattr(module, "write_raw_async", played.write)
+    monkeypatch.setattr(module, "record_raw_gaps", played.record)
     monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.01, most_s=0.02))
     return played
 
@@ -181,3 +209,179 @@ async def test_rows_in_flight_go_to_the_disk_before_younger_ones(
         bench.quote()
         await until(lambda: len(stored) >= 2)
     assert stored == ["1", "2"]
+
+
+# --- a disk that fails
+
+
+async def spooled(bench: Bench, database: Database, batches: int) -> list[Path]:
+    """Spool batches of ten quotes, each of which fills a file; returns the files."""
+    database.is_away = True
+    bench.writer.is_spooling = True
+    folder = bench.spool._folder
+    for number in range(batches):
+        for _ in range(10):
+            bench.quote()
+        await until(lambda: len(list(folder.glob("*.spool"))) > number)  # noqa: B023 - awaited at once
+    return sorted(folder.glob("*.spool"))
+
+
+async def test_zeros_in_the_spool_are_told_and_later_rows_are_stored(
+    database: Database, tmp_path: Path
+) -> None:
+    async with working(Bench(tmp_path)) as killed:
+        files = await spooled(killed, database, 2)
+    for file in files:
+        file.write_bytes(file.read_bytes() + bytes(64))
+    database.is_away = False
+    async with working(Bench(tmp_path)) as bench:
+        bench.quoted = 20
+        await until(lambda: bench.spool.is_empty)
+        bench.quote()
+        await until(lambda: 21 in database.ids["book_tickers"] and bool(database.gaps))
+    assert database.ids["book_tickers"] == list(range(1, 22))
+    assert {(gap.symbol, gap.cause) for gap in database.gaps} == {("BTCUSDT", DAMAGED)}
+
+
+async def test_a_file_that_an_operator_deleted_is_told_and_later_rows_are_stored(
+    database: Database, tmp_path: Path
+) -> None:
+    async with working(Bench(tmp_path)) as bench:
+        files = await spooled(bench, database, 3)
+        files[1].unlink()
+        database.is_away = False
+        await until(lambda: bench.spool.is_empty)
+        bench.quote()
+        await until(lambda: 31 in database.ids["book_tickers"] and bool(database.gaps))
+    assert database.ids["book_tickers"] == [*range(1, 11), *range(21, 32)]
+    assert [gap.cause for gap in database.gaps] == [GONE]
+
+
+async def test_a_spool_that_cannot_be_removed_holds_up_no_row(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    async with working(Bench(tmp_path)) as bench:
+        await spooled(bench, database, 3)
+        monkeypatch.setattr(Path, "unlink", refuse)
+        database.is_away = False
+        await until(lambda: bench.spool.is_empty and not bench.writer.is_spooling)
+        bench.quote()
+        await until(lambda: 31 in database.ids["book_tickers"])
+        monkeypatch.undo()
+    assert database.ids["book_tickers"] == list(range(1, 32))
+
+
+async def test_what_is_in_memory_does_not_wait_for_a_disk_that_cannot_be_read(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    def fail() -> None:
+        nonlocal asked
+        asked += 1
+        raise OSError(5, "Input/output error")
+
+    async with working(Bench(tmp_path)) as bench:
+        await spooled(bench, database, 2)
+        with monkeypatch.context() as patch:
+            patch.setattr(bench.spool, "read", fail)
+            database.is_away = False
+            for number in range(1, 4):
+                bench.trade()
+                await until(lambda: number in database.ids["agg_trades"])  # noqa: B023 - awaited at once
+            bench.quote()
+            await until(lambda: asked >= 3)
+            assert database.ids["book_tickers"] == []
+        await until(lambda: bench.spool.is_empty and 21 in database.ids["book_tickers"])
+    assert database.ids["book_tickers"] == list(range(1, 22))
+
+
+async def test_rows_that_wait_for_the_disk_make_no_batch_for_the_database(
+    database: Database, tmp_path: Path
+) -> None:
+    bench, loop = Bench(tmp_path), asyncio.get_running_loop()
+    bench.writer.is_spooling = True
+    for _ in range(2 * BATCH_ROWS):
+        bench.quote()
+    began_s = loop.time()
+    await bench.writer._pause()
+    assert loop.time() - began_s > 0.15
+
+
+# --- a stop
+
+
+@pytest.fixture
+def capture(tmp_path: Path) -> Capture:
+    settings = load_settings(
+        database_url="postgresql://nobody@127.0.0.1:1/none", candelabra_home=tmp_path
+    )
+    one = Capture(settings, ["book_tickers"], trade_stream="aggTrade", traded_us=lambda _: 0)
+    one.losses.add([Loss("book_tickers", "BTCUSDT", "cut", 1, 2)])
+    one.intake.on_quote(Market.SPOT, BookTicker(1, "BTCUSDT", "1", "2", "3", "4"))
+    return one
+
+
+async def stopped_beside_candles(capture: Capture, timeout_s: float) -> float:
+    """Stop while candles are written, as the streamer does; how long it took."""
+    written = 0
+
+    async def write_candles() -> None:
+        nonlocal written
+        for _ in range(5):
+            await asyncio.sleep(0.01)
+            written += 1
+
+    began_s = time.monotonic()
+    await asyncio.gather(write_candles(), capture.stop(timeout_s))
+    assert written == 5
+    return time.monotonic() - began_s
+
+
+async def test_a_full_disk_spoils_no_stop(
+    capture: Capture, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(capture.losses, "save", refuse)
+    monkeypatch.setattr(capture.spool, "close", refuse)
+    await stopped_beside_candles(capture, 5.0)
+    assert database.ids["book_tickers"] == [1]
+
+
+@pytest.mark.parametrize("hangs", ["save", "close"])
+@pytest.mark.parametrize("database_takes_s", [0.0, 60.0])
+async def test_a_disk_that_hangs_holds_up_no_stop(
+    capture: Capture,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    hangs: str,
+    database_takes_s: float,
+) -> None:
+    let_go = threading.Event()
+
+    def hang() -> None:
+        let_go.wait(20)
+
+    monkeypatch.setattr(module, "LAST_DISK_S", 0.3)
+    monkeypatch.setattr(capture.losses if hangs == "save" else capture.spool, hangs, hang)
+    database.takes_s = database_takes_s
+    try:
+        assert await stopped_beside_candles(capture, 0.3) < 5
+    finally:
+        let_go.set()
+
+
+async def test_rows_that_the_database_had_no_time_for_are_on_the_disk_after_a_stop(
+    capture: Capture, database: Database
+) -> None:
+    database.takes_s = 60.0
+    await stopped_beside_candles(capture, 0.2)
+    after = Spool(capture.spool._folder, max_bytes=1 << 20)
+    found = after.read()
+    assert isinstance(found, Record)
+    assert [line.split("\t")[2] for line in found.lines] == ["1"]

@@ -1,0 +1,138 @@
+"""``ops.gaps`` as a ledger writes it, played."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from include.backoff import Backoff
+from include.domain.timeframes import MINUTE_US
+from include.store.gap_batches import ClosedGap, LeftGap, NewGap, WiderGap
+from streamer import ledger as module
+from streamer.ledger import GapLedger
+
+T0 = 1_700_000_000_000_000 // MINUTE_US * MINUTE_US
+
+
+@dataclass
+class Row:
+    """A gap in the table: its minutes after T0, and how it ended."""
+
+    symbol: str
+    start: int
+    end: int
+    cause: str
+    by: str | None = None
+    error: object = None
+
+
+@dataclass
+class Table:
+    """``ops.gaps``, and how often it was written."""
+
+    rows: dict[int, Row] = field(default_factory=dict)
+    writes: int = 0
+    failures: list[Exception] = field(default_factory=list)
+    gate: asyncio.Event | None = None
+    filled: set[int] = field(default_factory=set)
+    """Rows whose minutes are all in the table."""
+
+    async def connect(self, url: str, **_: object) -> Any:
+        assert url == "postgresql://here/candles"
+        return self
+
+    closed = False
+
+    async def close(self) -> None:
+        """As of a connection."""
+
+    async def open(self, _: object, gaps: Sequence[NewGap]) -> list[int]:
+        if gaps:
+            self.writes += 1
+        if self.failures:
+            raise self.failures.pop(0)
+        assert len({(gap.symbol, gap.start_us, gap.end_us) for gap in gaps}) == len(gaps)
+        return [self._open(gap) for gap in gaps]
+
+    def _open(self, gap: NewGap) -> int:
+        assert gap.age_s >= 0
+        row = Row(gap.symbol, minute(gap.start_us), minute(gap.end_us), gap.cause)
+        for number, one in self.rows.items():
+            if one.by is None and (one.symbol, one.start, one.end) == (
+                row.symbol, row.start, row.end,
+            ):  # fmt: skip
+                return number
+        self.rows[len(self.rows) + 1] = row
+        return len(self.rows)
+
+    async def widen(self, _: object, gaps: Sequence[WiderGap]) -> set[int]:
+        done = set()
+        for gap in gaps:
+            row = self.rows[gap.id]
+            wider = (row.symbol, minute(gap.start_us), minute(gap.end_us))
+            if row.by is None and wider not in self.open_ranges():
+                row.start, row.end = wider[1:]
+                done.add(gap.id)
+        return done
+
+    async def close_all(self, _: object, gaps: Sequence[ClosedGap]) -> int:
+        if self.gate is not None and gaps:
+            await self.gate.wait()
+        for gap in gaps:
+            assert gap.age_s >= 0
+            self.rows[gap.id].by = self.rows[gap.id].by or gap.by
+        return len(gaps)
+
+    async def leave(self, _: object, gaps: Sequence[LeftGap]) -> int:
+        for gap in gaps:
+            self.rows[gap.id].error = gap.detail["error"]
+        return len(gaps)
+
+    async def close_proven(self, _: object, ids: Sequence[int]) -> set[int]:
+        closed = {one for one in ids if one in self.filled and self.rows[one].by is None}
+        for one in closed:
+            self.rows[one].by = "rows"
+        return {one for one in ids if self.rows[one].by is not None}
+
+    def open_ranges(self) -> list[tuple[str, int, int]]:
+        return [(one.symbol, one.start, one.end) for one in self.rows.values() if one.by is None]
+
+    def told(self) -> list[tuple[str, int, int, str | None]]:
+        return [(one.symbol, one.start, one.end, one.by) for one in self.rows.values()]
+
+
+def minute(moment_us: int) -> int:
+    assert (moment_us - T0) % MINUTE_US == 0
+    return (moment_us - T0) // MINUTE_US
+
+
+def at(number: float) -> int:
+    return T0 + round(number * MINUTE_US)
+
+
+def played_table(monkeypatch: pytest.MonkeyPatch) -> Table:
+    """What all ledgers of a test write to, without waiting."""
+    table = Table()
+    monkeypatch.setattr(module, "connect_async", table.connect)
+    monkeypatch.setattr(module, "open_gaps_async", table.open)
+    monkeypatch.setattr(module, "widen_gaps_async", table.widen)
+    monkeypatch.setattr(module, "close_gaps_async", table.close_all)
+    monkeypatch.setattr(module, "leave_gaps_async", table.leave)
+    monkeypatch.setattr(module, "close_proven_gaps_async", table.close_proven)
+    monkeypatch.setattr(module, "WRITE_INTERVAL_S", 0.0)
+    monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.02, most_s=0.02, least_s=0.01))
+    return table
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not holds():
+            await asyncio.sleep(0.001)
+
+
+async def settled(ledger: GapLedger) -> None:
+    await until(lambda: ledger.unwritten == 0)
