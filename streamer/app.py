@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ import structlog
 from include.config import Settings
 from include.domain.candles import Offer
 from include.domain.instruments import Instrument, Market
-from include.domain.timeframes import MINUTE_US, from_us_text, minute_of
+from include.domain.timeframes import MINUTE_US, from_us_text
 from include.errors import TransientError
 from include.jobs.exchange import endpoints_of
 from include.jobs.minutes import HALT_IS_SURE_US
@@ -22,11 +21,13 @@ from streamer.aggregation import SymbolAggregator
 from streamer.capture.capture import Capture
 from streamer.clock import ExchangeClock
 from streamer.feed import Feed, stream_names
+from streamer.findings import Findings
 from streamer.fleet import Fleet
 from streamer.garbage import collect_seldom
 from streamer.hub import Hub
 from streamer.ledger import GapLedger
 from streamer.listings import Listings
+from streamer.look_back import LookBack
 from streamer.observed import Observed
 from streamer.repair import RepairQueue, Request
 from streamer.report import report
@@ -50,13 +51,14 @@ STOP_TIMEOUT_S = 5.0
 """Together they stay below the ten seconds that a supervisor waits after SIGTERM."""
 
 
-class Streamer:
+class Streamer(Findings):
     """Streams the chosen symbols into PostgreSQL until told to stop.
 
     It is the ``Sink`` of its aggregators.
     """
 
     def __init__(self, settings: Settings, options: StreamOptions) -> None:
+        super().__init__(GapLedger(settings.url_for("streamer"), expects_klines=options.klines))
         self._settings = settings
         self._options = options
         per_symbol = stream_names("x", trade_stream=options.trade_stream, klines=options.klines)
@@ -69,10 +71,6 @@ class Streamer:
         self.hub = Hub()
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._counts: Counter[str] = Counter()
-        self._holed: dict[str, int] = {}
-        """Minute of the last hole that was logged, by symbol."""
-        self._ledger = GapLedger(settings.url_for("streamer"), expects_klines=options.klines)
         self._rest = Repairs(settings, settings.url_for("streamer"))
         self._repairs = RepairQueue(
             repair=self._repair,
@@ -90,7 +88,9 @@ class Streamer:
             buffer_rows=settings.buffer_rows,
             on_overflow=self.ask_rest,
             on_written=self._ledger.written,
+            on_back=lambda: self._look_back.note(),
         )
+        self._look_back = LookBack(settings, self.hub, self._exchange_us, self.ask_rest)
         self._capture = Capture(
             settings,
             options.capture,
@@ -136,44 +136,6 @@ class Streamer:
         """A silent symbol delivers again."""
         self._watchdog.speaks_again(symbol, since_us, until_us)
 
-    def hole(self, symbol: str, first_id: int, last_id: int, from_us: int, to_us: int) -> None:
-        """Trades did not come; the candle is seeded anew from a kline."""
-        self._ledger.lost(symbol, from_us, to_us + 1, "trades missing")
-        self._counts["holes"] += 1
-        if self._holed.get(symbol) == (minute := minute_of(to_us)):
-            return  # a bad line loses many; the minute's first is told
-        self._holed[symbol] = minute
-        log.warning(
-            "trades_missing",
-            symbol=symbol,
-            first_id=first_id,
-            last_id=last_id,
-            since=from_us_text(from_us),
-            until=from_us_text(to_us),
-        )
-
-    def ids_restarted(self, symbol: str, expected_id: int, trade_id: int, at_us: int) -> None:
-        """The ticker was given to another instrument."""
-        log.warning(
-            "trade_ids_restarted",
-            symbol=symbol,
-            expected_id=expected_id,
-            trade_id=trade_id,
-            at=from_us_text(at_us),
-        )
-
-    def differs(self, symbol: str, open_time_us: int, values: list[str]) -> None:
-        """Fold and closed kline disagree; the store keeps both sides."""
-        self._counts["differing"] += 1
-        open_time = from_us_text(open_time_us)
-        log.warning("checksum_differs", symbol=symbol, open_time=open_time, values=values)
-
-    def corrected(self, symbol: str, open_time_us: int, values: list[str]) -> None:
-        """An open candle was not what it should be; it goes on from the exchange's."""
-        self._counts["corrected"] += 1
-        open_time = from_us_text(open_time_us)
-        log.warning("open_candle_corrected", symbol=symbol, open_time=open_time, values=values)
-
     # --- life
 
     def stop(self) -> None:
@@ -208,6 +170,7 @@ class Streamer:
             self._writer.run(),
             self._repairs.run(),
             self._ledger.run(),
+            self._look_back.run(),
             self._capture.run(),
             report(self.observed),
             serve_hub(self._settings, self.observed, self._exchange_us),

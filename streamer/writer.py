@@ -67,6 +67,7 @@ class CandleWriter:
         buffer_rows: rows kept while PostgreSQL is away.
         on_overflow: given symbol, start, end (µs) and cause of minutes that had to leave.
         on_written: given what is in the table by now.
+        on_back: told when the database is back, and all is written that was held.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class CandleWriter:
         buffer_rows: int,
         on_overflow: Callable[[str, int, int, str], None],
         on_written: Callable[[Sequence[Offer]], None] = lambda _offers: None,
+        on_back: Callable[[], None] = lambda: None,
     ) -> None:
         self.written = 0
         self.overflowed = 0
@@ -94,6 +96,7 @@ class CandleWriter:
         self.buffer_rows = buffer_rows
         self._on_overflow = on_overflow
         self._on_written = on_written
+        self._on_back = on_back
         self._offers: deque[Offer] = deque()
         self._wake = asyncio.Event()
         self._writing = asyncio.Lock()
@@ -250,6 +253,7 @@ class CandleWriter:
             catch_up_s=round(now_s - back_s, 2),
             rows=self.written - away.written,
         )
+        self._on_back()
 
     async def _settle(self, batch: Sequence[Offer]) -> None:
         """Write a batch; a row that PostgreSQL refuses does not take its neighbours with it."""

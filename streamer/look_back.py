@@ -1,0 +1,96 @@
+"""A look at the stored candles after PostgreSQL was away: the server that is back may have less.
+
+A standby that takes over lacks what its primary had acknowledged and not sent on, and a backup that
+was restored lacks more. Rows written since then show it, as a hole, or as a minute that is not
+verified any more; they are looked for as at a start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+import structlog
+
+from include.config import Settings
+from include.domain.timeframes import MINUTE_US, minute_of
+from include.errors import PermanentError, TransientError
+from include.store.candles import minutes_to_ask
+from include.store.pools import connect
+from streamer.hub import Hub
+from streamer.threads import in_thread
+
+log = structlog.get_logger(__name__)
+
+LOOK_AFTER_S = 150.0
+"""By then all symbols have rows of newer minutes, and what was under way is stored."""
+STILL_UNDER_WAY_US = 2 * MINUTE_US
+"""Minutes that ended so lately are not looked at: they may wait for their kline, or for REST."""
+MOST_CALL_S = 300.0
+"""For the minutes of all symbols; longer than that, PostgreSQL hangs."""
+POLL_S = 1.0
+LACKING = "lacking since the database was away"
+
+Ask = Callable[[str, int, int, str], None]
+"""Given symbol, start, end (µs) and cause."""
+
+
+class LookBack:
+    """Asks for minutes that the table has no longer.
+
+    Args:
+        hub: knows the symbols that are streamed.
+        exchange_us: the exchange's clock.
+        ask: given the ranges of minutes that are missing, or not verified.
+    """
+
+    def __init__(
+        self, settings: Settings, hub: Hub, exchange_us: Callable[[], int], ask: Ask
+    ) -> None:
+        self._url = settings.url_for("streamer")
+        self._lookback_us = settings.fill_lookback_minutes * MINUTE_US
+        self._hub = hub
+        self._exchange_us = exchange_us
+        self._ask = ask
+        self._due_s: float | None = None
+
+    def note(self) -> None:
+        """PostgreSQL is back."""
+        self._due_s = asyncio.get_running_loop().time() + LOOK_AFTER_S
+
+    async def run(self) -> None:
+        """Look, some time after each return, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(POLL_S)
+            if self._due_s is None or loop.time() < self._due_s:
+                continue
+            self._due_s = None
+            try:
+                await self.look()
+            except (TransientError, PermanentError, TimeoutError) as error:
+                self.note()
+                reason = str(error) or f"hangs for {MOST_CALL_S:g} s"
+                log.info("candles_not_looked_at", error=reason, retry_in_s=LOOK_AFTER_S)
+
+    async def look(self) -> None:
+        """Look once.
+
+        Raises:
+            TransientError, PermanentError, TimeoutError: PostgreSQL does not answer as it should.
+        """
+        until_us = minute_of(self._exchange_us() - STILL_UNDER_WAY_US)
+        async with asyncio.timeout(MOST_CALL_S):
+            lacking = await in_thread(
+                partial(self._lacking, self._hub.symbols, until_us - self._lookback_us),
+                name="look_back",
+            )
+        for symbol, ranges in lacking.items():
+            for start_us, end_us in ranges:
+                if start_us < until_us:
+                    self._ask(symbol, start_us, min(end_us, until_us), LACKING)
+
+    def _lacking(self, symbols: list[str], since_us: int) -> dict[str, list[tuple[int, int]]]:
+        with connect(self._url, application_name="candelabra-streamer") as connection:
+            return minutes_to_ask(connection, symbols, since_us)

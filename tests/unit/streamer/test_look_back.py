@@ -1,0 +1,106 @@
+"""When the table is looked at after PostgreSQL was away, and what is asked for then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from include.config import load_settings
+from include.domain.timeframes import MINUTE_US
+from include.errors import TransientError
+from streamer import look_back as module
+from streamer.look_back import LACKING, LookBack
+
+NOW_US = 1_000 * MINUTE_US + 30_000_000
+
+
+class Table:
+    """Lacks minutes; may be away."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.asked: list[tuple[list[str], int]] = []
+        self.lacking = {
+            "A": [(900 * MINUTE_US, 905 * MINUTE_US), (997 * MINUTE_US, 1_000 * MINUTE_US)],
+            "B": [(999 * MINUTE_US, 1_000 * MINUTE_US)],
+        }
+
+    def to_ask(
+        self, _connection: object, symbols: list[str], since_us: int
+    ) -> dict[str, list[tuple[int, int]]]:
+        self.asked.append((symbols, since_us))
+        if self.failures:
+            self.failures -= 1
+            raise TransientError("away")
+        return self.lacking
+
+
+class Connected:
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> Table:
+    played = Table()
+    monkeypatch.setattr(module, "connect", lambda *_args, **_more: Connected())
+    monkeypatch.setattr(module, "minutes_to_ask", played.to_ask)
+    monkeypatch.setattr(module, "LOOK_AFTER_S", 0.05)
+    monkeypatch.setattr(module, "POLL_S", 0.005)
+    return played
+
+
+def look_back_at(asked: list[tuple[str, int, int, str]]) -> LookBack:
+    settings = load_settings(database_url="postgresql://here/candles", fill_lookback_minutes=300)
+    hub: Any = SimpleNamespace(symbols=["A", "B"])
+    return LookBack(settings, hub, lambda: NOW_US, lambda *one: asked.append(one))
+
+
+async def run_until(one: LookBack, holds: Callable[[], bool]) -> None:
+    task = asyncio.create_task(one.run())
+    try:
+        async with asyncio.timeout(30):
+            while not holds():
+                await asyncio.sleep(0.002)
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_minutes_that_are_lacking_are_asked_for_but_not_the_latest(table: Table) -> None:
+    asked: list[tuple[str, int, int, str]] = []
+    await look_back_at(asked).look()
+    assert table.asked == [(["A", "B"], (998 - 300) * MINUTE_US)]
+    assert asked == [
+        ("A", 900 * MINUTE_US, 905 * MINUTE_US, LACKING),
+        ("A", 997 * MINUTE_US, 998 * MINUTE_US, LACKING),
+    ]
+
+
+async def test_it_looks_once_some_time_after_the_last_return(table: Table) -> None:
+    one = look_back_at([])
+    loop = asyncio.get_running_loop()
+    one.note()
+    await asyncio.sleep(0.02)
+    one.note()
+    noted_s = loop.time()
+    await run_until(one, lambda: bool(table.asked))
+    assert loop.time() - noted_s >= 0.05
+    await run_until(one, lambda: loop.time() - noted_s > 0.3)
+    assert len(table.asked) == 1
+
+
+async def test_a_look_that_fails_is_repeated(table: Table) -> None:
+    asked: list[tuple[str, int, int, str]] = []
+    table.failures = 2
+    one = look_back_at(asked)
+    one.note()
+    await run_until(one, lambda: bool(asked))
+    assert len(table.asked) == 3
