@@ -11,7 +11,7 @@ import structlog
 from include.config import Settings
 from include.domain.candles import Offer
 from include.domain.instruments import Instrument, Market
-from include.domain.timeframes import MINUTE_US, from_us_text
+from include.domain.timeframes import MINUTE_US, from_us_text, minute_of
 from include.errors import TransientError
 from include.jobs.exchange import endpoints_of
 from include.jobs.minutes import HALT_IS_SURE_US
@@ -219,6 +219,8 @@ class Streamer(Findings):
         self._clocks = {one: ExchangeClock(begin_us=at) for one, at in start.now_us.items()}
         for market in start.now_us:
             of_market = [one for one in start.instruments if one.market is market]
+            now_us = minute_of(start.now_us[market])
+            self._look_back.begun({one.symbol: now_us for one in of_market})
             self._add(market, of_market, start.begins_us)
         self._take_over(start.stored)
         self._listings = Listings(
@@ -256,6 +258,7 @@ class Streamer(Findings):
             aggregators[instrument.exchange_symbol] = aggregator
             self.hub.add(aggregator)
             self._instruments[instrument.symbol] = instrument
+        self._look_back.begun(begins)
         self._aggregators += aggregators.values()
         self._fleet.add(market, aggregators)
 

@@ -2,21 +2,24 @@
 
 A standby that takes over lacks what its primary had acknowledged and not sent on, and a backup that
 was restored lacks more. Rows written since then show it, as a hole, or as a minute that is not
-verified any more; they are looked for as at a start.
+verified any more; they are looked for as at a start. That the first rows of a symbol are gone
+shows by the minute with which it was begun here. Nothing shows that the last ones before a halt
+are: the exchange is asked.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import structlog
 
 from include.config import Settings
+from include.domain.ranges import Ranges
 from include.domain.timeframes import MINUTE_US, minute_of
 from include.errors import PermanentError, TransientError
-from include.store.candles import minutes_to_ask
+from include.store.candles import first_minutes, last_minutes, minutes_to_ask
 from include.store.pools import connect
 from streamer.hub import Hub
 from streamer.threads import in_thread
@@ -54,6 +57,11 @@ class LookBack:
         self._exchange_us = exchange_us
         self._ask = ask
         self._due_s: float | None = None
+        self._begun_us: dict[str, int] = {}
+
+    def begun(self, begins_us: Mapping[str, int]) -> None:
+        """Symbols were begun, each with a minute (µs) of its past."""
+        self._begun_us.update(begins_us)
 
     def note(self) -> None:
         """PostgreSQL is back."""
@@ -81,16 +89,29 @@ class LookBack:
             TransientError, PermanentError, TimeoutError: PostgreSQL does not answer as it should.
         """
         until_us = minute_of(self._exchange_us() - STILL_UNDER_WAY_US)
+        streamed = self._hub.symbols
+        self._begun_us = {one: at for one, at in self._begun_us.items() if one in set(streamed)}
+        bounds = (until_us - self._lookback_us, until_us)
         async with asyncio.timeout(MOST_CALL_S):
             lacking = await in_thread(
-                partial(self._lacking, self._hub.symbols, until_us - self._lookback_us),
-                name="look_back",
+                partial(self._lacking, streamed, dict(self._begun_us), *bounds), name="look_back"
             )
         for symbol, ranges in lacking.items():
             for start_us, end_us in ranges:
                 if start_us < until_us:
                     self._ask(symbol, start_us, min(end_us, until_us), LACKING)
 
-    def _lacking(self, symbols: list[str], since_us: int) -> dict[str, list[tuple[int, int]]]:
+    def _lacking(
+        self, symbols: list[str], begun_us: Mapping[str, int], since_us: int, until_us: int
+    ) -> dict[str, Ranges]:
         with connect(self._url, application_name="candelabra-streamer") as connection:
-            return minutes_to_ask(connection, symbols, since_us)
+            lacking = minutes_to_ask(connection, symbols, since_us)
+            for symbol, first_us in first_minutes(connection, begun_us, since_us).items():
+                begin_us = max(begun_us[symbol], since_us)
+                if begin_us < first_us:
+                    lacking.setdefault(symbol, []).insert(0, (begin_us, first_us))
+            for symbol, last_us in last_minutes(connection, symbols).items():
+                next_us = max(last_us + MINUTE_US, since_us)
+                if next_us < until_us:
+                    lacking.setdefault(symbol, []).append((next_us, until_us))
+        return lacking

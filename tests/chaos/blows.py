@@ -44,6 +44,7 @@ class Blows:
             "freeze": (streamer.freeze, streamer.thaw),
             "twin": (twin.start, twin.kill),
             "postgres_kill": (database.crash, database.start),
+            "failover": (database.crash, database.take_over),
             "postgres_restart": (database.shut_down, database.start),
             "postgres_hangs_up": (database.hang_up, lambda: None),
             "postgres_freeze": (database.freeze, database.thaw),

@@ -33,8 +33,10 @@ LOOKING = {
     "include.jobs.exchange": "RECONNECT_AFTER_S",
     "streamer.capture.evidence": "LOOK_INTERVAL_S",
     "streamer.capture.holes": "POLL_S",
+    "streamer.capture.whole": "SAVE_INTERVAL_S",
     "streamer.capture.resumption": "POLL_S",
     "streamer.ledger": "LOOK_INTERVAL_S",
+    "streamer.look_back": "LOOK_AFTER_S",
     "streamer.repair": "POLL_S",
 }
 """Modules that look for what is due every so often."""

@@ -21,6 +21,9 @@ PASSWORD = "chaos"
 MOST_DROP_S = 60.0
 """A server whose disk stalls ends no session for as long."""
 DROP_EVERY_S = 1.0
+LAGGED_MINUTES = 3
+KEPT_MINUTES = 10
+"""Of a table's first ones: if they were gone, it would have begun later, and nobody could tell."""
 
 
 class Database:
@@ -44,6 +47,18 @@ class Database:
     def start(self) -> None:
         """On the same port; recovers."""
         self._server.start()
+
+    def take_over(self) -> None:
+        """As a standby that lagged behind by the newest candles."""
+        self.start()
+        with psycopg.connect(self._server.url(self._name)) as connection:
+            connection.execute(
+                "WITH ends AS (SELECT min(open_time) + %s * interval '1 minute' AS first,"
+                " max(open_time) - %s * interval '1 minute' AS last FROM market.candles_1m)"
+                " DELETE FROM market.candles_1m USING ends"
+                " WHERE open_time > ends.first AND open_time > ends.last",
+                (KEPT_MINUTES, LAGGED_MINUTES),
+            )
 
     def hang_up(self) -> None:
         """End all sessions of the streamer."""

@@ -14,6 +14,7 @@ TARGETS: Final[dict[str, Target]] = {
     "freeze": "streamer",
     "twin": "twin",
     "postgres_kill": "postgres",
+    "failover": "postgres",
     "postgres_restart": "postgres",
     "postgres_hangs_up": "postgres",
     "postgres_freeze": "postgres",
@@ -25,6 +26,8 @@ STREAMER_STRIKES: Final = ("kill", "kill", "kill", "terminate", "freeze", "twin"
 POSTGRES_STRIKES: Final = (
     "postgres_kill", "postgres_restart", "postgres_hangs_up", "postgres_freeze", "read_only",
 )  # fmt: skip
+FAILOVERS: Final = 0.4
+"""Share of the kills of PostgreSQL after which a standby takes over that was behind."""
 SECONDS_A_STRIKE: Final = 2.0
 """Real ones: a streamer needs one to start, and is to stream between the strikes."""
 LONGEST_DOWN_S: Final = 1.5
@@ -65,6 +68,12 @@ def draw_strikes(draws: random.Random, *, minutes: float, speed: float) -> tuple
         kinds.append(draws.choice(draws.choice((STREAMER_STRIKES, POSTGRES_STRIKES))))
     draws.shuffle(kinds)
     moments = sorted(draws.randrange(span_us) for _ in kinds)
+    # By draws of its own: whatever else a seed means stays what it was.
+    behind = random.Random(sum(moments))
+    kinds = [
+        "failover" if kind == "postgres_kill" and behind.random() < FAILOVERS else kind
+        for kind in kinds
+    ]
     longest_us = round(LONGEST_DOWN_S * speed * 1_000_000)
     return tuple(
         Strike(at_us, kind, draws.randrange(longest_us))

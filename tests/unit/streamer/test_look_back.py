@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +23,8 @@ class Table:
 
     def __init__(self) -> None:
         self.failures = 0
+        self.firsts: dict[str, int] = {}
+        self.lasts: dict[str, int] = {}
         self.asked: list[tuple[list[str], int]] = []
         self.lacking = {
             "A": [(900 * MINUTE_US, 905 * MINUTE_US), (997 * MINUTE_US, 1_000 * MINUTE_US)],
@@ -36,7 +38,10 @@ class Table:
         if self.failures:
             self.failures -= 1
             raise TransientError("away")
-        return self.lacking
+        return {symbol: list(ranges) for symbol, ranges in self.lacking.items()}
+
+    def first(self, _connection: object, symbols: Iterable[str], since_us: int) -> dict[str, int]:
+        return {one: self.firsts[one] for one in symbols if self.firsts.get(one, 0) >= since_us}
 
 
 class Connected:
@@ -52,6 +57,8 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Table:
     played = Table()
     monkeypatch.setattr(module, "connect", lambda *_args, **_more: Connected())
     monkeypatch.setattr(module, "minutes_to_ask", played.to_ask)
+    monkeypatch.setattr(module, "first_minutes", played.first)
+    monkeypatch.setattr(module, "last_minutes", lambda _connection, _symbols: played.lasts)
     monkeypatch.setattr(module, "LOOK_AFTER_S", 0.05)
     monkeypatch.setattr(module, "POLL_S", 0.005)
     return played
@@ -82,6 +89,38 @@ async def test_minutes_that_are_lacking_are_asked_for_but_not_the_latest(table: 
         ("A", 900 * MINUTE_US, 905 * MINUTE_US, LACKING),
         ("A", 997 * MINUTE_US, 998 * MINUTE_US, LACKING),
     ]
+
+
+async def test_first_minutes_that_are_lacking_are_asked_for(table: Table) -> None:
+    asked: list[tuple[str, int, int, str]] = []
+    one = look_back_at(asked)
+    table.lacking = {"B": [(990 * MINUTE_US, 991 * MINUTE_US)]}
+    table.firsts = dict.fromkeys(("A", "B", "GONE"), 980 * MINUTE_US)
+    one.begun({"A": 980 * MINUTE_US, "B": 975 * MINUTE_US})
+    one.begun({"GONE": 970 * MINUTE_US})  # and dropped since
+    await one.look()
+    assert asked == [
+        ("B", 975 * MINUTE_US, 980 * MINUTE_US, LACKING),
+        ("B", 990 * MINUTE_US, 991 * MINUTE_US, LACKING),
+    ]
+
+
+async def test_behind_the_last_row_of_a_symbol_that_stopped_the_exchange_is_asked(
+    table: Table,
+) -> None:
+    asked: list[tuple[str, int, int, str]] = []
+    table.lacking, table.lasts = {}, {"A": 900 * MINUTE_US, "B": 997 * MINUTE_US}
+    await look_back_at(asked).look()
+    assert asked == [("A", 901 * MINUTE_US, 998 * MINUTE_US, LACKING)]
+
+
+async def test_of_a_beginning_long_ago_no_more_is_asked_for_than_at_a_start(table: Table) -> None:
+    asked: list[tuple[str, int, int, str]] = []
+    one = look_back_at(asked)
+    table.lacking, table.firsts = {}, {"A": 700 * MINUTE_US}
+    one.begun({"A": 100 * MINUTE_US})
+    await one.look()
+    assert asked == [("A", (998 - 300) * MINUTE_US, 700 * MINUTE_US, LACKING)]
 
 
 async def test_it_looks_once_some_time_after_the_last_return(table: Table) -> None:
