@@ -126,6 +126,8 @@ class SymbolAggregator(TradeOrder):
         if kline.body.is_closed:
             if is_known:
                 minute = self.minutes.at(open_time_us)
+                if minute.is_settled and minute.kline is None:
+                    self._offer_kline(kline)  # whatever of its trades is late, or never comes
                 minute.kline, minute.frame = kline, None
                 self._check(minute)
             else:
@@ -307,8 +309,6 @@ class SymbolAggregator(TradeOrder):
         if minute.is_whole:
             folded_to = builder.last_trade_id if builder is not None else -1
             if folded_to < kline.body.last_trade_id:
-                if minute.is_settled:  # its trades are late, or never come
-                    self._offer_kline(kline)
                 return  # klines run ahead of their trades; on_clock ends the wait
             if builder is not None and builder.trade_count:
                 self._compare(builder.candle(), kline)

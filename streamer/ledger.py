@@ -33,7 +33,7 @@ from include.store.gap_batches import (
 from include.store.gaps import Gap
 from include.store.pools import connect_async
 from streamer.open_gap import OpenGap
-from streamer.sink import NO_CLOSED_KLINE, NOTHING_CAME
+from streamer.sink import LACKING, NO_CLOSED_KLINE, NOTHING_CAME
 
 log = structlog.get_logger(__name__)
 
@@ -130,9 +130,10 @@ class GapLedger:
     def asked(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
         """Minutes are asked of REST, mostly because something of them was missed.
 
-        Where nothing came at all, the symbol may be halted: REST will tell.
+        Where nothing came at all, the symbol may be halted: REST will tell. Without klines all
+        minutes wait for REST.
         """
-        is_regular = cause == NO_CLOSED_KLINE and not self._expects_klines
+        is_regular = cause in {NO_CLOSED_KLINE, LACKING} and not self._expects_klines
         if cause != NOTHING_CAME and not is_regular:
             self.missed(symbol, start_us, end_us, cause)
 
@@ -268,11 +269,11 @@ class GapLedger:
         open_gaps = [gap for gaps in self._gaps.values() for gap in gaps if gap.ids]
         seen = {gap: gap.changes for gap in open_gaps}
         given_up = list(self._given_up)[:BATCH]
-        ids = {one for gap in open_gaps for one in gap.ids}.union(given_up)
-        if not ids:
+        ids = sorted({one for gap in open_gaps for one in gap.ids})
+        if not ids and not given_up:
             return
         async with asyncio.timeout(WRITE_TIMEOUT_S):
-            closed = await close_proven_gaps_async(await self._connected(), sorted(ids))
+            closed = await close_proven_gaps_async(await self._connected(), ids, others=given_up)
         for gap, changes in seen.items():
             is_as_seen = gap.changes == changes and gap not in self._changed
             if is_as_seen and closed.issuperset(gap.ids):

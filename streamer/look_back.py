@@ -22,6 +22,7 @@ from include.errors import PermanentError, TransientError
 from include.store.candles import first_minutes, last_minutes, minutes_to_ask
 from include.store.pools import connect
 from streamer.hub import Hub
+from streamer.sink import LACKING, NOTHING_CAME
 from streamer.threads import in_thread
 
 log = structlog.get_logger(__name__)
@@ -33,7 +34,6 @@ STILL_UNDER_WAY_US = 2 * MINUTE_US
 MOST_CALL_S = 300.0
 """For the minutes of all symbols; longer than that, PostgreSQL hangs."""
 POLL_S = 1.0
-LACKING = "lacking since the database was away"
 
 Ask = Callable[[str, int, int, str], None]
 """Given symbol, start, end (µs) and cause."""
@@ -91,27 +91,28 @@ class LookBack:
         until_us = minute_of(self._exchange_us() - STILL_UNDER_WAY_US)
         streamed = self._hub.symbols
         self._begun_us = {one: at for one, at in self._begun_us.items() if one in set(streamed)}
-        bounds = (until_us - self._lookback_us, until_us)
+        since_us = until_us - self._lookback_us
         async with asyncio.timeout(MOST_CALL_S):
-            lacking = await in_thread(
-                partial(self._lacking, streamed, dict(self._begun_us), *bounds), name="look_back"
+            lacking, last_us = await in_thread(
+                partial(self._read, streamed, dict(self._begun_us), since_us), name="look_back"
             )
         for symbol, ranges in lacking.items():
             for start_us, end_us in ranges:
                 if start_us < until_us:
                     self._ask(symbol, start_us, min(end_us, until_us), LACKING)
+        for symbol, at_us in last_us.items():
+            next_us = max(at_us + MINUTE_US, since_us)
+            if next_us < until_us:
+                self._ask(symbol, next_us, until_us, NOTHING_CAME)  # mostly it is halted
 
-    def _lacking(
-        self, symbols: list[str], begun_us: Mapping[str, int], since_us: int, until_us: int
-    ) -> dict[str, Ranges]:
+    def _read(
+        self, symbols: list[str], begun_us: Mapping[str, int], since_us: int
+    ) -> tuple[dict[str, Ranges], dict[str, int]]:
+        """What is missing up to the newest rows, or not verified; and the newest rows' times."""
         with connect(self._url, application_name="candelabra-streamer") as connection:
             lacking = minutes_to_ask(connection, symbols, since_us)
             for symbol, first_us in first_minutes(connection, begun_us, since_us).items():
                 begin_us = max(begun_us[symbol], since_us)
                 if begin_us < first_us:
                     lacking.setdefault(symbol, []).insert(0, (begin_us, first_us))
-            for symbol, last_us in last_minutes(connection, symbols).items():
-                next_us = max(last_us + MINUTE_US, since_us)
-                if next_us < until_us:
-                    lacking.setdefault(symbol, []).append((next_us, until_us))
-        return lacking
+            return lacking, last_minutes(connection, symbols)

@@ -8,6 +8,7 @@ from include.domain.candles import Offer
 
 NOTHING_CAME = "nothing came"
 NO_CLOSED_KLINE = "no closed kline"
+LACKING = "lacking since the database was away"
 """Causes to ask REST that tell what is known of a minute."""
 
 

@@ -202,15 +202,21 @@ async def leave_gaps_async(connection: AsyncConnection, gaps: Sequence[LeftGap])
     return await _update(connection, _LEAVE, arguments)
 
 
-async def close_proven_gaps_async(connection: AsyncConnection, ids: Sequence[int]) -> set[int]:
+async def close_proven_gaps_async(
+    connection: AsyncConnection, ids: Sequence[int], *, others: Sequence[int] = ()
+) -> set[int]:
     """Close those whose minutes are all verified rows or outages by now.
+
+    Args:
+        others: ids of gaps that are left to others: their minutes, of days perhaps, are not read.
 
     Returns:
         The ids of all that are not open any more, whoever closed them.
     """
     with translated(connection):
-        await connection.execute(CLOSE_PROVEN, {"symbols": None, "ids": list(ids)})
-        cursor = await connection.execute(_NOT_OPEN, {"ids": list(ids)})
+        if ids:
+            await connection.execute(CLOSE_PROVEN, {"symbols": None, "ids": list(ids)})
+        cursor = await connection.execute(_NOT_OPEN, {"ids": [*ids, *others]})
         return {int(row[0]) for row in await cursor.fetchall()}
 
 

@@ -17,6 +17,7 @@ from functools import partial
 
 import structlog
 
+from include.domain.instruments import Market, market_of
 from include.domain.timeframes import MINUTE_US, from_us, minute_of
 from include.errors import PermanentError, TransientError
 from include.store.pools import connect
@@ -32,8 +33,9 @@ LOOK_INTERVAL_S = 30.0
 """A symbol that brought something since the last look is quiet no longer."""
 MOST_CALL_S = 300.0
 """For the last candles of all symbols; longer than that, PostgreSQL hangs."""
-LAST_LOOK = 65
-"""A candle that was held against the exchange's answers so often, which takes half an hour."""
+LAST_LOOK = {Market.SPOT: 65, Market.UM: 3}
+"""So often a candle is held against the exchange's answers, which takes half an hour. Of USD-M it
+has fills that no aggregate trade has, of the insurance fund and of forced sales: no proof."""
 NOT_SERVED = "the exchange's candle tells of trades that it does not serve"
 
 
@@ -126,10 +128,11 @@ class CandleEvidence:
         if standing is None or standing.candle != candle:
             standing = self._standing[dataset, symbol] = _Standing(candle)
         standing.looks += 1
-        if standing.looks == LAST_LOOK:
+        market = market_of(symbol)
+        if standing.looks == LAST_LOOK[market] and market is Market.SPOT:
             hole = Hole(last.last_id + 1, last.last_id, last.last_us, end_us)
             self._on_given_up(dataset, symbol, hole, NOT_SERVED)
-        elif standing.looks < LAST_LOOK and is_due(standing.looks):
+        elif standing.looks < LAST_LOOK[market] and is_due(standing.looks):
             minute = from_us(candle.open_us).isoformat()
             log.info("trades_unseen", table=dataset, symbol=symbol, minute=minute)
             self._on_beyond(dataset, symbol, end_us)

@@ -114,6 +114,17 @@ async def test_a_look_tells_of_all_that_are_closed_whoever_closed_them(
     assert await close_proven_gaps_async(connection, []) == set()
 
 
+async def test_gaps_left_to_others_are_told_once_closed_and_their_minutes_not_read(
+    connection: Connection, database_url: str
+) -> None:
+    ids = await open_gaps_async(connection, [new("A"), new("B")])
+    with connect(database_url, application_name="test") as jobs:
+        merge_offers(jobs, [moved(offer(), "B", 0)])
+    assert await close_proven_gaps_async(connection, [], others=ids) == set()
+    await close_gaps_async(connection, [ClosedGap(ids[1], 0.0, "rest")])
+    assert await close_proven_gaps_async(connection, ids[:1], others=ids[1:]) == {ids[1]}
+
+
 async def test_streamers_that_meet_the_same_cut_do_not_lock_each_other_out(
     connection: Connection, database_url: str
 ) -> None:

@@ -8,6 +8,7 @@ import pytest
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
 from streamer import look_back
+from streamer.sink import LACKING
 from tests.integration.streamer.harness import (
     assert_equal_to_the_exchange,
     damage,
@@ -48,5 +49,5 @@ async def test_what_a_server_lacks_that_takes_over_is_asked_of_rest(
             )
             await assert_equal_to_the_exchange(exchange, rows, [SYMBOL])
         with psycopg.connect(database_url) as connection:
-            (closed,) = connection.execute(CLOSED, (look_back.LACKING,)).fetchone() or (0,)
+            (closed,) = connection.execute(CLOSED, (LACKING,)).fetchone() or (0,)
         assert closed >= 1

@@ -92,11 +92,13 @@ class Table:
             self.rows[gap.id].error = gap.detail["error"]
         return len(gaps)
 
-    async def close_proven(self, _: object, ids: Sequence[int]) -> set[int]:
+    async def close_proven(
+        self, _: object, ids: Sequence[int], *, others: Sequence[int] = ()
+    ) -> set[int]:
         closed = {one for one in ids if one in self.filled and self.rows[one].by is None}
         for one in closed:
             self.rows[one].by = "rows"
-        return {one for one in ids if self.rows[one].by is not None}
+        return {one for one in (*ids, *others) if self.rows[one].by is not None}
 
     def open_ranges(self) -> list[tuple[str, int, int]]:
         return [(one.symbol, one.start, one.end) for one in self.rows.values() if one.by is None]

@@ -16,7 +16,7 @@ from include.errors import PermanentError, TransientError
 from include.store.gaps import Gap
 from streamer import ledger as module
 from streamer.ledger import MOST_A_SYMBOL, GapLedger
-from streamer.sink import NO_CLOSED_KLINE, NOTHING_CAME
+from streamer.sink import LACKING, NO_CLOSED_KLINE, NOTHING_CAME
 from tests.unit.streamer.played_gaps import Row, Table, at, played_table, settled, until
 
 
@@ -265,6 +265,8 @@ async def test_what_others_filled_is_found_in_the_table(
     ("cause", "expects_klines", "is_missed"),
     [
         (NO_CLOSED_KLINE, True, True),
+        (LACKING, True, True),
+        (LACKING, False, False),
         (NO_CLOSED_KLINE, False, False),  # there REST is the regular confirmation
         (NOTHING_CAME, True, False),  # it may be halted
         ("not streamed", True, True),

@@ -13,7 +13,8 @@ from include.config import load_settings
 from include.domain.timeframes import MINUTE_US
 from include.errors import TransientError
 from streamer import look_back as module
-from streamer.look_back import LACKING, LookBack
+from streamer.look_back import LookBack
+from streamer.sink import LACKING, NOTHING_CAME
 
 NOW_US = 1_000 * MINUTE_US + 30_000_000
 
@@ -111,7 +112,7 @@ async def test_behind_the_last_row_of_a_symbol_that_stopped_the_exchange_is_aske
     asked: list[tuple[str, int, int, str]] = []
     table.lacking, table.lasts = {}, {"A": 900 * MINUTE_US, "B": 997 * MINUTE_US}
     await look_back_at(asked).look()
-    assert asked == [("A", 901 * MINUTE_US, 998 * MINUTE_US, LACKING)]
+    assert asked == [("A", 901 * MINUTE_US, 998 * MINUTE_US, NOTHING_CAME)]
 
 
 async def test_of_a_beginning_long_ago_no_more_is_asked_for_than_at_a_start(table: Table) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from include.domain.instruments import Market
 from include.domain.timeframes import MINUTE_US
 from include.errors import TransientError
 from include.store.raw import RawTable
@@ -63,7 +64,7 @@ class Watched:
         self.evidence = CandleEvidence(
             "postgresql://",
             self.ids,
-            is_looked_at=lambda symbol: symbol == "A",
+            is_looked_at=lambda symbol: symbol != "B",
             since_us=lambda: SINCE_US + 1,
             on_beyond=lambda *told: self.told.append(told),
             is_asked=lambda *one: one in self.asked,
@@ -99,7 +100,7 @@ async def test_an_answer_that_a_candle_stands_against_is_no_last_word(table: Tab
         await watched.evidence.look()
     assert len(watched.told) == 4  # in the 1st look at it, the 2nd, 4th and 8th
     watched.ids["trades", "A"].advance(12, 12)  # the server has caught up
-    for _ in range(LAST_LOOK):
+    for _ in range(LAST_LOOK[Market.SPOT]):
         await watched.evidence.look()
     assert (len(watched.told), watched.given_up) == (4, [])
 
@@ -107,10 +108,20 @@ async def test_an_answer_that_a_candle_stands_against_is_no_last_word(table: Tab
 async def test_what_the_exchange_never_has_becomes_a_gap(table: Table) -> None:
     watched = Watched()
     watched.take("A", 11)
-    for _ in range(3 * LAST_LOOK):
+    for _ in range(3 * LAST_LOOK[Market.SPOT]):
         await watched.evidence.look()
-    assert len(watched.told) == 5 + LAST_LOOK // 16 - 1  # after the 16th, each 16th
+    assert len(watched.told) == 5 + LAST_LOOK[Market.SPOT] // 16 - 1  # after the 16th, each 16th
     assert watched.given_up == [("trades", "A", Hole(12, 11, 11, 11 * MINUTE_US), NOT_SERVED)]
+
+
+async def test_a_candle_of_usd_m_is_asked_about_and_no_proof(table: Table) -> None:
+    watched = Watched()
+    watched.ids["trades", "A.P"] = IdSequence(settle_s=0.0)
+    watched.take("A.P", 11)
+    for _ in range(100):
+        await watched.evidence.look()
+    assert len(watched.told) == 2
+    assert watched.given_up == []
 
 
 async def test_a_symbol_that_brings_trades_shows_its_holes_itself(table: Table) -> None:
