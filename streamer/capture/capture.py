@@ -34,6 +34,7 @@ from streamer.capture.holes import HoleFiller
 from streamer.capture.ids import Hole
 from streamer.capture.intake import Intake
 from streamer.capture.losses import LOSSES_FILE, Loss, Losses
+from streamer.capture.refusals import Refusals
 from streamer.capture.resumption import Resumption, cannot_be_asked
 from streamer.capture.spool import Spool
 from streamer.capture.tails import Tails
@@ -117,14 +118,20 @@ class Capture:
             delivers_since_us=self._delivers_since_us,
             now_us=now_us,
         )
+        refusals = Refusals()
         self.holes = HoleFiller(
             self.intake.sequences,
             self._fetch,
             self._give_up,
             horizon_us=lambda: self._resumption.since_us,
+            refusals=refusals,
         )
         self.tails = Tails(
-            self.intake.sequences, self._resumption.is_done, self._fetch_tail, self._give_up
+            self.intake.sequences,
+            self._resumption.is_done,
+            self._fetch_tail,
+            self._give_up,
+            refusals,
         )
         self.evidence = CandleEvidence(
             self._url,

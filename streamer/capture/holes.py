@@ -11,12 +11,13 @@ import structlog
 
 from include.backoff import Backoff
 from include.binance.rest import MAX_TRADES
-from include.domain.instruments import Market, market_of
+from include.domain.instruments import market_of
 from include.domain.timeframes import from_us
 from include.errors import PermanentError, RefusedAddressError, TransientError
 from include.jobs.trades_by_id import FetchCounts
 from include.store.pools import is_of_database
 from streamer.capture.ids import Hole, IdSequence
+from streamer.capture.refusals import Refusals
 from streamer.threads import in_thread
 
 log = structlog.get_logger(__name__)
@@ -30,7 +31,8 @@ NOT_RUNNING = "nobody captured"
 MOST_IDS_AT_ONCE = 50 * MAX_TRADES
 """Of a longer range the last ones are asked for first: it may reach back too far for the rest."""
 QUICK_ATTEMPTS = 10
-"""Of asking the exchange soon again; while PostgreSQL is away, none of them is used up."""
+"""Of asking the exchange soon again; while PostgreSQL is away, or this address is refused, none of
+them is used up."""
 SLOW = Backoff(first_s=660.0, most_s=660.0, least_s=540.0)
 """Of those that follow, about every ten minutes: REST may be away for hours, and streams not. So
 long is a market left alone as well that refuses this address."""
@@ -47,14 +49,16 @@ class HoleFiller:
             exchange does not serve them.
         on_given_up: given dataset, symbol, the hole and the reason.
         horizon_us: how far back the start looked. What is missing of a long range before that is
-            not asked for; nor, of an exchange that fails for long, what a start at that moment
-            would leave out.
+            not asked for; nor, of an exchange that fails or refuses for long, what a start at
+            that moment would leave out.
+        refusals: markets that refuse this address, shared with all others who ask them.
     """
 
     sequences: Mapping[tuple[str, str], IdSequence]
     fetch: Callable[[str, str, int, int, int], FetchCounts]
     on_given_up: Callable[[str, str, Hole, str], None]
     horizon_us: Callable[[], int] = lambda: 0
+    refusals: Refusals = field(default_factory=Refusals)
     backoff: ClassVar[Backoff] = Backoff(first_s=1.0, most_s=60.0, least_s=0.1)
     slow_backoff: ClassVar[Backoff] = SLOW
     filled_rows: int = 0
@@ -64,8 +68,6 @@ class HoleFiller:
     """In succession."""
     _began_s: float = 0.0
     """When it began to ask; monotonic."""
-    _refused_until_s: dict[Market, float] = field(default_factory=dict)
-    """Markets that refused this address, and until when none of their ids is asked for."""
 
     @property
     def missing(self) -> list[tuple[str, str, Hole]]:
@@ -99,7 +101,10 @@ class HoleFiller:
 
     async def _fill(self, dataset: str, symbol: str, sequence: IdSequence) -> None:
         loop = asyncio.get_running_loop()
-        if loop.time() < self._refused_until_s.get(market_of(symbol), 0.0):
+        refusal = self.refusals.at(market_of(symbol), loop.time())
+        if refusal is not None:
+            if refusal.is_lasting:
+                self._let_go(dataset, symbol, sequence, refusal.reason, loop.time())
             return
         hole = sequence.take_due(loop.time(), MAX_TRADES)
         if hole is None:
@@ -125,7 +130,7 @@ class HoleFiller:
             raise
         else:
             self._database_failures = 0
-            self._refused_until_s.pop(market_of(symbol), None)
+            self.refusals.served(market_of(symbol))
             self.filled_rows += counts.written
             log.info(
                 "trades_fetched",
@@ -173,22 +178,23 @@ class HoleFiller:
         if is_of_database(error):
             self._database_failures += 1
             wait_s = self.backoff.wait_s(self._database_failures, error)
+        elif isinstance(error, RefusedAddressError):
+            self._database_failures = 0
+            wait_s = self.slow_backoff.wait_s(1, error)
+            if self.refusals.note(market_of(symbol), str(error), now_s=now_s, wait_s=wait_s):
+                _tell_overdue(dataset, symbol, hole, error)
         else:
             self._database_failures = 0
             hole.attempts += 1
-            is_refused = isinstance(error, RefusedAddressError)
-            if hole.attempts < QUICK_ATTEMPTS and not is_refused:
+            if hole.attempts < QUICK_ATTEMPTS:
                 wait_s = self.backoff.wait_s(hole.attempts, error)
-            elif hole.attempts >= QUICK_ATTEMPTS and self._is_past(hole, now_s):
+            elif self._is_past(hole, now_s):
                 self._give_up(dataset, symbol, hole, str(error))
                 return
             else:
                 wait_s = self.slow_backoff.wait_s(1, error)
-                is_first = is_refused and market_of(symbol) not in self._refused_until_s
-                if is_first or hole.attempts == QUICK_ATTEMPTS:
+                if hole.attempts == QUICK_ATTEMPTS:
                     _tell_overdue(dataset, symbol, hole, error)
-            if is_refused:
-                self._refused_until_s[market_of(symbol)] = now_s + wait_s
         hole.not_before_s = now_s + wait_s
         sequence.miss(hole)
         log.info(
@@ -199,6 +205,13 @@ class HoleFiller:
             attempt=hole.attempts,
             retry_in_s=round(wait_s, 1),
         )
+
+    def _let_go(
+        self, dataset: str, symbol: str, sequence: IdSequence, reason: str, now_s: float
+    ) -> None:
+        """Give up what is past, the oldest first, without a request for each."""
+        while sequence.holes and self._is_past(sequence.holes[0], now_s):
+            self._give_up(dataset, symbol, sequence.holes.pop(0), reason)
 
     def _is_past(self, hole: Hole, now_s: float) -> bool:
         """Whether a start at this moment would leave it out."""

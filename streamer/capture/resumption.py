@@ -125,7 +125,13 @@ class Resumption:
         self._has_joined.set()
 
     def look_again(self, symbols: Sequence[str]) -> None:
-        """Look at the rows of these as a start at this moment would: some may be gone."""
+        """Look at the rows of these as a start at this moment would: some may be gone.
+
+        What earlier processes had no time to find is known where all rows were looked at since.
+        Another look at those days would find only what waits to be asked for, or was given up.
+        """
+        if self.is_complete:
+            self._whole_until_us = None
         after_us = self._now_us() - self._began_us
         now_us = min(self._began_us, self._exchange_began_us) + after_us
         self._look_since_us = now_us - self._lookback_us

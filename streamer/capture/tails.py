@@ -15,11 +15,13 @@ from typing import ClassVar
 import structlog
 
 from include.backoff import Backoff
+from include.domain.instruments import market_of
 from include.errors import PermanentError, RefusedAddressError, TransientError
 from include.jobs.trades_by_id import Tail
 from include.store.pools import is_of_database
 from streamer.capture.holes import QUICK_ATTEMPTS, SLOW
 from streamer.capture.ids import Hole, IdSequence
+from streamer.capture.refusals import Refusals
 from streamer.threads import in_thread
 
 log = structlog.get_logger(__name__)
@@ -45,7 +47,7 @@ class _Asked:
         stopped_us: when the symbol was found not to trade.
         due_s: not before; monotonic.
         until_s: an exchange that fails is asked until then; monotonic.
-        attempts: how often the exchange failed.
+        attempts: how often the exchange failed; refusals of this address do not count.
         database_failures: how often PostgreSQL did, in succession.
         proofs: answers in succession that had nothing more.
     """
@@ -68,6 +70,7 @@ class Tails:
             Raises TransientError for another try later, PermanentError where the exchange
             does not serve them.
         on_given_up: given dataset, symbol, what may be missing and the reason.
+        refusals: markets that refuse this address, shared with all others who ask them.
     """
 
     backoff: ClassVar[Backoff] = Backoff(first_s=1.0, most_s=60.0, least_s=0.1)
@@ -79,12 +82,14 @@ class Tails:
         is_known: Callable[[str], bool],
         fetch: Callable[[str, str, int, int], Tail],
         on_given_up: Callable[[str, str, Hole, str], None],
+        refusals: Refusals,
     ) -> None:
         self.filled_rows = 0
         self._sequences = sequences
         self._is_known = is_known
         self._fetch = fetch
         self._on_given_up = on_given_up
+        self._refusals = refusals
         self._asked: dict[tuple[str, str], _Asked] = {}
 
     @property
@@ -117,6 +122,11 @@ class Tails:
             return
         loop = asyncio.get_running_loop()
         after_id, after_us = sequence.highest, sequence.highest_us
+        refusal = self._refusals.at(market_of(symbol), loop.time())
+        if refusal is not None:
+            if loop.time() >= asked.until_s:
+                self._give_up(dataset, symbol, asked, (after_id, after_us), refusal.reason)
+            return
         try:
             async with asyncio.timeout(MOST_CALL_S):
                 tail = await in_thread(
@@ -132,6 +142,7 @@ class Tails:
                 self._give_up(dataset, symbol, asked, (after_id, after_us), str(error))
         else:
             asked.database_failures = 0
+            self._refusals.served(market_of(symbol))
             self._take(dataset, symbol, tail)
             asked.proofs = asked.proofs + 1 if tail.last_id == after_id else 0
             if asked.proofs >= PROOFS:
@@ -153,20 +164,25 @@ class Tails:
         if is_of_database(error):
             asked.database_failures += 1
             wait_s = self.backoff.wait_s(asked.database_failures, error)
+            asked.due_s = now_s + wait_s
+        elif isinstance(error, RefusedAddressError):
+            asked.database_failures = 0
+            wait_s = self.slow_backoff.wait_s(1, error)  # of the market, and not of this symbol
+            if self._refusals.note(market_of(symbol), str(error), now_s=now_s, wait_s=wait_s):
+                _tell_overdue(dataset, symbol, after, error)
         else:
             asked.database_failures = 0
             asked.attempts += 1
-            is_refused = isinstance(error, RefusedAddressError)
-            if asked.attempts < QUICK_ATTEMPTS and not is_refused:
+            if asked.attempts < QUICK_ATTEMPTS:
                 wait_s = self.backoff.wait_s(asked.attempts, error)
             elif now_s >= asked.until_s:
                 self._give_up(dataset, symbol, asked, after, str(error))
                 return
             else:
                 wait_s = self.slow_backoff.wait_s(1, error)
-                if asked.attempts == QUICK_ATTEMPTS or (is_refused and asked.attempts == 1):
+                if asked.attempts == QUICK_ATTEMPTS:
                     _tell_overdue(dataset, symbol, after, error)
-        asked.due_s = now_s + wait_s
+            asked.due_s = now_s + wait_s
         log.info(
             "tail_postponed",
             table=dataset,

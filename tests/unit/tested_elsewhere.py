@@ -36,7 +36,6 @@ TESTED_ELSEWHERE = {
     "include/cli/backfill.py": "typed as a person would in tests/integration/jobs/test_commands.py",
     "include/cli/import_files.py": "typed as a person would, in the same file",
     "include/cli/demo.py": "run as a whole by `make demo ONCE=1`, whose exit code is its verdict",
-    "streamer/capture/resumption.py": "beside a table: tests/integration/streamer/capture/",
     "streamer/fans.py": "what readers are told: tests/unit/streamer/test_ticks.py",
     "streamer/line.py": "on sockets: tests/unit/streamer/test_connection.py",
     "streamer/observed.py": "read by tests/unit/streamer/test_metrics.py and test_health.py",

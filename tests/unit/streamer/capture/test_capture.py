@@ -148,3 +148,9 @@ def test_a_look_at_all_rows_follows_where_some_are_gone(
     capture._gone([])
     assert not capture._resumption.is_done("BTCUSDT")
     assert capture._resumption._look_since_us == began_us + SECOND_US
+
+
+def test_a_market_that_refuses_this_address_is_left_alone_by_all_who_ask_it(
+    capture: Capture,
+) -> None:
+    assert capture.tails._refusals is capture.holes.refusals

@@ -15,6 +15,7 @@ from psycopg import errors as refusals
 from structlog.testing import capture_logs
 
 from include.backoff import Backoff
+from include.domain.instruments import Market
 from include.domain.timeframes import DAY_US
 from include.errors import PermanentError, RefusedAddressError, TransientError
 from include.jobs.trades_by_id import FetchCounts
@@ -30,6 +31,7 @@ from streamer.capture.holes import (
     HoleFiller,
 )
 from streamer.capture.ids import Hole, IdSequence
+from streamer.capture.refusals import LASTING_AFTER
 
 
 class Exchange:
@@ -162,6 +164,44 @@ async def test_a_market_that_refuses_this_address_is_asked_for_none_of_its_ids(
     filler = HoleFiller(sequences, exchange.fetch, exchange.give_up)
     await run_until(filler, lambda: filler.filled_rows == 5)
     assert [asked[1] for asked in exchange.asked] == ["A", "A.P"]
+    assert filler.waiting_ids == 10
+
+
+def is_refused_for_long(filler: HoleFiller) -> bool:
+    refusal = filler.refusals.at(Market.SPOT, asyncio.get_running_loop().time())
+    return refusal is not None and refusal.is_lasting
+
+
+async def test_what_a_market_refuses_for_good_is_given_up_with_no_request_for_each_hole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits = [0.001] * (LASTING_AFTER - 1)
+
+    def drawn(_least_s: float, _most_s: float) -> float:
+        return waits.pop() if waits else 60.0
+
+    monkeypatch.setattr(HoleFiller, "slow_backoff", replace(SLOW, uniform=drawn))
+    exchange, horizon_us = Exchange(*[RefusedAddressError("451")] * 1_000), [-DAY_US]
+    sequences = {("agg_trades", f"S{n}"): missing(3, 7) for n in range(100)}
+    filler = HoleFiller(sequences, exchange.fetch, exchange.give_up, lambda: horizon_us[0])
+    await run_until(filler, lambda: is_refused_for_long(filler))
+    assert exchange.given_up == []
+    horizon_us[0] = DAY_US
+    await run_until(filler, lambda: len(exchange.given_up) == 100)
+    assert exchange.given_up == [(3, 7, "451")] * 100
+    assert len(exchange.asked) == LASTING_AFTER
+    assert filler.missing == []
+
+
+async def test_what_is_long_past_at_a_start_outlives_a_short_refusal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(HoleFiller, "slow_backoff", Backoff(first_s=60, most_s=60, least_s=60))
+    exchange = Exchange(RefusedAddressError("403"), *[TransientError("not yet")] * 3)
+    sequences = {("agg_trades", name): missing(3, 7) for name in ("A", "B", "A.P")}
+    filler = HoleFiller(sequences, exchange.fetch, exchange.give_up, lambda: DAY_US)
+    await run_until(filler, lambda: filler.filled_rows == 5)  # of the other market, at last
+    assert exchange.given_up == []
     assert filler.waiting_ids == 10
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import psycopg
 import pytest
 from structlog.testing import capture_logs
 
 from include.backoff import Backoff
+from include.domain.instruments import Market
 from include.errors import PermanentError, RefusedAddressError, TransientError
 from include.jobs.trades_by_id import FetchCounts, Tail
 from include.store.pools import translated
 from streamer.capture import tails as module
-from streamer.capture.holes import QUICK_ATTEMPTS
+from streamer.capture.holes import QUICK_ATTEMPTS, SLOW
 from streamer.capture.ids import Hole, IdSequence
+from streamer.capture.refusals import Refusals
 from streamer.capture.tails import PROOFS, Tails
 
 
@@ -45,7 +48,8 @@ class Exchange:
         self.given_up.append((hole.first_id, hole.ids, hole.from_us, hole.to_us, reason))
 
     def tails(self, ids: IdSequence) -> Tails:
-        return Tails({("agg_trades", "A"): ids}, lambda _: self.known, self.fetch, self.give_up)
+        sequences = {("agg_trades", "A"): ids}
+        return Tails(sequences, lambda _: self.known, self.fetch, self.give_up, Refusals())
 
 
 @pytest.fixture(autouse=True)
@@ -125,6 +129,83 @@ async def test_a_firewall_that_refuses_for_a_while_is_asked_on(ids: IdSequence) 
     assert exchange.given_up == []
     told = [one["event"] for one in logged if one["log_level"] == "warning"]
     assert told == ["trades_overdue"]
+
+
+SPOT = [f"S{n}" for n in range(50)]
+
+
+class Firewall:
+    """Refuses spot for ever; serves a future that has nothing more."""
+
+    def __init__(self, refusals: Refusals) -> None:
+        self.asked: list[str] = []
+        self.given_up: list[str] = []
+        sequences = {("agg_trades", name): IdSequence(settle_s=0.0) for name in [*SPOT, "A.P"]}
+        for ids in sequences.values():
+            ids.take(7, 7, 0.0)
+        self.tails = Tails(sequences, lambda _: True, self.fetch, self.give_up, refusals)
+
+    def fetch(self, _dataset: str, symbol: str, after_id: int, after_us: int) -> Tail:
+        self.asked.append(symbol)
+        if symbol in SPOT:
+            raise RefusedAddressError("403")
+        return Tail(after_id, after_us, FetchCounts(1, 0, written=0))
+
+    def give_up(self, _dataset: str, symbol: str, _hole: Hole, reason: str) -> None:
+        assert reason == "403"
+        self.given_up.append(symbol)
+
+    async def go_round(self) -> None:
+        """Until all symbols were looked at some times more."""
+        self.tails.stopped("agg_trades", "A.P", 50)
+        await run_until(self.tails, lambda: not self.tails.is_asked("agg_trades", "A.P"))
+
+    @property
+    def asked_for_spot(self) -> int:
+        return sum(symbol in SPOT for symbol in self.asked)
+
+
+async def test_a_market_that_refuses_this_address_is_asked_once_in_a_while_for_all_that_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits = [60.0, 0.002, 0.002]
+    slow = replace(SLOW, uniform=lambda _least_s, _most_s: waits.pop() if waits else 60.0)
+    monkeypatch.setattr(Tails, "slow_backoff", slow)
+    firewall = Firewall(Refusals())
+    for name in SPOT:
+        firewall.tails.stopped("agg_trades", name, 50)
+    with capture_logs() as logged:
+        await run_until(firewall.tails, lambda: not waits)
+        await firewall.go_round()
+    assert firewall.asked_for_spot == 3
+    assert firewall.tails.waiting == len(SPOT)
+    told = [one["event"] for one in logged if one["log_level"] == "warning"]
+    assert told == ["trades_overdue"]
+
+
+async def test_what_a_market_refuses_for_good_may_be_missing_and_is_told_with_no_further_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MOST_S", 0.3)
+    monkeypatch.setattr(Tails, "slow_backoff", SLOW)
+    firewall = Firewall(Refusals())
+    for name in SPOT:
+        firewall.tails.stopped("agg_trades", name, 50)
+    await run_until(firewall.tails, lambda: not firewall.tails.waiting)
+    assert firewall.given_up == SPOT
+    assert firewall.asked_for_spot == 1
+
+
+async def test_a_market_that_refused_another_who_asked_is_left_alone_until_it_serves() -> None:
+    refusals = Refusals()
+    now_s = asyncio.get_running_loop().time()
+    refusals.note(Market.SPOT, "403", now_s=now_s, wait_s=600.0)
+    firewall = Firewall(refusals)
+    firewall.tails.stopped("agg_trades", "S0", 50)
+    await firewall.go_round()
+    assert firewall.asked_for_spot == 0
+    refusals.served(Market.SPOT)
+    await run_until(firewall.tails, lambda: firewall.asked_for_spot == 1)
 
 
 async def test_failures_are_tried_again_up_to_an_end(
