@@ -33,7 +33,7 @@ from include.jobs import repair as repair_job
 from include.store.gaps import open_gap
 from include.store.pools import connect
 from simulator.server import Exchange, ExchangeThread
-from streamer import app, connection, feed, repair, startup, watchdog, writer
+from streamer import app, connection, feed, findings, repair, startup, watchdog, writer
 
 ROOT = Path(__file__).parents[3]
 Row = dict[str, Any]
@@ -43,7 +43,7 @@ Afflict = Callable[..., list[str]]
 """Adds faults, given as dictionaries; returns their ids."""
 
 LOGGING = (
-    app, connection, feed, repair, startup, watchdog, writer,
+    app, connection, feed, findings, repair, startup, watchdog, writer,
     backfill, dump_files, dump_loading, exchange, instruments, minutes, planning, repair_job,
 )  # fmt: skip
 VALUES = (

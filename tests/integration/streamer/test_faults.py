@@ -27,7 +27,7 @@ from include.domain.timeframes import MINUTE_US, SECOND_US, minute_of
 from include.store.migrate import migrate
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
-from streamer import app, connection, feed, repair, startup, watchdog
+from streamer import app, connection, feed, findings, repair, startup, watchdog
 from tests.integration.streamer.harness import (
     Row,
     assert_equal_to_the_exchange,
@@ -85,7 +85,7 @@ def server() -> Iterator[Server]:
 def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
     """What the streamer's modules say."""
     log = CapturingLogger()
-    for module in (app, connection, feed, repair, startup, watchdog):
+    for module in (app, connection, feed, findings, repair, startup, watchdog):
         monkeypatch.setattr(module, "log", log)
     return log
 
