@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from include.errors import TransientError
@@ -12,6 +14,20 @@ from streamer.threads import in_thread
 MOST_CALL_S = 30.0
 
 Result = TypeVar("Result")
+
+
+def write_anew(path: Path, content: bytes) -> None:
+    """Write a file anew and rename it over the old one, so that it is whole at any moment.
+
+    Raises:
+        OSError: the disk does not take it; the old one stays.
+    """
+    beside = path.with_suffix(".new")
+    with beside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
 
 
 class Disk:

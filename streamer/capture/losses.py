@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ import msgspec
 import structlog
 
 from include.jobs.trades_by_id import RawGap
+from streamer.capture.disk import write_anew
 
 LOSSES_FILE = "losses.json"
 
@@ -159,12 +159,7 @@ class Losses:
             self._saved_changes = changes
 
     def _write(self, content: bytes) -> None:
-        beside = self._path.with_suffix(".new")
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self._path)
+        write_anew(self._path, content)
         while self._adopted:  # a kill before this counts them twice, which hides nothing
             self._adopted.pop().unlink(missing_ok=True)
 

@@ -9,7 +9,6 @@ that was. A file that is older than it could be makes a start look further back,
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ import structlog
 
 from include.domain.timeframes import MINUTE_US
 from include.errors import TransientError
-from streamer.capture.disk import Disk
+from streamer.capture.disk import Disk, write_anew
 
 log = structlog.get_logger(__name__)
 
@@ -119,10 +118,4 @@ def _read(path: Path) -> Whole | None:
 
 
 def _write(path: Path, whole: Whole) -> None:
-    """Anew and renamed over the old one, so that it is whole at any moment."""
-    beside = path.with_suffix(".new")
-    with beside.open("wb") as file:
-        file.write(msgspec.json.encode(whole))
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    write_anew(path, msgspec.json.encode(whole))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pytest
 
 from include.errors import TransientError
 from streamer.capture import disk as module
-from streamer.capture.disk import Disk
+from streamer.capture.disk import Disk, write_anew
 
 
 class Played:
@@ -57,3 +58,22 @@ async def test_a_refusal_is_passed_on() -> None:
     with pytest.raises(OSError, match="no space"):
         await disk.call(refuse, name="spool")
     assert await disk.call(lambda: 7, name="spool") == 7
+
+
+def test_a_file_that_cannot_be_written_anew_stays_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "kept.json"
+    write_anew(path, b"old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            write_anew(path, b"new")
+    assert path.read_bytes() == b"old"
+    write_anew(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
