@@ -80,6 +80,7 @@ class Streamer(Findings):
             patience_us=self._patience_us,
             release=self._rest.close,
         )
+        self._look_back = LookBack(settings, self.hub, self._exchange_us, self.ask_rest)
         self._writer = CandleWriter(
             settings.url_for("streamer"),
             lambda: self._aggregators,
@@ -88,9 +89,8 @@ class Streamer(Findings):
             buffer_rows=settings.buffer_rows,
             on_overflow=self.ask_rest,
             on_written=self._ledger.written,
-            on_back=lambda: self._look_back.note(),
+            on_back=self._look_back.note,
         )
-        self._look_back = LookBack(settings, self.hub, self._exchange_us, self.ask_rest)
         self._capture = Capture(
             settings,
             options.capture,
