@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,10 +20,8 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from deploy.local.postgres import EmbeddedPostgres
 from include.backoff import Backoff
 from include.domain.timeframes import MINUTE_US, SECOND_US, minute_of
-from include.store.migrate import migrate
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
 from streamer import app, connection, feed, findings, repair, startup, watchdog
@@ -37,48 +34,17 @@ from tests.integration.streamer.harness import (
     streaming,
     wait_for_rows,
 )
-from tests.ports import steady_port
+from tests.integration.streamer.own_server import Server, own_server
 
 SYMBOLS = ["BTCUSDT", "ETHBTC", "BTCUSDT.P"]
 FAST = SimulatorConfig(speed=40)
 Rows = dict[tuple[str, int], Row]
 
 
-class Server:
-    """A PostgreSQL of this test's own, which may die and come back on the same port."""
-
-    def __init__(self, home: Path) -> None:
-        self._home = home
-        self._settings = {"fsync": "off", "shared_buffers": "32MB"}
-        self._running = EmbeddedPostgres(home, port=steady_port(), settings=self._settings)
-        self._running.start()
-
-    def database(self, name: str) -> str:
-        url = self._running.create_database(name)
-        migrate(url)
-        return url
-
-    def kill(self) -> None:
-        self._running.kill()
-
-    def start_again(self) -> None:
-        port = self._running.port
-        self._running = EmbeddedPostgres(self._home, port=port, settings=self._settings)
-        self._running.start()
-
-    def stop(self) -> None:
-        self._running.stop()
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with tempfile.TemporaryDirectory(prefix="candelabra-faults-") as folder:
-        Path(folder).chmod(0o755)
-        server = Server(Path(folder) / "pg")
-        try:
-            yield server
-        finally:
-            server.stop()
+    with own_server() as server:
+        yield server
 
 
 @pytest.fixture

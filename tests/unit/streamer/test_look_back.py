@@ -15,6 +15,7 @@ from include.errors import TransientError
 from streamer import look_back as module
 from streamer.look_back import LookBack
 from streamer.sink import LACKING, NOTHING_CAME
+from tests.unit.streamer.played_database import Connected
 
 NOW_US = 1_000 * MINUTE_US + 30_000_000
 
@@ -43,14 +44,6 @@ class Table:
 
     def first(self, _connection: object, symbols: Iterable[str], since_us: int) -> dict[str, int]:
         return {one: self.firsts[one] for one in symbols if self.firsts.get(one, 0) >= since_us}
-
-
-class Connected:
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *error: object) -> None:
-        return None
 
 
 @pytest.fixture

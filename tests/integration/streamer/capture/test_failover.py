@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -20,8 +19,8 @@ from streamer.app import Streamer
 from streamer.capture import writer as module
 from streamer.capture.acknowledged import LOST
 from tests.integration.streamer.capture.asking import AGG_TRADES, Row, wait_until
-from tests.integration.streamer.capture.own_server import Server
 from tests.integration.streamer.harness import settings_for, streaming
+from tests.integration.streamer.own_server import Server, own_server
 
 SYMBOL = "BTCUSDT"
 GONE_ROWS = 30
@@ -34,13 +33,8 @@ GAPS = "SELECT cause, detail FROM ops.gaps WHERE dataset = 'book_tickers' AND sy
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with tempfile.TemporaryDirectory(prefix="candelabra-failover-") as folder:
-        Path(folder).chmod(0o755)
-        server = Server(Path(folder) / "pg")
-        try:
-            yield server
-        finally:
-            server.stop()
+    with own_server() as server:
+        yield server
 
 
 class Way:

@@ -8,7 +8,6 @@ import os
 import random
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from psycopg import sql
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
 from streamer.capture.segments import pieces
-from tests.integration.streamer.capture.own_server import Server
+from tests.integration.streamer.own_server import Server, own_server
 
 ROOT = Path(__file__).parents[4]
 TABLES = (
@@ -194,16 +193,8 @@ def spooled(home: Path) -> set[int]:
 def test_quotes_that_a_killed_streamer_had_spooled_are_replayed_once_whatever_kills_follow(
     tmp_path: Path,
 ) -> None:
-    with (
-        tempfile.TemporaryDirectory(prefix="candelabra-kills-") as folder,
-        ExchangeThread(SimulatorConfig(speed=20)) as exchange,
-    ):
-        Path(folder).chmod(0o755)
-        server = Server(Path(folder) / "pg")
-        try:
-            _spool_and_replay(server, exchange, tmp_path)
-        finally:
-            server.stop()
+    with own_server() as server, ExchangeThread(SimulatorConfig(speed=20)) as exchange:
+        _spool_and_replay(server, exchange, tmp_path)
 
 
 def _spool_and_replay(server: Server, exchange: ExchangeThread, home: Path) -> None:

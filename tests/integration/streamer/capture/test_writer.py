@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import resource
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -23,7 +22,7 @@ from streamer.capture.intake import Intake
 from streamer.capture.losses import Losses
 from streamer.capture.spool import FULL, Spool
 from streamer.capture.writer import CaptureWriter
-from tests.integration.streamer.capture.own_server import Server
+from tests.integration.streamer.own_server import Server, own_server
 
 AT_US = 1_763_716_800_000_000
 DATASETS = ("agg_trades", "book_tickers")
@@ -31,13 +30,8 @@ DATASETS = ("agg_trades", "book_tickers")
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with tempfile.TemporaryDirectory(prefix="candelabra-capture-") as folder:
-        Path(folder).chmod(0o755)
-        server = Server(Path(folder) / "pg")
-        try:
-            yield server
-        finally:
-            server.stop()
+    with own_server() as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from include.store.raw_ids import CandleBeyond, Reached
 from streamer.capture import evidence as module
 from streamer.capture.evidence import LAST_LOOK, NOT_SERVED, CandleEvidence
 from streamer.capture.ids import Hole, IdSequence
+from tests.unit.streamer.played_database import Connected
 
 SINCE_US = 7 * MINUTE_US
 
@@ -35,14 +36,6 @@ class Table:
             for one in reached
             if one.last_id < self.last_trade_id
         }
-
-
-class Connected:
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *error: object) -> None:
-        return None
 
 
 @pytest.fixture

@@ -102,6 +102,18 @@ async def test_a_hole_is_fetched_once() -> None:
     assert filler.waiting_ids == 0
 
 
+def slow_waits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
+    """Bounds of the long waits, which take no time."""
+    slowly: list[tuple[float, float]] = []
+
+    def drawn(least_s: float, most_s: float) -> float:
+        slowly.append((least_s, most_s))
+        return 0.001
+
+    monkeypatch.setattr(HoleFiller, "slow_backoff", replace(SLOW, uniform=drawn))
+    return slowly
+
+
 async def test_what_is_not_served_yet_is_asked_again() -> None:
     exchange = Exchange(TransientError("not yet"), TransientError("not yet"))
     filler = HoleFiller({("trades", "A"): missing(3, 7)}, exchange.fetch, exchange.give_up)
@@ -113,13 +125,7 @@ async def test_what_is_not_served_yet_is_asked_again() -> None:
 async def test_an_exchange_that_fails_for_hours_is_asked_every_ten_minutes_and_nothing_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    slowly: list[tuple[float, float]] = []
-
-    def drawn(least_s: float, most_s: float) -> float:
-        slowly.append((least_s, most_s))
-        return 0.001
-
-    monkeypatch.setattr(HoleFiller, "slow_backoff", replace(SLOW, uniform=drawn))
+    slowly = slow_waits(monkeypatch)
     exchange = Exchange(*[TransientError("503")] * (QUICK_ATTEMPTS + 3))
     filler = HoleFiller(
         {("trades", "A"): missing(3, 7)}, exchange.fetch, exchange.give_up, lambda: -DAY_US
@@ -136,13 +142,7 @@ async def test_an_exchange_that_fails_for_hours_is_asked_every_ten_minutes_and_n
 async def test_a_firewall_is_left_alone_for_minutes_and_nothing_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    slowly: list[tuple[float, float]] = []
-
-    def drawn(least_s: float, most_s: float) -> float:
-        slowly.append((least_s, most_s))
-        return 0.001
-
-    monkeypatch.setattr(HoleFiller, "slow_backoff", replace(SLOW, uniform=drawn))
+    slowly = slow_waits(monkeypatch)
     exchange = Exchange(*[RefusedAddressError("403")] * 2)
     sequences = {("trades", "A"): missing(3, 7), ("trades", "B"): missing(1, 2)}
     filler = HoleFiller(sequences, exchange.fetch, exchange.give_up, horizon_us=lambda: DAY_US)
