@@ -48,12 +48,12 @@ async def test_lost_trades_are_fetched_though_no_id_follows(
             before = await last_ids()
 
             async def reaches_further() -> bool:
-                return all(
+                # What had come and was not stored yet goes further too, and is nobody's answer.
+                return streamer._capture.tails.filled_rows > 0 and all(
                     one > other + 20 for one, other in zip(await last_ids(), before, strict=True)
                 )
 
             await wait_until(reaches_further)
-            assert streamer._capture.tails.filled_rows > 0
         for query in (AGG_TRADES, TRADES):
             ids = [row[0] for row in await rows_of(query, "ETHUSDT")]
             assert ids == list(range(ids[0], ids[-1] + 1))
