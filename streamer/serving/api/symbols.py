@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
+from operator import itemgetter
 from typing import Annotated, Any
 
 import polars as pl
@@ -12,7 +13,7 @@ from starlette.responses import Response
 
 from include.domain.candles import Candle
 from include.domain.day_prices import DayPrices
-from include.domain.instruments import Market
+from include.domain.instruments import Market, exchange_symbol_of, market_of
 from include.domain.timeframes import TIMEFRAMES, from_us
 from include.errors import TransientError
 from include.store.bars import read_bars
@@ -69,29 +70,40 @@ async def symbols(
     delisted: Annotated[bool, Query(description="Also listings that are over.")] = False,
     streamed: Annotated[bool, Query(description="Those alone that are streamed.")] = False,
 ) -> Response:
-    """All listings that are known, with what the exchange demands of prices and quantities."""
+    """All listings that are known, with what the exchange demands of prices and quantities; of a
+    symbol that is streamed and not registered yet, its name and market alone."""
     markets = [one.value for one in Market]
     if market is not None and market not in markets:
         raise refused(f"market: {shown(market)}; should be {' or '.join(markets)}")
     context = context_of(request)
     live = frozenset(context.streamed())
+    listings = await context.listings()
     found = [
         one
-        for one in await context.listings()
+        for one in listings
         if (market is None or one.instrument.market.value == market)
         and (delisted or one.listed_to_us is None)
         and (not streamed or one.instrument.symbol in live)
     ]
+    unregistered = [
+        name
+        for name in live.difference(one.instrument.symbol for one in listings)
+        if market is None or market_of(name).value == market
+    ]
+    rows = len(found) + len(unregistered)
     return await context.made(
         lambda: table(
             request,
             "symbols",
             COLUMNS,
-            [_row(one, live) for one in found],
+            sorted(
+                [*(_row(one, live) for one in found), *map(_unregistered_row, unregistered)],
+                key=itemgetter(0),
+            ),
             further={},
             headers={"cache-control": "no-cache"},
         ),
-        rows=len(found),
+        rows=rows,
     )
 
 
@@ -101,13 +113,13 @@ async def symbol(request: Request, symbol: str) -> Response:
     context = context_of(request)
     live = frozenset(context.streamed())
     found = [one for one in await context.listings() if one.instrument.symbol == symbol]
-    if not found:
+    if not found and symbol not in live:
         raise unknown(parameters.nobody_knows(symbol, await context.symbols()))
     return table(
         request,
         "listings",
         COLUMNS,
-        [_row(one, live) for one in found],
+        [_row(one, live) for one in found] or [_unregistered_row(symbol)],
         further={},
         headers={"cache-control": "no-cache"},
     )
@@ -176,17 +188,16 @@ async def prices(
         list[str] | None, Query(description="One or several; without it all that are streamed.")
     ] = None,
 ) -> Response:
-    """Of the 24 hours up to the newest minute, from memory; `is_whole` is false while what was
-    traded before the server began is still being read."""
+    """Of the 24 hours up to the newest minute; `is_whole` is false while what was traded before
+    the server began is still being read: for the symbols that nobody has asked for before."""
     context = context_of(request)
     live = frozenset(context.streamed())
     names = sorted(live) if symbol is None else parameters.symbols(symbol, live)
-    found = [(context.prices.of(name), context.prices.is_whole(name)) for name in names]
     return table(
         request,
         "prices",
         PRICES,
-        [_day(day, is_whole=is_whole) for day, is_whole in found if day is not None],
+        [_day(day, is_whole=is_whole) for day, is_whole in await context.prices.of(names)],
         further={},
         headers={"cache-control": "no-cache"},
     )
@@ -235,3 +246,9 @@ def _row(listing: Listing, live: frozenset[str]) -> tuple[Any, ...]:
         None if ended_us is None else from_us(ended_us),
         ended_us is None and one.symbol in live,
     )
+
+
+def _unregistered_row(name: str) -> tuple[Any, ...]:
+    """A symbol that is streamed before the registry has it."""
+    unknown_values = [None] * 7
+    return (name, market_of(name).value, exchange_symbol_of(name), *unknown_values, True)

@@ -216,10 +216,17 @@ async def quotes(
 ) -> Response:
     """For watchlists and details; a symbol that is not known has an error of its own."""
     context = context_of(request)
+    names = list(dict.fromkeys(symbols.split(",")))[:MOST_QUOTES]
+    listed = {name: await _find(context, name) for name in names}
+    days = {
+        day.symbol: day
+        for day, _ in await context.prices.of(
+            [one.instrument.symbol for one in listed.values() if one is not None]
+        )
+    }
     told = []
-    for name in list(dict.fromkeys(symbols.split(",")))[:MOST_QUOTES]:
-        found = await _find(context, name)
-        day = None if found is None else context.prices.of(found.instrument.symbol)
+    for name, found in listed.items():
+        day = None if found is None else days.get(found.instrument.symbol)
         if found is None or day is None:
             told.append({"s": "error", "n": name[:64], "v": {}, "errmsg": "unknown symbol"})
             continue

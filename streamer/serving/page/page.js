@@ -130,7 +130,7 @@ async function show(symbol, timeframe) {
 // The smallest step of the price; a registry that was not read yet leaves the bars to tell it.
 async function tickOf(symbol, bars) {
   const {listings} = await ask(`/api/v1/symbols/${encodeURIComponent(symbol)}`).catch(() => ({listings: []}));
-  return listings.length ? listings.at(-1).tick_size : stepOf(bars);
+  return listings.at(-1)?.tick_size ?? stepOf(bars);
 }
 
 async function back() {
@@ -416,7 +416,8 @@ async function begin() {
   try {
     void star.begin(await account.look());  // the chart does not wait for the list
     live.start();
-    search.streamed = (await ask("/api/v1/prices")).prices.map((one) => one.symbol);
+    const streamed = await ask("/api/v1/symbols", {streamed: 1});
+    search.streamed = streamed.symbols.map((one) => one.symbol);
     const [symbol, timeframe] = address();
     const listed = symbol || search.streamed[0] || (await ask("/api/v1/symbols")).symbols[0]?.symbol;
     if (listed) await show(listed, timeframe);

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from include.domain.candles import Candle, silent_candle
+from include.domain.day_prices import DayPrices
 from include.domain.timeframes import MINUTE_US
 from include.errors import TransientError
 from streamer.serving import prices as module
@@ -50,79 +52,129 @@ def prices_of(
     )
 
 
-async def until(prices: Prices, holds: Callable[[], bool]) -> None:
+@asynccontextmanager
+async def reading(prices: Prices) -> AsyncIterator[None]:
     running = asyncio.create_task(prices.run())
+    await asyncio.sleep(0)  # it reads from now on
     try:
-        async with asyncio.timeout(30):
-            while not holds():
-                assert not running.done()
-                await asyncio.sleep(0.001)
+        yield
+        assert not running.done()
     finally:
         running.cancel()
-        await asyncio.wait([running])
+        await asyncio.wait([running], timeout=10)
+
+
+async def until_whole(prices: Prices) -> DayPrices:
+    async with asyncio.timeout(30):
+        while True:
+            for day, is_whole in await prices.of(["BTCUSDT"]):
+                if is_whole:
+                    return day
+            await asyncio.sleep(0.001)
 
 
 async def test_what_came_live_is_not_overwritten_by_the_table() -> None:
     prices = prices_of(Table(candle(-1), candle(0, "2")))
     prices.settled(candle(0, "3"))
-    await until(prices, lambda: prices.is_whole("BTCUSDT"))
-    day = prices.of("BTCUSDT")
-    assert day is not None
-    assert (day.open, day.last, day.minute_count) == (1, 3, 2)
+    async with reading(prices):
+        [(day, is_whole)] = await prices.of(["BTCUSDT"])
+    assert (day.open, day.last, day.minute_count, is_whole) == (1, 3, 2, True)
 
 
 async def test_the_open_minute_is_the_last_price() -> None:
     prices = prices_of(Table(), newest=candle(1, "9"))
     prices.settled(candle(0))
-    day = prices.of("BTCUSDT")
-    assert day is not None
-    assert (day.last, day.minute_count) == (9, 2)
-    assert not prices.is_whole("BTCUSDT")
-    assert prices_of(Table()).of("BTCUSDT") is None
+    [(day, is_whole)] = await prices.of(["BTCUSDT"])  # nobody reads the table: it is not waited for
+    assert (day.last, day.minute_count, is_whole) == (9, 2, False)
+    assert await prices_of(Table()).of(["BTCUSDT"]) == []
+
+
+async def test_what_is_not_streamed_has_no_day_and_is_not_waited_for() -> None:
+    prices = prices_of(Table())
+    async with reading(prices), asyncio.timeout(module.WAIT_S / 2):
+        assert await prices.of(["NONEUSDT"]) == []
 
 
 async def test_a_table_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BACKOFF", module.Backoff(first_s=0.001, most_s=0.001))
-    monkeypatch.setattr(module, "LOOK_S", 0.001)
     table = Table(candle(0))
     table.failures = [TransientError("away"), TimeoutError()]
     prices = prices_of(table)
-    await until(prices, lambda: prices.is_whole("BTCUSDT"))
+    async with reading(prices):
+        await until_whole(prices)
     assert table.calls == 3
+
+
+async def test_nobody_waits_for_a_table_that_is_away() -> None:
+    table = Table()
+    table.failures = [TransientError("away")] * 9
+    prices = prices_of(table, newest=candle(1, "9"))
+    async with reading(prices), asyncio.timeout(module.WAIT_S / 2):
+        [(day, is_whole)] = await prices.of(["BTCUSDT"])
+        assert (day.last, is_whole) == (9, False)
+        await prices.of(["BTCUSDT"])
+    assert table.calls == 1
+
+
+async def test_a_table_that_lags_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Minutes that were forgotten here, and had not been written when the table was read."""
+    monkeypatch.setattr(module, "LOOK_S", 0.001)
+    table = Table(candle(-9), candle(-8))
+    prices = prices_of(table)
+    prices.settled(candle(0))
+    [(_, is_whole)] = await prices.of(["BTCUSDT"])
+    assert not is_whole
+    await prices._look_back("BTCUSDT", T0)
+    [(day, is_whole)] = await prices.of(["BTCUSDT"])
+    assert (day.minute_count, is_whole) == (3, False)
+    table.rows.append(candle(-1))
+    async with reading(prices):
+        day = await until_whole(prices)
+    assert (day.minute_count, table.calls) == (4, 2)
+
+
+async def test_a_minute_that_the_table_never_gets_is_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "LOOK_S", 0.001)
+    table = Table(candle(-9))
+    prices = prices_of(table)
+    prices.settled(candle(0))
+    async with reading(prices):
+        await until_whole(prices)
+    assert table.calls == module.READS
 
 
 async def test_a_symbol_that_left_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOOK_S", 0.001)
     names = ["BTCUSDT"]
     prices = prices_of(Table(candle(0)), streamed=names)
+    async with reading(prices):
+        await until_whole(prices)
+        names.clear()
+        assert await prices.of(["BTCUSDT"]) == []
+        async with asyncio.timeout(30):
+            while prices._days or prices._recent or prices._traded:
+                await asyncio.sleep(0.001)
 
-    def is_known() -> bool:
-        return prices.of("BTCUSDT") is not None
 
-    await until(prices, is_known)
-    names.clear()
-    await until(prices, lambda: not is_known())
-    assert not prices.is_whole("BTCUSDT")
-
-
-@pytest.mark.parametrize("is_read", [False, True])
+@pytest.mark.parametrize("is_asked", [False, True])
 async def test_the_day_begins_anew_where_the_ticker_was_given_to_another_instrument(
-    *, is_read: bool
+    *, is_asked: bool
 ) -> None:
     prices = prices_of(Table())
-    if is_read:
-        await until(prices, lambda: prices.is_whole("BTCUSDT"))
+    if is_asked:
+        assert await prices.of(["BTCUSDT"]) == []
     for index, first_id, close in ((0, 70_000, "99"), (1, 70_100, "98"), (2, 5, "3"), (3, 9, "4")):
         ids = {"first_trade_id": first_id, "last_trade_id": first_id, "trade_count": 1}
         prices.settled(replace(candle(index, close), **ids))
-    assert bool(prices._waiting) != is_read
-    day = prices.of("BTCUSDT")
-    assert day is not None
+    [(day, is_whole)] = await prices.of(["BTCUSDT"])
     assert (day.open, day.high, day.last, day.minute_count) == (3, 4, 4, 2)
+    assert is_whole == is_asked  # else the registry says which rows of the table are its own
 
 
-async def test_minutes_that_end_at_once_wait_for_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A day is made where somebody asks, or between other works, and has what waited."""
+async def test_days_are_made_of_what_is_asked_for_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Minutes end for all symbols at once, and a day takes tens of kilobytes."""
     names = [f"S{number:02}USDT" for number in range(20)]
     made: list[str] = []
 
@@ -132,17 +184,32 @@ async def test_minutes_that_end_at_once_wait_for_a_pause(monkeypatch: pytest.Mon
             made.append(symbol)
 
     monkeypatch.setattr(module, "DayOfMinutes", Noted)
+    monkeypatch.setattr(module, "LOOK_S", 0.001)
     table = Table()
-    table.failures = [TransientError("away")] * 9
     prices = prices_of(table, streamed=names)
-    for index in (0, 1):
+    minutes = 2 * module.RECENT
+    for index in range(minutes):
         for name in names:
             prices.settled(replace(candle(index, str(index + 1)), symbol=name))
-    assert not made
-    asked = prices.of("S07USDT")
-    assert asked is not None
-    assert (asked.open, asked.last, asked.minute_count) == (1, 2, 2)
+    async with reading(prices):
+        [(asked, _)] = await prices.of(["S07USDT"])
     assert made == ["S07USDT"]
-    await until(prices, lambda: len(made) == len(names))  # whether there is a table or not
-    assert table.calls == 1
-    assert not prices._waiting
+    assert (asked.last, asked.minute_count) == (minutes, module.RECENT)
+    assert {len(one) for one in prices._recent.values()} == {module.RECENT}
+
+
+async def test_others_have_the_loop_while_many_days_are_summed_up() -> None:
+    names = [f"S{number:03}USDT" for number in range(100)]
+    prices = prices_of(Table(), streamed=names, newest=candle(0))
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    await prices.of(names)
+    task.cancel()
+    assert turns >= len(names) // module.SYMBOLS_A_TURN

@@ -225,6 +225,22 @@ async def test_symbols_say_what_they_are_and_which_are_streamed(stored_url: str)
             assert [one["symbol"] for one in found] == names
 
 
+async def test_a_symbol_that_is_streamed_and_not_registered_yet_is_told_of(stored_url: str) -> None:
+    with connect(stored_url, application_name="test") as connection:
+        connection.execute("DELETE FROM market.instruments WHERE symbol = 'BTCUSDT'")
+    async with asking(stored_url) as client:
+        found = (await client.get("/api/v1/symbols", params={"market": "spot"})).json()["symbols"]
+        assert [(one["symbol"], one["market"], one["exchange_symbol"]) for one in found] == [
+            ("BTCUSDT", "spot", "BTCUSDT")
+        ]
+        assert found[0]["is_streamed"]
+        assert found[0]["tick_size"] is None
+        one = (await client.get("/api/v1/symbols/BTCUSDT")).raise_for_status().json()
+        assert one["listings"] == found
+        every = (await client.get("/api/v1/symbols")).json()["symbols"]
+        assert [one["symbol"] for one in every] == ["BTCUSDT", "ETHUSDT.P"]
+
+
 async def test_prices_of_the_day_hold_what_was_stored_and_what_is_live(stored_url: str) -> None:
     async with asking(stored_url) as client:
         async with asyncio.timeout(20):
