@@ -178,7 +178,8 @@ class SymbolAggregator(TradeOrder):
             return
         overdue_us = self._timing.grace_us + self._timing.kline_timeout_us + MINUTE_US
         until_us = minute_of(exchange_us - overdue_us)
-        until_us = min([until_us, *(one for one in self.minutes if one >= self._next_minute)])
+        if until_us > self._next_minute + MINUTE_US:
+            until_us = min([until_us, *(one for one in self.minutes if one >= self._next_minute)])
         if until_us > self._next_minute + MINUTE_US:
             self._sink.ask_rest(self.symbol, self._next_minute, until_us, "not streamed")
             self._next_minute = until_us
@@ -306,17 +307,16 @@ class SymbolAggregator(TradeOrder):
         if kline is None:
             self._settle_fold(minute)  # a late trade revises what was entered
             return
-        if minute.is_whole:
-            folded_to = builder.last_trade_id if builder is not None else -1
-            if folded_to < kline.body.last_trade_id:
-                return  # klines run ahead of their trades; on_clock ends the wait
-            if builder is not None and builder.trade_count:
-                self._compare(builder.candle(), kline)
-        self._offer_kline(kline)
+        folded_to = builder.last_trade_id if builder is not None else -1
+        if minute.is_whole and folded_to < kline.body.last_trade_id:
+            return  # klines run ahead of their trades; on_clock ends the wait
+        theirs = kline.candle(self.symbol)
+        if minute.is_whole and builder is not None and builder.trade_count:
+            self._compare(builder.candle(), theirs)
+        self._offer_kline(kline, theirs)
         self._mark_settled(minute)
 
-    def _compare(self, fold: Candle, kline: Kline) -> None:
-        theirs = kline.candle(self.symbol)
+    def _compare(self, fold: Candle, theirs: Candle) -> None:
         differing = differing_values(fold, theirs, quotes=self.quotes_fold)
         ids = differing_ids(fold, theirs)
         if differing:
@@ -326,8 +326,8 @@ class SymbolAggregator(TradeOrder):
         else:
             self.equal_checksums += 1
 
-    def _offer_kline(self, kline: Kline) -> None:
-        candle, evidence_us = kline.candle(self.symbol), microseconds(kline.event_time)
+    def _offer_kline(self, kline: Kline, theirs: Candle | None = None) -> None:
+        candle, evidence_us = theirs or kline.candle(self.symbol), microseconds(kline.event_time)
         self._sink.settle(Offer(candle, Status.VERIFIED, Source.KLINE, evidence_us))
 
     def _settle_unconfirmed(self, minute: Minute) -> None:

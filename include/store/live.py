@@ -6,15 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import psycopg
-
 from include.domain.candles import Candle, Offer
 from include.domain.timeframes import from_us
-from include.store.merging import AsyncConnection, Connection, MergeCounts, write_with_retries
+from include.store.arrays import array_of, array_of_names
+from include.store.merging import AsyncConnection, Connection, MergeCounts, merge_offers_async
 from include.store.pools import translated
-
-KEYS_A_TURN = 250
-"""Keys of one statement: to prepare it holds up the event loop for less than a millisecond."""
 
 # In primary-key order, so that two streamers cannot lock each other out. Rows whose minute is
 # settled already came late and are left out: the view would hide them, nobody would remove them.
@@ -116,7 +112,8 @@ async def write_live_async(connection: AsyncConnection, rows: Sequence[LiveCandl
             newest[key] = row
     if not newest:
         return 0
-    columns = [_array(column) for column in zip(*map(_columns, newest.values()), strict=True)]
+    symbols, *others = zip(*map(_columns, newest.values()), strict=True)
+    columns = [array_of_names(symbols), *map(array_of, others)]
     with translated(connection):
         async with connection.cursor() as cursor:
             await cursor.execute(_WRITE, columns)
@@ -129,14 +126,9 @@ async def settle_async(connection: AsyncConnection, offers: Iterable[Offer]) -> 
     No reader sees a minute twice or not at all. Retries and errors as in ``merge_offers``.
     """
     settled = list(offers)
-
-    async def remove(cursor: psycopg.AsyncCursor[Any]) -> None:
-        for first in range(0, len(settled), KEYS_A_TURN):
-            some = [offer.candle for offer in settled[first : first + KEYS_A_TURN]]
-            symbols = [candle.symbol for candle in some]
-            await cursor.execute(_REMOVE, [symbols, [from_us(one.open_time_us) for one in some]])
-
-    return await write_with_retries(connection, settled, then=remove)
+    symbols = array_of_names(offer.candle.symbol for offer in settled)
+    minutes = array_of(from_us(offer.candle.open_time_us) for offer in settled)
+    return await merge_offers_async(connection, settled, then=(_REMOVE, [symbols, minutes]))
 
 
 def remove_settled_live(connection: Connection, symbol: str, start_us: int, end_us: int) -> int:
@@ -173,18 +165,10 @@ def _age(row: LiveCandle) -> tuple[int, bool]:
     return (-1 if last is None else last, row.is_closed)
 
 
-def _array(values: Iterable[object]) -> str:
-    """An array as PostgreSQL reads it: of numbers, times, flags, and names with quotes escaped.
-
-    The driver would look at each value anew, and hold up the event loop three times as long.
-    """
-    return "{" + ",".join(["NULL" if one is None else f'"{one}"' for one in values]) + "}"
-
-
-def _columns(row: LiveCandle) -> tuple[object, ...]:
+def _columns(row: LiveCandle) -> tuple[Any, ...]:
     candle = row.candle
     return (
-        candle.symbol.replace("\\", "\\\\").replace('"', '\\"'),
+        candle.symbol,
         from_us(candle.open_time_us),
         candle.open,
         candle.high,

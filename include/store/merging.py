@@ -1,4 +1,5 @@
-"""Writing candles: COPY into a temporary table, then ``ops.merge_offered()``.
+"""Writing candles: into a temporary table, by COPY where they are many, and by
+``ops.merge_offered()`` from there.
 
 Every writer comes through here, so that the stored row is the greatest ever offered whoever
 wrote first; see include/domain/merge.py for the rule.
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, LiteralString, NoReturn
 
 import polars as pl
 import psycopg
@@ -24,6 +25,7 @@ from include.backoff import Backoff
 from include.domain.candles import VALUE_NAMES, Offer
 from include.domain.timeframes import from_us
 from include.errors import PermanentError, TransientError
+from include.store.arrays import array_of, array_of_names
 from include.store.pools import translated
 
 log = structlog.get_logger(__name__)
@@ -52,8 +54,8 @@ CHUNK_ROWS = 100_000
 WRITTEN_ROWS = 4_000
 """Rows of a frame handed to the driver at once, about a megabyte."""
 
-ROWS_A_TURN = 50
-"""Rows written between two turns of the event loop: others do not wait for a millisecond."""
+ROWS_A_TURN = 250
+"""Rows of one statement: to prepare it holds up the event loop for about a millisecond."""
 
 ATTEMPTS = 6
 BACKOFF = Backoff(first_s=0.05, most_s=2.0)
@@ -66,6 +68,18 @@ _CLEAR = "TRUNCATE pg_temp.offered"
 _COLUMNS = ", ".join(OFFERED_COLUMNS)
 _COPY_ROWS = f"COPY pg_temp.offered ({_COLUMNS}) FROM STDIN"
 _COPY_CSV = f"COPY pg_temp.offered ({_COLUMNS}) FROM STDIN (FORMAT csv, ENCODING 'UTF8')"
+_GIVE = """
+INSERT INTO pg_temp.offered (
+    symbol, open_time, open, high, low, close, volume, quote_volume, trade_count,
+    taker_buy_volume, taker_buy_quote_volume, first_trade_id, last_trade_id,
+    status, source, source_rank, evidence_at
+)
+SELECT r.* FROM unnest(
+    %s::text[], %s::timestamptz[], %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[],
+    %s::numeric[], %s::numeric[], %s::bigint[], %s::numeric[], %s::numeric[], %s::bigint[],
+    %s::bigint[], %s::text[], %s::text[], %s::smallint[], %s::timestamptz[]
+) AS r
+"""
 _MERGE = "SELECT * FROM ops.merge_offered()"
 _MOMENT = "%F %T%.f+00"
 """Of UTC times, with a fraction where there is one; cheaper to read than the form with a T."""
@@ -184,31 +198,41 @@ def write_csv(frame: pl.DataFrame, copy: psycopg.Copy) -> None:
         copy.write(csv.getvalue())
 
 
-async def write_with_retries(
+async def merge_offers_async(
     connection: AsyncConnection,
     offers: Sequence[Offer],
     *,
-    then: Callable[[psycopg.AsyncCursor[Any]], Any] | None = None,
+    then: tuple[LiteralString, Sequence[object]] | None = None,
 ) -> MergeCounts:
-    """The async twin of ``merge_offers``; ``then`` is awaited in the same transaction."""
+    """The async twin of ``merge_offers``.
+
+    Everything is sent before an answer is waited for: where the event loop has much to do, each
+    wait costs a turn of it.
+
+    Args:
+        then: a statement with its arguments, of the same transaction.
+    """
     is_alone = connection.info.transaction_status == TransactionStatus.IDLE
     for attempt in range(1, ATTEMPTS + 1):
         with translated(connection):
             try:
-                async with connection.transaction(), connection.cursor() as cursor:
+                async with (
+                    connection.pipeline(),
+                    connection.transaction(),
+                    connection.cursor() as cursor,
+                ):
                     await cursor.execute(_CREATE)
                     if not is_alone:
                         await cursor.execute(_CLEAR)
-                    async with cursor.copy(_COPY_ROWS) as copy:
-                        for number, row in enumerate(_rows(offers), 1):
-                            await copy.write_row(row)
-                            if not number % ROWS_A_TURN:
-                                await asyncio.sleep(0)
+                    for first in range(0, len(offers), ROWS_A_TURN):
+                        some = offers[first : first + ROWS_A_TURN]
+                        symbols, *others = zip(*_rows(some), strict=True)
+                        columns = [array_of_names(symbols), *map(array_of, others)]
+                        await cursor.execute(_GIVE, columns)
                     await cursor.execute(_MERGE)
-                    counts = _counts(await cursor.fetchone())
                     if then is not None:
-                        await then(cursor)
-                    return counts
+                        await connection.execute(*then)
+                    return _counts(await cursor.fetchone())
             except _RETRIED as error:
                 _give_up_or_log(error, attempt, is_alone=is_alone)
         await asyncio.sleep(BACKOFF.wait_s(attempt))
@@ -245,7 +269,7 @@ def _exhausted() -> NoReturn:
     raise TransientError(f"the merge met conflicts {ATTEMPTS} times in a row; try again later")
 
 
-def _rows(offers: Iterable[Offer]) -> Iterator[tuple[object, ...]]:
+def _rows(offers: Iterable[Offer]) -> Iterator[tuple[Any, ...]]:
     """Values in the order of ``OFFERED_COLUMNS``."""
     last: Offer | None = None
     how_known: tuple[object, ...] = ()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 
 from include.domain.candles import Candle, Source
 from include.domain.timeframes import MINUTE_US, from_us
 from include.errors import PermanentError
+from include.store import merging
 from include.store.candles import (
     LiveCandle,
     MergeCounts,
@@ -20,7 +22,7 @@ from include.store.candles import (
     settle_async,
     write_live_async,
 )
-from include.store.merging import write_with_retries
+from include.store.merging import merge_offers_async
 from include.store.pools import connect_async
 from tests.unit.store.offers import NOVEMBER_END_US, candle, moved, offer
 
@@ -140,8 +142,73 @@ async def test_a_candle_that_is_refused_stays_among_the_open_ones(live: AsyncCon
     assert await rows(live, "SELECT status FROM market.candles_1m_live") == [("closed",)]
 
 
+async def test_many_candles_leave_the_open_ones_at_once_whatever_their_names(
+    live: AsyncConnection,
+) -> None:
+    names = ['A"B\\C', *(f"S{number:03}USDT" for number in range(2 * merging.ROWS_A_TURN))]
+    closed = [
+        LiveCandle(replace(candle(ids=(1, 5)), symbol=name), is_closed=True) for name in names
+    ]
+    await write_live_async(live, closed)
+    offers = [moved(offer(Source.KLINE, candle(price="11", ids=(1, 5))), one, 0) for one in names]
+
+    counts = await settle_async(live, offers)
+
+    assert counts == MergeCounts(offered=len(names), inserted=len(names))
+    assert await rows(live, "SELECT * FROM market.live_candles") == []
+    stored = await rows(live, "SELECT symbol, status, open, close FROM market.candles_1m_live")
+    assert sorted(stored) == sorted((name, "verified", 11, 11) for name in names)
+    again = await settle_async(live, offers)
+    assert again == MergeCounts(offered=len(names), unchanged=len(names))
+
+
+async def test_nothing_of_a_batch_with_a_refused_row_is_kept_and_the_connection_lives(
+    live: AsyncConnection,
+) -> None:
+    good = offer(Source.KLINE, candle(ids=(1, 5)))
+    impossible = offer(Source.KLINE, replace(candle(ids=(1, 5)), high=candle().low))
+
+    with pytest.raises(PermanentError, match="candles_1m_high_is_the_highest"):
+        await settle_async(live, [moved(good, "ETHUSDT", 0), impossible])
+
+    assert await rows(live, "SELECT * FROM market.candles_1m") == []
+    assert live.info.transaction_status is TransactionStatus.IDLE
+    assert (await settle_async(live, [good])).inserted == 1
+
+
+async def test_a_batch_that_met_a_lock_is_written_by_the_next_attempt(
+    live: AsyncConnection,
+    connect_again: Callable[[str], psycopg.Connection[Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = offer(Source.STREAM, candle(ids=(1, 5)))
+    better = offer(Source.KLINE, candle(ids=(1, 5)))
+    await settle_async(live, [told])
+    await live.execute("SET lock_timeout = '50ms'")
+    holder = connect_again("holder")
+    holder.execute("BEGIN; SELECT FROM market.candles_1m FOR UPDATE")
+    waits: list[int] = []
+
+    class Letting:
+        def wait_s(self, attempt: int) -> float:
+            waits.append(attempt)
+            holder.execute("COMMIT")
+            return 0.0
+
+    monkeypatch.setattr(merging, "BACKOFF", Letting())
+    assert (await settle_async(live, [better])).confirmed == 1
+    assert waits == [1]
+
+
+async def test_a_batch_can_be_part_of_a_callers_transaction(live: AsyncConnection) -> None:
+    async with live.transaction():
+        first = await settle_async(live, [offer(Source.STREAM, candle(ids=(1, 5)))])
+        second = await settle_async(live, [offer(Source.KLINE, candle(ids=(1, 5)))])
+    assert (first.inserted, second.offered, second.confirmed) == (1, 1, 1)
+
+
 async def test_the_view_shows_each_minute_once(live: AsyncConnection) -> None:
-    await write_with_retries(live, [offer(Source.KLINE, candle(ids=(1, 5)))])
+    await merge_offers_async(live, [offer(Source.KLINE, candle(ids=(1, 5)))])
     open_one: Candle = moved(offer(Source.STREAM, candle(ids=(6, 7))), "BTCUSDT", 1).candle
     await write_live_async(live, [LiveCandle(open_one, is_closed=False)])
     # as a merge by another writer would leave it
