@@ -204,6 +204,10 @@ async def flushed(client: Client) -> None:
         nats.errors.Error: the connection has ended.
     """
     await client.flush(timeout=ANSWER_TIMEOUT_S)
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        # Python 3.11's wait_for, in the client, loses a cancel that comes together with the answer.
+        raise asyncio.CancelledError
 
 
 async def _wait(event: asyncio.Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -100,6 +101,23 @@ def test_on_uvloop_a_cut_in_the_midst_of_talk_is_one_too() -> None:
                 await until(lambda: line.is_connected)
 
     uvloop.run(cut_and_mended())
+
+
+async def test_a_cancel_that_the_client_loses_ends_the_flush_all_the_same() -> None:
+    class Losing:
+        async def flush(self, timeout: float) -> None:  # noqa: ASYNC109 - as the client's
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(timeout)
+
+    async def talk() -> None:
+        while True:
+            await flushed(Losing())  # type: ignore[arg-type]
+
+    talking = asyncio.create_task(talk())
+    await asyncio.sleep(0)
+    talking.cancel()
+    await asyncio.wait([talking], timeout=10)
+    assert talking.cancelled()
 
 
 async def test_user_and_password_are_sent_and_never_shown(
