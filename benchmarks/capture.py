@@ -166,7 +166,8 @@ def _taker(intake: Intake, first: object) -> Callable[[Any], None]:
         return partial(intake.on_quote, Market.SPOT)
     return CaptureFeed(
         "ws://127.0.0.1:1", Market.SPOT, (), [f"SYM{n}USDT" for n in range(SYMBOLS)],
-        intake, name="bench", stale_after_s=15, on_missed=lambda *_: None, now_us=lambda: START_US,
+        intake, name="bench", stale_after_s=15, now_us=lambda: START_US,
+        on_missed=lambda *_: None, on_revived=lambda *_: None,
     ).on_text  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from include.jobs.pieces import LoadCounts
 from include.jobs.repairs import Repairs
 from streamer.aggregation import SymbolAggregator
 from streamer.capture.capture import Capture
-from streamer.clock import ExchangeClock
+from streamer.clock import ExchangeClock, next_look_s
 from streamer.feed import Feed, stream_names
 from streamer.findings import Findings
 from streamer.fleet import Fleet
@@ -42,8 +42,6 @@ from streamer.writer import CandleWriter
 
 log = structlog.get_logger(__name__)
 
-CLOCK_TICK_S = 0.02
-"""How often minutes are looked at for closing: small beside a grace of 250 ms."""
 LOOK_INTERVAL_S = 60.0
 """An end of a part is heard at once; so often it is looked for all the same."""
 CANCEL_TIMEOUT_S = 3.0
@@ -314,9 +312,11 @@ class Streamer(Findings):
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
+        graces_us = {timing_of(self._settings, self._options, one).grace_us for one in Market}
         while True:
-            due_s = loop.time() + CLOCK_TICK_S
-            await asyncio.sleep(CLOCK_TICK_S)
+            wait_s = next_look_s(self._exchange_us(), graces_us)
+            due_s = loop.time() + wait_s
+            await asyncio.sleep(wait_s)
             self.observed.loop_delay_seconds.observe(max(0.0, loop.time() - due_s))
             if await self._fleet.close_minutes():
                 self._writer.hurry()

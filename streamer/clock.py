@@ -7,14 +7,30 @@ halted sends none, and its minutes have to be asked about all the same.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from include.domain.timeframes import SECOND_US
+from include.domain.timeframes import MINUTE_US, SECOND_US
 
 CARRIED_LAG_S = 10.0
 """A time that is carried on stays so far behind: frames that are merely late have it still.
 Klines come each two seconds of a market that trades, and a connection without any frame is
 replaced after fifteen."""
+
+TICK_S = 0.02
+"""How often it is looked whether minutes are over: small beside a grace of 250 ms."""
+LEAST_TICK_S = 0.004
+"""The same where one is about to be."""
+
+
+def next_look_s(now_us: int, graces_us: Iterable[int]) -> float:
+    """How long to wait before looking for minutes that are over: until one is, but no tick longer.
+
+    Args:
+        now_us: the exchange's time.
+        graces_us: how long after their end minutes are closed.
+    """
+    until_us = min(((grace_us - now_us) % MINUTE_US for grace_us in graces_us), default=MINUTE_US)
+    return max(LEAST_TICK_S, min(TICK_S, until_us / SECOND_US))
 
 
 class ExchangeClock:

@@ -42,7 +42,7 @@ METRICS = {
         ("market",),
     ),
     "candelabra_loop_delay_seconds": Declared(
-        "histogram", "By how much the ticks of 20 ms came late: a busy event loop."
+        "histogram", "By how much the ticks of at most 20 ms came late: a busy event loop."
     ),
     "candelabra_connections": Declared(
         "gauge",

@@ -290,6 +290,9 @@ class CandleWriter:
         self._last_live_s = now_s
         dirty = [aggregator for aggregator in self._aggregators() if aggregator.is_dirty]
         for first in range(0, len(dirty), LIVE_SYMBOLS):
+            if self._offers and not force:
+                self._last_live_s = float("-inf")  # the settled ones first, and then the rest
+                return
             await self._write_live_of(dirty[first : first + LIVE_SYMBOLS])
 
     async def _write_live_of(self, aggregators: Sequence[SymbolAggregator]) -> None:

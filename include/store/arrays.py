@@ -6,13 +6,28 @@ The driver would look at each value of a list anew, and hold up the event loop t
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
+
+from include.domain.timeframes import from_us
 
 
 def array_of(values: Iterable[object]) -> str:
-    """Numbers, times, flags and plain words; None is NULL."""
-    return "{" + ",".join(["NULL" if one is None else f'"{one}"' for one in values]) + "}"
+    """Numbers, times, flags and single words; None is NULL."""
+    return "{" + ",".join(["NULL" if one is None else str(one) for one in values]) + "}"
 
 
 def array_of_names(names: Iterable[str]) -> str:
     """Text of any form."""
-    return array_of([one.replace("\\", "\\\\").replace('"', '\\"') for one in names])
+    quoted = [one.replace("\\", "\\\\").replace('"', '\\"') for one in names]
+    return '{"' + '","'.join(quoted) + '"}' if quoted else "{}"
+
+
+def joined(arrays: Iterable[str]) -> str:
+    """One array of the values of several, none of which is empty."""
+    return "{" + ",".join([one[1:-1] for one in arrays]) + "}"
+
+
+@lru_cache(maxsize=64)
+def moment_text(moment_us: int) -> str:
+    """A time as PostgreSQL reads it; most rows that are written together share theirs."""
+    return str(from_us(moment_us))

@@ -8,8 +8,8 @@ from typing import Any
 
 from include.domain.candles import Candle, Offer
 from include.domain.timeframes import from_us
-from include.store.arrays import array_of, array_of_names
-from include.store.merging import AsyncConnection, Connection, MergeCounts, merge_offers_async
+from include.store.arrays import array_of, array_of_names, moment_text
+from include.store.merging import AsyncConnection, Connection, MergeCounts, settle_offers
 from include.store.pools import translated
 
 # In primary-key order, so that two streamers cannot lock each other out. Rows whose minute is
@@ -56,12 +56,6 @@ WHERE
         coalesce(excluded.last_trade_id, -1) = coalesce(l.last_trade_id, -1)
         AND excluded.is_closed AND NOT l.is_closed
     )
-"""
-
-_REMOVE = """
-DELETE FROM market.live_candles AS l
-USING unnest(%s::text[], %s::timestamptz[]) AS k (symbol, open_time)
-WHERE l.symbol = k.symbol AND l.open_time = k.open_time
 """
 
 _REMOVE_SETTLED = """
@@ -126,9 +120,7 @@ async def settle_async(connection: AsyncConnection, offers: Iterable[Offer]) -> 
     No reader sees a minute twice or not at all. Retries and errors as in ``merge_offers``.
     """
     settled = list(offers)
-    symbols = array_of_names(offer.candle.symbol for offer in settled)
-    minutes = array_of(from_us(offer.candle.open_time_us) for offer in settled)
-    return await merge_offers_async(connection, settled, then=(_REMOVE, [symbols, minutes]))
+    return await settle_offers(connection, settled) if settled else MergeCounts()
 
 
 def remove_settled_live(connection: Connection, symbol: str, start_us: int, end_us: int) -> int:
@@ -169,7 +161,7 @@ def _columns(row: LiveCandle) -> tuple[Any, ...]:
     candle = row.candle
     return (
         candle.symbol,
-        from_us(candle.open_time_us),
+        moment_text(candle.open_time_us),
         candle.open,
         candle.high,
         candle.low,
@@ -182,5 +174,5 @@ def _columns(row: LiveCandle) -> tuple[Any, ...]:
         candle.first_trade_id,
         candle.last_trade_id,
         row.is_closed,
-        None if row.event_time_us is None else from_us(row.event_time_us),
+        None if row.event_time_us is None else moment_text(row.event_time_us),
     )

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, LiteralString, NoReturn
+from typing import Any, NoReturn
 
 import polars as pl
 import psycopg
@@ -23,9 +23,8 @@ from psycopg.pq import TransactionStatus
 
 from include.backoff import Backoff
 from include.domain.candles import VALUE_NAMES, Offer
-from include.domain.timeframes import from_us
 from include.errors import PermanentError, TransientError
-from include.store.arrays import array_of, array_of_names
+from include.store.arrays import array_of, array_of_names, joined, moment_text
 from include.store.pools import translated
 
 log = structlog.get_logger(__name__)
@@ -54,8 +53,8 @@ CHUNK_ROWS = 100_000
 WRITTEN_ROWS = 4_000
 """Rows of a frame handed to the driver at once, about a megabyte."""
 
-ROWS_A_TURN = 250
-"""Rows of one statement: to prepare it holds up the event loop for about a millisecond."""
+ROWS_A_TURN = 500
+"""Rows prepared between two turns of the event loop: others wait for a millisecond or two."""
 
 ATTEMPTS = 6
 BACKOFF = Backoff(first_s=0.05, most_s=2.0)
@@ -68,19 +67,14 @@ _CLEAR = "TRUNCATE pg_temp.offered"
 _COLUMNS = ", ".join(OFFERED_COLUMNS)
 _COPY_ROWS = f"COPY pg_temp.offered ({_COLUMNS}) FROM STDIN"
 _COPY_CSV = f"COPY pg_temp.offered ({_COLUMNS}) FROM STDIN (FORMAT csv, ENCODING 'UTF8')"
-_GIVE = """
-INSERT INTO pg_temp.offered (
-    symbol, open_time, open, high, low, close, volume, quote_volume, trade_count,
-    taker_buy_volume, taker_buy_quote_volume, first_trade_id, last_trade_id,
-    status, source, source_rank, evidence_at
-)
-SELECT r.* FROM unnest(
+_MERGE = "SELECT * FROM ops.merge_offered()"
+_SETTLE = """
+SELECT * FROM ops.settle_candles(
     %s::text[], %s::timestamptz[], %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[],
     %s::numeric[], %s::numeric[], %s::bigint[], %s::numeric[], %s::numeric[], %s::bigint[],
     %s::bigint[], %s::text[], %s::text[], %s::smallint[], %s::timestamptz[]
-) AS r
+)
 """
-_MERGE = "SELECT * FROM ops.merge_offered()"
 _MOMENT = "%F %T%.f+00"
 """Of UTC times, with a fraction where there is one; cheaper to read than the form with a T."""
 
@@ -198,45 +192,34 @@ def write_csv(frame: pl.DataFrame, copy: psycopg.Copy) -> None:
         copy.write(csv.getvalue())
 
 
-async def merge_offers_async(
-    connection: AsyncConnection,
-    offers: Sequence[Offer],
-    *,
-    then: tuple[LiteralString, Sequence[object]] | None = None,
-) -> MergeCounts:
-    """The async twin of ``merge_offers``.
+async def settle_offers(connection: AsyncConnection, offers: Sequence[Offer]) -> MergeCounts:
+    """The async twin of ``merge_offers``, which also removes the minutes from the open ones.
 
-    Everything is sent before an answer is waited for: where the event loop has much to do, each
-    wait costs a turn of it.
-
-    Args:
-        then: a statement with its arguments, of the same transaction.
+    One statement: where the event loop has much to do, each wait for an answer costs a turn of it.
     """
     is_alone = connection.info.transaction_status == TransactionStatus.IDLE
+    columns = await _columns(offers)
     for attempt in range(1, ATTEMPTS + 1):
         with translated(connection):
             try:
-                async with (
-                    connection.pipeline(),
-                    connection.transaction(),
-                    connection.cursor() as cursor,
-                ):
-                    await cursor.execute(_CREATE)
-                    if not is_alone:
-                        await cursor.execute(_CLEAR)
-                    for first in range(0, len(offers), ROWS_A_TURN):
-                        some = offers[first : first + ROWS_A_TURN]
-                        symbols, *others = zip(*_rows(some), strict=True)
-                        columns = [array_of_names(symbols), *map(array_of, others)]
-                        await cursor.execute(_GIVE, columns)
-                    await cursor.execute(_MERGE)
-                    if then is not None:
-                        await connection.execute(*then)
+                async with connection.cursor() as cursor:
+                    await cursor.execute(_SETTLE, columns)
                     return _counts(await cursor.fetchone())
             except _RETRIED as error:
                 _give_up_or_log(error, attempt, is_alone=is_alone)
         await asyncio.sleep(BACKOFF.wait_s(attempt))
     _exhausted()
+
+
+async def _columns(offers: Sequence[Offer]) -> list[str]:
+    """Arrays of the rows' values, in the order of ``OFFERED_COLUMNS``."""
+    parts = []
+    for first in range(0, len(offers), ROWS_A_TURN):
+        if first:
+            await asyncio.sleep(0)
+        symbols, *others = zip(*_rows(offers[first : first + ROWS_A_TURN]), strict=True)
+        parts.append([array_of_names(symbols), *map(array_of, others)])
+    return [joined(column) for column in zip(*parts, strict=True)]
 
 
 def _merge_rows(
@@ -281,13 +264,13 @@ def _rows(offers: Iterable[Offer]) -> Iterator[tuple[Any, ...]]:
             and offer.evidence_at_us == last.evidence_at_us
         ):
             at_us = offer.evidence_at_us
-            evidence_at = None if at_us is None else from_us(at_us)
+            evidence_at = None if at_us is None else moment_text(at_us)
             how_known = (offer.status.value, offer.source.value, offer.rank, evidence_at)
             last = offer
         candle = offer.candle
         yield (
             candle.symbol,
-            from_us(candle.open_time_us),
+            moment_text(candle.open_time_us),
             *candle.values,
             candle.first_trade_id,
             candle.last_trade_id,

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from include.store.arrays import array_of, array_of_names
+from include.store.arrays import array_of, array_of_names, joined
 
 NAMES = ['A"B\\C', "{NULL,'x'}", "NULL", "币安人生USDT", "a b", "", " ", "\\", '""', "1,2"]
 
@@ -36,4 +36,10 @@ def test_values_and_nulls_come_as_they_are(
 
 def test_names_of_any_form_come_as_they_are(connection: psycopg.Connection[Any]) -> None:
     row = connection.execute("SELECT %s::text[]", [array_of_names(NAMES)]).fetchone()
+    assert row == (NAMES,)
+
+
+def test_arrays_are_joined_to_one(connection: psycopg.Connection[Any]) -> None:
+    parts = [array_of_names(NAMES[:4]), array_of_names(NAMES[4:5]), array_of_names(NAMES[5:])]
+    row = connection.execute("SELECT %s::text[]", [joined(parts)]).fetchone()
     assert row == (NAMES,)

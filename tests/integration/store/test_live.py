@@ -22,7 +22,6 @@ from include.store.candles import (
     settle_async,
     write_live_async,
 )
-from include.store.merging import merge_offers_async
 from include.store.pools import connect_async
 from tests.unit.store.offers import NOVEMBER_END_US, candle, moved, offer
 
@@ -208,7 +207,7 @@ async def test_a_batch_can_be_part_of_a_callers_transaction(live: AsyncConnectio
 
 
 async def test_the_view_shows_each_minute_once(live: AsyncConnection) -> None:
-    await merge_offers_async(live, [offer(Source.KLINE, candle(ids=(1, 5)))])
+    await settle_async(live, [offer(Source.KLINE, candle(ids=(1, 5)))])
     open_one: Candle = moved(offer(Source.STREAM, candle(ids=(6, 7))), "BTCUSDT", 1).candle
     await write_live_async(live, [LiveCandle(open_one, is_closed=False)])
     # as a merge by another writer would leave it

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from include.domain.timeframes import SECOND_US
-from streamer.clock import ExchangeClock
+from include.domain.timeframes import MINUTE_US, SECOND_US
+from streamer.clock import LEAST_TICK_S, TICK_S, ExchangeClock, next_look_s
 from tests.unit.streamer.watched import Clock
 
 T0 = 1_700_000_000 * SECOND_US
@@ -56,3 +56,23 @@ def test_a_new_connection_is_given_time_for_what_is_on_its_way(ours: Clock) -> N
     assert clock.now_us(T0) == T0
     ours.now_s += 0.1
     assert clock.now_us(T0) == T0 + 600 * SECOND_US
+
+
+@pytest.mark.parametrize(
+    ("before_s", "wait_s"),
+    [
+        (30, TICK_S),
+        (0.011, 0.011),
+        (0.0001, LEAST_TICK_S),  # the exchange's clock may be that much late
+        (0, LEAST_TICK_S),
+        (-0.001, TICK_S),
+    ],
+)
+def test_it_is_looked_for_minutes_as_soon_as_their_grace_is_over(
+    before_s: float, wait_s: float
+) -> None:
+    graces_us = [250_000, 1_000_000]
+    for grace_us in graces_us:
+        now_us = T0 // MINUTE_US * MINUTE_US + grace_us - int(before_s * SECOND_US)
+        assert next_look_s(now_us, graces_us) == pytest.approx(wait_s)
+    assert next_look_s(0, []) == TICK_S

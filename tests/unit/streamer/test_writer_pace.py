@@ -85,3 +85,30 @@ async def test_who_asks_is_told_when_a_write_that_has_begun_is_over(database: Da
         database.gate.set()
         await asking
         assert database.written == [1]
+
+
+async def test_open_candles_let_settled_ones_go_first(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To write the open ones of a whole market takes as long as three batches of settled ones."""
+    aggregators = [Aggregator() for _ in range(3 * module.LIVE_SYMBOLS)]
+    writer, done = writer_of(*aggregators), []
+
+    async def write_live(connection: Connection, rows: Sequence[LiveCandle]) -> int:
+        if not done:
+            writer.add(OFFER)
+        done.append("open")
+        return await database.write_live(connection, rows)
+
+    async def settle(connection: Connection, offers: Sequence[Offer]) -> None:
+        done.append("settled")
+        await database.settle(connection, offers)
+
+    monkeypatch.setattr(module, "write_live_async", write_live)
+    monkeypatch.setattr(module, "settle_async", settle)
+    began_s = asyncio.get_running_loop().time()
+    async with running(writer):
+        while any(one.is_dirty for one in aggregators):
+            await asyncio.sleep(0.001)
+    assert done[:4] == ["open", "settled", "open", "open"]
+    assert asyncio.get_running_loop().time() - began_s < module.LIVE_INTERVAL_S

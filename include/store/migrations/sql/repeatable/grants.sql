@@ -63,6 +63,7 @@ GRANT INSERT, UPDATE ON market.instruments TO candelabra_streamer, candelabra_jo
 GRANT EXECUTE ON FUNCTION
 ops.ensure_partition(regclass, timestamptz),
 ops.merge_offered(),
+ops.settle_candles,
 ops.forget_known_offers(timestamptz, timestamptz),
 ops.take_weight(text, integer, integer),
 ops.report_weight(text, integer, integer, timestamptz)
