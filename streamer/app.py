@@ -271,6 +271,7 @@ class Streamer(Findings):
         for symbol in changes.dropped:
             if (closed_us := self._fleet.feed_of(symbol).unsettled_us(symbol)) is not None:
                 self.ask_rest(symbol, *closed_us, NO_CLOSED_KLINE)
+        self._look_back.left((*changes.dropped, *changes.removed))
         for symbol in (*changes.dropped, *changes.removed):
             self._fleet.remove(symbol)
             self._capture.remove(symbol)

@@ -10,7 +10,7 @@ are: the exchange is asked.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import structlog
@@ -58,10 +58,19 @@ class LookBack:
         self._ask = ask
         self._due_s: float | None = None
         self._begun_us: dict[str, int] = {}
+        self._left_us: dict[str, int] = {}
+        """Symbols that left since the last look, and the minute in which they did."""
 
     def begun(self, begins_us: Mapping[str, int]) -> None:
         """Symbols were begun, each with a minute (µs) of its past."""
         self._begun_us.update(begins_us)
+
+    def left(self, symbols: Iterable[str]) -> None:
+        """Symbols are streamed no longer; the next look is for what the table lacks of them too."""
+        now_us = minute_of(self._exchange_us())
+        since_us = now_us - self._lookback_us
+        self._left_us = {one: at for one, at in self._left_us.items() if at >= since_us}
+        self._left_us.update(dict.fromkeys(symbols, now_us))
 
     def note(self) -> None:
         """PostgreSQL is back."""
@@ -90,20 +99,26 @@ class LookBack:
         """
         until_us = minute_of(self._exchange_us() - STILL_UNDER_WAY_US)
         streamed = self._hub.symbols
-        self._begun_us = {one: at for one, at in self._begun_us.items() if one in set(streamed)}
+        known = dict(self._left_us)
+        left_us = {one: at for one, at in known.items() if one not in set(streamed)}
+        symbols = [*streamed, *left_us]
+        self._begun_us = {one: at for one, at in self._begun_us.items() if one in set(symbols)}
         since_us = until_us - self._lookback_us
         async with asyncio.timeout(MOST_CALL_S):
             lacking, last_us = await in_thread(
-                partial(self._read, streamed, dict(self._begun_us), since_us), name="look_back"
+                partial(self._read, symbols, dict(self._begun_us), since_us), name="look_back"
             )
         for symbol, ranges in lacking.items():
+            to_us = min(until_us, left_us.get(symbol, until_us))
             for start_us, end_us in ranges:
-                if start_us < until_us:
-                    self._ask(symbol, start_us, min(end_us, until_us), LACKING)
+                if start_us < to_us:
+                    self._ask(symbol, start_us, min(end_us, to_us), LACKING)
         for symbol, at_us in last_us.items():
+            to_us = min(until_us, left_us.get(symbol, until_us))
             next_us = max(at_us + MINUTE_US, since_us)
-            if next_us < until_us:
-                self._ask(symbol, next_us, until_us, NOTHING_CAME)  # mostly it is halted
+            if next_us < to_us:
+                self._ask(symbol, next_us, to_us, NOTHING_CAME)  # mostly it is halted
+        self._left_us = {one: at for one, at in self._left_us.items() if one not in known}
 
     def _read(
         self, symbols: list[str], begun_us: Mapping[str, int], since_us: int

@@ -137,3 +137,47 @@ async def test_a_look_that_fails_is_repeated(table: Table) -> None:
     one.note()
     await run_until(one, lambda: bool(asked))
     assert len(table.asked) == 3
+
+
+async def test_a_symbol_that_left_before_the_look_is_looked_at_up_to_then_and_once(
+    table: Table,
+) -> None:
+    asked: list[tuple[str, int, int, str]] = []
+    one = look_back_at(asked)
+    table.lacking = {"GONE": [(990 * MINUTE_US, 991 * MINUTE_US), (997 * MINUTE_US, NOW_US)]}
+    table.lasts = {"GONE": 991 * MINUTE_US}
+    table.failures = 1
+    now_us, one._exchange_us = NOW_US, lambda: now_us
+    now_us = 995 * MINUTE_US + 7
+    one.left(["GONE"])
+    now_us = NOW_US
+    with pytest.raises(TransientError):
+        await one.look()
+    await one.look()
+    assert [symbols for symbols, _ in table.asked] == [["A", "B", "GONE"]] * 2
+    assert asked == [
+        ("GONE", 990 * MINUTE_US, 991 * MINUTE_US, LACKING),
+        ("GONE", 992 * MINUTE_US, 995 * MINUTE_US, NOTHING_CAME),
+    ]
+    await one.look()
+    assert table.asked[-1][0] == ["A", "B"]
+
+
+async def test_a_symbol_that_came_back_is_looked_at_as_all_others(table: Table) -> None:
+    asked: list[tuple[str, int, int, str]] = []
+    one = look_back_at(asked)
+    table.lacking = {"A": [(997 * MINUTE_US, 998 * MINUTE_US)]}
+    one.left(["A"])
+    await one.look()
+    assert table.asked == [(["A", "B"], (998 - 300) * MINUTE_US)]
+    assert asked == [("A", 997 * MINUTE_US, 998 * MINUTE_US, LACKING)]
+
+
+async def test_symbols_that_left_long_ago_are_forgotten(table: Table) -> None:
+    one = look_back_at([])
+    now_us = 600 * MINUTE_US
+    one._exchange_us = lambda: now_us
+    one.left(["OLD"])
+    now_us = NOW_US
+    one.left(["GONE"])
+    assert list(one._left_us) == ["GONE"]
