@@ -29,7 +29,7 @@ from streamer.seeding import SeedSearch
 from streamer.silence import SILENT_AFTER_MINUTES, Failures, Silence
 from streamer.sink import NO_CLOSED_KLINE, NOTHING_CAME, Sink
 
-MINUTES_KEPT = 5
+MINUTES_KEPT = 3
 """Settled minutes kept for late trades and late klines."""
 
 

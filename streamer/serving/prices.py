@@ -25,7 +25,7 @@ from streamer.serving.history import History
 
 log = structlog.get_logger(__name__)
 
-RECENT = 5
+RECENT = 4
 """Minutes that are kept of each symbol: what may not have reached the table yet."""
 LOOK_S = 2.0
 """How often symbols that left are looked for, and a table that lacks minutes is read again."""

@@ -86,8 +86,17 @@ class Reader:
             call()
 
     def closes(self, symbol: str = "A") -> list[str]:
+        return [one.get("close") or one["price"] for one in self._bars(symbol)]
+
+    def newest_close(self, symbol: str) -> str | None:
+        """The last that was told of the newest minute; of an older one something may come later."""
+        bars = self._bars(symbol)
+        newest = max((one["open_time"] for one in bars), default=None)
+        return next((one["close"] for one in reversed(bars) if one["open_time"] == newest), None)
+
+    def _bars(self, symbol: str) -> list[dict[str, Any]]:
         return [
-            one.get("close") or one["price"]
+            one
             for message in self.messages
             if "data" in message and message["type"] != "missed"
             for one in message["data"]

@@ -99,7 +99,7 @@ async def test_all_are_told_the_last_state_whoever_comes_goes_or_dawdles(
         for reader, one in ones.items():
             for symbol in one.symbols:
                 last = str(now[symbol])
-                await until(lambda r=reader, s=symbol, x=last: r.closes(s)[-1:] == [x])  # type: ignore[misc]
+                await until(lambda r=reader, s=symbol, x=last: r.newest_close(s) == x)  # type: ignore[misc]
         await until(lambda: not audience._waiting)
 
 
