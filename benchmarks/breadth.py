@@ -3,8 +3,8 @@
 ``candelabra stream`` in a process of its own takes aggTrades and klines of all symbols. Its memory
 is read from the kernel, everything else from its own metrics: the lag is from a frame's event time,
 written when it is sent, to its handling, of every 64th frame; the loop's delay, by how much its
-ticks of at most 20 ms came late. Percentiles are upper bounds of ranges. At the end each
-minute of each symbol is held to the market's own candle.
+ticks of at most 20 ms came late. Percentiles are upper bounds of the metrics' ranges. At the
+end each minute of each symbol is held to the market's own candle.
 """
 
 from __future__ import annotations

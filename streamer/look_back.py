@@ -4,7 +4,7 @@ A standby that takes over lacks what its primary had acknowledged and not sent o
 was restored lacks more. Rows written since then show it, as a hole, or as a minute that is not
 verified any more; they are looked for as at a start. That the first rows of a symbol are gone
 shows by the minute with which it was begun here. Nothing shows that the last ones before a halt
-are: the exchange is asked.
+are, or before a symbol left: the exchange is asked.
 """
 
 from __future__ import annotations
@@ -98,27 +98,26 @@ class LookBack:
             TransientError, PermanentError, TimeoutError: PostgreSQL does not answer as it should.
         """
         until_us = minute_of(self._exchange_us() - STILL_UNDER_WAY_US)
-        streamed = self._hub.symbols
         known = dict(self._left_us)
-        left_us = {one: at for one, at in known.items() if one not in set(streamed)}
-        symbols = [*streamed, *left_us]
-        self._begun_us = {one: at for one, at in self._begun_us.items() if one in set(symbols)}
+        ends_us = dict.fromkeys(self._hub.symbols, until_us)
+        for symbol, at_us in known.items():
+            ends_us.setdefault(symbol, min(at_us, until_us))
+        self._begun_us = {one: at for one, at in self._begun_us.items() if one in ends_us}
         since_us = until_us - self._lookback_us
         async with asyncio.timeout(MOST_CALL_S):
             lacking, last_us = await in_thread(
-                partial(self._read, symbols, dict(self._begun_us), since_us), name="look_back"
+                partial(self._read, list(ends_us), dict(self._begun_us), since_us),
+                name="look_back",
             )
         for symbol, ranges in lacking.items():
-            to_us = min(until_us, left_us.get(symbol, until_us))
             for start_us, end_us in ranges:
-                if start_us < to_us:
-                    self._ask(symbol, start_us, min(end_us, to_us), LACKING)
+                if start_us < ends_us[symbol]:
+                    self._ask(symbol, start_us, min(end_us, ends_us[symbol]), LACKING)
         for symbol, at_us in last_us.items():
-            to_us = min(until_us, left_us.get(symbol, until_us))
             next_us = max(at_us + MINUTE_US, since_us)
-            if next_us < to_us:
-                self._ask(symbol, next_us, to_us, NOTHING_CAME)  # mostly it is halted
-        self._left_us = {one: at for one, at in self._left_us.items() if one not in known}
+            if next_us < ends_us[symbol]:
+                self._ask(symbol, next_us, ends_us[symbol], NOTHING_CAME)  # mostly it is halted
+        self._left_us = dict(self._left_us.items() - known.items())  # some left meanwhile
 
     def _read(
         self, symbols: list[str], begun_us: Mapping[str, int], since_us: int

@@ -20,7 +20,8 @@ from include.backoff import Backoff
 from include.domain.candles import Offer
 from include.domain.timeframes import MINUTE_US, from_us
 from include.errors import PermanentError, TransientError
-from include.store.live import LiveCandle, settle_async, write_live_async
+from include.store.live import LiveCandle, write_live_async
+from include.store.merging import settle_async
 from include.store.pools import connect_async, is_about_the_schema, ping_async
 from streamer.aggregation import SymbolAggregator
 from streamer.histogram import Histogram

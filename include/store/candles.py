@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 from include.domain.candles import Candle
 from include.domain.timeframes import MINUTE_US, from_us, to_us
 from include.errors import PermanentError
-from include.store.live import LiveCandle, remove_left_live, settle_async, write_live_async
+from include.store.live import LiveCandle, remove_left_live, write_live_async
 from include.store.merging import (
     OFFERED_COLUMNS,
     Connection,
     MergeCounts,
     merge_frame,
     merge_offers,
+    settle_async,
 )
 from include.store.pools import translated
 

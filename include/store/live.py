@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from include.domain.candles import Candle, Offer
+from include.domain.candles import Candle
 from include.domain.timeframes import from_us
 from include.store.arrays import array_of, array_of_names, moment_text
-from include.store.merging import AsyncConnection, Connection, MergeCounts, settle_offers
+from include.store.merging import AsyncConnection, Connection
 from include.store.pools import translated
 
 # In primary-key order, so that two streamers cannot lock each other out. Rows whose minute is
@@ -112,15 +112,6 @@ async def write_live_async(connection: AsyncConnection, rows: Sequence[LiveCandl
         async with connection.cursor() as cursor:
             await cursor.execute(_WRITE, columns)
             return cursor.rowcount
-
-
-async def settle_async(connection: AsyncConnection, offers: Iterable[Offer]) -> MergeCounts:
-    """Merge offers and remove their minutes from the open ones, in one transaction.
-
-    No reader sees a minute twice or not at all. Retries and errors as in ``merge_offers``.
-    """
-    settled = list(offers)
-    return await settle_offers(connection, settled) if settled else MergeCounts()
 
 
 def remove_settled_live(connection: Connection, symbol: str, start_us: int, end_us: int) -> int:

@@ -192,11 +192,15 @@ def write_csv(frame: pl.DataFrame, copy: psycopg.Copy) -> None:
         copy.write(csv.getvalue())
 
 
-async def settle_offers(connection: AsyncConnection, offers: Sequence[Offer]) -> MergeCounts:
-    """The async twin of ``merge_offers``, which also removes the minutes from the open ones.
+async def settle_async(connection: AsyncConnection, offers: Sequence[Offer]) -> MergeCounts:
+    """Merge offers and remove their minutes from the open ones, in one transaction.
 
-    One statement: where the event loop has much to do, each wait for an answer costs a turn of it.
+    No reader sees a minute twice or not at all. It is one statement: where the event loop has
+    much to do, each wait for an answer costs a turn of it. Retries and errors as in
+    ``merge_offers``.
     """
+    if not offers:
+        return MergeCounts()
     is_alone = connection.info.transaction_status == TransactionStatus.IDLE
     columns = await _columns(offers)
     for attempt in range(1, ATTEMPTS + 1):

@@ -62,9 +62,9 @@ class _Day:
 
     def put(self, candle: Candle) -> None:
         """Take a minute that came live."""
-        if self.live_from_us is None or candle.open_time_us < self.live_from_us:
+        is_within = self.minutes.put(candle)
+        if is_within and (self.live_from_us is None or candle.open_time_us < self.live_from_us):
             self.live_from_us = candle.open_time_us
-        self.minutes.put(candle)
 
     def put_stored(self, candles: Iterable[Candle]) -> None:
         """Take the table's rows: what came live is newer than they are."""

@@ -250,5 +250,10 @@ def _row(listing: Listing, live: frozenset[str]) -> tuple[Any, ...]:
 
 def _unregistered_row(name: str) -> tuple[Any, ...]:
     """A symbol that is streamed before the registry has it."""
-    unknown_values = [None] * 7
-    return (name, market_of(name).value, exchange_symbol_of(name), *unknown_values, True)
+    known = {
+        "symbol": name,
+        "market": market_of(name).value,
+        "exchange_symbol": exchange_symbol_of(name),
+        "is_streamed": True,
+    }
+    return tuple(map(known.get, COLUMNS))

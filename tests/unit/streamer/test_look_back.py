@@ -40,10 +40,13 @@ class Table:
         if self.failures:
             self.failures -= 1
             raise TransientError("away")
-        return {symbol: list(ranges) for symbol, ranges in self.lacking.items()}
+        return {one: list(self.lacking[one]) for one in symbols if one in self.lacking}
 
     def first(self, _connection: object, symbols: Iterable[str], since_us: int) -> dict[str, int]:
         return {one: self.firsts[one] for one in symbols if self.firsts.get(one, 0) >= since_us}
+
+    def last(self, _connection: object, symbols: Iterable[str]) -> dict[str, int]:
+        return {one: self.lasts[one] for one in symbols if one in self.lasts}
 
 
 @pytest.fixture
@@ -52,7 +55,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Table:
     monkeypatch.setattr(module, "connect", lambda *_args, **_more: Connected())
     monkeypatch.setattr(module, "minutes_to_ask", played.to_ask)
     monkeypatch.setattr(module, "first_minutes", played.first)
-    monkeypatch.setattr(module, "last_minutes", lambda _connection, _symbols: played.lasts)
+    monkeypatch.setattr(module, "last_minutes", played.last)
     monkeypatch.setattr(module, "LOOK_AFTER_S", 0.05)
     monkeypatch.setattr(module, "POLL_S", 0.005)
     return played
@@ -161,6 +164,22 @@ async def test_a_symbol_that_left_before_the_look_is_looked_at_up_to_then_and_on
     ]
     await one.look()
     assert table.asked[-1][0] == ["A", "B"]
+
+
+async def test_a_symbol_that_left_again_during_a_look_is_looked_at_again(table: Table) -> None:
+    asked: list[tuple[str, int, int, str]] = []
+    one = look_back_at(asked)
+    table.lacking = {"GONE": [(900 * MINUTE_US, 901 * MINUTE_US)]}
+    now_us, one._exchange_us = 950 * MINUTE_US, lambda: now_us
+    one.left(["GONE"])
+    now_us = NOW_US
+    look = asyncio.create_task(one.look())
+    await asyncio.sleep(0)
+    one.left(["GONE"])  # it had come back
+    await look
+    await one.look()
+    await one.look()
+    assert [symbols for symbols, _ in table.asked] == [["A", "B", "GONE"]] * 2 + [["A", "B"]]
 
 
 async def test_a_symbol_that_came_back_is_looked_at_as_all_others(table: Table) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from include.domain.candles import Candle, silent_candle
 from include.domain.day_prices import DayPrices
-from include.domain.timeframes import MINUTE_US
+from include.domain.timeframes import DAY_US, MINUTE_US
 from include.errors import TransientError
 from streamer.serving import prices as module
 from streamer.serving.prices import Prices
@@ -133,6 +133,17 @@ async def test_a_table_that_lags_is_read_again(monkeypatch: pytest.MonkeyPatch) 
     assert (day.minute_count, table.calls) == (4, 2)
 
 
+async def test_a_repaired_minute_of_long_ago_makes_nothing_of_the_day_missing() -> None:
+    table = Table(candle(-1))
+    prices = prices_of(table)
+    assert await prices.of(["BTCUSDT"]) == []
+    prices.settled(candle(0))
+    prices.settled(candle(-2 * DAY_US // MINUTE_US))
+    async with reading(prices):
+        day = await until_whole(prices)
+    assert (day.minute_count, table.calls) == (2, 1)
+
+
 async def test_a_minute_that_the_table_never_gets_is_not_waited_for_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -200,7 +211,7 @@ async def test_days_are_made_of_what_is_asked_for_alone(monkeypatch: pytest.Monk
 
 async def test_others_have_the_loop_while_many_days_are_summed_up() -> None:
     names = [f"S{number:03}USDT" for number in range(100)]
-    prices = prices_of(Table(), streamed=names, newest=candle(0))
+    prices = prices_of(Table(), streamed=names)
     turns = 0
 
     async def other() -> None:
