@@ -312,11 +312,11 @@ class SymbolAggregator(TradeOrder):
             return  # klines run ahead of their trades; on_clock ends the wait
         theirs = kline.candle(self.symbol)
         if minute.is_whole and builder is not None and builder.trade_count:
-            self._compare(builder.candle(), theirs)
+            self._compare(minute, builder.candle(), theirs)
         self._offer_kline(kline, theirs)
         self._mark_settled(minute)
 
-    def _compare(self, fold: Candle, theirs: Candle) -> None:
+    def _compare(self, minute: Minute, fold: Candle, theirs: Candle) -> None:
         differing = differing_values(fold, theirs, quotes=self.quotes_fold)
         ids = differing_ids(fold, theirs)
         if differing:
@@ -325,6 +325,7 @@ class SymbolAggregator(TradeOrder):
             self._sink.differs(self.symbol, fold.open_time_us, [*differing, *ids])
         else:
             self.equal_checksums += 1
+            minute.builder = CandleBuilder.from_candle(theirs)  # in numbers that are kept anyway
 
     def _offer_kline(self, kline: Kline, theirs: Candle | None = None) -> None:
         candle, evidence_us = theirs or kline.candle(self.symbol), microseconds(kline.event_time)
@@ -378,8 +379,7 @@ class SymbolAggregator(TradeOrder):
     def _end_silence(self, until_us: int | None) -> None:
         """Something came again, or (None) the connection ended."""
         since_us, minutes = self._silence.since_us, self._silence.minutes
-        left = self._silence.end()
-        if left is not None:
+        if (left := self._silence.end()) is not None:
             self._sink.ask_rest(self.symbol, *left, NOTHING_CAME)
         if until_us is not None and minutes >= SILENT_AFTER_MINUTES:
             self._sink.speaks_again(self.symbol, since_us, until_us)

@@ -230,3 +230,22 @@ def test_memory_stays_bounded_over_many_minutes(results: Results) -> None:
         one.on_trade(trade(minute + 1, T0 + minute * MINUTE_US + 1))
         one.on_clock(T0 + (minute + 1) * MINUTE_US)
     assert len(one.minutes) <= MINUTES_KEPT + 3
+
+
+def test_a_verified_minute_is_in_memory_once_and_takes_late_trades(results: Results) -> None:
+    """Of 1,500 symbols, numbers of the fold beside the exchange's equal ones take megabytes."""
+    one = aggregator(results)
+    begin(one)
+    trades = minute_trades(0, 1)
+    for each in trades:
+        one.on_trade(each)
+    kline = kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US)
+    one.on_kline(kline)
+    builder = one.minutes[T0].builder
+    assert builder is not None
+    assert builder.open is kline.body.open
+    assert builder.taker_buy_quote_volume is kline.body.taker_buy_quote_volume
+    assert builder.candle() == kline.candle(one.symbol)
+    late = trade(trades[-1].id + 1, T0 + MINUTE_US - 1)
+    one.on_trade(late)
+    assert builder.volume == kline.body.volume + late.quantity
