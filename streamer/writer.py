@@ -202,6 +202,12 @@ class CandleWriter:
         if self._connection is None or self._connection.closed:
             await self._connect()
             self._answered_s = loop.time()
+        await self._write_settled()
+        await self._write_live()
+        await self._ping()
+
+    async def _write_settled(self) -> None:
+        loop = asyncio.get_running_loop()
         while self._offers:
             # Taken out first: an overflow during the write must not take them a second time.
             size = min(self._batch_size, len(self._offers))
@@ -221,8 +227,6 @@ class CandleWriter:
                 self._away.back_s = loop.time()
             self.batch_rows.observe(len(batch))
             self.write_seconds.observe(self._answered_s - began_s)
-        await self._write_live()
-        await self._ping()
 
     async def _connect(self) -> None:
         try:
@@ -291,9 +295,8 @@ class CandleWriter:
         self._last_live_s = now_s
         dirty = [aggregator for aggregator in self._aggregators() if aggregator.is_dirty]
         for first in range(0, len(dirty), LIVE_SYMBOLS):
-            if self._offers and not force:
-                self._last_live_s = float("-inf")  # the settled ones first, and then the rest
-                return
+            if len(self._offers) >= LIVE_SYMBOLS:
+                await self._write_settled()  # many wait; a few can, until all open ones are shown
             await self._write_live_of(dirty[first : first + LIVE_SYMBOLS])
 
     async def _write_live_of(self, aggregators: Sequence[SymbolAggregator]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from decimal import Decimal
 
 import pytest
@@ -19,6 +19,7 @@ from tests.unit.streamer.played_database import T0, Aggregator, Connection, Data
 from tests.unit.streamer.watched import Clock
 
 CANDLE = silent_candle("BTCUSDT", T0 + MINUTE_US, Decimal(7))
+BATCH_SIZE = 8
 OFFER = Offer(CANDLE, Status.VERIFIED, Source.KLINE, T0 + 2 * MINUTE_US)
 
 
@@ -35,7 +36,7 @@ def writer_of(*aggregators: Aggregator) -> CandleWriter:
     return CandleWriter(
         "postgresql://here/candles",
         lambda: list(aggregators),  # type: ignore[arg-type]
-        batch_size=8,
+        batch_size=BATCH_SIZE,
         flush_timeout_s=0.01,
         buffer_rows=1_000,
         on_overflow=lambda *_: None,
@@ -87,28 +88,65 @@ async def test_who_asks_is_told_when_a_write_that_has_begun_is_over(database: Da
         assert database.written == [1]
 
 
-async def test_open_candles_let_settled_ones_go_first(
+class Order:
+    """What is written, in order; settled candles come in while open ones are written."""
+
+    def __init__(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.done: list[str] = []
+        self.comes: Callable[[], None] = lambda: None
+        self._database = database
+        monkeypatch.setattr(module, "write_live_async", self.write_live)
+        monkeypatch.setattr(module, "settle_async", self.settle)
+
+    async def write_live(self, connection: Connection, rows: Sequence[LiveCandle]) -> int:
+        self.comes()
+        self.done.append("open")
+        return await self._database.write_live(connection, rows)
+
+    async def settle(self, connection: Connection, offers: Sequence[Offer]) -> None:
+        self.done.append("settled")
+        await self._database.settle(connection, offers)
+
+
+async def test_open_candles_let_many_settled_ones_go_first(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To write the open ones of a whole market takes as long as three batches of settled ones."""
     aggregators = [Aggregator() for _ in range(3 * module.LIVE_SYMBOLS)]
-    writer, done = writer_of(*aggregators), []
+    writer, order = writer_of(*aggregators), Order(database, monkeypatch)
 
-    async def write_live(connection: Connection, rows: Sequence[LiveCandle]) -> int:
-        if not done:
-            writer.add(OFFER)
-        done.append("open")
-        return await database.write_live(connection, rows)
+    def comes() -> None:
+        if not order.done:
+            for _ in range(module.LIVE_SYMBOLS):
+                writer.add(OFFER)
 
-    async def settle(connection: Connection, offers: Sequence[Offer]) -> None:
-        done.append("settled")
-        await database.settle(connection, offers)
-
-    monkeypatch.setattr(module, "write_live_async", write_live)
-    monkeypatch.setattr(module, "settle_async", settle)
+    order.comes = comes
     began_s = asyncio.get_running_loop().time()
     async with running(writer):
         while any(one.is_dirty for one in aggregators):
             await asyncio.sleep(0.001)
-    assert done[:4] == ["open", "settled", "open", "open"]
+    batches = -(-module.LIVE_SYMBOLS // BATCH_SIZE)
+    assert order.done == ["open", *["settled"] * batches, "open", "open"]
     assert asyncio.get_running_loop().time() - began_s < module.LIVE_INTERVAL_S
+
+
+async def test_settled_candles_that_trickle_in_keep_no_open_one_back(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closed klines come over two seconds, and the busiest symbols change all the time."""
+    aggregators = [Aggregator() for _ in range(3 * module.LIVE_SYMBOLS)]
+    writer, order = writer_of(*aggregators), Order(database, monkeypatch)
+
+    def comes() -> None:
+        writer.add(OFFER)
+        for one in aggregators[: module.LIVE_SYMBOLS]:
+            one.is_dirty = True
+
+    order.comes = comes
+    async with running(writer):
+        while len(order.done) < 3:
+            await asyncio.sleep(0.001)
+        assert order.done[:3] == ["open"] * 3
+        assert not any(one.is_dirty for one in aggregators[-module.LIVE_SYMBOLS :])
+        while len(database.written) < 3:
+            await asyncio.sleep(0.001)
