@@ -2,9 +2,9 @@
 
 A standby that takes over lacks what its primary had acknowledged and not sent on, and a backup that
 was restored lacks more. Rows written since then show it, as a hole, or as a minute that is not
-verified any more; they are looked for as at a start. That the first rows of a symbol are gone
-shows by the minute with which it was begun here. Nothing shows that the last ones before a halt
-are, or before a symbol left: the exchange is asked.
+verified any more; they are looked for as at a start. That the first rows of a symbol are gone,
+or all of them, shows by the minute with which it was begun here. Nothing shows that the last ones
+before a halt are, or before a symbol left: the exchange is asked.
 """
 
 from __future__ import annotations
@@ -102,21 +102,27 @@ class LookBack:
         ends_us = dict.fromkeys(self._hub.symbols, until_us)
         for symbol, at_us in known.items():
             ends_us.setdefault(symbol, min(at_us, until_us))
-        self._begun_us = {one: at for one, at in self._begun_us.items() if one in ends_us}
+        begun_us = {one: at for one, at in self._begun_us.items() if one in ends_us}
+        self._begun_us = dict(begun_us)
         since_us = until_us - self._lookback_us
         async with asyncio.timeout(MOST_CALL_S):
             lacking, last_us = await in_thread(
-                partial(self._read, list(ends_us), dict(self._begun_us), since_us),
+                partial(self._read, list(ends_us), begun_us, since_us),
                 name="look_back",
             )
         for symbol, ranges in lacking.items():
             for start_us, end_us in ranges:
                 if start_us < ends_us[symbol]:
                     self._ask(symbol, start_us, min(end_us, ends_us[symbol]), LACKING)
-        for symbol, at_us in last_us.items():
-            next_us = max(at_us + MINUTE_US, since_us)
-            if next_us < ends_us[symbol]:
-                self._ask(symbol, next_us, ends_us[symbol], NOTHING_CAME)  # mostly it is halted
+        for symbol, end_us in ends_us.items():
+            if symbol in last_us:
+                next_us = last_us[symbol] + MINUTE_US
+            elif symbol in begun_us:
+                next_us = begun_us[symbol]  # no row is left of it, if it had one
+            else:
+                continue
+            if (next_us := max(next_us, since_us)) < end_us:
+                self._ask(symbol, next_us, end_us, NOTHING_CAME)  # mostly it is halted
         self._left_us = dict(self._left_us.items() - known.items())  # some left meanwhile
 
     def _read(

@@ -93,6 +93,7 @@ async def test_first_minutes_that_are_lacking_are_asked_for(table: Table) -> Non
     one = look_back_at(asked)
     table.lacking = {"B": [(990 * MINUTE_US, 991 * MINUTE_US)]}
     table.firsts = dict.fromkeys(("A", "B", "GONE"), 980 * MINUTE_US)
+    table.lasts = dict.fromkeys(table.firsts, 997 * MINUTE_US)
     one.begun({"A": 980 * MINUTE_US, "B": 975 * MINUTE_US})
     one.begun({"GONE": 970 * MINUTE_US})  # and dropped since
     await one.look()
@@ -111,10 +112,25 @@ async def test_behind_the_last_row_of_a_symbol_that_stopped_the_exchange_is_aske
     assert asked == [("A", 901 * MINUTE_US, 998 * MINUTE_US, NOTHING_CAME)]
 
 
+async def test_all_minutes_of_a_symbol_are_asked_for_of_which_no_row_is_left(table: Table) -> None:
+    """A standby took over that had nothing of a listing yet, and then the symbol was halted."""
+    asked: list[tuple[str, int, int, str]] = []
+    table.lacking = {}
+    one = look_back_at(asked)
+    one.begun({"A": 990 * MINUTE_US, "GONE": 991 * MINUTE_US, "NEW": 999 * MINUTE_US})
+    one.left(["GONE"])
+    await one.look()
+    assert asked == [
+        ("A", 990 * MINUTE_US, 998 * MINUTE_US, NOTHING_CAME),
+        ("GONE", 991 * MINUTE_US, 998 * MINUTE_US, NOTHING_CAME),
+    ]
+
+
 async def test_of_a_beginning_long_ago_no_more_is_asked_for_than_at_a_start(table: Table) -> None:
     asked: list[tuple[str, int, int, str]] = []
     one = look_back_at(asked)
     table.lacking, table.firsts = {}, {"A": 700 * MINUTE_US}
+    table.lasts = {"A": 997 * MINUTE_US}
     one.begun({"A": 100 * MINUTE_US})
     await one.look()
     assert asked == [("A", (998 - 300) * MINUTE_US, 700 * MINUTE_US, LACKING)]
