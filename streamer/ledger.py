@@ -21,6 +21,7 @@ from include.domain.timeframes import MINUTE_US, minute_of
 from include.errors import PermanentError, TransientError
 from include.store.gap_batches import (
     ClosedGap,
+    GapRow,
     LeftGap,
     NewGap,
     WiderGap,
@@ -68,7 +69,7 @@ class GapLedger:
         self._proven_until: dict[str, int] = {}
         """End of the newest minute that the stream's klines proved, by symbol."""
         self._changed: dict[OpenGap, None] = {}
-        self._given_up: Counter[int] = Counter()
+        self._given_up: Counter[GapRow] = Counter()
         """Rows that are left to others, each with how many gaps of ours ended in it."""
         self._wake = asyncio.Event()
         self._connection: psycopg.AsyncConnection | None = None
@@ -159,23 +160,24 @@ class GapLedger:
         being written, by their range.
         """
         known = [one for of_symbol in self._gaps.values() for one in of_symbol]
-        ids = {number for one in known for number in one.ids}
+        rows = {row for one in known for row in one.rows}
         ranges = {(one.symbol, one.start_us, one.end_us) for one in known}
         new = [
             gap
             for gap in gaps
-            if gap.id not in ids and (gap.symbol, gap.start_us, gap.end_us) not in ranges
+            if _row_of(gap) not in rows and (gap.symbol, gap.start_us, gap.end_us) not in ranges
         ]
-        taken_back = self._given_up & Counter(gap.id for gap in new)
+        taken_back = self._given_up & Counter(map(_row_of, new))
         self._given_up -= taken_back
         self.opened += len(new) - taken_back.total()  # those were counted as opened before
         for gap in new:
             bounds = (gap.start_us, gap.end_us)
             self._gaps.setdefault(gap.symbol, []).append(
                 OpenGap(
-                    gap.symbol, *bounds, gap.cause, _now_s(), [bounds], ids=[gap.id], written=bounds
+                    gap.symbol, *bounds, gap.cause, _now_s(), [bounds],
+                    rows=[_row_of(gap)], written=bounds,
                 )
-            )
+            )  # fmt: skip
 
     def _change(self, gap: OpenGap) -> None:
         self._changed[gap] = None
@@ -244,12 +246,12 @@ class GapLedger:
             [
                 ClosedGap(one, now_s - (gap.proven_s or now_s), " and ".join(sorted(gap.proofs)))
                 for gap in proven
-                for one in gap.ids
+                for one in gap.rows
             ],
         )
         left = [gap for gap in batch if gap.given_up is not None and gap not in proven]
         await leave_gaps_async(
-            connection, [LeftGap(one, gap.detail) for gap in left for one in gap.ids]
+            connection, [LeftGap(one, gap.detail) for gap in left for one in gap.rows]
         )
         for gap in batch:
             if gap.changes != seen[gap]:  # it went on meanwhile: the next round writes it
@@ -265,23 +267,31 @@ class GapLedger:
                 self._leave(gap)
 
     async def _look(self) -> None:
-        """Forget gaps that the table proves filled: by somebody else, or before they were noted."""
-        open_gaps = [gap for gaps in self._gaps.values() for gap in gaps if gap.ids]
+        """Forget gaps that the table proves filled: by somebody else, or before they were noted.
+
+        Those that it lacks, as a server does that took over, are opened once more.
+        """
+        open_gaps = [gap for gaps in self._gaps.values() for gap in gaps if gap.rows]
         seen = {gap: gap.changes for gap in open_gaps}
         given_up = list(self._given_up)[:BATCH]
-        ids = sorted({one for gap in open_gaps for one in gap.ids})
-        if not ids and not given_up:
+        rows = sorted({one for gap in open_gaps for one in gap.rows})
+        if not rows and not given_up:
             return
         async with asyncio.timeout(WRITE_TIMEOUT_S):
-            closed = await close_proven_gaps_async(await self._connected(), ids, others=given_up)
+            connection = await self._connected()
+            closed, gone = await close_proven_gaps_async(connection, rows, others=given_up)
         for gap, changes in seen.items():
-            is_as_seen = gap.changes == changes and gap not in self._changed
-            if is_as_seen and closed.issuperset(gap.ids):
+            if not gone.isdisjoint(gap.rows):
+                gap.rows = [one for one in gap.rows if one not in gone]
+                gap.written = None
+                gap.changes += 1
+                self._change(gap)
+            elif gap.changes == changes and gap not in self._changed and closed >= {*gap.rows}:
                 self._forget(gap)
                 self.closed += 1
         for one in given_up:
             gaps = self._given_up.pop(one, 0)  # 0: taken back meanwhile
-            if one in closed:
+            if one in closed or one in gone:
                 self.closed += gaps
             elif gaps:
                 self._given_up[one] = gaps  # behind the others, whose turn is next
@@ -304,20 +314,20 @@ class GapLedger:
             NewGap(*key, same[0].cause, now_s - same[0].opened_s, same[0].detail)
             for key, same in distinct.items()
         ]
-        ids = await open_gaps_async(connection, new)
-        for (key, same), number in zip(distinct.items(), ids, strict=True):
+        rows = await open_gaps_async(connection, new)
+        for (key, same), row in zip(distinct.items(), rows, strict=True):
             for gap in same:
-                gap.ids.append(number)
+                gap.rows.append(row)
                 gap.written = key[1:]
 
     async def _widen(self, connection: psycopg.AsyncConnection, gaps: Sequence[OpenGap]) -> None:
         grown = [gap for gap in gaps if gap.written != (gap.start_us, gap.end_us)]
         bounds = {gap: (gap.start_us, gap.end_us) for gap in grown}
-        wider = [WiderGap(gap.ids[-1], *bounds[gap], gap.detail) for gap in grown]
+        wider = [WiderGap(gap.rows[-1], *bounds[gap], gap.detail) for gap in grown]
         done = await widen_gaps_async(connection, wider)
         for gap in grown:
             # where it could not be widened a row of the whole range is opened beside it
-            gap.written = bounds[gap] if gap.ids[-1] in done else None
+            gap.written = bounds[gap] if gap.rows[-1] in done else None
         await self._open(connection, [gap for gap in grown if gap.written is None])
 
     def _forget(self, gap: OpenGap) -> None:
@@ -329,12 +339,16 @@ class GapLedger:
     def _leave(self, gap: OpenGap) -> None:
         """Its row is of all that it missed; ``_look`` finds when others have closed it."""
         if len(self._given_up) < MOST_GIVEN_UP:
-            self._given_up[gap.ids[-1]] += 1
+            self._given_up[gap.rows[-1]] += 1
 
     async def _disconnect(self) -> None:
         if self._connection is not None:
             connection, self._connection = self._connection, None
             await connection.close()
+
+
+def _row_of(gap: Gap) -> GapRow:
+    return GapRow(gap.symbol, gap.id)
 
 
 def _now_s() -> float:

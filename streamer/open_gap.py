@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from include.domain.ranges import Ranges, united, without
+from include.store.gap_batches import GapRow
 
 GROWS_FOR_S = 300.0
 """A gap of which minutes are proven takes in new ones for so long: a line that is bad for hours
@@ -18,7 +19,7 @@ class OpenGap:
     Attributes:
         opened_s, proven_s: by the loop's clock; the latter once nothing is left to prove.
         unproven: what is left, as half-open ranges, ascending.
-        ids: its rows; several where another streamer opened the same range.
+        rows: those of the ledger; several where another streamer opened the same range.
         written: the range its rows have.
         changes: counts what a write may have missed.
     """
@@ -32,7 +33,7 @@ class OpenGap:
     proven_s: float | None = None
     proofs: set[str] = field(default_factory=set)
     given_up: str | None = None
-    ids: list[int] = field(default_factory=list)
+    rows: list[GapRow] = field(default_factory=list)
     written: tuple[int, int] | None = None
     changes: int = 0
 

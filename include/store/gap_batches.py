@@ -1,10 +1,14 @@
-"""Gaps of many symbols at once, as a streamer writes them: a cut hits hundreds together."""
+"""Gaps of many symbols at once, as a streamer writes them: a cut hits hundreds together.
+
+A row is known by its symbol and id: a server that takes over may lack it, and give its id to
+another gap.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from psycopg.types.json import Jsonb
 
@@ -34,13 +38,13 @@ _WIDEN = """
 UPDATE ops.gaps AS g
 SET from_time = n.from_time, to_time = n.to_time, detail = g.detail || n.detail
 FROM (
-    SELECT w.*, m.symbol, m.dataset
+    SELECT w.*, m.dataset
     FROM unnest(
-        %(ids)s::bigint[], %(starts)s::timestamptz[], %(ends)s::timestamptz[],
-        %(details)s::jsonb[]
-    ) AS w (id, from_time, to_time, detail)
-    INNER JOIN ops.gaps AS m ON w.id = m.id
-    WHERE m.repaired_at IS NULL
+        %(symbols)s::text[], %(ids)s::bigint[], %(starts)s::timestamptz[],
+        %(ends)s::timestamptz[], %(details)s::jsonb[]
+    ) AS w (symbol, id, from_time, to_time, detail)
+    INNER JOIN ops.gaps AS m ON w.id = m.id AND w.symbol = m.symbol
+    WHERE m.dataset = %(dataset)s AND m.repaired_at IS NULL
     ORDER BY w.id
     FOR UPDATE OF m
 ) AS n
@@ -53,7 +57,7 @@ WHERE
             AND o.from_time = n.from_time AND o.to_time = n.to_time
             AND o.repaired_at IS NULL AND o.id <> n.id
     )
-RETURNING g.id
+RETURNING g.symbol, g.id
 """
 
 _CLOSE = """
@@ -64,10 +68,11 @@ SET
     claimed_at = NULL,
     claimed_by = NULL
 FROM (
-    SELECT c.* FROM unnest(%(ids)s::bigint[], %(ages_s)s::float8[], %(proofs)s::text[])
-    AS c (id, age_s, by)
-    INNER JOIN ops.gaps AS m ON c.id = m.id
-    WHERE m.repaired_at IS NULL
+    SELECT c.* FROM unnest(
+        %(symbols)s::text[], %(ids)s::bigint[], %(ages_s)s::float8[], %(proofs)s::text[]
+    ) AS c (symbol, id, age_s, by)
+    INNER JOIN ops.gaps AS m ON c.id = m.id AND c.symbol = m.symbol
+    WHERE m.dataset = %(dataset)s AND m.repaired_at IS NULL
     ORDER BY c.id
     FOR UPDATE OF m
 ) AS n
@@ -78,9 +83,10 @@ _LEAVE = """
 UPDATE ops.gaps AS g
 SET claimed_at = NULL, claimed_by = NULL, detail = g.detail || n.detail
 FROM (
-    SELECT c.* FROM unnest(%(ids)s::bigint[], %(details)s::jsonb[]) AS c (id, detail)
-    INNER JOIN ops.gaps AS m ON c.id = m.id
-    WHERE m.repaired_at IS NULL
+    SELECT c.* FROM unnest(%(symbols)s::text[], %(ids)s::bigint[], %(details)s::jsonb[])
+    AS c (symbol, id, detail)
+    INNER JOIN ops.gaps AS m ON c.id = m.id AND c.symbol = m.symbol
+    WHERE m.dataset = %(dataset)s AND m.repaired_at IS NULL
     ORDER BY c.id
     FOR UPDATE OF m
 ) AS n
@@ -88,9 +94,19 @@ WHERE g.id = n.id
 """
 
 _NOT_OPEN = """
-SELECT asked.id FROM unnest(%(ids)s::bigint[]) AS asked (id)
-WHERE NOT EXISTS (SELECT FROM ops.gaps AS g WHERE g.id = asked.id AND g.repaired_at IS NULL)
+SELECT asked.symbol, asked.id, g.id IS NULL AS is_gone
+FROM unnest(%(symbols)s::text[], %(ids)s::bigint[]) AS asked (symbol, id)
+LEFT JOIN ops.gaps AS g
+    ON asked.id = g.id AND asked.symbol = g.symbol AND g.dataset = %(dataset)s
+WHERE g.id IS NULL OR g.repaired_at IS NOT NULL
 """
+
+
+class GapRow(NamedTuple):
+    """A row of the ledger."""
+
+    symbol: str
+    id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +125,7 @@ class NewGap:
 class WiderGap:
     """A gap of the ledger that has grown."""
 
-    id: int
+    row: GapRow
     start_us: int
     end_us: int
     detail: dict[str, object] = field(default_factory=dict)
@@ -119,7 +135,7 @@ class WiderGap:
 class ClosedGap:
     """A gap whose minutes were all proven ``age_s`` ago, ``by`` which sources."""
 
-    id: int
+    row: GapRow
     age_s: float
     by: str
 
@@ -128,18 +144,18 @@ class ClosedGap:
 class LeftGap:
     """A gap that its streamer gives up, for others to claim."""
 
-    id: int
+    row: GapRow
     detail: dict[str, object] = field(default_factory=dict)
 
 
-async def open_gaps_async(connection: AsyncConnection, gaps: Sequence[NewGap]) -> list[int]:
+async def open_gaps_async(connection: AsyncConnection, gaps: Sequence[NewGap]) -> list[GapRow]:
     """Open gaps of candles; one that is open already stays and takes the detail over.
 
     Args:
         gaps: no two with the same symbol and range.
 
     Returns:
-        Their ids, in the order given.
+        Their rows, in the order given.
 
     Raises:
         TransientError, PermanentError: as any statement.
@@ -158,25 +174,28 @@ async def open_gaps_async(connection: AsyncConnection, gaps: Sequence[NewGap]) -
     with translated(connection):
         cursor = await connection.execute(_OPEN, arguments)
         ids = {tuple(row[:3]): int(row[3]) for row in await cursor.fetchall()}
-    return [ids[gap.symbol, from_us(gap.start_us), from_us(gap.end_us)] for gap in gaps]
+    return [
+        GapRow(gap.symbol, ids[gap.symbol, from_us(gap.start_us), from_us(gap.end_us)])
+        for gap in gaps
+    ]
 
 
-async def widen_gaps_async(connection: AsyncConnection, gaps: Sequence[WiderGap]) -> set[int]:
-    """Widen open gaps; returns the ids of those that were.
+async def widen_gaps_async(connection: AsyncConnection, gaps: Sequence[WiderGap]) -> set[GapRow]:
+    """Widen open gaps; returns those that were.
 
-    The others were closed meanwhile, or another open one has their new range by now.
+    The others were closed meanwhile, or are gone, or another open one has their new range by now.
     """
     if not gaps:
         return set()
     arguments = {
-        "ids": [gap.id for gap in gaps],
+        **_rows([gap.row for gap in gaps]),
         "starts": [from_us(gap.start_us) for gap in gaps],
         "ends": [from_us(gap.end_us) for gap in gaps],
         "details": [Jsonb(gap.detail) for gap in gaps],
     }
     with translated(connection):
         cursor = await connection.execute(_WIDEN, arguments)
-        return {int(row[0]) for row in await cursor.fetchall()}
+        return {GapRow(*row) for row in await cursor.fetchall()}
 
 
 async def close_gaps_async(connection: AsyncConnection, gaps: Sequence[ClosedGap]) -> int:
@@ -184,7 +203,7 @@ async def close_gaps_async(connection: AsyncConnection, gaps: Sequence[ClosedGap
     if not gaps:
         return 0
     arguments = {
-        "ids": [gap.id for gap in gaps],
+        **_rows([gap.row for gap in gaps]),
         "ages_s": [gap.age_s for gap in gaps],
         "proofs": [gap.by for gap in gaps],
     }
@@ -196,28 +215,39 @@ async def leave_gaps_async(connection: AsyncConnection, gaps: Sequence[LeftGap])
     if not gaps:
         return 0
     arguments = {
-        "ids": [gap.id for gap in gaps],
+        **_rows([gap.row for gap in gaps]),
         "details": [Jsonb(gap.detail) for gap in gaps],
     }
     return await _update(connection, _LEAVE, arguments)
 
 
 async def close_proven_gaps_async(
-    connection: AsyncConnection, ids: Sequence[int], *, others: Sequence[int] = ()
-) -> set[int]:
+    connection: AsyncConnection, rows: Sequence[GapRow], *, others: Sequence[GapRow] = ()
+) -> tuple[set[GapRow], set[GapRow]]:
     """Close those whose minutes are all verified rows or outages by now.
 
     Args:
-        others: ids of gaps that are left to others: their minutes, of days perhaps, are not read.
+        others: gaps that are left to others: their minutes, of days perhaps, are not read.
 
     Returns:
-        The ids of all that are not open any more, whoever closed them.
+        Those that are not open any more, whoever closed them, and those that are not there.
     """
     with translated(connection):
-        if ids:
-            await connection.execute(CLOSE_PROVEN, {"symbols": None, "ids": list(ids)})
-        cursor = await connection.execute(_NOT_OPEN, {"ids": [*ids, *others]})
-        return {int(row[0]) for row in await cursor.fetchall()}
+        if rows:
+            arguments = {"symbols": None, "ids": [row.id for row in rows]}
+            await connection.execute(CLOSE_PROVEN, arguments)
+        cursor = await connection.execute(_NOT_OPEN, _rows([*rows, *others]))
+        found = await cursor.fetchall()
+    closed = {GapRow(symbol, number) for symbol, number, is_gone in found if not is_gone}
+    return closed, {GapRow(symbol, number) for symbol, number, is_gone in found if is_gone}
+
+
+def _rows(rows: Sequence[GapRow]) -> dict[str, Any]:
+    return {
+        "dataset": CANDLES,
+        "symbols": [row.symbol for row in rows],
+        "ids": [row.id for row in rows],
+    }
 
 
 async def _update(connection: AsyncConnection, statement: str, arguments: dict[str, Any]) -> int:

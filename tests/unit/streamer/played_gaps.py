@@ -11,7 +11,7 @@ import pytest
 
 from include.backoff import Backoff
 from include.domain.timeframes import MINUTE_US
-from include.store.gap_batches import ClosedGap, LeftGap, NewGap, WiderGap
+from include.store.gap_batches import ClosedGap, GapRow, LeftGap, NewGap, WiderGap
 from streamer import ledger as module
 from streamer.ledger import GapLedger
 
@@ -50,13 +50,13 @@ class Table:
     async def close(self) -> None:
         """As of a connection."""
 
-    async def open(self, _: object, gaps: Sequence[NewGap]) -> list[int]:
+    async def open(self, _: object, gaps: Sequence[NewGap]) -> list[GapRow]:
         if gaps:
             self.writes += 1
         if self.failures:
             raise self.failures.pop(0)
         assert len({(gap.symbol, gap.start_us, gap.end_us) for gap in gaps}) == len(gaps)
-        return [self._open(gap) for gap in gaps]
+        return [GapRow(gap.symbol, self._open(gap)) for gap in gaps]
 
     def _open(self, gap: NewGap) -> int:
         assert gap.age_s >= 0
@@ -66,17 +66,19 @@ class Table:
                 row.symbol, row.start, row.end,
             ):  # fmt: skip
                 return number
-        self.rows[len(self.rows) + 1] = row
-        return len(self.rows)
+        self.rows[number := max(self.rows, default=0) + 1] = row
+        return number
 
-    async def widen(self, _: object, gaps: Sequence[WiderGap]) -> set[int]:
+    async def widen(self, _: object, gaps: Sequence[WiderGap]) -> set[GapRow]:
         done = set()
         for gap in gaps:
-            row = self.rows[gap.id]
+            row = self.of(gap.row)
+            if row is None:
+                continue
             wider = (row.symbol, minute(gap.start_us), minute(gap.end_us))
             if row.by is None and wider not in self.open_ranges():
                 row.start, row.end = wider[1:]
-                done.add(gap.id)
+                done.add(gap.row)
         return done
 
     async def close_all(self, _: object, gaps: Sequence[ClosedGap]) -> int:
@@ -84,21 +86,29 @@ class Table:
             await self.gate.wait()
         for gap in gaps:
             assert gap.age_s >= 0
-            self.rows[gap.id].by = self.rows[gap.id].by or gap.by
+            if (row := self.of(gap.row)) is not None:
+                row.by = row.by or gap.by
         return len(gaps)
 
     async def leave(self, _: object, gaps: Sequence[LeftGap]) -> int:
         for gap in gaps:
-            self.rows[gap.id].error = gap.detail["error"]
+            if (row := self.of(gap.row)) is not None:
+                row.error = gap.detail["error"]
         return len(gaps)
 
     async def close_proven(
-        self, _: object, ids: Sequence[int], *, others: Sequence[int] = ()
-    ) -> set[int]:
-        closed = {one for one in ids if one in self.filled and self.rows[one].by is None}
-        for one in closed:
-            self.rows[one].by = "rows"
-        return {one for one in (*ids, *others) if self.rows[one].by is not None}
+        self, _: object, rows: Sequence[GapRow], *, others: Sequence[GapRow] = ()
+    ) -> tuple[set[GapRow], set[GapRow]]:
+        for one in rows:
+            if one.id in self.filled and (row := self.of(one)) is not None and row.by is None:
+                row.by = "rows"
+        found = [(one, self.of(one)) for one in (*rows, *others)]
+        closed = {one for one, row in found if row is not None and row.by is not None}
+        return closed, {one for one, row in found if row is None}
+
+    def of(self, asked: GapRow) -> Row | None:
+        row = self.rows.get(asked.id)
+        return row if row is not None and row.symbol == asked.symbol else None
 
     def open_ranges(self) -> list[tuple[str, int, int]]:
         return [(one.symbol, one.start, one.end) for one in self.rows.values() if one.by is None]

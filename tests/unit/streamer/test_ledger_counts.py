@@ -78,6 +78,20 @@ async def test_what_others_closed_of_a_gap_in_two_rows_does_not_end_it(
     assert (ledger.opened, ledger.closed, ledger.open) == (2, 2, 0)
 
 
+async def test_a_gap_whose_row_is_gone_is_opened_once_more(ledger: GapLedger, table: Table) -> None:
+    """The server that took over had not got it, and has given its id to another."""
+    ledger.missed("A", at(0), at(1), "connection lost")
+    await settled(ledger)
+    table.rows = {1: Row("B", 7, 8, "books lost")}
+    await until(lambda: len(table.rows) == 2)
+    await settled(ledger)
+    assert (ledger.opened, ledger.closed, ledger.open) == (1, 0, 1)
+    ledger.proven("A", at(0), at(1), "rest")
+    await settled(ledger)
+    assert table.told() == [("B", 7, 8, None), ("A", 0, 1, "rest")]
+    assert (ledger.opened, ledger.closed, ledger.open) == (1, 1, 0)
+
+
 async def test_gaps_of_an_ended_streamer_are_counted_as_opened_too(
     ledger: GapLedger, table: Table
 ) -> None:
