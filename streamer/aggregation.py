@@ -126,7 +126,7 @@ class SymbolAggregator(TradeOrder):
         if kline.body.is_closed:
             if is_known:
                 minute = self.minutes.at(open_time_us)
-                if minute.is_settled and minute.kline is None:
+                if minute.is_settled and minute.is_news(kline):
                     self._offer_kline(kline)  # whatever of its trades is late, or never comes
                 minute.kline, minute.frame = kline, None
                 self._check(minute)
@@ -307,22 +307,21 @@ class SymbolAggregator(TradeOrder):
         if kline is None:
             self._settle_fold(minute)  # a late trade revises what was entered
             return
-        folded_to = builder.last_trade_id if builder is not None else -1
-        if minute.is_whole and folded_to < kline.body.last_trade_id:
+        if minute.is_whole and minute.folded_to < kline.body.last_trade_id:
             return  # klines run ahead of their trades; on_clock ends the wait
         theirs = kline.candle(self.symbol)
         if minute.is_whole and builder is not None and builder.trade_count:
-            self._compare(minute, builder.candle(), theirs)
+            self._compare(minute, builder, theirs)
         self._offer_kline(kline, theirs)
         self._mark_settled(minute)
 
-    def _compare(self, minute: Minute, fold: Candle, theirs: Candle) -> None:
-        differing = differing_values(fold, theirs, quotes=self.quotes_fold)
-        ids = differing_ids(fold, theirs)
+    def _compare(self, minute: Minute, builder: CandleBuilder, theirs: Candle) -> None:
+        fold = builder.candle() if self.quotes_fold else builder.candle().with_quotes_of(theirs)
+        differing = differing_values(fold, theirs)
         if differing:
             self._sink.settle(Offer(fold, Status.UNCONFIRMED, Source.STREAM))
-        if differing or ids:
-            self._sink.differs(self.symbol, fold.open_time_us, [*differing, *ids])
+        if names := [*differing, *differing_ids(fold, theirs)]:
+            self._sink.differs(self.symbol, fold.open_time_us, names)
         else:
             self.equal_checksums += 1
             minute.builder = CandleBuilder.from_candle(theirs)  # in numbers that are kept anyway

@@ -26,6 +26,15 @@ class Minute:
     is_marked: bool = False
     """Whether a listener knows that it changed and has not looked yet."""
 
+    @property
+    def folded_to(self) -> int:
+        """The last trade id of its fold; −1 where there is none."""
+        return -1 if self.builder is None else self.builder.last_trade_id
+
+    def is_news(self, kline: Kline) -> bool:
+        """Whether a closed kline says something later than the one that came before."""
+        return self.kline is None or self.kline.event_time < kline.event_time
+
     def shown(self, symbol: str) -> Candle | None:
         """The candle as it stands; the exchange's latest frame where the fold is not whole."""
         latest = self.kline or self.frame

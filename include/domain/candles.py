@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
 
@@ -90,6 +90,14 @@ class Candle:
             self.taker_buy_quote_volume,
         )
 
+    def with_quotes_of(self, other: Candle) -> Candle:
+        """It with another's quote volumes: of a fold whose fills the exchange rounded."""
+        return replace(
+            self,
+            quote_volume=other.quote_volume,
+            taker_buy_quote_volume=other.taker_buy_quote_volume,
+        )
+
     @property
     def is_silent(self) -> bool:
         """Whether nobody traded in it."""
@@ -109,24 +117,16 @@ VALUE_NAMES = (
 )
 """Names of ``Candle.values``, in order."""
 
-QUOTE_VALUE_NAMES = frozenset({"quote_volume", "taker_buy_quote_volume"})
-
 
 def silent_candle(symbol: str, open_time_us: int, price: Decimal) -> Candle:
     """The flat candle of a minute in which nobody traded, at the previous close."""
     return Candle(symbol, open_time_us, price, price, price, price, ZERO, ZERO, 0, ZERO, ZERO)
 
 
-def differing_values(left: Candle, right: Candle, *, quotes: bool = True) -> list[str]:
-    """Names of the values in which two candles differ.
-
-    Args:
-        quotes: False leaves the quote volumes out, for symbols whose fills are rounded.
-    """
+def differing_values(left: Candle, right: Candle) -> list[str]:
+    """Names of the values in which two candles differ."""
     return [
-        name
-        for name, a, b in zip(VALUE_NAMES, left.values, right.values, strict=True)
-        if a != b and (quotes or name not in QUOTE_VALUE_NAMES)
+        name for name, a, b in zip(VALUE_NAMES, left.values, right.values, strict=True) if a != b
     ]
 
 

@@ -98,11 +98,13 @@ def test_a_candle_with_trades_but_no_ids_is_no_seed() -> None:
         CandleBuilder.from_candle(replace(candle, first_trade_id=None, last_trade_id=None))
 
 
-def test_differing_values_are_named_and_quotes_can_be_left_out() -> None:
+def test_differing_values_are_named_and_quotes_can_be_the_others() -> None:
     left = silent_candle("X", 0, Decimal(5))
-    right = replace(left, high=Decimal(6), quote_volume=Decimal(1))
-    assert differing_values(left, right) == ["high", "quote_volume"]
-    assert differing_values(left, right, quotes=False) == ["high"]
+    right = replace(
+        left, high=Decimal(6), quote_volume=Decimal(2), taker_buy_quote_volume=Decimal(1)
+    )
+    assert differing_values(left, right) == ["high", "quote_volume", "taker_buy_quote_volume"]
+    assert differing_values(left.with_quotes_of(right), right) == ["high"]
 
 
 def test_differing_ids_are_named_where_both_candles_have_ids() -> None:

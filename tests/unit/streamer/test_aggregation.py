@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
+from msgspec import structs
 
 from include.domain.candles import Source, Status
 from include.domain.timeframes import MINUTE_US, SECOND_US
@@ -115,6 +117,41 @@ def test_rounded_quotes_are_no_difference(results: Results) -> None:
     one.on_kline(kline)
     assert results.differing == []
     assert results.stored()[T0].candle.quote_volume == Decimal("1.5")
+
+
+def test_a_fold_that_differs_is_offered_with_the_quotes_of_the_exchange_where_fills_are_rounded(
+    results: Results,
+) -> None:
+    one = aggregator(results, instrument=ROUNDED)
+    begin(one)
+    trades = minute_trades(0, 1)
+    for each in trades:
+        one.on_trade(each)
+    told = kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US)
+    body = structs.replace(
+        told.body, volume=told.body.volume + 1, quote_volume=Decimal("1.23"),
+        taker_buy_quote_volume=Decimal("0.5"),
+    )  # fmt: skip
+    one.on_kline(structs.replace(told, body=body))
+    fold, kline = (offer.candle for offer in results.offers)
+    assert fold.volume == told.body.volume
+    assert fold == replace(kline, volume=fold.volume)
+    assert results.differing == [["volume"]]
+
+
+def test_a_later_word_of_the_exchange_on_a_settled_minute_waits_for_no_trade(
+    results: Results,
+) -> None:
+    one = aggregator(results)
+    begin(one)
+    trades = minute_trades(0, 1)
+    for each in trades:
+        one.on_trade(each)
+    one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US))
+    more = [*trades, trade(trades[-1].id + 1, T0 + MINUTE_US - 1, price="50")]
+    later = kline_of(more, T0, closed=True, at_us=T0 + MINUTE_US + SECOND_US)
+    one.on_kline(later)  # and its last trade never comes
+    assert results.stored()[T0].candle == later.candle("BTCUSDT")
 
 
 def test_a_minute_without_kline_is_unconfirmed_and_asked_of_rest(results: Results) -> None:

@@ -110,7 +110,7 @@ def test_raw_trades_that_overtake_each_other_are_folded_once_each(
         one.on_trade(each)
     (_, _), (shown, _) = one.live_candles()
     kline = kline_of(told, T0, closed=True, at_us=T0 + MINUTE_US + 1)
-    assert differing_values(shown, kline.candle("BTCUSDT"), quotes=True) == []
+    assert differing_values(shown, kline.candle("BTCUSDT")) == []
     assert (shown.first_trade_id, shown.last_trade_id) == (23, 110)
     one.on_kline(kline)
     assert results.stored()[T0].status is Status.VERIFIED
@@ -211,6 +211,6 @@ def test_trades_of_spot_that_come_much_too_late_leave_the_exchanges_candle(
         offer = results.stored()[at_us]
         true = kline_of(told, at_us, closed=True, at_us=at_us).candle("BTCUSDT")
         assert offer.status is Status.VERIFIED
-        assert differing_values(offer.candle, true, quotes=True) == []
+        assert differing_values(offer.candle, true) == []
     assert results.holes or one.ids.overtaken or order == sorted(order)
     assert results.differing == []  # what is not whole claims nothing
