@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from decimal import Decimal
@@ -239,3 +240,31 @@ async def test_what_an_ended_streamer_left_is_removed(live: AsyncConnection) -> 
         assert remove_left_live(other, ["A"]) == 2
 
     assert await rows(live, "SELECT symbol FROM market.live_candles") == [("C",)]
+
+
+async def test_streamers_of_the_same_symbols_do_not_lock_each_other_out(
+    live: AsyncConnection, database_url: str
+) -> None:
+    """At a minute's end one settles, in whatever order klines came, what the other closes."""
+    names = [f"S{number:03}USDT" for number in range(300)]
+
+    def open_ones(minute: int, last_id: int) -> list[LiveCandle]:
+        ids = candle(ids=(1, last_id))
+        return [
+            LiveCandle(moved(offer(Source.STREAM, ids), name, minute).candle, is_closed=True)
+            for name in names
+        ]
+
+    async with await connect_async(database_url, application_name="other") as other:
+        for minute in range(20):
+            await write_live_async(live, open_ones(minute, 5))
+            settled = [
+                moved(offer(Source.KLINE, candle(ids=(1, 6))), name, minute) for name in names[::-1]
+            ]
+            await asyncio.gather(
+                settle_async(live, settled), write_live_async(other, open_ones(minute, 6))
+            )
+    query = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    assert await rows(live, query) == [(0,)]
+    (count,) = await rows(live, "SELECT count(*) FROM market.candles_1m")
+    assert count == (len(names) * 20,)
