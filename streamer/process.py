@@ -7,6 +7,7 @@ import signal
 
 from include.config import Settings
 from streamer.app import Streamer
+from streamer.heap import keep_flat
 from streamer.startup import StreamOptions
 
 
@@ -26,7 +27,8 @@ async def stream(settings: Settings, options: StreamOptions) -> None:
 
 
 def run(settings: Settings, options: StreamOptions) -> None:
-    """Blocking entry point, on uvloop."""
+    """Blocking entry point, on uvloop, with a heap that gives back what is freed."""
     import uvloop
 
+    keep_flat()
     uvloop.run(stream(settings, options))
