@@ -49,15 +49,24 @@ class Database:
         self._server.start()
 
     def take_over(self) -> None:
-        """As a standby that lagged behind by the newest candles."""
+        """As a standby that lagged behind: newest candles and gaps of them are not there.
+
+        It gives the ids of those gaps to the next ones.
+        """
         self.start()
         with psycopg.connect(self._server.url(self._name)) as connection:
             connection.execute(
                 "WITH ends AS (SELECT min(open_time) + %s * interval '1 minute' AS first,"
-                " max(open_time) - %s * interval '1 minute' AS last FROM market.candles_1m)"
+                " max(open_time) - %s * interval '1 minute' AS last FROM market.candles_1m),"
+                " gaps AS (DELETE FROM ops.gaps USING ends WHERE dataset = 'candles_1m'"
+                " AND from_time > ends.first AND from_time > ends.last)"
                 " DELETE FROM market.candles_1m USING ends"
                 " WHERE open_time > ends.first AND open_time > ends.last",
                 (KEPT_MINUTES, LAGGED_MINUTES),
+            )
+            connection.execute(
+                "SELECT setval(pg_get_serial_sequence('ops.gaps', 'id'), 1 + coalesce(max(id), 0),"
+                " false) FROM ops.gaps"
             )
 
     def hang_up(self) -> None:

@@ -1,4 +1,5 @@
-"""Twenty runs of chaos, each some simulated minutes; ``make soak`` runs two hundred.
+"""Twenty runs of chaos, each some simulated minutes, and those that once found something in a soak,
+as long as they were there; ``make soak`` runs two hundred.
 
 ``CHAOS_SEEDS=7,8,9`` in the environment runs others.
 """
@@ -15,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from deploy.local.postgres import EmbeddedPostgres
-from tests.chaos.run import run
+from tests.chaos.__main__ import FOUND
+from tests.chaos.run import Outcome, run
 from tests.chaos.scenario import draw
 from tests.chaos.servers import chaos_server
 
@@ -26,7 +28,16 @@ AT_ONCE = 2
 SEEDS = [int(seed) for seed in os.environ.get("CHAOS_SEEDS", "").split(",") if seed] or [
     *range(1, 21)
 ]
-GROUPS = [SEEDS[first : first + AT_ONCE] for first in range(0, len(SEEDS), AT_ONCE)]
+SOAK_MINUTES = 120
+SOAK_SPEED = 300
+
+
+def pairs(seeds: list[int]) -> list[list[int]]:
+    return [seeds[first : first + AT_ONCE] for first in range(0, len(seeds), AT_ONCE)]
+
+
+def ids_of(seeds: list[int]) -> str:
+    return "-".join(map(str, seeds))
 
 
 @pytest.fixture(scope="module")
@@ -42,19 +53,40 @@ def servers() -> Iterator[list[EmbeddedPostgres]]:
 
 
 @pytest.mark.timeout(420)  # a run that fails says so itself, after its patience
-@pytest.mark.parametrize("seeds", GROUPS, ids=lambda seeds: "-".join(map(str, seeds)))
+@pytest.mark.parametrize("seeds", pairs(SEEDS), ids=ids_of)
 def test_after_chaos_the_table_is_the_exchanges(
     seeds: list[int], servers: list[EmbeddedPostgres], tmp_path: Path
 ) -> None:
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        runs = [
-            pool.submit(run, draw(seed, minutes=MINUTES, speed=SPEED), server, keep=tmp_path)
-            for seed, server in zip(seeds, servers, strict=False)
-        ]
-    failures = [str(one.exception()) for one in runs if one.exception() is not None]
-    assert not failures, "\n\n".join(failures)
-    for outcome in (one.result() for one in runs):
+    for outcome in outcomes(seeds, servers, tmp_path, minutes=MINUTES, speed=SPEED):
         assert outcome.minutes > 0
         assert outcome.streamed > 0, f"seed {outcome.seed}: the stream itself verified nothing"
         assert "kill" in outcome.strikes
         assert not outcome.gaps.silent, f"seed {outcome.seed}: jobs did the streamer's work"
+
+
+@pytest.mark.timeout(420)
+@pytest.mark.parametrize("seeds", pairs(sorted(FOUND)), ids=ids_of)
+def test_what_a_soak_once_found_stays_mended(
+    seeds: list[int], servers: list[EmbeddedPostgres], tmp_path: Path
+) -> None:
+    for outcome in outcomes(seeds, servers, tmp_path, minutes=SOAK_MINUTES, speed=SOAK_SPEED):
+        assert outcome.minutes > 0
+
+
+def outcomes(
+    seeds: list[int],
+    servers: list[EmbeddedPostgres],
+    keep: Path,
+    *,
+    minutes: float,
+    speed: float,
+) -> list[Outcome]:
+    """Of runs at the same time, all of which went well."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        runs = [
+            pool.submit(run, draw(seed, minutes=minutes, speed=speed), server, keep=keep)
+            for seed, server in zip(seeds, servers, strict=False)
+        ]
+    failures = [str(one.exception()) for one in runs if one.exception() is not None]
+    assert not failures, "\n\n".join(failures)
+    return [one.result() for one in runs]
