@@ -12,6 +12,7 @@ import pytest
 from include.config import load_settings
 from include.domain.instruments import Instrument, Market, market_of
 from include.domain.timeframes import MINUTE_US, SECOND_US
+from include.store.gap_batches import GapRow
 from include.store.gaps import Gap
 from streamer import app as app_module
 from streamer import feed as feed_module
@@ -102,5 +103,5 @@ async def test_what_symbols_lack_is_asked_for_and_their_gaps_are_known_once(
     streamer._listings._on_stored(stored)
     asked = [(one.start_us, one.end_us) for one in streamer._repairs._requests["BTCUSDT"]]
     assert asked == [(at[0], at[2]), (at[4], at[5])]
-    gaps = [(one.start_us, one.end_us, one.ids) for one in streamer._ledger._gaps["BTCUSDT"]]
-    assert gaps == [(at[0], at[2], [7]), (at[4], at[5], [])]
+    gaps = [(one.start_us, one.end_us, one.rows) for one in streamer._ledger._gaps["BTCUSDT"]]
+    assert gaps == [(at[0], at[2], [GapRow("BTCUSDT", 7)]), (at[4], at[5], [])]
