@@ -55,15 +55,15 @@ class Blows:
         }
 
     def play(self, strikes: Sequence[Strike], start_us: int, until_us: int) -> None:
-        """Strike, and let things get well again; at the end all are.
+        """Carry out all strikes, and let things get well again; at the end all are.
 
         Args:
             start_us: the moment that strikes count from.
-            until_us: when no further strike may begin.
+            until_us: so long it lasts at least; a strike may come later, if what it hits was down.
         """
         due = deque(replace(one, at_us=start_us + one.at_us) for one in strikes)
         try:
-            while (now_us := self._clock.now_us()) < until_us:
+            while (now_us := self._clock.now_us()) < until_us or due:
                 self._raise_up(now_us)
                 for _ in range(len(due)):
                     strike = due.popleft()
