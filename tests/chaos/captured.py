@@ -59,16 +59,17 @@ class Judge:
 
         From the first row of a listing on, each trade of the exchange is there, unless an entry
         of ``ops.gaps`` says that it was missed; none is there that the exchange does not have.
+        Those of the first dataset and symbol that differ are told: whoever waits can ask again.
         """
-        found: list[str] = []
         for dataset in datasets:
             for symbol in symbols:
                 rows = _stored(database_url, dataset, symbol)
                 if rows:
                     gaps = _gaps(database_url, dataset, symbol)
                     judge = self._of_quotes if dataset == "book_tickers" else self._of_trades
-                    found += judge(dataset, symbol, rows, gaps, until_us)
-        return found
+                    if found := judge(dataset, symbol, rows, gaps, until_us):
+                        return found
+        return []
 
     def _of_quotes(
         self, dataset: str, symbol: str, rows: list[Row], gaps: Gaps, until_us: int
