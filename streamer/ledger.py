@@ -348,7 +348,7 @@ class GapLedger:
 
 
 def _row_of(gap: Gap) -> GapRow:
-    return GapRow(gap.symbol, gap.id)
+    return GapRow(gap.symbol, gap.id, gap.opened_at_us)
 
 
 def _now_s() -> float:

@@ -1,18 +1,19 @@
 """Gaps of many symbols at once, as a streamer writes them: a cut hits hundreds together.
 
-A row is known by its symbol and id: a server that takes over may lack it, and give its id to
-another gap.
+A row is known by its symbol, its id and when it was opened: a server that takes over may lack it,
+and give its id to another gap.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from psycopg.types.json import Jsonb
 
-from include.domain.timeframes import from_us
+from include.domain.timeframes import from_us, to_us
 from include.store.gaps import CANDLES, CLOSE_PROVEN
 from include.store.merging import AsyncConnection
 from include.store.pools import translated
@@ -30,7 +31,7 @@ FROM unnest(
 ORDER BY n.symbol COLLATE "C", n.from_time, n.to_time
 ON CONFLICT (symbol, dataset, from_time, to_time) WHERE repaired_at IS NULL
 DO UPDATE SET detail = g.detail || excluded.detail
-RETURNING g.symbol, g.from_time, g.to_time, g.id
+RETURNING g.symbol, g.from_time, g.to_time, g.id, g.opened_at
 """
 
 # Another streamer may have opened the wider range by itself: then that row is the gap.
@@ -40,10 +41,11 @@ SET from_time = n.from_time, to_time = n.to_time, detail = g.detail || n.detail
 FROM (
     SELECT w.*, m.dataset
     FROM unnest(
-        %(symbols)s::text[], %(ids)s::bigint[], %(starts)s::timestamptz[],
-        %(ends)s::timestamptz[], %(details)s::jsonb[]
-    ) AS w (symbol, id, from_time, to_time, detail)
-    INNER JOIN ops.gaps AS m ON w.id = m.id AND w.symbol = m.symbol
+        %(symbols)s::text[], %(ids)s::bigint[], %(opened)s::timestamptz[],
+        %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(details)s::jsonb[]
+    ) AS w (symbol, id, opened_at, from_time, to_time, detail)
+    INNER JOIN ops.gaps AS m
+        ON w.id = m.id AND w.symbol = m.symbol AND w.opened_at = m.opened_at
     WHERE m.dataset = %(dataset)s AND m.repaired_at IS NULL
     ORDER BY w.id
     FOR UPDATE OF m
@@ -57,7 +59,7 @@ WHERE
             AND o.from_time = n.from_time AND o.to_time = n.to_time
             AND o.repaired_at IS NULL AND o.id <> n.id
     )
-RETURNING g.symbol, g.id
+RETURNING g.symbol, g.id, g.opened_at
 """
 
 _CLOSE = """
@@ -69,9 +71,11 @@ SET
     claimed_by = NULL
 FROM (
     SELECT c.* FROM unnest(
-        %(symbols)s::text[], %(ids)s::bigint[], %(ages_s)s::float8[], %(proofs)s::text[]
-    ) AS c (symbol, id, age_s, by)
-    INNER JOIN ops.gaps AS m ON c.id = m.id AND c.symbol = m.symbol
+        %(symbols)s::text[], %(ids)s::bigint[], %(opened)s::timestamptz[],
+        %(ages_s)s::float8[], %(proofs)s::text[]
+    ) AS c (symbol, id, opened_at, age_s, by)
+    INNER JOIN ops.gaps AS m
+        ON c.id = m.id AND c.symbol = m.symbol AND c.opened_at = m.opened_at
     WHERE m.dataset = %(dataset)s AND m.repaired_at IS NULL
     ORDER BY c.id
     FOR UPDATE OF m
@@ -83,9 +87,11 @@ _LEAVE = """
 UPDATE ops.gaps AS g
 SET claimed_at = NULL, claimed_by = NULL, detail = g.detail || n.detail
 FROM (
-    SELECT c.* FROM unnest(%(symbols)s::text[], %(ids)s::bigint[], %(details)s::jsonb[])
-    AS c (symbol, id, detail)
-    INNER JOIN ops.gaps AS m ON c.id = m.id AND c.symbol = m.symbol
+    SELECT c.* FROM unnest(
+        %(symbols)s::text[], %(ids)s::bigint[], %(opened)s::timestamptz[], %(details)s::jsonb[]
+    ) AS c (symbol, id, opened_at, detail)
+    INNER JOIN ops.gaps AS m
+        ON c.id = m.id AND c.symbol = m.symbol AND c.opened_at = m.opened_at
     WHERE m.dataset = %(dataset)s AND m.repaired_at IS NULL
     ORDER BY c.id
     FOR UPDATE OF m
@@ -94,19 +100,23 @@ WHERE g.id = n.id
 """
 
 _NOT_OPEN = """
-SELECT asked.symbol, asked.id, g.id IS NULL AS is_gone
-FROM unnest(%(symbols)s::text[], %(ids)s::bigint[]) AS asked (symbol, id)
+SELECT asked.symbol, asked.id, asked.opened_at, g.id IS NULL AS is_gone
+FROM unnest(%(symbols)s::text[], %(ids)s::bigint[], %(opened)s::timestamptz[])
+AS asked (symbol, id, opened_at)
 LEFT JOIN ops.gaps AS g
-    ON asked.id = g.id AND asked.symbol = g.symbol AND g.dataset = %(dataset)s
+    ON
+        asked.id = g.id AND asked.symbol = g.symbol AND asked.opened_at = g.opened_at
+        AND g.dataset = %(dataset)s
 WHERE g.id IS NULL OR g.repaired_at IS NOT NULL
 """
 
 
 class GapRow(NamedTuple):
-    """A row of the ledger."""
+    """A row of the ledger; ``opened_us`` is when it was opened, by PostgreSQL's clock."""
 
     symbol: str
     id: int
+    opened_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,11 +183,11 @@ async def open_gaps_async(connection: AsyncConnection, gaps: Sequence[NewGap]) -
     }
     with translated(connection):
         cursor = await connection.execute(_OPEN, arguments)
-        ids = {tuple(row[:3]): int(row[3]) for row in await cursor.fetchall()}
-    return [
-        GapRow(gap.symbol, ids[gap.symbol, from_us(gap.start_us), from_us(gap.end_us)])
-        for gap in gaps
-    ]
+        found = {
+            (symbol, start, end): _row(symbol, number, opened_at)
+            for symbol, start, end, number, opened_at in await cursor.fetchall()
+        }
+    return [found[gap.symbol, from_us(gap.start_us), from_us(gap.end_us)] for gap in gaps]
 
 
 async def widen_gaps_async(connection: AsyncConnection, gaps: Sequence[WiderGap]) -> set[GapRow]:
@@ -195,7 +205,7 @@ async def widen_gaps_async(connection: AsyncConnection, gaps: Sequence[WiderGap]
     }
     with translated(connection):
         cursor = await connection.execute(_WIDEN, arguments)
-        return {GapRow(*row) for row in await cursor.fetchall()}
+        return {_row(*row) for row in await cursor.fetchall()}
 
 
 async def close_gaps_async(connection: AsyncConnection, gaps: Sequence[ClosedGap]) -> int:
@@ -238,8 +248,12 @@ async def close_proven_gaps_async(
             await connection.execute(CLOSE_PROVEN, arguments)
         cursor = await connection.execute(_NOT_OPEN, _rows([*rows, *others]))
         found = await cursor.fetchall()
-    closed = {GapRow(symbol, number) for symbol, number, is_gone in found if not is_gone}
-    return closed, {GapRow(symbol, number) for symbol, number, is_gone in found if is_gone}
+    closed = {_row(*row) for *row, is_gone in found if not is_gone}
+    return closed, {_row(*row) for *row, is_gone in found if is_gone}
+
+
+def _row(symbol: str, number: int, opened_at: datetime) -> GapRow:
+    return GapRow(symbol, number, to_us(opened_at))
 
 
 def _rows(rows: Sequence[GapRow]) -> dict[str, Any]:
@@ -247,6 +261,7 @@ def _rows(rows: Sequence[GapRow]) -> dict[str, Any]:
         "dataset": CANDLES,
         "symbols": [row.symbol for row in rows],
         "ids": [row.id for row in rows],
+        "opened": [from_us(row.opened_us) for row in rows],
     }
 
 

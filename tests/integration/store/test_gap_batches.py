@@ -132,13 +132,14 @@ async def test_what_another_gap_has_the_id_of_by_now_is_not_taken_for_it(
 ) -> None:
     """As after a failover to a server that had not got the row."""
     a, b = await open_gaps_async(connection, [new("A"), new("B")])
-    quotes, other = GapRow("B", a.id), GapRow("C", b.id)
+    quotes, other = GapRow("B", a.id, a.opened_us), GapRow("C", b.id, b.opened_us)
+    later = GapRow("B", b.id, b.opened_us + 1)
     with connect(database_url, application_name="test") as jobs:
         jobs.execute(
             "UPDATE ops.gaps SET symbol = 'B', dataset = 'book_tickers' WHERE id = %s", (a.id,)
         )
     before = await stored(connection)
-    for gone in (a, quotes, other):
+    for gone in (a, quotes, other, later):
         assert await widen_gaps_async(connection, [WiderGap(gone, at(0), at(9))]) == set()
         assert await close_gaps_async(connection, [ClosedGap(gone, 0.0, "rest")]) == 0
         assert await leave_gaps_async(connection, [LeftGap(gone)]) == 0

@@ -28,6 +28,7 @@ class Row:
     cause: str
     by: str | None = None
     error: object = None
+    opened_us: int = 0
 
 
 @dataclass
@@ -36,6 +37,7 @@ class Table:
 
     rows: dict[int, Row] = field(default_factory=dict)
     writes: int = 0
+    opened: int = 0
     failures: list[Exception] = field(default_factory=list)
     gate: asyncio.Event | None = None
     filled: set[int] = field(default_factory=set)
@@ -56,18 +58,20 @@ class Table:
         if self.failures:
             raise self.failures.pop(0)
         assert len({(gap.symbol, gap.start_us, gap.end_us) for gap in gaps}) == len(gaps)
-        return [GapRow(gap.symbol, self._open(gap)) for gap in gaps]
+        return [self._open(gap) for gap in gaps]
 
-    def _open(self, gap: NewGap) -> int:
+    def _open(self, gap: NewGap) -> GapRow:
         assert gap.age_s >= 0
-        row = Row(gap.symbol, minute(gap.start_us), minute(gap.end_us), gap.cause)
+        self.opened += 1
+        span = (minute(gap.start_us), minute(gap.end_us))
+        row = Row(gap.symbol, *span, gap.cause, opened_us=self.opened)
         for number, one in self.rows.items():
             if one.by is None and (one.symbol, one.start, one.end) == (
                 row.symbol, row.start, row.end,
             ):  # fmt: skip
-                return number
+                return GapRow(one.symbol, number, one.opened_us)
         self.rows[number := max(self.rows, default=0) + 1] = row
-        return number
+        return GapRow(row.symbol, number, row.opened_us)
 
     async def widen(self, _: object, gaps: Sequence[WiderGap]) -> set[GapRow]:
         done = set()
@@ -108,7 +112,8 @@ class Table:
 
     def of(self, asked: GapRow) -> Row | None:
         row = self.rows.get(asked.id)
-        return row if row is not None and row.symbol == asked.symbol else None
+        is_it = row is not None and (row.symbol, row.opened_us) == (asked.symbol, asked.opened_us)
+        return row if is_it else None
 
     def open_ranges(self) -> list[tuple[str, int, int]]:
         return [(one.symbol, one.start, one.end) for one in self.rows.values() if one.by is None]

@@ -104,4 +104,4 @@ async def test_what_symbols_lack_is_asked_for_and_their_gaps_are_known_once(
     asked = [(one.start_us, one.end_us) for one in streamer._repairs._requests["BTCUSDT"]]
     assert asked == [(at[0], at[2]), (at[4], at[5])]
     gaps = [(one.start_us, one.end_us, one.rows) for one in streamer._ledger._gaps["BTCUSDT"]]
-    assert gaps == [(at[0], at[2], [GapRow("BTCUSDT", 7)]), (at[4], at[5], [])]
+    assert gaps == [(at[0], at[2], [GapRow("BTCUSDT", 7, T0)]), (at[4], at[5], [])]

@@ -181,7 +181,7 @@ async def test_a_gap_given_up_is_left_open_with_the_reason_and_counted_as_open(
 
 
 async def test_gaps_of_an_ended_streamer_are_gone_on_with(ledger: GapLedger, table: Table) -> None:
-    table.rows[1] = Row("A", 0, 3, "connection lost")
+    table.rows[1] = Row("A", 0, 3, "connection lost", opened_us=at(1))
     ledger.adopt([Gap(1, "A", at(0), at(3), "connection lost", at(1), 1, {})])
     ledger.missed("A", at(3), at(5), "not streamed")
     await settled(ledger)
@@ -195,7 +195,7 @@ async def test_gaps_of_an_ended_streamer_are_gone_on_with(ledger: GapLedger, tab
 async def test_a_gap_that_is_known_is_not_taken_up_twice(ledger: GapLedger, table: Table) -> None:
     """As of a symbol that was dropped and is streamed again."""
     ledger.missed("A", at(0), at(3), "connection lost")
-    known = Gap(1, "A", at(0), at(3), "connection lost", at(1), 1, {})
+    known = Gap(1, "A", at(0), at(3), "connection lost", table.opened + 1, 1, {})
     ledger.adopt([known])  # its row is just being written
     await settled(ledger)
     ledger.adopt([known])

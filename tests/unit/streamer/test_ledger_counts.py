@@ -78,25 +78,40 @@ async def test_what_others_closed_of_a_gap_in_two_rows_does_not_end_it(
     assert (ledger.opened, ledger.closed, ledger.open) == (2, 2, 0)
 
 
-async def test_a_gap_whose_row_is_gone_is_opened_once_more(ledger: GapLedger, table: Table) -> None:
+@pytest.mark.parametrize("symbol", ["A", "B"])
+async def test_a_gap_whose_row_is_gone_is_opened_once_more(
+    ledger: GapLedger, table: Table, symbol: str
+) -> None:
     """The server that took over had not got it, and has given its id to another."""
     ledger.missed("A", at(0), at(1), "connection lost")
     await settled(ledger)
-    table.rows = {1: Row("B", 7, 8, "books lost")}
+    table.rows = {1: Row(symbol, 7, 8, "not streamed", opened_us=77)}
     await until(lambda: len(table.rows) == 2)
     await settled(ledger)
     assert (ledger.opened, ledger.closed, ledger.open) == (1, 0, 1)
     ledger.proven("A", at(0), at(1), "rest")
     await settled(ledger)
-    assert table.told() == [("B", 7, 8, None), ("A", 0, 1, "rest")]
+    assert table.told() == [(symbol, 7, 8, None), ("A", 0, 1, "rest")]
     assert (ledger.opened, ledger.closed, ledger.open) == (1, 1, 0)
+
+
+async def test_a_gap_that_was_given_up_and_whose_row_is_gone_is_open_no_longer(
+    ledger: GapLedger, table: Table
+) -> None:
+    """Its minutes are found by the look at the table."""
+    ledger.give_up("A", at(0), at(1), "nothing came", "refused")
+    await settled(ledger)
+    assert ledger.open == 1
+    table.rows.clear()
+    await until(lambda: ledger.open == 0)
+    assert table.rows == {}
 
 
 async def test_gaps_of_an_ended_streamer_are_counted_as_opened_too(
     ledger: GapLedger, table: Table
 ) -> None:
     for number, symbol in enumerate("ABC", 1):
-        table.rows[number] = Row(symbol, 0, 3, "connection lost")
+        table.rows[number] = Row(symbol, 0, 3, "connection lost", opened_us=at(1))
         ledger.adopt([Gap(number, symbol, at(0), at(3), "connection lost", at(1), 1, {})])
     assert (ledger.opened, ledger.closed, ledger.open) == (3, 0, 3)
     ledger.proven("A", at(0), at(3), "rest")
@@ -112,7 +127,7 @@ async def test_a_gap_that_was_given_up_and_is_adopted_again_is_counted_once(
 ) -> None:
     ledger.give_up("A", at(0), at(1), "nothing came", "refused")
     await settled(ledger)
-    ledger.adopt([Gap(1, "A", at(0), at(1), "nothing came", at(1), 1, {})])
+    ledger.adopt([Gap(1, "A", at(0), at(1), "nothing came", table.opened, 1, {})])
     assert (ledger.opened, ledger.closed, ledger.open) == (1, 0, 1)
     table.filled = {1}
     await until(lambda: ledger.open == 0)
