@@ -126,7 +126,9 @@ class SymbolAggregator(TradeOrder):
         if kline.body.is_closed:
             if is_known:
                 minute = self.minutes.at(open_time_us)
-                if minute.is_settled and minute.is_news(kline):
+                if not minute.is_news(kline):
+                    return
+                if minute.is_settled:
                     self._offer_kline(kline)  # whatever of its trades is late, or never comes
                 minute.kline, minute.frame = kline, None
                 self._check(minute)
@@ -333,8 +335,7 @@ class SymbolAggregator(TradeOrder):
     def _settle_unconfirmed(self, minute: Minute) -> None:
         """The wait is over: enter what there is, and ask the exchange by REST."""
         if minute.kline is not None:
-            # The fold never reached the kline's last id: its word counts, trades are missing.
-            self._offer_kline(minute.kline)
+            self._offer_kline(minute.kline)  # the fold never reached its last id: it counts
         else:
             self._settle_fold(minute)
             self._miss_kline(minute)

@@ -16,9 +16,9 @@ TOP_BYTES = 128 * 1024
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
-def keep_flat() -> bool:
-    """Give memory back as it is freed; False where the C library is not glibc."""
+def keep_flat() -> None:
+    """Give memory back as it is freed; nothing is done where the C library is not glibc."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES) and mallopt(_M_TRIM_THRESHOLD, TOP_BYTES))
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, TOP_BYTES)

@@ -324,7 +324,10 @@ class _Run:
 
     def _until(self, holds: Callable[[], bool], what: str, timeout_s: float) -> None:
         until_s = time.monotonic() + timeout_s
-        while (began_s := time.monotonic()) and not holds():
+        while True:
+            began_s = time.monotonic()
+            if holds():
+                return
             self.check()
             if began_s > until_s:  # a look may take minutes where the machine has much else to do
                 raise TimeoutError(f"{what} did not come in {timeout_s:g} s")

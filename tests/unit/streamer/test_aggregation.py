@@ -154,6 +154,21 @@ def test_a_later_word_of_the_exchange_on_a_settled_minute_waits_for_no_trade(
     assert results.stored()[T0].candle == later.candle("BTCUSDT")
 
 
+def test_an_earlier_word_and_a_repeated_one_tell_nothing(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    trades = minute_trades(0, 1)
+    for each in trades:
+        one.on_trade(each)
+    last = kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US + SECOND_US)
+    one.on_kline(last)
+    one.on_kline(kline_of(trades[:-1], T0, closed=True, at_us=T0 + MINUTE_US))
+    one.on_kline(last)
+    assert len(results.offers) == one.equal_checksums == 1
+    assert results.differing == []
+    assert one.minutes[T0].kline is last
+
+
 def test_a_minute_without_kline_is_unconfirmed_and_asked_of_rest(results: Results) -> None:
     one = aggregator(results)
     begin(one)
