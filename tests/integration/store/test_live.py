@@ -243,28 +243,34 @@ async def test_what_an_ended_streamer_left_is_removed(live: AsyncConnection) -> 
 
 
 async def test_streamers_of_the_same_symbols_do_not_lock_each_other_out(
-    live: AsyncConnection, database_url: str
+    live: AsyncConnection,
+    database_url: str,
+    connect_again: Callable[[str], psycopg.Connection[Any]],
+    wait_until_blocked: Callable[[str], None],
 ) -> None:
     """At a minute's end one settles, in whatever order klines came, what the other closes."""
     names = [f"S{number:03}USDT" for number in range(300)]
 
-    def open_ones(minute: int, last_id: int) -> list[LiveCandle]:
-        ids = candle(ids=(1, last_id))
-        return [
-            LiveCandle(moved(offer(Source.STREAM, ids), name, minute).candle, is_closed=True)
-            for name in names
-        ]
+    def open_ones(last_id: int) -> list[LiveCandle]:
+        of = candle(ids=(1, last_id))
+        return [LiveCandle(replace(of, symbol=name), is_closed=True) for name in names]
 
+    settled = [moved(offer(Source.KLINE, candle(ids=(1, 6))), name, 0) for name in names[::-1]]
+    await write_live_async(live, open_ones(5))
+    holder = connect_again("holder")
+    holder.execute("BEGIN")
+    holder.execute("SELECT FROM market.live_candles WHERE symbol = 'S150USDT' FOR UPDATE")
     async with await connect_async(database_url, application_name="other") as other:
-        for minute in range(20):
-            await write_live_async(live, open_ones(minute, 5))
-            settled = [
-                moved(offer(Source.KLINE, candle(ids=(1, 6))), name, minute) for name in names[::-1]
-            ]
-            await asyncio.gather(
-                settle_async(live, settled), write_live_async(other, open_ones(minute, 6))
-            )
+        writing = asyncio.create_task(write_live_async(other, open_ones(6)))
+        await asyncio.to_thread(wait_until_blocked, "other")
+        settling = asyncio.create_task(settle_async(live, settled))
+        await asyncio.to_thread(wait_until_blocked, "test")
+        holder.execute("COMMIT")
+        assert await writing == len(names)
+        assert (await settling).inserted == len(names)
+        for one in (live, other):
+            await one.execute("SELECT pg_stat_force_next_flush()")
+            await one.execute("SELECT")
     query = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
     assert await rows(live, query) == [(0,)]
-    (count,) = await rows(live, "SELECT count(*) FROM market.candles_1m")
-    assert count == (len(names) * 20,)
+    assert await rows(live, "SELECT * FROM market.live_candles") == []
