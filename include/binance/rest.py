@@ -300,14 +300,18 @@ class BinanceRest:
         symbol = str(parameters.get("symbol", ""))
         asked = f"GET {self._prefix}/{method} {symbol}".rstrip()
         try:
-            answer = self._http.get(f"{self._prefix}/{method}", params=dict(parameters))
+            # Not answer.content: an answer of httpx refers to itself, and would keep a megabyte of
+            # listings until garbage is collected, which is seldom.
+            path = f"{self._prefix}/{method}"
+            with self._http.stream("GET", path, params=dict(parameters)) as answer:
+                content = b"".join(answer.iter_bytes())
         except (httpx.TransportError, httpx.DecodingError) as error:
             reason = str(error) or type(error).__name__
             raise TransientError(f"no answer from {self._host} to {asked}: {reason}") from error
         refusal = error_of(
             answer.status_code,
             answer.headers,
-            answer.content,
+            content,
             host=self._host,
             asked=asked,
             symbol=symbol,
@@ -320,7 +324,7 @@ class BinanceRest:
         if refusal is not None:
             raise refusal
         try:
-            return decoder.decode(answer.content)
+            return decoder.decode(content)
         except msgspec.ValidationError as problem:
             raise PermanentError(
                 f"{self._host} answered {asked} in a shape that is not documented: {problem}"

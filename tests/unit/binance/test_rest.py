@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable
 from decimal import Decimal
@@ -247,3 +248,20 @@ def test_volumes_of_the_day_come_by_platform_symbol() -> None:
     rest, budget, _ = client(Exchange(**tickers), Market.UM)
     assert rest.quote_volumes_24h() == {"BTCUSDT.P": Decimal("12.5")}
     assert budget.taken == [40]
+
+
+def test_it_keeps_nothing_of_an_answer() -> None:
+    """An answer of httpx refers to itself; what it held would stay until garbage is collected."""
+    page = json.dumps([row(0)]).encode()
+    exchange = Exchange(klines=lambda _: httpx.Response(200, stream=httpx.ByteStream(page)))
+    rest, _, _ = client(exchange)
+    gc.collect()
+    gc.disable()
+    try:
+        rest.klines("BTCUSDT", "1m", START, START + MINUTE_US)
+        answers = [one for one in gc.get_objects() if isinstance(one, httpx.Response)]
+    finally:
+        gc.enable()
+    (answer,) = (one for one in answers if one.request.url.path.endswith("/klines"))
+    with pytest.raises(httpx.ResponseNotRead):
+        answer.content  # noqa: B018
