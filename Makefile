@@ -16,7 +16,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: ## make the environment (.venv) from requirements.txt; seconds when nothing changed
-	@sh deploy/setup.sh .venv requirements.txt streamer/page.txt
+	@sh deploy/setup.sh .venv requirements.txt serving/page.txt
 
 setup-lint:
 	@sh deploy/setup.sh .venv-lint requirements-lint.txt
@@ -30,10 +30,10 @@ setup-bench:  # cryptofeed needs Python 3.13 (BENCH_PYTHON=…); without one the
 	else echo "no Python 3.13: benchmarks run without cryptofeed"; fi
 
 demo: setup ## everything on this machine, offline: exchange, database, streamer, Airflow. ONCE=1 ends after its checks
-	@$(PY) -m include.cli demo $(if $(ONCE),--once)
+	@$(PY) -m cli demo $(if $(ONCE),--once)
 
 up: setup ## the same against the real exchange
-	@$(PY) -m include.cli up
+	@$(PY) -m cli up
 
 test: setup setup-clients lint ## lint, types, import rules and every test
 	@$(PY) -m pytest -q -n $(WORKERS) --durations=10 tests
@@ -53,12 +53,12 @@ lint: setup setup-lint ## ruff, mypy, import-linter, sqlfluff
 	@.venv-lint/bin/python -m mypy --python-executable $(PY)
 	@.venv-lint/bin/python -c 'from importlinter.cli import lint_imports_command as run; run()' --no-cache
 	@sh deploy/make_proto.sh .venv-lint/bin/python .venv-lint/generated && \
-	  diff -r .venv-lint/generated streamer/serving/generated -x __pycache__ || \
+	  diff -r .venv-lint/generated serving/protobuf/generated -x __pycache__ || \
 	  { echo "the code of the .proto files is old: make proto" >&2; exit 1; }
 	@.venv-lint/bin/python -m sqlfluff lint -q --disable-progress-bar dbt_project/models dbt_project/tests
 
 proto: setup-lint ## Python of the .proto files
-	@sh deploy/make_proto.sh .venv-lint/bin/python streamer/serving/generated
+	@sh deploy/make_proto.sh .venv-lint/bin/python serving/protobuf/generated
 
 bench: setup setup-bench setup-clients ## the benchmarks; prints ratios
 	@$(PY) -m benchmarks
@@ -69,10 +69,10 @@ lock: setup ## compile the .in files into locked .txt files
 	    --python-version $$([ $$name = requirements-bench ] && echo 3.13 || echo $(LOCK_PYTHON)) \
 	    --generate-hashes --no-annotate --no-header $$name.in -o $$name.txt || exit 1; done
 	@.venv/bin/python -m uv pip compile -q --no-deps --only-binary :all: --generate-hashes \
-	  --no-annotate --no-header streamer/page.in -o streamer/page.txt
+	  --no-annotate --no-header serving/page.in -o serving/page.txt
 
 clean: ## remove environments, embedded services' state and caches
-	@if [ -x $(PY) ]; then $(PY) -m include.cli clean || true; fi
+	@if [ -x $(PY) ]; then $(PY) -m cli clean || true; fi
 	rm -rf .venv .venv-lint .venv-clients .venv-bench .candelabra .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 	  dbt_project/target dbt_project/logs
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

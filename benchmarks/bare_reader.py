@@ -19,7 +19,7 @@ import uvloop
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.frames import Frame, Opcode
 
-from include.binance.frames import Combined
+from include.binance.streams.messages import Combined
 
 
 class Counter:

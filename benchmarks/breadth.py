@@ -84,7 +84,7 @@ def run(seconds: int = SECONDS) -> None:
     )  # fmt: skip
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = ["-m", "include.cli", "stream", "--symbols", "*USDT"]
+    command = ["-m", "cli", "stream", "--symbols", "*USDT"]
     environment = {"STREAMER_HTTP_PORT": str(port), "LOG_LEVEL": "WARNING"}
     with stage(options, command, environment) as live:
         url = f"http://127.0.0.1:{port}"

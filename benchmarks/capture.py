@@ -25,15 +25,15 @@ import psycopg
 from psycopg import sql
 
 from deploy.local.postgres import EmbeddedPostgres
-from include.binance.frames import AggTrade
-from include.binance.quotes import BookTicker, decode_captured
+from include.binance.streams.book_tickers import BookTicker, decode_captured
+from include.binance.streams.messages import AggTrade
 from include.domain.instruments import Market
 from include.store.migrate import migrate
-from include.store.raw import AGG_TRADES, BOOK_TICKERS, RawTable
-from streamer.capture.feed import CaptureFeed
-from streamer.capture.intake import DATASETS, Intake
-from streamer.capture.losses import Losses
-from streamer.capture.spool import Spool
+from include.store.trades.captured import AGG_TRADES, BOOK_TICKERS, RawTable
+from streamer.capture.intake.feed import CaptureFeed
+from streamer.capture.intake.rows import DATASETS, Intake
+from streamer.capture.spool.losses import Losses
+from streamer.capture.spool.spool import Spool
 from streamer.capture.writer import CaptureWriter
 
 ROWS = 3_000_000
@@ -45,7 +45,7 @@ START_US = 1_763_716_800_000_000
 BATCH_ROWS = 20_000
 BUFFER_ROWS = 100_000
 """Both as the settings have them."""
-MOST_WAITING = 2 * BATCH_ROWS
+MAX_WAITING = 2 * BATCH_ROWS
 """Frames come while no more wait: one batch on its way to PostgreSQL, one being filled."""
 FRAMES_A_TURN = 200
 """As many as a busy socket delivers between two turns of other tasks."""
@@ -132,14 +132,14 @@ async def _captured(url: str, table: RawTable, given: Sequence[Any], home: Path)
     losses, spool = Losses(home / "losses.json"), Spool(home, max_bytes=1 << 30)
     received = iter(range(START_US, START_US + 5 * len(given), 5))
     intake = Intake(
-        DATASETS, most_rows=BUFFER_ROWS, on_losses=losses.add, now_us=partial(next, received)
+        DATASETS, max_rows=BUFFER_ROWS, on_losses=losses.add, now_us=partial(next, received)
     )
     writer = CaptureWriter(
         url, intake.lanes, spool, losses, batch_rows=BATCH_ROWS, flush_timeout_s=0.5
     )
     take = _taker(intake, given[0])
     working = asyncio.create_task(writer.run())
-    resident_mb = most_mb = _resident_mb()
+    resident_mb = max_mb = _resident_mb()
     began = quarter_began = time.perf_counter()
     for first in range(0, len(given), FRAMES_A_TURN):
         if first == len(given) * 3 // 4:
@@ -147,16 +147,16 @@ async def _captured(url: str, table: RawTable, given: Sequence[Any], home: Path)
         for one in given[first : first + FRAMES_A_TURN]:
             take(one)
         if first % (100 * FRAMES_A_TURN) == 0:
-            most_mb = max(most_mb, _resident_mb())
+            max_mb = max(max_mb, _resident_mb())
         await asyncio.sleep(0)
-        await _until(lambda: intake.lanes.waiting <= MOST_WAITING)
+        await _until(lambda: intake.lanes.waiting <= MAX_WAITING)
     await _until(lambda: writer.written[table.name] == len(given))
     ended = time.perf_counter()
     working.cancel()
     await asyncio.wait([working])
     took_s = ended - began
     last_quarter = (took_s / 4) / (ended - quarter_began)
-    return Run(len(given), took_s, last_quarter, most_mb - resident_mb)
+    return Run(len(given), took_s, last_quarter, max_mb - resident_mb)
 
 
 def _taker(intake: Intake, first: object) -> Callable[[Any], None]:

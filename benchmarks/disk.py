@@ -23,13 +23,13 @@ import psycopg
 
 from deploy.local.postgres import EmbeddedPostgres
 from include.config import load_settings
-from include.domain.candles import Candle, Offer, Source, Status
+from include.domain.candles import Candle, CandleCandidate, Source, Status
 from include.domain.timeframes import MINUTE_US, to_us
-from include.jobs.archive import archive_days, list_days
-from include.store.merging import merge_offers
+from include.jobs.storage.archive import archive_days, list_days
+from include.store.candles.merging import merge_offers
 from include.store.migrate import migrate
-from include.store.pools import connect, connect_async
-from include.store.raw import (
+from include.store.postgres.pools import connect, connect_async
+from include.store.trades.captured import (
     AGG_TRADES,
     BOOK_TICKERS,
     RAW_TABLES,
@@ -168,7 +168,7 @@ def _in_gb(size_bytes: float) -> str:
     return f"{size_gb:,.2f} GB" if size_gb < 10 else f"{size_gb:,.0f} GB"
 
 
-def _offers(market: Market, start_us: int) -> Iterator[Offer]:
+def _offers(market: Market, start_us: int) -> Iterator[CandleCandidate]:
     """Closed candles of all symbols, as the closed kline confirms them."""
     end_us = start_us + MINUTES_A_BATCH * MINUTE_US
     for symbol in market:
@@ -187,7 +187,7 @@ def _offers(market: Market, start_us: int) -> Iterator[Offer]:
                 bar.first_id if has_trades else None,
                 bar.last_id if has_trades else None,
             )
-            yield Offer(candle, Status.VERIFIED, Source.KLINE, bar.close_time_us + 40_000)
+            yield CandleCandidate(candle, Status.VERIFIED, Source.KLINE, bar.close_time_us + 40_000)
 
 
 Lines = Iterator[tuple[int, str]]

@@ -20,15 +20,15 @@ import msgspec
 import numpy as np
 
 from include.domain.candles import silent_candle
-from streamer.serving.api.fragments import (
-    MOST_ITEMS,
+from serving.bars.subscription import BarUpdate
+from serving.websocket.fragments import (
+    MAX_ITEMS,
     binary_message,
     id_of,
     price_of,
     values_of,
 )
-from streamer.serving.api.messages import from_binary
-from streamer.serving.watch import BarUpdate
+from serving.websocket.messages import from_binary
 
 ROUNDS = 7
 CALLS = 2_000
@@ -78,7 +78,7 @@ def messages() -> tuple[bytes, bytes]:
     """The same fifty prices as JSON and in binary."""
     updates = [
         BarUpdate("1m", silent_candle(f"SYM{n}USDT", MINUTE_US, Decimal(6_000_000 + n).scaleb(-2)))
-        for n in range(MOST_ITEMS)
+        for n in range(MAX_ITEMS)
     ]
     text = b'{"type":"price","data":[' + b",".join(map(price_of, updates)) + b"]}"
     return text, binary_message([id_of(n) + values_of(one) for n, one in enumerate(updates)])
@@ -107,7 +107,7 @@ def run() -> None:
         "binary by numpy": best_us(lambda: np.frombuffer(binary, ITEM, offset=6)),
     } | _javascript(text, binary)
     print(
-        f"serving: {MOST_ITEMS} prices: JSON {len(text):,} bytes, binary {len(binary):,} "
+        f"serving: {MAX_ITEMS} prices: JSON {len(text):,} bytes, binary {len(binary):,} "
         f"({len(text) / len(binary):.1f} times less); decoded in "
         + ", ".join(f"{name} {us:.1f} µs" for name, us in times.items())
     )

@@ -16,8 +16,8 @@ import uvloop
 from benchmarks.market import MINUTE_US
 from benchmarks.processes import stand_for_other_machines
 from benchmarks.sent_times import SentTimes
-from streamer.serving.generated.candelabra.v1 import market_data_pb2 as pb
-from streamer.serving.generated.candelabra.v1 import market_data_pb2_grpc as services
+from serving.protobuf.generated.candelabra.v1 import market_data_pb2 as pb
+from serving.protobuf.generated.candelabra.v1 import market_data_pb2_grpc as services
 
 
 async def run(options: argparse.Namespace) -> None:

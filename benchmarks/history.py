@@ -37,19 +37,19 @@ from benchmarks.served_history import (
     write_year,
 )
 from deploy.local.postgres import EmbeddedPostgres
-from include.binance.kline_files import read_klines
-from include.binance.weights import WEIGHT_LIMITS
+from include.binance.files.kline_files import read_klines
+from include.binance.rest.weights import WEIGHT_LIMITS
 from include.config import Settings
 from include.domain.candles import Source, Status
-from include.domain.columnar import as_offers
+from include.domain.columns.candles import as_offers
 from include.domain.instruments import Market
 from include.domain.timeframes import to_us
-from include.jobs.backfill import BackfillPlan, load_dump_piece, load_pieces
-from include.jobs.estimates import WEIGHT_SHARE, Rates
-from include.jobs.pieces import DumpPiece, RestPiece
-from include.store.merging import CHUNK_ROWS, OFFERED_COLUMNS
+from include.jobs.klines.backfill import BackfillPlan, load_dump_piece, load_pieces
+from include.jobs.klines.estimates import WEIGHT_SHARE, Rates
+from include.jobs.klines.pieces import DumpPiece, RestPiece
+from include.store.candles.merging import CHUNK_ROWS, OFFERED_COLUMNS
 from include.store.migrate import migrate
-from include.store.pools import connect
+from include.store.postgres.pools import connect
 
 CEILING_S = 3_000 / 60
 """Requests a second that spot's weight allows: 6,000 a minute, 2 a page."""

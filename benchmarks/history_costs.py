@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from include.binance.weights import BEST_KLINES, WEIGHT_LIMITS, klines_weight
+from include.binance.rest.weights import BEST_KLINES, WEIGHT_LIMITS, klines_weight
 from include.domain.instruments import Market
-from include.jobs.estimates import REQUESTS_A_FILE, WEIGHT_SHARE, Rates, wait_for_weight_s
+from include.jobs.klines.estimates import REQUESTS_A_FILE, WEIGHT_SHARE, Rates, wait_for_weight_s
 
 SYMBOLS = (1, 10, 100, 500, 1_500)
 YEARS = 4

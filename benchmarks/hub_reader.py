@@ -16,12 +16,13 @@ from collections import defaultdict, deque
 
 import uvloop
 
-from include.binance.frames import AggTrade, Trade
+from include.binance.streams.messages import AggTrade, Trade
 from include.config import load_settings
 from include.logs import configure_logging
+from serving.beside_streamer import BESIDE_STREAMER
 from streamer.app import Streamer
-from streamer.startup import StreamOptions
-from streamer.subscription import CandleUpdate
+from streamer.hub.subscription import CandleUpdate
+from streamer.symbols.startup import StreamOptions
 
 LOOK_S = 0.05
 
@@ -96,7 +97,7 @@ class Reader:
 
 async def run() -> None:
     """Stream until standard input ends."""
-    streamer = Streamer(load_settings(), StreamOptions(symbols=("*USDT",)))
+    streamer = Streamer(load_settings(), StreamOptions(symbols=("*USDT",)), BESIDE_STREAMER)
     reader = Reader(streamer)
     tasks = [asyncio.ensure_future(work) for work in (reader.read(), reader.begin())]
     await streamer.run()

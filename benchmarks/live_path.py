@@ -12,13 +12,13 @@ from decimal import Decimal
 
 import msgspec
 
-from include.binance.frames import decode
-from include.domain.candles import Offer
+from include.binance.streams.messages import decode
+from include.domain.candles import CandleCandidate
 from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import MINUTE_US
-from streamer.aggregation import SymbolAggregator
-from streamer.feed import Feed
-from streamer.minutes import Timing
+from streamer.candles.aggregation import SymbolAggregator
+from streamer.candles.feed import Feed
+from streamer.candles.minutes import Timing
 
 FRAMES = 200_000
 ROUNDS = 5
@@ -33,7 +33,7 @@ class _Nowhere:
     def __init__(self) -> None:
         self.settled = 0
 
-    def settle(self, offer: Offer) -> None:
+    def settle(self, offer: CandleCandidate) -> None:
         self.settled += 1
 
     def ask_rest(self, symbol: str, start_us: int, end_us: int, cause: str) -> None: ...

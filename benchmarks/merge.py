@@ -12,9 +12,9 @@ import psycopg
 
 from deploy.local.postgres import EmbeddedPostgres
 from include.domain.candles import SOURCE_RANK, Source
-from include.store.merging import merge_frame
+from include.store.candles.merging import merge_frame
 from include.store.migrate import migrate
-from include.store.pools import connect
+from include.store.postgres.pools import connect
 
 ROWS = 300_000
 SYMBOLS = 10

@@ -20,7 +20,7 @@ from benchmarks.stage import percentile, verdict
 from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import to_us
 from include.store.instruments import write_instruments
-from include.store.pools import connect
+from include.store.postgres.pools import connect
 
 DAYS = 2
 FIRST = datetime(2026, 3, 2, tzinfo=UTC)

@@ -41,7 +41,7 @@ TICK_S = 0.001
 SETTLE_S = 0.5
 """Between the last subscription and the first frame of a tape: answers are read by then."""
 WRITE_LIMIT_BYTES = 1 << 20
-MOST_UNREAD_BYTES = 64 << 20
+MAX_UNREAD_BYTES = 64 << 20
 """A live connection whose reader is so far behind is ended, as the exchange does."""
 WEIGHTS = {"exchangeInfo": 20, "time": 1, "klines": 2}
 
@@ -221,7 +221,7 @@ class Sender:
             for connection, frames in parts.items():
                 if write(connection, b"".join(frames)):
                     self.frames += len(frames)
-                if connection.transport.get_write_buffer_size() > MOST_UNREAD_BYTES:
+                if connection.transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
                     tell("reader_behind")
                     connection.transport.abort()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.market import MINUTE_US
 
-MOST_TRADES = 1 << 19
+MAX_TRADES = 1 << 19
 """Of a symbol in a minute."""
 BYTES = 8
 
@@ -24,7 +24,7 @@ class SentTimes:
     """
 
     def __init__(self, path: Path, symbols: int) -> None:
-        size = 2 * symbols * MOST_TRADES * BYTES
+        size = 2 * symbols * MAX_TRADES * BYTES
         with path.open("a+b") as file:
             file.truncate(size)
             self._bytes = mmap.mmap(file.fileno(), size)
@@ -33,17 +33,17 @@ class SentTimes:
 
     def note(self, place: int, minute_us: int, count: int, sent_us: int) -> None:
         """A symbol's minute has come to so many trades."""
-        if count < MOST_TRADES:
+        if count < MAX_TRADES:
             self._moments[self._first(place, minute_us) + count] = sent_us
 
     def of(self, place: int, minute_us: int, after: int, upto: int) -> list[int]:
         """When the trades were sent that brought a minute from one count to another."""
         first = self._first(place, minute_us)
-        upto = min(upto, MOST_TRADES - 1)
+        upto = min(upto, MAX_TRADES - 1)
         # what is older than its minute was left there two minutes ago
         return [
             one for one in self._moments[first + after + 1 : first + upto + 1] if one >= minute_us
         ]
 
     def _first(self, place: int, minute_us: int) -> int:
-        return (minute_us // MINUTE_US % 2 * self._symbols + place) * MOST_TRADES
+        return (minute_us // MINUTE_US % 2 * self._symbols + place) * MAX_TRADES

@@ -54,7 +54,7 @@ def served(trades_per_s: int = TRADES_PER_S) -> Iterator[Served]:
             "LOG_LEVEL": "WARNING",
             "API_REQUESTS_PER_MINUTE": "10000000",
         }
-        command = ["-m", "include.cli", "stream", "--symbols", "*USDT"]
+        command = ["-m", "cli", "stream", "--symbols", "*USDT"]
         with stage(options, command, settings) as live:
             wait_until_open(ports)
             time.sleep(SETTLE_S)

@@ -15,15 +15,16 @@ import uvloop
 
 from include.config import load_settings
 from include.logs import configure_logging
+from serving.beside_streamer import BESIDE_STREAMER
 from streamer.app import Streamer
-from streamer.startup import StreamOptions
+from streamer.symbols.startup import StreamOptions
 
 LOOK_S = 0.005
 
 
 async def read(frames: int, rows: int) -> None:
     """Stream all symbols until so many frames were handled and so many rows written."""
-    streamer = Streamer(load_settings(), StreamOptions(symbols=("*USDT",)))
+    streamer = Streamer(load_settings(), StreamOptions(symbols=("*USDT",)), BESIDE_STREAMER)
     running = asyncio.ensure_future(streamer.run())
     feeds, writer = streamer.observed.feeds, streamer.observed.writer
 

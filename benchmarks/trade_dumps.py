@@ -23,9 +23,9 @@ from random import Random
 
 import polars as pl
 
-from include.binance.archives import read_blocks
-from include.binance.columns import Layout
-from include.binance.trade_files import SPOT_AGG_TRADES, TradeReader
+from include.binance.files.archives import read_blocks
+from include.binance.files.columns import Layout
+from include.binance.files.trade_files import SPOT_AGG_TRADES, TradeReader
 
 ROWS = 3_000_000
 CHUNK_ROWS = 500_000

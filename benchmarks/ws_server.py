@@ -17,14 +17,14 @@ from websockets.asyncio.server import ServerConnection, broadcast, serve
 
 from include.domain.candles import Candle
 from include.domain.timeframes import MINUTE_US
-from streamer.serving.api.app import create_app
-from streamer.serving.api.fragments import candle_of
-from streamer.serving.board import Board
-from streamer.serving.history import History
-from streamer.serving.prices import Prices
-from streamer.serving.server import Place, serving
-from streamer.serving.watch import BarUpdate
-from streamer.subscription import Batch, CandleUpdate
+from serving.app import create_app
+from serving.bars.day_prices import Prices
+from serving.bars.live_bars import LiveBars
+from serving.bars.subscription import BarUpdate
+from serving.http.server import Place, serving
+from serving.read_pool import ReadPool
+from serving.websocket.fragments import candle_of
+from streamer.hub.subscription import Batch, CandleUpdate
 
 T0 = 1_763_716_800_000_000
 
@@ -60,8 +60,8 @@ class Changes:
 
 async def ours(names: list[str], hz: float) -> None:
     """The application, on changes that are made."""
-    history = History("postgresql://nobody@127.0.0.1:1/none")
-    board = Board(lambda: Changes(names, hz), lambda _symbol, _newest: ((), (), ()))
+    history = ReadPool("postgresql://nobody@127.0.0.1:1/none")
+    board = LiveBars(lambda: Changes(names, hz), lambda _symbol, _newest: ((), (), ()))
     app = create_app(
         board,
         history,
@@ -72,7 +72,7 @@ async def ours(names: list[str], hz: float) -> None:
         prices=Prices(history, streamed=lambda: names, newest=board.newest, now_us=lambda: T0),
         requests_per_minute=1_000_000,
     )
-    place = Place("127.0.0.1", 0, has_websockets=True, most_connections=20_000)
+    place = Place("127.0.0.1", 0, has_websockets=True, max_connections=20_000)
     async with serving(app, place) as url:
         listening = asyncio.create_task(board.run())
         _tell("ready", url=url.replace("http", "ws") + "/api/v1/ws")

@@ -46,7 +46,7 @@ def import_files() -> None:
     )
     @job
     def load(file: Any) -> Any:
-        from include.jobs.inbox import load_file
+        from include.jobs.files.inbox import load_file
 
         return load_file(settings=settings(), file=file)
 
@@ -54,7 +54,7 @@ def import_files() -> None:
     @task(outlets=[CANDLES_1M], trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
     @job(emits=CANDLES_1M)
     def summarise(results: Any) -> Any:
-        from include.jobs.inbox import summarise
+        from include.jobs.files.inbox import summarise
 
         return summarise(results=results)
 

@@ -46,7 +46,7 @@ def load_daily_dumps() -> None:
     @task
     @job
     def plan(params: Any = None, dag_run: Any = None) -> Any:
-        from include.jobs.daily import plan_dumps
+        from include.jobs.klines.daily import plan_dumps
 
         return plan_dumps(
             settings=settings(),
@@ -61,14 +61,14 @@ def load_daily_dumps() -> None:
     )
     @job
     def load(piece: Any) -> Any:
-        from include.jobs.backfill import load_piece
+        from include.jobs.klines.backfill import load_piece
 
         return load_piece(settings=settings(), piece=piece)
 
     @task(outlets=[CANDLES_1M], trigger_rule=TriggerRule.NONE_FAILED)
     @job(emits=CANDLES_1M)
     def summarise(counts: Any) -> Any:
-        from include.jobs.backfill import summarise
+        from include.jobs.klines.backfill import summarise
 
         return summarise(counts=counts)
 

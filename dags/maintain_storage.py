@@ -39,21 +39,21 @@ def maintain_storage() -> None:
     @task
     @job
     def make_partitions(dag_run: Any = None) -> Any:
-        from include.jobs.storage import make_partitions
+        from include.jobs.storage.retention import make_partitions
 
         return make_partitions(settings=settings(), now=dag_run.run_after)
 
     @task(execution_timeout=timedelta(hours=12))
     @job
     def archive(dag_run: Any = None) -> Any:
-        from include.jobs.storage import archive_old_days
+        from include.jobs.storage.retention import archive_old_days
 
         return archive_old_days(settings=settings(), now=dag_run.run_after)
 
     @task
     @job
     def prune(dag_run: Any = None) -> Any:
-        from include.jobs.storage import prune_ledgers
+        from include.jobs.storage.retention import prune_ledgers
 
         return prune_ledgers(settings=settings(), now=dag_run.run_after)
 

@@ -49,7 +49,7 @@ def reconcile_candles() -> None:
     @task
     @job
     def plan(params: Any = None, dag_run: Any = None) -> Any:
-        from include.jobs.reconcile import plan_reconciliation
+        from include.jobs.klines.reconcile import plan_reconciliation
 
         return plan_reconciliation(
             settings=settings(),
@@ -64,14 +64,14 @@ def reconcile_candles() -> None:
     )
     @job
     def reconcile(group: Any) -> Any:
-        from include.jobs.reconcile import reconcile_group
+        from include.jobs.klines.reconcile import reconcile_group
 
         return reconcile_group(settings=settings(), group=group)
 
     @task(outlets=[CANDLES_1M], trigger_rule=TriggerRule.ALL_DONE)
     @job(emits=CANDLES_1M)
     def report(groups: Any, results: Any) -> Any:
-        from include.jobs.reconcile import report
+        from include.jobs.klines.reconcile import report
 
         return report(settings=settings(), groups=groups, results=results)
 

@@ -37,7 +37,7 @@ def repair_gaps() -> None:
     @task(pool=POOL_REST, **FIRST_IN_POOL)
     @job
     def repair(dag_run: Any = None) -> Any:
-        from include.jobs.repair import repair_gaps
+        from include.jobs.klines.repair import repair_gaps
 
         return repair_gaps(settings=settings(), worker=dag_run.run_id, older_than_s=600.0)
 

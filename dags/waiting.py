@@ -51,7 +51,7 @@ class WaitForDumps(BaseOperator):
         """Ask once, and leave the worker where something is missing."""
         from dags.policies import settings
         from include.errors import TransientError
-        from include.jobs.daily import unpublished
+        from include.jobs.klines.daily import unpublished
 
         interval = data_interval(context["dag_run"])
         paths = paths_of(self.plan, since=interval["start"])
@@ -123,7 +123,7 @@ class DumpsPublished(BaseTrigger):
         """Look, wait, look again."""
         from dags.policies import settings
         from include.errors import PermanentError, TransientError
-        from include.jobs.daily import unpublished
+        from include.jobs.klines.daily import unpublished
 
         deadline = datetime.fromisoformat(self.deadline)
         missing, has_most = self.paths, False

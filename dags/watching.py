@@ -114,6 +114,6 @@ def look(inbox: str) -> list[dict[str, Any]]:
     from pathlib import Path
 
     from dags.policies import as_json
-    from include.jobs.inbox_folder import find_files
+    from include.jobs.files.inbox_folder import find_files
 
     return [as_json(file) for file in find_files(Path(inbox))]

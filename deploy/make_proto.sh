@@ -4,7 +4,7 @@
 set -eu
 python=$1
 folder=$2
-root=streamer/serving
+root=serving/protobuf
 files=$(cd "$root/proto" && find . -name '*.proto' | sed 's|^\./||' | sort)
 
 rm -rf "$folder"
@@ -14,6 +14,6 @@ mkdir -p "$folder"
     --grpc_python_out="$folder" $files
 # The compiler takes the package of the .proto for one of Python's; ours lies deeper.
 find "$folder" -name '*.py' -o -name '*.pyi' | while read -r one; do
-    sed 's|^from candelabra\.|from streamer.serving.generated.candelabra.|' "$one" > "$one.new"
+    sed 's|^from candelabra\.|from serving.protobuf.generated.candelabra.|' "$one" > "$one.new"
     mv "$one.new" "$one"
 done

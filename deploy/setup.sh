@@ -17,7 +17,7 @@ make_program() {
 root='$root'
 PYTHONPATH=\$root\${PYTHONPATH:+:\$PYTHONPATH}
 export PYTHONPATH
-exec '$bin/python' -P -m include.cli "\$@"
+exec '$bin/python' -P -m cli "\$@"
 PROGRAM
     chmod +x "$venv/bin/candelabra"
 }

@@ -16,7 +16,7 @@ from include.errors import RateLimitedError, TransientError
 
 Value = TypeVar("Value")
 
-_MOST_DOUBLINGS = 64
+_MAX_DOUBLINGS = 64
 """Further ones change nothing and would end in an overflow."""
 
 
@@ -26,14 +26,14 @@ class Backoff:
 
     Attributes:
         first_s: bound after the first failure; it doubles with each further one.
-        most_s: the bound never exceeds this.
-        least_s: no wait is shorter, so that a loop without an end never spins.
+        max_s: the bound never exceeds this.
+        min_s: no wait is shorter, so that a loop without an end never spins.
         uniform: draws from a closed range.
     """
 
     first_s: float
-    most_s: float
-    least_s: float = 0.0
+    max_s: float
+    min_s: float = 0.0
     uniform: Callable[[float, float], float] = random.uniform
 
     def wait_s(self, failures: int, error: BaseException | None = None) -> float:
@@ -44,10 +44,10 @@ class Backoff:
             error: what failed last. What a ``RateLimitedError`` asks for is waited out in
                 full, and the jitter comes on top.
         """
-        doublings = min(failures, _MOST_DOUBLINGS) - 1
-        bound_s = max(self.least_s, min(self.most_s, self.first_s * 2.0**doublings))
+        doublings = min(failures, _MAX_DOUBLINGS) - 1
+        bound_s = max(self.min_s, min(self.max_s, self.first_s * 2.0**doublings))
         asked_s = error.retry_after_s if isinstance(error, RateLimitedError) else 0.0
-        return asked_s + self.uniform(self.least_s, bound_s)
+        return asked_s + self.uniform(self.min_s, bound_s)
 
 
 class OnRetry(Protocol):
@@ -62,7 +62,7 @@ def retried(
     *,
     backoff: Backoff,
     attempts: int,
-    most_elapsed_s: float = float("inf"),
+    max_elapsed_s: float = float("inf"),
     unless: tuple[type[TransientError], ...] = (),
     on_retry: OnRetry,
     sleep: Callable[[float], None] = time.sleep,
@@ -72,7 +72,7 @@ def retried(
 
     Args:
         attempts: most tries.
-        most_elapsed_s: no try begins later than this after the first one.
+        max_elapsed_s: no try begins later than this after the first one.
         unless: transient errors that are the caller's to wait out; raised at once.
         on_retry: told of each wait before it.
         sleep, clock: in seconds.
@@ -90,7 +90,7 @@ def retried(
         except TransientError as error:
             failures += 1
             wait_s = backoff.wait_s(failures, error)
-            if failures >= attempts or clock() - began_s + wait_s > most_elapsed_s:
+            if failures >= attempts or clock() - began_s + wait_s > max_elapsed_s:
                 raise
             on_retry(attempt=failures, retry_in_s=round(wait_s, 2), error=str(error))
             sleep(wait_s)

@@ -3,50 +3,83 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
 from include.config import Settings
-from include.domain.candles import Offer
+from include.domain.candles import CandleCandidate
 from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import MINUTE_US, from_us_text, minute_of
 from include.errors import TransientError
 from include.jobs.exchange import endpoints_of
-from include.jobs.minutes import HALT_IS_SURE_US
-from include.jobs.pieces import LoadCounts
-from include.jobs.repairs import Repairs
-from streamer.aggregation import SymbolAggregator
-from streamer.capture.capture import Capture
-from streamer.clock import ExchangeClock, next_look_s
-from streamer.feed import Feed, stream_names
-from streamer.findings import Findings
-from streamer.fleet import Fleet
-from streamer.garbage import collect_seldom
-from streamer.hub import Hub
-from streamer.ledger import GapLedger
-from streamer.listings import Listings
-from streamer.look_back import LookBack
-from streamer.observed import Observed
-from streamer.repair import RepairQueue, Request
-from streamer.report import report
-from streamer.roster import Changes, rosters_of
-from streamer.serving.observability import observed_by_http
-from streamer.serving.sidecar import serve_hub
-from streamer.sink import NO_CLOSED_KLINE
-from streamer.startup import Start, StoppedError, Stored, StreamOptions, find_start, timing_of
-from streamer.tape import Tape
-from streamer.watchdog import Watchdog
-from streamer.writer import CandleWriter
+from include.jobs.klines.minutes import HALT_IS_SURE_US
+from include.jobs.klines.pieces import LoadCounts
+from include.jobs.klines.repairs import Repairs
+from streamer.anomalies import Findings
+from streamer.candles.aggregation import SymbolAggregator
+from streamer.candles.connection_pool import ConnectionPool
+from streamer.candles.events import NO_CLOSED_KLINE
+from streamer.candles.feed import Feed, stream_names
+from streamer.capture.app import Capture
+from streamer.exchange.clock import ExchangeClock, next_look_s
+from streamer.health.report import report
+from streamer.health.telemetry import TelemetrySources
+from streamer.health.watchdog import Watchdog
+from streamer.hub.hub import Hub
+from streamer.hub.trade_tap import TradeTaps
+from streamer.runtime.garbage import collect_seldom
+from streamer.storage.failover_check import FailoverCheck
+from streamer.storage.gap_ledger import GapLedger
+from streamer.storage.repair_queue import RepairQueue, Request
+from streamer.storage.writer import CandleWriter
+from streamer.symbols.listings import Listings
+from streamer.symbols.startup import (
+    StoppedError,
+    StoredState,
+    StreamOptions,
+    StreamStart,
+    find_start,
+    timing_of,
+)
+from streamer.symbols.symbol_selection import SelectionChanges, rosters_of
 
 log = structlog.get_logger(__name__)
 
-LOOK_INTERVAL_S = 60.0
+POLL_INTERVAL_S = 60.0
 """An end of a part is heard at once; so often it is looked for all the same."""
 CANCEL_TIMEOUT_S = 3.0
 STOP_TIMEOUT_S = 5.0
 """Together they stay below the ten seconds that a supervisor waits after SIGTERM."""
+
+
+@asynccontextmanager
+async def _no_probes(_settings: Settings, _sources: TelemetrySources) -> AsyncIterator[None]:
+    yield
+
+
+async def _no_readers(
+    _settings: Settings, _sources: TelemetrySources, _now_us: Callable[[], int]
+) -> None:
+    await asyncio.Event().wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What serves a streamer's data, handed in by the entry point. By default nothing is served.
+
+    Attributes:
+        probes: serves metrics and health from before the start until after the end.
+        readers: serves live candles until cancelled.
+    """
+
+    probes: Callable[[Settings, TelemetrySources], AbstractAsyncContextManager[None]] = _no_probes
+    readers: Callable[
+        [Settings, TelemetrySources, Callable[[], int]], Coroutine[Any, Any, None]
+    ] = _no_readers
 
 
 class Streamer(Findings):
@@ -55,12 +88,15 @@ class Streamer(Findings):
     It is the ``Sink`` of its aggregators.
     """
 
-    def __init__(self, settings: Settings, options: StreamOptions) -> None:
+    def __init__(
+        self, settings: Settings, options: StreamOptions, serving: Serving | None = None
+    ) -> None:
         super().__init__(GapLedger(settings.url_for("streamer"), expects_klines=options.klines))
         self._settings = settings
         self._options = options
+        self._serving = serving or Serving()
         per_symbol = stream_names("x", trade_stream=options.trade_stream, klines=options.klines)
-        self._fleet = Fleet(self._make_feed, streams_per_symbol=len(per_symbol))
+        self._fleet = ConnectionPool(self._make_feed, streams_per_symbol=len(per_symbol))
         self._feeds = self._fleet.feeds
         self._listings: Listings | None = None
         self._instruments: dict[str, Instrument] = {}
@@ -78,7 +114,7 @@ class Streamer(Findings):
             patience_us=self._patience_us,
             release=self._rest.close,
         )
-        self._look_back = LookBack(settings, self.hub, self._exchange_us, self.ask_rest)
+        self._look_back = FailoverCheck(settings, self.hub, self._exchange_us, self.ask_rest)
         self._writer = CandleWriter(
             settings.url_for("streamer"),
             lambda: self._aggregators,
@@ -95,7 +131,7 @@ class Streamer(Findings):
             trade_stream=options.trade_stream,
             traded_us=lambda symbol: self._fleet.last_trade_us(symbol),
         )
-        self.observed = Observed(
+        self.observed = TelemetrySources(
             feeds=self._feeds,
             writer=self._writer,
             repairs=self._repairs,
@@ -105,12 +141,12 @@ class Streamer(Findings):
             capture_feeds=self._capture.feeds,
             counts=self._counts,
         )
-        self._tape = Tape(self.observed.ticks.trades)
+        self._tape = TradeTaps(self.observed.ticks.trades)
         self._watchdog = Watchdog(self.observed.states, self._fleet.feed_of)
 
     # --- results of the aggregators
 
-    def settle(self, offer: Offer) -> None:
+    def settle(self, offer: CandleCandidate) -> None:
         """A candle is ready for the table."""
         self._counts[offer.status.value] += 1
         self._watchdog.settled(offer)
@@ -152,7 +188,7 @@ class Streamer(Findings):
             PermanentError: a setting, a symbol or the database's URL is wrong.
         """
         self._loop = asyncio.get_running_loop()
-        async with observed_by_http(self._settings, self.observed):
+        async with self._serving.probes(self._settings, self.observed):
             try:
                 self._build(await find_start(self._settings, self._options, self._stop))
             except StoppedError:
@@ -171,7 +207,7 @@ class Streamer(Findings):
             self._look_back.run(),
             self._capture.run(),
             report(self.observed),
-            serve_hub(self._settings, self.observed, self._exchange_us),
+            self._serving.readers(self._settings, self.observed, self._exchange_us),
         ]
         tasks = [asyncio.ensure_future(work) for work in works]
         stopping = asyncio.ensure_future(self._stop.wait())
@@ -182,7 +218,7 @@ class Streamer(Findings):
             while not done:
                 done, _ = await asyncio.wait(
                     [stopping, *tasks],
-                    timeout=LOOK_INTERVAL_S,
+                    timeout=POLL_INTERVAL_S,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
             for task in done:
@@ -213,7 +249,7 @@ class Streamer(Findings):
             )
         log.info("stopped", written=self._writer.written, **self._counts)
 
-    def _build(self, start: Start) -> None:
+    def _build(self, start: StreamStart) -> None:
         self._clocks = {one: ExchangeClock(begin_us=at) for one, at in start.now_us.items()}
         for market in start.now_us:
             of_market = [one for one in start.instruments if one.market is market]
@@ -234,7 +270,7 @@ class Streamer(Findings):
         )
         self._capture.begin(start.instruments, exchange_us=min(start.now_us.values()))
 
-    def _take_over(self, stored: Stored) -> None:
+    def _take_over(self, stored: StoredState) -> None:
         """Have what the rows of symbols lack that are streamed from now on."""
         self._ledger.adopt(stored.gaps)
         for gap in stored.gaps:
@@ -260,7 +296,7 @@ class Streamer(Findings):
         self._aggregators += aggregators.values()
         self._fleet.add(market, aggregators)
 
-    def _change(self, market: Market, changes: Changes, begins: Mapping[str, int]) -> None:
+    def _change(self, market: Market, changes: SelectionChanges, begins: Mapping[str, int]) -> None:
         """The exchange's list of symbols has changed."""
         self._market_us(market)  # noted before the last of its connections may go
         for symbol, status in changes.halted.items():
@@ -339,7 +375,7 @@ class Streamer(Findings):
         """Ask REST; runs in a thread."""
         return self._rest.repair(symbol, start_us, end_us, on_merged=self._tell_repaired)
 
-    def _tell_repaired(self, offers: Sequence[Offer]) -> None:
+    def _tell_repaired(self, offers: Sequence[CandleCandidate]) -> None:
         def tell() -> None:
             for offer in offers:
                 self.hub.settle(offer)

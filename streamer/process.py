@@ -6,18 +6,20 @@ import asyncio
 import signal
 
 from include.config import Settings
-from streamer.app import Streamer
-from streamer.heap import keep_flat
-from streamer.startup import StreamOptions
+from streamer.app import Serving, Streamer
+from streamer.runtime.heap import keep_flat
+from streamer.symbols.startup import StreamOptions
 
 
-async def stream(settings: Settings, options: StreamOptions) -> None:
+async def stream(
+    settings: Settings, options: StreamOptions, serving: Serving | None = None
+) -> None:
     """Run a streamer until SIGTERM or SIGINT.
 
     SIGHUP has a file of symbols read again; without one it ends the process, as a closed terminal
     does.
     """
-    streamer = Streamer(settings, options)
+    streamer = Streamer(settings, options, serving)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, streamer.stop)
@@ -26,9 +28,9 @@ async def stream(settings: Settings, options: StreamOptions) -> None:
     await streamer.run()
 
 
-def run(settings: Settings, options: StreamOptions) -> None:
+def run(settings: Settings, options: StreamOptions, serving: Serving | None = None) -> None:
     """Blocking entry point, on uvloop, with a heap that gives back what is freed."""
     import uvloop
 
     keep_flat()
-    uvloop.run(stream(settings, options))
+    uvloop.run(stream(settings, options, serving))

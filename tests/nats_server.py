@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.ports import steady_port
 
 PROGRAM = Path(sys.executable).parent / "nats-server"
-MOST_START_S = 30
+MAX_START_S = 30
 
 
 class NatsServer:
@@ -33,7 +33,7 @@ class NatsServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        async with asyncio.timeout(MOST_START_S):
+        async with asyncio.timeout(MAX_START_S):
             while True:
                 assert self._process.poll() is None, "the NATS server has ended"
                 try:

@@ -8,11 +8,11 @@ from enum import StrEnum
 
 from include.errors import RejectedInputError
 
-LEAST_PASSWORD = 10
-MOST_PASSWORD = 1_000
+MIN_PASSWORD = 10
+MAX_PASSWORD = 1_000
 """Characters; a bound on what is hashed."""
-MOST_LABEL = 64
-MOST_WATCHED = 100
+MAX_LABEL = 64
+MAX_WATCHED = 100
 """Symbols of one watchlist: what anybody may have the streamer take up."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -77,10 +77,10 @@ def checked_password(password: str) -> str:
     Raises:
         RejectedInputError: it is too short or too long.
     """
-    if not LEAST_PASSWORD <= len(password) <= MOST_PASSWORD:
+    if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
         raise RejectedInputError(
-            f"the password has {len(password)} characters; should have {LEAST_PASSWORD} to "
-            f"{MOST_PASSWORD:,}"
+            f"the password has {len(password)} characters; should have {MIN_PASSWORD} to "
+            f"{MAX_PASSWORD:,}"
         )
     return password
 
@@ -91,8 +91,8 @@ def checked_label(label: str) -> str:
     Raises:
         RejectedInputError: it is empty or too long.
     """
-    if not (0 < len(label) <= MOST_LABEL and label.isprintable() and label.strip() == label):
+    if not (0 < len(label) <= MAX_LABEL and label.isprintable() and label.strip() == label):
         raise RejectedInputError(
-            f"{label[:80]!r} is no label; should be 1 to {MOST_LABEL} characters such as 'notebook'"
+            f"{label[:80]!r} is no label; should be 1 to {MAX_LABEL} characters such as 'notebook'"
         )
     return label

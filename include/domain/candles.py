@@ -142,7 +142,7 @@ def differing_ids(left: Candle, right: Candle) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class CandleCandidate:
     """A candle offered to the store, with what it rests on.
 
     Attributes:

@@ -17,7 +17,7 @@ from include.domain.timeframes import DAY_US, HOUR_US, MINUTE_US, TIMEFRAMES, Ti
 
 HOUR = TIMEFRAMES["1h"]
 DAY = TIMEFRAMES["1d"]
-MOST_SWAPPED = 64
+MAX_SWAPPED = 64
 """So few ids may lie the wrong way round where a minute ends: clocks are set."""
 
 
@@ -84,10 +84,10 @@ def is_of_another(before: Candle, after: Candle) -> bool:
     if before.first_trade_id is None or after.last_trade_id is None:
         return False
     is_later = after.open_time_us >= before.open_time_us + REUSED_AFTER_US
-    return is_later and after.last_trade_id < before.first_trade_id - MOST_SWAPPED
+    return is_later and after.last_trade_id < before.first_trade_id - MAX_SWAPPED
 
 
-class LiveBars:
+class SymbolBars:
     """The newest bars of each timeframe of one symbol: two at least.
 
     Args:

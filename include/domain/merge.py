@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from include.domain.candles import Candle, Offer, Source, Status
+from include.domain.candles import Candle, CandleCandidate, Source, Status
 
 FOLDS = frozenset({Source.STREAM, Source.FOLDED})
 """Sources that fold trades: of two, the one that saw more trades knows more."""
@@ -21,7 +21,7 @@ OrderKey = tuple[int, bool, int, int, int, tuple[Decimal | int, ...], str]
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The row that is kept, with what it rests on; see ``Offer`` for the meaning of the fields."""
+    """The row that is kept, with its provenance; ``CandleCandidate`` explains the fields."""
 
     candle: Candle
     status: Status
@@ -30,7 +30,7 @@ class Stored:
     evidence_at_us: int | None
 
 
-def order_key(offer: Offer) -> OrderKey:
+def order_key(offer: CandleCandidate) -> OrderKey:
     """Position of an offer in the total order; greater wins.
 
     From the most significant: rank; time of the evidence (none is lowest); for folds trade
@@ -49,7 +49,7 @@ def order_key(offer: Offer) -> OrderKey:
     )
 
 
-def merge(offers: Iterable[Offer]) -> Stored:
+def merge(offers: Iterable[CandleCandidate]) -> Stored:
     """The row that remains of all offers of one symbol and minute.
 
     Trade ids belong to the nine values, not to who told them: the row carries the greatest

@@ -18,10 +18,10 @@ from include.domain.timeframes import MINUTE_US, TIMEFRAMES, Timeframe
 MONTH = TIMEFRAMES["1M"]
 DAY = TIMEFRAMES["1d"]
 
-LEAST_DAYS_FOR_A_MONTH = 8
+MIN_DAYS_FOR_A_MONTH = 8
 """Days of a month that must be missing for the monthly file to be cheaper than daily ones."""
 
-LEAST_MINUTES_FOR_A_DAY = 720
+MIN_MINUTES_FOR_A_DAY = 720
 """Missing minutes of a day for which its file is cheaper than a page of REST."""
 
 REST_PART_MINUTES = 10_000
@@ -31,7 +31,7 @@ JOINED_HOLES_MINUTES = 500
 """Holes that lie closer are asked for together: half a page of known rows costs nothing."""
 
 
-class Fill(StrEnum):
+class FillMode(StrEnum):
     """Which missing minutes are meant, seen from what is stored."""
 
     ALL = "all"
@@ -82,7 +82,7 @@ class Part:
 
 
 def minutes_to_fill(
-    mode: Fill, start_us: int, end_us: int, stored: tuple[int, int] | None
+    mode: FillMode, start_us: int, end_us: int, stored: tuple[int, int] | None
 ) -> Ranges:
     """The part of a span that a mode is about; forward, backward and holes together are all.
 
@@ -90,15 +90,15 @@ def minutes_to_fill(
         stored: from the oldest stored minute up to the end of the newest; None: there is none,
             and only ``all`` means anything.
     """
-    if mode is Fill.ALL:
+    if mode is FillMode.ALL:
         return [(start_us, end_us)] if start_us < end_us else []
     if stored is None:
         return []
     first_us, last_us = stored
     meant = {
-        Fill.BACKWARD: (start_us, min(end_us, first_us)),
-        Fill.HOLES: (max(start_us, first_us), min(end_us, last_us)),
-        Fill.FORWARD: (max(start_us, last_us), end_us),
+        FillMode.BACKWARD: (start_us, min(end_us, first_us)),
+        FillMode.HOLES: (max(start_us, first_us), min(end_us, last_us)),
+        FillMode.FORWARD: (max(start_us, last_us), end_us),
     }[mode]
     return [meant] if meant[0] < meant[1] else []
 
@@ -180,8 +180,8 @@ class _Chooser:
         monthly = self.months.get(MONTH.open_time_us(missing[0][0]))
         if monthly is not None and not monthly.fault:
             in_file = _by_period(_in(monthly, missing), DAY)
-            whole = [day for day in in_file.values() if minutes_in(day) >= LEAST_MINUTES_FOR_A_DAY]
-            if len(whole) >= LEAST_DAYS_FOR_A_MONTH:
+            whole = [day for day in in_file.values() if minutes_in(day) >= MIN_MINUTES_FOR_A_DAY]
+            if len(whole) >= MIN_DAYS_FOR_A_MONTH:
                 self._take(monthly, missing, f"{len(whole)} days of the month are missing")
                 return
             if any(self._only_in_months(us, day) for us, day in days.items()):
@@ -215,7 +215,7 @@ class _Chooser:
 
     def _is_for(self, file: PublishedFile, missing: Ranges) -> bool:
         """Whether a day's file is worth it, or the only one that has something."""
-        if minutes_in(_in(file, missing)) >= LEAST_MINUTES_FOR_A_DAY:
+        if minutes_in(_in(file, missing)) >= MIN_MINUTES_FOR_A_DAY:
             return True
         return bool(self._unknown_to_rest(missing))
 

@@ -21,11 +21,11 @@ log = structlog.get_logger(__name__)
 
 TIMEOUT_S = 5.0
 ATTEMPTS = 3
-MOST_ELAPSED_S = 15.0
+MAX_ELAPSED_S = 15.0
 """A task's process waits for this: with the last request's timeout, half a minute at most."""
-BACKOFF = Backoff(first_s=0.5, most_s=4.0)
+BACKOFF = Backoff(first_s=0.5, max_s=4.0)
 
-MOST_ERROR_CHARACTERS = 1_500
+MAX_ERROR_CHARACTERS = 1_500
 """A failed dbt build tells pages; the log has them."""
 
 _TITLES = {
@@ -90,7 +90,7 @@ def send_alert(
                 lambda: _post(opened, url, payload_of(alert)),
                 backoff=BACKOFF,
                 attempts=ATTEMPTS,
-                most_elapsed_s=MOST_ELAPSED_S,
+                max_elapsed_s=MAX_ELAPSED_S,
                 on_retry=partial(log.info, "alert_retried"),
                 sleep=sleep,
             )
@@ -134,7 +134,7 @@ def _escaped(text: str) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= MOST_ERROR_CHARACTERS else f"{text[:MOST_ERROR_CHARACTERS]} …"
+    return text if len(text) <= MAX_ERROR_CHARACTERS else f"{text[:MAX_ERROR_CHARACTERS]} …"
 
 
 def _host(url: str) -> str:

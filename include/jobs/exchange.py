@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from include.binance.dumps import DumpSite
 from include.binance.endpoints import Endpoints
-from include.binance.rest import BinanceRest
-from include.binance.weights import (
-    MOST_WAIT_S,
+from include.binance.files.dumps import DumpSite
+from include.binance.rest.client import BinanceRest
+from include.binance.rest.weights import (
+    MAX_WAIT_S,
     WEIGHT_LIMITS,
     LocalBudget,
     WeightBudget,
@@ -24,15 +24,15 @@ from include.binance.weights import (
 from include.config import Settings
 from include.domain.instruments import Market
 from include.errors import TransientError
-from include.store.ledgers import report_weight, take_weight
-from include.store.merging import Connection
-from include.store.pools import connect
+from include.store.candles.merging import Connection
+from include.store.ledgers.files import report_weight, take_weight
+from include.store.postgres.pools import connect
 
 log = structlog.get_logger(__name__)
 
 APPLICATION_NAME = "candelabra-jobs"
 RECONNECT_AFTER_S = 5.0
-MOST_PROCESSES = 8
+MAX_PROCESSES = 8
 """So many may ask the exchange at a time: a streamer, the tasks of the pool, some commands."""
 
 _JITTER_S = 0.25
@@ -105,14 +105,14 @@ class SharedBudget:
         host: str,
         limit: int,
         reserve: WeightBudget,
-        most_wait_s: float = MOST_WAIT_S,
+        max_wait_s: float = MAX_WAIT_S,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._connect = connect
         self._host = host
         self._limit = limit
         self._reserve = reserve
-        self._most_wait_s = most_wait_s
+        self._max_wait_s = max_wait_s
         self._sleep = sleep
         self._connection: Connection | None = None
         self._away_until_s = 0.0
@@ -137,7 +137,7 @@ class SharedBudget:
                 return
             wait_s = grant.wait_ms / 1000 + random.uniform(0, _JITTER_S)  # noqa: S311 - jitter
             waited_s += wait_s
-            refuse_long_wait(waited_s, self._most_wait_s, wait_s)
+            refuse_long_wait(waited_s, self._max_wait_s, wait_s)
             log.info("weight_awaited", host=self._host, used=grant.used, wait_s=round(wait_s, 1))
             self._sleep(wait_s)
 
@@ -186,4 +186,4 @@ def _reserve(settings: Settings, market: Market) -> LocalBudget:
     those be missing too, all processes together stay within what is left over.
     """
     left_over = max(100, round(WEIGHT_LIMITS[market] * (1 - settings.rest_weight_share)))
-    return LocalBudget(left_over, own_limit=left_over // MOST_PROCESSES)
+    return LocalBudget(left_over, own_limit=left_over // MAX_PROCESSES)

@@ -9,15 +9,15 @@ from typing import Any
 import structlog
 
 from include.config import Settings
-from include.domain.sourcing import Fill
+from include.domain.sourcing import FillMode
 from include.errors import PermanentError
-from include.jobs.backfill import load_piece
-from include.jobs.pieces import DumpPiece, LoadCounts, Moment, RestPiece, summarise
-from include.jobs.planning import plan_backfill
-from include.jobs.trade_dumps import load_trade_dump
-from include.jobs.trade_folds import told
-from include.jobs.trade_pieces import TradeDumpCounts, TradeDumpPiece
-from include.jobs.trade_planning import plan_trade_dumps
+from include.jobs.klines.backfill import load_piece
+from include.jobs.klines.pieces import DumpPiece, LoadCounts, Moment, RestPiece, summarise
+from include.jobs.klines.planning import plan_backfill
+from include.jobs.trades.dumps import load_trade_dump
+from include.jobs.trades.folds import told
+from include.jobs.trades.pieces import TradeDumpCounts, TradeDumpPiece
+from include.jobs.trades.planning import plan_trade_dumps
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +61,7 @@ def plan_history(
         ).pieces
     if start is None:
         raise PermanentError(f"from is empty: say from which day on {kind} are to be loaded")
-    if mode != Fill.ALL:
+    if mode != FillMode.ALL:
         raise PermanentError(f"mode {mode!r} is for klines; of {kind} all that is missing comes")
     return plan_trade_dumps(
         settings=settings,

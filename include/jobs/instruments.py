@@ -11,14 +11,14 @@ from include.config import Settings
 from include.domain.instruments import Market
 from include.domain.timeframes import DAY_US
 from include.jobs.exchange import APPLICATION_NAME, open_shared_rest
-from include.jobs.pieces import market_from
+from include.jobs.klines.pieces import market_from
+from include.store.candles.merging import Connection
 from include.store.instruments import part_reused, read_instruments, write_instruments
-from include.store.merging import Connection
-from include.store.pools import connect
+from include.store.postgres.pools import connect
 
 log = structlog.get_logger(__name__)
 
-MOST_NAMED = 100
+MAX_NAMED = 100
 """Symbols named in one line of the log; more are counted."""
 
 IDS_LOOKED_AT_US = 3 * DAY_US
@@ -77,7 +77,7 @@ def _part_reused(connection: Connection, seen_at_us: int) -> int:
     since_us = seen_at_us - IDS_LOOKED_AT_US
     reused = part_reused(connection, Market.SPOT, since_us=since_us, seen_at_us=seen_at_us)
     if reused:
-        log.info("tickers_reused", count=len(reused), symbols=reused[:MOST_NAMED])
+        log.info("tickers_reused", count=len(reused), symbols=reused[:MAX_NAMED])
     return len(reused)
 
 
@@ -85,7 +85,7 @@ def _tell_changes(market: Market, known: dict[str, str], now: dict[str, str]) ->
     """Name symbols that are new, and those that began or ceased to trade."""
     new = sorted(now.keys() - known.keys())
     if new:
-        log.info("instruments_new", market=market.value, count=len(new), symbols=new[:MOST_NAMED])
+        log.info("instruments_new", market=market.value, count=len(new), symbols=new[:MAX_NAMED])
     changed = {
         symbol: f"{known[symbol]} -> {status}"
         for symbol, status in sorted(now.items())
@@ -96,5 +96,5 @@ def _tell_changes(market: Market, known: dict[str, str], now: dict[str, str]) ->
             "instrument_status_changed",
             market=market.value,
             count=len(changed),
-            symbols=dict(list(changed.items())[:MOST_NAMED]),
+            symbols=dict(list(changed.items())[:MAX_NAMED]),
         )

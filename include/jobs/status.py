@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from include.config import Settings
 from include.errors import PermanentError
-from include.store.health import (
+from include.store.ledgers.health import (
     Health,
     SymbolHealth,
     known_symbols,
@@ -16,7 +16,7 @@ from include.store.health import (
     schema_revision,
     server_time,
 )
-from include.store.pools import connect, redact
+from include.store.postgres.pools import connect, redact
 
 BEHIND_S = 180.0
 """A minute is in the table within seconds, or within about 40 where REST has to confirm it."""
@@ -24,10 +24,10 @@ PATIENCE_S = 600.0
 """The streamer repairs a hole within ten minutes; ``check_quality`` waits as long."""
 GAP_PATIENCE_S = 1_800.0
 """``repair_gaps`` takes a gap after ten minutes and tries every five."""
-LEAST_DAYS_KNOWN = 31
+MIN_DAYS_KNOWN = 31
 """How far back a symbol is remembered that has no rows any more."""
-MOST_WINDOW = timedelta(days=31)
-MOST_NAMES = 5
+MAX_WINDOW = timedelta(days=31)
+MAX_NAMES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def read_status(
         PermanentError: the window is too long, or URL or login are wrong.
         TransientError: the database is away.
     """
-    if not timedelta(minutes=1) <= window <= MOST_WINDOW:
+    if not timedelta(minutes=1) <= window <= MAX_WINDOW:
         raise PermanentError(
             f"--since reaches {window / timedelta(days=1):g} days back; it must be 1 minute to "
             "31 days (31d)"
@@ -88,7 +88,7 @@ def read_status(
         revision, newest = schema_revision(connection), newest_revision()
         health = None
         if revision is not None:
-            remembered = min(since, now - timedelta(days=LEAST_DAYS_KNOWN))
+            remembered = min(since, now - timedelta(days=MIN_DAYS_KNOWN))
             health = read_health(
                 connection,
                 list(symbols) or known_symbols(connection, since=remembered),
@@ -202,6 +202,6 @@ def _is_behind(one: SymbolHealth) -> bool:
 
 
 def _names(symbols: Sequence[str]) -> str:
-    shown = ", ".join(symbols[:MOST_NAMES])
-    more = len(symbols) - MOST_NAMES
+    shown = ", ".join(symbols[:MAX_NAMES])
+    more = len(symbols) - MAX_NAMES
     return f"{shown} and {more} more" if more > 0 else shown

@@ -24,14 +24,14 @@ from psycopg import sql
 
 from include.errors import CandelabraError, PermanentError, TransientError
 from include.quality.check import Check, Severity, Suite
-from include.quality.open_faults import MOST_SPANS, united
+from include.quality.open_faults import MAX_SPANS, united
 from include.quality.report import CheckResult, FailingRow
 
 if TYPE_CHECKING:
     from great_expectations.execution_engine.execution_engine import ExecutionEngine
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
-MOST_ROWS = 200
+MAX_ROWS = 200
 """Rows of a broken rule that are kept; Great Expectations fetches no more of a query."""
 
 # Of each symbol first one, so that none hides the others. The first row has the spans of all.
@@ -145,7 +145,7 @@ def expectation_of(check: Check, values: dict[str, sql.Composable]) -> Expectati
     query = sql.SQL(check.query).format(batch=sql.SQL("{batch}"), **values)
     counted = sql.SQL("WITH breaking AS ({query}) {counted}").format(
         query=query,
-        counted=_COUNTED.format(most=sql.Literal(MOST_ROWS), most_spans=sql.Literal(MOST_SPANS)),
+        counted=_COUNTED.format(most=sql.Literal(MAX_ROWS), max_spans=sql.Literal(MAX_SPANS)),
     )
     return ExpectRowsToKeepRule(unexpected_rows_query=counted.as_string(), **told)
 
@@ -172,7 +172,7 @@ def result_of(
             _unexpected_row(suite, check, row) for row in found.get("unexpected_index_list") or []
         ]
         spans = united(*map(_span_of, every))
-        rows = tuple(every[:MOST_ROWS])
+        rows = tuple(every[:MAX_ROWS])
         count = int(found.get("unexpected_count") or 0)
     else:
         unexpected = found["details"]["unexpected_rows"]

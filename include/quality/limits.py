@@ -34,7 +34,7 @@ class Limits:
             streamer's.
         followed_for: how long a symbol without rows still counts as one that is kept up.
         jump_multiple: how many usual ranges a close may differ from the one before.
-        least_jump: moves of a smaller part of the price are never looked at.
+        min_jump: moves of a smaller part of the price are never looked at.
         usual_rows: minutes with trades that a usual range needs.
         silence_before: how long before a halt minutes without a trade are counted, which it must be
             longer than.
@@ -46,7 +46,7 @@ class Limits:
     settled_after: timedelta = timedelta(minutes=10)
     followed_for: timedelta = timedelta(days=1)
     jump_multiple: Decimal = Decimal(20)
-    least_jump: Decimal = Decimal("0.02")
+    min_jump: Decimal = Decimal("0.02")
     usual_rows: int = 30
     silence_before: timedelta = timedelta(hours=2)
     longest_halt: timedelta = timedelta(days=1)

@@ -12,7 +12,7 @@ from typing import LiteralString
 Spans = Mapping[str, tuple[tuple[int, int], ...]]
 """By symbol: from and to, itself not, ascending."""
 
-MOST_SPANS = 200
+MAX_SPANS = 200
 """More of one symbol and rule become one span that holds them all."""
 
 # A run that began before the newest one ended may have found what that one has not looked at,
@@ -63,6 +63,6 @@ def _merged(spans: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
             merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
         else:
             merged.append((begin, end))
-    if len(merged) > MOST_SPANS:
+    if len(merged) > MAX_SPANS:
         return ((merged[0][0], merged[-1][1]),)
     return tuple(merged)

@@ -65,13 +65,13 @@ class CheckResult:
         rows = "; ".join(map(str, shown)) + (f"; and {more} more" if more else "")
         return f"{self.name} ({self.rule}): {rows}"
 
-    def with_more(self, other: CheckResult, *, most_rows: int) -> CheckResult:
+    def with_more(self, other: CheckResult, *, max_rows: int) -> CheckResult:
         """The same rule over this and another part of the rows.
 
         Parts meet in a row or a hole, which both of them name: it counts once.
         """
         again = sum(row in self.failing_rows for row in other.failing_rows)
-        rows = tuple(dict.fromkeys((*self.failing_rows, *other.failing_rows)))[:most_rows]
+        rows = tuple(dict.fromkeys((*self.failing_rows, *other.failing_rows)))[:max_rows]
         count = self.failing_count + other.failing_count - again
         spans = united(self.open_spans, other.open_spans)
         return CheckResult(self.suite, self.name, self.rule, self.severity, count, rows, spans)

@@ -16,19 +16,19 @@ from great_expectations.core.expectation_validation_result import (
 from psycopg import sql
 
 from include.errors import PermanentError
-from include.quality.candle_checks import VOCABULARY
 from include.quality.check import Suite
 from include.quality.data_docs import write_data_docs
-from include.quality.expectation import MOST_ROWS, expectation_of, result_of
-from include.quality.kept_trades import chunks_of, load_trades
+from include.quality.expectation import MAX_ROWS, expectation_of, result_of
 from include.quality.limits import Limits, ScopeKind
 from include.quality.report import CheckResult, QualityReport
+from include.quality.rules.candles import VOCABULARY
+from include.quality.rules.captured_trades import chunks_of, load_trades
 from include.quality.scope import Scope, load_candles, prepare
 from include.quality.session import Session, composed
 from include.quality.suites import SUITES
-from include.store.ledgers import QualityResult
-from include.store.pools import connect
-from include.store.quality_runs import QualityRun, record_quality_run
+from include.store.ledgers.files import QualityResult
+from include.store.ledgers.quality_runs import QualityRun, record_quality_run
+from include.store.postgres.pools import connect
 
 log = structlog.get_logger(__name__)
 
@@ -151,7 +151,7 @@ class _Run:
             for _ in self._chunks(suite):
                 part = self._validate(suite)
                 together = [
-                    one.with_more(other, most_rows=MOST_ROWS)
+                    one.with_more(other, max_rows=MAX_ROWS)
                     for one, other in zip(together, part, strict=True)
                 ] if together else part  # fmt: skip
             results += together
@@ -185,7 +185,7 @@ class _Run:
             result_format={
                 "result_format": "COMPLETE",
                 "unexpected_index_column_names": list(suite.key),
-                "partial_unexpected_count": MOST_ROWS,
+                "partial_unexpected_count": MAX_ROWS,
             },
         )
         self.session.source.delete_asset(name)

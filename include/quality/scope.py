@@ -26,9 +26,9 @@ from typing import LiteralString
 
 from psycopg import sql
 
-from include.quality.halt_checks import MINUTES, NOTE_MINUTES, TOLD_BEFORE
 from include.quality.limits import LATE, Limits, ScopeKind
 from include.quality.open_faults import BROKEN_LEDGERS, OPEN
+from include.quality.rules.halts import MINUTES, NOTE_MINUTES, TOLD_BEFORE
 from include.quality.session import Session
 
 CURSOR = "quality.candles"
@@ -238,7 +238,7 @@ def values_of(
         "stale_after": sql.Literal(limits.stale_after),
         "followed_for": sql.Literal(limits.followed_for),
         "jump_multiple": sql.Literal(limits.jump_multiple),
-        "least_jump": sql.Literal(limits.least_jump),
+        "least_jump": sql.Literal(limits.min_jump),
         "usual_rows": sql.Literal(limits.usual_rows),
         "silence_before": sql.Literal(limits.silence_before),
         "longest_halt": sql.Literal(limits.longest_halt),

@@ -13,7 +13,7 @@ from great_expectations.data_context.types.base import ProgressBarsConfig
 from psycopg import sql
 from sqlalchemy.exc import DBAPIError
 
-from include.store.pools import redact, translated
+from include.store.postgres.pools import redact, translated
 
 STATEMENT_TIMEOUT_S = 600
 """Longest time one rule may take."""

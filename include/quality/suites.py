@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from include.quality.candle_checks import CANDLE_CHECKS
 from include.quality.check import Check, Suite
-from include.quality.freshness_checks import FRESHNESS
-from include.quality.halt_checks import HALTS
-from include.quality.ledger_checks import LEDGERED_CANDLE_CHECKS, LEDGERS
-from include.quality.neighbour_checks import NEIGHBOUR_CHECKS
-from include.quality.registry_checks import INSTRUMENTS
-from include.quality.trade_checks import TRADES
+from include.quality.rules.candles import CANDLE_CHECKS
+from include.quality.rules.freshness import FRESHNESS
+from include.quality.rules.halts import HALTS
+from include.quality.rules.ledgers import LEDGERED_CANDLE_CHECKS, LEDGERS
+from include.quality.rules.neighbours import NEIGHBOUR_CHECKS
+from include.quality.rules.registry import INSTRUMENTS
+from include.quality.rules.trades import TRADES
 
 CANDLES = Suite(
     "candles",

@@ -14,13 +14,13 @@ from psycopg.types.json import Jsonb
 from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import from_us, to_us
 from include.errors import PermanentError
-from include.store.merging import Connection
-from include.store.pools import translated
+from include.store.candles.merging import Connection
+from include.store.postgres.pools import translated
 
 LISTED_FROM_UNKNOWN_US = 0
 """Start of a listing that was found listed and of which the exchange tells no start."""
 
-LEAST_SHARE_SEEN = 0.5
+MIN_SHARE_SEEN = 0.5
 """An answer that shows fewer of a market's symbols is broken; nobody delists so many at once."""
 
 # The exchange tells a later start than the present listing's: the ticker was used again.
@@ -196,7 +196,7 @@ def write_instruments(
                 "seen_at": from_us(seen_at_us),
             }
             known, unseen = cursor.execute(_COUNT_UNSEEN, shown).fetchone() or (0, 0)
-            if known - unseen < LEAST_SHARE_SEEN * known:
+            if known - unseen < MIN_SHARE_SEEN * known:
                 raise PermanentError(
                     f"the answer shows {known - unseen} of {known} listed symbols of "
                     f"{whole_market}: not the whole market; nothing was written"

@@ -22,7 +22,7 @@ from psycopg import sql
 
 from include.errors import PermanentError
 from include.store.migrations.scripts import script_text
-from include.store.pools import connect, redact, translated
+from include.store.postgres.pools import connect, redact, translated
 
 log = structlog.get_logger(__name__)
 

@@ -21,20 +21,20 @@ from psycopg import errors
 
 from include.backoff import Backoff
 from include.errors import PermanentError, TransientError
-from include.jobs.trades_by_id import record_raw_gaps
-from include.store.pools import connect_async
-from include.store.raw import RAW_TABLES, RawTable, write_raw_async
-from streamer.capture.acknowledged import Acknowledged
-from streamer.capture.disk import Disk
-from streamer.capture.lanes import Lane, Lanes
-from streamer.capture.losses import Loss, Losses
-from streamer.capture.segments import Record
-from streamer.capture.spool import Spool, losses_of, tally
-from streamer.threads import in_thread
+from include.jobs.trades.by_id import record_raw_gaps
+from include.store.postgres.pools import connect_async
+from include.store.trades.captured import RAW_TABLES, RawTable, write_raw_async
+from streamer.capture.intake.lanes import Lane, Lanes
+from streamer.capture.repair.stored_rows_check import StoredRowsCheck
+from streamer.capture.spool.disk import Disk
+from streamer.capture.spool.losses import Loss, Losses
+from streamer.capture.spool.segments import Record
+from streamer.capture.spool.spool import Spool, losses_of, tally
+from streamer.runtime.threads import in_thread
 
 log = structlog.get_logger(__name__)
 
-BACKOFF = Backoff(first_s=0.4, most_s=10.0, least_s=0.05)
+BACKOFF = Backoff(first_s=0.4, max_s=10.0, min_s=0.05)
 CONNECT_TIMEOUT_S = 5.0
 WRITE_TIMEOUT_S = 60.0
 LAST_DISK_S = 1.5
@@ -68,7 +68,7 @@ class CaptureWriter:
         batch_rows: int,
         flush_timeout_s: float,
         spill_interval_s: float = SPILL_INTERVAL_S,
-        acknowledged: Acknowledged | None = None,
+        acknowledged: StoredRowsCheck | None = None,
     ) -> None:
         self.written: dict[str, int] = dict.fromkeys(RAW_TABLES, 0)
         """New rows by table."""
@@ -283,7 +283,7 @@ class CaptureWriter:
     # --- to the disk
 
     async def _spill_on(self) -> None:
-        spill_rows = int(SPILL_SHARE * self._lanes.most_rows)
+        spill_rows = int(SPILL_SHARE * self._lanes.max_rows)
         while True:
             await asyncio.sleep(self._spill_interval_s)
             held = sum(len(lane.rows) for lane in self._lanes.lanes if not lane.can_be_asked)

@@ -13,7 +13,7 @@ from psycopg import sql
 from include.domain.instruments import market_of
 from include.domain.timeframes import from_us, to_us
 from simulator.server import ExchangeThread
-from streamer.capture.resumption import cannot_be_asked
+from streamer.capture.repair.resumption import cannot_be_asked
 from tests.chaos.exchanged import (
     Quote,
     Row,

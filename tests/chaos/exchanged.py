@@ -17,7 +17,7 @@ Quote = tuple[int, Row]
 """Time of the exchange (µs) and values."""
 
 NEVER_US = 1 << 62
-MOST_ROWS = 10_000_000
+MAX_ROWS = 10_000_000
 
 
 def listings_of(exchange: ExchangeThread, symbol: str) -> list[tuple[int, int]]:
@@ -48,7 +48,7 @@ def _tape(exchange: ExchangeThread, symbol: str, from_us: int, until_us: int) ->
         exchange_symbol_of(symbol),
         view_us=until_us - 1,
         start_us=from_us,
-        limit=MOST_ROWS,
+        limit=MAX_ROWS,
     )
 
 

@@ -16,28 +16,28 @@ from functools import partial
 from include.backoff import Backoff
 
 WAITING = (
-    "include.binance.rest",
-    "include.jobs.minutes",
-    "streamer.capture.resumption",
+    "include.binance.rest.client",
+    "include.jobs.klines.minutes",
+    "streamer.capture.repair.resumption",
     "streamer.capture.writer",
-    "streamer.connection",
-    "streamer.ledger",
-    "streamer.newcomers",
-    "streamer.repair",
-    "streamer.startup",
-    "streamer.writer",
+    "streamer.exchange.connection",
+    "streamer.storage.gap_ledger",
+    "streamer.symbols.first_minutes",
+    "streamer.storage.repair_queue",
+    "streamer.symbols.startup",
+    "streamer.storage.writer",
 )
 """Modules that wait between tries."""
 
 LOOKING = {
     "include.jobs.exchange": "RECONNECT_AFTER_S",
-    "streamer.capture.evidence": "LOOK_INTERVAL_S",
-    "streamer.capture.holes": "POLL_S",
-    "streamer.capture.whole": "SAVE_INTERVAL_S",
-    "streamer.capture.resumption": "POLL_S",
-    "streamer.ledger": "LOOK_INTERVAL_S",
-    "streamer.look_back": "LOOK_AFTER_S",
-    "streamer.repair": "POLL_S",
+    "streamer.capture.repair.expected_trades": "POLL_INTERVAL_S",
+    "streamer.capture.repair.missing_ids": "POLL_S",
+    "streamer.capture.spool.checkpoint": "SAVE_INTERVAL_S",
+    "streamer.capture.repair.resumption": "POLL_S",
+    "streamer.storage.gap_ledger": "POLL_INTERVAL_S",
+    "streamer.storage.failover_check": "LOOK_AFTER_S",
+    "streamer.storage.repair_queue": "POLL_S",
 }
 """Modules that look for what is due every so often."""
 
@@ -53,42 +53,42 @@ def hurry(factor: float) -> None:
     for name, wait in LOOKING.items():
         module = importlib.import_module(name)
         setattr(module, wait, getattr(module, wait) / factor)
-    tails = importlib.import_module("streamer.capture.tails")
+    tails = importlib.import_module("streamer.capture.repair.trailing_trades")
     for wait in ("POLL_S", "SETTLE_S", "PACE_S"):
         setattr(tails, wait, getattr(tails, wait) / factor)
-    filler = importlib.import_module("streamer.capture.holes").HoleFiller
-    for asker in (filler, tails.Tails):
+    filler = importlib.import_module("streamer.capture.repair.missing_ids").HoleFiller
+    for asker in (filler, tails.TrailingTrades):
         asker.backoff = _hurried(asker.backoff, factor)
         asker.slow_backoff = _hurried(asker.slow_backoff, factor)
-    rotate_s = _of("streamer.watchdog", "ROTATE_EVERY_S") / factor
+    rotate_s = _of("streamer.health.watchdog", "ROTATE_EVERY_S") / factor
     _give("streamer.app", "Watchdog", rotate_every_s=rotate_s)
-    settle_s = _of("streamer.capture.intake", "SETTLE_S") / factor
-    _give("streamer.capture.capture", "Intake", settle_s=settle_s)
-    limits = importlib.import_module("include.binance.weights").WEIGHT_LIMITS
+    settle_s = _of("streamer.capture.intake.rows", "SETTLE_S") / factor
+    _give("streamer.capture.app", "Intake", settle_s=settle_s)
+    limits = importlib.import_module("include.binance.rest.weights").WEIGHT_LIMITS
     for market in limits:
         limits[market] *= WEIGHT_FACTOR
 
 
 def carry_on(speed: float, factor: float) -> None:
     """Carry the exchange's clock on in silence as fast as it runs, and after as shorter a wait."""
-    feed = importlib.import_module("streamer.feed")
+    feed = importlib.import_module("streamer.candles.feed")
     feed.CARRIED_LAG_S *= speed / factor
-    _give("streamer.feed", "ExchangeClock", clock_s=lambda: time.monotonic() * speed)
+    _give("streamer.candles.feed", "ExchangeClock", clock_s=lambda: time.monotonic() * speed)
 
 
 def _hurried(backoff: Backoff, factor: float) -> Backoff:
     return replace(
         backoff,
         first_s=backoff.first_s / factor,
-        most_s=backoff.most_s / factor,
-        least_s=max(backoff.least_s / factor, 0.02),
+        max_s=backoff.max_s / factor,
+        min_s=max(backoff.min_s / factor, 0.02),
     )
 
 
 def narrow(streams: int) -> None:
     """Let a connection carry this many streams at most."""
     _give("streamer.app", "Fleet", max_streams=streams)
-    _give("streamer.capture.capture", "CaptureFeeds", max_streams=streams)
+    _give("streamer.capture.app", "CaptureFeeds", max_streams=streams)
 
 
 def _of(module: str, name: str) -> float:
@@ -106,6 +106,6 @@ if __name__ == "__main__":
     hurry(factor)
     carry_on(speed, factor)
     narrow(int(streams))
-    from include.cli.app import main
+    from cli.app import main
 
     main()

@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 from include.domain.instruments import UM_SUFFIX, Market, market_of
 from include.domain.timeframes import from_us, minute_of, to_us
 from simulator.server import ExchangeThread
-from streamer.roster import GONE_AFTER_US
+from streamer.symbols.symbol_selection import GONE_AFTER_US
 
 CONFIRMING: Final = frozenset({"kline", "rest"})
 """Sources that are the exchange's own word for a candle."""

@@ -32,7 +32,7 @@ class StreamerProcess:
 
     Attributes:
         starts: how many lives it had.
-        most_rss_bytes: most memory that any of them held, as seen when it was struck.
+        max_rss_bytes: most memory that any of them held, as seen when it was struck.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class StreamerProcess:
         self._command = [sys.executable, "-m", "tests.chaos.hurried", *arguments]
         self.log_file = log_file
         self.starts = 0
-        self.most_rss_bytes = 0
+        self.max_rss_bytes = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._groups: list[int] = []
 
@@ -103,7 +103,7 @@ class StreamerProcess:
         self.check()
         if self._process is None:
             raise AssertionError("the streamer does not run")
-        self.most_rss_bytes = max(self.most_rss_bytes, _most_rss_bytes(self._process.pid))
+        self.max_rss_bytes = max(self.max_rss_bytes, _max_rss_bytes(self._process.pid))
         return self._process
 
     def left(self) -> list[int]:
@@ -156,7 +156,7 @@ def _is_alive(group: int) -> bool:
     return True
 
 
-def _most_rss_bytes(pid: int) -> int:
+def _max_rss_bytes(pid: int) -> int:
     """The most that a running process has held; 0 of one that is just ending."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):

@@ -17,7 +17,7 @@ import psycopg
 from deploy.local.postgres import EmbeddedPostgres
 from include.domain.timeframes import MINUTE_US, minute_of
 from include.errors import CandelabraError
-from include.jobs.repair import repair_gaps
+from include.jobs.klines.repair import repair_gaps
 from simulator.faults.plan import PlanError
 from simulator.server import ExchangeThread
 from tests.chaos.blows import Blows
@@ -27,7 +27,7 @@ from tests.chaos.processes import StreamerProcess
 from tests.chaos.scenario import SYMBOLS, Scenario
 from tests.chaos.servers import Database, fresh_database
 from tests.chaos.verdict import (
-    MOST_TOLD,
+    MAX_TOLD,
     GapCounts,
     Truth,
     differences,
@@ -47,8 +47,8 @@ REPAIR_EVERY_S = 1.0
 REPAIR_AFTER_S = 10.0
 """Younger gaps are the streamer's; older ones the DAG's, whose job is run here. A try of the
 streamer takes a second at most, and it has a calm of some for it."""
-MOST_RSS_BYTES = 250_000_000
-MOST_LEAVE_S = 60.0
+MAX_RSS_BYTES = 250_000_000
+MAX_LEAVE_S = 60.0
 """Until sessions of ended processes are gone from the server, whose disk may stall."""
 
 
@@ -67,7 +67,7 @@ class Outcome:
         captured_rows: rows of raw capture, each compared with the exchange's.
         hits: faults that hit something, of all.
         gaps: what was opened of candles, and who closed it.
-        most_rss_bytes: most memory that a streamer held.
+        max_rss_bytes: most memory that a streamer held.
     """
 
     seed: int
@@ -80,7 +80,7 @@ class Outcome:
     strikes: list[str] = field(default_factory=list)
     outage_minutes: int = 0
     gaps: GapCounts = field(default_factory=GapCounts)
-    most_rss_bytes: int = 0
+    max_rss_bytes: int = 0
     seconds: float = 0.0
     settled_after_s: float = 0.0
 
@@ -92,7 +92,7 @@ class Outcome:
             f"{self.captured_rows} rows captured; {self.hits} of {self.faults} faults hit; "
             f"{strikes}; {self.gaps.opened} gaps, {self.gaps.of_jobs} closed by jobs, "
             f"{self.gaps.silent} of them not given up; "
-            f"{self.most_rss_bytes / 1e6:.0f} MB; "
+            f"{self.max_rss_bytes / 1e6:.0f} MB; "
             f"settled {self.settled_after_s:.1f} s after the calm; {self.seconds:.1f} s"
         )
 
@@ -191,7 +191,7 @@ class _Run:
         """What went wrong, with all that is needed to see it again."""
         scenario = self._scenario
         strikes = ", ".join(f"{one.kind} at +{one.at_us / 1e6:.0f}s" for one in scenario.strikes)
-        told = scenario.entries[:MOST_TOLD]
+        told = scenario.entries[:MAX_TOLD]
         faults = "\n".join(f"  {json.dumps(entry)}" for entry in told)
         return (
             f"seed {scenario.seed} failed: {error}\n"
@@ -291,15 +291,15 @@ class _Run:
                 raise AssertionError(f"process groups {left} of ended streamers still run")
             if streamer.tracebacks():
                 raise AssertionError(f"{streamer.log_file.name} has errors that nobody caught")
-        until_s = time.monotonic() + MOST_LEAVE_S
+        until_s = time.monotonic() + MAX_LEAVE_S
         while sessions := self._database.sessions():
             if time.monotonic() > until_s:
                 told = "\n".join(sessions)
                 raise AssertionError(f"sessions of ended processes stay:\n{told}")
             time.sleep(0.05)
-        rss_bytes = max(self._streamer.most_rss_bytes, self._twin.most_rss_bytes)
-        self._outcome.most_rss_bytes = rss_bytes
-        if rss_bytes > MOST_RSS_BYTES:
+        rss_bytes = max(self._streamer.max_rss_bytes, self._twin.max_rss_bytes)
+        self._outcome.max_rss_bytes = rss_bytes
+        if rss_bytes > MAX_RSS_BYTES:
             raise AssertionError(f"a streamer of six symbols held {rss_bytes / 1e6:.0f} MB")
 
     def _report(self, true: Truth, began_us: dict[str, int], until_us: int) -> None:

@@ -21,7 +21,7 @@ KINDS: Final = ("connection", "frame", "rest", "market")
 FAULTS_A_SECOND: Final = 12
 """Real seconds. Each lasts up to three minutes of the exchange, halts up to fifteen."""
 
-MOST_OF: Final = {"delisting": 2, "ticker_reuse": 2, "new_listing": 4}
+MAX_OF: Final = {"delisting": 2, "ticker_reuse": 2, "new_listing": 4}
 """Of a symbol that is gone nothing more is to be seen: few of the six are."""
 FOR_GOOD: Final = ("delisting", "ticker_reuse")
 LONGEST_PAUSE_S: Final = 240
@@ -139,7 +139,7 @@ def _entries(
     for fault in drawn:
         entry = fault.to_json()
         made[entry["kind"]] += 1
-        if made[entry["kind"]] > MOST_OF.get(entry["kind"], len(drawn)):
+        if made[entry["kind"]] > MAX_OF.get(entry["kind"], len(drawn)):
             continue
         if captures and entry["kind"] == "ticker_reuse":
             # The key of raw capture is an id of a day: a third instrument has the second's ids.

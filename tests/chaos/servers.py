@@ -18,7 +18,7 @@ from tests.ports import steady_port
 
 TEMPLATE = "chaos_template"
 PASSWORD = "chaos"
-MOST_DROP_S = 60.0
+MAX_DROP_S = 60.0
 """A server whose disk stalls ends no session for as long."""
 DROP_EVERY_S = 1.0
 LAGGED_MINUTES = 3
@@ -150,7 +150,7 @@ def fresh_database(server: EmbeddedPostgres, name: str) -> Iterator[Database]:
 
 def _drop(server: EmbeddedPostgres, name: str) -> None:
     """Drop a database; while sessions stay, try again."""
-    until_s = time.monotonic() + MOST_DROP_S
+    until_s = time.monotonic() + MAX_DROP_S
     while True:
         try:
             server.drop_database(name)

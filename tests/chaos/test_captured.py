@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from include.domain.timeframes import MINUTE_US, from_us, to_us
-from include.jobs.trades_by_id import RawGap, record_raw_gaps
-from include.store.raw import RAW_TABLES, write_raw
+from include.jobs.trades.by_id import RawGap, record_raw_gaps
+from include.store.trades.captured import RAW_TABLES, write_raw
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
 from tests.chaos.captured import Judge

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from simulator.faults.kinds import KINDS as ALL_KINDS
-from tests.chaos.scenario import BANNED, MOST_OF, STREAMS_A_CONNECTION, WANTED, draw
+from tests.chaos.scenario import BANNED, MAX_OF, STREAMS_A_CONNECTION, WANTED, draw
 from tests.chaos.strikes import LONGEST_DOWN_S, TARGETS
 
 
@@ -44,7 +44,7 @@ def test_what_changes_the_listings_is_rare_and_beside_raw_capture_once_for_a_nam
     for seed in range(1, 101):
         scenario = draw(seed, minutes=60, speed=60)
         counts = Counter(entry["kind"] for entry in scenario.entries)
-        assert all(counts[kind] <= most for kind, most in MOST_OF.items()), seed
+        assert all(counts[kind] <= most for kind, most in MAX_OF.items()), seed
         if scenario.capture:
             reused = [
                 f"{entry['market']} {entry['symbols']}"

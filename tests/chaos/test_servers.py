@@ -43,7 +43,7 @@ def test_a_database_in_use_is_dropped_once_its_sessions_are_gone() -> None:
 
 
 def test_a_database_in_use_for_long_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_DROP_S", 0.05)
+    monkeypatch.setattr(module, "MAX_DROP_S", 0.05)
     server = Server(refusals=10_000)
     with pytest.raises(errors.ObjectInUse), fresh_database(server, "one"):  # type: ignore[arg-type]
         pass

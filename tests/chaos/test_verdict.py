@@ -12,12 +12,12 @@ from decimal import Decimal
 import psycopg
 import pytest
 
-from include.domain.candles import Candle, Offer, Source, Status
+from include.domain.candles import Candle, CandleCandidate, Source, Status
 from include.domain.instruments import Market
 from include.domain.timeframes import MINUTE_US, from_us, to_us
-from include.store.candles import merge_offers
-from include.store.gaps import close_gap, open_gap
-from include.store.ledgers import record_outage
+from include.store.candles.minutes import merge_offers
+from include.store.ledgers.files import record_outage
+from include.store.ledgers.gaps import close_gap, open_gap
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
 from tests.chaos.verdict import GapCounts, Truth, differences, gaps_of, truth
@@ -97,14 +97,14 @@ def table(true: tuple[Truth, int], database_url: str) -> Iterator[Table]:
         yield one
 
 
-def _offer(minute_us: int, values: tuple[Decimal, ...]) -> Offer:
+def _offer(minute_us: int, values: tuple[Decimal, ...]) -> CandleCandidate:
     opened, high, low, close, volume, quote, count, taker, taker_quote = values
     candle = Candle(
         symbol=SYMBOL, open_time_us=minute_us, open=opened, high=high, low=low, close=close,
         volume=volume, quote_volume=quote, trade_count=int(count), taker_buy_volume=taker,
         taker_buy_quote_volume=taker_quote,
     )  # fmt: skip
-    return Offer(candle, Status.VERIFIED, Source.KLINE, minute_us + MINUTE_US)
+    return CandleCandidate(candle, Status.VERIFIED, Source.KLINE, minute_us + MINUTE_US)
 
 
 def _outage(table: Table, first: int, end: int) -> None:

@@ -21,7 +21,7 @@ from tests.integration.faults.staging import (
     values_of,
 )
 
-MOST_TOLD = 12
+MAX_TOLD = 12
 
 Truth = Mapping[str, Mapping[int, tuple[Decimal, ...]]]
 
@@ -164,5 +164,5 @@ def _named(symbol: str, minute_us: int) -> str:
 
 def shortened(found: list[str]) -> str:
     """The first differences, one a line."""
-    more = [f"… and {len(found) - MOST_TOLD} more"] if len(found) > MOST_TOLD else []
-    return "\n".join(found[:MOST_TOLD] + more)
+    more = [f"… and {len(found) - MAX_TOLD} more"] if len(found) > MAX_TOLD else []
+    return "\n".join(found[:MAX_TOLD] + more)

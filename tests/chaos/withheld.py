@@ -45,7 +45,7 @@ def held_back_until(exchange: ExchangeThread, dataset: str, symbol: str) -> Call
     name = exchange_symbol_of(symbol)
     stream = f"{name.lower()}@{STREAM_OF[dataset]}"
     # Frames are sent late where the machine has other work.
-    behind_us = exchange.endpoints[market_of(symbol).value].hub.most_behind_us + SLACK_US
+    behind_us = exchange.endpoints[market_of(symbol).value].hub.max_behind_us + SLACK_US
     held = [
         (
             fault.at_us - SLACK_US,

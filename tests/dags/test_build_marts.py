@@ -10,19 +10,19 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from include.domain.candles import Candle, Offer, Source, Status
+from include.domain.candles import Candle, CandleCandidate, Source, Status
 from include.domain.timeframes import MINUTE_US, to_us
-from include.store.candles import merge_offers
-from include.store.pools import connect
+from include.store.candles.minutes import merge_offers
+from include.store.postgres.pools import connect
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
 LAYERS = ("intraday", "days", "analytics", "health")
 
 
-def offers(count: int, *, start_us: int = to_us(START)) -> list[Offer]:
+def offers(count: int, *, start_us: int = to_us(START)) -> list[CandleCandidate]:
     """Minutes whose prices rise by one each, one unit traded in each."""
     return [
-        Offer(
+        CandleCandidate(
             Candle(
                 "BTCUSDT",
                 start_us + number * MINUTE_US,

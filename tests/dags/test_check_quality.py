@@ -9,16 +9,16 @@ from decimal import Decimal
 import psycopg
 import pytest
 
-from include.domain.candles import Candle, Offer, Source, Status
+from include.domain.candles import Candle, CandleCandidate, Source, Status
 from include.domain.timeframes import MINUTE_US, to_us
-from include.store.candles import merge_offers
-from include.store.pools import connect
+from include.store.candles.minutes import merge_offers
+from include.store.postgres.pools import connect
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
 WINDOW = {"from": "2024-03-01", "to": "2024-03-01T00:20"}
 
 
-def offers(*minutes: int) -> list[Offer]:
+def offers(*minutes: int) -> list[CandleCandidate]:
     candle = Candle(
         "BTCUSDT",
         to_us(START),
@@ -30,7 +30,7 @@ def offers(*minutes: int) -> list[Offer]:
         Decimal(0),
     )
     return [
-        Offer(
+        CandleCandidate(
             dataclasses.replace(candle, open_time_us=to_us(START) + minute * MINUTE_US),
             Status.VERIFIED,
             Source.REST,

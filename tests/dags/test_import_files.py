@@ -20,7 +20,7 @@ def rows(count):
 
 @pytest.fixture
 def inbox(database_url, tmp_path, monkeypatch):
-    from include.jobs import inbox_folder
+    from include.jobs.files import inbox_folder
 
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("CANDELABRA_HOME", str(tmp_path))

@@ -9,10 +9,10 @@ import pytest
 
 from include.config import load_settings
 from include.domain.timeframes import to_us
-from include.jobs.archive import list_days, verify_day
-from include.store.ledgers import QualityResult, record_quality_results
-from include.store.pools import connect
-from include.store.raw import AGG_TRADES, write_raw
+from include.jobs.storage.archive import list_days, verify_day
+from include.store.ledgers.files import QualityResult, record_quality_results
+from include.store.postgres.pools import connect
+from include.store.trades.captured import AGG_TRADES, write_raw
 
 NIGHT = datetime(2026, 11, 21, 2, 40, tzinfo=UTC)
 

@@ -77,7 +77,7 @@ class Asked:
         self.statuses.append(answer.status_code)
         return answer
 
-    def most_of(self, market: str) -> int:
+    def max_of(self, market: str) -> int:
         """The most that was used of a market's weight in a minute."""
         limit = BUDGET[market] + IN_FLIGHT
         return max(used for (each, _), used in self.weight.items() if each == limit)
@@ -396,5 +396,5 @@ def test_the_months_are_the_exchanges_whatever_went_wrong(
     assert asked.statuses.count(429) == 3
     assert set(asked.statuses) == {200, 429}
     for market, budget in BUDGET.items():
-        assert asked.most_of(market) <= budget + IN_FLIGHT
-    assert asked.most_of("spot") >= BUDGET["spot"]
+        assert asked.max_of(market) <= budget + IN_FLIGHT
+    assert asked.max_of("spot") >= BUDGET["spot"]

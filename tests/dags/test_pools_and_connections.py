@@ -63,7 +63,7 @@ def run(airflow_variables):
 def not_migrated(run, postgres, _template):
     """What is said before Airflow's own migration; then the metadata are migrated."""
     url = postgres.create_database("own_candles", template=_template)
-    said = run("-m", "include.cli", "migrate", DATABASE_URL=url)
+    said = run("-m", "cli", "migrate", DATABASE_URL=url)
     done = run("-m", "airflow", "db", "migrate")
     assert done.returncode == 0, done.stderr
     yield said
@@ -89,9 +89,9 @@ def test_an_airflow_without_tables_is_told_to_migrate_first(not_migrated):
 
 def test_pools_and_connections_are_made_once_and_then_kept(run, database, airflow_variables):
     variables = variables_of(database, PASSWORD)
-    first = run("-m", "include.cli", "migrate", **variables)
-    again = run("-m", "include.cli", "migrate", **variables)
-    other = run("-m", "include.cli", "migrate", **variables_of(database, "an0ther"))
+    first = run("-m", "cli", "migrate", **variables)
+    again = run("-m", "cli", "migrate", **variables)
+    other = run("-m", "cli", "migrate", **variables_of(database, "an0ther"))
 
     assert (first.returncode, again.returncode, other.returncode) == (0, 0, 0), first.stderr
     pools = json.loads((ROOT / "dags" / "pools.json").read_text())
@@ -120,7 +120,7 @@ def test_pools_and_connections_are_made_once_and_then_kept(run, database, airflo
 
 
 def test_an_operator_reads_candles_by_the_connection(run, database):
-    done = run("-m", "include.cli", "migrate", **variables_of(database, PASSWORD))
+    done = run("-m", "cli", "migrate", **variables_of(database, PASSWORD))
     assert done.returncode == 0, done.stderr
     code = """
 from airflow.models.connection import Connection
@@ -139,7 +139,7 @@ with create_session() as session:
 def test_without_a_key_no_password_is_stored(run, database):
     done = run(
         "-m",
-        "include.cli",
+        "cli",
         "migrate",
         AIRFLOW__CORE__FERNET_KEY="",
         **variables_of(database, PASSWORD),
@@ -152,7 +152,7 @@ def test_without_a_key_no_password_is_stored(run, database):
 def test_without_an_airflow_the_reason_is_said(run, database):
     done = run(
         "-m",
-        "include.cli",
+        "cli",
         "migrate",
         DATABASE_URL=database,
         AIRFLOW_HOME="",

@@ -7,10 +7,10 @@ from decimal import Decimal
 
 import psycopg
 
-from include.domain.candles import Offer, Source, Status, silent_candle
+from include.domain.candles import CandleCandidate, Source, Status, silent_candle
 from include.domain.timeframes import MINUTE_US, to_us
-from include.store.candles import merge_offers
-from include.store.pools import connect
+from include.store.candles.minutes import merge_offers
+from include.store.postgres.pools import connect
 
 
 def test_a_wrong_minute_of_the_stream_is_repaired_and_the_day_is_said_to_differ(
@@ -20,7 +20,8 @@ def test_a_wrong_minute_of_the_stream_is_repaired_and_the_day_is_said_to_differ(
     with connect(database_url, application_name="test") as connection:
         candle = silent_candle("BTCUSDT", wrong_us, Decimal(1))
         merge_offers(
-            connection, [Offer(candle, Status.VERIFIED, Source.KLINE, wrong_us + MINUTE_US)]
+            connection,
+            [CandleCandidate(candle, Status.VERIFIED, Source.KLINE, wrong_us + MINUTE_US)],
         )
 
     daily = daily_run("reconcile_candles", {"symbols": "BTCUSDT, BTCUSDT.P"})

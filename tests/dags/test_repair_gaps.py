@@ -8,8 +8,8 @@ import psycopg
 import pytest
 
 from include.domain.timeframes import MINUTE_US, to_us
-from include.store.gaps import open_gap
-from include.store.pools import connect
+from include.store.ledgers.gaps import open_gap
+from include.store.postgres.pools import connect
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
 

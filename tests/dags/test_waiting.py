@@ -53,7 +53,7 @@ class Site:
 def site(monkeypatch) -> Callable[..., Site]:
     def answers(*given: list[str] | Exception) -> Site:
         made = Site(*given)
-        monkeypatch.setattr("include.jobs.daily.unpublished", made)
+        monkeypatch.setattr("include.jobs.klines.daily.unpublished", made)
         return made
 
     return answers

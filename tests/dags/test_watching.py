@@ -24,7 +24,7 @@ def inbox(tmp_path, monkeypatch):
 @pytest.fixture
 def settled(monkeypatch):
     """A file counts as settled at once."""
-    from include.jobs import inbox_folder
+    from include.jobs.files import inbox_folder
 
     monkeypatch.setitem(inbox_folder.find_files.__kwdefaults__, "settled_after_s", 0.0)
 

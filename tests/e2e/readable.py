@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.e2e.browser import Page
 
-LEAST_CONTRAST = 4.5
+MIN_CONTRAST = 4.5
 """Of text: WCAG 2.2, 1.4.3."""
 CONTROLS = {
     "button", "checkbox", "combobox", "link", "radio", "textbox", "radiogroup", "listbox", "image",
@@ -46,7 +46,7 @@ PALE_TEXTS = """
 
 async def pale_texts(page: Page) -> list[str]:
     """Visible texts that stand out too little, with their contrast."""
-    found: list[str] = await page.run(PALE_TEXTS.replace("LEAST", str(LEAST_CONTRAST)))
+    found: list[str] = await page.run(PALE_TEXTS.replace("LEAST", str(MIN_CONTRAST)))
     return found
 
 

@@ -18,9 +18,9 @@ from include.config import Settings
 from include.domain.timeframes import HOUR_US, MINUTE_US, to_us
 from include.jobs.dbt_env import dbt_environment
 from include.jobs.instruments import sync_instruments
-from include.jobs.repairs import Repairs
-from include.jobs.trade_dumps import load_trade_dump
-from include.jobs.trade_planning import plan_trade_dumps
+from include.jobs.klines.repairs import Repairs
+from include.jobs.trades.dumps import load_trade_dump
+from include.jobs.trades.planning import plan_trade_dumps
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
 from tests.e2e.browser import PROGRAM, Page, browsing
@@ -89,7 +89,7 @@ async def test_what_marts_have_is_beside_the_candles(database_url: str) -> None:
             async with asyncio.timeout(30):
                 while not streamer.observed.api_url:
                     await asyncio.sleep(0.02)
-            await page.open(f"{streamer.observed.api_url}/#BTCUSDT/5m")
+            await page.open(f"{streamer.health.telemetry.api_url}/#BTCUSDT/5m")
             await page.until("document.getElementById('connection').dataset.state === 'live'")
 
             # the newest day with trades stands beside the chart, drawn

@@ -16,7 +16,7 @@ import pytest
 from include.config import Settings
 from include.domain.timeframes import DAY_US, MINUTE_US, SECOND_US, TIMEFRAMES
 from include.jobs.instruments import sync_instruments
-from include.jobs.repairs import Repairs
+from include.jobs.klines.repairs import Repairs
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
 from streamer.app import Streamer

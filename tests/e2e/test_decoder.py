@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 
 from include.domain.candles import silent_candle
-from streamer.serving.api.fragments import MOST_ITEMS, binary_message, id_of, values_of
-from streamer.serving.api.messages import from_binary
-from streamer.serving.api.page import FOLDER
-from streamer.serving.watch import BarUpdate
+from serving.bars.subscription import BarUpdate
+from serving.http.routes.page import FOLDER
+from serving.websocket.fragments import MAX_ITEMS, binary_message, id_of, values_of
+from serving.websocket.messages import from_binary
 from tests.e2e.browser import PROGRAM, browsing
 
 DECODER = FOLDER / "decoder.js"
@@ -35,9 +35,9 @@ REFUSED = "refused"
 def made() -> list[bytes]:
     """Messages of all lengths, as the server makes them; and the same, damaged."""
     chance = random.Random(7)
-    ids = {f"S{number}": number for number in range(MOST_ITEMS - 1)} | {"LAST": 65_535}
+    ids = {f"S{number}": number for number in range(MAX_ITEMS - 1)} | {"LAST": 65_535}
     messages = []
-    for count in (0, 1, 2, 17, MOST_ITEMS):
+    for count in (0, 1, 2, 17, MAX_ITEMS):
         updates = [
             BarUpdate(
                 "1m",
@@ -46,7 +46,7 @@ def made() -> list[bytes]:
                     volume=Decimal(chance.choice(NUMBERS)),
                 ),
             )
-            for name in list(ids)[MOST_ITEMS - count :]
+            for name in list(ids)[MAX_ITEMS - count :]
         ]
         messages.append(
             binary_message([id_of(ids[one.candle.symbol]) + values_of(one) for one in updates])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from streamer.serving.api.page import FOLDER
+from serving.http.routes.page import FOLDER
 from tests.e2e.browser import PROGRAM, Page, browsing
 
 pytestmark = [

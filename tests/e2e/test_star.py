@@ -11,10 +11,10 @@ from argon2 import PasswordHasher
 from include.domain.accounts import Role
 from include.domain.timeframes import MINUTE_US
 from include.jobs.instruments import sync_instruments
-from include.jobs.repairs import Repairs
-from include.store import watchlists
-from include.store.accounts import add_user, password_of
-from include.store.pools import connect
+from include.jobs.klines.repairs import Repairs
+from include.store.accounts import watchlists
+from include.store.accounts.users import add_user, password_of
+from include.store.postgres.pools import connect
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
 from tests.e2e.browser import PROGRAM, Page, browsing

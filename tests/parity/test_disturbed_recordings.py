@@ -20,13 +20,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from include.binance.frames import AggTrade, Kline, Trade, decode, microseconds
-from include.domain.candles import Candle, Offer, Source, Status
+from include.binance.streams.messages import AggTrade, Kline, Trade, decode, microseconds
+from include.domain.candles import Candle, CandleCandidate, Source, Status
 from include.domain.fold import CandleBuilder
 from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import MINUTE_US, SECOND_US, minute_of
-from streamer.aggregation import SymbolAggregator
-from streamer.minutes import Timing
+from streamer.candles.aggregation import SymbolAggregator
+from streamer.candles.minutes import Timing
 
 pytestmark = pytest.mark.recorded
 
@@ -83,13 +83,13 @@ disturbances = st.builds(
 class Heard:
     """What an aggregator said."""
 
-    stored: dict[int, Offer] = field(default_factory=dict)
+    stored: dict[int, CandleCandidate] = field(default_factory=dict)
     asked: set[int] = field(default_factory=set)
     holes: int = 0
     until_us: int = 0
     """The exchange's time when the recording ended: what came after is not known of."""
 
-    def settle(self, offer: Offer) -> None:
+    def settle(self, offer: CandleCandidate) -> None:
         held = self.stored.get(offer.candle.open_time_us)
         if held is None or _rank(offer) >= _rank(held):
             self.stored[offer.candle.open_time_us] = offer
@@ -119,7 +119,7 @@ class Heard:
         raise AssertionError(f"a whole fold of {symbol} at {open_time_us} differs: {values}")
 
 
-def _rank(offer: Offer) -> tuple[int, int]:
+def _rank(offer: CandleCandidate) -> tuple[int, int]:
     return offer.rank, offer.candle.trade_count
 
 

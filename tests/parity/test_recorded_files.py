@@ -11,16 +11,16 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from include.binance.dumps import read_klines
-from include.binance.kline_files import KLINES
+from include.binance.files.dumps import read_klines
+from include.binance.files.kline_files import KLINES
 from include.config import Settings
 from include.domain.candles import Candle
-from include.domain.columnar import to_candles
+from include.domain.columns.candles import to_candles
 from include.domain.rollup import roll_up
 from include.domain.timeframes import timeframe
-from include.jobs.dump_loading import window_of
-from include.jobs.imports import import_file
-from include.store.candles import read_candles
+from include.jobs.files.imports import import_file
+from include.jobs.klines.dump_loading import window_of
+from include.store.candles.minutes import read_candles
 
 pytestmark = pytest.mark.recorded
 

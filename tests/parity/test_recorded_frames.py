@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from include.binance.frames import AggTrade, Kline, Trade, decode, microseconds
+from include.binance.streams.messages import AggTrade, Kline, Trade, decode, microseconds
 from include.domain.candles import differing_values
 from include.domain.fold import CandleBuilder
 from include.domain.timeframes import MINUTE_US, minute_of

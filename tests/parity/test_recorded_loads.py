@@ -16,12 +16,12 @@ import psycopg
 import pytest
 
 from include.config import Settings
-from include.domain.candles import Candle, Offer, Source, Status
+from include.domain.candles import Candle, CandleCandidate, Source, Status
 from include.domain.timeframes import to_us
 from include.errors import RejectedInputError
-from include.jobs.imports import import_file
-from include.store.candles import read_candles
-from include.store.merging import merge_offers
+from include.jobs.files.imports import import_file
+from include.store.candles.merging import merge_offers
+from include.store.candles.minutes import read_candles
 
 pytestmark = pytest.mark.recorded
 
@@ -135,7 +135,7 @@ def test_rest_rows_and_their_files_in_ms_and_us_are_the_same_minutes(
     assert units == [("BTCUSDT/ms.csv", "ms"), ("BTCUSDT/us.csv", "us")]
 
     rest = [
-        Offer(candle("BTCUSDT", row), Status.VERIFIED, Source.REST, 1_800_000_000_000_000)
+        CandleCandidate(candle("BTCUSDT", row), Status.VERIFIED, Source.REST, 1_800_000_000_000_000)
         for row in three_days
     ]
     merge_offers(connection, rest)

@@ -10,9 +10,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from include.binance.frames import Trade, decode, microseconds
-from include.binance.trade_files import TradeReader
-from include.domain.columnar import to_candles
+from include.binance.files.trade_files import TradeReader
+from include.binance.streams.messages import Trade, decode, microseconds
+from include.domain.columns.candles import to_candles
 
 pytestmark = pytest.mark.recorded
 

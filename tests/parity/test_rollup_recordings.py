@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from include.domain.candles import Candle, silent_candle
-from include.domain.columnar import CANDLE_SCHEMA, from_candles, roll_up, to_candles
+from include.domain.columns.candles import CANDLE_SCHEMA, from_candles, roll_up, to_candles
 from include.domain.rollup import roll_up as roll_up_rows
 from include.domain.timeframes import MINUTE_US, TIMEFRAMES, Timeframe, timeframe, to_us
 

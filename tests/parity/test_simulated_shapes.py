@@ -93,7 +93,7 @@ STREAMS = [
 ]  # fmt: skip
 
 
-MOST_FRAMES = 1_500
+MAX_FRAMES = 1_500
 ALL_FRAMES = 1_000_000
 
 
@@ -207,7 +207,7 @@ async def simulated_frames(exchange: Exchange, market: str, stream: str, count: 
 async def test_simulated_frames_have_the_recorded_shape(
     recorded_data: Path, exchange: Exchange, stream: Stream
 ) -> None:
-    payloads = recorded_payloads(recorded_data, stream, MOST_FRAMES)
+    payloads = recorded_payloads(recorded_data, stream, MAX_FRAMES)
     if stream.kind == "arr":
         payloads = [payload for payload in payloads if "ps" in payload["o"]]  # those of 2026
     assert len(payloads) >= 2
@@ -228,7 +228,7 @@ async def test_simulated_frames_have_the_recorded_shape(
 def check_spot_depth(frames: list[Any]) -> None:
     assert all(a["u"] + 1 == b["U"] <= b["u"] for a, b in pairwise(frames))
     assert any(quantity == "0.00000000" for f in frames for _, quantity in f["b"] + f["a"])
-    for frame in thinned(frames, MOST_FRAMES):
+    for frame in thinned(frames, MAX_FRAMES):
         bids, asks = ([float(price) for price, _ in frame[side]] for side in "ba")
         assert bids == sorted(bids, reverse=True)
         assert asks == sorted(asks)
@@ -238,7 +238,7 @@ def check_um_depth(frames: list[Any]) -> None:
     assert all(a["u"] == b["pu"] < b["U"] for a, b in pairwise(frames))
     assert any(b["U"] > b["pu"] + 1 for b in frames)
     assert all(frame["U"] <= frame["u"] and frame["T"] <= frame["E"] for frame in frames)
-    for frame in thinned(frames, MOST_FRAMES):
+    for frame in thinned(frames, MAX_FRAMES):
         for side in "ba":
             prices = [float(price) for price, _ in frame[side]]
             assert prices == sorted(prices)

@@ -7,56 +7,74 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 BY_A_WHOLE_STREAMER = "tests/integration/streamer/test_streamer.py runs it on real sockets"
-ASKED_BY_A_CLIENT = "asked by HTTP in tests/integration/streamer/serving/api/"
+ASKED_BY_A_CLIENT = "asked by HTTP in tests/integration/serving/api/"
 OF_BUILT_MARTS = "asked by HTTP in tests/integration/dbt/test_served_marts.py"
-BEFORE_A_STREAMER = "runs in tests/integration/streamer/serving/test_market_data.py"
+BEFORE_A_STREAMER = "runs in tests/integration/serving/grpc/test_market_data.py"
 BY_A_WHOLE_SIMULATOR = "tests/integration/simulator/ asks a running one by HTTP and WebSocket"
 FAULTS_ON_SOCKETS = "tests/integration/simulator/faults/ sees their effects as a client"
 EVERY_STREAM = "stream by stream in tests/unit/simulator/streams/test_catalogue.py"
 THE_MARKETS_INSIDE = "against a plain fold: tests/unit/simulator/market/test_market.py"
 BY_A_BACKFILL = "tests/integration/jobs/ backfills and repairs with it, also where that goes wrong"
-BY_TRADE_DUMPS = "files are planned, fetched and kept in tests/integration/jobs/test_trade_dumps.py"
+BY_TRADE_DUMPS = (
+    "files are planned, fetched and kept in tests/integration/jobs/trades/test_dumps.py"
+)
 
 QUALITY = [
     "include/jobs/quality.py",
-    "include/store/quality_runs.py",
-    *(path.relative_to(ROOT).as_posix() for path in (ROOT / "include" / "quality").glob("*.py")),
+    "include/store/ledgers/quality_runs.py",
+    *(path.relative_to(ROOT).as_posix() for path in (ROOT / "include" / "quality").rglob("*.py")),
 ]
 
 TESTED_ELSEWHERE = {
-    "include/binance/archives.py": BY_A_BACKFILL,
-    "include/binance/columns.py": BY_A_BACKFILL,
-    "include/binance/dumps.py": BY_A_BACKFILL,
-    "include/binance/kline_files.py": BY_A_BACKFILL,
-    "include/binance/klines.py": "pages of them: tests/unit/binance/test_rest.py",
-    "include/cli/archive.py": "calls the jobs of tests/integration/jobs/test_archive.py",
-    "include/cli/backup.py": "calls the jobs of tests/integration/jobs/test_backup.py",
-    "include/store/notifications.py": "hears in tests/integration/store/test_watchlists.py",
-    "include/store/restoring.py": "restores in tests/integration/jobs/test_backup.py",
-    "include/cli/backfill.py": "typed as a person would in tests/integration/jobs/test_commands.py",
-    "include/cli/import_files.py": "typed as a person would, in the same file",
-    "include/cli/demo.py": "run as a whole by `make demo ONCE=1`, whose exit code is its verdict",
-    "streamer/fans.py": "what readers are told: tests/unit/streamer/test_ticks.py",
-    "streamer/line.py": "on sockets: tests/unit/streamer/test_connection.py",
-    "streamer/observed.py": "read by tests/unit/streamer/test_metrics.py and test_health.py",
-    "streamer/ordering.py": "a part of it: tests/unit/streamer/test_aggregation_ids.py",
-    "streamer/minutes.py": "what the aggregator knows: tests/unit/streamer/test_aggregation.py",
-    "include/cli/compare.py": "typed as a person would in tests/integration/jobs/",
-    "include/cli/trade_dumps.py": "typed as a person would in tests/integration/jobs/",
-    "include/jobs/dump_files.py": BY_TRADE_DUMPS,
-    "include/jobs/dump_loading.py": BY_A_BACKFILL,
-    "include/jobs/file_edges.py": BY_TRADE_DUMPS,
-    "include/jobs/trade_planning.py": BY_TRADE_DUMPS,
-    "include/jobs/trade_folds.py": BY_TRADE_DUMPS,
-    "include/jobs/trade_pieces.py": BY_TRADE_DUMPS,
-    "include/store/raw_frames.py": BY_TRADE_DUMPS,
+    "include/binance/files/archives.py": BY_A_BACKFILL,
+    "include/binance/files/columns.py": BY_A_BACKFILL,
+    "include/binance/files/dumps.py": BY_A_BACKFILL,
+    "include/binance/files/kline_files.py": BY_A_BACKFILL,
+    "include/binance/rest/klines.py": "pages of them: tests/unit/binance/rest/test_client.py",
+    "cli/commands/archive.py": "calls the jobs of tests/integration/jobs/storage/test_archive.py",
+    "cli/commands/backup.py": "calls the jobs of tests/integration/jobs/storage/test_backup.py",
+    "include/store/accounts/notifications.py": (
+        "hears in tests/integration/store/accounts/test_watchlists.py"
+    ),
+    "include/store/storage/restoring.py": (
+        "restores in tests/integration/jobs/storage/test_backup.py"
+    ),
+    "cli/commands/backfill.py": (
+        "typed as a person would in tests/integration/jobs/test_commands.py"
+    ),
+    "cli/commands/import_files.py": "typed as a person would, in the same file",
+    "cli/local/demo.py": "run as a whole by `make demo ONCE=1`, whose exit code is its verdict",
+    "streamer/hub/trade_hub.py": "what readers are told: tests/unit/streamer/hub/test_ticks.py",
+    "streamer/exchange/stream_socket.py": (
+        "on sockets: tests/unit/streamer/exchange/test_connection.py"
+    ),
+    "streamer/health/telemetry.py": (
+        "read by tests/unit/streamer/health/test_metrics.py and test_health.py"
+    ),
+    "streamer/candles/id_order.py": (
+        "a part of it: tests/unit/streamer/candles/test_aggregation_ids.py"
+    ),
+    "streamer/candles/minutes.py": (
+        "what the aggregator knows: tests/unit/streamer/candles/test_aggregation.py"
+    ),
+    "cli/commands/compare.py": "typed as a person would in tests/integration/jobs/",
+    "cli/commands/trade_dumps.py": "typed as a person would in tests/integration/jobs/",
+    "include/jobs/klines/dump_files.py": BY_TRADE_DUMPS,
+    "include/jobs/klines/dump_loading.py": BY_A_BACKFILL,
+    "include/jobs/trades/file_edges.py": BY_TRADE_DUMPS,
+    "include/jobs/trades/planning.py": BY_TRADE_DUMPS,
+    "include/jobs/trades/folds.py": BY_TRADE_DUMPS,
+    "include/jobs/trades/pieces.py": BY_TRADE_DUMPS,
+    "include/store/trades/frames.py": BY_TRADE_DUMPS,
     "include/jobs/exchange.py": BY_A_BACKFILL,
     "include/jobs/instruments.py": BY_A_BACKFILL,
-    "include/jobs/inbox_folder.py": "with what is loaded: tests/integration/jobs/test_inbox.py",
-    "include/jobs/minutes.py": BY_A_BACKFILL,
-    "include/jobs/pieces.py": BY_A_BACKFILL,
-    "include/jobs/planning.py": BY_A_BACKFILL,
-    "include/jobs/repair.py": BY_A_BACKFILL,
+    "include/jobs/files/inbox_folder.py": (
+        "with what is loaded: tests/integration/jobs/files/test_inbox.py"
+    ),
+    "include/jobs/klines/minutes.py": BY_A_BACKFILL,
+    "include/jobs/klines/pieces.py": BY_A_BACKFILL,
+    "include/jobs/klines/planning.py": BY_A_BACKFILL,
+    "include/jobs/klines/repair.py": BY_A_BACKFILL,
     **dict.fromkeys(QUALITY, "fault by fault, run by run: tests/integration/quality/"),
     "include/config_of_jobs.py": "a part of include.config: tests/unit/include/test_config.py",
     "simulator/broken_answers.py": "in tests/integration/simulator/rest/test_faults.py",
@@ -88,21 +106,21 @@ TESTED_ELSEWHERE = {
     "simulator/streams/ws.py": BY_A_WHOLE_SIMULATOR,
     "streamer/app.py": BY_A_WHOLE_STREAMER,
     "include/config_of_serving.py": "every setting: tests/unit/include/test_config.py",
-    "include/store/analytics.py": OF_BUILT_MARTS,
-    "streamer/serving/api/analytics.py": OF_BUILT_MARTS,
-    "streamer/serving/api/guard.py": "with the accounts that it knows: test_accounts.py beside it",
-    "streamer/serving/api/app.py": ASKED_BY_A_CLIENT,
-    "streamer/serving/api/candles.py": ASKED_BY_A_CLIENT,
-    "streamer/serving/api/description.py": ASKED_BY_A_CLIENT,
-    "streamer/serving/api/health.py": ASKED_BY_A_CLIENT,
-    "streamer/serving/api/problems.py": ASKED_BY_A_CLIENT,
-    "streamer/serving/api/page.py": ASKED_BY_A_CLIENT,
-    "streamer/serving/api/statistics.py": ASKED_BY_A_CLIENT,
-    "streamer/serving/api/symbols.py": ASKED_BY_A_CLIENT,
-    "streamer/serving/api/ticks.py": ASKED_BY_A_CLIENT,
-    "streamer/serving/api/udf.py": ASKED_BY_A_CLIENT,
-    "streamer/serving/api/websocket.py": ASKED_BY_A_CLIENT,
-    "streamer/serving/history.py": "with the calls that read: tests/integration/streamer/serving/",
-    "streamer/serving/process.py": BEFORE_A_STREAMER,
-    "streamer/serving/sidecar.py": BEFORE_A_STREAMER,
+    "include/store/trades/analytics.py": OF_BUILT_MARTS,
+    "serving/http/routes/analytics.py": OF_BUILT_MARTS,
+    "serving/auth/middleware.py": "with the accounts that it knows: test_accounts.py beside it",
+    "serving/app.py": ASKED_BY_A_CLIENT,
+    "serving/http/routes/candles.py": ASKED_BY_A_CLIENT,
+    "serving/http/description.py": ASKED_BY_A_CLIENT,
+    "serving/http/routes/health.py": ASKED_BY_A_CLIENT,
+    "serving/problems.py": ASKED_BY_A_CLIENT,
+    "serving/http/routes/page.py": ASKED_BY_A_CLIENT,
+    "serving/http/routes/statistics.py": ASKED_BY_A_CLIENT,
+    "serving/http/routes/symbols.py": ASKED_BY_A_CLIENT,
+    "serving/websocket/ticks.py": ASKED_BY_A_CLIENT,
+    "serving/udf/routes.py": ASKED_BY_A_CLIENT,
+    "serving/websocket/endpoint.py": ASKED_BY_A_CLIENT,
+    "serving/read_pool.py": "with the calls that read: tests/integration/serving/",
+    "serving/process.py": BEFORE_A_STREAMER,
+    "serving/serve.py": BEFORE_A_STREAMER,
 }

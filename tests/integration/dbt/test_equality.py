@@ -28,16 +28,16 @@ from include.config import Settings
 from include.domain.instruments import exchange_symbol_of, market_of
 from include.domain.timeframes import MINUTE_US, TIMEFRAMES, from_us, minute_of, to_us
 from include.jobs.instruments import sync_instruments
-from include.jobs.repairs import Repairs
-from include.store.pools import connect as connected
+from include.jobs.klines.repairs import Repairs
+from include.store.postgres.pools import connect as connected
+from serving.process import serve
+from serving.protobuf.bars import microseconds_of, time_of
+from serving.protobuf.generated.candelabra.v1 import market_data_pb2 as pb
+from serving.protobuf.generated.candelabra.v1 import market_data_pb2_grpc as services
 from simulator.config import SimulatorConfig
 from simulator.market.market import Market
 from simulator.server import Exchange
 from simulator.wire.frames import kline_row
-from streamer.serving.generated.candelabra.v1 import market_data_pb2 as pb
-from streamer.serving.generated.candelabra.v1 import market_data_pb2_grpc as services
-from streamer.serving.process import serve
-from streamer.serving.wire import microseconds_of, time_of
 from tests.integration.streamer.harness import settings_for, streaming
 from tests.nats_server import nats_server
 from tests.ports import steady_port

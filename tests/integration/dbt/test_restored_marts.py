@@ -14,8 +14,8 @@ import pytest
 
 from deploy.local.postgres import EmbeddedPostgres, psql_program
 from include.config import Settings
-from include.jobs.backup import backup, restore
 from include.jobs.dbt_env import dbt_environment
+from include.jobs.storage.backup import backup, restore
 from tests.integration.dbt.test_indicators_rebuild import HOUR, computed, stored, written
 from tests.integration.dbt.trades.test_trade_rebuild import Marts, archive, trades_of
 from tests.integration.dbt.walks import walk, write

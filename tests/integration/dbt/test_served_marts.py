@@ -17,15 +17,15 @@ from fastapi import FastAPI
 
 from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import TIMEFRAMES, to_us
-from include.store.bars import read_bars
+from include.store.candles.bars import read_bars
 from include.store.instruments import write_instruments
-from include.store.pools import connect
-from streamer.serving.api.app import create_app
-from streamer.serving.board import Board
-from streamer.serving.history import History
-from streamer.serving.prices import Prices
-from streamer.subscription import Batch
-from tests.integration.streamer.serving.api.described import OF_MARTS, ask_all, on_a_socket
+from include.store.postgres.pools import connect
+from serving.app import create_app
+from serving.bars.day_prices import Prices
+from serving.bars.live_bars import LiveBars
+from serving.read_pool import ReadPool
+from streamer.hub.subscription import Batch
+from tests.integration.serving.http.described import OF_MARTS, ask_all, on_a_socket
 
 START = datetime(2026, 3, 30, tzinfo=UTC)
 MINUTES = 3 * 1440 + 90
@@ -45,9 +45,9 @@ class Silent:
 
 @asynccontextmanager
 async def application(url: str) -> AsyncIterator[FastAPI]:
-    history = History(url)
+    history = ReadPool(url)
     history.open()
-    board = Board(Silent, lambda _symbol, _newest: ((), (), ()))
+    board = LiveBars(Silent, lambda _symbol, _newest: ((), (), ()))
     app = create_app(
         board,
         history,

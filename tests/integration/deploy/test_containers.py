@@ -29,7 +29,7 @@ from deploy.local.postgres import EmbeddedPostgres, psql_program
 from deploy.local.processes import MARKER, SupervisedProcess, marked, stop_all, tail
 from include.domain.timeframes import minute_of
 from include.errors import TransientError
-from include.store.candles import merge_offers
+from include.store.candles.minutes import merge_offers
 from tests.ports import steady_port
 from tests.unit.deploy.container_files import (
     ROOT,

@@ -13,23 +13,26 @@ from typing import Any
 import pytest
 
 from include.backoff import Backoff
-from include.binance import dumps, rest
+from include.binance.files import dumps
+from include.binance.rest import client as rest
 from include.config import Settings
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
-from streamer import connection, repair, startup
+from streamer.exchange import connection
+from streamer.storage import repair_queue as repair
+from streamer.symbols import startup
 from tests.integration.faults.staging import Afflict, settings_of
 
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenth of the usual waits, and less."""
-    monkeypatch.setattr(rest, "BACKOFF", Backoff(first_s=0.05, most_s=0.2))
-    monkeypatch.setattr(dumps, "BACKOFF", Backoff(first_s=0.05, most_s=0.2))
-    monkeypatch.setattr(repair, "BACKOFF", Backoff(first_s=0.1, most_s=0.5, least_s=0.05))
+    monkeypatch.setattr(rest, "BACKOFF", Backoff(first_s=0.05, max_s=0.2))
+    monkeypatch.setattr(dumps, "BACKOFF", Backoff(first_s=0.05, max_s=0.2))
+    monkeypatch.setattr(repair, "BACKOFF", Backoff(first_s=0.1, max_s=0.5, min_s=0.05))
     monkeypatch.setattr(repair, "POLL_S", 0.05)
-    monkeypatch.setattr(connection, "BACKOFF", Backoff(first_s=0.1, most_s=0.5, least_s=0.05))
-    monkeypatch.setattr(startup, "BACKOFF", Backoff(first_s=0.1, most_s=0.2, least_s=0.05))
+    monkeypatch.setattr(connection, "BACKOFF", Backoff(first_s=0.1, max_s=0.5, min_s=0.05))
+    monkeypatch.setattr(startup, "BACKOFF", Backoff(first_s=0.1, max_s=0.2, min_s=0.05))
 
 
 @pytest.fixture(scope="module")

@@ -20,20 +20,20 @@ from include.config import Settings
 from include.domain.candles import Candle
 from include.domain.instruments import exchange_symbol_of, market_of
 from include.domain.timeframes import from_us, to_us
-from include.jobs import (
-    backfill,
-    dump_files,
-    dump_loading,
-    exchange,
-    instruments,
-    minutes,
-    planning,
-)
-from include.jobs import repair as repair_job
-from include.store.gaps import open_gap
-from include.store.pools import connect
+from include.jobs import exchange, instruments
+from include.jobs.klines import backfill, dump_files, dump_loading, minutes, planning
+from include.jobs.klines import repair as repair_job
+from include.store.ledgers.gaps import open_gap
+from include.store.postgres.pools import connect
 from simulator.server import Exchange, ExchangeThread
-from streamer import app, connection, feed, findings, repair, startup, watchdog, writer
+from streamer import anomalies as findings
+from streamer import app
+from streamer.candles import feed
+from streamer.exchange import connection
+from streamer.health import watchdog
+from streamer.storage import repair_queue as repair
+from streamer.storage import writer
+from streamer.symbols import startup
 
 ROOT = Path(__file__).parents[3]
 Row = dict[str, Any]
@@ -168,7 +168,7 @@ def typed(*words: str, settings: Settings) -> subprocess.CompletedProcess[str]:
     home = settings.candelabra_home
     home.mkdir(exist_ok=True)
     return subprocess.run(
-        [sys.executable, "-m", "include.cli", *words],
+        [sys.executable, "-m", "cli", *words],
         env={
             "PATH": os.environ["PATH"],
             "DATABASE_URL": settings.database_url,

@@ -12,9 +12,9 @@ import pytest
 from include.config import Settings
 from include.domain.timeframes import DAY_US, MINUTE_US, to_us
 from include.errors import PermanentError
-from include.jobs.backfill import backfill, load_dump_piece, plan_backfill
-from include.jobs.repair import repair_minutes
-from include.store.ledgers import find_dump_file
+from include.jobs.klines.backfill import backfill, load_dump_piece, plan_backfill
+from include.jobs.klines.repair import repair_minutes
+from include.store.ledgers.files import find_dump_file
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
 from tests.integration.faults.matrix_jobs import BACKFILL

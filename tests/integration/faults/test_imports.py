@@ -13,8 +13,8 @@ import pytest
 
 from include.config import Settings
 from include.domain.timeframes import DAY_US, to_us
-from include.jobs.backfill import backfill
-from include.jobs.repair import repair_minutes
+from include.jobs.klines.backfill import backfill
+from include.jobs.klines.repair import repair_minutes
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
 from tests.integration.faults.matrix_jobs import IMPORT

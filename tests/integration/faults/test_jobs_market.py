@@ -12,9 +12,9 @@ import pytest
 
 from include.config import Settings
 from include.domain.timeframes import MINUTE_US, minute_of
-from include.jobs.backfill import backfill, plan_backfill
 from include.jobs.instruments import sync_instruments
-from include.jobs.repair import repair_gaps
+from include.jobs.klines.backfill import backfill, plan_backfill
+from include.jobs.klines.repair import repair_gaps
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
 from tests.integration.faults.matrix_jobs import BACKFILL, REPAIR_GAPS, SYNC_INSTRUMENTS

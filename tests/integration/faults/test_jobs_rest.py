@@ -11,9 +11,9 @@ import pytest
 from include.config import Settings
 from include.domain.timeframes import MINUTE_US, minute_of, to_us
 from include.errors import PermanentError, RateLimitedError, TransientError
-from include.jobs.backfill import load_pieces, plan_backfill
 from include.jobs.instruments import sync_instruments
-from include.jobs.repair import repair_gaps, repair_minutes
+from include.jobs.klines.backfill import load_pieces, plan_backfill
+from include.jobs.klines.repair import repair_gaps, repair_minutes
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
 from tests.integration.faults.matrix_jobs import BACKFILL, REPAIR_GAPS

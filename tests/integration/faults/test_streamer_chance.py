@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from include.domain.timeframes import MINUTE_US, minute_of
-from include.jobs.repair import repair_gaps
+from include.jobs.klines.repair import repair_gaps
 from simulator.config import SimulatorConfig
 from simulator.faults.chance import chosen_kinds, draw_plan
 from tests.integration.faults.staging import (

@@ -6,7 +6,7 @@ import pytest
 
 from include.domain.timeframes import MINUTE_US, minute_of
 from simulator.config import SimulatorConfig
-from streamer.repair import MOST_ATTEMPTS
+from streamer.storage.repair_queue import MAX_ATTEMPTS
 from tests.integration.faults.matrix_streams import STREAMER
 from tests.integration.faults.staging import (
     Rows,
@@ -101,7 +101,7 @@ def assert_told(one: Stage) -> None:
         told = one.events(symbol=symbol)
         assert set(STREAMER[kind].events) <= set(told), kind
         assert told.count("symbol_silent") == told.count("stream_doubted") == 1
-        assert told.count("repair_postponed") <= 2 * MOST_ATTEMPTS  # two ranges: before, after
+        assert told.count("repair_postponed") <= 2 * MAX_ATTEMPTS  # two ranges: before, after
     assert "symbol_speaks_again" not in one.events(symbol=GONE)
     silent = {each["symbol"] for each in one.log if each["event"] == "symbol_silent"}
     assert silent == {HALTED, GONE, REUSED}

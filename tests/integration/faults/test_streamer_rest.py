@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from include.jobs.repair import repair_gaps
+from include.jobs.klines.repair import repair_gaps
 from simulator.config import SimulatorConfig
 from tests.integration.faults.matrix_streams import STREAMER
 from tests.integration.faults.streaming import Stage, stage

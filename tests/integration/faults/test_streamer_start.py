@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from include.domain.timeframes import MINUTE_US, minute_of
-from include.jobs.repair import repair_minutes
+from include.jobs.klines.repair import repair_minutes
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
 from tests.integration.faults.matrix_streams import START
@@ -100,7 +100,7 @@ async def test_a_refused_region_ends_the_start_with_a_sentence(database_url: str
     async with Exchange(SimulatorConfig(spot_symbols=("BTCUSDT",), um_symbols=())) as exchange:
         exchange.faults.add({"kind": "rest_error", "status": 451})
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "include.cli", "stream", "--symbols", "BTCUSDT",
+            sys.executable, "-m", "cli", "stream", "--symbols", "BTCUSDT",
             env={
                 **os.environ,
                 "DATABASE_URL": database_url,

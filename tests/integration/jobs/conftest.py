@@ -14,7 +14,7 @@ import pytest
 from include.config import Settings
 from include.domain.candles import Candle
 from include.domain.instruments import exchange_symbol_of, market_of
-from include.store.pools import connect
+from include.store.postgres.pools import connect
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
 from tests.integration.jobs.faulty_host import FaultyHost, faulty_host

@@ -11,8 +11,8 @@ from psycopg import sql
 
 from include.config import Settings
 from include.domain.timeframes import DAY_US, to_us
-from include.jobs.archive import ArchiveSummary, archive_days, list_days, restore_day
-from include.store.raw import AGG_TRADES, BOOK_TICKERS, TRADES, RawTable, write_raw
+from include.jobs.storage.archive import ArchiveSummary, archive_days, list_days, restore_day
+from include.store.trades.captured import AGG_TRADES, BOOK_TICKERS, TRADES, RawTable, write_raw
 
 Connection = psycopg.Connection[Any]
 

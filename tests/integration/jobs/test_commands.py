@@ -20,7 +20,7 @@ import pytest
 from include.config import Settings
 from include.domain.candles import Candle
 from include.domain.timeframes import MINUTE_US, to_us
-from include.store.candles import read_candles
+from include.store.candles.minutes import read_candles
 from simulator.server import ExchangeThread
 from tests.integration.jobs.faulty_host import FaultyHost
 
@@ -53,7 +53,7 @@ def candelabra(candelabra_environment: dict[str, str], tmp_path: Path) -> Run:
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "include.cli", *arguments],
+            [sys.executable, "-m", "cli", *arguments],
             env=candelabra_environment, cwd=tmp_path,
             capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
@@ -125,7 +125,7 @@ def test_ctrl_c_ends_a_backfill_at_once_and_harms_nothing(
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     host.changes["COSUSDT-1m-2026-11-18.zip"] = hold
-    command = [sys.executable, "-m", "include.cli", "backfill", "--symbols", "COSUSDT"]
+    command = [sys.executable, "-m", "cli", "backfill", "--symbols", "COSUSDT"]
     with subprocess.Popen(
         [*command, "--from", "2026-11-17", "--to", "2026-11-19"],
         env=candelabra_environment

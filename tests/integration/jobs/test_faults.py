@@ -17,18 +17,18 @@ import pytest
 from structlog.testing import capture_logs
 
 from include.backoff import Backoff
-from include.binance import rest
+from include.binance.rest import client as rest
 from include.config import Settings
 from include.domain.candles import Candle
 from include.domain.timeframes import DAY_US, MINUTE_US, to_us
 from include.errors import PermanentError, RateLimitedError, TransientError
-from include.jobs.backfill import backfill, load_dump_piece, load_rest_piece, plan_backfill
 from include.jobs.instruments import sync_instruments
-from include.jobs.pieces import DumpPiece, RestPiece
-from include.jobs.repair import repair_gaps, repair_minutes
-from include.store.candles import missing_minutes, read_candles
-from include.store.gaps import open_gap
-from include.store.ledgers import find_dump_file, read_outages
+from include.jobs.klines.backfill import backfill, load_dump_piece, load_rest_piece, plan_backfill
+from include.jobs.klines.pieces import DumpPiece, RestPiece
+from include.jobs.klines.repair import repair_gaps, repair_minutes
+from include.store.candles.minutes import missing_minutes, read_candles
+from include.store.ledgers.files import find_dump_file, read_outages
+from include.store.ledgers.gaps import open_gap
 from simulator.server import ExchangeThread
 from tests.integration.jobs.faulty_host import Change, FaultyHost
 
@@ -352,7 +352,7 @@ def test_a_dump_site_that_is_away_leaves_everything_to_rest(
 def test_where_rest_fails_for_a_symbol_its_dumps_and_the_other_symbols_are_planned(
     through_host: Settings, host: FaultyHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rest, "BACKOFF", Backoff(first_s=0.01, most_s=0.02, least_s=0.01))
+    monkeypatch.setattr(rest, "BACKOFF", Backoff(first_s=0.01, max_s=0.02, min_s=0.01))
     host.changes["/klines?symbol=COSUSDT"] = lambda answer: replaced(answer, b"", 503)
     wanted: dict[str, Any] = {
         "settings": through_host,

@@ -14,9 +14,9 @@ import pytest
 from include.config import Settings
 from include.domain.candles import Candle
 from include.domain.timeframes import MINUTE_US, to_us
-from include.jobs.backfill import load_pieces, plan_backfill
-from include.jobs.pieces import BackfillPlan
-from include.store.candles import read_candles
+from include.jobs.klines.backfill import load_pieces, plan_backfill
+from include.jobs.klines.pieces import BackfillPlan
+from include.store.candles.minutes import read_candles
 from tests.integration.jobs.killing import run_killed
 
 Oracle = Callable[[str, int, int], list[Candle]]
@@ -25,10 +25,10 @@ TODAY = to_us(datetime(2026, 11, 20, tzinfo=UTC))
 
 KILLED = """
 import importlib, json, sys
-from include.binance.weights import BEST_KLINES
+from include.binance.rest.weights import BEST_KLINES
 from include.config import load_settings
 from include.domain.instruments import Market
-from include.jobs import backfill, dump_loading
+from include.jobs.klines import backfill, dump_loading
 from tests.integration.jobs.killing import kill_at
 
 module, name, when, calls, piece = sys.argv[1:]
@@ -39,18 +39,23 @@ backfill.load_piece(settings=load_settings(), piece=json.loads(piece))
 """
 
 OF_A_DUMP = [
-    ("include.store.merging", "write_csv", "after", 2),  # two blocks are there, none is merged
-    ("include.store.merging", "_counts", "after", 1),  # merged, not committed
-    ("include.store.merging", "_merge_rows", "after", 1),
-    ("include.jobs.dump_loading", "add_coverage", "before", 1),
-    ("include.jobs.dump_loading", "record_dump_file", "before", 1),
-    ("include.jobs.dump_loading", "record_dump_file", "after", 1),
+    (
+        "include.store.candles.merging",
+        "write_csv",
+        "after",
+        2,
+    ),  # two blocks are there, none is merged
+    ("include.store.candles.merging", "_counts", "after", 1),  # merged, not committed
+    ("include.store.candles.merging", "_merge_rows", "after", 1),
+    ("include.jobs.klines.dump_loading", "add_coverage", "before", 1),
+    ("include.jobs.klines.dump_loading", "record_dump_file", "before", 1),
+    ("include.jobs.klines.dump_loading", "record_dump_file", "after", 1),
 ]
 OF_REST = [
-    ("include.store.merging", "_counts", "after", 2),
-    ("include.jobs.minutes", "merge_offers", "after", 2),  # merged, not yet covered
-    ("include.jobs.minutes", "add_coverage", "after", 1),
-    ("include.jobs.minutes", "remove_settled_live", "before", 1),
+    ("include.store.candles.merging", "_counts", "after", 2),
+    ("include.jobs.klines.minutes", "merge_offers", "after", 2),  # merged, not yet covered
+    ("include.jobs.klines.minutes", "add_coverage", "after", 1),
+    ("include.jobs.klines.minutes", "remove_settled_live", "before", 1),
 ]
 
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from include.config import Settings
-from include.jobs.imports import import_file
+from include.jobs.files.imports import import_file
 from tests.integration.jobs.killing import run_killed
 
 AT_MS = 1_735_689_600_000  # 2025-01-01
@@ -22,8 +22,8 @@ BAD = (100, 1_700, 3_999)
 KILLED = """
 import os, signal, sys, threading
 from pathlib import Path
-import include.binance.parquet_files as parquet_files
-import include.jobs.imports as imports
+import include.binance.files.parquet_files as parquet_files
+import include.jobs.files.imports as imports
 from include.config import load_settings
 
 parquet_files.BATCH_ROWS = 500

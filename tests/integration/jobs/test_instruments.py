@@ -11,10 +11,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from include.config import Settings
-from include.domain.candles import Candle, Offer, Source, Status
+from include.domain.candles import Candle, CandleCandidate, Source, Status
 from include.domain.timeframes import MINUTE_US, from_us
 from include.jobs.instruments import sync_instruments
-from include.store.candles import merge_offers
+from include.store.candles.minutes import merge_offers
 from simulator.server import ExchangeThread
 
 
@@ -82,7 +82,7 @@ def test_a_spot_ticker_whose_trade_ids_begin_anew_has_another_listing(
     merge_offers(
         connection,
         [
-            Offer(streamed(symbol, now_us + minute * MINUTE_US, first), Status.VERIFIED,
+            CandleCandidate(streamed(symbol, now_us + minute * MINUTE_US, first), Status.VERIFIED,
                   Source.KLINE, now_us)
             for symbol, ids in minutes.items() for minute, first in ids.items()
         ],
@@ -113,6 +113,10 @@ def test_minutes_that_miss_trades_prove_no_other_listing(
     for minute, first, one in ((-300, 900, Status.UNCONFIRMED), (-200, 5, status)):
         merge_offers(
             connection,
-            [Offer(streamed("COSUSDT", now_us + minute * MINUTE_US, first), one, Source.STREAM)],
+            [
+                CandleCandidate(
+                    streamed("COSUSDT", now_us + minute * MINUTE_US, first), one, Source.STREAM
+                )
+            ],
         )
     assert sync_instruments(settings=settings).ended == (status is Status.UNCONFIRMED)

@@ -11,13 +11,13 @@ import pytest
 from include.config import Settings
 from include.domain.candles import Candle
 from include.domain.timeframes import DAY_US, MINUTE_US, to_us
-from include.jobs.backfill import backfill, load_piece, plan_backfill
-from include.jobs.daily import is_new_month, monthly_pieces
 from include.jobs.exchange import open_dump_site
-from include.jobs.reconcile import plan_reconciliation, reconcile_group
-from include.jobs.trade_dumps import load_trade_dump
-from include.jobs.trade_planning import TradeDumpPlan, plan_trade_dumps
-from include.store.candles import read_candles
+from include.jobs.klines.backfill import backfill, load_piece, plan_backfill
+from include.jobs.klines.daily import is_new_month, monthly_pieces
+from include.jobs.klines.reconcile import plan_reconciliation, reconcile_group
+from include.jobs.trades.dumps import load_trade_dump
+from include.jobs.trades.planning import TradeDumpPlan, plan_trade_dumps
+from include.store.candles.minutes import read_candles
 from simulator.config import SimulatorConfig
 from simulator.dumps.faults import CorruptZip, DumpRule, Missing
 from simulator.server import ExchangeThread

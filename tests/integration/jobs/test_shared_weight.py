@@ -17,8 +17,8 @@ import pytest
 
 from include.config import Settings
 from include.domain.timeframes import MINUTE_US, to_us
-from include.store.candles import missing_minutes
-from include.store.pools import connect
+from include.store.candles.minutes import missing_minutes
+from include.store.postgres.pools import connect
 from simulator.config import SimulatorConfig
 from simulator.rest.limits import Verdict, WeightLimiter
 from simulator.server import ExchangeThread
@@ -38,7 +38,7 @@ LEFT_S = 12
 TASK = """
 import sys
 from include.config import load_settings
-from include.jobs.backfill import load_rest_piece
+from include.jobs.klines.backfill import load_rest_piece
 print("ready", flush=True)
 sys.stdin.readline()
 start_us, end_us = int(sys.argv[1]), int(sys.argv[2])
@@ -49,7 +49,7 @@ load_rest_piece(settings=load_settings(), piece=piece)
 STREAMER = """
 import sys
 from include.config import load_settings
-from include.jobs.repair import repair_minutes
+from include.jobs.klines.repair import repair_minutes
 print("ready", flush=True)
 sys.stdin.readline()
 settings = load_settings()

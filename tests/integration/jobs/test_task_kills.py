@@ -12,13 +12,13 @@ import psycopg
 import pytest
 
 from include.config import Settings
-from include.domain.candles import Candle, Offer, Source, Status, silent_candle
+from include.domain.candles import Candle, CandleCandidate, Source, Status, silent_candle
 from include.domain.timeframes import DAY_US, MINUTE_US, from_us, to_us
 from include.jobs.instruments import sync_instruments
-from include.jobs.reconcile import plan_reconciliation, reconcile_group
-from include.jobs.repair import repair_gaps
-from include.store.candles import merge_offers, read_candles
-from include.store.gaps import open_gap
+from include.jobs.klines.reconcile import plan_reconciliation, reconcile_group
+from include.jobs.klines.repair import repair_gaps
+from include.store.candles.minutes import merge_offers, read_candles
+from include.store.ledgers.gaps import open_gap
 from tests.integration.jobs.killing import run_killed
 
 Oracle = Callable[[str, int, int], list[Candle]]
@@ -50,7 +50,7 @@ GAPS = (
 RECONCILING = """
 import importlib, json, sys
 from include.config import load_settings
-from include.jobs import reconcile
+from include.jobs.klines import reconcile
 from tests.integration.jobs.killing import kill_at
 
 module, name, when, calls, group = sys.argv[1:]
@@ -70,7 +70,7 @@ instruments.sync_instruments(settings=load_settings())
 REPAIRING = """
 import importlib, sys
 from include.config import load_settings
-from include.jobs import repair
+from include.jobs.klines import repair
 from tests.integration.jobs.killing import kill_at
 
 module, name, when, calls = sys.argv[1:]
@@ -100,7 +100,9 @@ def streamed(connection: psycopg.Connection) -> Callable[[], None]:
     def anew() -> None:
         empty(connection)
         candle = silent_candle("COSUSDT", WRONG, Decimal(1))
-        merge_offers(connection, [Offer(candle, Status.VERIFIED, Source.KLINE, WRONG + MINUTE_US)])
+        merge_offers(
+            connection, [CandleCandidate(candle, Status.VERIFIED, Source.KLINE, WRONG + MINUTE_US)]
+        )
 
     anew()
     return anew
@@ -109,13 +111,18 @@ def streamed(connection: psycopg.Connection) -> Callable[[], None]:
 @pytest.mark.parametrize(
     ("module", "name", "when", "calls"),
     [
-        ("include.jobs.reconcile", "note_live", "after", 1),
-        ("include.jobs.minutes", "merge_offers", "after", 1),  # REST's rows, not yet covered
-        ("include.jobs.reconcile", "fetch_minutes", "after", 1),
-        ("include.jobs.dump_loading", "merge_frames", "after", 1),  # the file's, not in the ledger
-        ("include.jobs.reconcile", "load_dump_piece", "after", 2),
-        ("include.jobs.reconcile", "record_verdicts", "before", 1),
-        ("include.jobs.reconcile", "record_verdicts", "after", 1),  # one day of two
+        ("include.jobs.klines.reconcile", "note_live", "after", 1),
+        ("include.jobs.klines.minutes", "merge_offers", "after", 1),  # REST's rows, not yet covered
+        ("include.jobs.klines.reconcile", "fetch_minutes", "after", 1),
+        (
+            "include.jobs.klines.dump_loading",
+            "merge_frames",
+            "after",
+            1,
+        ),  # the file's, not in the ledger
+        ("include.jobs.klines.reconcile", "load_dump_piece", "after", 2),
+        ("include.jobs.klines.reconcile", "record_verdicts", "before", 1),
+        ("include.jobs.klines.reconcile", "record_verdicts", "after", 1),  # one day of two
     ],
 )
 def test_a_reconciliation_that_was_killed_ends_in_the_same_verdicts(
@@ -183,10 +190,10 @@ def test_a_synchronisation_that_was_killed_ends_in_the_same_registry(
 @pytest.mark.parametrize(
     ("module", "name", "when", "calls"),
     [
-        ("include.jobs.repair", "claim_gaps", "after", 1),
-        ("include.jobs.minutes", "merge_offers", "after", 1),
-        ("include.jobs.repair", "close_gap", "before", 1),
-        ("include.jobs.repair", "close_gap", "after", 1),  # one of three
+        ("include.jobs.klines.repair", "claim_gaps", "after", 1),
+        ("include.jobs.klines.minutes", "merge_offers", "after", 1),
+        ("include.jobs.klines.repair", "close_gap", "before", 1),
+        ("include.jobs.klines.repair", "close_gap", "after", 1),  # one of three
     ],
 )
 def test_repairs_that_were_killed_are_done_once_their_claims_expire(

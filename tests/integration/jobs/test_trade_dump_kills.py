@@ -14,10 +14,10 @@ import pytest
 from include.config import Settings
 from include.domain.candles import Candle
 from include.domain.timeframes import DAY_US, to_us
-from include.jobs.trade_dumps import load_trade_dump
-from include.jobs.trade_pieces import TradeDumpCounts
-from include.jobs.trade_planning import TradeDumpPlan, plan_trade_dumps
-from include.store.candles import read_candles
+from include.jobs.trades.dumps import load_trade_dump
+from include.jobs.trades.pieces import TradeDumpCounts
+from include.jobs.trades.planning import TradeDumpPlan, plan_trade_dumps
+from include.store.candles.minutes import read_candles
 from simulator.dumps.faults import AlterRows, DumpRule, Reissue
 from simulator.server import ExchangeThread
 from tests.integration.jobs.killing import run_killed
@@ -27,9 +27,9 @@ DAY = to_us(datetime(2026, 11, 17, tzinfo=UTC))
 
 KILLED = """
 import functools, json, sys
-from include.binance.trade_files import TradeReader
+from include.binance.files.trade_files import TradeReader
 from include.config import load_settings
-from include.jobs import trade_dumps, trade_folds
+from include.jobs.trades import dumps as trade_dumps, folds as trade_folds
 from tests.integration.jobs.killing import kill_at
 
 name, when, calls, piece = sys.argv[1:]

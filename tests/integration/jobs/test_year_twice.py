@@ -17,10 +17,10 @@ import pytest
 
 from include.config import Settings
 from include.domain.timeframes import MINUTE_US, TIMEFRAMES, from_us, to_us
-from include.jobs.backfill import load_pieces
-from include.jobs.dump_loading import window_of
-from include.jobs.pieces import BackfillPlan, DumpPiece
-from include.store.candles import missing_minutes
+from include.jobs.klines.backfill import load_pieces
+from include.jobs.klines.dump_loading import window_of
+from include.jobs.klines.pieces import BackfillPlan, DumpPiece
+from include.store.candles.minutes import missing_minutes
 
 MONTH = TIMEFRAMES["1M"]
 START = to_us(datetime(2023, 1, 1, tzinfo=UTC))

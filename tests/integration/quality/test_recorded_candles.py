@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from include.domain.candles import Candle, Offer, Source, Status
+from include.domain.candles import Candle, CandleCandidate, Source, Status
 from include.quality.limits import ScopeKind
 from include.quality.run import run_checks
-from include.store.candles import merge_offers
-from include.store.pools import connect
+from include.store.candles.minutes import merge_offers
+from include.store.postgres.pools import connect
 
 pytestmark = pytest.mark.recorded
 
@@ -26,7 +26,7 @@ FILES = {
 }
 
 
-def offers(folder: Path, symbol: str) -> Iterator[Offer]:
+def offers(folder: Path, symbol: str) -> Iterator[CandleCandidate]:
     for path in sorted(folder.glob(FILES[symbol])):
         with zipfile.ZipFile(path) as archive:
             text = archive.read(archive.namelist()[0]).decode()
@@ -42,7 +42,7 @@ def offers(folder: Path, symbol: str) -> Iterator[Offer]:
                 int(count),
                 *map(Decimal, (taker, taker_quote)),
             )
-            yield Offer(candle, Status.VERIFIED, Source.DUMP_MONTHLY, candle.open_time_us)
+            yield CandleCandidate(candle, Status.VERIFIED, Source.DUMP_MONTHLY, candle.open_time_us)
 
 
 def test_recorded_minutes_break_no_rule(database_url: str, recorded_data: Path) -> None:

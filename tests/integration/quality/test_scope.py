@@ -211,7 +211,7 @@ def test_rows_beyond_those_that_are_shown_are_looked_at_again(
     database_url: str, connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("expectation", "run"):
-        monkeypatch.setattr(f"include.quality.{module}.MOST_ROWS", 2)
+        monkeypatch.setattr(f"include.quality.{module}.MAX_ROWS", 2)
     changed(database_url, "1")
     for symbol in SYMBOLS:
         delete(connection, AT, 1, symbol)

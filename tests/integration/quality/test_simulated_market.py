@@ -13,15 +13,15 @@ from decimal import Decimal
 import pytest
 
 from deploy.local.postgres import EmbeddedPostgres
-from include.domain.candles import Candle, Offer, Source, Status
+from include.domain.candles import Candle, CandleCandidate, Source, Status
 from include.domain.instruments import Market as MarketName
 from include.domain.instruments import symbol_of
 from include.domain.timeframes import MINUTE_US, from_us, to_us
 from include.quality.limits import ScopeKind
 from include.quality.run import run_checks
-from include.store.candles import merge_offers
-from include.store.ledgers import record_outage
-from include.store.pools import connect
+from include.store.candles.minutes import merge_offers
+from include.store.ledgers.files import record_outage
+from include.store.postgres.pools import connect
 from simulator.market.instruments import select_instruments
 from simulator.market.market import Market
 from tests.integration.quality.markets import MINUTE, broken
@@ -38,7 +38,7 @@ NAMES = {
 """ETHBTC rounds the amounts of its fills; COSUSDT and KEEPUSDT are quiet, BIFIUSDT for hours."""
 
 
-def offers(market: Market, name: MarketName, exchange_symbol: str) -> list[Offer]:
+def offers(market: Market, name: MarketName, exchange_symbol: str) -> list[CandleCandidate]:
     """The closed klines of a symbol, as the stream tells them."""
     listed = market.instrument(exchange_symbol)
     price, quantity, quote = listed.format_price, listed.format_quantity, listed.format_quote
@@ -46,7 +46,7 @@ def offers(market: Market, name: MarketName, exchange_symbol: str) -> list[Offer
         exchange_symbol, "1m", to_us(START), to_us(END) - 1, view_us=to_us(END) - 1
     )
     return [
-        Offer(
+        CandleCandidate(
             Candle(
                 symbol_of(name, exchange_symbol),
                 one.open_time_us,

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from include.store.pools import connect
+from include.store.postgres.pools import connect
 
 Connection = psycopg.Connection[Any]
 

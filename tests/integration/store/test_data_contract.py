@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from include.domain.candles import PARTIAL_RANK, SOURCE_RANK, Source, Status
-from include.store.candles import merge_offers
+from include.store.candles.minutes import merge_offers
 from tests.unit.store.offers import candle, offer
 
 Connection = psycopg.Connection[Any]

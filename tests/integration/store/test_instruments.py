@@ -12,8 +12,8 @@ import pytest
 from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import DAY_US, MINUTE_US, from_us
 from include.errors import PermanentError
+from include.store.candles.merging import merge_offers
 from include.store.instruments import read_instruments, read_listings, write_instruments
-from include.store.merging import merge_offers
 from tests.unit.store.offers import NOVEMBER_END_US, candle, offer
 
 Connection = psycopg.Connection[Any]

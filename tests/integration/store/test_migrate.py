@@ -17,7 +17,7 @@ from deploy.local.postgres import EmbeddedPostgres
 from include.errors import PermanentError, TransientError
 from include.jobs.status import newest_revision
 from include.store import migrate as migrate_module
-from include.store.candles import merge_offers
+from include.store.candles.minutes import merge_offers
 from include.store.migrate import (
     ACCOUNTS,
     DBT,
@@ -29,7 +29,7 @@ from include.store.migrate import (
     STREAMER,
     migrate,
 )
-from include.store.pools import connect
+from include.store.postgres.pools import connect
 from tests.unit.store.offers import offer
 
 Connection = psycopg.Connection[Any]

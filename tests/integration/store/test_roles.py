@@ -11,8 +11,8 @@ import pytest
 from psycopg import errors, sql
 
 from include.domain.candles import Source
-from include.store.candles import merge_offers
-from include.store.ledgers import add_coverage, open_gap, take_weight
+from include.store.candles.minutes import merge_offers
+from include.store.ledgers.files import add_coverage, open_gap, take_weight
 from include.store.migrate import DBT, FIRST_ROLES, JOBS, READER, STREAMER
 from tests.unit.store.offers import NOVEMBER_END_US, candle, offer
 

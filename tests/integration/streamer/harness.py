@@ -13,9 +13,10 @@ import psycopg
 from include.config import Settings, load_settings
 from include.domain.instruments import exchange_symbol_of, market_of
 from include.domain.timeframes import MINUTE_US, from_us, to_us
+from serving.beside_streamer import BESIDE_STREAMER
 from simulator.server import Exchange
 from streamer.app import Streamer
-from streamer.startup import StreamOptions
+from streamer.symbols.startup import StreamOptions
 
 Row = dict[str, Any]
 UNSURE = "status = 'unconfirmed', source = 'stream', source_rank = 40"
@@ -36,7 +37,7 @@ def settings_for(exchange: Exchange, database_url: str, **overrides: object) -> 
 @asynccontextmanager
 async def streaming(settings: Settings, *symbols: str, **options: Any) -> AsyncIterator[Streamer]:
     """A streamer at work; stopped cleanly at the end."""
-    streamer = Streamer(settings, StreamOptions(symbols=symbols, **options))
+    streamer = Streamer(settings, StreamOptions(symbols=symbols, **options), BESIDE_STREAMER)
     task = asyncio.create_task(streamer.run())
     try:
         yield streamer

@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from include.binance.session import StreamSession
+from include.binance.streams.session import StreamSession
 from include.domain.timeframes import MINUTE_US, minute_of
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
-from streamer.states import SymbolState
+from streamer.health.states import SymbolState
 from tests.integration.streamer.harness import (
     assert_equal_to_the_exchange,
     minutes_of,

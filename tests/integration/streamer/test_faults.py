@@ -24,7 +24,13 @@ from include.backoff import Backoff
 from include.domain.timeframes import MINUTE_US, SECOND_US, minute_of
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
-from streamer import app, connection, feed, findings, repair, startup, watchdog
+from streamer import anomalies as findings
+from streamer import app
+from streamer.candles import feed
+from streamer.exchange import connection
+from streamer.health import watchdog
+from streamer.storage import repair_queue as repair
+from streamer.symbols import startup
 from tests.integration.streamer.harness import (
     Row,
     assert_equal_to_the_exchange,
@@ -113,7 +119,7 @@ async def test_a_database_that_dies_and_comes_back_costs_no_minute(server: Serve
 async def test_a_database_that_is_down_at_the_start_is_waited_for(
     server: Server, log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(startup, "BACKOFF", Backoff(first_s=0.5, most_s=0.5, least_s=0.1))
+    monkeypatch.setattr(startup, "BACKOFF", Backoff(first_s=0.5, max_s=0.5, min_s=0.1))
     url = server.database("down")
     await asyncio.to_thread(server.kill)
     async with Exchange(FAST) as exchange, streaming(settings_for(exchange, url), "BTCUSDT"):
@@ -132,7 +138,7 @@ async def test_a_stop_soon_after_a_cut_leaves_no_hole_behind_the_next_start(
 ) -> None:
     """What REST had not been asked for when the streamer stopped is asked at the next start."""
     symbols = ["BTCUSDT", "ETHBTC"]  # one whose candles can be folded, one whose cannot
-    monkeypatch.setattr(connection, "BACKOFF", Backoff(first_s=0.12, most_s=30.0, least_s=0.05))
+    monkeypatch.setattr(connection, "BACKOFF", Backoff(first_s=0.12, max_s=30.0, min_s=0.05))
     async with Exchange(FAST) as exchange:
         settings = settings_for(exchange, database_url)
         with monkeypatch.context() as patch:
@@ -288,7 +294,7 @@ def test_a_stop_is_heard_while_rest_hangs(database_url: str, number: signal.Sign
         silent.settimeout(60)
         host = f"127.0.0.1:{silent.getsockname()[1]}"
         process = subprocess.Popen(
-            [sys.executable, "-m", "include.cli", "stream", "--symbols", "BTCUSDT"],
+            [sys.executable, "-m", "cli", "stream", "--symbols", "BTCUSDT"],
             env={
                 **os.environ,
                 "DATABASE_URL": database_url,

@@ -66,7 +66,7 @@ def test_a_stop_ends_within_ten_seconds_and_says_what_is_unwritten(
         log = tmp_path / "log"
         with log.open("w") as errors:
             process = subprocess.Popen(
-                [sys.executable, "-m", "include.cli", "stream", "--symbols", "BTCUSDT"],
+                [sys.executable, "-m", "cli", "stream", "--symbols", "BTCUSDT"],
                 env={
                     **os.environ,
                     "DATABASE_URL": url,

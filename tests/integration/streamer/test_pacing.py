@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from include.binance.frames import ControlAnswer
-from include.binance.session import MAX_STREAMS
+from include.binance.streams.messages import ControlAnswer
+from include.binance.streams.session import MAX_STREAMS
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
 from simulator.streams.guards import MessageRate
-from streamer.connection import StreamConnection
+from streamer.exchange.connection import StreamConnection
 
 
 async def test_a_full_connection_that_asks_for_everything_anew_is_never_too_fast(

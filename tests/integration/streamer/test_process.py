@@ -98,7 +98,7 @@ def streaming(
     }
     with log_file.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "include.cli", "stream"], env=environment, stderr=log
+            [sys.executable, "-m", "cli", "stream"], env=environment, stderr=log
         )
     try:
         yield Process(process, log_file, database_url)

@@ -26,7 +26,12 @@ from tests.integration.streamer.harness import (
     streaming,
     wait_for_rows,
 )
-from tests.integration.streamer.test_ledger import all_closed, broken_ids, gaps_of, until_gaps
+from tests.integration.streamer.storage.test_gap_ledger import (
+    all_closed,
+    broken_ids,
+    gaps_of,
+    until_gaps,
+)
 
 SYMBOLS = ["BTCUSDT", "ETHBTC", "PEPEUSDT", "BTCUSDT.P"]
 FAST = SimulatorConfig(speed=20)
@@ -37,7 +42,7 @@ KILLS = 4
 def process(exchange: Exchange, database_url: str) -> Iterator[subprocess.Popen[bytes]]:
     """A streamer in a process of its own, killed at the end."""
     one = subprocess.Popen(
-        [sys.executable, "-m", "include.cli", "stream", "--symbols", ",".join(SYMBOLS)],
+        [sys.executable, "-m", "cli", "stream", "--symbols", ",".join(SYMBOLS)],
         env={
             **os.environ,
             "DATABASE_URL": database_url,

@@ -11,8 +11,8 @@ import pytest
 from include.domain.timeframes import MINUTE_US, minute_of
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
-from streamer.aggregation import SymbolAggregator
 from streamer.app import Streamer
+from streamer.candles.aggregation import SymbolAggregator
 from tests.integration.streamer.harness import (
     assert_equal_to_the_exchange,
     minutes_of,

@@ -17,10 +17,11 @@ from deploy.local.postgres import EmbeddedPostgres
 from include.backoff import Backoff
 from include.domain.timeframes import MINUTE_US, minute_of
 from include.store.migrate import migrate
-from include.store.pools import connect
+from include.store.postgres.pools import connect
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
-from streamer import ledger, writer
+from streamer.storage import gap_ledger as ledger
+from streamer.storage import writer
 from tests.integration.streamer.harness import (
     Row,
     assert_equal_to_the_exchange,
@@ -38,7 +39,7 @@ Rows = dict[tuple[str, int], Row]
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (writer, ledger):
-        monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.1, most_s=0.3, least_s=0.05))
+        monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.1, max_s=0.3, min_s=0.05))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from include.errors import PermanentError
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange, ExchangeThread
 from streamer.app import Streamer
-from streamer.startup import StreamOptions
+from streamer.symbols.startup import StreamOptions
 from tests.integration.streamer.harness import (
     assert_equal_to_the_exchange,
     minutes_of,
@@ -140,7 +140,7 @@ def command(exchange: ExchangeThread, database_url: str) -> dict[str, str]:
 def test_the_process_stops_cleanly_on_sigterm(database_url: str) -> None:
     with ExchangeThread(FAST) as exchange:
         process = subprocess.Popen(
-            [sys.executable, "-m", "include.cli", "stream", "--symbols", "BTCUSDT"],
+            [sys.executable, "-m", "cli", "stream", "--symbols", "BTCUSDT"],
             env=command(exchange, database_url),
             stderr=subprocess.PIPE,
             text=True,
@@ -170,7 +170,7 @@ def test_a_wrong_wish_is_one_line_and_exit_code_1(
 ) -> None:
     with ExchangeThread(FAST) as exchange:
         done = subprocess.run(
-            [sys.executable, "-m", "include.cli", "stream", "--symbols", symbols],
+            [sys.executable, "-m", "cli", "stream", "--symbols", symbols],
             env=command(exchange, database_url),
             capture_output=True,
             text=True,

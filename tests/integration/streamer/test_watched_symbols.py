@@ -16,11 +16,12 @@ from websockets.asyncio.client import connect as connect_socket
 from include.domain.accounts import Role
 from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import MINUTE_US
-from include.store import accounts, watchlists
-from include.store.credentials import new_token, secret_hash
-from include.store.gaps import open_gap
+from include.store.accounts import users as accounts
+from include.store.accounts import watchlists
+from include.store.accounts.credentials import new_token, secret_hash
 from include.store.instruments import write_instruments
-from include.store.pools import connect
+from include.store.ledgers.gaps import open_gap
+from include.store.postgres.pools import connect
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
 from streamer.app import Streamer

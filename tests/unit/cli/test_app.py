@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from include.cli.app import app
+from cli.app import app
 from include.config import Settings
 
 ROOT = Path(__file__).parents[3]
@@ -19,7 +19,7 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     names = {name.upper() for name in Settings.model_fields}
     environment = {name: value for name, value in os.environ.items() if name not in names}
     return subprocess.run(
-        [sys.executable, "-m", "include.cli", *arguments],
+        [sys.executable, "-m", "cli", *arguments],
         cwd=ROOT,
         env=environment | {"COLUMNS": "200"} | variables,
         capture_output=True,
@@ -75,7 +75,7 @@ def test_help_lists_every_command() -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from include.cli.app import app;"
+        "import sys; from cli.app import app;"
         "heavy = {'airflow', 'dbt', 'great_expectations', 'polars', 'psycopg'} & set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from cli.app import app
 from deploy.docker import health
 from deploy.local.airflow import COMMANDS
-from include.cli.app import app
 from include.config import Settings
 from simulator.cli import parse_config
 from tests.unit.deploy.container_files import (
@@ -52,7 +52,7 @@ def test_every_service_runs_a_program_that_exists() -> None:
             continue
         entry = service.get("entrypoint") or stages[target_of(service)].form("ENTRYPOINT")
         program, command = " ".join(entry), service["command"]
-        if program == "python -m include.cli":
+        if program == "python -m cli":
             assert command[0] in commands_of_the_cli() | {"--help"}, name
         elif program == "python -m deploy.docker.airflow":
             assert command[0] in {*COMMANDS, "init"}, name

@@ -79,7 +79,7 @@ def test_packages_come_from_the_hashed_locks_alone() -> None:
     assert copied == {
         "streamer": [
             "streamer/requirements.txt /tmp/requirements.txt",
-            "streamer/page.txt /tmp/page.txt",
+            "serving/page.txt /tmp/page.txt",
         ],
         "platform": ["requirements.txt /tmp/requirements.txt"],
     }
@@ -131,6 +131,8 @@ def test_a_build_sees_code_and_locks_and_nothing_else() -> None:
     assert {path.split("/")[0] for path in files} == {
         "requirements.txt",
         "streamer",
+        "serving",
+        "cli",
         "include",
         "simulator",
         "dags",
@@ -267,10 +269,13 @@ def test_the_streamer_comes_to_its_database_with_its_own_packages_alone(
     streamer: Image,
 ) -> None:
     """It asks the exchange and then PostgreSQL: everything that it imports was found."""
-    without = streamer.run("-m", "include.cli", "stream", SYMBOLS="BTCUSDT")
+    without = streamer.run("-m", "cli", "stream", SYMBOLS="BTCUSDT")
     assert without.returncode == 1
     assert without.stderr.startswith("candelabra: no database: set STREAMER_DATABASE_URL")
-    imported = "import streamer.app, streamer.writer, include.store.live, deploy.docker.health"
+    imported = (
+        "import streamer.app, streamer.storage.writer, serving.beside_streamer, "
+        "include.store.candles.live, deploy.docker.health"
+    )
     done = streamer.run("-c", imported)
     assert done.returncode == 0, done.stderr
     absent = streamer.run("-c", "import airflow")
@@ -292,11 +297,11 @@ def test_the_health_check_of_an_image_starts_with_what_is_in_it(image: Image) ->
 def test_the_platform_has_all_that_its_programs_import(platform: Image) -> None:
     imported = (
         "import deploy.docker.airflow, include.store.migrate, include.quality.run, "
-        "include.cli.backfill, simulator.cli, include.jobs.repair"
+        "cli.commands.backfill, simulator.cli, include.jobs.klines.repair"
     )
     done = platform.run("-c", imported)
     assert done.returncode == 0, done.stderr
-    for program in (["-m", "simulator"], ["-m", "include.cli", "migrate"]):
+    for program in (["-m", "simulator"], ["-m", "cli", "migrate"]):
         assert platform.run(*program, "--help").returncode == 0
 
 
@@ -330,7 +335,7 @@ def test_all_dags_can_be_read_in_the_platform(platform: Image, tmp_path: Path) -
 def test_dbt_can_read_the_project_in_the_platform(platform: Image, tmp_path: Path) -> None:
     environment = platform.run(
         "-m",
-        "include.cli",
+        "cli",
         "dbt-env",
         DBT_DATABASE_URL="postgresql://candelabra_dbt:x@127.0.0.1:1/candelabra",
         CANDELABRA_HOME=str(tmp_path),

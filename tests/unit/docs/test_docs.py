@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from include.cli.app import app
+from cli.app import app
 from include.config import _LIVE_HOSTS, Settings
 
 ROOT = Path(__file__).parents[3]
@@ -105,7 +105,7 @@ def test_the_example_environment_sets_nothing() -> None:
 PRINT_HELP = """
 import json, os, sys
 from typer.testing import CliRunner
-from include.cli.app import app
+from cli.app import app
 print(json.dumps({
     name: CliRunner().invoke(app, [*name.split(), "--help"], prog_name="candelabra").output
     for name in json.loads(sys.argv[1])
@@ -188,7 +188,7 @@ def test_a_dag_has_a_section(dag_id: str) -> None:
 def warnings_and_errors() -> set[tuple[str, str]]:
     """Event and level of each warning and error that the live process and local services log."""
     found = set()
-    for folder in ("include", "streamer", "deploy"):
+    for folder in ("include", "streamer", "serving", "cli", "deploy"):
         for path in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 match node:

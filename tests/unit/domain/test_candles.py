@@ -7,7 +7,7 @@ import pytest
 from include.domain.candles import (
     PARTIAL_RANK,
     SOURCE_RANK,
-    Offer,
+    CandleCandidate,
     Source,
     Status,
     silent_candle,
@@ -18,7 +18,7 @@ CANDLE = silent_candle("X", 60_000_000, Decimal(5))
 
 def test_an_offer_of_the_exchange_needs_the_time_of_its_evidence() -> None:
     with pytest.raises(ValueError, match="evidence"):
-        Offer(CANDLE, Status.VERIFIED, Source.REST)
+        CandleCandidate(CANDLE, Status.VERIFIED, Source.REST)
 
 
 @pytest.mark.parametrize(
@@ -31,14 +31,16 @@ def test_an_offer_of_the_exchange_needs_the_time_of_its_evidence() -> None:
 )
 def test_only_the_exchange_verifies(status: Status, source: Source, evidence: int | None) -> None:
     with pytest.raises(ValueError, match="cannot be"):
-        Offer(CANDLE, status, source, evidence)
+        CandleCandidate(CANDLE, status, source, evidence)
 
 
 def test_a_partial_row_ranks_below_every_other() -> None:
-    offer = Offer(CANDLE, Status.PARTIAL, Source.STREAM)
+    offer = CandleCandidate(CANDLE, Status.PARTIAL, Source.STREAM)
     assert offer.rank == PARTIAL_RANK < min(SOURCE_RANK.values())
 
 
 def test_an_open_time_inside_a_minute_is_refused() -> None:
     with pytest.raises(ValueError, match="full minute"):
-        Offer(silent_candle("X", 61_000_000, Decimal(5)), Status.UNCONFIRMED, Source.STREAM)
+        CandleCandidate(
+            silent_candle("X", 61_000_000, Decimal(5)), Status.UNCONFIRMED, Source.STREAM
+        )

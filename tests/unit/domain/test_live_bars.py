@@ -15,10 +15,10 @@ from include.domain.candles import Candle, silent_candle
 from include.domain.live_bars import (
     DAY,
     HOUR,
-    MOST_SWAPPED,
+    MAX_SWAPPED,
     Bar,
-    LiveBars,
     Part,
+    SymbolBars,
     is_of_another,
     reach_of,
 )
@@ -58,7 +58,7 @@ def bars_of(
     return found
 
 
-def check(live: LiveBars, minutes: dict[int, Candle], *, is_closed: bool) -> None:
+def check(live: SymbolBars, minutes: dict[int, Candle], *, is_closed: bool) -> None:
     """Every bar of each timeframe that is in memory: the newest two at least."""
     reach = reach_of(live.newest_us)
     for timeframe in TIMEFRAMES.values():
@@ -89,7 +89,7 @@ def test_newest_bars_equal_the_roll_up_while_minutes_come_and_are_revised(seed: 
     rng = random.Random(seed)
     start = NEW_YEAR + rng.randrange(40) * DAY_US + rng.randrange(1440) * MINUTE_US
     minutes: dict[int, Candle] = {}
-    live = LiveBars(start)
+    live = SymbolBars(start)
     newest = start
     for step in range(240):
         jump = rng.choices([0, 1, 7, 61, 700], [3, 12, 2, 1, 0.3])[0]
@@ -119,7 +119,7 @@ def test_bars_go_on_from_days_hours_and_minutes_that_were_read() -> None:
     assert reach.days_from_us == NEW_YEAR
     known = [one for time_us, one in sorted(every.items()) if time_us >= reach.days_from_us]
     # whatever lies outside of the reach is left to the coarser part
-    live = LiveBars(newest, known, parts(known, HOUR), parts(known, DAY))
+    live = SymbolBars(newest, known, parts(known, HOUR), parts(known, DAY))
     live.put(every[newest], is_closed=False)
     check(live, {one.open_time_us: one for one in known}, is_closed=False)
 
@@ -127,7 +127,7 @@ def test_bars_go_on_from_days_hours_and_minutes_that_were_read() -> None:
 def test_a_minute_before_those_in_memory_is_refused_and_changes_nothing() -> None:
     rng = random.Random(2)
     newest = NEW_YEAR + 3 * HOUR_US
-    live = LiveBars(newest)
+    live = SymbolBars(newest)
     live.put(minute(newest, rng), is_closed=False)
     before = live.bar(TIMEFRAMES["1d"])
     assert not live.put(minute(newest - HOUR_US - MINUTE_US, rng), is_closed=True)
@@ -135,7 +135,7 @@ def test_a_minute_before_those_in_memory_is_refused_and_changes_nothing() -> Non
 
 
 def test_a_bar_of_which_nothing_is_known_is_none_and_an_older_one_an_error() -> None:
-    live = LiveBars(NEW_YEAR)
+    live = SymbolBars(NEW_YEAR)
     assert live.bar(TIMEFRAMES["1h"]) is None
     with pytest.raises(ValueError, match=r"the 5m bar of .* is no longer in memory"):
         live.bar(TIMEFRAMES["5m"], NEW_YEAR - HOUR_US - MINUTE_US)
@@ -145,7 +145,7 @@ def test_a_bar_of_which_nothing_is_known_is_none_and_an_older_one_an_error() -> 
 
 def test_a_bar_is_closed_with_its_last_minute_or_by_a_later_one() -> None:
     rng = random.Random(3)
-    live = LiveBars(NEW_YEAR)
+    live = SymbolBars(NEW_YEAR)
     five = TIMEFRAMES["5m"]
     for index in range(5):
         live.put(minute(NEW_YEAR + index * MINUTE_US, rng), is_closed=False)
@@ -163,7 +163,7 @@ def test_a_bar_is_closed_with_its_last_minute_or_by_a_later_one() -> None:
 
 def test_what_is_kept_stays_bounded() -> None:
     rng = random.Random(4)
-    live = LiveBars(NEW_YEAR)
+    live = SymbolBars(NEW_YEAR)
     for index in range(0, 70 * 1440, 37):
         live.put(minute(NEW_YEAR + index * MINUTE_US, rng), is_closed=True)
     assert len(live._minutes) <= 120
@@ -180,7 +180,7 @@ def test_a_minute_whose_ids_lie_far_before_earlier_ones_is_of_another_instrument
     after = replace(one, open_time_us=NEW_YEAR + MINUTE_US)
     assert is_of_another(before, replace(after, first_trade_id=1, last_trade_id=9))
     # what was counted first came last: clocks are set
-    swapped = 1_000 - MOST_SWAPPED
+    swapped = 1_000 - MAX_SWAPPED
     assert not is_of_another(before, replace(after, first_trade_id=990, last_trade_id=swapped))
     assert not is_of_another(before, replace(after, first_trade_id=1_011, last_trade_id=1_020))
     # the first minute of the other one may hold trades of both

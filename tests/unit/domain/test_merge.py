@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.domain.candles import Offer, Source, Status
+from include.domain.candles import CandleCandidate, Source, Status
 from include.domain.merge import merge, order_key
 from tests.unit.store.offers import EVIDENCE_US, candle, moved, offer, offers
 
 
 @given(st.lists(offers(), min_size=1, max_size=8), st.randoms(use_true_random=False))
 def test_any_order_and_any_repeats_keep_the_same_row(
-    given_offers: list[Offer], rng: random.Random
+    given_offers: list[CandleCandidate], rng: random.Random
 ) -> None:
     again = given_offers + rng.choices(given_offers, k=4)
     rng.shuffle(again)
@@ -25,7 +25,9 @@ def test_any_order_and_any_repeats_keep_the_same_row(
 
 
 @given(st.lists(offers(), min_size=1, max_size=8))
-def test_the_winner_is_one_of_the_offers_and_none_is_greater(given_offers: list[Offer]) -> None:
+def test_the_winner_is_one_of_the_offers_and_none_is_greater(
+    given_offers: list[CandleCandidate],
+) -> None:
     kept = merge(given_offers)
 
     winners = [
@@ -37,7 +39,9 @@ def test_the_winner_is_one_of_the_offers_and_none_is_greater(given_offers: list[
 
 
 @given(offers(), offers())
-def test_offers_tie_only_where_the_kept_row_is_the_same(left: Offer, right: Offer) -> None:
+def test_offers_tie_only_where_the_kept_row_is_the_same(
+    left: CandleCandidate, right: CandleCandidate
+) -> None:
     if order_key(left) == order_key(right):
         assert left.candle.values == right.candle.values
         assert (left.status, left.source, left.evidence_at_us) == (

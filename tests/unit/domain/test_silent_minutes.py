@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from include.domain.columnar import TRADE_SCHEMA, fold_trades
+from include.domain.columns.candles import TRADE_SCHEMA, fold_trades
 from include.domain.timeframes import MINUTE_US, from_us
 
 ROOT = Path(__file__).parents[3]
@@ -18,7 +18,7 @@ def callers(name: str) -> list[str]:
     """Files of the product in which a function is named, other than by its definition."""
     return sorted(
         str(path.relative_to(ROOT))
-        for folder in ("include", "streamer", "dags")
+        for folder in ("include", "streamer", "serving", "cli", "dags")
         for path in (ROOT / folder).rglob("*.py")
         if any(
             (isinstance(node, ast.Name) and node.id == name)

@@ -12,10 +12,10 @@ from include.domain.candles import Source
 from include.domain.ranges import Ranges, common, minutes_in, united, without
 from include.domain.sourcing import (
     DAY,
-    LEAST_MINUTES_FOR_A_DAY,
+    MIN_MINUTES_FOR_A_DAY,
     MONTH,
     REST_PART_MINUTES,
-    Fill,
+    FillMode,
     Part,
     PublishedFile,
     minutes_to_fill,
@@ -124,7 +124,7 @@ def test_a_file_that_is_damaged_or_lacks_it_is_no_source(
     for part in sourced(missing, files, span=SPAN, rest_span=SPAN):
         if part.file is not None:
             has = without(held(part, missing), united(part.file.lacks))
-            assert minutes_in(has) >= LEAST_MINUTES_FOR_A_DAY
+            assert minutes_in(has) >= MIN_MINUTES_FOR_A_DAY
 
 
 def test_a_file_that_was_published_anew_is_read_even_where_nothing_is_missing() -> None:
@@ -171,10 +171,10 @@ def test_forward_backward_and_holes_are_all(
 ) -> None:
     parts = [
         one
-        for mode in (Fill.BACKWARD, Fill.HOLES, Fill.FORWARD)
+        for mode in (FillMode.BACKWARD, FillMode.HOLES, FillMode.FORWARD)
         for one in minutes_to_fill(mode, *span, stored)
     ]
-    whole = minutes_to_fill(Fill.ALL, *span, stored)
+    whole = minutes_to_fill(FillMode.ALL, *span, stored)
     assert whole == [span]
     assert united(parts) == (whole if stored else [])
     assert minutes_in(parts) == minutes_in(whole if stored else [])

@@ -44,22 +44,22 @@ def failing(*errors: Exception) -> Callable[[], str]:
     ("failures", "bound_s"), [(0, 0.5), (1, 1.0), (2, 2.0), (5, 16.0), (6, 30.0), (10**9, 30.0)]
 )
 def test_the_bound_doubles_up_to_the_most(failures: int, bound_s: float) -> None:
-    assert Backoff(first_s=1.0, most_s=30.0, uniform=upper).wait_s(failures) == bound_s
+    assert Backoff(first_s=1.0, max_s=30.0, uniform=upper).wait_s(failures) == bound_s
 
 
 def test_waits_spread_over_the_whole_range_below_the_bound() -> None:
-    backoff = Backoff(first_s=1.0, most_s=30.0, least_s=0.05)
+    backoff = Backoff(first_s=1.0, max_s=30.0, min_s=0.05)
     waits = [backoff.wait_s(4) for _ in range(400)]
     assert 0.05 <= min(waits) < 2 < 6 < max(waits) <= 8
 
 
 def test_no_wait_is_shorter_than_the_least() -> None:
-    backoff = Backoff(first_s=0.01, most_s=0.01, least_s=0.2)
+    backoff = Backoff(first_s=0.01, max_s=0.01, min_s=0.2)
     assert {backoff.wait_s(failures) for failures in range(5)} == {0.2}
 
 
 def test_what_the_server_asks_for_is_waited_out_in_full() -> None:
-    backoff = Backoff(first_s=1.0, most_s=30.0)
+    backoff = Backoff(first_s=1.0, max_s=30.0)
     waits = [backoff.wait_s(1, RateLimitedError("429", retry_after_s=37)) for _ in range(100)]
     assert 37 <= min(waits) < max(waits) <= 38
 
@@ -68,7 +68,7 @@ def test_a_call_is_tried_until_it_succeeds_and_each_wait_is_told() -> None:
     clock, told = Clock(), []
     answer = retried(
         failing(TransientError("one"), TransientError("two")),
-        backoff=Backoff(first_s=1.0, most_s=30.0, uniform=upper),
+        backoff=Backoff(first_s=1.0, max_s=30.0, uniform=upper),
         attempts=3,
         on_retry=lambda **fields: told.append(fields),
         sleep=clock.sleep,
@@ -87,7 +87,7 @@ def test_a_call_is_tried_until_it_succeeds_and_each_wait_is_told() -> None:
     [
         ({"attempts": 2}, [1.0]),
         ({"attempts": 1}, []),
-        ({"attempts": 100, "most_elapsed_s": 4.0}, [1.0, 2.0]),  # 4 s more would end after 7 s
+        ({"attempts": 100, "max_elapsed_s": 4.0}, [1.0, 2.0]),  # 4 s more would end after 7 s
     ],
 )
 def test_tries_end_by_number_or_by_time_with_the_last_error(
@@ -97,7 +97,7 @@ def test_tries_end_by_number_or_by_time_with_the_last_error(
     with pytest.raises(TransientError, match=f"try {len(slept) + 1}"):
         retried(
             failing(*[TransientError(f"try {number}") for number in range(1, 200)]),
-            backoff=Backoff(first_s=1.0, most_s=30.0, uniform=upper),
+            backoff=Backoff(first_s=1.0, max_s=30.0, uniform=upper),
             on_retry=lambda **_: None,
             sleep=clock.sleep,
             clock=clock,
@@ -114,7 +114,7 @@ def test_what_no_try_cures_or_the_caller_waits_out_is_raised_at_once(error: Exce
     with pytest.raises(type(error)):
         retried(
             failing(error),
-            backoff=Backoff(first_s=1.0, most_s=1.0),
+            backoff=Backoff(first_s=1.0, max_s=1.0),
             attempts=5,
             unless=(RateLimitedError,),
             on_retry=lambda **_: None,

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from include.config import load_settings
 from include.jobs import alerts
-from include.jobs.alerts import MOST_ERROR_CHARACTERS, Alert, payload_of, send_alert
+from include.jobs.alerts import MAX_ERROR_CHARACTERS, Alert, payload_of, send_alert
 
 URL = "https://hooks.test/services/T0/B0/s3cret-part"
 ALERT = Alert(
@@ -82,8 +82,8 @@ def test_slacks_own_signs_are_escaped_in_its_text_alone() -> None:
 
 def test_pages_of_an_error_are_cut() -> None:
     payload = payload_of(Alert("run_failed", "build_marts", "run", error="x" * 100_000))
-    assert len(str(payload["error"])) == MOST_ERROR_CHARACTERS + 2
-    assert len(str(payload["text"])) < MOST_ERROR_CHARACTERS + 200
+    assert len(str(payload["error"])) == MAX_ERROR_CHARACTERS + 2
+    assert len(str(payload["text"])) < MAX_ERROR_CHARACTERS + 200
 
 
 def test_nobody_is_told_where_no_webhook_is_set() -> None:
@@ -100,8 +100,8 @@ def test_a_busy_webhook_is_asked_again(first: httpx.Response | Exception) -> Non
     webhook = Webhook(first, ok())
     assert webhook.send() is True
     assert len(webhook.requests) == 2
-    least_s = 3 if isinstance(first, httpx.Response) and first.status_code == 429 else 0
-    assert webhook.slept[0] >= least_s
+    min_s = 3 if isinstance(first, httpx.Response) and first.status_code == 429 else 0
+    assert webhook.slept[0] >= min_s
 
 
 @pytest.mark.parametrize(

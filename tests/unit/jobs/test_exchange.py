@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from include.binance.weights import WEIGHT_LIMITS, LocalBudget
+from include.binance.rest.weights import WEIGHT_LIMITS, LocalBudget
 from include.config import Settings
 from include.domain.instruments import Market
 from include.errors import RateLimitedError, TransientError
 from include.jobs import exchange
 from include.jobs.exchange import SharedBudget
-from include.store.ledgers import WeightGrant
+from include.store.ledgers.files import WeightGrant
 
 
 class Reserve:
@@ -86,7 +86,7 @@ def test_it_waits_as_long_as_the_ledger_says(ledger: dict[str, Any]) -> None:
 
 def test_a_wait_that_is_too_long_raises(ledger: dict[str, Any]) -> None:
     ledger["grants"] = [WeightGrant(False, 0, 3_600_000)]
-    made, _, slept = budget(ledger, most_wait_s=100)
+    made, _, slept = budget(ledger, max_wait_s=100)
     with pytest.raises(RateLimitedError):
         made.take(2)
     assert slept == []
@@ -143,7 +143,7 @@ def test_reserves_of_all_processes_stay_within_what_the_shared_budget_leaves_ove
     )
     settings = Settings(_env_file=None, rest_weight_share=0.75)
     used = 0
-    for _ in range(exchange.MOST_PROCESSES):
+    for _ in range(exchange.MAX_PROCESSES):
         reserve = exchange._reserve(settings, market)
         with suppress(Waited):
             for _ in range(WEIGHT_LIMITS[market]):

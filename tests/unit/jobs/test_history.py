@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 from include.errors import PermanentError
 from include.jobs import history
 from include.jobs.history import load_history_piece, plan_history, summarise_history
-from include.jobs.pieces import LoadCounts, RestPiece
-from include.jobs.trade_pieces import TradeDumpCounts, TradeDumpPiece
+from include.jobs.klines.pieces import LoadCounts, RestPiece
+from include.jobs.trades.pieces import TradeDumpCounts, TradeDumpPiece
 
 KLINES = RestPiece("X", "x", 0, 60_000_000)
 TRADES = TradeDumpPiece("X", "x", "p.zip", "agg_trades", keep_raw=True)

@@ -15,7 +15,7 @@ from include.jobs.status import (
     schema_findings,
     worst_first,
 )
-from include.store.health import Health, HostWeight, QualityRun, SymbolHealth
+from include.store.ledgers.health import Health, HostWeight, QualityRun, SymbolHealth
 
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from include.quality.open_faults import MOST_SPANS, united
+from include.quality.open_faults import MAX_SPANS, united
 
 
 def test_spans_that_meet_are_one_and_those_apart_stay_apart() -> None:
@@ -11,6 +11,6 @@ def test_spans_that_meet_are_one_and_those_apart_stay_apart() -> None:
 
 
 def test_too_many_spans_of_one_symbol_become_one_that_holds_them() -> None:
-    spans = [(120 * place, 120 * place + 60) for place in range(MOST_SPANS + 1)]
-    assert len(united({"A": spans[1:]})["A"]) == MOST_SPANS
-    assert united({"A": spans}) == {"A": ((0, 120 * MOST_SPANS + 60),)}
+    spans = [(120 * place, 120 * place + 60) for place in range(MAX_SPANS + 1)]
+    assert len(united({"A": spans[1:]})["A"]) == MAX_SPANS
+    assert united({"A": spans}) == {"A": ((0, 120 * MAX_SPANS + 60),)}

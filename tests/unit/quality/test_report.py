@@ -84,7 +84,7 @@ def test_a_warning_is_told_and_fails_nothing() -> None:
 def test_a_row_that_two_parts_name_counts_once() -> None:
     first = result("prices", "above zero", 3, rows(3))
     second = result("prices", "above zero", 10, rows(5)[2:])
-    together = first.with_more(second, most_rows=4)
+    together = first.with_more(second, max_rows=4)
     assert (together.failing_count, together.failing_rows) == (12, rows(4))
 
 

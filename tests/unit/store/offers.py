@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from hypothesis import strategies as st
 
-from include.domain.candles import EXCHANGE_SOURCES, Candle, Offer, Source, Status
+from include.domain.candles import EXCHANGE_SOURCES, Candle, CandleCandidate, Source, Status
 from include.domain.timeframes import MINUTE_US
 
 NOVEMBER_END_US = 1_796_083_140_000_000
@@ -52,18 +52,18 @@ def offer(
     *,
     status: Status | None = None,
     evidence_at_us: int | None = None,
-) -> Offer:
+) -> CandleCandidate:
     """An offer whose status and evidence fit its source unless they are given."""
     is_exchange = source in EXCHANGE_SOURCES
     if status is None:
         status = Status.VERIFIED if is_exchange else Status.UNCONFIRMED
     if evidence_at_us is None and is_exchange:
         evidence_at_us = EVIDENCE_US[0]
-    return Offer(of or candle(), status, source, evidence_at_us)
+    return CandleCandidate(of or candle(), status, source, evidence_at_us)
 
 
 @st.composite
-def offers(draw: st.DrawFn) -> Offer:
+def offers(draw: st.DrawFn) -> CandleCandidate:
     """Any offer of one minute."""
     source = draw(st.sampled_from(list(Source)))
     last = draw(st.sampled_from([None, 0, 5, 6]))
@@ -82,7 +82,7 @@ def offers(draw: st.DrawFn) -> Offer:
     return offer(source, of, status=status)
 
 
-def moved(of: Offer, symbol: str, minute: int) -> Offer:
+def moved(of: CandleCandidate, symbol: str, minute: int) -> CandleCandidate:
     """The same offer for another symbol and minute (counted from ``NOVEMBER_END_US``)."""
     there = replace(of.candle, symbol=symbol, open_time_us=NOVEMBER_END_US + minute * MINUTE_US)
     return replace(of, candle=there)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streamer.hub import Hub
+from streamer.hub.hub import Hub
 from tests.unit.streamer.played_exchange import Results
 from tests.unit.streamer.played_hub import Heard
 

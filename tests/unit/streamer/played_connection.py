@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from include.binance.frames import AggTrade, Kline, Trade
-from include.binance.session import StreamSession
+from include.binance.streams.messages import AggTrade, Kline, Trade
+from include.binance.streams.session import StreamSession
 from include.domain.timeframes import MINUTE_US
-from streamer.feed import Feed
+from streamer.candles.feed import Feed
 
 T0 = 1_700_000_000_000_000 // MINUTE_US * MINUTE_US
 

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from decimal import Decimal
 
-from include.domain.candles import Offer, silent_candle
+from include.domain.candles import CandleCandidate, silent_candle
 from include.domain.timeframes import MINUTE_US
 from include.errors import PermanentError
-from include.store.live import LiveCandle
+from include.store.candles.live import LiveCandle
 
 T0 = 1_700_000_000_000_000 // MINUTE_US * MINUTE_US
 
@@ -41,7 +41,7 @@ class Database:
         self.connections.append(Connection())
         return self.connections[-1]
 
-    async def settle(self, connection: Connection, offers: Sequence[Offer]) -> None:
+    async def settle(self, connection: Connection, offers: Sequence[CandleCandidate]) -> None:
         assert not connection.closed
         self.is_writing.set()
         if self.gate is not None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from include.binance.frames import AggTrade, Kline, KlineBody
-from include.domain.candles import Offer
+from include.binance.streams.messages import AggTrade, Kline, KlineBody
+from include.domain.candles import CandleCandidate
 from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import MINUTE_US, SECOND_US
-from streamer.aggregation import SymbolAggregator
-from streamer.minutes import Timing
+from streamer.candles.aggregation import SymbolAggregator
+from streamer.candles.minutes import Timing
 
 T0 = 1_700_000_000_000_000 // MINUTE_US * MINUTE_US
 """The minute in which the played exchange begins."""
@@ -30,7 +30,7 @@ ROUNDED = Instrument(
 class Results:
     """What an aggregator told those around it."""
 
-    offers: list[Offer] = field(default_factory=list)
+    offers: list[CandleCandidate] = field(default_factory=list)
     asked: list[tuple[int, str]] = field(default_factory=list)
     doubted: int = 0
     reasons: list[str] = field(default_factory=list)
@@ -40,7 +40,7 @@ class Results:
     differing: list[list[str]] = field(default_factory=list)
     corrections: list[list[str]] = field(default_factory=list)
 
-    def settle(self, offer: Offer) -> None:
+    def settle(self, offer: CandleCandidate) -> None:
         self.offers.append(offer)
 
     def ask_rest(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
@@ -68,9 +68,9 @@ class Results:
     def corrected(self, symbol: str, open_time_us: int, values: list[str]) -> None:
         self.corrections.append(values)
 
-    def stored(self) -> dict[int, Offer]:
+    def stored(self) -> dict[int, CandleCandidate]:
         """What the merge would keep: the highest rank, then the most trades."""
-        best: dict[int, Offer] = {}
+        best: dict[int, CandleCandidate] = {}
         for offer in self.offers:
             held = best.get(offer.candle.open_time_us)
             if held is None or (offer.rank, offer.candle.trade_count) > (

@@ -11,9 +11,9 @@ import pytest
 
 from include.backoff import Backoff
 from include.domain.timeframes import MINUTE_US
-from include.store.gap_batches import ClosedGap, GapRow, LeftGap, NewGap, WiderGap
-from streamer import ledger as module
-from streamer.ledger import GapLedger
+from include.store.ledgers.gap_batches import ClosedGap, GapRow, LeftGap, NewGap, WiderGap
+from streamer.storage import gap_ledger as module
+from streamer.storage.gap_ledger import GapLedger
 
 T0 = 1_700_000_000_000_000 // MINUTE_US * MINUTE_US
 
@@ -141,7 +141,7 @@ def played_table(monkeypatch: pytest.MonkeyPatch) -> Table:
     monkeypatch.setattr(module, "leave_gaps_async", table.leave)
     monkeypatch.setattr(module, "close_proven_gaps_async", table.close_proven)
     monkeypatch.setattr(module, "WRITE_INTERVAL_S", 0.0)
-    monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.02, most_s=0.02, least_s=0.01))
+    monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.02, max_s=0.02, min_s=0.01))
     return table
 
 

@@ -6,12 +6,12 @@ import asyncio
 from dataclasses import replace
 from decimal import Decimal
 
-from include.binance.frames import AggTrade
-from include.domain.candles import Offer, Source, Status
+from include.binance.streams.messages import AggTrade
+from include.domain.candles import CandleCandidate, Source, Status
 from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import MINUTE_US
-from streamer.aggregation import SymbolAggregator
-from streamer.hub import Hub
+from streamer.candles.aggregation import SymbolAggregator
+from streamer.hub.hub import Hub
 from tests.unit.streamer.played_exchange import T0, Results, aggregator, begin, kline_of
 
 OTHER = Instrument(
@@ -26,7 +26,7 @@ class Heard(Results):
         super().__init__()
         self.hub = hub
 
-    def settle(self, offer: Offer) -> None:
+    def settle(self, offer: CandleCandidate) -> None:
         super().settle(offer)
         self.hub.settle(offer)
 
@@ -40,10 +40,10 @@ def listed(hub: Hub, heard: Heard, *instruments: Instrument) -> list[SymbolAggre
     return made
 
 
-def rest_offer(trades: list[AggTrade], minute: int, **changes: object) -> Offer:
+def rest_offer(trades: list[AggTrade], minute: int, **changes: object) -> CandleCandidate:
     candle = kline_of(trades, T0 + minute * MINUTE_US, closed=True, at_us=0).candle("BTCUSDT")
     changed = replace(candle, **changes)  # type: ignore[arg-type]
-    return Offer(changed, Status.VERIFIED, Source.REST, T0 + 99 * MINUTE_US)
+    return CandleCandidate(changed, Status.VERIFIED, Source.REST, T0 + 99 * MINUTE_US)
 
 
 async def turn() -> None:

@@ -12,14 +12,14 @@ import pytest
 from include.config import load_settings
 from include.domain.instruments import Instrument, Market, market_of
 from include.domain.timeframes import MINUTE_US, SECOND_US
-from include.store.gap_batches import GapRow
-from include.store.gaps import Gap
+from include.store.ledgers.gap_batches import GapRow
+from include.store.ledgers.gaps import Gap
 from streamer import app as app_module
-from streamer import feed as feed_module
 from streamer.app import Streamer
-from streamer.clock import ExchangeClock
-from streamer.roster import Changes
-from streamer.startup import Start, Stored, StreamOptions
+from streamer.candles import feed as feed_module
+from streamer.exchange.clock import ExchangeClock
+from streamer.symbols.startup import StoredState, StreamOptions, StreamStart
+from streamer.symbols.symbol_selection import SelectionChanges
 from tests.unit.streamer.played_connection import T0, Connection, trade
 from tests.unit.streamer.watched import Clock
 
@@ -47,11 +47,11 @@ async def test_a_minute_over_and_not_settled_is_asked_for_where_its_symbol_is_dr
     feed.on_texts([trade("ETHUSDT", 1, T0 + SECOND_US)])
     feed.on_texts([trade("BTCUSDT", 1, T0 + MINUTE_US + SECOND_US // 10)])
     assert streamer._repairs.waiting_minutes == 0
-    streamer._change(Market.SPOT, Changes(dropped=["ETHUSDT"]), {})
+    streamer._change(Market.SPOT, SelectionChanges(dropped=["ETHUSDT"]), {})
     [gap] = streamer._ledger._gaps["ETHUSDT"]
     assert (gap.symbol, gap.start_us, gap.end_us) == ("ETHUSDT", T0, T0 + MINUTE_US)
     assert streamer._repairs.waiting_minutes == 1
-    streamer._change(Market.SPOT, Changes(dropped=["BTCUSDT"]), {})
+    streamer._change(Market.SPOT, SelectionChanges(dropped=["BTCUSDT"]), {})
     assert streamer._repairs.waiting_minutes == 2
     assert streamer._exchange_us() >= T0 + MINUTE_US  # else nothing would ever be due
 
@@ -68,16 +68,18 @@ async def test_a_connection_that_is_made_later_knows_the_time(
     for module in (app_module, feed_module):
         monkeypatch.setattr(module, "ExchangeClock", partial(ExchangeClock, clock_s=ours))
     streamer = streamer_of(tmp_path, "BTCUSDT")
-    nothing = Stored({}, {}, [])
+    nothing = StoredState({}, {}, [])
     streamer._build(
-        Start([instrument("BTCUSDT")], nothing, {"BTCUSDT": T0}, {Market.SPOT: T0}),
+        StreamStart([instrument("BTCUSDT")], nothing, {"BTCUSDT": T0}, {Market.SPOT: T0}),
     )
     streamer._fleet._share = 1
     ours.now_s += 5 * 3_600
     later_us = T0 + 300 * MINUTE_US
-    streamer._change(Market.SPOT, Changes(dropped=dropped), {})
+    streamer._change(Market.SPOT, SelectionChanges(dropped=dropped), {})
     monkeypatch.setattr(feed_module, "StreamConnection", Connection)
-    streamer._change(market_of(added), Changes(added=[instrument(added)]), {added: later_us})
+    streamer._change(
+        market_of(added), SelectionChanges(added=[instrument(added)]), {added: later_us}
+    )
     feed = streamer._feeds[-1]
     connection: Any = feed.connection
     connection.open()  # and nothing comes
@@ -95,9 +97,9 @@ async def test_what_symbols_lack_is_asked_for_and_their_gaps_are_known_once(
     streamer = streamer_of(tmp_path, "BTCUSDT")
     at = [T0 + number * MINUTE_US for number in range(8)]
     gap = Gap(7, "BTCUSDT", at[0], at[2], "connection lost", T0, 1, {})
-    stored = Stored({"BTCUSDT": at[7]}, {"BTCUSDT": [(at[4], at[5])]}, [gap])
+    stored = StoredState({"BTCUSDT": at[7]}, {"BTCUSDT": [(at[4], at[5])]}, [gap])
     streamer._build(
-        Start([instrument("BTCUSDT")], stored, {"BTCUSDT": at[7]}, {Market.SPOT: at[7]})
+        StreamStart([instrument("BTCUSDT")], stored, {"BTCUSDT": at[7]}, {Market.SPOT: at[7]})
     )
     assert streamer._listings is not None
     streamer._listings._on_stored(stored)

@@ -7,22 +7,22 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from include.binance.session import StreamSession
+from include.binance.streams.session import StreamSession
 from include.domain.instruments import Market
-from streamer.capture.feed import CaptureFeed
-from streamer.capture.intake import Intake
-from streamer.continuity import TradeIds
-from streamer.feed import LAG_SECONDS, Feed
-from streamer.histogram import Histogram
-from streamer.hub import Hub
-from streamer.ledger import GapLedger
-from streamer.observed import Observed
-from streamer.pulse import Pulse
-from streamer.repair import RepairQueue
-from streamer.serving.board import Board
-from streamer.serving.bus.line import BusLine
-from streamer.serving.bus.publisher import BusPublisher
-from streamer.writer import CandleWriter
+from serving.bars.live_bars import LiveBars
+from serving.sources.nats.connection import NatsConnection
+from serving.sources.nats.publisher import NatsPublisher
+from streamer.candles.continuity import TradeIds
+from streamer.candles.feed import LAG_SECONDS, Feed
+from streamer.capture.intake.feed import CaptureFeed
+from streamer.capture.intake.rows import Intake
+from streamer.health.telemetry import TelemetrySources
+from streamer.hub.hub import Hub
+from streamer.runtime.heartbeat import Heartbeat
+from streamer.runtime.histogram import Histogram
+from streamer.storage.gap_ledger import GapLedger
+from streamer.storage.repair_queue import RepairQueue
+from streamer.storage.writer import CandleWriter
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Connection:
         self.is_open = True
         self.reconnects = self.refused = self.rotations = 0
         self.session = StreamSession([])
-        self.pulse = Pulse(clock)
+        self.pulse = Heartbeat(clock)
 
 
 @dataclass(eq=False)
@@ -82,14 +82,14 @@ class Parts:
             buffer_rows=1_000,
             on_overflow=lambda *_: None,
         )
-        self.writer.pulse = Pulse(self.clock)
+        self.writer.pulse = Heartbeat(self.clock)
         self.repairs = RepairQueue(lambda *_: None, lambda: 0, lambda *_: None)
-        self.repairs.pulse = Pulse(self.clock)
+        self.repairs.pulse = Heartbeat(self.clock)
         self.ledger = GapLedger("postgresql://here/candles")
         self.hub = Hub()
         self.captured: dict[str, int] = {}
         self.capture_feeds: list[CaptureFeed] = []
-        self.observed = Observed(
+        self.observed = TelemetrySources(
             feeds=cast(list[Feed], self.feeds),
             writer=self.writer,
             repairs=self.repairs,
@@ -115,7 +115,7 @@ class Parts:
             Market(name.partition("-")[0]),
             ["bookTicker"],
             symbols,
-            Intake(["book_tickers"], most_rows=1_000, on_losses=lambda _: None),
+            Intake(["book_tickers"], max_rows=1_000, on_losses=lambda _: None),
             name=name,
             stale_after_s=15,
             on_missed=lambda *_: None,
@@ -135,7 +135,7 @@ class Parts:
         self.writer._answered_s = asyncio.get_running_loop().time() - seconds_ago
 
 
-def publisher() -> BusPublisher:
+def publisher() -> NatsPublisher:
     """What publishes over NATS, before it is connected."""
-    line = BusLine("nats://me:s3cret@nats.test:4222", name="a test")
-    return BusPublisher(line, Board(Hub().subscribe, lambda *_: ((), (), ())), streamer="a")
+    line = NatsConnection("nats://me:s3cret@nats.test:4222", name="a test")
+    return NatsPublisher(line, LiveBars(Hub().subscribe, lambda *_: ((), (), ())), streamer="a")

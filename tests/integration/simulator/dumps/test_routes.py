@@ -12,7 +12,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from include.binance.dumps import DumpSite
+from include.binance.files.dumps import DumpSite
 from simulator.config import SimulatorConfig
 from simulator.dumps.faults import (
     AlterRows,

@@ -17,7 +17,7 @@ from simulator.config import SimulatorConfig
 from simulator.server import Exchange
 from streamer.app import Streamer
 from streamer.capture import writer as module
-from streamer.capture.acknowledged import LOST
+from streamer.capture.repair.stored_rows_check import LOST
 from tests.integration.streamer.capture.asking import AGG_TRADES, Row, wait_until
 from tests.integration.streamer.harness import settings_for, streaming
 from tests.integration.streamer.own_server import Server, own_server
@@ -44,7 +44,7 @@ class Way:
         self.is_cut = False
         self._connect = module.connect_async
         monkeypatch.setattr(module, "connect_async", self.connect)
-        monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.05, most_s=0.2))
+        monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.05, max_s=0.2))
 
     async def connect(self, *arguments: Any, **options: Any) -> Any:
         if self.is_cut:

@@ -21,7 +21,7 @@ from psycopg import sql
 
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
-from streamer.capture.segments import pieces
+from streamer.capture.spool.segments import pieces
 from tests.integration.streamer.own_server import Server, own_server
 
 ROOT = Path(__file__).parents[4]
@@ -41,7 +41,7 @@ class Streamer:
         self, exchange: ExchangeThread, database_url: str, home: Path, *, symbols: str, capture: str
     ) -> None:
         self._command = [
-            sys.executable, "-m", "include.cli", "stream", "--symbols", symbols,
+            sys.executable, "-m", "cli", "stream", "--symbols", symbols,
             "--capture", capture,
         ]  # fmt: skip
         self._environment = {

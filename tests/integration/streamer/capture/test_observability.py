@@ -15,7 +15,7 @@ from include.domain.instruments import Market
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
 from streamer.app import Streamer
-from streamer.capture.capture import Capture
+from streamer.capture.app import Capture
 from tests.integration.streamer.capture.asking import wait_until
 from tests.integration.streamer.harness import settings_for, streaming
 

@@ -10,7 +10,8 @@ import pytest
 
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
-from streamer.capture import evidence, tails
+from streamer.capture.repair import expected_trades as evidence
+from streamer.capture.repair import trailing_trades as tails
 from tests.integration.streamer.capture.asking import AGG_TRADES, TRADES, wait_until
 from tests.integration.streamer.harness import settings_for, streaming
 
@@ -21,7 +22,7 @@ async def test_lost_trades_are_fetched_though_no_id_follows(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(evidence, "LOOK_INTERVAL_S", 0.2)
+    monkeypatch.setattr(evidence, "POLL_INTERVAL_S", 0.2)
     monkeypatch.setattr(tails, "SETTLE_S", 0.2)
     async with Exchange(SimulatorConfig(speed=60, spot_symbols=("BTCUSDT", "ETHUSDT"))) as exchange:
         settings = settings_for(exchange, database_url, candelabra_home=tmp_path)

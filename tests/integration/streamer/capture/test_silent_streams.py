@@ -10,8 +10,8 @@ import pytest
 
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
-from streamer.capture import watch
-from streamer.capture.capture import SILENT
+from streamer.capture.app import SILENT
+from streamer.capture.intake import watch
 from tests.integration.streamer.capture.asking import QUOTES, wait_until
 from tests.integration.streamer.harness import settings_for, streaming
 
@@ -22,7 +22,7 @@ async def test_quotes_that_stay_out_are_asked_for_again_and_are_in_the_ledger(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(watch, "LOOK_INTERVAL_S", 0.3)
+    monkeypatch.setattr(watch, "POLL_INTERVAL_S", 0.3)
     monkeypatch.setattr(watch, "DEAD_AFTER_S", 1.5)
     async with Exchange(SimulatorConfig(speed=20)) as exchange:
         settings = settings_for(exchange, database_url, candelabra_home=tmp_path)

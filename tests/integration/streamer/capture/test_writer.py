@@ -14,13 +14,13 @@ import psycopg
 import pytest
 
 from include.backoff import Backoff
-from include.binance.frames import AggTrade
-from include.binance.quotes import BookTicker
+from include.binance.streams.book_tickers import BookTicker
+from include.binance.streams.messages import AggTrade
 from include.domain.instruments import Market
 from streamer.capture import writer as module
-from streamer.capture.intake import Intake
-from streamer.capture.losses import Losses
-from streamer.capture.spool import FULL, Spool
+from streamer.capture.intake.rows import Intake
+from streamer.capture.spool.losses import Losses
+from streamer.capture.spool.spool import FULL, Spool
 from streamer.capture.writer import CaptureWriter
 from tests.integration.streamer.own_server import Server, own_server
 
@@ -36,20 +36,20 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.05, most_s=0.2))
+    monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.05, max_s=0.2))
 
 
 class Bench:
     """A writer with its queues, as ``Capture`` wires them."""
 
     def __init__(
-        self, url: str, folder: Path, *, most_rows: int = 20_000, max_bytes: int = 1 << 24
+        self, url: str, folder: Path, *, max_rows: int = 20_000, max_bytes: int = 1 << 24
     ) -> None:
         self.losses = Losses(folder / "losses.json")
         self.losses.load()
         self.spool = Spool(folder, max_bytes=max_bytes)
         self.intake = Intake(
-            DATASETS, most_rows=most_rows, on_losses=self.losses.add, now_us=self._now_us
+            DATASETS, max_rows=max_rows, on_losses=self.losses.add, now_us=self._now_us
         )
         self.writer = CaptureWriter(
             url,
@@ -222,7 +222,7 @@ async def test_a_full_disk_costs_the_rows_that_it_refused_and_they_are_counted(
 async def test_a_hanging_database_does_not_let_memory_grow(server: Server, tmp_path: Path) -> None:
     with psycopg.connect(server.url) as blocker:
         blocker.execute("LOCK TABLE market.book_tickers, market.agg_trades")
-        async with working(Bench(server.url, tmp_path, most_rows=4_000)) as bench:
+        async with working(Bench(server.url, tmp_path, max_rows=4_000)) as bench:
             for number in range(20_000):
                 bench.quote(number, symbol="HANGS")
                 bench.trade(number, symbol="HANGS")

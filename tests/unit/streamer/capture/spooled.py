@@ -6,10 +6,10 @@ from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
-from include.store.raw import BOOK_TICKERS
-from streamer.capture.losses import Loss
-from streamer.capture.segments import Record
-from streamer.capture.spool import Spool
+from include.store.trades.captured import BOOK_TICKERS
+from streamer.capture.spool.losses import Loss
+from streamer.capture.spool.segments import Record
+from streamer.capture.spool.spool import Spool
 
 AT_US = 1_763_716_800_000_000
 """2025-11-21 09:20 UTC."""

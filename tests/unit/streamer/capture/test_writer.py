@@ -15,19 +15,19 @@ from typing import Any
 import pytest
 
 from include.backoff import Backoff
-from include.binance.frames import AggTrade
-from include.binance.quotes import BookTicker
+from include.binance.streams.book_tickers import BookTicker
+from include.binance.streams.messages import AggTrade
 from include.config import load_settings
 from include.domain.instruments import Market
 from include.errors import TransientError
-from include.jobs.trades_by_id import RawGap
-from include.store.raw import RawTable
+from include.jobs.trades.by_id import RawGap
+from include.store.trades.captured import RawTable
 from streamer.capture import writer as module
-from streamer.capture.capture import Capture
-from streamer.capture.intake import Intake
-from streamer.capture.losses import Loss, Losses
-from streamer.capture.segments import Record
-from streamer.capture.spool import DAMAGED, GONE, Spool
+from streamer.capture.app import Capture
+from streamer.capture.intake.rows import Intake
+from streamer.capture.spool.losses import Loss, Losses
+from streamer.capture.spool.segments import Record
+from streamer.capture.spool.spool import DAMAGED, GONE, Spool
 from streamer.capture.writer import CaptureWriter
 
 BATCH_ROWS = 20
@@ -72,7 +72,7 @@ class Bench:
         self.losses = Losses(folder / "losses.json")
         self.spool = Spool(folder, max_bytes=1 << 24, segment_bytes=500)
         self.intake = Intake(
-            ["agg_trades", "book_tickers"], most_rows=100_000, on_losses=self.losses.add
+            ["agg_trades", "book_tickers"], max_rows=100_000, on_losses=self.losses.add
         )
         self.writer = CaptureWriter(
             "",
@@ -103,7 +103,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Database:
     monkeypatch.setattr(module, "connect_async", played.connect)
     monkeypatch.setattr(module, "write_raw_async", played.write)
     monkeypatch.setattr(module, "record_raw_gaps", played.record)
-    monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.01, most_s=0.02))
+    monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.01, max_s=0.02))
     return played
 
 

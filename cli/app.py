@@ -1,0 +1,228 @@
+"""The ``candelabra`` command line. Each command is one function in a module of this room.
+
+Modules are imported when their command runs: ``--help`` is quick, and the streamer's small
+environment needs neither alembic nor the simulator's libraries.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.commands.archive import archive
+from cli.commands.backfill import backfill
+from cli.commands.backup import backup, restore
+from cli.commands.check import check
+from cli.commands.compare import compare
+from cli.commands.import_files import import_files
+from cli.commands.migrate import migrate
+from cli.commands.serve import serve
+from cli.commands.status import status
+from cli.commands.user import app as user
+from include import __version__
+from include.errors import CandelabraError
+
+app = typer.Typer(
+    name="candelabra",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"candelabra {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show it, and exit."),
+    ] = False,
+) -> None:
+    """Every 1-minute candle of every Binance market in one PostgreSQL."""
+
+
+app.command()(backfill)
+app.command()(check)
+app.command()(compare)
+app.command("import")(import_files)
+app.command()(migrate)
+app.command()(serve)
+app.command()(status)
+app.command()(archive)
+app.command()(backup)
+app.command()(restore)
+app.add_typer(user)
+
+
+@app.command()
+def stream(
+    symbols: Annotated[
+        str,
+        typer.Option(help="Names and patterns, by comma: BTCUSDT,ETHUSDT.P or '*USDT'. [SYMBOLS]"),
+    ] = "",
+    symbols_file: Annotated[
+        Path | None,
+        typer.Option(help="One symbol or pattern a line, read anew on SIGHUP. [SYMBOLS_FILE]"),
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="Keep the N of largest 24 h volume. [TOP]")
+    ] = None,
+    all_symbols: Annotated[
+        bool, typer.Option("--all", help="Every trading symbol of both markets.")
+    ] = False,
+    trade_stream: Annotated[
+        str, typer.Option(help="aggTrade, or trade where a recording has nothing else.")
+    ] = "aggTrade",
+    klines: Annotated[
+        bool, typer.Option(help="Subscribe to the exchange's klines, the checksum of candles.")
+    ] = True,
+    capture: Annotated[
+        str,
+        typer.Option(help="Also keep agg_trades, trades, book_tickers, by comma. [CAPTURE]"),
+    ] = "",
+) -> None:
+    """Stream live trades into market.candles_1m until SIGTERM or Ctrl-C."""
+    from include.config import load_settings
+    from include.logs import configure_logging
+    from serving.beside_streamer import BESIDE_STREAMER
+    from streamer.process import run
+    from streamer.symbols.startup import StreamOptions
+    from streamer.symbols.symbols_file import read_symbols
+    from streamer.symbols.universe import ALL
+
+    settings = load_settings(**({"capture": capture} if capture else {}))
+    configure_logging(settings.log_level, settings.log_format)
+    if trade_stream not in {"aggTrade", "trade"}:
+        raise typer.BadParameter(f"--trade-stream {trade_stream}: aggTrade or trade")
+    if (all_symbols, bool(symbols), symbols_file is not None).count(True) > 1:
+        raise typer.BadParameter("give one of --symbols, --symbols-file and --all")
+    file = symbols_file or (None if all_symbols or symbols else settings.symbols_file)
+    wanted = None if file is None else read_symbols(file)
+    names = ALL if all_symbols else _split(symbols) or settings.symbols
+    run(
+        settings,
+        StreamOptions(
+            symbols=tuple(names) if wanted is None else wanted.names,
+            symbols_file=wanted,
+            top=top if top is not None else settings.top,
+            trade_stream=trade_stream,
+            klines=klines,
+            capture=settings.capture,
+        ),
+        BESIDE_STREAMER,
+    )
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def simulate(context: typer.Context) -> None:
+    """Run a local Binance, or replay recorded frames; `simulate --help` lists its options."""
+    from simulator.cli import configure_logs, parse_config, run
+
+    config, log_level = parse_config(context.args)
+    configure_logs(log_level)
+    sys.exit(run(config))
+
+
+@app.command()
+def psql(
+    command: Annotated[str, typer.Option("-c", "--command", help="Run this and leave.")] = "",
+) -> None:
+    """Open psql (the one that came with the embedded PostgreSQL) on the reader's database."""
+    from cli.commands.psql import run_psql
+
+    run_psql(command)
+
+
+@app.command("dbt-env")
+def dbt_env() -> None:
+    """Print what dbt needs as shell exports: eval "$(candelabra dbt-env)" in dbt_project/."""
+    import shlex
+
+    from cli.local.location import settings_here
+    from include.jobs.dbt_env import dbt_environment
+
+    settings = settings_here()
+    for name, value in dbt_environment(
+        settings.url_for("dbt"), home=settings.candelabra_home
+    ).items():
+        typer.echo(f"export {name}={shlex.quote(value)}")
+
+
+@app.command()
+def demo(
+    once: Annotated[
+        bool, typer.Option("--once", help="Stop after the checks; the exit code tells.")
+    ] = False,
+    symbols: Annotated[
+        str, typer.Option(help="Symbols of the demo, by comma.")
+    ] = "BTCUSDT,ETHBTC,BTCUSDT.P",
+    days: Annotated[
+        int | None,
+        typer.Option(min=2, max=400, help="Days of history; else since the start of last month."),
+    ] = None,
+) -> None:
+    """Run everything on this machine, offline: exchange, database, streamer, Airflow, marts."""
+    from cli.local.demo import run_demo
+
+    sys.exit(run_demo(once=once, symbols=_split(symbols), days=days))
+
+
+@app.command()
+def up(
+    symbols: Annotated[str, typer.Option(help="Names and patterns, by comma. [SYMBOLS]")] = "",
+) -> None:
+    """Run everything on this machine against the real exchange."""
+    from cli.local.demo import run_up
+
+    sys.exit(run_up(symbols=_split(symbols)))
+
+
+@app.command()
+def clean() -> None:
+    """Remove the state of the embedded services, wherever it lies."""
+    from cli.local.stack import remove_state
+    from include.config import load_settings
+
+    for place in remove_state(Path(load_settings().candelabra_home)):
+        typer.echo(f"removed {place}")
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def main() -> None:
+    """Run the command line; our own errors become one message and exit code 1."""
+    try:
+        app(prog_name="candelabra", standalone_mode=True)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] in {
+            "include",
+            "streamer",
+            "serving",
+            "cli",
+            "simulator",
+        }:
+            raise
+        typer.secho(
+            f"candelabra: this command needs the package {error.name}, which the streamer's small "
+            "environment lacks: install requirements.txt (make setup)",
+            err=True,
+            fg=typer.colors.RED,
+        )
+        sys.exit(1)
+    except CandelabraError as error:
+        typer.secho(f"candelabra: {error}", err=True, fg=typer.colors.RED)
+        sys.exit(1)

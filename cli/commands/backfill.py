@@ -1,0 +1,172 @@
+"""``candelabra backfill``: load history from dumps and REST."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from include.config import Settings
+    from include.jobs.klines.backfill import BackfillPlan, BackfillSummary
+
+_START, _NOW = "start", "now"
+
+
+def backfill(
+    symbols: Annotated[
+        str, typer.Option(help="Symbols, by comma: BTCUSDT,ETHUSDT.P. [SYMBOLS]")
+    ] = "",
+    market: Annotated[str, typer.Option(help="Of symbols without .P: spot or um.")] = "spot",
+    start: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            help="First minute, UTC: 2026-11-01 or 2026-11-01T12:00; start: history's first.",
+        ),
+    ] = "",
+    end: Annotated[
+        str, typer.Option("--to", help="End, not included; now is the last settled minute.")
+    ] = _NOW,
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="all that is missing; forward of what is stored, backward of it, or its holes."
+        ),
+    ] = "all",
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Show what would be loaded, from where, and its cost.")
+    ] = False,
+    workers: Annotated[int, typer.Option(min=1, max=32, help="Pieces at the same time.")] = 4,
+    kind: Annotated[
+        str,
+        typer.Option(help="klines; or dumps of agg_trades or trades, folded to check them."),
+    ] = "klines",
+    keep_raw: Annotated[
+        bool, typer.Option("--keep-raw", help="Keep the rows of such dumps as well.")
+    ] = False,
+) -> None:
+    """Load the minutes that are missing: monthly dumps, daily dumps, then REST."""
+    from rich.console import Console
+
+    from cli.local.location import settings_here
+    from cli.terminal.interrupts import promptly_stopped
+    from include.jobs.klines.backfill import plan_backfill
+    from include.logs import configure_logging
+
+    settings = settings_here()
+    configure_logging(settings.log_level, settings.log_format)
+    wanted = symbols or ",".join(settings.symbols)
+    start_us, end_us = span_of(start, end, now_us=time.time_ns() // 1000)
+    if kind != "klines":
+        from cli.commands.trade_dumps import backfill_trades
+        from include.errors import PermanentError
+
+        if start_us is None:
+            raise PermanentError(f"--from start is for klines; give --kind {kind} a first day")
+        backfill_trades(
+            settings,
+            symbols=wanted,
+            market=market,
+            kind=kind,
+            start_us=start_us,
+            end_us=end_us,
+            keep_raw=keep_raw,
+            only_plan=plan,
+        )
+        return
+    errors = Console(stderr=True)
+    with promptly_stopped("what was loaded stays; run it again for the rest"):
+        with errors.status("asking the exchange what there is"):
+            todo = plan_backfill(
+                settings=settings,
+                symbols=wanted,
+                market=market,
+                start=start_us,
+                end=end_us,
+                mode=mode,
+                in_part=True,
+            )
+        for note in todo.notes:
+            errors.print(note, style="yellow", highlight=False, markup=False)
+        if plan and todo.pieces:
+            from cli.terminal.plan_table import show_plan
+
+            show_plan(todo, settings)
+        failures = list(todo.unplanned)
+        if not todo.pieces and not failures:
+            typer.echo("nothing is missing")
+        if todo.pieces and not plan:
+            summary = _load(settings, todo, workers, errors)
+            failures += summary.failed
+            _show_summary(summary)
+    for failure in failures:
+        typer.secho(f"candelabra: {failure}", err=True, fg=typer.colors.RED)
+    if failures:
+        typer.secho("run it again: only what is missing will be loaded", err=True)
+        sys.exit(1)
+
+
+def span_of(start: str, end: str, *, now_us: int) -> tuple[int | None, int | None]:
+    """The span of ``--from`` and ``--to`` in µs; None for ``start`` and for ``now``.
+
+    Raises:
+        PermanentError: it cannot be read, is empty, or begins in the future; the message names
+            the option and what is accepted.
+    """
+    from include.domain.timeframes import from_us
+    from include.errors import PermanentError
+    from include.jobs.klines.pieces import first_minute
+
+    if not start:
+        raise PermanentError(
+            "no start: give --from 2026-11-01 or 2026-11-01T12:00 (UTC), or --from start"
+        )
+    is_whole = start.strip().lower() == _START
+    start_us = None if is_whole else first_minute(start, name="--from")
+    end_us = None if end.strip().lower() == _NOW else first_minute(end, name="--to")
+    if start_us is not None and start_us > now_us:
+        raise PermanentError(
+            f"--from {start} lies in the future: it is {from_us(now_us):%Y-%m-%dT%H:%M}Z now"
+        )
+    if start_us is not None and end_us is not None and end_us <= start_us:
+        raise PermanentError(f"--from {start} should be before --to {end}")
+    return start_us, end_us
+
+
+def _load(settings: Settings, todo: BackfillPlan, workers: int, errors: Console) -> BackfillSummary:
+    from cli.terminal.progress import rows_progress
+    from include.jobs.klines.backfill import BackfillProgress, load_pieces
+
+    with rows_progress(errors) as progress:
+        task = progress.add_task("backfill", total=None, rows=0)
+
+        def on_progress(so_far: BackfillProgress) -> None:
+            progress.update(
+                task,
+                total=so_far.total_minutes,
+                completed=so_far.done_minutes,
+                rows=so_far.rows,
+                description=so_far.label,
+            )
+
+        return load_pieces(settings=settings, plan=todo, workers=workers, on_progress=on_progress)
+
+
+def _show_summary(summary: BackfillSummary) -> None:
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="backfill", show_header=False)
+    for name, value in asdict(summary.counts).items():
+        if value or name in ("offered", "inserted"):
+            table.add_row(name.replace("_", " "), f"{value:,}")
+    table.add_row("pieces", f"{len(summary.plan.pieces):,}")
+    table.add_row("failed pieces", f"{len(summary.failed):,}")
+    Console().print(table)

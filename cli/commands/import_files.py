@@ -1,0 +1,136 @@
+"""``candelabra import``: load files of klines, trades or aggTrades that a user has."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from glob import glob
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from include.jobs.files.imports import ImportSummary
+
+REFUSED = 1
+"""Exit code where a file was refused, or nothing of it could be used."""
+ROWS_REJECTED = 3
+"""Exit code where all files were loaded, but not all of their rows."""
+
+
+def import_files(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            help="Files (.csv, .csv.gz, .zip, .parquet), folders of them, or patterns: 'in/*.zip'."
+        ),
+    ],
+    symbol: Annotated[
+        str, typer.Option(help="Symbol of the rows; else from names like BTCUSDT-1m-2024-02.zip.")
+    ] = "",
+    market: Annotated[
+        str, typer.Option(help="spot or um; else spot, or um below a folder futures/um.")
+    ] = "",
+) -> None:
+    """Load 1m klines, trades or aggTrades in the dump site's formats.
+
+    Bad rows are kept apart, with line and reason, and the others are loaded.
+
+    Exit code 0: every row was loaded; 1: a file was refused; 3: rows were rejected.
+    """
+    from rich.console import Console
+
+    from cli.local.location import settings_here
+    from cli.terminal.interrupts import promptly_stopped
+    from cli.terminal.progress import rows_watched
+    from include.errors import PermanentError
+    from include.jobs.files.imports import import_file
+    from include.logs import configure_logging
+
+    settings = settings_here()
+    configure_logging(settings.log_level, settings.log_format)
+    files = _files(paths)
+    summaries: list[ImportSummary] = []
+    failures: list[str] = []
+    with (
+        promptly_stopped("what was loaded stays; run it again for the rest"),
+        rows_watched(Console(stderr=True)) as watch,
+    ):
+        for file in files:
+            with watch(file.name) as shown:
+                try:
+                    summary = import_file(
+                        settings=settings,
+                        path=file,
+                        symbol=symbol,
+                        market=market,
+                        on_progress=lambda so_far: shown(so_far.share, so_far.rows),
+                    )
+                except PermanentError as error:
+                    failures.append(str(error))
+                    continue
+            summaries.append(summary)
+            if not summary.rows:
+                failures.append(f"{file}: no row of it can be used")
+    _show(summaries)
+    for failure in failures:
+        typer.secho(f"candelabra: {failure}", err=True, fg=typer.colors.RED)
+    if failures:
+        sys.exit(REFUSED)
+    if any(one.rejected for one in summaries):
+        sys.exit(ROWS_REJECTED)
+
+
+def _files(named: Iterable[str]) -> list[Path]:
+    """The files named, those that fit a pattern, and those in the folders named; each once."""
+    from include.errors import PermanentError
+    from include.jobs.files.user_files import SUFFIXES
+
+    files: list[Path] = []
+    for name in named:
+        path = Path(name)
+        if path.is_dir():
+            inside = sorted(one for one in path.rglob("*") if one.name.endswith(SUFFIXES))
+            if not inside:
+                raise PermanentError(f"{path} holds no {', '.join(SUFFIXES)}")
+            files += inside
+        elif path.exists():
+            files.append(path)
+        else:
+            # quoted, or too many for the shell
+            fitting = sorted(map(Path, glob(name, recursive=True)))
+            if not fitting:
+                raise PermanentError(f"{path} does not exist")
+            files += [one for one in fitting if one.is_file()]
+    return list(dict.fromkeys(files))
+
+
+def _show(summaries: list[ImportSummary]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    if not summaries:
+        return
+    columns = ("file", "symbol", "kind", "rows", "candles", "new", "partial", "rejected", "rows/s")
+    table = Table(title="import")
+    for name in columns:
+        table.add_column(name, justify="left" if name in columns[:3] else "right")
+    for one in summaries:
+        table.add_row(
+            one.file,
+            one.symbol,
+            one.kind,
+            f"{one.rows:,}",
+            f"{one.merged.offered:,}",
+            f"{one.merged.inserted:,}",
+            f"{one.partial:,}",
+            f"{one.rejected:,}",
+            f"{one.rows / one.seconds:,.0f}" if one.seconds else "",
+        )
+    Console().print(table)
+    for one in summaries:
+        for reason, count in sorted(one.reasons.items(), key=lambda item: -item[1]):
+            typer.echo(f"{one.file}: {count:,} rows rejected: {reason}")
+        if one.quarantine:
+            typer.echo(f"rejected rows are kept in {one.quarantine}")

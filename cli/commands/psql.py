@@ -1,0 +1,29 @@
+"""psql on the platform's database, with the program of the embedded PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+from typing import NoReturn
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from cli.local.location import settings_here
+from deploy.local.postgres import psql_program
+
+
+def run_psql(command: str) -> NoReturn:
+    """Become psql, as the reader: its exit code is ours, and Ctrl-C is its own affair.
+
+    Without a database in the environment, the one of a running `demo` or `up` is used.
+    """
+    url = settings_here().url_for("reader")
+    parts = urlsplit(url)
+    environment = {**os.environ, "PGTZ": "UTC"}
+    if parts.password:
+        # By the environment, so that the password does not stand in the list of processes.
+        environment["PGPASSWORD"] = unquote(parts.password)
+        login = f"{parts.username}@" if parts.username else ""
+        hosts = parts.netloc.rpartition("@")[2]
+        url = urlunsplit(parts._replace(netloc=f"{login}{hosts}"))
+    arguments = ["--no-psqlrc", *(["--command", command] if command else [])]
+    program = psql_program()
+    os.execve(program, [str(program), url, *arguments], environment)  # noqa: S606 - no shell

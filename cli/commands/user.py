@@ -1,0 +1,261 @@
+"""``candelabra user``: accounts of those who read, their tokens and watchlists.
+
+Passwords are asked on the terminal, or read from the standard input where it is none: arguments
+are seen by everybody on the machine.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from include.store.candles.merging import Connection
+
+app = typer.Typer(
+    name="user",
+    no_args_is_help=True,
+    help="Accounts of those who read: who may log in, their tokens and watchlists.",
+)
+token = typer.Typer(name="token", no_args_is_help=True, help="API tokens of programs.")
+watch = typer.Typer(name="watch", no_args_is_help=True, help="Watchlists, which streamers follow.")
+app.add_typer(token)
+app.add_typer(watch)
+
+Name = Annotated[str, typer.Argument(help="Of the account.")]
+Label = Annotated[str, typer.Argument(help="What the token is for, such as notebook.")]
+
+
+@app.command()
+def add(
+    name: Name,
+    admin: Annotated[
+        bool, typer.Option("--admin", help="May see the other accounts and end their sessions.")
+    ] = False,
+) -> None:
+    """Make an account; its password is asked, or read from the standard input."""
+    from include.domain.accounts import Role, checked_name
+    from include.store.accounts import users as accounts
+
+    checked_name(name)
+    password_hash = _new_password_hash(name)
+    with _database() as connection:
+        accounts.add_user(connection, name, password_hash, Role.ADMIN if admin else Role.READER)
+    typer.echo(f"{name} may log in")
+
+
+@app.command("list")
+def list_() -> None:
+    """Show all accounts."""
+    from include.store.accounts import users as accounts
+
+    with _database() as connection:
+        users = accounts.list_users(connection)
+    _table(
+        ("name", "role", "made", "sessions", "tokens", "watches", "state"),
+        [
+            (
+                one.name,
+                one.role.value,
+                _day(one.created_us),
+                str(one.sessions),
+                str(one.tokens),
+                str(one.watched),
+                "" if one.disabled_us is None else f"disabled {_day(one.disabled_us)}",
+            )
+            for one in users
+        ],
+        none="no accounts yet: candelabra user add NAME",
+    )
+
+
+@app.command()
+def passwd(name: Name) -> None:
+    """Set another password; the account's sessions end, its tokens stay."""
+    from include.store.accounts import users as accounts
+
+    with _database() as connection:
+        accounts.list_tokens(connection, name)  # before anything is asked: whether it exists
+        ended = accounts.set_password(connection, name, _new_password_hash(name))
+    typer.echo(f"{name} has another password; {ended} sessions ended")
+
+
+@app.command()
+def role(
+    name: Name,
+    new: Annotated[str, typer.Argument(metavar="ROLE", help="reader or admin.")],
+) -> None:
+    """Give an account another role."""
+    from include.domain.accounts import Role
+    from include.errors import RejectedInputError
+    from include.store.accounts import users as accounts
+
+    roles = [one.value for one in Role]
+    if new not in roles:
+        raise RejectedInputError(f"{new!r} is no role; should be {' or '.join(roles)}")
+    with _database() as connection:
+        accounts.set_role(connection, name, Role(new))
+    typer.echo(f"{name} is {new}")
+
+
+@app.command()
+def disable(name: Name) -> None:
+    """Shut an account out at once; what belongs to it is kept."""
+    from include.store.accounts import users as accounts
+
+    with _database() as connection:
+        accounts.set_disabled(connection, name, is_disabled=True)
+    typer.echo(f"{name} is shut out")
+
+
+@app.command()
+def enable(name: Name) -> None:
+    """Let an account in again."""
+    from include.store.accounts import users as accounts
+
+    with _database() as connection:
+        accounts.set_disabled(connection, name, is_disabled=False)
+    typer.echo(f"{name} may log in")
+
+
+@app.command()
+def logout(name: Name) -> None:
+    """End all sessions of an account at once; its tokens stay."""
+    from include.store.accounts import users as accounts
+
+    with _database() as connection:
+        ended = accounts.end_sessions(connection, name)
+    typer.echo(f"{ended} sessions of {name} ended")
+
+
+@app.command()
+def remove(name: Name) -> None:
+    """Forget an account, its sessions, tokens and watchlist."""
+    from include.store.accounts import users as accounts
+
+    with _database() as connection:
+        accounts.remove_user(connection, name)
+    typer.echo(f"{name} is forgotten")
+
+
+@token.command("add")
+def add_token(
+    name: Name,
+    label: Label,
+    days: Annotated[
+        int | None, typer.Option(min=1, max=36_500, help="Until it ends; else never by itself.")
+    ] = None,
+) -> None:
+    """Make a token and show it, once."""
+    from include.domain.accounts import checked_label
+    from include.store.accounts import users as accounts
+    from include.store.accounts.credentials import new_token, secret_hash
+
+    checked_label(label)
+    secret = new_token()
+    with _database() as connection:
+        accounts.add_token(connection, name, label, secret_hash(secret), days=days)
+    typer.echo("It is shown this once; send it as `authorization: Bearer …`:", err=True)
+    typer.echo(secret)
+
+
+@token.command("list")
+def list_tokens(
+    name: Annotated[str | None, typer.Argument(help="Of one account; else of all.")] = None,
+) -> None:
+    """Show tokens, without their secrets."""
+    from include.store.accounts import users as accounts
+
+    with _database() as connection:
+        tokens = accounts.list_tokens(connection, name)
+    _table(
+        ("name", "label", "made", "ends"),
+        [
+            (
+                one.user,
+                one.label,
+                _day(one.created_us),
+                "never" if one.expires_us is None else _day(one.expires_us),
+            )
+            for one in tokens
+        ],
+        none="no tokens: candelabra user token add NAME LABEL",
+    )
+
+
+@token.command()
+def revoke(name: Name, label: Label) -> None:
+    """End a token at once."""
+    from include.store.accounts import users as accounts
+
+    with _database() as connection:
+        accounts.revoke_token(connection, name, label)
+    typer.echo(f"the token {label!r} of {name} is revoked")
+
+
+@watch.command("list")
+def list_watched(
+    name: Annotated[str | None, typer.Argument(help="Of one account; else of all.")] = None,
+) -> None:
+    """Show who watches what."""
+    from include.store.accounts import users as accounts
+    from include.store.accounts import watchlists
+
+    with _database() as connection:
+        if name is not None:
+            accounts.list_tokens(connection, name)  # whether there is such an account
+        found = watchlists.watchlists(connection, name)
+    _table(
+        ("name", "symbol", "since"),
+        [(user, symbol, _day(added_us)) for user, symbol, added_us in found],
+        none="nobody watches anything",
+    )
+
+
+# --- inside
+
+
+@contextmanager
+def _database() -> Iterator[Connection]:
+    """The owner's: who has an account is the operator's word."""
+    from cli.local.location import settings_here
+    from include.store.postgres.pools import connect
+
+    url = settings_here().url_for("owner")
+    with connect(url, application_name="candelabra-user") as connection:
+        yield connection
+
+
+def _new_password_hash(name: str) -> str:
+    """Asked twice on a terminal; else one line of the standard input."""
+    from include.domain.accounts import checked_password
+    from include.store.accounts.credentials import hash_password
+
+    if sys.stdin.isatty():
+        password = str(
+            typer.prompt(f"Password of {name}", hide_input=True, confirmation_prompt=True)
+        )
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
+    return hash_password(checked_password(password))
+
+
+def _day(moment_us: int) -> str:
+    from include.domain.timeframes import from_us
+
+    return f"{from_us(moment_us):%Y-%m-%d %H:%M}"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, none: str) -> None:
+    """Columns that line up, for people and for awk."""
+    if not rows:
+        typer.echo(none, err=True)
+        return
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    for row in (heads, *rows):
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        typer.echo(line.rstrip())

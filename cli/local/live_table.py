@@ -1,0 +1,115 @@
+"""The live candles as a table in the terminal, read from PostgreSQL like any reader would."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from include.errors import TransientError
+from include.store.postgres.pools import connect
+
+REFRESH_S = 0.5
+MAX_ROWS = 30
+WIDE = 100
+"""Columns that a table with all four prices needs."""
+
+_QUERY = """
+    SELECT DISTINCT ON (symbol)
+        symbol, open_time, open, high, low, close, volume, trade_count, status, updated_at
+    FROM market.candles_1m_live
+    WHERE open_time >= now() - interval '3 minutes'
+    ORDER BY symbol, open_time DESC
+    LIMIT %s
+"""
+_COUNTS = """
+    SELECT status, count(*) FROM market.candles_1m
+    WHERE open_time >= now() - interval '1 hour' GROUP BY status ORDER BY status
+"""
+
+
+def live_table(
+    rows: list[tuple[Any, ...]], counts: list[tuple[str, int]], *, width: int = WIDE
+) -> Table:
+    """One row a symbol: its newest candle.
+
+    Args:
+        width: columns of the terminal; below ``WIDE`` there is no room for high and low.
+    """
+    known = ", ".join(f"{count} {status}" for status, count in counts) or "none yet"
+    is_wide = width >= WIDE
+    table = Table(
+        title="market.candles_1m_live (UTC)",
+        caption=f"minutes of the last hour: {known}",
+        box=box.HEAVY_HEAD if is_wide else box.SIMPLE_HEAD,
+        padding=(0, 1) if is_wide else 0,
+    )
+    for name in ("symbol", "minute"):
+        table.add_column(name, no_wrap=True)
+    prices = ("open", "high", "low", "close") if is_wide else ("open", "close")
+    for name in (*prices, "volume", "trades"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    table.add_column("age", justify="right", no_wrap=True)
+    now = datetime.now(UTC)
+    for symbol, open_time, opened, high, low, close, volume, trades, status, updated_at in rows:
+        colour = "green" if close >= opened else "red"
+        age_s = max(0.0, (now - updated_at).total_seconds())
+        table.add_row(
+            symbol,
+            open_time.strftime("%H:%M"),
+            *(_plain(value) for value in ((opened, high, low) if is_wide else (opened,))),
+            f"[{colour}]{_plain(close)}[/]",
+            _plain(volume),
+            str(trades),
+            status,
+            f"{age_s:.1f} s",
+        )
+    return table
+
+
+def _plain(value: Decimal) -> str:
+    """A number without the zeros at its end, and without an exponent."""
+    return f"{value.normalize():f}"
+
+
+def watch(
+    database_url: str,
+    console: Console,
+    *,
+    on_tick: Callable[[], None],
+    trouble: Callable[[], str],
+) -> None:
+    """Show the table until interrupted.
+
+    Args:
+        on_tick: called at each turn; may raise to end it.
+        trouble: what to say below the table, if anything.
+    """
+    with Live(console=console, refresh_per_second=4) as live:
+        while True:
+            try:
+                with connect(database_url, application_name="candelabra-demo") as connection:
+                    while True:
+                        on_tick()
+                        live.update(
+                            Group(_read(connection, console.width), Text(trouble(), style="yellow"))
+                        )
+                        time.sleep(REFRESH_S)
+            except (TransientError, psycopg.OperationalError):
+                on_tick()
+                time.sleep(REFRESH_S)
+
+
+def _read(connection: psycopg.Connection[Any], width: int) -> Table:
+    rows = connection.execute(_QUERY, (MAX_ROWS,)).fetchall()
+    return live_table(rows, connection.execute(_COUNTS).fetchall(), width=width)

@@ -1,0 +1,78 @@
+"""A plan of a backfill as tables: a row for each piece, and what all of it costs."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from rich.console import Console
+from rich.table import Table
+
+from include.config import Settings
+from include.domain.candles import Source
+from include.jobs.klines.estimates import estimate
+from include.jobs.klines.pieces import BackfillPlan, DumpPiece, RestPiece
+
+MAX_PIECES_SHOWN = 60
+"""Rows of a table, one for each symbol."""
+
+PIPE_WIDTH = 200
+"""Columns where nobody looks: a log or a pipe is not folded."""
+
+_SOURCES = {
+    Source.DUMP_MONTHLY.value: "monthly dump",
+    Source.DUMP_DAILY.value: "daily dump",
+}
+
+
+def show_plan(plan: BackfillPlan, settings: Settings) -> None:
+    """Print a table for each symbol and the totals."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=PIPE_WIDTH)
+    console.print(f"{plan.missing_minutes:,} minutes are missing", highlight=False)
+    by_symbol = sorted(plan.pieces, key=lambda one: (one.symbol, one.start_us))
+    for symbol, pieces in groupby(by_symbol, key=lambda one: one.symbol):
+        _show_symbol(console, symbol, list(pieces))
+    console.print(totals(plan, settings), highlight=False)
+
+
+def totals(plan: BackfillPlan, settings: Settings) -> str:
+    """What a plan costs, in a sentence."""
+    cost = estimate(plan, weight_share=settings.rest_weight_share)
+    return (
+        f"{len(plan.pieces):,} pieces: {cost.requests:,} requests, weight {cost.weight:,}, "
+        f"{cost.size_bytes / 1e6:,.1f} MB of dumps; about {_duration(cost.seconds)}"
+    )
+
+
+def _show_symbol(console: Console, symbol: str, pieces: list[DumpPiece | RestPiece]) -> None:
+    table = Table(title=f"{symbol}: {sum(one.minutes for one in pieces):,} minutes")
+    for name in ("piece", "source", "minutes", "why"):
+        table.add_column(
+            name, justify="right" if name == "minutes" else "left", no_wrap=name == "piece"
+        )
+    for piece in pieces[:MAX_PIECES_SHOWN]:
+        label = piece.label.removeprefix(f"{symbol} ")
+        table.add_row(label, _source(piece), f"{piece.minutes:,}", piece.why)
+    console.print(table)
+    if len(pieces) > MAX_PIECES_SHOWN:
+        more = pieces[MAX_PIECES_SHOWN:]
+        console.print(
+            f"… and {len(more):,} more pieces of {sum(one.minutes for one in more):,} minutes",
+            highlight=False,
+        )
+
+
+def _source(piece: DumpPiece | RestPiece) -> str:
+    if isinstance(piece, RestPiece):
+        return "REST"
+    return f"{_SOURCES[piece.source]} {piece.path.rsplit('/', 1)[1]}"
+
+
+def _duration(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever reads best."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 5_400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3_600:.1f} h"

@@ -1,0 +1,184 @@
+"""Columns of text files: splitting lines and finding rows that are not what they claim to be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from include.errors import RejectedInputError
+
+MAX_RAW_CHARACTERS = 500
+"""A rejected line is kept up to this length."""
+
+NUMBER = r"^[0-9]{1,18}(\.[0-9]{1,18})?$"
+"""Plain decimal notation within what 128 bits hold; the exchange prints nothing else."""
+
+COUNT = r"^[0-9]{1,18}$"
+TIME = r"^([0-9]{13}|[0-9]{16})$"
+
+FLAGS = ("is_buyer_maker", "is_best_match")
+
+_BOM = "\ufeff"
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A line that cannot be used; ``line`` counts from 1."""
+
+    line: int
+    reason: str
+    raw: str
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Columns of a kind of file.
+
+    Attributes:
+        name: for messages.
+        columns: our names, in the file's order.
+        headers: header lines that the kind is known to have, in lower case without ``_``.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    headers: tuple[str, ...]
+
+
+def lines_of(block: bytes, *, first_line: int) -> pl.DataFrame:
+    """Lines of a block with their numbers (``line``, ``raw``), blank ones left out.
+
+    Bytes that are no UTF-8 become U+FFFD, so that their row is rejected rather than the file.
+    """
+    text = block.decode("utf-8", "replace").removeprefix(_BOM)
+    raw = pl.Series("raw", text.split("\n"), dtype=pl.String)
+    frame = raw.str.strip_chars().to_frame().with_row_index("line", offset=first_line)
+    return frame.with_columns(pl.col("line").cast(pl.Int64)).filter(pl.col("raw") != "")
+
+
+def choose_layout(first: str, layouts: Sequence[Layout], *, file: str) -> tuple[Layout, bool]:
+    """The layout of a file by its first line, and whether that line is a header.
+
+    A header is told by its first character; a file without one by its number of columns.
+
+    Raises:
+        RejectedInputError: no layout fits; the message says which there are.
+    """
+    known = "; ".join(f"{one.name}: {','.join(one.columns)}" for one in layouts)
+    if first.lstrip('" ')[:1].isdigit():
+        fields = [field.strip(' "') for field in first.split(",")]
+        width = len(fields)
+        fitting = [layout for layout in layouts if len(layout.columns) == width]
+        # trades of one market are as wide as aggTrades of the other: only the flags tell
+        if fitting:
+            return max(fitting, key=lambda one: _fits_flags(fields, one)), False
+        raise RejectedInputError(f"{file} has {width} columns; known are {known}")
+    header = first.lower().replace("_", "").replace(" ", "").replace('"', "")
+    for layout in layouts:
+        if header in layout.headers:
+            return layout, True
+    raise RejectedInputError(f"{file} begins with {first[:120]!r}; known are {known}")
+
+
+def _fits_flags(fields: Sequence[str], layout: Layout) -> bool:
+    """Whether a first row's true and false stand where a layout has them."""
+    return all(
+        (value.lower() in ("true", "false")) == (name in FLAGS)
+        for value, name in zip(fields, layout.columns, strict=True)
+    )
+
+
+def split(lines: pl.DataFrame, layout: Layout) -> tuple[pl.DataFrame, list[Rejection]]:
+    """Lines as text columns; those of another width are rejected.
+
+    Returns:
+        Columns ``line``, ``raw`` and the layout's.
+    """
+    width = len(layout.columns)
+    reason = pl.format("{} columns, expected {} (half a line?)", found(), pl.lit(width))
+    good, bad = reject(lines, [(found().ne(width), reason)])
+    fields = pl.col("raw").str.split_exact(",", width - 1).struct.rename_fields(layout.columns)
+    table = good.with_columns(fields.alias("fields")).unnest("fields")
+    if not good["raw"].str.contains_any([" ", '"']).any():
+        return table, bad
+    return table.with_columns(pl.col(name).str.strip_chars(' "') for name in layout.columns), bad
+
+
+def found() -> pl.Expr:
+    """Number of columns of a raw line."""
+    return pl.col("raw").str.count_matches(",", literal=True) + 1
+
+
+def reject(
+    table: pl.DataFrame, checks: Sequence[tuple[pl.Expr, str | pl.Expr]]
+) -> tuple[pl.DataFrame, list[Rejection]]:
+    """Rows that fail no check, and the others with the reason of the first that they fail.
+
+    Args:
+        checks: pairs of a condition that holds for bad rows, and the reason.
+    """
+    # reasons of all rows are dear to write, and a good file needs none
+    if not table.select(pl.any_horizontal(condition for condition, _ in checks).any()).item():
+        return table, []
+    reasons = [
+        pl.when(condition).then(pl.lit(reason) if isinstance(reason, str) else reason)
+        for condition, reason in checks
+    ]
+    return part(table.with_columns(reason=pl.coalesce(*reasons)))
+
+
+def part(table: pl.DataFrame) -> tuple[pl.DataFrame, list[Rejection]]:
+    """Split a table by its column ``reason``, which goes away; null is good."""
+    bad = table.filter(pl.col("reason").is_not_null())
+    rejections = [
+        Rejection(line, reason, raw)
+        for line, reason, raw in bad.select(
+            "line", "reason", pl.col("raw").str.slice(0, MAX_RAW_CHARACTERS)
+        ).iter_rows()
+    ]
+    return table.filter(pl.col("reason").is_null()).drop("reason"), rejections
+
+
+def number_checks(columns: Sequence[str]) -> list[tuple[pl.Expr, str | pl.Expr]]:
+    """Checks that columns hold non-negative plain numbers."""
+    checks: list[tuple[pl.Expr, str | pl.Expr]] = []
+    for name in columns:
+        text = pl.col(name)
+        checks.append((text.str.contains(r"^-[0-9.]+$"), f"{name} is negative"))
+        checks.append((~text.str.contains(NUMBER), pl.format(f"{name} is no number: '{{}}'", text)))
+    return checks
+
+
+def time_checks(columns: Sequence[str], *, digits: int) -> list[tuple[pl.Expr, str | pl.Expr]]:
+    """Checks that columns hold times of the file's unit.
+
+    Args:
+        digits: 13 for milliseconds, 16 for microseconds.
+    """
+    checks: list[tuple[pl.Expr, str | pl.Expr]] = []
+    for name in columns:
+        text = pl.col(name)
+        no_time = pl.format(f"{name} is no time in ms (13 digits) or µs (16 digits): '{{}}'", text)
+        checks.append((~text.str.contains(TIME), no_time))
+        other_unit = f"{name} is not in the unit of the file's first row"
+        checks.append((text.str.len_bytes() != digits, other_unit))
+    return checks
+
+
+def sniff_digits(table: pl.DataFrame, column: str) -> int:
+    """Digits of the first time in a column: 13 (ms), 16 (µs), or 0 where there is none."""
+    times = table.filter(pl.col(column).str.contains(TIME))
+    return len(times[column][0]) if times.height else 0
+
+
+def unit_of(digits: int) -> str | None:
+    """``ms`` or ``us`` for the digits of a time; None for 0."""
+    return {13: "ms", 16: "us"}.get(digits)
+
+
+def to_micros(column: str, *, digits: int) -> pl.Expr:
+    """Expression: a column of times as Int64 microseconds."""
+    value = pl.col(column).cast(pl.Int64)
+    return value * 1000 if digits == 13 else value

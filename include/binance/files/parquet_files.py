@@ -1,0 +1,235 @@
+"""Parquet files of klines and trades, as lines of text for the readers of the dump formats.
+
+One reader for each kind of row, whatever the file: rows become lines in the layout's
+order, with the numbers as they are. Numbers have to be exact: decimals, whole numbers or text.
+A float has lost digits that nobody can give back, so that a file with one where a price, an
+amount, an id or a time should be is refused. Columns are found by name, in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+import structlog
+
+from include.binance.files.columns import FLAGS, Layout
+from include.errors import RejectedInputError
+
+log = structlog.get_logger(__name__)
+
+SUFFIX = ".parquet"
+BATCH_ROWS = 200_000
+"""Rows held at once, about 20 MB as text, however large the file's row groups are."""
+
+SYMBOL_COLUMN = "symbol"
+_OPTIONAL = {"ignore": "0", "is_best_match": "true"}
+"""Columns that nothing is made of, and what stands in where a file leaves them out."""
+
+_COUNTS = ("id", "first_trade_id", "last_trade_id", "trade_count")
+_TIMES = ("open_time", "close_time", "trade_time")
+_KEPT_DECIMALS = 8
+"""The exchange's own; digits beyond them are kept where they are not zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Match:
+    """A layout and the file's names of its columns, those that it has."""
+
+    layout: Layout
+    names: dict[str, str]
+
+
+def check_parquet(path: Path) -> None:
+    """Read a file to its end, so that a damaged one is known before any row is used.
+
+    Raises:
+        RejectedInputError: it is damaged, cut, or no Parquet file.
+    """
+    for _ in _batches(path):
+        pass
+
+
+def parquet_layout(path: Path, layouts: Sequence[Layout]) -> Layout:
+    """The layout whose columns a file has.
+
+    Raises:
+        RejectedInputError: none; or a column is of a type that cannot be exact.
+    """
+    match = _match(path, layouts)
+    _texts(path, match)
+    return match.layout
+
+
+def parquet_symbols(path: Path) -> list[str]:
+    """What a file's column ``symbol`` names; empty where it has none.
+
+    Raises:
+        RejectedInputError: it is damaged.
+    """
+    schema = _schema(path)
+    name = next((one for one in schema if one.lower() == SYMBOL_COLUMN), None)
+    if name is None:
+        return []
+    with _readable(path):
+        named = pl.scan_parquet(path).select(pl.col(name).cast(pl.String).unique())
+        return sorted(one or "" for one in named.collect(engine="streaming")[name])
+
+
+def parquet_blocks(
+    path: Path, layouts: Sequence[Layout]
+) -> Generator[tuple[bytes, float], None, None]:
+    """A file's rows as lines of text in the layout's order, and the share of it read so far.
+
+    Line n is row n, counted from 1. Prices and amounts keep every digit; times become whole ms
+    (of columns in ms) or µs since 1970.
+
+    Raises:
+        RejectedInputError: damaged; of no known layout; or a column cannot be exact.
+    """
+    match = _match(path, layouts)
+    texts = _texts(path, match)
+    with _readable(path):
+        total = pl.scan_parquet(path).select(pl.len()).collect().item()
+    done = 0
+    for batch in _batches(path, list(match.names.values())):
+        done += batch.height
+        lines = batch.select(*texts).write_csv(include_header=False, quote_style="never")
+        yield lines.encode(), done / max(total, 1)
+
+
+def _batches(path: Path, columns: Sequence[str] = ()) -> Generator[pl.DataFrame, None, None]:
+    """A file's rows, piece by piece, of these columns or of all.
+
+    A query for each piece: it reads the pages that it needs. One query for all of them runs ahead
+    of a slow reader, by as much as the file holds.
+    """
+    done = 0
+    while True:
+        with _readable(path):
+            rows = pl.scan_parquet(path)
+            if columns:
+                rows = rows.select(columns)
+            batch = rows.slice(done, BATCH_ROWS).collect(engine="streaming")
+        if batch.is_empty():
+            return
+        yield batch
+        done += batch.height
+
+
+@contextmanager
+def _readable(path: Path) -> Generator[None, None, None]:
+    """Damage becomes ``RejectedInputError``, whenever it is met."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise RejectedInputError(f"{path} does not exist") from error
+    except PermissionError as error:
+        raise RejectedInputError(f"{path} cannot be read: permission denied") from error
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise RejectedInputError(
+            f"{path.name} is damaged: {error or type(error).__name__}; write or copy it again"
+        ) from error
+
+
+def _schema(path: Path) -> pl.Schema:
+    with _readable(path):
+        return pl.scan_parquet(path).collect_schema()
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "").replace(" ", "")
+
+
+def _match(path: Path, layouts: Sequence[Layout]) -> _Match:
+    by_plain = {_plain(name): name for name in _schema(path)}
+    for layout in layouts:
+        known = {column: {_plain(column)} for column in layout.columns}
+        for header in layout.headers:
+            for column, name in zip(layout.columns, header.split(","), strict=True):
+                known[column].add(name)
+        names: dict[str, str] = {}
+        for column, spellings in known.items():
+            found = sorted(spellings & by_plain.keys())
+            if found:
+                names[column] = by_plain[found[0]]
+        if set(layout.columns) - names.keys() <= _OPTIONAL.keys():
+            others = sorted(set(by_plain.values()) - set(names.values()))
+            if others:
+                log.info("parquet_columns_not_used", file=path.name, columns=others)
+            return _Match(layout, names)
+    known_layouts = "; ".join(f"{one.name}: {','.join(one.columns)}" for one in layouts)
+    raise RejectedInputError(
+        f"{path.name} has the columns {', '.join(by_plain.values())}; known are {known_layouts}"
+    )
+
+
+def _texts(path: Path, match: _Match) -> list[pl.Expr]:
+    """Expressions that make text of each column of the layout.
+
+    Raises:
+        RejectedInputError: a type cannot hold what the column means exactly.
+    """
+    schema = _schema(path)
+    texts = []
+    for column in match.layout.columns:
+        name = match.names.get(column)
+        if name is None:
+            texts.append(pl.lit(_OPTIONAL[column]).alias(column))
+            continue
+        text = _text(column, name, schema[name])
+        if text is None:
+            raise RejectedInputError(
+                f"{path.name}: column {name} is {schema[name]}; {_wanted(column)}"
+            )
+        texts.append(text.alias(column))
+    return texts
+
+
+def _text(column: str, name: str, kind: pl.DataType) -> pl.Expr | None:
+    """A column as text; None where its type cannot be exact or means something else."""
+    value = pl.col(name)
+    if isinstance(kind, (pl.String, pl.Categorical, pl.Enum)):
+        # a line's end inside a field would make two lines of one row
+        return value.cast(pl.String).str.replace_all(r"[\r\n]", " ")
+    if column in FLAGS:
+        return value.cast(pl.String) if isinstance(kind, pl.Boolean) else None
+    if column in _TIMES and isinstance(kind, pl.Datetime):
+        return value.dt.epoch("ms" if kind.time_unit == "ms" else "us").cast(pl.String)
+    if kind.is_integer():
+        return value.cast(pl.String)
+    if column in _COUNTS or column in _TIMES:
+        is_whole = isinstance(kind, pl.Decimal) and kind.scale == 0
+        return value.cast(pl.String) if is_whole else None
+    if isinstance(kind, pl.Decimal):
+        return value.cast(pl.String).map_batches(
+            partial(_without_zeros, scale=kind.scale), return_dtype=pl.String
+        )
+    if column == "ignore":
+        return pl.lit("0")
+    return None
+
+
+def _without_zeros(texts: pl.Series, *, scale: int) -> pl.Series:
+    """Decimal texts without the zeros that their type adds behind the exchange's own digits."""
+    if scale <= _KEPT_DECIMALS:
+        return texts
+    digits = scale - _KEPT_DECIMALS
+    return texts.str.replace(rf"0{{1,{digits}}}$", "")
+
+
+def _wanted(column: str) -> str:
+    if column in FLAGS:
+        return "it should be BOOLEAN, or text true and false"
+    if column in _TIMES:
+        return "it should be TIMESTAMP, INT64 in ms or µs since 1970, or text"
+    if column in _COUNTS:
+        return "it should be INT64 or text"
+    return (
+        "prices and amounts have to be exact: it should be DECIMAL(38, 8), or the exchange's own "
+        "text (a float has lost digits; write the file again from the source)"
+    )

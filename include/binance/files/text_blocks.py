@@ -1,0 +1,101 @@
+"""A file's rows in blocks, without its header, each block knowing its place in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from include.binance.files import parquet_files
+from include.binance.files.archives import BLOCK_BYTES, OnRead, check_archive, read_blocks
+from include.binance.files.columns import Layout, choose_layout, lines_of
+from include.errors import RejectedInputError
+
+
+@dataclass(frozen=True, slots=True)
+class TextBlock:
+    """Whole lines of a file; ``first_line`` is the number of the first, from 1."""
+
+    first_line: int
+    content: bytes
+
+    def lines(self) -> pl.DataFrame:
+        """The lines with their numbers; see ``columns.lines_of``."""
+        return lines_of(self.content, first_line=self.first_line)
+
+
+def check_file(path: Path) -> None:
+    """Read a file to its end, so that a damaged one is known before any row is used.
+
+    Raises:
+        RejectedInputError: it is damaged, cut, encrypted, or holds not one file.
+    """
+    if path.suffix == parquet_files.SUFFIX:
+        parquet_files.check_parquet(path)
+    else:
+        check_archive(path)
+
+
+def layout_of(path: Path, layouts: Sequence[Layout]) -> Layout:
+    """What a file holds: by its header, by the columns of its first row, or by their names.
+
+    Raises:
+        RejectedInputError: damaged, empty, or of no known layout.
+    """
+    if path.suffix == parquet_files.SUFFIX:
+        return parquet_files.parquet_layout(path, layouts)
+    for block in read_blocks(path):
+        lines = lines_of(block, first_line=1)
+        if lines.height:
+            return choose_layout(lines["raw"][0], layouts, file=path.name)[0]
+    raise RejectedInputError(f"{path.name} is empty")
+
+
+def text_blocks(
+    path: Path,
+    layouts: Sequence[Layout],
+    *,
+    block_bytes: int = BLOCK_BYTES,
+    on_read: OnRead | None = None,
+) -> Generator[TextBlock, None, None]:
+    """Blocks of a ``.csv``, ``.csv.gz``, ``.zip`` or ``.parquet``.
+
+    Raises:
+        RejectedInputError: damaged, or of no known layout.
+    """
+    next_line = 1
+    if path.suffix == parquet_files.SUFFIX:
+        for content, share in parquet_files.parquet_blocks(path, layouts):
+            if on_read is not None:
+                on_read(share)
+            yield TextBlock(next_line, content)
+            next_line += content.count(b"\n")
+        return
+    is_begun = False
+    for content in read_blocks(path, block_bytes=block_bytes, on_read=on_read):
+        first_line, next_line = next_line, next_line + content.count(b"\n")
+        if not is_begun:
+            skipped = _lines_before_rows(content, layouts, path.name)
+            is_begun = skipped is not None
+            for _ in range(skipped or 0):
+                content = content.partition(b"\n")[2]
+            first_line += skipped or 0
+        if content:
+            yield TextBlock(first_line, content)
+
+
+def _lines_before_rows(content: bytes, layouts: Sequence[Layout], file: str) -> int | None:
+    """Lines of the first block up to its header's end; None where it has blank lines alone."""
+    begin = 0
+    number = 0
+    while begin < len(content):
+        end = content.find(b"\n", begin)
+        end = len(content) if end < 0 else end
+        found = lines_of(content[begin:end], first_line=1)
+        if found.height:
+            _, has_header = choose_layout(found["raw"][0], layouts, file=file)
+            return number + has_header
+        begin, number = end + 1, number + 1
+    return None

@@ -1,0 +1,336 @@
+"""REST client of one market: public data alone, within a budget of request weight."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from functools import partial
+from typing import Any, Self, TypeVar
+
+import httpx
+import msgspec
+import structlog
+
+from include.backoff import Backoff, retried
+from include.binance.endpoints import Endpoints
+from include.binance.rest.answers import UNREADABLE, error_of, retry_after_s, used_weight
+from include.binance.rest.klines import KLINE_ROWS, KlinePage, page_of, settled_until
+from include.binance.rest.listing import EXCHANGE_INFO, instruments_of
+from include.binance.rest.weights import (
+    AGG_TRADES_WEIGHT,
+    BEST_KLINES,
+    EXCHANGE_INFO_WEIGHT,
+    HISTORICAL_TRADES_WEIGHT,
+    MAX_KLINES,
+    TICKERS_24H_WEIGHT,
+    TIME_WEIGHT,
+    WeightBudget,
+    klines_weight,
+)
+from include.binance.streams.messages import microseconds
+from include.binance.tls import trusted
+from include.domain.instruments import Instrument, Market, symbol_of
+from include.domain.timeframes import timeframe
+from include.errors import PermanentError, RateLimitedError, TransientError
+
+log = structlog.get_logger(__name__)
+
+Answer = TypeVar("Answer")
+
+TIMEOUT_S = 20.0
+ATTEMPTS = 5
+BACKOFF = Backoff(first_s=0.5, max_s=20.0)
+SERVER_TIME_LASTS_S = 60.0
+"""A known server time serves pages of long-closed bars for so long."""
+
+MAX_TRADES = 1_000
+"""Most rows of a page of trades or aggregate trades."""
+
+
+class AggTradeRow(msgspec.Struct, frozen=True, gc=False):
+    """One aggregate trade of ``GET …/aggTrades``."""
+
+    id: int = msgspec.field(name="a")
+    price: Decimal = msgspec.field(name="p")
+    quantity: Decimal = msgspec.field(name="q")
+    first_trade_id: int = msgspec.field(name="f")
+    last_trade_id: int = msgspec.field(name="l")
+    trade_time: int = msgspec.field(name="T")  # ms or µs
+    is_buyer_maker: bool = msgspec.field(name="m")
+
+    @property
+    def is_void(self) -> bool:
+        """A duplicate that the exchange marked: price and quantity 0, ids −1."""
+        return self.first_trade_id < 0 or not self.quantity
+
+
+class TradeRow(msgspec.Struct, frozen=True, gc=False):
+    """One trade of ``GET …/historicalTrades``."""
+
+    id: int
+    price: Decimal
+    quantity: Decimal = msgspec.field(name="qty")
+    quote_quantity: Decimal = msgspec.field(name="quoteQty")
+    trade_time: int = msgspec.field(name="time")  # ms or µs
+    is_buyer_maker: bool = msgspec.field(name="isBuyerMaker")
+
+    @property
+    def is_void(self) -> bool:
+        """It never happened."""
+        return not self.price or not self.quantity
+
+
+class _Time(msgspec.Struct, frozen=True):
+    server_time: int = msgspec.field(name="serverTime")
+
+
+class _Ticker(msgspec.Struct, frozen=True):
+    symbol: str
+    quote_volume: Decimal = msgspec.field(name="quoteVolume")
+
+
+_TIME = msgspec.json.Decoder(_Time)
+_TICKERS = msgspec.json.Decoder(list[_Ticker])
+_AGG_TRADES = msgspec.json.Decoder(list[AggTradeRow])
+_TRADES = msgspec.json.Decoder(list[TradeRow])
+
+
+class BinanceRest:
+    """Public REST methods of one market.
+
+    Network errors, 5xx and the exchange's own timeouts are tried again with full-jitter
+    backoff, a bounded number of times. 429 and 418 raise at once: carrying on is what gets an
+    address banned.
+
+    Args:
+        endpoints: base URL and path prefix.
+        budget: asked for weight before each request, told what each answer says.
+        timeout_s: seconds for connecting, and for each read.
+        proxy: URL of an HTTP proxy; empty for none.
+        attempts: tries of one request.
+        sleep: waits between them.
+        transport: None for the network.
+    """
+
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        *,
+        budget: WeightBudget,
+        timeout_s: float = TIMEOUT_S,
+        proxy: str = "",
+        attempts: int = ATTEMPTS,
+        sleep: Callable[[float], None] = time.sleep,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.market = endpoints.market
+        self._prefix = endpoints.rest_prefix
+        self._budget = budget
+        self._attempts = attempts
+        self._sleep = sleep
+        is_spot = endpoints.market is Market.SPOT
+        self._http = httpx.Client(
+            base_url=endpoints.rest_url,
+            timeout=timeout_s,
+            proxy=proxy or None,
+            trust_env=False,
+            verify=trusted(),
+            transport=transport,
+            # USD-M has no such header and always answers in milliseconds
+            headers={"X-MBX-TIME-UNIT": "MICROSECOND"} if is_spot else {},
+        )
+        self._host = self._http.base_url.netloc.decode()
+        self._server_time_us = 0
+        self._server_time_until_s = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._http.close()
+
+    def server_time_us(self) -> int:
+        """The exchange's time."""
+        moment = microseconds(self._get("time", {}, TIME_WEIGHT, _TIME).server_time)
+        self._server_time_us = moment
+        self._server_time_until_s = time.monotonic() + SERVER_TIME_LASTS_S
+        return moment
+
+    def exchange_info(self) -> list[Instrument]:
+        """All instruments of the market, those that no longer trade as well.
+
+        Of USD-M the perpetual contracts; of all, those whose price and quantity steps are told.
+        """
+        weight = EXCHANGE_INFO_WEIGHT[self.market]
+        return instruments_of(self.market, self._get("exchangeInfo", {}, weight, EXCHANGE_INFO))
+
+    def quote_volumes_24h(self) -> dict[str, Decimal]:
+        """Quote volume of the last 24 hours, by platform symbol."""
+        tickers = self._get("ticker/24hr", {}, TICKERS_24H_WEIGHT[self.market], _TICKERS)
+        return {symbol_of(self.market, one.symbol): one.quote_volume for one in tickers}
+
+    def klines(
+        self,
+        exchange_symbol: str,
+        interval: str,
+        start_us: int | None = None,
+        end_us: int | None = None,
+        *,
+        limit: int | None = None,
+        with_next: bool = False,
+    ) -> KlinePage:
+        """One page of klines, oldest first.
+
+        The server's time is the evidence of the rows and decides which of them count. It is
+        asked for by ``/time`` before the page: not taken from the Date header, which has whole
+        seconds and is set by whatever cache stands between. A moment before the page can only
+        be too early, so that a row never counts too soon. It is asked for anew where the last
+        one is a minute old or too old for the end that is asked for.
+
+        Args:
+            exchange_symbol: the exchange's name (``BTCUSDT``).
+            start_us: first open time; None for the newest rows.
+            end_us: rows open before this moment; None for no bound.
+            limit: rows of the page; None for what gives most rows for the weight.
+            with_next: ask for the bar behind ``end_us`` as well: it is none of the page's candles,
+                but tells that its server has gone beyond them. It takes one of ``limit``.
+
+        Raises:
+            PermanentError: unknown symbol or interval, or a blocked region.
+            RateLimitedError: 429 or 418.
+            TransientError: no answer after all attempts.
+        """
+        bars = timeframe(interval)
+        rows = limit or BEST_KLINES[self.market]
+        if not 1 <= rows <= MAX_KLINES[self.market]:
+            raise PermanentError(f"limit {rows} is not within 1..{MAX_KLINES[self.market]}")
+        server_time_us = self._server_time_for(end_us)
+        parameters: dict[str, Any] = {
+            "symbol": exchange_symbol,
+            "interval": interval,
+            "limit": rows,
+        }
+        if start_us is not None:
+            parameters["startTime"] = -(-start_us // 1000)
+        if end_us is not None:
+            until_us = bars.next_open_us(end_us) if with_next else end_us
+            parameters["endTime"] = -(-until_us // 1000) - 1
+        answer = self._get("klines", parameters, klines_weight(self.market, rows), KLINE_ROWS)
+        return page_of(
+            answer,
+            symbol=symbol_of(self.market, exchange_symbol),
+            timeframe=bars,
+            server_time_us=server_time_us,
+            limit=rows,
+            end_us=end_us,
+        )
+
+    def agg_trades(
+        self,
+        exchange_symbol: str,
+        *,
+        from_id: int | None = None,
+        start_us: int | None = None,
+        limit: int = MAX_TRADES,
+    ) -> list[AggTradeRow]:
+        """Aggregate trades, oldest first; void ones are among them, so that pages can go on.
+
+        Args:
+            from_id: from this id on.
+            start_us: in place of an id: from this moment on. With neither the newest ones.
+
+        Raises:
+            PermanentError: USD-M serves those of the last 48 hours alone.
+        """
+        parameters: dict[str, Any] = {"symbol": exchange_symbol, "limit": limit}
+        if from_id is not None:
+            parameters["fromId"] = from_id
+        if start_us is not None:
+            parameters["startTime"] = -(-start_us // 1000)
+        return self._get("aggTrades", parameters, AGG_TRADES_WEIGHT[self.market], _AGG_TRADES)
+
+    def trades(
+        self, exchange_symbol: str, *, from_id: int, limit: int = MAX_TRADES
+    ) -> list[TradeRow]:
+        """Single trades of spot from an id on. USD-M asks for an API key here."""
+        parameters = {"symbol": exchange_symbol, "fromId": from_id, "limit": limit}
+        return self._get("historicalTrades", parameters, HISTORICAL_TRADES_WEIGHT, _TRADES)
+
+    # --- inside
+
+    def _server_time_for(self, end_us: int | None) -> int:
+        is_old = time.monotonic() >= self._server_time_until_s
+        if is_old or end_us is None or end_us > settled_until(self._server_time_us):
+            return self.server_time_us()
+        return self._server_time_us
+
+    def _get(
+        self,
+        method: str,
+        parameters: Mapping[str, Any],
+        weight: int,
+        decoder: msgspec.json.Decoder[Answer],
+    ) -> Answer:
+        """GET a method, within the budget, trying again while that can help."""
+
+        def once() -> Answer:
+            self._budget.take(weight)
+            return self._once(method, parameters, decoder)
+
+        return retried(
+            once,
+            backoff=BACKOFF,
+            attempts=self._attempts,
+            unless=(RateLimitedError,),
+            on_retry=partial(log.info, "rest_retried", host=self._host, method=method),
+            sleep=self._sleep,
+        )
+
+    def _once(
+        self,
+        method: str,
+        parameters: Mapping[str, Any],
+        decoder: msgspec.json.Decoder[Answer],
+    ) -> Answer:
+        symbol = str(parameters.get("symbol", ""))
+        asked = f"GET {self._prefix}/{method} {symbol}".rstrip()
+        try:
+            # Not answer.content: an answer of httpx refers to itself, and would keep a megabyte of
+            # listings until garbage is collected, which is seldom.
+            path = f"{self._prefix}/{method}"
+            with self._http.stream("GET", path, params=dict(parameters)) as answer:
+                content = b"".join(answer.iter_bytes())
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            reason = str(error) or type(error).__name__
+            raise TransientError(f"no answer from {self._host} to {asked}: {reason}") from error
+        refusal = error_of(
+            answer.status_code,
+            answer.headers,
+            content,
+            host=self._host,
+            asked=asked,
+            symbol=symbol,
+        )
+        is_limited = isinstance(refusal, RateLimitedError)
+        self._budget.report(
+            used_weight(answer.headers),
+            retry_after_s=retry_after_s(answer.headers) if is_limited else None,
+        )
+        if refusal is not None:
+            raise refusal
+        try:
+            return decoder.decode(content)
+        except msgspec.ValidationError as problem:
+            raise PermanentError(
+                f"{self._host} answered {asked} in a shape that is not documented: {problem}"
+            ) from problem
+        except UNREADABLE as problem:
+            # A cut answer, or a proxy's page instead of JSON.
+            raise TransientError(
+                f"{self._host} answered {asked} with something that is no JSON: {problem}"
+            ) from problem

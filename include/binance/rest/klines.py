@@ -1,0 +1,122 @@
+"""Rows of klines as REST sends them, typed once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+import msgspec
+
+from include.binance.streams.messages import microseconds
+from include.domain.candles import Candle
+from include.domain.timeframes import SECOND_US, Timeframe
+
+SETTLING_US = 30 * SECOND_US
+"""REST can still miss trades of a bar that closed less than this long ago."""
+
+LAG_IS_OVER_US = 600 * SECOND_US
+"""A server that is behind others tells the bar that is open there as if it had closed. A row behind
+it rules that out; of a bar that ended this long ago nobody asks for one. That is the limit of what
+is guarded against: a server this far behind would be believed. Usual lags are of seconds."""
+
+
+class KlineRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """One kline of ``GET …/klines``: an array of twelve, the last of no meaning."""
+
+    open_time: int  # ms or µs
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+    volume: Decimal
+    close_time: int  # next open − 1 unit, earlier where an outage cut the bar
+    quote_volume: Decimal
+    trade_count: int
+    taker_buy_volume: Decimal
+    taker_buy_quote_volume: Decimal
+
+    def candle(self, symbol: str) -> Candle:
+        """The row as a candle; REST tells no trade ids."""
+        return Candle(
+            symbol,
+            microseconds(self.open_time),
+            self.open,
+            self.high,
+            self.low,
+            self.close,
+            self.volume,
+            self.quote_volume,
+            self.trade_count,
+            self.taker_buy_volume,
+            self.taker_buy_quote_volume,
+        )
+
+
+KLINE_ROWS = msgspec.json.Decoder(list[KlineRow])
+"""Decoder of an answer; numbers in quotes become Decimal with every digit."""
+
+
+@dataclass(frozen=True, slots=True)
+class KlinePage:
+    """One answer of klines.
+
+    Attributes:
+        candles: rows that count: their bar closed at least 30 s before ``server_time_us``.
+        server_time_us: the server's time, asked for before the page and so never later than it:
+            the evidence of its rows.
+        unsettled: rows left out because their bar was open or closed too recently.
+        next_start_us: where the next page begins; None where this one was not full.
+        is_followed: whether rows lie behind ``candles`` in this answer, whether they count or not.
+        is_last_sure: whether the last of ``candles`` was surely closed where the answer comes
+            from: a row follows it, or it ended long ago.
+    """
+
+    candles: list[Candle]
+    server_time_us: int
+    unsettled: int
+    next_start_us: int | None
+    is_followed: bool = False
+    is_last_sure: bool = False
+
+    @property
+    def sure(self) -> list[Candle]:
+        """The candles that no lag of the server can have left unfinished."""
+        return self.candles if self.is_last_sure else self.candles[:-1]
+
+
+def settled_until(server_time_us: int) -> int:
+    """Bars that end at or before this moment count."""
+    return server_time_us - SETTLING_US
+
+
+def page_of(
+    rows: list[KlineRow],
+    *,
+    symbol: str,
+    timeframe: Timeframe,
+    server_time_us: int,
+    limit: int,
+    end_us: int | None = None,
+) -> KlinePage:
+    """Rows of an answer as a page, without those that are not settled.
+
+    Args:
+        end_us: rows from here on are none of the page's; they only tell that rows follow.
+    """
+    told = [row.candle(symbol) for row in rows]
+    candles = [one for one in told if end_us is None or one.open_time_us < end_us]
+    until_us = settled_until(server_time_us)
+    settled = candles
+    if candles and timeframe.next_open_us(candles[-1].open_time_us) > until_us:
+        settled = [one for one in candles if timeframe.next_open_us(one.open_time_us) <= until_us]
+    is_followed = len(settled) < len(told)
+    last_end_us = timeframe.next_open_us(settled[-1].open_time_us) if settled else 0
+    is_full = len(rows) >= limit and not is_followed
+    return KlinePage(
+        settled,
+        server_time_us,
+        len(candles) - len(settled),
+        last_end_us if is_full else None,
+        is_followed=is_followed,
+        is_last_sure=is_followed or last_end_us <= server_time_us - LAG_IS_OVER_US,
+    )

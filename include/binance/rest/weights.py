@@ -1,0 +1,170 @@
+"""What REST requests cost, and a budget of request weight.
+
+The exchange counts weight for each IP address in windows of the clock's minute (UTC). A budget
+is asked before each request and told what the answer's header says. Processes that share a
+database share its budget (``ops.take_weight``); ``LocalBudget`` is for one process alone.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from include.domain.instruments import Market
+from include.errors import RateLimitedError
+
+WEIGHT_LIMITS: dict[Market, int] = {Market.SPOT: 6_000, Market.UM: 2_400}
+"""Weight a minute of one IP address, as ``exchangeInfo.rateLimits`` says."""
+
+MAX_KLINES: dict[Market, int] = {Market.SPOT: 1_000, Market.UM: 1_500}
+"""Most rows of one answer."""
+
+BEST_KLINES: dict[Market, int] = {Market.SPOT: 1_000, Market.UM: 499}
+"""Rows of a page that give most rows for the weight. USD-M charges 2 below 500, 5 up to 1,000."""
+
+MAX_WAIT_S = 150.0
+"""Longest wait for weight: two full windows and a rest."""
+
+WINDOW_S = 60.0
+
+
+def klines_weight(market: Market, limit: int) -> int:
+    """Weight of a klines request of ``limit`` rows."""
+    if market is Market.SPOT:
+        return 2
+    # the bounds themselves are told both ways; the dearer reading cannot overspend
+    if limit < 100:
+        return 1
+    if limit < 500:
+        return 2
+    return 5 if limit <= 1_000 else 10
+
+
+def klines_rows(market: Market, bars: int) -> int:
+    """Rows to ask for: so many bars and the one behind them, as far as a page holds them.
+
+    Without the one behind where it alone would make the page dearer: if the last bar needs it to be
+    believed, the next page can begin with that bar.
+    """
+    rows = min(BEST_KLINES[market], bars + 1)
+    is_dearer = klines_weight(market, rows) > klines_weight(market, rows - 1)
+    return rows - 1 if is_dearer else rows
+
+
+TIME_WEIGHT = 1
+EXCHANGE_INFO_WEIGHT: dict[Market, int] = {Market.SPOT: 20, Market.UM: 1}
+AGG_TRADES_WEIGHT: dict[Market, int] = {Market.SPOT: 4, Market.UM: 20}
+HISTORICAL_TRADES_WEIGHT = 25
+TICKERS_24H_WEIGHT: dict[Market, int] = {Market.SPOT: 80, Market.UM: 40}
+"""All symbols at once."""
+
+
+class WeightBudget(Protocol):
+    """Grants request weight."""
+
+    def take(self, weight: int) -> None:
+        """Return once a request of this weight may be sent.
+
+        Raises:
+            RateLimitedError: it would take longer than the budget is willing to wait.
+        """
+
+    def report(self, used: int | None, *, retry_after_s: float | None = None) -> None:
+        """Take in what the headers say of the request that this thread took weight for last.
+
+        Args:
+            used: weight used by everybody at this address, in the minute of the grant: an answer
+                that comes in the next one says nothing of that.
+            retry_after_s: the exchange asked for silence for so long.
+        """
+
+
+class LocalBudget:
+    """The budget of one process, in windows of the clock's minute; safe between threads.
+
+    Args:
+        limit: weight a minute, of everybody at this address as far as headers tell.
+        own_limit: weight a minute of this process; None: as much.
+        max_wait_s: a longer wait raises instead.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        *,
+        own_limit: int | None = None,
+        max_wait_s: float = MAX_WAIT_S,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._limit = limit
+        self._own_limit = limit if own_limit is None else own_limit
+        self._max_wait_s = max_wait_s
+        self._clock = clock
+        self._sleep = sleep
+        self._window = 0.0
+        self._used = 0
+        self._own = 0
+        self._blocked_until_s = 0.0
+        self._lock = threading.Lock()
+        self._granted = threading.local()
+
+    @property
+    def used(self) -> int:
+        """Weight used in the window of the last request."""
+        return self._used
+
+    def take(self, weight: int) -> None:
+        """Wait for the weight; see ``WeightBudget``."""
+        waited_s = 0.0
+        while (wait_s := self._try(weight)) > 0:
+            waited_s += wait_s
+            refuse_long_wait(waited_s, self._max_wait_s, wait_s)
+            self._sleep(wait_s)
+
+    def report(self, used: int | None, *, retry_after_s: float | None = None) -> None:
+        """Believe the headers where they say more than was counted here."""
+        with self._lock:
+            now_s = self._clock()
+            self._roll(now_s)
+            if used is not None and getattr(self._granted, "window", self._window) == self._window:
+                self._used = max(self._used, used)
+            if retry_after_s is not None:
+                self._blocked_until_s = max(self._blocked_until_s, now_s + retry_after_s)
+
+    def _try(self, weight: int) -> float:
+        """Take the weight and return 0, or return how long to wait."""
+        with self._lock:
+            now_s = self._clock()
+            self._roll(now_s)
+            if self._blocked_until_s > now_s:
+                return self._blocked_until_s - now_s
+            is_spent = self._used and self._used + weight > self._limit
+            if is_spent or (self._own and self._own + weight > self._own_limit):
+                return self._window + WINDOW_S - now_s
+            self._used += weight
+            self._own += weight
+            self._granted.window = self._window
+            return 0.0
+
+    def _roll(self, now_s: float) -> None:
+        window = now_s - now_s % WINDOW_S
+        if window > self._window:
+            self._window, self._used, self._own = window, 0, 0
+
+
+def refuse_long_wait(total_wait_s: float, max_wait_s: float, wait_s: float) -> None:
+    """Raise where waiting for weight has become too long.
+
+    Raises:
+        RateLimitedError: ``total_wait_s`` exceeds ``max_wait_s``.
+    """
+    if total_wait_s > max_wait_s:
+        raise RateLimitedError(
+            f"no request weight for {total_wait_s:.0f} s (waiting at most {max_wait_s:.0f} s): "
+            "other processes at this address use it up, or the exchange asked for silence",
+            retry_after_s=wait_s,
+        )

@@ -1,0 +1,170 @@
+"""A file of trades folded as it is read, with the proof of what its minutes miss.
+
+A minute is whole only if its trades prove it: ids follow each other from the trade before its
+first to the trade after its last, and none of its rows is bad. Only the newest minutes are held,
+so memory does not grow with the file. Minutes without trades make no row: trades cannot tell
+silence from a halt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import polars as pl
+
+from include.domain.columns.candles import CANDLE_SCHEMA, TIME, candles_of
+from include.domain.columns.minute_parts import MinuteParts, parts_of
+from include.domain.timeframes import MINUTE_US
+
+HELD_MINUTES = 2
+"""A trade may come behind one of the next minute, in a block read later."""
+
+
+@dataclass(frozen=True, slots=True)
+class TradeRows:
+    """Rows of trades or aggTrades of one symbol, by id, each id once.
+
+    Attributes:
+        frame: ``id`` (what follows on: of the aggregate or the trade), ``trade_time`` (µs),
+            ``scaled_price`` and ``scaled_quantity`` (Int128), ``is_buyer_maker``,
+            ``first_trade_id``, ``last_trade_id``, and ``scaled_quote_quantity`` where amounts
+            are told. Where some rows are no trades, ``is_void`` marks those that only take part
+            in the ids, and ``is_bad`` those that should have been trades.
+        price_decimals, quantity_decimals: of the scaled columns.
+        quote_decimals: likewise; None where amounts are not told.
+    """
+
+    frame: pl.DataFrame
+    price_decimals: int
+    quantity_decimals: int
+    quote_decimals: int | None = None
+
+
+class FoldedMinutes(NamedTuple):
+    """Candles (``CANDLE_SCHEMA``) that are proven whole, and those that are not."""
+
+    whole: pl.DataFrame
+    partial: pl.DataFrame
+
+
+class TradeFold:
+    """Folds rows block by block; a minute comes out once when it is over.
+
+    Args:
+        symbol: platform symbol.
+        ids_follow: whether each id is the one before plus one. Where they skip by design (single
+            trades of USD-M) they prove nothing: all minutes but the first and last are whole.
+        after_id: id of the row before the file's first, which proves its first minute's begin;
+            None where it is not known.
+    """
+
+    def __init__(self, symbol: str, *, ids_follow: bool, after_id: int | None = None) -> None:
+        self._symbol = symbol
+        self._ids_follow = ids_follow
+        self._after_id = after_id
+        self._parts: list[MinuteParts] = []
+        self._unproven: set[int] = set()
+        self.first_id: int | None = None
+        self.last_id = -1
+        self.first_minute_us = 0
+        self.last_minute_us = 0
+        self.folded_until_us = 0
+        """Trades before this moment come too late."""
+        self.edge_minutes: set[int] = set()
+        """Minutes (µs) of which nothing speaks against being whole but the file's ends."""
+
+    def add(self, rows: TradeRows) -> FoldedMinutes:
+        """Fold rows whose ids come behind all before; returns the minutes that are over."""
+        if rows.frame.is_empty():
+            return self._take(until_us=0)
+        frame = rows.frame.with_columns(
+            minute=pl.col("trade_time") - pl.col("trade_time") % MINUTE_US
+        )
+        self._prove(frame)
+        trades = frame
+        if "is_void" in frame.columns:
+            bad = frame.filter("is_bad")["minute"].unique()
+            self._unproven.update(bad.to_list())
+            trades = frame.filter(~pl.col("is_void") & ~pl.col("is_bad"))
+        if trades.height:
+            names = ["price", "quantity"]
+            if rows.quote_decimals is not None:
+                names.append("quote_quantity")
+            self._parts.append(
+                parts_of(
+                    trades.select(
+                        "minute",
+                        "is_buyer_maker",
+                        "first_trade_id",
+                        "last_trade_id",
+                        *(pl.col(f"scaled_{name}").alias(name) for name in names),
+                    ),
+                    price_decimals=rows.price_decimals,
+                    quantity_decimals=rows.quantity_decimals,
+                    quote_decimals=rows.quote_decimals,
+                )
+            )
+        newest_us = int(frame["minute"].max())  # type: ignore[arg-type]
+        return self._take(until_us=newest_us - (HELD_MINUTES - 1) * MINUTE_US)
+
+    def finish(self, *, before_id: int | None = None) -> FoldedMinutes:
+        """The minutes that are left.
+
+        Args:
+            before_id: id of the row behind the file's last, which proves its last minute's end;
+                None where it is not known.
+        """
+        if self.first_id is not None and not self._follows(self.last_id, before_id):
+            self._meet_edge(self.last_minute_us, is_known=before_id is not None)
+        return self._take(until_us=self.last_minute_us + HELD_MINUTES * MINUTE_US)
+
+    # --- inside
+
+    def _prove(self, frame: pl.DataFrame) -> None:
+        """Find holes in the ids, each of which condemns the minutes on both sides."""
+        ids, minutes = frame["id"], frame["minute"]
+        first, last = int(ids[0]), int(ids[-1])
+        if self.first_id is None:
+            self.first_id, self.first_minute_us = first, int(minutes[0])
+            if not self._follows(self._after_id, first):
+                self._meet_edge(int(minutes[0]), is_known=self._after_id is not None)
+        elif self._ids_follow and first != self.last_id + 1:
+            self._unproven |= {self.last_minute_us, int(minutes[0])}
+        if self._ids_follow and last - first + 1 != frame.height:
+            behind = frame.select("minute", before=pl.col("minute").shift(1)).filter(
+                ids != ids.shift(1) + 1
+            )
+            self._unproven.update(behind["minute"].to_list(), behind["before"].to_list())
+        self.last_id, self.last_minute_us = last, int(minutes[-1])
+
+    def _follows(self, before: int | None, behind: int | None) -> bool:
+        return self._ids_follow and before is not None and behind == before + 1
+
+    def _meet_edge(self, minute_us: int, *, is_known: bool) -> None:
+        """A minute at an end of the file: a hole there is known, or nothing is."""
+        (self._unproven if is_known and self._ids_follow else self.edge_minutes).add(minute_us)
+
+    def _take(self, *, until_us: int) -> FoldedMinutes:
+        """Candles of minutes before a moment; their parts are let go."""
+        none = CANDLE_SCHEMA.to_frame()
+        over: list[MinuteParts] = []
+        held: list[MinuteParts] = []
+        for part in self._parts:
+            is_over = pl.col("minute") < until_us
+            for frame, place in (
+                (part.frame.filter(is_over), over),
+                (part.frame.filter(~is_over), held),
+            ):
+                if frame.height:
+                    place.append(MinuteParts(frame, part.scales))
+        if not over:
+            return FoldedMinutes(none, none)
+        self._parts = held
+        self.folded_until_us = max(self.folded_until_us, until_us)
+        candles = candles_of(over, symbol=self._symbol)
+        self.edge_minutes -= self._unproven
+        doubtful = pl.Series(sorted(self._unproven | self.edge_minutes), dtype=pl.Int64).cast(TIME)
+        self._unproven = {minute for minute in self._unproven if minute >= until_us}
+        is_doubtful = pl.col("open_time").is_in(doubtful.implode())
+        return FoldedMinutes(candles.filter(~is_doubtful), candles.filter(is_doubtful))

@@ -1,0 +1,216 @@
+"""Importing files that a user has: 1m klines, trades and aggTrades in the dump site's formats."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import polars as pl
+import structlog
+
+from include.binance.files.archives import sha256_of
+from include.binance.files.columns import Rejection
+from include.config import Settings
+from include.domain.candles import Source, Status
+from include.domain.columns.candles import as_offers, ranges_in
+from include.domain.instruments import Market
+from include.errors import RejectedInputError
+from include.jobs.exchange import APPLICATION_NAME
+from include.jobs.files.user_files import FilePart, UserFile, open_file, read_parts, unfoldable
+from include.store.candles.merging import Connection
+from include.store.candles.minutes import MergeCounts, merge_frame
+from include.store.instruments import read_instruments
+from include.store.ledgers.files import (
+    DumpFile,
+    RejectedRow,
+    add_coverage,
+    forget_rejected_rows,
+    record_dump_file,
+    record_rejected_rows,
+)
+from include.store.postgres.pools import connect
+
+log = structlog.get_logger(__name__)
+
+QUARANTINE = "quarantine"
+HOPELESS_ROWS = 1_000
+"""A file whose first rows are all wrong is another thing than it seems, and is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportProgress:
+    """How far the import of a file is: the share read (0..1) and rows so far."""
+
+    share: float
+    rows: int
+    rejected: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportSummary:
+    """What came of a file.
+
+    Attributes:
+        file: its name; the ledgers know it as ``symbol/name``.
+        rows: rows used: klines or trades.
+        rejected: rows that cannot be used, kept in ``ops.rejected_rows`` and ``quarantine``.
+        partial: minutes that are not proven to hold all their trades.
+        merged: what became of the candles.
+        quarantine: CSV of the rejected rows; None where there are none.
+        reasons: how many rows were rejected for what.
+        seconds: how long it took.
+    """
+
+    file: str
+    symbol: str
+    kind: str
+    rows: int
+    rejected: int
+    partial: int
+    merged: MergeCounts
+    quarantine: str | None
+    reasons: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def import_file(
+    *,
+    settings: Settings,
+    path: Path | str,
+    symbol: str = "",
+    market: Market | str = "",
+    on_progress: Callable[[ImportProgress], None] | None = None,
+) -> ImportSummary:
+    """Merge a user's file into ``market.candles_1m``; doing it again changes nothing.
+
+    Rows come in as unconfirmed, of source ``file``: anything that the exchange says outranks
+    them. Bad rows are kept with file, line and reason, and the others are loaded. Cut short at any
+    moment and done again, it ends in the same rows.
+
+    Args:
+        path: ``.csv``, ``.csv.gz``, ``.zip`` or ``.parquet``; its columns tell what it holds.
+        symbol, market: see ``user_files.open_file``.
+        on_progress: called after each block.
+
+    Raises:
+        RejectedInputError: the file as a whole cannot be used; nothing of it was loaded.
+        PermanentError: the symbol is not known, or cannot be one.
+        TransientError: the database is away; what was merged before stays.
+    """
+    started_s = time.monotonic()
+    file = open_file(Path(path), symbol=symbol, market=market)
+    path, symbol, key = file.path, file.symbol, file.key
+    merged, rows, rejected, partial = MergeCounts(), 0, 0, 0
+    reasons: dict[str, int] = {}
+    time_unit: str | None = None
+    first: Rejection | None = None
+    quarantine = settings.candelabra_home / QUARANTINE / f"{key}.rejected.csv"
+    with (
+        connect(settings.url_for("jobs"), application_name=APPLICATION_NAME) as connection,
+        _quarantine(quarantine) as keep,
+    ):
+        _check_foldable(connection, file)
+        forget_rejected_rows(connection, key)  # those of the file as it was, before it was mended
+        for part in read_parts(file):
+            rows, rejected = rows + part.rows, rejected + len(part.rejections)
+            first = first or next(iter(part.rejections), None)
+            if first is not None and not rows and rejected >= HOPELESS_ROWS:
+                raise _hopeless(path.name, first)
+            merged += _merge(connection, symbol, part)
+            partial += part.partial.height
+            time_unit = part.time_unit or time_unit
+            keep(part.rejections)
+            record_rejected_rows(
+                connection,
+                (RejectedRow(key, one.line, one.reason, one.raw) for one in part.rejections),
+            )
+            for one in part.rejections:
+                kind = one.reason.partition(":")[0]
+                reasons[kind] = reasons.get(kind, 0) + 1
+            if on_progress is not None:
+                on_progress(ImportProgress(part.share, rows, rejected))
+        record_dump_file(
+            connection,
+            DumpFile(
+                path=key,
+                checksum=sha256_of(path),
+                kind=file.kind,
+                symbol=symbol,
+                fetched_at_us=time.time_ns() // 1000,
+                rows=rows,
+                rejected=rejected,
+                time_unit=time_unit,
+                verdict="imported" if rows else "empty",
+            ),
+        )
+    if on_progress is not None:
+        on_progress(ImportProgress(1.0, rows, rejected))
+    summary = ImportSummary(
+        file=path.name,
+        symbol=symbol,
+        kind=file.layout.name,
+        rows=rows,
+        rejected=rejected,
+        partial=partial,
+        merged=merged,
+        quarantine=str(quarantine) if rejected else None,
+        reasons=reasons,
+        seconds=time.monotonic() - started_s,
+    )
+    log.info(
+        "file_imported",
+        file=path.name,
+        symbol=symbol,
+        rows=rows,
+        rejected=rejected,
+        inserted=merged.inserted,
+        changed=merged.changed,
+    )
+    return summary
+
+
+def _merge(connection: Connection, symbol: str, part: FilePart) -> MergeCounts:
+    whole = as_offers(part.candles, status=Status.UNCONFIRMED, source=Source.FILE)
+    partial = as_offers(part.partial, status=Status.PARTIAL, source=Source.FILE)
+    counts = merge_frame(connection, pl.concat([whole, partial]).sort("open_time"))
+    add_coverage(connection, symbol, Source.FILE, ranges_in(part.candles["open_time"]))
+    return counts
+
+
+def _check_foldable(connection: Connection, file: UserFile) -> None:
+    if file.kind != "agg_trades":
+        return
+    listed = read_instruments(connection, symbols=[file.symbol])
+    if any(not one.quote_volume_is_foldable for one in listed):
+        raise unfoldable(file)
+
+
+def _hopeless(file: str, first: Rejection) -> RejectedInputError:
+    return RejectedInputError(
+        f"{file}: none of its first {HOPELESS_ROWS} rows can be used; line {first.line}: "
+        f"{first.reason}"
+    )
+
+
+@contextmanager
+def _quarantine(path: Path) -> Iterator[Callable[[Iterable[Rejection]], None]]:
+    """A CSV file for rejected rows, made with the first one and replaced by a later import."""
+    path.unlink(missing_ok=True)
+    with ExitStack() as stack:
+        opened: list[IO[str]] = []
+
+        def keep(rejections: Iterable[Rejection]) -> None:
+            for one in rejections:
+                if not opened:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    out = path.open("w", newline="", encoding="utf-8")
+                    opened.append(stack.enter_context(out))
+                    csv.writer(out).writerow(("line", "reason", "raw"))
+                csv.writer(opened[0]).writerow((one.line, one.reason, one.raw))
+
+        yield keep

@@ -1,0 +1,210 @@
+"""A folder whose files are loaded: dropped in by anybody, taken once, and never lost.
+
+::
+
+    inbox/FILE              waits until nobody writes to it any more
+    inbox/.claimed/ID/FILE  is being loaded: moved there by the one run that loads it
+    inbox/done/FILE         loaded; beside it FILE.reason.txt where rows were rejected
+    inbox/failed/FILE       refused; beside it FILE.reason.txt
+
+Folders inside are kept, so that what lies below ``futures/um`` is taken for USD-M. A run that is
+killed leaves its file claimed, without the lock that it held: the next run takes it up.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from include.errors import PermanentError
+from include.jobs.files.user_files import SUFFIXES
+
+CLAIMED, DONE, FAILED = ".claimed", "done", "failed"
+
+SETTLED_AFTER_S = 10.0
+"""A file that was written, moved or touched since then may still be on its way."""
+
+MAX_FILES = 200
+"""Of one run; the others wait for the next one."""
+
+_MAX_NAMESAKES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class InboxFile:
+    """A file that can be loaded.
+
+    Attributes:
+        name: its place below the inbox, such as ``futures/um/ABC-1m-2025-01.zip``.
+        size: in bytes.
+    """
+
+    name: str
+    size: int
+
+
+def find_files(
+    inbox: Path, *, settled_after_s: float = SETTLED_AFTER_S, most: int = MAX_FILES
+) -> list[InboxFile]:
+    """Files that wait in the inbox and that nobody writes to, and those that a dead run left.
+
+    Hidden files and ``.part`` are somebody's copying. A folder that is absent is made.
+
+    Args:
+        inbox: the folder.
+        settled_after_s: how long size, contents and name have to be what they are.
+
+    Raises:
+        PermanentError: the folder cannot be made or read.
+    """
+    try:
+        inbox.mkdir(parents=True, exist_ok=True)
+        found = [*_left(inbox), *_settled(inbox, settled_after_s)]
+    except OSError as error:
+        raise PermanentError(
+            f"the inbox {inbox} cannot be read ({error.strerror}): give INBOX_FOLDER to the user "
+            "that runs the jobs"
+        ) from error
+    unique = {one.name: one for one in found}
+    return sorted(unique.values(), key=lambda one: one.name)[:most]
+
+
+# --- finding
+
+
+def _settled(inbox: Path, settled_after_s: float) -> Iterator[InboxFile]:
+    now_s = time.time()
+    for folder, folders, names in os.walk(inbox):
+        here = Path(folder)
+        is_top = here == inbox
+        folders[:] = [
+            one
+            for one in folders
+            if not (one.startswith(".") or (is_top and one in (DONE, FAILED)))
+        ]
+        for name in names:
+            if name.startswith(".") or name.endswith((".part", ".tmp", ".crdownload")):
+                continue
+            path = here / name
+            try:
+                stat = path.stat()
+            except FileNotFoundError:
+                continue  # taken since
+            # Tools that copy set the time of modification as they like, to one to come as well;
+            # that of the change they cannot.
+            modified_s = stat.st_mtime if stat.st_mtime <= now_s else 0.0
+            if not path.is_file() or max(modified_s, stat.st_ctime) > now_s - settled_after_s:
+                continue
+            yield InboxFile(path.relative_to(inbox).as_posix(), stat.st_size)
+
+
+def _left(inbox: Path) -> Iterator[InboxFile]:
+    """Claimed files whose run is dead."""
+    for path in (inbox / CLAIMED).glob("*/**/*"):
+        if not path.is_file():
+            continue
+        with _locked(path) as is_ours:
+            if is_ours:
+                yield InboxFile(_name_of(inbox, path), path.stat().st_size)
+
+
+def _name_of(inbox: Path, claimed: Path) -> str:
+    return Path(*claimed.relative_to(inbox / CLAIMED).parts[1:]).as_posix()
+
+
+# --- taking
+
+
+@contextmanager
+def claimed_file(inbox: Path, name: str) -> Iterator[Path | None]:
+    """A file, moved and locked so that no other run takes it; None where one has."""
+    for left in sorted((inbox / CLAIMED).glob(f"*/{_escaped(name)}")):
+        with _locked(left) as is_ours:
+            if is_ours:
+                yield left
+                _remove_empty(left.parent, below=inbox / CLAIMED)
+                return
+    claimed = inbox / CLAIMED / uuid4().hex / name
+    claimed.parent.mkdir(parents=True)
+    try:
+        (inbox / name).rename(claimed)
+    except FileNotFoundError:
+        _remove_empty(claimed.parent, below=inbox / CLAIMED)
+        yield None
+        return
+    with _locked(claimed) as is_ours:
+        # where not, another run took it for one that was left
+        yield claimed if is_ours else None
+    _remove_empty(claimed.parent, below=inbox / CLAIMED)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Whether we hold the lock of a claimed file that is still there; it ends with the process."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield path.exists() and os.path.samestat(os.fstat(handle), path.stat())
+    finally:
+        os.close(handle)
+
+
+def _escaped(name: str) -> str:
+    """A name in which no sign means more than itself to ``glob``."""
+    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in name)
+
+
+def _remove_empty(folder: Path, *, below: Path) -> None:
+    while folder != below:
+        try:
+            folder.rmdir()
+        except OSError:
+            return  # a file waits there for the next try, or another run made it
+        folder = folder.parent
+
+
+# --- setting aside
+
+
+def set_aside(inbox: Path, where: str, name: str, path: Path, reason: str) -> str:
+    """Move a file to a folder, beside earlier ones of its name, and write the reason beside.
+
+    Returns:
+        Its place below the inbox.
+    """
+    target = _free_place(inbox / where / name)
+    if reason:
+        target.with_name(f"{target.name}.reason.txt").write_text(reason, encoding="utf-8")
+    path.replace(target)
+    return target.relative_to(inbox).as_posix()
+
+
+def _free_place(wanted: Path) -> Path:
+    """A name that no file has, held by an empty file: ``a.zip``, else ``a (2).zip``."""
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    suffix = next((one for one in SUFFIXES if wanted.name.endswith(one)), wanted.suffix)
+    stem = wanted.name.removesuffix(suffix)
+    for number in range(1, _MAX_NAMESAKES):
+        place = wanted if number == 1 else wanted.with_name(f"{stem} ({number}){suffix}")
+        try:
+            place.touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        return place
+    raise PermanentError(
+        f"{wanted.parent} holds {_MAX_NAMESAKES} files called {wanted.name}: clear it"
+    )

@@ -1,0 +1,224 @@
+"""What a user's file holds: whose rows, of which kind, and the candles that they give."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import structlog
+
+from include.binance.files.columns import Layout, Rejection
+from include.binance.files.kline_files import KLINES, read_klines
+from include.binance.files.parquet_files import SUFFIX as PARQUET
+from include.binance.files.parquet_files import parquet_symbols
+from include.binance.files.text_blocks import check_file, layout_of
+from include.binance.files.trade_files import (
+    SPOT_AGG_TRADES,
+    SPOT_TRADES,
+    UM_AGG_TRADES,
+    UM_TRADES,
+    TradeReader,
+)
+from include.domain.columns.candles import CANDLE_SCHEMA
+from include.domain.columns.scaled import decimals_needed
+from include.domain.instruments import (
+    QUOTE_DECIMALS,
+    Market,
+    exchange_symbol_of,
+    market_of,
+    symbol_of,
+)
+from include.errors import PermanentError, RejectedInputError
+from include.jobs.klines.dump_loading import window_of
+from include.jobs.klines.pieces import market_from, symbols_of
+
+log = structlog.get_logger(__name__)
+
+SUFFIXES = (".csv", ".csv.gz", ".zip", PARQUET)
+
+_NAME = re.compile(r"(?P<symbol>[^-/\\]+)-(?P<kind>[A-Za-z0-9]+)-\d{4}-\d{2}(-\d{2})?")
+
+_KLINES, _TRADES, _AGG_TRADES = "klines", "trades", "agg_trades"
+_KINDS = {"1m": _KLINES, "trades": _TRADES, "aggTrades": _AGG_TRADES}
+_LAYOUTS = {
+    Market.SPOT: {
+        KLINES: _KLINES,
+        SPOT_TRADES: _TRADES,
+        SPOT_AGG_TRADES: _AGG_TRADES,
+        UM_TRADES: _TRADES,
+        UM_AGG_TRADES: _AGG_TRADES,
+    },
+    Market.UM: {
+        KLINES: _KLINES,
+        UM_TRADES: _TRADES,
+        UM_AGG_TRADES: _AGG_TRADES,
+        SPOT_TRADES: _TRADES,
+        SPOT_AGG_TRADES: _AGG_TRADES,
+    },
+}
+"""Kinds by layout. The other market's columns are taken as well: what counts is the symbol."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserFile:
+    """A file whose rows can be read.
+
+    Attributes:
+        symbol: platform symbol of its rows.
+        kind: ``klines``, ``trades`` or ``agg_trades``.
+        key: how ledgers know it; dumps of spot and USD-M share their names.
+    """
+
+    path: Path
+    symbol: str
+    kind: str
+    layout: Layout
+
+    @property
+    def key(self) -> str:
+        """The symbol and the file's name."""
+        return f"{self.symbol}/{self.path.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """Candles and rejected rows of a block.
+
+    Attributes:
+        candles: ``CANDLE_SCHEMA``; of trades, those proven whole.
+        partial: minutes that are not proven to hold all their trades.
+        rows: rows used.
+        share: of the file, read so far (0..1).
+    """
+
+    candles: pl.DataFrame
+    partial: pl.DataFrame
+    rejections: list[Rejection]
+    rows: int
+    time_unit: str | None
+    share: float
+
+
+def open_file(path: Path, *, symbol: str = "", market: Market | str = "") -> UserFile:
+    """Find out what a file holds; it is read to its end, so that damage is known at once.
+
+    Args:
+        symbol: platform symbol; empty to take it from a name like ``BTCUSDT-1m-2024-02.zip``,
+            or from the column ``symbol`` of a Parquet file.
+        market: of a symbol without ``.P``; empty for spot, or USD-M below ``futures/um``.
+
+    Raises:
+        RejectedInputError: the file as a whole cannot be used.
+        PermanentError: the symbol is not known, or cannot be one.
+    """
+    if not path.name.endswith(SUFFIXES):
+        raise RejectedInputError(f"{path} is none of {', '.join(SUFFIXES)}")
+    check_file(path)
+    named = _symbol_for(path, symbol, market)
+    match = _NAME.fullmatch(_stem(path))
+    if match is not None and match["kind"] not in _KINDS:
+        raise RejectedInputError(
+            f"{path.name} holds {match['kind']}; 1m klines, trades or aggTrades can be imported"
+        )
+    kinds = _LAYOUTS[market_of(named)]
+    layout = layout_of(path, list(kinds))
+    return UserFile(path, named, kinds[layout], layout)
+
+
+def read_parts(file: UserFile) -> Iterator[FilePart]:
+    """The file's candles, block by block.
+
+    Raises:
+        RejectedInputError: damaged; or aggTrades from which no quote volumes can be made.
+    """
+    share = [0.0]
+
+    def on_read(so_far: float) -> None:
+        share[0] = so_far
+
+    if file.kind == _KLINES:
+        none = CANDLE_SCHEMA.to_frame()
+        stem = _stem(file.path)
+        window = window_of(stem) if _NAME.fullmatch(stem) else None
+        # Nobody else will say which of two rows of a minute is right: what one block of the file
+        # cannot know of another is found first.
+        twice = frozenset[int]().union(
+            *(block.repeated_us for block in read_klines(file.path, file.symbol, window=window))
+        )
+        for block in read_klines(
+            file.path, file.symbol, window=window, aside=twice, on_read=on_read
+        ):
+            rows = block.candles.height
+            yield FilePart(block.candles, none, block.rejections, rows, block.time_unit, share[0])
+        return
+    reader = TradeReader(file.symbol, file.layout)
+    for trades in reader.read_file(file.path, on_read=on_read):
+        if file.kind == _AGG_TRADES:
+            _check_quotes(file, trades.whole, trades.partial)
+        yield FilePart(
+            trades.whole,
+            trades.partial,
+            trades.rejections,
+            trades.trades,
+            trades.time_unit,
+            share[0],
+        )
+
+
+def _check_quotes(file: UserFile, *candles: pl.DataFrame) -> None:
+    """Refuse aggTrades of symbols for which the exchange rounds each fill's quote amount."""
+    if any(decimals_needed(each, ["quote_volume"]) > QUOTE_DECIMALS for each in candles):
+        raise unfoldable(file)
+
+
+def unfoldable(file: UserFile) -> RejectedInputError:
+    """That quote volumes of a symbol are not to be had from aggTrades."""
+    return RejectedInputError(
+        f"{file.path.name}: the exchange rounds the quote amount of each fill of {file.symbol} to "
+        f"{QUOTE_DECIMALS} decimals, and an aggTrade merges fills: import its klines or trades"
+    )
+
+
+def _symbol_for(path: Path, symbol: str, market: Market | str) -> str:
+    """The platform symbol of a file's rows."""
+    match = _NAME.fullmatch(_stem(path))
+    told = parquet_symbols(path) if path.suffix == PARQUET else []
+    if not symbol:
+        symbol = match["symbol"] if match is not None else (told[0] if len(told) == 1 else "")
+    if len(told) > 1:
+        raise RejectedInputError(
+            f"{path.name} holds rows of {len(told)} symbols, {', '.join(told[:5])} among them: "
+            "write one file for each"
+        )
+    if not symbol:
+        raise PermanentError(
+            f"{path.name} does not say its symbol: name it like BTCUSDT-1m-2024-02.csv, "
+            "or give --symbol BTCUSDT"
+        )
+    if not market:
+        is_um = "/futures/um/" in f"/{path.as_posix()}"
+        market = Market.UM if is_um else Market.SPOT
+    named = symbols_of([symbol], market_from(market))[0]
+    if named.startswith(".") or any(mark in named for mark in "/\\"):
+        raise PermanentError(f"{named!r} is no symbol; it should be like BTCUSDT or BTCUSDT.P")
+    exchange_symbol = exchange_symbol_of(named)
+    if told and told[0].upper() not in (
+        exchange_symbol,
+        symbol_of(market_of(named), exchange_symbol),
+    ):
+        raise RejectedInputError(
+            f"{path.name} holds rows of {told[0]}, not of {named}: give --symbol {told[0]}"
+        )
+    if match is not None and match["symbol"].upper() != exchange_symbol:
+        log.warning("file_symbol_differs", file=path.name, symbol=named)
+    return named
+
+
+def _stem(path: Path) -> str:
+    name = path.name
+    for suffix in SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name

@@ -1,0 +1,212 @@
+"""Backfilling history: plan, load the pieces, sum up."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import structlog
+
+from include.config import Settings
+from include.domain.instruments import Market, market_of
+from include.domain.sourcing import FillMode
+from include.domain.timeframes import MINUTE_US
+from include.errors import RateLimitedError, TransientError
+from include.jobs.exchange import APPLICATION_NAME, open_shared_rest
+from include.jobs.klines.dump_loading import load_dump_piece
+from include.jobs.klines.minutes import fetch_minutes
+from include.jobs.klines.pieces import (
+    BackfillPlan,
+    DumpPiece,
+    LoadCounts,
+    Moment,
+    RestPiece,
+    as_piece,
+    summarise,
+)
+from include.jobs.klines.planning import plan_backfill
+from include.store.postgres.pools import connect
+
+__all__ = [
+    "BackfillPlan",
+    "BackfillProgress",
+    "BackfillSummary",
+    "DumpPiece",
+    "LoadCounts",
+    "RestPiece",
+    "backfill",
+    "load_dump_piece",
+    "load_piece",
+    "load_pieces",
+    "load_rest_piece",
+    "plan_backfill",
+    "summarise",
+]
+
+log = structlog.get_logger(__name__)
+
+WORKERS = 4
+"""Pieces loaded at the same time: parsing, copying and waiting for the network overlap."""
+
+PIECE_ATTEMPTS = 3
+MAX_PATIENCE_S = 180.0
+"""A longer Retry-After is a ban, and for whoever started this to know of."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillProgress:
+    """How far a backfill is.
+
+    Attributes:
+        done_minutes, total_minutes: minutes of the pieces that are loaded, and of all.
+        rows: rows offered so far.
+        label: the piece that was loaded last.
+    """
+
+    done_minutes: int
+    total_minutes: int
+    rows: int
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillSummary:
+    """What a backfill did.
+
+    Attributes:
+        failed: pieces that could not be loaded, with the reason; another run plans them again.
+    """
+
+    plan: BackfillPlan
+    counts: LoadCounts
+    failed: tuple[str, ...]
+
+
+def load_rest_piece(*, settings: Settings, piece: RestPiece | Mapping[str, Any]) -> LoadCounts:
+    """Ask REST for the minutes of a piece and merge them.
+
+    Raises:
+        TransientError, RateLimitedError: exchange or database are away.
+        PermanentError: the exchange does not know the symbol, or a setting is wrong.
+    """
+    piece = as_piece(RestPiece, piece)
+    url = settings.url_for("jobs")
+    with (
+        connect(url, application_name=APPLICATION_NAME) as connection,
+        open_shared_rest(settings, market_of(piece.symbol), url) as rest,
+    ):
+        return fetch_minutes(
+            connection, rest, symbol=piece.symbol, start_us=piece.start_us, end_us=piece.end_us
+        )
+
+
+def load_piece(
+    *, settings: Settings, piece: DumpPiece | RestPiece | Mapping[str, Any]
+) -> LoadCounts:
+    """Load a piece of either kind; a mapping with a ``path`` is a dump's.
+
+    Raises:
+        TransientError, RateLimitedError: exchange or database are away.
+        PermanentError: the exchange does not know the symbol, or a setting is wrong.
+    """
+    is_dump = "path" in piece if isinstance(piece, Mapping) else isinstance(piece, DumpPiece)
+    began_s = time.monotonic()
+    if is_dump:
+        counts = load_dump_piece(settings=settings, piece=cast("DumpPiece", piece))
+    else:
+        counts = load_rest_piece(settings=settings, piece=cast("RestPiece", piece))
+    label = piece["label"] if isinstance(piece, Mapping) else piece.label
+    told = {name: count for name, count in asdict(counts).items() if count}
+    log.info("piece_loaded", piece=label, took_s=round(time.monotonic() - began_s, 1), **told)
+    return counts
+
+
+def backfill(
+    *,
+    settings: Settings,
+    symbols: str | Sequence[str],
+    market: Market | str,
+    start: Moment | None,
+    end: Moment | None = None,
+    mode: FillMode | str = FillMode.ALL,
+    workers: int = WORKERS,
+    on_progress: Callable[[BackfillProgress], None] | None = None,
+) -> BackfillSummary:
+    """Plan and load what is missing; running it again changes nothing.
+
+    Args:
+        symbols, market, start, end, mode: as ``plan_backfill``.
+        workers: pieces loaded at the same time.
+        on_progress: called in this thread after each piece.
+
+    Raises:
+        PermanentError: an unknown symbol, or a wrong setting; pieces before it stay loaded.
+        TransientError: planning was not possible. A piece that fails is in the summary.
+    """
+    plan = plan_backfill(
+        settings=settings, symbols=symbols, market=market, start=start, end=end, mode=mode
+    )
+    return load_pieces(settings=settings, plan=plan, workers=workers, on_progress=on_progress)
+
+
+def load_pieces(
+    *,
+    settings: Settings,
+    plan: BackfillPlan,
+    workers: int = WORKERS,
+    on_progress: Callable[[BackfillProgress], None] | None = None,
+) -> BackfillSummary:
+    """Load the pieces of a plan; see ``backfill``."""
+    total_minutes = sum(_minutes(piece) for piece in plan.pieces)
+    stopped = threading.Event()
+    counts, failed, done_minutes = LoadCounts(), [], 0
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="backfill")
+    running: dict[Future[LoadCounts], DumpPiece | RestPiece] = {
+        pool.submit(_load_patiently, settings, piece, stopped): piece for piece in plan.pieces
+    }
+    try:
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                piece = running.pop(future)
+                try:
+                    counts += future.result()
+                except TransientError as error:
+                    failed.append(f"{piece.label}: {error}")
+                    log.warning("piece_failed", piece=piece.label, error=str(error))
+                done_minutes += _minutes(piece)
+                if on_progress is not None:
+                    on_progress(
+                        BackfillProgress(done_minutes, total_minutes, counts.offered, piece.label)
+                    )
+    finally:
+        # After an error or an interrupt: what is being loaded ends by itself, within a request's
+        # timeout or a chunk's merge, and nobody waits for it here; nobody goes on waiting out
+        # the exchange, and what has not begun never does.
+        stopped.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+    return BackfillSummary(plan, counts, tuple(failed))
+
+
+def _load_patiently(
+    settings: Settings, piece: DumpPiece | RestPiece, stopped: threading.Event
+) -> LoadCounts:
+    """Load a piece, waiting out short requests for silence until somebody stops the whole."""
+    for attempt in range(1, PIECE_ATTEMPTS + 1):
+        try:
+            return load_piece(settings=settings, piece=piece)
+        except RateLimitedError as error:
+            is_too_long = error.banned or error.retry_after_s > MAX_PATIENCE_S
+            if is_too_long or attempt == PIECE_ATTEMPTS:
+                raise
+            log.warning("backfill_paused", piece=piece.label, seconds=error.retry_after_s)
+            if stopped.wait(error.retry_after_s):
+                raise
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _minutes(piece: DumpPiece | RestPiece) -> int:
+    return (piece.end_us - piece.start_us) // MINUTE_US

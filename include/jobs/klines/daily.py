@@ -1,0 +1,188 @@
+"""What each day's runs are about: which symbols, which days, which files, and whether they are
+published yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from include.binance.files.dumps import DumpSite, daily_path, monthly_path
+from include.config import Settings
+from include.domain.candles import Source
+from include.domain.instruments import Market
+from include.domain.timeframes import DAY_US, TIMEFRAMES, from_us
+from include.errors import PermanentError
+from include.jobs.exchange import APPLICATION_NAME, open_dump_site
+from include.jobs.klines.dump_loading import KIND
+from include.jobs.klines.pieces import DumpPiece, Moment, moment_us, symbols_of
+from include.store.candles.merging import Connection
+from include.store.ledgers.reconciliation import has_rows, held_symbols
+from include.store.ledgers.verdicts import find_loaded, read_verdicts
+from include.store.postgres.pools import connect
+
+log = structlog.get_logger(__name__)
+
+DAY = TIMEFRAMES["1d"]
+MONTH = TIMEFRAMES["1M"]
+
+CAUGHT_UP_DAYS = 7
+"""Days before a run's own that it takes up as well, where they have not been reconciled whole."""
+
+MONTHS_LOOKED_BACK = 3
+"""Monthly files come up to mid-month, at times later."""
+
+
+@dataclass(frozen=True, slots=True)
+class DayPiece:
+    """A symbol's day to be reconciled.
+
+    Attributes:
+        day_us: its start, µs.
+        path: of its daily file.
+    """
+
+    symbol: str
+    label: str
+    day_us: int
+    path: str
+
+
+def plan_day(
+    *,
+    settings: Settings,
+    start: Moment,
+    end: Moment,
+    symbols: str = "",
+    market: Market | str = Market.SPOT,
+) -> list[DayPiece]:
+    """The days of symbols that a daily run is about, oldest first.
+
+    Those of its own range; and, of symbols that are kept up, the days of the week before that
+    have not been reconciled whole: runs that did not happen are made up for.
+
+    Args:
+        start, end: of the run's data interval; whole UTC days are taken of it.
+        symbols: as people type them; empty for all that the table has rows of in these days, or
+            had in the week before.
+        market: of symbols without ``.P``.
+
+    Raises:
+        PermanentError: the range holds no whole UTC day, or a symbol cannot be one.
+        TransientError: the database is away.
+    """
+    first_us, end_us = _days_of(start, end)
+    named = symbols_of(symbols, market) if symbols.strip() else None
+    pieces: list[DayPiece] = []
+    with connect(settings.url_for("jobs"), application_name=APPLICATION_NAME) as connection:
+        since_us = first_us if named else first_us - CAUGHT_UP_DAYS * DAY_US
+        for day_us in range(since_us, end_us, DAY_US):
+            wanted = named or held_symbols(connection, day_us, day_us + DAY_US)
+            if day_us < first_us:
+                verdicts = read_verdicts(connection, wanted, day_us, day_us + DAY_US)
+                done = {one.symbol for one in verdicts if one.is_complete}
+                wanted = [symbol for symbol in wanted if symbol not in done]
+            pieces += [_day_piece(symbol, day_us) for symbol in wanted]
+    log.info(
+        "day_planned",
+        start=from_us(first_us).date().isoformat(),
+        end=from_us(end_us).date().isoformat(),
+        symbols=len({piece.symbol for piece in pieces}),
+        days=len({piece.day_us for piece in pieces}),
+        caught_up=sum(piece.day_us < first_us for piece in pieces),
+    )
+    return pieces
+
+
+def plan_dumps(
+    *,
+    settings: Settings,
+    start: Moment,
+    end: Moment,
+    symbols: str = "",
+    market: Market | str = Market.SPOT,
+) -> list[DumpPiece]:
+    """The daily files of the days that a run is about; see ``plan_day``.
+
+    Raises:
+        PermanentError, TransientError: as ``plan_day``.
+    """
+    return dump_pieces(
+        pieces=plan_day(settings=settings, start=start, end=end, symbols=symbols, market=market)
+    )
+
+
+def dump_pieces(*, pieces: Iterable[DayPiece | Mapping[str, Any]]) -> list[DumpPiece]:
+    """The daily files of a plan, to be loaded by ``load_piece``."""
+    return [
+        DumpPiece(
+            symbol=piece.symbol,
+            label=piece.label,
+            path=piece.path,
+            source=Source.DUMP_DAILY.value,
+            start_us=piece.day_us,
+            end_us=piece.day_us + DAY_US,
+        )
+        for piece in map(as_day_piece, pieces)
+    ]
+
+
+def unpublished(*, settings: Settings, paths: Sequence[str]) -> list[str]:
+    """Which of these files the dump site does not have yet.
+
+    Raises:
+        TransientError, PermanentError: the site does not answer, or refuses to.
+    """
+    with open_dump_site(settings) as site:
+        return [path for path in paths if not site.is_published(path)]
+
+
+def monthly_pieces(symbol: str, day_us: int) -> list[DumpPiece]:
+    """The monthly files of the last months that ended before a day, the newest first."""
+    pieces = []
+    month_us = MONTH.open_time_us(day_us)
+    for _ in range(MONTHS_LOOKED_BACK):
+        month_us = MONTH.open_time_us(month_us - 1)
+        path = monthly_path(symbol, from_us(month_us))
+        label = f"{symbol} {from_us(month_us):%Y-%m}"
+        end_us = MONTH.next_open_us(month_us)
+        pieces.append(DumpPiece(symbol, label, path, Source.DUMP_MONTHLY.value, month_us, end_us))
+    return pieces
+
+
+def is_new_month(connection: Connection, site: DumpSite, piece: DumpPiece) -> bool:
+    """Whether a monthly file was published, is not loaded whole yet, and the table has its month.
+
+    Raises:
+        TransientError, PermanentError: the site or the database does not answer.
+    """
+    span = (piece.start_us, piece.end_us)
+    return (
+        find_loaded(connection, piece.path, *span, kind=KIND) is None
+        and has_rows(connection, piece.symbol, *span)
+        and site.is_published(piece.path)
+    )
+
+
+def as_day_piece(piece: DayPiece | Mapping[str, Any]) -> DayPiece:
+    """A piece from itself or from a mapping of its fields."""
+    return piece if isinstance(piece, DayPiece) else DayPiece(**piece)
+
+
+def _day_piece(symbol: str, day_us: int) -> DayPiece:
+    day = from_us(day_us)
+    return DayPiece(symbol, f"{symbol} {day:%Y-%m-%d}", day_us, daily_path(symbol, day))
+
+
+def _days_of(start: Moment, end: Moment) -> tuple[int, int]:
+    start_us, end_us = moment_us(start, name="start"), moment_us(end, name="end")
+    first_us, until_us = DAY.open_time_us(start_us + DAY_US - 1), DAY.open_time_us(end_us)
+    if first_us >= until_us:
+        raise PermanentError(
+            f"{from_us(start_us).isoformat()} to {from_us(end_us).isoformat()} holds no whole day "
+            "of UTC"
+        )
+    return first_us, until_us

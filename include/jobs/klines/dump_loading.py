@@ -1,0 +1,257 @@
+"""Loading one dump file; where it cannot be used, REST stands in."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import polars as pl
+import structlog
+
+from include.binance.files.columns import Rejection
+from include.binance.files.dumps import FetchedDump, KlineBlock, read_klines
+from include.binance.files.read_ahead import read_ahead
+from include.config import Settings
+from include.domain.candles import Source, Status
+from include.domain.columns.candles import as_offers, ranges_in
+from include.domain.instruments import market_of
+from include.domain.ranges import united
+from include.domain.timeframes import TIMEFRAMES, from_us, to_us
+from include.errors import (
+    PermanentError,
+    RejectedInputError,
+    TransientError,
+    UnknownSymbolError,
+)
+from include.jobs.exchange import APPLICATION_NAME, open_dump_site, open_shared_rest
+from include.jobs.klines.dump_files import record_unusable
+from include.jobs.klines.minutes import fetch_minutes
+from include.jobs.klines.pieces import (
+    DumpPiece,
+    LoadCounts,
+    Ranges,
+    as_piece,
+    holes_in,
+    minutes_in,
+)
+from include.store.candles.merging import Connection, merge_frames
+from include.store.candles.minutes import MergeCounts, missing_minutes
+from include.store.ledgers.files import (
+    DumpFile,
+    RejectedRow,
+    add_coverage,
+    record_dump_file,
+    record_rejected_rows,
+)
+from include.store.ledgers.reconciliation import note_live
+from include.store.postgres.pools import connect
+
+log = structlog.get_logger(__name__)
+
+KIND = "klines"
+BLOCK_BYTES = 2 << 20
+"""Parsed at once: a month is read in three parts, of which PostgreSQL takes in the first two
+while the next is read."""
+
+
+@dataclass(slots=True)
+class _Content:
+    """What was read of a file."""
+
+    told: Ranges = field(default_factory=list)
+    """Minutes of its good rows within the piece, ascending."""
+    rejections: list[Rejection] = field(default_factory=list)
+    rows: int = 0
+    time_unit: str | None = None
+
+
+class _UnusableError(Exception):
+    """A file cannot be used, for the reason that is given."""
+
+    def __init__(self, why: TransientError | PermanentError) -> None:
+        super().__init__(str(why))
+        self.why = why
+
+
+class _RepeatedMinutesError(Exception):
+    """Minutes came in two blocks of a file, and must be judged together."""
+
+    def __init__(self, repeated_us: frozenset[int]) -> None:
+        super().__init__(f"{len(repeated_us)} minutes are in more than one block")
+        self.repeated_us = repeated_us
+
+
+def load_dump_piece(*, settings: Settings, piece: DumpPiece | Mapping[str, Any]) -> LoadCounts:
+    """Fetch a dump file, verify and merge it, then ask REST for the minutes it lacks.
+
+    A file that is missing, late, damaged or does not fit its checksum is recorded as such and
+    replaced by REST; so are single rows of it that are rejected. The window of the piece bounds
+    what is merged. Loading again changes nothing.
+
+    Raises:
+        TransientError, RateLimitedError: REST or the database are away.
+        PermanentError: the exchange does not know the symbol, or a setting is wrong.
+    """
+    piece = as_piece(DumpPiece, piece)
+    url = settings.url_for("jobs")
+    with connect(url, application_name=APPLICATION_NAME) as connection:
+        note_live(connection, piece.symbol, piece.start_us, piece.end_us)
+        counts, told = _load(settings, connection, piece)
+        if not holes_in(told, piece.start_us, piece.end_us):
+            return counts  # a row of the file, or one of higher rank, stands for each minute
+        holes = missing_minutes(connection, piece.symbol, piece.start_us, piece.end_us, unsure=True)
+        if not holes:
+            return counts
+        log.info("dump_lacks_minutes", path=piece.path, minutes=minutes_in(holes))
+        with open_shared_rest(settings, market_of(piece.symbol), url) as rest:
+            for start_us, end_us in holes:
+                try:
+                    counts += fetch_minutes(
+                        connection, rest, symbol=piece.symbol, start_us=start_us, end_us=end_us
+                    )
+                except UnknownSymbolError as error:
+                    if not counts.dumps:
+                        raise
+                    # delisted and forgotten: its files are all there is
+                    log.warning("rest_knows_no_more", path=piece.path, error=str(error))
+                    return counts + LoadCounts(unlisted_minutes=minutes_in(holes))
+    return counts
+
+
+def _load(
+    settings: Settings, connection: Connection, piece: DumpPiece
+) -> tuple[LoadCounts, Ranges]:
+    """Load the file; what came of it, and the minutes that it has rows of."""
+    fetched_at_us = time.time_ns() // 1000
+    fetched: FetchedDump | None = None
+    with tempfile.TemporaryDirectory(prefix="candelabra-dump-") as folder:
+        try:
+            fetched = _fetch(settings, piece, Path(folder))
+            content, merged = _merge(connection, fetched, piece)
+        except _UnusableError as error:
+            record_unusable(
+                connection,
+                path=piece.path,
+                symbol=piece.symbol,
+                kind=KIND,
+                fetched_at_us=fetched_at_us,
+                fetched=fetched,
+                error=error.why,
+                replaced_by=Source.REST.value,
+            )
+            return LoadCounts(replaced_dumps=1), []
+    add_coverage(connection, piece.symbol, Source(piece.source), content.told)
+    record_rejected_rows(
+        connection,
+        (RejectedRow(piece.path, one.line, one.reason, one.raw) for one in content.rejections),
+    )
+    record_dump_file(
+        connection,
+        DumpFile(
+            path=piece.path,
+            checksum=fetched.checksum,
+            kind=KIND,
+            symbol=piece.symbol,
+            fetched_at_us=fetched_at_us,
+            published_at_us=fetched.published_at_us,
+            rows=content.rows,
+            rejected=len(content.rejections),
+            time_unit=content.time_unit,
+            verdict="loaded",
+            detail={
+                "from": from_us(piece.start_us).isoformat(),
+                "to": from_us(piece.end_us).isoformat(),
+            },
+        ),
+    )
+    return LoadCounts.of(merged, rejected=len(content.rejections), dumps=1), content.told
+
+
+def _fetch(settings: Settings, piece: DumpPiece, folder: Path) -> FetchedDump:
+    try:
+        with open_dump_site(settings) as site:
+            return site.fetch(piece.path, folder)
+    except (TransientError, PermanentError) as error:
+        raise _UnusableError(error) from error
+
+
+def _merge(
+    connection: Connection, fetched: FetchedDump, piece: DumpPiece
+) -> tuple[_Content, MergeCounts]:
+    """Merge a file, all or nothing: PostgreSQL takes in one block while the next is read.
+
+    Raises:
+        _UnusableError: damaged, of other columns, or no file of rows, wherever that shows.
+    """
+    aside: frozenset[int] = frozenset()
+    while True:
+        content = _Content()
+        try:
+            with closing(read_ahead(_offers(fetched, piece, content, aside))) as offers:
+                return content, merge_frames(connection, offers)
+        except _RepeatedMinutesError as error:
+            aside = error.repeated_us
+
+
+def _offers(
+    fetched: FetchedDump, piece: DumpPiece, content: _Content, aside: frozenset[int]
+) -> Generator[pl.DataFrame, None, None]:
+    """Offers of a file's good rows within the piece, held to the period in its name.
+
+    Args:
+        content: told what is read.
+        aside: minutes (µs) that were found in two blocks.
+    """
+    opens = pl.col("open_time").dt.epoch("us")
+    repeated: frozenset[int] = frozenset()
+    for block in _blocks(fetched, piece.symbol, aside):
+        repeated |= block.repeated_us
+        content.rejections += block.rejections
+        content.rows += block.candles.height
+        content.time_unit = block.time_unit
+        candles = block.candles.filter((opens >= piece.start_us) & (opens < piece.end_us))
+        content.told = united([*content.told, *ranges_in(candles["open_time"])])
+        yield as_offers(
+            candles,
+            status=Status.VERIFIED,
+            source=Source(piece.source),
+            evidence_at_us=fetched.published_at_us,
+        )
+    if repeated - aside:
+        raise _RepeatedMinutesError(aside | repeated)
+
+
+def _blocks(fetched: FetchedDump, symbol: str, aside: frozenset[int]) -> Iterator[KlineBlock]:
+    try:
+        yield from read_klines(
+            fetched.file,
+            symbol,
+            window=window_of(fetched.path),
+            aside=aside,
+            block_bytes=BLOCK_BYTES,
+        )
+    except (TransientError, PermanentError) as error:
+        raise _UnusableError(error) from error
+
+
+def window_of(path: str) -> tuple[int, int]:
+    """The half-open period (µs) that a dump's name says it is for.
+
+    Raises:
+        RejectedInputError: the name does not end in a day or a month.
+    """
+    stem = PurePosixPath(path).name.removesuffix(".zip")
+    for digits, name in ((10, "1d"), (7, "1M")):
+        try:
+            start = datetime.fromisoformat(stem[-digits:] + ("-01" if digits == 7 else ""))
+        except ValueError:
+            continue
+        start_us = to_us(start.replace(tzinfo=UTC))
+        return start_us, TIMEFRAMES[name].next_open_us(start_us)
+    raise RejectedInputError(f"{path} does not end in a day (2024-02-29) or month (2024-02)")

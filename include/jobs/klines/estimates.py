@@ -1,0 +1,100 @@
+"""What a plan will cost: requests, weight, bytes and time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from include.binance.rest.weights import (
+    BEST_KLINES,
+    TIME_WEIGHT,
+    WEIGHT_LIMITS,
+    klines_weight,
+)
+from include.domain.instruments import Market, market_of
+from include.domain.timeframes import MINUTE_US
+from include.jobs.klines.pieces import BackfillPlan, RestPiece
+
+WEIGHT_SHARE = 0.75
+"""Share of the exchange's weight that loads may use, where the settings say nothing else."""
+
+REQUESTS_A_FILE = 2
+"""The file and its checksum."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """How fast things are; by default the lower of two measurements (docs/history.md).
+
+    Attributes:
+        dump_rows_s: rows a second from dump files into the table, all workers together.
+        rest_rows_s: rows a second from REST into the table, were there no budget.
+        download_bytes_s: of the line to the dump site.
+    """
+
+    dump_rows_s: float = 145_000.0
+    rest_rows_s: float = 44_000.0
+    download_bytes_s: float = 5e6
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a plan costs.
+
+    Attributes:
+        requests: to REST and to the dump site.
+        weight: of those to REST.
+        size_bytes: of dump files, as listed.
+        seconds: with one process, the line and the table as fast as ``Rates`` says, and nobody
+            else using up the weight.
+    """
+
+    requests: int = 0
+    weight: int = 0
+    size_bytes: int = 0
+    seconds: float = 0.0
+
+
+def estimate(
+    plan: BackfillPlan, *, rates: Rates = Rates(), weight_share: float = WEIGHT_SHARE
+) -> Estimate:
+    """What loading a plan costs.
+
+    Parsing and writing overlap with the download, and one market's wait for weight with the
+    other's, so that the slowest of them is what one waits for.
+    """
+    requests = REQUESTS_A_FILE * len(plan.dumps)
+    weights = dict.fromkeys(Market, 0)
+    rest_minutes = 0
+    for piece in plan.rest:
+        market = market_of(piece.symbol)
+        asked, weight = rest_cost(piece, market)
+        requests += asked
+        weights[market] += weight
+        rest_minutes += _minutes(piece.start_us, piece.end_us)
+    dump_minutes = sum(_minutes(one.start_us, one.end_us) for one in plan.dumps)
+    size_bytes = sum(one.size_bytes for one in plan.dumps)
+    seconds = max(
+        dump_minutes / rates.dump_rows_s + rest_minutes / rates.rest_rows_s,
+        size_bytes / rates.download_bytes_s,
+        *(wait_for_weight_s(weights[one], one, weight_share=weight_share) for one in Market),
+    )
+    return Estimate(requests, sum(weights.values()), size_bytes, seconds)
+
+
+def rest_cost(piece: RestPiece, market: Market) -> tuple[int, int]:
+    """Requests and weight of a piece from REST: its pages, and the server's time once."""
+    full, rest = divmod(_minutes(piece.start_us, piece.end_us), BEST_KLINES[market])
+    weight = full * klines_weight(market, BEST_KLINES[market]) + TIME_WEIGHT
+    if rest:
+        weight += klines_weight(market, rest)
+    return full + bool(rest) + 1, weight
+
+
+def wait_for_weight_s(weight: int, market: Market, *, weight_share: float) -> float:
+    """Seconds until so much weight was granted: what fits into a minute is granted at once."""
+    per_minute = WEIGHT_LIMITS[market] * weight_share
+    return 60.0 * max(0.0, weight - per_minute) / per_minute
+
+
+def _minutes(start_us: int, end_us: int) -> int:
+    return (end_us - start_us) // MINUTE_US

@@ -1,0 +1,246 @@
+"""Minutes by REST: fetch, merge, and tell outages from minutes that are not there yet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from include.backoff import Backoff
+from include.binance.rest.client import BinanceRest
+from include.binance.rest.klines import KlinePage, settled_until
+from include.binance.rest.weights import klines_rows
+from include.domain.candles import CandleCandidate, Source, Status
+from include.domain.instruments import exchange_symbol_of
+from include.domain.timeframes import MINUTE_US, from_us, minute_of
+from include.jobs.klines.pieces import LoadCounts, Ranges, holes_in, minutes_in, ranges_of
+from include.store.candles.live import remove_settled_live
+from include.store.candles.merging import Connection
+from include.store.candles.minutes import MergeCounts, merge_offers, missing_minutes, read_candles
+from include.store.ledgers.files import add_coverage, read_outages, record_outage
+
+log = structlog.get_logger(__name__)
+
+OnMerged = Callable[[Sequence[CandleCandidate]], None]
+
+INTERVAL = "1m"
+OUTAGE_CAUSE = "the exchange has no candle"
+
+HALT_IS_SURE_US = 5 * MINUTE_US
+"""REST lags by seconds: after so long without any row, a symbol is halted, not late."""
+
+PAGES_A_MERGE = 5
+"""Pages merged together: a transaction costs as much as a thousand rows."""
+
+LOOK_ROWS = 99
+"""Rows looked for beyond a hole: pages may lack their last ones, and fewer than a hundred cost
+the least weight in both markets."""
+
+TIMES_ASKED_AGAIN = 3
+"""A server that is behind others lacks the last row before a halt, or has it unfinished: that
+nothing lies behind a hole, or behind such a row, is believed when it is said so often again."""
+BACKOFF = Backoff(first_s=1.0, max_s=2.0, min_s=0.5)
+
+
+@dataclass(slots=True)
+class _Answers:
+    """What REST answered so far."""
+
+    merged: MergeCounts = field(default_factory=MergeCounts)
+    waiting: list[CandleCandidate] = field(default_factory=list)
+    """Rows of the last pages, to be merged together."""
+    ranges: Ranges = field(default_factory=list)
+    pages: int = 0
+    server_time_us: int = 0
+    is_over: bool = True
+    """Whether there are rows behind the range, or it was answered to its end."""
+    unsure_us: int | None = None
+    """Open time of the last row that may come from a server that is behind others."""
+
+    def doubt(self, page: KlinePage) -> None:
+        """Note the row of a page that is not sure."""
+        if not page.is_last_sure and page.candles:
+            self.unsure_us = page.candles[-1].open_time_us
+
+    def sure_until_us(self, end_us: int) -> int:
+        """Up to where, of a range that ends there, nothing is in doubt."""
+        told_us = self.ranges[-1][1] if self.ranges else 0
+        if self.unsure_us is None or self.unsure_us < told_us:
+            return end_us  # another answer has told that row since
+        return min(self.unsure_us, end_us)
+
+
+def fetch_minutes(
+    connection: Connection,
+    rest: BinanceRest,
+    *,
+    symbol: str,
+    start_us: int,
+    end_us: int,
+    on_merged: OnMerged = lambda _offers: None,
+) -> LoadCounts:
+    """Ask REST for the candles of a range, merge them, and record what the exchange lacks.
+
+    A minute without a row is an outage where the exchange has a row before it, and one after it
+    or none for minutes (a halt that goes on). Before the symbol's first row it is nothing;
+    otherwise its row may still come, and it counts as pending. A page may lack its last rows, so
+    the end of a page proves nothing: only rows behind a hole do. Where there are none, a halt is
+    believed when it is said several times, and never of minutes up to a stored row.
+
+    Nor does it prove its last row: a server that is behind others tells the minute that is open
+    there, with the trades so far. A row counts with another behind it in the same answer, or once
+    no lag can explain it; before a halt, minutes later, when several answers tell the same. Until
+    then it is not stored, and it and what is behind it are pending.
+
+    Args:
+        start_us, end_us: half-open range of open times.
+        on_merged: given what REST said, once it is in the table.
+
+    Raises:
+        PermanentError, RateLimitedError, TransientError: as ``BinanceRest.klines``, and of the
+            database; what was merged before stays.
+    """
+    answers = _Answers()
+    try:
+        _ask(connection, rest, symbol, start_us, end_us, answers, on_merged)
+    finally:  # also where a later page failed: what came before it stays
+        _merge(connection, symbol, answers, on_merged)
+    remove_settled_live(connection, symbol, start_us, end_us)
+    counts = LoadCounts.of(answers.merged, rest_pages=answers.pages)
+    ripe_us = max(start_us, min(end_us, minute_of(settled_until(answers.server_time_us))))
+    sure_us = answers.sure_until_us(ripe_us)
+    for hole in holes_in(answers.ranges, start_us, sure_us):
+        counts += _judge(connection, rest, symbol, hole, answers)
+    late = missing_minutes(connection, symbol, sure_us, ripe_us, unsure=True)
+    pending = (end_us - ripe_us) // MINUTE_US + minutes_in(late)
+    return counts + LoadCounts(pending_minutes=pending)
+
+
+def _ask(
+    connection: Connection,
+    rest: BinanceRest,
+    symbol: str,
+    start_us: int,
+    end_us: int,
+    answers: _Answers,
+    on_merged: OnMerged,
+) -> None:
+    """Page through a range; where a page tells nothing that is sure, look beyond the range."""
+    name = exchange_symbol_of(symbol)
+    cursor = start_us
+    while cursor < end_us:
+        limit = klines_rows(rest.market, (end_us - cursor) // MINUTE_US)
+        page = rest.klines(name, INTERVAL, cursor, end_us, limit=limit, with_next=True)
+        answers.pages += 1
+        answers.server_time_us = page.server_time_us
+        answers.doubt(page)
+        if not page.sure and not page.is_followed:
+            page = _look_behind(connection, rest, symbol, page, cursor, end_us)
+            answers.doubt(page)
+            answers.is_over = page.is_followed or bool(page.candles)
+        found = [one for one in page.sure if one.open_time_us < end_us]
+        answers.waiting += [
+            CandleCandidate(candle, Status.VERIFIED, Source.REST, answers.server_time_us)
+            for candle in found
+        ]
+        answers.ranges += ranges_of(candle.open_time_us for candle in found)
+        if answers.pages % PAGES_A_MERGE == 0:
+            _merge(connection, symbol, answers, on_merged)
+        if page.is_followed or not found:
+            break
+        cursor = found[-1].open_time_us + MINUTE_US
+
+
+def _look_behind(
+    connection: Connection,
+    rest: BinanceRest,
+    symbol: str,
+    page: KlinePage,
+    start_us: int,
+    end_us: int,
+) -> KlinePage:
+    """Rows from the start of a page on, which is empty or has one row that is not sure.
+
+    Where minutes later there are no others behind, a halt seems to have begun: asked again several
+    times. A row with nothing behind it is sure if all answers tell the same of it.
+    """
+    told_us = page.candles[-1].open_time_us + MINUTE_US if page.candles else end_us
+    is_old = told_us <= page.server_time_us - HALT_IS_SURE_US
+    # a halt that is known goes on, and is no news
+    is_news = is_old and (
+        bool(page.candles) or not read_outages(connection, symbol, start_us - MINUTE_US, start_us)
+    )
+    again = TIMES_ASKED_AGAIN if is_news else 0
+    asked, is_agreed = 0, is_old
+    while True:
+        behind = rest.klines(exchange_symbol_of(symbol), INTERVAL, start_us, None, limit=LOOK_ROWS)
+        asked += 1
+        if behind.sure or behind.is_followed:
+            return behind
+        is_agreed = is_agreed and behind.candles == page.candles
+        if asked > again:
+            return replace(behind, is_last_sure=is_agreed)
+        time.sleep(BACKOFF.wait_s(asked))
+
+
+def _merge(connection: Connection, symbol: str, answers: _Answers, on_merged: OnMerged) -> None:
+    """Store the rows that wait, and that REST has spoken of their minutes."""
+    offers, answers.waiting = answers.waiting, []
+    if not offers:
+        return
+    answers.merged += merge_offers(connection, offers)
+    minutes = ranges_of(offer.candle.open_time_us for offer in offers)
+    add_coverage(connection, symbol, Source.REST, minutes)
+    on_merged(offers)
+
+
+def _judge(
+    connection: Connection,
+    rest: BinanceRest,
+    symbol: str,
+    hole: tuple[int, int],
+    answers: _Answers,
+) -> LoadCounts:
+    """Tell what settled minutes without a row are, and record an outage."""
+    start_us, end_us = hole
+    is_over = answers.is_over or any(start >= end_us for start, _ in answers.ranges)
+    if not is_over and end_us > answers.server_time_us - HALT_IS_SURE_US:
+        return LoadCounts(pending_minutes=minutes_in([hole]))
+    stored = ranges_of([one.open_time_us for one in read_candles(connection, symbol, *hole)])
+    is_behind = bool(stored) and not is_over
+    has_earlier = is_behind or any(end <= start_us for _, end in answers.ranges)
+    if not has_earlier:
+        page = rest.klines(exchange_symbol_of(symbol), INTERVAL, None, start_us, limit=LOOK_ROWS)
+        if not page.candles:
+            return LoadCounts(unlisted_minutes=minutes_in([hole]))
+    if stored:
+        log.warning(
+            "rest_lacks_stored_minutes",
+            symbol=symbol,
+            start=from_us(stored[0][0]).isoformat(),
+            minutes=minutes_in(stored),
+        )
+    # A stored row with nothing behind it tells that REST is late; a halt can only begin after it.
+    halted_us = stored[-1][1] if is_behind else start_us
+    late = missing_minutes(connection, symbol, start_us, halted_us, unsure=True)
+    rowless = holes_in(stored, halted_us, end_us)  # a minute with a row is no outage
+    for first_us, until_us in rowless:
+        record_outage(
+            connection,
+            market=rest.market,
+            symbol=symbol,
+            start_us=first_us,
+            end_us=until_us,
+            cause=OUTAGE_CAUSE,
+        )
+    if rowless:
+        add_coverage(connection, symbol, Source.REST, rowless)
+        log.info(
+            "outage_recorded",
+            symbol=symbol,
+            start=from_us(rowless[0][0]).isoformat(),
+            minutes=minutes_in(rowless),
+        )
+    return LoadCounts(outage_minutes=minutes_in(rowless), pending_minutes=minutes_in(late))

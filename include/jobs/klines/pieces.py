@@ -1,0 +1,248 @@
+"""Pieces of work, and what came of them.
+
+They are small frozen dataclasses of plain values, so that they can cross processes as JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
+from datetime import UTC, date, datetime
+from typing import Any, Self, TypeVar
+
+import structlog
+
+from include.domain.instruments import UM_SUFFIX, Market, symbol_of
+from include.domain.ranges import Ranges as Ranges
+from include.domain.ranges import holes_in as holes_in
+from include.domain.ranges import minutes_in as minutes_in
+from include.domain.ranges import ranges_of as ranges_of
+from include.domain.timeframes import MINUTE_US, from_us, minute_of, to_us
+from include.errors import PermanentError
+from include.store.candles.minutes import MergeCounts
+
+log = structlog.get_logger(__name__)
+
+Moment = datetime | date | str | int
+"""A time: aware datetime, date (its 00:00 UTC), ISO text, or µs since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class DumpPiece:
+    """Minutes of a symbol to be loaded from one dump file.
+
+    Attributes:
+        path: of the file, below the dump site's root.
+        source: ``dump_daily`` or ``dump_monthly``.
+        start_us, end_us: the part of the file that was asked for.
+        minutes: minutes of it that are missing.
+        why: why they come from there, for people.
+        size_bytes: of the file, as listed; 0 where nobody told.
+    """
+
+    symbol: str
+    label: str
+    path: str
+    source: str
+    start_us: int
+    end_us: int
+    minutes: int = 0
+    why: str = ""
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RestPiece:
+    """Minutes of a symbol to be asked for by REST; see ``DumpPiece``."""
+
+    symbol: str
+    label: str
+    start_us: int
+    end_us: int
+    minutes: int = 0
+    why: str = ""
+
+
+Piece = TypeVar("Piece", DumpPiece, RestPiece)
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillPlan:
+    """What a backfill has to do.
+
+    Attributes:
+        dumps, rest: the pieces; they can be loaded in any order, and at the same time.
+        missing_minutes: minutes without a verified row that the pieces cover.
+        notes: what the reader of the plan should know.
+        unplanned: symbols for which the exchange did not say what it has, each with the reason;
+            running the backfill again plans the rest of them.
+    """
+
+    dumps: tuple[DumpPiece, ...] = ()
+    rest: tuple[RestPiece, ...] = ()
+    missing_minutes: int = 0
+    notes: tuple[str, ...] = ()
+    unplanned: tuple[str, ...] = ()
+
+    @property
+    def pieces(self) -> tuple[DumpPiece | RestPiece, ...]:
+        """All pieces, those from dumps first."""
+        return (*self.dumps, *self.rest)
+
+    def __add__(self, other: BackfillPlan) -> BackfillPlan:
+        return BackfillPlan(
+            self.dumps + other.dumps,
+            self.rest + other.rest,
+            self.missing_minutes + other.missing_minutes,
+            self.notes + other.notes,
+            self.unplanned + other.unplanned,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadCounts:
+    """What came of loading, summable.
+
+    Attributes:
+        offered … discrepancies: as in ``MergeCounts``.
+        rejected: rows of files that could not be used.
+        dumps: dump files loaded.
+        replaced_dumps: dump files that could not be used, for which REST stood in.
+        rest_pages: pages of klines.
+        outage_minutes: minutes for which the exchange itself has no row.
+        unlisted_minutes: minutes before the symbol's first row at the exchange.
+        pending_minutes: minutes whose row may still come.
+    """
+
+    offered: int = 0
+    inserted: int = 0
+    changed: int = 0
+    confirmed: int = 0
+    unchanged: int = 0
+    discrepancies: int = 0
+    rejected: int = 0
+    dumps: int = 0
+    replaced_dumps: int = 0
+    rest_pages: int = 0
+    outage_minutes: int = 0
+    unlisted_minutes: int = 0
+    pending_minutes: int = 0
+
+    @classmethod
+    def of(cls, merged: MergeCounts, **others: int) -> Self:
+        """Counts of a merge, with others beside them."""
+        return cls(**asdict(merged), **others)
+
+    def __add__(self, other: LoadCounts) -> LoadCounts:
+        return LoadCounts(
+            **{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)}
+        )
+
+
+def summarise(*, counts: Iterable[LoadCounts | Mapping[str, Any]]) -> LoadCounts:
+    """The sum of what pieces gave, told in the log; mappings with more keys are taken too."""
+    total = LoadCounts()
+    names = {one.name for one in fields(LoadCounts)}
+    for one in counts:
+        if isinstance(one, Mapping):
+            total += LoadCounts(**{key: value for key, value in one.items() if key in names})
+        else:
+            total += one
+    log.info("loads_summed", **{name: count for name, count in asdict(total).items() if count})
+    return total
+
+
+def as_piece(kind: type[Piece], piece: Piece | Mapping[str, Any]) -> Piece:
+    """A piece from itself or from a mapping of its fields.
+
+    Raises:
+        PermanentError: fields without a default are missing, or there are others.
+    """
+    if not isinstance(piece, Mapping):
+        return piece
+    known = fields(kind)
+    wanted = {one.name for one in known if one.default is MISSING}
+    if not wanted <= set(piece) <= {one.name for one in known}:
+        raise PermanentError(
+            f"a {kind.__name__} has the fields {', '.join(sorted(wanted))}; "
+            f"got {', '.join(sorted(piece))}"
+        )
+    return kind(**piece)
+
+
+def moment_us(value: Moment, *, name: str) -> int:
+    """A time in µs.
+
+    Raises:
+        PermanentError: it cannot be read, or a datetime has no zone.
+    """
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value.strip())
+        except ValueError:
+            raise PermanentError(
+                f"{name} {value!r} is no time: write a date or a time of UTC, such as 2026-11-01 "
+                "or 2026-11-01T12:00"
+            ) from None
+        if value.tzinfo is None:
+            value = value.replace(tzinfo=UTC)
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise PermanentError(f"{name} {value} has no time zone; give UTC explicitly")
+        return to_us(value)
+    if isinstance(value, date):
+        return to_us(datetime(value.year, value.month, value.day, tzinfo=UTC))
+    return value
+
+
+def first_minute(value: Moment, *, name: str) -> int:
+    """Open time of the first minute that begins at or after a time."""
+    return minute_of(moment_us(value, name=name) + MINUTE_US - 1)
+
+
+def symbols_of(symbols: str | Sequence[str], market: Market | str) -> list[str]:
+    """Platform symbols, in order and once each, from names as people type them.
+
+    Args:
+        symbols: ``"BTCUSDT, ETHUSDT"`` or a sequence; the exchange's names or ours (``.P``).
+        market: of names without ``.P``.
+
+    Raises:
+        PermanentError: there are none, one is a pattern, or the market is unknown.
+    """
+    names = symbols.replace(",", " ").split() if isinstance(symbols, str) else list(symbols)
+    place = market_from(market)
+    found: dict[str, None] = {}
+    for name in names:
+        clean = name.strip().upper()
+        if any(character in clean for character in "*?["):
+            raise PermanentError(
+                f"{name!r} is a pattern, which only `candelabra stream` and `up` take: name the "
+                "symbols, such as BTCUSDT"
+            )
+        if clean:
+            found[clean if clean.endswith(UM_SUFFIX) else symbol_of(place, clean)] = None
+    if not found:
+        raise PermanentError("no symbols: name at least one, such as BTCUSDT")
+    return list(found)
+
+
+def market_from(market: Market | str) -> Market:
+    """A market by its name.
+
+    Raises:
+        PermanentError: there is no such market.
+    """
+    try:
+        return Market(market)
+    except ValueError:
+        known = " or ".join(one.value for one in Market)
+        raise PermanentError(f"unknown market {market!r}; it should be {known}") from None
+
+
+def label_of(symbol: str, start_us: int, end_us: int) -> str:
+    """A range of minutes for people: ``BTCUSDT 2024-02-03 10:00..11:30``."""
+    start, end = from_us(start_us), from_us(end_us)
+    if start.date() == end.date():
+        return f"{symbol} {start:%Y-%m-%d %H:%M}..{end:%H:%M}"
+    return f"{symbol} {start:%Y-%m-%d %H:%M}..{end:%Y-%m-%d %H:%M}"

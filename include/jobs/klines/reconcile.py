@@ -1,0 +1,253 @@
+"""Reconciling days: the live path, REST, the daily and the monthly file, side by side.
+
+Everybody who has not spoken about a day yet is asked, what they say is merged (the greatest
+evidence wins, the losers are kept), and what came of it is one row a symbol and day.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, time
+from typing import Any
+
+import structlog
+
+from include.binance.files.dumps import DumpEntry, DumpSite
+from include.binance.rest.client import BinanceRest
+from include.config import Settings
+from include.domain.instruments import Market, market_of
+from include.domain.timeframes import DAY_US, to_us
+from include.errors import PermanentError, TransientError, UnknownSymbolError
+from include.jobs.exchange import APPLICATION_NAME, open_dump_site, open_shared_rest
+from include.jobs.klines.daily import (
+    DayPiece,
+    as_day_piece,
+    dump_pieces,
+    is_new_month,
+    monthly_pieces,
+    plan_day,
+)
+from include.jobs.klines.dump_loading import KIND, load_dump_piece
+from include.jobs.klines.minutes import fetch_minutes
+from include.jobs.klines.pieces import DumpPiece, LoadCounts, Moment, holes_in
+from include.store.candles.merging import Connection
+from include.store.ledgers.reconciliation import DayVerdict, compare_day, note_live, told_by_rest
+from include.store.ledgers.verdicts import (
+    days_before_file,
+    find_loaded,
+    read_verdicts,
+    record_verdicts,
+)
+from include.store.postgres.pools import connect
+
+log = structlog.get_logger(__name__)
+
+GROUP_DAYS = 25
+"""Days of symbols that one task reconciles: fewer tasks, and a retry repeats little."""
+
+
+@dataclass(frozen=True, slots=True)
+class DayGroup:
+    """Days of symbols that are reconciled together."""
+
+    label: str
+    pieces: tuple[DayPiece, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What came of reconciling, summable.
+
+    Attributes:
+        days: days of symbols by verdict.
+        counts: rows that were offered on the way.
+    """
+
+    days: dict[str, int] = field(default_factory=dict)
+    counts: LoadCounts = field(default_factory=LoadCounts)
+
+
+def plan_reconciliation(
+    *,
+    settings: Settings,
+    start: Moment,
+    end: Moment,
+    symbols: str = "",
+    market: Market | str = Market.SPOT,
+) -> list[DayGroup]:
+    """The days that a run reconciles, in groups; see ``daily.plan_day``.
+
+    Raises:
+        PermanentError, TransientError: as ``plan_day``.
+    """
+    pieces = plan_day(settings=settings, start=start, end=end, symbols=symbols, market=market)
+    groups = [pieces[first : first + GROUP_DAYS] for first in range(0, len(pieces), GROUP_DAYS)]
+    return [DayGroup(_label_of(group), tuple(group)) for group in groups]
+
+
+def reconcile_group(*, settings: Settings, group: DayGroup | Mapping[str, Any]) -> Reconciled:
+    """Ask whoever has not spoken about these days, merge, compare, and keep the verdicts.
+
+    Doing it again asks nobody twice, except for files that were published since, and REST about
+    minutes that it had no row of while others have one.
+
+    Raises:
+        TransientError, RateLimitedError: exchange or database are away; what is done stays.
+        PermanentError: some days could not be reconciled; the others were.
+    """
+    pieces = [as_day_piece(one) for one in _pieces_of(group)]
+    url = settings.url_for("jobs")
+    total, verdicts = LoadCounts(), Counter[str]()
+    refused: list[str] = []
+    with (
+        connect(url, application_name=APPLICATION_NAME) as connection,
+        open_dump_site(settings) as site,
+    ):
+        for market in Market:
+            of_market = [one for one in pieces if market_of(one.symbol) is market]
+            if not of_market:
+                continue
+            with open_shared_rest(settings, market, url) as rest:
+                for piece in of_market:
+                    try:
+                        counts, verdict = _reconcile(connection, rest, site, settings, piece)
+                    except PermanentError as error:  # of one symbol; the others are judged
+                        log.warning("day_not_reconciled", day=piece.label, error=str(error))
+                        refused.append(f"{piece.label}: {error}")
+                        continue
+                    total += counts
+                    verdicts[verdict] += 1
+    if refused:
+        raise PermanentError(f"{len(refused)} of {len(pieces)} days: {'; '.join(refused[:5])}")
+    return Reconciled(dict(verdicts), total)
+
+
+def report(
+    *, settings: Settings, groups: Iterable[DayGroup | Mapping[str, Any]], results: Iterable[Any]
+) -> Reconciled:
+    """Tell in the log how each symbol and day came out, those that want a look first.
+
+    Args:
+        groups: of the plan.
+        results: what ``reconcile_group`` gave for each that went well.
+
+    Raises:
+        PermanentError: groups failed; what came of the others was told.
+    """
+    groups, results = list(groups), list(results)
+    pieces = [as_day_piece(one) for group in groups for one in _pieces_of(group)]
+    wanted = {(one.symbol, one.day_us) for one in pieces}
+    rows: list[DayVerdict] = []
+    if pieces:
+        days = [one.day_us for one in pieces]
+        symbols = sorted({one.symbol for one in pieces})
+        with connect(settings.url_for("jobs"), application_name=APPLICATION_NAME) as connection:
+            rows = read_verdicts(connection, symbols, min(days), max(days) + DAY_US)
+        rows = [one for one in rows if (one.symbol, _day_us(one)) in wanted]
+    for row in sorted(rows, key=lambda one: (_ORDER[one.verdict], one.day, one.symbol)):
+        figures = asdict(row) | {"day": row.day.isoformat()}
+        if row.verdict == "agrees":
+            log.info("day_reconciled", **figures)
+        else:
+            log.warning("day_reconciled", **figures)
+    counts = LoadCounts()
+    for result in results:
+        one = result["counts"] if isinstance(result, Mapping) else asdict(result.counts)
+        counts += LoadCounts(**one)
+    verdicts = dict(Counter(row.verdict for row in rows))
+    log.info("reconciled", days=len(rows), **verdicts, changed_rows=counts.changed)
+    if len(results) < len(groups):
+        raise PermanentError(
+            f"{len(groups) - len(results)} of {len(groups)} groups of days failed: see the red "
+            "tasks of this run"
+        )
+    return Reconciled(verdicts, counts)
+
+
+_ORDER = {"differs": 0, "incomplete": 1, "agrees": 2}
+
+
+def _reconcile(
+    connection: Connection,
+    rest: BinanceRest,
+    site: DumpSite,
+    settings: Settings,
+    piece: DayPiece,
+) -> tuple[LoadCounts, str]:
+    """One symbol and day; returns its counts and verdict."""
+    start_us, end_us = piece.day_us, piece.day_us + DAY_US
+    note_live(connection, piece.symbol, start_us, end_us)
+    counts = LoadCounts()
+    counts += _ask_rest(connection, rest, piece.symbol, start_us, end_us)
+    (dump,) = dump_pieces(pieces=[piece])
+    if _is_news(connection, dump, _listed(site, dump.path)):
+        counts += load_dump_piece(settings=settings, piece=dump)
+    days = {piece.day_us}
+    for month in monthly_pieces(piece.symbol, piece.day_us):
+        if is_new_month(connection, site, month):
+            counts += load_dump_piece(settings=settings, piece=month)
+        # also those of a run that was cut here, and of months that somebody else has loaded
+        days.update(
+            days_before_file(
+                connection, piece.symbol, month.path, month.start_us, month.end_us, kind=KIND
+            )
+        )
+    for day_us in sorted(days):
+        record_verdicts(connection, compare_day(connection, [piece.symbol], day_us))
+    rows = read_verdicts(connection, [piece.symbol], start_us, end_us)
+    return counts, rows[0].verdict if rows else "incomplete"
+
+
+def _ask_rest(
+    connection: Connection, rest: BinanceRest, symbol: str, start_us: int, end_us: int
+) -> LoadCounts:
+    """REST's word on what it has not told yet; nothing where it has forgotten the symbol.
+
+    Minutes that it had no row of are asked for again once others have one.
+    """
+    counts = LoadCounts()
+    told = told_by_rest(connection, symbol, start_us, end_us)
+    for first_us, until_us in holes_in(told, start_us, end_us):
+        try:
+            counts += fetch_minutes(
+                connection, rest, symbol=symbol, start_us=first_us, end_us=until_us
+            )
+        except UnknownSymbolError as error:
+            log.warning("rest_knows_no_more", symbol=symbol, error=str(error))
+            break
+    return counts
+
+
+def _listed(site: DumpSite, path: str) -> DumpEntry | None:
+    """A file's entry in the site's listing; None where it is not published, or cannot be seen."""
+    try:
+        return next((one for one in site.list(path) if one.path == path), None)
+    except TransientError as error:
+        log.warning("dump_not_listed", path=path, error=str(error))
+        return None
+
+
+def _is_news(connection: Connection, piece: DumpPiece, entry: DumpEntry | None) -> bool:
+    """Whether a file was published, or published anew, since it was loaded whole."""
+    if entry is None:
+        return False
+    known = find_loaded(connection, piece.path, piece.start_us, piece.end_us, kind=KIND)
+    if known is None or known.published_at_us is None:
+        return True
+    # HTTP dates have whole seconds
+    return entry.published_at_us // 1_000_000 > known.published_at_us // 1_000_000
+
+
+def _day_us(verdict: DayVerdict) -> int:
+    return to_us(datetime.combine(verdict.day, time(), UTC))
+
+
+def _pieces_of(group: DayGroup | Mapping[str, Any]) -> Sequence[DayPiece | Mapping[str, Any]]:
+    return group["pieces"] if isinstance(group, Mapping) else group.pieces
+
+
+def _label_of(pieces: Sequence[DayPiece]) -> str:
+    first, last = pieces[0], pieces[-1]
+    return first.label if len(pieces) == 1 else f"{first.label} … {last.label} ({len(pieces)})"

@@ -1,0 +1,308 @@
+"""Raw capture as files: written, read back, and only then dropped from the table.
+
+A day is archived in an order in which a kill at any moment leaves every row in at least one
+place: the file is written beside its name and read back; the ledger is told; the file gets its
+name; the partition is dropped, by a function that refuses where the partition has other rows than
+the ledger says. Until then the partition holds everything, and the next run begins again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import structlog
+
+from include.config import Settings
+from include.errors import PermanentError, RejectedInputError, TransientError
+from include.jobs.exchange import APPLICATION_NAME
+from include.store.candles.merging import Connection
+from include.store.postgres.pools import connect
+from include.store.storage.archive import (
+    ArchivedDay,
+    RestoredRows,
+    keep_until,
+    only_one,
+    read_archived,
+    record_archived,
+    restore_rows,
+    snapshot,
+)
+from include.store.storage.parquet import Content, content_of, read_day, sync_folder, write_day
+from include.store.storage.partitions import (
+    Fingerprint,
+    RawDay,
+    drop_archived,
+    fingerprint_of,
+    raw_days,
+)
+from include.store.trades.captured import RAW_TABLES, RawTable
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveSummary:
+    """What a round of archiving did.
+
+    Attributes:
+        archived: days written to files.
+        merged: of those, days that had a file already and got late rows.
+        dropped: partitions dropped, empty ones among them.
+        kept: restored days that are left in the table for now.
+        rows, file_bytes, freed_bytes: of the files written, and of the partitions dropped.
+    """
+
+    archived: int = 0
+    merged: int = 0
+    dropped: int = 0
+    kept: int = 0
+    rows: int = 0
+    file_bytes: int = 0
+    freed_bytes: int = 0
+
+    def __add__(self, other: ArchiveSummary) -> ArchiveSummary:
+        return ArchiveSummary(
+            self.archived + other.archived,
+            self.merged + other.merged,
+            self.dropped + other.dropped,
+            self.kept + other.kept,
+            self.rows + other.rows,
+            self.file_bytes + other.file_bytes,
+            self.freed_bytes + other.freed_bytes,
+        )
+
+
+def archive_days(
+    *,
+    settings: Settings,
+    before: date,
+    now: datetime,
+    on_day: Callable[[RawDay], None] = lambda _day: None,
+) -> ArchiveSummary:
+    """Move every day of raw capture before one to the archive folder; the oldest first.
+
+    A day that cannot be moved stays in the table and does not hold up the others.
+
+    Args:
+        before: a UTC day, itself not archived.
+        now: restored days that are kept until later are left alone.
+        on_day: told of each day before it is begun.
+
+    Raises:
+        TransientError: the database is away, or another process archives; what is done is done.
+        PermanentError: some days stay in the table; the message says which, and why.
+    """
+    folder, total = settings.archive, ArchiveSummary()
+    refused: list[str] = []
+    url = settings.url_for("jobs")
+    with connect(url, application_name=APPLICATION_NAME) as connection, only_one(connection):
+        for one in raw_days(connection, before=before):
+            on_day(one)
+            try:
+                done = _archive_day(connection, folder, one, now=now)
+            except (PermanentError, OSError) as error:
+                log.error(  # noqa: TRY400 - the message says what to do
+                    "day_not_archived", dataset=one.table.name, day=str(one.day), error=str(error)
+                )
+                refused.append(str(error))
+                continue
+            total += done
+            log.info("day_archived", dataset=one.table.name, day=str(one.day), rows=done.rows)
+    if refused:
+        raise PermanentError(f"{len(refused)} days stay in the table: {'; '.join(refused)}")
+    return total
+
+
+def verify_day(*, settings: Settings, archived: ArchivedDay) -> Content:
+    """Read an archived file and compare it with the ledger.
+
+    Raises:
+        RejectedInputError: it is missing, or holds other rows than were written.
+    """
+    return _verified(settings.archive / archived.path, archived)
+
+
+def list_days(
+    *,
+    settings: Settings,
+    dataset: str | None = None,
+    first: date | None = None,
+    last: date | None = None,
+) -> list[ArchivedDay]:
+    """The ledger of archived days; of all datasets and days unless said."""
+    with connect(settings.url_for("jobs"), application_name=APPLICATION_NAME) as connection:
+        return read_archived(connection, dataset=dataset, first=first, last=last)
+
+
+def restore_day(*, settings: Settings, archived: ArchivedDay, until: datetime) -> RestoredRows:
+    """Put an archived day back into its partition; the file stays. Repeating changes nothing.
+
+    Args:
+        until: the day is not archived again before.
+
+    Raises:
+        RejectedInputError: the file is missing or damaged; the table is as it was.
+        TransientError: the database is away, or another process works on the archive.
+    """
+    url = settings.url_for("jobs")
+    with connect(url, application_name=APPLICATION_NAME) as connection, only_one(connection):
+        restored = _put_back(connection, settings.archive, archived)
+        keep_until(connection, archived, until)
+    return restored
+
+
+def adopt_files(*, settings: Settings) -> list[str]:
+    """Tell the ledger of files that it does not know, or knows otherwise, as they are.
+
+    For a database that was restored from a backup older than the files. What its tables have of
+    those days is merged into the files by the next round.
+
+    Returns:
+        Paths of the files that were adopted, below the archive folder.
+
+    Raises:
+        RejectedInputError: a file cannot be read; nothing is told of it and those after it.
+    """
+    url, folder, adopted = settings.url_for("jobs"), settings.archive, []
+    with connect(url, application_name=APPLICATION_NAME) as connection, only_one(connection):
+        known = {one.path: one for one in read_archived(connection)}
+        for file in sorted(folder.glob("*/day=*/*.parquet")):
+            path = file.relative_to(folder).as_posix()
+            table, day = RAW_TABLES[file.stem], date.fromisoformat(file.parent.name[4:])
+            found = content_of(table, file)
+            one = known.get(path)
+            if one is None or found != Content(one.rows, one.sha256):
+                record_archived(
+                    connection,
+                    table,
+                    day,
+                    path=path,
+                    file_bytes=file.stat().st_size,
+                    fingerprint=Fingerprint(found.rows, -1),  # of no partition
+                    sha256=found.sha256,
+                    is_dropped=True,
+                )
+                adopted.append(path)
+    return adopted
+
+
+# --- inside
+
+
+def _archive_day(
+    connection: Connection, folder: Path, one: RawDay, *, now: datetime
+) -> ArchiveSummary:
+    """Archive one partition and drop it."""
+    entries = read_archived(connection, dataset=one.table.name, first=one.day, last=one.day)
+    archived = entries[0] if entries else None
+    if archived and archived.kept_until and archived.kept_until > now:
+        return ArchiveSummary(kept=1)
+    stored = fingerprint_of(connection, one.table, one.day)
+    written = ArchiveSummary()
+    if stored.rows and not (archived and _is_file_of(folder, archived, stored)):
+        is_merge = archived is not None and archived.dropped_at is not None
+        if archived is not None and is_merge:
+            _put_back(connection, folder, archived)
+        written = _write(connection, folder, one, former=archived)
+        if is_merge:
+            written += ArchiveSummary(merged=1)
+    dropped = drop_archived(connection, one.table, one.day)
+    return written + ArchiveSummary(dropped=dropped, freed_bytes=one.bytes if dropped else 0)
+
+
+def _write(
+    connection: Connection, folder: Path, one: RawDay, *, former: ArchivedDay | None
+) -> ArchiveSummary:
+    """Write a day's file, read it back, tell the ledger, and give the file its name."""
+    path = file_of(one.table, one.day)
+    final = folder / path
+    if former is None and final.exists():
+        raise PermanentError(
+            f"{final} is there, and the ledger does not know it. After an older backup was "
+            "restored, `candelabra archive adopt` tells the ledger; a file of something else "
+            "should not lie there"
+        )
+    final.parent.mkdir(parents=True, exist_ok=True)
+    for left_over in final.parent.glob("*.part"):
+        left_over.unlink()  # of a process that was killed: this one alone is at it now
+    part = final.with_name(f"{final.name}.{uuid4().hex}.part")
+    try:
+        with snapshot(connection):
+            fingerprint = fingerprint_of(connection, one.table, one.day)
+            written = write_day(connection, one.table, str(one.day), part)
+        if former is not None and written.rows < former.rows:
+            raise PermanentError(
+                f"market.{one.table.name} of {one.day} has {written.rows} rows and its archive "
+                f"{former.rows}: restore the day (`candelabra archive restore`), then look why"
+            )
+        read = content_of(one.table, part)
+        if read != written or read.rows != fingerprint.rows:
+            raise RejectedInputError(
+                f"{part} holds {read.rows} rows ({read.sha256}), the table {fingerprint.rows} "
+                f"({written.sha256}): the disk returns other bytes than it was given"
+            )
+        size = part.stat().st_size
+        record_archived(
+            connection,
+            one.table,
+            one.day,
+            path=path,
+            file_bytes=size,
+            fingerprint=fingerprint,
+            sha256=read.sha256,
+        )
+        os.replace(part, final)
+    finally:
+        part.unlink(missing_ok=True)
+    for made in (final.parent, final.parent.parent, folder):
+        sync_folder(made)
+    return ArchiveSummary(archived=1, rows=read.rows, file_bytes=size)
+
+
+def _put_back(connection: Connection, folder: Path, archived: ArchivedDay) -> RestoredRows:
+    path = folder / archived.path
+    _verified(path, archived)
+    restored = restore_rows(connection, archived, read_day(archived.table, path))
+    if restored.rows != archived.rows:
+        raise TransientError(f"{path} changed while it was read")
+    if restored.replaced:
+        log.warning(
+            "late_rows_differ",
+            dataset=archived.table.name,
+            day=str(archived.day),
+            rows=restored.replaced,
+        )
+    return restored
+
+
+def _verified(path: Path, archived: ArchivedDay) -> Content:
+    found = content_of(archived.table, path)
+    if found != Content(archived.rows, archived.sha256):
+        raise RejectedInputError(
+            f"{path} holds {found.rows} rows ({found.sha256}), the ledger says {archived.rows} "
+            f"({archived.sha256}): it was changed or damaged: put the file back that was "
+            "written (`candelabra archive adopt`, if an older backup was restored)"
+        )
+    return found
+
+
+def _is_file_of(folder: Path, archived: ArchivedDay, stored: Fingerprint) -> bool:
+    """Whether the file has just the rows of the partition, and is there as the ledger says."""
+    if stored != archived.fingerprint:
+        return False
+    try:
+        _verified(folder / archived.path, archived)
+    except RejectedInputError as error:
+        log.info("archive_written_again", path=archived.path, reason=str(error))
+        return False
+    return True
+
+
+def file_of(table: RawTable, day: date) -> str:
+    """Where a day's file lies below the archive folder: a Hive partition by day."""
+    return f"{table.name}/day={day}/{table.name}.parquet"

@@ -1,0 +1,309 @@
+"""Trades that raw capture missed, asked for by id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from include.binance.rest.client import MAX_TRADES, BinanceRest
+from include.binance.streams.messages import microseconds
+from include.config import Settings
+from include.domain.instruments import REUSED_AFTER_US, Market, exchange_symbol_of, market_of
+from include.domain.timeframes import MINUTE_US, from_us, minute_of
+from include.errors import PermanentError, TransientError
+from include.jobs.exchange import APPLICATION_NAME, open_shared_rest
+from include.store.ledgers.gaps import count_gap_rows, open_gap
+from include.store.postgres.pools import connect, translated
+from include.store.trades.captured import AGG_TRADES, TRADES, write_raw
+
+PUBLIC_DATA_HOST = "data-api.binance.vision"
+
+
+@dataclass(frozen=True, slots=True)
+class FetchCounts:
+    """What a fetch did.
+
+    Attributes:
+        pages: requests.
+        void: ids under which the exchange has no trade.
+        written: rows that were new.
+        absent: ids that the exchange passes over.
+        first_us: time (µs) of the first trade; None where there was none.
+    """
+
+    pages: int
+    void: int
+    written: int
+    absent: int = 0
+    first_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """What a symbol that has stopped trading has behind a trade.
+
+    Attributes:
+        last_id, last_us: the last trade that the exchange has, and its time (µs); those that
+            were asked from where it has none.
+        counts: what asking took and brought.
+    """
+
+    last_id: int
+    last_us: int
+    counts: FetchCounts
+
+
+@dataclass(frozen=True, slots=True)
+class RawGap:
+    """What raw capture of a symbol misses for good; times in µs."""
+
+    dataset: str
+    symbol: str
+    from_us: int
+    to_us: int
+    cause: str
+    detail: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def stretch(self) -> str:
+        """From when to when, as ISO 8601 writes an interval."""
+        return f"{from_us(self.from_us).isoformat()}/{from_us(self.to_us).isoformat()}"
+
+
+def fetch_trades(
+    *,
+    settings: Settings,
+    dataset: str,
+    symbol: str,
+    first_id: int,
+    last_id: int,
+    until_us: int | None = None,
+    database_url: str | None = None,
+) -> FetchCounts:
+    """Ask the exchange for the trades with these ids and store them, page by page.
+
+    Args:
+        dataset: ``agg_trades`` (both markets) or ``trades`` (spot).
+        first_id, last_id: both included.
+        until_us: time of a trade that followed: one that is much younger is of another
+            instrument with the same name.
+        database_url: of the caller's role; None for the jobs' own.
+
+    Raises:
+        TransientError, RateLimitedError: worth another try later; pages that came are stored.
+        PermanentError: the exchange does not serve these trades, or another instrument has
+            their ids by now.
+    """
+    pages = void = written = served = 0
+    first_us: int | None = None
+    limit_us = None if until_us is None else until_us + REUSED_AFTER_US
+    with _asking(settings, dataset, symbol, database_url) as (store, page):
+        for found in _pages(page, f"{symbol} {dataset}", first_id, last_id):
+            pages += 1
+            if limit_us is not None and any(one.time_us > limit_us for one in found):
+                raise PermanentError(_of_another(symbol, dataset, first_id))
+            lines = [one.line for one in found if one.line]
+            void += len(found) - len(lines)
+            written += store(lines)
+            served += len({one.number for one in found})  # a void one may bear a true one's id
+            if first_us is None and found:
+                first_us = found[0].time_us
+    return FetchCounts(pages, void, written, last_id - first_id + 1 - served, first_us)
+
+
+def fetch_tail(
+    *,
+    settings: Settings,
+    dataset: str,
+    symbol: str,
+    after_id: int,
+    after_us: int,
+    database_url: str | None = None,
+) -> Tail:
+    """Ask for all trades behind one, of a symbol that has stopped trading, and store them.
+
+    That one itself is asked for, too: where the exchange has it no more, the name is another
+    instrument's, and an answer without trades would prove nothing.
+
+    Args:
+        after_us: about the time of that trade.
+
+    Raises:
+        TransientError, RateLimitedError: as ``fetch_trades``.
+        PermanentError: as ``fetch_trades``.
+    """
+    pages = void = written = 0
+    last_id, last_us = after_id, after_us
+    with _asking(settings, dataset, symbol, database_url) as (store, page):
+        while True:
+            rows = page(last_id, MAX_TRADES)
+            found = _proven(rows)
+            if not found:
+                raise TransientError(
+                    f"{symbol} {dataset}: the exchange does not serve id {last_id}, which came "
+                    "before"
+                )
+            if found[0].number != last_id or abs(found[0].time_us - last_us) > REUSED_AFTER_US:
+                raise PermanentError(_of_another(symbol, dataset, last_id))
+            pages += 1
+            behind = found[1:]
+            lines = [one.line for one in behind if one.line]
+            void += len(behind) - len(lines)
+            written += store(lines)
+            last_id, last_us = found[-1].number, found[-1].time_us
+            if len(rows) < MAX_TRADES:
+                return Tail(last_id, last_us, FetchCounts(pages, void, written))
+
+
+def _of_another(symbol: str, dataset: str, first_id: int) -> str:
+    return (
+        f"{symbol}: the exchange's {dataset} from id {first_id} on are those of another "
+        "instrument, which has the name by now"
+    )
+
+
+def refuse_unserved(settings: Settings, dataset: str, symbol: str) -> None:
+    """Say why the exchange cannot be asked for these trades by id, where that is so.
+
+    Raises:
+        PermanentError: quotes, single trades of USD-M, or a host without ``historicalTrades``.
+    """
+    if dataset not in (AGG_TRADES.name, TRADES.name):
+        raise PermanentError(f"the exchange serves no past {dataset}")
+    if dataset == AGG_TRADES.name:
+        return
+    if market_of(symbol) is Market.UM:
+        raise PermanentError(
+            f"{symbol}: ids of single USD-M trades skip by design and are served with an API key "
+            "alone; capture agg_trades, whose ids do not skip"
+        )
+    if urlsplit(settings.binance_rest_url).hostname == PUBLIC_DATA_HOST:
+        raise PermanentError(
+            f"{PUBLIC_DATA_HOST} has no historicalTrades: set "
+            "BINANCE_REST_URL=https://api.binance.com, or capture agg_trades"
+        )
+
+
+def record_raw_gaps(*, database_url: str, gaps: Sequence[RawGap]) -> None:
+    """Note in ``ops.gaps`` what raw capture misses for good.
+
+    The detail of a gap, which is in full minutes, has each exact stretch (``from/to``, ISO 8601)
+    with the number of its rows, null where nobody knows it, as one minute may have several; and
+    ``rows``, the sum of those that are known.
+    """
+    with (
+        connect(database_url, application_name=APPLICATION_NAME) as connection,
+        translated(connection),
+        connection.transaction(),
+    ):
+        for gap in gaps:
+            gap_id = open_gap(
+                connection,
+                symbol=gap.symbol,
+                start_us=minute_of(gap.from_us),
+                end_us=minute_of(max(gap.from_us, gap.to_us)) + MINUTE_US,
+                cause=gap.cause,
+                detail={**gap.detail, gap.stretch: gap.detail.get("rows")},
+                dataset=gap.dataset,
+            )
+            count_gap_rows(connection, gap_id)
+
+
+class _Served(NamedTuple):
+    """A trade as the exchange serves it; a void one's line is empty."""
+
+    number: int
+    time_us: int
+    line: str
+
+
+_Page = Callable[[int, int], list[_Served]]
+"""Trades from an id on, at most so many."""
+
+
+@contextmanager
+def _asking(
+    settings: Settings, dataset: str, symbol: str, database_url: str | None
+) -> Iterator[tuple[Callable[[list[str]], int], _Page]]:
+    """How to store lines, which tells how many were new, and how to ask for a page."""
+    refuse_unserved(settings, dataset, symbol)
+    url = database_url or settings.url_for("jobs")
+    is_aggregate = dataset == AGG_TRADES.name
+    table, page_of = (AGG_TRADES, _agg_trades) if is_aggregate else (TRADES, _trades)
+    with (
+        connect(url, application_name=APPLICATION_NAME) as connection,
+        open_shared_rest(settings, market_of(symbol), url) as rest,
+    ):
+        yield (
+            lambda lines: write_raw(connection, table, lines) if lines else 0,
+            lambda from_id, limit: [
+                one for one in page_of(rest, symbol, from_id, limit) if one.number >= from_id
+            ],
+        )
+
+
+def _pages(page: _Page, what: str, first_id: int, last_id: int) -> Iterator[list[_Served]]:
+    """Those with the ids that are wanted, page by page.
+
+    There is room for a void row before each, and for a row behind.
+    """
+    next_id = first_id
+    while next_id <= last_id:
+        found = _proven(page(next_id, min(MAX_TRADES, 2 * (last_id - next_id + 1) + 1)))
+        if not found:
+            raise TransientError(
+                f"{what}: the exchange serves none from id {next_id} on yet; wanted up to {last_id}"
+            )
+        yield [one for one in found if one.number <= last_id]
+        next_id = found[-1].number + 1
+
+
+def _proven(rows: list[_Served]) -> list[_Served]:
+    """Rows of a page without those of the id of a void one that ends it.
+
+    A void row may bear the id of the true one behind it: at the end of a page it proves nothing.
+    """
+    if rows and not rows[-1].line:
+        return [one for one in rows if one.number != rows[-1].number]
+    return rows
+
+
+def _agg_trades(rest: BinanceRest, symbol: str, from_id: int, limit: int) -> list[_Served]:
+    rows = rest.agg_trades(exchange_symbol_of(symbol), from_id=from_id, limit=limit)
+    return [
+        _Served(
+            row.id,
+            time_us := microseconds(row.trade_time),
+            ""
+            if row.is_void
+            else AGG_TRADES.line(
+                (
+                    symbol, row.id, row.price, row.quantity, row.first_trade_id,
+                    row.last_trade_id, time_us, row.is_buyer_maker,
+                )
+            ),
+        )
+        for row in rows
+    ]  # fmt: skip
+
+
+def _trades(rest: BinanceRest, symbol: str, from_id: int, limit: int) -> list[_Served]:
+    rows = rest.trades(exchange_symbol_of(symbol), from_id=from_id, limit=limit)
+    return [
+        _Served(
+            row.id,
+            time_us := microseconds(row.trade_time),
+            ""
+            if row.is_void
+            else TRADES.line(
+                (
+                    symbol, row.id, row.price, row.quantity, row.quote_quantity, time_us,
+                    row.is_buyer_maker,
+                )
+            ),
+        )
+        for row in rows
+    ]  # fmt: skip

@@ -1,0 +1,228 @@
+"""What a file of trades gave: folded, offered to the table, and told in the ledgers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+import polars as pl
+import structlog
+
+from include.binance.files.columns import Rejection
+from include.binance.files.trade_files import TradeBlock, TradeReader
+from include.domain.candles import Source, Status
+from include.domain.columns.candles import CANDLE_SCHEMA, as_offers
+from include.domain.columns.scaled import decimals_needed
+from include.domain.instruments import QUOTE_DECIMALS
+from include.domain.timeframes import from_us
+from include.errors import RejectedInputError
+from include.jobs.klines.pieces import ranges_of
+from include.jobs.trades.file_edges import EDGES, IS_SETTLED, edges_of, settle_edges
+from include.jobs.trades.pieces import TradeDumpCounts, TradeDumpPiece
+from include.store.candles.merging import Connection
+from include.store.candles.minutes import MergeCounts, merge_frame
+from include.store.instruments import read_listings
+from include.store.ledgers.files import (
+    DumpFile,
+    RejectedRow,
+    add_coverage,
+    record_dump_file,
+    record_rejected_rows,
+)
+from include.store.trades.frames import RAW_OF_KIND, write_raw_frame
+
+log = structlog.get_logger(__name__)
+
+MAX_REJECTIONS = 10_000
+"""A file with more bad rows is another thing than it seems, and is refused."""
+
+KEEPS_RAW = "keeps_raw"
+
+
+@dataclass(slots=True)
+class FoldedTrades:
+    """What rows gave.
+
+    Attributes:
+        reader: has read them all.
+        window: the period that they are of, half-open (µs).
+        kind: of the rows: ``agg_trades`` may stand in for ``trades``.
+        raw_rows: those that were new in the raw table.
+    """
+
+    reader: TradeReader
+    window: tuple[int, int]
+    kind: str
+    whole: pl.DataFrame = field(default_factory=CANDLE_SCHEMA.to_frame)
+    partial: pl.DataFrame = field(default_factory=CANDLE_SCHEMA.to_frame)
+    rejections: list[Rejection] = field(default_factory=list)
+    trades: int = 0
+    raw_rows: int = 0
+    time_unit: str | None = None
+
+
+def fold_blocks(
+    connection: Connection,
+    piece: TradeDumpPiece,
+    reader: TradeReader,
+    blocks: Iterable[TradeBlock],
+    *,
+    window: tuple[int, int],
+    kind: str,
+) -> FoldedTrades:
+    """Fold rows; those that are kept go to their table as they are read, candles wait for the end.
+
+    Raises:
+        RejectedInputError: damaged, of other columns, or with too many rows that cannot be used.
+    """
+    content = FoldedTrades(reader, window, kind)
+    whole, partial = [content.whole], [content.partial]
+    try:
+        for block in blocks:
+            whole.append(block.whole)
+            partial.append(block.partial)
+            content.rejections += block.rejections
+            content.trades += block.trades
+            content.time_unit = block.time_unit or content.time_unit
+            _check_hope(piece.path, content.rejections)
+            if block.rows is not None:
+                content.raw_rows += write_raw_frame(
+                    connection, RAW_OF_KIND[kind], block.rows, symbol=piece.symbol
+                )
+    except OverflowError as error:
+        raise RejectedInputError(
+            f"{piece.path} holds numbers beyond any market's: {error}"
+        ) from error
+    content.whole, content.partial = pl.concat(whole), pl.concat(partial)
+    return content
+
+
+def _check_hope(path: str, rejections: Sequence[Rejection]) -> None:
+    if len(rejections) > MAX_REJECTIONS:
+        first = rejections[0]
+        raise RejectedInputError(
+            f"{path} has more than {MAX_REJECTIONS} rows that cannot be used; line "
+            f"{first.line}: {first.reason}"
+        )
+
+
+def store_folded(
+    connection: Connection,
+    piece: TradeDumpPiece,
+    entry: DumpFile,
+    content: FoldedTrades,
+    *,
+    evidence_at_us: int | None,
+) -> TradeDumpCounts:
+    """Offer the candles, quarantine what was rejected, and prove the seams with the neighbours.
+
+    Args:
+        entry: of the ledger; rows and what is known of the ids are added to it.
+        evidence_at_us: of two folds of a minute with as many trades the later one's stands.
+    """
+    is_foldable = _is_foldable(connection, piece.symbol, content)
+    minutes = content.whole.height + content.partial.height
+    merged = MergeCounts()
+    if is_foldable:
+        merged = _offer(connection, piece.symbol, content.whole, evidence_at_us)
+        merged += _offer_partial(connection, content.partial)
+    else:
+        log.info("quotes_not_foldable", path=piece.path, minutes=minutes)
+    record_rejected_rows(
+        connection,
+        (RejectedRow(piece.path, one.line, one.reason, one.raw) for one in content.rejections),
+    )
+    entry = replace(
+        entry,
+        rows=content.trades,
+        rejected=len(content.rejections),
+        time_unit=content.time_unit,
+        detail={**entry.detail, **_detail(piece, content, is_foldable=is_foldable)},
+    )
+    record_dump_file(connection, entry)
+    # behind the ledger's entry: of two neighbours loaded at once, the later one sees both
+    start_us, end_us = content.window
+    seams = settle_edges(
+        connection, piece.path, piece.symbol, piece.kind, start_us=start_us, end_us=end_us
+    )
+    for published_at_us, candles in seams:
+        merged += _offer(connection, piece.symbol, candles, published_at_us)
+    # last of all: whoever is killed before it loads the file again
+    record_dump_file(connection, replace(entry, detail={**entry.detail, IS_SETTLED: True}))
+    return TradeDumpCounts(
+        trades=content.trades,
+        raw_rows=content.raw_rows,
+        rejected=len(content.rejections),
+        whole=content.whole.height,
+        partial=content.partial.height,
+        unfoldable=0 if is_foldable else minutes,
+        inserted=merged.inserted,
+        changed=merged.changed,
+        confirmed=merged.confirmed,
+        unchanged=merged.unchanged,
+        discrepancies=merged.discrepancies,
+    )
+
+
+def _detail(
+    piece: TradeDumpPiece, content: FoldedTrades, *, is_foldable: bool
+) -> dict[str, object]:
+    """What the neighbours, and a later plan, have to know of the rows."""
+    start_us, end_us = content.window
+    fold = content.reader.fold
+    has_ids = fold.first_id is not None and content.kind == piece.kind  # else they are others'
+    return {
+        "from": from_us(start_us).isoformat(),
+        "to": from_us(end_us).isoformat(),
+        "first_id": fold.first_id if has_ids else None,
+        "last_id": fold.last_id if has_ids else None,
+        KEEPS_RAW: piece.keep_raw,
+        "is_folded": is_foldable,
+        EDGES: edges_of(fold, content.partial) if is_foldable and has_ids else {},
+        IS_SETTLED: False,
+    }
+
+
+def _offer(
+    connection: Connection, symbol: str, whole: pl.DataFrame, evidence_at_us: int | None
+) -> MergeCounts:
+    """Merge candles proven whole; of two issues of a file the later one's stand."""
+    merged = merge_frame(
+        connection,
+        as_offers(
+            whole.sort("open_time"),
+            status=Status.UNCONFIRMED,
+            source=Source.FOLDED,
+            evidence_at_us=evidence_at_us,
+        ),
+    )
+    opens = whole["open_time"].sort().dt.epoch("us")
+    add_coverage(connection, symbol, Source.FOLDED, ranges_of(opens))
+    return merged
+
+
+def _offer_partial(connection: Connection, partial: pl.DataFrame) -> MergeCounts:
+    """Merge candles that may miss trades: of these the one with more trades stands."""
+    offers = as_offers(partial.sort("open_time"), status=Status.PARTIAL, source=Source.FOLDED)
+    return merge_frame(connection, offers)
+
+
+def _is_foldable(connection: Connection, symbol: str, content: FoldedTrades) -> bool:
+    """Whether the quote volumes of the candles are what the exchange says.
+
+    Single trades tell their amounts. AggTrades do not: where the exchange rounds each fill, as
+    the listing's filters say, or the rows themselves by an amount of more than eight decimals
+    (the filters were others in the past), they cannot be recovered.
+    """
+    if content.kind == "trades":
+        return True
+    listings = read_listings(connection, symbols=[symbol])
+    if any(not one.instrument.quote_volume_is_foldable for one in listings):
+        return False
+    candles = pl.concat([content.whole, content.partial])
+    return decimals_needed(candles, ["quote_volume"]) <= QUOTE_DECIMALS
+
+
+def told(counts: TradeDumpCounts) -> dict[str, int]:
+    """Counts for the log: those that are not 0."""
+    return {name: count for name, count in asdict(counts).items() if count}

@@ -1,0 +1,211 @@
+"""Trades of a day by REST, in place of a dump file that is not there or cannot be used.
+
+Rows are asked for by id, a page at a time, from the one before the day's first to the one behind
+its last, so that both ends of the day are proven; they are read as rows of a file are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from include.binance.files.text_blocks import TextBlock
+from include.binance.files.trade_files import (
+    TradeBlock,
+    TradeReader,
+    agg_trades_layout,
+    trades_layout,
+)
+from include.binance.rest.client import MAX_TRADES, BinanceRest
+from include.binance.streams.messages import microseconds
+from include.config import Settings
+from include.domain.instruments import Market, exchange_symbol_of, market_of
+from include.errors import PermanentError
+from include.jobs.trades.by_id import PUBLIC_DATA_HOST
+
+AGG_TRADES = "agg_trades"
+
+BLOCK_ROWS = 20_000
+"""Rows folded together."""
+
+UM_SERVED_US = 47 * 3_600_000_000
+"""USD-M serves aggTrades of 48 hours; an hour is left for asking."""
+
+SETTLED_AFTER_US = 60_000_000
+"""A day's trades are all there so long after its end."""
+
+
+class _Row(NamedTuple):
+    """A row as REST tells it, and as it stands in a file."""
+
+    number: int
+    time_us: int
+    is_void: bool
+    line: str
+
+
+def served_kind(settings: Settings, symbol: str, kind: str, *, keep_raw: bool) -> str:
+    """What REST can serve in place of a file of a kind: single trades, or else aggTrades.
+
+    Minutes fold from aggTrades as well; rows of single trades cannot be made of them.
+
+    Raises:
+        PermanentError: rows of single trades are to be kept, which this exchange does not serve.
+    """
+    if kind == AGG_TRADES:
+        return kind
+    is_um = market_of(symbol) is Market.UM
+    if not is_um and urlsplit(settings.binance_rest_url).hostname != PUBLIC_DATA_HOST:
+        return kind
+    if not keep_raw:
+        return AGG_TRADES
+    what = "USD-M" if is_um else f"{PUBLIC_DATA_HOST}, which has no historicalTrades"
+    raise PermanentError(
+        f"{symbol}: single trades, whose rows are to be kept, are not to be had from {what}"
+    )
+
+
+@dataclass(slots=True)
+class RestTrades:
+    """The rows of a period, read once.
+
+    Attributes:
+        window: the period, half-open (µs).
+        reader: has read them, once ``blocks`` is exhausted.
+        answered_us: the exchange's time before the first page.
+        pages: requests so far.
+    """
+
+    rest: BinanceRest
+    symbol: str
+    kind: str
+    window: tuple[int, int]
+    reader: TradeReader
+    answered_us: int
+    pages: int = 1
+    first_page: list[_Row] = field(default_factory=list)
+
+    @classmethod
+    def find(
+        cls, rest: BinanceRest, *, symbol: str, kind: str, window: tuple[int, int], keep_rows: bool
+    ) -> RestTrades:
+        """Look up where a period's rows begin.
+
+        Args:
+            kind: as ``served_kind`` says.
+            keep_rows: give the rows as well.
+
+        Raises:
+            PermanentError: the exchange does not serve them (any more), or the period is not over.
+            TransientError, RateLimitedError: as ``BinanceRest``.
+        """
+        answered_us = rest.server_time_us()
+        if window[1] + SETTLED_AFTER_US > answered_us:
+            raise PermanentError(f"{symbol}: the day is not over; its trades can be had then")
+        is_aggregate = kind == AGG_TRADES
+        found = rest.agg_trades(exchange_symbol_of(symbol), start_us=window[0])
+        first = next((row for row in found if is_aggregate or not row.is_void), None)
+        page: list[_Row] = []
+        after_id = None
+        if first is not None and microseconds(first.trade_time) < window[1]:
+            first_id = first.id if is_aggregate else first.first_trade_id
+            page = _ask(rest, symbol, kind, max(0, first_id - 1))
+            before = [row.number for row in page if row.time_us < window[0]]
+            # ids begin at 0: nothing is before it
+            after_id = max(before, default=-1 if page and page[0].number == 0 else None)
+        layout = agg_trades_layout if is_aggregate else trades_layout
+        reader = TradeReader(
+            symbol, layout(symbol), after_id=after_id, window=window, keep_rows=keep_rows
+        )
+        return cls(rest, symbol, kind, window, reader, answered_us, 1 + bool(page), page)
+
+    def blocks(self) -> Iterator[TradeBlock]:
+        """The rows, block by block.
+
+        Raises:
+            PermanentError, TransientError, RateLimitedError: as ``BinanceRest``.
+        """
+        begin_us, end_us = self.window
+        rows: list[_Row] = []
+        first_line, before_id = 1, None
+        for page in self._pages():
+            for row in page:
+                if row.time_us >= end_us:
+                    before_id = row.number if before_id is None else before_id
+                elif row.time_us >= begin_us:
+                    rows.append(row)
+            if len(rows) > BLOCK_ROWS:
+                yield self._read(rows[:-1], first_line)
+                first_line += len(rows) - 1
+                rows = rows[-1:]  # the last block folds what still waits, and is never empty
+        if rows:
+            yield self._read(rows, first_line, is_last=True, before_id=before_id)
+
+    def _read(
+        self,
+        rows: list[_Row],
+        first_line: int,
+        *,
+        is_last: bool = False,
+        before_id: int | None = None,
+    ) -> TradeBlock:
+        content = "".join(row.line for row in rows).encode()
+        return self.reader.read(
+            TextBlock(first_line, content), is_last=is_last, before_id=before_id
+        )
+
+    def _pages(self) -> Iterator[list[_Row]]:
+        """Pages to the first row behind the period, or to the last that there is."""
+        page = self.first_page
+        while page:  # one that is not full proves nothing: it may lack its last rows
+            yield _without_doubles(page)
+            first, last = page[0], page[-1]
+            if last.time_us >= self.window[1]:
+                return
+            # a void row may bear the id of a true one, which the next page begins with
+            is_held = last.is_void and last.number > first.number
+            next_id = last.number + (not is_held)
+            page = _ask(self.rest, self.symbol, self.kind, next_id)
+            self.pages += 1
+
+
+def _without_doubles(rows: list[_Row]) -> list[_Row]:
+    """Leave out void rows that bear the id of a true one, or of one that may follow."""
+    true_ids = {row.number for row in rows if not row.is_void}
+    kept = [row for row in rows if not row.is_void or row.number not in true_ids]
+    if len(kept) > 1 and kept[-1].is_void:
+        kept.pop()
+    return kept
+
+
+def _ask(rest: BinanceRest, symbol: str, kind: str, from_id: int) -> list[_Row]:
+    """A page of rows from an id on."""
+    name = exchange_symbol_of(symbol)
+    # a last column that spot's files have and nobody reads
+    end = ",True\n" if rest.market is Market.SPOT else "\n"
+    rows: list[_Row]
+    if kind == AGG_TRADES:
+        rows = [
+            _Row(
+                row.id,
+                time_us := microseconds(row.trade_time),
+                row.is_void,
+                f"{row.id},{row.price:f},{row.quantity:f},{row.first_trade_id},"
+                f"{row.last_trade_id},{time_us},{row.is_buyer_maker}{end}",
+            )
+            for row in rest.agg_trades(name, from_id=from_id, limit=MAX_TRADES)
+        ]
+    else:
+        rows = [
+            _Row(
+                row.id,
+                time_us := microseconds(row.trade_time),
+                False,  # a trade of no quantity has an id of its own, and condemns its minute
+                f"{row.id},{row.price:f},{row.quantity:f},{row.quote_quantity:f},{time_us},"
+                f"{row.is_buyer_maker}{end}",
+            )
+            for row in rest.trades(name, from_id=from_id, limit=MAX_TRADES)
+        ]
+    return [row for row in rows if row.number >= from_id]

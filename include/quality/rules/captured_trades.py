@@ -1,0 +1,255 @@
+"""Which of the kept trades a run looks at.
+
+Nothing but the id is indexed. As ids ascend with time, the first one since a moment is found by
+halving: some twenty probes for a symbol and day, however many trades it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import LiteralString
+
+import structlog
+from psycopg import sql
+
+from include.quality.limits import LATE, ScopeKind
+from include.quality.scope import Scope, array
+from include.quality.session import Session
+
+log = structlog.get_logger(__name__)
+
+CHUNK_SYMBOL_DAYS = 10
+"""Days of one symbol that are checked at a time: some millions of rows at most."""
+
+MAX_SYMBOL_DAYS = 200
+"""Changed days of one symbol, over all of them, that a run looks at: what a load of years brings is
+left to the daily run."""
+DAY = timedelta(days=1)
+
+DATASETS = {"agg_trades": "agg_trade_id", "trades": "trade_id"}
+"""Tables of kept trades and the column of their ids."""
+
+_DAYS: LiteralString = """
+SELECT to_date(right(child.relname, 11), '"y"YYYY"m"MM"d"DD')
+FROM pg_inherits AS parts
+INNER JOIN pg_class AS child ON child.oid = parts.inhrelid
+WHERE parts.inhparent = {table}::regclass AND child.relname ~ '_y[0-9]{{4}}m[0-9]{{2}}d[0-9]{{2}}$'
+ORDER BY 1
+"""
+
+_SYMBOLS: LiteralString = """
+WITH RECURSIVE seen (symbol) AS (
+    (SELECT symbol FROM {table} WHERE day = {day} ORDER BY symbol LIMIT 1)
+    UNION ALL
+    SELECT (
+        SELECT kept.symbol FROM {table} AS kept
+        WHERE kept.day = {day} AND kept.symbol > seen.symbol
+        ORDER BY kept.symbol LIMIT 1
+    )
+    FROM seen WHERE seen.symbol IS NOT NULL
+)
+SELECT symbol FROM seen WHERE symbol IS NOT NULL AND ({all_symbols} OR symbol = ANY ({symbols}))
+ORDER BY 1
+"""
+
+# Each symbol with the trade before: of the same day, or the last of the day before, since a
+# connection that is cut at midnight leaves its hole there.
+_LOAD: LiteralString = """
+INSERT INTO quality_trades
+SELECT
+    {dataset}, kept.symbol, kept.day, kept.{id}, kept.price, kept.quantity, kept.trade_time,
+    kept.{first_id}, kept.{last_id}
+FROM unnest({symbols}, {moments}) AS names (name, since)
+CROSS JOIN LATERAL (
+    WITH RECURSIVE search (low, high) AS (
+        SELECT
+            (
+                SELECT bound.{id} FROM {table} AS bound
+                WHERE bound.symbol = name AND bound.day = {day} ORDER BY bound.{id} LIMIT 1
+            ),
+            (
+                SELECT bound.{id} + 1 FROM {table} AS bound
+                WHERE bound.symbol = name AND bound.day = {day} ORDER BY bound.{id} DESC LIMIT 1
+            )
+        UNION ALL
+        SELECT
+            CASE WHEN probe.trade_time < names.since THEN probe.id + 1 ELSE search.low END,
+            CASE WHEN probe.trade_time < names.since
+                THEN search.high ELSE (search.low + search.high) / 2
+            END
+        FROM search
+        CROSS JOIN LATERAL (
+            SELECT one.{id} AS id, one.trade_time FROM {table} AS one
+            WHERE
+                one.symbol = name AND one.day = {day}
+                AND one.{id} >= (search.low + search.high) / 2
+            ORDER BY one.{id} LIMIT 1
+        ) AS probe
+        WHERE search.low < search.high
+    )
+
+    SELECT max(low) AS id FROM search
+) AS begun
+CROSS JOIN LATERAL (
+    SELECT one.* FROM {table} AS one
+    WHERE one.symbol = name AND one.day = {day} AND one.{id} >= begun.id
+    UNION ALL
+    (
+        SELECT earlier.* FROM {table} AS earlier
+        WHERE
+            earlier.symbol = name
+            AND earlier.day >= {day} - 1 AND earlier.day <= {day}
+            AND earlier.{id} < begun.id
+        ORDER BY earlier.day DESC, earlier.{id} DESC LIMIT 1
+    )
+) AS kept
+"""
+
+# Changed rows are looked at with all behind them of their day. A clock that was set may put two
+# trades next to each other the other way round by less than a minute; of a day that has trades of
+# another one, and of one in which a rule was broken, all is looked at.
+_CHANGED: LiteralString = """
+SELECT
+    changes.day,
+    changes.symbol,
+    CASE WHEN bool_and(changes.since IS NOT NULL) THEN min(changes.since) END
+FROM (
+    SELECT
+        changed.day,
+        changed.symbol,
+        CASE
+            WHEN changed.minutes <@ tstzrange(
+                changed.day::timestamp AT TIME ZONE 'UTC',
+                (changed.day + 1)::timestamp AT TIME ZONE 'UTC'
+            )
+                THEN lower(changed.minutes) - interval '1 minute'
+        END AS since
+    FROM ops.changed_trades({cursor}::pg_snapshot) AS changed
+    UNION ALL
+    SELECT days.day::date, faults.symbol, NULL
+    FROM quality_open AS faults
+    CROSS JOIN LATERAL generate_series(
+        date_trunc('day', lower(faults.span), 'UTC') AT TIME ZONE 'UTC',
+        upper(faults.span) AT TIME ZONE 'UTC',
+        interval '1 day'
+    ) AS days (day)
+    WHERE faults.suite = 'trades'
+) AS changes
+WHERE changes.day <= {end}::date AND ({all_symbols} OR changes.symbol = ANY ({symbols}))
+GROUP BY changes.day, changes.symbol
+ORDER BY changes.day DESC, changes.symbol
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class TradeChunk:
+    """Trades of a day that are checked at a time.
+
+    Attributes:
+        datasets: tables of which.
+        since: by symbol; those before were checked already. None: the whole day.
+    """
+
+    day: date
+    datasets: tuple[str, ...]
+    since: dict[str, datetime | None]
+
+
+def chunks_of(
+    session: Session, scope: Scope, values: dict[str, sql.Composable]
+) -> list[TradeChunk]:
+    """Days and symbols of which trades are kept, some at a time.
+
+    A day that has been archived has no rows here any more.
+    """
+    if scope.kind is ScopeKind.CHANGED:
+        changed = session.execute(_CHANGED, values)
+        work, left = packed(changed, scope.end)
+        if left:
+            log.info("changed_trades_left_to_the_daily_check", symbol_days=left)
+        return work
+    since = None if scope.start is None else scope.start - LATE
+    work = []
+    for dataset in DATASETS:
+        table = sql.Identifier("market", dataset)
+        name = sql.Literal(f"market.{dataset}")
+        for (day,) in session.execute(_DAYS, {"table": name}):
+            if day > scope.end.date() or (since is not None and day < since.date()):
+                continue
+            asked = values | {"table": table, "day": sql.Literal(day)}
+            symbols = [symbol for (symbol,) in session.execute(_SYMBOLS, asked)]
+            work += [
+                TradeChunk(
+                    day,
+                    (dataset,),
+                    dict.fromkeys(symbols[first : first + CHUNK_SYMBOL_DAYS], since),
+                )
+                for first in range(0, len(symbols), CHUNK_SYMBOL_DAYS)
+            ]
+    return work
+
+
+def packed(
+    changed: Iterable[tuple[date, str, datetime | None]],
+    end: datetime,
+    *,
+    chunk_days: int = CHUNK_SYMBOL_DAYS,
+    max_days: int = MAX_SYMBOL_DAYS,
+) -> tuple[list[TradeChunk], int]:
+    """Chunks of symbols' days, of which each goes on from a moment.
+
+    Args:
+        changed: day, symbol and moment, by day. None: the whole day, which is never left out.
+        end: nothing is kept behind it.
+        chunk_days: days of one symbol in a chunk; many short ends of days are one.
+        max_days: days of one symbol, over all of them; where there are more, the first that fit
+            are taken.
+
+    Returns:
+        The chunks, and how many days of a symbol are left out.
+    """
+    work: list[TradeChunk] = []
+    in_chunk = in_all = timedelta()
+    left = 0
+    for day, symbol, since in changed:
+        midnight = datetime.combine(day, time(), UTC)
+        begun = max(since or midnight, midnight)
+        length = max(min(midnight + DAY, end) - begun, timedelta())
+        if since is not None and in_all + length > max_days * DAY:
+            left += 1
+            continue
+        in_all += length
+        if not work or work[-1].day != day or in_chunk + length > chunk_days * DAY:
+            work.append(TradeChunk(day, tuple(DATASETS), {}))
+            in_chunk = timedelta()
+        in_chunk += length
+        work[-1].since[symbol] = since
+    return work, left
+
+
+def load_trades(session: Session, chunk: TradeChunk) -> int:
+    """Fill ``quality_trades`` with a chunk; returns the number of rows."""
+    session.execute("TRUNCATE quality_trades")
+    moments = [
+        sql.Literal("-infinity" if since is None else since) for since in chunk.since.values()
+    ]
+    for dataset in chunk.datasets:
+        own = DATASETS[dataset]
+        is_aggregate = dataset == "agg_trades"
+        session.execute(
+            _LOAD,
+            {
+                "dataset": sql.Literal(dataset),
+                "table": sql.Identifier("market", dataset),
+                "id": sql.Identifier(own),
+                "first_id": sql.Identifier("first_trade_id" if is_aggregate else own),
+                "last_id": sql.Identifier("last_trade_id" if is_aggregate else own),
+                "day": sql.Literal(chunk.day),
+                "symbols": array(list(chunk.since)),
+                "moments": sql.SQL("ARRAY[{}]::timestamptz[]").format(sql.SQL(", ").join(moments)),
+            },
+        )
+    session.execute("ANALYZE quality_trades")
+    return int(session.execute("SELECT count(*) FROM quality_trades")[0][0])

@@ -1,0 +1,113 @@
+"""Watchlists: what accounts watch, and what streamers therefore follow."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import psycopg
+
+from include.domain.accounts import MAX_WATCHED
+from include.domain.timeframes import to_us
+from include.errors import RejectedInputError
+from include.store.candles.merging import Connection
+from include.store.postgres.pools import translated
+
+WATCHLISTS_CHANNEL = "candelabra_watchlists"
+"""Notified of each change of a watchlist, and of accounts that are shut out, let in or removed."""
+ACCESS_CHANNEL = "candelabra_access"
+"""Notified of sessions and tokens that ended before their time, and of changed accounts."""
+
+_WATCH = """
+INSERT INTO accounts.watched_symbols (user_id, symbol)
+SELECT %(user_id)s, %(symbol)s
+WHERE
+    (SELECT count(*) FROM accounts.watched_symbols WHERE user_id = %(user_id)s) < %(most)s
+ON CONFLICT DO NOTHING
+"""
+
+_IS_WATCHED = """
+SELECT EXISTS (
+    SELECT FROM accounts.watched_symbols WHERE user_id = %(user_id)s AND symbol = %(symbol)s
+)
+"""
+
+_LISTS = """
+SELECT user_id, array_agg(symbol ORDER BY symbol)
+FROM accounts.watched_symbols
+WHERE user_id = ANY (%s)
+GROUP BY user_id
+"""
+
+_BY_NAME = """
+SELECT u.name, w.symbol, w.added_at
+FROM accounts.watched_symbols AS w
+INNER JOIN accounts.users AS u ON w.user_id = u.id
+WHERE %(name)s::text IS NULL OR u.name = %(name)s
+ORDER BY u.name, w.symbol
+"""
+
+
+def watch(connection: Connection, user_id: int, symbol: str) -> bool:
+    """Put a symbol on a watchlist; whether it was not there yet.
+
+    Raises:
+        RejectedInputError: the list is full.
+    """
+    arguments = {"user_id": user_id, "symbol": symbol, "most": MAX_WATCHED}
+    with translated(connection):
+        if connection.execute(_WATCH, arguments).rowcount:
+            return True
+        if connection.execute(_IS_WATCHED, arguments).fetchone() == (True,):
+            return False
+    raise RejectedInputError(
+        f"{symbol}: the watchlist has {MAX_WATCHED} symbols, the most it may have; remove one"
+    )
+
+
+def unwatch(connection: Connection, user_id: int, symbol: str) -> bool:
+    """Take a symbol off a watchlist; whether it was there."""
+    with translated(connection):
+        done = connection.execute(
+            "DELETE FROM accounts.watched_symbols WHERE user_id = %s AND symbol = %s",
+            (user_id, symbol),
+        )
+        return done.rowcount > 0
+
+
+def watchlist(connection: Connection, user_id: int) -> list[tuple[str, int]]:
+    """A user's symbols, each with when it was added (µs since 1970), by symbol."""
+    with translated(connection):
+        return [
+            (symbol, to_us(added))
+            for symbol, added in connection.execute(
+                "SELECT symbol, added_at FROM accounts.watched_symbols "
+                "WHERE user_id = %s ORDER BY symbol",
+                (user_id,),
+            )
+        ]
+
+
+def watchlists(connection: Connection, name: str | None = None) -> list[tuple[str, str, int]]:
+    """Of all accounts, or of one: account, symbol, when it was added (µs since 1970)."""
+    with translated(connection):
+        return [
+            (user, symbol, to_us(added))
+            for user, symbol, added in connection.execute(_BY_NAME, {"name": name})
+        ]
+
+
+async def watchlists_async(
+    connection: psycopg.AsyncConnection[Any], user_ids: Collection[int]
+) -> dict[int, tuple[str, ...]]:
+    """Symbols of these users, by user; empty for one who watches nothing."""
+    with translated(connection):
+        rows = await (await connection.execute(_LISTS, (list(user_ids),))).fetchall()
+    return dict.fromkeys(user_ids, ()) | {user_id: tuple(symbols) for user_id, symbols in rows}
+
+
+async def watched_async(connection: psycopg.AsyncConnection[Any]) -> frozenset[str]:
+    """What somebody watches: all that a streamer may know of watchlists."""
+    with translated(connection):
+        rows = await (await connection.execute("SELECT symbol FROM accounts.watched")).fetchall()
+    return frozenset(symbol for (symbol,) in rows)

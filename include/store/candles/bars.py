@@ -1,0 +1,195 @@
+"""Bars of any timeframe, read for whoever is served."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import errors, sql
+
+from include.domain.candles import Candle, Source, Status
+from include.domain.exact import ZERO
+from include.domain.live_bars import Part, reach_of
+from include.domain.timeframes import MINUTE_US, Timeframe, from_us, to_us
+from include.errors import PermanentError
+from include.store.candles.merging import Connection
+from include.store.candles.minutes import read_candles
+from include.store.candles.unbuilt_bars import listed_from_us, read_unbuilt_bars
+from include.store.postgres.pools import translated
+
+# Bars join what they have by the rule of include/domain/rollup.py.
+_JOINED = """
+SELECT
+    date_bin(%(width)s, c.open_time, '2001-01-01 00:00:00+00') AS bar_time,
+    coalesce(
+        (array_agg(c.open ORDER BY c.open_time) FILTER (WHERE c.trade_count > 0))[1],
+        (array_agg(c.close ORDER BY c.open_time DESC))[1]
+    ),
+    coalesce(max(c.high) FILTER (WHERE c.trade_count > 0), max(c.close)),
+    coalesce(min(c.low) FILTER (WHERE c.trade_count > 0), min(c.close)),
+    coalesce(
+        (array_agg(c.close ORDER BY c.open_time DESC) FILTER (WHERE c.trade_count > 0))[1],
+        (array_agg(c.close ORDER BY c.open_time DESC))[1]
+    ),
+    sum(c.volume),
+    sum(c.quote_volume),
+    sum(c.trade_count)::bigint,
+    sum(c.taker_buy_volume),
+    sum(c.taker_buy_quote_volume),
+    (array_agg(c.first_trade_id ORDER BY c.open_time) FILTER (WHERE c.trade_count > 0))[1],
+    (array_agg(c.last_trade_id ORDER BY c.open_time DESC) FILTER (WHERE c.trade_count > 0))[1],
+    count(*)::integer
+FROM market.candles_1m AS c
+WHERE c.symbol = %(symbol)s AND c.open_time >= %(start)s AND c.open_time < %(end)s
+GROUP BY 1
+ORDER BY 1
+"""
+
+_PAGE = """
+SELECT
+    symbol, open_time, open, high, low, close, volume, quote_volume, trade_count,
+    taker_buy_volume, taker_buy_quote_volume, first_trade_id, last_trade_id,
+    {details}
+FROM {relation}
+WHERE
+    symbol = %(symbol)s
+    AND open_time >= %(start)s
+    AND open_time < coalesce(%(end)s::timestamptz, 'infinity')
+ORDER BY open_time {direction}
+LIMIT %(limit)s
+"""
+
+
+_OF_A_MINUTE = "1, status <> 'live', status, source"
+_OF_A_BAR = "minute_count, is_closed, NULL, NULL"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBar:
+    """A bar as the tables have it.
+
+    Attributes:
+        status, source: how a minute is known; None for bars of several minutes, and for minutes
+            that wait for the exchange's word.
+        has_quotes: False where the quote volumes await the exchange's word.
+    """
+
+    candle: Candle
+    minute_count: int
+    status: Status | None = None
+    source: Source | None = None
+    is_closed: bool = True
+    has_quotes: bool = True
+
+
+def read_parts(
+    connection: Connection, symbol: str, newest_us: int, *, since_us: int = 0
+) -> tuple[list[Candle], list[Part], list[Part]]:
+    """What the newest bars of every timeframe are joined from.
+
+    Args:
+        newest_us: open time of the newest minute (µs).
+        since_us: where the newest listing began as far as the caller knows; 0 where it does not.
+
+    Returns:
+        Minutes, hours and days of ``reach_of(newest_us)``, of the newest listing alone.
+    """
+    reach = reach_of(newest_us)
+    end_us = newest_us + MINUTE_US
+    since_us = max(since_us, listed_from_us(connection, symbol))
+    hours_us, minutes_us = reach.hours_from_us, reach.minutes_from_us
+    return (
+        read_candles(connection, symbol, max(minutes_us, since_us), end_us),
+        _joined(connection, symbol, "1 hour", max(hours_us, since_us), minutes_us),
+        _joined(connection, symbol, "1 day", max(reach.days_from_us, since_us), hours_us),
+    )
+
+
+def read_bars(
+    connection: Connection,
+    symbol: str,
+    timeframe: Timeframe,
+    start_us: int,
+    end_us: int | None,
+    *,
+    limit: int,
+    newest: bool = False,
+) -> list[StoredBar]:
+    """Stored bars that open from ``start_us`` up to before ``end_us``, oldest first.
+
+    Before the marts' first build, bars of several minutes are rolled up from the minutes.
+
+    Args:
+        end_us: None for the newest.
+        limit: most bars.
+        newest: where there are more, the newest of them instead of the oldest.
+    """
+    is_minutes = timeframe.parent is None
+    query = sql.SQL(_PAGE).format(
+        relation=relation_of(timeframe),
+        details=sql.SQL(_OF_A_MINUTE if is_minutes else _OF_A_BAR),
+        direction=sql.SQL("DESC" if newest else "ASC"),
+    )
+    arguments = {
+        "symbol": symbol,
+        "start": from_us(start_us),
+        "end": None if end_us is None else from_us(end_us),
+        "limit": limit,
+    }
+    try:
+        with translated(connection):
+            rows = connection.execute(query, arguments).fetchall()
+    except PermanentError as error:
+        if not is_unbuilt(error, timeframe):
+            raise
+        rows = read_unbuilt_bars(
+            connection, symbol, timeframe, start_us, end_us, limit=limit, newest=newest
+        )
+    found = [_bar(row) for row in rows]
+    return found[::-1] if newest else found
+
+
+def relation_of(timeframe: Timeframe) -> sql.Identifier:
+    """Where bars are read from, those being built among them."""
+    if timeframe.parent is None:
+        return sql.Identifier("market", "candles_1m_live")
+    return sql.Identifier("marts", f"{timeframe.table}_live")
+
+
+def is_unbuilt(error: PermanentError, timeframe: Timeframe) -> bool:
+    """Whether bars could not be read because the marts were never built."""
+    return timeframe.parent is not None and isinstance(error.__cause__, errors.UndefinedTable)
+
+
+# --- inside
+
+
+def _joined(
+    connection: Connection, symbol: str, width: str, start_us: int, end_us: int
+) -> list[Part]:
+    arguments = {
+        "symbol": symbol,
+        "width": width,
+        "start": from_us(start_us),
+        "end": from_us(end_us),
+    }
+    with translated(connection):
+        rows = connection.execute(_JOINED, arguments).fetchall()
+    return [Part(Candle(symbol, to_us(row[0]), *row[1:12]), row[12]) for row in rows]
+
+
+def _bar(row: Sequence[Any]) -> StoredBar:
+    values, (minute_count, is_closed, status, source) = list(row[2:13]), row[13:]
+    has_quotes = values[5] is not None and values[8] is not None
+    if not has_quotes:
+        values[5] = values[8] = ZERO
+    is_settled = status in set(Status)
+    return StoredBar(
+        Candle(row[0], to_us(row[1]), *values),
+        minute_count=minute_count,
+        status=Status(status) if is_settled else None,
+        source=Source(source) if is_settled else None,
+        is_closed=is_closed,
+        has_quotes=has_quotes,
+    )

@@ -1,0 +1,169 @@
+"""The open candles: ``market.live_candles``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from include.domain.candles import Candle
+from include.domain.timeframes import from_us
+from include.store.candles.merging import AsyncConnection, Connection
+from include.store.postgres.arrays import array_of, array_of_names, moment_text
+from include.store.postgres.pools import translated
+
+# In primary-key order, so that two streamers cannot lock each other out. Rows whose minute is
+# settled already came late and are left out: the view would hide them, nobody would remove them.
+_WRITE = """
+INSERT INTO market.live_candles AS l (
+    symbol, open_time, open, high, low, close, volume, quote_volume, trade_count,
+    taker_buy_volume, taker_buy_quote_volume, first_trade_id, last_trade_id,
+    is_closed, event_time, updated_at
+)
+SELECT r.*, clock_timestamp()
+FROM unnest(
+    %s::text[], %s::timestamptz[], %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[],
+    %s::numeric[], %s::numeric[], %s::bigint[], %s::numeric[], %s::numeric[], %s::bigint[],
+    %s::bigint[], %s::boolean[], %s::timestamptz[]
+) AS r (
+    symbol, open_time, open, high, low, close, volume, quote_volume, trade_count,
+    taker_buy_volume, taker_buy_quote_volume, first_trade_id, last_trade_id,
+    is_closed, event_time
+)
+WHERE NOT EXISTS (
+    SELECT FROM market.candles_1m AS c
+    WHERE c.symbol = r.symbol AND c.open_time = r.open_time
+)
+ORDER BY r.symbol COLLATE "C", r.open_time
+ON CONFLICT (symbol, open_time) DO UPDATE SET
+    open = excluded.open,
+    high = excluded.high,
+    low = excluded.low,
+    close = excluded.close,
+    volume = excluded.volume,
+    quote_volume = excluded.quote_volume,
+    trade_count = excluded.trade_count,
+    taker_buy_volume = excluded.taker_buy_volume,
+    taker_buy_quote_volume = excluded.taker_buy_quote_volume,
+    first_trade_id = excluded.first_trade_id,
+    last_trade_id = excluded.last_trade_id,
+    is_closed = l.is_closed OR excluded.is_closed,
+    event_time = greatest(l.event_time, excluded.event_time),
+    updated_at = excluded.updated_at
+WHERE
+    coalesce(excluded.last_trade_id, -1) > coalesce(l.last_trade_id, -1)
+    OR (
+        coalesce(excluded.last_trade_id, -1) = coalesce(l.last_trade_id, -1)
+        AND excluded.is_closed AND NOT l.is_closed
+    )
+"""
+
+_REMOVE_SETTLED = """
+DELETE FROM market.live_candles AS l
+USING market.candles_1m AS c
+WHERE
+    l.symbol = %s AND l.open_time >= %s AND l.open_time < %s
+    AND c.symbol = l.symbol AND c.open_time = l.open_time
+"""
+
+_REMOVE_LEFT = """
+DELETE FROM market.live_candles
+WHERE symbol = ANY(%s) OR updated_at < now() - interval '10 minutes'
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveCandle:
+    """The present state of a candle that is not settled.
+
+    Attributes:
+        candle: what is known of it; its ids decide which of two states is the later one.
+        is_closed: its minute is over and it waits for the exchange's confirmation.
+        event_time_us: the exchange's event time of the newest frame in it, where known.
+        has_quotes: False where the quote volumes cannot be folded; they are stored as null.
+    """
+
+    candle: Candle
+    is_closed: bool
+    event_time_us: int | None = None
+    has_quotes: bool = True
+
+
+async def write_live_async(connection: AsyncConnection, rows: Sequence[LiveCandle]) -> int:
+    """Write open candles; a row only moves forward (by last trade id, then by closing).
+
+    Returns:
+        How many rows moved.
+
+    Raises:
+        TransientError: the database is away.
+        PermanentError: a row is refused; the message says why.
+    """
+    newest: dict[tuple[str, int], LiveCandle] = {}
+    for row in rows:
+        key = (row.candle.symbol, row.candle.open_time_us)
+        if key not in newest or _age(row) > _age(newest[key]):
+            newest[key] = row
+    if not newest:
+        return 0
+    symbols, *others = zip(*map(_columns, newest.values()), strict=True)
+    columns = [array_of_names(symbols), *map(array_of, others)]
+    with translated(connection):
+        async with connection.cursor() as cursor:
+            await cursor.execute(_WRITE, columns)
+            return cursor.rowcount
+
+
+def remove_settled_live(connection: Connection, symbol: str, start_us: int, end_us: int) -> int:
+    """Remove open candles whose minute ``candles_1m`` holds by now.
+
+    Args:
+        start_us: first minute; ``end_us`` is the first no longer looked at.
+
+    Returns:
+        How many were removed.
+    """
+    with translated(connection):
+        return connection.execute(
+            _REMOVE_SETTLED, (symbol, from_us(start_us), from_us(end_us))
+        ).rowcount
+
+
+def remove_left_live(connection: Connection, symbols: Sequence[str]) -> int:
+    """Remove open candles that an ended streamer left behind.
+
+    Args:
+        symbols: whose rows go whatever their age, as the caller is about to stream them; those
+            of other symbols go once nobody has touched them for ten minutes.
+
+    Returns:
+        How many were removed.
+    """
+    with translated(connection):
+        return connection.execute(_REMOVE_LEFT, (list(symbols),)).rowcount
+
+
+def _age(row: LiveCandle) -> tuple[int, bool]:
+    last = row.candle.last_trade_id
+    return (-1 if last is None else last, row.is_closed)
+
+
+def _columns(row: LiveCandle) -> tuple[Any, ...]:
+    candle = row.candle
+    return (
+        candle.symbol,
+        moment_text(candle.open_time_us),
+        candle.open,
+        candle.high,
+        candle.low,
+        candle.close,
+        candle.volume,
+        candle.quote_volume if row.has_quotes else None,
+        candle.trade_count,
+        candle.taker_buy_volume,
+        candle.taker_buy_quote_volume if row.has_quotes else None,
+        candle.first_trade_id,
+        candle.last_trade_id,
+        row.is_closed,
+        None if row.event_time_us is None else moment_text(row.event_time_us),
+    )

@@ -1,0 +1,307 @@
+"""Writing candles: into a temporary table, by COPY where they are many, and by
+``ops.merge_offered()`` from there.
+
+Every writer comes through here, so that the stored row is the greatest ever offered whoever
+wrote first; see include/domain/merge.py for the rule.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NoReturn
+
+import polars as pl
+import psycopg
+import structlog
+from psycopg import errors
+from psycopg.pq import TransactionStatus
+
+from include.backoff import Backoff
+from include.domain.candles import VALUE_NAMES, CandleCandidate
+from include.errors import PermanentError, TransientError
+from include.store.postgres.arrays import array_of, array_of_names, joined, moment_text
+from include.store.postgres.pools import translated
+
+log = structlog.get_logger(__name__)
+
+Connection = psycopg.Connection[Any]
+AsyncConnection = psycopg.AsyncConnection[Any]
+
+OFFERED_COLUMNS = (
+    "symbol",
+    "open_time",
+    *VALUE_NAMES,
+    "first_trade_id",
+    "last_trade_id",
+    "status",
+    "source",
+    "source_rank",
+    "evidence_at",
+)
+"""Columns of an offer frame and of ``ops.offered_candles``."""
+
+DECIMAL_COLUMNS = tuple(name for name in VALUE_NAMES if name != "trade_count")
+
+CHUNK_ROWS = 100_000
+"""Rows of one transaction: sorts stay in memory, locks stay short."""
+
+WRITTEN_ROWS = 4_000
+"""Rows of a frame handed to the driver at once, about a megabyte."""
+
+ROWS_A_TURN = 500
+"""Rows prepared between two turns of the event loop: others wait for a millisecond or two."""
+
+ATTEMPTS = 6
+BACKOFF = Backoff(first_s=0.05, max_s=2.0)
+
+_CREATE = (
+    "CREATE TEMPORARY TABLE IF NOT EXISTS offered (LIKE ops.offered_candles) ON COMMIT DELETE ROWS"
+)
+# Inside a caller's transaction the rows of an earlier merge are still there.
+_CLEAR = "TRUNCATE pg_temp.offered"
+_COLUMNS = ", ".join(OFFERED_COLUMNS)
+_COPY_ROWS = f"COPY pg_temp.offered ({_COLUMNS}) FROM STDIN"
+_COPY_CSV = f"COPY pg_temp.offered ({_COLUMNS}) FROM STDIN (FORMAT csv, ENCODING 'UTF8')"
+_MERGE = "SELECT * FROM ops.merge_offered()"
+_SETTLE = """
+SELECT * FROM ops.settle_candles(
+    %s::text[], %s::timestamptz[], %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[],
+    %s::numeric[], %s::numeric[], %s::bigint[], %s::numeric[], %s::numeric[], %s::bigint[],
+    %s::bigint[], %s::text[], %s::text[], %s::smallint[], %s::timestamptz[]
+)
+"""
+_MOMENT = "%F %T%.f+00"
+"""Of UTC times, with a fraction where there is one; cheaper to read than the form with a T."""
+
+_RETRIED = (errors.SerializationFailure, errors.DeadlockDetected, errors.LockNotAvailable)
+
+
+@dataclass(frozen=True, slots=True)
+class MergeCounts:
+    """What became of offered rows; the four outcomes sum to ``offered``.
+
+    Attributes:
+        offered: rows offered.
+        inserted: new rows.
+        changed: rows whose nine values were replaced; their revision rose.
+        confirmed: rows that got better evidence or ids, with the same values.
+        unchanged: offers that told nothing new, or lost.
+        discrepancies: new rows of ``ops.discrepancies``.
+    """
+
+    offered: int = 0
+    inserted: int = 0
+    changed: int = 0
+    confirmed: int = 0
+    unchanged: int = 0
+    discrepancies: int = 0
+
+    def __add__(self, other: MergeCounts) -> MergeCounts:
+        return MergeCounts(
+            self.offered + other.offered,
+            self.inserted + other.inserted,
+            self.changed + other.changed,
+            self.confirmed + other.confirmed,
+            self.unchanged + other.unchanged,
+            self.discrepancies + other.discrepancies,
+        )
+
+
+def merge_offers(connection: Connection, offers: Iterable[CandleCandidate]) -> MergeCounts:
+    """Merge offers into ``market.candles_1m``, all or none.
+
+    Retries after a deadlock or serialization failure, unless the connection is in a
+    transaction of the caller's, which only the caller can run again.
+
+    Raises:
+        TransientError: the database is away, or conflicts went on through all attempts.
+        PermanentError: a row breaks a rule of the table; the message shows it.
+    """
+    given = list(offers)
+
+    def write(copy: psycopg.Copy) -> None:
+        for row in _rows(given):
+            copy.write_row(row)
+
+    return _merge_rows(connection, write, _COPY_ROWS)
+
+
+def merge_frame(
+    connection: Connection,
+    frame: pl.DataFrame,
+    *,
+    progress: Callable[[int], None] | None = None,
+    chunk_rows: int = CHUNK_ROWS,
+) -> MergeCounts:
+    """Merge an offer frame into ``market.candles_1m``, a transaction for each chunk.
+
+    After an error the chunks before it are kept; offering the whole frame again is right.
+
+    Args:
+        frame: the columns ``OFFERED_COLUMNS``; prices and volumes as text or Decimal.
+        progress: called after each chunk with the number of rows done so far.
+        chunk_rows: rows of one transaction.
+
+    Raises:
+        TransientError: the database is away, or conflicts went on through all attempts.
+        PermanentError: the frame has other columns or floats, or a row breaks a rule.
+    """
+    _check(frame)
+    counts = MergeCounts()
+    for chunk in frame.select(OFFERED_COLUMNS).iter_slices(chunk_rows):
+        counts += _merge_rows(connection, partial(write_csv, chunk), _COPY_CSV)
+        if progress is not None:
+            progress(counts.offered)
+    return counts
+
+
+def merge_frames(connection: Connection, frames: Iterable[pl.DataFrame]) -> MergeCounts:
+    """Merge offer frames, all or none; PostgreSQL takes one in while the next is made.
+
+    What making a frame raises goes through, and then nothing was merged.
+
+    Raises:
+        as ``merge_frame``.
+    """
+    coming, made = iter(frames), list[pl.DataFrame]()
+
+    def write(copy: psycopg.Copy) -> None:
+        for frame in made:  # of a try that met a conflict
+            write_csv(frame, copy)
+        for frame in coming:
+            _check(frame)
+            made.append(frame.select(OFFERED_COLUMNS))
+            write_csv(made[-1], copy)
+
+    return _merge_rows(connection, write, _COPY_CSV)
+
+
+def write_csv(frame: pl.DataFrame, copy: psycopg.Copy) -> None:
+    """Give rows to ``COPY … (FORMAT csv)``, part by part: PostgreSQL reads one while the next is
+    written."""
+    for part in frame.iter_slices(WRITTEN_ROWS):
+        csv = io.BytesIO()
+        part.write_csv(csv, include_header=False, datetime_format=_MOMENT)
+        # Not getbuffer(): after an error it ends in a cycle, in which Python 3.12.1's garbage
+        # collector crashes. getvalue() copies nothing either.
+        copy.write(csv.getvalue())
+
+
+async def settle_async(
+    connection: AsyncConnection, offers: Sequence[CandleCandidate]
+) -> MergeCounts:
+    """Merge offers and remove their minutes from the open ones, in one transaction.
+
+    No reader sees a minute twice or not at all. It is one statement: where the event loop has
+    much to do, each wait for an answer costs a turn of it. Retries and errors as in
+    ``merge_offers``.
+    """
+    if not offers:
+        return MergeCounts()
+    is_alone = connection.info.transaction_status == TransactionStatus.IDLE
+    columns = await _columns(offers)
+    for attempt in range(1, ATTEMPTS + 1):
+        with translated(connection):
+            try:
+                async with connection.cursor() as cursor:
+                    await cursor.execute(_SETTLE, columns)
+                    return _counts(await cursor.fetchone())
+            except _RETRIED as error:
+                _give_up_or_log(error, attempt, is_alone=is_alone)
+        await asyncio.sleep(BACKOFF.wait_s(attempt))
+    _exhausted()
+
+
+async def _columns(offers: Sequence[CandleCandidate]) -> list[str]:
+    """Arrays of the rows' values, in the order of ``OFFERED_COLUMNS``."""
+    parts = []
+    for first in range(0, len(offers), ROWS_A_TURN):
+        if first:
+            await asyncio.sleep(0)
+        symbols, *others = zip(*_rows(offers[first : first + ROWS_A_TURN]), strict=True)
+        parts.append([array_of_names(symbols), *map(array_of, others)])
+    return [joined(column) for column in zip(*parts, strict=True)]
+
+
+def _merge_rows(
+    connection: Connection, write: Callable[[psycopg.Copy], object], copy_statement: str
+) -> MergeCounts:
+    is_alone = connection.info.transaction_status == TransactionStatus.IDLE
+    for attempt in range(1, ATTEMPTS + 1):
+        with translated(connection):
+            try:
+                with connection.transaction(), connection.cursor() as cursor:
+                    cursor.execute(_CREATE)
+                    if not is_alone:
+                        cursor.execute(_CLEAR)
+                    with cursor.copy(copy_statement) as copy:
+                        write(copy)
+                    return _counts(cursor.execute(_MERGE).fetchone())
+            except _RETRIED as error:
+                _give_up_or_log(error, attempt, is_alone=is_alone)
+        time.sleep(BACKOFF.wait_s(attempt))
+    _exhausted()
+
+
+def _give_up_or_log(error: psycopg.Error, attempt: int, *, is_alone: bool) -> None:
+    if not is_alone or attempt == ATTEMPTS:
+        raise error
+    log.info("merge_retried", attempt=attempt, sqlstate=error.sqlstate)
+
+
+def _exhausted() -> NoReturn:
+    raise TransientError(f"the merge met conflicts {ATTEMPTS} times in a row; try again later")
+
+
+def _rows(offers: Iterable[CandleCandidate]) -> Iterator[tuple[Any, ...]]:
+    """Values in the order of ``OFFERED_COLUMNS``."""
+    last: CandleCandidate | None = None
+    how_known: tuple[object, ...] = ()
+    for offer in offers:
+        # most share it with the one before, and it costs as much as the rest
+        if last is None or not (
+            offer.status is last.status
+            and offer.source is last.source
+            and offer.evidence_at_us == last.evidence_at_us
+        ):
+            at_us = offer.evidence_at_us
+            evidence_at = None if at_us is None else moment_text(at_us)
+            how_known = (offer.status.value, offer.source.value, offer.rank, evidence_at)
+            last = offer
+        candle = offer.candle
+        yield (
+            candle.symbol,
+            moment_text(candle.open_time_us),
+            *candle.values,
+            candle.first_trade_id,
+            candle.last_trade_id,
+            *how_known,
+        )
+
+
+def _counts(row: tuple[Any, ...] | None) -> MergeCounts:
+    if row is None:
+        raise PermanentError("ops.merge_offered() returned no counts; is the migration complete?")
+    return MergeCounts(*row)
+
+
+def _check(frame: pl.DataFrame) -> None:
+    missing = [name for name in OFFERED_COLUMNS if name not in frame.columns]
+    if missing:
+        raise PermanentError(f"an offer frame needs the columns {', '.join(missing)} as well")
+    for name in DECIMAL_COLUMNS:
+        kind = frame.schema[name]
+        if not (kind == pl.String or kind.is_decimal()):
+            raise PermanentError(
+                f"column {name} of an offer frame is {kind}; prices and volumes are text or "
+                "Decimal, since a float would round them"
+            )
+    for name in ("open_time", "evidence_at"):
+        kind = frame.schema[name]
+        if not (isinstance(kind, pl.Datetime) and kind.time_zone == "UTC"):
+            raise PermanentError(f"column {name} of an offer frame is {kind}; expected UTC times")

@@ -1,0 +1,264 @@
+"""Candles in PostgreSQL: the writers of ``merging`` and ``live``, and the reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from include.domain.candles import Candle
+from include.domain.timeframes import MINUTE_US, from_us, to_us
+from include.errors import PermanentError
+from include.store.candles.live import LiveCandle, remove_left_live, write_live_async
+from include.store.candles.merging import (
+    OFFERED_COLUMNS,
+    Connection,
+    MergeCounts,
+    merge_frame,
+    merge_offers,
+    settle_async,
+)
+from include.store.postgres.pools import translated
+
+__all__ = [
+    "OFFERED_COLUMNS",
+    "LiveCandle",
+    "MergeCounts",
+    "last_minutes",
+    "merge_frame",
+    "merge_offers",
+    "minutes_to_ask",
+    "missing_minutes",
+    "read_candles",
+    "remove_left_live",
+    "settle_async",
+    "write_live_async",
+]
+
+_READ = """
+SELECT
+    symbol, open_time, open, high, low, close, volume, quote_volume, trade_count,
+    taker_buy_volume, taker_buy_quote_volume, first_trade_id, last_trade_id
+FROM market.candles_1m
+WHERE symbol = %s AND open_time >= %s AND open_time < %s
+ORDER BY open_time
+"""
+
+_LAST = """
+SELECT s.symbol, last.open_time
+FROM unnest(%s::text[]) AS s (symbol)
+CROSS JOIN LATERAL (
+    SELECT c.open_time FROM market.candles_1m AS c
+    WHERE c.symbol = s.symbol
+    ORDER BY c.open_time DESC
+    LIMIT 1
+) AS last
+"""
+
+_LAST_TRADED = """
+SELECT open_time FROM market.candles_1m
+WHERE
+    symbol = %s AND open_time >= %s AND open_time < %s
+    AND status = 'verified' AND trade_count > 0
+ORDER BY open_time DESC LIMIT 1
+"""
+
+_MISSING = """
+WITH wanted (minutes) AS (
+    SELECT tstzmultirange(tstzrange(%(start)s, %(end)s))
+),
+
+stored (minutes) AS (
+    SELECT coalesce(range_agg(tstzrange(open_time, open_time + interval '1 minute')), '{}')
+    FROM market.candles_1m
+    WHERE
+        symbol = %(symbol)s AND open_time >= %(start)s AND open_time < %(end)s
+        AND (status = 'verified' OR NOT %(unsure)s)
+),
+
+halted (minutes) AS (
+    SELECT coalesce(range_agg(o.minutes), '{}')
+    FROM ops.outages AS o
+    WHERE
+        o.market = market.market_of(%(symbol)s)
+        AND (o.symbol IS NULL OR o.symbol = %(symbol)s)
+)
+
+SELECT lower(hole.span), upper(hole.span)
+FROM wanted, stored, halted,
+    unnest(wanted.minutes - stored.minutes - halted.minutes) AS hole (span)
+ORDER BY 1
+"""
+
+# An EXISTS in place of the last LIMIT 1 would be made a hash of the whole history.
+_FIRST = """
+SELECT wanted.symbol, first.open_time
+FROM unnest(%(symbols)s::text[]) AS wanted (symbol)
+CROSS JOIN LATERAL (
+    SELECT c.open_time FROM market.candles_1m AS c
+    WHERE c.symbol = wanted.symbol AND c.open_time >= %(start)s
+    ORDER BY c.open_time
+    LIMIT 1
+) AS first
+WHERE
+    (
+        SELECT true FROM market.candles_1m AS earlier
+        WHERE earlier.symbol = wanted.symbol AND earlier.open_time < %(start)s
+        ORDER BY earlier.open_time DESC
+        LIMIT 1
+    ) IS NULL
+"""
+
+# Each row names what is unsure from it to the next row; only then are ranges made, of few rows.
+# The last LIMIT 1 is no EXISTS, as above.
+_TO_ASK = """
+WITH steps AS (
+    SELECT
+        symbol,
+        open_time,
+        status = 'verified' AS is_sure,
+        lead(open_time) OVER (PARTITION BY symbol ORDER BY open_time) AS next_time
+    FROM market.candles_1m
+    WHERE symbol = ANY(%(symbols)s) AND open_time >= %(start)s
+),
+
+parts AS (
+    SELECT
+        symbol,
+        tstzrange(
+            CASE WHEN is_sure THEN open_time + interval '1 minute' ELSE open_time END,
+            coalesce(next_time, open_time + interval '1 minute')
+        ) AS span
+    FROM steps
+    WHERE NOT is_sure OR next_time > open_time + interval '1 minute'
+
+    UNION ALL
+
+    SELECT wanted.symbol, tstzrange(%(start)s, first.open_time)
+    FROM unnest(%(symbols)s::text[]) AS wanted (symbol)
+    CROSS JOIN LATERAL (
+        SELECT c.open_time FROM market.candles_1m AS c
+        WHERE c.symbol = wanted.symbol AND c.open_time >= %(start)s
+        ORDER BY c.open_time
+        LIMIT 1
+    ) AS first
+    WHERE
+        first.open_time > %(start)s
+        AND (
+            SELECT true FROM market.candles_1m AS earlier
+            WHERE earlier.symbol = wanted.symbol AND earlier.open_time < %(start)s
+            ORDER BY earlier.open_time DESC
+            LIMIT 1
+        )
+),
+
+unsure AS (
+    SELECT symbol, market.market_of(symbol) AS market, range_agg(span) AS minutes
+    FROM parts
+    GROUP BY symbol
+),
+
+halts AS (
+    SELECT market, symbol, range_agg(minutes) AS minutes
+    FROM ops.outages
+    WHERE upper(minutes) > %(start)s
+    GROUP BY market, symbol
+)
+
+SELECT unsure.symbol, lower(hole.span), upper(hole.span)
+FROM unsure
+LEFT JOIN halts AS everywhere
+    ON unsure.market = everywhere.market AND everywhere.symbol IS NULL
+LEFT JOIN halts AS own
+    ON unsure.market = own.market AND unsure.symbol = own.symbol
+CROSS JOIN LATERAL unnest(
+    unsure.minutes - coalesce(everywhere.minutes, '{}') - coalesce(own.minutes, '{}')
+) AS hole (span)
+ORDER BY 1, 2
+"""
+
+
+def read_candles(connection: Connection, symbol: str, start_us: int, end_us: int) -> list[Candle]:
+    """The stored 1m candles of a symbol that open from ``start_us`` up to before ``end_us``."""
+    with translated(connection):
+        rows = connection.execute(_READ, (symbol, from_us(start_us), from_us(end_us))).fetchall()
+    return [Candle(row[0], to_us(row[1]), *row[2:]) for row in rows]
+
+
+def last_minutes(connection: Connection, symbols: Iterable[str]) -> dict[str, int]:
+    """Open time (µs) of the newest row of each symbol; symbols without rows are left out."""
+    with translated(connection):
+        rows = connection.execute(_LAST, (list(symbols),)).fetchall()
+    return {symbol: to_us(open_time) for symbol, open_time in rows}
+
+
+def first_minutes(connection: Connection, symbols: Iterable[str], start_us: int) -> dict[str, int]:
+    """Open time (µs) of the first row of each symbol that has none before ``start_us``."""
+    arguments = {"symbols": list(symbols), "start": from_us(start_us)}
+    with translated(connection):
+        rows = connection.execute(_FIRST, arguments).fetchall()
+    return {symbol: to_us(open_time) for symbol, open_time in rows}
+
+
+def last_traded_minute(
+    connection: Connection, symbol: str, start_us: int, end_us: int
+) -> int | None:
+    """Open time of the last minute of a range in which somebody traded, as the exchange says."""
+    arguments = (symbol, from_us(start_us), from_us(end_us))
+    with translated(connection):
+        row = connection.execute(_LAST_TRADED, arguments).fetchone()
+    return None if row is None else to_us(row[0])
+
+
+def minutes_to_ask(
+    connection: Connection, symbols: Sequence[str], start_us: int
+) -> dict[str, list[tuple[int, int]]]:
+    """Minutes up to each symbol's newest row that have no row, or one that is not verified.
+
+    They begin at ``start_us``, or at the symbol's first row where that is later, and leave out
+    outages. The newest row is among them if it is not verified. One query serves all symbols.
+
+    Args:
+        start_us: open time of the first minute asked for.
+
+    Returns:
+        Half-open ranges (µs), ascending; symbols of which every minute is sure are left out.
+
+    Raises:
+        PermanentError: the bound is not a full minute.
+    """
+    if start_us % MINUTE_US:
+        raise PermanentError(f"{start_us} must be the open time of a minute")
+    arguments = {"symbols": list(symbols), "start": from_us(start_us)}
+    with translated(connection):
+        rows = connection.execute(_TO_ASK, arguments).fetchall()
+    ranges: dict[str, list[tuple[int, int]]] = {}
+    for symbol, start, end in rows:
+        ranges.setdefault(symbol, []).append((to_us(start), to_us(end)))
+    return ranges
+
+
+def missing_minutes(
+    connection: Connection, symbol: str, start_us: int, end_us: int, *, unsure: bool = False
+) -> list[tuple[int, int]]:
+    """Minutes without a row that are no outage, as half-open ranges (µs), ascending.
+
+    Args:
+        start_us: open time of the first minute asked for.
+        end_us: open time of the first minute no longer asked for.
+        unsure: minutes whose row is not verified count as missing too.
+
+    Raises:
+        PermanentError: the bounds are not full minutes.
+    """
+    if start_us % MINUTE_US or end_us % MINUTE_US:
+        raise PermanentError(f"{start_us} and {end_us} must be open times of minutes")
+    if start_us >= end_us:
+        return []
+    arguments = {
+        "symbol": symbol,
+        "start": from_us(start_us),
+        "end": from_us(end_us),
+        "unsure": unsure,
+    }
+    with translated(connection):
+        rows = connection.execute(_MISSING, arguments).fetchall()
+    return [(to_us(start), to_us(end)) for start, end in rows]

@@ -1,0 +1,55 @@
+"""Ledgers that grow with time alone, kept within bounds; what is evidence stays.
+
+Of the others, ``ops.candle_changes`` is pruned by the builds that read it; discrepancies, outages,
+gaps, dump files, rejected rows and coverage are kept: they tell what happened to the data, and grow
+with what happens, not with the clock.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from include.store.candles.merging import Connection
+from include.store.postgres.pools import translated
+
+_PASSED = "DELETE FROM ops.quality_results WHERE success AND run_at < %s"
+
+# A check that fails for a day fails at 288 runs: when it began and ended says the same.
+_FAILED_BETWEEN = """
+DELETE FROM ops.quality_results AS q
+USING (
+    SELECT
+        r.id,
+        row_number() OVER (of_a_day ORDER BY r.run_at, r.id) AS from_first,
+        row_number() OVER (of_a_day ORDER BY r.run_at DESC, r.id DESC) AS from_last
+    FROM ops.quality_results AS r
+    WHERE NOT r.success AND r.run_at < %s
+    WINDOW of_a_day AS (
+        PARTITION BY r.check_name, r.symbol, (r.run_at AT TIME ZONE 'UTC')::date
+    )
+) AS n
+WHERE q.id = n.id AND n.from_first > 1 AND n.from_last > 1
+"""
+
+_RUNS = """
+DELETE FROM ops.quality_runs AS r
+WHERE
+    r.run_at < %s
+    AND NOT EXISTS (SELECT FROM ops.quality_results AS q WHERE q.run_id = r.run_id)
+"""
+
+
+def prune_quality_results(connection: Connection, *, before: datetime) -> int:
+    """Remove old results of checks that held, and all but a day's first and last that did not.
+
+    Args:
+        before: results of runs before this moment are old; best the start of a UTC day.
+
+    Returns:
+        How many were removed. Runs of which no result is left go with them.
+    """
+    with translated(connection), connection.transaction():
+        passed = connection.execute(_PASSED, (before,)).rowcount
+        removed = passed + connection.execute(_FAILED_BETWEEN, (before,)).rowcount
+        connection.execute(_RUNS, (before,))
+    return removed

@@ -1,0 +1,334 @@
+"""Raw capture: ``market.agg_trades``, ``market.trades`` and ``market.book_tickers``.
+
+Rows are kept exactly once by id. In the usual case nothing comes twice, so rows are copied
+straight into the table, which is the fastest way there is; only where that meets a row that is
+there already (an overlap, a replay, a second streamer) do they go through a temporary table and
+``ON CONFLICT DO NOTHING``, in the order of the key.
+
+The day of a row is in its key. A quote of spot bears no time of the exchange: its day is that of
+its receipt, and about midnight two processes may receive one quote on two days. Quotes of these two
+minutes are looked for on the day beside as well, by one writer after another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+import psycopg
+from psycopg import errors, sql
+
+from include.domain.timeframes import from_us
+from include.store.candles.merging import AsyncConnection, Connection
+from include.store.postgres.pools import translated
+
+AggTradeRow = tuple[str, int, Decimal, Decimal, int, int, int, bool]
+"""Symbol, id, price, quantity, first and last trade id, trade time (µs), whether the buyer made."""
+TradeRow = tuple[str, int, Decimal, Decimal, Decimal | None, int, bool]
+"""Symbol, id, price, quantity, quote quantity where told, trade time (µs), as above."""
+BookTickerRow = tuple[str, int, Decimal, Decimal, Decimal, Decimal, int | None, int]
+"""Symbol, update id, bid and its quantity, ask and its quantity, event time where told, and the
+time of receipt (both µs)."""
+
+ABOUT_MIDNIGHT = frozenset({"23:59", "00:00"})
+"""Minutes in which a row that another process received may bear the day beside."""
+LINES_A_WRITE = 1_024
+"""About 100 kB: joining them holds up an event loop for a tenth of a millisecond."""
+
+_THREE = [f"{number:03d}+00" for number in range(1_000)]
+
+
+@lru_cache(maxsize=4_096)
+def _millisecond(milliseconds: int) -> str:
+    """A moment but for its last digits: rows that come together mostly share it."""
+    at = from_us(milliseconds * 1_000)
+    return f"{at:%Y-%m-%d %H:%M:%S}.{milliseconds % 1_000:03d}"
+
+
+def _moment(moment_us: int) -> str:
+    return _millisecond(moment_us // 1_000) + _THREE[moment_us % 1_000]
+
+
+# Lines are made for each row that comes: !s asks a Decimal for its text without a look at formats.
+
+
+def agg_trade_line(
+    symbol: str,
+    number: int,
+    price: Decimal,
+    quantity: Decimal,
+    first: int,
+    last: int,
+    time_us: int,
+    is_maker: bool,
+) -> str:
+    """``AggTradeRow`` as a line of COPY."""
+    at = _moment(time_us)
+    return (
+        f"{symbol}\t{at[:10]}\t{number}\t{price!s}\t{quantity!s}\t{first}\t{last}\t{at}"
+        f"\t{'t' if is_maker else 'f'}\n"
+    )
+
+
+def trade_line(
+    symbol: str,
+    number: int,
+    price: Decimal,
+    quantity: Decimal,
+    quote: Decimal | None,
+    time_us: int,
+    is_maker: bool,
+) -> str:
+    """``TradeRow`` as a line of COPY."""
+    at = _moment(time_us)
+    told = "\\N" if quote is None else quote
+    return (
+        f"{symbol}\t{at[:10]}\t{number}\t{price!s}\t{quantity!s}\t{told!s}\t{at}"
+        f"\t{'t' if is_maker else 'f'}\n"
+    )
+
+
+def book_ticker_line(
+    symbol: str,
+    number: int,
+    bid: Decimal | str,
+    bid_quantity: Decimal | str,
+    ask: Decimal | str,
+    ask_quantity: Decimal | str,
+    event_us: int | None,
+    received_us: int,
+) -> str:
+    """``BookTickerRow`` as a line of COPY."""
+    received = _moment(received_us)
+    if event_us is None:
+        event, told = received, "\\N"
+    else:
+        event = told = _moment(event_us)
+    return (
+        f"{symbol}\t{event[:10]}\t{number}\t{bid!s}\t{bid_quantity!s}\t{ask!s}"
+        f"\t{ask_quantity!s}\t{told}\t{received}\n"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RawTable:
+    """One table of raw capture.
+
+    Attributes:
+        name: within schema ``market``; the dataset's name everywhere.
+        columns: in the order of a line.
+        id_column: unique within symbol and day.
+        time_column: when the row came about.
+        line_of: a row's values, in the order of its type above, as a line of COPY's text format.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    id_column: str
+    time_column: str
+    line_of: Callable[..., str]
+
+    def line(self, row: Sequence[Any]) -> str:
+        """A row as a line of COPY's text format."""
+        return self.line_of(*row)
+
+    @property
+    def path(self) -> sql.Identifier:
+        """Its name in SQL."""
+        return sql.Identifier("market", self.name)
+
+    @property
+    def id_index(self) -> int:
+        """Which field of a line is its id."""
+        return self.columns.index(self.id_column)
+
+    @property
+    def time_index(self) -> int:
+        """Which field of a line is its time."""
+        return self.columns.index(self.time_column)
+
+
+AGG_TRADES = RawTable(
+    "agg_trades",
+    (
+        "symbol", "day", "agg_trade_id", "price", "quantity", "first_trade_id", "last_trade_id",
+        "trade_time", "is_buyer_maker",
+    ),
+    "agg_trade_id",
+    "trade_time",
+    agg_trade_line,
+)  # fmt: skip
+TRADES = RawTable(
+    "trades",
+    (
+        "symbol", "day", "trade_id", "price", "quantity", "quote_quantity", "trade_time",
+        "is_buyer_maker",
+    ),
+    "trade_id",
+    "trade_time",
+    trade_line,
+)  # fmt: skip
+BOOK_TICKERS = RawTable(
+    "book_tickers",
+    (
+        "symbol", "day", "update_id", "bid_price", "bid_quantity", "ask_price", "ask_quantity",
+        "event_time", "received_at",
+    ),
+    "update_id",
+    "received_at",
+    book_ticker_line,
+)  # fmt: skip
+RAW_TABLES = {table.name: table for table in (AGG_TRADES, TRADES, BOOK_TICKERS)}
+
+
+def days_of(lines: Sequence[str]) -> set[str]:
+    """The UTC days (``2026-11-21``) of some lines: their second field."""
+    return {line.split("\t", 2)[1] for line in lines}
+
+
+def may_bear_two_days(table: RawTable, lines: Sequence[str]) -> bool:
+    """Whether some are quotes without a time of the exchange, received within a minute of midnight.
+
+    Their last two fields have fixed widths: ``\\N`` and a moment as ``2026-11-21 23:59:59.9…+00``.
+    """
+    return table is BOOK_TICKERS and any(
+        line[-19:-14] in ABOUT_MIDNIGHT and line[-33:-31] == "\\N" for line in lines
+    )
+
+
+async def write_raw_async(
+    connection: AsyncConnection,
+    table: RawTable,
+    lines: Sequence[str],
+    *,
+    expect_repeats: bool = False,
+) -> tuple[int, bool]:
+    """Write rows, each once, all or none.
+
+    Args:
+        lines: as ``table.line`` makes them.
+        expect_repeats: go through the temporary table at once.
+
+    Returns:
+        How many rows were new, and whether some were there already.
+
+    Raises:
+        TransientError: the database is away, or another writer was in the way.
+        PermanentError: a row is refused; its cause is the driver's error.
+    """
+    is_about_midnight = may_bear_two_days(table, lines)
+    with translated(connection):
+        if not (expect_repeats or is_about_midnight):
+            try:
+                await _copy(connection, table, lines)
+            except errors.UniqueViolation:
+                pass  # some rows are there already: below, they are told apart
+            except errors.CheckViolation:
+                pass  # seldom a row, mostly a day without a partition: below, they are made
+            else:
+                return len(lines), False
+        for day in sorted(days_of(lines)):
+            await connection.execute(_ENSURE, (f"market.{table.name}", f"{day} 00:00Z"))
+        staging, create, insert = _staged(table, is_about_midnight=is_about_midnight)
+        async with connection.transaction(), connection.cursor() as cursor:
+            await cursor.execute(create)
+            await _copy_lines(cursor, staging, table, lines)
+            if is_about_midnight:
+                await cursor.execute(_ONE_AFTER_ANOTHER)
+            await cursor.execute(insert)
+            return cursor.rowcount, cursor.rowcount < len(lines)
+
+
+def write_raw(connection: Connection, table: RawTable, lines: Sequence[str]) -> int:
+    """Write rows, each once, all or none; returns how many were new. Errors as above."""
+    is_about_midnight = may_bear_two_days(table, lines)
+    staging, create, insert = _staged(table, is_about_midnight=is_about_midnight)
+    with translated(connection):
+        for day in sorted(days_of(lines)):
+            connection.execute(_ENSURE, (f"market.{table.name}", f"{day} 00:00Z"))
+        with connection.transaction(), connection.cursor() as cursor:
+            cursor.execute(create)
+            with cursor.copy(_copy_into(staging, table)) as copy:
+                copy.write("".join(lines))
+            if is_about_midnight:
+                cursor.execute(_ONE_AFTER_ANOTHER)
+            cursor.execute(insert)
+            return cursor.rowcount
+
+
+# --- inside
+
+_ENSURE = "SELECT ops.ensure_partition(%s::regclass, %s::timestamptz)"
+
+# A statement of its own: the next one sees what the writer before has committed.
+_ONE_AFTER_ANOTHER = (
+    "SELECT pg_advisory_xact_lock(hashtextextended('candelabra quotes about midnight', 0))"
+)
+
+# LIMIT keeps it a look into the index for each row, however large the planner takes the day for. A
+# ticker that another instrument has by now may use an id again: not within two minutes.
+_NOT_ON_THE_DAY_BESIDE = sql.SQL("""
+LEFT JOIN LATERAL (
+    SELECT true FROM {table} AS b
+    WHERE
+        b.symbol = s.symbol
+        AND b.update_id = s.update_id
+        AND b.event_time IS NULL
+        AND b.day = CASE
+            WHEN s.event_time IS NOT NULL THEN NULL
+            WHEN ((s.received_at + interval '1 minute') AT TIME ZONE 'UTC')::date > s.day
+                THEN s.day + 1
+            WHEN ((s.received_at - interval '1 minute') AT TIME ZONE 'UTC')::date < s.day
+                THEN s.day - 1
+        END
+        AND b.received_at BETWEEN
+            s.received_at - interval '2 minutes' AND s.received_at + interval '2 minutes'
+    LIMIT 1
+) AS beside (is_there) ON true
+WHERE beside.is_there IS NULL
+""")
+
+
+def _copy_into(target: sql.Identifier, table: RawTable) -> sql.Composed:
+    columns = sql.SQL(", ").join(map(sql.Identifier, table.columns))
+    return sql.SQL("COPY {} ({}) FROM STDIN (ENCODING 'UTF8')").format(target, columns)
+
+
+def _staged(
+    table: RawTable, *, is_about_midnight: bool = False
+) -> tuple[sql.Identifier, sql.Composed, sql.Composed]:
+    """The temporary table, the statement that makes it, and the one that empties it into ours."""
+    staging = sql.Identifier("pg_temp", f"captured_{table.name}")
+    create = sql.SQL(
+        "CREATE TEMPORARY TABLE IF NOT EXISTS {} (LIKE {}) ON COMMIT DELETE ROWS"
+    ).format(sql.Identifier(f"captured_{table.name}"), table.path)
+    # In the order of the key, so that two writers of the same rows cannot lock each other out.
+    insert = sql.SQL(
+        "INSERT INTO {table} ({columns}) SELECT {staged} FROM {staging} AS s {only} "
+        'ORDER BY s.symbol COLLATE "C", s.day, s.{id} ON CONFLICT DO NOTHING'
+    ).format(
+        table=table.path,
+        columns=sql.SQL(", ").join(map(sql.Identifier, table.columns)),
+        staged=sql.SQL(", ").join(sql.Identifier("s", column) for column in table.columns),
+        staging=staging,
+        only=_NOT_ON_THE_DAY_BESIDE.format(table=table.path) if is_about_midnight else sql.SQL(""),
+        id=sql.Identifier(table.id_column),
+    )
+    return staging, create, insert
+
+
+async def _copy(connection: AsyncConnection, table: RawTable, lines: Sequence[str]) -> None:
+    """One statement, which is a transaction by itself: two answers fewer to wait for."""
+    async with connection.cursor() as cursor:
+        await _copy_lines(cursor, table.path, table, lines)
+
+
+async def _copy_lines(
+    cursor: psycopg.AsyncCursor[Any], target: sql.Identifier, table: RawTable, lines: Sequence[str]
+) -> None:
+    async with cursor.copy(_copy_into(target, table)) as copy:
+        for start in range(0, len(lines), LINES_A_WRITE):
+            await copy.write("".join(lines[start : start + LINES_A_WRITE]))

@@ -1,0 +1,313 @@
+"""What raw capture has of each symbol: where its rows end, and which ids have none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import NamedTuple
+
+from psycopg import sql
+
+from include.domain.instruments import REUSED_AFTER_US
+from include.domain.timeframes import from_us, to_us
+from include.store.candles.merging import Connection
+from include.store.postgres.pools import translated
+from include.store.trades.captured import AGG_TRADES, RawTable
+
+MAX_HOLES = 10_000
+"""Holes that one look at a table tells; more are found by the next one."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdHole:
+    """Ids of a symbol between two stored rows that have no row, and the times of those two.
+
+    Where the ticker was given to another instrument, whose ids begin anew, nobody knows how many
+    are missing between the two: ``last_id`` is then the one before ``first_id``.
+    """
+
+    symbol: str
+    first_id: int
+    last_id: int
+    from_us: int
+    to_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """How far the trades of a symbol reach: the last one's id in its table, and its time (µs)."""
+
+    symbol: str
+    last_id: int
+    last_us: int
+
+
+class CandleBeyond(NamedTuple):
+    """A candle that has trades which came behind the last raw one: its minute (µs), and how many
+    it has in all."""
+
+    open_us: int
+    trades: int
+
+
+def last_rows(
+    connection: Connection,
+    table: RawTable,
+    symbols: Sequence[str],
+    since_us: int | None,
+    *,
+    before_us: int | None = None,
+) -> dict[str, tuple[int, int]]:
+    """The greatest id of each symbol on its last day, and the time (µs) of that row.
+
+    Args:
+        since_us: look at days since this moment; None for all.
+        before_us: leave out rows that are not older than this.
+    """
+    query = sql.SQL(
+        "SELECT s.symbol, r.{id}, r.{time} FROM unnest(%s::text[]) AS s (symbol) "
+        "CROSS JOIN LATERAL (SELECT t.{id}, t.{time} FROM {table} AS t "
+        "WHERE t.symbol = s.symbol AND t.day >= coalesce(%s, '-infinity'::date) "
+        "AND t.{time} < coalesce(%s, 'infinity'::timestamptz) "
+        "ORDER BY t.day DESC, t.{id} DESC LIMIT 1) AS r"
+    ).format(**_names(table))
+    with translated(connection):
+        rows = connection.execute(
+            query,
+            (
+                list(symbols),
+                None if since_us is None else from_us(since_us).date(),
+                None if before_us is None else from_us(before_us),
+            ),
+        ).fetchall()
+    return {symbol: (number, to_us(moment)) for symbol, number, moment in rows}
+
+
+def first_rows(
+    connection: Connection, table: RawTable, symbols: Sequence[str], since_us: int
+) -> dict[str, int]:
+    """The time (µs) of each symbol's first row by id that is not older than a moment."""
+    query = sql.SQL(
+        "SELECT s.symbol, r.{time} FROM unnest(%s::text[]) AS s (symbol) "
+        "CROSS JOIN LATERAL (SELECT t.{time} FROM {table} AS t "
+        "WHERE t.symbol = s.symbol AND t.day >= %s AND t.{time} >= %s "
+        "ORDER BY t.day, t.{id} LIMIT 1) AS r"
+    ).format(**_names(table))
+    since = from_us(since_us)
+    with translated(connection):
+        rows = connection.execute(query, (list(symbols), since.date(), since)).fetchall()
+    return {symbol: to_us(moment) for symbol, moment in rows}
+
+
+def stored_ids(
+    connection: Connection, table: RawTable, symbols: Sequence[str], since_us: int
+) -> tuple[dict[str, tuple[int, int]], list[IdHole]]:
+    """Where the rows of each symbol end, and the ids without a row before them.
+
+    Returns:
+        The newest row's id and time (µs) by symbol, of days since a moment; and the holes, as
+        ``missing_ids``.
+    """
+    last = last_rows(connection, table, symbols, since_us)
+    # Ends before holes, here as below: what is stored meanwhile shows as a hole in front of it.
+    newest, holes = _newest_and_holes(connection, table, symbols, since_us, None)
+    return last | newest, holes
+
+
+def missing_ids(
+    connection: Connection, table: RawTable, symbols: Sequence[str], since_us: int, until_us: int
+) -> list[IdHole]:
+    """Ids without a row before each row of the days from one moment to another.
+
+    In the order of ids, which the key gives for nothing, unless times show that a ticker has
+    been given to another instrument: its rows are looked at in the order of their times. What
+    lies in a day that is archived and no longer in the table is not missing.
+
+    Returns:
+        The oldest first. One may begin long before, at the last row of an earlier day.
+    """
+    _, holes = _newest_and_holes(connection, table, symbols, since_us, until_us)
+    return holes
+
+
+def dropped_days(
+    connection: Connection, table: RawTable, since_us: int, until_us: int
+) -> set[date]:
+    """Days from one moment to another that are archived, and no longer in the table."""
+    with translated(connection):
+        rows = connection.execute(
+            "SELECT day FROM ops.archived_partitions WHERE dataset = %s "
+            "AND day BETWEEN %s AND %s AND dropped_at IS NOT NULL",
+            (table.name, from_us(since_us).date(), from_us(until_us).date()),
+        ).fetchall()
+    return {day for (day,) in rows}
+
+
+def candles_beyond(
+    connection: Connection, table: RawTable, reached: Sequence[Reached], since_us: int
+) -> dict[str, CandleBeyond]:
+    """Symbols whose last candle with a trade has one that came behind their last raw trade.
+
+    Within the minute of the last raw trade its id decides, and where REST gave the candle, which
+    tells none, how many trades that minute has. While the last row waits to be written, nobody
+    can tell, and nothing is said.
+
+    Args:
+        since_us: candles before this minute are not looked at.
+    """
+    is_aggregate = table is AGG_TRADES
+    query = sql.SQL(
+        "SELECT s.symbol, c.open_time, c.trade_count "
+        "FROM unnest(%s::text[], %s::bigint[], %s::timestamptz[]) AS s (symbol, last_id, last_time)"
+        " CROSS JOIN LATERAL (SELECT k.* FROM market.candles_1m AS k "
+        "WHERE k.symbol = s.symbol AND k.trade_count > 0 "
+        "AND k.open_time >= greatest(date_trunc('minute', s.last_time), %s) "
+        "ORDER BY k.open_time DESC LIMIT 1) AS c "
+        "LEFT JOIN {table} AS a ON a.symbol = s.symbol "
+        "AND a.day = (s.last_time AT TIME ZONE 'UTC')::date AND a.{id} = s.last_id "
+        "WHERE c.open_time > s.last_time OR c.last_trade_id > {last} "
+        "OR (c.last_trade_id IS NULL AND a.symbol IS NOT NULL AND c.trade_count > ("
+        "SELECT sum({trades}) FROM {table} AS t WHERE t.symbol = s.symbol AND t.day = a.day "
+        "AND t.{id} > s.last_id - c.trade_count AND t.{id} <= s.last_id "
+        "AND t.{time} >= c.open_time))"
+    ).format(
+        **_names(table),
+        last=sql.SQL("a.last_trade_id" if is_aggregate else "s.last_id"),
+        trades=sql.SQL("t.last_trade_id - t.first_trade_id + 1" if is_aggregate else "1"),
+    )
+    arguments = (
+        [one.symbol for one in reached],
+        [one.last_id for one in reached],
+        [from_us(one.last_us) for one in reached],
+        from_us(since_us),
+    )
+    with translated(connection):
+        rows = connection.execute(query, arguments).fetchall()
+    return {symbol: CandleBeyond(to_us(moment), trades) for symbol, moment, trades in rows}
+
+
+# --- inside
+
+
+def _newest_and_holes(
+    connection: Connection,
+    table: RawTable,
+    symbols: Sequence[str],
+    since_us: int,
+    until_us: int | None,
+) -> tuple[dict[str, tuple[int, int]], list[IdHole]]:
+    """Newest rows of tickers that were given to another instrument; and the holes of all."""
+    newest: dict[str, tuple[int, int]] = {}
+    holes = _holes(connection, table, symbols, since_us, until_us, is_by_time=False)
+    reused = sorted({hole.symbol for hole in holes if _shows_two(hole)})
+    if reused:
+        holes = [hole for hole in holes if hole.symbol not in reused]
+        newest = _newest_rows(connection, table, reused, since_us)
+        by_time = _holes(connection, table, reused, since_us, until_us, is_by_time=True)
+        holes += [hole for hole in map(_by_time, by_time) if hole is not None]
+    holes = _not_archived(connection, table, holes)
+    return newest, sorted(holes, key=lambda hole: (hole.from_us, hole.symbol, hole.first_id))
+
+
+def _not_archived(connection: Connection, table: RawTable, holes: Sequence[IdHole]) -> list[IdHole]:
+    """Those without a day between their ends that was archived, and dropped from the table."""
+    if not holes:
+        return []
+    ends = [(from_us(hole.from_us).date(), from_us(hole.to_us).date()) for hole in holes]
+    since = min(hole.from_us for hole in holes)
+    dropped = dropped_days(connection, table, since, max(hole.to_us for hole in holes))
+    return [
+        hole
+        for hole, (first, last) in zip(holes, ends, strict=True)
+        if not any(first <= day <= last for day in dropped)
+    ]
+
+
+def _shows_two(hole: IdHole) -> bool:
+    """Whether neighbours by id can be of two instruments."""
+    return hole.last_id < hole.first_id - 1 or hole.to_us + REUSED_AFTER_US < hole.from_us
+
+
+def _by_time(hole: IdHole) -> IdHole | None:
+    """What is missing between neighbours by time."""
+    if hole.last_id >= hole.first_id:
+        return hole
+    if hole.to_us < hole.from_us + REUSED_AFTER_US:
+        return None  # of one instrument, while clocks were set
+    return replace(hole, last_id=hole.first_id - 1)
+
+
+def _holes(
+    connection: Connection,
+    table: RawTable,
+    symbols: Sequence[str],
+    since_us: int,
+    until_us: int | None,
+    *,
+    is_by_time: bool,
+) -> list[IdHole]:
+    """Neighbours whose ids do not follow, or whose times descend.
+
+    Before the first row of each symbol comes its last one of an earlier day, however old. Where
+    that first row is older than the moment since which is looked, what is missing before it was
+    told long ago.
+    """
+    names = _names(table)
+    order = sql.SQL("t.{time}, t.{id}" if is_by_time else "t.day, t.{id}").format(**names)
+    query = sql.SQL(
+        "SELECT h.symbol, h.id + 1, h.next_id - 1, h.at, h.next_at FROM ("
+        "SELECT t.symbol, t.{id} AS id, t.{time} AS at, lead(t.{id}) OVER w AS next_id, "
+        "lead(t.{time}) OVER w AS next_at FROM {table} AS t "
+        "WHERE t.symbol = ANY(%s) AND t.day BETWEEN %s AND %s "
+        "WINDOW w AS (PARTITION BY t.symbol ORDER BY {order})"
+        ") AS h WHERE h.next_id <> h.id + 1 OR h.next_at < h.at - interval '1 minute' "
+        "ORDER BY h.at, h.symbol LIMIT %s"
+    ).format(**names, order=order)
+    # By itself: rows of two sources would have to be sorted, and these may be a day of all symbols.
+    at_the_edge = sql.SQL(
+        "SELECT s.symbol, b.{id} + 1, a.{id} - 1, b.{time}, a.{time} "
+        "FROM unnest(%(symbols)s::text[]) AS s (symbol) "
+        "CROSS JOIN LATERAL (SELECT t.* FROM {table} AS t "
+        "WHERE t.symbol = s.symbol AND t.day BETWEEN %(first)s AND %(last)s "
+        "ORDER BY t.day{then}, t.{id} LIMIT 1) AS a "
+        "CROSS JOIN LATERAL (SELECT t.* FROM {table} AS t "
+        "WHERE t.symbol = s.symbol AND t.day < %(first)s "
+        "ORDER BY t.day DESC{then_back}, t.{id} DESC LIMIT 1) AS b "
+        "WHERE a.{time} >= %(since)s "
+        "AND (a.{id} <> b.{id} + 1 OR a.{time} < b.{time} - interval '1 minute')"
+    ).format(
+        **names,
+        then=sql.SQL(", t.{time}" if is_by_time else "").format(**names),
+        then_back=sql.SQL(", t.{time} DESC" if is_by_time else "").format(**names),
+    )
+    since = from_us(since_us)
+    first, last = since.date(), date.max if until_us is None else from_us(until_us).date()
+    named = {"symbols": list(symbols), "since": since, "first": first, "last": last}
+    with translated(connection):
+        rows = connection.execute(at_the_edge, named).fetchall()
+        rows += connection.execute(query, (list(symbols), first, last, MAX_HOLES)).fetchall()
+    return [
+        IdHole(symbol, first_id, last_id, to_us(since), to_us(until))
+        for symbol, first_id, last_id, since, until in rows
+    ]
+
+
+def _newest_rows(
+    connection: Connection, table: RawTable, symbols: Sequence[str], since_us: int
+) -> dict[str, tuple[int, int]]:
+    query = sql.SQL(
+        "SELECT DISTINCT ON (t.symbol) t.symbol, t.{id}, t.{time} FROM {table} AS t "
+        "WHERE t.symbol = ANY(%s) AND t.day >= %s ORDER BY t.symbol, t.{time} DESC, t.{id} DESC"
+    ).format(**_names(table))
+    with translated(connection):
+        rows = connection.execute(query, (list(symbols), from_us(since_us).date())).fetchall()
+    return {symbol: (number, to_us(moment)) for symbol, number, moment in rows}
+
+
+def _names(table: RawTable) -> dict[str, sql.Identifier]:
+    return {
+        "table": table.path,
+        "id": sql.Identifier(table.id_column),
+        "time": sql.Identifier(table.time_column),
+    }

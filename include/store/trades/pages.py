@@ -1,0 +1,210 @@
+"""Kept trades by their ids, a page at a time: ``market.agg_trades`` and ``market.trades``.
+
+Their key is symbol, day and id. Ids ascend with the days, so the day in which a page begins is
+found by halves, each a probe of the key; from there on the rows are read in its order.
+
+Each day is a partition, a thousand in three years: a statement over all of them is long in
+planning, and locks them all. So each one names but few of the days that there are.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from psycopg import sql
+
+from include.domain.timeframes import from_us
+from include.store.candles.merging import Connection
+from include.store.postgres.pools import translated
+from include.store.trades.captured import AGG_TRADES, RawTable
+
+SWAPPED = 64
+"""Rows beyond a page that are read: at midnight so few ids may lie the wrong way round, since the
+exchange's clocks are set."""
+DAYS_AT_ONCE = 8
+"""Of one statement, which locks three relations a day: a table and its indexes. A day more costs it
+a twentieth of a millisecond, another statement a quarter."""
+
+_DAYS = """
+SELECT days.day
+FROM pg_inherits AS parts
+INNER JOIN pg_class AS child ON child.oid = parts.inhrelid
+CROSS JOIN LATERAL to_date(right(child.relname, 11), '"y"YYYY"m"MM"d"DD') AS days (day)
+WHERE
+    parts.inhparent = %s::regclass
+    AND child.relname ~ '_y[0-9]{4}m[0-9]{2}d[0-9]{2}$'
+    AND days.day >= %s
+ORDER BY days.day
+"""
+
+
+class KeptTrade(NamedTuple):
+    """A row; of single trades the first and the last id are their own."""
+
+    id: int
+    price: Decimal
+    quantity: Decimal
+    first_trade_id: int
+    last_trade_id: int
+    time: datetime
+    is_buyer_maker: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TradePage:
+    """Trades of a symbol by id.
+
+    Attributes:
+        trades: by id, without those that are not kept.
+        further_id: where the next page begins; None where this is the last one.
+        first_id, last_id: the ends of what is kept of the symbol, with their days.
+    """
+
+    trades: list[KeptTrade]
+    further_id: int | None
+    first_id: int
+    first_day: date
+    last_id: int
+    last_day: date
+
+
+class _End(NamedTuple):
+    day: date
+    id: int
+
+
+def read_trades(
+    connection: Connection,
+    table: RawTable,
+    symbol: str,
+    from_id: int,
+    to_id: int | None = None,
+    *,
+    limit: int,
+    since_us: int,
+) -> TradePage | None:
+    """The trades of a symbol from an id on, oldest first.
+
+    Args:
+        table: ``AGG_TRADES`` or ``TRADES``.
+        to_id: the last one that is wanted; None for all.
+        limit: most trades of the page.
+        since_us: trades before this moment (µs) are of another instrument.
+
+    Returns:
+        None where none at all is kept of the symbol.
+    """
+    kept = _Kept(connection, table, symbol, from_us(since_us))
+    days = kept.days()
+    first = kept.end(days, newest=False)
+    last = None if first is None else kept.end(days, newest=True)
+    if first is None or last is None:
+        return None
+    trades: list[KeptTrade] = []
+    if from_id <= last.id:
+        days = [day for day in days if first.day <= day <= last.day]
+        # Ids are unique: more rows there are not between these.
+        most = limit if to_id is None else min(limit, max(to_id - from_id + 1, 0))
+        rows = kept.rows(kept.days_with(days, from_id), from_id, limit=most + SWAPPED)
+        trades = sorted(one for one in rows if to_id is None or one.id <= to_id)
+    further = trades[limit:]
+    return TradePage(
+        trades[:limit], further[0].id if further else None,
+        first.id, first.day, last.id, last.day,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What is kept of a symbol from a moment on."""
+
+    connection: Connection
+    table: RawTable
+    symbol: str
+    since: datetime
+
+    def days(self) -> list[date]:
+        """Days for which there are partitions, of whatever symbols."""
+        return [day for (day,) in self._read(sql.SQL(_DAYS), self._name, self.since.date())]
+
+    def days_with(self, days: Sequence[date], from_id: int) -> Sequence[date]:
+        """Some days, the last of which has this id or a later one, from the first that has."""
+        low, high = 0, len(days) - 1
+        while low < high:
+            middle = (low + high) // 2
+            reached = self.end(days[low : middle + 1], newest=True)
+            if reached is None or reached.id < from_id:
+                low = middle + 1
+            else:
+                high = bisect_left(days, reached.day)  # those between have none
+        return days[low:]
+
+    def end(self, days: Sequence[date], *, newest: bool) -> _End | None:
+        """The first or the last row of some days."""
+        query = sql.SQL(
+            "SELECT t.day, t.{id} FROM {table} AS t WHERE t.symbol = %s AND t.day >= %s "
+            "AND t.day <= %s AND t.trade_time >= %s "
+            "ORDER BY t.day {order}, t.{id} {order} LIMIT 1"
+        ).format(**self._names, order=sql.SQL("DESC" if newest else "ASC"))
+        for low, high in _runs(days, newest=newest):
+            for row in self._read(query, self.symbol, low, high, self.since):
+                return _End(*row)
+        return None
+
+    def rows(self, days: Sequence[date], from_id: int, *, limit: int) -> list[KeptTrade]:
+        """Those from an id on, in the order of the key."""
+        # The pair is where the index begins; the days alone say which partitions there are.
+        query = sql.SQL(
+            "SELECT t.{id}, t.price, t.quantity, {first}, {last}, t.trade_time, t.is_buyer_maker "
+            "FROM {table} AS t WHERE t.symbol = %s AND t.day >= %s AND t.day <= %s "
+            "AND (t.day, t.{id}) >= (%s, %s) AND t.{id} >= %s AND t.trade_time >= %s "
+            "ORDER BY t.day, t.{id} LIMIT %s"
+        ).format(
+            **self._names,
+            first=self._column("first_trade_id"),
+            last=self._column("last_trade_id"),
+        )
+        found: list[KeptTrade] = []
+        for low, high in _runs(days, newest=False):
+            left = limit - len(found)
+            if not left:
+                break
+            found += [
+                KeptTrade(*row)
+                for row in self._read(
+                    query, self.symbol, low, high, low, from_id, from_id, self.since, left
+                )
+            ]
+        return found
+
+    def _read(self, query: sql.SQL | sql.Composed, *values: object) -> list[tuple[Any, ...]]:
+        # Never prepared: a plan for whatever days would be one over all partitions.
+        with translated(self.connection):
+            return self.connection.execute(query, values, prepare=False).fetchall()
+
+    @property
+    def _name(self) -> str:
+        return f"market.{self.table.name}"
+
+    @property
+    def _names(self) -> dict[str, sql.Identifier]:
+        return {"table": self.table.path, "id": sql.Identifier(self.table.id_column)}
+
+    def _column(self, name: str) -> sql.Identifier:
+        """Of aggregate trades; single ones have their own id for it."""
+        return sql.Identifier("t", name if self.table is AGG_TRADES else self.table.id_column)
+
+
+def _runs(days: Sequence[date], *, newest: bool) -> Iterator[tuple[date, date]]:
+    """The ends of runs of few days; the newest or the oldest run first."""
+    if newest:
+        for end in range(len(days), 0, -DAYS_AT_ONCE):
+            yield days[max(end - DAYS_AT_ONCE, 0)], days[end - 1]
+    else:
+        for begin in range(0, len(days), DAYS_AT_ONCE):
+            yield days[begin], days[min(begin + DAYS_AT_ONCE, len(days)) - 1]

@@ -1,0 +1,109 @@
+"""The HTTP application: REST under ``/api/v1``, and its description."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+
+from include import __version__
+from include.domain.candles import Candle
+from serving.auth.middleware import AuthMiddleware
+from serving.auth.service import AuthService
+from serving.bars.day_prices import Prices
+from serving.bars.live_bars import LiveBars
+from serving.http.context import Context
+from serving.http.description import describe
+from serving.http.limits import LimitedRequests, RequestLimit
+from serving.http.routes import accounts, analytics, candles, health, page, symbols, trades
+from serving.http.routes import statistics as statistics_
+from serving.problems import add_problems
+from serving.read_pool import ReadPool
+from serving.udf import routes as udf
+from serving.websocket import endpoint as websocket
+from streamer.hub.trade_hub import TickHubs
+
+MIN_ZIPPED_BYTES = 1_024
+DESCRIPTION = """
+Candles of Binance's markets, live and of the past. Decimals are text, exactly as the exchange has
+them; times are UTC. Errors are problem details (RFC 9457).
+"""
+
+
+def create_app(
+    board: LiveBars,
+    history: ReadPool,
+    *,
+    streamed: Callable[[], Iterable[str]],
+    now_us: Callable[[], int],
+    newest: Callable[[str], Candle | None],
+    condition: Callable[[], dict[str, Any]],
+    prices: Prices,
+    ticks: TickHubs | None = None,
+    statistics: Callable[[], dict[str, Any]] = dict,
+    access: AuthService | None = None,
+    is_remote: bool = False,
+    allowed_origins: Sequence[str] = (),
+    requests_per_minute: int,
+) -> FastAPI:
+    """The application.
+
+    Args:
+        streamed: symbols that are streamed.
+        now_us: the exchange's time.
+        newest: the newest minute of a symbol; None where none is in memory.
+        prices: of the day.
+        ticks: trades and best prices; None where there are none.
+        statistics: figures of the market.
+        condition: how the market is: ``status`` ("well" or not), and what else is worth knowing.
+        access: who may ask; None: everybody, and nobody has an account.
+        is_remote: the market is told of by another process.
+        allowed_origins: of other sites whose pages may ask.
+        requests_per_minute: that a client may make.
+    """
+    app = FastAPI(
+        title="Candelabra",
+        version=__version__,
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/v1/openapi.json",
+    )
+    app.state.context = Context(
+        board, history, streamed, now_us, newest, condition, prices, time.monotonic,
+        frozenset(allowed_origins), ticks=ticks, statistics=statistics,
+        is_remote=is_remote,
+    )  # fmt: skip
+    app.state.context.access = access = access or AuthService()
+    app.state.login_limits = accounts.LoginLimits()
+    add_problems(app)
+    app.add_middleware(GZipMiddleware, minimum_size=MIN_ZIPPED_BYTES, compresslevel=4)
+    app.add_middleware(AuthMiddleware, access=access)
+    app.add_middleware(LimitedRequests, limit=RequestLimit(requests_per_minute))
+    if allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(allowed_origins),
+            allow_methods=["GET"],
+            allow_headers=["authorization"],
+            expose_headers=["etag", "x-next-cursor", "retry-after"],
+        )
+    for router in (
+        accounts.router,
+        health.router,
+        symbols.router,
+        candles.router,
+        trades.router,
+        statistics_.router,
+        analytics.router,
+        websocket.router,
+    ):
+        app.include_router(router, prefix="/api/v1")
+    app.include_router(udf.router)
+    app.include_router(page.router)
+    describe(app)
+    return app

@@ -1,0 +1,179 @@
+"""Middleware that knows who asks, and lets nobody unknown in where accounts are required."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from include.errors import PermanentError, TransientError
+from serving.auth.service import AuthService, Principal
+from serving.problems import Problem, answer
+
+COOKIE = "candelabra_session"
+OPEN_PATHS = frozenset({"/", "/api/v1/health", "/api/v1/login", "/api/v1/logout"})
+"""Of everybody: the page that asks for the login, the login, and what probes ask."""
+OPEN_FOLDER = "/page/"
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+ENDED = 4401
+"""Close code of a WebSocket whose session or token has ended."""
+CLOSE_TIMEOUT_S = 5.0
+POLL_INTERVAL_S = 60.0
+NOT_KNOWN = "log in at /api/v1/login, or send a token as `authorization: Bearer …`"
+
+
+class AuthMiddleware:
+    """Puts the visitor into ``state.visitor`` of each request: None where nobody is known."""
+
+    def __init__(self, app: ASGIApp, access: AuthService) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Called by the server."""
+        if scope["type"] not in {"http", "websocket"}:
+            await self._app(scope, receive, send)
+            return
+        try:
+            visitor = await self._admitted(scope)
+        except Problem as problem:
+            await _refuse(problem, scope, receive, send)
+            return
+        scope.setdefault("state", {})["visitor"] = visitor
+        if visitor is None or scope["type"] == "http":
+            is_private = self._access.is_required and scope["type"] == "http"
+            await self._app(scope, receive, _private(send) if is_private else send)
+        else:
+            await self._while_valid(visitor, scope, receive, send)
+
+    async def _admitted(self, scope: Scope) -> Principal | None:
+        """Who asks; None for somebody unknown who may.
+
+        Raises:
+            Problem: they may not.
+        """
+        connection = HTTPConnection(scope)
+        if scope["type"] == "http" and scope["method"] not in SAFE:
+            _check_origin(connection.headers)
+        is_open = scope["path"] in OPEN_PATHS or scope["path"].startswith(OPEN_FOLDER)
+        bearer = bearer_of(connection.headers.get("authorization", ""))
+        secret = connection.cookies.get(COOKIE, "") if bearer is None else bearer
+        visitor = None
+        reads = scope["type"] == "websocket" or scope["method"] in SAFE
+        if secret and not (is_open and reads):
+            try:
+                visitor = await self._access.visitor(secret)
+            except (TransientError, PermanentError, TimeoutError) as error:
+                if self._access.is_required or bearer is not None or not reads:
+                    raise Problem(
+                        HTTPStatus.SERVICE_UNAVAILABLE,
+                        "the accounts cannot be read at present; try again",
+                        headers={"retry-after": "2"},
+                    ) from error
+                # What everybody may read, somebody who was logged in may as well.
+        is_wrong = bearer is not None and visitor is None
+        if not is_open and visitor is None and (self._access.is_required or is_wrong):
+            raise unknown_visitor("this token is nobody's, or it has ended" if is_wrong else "")
+        return visitor
+
+    async def _while_valid(
+        self, visitor: Principal, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Serve a WebSocket until its session or token ends."""
+        with self._access.stay(visitor) as guest:
+            serving = asyncio.ensure_future(self._app(scope, receive, send))
+            ending = asyncio.ensure_future(guest.over.wait())
+            works = {serving, ending}
+            try:
+                done: set[asyncio.Future[Any]] = set()
+                while not done:
+                    done, _ = await asyncio.wait(
+                        works, timeout=POLL_INTERVAL_S, return_when=asyncio.FIRST_COMPLETED
+                    )
+                if serving in done:
+                    serving.result()
+                    return
+                message = {"type": "websocket.close", "code": ENDED, "reason": "log in again"}
+                # It has just left, or takes nothing: its connection ends with the application.
+                with contextlib.suppress(RuntimeError, OSError, TimeoutError):
+                    async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                        await send(message)
+            finally:
+                for work in works:
+                    work.cancel()
+                await asyncio.wait(works, timeout=POLL_INTERVAL_S)
+
+
+def visitor_of(request: Request) -> Principal:
+    """Who makes a request that only somebody known may make.
+
+    Raises:
+        Problem: nobody is known.
+    """
+    found: Principal | None = request.state.visitor
+    if found is None:
+        raise unknown_visitor("this is about an account")
+    return found
+
+
+def unknown_visitor(why: str) -> Problem:
+    """That somebody has to say who they are."""
+    detail = f"{why}: {NOT_KNOWN}" if why else NOT_KNOWN
+    return Problem(HTTPStatus.UNAUTHORIZED, detail, headers={"www-authenticate": "Bearer"})
+
+
+def bearer_of(header: str) -> str | None:
+    """The token of an ``Authorization`` header; None where it has none."""
+    scheme, _, token = header.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def host_of(origin: str) -> str | None:
+    """Host and port of an ``Origin`` header; None where it is not a URL."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # such as "http://[", which programs can send
+        return None
+
+
+# --- inside
+
+
+def _check_origin(headers: Headers) -> None:
+    """Refuse what a page of another site has a browser send: cookies come with it.
+
+    The cookie's SameSite keeps other sites out already, but not other ports of this host.
+    """
+    origin = headers.get("origin")
+    is_foreign = origin is not None and host_of(origin) != headers.get("host", "")
+    if is_foreign or headers.get("sec-fetch-site") in {"cross-site", "same-site"}:
+        raise Problem(
+            HTTPStatus.FORBIDDEN, "this may be asked by pages of this server alone, and by programs"
+        )
+
+
+async def _refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":  # before it is accepted: 403, as far as the library goes
+        await send({"type": "websocket.close", "code": 1008, "reason": "log in"})
+        return
+    response = answer(problem.status, problem.detail, headers=problem.headers)
+    await response(scope, receive, send)
+
+
+def _private(send: Send) -> Send:
+    """What somebody known may read is nobody else's to keep."""
+
+    async def told(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(raw=message["headers"])
+            if "public" in (kept := headers.get("cache-control", "")):
+                headers["cache-control"] = kept.replace("public", "private")
+        await send(message)
+
+    return told

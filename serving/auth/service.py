@@ -1,0 +1,357 @@
+"""Who may ask, and who asks: logins, sessions, tokens and watchlists.
+
+What was read of a session or token is believed for half a minute, and less where PostgreSQL tells
+that one was ended: then all is forgotten, and connections that stay are looked at again. Nothing
+here waits for PostgreSQL where nobody has an account.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+import psycopg
+import structlog
+
+from include.backoff import Backoff
+from include.domain.accounts import MAX_PASSWORD, Identity, is_name
+from include.domain.timeframes import SECOND_US
+from include.errors import PermanentError, TransientError
+from include.store.accounts.credentials import is_password, new_session_secret, secret_hash
+from include.store.accounts.notifications import heard
+from include.store.accounts.users import begin_session, identities, password_of
+from include.store.accounts.watchlists import (
+    ACCESS_CHANNEL,
+    WATCHLISTS_CHANNEL,
+    watchlist,
+    watchlists_async,
+)
+from include.store.candles.merging import Connection
+from serving.read_pool import ReadPool
+
+log = structlog.get_logger(__name__)
+
+CACHE_TTL_S = 30.0
+"""For so long a session or token that was read is believed, where no word comes that it ended."""
+KEPT_AWAY_S = 600.0
+"""While PostgreSQL is away it is believed for so long: nobody can end it then, and what is served
+from memory goes on."""
+TRIED_AGAIN_S = 5.0
+MAX_KEPT = 10_000
+MAX_SECRET = 200
+"""Characters; ours have about fifty."""
+MAX_CHECKS = 8
+"""Passwords that may wait to be checked: each takes a sixth of a second of a processor."""
+READ_TIMEOUT_S = 10.0
+BACKOFF = Backoff(first_s=0.5, max_s=30.0, min_s=0.1)
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Somebody who is known, and by which secret (its hash)."""
+
+    identity: Identity
+    secret_hash: bytes
+
+
+@dataclass(eq=False, slots=True)
+class Guest:
+    """A connection that stays, as long as what its visitor is known by.
+
+    Attributes:
+        over: set when it has ended: by itself, or by somebody's word.
+    """
+
+    visitor: Principal
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(slots=True)
+class _Known:
+    """Whose a secret was when it was read, and until when that is believed."""
+
+    identity: Identity | None
+    read_s: float
+    until_s: float
+
+
+@dataclass(eq=False, slots=True)
+class _Follower:
+    """Who is to be told of a watchlist."""
+
+    user_id: int
+    symbols: tuple[str, ...] | None = None
+    read: int = 0
+    """Which of all readings they are of."""
+    is_due: bool = False
+    """Whether they are to be told even if they were told last."""
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def take(self, symbols: tuple[str, ...], read: int, *, anew: bool = False) -> None:
+        """What was read, unless a reading that began later has come before."""
+        if read > self.read:
+            self.read, self.symbols = read, symbols
+        self.is_due |= anew
+        self.news.set()
+
+
+class AuthService:
+    """Accounts as a serving process needs them.
+
+    Args:
+        url: of role candelabra_accounts; empty: nobody has an account here.
+        is_required: whether somebody unknown may read nothing.
+        session_s: how long a login lasts.
+
+    Raises:
+        PermanentError: accounts are required, and there is no URL.
+    """
+
+    def __init__(
+        self,
+        url: str = "",
+        *,
+        is_required: bool = False,
+        session_s: float = 86_400.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if is_required and not url:
+            raise PermanentError(
+                "AUTH_REQUIRED=true needs the accounts: set ACCOUNTS_DATABASE_URL or DATABASE_URL"
+            )
+        self.is_required = is_required
+        self.session_s = session_s
+        self._url = url
+        self._clock = clock
+        self._database = ReadPool(url) if url else None
+        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._forgotten = 0
+        """How often all that was known was forgotten: what was read before is not kept after."""
+        self._guests: set[Guest] = set()
+        self._followers: set[_Follower] = set()
+        self._readings = 0
+        self._is_used = asyncio.Event()
+        self._checker = ThreadPoolExecutor(1, thread_name_prefix="passwords")
+        self._checking = 0
+
+    @property
+    def has_accounts(self) -> bool:
+        """Whether anybody can log in here."""
+        return self._database is not None
+
+    def open(self) -> None:
+        """Begin; nothing is connected yet."""
+        if self._database is not None:
+            self._database.open()
+
+    def close(self) -> None:
+        """End."""
+        self._checker.shutdown(wait=False, cancel_futures=True)
+        if self._database is not None:
+            self._database.close()
+
+    async def call(self, call: Callable[[Connection], Result]) -> Result:
+        """Read or write accounts, beside the event loop.
+
+        Raises:
+            TransientError: PostgreSQL is away or busy.
+            PermanentError: there are no accounts here.
+        """
+        if self._database is None:
+            raise PermanentError("no accounts: ACCOUNTS_DATABASE_URL and DATABASE_URL are not set")
+        return await self._database.call(call)
+
+    # --- who asks
+
+    async def visitor(self, secret: str) -> Principal | None:
+        """Who has this secret, of a session or a token; None where it is nobody's or has ended.
+
+        Raises:
+            TransientError: PostgreSQL is away or busy.
+        """
+        if self._database is None or not secret or len(secret) > MAX_SECRET:
+            return None
+        self._is_used.set()
+        hashed = secret_hash(secret)
+        known = self._known.get(hashed)
+        if known is None or known.until_s < self._clock():
+            known = await self._read(hashed, known)
+        if known.identity is None or self._left_s(known.identity) <= 0:
+            return None
+        return Principal(known.identity, hashed)
+
+    async def _read(self, hashed: bytes, before: _Known | None) -> _Known:
+        """Who is known by a hash, from the table; while that is away, who was."""
+        now_s, forgotten = self._clock(), self._forgotten
+        try:
+            found = await self.call(partial(identities, hashes=[hashed]))
+        except (TransientError, TimeoutError):
+            if before is None or now_s > before.read_s + KEPT_AWAY_S:
+                raise
+            before.until_s = now_s + TRIED_AGAIN_S
+            return before
+        known = _Known(found.get(hashed), read_s=now_s, until_s=now_s + CACHE_TTL_S)
+        if forgotten == self._forgotten:
+            self._known[hashed] = known
+            self._known.move_to_end(hashed)
+            if len(self._known) > MAX_KEPT:
+                self._known.popitem(last=False)
+        return known
+
+    def forget(self) -> None:
+        """Believe nothing that was read before: a session or token was ended here."""
+        self._known.clear()
+        self._forgotten += 1
+
+    async def log_in(self, name: str, password: str) -> tuple[str, Identity] | None:
+        """Begin a session; returns its secret, or None, after the same work, whatever was wrong.
+
+        Raises:
+            TransientError: PostgreSQL is away or busy, or too many log in at once.
+        """
+        if self._checking >= MAX_CHECKS:
+            raise TransientError("too many log in at once; try again")
+        self._checking += 1
+        try:
+            found = None
+            if is_name(name):
+                found = await self.call(partial(password_of, name=name))
+            is_right = await asyncio.get_running_loop().run_in_executor(
+                self._checker,
+                is_password,
+                password[:MAX_PASSWORD],
+                None if found is None else found.password_hash,
+            )
+            if found is None or not is_right or found.is_disabled:
+                return None
+            secret = new_session_secret()
+            begin = partial(
+                begin_session,
+                login=found,
+                secret_hash=secret_hash(secret),
+                lifetime_s=self.session_s,
+            )
+            identity = await self.call(begin)
+            return None if identity is None else (secret, identity)
+        finally:
+            self._checking -= 1
+
+    @contextlib.contextmanager
+    def stay(self, visitor: Principal) -> Iterator[Guest]:
+        """A connection that stays; its guest is told when its time is over."""
+        guest = Guest(visitor)
+        left_s = self._left_s(visitor.identity)
+        ending = asyncio.get_running_loop().call_later(max(0.0, left_s), guest.over.set)
+        self._guests.add(guest)
+        try:
+            yield guest
+        finally:
+            ending.cancel()
+            self._guests.discard(guest)
+
+    async def watchlists(self, user_id: int) -> AsyncGenerator[tuple[str, ...], None]:
+        """The symbols that a user watches, now and whenever they change; to be closed."""
+        follower = _Follower(user_id)
+        self._followers.add(follower)
+        self._is_used.set()
+        told: tuple[str, ...] | None = None
+        try:
+            await self._read_for(user_id, [follower])
+            while True:
+                if follower.symbols is not None and (follower.is_due or follower.symbols != told):
+                    follower.is_due = False
+                    told = follower.symbols
+                    yield told
+                    continue
+                follower.news.clear()
+                await follower.news.wait()
+        finally:
+            self._followers.discard(follower)
+
+    async def tell_watchlist(self, user_id: int) -> None:
+        """Tell all who follow a watchlist what is there now, even if they were told so last.
+
+        Who changed it shows that already; a change elsewhere that took it back at once leaves the
+        list as it was told.
+        """
+        followers = [one for one in self._followers if one.user_id == user_id]
+        if followers:
+            await self._read_for(user_id, followers, anew=True)
+
+    async def _read_for(
+        self, user_id: int, followers: list[_Follower], *, anew: bool = False
+    ) -> None:
+        read = self._next_reading()
+        with contextlib.suppress(TransientError, PermanentError, TimeoutError):  # told by run()
+            found = await self.call(partial(watchlist, user_id=user_id))
+            for one in followers:
+                one.take(tuple(symbol for symbol, _ in found), read, anew=anew)
+
+    def _next_reading(self) -> int:
+        self._readings += 1
+        return self._readings
+
+    # --- what changes
+
+    async def run(self) -> None:
+        """Hear of sessions and tokens that end, and of watchlists; until cancelled."""
+        if self._database is None:
+            return
+        await self._is_used.wait()
+        channels = (ACCESS_CHANNEL, WATCHLISTS_CHANNEL)
+        failures = 0
+        while True:
+            try:
+                notifications = heard(self._url, channels, application_name="candelabra-access")
+                async with contextlib.aclosing(notifications):
+                    async for connection, told in notifications:
+                        await self._take(connection, told)
+                        failures = 0
+            except (TransientError, PermanentError, TimeoutError) as error:
+                failures += 1
+                wait_s = BACKOFF.wait_s(failures)
+                log.warning(
+                    "accounts_not_heard",
+                    error=str(error) or f"no answer within {READ_TIMEOUT_S:g} s",
+                    retry_in_s=round(wait_s, 2),
+                )
+                await asyncio.sleep(wait_s)
+
+    async def _take(
+        self, connection: psycopg.AsyncConnection[Any], channels: frozenset[str]
+    ) -> None:
+        if ACCESS_CHANNEL in channels:
+            self.forget()
+            await self._look_at_guests()
+        if WATCHLISTS_CHANNEL in channels and self._followers:
+            user_ids = {one.user_id for one in self._followers}
+            read = self._next_reading()
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                lists = await watchlists_async(connection, user_ids)
+            for one in self._followers:
+                if one.user_id in lists:
+                    one.take(lists[one.user_id], read)
+
+    async def _look_at_guests(self) -> None:
+        guests = list(self._guests)
+        if not guests:
+            return
+        hashes = {one.visitor.secret_hash for one in guests}
+        left = await self.call(partial(identities, hashes=hashes))
+        for one in guests:
+            if one.visitor.secret_hash not in left:
+                one.over.set()
+
+    def _left_s(self, identity: Identity) -> float:
+        if identity.expires_us is None:
+            return 365 * 86_400.0
+        return identity.expires_us / SECOND_US - self._clock()

@@ -1,0 +1,227 @@
+"""Prices of the day of the symbols that somebody asks for.
+
+A day of one symbol takes tens of kilobytes, and most are looked at by nobody: it is made when it is
+asked for the first time, from the minutes that came last and, in the background, from the table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Set
+from contextlib import suppress
+
+import structlog
+
+from include.backoff import Backoff
+from include.domain.candles import Candle
+from include.domain.day_prices import DayOfMinutes, DayPrices
+from include.domain.live_bars import is_of_another
+from include.domain.timeframes import DAY_US, MINUTE_US
+from include.errors import PermanentError, TransientError
+from include.store.candles.minutes import read_candles
+from include.store.candles.unbuilt_bars import listed_from_us
+from serving.read_pool import ReadPool
+
+log = structlog.get_logger(__name__)
+
+RECENT = 4
+"""Minutes that are kept of each symbol: what may not have reached the table yet."""
+LOOK_S = 2.0
+"""How often symbols that left are looked for, and a table that lacks minutes is read again."""
+WAIT_S = 2.0
+"""So long an answer waits for what was traded before this process began."""
+READS = 3
+"""Of a table in which the minute before those that came live is missing: it may never have been."""
+PAUSE_S = 0.01
+"""Between two symbols, at least: the past is not in a hurry."""
+PAUSE_RATIO = 4
+"""So many times as long as a symbol took is paused: what is live has the processor."""
+SYMBOLS_A_TURN = 10
+"""Days that are summed up before others have the event loop."""
+BACKOFF = Backoff(first_s=0.5, max_s=60.0, min_s=0.1)
+
+
+class _Day:
+    """The day of a symbol that somebody asked for.
+
+    Attributes:
+        live_from_us: the first minute that came live; None where none did.
+        is_read: whether what was traded before is in it.
+        due_s: the table is not read again before; monotonic.
+    """
+
+    def __init__(self, symbol: str, recent: Iterable[Candle]) -> None:
+        self.minutes = DayOfMinutes(symbol)
+        self.live_from_us: int | None = None
+        self.is_read = False
+        self.due_s = 0.0
+        self._reads = 0
+        for candle in recent:
+            self.put(candle)
+
+    def put(self, candle: Candle) -> None:
+        """Take a minute that came live."""
+        is_within = self.minutes.put(candle)
+        if is_within and (self.live_from_us is None or candle.open_time_us < self.live_from_us):
+            self.live_from_us = candle.open_time_us
+
+    def put_stored(self, candles: Iterable[Candle]) -> None:
+        """Take the table's rows: what came live is newer than they are."""
+        for candle in candles:
+            if not self.minutes.has(candle.open_time_us):
+                self.minutes.put(candle)
+        self._reads += 1
+        self.due_s = time.monotonic() + LOOK_S
+        follows = self.live_from_us is None or self.minutes.has(self.live_from_us - MINUTE_US)
+        self.is_read = follows or self._reads >= READS
+
+
+class Prices:
+    """The day of each symbol.
+
+    Args:
+        streamed: the symbols.
+        newest: the newest minute of a symbol, open or not; None where none is in memory.
+        now_us: the exchange's time.
+    """
+
+    def __init__(
+        self,
+        history: ReadPool,
+        *,
+        streamed: Callable[[], Iterable[str]],
+        newest: Callable[[str], Candle | None],
+        now_us: Callable[[], int],
+    ) -> None:
+        self._history = history
+        self._streamed = streamed
+        self._newest = newest
+        self._now_us = now_us
+        self._days: dict[str, _Day] = {}
+        self._recent: dict[str, dict[int, Candle]] = {}
+        """The last minutes of all symbols, by open time."""
+        self._traded: dict[str, Candle] = {}
+        """The newest minute with trades, by symbol: another instrument may be given a ticker."""
+        self._is_reading = False
+        """The table answers, as far as is known."""
+        self._asked = asyncio.Event()
+        self._changed = asyncio.Event()
+        """Set, and another one made, with each day that was read."""
+
+    def settled(self, candle: Candle) -> None:
+        """A minute is over, or was found to be something else."""
+        symbol, open_time_us = candle.symbol, candle.open_time_us
+        if candle.last_trade_id is not None:
+            before = self._traded.get(symbol)
+            if before is not None and is_of_another(before, candle):
+                self._recent.pop(symbol, None)
+                if symbol in self._days:
+                    self._days[symbol] = _Day(symbol, ())
+                    self._days[symbol].is_read = True  # nothing before is of this instrument
+            if before is None or open_time_us >= before.open_time_us:
+                self._traded[symbol] = candle
+        recent = self._recent.setdefault(symbol, {})
+        recent[open_time_us] = candle
+        if len(recent) > RECENT:
+            del recent[min(recent)]
+        if (day := self._days.get(symbol)) is not None:
+            day.put(candle)
+
+    async def of(self, symbols: Iterable[str]) -> list[tuple[DayPrices, bool]]:
+        """The last 24 hours of those symbols that are streamed and known.
+
+        Returns:
+            Prices, and whether what was traded before this process began is in them. What is
+            asked for the first time is waited for, for two seconds at most.
+        """
+        live = frozenset(self._streamed())
+        days = {symbol: self._asked_for(symbol) for symbol in symbols if symbol in live}
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WAIT_S):
+                while self._is_reading and not all(day.is_read for day in days.values()):
+                    await self._changed.wait()
+        found = []
+        for index, symbol in enumerate(days, start=1):
+            if index % SYMBOLS_A_TURN == 0:
+                await asyncio.sleep(0)
+            if (newest := self._newest(symbol)) is not None:
+                self.settled(newest)  # it is, as far as it has come
+            day = self._days.get(symbol)
+            if day is not None and (prices := day.minutes.prices()) is not None:
+                found.append((prices, day.is_read))
+        return found
+
+    async def run(self) -> None:
+        """Read the past of symbols as they are asked for; until cancelled."""
+        failures = 0
+        self._tell(is_reading=True)
+        try:
+            while True:
+                self._forget_all_but(frozenset(self._streamed()))
+                self._asked.clear()
+                try:
+                    await self._read_asked()
+                except (TransientError, PermanentError, TimeoutError) as error:
+                    failures += 1
+                    wait_s = BACKOFF.wait_s(failures, error)
+                    log.warning(
+                        "prices_not_read",
+                        error=str(error) or "timeout",
+                        retry_in_s=round(wait_s, 1),
+                    )
+                    self._tell(is_reading=False)
+                    await asyncio.sleep(wait_s)
+                else:
+                    failures = 0
+                    self._tell(is_reading=True)
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(LOOK_S):
+                            await self._asked.wait()
+        finally:
+            self._tell(is_reading=False)
+
+    def _asked_for(self, symbol: str) -> _Day:
+        day = self._days.get(symbol)
+        if day is None:
+            day = self._days[symbol] = _Day(symbol, self._recent.get(symbol, {}).values())
+            self._asked.set()
+        return day
+
+    async def _read_asked(self) -> None:
+        while (now_us := self._now_us()) and (symbol := self._next_unread()) is not None:
+            began_s = time.monotonic()
+            await self._look_back(symbol, now_us)
+            self._tell(is_reading=True)
+            await asyncio.sleep(max(PAUSE_S, PAUSE_RATIO * (time.monotonic() - began_s)))
+
+    def _next_unread(self) -> str | None:
+        now_s = time.monotonic()
+        for symbol, day in self._days.items():
+            if not day.is_read and day.due_s <= now_s:
+                return symbol
+        return None
+
+    async def _look_back(self, symbol: str, now_us: int) -> None:
+        since_us = now_us - DAY_US - MINUTE_US
+        candles = await self._history.call(
+            lambda connection: read_candles(
+                connection,
+                symbol,
+                max(since_us, listed_from_us(connection, symbol)),
+                now_us + DAY_US,
+            )
+        )
+        if (day := self._days.get(symbol)) is not None and not day.is_read:
+            day.put_stored(candles)
+
+    def _forget_all_but(self, streamed: Set[str]) -> None:
+        for known in (self._days, self._recent, self._traded):
+            for symbol in known.keys() - streamed:
+                del known[symbol]
+
+    def _tell(self, *, is_reading: bool) -> None:
+        """Whoever waits for a day looks at it anew."""
+        self._is_reading = is_reading
+        self._changed.set()
+        self._changed = asyncio.Event()

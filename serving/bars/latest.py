@@ -1,0 +1,141 @@
+"""The newest bar of symbols at once, from memory: a watch of each timeframe that goes on a while.
+
+Nothing runs for it: what has changed is taken when somebody asks.
+
+Call it from the event loop's own thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from include.domain.timeframes import Timeframe
+from serving.bars.live_bars import LiveBars
+from serving.bars.subscription import Bars, BarSubscription, BarUpdate
+
+log = structlog.get_logger(__name__)
+
+LINGER_S = 60.0
+"""A symbol's bars are followed for so long after they were asked for."""
+MAX_FOLLOWED = 1_000
+"""Symbols of a timeframe; beyond them those asked for longest ago are left."""
+WAIT_S = 2.0
+"""For the first bar of a symbol: its past has to be read."""
+BATCH = 100_000
+"""All that waits."""
+
+
+@dataclass(slots=True)
+class _Followed:
+    """A timeframe that somebody asked for."""
+
+    watch: BarSubscription
+    asked_s: dict[str, float] = field(default_factory=dict)
+    """When it was asked for last, by symbol; the longest ago first."""
+    newest: dict[str, BarUpdate] = field(default_factory=dict)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def note(self, bars: Bars | None) -> None:
+        """Keep what is newest of what has changed."""
+        for update in bars.updates if bars is not None else ():
+            symbol = update.candle.symbol
+            known = self.newest.get(symbol)
+            if symbol in self.asked_s and (
+                known is None or update.candle.open_time_us >= known.candle.open_time_us
+            ):
+                self.newest[symbol] = update
+
+
+class Latest:
+    """The newest bar of any symbols and timeframe.
+
+    Args:
+        clock: in seconds.
+    """
+
+    def __init__(
+        self,
+        board: LiveBars,
+        *,
+        linger_s: float = LINGER_S,
+        max_followed: int = MAX_FOLLOWED,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._board = board
+        self._linger_s = linger_s
+        self._max_followed = max_followed
+        self._clock = clock
+        self._followed: dict[str, _Followed] = {}
+
+    async def of(
+        self, names: frozenset[str], timeframe: Timeframe, *, wait_s: float = WAIT_S
+    ) -> dict[str, BarUpdate]:
+        """The newest bars by symbol; of symbols that are not in memory there is none.
+
+        Args:
+            names: fewer than may be followed.
+            wait_s: for those that nobody asked for lately.
+        """
+        followed = self._follow(names, timeframe)
+        followed.note(followed.watch.take(BATCH))
+        for name in names & followed.newest.keys():
+            if not self._board.knows(name):  # dropped; it may be streamed again some day
+                del followed.newest[name]
+        if not names <= followed.newest.keys():
+            try:
+                async with asyncio.timeout(wait_s):
+                    await _until_known(followed, names)
+            except TimeoutError:
+                log.debug("bars_not_in_memory", timeframe=timeframe.name)
+        return {name: followed.newest[name] for name in names if name in followed.newest}
+
+    def _follow(self, names: frozenset[str], timeframe: Timeframe) -> _Followed:
+        followed = self._followed.get(timeframe.name)
+        if followed is None:
+            followed = _Followed(self._board.watch([], [timeframe]))
+            self._followed[timeframe.name] = followed
+            self._look_later(timeframe.name)
+        now_s = self._clock()
+        for name in names:
+            followed.asked_s.pop(name, None)
+            followed.asked_s[name] = now_s
+        too_many = max(0, len(followed.asked_s) - self._max_followed)
+        self._leave(followed, list(followed.asked_s)[:too_many])
+        self._board.extend(followed.watch, names)
+        return followed
+
+    def _look_later(self, name: str) -> None:
+        asyncio.get_running_loop().call_later(self._linger_s, self._look, name)
+
+    def _look(self, name: str) -> None:
+        """Leave what nobody asked for lately."""
+        followed = self._followed[name]
+        since_s = self._clock() - self._linger_s
+        self._leave(followed, [one for one, at_s in followed.asked_s.items() if at_s <= since_s])
+        if followed.asked_s:
+            self._look_later(name)
+            return
+        del self._followed[name]
+        followed.watch.leave()
+
+    def _leave(self, followed: _Followed, symbols: Sequence[str]) -> None:
+        for symbol in symbols:
+            del followed.asked_s[symbol]
+            followed.newest.pop(symbol, None)
+        self._board.reduce(followed.watch, symbols)
+
+
+async def _until_known(followed: _Followed, names: frozenset[str]) -> None:
+    """One hears the watch, the others look when it has heard something."""
+    while not names <= followed.newest.keys():
+        async with followed.turn:
+            if not names <= followed.newest.keys():
+                bars = await followed.watch.next(BATCH)
+                if bars is None:
+                    return
+                followed.note(bars)

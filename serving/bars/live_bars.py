@@ -1,0 +1,400 @@
+"""Bars of every timeframe for whoever is served, from the minutes of the hub.
+
+A minute that changes is a mark on each bar that holds it, however many readers there are; a bar
+is joined when a reader takes it. A symbol's coarser bars are kept while somebody watches them.
+
+Call it from the event loop's own thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+import structlog
+
+from include.backoff import Backoff
+from include.domain.candles import Candle
+from include.domain.live_bars import HOUR, Part, SymbolBars, reach_of
+from include.domain.timeframes import Timeframe
+from include.errors import PermanentError, TransientError
+from serving.bars.reused_tickers import ReusedTickers
+from serving.bars.subscription import BarSubscription, BarUpdate
+from streamer.hub.subscription import Batch, CandleUpdate, Changes
+from streamer.runtime.threads import in_thread
+
+log = structlog.get_logger(__name__)
+
+MINUTES_KEPT = 10
+"""Minutes of a symbol whose states are remembered: more than a write to the table can be late."""
+READS_AT_ONCE = 4
+"""Connections to PostgreSQL for bars that begin to be watched."""
+MAX_READ_S = 60.0
+CANCEL_TIMEOUT_S = 1.0
+POLL_INTERVAL_S = 60.0
+"""An end of a part is heard at once; so often it is looked for all the same."""
+BACKOFF = Backoff(first_s=0.5, max_s=30.0, min_s=0.05)
+
+Parts = tuple[Sequence[Candle], Sequence[Part], Sequence[Part]]
+"""Minutes, hours and days."""
+
+
+class LiveBars:
+    """Takes changes of minutes, and tells its watches of the bars they belong to.
+
+    Args:
+        changes: begins to listen to all symbols; the present states come first.
+        read_parts: reads what the newest bars of a symbol are joined from, as of the newest
+            minute given (µs); blocking.
+        is_always_on: listen also while nobody watches.
+        on_dropped: told of symbols that are streamed no longer.
+    """
+
+    def __init__(
+        self,
+        changes: Callable[[], Changes],
+        read_parts: Callable[[str, int], Parts],
+        *,
+        is_always_on: bool = False,
+        on_dropped: Callable[[Iterable[str]], None] = lambda _symbols: None,
+    ) -> None:
+        self._changes = changes
+        self._read_parts = read_parts
+        self._is_always_on = is_always_on
+        self._on_dropped = on_dropped
+        self._streamed: frozenset[str] | None = None
+        """None where that is not told; then all stay of which something was."""
+        self.on_listed: set[Callable[[frozenset[str], frozenset[str]], None]] = set()
+        """Told which symbols were dropped and which taken up."""
+        self._watches: list[BarSubscription] = []
+        self._states: dict[str, dict[int, CandleUpdate]] = {}
+        self._bars: dict[str, SymbolBars] = {}
+        self._watching: dict[str, list[BarSubscription]] = {}
+        """By symbol of which a minute is in memory."""
+        self._to_read: dict[str, None] = {}
+        """Symbols whose coarser bars are watched and not known, in the order of asking."""
+        self._reading: set[str] = set()
+        self._read_for: dict[str, set[int]] = {}
+        """Hours (µs) before those in memory of which minutes changed, by symbol."""
+        self._tickers = ReusedTickers()
+        self._is_watched = asyncio.Event()
+        if is_always_on:
+            self._is_watched.set()
+        self._is_asked = asyncio.Event()
+        self._is_over = False
+        self._has_begun = False
+        """Whether all has come that there was when it began to listen."""
+        self._conflated_before = 0
+        """Of readers that have left."""
+
+    @property
+    def watches(self) -> int:
+        """Readers at present."""
+        return len(self._watches)
+
+    @property
+    def conflated(self) -> int:
+        """Changes of bars that newer ones replaced before readers took them."""
+        return self._conflated_before + sum(one.conflated for one in self._watches)
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        """Those of which a minute is in memory."""
+        return frozenset(self._states)
+
+    def knows(self, symbol: str) -> bool:
+        """Whether a minute of a symbol is in memory."""
+        return symbol in self._states
+
+    def newest(self, symbol: str) -> Candle | None:
+        """The newest minute of a symbol; None where none is in memory."""
+        states = self._states.get(symbol)
+        return states[max(states)].candle if states else None
+
+    def since_us(self, symbol: str) -> int:
+        """Open time of the first minute of the present instrument; 0 where it was not seen."""
+        return self._tickers.since_us(symbol)
+
+    # --- for readers
+
+    def watch(
+        self,
+        symbols: Iterable[str] | None,
+        timeframes: Sequence[Timeframe],
+        *,
+        closed_only: bool = False,
+        tells_streamed: bool = False,
+    ) -> BarSubscription:
+        """Begin to watch bars; the present ones come first.
+
+        Args:
+            symbols: None for all.
+            closed_only: leave bars out until they are over.
+            tells_streamed: tell also which of the symbols are streamed.
+        """
+        wanted = None if symbols is None else frozenset(symbols)
+        watch = BarSubscription(
+            wanted,
+            timeframes,
+            closed_only=closed_only,
+            bar=self._bar,
+            symbols_of_all=lambda: len(self._states),
+            on_leave=self._leave,
+            tells_streamed=tells_streamed,
+        )
+        if self._streamed is not None:
+            watch.put_streamed(self._streamed)
+        self._watches.append(watch)
+        self._is_watched.set()
+        if self._is_over:
+            watch.end()
+        for symbol in self._states if wanted is None else wanted & self._states.keys():
+            self._begin(watch, symbol)
+        return watch
+
+    def extend(self, watch: BarSubscription, symbols: Iterable[str]) -> None:
+        """Watch further symbols; their present bars come first."""
+        if watch.symbols is None:
+            return
+        fresh = frozenset(symbols) - watch.symbols
+        watch.symbols |= fresh
+        for symbol in sorted(fresh & self._states.keys()):
+            self._begin(watch, symbol)
+
+    def reduce(self, watch: BarSubscription, symbols: Iterable[str]) -> None:
+        """Watch these symbols no longer."""
+        if watch.symbols is None:
+            return
+        for symbol in watch.symbols & frozenset(symbols):
+            self._forget(watch, symbol)
+        watch.symbols -= frozenset(symbols)
+
+    def is_known(self, watch: BarSubscription) -> bool:
+        """Whether the present state of all that a watch wants has been told or waits for it."""
+        return self._has_begun and not (
+            watch.has_coarse
+            and any(
+                watch.symbols is None or symbol in watch.symbols
+                for symbol in (*self._to_read, *self._reading)
+            )
+        )
+
+    # --- works
+
+    async def run(self) -> None:
+        """Listen while there are watches; until cancelled, or until nothing will change."""
+        works = [asyncio.ensure_future(self._read()) for _ in range(READS_AT_ONCE)]
+        works.append(asyncio.ensure_future(self._follow()))
+        try:
+            done: set[asyncio.Future[None]] = set()
+            while not done:
+                done, _ = await asyncio.wait(
+                    works, timeout=POLL_INTERVAL_S, return_when=asyncio.FIRST_COMPLETED
+                )
+            for one in done:
+                one.result()  # raises what ended it
+        finally:
+            for one in works:
+                one.cancel()
+            await asyncio.wait(works, timeout=CANCEL_TIMEOUT_S)
+
+    async def _follow(self) -> None:
+        while not self._is_over:
+            await self._is_watched.wait()
+            await self._listen()
+
+    async def _listen(self) -> None:
+        changes = self._changes()
+        try:
+            while self._watches or self._is_always_on:
+                batch = await changes.next()
+                if batch is None:
+                    self._is_over = True
+                    for watch in self._watches:
+                        watch.end()
+                    return
+                self._take(batch)
+            self._is_watched.clear()
+            for known in (self._states, self._watching, self._bars, self._read_for):
+                known.clear()
+            self._streamed = None
+            self._has_begun = False
+        finally:
+            changes.leave()
+
+    def _take(self, batch: Batch) -> None:
+        if batch.streamed is not None:
+            self._list(batch.streamed)
+        for symbol, (start_us, end_us) in batch.missed.items():
+            for watch in self._watches:
+                watch.miss(symbol, start_us, end_us)
+            if symbol in self._bars:
+                self._ask(symbol)
+        for update in batch.updates:
+            self._note(update)
+        if not self._has_begun and not batch.is_cut:
+            self._has_begun = True
+            for watch in self._watches:
+                watch.note_begun()
+
+    def _list(self, streamed: frozenset[str]) -> None:
+        """These symbols are streamed: nothing is remembered of others."""
+        before, self._streamed = self._streamed, streamed
+        if dropped := self._states.keys() - streamed:
+            for symbol in dropped:
+                for watch in self._watching.pop(symbol, ()):
+                    watch.drop(symbol)  # which asks for its bars
+                for known in (self._states, self._bars, self._read_for, self._to_read):
+                    known.pop(symbol, None)
+            log.info("symbols_forgotten", count=len(dropped), some=sorted(dropped)[:10])
+            self._on_dropped(dropped)
+        for watch in self._watches:
+            watch.put_streamed(streamed)
+        if before is not None and before != streamed:
+            for tell in list(self.on_listed):
+                tell(before - streamed, streamed - before)
+
+    def _note(self, update: CandleUpdate) -> None:
+        candle = update.candle
+        symbol, open_time_us = candle.symbol, candle.open_time_us
+        if self._streamed is not None and symbol not in self._streamed:
+            for watch in self._wanting(symbol):
+                watch.put_minute(update)  # made before it was dropped
+            return
+        states = self._states.get(symbol)
+        if states is None:
+            states = self._states[symbol] = {}
+            for watch in self._wanting(symbol):
+                self._begin(watch, symbol)
+        states[open_time_us] = update
+        if len(states) > MINUTES_KEPT:
+            del states[min(states)]
+            if symbol in self._reading:
+                self._ask(symbol)  # what is being read may be older than the one that had to go
+        bars = self._bars.get(symbol)
+        if self._tickers.note(candle) and bars is not None:
+            bars = self._bars[symbol] = SymbolBars(open_time_us)
+        if bars is not None and open_time_us < self.since_us(symbol):
+            bars = None  # of the instrument before: no bar of this one changes
+        if bars is not None and not bars.put(candle, is_closed=update.is_closed):
+            self._read_for.setdefault(symbol, set()).add(HOUR.open_time_us(open_time_us))
+            self._ask(symbol)
+            bars = None
+        for watch in self._watching.get(symbol, ()):
+            watch.put_minute(update)
+            if bars is not None:
+                watch.mark(symbol, open_time_us)
+
+    def _wanting(self, symbol: str) -> list[BarSubscription]:
+        return [one for one in self._watches if one.symbols is None or symbol in one.symbols]
+
+    def _begin(self, watch: BarSubscription, symbol: str) -> None:
+        """Tell a new watch what there is of a symbol."""
+        self._watching.setdefault(symbol, []).append(watch)
+        for _, update in sorted(self._states.get(symbol, {}).items()):
+            watch.put_minute(update)
+        if watch.has_coarse and (bars := self._bars.get(symbol)) is not None:
+            watch.mark_all(symbol, bars.newest_us)
+        elif watch.has_coarse:
+            self._ask(symbol)
+
+    def _leave(self, watch: BarSubscription) -> None:
+        if watch not in self._watches:
+            return
+        self._watches.remove(watch)
+        self._conflated_before += watch.conflated
+        for symbol in list(self._states if watch.symbols is None else watch.symbols):
+            self._forget(watch, symbol)
+
+    def _forget(self, watch: BarSubscription, symbol: str) -> None:
+        if watch in (watching := self._watching.get(symbol, [])):
+            watching.remove(watch)
+        watch.forget(symbol)
+        if not self._is_wanted(symbol):
+            self._bars.pop(symbol, None)
+            self._read_for.pop(symbol, None)
+
+    def _bar(self, symbol: str, timeframe: Timeframe, open_time_us: int) -> BarUpdate | None:
+        """A bar as it stands; None where it is not in memory."""
+        try:
+            bars = self._bars.get(symbol)
+            bar = None if bars is None else bars.bar(timeframe, open_time_us)
+        except ValueError:
+            bar = None
+        if bar is None:
+            return None
+        end_us = timeframe.next_open_us(open_time_us)
+        return BarUpdate(
+            timeframe.name,
+            bar.candle,
+            minute_count=bar.minute_count,
+            is_closed=bar.is_closed,
+            has_quotes=all(
+                state.has_quotes
+                for one, state in self._states.get(symbol, {}).items()
+                if open_time_us <= one < end_us
+            ),
+        )
+
+    # --- what the table has
+
+    def _ask(self, symbol: str) -> None:
+        self._to_read[symbol] = None
+        self._is_asked.set()
+
+    async def _read(self) -> None:
+        failures = 0
+        while True:
+            await self._is_asked.wait()
+            self._to_read = {one: None for one in self._to_read if self._is_wanted(one)}
+            symbol = next((one for one in self._to_read if one not in self._reading), None)
+            if symbol is None:
+                self._is_asked.clear()
+                continue
+            del self._to_read[symbol]
+            if not (states := self._states.get(symbol)):
+                continue  # its first minute has it read
+            newest_us = max(states)
+            self._reading.add(symbol)
+            try:
+                async with asyncio.timeout(MAX_READ_S):
+                    parts = await in_thread(
+                        partial(self._read_parts, symbol, newest_us), name="bars_read"
+                    )
+            except (TransientError, PermanentError, TimeoutError) as error:
+                failures += 1
+                wait_s = BACKOFF.wait_s(failures, error)
+                log.warning(
+                    "bars_not_read",
+                    symbol=symbol,
+                    error=str(error) or f"hangs for {MAX_READ_S:g} s",
+                    retry_in_s=round(wait_s, 1),
+                )
+                self._ask(symbol)
+                await asyncio.sleep(wait_s)
+                continue
+            finally:
+                self._reading.discard(symbol)
+                if symbol in self._to_read:
+                    self._is_asked.set()  # nobody reads it twice at once: the older might win
+            failures = 0
+            self._adopt(symbol, newest_us, parts)
+
+    def _is_wanted(self, symbol: str) -> bool:
+        return any(one.has_coarse for one in self._watching.get(symbol, ()))
+
+    def _adopt(self, symbol: str, newest_us: int, parts: Parts) -> None:
+        if not self._is_wanted(symbol):
+            return
+        bars = self._tickers.bars(symbol, newest_us, *parts)
+        for open_time_us, update in sorted(self._states.get(symbol, {}).items()):
+            if open_time_us >= self.since_us(symbol):
+                bars.put(update.candle, is_closed=update.is_closed)
+        self._bars[symbol] = bars
+        first_us = reach_of(bars.newest_us).days_from_us
+        changed = sorted(one for one in self._read_for.pop(symbol, ()) if one >= first_us)
+        for watch in self._watching[symbol]:
+            for hour_us in changed:
+                watch.mark_hour(symbol, hour_us)
+            watch.mark_all(symbol, bars.newest_us)

@@ -1,0 +1,86 @@
+"""Lets gRPC be called with a token alone; what probes ask stays open."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from include.errors import PermanentError, TransientError
+from serving.auth.middleware import bearer_of
+from serving.auth.service import AuthService, Principal
+
+OPEN_SERVICE = "/grpc.health.v1.Health/"
+NOT_KNOWN = "send an API token as metadata: authorization: Bearer …"
+ENDED = "the token has ended"
+
+Handler = Any
+"""``grpc.RpcMethodHandler``, which has no types."""
+
+
+class TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Refuses calls without a valid token, and ends streams whose token ends."""
+
+    def __init__(self, access: AuthService) -> None:
+        self._access = access
+
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Handler]], details: Any
+    ) -> Handler:
+        """Called by the server for each call."""
+        handler = await continuation(details)
+        if handler is None or details.method.startswith(OPEN_SERVICE):
+            return handler
+        metadata = {key: value for key, value in details.invocation_metadata or ()}
+        secret = bearer_of(str(metadata.get("authorization", "")))
+        try:
+            visitor = None if secret is None else await self._access.visitor(secret)
+        except (TransientError, PermanentError, TimeoutError):
+            return _refusing(
+                handler, grpc.StatusCode.UNAVAILABLE, "the accounts cannot be read at present"
+            )
+        if visitor is None:
+            return _refusing(handler, grpc.StatusCode.UNAUTHENTICATED, NOT_KNOWN)
+        return self._while_valid(handler, visitor) if handler.response_streaming else handler
+
+    def _while_valid(self, handler: Handler, visitor: Principal) -> Handler:
+        call = handler.stream_stream if handler.request_streaming else handler.unary_stream
+
+        async def told(request: Any, context: Any) -> AsyncIterator[Any]:
+            answers = call(request, context)
+            with self._access.stay(visitor) as guest:
+                async with contextlib.aclosing(answers):
+                    async for answer in answers:
+                        if guest.over.is_set():
+                            await context.abort(grpc.StatusCode.UNAUTHENTICATED, ENDED)
+                        yield answer
+
+        return _like(handler, told)
+
+
+def _refusing(handler: Handler, status: grpc.StatusCode, why: str) -> Handler:
+    async def refuse(_request: Any, context: Any) -> Any:
+        await context.abort(status, why)
+
+    async def refuse_stream(_request: Any, context: Any) -> AsyncIterator[Any]:
+        await context.abort(status, why)
+        yield None  # never reached: what makes it a stream
+
+    return _like(handler, refuse_stream if handler.response_streaming else refuse)
+
+
+def _like(handler: Handler, call: Callable[..., Any]) -> Handler:
+    """A handler of the same kind that calls something else."""
+    make = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }[handler.request_streaming, handler.response_streaming]
+    return make(
+        call,
+        request_deserializer=handler.request_deserializer,
+        response_serializer=handler.response_serializer,
+    )

@@ -1,0 +1,176 @@
+"""The calls of ``candelabra.v1.MarketData`` that tell trades and best prices as they come.
+
+A caller says over the same call what it wants from now on: nothing is lost where that changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from serving.protobuf.generated.candelabra.v1 import market_data_pb2 as pb
+from serving.protobuf.generated.candelabra.v1 import market_data_pb2_grpc as services
+from serving.protobuf.ticks import missed_trades_of, quote_of, trade_of
+from streamer.hub.ticks import BookTickerSubscription, Ticks, TradeSubscription
+from streamer.hub.trade_hub import FullError, TickHubs
+
+MAX_SYMBOLS = 5_000
+FIRST_TIMEOUT_S = 30.0
+"""For a caller to say what it wants."""
+CANCEL_TIMEOUT_S = 1.0
+NOTHING_YET = "no symbol is streamed here yet; try again in a moment"
+NO_MESSAGE = "the bytes are no message of this call"
+
+Context = Any
+"""``grpc.aio.ServicerContext``, which has no types."""
+Request = pb.StreamTradesRequest | pb.StreamBookTickersRequest
+Watch = TypeVar("Watch", TradeSubscription, BookTickerSubscription)
+
+
+@dataclass(slots=True)
+class _Asked(Generic[Watch]):
+    """What a caller wants at present, and how its wishes ended."""
+
+    watch: Watch
+    not_streamed: list[str] | None = None
+    """Of the last request; None once told."""
+    refusal: str = ""
+
+
+class TickCalls(services.MarketDataServicer):
+    """Tells what comes to the fans of this process.
+
+    Args:
+        ticks: None where what is served has no trades and best prices.
+    """
+
+    def __init__(self, ticks: TickHubs | None, *, streamed: Callable[[], Iterable[str]]) -> None:
+        self._ticks = ticks
+        self._streamed_now = streamed
+
+    async def StreamTrades(
+        self, requests: AsyncIterator[pb.StreamTradesRequest], context: Context
+    ) -> AsyncIterator[pb.StreamTradesResponse]:
+        """See the .proto."""
+        fan = (await self._fans(context)).trades
+        async for found, not_streamed in self._wished(fan, requests, context):
+            yield pb.StreamTradesResponse(
+                trades=[trade_of(one) for one in found.ticks],
+                missed=[missed_trades_of(one) for one in found.missed],
+                not_streamed=not_streamed,
+            )
+
+    async def StreamBookTickers(
+        self, requests: AsyncIterator[pb.StreamBookTickersRequest], context: Context
+    ) -> AsyncIterator[pb.StreamBookTickersResponse]:
+        """See the .proto."""
+        fan = (await self._fans(context)).quotes
+        async for found, not_streamed in self._wished(fan, requests, context):
+            yield pb.StreamBookTickersResponse(
+                book_tickers=[quote_of(one) for one in found.ticks], not_streamed=not_streamed
+            )
+
+    async def _some_streamed(self, context: Context) -> frozenset[str]:
+        """What is streamed; as long as that is nothing, no name is said to be wrong."""
+        streamed = frozenset(self._streamed_now())
+        if not streamed:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, NOTHING_YET)
+        return streamed
+
+    async def _fans(self, context: Context) -> TickHubs:
+        if self._ticks is None:
+            await context.abort(
+                grpc.StatusCode.UNIMPLEMENTED,
+                "trades and best prices are not served here; ask a streamer, or a server that is "
+                "attached to one by gRPC",
+            )
+            raise AssertionError("abort raises")
+        return self._ticks
+
+    async def _wished(
+        self, fan: Any, requests: AsyncIterator[Request], context: Context
+    ) -> AsyncIterator[tuple[Ticks[Any], list[str]]]:
+        with fan.watch() as watch:
+            asked = _Asked(watch)
+            await self._take_first(fan, asked, await self._first(requests, context), context)
+            following = asyncio.create_task(self._take_further(fan, asked, requests), name="wishes")
+            try:
+                while True:
+                    news, asked.not_streamed = asked.not_streamed, None
+                    found = watch.take()
+                    if found or news:
+                        yield found, news or []
+                    elif asked.refusal:
+                        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, asked.refusal)
+                    else:
+                        await watch.changed()
+            finally:
+                following.cancel()
+                await asyncio.wait([following], timeout=CANCEL_TIMEOUT_S)
+
+    async def _first(self, requests: AsyncIterator[Request], context: Context) -> Request:
+        why = f"the call says nothing; should name symbols within {FIRST_TIMEOUT_S:g} s"
+        try:
+            async with asyncio.timeout(FIRST_TIMEOUT_S):
+                async for request in requests:
+                    return request
+        except TimeoutError:
+            pass
+        except DecodeError:
+            why = NO_MESSAGE
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, why)
+        raise AssertionError("abort raises")
+
+    async def _take_first(
+        self, fan: Any, asked: _Asked[Any], request: Request, context: Context
+    ) -> None:
+        """Take the first wish: it is refused as a whole where it cannot be."""
+        if refusal := _refusal(request):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, refusal)
+        streamed = await self._some_streamed(context)
+        if not streamed & frozenset(request.symbols):
+            await context.abort(
+                grpc.StatusCode.NOT_FOUND,
+                "none of the symbols is streamed here; ListInstruments names what is known",
+            )
+        try:
+            fan.extend(asked.watch, streamed & frozenset(request.symbols))
+        except FullError as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+        asked.not_streamed = [one for one in request.symbols if one not in streamed] or None
+
+    async def _take_further(
+        self, fan: Any, asked: _Asked[Any], requests: AsyncIterator[Request]
+    ) -> None:
+        """Take further wishes, as they come."""
+        try:
+            async for request in requests:
+                if refusal := _refusal(request):
+                    asked.refusal = refusal
+                    return
+                wanted = frozenset(request.symbols)
+                fan.reduce(asked.watch, asked.watch.symbols - wanted)
+                streamed = frozenset(self._streamed_now())
+                left = [one for one in request.symbols if one not in streamed]
+                try:
+                    fan.extend(asked.watch, wanted & streamed)
+                except FullError:
+                    left = [one for one in request.symbols if one not in asked.watch.symbols]
+                asked.not_streamed = left or None
+                asked.watch.wake()
+        except DecodeError:
+            asked.refusal = NO_MESSAGE
+        finally:
+            asked.watch.wake()
+
+
+def _refusal(request: Request) -> str:
+    """Why a request cannot be; empty where it can."""
+    if not 0 < len(request.symbols) <= MAX_SYMBOLS:
+        return f"{len(request.symbols):,} symbols; should be 1 to {MAX_SYMBOLS:,}"
+    return ""

@@ -1,0 +1,220 @@
+"""Rows as JSON, CSV, Arrow or Parquet, as the caller accepts."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from hashlib import sha256
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+import polars as pl
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serving.http.response_cache import CachedResponse
+from serving.problems import Problem, shown
+from serving.protobuf.bars import plain
+
+Row = Sequence[Any]
+ROWS_AT_ONCE = 1_000
+"""A call to polars lets no other thread run while it takes rows: 2 ms for so many."""
+VARY = "accept, accept-encoding"
+
+
+class Format(StrEnum):
+    """Media types in which rows are told."""
+
+    JSON = "application/json"
+    CSV = "text/csv"
+    ARROW = "application/vnd.apache.arrow.file"
+    PARQUET = "application/vnd.apache.parquet"
+
+
+def accepted(accept: str) -> Format:
+    """The first of the caller's media types that there is; JSON where it has no wish.
+
+    Raises:
+        Problem: there is none of those.
+    """
+    wishes = []
+    for place, part in enumerate(accept.lower().split(",")):
+        media, _, parameters = part.strip().partition(";")
+        weight = 1.0
+        for one in parameters.split(";"):
+            name, _, value = one.strip().partition("=")
+            if name == "q":
+                try:
+                    weight = float(value)
+                except ValueError:
+                    weight = 0.0
+        if weight > 0:
+            wishes.append((-weight, place, media.strip()))
+    for _, _, media in sorted(wishes):
+        if media in ("", "*/*", "application/*"):
+            return Format.JSON
+        if media == "text/*":
+            return Format.CSV
+        for one in Format:
+            if media == one.value:
+                return one
+    raise Problem(
+        HTTPStatus.NOT_ACCEPTABLE,
+        f"accept: {shown(accept)} is none of {', '.join(one.value for one in Format)}",
+    )
+
+
+def table(
+    request: Request,
+    name: str,
+    columns: Mapping[str, pl.DataType | type[pl.DataType]],
+    rows: Sequence[Row],
+    *,
+    further: Mapping[str, Any],
+    headers: Mapping[str, str],
+) -> Response:
+    """Rows as the caller accepts them.
+
+    Decimals are text in JSON and CSV, and in Arrow and Parquet too: columns of decimals there have
+    one scale, which would write digits that the exchange does not.
+
+    Args:
+        name: of the rows, and of the file.
+        columns: names and types, in the order of the values.
+        further: what JSON says beside the rows; the others say ``next_cursor`` as a header.
+        headers: of the answer.
+    """
+    form = accepted(request.headers.get("accept", ""))
+    told = dict(headers)
+    if form is not Format.JSON:
+        told["content-disposition"] = f'attachment; filename="{name}.{form.name.lower()}"'
+        if (cursor := further.get("next_cursor")) is not None:
+            told["x-next-cursor"] = cursor
+    told["vary"] = VARY
+    body = _WRITERS[form](name, columns, rows, further)
+    return tagged(request, body, form.value, told)
+
+
+def joined(name: str, rows: Iterable[str], further: Mapping[str, Any]) -> CachedResponse:
+    """What ``table`` tells as JSON, of rows that are JSON already.
+
+    Args:
+        name: of the rows.
+        rows: objects, or several of them by comma.
+        further: what is said beside the rows.
+    """
+    text = ",".join(one for one in rows if one)
+    rest = msgspec.json.encode(further)[1:]
+    comma = b"" if rest == b"}" else b","
+    body = b'{"%b":[%b]%b%b' % (name.encode(), text.encode(), comma, rest)
+    return CachedResponse(body, etag_of(body))
+
+
+def answered(request: Request, made: CachedResponse, *, headers: Mapping[str, str]) -> Response:
+    """JSON that was made, with headers."""
+    told = dict(headers) | {"vary": VARY}
+    return _tagged(request, made.body, made.etag, Format.JSON.value, told)
+
+
+def json(request: Request, value: Any, *, headers: Mapping[str, str] | None = None) -> Response:
+    """A value as JSON, with decimals as text."""
+    return tagged(request, msgspec.json.encode(value), Format.JSON, headers or {})
+
+
+def etag_of(body: bytes) -> str:
+    """The ETag of a body."""
+    return f'"{sha256(body).hexdigest()[:24]}"'
+
+
+def tagged(request: Request, body: bytes, media_type: str, headers: Mapping[str, str]) -> Response:
+    """An answer with its ETag; 304 where the caller has it already."""
+    return _tagged(request, body, etag_of(body), media_type, headers)
+
+
+# --- inside
+
+
+def _tagged(
+    request: Request, body: bytes, etag: str, media_type: str, headers: Mapping[str, str]
+) -> Response:
+    told = dict(headers) | {"etag": etag}
+    known = [
+        one.strip().removeprefix("W/")
+        for one in request.headers.get("if-none-match", "").split(",")
+    ]
+    if etag in known or known == ["*"]:
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=told)
+    return Response(body, media_type=media_type, headers=told)
+
+
+def plain_json(value: Any) -> Any:
+    """A value as JSON has it: decimals and times as text."""
+    if isinstance(value, Decimal):
+        return plain(value)
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    return value
+
+
+def _json(
+    name: str, columns: Mapping[str, Any], rows: Sequence[Row], further: Mapping[str, Any]
+) -> bytes:
+    names = tuple(columns)
+    # times are the encoder's business; this is most of what an answer costs
+    told = [
+        dict(zip(names, [plain(v) if type(v) is Decimal else v for v in row], strict=True))
+        for row in rows
+    ]
+    return msgspec.json.encode({name: told, **further})
+
+
+def _csv(
+    _: str, columns: Mapping[str, Any], rows: Sequence[Row], _further: Mapping[str, Any]
+) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([plain_json(value) for value in row] for row in rows)
+    return text.getvalue().encode()
+
+
+def _frame(columns: Mapping[str, Any], rows: Sequence[Row]) -> pl.DataFrame:
+    schema = dict(columns)
+    parts = [
+        pl.DataFrame(
+            [
+                [plain(value) if isinstance(value, Decimal) else value for value in row]
+                for row in rows[first : first + ROWS_AT_ONCE]
+            ],
+            schema=schema,
+            orient="row",
+        )
+        for first in range(0, max(1, len(rows)), ROWS_AT_ONCE)
+    ]
+    return pl.concat(parts, rechunk=True)
+
+
+def _arrow(
+    _: str, columns: Mapping[str, Any], rows: Sequence[Row], _further: Mapping[str, Any]
+) -> bytes:
+    buffer = io.BytesIO()
+    _frame(columns, rows).write_ipc(buffer)
+    return buffer.getvalue()
+
+
+def _parquet(
+    _: str, columns: Mapping[str, Any], rows: Sequence[Row], _further: Mapping[str, Any]
+) -> bytes:
+    buffer = io.BytesIO()
+    _frame(columns, rows).write_parquet(buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+_WRITERS: dict[
+    Format, Callable[[str, Mapping[str, Any], Sequence[Row], Mapping[str, Any]], bytes]
+] = {Format.JSON: _json, Format.CSV: _csv, Format.ARROW: _arrow, Format.PARQUET: _parquet}

@@ -1,0 +1,96 @@
+"""How many requests a client may make."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.problems import answer
+
+MAX_CLIENTS = 10_000
+"""Clients that are remembered; the one heard of longest ago is forgotten first."""
+MINUTE_S = 60.0
+
+
+@dataclass(slots=True)
+class _Bucket:
+    left: float
+    seen_s: float
+
+
+class RequestLimit:
+    """A bucket of requests for each client, filled evenly over a minute.
+
+    Args:
+        per_minute: requests that a client may make in a minute, all at once if it likes.
+        clock: in seconds.
+    """
+
+    def __init__(self, per_minute: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.per_minute = per_minute
+        self._clock = clock
+        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+
+    def take(self, client: str) -> tuple[bool, int, float]:
+        """Let a client make a request.
+
+        Returns:
+            Whether it may; how many it has left; seconds until there is one more.
+        """
+        now_s = self._clock()
+        bucket = self._buckets.pop(client, None) or _Bucket(self.per_minute, now_s)
+        rate = self.per_minute / MINUTE_S
+        bucket.left = min(self.per_minute, bucket.left + (now_s - bucket.seen_s) * rate)
+        bucket.seen_s = now_s
+        self._buckets[client] = bucket
+        if len(self._buckets) > MAX_CLIENTS:
+            self._buckets.popitem(last=False)
+        may = bucket.left >= 1
+        if may:
+            bucket.left -= 1
+        return may, int(bucket.left), max(0.0, (1 - bucket.left) / rate)
+
+
+class LimitedRequests:
+    """Middleware: 429 beyond the limit, and headers that tell of it (draft-ietf-httpapi)."""
+
+    def __init__(self, app: ASGIApp, limit: RequestLimit) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Called by the server."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        client = scope["client"][0] if scope.get("client") else ""
+        may, left, wait_s = self._limit.take(client)
+        told = {
+            "ratelimit-limit": str(self._limit.per_minute),
+            "ratelimit-remaining": str(left),
+            "ratelimit-reset": str(math.ceil(wait_s)),
+        }
+        if not may:
+            problem = answer(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                f"more than {self._limit.per_minute:,} requests in a minute; try again later",
+                headers=told | {"retry-after": str(max(1, math.ceil(wait_s)))},
+            )
+            await problem(scope, receive, send)
+            return
+
+        async def tell(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(raw=message["headers"])
+                for name, value in told.items():
+                    headers[name] = value
+            await send(message)
+
+        await self._app(scope, receive, tell)

@@ -1,0 +1,301 @@
+"""``/api/v1/login`` and what belongs to it: sessions, who one is, and the market watch."""
+
+from __future__ import annotations
+
+from functools import partial
+from http import HTTPStatus
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from fastapi import APIRouter, Path, Request
+from starlette.responses import Response
+
+from include.domain.accounts import Identity, Kind, Role
+from include.domain.timeframes import from_us
+from include.errors import RejectedInputError
+from include.store.accounts import watchlists
+from include.store.accounts.users import end_session, list_users, sessions_of
+from serving.auth.middleware import COOKIE, visitor_of
+from serving.auth.service import AuthService
+from serving.http.context import context_of
+from serving.http.formats import json, plain_json
+from serving.http.limits import RequestLimit
+from serving.http.parameters import nobody_knows
+from serving.problems import Problem, refused, shown, unknown
+
+router = APIRouter(tags=["accounts"])
+
+LOGINS_PER_MINUTE = 10
+"""Of a client's address."""
+LOGINS_OF_A_NAME_PER_MINUTE = 30
+"""Of all addresses: nobody's password is guessed from many; few enough that it is not, and enough
+that others can hardly keep somebody out."""
+MAX_BODY_BYTES = 8_192
+NO_STORE = {"cache-control": "no-store"}
+MAX_ID = 2**63 - 1
+
+Body = TypeVar("Body")
+
+
+class Login(msgspec.Struct, forbid_unknown_fields=True):
+    """What a login is asked with."""
+
+    name: str
+    password: str
+
+
+LOGIN_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["name", "password"],
+                    "properties": {
+                        "name": {"type": "string"},
+                        "password": {"type": "string", "format": "password"},
+                    },
+                    "additionalProperties": False,
+                }
+            }
+        },
+    }
+}
+
+
+class LoginLimits:
+    """How often somebody may try; one for an application."""
+
+    def __init__(self) -> None:
+        self._addresses = RequestLimit(LOGINS_PER_MINUTE)
+        self._names = RequestLimit(LOGINS_OF_A_NAME_PER_MINUTE)
+
+    def check(self, address: str, name: str) -> None:
+        """Count a try.
+
+        Raises:
+            Problem: there were too many.
+        """
+        for limit, client in ((self._addresses, address), (self._names, name)):
+            may, _, wait_s = limit.take(client)
+            if not may:
+                raise Problem(
+                    HTTPStatus.TOO_MANY_REQUESTS,
+                    "too many logins; try again later",
+                    headers={"retry-after": str(int(wait_s) + 1)},
+                )
+
+
+@router.post("/login", summary="Begin a session", openapi_extra=LOGIN_BODY)
+async def login(request: Request) -> Response:
+    """Sets the session's cookie: HttpOnly, SameSite=Strict, and Secure where TLS is spoken."""
+    access = _access(request)
+    asked = await _body(request, Login)
+    address = request.client.host if request.client else ""
+    name = asked.name.strip().lower()
+    request.app.state.login_limits.check(address, name[:64])
+    found = await access.log_in(name, asked.password)
+    if found is None:
+        raise Problem(HTTPStatus.UNAUTHORIZED, "name or password are wrong")
+    secret, identity = found
+    response = json(request, _told(identity), headers=NO_STORE)
+    response.set_cookie(
+        COOKIE,
+        secret,
+        max_age=int(access.session_s),
+        httponly=True,
+        samesite="strict",
+        secure=_is_tls(request),
+    )
+    return response
+
+
+@router.post("/logout", summary="End the session", status_code=HTTPStatus.NO_CONTENT)
+async def logout(request: Request) -> Response:
+    """Ends it at once, wherever it is used; without one nothing happens."""
+    visitor = request.state.visitor
+    if visitor is not None and visitor.identity.kind is Kind.SESSION:
+        one: Identity = visitor.identity
+        await _end(_access(request), one.user_id, one.key_id)
+    response = Response(status_code=HTTPStatus.NO_CONTENT, headers=NO_STORE)
+    response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=_is_tls(request))
+    return response
+
+
+@router.get("/me", summary="Who one is")
+async def me(request: Request) -> Response:
+    """`user` is null where nobody is logged in and none has to be."""
+    access: AuthService = context_of(request).access
+    visitor = request.state.visitor
+    told = _nobody() if visitor is None else _told(visitor.identity)
+    further = {"auth_required": access.is_required, "has_accounts": access.has_accounts}
+    return json(request, told | further, headers=NO_STORE)
+
+
+@router.get("/sessions", summary="One's sessions")
+async def sessions(request: Request) -> Response:
+    """Logins that are not over, newest first."""
+    one = visitor_of(request).identity
+    found = await _access(request).call(partial(sessions_of, user_id=one.user_id))
+    told = [
+        {
+            "id": session.id,
+            "created_at": plain_json(from_us(session.created_us)),
+            "expires_at": plain_json(from_us(session.expires_us)),
+            "is_this": one.kind is Kind.SESSION and session.id == one.key_id,
+        }
+        for session in found
+    ]
+    return json(request, {"sessions": told}, headers=NO_STORE)
+
+
+@router.delete("/sessions/{session_id}", summary="End a session", status_code=HTTPStatus.NO_CONTENT)
+async def leave(request: Request, session_id: Annotated[int, Path(ge=1, le=MAX_ID)]) -> Response:
+    """One of one's own; the operator ends anybody's by `candelabra user logout`."""
+    one = visitor_of(request).identity
+    if not await _end(_access(request), one.user_id, session_id):
+        raise unknown(f"session {session_id}: none of yours; GET /api/v1/sessions names them")
+    return Response(status_code=HTTPStatus.NO_CONTENT, headers=NO_STORE)
+
+
+@router.get("/users", summary="All accounts (administrators)")
+async def users(request: Request) -> Response:
+    """With how much there is of each."""
+    if visitor_of(request).identity.role is not Role.ADMIN:
+        raise Problem(HTTPStatus.FORBIDDEN, "this is for administrators")
+    told = [
+        {
+            "name": one.name,
+            "role": one.role.value,
+            "created_at": plain_json(from_us(one.created_us)),
+            "is_disabled": one.disabled_us is not None,
+            "sessions": one.sessions,
+            "tokens": one.tokens,
+            "watched": one.watched,
+        }
+        for one in await _access(request).call(list_users)
+    ]
+    return json(request, {"users": told}, headers=NO_STORE)
+
+
+# --- the market watch
+
+
+@router.get("/watchlist", summary="What one watches")
+async def watchlist(request: Request) -> Response:
+    """By symbol; `is_streamed` turns true within seconds of adding one."""
+    user_id = visitor_of(request).identity.user_id
+    live = frozenset(context_of(request).streamed())
+    found = await _access(request).call(partial(watchlists.watchlist, user_id=user_id))
+    told = [
+        {
+            "symbol": symbol,
+            "added_at": plain_json(from_us(added_us)),
+            "is_streamed": symbol in live,
+        }
+        for symbol, added_us in found
+    ]
+    return json(request, {"watchlist": told}, headers=NO_STORE)
+
+
+@router.put("/watchlist/{symbol}", summary="Watch a symbol")
+async def watch(request: Request, symbol: str) -> Response:
+    """The streamer takes it up within seconds. Watching what is watched changes nothing."""
+    user_id = visitor_of(request).identity.user_id
+    context = context_of(request)
+    listed = {one.instrument.symbol for one in await context.listings() if not one.listed_to_us}
+    known = listed | set(context.streamed())
+    if symbol not in known:
+        hint = "" if listed else "; no listings are known yet: the DAG sync_instruments reads them"
+        raise unknown(nobody_knows(symbol, known) + hint)
+    access = _access(request)
+    try:
+        is_new = await access.call(partial(watchlists.watch, user_id=user_id, symbol=symbol))
+    except RejectedInputError as error:
+        raise Problem(HTTPStatus.CONFLICT, str(error)) from error
+    await access.tell_watchlist(user_id)
+    return json(
+        request,
+        {"symbol": symbol, "is_new": is_new, "is_streamed": symbol in context.streamed()},
+        headers=NO_STORE,
+    )
+
+
+@router.delete(
+    "/watchlist/{symbol}", summary="Watch a symbol no longer", status_code=HTTPStatus.NO_CONTENT
+)
+async def unwatch(request: Request, symbol: str) -> Response:
+    """It is streamed on as long as somebody else watches it, or the settings ask for it."""
+    user_id = visitor_of(request).identity.user_id
+    access = _access(request)
+    found = await access.call(partial(watchlists.watchlist, user_id=user_id))
+    if symbol not in {one for one, _ in found}:
+        raise unknown(f"symbol: {shown(symbol)} is not on your watchlist")
+    await access.call(partial(watchlists.unwatch, user_id=user_id, symbol=symbol))
+    await access.tell_watchlist(user_id)
+    return Response(status_code=HTTPStatus.NO_CONTENT, headers=NO_STORE)
+
+
+# --- inside
+
+
+def _access(request: Request) -> AuthService:
+    """The accounts.
+
+    Raises:
+        Problem: there are none here.
+    """
+    access: AuthService = context_of(request).access
+    if not access.has_accounts:
+        raise Problem(
+            HTTPStatus.NOT_FOUND,
+            "this server has no accounts: ACCOUNTS_DATABASE_URL is not set there",
+        )
+    return access
+
+
+async def _end(access: AuthService, user_id: int, session_id: int) -> bool:
+    """End a session, here before the answer and elsewhere within a moment."""
+    was_there = await access.call(partial(end_session, user_id=user_id, session_id=session_id))
+    access.forget()
+    return was_there
+
+
+async def _body(request: Request, kind: type[Body]) -> Body:
+    """The body of a request, which has to be a little JSON; values are never repeated."""
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise Problem(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the body should be JSON: application/json"
+        )
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise Problem(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MAX_BODY_BYTES:,} bytes"
+            )
+    try:
+        return msgspec.json.decode(bytes(body), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        fields = ", ".join(kind.__annotations__)
+        raise refused(f"the body should be a JSON object of text: {fields}") from None
+
+
+def _told(identity: Identity) -> dict[str, Any]:
+    expires_us = identity.expires_us
+    return {
+        "user": identity.name,
+        "role": identity.role.value,
+        "by": identity.kind.value,
+        "expires_at": None if expires_us is None else plain_json(from_us(expires_us)),
+    }
+
+
+def _nobody() -> dict[str, Any]:
+    return {"user": None, "role": None, "by": None, "expires_at": None}
+
+
+def _is_tls(request: Request) -> bool:
+    """Whether the browser speaks TLS, to us or to a proxy before us."""
+    return request.url.scheme == "https" or request.headers.get("origin", "").startswith("https:")

@@ -1,0 +1,243 @@
+"""What marts say of one symbol: levels, indicators, profile, footprint, coverage, gaps."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from decimal import Decimal
+from http import HTTPStatus
+from typing import Annotated, Any
+
+import polars as pl
+from fastapi import APIRouter, Query, Request
+from psycopg import errors
+from starlette.responses import Response
+
+from include.domain.timeframes import DAY_US, HOUR_US, Timeframe, from_us
+from include.errors import PermanentError
+from include.store.trades.analytics import (
+    COVERAGE,
+    FOOTPRINT,
+    GAPS,
+    INDICATORS,
+    LEVELS,
+    PROFILE_SESSION,
+    VOLUME_PROFILE,
+    Rows,
+    read_rows,
+)
+from serving.http import parameters
+from serving.http.context import Context, context_of
+from serving.http.formats import plain_json, table
+from serving.problems import Problem, refused, unknown
+from serving.protobuf.bars import EARLIEST_US
+
+router = APIRouter(prefix="/symbols/{symbol}", tags=["analytics"])
+
+DEFAULT_BARS = 200
+MAX_BARS = 5_000
+DEFAULT_DAYS = 30
+MAX_DAYS = 3_660
+MONTH_US = 31 * DAY_US
+MAX_ROWS = 50_000
+UNBUILT = "the marts are not built yet: the DAG build_marts builds them"
+MAX_FOOTPRINT_US = 2 * DAY_US
+TYPES: dict[str, Any] = {
+    "bool": pl.Boolean,
+    "int2": pl.Int16,
+    "int4": pl.Int32,
+    "int8": pl.Int64,
+    "float8": pl.Float64,
+    "timestamptz": pl.Datetime("us", "UTC"),
+    "date": pl.Date,
+}
+"""Of columns in Arrow and Parquet; others are text, as decimals are."""
+
+From = Annotated[
+    str | None, Query(alias="from", description="ISO 8601, or ms since 1970; inclusive.")
+]
+To = Annotated[str | None, Query(alias="to", description="The same, exclusive; now without it.")]
+
+
+@router.get("/levels", summary="All-time high and low, and what lies between")
+async def levels(request: Request, symbol: str) -> Response:
+    """Of the present listing: the extremes with their times, the position of the last price
+    between them in percent, and the Fibonacci retracements."""
+    context, name = await _asked(request, symbol)
+    found = await _read(context, LEVELS, {"symbol": name})
+    if not found.rows:
+        raise unknown(f"levels: {name} has no bar that was built yet")
+    return await _told(request, "levels", found)
+
+
+@router.get("/indicators", summary="Indicators, oldest bar first")
+async def indicators(
+    request: Request,
+    symbol: str,
+    timeframe: Annotated[str, Query(description="As of candles.")] = "1h",
+    start: From = None,
+    end: To = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_BARS)] = DEFAULT_BARS,
+) -> Response:
+    """Moving averages, RSI, MACD, ATR, Bollinger bands, VWAP, OBV, returns and volatility, in
+    binary floats. The newest `limit` bars of the range; warmed up by those before it."""
+    context, name = await _asked(request, symbol)
+    frame = parameters.timeframe(timeframe)
+    span = _span(context, start, end, default_us=limit * _width_us(frame))
+    arguments = {"symbol": name, "timeframe": frame.name, "limit": limit, **_times(span)}
+    return await _told(
+        request, "indicators", await _read(context, INDICATORS, arguments), turned=True
+    )
+
+
+@router.get("/coverage", summary="What is known of each day, oldest first")
+async def coverage(
+    request: Request,
+    symbol: str,
+    start: From = None,
+    end: To = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_DAYS)] = MAX_DAYS,
+) -> Response:
+    """Minutes of each UTC day that are expected, present, verified, silent, revised or missing, and
+    the verdict of the comparison with the exchange's files. The last 30 days without a range."""
+    context, name = await _asked(request, symbol)
+    span = _span(context, start, end, default_us=DEFAULT_DAYS * DAY_US)
+    arguments = {"symbol": name, "limit": limit, **_times(span)}
+    return await _told(request, "coverage", await _read(context, COVERAGE, arguments), turned=True)
+
+
+@router.get("/gaps", summary="What was missed, oldest first")
+async def gaps(
+    request: Request,
+    symbol: str,
+    start: From = None,
+    end: To = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_BARS)] = DEFAULT_BARS,
+) -> Response:
+    """What was missed, why, and when it was repaired. The last 30 days without a range."""
+    context, name = await _asked(request, symbol)
+    span = _span(context, start, end, default_us=DEFAULT_DAYS * DAY_US)
+    arguments = {"symbol": name, "limit": limit, **_times(span)}
+    return await _told(request, "gaps", await _read(context, GAPS, arguments), turned=True)
+
+
+@router.get("/volume-profile", summary="Volume by price of one session")
+async def volume_profile(
+    request: Request,
+    symbol: str,
+    session: Annotated[
+        str | None, Query(description="UTC day such as 2026-11-21; the newest without it.")
+    ] = None,
+) -> Response:
+    """From kept trades by the maker's side, never estimated from candles. In JSON `session` tells
+    the point of control, the value area and whether every trade is kept; null where none is."""
+    context, name = await _asked(request, symbol)
+    arguments = {"symbol": name, "session": parameters.day("session", session)}
+    about = await _read(context, PROFILE_SESSION, arguments)
+    found = await _read(context, VOLUME_PROFILE, arguments)
+    columns = _columns(about)
+    summary = [dict(zip(columns, map(plain_json, row), strict=True)) for row in about.rows]
+    further = {"session": summary[0] if summary else None}
+    return await _told(request, "volume_profile", found, further=further)
+
+
+@router.get("/footprint", summary="Volume by price and side of each bar")
+async def footprint(
+    request: Request,
+    symbol: str,
+    timeframe: Annotated[str, Query(description="As of candles.")] = "5m",
+    start: From = None,
+    end: To = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_ROWS)] = MAX_ROWS,
+) -> Response:
+    """What takers bought and sold in each price bucket of each bar, with imbalances, from kept
+    trades. A bar whose trades are not kept is one row with `kept` `none`. The last hour without a
+    range; two days at most."""
+    context, name = await _asked(request, symbol)
+    frame = parameters.timeframe(timeframe)
+    span = _span(context, start, end, default_us=HOUR_US)
+    if span[1] - span[0] > max(MAX_FOOTPRINT_US, _width_us(frame)):
+        raise refused("from and to: a footprint is of two days at most; ask for one day at a time")
+    arguments = {"symbol": name, "timeframe": frame.name, "limit": limit, **_times(span)}
+    return await _told(request, "footprint", await _read(context, FOOTPRINT, arguments))
+
+
+# --- inside
+
+
+def _width_us(frame: Timeframe) -> int:
+    return frame.width_us or MONTH_US
+
+
+async def _asked(request: Request, symbol: str) -> tuple[Context, str]:
+    """What answers, and the symbol's name.
+
+    Raises:
+        Problem: nobody knows it.
+    """
+    context = context_of(request)
+    (name,) = parameters.symbols([symbol], await context.symbols())
+    return context, name
+
+
+def _span(
+    context: Context, start: str | None, end: str | None, *, default_us: int
+) -> tuple[int, int]:
+    """``from`` and ``to`` in µs; without them the newest ``default_us``."""
+    start_us, end_us = parameters.span_us(start, end)
+    until_us = context.now_us() + DAY_US if end_us is None else end_us
+    since_us = (min(until_us, context.now_us()) - default_us) if start_us is None else start_us
+    return max(since_us, EARLIEST_US), until_us
+
+
+def _times(span: tuple[int, int]) -> dict[str, datetime]:
+    return {"start": from_us(span[0]), "end": from_us(span[1])}
+
+
+async def _read(context: Context, query: str, arguments: dict[str, Any]) -> Rows:
+    try:
+        return await context.history.call(
+            lambda connection: read_rows(connection, query, arguments)
+        )
+    except PermanentError as error:
+        if isinstance(error.__cause__, errors.UndefinedTable | errors.UndefinedFunction):
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, UNBUILT) from None
+        raise
+
+
+def _columns(found: Rows) -> dict[str, Any]:
+    return {column: TYPES.get(type_, pl.String) for column, type_ in found.types.items()}
+
+
+async def _told(
+    request: Request,
+    name: str,
+    found: Rows,
+    *,
+    turned: bool = False,
+    further: dict[str, Any] | None = None,
+) -> Response:
+    columns = _columns(found)
+
+    def make() -> Response:
+        rows = [
+            tuple(
+                value if columns[column] is not pl.String or value is None else _text(value)
+                for column, value in zip(columns, row, strict=True)
+            )
+            for row in found.rows
+        ]
+        return table(
+            request,
+            name,
+            columns,
+            rows[::-1] if turned else rows,
+            further=further or {},
+            headers={"cache-control": "no-cache"},
+        )
+
+    return await context_of(request).made(make, rows=len(found.rows))
+
+
+def _text(value: Any) -> Any:
+    """What is neither a number nor a time; decimals are written by the forms."""
+    return value if isinstance(value, Decimal | str | date) else str(value)

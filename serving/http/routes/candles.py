@@ -1,0 +1,335 @@
+"""``/api/v1/candles``: bars of any timeframe, of one symbol or several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, TypeVar
+
+import polars as pl
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from include.domain.timeframes import MINUTE_US, Timeframe, from_us
+from include.store.candles.bar_texts import read_bar_texts, read_minutes_version
+from include.store.candles.bars import StoredBar, read_bars
+from include.store.candles.merging import Connection
+from serving.bars.subscription import BarUpdate
+from serving.http import parameters
+from serving.http.context import context_of
+from serving.http.formats import Format, accepted, answered, joined, table
+from serving.http.response_cache import CachedResponse, ResponseCache
+from serving.problems import refused
+from serving.protobuf.bars import EARLIEST_US
+
+router = APIRouter(tags=["candles"])
+
+DEFAULT_LIMIT = 500
+MAX_LIMIT = 10_000
+SETTLED_US = 10 * MINUTE_US
+"""Bars whose minutes ended so long ago change by repairs alone."""
+CLOSED_FOR_S = 60
+"""So long caches may keep a range that is over; then they ask by ETag."""
+
+COLUMNS: dict[str, Any] = {
+    "symbol": pl.String,
+    "timeframe": pl.String,
+    "open_time": pl.Datetime("us", "UTC"),
+    "open": pl.String,
+    "high": pl.String,
+    "low": pl.String,
+    "close": pl.String,
+    "volume": pl.String,
+    "quote_volume": pl.String,
+    "trade_count": pl.Int64,
+    "taker_buy_volume": pl.String,
+    "taker_buy_quote_volume": pl.String,
+    "first_trade_id": pl.Int64,
+    "last_trade_id": pl.Int64,
+    "minute_count": pl.Int32,
+    "is_closed": pl.Boolean,
+    "status": pl.String,
+    "source": pl.String,
+}
+
+EXAMPLE = {
+    "candles": [
+        {
+            "symbol": "BTCUSDT",
+            "timeframe": "1h",
+            "open_time": "2026-11-21T17:00:00Z",
+            "open": "61234.50",
+            "high": "61300.00",
+            "low": "61200.01",
+            "close": "61250.00",
+            "volume": "123.45600000",
+            "quote_volume": "7561234.1234560000",
+            "trade_count": 4321,
+            "taker_buy_volume": "60.00000000",
+            "taker_buy_quote_volume": "3675000.0000000000",
+            "first_trade_id": 1000,
+            "last_trade_id": 5320,
+            "minute_count": 60,
+            "is_closed": True,
+            "status": None,
+            "source": None,
+        }
+    ],
+    "next_cursor": None,
+}
+
+
+@router.get(
+    "/candles",
+    summary="Bars, oldest first",
+    responses={
+        200: {
+            "description": "Decimals are text, exactly as the exchange has them. In CSV, Arrow and "
+            "Parquet the cursor is the header `x-next-cursor`.",
+            "content": {
+                Format.JSON: {"example": EXAMPLE},
+                Format.CSV: {},
+                Format.ARROW: {},
+                Format.PARQUET: {},
+            },
+        },
+        304: {"description": "The caller has it: its `If-None-Match` is the answer's ETag."},
+    },
+)
+async def candles(
+    request: Request,
+    symbol: Annotated[
+        list[str], Query(description="One or several, by comma or repeated.", examples=["BTCUSDT"])
+    ],
+    timeframe: Annotated[
+        str, Query(description="1m 3m 5m 15m 30m 1h 2h 4h 6h 8h 12h 1d 3d 1w 1M")
+    ] = "1m",
+    start: Annotated[
+        str | None,
+        Query(
+            alias="from",
+            description="Bars that open at this time or later (ISO 8601, or ms since 1970). "
+            "Without it: the newest ones.",
+        ),
+    ] = None,
+    end: Annotated[
+        str | None, Query(alias="to", description="Bars that open before this time.")
+    ] = None,
+    limit: Annotated[
+        int, Query(ge=1, le=MAX_LIMIT, description="Most bars, of all symbols together.")
+    ] = DEFAULT_LIMIT,
+    cursor: Annotated[
+        str | None, Query(description="`next_cursor` of the page before; the rest as there.")
+    ] = None,
+) -> Response:
+    """Stored bars and those being built, as the views `marts.candles_*_live` have them.
+
+    Without `from` the newest `limit` bars of each symbol, the newest alone (`limit=1`) from memory
+    where it is streamed; with it pages from there on.
+    """
+    context = context_of(request)
+    frame = parameters.timeframe(timeframe)
+    start_us, end_us = parameters.span_us(start, end)
+    names = parameters.symbols(symbol, await context.symbols())
+    first, resumed_us = (0, None) if cursor is None else parameters.parts_of(cursor, 2)
+    if not 0 <= first < len(names):
+        raise refused("cursor: it belongs to a request for other symbols")
+    if limit == 1 and start is None and end is None and cursor is None:
+        return await _newest(request, names, frame, further={"next_cursor": None})
+
+    is_over = end_us is not None and end_us <= context.now_us() - SETTLED_US
+    headers = {"cache-control": f"public, max-age={CLOSED_FOR_S}" if is_over else "no-cache"}
+    asked = _Asked(names, frame, start_us, end_us, limit, first, resumed_us)
+    if accepted(request.headers.get("accept", "")) is Format.JSON:
+        key = asked.key if is_over else None
+        made = None if key is None else context.kept.at_hand(key)
+        if made is None:
+            made = await context.history.call(
+                partial(_as_json, asked=asked, kept=context.kept, key=key)
+            )
+        if made is not None:
+            return answered(request, made, headers=headers)
+    bars, further = await context.history.call(partial(_as_rows, asked=asked))
+    return await context.made(
+        lambda: table(
+            request,
+            "candles",
+            COLUMNS,
+            [_row(bar, frame.name) for bar in bars],
+            further={"next_cursor": further},
+            headers=headers,
+        ),
+        rows=len(bars),
+    )
+
+
+@router.get("/candles/latest", summary="The newest bar of each symbol")
+async def latest(
+    request: Request,
+    symbol: Annotated[
+        list[str], Query(description="One or several, by comma or repeated.", examples=["BTCUSDT"])
+    ],
+    timeframe: Annotated[
+        str, Query(description="1m 3m 5m 15m 30m 1h 2h 4h 6h 8h 12h 1d 3d 1w 1M")
+    ] = "1m",
+) -> Response:
+    """From memory where the symbol is streamed: the first request of a timeframe has the past of a
+    symbol read, further ones within a minute read nothing. Symbols without any bar are left out."""
+    context = context_of(request)
+    frame = parameters.timeframe(timeframe)
+    names = parameters.symbols(symbol, await context.symbols())
+    return await _newest(request, names, frame)
+
+
+# --- inside
+
+
+async def _newest(
+    request: Request,
+    names: list[str],
+    frame: Timeframe,
+    *,
+    further: dict[str, Any] | None = None,
+) -> Response:
+    """The newest bar of each symbol: from memory what is there, the rest from the tables."""
+    context = context_of(request)
+    live = context.current(names)
+    found: dict[str, StoredBar | BarUpdate] = dict(await context.latest.of(live, frame))
+    left = [name for name in names if name not in found]
+    if left:
+
+        def read(connection: Any) -> list[StoredBar]:
+            return [
+                bar
+                for name in left
+                for bar in read_bars(
+                    connection, name, frame, EARLIEST_US, None, limit=1, newest=True
+                )
+            ]
+
+        found |= {bar.candle.symbol: bar for bar in await context.history.call(read)}
+    return table(
+        request,
+        "candles",
+        COLUMNS,
+        [_row(found[name], frame.name) for name in names if name in found],
+        further=further or {},
+        headers={"cache-control": "no-cache"},
+    )
+
+
+_Key = tuple[str, int, int, int]
+"""Symbol, half-open range of open times (µs), and limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A page that is asked for; ``first`` and ``resumed_us`` say where the one before ended."""
+
+    names: list[str]
+    timeframe: Timeframe
+    start_us: int | None
+    end_us: int | None
+    limit: int
+    first: int
+    resumed_us: int | None
+
+    @property
+    def key(self) -> _Key | None:
+        """Of minutes of one symbol: only their version can be looked up."""
+        start_us = self.start_us if self.resumed_us is None else self.resumed_us
+        if self.timeframe.parent is not None or len(self.names) != 1:
+            return None
+        if start_us is None or self.end_us is None:
+            return None
+        return self.names[0], start_us, self.end_us, self.limit
+
+
+Part = TypeVar("Part")
+_Read = Callable[[str, int, int, bool], tuple[Part, int, int | None] | None]
+"""Reads bars of a symbol, from a time on, at most so many, the newest or not: the bars, how many
+they are, and when the first one opens that there was no room for."""
+
+
+def _as_json(
+    connection: Connection, asked: _Asked, kept: ResponseCache, key: _Key | None
+) -> CachedResponse | None:
+    """Bars as JSON, from what is kept under the key where nothing has changed; None where they
+    have to be rolled up here."""
+    if key is None:
+        return _made(connection, asked)
+    name, start_us, end_us, limit = key
+    return kept.answer(
+        key,
+        lambda: read_minutes_version(connection, name, start_us, end_us, limit=limit),
+        lambda: _made(connection, asked),
+    )
+
+
+def _made(connection: Connection, asked: _Asked) -> CachedResponse | None:
+    def read(
+        name: str, start_us: int, limit: int, newest: bool
+    ) -> tuple[str, int, int | None] | None:
+        found = read_bar_texts(
+            connection, name, asked.timeframe, start_us, asked.end_us, limit=limit, newest=newest
+        )
+        return None if found is None else (found.text, found.count, found.next_open_us)
+
+    page = _page(read, asked)
+    return None if page is None else joined("candles", page[0], {"next_cursor": page[1]})
+
+
+def _as_rows(connection: Connection, asked: _Asked) -> tuple[list[StoredBar], str | None]:
+    def read(
+        name: str, start_us: int, limit: int, newest: bool
+    ) -> tuple[list[StoredBar], int, int | None]:
+        bars = read_bars(
+            connection, name, asked.timeframe, start_us, asked.end_us,
+            limit=limit if newest else limit + 1, newest=newest,
+        )  # fmt: skip
+        beyond = bars[limit].candle.open_time_us if len(bars) > limit else None
+        return bars[:limit], len(bars[:limit]), beyond
+
+    parts, further = _page(read, asked) or ([], None)
+    return [bar for part in parts for bar in part], further
+
+
+def _page(read: _Read[Part], asked: _Asked) -> tuple[list[Part], str | None] | None:
+    """Bars of one symbol after the other, as many as there is room for, and the cursor."""
+    parts: list[Part] = []
+    is_newest = asked.start_us is None and asked.resumed_us is None
+    room = asked.limit
+    for place in range(asked.first, len(asked.names)):
+        is_resumed = place == asked.first and asked.resumed_us is not None
+        start_us = asked.resumed_us if is_resumed else asked.start_us
+        found = read(
+            asked.names[place], EARLIEST_US if start_us is None else start_us, room, is_newest
+        )
+        if found is None:
+            return None
+        part, count, next_open_us = found
+        parts.append(part)
+        if next_open_us is not None:
+            return parts, parameters.cursor_of(place, next_open_us)
+        room = asked.limit if is_newest else room - count
+    return parts, None
+
+
+def _row(bar: StoredBar | BarUpdate, timeframe: str) -> tuple[Any, ...]:
+    candle = bar.candle
+    values: list[Any] = list(candle.values)
+    if not bar.has_quotes:
+        values[5] = values[8] = None
+    return (
+        candle.symbol,
+        timeframe,
+        from_us(candle.open_time_us),
+        *values,
+        candle.first_trade_id,
+        candle.last_trade_id,
+        bar.minute_count,
+        bar.is_closed,
+        None if bar.status is None else bar.status.value,
+        None if bar.source is None else bar.source.value,
+    )

@@ -1,0 +1,83 @@
+"""The chart page at ``/``: a few files of ours, and the script of the chart from its wheel."""
+
+from __future__ import annotations
+
+import functools
+from hashlib import blake2b
+from http import HTTPStatus
+from importlib.util import find_spec
+from pathlib import Path
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from serving.problems import Problem, shown, unknown
+
+router = APIRouter(include_in_schema=False)
+
+FOLDER = Path(__file__).parents[2] / "page"
+SCRIPT = "lightweight-charts.js"
+KINDS = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+TYPES = {
+    name: KINDS[Path(name).suffix]
+    for name in (*(one.name for one in FOLDER.iterdir()), SCRIPT)
+    if Path(name).suffix in KINDS
+}
+"""Of each part; nothing else has an address here."""
+# Nothing from elsewhere, nothing inline, in nobody's frame. Styles that a script sets on elements
+# are not what style-src is about.
+SECURITY = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+
+
+@router.get("/")
+async def page(request: Request) -> Response:
+    """The page itself."""
+    return _answer(request, "index.html")
+
+
+@router.get("/page/{name}")
+async def part(request: Request, name: str) -> Response:
+    """What the page is made of."""
+    if name not in TYPES or name == "index.html":
+        raise unknown(f"the page has no part {shown(name)}")
+    return _answer(request, name)
+
+
+# --- inside
+
+
+def _answer(request: Request, name: str) -> Response:
+    body = _contents(name)
+    etag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
+    headers = SECURITY | {"etag": etag, "cache-control": "no-cache"}
+    if request.headers.get("if-none-match") == etag:
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    return Response(body, headers=headers | {"content-type": TYPES[name]})
+
+
+@functools.cache
+def _contents(name: str) -> bytes:
+    """A file, read once."""
+    return (_script() if name == SCRIPT else FOLDER / name).read_bytes()
+
+
+def _script() -> Path:
+    """The chart's script; found without importing the package, which needs what we have not."""
+    spec = find_spec("lightweight_charts")
+    if spec is None or spec.origin is None:
+        raise Problem(
+            HTTPStatus.NOT_FOUND,
+            "the chart's script is not installed: pip install --no-deps -r serving/page.txt",
+        )
+    return Path(spec.origin).parent / "js" / SCRIPT

@@ -1,0 +1,46 @@
+"""``/api/v1/statistics``: what was done so far, and for whom; all from memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from include.domain.timeframes import from_us
+from serving.http.context import context_of
+from serving.http.formats import json
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/statistics", summary="Figures of the streams, and of who reads")
+async def statistics(request: Request) -> Response:
+    """`market`: of a streamer, each connection to the exchange and what became of its candles; of a
+    server before one, its line to it. `readers`: of this process. Counts are since its start."""
+    context = context_of(request)
+    now_us = context.now_us()
+    readers: dict[str, Any] = {
+        "websockets": context.sockets.open,
+        "websockets_accepted": context.sockets.accepted,
+        "websocket_bars_conflated": context.audiences.conflated,
+        "watches": context.board.watches,
+        "bars_conflated": context.board.conflated,
+    }
+    if (ticks := context.ticks) is not None:
+        readers |= {
+            "trade_readers": ticks.trades.watches,
+            "trade_symbols": len(ticks.trades.wanted),
+            "book_readers": ticks.quotes.watches,
+            "book_symbols": len(ticks.quotes.wanted),
+        }
+    return json(
+        request,
+        {
+            "exchange_time": from_us(now_us) if now_us else None,
+            "symbols": len(list(context.streamed())),
+            "market": context.statistics(),
+            "readers": readers,
+        },
+        headers={"cache-control": "no-store"},
+    )

@@ -1,0 +1,259 @@
+"""``/api/v1/symbols``: what there is, and what it costs now."""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from operator import itemgetter
+from typing import Annotated, Any
+
+import polars as pl
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from include.domain.candles import Candle
+from include.domain.day_prices import DayPrices
+from include.domain.instruments import Market, exchange_symbol_of, market_of
+from include.domain.timeframes import TIMEFRAMES, from_us
+from include.errors import TransientError
+from include.store.candles.bars import read_bars
+from include.store.instruments import LISTED_FROM_UNKNOWN_US, Listing
+from serving.http import parameters
+from serving.http.context import Context, context_of
+from serving.http.formats import json, table
+from serving.problems import Problem, refused, shown, unknown
+from serving.protobuf.bars import EARLIEST_US, plain
+from serving.websocket.messages import quote_fields
+from streamer.hub.trade_hub import FullError
+
+router = APIRouter(tags=["symbols"])
+
+BOOK_TIMEOUT_S = 2.0
+SOON = {"retry-after": "1"}
+
+COLUMNS: dict[str, Any] = {
+    "symbol": pl.String,
+    "market": pl.String,
+    "exchange_symbol": pl.String,
+    "base_asset": pl.String,
+    "quote_asset": pl.String,
+    "status": pl.String,
+    "tick_size": pl.String,
+    "step_size": pl.String,
+    "listed_from": pl.Datetime("us", "UTC"),
+    "listed_to": pl.Datetime("us", "UTC"),
+    "is_streamed": pl.Boolean,
+}
+
+PRICES: dict[str, Any] = {
+    "symbol": pl.String,
+    "from": pl.Datetime("us", "UTC"),
+    "newest_minute": pl.Datetime("us", "UTC"),
+    "open": pl.String,
+    "high": pl.String,
+    "low": pl.String,
+    "last": pl.String,
+    "change": pl.String,
+    "change_percent": pl.String,
+    "volume": pl.String,
+    "quote_volume": pl.String,
+    "trade_count": pl.Int64,
+    "minute_count": pl.Int32,
+    "is_whole": pl.Boolean,
+}
+
+
+@router.get("/symbols", summary="Listings, by symbol")
+async def symbols(
+    request: Request,
+    market: Annotated[str | None, Query(description="spot or um; both without it.")] = None,
+    delisted: Annotated[bool, Query(description="Also listings that are over.")] = False,
+    streamed: Annotated[bool, Query(description="Those alone that are streamed.")] = False,
+) -> Response:
+    """All listings that are known, with what the exchange demands of prices and quantities; of a
+    symbol that is streamed and not registered yet, its name and market alone."""
+    markets = [one.value for one in Market]
+    if market is not None and market not in markets:
+        raise refused(f"market: {shown(market)}; should be {' or '.join(markets)}")
+    context = context_of(request)
+    live = frozenset(context.streamed())
+    listings = await context.listings()
+    found = [
+        one
+        for one in listings
+        if (market is None or one.instrument.market.value == market)
+        and (delisted or one.listed_to_us is None)
+        and (not streamed or one.instrument.symbol in live)
+    ]
+    unregistered = [
+        name
+        for name in live.difference(one.instrument.symbol for one in listings)
+        if market is None or market_of(name).value == market
+    ]
+    rows = len(found) + len(unregistered)
+    return await context.made(
+        lambda: table(
+            request,
+            "symbols",
+            COLUMNS,
+            sorted(
+                [*(_row(one, live) for one in found), *map(_unregistered_row, unregistered)],
+                key=itemgetter(0),
+            ),
+            further={},
+            headers={"cache-control": "no-cache"},
+        ),
+        rows=rows,
+    )
+
+
+@router.get("/symbols/{symbol}", summary="One symbol, each of its listings")
+async def symbol(request: Request, symbol: str) -> Response:
+    """A ticker that was used again has several listings; nothing derived crosses one."""
+    context = context_of(request)
+    live = frozenset(context.streamed())
+    found = [one for one in await context.listings() if one.instrument.symbol == symbol]
+    if not found and symbol not in live:
+        raise unknown(parameters.nobody_knows(symbol, await context.symbols()))
+    return table(
+        request,
+        "listings",
+        COLUMNS,
+        [_row(one, live) for one in found] or [_unregistered_row(symbol)],
+        further={},
+        headers={"cache-control": "no-cache"},
+    )
+
+
+@router.get("/symbols/{symbol}/price", summary="The last price")
+async def price(request: Request, symbol: str) -> Response:
+    """The close of the newest minute: from memory where the symbol is streamed and its stream is
+    heard. Otherwise `is_live` is false: the newest one of the table, or of memory where that is
+    later."""
+    context = context_of(request)
+    (name,) = parameters.symbols([symbol], await context.symbols())
+    candle, is_live = context.newest(name), bool(context.current([name]))
+    if not is_live:
+        candle = await _newest_known(context, name, candle)
+    if candle is None:
+        raise unknown(f"price: nothing is known of {name} yet")
+    return json(
+        request,
+        {
+            "symbol": name,
+            "price": plain(candle.close),
+            "open_time": from_us(candle.open_time_us),
+            "is_live": is_live,
+        },
+        headers={"cache-control": "no-cache"},
+    )
+
+
+@router.get("/symbols/{symbol}/book", summary="The best bid and ask")
+async def book(request: Request, symbol: str) -> Response:
+    """From memory. They are streamed while somebody asks: the first request waits for a change,
+    two seconds at most. `received_time` says when they came."""
+    context = context_of(request)
+    (name,) = parameters.symbols([symbol], await context.symbols())
+    if context.ticks is None:
+        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "best prices are not served here")
+    if name not in frozenset(context.streamed()):
+        raise unknown(f"symbol: {name} is not streamed, so nothing is told of its best prices")
+    try:
+        with context.ticks.quotes.watch([name]) as watch:
+            async with asyncio.timeout(BOOK_TIMEOUT_S):
+                found = await watch.next()
+    except FullError as error:
+        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers=SOON) from None
+    except TimeoutError:
+        raise Problem(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            f"no best prices of {name} came within {BOOK_TIMEOUT_S:g} s; they are listened to now: "
+            "try again",
+            headers=SOON,
+        ) from None
+    if found is None:
+        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "nothing is streamed any more")
+    told = quote_fields(found.ticks[0])
+    for field in ("event_time", "received_time"):
+        moment_ms = told[field]
+        told[field] = from_us(moment_ms * 1_000) if isinstance(moment_ms, int) else None
+    return json(request, told, headers={"cache-control": "no-store"})
+
+
+@router.get("/prices", summary="Prices of the day")
+async def prices(
+    request: Request,
+    symbol: Annotated[
+        list[str] | None, Query(description="One or several; without it all that are streamed.")
+    ] = None,
+) -> Response:
+    """Of the 24 hours up to the newest minute; `is_whole` is false while what was traded before
+    the server began is still being read: for the symbols that nobody has asked for before."""
+    context = context_of(request)
+    live = frozenset(context.streamed())
+    names = sorted(live) if symbol is None else parameters.symbols(symbol, live)
+    return table(
+        request,
+        "prices",
+        PRICES,
+        [_day(day, is_whole=is_whole) for day, is_whole in await context.prices.of(names)],
+        further={},
+        headers={"cache-control": "no-cache"},
+    )
+
+
+async def _newest_known(context: Context, name: str, kept: Candle | None) -> Candle | None:
+    """The newest minute of the table, or the one in memory where that is newer."""
+    try:
+        bars = await context.history.call(
+            lambda connection: read_bars(
+                connection, name, TIMEFRAMES["1m"], EARLIEST_US, None, limit=1, newest=True
+            )
+        )
+    except (TransientError, TimeoutError):
+        if kept is None:
+            raise
+        return kept  # told as one that is not live
+    stored = bars[0].candle if bars else None
+    if stored is None or (kept is not None and kept.open_time_us > stored.open_time_us):
+        return kept
+    return stored
+
+
+def _day(day: DayPrices, *, is_whole: bool) -> tuple[Any, ...]:
+    return (
+        day.symbol, from_us(day.start_us), from_us(day.newest_us), day.open, day.high, day.low,
+        day.last, day.change, day.change_percent, day.volume, day.quote_volume, day.trade_count,
+        day.minute_count, is_whole,
+    )  # fmt: skip
+
+
+def _row(listing: Listing, live: frozenset[str]) -> tuple[Any, ...]:
+    one = listing.instrument
+    is_known = listing.listed_from_us != LISTED_FROM_UNKNOWN_US
+    ended_us = listing.listed_to_us
+    return (
+        one.symbol,
+        one.market.value,
+        one.exchange_symbol,
+        one.base_asset,
+        one.quote_asset,
+        one.status,
+        plain(one.tick_size),
+        plain(one.step_size),
+        from_us(listing.listed_from_us) if is_known else None,
+        None if ended_us is None else from_us(ended_us),
+        ended_us is None and one.symbol in live,
+    )
+
+
+def _unregistered_row(name: str) -> tuple[Any, ...]:
+    """A symbol that is streamed before the registry has it."""
+    known = {
+        "symbol": name,
+        "market": market_of(name).value,
+        "exchange_symbol": exchange_symbol_of(name),
+        "is_streamed": True,
+    }
+    return tuple(map(known.get, COLUMNS))

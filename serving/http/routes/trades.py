@@ -1,0 +1,167 @@
+"""``/api/v1/trades``: kept trades by their ids, such as those that a reader missed."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import polars as pl
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from include.store.candles.merging import Connection
+from include.store.candles.unbuilt_bars import listed_from_us
+from include.store.trades.captured import RAW_TABLES
+from include.store.trades.pages import KeptTrade, TradePage, read_trades
+from serving.http import parameters
+from serving.http.context import context_of
+from serving.http.formats import Format, table
+from serving.problems import Problem, refused, unknown
+
+router = APIRouter(tags=["trades"])
+
+DEFAULT_LIMIT = 500
+MAX_LIMIT = 1_000
+"""Written by the event loop, in a few milliseconds."""
+MAX_ID = 2**53 - 1
+"""Readers in JavaScript have no greater one exactly."""
+WHOLE_FOR_S = 3_600
+"""So long caches may keep a range of which every trade is there; then they ask by ETag."""
+
+
+class Kind(StrEnum):
+    """Which trades: the tables of raw capture."""
+
+    AGG_TRADES = "agg_trades"
+    TRADES = "trades"
+
+
+COLUMNS: dict[str, Any] = {
+    "symbol": pl.String,
+    "id": pl.Int64,
+    "price": pl.String,
+    "quantity": pl.String,
+    "time": pl.Datetime("us", "UTC"),
+    "is_buyer_maker": pl.Boolean,
+    "first_trade_id": pl.Int64,
+    "last_trade_id": pl.Int64,
+}
+
+EXAMPLE = {
+    "trades": [
+        {
+            "symbol": "BTCUSDT",
+            "id": 3456789012,
+            "price": "61234.50000000",
+            "quantity": "0.00123000",
+            "time": "2026-11-21T17:00:00.123Z",
+            "is_buyer_maker": False,
+            "first_trade_id": 5123456780,
+            "last_trade_id": 5123456781,
+        }
+    ],
+    "next_cursor": None,
+    "kept": {"first_id": 3456000000, "last_id": 3456999999},
+}
+
+
+@router.get(
+    "/trades",
+    summary="Kept trades by id, oldest first",
+    responses={
+        200: {
+            "description": "Decimals are text, exactly as the exchange has them. `kept` names the "
+            "ends of what is kept of the symbol. In CSV, Arrow and Parquet the cursor is the "
+            "header `x-next-cursor`.",
+            "content": {
+                Format.JSON: {"example": EXAMPLE},
+                Format.CSV: {},
+                Format.ARROW: {},
+                Format.PARQUET: {},
+            },
+        },
+    },
+)
+async def trades(
+    request: Request,
+    symbol: Annotated[str, Query(description="One.", examples=["BTCUSDT"])],
+    from_id: Annotated[int, Query(ge=0, le=MAX_ID, description="This trade and those behind it.")],
+    to_id: Annotated[
+        int | None,
+        Query(ge=0, le=MAX_ID, description="The last one that is wanted; all without it."),
+    ] = None,
+    kind: Annotated[
+        Kind,
+        Query(
+            description="Whose ids these are: of aggregate trades; or of single ones, as the "
+            "channel `trades` tells them where the streamer folds those."
+        ),
+    ] = Kind.AGG_TRADES,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
+    cursor: Annotated[
+        str | None, Query(description="`next_cursor` of the page before; the rest as there.")
+    ] = None,
+) -> Response:
+    """From raw capture: `market.agg_trades` or `market.trades`, which keep what the streamer
+    captures, and what was loaded from the exchange's files. Of the present instrument alone,
+    where a ticker was given again. What is not kept is left out: ids tell it (single trades of
+    USD-M skip by design)."""
+    context = context_of(request)
+    name, *others = parameters.symbols([symbol], await context.symbols())
+    if others:
+        raise refused("symbol: several given; should be one, since ids belong to it")
+    if to_id is not None and to_id < from_id:
+        raise refused(f"to_id: {to_id} lies before from_id, {from_id}")
+    begin_id = from_id if cursor is None else _resumed(cursor, from_id)
+
+    def read(connection: Connection) -> TradePage | None:
+        return read_trades(
+            connection, RAW_TABLES[kind], name, begin_id, to_id,
+            limit=limit, since_us=listed_from_us(connection, name),
+        )  # fmt: skip
+
+    page = await context.history.call(read)
+    if page is None:
+        raise unknown(
+            f"trades: none of {name} are kept in market.{kind}: CAPTURE={kind} keeps them from "
+            f"then on, `candelabra backfill --kind {kind} --keep-raw` loads those of before"
+        )
+    if not page.trades and to_id is not None:
+        raise _not_kept(name, kind, from_id, to_id, page)
+    is_whole = to_id is not None and page.further_id is None and (
+        [one.id for one in page.trades] == list(range(begin_id, to_id + 1))
+    )  # fmt: skip
+    return table(
+        request,
+        "trades",
+        COLUMNS,
+        [_row(name, one) for one in page.trades],
+        further={
+            "next_cursor": None
+            if page.further_id is None
+            else parameters.cursor_of(page.further_id),
+            "kept": {"first_id": page.first_id, "last_id": page.last_id},
+        },
+        headers={"cache-control": f"public, max-age={WHOLE_FOR_S}" if is_whole else "no-cache"},
+    )
+
+
+def _resumed(cursor: str, from_id: int) -> int:
+    (begin_id,) = parameters.parts_of(cursor, 1)
+    if begin_id < from_id:
+        raise refused("cursor: it belongs to a request for other ids")
+    return begin_id
+
+
+def _not_kept(name: str, kind: Kind, from_id: int, to_id: int, page: TradePage) -> Problem:
+    return unknown(
+        f"trades: none of {from_id} to {to_id} of {name} are kept; market.{kind} has "
+        f"{page.first_id} ({page.first_day}) to {page.last_id} ({page.last_day})"
+    )
+
+
+def _row(symbol: str, one: KeptTrade) -> tuple[Any, ...]:
+    return (
+        symbol, one.id, one.price, one.quantity, one.time, one.is_buyer_maker,
+        one.first_trade_id, one.last_trade_id,
+    )  # fmt: skip

@@ -1,0 +1,142 @@
+"""A serving process of its own: readers grow apart from ingestion."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from include.config import Settings
+from include.errors import PermanentError
+from serving.serve import ServedMarket, served
+from serving.sources.nats.bars import NatsMarket, bus_market
+from serving.sources.nats.ticks import NatsTicks
+from serving.sources.remote.bars import RemoteMarket
+from serving.sources.remote.ticks import RemoteTicks
+from streamer.hub.trade_hub import TickHubs
+from streamer.runtime.garbage import collect_seldom
+
+log = structlog.get_logger(__name__)
+
+STOP_TIMEOUT_S = 2.0
+
+POLL_INTERVAL_S = 60.0
+"""An end is heard at once; so often it is looked for all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where what is served comes from.
+
+    Attributes:
+        place: in words.
+        works: run while it is served.
+    """
+
+    market: ServedMarket
+    place: str
+    works: list[Coroutine[Any, Any, None]]
+
+
+async def serve(settings: Settings, address: str, stop: asyncio.Event) -> None:
+    """Serve what streamers fold, until told to stop.
+
+    Args:
+        address: of the gRPC of a streamer; empty for those that publish over NATS.
+
+    Raises:
+        PermanentError: a setting is wrong, or the streamer refuses.
+    """
+    async with (
+        _streamer(settings, address) if address else _nats(settings) as source,
+        served(settings, source.market, url=settings.url_for("reader")) as serving,
+    ):
+        collect_seldom()
+        log.info("serving", source=source.place, grpc=serving.grpc_address, api=serving.api_url)
+        stopping = asyncio.create_task(stop.wait())
+        running = [asyncio.create_task(one) for one in source.works]
+        works = [stopping, *running, serving.listening]
+        try:
+            while not any(one.done() for one in works):
+                await asyncio.wait(
+                    works, timeout=POLL_INTERVAL_S, return_when=asyncio.FIRST_COMPLETED
+                )
+        finally:
+            for one in (stopping, *running):
+                one.cancel()
+            await asyncio.wait([stopping, *running], timeout=STOP_TIMEOUT_S)
+        for one in running:
+            if one.done() and not one.cancelled():
+                one.result()
+        if serving.listening.done():
+            serving.listening.result()  # raises what ended it
+            raise PermanentError(f"{source.place} has nothing more to tell")
+
+
+@asynccontextmanager
+async def _streamer(settings: Settings, address: str) -> AsyncIterator[Source]:
+    """A streamer, or another server, by its gRPC."""
+    remote = RemoteMarket(
+        address, certificate=settings.grpc_trusted_file, token=settings.streamer_token
+    )
+    ticks = RemoteTicks(remote.stub, metadata=remote.metadata)
+
+    def statistics() -> dict[str, Any]:
+        return {
+            "streamer": address,
+            "is_connected": remote.is_connected,
+            "cuts": remote.cuts,
+            "cuts_of_ticks": ticks.cuts,
+            "symbols": len(remote.streamed()),
+        }
+
+    market = _market(remote, ticks.fans, statistics)
+    try:
+        yield Source(market, f"the streamer at {address}", [ticks.run()])
+    finally:
+        await remote.close()
+
+
+@asynccontextmanager
+async def _nats(settings: Settings) -> AsyncIterator[Source]:
+    """All streamers that publish over NATS."""
+    ticks = NatsTicks()
+    remote = bus_market(settings, beside=ticks.session)
+    market = _market(remote, ticks.fans, remote.statistics)
+    yield Source(market, f"NATS at {remote.line.hosts}", [remote.run()])
+
+
+def _market(
+    remote: RemoteMarket | NatsMarket, ticks: TickHubs, statistics: Callable[[], dict[str, Any]]
+) -> ServedMarket:
+    """What another process tells, as it is served."""
+    return ServedMarket(
+        remote.changes,
+        streamed=remote.streamed,
+        now_us=remote.now_us,
+        newest=remote.newest,
+        condition=remote.condition,
+        on_settled=remote.tell_settled,
+        is_remote=True,
+        ticks=ticks,
+        statistics=statistics,
+    )
+
+
+def run(settings: Settings, address: str) -> None:
+    """Blocking entry point, on uvloop; until SIGTERM or SIGINT."""
+    import uvloop
+
+    async def until_told() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await serve(settings, address, stop)
+
+    uvloop.run(until_told())

@@ -1,0 +1,89 @@
+"""Between trades, best prices and the messages of ``candelabra/v1/market_data.proto``."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from serving.protobuf.bars import microseconds_of, plain, time_of
+from serving.protobuf.generated.candelabra.v1 import market_data_pb2 as pb
+from streamer.hub.ticks import BookTickerUpdate, MissedTrades, TradeTick
+
+
+def trade_of(trade: TradeTick) -> pb.Trade:
+    """A trade as a message."""
+    return pb.Trade(
+        symbol=trade.symbol,
+        id=trade.id,
+        price=plain(trade.price),
+        quantity=plain(trade.quantity),
+        time=time_of(trade.time_us),
+        is_buyer_maker=trade.is_buyer_maker,
+        first_trade_id=trade.first_trade_id,
+        last_trade_id=trade.last_trade_id,
+    )
+
+
+def trade_tick_of(message: pb.Trade) -> TradeTick:
+    """What a message says of a trade."""
+    return TradeTick(
+        message.symbol,
+        message.id,
+        Decimal(message.price),
+        Decimal(message.quantity),
+        message.first_trade_id,
+        message.last_trade_id,
+        microseconds_of(message.time),
+        message.is_buyer_maker,
+    )
+
+
+def missed_trades_of(missed: MissedTrades) -> pb.MissedTrades:
+    """What was left out, as a message."""
+    return pb.MissedTrades(
+        symbol=missed.symbol,
+        first_id=missed.first_id,
+        last_id=missed.last_id,
+        from_time=time_of(missed.from_us),
+        to_time=time_of(missed.to_us),
+    )
+
+
+def missed_range_of(message: pb.MissedTrades) -> MissedTrades:
+    """What a message says was left out."""
+    return MissedTrades(
+        message.symbol,
+        message.first_id,
+        message.last_id,
+        microseconds_of(message.from_time),
+        microseconds_of(message.to_time),
+    )
+
+
+def quote_of(quote: BookTickerUpdate) -> pb.BookTicker:
+    """Best prices as a message."""
+    message = pb.BookTicker(
+        symbol=quote.symbol,
+        update_id=quote.update_id,
+        bid_price=quote.bid_price,
+        bid_quantity=quote.bid_quantity,
+        ask_price=quote.ask_price,
+        ask_quantity=quote.ask_quantity,
+        received_time=time_of(quote.received_us),
+    )
+    if quote.event_us is not None:
+        message.event_time.CopyFrom(time_of(quote.event_us))
+    return message
+
+
+def quote_tick_of(message: pb.BookTicker) -> BookTickerUpdate:
+    """What a message says of best prices."""
+    return BookTickerUpdate(
+        message.symbol,
+        message.update_id,
+        message.bid_price,
+        message.bid_quantity,
+        message.ask_price,
+        message.ask_quantity,
+        microseconds_of(message.event_time) if message.HasField("event_time") else None,
+        microseconds_of(message.received_time),
+    )

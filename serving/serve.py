@@ -1,0 +1,269 @@
+"""What is served, by whoever has changes of minutes: a streamer, or a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import structlog
+
+from include.config import Settings
+from include.config_of_serving import API_PORT
+from include.domain.candles import Candle
+from include.store.candles.bars import read_parts
+from serving.app import create_app
+from serving.auth.service import AuthService
+from serving.bars.day_prices import Prices
+from serving.bars.live_bars import LiveBars
+from serving.grpc.market_data import MarketData
+from serving.grpc.server import grpc_serving
+from serving.http.server import Place, is_loopback, serving
+from serving.read_pool import ReadPool
+from serving.sources.nats.publisher import bus_publisher
+from streamer.health.probes import condition
+from streamer.health.statistics import statistics
+from streamer.health.telemetry import TelemetrySources
+from streamer.hub.book_tickers import BookTickers, quote_line
+from streamer.hub.subscription import Changes
+from streamer.hub.trade_hub import TickHubs
+
+log = structlog.get_logger(__name__)
+
+STOP_TIMEOUT_S = 2.0
+POLL_INTERVAL_S = 60.0
+"""An end is heard at once; so often it is looked for all the same."""
+MAX_CONNECTIONS = 10_000
+"""Of callers of REST and readers of WebSockets, at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedMarket:
+    """Where what is served comes from.
+
+    Attributes:
+        changes: begins to listen to all symbols; the present states come first, and which symbols
+            are streamed.
+        streamed: the symbols.
+        now_us: the exchange's time.
+        newest: the newest minute of a symbol; None where none is in memory.
+        condition: how it is: ``status`` ("well" or not), and what else is worth knowing.
+        on_settled: has a function told of each minute that is over, and of what it is found to be.
+        is_remote: the changes come from another process, which is listened to all the time.
+        ticks: trades and best prices; None where there are none.
+        statistics: figures of where it comes from.
+    """
+
+    changes: Callable[[], Changes]
+    streamed: Callable[[], Iterable[str]]
+    now_us: Callable[[], int]
+    newest: Callable[[str], Candle | None]
+    condition: Callable[[], dict[str, Any]]
+    on_settled: Callable[[Callable[[Candle], None]], None]
+    is_remote: bool = False
+    ticks: TickHubs | None = None
+    statistics: Callable[[], dict[str, Any]] = dict
+
+    def forget(self, symbols: Iterable[str]) -> None:
+        """Symbols are streamed no longer: what is known of their best prices is over."""
+        if self.ticks is not None:
+            self.ticks.quotes.drop(symbols)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What is served, and where.
+
+    Attributes:
+        grpc_address: host and port; empty where it is switched off.
+        api_url: of REST; empty where it is switched off.
+        listening: ends where the changes end, or cannot be had.
+    """
+
+    board: LiveBars
+    grpc_address: str
+    api_url: str
+    listening: asyncio.Task[None]
+
+
+@asynccontextmanager
+async def served(settings: Settings, market: ServedMarket, *, url: str) -> AsyncIterator[Served]:
+    """Serve a market as the settings say.
+
+    Args:
+        url: of PostgreSQL; a role that may only read is enough.
+
+    Raises:
+        PermanentError: an address or a port cannot be had, or a file cannot be read.
+    """
+    history = ReadPool(url)
+    board = LiveBars(
+        market.changes,
+        lambda symbol, newest_us: history.read(
+            lambda connection: read_parts(
+                connection, symbol, newest_us, since_us=board.since_us(symbol)
+            )
+        ),
+        is_always_on=market.is_remote,
+        on_dropped=market.forget,
+    )
+    history.open()
+    access = _access(settings)
+    access.open()
+    warn_of_open_addresses(settings)
+    prices = Prices(history, streamed=market.streamed, newest=market.newest, now_us=market.now_us)
+    market.on_settled(prices.settled)
+    listening = asyncio.create_task(board.run(), name="board")
+    reading = asyncio.create_task(prices.run(), name="prices")
+    hearing = asyncio.create_task(access.run(), name="access")
+    try:
+        async with AsyncExitStack() as stack:
+            yield Served(
+                board,
+                await stack.enter_async_context(_grpc(settings, market, board, history, access)),
+                await stack.enter_async_context(
+                    _api(settings, market, board, history, prices, access)
+                ),
+                listening,
+            )
+    finally:
+        works = [listening, reading, hearing]
+        for task in works:
+            task.cancel()
+        await asyncio.wait(works, timeout=STOP_TIMEOUT_S)
+        history.close()
+        access.close()
+
+
+async def serve_hub(
+    settings: Settings, observed: TelemetrySources, now_us: Callable[[], int]
+) -> None:
+    """Serve what a streamer folds, in its own event loop, until cancelled."""
+    hub = observed.hub
+    market = ServedMarket(
+        partial(hub.subscribe, tells_streamed=True),
+        streamed=lambda: hub.symbols,
+        now_us=now_us,
+        newest=hub.newest,
+        condition=lambda: condition(observed),
+        on_settled=lambda tell: setattr(hub, "on_settled", tell),
+        ticks=observed.ticks,
+        statistics=lambda: statistics(observed),
+    )
+    url = settings.reader_database_url or settings.url_for("streamer")
+    async with served(settings, market, url=url) as serving:
+        observed.grpc_address, observed.api_url = serving.grpc_address, serving.api_url
+        quotes = BookTickers(
+            observed.ticks.quotes,
+            lambda market: quote_line(settings, market, observed.ticks.quotes),
+        )
+        quoting = asyncio.create_task(quotes.run(), name="quotes")
+        works = [serving.listening, quoting]
+        if settings.nats_url:
+            observed.publisher = bus_publisher(
+                settings, serving.board, observed.ticks, streamed=market.streamed
+            )
+            works.append(asyncio.create_task(observed.publisher.run(), name="bus"))
+        try:
+            done: set[asyncio.Task[None]] = set()
+            while not done:  # until cancelled, once: an end takes time
+                done, _ = await asyncio.wait(
+                    works, timeout=POLL_INTERVAL_S, return_when=asyncio.FIRST_COMPLETED
+                )
+            for one in done:
+                one.result()
+        finally:
+            for one in works[1:]:
+                one.cancel()
+            await asyncio.wait(works[1:], timeout=STOP_TIMEOUT_S)
+
+
+def warn_of_open_addresses(settings: Settings) -> None:
+    """Say where others than this machine may read without a login."""
+    places = (
+        ("API_HOST", settings.api, settings.api_host),
+        ("GRPC_HOST", settings.grpc, settings.grpc_host),
+    )
+    for setting, is_served, host in places:
+        if is_served and not settings.auth_required and not is_loopback(host):
+            log.warning("served_without_login", setting=setting, host=host)
+
+
+def _access(settings: Settings) -> AuthService:
+    """Who may ask.
+
+    Raises:
+        PermanentError: accounts are required, and no database of them is named.
+    """
+    return AuthService(
+        settings.accounts_database_url or settings.database_url,
+        is_required=settings.auth_required,
+        session_s=settings.session_hours * 3_600.0,
+    )
+
+
+@asynccontextmanager
+async def _grpc(
+    settings: Settings,
+    market: ServedMarket,
+    board: LiveBars,
+    history: ReadPool,
+    access: AuthService,
+) -> AsyncIterator[str]:
+    if not settings.grpc:
+        yield ""
+        return
+    service = MarketData(
+        board, history, streamed=market.streamed, now_us=market.now_us, ticks=market.ticks
+    )
+    async with grpc_serving(
+        service,
+        host=settings.grpc_host,
+        port=settings.grpc_port,
+        certificate=settings.grpc_tls_cert_file,
+        key=settings.grpc_tls_key_file,
+        access=access,
+    ) as address:
+        yield address
+
+
+@asynccontextmanager
+async def _api(
+    settings: Settings,
+    market: ServedMarket,
+    board: LiveBars,
+    history: ReadPool,
+    prices: Prices,
+    access: AuthService,
+) -> AsyncIterator[str]:
+    if not settings.api:
+        yield ""
+        return
+    app = create_app(
+        board,
+        history,
+        streamed=market.streamed,
+        now_us=market.now_us,
+        newest=market.newest,
+        condition=market.condition,
+        prices=prices,
+        access=access,
+        ticks=market.ticks,
+        statistics=market.statistics,
+        is_remote=market.is_remote,
+        allowed_origins=settings.api_allowed_origins,
+        requests_per_minute=settings.api_requests_per_minute,
+    )
+    place = Place(
+        settings.api_host,
+        settings.api_port,
+        usual_port=API_PORT,
+        setting="API",
+        max_connections=MAX_CONNECTIONS,
+        has_websockets=True,
+    )
+    async with serving(app, place) as url:
+        yield url

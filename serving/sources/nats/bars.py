@@ -1,0 +1,364 @@
+"""Changes of minutes from all streamers that publish over NATS.
+
+A server that comes late asks the streamers for their states. After a cut, and where numbers of
+messages are missing, it asks again and reads from the table what may have come and gone meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any
+
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from include.config import Settings
+from include.domain.candles import Candle
+from include.domain.timeframes import MINUTE_US
+from include.store.candles.resumed_minutes import Asked, SettledMinute, read_minutes_since
+from include.store.postgres.pools import connect
+from serving.protobuf.bars import microseconds_of
+from serving.protobuf.generated.candelabra.v1 import bus_pb2 as bus
+from serving.sources.nats.connection import NatsConnection, first_ended, flushed
+from serving.sources.nats.news import News
+from serving.sources.nats.publisher_state import SILENT_S, PublisherState
+from serving.sources.nats.resumption import Read, Resumption
+from serving.sources.nats.states import States
+from serving.sources.nats.streamed_symbols import Streamed
+from serving.sources.nats.wire import (
+    ALL_HEARTBEATS,
+    ALL_MINUTES,
+    ALL_STATES,
+    ASK_ALL,
+    UNREADABLE,
+    Unreadable,
+    ask_subject,
+    check_symbol,
+    check_time,
+    minute_of,
+)
+from streamer.hub.subscription import CandleUpdate
+
+log = structlog.get_logger(__name__)
+
+LOOK_S = 0.5
+MAX_PENDING = 65_536
+"""Messages that may wait in the client, and their bytes; what is lost beyond them is noticed."""
+MAX_PENDING_BYTES = 64 << 20
+
+MAX_SILENT = 1_000
+"""Streamers that are silent whose symbols are remembered, the last ones."""
+
+Beside = Callable[[Client], Coroutine[Any, Any, None]]
+
+
+class NatsMarket:
+    """The symbols and minutes of all streamers that publish.
+
+    Args:
+        read: reads minutes from the table; blocking.
+        beside: a further work of each connection.
+        clock: monotonic, in seconds.
+        wall_us: the time of day in µs: what was written since is read from the table.
+    """
+
+    def __init__(
+        self,
+        line: NatsConnection,
+        read: Read,
+        *,
+        beside: Beside | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
+    ) -> None:
+        self.line = line
+        self.losses = 0
+        """Times that messages of a streamer did not come."""
+        self._beside = beside
+        self._unreadable = Unreadable()
+        self._clock = clock
+        self._states = States()
+        self._speakers: dict[str, PublisherState] = {}
+        self._streamed = Streamed()
+        self._listed: frozenset[str] = frozenset()
+        """Symbols that are streamed, as our readers know it."""
+        self._silent: dict[str, set[str]] = {}
+        """Symbols of streamers that fell silent: they may have dropped some when they return."""
+        self._news = News()
+        self._resumption = Resumption(self._states, self._news, read, self._put, wall_us=wall_us)
+        self._on_settled: Callable[[Candle], None] | None = None
+
+    # --- for what is served
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether some streamer is heard."""
+        return self.line.is_connected and bool(self._speakers)
+
+    @property
+    def cuts(self) -> int:
+        """Connections to NATS that ended."""
+        return self.line.cuts
+
+    def streamed(self) -> list[str]:
+        """Symbols that streamers stream, as they say."""
+        return sorted(self._listed)
+
+    def now_us(self) -> int:
+        """The exchange's time, to the minute's end."""
+        return self._states.newest_us + MINUTE_US
+
+    def newest(self, symbol: str) -> Candle | None:
+        """The newest minute of a symbol; None where none was told."""
+        return self._states.newest(symbol)
+
+    def tell_settled(self, tell: Callable[[Candle], None]) -> None:
+        """Have a function told of each minute that is over."""
+        self._on_settled = tell
+
+    def changes(self) -> News:
+        """What changes, of all symbols; for one reader."""
+        return self._news
+
+    def condition(self) -> dict[str, Any]:
+        """How the line is."""
+        reasons = []
+        if not self.line.is_connected:
+            reasons.append(f"NATS cannot be reached: {self.line.reason}")
+        elif not self._speakers:
+            reasons.append("no streamer publishes on this NATS")
+        if self._resumption.waiting:
+            reasons.append(
+                f"minutes of {self._resumption.waiting} symbols are still to be read from the table"
+            )
+        return {
+            "status": "ailing" if reasons else "well",
+            "reasons": reasons,
+            **self.statistics(),
+        }
+
+    def statistics(self) -> dict[str, Any]:
+        """Figures since the start."""
+        return {
+            "nats": self.line.hosts,
+            "is_connected": self.is_connected,
+            "streamers": len(self._speakers),
+            "symbols": len(self._listed),
+            "cuts": self.line.cuts,
+            "losses": self.losses,
+            "dropped": self.line.dropped,
+            "unreadable": self._unreadable.count,
+            "conflated": self._news.conflated,
+            "resumed": self._resumption.resumed,
+            "waiting": self._resumption.waiting,
+        }
+
+    async def run(self) -> None:
+        """Listen over one connection after another, until cancelled."""
+        await first_ended(self.line.run(self._session), self._resumption.run())
+
+    # --- a connection
+
+    async def _session(self, client: Client) -> None:
+        for speaker in self._speakers.values():  # what was said between two connections is lost
+            speaker.heard_s = self._clock()
+            speaker.lose(speaker.total + 1)
+            self._ask(speaker.symbols)
+        for subject, take in (
+            (ALL_MINUTES, self._on_candles),
+            (ALL_STATES, self._on_states),
+            (ALL_HEARTBEATS, self._on_heartbeat),
+        ):
+            await client.subscribe(
+                subject,
+                cb=self._taking(take),
+                pending_msgs_limit=MAX_PENDING,
+                pending_bytes_limit=MAX_PENDING_BYTES,
+            )
+        await flushed(client)
+        await client.publish(ASK_ALL, b"")
+        works = [self._look(client)]
+        if self._beside is not None:
+            works.append(self._beside(client))
+        await first_ended(*works)
+
+    async def _look(self, client: Client) -> None:
+        """See what does not come."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            now_s = self._clock()
+            for speaker in list(self._speakers.values()):
+                if now_s - speaker.heard_s > SILENT_S:
+                    self._fall_silent(speaker)
+                elif speaker.is_behind(now_s):
+                    self._note_loss(speaker)
+                if speaker.is_to_be_asked(now_s):
+                    speaker.asked_s = now_s
+                    await client.publish(ask_subject(speaker.streamer), b"")
+            self._streamed.expire(now_s)
+            self._list()
+
+    # --- what comes
+
+    def _taking(self, take: Callable[[bytes], None]) -> Callable[[Msg], Any]:
+        async def taking(message: Msg) -> None:
+            try:
+                take(message.data)
+            except UNREADABLE as error:
+                self._unreadable.note(message.subject, error)
+
+        return taking
+
+    def _on_candles(self, payload: bytes) -> None:
+        message = bus.PublishedCandles.FromString(payload)
+        updates = [minute_of(one) for one in message.updates]
+        for missed in message.missed:
+            check_symbol(missed.symbol)
+            check_time(missed.from_time, missed.to_time)
+        speaker = self._speaker(message.streamer, message.connection)
+        if speaker is None:
+            return
+        is_new = speaker.total == 0
+        if not speaker.heard(message.total, self._clock()):
+            self._note_loss(speaker, is_expected=is_new)
+        for update in updates:
+            symbol = update.candle.symbol
+            self._meet(speaker, symbol)
+            if speaker.lost_at is not None:
+                speaker.since[symbol, update.candle.open_time_us] = message.total
+            self._put(update)
+        for missed in message.missed:
+            self._news.miss(
+                missed.symbol, microseconds_of(missed.from_time), microseconds_of(missed.to_time)
+            )
+
+    def _on_states(self, payload: bytes) -> None:
+        message = bus.States.FromString(payload)
+        updates = [minute_of(one) for one in message.updates]
+        speaker = self._speaker(message.streamer, message.connection)
+        if speaker is None:
+            return
+        speaker.heard_s = self._clock()
+        if speaker.total == 0:
+            speaker.lose(message.total + 1)  # met by what others asked for, or we
+            speaker.total = message.total
+        if speaker.lost_at is None:
+            return  # others have asked
+        for update in updates:
+            candle = update.candle
+            self._meet(speaker, candle.symbol)
+            if speaker.is_wanted(candle.symbol, candle.open_time_us, message.total):
+                self._put(update)
+        if speaker.states(message.total, message.part, is_last=message.is_last):
+            log.info("states_known", streamer=speaker.streamer, symbols=len(speaker.symbols))
+
+    def _on_heartbeat(self, payload: bytes) -> None:
+        message = bus.Heartbeat.FromString(payload)
+        for symbol in message.streamed.symbols:
+            check_symbol(symbol)
+        speaker = self._speaker(message.streamer, message.connection)
+        if speaker is not None:
+            speaker.counted(message.totals["1m"], self._clock())
+            if message.HasField("streamed"):
+                self._streamed.told(speaker.streamer, message.streamed.symbols)
+                self._list()
+
+    def _speaker(self, streamer: str, connection: int) -> PublisherState | None:
+        """Who speaks; None where its next connection was heard already."""
+        known = self._speakers.get(streamer)
+        if known is not None and known.connection >= connection:
+            return known if known.connection == connection else None
+        # What it dropped meanwhile it tells nothing of.
+        self._ask(known.symbols if known is not None else self._silent.pop(streamer, ()))
+        made = self._speakers[streamer] = PublisherState(streamer, connection, self._clock())
+        self._streamed.back(streamer)
+        log.info("streamer_heard", streamer=streamer, connection=connection)
+        return made
+
+    def _meet(self, speaker: PublisherState, symbol: str) -> None:
+        """A streamer tells of a symbol."""
+        if self._streamed.heard_of(speaker.streamer, symbol):
+            self._list()
+        if symbol not in speaker.symbols:
+            speaker.symbols.add(symbol)
+            # It may have been told by another before, or over another connection.
+            self._resumption.ask(symbol)
+
+    def _list(self) -> None:
+        """Tell our readers where other symbols are streamed than before; forget those that are not.
+
+        What was missed of a symbol is told before it goes; and a state that comes after that has it
+        back until the next heartbeat.
+        """
+        streamed = self._streamed.symbols
+        gone = self._listed - streamed
+        streamed |= {one for one in gone if self._resumption.waits_for(one)}  # looked at again soon
+        if streamed == self._listed:
+            return
+        dropped = self._listed - streamed
+        self._listed = streamed
+        for symbol in dropped:
+            self._states.drop(symbol)
+            self._resumption.drop(symbol)
+        for speaker in self._speakers.values():
+            speaker.symbols -= dropped
+        self._news.list(streamed)
+
+    def _note_loss(self, speaker: PublisherState, *, is_expected: bool = False) -> None:
+        """Messages did not come; expected is that of those before we listened."""
+        if not is_expected:
+            self.losses += 1
+            log.warning("nats_messages_lost", streamer=speaker.streamer, before=speaker.lost_at)
+        self._ask(speaker.symbols)
+
+    def _fall_silent(self, speaker: PublisherState) -> None:
+        log.warning("streamer_silent", streamer=speaker.streamer)
+        del self._speakers[speaker.streamer]
+        self._streamed.silent(speaker.streamer, self._clock())
+        self._silent[speaker.streamer] = speaker.symbols
+        if len(self._silent) > MAX_SILENT:
+            del self._silent[next(iter(self._silent))]
+        self._ask(speaker.symbols)
+
+    def _ask(self, symbols: Iterable[str]) -> None:
+        for symbol in symbols:
+            self._resumption.ask(symbol)
+
+    def _put(self, update: CandleUpdate) -> None:
+        if update.candle.symbol not in self._listed:
+            return  # dropped while the table was read
+        candle = update.candle
+        newest_us = self._states.newest_us_of(candle.symbol)
+        if newest_us is not None and candle.open_time_us > newest_us + MINUTE_US:
+            self._resumption.ask(candle.symbol)  # of the minutes between nothing was told
+        told = self._states.take(update)
+        if told is None:
+            return
+        self._resumption.told(told.candle.symbol)
+        self._news.put(told)
+        if told.is_closed and self._on_settled is not None:
+            self._on_settled(told.candle)
+
+
+def bus_market(settings: Settings, *, beside: Beside | None = None) -> NatsMarket:
+    """What all streamers publish, as the settings say.
+
+    Raises:
+        PermanentError: no database is named, or the file of whom to trust is no certificate.
+    """
+    url = settings.url_for("reader")
+
+    def read(asked: Mapping[str, Asked], first_us: int) -> list[SettledMinute]:
+        with connect(url, application_name="candelabra-resumption") as connection:
+            return read_minutes_since(connection, asked, first_us=first_us)
+
+    line = NatsConnection(
+        settings.nats_url,
+        name=f"candelabra-server-{secrets.token_hex(8)}",
+        certificate=settings.nats_trusted_file,
+    )
+    return NatsMarket(line, read, beside=beside)

@@ -1,0 +1,223 @@
+"""Minutes that were told while nobody could hear it, from the table.
+
+Of a symbol that was told before: all minutes since a little before its newest, and of older ones
+those that were written since. A day back at most; what lies before is told as missed. A streamer
+may write a minute later than it is read here: minutes between those that were told are read again
+until they are there, and told as missed where they are not after a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+
+import structlog
+
+from include.backoff import Backoff
+from include.domain.timeframes import MINUTE_US, SECOND_US, from_us_text
+from include.errors import PermanentError, TransientError
+from include.store.candles.resumed_minutes import Asked, SettledMinute
+from serving.sources.nats.news import News
+from serving.sources.nats.states import States
+from streamer.hub.subscription import CandleUpdate
+from streamer.runtime.threads import in_thread
+
+log = structlog.get_logger(__name__)
+
+OVERLAP_US = 10 * MINUTE_US
+"""Minutes before the newest that are told again: they may not have been settled."""
+MAX_BACK_US = 23 * 60 * MINUTE_US
+WRITTEN_BEFORE_US = 60 * SECOND_US
+"""So much earlier than what was told last may a write have begun, or the clocks differ."""
+SYMBOLS_AT_ONCE = 50
+MAX_READ_S = 60.0
+MAX_ABSENT_S = 300.0
+"""So long is the table read again: a streamer that could not write for long has to catch up."""
+SETTLING_US = MINUTE_US
+"""Minutes that open so little before the newest are still to be settled by the streamer."""
+POLL_INTERVAL_S = 60.0
+"""An ask is heard at once; so often it is looked for all the same."""
+BACKOFF = Backoff(first_s=0.5, max_s=30.0, min_s=0.05)
+
+Read = Callable[[Mapping[str, Asked], int], list[SettledMinute]]
+"""Reads minutes of symbols, none of which opens before a time (µs); blocking."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is to be read of a symbol.
+
+    Attributes:
+        newest_us: its newest minute when it was asked for first.
+        oldest_us: its oldest remembered one at that time: what lies before was not told to anybody.
+        times: how often it was asked for: what comes during a read may not be in it.
+        due_s: when to read, by the event loop's clock.
+        reads: those that lacked minutes.
+        absent_s: when the first of them ended.
+    """
+
+    asked: Asked
+    newest_us: int
+    oldest_us: int
+    times: int = 1
+    due_s: float = 0.0
+    reads: int = 0
+    absent_s: float | None = None
+
+
+class Resumption:
+    """Reads what was missed, symbol by symbol, and tells it.
+
+    Args:
+        put: is given each minute.
+        wall_us: the time of day in µs.
+    """
+
+    def __init__(
+        self,
+        states: States,
+        news: News,
+        read: Read,
+        put: Callable[[CandleUpdate], None],
+        *,
+        wall_us: Callable[[], int],
+    ) -> None:
+        self.resumed = 0
+        """Minutes that were read."""
+        self._states = states
+        self._news = news
+        self._read = read
+        self._put = put
+        self._wall_us = wall_us
+        self._told_us: dict[str, int] = {}
+        """When each symbol was told of last, by the time of day."""
+        self._asked: dict[str, _Wanted] = {}
+        self._is_asked = asyncio.Event()
+
+    @property
+    def waiting(self) -> int:
+        """Symbols to be read."""
+        return len(self._asked)
+
+    def told(self, symbol: str) -> None:
+        """Something was told of a symbol."""
+        self._told_us[symbol] = self._wall_us()
+
+    def ask(self, symbol: str) -> None:
+        """What was told of a symbol since it was told last may be missing."""
+        newest_us, oldest_us = self._states.newest_us_of(symbol), self._states.oldest_us_of(symbol)
+        if newest_us is None or oldest_us is None:
+            return  # nobody was told anything
+        asked = Asked(newest_us - OVERLAP_US, self._told_us[symbol] - WRITTEN_BEFORE_US)
+        known, wanted = self._asked.get(symbol), _Wanted(asked, newest_us, oldest_us)
+        if known is not None:
+            start_us = min(asked.start_us, known.asked.start_us)
+            changed_us = min(asked.changed_us, known.asked.changed_us)
+            wanted = replace(
+                known, asked=Asked(start_us, changed_us), times=known.times + 1, due_s=0.0
+            )
+        self._asked[symbol] = wanted
+        self._states.hold(symbol)
+        self._is_asked.set()
+
+    def waits_for(self, symbol: str) -> bool:
+        """Whether a symbol is still to be read."""
+        return symbol in self._asked
+
+    def drop(self, symbol: str) -> None:
+        """A symbol that does not wait is streamed no longer."""
+        self._told_us.pop(symbol, None)
+
+    async def run(self) -> None:
+        """Read what is asked for, until cancelled."""
+        failures = 0
+        while True:
+            now_s = asyncio.get_running_loop().time()
+            due = ((symbol, one) for symbol, one in self._asked.items() if one.due_s <= now_s)
+            asked = dict(islice(due, SYMBOLS_AT_ONCE))
+            if not asked:
+                await self._until_due(now_s)
+                continue
+            first_us = self._states.newest_us - MAX_BACK_US
+            wanted = {symbol: one.asked for symbol, one in asked.items()}
+            try:
+                async with asyncio.timeout(MAX_READ_S):
+                    rows = await in_thread(
+                        partial(self._read, wanted, first_us), name="minutes_resumed"
+                    )
+            except (TransientError, PermanentError, TimeoutError) as error:
+                failures += 1
+                wait_s = BACKOFF.wait_s(failures, error)
+                log.warning(
+                    "minutes_not_resumed",
+                    symbols=len(self._asked),
+                    error=str(error) or f"hangs for {MAX_READ_S:g} s",
+                    retry_in_s=round(wait_s, 1),
+                )
+                await asyncio.sleep(wait_s)
+                continue
+            failures = 0
+            await self._tell(rows, {symbol: one.newest_us for symbol, one in asked.items()})
+            for symbol, one in asked.items():
+                if self._asked[symbol].times == one.times:  # else it was asked for again meanwhile
+                    self._conclude(symbol, one, first_us)
+
+    async def _until_due(self, now_s: float) -> None:
+        self._is_asked.clear()
+        next_s = min((one.due_s - now_s for one in self._asked.values()), default=POLL_INTERVAL_S)
+        try:
+            async with asyncio.timeout(next_s):
+                await self._is_asked.wait()
+        except TimeoutError:
+            return
+
+    def _conclude(self, symbol: str, one: _Wanted, first_us: int) -> None:
+        """A symbol was read: let it be read again while minutes are absent, or have done with it.
+
+        Args:
+            first_us: none before it was read.
+        """
+        if one.asked.start_us < first_us:
+            self._news.miss(symbol, one.asked.start_us, first_us)
+            one = replace(one, asked=replace(one.asked, start_us=first_us))
+        newest_us = self._states.newest_us_of(symbol) or 0
+        absent = self._states.unsettled(
+            symbol, max(one.asked.start_us, one.oldest_us), newest_us - SETTLING_US
+        )
+        now_s = asyncio.get_running_loop().time()
+        absent_s = now_s if one.absent_s is None else one.absent_s
+        if absent and now_s - absent_s < MAX_ABSENT_S:
+            due_s = now_s + BACKOFF.wait_s(one.reads + 1)
+            self._asked[symbol] = replace(one, due_s=due_s, reads=one.reads + 1, absent_s=absent_s)
+            return
+        if absent:
+            self._news.miss(symbol, absent[0], absent[-1] + MINUTE_US)
+            log.warning(
+                "minutes_absent",
+                symbol=symbol,
+                start=from_us_text(absent[0]),
+                end=from_us_text(absent[-1] + MINUTE_US),
+                minutes=len(absent),
+            )
+        del self._asked[symbol]
+        self._states.release(symbol)
+
+    async def _tell(self, rows: list[SettledMinute], newest: Mapping[str, int]) -> None:
+        for row in rows:
+            await self._news.room()
+            symbol, open_time_us = row.candle.symbol, row.candle.open_time_us
+            self.resumed += 1
+            self._put(
+                CandleUpdate(
+                    row.candle,
+                    is_closed=True,
+                    status=row.status,
+                    source=row.source,
+                    # What is not remembered may have been told otherwise.
+                    is_revision=open_time_us <= newest[symbol]
+                    and not self._states.knows(symbol, open_time_us),
+                )
+            )

@@ -1,0 +1,150 @@
+"""Trades and best prices that a streamer publishes, while some server wants them.
+
+Servers say what their readers listen to, again and again; what nobody says any more ends by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+from google.protobuf.message import DecodeError
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from serving.protobuf.generated.candelabra.v1 import bus_pb2 as bus
+from serving.sources.nats.connection import first_ended, flushed
+from serving.sources.nats.wire import WANTED, WANTED_INTERVAL_S, NumberedTrades, Unreadable, quotes
+from streamer.hub.ticks import (
+    BATCH_TICKS,
+    BookTickerSubscription,
+    BookTickerUpdate,
+    Ticks,
+    TickSubscription,
+    TradeSubscription,
+    TradeTick,
+)
+from streamer.hub.trade_hub import FullError, TickHubs
+
+log = structlog.get_logger(__name__)
+
+LEASE_S = 4 * WANTED_INTERVAL_S
+"""What a server wanted is published for so long after it was heard last."""
+MAX_SERVERS = 1_000
+GATHER_S = 0.02
+"""Between two batches at least."""
+
+
+Tick = TypeVar("Tick", TradeTick, BookTickerUpdate)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lease:
+    trades: frozenset[str]
+    quotes: frozenset[str]
+    until_s: float
+
+
+class TickPublisher:
+    """Publishes what servers want of the symbols that are streamed here."""
+
+    def __init__(
+        self,
+        fans: TickHubs,
+        *,
+        streamed: Callable[[], Iterable[str]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._fans = fans
+        self._streamed = streamed
+        self._clock = clock
+        self._leases: dict[str, _Lease] = {}
+        self._changed = asyncio.Event()
+        self._is_full = False
+        self._best: BookTickerSubscription | None = None
+        self._unreadable = Unreadable()
+
+    async def session(self, client: Client, streamer: str, connection: int) -> None:
+        """Publish over one connection."""
+        await client.subscribe(WANTED, cb=self._on_wanted, pending_msgs_limit=10_000)
+        numbered = NumberedTrades(streamer, connection)
+        with self._fans.trades.watch() as trades, self._fans.quotes.watch() as best:
+            self._best = best
+            await first_ended(
+                _tell(client, trades, numbered.trades),
+                _tell(client, best, quotes),
+                self._follow(trades, best),
+            )
+
+    async def _on_wanted(self, message: Msg) -> None:
+        try:
+            told = bus.Wanted.FromString(message.data)
+        except DecodeError as error:
+            self._unreadable.note(message.subject, error)
+            return
+        before = self._leases.get(told.server)
+        if before is None and len(self._leases) >= MAX_SERVERS:
+            return
+        lease = _Lease(
+            frozenset(told.trades), frozenset(told.book_tickers), self._clock() + LEASE_S
+        )
+        self._leases[told.server] = lease
+        if before is None or (before.trades, before.quotes) != (lease.trades, lease.quotes):
+            self._changed.set()
+        self._tell_present(lease.quotes - (before.quotes if before else frozenset()))
+
+    def _tell_present(self, fresh: Iterable[str]) -> None:
+        """Another server wants best prices that are published already."""
+        for symbol in fresh:
+            newest = self._fans.quotes.newest(symbol)
+            if self._best is not None and newest is not None and symbol in self._best.symbols:
+                self._best.put(newest)
+
+    async def _follow(self, trades: TradeSubscription, best: BookTickerSubscription) -> None:
+        """Listen to what is wanted, as it changes."""
+        while True:
+            self._changed.clear()
+            now_s = self._clock()
+            self._leases = {
+                server: one for server, one in self._leases.items() if one.until_s > now_s
+            }
+            streamed = frozenset(self._streamed())
+            leases = self._leases.values()
+            wanted = streamed.intersection(frozenset().union(*(one.trades for one in leases)))
+            self._fans.trades.reduce(trades, trades.symbols - wanted)
+            self._fans.trades.extend(trades, wanted)
+            wanted = streamed.intersection(frozenset().union(*(one.quotes for one in leases)))
+            self._fans.quotes.reduce(best, best.symbols - wanted)
+            self._extend_quotes(best, wanted)
+            try:
+                async with asyncio.timeout(WANTED_INTERVAL_S):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    def _extend_quotes(self, best: BookTickerSubscription, wanted: Iterable[str]) -> None:
+        was_full, self._is_full = self._is_full, False
+        for symbol in sorted(wanted):
+            try:
+                self._fans.quotes.extend(best, [symbol])
+            except FullError as error:
+                self._is_full = True
+                if not was_full:
+                    log.warning("best_prices_not_published", symbol=symbol, error=str(error))
+                return
+
+
+async def _tell(
+    client: Client,
+    watch: TickSubscription[Tick],
+    messages: Callable[[Ticks[Tick]], list[tuple[str, bytes]]],
+) -> None:
+    while (ticks := await watch.next(BATCH_TICKS)) is not None:
+        for subject, payload in messages(ticks):
+            await client.publish(subject, payload)
+        await flushed(client)
+        await asyncio.sleep(GATHER_S)

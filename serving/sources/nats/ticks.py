@@ -1,0 +1,123 @@
+"""Trades and best prices over NATS, for the readers of a server.
+
+It says what they listen to, and subscribes to that alone. The numbers of messages tell what did not
+come, and ids which trades two streamers told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from serving.protobuf.generated.candelabra.v1 import bus_pb2 as bus
+from serving.protobuf.generated.candelabra.v1 import market_data_pb2 as pb
+from serving.sources.nats.wire import (
+    UNREADABLE,
+    WANTED,
+    WANTED_INTERVAL_S,
+    Unreadable,
+    check_symbol,
+    check_time,
+    check_trade,
+    quotes_subject,
+    trades_subject,
+    wanted,
+)
+from serving.sources.remote.received_ticks import HeardTicks
+
+IDS_KEPT = 1_024
+"""Of the trades of each symbol: those that another streamer tells again."""
+MAX_PENDING = 16_384
+"""Messages of a symbol that may wait in the client."""
+
+Take = Callable[[Msg], Awaitable[None]]
+
+
+class NatsTicks:
+    """Fans whose ticks come over NATS."""
+
+    def __init__(self) -> None:
+        self.heard = HeardTicks()
+        self.fans = self.heard.fans
+        self._server = secrets.token_hex(8)
+        self._unreadable = Unreadable()
+        self._changed = asyncio.Event()
+        self.fans.trades.on_wanted = self._changed.set
+        self.fans.quotes.on_wanted = self._changed.set
+        self._numbers: dict[tuple[str, str], tuple[int, int]] = {}
+        """By subject and streamer: connection and sequence of the last message."""
+        self._ids: dict[str, tuple[deque[int], set[int]]] = {}
+        """By symbol: the newest trades."""
+
+    async def session(self, client: Client) -> None:
+        """Listen over one connection to what is wanted."""
+        subscribed: dict[str, Subscription] = {}
+        self._numbers.clear()  # what was said between two connections is lost
+        while True:
+            self._changed.clear()
+            trades, quotes = sorted(self.fans.trades.wanted), sorted(self.fans.quotes.wanted)
+            takes: dict[str, Take] = {trades_subject(one): self._on_trades for one in trades}
+            takes |= {quotes_subject(one): self._on_quotes for one in quotes}
+            for subject in subscribed.keys() - takes.keys():
+                await subscribed.pop(subject).unsubscribe()
+            for subject in takes.keys() - subscribed.keys():
+                subscribed[subject] = await client.subscribe(
+                    subject, cb=takes[subject], pending_msgs_limit=MAX_PENDING
+                )
+            for symbol in self._ids.keys() - set(trades):
+                del self._ids[symbol]
+            for key in [one for one in self._numbers if one[0] not in takes]:
+                del self._numbers[key]
+            await client.publish(WANTED, wanted(self._server, trades, quotes))
+            try:
+                async with asyncio.timeout(WANTED_INTERVAL_S):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    async def _on_trades(self, message: Msg) -> None:
+        try:
+            told = bus.PublishedTrades.FromString(message.data)
+            for trade in told.trades:
+                check_trade(trade)
+            for missed in told.missed:
+                check_symbol(missed.symbol)
+                check_time(missed.from_time, missed.to_time)
+        except UNREADABLE as error:
+            self._unreadable.note(message.subject, error)
+            return
+        key, number = (message.subject, told.streamer), (told.connection, told.sequence)
+        before = self._numbers.get(key)
+        self._numbers[key] = number
+        fresh = [one for one in told.trades if self._is_new(one)]
+        self.heard.trades(
+            fresh, told.missed, is_broken=before != (told.connection, told.sequence - 1)
+        )
+
+    async def _on_quotes(self, message: Msg) -> None:
+        try:
+            told = pb.StreamBookTickersResponse.FromString(message.data)
+            for one in told.book_tickers:
+                check_symbol(one.symbol)
+                check_time(one.event_time, one.received_time)
+        except UNREADABLE as error:
+            self._unreadable.note(message.subject, error)
+            return
+        self.heard.quotes(told)
+
+    def _is_new(self, trade: pb.Trade) -> bool:
+        """Whether no other streamer has told of a trade."""
+        order, known = self._ids.setdefault(trade.symbol, (deque(), set()))
+        if trade.id in known:
+            return False
+        order.append(trade.id)
+        known.add(trade.id)
+        if len(order) > IDS_KEPT:
+            known.discard(order.popleft())
+        return True

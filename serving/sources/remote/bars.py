@@ -1,0 +1,279 @@
+"""Changes of minutes from another process, by its ``StreamCandles``.
+
+The call is made anew after a cut, with a little of what was told before: the states in the other
+process's memory come first, and what closed during the cut comes from the table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import structlog
+
+from include.backoff import Backoff
+from include.domain.candles import Candle
+from include.domain.timeframes import MINUTE_US, SECOND_US, minute_of
+from include.errors import PermanentError, TransientError
+from serving.protobuf.bars import bar_update_of, microseconds_of, streamed_in, time_of
+from serving.protobuf.generated.candelabra.v1 import market_data_pb2 as pb
+from serving.protobuf.generated.candelabra.v1 import market_data_pb2_grpc as services
+from streamer.hub.subscription import Batch, CandleUpdate, Ranges
+
+log = structlog.get_logger(__name__)
+
+BACKOFF = Backoff(first_s=0.25, max_s=15.0, min_s=0.05)
+OVERLAP_US = 10 * MINUTE_US
+"""Minutes before the newest that are told again after a cut: they may not have been settled."""
+MAX_RESUMED_S = 23 * 3_600.0
+"""After a longer cut the call begins anew: the other side tells a day at most, and whoever asks for
+the past reads it from the table."""
+MAX_WAITING = 64
+"""Messages that may wait; then the other side is not read on, and conflates for us."""
+SILENT_S = 120.0
+"""A market without any change for so long is a broken line."""
+_PASSING = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.ABORTED,
+    }
+)
+
+
+class RemoteMarket:
+    """The symbols and minutes of a streamer that serves gRPC.
+
+    Args:
+        address: host and port.
+        certificate: PEM file of whom to trust, for TLS; None speaks plainly.
+        token: API token, where the other side asks for one.
+    """
+
+    def __init__(self, address: str, *, certificate: Path | None = None, token: str = "") -> None:
+        self.address = address
+        self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self._channel = _channel(address, certificate)
+        self.stub = services.MarketDataStub(self._channel)  # type: ignore[no-untyped-call]
+        self._newest: dict[str, pb.CandleUpdate] = {}
+        self._newest_us = 0
+        self._streamed: frozenset[str] | None = None
+        """None where the other side does not tell."""
+        self._on_settled: Callable[[Candle], None] | None = None
+        self.is_connected = False
+        self.cuts = 0
+
+    def streamed(self) -> list[str]:
+        """Symbols that the other side streams, as it says."""
+        return sorted(self._newest if self._streamed is None else self._streamed)
+
+    def now_us(self) -> int:
+        """The exchange's time, to the minute's end."""
+        return self._newest_us + MINUTE_US
+
+    def newest(self, symbol: str) -> Candle | None:
+        """The newest minute of a symbol; None where none was told."""
+        told = self._newest.get(symbol)
+        return None if told is None else bar_update_of(told).candle
+
+    def tell_settled(self, tell: Callable[[Candle], None]) -> None:
+        """Have a function told of each minute that is over."""
+        self._on_settled = tell
+
+    def condition(self) -> dict[str, Any]:
+        """How the line is."""
+        return {
+            "status": "well" if self.is_connected else "ailing",
+            "reasons": [] if self.is_connected else ["the streamer cannot be reached"],
+            "streamer": self.address,
+            "symbols": len(self.streamed()),
+            "cuts": self.cuts,
+        }
+
+    def changes(self) -> RemoteChanges:
+        """Begin to listen to all symbols."""
+        return RemoteChanges(self._messages)
+
+    async def close(self) -> None:
+        """End all calls."""
+        await self._channel.close(1.0)
+
+    async def _messages(self) -> AsyncIterator[pb.StreamCandlesResponse]:
+        """Messages of one call after the other, without an end."""
+        loop = asyncio.get_running_loop()
+        failures, heard_s = 0, loop.time()
+        while True:
+            request = pb.StreamCandlesRequest()
+            is_listed = False
+            if self._newest_us and loop.time() - heard_s < MAX_RESUMED_S:
+                request.resume_from.CopyFrom(time_of(self.now_us() - MINUTE_US - OVERLAP_US))
+            try:
+                call = self.stub.StreamCandles(request, metadata=self.metadata)
+                while True:
+                    async with asyncio.timeout(SILENT_S):
+                        message = await call.read()
+                    if message is grpc.aio.EOF:
+                        raise TransientError("the other side ended the call")  # noqa: TRY301
+                    silent_s = loop.time() - heard_s
+                    failures, heard_s, self.is_connected = 0, loop.time(), True
+                    if not is_listed and message.HasField("streamed"):
+                        is_listed = True
+                        self._note_dropped(message, silent_s)
+                    self._note(message)
+                    yield message
+            except (grpc.aio.AioRpcError, TransientError, TimeoutError) as error:
+                if isinstance(error, grpc.aio.AioRpcError) and error.code() not in _PASSING:
+                    hint = ""
+                    if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                        hint = "; STREAMER_TOKEN should be one of `candelabra user token add`"
+                    raise PermanentError(
+                        f"the streamer at {self.address} refuses: {error.details()}{hint}"
+                    ) from error
+                failures += 1
+                self.cuts += self.is_connected
+                self.is_connected = False
+                wait_s = BACKOFF.wait_s(failures)
+                log.warning(
+                    "streamer_unreachable",
+                    address=self.address,
+                    error=_reason(error),
+                    retry_in_s=round(wait_s, 2),
+                )
+                await asyncio.sleep(wait_s)
+
+    def _note_dropped(self, message: pb.StreamCandlesResponse, silent_s: float) -> None:
+        """Name in the first list of a call what was lost of symbols dropped since the last call.
+
+        The other side tells again what the others missed, and nothing of these.
+        """
+        newest_us = max([self._newest_us, *(_open_us(one) for one in message.updates)])
+        end_us = minute_of(newest_us + round(silent_s * SECOND_US)) + 2 * MINUTE_US
+        for symbol in sorted(self._newest.keys() - set(message.streamed.symbols)):
+            message.missed.add(
+                symbol=symbol,
+                timeframe="1m",
+                from_time=time_of(_open_us(self._newest[symbol]) - OVERLAP_US),
+                to_time=time_of(end_us),
+            )
+
+    def _note(self, message: pb.StreamCandlesResponse) -> None:
+        streamed = streamed_in(message)
+        if streamed is not None:
+            self._streamed = streamed
+            for symbol in self._newest.keys() - streamed:
+                del self._newest[symbol]
+        for update in message.updates:
+            symbol, open_us = update.candle.symbol, _open_us(update)
+            self._newest_us = max(self._newest_us, open_us)
+            known = self._newest.get(symbol)
+            is_streamed = self._streamed is None or symbol in self._streamed
+            if is_streamed and (known is None or open_us >= _open_us(known)):
+                self._newest[symbol] = update
+            if self._on_settled is not None and update.candle.is_closed:
+                self._on_settled(bar_update_of(update).candle)
+
+
+class RemoteChanges:
+    """``Changes`` of the board, from messages that come in by a task of their own."""
+
+    def __init__(self, messages: Callable[[], AsyncIterator[pb.StreamCandlesResponse]]) -> None:
+        self._messages = messages
+        self._waiting: deque[pb.StreamCandlesResponse] = deque()
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._has_begun = False
+        """Whether all was taken that the other side had when it began."""
+        self._task = asyncio.create_task(self._take(), name="remote")
+
+    async def next(self) -> Batch | None:
+        """Wait until something changed.
+
+        Raises:
+            PermanentError: the other side refuses.
+        """
+        while not self._waiting:
+            if self._task.done():
+                self._task.result()
+                return None
+            self._wake.clear()
+            await self._wake.wait()
+        message = self._waiting.popleft()
+        self._room.set()
+        self._has_begun = self._has_begun or message.is_snapshot_end
+        return _batch(message, is_cut=not self._has_begun)
+
+    def leave(self) -> None:
+        """Want no more."""
+        self._task.cancel()
+
+    async def _take(self) -> None:
+        try:
+            async for message in self._messages():
+                if len(self._waiting) >= MAX_WAITING:
+                    self._room.clear()
+                    await self._room.wait()
+                self._waiting.append(message)
+                self._wake.set()
+        finally:
+            self._wake.set()
+
+
+def _open_us(update: pb.CandleUpdate) -> int:
+    return microseconds_of(update.candle.open_time)
+
+
+def _batch(message: pb.StreamCandlesResponse, *, is_cut: bool) -> Batch:
+    updates = []
+    for one in message.updates:
+        bar = bar_update_of(one)
+        updates.append(
+            CandleUpdate(
+                bar.candle,
+                is_closed=bar.is_closed,
+                status=bar.status,
+                source=bar.source,
+                is_revision=bar.is_revision,
+                has_quotes=bar.has_quotes,
+            )
+        )
+    missed: Ranges = {}
+    for lost in message.missed:
+        bounds = microseconds_of(lost.from_time), microseconds_of(lost.to_time)
+        before = missed.get(lost.symbol, bounds)
+        missed[lost.symbol] = min(before[0], bounds[0]), max(before[1], bounds[1])
+    return Batch(updates, missed, streamed_in(message), is_cut=is_cut)
+
+
+def _channel(address: str, certificate: Path | None) -> grpc.aio.Channel:
+    options = [
+        ("grpc.max_receive_message_length", 16 << 20),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.ping_timeout_ms", 10_000),  # as in the server
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 5_000),
+    ]
+    if certificate is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    try:
+        trusted = certificate.read_bytes()
+    except OSError as error:
+        raise PermanentError(
+            f"{certificate}: {error.strerror}; should be the PEM file of whom to trust"
+        ) from error
+    return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(trusted), options=options)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, grpc.aio.AioRpcError):
+        return f"{error.code().name}: {error.details()}"
+    return str(error) or f"nothing came for {SILENT_S:g} s"

@@ -1,0 +1,69 @@
+"""Trades and best prices of other processes, for the readers of this one.
+
+Ids tell which trades did not come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from include.domain.instruments import Market, market_of
+from serving.protobuf.generated.candelabra.v1 import market_data_pb2 as pb
+from serving.protobuf.ticks import missed_range_of, quote_tick_of, trade_tick_of
+from streamer.hub.ticks import MissedTrades, TradeTick
+from streamer.hub.trade_hub import TickHubs
+
+
+class HeardTicks:
+    """Fans that are fed by messages."""
+
+    def __init__(self) -> None:
+        self.fans = TickHubs()
+        self._last: dict[str, TradeTick] = {}
+        """The last trade of each symbol that somebody listens to."""
+
+    def trades(
+        self,
+        trades: Iterable[pb.Trade],
+        missed: Iterable[pb.MissedTrades],
+        *,
+        is_broken: bool = False,
+    ) -> None:
+        """Trades have come.
+
+        Args:
+            is_broken: messages before them did not.
+        """
+        fan = self.fans.trades
+        wanted = fan.wanted
+        for symbol in self._last.keys() - wanted:
+            del self._last[symbol]
+        for one in missed:
+            fan.miss(missed_range_of(one))
+        for told in trades:
+            if told.symbol not in wanted:
+                continue
+            trade = trade_tick_of(told)
+            last = self._last.get(trade.symbol)
+            if last is not None and _skips(last, trade, is_broken=is_broken):
+                fan.miss(
+                    MissedTrades(
+                        trade.symbol, last.id + 1, trade.id - 1, last.time_us, trade.time_us
+                    )
+                )
+            is_broken = False
+            self._last[trade.symbol] = trade
+            fan.put(trade)
+
+    def quotes(self, message: pb.StreamBookTickersResponse) -> None:
+        """Best prices have come."""
+        for one in message.book_tickers:
+            self.fans.quotes.put(quote_tick_of(one))
+
+
+def _skips(last: TradeTick, trade: TradeTick, *, is_broken: bool) -> bool:
+    """Whether trades lie between: of single trades on USD-M, ids alone say nothing of it."""
+    if trade.id <= last.id + 1:
+        return False
+    is_single = trade.id == trade.first_trade_id == trade.last_trade_id
+    return is_broken or not (is_single and market_of(trade.symbol) is Market.UM)

@@ -1,0 +1,167 @@
+"""Trades and best prices of another process, while readers of this one listen.
+
+One call for each, made when the first reader comes and ended when the last one has left; the
+symbols change within it. After a cut the ids tell what did not come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import grpc
+import structlog
+
+from include.backoff import Backoff
+from serving.protobuf.generated.candelabra.v1 import market_data_pb2 as pb
+from serving.sources.remote.received_ticks import HeardTicks
+
+log = structlog.get_logger(__name__)
+
+BACKOFF = Backoff(first_s=0.25, max_s=15.0, min_s=0.05)
+POLL_INTERVAL_S = 5.0
+"""What is wanted is asked for again so often: symbols that were not streamed may be by now."""
+CANCEL_TIMEOUT_S = 2.0
+
+
+class RemoteTicks:
+    """Fans whose ticks come by ``StreamTrades`` and ``StreamBookTickers``.
+
+    Args:
+        stub: of the other process.
+        metadata: sent with each call, such as a token.
+    """
+
+    def __init__(self, stub: Any, *, metadata: Sequence[tuple[str, str]] = ()) -> None:
+        self.heard = HeardTicks()
+        self.fans = self.heard.fans
+        self.cuts = 0
+        self._stub = stub
+        self._metadata = metadata
+        self._trades_wanted, self._quotes_wanted = asyncio.Event(), asyncio.Event()
+        self.fans.trades.on_wanted = self._trades_wanted.set
+        self.fans.quotes.on_wanted = self._quotes_wanted.set
+
+    async def run(self) -> None:
+        """Listen to the other process while somebody listens here; until cancelled."""
+        trades, quotes = self.fans.trades, self.fans.quotes
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(
+                self._keep(
+                    self._trades_wanted,
+                    lambda: trades.wanted,
+                    partial(self._stub.StreamTrades, metadata=self._metadata),
+                    pb.StreamTradesRequest,
+                    self._on_trades,
+                )
+            )
+            tasks.create_task(
+                self._keep(
+                    self._quotes_wanted,
+                    lambda: quotes.wanted,
+                    partial(self._stub.StreamBookTickers, metadata=self._metadata),
+                    pb.StreamBookTickersRequest,
+                    self._on_quotes,
+                )
+            )
+
+    # --- what comes
+
+    def _on_trades(self, message: pb.StreamTradesResponse) -> None:
+        self.heard.trades(message.trades, message.missed)
+
+    def _on_quotes(self, message: pb.StreamBookTickersResponse) -> None:
+        self.heard.quotes(message)
+
+    # --- calls
+
+    async def _keep(
+        self,
+        changed: asyncio.Event,
+        wanted: Callable[[], frozenset[str]],
+        method: Callable[[], Any],
+        request: Callable[..., Any],
+        take: Callable[[Any], None],
+    ) -> None:
+        """One call after the other, while something is wanted."""
+        failures = 0
+        while True:
+            if not wanted():
+                changed.clear()
+                await changed.wait()
+                continue
+            call = method()
+            asking = asyncio.create_task(
+                self._ask(call, changed, wanted, request), name="ticks_asked"
+            )
+            hearing = asyncio.create_task(self._hear(call, take), name="ticks_heard")
+            began_s = asyncio.get_running_loop().time()
+            error: BaseException | None = None
+            try:
+                done: set[asyncio.Task[None]] = set()
+                while not done:
+                    done, _ = await asyncio.wait(
+                        [asking, hearing],
+                        timeout=POLL_INTERVAL_S,
+                        return_when=asyncio.FIRST_COMPLETED,
+                    )
+                error = next((found for one in done if (found := _error(one)) is not None), None)
+            finally:
+                call.cancel()
+                for one in (asking, hearing):
+                    one.cancel()
+                await asyncio.wait([asking, hearing], timeout=CANCEL_TIMEOUT_S)
+            if not wanted():
+                failures = 0
+                continue
+            if error is not None and not isinstance(error, grpc.aio.AioRpcError):
+                raise error
+            lived_s = asyncio.get_running_loop().time() - began_s
+            failures = 1 if lived_s > BACKOFF.max_s else failures + 1
+            wait_s = BACKOFF.wait_s(failures)
+            self.cuts += 1
+            log.warning(
+                "ticks_interrupted",
+                what=request.__name__.removesuffix("Request"),
+                error=_reason(error),
+                retry_in_s=round(wait_s, 2),
+            )
+            await asyncio.sleep(wait_s)
+
+    async def _ask(
+        self,
+        call: Any,
+        changed: asyncio.Event,
+        wanted: Callable[[], frozenset[str]],
+        request: Callable[..., Any],
+    ) -> None:
+        """Say what is wanted, as it changes; ends where nothing is."""
+        while symbols := wanted():
+            changed.clear()
+            try:
+                await call.write(request(symbols=sorted(symbols)))
+            except asyncio.InvalidStateError:
+                return  # the call has ended; whoever hears it knows why
+            try:
+                async with asyncio.timeout(POLL_INTERVAL_S):
+                    await changed.wait()
+            except TimeoutError:
+                continue
+
+    async def _hear(self, call: Any, take: Callable[[Any], None]) -> None:
+        """Take what comes, as long as it comes."""
+        while (message := await call.read()) is not grpc.aio.EOF:
+            take(message)
+        await call.code()
+
+
+def _error(task: asyncio.Task[None]) -> BaseException | None:
+    return None if task.cancelled() else task.exception()
+
+
+def _reason(error: BaseException | None) -> str:
+    if isinstance(error, grpc.aio.AioRpcError):
+        return f"{error.code().name}: {error.details()}"
+    return "the other side ended the call"

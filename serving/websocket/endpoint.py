@@ -1,0 +1,303 @@
+"""``/api/v1/ws``: bars and prices as they change, over one connection a reader."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+from fastapi import APIRouter, WebSocket
+from starlette.websockets import WebSocketDisconnect, WebSocketState
+
+from include.domain.timeframes import TIMEFRAMES, timeframe
+from serving.http.context import Context
+from serving.http.pushing import EXTENSION
+from serving.websocket.broadcaster import BarBroadcaster
+from serving.websocket.fragments import id_of
+from serving.websocket.listeners import BINARY_PRICES, CANDLES, PRICES, Form, Listener
+from serving.websocket.messages import (
+    MAX_BYTES,
+    MAX_SYMBOLS,
+    Ping,
+    Refusal,
+    Subscribe,
+    Unsubscribe,
+    decoded,
+    names_left,
+    names_of,
+    told,
+)
+from serving.websocket.streamed import StreamedSymbols
+from serving.websocket.ticks import CHANNELS as TICK_CHANNELS
+from serving.websocket.ticks import TickChannels
+
+log = structlog.get_logger(__name__)
+router = APIRouter()
+
+MAX_MESSAGES_PER_S = 20
+"""To us, over a second or two; faster ones are refused, and much faster ones end it."""
+MAX_REFUSED = 100
+SEND_TIMEOUT_S = 30.0
+"""A reader that takes nothing for so long is gone."""
+POLL_INTERVAL_S = 60.0
+"""The end of a reader is heard at once; so often it is looked for all the same."""
+PRICE: Literal["price"] = "price"
+TOO_FAST = 1008
+TOO_LARGE = 1009
+
+
+@router.websocket("/ws")
+async def websocket(socket: WebSocket) -> None:
+    """One reader."""
+    context: Context = socket.app.state.context
+    if not context.may_connect(socket.headers.get("origin"), socket.headers.get("host", "")):
+        await socket.close(code=TOO_FAST, reason="this origin may not connect")
+        return
+    await socket.accept()
+    await Reader(socket, context).run()
+
+
+@dataclass(slots=True)
+class _Channel:
+    """Among whom a reader listens, and as whom."""
+
+    audience: BarBroadcaster
+    listener: Listener
+
+
+class Reader:
+    """A connection and what it subscribed."""
+
+    def __init__(self, socket: WebSocket, context: Context) -> None:
+        self._socket = socket
+        self._context = context
+        self._channels: dict[str, _Channel] = {}
+        """By timeframe, and ``price``."""
+        self._ticks = TickChannels(context.ticks, self._send, self._gone)
+        self._streamed = StreamedSymbols(
+            context.board, socket.scope["extensions"][EXTENSION], self._has_subscribed
+        )
+        self._sending = asyncio.Lock()
+        self._subscribing = asyncio.Lock()
+        """What a message and a watchlist ask for come one after the other."""
+        self._allowance = float(MAX_MESSAGES_PER_S)
+        self._heard_s = 0.0
+        self._refused = 0
+        self._hearing: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Serve the reader until it leaves, or takes nothing any more."""
+        hearing = self._hearing = asyncio.create_task(self._hear(), name="reader")
+        watching = asyncio.create_task(self._watch_list(), name="reader")
+        sockets = self._context.sockets
+        sockets.open, sockets.accepted = sockets.open + 1, sockets.accepted + 1
+        try:
+            while not hearing.done():
+                await asyncio.wait([hearing], timeout=POLL_INTERVAL_S)
+            if not hearing.cancelled():
+                hearing.result()
+        finally:
+            hearing.cancel()
+            watching.cancel()
+            for channel in self._channels.values():
+                channel.audience.remove(channel.listener, channel.listener.symbols)
+            self._ticks.drop()
+            self._streamed.leave()
+            sockets.open -= 1
+
+    async def _hear(self) -> None:
+        try:
+            while True:
+                message = await self._socket.receive()
+                if message["type"] == "websocket.disconnect":
+                    return
+                text = message.get("text") or message.get("bytes") or b""
+                if len(text) > MAX_BYTES:
+                    await self._socket.close(TOO_LARGE, f"messages have {MAX_BYTES} bytes at most")
+                    return
+                try:
+                    await self._heard(text)
+                except Refusal as refusal:
+                    self._refused += 1
+                    await self._send(
+                        told("error", code=refusal.code, message=refusal.text, id=refusal.id)
+                    )
+                    if self._refused > MAX_REFUSED:
+                        await self._socket.close(TOO_FAST, "too many messages that cannot be done")
+                        return
+        except (WebSocketDisconnect, TimeoutError):
+            return
+
+    # --- what it asks
+
+    async def _heard(self, text: str | bytes) -> None:
+        now_s = asyncio.get_running_loop().time()
+        self._allowance = min(
+            MAX_MESSAGES_PER_S, self._allowance + (now_s - self._heard_s) * MAX_MESSAGES_PER_S
+        )
+        self._heard_s = now_s
+        if self._allowance < 1:
+            raise Refusal("too_fast", f"more than {MAX_MESSAGES_PER_S} messages a second")
+        self._allowance -= 1
+        message = decoded(text)
+        if isinstance(message, Ping):
+            await self._send(told("pong", id=message.id))
+            return
+        if message.channel in TICK_CHANNELS:
+            await self._ticked(message)
+            return
+        name = PRICE if message.channel == PRICE else message.timeframe
+        if name != PRICE and name not in TIMEFRAMES:
+            raise Refusal(
+                "unknown_timeframe",
+                f"{name[:16]!r} is none; should be one of {', '.join(TIMEFRAMES)}",
+                message.id,
+            )
+        async with self._subscribing:
+            if isinstance(message, Subscribe):
+                await self._subscribe(message, name, names_of(message, self._context.streamed()))
+            else:
+                channel = self._channels.get(name)
+                known = set() if channel is None else channel.listener.symbols
+                await self._unsubscribe(message, name, names_left(message, known))
+
+    async def _watch_list(self) -> None:
+        """Announce what the visitor's watchlist has, subscribe its prices, and go with the list.
+
+        A symbol that the streamer is only about to take up is subscribed as well.
+        """
+        visitor = getattr(self._socket.state, "visitor", None)
+        if visitor is None:
+            return
+        before: tuple[str, ...] = ()
+        try:
+            user_id = visitor.identity.user_id
+            async with contextlib.aclosing(self._context.access.watchlists(user_id)) as lists:
+                async for symbols in lists:
+                    await self._send(told("watchlist", symbols=list(symbols)))
+                    await self._take_list(
+                        [one for one in symbols if one not in before],
+                        [one for one in before if one not in symbols],
+                    )
+                    before = symbols
+        except (WebSocketDisconnect, TimeoutError):
+            self._gone()
+
+    async def _take_list(self, fresh: list[str], gone: list[str]) -> None:
+        async with self._subscribing:
+            if gone:
+                await self._unsubscribe(Unsubscribe(channel=PRICE, symbols=gone), PRICE, gone)
+            if fresh:
+                try:
+                    await self._subscribe(Subscribe(channel=PRICE, symbols=fresh), PRICE, fresh)
+                except Refusal as refusal:
+                    await self._send(told("error", code=refusal.code, message=refusal.text))
+
+    async def _ticked(self, message: Subscribe | Unsubscribe) -> None:
+        if isinstance(message, Unsubscribe):
+            known = self._ticks.symbols(message.channel)
+            await self._ticks.unsubscribe(message, names_left(message, known))
+            return
+        names = names_of(message, self._context.streamed())
+        self._find_room(len(self._ticks.fresh(message.channel, names)), message.id)
+        await self._ticks.subscribe(message, names)
+
+    def _find_room(self, fresh: int, id_: str | int | None) -> None:
+        """Whether so many further symbols may be subscribed."""
+        count = sum(len(one.listener.symbols) for one in self._channels.values())
+        count += self._ticks.count
+        if count + fresh > MAX_SYMBOLS:
+            raise Refusal(
+                "too_many_symbols",
+                f"{count} are subscribed and {fresh} asked for; should be {MAX_SYMBOLS} at most",
+                id_,
+            )
+
+    async def _subscribe(self, message: Subscribe, name: str, names: Sequence[str]) -> None:
+        form = PRICES if name == PRICE else CANDLES
+        channel = self._channels.get(name)
+        known = set() if channel is None else channel.listener.symbols
+        fresh = [one for one in names if one not in known]
+        self._find_room(len(fresh), message.id)
+        await self._send(
+            told(
+                "subscribed",
+                channel=message.channel,
+                symbols=list(names),
+                timeframe=None if name == PRICE else name,
+                id=message.id,
+            )
+        )
+        if channel is None:
+            channel = self._channels[name] = self._channel(name, form)
+        if name == PRICE and message.format == "binary" and not channel.audience.has_ids:
+            fresh = [*sorted(known), *fresh]  # from now on all of it
+            channel.audience.remove(channel.listener, known)
+            channel = self._channels[name] = self._channel(name, BINARY_PRICES)
+        listener = channel.listener
+        if channel.audience.has_ids:
+            news = [one for one in fresh if one not in listener.ids]
+            numbers = {one: number for number, one in enumerate(news, len(listener.ids))}
+            listener.ids |= {one: id_of(number) for one, number in numbers.items()}
+            if news:
+                await self._send(told("symbols", ids=numbers))
+        await channel.audience.add(listener, fresh)
+
+    async def _unsubscribe(self, message: Unsubscribe, name: str, names: Sequence[str]) -> None:
+        channel = self._channels.get(name)
+        left: list[str] = []
+        if channel is not None:
+            left = [one for one in names if one in channel.listener.symbols]
+            channel.audience.remove(channel.listener, left)
+            if not channel.listener.symbols:
+                del self._channels[name]
+        await self._send(
+            told(
+                "unsubscribed",
+                channel=message.channel,
+                symbols=left,
+                timeframe=None if name == PRICE else name,
+                id=message.id,
+            )
+        )
+
+    # --- what it is told
+
+    def _has_subscribed(self, symbol: str) -> bool:
+        return any(symbol in one.listener.symbols for one in self._channels.values()) or any(
+            symbol in self._ticks.symbols(name) for name in TICK_CHANNELS
+        )
+
+    def _channel(self, name: str, form: Form) -> _Channel:
+        frame = timeframe("1m" if name == PRICE else name)
+        listener = Listener(
+            self._socket.scope["extensions"][EXTENSION],
+            on_gone=self._gone,
+            on_end=self._at_end,
+            patience_s=SEND_TIMEOUT_S,
+        )
+        return _Channel(self._context.audiences.of(frame, form), listener)
+
+    def _at_end(self) -> None:
+        """Nothing will change any more."""
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._end(), name="reader")
+
+    async def _end(self) -> None:
+        with contextlib.suppress(WebSocketDisconnect, TimeoutError):
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                if self._socket.client_state is WebSocketState.CONNECTED:
+                    await self._socket.close(1001, "the market is no longer streamed")
+
+    def _gone(self) -> None:
+        """It takes nothing any more."""
+        if self._hearing is not None:
+            self._hearing.cancel()
+
+    async def _send(self, message: str) -> None:
+        async with self._sending, asyncio.timeout(SEND_TIMEOUT_S):
+            await self._socket.send_text(message)

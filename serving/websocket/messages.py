@@ -1,0 +1,249 @@
+"""What is said over ``/api/v1/ws``: control in JSON, data in JSON or binary."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import msgspec
+
+from serving.bars.subscription import Missed
+from serving.protobuf.bars import plain
+from streamer.hub.ticks import BookTickerUpdate, MissedTrades, TradeTick
+
+MAX_BYTES = 64 << 10
+"""Of a message to us."""
+MAX_SYMBOLS = 1_000
+"""Subscribed by one connection, over all channels."""
+MAX_NAME = 64
+
+HEADER = struct.Struct("<IH")
+ITEM = struct.Struct("<Hdd")
+MAX_ITEMS = 50
+"""Of one binary message."""
+
+ErrorCode = Literal[
+    "not_json", "unknown_type", "wrong_field", "unknown_symbol", "unknown_timeframe",
+    "too_many_symbols", "too_fast", "not_served", "not_yet",
+]  # fmt: skip
+
+
+Channel = Literal["candles", "price", "trades", "book"]
+
+
+class Asked(msgspec.Struct, tag_field="type", forbid_unknown_fields=True, omit_defaults=True):
+    """A message to us; ``id`` comes back in its answer."""
+
+    id: str | int | None = None
+
+
+class Subscribe(Asked, tag="subscribe"):
+    """Be told of symbols.
+
+    Attributes:
+        channel: ``candles`` (bars of ``timeframe``), ``price``, ``trades`` or ``book``.
+        symbol, symbols: one, or several; without any, all that are streamed.
+        format: of ``price``: ``json`` or ``binary``.
+    """
+
+    channel: Channel = "candles"
+    symbol: str | None = None
+    symbols: list[str] | None = None
+    timeframe: str = "1m"
+    format: Literal["json", "binary"] = "json"
+
+
+class Unsubscribe(Asked, tag="unsubscribe"):
+    """Be told no longer; without symbols, of none of the channel."""
+
+    channel: Channel = "candles"
+    symbol: str | None = None
+    symbols: list[str] | None = None
+    timeframe: str = "1m"
+
+
+class Ping(Asked, tag="ping"):
+    """Answered at once."""
+
+
+Message = Subscribe | Unsubscribe | Ping
+_DECODER: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
+
+
+class Refusal(Exception):
+    """A message that cannot be done, and why; the connection goes on."""
+
+    def __init__(self, code: ErrorCode, text: str, id_: str | int | None = None) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+        self.id = id_
+
+
+def decoded(text: str | bytes) -> Message:
+    """A message to us.
+
+    Raises:
+        Refusal: it is none; the text says what would be right.
+    """
+    try:
+        return _DECODER.decode(text)
+    except msgspec.ValidationError as error:
+        said = str(error)
+        if "Invalid value" in said and "$.type" in said:
+            raise Refusal(
+                "unknown_type", f"{said}; type should be subscribe, unsubscribe or ping"
+            ) from None
+        if "missing required field `type`" in said:
+            raise Refusal(
+                "unknown_type", "no type; should be subscribe, unsubscribe or ping"
+            ) from None
+        raise Refusal("wrong_field", said[:300]) from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise Refusal(
+            "not_json", 'not JSON; should be such as {"type": "subscribe", "symbol": "BTCUSDT"}'
+        ) from None
+
+
+def names_of(message: Subscribe, streamed: Iterable[str]) -> list[str]:
+    """The symbols that a message names; all that are streamed where it names none.
+
+    Raises:
+        Refusal: one is not streamed; or nothing is yet, so that no name is wrong.
+    """
+    known = frozenset(streamed)
+    if not known:
+        raise Refusal("not_yet", "no symbol is streamed here yet; try again", message.id)
+    if (named := _named(message)) is None:
+        return sorted(known)
+    for name in named:
+        if name not in known:
+            shown = name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}…"
+            raise Refusal("unknown_symbol", f"{shown!r} is not streamed", message.id)
+    return named
+
+
+def names_left(message: Unsubscribe, subscribed: Iterable[str]) -> list[str]:
+    """The symbols that a message names; all that are subscribed where it names none.
+
+    Whether they are streamed does not matter: they may have been dropped since.
+    """
+    named = _named(message)
+    return sorted(subscribed) if named is None else named
+
+
+def _named(message: Subscribe | Unsubscribe) -> list[str] | None:
+    """Each name once; None where the message has none."""
+    if message.symbol is None and message.symbols is None:
+        return None
+    first = [] if message.symbol is None else [message.symbol]
+    return list(dict.fromkeys([*first, *(message.symbols or [])]))
+
+
+# --- from us
+
+
+def _json(message: dict[str, object]) -> str:
+    return msgspec.json.encode(message).decode()
+
+
+def told(kind: str, **fields: object) -> str:
+    """A message of control from us."""
+    return _json({"type": kind, **{k: v for k, v in fields.items() if v is not None}})
+
+
+def missed_of(missed: Sequence[Missed]) -> str:
+    """Bars whose states were left out, as the reader was too slow; read them by REST."""
+    return _json(
+        {
+            "type": "missed",
+            "data": [
+                {
+                    "symbol": one.symbol,
+                    "timeframe": one.timeframe,
+                    "from": one.start_us // 1_000,
+                    "to": one.end_us // 1_000,
+                }
+                for one in missed
+            ],
+        }
+    )
+
+
+def trades_of(trades: Sequence[TradeTick]) -> str:
+    """Trades, in the order in which they came."""
+    return _json(
+        {
+            "type": "trades",
+            "data": [
+                {
+                    "symbol": one.symbol,
+                    "id": one.id,
+                    "price": plain(one.price),
+                    "quantity": plain(one.quantity),
+                    "time": one.time_us // 1_000,
+                    "is_buyer_maker": one.is_buyer_maker,
+                    "first_trade_id": one.first_trade_id,
+                    "last_trade_id": one.last_trade_id,
+                }
+                for one in trades
+            ],
+        }
+    )
+
+
+def missed_trades_of(missed: Sequence[MissedTrades]) -> str:
+    """Trades that were left out, or did not come; both ends are within."""
+    return _json(
+        {
+            "type": "missed",
+            "data": [
+                {
+                    "symbol": one.symbol,
+                    "channel": "trades",
+                    "first_id": one.first_id,
+                    "last_id": one.last_id,
+                    "from": one.from_us // 1_000,
+                    "to": one.to_us // 1_000,
+                }
+                for one in missed
+            ],
+        }
+    )
+
+
+def quote_fields(one: BookTickerUpdate) -> dict[str, object]:
+    """Best prices, as WebSocket and REST tell them."""
+    return {
+        "symbol": one.symbol,
+        "update_id": one.update_id,
+        "bid_price": one.bid_price,
+        "bid_quantity": one.bid_quantity,
+        "ask_price": one.ask_price,
+        "ask_quantity": one.ask_quantity,
+        "event_time": None if one.event_us is None else one.event_us // 1_000,
+        "received_time": one.received_us // 1_000,
+    }
+
+
+def book_of(quotes: Sequence[BookTickerUpdate]) -> str:
+    """The newest best bid and ask of symbols."""
+    return _json({"type": "book", "data": [quote_fields(one) for one in quotes]})
+
+
+def from_binary(message: bytes) -> list[tuple[int, float, float]]:
+    """Ids of symbols, prices and volumes of a binary message: the reference decoder.
+
+    Raises:
+        ValueError: it was changed on its way, or is none.
+    """
+    if len(message) < HEADER.size:
+        raise ValueError(f"{len(message)} bytes; a message has {HEADER.size} at least")
+    checksum, count = HEADER.unpack_from(message)
+    if zlib.crc32(message[4:]) != checksum:
+        raise ValueError("the checksum does not fit")
+    if len(message) != HEADER.size + count * ITEM.size:
+        raise ValueError(f"{len(message)} bytes for {count} items")
+    return list(ITEM.iter_unpack(message[HEADER.size :]))

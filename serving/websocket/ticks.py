@@ -1,0 +1,141 @@
+"""The channels ``trades`` and ``book`` of a WebSocket, each with its own watch and task."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.websockets import WebSocketDisconnect
+
+from serving.websocket.messages import (
+    Refusal,
+    Subscribe,
+    Unsubscribe,
+    book_of,
+    missed_trades_of,
+    told,
+    trades_of,
+)
+from streamer.hub.trade_hub import BookTickerHub, FullError, TickHubs, TradeHub
+
+BATCH_S = 0.05
+"""Trades and best prices are gathered for so long."""
+TRADES = "trades"
+BOOK = "book"
+CHANNELS = frozenset({TRADES, BOOK})
+
+
+@dataclass(slots=True)
+class _Channel:
+    fan: Any
+    watch: Any
+    task: asyncio.Task[None] | None = None
+
+
+class TickChannels:
+    """What one reader listens to of trades and best prices.
+
+    Args:
+        fans: None where there are none.
+        send: takes a message to the reader; may raise that it is gone.
+        on_gone: told when the reader takes nothing any more.
+    """
+
+    def __init__(
+        self,
+        fans: TickHubs | None,
+        send: Callable[[str], Awaitable[None]],
+        on_gone: Callable[[], None],
+    ) -> None:
+        self._fans = fans
+        self._send = send
+        self._on_gone = on_gone
+        self._channels: dict[str, _Channel] = {}
+
+    @property
+    def count(self) -> int:
+        """Symbols, over both channels."""
+        return sum(len(one.watch.symbols) for one in self._channels.values())
+
+    def symbols(self, channel: str) -> frozenset[str]:
+        """Those that are listened to."""
+        found = self._channels.get(channel)
+        return frozenset() if found is None else frozenset(found.watch.symbols)
+
+    def fresh(self, channel: str, names: Sequence[str]) -> list[str]:
+        """Those of the names that are not listened to yet."""
+        known = self.symbols(channel)
+        return [one for one in names if one not in known]
+
+    async def subscribe(self, message: Subscribe, names: Sequence[str]) -> None:
+        """Listen to further symbols.
+
+        Raises:
+            Refusal: that cannot be.
+        """
+        fan = self._fan(message)
+        if message.format != "json":
+            raise Refusal("wrong_field", "format: binary is of the channel price", message.id)
+        channel = self._channels.get(message.channel) or _Channel(fan, fan.watch())
+        try:
+            fan.extend(channel.watch, names)
+        except FullError as error:
+            if message.channel not in self._channels:
+                channel.watch.leave()
+            raise Refusal("too_many_symbols", str(error), message.id) from None
+        self._channels[message.channel] = channel
+        await self._send(
+            told("subscribed", channel=message.channel, symbols=list(names), id=message.id)
+        )
+        if channel.task is None:
+            channel.task = asyncio.create_task(self._tell(channel), name="reader")
+
+    async def unsubscribe(self, message: Unsubscribe, names: Sequence[str]) -> None:
+        """Listen to these no longer."""
+        channel = self._channels.get(message.channel)
+        left = [] if channel is None else [one for one in names if one in channel.watch.symbols]
+        if channel is not None:
+            channel.fan.reduce(channel.watch, left)
+            if not channel.watch.symbols:
+                self._drop(message.channel)
+        await self._send(told("unsubscribed", channel=message.channel, symbols=left, id=message.id))
+
+    def drop(self) -> None:
+        """The reader is gone."""
+        for name in list(self._channels):
+            self._drop(name)
+
+    # --- inside
+
+    def _fan(self, message: Subscribe) -> TradeHub | BookTickerHub:
+        if self._fans is None:
+            raise Refusal(
+                "not_served",
+                f"{message.channel} are not served here; ask a streamer, or a server that is "
+                "attached to one by gRPC",
+                message.id,
+            )
+        return self._fans.trades if message.channel == TRADES else self._fans.quotes
+
+    async def _tell(self, channel: _Channel) -> None:
+        """Send what comes, as fast as the reader takes it."""
+        encode = trades_of if isinstance(channel.fan, TradeHub) else book_of
+        watch = channel.watch
+        try:
+            while (found := await watch.next()) is not None:
+                if found.missed:
+                    await self._send(missed_trades_of(found.missed))
+                if found.ticks:
+                    await self._send(encode(found.ticks))
+                if watch.waiting < len(found.ticks):
+                    await asyncio.sleep(BATCH_S)
+        except (WebSocketDisconnect, TimeoutError):
+            self._on_gone()
+
+    def _drop(self, name: str) -> None:
+        channel = self._channels.pop(name)
+        channel.watch.leave()
+        if channel.task is not None:
+            channel.task.cancel()

@@ -1,0 +1,390 @@
+"""Raw capture as a whole: what is tapped, what is streamed beside, where it goes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import BinaryIO
+
+import structlog
+
+from include.binance.streams.messages import AggTrade, Trade
+from include.config import Settings
+from include.domain.instruments import (
+    Instrument,
+    Market,
+    exchange_symbol_of,
+    market_of,
+    symbol_of,
+)
+from include.domain.timeframes import MINUTE_US, to_us
+from include.errors import PermanentError, TransientError
+from include.jobs.exchange import endpoints_of
+from include.jobs.trades.by_id import FetchCounts, Tail, fetch_tail, fetch_trades
+from include.store.trades.captured import AGG_TRADES, BOOK_TICKERS, RAW_TABLES, TRADES
+from streamer.capture.intake.feed import CaptureFeed
+from streamer.capture.intake.feeds import CaptureFeeds
+from streamer.capture.intake.ids import Hole
+from streamer.capture.intake.rows import Intake
+from streamer.capture.intake.watch import StreamWatch
+from streamer.capture.repair.expected_trades import ExpectedTrades
+from streamer.capture.repair.missing_ids import HoleFiller
+from streamer.capture.repair.refusals import Refusals
+from streamer.capture.repair.resumption import Resumption, cannot_be_asked
+from streamer.capture.repair.stored_rows_check import LOST, Behind, StoredRowsCheck
+from streamer.capture.repair.trailing_trades import TrailingTrades
+from streamer.capture.spool.checkpoint import (
+    MARGIN_US,
+    WHOLE_FILE,
+    Checkpoint,
+    MissingIds,
+    WholeUntil,
+)
+from streamer.capture.spool.folders import claim_folder
+from streamer.capture.spool.losses import LOSSES_FILE, Loss, Losses
+from streamer.capture.spool.spool import Spool
+from streamer.capture.writer import CaptureWriter
+
+log = structlog.get_logger(__name__)
+
+STREAM_OF = {
+    AGG_TRADES.name: "aggTrade",
+    TRADES.name: "trade",
+    BOOK_TICKERS.name: "bookTicker",
+}
+CUT = "the connection was cut"
+SILENT = "the exchange delivered nothing of a stream that it had acknowledged"
+
+Tap = Callable[[AggTrade | Trade], None]
+
+
+class Capture:
+    """Captures datasets of the streamed symbols; does nothing where none is wanted.
+
+    Args:
+        datasets: of ``market.agg_trades``, ``market.trades``, ``market.book_tickers``.
+        trade_stream: what the candles are folded from; that stream is tapped, not asked twice.
+        traded_us: the time (µs) of the last trade that a symbol's candle stream brought; 0 where
+            there is none.
+        now_us: wall clock.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        datasets: Sequence[str],
+        *,
+        trade_stream: str,
+        traded_us: Callable[[str], int],
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self._settings = settings
+        self._datasets = tuple(name for name in RAW_TABLES if name in datasets)
+        self._trade_stream = trade_stream
+        self._now_us = now_us
+        self._captured: set[str] = set()
+        self._feeds = CaptureFeeds(self._routes, self._make_feed)
+        self._watch = StreamWatch(self._feeds.feeds, traded_us, self._stayed_silent, now_us=now_us)
+        self._lock: BinaryIO | None = None
+        if not self._datasets:
+            return
+        self._url = settings.url_for("streamer")
+        folder, self._lock = claim_folder(settings.candelabra_home / "spool")
+        self.spool = Spool(folder, max_bytes=settings.capture_spool_bytes)
+        self.losses = Losses(folder / LOSSES_FILE)
+        self.losses.load()
+        self.whole = WholeUntil(folder / WHOLE_FILE, self._whole)
+        self._whole_before = self.whole.load()
+        self._began: tuple[int, float] | None = None
+        """The exchange's time at the start (µs), and the monotonic clock's."""
+        self.intake = Intake(
+            self._datasets,
+            max_rows=settings.capture_buffer_rows,
+            on_losses=self.losses.add,
+            now_us=now_us,
+        )
+        self.writer = CaptureWriter(
+            self._url,
+            self.intake.lanes,
+            self.spool,
+            self.losses,
+            batch_rows=settings.capture_batch_rows,
+            flush_timeout_s=settings.capture_flush_timeout_ms / 1000,
+            acknowledged=StoredRowsCheck(self._url, self._gone),
+        )
+        self._resumption = Resumption(
+            self._url,
+            self._datasets,
+            self.intake,
+            self.spool,
+            self.losses,
+            delivers_since_us=self._delivers_since_us,
+            now_us=now_us,
+        )
+        refusals = Refusals()
+        self.holes = HoleFiller(
+            self.intake.sequences,
+            self._fetch,
+            self._give_up,
+            horizon_us=lambda: self._resumption.since_us,
+            refusals=refusals,
+        )
+        self.tails = TrailingTrades(
+            self.intake.sequences,
+            self._resumption.is_done,
+            self._fetch_tail,
+            self._give_up,
+            refusals,
+        )
+        self.evidence = ExpectedTrades(
+            self._url,
+            self.intake.sequences,
+            is_looked_at=lambda one: one in self._captured and self._resumption.is_done(one),
+            since_us=lambda: self._resumption.since_us,
+            on_beyond=self.tails.stopped,
+            is_asked=self.tails.is_asked,
+            on_given_up=self._give_up,
+        )
+
+    def tap(self, market: Market) -> Tap | None:
+        """What a candle feed of this market hands its trades to; None where nobody wants them."""
+        wanted = any(STREAM_OF[name] == self._trade_stream for name in self._datasets)
+        return partial(self.intake.on_trade, market) if wanted else None
+
+    def begin(self, instruments: Sequence[Instrument], *, exchange_us: int) -> None:
+        """Take the symbols to begin with.
+
+        Args:
+            exchange_us: the exchange's time.
+        """
+        if not self._datasets:
+            return
+        whole, now_s = self._whole_before, time.monotonic()
+        self._began = (exchange_us, now_s)
+        self._resumption.begin(
+            exchange_us=exchange_us,
+            lookback_us=self._settings.fill_lookback_minutes * MINUTE_US,
+            whole_until_us=None if whole is None else whole.until_us,
+        )
+        for one in () if whole is None else whole.missing:
+            self.intake.sequence(one.dataset, one.symbol).miss(
+                Hole(one.first_id, one.last_id, one.from_us, one.to_us, now_s)
+            )
+        self._join([instrument.symbol for instrument in instruments])
+        for instrument in instruments:
+            if not instrument.is_trading:
+                self.stopped(instrument.symbol, exchange_us=exchange_us)
+
+    def add(self, symbols: Sequence[str]) -> None:
+        """Capture further symbols, from their last rows on; those that are captured go on."""
+        if self._datasets:
+            self._join(symbols)
+
+    def stopped(self, symbol: str, *, exchange_us: int) -> None:
+        """A symbol does not trade any more: its last trades are asked for.
+
+        Args:
+            exchange_us: the exchange's time.
+        """
+        for dataset in self._datasets:
+            if not cannot_be_asked(dataset, market_of(symbol)):
+                self.tails.stopped(dataset, symbol, exchange_us)
+
+    def remove(self, symbol: str) -> None:
+        """Capture a symbol no longer; what is missing of it is still asked for."""
+        if self._datasets:
+            self._feeds.remove(symbol)
+            self._captured.discard(symbol)
+
+    async def run(self) -> None:
+        """Capture until cancelled."""
+        if not self._datasets:
+            await asyncio.Event().wait()
+        async with asyncio.TaskGroup() as tasks:
+            for work in (
+                self._feeds.run(),
+                self.writer.run(),
+                self.holes.run(),
+                self._resumption.run(),
+                self.tails.run(),
+                self.evidence.run(),
+                self._watch.run(),
+                self.whole.run(),
+            ):
+                tasks.create_task(work)
+
+    async def stop(self, timeout_s: float) -> None:
+        """Write what is left; what PostgreSQL does not take and nobody serves again, to disk."""
+        if self._lock is None:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.writer.flush()
+                await self.whole.save()
+        except (TransientError, PermanentError, TimeoutError) as error:
+            log.warning(
+                "stopped_with_unwritten_capture",
+                waiting=self.intake.lanes.waiting,
+                spooled_bytes=self.spool.size_bytes,
+                error=str(error) or "timeout",
+                remedy="the next start replays the spool and fetches trades by id",
+            )
+        finally:
+            self._lock.close()
+
+    @property
+    def feeds(self) -> Sequence[CaptureFeed]:
+        """Its own connections, in the list that grows and shrinks with them."""
+        return self._feeds.feeds
+
+    def report(self) -> Mapping[str, int]:
+        """Figures for logs and metrics; empty where nothing is captured."""
+        if not self._datasets:
+            return {}
+        return {
+            **{f"captured_{name}": self.writer.written[name] for name in self._datasets},
+            "capture_waiting": self.intake.lanes.waiting,
+            "capture_repeated": self.writer.repeated + self.intake.duplicates,
+            "capture_refused": self.writer.refused,
+            "capture_replayed": self.writer.replayed,
+            "capture_spooled_bytes": self.spool.size_bytes,
+            "capture_lost_rows": self.losses.rows,
+            "capture_losses": self.losses.times,
+            "capture_missing_ids": self.holes.waiting_ids,
+            "capture_filled_rows": self.holes.filled_rows + self.tails.filled_rows,
+        }
+
+    # --- inside
+
+    def _whole(self) -> Checkpoint | None:
+        """What is known of ids; None until all rows have been looked at, and losses are on disk."""
+        if self._began is None or not (self._resumption.is_complete and self.losses.is_saved):
+            return None
+        exchange_us, began_s = self._began
+        until_us = exchange_us + int((time.monotonic() - began_s) * 1e6)
+        for lane in self.intake.lanes.lanes:
+            if lane.can_be_asked and lane.rows:
+                moment = lane.rows[0].split("\t")[lane.table.time_index]
+                until_us = min(until_us, to_us(datetime.fromisoformat(moment)))
+        missing = [
+            MissingIds(dataset, symbol, one.first_id, one.last_id, one.from_us, one.to_us)
+            for dataset, symbol, one in self.holes.missing
+        ]
+        return Checkpoint(until_us - MARGIN_US, missing)
+
+    def _join(self, symbols: Sequence[str]) -> None:
+        self._feeds.add(symbols)
+        self._resumption.join([name for name in symbols if name not in self._captured])
+        self._captured.update(symbols)
+
+    def _routes(self, market: Market) -> dict[str, list[str]]:
+        """What no candle feed carries, by the URL that does."""
+        endpoints = endpoints_of(self._settings, market)
+        routes: dict[str, list[str]] = {}
+        for name in self._datasets:
+            kind = STREAM_OF[name]
+            if kind != self._trade_stream:
+                # USD-M routes aggregate trades apart from single ones and quotes.
+                url = endpoints.stream_url_for("aggTrade" if kind == "aggTrade" else "trade")
+                routes.setdefault(url, []).append(kind)
+        return routes
+
+    def _make_feed(
+        self, market: Market, url: str, kinds: Sequence[str], names: Sequence[str], own_name: str
+    ) -> CaptureFeed:
+        return CaptureFeed(
+            url,
+            market,
+            kinds,
+            names,
+            self.intake,
+            name=own_name,
+            stale_after_s=self._settings.stale_stream_s,
+            rotate_after_s=self._settings.rotate_after_s,
+            on_missed=self._missed,
+            on_revived=self._watch.revived,
+            now_us=self._now_us,
+            proxy=self._settings.proxy_for(url) or None,
+        )
+
+    def _delivers_since_us(self, dataset: str, symbol: str) -> int | None:
+        """Since when the exchange delivers it; 0 where a candle feed is tapped, or nobody asks."""
+        try:
+            return self._feeds.delivers_since_us(
+                market_of(symbol), STREAM_OF[dataset], exchange_symbol_of(symbol)
+            )
+        except KeyError:
+            return 0
+
+    def _missed(self, feed: CaptureFeed, from_us: int, to_us: int) -> None:
+        """A connection was cut; what can be asked for shows by its ids, the rest is lost.
+
+        Trades bear the exchange's time: those still on their way are older than the cut.
+        """
+        trades_from_us = min(from_us, feed.cut_event_us or from_us)
+        self.losses.add(
+            Loss(
+                dataset,
+                symbol_of(feed.market, name),
+                CUT,
+                trades_from_us if dataset == TRADES.name else from_us,
+                to_us,
+            )
+            for name in sorted(feed.names)
+            for dataset in self._datasets
+            if STREAM_OF[dataset] in feed.kinds and cannot_be_asked(dataset, feed.market)
+        )
+
+    def _stayed_silent(
+        self, feed: CaptureFeed, kind: str, name: str, from_us: int, to_us: int
+    ) -> None:
+        """One stream of a connection was dead; as above."""
+        self.losses.add(
+            Loss(dataset, symbol_of(feed.market, name), SILENT, from_us, to_us)
+            for dataset in self._datasets
+            if STREAM_OF[dataset] == kind and cannot_be_asked(dataset, feed.market)
+        )
+
+    def _gone(self, behind: Sequence[Behind]) -> None:
+        """PostgreSQL lost rows that it had: what can be asked for is, the rest is lost.
+
+        What was fetched by id was stored in between: a look at all rows finds it.
+        """
+        now_s = time.monotonic()
+        for one in behind:
+            if cannot_be_asked(one.dataset, market_of(one.symbol)):
+                from_us = one.time_us if one.stored is None else one.stored[1]
+                self.losses.add([Loss(one.dataset, one.symbol, LOST, from_us, one.time_us)])
+            else:
+                self.intake.sequence(one.dataset, one.symbol).unstore(one.stored, one.id, now_s)
+        self._resumption.look_again(sorted(self._captured))
+
+    def _fetch(
+        self, dataset: str, symbol: str, first_id: int, last_id: int, until_us: int
+    ) -> FetchCounts:
+        return fetch_trades(
+            settings=self._settings,
+            database_url=self._url,
+            dataset=dataset,
+            symbol=symbol,
+            first_id=first_id,
+            last_id=last_id,
+            until_us=until_us,
+        )
+
+    def _fetch_tail(self, dataset: str, symbol: str, after_id: int, after_us: int) -> Tail:
+        return fetch_tail(
+            settings=self._settings,
+            database_url=self._url,
+            dataset=dataset,
+            symbol=symbol,
+            after_id=after_id,
+            after_us=after_us,
+        )
+
+    def _give_up(self, dataset: str, symbol: str, hole: Hole, reason: str) -> None:
+        """What is missing goes to the ledger; without a count where nobody knows it."""
+        self.losses.add([Loss(dataset, symbol, reason, hole.from_us, hole.to_us, hole.ids or None)])

@@ -1,0 +1,238 @@
+"""Ids of one symbol whose every trade is wanted: what came, and which ranges are missing.
+
+Pure. Trades come in any order and any number of times; each id counts once. Ranges that are
+missing are kept as pairs, and never more than a bound of them: beyond it the two nearest are
+joined, so that what lies between is asked for once more, and the table takes it once.
+
+A ticker may be given to another instrument, whose ids begin anew. What is missing of the one
+before cannot be asked for by then, as its ids are read as the other's: it is lost.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+
+from include.domain.instruments import REUSED_AFTER_US
+
+MAX_HOLES = 64
+"""Ranges kept of a symbol."""
+OVERTAKING_IDS = 100
+"""Trades overtake each other on their way: the last one that was stored may not be the highest."""
+
+
+@dataclass(slots=True)
+class Hole:
+    """Missing ids, both ends included, between trades made at these times (µs).
+
+    One whose last id is the one before its first stands for trades that may be missing, nobody
+    knows how many.
+
+    Attributes:
+        not_before_s: when they may be asked for; monotonic.
+        attempts: how often that failed.
+    """
+
+    first_id: int
+    last_id: int
+    from_us: int
+    to_us: int
+    not_before_s: float = 0.0
+    attempts: int = 0
+
+    @property
+    def ids(self) -> int:
+        """How many."""
+        return self.last_id - self.first_id + 1
+
+
+class IdSequence:
+    """The ids of one symbol seen so far.
+
+    Args:
+        settle_s: how long a missing id may still come by itself.
+        max_holes: ranges kept.
+    """
+
+    __slots__ = (
+        "_anew_us",
+        "_first_us",
+        "_lost",
+        "_max_holes",
+        "_proven_id",
+        "_settle_s",
+        "first_id",
+        "highest",
+        "highest_us",
+        "holes",
+    )
+
+    def __init__(self, *, settle_s: float, max_holes: int = MAX_HOLES) -> None:
+        self.first_id: int | None = None
+        """The first id that came, whatever was known before."""
+        self.highest: int | None = None
+        self.highest_us = 0
+        self.holes: list[Hole] = []
+        """In the order of ids, disjoint."""
+        self._first_us = 0
+        self._anew_us = 0
+        """Time of the first trade of the present instrument, where it is not the name's first."""
+        self._proven_id: int | None = None
+        """The exchange says that nothing came behind this one."""
+        self._lost: list[Hole] = []
+        self._settle_s = settle_s
+        self._max_holes = max_holes
+
+    def take(self, number: int, time_us: int, now_s: float) -> bool:
+        """Note an id; whether it is new.
+
+        Args:
+            now_s: monotonic clock.
+        """
+        highest = self.highest
+        if highest is None:
+            pass
+        elif number == highest + 1:
+            pass  # the usual case
+        elif number > highest:
+            if time_us + REUSED_AFTER_US < self.highest_us:
+                return True  # a straggler of the instrument before
+            hole = Hole(highest + 1, number - 1, self.highest_us, time_us, now_s + self._settle_s)
+            self._insert(hole)
+        elif self._fill(number):
+            return True
+        elif time_us < self.highest_us + REUSED_AFTER_US:
+            return False
+        else:
+            self._begin_anew(highest, self.highest_us, time_us)
+        if self.first_id is None:
+            self.first_id, self._first_us = number, time_us
+        self.highest = number
+        if time_us > self.highest_us:
+            self.highest_us = time_us
+        return True
+
+    def resume(self, stored_id: int, stored_us: int, now_s: float) -> None:
+        """Take in the last id that the table had before this process began."""
+        if self.first_id is None:
+            if self.highest is None or stored_id > self.highest:
+                self.highest, self.highest_us = stored_id, stored_us
+        elif stored_id + 1 < self.first_id:
+            self.miss(Hole(stored_id + 1, self.first_id - 1, stored_us, self._first_us, now_s))
+        elif stored_id >= self.first_id and stored_us + REUSED_AFTER_US <= self._first_us:
+            self._begin_anew(stored_id, stored_us, self._first_us)
+
+    def miss(self, hole: Hole) -> None:
+        """Note ids as missing: found so in the table, or lost on the way to it."""
+        if hole.ids == 0:
+            self._begin_anew(hole.last_id, hole.from_us, hole.to_us)
+        elif hole.to_us < self._anew_us:
+            self._lost.append(hole)
+        else:
+            self._insert(hole)
+
+    def unstore(self, stored: tuple[int, int] | None, last_id: int, now_s: float) -> None:
+        """The table lost rows that it had.
+
+        Args:
+            stored: id and time (µs) of the last one that is left; None where there is none.
+            last_id: of the last one that it had.
+        """
+        if self.highest is None or self.first_id is None:
+            return
+        last_id = min(self.highest, last_id + OVERTAKING_IDS)
+        left_id, from_us = (self.first_id - 1, self._first_us) if stored is None else stored
+        if left_id < last_id:
+            self.miss(Hole(left_id + 1, last_id, from_us, self.highest_us, now_s))
+
+    def advance(self, last_id: int, last_us: int) -> None:
+        """All up to this one came some other way, and are in the table."""
+        if self.highest is None or last_id > self.highest:
+            self.highest, self.highest_us = last_id, max(last_us, self.highest_us)
+
+    def prove(self, last_id: int) -> None:
+        """Nothing came behind this one: the exchange says so while nothing is traded."""
+        self._proven_id = last_id
+
+    @property
+    def missing(self) -> list[Hole]:
+        """What is missing, and what is lost and was not taken yet."""
+        return [*self.holes, *self._lost]
+
+    def take_lost(self) -> list[Hole]:
+        """Remove and return what nobody can ask for any more."""
+        lost, self._lost = self._lost, []
+        return lost
+
+    def take_due(self, now_s: float, max_ids: int) -> Hole | None:
+        """Remove and return ids to ask for, neighbours within ``max_ids`` joined."""
+        due = next((n for n, one in enumerate(self.holes) if one.not_before_s <= now_s), None)
+        if due is None:
+            return None
+        hole = self.holes.pop(due)
+        while due < len(self.holes):
+            following = self.holes[due]
+            if following.not_before_s > now_s or following.last_id - hole.first_id >= max_ids:
+                break
+            hole = _joined(hole, self.holes.pop(due))
+        return hole
+
+    # --- inside
+
+    def _begin_anew(self, last_id: int, last_us: int, first_us: int) -> None:
+        """Another instrument has the name; what is missing of the one before is lost.
+
+        Args:
+            last_id, last_us: its last trade that is known.
+            first_us: the first trade of the one that follows.
+        """
+        self._anew_us = max(self._anew_us, first_us)
+        self._lost += [hole for hole in self.holes if hole.to_us < first_us]
+        self.holes = [hole for hole in self.holes if hole.to_us >= first_us]
+        if self._proven_id != last_id:
+            self._lost.append(Hole(last_id + 1, last_id, last_us, first_us))
+
+    def _insert(self, hole: Hole) -> None:
+        holes = self.holes
+        at = bisect_right(holes, hole.first_id, key=lambda one: one.first_id)
+        holes.insert(at, hole)
+        if at and holes[at - 1].last_id + 1 >= hole.first_id:
+            at -= 1
+            holes[at : at + 2] = [_joined(holes[at], holes[at + 1])]
+        while at + 1 < len(holes) and holes[at].last_id + 1 >= holes[at + 1].first_id:
+            holes[at : at + 2] = [_joined(holes[at], holes[at + 1])]
+        if len(holes) > self._max_holes:
+            nearest = min(
+                range(len(holes) - 1), key=lambda n: holes[n + 1].first_id - holes[n].last_id
+            )
+            holes[nearest : nearest + 2] = [_joined(holes[nearest], holes[nearest + 1])]
+
+    def _fill(self, number: int) -> bool:
+        """Whether the id was missing; it no longer is."""
+        holes = self.holes
+        at = bisect_right(holes, number, key=lambda one: one.first_id) - 1
+        if at < 0 or number > holes[at].last_id:
+            return False
+        hole = holes[at]
+        parts = []
+        if hole.first_id < number:
+            parts.append(_part(hole, hole.first_id, number - 1))
+        if number < hole.last_id:
+            parts.append(_part(hole, number + 1, hole.last_id))
+        holes[at : at + 1] = parts
+        return True
+
+
+def _part(hole: Hole, first_id: int, last_id: int) -> Hole:
+    return Hole(first_id, last_id, hole.from_us, hole.to_us, hole.not_before_s, hole.attempts)
+
+
+def _joined(one: Hole, other: Hole) -> Hole:
+    return Hole(
+        min(one.first_id, other.first_id),
+        max(one.last_id, other.last_id),
+        min(one.from_us, other.from_us),
+        max(one.to_us, other.to_us),
+        max(one.not_before_s, other.not_before_s),
+        max(one.attempts, other.attempts),
+    )

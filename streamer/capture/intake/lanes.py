@@ -1,0 +1,97 @@
+"""Captured rows on their way to PostgreSQL: queues in memory, bounded together."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+
+from include.store.trades.captured import RawTable
+
+LEAVE_ROWS = 1_000
+"""Rows that leave at once when the bound is reached."""
+
+
+@dataclass(slots=True)
+class Lane:
+    """Rows of one table that wait, as lines of COPY.
+
+    Attributes:
+        can_be_asked: whether the exchange serves them again by id.
+        in_flight: rows that are being written, and nowhere but in memory yet.
+    """
+
+    table: RawTable
+    can_be_asked: bool
+    rows: deque[str] = field(default_factory=deque)
+    in_flight: list[str] = field(default_factory=list)
+
+
+class Lanes:
+    """All queues.
+
+    Args:
+        lanes: the queues, made by the caller.
+        max_rows: of all together.
+        on_leave: given the lane and the oldest rows that had to leave it.
+    """
+
+    def __init__(
+        self,
+        lanes: list[Lane],
+        *,
+        max_rows: int,
+        on_leave: Callable[[Lane, list[str]], None],
+    ) -> None:
+        self.lanes = lanes
+        self.waiting = 0
+        """Rows in memory."""
+        self.max_rows = max_rows
+        self._on_leave = on_leave
+
+    def add(self, lane: Lane, row: str) -> None:
+        """Take a row."""
+        lane.rows.append(row)
+        self.waiting += 1
+        if self.waiting > self.max_rows:
+            self._make_room()
+
+    def take(self, lane: Lane, most: int) -> list[str]:
+        """Remove and return the oldest rows of a lane."""
+        rows = list(islice(lane.rows, most))
+        if len(rows) == len(lane.rows):
+            lane.rows.clear()
+        else:
+            for _ in rows:
+                lane.rows.popleft()
+        self.waiting -= len(rows)
+        return rows
+
+    @contextmanager
+    def taken(self, lane: Lane, most: int) -> Iterator[list[str]]:
+        """The oldest rows of a lane, which are back in it where the block does not end well.
+
+        They are out of it meanwhile: what leaves for want of room must not be taken twice.
+        """
+        rows = self.take(lane, most)
+        is_done = False
+        try:
+            yield rows
+            is_done = True
+        finally:
+            if not is_done:
+                self.put_back(lane, rows)
+
+    def put_back(self, lane: Lane, rows: list[str]) -> None:
+        """Return rows that could not be written."""
+        lane.rows.extendleft(reversed(rows))
+        self.waiting += len(rows)
+        while self.waiting > self.max_rows:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Let rows go that can be asked for again; only where there are none, others."""
+        lane = max(self.lanes, key=lambda one: (one.can_be_asked and bool(one.rows), len(one.rows)))
+        self._on_leave(lane, self.take(lane, LEAVE_ROWS))

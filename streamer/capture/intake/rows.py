@@ -1,0 +1,195 @@
+"""From frames to lines of COPY: each trade once by its id, holes noted, void trades left out.
+
+A line is made at once, not when it is written: it takes a third of the memory of a row of
+Decimals, is nothing to the garbage collector, and waits ready for the next write.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+import structlog
+
+from include.binance.streams.book_tickers import BookTicker
+from include.binance.streams.messages import AggTrade, Trade, microseconds
+from include.domain.exact import ZERO
+from include.domain.instruments import Market, symbol_of
+from include.domain.timeframes import to_us
+from include.store.trades.captured import (
+    AGG_TRADES,
+    BOOK_TICKERS,
+    TRADES,
+    agg_trade_line,
+    book_ticker_line,
+    trade_line,
+)
+from streamer.capture.intake.ids import Hole, IdSequence
+from streamer.capture.intake.lanes import Lane, Lanes
+from streamer.capture.spool.losses import Loss
+from streamer.capture.spool.spool import losses_of, tally
+
+log = structlog.get_logger(__name__)
+
+SETTLE_S = 2.0
+"""Ids that are missing may still come by themselves for so long."""
+BUFFER_FULL = "the buffer was full while neither the database nor the disk took rows"
+
+DATASETS = (AGG_TRADES.name, TRADES.name, BOOK_TICKERS.name)
+
+_UM = Market.UM
+
+
+class Intake:
+    """Takes the frames of all captured streams. What it does for a frame is a few dict look-ups.
+
+    Args:
+        datasets: the tables to fill.
+        max_rows: rows that may wait in memory.
+        on_losses: given rows that had to be let go for good.
+        now_us: wall clock, for the time of receipt.
+        monotonic_s: for waiting.
+    """
+
+    def __init__(
+        self,
+        datasets: Iterable[str],
+        *,
+        max_rows: int,
+        on_losses: Callable[[list[Loss]], None],
+        settle_s: float = SETTLE_S,
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.datasets = frozenset(datasets)
+        self.duplicates = 0
+        self.void_trades = 0
+        self.sequences: dict[tuple[str, str], IdSequence] = {}
+        """By dataset and symbol, of those that can be asked for by id."""
+        self._agg_trades = Lane(AGG_TRADES, can_be_asked=True)
+        self._spot_trades = Lane(TRADES, can_be_asked=True)
+        self._um_trades = Lane(TRADES, can_be_asked=False)
+        self._quotes = Lane(BOOK_TICKERS, can_be_asked=False)
+        self.lanes = Lanes(
+            [self._agg_trades, self._spot_trades, self._um_trades, self._quotes],
+            max_rows=max_rows,
+            on_leave=self._leave,
+        )
+        self._on_losses = on_losses
+        self._settle_s = settle_s
+        self._now_us = now_us
+        self._monotonic_s = monotonic_s
+        self._takes_agg_trades = self.takes(AGG_TRADES.name)
+        self._takes_trades = self.takes(TRADES.name)
+        # By the exchange's name: what a frame needs is found in one look.
+        self._agg_ids: dict[Market, dict[str, tuple[str, IdSequence]]] = {m: {} for m in Market}
+        self._spot_ids: dict[str, tuple[str, IdSequence]] = {}
+        self._last_quotes: dict[Market, dict[str, tuple[str, int]]] = {m: {} for m in Market}
+
+    def takes(self, dataset: str) -> bool:
+        """Whether this dataset is captured."""
+        return dataset in self.datasets
+
+    def sequence(self, dataset: str, symbol: str) -> IdSequence:
+        """The ids of a symbol."""
+        key = (dataset, symbol)
+        found = self.sequences.get(key)
+        if found is None:
+            found = self.sequences[key] = IdSequence(settle_s=self._settle_s)
+        return found
+
+    def on_trade(self, market: Market, trade: AggTrade | Trade) -> None:
+        """Take a trade, if its kind is captured."""
+        is_aggregate = type(trade) is AggTrade
+        if not (self._takes_agg_trades if is_aggregate else self._takes_trades):
+            return
+        price, quantity = trade.price, trade.quantity
+        if price <= ZERO or quantity <= ZERO or trade.first_trade_id < 0:
+            self.void_trades += 1
+            return
+        number, time_us = trade.id, microseconds(trade.trade_time)
+        if is_aggregate:
+            known = self._agg_ids[market]
+        elif market is _UM:
+            symbol = symbol_of(market, trade.symbol)
+            line = trade_line(symbol, number, price, quantity, None, time_us, trade.is_buyer_maker)
+            self.lanes.add(self._um_trades, line)
+            return
+        else:
+            known = self._spot_ids
+        symbol, sequence = known.get(trade.symbol) or self._know(
+            known, AGG_TRADES.name if is_aggregate else TRADES.name, market, trade.symbol
+        )
+        if not sequence.take(number, time_us, self._monotonic_s()):
+            self.duplicates += 1
+            return
+        if is_aggregate:
+            line = agg_trade_line(
+                symbol, number, price, quantity, trade.first_trade_id, trade.last_trade_id,
+                time_us, trade.is_buyer_maker,
+            )  # fmt: skip
+            self.lanes.add(self._agg_trades, line)
+        else:
+            line = trade_line(symbol, number, price, quantity, None, time_us, trade.is_buyer_maker)
+            self.lanes.add(self._spot_trades, line)
+
+    def on_quote(self, market: Market, quote: BookTicker, age_us: int = 0) -> None:
+        """Take a change of the best prices; the table sorts out what comes from two processes.
+
+        Args:
+            age_us: how long ago it came, where it was held beside another connection: what that
+                delivered already is a repeat, though it may bear another day.
+        """
+        known, name, number = self._last_quotes[market], quote.symbol, quote.update_id
+        symbol, last = known.get(name) or (symbol_of(market, name), None)
+        if last == number or (age_us and last is not None and number < last):
+            self.duplicates += 1
+            return
+        known[name] = (symbol, number)
+        line = book_ticker_line(
+            symbol, number, quote.bid_price, quote.bid_quantity, quote.ask_price,
+            quote.ask_quantity, microseconds(quote.event_time) if quote.event_time else None,
+            self._now_us() - age_us,
+        )  # fmt: skip
+        self.lanes.add(self._quotes, line)
+
+    def last_quote_id(self, market: Market, name: str) -> int | None:
+        """Of the last quote that was taken of an exchange's name; None before the first."""
+        known = self._last_quotes[market].get(name)
+        return None if known is None else known[1]
+
+    def _know(
+        self,
+        known: dict[str, tuple[str, IdSequence]],
+        dataset: str,
+        market: Market,
+        name: str,
+    ) -> tuple[str, IdSequence]:
+        symbol = symbol_of(market, name)
+        found = known[name] = (symbol, self.sequence(dataset, symbol))
+        return found
+
+    def _leave(self, lane: Lane, lines: list[str]) -> None:
+        """Rows that memory has no room for: to be asked for later, or lost."""
+        table = lane.table
+        if not lane.can_be_asked:
+            counted: dict[tuple[str, str], list[int]] = {}
+            tally(table.name, lines, counted)
+            self._on_losses(losses_of(counted, BUFFER_FULL))
+            return
+        now_s = self._monotonic_s()
+        runs: dict[str, Hole] = {}
+        for line in lines:
+            fields = line.split("\t")
+            symbol, number = fields[0], int(fields[table.id_index])
+            time_us = to_us(datetime.fromisoformat(fields[table.time_index]))
+            run = runs.get(symbol)
+            if run is not None and number == run.last_id + 1:
+                run.last_id, run.to_us = number, time_us
+                continue
+            if run is not None:
+                self.sequence(table.name, symbol).miss(run)
+            runs[symbol] = Hole(number, number, time_us, time_us, now_s)
+        for symbol, run in runs.items():
+            self.sequence(table.name, symbol).miss(run)

@@ -1,0 +1,168 @@
+"""Streams of raw capture that the exchange acknowledged and does not deliver.
+
+Nothing tells of one while its neighbours on the same connection deliver: a market may just be
+quiet. The symbol's candle stream is the witness. Where that brought trades again and again, and
+this stream nothing at all, it is dead: each trade is a trade here as well, and takes from the
+best price. It is subscribed anew, and if that does not help, its connection is succeeded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from include.domain.instruments import symbol_of
+from include.domain.timeframes import from_us
+from streamer.capture.intake.feed import CaptureFeed
+
+log = structlog.get_logger(__name__)
+
+POLL_INTERVAL_S = 5.0
+DEAD_AFTER_S = 30.0
+"""So long nothing comes of a stream since the first trade that it should have shown."""
+MIN_LOOKS = 3
+"""Trades are seen in so many looks: one may move no best price that anybody tells."""
+LONGEST_PAUSE_S = 960.0
+ROTATE_EVERY_S = 300.0
+"""A connection is succeeded for the sake of dead streams no more often."""
+
+
+@dataclass(slots=True)
+class _Stream:
+    """One symbol's stream of one kind.
+
+    Attributes:
+        told_us: what is before this is told or came; wall clock.
+        traded_us: the candle stream's last trade when looked at last.
+        looks: how often it had another one since this stream spoke last.
+        since_s: when it had the first of them; monotonic.
+        acted: how often something was done about it; 0 while it is not known to be dead.
+    """
+
+    told_us: int
+    traded_us: int
+    looks: int = 0
+    since_s: float = 0.0
+    acted: int = 0
+
+
+class StreamWatch:
+    """Looks at the streams of capture's own connections.
+
+    Args:
+        feeds: those there are.
+        traded_us: the time (µs) of the last trade that a symbol's candle stream brought; 0 where
+            there is none.
+        on_lost: given feed, kind of stream, exchange's name and the times (µs, wall clock)
+            between which nothing came of it.
+        now_us: wall clock.
+    """
+
+    def __init__(
+        self,
+        feeds: Sequence[CaptureFeed],
+        traded_us: Callable[[str], int],
+        on_lost: Callable[[CaptureFeed, str, str, int, int], None],
+        *,
+        now_us: Callable[[], int],
+    ) -> None:
+        self.dead = 0
+        """Streams that were found dead, so far."""
+        self._feeds = feeds
+        self._traded_us = traded_us
+        self._on_lost = on_lost
+        self._now_us = now_us
+        self._streams: dict[tuple[CaptureFeed, str, str], _Stream] = {}
+        self._rotated_s: dict[CaptureFeed, float] = {}
+        self._looked_us = now_us()
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            await asyncio.sleep(POLL_INTERVAL_S)
+            self.look(asyncio.get_running_loop().time())
+
+    def look(self, now_s: float) -> None:
+        """Look at all streams once.
+
+        Args:
+            now_s: monotonic clock.
+        """
+        before, self._streams = self._streams, {}
+        for feed in self._feeds:
+            is_delivering = feed.connection.is_open and feed.connection.session.is_subscribed
+            dead: list[tuple[str, str]] = []
+            for kind in feed.kinds:
+                spoken = feed.spoken[kind]
+                for name in feed.names:
+                    stream = before.get((feed, kind, name))
+                    traded_us = self._traded_us(symbol_of(feed.market, name))
+                    if stream is None:
+                        stream = _Stream(self._looked_us, traded_us)
+                    self._streams[feed, kind, name] = stream
+                    if name in spoken:  # since the last look, nobody noted when
+                        self._streams[feed, kind, name] = _Stream(self._looked_us, traded_us)
+                    elif not is_delivering:  # a cut is told by the connection
+                        stream.looks, stream.traded_us = 0, traded_us
+                    elif self._is_dead(stream, traded_us, now_s):
+                        self._tell(feed, kind, name, stream)
+                        dead.append((kind, name))
+                spoken.clear()
+            if dead:
+                self._revive(feed, dead, now_s)
+        self._looked_us = self._now_us()
+        self._rotated_s = {feed: at for feed, at in self._rotated_s.items() if feed in self._feeds}
+
+    def revived(self, feed: CaptureFeed, kind: str, name: str) -> None:
+        """A dead stream speaks: what is lost is told before the message is stored."""
+        feed.dead[kind].discard(name)
+        stream = self._streams.get((feed, kind, name))
+        if stream is not None:
+            self._on_lost(feed, kind, name, stream.told_us, self._now_us())
+            log.info("capture_stream_revived", stream=f"{name.lower()}@{kind}")
+
+    # --- inside
+
+    def _is_dead(self, stream: _Stream, traded_us: int, now_s: float) -> bool:
+        if traded_us > stream.traded_us:
+            stream.traded_us = traded_us
+            stream.looks += 1
+            if stream.looks == 1:
+                stream.since_s = now_s
+        pause_s = min(DEAD_AFTER_S * 2**stream.acted, LONGEST_PAUSE_S)
+        return stream.looks >= MIN_LOOKS and now_s - stream.since_s >= pause_s
+
+    def _tell(self, feed: CaptureFeed, kind: str, name: str, stream: _Stream) -> None:
+        """What is lost by now is told at once: the process may end before the stream speaks."""
+        since_us, stream.told_us = stream.told_us, self._now_us()
+        self._on_lost(feed, kind, name, since_us, stream.told_us)
+        feed.dead[kind].add(name)
+        if not stream.acted:
+            self.dead += 1
+            log.warning(
+                "capture_stream_dead",
+                connection=feed.connection.name,
+                stream=f"{name.lower()}@{kind}",
+                since=from_us(since_us).isoformat(),
+            )
+
+    def _revive(self, feed: CaptureFeed, dead: Sequence[tuple[str, str]], now_s: float) -> None:
+        again = []
+        for kind, name in dead:
+            stream = self._streams[feed, kind, name]
+            if stream.acted and self._may_rotate(feed, now_s):
+                feed.connection.rotate(f"{name.lower()}@{kind} stays dead")
+            again.append(f"{name.lower()}@{kind}")
+            stream.acted += 1
+            stream.looks = 0
+        if not feed.connection.is_rotating:
+            feed.connection.session.resubscribe(again)
+
+    def _may_rotate(self, feed: CaptureFeed, now_s: float) -> bool:
+        if now_s - self._rotated_s.get(feed, -ROTATE_EVERY_S) < ROTATE_EVERY_S:
+            return False
+        self._rotated_s[feed] = now_s
+        return True

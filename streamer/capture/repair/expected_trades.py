@@ -1,0 +1,141 @@
+"""What the candles say was traded, and raw capture does not have.
+
+Missing trades show by the id of the next one. A symbol may trade once in hours, and until then
+nothing tells of one that got lost behind its last. Its candles do: each is held to the exchange's
+kline. Where a stored candle reaches further than the stored
+trades of a symbol that brings no more, the exchange is asked for what it has behind them, as it is
+where a symbol has stopped. Its answer may come from a server that is behind the others: while the
+candle stands against it, it is asked again, less and less often, and in the end a gap is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+
+from include.domain.instruments import Market, market_of
+from include.domain.timeframes import MINUTE_US, from_us, minute_of
+from include.errors import PermanentError, TransientError
+from include.store.postgres.pools import connect
+from include.store.trades.captured import RAW_TABLES
+from include.store.trades.ids import CandleBeyond, Reached, candles_beyond
+from streamer.candles.silence import is_due
+from streamer.capture.intake.ids import Hole, IdSequence
+from streamer.runtime.threads import in_thread
+
+log = structlog.get_logger(__name__)
+
+POLL_INTERVAL_S = 30.0
+"""A symbol that brought something since the last look is quiet no longer."""
+MAX_CALL_S = 300.0
+"""For the last candles of all symbols; longer than that, PostgreSQL hangs."""
+LAST_LOOK = {Market.SPOT: 65, Market.UM: 3}
+"""So often a candle is held against the exchange's answers, which takes half an hour. Of USD-M it
+has fills that no aggregate trade has, of the insurance fund and of forced sales: no proof."""
+NOT_SERVED = "the exchange's candle tells of trades that it does not serve"
+
+
+@dataclass(slots=True)
+class _Standing:
+    """A candle that reaches further than the trades, and in how many looks it has."""
+
+    candle: CandleBeyond
+    looks: int = 0
+
+
+class ExpectedTrades:
+    """Looks for candles that reach beyond the captured trades.
+
+    Args:
+        database_url: PostgreSQL with the candles and the trades.
+        sequences: ids by dataset and symbol, of those that can be asked for by id.
+        is_looked_at: whether a symbol is captured, and its last stored row is known.
+        since_us: candles before this time are not looked at.
+        on_beyond: given dataset, symbol and the end (µs) of a minute in which something was
+            traded that did not come; the exchange is to be asked.
+        is_asked: whether the exchange is being asked already.
+        on_given_up: given dataset, symbol, what is missing and the reason, where the exchange
+            never had it.
+    """
+
+    def __init__(
+        self,
+        database_url: str,
+        sequences: Mapping[tuple[str, str], IdSequence],
+        *,
+        is_looked_at: Callable[[str], bool],
+        since_us: Callable[[], int],
+        on_beyond: Callable[[str, str, int], None],
+        is_asked: Callable[[str, str], bool],
+        on_given_up: Callable[[str, str, Hole, str], None],
+    ) -> None:
+        self._url = database_url
+        self._sequences = sequences
+        self._is_looked_at = is_looked_at
+        self._since_us = since_us
+        self._on_beyond = on_beyond
+        self._is_asked = is_asked
+        self._on_given_up = on_given_up
+        self._before: dict[tuple[str, str], int] = {}
+        """Highest ids at the last look."""
+        self._standing: dict[tuple[str, str], _Standing] = {}
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            await asyncio.sleep(POLL_INTERVAL_S)
+            try:
+                await self.look()
+            except (TransientError, PermanentError, TimeoutError) as error:
+                log.info("candles_not_looked_at", error=str(error) or f"hangs for {MAX_CALL_S:g} s")
+
+    async def look(self) -> None:
+        """Look once; tells of symbols without anything new since the last look.
+
+        Raises:
+            TransientError, PermanentError, TimeoutError: PostgreSQL does not answer as it should.
+        """
+        before, self._before = self._before, {}
+        quiet: dict[str, list[Reached]] = {}
+        for (dataset, symbol), sequence in self._sequences.items():
+            if sequence.highest is None or not self._is_looked_at(symbol):
+                continue
+            self._before[dataset, symbol] = sequence.highest
+            if before.get((dataset, symbol)) == sequence.highest:
+                last = Reached(symbol, sequence.highest, sequence.highest_us)
+                quiet.setdefault(dataset, []).append(last)
+        for dataset, reached in quiet.items():
+            async with asyncio.timeout(MAX_CALL_S):
+                beyond = await in_thread(
+                    partial(self._beyond, dataset, reached), name="capture_evidence"
+                )
+            for one in reached:
+                if (candle := beyond.get(one.symbol)) is None:
+                    self._standing.pop((dataset, one.symbol), None)
+                elif not self._is_asked(dataset, one.symbol):
+                    self._hold_against(dataset, one, candle)
+
+    def _hold_against(self, dataset: str, last: Reached, candle: CandleBeyond) -> None:
+        """Have the exchange asked, where it is time for that."""
+        symbol, end_us = last.symbol, candle.open_us + MINUTE_US
+        standing = self._standing.get((dataset, symbol))
+        if standing is None or standing.candle != candle:
+            standing = self._standing[dataset, symbol] = _Standing(candle)
+        standing.looks += 1
+        market = market_of(symbol)
+        if standing.looks == LAST_LOOK[market] and market is Market.SPOT:
+            hole = Hole(last.last_id + 1, last.last_id, last.last_us, end_us)
+            self._on_given_up(dataset, symbol, hole, NOT_SERVED)
+        elif standing.looks < LAST_LOOK[market] and is_due(standing.looks):
+            minute = from_us(candle.open_us).isoformat()
+            log.info("trades_unseen", table=dataset, symbol=symbol, minute=minute)
+            self._on_beyond(dataset, symbol, end_us)
+
+    def _beyond(self, dataset: str, reached: list[Reached]) -> dict[str, CandleBeyond]:
+        since_us = minute_of(self._since_us())
+        with connect(self._url, application_name="candelabra-capture") as connection:
+            return candles_beyond(connection, RAW_TABLES[dataset], reached, since_us)

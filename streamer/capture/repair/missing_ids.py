@@ -1,0 +1,243 @@
+"""Missing trades of raw capture, asked for by id until they are there or given up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import structlog
+
+from include.backoff import Backoff
+from include.binance.rest.client import MAX_TRADES
+from include.domain.instruments import market_of
+from include.domain.timeframes import from_us
+from include.errors import PermanentError, RefusedAddressError, TransientError
+from include.jobs.trades.by_id import FetchCounts
+from include.store.postgres.pools import is_of_database
+from streamer.capture.intake.ids import Hole, IdSequence
+from streamer.capture.repair.refusals import Refusals
+from streamer.runtime.threads import in_thread
+
+log = structlog.get_logger(__name__)
+
+POLL_S = 0.5
+ABSENT = "the exchange passes over these ids"
+REUSED = "the ticker was given to another instrument"
+MAX_CALL_S = 900.0
+"""Pages of a long range, each waiting for weight: longer than that, a call hangs."""
+NOT_RUNNING = "nobody captured"
+MAX_IDS_AT_ONCE = 50 * MAX_TRADES
+"""Of a longer range the last ones are asked for first: it may reach back too far for the rest."""
+QUICK_ATTEMPTS = 10
+"""Of asking the exchange soon again; while PostgreSQL is away, or this address is refused, none of
+them is used up."""
+SLOW = Backoff(first_s=660.0, max_s=660.0, min_s=540.0)
+"""Of those that follow, about every ten minutes: REST may be away for hours, and streams not. So
+long is a market left alone as well that refuses this address."""
+
+
+@dataclass
+class HoleFiller:
+    """Asks for the holes of all sequences, one range after the other.
+
+    Attributes:
+        sequences: ids by dataset and symbol.
+        fetch: dataset, symbol, first and last id, and the time of a trade that followed (µs);
+            blocking. Raises TransientError for another try later, PermanentError where the
+            exchange does not serve them.
+        on_given_up: given dataset, symbol, the hole and the reason.
+        horizon_us: how far back the start looked. What is missing of a long range before that is
+            not asked for; nor, of an exchange that fails or refuses for long, what a start at
+            that moment would leave out.
+        refusals: markets that refuse this address, shared with all others who ask them.
+    """
+
+    sequences: Mapping[tuple[str, str], IdSequence]
+    fetch: Callable[[str, str, int, int, int], FetchCounts]
+    on_given_up: Callable[[str, str, Hole, str], None]
+    horizon_us: Callable[[], int] = lambda: 0
+    refusals: Refusals = field(default_factory=Refusals)
+    backoff: ClassVar[Backoff] = Backoff(first_s=1.0, max_s=60.0, min_s=0.1)
+    slow_backoff: ClassVar[Backoff] = SLOW
+    filled_rows: int = 0
+    given_up: int = 0
+    _asked: tuple[str, str, Hole] | None = None
+    _database_failures: int = 0
+    """In succession."""
+    _began_s: float = 0.0
+    """When it began to ask; monotonic."""
+
+    @property
+    def missing(self) -> list[tuple[str, str, Hole]]:
+        """All that is missing and not given up, by dataset and symbol: also what is asked for at
+        this moment, and what is lost and has yet to be told."""
+        holes = [
+            (dataset, symbol, hole)
+            for (dataset, symbol), sequence in self.sequences.items()
+            for hole in sequence.missing
+        ]
+        return holes if self._asked is None else [*holes, self._asked]
+
+    @property
+    def waiting_ids(self) -> int:
+        """Ids that are missing, those asked for at this moment as well."""
+        holes = [hole for sequence in self.sequences.values() for hole in sequence.holes]
+        if self._asked is not None:
+            holes.append(self._asked[2])
+        return sum(hole.ids for hole in holes)
+
+    async def run(self) -> None:
+        """Fill until cancelled."""
+        self._began_s = asyncio.get_running_loop().time()
+        while True:
+            for (dataset, symbol), sequence in list(self.sequences.items()):
+                for lost in sequence.take_lost():
+                    self._give_up(dataset, symbol, lost, REUSED)
+                if sequence.holes:
+                    await self._fill(dataset, symbol, sequence)
+            await asyncio.sleep(POLL_S)
+
+    async def _fill(self, dataset: str, symbol: str, sequence: IdSequence) -> None:
+        loop = asyncio.get_running_loop()
+        refusal = self.refusals.at(market_of(symbol), loop.time())
+        if refusal is not None:
+            if refusal.is_lasting:
+                self._let_go(dataset, symbol, sequence, refusal.reason, loop.time())
+            return
+        hole = sequence.take_due(loop.time(), MAX_TRADES)
+        if hole is None:
+            return
+        self._asked = (dataset, symbol, hole)
+        first_id = max(hole.first_id, hole.last_id + 1 - MAX_IDS_AT_ONCE)
+        try:
+            async with asyncio.timeout(MAX_CALL_S):
+                counts = await in_thread(
+                    lambda: self.fetch(dataset, symbol, first_id, hole.last_id, hole.to_us),
+                    name="trades",
+                )
+        except TimeoutError:
+            hangs = TransientError(f"hangs for {MAX_CALL_S:g} s")
+            self._again_later(dataset, symbol, sequence, hole, hangs, loop.time())
+        except (TransientError, PermanentError) as error:
+            if is_of_database(error) or isinstance(error, TransientError | RefusedAddressError):
+                self._again_later(dataset, symbol, sequence, hole, error, loop.time())
+            else:
+                self._give_up(dataset, symbol, hole, str(error))
+        except asyncio.CancelledError:
+            sequence.miss(hole)
+            raise
+        else:
+            self._database_failures = 0
+            self.refusals.served(market_of(symbol))
+            self.filled_rows += counts.written
+            log.info(
+                "trades_fetched",
+                table=dataset,
+                symbol=symbol,
+                first_id=first_id,
+                last_id=hole.last_id,
+                written=counts.written,
+                void=counts.void,
+            )
+            if counts.absent:
+                absent = replace(hole, first_id=first_id, last_id=first_id + counts.absent - 1)
+                self.on_given_up(dataset, symbol, absent, ABSENT)
+            if hole.first_id < first_id:
+                self._go_back(dataset, symbol, sequence, hole, first_id, counts.first_us)
+        finally:
+            self._asked = None
+
+    def _go_back(
+        self,
+        dataset: str,
+        symbol: str,
+        sequence: IdSequence,
+        hole: Hole,
+        first_id: int,
+        first_us: int | None,
+    ) -> None:
+        """What comes before the ids that were fetched, the first of them at this time (µs)."""
+        to_us = hole.to_us if first_us is None else first_us
+        before = replace(hole, last_id=first_id - 1, to_us=to_us, not_before_s=0.0, attempts=0)
+        if to_us < self.horizon_us():
+            self._give_up(dataset, symbol, before, NOT_RUNNING)
+        else:
+            sequence.miss(before)
+
+    def _again_later(
+        self,
+        dataset: str,
+        symbol: str,
+        sequence: IdSequence,
+        hole: Hole,
+        error: Exception,
+        now_s: float,
+    ) -> None:
+        if is_of_database(error):
+            self._database_failures += 1
+            wait_s = self.backoff.wait_s(self._database_failures, error)
+        elif isinstance(error, RefusedAddressError):
+            self._database_failures = 0
+            wait_s = self.slow_backoff.wait_s(1, error)
+            if self.refusals.note(market_of(symbol), str(error), now_s=now_s, wait_s=wait_s):
+                _tell_overdue(dataset, symbol, hole, error)
+        else:
+            self._database_failures = 0
+            hole.attempts += 1
+            if hole.attempts < QUICK_ATTEMPTS:
+                wait_s = self.backoff.wait_s(hole.attempts, error)
+            elif self._is_past(hole, now_s):
+                self._give_up(dataset, symbol, hole, str(error))
+                return
+            else:
+                wait_s = self.slow_backoff.wait_s(1, error)
+                if hole.attempts == QUICK_ATTEMPTS:
+                    _tell_overdue(dataset, symbol, hole, error)
+        hole.not_before_s = now_s + wait_s
+        sequence.miss(hole)
+        log.info(
+            "trades_postponed",
+            table=dataset,
+            symbol=symbol,
+            error=str(error),
+            attempt=hole.attempts,
+            retry_in_s=round(wait_s, 1),
+        )
+
+    def _let_go(
+        self, dataset: str, symbol: str, sequence: IdSequence, reason: str, now_s: float
+    ) -> None:
+        """Give up what is past, the oldest first, without a request for each."""
+        while sequence.holes and self._is_past(sequence.holes[0], now_s):
+            self._give_up(dataset, symbol, sequence.holes.pop(0), reason)
+
+    def _is_past(self, hole: Hole, now_s: float) -> bool:
+        """Whether a start at this moment would leave it out."""
+        return hole.to_us < self.horizon_us() + (now_s - self._began_s) * 1e6
+
+    def _give_up(self, dataset: str, symbol: str, hole: Hole, reason: str) -> None:
+        self.given_up += hole.ids
+        log.error(
+            "trades_not_fetched",
+            table=dataset,
+            symbol=symbol,
+            first_id=hole.first_id,
+            last_id=hole.last_id,
+            since=from_us(hole.from_us).isoformat(),
+            reason=reason,
+        )
+        self.on_given_up(dataset, symbol, hole, reason)
+
+
+def _tell_overdue(dataset: str, symbol: str, hole: Hole, error: Exception) -> None:
+    log.warning(
+        "trades_overdue",
+        table=dataset,
+        symbol=symbol,
+        first_id=hole.first_id,
+        last_id=hole.last_id,
+        since=from_us(hole.from_us).isoformat(),
+        error=str(error),
+    )

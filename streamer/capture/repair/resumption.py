@@ -1,0 +1,272 @@
+"""Going on from what the tables have: for the first symbols, and for those that join later."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+
+import structlog
+
+from include.backoff import Backoff
+from include.domain.instruments import Market, market_of
+from include.domain.timeframes import DAY_US
+from include.errors import PermanentError, TransientError
+from include.store.postgres.pools import connect
+from include.store.trades.captured import BOOK_TICKERS, RAW_TABLES, TRADES
+from include.store.trades.ids import (
+    MAX_HOLES,
+    IdHole,
+    first_rows,
+    last_rows,
+    missing_ids,
+    stored_ids,
+)
+from streamer.capture.intake.ids import Hole
+from streamer.capture.intake.rows import Intake
+from streamer.capture.repair.missing_ids import NOT_RUNNING
+from streamer.capture.spool.losses import Loss, Losses
+from streamer.capture.spool.spool import Spool
+from streamer.runtime.threads import in_thread
+
+log = structlog.get_logger(__name__)
+
+BACKOFF = Backoff(first_s=1.0, max_s=30.0, min_s=0.1)
+POLL_S = 0.5
+MAX_CALL_S = 600.0
+"""For the ids of a day of all symbols; longer than that, PostgreSQL hangs."""
+
+
+def cannot_be_asked(dataset: str, market: Market) -> bool:
+    """Whether the exchange serves no past rows of it by id."""
+    return dataset == BOOK_TICKERS.name or (dataset == TRADES.name and market is Market.UM)
+
+
+class Resumption:
+    """Looks at the stored rows of symbols that join, once for each joining.
+
+    What can be asked for by id shows by its ids. Of the rest all is lost between the last row of
+    an earlier time and the first that comes now; that is on disk as an open loss before the first
+    row is stored, as this process may be killed at any moment, and closed once the table, and
+    what waits on the disk for it, can be asked.
+
+    Args:
+        delivers_since_us: since when (wall clock) the exchange delivers a dataset of a symbol;
+            None while it does not, 0 where nobody can tell.
+        now_us: wall clock.
+    """
+
+    def __init__(
+        self,
+        database_url: str,
+        datasets: Sequence[str],
+        intake: Intake,
+        spool: Spool,
+        losses: Losses,
+        *,
+        delivers_since_us: Callable[[str, str], int | None],
+        now_us: Callable[[], int],
+    ) -> None:
+        self._url = database_url
+        self._datasets = datasets
+        self._intake = intake
+        self._spool = spool
+        self._losses = losses
+        self._delivers_since_us = delivers_since_us
+        self._now_us = now_us
+        self._joined: dict[str, int] = {}
+        """Symbols whose earlier rows have not been looked at, and when they joined: µs after
+        the start."""
+        self._has_joined = asyncio.Event()
+        self._own: set[Loss] = set()
+        """Losses that this process opened; the others are of processes that ended."""
+        self.since_us = 0
+        """Rows since then are looked at, and what is missing since then is asked for."""
+        self._lookback_us = self._look_since_us = 0
+        self._whole_until_us: int | None = None
+        self._began_us = self._exchange_began_us = 0
+        self._has_begun = self._is_cut_short = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all is known that is missing in the rows of the symbols that joined."""
+        return self._has_begun and not self._joined and not self._is_cut_short
+
+    def begin(
+        self, *, exchange_us: int, lookback_us: int, whole_until_us: int | None = None
+    ) -> None:
+        """Note the time of the start.
+
+        Args:
+            exchange_us: the exchange's time.
+            lookback_us: how far back rows are looked at.
+            whole_until_us: up to when earlier processes knew of all that is missing; None where
+                nobody can tell. Rows of that day and of the next are looked at as well: the last
+                such process ended soon after.
+        """
+        self._began_us, self._exchange_began_us = self._now_us(), exchange_us
+        self.since_us = min(self._began_us, exchange_us) - lookback_us
+        self._lookback_us, self._look_since_us = lookback_us, self.since_us
+        self._whole_until_us = whole_until_us
+        self._has_begun = True
+
+    def join(self, symbols: Sequence[str]) -> None:
+        """Look at the rows of these."""
+        after_us = self._now_us() - self._began_us
+        self._joined |= dict.fromkeys(symbols, after_us)
+        opened = [
+            Loss(dataset, symbol, NOT_RUNNING, None, self._clock_us(dataset, after_us))
+            for dataset in self._datasets
+            for symbol in symbols
+            if cannot_be_asked(dataset, market_of(symbol))
+        ]
+        self._losses.add(opened)
+        self._own.update(opened)
+        self._has_joined.set()
+
+    def look_again(self, symbols: Sequence[str]) -> None:
+        """Look at the rows of these as a start at this moment would: some may be gone.
+
+        What earlier processes had no time to find is known where all rows were looked at since.
+        Another look at those days would find only what waits to be asked for, or was given up.
+        """
+        if self.is_complete:
+            self._whole_until_us = None
+        after_us = self._now_us() - self._began_us
+        now_us = min(self._began_us, self._exchange_began_us) + after_us
+        self._look_since_us = now_us - self._lookback_us
+        self._joined |= dict.fromkeys(symbols, after_us)
+        self._has_joined.set()
+
+    def is_done(self, symbol: str) -> bool:
+        """Whether the rows of a symbol have been looked at."""
+        return symbol not in self._joined
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_again_and_again(self._look_back))
+            tasks.create_task(_again_and_again(self._close))
+
+    # --- inside
+
+    async def _look_back(self) -> None:
+        """Ids after the last stored ones, and those missing between."""
+        await self._has_joined.wait()
+        loop = asyncio.get_running_loop()
+        joined = dict(self._joined)
+        for dataset in self._datasets:
+            asked = [name for name in joined if not cannot_be_asked(dataset, market_of(name))]
+            if not asked:
+                continue
+            async with asyncio.timeout(MAX_CALL_S):
+                last, missing = await in_thread(
+                    partial(self._stored, dataset, asked), name="capture_start"
+                )
+            async with asyncio.timeout(MAX_CALL_S):
+                missing += await in_thread(
+                    partial(self._missing_earlier, dataset, asked), name="capture_start"
+                )
+            if len(missing) >= MAX_HOLES:
+                self._is_cut_short = True  # the next start finds more
+            for symbol, (number, moment_us) in last.items():
+                self._intake.sequence(dataset, symbol).resume(number, moment_us, loop.time())
+            for hole in missing:
+                self._intake.sequence(dataset, hole.symbol).miss(
+                    Hole(hole.first_id, hole.last_id, hole.from_us, hole.to_us, loop.time())
+                )
+            log.info("capture_resumed", table=dataset, symbols=len(last), holes=len(missing))
+        for name, after_us in joined.items():
+            if self._joined.get(name) == after_us:
+                del self._joined[name]
+        if not self._joined:
+            self._has_joined.clear()
+
+    async def _close(self) -> None:
+        """Say of open losses when they began and ended."""
+        await asyncio.sleep(POLL_S)
+        # What waits on the disk came before, and is no loss.
+        if not self._losses.open or not self._spool.is_empty:
+            return
+        ends = {loss: self._end_us(loss) for loss in self._losses.open}
+        known = {loss: end_us for loss, end_us in ends.items() if end_us is not None}
+        if not known:
+            return
+        async with asyncio.timeout(MAX_CALL_S):
+            spans = await in_thread(partial(self._spans, known), name="capture_start")
+        for loss, (start_us, end_us) in spans.items():
+            self._losses.close(loss, start_us, end_us)
+            self._own.discard(loss)
+
+    def _end_us(self, loss: Loss) -> int | None:
+        """When rows came again, at the latest; None while they do not."""
+        if loss not in self._own:
+            return loss.to_us
+        since_us = self._delivers_since_us(loss.dataset, loss.symbol)
+        if since_us is None:
+            return None
+        return max(loss.to_us, self._clock_us(loss.dataset, since_us - self._began_us))
+
+    def _clock_us(self, dataset: str, after_us: int) -> int:
+        """A time after the start: quotes bear that of their receipt, trades the exchange's."""
+        is_quotes = dataset == BOOK_TICKERS.name
+        return (self._began_us if is_quotes else self._exchange_began_us) + after_us
+
+    def _stored(
+        self, dataset: str, symbols: Sequence[str]
+    ) -> tuple[dict[str, tuple[int, int]], list[IdHole]]:
+        """Last rows of symbols, however old, and ids that are missing before them."""
+        table = RAW_TABLES[dataset]
+        with connect(self._url, application_name="candelabra-capture") as connection:
+            last, holes = stored_ids(connection, table, symbols, self._look_since_us)
+            others = [symbol for symbol in symbols if symbol not in last]
+            return last | last_rows(connection, table, others, None), holes
+
+    def _missing_earlier(self, dataset: str, symbols: Sequence[str]) -> list[IdHole]:
+        """Ids that earlier processes were about to find missing when they ended."""
+        from_us = self._whole_until_us
+        if from_us is None or from_us >= self._look_since_us:
+            return []
+        with connect(self._url, application_name="candelabra-capture") as connection:
+            return missing_ids(connection, RAW_TABLES[dataset], symbols, from_us, from_us + DAY_US)
+
+    def _spans(self, losses: Mapping[Loss, int]) -> dict[Loss, tuple[int | None, int]]:
+        """From the last row before losses (None where there is none) to the first one after them.
+
+        Args:
+            losses: each with its end at the latest.
+        """
+        spans: dict[Loss, tuple[int | None, int]] = {}
+        own = self._own.copy()
+        together: dict[tuple[str, int], list[Loss]] = {}
+        for loss in losses:
+            together.setdefault((loss.dataset, loss.to_us), []).append(loss)
+        with connect(self._url, application_name="candelabra-capture") as connection:
+            for (dataset, until_us), some in together.items():
+                table, symbols = RAW_TABLES[dataset], [loss.symbol for loss in some]
+                last = last_rows(connection, table, symbols, None, before_us=until_us)
+                first = first_rows(connection, table, list(last), until_us)
+                for loss in some:
+                    start_us = last[loss.symbol][1] if loss.symbol in last else None
+                    end_us = first.get(loss.symbol, losses[loss])
+                    # Of those who ended, nobody knows better than the table.
+                    spans[loss] = (start_us, min(end_us, losses[loss]) if loss in own else end_us)
+        return spans
+
+
+async def _again_and_again(step: Callable[[], Awaitable[None]]) -> None:
+    """Make a step until cancelled; after one that fails, wait."""
+    failures = 0
+    while True:
+        try:
+            await step()
+            failures = 0
+        except (TransientError, PermanentError, TimeoutError) as error:
+            failures += 1  # a right that is missing may be granted yet
+            wait_s = BACKOFF.wait_s(failures, error)
+            log.warning(
+                "capture_resume_postponed",
+                error=str(error) or f"hangs for {MAX_CALL_S:g} s",
+                retry_in_s=round(wait_s),
+            )
+            await asyncio.sleep(wait_s)

@@ -1,0 +1,115 @@
+"""What PostgreSQL stored, held against what it has once it was away.
+
+A standby that takes over may lack the last commits of the primary before it. Rows that were
+acknowledged wait nowhere any more, and once newer ones are stored nothing shows what is gone: so
+the two are compared before the first write to a server that was connected to anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date, datetime
+from typing import NamedTuple
+
+import structlog
+
+from include.domain.timeframes import to_us
+from include.store.candles.merging import Connection
+from include.store.postgres.pools import connect
+from include.store.trades.captured import RAW_TABLES, RawTable
+from include.store.trades.ids import dropped_days, last_rows
+from streamer.runtime.threads import in_thread
+
+log = structlog.get_logger(__name__)
+
+MAX_CALL_S = 60.0
+"""For the last rows of all symbols; longer than that, PostgreSQL hangs."""
+LOST = "PostgreSQL lost what it had stored, as where a standby took over that lagged behind"
+
+
+class Behind(NamedTuple):
+    """A symbol of which the table has less than was acknowledged.
+
+    Attributes:
+        id, time_us: of the last row that was acknowledged.
+        stored: id and time (µs) of the last row that is there; None where there is none.
+    """
+
+    dataset: str
+    symbol: str
+    id: int
+    time_us: int
+    stored: tuple[int, int] | None
+
+
+class StoredRowsCheck:
+    """The last row of each dataset and symbol that was stored.
+
+    Args:
+        database_url: where the rows are.
+        on_behind: given the symbols whose last rows are gone.
+    """
+
+    def __init__(self, database_url: str, on_behind: Callable[[Sequence[Behind]], None]) -> None:
+        self._url = database_url
+        self._on_behind = on_behind
+        self._lines: dict[str, dict[str, str]] = {name: {} for name in RAW_TABLES}
+        """As they were written: they are read when they are needed, which is seldom."""
+
+    def note(self, table: RawTable, lines: Sequence[str]) -> None:
+        """These were stored, in the order in which they came."""
+        # The later one of a symbol stays: a tenth of a microsecond a row.
+        self._lines[table.name].update({line.partition("\t")[0]: line for line in lines})
+
+    async def check(self) -> None:
+        """Tell of what is gone; one statement for all symbols of a dataset.
+
+        Where another process has stored later rows of a symbol, nothing shows it.
+
+        Raises:
+            TransientError, PermanentError, TimeoutError: PostgreSQL does not answer as it should.
+        """
+        if not any(self._lines.values()):
+            return
+        async with asyncio.timeout(MAX_CALL_S):
+            behind = await in_thread(self._behind, name="capture_check")
+        if not behind:
+            return
+        for one in behind:
+            # Told once: what is asked for by id, or lost, is known from here on.
+            del self._lines[one.dataset][one.symbol]
+        log.error(
+            "stored_rows_gone",
+            symbols=len({one.symbol for one in behind}),
+            tables=sorted({one.dataset for one in behind}),
+        )
+        self._on_behind(behind)
+
+    def _behind(self) -> list[Behind]:
+        found: list[Behind] = []
+        with connect(self._url, application_name="candelabra-capture") as connection:
+            for dataset, lines in self._lines.items():
+                if lines:
+                    found += _behind_in(connection, RAW_TABLES[dataset], lines)
+        return found
+
+
+def _behind_in(
+    connection: Connection, table: RawTable, lines: Mapping[str, str]
+) -> Iterator[Behind]:
+    """Symbols of one table, by their last lines."""
+    own: dict[str, tuple[int, int]] = {}
+    for symbol, line in lines.items():
+        fields = line.rstrip("\n").split("\t")
+        at_us = to_us(datetime.fromisoformat(fields[table.time_index]))
+        own[symbol] = (int(fields[table.id_index]), at_us)
+    times_us = [at_us for _, at_us in own.values()]
+    archived = dropped_days(connection, table, min(times_us), max(times_us))
+    stored = last_rows(connection, table, list(lines), None)
+    for symbol, (number, at_us) in own.items():
+        last = stored.get(symbol)
+        # A smaller id that came later is of another instrument with the name.
+        is_behind = last is None or (last[0] < number and last[1] <= at_us)
+        if is_behind and date.fromisoformat(lines[symbol].split("\t", 2)[1]) not in archived:
+            yield Behind(table.name, symbol, number, at_us, last)

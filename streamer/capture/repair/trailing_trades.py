@@ -1,0 +1,223 @@
+"""The last trades of symbols that have stopped trading.
+
+What is missed before a halt shows by the ids of the first trade after it. Behind the last trade of
+a symbol that is delisted no id follows, and one that is halted cannot be told from it: the
+exchange is asked what it has behind the last trade that came, until it says that there is nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import structlog
+
+from include.backoff import Backoff
+from include.domain.instruments import market_of
+from include.errors import PermanentError, RefusedAddressError, TransientError
+from include.jobs.trades.by_id import Tail
+from include.store.postgres.pools import is_of_database
+from streamer.capture.intake.ids import Hole, IdSequence
+from streamer.capture.repair.missing_ids import QUICK_ATTEMPTS, SLOW
+from streamer.capture.repair.refusals import Refusals
+from streamer.runtime.threads import in_thread
+
+log = structlog.get_logger(__name__)
+
+POLL_S = 0.5
+SETTLE_S = 5.0
+"""REST has the last trades by then."""
+PACE_S = 0.5
+"""Between two requests: a market may halt with all its symbols, and there is no hurry."""
+MAX_CALL_S = 900.0
+"""Pages of a long tail, each waiting for weight: longer than that, a call hangs."""
+MAX_S = 86_400.0
+"""Of asking an exchange that fails; a start looks back as far, unless it is told otherwise."""
+PROOFS = 2
+"""Answers without a further trade: one may come from a cache that lags."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What is to be asked.
+
+    Attributes:
+        stopped_us: when the symbol was found not to trade.
+        due_s: not before; monotonic.
+        until_s: an exchange that fails is asked until then; monotonic.
+        attempts: how often the exchange failed; refusals of this address do not count.
+        database_failures: how often PostgreSQL did, in succession.
+        proofs: answers in succession that had nothing more.
+    """
+
+    stopped_us: int
+    due_s: float
+    until_s: float
+    attempts: int = 0
+    database_failures: int = 0
+    proofs: int = 0
+
+
+class TrailingTrades:
+    """Asks for what came behind the last captured trades of symbols that do not trade.
+
+    Args:
+        sequences: ids by dataset and symbol.
+        is_known: whether a symbol's stored rows have been looked at, so that its last id is known.
+        fetch: dataset, symbol, id and time (µs) of the last trade that is known; blocking.
+            Raises TransientError for another try later, PermanentError where the exchange
+            does not serve them.
+        on_given_up: given dataset, symbol, what may be missing and the reason.
+        refusals: markets that refuse this address, shared with all others who ask them.
+    """
+
+    backoff: ClassVar[Backoff] = Backoff(first_s=1.0, max_s=60.0, min_s=0.1)
+    slow_backoff: ClassVar[Backoff] = SLOW
+
+    def __init__(
+        self,
+        sequences: Mapping[tuple[str, str], IdSequence],
+        is_known: Callable[[str], bool],
+        fetch: Callable[[str, str, int, int], Tail],
+        on_given_up: Callable[[str, str, Hole, str], None],
+        refusals: Refusals,
+    ) -> None:
+        self.filled_rows = 0
+        self._sequences = sequences
+        self._is_known = is_known
+        self._fetch = fetch
+        self._on_given_up = on_given_up
+        self._refusals = refusals
+        self._asked: dict[tuple[str, str], _Asked] = {}
+
+    @property
+    def waiting(self) -> int:
+        """Symbols and datasets that are still to be asked for."""
+        return len(self._asked)
+
+    def is_asked(self, dataset: str, symbol: str) -> bool:
+        """Whether a symbol is still to be asked for."""
+        return (dataset, symbol) in self._asked
+
+    def stopped(self, dataset: str, symbol: str, stopped_us: int) -> None:
+        """A symbol does not trade (any more), as was found at this time of the exchange (µs)."""
+        now_s = asyncio.get_running_loop().time()
+        self._asked[dataset, symbol] = _Asked(stopped_us, now_s + SETTLE_S, now_s + MAX_S)
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(POLL_S)
+            for (dataset, symbol), asked in list(self._asked.items()):
+                if asked.due_s <= loop.time() and self._is_known(symbol):
+                    await self._ask(dataset, symbol, asked)
+
+    async def _ask(self, dataset: str, symbol: str, asked: _Asked) -> None:
+        sequence = self._sequences.get((dataset, symbol))
+        if sequence is None or sequence.highest is None:
+            self._done(dataset, symbol, asked)  # nothing of it was ever captured
+            return
+        loop = asyncio.get_running_loop()
+        after_id, after_us = sequence.highest, sequence.highest_us
+        refusal = self._refusals.at(market_of(symbol), loop.time())
+        if refusal is not None:
+            if loop.time() >= asked.until_s:
+                self._give_up(dataset, symbol, asked, (after_id, after_us), refusal.reason)
+            return
+        try:
+            async with asyncio.timeout(MAX_CALL_S):
+                tail = await in_thread(
+                    lambda: self._fetch(dataset, symbol, after_id, after_us), name="tails"
+                )
+        except TimeoutError:
+            hangs = TransientError(f"hangs for {MAX_CALL_S:g} s")
+            self._again_later(dataset, symbol, asked, (after_id, after_us), hangs)
+        except (TransientError, PermanentError) as error:
+            if is_of_database(error) or isinstance(error, TransientError | RefusedAddressError):
+                self._again_later(dataset, symbol, asked, (after_id, after_us), error)
+            else:
+                self._give_up(dataset, symbol, asked, (after_id, after_us), str(error))
+        else:
+            asked.database_failures = 0
+            self._refusals.served(market_of(symbol))
+            self._take(dataset, symbol, tail)
+            asked.proofs = asked.proofs + 1 if tail.last_id == after_id else 0
+            if asked.proofs >= PROOFS:
+                sequence.prove(tail.last_id)
+                self._done(dataset, symbol, asked)
+            else:
+                asked.due_s = loop.time() + SETTLE_S
+        await asyncio.sleep(PACE_S)
+
+    def _again_later(
+        self,
+        dataset: str,
+        symbol: str,
+        asked: _Asked,
+        after: tuple[int, int],
+        error: Exception,
+    ) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if is_of_database(error):
+            asked.database_failures += 1
+            wait_s = self.backoff.wait_s(asked.database_failures, error)
+            asked.due_s = now_s + wait_s
+        elif isinstance(error, RefusedAddressError):
+            asked.database_failures = 0
+            wait_s = self.slow_backoff.wait_s(1, error)  # of the market, and not of this symbol
+            if self._refusals.note(market_of(symbol), str(error), now_s=now_s, wait_s=wait_s):
+                _tell_overdue(dataset, symbol, after, error)
+        else:
+            asked.database_failures = 0
+            asked.attempts += 1
+            if asked.attempts < QUICK_ATTEMPTS:
+                wait_s = self.backoff.wait_s(asked.attempts, error)
+            elif now_s >= asked.until_s:
+                self._give_up(dataset, symbol, asked, after, str(error))
+                return
+            else:
+                wait_s = self.slow_backoff.wait_s(1, error)
+                if asked.attempts == QUICK_ATTEMPTS:
+                    _tell_overdue(dataset, symbol, after, error)
+            asked.due_s = now_s + wait_s
+        log.info(
+            "tail_postponed",
+            table=dataset,
+            symbol=symbol,
+            error=str(error),
+            attempt=asked.attempts,
+            retry_in_s=round(wait_s, 1),
+        )
+
+    def _take(self, dataset: str, symbol: str, tail: Tail) -> None:
+        self.filled_rows += tail.counts.written
+        self._sequences[dataset, symbol].advance(tail.last_id, tail.last_us)
+        log.info(
+            "tail_fetched",
+            table=dataset,
+            symbol=symbol,
+            last_id=tail.last_id,
+            written=tail.counts.written,
+            void=tail.counts.void,
+        )
+
+    def _give_up(
+        self, dataset: str, symbol: str, asked: _Asked, after: tuple[int, int], reason: str
+    ) -> None:
+        self._done(dataset, symbol, asked)
+        last_id, last_us = after
+        hole = Hole(last_id + 1, last_id, last_us, max(last_us, asked.stopped_us))
+        self._on_given_up(dataset, symbol, hole, reason)
+
+    def _done(self, dataset: str, symbol: str, asked: _Asked) -> None:
+        if self._asked.get((dataset, symbol)) is asked:  # else it has stopped once more
+            del self._asked[dataset, symbol]
+
+
+def _tell_overdue(dataset: str, symbol: str, after: tuple[int, int], error: Exception) -> None:
+    log.warning(
+        "trades_overdue", table=dataset, symbol=symbol, first_id=after[0] + 1, error=str(error)
+    )

@@ -1,0 +1,84 @@
+"""Calls to a disk that may hang, beside the event loop, each with an end to its waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from include.errors import TransientError
+from streamer.runtime.threads import in_thread
+
+MAX_CALL_S = 30.0
+
+Result = TypeVar("Result")
+
+
+def write_anew(path: Path, content: bytes) -> None:
+    """Write a file anew and rename it over the old one, so that it is whole at any moment.
+
+    Raises:
+        OSError: the disk does not take it; the old one stays.
+    """
+    beside = path.with_suffix(".new")
+    with beside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+class Disk:
+    """Makes blocking calls, those of one name one after the other.
+
+    A call that hangs cannot be ended. It is not made twice either, as it may be carried out yet:
+    the next one of its name waits for it first.
+    """
+
+    def __init__(self) -> None:
+        self._hanging: dict[str, asyncio.Task[Any]] = {}
+
+    async def call(
+        self,
+        call: Callable[[], Result],
+        *,
+        name: str,
+        on_late: Callable[[Result], None] = lambda _: None,
+    ) -> Result:
+        """Make a call and await its result.
+
+        Args:
+            name: of calls that must not overtake each other.
+            on_late: given the result where it came after all, when nobody waited any more.
+
+        Raises:
+            TransientError: the disk hangs.
+            OSError: what the call raises.
+        """
+        hanging = self._hanging.get(name)
+        if hanging is not None:
+            await self._wait(hanging)
+            self._hanging.pop(name, None)
+        task = asyncio.ensure_future(in_thread(call, name=name))
+        try:
+            await self._wait(task)
+        except TransientError:
+            self._hanging[name] = task
+            task.add_done_callback(lambda done: _settle(done, on_late))
+            raise
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        return task.result()
+
+    async def _wait(self, task: asyncio.Task[Any]) -> None:
+        _, left = await asyncio.wait({task}, timeout=MAX_CALL_S)
+        if left:
+            raise TransientError(f"the disk hangs for {MAX_CALL_S:g} s")
+
+
+def _settle(done: asyncio.Task[Result], on_late: Callable[[Result], None]) -> None:
+    if not done.cancelled() and done.exception() is None:
+        on_late(done.result())

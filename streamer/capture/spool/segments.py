@@ -1,0 +1,133 @@
+"""The files of the spool: records, one behind the other, each with its length and CRC-32.
+
+What a loss of power or a bad disk leaves may be no record: zeros, half a record, a bit that turned.
+Where the lengths lead over it to a whole record, it ends there; else nobody can tell where the next
+one begins, and it ends with the file.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+import zlib
+from collections.abc import Iterator
+from io import FileIO
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import msgspec
+
+MAX_RECORD_BYTES = 64 * 1024 * 1024
+"""A length beyond this is not one: the bytes are damaged."""
+
+SUFFIX = ".spool"
+
+_HEAD = struct.Struct(">II")
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True):
+    """Rows of one table, as lines of COPY."""
+
+    dataset: str
+    lines: list[str]
+
+
+class Piece(NamedTuple):
+    """What is at a place of a file.
+
+    Attributes:
+        record: None where the bytes are none.
+        end: the offset behind it.
+    """
+
+    record: Record | None
+    end: int
+
+
+_DECODER = msgspec.msgpack.Decoder(Record)
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+def name_of(number: int) -> str:
+    """A file's name; they are numbered in the order in which they were begun."""
+    return f"{number:010d}{SUFFIX}"
+
+
+def last_number(folder: Path) -> int:
+    """The greatest number in a folder; 0 where it has no file."""
+    return max((int(path.stem) for path in folder.glob(f"*{SUFFIX}")), default=0)
+
+
+def encoded(record: Record) -> bytes:
+    """A record as it stands in a file."""
+    payload = _ENCODER.encode(record)
+    return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def write_whole(file: FileIO, data: bytes) -> None:
+    """Write all bytes: a disk that fills up takes some of them, and says so with the next write.
+
+    Raises:
+        OSError: the disk does not take them; some may be in the file.
+    """
+    rest = memoryview(data)
+    while rest:
+        written = file.write(rest)
+        if not written:
+            raise OSError(errno.EIO, "the disk takes nothing", file.name)
+        rest = rest[written:]
+
+
+def piece_at(path: Path, offset: int, size: int) -> Piece:
+    """What is at a place of a file.
+
+    Args:
+        offset: below the size.
+        size: bytes of the file that are looked at.
+
+    Raises:
+        OSError: the disk does not give it.
+    """
+    with path.open("rb") as file:
+        return _piece(file, offset, size)
+
+
+def pieces(path: Path, offset: int, size: int) -> Iterator[Piece]:
+    """What is in a file from a place on; as above."""
+    with path.open("rb") as file:
+        while offset < size:
+            piece = _piece(file, offset, size)
+            yield piece
+            offset = piece.end
+
+
+def _piece(file: BinaryIO, offset: int, size: int) -> Piece:
+    record, end = _record_at(file, offset, size)
+    if record is not None:
+        return Piece(record, end)
+    while end < size:
+        record, behind = _record_at(file, end, size)
+        if record is not None:
+            break
+        end = behind
+    return Piece(None, end)
+
+
+def _record_at(file: BinaryIO, offset: int, size: int) -> Piece:
+    """The record that begins there, if it is whole; its end by its length, if that can be one."""
+    file.seek(offset)
+    head = file.read(_HEAD.size)
+    if len(head) < _HEAD.size:
+        return Piece(None, size)
+    length, checksum = _HEAD.unpack(head)
+    end = offset + _HEAD.size + length
+    # Zeros are a length of 0 with the CRC-32 of nothing, and no record.
+    if not 0 < length <= MAX_RECORD_BYTES or end > size:
+        return Piece(None, size)
+    payload = file.read(length)
+    if len(payload) < length or zlib.crc32(payload) != checksum:
+        return Piece(None, end)
+    try:
+        return Piece(_DECODER.decode(payload), end)
+    except msgspec.DecodeError:
+        return Piece(None, end)

@@ -1,0 +1,206 @@
+"""Candle updates for whoever listens in this process.
+
+A candle that changes is noted by one mark, however many trades and listeners it has. Marks are
+handed to the subscriptions once a turn of the event loop, and a candle is built when a reader
+takes it: one slower than the market gets the newest state instead of a queue of old ones. What
+it holds to:
+
+- States are conflated by symbol and minute: no state of a later minute replaces a closed candle.
+- Of a minute not settled yet, states move forward only. Once settled, only offers that are
+  greater in the order of the merge (``include/domain/merge.py``) are told: the last one is what
+  the table keeps, as far as this process knows.
+- What waits for a reader is bounded. What had to leave is told, as minutes to read from the table.
+
+Call it from the event loop's own thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from include.domain.candles import Candle, CandleCandidate
+from include.domain.merge import order_key
+from include.domain.timeframes import MINUTE_US
+from streamer.candles.aggregation import MINUTES_KEPT, SymbolAggregator
+from streamer.candles.minutes import Minute
+from streamer.hub.subscription import FORGOTTEN, Settled, Subscription, Tally
+
+SETTLED_KEPT = MINUTES_KEPT + 1
+"""Minutes back from a symbol's newest settled one whose offers are remembered: all of which the
+aggregator may still speak."""
+MINUTES_IN_HAND = 10
+"""Candles that may wait for a reader, a symbol."""
+
+
+@dataclass(slots=True)
+class _Listed:
+    """What the hub knows of a symbol."""
+
+    aggregator: SymbolAggregator
+    settled: dict[int, CandleCandidate] = field(default_factory=dict)
+    """The greatest offers of the last minutes, by open time."""
+    listeners: list[Subscription] = field(default_factory=list)
+
+
+class Hub:
+    """Takes changes of candles from aggregators and hands them to subscriptions."""
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+        self.on_settled: Callable[[Candle], None] | None = None
+        """Told of each settled candle that is greater than those before it."""
+        self._listed: dict[str, _Listed] = {}
+        self._subscriptions: list[Subscription] = []
+        self._marked: list[tuple[str, Minute]] = []
+        self._is_closed = False
+
+    @property
+    def subscribers(self) -> int:
+        """Subscriptions at present."""
+        return len(self._subscriptions)
+
+    @property
+    def symbols(self) -> list[str]:
+        """Those that are told of."""
+        return list(self._listed)
+
+    def newest(self, symbol: str) -> Candle | None:
+        """The newest minute of a symbol as it stands; None where none is in memory."""
+        listed = self._listed.get(symbol)
+        if listed is None:
+            return None
+        for _, minute in sorted(listed.aggregator.minutes.items(), reverse=True):
+            if (candle := minute.shown(symbol)) is not None:
+                return candle
+        return listed.settled[max(listed.settled)].candle if listed.settled else None
+
+    # --- for the streamer
+
+    def add(self, aggregator: SymbolAggregator) -> None:
+        """Tell of a symbol from now on."""
+        listed = self._listed[aggregator.symbol] = _Listed(aggregator)
+        for one in self._subscriptions:
+            if one.symbols is None or aggregator.symbol in one.symbols:
+                listed.listeners.append(one)
+            one.note_streamed()
+        self._listen(listed)
+
+    def remove(self, symbol: str) -> None:
+        """Tell of a symbol no longer; what waits of it is still told."""
+        listed = self._listed.pop(symbol)
+        listed.aggregator.on_change = None
+        for one in self._subscriptions:
+            one.note_streamed()
+
+    def settle(self, offer: CandleCandidate) -> None:
+        """A candle was found to be this: on the stream, or by REST."""
+        candle = offer.candle
+        listed = self._listed.get(candle.symbol)
+        if listed is None:
+            return
+        settled, open_time_us = listed.settled, candle.open_time_us
+        horizon_us = max(settled, default=open_time_us) - SETTLED_KEPT * MINUTE_US
+        before = None if open_time_us >= horizon_us else FORGOTTEN
+        if (known := settled.get(open_time_us)) is not None:
+            if order_key(offer) <= order_key(known):
+                return
+            before = known.candle.values
+        if open_time_us >= horizon_us:
+            settled[open_time_us] = offer
+            for old_us in [one for one in settled if one < open_time_us - SETTLED_KEPT * MINUTE_US]:
+                del settled[old_us]
+        for listener in listed.listeners:
+            listener.put((candle.symbol, open_time_us), Settled(offer, before))
+        if self.on_settled is not None:
+            self.on_settled(candle)
+
+    def close(self) -> None:
+        """Nothing changes any more: readers get what is left, then their end."""
+        self._hand_over()
+        self._is_closed = True
+        for one in self._subscriptions:
+            one.end()
+
+    # --- for readers
+
+    def subscribe(
+        self,
+        symbols: Iterable[str] | None = None,
+        *,
+        max_waiting: int | None = None,
+        tells_streamed: bool = False,
+    ) -> Subscription:
+        """Listen to some symbols, or to all.
+
+        First come the present states of what is in memory: whoever reads the table after
+        subscribing has every candle, from one or the other.
+
+        Args:
+            symbols: None for all. Unknown ones are heard of once they are listed.
+            max_waiting: candles that may wait for the reader; by default ten a symbol.
+            tells_streamed: tell also which symbols are told of, first and when that changes.
+        """
+        wanted = None if symbols is None else frozenset(symbols)
+        subscription = Subscription(
+            wanted,
+            tally=self.tally,
+            max_waiting=lambda: max_waiting or self._max_waiting(wanted),
+            has_quotes=self._has_quotes,
+            on_leave=self._leave,
+            streamed=(lambda: self._streamed(wanted)) if tells_streamed else None,
+        )
+        if self._is_closed:
+            subscription.end()
+        self._subscriptions.append(subscription)
+        for symbol in self._listed if wanted is None else wanted & self._listed.keys():
+            listed = self._listed[symbol]
+            listed.listeners.append(subscription)
+            self._listen(listed)
+            states = listed.aggregator.minutes | {
+                open_time_us: Settled(offer) for open_time_us, offer in listed.settled.items()
+            }
+            for open_time_us, state in sorted(states.items()):
+                subscription.put((symbol, open_time_us), state)
+        return subscription
+
+    def _leave(self, subscription: Subscription) -> None:
+        if subscription not in self._subscriptions:
+            return
+        self._subscriptions.remove(subscription)
+        for listed in self._listed.values():
+            if subscription in listed.listeners:
+                listed.listeners.remove(subscription)
+                self._listen(listed)
+
+    def _streamed(self, wanted: frozenset[str] | None) -> frozenset[str]:
+        return frozenset(self._listed) if wanted is None else wanted & self._listed.keys()
+
+    def _max_waiting(self, symbols: frozenset[str] | None) -> int:
+        return MINUTES_IN_HAND * max(len(self._listed if symbols is None else symbols), 1)
+
+    def _has_quotes(self, symbol: str) -> bool:
+        listed = self._listed.get(symbol)
+        return listed is None or listed.aggregator.quotes_fold
+
+    # --- marks
+
+    def _listen(self, listed: _Listed) -> None:
+        """Have an aggregator mark its changes, where anybody wants to know."""
+        listed.aggregator.on_change = self._mark if listed.listeners else None
+
+    def _mark(self, symbol: str, minute: Minute) -> None:
+        if not self._marked:
+            asyncio.get_running_loop().call_soon(self._hand_over)
+        self._marked.append((symbol, minute))
+
+    def _hand_over(self) -> None:
+        """Tell the subscriptions of all that changed in this turn of the event loop."""
+        marked, self._marked = self._marked, []
+        for symbol, minute in marked:
+            minute.is_marked = False
+            listed = self._listed.get(symbol)
+            if listed is not None and minute.open_time_us not in listed.settled:
+                for listener in listed.listeners:
+                    listener.put((symbol, minute.open_time_us), minute)

@@ -1,0 +1,200 @@
+"""Who is streamed, as the exchange's list of symbols changes. Pure: lists and times go in.
+
+A symbol that stops trading keeps its streams: a halt ends with a trade, which must not be missed,
+and a delisted one cannot be told from it at once. Only after an hour in which most others trade
+is it taken for gone; its streams make room then, and it is taken up again if it returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from include.domain.instruments import Instrument, Market
+from include.domain.timeframes import MINUTE_US
+from streamer.symbols.startup import StreamOptions
+from streamer.symbols.universe import is_wanted, markets_of, matching
+
+GONE_AFTER_US = 60 * MINUTE_US
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionChanges:
+    """What the newest list says that the one before did not.
+
+    Attributes:
+        added: to be streamed from now on.
+        removed: to be streamed no longer: they are gone.
+        dropped: to be streamed no longer: nobody wants them any more.
+        halted: symbols that stopped trading, with the exchange's word for it.
+        resumed: symbols that trade again and were streamed all the time.
+    """
+
+    added: list[Instrument] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    halted: dict[str, str] = field(default_factory=dict)
+    resumed: list[str] = field(default_factory=list)
+
+
+class SymbolSelection:
+    """The symbols of one market that are streamed.
+
+    Args:
+        wanted: names and patterns, see ``universe.choose``.
+        streamed: those it begins with.
+        top: most of these that are streamed; None for no bound. Places that become free are given
+            by volume; nobody who trades is put out for somebody larger.
+        gone_after_us: time without trading after which a symbol is gone, while most trade.
+    """
+
+    def __init__(
+        self,
+        wanted: Sequence[str],
+        streamed: Iterable[Instrument],
+        *,
+        top: int | None = None,
+        gone_after_us: int = GONE_AFTER_US,
+    ) -> None:
+        self._wanted = wanted
+        self._watched: frozenset[str] = frozenset()
+        self._streamed = {one.symbol for one in streamed}
+        self._chosen = set(self._streamed)
+        """Of them, those that are streamed whether or not somebody watches them."""
+        self._top = top
+        self._gone_after_us = gone_after_us
+        self._halted_since_us: dict[str, int] = {}
+        self._max_trading = 1
+
+    def want(self, wanted: Sequence[str]) -> None:
+        """Stream these from the next list on; what is not among them is removed then."""
+        self._wanted = wanted
+
+    def watch(self, symbols: Iterable[str]) -> bool:
+        """Stream these as well, beside ``top``, from the next list on; whether they are others.
+
+        What was streamed because it was watched alone, and is so no longer, is dropped then.
+        """
+        before, self._watched = self._watched, frozenset(symbols)
+        return before != self._watched
+
+    def unlisted(self, listed: Sequence[Instrument]) -> list[str]:
+        """What is watched and does not exist, in order."""
+        return sorted(self._watched - {one.symbol for one in listed})
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is streamed, wanted nor watched."""
+        return not (self._wanted or self._watched or self._streamed)
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        """Those that are streamed."""
+        return frozenset(self._streamed)
+
+    def has_candidates(self, listed: Sequence[Instrument]) -> bool:
+        """Whether several may compete for a free place of ``top``: their volumes decide."""
+        if self._top is None or len(self._chosen) >= self._top:
+            return False
+        return any(
+            one.is_trading and one.symbol not in self._chosen
+            for one in matching(self._wanted, listed)
+        )
+
+    def update(
+        self,
+        listed: Sequence[Instrument],
+        now_us: int,
+        *,
+        quote_volume_24h: Mapping[str, Decimal] | None = None,
+    ) -> SelectionChanges:
+        """Take a new list of the market's symbols.
+
+        Args:
+            now_us: the exchange's time.
+            quote_volume_24h: by symbol; ranks those that compete for free places of ``top``.
+        """
+        trading = {one.symbol: one for one in listed if one.is_trading}
+        words = {one.symbol: one.status for one in listed}
+        changes = SelectionChanges()
+        self._drop_unwanted(changes)
+        for symbol in sorted(self._streamed):
+            if symbol in trading:
+                if self._halted_since_us.pop(symbol, None) is not None:
+                    changes.resumed.append(symbol)
+            elif symbol not in self._halted_since_us:
+                self._halted_since_us[symbol] = now_us
+                changes.halted[symbol] = words.get(symbol, "not listed")
+        self._max_trading = max(self._max_trading, len(trading))
+        if 2 * len(trading) >= self._max_trading:  # else the market itself is halted
+            self._remove_gone(changes, now_us)
+        self._add_new(changes, trading, quote_volume_24h)
+        return changes
+
+    def leave_out(self, symbols: Iterable[str]) -> None:
+        """These could not be begun: they are new in the next list again."""
+        self._streamed.difference_update(symbols)
+        self._chosen.difference_update(symbols)
+
+    def _drop_unwanted(self, changes: SelectionChanges) -> None:
+        self._chosen = {one for one in self._chosen if is_wanted(one, self._wanted)}
+        for symbol in sorted(self._streamed - self._watched):
+            has_place = self._top is None and is_wanted(symbol, self._wanted)
+            if symbol not in self._chosen and not has_place:
+                changes.dropped.append(symbol)
+                self._halted_since_us.pop(symbol, None)
+                self._streamed.discard(symbol)
+
+    def _remove_gone(self, changes: SelectionChanges, now_us: int) -> None:
+        for symbol, since_us in sorted(self._halted_since_us.items()):
+            if now_us - since_us >= self._gone_after_us:
+                changes.removed.append(symbol)
+                del self._halted_since_us[symbol]
+                self._streamed.discard(symbol)
+                self._chosen.discard(symbol)
+
+    def _add_new(
+        self,
+        changes: SelectionChanges,
+        trading: Mapping[str, Instrument],
+        volumes: Mapping[str, Decimal] | None,
+    ) -> None:
+        watched = [trading[symbol] for symbol in sorted(self._watched) if symbol in trading]
+        new = [*self._newly_chosen(trading, volumes), *watched]
+        for one in new:
+            if one.symbol not in self._streamed:
+                changes.added.append(one)
+                self._streamed.add(one.symbol)
+
+    def _newly_chosen(
+        self, trading: Mapping[str, Instrument], volumes: Mapping[str, Decimal] | None
+    ) -> list[Instrument]:
+        """Those that get a place; a symbol that is watched may be streamed already."""
+        if self._top is not None and volumes is None:
+            return []  # a place that has just become free is given the next time
+        wanted = matching(self._wanted, list(trading.values()))
+        new = [one for one in wanted if one.symbol not in self._chosen]
+        if self._top is not None and volumes is not None:
+            new.sort(key=lambda one: (-volumes.get(one.symbol, Decimal(0)), one.symbol))
+            new = new[: max(0, self._top - len(self._chosen))]
+        self._chosen.update(one.symbol for one in new)
+        return new
+
+
+def names_of(market: Market, wanted: Sequence[str]) -> list[str]:
+    """The names and patterns that speak of a market."""
+    return [name for name in wanted if markets_of([name]) == (market,)]
+
+
+def rosters_of(
+    options: StreamOptions, streamed: Sequence[Instrument]
+) -> dict[Market, SymbolSelection]:
+    """A roster for each market that is streamed; ``top`` is shared by them as at the start."""
+    rosters = {}
+    for market in markets_of(options.symbols):
+        wanted = names_of(market, options.symbols)
+        of_market = [one for one in streamed if one.market is market]
+        top = None if options.top is None else len(of_market)
+        rosters[market] = SymbolSelection(wanted, of_market, top=top, gone_after_us=GONE_AFTER_US)
+    return rosters

@@ -1,0 +1,140 @@
+"""``candelabra user`` as an operator types it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli.app import app
+from include.errors import RejectedInputError
+from include.store.accounts import users as accounts
+from include.store.accounts import watchlists
+from include.store.accounts.credentials import is_password, secret_hash
+from include.store.postgres.pools import connect
+
+ROOT = Path(__file__).parents[4]
+PASSWORD = "correct horse"
+
+
+@pytest.fixture(autouse=True)
+def _database(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+
+
+def typed(*arguments: str, says: str = "") -> Result:
+    done = CliRunner().invoke(app, ["user", *arguments], input=says, prog_name="candelabra")
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done
+
+
+def stored(database_url: str, name: str) -> accounts.Password | None:
+    with connect(database_url, application_name="test") as connection:
+        return accounts.password_of(connection, name)
+
+
+def test_an_account_is_made_listed_changed_and_forgotten(database_url: str) -> None:
+    assert typed("list").stderr == "no accounts yet: candelabra user add NAME\n"
+    assert typed("add", "anna", "--admin", says=f"{PASSWORD}\n").stdout == "anna may log in\n"
+    found = stored(database_url, "anna")
+    assert found is not None
+    assert is_password(PASSWORD, found.password_hash)
+    assert typed("list").stdout.splitlines()[1].split()[:2] == ["anna", "admin"]
+    assert typed("role", "anna", "reader").stdout == "anna is reader\n"
+
+    with connect(database_url, application_name="test") as connection:
+        login = stored(database_url, "anna")
+        assert login is not None
+        accounts.begin_session(connection, login, secret_hash("s"), lifetime_s=60)
+        watchlists.watch(connection, login.user_id, "BTCUSDT")
+    assert "1 sessions ended" in typed("passwd", "anna", says="another horse\n").stdout
+    changed = stored(database_url, "anna")
+    assert changed is not None
+    assert is_password("another horse", changed.password_hash)
+    assert typed("watch", "list").stdout.splitlines()[1].split()[:2] == ["anna", "BTCUSDT"]
+    assert typed("logout", "anna").stdout == "0 sessions of anna ended\n"
+    typed("disable", "anna")
+    assert "disabled" in typed("list").stdout
+    typed("enable", "anna")
+    assert "disabled" not in typed("list").stdout
+    typed("remove", "anna")
+    assert stored(database_url, "anna") is None
+
+
+def test_a_token_is_shown_once_and_only_its_hash_is_kept(database_url: str) -> None:
+    typed("add", "anna", says=f"{PASSWORD}\n")
+    secret = typed("token", "add", "anna", "my notebook", "--days", "30").stdout.strip()
+    with connect(database_url, application_name="test") as connection:
+        (known,) = accounts.identities(connection, [secret_hash(secret)]).values()
+        dumped = str(connection.execute("SELECT * FROM accounts.tokens").fetchall())
+    assert known.name == "anna"
+    assert secret not in dumped
+    shown = typed("token", "list", "anna").stdout
+    assert "my notebook" in shown
+    assert secret not in shown
+    typed("token", "revoke", "anna", "my notebook")
+    assert typed("token", "list").stderr.startswith("no tokens")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says", "message"),
+    [
+        (["add", "Anna"], PASSWORD, "small letters"),
+        (["add", "anna"], "short", "has 5 characters"),
+        (["add", "anna"], "", "has 0 characters"),
+        (["passwd", "nobody"], PASSWORD, "no account 'nobody'"),
+        (["role", "nobody", "king"], "", "reader or admin"),
+        (["role", "nobody", "admin"], "", "no account 'nobody'"),
+        (["remove", "nobody"], "", "no account 'nobody'"),
+        (["token", "add", "nobody", "x"], "", "no account 'nobody'"),
+        (["token", "add", "nobody", "\n"], "", "no label"),
+        (["watch", "list", "nobody"], "", "no account 'nobody'"),
+    ],
+)
+def test_what_cannot_be_is_told_in_a_sentence(
+    arguments: list[str], says: str, message: str
+) -> None:
+    with pytest.raises(RejectedInputError, match=message) as caught:
+        typed(*arguments, says=says)
+    assert PASSWORD not in str(caught.value)
+
+
+IN_A_TERMINAL = """
+import os, pty, sys
+sys.exit(os.waitstatus_to_exitcode(pty.spawn([sys.executable, "-m", "cli", *sys.argv[1:]])))
+"""
+
+
+def test_on_a_terminal_the_password_is_asked_twice_and_not_shown(database_url: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", IN_A_TERMINAL, "user", "add", "anna"],
+        cwd=ROOT,
+        env=os.environ | {"DATABASE_URL": database_url},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        shown = b""
+        for _ in range(2):  # what is typed before the question is thrown away
+            asked = b""
+            while not asked.endswith(b": "):
+                asked += child.stdout.read(1)
+            child.stdin.write(f"{PASSWORD}\n".encode())
+            child.stdin.flush()
+            shown += asked
+        shown += child.stdout.read()
+        child.stdin.close()
+        assert child.wait(30) == 0
+    assert b"Password of anna" in shown
+    assert b"anna may log in" in shown
+    assert PASSWORD.encode() not in shown
+    found = stored(database_url, "anna")
+    assert found is not None
+    assert is_password(PASSWORD, found.password_hash)

@@ -1,0 +1,245 @@
+"""Files dropped into a folder are loaded once, and none is ever lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from include.config import Settings
+from include.errors import PermanentError, TransientError
+from include.jobs.files import inbox as inbox_job
+from include.jobs.files.imports import import_file
+from include.jobs.files.inbox import InboxResult, load_file, summarise
+from include.jobs.files.inbox_folder import find_files
+
+ROOT = Path(__file__).parents[4]
+AT_MS = 1_735_689_600_000  # 2025-01-01
+
+
+def row(minute: int) -> str:
+    at = AT_MS + minute * 60_000
+    return f"{at},1,2,1,2,3,{at + 59_999},4,5,1,1,0"
+
+
+@pytest.fixture
+def settings(raw_settings: Settings) -> Settings:
+    """The jobs' own role; no exchange takes part."""
+    return raw_settings
+
+
+@pytest.fixture
+def drop(settings: Settings) -> Callable[..., Path]:
+    def make(name: str, *lines: str) -> Path:
+        path = settings.inbox / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{line}\n" for line in lines))
+        return path
+
+    return make
+
+
+def found(settings: Settings) -> list[str]:
+    return [one.name for one in find_files(settings.inbox, settled_after_s=0)]
+
+
+def load_all(settings: Settings) -> list[InboxResult | Exception]:
+    results: list[InboxResult | Exception] = []
+    for one in find_files(settings.inbox, settled_after_s=0):
+        try:
+            results.append(load_file(settings=settings, file=asdict(one)))
+        except PermanentError as error:
+            results.append(error)
+    return results
+
+
+def files_of(settings: Settings) -> list[str]:
+    return sorted(
+        path.relative_to(settings.inbox).as_posix()
+        for path in settings.inbox.rglob("*")
+        if path.is_file()
+    )
+
+
+def candles(connection: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
+    return connection.execute(
+        "SELECT symbol, count(*) FROM market.candles_1m GROUP BY 1 ORDER BY 1"
+    ).fetchall()
+
+
+def test_files_are_loaded_and_moved_with_the_folders_that_say_their_market(
+    settings: Settings, connection: psycopg.Connection[Any], drop: Callable[..., Path]
+) -> None:
+    drop("ABC-1m-2025-01-01.csv", row(0), row(1))
+    drop("futures/um/ABC-1m-2025-01-01.csv", row(0), row(1)[:20])
+    results = [one for one in load_all(settings) if isinstance(one, InboxResult)]
+    assert candles(connection) == [("ABC", 2), ("ABC.P", 1)]
+    assert files_of(settings) == [
+        "done/ABC-1m-2025-01-01.csv",
+        "done/futures/um/ABC-1m-2025-01-01.csv",
+        "done/futures/um/ABC-1m-2025-01-01.csv.reason.txt",
+    ]
+    reason = (settings.inbox / f"{results[1].place}.reason.txt").read_text()
+    assert "1 rows rejected: 5 columns, expected 12" in reason
+    assert "ops.rejected_rows" in reason
+    assert found(settings) == []
+    counts = summarise(results=[*map(asdict, results), None])
+    assert (counts.files, counts.rows, counts.rejected, counts.inserted) == (2, 3, 1, 3)
+    assert counts.symbols == ["ABC", "ABC.P"]
+
+
+def test_a_refused_file_lies_in_failed_with_the_reason_and_the_error_is_told(
+    settings: Settings, connection: psycopg.Connection[Any], drop: Callable[..., Path]
+) -> None:
+    drop("ABC-5m-2025-01-01.csv", row(0))
+    drop("ABC-1m-2025-01-01.csv", "half a row")
+    drop("notes.txt", "hello")
+    errors = [str(one) for one in load_all(settings)]
+    assert len(errors) == 3
+    assert candles(connection) == []
+    assert found(settings) == []
+    for name, reason in [
+        ("ABC-5m-2025-01-01.csv", "holds 5m"),
+        ("ABC-1m-2025-01-01.csv", "known are 1m klines"),
+        ("notes.txt", "is none of .csv"),
+    ]:
+        assert (settings.inbox / "failed" / name).exists()
+        assert reason in (settings.inbox / "failed" / f"{name}.reason.txt").read_text()
+
+
+def test_a_second_file_of_a_name_never_takes_the_place_of_the_first(
+    settings: Settings, drop: Callable[..., Path]
+) -> None:
+    for minute in range(3):
+        drop("ABC-1m-2025-01-01.csv", row(minute))
+        load_all(settings)
+    names = ["ABC-1m-2025-01-01 (2).csv", "ABC-1m-2025-01-01 (3).csv", "ABC-1m-2025-01-01.csv"]
+    assert files_of(settings) == [f"done/{name}" for name in names]
+    texts = [(settings.inbox / "done" / name).read_text() for name in names]
+    assert texts == [f"{row(minute)}\n" for minute in (1, 2, 0)]
+
+
+def test_a_file_that_is_still_being_copied_is_left_alone(
+    settings: Settings, drop: Callable[..., Path]
+) -> None:
+    path = drop("ABC-1m-2025-01-01.csv", row(0))
+    long_ago = time.time() - 86_400
+    os.utime(path, (long_ago, long_ago))  # as copying tools do; the change of it shows
+    drop("ABC-1m-2025-01-02.csv.part", row(0))
+    drop(".ABC-1m-2025-01-03.csv.x7Yz", row(0))
+    drop(".staging/ABC-1m-2025-01-04.csv", row(0))
+    assert find_files(settings.inbox) == []
+    assert found(settings) == ["ABC-1m-2025-01-01.csv"]
+
+
+def test_a_file_from_a_clock_that_runs_ahead_is_taken_as_any_other(
+    settings: Settings, drop: Callable[..., Path]
+) -> None:
+    path = drop("ABC-1m-2025-01-01.csv", row(0))
+    ahead = time.time() + 10 * 86_400
+    os.utime(path, (ahead, ahead))
+    assert find_files(settings.inbox) == []  # it was written this moment
+    assert found(settings) == ["ABC-1m-2025-01-01.csv"]
+
+
+def test_runs_at_the_same_time_load_each_file_once(
+    settings: Settings, connection: psycopg.Connection[Any], drop: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    imported: list[str] = []
+    lock = threading.Lock()
+
+    def counting(**arguments: Any) -> Any:
+        with lock:
+            imported.append(arguments["path"].name)
+        return import_file(**arguments)
+
+    monkeypatch.setattr(inbox_job, "import_file", counting)
+    names = [f"ABC-1m-2025-01-{day:02}.csv" for day in range(1, 7)]
+    for day, name in enumerate(names):
+        drop(name, row(day * 1_440))
+    work = [asdict(one) for one in find_files(settings.inbox, settled_after_s=0)] * 4
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda file: load_file(settings=settings, file=file), work))
+    assert sorted(imported) == names
+    assert sorted(one.state for one in results) == ["gone"] * 18 + ["loaded"] * 6
+    assert files_of(settings) == [f"done/{name}" for name in names]
+    assert candles(connection) == [("ABC", 6)]
+
+
+def test_a_file_waits_while_the_database_is_away_and_is_taken_up_again(
+    settings: Settings, connection: psycopg.Connection[Any], drop: Callable[..., Path]
+) -> None:
+    drop("futures/um/ABC-1m-2025-01-01.csv", row(0))
+    (file,) = map(asdict, find_files(settings.inbox, settled_after_s=0))
+    away = settings.model_copy(
+        update={"jobs_database_url": "postgresql://candelabra@127.0.0.1:1/none"}
+    )
+    with pytest.raises(TransientError):
+        load_file(settings=away, file=file)
+    assert len(files_of(settings)) == 1
+    assert found(settings) == ["futures/um/ABC-1m-2025-01-01.csv"]
+    assert load_file(settings=settings, file=file).state == "loaded"  # as a retry does
+    assert candles(connection) == [("ABC.P", 1)]
+    assert files_of(settings) == ["done/futures/um/ABC-1m-2025-01-01.csv"]
+    assert list((settings.inbox / ".claimed").iterdir()) == []
+
+
+KILLED = """
+import os, signal, sys
+import include.jobs.files.inbox as inbox
+from include.config import load_settings
+
+def stopped(**arguments):
+    print("claimed", flush=True)
+    signal.pause()
+
+inbox.import_file = stopped
+inbox.load_file(settings=load_settings(), file={"name": sys.argv[1]})
+"""
+
+
+def test_the_file_of_a_killed_run_is_taken_up_by_the_next_and_not_before(
+    settings: Settings, connection: psycopg.Connection[Any], drop: Callable[..., Path]
+) -> None:
+    name = "ABC-1m-2025-01-01.csv"
+    drop(name, row(0))
+    environment = os.environ | {
+        "JOBS_DATABASE_URL": settings.jobs_database_url,
+        "CANDELABRA_HOME": str(settings.candelabra_home),
+    }
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, name], cwd=ROOT, env=environment, stdout=subprocess.PIPE
+    ) as run:
+        try:
+            assert run.stdout is not None
+            assert run.stdout.readline() == b"claimed\n"
+            assert found(settings) == []
+            assert load_file(settings=settings, file={"name": name}).state == "gone"
+            # the same name again, meanwhile: another file, for a run of its own
+            drop(name, row(1))
+            assert found(settings) == [name]
+            assert load_file(settings=settings, file={"name": name}).state == "loaded"
+        finally:
+            run.send_signal(signal.SIGKILL)
+    assert found(settings) == [name]
+    assert [one.state for one in load_all(settings) if isinstance(one, InboxResult)] == ["loaded"]
+    assert candles(connection) == [("ABC", 2)]
+    assert len(files_of(settings)) == 2
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PermanentError, match="INBOX_FOLDER"):
+        find_files(tmp_path / "file" / "inbox")

@@ -1,0 +1,176 @@
+"""What REST tells from memory: newest bars, best prices, figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from include.domain.candles import CandleCandidate, Source, Status
+from include.domain.timeframes import MINUTE_US
+from include.errors import TransientError
+from include.store.candles.minutes import merge_offers
+from include.store.postgres.pools import connect
+from serving.http.routes import symbols as symbols_module
+from streamer.hub.ticks import BookTickerUpdate
+from streamer.hub.trade_hub import BookTickerHub, TickHubs
+from tests.integration.serving.http.asked import (
+    NOW_US,
+    ROWS,
+    T0,
+    application,
+    asking,
+    asking_of,
+    candle,
+)
+
+SOON_US = T0 + (ROWS + 2) * MINUTE_US
+"""The newest minute in memory has just ended."""
+NOT_HEARD: list[dict[str, Any]] = [
+    {"now_us": lambda: NOW_US},
+    {"now_us": lambda: SOON_US, "is_remote": True, "condition": lambda: {"status": "ailing"}},
+]
+
+
+async def price_of(client: httpx.AsyncClient, symbol: str) -> tuple[str, bool]:
+    told = (await client.get(f"/api/v1/symbols/{symbol}/price")).raise_for_status().json()
+    return told["price"], told["is_live"]
+
+
+async def test_the_newest_bars_come_from_memory_or_else_from_the_table(stored_url: str) -> None:
+    async with asking(stored_url, now_us=lambda: SOON_US) as client:
+        asked = {"symbol": "ETHUSDT.P,BTCUSDT"}
+        told = (await client.get("/api/v1/candles/latest", params=asked)).json()["candles"]
+        assert [(one["symbol"], one["close"], one["is_closed"]) for one in told] == [
+            ("ETHUSDT.P", f"{ROWS}.10", True),
+            ("BTCUSDT", f"{ROWS + 1}.10", False),
+        ]
+        hours = asked | {"timeframe": "1h"}
+        for _ in range(2):
+            told = (await client.get("/api/v1/candles/latest", params=hours)).json()["candles"]
+            assert [(one["symbol"], one["timeframe"]) for one in told] == [
+                ("ETHUSDT.P", "1h"), ("BTCUSDT", "1h"),
+            ]  # fmt: skip
+            assert told[1]["close"] == f"{ROWS + 1}.10"
+        lines = (
+            await client.get("/api/v1/candles/latest", params=asked, headers={"accept": "text/csv"})
+        ).text.splitlines()
+        assert len(lines) == 3
+        for wrong, status in (
+            ({"symbol": "NONE"}, 404),
+            ({}, 400),
+            (asked | {"timeframe": "7m"}, 400),
+        ):
+            answer = await client.get("/api/v1/candles/latest", params=wrong)
+            assert answer.status_code == status
+
+
+async def test_the_newest_candle_alone_comes_from_memory(stored_url: str) -> None:
+    async with asking(stored_url, now_us=lambda: SOON_US) as client:
+        asked = {"symbol": "ETHUSDT.P,BTCUSDT", "limit": "1"}
+        told = (await client.get("/api/v1/candles", params=asked)).raise_for_status().json()
+        assert [(one["close"], one["is_closed"]) for one in told["candles"]] == [
+            (f"{ROWS}.10", True),
+            (f"{ROWS + 1}.10", False),  # in no table
+        ]
+        assert told["next_cursor"] is None
+        of_table = asked | {"from": str(T0 // 1_000), "symbol": "BTCUSDT"}
+        told = (await client.get("/api/v1/candles", params=of_table)).raise_for_status().json()
+        assert [one["close"] for one in told["candles"]] == ["1.10"]
+
+
+@pytest.mark.parametrize("options", NOT_HEARD)
+async def test_what_memory_may_have_missed_comes_from_the_table(
+    stored_url: str, options: dict[str, Any]
+) -> None:
+    """A streamer that dropped the symbol, or is not heard, tells nothing of what others write."""
+    async with asking(stored_url, **options) as client:
+        for path, asked in (
+            ("/api/v1/candles", {"symbol": "BTCUSDT", "limit": "1"}),
+            ("/api/v1/candles/latest", {"symbol": "BTCUSDT"}),
+        ):
+            told = (await client.get(path, params=asked)).raise_for_status().json()["candles"]
+            assert [(one["close"], one["is_closed"]) for one in told] == [(f"{ROWS}.10", True)]
+
+
+async def test_a_price_is_the_streams_or_the_tables(stored_url: str) -> None:
+    async with asking(stored_url, now_us=lambda: SOON_US) as client:
+        assert await price_of(client, "BTCUSDT") == (f"{ROWS + 1}.10", True)
+        assert await price_of(client, "ETHUSDT.P") == (f"{ROWS}.10", False)
+
+
+@pytest.mark.parametrize("options", NOT_HEARD)
+async def test_a_price_of_a_stream_that_is_not_heard_is_the_newest_that_is_known(
+    stored_url: str, options: dict[str, Any]
+) -> None:
+    async with asking(stored_url, **options) as client:
+        assert await price_of(client, "BTCUSDT") == (f"{ROWS + 1}.10", False)
+        with connect(stored_url, application_name="test") as connection:  # what others write
+            stored = candle("BTCUSDT", ROWS + 1)
+            merge_offers(
+                connection,
+                [CandleCandidate(stored, Status.VERIFIED, Source.REST, evidence_at_us=NOW_US)],
+            )
+        assert await price_of(client, "BTCUSDT") == (f"{ROWS + 2}.10", False)
+
+
+async def test_a_price_that_the_table_cannot_tell_is_the_one_in_memory(
+    stored_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(_: Any) -> None:
+        raise TransientError("PostgreSQL is away")
+
+    async with application(stored_url, **NOT_HEARD[0]) as app, asking_of(app) as client:
+        await client.get("/api/v1/symbols")
+        monkeypatch.setattr(app.state.context.history, "call", away)
+        assert await price_of(client, "BTCUSDT") == (f"{ROWS + 1}.10", False)
+        answer = await client.get("/api/v1/symbols/ETHUSDT.P/price")
+        assert answer.status_code == 503
+
+
+async def test_statistics_tell_of_the_market_and_of_its_readers(stored_url: str) -> None:
+    fans = TickHubs()
+    async with asking(stored_url, ticks=fans, statistics=lambda: {"cuts": 3}) as client:
+        with fans.trades.watch(["BTCUSDT"]):
+            told = (await client.get("/api/v1/statistics")).json()
+        assert told["symbols"] == 1
+        assert told["market"] == {"cuts": 3}
+        assert told["exchange_time"].startswith("2023-11-15T")
+        assert told["readers"] == {
+            "websockets": 0,
+            "websockets_accepted": 0,
+            "watches": 0,
+            "websocket_bars_conflated": 0,
+            "bars_conflated": 0,
+            "trade_readers": 1,
+            "trade_symbols": 1,
+            "book_readers": 0,
+            "book_symbols": 0,
+        }
+
+
+async def test_the_best_prices_are_told_once_they_have_come(
+    stored_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(symbols_module, "BOOK_TIMEOUT_S", 0.1)
+    fans = TickHubs(quotes=BookTickerHub(max_symbols=1, linger_s=100))
+    async with asking(stored_url, ticks=fans) as client:
+        answer = await client.get("/api/v1/symbols/BTCUSDT/book")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert "listened to now: try again" in answer.json()["detail"]
+        fans.quotes.put(BookTickerUpdate("BTCUSDT", 7, "1.10", "2", "1.20", "3", None, T0))
+        assert (await client.get("/api/v1/symbols/BTCUSDT/book")).json() == {
+            "symbol": "BTCUSDT",
+            "update_id": 7,
+            "bid_price": "1.10",
+            "bid_quantity": "2",
+            "ask_price": "1.20",
+            "ask_quantity": "3",
+            "event_time": None,
+            "received_time": "2023-11-14T22:14:00Z",
+        }
+        assert (await client.get("/api/v1/symbols/ETHUSDT.P/book")).status_code == 404
+        assert (await client.get("/api/v1/symbols/NONE/book")).status_code == 404
+    async with asking(stored_url) as client:
+        assert (await client.get("/api/v1/symbols/BTCUSDT/book")).status_code == 503

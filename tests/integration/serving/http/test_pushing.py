@@ -1,0 +1,67 @@
+"""Frames made beforehand, over a real server and a real client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+from websockets.asyncio.client import connect
+
+from serving.http.pushing import EXTENSION, Frames
+from serving.http.server import Place, serving
+from serving.websocket.fragments import TEXT, framed
+
+
+class Pushing:
+    """An application that hands out where frames go, and stays until its reader leaves."""
+
+    def __init__(self) -> None:
+        self.to: asyncio.Future[Frames] = asyncio.get_running_loop().create_future()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        self.to.set_result(cast(Frames, scope["extensions"][EXTENSION]))
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():
+            await asyncio.sleep(0.005)
+
+
+async def test_frames_arrive_as_they_are_and_nothing_is_taken_after_the_end() -> None:
+    app = Pushing()
+    async with serving(app, Place("127.0.0.1", 0, has_websockets=True)) as url:
+        async with connect(url.replace("http", "ws")) as reader:
+            to = await app.to
+            assert to.takes()
+            to.push(framed(TEXT, b"one") + framed(TEXT, b"two"))
+            assert [await reader.recv(), await reader.recv()] == ["one", "two"]
+        await until(lambda: not to.takes())
+
+
+async def test_a_reader_that_does_not_read_is_known_and_when_it_goes_on_it_is_told() -> None:
+    app = Pushing()
+    async with (
+        serving(app, Place("127.0.0.1", 0, has_websockets=True)) as url,
+        connect(url.replace("http", "ws"), max_queue=1) as reader,
+    ):
+        to = await app.to
+        called = asyncio.Event()
+        frame, pushed = framed(TEXT, bytes(100_000)), 0
+        async with asyncio.timeout(10):
+            while to.takes():  # until what lies between is full
+                to.push(frame)
+                pushed += 1
+                await asyncio.sleep(0)
+        to.when_it_takes(called.set)
+        assert not called.is_set()
+        async with asyncio.timeout(10):
+            for _ in range(pushed):
+                await reader.recv()
+            await called.wait()
+        assert to.takes()

@@ -1,0 +1,281 @@
+"""The way to a real NATS server: who may, TLS, cuts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+from nats.aio.client import Client
+
+from include.errors import PermanentError
+from serving.sources.nats import connection as module
+from serving.sources.nats.connection import NatsConnection, first_ended, flushed
+from tests.integration.serving.grpc.test_server import certificate
+from tests.nats_server import NatsServer, nats_server
+
+SECRET = "p@ss/w0rd"
+AS_ME = "me:p%40ss%2Fw0rd@"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BACKOFF", module.Backoff(first_s=0.02, max_s=0.1, min_s=0.01))
+    monkeypatch.setattr(module, "CONNECT_TIMEOUT_S", 1)
+
+
+@asynccontextmanager
+async def lined(
+    line: NatsConnection, work: Callable[[Client], Awaitable[None]]
+) -> AsyncIterator[None]:
+    async def session(client: Client) -> None:
+        await work(client)
+        await asyncio.sleep(3_600)
+
+    running = asyncio.create_task(line.run(session))
+    try:
+        yield
+        assert not running.done()
+    finally:
+        running.cancel()
+        await asyncio.wait([running], timeout=10)
+    assert running.done()
+
+
+async def nothing(_client: Client) -> None:
+    pass
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(90):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def as_me(server: NatsServer) -> str:
+    return server.url.replace("//", f"//{AS_ME}")
+
+
+async def test_after_a_cut_another_connection_is_made(capsys: pytest.CaptureFixture[str]) -> None:
+    clients: list[Client] = []
+
+    async def work(client: Client) -> None:
+        clients.append(client)
+
+    async with nats_server() as server:
+        line = NatsConnection(server.url, name="a test")
+        async with lined(line, work):
+            await until(lambda: line.is_connected)
+            server.kill()
+            await until(lambda: not line.is_connected)
+            assert line.reason
+            await server.start()
+            await until(lambda: line.is_connected)
+            assert (line.cuts, line.reason, len(clients)) == (1, "", 2)
+        assert all(one.is_closed for one in clients)
+    said = capsys.readouterr().out
+    assert said.count("nats_connected") == 2
+    assert "nats_unreachable" in said
+
+
+def test_on_uvloop_a_cut_in_the_midst_of_talk_is_one_too() -> None:
+    async def talk(client: Client) -> None:
+        while True:
+            await client.publish("candles.1m.X", bytes(10_000))
+            await flushed(client)
+
+    async def cut_and_mended() -> None:
+        async with nats_server() as server:
+            line = NatsConnection(server.url, name="a test")
+            async with lined(line, talk):
+                for cuts in range(5):
+                    await until(lambda: line.is_connected)
+                    await asyncio.sleep(0.01 * cuts)
+                    server.kill()
+                    await until(lambda: not line.is_connected)
+                    await server.start()
+                await until(lambda: line.is_connected)
+
+    uvloop.run(cut_and_mended())
+
+
+async def test_a_cancel_that_the_client_loses_ends_the_flush_all_the_same() -> None:
+    class Losing:
+        async def flush(self, timeout: float) -> None:  # noqa: ASYNC109 - as the client's
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(timeout)
+
+    async def talk() -> None:
+        while True:
+            await flushed(Losing())  # type: ignore[arg-type]
+
+    talking = asyncio.create_task(talk())
+    await asyncio.sleep(0)
+    talking.cancel()
+    await asyncio.wait([talking], timeout=10)
+    assert talking.cancelled()
+
+
+async def test_user_and_password_are_sent_and_never_shown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with nats_server(["--user", "me", "--pass", SECRET]) as server:
+        line = NatsConnection(as_me(server), name="a test")
+        async with lined(line, nothing):
+            await until(lambda: line.is_connected)
+        wrong = NatsConnection(server.url.replace("//", "//me:s3cret@"), name="a test")
+        async with lined(wrong, nothing):
+            await until(lambda: "Authorization Violation" in wrong.reason)
+        assert wrong.hosts == line.hosts == f"127.0.0.1:{server.port}"
+    said = capsys.readouterr().out
+    assert "nats_unreachable" in said
+    for secret in (SECRET, "p%40ss", "s3cret"):
+        assert secret not in said
+
+
+async def test_a_token_is_sent() -> None:
+    async with nats_server(["--auth", "s3cret"]) as server:
+        line = NatsConnection(server.url.replace("//", "//s3cret@"), name="a test")
+        async with lined(line, nothing):
+            await until(lambda: line.is_connected)
+
+
+async def test_of_several_servers_one_that_lives_is_taken() -> None:
+    async with nats_server() as server:
+        line = NatsConnection(f"nats://127.0.0.1:1,{server.url}", name="a test")
+        async with lined(line, nothing):
+            await until(lambda: line.is_connected)
+        assert line.hosts == f"127.0.0.1:1,127.0.0.1:{server.port}"
+
+
+async def test_what_one_may_not_say_ends_the_connection(tmp_path: Path) -> None:
+    """Else each message would be refused, and nobody would know."""
+    config = tmp_path / "nats.conf"
+    config.write_text(
+        'authorization { users = [{user: me, password: "p@ss/w0rd", '
+        'permissions: {publish: "candles.>", subscribe: "candles.>"}}] }'
+    )
+
+    async def talk(client: Client) -> None:
+        await client.publish("candelabra.ask", b"")
+        await flushed(client)
+
+    async with nats_server(["-c", str(config)]) as server:
+        line = NatsConnection(as_me(server), name="a test")
+        async with lined(line, talk):
+            await until(lambda: "permissions violation" in line.reason.lower())
+            await until(lambda: line.cuts >= 2)
+
+
+async def test_by_tls_it_speaks_with_whom_it_trusts_alone(tmp_path: Path) -> None:
+    trusted, key = certificate(tmp_path)
+    options = ["--tls", "--tlscert", str(trusted), "--tlskey", str(key)]
+    async with nats_server(options, scheme="tls") as server:
+        line = NatsConnection(server.url, name="a test", certificate=trusted)
+        async with lined(line, nothing):
+            await until(lambda: line.is_connected)
+        stranger = NatsConnection(server.url, name="a test")
+        async with lined(stranger, nothing):
+            await until(lambda: "certificate" in stranger.reason.lower())
+            assert not stranger.is_connected
+
+
+async def test_who_asks_for_tls_says_nothing_to_a_server_without_it() -> None:
+    async with nats_server(["--user", "me", "--pass", SECRET], scheme="tls") as server:
+        line = NatsConnection(as_me(server), name="a test")
+        async with lined(line, nothing):
+            await until(lambda: "does not speak TLS" in line.reason)
+
+
+async def test_an_error_of_our_own_is_not_taken_for_one_of_nats() -> None:
+    async with nats_server() as server:
+        line = NatsConnection(server.url, name="a test")
+
+        async def session(client: Client) -> None:
+            async def on_message(_message: object) -> None:
+                raise KeyError("ours")
+
+            await client.subscribe("here", cb=on_message)
+            other = Client()
+            await other.connect(server.url)
+            await flushed(client)
+            await other.publish("here", b"")
+            await other.close()
+            await asyncio.sleep(3_600)
+
+        with pytest.raises(KeyError, match="ours"):
+            await asyncio.wait_for(line.run(session), 30)
+        assert (line.is_connected, line.cuts) == (False, 1)
+
+
+async def test_a_session_that_ends_by_itself_ends_the_line() -> None:
+    async with nats_server() as server:
+        await asyncio.wait_for(NatsConnection(server.url, name="a test").run(nothing), 30)
+
+
+async def test_of_several_works_the_first_that_ends_ends_all() -> None:
+    ended: list[str] = []
+
+    async def long() -> None:
+        try:
+            await asyncio.sleep(3_600)
+        finally:
+            ended.append("long")
+
+    assert await first_ended(long(), asyncio.sleep(0)) == 1
+    assert ended == ["long"]
+
+
+async def test_of_works_that_fail_at_once_none_is_told_as_lost() -> None:
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, what: told.append(what))
+
+    async def failing(error: Exception) -> None:
+        raise error
+
+    async def failing_late(error: Exception) -> None:
+        try:
+            await asyncio.sleep(3_600)
+        finally:
+            raise error
+
+    async def at_once() -> None:
+        with pytest.raises(ValueError, match="the first"):
+            await first_ended(
+                failing(ValueError("the first")),
+                failing(KeyError("beside it")),
+                failing_late(OSError("as it is cancelled")),
+            )
+
+    async def cancelled() -> None:
+        begun = asyncio.Event()
+
+        async def begin() -> None:
+            begun.set()
+            await failing_late(KeyError("one"))
+
+        works = failing_late(OSError("another")), begin()
+        working = asyncio.create_task(first_ended(*works))
+        async with asyncio.timeout(10):
+            await begun.wait()
+        working.cancel()
+        await asyncio.wait([working], timeout=10)
+        assert working.cancelled()
+
+    await at_once()
+    await cancelled()
+    gc.collect()  # what nobody asked for is told as its task goes
+    assert told == []
+
+
+def test_a_file_that_is_no_certificate_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text("hello")
+    with pytest.raises(PermanentError, match="should be the PEM file of whom to trust"):
+        NatsConnection("tls://nats.test", name="a test", certificate=file)

@@ -1,0 +1,218 @@
+"""What a streamer says on a real NATS server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from include.domain.timeframes import MINUTE_US, timeframe
+from serving.bars.live_bars import LiveBars
+from serving.protobuf.bars import bar_update_of
+from serving.protobuf.generated.candelabra.v1 import bus_pb2 as bus
+from serving.sources.nats import connection as lines
+from serving.sources.nats import publisher as module
+from serving.sources.nats.connection import NatsConnection
+from serving.sources.nats.publisher import NatsPublisher
+from streamer.hub.subscription import Batch, CandleUpdate
+from tests.nats_server import NatsServer, nats_server
+from tests.unit.serving.sources.nats.test_states import T0, live, settled
+
+MAX_S = 30
+
+
+class Changes:
+    """Changes that a test makes."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[Batch] = asyncio.Queue()
+
+    async def next(self) -> Batch | None:
+        return await self.queue.get()
+
+    def leave(self) -> None:
+        pass
+
+    def tell(self, *updates: CandleUpdate) -> None:
+        self.queue.put_nowait(Batch(list(updates), {}))
+
+
+@dataclass
+class Heard:
+    """All that was said."""
+
+    client: Client = field(default_factory=Client)
+    candles: list[tuple[str, bus.PublishedCandles]] = field(default_factory=list)
+    states: list[bus.States] = field(default_factory=list)
+    heartbeats: list[bus.Heartbeat] = field(default_factory=list)
+
+    async def on_message(self, message: Msg) -> None:
+        if message.subject.startswith("candles."):
+            told = bus.PublishedCandles.FromString(message.data)
+            self.candles.append((message.subject, told))
+        elif message.subject == "candelabra.states.a":
+            self.states.append(bus.States.FromString(message.data))
+        elif message.subject == "candelabra.streamers.a":
+            self.heartbeats.append(bus.Heartbeat.FromString(message.data))
+
+
+@asynccontextmanager
+async def hearing(server: NatsServer) -> AsyncIterator[Heard]:
+    heard = Heard()
+    await heard.client.connect(server.url)
+    await heard.client.subscribe(">", cb=heard.on_message)
+    await heard.client.flush()
+    try:
+        yield heard
+    finally:
+        await heard.client.close()
+
+
+@asynccontextmanager
+async def publishing(
+    server: NatsServer, **options: Any
+) -> AsyncIterator[tuple[Changes, NatsPublisher]]:
+    changes = Changes()
+    board = LiveBars(lambda: changes, lambda *_: ((), (), ()))
+    one = NatsPublisher(NatsConnection(server.url, name="a test"), board, streamer="a", **options)
+    tasks = [asyncio.create_task(board.run()), asyncio.create_task(one.run())]
+    try:
+        yield changes, one
+        assert not any(task.done() for task in tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=10)
+
+
+@asynccontextmanager
+async def both(**options: Any) -> AsyncIterator[tuple[NatsServer, Heard, Changes, NatsPublisher]]:
+    """Who says it, and who hears all of it."""
+    async with (
+        nats_server() as server,
+        hearing(server) as heard,
+        publishing(server, **options) as (changes, publisher),
+    ):
+        yield server, heard, changes, publisher
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "BACKOFF", lines.Backoff(first_s=0.02, max_s=0.1, min_s=0.01))
+    monkeypatch.setattr(module, "STATES_INTERVAL_S", 0.05)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(MAX_S):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_each_change_is_published_under_its_symbol_and_timeframe() -> None:
+    five = timeframe("5m")
+    async with both(timeframes=[five]) as (_, heard, changes, publisher):
+        changes.tell(settled())
+        changes.tell(live(1))
+        await until(lambda: {"candles.1m.BTCUSDT", "candles.5m.BTCUSDT"} <= {
+            subject for subject, _ in heard.candles
+        } and publisher.told >= 3)  # fmt: skip
+        minutes = [one for subject, one in heard.candles if ".1m." in subject]
+        assert [one.total for one in minutes] == list(range(1, len(minutes) + 1))
+        told = [bar_update_of(update) for one in minutes for update in one.updates]
+        assert [(one.candle, one.is_closed) for one in told] == [
+            (settled().candle, True), (live(1).candle, False),
+        ]  # fmt: skip
+        await until(lambda: any(dict(one.totals)["1m"] >= 1 for one in heard.heartbeats))
+        assert publisher.condition()["status"] == "well"
+        assert publisher.statistics()["told"] == publisher.told
+
+
+async def test_who_asks_is_told_all_states_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BATCH_UPDATES", 3)
+    async with both() as (_, heard, changes, publisher):
+        changes.tell(*(settled(index=index) for index in range(7)))
+        await until(lambda: publisher.told == 7)
+        for subject in ("candelabra.ask", "candelabra.ask.a"):
+            heard.states.clear()
+            await heard.client.publish(subject, b"")
+            await until(lambda: any(one.is_last for one in heard.states))
+            assert [(one.part, one.is_last) for one in heard.states] == [
+                (0, False), (1, False), (2, True),
+            ]  # fmt: skip
+            assert {one.total for one in heard.states} == {heard.candles[-1][1].total}
+            times = [
+                bar_update_of(update).candle.open_time_us
+                for one in heard.states
+                for update in one.updates
+            ]
+            assert times == [T0 + index * MINUTE_US for index in range(7)]
+        assert publisher.answered == 2
+
+
+async def test_many_who_ask_are_answered_by_one_telling_an_interval(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "STATES_INTERVAL_S", 3_600)
+    monkeypatch.setattr(module, "HEARTBEAT_S", 0.01)
+    async with both() as (_, heard, changes, publisher):
+        changes.tell(settled())
+        await until(lambda: publisher.told == 1)
+        for _ in range(100):
+            await heard.client.publish("candelabra.ask", b"")
+        await heard.client.flush()
+        await until(lambda: publisher.answered >= 1)
+        await heard.client.publish("candelabra.ask", b"")
+        await heard.client.flush()
+        heartbeats = len(heard.heartbeats)
+        await until(lambda: len(heard.heartbeats) >= heartbeats + 5)
+        assert publisher.answered == 1
+
+
+async def test_where_there_is_nothing_the_states_are_empty() -> None:
+    async with nats_server() as server, hearing(server) as heard, publishing(server):
+        await until(lambda: bool(heard.heartbeats))
+        await heard.client.publish("candelabra.ask", b"")
+        await until(lambda: bool(heard.states))
+        assert (heard.states[0].is_last, len(heard.states[0].updates)) == (True, 0)
+
+
+async def test_while_nats_hangs_states_replace_one_another_and_the_newest_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lines, "ANSWER_TIMEOUT_S", 20)
+    async with both() as (server, heard, changes, publisher):
+        changes.tell(live(last_id=1))
+        await until(lambda: publisher.told == 1)
+        server.hold()
+        for last_id in range(2, 1_000):
+            changes.tell(live(last_id=last_id))
+        await until(lambda: publisher.conflated > 900)
+        server.let_go()
+        await until(
+            lambda: (
+                bool(heard.candles) and heard.candles[-1][1].updates[-1].candle.last_trade_id == 999
+            )
+        )
+        assert len(heard.candles) < 50
+        assert publisher.cuts == 0
+
+
+async def test_each_connection_begins_with_the_present_states() -> None:
+    async with nats_server() as server, publishing(server) as (changes, publisher):
+        changes.tell(settled())
+        await until(lambda: publisher.told == 1)
+        server.kill()
+        await until(lambda: publisher.cuts == 1)
+        await server.start()
+        async with hearing(server) as heard:
+            await until(lambda: publisher.is_connected)
+            changes.tell(settled(index=1))
+            await until(lambda: publisher.told >= 2)
+            await until(lambda: bool(heard.candles))
+            assert {one.connection for _, one in heard.candles} == {2}

@@ -1,0 +1,149 @@
+"""The datafeed as the charting library drives it: config, resolve, history page by page, marks."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from include.domain.timeframes import MINUTE_US, SECOND_US, from_us
+from include.store.postgres.pools import connect
+from tests.integration.serving.http.asked import NOW_US, ROWS, T0, asking
+
+S0 = T0 // SECOND_US
+
+
+async def told(client: httpx.AsyncClient, path: str, **asked: Any) -> Any:
+    answer = await client.get(f"/udf/{path}", params=asked)
+    return answer.raise_for_status().json()
+
+
+async def test_a_chart_finds_a_symbol_and_pages_back_to_its_first_bar(stored_url: str) -> None:
+    async with asking(stored_url) as client:
+        config = await told(client, "config")
+        assert config["supports_search"]
+        (found, *_) = await told(client, "search", query="btc", limit=30, type="", exchange="")
+        symbol = await told(client, "symbols", symbol=found["full_name"])
+        assert (symbol["name"], symbol["pricescale"], symbol["minmov"]) == ("BTCUSDT", 100, 1)
+        assert set(symbol["supported_resolutions"]) == set(config["supported_resolutions"])
+        assert (symbol["session"], symbol["timezone"]) == ("24x7", "Etc/UTC")
+
+        times: list[int] = []
+        end = S0 + 3_600
+        for _ in range(10):
+            bars = await told(
+                client,
+                "history",
+                symbol=symbol["ticker"],
+                resolution="1",
+                countback=4,
+                **{"from": end - 60, "to": end},
+            )
+            if bars["s"] == "no_data":
+                assert "nextTime" not in bars  # nothing lies before
+                break
+            assert len({len(bars[name]) for name in "tohlcv"}) == 1
+            times = bars["t"] + times
+            end = bars["t"][0]
+        assert times == [S0 + 60 * index for index in range(ROWS)]
+
+
+async def test_where_a_range_is_empty_the_newest_bar_before_it_is_told(stored_url: str) -> None:
+    async with asking(stored_url) as client:
+        asked = {"symbol": "BTCUSDT", "resolution": "1", "from": S0 + 7_200, "to": S0 + 9_000}
+        assert await told(client, "history", **asked) == {
+            "s": "no_data",
+            "nextTime": S0 + 60 * (ROWS - 1),
+        }
+
+
+async def test_a_range_without_countback_begins_where_it_says(stored_url: str) -> None:
+    async with asking(stored_url) as client:
+        asked = {"symbol": "BTCUSDT", "resolution": "1", "from": S0 + 60, "to": S0 + 180}
+        bars = await told(client, "history", **asked)
+        assert (bars["t"], bars["c"], bars["v"]) == (
+            [S0 + 60, S0 + 120], [2.1, 3.1], [1e-8, 1e-8],
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"symbol": "NONE", "resolution": "1", "from": 0, "to": 9}, "unknown symbol NONE"),
+        ({"symbol": "BTCUSDT", "resolution": "7", "from": 0, "to": 9}, "unknown resolution 7"),
+        ({"symbol": "BTCUSDT", "resolution": "1", "from": 9, "to": 1}, "to lies before from"),
+        ({"symbol": "OTHER:BTCUSDT", "resolution": "1", "from": 0, "to": 9}, "unknown symbol"),
+    ],
+)
+async def test_what_cannot_be_is_an_error_of_the_protocol(
+    stored_url: str, asked: dict[str, Any], why: str
+) -> None:
+    async with asking(stored_url) as client:
+        answer = await told(client, "history", **asked)
+        assert answer["s"] == "error"
+        assert why in answer["errmsg"]
+
+
+async def test_numbers_out_of_range_are_refused(stored_url: str) -> None:
+    async with asking(stored_url) as client:
+        for wrong in ({"from": -1, "to": 9}, {"from": 0, "to": 10**18}, {"from": "x", "to": 1}):
+            answer = await client.get(
+                "/udf/history", params={"symbol": "BTCUSDT", "resolution": "1", **wrong}
+            )
+            assert answer.status_code == 400
+
+
+async def test_quotes_are_the_prices_of_the_day(stored_url: str) -> None:
+    async with asking(stored_url) as client:
+        answer = await told(client, "quotes", symbols="BINANCE:BTCUSDT,NONE")
+        known, unknown = answer["d"]
+        assert (known["s"], known["n"], known["v"]["lp"]) == ("ok", "BINANCE:BTCUSDT", 7.1)
+        assert unknown["s"] == "error"
+
+
+async def test_search_puts_what_begins_with_the_text_first(stored_url: str) -> None:
+    async with asking(stored_url) as client:
+        found = await told(client, "search", query="usdt")
+        assert [one["symbol"] for one in found] == ["BTCUSDT", "ETHUSDT.P"]
+        found = await told(client, "search", query="", type="futures", exchange="BINANCE-UM")
+        assert [one["symbol"] for one in found] == ["ETHUSDT.P"]
+
+
+async def test_all_symbols_come_column_by_column(stored_url: str) -> None:
+    async with asking(stored_url) as client:
+        found = await told(client, "symbol_info", group="BINANCE")
+        assert (found["symbol"], found["pricescale"]) == (["BTCUSDT"], [100])
+
+
+async def test_repairs_gaps_and_outages_are_marked_on_the_bars_that_hold_them(
+    stored_url: str,
+) -> None:
+    with connect(stored_url, application_name="test") as connection:
+        connection.execute(
+            "INSERT INTO ops.gaps (symbol, dataset, from_time, to_time, cause) VALUES"
+            " ('BTCUSDT', 'candles_1m', %s, %s, 'cut')",
+            (from_us(T0 + 2 * MINUTE_US), from_us(T0 + 3 * MINUTE_US)),
+        )
+        connection.execute(
+            "INSERT INTO ops.outages (market, minutes, cause) VALUES"
+            " ('spot', tstzmultirange(tstzrange(%s, %s)), 'down')",
+            (from_us(T0 + 20 * MINUTE_US), from_us(NOW_US)),
+        )
+    async with asking(stored_url) as client:
+        asked = {"symbol": "BTCUSDT", "from": S0, "to": S0 + 3_600, "resolution": "60"}
+        marks = await told(client, "marks", **asked)
+        hour = S0 // 3_600 * 3_600
+        assert (marks["time"], marks["label"]) == ([hour], ["G"])
+        assert "cut" in marks["text"][0]
+        (outage,) = await told(client, "timescale_marks", **asked | {"resolution": "1"})
+        assert outage["time"] == S0 + 1_200
+        assert "the whole market" in outage["tooltip"][0]
+        assert (await told(client, "marks", **asked | {"symbol": "NONE"}))["time"] == []
+
+
+async def test_the_time_is_in_seconds(stored_url: str) -> None:
+    async with asking(stored_url) as client:
+        answer = await client.get("/udf/time")
+        assert abs(int(answer.text) - time.time()) < 60

@@ -1,0 +1,342 @@
+"""The WebSocket as a reader uses it: a real server, a real client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from include.domain.candles import Status
+from serving.app import create_app
+from serving.bars.day_prices import Prices
+from serving.bars.live_bars import LiveBars
+from serving.http.server import Place, serving
+from serving.read_pool import ReadPool
+from serving.websocket import endpoint as module
+from serving.websocket.messages import MAX_BYTES, MAX_ITEMS, MAX_SYMBOLS, from_binary
+from streamer.hub.subscription import Batch, CandleUpdate
+from tests.integration.serving.http.asked import NOW_US, T0, candle
+
+NAMES = [f"S{index}USDT" for index in range(2_000)]
+
+
+class Changes:
+    """Changes that a test makes."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[Batch] = asyncio.Queue()
+        self.streamed = NAMES
+
+    async def next(self) -> Batch | None:
+        return await self.queue.get()
+
+    def leave(self) -> None:
+        pass
+
+    def list(self, *names: str) -> None:
+        self.queue.put_nowait(Batch([], {}, frozenset(names)))
+
+    def tell(self, *names: str, close: str = "1", index: int = 0, closed: bool = False) -> None:
+        made = [
+            CandleUpdate(
+                replace(candle(name, index), close=Decimal(close)),
+                is_closed=closed,
+                status=Status.VERIFIED if closed else None,
+            )
+            for name in names
+        ]
+        self.queue.put_nowait(Batch(made, {}))
+
+
+@asynccontextmanager
+async def open_to(**options: Any) -> AsyncIterator[tuple[str, Changes, LiveBars]]:
+    """A server; its address without the scheme."""
+    changes = Changes()
+    board = LiveBars(lambda: changes, lambda _symbol, _newest: ((), (), ()), is_always_on=True)
+    history = ReadPool("postgresql://nobody@127.0.0.1:1/none")
+    app = create_app(
+        board,
+        history,
+        streamed=lambda: changes.streamed,
+        now_us=lambda: NOW_US,
+        newest=board.newest,
+        condition=lambda: {"status": "well"},
+        prices=Prices(history, streamed=lambda: NAMES, newest=board.newest, now_us=lambda: NOW_US),
+        requests_per_minute=1_000,
+        **options,
+    )
+    listening = asyncio.create_task(board.run())
+    try:
+        async with serving(app, Place("127.0.0.1", 0, has_websockets=True)) as url:
+            yield url.removeprefix("http://"), changes, board
+    finally:
+        listening.cancel()
+        await asyncio.wait([listening])
+
+
+async def said(socket: ClientConnection, kind: str) -> dict[str, Any]:
+    """The next message of a kind."""
+    async with asyncio.timeout(10):
+        while True:
+            message = json.loads(await socket.recv())
+            if message["type"] == kind:
+                return dict(message)
+
+
+async def ask(socket: ClientConnection, kind: str, **fields: Any) -> None:
+    await socket.send(json.dumps({"type": kind, **fields}))
+
+
+async def test_a_reader_is_told_of_what_it_subscribed_and_of_nothing_else() -> None:
+    async with open_to() as (address, changes, _), connect(f"ws://{address}/api/v1/ws") as socket:
+        await ask(socket, "subscribe", symbol="S1USDT", id=7)
+        assert await said(socket, "subscribed") == {
+            "type": "subscribed",
+            "channel": "candles",
+            "symbols": ["S1USDT"],
+            "timeframe": "1m",
+            "id": 7,
+        }
+        changes.tell("S2USDT", "S1USDT", close="12.50")
+        (told,) = (await said(socket, "candles"))["data"]
+        assert told == {
+            "symbol": "S1USDT",
+            "timeframe": "1m",
+            "open_time": T0 // 1_000,
+            "open": "1.10",
+            "high": "2.10",
+            "low": "1.10",
+            "close": "12.50",
+            "volume": "0.00000001",
+            "quote_volume": "0.10",
+            "trade_count": 1,
+            "taker_buy_volume": "0",
+            "taker_buy_quote_volume": "0",
+            "is_closed": False,
+            "status": None,
+            "is_revision": False,
+        }
+        await ask(socket, "unsubscribe", symbols=["S1USDT"], id="x")
+        assert (await said(socket, "unsubscribed"))["symbols"] == ["S1USDT"]
+        await ask(socket, "subscribe", symbols=["S3USDT"], timeframe="5m")
+        changes.tell("S1USDT", "S3USDT", index=1)
+        told = (await said(socket, "candles"))["data"]
+        assert {(one["symbol"], one["timeframe"]) for one in told} == {("S3USDT", "5m")}
+
+
+async def test_the_present_state_comes_first() -> None:
+    async with open_to() as (address, changes, board):
+        changes.tell("S1USDT", close="3")
+        async with asyncio.timeout(10):
+            while not board.symbols:
+                await asyncio.sleep(0.01)
+        async with connect(f"ws://{address}/api/v1/ws") as socket:
+            await ask(socket, "subscribe", symbol="S1USDT")
+            (told,) = (await said(socket, "candles"))["data"]
+            assert told["close"] == "3"
+
+
+async def test_prices_come_as_json_or_in_batches_of_bytes() -> None:
+    async with open_to() as (address, changes, _):
+        names = NAMES[: MAX_ITEMS + 10]
+        async with connect(f"ws://{address}/api/v1/ws") as socket:
+            await ask(socket, "subscribe", channel="price", symbol="S1USDT")
+            changes.tell("S1USDT", close="12.50")
+            (told,) = (await said(socket, "price"))["data"]
+            assert (told["symbol"], told["price"], told["volume"]) == (
+                "S1USDT", "12.50", "0.00000001",
+            )  # fmt: skip
+        async with connect(f"ws://{address}/api/v1/ws") as socket:
+            await ask(socket, "subscribe", channel="price", symbols=names, format="binary")
+            ids = {number: name for name, number in (await said(socket, "symbols"))["ids"].items()}
+            assert sorted(ids.values()) == sorted(names)
+            changes.tell(*names, close="9.25", index=1)
+            prices: dict[str, tuple[float, float]] = {}
+            async with asyncio.timeout(10):
+                while set(prices) != set(names) or set(prices.values()) != {(9.25, 1e-8)}:
+                    items = from_binary(bytes(await socket.recv(decode=False)))
+                    assert len(items) <= MAX_ITEMS
+                    prices |= {ids[number]: (price, volume) for number, price, volume in items}
+            # the table of ids grows with what is subscribed
+            await ask(socket, "subscribe", channel="price", symbol=NAMES[100], format="binary")
+            async with asyncio.timeout(10):
+                while isinstance(message := await socket.recv(), bytes) or (
+                    json.loads(message)["type"] != "symbols"
+                ):
+                    pass
+            assert json.loads(message)["ids"] == {NAMES[100]: len(names)}
+
+
+async def test_a_slow_reader_gets_the_newest_state_and_holds_up_nobody() -> None:
+    async with open_to() as (address, changes, board):
+        slow = connect(f"ws://{address}/api/v1/ws", max_queue=1)
+        async with slow as idle, connect(f"ws://{address}/api/v1/ws") as quick:
+            for socket in (idle, quick):
+                await ask(socket, "subscribe", symbols=NAMES[:500])
+                await said(socket, "subscribed")
+            for step in range(60):
+                changes.tell(*NAMES[:500], close=str(step + 1))
+                newest: dict[str, str] = {}
+                async with asyncio.timeout(20):
+                    while set(newest.values()) != {str(step + 1)} or len(newest) < 500:
+                        told = (await said(quick, "candles"))["data"]
+                        newest |= {one["symbol"]: one["close"] for one in told}
+            assert all(one.waiting <= 5_000 for one in board._watches)
+            newest = {}
+            messages = 0
+            async with asyncio.timeout(20):
+                while set(newest.values()) != {"60"} or len(newest) < 500:
+                    told = (await said(idle, "candles"))["data"]
+                    newest |= {one["symbol"]: one["close"] for one in told}
+                    messages += 1
+            assert messages < 60 * 500 / 200
+
+
+async def test_a_reader_that_takes_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SEND_TIMEOUT_S", 0.3)
+    async with (
+        open_to() as (address, changes, board),
+        connect(f"ws://{address}/api/v1/ws", max_queue=1, ping_interval=None) as socket,
+    ):
+        await ask(socket, "subscribe", symbols=NAMES[:1_000])
+        await said(socket, "subscribed")
+        assert board.watches == 1
+        step = 0
+        async with asyncio.timeout(15):  # sooner than by the server's pings
+            while board.watches:  # until what lies between is full
+                changes.tell(*NAMES[:1_000], close=str(step := step + 1))
+                await asyncio.sleep(0.02)
+        socket.transport.abort()
+
+
+WRONG: list[tuple[str, str, str]] = [
+    ("hello", "not_json", "not JSON"),
+    ('{"type": "pin', "not_json", "not JSON"),
+    ("[1, 2]", "wrong_field", "object"),
+    ("{}", "unknown_type", "subscribe, unsubscribe or ping"),
+    ('{"type": "buy"}', "unknown_type", "subscribe, unsubscribe or ping"),
+    ('{"type": "subscribe", "symbol": 5}', "wrong_field", "symbol"),
+    ('{"type": "subscribe", "symbol": "S1USDT", "price": 1}', "wrong_field", "price"),
+    ('{"type": "subscribe", "channel": "depth"}', "wrong_field", "channel"),
+    ('{"type": "subscribe", "symbol": "NONE"}', "unknown_symbol", "'NONE' is not streamed"),
+    (
+        '{"type": "subscribe", "symbol": "' + "x" * 500 + '"}',
+        "unknown_symbol",
+        "is not streamed",
+    ),
+    (
+        '{"type": "subscribe", "symbol": "S1USDT", "timeframe": "7m"}',
+        "unknown_timeframe",
+        "3m, 5m",
+    ),
+    ('{"type": "subscribe"}', "too_many_symbols", f"should be {MAX_SYMBOLS} at most"),
+]
+
+
+async def test_what_cannot_be_done_is_said_and_the_connection_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_MESSAGES_PER_S", 1_000)
+    async with open_to() as (address, _, _), connect(f"ws://{address}/api/v1/ws") as socket:
+        for message, code, text in WRONG:
+            await socket.send(message)
+            error = await said(socket, "error")
+            assert error["code"] == code, message
+            assert text in error["message"], message
+            assert len(error["message"]) < 400
+        await ask(socket, "ping", id=1)
+        assert await said(socket, "pong") == {"type": "pong", "id": 1}
+
+
+async def test_floods_and_oversized_messages_end_the_connection_alone() -> None:
+    async with open_to() as (address, _, _), connect(f"ws://{address}/api/v1/ws") as other:
+        async with connect(f"ws://{address}/api/v1/ws") as socket:
+            with pytest.raises(ConnectionClosed):  # noqa: PT012 - whenever it comes
+                for _ in range(2_000):
+                    await socket.send('{"type": "ping"}')
+                async with asyncio.timeout(10):
+                    while True:
+                        await socket.recv()
+        async with connect(f"ws://{address}/api/v1/ws") as socket:
+            await socket.send(" " * (MAX_BYTES + 1))
+            with pytest.raises(ConnectionClosed):
+                await asyncio.wait_for(socket.recv(), 10)
+        await ask(other, "ping")
+        await said(other, "pong")
+
+
+async def test_a_page_of_another_site_may_connect_only_where_it_is_allowed() -> None:
+    theirs = "https://charts.example.org"
+    async with open_to() as (address, _, _):
+        for foreign in (theirs, "http://["):
+            with pytest.raises(InvalidStatus) as refused:
+                async with connect(f"ws://{address}/api/v1/ws", origin=foreign):  # type: ignore[arg-type]
+                    pass
+            assert refused.value.response.status_code == 403
+        own = f"http://{address}"
+        async with connect(f"ws://{address}/api/v1/ws", origin=own) as socket:  # type: ignore[arg-type]
+            await ask(socket, "ping")
+            await said(socket, "pong")
+    async with (
+        open_to(allowed_origins=[theirs]) as (address, _, _),
+        connect(f"ws://{address}/api/v1/ws", origin=theirs) as socket,  # type: ignore[arg-type]
+    ):
+        await ask(socket, "ping")
+        await said(socket, "pong")
+
+
+async def test_what_a_reader_left_behind_is_forgotten() -> None:
+    async with open_to() as (address, changes, board):
+        async with connect(f"ws://{address}/api/v1/ws") as socket:
+            await ask(socket, "subscribe", symbols=NAMES[:3])
+            await said(socket, "subscribed")
+            changes.tell(*NAMES[:3])
+            await said(socket, "candles")
+            assert board.watches == 1
+        async with asyncio.timeout(10):
+            while board.watches:
+                await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("names", [{}, {"symbols": NAMES[:2]}])
+async def test_what_is_streamed_no_longer_can_be_left(names: dict[str, Any]) -> None:
+    async with open_to() as (address, changes, board), connect(f"ws://{address}/api/v1/ws") as at:
+        await ask(at, "subscribe", symbols=NAMES[:2])
+        await said(at, "subscribed")
+        changes.streamed = NAMES[1:]
+        await ask(at, "unsubscribe", **names)
+        assert (await said(at, "unsubscribed"))["symbols"] == sorted(NAMES[:2])
+        assert board.watches == 0
+
+
+async def test_who_subscribed_is_told_what_is_dropped_and_taken_up_again() -> None:
+    async with (
+        open_to() as (address, changes, board),
+        connect(f"ws://{address}/api/v1/ws") as socket,
+    ):
+        changes.list(*NAMES[:3])
+        await ask(socket, "subscribe", symbols=NAMES[:2])
+        await ask(socket, "subscribe", channel="price", symbol=NAMES[0])
+        await said(socket, "subscribed")
+        await said(socket, "subscribed")
+        changes.list(*NAMES[1:2])
+        assert await said(socket, "streamed") == {
+            "type": "streamed", "taken_up": [], "dropped": NAMES[:1],
+        }  # fmt: skip
+        changes.list(*NAMES[1:3])  # which it did not subscribe
+        changes.list(*NAMES[:2])
+        assert (await said(socket, "streamed"))["taken_up"] == NAMES[:1]
+        changes.tell(NAMES[0], close="7")
+        assert (await said(socket, "candles"))["data"][0]["close"] == "7"
+        await socket.close()
+        async with asyncio.timeout(10):
+            while board.on_listed:
+                await asyncio.sleep(0.01)

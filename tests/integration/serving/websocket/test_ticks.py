@@ -1,0 +1,179 @@
+"""The channels of trades and best prices as a reader uses them: a real server, a real client."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect
+
+from streamer.hub import ticks as fans_module
+from streamer.hub.ticks import BookTickerUpdate, MissedTrades, TradeTick
+from streamer.hub.trade_hub import BookTickerHub, TickHubs, TradeHub
+from tests.integration.serving.websocket.test_endpoint import NAMES, ask, open_to, said
+
+T0_US = 1_700_000_040_123_456
+
+
+def trade(number: int, symbol: str = "S1USDT") -> TradeTick:
+    return TradeTick(
+        symbol, number, Decimal("12.50"), Decimal("1E-8"), number * 2, number * 2 + 1, T0_US, True
+    )
+
+
+def quote(number: int, symbol: str = "S1USDT") -> BookTickerUpdate:
+    return BookTickerUpdate(symbol, number, "1.10", "2", "1.20", "3.000", None, T0_US)
+
+
+def fans(**options: Any) -> TickHubs:
+    return TickHubs(TradeHub(), BookTickerHub(**{"linger_s": 0.0} | options))
+
+
+async def gone(fans: TickHubs) -> None:
+    async with asyncio.timeout(10):
+        while fans.trades.watches or fans.quotes.watches:
+            await asyncio.sleep(0.01)
+
+
+async def test_trades_are_told_each_in_order_and_until_they_are_unsubscribed() -> None:
+    ticks = fans()
+    async with open_to(ticks=ticks) as (address, _, _):
+        async with connect(f"ws://{address}/api/v1/ws") as socket:
+            await ask(socket, "subscribe", channel="trades", symbols=["S1USDT", "S2USDT"], id=3)
+            assert await said(socket, "subscribed") == {
+                "type": "subscribed", "channel": "trades", "symbols": ["S1USDT", "S2USDT"], "id": 3,
+            }  # fmt: skip
+            ticks.trades.put(trade(1))
+            ticks.trades.put(trade(1, "S3USDT"))
+            (told,) = (await said(socket, "trades"))["data"]
+            assert told == {
+                "symbol": "S1USDT",
+                "id": 1,
+                "price": "12.50",
+                "quantity": "0.00000001",
+                "time": T0_US // 1_000,
+                "is_buyer_maker": True,
+                "first_trade_id": 2,
+                "last_trade_id": 3,
+            }
+            await ask(socket, "unsubscribe", channel="trades", symbol="S1USDT")
+            assert (await said(socket, "unsubscribed"))["symbols"] == ["S1USDT"]
+            assert ticks.trades.wanted == {"S2USDT"}
+            ticks.trades.put(trade(2))
+            ticks.trades.miss(MissedTrades("S2USDT", 4, 5, T0_US, T0_US + 1_000))
+            ticks.trades.put(trade(6, "S2USDT"))
+            assert (await said(socket, "missed"))["data"] == [
+                {
+                    "symbol": "S2USDT",
+                    "channel": "trades",
+                    "first_id": 4,
+                    "last_id": 5,
+                    "from": T0_US // 1_000,
+                    "to": T0_US // 1_000 + 1,
+                }
+            ]
+            told = (await said(socket, "trades"))["data"]
+            assert [(one["symbol"], one["id"]) for one in told] == [("S2USDT", 6)]
+            await ask(socket, "unsubscribe", channel="trades")
+            assert (await said(socket, "unsubscribed"))["symbols"] == ["S2USDT"]
+            assert not ticks.trades.wanted
+        await gone(ticks)
+
+
+async def test_the_newest_best_prices_are_told_the_present_ones_first() -> None:
+    ticks = fans(linger_s=100.0)
+    async with open_to(ticks=ticks) as (address, _, _):
+        with ticks.quotes.watch(["S1USDT"]):
+            ticks.quotes.put(quote(1))
+        async with connect(f"ws://{address}/api/v1/ws") as socket:
+            await ask(socket, "subscribe", channel="book", symbol="S1USDT")
+            (told,) = (await said(socket, "book"))["data"]
+            assert told == {
+                "symbol": "S1USDT",
+                "update_id": 1,
+                "bid_price": "1.10",
+                "bid_quantity": "2",
+                "ask_price": "1.20",
+                "ask_quantity": "3.000",
+                "event_time": None,
+                "received_time": T0_US // 1_000,
+            }
+            for number in (2, 3):
+                ticks.quotes.put(quote(number))
+            (told,) = (await said(socket, "book"))["data"]
+            assert told["update_id"] == 3
+        await gone(ticks)
+
+
+async def test_a_reader_too_slow_for_the_trades_is_told_which_it_missed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fans_module, "MAX_TRADES_WAITING", 100)
+    ticks = fans()
+    async with (
+        open_to(ticks=ticks) as (address, _, _),
+        connect(f"ws://{address}/api/v1/ws") as socket,
+    ):
+        await ask(socket, "subscribe", channel="trades", symbol="S1USDT")
+        await said(socket, "subscribed")
+        for number in range(1, 1_001):  # at once: nobody can take them meanwhile
+            ticks.trades.put(trade(number))
+        (missed,) = (await said(socket, "missed"))["data"]
+        assert (missed["first_id"], missed["last_id"]) == (1, 900)
+        ids = [one["id"] for one in (await said(socket, "trades"))["data"]]
+        assert ids == list(range(901, 1_001))
+
+
+async def test_what_cannot_be_done_is_said() -> None:
+    ticks = fans(max_symbols=2)
+    async with open_to(ticks=ticks) as (address, _, _):
+        async with connect(f"ws://{address}/api/v1/ws") as socket:
+            for fields, code, text in (
+                ({"channel": "book", "symbols": NAMES[:3]}, "too_many_symbols", "2 at most"),
+                ({"channel": "trades", "symbols": NAMES[:1_001]}, "too_many_symbols", "1000"),
+                ({"channel": "trades", "symbol": "NONE"}, "unknown_symbol", "is not streamed"),
+                (
+                    {"channel": "book", "symbol": NAMES[0], "format": "binary"},
+                    "wrong_field",
+                    "binary is of the channel price",
+                ),
+            ):
+                await ask(socket, "subscribe", **fields)  # type: ignore[arg-type]
+                error = await said(socket, "error")
+                assert (error["code"], text in error["message"]) == (code, True), error
+            assert not ticks.quotes.watches
+            await ask(socket, "unsubscribe", channel="book", symbol=NAMES[0])
+            assert (await said(socket, "unsubscribed"))["symbols"] == []
+            # what is subscribed of one channel leaves less room for the others
+            await ask(socket, "subscribe", channel="trades", symbols=NAMES[:1_000])
+            await said(socket, "subscribed")
+            await ask(socket, "subscribe", channel="candles", symbol=NAMES[0])
+            assert (await said(socket, "error"))["code"] == "too_many_symbols"
+        await gone(ticks)
+    async with (
+        open_to() as (address, _, _),
+        connect(f"ws://{address}/api/v1/ws") as socket,
+    ):
+        await ask(socket, "subscribe", channel="trades", symbol="S1USDT")
+        error = await said(socket, "error")
+        assert error["code"] == "not_served"
+
+
+async def test_a_symbol_that_comes_back_keeps_its_number_in_binary_prices() -> None:
+    async with (
+        open_to() as (address, _, _),
+        connect(f"ws://{address}/api/v1/ws") as socket,
+    ):
+        await ask(socket, "subscribe", channel="price", symbols=NAMES[:2])
+        await said(socket, "subscribed")
+        await ask(socket, "subscribe", channel="price", symbols=NAMES[1:3], format="binary")
+        ids = (await said(socket, "symbols"))["ids"]
+        assert sorted(ids) == sorted(NAMES[:3])  # also of those that were told as JSON before
+        await ask(socket, "unsubscribe", channel="price", symbol=NAMES[0])
+        await said(socket, "unsubscribed")
+        await ask(socket, "subscribe", channel="price", symbols=[NAMES[0], NAMES[3]])
+        news = (await said(socket, "symbols"))["ids"]
+        assert list(news) == [NAMES[3]]
+        assert len({*ids.values(), *news.values()}) == 4

@@ -1,0 +1,128 @@
+"""Watchlists in PostgreSQL, and the notifications of their changes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from include.domain.accounts import Role
+from include.errors import RejectedInputError
+from include.store.accounts import users as accounts
+from include.store.accounts import watchlists
+from include.store.accounts.credentials import secret_hash
+from include.store.accounts.notifications import heard
+from include.store.accounts.watchlists import ACCESS_CHANNEL, WATCHLISTS_CHANNEL
+
+Connection = psycopg.Connection[Any]
+HASH = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaA"
+
+
+def user(connection: Connection, name: str) -> int:
+    accounts.add_user(connection, name, HASH, Role.READER)
+    found = accounts.password_of(connection, name)
+    assert found is not None
+    return found.user_id
+
+
+async def watched(url: str) -> frozenset[str]:
+    async with await psycopg.AsyncConnection.connect(url) as opened:
+        return await watchlists.watched_async(opened)
+
+
+async def test_what_is_watched_is_the_union_of_those_who_may_log_in(
+    connection: Connection, database_url: str
+) -> None:
+    anna, bob = user(connection, "anna"), user(connection, "bob")
+    assert watchlists.watch(connection, anna, "BTCUSDT")
+    assert not watchlists.watch(connection, anna, "BTCUSDT")
+    assert watchlists.watch(connection, bob, "BTCUSDT")
+    assert watchlists.watch(connection, bob, "ETHUSDT.P")
+    assert await watched(database_url) == {"BTCUSDT", "ETHUSDT.P"}
+    assert [symbol for symbol, _ in watchlists.watchlist(connection, bob)] == [
+        "BTCUSDT",
+        "ETHUSDT.P",
+    ]
+    assert [one[:2] for one in watchlists.watchlists(connection, "anna")] == [("anna", "BTCUSDT")]
+    accounts.set_disabled(connection, "bob", is_disabled=True)
+    assert await watched(database_url) == {"BTCUSDT"}
+    assert watchlists.unwatch(connection, anna, "BTCUSDT")
+    assert not watchlists.unwatch(connection, anna, "BTCUSDT")
+    assert await watched(database_url) == frozenset()
+    async with await psycopg.AsyncConnection.connect(database_url) as opened:
+        assert await watchlists.watchlists_async(opened, [anna, bob]) == {
+            anna: (),
+            bob: ("BTCUSDT", "ETHUSDT.P"),
+        }
+
+
+def test_a_watchlist_has_a_bound(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchlists, "MAX_WATCHED", 1)
+    anna = user(connection, "anna")
+    watchlists.watch(connection, anna, "BTCUSDT")
+    assert not watchlists.watch(connection, anna, "BTCUSDT")
+    with pytest.raises(RejectedInputError, match="ETHUSDT: the watchlist has 1 symbols, the most"):
+        watchlists.watch(connection, anna, "ETHUSDT")
+
+
+@contextlib.asynccontextmanager
+async def listening(url: str) -> AsyncIterator[Callable[[], Any]]:
+    """What is told next, within a bound; all channels have been told at the start."""
+    channels = (WATCHLISTS_CHANNEL, ACCESS_CHANNEL)
+    async with contextlib.aclosing(heard(url, channels, application_name="test")) as told:
+
+        async def next_told() -> frozenset[str]:
+            async with asyncio.timeout(30):
+                return (await anext(told))[1]
+
+        assert await next_told() == set(channels)
+        yield next_told
+
+
+BOTH = {WATCHLISTS_CHANNEL, ACCESS_CHANNEL}
+
+
+@pytest.mark.parametrize(
+    ("change", "channels"),
+    [
+        (lambda c, anna: watchlists.watch(c, anna, "ETHUSDT"), {WATCHLISTS_CHANNEL}),
+        (lambda c, anna: watchlists.unwatch(c, anna, "BTCUSDT"), {WATCHLISTS_CHANNEL}),
+        (lambda c, _: accounts.set_disabled(c, "anna", is_disabled=True), BOTH),
+        (lambda c, _: accounts.remove_user(c, "anna"), BOTH),
+        (lambda c, _: accounts.revoke_token(c, "anna", "notebook"), {ACCESS_CHANNEL}),
+        (lambda c, _: accounts.end_sessions(c, "anna"), {ACCESS_CHANNEL}),
+        (lambda c, _: accounts.set_password(c, "anna", HASH), BOTH),
+    ],
+)
+async def test_each_change_is_told_to_who_listens(
+    connection: Connection, database_url: str, change: Callable[..., object], channels: set[str]
+) -> None:
+    anna = user(connection, "anna")
+    watchlists.watch(connection, anna, "BTCUSDT")
+    accounts.add_token(connection, "anna", "notebook", secret_hash("token"), days=None)
+    login = accounts.password_of(connection, "anna")
+    assert login is not None
+    accounts.begin_session(connection, login, secret_hash("session"), lifetime_s=60)
+    async with listening(database_url) as next_told:
+        change(connection, anna)
+        assert await next_told() == channels
+
+
+async def test_what_is_told_while_something_else_is_read_is_not_lost(
+    connection: Connection, database_url: str
+) -> None:
+    anna = user(connection, "anna")
+    channels = (WATCHLISTS_CHANNEL,)
+    async with (
+        contextlib.aclosing(heard(database_url, channels, application_name="test")) as told,
+        asyncio.timeout(10),
+    ):
+        reading, _ = await anext(told)
+        watchlists.watch(connection, anna, "BTCUSDT")
+        for _ in range(3):
+            await reading.execute("SELECT 1")  # takes in what the server has sent
+        assert (await anext(told))[1] == set(channels)

@@ -1,0 +1,211 @@
+"""The change log, from which the marts learn what to rebuild."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from include.domain.candles import Source
+from include.domain.instruments import Market
+from include.domain.timeframes import MINUTE_US, from_us, to_us
+from include.store.candles.minutes import merge_offers
+from include.store.ledgers.files import record_outage
+from tests.unit.store.offers import NOVEMBER_END_US, candle, moved, offer
+
+Connection = psycopg.Connection[Any]
+
+
+def minute(number: int) -> int:
+    return NOVEMBER_END_US + number * MINUTE_US
+
+
+def take_changes(
+    connection: Connection, log: str = "candle_changes"
+) -> list[tuple[str, list[tuple[int, int]]]]:
+    """What was logged since the last call: symbol and minutes, counted from the first."""
+    rows = connection.execute(
+        sql.SQL(
+            "WITH taken AS (DELETE FROM {} RETURNING symbol, minutes) "
+            "SELECT symbol, minutes FROM taken ORDER BY symbol, minutes"
+        ).format(sql.Identifier("ops", log))
+    ).fetchall()
+    return [
+        (
+            symbol,
+            [
+                (
+                    (to_us(span.lower) - NOVEMBER_END_US) // MINUTE_US,
+                    (to_us(span.upper) - NOVEMBER_END_US) // MINUTE_US,
+                )
+                for span in minutes
+            ],
+        )
+        for symbol, minutes in rows
+    ]
+
+
+def changes_since(connection: Connection, snapshot: str) -> list[str]:
+    """Symbols changed by transactions that the snapshot does not see, as a mart's build asks."""
+    rows = connection.execute(
+        """
+        SELECT symbol FROM ops.candle_changes
+        WHERE
+            changed_by >= pg_snapshot_xmin(%(old)s::pg_snapshot)
+            AND NOT pg_visible_in_snapshot(changed_by, %(old)s::pg_snapshot)
+        ORDER BY symbol
+        """,
+        {"old": snapshot},
+    ).fetchall()
+    return [symbol for (symbol,) in rows]
+
+
+def snapshot_of(connection: Connection) -> str:
+    row = connection.execute("SELECT pg_current_snapshot()::text").fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def test_a_bulk_merge_leaves_one_row_a_symbol_also_over_the_end_of_a_month(
+    connection: Connection,
+) -> None:
+    of = [moved(offer(), symbol, n) for symbol in ("A", "B") for n in (0, 1, 2, 5)]
+
+    merge_offers(connection, of)
+
+    assert take_changes(connection) == [("A", [(0, 3), (5, 6)]), ("B", [(0, 3), (5, 6)])]
+
+
+def test_values_that_change_are_logged_and_provenance_alone_is_not(connection: Connection) -> None:
+    merge_offers(connection, [moved(offer(Source.KLINE), "A", n) for n in range(3)])
+    take_changes(connection)
+
+    merge_offers(
+        connection,
+        [
+            moved(offer(Source.REST), "A", 0),
+            moved(offer(Source.REST, candle(price="11")), "A", 1),
+            moved(offer(Source.KLINE), "A", 2),
+            moved(offer(Source.STREAM, candle(price="9")), "A", 2),
+        ],
+    )
+
+    assert take_changes(connection) == [("A", [(1, 2)])]
+
+
+def test_trade_ids_that_arrive_for_unchanged_values_are_logged_as_a_change(
+    connection: Connection,
+) -> None:
+    merge_offers(connection, [moved(offer(Source.REST), "A", n) for n in range(3)])
+    take_changes(connection)
+
+    # the kline tells what REST does not: which trades the minute is made of
+    merge_offers(
+        connection,
+        [
+            moved(offer(Source.KLINE, candle(ids=(7, 9))), "A", 1),
+            moved(offer(Source.KLINE), "A", 2),
+        ],
+    )
+    told = take_changes(connection)
+    merge_offers(connection, [moved(offer(Source.REST), "A", 1)])
+
+    assert told == [("A", [(1, 2)])]
+    assert take_changes(connection) == []
+    assert take_changes(connection, "status_changes") == []
+
+
+def test_a_status_that_rises_is_logged_for_those_who_count_it_and_better_evidence_is_not(
+    connection: Connection,
+) -> None:
+    merge_offers(connection, [moved(offer(Source.STREAM), "A", n) for n in range(4)])
+    take_changes(connection)
+
+    merge_offers(connection, [moved(offer(Source.KLINE), "A", n) for n in (1, 2)])
+    merge_offers(connection, [moved(offer(Source.REST), "A", 2)])
+    # new values are in the log of values, whatever the status does
+    merge_offers(connection, [moved(offer(Source.KLINE, candle(price="11")), "A", 3)])
+
+    assert take_changes(connection, "status_changes") == [("A", [(1, 3)])]
+    assert take_changes(connection) == [("A", [(3, 4)])]
+
+
+def test_deletes_and_moves_by_hand_are_logged(connection: Connection) -> None:
+    merge_offers(connection, [moved(offer(), "A", n) for n in range(4)])
+    take_changes(connection)
+
+    connection.execute("DELETE FROM market.candles_1m WHERE open_time = %s", (from_us(minute(2)),))
+    deleted = take_changes(connection)
+    connection.execute(
+        "UPDATE market.candles_1m SET symbol = 'B', open_time = open_time + interval '1 hour' "
+        "WHERE open_time = %s",
+        (from_us(minute(0)),),
+    )
+    renamed = take_changes(connection)
+    connection.execute("TRUNCATE market.candles_1m")
+    truncated = take_changes(connection)
+
+    assert deleted == [("A", [(2, 3)])]
+    assert renamed == [("A", [(0, 1)]), ("B", [(60, 61)])]
+    assert [symbol for symbol, _ in truncated] == ["A", "B"]
+
+
+def test_an_outage_of_a_symbol_is_logged_for_it(connection: Connection) -> None:
+    for end in (2, 2, 5):
+        record_outage(
+            connection,
+            market=Market.SPOT,
+            symbol="A",
+            start_us=minute(0),
+            end_us=minute(end),
+            cause="halt",
+        )
+
+    # the repeat adds nothing, the longer one what it adds
+    assert take_changes(connection) == [("A", [(0, 2)]), ("A", [(2, 5)])]
+
+    connection.execute("DELETE FROM ops.outages")
+    assert take_changes(connection) == [("A", [(0, 5)])]
+
+
+def test_an_outage_of_a_market_is_logged_for_its_symbols_that_have_bars_near(
+    connection: Connection,
+) -> None:
+    merge_offers(connection, [moved(offer(), symbol, 0) for symbol in ("A", "B", "C.P")])
+    merge_offers(connection, [moved(offer(), "OLD", -200 * 1440)])
+    take_changes(connection)
+
+    record_outage(
+        connection, market=Market.SPOT, start_us=minute(3), end_us=minute(4), cause="maintenance"
+    )
+
+    assert take_changes(connection) == [("A", [(3, 4)]), ("B", [(3, 4)])]
+
+
+def test_a_transaction_that_commits_late_is_seen_by_the_next_build(
+    connection: Connection, connect_again: Callable[[str], Connection]
+) -> None:
+    late = connect_again("late")
+    merge_offers(connection, [moved(offer(), "SEEN", 0)])
+    with late.transaction():
+        merge_offers(late, [moved(offer(), "LATE", 0)])
+        merge_offers(connection, [moved(offer(), "EARLY", 0)])
+        # the build begins here: it sees EARLY, whose transaction is younger, but not LATE
+        with connection.transaction():
+            first_cursor = snapshot_of(connection)
+            seen = connection.execute("SELECT symbol FROM ops.candle_changes ORDER BY 1").fetchall()
+    merge_offers(connection, [moved(offer(), "NEW", 0)])
+
+    assert seen == [("EARLY",), ("SEEN",)]
+    assert changes_since(connection, first_cursor) == ["LATE", "NEW"]
+    assert changes_since(connection, snapshot_of(connection)) == []
+
+
+def test_a_change_that_is_rolled_back_is_never_seen(connection: Connection) -> None:
+    cursor = snapshot_of(connection)
+    with connection.transaction(force_rollback=True):
+        merge_offers(connection, [offer()])
+
+    assert changes_since(connection, cursor) == []

@@ -1,0 +1,276 @@
+"""Open candles move only forward, and leave for candles_1m in one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.pq import TransactionStatus
+
+from include.domain.candles import Candle, Source
+from include.domain.timeframes import MINUTE_US, from_us
+from include.errors import PermanentError
+from include.store.candles import merging
+from include.store.candles.minutes import (
+    LiveCandle,
+    MergeCounts,
+    remove_left_live,
+    settle_async,
+    write_live_async,
+)
+from include.store.postgres.pools import connect_async
+from tests.unit.store.offers import NOVEMBER_END_US, candle, moved, offer
+
+AsyncConnection = psycopg.AsyncConnection[Any]
+
+
+@pytest.fixture
+async def live(database_url: str) -> AsyncIterator[AsyncConnection]:
+    connection = await connect_async(database_url, application_name="test")
+    async with connection:
+        yield connection
+
+
+def at(last_id: int | None, *, price: str = "10", closed: bool = False) -> LiveCandle:
+    ids = (None, None) if last_id is None else (1, last_id)
+    count = 0 if last_id is None else 3
+    return LiveCandle(candle(price=price, trade_count=count, ids=ids), is_closed=closed)
+
+
+async def rows(connection: AsyncConnection, query: str) -> list[tuple[Any, ...]]:
+    return await (await connection.execute(query)).fetchall()
+
+
+async def test_a_row_follows_its_last_trade_and_never_goes_back(live: AsyncConnection) -> None:
+    moves = [
+        await write_live_async(live, [at(last, price=price)])
+        for last, price in [(None, "10"), (5, "11"), (4, "12"), (5, "13"), (6, "14")]
+    ]
+
+    assert moves == [1, 1, 0, 0, 1]
+    stored = await rows(live, "SELECT open, last_trade_id, is_closed FROM market.live_candles")
+    assert stored == [(14, 6, False)]
+
+
+async def test_a_row_closes_once_and_stays_closed(live: AsyncConnection) -> None:
+    moves = [
+        await write_live_async(live, [each])
+        for each in [at(5), at(5, closed=True), at(5), at(5, closed=True), at(6, price="11")]
+    ]
+
+    assert moves == [1, 1, 0, 0, 1]
+    stored = await rows(live, "SELECT open, last_trade_id, is_closed FROM market.live_candles")
+    assert stored == [(11, 6, True)]
+
+
+async def test_of_several_states_in_one_write_the_latest_counts(live: AsyncConnection) -> None:
+    assert await write_live_async(live, [at(5), at(7, price="12"), at(6)]) == 1
+
+    assert await rows(live, "SELECT last_trade_id FROM market.live_candles") == [(7,)]
+
+
+async def test_many_symbols_are_written_at_once_and_quotes_may_be_unknown(
+    live: AsyncConnection,
+) -> None:
+    of = [
+        LiveCandle(
+            replace(candle(ids=(1, 2)), symbol=f"S{n}"),
+            is_closed=False,
+            event_time_us=NOVEMBER_END_US + n,
+            has_quotes=n % 2 == 0,
+        )
+        for n in range(1500)
+    ]
+
+    assert await write_live_async(live, of) == 1500
+    known = await rows(
+        live,
+        "SELECT count(*), count(quote_volume), count(taker_buy_quote_volume), max(event_time) "
+        "FROM market.live_candles",
+    )
+    assert known == [(1500, 750, 750, from_us(NOVEMBER_END_US + 1499))]
+
+
+async def test_values_and_names_of_any_form_come_as_they_are(live: AsyncConnection) -> None:
+    names = ['A"B\\C', "{NULL,'x'}", "NULL", "币安人生USDT", "a b"]
+    tiny, large = Decimal("1E-18"), Decimal("123456789012345678901234567890.10")
+    written = [
+        LiveCandle(
+            replace(candle(ids=(1, 2)), symbol=name, volume=tiny, quote_volume=large),
+            is_closed=False,
+        )
+        for name in names
+    ]
+    assert await write_live_async(live, written) == len(names)
+    query = "SELECT symbol, open_time, volume, quote_volume, event_time FROM market.live_candles"
+    stored = await rows(live, query)
+    at = from_us(written[0].candle.open_time_us)
+    assert sorted(stored) == sorted((name, at, tiny, large, None) for name in names)
+
+
+async def test_nothing_to_write_is_fine(live: AsyncConnection) -> None:
+    assert await write_live_async(live, []) == 0
+
+
+async def test_a_settled_candle_leaves_the_open_ones_and_comes_not_back(
+    live: AsyncConnection,
+) -> None:
+    await write_live_async(live, [at(5, closed=True)])
+    before = await rows(live, "SELECT status, close FROM market.candles_1m_live")
+
+    counts = await settle_async(live, [offer(Source.KLINE, candle(price="11", ids=(1, 5)))])
+    late = await write_live_async(live, [at(6)])
+
+    after = await rows(live, "SELECT status, close FROM market.candles_1m_live")
+    assert (before, after) == ([("closed", 10)], [("verified", 11)])
+    assert (counts, late) == (MergeCounts(offered=1, inserted=1), 0)
+    assert await rows(live, "SELECT * FROM market.live_candles") == []
+
+
+async def test_a_candle_that_is_refused_stays_among_the_open_ones(live: AsyncConnection) -> None:
+    await write_live_async(live, [at(5, closed=True)])
+    impossible = replace(candle(ids=(1, 5)), high=candle().low)
+
+    with pytest.raises(PermanentError, match="candles_1m_high_is_the_highest"):
+        await settle_async(live, [offer(Source.KLINE, impossible)])
+
+    assert await rows(live, "SELECT status FROM market.candles_1m_live") == [("closed",)]
+
+
+async def test_many_candles_leave_the_open_ones_at_once_whatever_their_names(
+    live: AsyncConnection,
+) -> None:
+    names = ['A"B\\C', *(f"S{number:03}USDT" for number in range(2 * merging.ROWS_A_TURN))]
+    closed = [
+        LiveCandle(replace(candle(ids=(1, 5)), symbol=name), is_closed=True) for name in names
+    ]
+    await write_live_async(live, closed)
+    offers = [moved(offer(Source.KLINE, candle(price="11", ids=(1, 5))), one, 0) for one in names]
+
+    counts = await settle_async(live, offers)
+
+    assert counts == MergeCounts(offered=len(names), inserted=len(names))
+    assert await rows(live, "SELECT * FROM market.live_candles") == []
+    stored = await rows(live, "SELECT symbol, status, open, close FROM market.candles_1m_live")
+    assert sorted(stored) == sorted((name, "verified", 11, 11) for name in names)
+    again = await settle_async(live, offers)
+    assert again == MergeCounts(offered=len(names), unchanged=len(names))
+
+
+async def test_nothing_of_a_batch_with_a_refused_row_is_kept_and_the_connection_lives(
+    live: AsyncConnection,
+) -> None:
+    good = offer(Source.KLINE, candle(ids=(1, 5)))
+    impossible = offer(Source.KLINE, replace(candle(ids=(1, 5)), high=candle().low))
+
+    with pytest.raises(PermanentError, match="candles_1m_high_is_the_highest"):
+        await settle_async(live, [moved(good, "ETHUSDT", 0), impossible])
+
+    assert await rows(live, "SELECT * FROM market.candles_1m") == []
+    assert live.info.transaction_status is TransactionStatus.IDLE
+    assert (await settle_async(live, [good])).inserted == 1
+
+
+async def test_a_batch_that_met_a_lock_is_written_by_the_next_attempt(
+    live: AsyncConnection,
+    connect_again: Callable[[str], psycopg.Connection[Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = offer(Source.STREAM, candle(ids=(1, 5)))
+    better = offer(Source.KLINE, candle(ids=(1, 5)))
+    await settle_async(live, [told])
+    await live.execute("SET lock_timeout = '50ms'")
+    holder = connect_again("holder")
+    holder.execute("BEGIN; SELECT FROM market.candles_1m FOR UPDATE")
+    waits: list[int] = []
+
+    class Letting:
+        def wait_s(self, attempt: int) -> float:
+            waits.append(attempt)
+            holder.execute("COMMIT")
+            return 0.0
+
+    monkeypatch.setattr(merging, "BACKOFF", Letting())
+    assert (await settle_async(live, [better])).confirmed == 1
+    assert waits == [1]
+
+
+async def test_a_batch_can_be_part_of_a_callers_transaction(live: AsyncConnection) -> None:
+    async with live.transaction():
+        first = await settle_async(live, [offer(Source.STREAM, candle(ids=(1, 5)))])
+        second = await settle_async(live, [offer(Source.KLINE, candle(ids=(1, 5)))])
+    assert (first.inserted, second.offered, second.confirmed) == (1, 1, 1)
+
+
+async def test_the_view_shows_each_minute_once(live: AsyncConnection) -> None:
+    await settle_async(live, [offer(Source.KLINE, candle(ids=(1, 5)))])
+    open_one: Candle = moved(offer(Source.STREAM, candle(ids=(6, 7))), "BTCUSDT", 1).candle
+    await write_live_async(live, [LiveCandle(open_one, is_closed=False)])
+    # as a merge by another writer would leave it
+    await live.execute(
+        "INSERT INTO market.live_candles SELECT symbol, %s, open, high, low, close, volume, "
+        "quote_volume, trade_count, taker_buy_volume, taker_buy_quote_volume, first_trade_id, "
+        "last_trade_id, true, event_time FROM market.live_candles",
+        (from_us(NOVEMBER_END_US),),
+    )
+
+    shown = await rows(live, "SELECT open_time, status FROM market.candles_1m_live ORDER BY 1")
+
+    assert shown == [
+        (from_us(NOVEMBER_END_US), "verified"),
+        (from_us(NOVEMBER_END_US + MINUTE_US), "live"),
+    ]
+
+
+async def test_what_an_ended_streamer_left_is_removed(live: AsyncConnection) -> None:
+    for symbol in ("A", "B", "C"):
+        of = moved(offer(Source.STREAM, candle(ids=(1, 2))), symbol, 0).candle
+        await write_live_async(live, [LiveCandle(of, is_closed=False)])
+    await live.execute(
+        "UPDATE market.live_candles SET updated_at = now() - interval '11 minutes' "
+        "WHERE symbol = 'B'"
+    )
+
+    with psycopg.connect(live.info.dsn, password=live.info.password, autocommit=True) as other:
+        assert remove_left_live(other, ["A"]) == 2
+
+    assert await rows(live, "SELECT symbol FROM market.live_candles") == [("C",)]
+
+
+async def test_streamers_of_the_same_symbols_do_not_lock_each_other_out(
+    live: AsyncConnection,
+    database_url: str,
+    connect_again: Callable[[str], psycopg.Connection[Any]],
+    wait_until_blocked: Callable[[str], None],
+) -> None:
+    """At a minute's end one settles, in whatever order klines came, what the other closes."""
+    names = [f"S{number:03}USDT" for number in range(300)]
+
+    def open_ones(last_id: int) -> list[LiveCandle]:
+        of = candle(ids=(1, last_id))
+        return [LiveCandle(replace(of, symbol=name), is_closed=True) for name in names]
+
+    settled = [moved(offer(Source.KLINE, candle(ids=(1, 6))), name, 0) for name in names[::-1]]
+    await write_live_async(live, open_ones(5))
+    holder = connect_again("holder")
+    holder.execute("BEGIN")
+    holder.execute("SELECT FROM market.live_candles WHERE symbol = 'S150USDT' FOR UPDATE")
+    async with await connect_async(database_url, application_name="other") as other:
+        writing = asyncio.create_task(write_live_async(other, open_ones(6)))
+        await asyncio.to_thread(wait_until_blocked, "other")
+        settling = asyncio.create_task(settle_async(live, settled))
+        await asyncio.to_thread(wait_until_blocked, "test")
+        holder.execute("COMMIT")
+        assert await writing == len(names)
+        assert (await settling).inserted == len(names)
+        for one in (live, other):
+            await one.execute("SELECT pg_stat_force_next_flush()")
+            await one.execute("SELECT")
+    query = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    assert await rows(live, query) == [(0,)]
+    assert await rows(live, "SELECT * FROM market.live_candles") == []

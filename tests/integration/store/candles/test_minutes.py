@@ -1,0 +1,162 @@
+"""Reads of candles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from include.domain.candles import CandleCandidate, Source, Status
+from include.domain.instruments import Market
+from include.domain.timeframes import MINUTE_US
+from include.errors import PermanentError
+from include.store.candles.minutes import (
+    first_minutes,
+    last_minutes,
+    merge_offers,
+    minutes_to_ask,
+    missing_minutes,
+    read_candles,
+)
+from include.store.ledgers.files import record_outage
+from tests.unit.store.offers import NOVEMBER_END_US, candle, moved, offer
+
+Connection = psycopg.Connection[Any]
+
+
+def minute(number: int) -> int:
+    return NOVEMBER_END_US + number * MINUTE_US
+
+
+def test_candles_come_back_exactly_in_order_and_half_open(connection: Connection) -> None:
+    of = [moved(offer(of=candle(price=f"10.0000000{n}", ids=(1, n))), "A", n) for n in range(1, 5)]
+    merge_offers(connection, reversed(of))
+
+    read = read_candles(connection, "A", minute(2), minute(4))
+
+    assert read == [of[1].candle, of[2].candle]
+    assert [str(each.open) for each in read] == ["10.00000002", "10.00000003"]
+
+
+def test_the_last_minute_is_found_over_partitions(connection: Connection) -> None:
+    merge_offers(connection, [moved(offer(), "A", n) for n in (-90_000, 0, 1)])
+    merge_offers(connection, [moved(offer(), "B", -90_000)])
+
+    assert last_minutes(connection, ["A", "B", "C"]) == {"A": minute(1), "B": minute(-90_000)}
+
+
+def test_the_first_minute_is_told_of_symbols_without_an_earlier_one(connection: Connection) -> None:
+    merge_offers(connection, [moved(offer(), "OLD", n) for n in (-90_000, 3, 4)])
+    merge_offers(connection, [moved(offer(), "NEW", n) for n in (6, 5)])
+    symbols = ["OLD", "NEW", "NONE"]
+    assert first_minutes(connection, symbols, minute(3)) == {"NEW": minute(5)}
+    assert first_minutes(connection, symbols, minute(5)) == {"NEW": minute(5)}
+    assert first_minutes(connection, symbols, minute(6)) == {}
+
+
+def test_missing_minutes_are_those_without_row_and_outage(connection: Connection) -> None:
+    merge_offers(connection, [moved(offer(Source.KLINE), "A.P", n) for n in (0, 1, 4, 9)])
+    for market, symbol, start, end in [
+        (Market.UM, None, 5, 6),
+        (Market.UM, "A.P", 7, 8),
+        (Market.UM, "B.P", 2, 3),
+        (Market.SPOT, None, 3, 4),
+    ]:
+        record_outage(
+            connection,
+            market=market,
+            symbol=symbol,
+            start_us=minute(start),
+            end_us=minute(end),
+            cause="halt",
+        )
+
+    missing = missing_minutes(connection, "A.P", minute(-1), minute(11))
+
+    assert [((a - minute(0)) // MINUTE_US, (b - minute(0)) // MINUTE_US) for a, b in missing] == [
+        (-1, 0),
+        (2, 4),
+        (6, 7),
+        (8, 9),
+        (10, 11),
+    ]
+
+
+def test_of_an_unknown_symbol_everything_is_missing(connection: Connection) -> None:
+    assert missing_minutes(connection, "X", minute(0), minute(5)) == [(minute(0), minute(5))]
+    assert missing_minutes(connection, "X", minute(5), minute(5)) == []
+
+
+def test_bounds_that_are_no_minutes_are_refused(connection: Connection) -> None:
+    with pytest.raises(PermanentError, match="open times"):
+        missing_minutes(connection, "X", minute(0) + 1, minute(5))
+
+
+def unsure(number: int, symbol: str, status: Status = Status.UNCONFIRMED) -> CandleCandidate:
+    return moved(offer(Source.STREAM, status=status), symbol, number)
+
+
+def numbers(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    return [((a - minute(0)) // MINUTE_US, (b - minute(0)) // MINUTE_US) for a, b in ranges]
+
+
+def test_rows_that_are_not_verified_are_missing_on_request(connection: Connection) -> None:
+    merge_offers(connection, [moved(offer(Source.KLINE), "A", n) for n in (0, 3)])
+    merge_offers(connection, [unsure(1, "A"), unsure(2, "A", Status.PARTIAL)])
+
+    assert numbers(missing_minutes(connection, "A", minute(0), minute(5))) == [(4, 5)]
+    assert numbers(missing_minutes(connection, "A", minute(0), minute(5), unsure=True)) == [
+        (1, 3),
+        (4, 5),
+    ]
+
+
+def test_unsure_minutes_of_many_symbols_end_at_each_newest_row(connection: Connection) -> None:
+    known = {
+        "HOLES": (-90_000, -1, 0, 1, 4, 5, 9),
+        "YOUNG.P": (3, 6),
+        "OLD": (-90_000, 2),
+        "PAST": (-3, -1),
+        "SURE": (0, 1, 2),
+    }
+    for symbol, minutes in known.items():
+        merge_offers(connection, [moved(offer(Source.KLINE), symbol, n) for n in minutes])
+    merge_offers(connection, [unsure(5, "YOUNG.P"), unsure(7, "YOUNG.P", Status.PARTIAL)])
+    merge_offers(connection, [unsure(2, "HOLES"), unsure(-2, "HOLES")])
+
+    asked = minutes_to_ask(connection, [*known, "NEW"], minute(0))
+
+    assert {symbol: numbers(ranges) for symbol, ranges in asked.items()} == {
+        "HOLES": [(2, 4), (6, 9)],
+        "YOUNG.P": [(4, 6), (7, 8)],
+        "OLD": [(0, 2)],
+    }
+    assert minutes_to_ask(connection, [], minute(0)) == {}
+
+
+def test_outages_are_not_asked_for(connection: Connection) -> None:
+    for symbol in ("A.P", "B.P", "C"):
+        merge_offers(connection, [moved(offer(Source.KLINE), symbol, n) for n in (0, 9)])
+    for symbol, start, end in [(None, 2, 4), ("A.P", 3, 6), ("B.P", -5, 2), ("B.P", 8, 20)]:
+        record_outage(
+            connection,
+            market=Market.UM,
+            symbol=symbol,
+            start_us=minute(start),
+            end_us=minute(end),
+            cause="halt",
+        )
+
+    asked = minutes_to_ask(connection, ["A.P", "B.P", "C"], minute(0))
+
+    assert {symbol: numbers(ranges) for symbol, ranges in asked.items()} == {
+        "A.P": [(1, 2), (6, 9)],
+        "B.P": [(4, 8)],
+        "C": [(1, 9)],
+    }
+
+
+def test_a_bound_that_is_no_minute_is_not_asked_from(connection: Connection) -> None:
+    with pytest.raises(PermanentError, match="open time"):
+        minutes_to_ask(connection, ["A"], minute(0) + 1)

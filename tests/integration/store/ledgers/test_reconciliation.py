@@ -1,0 +1,198 @@
+"""Who spoke about a day and who differs, counted from the ledgers and the table."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+
+from include.domain.candles import Candle, CandleCandidate, Source, Status, silent_candle
+from include.domain.instruments import Market
+from include.domain.timeframes import DAY_US, HOUR_US, MINUTE_US, from_us
+from include.store.candles.minutes import merge_offers
+from include.store.ledgers.files import DumpFile, add_coverage, record_dump_file, record_outage
+from include.store.ledgers.reconciliation import (
+    DayVerdict,
+    compare_day,
+    has_rows,
+    note_live,
+    told_by_rest,
+)
+
+Connection = psycopg.Connection[Any]
+
+DAY = 1_795_996_800_000_000
+"""2026-11-30 00:00 UTC."""
+
+
+def hour(price: int = 1) -> list[Candle]:
+    """An hour of flat minutes."""
+    return [
+        silent_candle("BTCUSDT", DAY + minute * MINUTE_US, Decimal(price)) for minute in range(60)
+    ]
+
+
+def say(connection: Connection, source: Source, candles: list[Candle]) -> None:
+    """Merge what an exchange's source says, and that it has said it."""
+    merge_offers(
+        connection, [CandleCandidate(one, Status.VERIFIED, source, DAY) for one in candles]
+    )
+    if source is Source.KLINE:
+        note_live(connection, "BTCUSDT", DAY, DAY + DAY_US)
+    else:
+        spans = [(one.open_time_us, one.open_time_us + MINUTE_US) for one in candles]
+        add_coverage(connection, "BTCUSDT", source, spans)
+
+
+def verdict(connection: Connection) -> DayVerdict:
+    (one,) = compare_day(connection, ["BTCUSDT"], DAY)
+    return one
+
+
+def test_all_who_must_speak_have_spoken_and_nobody_differs(connection: Connection) -> None:
+    for source in (Source.KLINE, Source.DUMP_DAILY, Source.REST):
+        assert (
+            compare_day(connection, ["BTCUSDT"], DAY) == []
+            or verdict(connection).verdict == "incomplete"
+        )
+        say(connection, source, hour())
+    found = verdict(connection)
+    assert (found.verdict, found.expected_minutes, found.live_minutes) == ("agrees", 60, 60)
+
+
+def test_each_source_is_counted_where_it_differs_from_what_won(connection: Connection) -> None:
+    right, wrong = hour(), hour(2)
+    say(connection, Source.KLINE, [*wrong[:1], *right[1:]])
+    say(connection, Source.DUMP_MONTHLY, [*right[:10], *wrong[10:13], *right[13:]])
+    say(connection, Source.DUMP_DAILY, [*right[:20], *wrong[20:25], *right[25:]])
+    say(connection, Source.REST, right)
+    found = verdict(connection)
+    assert found.verdict == "differs"
+    assert (
+        found.live_differing,
+        found.monthly_differing,
+        found.daily_differing,
+        found.rest_differing,
+    ) == (1, 3, 5, 0)
+    # a minute is revised where another value was stored before
+    assert found.revised_minutes == 1 + 3 + 5
+
+
+def test_a_fold_that_the_closed_kline_corrected_is_not_what_the_live_path_told(
+    connection: Connection,
+) -> None:
+    folds = [CandleCandidate(one, Status.UNCONFIRMED, Source.STREAM) for one in hour(2)]
+    merge_offers(connection, folds)
+    say(connection, Source.KLINE, hour()[:59])
+    say(connection, Source.REST, hour())
+    found = verdict(connection)
+    assert (found.live_minutes, found.live_differing) == (60, 1)
+
+
+def test_an_outage_is_expected_of_nobody(connection: Connection) -> None:
+    rows = [one for one in hour() if one.open_time_us % HOUR_US >= 10 * MINUTE_US]
+    say(connection, Source.DUMP_DAILY, rows)
+    say(connection, Source.REST, rows)
+    halted = (DAY, DAY + 10 * MINUTE_US)
+    record_outage(
+        connection, market=Market.SPOT, start_us=halted[0], end_us=halted[1], cause="halt"
+    )
+    add_coverage(connection, "BTCUSDT", Source.REST, [halted])
+    found = verdict(connection)
+    assert (found.verdict, found.expected_minutes, found.outage_minutes) == ("agrees", 50, 10)
+
+
+def test_a_minute_that_a_file_lacks_or_that_is_not_stored_makes_the_day_incomplete(
+    connection: Connection,
+) -> None:
+    say(connection, Source.REST, hour())
+    say(connection, Source.DUMP_DAILY, hour()[:59])
+    assert verdict(connection).verdict == "incomplete"
+    add_coverage(connection, "BTCUSDT", Source.DUMP_DAILY, [(DAY, DAY + HOUR_US + MINUTE_US)])
+    add_coverage(connection, "BTCUSDT", Source.REST, [(DAY, DAY + HOUR_US + MINUTE_US)])
+    found = verdict(connection)
+    assert (found.verdict, found.expected_minutes, found.stored_minutes) == ("incomplete", 61, 60)
+
+
+def test_a_day_that_differs_is_complete_only_once_all_have_spoken(connection: Connection) -> None:
+    say(connection, Source.KLINE, hour(2))
+    say(connection, Source.REST, hour())
+    assert (verdict(connection).verdict, verdict(connection).is_complete) == ("differs", False)
+    say(connection, Source.DUMP_DAILY, hour())
+    assert (verdict(connection).verdict, verdict(connection).is_complete) == ("differs", True)
+
+
+def test_what_the_live_path_called_partial_is_no_difference(connection: Connection) -> None:
+    merge_offers(connection, [CandleCandidate(hour(2)[0], Status.PARTIAL, Source.STREAM)])
+    say(connection, Source.REST, hour())
+    say(connection, Source.DUMP_DAILY, hour())
+    found = verdict(connection)
+    assert (found.verdict, found.live_minutes, found.live_differing) == ("agrees", 0, 0)
+
+
+def test_a_monthly_file_that_lacks_minutes_is_no_agreement(connection: Connection) -> None:
+    for source in (Source.REST, Source.DUMP_DAILY):
+        say(connection, source, hour())
+    assert verdict(connection).is_complete
+    say(connection, Source.DUMP_MONTHLY, hour()[:50])
+    found = verdict(connection)
+    assert (found.verdict, found.monthly_minutes, found.is_complete) == ("incomplete", 50, False)
+
+
+def test_a_minute_that_somebody_has_is_no_outage_whatever_was_recorded(
+    connection: Connection,
+) -> None:
+    say(connection, Source.DUMP_DAILY, hour())
+    say(connection, Source.REST, hour()[1:])
+    record_outage(
+        connection, market=Market.SPOT, start_us=DAY, end_us=DAY + MINUTE_US, cause="no candle"
+    )
+    found = verdict(connection)
+    assert (found.expected_minutes, found.outage_minutes, found.is_complete) == (60, 0, False)
+
+
+def test_rest_has_not_told_the_row_of_a_minute_that_it_had_none_of(connection: Connection) -> None:
+    lacking = (DAY, DAY + MINUTE_US)
+    say(connection, Source.REST, hour()[1:])
+    record_outage(
+        connection, market=Market.SPOT, symbol="BTCUSDT", start_us=DAY, end_us=lacking[1],
+        cause="the exchange has no candle",
+    )  # fmt: skip
+    add_coverage(connection, "BTCUSDT", Source.REST, [lacking])
+    assert told_by_rest(connection, "BTCUSDT", DAY, DAY + DAY_US) == [(DAY, DAY + HOUR_US)]
+    say(connection, Source.DUMP_DAILY, hour())
+    found = verdict(connection)
+    assert (found.verdict, found.rest_minutes, found.is_complete) == ("incomplete", 59, False)
+    assert told_by_rest(connection, "BTCUSDT", DAY, DAY + DAY_US) == [(lacking[1], DAY + HOUR_US)]
+    say(connection, Source.REST, hour()[:1])
+    found = verdict(connection)
+    assert (found.verdict, found.rest_minutes, found.is_complete) == ("agrees", 60, True)
+
+
+def test_what_a_file_said_before_it_was_issued_anew_does_not_count(connection: Connection) -> None:
+    say(connection, Source.DUMP_DAILY, hour(2))
+    say(connection, Source.REST, hour())
+    assert verdict(connection).daily_differing == 60
+    record_dump_file(
+        connection,
+        DumpFile(
+            path="data/spot/daily/klines/BTCUSDT/1m/BTCUSDT-1m-2026-11-30.zip",
+            checksum="second",
+            kind="klines",
+            symbol="BTCUSDT",
+            fetched_at_us=DAY + 9,
+            published_at_us=DAY + 5,
+            rows=60,
+            verdict="loaded",
+            detail={"from": from_us(DAY).isoformat(), "to": from_us(DAY + DAY_US).isoformat()},
+        ),
+    )
+    found = verdict(connection)
+    assert (found.verdict, found.daily_differing) == ("agrees", 0)
+
+
+def test_rows_of_a_range_are_seen(connection: Connection) -> None:
+    say(connection, Source.REST, hour())
+    assert has_rows(connection, "BTCUSDT", DAY, DAY + MINUTE_US)
+    assert not has_rows(connection, "BTCUSDT", DAY - DAY_US, DAY)

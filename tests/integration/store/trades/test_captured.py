@@ -1,0 +1,211 @@
+"""Captured rows enter once, whatever is repeated and whoever writes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+import pytest
+
+from include.binance.streams.book_tickers import BookTicker
+from include.domain.instruments import Market
+from include.domain.timeframes import DAY_US
+from include.errors import PermanentError
+from include.store.postgres.pools import connect_async
+from include.store.trades.captured import (
+    AGG_TRADES,
+    BOOK_TICKERS,
+    TRADES,
+    days_of,
+    may_bear_two_days,
+    write_raw,
+    write_raw_async,
+)
+from streamer.capture.intake.rows import Intake
+
+Connection = psycopg.Connection[Any]
+AT_US = 1_763_716_800_000_000
+"""2025-11-21 09:20 UTC."""
+
+
+def agg_line(
+    number: int, *, symbol: str = "A", at_us: int | None = None, price: str = "2.5"
+) -> str:
+    moment_us = AT_US + number if at_us is None else at_us
+    row = (symbol, number, Decimal(price), Decimal("1E-8"), number, number, moment_us, True)
+    return AGG_TRADES.line(row)
+
+
+def trade_line(number: int, quote: Decimal | None) -> str:
+    return TRADES.line(("A", number, Decimal("2.5"), Decimal(2), quote, AT_US, False))
+
+
+def quote_line(number: int, event_us: int | None, received_us: int = AT_US) -> str:
+    numbers = [Decimal(n) for n in (1, 2, 3, 0)]
+    return BOOK_TICKERS.line(("A", number, *numbers, event_us, received_us))
+
+
+def ids(connection: Connection) -> list[tuple[str, int]]:
+    query = "SELECT symbol, agg_trade_id FROM market.agg_trades ORDER BY 1, 2"
+    return connection.execute(query).fetchall()
+
+
+@pytest.fixture
+async def writer(database_url: str) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+    connection = await connect_async(database_url, application_name="test-writer")
+    await connection.execute("SET ROLE candelabra_streamer")
+    yield connection
+    await connection.close()
+
+
+async def test_values_are_kept_exactly(
+    connection: Connection, writer: psycopg.AsyncConnection[Any]
+) -> None:
+    await write_raw_async(writer, AGG_TRADES, [agg_line(7, symbol="Ж")])
+    lines = [trade_line(1, None), trade_line(2, Decimal("5.00000001"))]
+    await write_raw_async(writer, TRADES, lines)
+    lines = [quote_line(1, None), quote_line(2, AT_US - 5)]
+    await write_raw_async(writer, BOOK_TICKERS, lines)
+
+    query = (
+        "SELECT symbol, day, agg_trade_id, price, quantity, first_trade_id, last_trade_id,"
+        " trade_time, is_buyer_maker FROM market.agg_trades"
+    )
+    assert connection.execute(query).fetchone() == (
+        "Ж", connection.execute("SELECT date '2025-11-21'").fetchone()[0], 7, Decimal("2.5"),
+        Decimal("0.00000001"), 7, 7,
+        connection.execute("SELECT timestamptz '2025-11-21 09:20:00.000007Z'").fetchone()[0], True,
+    )  # fmt: skip
+    quotes = connection.execute("SELECT quote_quantity FROM market.trades ORDER BY trade_id")
+    assert quotes.fetchall() == [(None,), (Decimal("5.00000001"),)]
+    assert connection.execute(
+        "SELECT update_id, event_time IS NULL, received_at = timestamptz '2025-11-21 09:20Z' "
+        "FROM market.book_tickers ORDER BY 1"
+    ).fetchall() == [(1, True, True), (2, False, True)]
+
+
+async def test_rows_that_are_there_already_are_left_alone(
+    connection: Connection, writer: psycopg.AsyncConnection[Any]
+) -> None:
+    first = [agg_line(n) for n in range(5)]
+    assert await write_raw_async(writer, AGG_TRADES, first) == (5, False)
+    again = [agg_line(n) for n in (3, 4, 5, 5, 6)]
+    assert await write_raw_async(writer, AGG_TRADES, again) == (2, True)
+    expected = await write_raw_async(writer, AGG_TRADES, again, expect_repeats=True)
+    assert expected == (0, True)
+    assert ids(connection) == [("A", n) for n in range(7)]
+
+
+async def test_a_day_gets_its_partition_and_a_dropped_one_comes_back(
+    connection: Connection, writer: psycopg.AsyncConnection[Any]
+) -> None:
+    lines = [agg_line(1), agg_line(2, at_us=AT_US + DAY_US)]
+    assert days_of(lines) == {"2025-11-21", "2025-11-22"}
+    await write_raw_async(writer, AGG_TRADES, lines)
+    connection.execute("DROP TABLE market.agg_trades_y2025m11d21")
+    await write_raw_async(writer, AGG_TRADES, [agg_line(3)])
+    assert ids(connection) == [("A", 2), ("A", 3)]
+
+
+async def test_a_refused_row_takes_the_batch_with_it_and_is_named(
+    connection: Connection, writer: psycopg.AsyncConnection[Any]
+) -> None:
+    lines = [agg_line(1), agg_line(2, price="-1")]
+    with pytest.raises(PermanentError, match="price_check") as refused:
+        await write_raw_async(writer, AGG_TRADES, lines)
+    assert isinstance(refused.value.__cause__, psycopg.errors.CheckViolation)
+    assert ids(connection) == []
+
+
+async def test_two_writers_of_the_same_rows_store_them_once(
+    connection: Connection, database_url: str
+) -> None:
+    async def write(order: int) -> int:
+        written = 0
+        own = await connect_async(database_url, application_name=f"test-{order}")
+        async with own:
+            for start in range(0, 2_000, 100):
+                lines = [agg_line(n) for n in range(start, start + 100)][::order]
+                new, _ = await write_raw_async(own, AGG_TRADES, lines)
+                written += new
+        return written
+
+    assert sum(await asyncio.gather(write(1), write(1))) == 2_000
+    assert len(ids(connection)) == 2_000
+
+
+MIDNIGHT_US = AT_US // DAY_US * DAY_US + DAY_US
+DAYS_OF_QUOTES = "SELECT day::text, update_id FROM market.book_tickers ORDER BY 2, 1"
+
+
+def quotes_received(at_us: int, *numbers: int) -> list[str]:
+    """What an intake makes of quotes of spot that it receives at this time."""
+    made = Intake([BOOK_TICKERS.name], max_rows=100, on_losses=lambda _: None, now_us=lambda: at_us)
+    for number in numbers:
+        made.on_quote(Market.SPOT, BookTicker(number, "A", "1", "2", "3", "0"))
+    return [line for lane in made.lanes.lanes for line in lane.rows]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_a_quote_that_two_streamers_receive_on_two_days_is_one_row(
+    connection: Connection, writer: psycopg.AsyncConnection[Any], order: int
+) -> None:
+    days = [quote_line(n, None, AT_US + n * DAY_US) for n in (0, 1)]
+    await write_raw_async(writer, BOOK_TICKERS, days)
+    before = quotes_received(MIDNIGHT_US - 1_000, 6, 7, 8)
+    after = quotes_received(MIDNIGHT_US + 1_000, 7, 8, 9)
+    for lines, told in zip((before, after)[::order], ((3, False), (1, True)), strict=True):
+        assert await write_raw_async(writer, BOOK_TICKERS, lines) == told
+    found = connection.execute(DAYS_OF_QUOTES).fetchall()
+    assert [number for _, number in found] == [0, 1, 6, 7, 8, 9]
+    assert write_raw(connection, BOOK_TICKERS, [*before, *after]) == 0
+
+
+async def test_other_quotes_than_those_about_midnight_are_told_apart_by_their_days(
+    connection: Connection, writer: psycopg.AsyncConnection[Any]
+) -> None:
+    minute = 60_000_000
+    for moment_us in (MIDNIGHT_US - 3 * minute, MIDNIGHT_US, MIDNIGHT_US + minute):
+        # an id that another instrument uses, and one with a time of the exchange
+        lines = [quote_line(1, None, moment_us), quote_line(2, moment_us, moment_us)]
+        assert may_bear_two_days(BOOK_TICKERS, lines) == (moment_us == MIDNIGHT_US)
+        assert not may_bear_two_days(BOOK_TICKERS, lines[1:])
+        await write_raw_async(writer, BOOK_TICKERS, lines)
+    assert connection.execute(DAYS_OF_QUOTES).fetchall() == [
+        ("2025-11-21", 1), ("2025-11-22", 1), ("2025-11-21", 2), ("2025-11-22", 2),
+    ]  # fmt: skip
+    await write_raw_async(writer, BOOK_TICKERS, [quote_line(3, MIDNIGHT_US - 1, MIDNIGHT_US)])
+    await write_raw_async(writer, BOOK_TICKERS, [quote_line(3, None, MIDNIGHT_US + 1)])
+    assert connection.execute(DAYS_OF_QUOTES).fetchall()[4:] == [
+        ("2025-11-21", 3),
+        ("2025-11-22", 3),
+    ]
+
+
+async def test_two_writers_about_midnight_store_the_same_quotes_once(
+    connection: Connection, database_url: str
+) -> None:
+    numbers = range(1, 2_001)
+
+    async def write(at_us: int) -> int:
+        written = 0
+        own = await connect_async(database_url, application_name="test-midnight")
+        async with own:
+            for start in range(0, 2_000, 50):
+                lines = [quote_line(n, None, at_us) for n in numbers[start : start + 50]]
+                written += (await write_raw_async(own, BOOK_TICKERS, lines))[0]
+        return written
+
+    moments = (MIDNIGHT_US - 1_000, MIDNIGHT_US + 1_000, MIDNIGHT_US - 500, MIDNIGHT_US + 500)
+    assert sum(await asyncio.gather(*map(write, moments))) == 2_000
+    found = connection.execute(DAYS_OF_QUOTES).fetchall()
+    assert [number for _, number in found] == list(numbers)
+
+
+def test_the_blocking_twin_stores_once_as_well(connection: Connection) -> None:
+    lines = [agg_line(n) for n in (2, 1, 2)]
+    assert write_raw(connection, AGG_TRADES, lines) == 2
+    assert write_raw(connection, AGG_TRADES, lines) == 0

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from decimal import Decimal
+
+from cli.local.audit import Values, compare
+
+HOUR_US = 3_600_000_000
+
+
+def bar(**changes: int) -> Values:
+    names = ("open", "high", "low", "close", "volume", "quote", "count", "taker", "taker_quote")
+    return tuple(Decimal(changes.get(name, 1)) for name in names)
+
+
+def test_equal_bars_are_counted() -> None:
+    line = compare("BTCUSDT", "1h", {0: bar(), HOUR_US: bar()}, {0: bar(), HOUR_US: bar()})
+    assert (line.compared, line.differences) == (2, [])
+
+
+def test_scale_makes_no_difference() -> None:
+    ours = tuple(value.quantize(Decimal("0.0001")) for value in bar())
+    assert compare("X", "1h", {0: ours}, {0: bar()}).differences == []
+
+
+def test_each_difference_says_what_and_where() -> None:
+    line = compare(
+        "BTCUSDT", "1h", {0: bar(high=2), HOUR_US: bar()}, {0: bar(), 2 * HOUR_US: bar()}
+    )
+    assert line.compared == 1
+    assert line.differences == [
+        "1970-01-01 00:00 high is 2, the exchange says 1",
+        "1970-01-01 01:00 is not the exchange's",
+        "1970-01-01 02:00 is missing",
+    ]

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cli.local.location import settings_here
+from cli.local.stack import LocalStack
+from include.config import Settings
+from include.errors import PermanentError
+
+
+@pytest.fixture(autouse=True)
+def _home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("CANDELABRA_HOME", str(tmp_path))
+
+
+def run_something(home: Path) -> None:
+    (home / "demo").mkdir()
+    running = {"DATABASE_URL": "postgresql://a@h/d", "BINANCE_REST_URL": "http://127.0.0.1:5"}
+    (home / "demo" / "environment.json").write_text(json.dumps(running))
+
+
+def test_a_running_stack_is_found(tmp_path: Path) -> None:
+    run_something(tmp_path)
+    settings = settings_here()
+    assert settings.url_for("jobs") == "postgresql://a@h/d"
+    assert settings.binance_rest_url == "http://127.0.0.1:5"
+
+
+def test_a_database_of_the_users_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_something(tmp_path)
+    monkeypatch.setenv("READER_DATABASE_URL", "postgresql://mine@h/d")
+    settings = settings_here()
+    assert settings.url_for("reader") == "postgresql://mine@h/d"
+    assert settings.binance_rest_url.startswith("https://")
+
+
+def test_nothing_running_is_left_to_the_command() -> None:
+    assert settings_here().database_url == ""
+
+
+def test_two_running_stacks_are_not_guessed_between(tmp_path: Path) -> None:
+    run_something(tmp_path)
+    (tmp_path / "up").mkdir()
+    (tmp_path / "up" / "environment.json").write_text("{}")
+    with pytest.raises(PermanentError, match="both `up` and `demo` run"):
+        settings_here()
+
+
+@pytest.mark.parametrize(
+    ("last_line", "shown"),
+    [
+        (
+            '{"level": "warning", "event": "start_postponed", "error": "no answer from h"}',
+            "streamer: start_postponed no answer from h",
+        ),
+        ('{"level": "info", "event": "streaming"}', ""),
+        ("Traceback", ""),
+    ],
+)
+def test_what_troubles_the_streamer_is_the_last_line_of_its_log(
+    tmp_path: Path, last_line: str, shown: str
+) -> None:
+    stack = LocalStack(tmp_path)
+    stack.logs.mkdir()
+    log = stack.logs / "streamer.log"
+    log.write_text('{"level": "error", "event": "earlier"}\n' + last_line + "\n")
+    assert stack.streamer_trouble() == shown

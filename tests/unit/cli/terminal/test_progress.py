@@ -1,0 +1,59 @@
+"""Progress is a bar on a terminal and lines in a log elsewhere."""
+
+from __future__ import annotations
+
+import io
+
+import structlog
+from rich.console import Console
+
+from cli.terminal.progress import rows_watched
+
+
+def test_a_terminal_shows_per_cent_rows_and_rows_a_second() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=120)
+    with rows_watched(console) as watch, watch("a.csv") as shown:
+        shown(0.5, 12_345)
+    assert "a.csv" in out.getvalue()
+    assert "50%" in out.getvalue()
+    assert "12,345 rows" in out.getvalue()
+
+
+def test_without_a_terminal_a_line_tells_the_same_now_and_then() -> None:
+    out = io.StringIO()
+    with (
+        structlog.testing.capture_logs() as lines,
+        rows_watched(Console(file=out), line_each_s=0) as watch,
+        watch("a.csv") as shown,
+    ):
+        shown(0.25, 1_000)
+        shown(1.0, 4_000)
+    assert [(one["event"], one["file"], one["percent"], one["rows"]) for one in lines] == [
+        ("rows_read", "a.csv", 25.0, 1_000),
+        ("rows_read", "a.csv", 100.0, 4_000),
+    ]
+    assert all(one["rows_per_s"] > 0 for one in lines)
+    assert out.getvalue() == ""
+
+
+def test_lines_come_no_more_often_than_asked() -> None:
+    with (
+        structlog.testing.capture_logs() as lines,
+        rows_watched(Console(file=io.StringIO()), line_each_s=3_600) as watch,
+        watch("a.csv") as shown,
+    ):
+        for rows in range(100):
+            shown(rows / 100, rows)
+    assert lines == []
+
+
+def test_works_follow_each_other_whether_or_not_they_came_to_an_end() -> None:
+    out = io.StringIO()
+    with rows_watched(Console(file=out, force_terminal=True, width=120)) as watch:
+        with watch("refused.csv"):
+            pass
+        with watch("b.csv") as shown:
+            shown(1.0, 9)
+    assert "refused.csv" in out.getvalue()
+    assert "b.csv" in out.getvalue()

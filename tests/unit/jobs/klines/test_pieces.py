@@ -1,0 +1,114 @@
+"""Pieces and counts cross processes as plain values; times and symbols are read as people type."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import asdict
+from datetime import UTC, date, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from include.domain.timeframes import MINUTE_US, to_us
+from include.errors import PermanentError
+from include.jobs.klines.pieces import (
+    DumpPiece,
+    LoadCounts,
+    RestPiece,
+    as_piece,
+    first_minute,
+    holes_in,
+    label_of,
+    market_from,
+    minutes_in,
+    moment_us,
+    ranges_of,
+    summarise,
+    symbols_of,
+)
+from include.store.candles.minutes import MergeCounts
+
+NOON = to_us(datetime(2024, 2, 29, 12, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2024-02-29T12:00",
+        "2024-02-29 12:00:00Z",
+        "2024-02-29T14:00+02:00",
+        datetime(2024, 2, 29, 12, tzinfo=UTC),
+        datetime(2024, 2, 29, 13, tzinfo=timezone(timedelta(hours=1))),
+        NOON,
+    ],
+)
+def test_a_time_is_read_in_all_its_forms(value: datetime | str | int) -> None:
+    assert moment_us(value, name="start") == NOON
+
+
+def test_a_date_is_its_midnight_in_utc() -> None:
+    assert moment_us(date(2024, 2, 29), name="x") == moment_us("2024-02-29", name="x")
+
+
+def test_a_time_within_a_minute_begins_with_the_next() -> None:
+    assert first_minute("2024-02-29T11:59:00.000001Z", name="x") == NOON
+    assert first_minute("2024-02-29T12:00", name="x") == NOON
+
+
+def test_times_that_cannot_be_read_are_named() -> None:
+    with pytest.raises(PermanentError, match="start 'yesterday' is no time"):
+        moment_us("yesterday", name="start")
+    with pytest.raises(PermanentError, match="no time zone"):
+        moment_us(datetime(2024, 2, 29), name="start")  # noqa: DTZ001 - the point of the test
+
+
+def test_symbols_are_split_and_told_apart_by_market() -> None:
+    assert symbols_of(" btcusdt, ETHUSDT.P  BTCUSDT", "spot") == ["BTCUSDT", "ETHUSDT.P"]
+    assert symbols_of(["BTCUSDT", "ETHUSDT.P"], "um") == ["BTCUSDT.P", "ETHUSDT.P"]
+    with pytest.raises(PermanentError, match="no symbols"):
+        symbols_of(" , ", "spot")
+
+
+def test_an_unknown_market_is_told() -> None:
+    with pytest.raises(PermanentError, match="should be spot or um"):
+        market_from("futures")
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        DumpPiece("X", "X 2024-02", "data/x.zip", "dump_monthly", NOON, NOON + MINUTE_US),
+        RestPiece("X", "X", NOON, NOON + MINUTE_US),
+    ],
+)
+def test_a_piece_survives_json(piece: DumpPiece | RestPiece) -> None:
+    assert as_piece(type(piece), json.loads(json.dumps(asdict(piece)))) == piece
+
+
+def test_counts_are_summed_from_values_and_mappings_with_more_in_them() -> None:
+    merged = MergeCounts(offered=3, inserted=2, unchanged=1)
+    total = summarise(
+        counts=[LoadCounts.of(merged, dumps=1), {"offered": 4, "rejected": 2, "label": "x"}]
+    )
+    assert total == LoadCounts(offered=7, inserted=2, unchanged=1, dumps=1, rejected=2)
+    assert summarise(counts=[]) == LoadCounts()
+
+
+def test_labels_say_symbol_and_time() -> None:
+    assert label_of("X", NOON, NOON + 90 * MINUTE_US) == "X 2024-02-29 12:00..13:30"
+    assert label_of("X", NOON, NOON + 1440 * MINUTE_US) == "X 2024-02-29 12:00..2024-03-01 12:00"
+
+
+@given(st.sets(st.integers(0, 60)), st.integers(0, 60), st.integers(0, 60))
+def test_ranges_and_their_holes_share_out_the_minutes(
+    minutes: set[int], start: int, length: int
+) -> None:
+    ranges = ranges_of(minute * MINUTE_US for minute in sorted(minutes))
+    assert minutes_in(ranges) == len(minutes)
+    end = start + length
+    holes = holes_in(ranges, start * MINUTE_US, end * MINUTE_US)
+    found = {at // MINUTE_US for begin, stop in holes for at in range(begin, stop, MINUTE_US)}
+    assert found == set(range(start, end)) - minutes
+    assert all(a[1] < b[0] for a, b in itertools.pairwise(holes))

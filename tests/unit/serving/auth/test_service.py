@@ -1,0 +1,230 @@
+"""What is believed of sessions and tokens, and for how long; PostgreSQL is played here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Collection
+from typing import Any
+
+import pytest
+
+from include.domain.accounts import Identity, Kind, Role
+from include.errors import PermanentError, TransientError
+from include.store.accounts.credentials import secret_hash
+from include.store.accounts.users import Password
+from include.store.accounts.watchlists import ACCESS_CHANNEL
+from serving.auth import service as module
+from serving.auth.service import CACHE_TTL_S, KEPT_AWAY_S, MAX_CHECKS, AuthService
+
+HOUR_S = 3_600.0
+NOBODY: Any = None
+
+
+def identity(expires_s: float | None = None) -> Identity:
+    expires_us = None if expires_s is None else int(expires_s * 1_000_000)
+    return Identity(1, "anna", Role.READER, Kind.SESSION, 7, expires_us)
+
+
+class Played:
+    """A database of identities that counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+        self.known: dict[bytes, Identity] = {}
+        self.asked = 0
+        self.before_answer: Callable[[], None] = lambda: None
+        self.access = AuthService("postgresql://nobody@127.0.0.1:1/none", clock=lambda: self.now_s)
+        self.access._database = self  # type: ignore[assignment]
+
+    async def call(self, call: Callable[[Any], Any]) -> Any:
+        return call(None)
+
+    def identities(self, _connection: None, hashes: Collection[bytes]) -> dict[bytes, Identity]:
+        self.asked += 1
+        found = {one: self.known[one] for one in hashes if one in self.known}
+        self.before_answer()
+        return found
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> Played:
+    played = Played()
+    monkeypatch.setattr(module, "identities", played.identities)
+    return played
+
+
+async def test_who_is_known_is_asked_for_once_in_half_a_minute(played: Played) -> None:
+    played.known[secret_hash("s")] = identity()
+    for _ in range(5):
+        found = await played.access.visitor("s")
+        assert found is not None
+        assert found.identity.name == "anna"
+        assert await played.access.visitor("other") is None
+    assert played.asked == 2
+    played.now_s += CACHE_TTL_S + 1
+    del played.known[secret_hash("s")]
+    assert await played.access.visitor("s") is None
+
+
+async def test_while_postgresql_is_away_who_was_known_stays_known_for_a_while(
+    played: Played,
+) -> None:
+    played.known[secret_hash("s")] = identity()
+    assert await played.access.visitor("s") is not None
+
+    def away() -> None:
+        raise TransientError("away")
+
+    played.before_answer = away
+    for _ in range(3):  # asked again now and then, not for each request
+        played.now_s += CACHE_TTL_S + 1
+        for _ in range(5):
+            assert await played.access.visitor("s") is not None
+    assert played.asked == 4
+    with pytest.raises(TransientError):
+        await played.access.visitor("other")
+    played.now_s += KEPT_AWAY_S
+    with pytest.raises(TransientError):
+        await played.access.visitor("s")
+
+
+async def test_a_session_ends_on_time_though_it_is_believed(played: Played) -> None:
+    played.known[secret_hash("s")] = identity(expires_s=played.now_s + 5)
+    assert await played.access.visitor("s") is not None
+    played.now_s += 6
+    assert await played.access.visitor("s") is None
+    assert played.asked == 1
+
+
+async def test_what_was_read_before_a_session_was_ended_is_not_believed_after(
+    played: Played,
+) -> None:
+    played.known[secret_hash("s")] = identity()
+
+    def ended() -> None:  # while the answer is on its way
+        played.known.clear()
+        played.access._known.clear()
+        played.access._forgotten += 1
+
+    played.before_answer = ended
+    assert await played.access.visitor("s") is not None
+    assert await played.access.visitor("s") is None
+
+
+async def test_what_is_remembered_is_bounded(
+    played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_KEPT", 10)
+    for number in range(50):
+        assert await played.access.visitor(f"guess {number}") is None
+    assert len(played.access._known) == 10
+    assert await played.access.visitor("x" * 10_000) is None
+    assert played.asked == 50
+
+
+async def test_guests_leave_when_their_session_is_ended_or_over(played: Played) -> None:
+    for name, expires_s in (("kept", None), ("ended", None), ("short", played.now_s + 0.05)):
+        played.known[secret_hash(name)] = identity(expires_s)
+    with contextlib.ExitStack() as stack:
+        guests = {}
+        for name in ("kept", "ended", "short"):
+            visitor = await played.access.visitor(name)
+            assert visitor is not None
+            guests[name] = stack.enter_context(played.access.stay(visitor))
+        async with asyncio.timeout(10):
+            await guests["short"].over.wait()
+        assert not guests["ended"].over.is_set()
+        del played.known[secret_hash("ended")]
+        await played.access._take(NOBODY, frozenset({ACCESS_CHANNEL}))
+        assert guests["ended"].over.is_set()
+        assert not guests["kept"].over.is_set()
+    assert played.access._guests == set()
+
+
+@pytest.fixture
+def anna(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Anna's account, which a test may change; who asks for another name gets none."""
+    account = {"is_disabled": False, "hash": "$argon2id$of anna's", "begun": 0}
+
+    def password_of(_connection: None, name: str) -> Password | None:
+        if name != "anna":
+            return None
+        return Password(1, name, Role.READER, account["hash"], account["is_disabled"])
+
+    def begin_session(_connection: None, login: Password, **_: object) -> Identity:
+        account["begun"] += 1
+        return identity()
+
+    monkeypatch.setattr(module, "password_of", password_of)
+    monkeypatch.setattr(module, "begin_session", begin_session)
+    return account
+
+
+async def test_a_login_checks_a_password_whoever_asks(
+    played: Played, anna: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = []
+
+    def is_password(password: str, password_hash: str | None) -> bool:
+        checked.append(password_hash)
+        return password == "correct horse" and password_hash is not None
+
+    monkeypatch.setattr(module, "is_password", is_password)
+    assert await played.access.log_in("anna", "correct horse") is not None
+    assert await played.access.log_in("anna", "wrong horse") is None
+    assert await played.access.log_in("nobody", "correct horse") is None
+    assert await played.access.log_in("no\x00body", "correct horse") is None
+    anna["is_disabled"] = True
+    assert await played.access.log_in("anna", "correct horse") is None
+    assert checked == [anna["hash"], anna["hash"], None, None, anna["hash"]]
+    assert anna["begun"] == 1
+
+
+async def test_few_passwords_wait_to_be_checked(
+    played: Played, anna: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "is_password", lambda password, _: password == "correct horse")
+    tries = [played.access.log_in("anna", "wrong horse") for _ in range(MAX_CHECKS + 3)]
+    found = await asyncio.gather(*tries, return_exceptions=True)
+    assert [one for one in found if one is None] == [None] * MAX_CHECKS
+    assert {type(one) for one in found} == {type(None), TransientError}
+    assert await played.access.log_in("anna", "correct horse") is not None
+
+
+async def test_a_list_is_told_again_to_who_changed_it_though_it_is_as_it_was(
+    played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where somebody else took the change back before the news of it came."""
+    lists = {1: ["BTCUSDT"], 2: ["ETHUSDT"]}
+    monkeypatch.setattr(
+        module, "watchlist", lambda _connection, user_id: [(one, 0) for one in lists[user_id]]
+    )
+    access = played.access
+    async with (
+        contextlib.aclosing(access.watchlists(1)) as ours,
+        contextlib.aclosing(access.watchlists(2)) as theirs,
+    ):
+        assert (await anext(ours), await anext(theirs)) == (("BTCUSDT",), ("ETHUSDT",))
+        await access.tell_watchlist(1)
+        assert await anext(ours) == ("BTCUSDT",)
+        lists[2].append("ADAUSDT")
+        await access.tell_watchlist(2)
+        assert await anext(theirs) == ("ETHUSDT", "ADAUSDT")
+
+
+def test_a_list_that_was_read_earlier_does_not_replace_a_later_one() -> None:
+    follower = module._Follower(1)
+    follower.take(("NEW",), 2)
+    follower.take(("OLD",), 1, anew=True)
+    assert (follower.symbols, follower.is_due) == (("NEW",), True)
+
+
+async def test_accounts_that_are_required_need_a_database() -> None:
+    with pytest.raises(PermanentError, match="ACCOUNTS_DATABASE_URL or DATABASE_URL"):
+        AuthService("", is_required=True)
+    nobody = AuthService("")
+    assert not nobody.has_accounts
+    assert await nobody.visitor("anything") is None
+    await nobody.run()
+    nobody.close()

@@ -1,0 +1,226 @@
+"""The day of each symbol, from the table and from what comes live."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from include.domain.candles import Candle, silent_candle
+from include.domain.day_prices import DayPrices
+from include.domain.timeframes import DAY_US, MINUTE_US
+from include.errors import TransientError
+from serving.bars import day_prices as module
+from serving.bars.day_prices import Prices
+
+T0 = 1_800_000_000_000_000 // MINUTE_US * MINUTE_US
+
+
+def candle(index: int, close: str = "1") -> Candle:
+    return silent_candle("BTCUSDT", T0 + index * MINUTE_US, Decimal(close))
+
+
+class Table:
+    """A history that a test fills; it reads by its own rows, whatever the call."""
+
+    def __init__(self, *rows: Candle) -> None:
+        self.rows = list(rows)
+        self.failures: list[Exception] = []
+        self.calls = 0
+
+    async def call(self, _call: Callable[[Any], Any]) -> list[Candle]:
+        self.calls += 1
+        if self.failures:
+            raise self.failures.pop()
+        return self.rows
+
+
+def prices_of(
+    table: Table, *, streamed: list[str] | None = None, newest: Candle | None = None
+) -> Prices:
+    names = ["BTCUSDT"] if streamed is None else streamed
+    return Prices(
+        table,  # type: ignore[arg-type]
+        streamed=lambda: names,
+        newest=lambda _symbol: newest,
+        now_us=lambda: T0 + 5 * MINUTE_US,
+    )
+
+
+@asynccontextmanager
+async def reading(prices: Prices) -> AsyncIterator[None]:
+    running = asyncio.create_task(prices.run())
+    await asyncio.sleep(0)  # it reads from now on
+    try:
+        yield
+        assert not running.done()
+    finally:
+        running.cancel()
+        await asyncio.wait([running], timeout=10)
+
+
+async def until_whole(prices: Prices) -> DayPrices:
+    async with asyncio.timeout(30):
+        while True:
+            for day, is_whole in await prices.of(["BTCUSDT"]):
+                if is_whole:
+                    return day
+            await asyncio.sleep(0.001)
+
+
+async def test_what_came_live_is_not_overwritten_by_the_table() -> None:
+    prices = prices_of(Table(candle(-1), candle(0, "2")))
+    prices.settled(candle(0, "3"))
+    async with reading(prices):
+        [(day, is_whole)] = await prices.of(["BTCUSDT"])
+    assert (day.open, day.last, day.minute_count, is_whole) == (1, 3, 2, True)
+
+
+async def test_the_open_minute_is_the_last_price() -> None:
+    prices = prices_of(Table(), newest=candle(1, "9"))
+    prices.settled(candle(0))
+    [(day, is_whole)] = await prices.of(["BTCUSDT"])  # nobody reads the table: it is not waited for
+    assert (day.last, day.minute_count, is_whole) == (9, 2, False)
+    assert await prices_of(Table()).of(["BTCUSDT"]) == []
+
+
+async def test_what_is_not_streamed_has_no_day_and_is_not_waited_for() -> None:
+    prices = prices_of(Table())
+    async with reading(prices), asyncio.timeout(module.WAIT_S / 2):
+        assert await prices.of(["NONEUSDT"]) == []
+
+
+async def test_a_table_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BACKOFF", module.Backoff(first_s=0.001, max_s=0.001))
+    table = Table(candle(0))
+    table.failures = [TransientError("away"), TimeoutError()]
+    prices = prices_of(table)
+    async with reading(prices):
+        await until_whole(prices)
+    assert table.calls == 3
+
+
+async def test_nobody_waits_for_a_table_that_is_away() -> None:
+    table = Table()
+    table.failures = [TransientError("away")] * 9
+    prices = prices_of(table, newest=candle(1, "9"))
+    async with reading(prices), asyncio.timeout(module.WAIT_S / 2):
+        [(day, is_whole)] = await prices.of(["BTCUSDT"])
+        assert (day.last, is_whole) == (9, False)
+        await prices.of(["BTCUSDT"])
+    assert table.calls == 1
+
+
+async def test_a_table_that_lags_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Minutes that were forgotten here, and had not been written when the table was read."""
+    monkeypatch.setattr(module, "LOOK_S", 0.001)
+    table = Table(candle(-9), candle(-8))
+    prices = prices_of(table)
+    prices.settled(candle(0))
+    [(_, is_whole)] = await prices.of(["BTCUSDT"])
+    assert not is_whole
+    await prices._look_back("BTCUSDT", T0)
+    [(day, is_whole)] = await prices.of(["BTCUSDT"])
+    assert (day.minute_count, is_whole) == (3, False)
+    table.rows.append(candle(-1))
+    async with reading(prices):
+        day = await until_whole(prices)
+    assert (day.minute_count, table.calls) == (4, 2)
+
+
+async def test_a_repaired_minute_of_long_ago_makes_nothing_of_the_day_missing() -> None:
+    table = Table(candle(-1))
+    prices = prices_of(table)
+    assert await prices.of(["BTCUSDT"]) == []
+    prices.settled(candle(0))
+    prices.settled(candle(-2 * DAY_US // MINUTE_US))
+    async with reading(prices):
+        day = await until_whole(prices)
+    assert (day.minute_count, table.calls) == (2, 1)
+
+
+async def test_a_minute_that_the_table_never_gets_is_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "LOOK_S", 0.001)
+    table = Table(candle(-9))
+    prices = prices_of(table)
+    prices.settled(candle(0))
+    async with reading(prices):
+        await until_whole(prices)
+    assert table.calls == module.READS
+
+
+async def test_a_symbol_that_left_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_S", 0.001)
+    names = ["BTCUSDT"]
+    prices = prices_of(Table(candle(0)), streamed=names)
+    async with reading(prices):
+        await until_whole(prices)
+        names.clear()
+        assert await prices.of(["BTCUSDT"]) == []
+        async with asyncio.timeout(30):
+            while prices._days or prices._recent or prices._traded:
+                await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("is_asked", [False, True])
+async def test_the_day_begins_anew_where_the_ticker_was_given_to_another_instrument(
+    *, is_asked: bool
+) -> None:
+    prices = prices_of(Table())
+    if is_asked:
+        assert await prices.of(["BTCUSDT"]) == []
+    for index, first_id, close in ((0, 70_000, "99"), (1, 70_100, "98"), (2, 5, "3"), (3, 9, "4")):
+        ids = {"first_trade_id": first_id, "last_trade_id": first_id, "trade_count": 1}
+        prices.settled(replace(candle(index, close), **ids))
+    [(day, is_whole)] = await prices.of(["BTCUSDT"])
+    assert (day.open, day.high, day.last, day.minute_count) == (3, 4, 4, 2)
+    assert is_whole == is_asked  # else the registry says which rows of the table are its own
+
+
+async def test_days_are_made_of_what_is_asked_for_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Minutes end for all symbols at once, and a day takes tens of kilobytes."""
+    names = [f"S{number:02}USDT" for number in range(20)]
+    made: list[str] = []
+
+    class Noted(module.DayOfMinutes):
+        def __init__(self, symbol: str) -> None:
+            super().__init__(symbol)
+            made.append(symbol)
+
+    monkeypatch.setattr(module, "DayOfMinutes", Noted)
+    monkeypatch.setattr(module, "LOOK_S", 0.001)
+    table = Table()
+    prices = prices_of(table, streamed=names)
+    minutes = 2 * module.RECENT
+    for index in range(minutes):
+        for name in names:
+            prices.settled(replace(candle(index, str(index + 1)), symbol=name))
+    async with reading(prices):
+        [(asked, _)] = await prices.of(["S07USDT"])
+    assert made == ["S07USDT"]
+    assert (asked.last, asked.minute_count) == (minutes, module.RECENT)
+    assert {len(one) for one in prices._recent.values()} == {module.RECENT}
+
+
+async def test_others_have_the_loop_while_many_days_are_summed_up() -> None:
+    names = [f"S{number:03}USDT" for number in range(100)]
+    prices = prices_of(Table(), streamed=names)
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    await prices.of(names)
+    task.cancel()
+    assert turns >= len(names) // module.SYMBOLS_A_TURN

@@ -1,0 +1,377 @@
+"""The board joins bars from minutes, for those who watch and while they do."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from include.domain.candles import Candle, Status
+from include.domain.live_bars import Part
+from include.domain.timeframes import DAY_US, HOUR_US, MINUTE_US, TIMEFRAMES
+from include.errors import PermanentError, TransientError
+from serving.bars import live_bars as boards
+from serving.bars.live_bars import MINUTES_KEPT, LiveBars, Parts
+from serving.bars.subscription import Bars, BarSubscription, BarUpdate
+from streamer.hub.subscription import Batch, CandleUpdate
+
+HOUR = TIMEFRAMES["1h"]
+FIVE = TIMEFRAMES["5m"]
+DAY, MONTH = TIMEFRAMES["1d"], TIMEFRAMES["1M"]
+MINUTE = TIMEFRAMES["1m"]
+T0 = HOUR.open_time_us(1_800_000_000_000_000) + 30 * MINUTE_US
+
+
+def candle(open_time_us: int, *, symbol: str = "BTCUSDT", close: str = "10") -> Candle:
+    price, one = Decimal(close), Decimal(1)
+    return Candle(symbol, open_time_us, price, price, price, price, one, price, 1, one, price, 1, 1)
+
+
+def update(index: int, *, close: str = "10", symbol: str = "BTCUSDT") -> CandleUpdate:
+    return CandleUpdate(
+        candle(T0 + index * MINUTE_US, close=close, symbol=symbol),
+        is_closed=True,
+        status=Status.VERIFIED,
+    )
+
+
+class Played:
+    """Changes that a test makes."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[Batch | None] = asyncio.Queue()
+        self.listeners = 0
+
+    def __call__(self) -> Played:
+        self.listeners += 1
+        return self
+
+    async def next(self) -> Batch | None:
+        return await self.queue.get()
+
+    def leave(self) -> None:
+        self.listeners -= 1
+
+    def tell(
+        self,
+        *updates: CandleUpdate,
+        missed: dict[str, tuple[int, int]] | None = None,
+        streamed: set[str] | None = None,
+        is_cut: bool = False,
+    ) -> None:
+        names = None if streamed is None else frozenset(streamed)
+        self.queue.put_nowait(Batch(list(updates), missed or {}, names, is_cut))
+
+
+@asynccontextmanager
+async def running(
+    read: Callable[[str, int], Parts] = lambda _symbol, _newest: ((), (), ()),
+    **options: Any,
+) -> AsyncIterator[tuple[LiveBars, Played]]:
+    played = Played()
+    board = LiveBars(played, read, **options)
+    task = asyncio.create_task(board.run())
+    try:
+        yield board, played
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not holds():
+            await asyncio.sleep(0.001)
+
+
+async def taken(watch: BarSubscription, count: int) -> list[tuple[str, int, str]]:
+    """Timeframe, minutes and close of the next bars."""
+    found: list[tuple[str, int, str]] = []
+    async with asyncio.timeout(30):
+        while len(found) < count and (bars := await watch.next()) is not None:
+            found += [(o.timeframe, o.minute_count, str(o.candle.close)) for o in bars.updates]
+    return found
+
+
+async def test_nobody_is_listened_to_while_nobody_watches() -> None:
+    async with running() as (board, played):
+        await asyncio.sleep(0)
+        assert played.listeners == 0
+        with board.watch(None, [MINUTE]):
+            await until(lambda: played.listeners == 1)
+        played.tell(update(0))  # by the next change the board has seen that nobody is left
+        await until(lambda: played.listeners == 0)
+        assert board.symbols == frozenset()
+
+
+async def test_bars_go_on_from_what_the_table_has() -> None:
+    asked: list[tuple[str, int]] = []
+
+    def read(symbol: str, newest_us: int) -> Parts:
+        asked.append((symbol, newest_us))
+        before = [candle(T0 - index * MINUTE_US, close="9") for index in range(1, 5)]
+        hours = [Part(candle(HOUR.open_time_us(T0) - HOUR_US * 2), 60)]
+        return before, hours, ()
+
+    async with running(read) as (board, played):
+        with board.watch(["BTCUSDT"], [HOUR]) as watch:
+            played.tell(update(0, close="11"))
+            assert await taken(watch, 1) == [("1h", 5, "11")]
+            assert asked == [("BTCUSDT", T0)]
+            assert board.is_known(watch)
+            played.tell(update(1, close="12"))
+            assert await taken(watch, 1) == [("1h", 6, "12")]
+
+
+async def test_a_second_watch_begins_with_the_present_states() -> None:
+    async with running() as (board, played):
+        with board.watch(None, [MINUTE]) as first:
+            played.tell(update(0), update(0, symbol="ETHUSDT"))
+            await taken(first, 2)
+            with board.watch(["ETHUSDT"], [MINUTE, FIVE]) as second:
+                assert sorted(await taken(second, 2)) == [("1m", 1, "10"), ("5m", 1, "10")]
+
+
+async def test_a_minute_older_than_memory_has_the_symbol_read_anew() -> None:
+    reads: list[int] = []
+
+    def read(_symbol: str, newest_us: int) -> Parts:
+        reads.append(newest_us)
+        return (), [Part(candle(HOUR.open_time_us(T0) - HOUR_US, close=str(len(reads))), 60)], ()
+
+    async with running(read) as (board, played):
+        with board.watch(["BTCUSDT"], [TIMEFRAMES["2h"], TIMEFRAMES["1d"]]) as watch:
+            played.tell(update(0))
+            await taken(watch, 1)
+            played.tell(update(-200, close="5"))
+            await until(lambda: len(reads) == 2)
+
+
+async def test_a_repaired_minute_has_its_bars_told_that_are_no_longer_among_the_newest() -> None:
+    """Those of the last hours; a reader would else keep a bar that misses a minute."""
+    async with running() as (board, played):
+        with board.watch(["BTCUSDT"], [FIVE, TIMEFRAMES["15m"]]) as watch:
+            played.tell(*(update(index) for index in (0, 1, 2, 4)))
+            assert ("5m", 4, "10") in await taken(watch, 2)
+            played.tell(*(update(index) for index in range(5, 25)))
+            await until(lambda: watch.waiting > 0)
+            watch.take()
+            played.tell(update(3))
+            await until(lambda: watch.waiting > 0)
+            told = {one.timeframe: one for one in watch.take().updates}
+            assert {name: one.minute_count for name, one in told.items()} == {"5m": 5, "15m": 15}
+            assert told["5m"].is_revision
+
+
+async def test_a_minute_of_yesterday_has_its_bars_told_once_they_are_read_anew() -> None:
+    reads: list[int] = []
+    hour = HOUR.open_time_us(T0) - 5 * HOUR_US
+
+    def read(_symbol: str, newest_us: int) -> Parts:
+        reads.append(newest_us)
+        return (), [Part(candle(hour, close=str(len(reads))), 58 + len(reads))], ()
+
+    async with running(read) as (board, played):
+        with board.watch(["BTCUSDT"], [FIVE, HOUR]) as watch:
+            played.tell(update(0))
+            await taken(watch, 2)
+            played.tell(replace(update(0), candle=candle(hour + MINUTE_US)))
+            assert await taken(watch, 1) == [("1h", 60, "2")]
+
+
+async def test_a_symbol_is_read_once_at_a_time_and_again_where_it_was_asked_for_meanwhile() -> None:
+    """Of two reads at once the older might end last, and win."""
+    release, reads = threading.Event(), []
+
+    def read(_symbol: str, newest_us: int) -> Parts:
+        reads.append(newest_us)
+        if len(reads) == 1:
+            release.wait(30)
+        return (), (), ()
+
+    async with running(read) as (board, played):
+        with board.watch(["BTCUSDT"], [FIVE]) as watch:
+            played.tell(update(0))
+            await until(lambda: len(reads) == 1)
+            played.tell(missed={"BTCUSDT": (T0, T0 + MINUTE_US)})
+            played.tell(*(update(index) for index in range(1, 20)))
+            await until(lambda: not board.is_known(watch) and bool(board._to_read))
+            for _ in range(20):
+                await asyncio.sleep(0.001)
+            assert len(reads) == 1
+            release.set()
+            await until(lambda: len(reads) == 2 and board.is_known(watch))
+            assert reads == [T0, T0 + 19 * MINUTE_US]
+
+
+async def test_a_table_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boards, "BACKOFF", boards.Backoff(first_s=0.01, max_s=0.01))
+    failures: list[Exception] = [TransientError("away"), PermanentError("no such table")]
+
+    def read(_symbol: str, _newest_us: int) -> Parts:
+        if failures:
+            raise failures.pop()
+        return (), (), ()
+
+    async with running(read) as (board, played):
+        with board.watch(["BTCUSDT"], [FIVE]) as watch:
+            played.tell(update(0))
+            assert await taken(watch, 1) == [("5m", 1, "10")]
+    assert not failures
+
+
+async def test_what_was_lost_on_the_way_is_named_and_read_anew() -> None:
+    reads: list[int] = []
+
+    def read(_symbol: str, newest_us: int) -> Parts:
+        reads.append(newest_us)
+        return (), (), ()
+
+    async with running(read) as (board, played):
+        with board.watch(["BTCUSDT"], [MINUTE, FIVE]) as watch:
+            played.tell(update(0))
+            await taken(watch, 2)
+            played.tell(missed={"BTCUSDT": (T0, T0 + MINUTE_US)})
+            bars = await watch.next()
+            assert bars is not None
+            assert [one.timeframe for one in bars.missed] == ["1m"]
+            await until(lambda: len(reads) == 2)
+
+
+async def test_the_end_of_the_changes_ends_the_watches() -> None:
+    async with running() as (board, played):
+        watch = board.watch(None, [MINUTE])
+        played.tell(update(0))
+        played.queue.put_nowait(None)
+        assert len(await taken(watch, 1)) == 1
+        assert await watch.next() is None
+        assert await board.watch(None, [MINUTE]).next() is not None  # the last states
+    assert board.watches == 2
+
+
+async def test_what_is_remembered_of_a_symbol_is_bounded() -> None:
+    async with running(is_always_on=True) as (board, played):
+        await until(lambda: played.listeners == 1)
+        played.tell(*(update(index) for index in range(50)))
+        await until(lambda: bool(board.symbols))
+        assert len(board._states["BTCUSDT"]) == MINUTES_KEPT
+
+
+async def test_a_watch_grows_and_shrinks_and_hears_of_what_it_has_alone() -> None:
+    async with running() as (board, played):
+        with board.watch(["BTCUSDT"], [MINUTE]) as watch:
+            played.tell(update(0), update(0, symbol="ETHUSDT"))
+            assert len(await taken(watch, 1)) == 1
+            board.extend(watch, ["ETHUSDT", "BTCUSDT"])
+            (bar,) = watch.take().updates  # the present state of the new one alone
+            assert bar.candle.symbol == "ETHUSDT"
+            played.tell(update(1), update(1, symbol="ETHUSDT"))
+            await until(lambda: watch.waiting == 2)
+            board.reduce(watch, ["BTCUSDT", "NONE"])
+            assert [one.candle.symbol for one in watch.take().updates] == ["ETHUSDT"]
+            assert watch.symbols == frozenset({"ETHUSDT"})
+            played.tell(update(2), update(2, symbol="ETHUSDT"))
+            bars = await watch.next()
+            assert bars is not None
+            assert [one.candle.symbol for one in bars.updates] == ["ETHUSDT"]
+
+
+def traded(index: int, first_id: int, *, close: str = "10") -> CandleUpdate:
+    one = replace(
+        candle(T0 + index * MINUTE_US, close=close), first_trade_id=first_id, last_trade_id=first_id
+    )
+    return CandleUpdate(one, is_closed=True, status=Status.VERIFIED)
+
+
+async def test_bars_begin_anew_where_the_ticker_was_given_to_another_instrument() -> None:
+    """No bar holds minutes of both, whether it was in memory before or is read after."""
+    asked: list[int] = []
+
+    def read(_symbol: str, newest_us: int) -> Parts:
+        before = [candle(T0 - 9 * MINUTE_US, close="99"), candle(T0 - 8 * MINUTE_US, close="99")]
+        hour = Part(candle(HOUR.open_time_us(T0) - 2 * HOUR_US, close="99"), 60)
+        day = Part(candle(DAY.open_time_us(T0 - 3 * DAY_US), close="99"), 1_440)
+        asked.append(newest_us)
+        return before, [hour], [day]
+
+    async with running(read) as (board, played):
+        with board.watch(["BTCUSDT"], [HOUR, MONTH]) as watch:
+            played.tell(traded(0, 50_000, close="99"))
+            await until(lambda: bool(asked))
+            await until(lambda: board.is_known(watch))
+            played.tell(traded(1, 50_010, close="99"), traded(2, 7, close="3"))
+            await until(lambda: board.since_us("BTCUSDT") == T0 + 2 * MINUTE_US)
+            played.tell(traded(3, 8, close="4"), traded(1, 50_010, close="98"))
+            bars: dict[str, BarUpdate] = {}
+            while {one.minute_count for one in bars.values()} != {2}:
+                bars |= {one.timeframe: one for one in (await _next(watch)).updates}
+            assert set(bars) == {"1h", "1M"}
+            for one in bars.values():
+                assert (one.candle.open, one.candle.high, one.candle.close) == (3, 4, 4)
+        with board.watch(["BTCUSDT"], [MONTH]) as late:
+            found = await _next(late)
+            assert [one.minute_count for one in found.updates] == [2]
+            assert found.updates[0].candle.high == 4
+
+
+async def _next(watch: BarSubscription) -> Bars:
+    async with asyncio.timeout(30):
+        bars = await watch.next()
+    assert bars is not None
+    return bars
+
+
+async def test_symbols_that_are_dropped_are_forgotten_and_their_last_states_still_told() -> None:
+    dropped: list[set[str]] = []
+    names = {"BTCUSDT", "ETHUSDT"}
+    async with running(on_dropped=lambda gone: dropped.append(set(gone))) as (board, played):
+        with board.watch(None, [MINUTE, FIVE]) as watch:
+            played.tell(update(0), update(0, symbol="ETHUSDT"), streamed=names)
+            await taken(watch, 4)
+            played.tell(update(1), update(1, symbol="ETHUSDT"), streamed={"ETHUSDT"})
+            told: list[BarUpdate] = []
+            while len(told) < 3:
+                bars = await asyncio.wait_for(watch.next(), 30)
+                assert bars is not None
+                told += bars.updates
+            assert {one.candle.symbol for one in told if one.timeframe == "5m"} == {"ETHUSDT"}
+            assert {one.candle.symbol for one in told if one.timeframe == "1m"} == names
+            assert (board.symbols, dropped) == ({"ETHUSDT"}, [{"BTCUSDT"}])
+            assert not board.knows("BTCUSDT")
+            assert set(board._bars) == {"ETHUSDT"}
+            with board.watch(["BTCUSDT"], [MINUTE]) as late:
+                assert not late.take()
+                played.tell(update(3), streamed=names)  # taken up again
+                await until(lambda: board.knows("BTCUSDT"))
+                assert [one.candle.open_time_us for one in late.take().updates] == [
+                    T0 + 3 * MINUTE_US
+                ]
+
+
+async def test_who_wants_to_know_is_told_which_of_its_symbols_are_streamed() -> None:
+    async with running() as (board, played):
+        with (
+            board.watch(None, [MINUTE], tells_streamed=True) as first,
+            board.watch(["BTCUSDT", "XRPUSDT"], [MINUTE], tells_streamed=True) as some,
+            board.watch(None, [MINUTE]) as plain,
+        ):
+            assert not first.take()  # nobody knows yet
+            played.tell(streamed={"BTCUSDT", "ETHUSDT"})
+            bars = await first.next()
+            assert bars is not None
+            assert bars.streamed == {"BTCUSDT", "ETHUSDT"}
+            assert some.take().streamed == {"BTCUSDT"}
+            with board.watch(None, [MINUTE], tells_streamed=True) as late:
+                assert late.take().streamed == {"BTCUSDT", "ETHUSDT"}
+            played.tell(streamed={"BTCUSDT"})
+            bars = await first.next()
+            assert bars is not None
+            assert bars.streamed == {"BTCUSDT"}
+            assert not some.take()  # nothing new for it
+            assert not plain.take()

@@ -1,0 +1,93 @@
+"""The board over symbols that are dropped, taken up again, and begun with."""
+
+from __future__ import annotations
+
+from include.domain.live_bars import Part
+from include.domain.timeframes import HOUR_US, MINUTE_US
+from serving.bars.live_bars import Parts
+from tests.unit.serving.bars.test_live_bars import (
+    HOUR,
+    MINUTE,
+    MONTH,
+    T0,
+    candle,
+    running,
+    traded,
+    until,
+    update,
+)
+from tests.unit.serving.bars.test_live_bars import _next as following
+
+
+async def test_bars_of_a_ticker_that_another_instrument_got_after_a_drop_begin_anew() -> None:
+    def read(_symbol: str, _newest_us: int) -> Parts:
+        hour = Part(candle(HOUR.open_time_us(T0) - 2 * HOUR_US, close="99"), 60)
+        return [candle(T0 - 9 * MINUTE_US, close="99")], [hour], []
+
+    async with running(read, is_always_on=True) as (board, played):
+        played.tell(traded(0, 50_000, close="99"), streamed={"BTCUSDT"})
+        await until(lambda: board.knows("BTCUSDT"))
+        played.tell(streamed=set())
+        await until(lambda: not board.knows("BTCUSDT"))
+        played.tell(traded(9, 7, close="3"), streamed={"BTCUSDT"})
+        await until(lambda: board.knows("BTCUSDT"))
+        assert board.since_us("BTCUSDT") == T0 + 9 * MINUTE_US
+        with board.watch(["BTCUSDT"], [HOUR, MONTH]) as watch:
+            await until(lambda: watch.waiting > 0)
+            bars = watch.take().updates
+            assert {one.timeframe: one.minute_count for one in bars} == {"1h": 1, "1M": 1}
+            assert {one.candle.high for one in bars} == {3}
+
+
+async def test_the_beginning_is_told_once_its_last_batch_has_come() -> None:
+    async with running() as (board, played):
+        with (
+            board.watch(["BTCUSDT"], [MINUTE], tells_streamed=True) as watch,
+            board.watch(["ETHUSDT"], [MINUTE], tells_streamed=True) as other,
+        ):
+            names = {"BTCUSDT", "ETHUSDT"}
+            played.tell(update(0), streamed=names, is_cut=True)
+            assert (await following(watch)).updates
+            assert (await following(other)).streamed
+            assert not board.is_known(watch)
+            assert not board.is_known(other)
+            played.tell(update(0, symbol="ETHUSDT"))
+            assert not await following(watch)  # nothing of it, but it wants to know
+            assert board.is_known(watch)
+            assert (await following(other)).updates
+            assert board.is_known(other)
+            played.tell(update(1), is_cut=True)
+            assert (await following(watch)).updates
+            assert board.is_known(watch)  # a backlog later on is no beginning
+        played.tell(update(2))
+        await until(lambda: played.listeners == 0)
+        with board.watch(["BTCUSDT"], [MINUTE], tells_streamed=True) as late:
+            assert not board.is_known(late)
+
+
+async def test_whoever_listens_is_told_what_is_dropped_and_taken_up() -> None:
+    told: list[tuple[set[str], set[str]]] = []
+    async with running(is_always_on=True) as (board, played):
+        board.on_listed.add(lambda dropped, taken_up: told.append((set(dropped), set(taken_up))))
+        for names in ({"BTCUSDT"}, {"BTCUSDT"}, {"ETHUSDT"}, set[str]()):
+            played.tell(streamed=names)
+        await until(lambda: len(told) == 2)
+        assert told == [({"BTCUSDT"}, {"ETHUSDT"}), ({"ETHUSDT"}, set())]
+
+
+async def test_bars_that_wait_when_their_symbol_is_dropped_are_still_told() -> None:
+    async with running() as (board, played):
+        with board.watch(None, [MINUTE, HOUR]) as watch:
+            names = {"BTCUSDT", "ETHUSDT"}
+            played.tell(update(0), update(0, symbol="ETHUSDT"), streamed=names)
+            told = []
+            while len(told) < 4:
+                told += (await following(watch)).updates
+            played.tell(update(1, close="11"))
+            await until(lambda: watch.waiting == 2)
+            played.tell(streamed={"ETHUSDT"})
+            await until(lambda: not board.knows("BTCUSDT"))
+            last = {one.timeframe: one for one in watch.take().updates}
+            assert last.keys() == {"1m", "1h"}
+            assert (last["1h"].minute_count, last["1h"].candle.close) == (2, 11)
+            assert not watch.take()

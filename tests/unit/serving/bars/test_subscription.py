@@ -1,0 +1,183 @@
+"""What a reader of bars is told, and what not."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+
+from include.domain.candles import Candle, Source, Status, silent_candle
+from include.domain.timeframes import MINUTE_US, TIMEFRAMES, Timeframe
+from serving.bars.subscription import MIN_WAITING, BarSubscription, BarUpdate, Missed
+from streamer.hub.subscription import CandleUpdate
+
+T0 = 1_800_000_000_000_000 // MINUTE_US * MINUTE_US
+FIVE = TIMEFRAMES["5m"]
+MINUTE = TIMEFRAMES["1m"]
+
+
+def candle(open_time_us: int = T0, close: str = "10") -> Candle:
+    return silent_candle("BTCUSDT", open_time_us, Decimal(close))
+
+
+class Bars:
+    """The bars as they stand."""
+
+    def __init__(self) -> None:
+        self.now: dict[tuple[str, int], BarUpdate] = {}
+
+    def __call__(self, symbol: str, timeframe: Timeframe, open_time_us: int) -> BarUpdate | None:
+        return self.now.get((timeframe.name, open_time_us))
+
+
+def watch_of(
+    *timeframes: Timeframe, bars: Bars | None = None, closed_only: bool = False
+) -> tuple[BarSubscription, list[BarSubscription]]:
+    left: list[BarSubscription] = []
+    watch = BarSubscription(
+        frozenset({"BTCUSDT"}),
+        timeframes,
+        closed_only=closed_only,
+        bar=bars or Bars(),
+        symbols_of_all=lambda: 1,
+        on_leave=left.append,
+    )
+    return watch, left
+
+
+def test_states_of_a_minute_are_conflated_and_a_revision_stays_one() -> None:
+    watch, _ = watch_of(MINUTE)
+    watch.put_minute(CandleUpdate(candle(), is_closed=True, is_revision=True))
+    watch.put_minute(
+        CandleUpdate(
+            candle(close="11"), is_closed=True, status=Status.VERIFIED, source=Source.KLINE
+        )
+    )
+    (told,) = watch.take().updates
+    assert told == BarUpdate(
+        "1m",
+        candle(close="11"),
+        is_closed=True,
+        status=Status.VERIFIED,
+        source=Source.KLINE,
+        is_revision=True,
+    )
+    assert watch.conflated == 1
+    assert not watch.take()
+
+
+def test_a_bar_is_told_as_it_stands_when_it_is_taken_and_once() -> None:
+    bars = Bars()
+    watch, _ = watch_of(FIVE, bars=bars)
+    open_time_us = FIVE.open_time_us(T0)
+    watch.mark("BTCUSDT", T0)
+    bars.now["5m", open_time_us] = first = BarUpdate("5m", candle(open_time_us))
+    assert watch.take().updates == [first]
+    watch.mark("BTCUSDT", T0 + MINUTE_US)
+    assert not watch.take()  # nothing about it is new
+
+
+def test_a_closed_bar_with_other_values_is_a_revision() -> None:
+    bars = Bars()
+    watch, _ = watch_of(FIVE, bars=bars)
+    open_time_us = FIVE.open_time_us(T0)
+    for close, is_closed, is_revision in (
+        ("10", False, False),
+        ("11", True, False),
+        ("12", True, True),
+    ):
+        bars.now["5m", open_time_us] = BarUpdate(
+            "5m", candle(open_time_us, close), is_closed=is_closed
+        )
+        watch.mark("BTCUSDT", T0)
+        (told,) = watch.take().updates
+        assert (told.candle.close, told.is_revision) == (Decimal(close), is_revision)
+
+
+def test_a_closed_bar_older_than_those_remembered_may_be_a_revision() -> None:
+    bars = Bars()
+    watch, _ = watch_of(FIVE, bars=bars)
+    first = FIVE.open_time_us(T0)
+    for index, close, is_revision in (
+        (0, "10", False),
+        (1, "10", False),
+        (2, "10", False),
+        (0, "11", True),
+        (-1, "10", True),
+        (1, "12", True),
+        (3, "10", False),
+    ):
+        open_time_us = first + index * 5 * MINUTE_US
+        bars.now["5m", open_time_us] = BarUpdate("5m", candle(open_time_us, close), is_closed=True)
+        watch.mark("BTCUSDT", open_time_us)
+        (told,) = watch.take().updates
+        assert (told.candle.close, told.is_revision) == (Decimal(close), is_revision)
+
+
+def test_an_hour_that_changed_marks_the_bars_that_hold_it() -> None:
+    watch, _ = watch_of(MINUTE, FIVE, TIMEFRAMES["1h"], TIMEFRAMES["1M"])
+    watch.mark_hour("BTCUSDT", T0)
+    assert {name for _, name, _ in watch._waiting} == {"1h", "1M"}
+
+
+def test_open_bars_are_left_out_where_closed_ones_alone_are_wanted() -> None:
+    bars = Bars()
+    watch, _ = watch_of(MINUTE, FIVE, bars=bars, closed_only=True)
+    open_time_us = FIVE.open_time_us(T0)
+    bars.now["5m", open_time_us] = BarUpdate("5m", candle(open_time_us))
+    watch.put_minute(CandleUpdate(candle(), is_closed=False))
+    watch.mark("BTCUSDT", T0)
+    assert not watch.take()
+    bars.now["5m", open_time_us] = BarUpdate("5m", candle(open_time_us), is_closed=True)
+    watch.put_minute(CandleUpdate(candle(), is_closed=True))
+    watch.mark("BTCUSDT", T0)
+    assert [one.timeframe for one in watch.take().updates] == ["1m", "5m"]
+
+
+def test_what_waits_is_bounded_and_what_left_is_named() -> None:
+    watch, _ = watch_of(MINUTE)
+    for index in range(MIN_WAITING + 3):
+        watch.put_minute(CandleUpdate(candle(T0 + index * MINUTE_US), is_closed=True))
+    assert watch.waiting == MIN_WAITING
+    found = watch.take(10)
+    assert found.missed == [Missed("BTCUSDT", "1m", T0, T0 + 3 * MINUTE_US)]
+    assert found.updates[0].candle.open_time_us == T0 + 3 * MINUTE_US
+
+
+def test_minutes_that_were_lost_before_are_named_to_those_who_watch_minutes() -> None:
+    minutes, _ = watch_of(MINUTE)
+    coarse, _ = watch_of(FIVE)
+    for one in (minutes, coarse):
+        one.miss("BTCUSDT", T0, T0 + MINUTE_US)
+        one.miss("ETHUSDT", T0, T0 + MINUTE_US)
+    assert minutes.take().missed == [Missed("BTCUSDT", "1m", T0, T0 + MINUTE_US)]
+    assert not coarse.take()
+
+
+async def test_a_reader_waits_and_gets_what_is_left_before_the_end() -> None:
+    watch, left = watch_of(MINUTE)
+    waiting = asyncio.create_task(watch.next())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    watch.put_minute(CandleUpdate(candle(), is_closed=True))
+    bars = await waiting
+    assert bars is not None
+    assert len(bars.updates) == 1
+    watch.put_minute(CandleUpdate(candle(T0 + MINUTE_US), is_closed=True))
+    with watch:
+        pass
+    assert left == [watch]
+    bars = await watch.next()
+    assert bars is not None
+    assert len(bars.updates) == 1
+    assert await watch.next() is None
+
+
+async def test_marks_that_turn_out_to_be_nothing_new_do_not_wake_the_reader() -> None:
+    watch, _ = watch_of(FIVE)
+    watch.mark("BTCUSDT", T0)  # of a bar that is not in memory
+    waiting = asyncio.create_task(watch.next())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    watch.end()
+    assert await waiting is None

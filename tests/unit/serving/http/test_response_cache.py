@@ -1,0 +1,170 @@
+"""Answers are kept as long as nothing of what they say has changed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+from serving.http.response_cache import SURE_FOR_S, CachedResponse, ResponseCache
+
+
+class Table:
+    """Something that answers are made of."""
+
+    def __init__(self, text: bytes = b"one") -> None:
+        self.text = text
+        self.version = 1
+        self.made = 0
+        self.looked = 0
+
+    def look(self) -> int:
+        self.looked += 1
+        return self.version
+
+    def make(self) -> CachedResponse:
+        self.made += 1
+        return CachedResponse(self.text, f'"{self.text.decode()}"')
+
+    def change(self, text: bytes) -> None:
+        self.text = text
+        self.version += 1
+
+
+def strict(**bounds: int) -> ResponseCache:
+    """Looks at the version for each request: its clock goes too fast for anything to be sure."""
+    seconds = itertools.count(step=SURE_FOR_S)
+    return ResponseCache(clock=lambda: next(seconds), **bounds)
+
+
+def asking(kept: ResponseCache, table: Table) -> Callable[[str], bytes]:
+    def ask(key: str) -> bytes:
+        made = kept.answer(key, table.look, table.make)
+        assert made is not None
+        return made.body
+
+    return ask
+
+
+def test_an_answer_is_made_twice_and_then_kept() -> None:
+    table, kept = Table(), strict()
+    ask = asking(kept, table)
+    assert [ask("a") for _ in range(5)] == [b"one"] * 5
+    assert (table.made, table.looked) == (2, 4)
+    assert (len(kept), kept.bytes) == (1, 3)
+
+
+def test_what_was_looked_up_just_now_is_at_hand_and_no_older_than_that() -> None:
+    now_s = 0.0
+    table, kept = Table(), ResponseCache(clock=lambda: now_s)
+    ask = asking(kept, table)
+
+    def look_slowly() -> int:
+        nonlocal now_s
+        found = table.look()
+        now_s += SURE_FOR_S / 2
+        return found
+
+    assert kept.at_hand("a") is None
+    ask("a")
+    assert kept.at_hand("a") is None  # nothing is kept of a first request
+    kept.answer("a", look_slowly, table.make)
+    table.change(b"other")
+    now_s = 0.9 * SURE_FOR_S
+    made = kept.at_hand("a")
+    assert made is not None
+    assert made.body == b"one"
+    now_s = SURE_FOR_S  # since the look began
+    assert kept.at_hand("a") is None
+    assert ask("a") == b"other"
+    made = kept.at_hand("a")
+    assert made is not None
+    assert made.body == b"other"
+
+
+def test_a_slow_look_does_not_replace_what_a_later_one_found() -> None:
+    now_s = 0.0
+    table, kept = Table(), ResponseCache(clock=lambda: now_s)
+    ask = asking(kept, table)
+    ask("a")
+
+    def look_while_it_changes() -> int:
+        nonlocal now_s
+        found = table.look()
+        made = table.make()
+        table.change(b"other")
+        now_s = SURE_FOR_S / 2
+        assert ask("a") == b"other"
+        table.make = lambda: made  # type: ignore[method-assign]
+        return found
+
+    kept.answer("a", look_while_it_changes, lambda: table.make())
+    made = kept.at_hand("a")
+    assert made is not None
+    assert made.body == b"other"
+
+
+def test_a_first_request_costs_no_look_and_keeps_nothing() -> None:
+    table, kept = Table(), strict()
+    ask = asking(kept, table)
+    for number in range(10):
+        ask(str(number))
+    assert (table.made, table.looked, len(kept), kept.bytes) == (10, 0, 0, 0)
+
+
+def test_what_has_changed_is_made_anew() -> None:
+    table, kept = Table(), strict()
+    ask = asking(kept, table)
+    for _ in range(3):
+        ask("a")
+    table.change(b"other")
+    assert [ask("a"), ask("a")] == [b"other"] * 2
+    assert table.made == 3
+    assert kept.bytes == 5
+
+
+def test_a_change_while_an_answer_is_made_is_seen_by_the_next_request() -> None:
+    table, kept = Table(), strict()
+    ask = asking(kept, table)
+    ask("a")
+
+    def make() -> CachedResponse:
+        made = table.make()
+        table.change(b"later")  # after it was read
+        return made
+
+    kept.answer("a", table.look, make)
+    assert ask("a") == b"later"
+
+
+def test_bodies_are_bounded_and_those_asked_for_longest_ago_go_first() -> None:
+    table = Table(b"0123456789")
+    kept = strict(max_bytes=30, max_bytes_of_one=20)
+    ask = asking(kept, table)
+    for key in ("a", "b", "c"):
+        ask(key)
+        ask(key)
+    ask("a")
+    ask("d")
+    ask("d")
+    assert (len(kept), kept.bytes) == (3, 30)
+    made = table.made
+    ask("a")
+    assert table.made == made  # still there
+    ask("b")
+    assert table.made == made + 1
+
+
+def test_one_that_is_too_large_is_not_kept() -> None:
+    table = Table(b"x" * 21)
+    kept = strict(max_bytes=30, max_bytes_of_one=20)
+    ask = asking(kept, table)
+    for _ in range(3):
+        ask("a")
+    assert (table.made, len(kept), kept.bytes) == (3, 0, 0)
+
+
+def test_what_cannot_be_made_is_not_kept() -> None:
+    table, kept = Table(), strict()
+    for _ in range(3):
+        assert kept.answer("a", table.look, lambda: None) is None
+    assert len(kept) == 0

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+
+import pytest
+
+from include.domain.candles import Source, Status
+from include.domain.timeframes import MINUTE_US, SECOND_US
+from include.errors import TransientError
+from include.store.candles.resumed_minutes import Asked, SettledMinute
+from serving.sources.nats import resumption as module
+from serving.sources.nats.news import News
+from serving.sources.nats.resumption import (
+    MAX_BACK_US,
+    OVERLAP_US,
+    WRITTEN_BEFORE_US,
+    Resumption,
+)
+from serving.sources.nats.states import States
+from streamer.hub.subscription import CandleUpdate
+from tests.unit.serving.sources.nats.test_states import T0, live, minute, settled
+
+WALL_US = 1_000 * SECOND_US
+
+
+class Table:
+    def __init__(self, *rows: SettledMinute, failures: int = 0) -> None:
+        self.rows = list(rows)
+        self.failures = failures
+        self.asked: list[tuple[dict[str, Asked], int]] = []
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def __call__(self, asked: Mapping[str, Asked], first_us: int) -> list[SettledMinute]:
+        self.asked.append((dict(asked), first_us))
+        if len(self.asked) <= self.failures:
+            raise TransientError("PostgreSQL is away")
+        rows = list(self.rows)
+        assert self.go_on.wait(30)
+        return rows
+
+
+class Played:
+    def __init__(self, table: Table) -> None:
+        self.states, self.news = States(), News()
+        self.told: list[CandleUpdate] = []
+        self.resumption = Resumption(
+            self.states, self.news, table, self.put, wall_us=lambda: WALL_US
+        )
+
+    def put(self, update: CandleUpdate) -> None:
+        told = self.states.take(update)
+        if told is not None:
+            self.resumption.told(told.candle.symbol)
+            self.told.append(told)
+
+
+@asynccontextmanager
+async def playing(table: Table) -> AsyncIterator[Played]:
+    played = Played(table)
+    running = asyncio.create_task(played.resumption.run())
+    try:
+        yield played
+    finally:
+        running.cancel()
+        await asyncio.wait([running], timeout=5)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def row(index: int, close: str = "1") -> SettledMinute:
+    return SettledMinute(minute(index, close=close), Status.VERIFIED, Source.KLINE)
+
+
+async def test_minutes_since_a_little_before_the_newest_are_told_and_changed_ones_are_marked() -> (
+    None
+):
+    table = Table(row(-50, "2"), row(0), row(1, "2"), *map(row, range(2, 29)))
+    async with playing(table) as played:
+        for index in (0, 1):
+            played.put(settled(index=index))
+        played.resumption.ask("BTCUSDT")
+        played.put(settled(index=30))  # it goes on meanwhile
+        await until(lambda: not played.resumption.waiting)
+        assert played.resumption.resumed == 30
+    newest_us = T0 + MINUTE_US
+    asked = Asked(newest_us - OVERLAP_US, WALL_US - WRITTEN_BEFORE_US)
+    assert table.asked == [({"BTCUSDT": asked}, T0 + 30 * MINUTE_US - MAX_BACK_US)]
+    found = [
+        ((one.candle.open_time_us - T0) // MINUTE_US, one.is_revision) for one in played.told[3:]
+    ]
+    assert found == [(-50, True), (1, True), *((index, False) for index in range(2, 29))]
+
+
+async def test_a_symbol_that_nobody_was_told_of_is_not_read() -> None:
+    table = Table()
+    async with playing(table) as played:
+        played.resumption.ask("BTCUSDT")
+        assert not played.resumption.waiting
+
+
+async def test_while_postgresql_is_away_it_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BACKOFF", module.Backoff(first_s=0.01, max_s=0.02))
+    table = Table(row(1), failures=2)
+    async with playing(table) as played:
+        played.put(settled())
+        played.resumption.ask("BTCUSDT")
+        await until(lambda: played.resumption.resumed == 1)
+    assert len(table.asked) == 3
+
+
+async def test_after_more_than_a_day_the_minutes_before_are_missed() -> None:
+    async with playing(Table()) as played:
+        played.put(settled())
+        played.resumption.ask("BTCUSDT")
+        played.put(settled(index=3 * 1_440))
+        batch = await asyncio.wait_for(played.news.next(), 30)
+        assert batch is not None
+        first_us = T0 + 3 * 1_440 * MINUTE_US - MAX_BACK_US
+        assert batch.missed == {"BTCUSDT": (T0 - OVERLAP_US, first_us)}
+
+
+async def test_what_is_asked_for_twice_is_read_from_the_earlier_of_both() -> None:
+    table = Table()
+    async with playing(table) as played:
+        played.put(settled())
+        played.resumption.ask("BTCUSDT")
+        played.put(settled(index=1))
+        played.resumption.ask("BTCUSDT")
+        await until(lambda: not played.resumption.waiting)
+    assert table.asked[0][0]["BTCUSDT"].start_us == T0 - OVERLAP_US
+
+
+async def test_what_is_asked_for_during_a_read_is_read_again() -> None:
+    table = Table()
+    table.go_on.clear()
+    async with playing(table) as played:
+        played.put(settled())
+        played.resumption.ask("BTCUSDT")
+        await until(lambda: len(table.asked) == 1)
+        table.rows = [row(1)]
+        played.resumption.ask("BTCUSDT")
+        table.go_on.set()
+        await until(lambda: played.resumption.resumed == 1)
+        await until(lambda: not played.resumption.waiting)
+    assert len(table.asked) == 2
+
+
+async def test_minutes_that_are_not_in_the_table_yet_are_read_until_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """PostgreSQL was away too, and the streamer writes what waited."""
+    monkeypatch.setattr(module, "BACKOFF", module.Backoff(first_s=0.01, max_s=0.02))
+    table = Table()
+    async with playing(table) as played:
+        played.put(live())  # it was told, and not how it ended
+        played.resumption.ask("BTCUSDT")
+        for index in (*range(8, 15), 15):
+            played.put(settled(index=index))
+        await until(lambda: len(table.asked) >= 3)
+        table.rows = [row(index) for index in range(4)]
+        await until(lambda: played.resumption.resumed >= 8)
+        assert played.resumption.waiting == 1
+        table.rows = [row(index) for index in range(8)]
+        await until(lambda: not played.resumption.waiting)
+        found = {one.candle.open_time_us for one in played.told if one.status is not None}
+        assert found == {T0 + index * MINUTE_US for index in range(16)}
+        played.news.miss("X", 0, 1)
+        batch = await asyncio.wait_for(played.news.next(), 30)
+        assert batch is not None
+        assert batch.missed == {"X": (0, 1)}
+
+
+async def test_minutes_that_never_come_are_missed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "BACKOFF", module.Backoff(first_s=0.01, max_s=0.02))
+    monkeypatch.setattr(module, "MAX_ABSENT_S", 0.1)
+    table = Table(row(1), row(5))
+    async with playing(table) as played:
+        played.put(settled())
+        played.resumption.ask("BTCUSDT")
+        played.put(live(7))
+        batch = await asyncio.wait_for(played.news.next(), 30)
+        assert batch is not None
+        assert batch.missed == {"BTCUSDT": (T0 + 2 * MINUTE_US, T0 + 5 * MINUTE_US)}
+        assert not played.resumption.waiting
+    assert len(table.asked) > 1
+    assert capsys.readouterr().out.count("minutes_absent") == 1
+
+
+async def test_minutes_before_all_that_was_told_are_not_waited_for() -> None:
+    table = Table()
+    async with playing(table) as played:
+        played.put(settled(index=3))
+        played.put(settled(index=4))
+        played.resumption.ask("BTCUSDT")
+        await until(lambda: not played.resumption.waiting)
+    assert len(table.asked) == 1

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from itertools import permutations
+
+import pytest
+
+from include.domain.candles import Candle, Source, Status
+from include.domain.timeframes import MINUTE_US
+from serving.sources.nats.states import MINUTES_KEPT, States
+from streamer.hub.subscription import CandleUpdate
+
+T0 = 1_700_000_040_000_000
+
+
+def minute(
+    index: int = 0, *, close: str = "1", last_id: int | None = 1, **fields: object
+) -> Candle:
+    one, price = Decimal(1), Decimal(close)
+    return Candle(
+        "BTCUSDT", T0 + index * MINUTE_US, one, max(one, price), min(one, price), price, one, one,
+        1, one, one, last_id, last_id,
+    )  # fmt: skip
+
+
+def live(index: int = 0, *, closed: bool = False, last_id: int | None = 1) -> CandleUpdate:
+    return CandleUpdate(minute(index, last_id=last_id), is_closed=closed)
+
+
+def settled(
+    close: str = "1",
+    *,
+    index: int = 0,
+    status: Status = Status.VERIFIED,
+    source: Source = Source.KLINE,
+    revision: bool = False,
+) -> CandleUpdate:
+    return CandleUpdate(
+        minute(index, close=close),
+        is_closed=True,
+        status=status,
+        source=source,
+        is_revision=revision,
+    )
+
+
+PARTIAL = settled("2", status=Status.PARTIAL, source=Source.STREAM)
+UNCONFIRMED = settled("3", status=Status.UNCONFIRMED, source=Source.STREAM)
+VERIFIED = settled("4")
+BY_REST = settled("5", source=Source.REST)
+
+
+def test_any_order_of_a_minutes_states_ends_in_the_same() -> None:
+    lives = [live(last_id=3), live(last_id=9), live(closed=True, last_id=9)]
+    for order in permutations([*lives, PARTIAL, UNCONFIRMED, VERIFIED, BY_REST]):
+        states = States()
+        told = [one for update in order if (one := states.take(update)) is not None]
+        assert told[-1].candle == BY_REST.candle == states.newest("BTCUSDT")
+        revisions = [one.is_revision for one in told if one.status is not None]
+        assert revisions == [False] + [True] * (len(revisions) - 1)
+
+
+@pytest.mark.parametrize("status", [Status.PARTIAL, Status.UNCONFIRMED])
+def test_of_two_folds_the_one_of_more_trades_stays_whoever_speaks_last(status: Status) -> None:
+    """Two streamers stream a symbol, and one of them came late."""
+    told = settled(status=status, source=Source.STREAM)
+    few = replace(told, candle=replace(told.candle, trade_count=5, last_trade_id=50))
+    many = replace(told, candle=replace(told.candle, trade_count=50, last_trade_id=50))
+    longer = replace(told, candle=replace(told.candle, trade_count=50, last_trade_id=60))
+    states = States()
+    assert states.take(few) == few
+    assert states.take(many) == replace(many, is_revision=True)
+    for one in (few, many, few):
+        assert states.take(one) is None
+    assert states.take(longer) == longer
+    assert states.take(many) is None
+
+
+def test_of_two_words_of_the_exchange_the_later_one_stands() -> None:
+    states = States()
+    for close in ("5", "4"):
+        assert states.take(settled(close, source=Source.REST))
+    assert states.newest("BTCUSDT") == minute(close="4")
+
+
+def test_what_is_told_again_is_no_news() -> None:
+    states = States()
+    for update in (live(), live(closed=True), VERIFIED, replace(BY_REST, candle=VERIFIED.candle)):
+        assert states.take(update) == update
+        assert states.take(update) is None
+
+
+def test_an_open_state_goes_forward_by_its_trades() -> None:
+    states = States()
+    assert states.take(live(last_id=9))
+    assert states.take(live(last_id=8)) is None
+    corrected = replace(live(last_id=9), candle=minute(close="2", last_id=9))
+    assert states.take(corrected) == corrected
+
+
+def test_a_mark_of_a_revision_stays() -> None:
+    assert States().take(settled(revision=True)).is_revision  # type: ignore[union-attr]
+
+
+def test_old_minutes_are_forgotten_unless_they_are_held() -> None:
+    states = States()
+    states.take(settled(index=0))
+    states.hold("BTCUSDT")
+    for index in range(1, 3 * MINUTES_KEPT):
+        states.take(settled(index=index))
+    assert states.knows("BTCUSDT", T0)
+    states.release("BTCUSDT")
+    assert not states.knows("BTCUSDT", T0)
+    assert not states.knows("BTCUSDT", T0 + (2 * MINUTES_KEPT - 1) * MINUTE_US)
+    assert states.knows("BTCUSDT", T0 + 2 * MINUTES_KEPT * MINUTE_US)
+    assert states.newest_us == states.newest_us_of("BTCUSDT") == T0 + (60 - 1) * MINUTE_US
+    assert states.symbols == ["BTCUSDT"]
+
+
+def test_of_an_unknown_symbol_there_is_nothing() -> None:
+    states = States()
+    assert (states.newest_us, states.newest_us_of("X"), states.newest("X")) == (0, None, None)
+    assert not states.knows("X", T0)
+
+
+def test_of_a_symbol_that_is_dropped_nothing_is_known_and_time_does_not_go_back() -> None:
+    states = States()
+    states.take(settled(index=7))
+    states.hold("BTCUSDT")
+    states.drop("BTCUSDT")
+    states.release("BTCUSDT")
+    assert (states.symbols, states.newest("BTCUSDT")) == ([], None)
+    assert not states.knows("BTCUSDT", T0 + 7 * MINUTE_US)
+    assert states.newest_us == T0 + 7 * MINUTE_US
+    told = states.take(settled("2", index=7))
+    assert told is not None
+    assert not told.is_revision

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from decimal import Decimal
+
+from serving.protobuf.ticks import trade_of
+from serving.sources.remote.received_ticks import HeardTicks
+from streamer.hub.ticks import MissedTrades, TradeTick
+
+ONE = Decimal(1)
+
+
+def trade(number: int, symbol: str = "BTCUSDT", *, single: bool = False) -> TradeTick:
+    first = number if single else 10 * number
+    return TradeTick(symbol, number, ONE, ONE, first, first, 1_000_000 + number, False)
+
+
+def told(symbol: str, *ids: int, broken: bool = False, single: bool = False) -> list[MissedTrades]:
+    """What is missed once a trade 5 was followed by those given."""
+    heard = HeardTicks()
+    with heard.fans.trades.watch([symbol]) as watch:
+        heard.trades([trade_of(trade(5, symbol, single=single))], [])
+        fresh = [trade_of(trade(one, symbol, single=single)) for one in ids]
+        heard.trades(fresh, [], is_broken=broken)
+        ticks = watch.take()
+    assert [one.id for one in ticks.ticks] == [5, *ids]
+    return ticks.missed
+
+
+def test_ids_that_skip_are_missed() -> None:
+    assert told("BTCUSDT", 6, 7) == []
+    assert told("BTCUSDT", 6, 9) == [MissedTrades("BTCUSDT", 7, 8, 1_000_006, 1_000_009)]
+    assert told("BTCUSDT.P", 9)
+
+
+def test_of_single_trades_of_the_futures_ids_skip_by_design_unless_messages_are_missing() -> None:
+    assert told("BTCUSDT.P", 9, single=True) == []
+    missed = told("BTCUSDT.P", 9, 12, single=True, broken=True)
+    assert missed == [MissedTrades("BTCUSDT.P", 6, 8, 1_000_005, 1_000_009)]
+
+
+def test_trades_that_nobody_listens_to_are_not_remembered() -> None:
+    heard = HeardTicks()
+    with heard.fans.trades.watch(["BTCUSDT"]) as watch:
+        heard.trades([trade_of(trade(1))], [])
+        heard.fans.trades.reduce(watch, ["BTCUSDT"])
+        heard.trades([trade_of(trade(5))], [])
+        heard.fans.trades.extend(watch, ["BTCUSDT"])
+        heard.trades([trade_of(trade(9))], [])
+        ticks = watch.take()
+    assert ([one.id for one in ticks.ticks], ticks.missed) == ([9], [])

@@ -1,0 +1,132 @@
+"""Trades and best prices of another process: asked for while somebody listens, over cuts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+
+from include.backoff import Backoff
+from serving.grpc.tick_calls import TickCalls
+from serving.protobuf.generated.candelabra.v1 import market_data_pb2_grpc as services
+from serving.sources.remote import ticks as module
+from serving.sources.remote.ticks import RemoteTicks
+from streamer.hub.ticks import Ticks, TradeSubscription, TradeTick
+from streamer.hub.trade_hub import BookTickerHub, TickHubs, TradeHub
+from tests.unit.serving.grpc.test_tick_calls import quote, trade, until
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.01, max_s=0.02))
+
+
+class Streamer:
+    """Another process, which can go away and come back."""
+
+    def __init__(self) -> None:
+        self.fans = TickHubs(TradeHub(), BookTickerHub(linger_s=0.0))
+        self.streamed = ["BTCUSDT", "ETHUSDT"]
+        self.port = 0
+        self._server: grpc.aio.Server | None = None
+
+    async def begin(self) -> None:
+        server = self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        calls = TickCalls(self.fans, streamed=lambda: self.streamed)
+        services.add_MarketDataServicer_to_server(calls, server)  # type: ignore[no-untyped-call]
+        self.port = server.add_insecure_port(f"127.0.0.1:{self.port}")
+        await server.start()
+
+    async def end(self) -> None:
+        assert self._server is not None
+        await self._server.stop(0)
+
+
+@asynccontextmanager
+async def attached() -> AsyncIterator[tuple[Streamer, RemoteTicks]]:
+    streamer = Streamer()
+    await streamer.begin()
+    options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 100)]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{streamer.port}", options=options) as channel:
+        remote = RemoteTicks(services.MarketDataStub(channel))  # type: ignore[no-untyped-call]
+        running = asyncio.create_task(remote.run())
+        try:
+            yield streamer, remote
+            assert not running.done()
+        finally:
+            running.cancel()
+            await asyncio.wait([running], timeout=10)
+            await streamer.end()
+
+
+async def heard(watch: TradeSubscription) -> Ticks[TradeTick]:
+    async with asyncio.timeout(10):
+        found = await watch.next()
+    assert found is not None
+    return found
+
+
+async def test_symbols_are_asked_for_while_somebody_listens_and_change_within_the_call() -> None:
+    async with attached() as (streamer, remote):
+        theirs, ours = streamer.fans.trades, remote.fans.trades
+        with ours.watch(["BTCUSDT"]) as watch:
+            await until(lambda: theirs.wanted == {"BTCUSDT"})
+            theirs.put(trade(1))
+            assert (await heard(watch)).ticks == [trade(1)]
+            with ours.watch(["ETHUSDT"]) as other:
+                await until(lambda: theirs.wanted == {"BTCUSDT", "ETHUSDT"})
+                theirs.put(trade(2))
+                theirs.put(trade(8, "ETHUSDT"))
+                assert (await heard(other)).ticks == [trade(8, "ETHUSDT")]
+                assert (await heard(watch)).ticks == [trade(2)]
+            await until(lambda: theirs.wanted == {"BTCUSDT"})
+        await until(lambda: not theirs.watches)
+        assert remote.cuts == 0
+
+
+async def test_what_a_cut_took_is_missed_by_its_ids() -> None:
+    async with attached() as (streamer, remote):
+        theirs = streamer.fans.trades
+        with remote.fans.trades.watch(["BTCUSDT"]) as watch:
+            await until(lambda: theirs.wanted)
+            theirs.put(trade(1))
+            await heard(watch)
+            await streamer.end()
+            await until(lambda: remote.cuts)
+            await streamer.begin()
+            await until(lambda: theirs.wanted)
+            theirs.put(trade(5))
+            found = await heard(watch)
+            assert [one.id for one in found.ticks] == [5]
+            (missed,) = found.missed
+            assert (missed.symbol, missed.first_id, missed.last_id) == ("BTCUSDT", 2, 4)
+
+
+async def test_symbols_that_are_not_streamed_are_asked_for_until_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "POLL_INTERVAL_S", 0.05)
+    async with attached() as (streamer, remote):
+        theirs = streamer.fans.trades
+        with remote.fans.trades.watch(["NEWUSDT"]) as watch:
+            await until(lambda: remote.cuts)
+            remote.fans.trades.extend(watch, ["BTCUSDT"])
+            await until(lambda: theirs.wanted == {"BTCUSDT"})
+            streamer.streamed.append("NEWUSDT")
+            await until(lambda: theirs.wanted == {"BTCUSDT", "NEWUSDT"})
+
+
+async def test_the_newest_best_prices_come_over() -> None:
+    async with attached() as (streamer, remote):
+        theirs = streamer.fans.quotes
+        with remote.fans.quotes.watch(["BTCUSDT"]) as watch:
+            await until(lambda: theirs.wanted)
+            theirs.put(quote(3))
+            async with asyncio.timeout(10):
+                found = await watch.next()
+            assert found is not None
+            assert found.ticks == [quote(3)]
+            assert remote.fans.quotes.newest("BTCUSDT") == quote(3)

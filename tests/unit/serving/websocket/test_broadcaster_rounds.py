@@ -1,0 +1,151 @@
+"""Rounds over many readers, in whose midst bars change and readers come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from serving.websocket import broadcaster as module
+from tests.unit.serving.http.listening import Reader, listener, listening, until
+
+
+@pytest.fixture
+def long_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One reader a turn, and a look at the board after each."""
+    monkeypatch.setattr(module, "READERS_A_TURN", 1)
+    monkeypatch.setattr(module, "LOOK_S", 0.0)
+
+
+@pytest.mark.usefixtures("long_rounds")
+async def test_who_comes_late_in_a_round_is_told_what_is_so_by_then() -> None:
+    async with listening() as (changes, _, audience):
+        readers = [Reader() for _ in range(30)]
+        for one in readers:
+            await audience.add(listener(one), ["A", "B"])
+
+        def go_on() -> None:
+            changes.tell("A", 2)
+            changes.tell("B", 3)  # of which the round does not tell
+
+        readers[0].before_first = go_on
+        changes.tell("A", 1)
+        await until(lambda: all(one.closes("B") == ["3"] for one in readers))
+        assert readers[0].closes() == ["1", "2"]
+        assert readers[-1].closes() == ["2"]
+        assert all(one.closes() in (["1", "2"], ["2"]) for one in readers)
+
+
+@pytest.mark.usefixtures("long_rounds")
+async def test_what_a_reader_knew_when_a_round_began_and_changes_in_it_is_not_lost() -> None:
+    async with listening() as (changes, _, audience):
+        readers = [Reader() for _ in range(30)]
+        for one in readers:
+            await audience.add(listener(one), ["A", "B"])
+
+        def another_round() -> None:
+            changes.tell("A", 2)
+            changes.tell("B", 2)
+            readers[0].before_first = lambda: changes.tell("A", 3)
+
+        readers[0].before_first = another_round
+        changes.tell("A", 1)
+        await until(lambda: all(one.closes()[-1:] == ["3"] for one in readers))
+        assert all(one.closes("B") == ["2"] for one in readers)
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_all_are_told_the_last_state_whoever_comes_goes_or_dawdles(
+    long_rounds: None, seed: int
+) -> None:
+    dice = random.Random(seed)
+    symbols = ["A", "B", "C", "D", "E"]
+    async with listening() as (changes, _, audience):
+        now = dict.fromkeys(symbols, 0)
+        readers = [Reader() for _ in range(25)]
+        ones = {reader: listener(reader) for reader in readers}
+        left = 1_000
+
+        def move() -> None:
+            """Something happens as somebody is told."""
+            nonlocal left
+            left -= 1
+            if left < 0:
+                return
+            for reader in dice.sample(readers, 3):
+                reader.before_first = move
+            symbol = dice.choice(symbols)
+            now[symbol] += 1
+            changes.tell(symbol, now[symbol], minute=now[symbol] // 50)
+            slow = dice.choice(readers)
+            if slow.is_open:
+                slow.is_open = False
+            else:
+                slow.goes_on()
+            leaving = ones[dice.choice(readers)]
+            if len(leaving.symbols) > 1:
+                audience.remove(leaving, [dice.choice(sorted(leaving.symbols))])
+
+        for one in ones.values():
+            await audience.add(one, dice.sample(symbols, 3))
+        while left > 0:
+            move()  # also where nobody is told anything
+            await audience.add(ones[dice.choice(readers)], [dice.choice(symbols)])
+            await asyncio.sleep(dice.choice((0, 0, 0, 0.002)))
+        for reader in readers:
+            if not reader.is_open:
+                reader.goes_on()
+        for reader, one in ones.items():
+            for symbol in one.symbols:
+                last = str(now[symbol])
+                await until(lambda r=reader, s=symbol, x=last: r.newest_close(s) == x)  # type: ignore[misc]
+        await until(lambda: not audience._waiting)
+
+
+async def test_that_a_bar_was_revised_is_told_also_to_who_comes_late(long_rounds: None) -> None:
+    async with listening() as (changes, _, audience):
+        readers = [Reader() for _ in range(30)]
+        for one in readers:
+            await audience.add(listener(one), ["A"])
+        changes.tell("A", 1, is_revision=True)
+        readers[0].before_first = lambda: changes.tell("A", 1, is_closed=True)
+        await until(
+            lambda: all(
+                one.messages[-1:] and one.messages[-1]["data"][-1]["is_closed"] for one in readers
+            )
+        )
+        assert all(
+            any(bar["is_revision"] for message in one.messages for bar in message["data"])
+            for one in readers
+        )
+
+
+async def test_who_comes_in_the_midst_of_a_round_never_goes_back_in_time(
+    long_rounds: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [f"X{number}" for number in range(300)]  # more than one look takes
+    async with listening() as (changes, _, audience):
+        readers = [Reader() for _ in range(30)]
+        for one in readers:
+            await audience.add(listener(one), ["A", "B"])
+        await audience.add(listener(Reader()), others)
+        late = Reader()
+        adding: list[asyncio.Task[None]] = []
+
+        def much_changes() -> None:
+            monkeypatch.setattr(module, "LOOK_S", 1e9)
+            changes.tell_all([*others, "A"], 3)
+
+        def another_comes() -> None:
+            adding.append(asyncio.create_task(audience.add(listener(late), ["A"])))
+
+        readers[5].before_first = lambda: changes.tell("A", 2)
+        readers[15].before_first = much_changes
+        readers[25].before_first = another_comes
+        changes.tell("B", 1)
+        await until(lambda: bool(adding))
+        await until(lambda: all(one.closes()[-1:] == ["3"] for one in readers))
+        await adding[0]
+        assert late.closes()[0] == "3"
+        assert set(late.closes()) == {"3"}

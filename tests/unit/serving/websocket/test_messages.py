@@ -1,0 +1,92 @@
+"""What is said over the WebSocket, to the byte."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from include.domain.candles import silent_candle
+from serving.bars.subscription import BarUpdate
+from serving.websocket.fragments import binary_message, id_of, values_of
+from serving.websocket.messages import (
+    Ping,
+    Refusal,
+    Subscribe,
+    Unsubscribe,
+    decoded,
+    from_binary,
+    names_left,
+    names_of,
+)
+
+FINITE = some.decimals(0, 10**9, places=8, allow_nan=False)
+
+
+def update(symbol: str, price: Decimal) -> BarUpdate:
+    return BarUpdate("1m", silent_candle(symbol, 0, price))
+
+
+def test_the_binary_layout_is_little_endian_and_checked() -> None:
+    message = binary_message([id_of(258) + values_of(update("B", Decimal("12.5")))])
+    assert message[4:] == b"\x01\x00" + b"\x02\x01" + struct.pack("<dd", 12.5, 0.0)
+    assert message[:4] == zlib.crc32(message[4:]).to_bytes(4, "little")
+    assert len(message) == 6 + 18
+
+
+@given(some.lists(FINITE, max_size=50))
+def test_what_is_encoded_is_decoded(prices: list[Decimal]) -> None:
+    message = binary_message(
+        [id_of(i) + values_of(update(f"S{i}", price)) for i, price in enumerate(prices)]
+    )
+    assert from_binary(message) == [(i, float(price), 0.0) for i, price in enumerate(prices)]
+
+
+@given(some.binary(max_size=80), some.integers(0, 200))
+def test_a_changed_message_is_refused(noise: bytes, place: int) -> None:
+    message = bytearray(binary_message([id_of(0) + values_of(update("A", Decimal(1)))]))
+    message[place % len(message)] ^= 1
+    with pytest.raises(ValueError, match=r"checksum|bytes"):
+        from_binary(bytes(message))
+    with pytest.raises(ValueError, match=r"checksum|bytes"):
+        from_binary(noise + b"x")
+
+
+@given(some.text(max_size=100) | some.binary(max_size=100))
+def test_any_message_is_understood_or_refused(text: str | bytes) -> None:
+    try:
+        message: object = decoded(text)
+    except Refusal as refusal:
+        message = refusal
+    assert isinstance(message, Subscribe | Unsubscribe | Ping | Refusal)
+
+
+def test_symbols_are_named_once_one_by_one_or_all() -> None:
+    streamed = ["BTCUSDT", "ETHUSDT"]
+    asked = decoded('{"type": "subscribe", "symbol": "ETHUSDT", "symbols": ["ETHUSDT", "BTCUSDT"]}')
+    assert isinstance(asked, Subscribe)
+    assert names_of(asked, streamed) == ["ETHUSDT", "BTCUSDT"]
+    asked = decoded('{"type": "subscribe", "channel": "price"}')
+    assert isinstance(asked, Subscribe)
+    assert names_of(asked, streamed) == streamed
+    asked = decoded('{"type": "subscribe", "symbol": "NONE", "id": 3}')
+    assert isinstance(asked, Subscribe)
+    with pytest.raises(Refusal) as refused:
+        names_of(asked, streamed)
+    assert (refused.value.code, refused.value.id) == ("unknown_symbol", 3)
+    with pytest.raises(Refusal) as refused:
+        names_of(asked, [])  # nobody knows yet
+    assert (refused.value.code, refused.value.id) == ("not_yet", 3)
+
+
+def test_who_leaves_names_what_it_likes_or_leaves_all_that_it_has() -> None:
+    asked = decoded('{"type": "unsubscribe", "symbols": ["LUNAUSDT", "LUNAUSDT"]}')
+    assert isinstance(asked, Unsubscribe)
+    assert names_left(asked, ["BTCUSDT"]) == ["LUNAUSDT"]
+    asked = decoded('{"type": "unsubscribe", "channel": "price"}')
+    assert isinstance(asked, Unsubscribe)
+    assert names_left(asked, {"LUNAUSDT", "BTCUSDT"}) == ["BTCUSDT", "LUNAUSDT"]

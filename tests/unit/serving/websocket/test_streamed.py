@@ -1,0 +1,59 @@
+"""What a reader is told of symbols that are dropped and taken up, at whatever pace it takes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from serving.bars.live_bars import LiveBars
+from serving.websocket.streamed import StreamedSymbols
+
+
+class Reader:
+    """Takes frames or not, as a test says."""
+
+    def __init__(self) -> None:
+        self.is_slow = False
+        self.told: list[dict[str, Any]] = []
+        self.calls: list[Callable[[], None]] = []
+
+    def takes(self) -> bool:
+        return not self.is_slow
+
+    def push(self, frames: bytes) -> None:
+        self.told.append(json.loads(frames[frames.index(b"{") :]))
+
+    def when_it_takes(self, call: Callable[[], None]) -> None:
+        self.calls.append(call)
+
+
+def test_a_reader_is_told_of_its_symbols_and_when_it_takes_more_of_the_last_state_alone() -> None:
+    board = LiveBars(_never, lambda _symbol, _newest: ((), (), ()))
+    reader = Reader()
+    symbols = StreamedSymbols(board, reader, {"BTCUSDT", "ETHUSDT"}.__contains__)
+
+    def list_(dropped: set[str], taken_up: set[str]) -> None:
+        for tell in list(board.on_listed):
+            tell(frozenset(dropped), frozenset(taken_up))
+
+    list_({"BTCUSDT", "XRPUSDT"}, set())
+    list_({"XRPUSDT"}, {"LTCUSDT"})
+    assert reader.told == [{"type": "streamed", "taken_up": [], "dropped": ["BTCUSDT"]}]
+    reader.is_slow = True
+    list_({"ETHUSDT"}, set())
+    list_(set(), {"BTCUSDT", "ETHUSDT"})
+    list_({"BTCUSDT"}, set())
+    assert (len(reader.told), len(reader.calls)) == (1, 1)
+    reader.is_slow = False
+    reader.calls.pop()()
+    assert reader.told[1:] == [
+        {"type": "streamed", "taken_up": ["ETHUSDT"], "dropped": ["BTCUSDT"]}
+    ]
+    symbols.leave()
+    list_({"ETHUSDT"}, set())
+    assert len(reader.told) == 2
+
+
+def _never() -> Any:
+    raise AssertionError("nobody watches")

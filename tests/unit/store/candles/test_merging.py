@@ -1,0 +1,18 @@
+"""Counts of merges, and the frames that writers hand over."""
+
+from __future__ import annotations
+
+from include.domain.candles import VALUE_NAMES
+from include.store.candles.merging import DECIMAL_COLUMNS, OFFERED_COLUMNS, MergeCounts
+
+
+def test_counts_add_up_field_by_field() -> None:
+    assert MergeCounts(1, 2, 3, 4, 5, 6) + MergeCounts(10, 20, 30, 40, 50, 60) == MergeCounts(
+        11, 22, 33, 44, 55, 66
+    )
+
+
+def test_an_offer_has_the_nine_values_and_eight_of_them_are_decimals() -> None:
+    assert set(VALUE_NAMES) < set(OFFERED_COLUMNS)
+    assert len(OFFERED_COLUMNS) == len(set(OFFERED_COLUMNS)) == 17
+    assert set(VALUE_NAMES) - set(DECIMAL_COLUMNS) == {"trade_count"}

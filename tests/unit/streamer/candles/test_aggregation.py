@@ -1,0 +1,303 @@
+"""How a minute ends: verified, unconfirmed, partial, revised."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+from msgspec import structs
+
+from include.domain.candles import Source, Status
+from include.domain.timeframes import MINUTE_US, SECOND_US
+from streamer.candles.aggregation import MINUTES_KEPT
+from tests.unit.streamer.played_exchange import (
+    GRACE,
+    ROUNDED,
+    T0,
+    TIMEOUT,
+    Results,
+    aggregator,
+    begin,
+    kline_of,
+    minute_trades,
+    trade,
+)
+
+
+def test_a_whole_minute_equal_to_its_closed_kline_is_verified(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    trades = minute_trades(0, 1)
+    for each in trades:
+        one.on_trade(each)
+    one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US + 50_000))
+    (offer,) = results.offers
+    assert (offer.status, offer.source) == (Status.VERIFIED, Source.KLINE)
+    assert offer.evidence_at_us == T0 + MINUTE_US + 50_000
+    assert not results.differing
+    assert one.live_candles() == []
+
+
+def test_of_a_minute_joined_midway_the_closed_kline_speaks_once(results: Results) -> None:
+    one = aggregator(results)
+    trades = minute_trades(0, 1)
+    one.connected(T0 + 1)
+    for each in trades[-3:]:
+        one.on_trade(each)  # kept: a seed may come
+    one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US + 50_000))
+    one.on_trade(trade(trades[-1].id + 1, T0 + MINUTE_US + SECOND_US))
+    assert [(o.candle.open_time_us, o.status) for o in results.offers] == [(T0, Status.VERIFIED)]
+
+
+def test_a_kline_that_runs_ahead_waits_for_its_trades(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    trades = minute_trades(0, 1)
+    for each in trades[:-1]:
+        one.on_trade(each)
+    one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US))
+    assert results.offers == []
+    one.on_trade(trades[-1])
+    assert [offer.status for offer in results.offers] == [Status.VERIFIED]
+    assert not results.differing
+
+
+def test_where_fold_and_kline_differ_both_are_offered(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    trades = minute_trades(0, 1)
+    for each in trades:
+        one.on_trade(each)
+    one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US, high=Decimal(99)))
+    assert results.differing == [["high"]]
+    assert [o.source for o in results.offers] == [Source.STREAM, Source.KLINE]
+    assert results.stored()[T0].candle.high == 99
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("open", Decimal(12)),
+        ("high", Decimal(99)),
+        ("low", Decimal("0.5")),
+        ("close", Decimal(11)),
+        ("volume", Decimal(77)),
+        ("quote_volume", Decimal(77)),
+        ("trade_count", 7),
+        ("taker_buy_volume", Decimal("0.05")),
+        ("taker_buy_quote_volume", Decimal("0.05")),
+        ("first_trade_id", 0),
+        ("last_trade_id", 5),
+    ],
+)
+def test_each_value_and_both_ids_are_part_of_the_checksum(
+    results: Results, name: str, theirs: Decimal | int
+) -> None:
+    one = aggregator(results)
+    begin(one)
+    trades = minute_trades(0, 1)
+    for each in trades:
+        one.on_trade(each)
+    one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US, **{name: theirs}))
+    assert results.differing == [[name]]
+    kept = results.stored()[T0]
+    assert kept.source is Source.KLINE
+    assert getattr(kept.candle, name) == theirs
+    assert one.equal_checksums == 0
+
+
+def test_rounded_quotes_are_no_difference(results: Results) -> None:
+    one = aggregator(results, instrument=ROUNDED)
+    begin(one)
+    trades = minute_trades(0, 1)
+    for each in trades:
+        one.on_trade(each)
+    kline = kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US, quote_volume=Decimal("1.5"))
+    one.on_kline(kline)
+    assert results.differing == []
+    assert results.stored()[T0].candle.quote_volume == Decimal("1.5")
+
+
+def test_a_fold_that_differs_is_offered_with_the_quotes_of_the_exchange_where_fills_are_rounded(
+    results: Results,
+) -> None:
+    one = aggregator(results, instrument=ROUNDED)
+    begin(one)
+    trades = minute_trades(0, 1)
+    for each in trades:
+        one.on_trade(each)
+    told = kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US)
+    body = structs.replace(
+        told.body, volume=told.body.volume + 1, quote_volume=Decimal("1.23"),
+        taker_buy_quote_volume=Decimal("0.5"),
+    )  # fmt: skip
+    one.on_kline(structs.replace(told, body=body))
+    fold, kline = (offer.candle for offer in results.offers)
+    assert fold.volume == told.body.volume
+    assert fold == replace(kline, volume=fold.volume)
+    assert results.differing == [["volume"]]
+
+
+def test_a_later_word_of_the_exchange_on_a_settled_minute_waits_for_no_trade(
+    results: Results,
+) -> None:
+    one = aggregator(results)
+    begin(one)
+    trades = minute_trades(0, 1)
+    for each in trades:
+        one.on_trade(each)
+    one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US))
+    more = [*trades, trade(trades[-1].id + 1, T0 + MINUTE_US - 1, price="50")]
+    later = kline_of(more, T0, closed=True, at_us=T0 + MINUTE_US + SECOND_US)
+    one.on_kline(later)  # and its last trade never comes
+    assert results.stored()[T0].candle == later.candle("BTCUSDT")
+
+
+def test_an_earlier_word_and_a_repeated_one_tell_nothing(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    trades = minute_trades(0, 1)
+    for each in trades:
+        one.on_trade(each)
+    last = kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US + SECOND_US)
+    one.on_kline(last)
+    one.on_kline(kline_of(trades[:-1], T0, closed=True, at_us=T0 + MINUTE_US))
+    one.on_kline(last)
+    assert len(results.offers) == one.equal_checksums == 1
+    assert results.differing == []
+    assert one.minutes[T0].kline is last
+
+
+def test_a_minute_without_kline_is_unconfirmed_and_asked_of_rest(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    for each in minute_trades(0, 1):
+        one.on_trade(each)
+    one.on_clock(T0 + MINUTE_US + GRACE - 1)
+    assert not one.live_candles()[0][1]
+    one.on_clock(T0 + MINUTE_US + GRACE)
+    assert one.live_candles()[0][1]  # closed and readable, not settled
+    assert results.offers == []
+    one.on_clock(T0 + MINUTE_US + GRACE + TIMEOUT)
+    assert [o.status for o in results.offers] == [Status.UNCONFIRMED]
+    assert results.asked == [(T0, "no closed kline")]
+    assert results.doubted == 1
+
+
+def test_a_late_kline_still_verifies(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    trades = minute_trades(0, 1)
+    for each in trades:
+        one.on_trade(each)
+    one.on_clock(T0 + MINUTE_US + GRACE + TIMEOUT)
+    one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US + 9 * SECOND_US))
+    assert results.stored()[T0].status is Status.VERIFIED
+
+
+def test_a_late_kline_counts_once_where_trades_are_later_or_never_come(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    trades = minute_trades(0, 1, count=50)
+    for each in trades[:10]:
+        one.on_trade(each)
+    one.on_clock(T0 + MINUTE_US + GRACE + TIMEOUT)
+    late = kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US + 9 * SECOND_US)
+    one.on_kline(late)
+    assert results.stored()[T0].candle == late.candle("BTCUSDT")
+    for each in trades[10:-1]:
+        one.on_trade(each)
+    assert [offer.source for offer in results.offers] == [Source.STREAM, Source.KLINE]
+    one.on_trade(trades[-1])
+    assert results.differing == []
+
+
+def test_rounded_quotes_wait_for_the_exchange(results: Results) -> None:
+    one = aggregator(results, instrument=ROUNDED)
+    begin(one)
+    for each in minute_trades(0, 1):
+        one.on_trade(each)
+    one.on_clock(T0 + MINUTE_US + GRACE + TIMEOUT)
+    assert results.offers == []
+    assert results.asked == [(T0, "no closed kline")]
+
+
+def test_a_silent_minute_is_a_row_only_because_the_exchange_says_so(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    one.on_kline(kline_of([], T0, closed=True, at_us=T0 + MINUTE_US, previous="7"))
+    one.on_clock(T0 + 2 * MINUTE_US + GRACE + TIMEOUT)
+    (offer,) = results.offers
+    assert offer.candle.is_silent
+    assert offer.candle.close == 7
+    assert results.asked == [(T0 + MINUTE_US, "nothing came")]
+
+
+def test_a_late_trade_revises_the_candle_it_belongs_to(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    for each in minute_trades(0, 1):
+        one.on_trade(each)
+    one.on_clock(T0 + MINUTE_US + GRACE + TIMEOUT)
+    one.on_trade(trade(7, T0 + MINUTE_US - 1, price="50"))
+    assert results.stored()[T0].candle.high == 50
+    assert results.stored()[T0].candle.trade_count == 7
+    assert one.late_trades == 1
+    one.on_trade(trade(8, T0 + MINUTE_US + 1))
+    assert one.live_candles()[-1][0].trade_count == 1
+    assert one.late_trades == 1
+
+
+def test_a_trade_of_long_ago_is_asked_of_rest(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    one.on_trade(trade(1, T0 + 1))
+    for minutes in range(1, MINUTES_KEPT + 4):
+        one.on_clock(T0 + minutes * MINUTE_US)
+    results.asked.clear()
+    one.on_trade(trade(2, T0 + 2))
+    assert results.asked == [(T0, "a trade came too late")]
+    assert one.late_trades == 1
+
+
+def test_trades_that_come_long_after_their_kline_are_no_difference(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    trades = minute_trades(0, 1)
+    one.on_trade(trades[0])
+    one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US))
+    one.on_clock(T0 + MINUTE_US + GRACE + TIMEOUT)
+    assert [o.source for o in results.offers] == [Source.KLINE]
+    for each in trades[1:]:
+        one.on_trade(each)
+    assert results.differing == []
+    assert {o.source for o in results.offers} == {Source.KLINE}
+
+
+def test_memory_stays_bounded_over_many_minutes(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    for minute in range(500):
+        one.on_trade(trade(minute + 1, T0 + minute * MINUTE_US + 1))
+        one.on_clock(T0 + (minute + 1) * MINUTE_US)
+    assert len(one.minutes) <= MINUTES_KEPT + 3
+
+
+def test_a_verified_minute_is_in_memory_once_and_takes_late_trades(results: Results) -> None:
+    """Of 1,500 symbols, numbers of the fold beside the exchange's equal ones take megabytes."""
+    one = aggregator(results)
+    begin(one)
+    trades = minute_trades(0, 1)
+    for each in trades:
+        one.on_trade(each)
+    kline = kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US)
+    one.on_kline(kline)
+    builder = one.minutes[T0].builder
+    assert builder is not None
+    assert builder.open is kline.body.open
+    assert builder.taker_buy_quote_volume is kline.body.taker_buy_quote_volume
+    assert builder.candle() == kline.candle(one.symbol)
+    late = trade(trades[-1].id + 1, T0 + MINUTE_US - 1)
+    one.on_trade(late)
+    assert builder.volume == kline.body.volume + late.quantity

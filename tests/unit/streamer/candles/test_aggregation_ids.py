@@ -1,0 +1,216 @@
+"""Trade ids that repeat, skip, begin again or belong to no trade."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from include.binance.streams.messages import AggTrade
+from include.domain.candles import Status, differing_values
+from include.domain.timeframes import MINUTE_US, SECOND_US
+from tests.unit.streamer.played_exchange import (
+    GRACE,
+    T0,
+    TIMEOUT,
+    Results,
+    aggregator,
+    begin,
+    kline_of,
+    minute_trades,
+    trade,
+)
+
+
+def test_duplicates_and_void_trades_count_once_and_never(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    one.on_trade(trade(1, T0 + 1))
+    one.on_trade(trade(2, T0 + 2))
+    one.on_trade(trade(2, T0 + 2))
+    one.on_trade(trade(1, T0 + 1))
+    one.on_trade(trade(3, T0 + 3, price="0", quantity="0", first=-1))
+    one.on_trade(trade(4, T0 + 4, first=3))
+    (shown, _) = one.live_candles()[0]
+    assert (shown.trade_count, shown.low) == (3, 10)
+    assert (one.duplicates, one.void_trades) == (2, 1)
+    assert results.holes == []
+
+
+def test_ids_that_skip_by_design_are_no_holes(results: Results) -> None:
+    one = aggregator(results, has_contiguous_ids=False, expects_klines=False)
+    one.connected(T0 + SECOND_US)
+    one.on_trade(trade(1, T0 + 2 * SECOND_US))
+    one.on_trade(trade(9, T0 + MINUTE_US + 1))
+    one.on_trade(trade(15, T0 + MINUTE_US + 2))
+    one.on_clock(T0 + 2 * MINUTE_US + GRACE)
+    assert results.holes == []
+    assert [o.status for o in results.offers] == [Status.PARTIAL, Status.UNCONFIRMED]
+
+
+def test_a_void_trade_does_not_take_the_place_of_the_true_one(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    one.on_trade(trade(1, T0 + 1))
+    one.on_trade(trade(2, T0 + 2, price="0", quantity="0", first=-1))
+    one.on_trade(trade(2, T0 + 2, price="8"))
+    one.on_trade(trade(3, T0 + 3))
+    (shown, _) = one.live_candles()[0]
+    assert (shown.trade_count, shown.low) == (3, 8)
+    assert (one.void_trades, one.duplicates, results.holes) == (1, 0, [])
+
+
+def test_a_void_trade_that_hides_a_true_one_leaves_a_hole(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    one.on_trade(trade(1, T0 + 1))
+    one.on_trade(trade(2, T0 + 2, price="0", quantity="0", first=-1))
+    one.on_trade(trade(3, T0 + 3, first=3))  # the fill 2 is missing
+    one.on_clock(T0 + SECOND_US)
+    assert results.holes == [(2, 2)]
+
+
+def test_a_ticker_used_again_is_folded_from_its_first_whole_minute(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    old = minute_trades(0, 9_001)
+    for each in old:
+        one.on_trade(each)
+    one.on_kline(kline_of(old, T0, closed=True, at_us=T0 + MINUTE_US + 1))
+    new = [trade(n + 1, T0 + 5 * MINUTE_US + n * SECOND_US, price="3") for n in range(4)]
+    new += minute_trades(6, 5)
+    for each in new:
+        one.on_trade(each)
+    assert results.restarts == [(9_007, 1)]
+    assert (one.duplicates, results.holes) == (0, [])
+    fifth, sixth = T0 + 5 * MINUTE_US, T0 + 6 * MINUTE_US
+    one.on_kline(kline_of(new, fifth, closed=True, at_us=sixth + 1))
+    one.on_kline(kline_of(new, sixth, closed=True, at_us=sixth + MINUTE_US + 1))
+    stored = results.stored()
+    assert {stored[m].status for m in (T0, fifth, sixth)} == {Status.VERIFIED}
+    assert stored[sixth].candle.trade_count == 6
+    assert results.differing == []
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_raw_trades_that_overtake_each_other_are_folded_once_each(
+    results: Results, seed: int
+) -> None:
+    one = aggregator(results, has_contiguous_ids=False)
+    draws = random.Random(seed)
+    earlier = [trade(10, T0 - SECOND_US)]
+    told = [
+        trade(20 + 3 * n, T0 + n * SECOND_US, price=str(5 + n * 7 % 11), quantity=f"0.{n + 1}")
+        for n in range(1, 31)
+    ]
+    one.connected(T0 - 2 * SECOND_US)
+    came = [told[n] for n in sorted(range(30), key=lambda n: n + draws.uniform(0, 4))]
+    came += [draws.choice(told) for _ in range(10)]  # and some come twice
+    for each in earlier + came:
+        one.on_trade(each)
+    (_, _), (shown, _) = one.live_candles()
+    kline = kline_of(told, T0, closed=True, at_us=T0 + MINUTE_US + 1)
+    assert differing_values(shown, kline.candle("BTCUSDT")) == []
+    assert (shown.first_trade_id, shown.last_trade_id) == (23, 110)
+    one.on_kline(kline)
+    assert results.stored()[T0].status is Status.VERIFIED
+    assert (one.duplicates, results.differing, results.holes) == (10, [], [])
+
+
+def quick_trades(first: int, count: int) -> list[AggTrade]:
+    """Some milliseconds apart, from a second before the first minute's end on."""
+    begin_us = T0 + MINUTE_US - SECOND_US
+    return [
+        trade(first + n, begin_us + n * 5_000, price=str(5 + n * 7 % 11), quantity=f"0.{n + 1}")
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_trades_of_spot_that_overtake_each_other_by_milliseconds_are_folded_once_each(
+    results: Results, seed: int
+) -> None:
+    one = aggregator(results)
+    begin(one)
+    draws = random.Random(seed)
+    told = quick_trades(1, 400)  # over the minute's end
+    order = [0, *sorted(range(1, 399), key=lambda n: n + draws.uniform(0, 4)), 399]
+    came = [told[n] for n in order]
+    came[200:200] = came[100:110]  # and some come twice
+    for each in came:
+        one.on_trade(each)
+    for minute in range(2):
+        at_us = T0 + minute * MINUTE_US
+        one.on_kline(kline_of(told, at_us, closed=True, at_us=at_us + MINUTE_US + 1))
+        one.on_clock(at_us + MINUTE_US + GRACE)
+    stored = results.stored()
+    assert [stored[T0 + n * MINUTE_US].status for n in range(2)] == [Status.VERIFIED] * 2
+    assert one.equal_checksums == 2  # the folds were whole
+    assert (one.duplicates, results.holes, results.differing) == (10, [], [])
+    late = sum(number < max(order[: at + 1]) for at, number in enumerate(order))
+    assert one.ids.overtaken == late > 50
+
+
+def test_what_overtook_others_waits_for_them_a_moment_and_then_they_are_missing(
+    results: Results,
+) -> None:
+    one = aggregator(results)
+    begin(one)
+    told = quick_trades(1, 80)
+    for each in (told[0], told[2], *told[4:40]):
+        one.on_trade(each)
+    assert results.holes == []
+    shown, _ = one.live_candles()[0]
+    assert shown.trade_count == 1
+    for each in told[40:]:
+        one.on_trade(each)
+    assert results.holes == [(2, 2), (4, 4)]
+    one.on_trade(told[1])
+    one.on_trade(told[3])  # too late
+    assert one.duplicates == 2
+
+
+def test_what_waits_at_a_cut_is_folded_and_what_it_overtook_is_missing(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    told = quick_trades(1, 4)
+    one.on_trade(told[0])
+    one.on_trade(told[2])
+    one.disconnected()
+    assert results.holes == [(2, 2)]
+    assert not one.ids.has_held
+
+
+def test_another_instruments_trades_end_the_wait(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    told = quick_trades(9_001, 4)
+    for each in (told[0], told[2], trade(1, T0 + 5 * MINUTE_US)):
+        one.on_trade(each)
+    assert results.holes == [(9_002, 9_002)]
+    assert results.restarts == [(9_004, 1)]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_trades_of_spot_that_come_much_too_late_leave_the_exchanges_candle(
+    results: Results, seed: int
+) -> None:
+    one = aggregator(results)
+    begin(one)
+    draws = random.Random(seed)
+    told = [each for minute in range(4) for each in minute_trades(minute, 1 + 6 * minute)]
+    order = sorted(range(len(told)), key=lambda n: n + draws.uniform(0, 3))
+    for n in order:
+        one.on_trade(told[n])
+    for minute in range(4):
+        at_us = T0 + minute * MINUTE_US
+        one.on_kline(kline_of(told, at_us, closed=True, at_us=at_us + MINUTE_US + 1))
+        one.on_clock(at_us + MINUTE_US + GRACE + TIMEOUT)
+    for minute in range(4):
+        at_us = T0 + minute * MINUTE_US
+        offer = results.stored()[at_us]
+        true = kline_of(told, at_us, closed=True, at_us=at_us).candle("BTCUSDT")
+        assert offer.status is Status.VERIFIED
+        assert differing_values(offer.candle, true) == []
+    assert results.holes or one.ids.overtaken or order == sorted(order)
+    assert results.differing == []  # what is not whole claims nothing

@@ -1,0 +1,178 @@
+"""Streams that do not deliver: told, asked of REST, subscribed anew."""
+
+from __future__ import annotations
+
+from include.domain.candles import Status
+from include.domain.timeframes import MINUTE_US, SECOND_US
+from streamer.candles.aggregation import SymbolAggregator
+from streamer.candles.events import NOTHING_CAME
+from tests.unit.streamer.played_exchange import (
+    GRACE,
+    T0,
+    TIMEOUT,
+    Results,
+    aggregator,
+    begin,
+    kline_of,
+    minute_trades,
+    trade,
+)
+
+
+def pass_minutes(one: SymbolAggregator, first: int, count: int) -> None:
+    """The exchange's clock goes on, told by another symbol."""
+    for minute in range(first, first + count):
+        one.on_clock(T0 + (minute + 1) * MINUTE_US + GRACE + TIMEOUT)
+
+
+def test_a_silent_symbol_is_told_once_and_asked_about_less_and_less_often(
+    results: Results,
+) -> None:
+    one = aggregator(results)
+    begin(one)
+    one.on_trade(trade(1, T0 + 1))
+    one.on_kline(kline_of([trade(1, T0 + 1)], T0, closed=True, at_us=T0 + MINUTE_US))
+    pass_minutes(one, 1, 24 * 60)
+    assert results.silences == [(T0 + MINUTE_US, None)]
+    assert results.doubted == 4 + 24 * 60 // 16  # 1, 2, 4, 8, then each 16th
+    asked = [minute for minute, _ in results.asked]
+    assert asked == [T0 + n * MINUTE_US for n in range(1, 24 * 60 + 1)]
+    assert [offer.candle.open_time_us for offer in results.offers] == [T0]  # no flat rows
+
+
+def test_all_minutes_of_a_silence_are_asked_of_rest_when_it_ends(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    pass_minutes(one, 0, 11)
+    assert len(results.asked) == 8
+    back = T0 + 11 * MINUTE_US + SECOND_US
+    one.on_trade(trade(1, back))
+    assert [minute for minute, _ in results.asked] == [T0 + n * MINUTE_US for n in range(11)]
+    assert results.silences == [(T0, None), (T0, back)]
+
+
+def test_a_cut_ends_a_silence_and_forgets_no_minute_of_it(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    pass_minutes(one, 0, 11)
+    one.disconnected()
+    one.disconnected()
+    assert [minute for minute, _ in results.asked] == [T0 + n * MINUTE_US for n in range(11)]
+    assert results.silences == [(T0, None)]
+
+
+def test_one_lost_closed_kline_is_no_reason_to_subscribe_anew(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    trades = minute_trades(0, 1)
+    for each in trades:
+        one.on_trade(each)
+    one.on_kline(kline_of(trades[:3], T0, closed=False, at_us=T0 + 30 * SECOND_US))
+    pass_minutes(one, 0, 1)
+    assert results.asked == [(T0, "no closed kline")]
+    assert results.doubted == 0
+
+
+def test_klines_that_do_not_come_are_subscribed_anew_on_a_line_that_loses_trades(
+    results: Results,
+) -> None:
+    one = aggregator(results)
+    begin(one)
+    for minute in range(9):
+        trades = minute_trades(minute, 1 + 6 * minute)
+        for each in (*trades[:2], *trades[3:]):
+            one.on_trade(each)
+        pass_minutes(one, minute, 1)
+    assert len(results.holes) == 9
+    assert results.reasons == ["no closed kline in time"] * 4  # the 1st, 2nd, 4th and 8th
+
+
+def test_of_a_silence_the_minutes_not_asked_about_are_known(results: Results) -> None:
+    one = aggregator(results)
+    assert one.unsettled_since_us is None
+    begin(one)
+    assert one.unsettled_since_us == T0
+    pass_minutes(one, 0, 13)
+    assert len(results.asked) == 8
+    assert one.unsettled_since_us == T0 + 8 * MINUTE_US
+
+
+def test_trades_that_do_not_come_although_klines_tell_of_them_are_subscribed_anew(
+    results: Results,
+) -> None:
+    one = aggregator(results)
+    begin(one)
+    for minute in range(6):
+        open_us = T0 + minute * MINUTE_US
+        kline = kline_of(
+            minute_trades(minute, 1 + 6 * minute), open_us, closed=True, at_us=open_us + MINUTE_US
+        )
+        one.on_kline(kline)
+        pass_minutes(one, minute, 1)
+    assert set(results.reasons) == {"klines tell of trades that did not come"}
+    assert results.doubted == 3  # the 1st, 2nd and 4th of five minutes that are two behind
+    assert all(offer.status is Status.VERIFIED for offer in results.offers)
+    assert len(results.offers) == 6
+
+
+def test_where_a_connection_was_made_anew_and_nothing_comes_rest_is_asked_less_and_less_often(
+    results: Results,
+) -> None:
+    """All symbols are halted: each connection is replaced after a while, and gives nothing."""
+    one = aggregator(results)
+    begin(one)
+    one.on_trade(trade(1, T0 + 1))
+    one.on_kline(kline_of([trade(1, T0 + 1)], T0, closed=True, at_us=T0 + MINUTE_US))
+    one.disconnected()
+    calls: list[int] = []
+    ask = results.ask_rest
+    results.ask_rest = lambda *told: (calls.append(told[1]), ask(*told))  # type: ignore[method-assign]
+    for minute in range(1, 24 * 60 + 1):
+        pass_minutes(one, minute, 1)
+        if minute % 2:
+            one.disconnected()  # and again nothing had come
+    assert len(calls) == 4 + 24 * 60 // 16
+    assert [minute for minute, _ in results.asked] == [
+        T0 + n * MINUTE_US for n in range(1, 24 * 60 + 1)
+    ]
+    assert {cause for _, cause in results.asked} == {NOTHING_CAME}
+    assert results.silences == [(T0 + MINUTE_US, None)]
+    assert results.doubted == 0  # that is the connection's business
+
+
+def test_what_was_left_of_such_a_silence_is_asked_when_it_speaks(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    one.disconnected()
+    pass_minutes(one, 0, 11)
+    back = T0 + 11 * MINUTE_US + SECOND_US
+    one.connected(back)
+    one.on_trade(trade(1, back))
+    assert [minute for minute, _ in results.asked] == [T0 + n * MINUTE_US for n in range(11)]
+    assert results.silences == [(T0, None), (T0, back)]
+
+
+def test_silent_minutes_behind_a_wrong_close_are_the_exchanges_word_and_never_derived_from_it(
+    results: Results,
+) -> None:
+    one = aggregator(results)
+    begin(one)
+    told = minute_trades(0, 1)
+    for each in told[:-1]:  # the one that closes the minute is lost, and its kline as well
+        one.on_trade(each)
+    true_close = str(told[-1].price)
+    second, third = T0 + MINUTE_US, T0 + 2 * MINUTE_US
+    one.on_kline(kline_of([], second, closed=True, at_us=third + 1, previous=true_close))
+    for minute in (1, 2, 3):
+        one.on_clock(T0 + minute * MINUTE_US + GRACE + TIMEOUT)
+    stored = results.stored()
+    assert sorted(stored) == [T0, second]  # of the third nothing came: it has no row
+    assert stored[T0].candle.close == told[-2].price != told[-1].price
+    assert stored[T0].status is not Status.VERIFIED
+    assert stored[second].candle.is_silent
+    assert stored[second].candle.close == told[-1].price
+    assert {minute for minute, _ in results.asked} == {T0, third}
+    one.on_trade(told[-1])  # the close is mended by the trade itself, late
+    stored = results.stored()
+    assert stored[T0].candle.close == stored[second].candle.close == told[-1].price
+    assert sorted(stored) == [T0, second]

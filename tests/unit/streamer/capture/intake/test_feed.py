@@ -1,0 +1,211 @@
+"""A capture connection's messages: quotes and trades are taken, all else is noted."""
+
+from __future__ import annotations
+
+import pytest
+
+from include.binance.streams.book_tickers import decode_captured
+from include.domain.instruments import Market
+from streamer.capture.intake.feed import CaptureFeed
+from streamer.capture.intake.rows import DATASETS, Intake
+
+AT = 1_763_716_800_000_000
+QUOTE = (
+    b'{"stream":"btcusdt@bookTicker","data":{"u":7,"s":"BTCUSDT","b":"1","B":"2","a":"3","A":"4"}}'
+)
+TRADE = (
+    b'{"stream":"btcusdt@trade","data":{"e":"trade","E":1763716800000000,"s":"BTCUSDT","t":5,'
+    b'"p":"2.5","q":"0.1","T":1763716800000000,"m":true,"M":true}}'
+)
+
+
+class Clock:
+    now_us = 100
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def intake() -> Intake:
+    return Intake(DATASETS, max_rows=1_000, on_losses=lambda _: None)
+
+
+def feed_of(intake: Intake, clock: Clock, missed: list[tuple[int, int]]) -> CaptureFeed:
+    return CaptureFeed(
+        "ws://127.0.0.1:1",
+        Market.SPOT,
+        ["trade", "bookTicker"],
+        ["BTCUSDT"],
+        intake,
+        name="spot-capture-1",
+        stale_after_s=15,
+        on_missed=lambda _feed, from_us, to_us: missed.append((from_us, to_us)),
+        on_revived=lambda *_: None,
+        now_us=lambda: clock.now_us,
+    )
+
+
+def test_trades_and_quotes_become_rows(intake: Intake, clock: Clock) -> None:
+    feed = feed_of(intake, clock, [])
+    feed.on_text(QUOTE)
+    feed.on_text(TRADE)
+    assert [
+        (lane.table.name, int(line.split("\t")[2]))
+        for lane in intake.lanes.lanes
+        for line in lane.rows
+    ] == [
+        ("trades", 5),
+        ("book_tickers", 7),
+    ]
+
+
+@pytest.mark.parametrize(
+    "bad", [b"{", QUOTE.replace(b'"u":7,', b""), QUOTE.replace(b'"1"', b'"NaN"'), b"\xff"]
+)
+def test_what_cannot_be_used_is_counted(intake: Intake, clock: Clock, bad: bytes) -> None:
+    feed = feed_of(intake, clock, [])
+    feed.on_text(bad)
+    assert feed.bad_frames == 1
+    assert intake.lanes.waiting == 0
+
+
+def test_symbols_that_were_not_asked_for_are_left_out(intake: Intake, clock: Clock) -> None:
+    feed = feed_of(intake, clock, [])
+    feed.on_text(QUOTE.replace(b"BTCUSDT", b"ETHUSDT"))
+    feed.on_text(TRADE.replace(b"BTCUSDT", b"ETHUSDT"))
+    assert intake.lanes.waiting == 0
+
+
+def test_a_cut_is_told_once_all_streams_deliver_again(intake: Intake, clock: Clock) -> None:
+    missed: list[tuple[int, int]] = []
+    feed = feed_of(intake, clock, missed)
+    session = feed.connection.session
+    session.next_message(0.0)
+    feed.on_text(b'{"result":null,"id":1}')
+    feed.on_text(QUOTE)
+    assert missed == []
+
+    feed._closed()
+    clock.now_us = 150
+    feed._closed()  # a try in vain
+    clock.now_us = 200
+    feed.on_text(QUOTE.replace(b'"u":7', b'"u":8'))
+    assert missed == [(100, 200)]
+
+
+def test_a_cut_is_told_before_the_first_row_is_stored_and_again_when_all_streams_deliver(
+    intake: Intake, clock: Clock
+) -> None:
+    missed: list[tuple[int, int]] = []
+    feed = feed_of(intake, clock, missed)
+    session = feed.connection.session
+    session.next_message(0.0)
+    feed._closed()
+    clock.now_us = 200
+    feed.on_texts([QUOTE])  # of a stream that was answered for; others are not yet
+    assert missed == [(100, 200)]
+    assert intake.lanes.waiting == 1
+    clock.now_us = 300
+    feed.on_texts([QUOTE.replace(b'"u":7', b'"u":8')])
+    assert missed[1:] == []
+    clock.now_us = 400
+    feed.on_texts([b'{"result":null,"id":1}', QUOTE.replace(b'"u":7', b'"u":9')])
+    assert missed[1:] == [(200, 400)]
+
+
+def test_a_cut_says_up_to_when_trades_had_come(intake: Intake, clock: Clock) -> None:
+    feed = feed_of(intake, clock, [])
+    feed._closed()
+    assert feed.cut_event_us == 0
+    feed.connection.session.next_message(0.0)
+    feed.on_texts([b'{"result":null,"id":1}', TRADE, QUOTE])
+    feed._closed()
+    feed.on_texts([TRADE.replace(b"800000000", b"900000000")])
+    assert feed.cut_event_us == AT
+
+
+def test_streams_are_delivered_since_the_exchange_said_so(intake: Intake, clock: Clock) -> None:
+    feed = feed_of(intake, clock, [])
+    session = feed.connection.session
+    session.next_message(0.0)
+    assert feed.since_us == {}
+    clock.now_us = 120
+    feed.on_texts([b'{"result":null,"id":1}'])
+    assert feed.since_us == {"BTCUSDT": 120}
+    feed.add(["ETHUSDT", "BTCUSDT"])
+    session.subscribe(feed.connection.streams)  # as the socket does that there is not
+    clock.now_us = 130
+    feed.on_texts([QUOTE])
+    assert feed.since_us == {"BTCUSDT": 120}
+    session.next_message(10.0)
+    clock.now_us = 140
+    feed.on_texts([b'{"result":null,"id":2}'])
+    assert feed.since_us == {"BTCUSDT": 120, "ETHUSDT": 140}
+    feed.remove("BTCUSDT")
+    assert feed.since_us == {"ETHUSDT": 140}
+
+
+def test_a_successor_waits_until_what_it_delivered_has_come_on_the_old_connection_too(
+    intake: Intake, clock: Clock
+) -> None:
+    feed = feed_of(intake, clock, [])
+    quote, trade = decode_captured(QUOTE), decode_captured(TRADE)
+    answer = decode_captured(b'{"result":null,"id":1}')
+    assert [feed._has_delivered(one) for one in (quote, trade, answer)] == [False, False, True]
+    feed.on_texts([QUOTE.replace(b'"u":7', b'"u":6'), TRADE.replace(b"800000000", b"799999999")])
+    assert [feed._has_delivered(one) for one in (quote, trade)] == [False, False]
+    feed.on_texts([QUOTE.replace(b'"u":7', b'"u":8'), TRADE])
+    assert [feed._has_delivered(one) for one in (quote, trade)] == [True, True]
+
+
+def test_a_cut_began_with_the_last_message_not_when_it_was_noticed(
+    intake: Intake, clock: Clock
+) -> None:
+    missed: list[tuple[int, int]] = []
+    feed = feed_of(intake, clock, missed)
+    feed.connection.session.next_message(0.0)
+    clock.now_us = 120
+    feed.on_texts([b'{"result":null,"id":1}', QUOTE])
+    clock.now_us = 15_000_120  # of silence, until the line was given up
+    feed._closed()
+    clock.now_us = 16_000_000
+    feed.on_texts([QUOTE.replace(b'"u":7', b'"u":8')])
+    assert missed == [(120, 16_000_000)]
+    clock.now_us = 17_000_000
+    feed._closed()
+    clock.now_us = 18_000_000
+    feed.on_texts([QUOTE.replace(b'"u":7', b'"u":9')])
+    assert missed[1:] == [(16_000_000, 18_000_000)]
+
+
+def test_a_quote_that_two_sockets_delivered_about_midnight_is_one_row(clock: Clock) -> None:
+    intake = Intake(DATASETS, max_rows=1_000, on_losses=lambda _: None, now_us=lambda: clock.now_us)
+    feed = feed_of(intake, clock, [])
+    midnight_us = 1_763_769_600_000_000
+    clock.now_us = midnight_us - 100_000
+    feed.on_texts([QUOTE, QUOTE.replace(b'"u":7', b'"u":8')])
+    clock.now_us = midnight_us + 300_000  # the successor takes over; it had the last two as well
+    held = [QUOTE, QUOTE.replace(b'"u":7', b'"u":8'), QUOTE.replace(b'"u":7', b'"u":9')]
+    feed.on_held(held, [0.4, 0.4, 0.35])
+    feed.on_texts([QUOTE.replace(b'"u":7', b'"u":10')])
+    received = [
+        (int(fields[2]), fields[-1].strip())
+        for lane in intake.lanes.lanes
+        for fields in (line.split("\t") for line in lane.rows)
+    ]
+    assert [number for number, _ in received] == [7, 8, 9, 10]
+    assert ["21" in at[8:10] for _, at in received] == [True, True, True, False], received
+
+
+def test_symbols_come_and_go(intake: Intake, clock: Clock) -> None:
+    feed = feed_of(intake, clock, [])
+    feed.add(["ETHUSDT"])
+    feed.remove("BTCUSDT")
+    assert feed.connection.streams == ("ethusdt@trade", "ethusdt@bookTicker")
+    feed.on_text(QUOTE)
+    assert intake.lanes.waiting == 0
+    feed.on_text(QUOTE.replace(b"BTCUSDT", b"ETHUSDT"))
+    assert intake.lanes.waiting == 1

@@ -1,0 +1,75 @@
+"""Rows in memory: in order, bounded, and what can be asked for again leaves first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from include.store.trades.captured import AGG_TRADES, BOOK_TICKERS
+from streamer.capture.intake.lanes import LEAVE_ROWS, Lane, Lanes
+
+
+def made(max_rows: int) -> tuple[Lanes, Lane, Lane, list[tuple[Lane, list[Any]]]]:
+    trades, quotes = Lane(AGG_TRADES, can_be_asked=True), Lane(BOOK_TICKERS, can_be_asked=False)
+    left: list[tuple[Lane, list[Any]]] = []
+    lanes = Lanes(
+        [trades, quotes], max_rows=max_rows, on_leave=lambda lane, rows: left.append((lane, rows))
+    )
+    return lanes, trades, quotes, left
+
+
+def test_rows_are_taken_in_the_order_in_which_they_came() -> None:
+    lanes, trades, _, _ = made(100)
+    for n in range(5):
+        lanes.add(trades, (n,))
+    rows = lanes.take(trades, 3)
+    assert rows == [(0,), (1,), (2,)]
+    lanes.put_back(trades, rows)
+    assert lanes.waiting == 5
+    assert lanes.take(trades, 9) == [(n,) for n in range(5)]
+    assert lanes.waiting == 0
+
+
+def test_the_oldest_that_can_be_asked_for_leave_first() -> None:
+    lanes, trades, quotes, left = made(3_000)
+    for n in range(1_500):
+        lanes.add(quotes, (n,))
+        lanes.add(trades, (n,))
+    assert left == []
+    lanes.add(quotes, (1_500,))
+    assert left == [(trades, [(n,) for n in range(LEAVE_ROWS)])]
+    assert lanes.waiting == 3_001 - LEAVE_ROWS
+
+
+def test_the_bound_holds_also_for_rows_that_come_back() -> None:
+    lanes, trades, quotes, left = made(2_000)
+    for n in range(2_000):
+        lanes.add(quotes, (n,))
+    rows = lanes.take(quotes, 1_500)
+    for n in range(1_500):
+        lanes.add(quotes, (2_000 + n,))
+    lanes.put_back(quotes, rows)
+    assert lanes.waiting <= 2_000
+    assert all(lane is quotes for lane, _ in left)
+    assert sum(len(some) for _, some in left) + lanes.waiting == 3_500
+    assert trades.rows == type(trades.rows)()
+
+
+def test_rows_are_back_in_their_order_where_writing_them_did_not_end_well() -> None:
+    trades = Lane(AGG_TRADES, can_be_asked=True)
+    lanes = Lanes([trades], max_rows=100, on_leave=lambda _lane, _rows: None)
+    for number in range(4):
+        lanes.add(trades, (number,))
+
+    def fail() -> None:
+        with lanes.taken(trades, 2) as rows:
+            assert (rows, list(trades.rows)) == ([(0,), (1,)], [(2,), (3,)])
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        fail()
+    assert (list(trades.rows), lanes.waiting) == ([(0,), (1,), (2,), (3,)], 4)
+    with lanes.taken(trades, 2):
+        lanes.add(trades, (4,))
+    assert (list(trades.rows), lanes.waiting) == ([(2,), (3,), (4,)], 3)

@@ -1,0 +1,139 @@
+"""Candles that reach beyond the trades of a quiet symbol are told while they stand."""
+
+from __future__ import annotations
+
+import pytest
+
+from include.domain.instruments import Market
+from include.domain.timeframes import MINUTE_US
+from include.errors import TransientError
+from include.store.trades.captured import RawTable
+from include.store.trades.ids import CandleBeyond, Reached
+from streamer.capture.intake.ids import Hole, IdSequence
+from streamer.capture.repair import expected_trades as module
+from streamer.capture.repair.expected_trades import LAST_LOOK, NOT_SERVED, ExpectedTrades
+from tests.unit.streamer.played_database import Connected
+
+SINCE_US = 7 * MINUTE_US
+
+
+class Table:
+    """Has candles of one symbol up to a trade; ``asked`` is what it was asked about."""
+
+    def __init__(self) -> None:
+        self.last_trade_id = 12
+        self.is_away = False
+        self.asked: list[tuple[str, list[Reached], int]] = []
+
+    def beyond(
+        self, _connection: object, table: RawTable, reached: list[Reached], since_us: int
+    ) -> dict[str, CandleBeyond]:
+        if self.is_away:
+            raise TransientError("away")
+        self.asked.append((table.name, reached, since_us))
+        return {
+            one.symbol: CandleBeyond(10 * MINUTE_US, self.last_trade_id)
+            for one in reached
+            if one.last_id < self.last_trade_id
+        }
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> Table:
+    stands_in = Table()
+    monkeypatch.setattr(module, "candles_beyond", stands_in.beyond)
+    monkeypatch.setattr(module, "connect", lambda *_args, **_more: Connected())
+    return stands_in
+
+
+class Watched:
+    """Two symbols of which one is captured."""
+
+    def __init__(self) -> None:
+        self.ids = {("trades", name): IdSequence(settle_s=0.0) for name in ("A", "B")}
+        self.told: list[tuple[str, str, int]] = []
+        self.asked: set[tuple[str, str]] = set()
+        self.given_up: list[tuple[str, str, Hole, str]] = []
+        self.evidence = ExpectedTrades(
+            "postgresql://",
+            self.ids,
+            is_looked_at=lambda symbol: symbol != "B",
+            since_us=lambda: SINCE_US + 1,
+            on_beyond=lambda *told: self.told.append(told),
+            is_asked=lambda *one: one in self.asked,
+            on_given_up=lambda *told: self.given_up.append(told),
+        )
+
+    def take(self, symbol: str, number: int) -> None:
+        self.ids["trades", symbol].take(number, number, 0.0)
+
+
+async def test_what_a_quiet_symbols_candles_have_beyond_its_trades_is_told(table: Table) -> None:
+    watched = Watched()
+    watched.take("A", 11)
+    watched.take("B", 3)
+    await watched.evidence.look()
+    assert table.asked == []  # nobody knows yet whether it is quiet
+    await watched.evidence.look()
+    watched.asked.add(("trades", "A"))
+    for _ in range(3):
+        await watched.evidence.look()  # the answer is awaited
+    watched.asked.clear()
+    assert table.asked[0] == ("trades", [Reached("A", 11, 11)], SINCE_US)
+    assert watched.told == [("trades", "A", 11 * MINUTE_US)]
+    table.last_trade_id = 13  # a further minute of which nothing came
+    await watched.evidence.look()
+    assert len(watched.told) == 2
+
+
+async def test_an_answer_that_a_candle_stands_against_is_no_last_word(table: Table) -> None:
+    watched = Watched()
+    watched.take("A", 11)
+    for _ in range(1 + 9):
+        await watched.evidence.look()
+    assert len(watched.told) == 4  # in the 1st look at it, the 2nd, 4th and 8th
+    watched.ids["trades", "A"].advance(12, 12)  # the server has caught up
+    for _ in range(LAST_LOOK[Market.SPOT]):
+        await watched.evidence.look()
+    assert (len(watched.told), watched.given_up) == (4, [])
+
+
+async def test_what_the_exchange_never_has_becomes_a_gap(table: Table) -> None:
+    watched = Watched()
+    watched.take("A", 11)
+    for _ in range(3 * LAST_LOOK[Market.SPOT]):
+        await watched.evidence.look()
+    assert len(watched.told) == 5 + LAST_LOOK[Market.SPOT] // 16 - 1  # after the 16th, each 16th
+    assert watched.given_up == [("trades", "A", Hole(12, 11, 11, 11 * MINUTE_US), NOT_SERVED)]
+
+
+async def test_a_candle_of_usd_m_is_asked_about_and_no_proof(table: Table) -> None:
+    watched = Watched()
+    watched.ids["trades", "A.P"] = IdSequence(settle_s=0.0)
+    watched.take("A.P", 11)
+    for _ in range(100):
+        await watched.evidence.look()
+    assert len(watched.told) == 2
+    assert watched.given_up == []
+
+
+async def test_a_symbol_that_brings_trades_shows_its_holes_itself(table: Table) -> None:
+    watched = Watched()
+    await watched.evidence.look()  # nothing came of it so far
+    for number in (3, 4, 6):
+        watched.take("A", number)
+        await watched.evidence.look()
+    assert table.asked == []
+
+
+async def test_what_is_not_told_while_postgresql_is_away_is_told_later(table: Table) -> None:
+    watched = Watched()
+    watched.take("A", 11)
+    await watched.evidence.look()
+    table.is_away = True
+    with pytest.raises(TransientError):
+        await watched.evidence.look()
+    assert watched.told == []
+    table.is_away = False
+    await watched.evidence.look()
+    assert watched.told == [("trades", "A", 11 * MINUTE_US)]

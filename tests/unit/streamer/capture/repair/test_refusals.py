@@ -1,0 +1,37 @@
+"""A market that refuses this address is left alone, and known to refuse for long after a while."""
+
+from __future__ import annotations
+
+from include.domain.instruments import Market
+from streamer.capture.repair.refusals import LASTING_AFTER, Refusals
+
+
+def test_a_market_is_left_alone_until_the_wait_is_over_the_other_is_not() -> None:
+    refusals = Refusals()
+    assert refusals.note(Market.SPOT, "403", now_s=5.0, wait_s=10.0)
+    refusal = refusals.at(Market.SPOT, 14.9)
+    assert refusal is not None
+    assert refusal.reason == "403"
+    assert refusals.at(Market.SPOT, 15.0) is None
+    assert refusals.at(Market.UM, 6.0) is None
+
+
+def test_a_further_refusal_is_news_where_the_market_served_before() -> None:
+    refusals = Refusals()
+    refusals.note(Market.SPOT, "403", now_s=5.0, wait_s=10.0)
+    assert not refusals.note(Market.SPOT, "403", now_s=15.0, wait_s=10.0)
+    refusals.served(Market.SPOT)
+    assert refusals.at(Market.SPOT, 16.0) is None
+    assert refusals.note(Market.SPOT, "403", now_s=16.0, wait_s=10.0)
+
+
+def test_it_lasts_after_some_waits_in_succession_however_many_asked_at_once() -> None:
+    refusals = Refusals()
+    seen = []
+    for n in range(LASTING_AFTER):
+        for _asker in range(2):
+            refusals.note(Market.SPOT, "451", now_s=10.0 * n, wait_s=10.0)
+        refusal = refusals.at(Market.SPOT, 10.0 * n)
+        assert refusal is not None
+        seen.append(refusal.is_lasting)
+    assert seen == [False] * (LASTING_AFTER - 1) + [True]

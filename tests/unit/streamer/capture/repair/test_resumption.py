@@ -1,0 +1,99 @@
+"""What earlier processes had no time to find is looked for once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from include.domain.timeframes import DAY_US, MINUTE_US
+from include.store.trades.captured import AGG_TRADES
+from streamer.capture.intake.rows import Intake
+from streamer.capture.repair import resumption as module
+from streamer.capture.repair.resumption import Resumption
+from streamer.capture.spool.losses import Losses
+from streamer.capture.spool.spool import Spool
+
+NOW_US = 1_763_716_800_000_000
+LOOKBACK_US = 1_440 * MINUTE_US
+
+
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Since when empty tables were looked at: as a start does, and for what came earlier."""
+    calls: list[tuple[str, int]] = []
+
+    def stored_ids(_connection: Any, _table: Any, _symbols: Any, since_us: int) -> Any:
+        calls.append(("start", since_us))
+        return {}, []
+
+    def missing_ids(
+        _connection: Any, _table: Any, _symbols: Any, since_us: int, _until_us: int
+    ) -> Any:
+        calls.append(("earlier", since_us))
+        return []
+
+    monkeypatch.setattr(module, "connect", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(module, "stored_ids", stored_ids)
+    monkeypatch.setattr(module, "last_rows", lambda *_: {})
+    monkeypatch.setattr(module, "missing_ids", missing_ids)
+    return calls
+
+
+def resuming(folder: Path, moments: list[int]) -> Resumption:
+    datasets = (AGG_TRADES.name,)
+    return Resumption(
+        "postgresql://nobody@127.0.0.1:1/none",
+        datasets,
+        Intake(datasets, max_rows=1_000, on_losses=lambda _: None),
+        Spool(folder, max_bytes=1 << 20),
+        Losses(folder / "losses.json"),
+        delivers_since_us=lambda _dataset, _symbol: 0,
+        now_us=lambda: moments[-1],
+    )
+
+
+async def run_until_complete(resumption: Resumption) -> None:
+    task = asyncio.create_task(resumption.run())
+    async with asyncio.timeout(30):
+        while not resumption.is_complete:
+            await asyncio.sleep(0.002)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize("whole_until_us", [NOW_US - 5 * MINUTE_US, NOW_US - 9 * DAY_US])
+async def test_another_look_after_a_long_time_leaves_out_the_days_before_the_start(
+    looked: list[tuple[str, int]], tmp_path: Path, whole_until_us: int
+) -> None:
+    moments = [NOW_US]
+    resumption = resuming(tmp_path, moments)
+    resumption.begin(exchange_us=NOW_US, lookback_us=LOOKBACK_US, whole_until_us=whole_until_us)
+    resumption.join(["BTCUSDT"])
+    await run_until_complete(resumption)
+    is_old = whole_until_us < NOW_US - LOOKBACK_US
+    earlier = [("earlier", whole_until_us)] if is_old else []
+    assert looked == [("start", NOW_US - LOOKBACK_US), *earlier]
+    looked.clear()
+    moments.append(NOW_US + 3 * DAY_US)
+    resumption.look_again(["BTCUSDT"])
+    await run_until_complete(resumption)
+    resumption.join(["ETHUSDT"])
+    await run_until_complete(resumption)
+    assert looked == [("start", moments[-1] - LOOKBACK_US)] * 2
+
+
+async def test_another_look_before_the_first_is_done_still_finds_what_came_earlier(
+    looked: list[tuple[str, int]], tmp_path: Path
+) -> None:
+    resumption = resuming(tmp_path, [NOW_US])
+    whole_until_us = NOW_US - 9 * DAY_US
+    resumption.begin(exchange_us=NOW_US, lookback_us=LOOKBACK_US, whole_until_us=whole_until_us)
+    resumption.join(["BTCUSDT"])
+    resumption.look_again(["BTCUSDT"])
+    await run_until_complete(resumption)
+    assert looked == [("start", NOW_US - LOOKBACK_US), ("earlier", whole_until_us)]

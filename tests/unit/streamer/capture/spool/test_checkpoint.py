@@ -1,0 +1,89 @@
+"""What is known of ids outlives the process, and is never told to be more than it is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from streamer.capture.spool import checkpoint as module
+from streamer.capture.spool.checkpoint import (
+    WHOLE_FILE,
+    Checkpoint,
+    MissingIds,
+    WholeUntil,
+    adopt_whole,
+)
+
+ONE = MissingIds("agg_trades", "A", 3, 7, 10, 20)
+OTHER = MissingIds("trades", "B", 1, 2, 5, 6)
+
+
+def keep(path: Path, whole: Checkpoint | None) -> None:
+    asyncio.run(WholeUntil(path, lambda: whole).save())
+
+
+def kept(path: Path) -> Checkpoint | None:
+    return WholeUntil(path, lambda: None).load()
+
+
+def test_what_is_saved_is_loaded_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / WHOLE_FILE
+    assert kept(path) is None
+    keep(path, Checkpoint(100, [ONE, OTHER]))
+    keep(path, None)  # while nobody can tell, the file stays
+    assert kept(path) == Checkpoint(100, [ONE, OTHER])
+    assert list(tmp_path.iterdir()) == [path]
+
+
+async def test_it_is_saved_every_so_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SAVE_INTERVAL_S", 0.005)
+    known = Checkpoint(100, [])
+    one = WholeUntil(tmp_path / WHOLE_FILE, lambda: known)
+    task = asyncio.create_task(one.run())
+    async with asyncio.timeout(30):
+        while one.load() != known:
+            await asyncio.sleep(0.002)
+        known = Checkpoint(200, [ONE])
+        while one.load() != known:
+            await asyncio.sleep(0.002)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def test_a_disk_that_refuses_is_told_and_the_next_time_will_do(tmp_path: Path) -> None:
+    path = tmp_path / "away" / WHOLE_FILE
+    with capture_logs() as logged:
+        keep(path, Checkpoint(100, []))
+    assert [one["event"] for one in logged] == ["capture_whole_unsaved"]
+    path.parent.mkdir()
+    keep(path, Checkpoint(100, []))
+    assert kept(path) == Checkpoint(100, [])
+
+
+def test_a_file_that_cannot_be_read_is_as_none(tmp_path: Path) -> None:
+    (tmp_path / WHOLE_FILE).write_bytes(b'{"until_us":')
+    with capture_logs() as logged:
+        assert kept(tmp_path / WHOLE_FILE) is None
+    assert [one["event"] for one in logged] == ["capture_whole_unreadable"]
+
+
+def test_of_two_files_the_earlier_time_counts_and_all_that_is_missing(tmp_path: Path) -> None:
+    mine, theirs = tmp_path / "0", tmp_path / "1"
+    for folder in (mine, theirs):
+        folder.mkdir()
+    keep(theirs / WHOLE_FILE, Checkpoint(100, [ONE]))
+    adopt_whole(theirs, mine)
+    assert kept(mine / WHOLE_FILE) == Checkpoint(100, [ONE])
+    assert kept(theirs / WHOLE_FILE) is None
+    adopt_whole(theirs, mine)
+    keep(theirs / WHOLE_FILE, Checkpoint(200, [OTHER, ONE]))
+    adopt_whole(theirs, mine)
+    assert kept(mine / WHOLE_FILE) == Checkpoint(100, [ONE, OTHER])
+    keep(theirs / WHOLE_FILE, Checkpoint(50, []))
+    adopt_whole(theirs, mine)
+    assert kept(mine / WHOLE_FILE) == Checkpoint(50, [ONE, OTHER])

@@ -1,0 +1,79 @@
+"""A disk that hangs holds nobody up for ever, and does nothing twice."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from include.errors import TransientError
+from streamer.capture.spool import disk as module
+from streamer.capture.spool.disk import Disk, write_anew
+
+
+class Played:
+    """Calls wait until they are let go."""
+
+    def __init__(self) -> None:
+        self.let_go = threading.Event()
+        self.made: list[int] = []
+
+    def take(self, number: int) -> int:
+        assert self.let_go.wait(10)
+        self.made.append(number)
+        return number
+
+
+async def test_a_call_that_hangs_is_waited_for_and_not_made_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_CALL_S", 0.05)
+    played, disk, late = Played(), Disk(), list[int]()
+    for _ in range(2):
+        with pytest.raises(TransientError, match="hangs"):
+            await disk.call(lambda: played.take(1), name="spool", on_late=late.append)
+    played.let_go.set()
+    monkeypatch.setattr(module, "MAX_CALL_S", 30)
+    assert await disk.call(lambda: played.take(2), name="spool") == 2
+    assert played.made == [1, 2]
+    assert late == [1]
+
+
+async def test_what_hangs_holds_up_no_call_of_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_CALL_S", 0.05)
+    played, disk = Played(), Disk()
+    with pytest.raises(TransientError):
+        await disk.call(lambda: played.take(1), name="spool")
+    monkeypatch.setattr(module, "MAX_CALL_S", 30)
+    assert await disk.call(lambda: 7, name="losses") == 7
+    played.let_go.set()
+
+
+async def test_a_refusal_is_passed_on() -> None:
+    def refuse() -> None:
+        raise OSError("no space left")
+
+    disk = Disk()
+    with pytest.raises(OSError, match="no space"):
+        await disk.call(refuse, name="spool")
+    assert await disk.call(lambda: 7, name="spool") == 7
+
+
+def test_a_file_that_cannot_be_written_anew_stays_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "kept.json"
+    write_anew(path, b"old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            write_anew(path, b"new")
+    assert path.read_bytes() == b"old"
+    write_anew(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]

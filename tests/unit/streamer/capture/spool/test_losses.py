@@ -1,0 +1,139 @@
+"""What was lost is counted, survives the process, and leaves once it is recorded."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from streamer.capture.spool.losses import Loss, Losses
+
+
+def loss(rows: int | None, from_us: int, to_us: int, symbol: str = "A") -> Loss:
+    return Loss("book_tickers", symbol, "spool full", from_us, to_us, rows)
+
+
+def test_losses_of_one_cause_are_joined(tmp_path: Path) -> None:
+    losses = Losses(tmp_path / "losses.json")
+    losses.add([loss(3, 10, 20), loss(2, 5, 8), loss(None, 30, 40, "B")])
+    gaps = losses.take()
+    assert [(gap.symbol, gap.from_us, gap.to_us, gap.detail) for gap in gaps] == [
+        ("A", 5, 20, {"rows": 5}),
+        ("B", 30, 40, {}),
+    ]
+    assert losses.rows == 5
+    assert losses.times == 3
+
+
+def test_a_loss_counts_though_nobody_knows_its_rows_and_an_open_one_once_it_is_one(
+    tmp_path: Path,
+) -> None:
+    losses = Losses(tmp_path / "losses.json")
+    losses.add([loss(None, 10, 20)])
+    assert (losses.times, losses.rows) == (1, 0)
+    opened = [Loss("book_tickers", one, "nobody captured", None, 40) for one in ("A", "B")]
+    losses.add(opened)
+    assert losses.times == 1
+    losses.close(opened[0], 30, 40)
+    losses.close(opened[1], None, 40)
+    assert losses.times == 2
+
+
+def test_losses_survive_the_process_until_they_are_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "losses.json"
+    first = Losses(path)
+    first.add([loss(3, 10, 20)])
+    first.save()
+
+    second = Losses(path)
+    second.load()
+    gaps = second.take()
+    assert [gap.detail for gap in gaps] == [{"rows": 3}]
+    second.forget(gaps)
+    second.save()
+
+    third = Losses(path)
+    third.load()
+    assert len(third) == 0
+
+
+def test_what_grew_while_it_was_recorded_is_kept(tmp_path: Path) -> None:
+    losses = Losses(tmp_path / "losses.json")
+    losses.add([loss(3, 10, 20)])
+    gaps = losses.take()
+    losses.add([loss(1, 21, 22)])
+    losses.forget(gaps)
+    assert [gap.detail for gap in losses.take()] == [{"rows": 4}]
+
+
+def test_a_damaged_list_is_told_and_left_behind(tmp_path: Path) -> None:
+    path = tmp_path / "losses.json"
+    path.write_bytes(b'[["half')
+    losses = Losses(path)
+    losses.load()
+    assert len(losses) == 0
+
+
+def test_two_threads_may_save_at_once(tmp_path: Path) -> None:
+    losses = Losses(tmp_path / "losses.json")
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(200):
+            losses.add([loss(1, number, number)])
+            for saving in [pool.submit(losses.save) for _ in range(4)]:
+                saving.result(10)
+    again = Losses(tmp_path / "losses.json")
+    again.load()
+    assert [gap.detail for gap in again.take()] == [{"rows": 200}]
+
+
+def test_losses_that_the_disk_refused_are_saved_with_the_next_try(tmp_path: Path) -> None:
+    path = tmp_path / "away" / "losses.json"
+    losses = Losses(path)
+    losses.add([loss(3, 10, 20)])
+    with pytest.raises(FileNotFoundError):
+        losses.save()
+    path.parent.mkdir()
+    losses.save()
+    again = Losses(path)
+    again.load()
+    assert len(again) == 1
+
+
+def test_an_open_loss_is_kept_on_disk_until_its_beginning_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "losses.json"
+    first = Losses(path)
+    opened = [Loss("book_tickers", symbol, "killed", None, 20) for symbol in "AB"]
+    first.add(opened)
+    assert (first.is_saved, len(first)) == (False, 0)
+    first.save()
+    assert first.is_saved
+
+    second = Losses(path)
+    second.load()
+    assert second.open == set(opened)
+    second.close(opened[0], 5, 21)
+    second.close(opened[1], None, 20)
+    assert not second.is_saved
+    assert [(gap.symbol, gap.from_us, gap.to_us) for gap in second.take()] == [("A", 5, 21)]
+    second.save()
+
+    third = Losses(path)
+    third.load()
+    assert (third.open, len(third)) == (set(), 1)
+
+
+def test_a_list_that_grew_while_it_was_saved_is_not_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = Losses(tmp_path / "losses.json")
+    losses.add([loss(3, 10, 20)])
+    write = losses._write
+
+    def grow(content: bytes) -> None:
+        losses.add([loss(1, 21, 22)])
+        write(content)
+
+    monkeypatch.setattr(losses, "_write", grow)
+    losses.save()
+    assert not losses.is_saved

@@ -1,0 +1,156 @@
+"""What a cut costs is dated by the clock that the rows bear; what is missing outlives a stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from include.binance.streams.messages import Trade
+from include.config import load_settings
+from include.domain.instruments import Market
+from include.domain.timeframes import SECOND_US
+from streamer.capture.app import CUT, Capture
+from streamer.capture.repair.stored_rows_check import LOST, Behind
+from streamer.capture.spool.checkpoint import MARGIN_US, MissingIds
+from streamer.capture.spool.losses import Loss
+
+TRADED_US = 1_763_716_800_000_000
+TRADE = (
+    b'{"stream":"btcusdt@trade","data":{"e":"trade","E":1763716800000,"s":"BTCUSDT","t":5,'
+    b'"p":"2.5","q":"0.1","T":1763716800000,"m":true,"X":"MARKET"}}'
+)
+QUOTE = (
+    b'{"stream":"btcusdt@bookTicker","data":{"e":"bookTicker","u":7,"s":"BTCUSDT","b":"1","B":"2",'
+    b'"a":"3","A":"4","T":1763716800000,"E":1763716800000}}'
+)
+
+
+@pytest.fixture
+def moments() -> list[int]:
+    """The wall clock: frames come two seconds late."""
+    return [TRADED_US + 2 * SECOND_US]
+
+
+def capturing(home: Path, moments: list[int]) -> Capture:
+    settings = load_settings(
+        database_url="postgresql://nobody@127.0.0.1:1/none", candelabra_home=home
+    )
+    return Capture(
+        settings, ("trades", "book_tickers"), trade_stream="aggTrade", traded_us=lambda _: 0,
+        now_us=lambda: moments[-1],
+    )  # fmt: skip
+
+
+@pytest.fixture
+def capture(tmp_path: Path, moments: list[int]) -> Iterator[Capture]:
+    one = capturing(tmp_path, moments)
+    yield one
+    asyncio.run(one.stop(1.0))
+
+
+def test_trades_on_their_way_at_a_cut_are_older_than_it_quotes_are_not(
+    capture: Capture, moments: list[int]
+) -> None:
+    capture.add(["BTCUSDT.P"])
+    (feed,) = capture.feeds
+    session = feed.connection.session
+    session.next_message(0.0)
+    feed.on_texts([b'{"result":null,"id":1}', TRADE, QUOTE])
+    feed._closed()
+    moments.append(moments[-1] + SECOND_US)
+    feed.on_texts([QUOTE.replace(b'"u":7', b'"u":8')])
+    assert capture.report()["capture_losses"] == 2  # though nobody can count their rows
+    assert sorted(
+        (gap.dataset, gap.from_us - TRADED_US, gap.to_us - TRADED_US)
+        for gap in capture.losses.take()
+        if gap.cause == CUT
+    ) == [("book_tickers", 2 * SECOND_US, 3 * SECOND_US), ("trades", 0, 3 * SECOND_US)]
+
+
+def trade(number: int) -> Trade:
+    at_us = TRADED_US + number
+    return Trade(at_us, "BTCUSDT", number, Decimal(1), Decimal(1), at_us, True)
+
+
+def test_ids_that_wait_to_be_asked_for_wait_on_after_the_next_start(
+    tmp_path: Path, moments: list[int]
+) -> None:
+    one = capturing(tmp_path, moments)
+    assert one._whole() is None  # nothing was looked at yet
+    one.begin([], exchange_us=TRADED_US + SECOND_US)
+    for number in (1, 5):
+        one.intake.on_trade(Market.SPOT, trade(number))
+    known = one._whole()
+    assert known is not None
+    assert known.until_us == TRADED_US + 1 - MARGIN_US  # a row of then has yet to be written
+    hole = MissingIds("trades", "BTCUSDT", 2, 4, TRADED_US + 1, TRADED_US + 5)
+    assert known.missing == [hole]
+    asyncio.run(one.whole.save())
+    asyncio.run(one.stop(1.0))  # which is worth less: PostgreSQL is away
+    again = capturing(tmp_path, moments)
+    again.begin([], exchange_us=TRADED_US + SECOND_US)
+    assert again._resumption._whole_until_us == known.until_us
+    known = again._whole()
+    assert known is not None
+    assert known.missing == [hole]
+    assert known.until_us >= TRADED_US + SECOND_US - MARGIN_US
+    asyncio.run(again.stop(1.0))
+
+
+def test_nothing_is_known_to_be_whole_while_a_loss_is_in_memory_alone_or_rows_not_looked_at(
+    capture: Capture,
+) -> None:
+    capture.begin([], exchange_us=TRADED_US)
+    assert capture._whole() is not None
+    capture.losses.add([Loss("trades", "BTCUSDT", CUT, 1, 2)])
+    assert capture._whole() is None
+    capture.losses.save()
+    assert capture._whole() is not None
+    capture.add(["BTCUSDT"])
+    capture.losses.save()
+    assert capture._whole() is None
+
+
+def test_rows_that_postgresql_lost_are_asked_for_or_told_as_lost_and_all_are_looked_at(
+    capture: Capture,
+) -> None:
+    capture.begin([], exchange_us=TRADED_US)
+    for number in (7, 8, 9):
+        capture.intake.on_trade(Market.SPOT, trade(number))
+    stored = (7, TRADED_US + 7)
+    capture._gone(
+        [
+            Behind("trades", "BTCUSDT", 9, TRADED_US + 9, stored),
+            Behind("trades", "BTCUSDT.P", 9, TRADED_US + 9, stored),
+            Behind("book_tickers", "ETHUSDT", 9, TRADED_US + 9, None),
+        ]
+    )
+    (hole,) = capture.intake.sequence("trades", "BTCUSDT").holes
+    assert (hole.first_id, hole.last_id, hole.from_us) == (8, 9, TRADED_US + 7)
+    assert sorted(
+        (gap.dataset, gap.symbol, gap.from_us - TRADED_US, gap.to_us - TRADED_US)
+        for gap in capture.losses.take()
+        if gap.cause == LOST
+    ) == [("book_tickers", "ETHUSDT", 9, 9), ("trades", "BTCUSDT.P", 7, 9)]
+
+
+def test_a_look_at_all_rows_follows_where_some_are_gone(
+    capture: Capture, moments: list[int]
+) -> None:
+    capture.begin([], exchange_us=moments[-1])
+    capture._captured.add("BTCUSDT")
+    began_us = capture._resumption.since_us
+    moments.append(moments[-1] + SECOND_US)
+    capture._gone([])
+    assert not capture._resumption.is_done("BTCUSDT")
+    assert capture._resumption._look_since_us == began_us + SECOND_US
+
+
+def test_a_market_that_refuses_this_address_is_left_alone_by_all_who_ask_it(
+    capture: Capture,
+) -> None:
+    assert capture.tails._refusals is capture.holes.refusals

@@ -1,0 +1,95 @@
+"""What is known of each symbol's streams."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from include.domain.candles import CandleCandidate, Source, Status, silent_candle
+from include.domain.timeframes import MINUTE_US
+from streamer.health.states import SymbolState, SymbolStates
+
+T0 = 1_700_000_000_000_000 // MINUTE_US * MINUTE_US
+
+
+def offer(minute: int, status: Status = Status.VERIFIED) -> CandleCandidate:
+    candle = silent_candle("BTCUSDT", T0 + minute * MINUTE_US, Decimal(7))
+    source = Source.KLINE if status is Status.VERIFIED else Source.STREAM
+    return CandleCandidate(candle, status, source, T0 if status is Status.VERIFIED else None)
+
+
+def test_a_symbol_is_connecting_until_the_exchange_confirms_a_minute() -> None:
+    states = SymbolStates()
+    assert states.of("BTCUSDT") is SymbolState.CONNECTING
+    states.settled(offer(0, Status.UNCONFIRMED))
+    assert states.of("BTCUSDT") is SymbolState.CONNECTING
+    states.settled(offer(1))
+    assert states.of("BTCUSDT") is SymbolState.LIVE
+
+
+@pytest.mark.parametrize("state", [SymbolState.DEAD, SymbolState.SILENT])
+def test_a_confirmed_minute_ends_silence_and_doubt(state: SymbolState) -> None:
+    states = SymbolStates()
+    assert states.enter("BTCUSDT", state)
+    assert not states.enter("BTCUSDT", state)
+    states.settled(offer(0, Status.PARTIAL))
+    assert states.of("BTCUSDT") is state
+    states.settled(offer(1))
+    assert states.of("BTCUSDT") is SymbolState.LIVE
+
+
+def test_a_halt_ends_when_the_exchange_says_so_and_not_with_a_late_minute() -> None:
+    states = SymbolStates()
+    states.enter("BTCUSDT", SymbolState.HALTED)
+    states.settled(offer(0))
+    assert states.of("BTCUSDT") is SymbolState.HALTED
+
+
+def test_all_states_are_counted_those_of_nobody_as_well() -> None:
+    states = SymbolStates()
+    states.settled(offer(0))
+    states.enter("ETHUSDT", SymbolState.DEAD)
+    counts = states.counts(["BTCUSDT", "ETHUSDT", "NEWUSDT"])
+    assert counts == {"connecting": 1, "live": 1, "silent": 0, "halted": 0, "dead": 1}
+
+
+def test_it_is_behind_three_minutes_after_the_last_settled_one() -> None:
+    states = SymbolStates()
+    states.settled(offer(5))
+    states.settled(offer(2))  # revised late
+    until = T0 + 6 * MINUTE_US
+    assert not states.is_behind("BTCUSDT", until + 3 * MINUTE_US, T0)
+    assert states.is_behind("BTCUSDT", until + 3 * MINUTE_US + 1, T0)
+
+
+def test_minutes_before_the_connection_delivered_are_not_its_business() -> None:
+    states = SymbolStates()
+    states.settled(offer(5))
+    now_us = T0 + 60 * MINUTE_US
+    assert states.is_behind("BTCUSDT", now_us, T0)
+    assert not states.is_behind("BTCUSDT", now_us, now_us - MINUTE_US)
+
+
+def test_a_symbol_that_joins_later_has_its_time_and_no_more() -> None:
+    states = SymbolStates()
+    joined_us = T0 + 60 * MINUTE_US
+    assert not states.is_behind("NEWUSDT", joined_us, T0)
+    assert not states.is_behind("NEWUSDT", joined_us + 4 * MINUTE_US, T0)
+    assert states.is_behind("NEWUSDT", joined_us + 4 * MINUTE_US + 1, T0)
+
+
+@pytest.mark.parametrize("state", [SymbolState.SILENT, SymbolState.HALTED])
+def test_where_no_minute_is_to_be_expected_none_is_missed(state: SymbolState) -> None:
+    states = SymbolStates()
+    states.settled(offer(0))
+    states.enter("BTCUSDT", state)
+    assert not states.is_behind("BTCUSDT", T0 + 60 * MINUTE_US, T0)
+
+
+def test_a_symbol_that_left_is_forgotten() -> None:
+    states = SymbolStates()
+    states.settled(offer(0))
+    states.end("BTCUSDT")
+    states.end("BTCUSDT")
+    assert states.of("BTCUSDT") is SymbolState.CONNECTING

@@ -1,0 +1,175 @@
+"""What follows where streams do not deliver; feeds are played here."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from structlog.testing import CapturingLogger
+
+from include.domain.candles import Candle, CandleCandidate, Source, Status
+from streamer.health import watchdog as module
+from streamer.health.states import SymbolState, SymbolStates
+from streamer.health.watchdog import ROTATE_EVERY_S, Watchdog
+
+T0 = 1_700_000_040_000_000
+WHY = "no closed kline in time"
+
+
+class Feed:
+    """A feed, its connection in one, and what it was told."""
+
+    def __init__(self) -> None:
+        self.name = "spot-1"
+        self.doubted: list[str] = []
+        self.rotated: list[str] = []
+        self.lacking: set[str] = set()
+
+    @property
+    def connection(self) -> Feed:
+        return self
+
+    def lacks_trades(self, symbol: str) -> bool:
+        return symbol in self.lacking
+
+    def doubt(self, exchange_symbol: str) -> None:
+        self.doubted.append(exchange_symbol)
+
+    def rotate(self, reason: str) -> None:
+        self.rotated.append(reason)
+
+
+class Yard:
+    """A watchdog, its feed, clock and log."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.log = CapturingLogger()
+        monkeypatch.setattr(module, "log", self.log)
+        self.feed, self.states, self.now_s = Feed(), SymbolStates(), 1_000.0
+        feed: Any = self.feed
+        self.dog = Watchdog(self.states, lambda _: feed, clock_s=lambda: self.now_s)
+
+    def doubt(self, symbol: str = "A") -> None:
+        self.dog.doubt(symbol, symbol, WHY)
+
+    def settle(self, symbol: str = "A", status: Status = Status.VERIFIED) -> None:
+        one = Decimal(1)
+        candle = Candle(symbol, T0, one, one, one, one, one, one, 1, one, one, 1, 1)
+        is_kline = status is Status.VERIFIED
+        source = Source.KLINE if is_kline else Source.STREAM
+        self.dog.settled(CandleCandidate(candle, status, source, T0 if is_kline else None))
+
+    @property
+    def events(self) -> list[str]:
+        return [call.args[0] for call in self.log.calls]
+
+
+@pytest.fixture
+def yard(monkeypatch: pytest.MonkeyPatch) -> Yard:
+    return Yard(monkeypatch)
+
+
+def test_a_dead_stream_is_subscribed_anew_once_and_then_its_connection_is_succeeded(
+    yard: Yard,
+) -> None:
+    yard.doubt()
+    assert (yard.feed.doubted, yard.feed.rotated) == (["A"], [])
+    assert yard.states.of("A") is SymbolState.DEAD
+    yard.doubt()
+    assert (yard.feed.doubted, yard.feed.rotated) == (["A"], [f"streams of A stay dead: {WHY}"])
+
+
+def test_a_stream_that_delivers_again_is_told_and_begins_anew(yard: Yard) -> None:
+    yard.doubt()
+    yard.settle(status=Status.UNCONFIRMED)
+    assert yard.states.of("A") is SymbolState.DEAD  # the exchange's word is what was missed
+    yard.settle()
+    assert yard.states.of("A") is SymbolState.LIVE
+    assert yard.events == ["stream_doubted", "stream_revived"]
+    yard.doubt()
+    assert (yard.feed.doubted, yard.feed.rotated) == (["A", "A"], [])
+
+
+def test_klines_alone_do_not_bring_a_symbol_back_to_life(yard: Yard) -> None:
+    yard.doubt()
+    yard.feed.lacking.add("A")
+    yard.settle()
+    assert yard.states.of("A") is SymbolState.DEAD
+    yard.doubt()
+    assert len(yard.feed.rotated) == 1
+    yard.feed.lacking.clear()
+    yard.settle()
+    assert yard.states.of("A") is SymbolState.LIVE
+    assert yard.events == ["stream_doubted", "stream_revived"]
+
+
+def test_many_dead_streams_cost_their_connection_one_rotation_in_a_while(yard: Yard) -> None:
+    for symbol in "ABC":
+        yard.doubt(symbol)
+    for symbol in "ABC":
+        yard.doubt(symbol)
+    assert len(yard.feed.rotated) == 1
+    assert yard.feed.doubted == [*"ABC", *"BC"]  # the others are asked for again meanwhile
+    yard.now_s += ROTATE_EVERY_S
+    yard.doubt("B")
+    assert len(yard.feed.rotated) == 2
+
+
+def test_a_halted_symbol_is_left_alone(yard: Yard) -> None:
+    yard.dog.halted("A", "HALT")
+    yard.doubt()
+    yard.dog.silent("A", T0)
+    yard.settle()
+    assert (yard.feed.doubted, yard.feed.rotated) == ([], [])
+    assert yard.states.of("A") is SymbolState.HALTED
+    yard.dog.resumed("A")
+    assert yard.states.of("A") is SymbolState.LIVE
+    assert yard.events == ["symbol_halted", "symbol_silent", "symbol_resumed"]
+
+
+def test_silence_is_a_state_of_its_own(yard: Yard) -> None:
+    yard.doubt()
+    yard.dog.silent("A", T0)
+    yard.doubt()
+    assert yard.states.of("A") is SymbolState.SILENT
+    assert yard.dog.is_silent("A")
+    yard.dog.speaks_again("A", T0, T0 + 1)
+    assert yard.states.of("A") is SymbolState.LIVE
+    assert not yard.dog.is_silent("A")
+    assert yard.events == ["stream_doubted", "symbol_silent", "symbol_speaks_again"]
+
+
+def test_a_minute_confirmed_after_a_cut_ends_a_silence_that_no_frame_ended(yard: Yard) -> None:
+    yard.dog.silent("A", T0)
+    yard.settle(status=Status.UNCONFIRMED)
+    assert yard.dog.is_silent("A")
+    yard.settle()
+    assert not yard.dog.is_silent("A")
+    yard.doubt()
+    assert yard.states.of("A") is SymbolState.DEAD
+
+
+def test_what_trades_again_is_not_taken_for_silent_any_more(yard: Yard) -> None:
+    yard.dog.silent("A", T0)
+    yard.dog.halted("A", "HALT")
+    yard.dog.resumed("A")
+    assert not yard.dog.is_silent("A")
+
+
+def test_what_is_gone_is_forgotten(yard: Yard) -> None:
+    yard.doubt()
+    yard.dog.silent("A", T0)
+    yard.dog.gone("A", is_wanted=True)
+    assert not yard.dog.is_silent("A")
+    assert yard.states.of("A") is SymbolState.CONNECTING
+    yard.doubt()
+    assert yard.events[-2:] == ["symbol_gone", "stream_doubted"]
+    assert yard.feed.doubted == ["A", "A"]  # should it return, it is subscribed anew first
+
+
+def test_what_nobody_wants_any_more_is_no_reason_to_warn(yard: Yard) -> None:
+    yard.dog.gone("A", is_wanted=False)
+    assert [(call.args[0], call.method_name) for call in yard.log.calls] == [
+        ("symbol_removed", "info")
+    ]

@@ -1,0 +1,197 @@
+"""To whom the hub tells changes of candles, and of which."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+
+import pytest
+
+from include.domain.candles import Status
+from include.domain.timeframes import MINUTE_US
+from streamer.hub.hub import MINUTES_IN_HAND, SETTLED_KEPT, Hub
+from tests.unit.streamer.played_exchange import (
+    T0,
+    kline_of,
+    minute_trades,
+    trade,
+)
+from tests.unit.streamer.played_hub import OTHER, Heard, listed, rest_offer, turn
+
+
+async def test_nobody_listening_costs_no_mark(hub: Hub, heard: Heard) -> None:
+    (one,) = listed(hub, heard)
+    one.on_trade(trade(1, T0 + 1))
+    assert one.on_change is None
+    with hub.subscribe(["XRPUSDT"]):
+        assert one.on_change is None
+        with hub.subscribe(["BTCUSDT"]), hub.subscribe():
+            assert one.on_change is not None
+        assert one.on_change is None
+    assert hub.subscribers == 0
+
+
+async def test_a_reader_waits_until_a_trade_changes_a_candle(hub: Hub, heard: Heard) -> None:
+    (one,) = listed(hub, heard)
+    with hub.subscribe() as subscription:
+        reading = asyncio.create_task(subscription.next())
+        await turn()
+        assert not reading.done()
+        one.on_trade(trade(1, T0 + 1, price="12.5", quantity="3"))
+        batch = await asyncio.wait_for(reading, 5)
+    assert batch is not None
+    assert batch.missed == {}
+    (update,) = batch.updates
+    assert update.candle == one.live_candles()[0][0]
+    assert update.candle.quote_volume == Decimal("37.5")
+    assert (update.is_closed, update.status, update.is_revision) == (False, None, False)
+
+
+async def test_a_repair_older_than_memory_may_be_a_revision(hub: Hub, heard: Heard) -> None:
+    listed(hub, heard)
+    with hub.subscribe() as subscription:
+        hub.settle(rest_offer(minute_trades(50, 1), 50))
+        hub.settle(rest_offer(minute_trades(49 - SETTLED_KEPT, 1), 49 - SETTLED_KEPT))
+        hub.settle(rest_offer(minute_trades(51 - SETTLED_KEPT, 1), 51 - SETTLED_KEPT))
+        assert [update.is_revision for update in subscription.take().updates] == [
+            False,
+            True,
+            False,
+        ]
+
+
+async def test_what_is_in_memory_comes_first(hub: Hub, heard: Heard) -> None:
+    (one,) = listed(hub, heard)
+    trades = minute_trades(0, 1)
+    one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US))
+    one.on_trade(trade(7, T0 + MINUTE_US + 1))
+    with hub.subscribe() as subscription:
+        settled, open_ = subscription.take().updates
+    assert (settled.candle.open_time_us, settled.status) == (T0, Status.VERIFIED)
+    assert (open_.candle.open_time_us, open_.status) == (T0 + MINUTE_US, None)
+
+
+async def test_a_reader_hears_of_its_symbols_alone(hub: Hub, heard: Heard) -> None:
+    btc, xrp = (
+        *listed(hub, heard),
+        *listed(hub, heard, OTHER),
+    )
+    with hub.subscribe(["XRPUSDT"]) as some, hub.subscribe() as everything:
+        btc.on_trade(trade(1, T0 + 1))
+        xrp.on_trade(trade(1, T0 + 1))
+        await turn()
+        assert [update.candle.symbol for update in some.take().updates] == ["XRPUSDT"]
+        told = {update.candle.symbol for update in everything.take().updates}
+        assert told == {"BTCUSDT", "XRPUSDT"}
+
+
+async def test_symbols_come_and_go(hub: Hub, heard: Heard) -> None:
+    """A reader hears of those listed later, and the last word of those that leave."""
+    with hub.subscribe(["BTCUSDT"]) as one_symbol, hub.subscribe() as everything:
+        (one,) = listed(hub, heard)
+        one.on_trade(trade(1, T0 + 1))
+        await turn()
+        hub.remove("BTCUSDT")
+        one.on_trade(trade(2, T0 + 2))
+        for subscription in (one_symbol, everything):
+            (update,) = subscription.take().updates
+            assert update.candle.symbol == "BTCUSDT"
+        hub.settle(rest_offer(minute_trades(0, 1), 0))
+        await turn()
+        assert not everything.take()
+
+
+async def test_what_waits_is_bounded_by_the_symbols(hub: Hub, heard: Heard) -> None:
+    listed(hub, heard)
+    listed(hub, heard, OTHER)
+    with hub.subscribe() as subscription:
+        for minute in range(100):
+            hub.settle(rest_offer(minute_trades(minute, 1), minute))
+        assert subscription.waiting == 2 * MINUTES_IN_HAND
+        missed = subscription.take().missed
+        assert missed == {"BTCUSDT": (T0, T0 + 80 * MINUTE_US)}
+
+
+@pytest.mark.parametrize("ends", [Hub.close, None])
+async def test_the_end_comes_after_all_that_is_left(hub: Hub, heard: Heard, ends: object) -> None:
+    (one,) = listed(hub, heard)
+    subscription = hub.subscribe()
+    one.on_trade(trade(1, T0 + 1))
+    if ends is None:
+        await turn()
+        subscription.leave()
+        subscription.leave()
+    else:
+        hub.close()
+    updates = []
+    async with asyncio.timeout(30):
+        async for batch in subscription:
+            updates += batch.updates
+    assert [update.candle.trade_count for update in updates] == [1]
+    assert await hub_end(hub) if ends is not None else True
+
+
+async def hub_end(hub: Hub) -> bool:
+    """Whether who comes after the end is told so, after the present states."""
+    subscription = hub.subscribe()
+    assert await subscription.next() is not None
+    return await subscription.next() is None
+
+
+async def test_the_newest_minute_is_told_to_whoever_asks(hub: Hub, heard: Heard) -> None:
+    (one,) = listed(hub, heard)
+    assert hub.newest("BTCUSDT") is None
+    assert hub.newest("NONE") is None
+    hub.settle(rest_offer(minute_trades(0, 1), 0))
+    settled = hub.newest("BTCUSDT")
+    assert settled is not None
+    one.on_trade(trade(9, T0 + MINUTE_US + 1, price="12.5"))
+    newest = hub.newest("BTCUSDT")
+    assert newest is not None
+    assert (newest.open_time_us, newest.close) == (T0 + MINUTE_US, Decimal("12.5"))
+    assert settled.open_time_us == T0
+
+
+async def test_the_closed_kline_is_newer_than_the_last_open_one(hub: Hub, heard: Heard) -> None:
+    (one,) = listed(hub, heard)
+    trades = minute_trades(0, 1)
+    one.on_kline(kline_of(trades[:3], T0, closed=False, at_us=T0 + MINUTE_US // 2))
+    before = hub.newest("BTCUSDT")
+    assert before is not None
+    assert before.last_trade_id == 3
+    closed = kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US)
+    one.on_kline(closed)
+    assert hub.newest("BTCUSDT") == closed.candle("BTCUSDT")
+    assert one.minutes[T0].frame is None  # which would be kept for minutes
+
+
+async def test_each_settled_candle_is_told_once_to_whoever_keeps_the_day(
+    hub: Hub, heard: Heard
+) -> None:
+    listed(hub, heard)
+    told: list[int] = []
+    hub.on_settled = lambda candle: told.append(candle.open_time_us)
+    for _ in range(2):
+        hub.settle(rest_offer(minute_trades(3, 1), 3))
+    assert told == [T0 + 3 * MINUTE_US]
+
+
+async def test_who_wants_to_know_is_told_which_symbols_are_told_of(hub: Hub, heard: Heard) -> None:
+    listed(hub, heard)
+    with (
+        hub.subscribe(tells_streamed=True) as every,
+        hub.subscribe(["ETHUSDT"], tells_streamed=True) as some,
+        hub.subscribe() as plain,
+    ):
+        assert every.take().streamed == {"BTCUSDT"}
+        assert some.take().streamed == frozenset()
+        assert not every.take()
+        reading = asyncio.create_task(every.next())
+        await turn()
+        listed(hub, heard, OTHER)
+        batch = await asyncio.wait_for(reading, 5)
+        assert batch is not None
+        assert batch.streamed == {"BTCUSDT", OTHER.symbol}
+        hub.remove("BTCUSDT")
+        assert every.take().streamed == {OTHER.symbol}
+        assert not plain.take()

@@ -1,0 +1,318 @@
+"""What a reader is told of a candle, at whatever pace it reads."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from include.binance.streams.messages import AggTrade
+from include.domain.candles import Candle, CandleCandidate, Source, Status
+from include.domain.merge import merge
+from include.domain.timeframes import MINUTE_US, SECOND_US
+from streamer.candles.aggregation import SymbolAggregator
+from streamer.hub.hub import Hub
+from streamer.hub.subscription import CandleUpdate, Subscription
+from tests.unit.streamer.played_exchange import (
+    GRACE,
+    ROUNDED,
+    T0,
+    TIMEOUT,
+    kline_of,
+    minute_trades,
+    trade,
+)
+from tests.unit.streamer.played_hub import Heard, listed, rest_offer, turn
+
+
+async def test_trades_of_one_turn_are_one_update_with_all_of_them(hub: Hub, heard: Heard) -> None:
+    (one,) = listed(hub, heard)
+    with hub.subscribe() as subscription:
+        for number in range(1, 51):
+            one.on_trade(trade(number, T0 + number))
+        await turn()
+        (update,) = subscription.take().updates
+        assert (update.candle.trade_count, update.candle.last_trade_id) == (50, 50)
+        one.on_trade(trade(51, T0 + 51))
+        assert subscription.take().updates == []  # known in the next turn
+        await turn()
+        assert subscription.take().updates[0].candle.last_trade_id == 51
+
+
+async def test_a_slow_reader_gets_the_newest_state_of_each_minute(hub: Hub, heard: Heard) -> None:
+    """The closed candle is not lost to the open one of the next minute."""
+    (one,) = listed(hub, heard)
+    first, second = minute_trades(0, 1), minute_trades(1, 7)
+    with hub.subscribe() as subscription:
+        for each in [*first, *second]:
+            one.on_trade(each)
+            await turn()
+        one.on_clock(T0 + MINUTE_US + GRACE)
+        await turn()
+        closed, open_ = subscription.take().updates
+    assert closed.candle.open_time_us == T0
+    assert closed.is_closed
+    assert closed.status is None
+    assert closed.candle.trade_count == open_.candle.trade_count == 6
+    assert not open_.is_closed
+    assert hub.tally.conflated >= 10
+    assert hub.tally.told == 2
+
+
+async def test_the_closed_kline_settles_a_candle(hub: Hub, heard: Heard) -> None:
+    (one,) = listed(hub, heard)
+    trades = minute_trades(0, 1)
+    with hub.subscribe() as subscription:
+        for each in trades:
+            one.on_trade(each)
+        one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US + 5))
+        await turn()
+        (update,) = subscription.take().updates
+        await turn()
+        assert not subscription.take(), "told once"
+    assert (update.status, update.source) == (Status.VERIFIED, Source.KLINE)
+    assert update.is_closed
+    assert not update.is_revision
+    assert update.candle == heard.offers[0].candle
+
+
+async def test_better_evidence_for_the_same_values_is_told_and_no_revision(
+    hub: Hub, heard: Heard
+) -> None:
+    (one,) = listed(hub, heard)
+    trades = minute_trades(0, 1)
+    with hub.subscribe() as subscription:
+        for each in trades:
+            one.on_trade(each)
+        one.on_clock(T0 + MINUTE_US + GRACE + TIMEOUT)
+        assert [update.status for update in subscription.take().updates] == [Status.UNCONFIRMED]
+        hub.settle(rest_offer(trades, 0))
+        (update,) = subscription.take().updates
+        assert (update.status, update.source) == (Status.VERIFIED, Source.REST)
+        assert not update.is_revision
+        await turn()
+        assert not subscription.take()
+
+
+async def test_other_values_are_a_revision_for_those_who_were_told_the_first(
+    hub: Hub, heard: Heard
+) -> None:
+    (one,) = listed(hub, heard)
+    trades = minute_trades(0, 1)
+    prompt, slow = hub.subscribe(), hub.subscribe()
+    one.on_kline(kline_of(trades[:4], T0, closed=True, at_us=T0 + MINUTE_US))
+    assert not prompt.take().updates[0].is_revision
+    hub.settle(rest_offer(trades, 0))
+    later = hub.subscribe()
+    updates = [each.take().updates for each in (prompt, slow, later)]
+    assert [[update.is_revision for update in some] for some in updates] == [
+        [True],
+        [False],
+        [False],
+    ]
+    assert {update.candle.trade_count for some in updates for update in some} == {6}
+
+
+async def test_a_revision_stays_one_while_it_waits(hub: Hub, heard: Heard) -> None:
+    (one,) = listed(hub, heard)
+    trades = minute_trades(0, 1)
+    with hub.subscribe() as subscription:
+        one.on_kline(kline_of(trades[:4], T0, closed=True, at_us=T0 + MINUTE_US))
+        subscription.take()
+        one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US + 5))
+        hub.settle(rest_offer(trades, 0))
+        (update,) = subscription.take().updates
+    assert update.is_revision
+    assert update.source is Source.REST
+
+
+async def test_a_lesser_offer_is_not_told(hub: Hub, heard: Heard) -> None:
+    listed(hub, heard)
+    trades = minute_trades(0, 1)
+    fold = CandleCandidate(rest_offer(trades[:3], 0).candle, Status.UNCONFIRMED, Source.STREAM)
+    with hub.subscribe() as subscription:
+        hub.settle(rest_offer(trades, 0))
+        subscription.take()
+        hub.settle(fold)
+        hub.settle(rest_offer(trades, 0))
+        assert not subscription.take()
+
+
+async def test_a_late_trade_does_not_reopen_a_settled_candle(hub: Hub, heard: Heard) -> None:
+    (one,) = listed(hub, heard)
+    trades = minute_trades(0, 1)
+    with hub.subscribe() as subscription:
+        one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US))
+        one.on_clock(T0 + MINUTE_US + GRACE + TIMEOUT)
+        subscription.take()
+        for each in trades:
+            one.on_trade(each)
+        await turn()
+        assert not subscription.take()
+
+
+async def test_a_fold_without_quotes_says_so_until_the_exchange_gives_them(
+    hub: Hub, heard: Heard
+) -> None:
+    (one,) = listed(hub, heard, ROUNDED)
+    trades = minute_trades(0, 1)
+    with hub.subscribe(["ETHBTC"]) as subscription:
+        for each in trades:
+            one.on_trade(each)
+        one.on_clock(T0 + MINUTE_US + GRACE + TIMEOUT)
+        await turn()
+        (update,) = subscription.take().updates
+        assert (update.is_closed, update.status, update.has_quotes) == (True, None, False)
+        one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + 2 * MINUTE_US))
+        (update,) = subscription.take().updates
+        assert (update.status, update.has_quotes) == (Status.VERIFIED, True)
+
+
+async def test_states_do_not_move_back_after_a_cut(hub: Hub, heard: Heard) -> None:
+    (one,) = listed(hub, heard)
+    trades = minute_trades(0, 1, count=20)
+    with hub.subscribe() as subscription:
+        for each in trades[:10]:
+            one.on_trade(each)
+        await turn()
+        assert subscription.take().updates[0].candle.trade_count == 10
+        one.disconnected()
+        one.connected(trades[12].trade_time)
+        one.on_trade(trades[13])  # three are missing
+        for last in (7, 12):  # the first frame is older than what was folded
+            one.on_kline(kline_of(trades[:last], T0, closed=False, at_us=trades[last].trade_time))
+            await turn()
+            counts = [update.candle.trade_count for update in subscription.take().updates]
+            assert counts == ([] if last == 7 else [12])
+
+
+async def test_what_had_to_leave_is_told(hub: Hub, heard: Heard) -> None:
+    (one,) = listed(hub, heard)
+    with hub.subscribe(max_waiting=3) as subscription:
+        for minute in range(8):
+            one.on_kline(
+                kline_of(minute_trades(minute, 1 + 6 * minute), T0 + minute * MINUTE_US,
+                         closed=True, at_us=T0 + (minute + 1) * MINUTE_US)
+            )  # fmt: skip
+        assert subscription.waiting == 3
+        batch = subscription.take()
+        assert batch.missed == {"BTCUSDT": (T0, T0 + 5 * MINUTE_US)}
+        minutes = [(update.candle.open_time_us - T0) // MINUTE_US for update in batch.updates]
+        assert minutes == [5, 6, 7]
+        assert hub.tally.missed == 5
+        assert not subscription.take(), "told once"
+
+
+async def test_a_long_backlog_comes_in_parts_between_which_others_run(
+    hub: Hub, heard: Heard
+) -> None:
+    listed(hub, heard)
+    with hub.subscribe(max_waiting=100) as subscription:
+        for minute in range(25):
+            hub.settle(rest_offer(minute_trades(minute, 1), minute))
+        others = []
+        told: list[CandleUpdate] = []
+        while subscription.waiting:
+            asyncio.get_running_loop().call_soon(others.append, len(told))
+            batch = await subscription.next(most=10)
+            assert batch is not None
+            told += batch.updates
+            assert batch.is_cut == (len(told) < 25)
+        assert len(told) == 25
+        assert others == [0, 10, 20]
+
+
+def final_of(heard: Heard, one: SymbolAggregator) -> dict[int, Candle]:
+    """The last state of every minute: what the merge keeps, else what is shown live."""
+    shown = {candle.open_time_us: candle for candle, _ in one.live_candles()}
+    for open_time_us in {offer.candle.open_time_us for offer in heard.offers}:
+        offers = [each for each in heard.offers if each.candle.open_time_us == open_time_us]
+        shown[open_time_us] = merge(offers).candle
+    return shown
+
+
+def last_id(candle: Candle) -> int:
+    return -1 if candle.last_trade_id is None else candle.last_trade_id
+
+
+class Reader:
+    """Remembers the last state of every minute, and that none goes back."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self.subscription = subscription
+        self.last: dict[int, CandleUpdate] = {}
+        self.missed: set[int] = set()
+
+    def read(self, most: int) -> None:
+        batch = self.subscription.take(most)
+        for update in batch.updates:
+            before = self.last.get(update.candle.open_time_us)
+            if before is not None and before.status is not None:
+                assert update.status is not None, "a settled candle is not opened again"
+                assert update.is_revision == (before.candle.values != update.candle.values)
+            self.last[update.candle.open_time_us] = update
+        for start_us, end_us in batch.missed.values():
+            self.missed |= set(range(start_us, end_us, MINUTE_US))
+
+
+@settings(max_examples=150, deadline=None)
+@example(seed=184611837, pace=1.0, max_waiting=None)  # trades are missing at the end
+@given(seed=st.integers(0, 2**32), pace=st.floats(0, 1), max_waiting=st.sampled_from([None, 2]))
+async def test_whatever_the_pace_the_last_state_told_is_the_final_one(
+    seed: int, pace: float, max_waiting: int | None
+) -> None:
+    """Trades, some late or lost, klines, some lost, cuts and repairs; a reader that sleeps."""
+    draw = random.Random(seed)
+    hub = Hub()
+    heard = Heard(hub)
+    (one,) = listed(hub, heard)
+    reader = Reader(hub.subscribe(max_waiting=max_waiting))
+    trades = [each for minute in range(6) for each in minute_trades(minute, 1 + 6 * minute)]
+    frames: list[tuple[int, object]] = []
+    for each in trades:
+        late_us = draw.choice([0, 0, 0, 3, 70]) * SECOND_US
+        if draw.random() > 0.05:
+            frames.append((each.trade_time + late_us, each))
+    for minute in range(6):
+        open_us = T0 + minute * MINUTE_US
+        for at_s in (20, 40, 62):
+            at_us = open_us + at_s * SECOND_US
+            if draw.random() > 0.2:
+                known = [each for each in trades if each.trade_time < at_us]
+                kline = kline_of(known, open_us, closed=at_s > 60, at_us=at_us)
+                frames.append((at_us, kline))
+        if draw.random() < 0.3:
+            frames.append((open_us + 100 * SECOND_US, rest_offer(trades, minute)))
+    if draw.random() < 0.5:
+        frames.append((T0 + draw.randrange(6 * 60) * SECOND_US, "cut"))
+    for at_us, frame in sorted(frames, key=lambda pair: pair[0]):
+        if isinstance(frame, AggTrade):
+            one.on_trade(frame)
+        elif isinstance(frame, CandleCandidate):
+            heard.settle(frame)
+        elif frame == "cut":
+            one.disconnected()
+            one.connected(at_us)
+        else:
+            one.on_kline(frame)  # type: ignore[arg-type]
+        one.on_clock(at_us)
+        if draw.random() < 0.7:
+            await turn()
+        if draw.random() < pace:
+            reader.read(draw.choice([1, 2, 100]))
+    await turn()
+    while reader.subscription.waiting:
+        reader.read(100)
+    reader.read(100)
+    final = final_of(heard, one)
+    assert final
+    for open_time_us, candle in final.items():
+        if open_time_us in reader.missed:
+            continue
+        last = reader.last[open_time_us]
+        if last.status is None and not last.is_closed and last_id(last.candle) > last_id(candle):
+            continue  # after a hole the table shows a frame, which may be older than what was told
+        assert last.candle.values == candle.values
+    assert max_waiting or not reader.missed

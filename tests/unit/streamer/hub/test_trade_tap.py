@@ -1,0 +1,96 @@
+"""Trades for readers: each once, and only while somebody listens."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from include.binance.streams.messages import AggTrade, Trade
+from include.domain.instruments import Market
+from streamer.hub.ticks import MissedTrades
+from streamer.hub.trade_hub import TradeHub
+from streamer.hub.trade_tap import TradeTaps
+
+T0 = 1_700_000_040_000_000
+
+
+def agg(number: int, *, symbol: str = "BTCUSDT", price: str = "2.50") -> AggTrade:
+    at = T0 + number * 1_000
+    return AggTrade(
+        at, symbol, number, Decimal(price), Decimal("0.1"), 2 * number, 2 * number + 1, at, True
+    )
+
+
+def single(number: int) -> Trade:
+    at = (T0 + number * 1_000) // 1_000
+    return Trade(at, "BTCUSDT", number, Decimal("2.50"), Decimal("0.1"), at, False)
+
+
+async def test_nobody_hears_anything_until_somebody_listens() -> None:
+    fan = TradeHub()
+    tape = TradeTaps(fan)
+    assert tape.ears[Market.SPOT].hear is None
+    with fan.watch(["BTCUSDT"]) as watch:
+        hear = tape.ears[Market.SPOT].hear
+        assert hear is not None
+        assert tape.ears[Market.UM].hear is None
+        hear(agg(1))
+        hear(agg(2, symbol="ETHUSDT"))
+        (one,) = watch.take().ticks
+        assert (one.symbol, one.id, one.price, one.first_trade_id, one.last_trade_id) == (
+            "BTCUSDT", 1, Decimal("2.50"), 2, 3,
+        )  # fmt: skip
+        assert one.time_us == T0 + 1_000
+        assert one.is_buyer_maker
+    assert tape.ears[Market.SPOT].hear is None
+
+
+async def test_a_trade_is_told_once_though_connections_repeat_it() -> None:
+    fan = TradeHub()
+    tape = TradeTaps(fan)
+    with fan.watch(["BTCUSDT"]) as watch:
+        hear = tape.ears[Market.SPOT].hear
+        assert hear is not None
+        for number in (5, 6, 7, 5, 6, 7, 8):
+            hear(agg(number))
+        hear(agg(9, price="0"))
+        assert [one.id for one in watch.take().ticks] == [5, 6, 7, 8]
+
+
+async def test_ids_that_did_not_come_are_missed_and_one_that_was_overtaken_is_told() -> None:
+    fan = TradeHub()
+    tape = TradeTaps(fan)
+    with fan.watch(["BTCUSDT"]) as watch:
+        hear = tape.ears[Market.SPOT].hear
+        assert hear is not None
+        for number in (5, 8, 7, 9):
+            hear(agg(number))
+        found = watch.take()
+        assert [one.id for one in found.ticks] == [5, 8, 7, 9]
+        assert found.missed == [MissedTrades("BTCUSDT", 6, 7, T0 + 5_000, T0 + 8_000)]
+
+
+async def test_single_trades_of_the_futures_skip_ids_and_nothing_is_missed() -> None:
+    fan = TradeHub()
+    tape = TradeTaps(fan)
+    with fan.watch(["BTCUSDT.P"]) as watch:
+        hear = tape.ears[Market.UM].hear
+        assert hear is not None
+        for number in (5, 8, 5):
+            hear(single(number))
+        found = watch.take()
+        assert [(one.symbol, one.id) for one in found.ticks] == [("BTCUSDT.P", 5), ("BTCUSDT.P", 8)]
+        assert found.ticks[0].time_us == (T0 + 5_000) // 1_000 * 1_000
+        assert not found.missed
+
+
+async def test_who_comes_later_begins_anew() -> None:
+    fan = TradeHub()
+    tape = TradeTaps(fan)
+    for begin in (5, 1_000):
+        with fan.watch(["BTCUSDT"]) as watch:
+            hear = tape.ears[Market.SPOT].hear
+            assert hear is not None
+            hear(agg(begin))
+            found = watch.take()
+            assert [one.id for one in found.ticks] == [begin]
+            assert not found.missed

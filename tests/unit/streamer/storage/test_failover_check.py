@@ -1,0 +1,218 @@
+"""When the table is looked at after PostgreSQL was away, and what is asked for then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from include.config import load_settings
+from include.domain.timeframes import MINUTE_US
+from include.errors import TransientError
+from streamer.candles.events import LACKING, NOTHING_CAME
+from streamer.storage import failover_check as module
+from streamer.storage.failover_check import FailoverCheck
+from tests.unit.streamer.played_database import Connected
+
+NOW_US = 1_000 * MINUTE_US + 30_000_000
+
+
+class Table:
+    """Lacks minutes; may be away."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.firsts: dict[str, int] = {}
+        self.lasts: dict[str, int] = {}
+        self.asked: list[tuple[list[str], int]] = []
+        self.lacking = {
+            "A": [(900 * MINUTE_US, 905 * MINUTE_US), (997 * MINUTE_US, 1_000 * MINUTE_US)],
+            "B": [(999 * MINUTE_US, 1_000 * MINUTE_US)],
+        }
+
+    def to_ask(
+        self, _connection: object, symbols: list[str], since_us: int
+    ) -> dict[str, list[tuple[int, int]]]:
+        self.asked.append((symbols, since_us))
+        if self.failures:
+            self.failures -= 1
+            raise TransientError("away")
+        return {one: list(self.lacking[one]) for one in symbols if one in self.lacking}
+
+    def first(self, _connection: object, symbols: Iterable[str], since_us: int) -> dict[str, int]:
+        return {one: self.firsts[one] for one in symbols if self.firsts.get(one, 0) >= since_us}
+
+    def last(self, _connection: object, symbols: Iterable[str]) -> dict[str, int]:
+        return {one: self.lasts[one] for one in symbols if one in self.lasts}
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> Table:
+    played = Table()
+    monkeypatch.setattr(module, "connect", lambda *_args, **_more: Connected())
+    monkeypatch.setattr(module, "minutes_to_ask", played.to_ask)
+    monkeypatch.setattr(module, "first_minutes", played.first)
+    monkeypatch.setattr(module, "last_minutes", played.last)
+    monkeypatch.setattr(module, "LOOK_AFTER_S", 0.05)
+    monkeypatch.setattr(module, "POLL_S", 0.005)
+    return played
+
+
+def look_back_at(asked: list[tuple[str, int, int, str]]) -> FailoverCheck:
+    settings = load_settings(database_url="postgresql://here/candles", fill_lookback_minutes=300)
+    hub: Any = SimpleNamespace(symbols=["A", "B"])
+    return FailoverCheck(settings, hub, lambda: NOW_US, lambda *one: asked.append(one))
+
+
+async def run_until(one: FailoverCheck, holds: Callable[[], bool]) -> None:
+    task = asyncio.create_task(one.run())
+    try:
+        async with asyncio.timeout(30):
+            while not holds():
+                await asyncio.sleep(0.002)
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_minutes_that_are_lacking_are_asked_for_but_not_the_latest(table: Table) -> None:
+    asked: list[tuple[str, int, int, str]] = []
+    await look_back_at(asked).look()
+    assert table.asked == [(["A", "B"], (998 - 300) * MINUTE_US)]
+    assert asked == [
+        ("A", 900 * MINUTE_US, 905 * MINUTE_US, LACKING),
+        ("A", 997 * MINUTE_US, 998 * MINUTE_US, LACKING),
+    ]
+
+
+async def test_first_minutes_that_are_lacking_are_asked_for(table: Table) -> None:
+    asked: list[tuple[str, int, int, str]] = []
+    one = look_back_at(asked)
+    table.lacking = {"B": [(990 * MINUTE_US, 991 * MINUTE_US)]}
+    table.firsts = dict.fromkeys(("A", "B", "GONE"), 980 * MINUTE_US)
+    table.lasts = dict.fromkeys(table.firsts, 997 * MINUTE_US)
+    one.begun({"A": 980 * MINUTE_US, "B": 975 * MINUTE_US})
+    one.begun({"GONE": 970 * MINUTE_US})  # and dropped since
+    await one.look()
+    assert asked == [
+        ("B", 975 * MINUTE_US, 980 * MINUTE_US, LACKING),
+        ("B", 990 * MINUTE_US, 991 * MINUTE_US, LACKING),
+    ]
+
+
+async def test_behind_the_last_row_of_a_symbol_that_stopped_the_exchange_is_asked(
+    table: Table,
+) -> None:
+    asked: list[tuple[str, int, int, str]] = []
+    table.lacking, table.lasts = {}, {"A": 900 * MINUTE_US, "B": 997 * MINUTE_US}
+    await look_back_at(asked).look()
+    assert asked == [("A", 901 * MINUTE_US, 998 * MINUTE_US, NOTHING_CAME)]
+
+
+async def test_all_minutes_of_a_symbol_are_asked_for_of_which_no_row_is_left(table: Table) -> None:
+    """A standby took over that had nothing of a listing yet, and then the symbol was halted."""
+    asked: list[tuple[str, int, int, str]] = []
+    table.lacking = {}
+    one = look_back_at(asked)
+    one.begun({"A": 990 * MINUTE_US, "GONE": 991 * MINUTE_US, "NEW": 999 * MINUTE_US})
+    one.left(["GONE"])
+    await one.look()
+    assert asked == [
+        ("A", 990 * MINUTE_US, 998 * MINUTE_US, NOTHING_CAME),
+        ("GONE", 991 * MINUTE_US, 998 * MINUTE_US, NOTHING_CAME),
+    ]
+
+
+async def test_of_a_beginning_long_ago_no_more_is_asked_for_than_at_a_start(table: Table) -> None:
+    asked: list[tuple[str, int, int, str]] = []
+    one = look_back_at(asked)
+    table.lacking, table.firsts = {}, {"A": 700 * MINUTE_US}
+    table.lasts = {"A": 997 * MINUTE_US}
+    one.begun({"A": 100 * MINUTE_US})
+    await one.look()
+    assert asked == [("A", (998 - 300) * MINUTE_US, 700 * MINUTE_US, LACKING)]
+
+
+async def test_it_looks_once_some_time_after_the_last_return(table: Table) -> None:
+    one = look_back_at([])
+    loop = asyncio.get_running_loop()
+    one.note()
+    await asyncio.sleep(0.02)
+    one.note()
+    noted_s = loop.time()
+    await run_until(one, lambda: bool(table.asked))
+    assert loop.time() - noted_s >= 0.05
+    await run_until(one, lambda: loop.time() - noted_s > 0.3)
+    assert len(table.asked) == 1
+
+
+async def test_a_look_that_fails_is_repeated(table: Table) -> None:
+    asked: list[tuple[str, int, int, str]] = []
+    table.failures = 2
+    one = look_back_at(asked)
+    one.note()
+    await run_until(one, lambda: bool(asked))
+    assert len(table.asked) == 3
+
+
+async def test_a_symbol_that_left_before_the_look_is_looked_at_up_to_then_and_once(
+    table: Table,
+) -> None:
+    asked: list[tuple[str, int, int, str]] = []
+    one = look_back_at(asked)
+    table.lacking = {"GONE": [(990 * MINUTE_US, 991 * MINUTE_US), (997 * MINUTE_US, NOW_US)]}
+    table.lasts = {"GONE": 991 * MINUTE_US}
+    table.failures = 1
+    now_us, one._exchange_us = NOW_US, lambda: now_us
+    now_us = 995 * MINUTE_US + 7
+    one.left(["GONE"])
+    now_us = NOW_US
+    with pytest.raises(TransientError):
+        await one.look()
+    await one.look()
+    assert [symbols for symbols, _ in table.asked] == [["A", "B", "GONE"]] * 2
+    assert asked == [
+        ("GONE", 990 * MINUTE_US, 991 * MINUTE_US, LACKING),
+        ("GONE", 992 * MINUTE_US, 995 * MINUTE_US, NOTHING_CAME),
+    ]
+    await one.look()
+    assert table.asked[-1][0] == ["A", "B"]
+
+
+async def test_a_symbol_that_left_again_during_a_look_is_looked_at_again(table: Table) -> None:
+    asked: list[tuple[str, int, int, str]] = []
+    one = look_back_at(asked)
+    table.lacking = {"GONE": [(900 * MINUTE_US, 901 * MINUTE_US)]}
+    now_us, one._exchange_us = 950 * MINUTE_US, lambda: now_us
+    one.left(["GONE"])
+    now_us = NOW_US
+    look = asyncio.create_task(one.look())
+    await asyncio.sleep(0)
+    one.left(["GONE"])  # it had come back
+    await look
+    await one.look()
+    await one.look()
+    assert [symbols for symbols, _ in table.asked] == [["A", "B", "GONE"]] * 2 + [["A", "B"]]
+
+
+async def test_a_symbol_that_came_back_is_looked_at_as_all_others(table: Table) -> None:
+    asked: list[tuple[str, int, int, str]] = []
+    one = look_back_at(asked)
+    table.lacking = {"A": [(997 * MINUTE_US, 998 * MINUTE_US)]}
+    one.left(["A"])
+    await one.look()
+    assert table.asked == [(["A", "B"], (998 - 300) * MINUTE_US)]
+    assert asked == [("A", 997 * MINUTE_US, 998 * MINUTE_US, LACKING)]
+
+
+async def test_symbols_that_left_long_ago_are_forgotten(table: Table) -> None:
+    one = look_back_at([])
+    now_us = 600 * MINUTE_US
+    one._exchange_us = lambda: now_us
+    one.left(["OLD"])
+    now_us = NOW_US
+    one.left(["GONE"])
+    assert list(one._left_us) == ["GONE"]

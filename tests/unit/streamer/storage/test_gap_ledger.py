@@ -1,0 +1,292 @@
+"""The ledger between what the stream tells it and a table that is played here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from structlog.testing import CapturingLogger
+
+from include.domain.candles import CandleCandidate, Source, Status, silent_candle
+from include.errors import PermanentError, TransientError
+from include.store.ledgers.gaps import Gap
+from streamer.candles.events import LACKING, NO_CLOSED_KLINE, NOTHING_CAME
+from streamer.storage import gap_ledger as module
+from streamer.storage.gap_ledger import MAX_A_SYMBOL, GapLedger
+from tests.unit.streamer.played_gaps import Row, Table, at, played_table, settled, until
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> Table:
+    return played_table(monkeypatch)
+
+
+@pytest.fixture
+async def ledger(table: Table) -> AsyncIterator[GapLedger]:
+    """A ledger at work."""
+    one = GapLedger("postgresql://here/candles")
+    task = asyncio.create_task(one.run())
+    yield one
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def kline(symbol: str, number: int, source: Source = Source.KLINE) -> CandleCandidate:
+    candle = silent_candle(symbol, at(number), Decimal(7))
+    if source is Source.STREAM:
+        return CandleCandidate(candle, Status.UNCONFIRMED, source)
+    return CandleCandidate(candle, Status.VERIFIED, source, at(number + 1))
+
+
+async def test_a_gap_is_opened_at_once_and_closed_by_the_row_that_proves_it(
+    ledger: GapLedger, table: Table
+) -> None:
+    ledger.missed("A", at(0.5), at(0.6), "connection lost")
+    await settled(ledger)
+    assert table.told() == [("A", 0, 1, None)]
+    assert table.rows[1].cause == "connection lost"
+    ledger.written([kline("B", 0), kline("A", 1), kline("A", 0, Source.STREAM)])
+    assert ledger.unwritten == 0  # another symbol, another minute, and no word of the exchange
+    ledger.written([kline("A", 0)])
+    await settled(ledger)
+    assert table.told() == [("A", 0, 1, "kline")]
+    assert (ledger.opened, ledger.closed, ledger.open) == (1, 1, 0)
+
+
+async def test_it_is_closed_only_when_every_minute_is_proven(
+    ledger: GapLedger, table: Table
+) -> None:
+    ledger.missed("A", at(0), at(5), "not streamed")
+    await settled(ledger)
+    ledger.proven("A", at(0), at(2), "rest")
+    ledger.proven("A", at(3), at(5), "rest")
+    assert ledger.unwritten == 0
+    ledger.written([kline("A", 2)])
+    await settled(ledger)
+    assert table.told() == [("A", 0, 5, "kline and rest")]
+
+
+async def test_a_cut_is_one_row_for_each_symbol_however_it_grows(
+    ledger: GapLedger, table: Table
+) -> None:
+    for number in range(500):
+        ledger.missed(f"S{number}", at(0), at(1), "connection lost")
+    await settled(ledger)
+    for number in range(500):
+        ledger.missed(f"S{number}", at(1), at(180), "not streamed")
+        ledger.missed(f"S{number}", at(180), at(181), "no closed kline")
+    await settled(ledger)
+    assert len(table.rows) == 500
+    assert set(table.told()) == {(f"S{number}", 0, 181, None) for number in range(500)}
+    assert table.writes == 1
+
+
+async def test_what_is_known_already_is_not_written_again(ledger: GapLedger, table: Table) -> None:
+    ledger.missed("A", at(0), at(2), "trades missing")
+    await settled(ledger)
+    ledger.missed("A", at(1.2), at(1.3), "trades missing")
+    assert ledger.unwritten == 0
+
+
+async def test_a_line_that_stays_bad_makes_a_new_row_after_five_minutes(
+    ledger: GapLedger, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = [0.0]
+    monkeypatch.setattr(module, "_now_s", lambda: now_s[0])
+    for number in range(20):
+        now_s[0] = number * 60.0
+        ledger.missed("A", at(number), at(number + 1), "trades missing")
+        await settled(ledger)
+        if number:
+            ledger.written([kline("A", number - 1)])
+    await settled(ledger)
+    assert [(row.start, row.end) for row in table.rows.values()] == [
+        (0, 5), (5, 10), (10, 15), (15, 20),
+    ]  # fmt: skip
+    assert [row.by for row in table.rows.values()] == ["kline", "kline", "kline", None]
+
+
+async def test_a_cut_of_hours_stays_one_row_as_nothing_of_it_is_proven(
+    ledger: GapLedger, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = [0.0]
+    monkeypatch.setattr(module, "_now_s", lambda: now_s[0])
+    ledger.missed("A", at(0), at(1), "connection lost")
+    now_s[0] = 3 * 3_600.0
+    ledger.missed("A", at(1), at(181), "not streamed")
+    await settled(ledger)
+    assert table.told() == [("A", 0, 181, None)]
+
+
+async def test_gaps_of_a_symbol_are_bounded(ledger: GapLedger, table: Table) -> None:
+    for number in range(100):
+        ledger.missed("A", at(3 * number), at(3 * number + 1), "trades missing")
+    assert ledger.open == MAX_A_SYMBOL
+    await settled(ledger)
+    assert table.told()[-1] == ("A", 3 * (MAX_A_SYMBOL - 1), 298, None)
+    for number in range(100):
+        ledger.written([kline("A", 3 * number)])
+    await settled(ledger)
+    assert ledger.open == 0
+    assert {by for *_, by in table.told()} == {"kline"}
+
+
+async def test_while_the_database_is_away_all_is_kept_and_written_as_it_is_then(
+    ledger: GapLedger, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = CapturingLogger()
+    monkeypatch.setattr(module, "log", log)
+    table.failures = [TransientError("away"), PermanentError("read the manual"), TimeoutError()]
+    ledger.missed("A", at(0), at(1), "connection lost")
+    await until(lambda: len(log.calls) == 1)
+    ledger.missed("A", at(1), at(4), "not streamed")
+    await until(lambda: len(log.calls) == 3)
+    await settled(ledger)
+    assert [call.kwargs["error"] for call in log.calls] == [
+        "away", "read the manual", "TimeoutError",
+    ]  # fmt: skip
+    assert table.told() == [("A", 0, 4, None)]
+
+
+async def test_what_is_missed_again_while_its_row_is_closed_is_another_row(
+    ledger: GapLedger, table: Table
+) -> None:
+    table.gate = asyncio.Event()
+    ledger.missed("A", at(0), at(1), "connection lost")
+    ledger.proven("A", at(0), at(1), "rest")
+    await until(lambda: len(table.rows) == 1)
+    await asyncio.sleep(0.01)  # it is about to close the row
+    ledger.missed("A", at(0), at(1), "a trade came too late")
+    table.gate.set()
+    await until(lambda: len(table.rows) == 2)
+    assert table.told() == [("A", 0, 1, "rest"), ("A", 0, 1, None)]
+    ledger.proven("A", at(0), at(1), "rest")
+    await settled(ledger)
+    assert table.told() == [("A", 0, 1, "rest"), ("A", 0, 1, "rest")]
+
+
+async def test_a_gap_given_up_is_left_open_with_the_reason_and_counted_as_open(
+    ledger: GapLedger, table: Table
+) -> None:
+    ledger.give_up("A", at(0), at(1), "nothing came", "the exchange refuses it")
+    await settled(ledger)
+    assert table.told() == [("A", 0, 1, None)]
+    assert table.rows[1].error == "the exchange refuses it"
+    assert (ledger.opened, ledger.closed, ledger.open) == (1, 0, 1)
+
+
+async def test_gaps_of_an_ended_streamer_are_gone_on_with(ledger: GapLedger, table: Table) -> None:
+    table.rows[1] = Row("A", 0, 3, "connection lost", opened_us=at(1))
+    ledger.adopt([Gap(1, "A", at(0), at(3), "connection lost", at(1), 1, {})])
+    ledger.missed("A", at(3), at(5), "not streamed")
+    await settled(ledger)
+    assert table.told() == [("A", 0, 5, None)]
+    ledger.proven("A", at(0), at(5), "rest")
+    await settled(ledger)
+    assert table.told() == [("A", 0, 5, "rest")]
+    assert (ledger.opened, ledger.closed, ledger.open) == (1, 1, 0)
+
+
+async def test_a_gap_that_is_known_is_not_taken_up_twice(ledger: GapLedger, table: Table) -> None:
+    """As of a symbol that was dropped and is streamed again."""
+    ledger.missed("A", at(0), at(3), "connection lost")
+    known = Gap(1, "A", at(0), at(3), "connection lost", table.opened + 1, 1, {})
+    ledger.adopt([known])  # its row is just being written
+    await settled(ledger)
+    ledger.adopt([known])
+    assert (table.told(), ledger.opened, ledger.open) == ([("A", 0, 3, None)], 1, 1)
+    ledger.missed("A", at(3), at(5), "not streamed")
+    ledger.adopt([known])  # read before it grew
+    ledger.proven("A", at(0), at(5), "rest")
+    await settled(ledger)
+    assert table.told() == [("A", 0, 5, "rest")]
+    assert (ledger.opened, ledger.closed, ledger.open) == (1, 1, 0)
+
+
+async def test_a_range_that_another_streamer_opened_is_shared(
+    ledger: GapLedger, table: Table
+) -> None:
+    ledger.missed("A", at(0), at(1), "connection lost")
+    await settled(ledger)
+    table.rows[2] = Row("A", 0, 3, "connection lost")
+    ledger.missed("A", at(1), at(3), "not streamed")
+    await settled(ledger)
+    ledger.proven("A", at(0), at(3), "rest")
+    await settled(ledger)
+    assert table.told() == [("A", 0, 1, "rest"), ("A", 0, 3, "rest")]
+
+
+async def test_what_was_lost_begins_after_the_last_proven_minute(
+    ledger: GapLedger, table: Table
+) -> None:
+    ledger.written([kline("A", 4)])
+    ledger.lost("A", at(0.5), at(5.5), "trades missing")  # nobody had traded since
+    ledger.lost("A", at(2.1), at(4.9), "trades missing")
+    ledger.lost("B", at(2.1), at(4.9), "trades missing")
+    await settled(ledger)
+    assert table.told() == [("A", 5, 6, None), ("B", 2, 5, None)]
+
+
+async def test_a_stop_writes_what_is_left(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = CapturingLogger()
+    monkeypatch.setattr(module, "log", log)
+    ledger = GapLedger("postgresql://here/candles")
+    ledger.missed("A", at(0), at(1), "connection lost")
+    await ledger.flush()
+    assert table.told() == [("A", 0, 1, None)]
+    table.failures = [TransientError("away")]
+    ledger.missed("B", at(0), at(1), "connection lost")
+    await ledger.flush()
+    assert [call.kwargs["error"] for call in log.calls] == ["away"]
+
+
+async def test_what_others_filled_is_found_in_the_table(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "POLL_INTERVAL_S", 0.01)
+    ledger = GapLedger("postgresql://here/candles")
+    task = asyncio.create_task(ledger.run())
+    ledger.missed("A", at(0), at(1), "connection lost")
+    ledger.missed("B", at(0), at(1), "connection lost")
+    await settled(ledger)
+    table.filled = {1}
+    await until(lambda: ledger.open == 1)
+    assert table.told() == [("A", 0, 1, "rows"), ("B", 0, 1, None)]
+    task.cancel()
+    await asyncio.wait({task})
+
+
+@pytest.mark.parametrize(
+    ("cause", "expects_klines", "is_missed"),
+    [
+        (NO_CLOSED_KLINE, True, True),
+        (LACKING, True, True),
+        (LACKING, False, False),
+        (NO_CLOSED_KLINE, False, False),  # there REST is the regular confirmation
+        (NOTHING_CAME, True, False),  # it may be halted
+        ("not streamed", True, True),
+        ("not streamed", False, True),
+    ],
+)
+async def test_asking_rest_tells_of_a_gap_where_something_was_missed(
+    table: Table, cause: str, expects_klines: bool, is_missed: bool
+) -> None:
+    ledger = GapLedger("postgresql://here/candles", expects_klines=expects_klines)
+    ledger.asked("A", at(0), at(1), cause)
+    assert ledger.open == is_missed
+
+
+@pytest.mark.parametrize(("rows", "told"), [(0, []), (1, [("A", 0, 1, "rest")])])
+async def test_a_silence_is_a_gap_where_rest_has_rows_for_it(
+    ledger: GapLedger, table: Table, rows: int, told: list[tuple[Any, ...]]
+) -> None:
+    ledger.asked("A", at(0), at(1), NOTHING_CAME)
+    ledger.repaired("A", at(0), at(1), NOTHING_CAME, rows)
+    await settled(ledger)
+    assert table.told() == told
+    assert ledger.open == 0

@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+
+import pytest
+from psycopg import errors
+
+from include.backoff import Backoff
+from include.domain.timeframes import MINUTE_US, SECOND_US
+from include.errors import PermanentError, RateLimitedError, TransientError
+from include.jobs.klines.pieces import LoadCounts
+from streamer.storage import repair_queue as module
+from streamer.storage.repair_queue import RepairQueue, Request
+
+NOW_US = 1_700_000_000_000_000 // MINUTE_US * MINUTE_US
+
+
+class Exchange:
+    """Answers repairs as told and keeps what was asked."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.asked: list[tuple[str, int, int]] = []
+        self.given_up: list[tuple[Request, str]] = []
+        self.now_us = NOW_US
+
+    def repair(self, symbol: str, start_us: int, end_us: int) -> None:
+        self.asked.append(
+            (symbol, (start_us - NOW_US) // MINUTE_US, (end_us - NOW_US) // MINUTE_US)
+        )
+        if self.errors:
+            raise self.errors.pop(0)
+
+    def queue(self) -> RepairQueue:
+        return RepairQueue(
+            repair=self.repair,
+            exchange_us=lambda: self.now_us,
+            on_given_up=lambda request, why: self.given_up.append((request, why)),
+        )
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "POLL_S", 0.005)
+    monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.01, max_s=0.01))
+
+
+def of_database(kind: type[Exception]) -> Exception:
+    error = kind("PostgreSQL is away")
+    error.__cause__ = errors.AdminShutdown()
+    return error
+
+
+async def run_until(queue: RepairQueue, done: Callable[[], bool]) -> None:
+    task = asyncio.create_task(queue.run())
+    async with asyncio.timeout(30):
+        while not done():
+            await asyncio.sleep(0.002)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def ask(queue: RepairQueue, symbol: str, first: int, last: int) -> None:
+    queue.ask(symbol, NOW_US + first * MINUTE_US, NOW_US + last * MINUTE_US, "test")
+
+
+async def test_neighbouring_minutes_are_asked_for_at_once() -> None:
+    exchange = Exchange()
+    queue = exchange.queue()
+    for minute in (-10, -9, -8, -5):
+        ask(queue, "A", minute, minute + 1)
+    assert queue.waiting_minutes == 4
+    await run_until(queue, lambda: queue.waiting_minutes == 0 and queue.repaired_minutes == 4)
+    assert sorted(exchange.asked) == [("A", -10, -7), ("A", -5, -4)]
+
+
+async def test_a_minute_is_left_until_rest_has_settled_it() -> None:
+    exchange = Exchange()
+    queue = exchange.queue()
+    ask(queue, "A", -2, 0)
+    await run_until(queue, lambda: queue.repaired_minutes == 1)
+    assert exchange.asked == [("A", -2, -1)]
+    exchange.now_us += 31 * SECOND_US
+    await run_until(queue, lambda: queue.repaired_minutes == 2)
+    assert exchange.asked[1] == ("A", -1, 0)
+
+
+async def test_a_symbol_with_patience_is_left_alone_for_longer_until_it_has_none() -> None:
+    exchange = Exchange()
+    queue = exchange.queue()
+    patience = {"A": 5 * MINUTE_US}
+    queue.patience_us = lambda symbol: patience.get(symbol, 0)
+    ask(queue, "A", -8, -1)
+    ask(queue, "B", -8, -1)
+    await run_until(queue, lambda: len(exchange.asked) == 2)
+    assert sorted(exchange.asked) == [("A", -8, -6), ("B", -8, -1)]
+    patience.clear()
+    await run_until(queue, lambda: queue.waiting_minutes == 0)
+    assert exchange.asked[2:] == [("A", -6, -1)]
+
+
+async def test_a_long_range_is_asked_for_in_pages() -> None:
+    exchange = Exchange()
+    queue = exchange.queue()
+    ask(queue, "A", -2500, -10)
+    await run_until(queue, lambda: queue.repaired_minutes == 2490)
+    assert [end - start for _, start, end in exchange.asked] == [1000, 1000, 490]
+
+
+async def test_a_transient_failure_is_tried_again_and_others_go_on_meanwhile() -> None:
+    exchange = Exchange(TransientError("away"), RateLimitedError("429", retry_after_s=0.0))
+    queue = exchange.queue()
+    ask(queue, "A", -10, -9)
+    ask(queue, "B", -10, -9)
+    await run_until(queue, lambda: queue.repaired_minutes == 2)
+    assert exchange.given_up == []
+
+
+async def test_a_permanent_failure_is_reported_and_not_repeated() -> None:
+    exchange = Exchange(PermanentError("no such symbol"))
+    queue = exchange.queue()
+    ask(queue, "A", -10, -9)
+    await run_until(queue, lambda: bool(exchange.given_up))
+    assert exchange.given_up[0][1] == "no such symbol"
+    assert queue.waiting_minutes == 0
+
+
+async def test_trying_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ATTEMPTS", 3)
+    exchange = Exchange(*[TransientError("away")] * 3)
+    queue = exchange.queue()
+    ask(queue, "A", -10, -9)
+    await run_until(queue, lambda: bool(exchange.given_up))
+    assert len(exchange.asked) == 3
+
+
+@pytest.mark.parametrize("kind", [TransientError, PermanentError])
+async def test_a_database_that_is_away_uses_up_no_attempt(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    """Or an outage of minutes would give up what the exchange would have told."""
+    monkeypatch.setattr(module, "MAX_ATTEMPTS", 3)
+    exchange = Exchange(*[of_database(kind) for _ in range(5)])
+    exchange.errors[3:3] = [TransientError("the exchange is away")] * 2
+    queue = exchange.queue()
+    ask(queue, "A", -10, -9)
+    await run_until(queue, lambda: queue.repaired_minutes == 1)
+    assert (len(exchange.asked), queue.failures, exchange.given_up) == (8, 7, [])
+
+
+async def test_the_wait_for_a_database_grows_with_each_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[int] = []
+
+    class Waits:
+        def wait_s(self, failures: int, error: object) -> float:
+            waits.append(failures)
+            return 0.01
+
+    monkeypatch.setattr(module, "BACKOFF", Waits())
+    exchange = Exchange(*[of_database(TransientError) for _ in range(3)])
+    queue = exchange.queue()
+    ask(queue, "A", -10, -9)
+    await run_until(queue, lambda: queue.repaired_minutes == 1)
+    assert waits == [1, 2, 3]
+
+
+async def test_a_value_that_the_database_refuses_is_given_up_at_once() -> None:
+    refused = PermanentError("out of range")
+    refused.__cause__ = errors.NumericValueOutOfRange()
+    exchange = Exchange(refused)
+    queue = exchange.queue()
+    ask(queue, "A", -10, -9)
+    await run_until(queue, lambda: bool(exchange.given_up))
+    assert len(exchange.asked) == 1
+
+
+async def test_a_call_that_hangs_is_tried_again_and_others_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_CALL_S", 0.05)
+    exchange, leave = Exchange(), threading.Event()
+    queue = exchange.queue()
+
+    def repair(symbol: str, start_us: int, end_us: int) -> LoadCounts:
+        exchange.repair(symbol, start_us, end_us)
+        if exchange.asked == [("A", -10, -9)]:
+            monkeypatch.setattr(module, "MAX_CALL_S", 30)  # the next one has time
+            assert leave.wait(30)
+        return LoadCounts()
+
+    queue.repair = repair
+    ask(queue, "A", -10, -9)
+    try:
+        await run_until(queue, lambda: queue.repaired_minutes == 1)
+    finally:
+        leave.set()
+    assert exchange.asked == [("A", -10, -9)] * 2
+    assert (queue.failures, exchange.given_up) == (1, [])
+
+
+def test_the_ranges_of_a_symbol_are_bounded_and_none_of_their_minutes_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_RANGES", 3)
+    queue = Exchange().queue()
+    for minute in (-90, -10, -50, -14, -80):
+        ask(queue, "A", minute, minute + 1)
+    ask(queue, "B", -40, -39)
+    held = [
+        ((one.start_us - NOW_US) // MINUTE_US, (one.end_us - NOW_US) // MINUTE_US)
+        for one in queue._requests["A"]
+    ]
+    assert held == [(-90, -79), (-50, -49), (-14, -9)]
+    assert queue.waiting_minutes == 11 + 1 + 5 + 1
+
+
+async def test_several_are_asked_at_once_and_no_more() -> None:
+    at_once, inside, leave = [0], threading.Semaphore(0), threading.Event()
+
+    def repair(symbol: str, start_us: int, end_us: int) -> LoadCounts:
+        at_once[0] += 1
+        inside.release()
+        assert leave.wait(10)
+        return LoadCounts()
+
+    queue = RepairQueue(repair, lambda: NOW_US, lambda *_: None)
+    for number in range(module.MAX_AT_ONCE + 3):
+        ask(queue, f"S{number}", -9, -8)
+    task = asyncio.create_task(queue.run())
+    for _ in range(module.MAX_AT_ONCE):
+        assert await asyncio.to_thread(inside.acquire, timeout=10)
+    assert not await asyncio.to_thread(inside.acquire, timeout=0.05)
+    assert at_once == [module.MAX_AT_ONCE]
+    leave.set()
+    async with asyncio.timeout(30):
+        while queue.repaired_minutes < module.MAX_AT_ONCE + 3:
+            await asyncio.sleep(0.002)
+    assert queue.waiting_minutes == 0
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def test_what_repairs_keep_open_is_closed_once_none_is_left() -> None:
+    exchange = Exchange(TransientError("later"))
+    queue, closed = exchange.queue(), []
+    queue.release = lambda: closed.append(len(exchange.asked))
+    for symbol in ("BTCUSDT", "ETHUSDT"):
+        ask(queue, symbol, -9, -8)
+    await run_until(queue, lambda: closed[-1:] == [3])
+    assert queue.repaired_minutes == 2
+    ask(queue, "BTCUSDT", -7, -6)
+    await run_until(queue, lambda: closed[-1] == 4)

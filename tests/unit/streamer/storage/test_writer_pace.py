@@ -1,0 +1,152 @@
+"""The writer beside a database that takes its time: its pulse, and who waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from decimal import Decimal
+
+import pytest
+
+from include.domain.candles import CandleCandidate, Source, Status, silent_candle
+from include.domain.timeframes import MINUTE_US
+from include.store.candles.live import LiveCandle
+from streamer.runtime.heartbeat import Heartbeat
+from streamer.storage import writer as module
+from streamer.storage.writer import CandleWriter
+from tests.unit.streamer.played_database import T0, Aggregator, Connection, Database
+from tests.unit.streamer.watched import Clock
+
+CANDLE = silent_candle("BTCUSDT", T0 + MINUTE_US, Decimal(7))
+BATCH_SIZE = 8
+OFFER = CandleCandidate(CANDLE, Status.VERIFIED, Source.KLINE, T0 + 2 * MINUTE_US)
+
+
+@pytest.fixture
+def database(monkeypatch: pytest.MonkeyPatch) -> Database:
+    database = Database()
+    monkeypatch.setattr(module, "connect_async", database.connect)
+    monkeypatch.setattr(module, "settle_async", database.settle)
+    monkeypatch.setattr(module, "write_live_async", database.write_live)
+    return database
+
+
+def writer_of(*aggregators: Aggregator) -> CandleWriter:
+    return CandleWriter(
+        "postgresql://here/candles",
+        lambda: list(aggregators),  # type: ignore[arg-type]
+        batch_size=BATCH_SIZE,
+        flush_timeout_s=0.01,
+        buffer_rows=1_000,
+        on_overflow=lambda *_: None,
+    )
+
+
+@contextlib.asynccontextmanager
+async def running(writer: CandleWriter) -> AsyncIterator[None]:
+    task = asyncio.create_task(writer.run())
+    try:
+        async with asyncio.timeout(30):
+            yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_a_database_that_takes_its_time_for_each_piece_is_no_writer_that_is_stuck(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, clock = writer_of(*(Aggregator() for _ in range(3 * module.LIVE_SYMBOLS))), Clock()
+    writer.pulse, late = Heartbeat(clock), []
+
+    async def write_live(connection: Connection, rows: Sequence[LiveCandle]) -> int:
+        clock.now_s += module.WRITE_TIMEOUT_S - 1
+        late.append(writer.pulse.is_stuck)
+        return await database.write_live(connection, rows)
+
+    monkeypatch.setattr(module, "write_live_async", write_live)
+    async with running(writer):
+        while len(late) < 3:
+            await asyncio.sleep(0.002)
+    assert late[:3] == [False] * 3
+
+
+async def test_who_asks_is_told_when_a_write_that_has_begun_is_over(database: Database) -> None:
+    writer = writer_of()
+    await writer.settled()  # nothing was begun
+    database.gate = asyncio.Event()
+    writer.add(OFFER)
+    async with running(writer):
+        await database.is_writing.wait()
+        asking = asyncio.create_task(writer.settled())
+        await asyncio.sleep(0.05)
+        assert not asking.done()
+        database.gate.set()
+        await asking
+        assert database.written == [1]
+
+
+class Order:
+    """What is written, in order; settled candles come in while open ones are written."""
+
+    def __init__(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.done: list[str] = []
+        self.comes: Callable[[], None] = lambda: None
+        self._database = database
+        monkeypatch.setattr(module, "write_live_async", self.write_live)
+        monkeypatch.setattr(module, "settle_async", self.settle)
+
+    async def write_live(self, connection: Connection, rows: Sequence[LiveCandle]) -> int:
+        self.comes()
+        self.done.append("open")
+        return await self._database.write_live(connection, rows)
+
+    async def settle(self, connection: Connection, offers: Sequence[CandleCandidate]) -> None:
+        self.done.append("settled")
+        await self._database.settle(connection, offers)
+
+
+async def test_open_candles_let_many_settled_ones_go_first(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To write the open ones of a whole market takes as long as three batches of settled ones."""
+    aggregators = [Aggregator() for _ in range(3 * module.LIVE_SYMBOLS)]
+    writer, order = writer_of(*aggregators), Order(database, monkeypatch)
+
+    def comes() -> None:
+        if not order.done:
+            for _ in range(module.LIVE_SYMBOLS):
+                writer.add(OFFER)
+
+    order.comes = comes
+    monkeypatch.setattr(module, "LIVE_INTERVAL_S", float("inf"))  # all in one pass
+    writer.hurry()
+    async with running(writer):
+        while any(one.is_dirty for one in aggregators):
+            await asyncio.sleep(0.001)
+    batches = -(-module.LIVE_SYMBOLS // BATCH_SIZE)
+    assert order.done == ["open", *["settled"] * batches, "open", "open"]
+
+
+async def test_settled_candles_that_trickle_in_keep_no_open_one_back(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closed klines come over two seconds, and the busiest symbols change all the time."""
+    aggregators = [Aggregator() for _ in range(3 * module.LIVE_SYMBOLS)]
+    writer, order = writer_of(*aggregators), Order(database, monkeypatch)
+
+    def comes() -> None:
+        writer.add(OFFER)
+        for one in aggregators[: module.LIVE_SYMBOLS]:
+            one.is_dirty = True
+
+    order.comes = comes
+    async with running(writer):
+        while len(order.done) < 3:
+            await asyncio.sleep(0.001)
+        assert order.done[:3] == ["open"] * 3
+        assert not any(one.is_dirty for one in aggregators[-module.LIVE_SYMBOLS :])
+        while len(database.written) < 3:
+            await asyncio.sleep(0.001)

@@ -1,0 +1,242 @@
+"""Where symbols begin of which the table has no row; exchange and PostgreSQL are played here."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, cast
+
+import pytest
+from structlog.testing import CapturingLogger
+
+from include.backoff import Backoff
+from include.binance.rest.klines import KlinePage
+from include.domain.candles import silent_candle
+from include.domain.instruments import Instrument, Market
+from include.domain.timeframes import MINUTE_US
+from include.errors import PermanentError
+from streamer.symbols import first_minutes as module
+from streamer.symbols.first_minutes import (
+    MAX_ASKED,
+    SEEN_BEFORE_US,
+    begin_newcomers,
+    missed_beginnings,
+)
+
+NOW_US = 28_333_334 * MINUTE_US + 5_000_000
+MINUTE = NOW_US // MINUTE_US * MINUTE_US
+LAST_US = MINUTE - 30 * MINUTE_US
+"""Where the table ends: nobody streamed for half an hour."""
+
+
+def instrument(symbol: str, status: str = "TRADING") -> Instrument:
+    market = Market.UM if symbol.endswith(".P") else Market.SPOT
+    tick = Decimal("0.01")
+    return Instrument(symbol, market, symbol.removesuffix("USDT"), "USDT", status, tick, tick)
+
+
+@dataclass
+class Played:
+    """When each symbol first traded, None for not yet; what is in the ledgers; what was asked."""
+
+    firsts_us: dict[str, int | None] = field(default_factory=dict)
+    told_us: dict[str, int] = field(default_factory=dict)
+    unsettled: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
+    behind: dict[str, int] = field(default_factory=dict)
+    """How often a server answers that has heard of no trade."""
+    asked: list[str] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def open_rest(self, _settings: object, market: Market, _url: str) -> Iterator[Played]:
+        self.market = market
+        yield self
+
+    @contextlib.contextmanager
+    def connect(self, *_: object, **__: object) -> Iterator[None]:
+        yield
+
+    def unknown_since(
+        self, _connection: None, symbols: Sequence[str], since_us: int
+    ) -> dict[str, int]:
+        assert since_us == NOW_US - 1_440 * MINUTE_US
+        return {symbol: at_us for symbol, at_us in self.told_us.items() if symbol in symbols}
+
+    def first_minutes(
+        self, _connection: None, symbols: Iterable[str], start_us: int
+    ) -> dict[str, int]:
+        assert start_us == MINUTE - 1_440 * MINUTE_US
+        return {symbol: at_us for symbol, at_us in self.told_us.items() if symbol in symbols}
+
+    def klines(self, symbol: str, interval: str, start_us: int, *, limit: int) -> KlinePage:
+        assert (interval, start_us) == ("1m", 0)
+        assert limit > 1  # a page may lack its last rows
+        self.asked.append(symbol)
+        if self.asked.count(symbol) <= self.behind.get(symbol, 0):
+            return KlinePage([], NOW_US, 0, None)
+        if symbol in self.refused:
+            raise PermanentError("HTTP 400: Invalid symbol")
+        first_us = self.firsts_us[symbol]
+        if first_us is None or symbol in self.unsettled:
+            return KlinePage([], NOW_US, 0 if first_us is None else 1, None)
+        return KlinePage([silent_candle(symbol, first_us, Decimal(1))], NOW_US, 0, None)
+
+
+class Settings:
+    fill_lookback_minutes = 1_440
+
+    def url_for(self, _role: str) -> str:
+        return "postgresql://here/candles"
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> Played:
+    played = Played()
+    monkeypatch.setattr(module, "open_shared_rest", played.open_rest)
+    monkeypatch.setattr(module, "connect", played.connect)
+    monkeypatch.setattr(module, "unknown_since", played.unknown_since)
+    monkeypatch.setattr(module, "first_minutes", played.first_minutes)
+    monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.0, max_s=0.0))
+    return played
+
+
+def begun(
+    *symbols: str, stored_us: dict[str, int] | None = None, status: str = "TRADING"
+) -> dict[str, int]:
+    settings: Any = Settings()
+    known = {"BTCUSDT": LAST_US} if stored_us is None else stored_us
+    instruments = [*map(instrument, known), *(instrument(symbol, status) for symbol in symbols)]
+    now_us = {one.market: NOW_US for one in instruments}
+    return begin_newcomers(settings, instruments, known, now_us)
+
+
+def test_a_symbol_listed_while_nobody_streamed_begins_with_its_first_minute(
+    played: Played,
+) -> None:
+    played.firsts_us = {"NEWUSDT": LAST_US + 7 * MINUTE_US, "LATEUSDT": None}
+    assert begun("NEWUSDT", "LATEUSDT") == {"NEWUSDT": LAST_US + 7 * MINUTE_US}
+
+
+def test_one_server_that_has_heard_of_no_trade_is_not_believed(played: Played) -> None:
+    played.firsts_us = {"NEWUSDT": LAST_US, "OTHERUSDT": LAST_US, "LATEUSDT": None}
+    played.behind = {"NEWUSDT": 2}
+    assert begun("NEWUSDT", "OTHERUSDT", "LATEUSDT") == {"NEWUSDT": LAST_US, "OTHERUSDT": LAST_US}
+    assert sorted(played.asked) == [*["LATEUSDT"] * 3, *["NEWUSDT"] * 3, "OTHERUSDT"]
+
+
+def test_one_that_is_new_to_the_streamer_alone_begins_now(played: Played) -> None:
+    earliest_us = LAST_US - SEEN_BEFORE_US
+    played.firsts_us = {"OLDUSDT": earliest_us - MINUTE_US, "LOSTUSDT": earliest_us}
+    assert begun("OLDUSDT", "LOSTUSDT") == {"LOSTUSDT": earliest_us}
+
+
+def test_one_listed_long_ago_while_nobody_streamed_begins_as_far_back_as_is_looked(
+    played: Played,
+) -> None:
+    days_us = 3 * 1_440 * MINUTE_US
+    played.firsts_us = {"NEWUSDT": NOW_US - days_us + 60 * MINUTE_US, "OLDUSDT": 0}
+    assert begun("NEWUSDT", "OLDUSDT", stored_us={"BTCUSDT": MINUTE - days_us}) == {
+        "NEWUSDT": MINUTE - 1_440 * MINUTE_US
+    }
+
+
+def test_one_of_which_the_ledgers_tell_begins_there_or_with_a_first_minute_shortly_before(
+    played: Played,
+) -> None:
+    """Its first minutes still waited to be written when a gap behind them was."""
+    told_us = LAST_US - 90 * MINUTE_US
+    played.told_us = {
+        **dict.fromkeys(("NEWUSDT", "OLDUSDT", "EARLYUSDT", "QUIETUSDT", "ODDUSDT"), told_us),
+        "DAYSUSDT": 0,
+    }
+    played.firsts_us = {
+        "NEWUSDT": told_us - 3 * MINUTE_US,
+        "OLDUSDT": told_us - SEEN_BEFORE_US - MINUTE_US,
+        "EARLYUSDT": told_us + 2 * MINUTE_US,  # nobody had traded when it was taken up
+        "QUIETUSDT": None,
+        "DAYSUSDT": 0,
+    }
+    played.refused = {"ODDUSDT"}
+    told = dict.fromkeys(("OLDUSDT", "EARLYUSDT", "QUIETUSDT", "ODDUSDT"), told_us)
+    first = {"NEWUSDT": told_us - 3 * MINUTE_US}
+    days = {"DAYSUSDT": MINUTE - 1_440 * MINUTE_US}  # older holes are the DAGs'
+    assert begun(*played.told_us) == told | first | days
+    assert begun("NEWUSDT", status="BREAK") == first
+    assert begun("NEWUSDT", stored_us={}) == first
+
+
+def test_where_the_ledgers_tell_of_many_others_are_asked_for_all_the_same(
+    played: Played,
+) -> None:
+    names = [f"N{number}USDT" for number in range(MAX_ASKED + 1)]
+    played.told_us = dict.fromkeys(names, LAST_US)
+    played.firsts_us = dict.fromkeys([*names, "NEWUSDT"], LAST_US - MINUTE_US)
+    assert begun(*names, "NEWUSDT") == {**played.told_us, "NEWUSDT": LAST_US - MINUTE_US}
+    assert played.asked == ["NEWUSDT"]
+    del played.told_us[names[0]]
+    assert begun(*names) == dict.fromkeys(names, LAST_US - MINUTE_US)
+
+
+def test_a_first_minute_that_has_just_ended_is_had_whole(played: Played) -> None:
+    played.firsts_us, played.unsettled = {"NEWUSDT": MINUTE - MINUTE_US}, {"NEWUSDT"}
+    assert begun("NEWUSDT") == {"NEWUSDT": MINUTE - MINUTE_US}
+
+
+def test_at_the_first_start_of_a_market_nothing_is_asked(played: Played) -> None:
+    assert begun("ETHUSDT", "XRPUSDT", stored_us={}) == {}
+    assert begun("ETHUSDT.P") == {}
+    assert played.asked == []
+
+
+def test_where_many_have_no_row_others_are_wanted_than_before(played: Played) -> None:
+    names = [f"N{number}USDT" for number in range(MAX_ASKED + 1)]
+    played.firsts_us = dict.fromkeys(names, LAST_US + MINUTE_US)
+    assert begun(*names) == {}
+    assert len(begun(*names[1:])) == MAX_ASKED
+
+
+def test_one_that_the_exchange_refuses_holds_up_no_other(
+    played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = CapturingLogger()
+    monkeypatch.setattr(module, "log", log)
+    played.firsts_us, played.refused = {"NEWUSDT": LAST_US}, {"ODDUSDT"}
+    assert begun("ODDUSDT", "NEWUSDT") == {"NEWUSDT": LAST_US}
+    [warning] = log.calls
+    assert (warning.args, warning.kwargs["symbol"]) == (("first_minute_unknown",), "ODDUSDT")
+
+
+def test_the_first_minutes_of_a_listing_that_were_not_written_are_missed(
+    played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The streamer was killed when it had written later rows, and not yet what it lacked."""
+    played.told_us = {
+        "LACKSUSDT": LAST_US,
+        "WHOLEUSDT": LAST_US,
+        "CHOSENUSDT": LAST_US,
+        "QUIETUSDT": LAST_US,
+    }
+    played.firsts_us = {
+        "LACKSUSDT": LAST_US - 3 * MINUTE_US,
+        "WHOLEUSDT": LAST_US,
+        "CHOSENUSDT": 0,  # listed long ago, and streamed since then
+        "QUIETUSDT": None,
+    }
+    log = CapturingLogger()
+    monkeypatch.setattr(module, "log", log)
+    instruments = [*map(instrument, played.told_us), instrument("OTHERUSDT")]
+    found = missed_beginnings(cast("Any", Settings()), instruments, {Market.SPOT: NOW_US})
+    assert found == {"LACKSUSDT": (LAST_US - 3 * MINUTE_US, LAST_US)}
+    assert "OTHERUSDT" not in played.asked
+    assert [call.kwargs["symbol"] for call in log.calls] == ["QUIETUSDT"]
+
+
+def test_where_many_have_their_first_row_none_is_asked_for(played: Played) -> None:
+    names = [f"N{number}USDT" for number in range(MAX_ASKED + 1)]
+    played.told_us = dict.fromkeys(names, LAST_US)
+    found = missed_beginnings(
+        cast("Any", Settings()), [*map(instrument, names)], {Market.SPOT: NOW_US}
+    )
+    assert (found, played.asked) == ({}, [])

@@ -1,0 +1,239 @@
+"""Waiting for what must be known at the start: tried again, and given up when told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import CapturingLogger
+
+from include.backoff import Backoff
+from include.config import load_settings
+from include.domain.instruments import Instrument, Market
+from include.domain.timeframes import MINUTE_US
+from include.errors import PermanentError, RateLimitedError, TransientError
+from include.store.ledgers.gaps import Gap
+from streamer.symbols import startup as module
+from streamer.symbols.startup import (
+    StoppedError,
+    StoredState,
+    StreamOptions,
+    find_start,
+    find_stored,
+    persist,
+)
+
+T0 = 1_700_000_040_000_000
+BTC = Instrument(
+    "BTCUSDT", Market.SPOT, "BTC", "USDT", "TRADING", Decimal("0.01"), Decimal("0.00001")
+)
+
+
+class Answers:
+    """Raises each error once, then answers 42."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.calls = 0
+
+    def __call__(self) -> int:
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return 42
+
+
+@pytest.fixture(autouse=True)
+def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
+    log = CapturingLogger()
+    monkeypatch.setattr(module, "log", log)
+    monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.11, max_s=0.11, min_s=0.1))
+    return log
+
+
+@pytest.fixture
+def hanging() -> Iterator[threading.Event]:
+    """Set at the end of the test, so that no thread goes on."""
+    release = threading.Event()
+    yield release
+    release.set()
+
+
+async def test_what_fails_for_now_is_asked_again(log: CapturingLogger) -> None:
+    call = Answers(TransientError("refused"), TransientError("502"))
+    assert await asyncio.wait_for(persist("server_time", call, asyncio.Event()), 10) == 42
+    assert call.calls == 3
+    assert [(c.args[0], c.kwargs["what"], c.kwargs["error"]) for c in log.calls] == [
+        ("start_postponed", "server_time", "refused"),
+        ("start_postponed", "server_time", "502"),
+    ]
+
+
+async def test_what_can_never_succeed_is_asked_once() -> None:
+    call = Answers(PermanentError("no such host"))
+    with pytest.raises(PermanentError, match="no such host"):
+        await asyncio.wait_for(persist("server_time", call, asyncio.Event()), 10)
+    assert call.calls == 1
+
+
+async def test_an_exchange_that_asks_for_silence_gets_it() -> None:
+    call = Answers(RateLimitedError("429", retry_after_s=0.4))
+    started_s = time.monotonic()
+    await asyncio.wait_for(persist("exchange_info", call, asyncio.Event()), 10)
+    assert time.monotonic() - started_s >= 0.4
+
+
+async def test_a_stop_ends_the_wait_between_two_attempts() -> None:
+    stop = asyncio.Event()
+    call = Answers(RateLimitedError("429", retry_after_s=600))
+    task = asyncio.create_task(persist("exchange_info", call, stop))
+    async with asyncio.timeout(30):
+        while call.calls == 0:
+            await asyncio.sleep(0.002)
+        stop.set()
+        with pytest.raises(StoppedError):
+            await task
+
+
+async def test_a_stop_does_not_wait_for_a_call_that_hangs(hanging: threading.Event) -> None:
+    stop, begun = asyncio.Event(), threading.Event()
+
+    def call() -> int:
+        begun.set()
+        hanging.wait(60)
+        return 42
+
+    task = asyncio.create_task(persist("exchange_info", call, stop))
+    async with asyncio.timeout(30):
+        while not begun.is_set():
+            await asyncio.sleep(0.002)
+        stop.set()
+        with pytest.raises(StoppedError):
+            await task
+
+
+async def test_a_stop_that_came_before_is_heard(hanging: threading.Event) -> None:
+    stop = asyncio.Event()
+    stop.set()
+    with pytest.raises(StoppedError):
+        await asyncio.wait_for(persist("server_time", lambda: hanging.wait(60), stop), 10)
+
+
+async def test_a_call_that_hangs_is_given_up_and_made_again(
+    hanging: threading.Event, log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_CALL_S", 0.3)
+    calls: list[int] = []
+
+    def call() -> int:
+        calls.append(1)
+        if len(calls) == 1:
+            hanging.wait(60)
+        return len(calls)
+
+    async with asyncio.timeout(30):
+        assert await persist("stored_minutes", call, asyncio.Event()) == 2
+    assert log.calls[0].kwargs["error"] == "stored_minutes: no answer in 0.3 s"
+
+
+class Client:
+    """A client of REST that serves one call at a time, as the connection of its budget does."""
+
+    def __init__(self, hangs_until: threading.Event | None) -> None:
+        self.hangs_until = hangs_until
+        self.is_used = False
+
+    def exchange_info(self) -> list[Instrument]:
+        return self._answer([BTC])
+
+    def server_time_us(self) -> int:
+        return self._answer(T0)
+
+    def _answer(self, answer: Any) -> Any:
+        if self.is_used:
+            raise PermanentError("the connection is in a transaction")
+        self.is_used = True
+        if self.hangs_until is not None:
+            self.hangs_until.wait(60)
+        self.is_used = False
+        return answer
+
+
+async def test_a_database_that_freezes_under_a_request_holds_the_start_up_and_does_not_end_it(
+    hanging: threading.Event,
+    log: CapturingLogger,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    opened: list[Client] = []
+
+    @contextlib.contextmanager
+    def open_rest(*_: object) -> Iterator[Client]:
+        opened.append(Client(None if opened else hanging))
+        yield opened[-1]
+
+    monkeypatch.setattr(module, "MAX_CALL_S", 0.3)
+    monkeypatch.setattr(module, "open_shared_rest", open_rest)
+    monkeypatch.setattr(module, "_stored_minutes", lambda *_: StoredState({}, {}, []))
+    monkeypatch.setattr(module, "begin_newcomers", lambda *_: {})
+    monkeypatch.setattr(module, "missed_beginnings", lambda *_: {})
+    settings = load_settings(database_url="postgresql://here/candles", candelabra_home=tmp_path)
+    async with asyncio.timeout(30):
+        start = await find_start(settings, StreamOptions(("BTCUSDT",)), asyncio.Event())
+    assert (start.instruments, start.now_us) == ([BTC], {Market.SPOT: T0})
+    assert log.calls[0].kwargs["error"] == "exchange_info: no answer in 0.3 s"
+
+
+async def test_a_start_goes_on_behind_the_newest_rows_as_far_back_as_is_looked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    @contextlib.contextmanager
+    def open_rest(*_: object) -> Iterator[Client]:
+        yield Client(None)
+
+    lookback_us = 1_440 * MINUTE_US
+    stored = StoredState({}, {}, [])
+    monkeypatch.setattr(module, "open_shared_rest", open_rest)
+    monkeypatch.setattr(module, "_stored_minutes", lambda *_: stored)
+    monkeypatch.setattr(module, "begin_newcomers", lambda *_: {"NEWUSDT": T0})
+    monkeypatch.setattr(module, "missed_beginnings", lambda *_: {})
+    settings = load_settings(database_url="postgresql://here/candles", candelabra_home=tmp_path)
+    for last_us, begin_us in (
+        (T0 - 2 * MINUTE_US, T0 - MINUTE_US),
+        (T0 - 2 * lookback_us, T0 - lookback_us),
+    ):
+        stored.last_us["BTCUSDT"] = last_us
+        async with asyncio.timeout(30):
+            start = await find_start(settings, StreamOptions(("BTCUSDT",)), asyncio.Event())
+        assert start.begins_us == {"BTCUSDT": begin_us, "NEWUSDT": T0}
+
+
+async def test_what_the_table_lacks_is_found_again_and_again_with_the_beginnings(
+    log: CapturingLogger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[Any] = []
+    gap = Gap(1, "BTCUSDT", T0, T0 + MINUTE_US, "connection lost", T0, 1, {})
+
+    def stored_minutes(_url: str, symbols: list[str], since_us: int) -> StoredState:
+        asked.append((symbols, since_us))
+        if len(asked) == 1:
+            raise TransientError("refused")
+        return StoredState({"BTCUSDT": T0}, {"BTCUSDT": [(1, 2)]}, [gap])
+
+    monkeypatch.setattr(module, "_stored_minutes", stored_minutes)
+    monkeypatch.setattr(module, "missed_beginnings", lambda *_: {"BTCUSDT": (3, 4)})
+    settings = load_settings(database_url="postgresql://here/candles", candelabra_home=tmp_path)
+    async with asyncio.timeout(30):
+        found = await find_stored(settings, [BTC], {Market.SPOT: T0 + 1}, asyncio.Event())
+    assert found == StoredState({"BTCUSDT": T0}, {"BTCUSDT": [(1, 2), (3, 4)]}, [gap])
+    assert asked == [(["BTCUSDT"], T0 - 1_440 * MINUTE_US)] * 2
+    assert [call.kwargs["what"] for call in log.calls] == ["stored_minutes"]
+    assert found.of({"ETHUSDT"}) == StoredState({}, {}, [])
+    assert found.of({"BTCUSDT"}) == found

@@ -1,0 +1,66 @@
+"""The file of what to stream, and what is told of one that is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from include.errors import PermanentError
+from streamer.symbols import symbols_file as module
+from streamer.symbols.symbols_file import read_symbols
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "symbols.txt"
+
+
+def test_each_line_is_a_name_or_a_pattern_and_comments_are_left_out(file: Path) -> None:
+    file.write_text("# majors\r\nBTCUSDT\r\n\n  ETHUSDT.P  # um, größte\n*USDC\n[BE]*\nBTCUSDT\n")
+    wanted = read_symbols(file)
+    assert wanted.names == ("BTCUSDT", "ETHUSDT.P", "*USDC", "[BE]*")
+    assert wanted.place_of("ETHUSDT.P") == f"{file}:4: "
+    assert wanted.place_of("BTCUSDT") == f"{file}:2: "
+
+
+def test_a_mark_of_byte_order_is_no_part_of_the_first_name(file: Path) -> None:
+    file.write_bytes(b"\xef\xbb\xbfBTCUSDT\n")
+    assert read_symbols(file).names == ("BTCUSDT",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("BTCUSDT\nETH USDT\n", ":2: 'ETH USDT' is no symbol; should be one name or pattern"),
+        ("BTCUSDT,ETHUSDT\n", ":1: 'BTCUSDT,ETHUSDT' is no symbol"),
+        ("\n\nbtcusdt\n", ":3: 'btcusdt' is no symbol; write BTCUSDT"),
+        ("BTCUSDT\nBTC€\n", ":2: 'BTC€' is no symbol"),
+        ("# nothing yet\n", ": names no symbol; put one symbol or pattern on each line"),
+    ],
+)
+def test_a_wrong_file_is_told_with_its_line(file: Path, text: str, message: str) -> None:
+    file.write_text(text)
+    with pytest.raises(PermanentError) as raised:
+        read_symbols(file)
+    assert str(raised.value).startswith(f"{file}{message}")
+
+
+def test_bytes_that_are_no_text_are_told_with_their_line(file: Path) -> None:
+    file.write_bytes(b"BTCUSDT\n\xff\xfe\x00\n")
+    with pytest.raises(PermanentError, match=r":2: .* is no symbol"):
+        read_symbols(file)
+
+
+def test_a_file_that_is_not_there_is_told(file: Path) -> None:
+    with pytest.raises(PermanentError, match=r"symbols\.txt: No such file or directory; a file of"):
+        read_symbols(file)
+
+
+def test_what_is_no_list_at_all_is_not_read_to_its_end(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_BYTES", 20)
+    file.write_text("BTCUSDT\n" * 3)
+    with pytest.raises(PermanentError, match="over 20 bytes"):
+        read_symbols(file)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from include.domain.instruments import Instrument, Market, symbol_of
+from include.errors import PermanentError
+from streamer.symbols.universe import choose, markets_of, resting
+
+
+def listing(name: str, market: Market = Market.SPOT, status: str = "TRADING") -> Instrument:
+    return Instrument(
+        symbol_of(market, name), market, "A", "B", status, Decimal("0.01"), Decimal("0.01")
+    )
+
+
+EXCHANGE = [
+    listing("BTCUSDT"),
+    listing("ETHUSDT"),
+    listing("ETHBTC"),
+    listing("OLDUSDT", status="BREAK"),
+    listing("BTCUSDT", Market.UM),
+]
+
+
+def symbols(*wanted: str, **options: object) -> list[str]:
+    return [one.symbol for one in choose(wanted, EXCHANGE, **options)]  # type: ignore[arg-type]
+
+
+def test_names_are_taken_as_given() -> None:
+    assert symbols("ETHUSDT", "BTCUSDT.P") == ["ETHUSDT", "BTCUSDT.P"]
+
+
+def test_a_pattern_matches_trading_symbols_of_its_market() -> None:
+    assert symbols("*USDT") == ["BTCUSDT", "ETHUSDT"]
+    assert symbols("*USDT.P") == ["BTCUSDT.P"]
+    assert symbols("*", "*.P") == ["BTCUSDT", "ETHUSDT", "ETHBTC", "BTCUSDT.P"]
+
+
+def test_a_pattern_matches_what_was_streamed_until_lately_though_it_does_not_trade() -> None:
+    assert resting(["*USDT", "OLD"], EXCHANGE) == ["OLDUSDT"]
+    assert resting(["*.P", "OLDUSDT"], EXCHANGE) == []
+    assert symbols("*USDT", streamed=["OLDUSDT"]) == ["BTCUSDT", "ETHUSDT", "OLDUSDT"]
+    assert symbols("OLD*", streamed=["OLDUSDT"]) == ["OLDUSDT"]
+
+
+def test_a_name_and_a_pattern_that_overlap_give_one_symbol() -> None:
+    assert symbols("ETHUSDT", "*USDT") == ["ETHUSDT", "BTCUSDT"]
+
+
+def test_top_keeps_the_largest_by_volume() -> None:
+    volumes = {"ETHUSDT": Decimal(9), "BTCUSDT": Decimal(5), "ETHBTC": Decimal(7)}
+    assert symbols("*", top=2, quote_volume_24h=volumes) == ["ETHUSDT", "ETHBTC"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ((), "no symbols: give --symbols"),
+        (("BTCUSD",), "no symbol 'BTCUSD'; did you mean BTCUSDT"),
+        (("ZZZ",), "no symbol 'ZZZ'$"),
+        (("*EUR",), "no trading symbol matches the pattern '\\*EUR'"),
+    ],
+)
+def test_a_wrong_wish_is_explained(wanted: tuple[str, ...], message: str) -> None:
+    with pytest.raises(PermanentError, match=message):
+        symbols(*wanted)
+
+
+def test_markets_follow_from_the_names() -> None:
+    assert markets_of(["BTCUSDT"]) == (Market.SPOT,)
+    assert markets_of(["*USDT.P", "BTCUSDT"]) == (Market.SPOT, Market.UM)
+
+
+def test_a_wrong_wish_is_told_with_its_place() -> None:
+    with pytest.raises(PermanentError, match=r"^list:3: the exchange has no symbol 'BTCUSD'"):
+        choose(("BTCUSD",), EXCHANGE, place_of=lambda name: f"list:{len(name) // 2}: ")
+    with pytest.raises(PermanentError, match=r"^here no trading symbol matches"):
+        choose(("ZZ*",), EXCHANGE, place_of=lambda _: "here ")
