@@ -1,6 +1,6 @@
 # Candelabra. `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-lint setup-clients setup-bench demo up test test-fast soak lint proto bench lock clean
+.PHONY: help setup setup-lint setup-clients setup-bench demo up test test-all test-times test-fast mutants soak lint proto bench lock clean
 
 PY := .venv/bin/python
 # Tests wait about as much as they work: three processes on two cores, at most eight.
@@ -35,8 +35,14 @@ demo: setup ## everything on this machine, offline: exchange, database, streamer
 up: setup ## the same against the real exchange
 	@$(PY) -m cli up
 
-test: setup setup-clients lint ## lint, types, import rules and every test
-	@$(PY) -m pytest -q -n $(WORKERS) --durations=10 tests
+test: setup setup-lint ## lint, types, import rules and the tests of every room
+	@$(PY) -m tests.run --workers $(WORKERS)
+
+test-all: test setup-clients ## the long tests too: client libraries, chaos, months of history, browser, containers
+	@$(PY) -m tests.run --workers $(WORKERS) --long
+
+test-times: setup ## write tests/slowest.tsv anew, the budget of make test
+	@$(PY) -m tests.run --workers $(WORKERS) --update
 
 test-fast: setup ## unit tests alone
 	@$(PY) -m pytest -q -n $(WORKERS) tests/unit

@@ -1,0 +1,97 @@
+"""A pytest plugin: how long each test took, and whether the suite stays within its budget.
+
+``slowest.tsv`` holds the fifty slowest tests and their seconds. A run fails where a test takes more
+than half as much again as its row. Machines differ in speed, so rows are scaled by the median ratio
+of this run to the table, and two seconds of noise are allowed.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+TABLE = Path(__file__).with_name("slowest.tsv")
+ROWS = 50
+ALLOWED = 1.5
+NOISE_S = 2.0
+SUITE_BUDGET_S = 480.0
+"""Wall time of `make test` on two cores."""
+
+
+def read_table(path: Path = TABLE) -> dict[str, float]:
+    """Seconds of each test in the table; empty where there is no table yet."""
+    if not path.exists():
+        return {}
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    return {name: float(seconds) for seconds, name in (line.split("\t") for line in lines)}
+
+
+def write_table(seconds: dict[str, float], path: Path = TABLE) -> None:
+    """Write the slowest tests, slowest first."""
+    slowest = sorted(seconds.items(), key=lambda item: -item[1])[:ROWS]
+    rows = [f"{value:.1f}\t{name}" for name, value in slowest]
+    path.write_text("\n".join(["# seconds\ttest (make test-times writes this table)", *rows, ""]))
+
+
+def over_budget(measured: dict[str, float], table: dict[str, float]) -> list[str]:
+    """One line for each test that exceeds its budget by half.
+
+    A test without a row has the last row's seconds as its budget.
+    """
+    ratios = [measured[name] / row for name, row in table.items() if measured.get(name) and row]
+    if not ratios:
+        return []
+    speed = max(1.0, statistics.median(ratios))
+    least = min(table.values())
+    found = []
+    for name, seconds in sorted(measured.items(), key=lambda item: -item[1]):
+        budget = table.get(name, least) * speed
+        if seconds > budget * ALLOWED + NOISE_S:
+            found.append(f"{name} took {seconds:.1f} s; its budget here is {budget:.1f} s")
+    return found
+
+
+class Durations:
+    """Adds up set-up, call and tear-down of each test, in the process that reports."""
+
+    def __init__(self, *, update: bool) -> None:
+        self.update = update
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.over: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Called by pytest for each phase of each test."""
+        self.seconds[report.nodeid] += report.duration
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Called by pytest at the end."""
+        if hasattr(session.config, "workerinput"):
+            return
+        if self.update:
+            write_table(self.seconds)
+            return
+        self.over = over_budget(self.seconds, read_table())
+        if self.over and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Called by pytest for its last lines."""
+        total = sum(self.seconds.values())
+        terminalreporter.write_line(f"all tests together: {total:.0f} s of one process")
+        for line in self.over:
+            terminalreporter.write_line(f"over budget: {line}", red=True)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Called by pytest."""
+    parser.addoption("--budget", choices=["check", "update"], help="check or write slowest.tsv")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Called by pytest."""
+    if (mode := config.getoption("--budget")) is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Durations(update=mode == "update"), "durations")

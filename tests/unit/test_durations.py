@@ -1,0 +1,36 @@
+"""The budget of the suite's times."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.durations import over_budget, read_table, write_table
+
+TABLE = {"a": 20.0, "b": 10.0, "c": 5.0}
+
+
+def test_a_run_as_fast_as_the_table_is_within_budget() -> None:
+    assert over_budget({"a": 21.0, "b": 9.0, "c": 5.5, "new": 4.0}, TABLE) == []
+
+
+def test_a_test_half_slower_than_its_row_is_named() -> None:
+    (line,) = over_budget({"a": 20.0, "b": 18.0, "c": 5.0}, TABLE)
+    assert line == "b took 18.0 s; its budget here is 10.0 s"
+
+
+def test_a_new_slow_test_is_named() -> None:
+    (line,) = over_budget({"a": 20.0, "b": 10.0, "c": 5.0, "new": 12.0}, TABLE)
+    assert line.startswith("new took 12.0 s")
+
+
+def test_a_slow_machine_is_no_reason_to_fail() -> None:
+    assert over_budget({"a": 60.0, "b": 31.0, "c": 15.0}, TABLE) == []
+
+
+def test_the_table_is_read_as_it_was_written(tmp_path: Path) -> None:
+    seconds = {f"test_{number}": float(number) for number in range(100)}
+    write_table(seconds, tmp_path / "table")
+    found = read_table(tmp_path / "table")
+    assert len(found) == 50
+    assert found["test_99"] == 99.0
+    assert "test_49" not in found
