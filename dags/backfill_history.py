@@ -7,18 +7,8 @@ from typing import Any
 
 from airflow.sdk import Param, TriggerRule, dag, task
 
-from dags.policies import (
-    CANDLES_1M,
-    DAG_ARGS,
-    DEFAULT_ARGS,
-    POOL_REST,
-    SOME_SYMBOLS,
-    job,
-    market_param,
-    settings,
-    span_params,
-    window,
-)
+from dags.support.forms import SOME_SYMBOLS, market_param, span_params, window
+from dags.support.policies import CANDLES_1M, DAG_ARGS, DEFAULT_ARGS, POOL_REST, job, settings
 
 PARAMS = {
     "symbols": Param(

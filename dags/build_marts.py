@@ -11,8 +11,8 @@ from cosmos.config import ProfileConfig
 from cosmos.constants import InvocationMode
 from cosmos.operators.local import DbtBuildLocalOperator, DbtSourceLocalOperator
 
-from dags.marts_docs import DbtDocs
-from dags.policies import CANDLES_1M, DAG_ARGS, DBT_CACHE, DEFAULT_ARGS, POOL_DBT, connect_dbt
+from dags.support.dbt_operators import DBT_CACHE, DbtDocs, connect_dbt
+from dags.support.policies import CANDLES_1M, DAG_ARGS, DEFAULT_ARGS, POOL_DBT
 
 PROJECT = Path(__file__).parents[1] / "dbt_project"
 PROFILE = ProfileConfig(

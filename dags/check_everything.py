@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import CronTriggerTimetable, dag, task
 
-from dags.policies import DAG_ARGS, DEFAULT_ARGS, job, settings
+from dags.support.policies import DAG_ARGS, DEFAULT_ARGS, job, settings
 
 
 @dag(

@@ -7,15 +7,8 @@ from typing import Any
 
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
 
-from dags.policies import (
-    CANDLES_1M,
-    DAG_ARGS,
-    DEFAULT_ARGS,
-    changes_or_window,
-    job,
-    settings,
-    span_params,
-)
+from dags.support.forms import changes_or_window, span_params
+from dags.support.policies import CANDLES_1M, DAG_ARGS, DEFAULT_ARGS, job, settings
 
 
 @dag(

@@ -7,8 +7,8 @@ from typing import Any
 
 from airflow.sdk import TriggerRule, dag, task
 
-from dags.policies import CANDLES_1M, DAG_ARGS, DEFAULT_ARGS, job, settings
-from dags.watching import WaitForFiles
+from dags.support.file_trigger import WaitForFiles
+from dags.support.policies import CANDLES_1M, DAG_ARGS, DEFAULT_ARGS, job, settings
 
 
 @dag(

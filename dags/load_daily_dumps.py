@@ -6,17 +6,9 @@ from typing import Any
 
 from airflow.sdk import TriggerRule, dag, task
 
-from dags.policies import (
-    CANDLES_1M,
-    DAILY_DAG_ARGS,
-    DEFAULT_ARGS,
-    POOL_REST,
-    data_interval,
-    job,
-    kept_symbols_params,
-    settings,
-)
-from dags.waiting import WaitForDumps
+from dags.support.dump_trigger import WaitForDumps
+from dags.support.forms import data_interval, kept_symbols_params
+from dags.support.policies import CANDLES_1M, DAILY_DAG_ARGS, DEFAULT_ARGS, POOL_REST, job, settings
 
 
 @dag(

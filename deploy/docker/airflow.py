@@ -14,7 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deploy.local.airflow import COMMANDS
-from deploy.local.airflow_environment import airflow_environment, keep_secrets
+from deploy.local.airflow_environment import (
+    airflow_environment,
+    keep_secrets,
+    scheduler_environment,
+)
 from deploy.local.airflow_pools import (
     JOBS_CONNECTION,
     READER_CONNECTION,
@@ -63,9 +67,7 @@ def container_environment(environment: Mapping[str, str], *, component: str) -> 
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{environment['AIRFLOW_API_URL']}/execution/",
     }
     if component == "scheduler":
-        # Its forks run the tasks: what it has imported is there for all of them.
-        own["AIRFLOW__CORE__PLUGINS_FOLDER"] = str(PROJECT_ROOT / "dags" / "plugins")
-        own["AIRFLOW__CORE__LAZY_LOAD_PLUGINS"] = "False"
+        own |= scheduler_environment(PROJECT_ROOT)
     given = {name: value for name, value in environment.items() if name.startswith("AIRFLOW__")}
     return airflow_environment(
         home,

@@ -22,7 +22,12 @@ import httpx
 import structlog
 
 from deploy.local.airflow_api import AirflowApi
-from deploy.local.airflow_environment import USERNAME, airflow_environment, read_or_make_secrets
+from deploy.local.airflow_environment import (
+    USERNAME,
+    airflow_environment,
+    read_or_make_secrets,
+    scheduler_environment,
+)
 from deploy.local.airflow_pools import (
     JOBS_CONNECTION,
     READER_CONNECTION,
@@ -142,11 +147,12 @@ class LocalAirflow:
             raise PermanentError("this Airflow is running already: stop it first")
         self._take_home()
         environment = self._environment()
+        preload = scheduler_environment(self._project_root)
         for name, arguments in COMMANDS.items():
             child = SupervisedProcess(
                 f"airflow {name}",
                 _airflow(*arguments),
-                environment=environment | (self._preload() if name == "scheduler" else {}),
+                environment=environment | (preload if name == "scheduler" else {}),
                 log_file=self.home / "logs" / f"{name}.log",
                 working_folder=self.home,
             )
@@ -288,13 +294,6 @@ class LocalAirflow:
             extra=self._extra,
         )
         return environment | {MARKER: self._marker}
-
-    def _preload(self) -> dict[str, str]:
-        # The scheduler's forks run the tasks: dbt imported there once is there for all of them.
-        return {
-            "AIRFLOW__CORE__PLUGINS_FOLDER": str(self._project_root / "dags" / "plugins"),
-            "AIRFLOW__CORE__LAZY_LOAD_PLUGINS": "False",
-        }
 
     def _take_home(self) -> None:
         """Be the only supervisor of this home, and end the orphans of the one before."""

@@ -113,6 +113,14 @@ def airflow_environment(
     return {**inherited, **values, **extra}
 
 
+def scheduler_environment(project_root: Path) -> dict[str, str]:
+    """Variables that make the scheduler import dbt once, before it forks a process per task."""
+    return {
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(project_root / "dags" / "support" / "plugins"),
+        "AIRFLOW__CORE__LAZY_LOAD_PLUGINS": "False",
+    }
+
+
 def sqlalchemy_url(metadata_url: str) -> str:
     """The SQLAlchemy URL, for psycopg 3, of a libpq URL.
 

@@ -48,7 +48,7 @@ class Outcome:
 def put_pools_and_connections(
     environment: Mapping[str, str], *, project_root: Path, urls: Mapping[str, str]
 ) -> Outcome:
-    """Create or update the pools of ``dags/pools.json`` and a connection for each URL.
+    """Create or update the pools of ``dags/support/pools.json`` and a connection for each URL.
 
     Safe to repeat. Passwords go to Airflow's own store alone, which encrypts them; without a
     Fernet key no connection is written.
@@ -63,14 +63,14 @@ def put_pools_and_connections(
         TransientError: its database is away.
     """
     request = {
-        "pools": json.loads((project_root / "dags" / "pools.json").read_text()),
+        "pools": json.loads((project_root / "dags" / "support" / "pools.json").read_text()),
         "connections": {
             conn_id: connection_of(url, conn_id=conn_id) for conn_id, url in urls.items() if url
         },
     }
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "dags.pools_and_connections"],
+            [sys.executable, "-m", "dags.support.pools_and_connections"],
             input=json.dumps(request),
             capture_output=True,
             text=True,

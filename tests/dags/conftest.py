@@ -73,8 +73,14 @@ def airflow_home() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def policies(airflow_home: Path) -> ModuleType:
-    """The module ``dags.policies``."""
-    return importlib.import_module("dags.policies")
+    """The module ``dags.support.policies``."""
+    return importlib.import_module("dags.support.policies")
+
+
+@pytest.fixture(scope="session")
+def forms(airflow_home: Path) -> ModuleType:
+    """The module ``dags.support.forms``."""
+    return importlib.import_module("dags.support.forms")
 
 
 @pytest.fixture(scope="session")
@@ -152,7 +158,7 @@ def daily_run(
             monkeypatch.setenv(name, value)
 
         def run(dag_id: str, conf: dict[str, str]) -> DailyRun:
-            from dags.waiting import WaitForDumps
+            from dags.support.dump_trigger import WaitForDumps
 
             dag = dag_bag.dags[dag_id]
             wait = dag.get_task("wait")

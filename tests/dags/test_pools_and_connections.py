@@ -94,7 +94,7 @@ def test_pools_and_connections_are_made_once_and_then_kept(run, database, airflo
     other = run("-m", "cli", "migrate", **variables_of(database, "an0ther"))
 
     assert (first.returncode, again.returncode, other.returncode) == (0, 0, 0), first.stderr
-    pools = json.loads((ROOT / "dags" / "pools.json").read_text())
+    pools = json.loads((ROOT / "dags" / "support" / "pools.json").read_text())
     for name in pools:
         assert f"{name} created" in first.stdout
         assert f"{name} unchanged" in again.stdout

@@ -358,7 +358,7 @@ AIRFLOW = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "
 def test_airflows_processes_become_well_run_a_dag_and_stop(stack: Stack) -> None:
     done = stack.run("airflow-init")
     assert done.returncode == 0, done.stderr[-2000:]
-    pools = json.loads((ROOT / "dags" / "pools.json").read_text())
+    pools = json.loads((ROOT / "dags" / "support" / "pools.json").read_text())
     assert all(f"{pool} created" in done.stdout for pool in pools)
     assert "candelabra_db created" in done.stdout
 

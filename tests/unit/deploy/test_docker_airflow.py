@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deploy.docker.airflow import ADDRESSES, PORT, SECRETS, command, container_environment
-from deploy.local.airflow import LocalAirflow
+from deploy.local.airflow_environment import scheduler_environment
 from include.errors import PermanentError
 
 ROOT = Path(__file__).parents[3]
@@ -58,17 +58,13 @@ def test_settings_of_airflow_that_the_container_names_win(tmp_path):
     assert given.items() <= values.items()
 
 
-def test_the_scheduler_alone_preloads_dbt_as_in_the_local_stack(tmp_path):
-    local = LocalAirflow(
-        tmp_path / "local",
-        metadata_url="postgresql://u:p@127.0.0.1:1/airflow",
-        project_root=ROOT,
-        environment={},
-    )
+def test_only_the_scheduler_preloads_dbt(tmp_path):
+    preload = scheduler_environment(ROOT)
+    assert (Path(preload["AIRFLOW__CORE__PLUGINS_FOLDER"]) / "preload_dbt.py").exists()
     scheduler = container_environment(container(tmp_path), component="scheduler")
-    assert local._preload().items() <= scheduler.items()
-    other = container_environment(container(tmp_path), component="triggerer")
-    assert not local._preload().items() & other.items()
+    assert preload.items() <= scheduler.items()
+    triggerer = container_environment(container(tmp_path), component="triggerer")
+    assert not preload.items() & triggerer.items()
 
 
 @pytest.mark.parametrize("name", [*SECRETS.values(), *ADDRESSES])

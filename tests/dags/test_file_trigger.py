@@ -8,10 +8,10 @@ import pytest
 
 
 @pytest.fixture
-def watching(airflow_home):
-    from dags import watching
+def file_trigger(airflow_home):
+    from dags.support import file_trigger
 
-    return watching
+    return file_trigger
 
 
 @pytest.fixture
@@ -37,17 +37,17 @@ def first_event(trigger):
     return asyncio.run(ask()).payload
 
 
-def test_what_lies_there_already_is_taken_without_waiting(watching, inbox, settled):
+def test_what_lies_there_already_is_taken_without_waiting(file_trigger, inbox, settled):
     inbox.mkdir()
     (inbox / "a.csv").write_text("1")
-    waiting = watching.WaitForFiles(task_id="wait")
+    waiting = file_trigger.WaitForFiles(task_id="wait")
     assert waiting.execute({}) == [{"name": "a.csv", "size": 1}]
 
 
-def test_an_empty_inbox_gives_the_worker_back(watching, inbox):
+def test_an_empty_inbox_gives_the_worker_back(file_trigger, inbox):
     from airflow.sdk.exceptions import TaskDeferred
 
-    waiting = watching.WaitForFiles(task_id="wait")
+    waiting = file_trigger.WaitForFiles(task_id="wait")
     with pytest.raises(TaskDeferred) as deferred:
         waiting.execute({})
     assert inbox.is_dir()
@@ -59,8 +59,8 @@ def test_an_empty_inbox_gives_the_worker_back(watching, inbox):
     assert arguments["inbox"] == str(inbox)
 
 
-def test_the_trigger_fires_once_a_file_is_there(watching, inbox, settled):
-    trigger = watching.FilesArrived(str(inbox), 25, 0.01)
+def test_the_trigger_fires_once_a_file_is_there(file_trigger, inbox, settled):
+    trigger = file_trigger.FileTrigger(str(inbox), 25, 0.01)
 
     async def ask():
         async with asyncio.timeout(30):
@@ -76,24 +76,24 @@ def test_the_trigger_fires_once_a_file_is_there(watching, inbox, settled):
     assert asyncio.run(ask()).payload == {"files": [{"name": "a.csv", "size": 2}]}
 
 
-def test_a_run_without_files_ends_and_is_skipped(watching, inbox):
+def test_a_run_without_files_ends_and_is_skipped(file_trigger, inbox):
     from airflow.sdk.exceptions import AirflowSkipException
 
-    event = first_event(watching.FilesArrived(str(inbox), 0.05, 0.01))
+    event = first_event(file_trigger.FileTrigger(str(inbox), 0.05, 0.01))
     assert event == {"files": []}
     with pytest.raises(AirflowSkipException):
-        watching.WaitForFiles(task_id="wait").resume({}, event)
+        file_trigger.WaitForFiles(task_id="wait").resume({}, event)
 
 
-def test_a_folder_that_cannot_be_read_fails_the_run_with_the_reason(watching, tmp_path):
+def test_a_folder_that_cannot_be_read_fails_the_run_with_the_reason(file_trigger, tmp_path):
     from include.errors import PermanentError
 
     (tmp_path / "file").write_text("")
-    event = first_event(watching.FilesArrived(str(tmp_path / "file" / "inbox"), 5, 0.01))
+    event = first_event(file_trigger.FileTrigger(str(tmp_path / "file" / "inbox"), 5, 0.01))
     with pytest.raises(PermanentError, match="INBOX_FOLDER"):
-        watching.WaitForFiles(task_id="wait").resume({}, event)
+        file_trigger.WaitForFiles(task_id="wait").resume({}, event)
 
 
-def test_files_that_arrived_are_the_result(watching):
+def test_files_that_arrived_are_the_result(file_trigger):
     files = [{"name": "a.csv", "size": 1}]
-    assert watching.WaitForFiles(task_id="wait").resume({}, {"files": files}) == files
+    assert file_trigger.WaitForFiles(task_id="wait").resume({}, {"files": files}) == files

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from dags.policies import data_interval
+from dags.support.forms import data_interval
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -49,7 +49,7 @@ class WaitForDumps(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Ask once, and leave the worker where something is missing."""
-        from dags.policies import settings
+        from dags.support.policies import settings
         from include.errors import TransientError
         from include.jobs.klines.daily import unpublished
 
@@ -65,7 +65,7 @@ class WaitForDumps(BaseOperator):
             return self._told(len(paths), missing)
         self.log.info("waiting for %d of %d files until %s", len(missing), len(paths), deadline)
         self.defer(
-            trigger=DumpsPublished(
+            trigger=DumpTrigger(
                 missing, deadline.isoformat(), self.poll.total_seconds(), files=len(paths)
             ),
             method_name="resume",
@@ -90,7 +90,7 @@ class WaitForDumps(BaseOperator):
         return {"files": files, "missing": len(missing)}
 
 
-class DumpsPublished(BaseTrigger):
+class DumpTrigger(BaseTrigger):
     """Fires once none of these files is missing, or at the deadline.
 
     Where more than half of the files are there, the rest has three hours from then on.
@@ -121,7 +121,7 @@ class DumpsPublished(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look, wait, look again."""
-        from dags.policies import settings
+        from dags.support.policies import settings
         from include.errors import PermanentError, TransientError
         from include.jobs.klines.daily import unpublished
 

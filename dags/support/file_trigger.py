@@ -39,7 +39,7 @@ class WaitForFiles(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Look once, and leave the worker where nothing is there."""
-        from dags.policies import settings
+        from dags.support.policies import settings
 
         inbox = str(settings().inbox.absolute())
         found = look(inbox)
@@ -47,7 +47,7 @@ class WaitForFiles(BaseOperator):
             return found
         self.log.info("waiting for files in %s", inbox)
         self.defer(
-            trigger=FilesArrived(inbox, self.patience.total_seconds(), self.poll.total_seconds()),
+            trigger=FileTrigger(inbox, self.patience.total_seconds(), self.poll.total_seconds()),
             method_name="resume",
         )
 
@@ -69,7 +69,7 @@ class WaitForFiles(BaseOperator):
         return event["files"]
 
 
-class FilesArrived(BaseTrigger):
+class FileTrigger(BaseTrigger):
     """Fires once settled files lie in the inbox, or after a time.
 
     Args:
@@ -87,7 +87,7 @@ class FilesArrived(BaseTrigger):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """What the triggerer makes this of."""
         return (
-            "dags.watching.FilesArrived",
+            "dags.support.file_trigger.FileTrigger",
             {"inbox": self.inbox, "patience_s": self.patience_s, "poll_s": self.poll_s},
         )
 
@@ -113,7 +113,7 @@ def look(inbox: str) -> list[dict[str, Any]]:
     """Files of an inbox as plain JSON."""
     from pathlib import Path
 
-    from dags.policies import as_json
+    from dags.support.policies import as_json
     from include.jobs.files.inbox_folder import find_files
 
     return [as_json(file) for file in find_files(Path(inbox))]

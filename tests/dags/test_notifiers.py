@@ -14,10 +14,10 @@ RUN = SimpleNamespace(
 
 
 @pytest.fixture
-def alerts(policies):
-    from dags import alerts
+def notifiers(policies):
+    from dags.support import notifiers
 
-    return alerts
+    return notifiers
 
 
 def task(**fields):
@@ -34,13 +34,13 @@ def task(**fields):
     return SimpleNamespace(**(known | fields))
 
 
-def test_a_failed_task_is_told_with_its_piece_try_and_error(alerts):
+def test_a_failed_task_is_told_with_its_piece_try_and_error(notifiers):
     context = {
         "ti": task(map_index=3, rendered_map_index="BTCUSDT 2024-01"),
         "exception": KeyError("gone"),
         "dag_run": RUN,
     }
-    assert alerts.TaskFailed().alert(context) == {
+    assert notifiers.TaskFailed().alert(context) == {
         "event": "task_failed",
         "dag_id": "backfill_history",
         "run_id": "manual__1",
@@ -56,8 +56,8 @@ def test_a_failed_task_is_told_with_its_piece_try_and_error(alerts):
     }
 
 
-def test_a_task_that_was_killed_has_no_error_of_its_own(alerts):
-    told = alerts.TaskFailed().alert({"ti": task()})
+def test_a_task_that_was_killed_has_no_error_of_its_own(notifiers):
+    told = notifiers.TaskFailed().alert({"ti": task()})
     assert (told["error_class"], told["error"], told["map_index_label"]) == ("", "", "")
     assert told["data_interval_start"] is None
 
@@ -65,20 +65,20 @@ def test_a_task_that_was_killed_has_no_error_of_its_own(alerts):
 @pytest.mark.parametrize(
     ("reason", "event"), [("timed_out", "run_timed_out"), ("task_failure", "run_failed")]
 )
-def test_a_run_is_told_with_airflows_reason_and_a_link(alerts, monkeypatch, reason, event):
+def test_a_run_is_told_with_airflows_reason_and_a_link(notifiers, monkeypatch, reason, event):
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "http://airflow:8080/")
     context = {
         "dag": SimpleNamespace(dag_id="build_marts"),
         "run_id": "scheduled__2026-11-21T00:00:00+00:00",
         "reason": reason,
     }
-    told = alerts.RunFailed().alert(context)
+    told = notifiers.RunFailed().alert(context)
     assert (told["event"], told["error"]) == (event, reason)
     assert told["log_url"] == (
         "http://airflow:8080/dags/build_marts/runs/scheduled__2026-11-21T00%3A00%3A00%2B00%3A00"
     )
 
 
-def test_without_a_webhook_nothing_of_the_context_is_needed(alerts, monkeypatch):
+def test_without_a_webhook_nothing_of_the_context_is_needed(notifiers, monkeypatch):
     monkeypatch.delenv("ALERT_WEBHOOK_URL", raising=False)
-    alerts.TaskFailed().notify({})
+    notifiers.TaskFailed().notify({})

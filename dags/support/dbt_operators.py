@@ -6,12 +6,17 @@ import hashlib
 import shutil
 import time
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
+from airflow.sdk import conf
 from airflow.sdk.exceptions import AirflowSkipException
 from cosmos.operators.local import DbtDocsLocalOperator
 
-from dags.policies import settings
+from dags.support.policies import settings
+
+DBT_CACHE = Path(conf.get("cosmos", "cache_dir", fallback=gettempdir())) / "candelabra"
+"""dbt's parsed project, between runs."""
 
 OLDEST_S = 86_400.0
 """Pages older than this are made anew: they tell sizes and columns of what is in the database."""
@@ -69,3 +74,17 @@ def _keep(project: str, **_: Any) -> None:
     fresh = folder / f".{PAGE}"
     shutil.copyfile(Path(project) / "target" / PAGE, fresh)
     fresh.replace(folder / "index.html")
+
+
+def connect_dbt(context: Any, operator: Any) -> None:
+    """Give a dbt operator its database, when it runs; a Cosmos interceptor.
+
+    Not at parse time, and in no template: the rendered fields of a task can be read in the UI.
+    """
+    from include.jobs.dbt_env import dbt_environment
+
+    current = settings()
+    environment = dbt_environment(current.url_for("dbt"), home=current.candelabra_home)
+    # Cosmos runs dbt in a copy of the project and looks for its files there.
+    own = {"DBT_PROJECT_DIR", "DBT_PROFILES_DIR", "DBT_TARGET_PATH", "DBT_LOG_PATH"}
+    operator.env = {name: value for name, value in environment.items() if name not in own}

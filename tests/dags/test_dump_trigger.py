@@ -21,10 +21,10 @@ PLAN = [
 
 
 @pytest.fixture
-def waiting(policies):
-    import dags.waiting
+def dump_trigger(policies):
+    from dags.support import dump_trigger
 
-    return dags.waiting
+    return dump_trigger
 
 
 class Run:
@@ -59,14 +59,16 @@ def site(monkeypatch) -> Callable[..., Site]:
     return answers
 
 
-def execute(waiting, *, end: datetime = NOW, **options):
-    task = waiting.WaitForDumps(task_id="wait", plan=PLAN, **options)
+def execute(dump_trigger, *, end: datetime = NOW, **options):
+    task = dump_trigger.WaitForDumps(task_id="wait", plan=PLAN, **options)
     return task.execute({"dag_run": Run(end)})
 
 
-def fired(waiting, *, deadline: datetime, poll_s: float = 0.01, files: int = 2):
+def fired(dump_trigger, *, deadline: datetime, poll_s: float = 0.01, files: int = 2):
     """The event of a trigger that waits for two files."""
-    trigger = waiting.DumpsPublished(["a.zip", "b.zip"], deadline.isoformat(), poll_s, files=files)
+    trigger = dump_trigger.DumpTrigger(
+        ["a.zip", "b.zip"], deadline.isoformat(), poll_s, files=files
+    )
 
     async def first() -> object:
         async with asyncio.timeout(30):
@@ -75,21 +77,23 @@ def fired(waiting, *, deadline: datetime, poll_s: float = 0.01, files: int = 2):
     return asyncio.run(first())
 
 
-def test_files_that_are_all_there_are_not_waited_for(waiting, site):
+def test_files_that_are_all_there_are_not_waited_for(dump_trigger, site):
     asked = site([])
-    assert execute(waiting) == {"files": 3, "missing": 0}
+    assert execute(dump_trigger) == {"files": 3, "missing": 0}
     assert asked.asked == [["a.zip", "b.zip", "c.zip"]]
 
 
-def test_the_worker_is_left_to_a_trigger_that_knows_what_is_missing_and_until_when(waiting, site):
+def test_the_worker_is_left_to_a_trigger_that_knows_what_is_missing_and_until_when(
+    dump_trigger, site
+):
     from airflow.sdk.exceptions import TaskDeferred
 
     site(["b.zip"])
     with pytest.raises(TaskDeferred) as deferred:
-        execute(waiting, patience=timedelta(hours=3), poll=timedelta(minutes=2))
+        execute(dump_trigger, patience=timedelta(hours=3), poll=timedelta(minutes=2))
     assert deferred.value.method_name == "resume"
     path, arguments = deferred.value.trigger.serialize()
-    assert path == "dags.waiting.DumpsPublished"
+    assert path == "dags.support.dump_trigger.DumpTrigger"
     assert arguments == {
         "paths": ["b.zip"],
         "deadline": (NOW + timedelta(hours=3)).isoformat(),
@@ -98,53 +102,53 @@ def test_the_worker_is_left_to_a_trigger_that_knows_what_is_missing_and_until_wh
     }
 
 
-def test_a_day_long_past_is_not_waited_for(waiting, site):
+def test_a_day_long_past_is_not_waited_for(dump_trigger, site):
     site(["b.zip"])
-    assert execute(waiting, end=NOW - timedelta(days=2)) == {"files": 3, "missing": 1}
+    assert execute(dump_trigger, end=NOW - timedelta(days=2)) == {"files": 3, "missing": 1}
 
 
-def test_the_trigger_looks_only_for_what_is_still_missing(waiting, site):
+def test_the_trigger_looks_only_for_what_is_still_missing(dump_trigger, site):
     asked = site(["a.zip", "b.zip"], ["b.zip"], [])
-    assert fired(waiting, deadline=NOW + timedelta(hours=1)) == {"missing": []}
+    assert fired(dump_trigger, deadline=NOW + timedelta(hours=1)) == {"missing": []}
     assert asked.asked == [["a.zip", "b.zip"], ["a.zip", "b.zip"], ["b.zip"]]
 
 
-def test_the_trigger_ends_at_the_deadline_and_says_what_never_came(waiting, site):
+def test_the_trigger_ends_at_the_deadline_and_says_what_never_came(dump_trigger, site):
     site(["b.zip"])
-    event = fired(waiting, deadline=datetime.now(UTC) + timedelta(seconds=0.05))
+    event = fired(dump_trigger, deadline=datetime.now(UTC) + timedelta(seconds=0.05))
     assert event == {"missing": ["b.zip"]}
 
 
-def test_stragglers_are_not_waited_for_as_long_as_all(waiting, site, monkeypatch):
-    monkeypatch.setattr(waiting, "STRAGGLERS", timedelta(seconds=0.05))
+def test_stragglers_are_not_waited_for_as_long_as_all(dump_trigger, site, monkeypatch):
+    monkeypatch.setattr(dump_trigger, "STRAGGLERS", timedelta(seconds=0.05))
     site(["b.zip"])
-    event = fired(waiting, deadline=NOW + timedelta(hours=1), files=3)
+    event = fired(dump_trigger, deadline=NOW + timedelta(hours=1), files=3)
     assert event == {"missing": ["b.zip"]}
 
 
-def test_a_site_that_is_away_at_midnight_is_left_to_the_trigger(waiting, site):
+def test_a_site_that_is_away_at_midnight_is_left_to_the_trigger(dump_trigger, site):
     from airflow.sdk.exceptions import TaskDeferred
 
     site(TransientError("503"))
     with pytest.raises(TaskDeferred) as deferred:
-        execute(waiting)
+        execute(dump_trigger)
     assert deferred.value.trigger.paths == ["a.zip", "b.zip", "c.zip"]
 
 
-def test_a_site_that_does_not_answer_is_asked_again(waiting, site):
+def test_a_site_that_does_not_answer_is_asked_again(dump_trigger, site):
     asked = site(TransientError("503"), [])
-    assert fired(waiting, deadline=NOW + timedelta(hours=1)) == {"missing": []}
+    assert fired(dump_trigger, deadline=NOW + timedelta(hours=1)) == {"missing": []}
     assert len(asked.asked) == 2
 
 
-def test_a_site_that_refuses_fails_the_task_with_its_word(waiting, site):
+def test_a_site_that_refuses_fails_the_task_with_its_word(dump_trigger, site):
     site(PermanentError("403: this region is blocked"))
-    event = fired(waiting, deadline=NOW + timedelta(hours=1))
-    task = waiting.WaitForDumps(task_id="wait", plan=PLAN)
+    event = fired(dump_trigger, deadline=NOW + timedelta(hours=1))
+    task = dump_trigger.WaitForDumps(task_id="wait", plan=PLAN)
     with pytest.raises(PermanentError, match="blocked"):
         task.resume({"dag_run": Run(NOW)}, event)
 
 
-def test_after_waiting_the_run_goes_on_and_tells_what_is_missing(waiting):
-    task = waiting.WaitForDumps(task_id="wait", plan=PLAN)
+def test_after_waiting_the_run_goes_on_and_tells_what_is_missing(dump_trigger):
+    task = dump_trigger.WaitForDumps(task_id="wait", plan=PLAN)
     assert task.resume({"dag_run": Run(NOW)}, {"missing": ["c.zip"]}) == {"files": 3, "missing": 1}

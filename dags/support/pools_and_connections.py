@@ -1,9 +1,9 @@
-"""Puts pools and connections into Airflow's metadata database.
+"""Write pools and connections to Airflow's metadata database.
 
-``python -m dags.pools_and_connections`` is run by `candelabra migrate` and by the local Airflow, in
-a process of its own: Airflow is imported in this folder alone. The request comes by standard
-input, so that no password stands in a list of processes or in a file; the answer is the last line
-of standard output.
+`candelabra migrate` and the local Airflow run ``python -m dags.support.pools_and_connections`` as a
+separate process, because only ``dags/`` may import Airflow. The request arrives on standard input,
+so that no password appears in the process list or in a file. The answer is the last line of
+standard output.
 
     {"pools": {NAME: {"slots", "description", "include_deferred"}}, "connections": {ID: {…}}}
     {"pools": {NAME: "created" | "updated" | "unchanged"}, "connections": {…}, "skipped": WHY}

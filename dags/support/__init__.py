@@ -1,0 +1,1 @@
+"""What the DAG files share; the only other folder that imports Airflow."""
