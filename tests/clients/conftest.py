@@ -21,6 +21,13 @@ PROGRAMS = Path(__file__).parent / "programs"
 TIMEOUT_S = 100
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Client libraries need an environment of their own: only `make test-all` makes it."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.long)
+
+
 @pytest.fixture(scope="session")
 def standing() -> Iterator[ExchangeThread]:
     """An exchange whose clock stands 0.3 s after noon."""

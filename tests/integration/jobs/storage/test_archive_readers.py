@@ -16,6 +16,8 @@ from include.config import Settings
 from include.domain.timeframes import to_us
 from tests.integration.jobs.raw_days import DAY, Connection, archive, fill, rows_of
 
+pytestmark = pytest.mark.long  # needs the environment of the client libraries
+
 ROOT = Path(__file__).parents[4]
 PYTHON = ROOT / ".venv-clients" / "bin" / "python"
 
