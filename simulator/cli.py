@@ -19,7 +19,7 @@ import uvloop
 
 from simulator.config import SimulatorConfig
 from simulator.faults.kinds import KINDS
-from simulator.listeners import PortTakenError
+from simulator.http.listeners import PortTakenError
 from simulator.replay.recorder import record
 from simulator.server import Exchange
 

@@ -16,15 +16,15 @@ from starlette.routing import Route
 
 from simulator.clock import DAY_US, Clock, from_us, to_us
 from simulator.config import SimulatorConfig
-from simulator.control import Control
+from simulator.control.api import Control
+from simulator.control.faults import fault_routes
 from simulator.dumps.faults import DumpFaults
 from simulator.dumps.routes import dump_routes
 from simulator.dumps.site import DumpSite, delay_us
 from simulator.faults.frames import FrameFaults
 from simulator.faults.market import Reread
-from simulator.faults.routes import fault_routes
 from simulator.faults.startup import start_engine
-from simulator.listeners import HttpConnection, HttpServer, listen
+from simulator.http.listeners import HttpConnection, HttpServer, listen
 from simulator.market.instruments import MarketName, select_instruments
 from simulator.market.market import Market
 from simulator.replay.player import Replay, ReplayClock
@@ -34,9 +34,9 @@ from simulator.rest.api import RestApi
 from simulator.rest.faults import RestFaults
 from simulator.rest.limits import WeightLimiter
 from simulator.rest.venue import MarketVenue, Venue
+from simulator.streams.connections import Endpoint
 from simulator.streams.hub import Hub
 from simulator.streams.pump import Pump
-from simulator.streams.ws import Endpoint
 from simulator.wire.frames import US_PER_MS
 
 _START_TIMEOUT_S = 30.0

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
-from simulator.bounds import a_part, a_wait, an_error, at_least
-from simulator.switchboard import Switchboard
+from simulator.http.bounds import a_part, a_wait, an_error, at_least
+from simulator.http.fault_rules import Switchboard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,6 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from simulator.broken_answers import CutAnswer, SlowAnswer
 from simulator.clock import from_us
 from simulator.dumps.contents import DumpFile
 from simulator.dumps.faults import (
@@ -22,6 +21,7 @@ from simulator.dumps.faults import (
     SlowDownload,
 )
 from simulator.dumps.site import DumpSite
+from simulator.http.broken_answers import CutAnswer, SlowAnswer
 
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 _ZIP, _PLAIN, _XML = "application/zip", "binary/octet-stream", "application/xml"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from simulator.clock import Clock
 from simulator.faults.plan import Fault
 from simulator.market.instruments import MarketName
-from simulator.streams.ws import Connection, Endpoint
+from simulator.streams.connections import Connection, Endpoint
 
 _LONGEST_GRACE_S = 86_400.0
 

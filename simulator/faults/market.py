@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from simulator.clock import MINUTE_US, SECOND_US, Clock
 from simulator.faults.plan import Fault, PlanError
-from simulator.market.calendar import Calendar, CalendarError
+from simulator.market.hours.calendar import Calendar, CalendarError
 from simulator.market.instruments import MarketName, select_instruments
 from simulator.market.market import Market
 

@@ -16,7 +16,7 @@ from simulator.faults.switchboards import SwitchboardFaults, dump_rules, rest_ru
 from simulator.market.instruments import MarketName
 from simulator.market.market import Market
 from simulator.rest.faults import RestFaults
-from simulator.streams.ws import Endpoint
+from simulator.streams.connections import Endpoint
 
 
 def planned_faults(

@@ -7,9 +7,9 @@ from typing import Generic
 
 from simulator.dumps import faults as dump
 from simulator.faults.plan import Fault, PlanError, matches
+from simulator.http.fault_rules import Rule, Switchboard
 from simulator.market.instruments import MarketName
 from simulator.rest import faults as rest
-from simulator.switchboard import Rule, Switchboard
 
 _ROOTS: dict[MarketName, str] = {"spot": "data/spot", "um": "data/futures/um"}
 _CADENCES = {"truncated_day": "daily", "missing_day": "daily", "monthly_differs": "monthly"}

@@ -14,12 +14,12 @@ import numpy as np
 
 from simulator.cache import BoundedCache
 from simulator.clock import MINUTE_US, SECOND_US
-from simulator.market.calendar import Calendar
+from simulator.market.hours.calendar import Calendar
 from simulator.market.instruments import Instrument
 from simulator.market.klines import Bars, fold_tape, join_bars
 from simulator.market.noise import IntArray, derive_key, hash_counter
-from simulator.market.sessions import SessionTapes
-from simulator.market.tape import SUBTICK, Tape
+from simulator.market.trades.generator import SUBTICK, Tape
+from simulator.market.trades.sessions import SessionTapes
 
 _DAY_MINUTES = 1_440
 _MOST_DAYS = 400_000

@@ -13,7 +13,7 @@ import numpy as np
 
 from simulator.market.intervals import Interval
 from simulator.market.noise import IntArray
-from simulator.market.tape import Tape
+from simulator.market.trades.generator import Tape
 
 NO_ID = -1
 

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 from simulator.cache import BoundedCache
 from simulator.clock import DAY_US, MINUTE_US, SECOND_US
-from simulator.market.book import Book
-from simulator.market.calendar import State
+from simulator.market.book.book import Book
 from simulator.market.history import History
+from simulator.market.hours.calendar import State
+from simulator.market.hours.kline_pages import window_over_pauses
 from simulator.market.instruments import Instrument, MarketName
 from simulator.market.intervals import Interval, parse_interval
 from simulator.market.klines import Bars, Kline, roll_up, to_klines
-from simulator.market.pauses import window_over_pauses
-from simulator.market.tape import Tape
+from simulator.market.trades.generator import Tape
 
 # intervals whose bars are folded from trades; the others are rolled up from minutes
 FOLDED_STEPS_US = {"1s": SECOND_US, "1m": MINUTE_US}

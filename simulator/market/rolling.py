@@ -8,7 +8,7 @@ from simulator.clock import MINUTE_US
 from simulator.market.history import History
 from simulator.market.klines import NO_ID, Bars, fold_tape, join_bars
 from simulator.market.noise import IntArray
-from simulator.market.tape import Tape
+from simulator.market.trades.generator import Tape
 
 AVERAGE_PRICE_MINUTES = 5
 

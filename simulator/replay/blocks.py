@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from simulator.market.noise import IntArray
-from simulator.market.tape import BoolArray
+from simulator.market.trades.generator import BoolArray
 from simulator.replay.frames import RecordedFrame, event_time_us
 from simulator.streams.hub import encode_text_frame
 

@@ -15,8 +15,8 @@ from simulator.clock import DAY_US, from_us, to_us
 from simulator.config import SimulatorConfig
 from simulator.market.instruments import select_instruments
 from simulator.market.market import Market
-from simulator.streams.catalogue import open_feed
-from simulator.streams.feeds import DueFrame
+from simulator.streams.feeds.catalogue import open_feed
+from simulator.streams.feeds.trades import DueFrame
 from simulator.streams.hub import Render
 
 _HISTORY_US = 3 * DAY_US  # before the recording, where no start is given

@@ -15,7 +15,7 @@ import numpy as np
 from simulator.clock import MINUTE_US
 from simulator.market.instruments import SPOT_DECIMALS, Instrument, MarketName
 from simulator.market.noise import IntArray
-from simulator.market.tape import FillKind, Tape
+from simulator.market.trades.generator import FillKind, Tape
 from simulator.replay.blocks import Block, BlockMaker
 from simulator.replay.frames import RecordedFrame, as_us, event_time_us, merge_frames
 

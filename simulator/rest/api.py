@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from simulator.broken_answers import CutAnswer
 from simulator.clock import Clock
+from simulator.http.broken_answers import CutAnswer
 from simulator.rest.endpoints import Endpoint, Endpoints
 from simulator.rest.faults import (
     Cut,

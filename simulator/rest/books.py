@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from simulator.market.book import BookState
+from simulator.market.book.book import BookState
 from simulator.market.instruments import Instrument
 from simulator.market.market import Market
 from simulator.wire.frames import US_PER_MS

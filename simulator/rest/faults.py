@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from simulator.bounds import a_part, a_wait, an_error, at_least
 from simulator.clock import SECOND_US
+from simulator.http.bounds import a_part, a_wait, an_error, at_least
+from simulator.http.fault_rules import Switchboard
 from simulator.market.instruments import MarketName
-from simulator.switchboard import Switchboard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

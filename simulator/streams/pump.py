@@ -13,8 +13,8 @@ import structlog
 from simulator.clock import Clock
 from simulator.market.instruments import MarketName
 from simulator.market.market import Market
-from simulator.streams.catalogue import open_feed
-from simulator.streams.feeds import DueFrame
+from simulator.streams.feeds.catalogue import open_feed
+from simulator.streams.feeds.trades import DueFrame
 from simulator.streams.hub import Hub, Render
 
 _BATCH_FRAMES = 512  # written before others get their turn,

@@ -1,6 +1,6 @@
 """Stream payloads of order books: best prices, the top of the book, changes."""
 
-from simulator.market.book import BestPrices, BookChange, BookState
+from simulator.market.book.book import BestPrices, BookChange, BookState
 from simulator.market.instruments import Instrument
 from simulator.market.noise import IntArray
 

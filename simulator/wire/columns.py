@@ -13,7 +13,7 @@ import numpy.typing as npt
 from simulator.market.instruments import SPOT_DECIMALS, Instrument
 from simulator.market.klines import Bars
 from simulator.market.noise import IntArray
-from simulator.market.tape import BoolArray, Tape
+from simulator.market.trades.generator import BoolArray, Tape
 
 _ZERO, _POINT = ord("0"), ord(".")
 _ROWS_AT_ONCE = 8_192  # keeps the matrix within the processor's cache

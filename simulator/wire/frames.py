@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from simulator.market.instruments import Instrument
 from simulator.market.klines import Kline
-from simulator.market.tape import FillKind, Tape
+from simulator.market.trades.generator import FillKind, Tape
 
 _BOOLEAN = ("false", "true")
 _KIND_NAMES = {

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from include.domain.instruments import exchange_symbol_of, market_of
-from simulator.market.tape import FillKind, Tape
+from simulator.market.trades.generator import FillKind, Tape
 from simulator.server import ExchangeThread
 from simulator.wire.frames import agg_trade_rows, fills_of
 

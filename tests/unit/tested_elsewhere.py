@@ -12,8 +12,8 @@ OF_BUILT_MARTS = "asked by HTTP in tests/integration/dbt/test_served_marts.py"
 BEFORE_A_STREAMER = "runs in tests/integration/serving/grpc/test_market_data.py"
 BY_A_WHOLE_SIMULATOR = "tests/integration/simulator/ asks a running one by HTTP and WebSocket"
 FAULTS_ON_SOCKETS = "tests/integration/simulator/faults/ sees their effects as a client"
-EVERY_STREAM = "stream by stream in tests/unit/simulator/streams/test_catalogue.py"
-THE_MARKETS_INSIDE = "against a plain fold: tests/unit/simulator/market/test_market.py"
+EVERY_STREAM = "stream by stream in tests/unit/simulator/streams/feeds/test_catalogue.py"
+THE_MARKETS_INSIDE = "against a plain sum: tests/unit/simulator/market/test_market.py"
 BY_A_BACKFILL = "tests/integration/jobs/ backfills and repairs with it, also where that goes wrong"
 BY_TRADE_DUMPS = (
     "files are planned, fetched and kept in tests/integration/jobs/trades/test_dumps.py"
@@ -77,33 +77,35 @@ TESTED_ELSEWHERE = {
     "include/jobs/klines/repair.py": BY_A_BACKFILL,
     **dict.fromkeys(QUALITY, "fault by fault, run by run: tests/integration/quality/"),
     "include/config_of_jobs.py": "a part of include.config: tests/unit/include/test_config.py",
-    "simulator/broken_answers.py": "in tests/integration/simulator/rest/test_faults.py",
+    "simulator/http/broken_answers.py": "in tests/integration/simulator/rest/test_faults.py",
     "simulator/cli.py": "tests/integration/simulator/test_process.py",
-    "simulator/control.py": BY_A_WHOLE_SIMULATOR,
+    "simulator/control/api.py": BY_A_WHOLE_SIMULATOR,
     "simulator/faults/connections.py": FAULTS_ON_SOCKETS,
     "simulator/faults/engine.py": FAULTS_ON_SOCKETS,
     "simulator/faults/kinds.py": "a table, read by tests/unit/simulator/faults/test_plan.py",
     "simulator/faults/market.py": FAULTS_ON_SOCKETS,
-    "simulator/faults/routes.py": FAULTS_ON_SOCKETS,
+    "simulator/control/faults.py": FAULTS_ON_SOCKETS,
     "simulator/faults/startup.py": "tests/integration/simulator/faults/test_startup.py",
     "simulator/faults/switchboards.py": FAULTS_ON_SOCKETS,
-    "simulator/market/pauses.py": "pages over halts: tests/unit/simulator/market/test_sessions.py",
-    "simulator/streams/book_feeds.py": EVERY_STREAM,
-    "simulator/streams/derivative_feeds.py": EVERY_STREAM,
-    "simulator/streams/feeds.py": BY_A_WHOLE_SIMULATOR,
-    "simulator/streams/ticker_feeds.py": EVERY_STREAM,
+    "simulator/market/hours/kline_pages.py": (
+        "pages over halts: tests/unit/simulator/market/trades/test_sessions.py"
+    ),
+    "simulator/streams/feeds/books.py": EVERY_STREAM,
+    "simulator/streams/feeds/derivatives.py": EVERY_STREAM,
+    "simulator/streams/feeds/trades.py": BY_A_WHOLE_SIMULATOR,
+    "simulator/streams/feeds/tickers.py": EVERY_STREAM,
     "simulator/wire/frames.py": BY_A_WHOLE_SIMULATOR,
-    "simulator/listeners.py": "its cuts: tests/integration/simulator/rest/test_faults.py",
+    "simulator/http/listeners.py": "its cuts: tests/integration/simulator/rest/test_faults.py",
     "simulator/market/history.py": THE_MARKETS_INSIDE,
     "simulator/market/klines.py": THE_MARKETS_INSIDE,
     "simulator/rest/books.py": "with the tickers: tests/integration/simulator/rest/test_tickers.py",
     "simulator/rest/endpoints.py": BY_A_WHOLE_SIMULATOR,
     "simulator/rest/parameters.py": BY_A_WHOLE_SIMULATOR,
     "simulator/server.py": BY_A_WHOLE_SIMULATOR,
-    "simulator/market/tape.py": THE_MARKETS_INSIDE,
+    "simulator/market/trades/generator.py": THE_MARKETS_INSIDE,
     "simulator/replay/venue.py": "asked by tests/integration/simulator/replay/test_player.py",
     "simulator/rest/venue.py": BY_A_WHOLE_SIMULATOR,
-    "simulator/streams/ws.py": BY_A_WHOLE_SIMULATOR,
+    "simulator/streams/connections.py": BY_A_WHOLE_SIMULATOR,
     "streamer/app.py": BY_A_WHOLE_STREAMER,
     "include/config_of_serving.py": "every setting: tests/unit/include/test_config.py",
     "include/store/trades/analytics.py": OF_BUILT_MARTS,

@@ -14,7 +14,7 @@ import psycopg
 from include.domain.timeframes import from_us
 from simulator.market.instruments import select_instruments
 from simulator.market.market import Market
-from simulator.market.tape import FillKind, Tape
+from simulator.market.trades.generator import FillKind, Tape
 from simulator.wire.frames import fills_of
 
 MINUTE_US = 60_000_000

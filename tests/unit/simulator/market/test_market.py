@@ -13,7 +13,7 @@ from simulator.clock import DAY_US, MINUTE_US, SECOND_US, to_us
 from simulator.market.instruments import DEFAULT_SPOT, DEFAULT_UM, select_instruments
 from simulator.market.intervals import SPOT_INTERVALS, UM_INTERVALS, parse_interval
 from simulator.market.market import Market, bar_window
-from simulator.market.tape import FillKind, Tape
+from simulator.market.trades.generator import FillKind, Tape
 from simulator.wire.frames import agg_trade_rows, fills_of, kline_row
 
 START_US = to_us(datetime(2024, 12, 30, 21, 13, tzinfo=UTC))

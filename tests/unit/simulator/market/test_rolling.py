@@ -16,7 +16,7 @@ from simulator.market.rolling import (
     weighted_price,
     window_stats,
 )
-from simulator.market.tape import FillKind
+from simulator.market.trades.generator import FillKind
 from simulator.wire.frames import fills_of
 
 START = to_us(datetime(2026, 2, 2, 22, 17, tzinfo=UTC))

@@ -16,7 +16,7 @@ from simulator.market.market import Market
 from simulator.replay.frames import read_frames
 from simulator.replay.recorder import due_frames, record
 from simulator.replay.recording import scan_recording
-from simulator.streams.catalogue import open_feed
+from simulator.streams.feeds.catalogue import open_feed
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 STREAMS = ("btcusdt@aggTrade", "ethusdt@trade", "btcusdt@kline_1m")

@@ -10,7 +10,7 @@ import pytest
 from simulator.clock import SECOND_US, Clock, to_us
 from simulator.market.instruments import MarketName, select_instruments
 from simulator.market.market import Market
-from simulator.streams.catalogue import open_feed
+from simulator.streams.feeds.catalogue import open_feed
 from simulator.streams.hub import Render
 from simulator.streams.protocol import Session, Target
 from simulator.streams.pump import FrameFaults, PassedFrame, Pump

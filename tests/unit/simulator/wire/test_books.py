@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from simulator.market.book import BestPrices, BookChange, BookState
+from simulator.market.book.book import BestPrices, BookChange, BookState
 from simulator.market.instruments import select_instruments
 from simulator.wire.books import (
     book_ticker_payload,

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from simulator.clock import to_us
-from simulator.market.book import BestPrices
+from simulator.market.book.book import BestPrices
 from simulator.market.history import History
 from simulator.market.instruments import MarketName, select_instruments
 from simulator.market.market import Market

@@ -8,20 +8,19 @@ from simulator.clock import SECOND_US
 from simulator.market.history import History
 from simulator.market.intervals import SPOT_INTERVALS, UM_INTERVALS, parse_interval
 from simulator.market.market import Market
-from simulator.streams.book_feeds import (
+from simulator.streams.feeds.books import (
     all_book_tickers_feed,
     book_ticker_feed,
     depth_feed,
     partial_depth_feed,
 )
-from simulator.streams.derivative_feeds import (
+from simulator.streams.feeds.derivatives import (
     all_force_orders_feed,
     all_mark_prices_feed,
     force_order_feed,
     mark_price_feed,
 )
-from simulator.streams.feeds import DueFrame, agg_trade_feed, kline_feed, trade_feed
-from simulator.streams.ticker_feeds import (
+from simulator.streams.feeds.tickers import (
     all_tickers_feed,
     average_price_feed,
     mini_ticker_feed,
@@ -31,6 +30,7 @@ from simulator.streams.ticker_feeds import (
     window_ticker_feed,
     window_ticker_of,
 )
+from simulator.streams.feeds.trades import DueFrame, agg_trade_feed, kline_feed, trade_feed
 
 _US_PER_MS = 1_000
 _DEPTH = re.compile(r"depth(5|10|20)?(?:@(\d+)ms)?\Z")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from simulator.clock import DAY_US, MINUTE_US, SECOND_US
-from simulator.market.book import Book
+from simulator.market.book.book import Book
 from simulator.market.history import History
 from simulator.market.market import Market
 from simulator.market.noise import derive_key
@@ -15,7 +15,7 @@ from simulator.market.rolling import (
     last_trade,
     window_stats,
 )
-from simulator.streams.feeds import DueFrame
+from simulator.streams.feeds.trades import DueFrame
 from simulator.streams.hub import Render
 from simulator.wire.frames import US_PER_MS
 from simulator.wire.tickers import (

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from simulator.clock import DAY_US, MINUTE_US, SECOND_US, to_us
-from simulator.market.calendar import Calendar
+from simulator.market.hours.calendar import Calendar
 from simulator.market.instruments import MarketName, select_instruments
 from simulator.market.market import Market
-from simulator.streams.catalogue import open_feed
+from simulator.streams.feeds.catalogue import open_feed
 
 Frame = dict[str, Any]
 START = to_us(datetime(2026, 2, 1, tzinfo=UTC))

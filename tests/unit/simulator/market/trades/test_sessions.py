@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from simulator.clock import DAY_US, MINUTE_US
-from simulator.market.calendar import Calendar
+from simulator.market.hours.calendar import Calendar
 from simulator.market.instruments import MarketName, select_instruments
 from simulator.market.intervals import parse_interval
 from simulator.market.market import Market
-from simulator.market.schedule import KlineClose, kline_events
-from simulator.market.tape import Tape
+from simulator.market.trades.generator import Tape
+from simulator.streams.feeds.schedule import KlineClose, kline_events
 
 START = 20_500 * DAY_US
 HOUR = 60 * MINUTE_US

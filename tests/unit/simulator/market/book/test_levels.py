@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simulator.market.book.levels import Levels, Touch
 from simulator.market.instruments import MarketName, select_instruments
-from simulator.market.levels import Levels, Touch
 from simulator.market.noise import IntArray
 
 SYMBOLS: tuple[tuple[MarketName, str], ...] = (

@@ -13,7 +13,7 @@ _ABORT_TIMEOUT_S = 5.0
 class CutAnswer(Response):
     """Sends a part of the body under the whole one's length, then drops the connection.
 
-    It needs `HttpConnection` (simulator.listeners), which offers the connection's abort.
+    It needs `HttpConnection` (simulator.http.listeners), which offers the connection's abort.
 
     Args:
         keep_percent: how much of the body is sent; at 0 not even the head.

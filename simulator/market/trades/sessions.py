@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from simulator.clock import MINUTE_US
-from simulator.market.calendar import Calendar
+from simulator.market.hours.calendar import Calendar
 from simulator.market.instruments import Instrument
 from simulator.market.noise import IntArray, derive_key, hash_counter
-from simulator.market.tape import Tape, TapeMaker
+from simulator.market.trades.generator import Tape, TapeMaker
 
 # minute -> aggregate id and trade id of its first order
 FirstIds = Callable[[int], tuple[int, int]]

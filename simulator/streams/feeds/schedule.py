@@ -20,7 +20,7 @@ from simulator.clock import MINUTE_US, SECOND_US
 from simulator.market.history import History
 from simulator.market.instruments import MarketName
 from simulator.market.noise import IntArray, derive_key, hash_counter, hash_counters, take_bits
-from simulator.market.tape import Tape
+from simulator.market.trades.generator import Tape
 
 _BUNDLE_US = 100_000
 _BUNDLE_DELAY_US = 100_000

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from simulator.market.calendar import Calendar
+from simulator.market.hours.calendar import Calendar
 from simulator.market.intervals import Interval
 
 

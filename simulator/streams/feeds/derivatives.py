@@ -8,7 +8,7 @@ from simulator.clock import MINUTE_US, SECOND_US
 from simulator.market.derivatives import Liquidation, liquidations, mark_price
 from simulator.market.history import History
 from simulator.market.market import Market
-from simulator.streams.feeds import DueFrame
+from simulator.streams.feeds.trades import DueFrame
 from simulator.streams.hub import Render
 from simulator.wire.derivatives import force_order_payload, mark_price_payload
 

@@ -18,9 +18,9 @@ import numpy as np
 
 from simulator.cache import BoundedCache
 from simulator.clock import MINUTE_US
+from simulator.market.book.levels import Levels, Touch
 from simulator.market.history import History
 from simulator.market.instruments import MarketName
-from simulator.market.levels import Levels, Touch
 from simulator.market.noise import IntArray, derive_key, hash_counter
 
 STEP_US: dict[MarketName, int] = {"spot": 100_000, "um": 50_000}

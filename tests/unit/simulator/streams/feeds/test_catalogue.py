@@ -13,7 +13,7 @@ import pytest
 from simulator.clock import SECOND_US, to_us
 from simulator.market.instruments import DEFAULT_SPOT, DEFAULT_UM, MarketName, select_instruments
 from simulator.market.market import Market
-from simulator.streams.catalogue import open_feed
+from simulator.streams.feeds.catalogue import open_feed
 
 Frame = dict[str, Any]
 START = to_us(datetime(2026, 2, 1, tzinfo=UTC))

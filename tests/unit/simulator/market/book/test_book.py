@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from simulator.clock import MINUTE_US, to_us
-from simulator.market.book import Book, BookState
+from simulator.market.book.book import Book, BookState
 from simulator.market.history import History
 from simulator.market.instruments import MarketName, select_instruments
 from simulator.market.market import Market

@@ -17,7 +17,7 @@ from simulator.rest.books import depth_at
 from simulator.rest.parameters import ApiError, Parameters
 from simulator.rest.queries import KlineQuery
 from simulator.rest.venue import MarketVenue, UnavailableError, Venue
-from simulator.streams.ws import Endpoint
+from simulator.streams.connections import Endpoint
 from simulator.wire.frames import US_PER_MS
 
 _ORACLE_PARAMETERS = ("market", "symbol", "interval", "startTime", "endTime")

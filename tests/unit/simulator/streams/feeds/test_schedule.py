@@ -10,7 +10,7 @@ import pytest
 from simulator.clock import DAY_US, MINUTE_US, SECOND_US, to_us
 from simulator.market.instruments import DEFAULT_SPOT, DEFAULT_UM, select_instruments
 from simulator.market.market import Market
-from simulator.market.schedule import (
+from simulator.streams.feeds.schedule import (
     KlineClose,
     KlineUpdate,
     agg_trades_due,

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from simulator.clock import SECOND_US
-from simulator.market.book import BestPrices, Book
+from simulator.market.book.book import BestPrices, Book
 from simulator.market.market import Market
-from simulator.streams.feeds import DueFrame
+from simulator.streams.feeds.trades import DueFrame
 from simulator.streams.hub import Render
 from simulator.wire.books import (
     book_ticker_payload,

@@ -8,8 +8,8 @@ from simulator.clock import MINUTE_US, to_us
 from simulator.market.instruments import DEFAULT_UM, select_instruments
 from simulator.market.klines import Kline
 from simulator.market.market import Market
-from simulator.market.running import RunningMinute, extend_kline
-from simulator.market.tape import FillKind
+from simulator.market.open_klines import RunningMinute, extend_kline
+from simulator.market.trades.generator import FillKind
 from simulator.wire.frames import fills_of
 
 START_US = to_us(datetime(2026, 3, 1, tzinfo=UTC))

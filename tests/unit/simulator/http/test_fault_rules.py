@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from simulator.switchboard import Switchboard
+from simulator.http.fault_rules import Switchboard
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from simulator.market.klines import Kline
-from simulator.market.tape import Tape
+from simulator.market.trades.generator import Tape
 
 
 class RunningMinute:

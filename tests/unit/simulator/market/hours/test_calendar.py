@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.clock import MINUTE_US
-from simulator.market.calendar import Calendar, CalendarError, Session
+from simulator.market.hours.calendar import Calendar, CalendarError, Session
 
 START = 29_000_000 * MINUTE_US
 PLAIN = Calendar.open_from(START + 5)

@@ -7,15 +7,15 @@ from simulator.market.history import History
 from simulator.market.intervals import Interval
 from simulator.market.klines import Kline
 from simulator.market.market import Market
-from simulator.market.running import RunningMinute, extend_kline
-from simulator.market.schedule import (
+from simulator.market.open_klines import RunningMinute, extend_kline
+from simulator.market.trades.generator import Tape
+from simulator.streams.feeds.schedule import (
     KlineClose,
     KlineUpdate,
     agg_trades_due,
     kline_events,
     trades_due,
 )
-from simulator.market.tape import Tape
 from simulator.streams.hub import Render
 from simulator.wire.frames import RowText, agg_trade_text, kline_payload, trade_payloads
 

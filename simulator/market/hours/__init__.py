@@ -1,0 +1,1 @@
+"""When a symbol trades: sessions, halts, delistings."""
