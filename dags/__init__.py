@@ -1,1 +1,1 @@
-"""Schedules, retries, pools and edges. The work is in ``include.jobs``."""
+"""One file for each DAG: schedule, retries, pools, task order. ``include.jobs`` does the work."""

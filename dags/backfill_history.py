@@ -1,4 +1,4 @@
-"""Load history: plan what is missing, take the cheapest sure source, load piece by piece."""
+"""Load the history of chosen symbols: plan what is missing, then load it piece by piece."""
 
 from __future__ import annotations
 
@@ -7,48 +7,48 @@ from typing import Any
 
 from airflow.sdk import Param, TriggerRule, dag, task
 
-from dags.support.forms import SOME_SYMBOLS, market_param, span_params, window
+from dags.support.forms import REQUIRED_SYMBOLS, market_param, span_params, window
 from dags.support.policies import CANDLES_1M, DAG_ARGS, DEFAULT_ARGS, POOL_REST, job, settings
 
 PARAMS = {
     "symbols": Param(
         type="string",
-        pattern=SOME_SYMBOLS,
+        pattern=REQUIRED_SYMBOLS,
         title="Symbols",
-        description="Names, separated by commas: `BTCUSDT, ETHUSDT.P`; `.P` is a USD-M perpetual.",
+        description="Comma-separated: `BTCUSDT, ETHUSDT.P`. The suffix `.P` means USD-M perpetual.",
     ),
     "market": market_param(),
-    **span_params("loaded", default=None),
+    **span_params("load", default=None),
     "mode": Param(
         "all",
         type="string",
         enum=["all", "forward", "backward", "holes"],
         values_display={
-            "all": "All that is missing",
-            "forward": "Forward: behind the newest stored minute",
+            "all": "All missing minutes",
+            "forward": "Forward: after the newest stored minute",
             "backward": "Backward: before the oldest stored minute",
-            "holes": "Holes: between the oldest and the newest stored minute",
+            "holes": "Gaps: between the oldest and the newest stored minute",
         },
         title="Fill",
-        description="Which missing minutes of the span are loaded. Of klines alone.",
+        description="Which missing minutes to load. Applies to klines only.",
     ),
     "kind": Param(
         "klines",
         type="string",
         enum=["klines", "agg_trades", "trades"],
         values_display={
-            "klines": "Klines: the minutes themselves",
-            "agg_trades": "aggTrades: minutes folded from them, as a check",
-            "trades": "Trades: minutes folded from them, as a check",
+            "klines": "Klines: the exchange's own candles",
+            "agg_trades": "aggTrades: aggregate them to check the klines",
+            "trades": "Trades: aggregate them to check the klines",
         },
         title="Kind",
-        description="Trades come day by day, from files or REST, and need *From*.",
+        description="aggTrades and trades are loaded day by day and require *From*.",
     ),
     "keep_raw": Param(
         False,
         type="boolean",
         title="Keep raw rows",
-        description="Keep the rows of aggTrades or trades in their table, too.",
+        description="Also store the aggTrades or trades themselves.",
     ),
 }
 
@@ -56,33 +56,38 @@ PARAMS = {
 @dag(
     schedule=None,
     params=PARAMS,
-    max_active_tasks=2,  # one slot of the pool is left to repairs and the registry
+    max_active_tasks=2,  # leaves one pool slot to repair_gaps and sync_instruments
     dagrun_timeout=timedelta(days=2),
     **DAG_ARGS,
     default_args=DEFAULT_ARGS,
     tags=["market", "history"],
     doc_md="""
-### History
+### Backfill history
 
-Loads 1-minute candles of some symbols for a span of time; without *From* all of their history.
-`plan` compares the span with the table and the ledgers and prints, in its log, each piece: what is
-missing, where it will come from and why (monthly dumps, then daily dumps, then REST for the tail
-and the holes), and what all of it costs in requests, weight, bytes and time. Each piece is a task
-of its own, named by symbol and period; its log tells what it did. `summarise` adds up the counts
-and wakes `build_marts` and `check_quality`.
+Loads 1-minute candles of the given symbols for a time span. Without *From*, it loads their entire
+history. Start it with *Trigger* and fill in the form.
 
-With *Kind* aggTrades or trades, their dump files are folded to minutes below the klines, as a
-check: where they say otherwise, the kline stands and `ops.discrepancies` has the fold. REST stands
-in for a day whose file is missing or damaged.
+- `plan`: compares the span with the stored candles and lists the missing pieces. Its log shows the
+  source of each piece, the reason, and the cost in requests, weight, bytes and time. Monthly dump
+  files come first, then daily files; REST fills the most recent days and single gaps.
+- `load`: loads one piece. Each mapped task is labelled with its symbol and period.
+- `summarise`: adds up the results and triggers `build_marts` and `check_quality`.
 
-**Schedule** none: trigger it with its form. **Pool** `binance_rest`.
+With *Kind* aggTrades or trades, the DAG aggregates trades into candles to check the klines. Where
+both differ, the kline stays and `ops.discrepancies` records the other candle. REST replaces a
+missing or damaged trade file.
 
-Loading is a merge: runs over the same span, at once or one after the other, do no harm, and a run
-that was cut is simply run again; what is loaded already is not in its plan.
+**Schedule**: none. **Pool**: `binance_rest`, which leaves one slot to repairs.
 
-**When it fails** open the red piece's log. A wrong symbol or an empty span fails at once and says
-what would be right; a busy exchange (429) is asked again when it said so; a corrupt or absent dump
-is named with its path. Clear the failed pieces to go on, the others need not run again.
+**Running it again** is always safe. Writes are idempotent, concurrent runs do not interfere, and a
+new run loads only what is still missing.
+
+**When it fails**: open the log of the failed task.
+- A wrong symbol or an empty time span fails immediately; the message states the correct form.
+- After a rate limit (HTTP 429) the task waits as long as the exchange asks, then retries.
+- A corrupt or missing dump file is named with its path.
+
+Then clear the failed tasks. Pieces that succeeded are not loaded again.
 """,
 )
 def backfill_history() -> None:
@@ -112,8 +117,8 @@ def backfill_history() -> None:
 
         return load_history_piece(settings=settings(), piece=piece)
 
-    # The one outlet, after all loads: a run wakes the readers once. With nothing missing the loads
-    # are skipped, which is no failure.
+    # The only outlet: a run triggers its consumers once, however many pieces it loads. If nothing
+    # is missing, the loads are skipped; the run still succeeds.
     @task(outlets=[CANDLES_1M], trigger_rule=TriggerRule.NONE_FAILED)
     @job(emits=CANDLES_1M)
     def summarise(counts: Any) -> Any:

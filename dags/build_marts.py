@@ -1,4 +1,4 @@
-"""Build the marts: one dbt build for each layer, whatever changed since the last one."""
+"""Build the marts that changed since the last run, with one dbt build for each layer."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ DBT_ARGS: dict[str, Any] = {
     "cache_dir": DBT_CACHE,
 }
 
-# A task a model would cost 40 s of overhead each run. Layers and their tests are the selectors of
-# dbt_project/selectors.yml.
+# One task for each model would add 40 s of overhead to every run. dbt_project/selectors.yml defines
+# the layers and their tests.
 LAYERS = ("intraday", "days", "analytics", "health")
 
 
@@ -48,23 +48,32 @@ LAYERS = ("intraday", "days", "analytics", "health")
     default_args=DEFAULT_ARGS | {"retries": 2, "execution_timeout": timedelta(hours=3)},
     tags=["marts", "dbt"],
     doc_md="""
-### Marts
+### Build marts
 
-Rolls the minutes up to every interval of the exchange, and builds what is made of them: indicators,
-levels, what trades tell, and the state of the data. Only bars whose minutes changed are built anew:
-the change log in `ops.candle_changes` is the work list, each mart keeps its place in
-`ops.build_cursors`, and a run with nothing to do takes seconds.
+Rolls 1-minute candles up to every interval of the exchange and builds what depends on them:
+indicators, price levels, trade statistics and data health. The build is incremental. The change
+log `ops.candle_changes` lists the minutes that changed, and `ops.build_cursors` stores how far
+each mart has read it. A run without changes takes seconds.
 
-**Schedule** every five minutes, and at once when a load has ended (asset `market.candles_1m`);
-one run at a time. **Pool** `dbt`, one slot, for all that writes. **Tasks** one `dbt build` a
-layer, tests included; `health` is built though other layers fail; beside them `freshness` (`dbt
-source freshness`), which holds no layer up; at the end `docs`, once a day and when the project
-changed.
+- `intraday`: bars from 3m to 12h.
+- `days`: bars of 1d, 3d, 1w and 1M, and the views.
+- `analytics`: indicators, levels and trade statistics.
+- `health`: state of the data. Runs even if an earlier layer failed.
+- `freshness`: reports sources that receive no more rows (`dbt source freshness`). Does not affect
+  the run's state.
+- `docs`: writes the dbt documentation, once a day and after a change to the project. Skipped
+  otherwise.
 
-**When it fails** readers keep the bars of the run before. The log names the model or test; rows
-that break a test lie in the schema `marts_audit`. The next run starts from the same cursor, so
-nothing is lost by a failure. A red `freshness` names the source that nobody writes any more, and
-leaves the run green. To build a mart from nothing, trigger with the param `full_refresh`.
+Each layer is one `dbt build`, tests included.
+
+**Schedule**: every five minutes and after each load (asset `market.candles_1m`); one run at a
+time.
+**Pool**: `dbt` with one slot, for all tasks that write.
+**Parameter**: `full_refresh` rebuilds every mart from scratch.
+
+**When it fails**: readers keep the bars of the previous run, and the next run resumes from the
+same cursor, so no change is lost. The log names the failed model or test. Rows that violate a test
+are in the schema `marts_audit`.
 """,
     params={"full_refresh": False},
 )
@@ -73,23 +82,23 @@ def build_marts() -> None:
         DbtBuildLocalOperator(
             task_id=layer,
             selector=layer,
-            # What an operator looks at is needed most when something else failed.
+            # Operators need the health marts most when another layer has failed.
             trigger_rule=TriggerRule.ALL_DONE if layer == "health" else TriggerRule.ALL_SUCCESS,
-            # Unit tests are about the models' code, which no new candle changes.
+            # Unit tests check the models' code, which new candles do not change.
             dbt_cmd_flags=["--exclude-resource-type", "unit_test"],
             full_refresh="{{ params.full_refresh }}",
-            # The rendered fields would be written again after the run, with the password.
+            # Storing the SQL would write the rendered fields again, with the password in them.
             should_store_compiled_sql=False,
             pool=POOL_DBT,
             **DBT_ARGS,
         )
         for layer in LAYERS
     )
-    # The last task follows every layer, so that the failure of any is that of the run.
+    # `docs` is downstream of every layer, so a failed layer fails the run.
     docs = DbtDocs(task_id="docs", pool=POOL_DBT, **DBT_ARGS)
     chain(intraday, days, [analytics, health], docs)
-    # It writes nothing: it waits for no build, and no build for it. The failure of a teardown is
-    # its own: a source that nobody writes any more says nothing against the marts of the others.
+    # Read-only, so independent of the builds. As a teardown it cannot fail the run: a stale source
+    # does not invalidate the marts of the others.
     DbtSourceLocalOperator(
         task_id="freshness",
         should_store_compiled_sql=False,

@@ -1,4 +1,4 @@
-"""Hold every stored row to what must be true of it, daily."""
+"""Check every stored row against the quality rules, daily."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from dags.support.policies import DAG_ARGS, DEFAULT_ARGS, job, settings
     default_args=DEFAULT_ARGS | {"retries": 2, "execution_timeout": timedelta(hours=18)},
     tags=["market", "quality"],
     doc_md="""
-### Quality of everything
+### Check everything
 
-Holds every stored row to its rules, as `check_quality` does with what changed: also rows that
-nobody touched, as after a restore or a disk that lies. A million minutes at a time.
+Checks every stored row against the quality rules, a million minutes at a time. `check_quality`
+checks only rows that changed; this DAG also finds damage in rows that no one wrote, for example
+after a restore or a disk fault.
 
-**Schedule** daily at 03:20 UTC; one run at a time. **Params** none.
+**Schedule**: daily at 03:20 UTC; one run at a time. **Pool**: none. **Parameters**: none.
 
-**When it fails** a rule of severity error is broken: the log names rule, symbol and rows, and
-`check_quality` looks at them until they keep it.
+**When it fails**: a rule of severity *error* is violated. The log names the rule, the symbol and
+the rows. `check_quality` checks these rows again in every run until they pass.
 """,
 )
 def check_everything() -> None:

@@ -1,4 +1,4 @@
-"""Hold what changed to what must be true of it, every five minutes."""
+"""Check changed rows against the quality rules, every five minutes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
 
-from dags.support.forms import changes_or_window, span_params
+from dags.support.forms import check_scope, span_params
 from dags.support.policies import CANDLES_1M, DAG_ARGS, DEFAULT_ARGS, job, settings
 
 
@@ -17,25 +17,27 @@ from dags.support.policies import CANDLES_1M, DAG_ARGS, DEFAULT_ARGS, job, setti
     ),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     max_active_runs=1,
-    params=span_params("checked", default="what changed since the last run; or one day"),
+    params=span_params("check", default="one day before *To*; without both, rows that changed"),
     dagrun_timeout=timedelta(hours=2),
     **DAG_ARGS,
     default_args=DEFAULT_ARGS | {"retries": 2},
     tags=["market", "quality"],
     doc_md="""
-### Quality
+### Check quality
 
-Holds candles, trades, listings and ledgers to their rules with Great Expectations: what changed
-since the last run, what has come of age, and what broke a rule before; or the span of the form.
-Each rule's result is in `ops.quality_results`, each failing row in `ops.quality_failures`, and the
-pages are in `QUALITY_DOCS_FOLDER`.
+Checks candles, trades, listings and ledgers with Great Expectations. A run covers rows that
+changed since the last run, rows that have become old enough for a rule, and rows that failed
+before. With *From* or *To*, it covers that time span instead.
 
-**Schedule** every five minutes, and at once when a load has ended (asset `market.candles_1m`);
-one run at a time, beside `build_marts`, which waits for nothing here.
+Results are in `ops.quality_results`, one row for each rule; failing rows are in
+`ops.quality_failures`. HTML pages are in the folder `QUALITY_DOCS_FOLDER`.
 
-**When it fails** a rule of severity error is broken: the log names rule, symbol and rows. That is a
-finding, not an accident, so it is not retried; every run is red until the rows keep the rule.
-`docs/quality.md` says what to do for each.
+**Schedule**: every five minutes and after each load (asset `market.candles_1m`); one run at a
+time. It does not delay `build_marts`. **Pool**: none.
+
+**When it fails**: a rule of severity *error* is violated. The log names the rule, the symbol and
+the rows. A retry would not help, so there is none: every run fails until the rows are corrected.
+`docs/quality.md` explains what to do for each rule.
 """,
 )
 def check_quality() -> None:
@@ -47,7 +49,7 @@ def check_quality() -> None:
         return check_quality(
             settings=settings(),
             run_id=dag_run.run_id,
-            **changes_or_window(params, now=dag_run.run_after),
+            **check_scope(params, now=dag_run.run_after),
         ).summary
 
     check()

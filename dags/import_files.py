@@ -1,4 +1,4 @@
-"""Load files that somebody dropped into the inbox."""
+"""Load files that users drop into the inbox."""
 
 from __future__ import annotations
 
@@ -21,22 +21,24 @@ from dags.support.policies import CANDLES_1M, DAG_ARGS, DEFAULT_ARGS, job, setti
     default_args=DEFAULT_ARGS,
     tags=["market", "files"],
     doc_md="""
-### Files of yours
+### Import files
 
-Drop files into the inbox (`INBOX_FOLDER`): 1-minute klines, trades or aggTrades in the formats of
-Binance's dump site, as CSV, gz, zip or Parquet. `wait` finds those that have not changed for ten
-seconds; hidden files and `.part` are left alone. `load` runs once for each file, named by it, and
-moves it to `done/`, or with the reason beside it to `failed/`. `summarise` adds up the counts and
-wakes `build_marts` and `check_quality`.
+Loads your own files. Drop them into the inbox (`INBOX_FOLDER`): 1-minute klines, trades or
+aggTrades in the formats of Binance's dump files, as CSV, gz, zip or Parquet.
 
-**Schedule** always one run, which waits in the triggerer and costs no worker. **Pool** none.
+- `wait`: waits for files that have not changed for ten seconds. Ignores hidden files and `.part`.
+- `load`: loads one file and moves it to `done/`, or to `failed/` with the reason beside it.
+- `summarise`: adds up the results and triggers `build_marts` and `check_quality`.
 
-What is loaded is `unconfirmed`: anything that the exchange says outranks it. A file is taken once,
-also by two runs at the same time, and none is ever deleted; loading one again changes nothing.
+Imported rows are `unconfirmed`: any data from the exchange replaces them. Each file is loaded
+once, even by concurrent runs. Files are never deleted, and loading one again changes nothing.
 
-**When it fails** a red `load` is a file that was refused: its log, and the reason beside the file
-in `failed/`, say which line and what would be right. Put it right and drop it into the inbox again.
-Rows that were rejected while the others were loaded stand in `ops.rejected_rows`.
+**Schedule**: one run is always active. It waits in the triggerer and occupies no worker.
+**Pool**: none. **Parameters**: none.
+
+**When it fails**: a failed `load` means that a file was rejected. Its log, and the `.reason.txt`
+file in `failed/`, name the line and the correct form. Fix the file and drop it in again. If only
+some rows were rejected, the others are loaded and `ops.rejected_rows` has the rejected ones.
 """,
 )
 def import_files() -> None:
@@ -50,7 +52,7 @@ def import_files() -> None:
 
         return load_file(settings=settings(), file=file)
 
-    # A refused file is red by itself and keeps the others from nothing.
+    # A rejected file fails its own task only; the other files are still summarised.
     @task(outlets=[CANDLES_1M], trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
     @job(emits=CANDLES_1M)
     def summarise(results: Any) -> Any:

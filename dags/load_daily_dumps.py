@@ -1,4 +1,4 @@
-"""Load each day's dump files once they are published."""
+"""Load each day's dump files as soon as the exchange publishes them."""
 
 from __future__ import annotations
 
@@ -7,31 +7,36 @@ from typing import Any
 from airflow.sdk import TriggerRule, dag, task
 
 from dags.support.dump_trigger import WaitForDumps
-from dags.support.forms import data_interval, kept_symbols_params
+from dags.support.forms import daily_params, data_interval
 from dags.support.policies import CANDLES_1M, DAILY_DAG_ARGS, DEFAULT_ARGS, POOL_REST, job, settings
 
 
 @dag(
-    params=kept_symbols_params(),
+    params=daily_params(),
     **DAILY_DAG_ARGS,
     default_args=DEFAULT_ARGS,
     tags=["market", "history"],
     doc_md="""
-### Daily dump files
+### Load daily dumps
 
-Loads the exchange's daily files of 1-minute klines, for the day of the run's data interval: of all
-symbols that the table is kept up with (rows in that day, or in the week before it), or of those
-named. `wait` gives its worker back until the files are published, for at most 18 hours after the
-day's end; `load` runs once for each symbol, named by symbol and day. Days of the week before that
-were never reconciled whole are taken up as well, so that a run that did not happen is made up for.
+Loads the exchange's daily files of 1-minute klines for the day of the run's data interval. Without
+*Symbols*, it loads every active symbol: one with rows on that day or in the week before.
 
-**Schedule** daily, over whole UTC days; older days with `airflow backfill create --dag-id
-load_daily_dumps --from-date … --to-date …`. **Pool** `binance_rest`.
+- `plan`: lists the files. Adds days of the past week that have not been reconciled completely, so
+  that the next run makes up for one that did not happen.
+- `wait`: waits for the files in the triggerer, without occupying a worker: at most 18 hours after
+  the end of the day.
+- `load`: loads one file. Each mapped task is labelled with its symbol and day.
+- `summarise`: adds up the results and triggers `build_marts` and `check_quality`.
 
-Loading is a merge: any run can be repeated, and two over the same day do no harm.
+**Schedule**: daily, for whole UTC days. For earlier days run `airflow backfill create --dag-id
+load_daily_dumps --from-date … --to-date …`. **Pool**: `binance_rest`.
 
-**When it fails** open the red piece's log. A file that is late, cut or does not fit its checksum
-fails nothing: it is recorded in `ops.dump_files`, REST stands in, and a later run takes the file.
+**Running it again** is always safe. Writes are idempotent and concurrent runs do not interfere.
+
+**When it fails**: open the log of the failed task. A file that is late, truncated or has a wrong
+checksum does not fail the run: it is recorded in `ops.dump_files`, the minutes come from REST, and
+a later run loads the file.
 """,
 )
 def load_daily_dumps() -> None:

@@ -1,4 +1,4 @@
-"""Keep storage in order: partitions ahead, old raw capture to files, ledgers within bounds."""
+"""Create partitions ahead of time, archive old captured rows and prune ledgers."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ from dags.support.policies import DAG_ARGS, DEFAULT_ARGS, job, settings
     default_args=DEFAULT_ARGS,
     tags=["market", "storage"],
     doc_md="""
-### Storage
+### Maintain storage
 
-`make_partitions` makes the partitions of the next two months of candles, and of the next seven
-days of what is captured. `archive` moves days of raw capture that are older than
-`RAW_RETENTION_DAYS` to Parquet files below the archive folder: written, read back and compared,
-and only then dropped from the table. `prune` removes results of old checks that held.
+- `make_partitions`: creates partitions for the next two months of candles and the next seven days
+  of captured rows.
+- `archive`: moves captured rows older than `RAW_RETENTION_DAYS` to Parquet files in the archive
+  folder. Each file is read back and compared before its rows are dropped. Does nothing unless the
+  setting is set.
+- `prune`: deletes old results of quality checks that passed.
 
-**Schedule** daily at 02:40 UTC; one run at a time. Nothing is archived unless
-`RAW_RETENTION_DAYS` is set.
+**Schedule**: daily at 02:40 UTC; one run at a time. **Pool**: none. **Parameters**: none.
 
-**When it fails** nothing is lost: a day is either in its table or in a file that was read back, or
-in both, and the next run goes on. The log names the days that stay in the table, and why: a full
-disk, an archived file that is missing or was changed, a value that the file cannot hold exactly.
-Days come back with `candelabra archive restore`.
+**When it fails**: no row is lost. Each day is in its table, in a verified file, or in both, and
+the next run continues. The log of `archive` names the days that remain in the table and the
+reason: a full disk, an archived file that is missing or was modified, or a value that the file
+format cannot represent exactly. `candelabra archive restore` loads archived days back.
 """,
 )
 def maintain_storage() -> None:

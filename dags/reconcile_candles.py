@@ -1,4 +1,4 @@
-"""Compare each day between the live path, REST and the dump files, and keep the verdict."""
+"""Compare each stored day with REST and the dump files, and record the verdict."""
 
 from __future__ import annotations
 
@@ -7,34 +7,40 @@ from typing import Any
 from airflow.sdk import TriggerRule, dag, task
 
 from dags.support.dump_trigger import WaitForDumps
-from dags.support.forms import data_interval, kept_symbols_params
+from dags.support.forms import daily_params, data_interval
 from dags.support.policies import CANDLES_1M, DAILY_DAG_ARGS, DEFAULT_ARGS, POOL_REST, job, settings
 
 
 @dag(
-    params=kept_symbols_params(),
+    params=daily_params(),
     **DAILY_DAG_ARGS,
     default_args=DEFAULT_ARGS,
     tags=["market", "quality"],
     doc_md="""
-### Reconciliation
+### Reconcile candles
 
-For the day of the run's data interval and each symbol that is kept up: what the live path told,
-REST's klines of the whole day, the daily dump file, and the monthly one once it is published. Who
-has not spoken yet is asked; what they say is merged, so the greatest evidence wins and every loser
-is kept in `ops.discrepancies`. One row a symbol and day in `ops.reconciliations` says who spoke
-about how many minutes and in how many they differ; `report` shows those rows in its log, with the
-days that want a look first. Days of the week before that could not be reconciled whole (a file
-was late) are taken up again.
+Compares, for the day of the run's data interval and each active symbol, what the live path stored
+with REST, the daily dump file and, once it is published, the monthly dump file.
 
-**Schedule** daily, over whole UTC days, waiting up to 18 hours for the files without holding a
-worker; older days with `airflow backfill create --dag-id reconcile_candles …`.
-**Pool** `binance_rest`.
+- `plan`: groups days and symbols. Adds days of the past week that could not be reconciled
+  completely, for example because a file was late.
+- `wait`: waits for the daily files in the triggerer, without occupying a worker: at most 18 hours
+  after the end of the day.
+- `reconcile`: fetches the sources that are still missing and merges them. The most authoritative
+  value wins; `ops.discrepancies` keeps the others.
+- `report`: lists the verdicts, differing days first, and triggers `build_marts` and
+  `check_quality`.
 
-**When it fails** exchange or database were away for long, or REST refused a symbol; the red task
-names the days, all others are reconciled and told by `report`, which then fails as well so that the
-run is red. Clear the red tasks. A day that differs fails nothing: what won is stored, and the
-verdict says `differs`.
+`ops.reconciliations` has one row for each symbol and day: how many minutes each source delivered
+and how many of them differ.
+
+**Schedule**: daily, for whole UTC days. For earlier days run `airflow backfill create --dag-id
+reconcile_candles …`. **Pool**: `binance_rest`.
+
+**When it fails**: the exchange or the database was unavailable for long, or REST rejected a
+symbol. The failed `reconcile` names the days; `report` shows the others and fails too, so that the
+run is marked as failed. Clear the failed tasks. A difference between sources is not a failure: the
+winner is stored and the verdict is `differs`.
 """,
 )
 def reconcile_candles() -> None:

@@ -1,4 +1,4 @@
-"""Repair minutes that the streamer missed and could not repair itself."""
+"""Repair gaps that the streamer could not repair itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import CronTriggerTimetable, dag, task
 
-from dags.support.policies import DAG_ARGS, DEFAULT_ARGS, FIRST_IN_POOL, POOL_REST, job, settings
+from dags.support.policies import DAG_ARGS, DEFAULT_ARGS, HIGH_PRIORITY, POOL_REST, job, settings
 
 
 @dag(
@@ -17,24 +17,26 @@ from dags.support.policies import DAG_ARGS, DEFAULT_ARGS, FIRST_IN_POOL, POOL_RE
     dagrun_timeout=timedelta(hours=2),
     **DAG_ARGS,
     default_args=DEFAULT_ARGS | {"retries": 2},
-    # No outlet: its readers run every five minutes too, and would be woken for nothing.
+    # No outlet: the consumers run every five minutes anyway.
     tags=["market", "repair"],
     doc_md="""
-### Gaps
+### Repair gaps
 
-Takes the open entries of `ops.gaps` that are older than ten minutes (younger ones are the
-streamer's), asks REST for their minutes and closes the entries that are whole: at most 100 a run,
-the least tried and oldest first. Minutes for which the exchange itself has no row become an outage.
+Fetches missing minutes from REST for open gaps in `ops.gaps` that are older than ten minutes; the
+streamer repairs younger ones itself. A run handles at most 100 gaps: those with the fewest
+attempts first, then the oldest. A gap is closed once all of its minutes are stored. Minutes that
+the exchange does not have either are recorded as an outage.
 
-**Schedule** every five minutes; one run at a time. **Pool** `binance_rest`.
+**Schedule**: every five minutes; one run at a time. **Pool**: `binance_rest`, ahead of long loads.
+**Parameters**: none.
 
-**When it fails** exchange or database are away, and the next run tries again; claims of a run that
-was cut expire after 15 minutes. A gap that cannot be repaired fails nothing: it stays open with
-the reason in its `detail` and is tried again.
+**When it fails**: the exchange or the database is unavailable; the next run tries again. Gaps that
+a killed run had claimed are released after 15 minutes. A gap that cannot be repaired does not fail
+the run: it stays open, with the reason in `detail`, and later runs try again.
 """,
 )
 def repair_gaps() -> None:
-    @task(pool=POOL_REST, **FIRST_IN_POOL)
+    @task(pool=POOL_REST, **HIGH_PRIORITY)
     @job
     def repair(dag_run: Any = None) -> Any:
         from include.jobs.klines.repair import repair_gaps

@@ -1,4 +1,4 @@
-"""Keep the registry of listings: who is traded, since when, with which filters."""
+"""Update the registry of listed symbols and their trading filters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import CronDataIntervalTimetable, dag, task
 
-from dags.support.policies import DAG_ARGS, DEFAULT_ARGS, FIRST_IN_POOL, POOL_REST, job, settings
+from dags.support.policies import DAG_ARGS, DEFAULT_ARGS, HIGH_PRIORITY, POOL_REST, job, settings
 
 
 @dag(
@@ -19,21 +19,25 @@ from dags.support.policies import DAG_ARGS, DEFAULT_ARGS, FIRST_IN_POOL, POOL_RE
     default_args=DEFAULT_ARGS,
     tags=["market", "instruments"],
     doc_md="""
-### Instruments
+### Sync instruments
 
-Asks the exchange for its symbols, spot and USD-M, and writes each listing to
-`market.instruments`: renamed, delisted and reused tickers get a row of their own. (Spot tells no
-start of trading: a ticker that goes to another instrument without leaving the list is noticed by
-its trade ids, which begin anew, where the stream has stored its minutes.)
+Reads the exchange's symbols, spot and USD-M, and writes each listing with its trading filters to
+`market.instruments`. Renamed and delisted symbols and reused tickers get rows of their own.
 
-**Schedule** daily at 00:15 UTC. **Pool** `binance_rest`.
+The spot API does not report when trading started. If a spot ticker passes to another instrument
+without leaving the list, the change is detected only where its minutes were streamed: trade ids
+start again from the beginning.
 
-**When it fails** the registry stays as it was; loads go on. A blocked region or a wrong
-`BINANCE_REST_URL` fails at once, a busy or unreachable exchange is retried for about four minutes.
+**Schedule**: daily at 00:15 UTC. **Pool**: `binance_rest`, ahead of long loads.
+**Parameters**: none.
+
+**When it fails**: the registry keeps its previous state and loads continue. A blocked region or a
+wrong `BINANCE_REST_URL` fails immediately. If the exchange is busy or unreachable, the task
+retries for about four minutes.
 """,
 )
 def sync_instruments() -> None:
-    @task(pool=POOL_REST, **FIRST_IN_POOL)
+    @task(pool=POOL_REST, **HIGH_PRIORITY)
     @job
     def sync() -> Any:
         from include.jobs.instruments import sync_instruments

@@ -1,4 +1,4 @@
-"""`dbt docs` as a task that works only where its pages would change."""
+"""Connect dbt operators to the database, and write the dbt documentation only when it changed."""
 
 from __future__ import annotations
 
@@ -16,45 +16,48 @@ from cosmos.operators.local import DbtDocsLocalOperator
 from dags.support.policies import settings
 
 DBT_CACHE = Path(conf.get("cosmos", "cache_dir", fallback=gettempdir())) / "candelabra"
-"""dbt's parsed project, between runs."""
+"""Keeps the parsed dbt project between runs."""
 
-OLDEST_S = 86_400.0
-"""Pages older than this are made anew: they tell sizes and columns of what is in the database."""
+MAX_AGE_S = 86_400.0
+"""Older pages are rewritten: they show table sizes and columns from the database."""
 
 PAGE = "static_index.html"
 FINGERPRINT = "fingerprint"
 
 
 class DbtDocs(DbtDocsLocalOperator):
-    """Write `dbt docs` to one page in a folder, unless what is there is of today and this project.
+    """Write the dbt documentation as one HTML page.
 
-    Skipped then: another `dbt docs` every five minutes would say the same.
+    Skipped if the page is less than a day old and the dbt project has not changed.
     """
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(
-            **arguments, dbt_cmd_flags=["--static"], callback=_keep, should_store_compiled_sql=False
+            **arguments,
+            dbt_cmd_flags=["--static"],
+            callback=_store_page,
+            should_store_compiled_sql=False,
         )
 
     def execute(self, context: Any, **arguments: Any) -> None:
-        """Make the page.
+        """Write the page.
 
         Raises:
-            AirflowSkipException: the page is not to be made.
+            AirflowSkipException: the page is up to date.
         """
-        kept, wanted = _folder() / FINGERPRINT, fingerprint(Path(self.project_dir))
+        stored, current = _folder() / FINGERPRINT, fingerprint(Path(self.project_dir))
         if (
-            kept.exists()
-            and kept.read_text() == wanted
-            and time.time() - kept.stat().st_mtime < OLDEST_S
+            stored.exists()
+            and stored.read_text() == current
+            and time.time() - stored.stat().st_mtime < MAX_AGE_S
         ):
-            raise AirflowSkipException(f"{_folder() / 'index.html'} is of today and this project")
+            raise AirflowSkipException(f"{_folder() / 'index.html'} is up to date")
         super().execute(context, **arguments)
-        kept.write_text(wanted)
+        stored.write_text(current)
 
 
 def fingerprint(project: Path) -> str:
-    """A digest of what the pages are made from: the text of a dbt project."""
+    """Hash the SQL, YAML and Markdown files of a dbt project."""
     digest = hashlib.sha256()
     for file in sorted(project.rglob("*")):
         inside = file.relative_to(project)
@@ -67,8 +70,8 @@ def _folder() -> Path:
     return settings().candelabra_home.absolute() / "dbt" / "docs"
 
 
-def _keep(project: str, **_: Any) -> None:
-    """Called by Cosmos with the copy of the project in which dbt ran."""
+def _store_page(project: str, **_: Any) -> None:
+    """Cosmos callback; ``project`` is the copy of the project in which dbt ran."""
     folder = _folder()
     folder.mkdir(parents=True, exist_ok=True)
     fresh = folder / f".{PAGE}"
@@ -77,14 +80,14 @@ def _keep(project: str, **_: Any) -> None:
 
 
 def connect_dbt(context: Any, operator: Any) -> None:
-    """Give a dbt operator its database, when it runs; a Cosmos interceptor.
+    """Set the database variables of a dbt operator at run time; a Cosmos interceptor.
 
-    Not at parse time, and in no template: the rendered fields of a task can be read in the UI.
+    Setting them at parse time or in a template would show the password in the UI.
     """
     from include.jobs.dbt_env import dbt_environment
 
     current = settings()
     environment = dbt_environment(current.url_for("dbt"), home=current.candelabra_home)
-    # Cosmos runs dbt in a copy of the project and looks for its files there.
-    own = {"DBT_PROJECT_DIR", "DBT_PROFILES_DIR", "DBT_TARGET_PATH", "DBT_LOG_PATH"}
-    operator.env = {name: value for name, value in environment.items() if name not in own}
+    # Cosmos runs dbt in a copy of the project and sets these paths itself.
+    set_by_cosmos = {"DBT_PROJECT_DIR", "DBT_PROFILES_DIR", "DBT_TARGET_PATH", "DBT_LOG_PATH"}
+    operator.env = {name: value for name, value in environment.items() if name not in set_by_cosmos}

@@ -1,4 +1,4 @@
-"""Waiting for dump files without holding a worker: Airflow's triggerer looks for them."""
+"""Wait for dump files in Airflow's triggerer, without occupying a worker."""
 
 from __future__ import annotations
 
@@ -12,44 +12,49 @@ from airflow.sdk import BaseOperator
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from dags.support.forms import data_interval
+from dags.support.policies import settings
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-PATIENCE = timedelta(hours=18)
-"""After the day's end. Files come four to six hours after midnight, at times days later; then
-REST stands in, and a later run takes the file."""
+MAX_WAIT = timedelta(hours=18)
+"""After the end of the day. Files appear four to six hours after midnight, sometimes days later.
+Without a file REST is used, and a later run loads the file."""
 
-STRAGGLERS = timedelta(hours=3)
-"""Once most files are there, the others may be missing for good."""
+LATE_FILES_WAIT = timedelta(hours=3)
+"""Once most files are published, the rest may never come."""
 
-POLL = timedelta(minutes=5)
+POLL_INTERVAL = timedelta(minutes=5)
 
 
 class WaitForDumps(BaseOperator):
-    """Waits until the dump site has the files of a run's own days, or the patience is over.
+    """Wait until the dump files of the run's own day are published, or until ``max_wait`` is over.
 
-    Days that a run makes up for beside them are not waited for.
+    Does not wait for files of earlier days that the run also loads.
 
     Args:
-        plan: pieces with a ``path``, or groups of them as ``pieces``.
-        patience: after the end of the run's data interval.
-        poll: time between two looks.
+        plan: pieces with a ``path``, or groups with a list of ``pieces``.
+        max_wait: counted from the end of the run's data interval.
+        poll_interval: time between two requests to the dump site.
     """
 
     template_fields: Sequence[str] = ("plan",)
 
     def __init__(
-        self, *, plan: Any, patience: timedelta = PATIENCE, poll: timedelta = POLL, **others: Any
+        self,
+        *,
+        plan: Any,
+        max_wait: timedelta = MAX_WAIT,
+        poll_interval: timedelta = POLL_INTERVAL,
+        **others: Any,
     ) -> None:
-        super().__init__(execution_timeout=patience + timedelta(hours=2), **others)
+        super().__init__(execution_timeout=max_wait + timedelta(hours=2), **others)
         self.plan = plan
-        self.patience = patience
-        self.poll = poll
+        self.max_wait = max_wait
+        self.poll_interval = poll_interval
 
     def execute(self, context: Context) -> Any:
-        """Ask once, and leave the worker where something is missing."""
-        from dags.support.policies import settings
+        """Return if all files are published; otherwise defer to the triggerer."""
         from include.errors import TransientError
         from include.jobs.klines.daily import unpublished
 
@@ -60,19 +65,22 @@ class WaitForDumps(BaseOperator):
         except TransientError as error:
             self.log.warning("the dump site does not answer: %s", error)
             missing = paths
-        deadline = interval["end"] + self.patience
+        deadline = interval["end"] + self.max_wait
         if not missing or deadline <= datetime.now(tz=deadline.tzinfo):
-            return self._told(len(paths), missing)
+            return self._result(len(paths), missing)
         self.log.info("waiting for %d of %d files until %s", len(missing), len(paths), deadline)
         self.defer(
             trigger=DumpTrigger(
-                missing, deadline.isoformat(), self.poll.total_seconds(), files=len(paths)
+                missing,
+                deadline.isoformat(),
+                self.poll_interval.total_seconds(),
+                files=len(paths),
             ),
             method_name="resume",
         )
 
     def resume(self, context: Context, event: Mapping[str, Any]) -> Any:
-        """The triggerer has seen enough.
+        """Return the result of the trigger.
 
         Raises:
             PermanentError: the dump site refuses to answer.
@@ -82,24 +90,25 @@ class WaitForDumps(BaseOperator):
         if event.get("error"):
             raise PermanentError(event["error"])
         since = data_interval(context["dag_run"])["start"]
-        return self._told(len(paths_of(self.plan, since=since)), event["missing"])
+        return self._result(len(paths_of(self.plan, since=since)), event["missing"])
 
-    def _told(self, files: int, missing: Sequence[str]) -> dict[str, Any]:
+    def _result(self, files: int, missing: Sequence[str]) -> dict[str, Any]:
         for path in missing:
-            self.log.warning("not published in time, REST stands in: %s", path)
+            self.log.warning("not published in time, using REST instead: %s", path)
         return {"files": files, "missing": len(missing)}
 
 
 class DumpTrigger(BaseTrigger):
-    """Fires once none of these files is missing, or at the deadline.
+    """Fires when all files are published, or at the deadline.
 
-    Where more than half of the files are there, the rest has three hours from then on.
+    Once more than half of the files are published, it waits for the others for
+    ``LATE_FILES_WAIT`` at most.
 
     Args:
-        paths: below the dump site's root.
-        deadline: ISO 8601, with a zone.
-        poll_s: time between two looks.
-        files: how many there are with those that were published before.
+        paths: missing files, relative to the dump site's root.
+        deadline: ISO 8601 with a time zone.
+        poll_s: seconds between two requests.
+        files: number of all files, including those that are already published.
     """
 
     def __init__(self, paths: Sequence[str], deadline: str, poll_s: float, *, files: int) -> None:
@@ -110,7 +119,7 @@ class DumpTrigger(BaseTrigger):
         self.files = files
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """How the triggerer makes it anew."""
+        """Return the class path and arguments from which the triggerer creates this trigger."""
         arguments = {
             "paths": self.paths,
             "deadline": self.deadline,
@@ -120,8 +129,7 @@ class DumpTrigger(BaseTrigger):
         return (f"{type(self).__module__}.{type(self).__qualname__}", arguments)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look, wait, look again."""
-        from dags.support.policies import settings
+        """Yield one event: the paths still ``missing``, or the ``error``."""
         from include.errors import PermanentError, TransientError
         from include.jobs.klines.daily import unpublished
 
@@ -137,17 +145,17 @@ class DumpTrigger(BaseTrigger):
                 return
             now = datetime.now(tz=deadline.tzinfo)
             if not has_most and 2 * len(missing) < self.files:
-                has_most, deadline = True, min(deadline, now + STRAGGLERS)
+                has_most, deadline = True, min(deadline, now + LATE_FILES_WAIT)
             left_s = (deadline - now).total_seconds()
             if not missing or left_s <= 0:
                 yield TriggerEvent({"missing": missing})
                 return
-            jitter = random.uniform(0.9, 1.1)  # noqa: S311 - many days may wait at once
+            jitter = random.uniform(0.9, 1.1)  # noqa: S311 - many runs may wait together
             await asyncio.sleep(min(self.poll_s * jitter, left_s))
 
 
 def paths_of(plan: Iterable[Mapping[str, Any]], *, since: datetime) -> list[str]:
-    """The files of a plan's pieces, or of its groups of pieces, for days from a moment on."""
+    """List the files of a plan, or of its groups, for days that start at ``since`` or later."""
     since_us = int(since.timestamp()) * 1_000_000
     return [
         piece["path"]

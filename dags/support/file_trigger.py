@@ -1,4 +1,4 @@
-"""Waiting for files of the inbox without holding a worker: Airflow's triggerer looks for them."""
+"""Wait for files in the inbox in Airflow's triggerer, without occupying a worker."""
 
 from __future__ import annotations
 
@@ -11,95 +11,101 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from dags.support.policies import as_json, settings
+
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-PATIENCE = timedelta(hours=6)
-"""A run in which no file came ends after that, and the next one waits on."""
+MAX_WAIT = timedelta(hours=6)
+"""A run that receives no file ends after this time; the next run continues to wait."""
 
-POLL = timedelta(seconds=5)
+POLL_INTERVAL = timedelta(seconds=5)
 
 
 class WaitForFiles(BaseOperator):
-    """Waits until the inbox holds files that nobody writes to any more.
+    """Wait until the inbox holds complete files, and return them.
 
-    Its result are those files; without one in all its patience it is skipped.
+    The task is skipped if no file arrives within ``max_wait``.
 
     Args:
-        patience: how long to wait.
-        poll: time between two looks.
+        max_wait: how long to wait.
+        poll_interval: time between two scans of the folder.
     """
 
     def __init__(
-        self, *, patience: timedelta = PATIENCE, poll: timedelta = POLL, **others: Any
+        self,
+        *,
+        max_wait: timedelta = MAX_WAIT,
+        poll_interval: timedelta = POLL_INTERVAL,
+        **others: Any,
     ) -> None:
-        super().__init__(execution_timeout=patience + timedelta(hours=1), **others)
-        self.patience = patience
-        self.poll = poll
+        super().__init__(execution_timeout=max_wait + timedelta(hours=1), **others)
+        self.max_wait = max_wait
+        self.poll_interval = poll_interval
 
     def execute(self, context: Context) -> Any:
-        """Look once, and leave the worker where nothing is there."""
-        from dags.support.policies import settings
-
+        """Return the files that are there; otherwise defer to the triggerer."""
         inbox = str(settings().inbox.absolute())
-        found = look(inbox)
+        found = find_files_as_json(inbox)
         if found:
             return found
         self.log.info("waiting for files in %s", inbox)
         self.defer(
-            trigger=FileTrigger(inbox, self.patience.total_seconds(), self.poll.total_seconds()),
+            trigger=FileTrigger(
+                inbox, self.max_wait.total_seconds(), self.poll_interval.total_seconds()
+            ),
             method_name="resume",
         )
 
     def resume(self, context: Context, event: Mapping[str, Any]) -> Any:
-        """The triggerer has seen files, or enough.
+        """Return the files that the trigger found.
 
         Raises:
             PermanentError: the folder cannot be read.
-            AirflowSkipException: no file came.
+            AirflowSkipException: no file arrived.
         """
         from include.errors import PermanentError
 
         if event.get("error"):
             raise PermanentError(event["error"])
         if not event["files"]:
-            raise AirflowSkipException("no file came; the next run waits on")
+            raise AirflowSkipException("no file arrived; the next run continues to wait")
         for file in event["files"]:
             self.log.info("%s, %d bytes", file["name"], file["size"])
         return event["files"]
 
 
 class FileTrigger(BaseTrigger):
-    """Fires once settled files lie in the inbox, or after a time.
+    """Fires when complete files are in the inbox, or after ``max_wait_s``.
 
     Args:
-        inbox: the folder, which the triggerer has to see as the tasks do.
-        patience_s: how long to wait; begun anew where the triggerer is.
-        poll_s: time between two looks.
+        inbox: the folder; the triggerer needs access to it, like the tasks.
+        max_wait_s: starts again when the triggerer restarts.
+        poll_s: seconds between two scans.
     """
 
-    def __init__(self, inbox: str, patience_s: float, poll_s: float) -> None:
+    def __init__(self, inbox: str, max_wait_s: float, poll_s: float) -> None:
         super().__init__()
         self.inbox = inbox
-        self.patience_s = patience_s
+        self.max_wait_s = max_wait_s
         self.poll_s = poll_s
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """What the triggerer makes this of."""
+        """Return the class path and arguments from which the triggerer creates this trigger."""
         return (
-            "dags.support.file_trigger.FileTrigger",
-            {"inbox": self.inbox, "patience_s": self.patience_s, "poll_s": self.poll_s},
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {"inbox": self.inbox, "max_wait_s": self.max_wait_s, "poll_s": self.poll_s},
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """One event: ``files``, or why there are none."""
+        """Yield one event: the ``files``, empty after the maximum wait, or the ``error``."""
         from include.errors import PermanentError
 
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.patience_s
+        deadline = loop.time() + self.max_wait_s
         while True:
             try:
-                found = await asyncio.to_thread(look, self.inbox)
+                found = await asyncio.to_thread(find_files_as_json, self.inbox)
             except PermanentError as error:
                 yield TriggerEvent({"error": str(error)})
                 return
@@ -109,11 +115,10 @@ class FileTrigger(BaseTrigger):
             await asyncio.sleep(self.poll_s)
 
 
-def look(inbox: str) -> list[dict[str, Any]]:
-    """Files of an inbox as plain JSON."""
+def find_files_as_json(inbox: str) -> list[dict[str, Any]]:
+    """List the complete files of an inbox as JSON."""
     from pathlib import Path
 
-    from dags.support.policies import as_json
     from include.jobs.files.inbox_folder import find_files
 
     return [as_json(file) for file in find_files(Path(inbox))]

@@ -1,4 +1,4 @@
-"""The fields of the trigger forms, and the time span that a run covers."""
+"""Fields of the trigger forms, and the time span that a run covers."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 
 from airflow.sdk import Param
 
-SOME_SYMBOLS = r"^\s*[^\s,]+(\s*,\s*[^\s,]+)*\s*$"
-NO_OR_SOME_SYMBOLS = rf"^\s*$|{SOME_SYMBOLS}"
+REQUIRED_SYMBOLS = r"^\s*[^\s,]+(\s*,\s*[^\s,]+)*\s*$"
+OPTIONAL_SYMBOLS = rf"^\s*$|{REQUIRED_SYMBOLS}"
 
 MOMENT = r"^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?$"
-"""A date or a time in ISO 8601, UTC where no zone is given. Airflow checks no ``format``."""
+"""ISO 8601 date or time, UTC by default. Airflow does not check a Param's ``format``."""
 
 
 def span_params(done: str, *, default: str | None) -> dict[str, Param]:
-    """The fields *From* and *To* of a form; ``window`` reads them.
+    """Return the fields *From* and *To*; ``window`` reads them.
 
     Args:
-        done: what happens to the minutes of the span: "loaded", "checked".
-        default: length of the span where *From* is empty, in words; None: all of history.
+        done: what happens to the minutes: "load", "check".
+        default: what an empty *From* means; None: the beginning of the history.
     """
-    empty = "where the symbol's history begins" if default is None else f"{default} before *To*"
+    empty = default or "the beginning of the symbol's history"
     return {
         name: Param(
             None,
@@ -33,42 +33,42 @@ def span_params(done: str, *, default: str | None) -> dict[str, Param]:
             description=description,
         )
         for name, description in (
-            ("from", f"First minute to be {done}, UTC. Empty: {empty}."),
-            ("to", f"End, UTC, itself not {done}. Empty: the moment the run was asked for."),
+            ("from", f"First minute to {done}, in UTC. Empty: {empty}."),
+            ("to", "End of the span, in UTC, exclusive. Empty: the time of the trigger."),
         )
     }
 
 
-def kept_symbols_params() -> dict[str, Param]:
-    """The fields of a daily run, which is about all symbols that are kept up unless it is told."""
+def daily_params() -> dict[str, Param]:
+    """Return the form fields of a daily DAG, which covers all active symbols by default."""
     return {
         "symbols": Param(
             "",
             type="string",
-            pattern=NO_OR_SOME_SYMBOLS,
+            pattern=OPTIONAL_SYMBOLS,
             title="Symbols",
-            description="Names, separated by commas. Empty: all that the table is kept up with.",
+            description="Comma-separated. Empty: all symbols with rows in the past week.",
         ),
         "market": market_param(),
     }
 
 
 def market_param() -> Param:
-    """The field for the market of symbols that do not name theirs."""
+    """Return the field for the market of symbols without a suffix."""
     return Param(
         "spot",
         type="string",
         enum=["spot", "um"],
         values_display={"spot": "Spot", "um": "USD-M perpetual"},
         title="Market",
-        description="Where symbols without `.P` are traded.",
+        description="Market of symbols without the suffix `.P`.",
     )
 
 
 def data_interval(dag_run: Any) -> dict[str, datetime]:
-    """The data interval of a run as ``start`` and ``end``.
+    """Return the data interval of a run as ``start`` and ``end``.
 
-    A run that was triggered by hand without a date is about the UTC day before.
+    A manual run without a logical date covers the previous UTC day.
     """
     if dag_run.data_interval_start is not None and dag_run.data_interval_end is not None:
         return {"start": dag_run.data_interval_start, "end": dag_run.data_interval_end}
@@ -79,22 +79,22 @@ def data_interval(dag_run: Any) -> dict[str, datetime]:
 def window(
     params: Mapping[str, Any], *, now: datetime, days: int | None
 ) -> dict[str, datetime | None]:
-    """The span of time that a run is about, in whole minutes of UTC, as ``start`` and ``end``.
+    """Return the time span of a run as ``start`` and ``end``, in whole UTC minutes.
 
     Args:
         params: of the form; ``from`` and ``to`` may be empty.
-        now: when the run was asked for. It is kept with the run, so that a run that is cleared
-            and done again is about the same span; the clock would move it.
-        days: length of the span where ``from`` is empty; None: ``start`` is None then.
+        now: when the run was triggered. Airflow stores it, so that a cleared run covers the same
+            span again; the clock would not.
+        days: length of the span if ``from`` is empty; None: ``start`` is None then.
 
     Raises:
-        PermanentError: a time cannot be read, or the span is empty.
+        PermanentError: a time cannot be parsed, or the span is empty.
     """
     from include.errors import PermanentError
 
     end = _minute(_moment(params, "to") or now)
-    begun = _moment(params, "from") or (None if days is None else end - timedelta(days=days))
-    start = None if begun is None else _minute(begun)
+    first = _moment(params, "from") or (None if days is None else end - timedelta(days=days))
+    start = None if first is None else _minute(first)
     if start is not None and start >= end:
         raise PermanentError(
             f"the span from {start:%Y-%m-%dT%H:%MZ} to {end:%Y-%m-%dT%H:%MZ} is empty: "
@@ -103,11 +103,11 @@ def window(
     return {"start": start, "end": end}
 
 
-def changes_or_window(params: Mapping[str, Any], *, now: datetime) -> dict[str, Any]:
-    """What a run of the checks is about: what changed, or, where the form has one, a span of time.
+def check_scope(params: Mapping[str, Any], *, now: datetime) -> dict[str, Any]:
+    """Return the scope of a quality run: changed rows, or the time span of the form.
 
     Args:
-        params, now: as of ``window``; a span that has an end alone is of one day.
+        params, now: as for ``window``; without ``from`` the span is one day.
     """
     if not (params["from"] or params["to"]):
         return {"scope": "changed"}

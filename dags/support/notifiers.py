@@ -1,6 +1,7 @@
-"""Airflow's side of alerts: what its callbacks know, handed to ``include.jobs.alerts``.
+"""Send an alert when a task or a DAG run fails.
 
-A task's callback runs in the task's own process after its last try, a run's in the DAG processor.
+A task's callback runs in the task's process after the last try; a run's callback runs in the DAG
+processor. ``include.jobs.alerts`` formats and sends the alert.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class _WebhookNotifier(BaseNotifier):
-    """Posts what ``alert`` makes of the context to ALERT_WEBHOOK_URL, if there is one."""
+    """Sends the alert to ALERT_WEBHOOK_URL, if that is set."""
 
     def notify(self, context: Context) -> None:
-        """Post; a webhook that does not take it is logged there and raises nothing."""
+        """Send the alert; a failure to send is logged and not raised."""
         from include.config import load_settings
         from include.jobs.alerts import Alert, send_alert
 
@@ -30,15 +31,15 @@ class _WebhookNotifier(BaseNotifier):
             send_alert(settings=settings, alert=Alert(**self.alert(context)))
 
     def alert(self, context: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of ``include.jobs.alerts.Alert``."""
+        """Return the fields of ``include.jobs.alerts.Alert``."""
         raise NotImplementedError
 
 
 class TaskFailed(_WebhookNotifier):
-    """For ``on_failure_callback`` of a task: after the last try, and where none is left."""
+    """``on_failure_callback`` of a task: called after the last try."""
 
     def alert(self, context: Mapping[str, Any]) -> dict[str, Any]:
-        """What is known of the task and its error."""
+        """Describe the task and its error."""
         ti = context["ti"]
         error = context.get("exception")
         is_mapped = ti.map_index is not None and ti.map_index >= 0
@@ -58,10 +59,10 @@ class TaskFailed(_WebhookNotifier):
 
 
 class RunFailed(_WebhookNotifier):
-    """For ``on_failure_callback`` of a DAG: a run that failed or was longer than it may be."""
+    """``on_failure_callback`` of a DAG: called when a run fails or times out."""
 
     def alert(self, context: Mapping[str, Any]) -> dict[str, Any]:
-        """What is known of the run; ``reason`` is Airflow's word for why it failed."""
+        """Describe the run; ``error`` is Airflow's reason."""
         dag_id, run_id = context["dag"].dag_id, str(context["run_id"])
         reason = str(context.get("reason") or "")
         base = conf.get("api", "base_url", fallback="").rstrip("/")
@@ -76,6 +77,6 @@ class RunFailed(_WebhookNotifier):
 
 
 def _interval(context: Mapping[str, Any]) -> dict[str, Any]:
-    """The run's data interval; the DAG processor may know the run's name alone."""
+    """Return the run's data interval; the DAG processor may know only the run's id."""
     run = context.get("dag_run")
     return {name: getattr(run, name, None) for name in ("data_interval_start", "data_interval_end")}

@@ -1,6 +1,6 @@
-"""What all DAGs share: retries, pools, the asset, and the wrapper that makes a task of a job.
+"""Settings that all DAGs share: retry policy, pools, the asset, and the task wrapper ``job``.
 
-Nothing of ``include`` is imported while DAG files are parsed; it would be paid every minute.
+``include`` is imported inside functions only: Airflow parses the DAG files every minute.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ CANDLES_1M = Asset(
     uri="candelabra://market/candles_1m",
     group="market",
 )
-"""Candles were written. A wake-up, never a work list: what changed stands in the change log."""
+"""Signals that candles were written. Consumers read what changed from the change log."""
 
 POOL_REST = "binance_rest"
 POOL_DBT = "dbt"
-"""Both are defined, with their sizes, in ``pools.json``."""
+"""``pools.json`` defines both pools and their sizes."""
 
-FIRST_IN_POOL: dict[str, Any] = {"priority_weight": 10, "weight_rule": "absolute"}
-"""Of short tasks that are due by the clock: a long load does not keep them waiting."""
+HIGH_PRIORITY: dict[str, Any] = {"priority_weight": 10, "weight_rule": "absolute"}
+"""For short scheduled tasks, so that they do not wait behind a long load."""
 
 
 class RetryTransient(RetryPolicy):
-    """Retry what a retry can help, and nothing else.
+    """Retry errors that can go away; fail immediately on all others.
 
     ==================  ==========================================================
-    RateLimitedError    retried when the exchange wants to hear from us again
+    RateLimitedError    retried after the delay that the exchange asked for
     TransientError      retried with the task's backoff and jitter
-    a failed dbt build  the same: dbt does not tell a lost connection from an error
-    anything else       fails at once: PermanentError, or an error of ours
+    a failed dbt build  as above: dbt does not distinguish lost connections from errors
+    anything else       fails: a PermanentError, or a bug
     ==================  ==========================================================
     """
 
@@ -65,10 +65,10 @@ class RetryTransient(RetryPolicy):
 
         if isinstance(exception, RateLimitedError):
             delay = timedelta(seconds=exception.retry_after_s + 1)
-            return RetryDecision.retry(delay, reason="the exchange asked us to wait")
+            return RetryDecision.retry(delay, reason="rate limited by the exchange")
         if isinstance(exception, (TransientError, CosmosDbtRunError)):
             return RetryDecision.default()
-        return RetryDecision.fail(f"{type(exception).__name__}: a retry would change nothing")
+        return RetryDecision.fail(f"{type(exception).__name__}: a retry would not help")
 
 
 DEFAULT_ARGS: dict[str, Any] = {
@@ -87,23 +87,23 @@ DAG_ARGS: dict[str, Any] = {
     "catchup": False,
     "on_failure_callback": RunFailed(),
 }
-"""Of every ``@dag``. A failed task is told by itself; a run's end tells also of time-outs."""
+"""For every ``@dag``. Tasks report their own failures; the DAG's callback also reports timeouts."""
 
 DAILY_DAG_ARGS: dict[str, Any] = {
     "schedule": CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
     "start_date": datetime(2026, 1, 1, tzinfo=UTC),
     "max_active_runs": 2,
-    "max_active_tasks": 2,  # one slot of the pool is left to repairs and the registry
+    "max_active_tasks": 2,  # leaves one pool slot to repair_gaps and sync_instruments
     "dagrun_timeout": timedelta(days=2),
     **DAG_ARGS,
 }
-"""Of a ``@dag`` that is about whole UTC days, one a run."""
+"""For a ``@dag`` whose runs each cover one UTC day."""
 
 Arguments = ParamSpec("Arguments")
 
 
 def settings() -> Settings:
-    """The settings of this task, from its environment."""
+    """Read the settings from the task's environment."""
     from include.config import load_settings
 
     return load_settings()
@@ -112,13 +112,11 @@ def settings() -> Settings:
 def job(
     function: Callable[Arguments, Any] | None = None, /, *, emits: Asset | None = None
 ) -> Callable[..., Any]:
-    """Make a task body of a function that calls a job.
-
-    Its result goes to XCom as plain JSON: dataclasses become mappings, times ISO strings.
+    """Convert a task's result to JSON for XCom and attach it to the asset event.
 
     Args:
         function: the task body.
-        emits: an outlet of the task whose event carries the result as its ``extra``.
+        emits: an outlet of the task; its event carries the result as ``extra``.
     """
     if function is None:
         return functools.partial(job, emits=emits)
@@ -134,10 +132,10 @@ def job(
 
 
 def as_json(value: Any) -> Any:
-    """The value in terms of JSON.
+    """Convert dataclasses to dictionaries and times to ISO strings, recursively.
 
     Raises:
-        TypeError: it has a part that JSON has no word for, a Decimal among them.
+        TypeError: JSON cannot represent a part of the value exactly, such as a Decimal.
     """
     if is_dataclass(value) and not isinstance(value, type):
         return as_json(asdict(value))
@@ -149,4 +147,4 @@ def as_json(value: Any) -> Any:
         return value.isoformat()
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
-    raise TypeError(f"a job returned {type(value).__name__}; XCom takes JSON: keys and counts")
+    raise TypeError(f"a job returned a {type(value).__name__}; results must be plain JSON")

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 NO_KEY = (
     "AIRFLOW__CORE__FERNET_KEY is not set, and Airflow would store the passwords of connections "
-    "in clear"
+    "unencrypted"
 )
 
 
 def put(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Create or update what the request names, in one transaction; says what became of each."""
+    """Create or update the pools and connections in one transaction; return the outcome of each."""
     from airflow.models.crypto import get_fernet
     from airflow.utils.session import create_session
 
@@ -72,19 +72,19 @@ def _set(row: Any, wanted: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Answer the request on standard input; exit code 1 where it could not be done."""
+    """Read the request from standard input and print the answer; exit code 1 on failure."""
     from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 
     request = json.load(sys.stdin)
     try:
         answer = put(request)
     except (ProgrammingError, OperationalError, InterfaceError) as error:
-        # Never the whole error: it repeats the statement's parameters.
+        # error.orig only: the full text contains the statement's parameters, such as passwords.
         text = " ".join(str(error.orig).split())
         has_no_tables = isinstance(error, ProgrammingError) or "no such table" in text
         if has_no_tables:
             text = f"its metadata database has no tables of this version ({text}): "
-            text += "run `airflow db migrate` before"
+            text += "run `airflow db migrate` first"
         answer = {"error": text, "transient": not has_no_tables}
     except DBAPIError as error:
         answer = {"error": " ".join(str(error.orig).split()), "transient": False}

@@ -162,8 +162,8 @@ def daily_run(
 
             dag = dag_bag.dags[dag_id]
             wait = dag.get_task("wait")
-            monkeypatch.setattr(wait, "patience", timedelta(days=30))
-            monkeypatch.setattr(wait, "poll", timedelta(seconds=0.2))
+            monkeypatch.setattr(wait, "max_wait", timedelta(days=30))
+            monkeypatch.setattr(wait, "poll_interval", timedelta(seconds=0.2))
             resumed = []
             resume = WaitForDumps.resume
 

@@ -1,4 +1,4 @@
-"""What every DAG has, and how each is scheduled."""
+"""Properties that all DAGs share, and how each is scheduled."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def _each(callbacks):
     return callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
 
 
-def test_every_dag_file_can_be_imported_and_is_known(dag_bag):
+def test_every_dag_file_parses(dag_bag):
     assert dag_bag.import_errors == {}
     assert sorted(dag_bag.dags) == DAGS
 
 
-def test_a_dag_file_imports_nothing_heavy(airflow_home):
-    """The DAG processor reads each file every minute, the triggering user waits for it."""
+def test_dag_files_import_nothing_heavy(airflow_home):
+    """The DAG processor parses each file every minute."""
     code = (
         f"import sys, {', '.join(f'dags.{name}' for name in DAGS)};"
         "print([name for name in ('polars', 'psycopg', 'great_expectations', 'dbt', 'include')"
@@ -47,7 +47,7 @@ def test_all_files_together_are_read_in_a_second(dag_bag):
 
 
 @pytest.mark.parametrize("dag_id", DAGS)
-def test_every_dag_says_what_it_is_and_ends_some_day(dag_bag, dag_id):
+def test_every_dag_has_documentation_and_a_timeout(dag_bag, dag_id):
     dag = dag_bag.dags[dag_id]
     assert len(dag.doc_md) > 200
     assert "When it fails" in dag.doc_md
@@ -57,17 +57,17 @@ def test_every_dag_says_what_it_is_and_ends_some_day(dag_bag, dag_id):
 
 
 @pytest.mark.parametrize("dag_id", DAGS)
-def test_every_failure_of_a_task_or_run_is_told(dag_bag, dag_id):
+def test_every_dag_and_task_sends_alerts(dag_bag, dag_id):
     from dags.support.notifiers import RunFailed, TaskFailed
 
     dag = dag_bag.dags[dag_id]
-    assert [type(told) for told in _each(dag.on_failure_callback)] == [RunFailed]
+    assert [type(callback) for callback in _each(dag.on_failure_callback)] == [RunFailed]
     for task in dag.tasks:
-        assert [type(told) for told in _each(task.on_failure_callback)] == [TaskFailed]
+        assert [type(callback) for callback in _each(task.on_failure_callback)] == [TaskFailed]
 
 
 @pytest.mark.parametrize("dag_id", DAGS)
-def test_every_task_has_an_owner_an_end_and_a_retry_policy(dag_bag, policies, dag_id):
+def test_every_task_has_owner_timeout_and_retry_policy(dag_bag, policies, dag_id):
     for task in dag_bag.dags[dag_id].tasks:
         assert task.owner == "candelabra"
         assert task.retries > 0
@@ -78,7 +78,7 @@ def test_every_task_has_an_owner_an_end_and_a_retry_policy(dag_bag, policies, da
 
 
 @pytest.mark.parametrize("dag_id", DAGS)
-def test_every_dag_and_each_of_its_params_is_documented(dag_bag, dag_id):
+def test_every_dag_param_and_task_is_documented(dag_bag, dag_id):
     text = (ROOT / "docs" / "airflow.md").read_text()
     assert f"## {dag_id}" in text
     section = text.split(f"## {dag_id}")[1].split("\n## ")[0]
@@ -88,17 +88,17 @@ def test_every_dag_and_each_of_its_params_is_documented(dag_bag, dag_id):
         assert f"`{task.task_id}`" in section
 
 
-def test_pools_are_defined_where_they_are_used(dag_bag):
+def test_used_pools_are_defined(dag_bag):
     defined = set(json.loads((ROOT / "dags" / "support" / "pools.json").read_text()))
     used = {task.pool for dag in dag_bag.dags.values() for task in dag.tasks} - {"default_pool"}
     assert used == defined
 
 
-def test_history_is_loaded_only_when_asked_for(dag_bag):
+def test_backfill_history_has_no_schedule(dag_bag):
     assert dag_bag.dags["backfill_history"].timetable.can_be_scheduled is False
 
 
-def test_instruments_are_synced_over_whole_days(dag_bag):
+def test_sync_instruments_runs_daily_at_00_15(dag_bag):
     from airflow.sdk import CronDataIntervalTimetable
 
     timetable = dag_bag.dags["sync_instruments"].timetable
@@ -108,19 +108,19 @@ def test_instruments_are_synced_over_whole_days(dag_bag):
 
 
 @pytest.mark.parametrize("dag_id", ["load_daily_dumps", "reconcile_candles"])
-def test_a_day_is_loaded_and_reconciled_once_it_is_over(dag_bag, policies, dag_id):
+def test_daily_dags_run_after_midnight_and_wait_outside_the_pool(dag_bag, policies, dag_id):
     from airflow.sdk import CronDataIntervalTimetable
 
     dag = dag_bag.dags[dag_id]
     assert isinstance(dag.timetable, CronDataIntervalTimetable)
     assert dag.timetable.expression == "0 0 * * *"
-    assert dag.get_task("wait").pool == "default_pool"  # of which it gives its slot back
+    assert dag.get_task("wait").pool == "default_pool"  # deferring frees the slot
     (asking,) = [task for task in dag.tasks if task.is_mapped]
     assert asking.pool == policies.POOL_REST
     assert {task.task_id for task in asking.upstream_list} == {"plan", "wait"}
 
 
-def test_one_run_always_waits_for_files_and_a_refused_one_keeps_no_other_out(dag_bag):
+def test_import_files_is_continuous_and_one_rejected_file_blocks_no_other(dag_bag):
     from airflow.sdk import TriggerRule
 
     dag = dag_bag.dags["import_files"]
@@ -130,12 +130,12 @@ def test_one_run_always_waits_for_files_and_a_refused_one_keeps_no_other_out(dag
     assert {task.task_id for task in load.upstream_list} == {"wait"}
     summarise = dag.get_task("summarise")
     assert {task.task_id for task in summarise.upstream_list} == {"load"}
-    # nothing to load wakes nobody
+    # without a loaded file nothing downstream is triggered
     assert summarise.trigger_rule == TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
 
 
 @pytest.mark.parametrize("dag_id", ["build_marts", "check_quality"])
-def test_readers_run_by_clock_and_by_asset_one_at_a_time(dag_bag, policies, dag_id):
+def test_consumers_run_by_clock_and_by_asset_one_at_a_time(dag_bag, policies, dag_id):
     from airflow.sdk import AssetOrTimeSchedule
 
     dag = dag_bag.dags[dag_id]
@@ -146,7 +146,7 @@ def test_readers_run_by_clock_and_by_asset_one_at_a_time(dag_bag, policies, dag_
     assert dag.max_active_runs == 1
 
 
-def test_everything_is_checked_once_a_day_one_run_at_a_time(dag_bag):
+def test_check_everything_runs_daily_one_at_a_time(dag_bag):
     from airflow.sdk import CronTriggerTimetable
 
     dag = dag_bag.dags["check_everything"]
@@ -155,7 +155,7 @@ def test_everything_is_checked_once_a_day_one_run_at_a_time(dag_bag):
     assert dag.max_active_runs == 1
 
 
-def test_gaps_are_repaired_one_run_at_a_time_within_the_exchanges_pool(dag_bag, policies):
+def test_repair_gaps_runs_one_at_a_time_in_the_exchange_pool(dag_bag, policies):
     from airflow.sdk import CronTriggerTimetable
 
     dag = dag_bag.dags["repair_gaps"]
@@ -165,18 +165,18 @@ def test_gaps_are_repaired_one_run_at_a_time_within_the_exchanges_pool(dag_bag, 
     assert [task.pool for task in dag.tasks] == [policies.POOL_REST]
 
 
-def test_storage_is_kept_in_order_every_night_one_run_at_a_time(dag_bag):
+def test_maintain_storage_runs_nightly_with_independent_tasks(dag_bag):
     from airflow.sdk import CronTriggerTimetable
 
     dag = dag_bag.dags["maintain_storage"]
     assert isinstance(dag.timetable, CronTriggerTimetable)
     assert dag.timetable.expression == "40 2 * * *"
     assert dag.max_active_runs == 1
-    # A failed archive leaves the other tasks alone.
+    # A failed archive does not affect the other tasks.
     assert all(not task.downstream_list for task in dag.tasks)
 
 
-def test_only_the_last_task_of_a_load_announces_it(dag_bag):
+def test_only_the_last_task_of_a_load_updates_the_asset(dag_bag):
     outlets = {
         (dag.dag_id, task.task_id): [asset.name for asset in task.outlets]
         for dag in dag_bag.dags.values()
@@ -193,10 +193,10 @@ def test_only_the_last_task_of_a_load_announces_it(dag_bag):
     for dag_id, task_id in last.items():
         task = dag_bag.dags[dag_id].get_task(task_id)
         assert task.downstream_list == []
-        assert not task.is_mapped  # one event for a load, however many pieces it has
+        assert not task.is_mapped  # one asset event for each run
 
 
-def test_marts_are_built_in_few_tasks_in_the_order_of_their_layers(dag_bag):
+def test_marts_are_built_layer_by_layer(dag_bag):
     from airflow.sdk import TriggerRule
 
     dag = dag_bag.dags["build_marts"]
@@ -212,7 +212,7 @@ def test_marts_are_built_in_few_tasks_in_the_order_of_their_layers(dag_bag):
         assert task.selector == task_id
         assert task.downstream_task_ids == following
         assert task.pool == "dbt"
-        # the state of the data is told whatever failed
+        # health is built even if another layer failed
         rule = TriggerRule.ALL_DONE if task_id == "health" else TriggerRule.ALL_SUCCESS
         assert task.trigger_rule == rule
     assert dag.get_task("docs").trigger_rule == TriggerRule.ALL_SUCCESS
@@ -222,20 +222,20 @@ def test_marts_are_built_in_few_tasks_in_the_order_of_their_layers(dag_bag):
         assert task.env is None
 
 
-def test_a_stale_source_holds_no_layer_up(dag_bag):
+def test_stale_source_delays_no_layer(dag_bag):
     freshness = dag_bag.dags["build_marts"].get_task("freshness")
     assert type(freshness).__name__ == "DbtSourceLocalOperator"
     assert (freshness.upstream_task_ids, freshness.downstream_task_ids) == (set(), set())
-    assert freshness.pool == "default_pool"  # that of builds has one slot
-    assert freshness.is_teardown  # its failure is not that of the run
+    assert freshness.pool == "default_pool"  # the builds' pool has one slot
+    assert freshness.is_teardown  # its failure does not fail the run
     assert not freshness.on_failure_fail_dagrun
 
 
-def test_the_form_of_a_backfill_refuses_what_cannot_be_meant(dag_bag):
+def test_backfill_form_rejects_invalid_values(dag_bag):
     from airflow.sdk.exceptions import ParamValidationError
 
     def resolve(name, *value):
-        # A Param keeps the last value that it resolved.
+        # copied, because a Param stores the last value that it resolved
         return copy.copy(dag_bag.dags["backfill_history"].params.get_param(name)).resolve(*value)
 
     for name, wrong in [

@@ -1,4 +1,4 @@
-"""Waiting for files: a worker asks once and is left; the triggerer looks until they are there."""
+"""A task checks once for dump files; the triggerer then polls until they are published."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PLAN = [
     {"path": "a.zip", "start_us": DAY_US},
     {"pieces": [{"path": "b.zip", "day_us": DAY_US}, {"path": "c.zip", "day_us": DAY_US}]},
 ]
-"""``old.zip`` is of a day before the run's own."""
+"""``old.zip`` belongs to a day before the run's own."""
 
 
 @pytest.fixture
@@ -28,14 +28,14 @@ def dump_trigger(policies):
 
 
 class Run:
-    """A run whose day ended at a moment."""
+    """A DAG run whose day ended at ``end``."""
 
     def __init__(self, end: datetime) -> None:
         self.data_interval_start, self.data_interval_end = end - timedelta(days=1, seconds=1), end
 
 
 class Site:
-    """Answers in turn which files are missing; the last answer stays."""
+    """Returns the given lists of missing files in turn, then repeats the last."""
 
     def __init__(self, *answers: list[str] | Exception) -> None:
         self.answers = list(answers)
@@ -65,7 +65,7 @@ def execute(dump_trigger, *, end: datetime = NOW, **options):
 
 
 def fired(dump_trigger, *, deadline: datetime, poll_s: float = 0.01, files: int = 2):
-    """The event of a trigger that waits for two files."""
+    """Run a trigger that waits for two files and return its event."""
     trigger = dump_trigger.DumpTrigger(
         ["a.zip", "b.zip"], deadline.isoformat(), poll_s, files=files
     )
@@ -77,20 +77,18 @@ def fired(dump_trigger, *, deadline: datetime, poll_s: float = 0.01, files: int 
     return asyncio.run(first())
 
 
-def test_files_that_are_all_there_are_not_waited_for(dump_trigger, site):
+def test_task_returns_when_all_files_are_published(dump_trigger, site):
     asked = site([])
     assert execute(dump_trigger) == {"files": 3, "missing": 0}
     assert asked.asked == [["a.zip", "b.zip", "c.zip"]]
 
 
-def test_the_worker_is_left_to_a_trigger_that_knows_what_is_missing_and_until_when(
-    dump_trigger, site
-):
+def test_task_defers_with_missing_files_and_deadline(dump_trigger, site):
     from airflow.sdk.exceptions import TaskDeferred
 
     site(["b.zip"])
     with pytest.raises(TaskDeferred) as deferred:
-        execute(dump_trigger, patience=timedelta(hours=3), poll=timedelta(minutes=2))
+        execute(dump_trigger, max_wait=timedelta(hours=3), poll_interval=timedelta(minutes=2))
     assert deferred.value.method_name == "resume"
     path, arguments = deferred.value.trigger.serialize()
     assert path == "dags.support.dump_trigger.DumpTrigger"
@@ -102,31 +100,31 @@ def test_the_worker_is_left_to_a_trigger_that_knows_what_is_missing_and_until_wh
     }
 
 
-def test_a_day_long_past_is_not_waited_for(dump_trigger, site):
+def test_task_does_not_wait_for_files_of_a_past_day(dump_trigger, site):
     site(["b.zip"])
     assert execute(dump_trigger, end=NOW - timedelta(days=2)) == {"files": 3, "missing": 1}
 
 
-def test_the_trigger_looks_only_for_what_is_still_missing(dump_trigger, site):
+def test_trigger_asks_only_for_files_that_are_still_missing(dump_trigger, site):
     asked = site(["a.zip", "b.zip"], ["b.zip"], [])
     assert fired(dump_trigger, deadline=NOW + timedelta(hours=1)) == {"missing": []}
     assert asked.asked == [["a.zip", "b.zip"], ["a.zip", "b.zip"], ["b.zip"]]
 
 
-def test_the_trigger_ends_at_the_deadline_and_says_what_never_came(dump_trigger, site):
+def test_trigger_lists_missing_files_at_the_deadline(dump_trigger, site):
     site(["b.zip"])
     event = fired(dump_trigger, deadline=datetime.now(UTC) + timedelta(seconds=0.05))
     assert event == {"missing": ["b.zip"]}
 
 
-def test_stragglers_are_not_waited_for_as_long_as_all(dump_trigger, site, monkeypatch):
-    monkeypatch.setattr(dump_trigger, "STRAGGLERS", timedelta(seconds=0.05))
+def test_trigger_waits_less_for_late_files_than_for_all(dump_trigger, site, monkeypatch):
+    monkeypatch.setattr(dump_trigger, "LATE_FILES_WAIT", timedelta(seconds=0.05))
     site(["b.zip"])
     event = fired(dump_trigger, deadline=NOW + timedelta(hours=1), files=3)
     assert event == {"missing": ["b.zip"]}
 
 
-def test_a_site_that_is_away_at_midnight_is_left_to_the_trigger(dump_trigger, site):
+def test_task_defers_when_the_site_does_not_answer(dump_trigger, site):
     from airflow.sdk.exceptions import TaskDeferred
 
     site(TransientError("503"))
@@ -135,13 +133,13 @@ def test_a_site_that_is_away_at_midnight_is_left_to_the_trigger(dump_trigger, si
     assert deferred.value.trigger.paths == ["a.zip", "b.zip", "c.zip"]
 
 
-def test_a_site_that_does_not_answer_is_asked_again(dump_trigger, site):
+def test_trigger_retries_when_the_site_does_not_answer(dump_trigger, site):
     asked = site(TransientError("503"), [])
     assert fired(dump_trigger, deadline=NOW + timedelta(hours=1)) == {"missing": []}
     assert len(asked.asked) == 2
 
 
-def test_a_site_that_refuses_fails_the_task_with_its_word(dump_trigger, site):
+def test_task_fails_with_the_message_of_a_site_that_refuses(dump_trigger, site):
     site(PermanentError("403: this region is blocked"))
     event = fired(dump_trigger, deadline=NOW + timedelta(hours=1))
     task = dump_trigger.WaitForDumps(task_id="wait", plan=PLAN)
@@ -149,6 +147,6 @@ def test_a_site_that_refuses_fails_the_task_with_its_word(dump_trigger, site):
         task.resume({"dag_run": Run(NOW)}, event)
 
 
-def test_after_waiting_the_run_goes_on_and_tells_what_is_missing(dump_trigger):
+def test_task_resumes_and_counts_missing_files(dump_trigger):
     task = dump_trigger.WaitForDumps(task_id="wait", plan=PLAN)
     assert task.resume({"dag_run": Run(NOW)}, {"missing": ["c.zip"]}) == {"files": 3, "missing": 1}

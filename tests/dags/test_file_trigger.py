@@ -1,4 +1,4 @@
-"""A run waits for files of the inbox in the triggerer, and no longer than it says."""
+"""A run waits in the triggerer for files in the inbox, for a limited time."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def inbox(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def settled(monkeypatch):
-    """A file counts as settled at once."""
+def complete(monkeypatch):
+    """Treat a file as complete immediately."""
     from include.jobs.files import inbox_folder
 
     monkeypatch.setitem(inbox_folder.find_files.__kwdefaults__, "settled_after_s", 0.0)
@@ -37,14 +37,14 @@ def first_event(trigger):
     return asyncio.run(ask()).payload
 
 
-def test_what_lies_there_already_is_taken_without_waiting(file_trigger, inbox, settled):
+def test_task_returns_files_that_are_there(file_trigger, inbox, complete):
     inbox.mkdir()
     (inbox / "a.csv").write_text("1")
     waiting = file_trigger.WaitForFiles(task_id="wait")
     assert waiting.execute({}) == [{"name": "a.csv", "size": 1}]
 
 
-def test_an_empty_inbox_gives_the_worker_back(file_trigger, inbox):
+def test_task_defers_when_the_inbox_is_empty(file_trigger, inbox):
     from airflow.sdk.exceptions import TaskDeferred
 
     waiting = file_trigger.WaitForFiles(task_id="wait")
@@ -59,7 +59,7 @@ def test_an_empty_inbox_gives_the_worker_back(file_trigger, inbox):
     assert arguments["inbox"] == str(inbox)
 
 
-def test_the_trigger_fires_once_a_file_is_there(file_trigger, inbox, settled):
+def test_trigger_fires_when_a_file_is_complete(file_trigger, inbox, complete):
     trigger = file_trigger.FileTrigger(str(inbox), 25, 0.01)
 
     async def ask():
@@ -76,7 +76,7 @@ def test_the_trigger_fires_once_a_file_is_there(file_trigger, inbox, settled):
     assert asyncio.run(ask()).payload == {"files": [{"name": "a.csv", "size": 2}]}
 
 
-def test_a_run_without_files_ends_and_is_skipped(file_trigger, inbox):
+def test_task_is_skipped_when_no_file_arrives(file_trigger, inbox):
     from airflow.sdk.exceptions import AirflowSkipException
 
     event = first_event(file_trigger.FileTrigger(str(inbox), 0.05, 0.01))
@@ -85,7 +85,7 @@ def test_a_run_without_files_ends_and_is_skipped(file_trigger, inbox):
         file_trigger.WaitForFiles(task_id="wait").resume({}, event)
 
 
-def test_a_folder_that_cannot_be_read_fails_the_run_with_the_reason(file_trigger, tmp_path):
+def test_task_fails_when_the_folder_cannot_be_read(file_trigger, tmp_path):
     from include.errors import PermanentError
 
     (tmp_path / "file").write_text("")
@@ -94,6 +94,6 @@ def test_a_folder_that_cannot_be_read_fails_the_run_with_the_reason(file_trigger
         file_trigger.WaitForFiles(task_id="wait").resume({}, event)
 
 
-def test_files_that_arrived_are_the_result(file_trigger):
+def test_task_returns_files_that_arrived(file_trigger):
     files = [{"name": "a.csv", "size": 1}]
     assert file_trigger.WaitForFiles(task_id="wait").resume({}, {"files": files}) == files

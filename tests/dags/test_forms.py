@@ -1,4 +1,4 @@
-"""The span of time that a trigger form asks for."""
+"""The time span that a trigger form asks for."""
 
 from __future__ import annotations
 
@@ -20,25 +20,23 @@ NOW = datetime(2026, 11, 21, 12, 34, 56, 789, tzinfo=UTC)
         ("2024-01-01T02:00:30+02:00", "2024-01-02", ("2024-01-01T00:00", "2024-01-02T00:00")),
     ],
 )  # fmt: skip
-def test_a_window_comes_from_the_form_or_ends_when_the_run_was_asked_for(
-    forms, start, end, expected
-):
+def test_window_comes_from_the_form_or_ends_at_the_trigger_time(forms, start, end, expected):
     found = forms.window({"from": start, "to": end}, now=NOW, days=7)
     assert (found["start"], found["end"]) == tuple(
         datetime.fromisoformat(moment).replace(tzinfo=UTC) for moment in expected
     )
 
 
-def test_a_time_without_a_zone_is_utc_and_a_date_is_its_midnight(forms):
+def test_window_reads_times_without_zone_as_utc(forms):
     found = forms.window({"from": "2024-01-01", "to": "2024-01-01T10:00"}, now=NOW, days=7)
     assert found["start"] == datetime(2024, 1, 1, tzinfo=UTC)
     assert found["end"] == datetime(2024, 1, 1, 10, tzinfo=UTC)
 
 
-def test_an_empty_form_asks_for_what_changed_and_a_time_in_it_for_a_span(forms):
-    assert forms.changes_or_window({"from": None, "to": None}, now=NOW) == {"scope": "changed"}
+def test_check_scope_is_changed_rows_unless_the_form_has_a_time(forms):
+    assert forms.check_scope({"from": None, "to": None}, now=NOW) == {"scope": "changed"}
     end = datetime(2024, 1, 2, tzinfo=UTC)
-    assert forms.changes_or_window({"from": None, "to": "2024-01-02"}, now=NOW) == {
+    assert forms.check_scope({"from": None, "to": "2024-01-02"}, now=NOW) == {
         "scope": "window",
         "start": end - timedelta(days=1),
         "end": end,
@@ -53,6 +51,6 @@ def test_an_empty_form_asks_for_what_changed_and_a_time_in_it_for_a_span(forms):
         ("2024-01-01", "2024-01-01", "is empty"),
     ],
 )
-def test_a_window_that_cannot_be_meant_is_refused(forms, start, end, complaint):
+def test_window_rejects_bad_times_and_empty_spans(forms, start, end, complaint):
     with pytest.raises(PermanentError, match=complaint):
         forms.window({"from": start, "to": end}, now=NOW, days=7)

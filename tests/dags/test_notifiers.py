@@ -1,4 +1,4 @@
-"""What Airflow's callbacks know becomes an alert."""
+"""Notifiers turn an Airflow context into the fields of an alert."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def task(**fields):
     return SimpleNamespace(**(known | fields))
 
 
-def test_a_failed_task_is_told_with_its_piece_try_and_error(notifiers):
+def test_task_alert_has_piece_try_and_error(notifiers):
     context = {
         "ti": task(map_index=3, rendered_map_index="BTCUSDT 2024-01"),
         "exception": KeyError("gone"),
@@ -56,7 +56,7 @@ def test_a_failed_task_is_told_with_its_piece_try_and_error(notifiers):
     }
 
 
-def test_a_task_that_was_killed_has_no_error_of_its_own(notifiers):
+def test_alert_of_a_killed_task_has_no_error(notifiers):
     told = notifiers.TaskFailed().alert({"ti": task()})
     assert (told["error_class"], told["error"], told["map_index_label"]) == ("", "", "")
     assert told["data_interval_start"] is None
@@ -65,7 +65,7 @@ def test_a_task_that_was_killed_has_no_error_of_its_own(notifiers):
 @pytest.mark.parametrize(
     ("reason", "event"), [("timed_out", "run_timed_out"), ("task_failure", "run_failed")]
 )
-def test_a_run_is_told_with_airflows_reason_and_a_link(notifiers, monkeypatch, reason, event):
+def test_run_alert_has_reason_and_link(notifiers, monkeypatch, reason, event):
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "http://airflow:8080/")
     context = {
         "dag": SimpleNamespace(dag_id="build_marts"),
@@ -79,6 +79,6 @@ def test_a_run_is_told_with_airflows_reason_and_a_link(notifiers, monkeypatch, r
     )
 
 
-def test_without_a_webhook_nothing_of_the_context_is_needed(notifiers, monkeypatch):
+def test_notifier_does_nothing_without_a_webhook(notifiers, monkeypatch):
     monkeypatch.delenv("ALERT_WEBHOOK_URL", raising=False)
     notifiers.TaskFailed().notify({})

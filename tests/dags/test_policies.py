@@ -1,4 +1,4 @@
-"""Retries, windows and results, as all DAGs share them."""
+"""The retry policy and the conversion of task results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def decide(policies, error):
         (TypeError("an error of ours"), "fail"),
     ],
 )
-def test_only_what_a_retry_can_help_is_retried(policies, error, action):
+def test_only_transient_errors_are_retried(policies, error, action):
     assert decide(policies, error).action.value == action
 
 
@@ -34,7 +34,7 @@ def test_a_failed_dbt_build_is_retried(policies):
     assert decide(policies, CosmosDbtRunError("connection lost")).action.value == "default"
 
 
-def test_the_exchange_is_asked_again_when_it_said_so(policies):
+def test_rate_limited_task_waits_as_long_as_the_exchange_asks(policies):
     decision = decide(policies, RateLimitedError("429", retry_after_s=42.0))
     assert decision.action.value == "retry"
     assert decision.retry_delay == timedelta(seconds=43)
@@ -53,7 +53,7 @@ class Outer:
     inner: tuple[Inner, ...]
 
 
-def test_results_cross_xcom_as_json(policies):
+def test_results_become_json(policies):
     value = Outer("a", 1, (Inner(date(2024, 1, 1), datetime(2024, 1, 1, tzinfo=UTC)),))
     assert policies.as_json(value) == {
         "name": "a",
@@ -63,6 +63,6 @@ def test_results_cross_xcom_as_json(policies):
 
 
 @pytest.mark.parametrize("value", [Decimal("1.5"), {1, 2}, object()])
-def test_what_json_cannot_say_exactly_is_refused(policies, value):
-    with pytest.raises(TypeError, match="XCom takes JSON"):
+def test_values_that_json_cannot_represent_are_rejected(policies, value):
+    with pytest.raises(TypeError, match="must be plain JSON"):
         policies.as_json({"value": value})

@@ -1,4 +1,4 @@
-"""A task body is one lazy import of a job and one call of it; read from the syntax tree."""
+"""A task body is one lazy import of a job and one call of it, checked on the syntax tree."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def is_task(function: ast.FunctionDef) -> bool:
 
 
 def fault(function: ast.FunctionDef) -> str | None:
-    """What makes the body of this task more than a call of a job, or None."""
+    """Return why the body of this task is more than one call of a job, or None."""
     if len(function.body) != 2:
         return "it should be one import and one return"
     first, last = function.body
@@ -52,7 +52,7 @@ def fault(function: ast.FunctionDef) -> str | None:
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") not in {
                 "settings",
                 "window",
-                "changes_or_window",
+                "check_scope",
                 "data_interval",
             }:
                 return "an argument calls something"
@@ -99,7 +99,7 @@ def test_no_dag_file_reads_the_clock_or_the_environment(file):
     assert not names & {"now", "utcnow", "today", "environ", "getenv"}
 
 
-def test_there_are_tasks_to_look_at():
+def test_tasks_are_found():
     assert sum(len(tasks_of(file.read_text())) for file in DAG_FILES) >= 5
 
 
@@ -116,6 +116,6 @@ def test_there_are_tasks_to_look_at():
         ("from include.jobs.a import f\n    return 5", "return the call"),
     ],
 )
-def test_the_rule_sees_a_body_that_does_more(body, complaint):
+def test_fault_finds_bodies_that_do_more(body, complaint):
     (task,) = tasks_of(f"@task\ndef t():\n    {body}\n")
     assert complaint in (fault(task) or "")

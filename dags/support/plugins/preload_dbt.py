@@ -1,4 +1,4 @@
-"""Imported by the scheduler as a plugin: its forks, the tasks, then find dbt in memory."""
+"""Airflow plugin: the scheduler imports dbt once, before it forks a process for each task."""
 
 from cosmos.operators import local  # noqa: F401
 from dbt.adapters.postgres import impl  # noqa: F401
