@@ -51,7 +51,7 @@ _COUNTED = sql.SQL("""
                         FROM (
                             SELECT
                                 every.symbol,
-                                unnest(CASE WHEN count(DISTINCT every.open_time) > {most_spans}
+                                unnest(CASE WHEN count(DISTINCT every.open_time) > {max_spans}
                                     THEN multirange(range_merge(range_agg(every.span)))
                                     ELSE range_agg(every.span)
                                 END) AS span
