@@ -106,7 +106,7 @@ class CandleWriter:
         """Whether a write was cancelled: its statement may be under way on the connection still."""
         self._away: Away | None = None
         self._connection: psycopg.AsyncConnection | None = None
-        self._last_live_s = 0.0
+        self._last_live_s = float("-inf")
         self._answered_s: float | None = None
 
     @property

@@ -112,7 +112,7 @@ class Spool:
         """Symbols of which this process put rows in, by dataset."""
         self._found: dict[str, set[str]] = {}
         """The same of those that were read."""
-        self._synced_s = 0.0
+        self._synced_s = float("-inf")
 
     @property
     def size_bytes(self) -> int:

@@ -216,6 +216,7 @@ def test_a_folder_that_is_gone_takes_no_record_and_tells(tmp_path: Path) -> None
 def test_syncs_are_rationed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", synced.append)
+    monkeypatch.setattr("streamer.capture.spool.spool.time.monotonic", lambda: 1.0)  # just booted
     spool = Spool(tmp_path, max_bytes=1 << 20, sync_interval_s=3600)
     for n in range(50):
         spool.append(record(n))
