@@ -1,7 +1,7 @@
-"""Waiting between tries: full jitter below a doubling bound, so that many do not return at once.
+"""Retries with exponential backoff and full jitter, so that many clients do not return together.
 
-https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/ compares the kinds; the
-one called full jitter costs the server least. Importable from every room.
+https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/ compares the variants;
+full jitter costs the server least. Importable from every room.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class Backoff:
     uniform: Callable[[float, float], float] = random.uniform
 
     def wait_s(self, failures: int, error: BaseException | None = None) -> float:
-        """Seconds to wait.
+        """Return the seconds to wait.
 
         Args:
-            failures: in a row; 0 for none, where something ended that had gone well for long.
-            error: what failed last. What a ``RateLimitedError`` asks for is waited out in
-                full, and the jitter comes on top.
+            failures: consecutive failures; 0 after a long success.
+            error: the last failure. The wait that a ``RateLimitedError`` demands is kept in full,
+                and the jitter is added to it.
         """
         doublings = min(failures, _MAX_DOUBLINGS) - 1
         bound_s = max(self.min_s, min(self.max_s, self.first_s * 2.0**doublings))
@@ -51,7 +51,7 @@ class Backoff:
 
 
 class OnRetry(Protocol):
-    """Is told of a wait by the fields of a log event."""
+    """Receives the fields of a log event for each wait."""
 
     def __call__(self, *, attempt: int, retry_in_s: float, error: str) -> object:
         """``attempt`` has failed with ``error``; the next one comes in ``retry_in_s`` seconds."""
@@ -68,17 +68,17 @@ def retried(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Value:
-    """Call until it succeeds, while its failure is transient and tries and time are left.
+    """Call until it succeeds, while failures are transient and attempts and time remain.
 
     Args:
-        attempts: most tries.
-        max_elapsed_s: no try begins later than this after the first one.
-        unless: transient errors that are the caller's to wait out; raised at once.
-        on_retry: told of each wait before it.
+        attempts: maximum number of calls.
+        max_elapsed_s: no attempt starts later than this after the first one.
+        unless: transient errors that the caller handles; raised immediately.
+        on_retry: called before each wait.
         sleep, clock: in seconds.
 
     Raises:
-        TransientError: of the last try.
+        TransientError: the last attempt's error.
     """
     began_s = clock()
     failures = 0

@@ -25,7 +25,7 @@ from include.errors import PermanentError
 
 
 def _scheme_of(url: str) -> str:
-    """The scheme of a URL; empty where host and port cannot be told apart."""
+    """Scheme of a URL; empty if host and port cannot be parsed."""
     try:
         parts = urlsplit(url)
         _ = parts.port  # raises where it is no number
@@ -272,7 +272,7 @@ class Settings(JobSettings, ServingSettings):
         return "" if is_loopback else self.https_proxy
 
     def role_urls(self) -> dict[str, str]:
-        """Database URLs by role name, of the roles that have a variable of their own."""
+        """Database URLs by role name, for roles with a variable of their own."""
         return {
             f"candelabra_{role}": url
             for role in ("streamer", "jobs", "dbt", "reader", "accounts")

@@ -1,6 +1,6 @@
-"""Settings of the jobs: where they keep files, for how long, and what they find fault with.
+"""Settings of the jobs: folders, retention, thresholds of the quality rules.
 
-A part of ``include.config``, which alone reads the environment.
+Part of ``include.config``, which alone reads the environment.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ STREAMER_HTTP_PORT = 9464
 """The usual port of exporters of metrics."""
 
 API_PORT = 8_300
-"""Where REST is served unless told otherwise; 8080 is Airflow's."""
+"""Default port of REST; 8080 is Airflow's."""
 
 GRPC_PORT = 50_051
 """The usual port of gRPC."""
@@ -26,7 +26,7 @@ GRPC_PORT = 50_051
 TIMEFRAME_NAMES = (
     "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M",
 )  # fmt: skip
-"""As ``include.domain.timeframes`` has them, which those who only want settings do not import."""
+"""The timeframes of ``include.domain.timeframes``, repeated because settings import no domain."""
 
 
 def _split_commas(value: object) -> object:

@@ -1,17 +1,17 @@
-"""Errors that say whether trying again can help.
+"""Errors that say whether a retry can help.
 
 ::
 
     CandelabraError
-    ├── TransientError      try again later: network, 5xx, 429, database away
-    │   └── RateLimitedError    carries how long the exchange asks us to wait
-    └── PermanentError      trying again changes nothing: bad input, bad setting
-        ├── RefusedAddressError this address is not served, for minutes or for good
-        ├── RejectedInputError  a file or row that is not what it claims to be
+    ├── TransientError      retry later: network, 5xx, 429, database away
+    │   └── RateLimitedError    carries the wait that the exchange demands
+    └── PermanentError      a retry changes nothing: bad input, bad setting
+        ├── RefusedAddressError this address is refused, for minutes or for good
+        ├── RejectedInputError  a file or row is not what it claims to be
         └── UnknownSymbolError  the exchange has no such symbol
 
-Every message names what went wrong, where (file and line, host, symbol, variable) and what
-would be right. Importable from every room.
+Every message names what went wrong, where (file and line, host, symbol, variable) and what would be
+right. Importable from every room.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class TransientError(CandelabraError):
 
 
 class RateLimitedError(TransientError):
-    """The exchange asked for silence.
+    """The exchange demands a pause.
 
     Args:
-        message: what was asked and of whom.
-        retry_after_s: seconds until the next request is welcome.
-        banned: the exchange answered 418 rather than 429.
+        message: the request and the host.
+        retry_after_s: seconds until the next request is allowed.
+        banned: the exchange answered 418 instead of 429.
     """
 
     def __init__(self, message: str, *, retry_after_s: float, banned: bool = False) -> None:
@@ -45,10 +45,10 @@ class PermanentError(CandelabraError):
 
 
 class RefusedAddressError(PermanentError):
-    """A firewall, a proxy or a rule about regions refuses this address, whatever is asked.
+    """A firewall, a proxy or a regional rule refuses this address, whatever the request.
 
-    Asking on does not help. One who can wait for hours may ask again after some minutes: a
-    firewall lets an address go that has been quiet.
+    Immediate retries do not help. A caller that can wait for hours may retry after some minutes: a
+    firewall releases an address that has been quiet.
     """
 
 

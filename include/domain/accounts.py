@@ -1,4 +1,4 @@
-"""Accounts: what a name and a password may be, and what a role means. Pure."""
+"""Accounts: valid names and passwords, and what each role permits. Pure."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from include.errors import RejectedInputError
 
 MIN_PASSWORD = 10
 MAX_PASSWORD = 1_000
-"""Characters; a bound on what is hashed."""
+"""Maximum length in characters; bounds the work of hashing."""
 MAX_LABEL = 64
 MAX_WATCHED = 100
-"""Symbols of one watchlist: what anybody may have the streamer take up."""
+"""Maximum symbols of one watchlist: each may make the streamer subscribe."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 class Role(StrEnum):
-    """What an account may do."""
+    """Permissions of an account."""
 
     READER = "reader"
-    """Read, and keep a watchlist of its own."""
+    """Read, and edit the account's watchlist."""
     ADMIN = "admin"
     """Also see the other accounts, and end their sessions."""
 
 
 class Kind(StrEnum):
-    """By what somebody is known."""
+    """How a request was authenticated."""
 
     SESSION = "session"
     TOKEN = "token"  # noqa: S105 - a word
@@ -36,12 +36,12 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who asks.
+    """Authenticated identity.
 
     Attributes:
-        kind: by a session's cookie, or by a token.
-        key_id: of that session or token.
-        expires_us: when it ends (µs since 1970); None: never by itself.
+        kind: session cookie or API token.
+        key_id: id of that session or token.
+        expires_us: when it expires (µs since 1970); None: never.
     """
 
     user_id: int

@@ -1,4 +1,4 @@
-"""The candle, and what is known about it."""
+"""The candle, its status and its source."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Status(StrEnum):
     VERIFIED = "verified"
     """It is the exchange's own candle, or equals it."""
     UNCONFIRMED = "unconfirmed"
-    """Folded from contiguous trades; the exchange has not spoken yet."""
+    """Aggregated from contiguous trades; no kline has confirmed it yet."""
     PARTIAL = "partial"
-    """Known to miss trades."""
+    """Trades are known to be missing."""
 
 
 class Source(StrEnum):
-    """Where a row comes from."""
+    """Origin of a row."""
 
     STREAM = "stream"
     KLINE = "kline"
@@ -48,17 +48,17 @@ SOURCE_RANK: dict[Source, int] = {
 """The word of a higher rank wins a minute."""
 
 PARTIAL_RANK = 10
-"""Rank of any row known to miss trades."""
+"""Rank of any row with missing trades."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candle:
-    """One bar of one symbol: nine values and the ids of its first and last trade.
+    """One candle of one symbol: nine values and the ids of its first and last trade.
 
-    Prices are in quote asset, ``volume`` and ``taker_buy_volume`` in base asset, the quote
-    volumes in quote asset. Ids are None where the source has none or no trade happened.
-    ``quote_volume`` values are exact sums; for symbols whose fills the exchange rounds they
-    must come from the exchange.
+    Prices are in quote asset, ``volume`` and ``taker_buy_volume`` in base asset, quote volumes in
+    quote asset. Ids are None where the source has none or the minute had no trade. Quote volumes
+    are exact sums; for symbols whose fills the exchange rounds, only the exchange's values are
+    right.
     """
 
     symbol: str
@@ -91,7 +91,8 @@ class Candle:
         )
 
     def with_quotes_of(self, other: Candle) -> Candle:
-        """It with another's quote volumes: of a fold whose fills the exchange rounded."""
+        """Return this candle with the quote volumes of another, for symbols whose fills the
+        exchange rounds."""
         return replace(
             self,
             quote_volume=other.quote_volume,
@@ -100,7 +101,7 @@ class Candle:
 
     @property
     def is_silent(self) -> bool:
-        """Whether nobody traded in it."""
+        """Whether the minute had no trade."""
         return self.trade_count == 0
 
 
@@ -119,7 +120,7 @@ VALUE_NAMES = (
 
 
 def silent_candle(symbol: str, open_time_us: int, price: Decimal) -> Candle:
-    """The flat candle of a minute in which nobody traded, at the previous close."""
+    """Return the candle of a minute without trades, flat at the previous close."""
     return Candle(symbol, open_time_us, price, price, price, price, ZERO, ZERO, 0, ZERO, ZERO)
 
 

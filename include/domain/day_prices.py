@@ -16,10 +16,10 @@ from include.domain.timeframes import DAY_US, MINUTE_US
 
 MINUTES = DAY_US // MINUTE_US
 _ABSENT = -(1 << 62)
-"""In columns of which the greatest is looked for."""
+"""Index into columns whose maximum is searched."""
 _NEVER = -1
 _UNKNOWN = -1
-"""Trades of a minute that is not known."""
+"""Trade count of an unknown minute."""
 _ALL_ABSENT = array("q", [_ABSENT]) * MINUTES
 _ALL_UNKNOWN = array("q", [_UNKNOWN]) * MINUTES
 _ALL_ZERO = array("q", [0]) * MINUTES
@@ -28,15 +28,15 @@ _ALL_ZERO = array("q", [0]) * MINUTES
 
 @dataclass(frozen=True, slots=True)
 class DayPrices:
-    """What happened in the 24 hours up to the end of the newest minute.
+    """Figures of the 24 hours up to the end of the newest minute.
 
     Prices in quote asset, ``volume`` in base asset, ``quote_volume`` in quote asset.
 
     Attributes:
-        start_us: open time of the first minute that is known of them.
-        change: last price less the first.
+        start_us: open time of the first known minute.
+        change: last price minus the first.
         change_percent: in percent of the first, to four decimals.
-        minute_count: minutes that are known.
+        minute_count: known minutes.
     """
 
     symbol: str
@@ -55,7 +55,7 @@ class DayPrices:
 
 
 class _Column:
-    """A value a minute, exactly; the decimals grow with what comes."""
+    """One exact value for each minute; the number of decimals grows as needed."""
 
     def __init__(self, blank: array[int]) -> None:
         self.absent = blank[0]
@@ -95,7 +95,7 @@ class _Column:
 
 
 class DayOfMinutes:
-    """The minutes of a day of one symbol; later ones take the places of those a day before."""
+    """The minutes of 24 hours of one symbol, as a ring buffer."""
 
     def __init__(self, symbol: str) -> None:
         self.symbol = symbol
@@ -108,12 +108,12 @@ class DayOfMinutes:
         self._trades = _ALL_UNKNOWN[:]
 
     def has(self, open_time_us: int) -> bool:
-        """Whether a minute is known."""
+        """Whether the minute is known."""
         is_within = self.newest_us - DAY_US < open_time_us <= self.newest_us
         return is_within and self._trades[open_time_us // MINUTE_US % MINUTES] != _UNKNOWN
 
     def put(self, candle: Candle) -> bool:
-        """Take a minute, or what it is found to be; False where it is older than a day."""
+        """Add or replace a minute; False if it is older than 24 hours."""
         open_time_us = candle.open_time_us
         if open_time_us <= self.newest_us - DAY_US:
             return False
@@ -135,7 +135,7 @@ class DayOfMinutes:
         return True
 
     def prices(self) -> DayPrices | None:
-        """The day up to the newest minute; None where none is known."""
+        """Return the 24 hours up to the newest minute; None if no minute is known."""
         if self.newest_us == _NEVER:
             return None
         start_us = next(
@@ -182,4 +182,4 @@ class DayOfMinutes:
 
 def _decimals_in(value: Decimal) -> int:
     exponent = value.as_tuple().exponent
-    return -exponent if isinstance(exponent, int) else 0  # scaling refuses what is no number
+    return -exponent if isinstance(exponent, int) else 0  # scaling rejects non-numbers

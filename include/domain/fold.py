@@ -1,6 +1,6 @@
-"""Folding trades into the candle of one minute, row by row.
+"""Aggregate trades into the candle of one minute, row by row.
 
-The columnar twin is ``columnar.fold_trades``; tests hold the two equal.
+The columnar twin is ``columns.candles.fold_trades``; tests compare the two.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from include.domain.exact import ZERO, add, multiply_add, subtract
 
 
 class Fill(Protocol):
-    """What the fold needs of a trade or aggTrade.
+    """The fields of a trade or aggTrade that aggregation needs.
 
-    ``first_trade_id`` and ``last_trade_id`` are those of the single trades inside.
+    ``first_trade_id`` and ``last_trade_id`` are the ids of the single trades inside.
     """
 
     @property
@@ -33,8 +33,8 @@ class Fill(Protocol):
 class CandleBuilder:
     """The open candle of one symbol and minute.
 
-    Trades are given in the order of their ids; whoever calls sees to it that each comes once.
-    Void trades (price or quantity zero) must not be given.
+    The caller passes trades in the order of their ids, each once, and no void trades (price or
+    quantity zero).
     """
 
     __slots__ = (
@@ -88,7 +88,7 @@ class CandleBuilder:
 
     @property
     def quote_volume(self) -> Decimal:
-        """Of both sides, in the quote asset."""
+        """Of both sides, in quote asset."""
         return add(self.taker_buy_quote_volume, self.taker_sell_quote_volume)
 
     def add(self, fill: Fill) -> None:
@@ -121,7 +121,7 @@ class CandleBuilder:
         self.last_trade_id = last_id
 
     def add_anywhere(self, fill: Fill) -> None:
-        """Fold a trade that may have come after younger ones: ids say what opens and closes."""
+        """Add a trade that may arrive after newer ones: ids decide open and close."""
         had_trades, close, last_id = self.trade_count, self.close, self.last_trade_id
         self.add(fill)
         if not had_trades:
@@ -132,7 +132,7 @@ class CandleBuilder:
             self.close, self.last_trade_id = close, last_id
 
     def candle(self) -> Candle:
-        """The candle as it stands."""
+        """Return the candle in its present state."""
         has_trades = self.trade_count > 0
         return Candle(
             self.symbol,

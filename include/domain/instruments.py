@@ -13,8 +13,8 @@ from include.domain.timeframes import MINUTE_US
 UM_SUFFIX = ".P"
 
 REUSED_AFTER_US = MINUTE_US
-"""Trades of one instrument are made in the order of their ids, but for clocks that are set: a
-smaller id whose trade is this much younger is of another one, which was given the ticker."""
+"""Trades of one instrument have ascending ids and, apart from clock corrections, ascending times. A
+smaller id whose trade is this much newer belongs to another instrument that reuses the ticker."""
 
 
 class Market(StrEnum):
@@ -36,7 +36,7 @@ def market_of(symbol: str) -> Market:
 
 
 def exchange_symbol_of(symbol: str) -> str:
-    """The name the exchange knows: ``BTCUSDT.P`` becomes ``BTCUSDT``."""
+    """Return the exchange's name: ``BTCUSDT.P`` becomes ``BTCUSDT``."""
     return symbol.removesuffix(UM_SUFFIX)
 
 
@@ -65,12 +65,11 @@ class Instrument:
 
     Attributes:
         symbol: platform symbol.
-        status: the exchange's word (``TRADING``, ``BREAK``, ``SETTLING`` …).
+        status: the exchange's status (``TRADING``, ``BREAK``, ``SETTLING`` …).
         tick_size: smallest price step.
         step_size: smallest quantity step.
-        listed_at_us: start of trading where the exchange tells it (USD-M), else None.
-        filters: what the exchange demands of orders, by type of filter, as it writes it; empty
-            where it was not asked.
+        listed_at_us: start of trading where the exchange publishes it (USD-M), else None.
+        filters: the exchange's order filters by type, verbatim; empty if not requested.
     """
 
     symbol: str
@@ -87,12 +86,12 @@ class Instrument:
 
     @property
     def exchange_symbol(self) -> str:
-        """The name the exchange knows."""
+        """The exchange's name of the symbol."""
         return exchange_symbol_of(self.symbol)
 
     @property
     def is_trading(self) -> bool:
-        """Whether the exchange takes orders for it."""
+        """Whether the exchange accepts orders."""
         return self.status == "TRADING"
 
     @property

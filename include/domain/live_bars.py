@@ -45,12 +45,13 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """Where minutes, hours and days begin, of those that the newest bars are joined from.
+    """Start times of the minutes, hours and days from which the newest bars are joined.
 
     Attributes:
-        minutes_from_us: minutes from here on; an hour begins here.
-        hours_from_us: hours from here until ``minutes_from_us``; a day begins here.
-        days_from_us: days from here until ``hours_from_us``.
+        minutes_from_us: start of the minutes; also the start of an hour.
+        hours_from_us: start of the hours, which end at ``minutes_from_us``; also the start of a
+            day.
+        days_from_us: start of the days, which end at ``hours_from_us``.
     """
 
     minutes_from_us: int
@@ -59,7 +60,7 @@ class Reach:
 
 
 def reach_of(newest_us: int) -> Reach:
-    """What is needed for the bars that hold this minute, and for those before them.
+    """Return the times needed for the bars that contain this minute and the bars before them.
 
     Args:
         newest_us: open time of the newest minute.
@@ -76,10 +77,10 @@ def reach_of(newest_us: int) -> Reach:
 
 
 def is_of_another(before: Candle, after: Candle) -> bool:
-    """Whether a minute is of another instrument than one before it: one ticker, given twice.
+    """Whether a minute belongs to another instrument than an earlier one with the same ticker.
 
-    Trades of one instrument have ascending ids; where all of the later minute's lie before those of
-    the earlier one, the exchange has begun to count anew.
+    Trades of one instrument have ascending ids. If all ids of the later minute are smaller than
+    those of the earlier one, the exchange has started to count again.
     """
     if before.first_trade_id is None or after.last_trade_id is None:
         return False
@@ -88,12 +89,12 @@ def is_of_another(before: Candle, after: Candle) -> bool:
 
 
 class SymbolBars:
-    """The newest bars of each timeframe of one symbol: two at least.
+    """The newest bars of each timeframe of one symbol: at least two.
 
     Args:
         newest_us: open time of the newest minute.
-        minutes, hours, days: what is known so far within ``reach_of(newest_us)``; what is
-            outside of it is left out. Minutes are taken to be over.
+        minutes, hours, days: known parts within ``reach_of(newest_us)``; parts outside are ignored.
+            The minutes must be closed.
     """
 
     def __init__(
@@ -114,14 +115,14 @@ class SymbolBars:
         self._days = _between(days, reach.days_from_us, reach.hours_from_us)
         self._joined_hours: dict[int, Part | None] = {}
         self._earlier: dict[tuple[str, int], Part | None] = {}
-        """What bars hold before the newest minute."""
+        """Parts of the bars before the newest minute."""
 
     def put(self, candle: Candle, *, is_closed: bool) -> bool:
-        """Take the present state of a minute.
+        """Update a minute.
 
         Returns:
-            False where the minute is older than those in memory: then the bars it belongs to
-            have to be read anew from where the minutes are kept.
+            False if the minute is older than those in memory; its bars must then be read again from
+            storage.
         """
         open_time_us = candle.open_time_us
         if open_time_us < self._reach.minutes_from_us:
@@ -137,14 +138,14 @@ class SymbolBars:
         return True
 
     def bar(self, timeframe: Timeframe, moment_us: int | None = None) -> Bar | None:
-        """The bar that holds a moment; None where nothing is known of it.
+        """Return the bar that contains a time; None if no part of it is known.
 
         Args:
-            moment_us: by default that of the newest minute; at the earliest within the bar
-                before, or within the first one that all parts are known of.
+            moment_us: by default the newest minute. The earliest is the previous bar, or the first
+                bar with all parts known.
 
         Raises:
-            ValueError: the bar lies before those in memory.
+            ValueError: the bar is older than those in memory.
         """
         open_time_us = timeframe.open_time_us(self.newest_us if moment_us is None else moment_us)
         if open_time_us < self._first_open_us(timeframe):
@@ -172,7 +173,7 @@ class SymbolBars:
         return self._reach.hours_from_us if width_us < DAY_US else self._reach.days_from_us
 
     def _advance(self, newest_us: int) -> None:
-        """Another minute is the newest: what is out of its reach is joined, and kept as such."""
+        """Advance to a newer minute and join the parts that leave the reach."""
         before, reach = self._reach, reach_of(newest_us)
         self._earlier.clear()
         self._joined_hours.pop(HOUR.open_time_us(self.newest_us), None)

@@ -14,7 +14,7 @@ from decimal import Decimal
 from include.domain.candles import Candle, CandleCandidate, Source, Status
 
 FOLDS = frozenset({Source.STREAM, Source.FOLDED})
-"""Sources that fold trades: of two, the one that saw more trades knows more."""
+"""Sources that aggregate trades: of two, the one with more trades is more complete."""
 
 OrderKey = tuple[int, bool, int, int, int, tuple[Decimal | int, ...], str]
 
@@ -50,14 +50,14 @@ def order_key(offer: CandleCandidate) -> OrderKey:
 
 
 def merge(offers: Iterable[CandleCandidate]) -> Stored:
-    """The row that remains of all offers of one symbol and minute.
+    """Return the winning row of all candidates of one symbol and minute.
 
-    Trade ids belong to the nine values, not to who told them: the row carries the greatest
-    pair (last id, first id) that came with values equal to the winner's, so that a REST row
-    without ids keeps those of the kline it confirms.
+    Trade ids belong to the nine values and not to their source: the row carries the greatest pair
+    (last id, first id) that came with values equal to the winner's. So a REST row without ids keeps
+    those of the kline that it confirms.
 
     Raises:
-        ValueError: no offer, or offers of different symbols or minutes.
+        ValueError: no candidate, or candidates of different symbols or minutes.
     """
     everything = list(offers)
     keys = {(offer.candle.symbol, offer.candle.open_time_us) for offer in everything}

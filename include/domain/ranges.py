@@ -1,4 +1,4 @@
-"""Half-open ranges of minutes: counting, joining, and what they leave."""
+"""Half-open ranges of minutes: count, join, subtract."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def ranges_of(open_times: Iterable[int]) -> Ranges:
     """Open times of minutes (ascending, each once) joined to half-open ranges."""
     opens = list(open_times)
     if opens and opens[-1] - opens[0] == (len(opens) - 1) * MINUTE_US:
-        return [(opens[0], opens[-1] + MINUTE_US)]  # the usual case: no minute is left out
+        return [(opens[0], opens[-1] + MINUTE_US)]  # the usual case: no minute is missing
     ranges: Ranges = []
     for moment in opens:
         if ranges and ranges[-1][1] == moment:
@@ -30,7 +30,7 @@ def ranges_of(open_times: Iterable[int]) -> Ranges:
 
 
 def holes_in(ranges: Iterable[tuple[int, int]], start_us: int, end_us: int) -> Ranges:
-    """What ascending ranges leave of [start, end)."""
+    """Return the parts of [start, end) that ascending ranges do not cover."""
     holes: Ranges = []
     cursor = start_us
     for begin, end in ranges:
@@ -72,5 +72,5 @@ def common(ranges: Iterable[tuple[int, int]], others: Iterable[tuple[int, int]])
 
 
 def without(ranges: Iterable[tuple[int, int]], taken: Ranges) -> Ranges:
-    """What is left of ascending ranges where others (ascending) are taken away."""
+    """Subtract ascending ranges from ascending ranges."""
     return [part for start, end in ranges for part in holes_in(taken, start, end)]

@@ -1,8 +1,8 @@
-"""Where missing minutes come from: the cheapest sure source of each, as a function of values.
+"""Choose the cheapest reliable source of missing minutes, as a function of values.
 
-A month of which most is missing comes from its monthly file, a day from its daily file, the tail
-and the holes from REST. A file is no source of minutes that it is known to lack, and none at all
-while it is known to be damaged; then REST is.
+A month that is mostly missing comes from its monthly file, a day from its daily file, the rest from
+REST. A file is no source for minutes it is known to lack, nor for anything while it is known to be
+damaged.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ REST_PART_MINUTES = 10_000
 """Longest range of one part from REST: ten pages on spot."""
 
 JOINED_HOLES_MINUTES = 500
-"""Holes that lie closer are asked for together: half a page of known rows costs nothing."""
+"""Gaps closer than this are requested together: half a page of known rows costs nothing."""
 
 
 class FillMode(StrEnum):
-    """Which missing minutes are meant, seen from what is stored."""
+    """Which missing minutes to load, relative to the stored ones."""
 
     ALL = "all"
     FORWARD = "forward"
@@ -42,13 +42,13 @@ class FillMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PublishedFile:
-    """A dump file that can be had.
+    """A published dump file.
 
     Attributes:
-        start_us, end_us: the day or month that it is for.
-        lacks: minutes that are known not to be in it, since it was loaded.
-        fault: why it cannot be used, as the ledger knows; empty for a file that may be sound.
-        is_reissued: it was published anew since it was loaded.
+        start_us, end_us: the day or month it covers.
+        lacks: minutes that are known to be absent from it, since it was loaded.
+        fault: why it cannot be used, from the ledger; empty if it may be sound.
+        is_reissued: it was published again after it was loaded.
     """
 
     path: str
@@ -66,11 +66,11 @@ class Part:
     """Minutes that come from one source together.
 
     Attributes:
-        start_us, end_us: from the first to the last minute that is missing (half-open); of a
-            re-issued file, its whole period, and of one to be compared, all of it within the span.
-        minutes: how many of them are missing, and are nobody else's.
+        start_us, end_us: from the first to the last missing minute (half-open). For a re-issued
+            file its whole period; for a file to be compared, all of it within the span.
+        minutes: the missing minutes that this part alone provides.
         file: None for REST.
-        why: why this source, for people.
+        why: reason for this source, shown to users.
     """
 
     source: Source
@@ -84,11 +84,11 @@ class Part:
 def minutes_to_fill(
     mode: FillMode, start_us: int, end_us: int, stored: tuple[int, int] | None
 ) -> Ranges:
-    """The part of a span that a mode is about; forward, backward and holes together are all.
+    """Return the part of a span that a mode covers; forward, backward and gaps together are all.
 
     Args:
-        stored: from the oldest stored minute up to the end of the newest; None: there is none,
-            and only ``all`` means anything.
+        stored: from the oldest stored minute to the end of the newest; None if there is none, then
+            only ``all`` is meaningful.
     """
     if mode is FillMode.ALL:
         return [(start_us, end_us)] if start_us < end_us else []
@@ -122,16 +122,16 @@ def sourced(
     rest_span: tuple[int, int] | None,
     verify: bool = False,
 ) -> list[Part]:
-    """Give each missing minute that can be had to exactly one part.
+    """Assign each available missing minute to exactly one part.
 
-    Parts of files re-issued, or verified, come besides where nothing is missing; they take what is
-    missing in their period.
+    Re-issued files, and files to be verified, become parts even if nothing is missing; they provide
+    what is missing in their period.
 
     Args:
         missing: ascending, within ``span``.
-        files: published files that touch the span.
-        span: the symbol's time at the exchange, as far as it was asked for.
-        rest_span: what REST can tell of it; None where REST does not know the symbol.
+        files: published files that overlap the span.
+        span: the symbol's trading time, clipped to the request.
+        rest_span: what REST can serve; None if REST does not know the symbol.
         verify: read the daily files of the whole span.
 
     Returns:
@@ -147,7 +147,8 @@ def sourced(
         if start_us >= end_us:
             continue
         if file.is_reissued:
-            # whole: once it is loaded, nothing tells any more that a rest of it was not
+            # Whole period: after the load, the ledger no longer shows that a part of it was not
+            # read.
             start_us, end_us = file.start_us, file.end_us
         found = common(left, [(start_us, end_us)])
         why = "published anew since it was loaded" if file.is_reissued else "to be compared"
@@ -195,7 +196,7 @@ class _Chooser:
                 self.left_to_rest += day
 
     def rest_parts(self) -> list[Part]:
-        """What is left: near holes joined, long ranges cut."""
+        """Join near gaps and cut long ranges."""
         joined: Ranges = []
         for start_us, end_us in self.left_to_rest:
             if joined and start_us - joined[-1][1] < JOINED_HOLES_MINUTES * MINUTE_US:
@@ -247,7 +248,7 @@ class _Chooser:
 
 
 def _in(file: PublishedFile, missing: Ranges) -> Ranges:
-    """Missing minutes of its period that a file is not known to lack."""
+    """Missing minutes of the file's period that the file may contain."""
     return without(common(missing, [(file.start_us, file.end_us)]), united(file.lacks))
 
 

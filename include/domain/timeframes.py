@@ -33,7 +33,7 @@ class Timeframe:
     parent: str | None
 
     def open_time_us(self, moment_us: int) -> int:
-        """Open time of the bar that holds ``moment_us``."""
+        """Return the open time of the bar that contains ``moment_us``."""
         if self.width_us is not None:
             return moment_us - (moment_us - ORIGIN_US) % self.width_us
         moment = datetime.fromtimestamp(moment_us // SECOND_US, tz=UTC)
@@ -76,10 +76,10 @@ TIMEFRAMES: dict[str, Timeframe] = {
 
 
 def timeframe(name: str) -> Timeframe:
-    """The timeframe of that name.
+    """Return the timeframe of this name.
 
     Raises:
-        ValueError: the exchange has no such interval; the message lists those it has.
+        ValueError: the exchange has no such interval; the message lists the valid ones.
     """
     try:
         return TIMEFRAMES[name]
@@ -89,7 +89,7 @@ def timeframe(name: str) -> Timeframe:
 
 
 def minute_of(moment_us: int) -> int:
-    """Open time of the minute that holds ``moment_us``."""
+    """Return the open time of the minute that contains ``moment_us``."""
     return moment_us - moment_us % MINUTE_US
 
 

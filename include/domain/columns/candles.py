@@ -1,8 +1,8 @@
-"""Candles as polars frames: the fold of trades and the roll-up, exact and in bulk.
+"""Candles as polars frames: aggregation and roll-up, exact and in bulk.
 
-The row-by-row twins are ``fold.CandleBuilder`` and ``rollup.roll_up``; tests hold them equal.
-Prices and volumes are text in plain decimal notation, as the exchange prints them: PostgreSQL
-reads it exactly, and no float or fixed scale comes between.
+The row-by-row twins are ``fold.CandleBuilder`` and ``rollup.roll_up``; tests compare them. Prices
+and volumes are text in plain decimal notation, as the exchange prints them: PostgreSQL reads it
+exactly, without a float or fixed scale in between.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ CANDLE_SCHEMA = pl.Schema(
         "last_trade_id": pl.Int64(),
     }
 )
-"""Columns of a candle frame, those of ``Candle``."""
+"""Columns of a candle frame, the same as the fields of ``Candle``."""
 
 OFFER_SCHEMA = pl.Schema(
     {

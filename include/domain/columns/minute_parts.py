@@ -1,8 +1,8 @@
-"""Trades as scaled integers, folded block by block into 1-minute candles.
+"""Aggregate trades, as scaled integers, block by block into 1-minute candles.
 
-A part is what one block of trades says about one minute; parts of the same minute are joined in
-the order of their trades. So a file of any length is folded in the memory of a block. The row by
-row twin is ``fold.CandleBuilder``; tests hold the two equal.
+A part is what one block of trades contributes to one minute. Parts of a minute are joined in the
+order of their trades, so a file of any length needs the memory of one block. The row-by-row twin is
+``fold.CandleBuilder``; tests compare the two.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ class MinuteParts:
 def parts_of(
     trades: pl.DataFrame, *, price_decimals: int, quantity_decimals: int, quote_decimals: int | None
 ) -> MinuteParts:
-    """Fold trades of one symbol, in the order of their ids, each once and none void.
+    """Aggregate trades of one symbol, in the order of their ids, without repeats and voids.
 
     Args:
         trades: ``minute`` (open time in µs), ``price`` and ``quantity`` (scaled Int128),
             ``is_buyer_maker``, ``first_trade_id``, ``last_trade_id``.
-        quote_decimals: of the column ``quote_quantity``, the amounts as the exchange rounded
-            them; None where there is none, and price × quantity is meant.
+        quote_decimals: of the column ``quote_quantity``, the amounts as the exchange rounded them;
+            None where that column is absent, then price × quantity is used.
 
     Raises:
         OverflowError: a sum needs more than 128 bits.

@@ -1,9 +1,9 @@
-"""A file of trades folded as it is read, with the proof of what its minutes miss.
+"""Aggregate a file of trades while reading it, and prove which minutes are whole.
 
-A minute is whole only if its trades prove it: ids follow each other from the trade before its
-first to the trade after its last, and none of its rows is bad. Only the newest minutes are held,
-so memory does not grow with the file. Minutes without trades make no row: trades cannot tell
-silence from a halt.
+A minute is whole only if its trades prove it: ids are contiguous from the trade before its first to
+the trade after its last, and no row is bad. Only the newest minutes are in memory, so memory does
+not grow with the file. A minute without trades yields no row: trades cannot distinguish silence
+from a halt.
 """
 
 from __future__ import annotations
@@ -18,21 +18,20 @@ from include.domain.columns.minute_parts import MinuteParts, parts_of
 from include.domain.timeframes import MINUTE_US
 
 HELD_MINUTES = 2
-"""A trade may come behind one of the next minute, in a block read later."""
+"""A block read later may still contain a trade of the previous minute."""
 
 
 @dataclass(frozen=True, slots=True)
 class TradeRows:
-    """Rows of trades or aggTrades of one symbol, by id, each id once.
+    """Rows of trades or aggTrades of one symbol, ordered by id, each id once.
 
     Attributes:
-        frame: ``id`` (what follows on: of the aggregate or the trade), ``trade_time`` (µs),
-            ``scaled_price`` and ``scaled_quantity`` (Int128), ``is_buyer_maker``,
-            ``first_trade_id``, ``last_trade_id``, and ``scaled_quote_quantity`` where amounts
-            are told. Where some rows are no trades, ``is_void`` marks those that only take part
-            in the ids, and ``is_bad`` those that should have been trades.
+        frame: ``id`` (of the aggregate or the trade), ``trade_time`` (µs), ``scaled_price`` and
+            ``scaled_quantity`` (Int128), ``is_buyer_maker``, ``first_trade_id``, ``last_trade_id``,
+            and ``scaled_quote_quantity`` where the source has amounts. ``is_void`` marks rows that
+            are not trades but use up an id; ``is_bad`` marks trades that could not be read.
         price_decimals, quantity_decimals: of the scaled columns.
-        quote_decimals: likewise; None where amounts are not told.
+        quote_decimals: likewise; None where the source has no amounts.
     """
 
     frame: pl.DataFrame
@@ -49,14 +48,14 @@ class FoldedMinutes(NamedTuple):
 
 
 class TradeFold:
-    """Folds rows block by block; a minute comes out once when it is over.
+    """Aggregates rows block by block; yields each minute once, when it is over.
 
     Args:
         symbol: platform symbol.
-        ids_follow: whether each id is the one before plus one. Where they skip by design (single
-            trades of USD-M) they prove nothing: all minutes but the first and last are whole.
-        after_id: id of the row before the file's first, which proves its first minute's begin;
-            None where it is not known.
+        ids_follow: whether each id is the previous plus one. Ids that skip by design (single trades
+            of USD-M) prove nothing: then all minutes but the first and last count as whole.
+        after_id: id of the row before the file's first, which proves that its first minute is
+            complete at the start; None if unknown.
     """
 
     def __init__(self, symbol: str, *, ids_follow: bool, after_id: int | None = None) -> None:
@@ -70,12 +69,12 @@ class TradeFold:
         self.first_minute_us = 0
         self.last_minute_us = 0
         self.folded_until_us = 0
-        """Trades before this moment come too late."""
+        """Trades before this time are too late."""
         self.edge_minutes: set[int] = set()
-        """Minutes (µs) of which nothing speaks against being whole but the file's ends."""
+        """Minutes (µs) that are whole unless an end of the file cuts them."""
 
     def add(self, rows: TradeRows) -> FoldedMinutes:
-        """Fold rows whose ids come behind all before; returns the minutes that are over."""
+        """Aggregate rows with larger ids than all before; return the minutes that are over."""
         if rows.frame.is_empty():
             return self._take(until_us=0)
         frame = rows.frame.with_columns(
@@ -109,11 +108,11 @@ class TradeFold:
         return self._take(until_us=newest_us - (HELD_MINUTES - 1) * MINUTE_US)
 
     def finish(self, *, before_id: int | None = None) -> FoldedMinutes:
-        """The minutes that are left.
+        """Return the remaining minutes.
 
         Args:
-            before_id: id of the row behind the file's last, which proves its last minute's end;
-                None where it is not known.
+            before_id: id of the row after the file's last, which proves that its last minute is
+                complete; None if unknown.
         """
         if self.first_id is not None and not self._follows(self.last_id, before_id):
             self._meet_edge(self.last_minute_us, is_known=before_id is not None)
@@ -122,7 +121,7 @@ class TradeFold:
     # --- inside
 
     def _prove(self, frame: pl.DataFrame) -> None:
-        """Find holes in the ids, each of which condemns the minutes on both sides."""
+        """Find missing ids; each makes the minutes on both sides incomplete."""
         ids, minutes = frame["id"], frame["minute"]
         first, last = int(ids[0]), int(ids[-1])
         if self.first_id is None:
@@ -142,7 +141,7 @@ class TradeFold:
         return self._ids_follow and before is not None and behind == before + 1
 
     def _meet_edge(self, minute_us: int, *, is_known: bool) -> None:
-        """A minute at an end of the file: a hole there is known, or nothing is."""
+        """Mark a minute at an end of the file, unless the neighbouring id proves it whole."""
         (self._unproven if is_known and self._ids_follow else self.edge_minutes).add(minute_us)
 
     def _take(self, *, until_us: int) -> FoldedMinutes:
