@@ -191,7 +191,7 @@ def up(
 
 @app.command()
 def clean() -> None:
-    """Remove the state of the embedded services, wherever it lies."""
+    """Remove the state of the embedded services."""
     from cli.local.stack import remove_state
     from include.config import load_settings
 

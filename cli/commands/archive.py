@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Action(Enum):
-    """What to do with archived days."""
+    """Action on archived days."""
 
     LIST = "list"
     VERIFY = "verify"

@@ -112,11 +112,11 @@ def backfill(
 
 
 def span_of(start: str, end: str, *, now_us: int) -> tuple[int | None, int | None]:
-    """The span of ``--from`` and ``--to`` in µs; None for ``start`` and for ``now``.
+    """Parse ``--from`` and ``--to`` to µs; None for ``start`` and for ``now``.
 
     Raises:
-        PermanentError: it cannot be read, is empty, or begins in the future; the message names
-            the option and what is accepted.
+        PermanentError: it is malformed, empty, or begins in the future; the message names the
+            option and what is accepted.
     """
     from include.domain.timeframes import from_us
     from include.errors import PermanentError

@@ -1,4 +1,4 @@
-"""``candelabra check``: hold what is stored to its rules, for people and for machines."""
+"""``candelabra check``: check stored rows against the quality rules."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _checked(*, everything: bool, start: str, end: str, symbols: str) -> Quality
     if end and not (start or everything):
         raise PermanentError("give --to with --from: what changed is checked up to now")
     settings = settings_here()
-    configure_logging("ERROR", settings.log_format)  # what was found is shown below
+    configure_logging("ERROR", settings.log_format)  # the report is shown below
     now = datetime.now(UTC)
     return hold_to_rules(
         settings=settings,
@@ -76,10 +76,10 @@ def _checked(*, everything: bool, start: str, end: str, symbols: str) -> Quality
 
 
 def minute_of(text: str, *, name: str) -> datetime | None:
-    """The full minute that is meant, in UTC; None where nothing is.
+    """Parse a full minute in UTC; None if empty.
 
     Raises:
-        PermanentError: it cannot be read.
+        PermanentError: it is malformed.
     """
     from include.errors import PermanentError
 
@@ -116,7 +116,7 @@ def as_mapping(report: QualityReport) -> dict[str, Any]:
 
 
 def show(report: QualityReport, console: Console) -> None:
-    """Print what was looked at and each broken rule with its first rows."""
+    """Print what was checked, and each broken rule with its first rows."""
     broken = (*report.failures, *report.warnings)
     for result in broken:
         colour = "red" if result in report.failures else "yellow"

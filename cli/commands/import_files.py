@@ -83,7 +83,7 @@ def import_files(
 
 
 def _files(named: Iterable[str]) -> list[Path]:
-    """The files named, those that fit a pattern, and those in the folders named; each once."""
+    """Return the named files, those that match a pattern, and those in named folders; each once."""
     from include.errors import PermanentError
     from include.jobs.files.user_files import SUFFIXES
 

@@ -21,9 +21,9 @@ def serve(
         int | None, typer.Option(min=0, max=65_535, help="Of our own gRPC. [GRPC_PORT]")
     ] = None,
 ) -> None:
-    """Serve what a streamer folds, apart from it, until SIGTERM or Ctrl-C.
+    """Serve a streamer's data from another process, until SIGTERM or Ctrl-C.
 
-    With NATS_URL, what all streamers publish there; an address goes before it.
+    With NATS_URL, serve what all streamers publish there; --streamer takes precedence.
     """
     from include.config import load_settings
     from include.logs import configure_logging

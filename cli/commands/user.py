@@ -1,7 +1,7 @@
-"""``candelabra user``: accounts of those who read, their tokens and watchlists.
+"""``candelabra user``: accounts of readers, their tokens and watchlists.
 
-Passwords are asked on the terminal, or read from the standard input where it is none: arguments
-are seen by everybody on the machine.
+Passwords are read from the terminal, or from standard input if it is not a terminal: arguments are
+visible to every process on the machine.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def add(
         bool, typer.Option("--admin", help="May see the other accounts and end their sessions.")
     ] = False,
 ) -> None:
-    """Make an account; its password is asked, or read from the standard input."""
+    """Create an account; its password is read from the terminal or from standard input."""
     from include.domain.accounts import Role, checked_name
     from include.store.accounts import users as accounts
 
@@ -79,7 +79,9 @@ def passwd(name: Name) -> None:
     from include.store.accounts import users as accounts
 
     with _database() as connection:
-        accounts.list_tokens(connection, name)  # before anything is asked: whether it exists
+        accounts.list_tokens(
+            connection, name
+        )  # before asking for a password: the account must exist
         ended = accounts.set_password(connection, name, _new_password_hash(name))
     typer.echo(f"{name} has another password; {ended} sessions ended")
 
@@ -89,7 +91,7 @@ def role(
     name: Name,
     new: Annotated[str, typer.Argument(metavar="ROLE", help="reader or admin.")],
 ) -> None:
-    """Give an account another role."""
+    """Set an account's role."""
     from include.domain.accounts import Role
     from include.errors import RejectedInputError
     from include.store.accounts import users as accounts
@@ -104,7 +106,7 @@ def role(
 
 @app.command()
 def disable(name: Name) -> None:
-    """Shut an account out at once; what belongs to it is kept."""
+    """Disable an account immediately; its tokens and watchlist are kept."""
     from include.store.accounts import users as accounts
 
     with _database() as connection:
@@ -114,7 +116,7 @@ def disable(name: Name) -> None:
 
 @app.command()
 def enable(name: Name) -> None:
-    """Let an account in again."""
+    """Enable a disabled account."""
     from include.store.accounts import users as accounts
 
     with _database() as connection:
@@ -124,7 +126,7 @@ def enable(name: Name) -> None:
 
 @app.command()
 def logout(name: Name) -> None:
-    """End all sessions of an account at once; its tokens stay."""
+    """End all sessions of an account immediately; its tokens stay valid."""
     from include.store.accounts import users as accounts
 
     with _database() as connection:
@@ -189,7 +191,7 @@ def list_tokens(
 
 @token.command()
 def revoke(name: Name, label: Label) -> None:
-    """End a token at once."""
+    """Revoke a token immediately."""
     from include.store.accounts import users as accounts
 
     with _database() as connection:
@@ -201,13 +203,13 @@ def revoke(name: Name, label: Label) -> None:
 def list_watched(
     name: Annotated[str | None, typer.Argument(help="Of one account; else of all.")] = None,
 ) -> None:
-    """Show who watches what."""
+    """List the symbols that accounts watch."""
     from include.store.accounts import users as accounts
     from include.store.accounts import watchlists
 
     with _database() as connection:
         if name is not None:
-            accounts.list_tokens(connection, name)  # whether there is such an account
+            accounts.list_tokens(connection, name)  # fails if there is no such account
         found = watchlists.watchlists(connection, name)
     _table(
         ("name", "symbol", "since"),
@@ -221,7 +223,7 @@ def list_watched(
 
 @contextmanager
 def _database() -> Iterator[Connection]:
-    """The owner's: who has an account is the operator's word."""
+    """The owner's connection: only the operator manages accounts."""
     from cli.local.location import settings_here
     from include.store.postgres.pools import connect
 

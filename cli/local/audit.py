@@ -1,7 +1,7 @@
-"""Holds every stored minute and bar against the simulated exchange's own klines.
+"""Compare every stored minute and bar with the simulated exchange's own klines.
 
-The simulator computes its klines by code of its own, from its own trades: two independent
-roads to the same nine values.
+The simulator computes its klines with code of its own from its own trades: two independent ways to
+the same nine values.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ MAX_SHOWN = 5
 
 @dataclass(slots=True)
 class AuditLine:
-    """The verdict on one symbol at one timeframe.
+    """Result for one symbol at one timeframe.
 
     Attributes:
-        compared: bars that stand on both sides.
-        differences: what is wrong, in words, with the bar's open time.
+        compared: bars that exist on both sides.
+        differences: descriptions, with the bar's open time.
     """
 
     symbol: str

@@ -34,7 +34,7 @@ DAG_TIMEOUT_S = 900.0
 
 
 class Steps:
-    """Says what is being done, how long it took, and ticks it off."""
+    """Prints each step, its duration, and a tick when it is done."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -42,7 +42,7 @@ class Steps:
 
     @contextmanager
     def step(self, what: str) -> Iterator[Callable[[str], None]]:
-        """One step; the function given tells its progress."""
+        """Run one step; the function passed to it reports progress."""
         began_s = time.monotonic()
         with self.console.status(f"{what} …") as status:
             yield lambda detail: status.update(f"{what} … {detail}")
@@ -183,7 +183,7 @@ def _demo(
 
 
 def _start_of_history(days: int | None) -> datetime:
-    """Midnight so many days ago, or of last month's first day: a whole month and whole weeks."""
+    """Return midnight some days ago, or of last month's first day: a whole month and whole weeks."""
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     if days is not None:
         return today - timedelta(days=days)
@@ -247,9 +247,9 @@ def _wait_for_live(
 def _complete_until(
     connection: psycopg.Connection[Any], symbols: Sequence[str], start_us: int
 ) -> int:
-    """End of the last minute that every symbol has verified, in µs.
+    """Return the end of the last minute that is verified for every symbol, in µs.
 
-    What is missing before it is for the audit to find.
+    The audit finds what is missing before it.
     """
     query = """
         SELECT min(newest) FROM (

@@ -92,8 +92,8 @@ def watch(
     """Show the table until interrupted.
 
     Args:
-        on_tick: called at each turn; may raise to end it.
-        trouble: what to say below the table, if anything.
+        on_tick: called at each refresh; may raise to end it.
+        trouble: a message to show below the table, if any.
     """
     with Live(console=console, refresh_per_second=4) as live:
         while True:

@@ -17,6 +17,6 @@ def settings_here() -> Settings:
         return settings
     environment = running_environment(settings.candelabra_home)
     if environment is None:
-        return settings  # the command says what is missing, if it needs a database
+        return settings  # a command that needs a database reports the missing setting
     fields = {name.lower(): value for name, value in environment.items()}
     return load_settings(**{name: fields[name] for name in Settings.model_fields if name in fields})

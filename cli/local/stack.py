@@ -1,7 +1,7 @@
-"""The services of one machine, started in order and stopped in the opposite one.
+"""The services of one machine, started in order and stopped in reverse order.
 
-`demo` and `up` use it: PostgreSQL (embedded unless DATABASE_URL is set), a simulated exchange
-when asked for, the streamer, and Airflow. Each child writes its log to a file of its own.
+`demo` and `up` use it: PostgreSQL (embedded unless DATABASE_URL is set), optionally a simulated
+exchange, the streamer, and Airflow. Each child writes its log to a file of its own.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ class LocalStack:
         stop_all([child], marker=f"{self._marker}-none", term_timeout_s=stop_s)
 
     def _tell_commands(self) -> None:
-        """Leave the settings for commands typed beside this stack (``settings_here``)."""
+        """Write the settings for commands in other terminals (``settings_here``)."""
         _write_secret(self.home / ENVIRONMENT_FILE, json.dumps(self.environment))
 
     def _role_passwords(self) -> dict[str, str]:
@@ -249,7 +249,7 @@ class LocalStack:
         return dict(passwords)
 
     def _end_leftovers(self) -> None:
-        """End what an earlier, killed supervisor of this folder left running."""
+        """Stop what an earlier, killed supervisor of this folder left running."""
         file = self.home / "marker"
         if file.exists():
             end_marked(file.read_text().strip(), term_timeout_s=STREAMER_STOP_S)
@@ -270,10 +270,10 @@ def _only_one(lock_file: Path) -> Iterator[None]:
 
 
 def running_environment(home: Path) -> dict[str, str] | None:
-    """Settings of the `up` or `demo` that runs in this home; None if none does.
+    """Return the settings of the running `up` or `demo` of this home; None if none runs.
 
     Raises:
-        PermanentError: both do.
+        PermanentError: both run.
     """
     files = [home / run / ENVIRONMENT_FILE for run in ("up", "demo")]
     running = [file for file in files if file.exists()]

@@ -1,4 +1,4 @@
-"""Ctrl-C in a command that loads: it ends at once, with one line, and harms nothing."""
+"""Ctrl-C in a command that loads: it ends immediately, with one line, and does no harm."""
 
 from __future__ import annotations
 

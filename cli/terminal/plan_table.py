@@ -16,7 +16,7 @@ MAX_PIECES_SHOWN = 60
 """Rows of a table, one for each symbol."""
 
 PIPE_WIDTH = 200
-"""Columns where nobody looks: a log or a pipe is not folded."""
+"""Width without a terminal: a log or a pipe is not wrapped."""
 
 _SOURCES = {
     Source.DUMP_MONTHLY.value: "monthly dump",
@@ -37,7 +37,7 @@ def show_plan(plan: BackfillPlan, settings: Settings) -> None:
 
 
 def totals(plan: BackfillPlan, settings: Settings) -> str:
-    """What a plan costs, in a sentence."""
+    """Describe a plan's cost in a sentence."""
     cost = estimate(plan, weight_share=settings.rest_weight_share)
     return (
         f"{len(plan.pieces):,} pieces: {cost.requests:,} requests, weight {cost.weight:,}, "

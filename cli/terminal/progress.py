@@ -25,7 +25,7 @@ LINE_EACH_S = 10.0
 """Between two lines about a work where no terminal is."""
 
 Shown = Callable[[float, int], None]
-"""Told the share done (0..1) and the rows so far."""
+"""Receives the share done (0..1) and the rows so far."""
 
 
 class RowsColumn(ProgressColumn):

@@ -26,10 +26,10 @@ class Endpoints:
         return "/fapi/v1" if self.market is Market.UM else "/api/v3"
 
     def stream_url_for(self, trade_stream: str) -> str:
-        """Combined streams of trades and klines.
+        """Return the combined-stream URL for trades and klines.
 
-        USD-M streams are routed by path since 2026-03: on any other path they are acknowledged
-        and never sent. Spot times are asked for in microseconds.
+        USD-M streams are routed by path since 2026-03: on any other path they are acknowledged and
+        never sent. Spot timestamps are requested in microseconds.
 
         Args:
             trade_stream: ``aggTrade``, or ``trade`` (undocumented on USD-M, on another path).

@@ -1,4 +1,4 @@
-"""Tell a webhook that a run went wrong: Slack's ``text``, and the facts as fields for machines."""
+"""Post an alert to a webhook when a run fails: Slack's ``text``, and the facts as fields."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MAX_ELAPSED_S = 15.0
 BACKOFF = Backoff(first_s=0.5, max_s=4.0)
 
 MAX_ERROR_CHARACTERS = 1_500
-"""A failed dbt build tells pages; the log has them."""
+"""A failed dbt build prints pages of output; the log has them in full."""
 
 _TITLES = {
     "task_failed": "task failed",
@@ -70,15 +70,15 @@ def send_alert(
     transport: httpx.BaseTransport | None = None,
     sleep: Callable[[float], None] = _sleep,
 ) -> bool:
-    """Post an alert to ALERT_WEBHOOK_URL; returns whether it was taken.
+    """Post an alert to ALERT_WEBHOOK_URL; return whether the webhook accepted it.
 
-    Does nothing where the setting is empty. A webhook that cannot be reached, or refuses, is
-    logged and raises nothing: whoever reports a failure must not add one. The URL is a secret
-    and stands in no log: of it the host alone is named.
+    Does nothing if the setting is empty. A webhook that is unreachable, or refuses, is logged and
+    raises nothing: reporting a failure must not cause another one. The URL is a secret and appears
+    in no log; only its host is logged.
 
     Args:
         transport: None for the network.
-        sleep: waits between tries.
+        sleep: waits between attempts.
     """
     url = settings.alert_webhook_url
     if not url:

@@ -1,4 +1,4 @@
-"""What dbt needs to know, from one database URL."""
+"""Environment of dbt, derived from one database URL."""
 
 from __future__ import annotations
 

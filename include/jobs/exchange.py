@@ -33,7 +33,8 @@ log = structlog.get_logger(__name__)
 APPLICATION_NAME = "candelabra-jobs"
 RECONNECT_AFTER_S = 5.0
 MAX_PROCESSES = 8
-"""So many may ask the exchange at a time: a streamer, the tasks of the pool, some commands."""
+"""Concurrent clients of the exchange that are expected: a streamer, the tasks of the pool, some
+commands."""
 
 _JITTER_S = 0.25
 
@@ -48,10 +49,10 @@ def endpoints_of(settings: Settings, market: Market) -> Endpoints:
 def open_rest(
     settings: Settings, market: Market, *, budget: WeightBudget | None = None
 ) -> BinanceRest:
-    """A REST client; use it in ``with``.
+    """Open a REST client; use it in ``with``.
 
     Args:
-        budget: None for a budget of this process alone, of what the shared one leaves over.
+        budget: None for a budget of this process alone, within what the shared one leaves.
     """
     return BinanceRest(
         endpoints_of(settings, market),
@@ -142,7 +143,7 @@ class SharedBudget:
             self._sleep(wait_s)
 
     def report(self, used: int | None, *, retry_after_s: float | None = None) -> None:
-        """Tell everybody what the exchange's headers say."""
+        """Report the weight in the exchange's headers to all processes."""
         self._reserve.report(used, retry_after_s=retry_after_s)
         connection = self._open()
         if connection is None or (used is None and retry_after_s is None):
@@ -180,10 +181,10 @@ class SharedBudget:
 
 
 def _reserve(settings: Settings, market: Market) -> LocalBudget:
-    """The weight that the shared budget leaves over; of it, this process's part.
+    """The weight that the shared budget leaves; this process gets its part of it.
 
-    While the database is away nobody knows of the others but by the exchange's headers. Should
-    those be missing too, all processes together stay within what is left over.
+    While the database is away, the exchange's headers are the only information about other
+    processes. If those are missing too, all processes together stay within what is left.
     """
     left_over = max(100, round(WEIGHT_LIMITS[market] * (1 - settings.rest_weight_share)))
     return LocalBudget(left_over, own_limit=left_over // MAX_PROCESSES)

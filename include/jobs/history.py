@@ -1,4 +1,4 @@
-"""History of any kind as one chain of plan, pieces and sum: klines, or trades as their check."""
+"""History of klines, or of trades as their check: plan, pieces, sum."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ def plan_history(
     start: Moment | None,
     end: Moment,
 ) -> Sequence[DumpPiece | RestPiece | TradeDumpPiece]:
-    """The pieces of a span; those of klines are told in the log, each with its reason.
+    """Plan the pieces of a time range; pieces of klines are logged, each with its reason.
 
     Args:
-        kind: ``klines``; or ``agg_trades`` or ``trades``, whose files are folded below them.
-        keep_raw: keep the rows of trades too.
-        mode: of klines alone; see ``plan_backfill``.
-        start: None is where the symbol's history begins, of klines alone.
+        kind: ``klines``; or ``agg_trades`` or ``trades``, whose files are aggregated into candles.
+        keep_raw: store the trades too.
+        mode: klines only; see ``plan_backfill``.
+        start: None is the start of the symbol's history, for klines only.
 
     Raises:
-        PermanentError: what is asked for cannot be meant; see ``plan_backfill`` too.
-        TransientError, RateLimitedError: the exchange or the database are away.
+        PermanentError: the request makes no sense; see ``plan_backfill`` too.
+        TransientError, RateLimitedError: the exchange or the database is away.
     """
     if kind == KLINES:
         if keep_raw:
@@ -93,7 +93,7 @@ def load_history_piece(
 
 
 def summarise_history(*, counts: Iterable[Mapping[str, Any]]) -> LoadCounts | TradeDumpCounts:
-    """The sum of what pieces of one kind gave, told in the log."""
+    """Add up the results of pieces of one kind, and log the sum."""
     found = list(counts)
     if not any("files" in one for one in found):
         return summarise(counts=found)

@@ -1,4 +1,4 @@
-"""What the exchange lists."""
+"""Synchronise the registry with the exchange's list of instruments."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ MAX_NAMED = 100
 """Symbols named in one line of the log; more are counted."""
 
 IDS_LOOKED_AT_US = 3 * DAY_US
-"""Minutes so young are looked at for ids that begin anew; it is done each day."""
+"""Age of minutes checked for restarted ids; the job runs daily."""
 
 
 @dataclass(frozen=True, slots=True)
 class InstrumentCounts:
-    """What came of a synchronisation.
+    """Result of a synchronisation.
 
     Attributes:
-        listed: instruments that the exchange shows, by market.
-        trading: those of them that trade, by market.
-        ended: listings that it no longer shows, or whose ticker has another instrument by now.
+        listed: instruments in the exchange's list, by market.
+        trading: those that trade, by market.
+        ended: listings that left the list, or whose ticker now belongs to another instrument.
     """
 
     listed: dict[str, int]
@@ -73,7 +73,8 @@ def sync_instruments(
 
 
 def _part_reused(connection: Connection, seen_at_us: int) -> int:
-    """How many tickers have another instrument, which spot does not tell; see ``part_reused``."""
+    """Count tickers that were given to another instrument, which spot's list does not show; see
+    ``part_reused``."""
     since_us = seen_at_us - IDS_LOOKED_AT_US
     reused = part_reused(connection, Market.SPOT, since_us=since_us, seen_at_us=seen_at_us)
     if reused:
@@ -82,7 +83,7 @@ def _part_reused(connection: Connection, seen_at_us: int) -> int:
 
 
 def _tell_changes(market: Market, known: dict[str, str], now: dict[str, str]) -> None:
-    """Name symbols that are new, and those that began or ceased to trade."""
+    """Log new symbols, and those that started or stopped trading."""
     new = sorted(now.keys() - known.keys())
     if new:
         log.info("instruments_new", market=market.value, count=len(new), symbols=new[:MAX_NAMED])

@@ -1,4 +1,4 @@
-"""Holding what is stored to its rules: the unit of work behind the DAGs and the command line."""
+"""Check stored rows against the quality rules: the job behind the DAG and the command."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def hold_to_rules(
     end: datetime | None = None,
     symbols: Sequence[str] | None = None,
 ) -> QualityReport:
-    """Check what changed since the last run, everything, or a span of time.
+    """Check what changed since the last run, everything, or a time range.
 
     Args:
-        start, end: of the span, ``end`` itself not checked; without an end up to now.
-        symbols: whose candles and trades are checked; None: all.
+        start, end: of the range, ``end`` excluded; without an end up to now.
+        symbols: limits candles and trades to these; None: all.
 
     Returns:
-        What was found; broken rules raise nothing.
+        The result; broken rules raise nothing.
 
     Raises:
         TransientError: the database is away.
     """
-    # Great Expectations takes two seconds to import.
+    # Importing Great Expectations takes two seconds.
     from include.quality.limits import Limits, ScopeKind
     from include.quality.run import run_checks
 

@@ -1,4 +1,4 @@
-"""How the platform is: what the database says, and what of it wants somebody's attention."""
+"""Health of the platform from the database, and what needs attention."""
 
 from __future__ import annotations
 
@@ -139,10 +139,10 @@ def schema_findings(revision: str | None, newest: str) -> list[Finding]:
 
 
 def findings_of(health: Health, *, now: datetime, wanted: Sequence[str] = ()) -> list[Finding]:
-    """What wants attention, the most urgent first.
+    """Return what needs attention, the most urgent first.
 
     Args:
-        wanted: symbols that somebody asked for by name: one without a row is a finding.
+        wanted: symbols named by the user: one without a row is reported.
     """
     streamed = [one for one in health.symbols if one.is_streamed]
     found = []

@@ -1,4 +1,4 @@
-"""Checks of what Python writes, with Great Expectations; its only importer.
+"""Quality rules for what Python writes, checked by Great Expectations; its only importer.
 
-The marts have an owner of their own: dbt's data tests.
+The marts are checked by dbt's data tests.
 """

@@ -15,12 +15,12 @@ from typing import Any, LiteralString
 
 
 class Severity(StrEnum):
-    """What a broken rule does to the run."""
+    """Effect of a broken rule on the run."""
 
     ERROR = "error"
     """The run fails."""
     WARNING = "warning"
-    """It is kept and shown."""
+    """It is recorded and shown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What Great Expectations is told of a rule, and what it found, in our words."""
+"""Translate a rule for Great Expectations, and its result back."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
 MAX_ROWS = 200
-"""Rows of a broken rule that are kept; Great Expectations fetches no more of a query."""
+"""Maximum stored rows of a broken rule; Great Expectations fetches no more of a query."""
 
 # Of each symbol first one, so that none hides the others. The first row has the spans of all.
 _COUNTED = sql.SQL("""
@@ -129,10 +129,10 @@ class ExpectRowsToKeepRule(UnexpectedRowsExpectation):
 
 
 def expectation_of(check: Check, values: dict[str, sql.Composable]) -> Expectation:
-    """The expectation that a rule is kept.
+    """Return the expectation that a rule passes.
 
     Args:
-        values: what the fields of the rule's query stand for.
+        values: values for the placeholders of the rule's query.
     """
     told: dict[str, Any] = {
         "description": f"{check.name} ({check.severity.value}): {check.rule}",

@@ -8,14 +8,14 @@ from decimal import Decimal
 from enum import StrEnum
 
 LATE = timedelta(minutes=15)
-"""How far before a window trades are looked at, and before the last run ledgers: some come late."""
+"""How far before a window trades are read, and before the last run ledgers: some arrive late."""
 
 
 class ScopeKind(StrEnum):
-    """What a run looks at."""
+    """What a run checks."""
 
     CHANGED = "changed"
-    """What changed since the last such run, and what came of age."""
+    """What changed since the last such run, and what became overdue."""
     ALL = "all"
     """Every row."""
     WINDOW = "window"
@@ -27,18 +27,16 @@ class Limits:
     """Limits of the rules.
 
     Attributes:
-        stale_after: how long before the end a trading symbol that is streamed may have its last
-            row.
+        stale_after: maximum age of the last row of a trading, streamed symbol.
         unverified_after: how long a streamed minute may be unconfirmed, and a gap open.
-        settled_after: how long before the end a hole must have ended: a younger one is the
-            streamer's.
-        followed_for: how long a symbol without rows still counts as one that is kept up.
+        settled_after: minimum age of a gap's end: younger ones are the streamer's.
+        followed_for: how long a symbol without rows still counts as loaded every day.
         jump_multiple: how many usual ranges a close may differ from the one before.
-        min_jump: moves of a smaller part of the price are never looked at.
+        min_jump: smaller relative moves are ignored.
         usual_rows: minutes with trades that a usual range needs.
-        silence_before: how long before a halt minutes without a trade are counted, which it must be
-            longer than.
-        longest_halt: how far from a minute without a trade the trades around it are looked for.
+        silence_before: range before a halt in which minutes without a trade are counted; the halt
+            must be longer than these.
+        longest_halt: how far from a minute without a trade to search for trades.
     """
 
     stale_after: timedelta = timedelta(minutes=10)

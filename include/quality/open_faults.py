@@ -15,7 +15,7 @@ Spans = Mapping[str, tuple[tuple[int, int], ...]]
 MAX_SPANS = 200
 """More of one symbol and rule become one span that holds them all."""
 
-# A run that began before the newest one ended may have found what that one has not looked at,
+# A run that began before the newest one ended may have found what that one has not checked,
 # whatever its scope and symbols.
 OPEN: LiteralString = """
 CREATE TEMPORARY TABLE quality_open AS
@@ -48,7 +48,7 @@ SELECT EXISTS (
 def united(
     *parts: Mapping[str, Iterable[tuple[int, int]]],
 ) -> dict[str, tuple[tuple[int, int], ...]]:
-    """The spans of all parts, those that meet made one."""
+    """Return the spans of all parts, with adjacent ones merged."""
     by_symbol: dict[str, list[tuple[int, int]]] = {}
     for part in parts:
         for symbol, spans in part.items():

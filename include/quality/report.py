@@ -1,4 +1,4 @@
-"""What a run of checks found."""
+"""The result of a quality run."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class FailingRow:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One rule over what a run looked at.
+    """One rule, over everything that a run checked.
 
     Attributes:
-        failing_count: all rows that break it.
-        failing_rows: of each symbol the first, then the second of each and so on; some of them.
+        failing_count: number of rows that break it.
+        failing_rows: some of them: the first of each symbol, then the second of each, and so on.
         open_spans: where all of them are.
     """
 
@@ -79,13 +79,13 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class QualityReport:
-    """All rules over what a run looked at.
+    """All rules, over everything that a run checked.
 
     Attributes:
-        start: of the window; of changed rows the end of the last run; None: everything.
-        end: itself not looked at.
-        candles, trades: rows looked at.
-        symbols: symbols whose candles were looked at.
+        start: of the window; for changed rows the end of the last run; None: everything.
+        end: exclusive.
+        candles, trades: rows checked.
+        symbols: symbols whose candles were checked.
     """
 
     run_id: str
@@ -99,7 +99,7 @@ class QualityReport:
 
     @property
     def success(self) -> bool:
-        """Whether every rule is kept, but for those whose breaking is a warning."""
+        """Whether every rule passed, apart from warnings."""
         return not self.failures
 
     @property
@@ -119,7 +119,7 @@ class QualityReport:
 
     @property
     def looked_at(self) -> str:
-        """What was looked at, in words."""
+        """Describe what was checked."""
         end = f"{self.end:%Y-%m-%d %H:%M} UTC"
         if self.scope is ScopeKind.ALL or self.start is None:
             return f"everything up to {end}"

@@ -46,23 +46,23 @@ def run_checks(
     limits: Limits | None = None,
     docs_folder: Path | None = None,
 ) -> QualityReport:
-    """Hold the stored rows to every rule and record what was found.
+    """Check the stored rows against every rule and record the results.
 
     Every rule's result goes to ``ops.quality_results``; a repeated ``run_id`` replaces them.
 
     Args:
-        database_url: ``postgresql://`` URL; neither stored nor logged with its password.
-        scope: what changed since the last such run (everything, where there was none),
-            everything, or a window.
+        database_url: ``postgresql://`` URL; its password is neither stored nor logged.
+        scope: what changed since the last such run (everything if there was none), everything, or a
+            window.
         start: of a window: aware, on a full minute.
-        end: moment up to which minutes are looked at, itself not; aware, on a full minute. None:
-            the database's clock.
-        symbols: platform symbols whose candles and trades are looked at; None takes all.
+        end: exclusive end of the checked minutes; aware, on a full minute. None: the database's
+            clock.
+        symbols: platform symbols whose candles and trades are checked; None: all.
         limits: of the rules.
-        docs_folder: where the pages of Data Docs go; None: nowhere.
+        docs_folder: target of the Data Docs pages; None: no pages.
 
     Returns:
-        The report; it does not raise for broken rules, its ``raise_for_failures`` does.
+        The report; broken rules do not raise, its ``raise_for_failures`` does.
 
     Raises:
         TransientError: the database is away, or a rule took too long.
@@ -87,7 +87,7 @@ def run_checks(
         )  # fmt: skip
         took_ms = round((time.monotonic() - began_s) * 1000)
         advances = scope is ScopeKind.CHANGED and symbols is None
-        # what was found of some symbols says nothing of the others
+        # results for some symbols say nothing about the others
         recorded = found.kind if symbols is None else ScopeKind.WINDOW
         record_quality_run(
             connection,
@@ -134,8 +134,8 @@ class _Run:
     """One pass over the suites.
 
     Attributes:
-        validated: what Great Expectations said of each suite, by name, chunks put together.
-        candles, trades: rows looked at.
+        validated: Great Expectations' results of each suite, by name, chunks combined.
+        candles, trades: rows checked.
     """
 
     def __init__(self, session: Session, scope: Scope, values: Values) -> None:
@@ -211,7 +211,7 @@ class _Run:
 
 
 def _name_of(result: ExpectationValidationResult) -> str:
-    """The rule that an expectation stands for."""
+    """Return the rule of an expectation."""
     meta = (result.expectation_config.meta if result.expectation_config else None) or {}
     return str(meta["check"])
 

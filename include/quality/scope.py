@@ -1,20 +1,17 @@
-"""What a run looks at: minutes and trades that changed since the last one, a window, or all.
+"""What a run checks: minutes and trades that changed since the last one, a window, or all.
 
-Everything is kept in temporary tables of the session, which the suites' batches read:
+It is laid out in temporary tables of the session, which the suites' batches read:
 
-==================  ===========================================================================
-quality_symbols     symbols with rows in the last day before the end
-quality_wanted      stretches to be checked, cut into chunks of bounded size
-quality_open        where rules were broken, to be looked at again
-quality_candles     the rows of one chunk: its stretches, each with the row before and behind
-quality_minutes     minutes of USD-M that were looked at, and whether somebody traded in them
-quality_trades      the kept trades of one chunk
-==================  ===========================================================================
+quality_symbols     symbols with rows in the last day before the end quality_wanted      stretches
+to be checked, cut into chunks of bounded size quality_open        where rules were broken, to be
+checked again quality_candles     the rows of one chunk: its stretches, each with the row before and
+after quality_minutes     checked minutes of USD-M, and whether they had trades quality_trades
+the captured trades of one chunk
 
-Changes of candles, of values or of status alone, are found as the health marts find them: by the
-snapshot up to which the last run has seen ``ops.coverage_changes``, in ``ops.build_cursors``. What
-time alone turns into a fault (a hole that nobody repaired, a minute that nobody confirmed) is
-looked at when it comes of age, and rows that broke a rule until they keep it.
+Changed candles, by value or status, are found as the health marts find them: by the snapshot of
+``ops.coverage_changes`` that the last run stored in ``ops.build_cursors``. What becomes a fault
+with time alone (a gap that was not repaired, a minute that was not confirmed) is checked when it
+becomes overdue, and rows that broke a rule until they pass.
 """
 
 from __future__ import annotations
@@ -53,7 +50,7 @@ _TABLES: tuple[LiteralString, ...] = (
     )
     """,
     MINUTES,
-    # Columns alone: a rule must see what a dropped constraint let in.
+    # Columns without constraints: a rule must see what a dropped constraint let in.
     """
     CREATE TEMPORARY TABLE quality_candles AS
     SELECT 0::bigint AS stretch, * FROM market.candles_1m WITH NO DATA
@@ -204,15 +201,15 @@ INNER JOIN market.candles_1m AS candle
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a run looks at.
+    """What a run checks.
 
     Attributes:
-        kind: what was asked for; ``all`` also where there is no cursor to go on from.
-        start: of the window; of changed rows the end of the last run, or a day before ours where
-            that is longer ago.
-        end: moment up to which minutes are checked.
-        snapshot: what this run has seen of the change log, as text.
-        symbols: how many symbols are looked at.
+        kind: the requested kind; ``all`` also if there is no cursor to continue from.
+        start: of the window; for changed rows the end of the last run, or a day before ours if that
+            is longer ago.
+        end: exclusive end of the checked minutes.
+        snapshot: this run's position in the change log, as text.
+        symbols: number of symbols.
         chunks: numbers of the chunks.
     """
 
@@ -227,7 +224,7 @@ class Scope:
 def values_of(
     limits: Limits, end: datetime, symbols: Sequence[str] | None
 ) -> dict[str, sql.Composable]:
-    """What the fields of our queries stand for."""
+    """Values of the placeholders in our queries."""
     return {
         "end": sql.Literal(end),
         "since": sql.Literal(end - limits.followed_for),
@@ -286,15 +283,15 @@ def prepare(
     end: datetime | None,
     symbols: Sequence[str] | None,
 ) -> tuple[Scope, dict[str, sql.Composable]]:
-    """Find what is to be looked at, and lay it out in ``quality_wanted``.
+    """Determine what to check, and lay it out in ``quality_wanted``.
 
     Args:
-        start: of a window; not used otherwise.
+        start: of a window; otherwise unused.
         end: None: the database's clock.
         symbols: None: all.
 
     Returns:
-        The scope, and what the fields of queries stand for.
+        The scope, and the values of the queries' placeholders.
     """
     cursor_key: dict[str, sql.Composable] = {
         "relation": sql.Literal(CURSOR),
@@ -308,7 +305,7 @@ def prepare(
     if kind is ScopeKind.CHANGED and (cursor is None or last_end is None):
         kind = ScopeKind.ALL
         if cursor is None:
-            # From here on the changes are kept for us, however long this run takes.
+            # From here on changes are kept for this run, however long it takes.
             session.execute(_KEEP_CURSOR, {"snapshot": sql.Literal(snapshot)})
     spans = {ScopeKind.CHANGED: _CHANGED, ScopeKind.WINDOW: _WINDOW, ScopeKind.ALL: _ALL}[kind]
     since: datetime | None = start

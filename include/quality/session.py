@@ -16,14 +16,14 @@ from sqlalchemy.exc import DBAPIError
 from include.store.postgres.pools import redact, translated
 
 STATEMENT_TIMEOUT_S = 600
-"""Longest time one rule may take."""
+"""Longest time of one rule."""
 
 
 class Session:
     """A context of Great Expectations over one connection.
 
-    The pool holds one connection, so that temporary tables are seen by every rule; each is
-    returned to it before the next is asked for.
+    The pool has one connection, so that every rule sees the temporary tables; each rule returns it
+    before the next one starts.
     """
 
     def __init__(self, database_url: str) -> None:
@@ -80,10 +80,10 @@ class Session:
     def execute(
         self, query: LiteralString, values: Mapping[str, sql.Composable] | None = None
     ) -> list[tuple[Any, ...]]:
-        """Run one statement in a transaction of its own; its rows, if it has any.
+        """Run one statement in a transaction of its own; return its rows, if any.
 
         Args:
-            values: what the fields of the text in braces stand for.
+            values: values for the placeholders in braces.
         """
         with self.transaction() as connection:
             cursor = connection.execute(composed(query, values or {}))

@@ -18,12 +18,13 @@ from include.store.candles.merging import Connection
 from include.store.postgres.pools import translated
 
 LISTED_FROM_UNKNOWN_US = 0
-"""Start of a listing that was found listed and of which the exchange tells no start."""
+"""Start of a listing whose start the exchange does not publish."""
 
 MIN_SHARE_SEEN = 0.5
-"""An answer that shows fewer of a market's symbols is broken; nobody delists so many at once."""
+"""An answer with fewer of a market's symbols is broken; the exchange never delists that many at a
+time."""
 
-# The exchange tells a later start than the present listing's: the ticker was used again.
+# The exchange's start is later than the present listing's: the ticker was reused.
 _END_REUSED = """
 UPDATE market.instruments
 SET listed_to = %(listed_at)s
@@ -32,8 +33,8 @@ WHERE
     AND listed_from < %(listed_at)s AND listed_from <> %(unknown)s
 """
 
-# The start of the row to write: the present listing's; that of a listing which was thought to
-# have ended; or, for a ticker that came back, the start that the exchange tells, else now.
+# Start of the row to write: the present listing's; that of a listing that seemed to have ended; or,
+# for a ticker that came back, the exchange's start, else now.
 _WRITE = """
 WITH known AS (
     SELECT
@@ -87,8 +88,8 @@ WHERE
     AND symbol <> ALL (%(symbols)s::text[])
 """
 
-# Spot tells no start of trading. But the trades of one instrument have growing ids: where all ids
-# of a minute are smaller than all of the one before, it is another instrument's.
+# Spot publishes no start of trading. But trades of one instrument have ascending ids: if all ids of
+# a minute are smaller than those of the minute before, they belong to another instrument.
 _PART_REUSED = """
 WITH listed AS (
     SELECT i.* FROM market.instruments AS i
@@ -147,9 +148,9 @@ ORDER BY symbol, listed_from
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """An instrument from ``listed_from_us`` up to ``listed_to_us`` (None: still listed).
+    """An instrument from ``listed_from_us`` to ``listed_to_us`` (None: still listed).
 
-    ``listed_from_us`` is ``LISTED_FROM_UNKNOWN_US`` where the exchange does not tell it.
+    ``listed_from_us`` is ``LISTED_FROM_UNKNOWN_US`` if the exchange does not publish it.
     """
 
     instrument: Instrument
@@ -209,13 +210,13 @@ def write_instruments(
 def part_reused(
     connection: Connection, market: Market, *, since_us: int, seen_at_us: int
 ) -> list[str]:
-    """Part the listings of tickers that were given to another instrument without being delisted.
+    """Split the listings of tickers that were given to another instrument without a delisting.
 
-    Their trade ids begin anew, as far as the stored minutes have ids: those of the stream do. The
+    Their trade ids restart, as far as the stored minutes have ids (those of the stream do). The
     former listing ends, and the new one begins, with the first minute of smaller ids.
 
     Args:
-        since_us, seen_at_us: minutes within are looked at.
+        since_us, seen_at_us: range of minutes to check.
 
     Returns:
         The symbols, in order.

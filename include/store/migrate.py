@@ -1,8 +1,8 @@
-"""Bringing a database to the present schema: ``migrate``.
+"""Upgrade a database to the present schema: ``migrate``.
 
-One transaction holds everything, so a failed migration leaves nothing behind; an advisory lock
-makes a second one wait. Roles, grants and comments are applied every time. Where the server lets
-nobody make roles, the owner's login does everything.
+Everything runs in one transaction, so a failed migration leaves nothing behind; an advisory lock
+makes a second one wait. Roles, grants and comments are applied every time. If the server does not
+allow creating roles, the owner's login does everything.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def migrate(database_url: str, *, role_urls: Mapping[str, str] | None = None) ->
 
 
 def check_server_version(version: int, *, where: str) -> None:
-    """Refuse a server that lacks what the schema needs.
+    """Refuse a server without the features that the schema needs.
 
     Args:
         version: ``server_version_num``, such as 180001 for 18.1.
@@ -102,7 +102,7 @@ def check_server_version(version: int, *, where: str) -> None:
 
 
 def _prepare(owner: Owner) -> None:
-    """Take the lock, and make what alembic and the revisions stand on."""
+    """Take the lock, and create what alembic and the revisions need."""
     owner.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(f"{LOCK_TIMEOUT_S}s")))
     owner.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK_KEY,))
     owner.execute(script_text("repeatable/roles.sql"))
@@ -110,9 +110,9 @@ def _prepare(owner: Owner) -> None:
 
 
 def _has_roles(owner: Owner, roles: Collection[str]) -> bool:
-    """Whether these roles are there.
+    """Whether these roles exist.
 
-    Nobody makes some of the first four and not the others; that of accounts came later.
+    The first four are created together; the accounts role came later.
     """
     found = owner.execute(
         "SELECT count(*) FROM pg_roles WHERE rolname = ANY (%s)", (list(roles),)

@@ -18,14 +18,14 @@ from typing import IO, cast
 from include.errors import RejectedInputError
 
 BLOCK_BYTES = 16 << 20
-"""Decompressed bytes parsed at once, about 200,000 rows: smaller blocks cost more calls, larger
-ones are given back to the system each time and come anew page by page (a tenth slower)."""
+"""Decompressed bytes parsed together, about 200,000 rows. Smaller blocks cost more calls; larger
+ones are returned to the system each time and mapped again page by page (a tenth slower)."""
 
 MAX_LINE_BYTES = 1 << 16
 """A longer line is no row of a market-data file."""
 
 OnRead = Callable[[float], None]
-"""Told which share of a file has been read."""
+"""Receives the share of a file that has been read."""
 
 _READ_BYTES = 1 << 20
 _CORRUPT = (zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile, NotImplementedError)
@@ -38,10 +38,11 @@ def sha256_of(path: Path) -> str:
 
 
 def check_archive(path: Path) -> None:
-    """Read a file to its end, so that a corrupt one is known before any row is used.
+    """Read a file to its end, so that corruption shows before any row is used.
 
     Raises:
-        RejectedInputError: the archive is damaged or cut, is encrypted, or holds not one file.
+        RejectedInputError: the archive is damaged, truncated or encrypted, or does not contain
+            exactly one file.
     """
     with _opened(path) as (stream, _):
         while stream.read(_READ_BYTES):
@@ -51,13 +52,13 @@ def check_archive(path: Path) -> None:
 def read_blocks(
     path: Path, *, block_bytes: int = BLOCK_BYTES, on_read: OnRead | None = None
 ) -> Iterator[bytes]:
-    """The file's text in blocks that end with a line's end (the last one may not).
+    """Yield the file's text in blocks of whole lines (the last one may end without a newline).
 
     Args:
-        on_read: told which share of the file (0..1, before decompression) has been read.
+        on_read: receives the share of the file (0..1, before decompression) that has been read.
 
     Raises:
-        RejectedInputError: as ``check_archive``; or a line is no line of text.
+        RejectedInputError: as ``check_archive``; or a line is not text.
     """
     rest = b""
     size = path.stat().st_size if path.is_file() else 0
@@ -86,9 +87,8 @@ def read_blocks(
 
 
 def _read(stream: IO[bytes], size: int) -> bytes:
-    """As many bytes as there are, up to a size; in pieces, since ``zipfile`` asked for much at
-    once copies what it has not inflated yet again and again (0.66 s instead of 0.41 for 250 MB).
-    """
+    """Read up to a number of bytes, in pieces: ``zipfile`` asked for much at a time copies its
+    input again and again (0.66 s instead of 0.41 for 250 MB)."""
     pieces: list[bytes] = []
     while size > 0 and (piece := stream.read(min(size, _READ_BYTES))):
         pieces.append(piece)

@@ -10,10 +10,10 @@ import polars as pl
 from include.errors import RejectedInputError
 
 MAX_RAW_CHARACTERS = 500
-"""A rejected line is kept up to this length."""
+"""Maximum stored length of a rejected line."""
 
 NUMBER = r"^[0-9]{1,18}(\.[0-9]{1,18})?$"
-"""Plain decimal notation within what 128 bits hold; the exchange prints nothing else."""
+"""Plain decimal notation within 128 bits; the exchange prints nothing else."""
 
 COUNT = r"^[0-9]{1,18}$"
 TIME = r"^([0-9]{13}|[0-9]{16})$"
@@ -59,19 +59,19 @@ def lines_of(block: bytes, *, first_line: int) -> pl.DataFrame:
 
 
 def choose_layout(first: str, layouts: Sequence[Layout], *, file: str) -> tuple[Layout, bool]:
-    """The layout of a file by its first line, and whether that line is a header.
+    """Detect a file's layout from its first line, and whether that line is a header.
 
-    A header is told by its first character; a file without one by its number of columns.
+    A header is detected by its first character; otherwise the number of columns decides.
 
     Raises:
-        RejectedInputError: no layout fits; the message says which there are.
+        RejectedInputError: no layout matches; the message lists the layouts.
     """
     known = "; ".join(f"{one.name}: {','.join(one.columns)}" for one in layouts)
     if first.lstrip('" ')[:1].isdigit():
         fields = [field.strip(' "') for field in first.split(",")]
         width = len(fields)
         fitting = [layout for layout in layouts if len(layout.columns) == width]
-        # trades of one market are as wide as aggTrades of the other: only the flags tell
+        # trades of one market are as wide as aggTrades of the other: only the flags differ
         if fitting:
             return max(fitting, key=lambda one: _fits_flags(fields, one)), False
         raise RejectedInputError(f"{file} has {width} columns; known are {known}")
@@ -142,7 +142,7 @@ def part(table: pl.DataFrame) -> tuple[pl.DataFrame, list[Rejection]]:
 
 
 def number_checks(columns: Sequence[str]) -> list[tuple[pl.Expr, str | pl.Expr]]:
-    """Checks that columns hold non-negative plain numbers."""
+    """Return the expression that checks columns for non-negative plain numbers."""
     checks: list[tuple[pl.Expr, str | pl.Expr]] = []
     for name in columns:
         text = pl.col(name)

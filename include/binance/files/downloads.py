@@ -1,9 +1,9 @@
-"""Downloads that go on where they were cut.
+"""Downloads that resume after an interruption.
 
-What has come so far lies beside the file under ``.part``, with what names its state (ETag or
-Last-Modified) under ``.part.state``. The next try asks for the rest with Range and If-Range, so
-that a server whose file has changed, or that knows no ranges, sends the whole (RFC 9110, 13.1.5
-and 14.2). Whoever uses the file still holds it to its checksum.
+Received bytes are beside the file under ``.part``, with the validator of its state (ETag or
+Last-Modified) under ``.part.state``. The next attempt requests the rest with Range and If-Range, so
+that a server whose file has changed, or that supports no ranges, sends the whole file (RFC 9110,
+13.1.5 and 14.2). The caller still verifies the checksum.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 @dataclass(frozen=True, slots=True)
 class Downloaded:
-    """A whole file.
+    """A complete file.
 
     Attributes:
         checksum: its SHA-256, in hex.
-        last_modified: the header; empty where there was none.
-        resumed_at: bytes that had come before this try.
+        last_modified: the header; empty if there was none.
+        resumed_at: bytes received before this attempt.
     """
 
     checksum: str
@@ -43,13 +43,13 @@ class Downloaded:
 def download(
     http: httpx.Client, url: str, file: Path, *, check_status: Callable[[httpx.Response], None]
 ) -> Downloaded:
-    """Stream a file to disk, from where an earlier try was cut.
+    """Stream a file to disk, resuming an earlier attempt.
 
     Args:
-        check_status: raises for an answer that is no file.
+        check_status: raises for an answer that is not the file.
 
     Raises:
-        httpx.TransportError, httpx.DecodingError: the connection was cut; what came is kept.
+        httpx.TransportError, httpx.DecodingError: the connection broke; received bytes are kept.
     """
     part, state = _beside(file, ".part"), _beside(file, ".part.state")
     for offset in (_size(part, state), 0):
@@ -58,7 +58,7 @@ def download(
             headers |= {"Range": f"bytes={offset}-", "If-Range": state.read_text()}
         with http.stream("GET", url, headers=headers) as answer:
             if offset and _has_nothing_to_add(answer, offset):
-                continue  # what came before is no beginning of the file: ask for the whole
+                continue  # the bytes on disk are not the start of the file: request the whole
             check_status(answer)
             is_rest = answer.status_code == _PARTIAL
             digest = hashlib.sha256()
@@ -89,12 +89,12 @@ def _beside(file: Path, ending: str) -> Path:
 
 
 def _size(part: Path, state: Path) -> int:
-    """Bytes that can be gone on from."""
+    """Bytes from which the download can resume."""
     return part.stat().st_size if part.exists() and state.exists() else 0
 
 
 def _name_state(state: Path, answer: httpx.Response) -> None:
-    """Keep what names the state of the file; without it nothing can be gone on from."""
+    """Store the validator of the file's state; without it the download cannot resume."""
     tag = answer.headers.get("etag", "")
     name = answer.headers.get("last-modified", "") if not tag or tag.startswith("W/") else tag
     if name:

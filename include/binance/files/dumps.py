@@ -85,9 +85,9 @@ class DumpEntry:
     """A file in the listing.
 
     Attributes:
-        path: below the site's root.
+        path: relative to the site's root.
         published_at_us: when this state of it was published.
-        size_bytes: as listed; 0 where the listing does not tell.
+        size_bytes: as listed; 0 if the listing has no size.
     """
 
     path: str
@@ -152,15 +152,15 @@ class DumpSite:
         self._http.close()
 
     def list(self, prefix: str, *, after: str = "", until: str = "") -> Iterator[DumpEntry]:
-        """Files below a prefix in the order of their paths, checksum files left out.
+        """List the files with a prefix, ordered by path, without checksum files.
 
         Args:
-            after: begin behind this path.
+            after: start after this path.
             until: stop before this path; empty for all.
 
         Raises:
             TransientError: the site does not answer.
-            PermanentError: the answer is no listing.
+            PermanentError: the answer is not a listing.
         """
         marker = after
         for _ in range(MAX_PAGES):
@@ -192,20 +192,20 @@ class DumpSite:
         return True
 
     def fetch(self, path: str, into: Path) -> FetchedDump:
-        """Fetch a file and hold it to its checksum.
+        """Download a file and verify its checksum.
 
-        A fetch that was cut goes on where it ended, also one of an earlier call with the same
-        folder. A wrong sum is asked for once more, since a file and its checksum are not
-        re-issued in the same moment.
+        An interrupted download resumes, also one of an earlier call with the same folder. A
+        checksum that does not match is requested once more, because a file and its checksum are not
+        re-issued at the same moment.
 
         Args:
-            path: below the site's root.
-            into: folder to put it in, under its own last name.
+            path: relative to the site's root.
+            into: target folder; the file keeps its last name.
 
         Raises:
             NotPublishedError: the site has no such file, or no checksum of it.
-            WrongChecksumError: the checksum does not fit.
-            RejectedInputError: the checksum file holds none.
+            WrongChecksumError: the checksum does not match.
+            RejectedInputError: the checksum file contains none.
             TransientError: the site does not answer.
         """
         file = into / PurePosixPath(path).name
@@ -251,7 +251,7 @@ class DumpSite:
         return done.checksum, done.last_modified
 
     def _published_at_us(self, path: str, header: str) -> int:
-        """When the file was published: its Last-Modified, else what the listing says."""
+        """Return when the file was published: its Last-Modified, else the listing's time."""
         if header:
             try:
                 return to_us(parsedate_to_datetime(header))

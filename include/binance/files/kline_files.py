@@ -1,6 +1,6 @@
-"""Files of klines in the dump site's format, of 1 minute if not told otherwise, read strictly.
+"""Files of klines in the dump site's format, of 1 minute unless specified, read strictly.
 
-Twelve columns, with a header or without, times in ms or µs: sniffed for each file. Bad rows are
+Twelve columns, with a header or without, times in ms or µs: detected for each file. Bad rows are
 returned with line and reason; the others stay usable.
 """
 
@@ -81,14 +81,14 @@ class KlineBlock:
 
 
 class KlineReader:
-    """Reads the blocks of one file of klines; holds what one block must know of the others.
+    """Reads the blocks of one file of klines; keeps what a block must know of the others.
 
     Args:
         symbol: platform symbol of the rows.
-        window: rows open within this half-open range (µs), else they are rejected; None: any.
+        window: half-open range (µs) of valid open times; rows outside are rejected; None: any.
         interval: of the rows.
-        aside: open times (µs) whose rows are held back and judged together by ``finish``: those
-            of minutes that are known to come in several blocks.
+        aside: open times (µs) whose rows are kept and judged together by ``finish``: minutes known
+            to occur in several blocks.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class KlineReader:
         return KlineBlock(self._candles(table), [], unit_of(self._digits))
 
     def finish(self) -> KlineBlock | None:
-        """What the rows that were held back give, behind the last block; None without any."""
+        """Return the rows that were kept, after the last block; None if there are none."""
         if not self._held:
             return None
         lines, self._held, self._aside = pl.concat(self._held), [], self._aside.clear()
@@ -216,7 +216,7 @@ class KlineReader:
         checks: list[tuple[pl.Expr, str | pl.Expr]] = [
             (open_time % MINUTE_US != 0, "open_time is not a full minute"),
             (
-                # a bar that an outage cut closes early
+                # an outage closes a bar early
                 (close_time < open_time) | (close_time >= end_time),
                 "close_time is not within the minute: not a 1m kline"
                 if self._interval.width_us == MINUTE_US
@@ -249,7 +249,7 @@ class KlineReader:
         """Keep one of equal rows of a minute, and none of rows that contradict each other."""
         values = pl.struct(*_SCALED, "trade_count")
         key = pl.col("open_time")
-        opens = table["open_time"].unique()  # also those of which no row is kept
+        opens = table["open_time"].unique()  # also those without a valid row
         table, rejections = reject(
             table,
             [

@@ -1,9 +1,9 @@
 """Parquet files of klines and trades, as lines of text for the readers of the dump formats.
 
-One reader for each kind of row, whatever the file: rows become lines in the layout's
-order, with the numbers as they are. Numbers have to be exact: decimals, whole numbers or text.
-A float has lost digits that nobody can give back, so that a file with one where a price, an
-amount, an id or a time should be is refused. Columns are found by name, in any order.
+One reader serves each kind of row, whatever the file: rows become lines in the layout's order, with
+their numbers unchanged. Numbers must be exact: decimals, integers or text. A float has lost digits,
+so a file with a float as price, amount, id or time is refused. Columns are found by name, in any
+order.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ log = structlog.get_logger(__name__)
 
 SUFFIX = ".parquet"
 BATCH_ROWS = 200_000
-"""Rows held at once, about 20 MB as text, however large the file's row groups are."""
+"""Rows in memory, about 20 MB as text, however large the file's row groups are."""
 
 SYMBOL_COLUMN = "symbol"
 _OPTIONAL = {"ignore": "0", "is_best_match": "true"}
-"""Columns that nothing is made of, and what stands in where a file leaves them out."""
+"""Columns that are not used, and their default if a file omits them."""
 
 _COUNTS = ("id", "first_trade_id", "last_trade_id", "trade_count")
 _TIMES = ("open_time", "close_time", "trade_time")
@@ -45,20 +45,20 @@ class _Match:
 
 
 def check_parquet(path: Path) -> None:
-    """Read a file to its end, so that a damaged one is known before any row is used.
+    """Read a file to its end, so that damage shows before any row is used.
 
     Raises:
-        RejectedInputError: it is damaged, cut, or no Parquet file.
+        RejectedInputError: it is damaged, truncated, or not a Parquet file.
     """
     for _ in _batches(path):
         pass
 
 
 def parquet_layout(path: Path, layouts: Sequence[Layout]) -> Layout:
-    """The layout whose columns a file has.
+    """Return the layout whose columns a file has.
 
     Raises:
-        RejectedInputError: none; or a column is of a type that cannot be exact.
+        RejectedInputError: none matches; or a column has an inexact type.
     """
     match = _match(path, layouts)
     _texts(path, match)
@@ -66,7 +66,7 @@ def parquet_layout(path: Path, layouts: Sequence[Layout]) -> Layout:
 
 
 def parquet_symbols(path: Path) -> list[str]:
-    """What a file's column ``symbol`` names; empty where it has none.
+    """Return the value of a file's column ``symbol``; empty if it has none.
 
     Raises:
         RejectedInputError: it is damaged.
@@ -169,10 +169,10 @@ def _match(path: Path, layouts: Sequence[Layout]) -> _Match:
 
 
 def _texts(path: Path, match: _Match) -> list[pl.Expr]:
-    """Expressions that make text of each column of the layout.
+    """Return expressions that convert each column of the layout to text.
 
     Raises:
-        RejectedInputError: a type cannot hold what the column means exactly.
+        RejectedInputError: a column's type cannot represent its values exactly.
     """
     schema = _schema(path)
     texts = []

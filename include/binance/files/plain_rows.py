@@ -87,9 +87,10 @@ def time_digits(table: pl.DataFrame, name: str = "trade_time") -> int:
 
 
 def _as_integers(column: pl.Series, common: int) -> tuple[pl.Expr, int] | None:
-    """A column of numbers scaled to Int128, and its decimals; None where one may be no number.
+    """Return a column of numbers scaled to Int128, and its decimals; None if one may not be a
+    number.
 
-    A text that is none becomes null in the expression.
+    Text that is not a number becomes null in the expression.
     """
     text = pl.col(column.name)
     if common:

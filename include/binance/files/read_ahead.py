@@ -1,4 +1,4 @@
-"""Reading one item ahead in a thread of its own: decompressing and parsing overlap."""
+"""Read one item ahead in a thread: decompression and parsing overlap."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ Item = TypeVar("Item")
 
 
 def read_ahead(items: Generator[Item, None, None]) -> Generator[Item, None, None]:
-    """The same items; the next one is made while the last one is used.
+    """Yield the same items; the next one is made while the last one is used.
 
-    What making an item raises is raised when it would have come. Closing this closes ``items``.
+    Errors of the source are raised in their place. Closing this closes ``items``.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
         try:
@@ -21,5 +21,5 @@ def read_ahead(items: Generator[Item, None, None]) -> Generator[Item, None, None
                 coming = pool.submit(next, items, None)
                 yield item
         finally:
-            # behind the one that is being made, since a running generator cannot be closed
+            # after the running item, because a running generator cannot be closed
             pool.submit(items.close).result()

@@ -1,4 +1,4 @@
-"""Where the ids of a file of trades begin anew: its ticker was given to another instrument."""
+"""Find where the ids of a file of trades restart: its ticker was given to another instrument."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from include.domain.timeframes import MINUTE_US
 
 
 def part(block: TextBlock, layout: Layout, fold: TradeFold) -> tuple[TextBlock, TextBlock] | None:
-    """A block up to its first row of another instrument, and from there on; None without one.
+    """Split a block at its first row of another instrument; None for the second part if there is
+    none.
 
-    A smaller id at a time well behind all others is another instrument's, if the next row goes on
-    from it. Rows that were written twice, or in another order, come with earlier times.
+    A smaller id with a time well after all others belongs to another instrument, if the next row
+    continues from it. Rows that were written twice, or in another order, have earlier times.
 
     Args:
         fold: of the rows before the block.

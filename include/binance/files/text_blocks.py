@@ -27,10 +27,11 @@ class TextBlock:
 
 
 def check_file(path: Path) -> None:
-    """Read a file to its end, so that a damaged one is known before any row is used.
+    """Read a file to its end, so that damage shows before any row is used.
 
     Raises:
-        RejectedInputError: it is damaged, cut, encrypted, or holds not one file.
+        RejectedInputError: it is damaged, truncated or encrypted, or does not contain exactly one
+            file.
     """
     if path.suffix == parquet_files.SUFFIX:
         parquet_files.check_parquet(path)
@@ -39,10 +40,10 @@ def check_file(path: Path) -> None:
 
 
 def layout_of(path: Path, layouts: Sequence[Layout]) -> Layout:
-    """What a file holds: by its header, by the columns of its first row, or by their names.
+    """Detect a file's contents from its header, the columns of its first row, or their names.
 
     Raises:
-        RejectedInputError: damaged, empty, or of no known layout.
+        RejectedInputError: damaged, empty, or of unknown layout.
     """
     if path.suffix == parquet_files.SUFFIX:
         return parquet_files.parquet_layout(path, layouts)

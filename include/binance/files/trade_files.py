@@ -1,10 +1,10 @@
-"""Files of trades and of aggTrades, folded into 1-minute candles.
+"""Files of trades and of aggTrades, aggregated into 1-minute candles.
 
-Single trades are ``ID,Price,Quantity,QuoteQuantity,Timestamp,IsBuyerMaker,IsBestMatch`` as the
-dump site writes them; their quote amounts are the exchange's own, rounded as it rounds them.
-AggTrades name the first and last trade inside and tell no quote amounts. USD-M files end before
-the last column. What proves a minute whole is told in ``trade_fold``; rows that cannot be used
-are told with line and reason.
+Single trades are ``ID,Price,Quantity,QuoteQuantity,Timestamp,IsBuyerMaker,IsBestMatch`` as on the
+dump site; their quote amounts are the exchange's own, rounded as it rounds them. AggTrades have the
+first and last trade id inside and no quote amounts. USD-M files lack the last column.
+``domain/columns/trades.py`` explains which minutes are whole; unusable rows are returned with line
+and reason.
 """
 
 from __future__ import annotations
@@ -89,16 +89,16 @@ def agg_trades_layout(symbol: str) -> Layout:
 
 @dataclass(frozen=True, slots=True)
 class TradeBlock:
-    """What a part of a file gave.
+    """Result of reading a part of a file.
 
     Attributes:
         whole: candles (``CANDLE_SCHEMA``) proven whole.
-        partial: candles known to miss trades, or not proven to miss none.
-        rejections: rows that cannot be used.
+        partial: candles with missing trades, or not proven whole.
+        rejections: unusable rows.
         trades: rows used.
         time_unit: ``ms``, ``us``, or None while no row had a time.
-        rows: the rows used, where they were asked for: the columns of the layout, numbers as
-            text, ``trade_time`` in µs.
+        rows: the rows used, if requested: the columns of the layout, numbers as text,
+            ``trade_time`` in µs.
     """
 
     whole: pl.DataFrame
@@ -110,14 +110,14 @@ class TradeBlock:
 
 
 class TradeReader:
-    """Reads and folds one file.
+    """Reads and aggregates one file.
 
     Args:
         symbol: platform symbol.
         layout: of the file; None for single trades of the symbol's market.
         after_id: id of the row before the file's first; see ``TradeFold``.
-        window: trades lie within this half-open range (µs), else they are rejected; None: any.
-        keep_rows: give the rows as well.
+        window: half-open range (µs) of valid trade times; rows outside are rejected; None: any.
+        keep_rows: return the rows as well.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class TradeReader:
 
     @property
     def fold(self) -> TradeFold:
-        """What is known of the file's ids and ends."""
+        """Ids and ends of the file so far."""
         return self._fold
 
     def read_file(
@@ -179,7 +179,7 @@ class TradeReader:
     def read(
         self, block: TextBlock, *, is_last: bool = False, before_id: int | None = None
     ) -> TradeBlock:
-        """Read a block without the header; ``is_last`` folds what still waits."""
+        """Read a block without the header; ``is_last`` aggregates what still waits."""
         parsed = block, read_plain(block.content, self._layout)
         return self._read(parsed, is_last=is_last, before_id=before_id)
 
@@ -301,9 +301,9 @@ class TradeReader:
         return self._as_rows(table, decimals), rejections
 
     def _place(self, table: pl.DataFrame) -> tuple[pl.DataFrame, list[Rejection]]:
-        """Rows with a time and an id of their own, by id; the others are rejected.
+        """Return the rows with a time and a unique id, ordered by id; reject the others.
 
-        A row that is rejected here leaves a hole in the ids, which shows in its minute.
+        A row rejected here leaves a missing id, which makes its minute incomplete.
         """
         table, rejections = reject(
             table,
@@ -329,9 +329,9 @@ class TradeReader:
         return table, rejections + bad
 
     def _find_voids(self, table: pl.DataFrame) -> tuple[pl.DataFrame, list[Rejection]]:
-        """Mark rows that are no trades by design, and those whose trade is unknown.
+        """Mark rows that are not trades by design, and rows whose trade is unreadable.
 
-        The latter are rejected and condemn their minute.
+        The latter are rejected and make their minute incomplete.
         """
         is_void = pl.lit(value=False)
         if self._is_agg or self._is_um:

@@ -1,4 +1,4 @@
-"""What an HTTP answer of the exchange means: data, try again, wait, or give up."""
+"""Classify an HTTP answer of the exchange: data, retry, wait, or give up."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from include.errors import (
 )
 
 DEFAULT_RETRY_AFTER_S = 60.0
-"""Used where a 429 or 418 tells none: the next window of the clock's minute."""
+"""Wait for a 429 or 418 without Retry-After: the next window of the clock's minute."""
 
 RETRIED_CODES = frozenset({-1000, -1001, -1006, -1007, -1008, -1016})
 """Unknown error, disconnected, unexpected response, timeout, overloaded, shutting down."""
@@ -58,7 +58,7 @@ def used_weight(headers: Mapping[str, str]) -> int | None:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float:
-    """Seconds that the exchange asks us to wait."""
+    """Return the seconds that the exchange demands to wait."""
     text = headers.get("retry-after", headers.get("Retry-After", ""))
     return float(text) if text.isdigit() else DEFAULT_RETRY_AFTER_S
 
@@ -66,12 +66,12 @@ def retry_after_s(headers: Mapping[str, str]) -> float:
 def error_of(
     status: int, headers: Mapping[str, str], body: bytes, *, host: str, asked: str, symbol: str
 ) -> CandelabraError | None:
-    """The error that an answer stands for; None where it is data.
+    """Return the error that an answer means; None if it is data.
 
     Args:
         host: the service, for messages.
         asked: method and parameters, for messages.
-        symbol: the exchange's symbol that was asked for; empty where none was.
+        symbol: the exchange's symbol of the request; empty if none.
     """
     if status < 400:
         return None

@@ -42,7 +42,7 @@ TIMEOUT_S = 20.0
 ATTEMPTS = 5
 BACKOFF = Backoff(first_s=0.5, max_s=20.0)
 SERVER_TIME_LASTS_S = 60.0
-"""A known server time serves pages of long-closed bars for so long."""
+"""Age up to which a known server time serves pages of long-closed bars."""
 
 MAX_TRADES = 1_000
 """Most rows of a page of trades or aggregate trades."""
@@ -99,16 +99,15 @@ _TRADES = msgspec.json.Decoder(list[TradeRow])
 class BinanceRest:
     """Public REST methods of one market.
 
-    Network errors, 5xx and the exchange's own timeouts are tried again with full-jitter
-    backoff, a bounded number of times. 429 and 418 raise at once: carrying on is what gets an
-    address banned.
+    Network errors, 5xx and the exchange's own timeouts are retried with full-jitter backoff, a
+    bounded number of times. 429 and 418 raise immediately: to continue gets an address banned.
 
     Args:
         endpoints: base URL and path prefix.
-        budget: asked for weight before each request, told what each answer says.
+        budget: grants weight before each request, and receives the headers of each answer.
         timeout_s: seconds for connecting, and for each read.
         proxy: URL of an HTTP proxy; empty for none.
-        attempts: tries of one request.
+        attempts: maximum tries of one request.
         sleep: waits between them.
         transport: None for the network.
     """
@@ -162,9 +161,9 @@ class BinanceRest:
         return moment
 
     def exchange_info(self) -> list[Instrument]:
-        """All instruments of the market, those that no longer trade as well.
+        """Return all instruments of the market, including those that no longer trade.
 
-        Of USD-M the perpetual contracts; of all, those whose price and quantity steps are told.
+        Of USD-M only perpetual contracts; of all, only those with price and quantity steps.
         """
         weight = EXCHANGE_INFO_WEIGHT[self.market]
         return instruments_of(self.market, self._get("exchangeInfo", {}, weight, EXCHANGE_INFO))
@@ -184,21 +183,20 @@ class BinanceRest:
         limit: int | None = None,
         with_next: bool = False,
     ) -> KlinePage:
-        """One page of klines, oldest first.
+        """Return one page of klines, oldest first.
 
-        The server's time is the evidence of the rows and decides which of them count. It is
-        asked for by ``/time`` before the page: not taken from the Date header, which has whole
-        seconds and is set by whatever cache stands between. A moment before the page can only
-        be too early, so that a row never counts too soon. It is asked for anew where the last
-        one is a minute old or too old for the end that is asked for.
+        The server's time is the evidence of the rows and decides which of them count. It is read by
+        ``/time`` before the page: the Date header has whole seconds and may come from a cache. A
+        time before the page can only be too early, so a row never counts too soon. It is read again
+        if the last one is a minute old or too old for the requested end.
 
         Args:
             exchange_symbol: the exchange's name (``BTCUSDT``).
             start_us: first open time; None for the newest rows.
-            end_us: rows open before this moment; None for no bound.
-            limit: rows of the page; None for what gives most rows for the weight.
-            with_next: ask for the bar behind ``end_us`` as well: it is none of the page's candles,
-                but tells that its server has gone beyond them. It takes one of ``limit``.
+            end_us: rows open before this time; None for no bound.
+            limit: rows of the page; None for most rows for the weight.
+            with_next: request the bar after ``end_us`` as well: it is not part of the page's
+                candles, but proves that its server is past them. It uses one of ``limit``.
 
         Raises:
             PermanentError: unknown symbol or interval, or a blocked region.

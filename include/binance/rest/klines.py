@@ -15,9 +15,8 @@ SETTLING_US = 30 * SECOND_US
 """REST can still miss trades of a bar that closed less than this long ago."""
 
 LAG_IS_OVER_US = 600 * SECOND_US
-"""A server that is behind others tells the bar that is open there as if it had closed. A row behind
-it rules that out; of a bar that ended this long ago nobody asks for one. That is the limit of what
-is guarded against: a server this far behind would be believed. Usual lags are of seconds."""
+"""A lagging server returns its open bar as if it had closed. A later row excludes that; a bar older
+than this needs none. A server that lags by more would be trusted; usual lags are seconds."""
 
 
 class KlineRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -36,7 +35,7 @@ class KlineRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
     taker_buy_quote_volume: Decimal
 
     def candle(self, symbol: str) -> Candle:
-        """The row as a candle; REST tells no trade ids."""
+        """The row as a candle; REST has no trade ids."""
         return Candle(
             symbol,
             microseconds(self.open_time),
@@ -98,10 +97,10 @@ def page_of(
     limit: int,
     end_us: int | None = None,
 ) -> KlinePage:
-    """Rows of an answer as a page, without those that are not settled.
+    """Return the rows of an answer as a page, without incomplete ones.
 
     Args:
-        end_us: rows from here on are none of the page's; they only tell that rows follow.
+        end_us: rows from here on are not part of the page; they only prove that rows follow.
     """
     told = [row.candle(symbol) for row in rows]
     candles = [one for one in told if end_us is None or one.open_time_us < end_us]

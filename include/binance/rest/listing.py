@@ -38,10 +38,10 @@ EXCHANGE_INFO = msgspec.json.Decoder(ExchangeInfo, float_hook=str)
 
 
 def instruments_of(market: Market, info: ExchangeInfo) -> list[Instrument]:
-    """Instruments of an answer.
+    """Return the instruments of an answer.
 
-    Of USD-M those whose contract type names a perpetual (delivery contracts are other things).
-    A symbol without a price or quantity step, such as one in preparation, is left out and logged.
+    Of USD-M only perpetual contract types. A symbol without a price or quantity step, such as one
+    in preparation, is skipped and logged.
     """
     instruments = []
     for one in info.symbols:

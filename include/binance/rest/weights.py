@@ -1,8 +1,8 @@
-"""What REST requests cost, and a budget of request weight.
+"""Weight of REST requests, and budgets of request weight.
 
 The exchange counts weight for each IP address in windows of the clock's minute (UTC). A budget
-is asked before each request and told what the answer's header says. Processes that share a
-database share its budget (``ops.take_weight``); ``LocalBudget`` is for one process alone.
+grants weight before each request and receives the answer's header. Processes that share a database
+share its budget; ``LocalBudget`` is for one process alone.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def klines_weight(market: Market, limit: int) -> int:
     """Weight of a klines request of ``limit`` rows."""
     if market is Market.SPOT:
         return 2
-    # the bounds themselves are told both ways; the dearer reading cannot overspend
+    # The documentation is ambiguous at the bounds themselves; the higher weight cannot overspend.
     if limit < 100:
         return 1
     if limit < 500:
@@ -43,10 +43,10 @@ def klines_weight(market: Market, limit: int) -> int:
 
 
 def klines_rows(market: Market, bars: int) -> int:
-    """Rows to ask for: so many bars and the one behind them, as far as a page holds them.
+    """Return the rows to request: the bars and the one after them, within a page.
 
-    Without the one behind where it alone would make the page dearer: if the last bar needs it to be
-    believed, the next page can begin with that bar.
+    The one after is omitted if it alone raises the weight of the page: if the last bar needs it as
+    proof, the next page can begin with that bar.
     """
     rows = min(BEST_KLINES[market], bars + 1)
     is_dearer = klines_weight(market, rows) > klines_weight(market, rows - 1)
@@ -58,7 +58,7 @@ EXCHANGE_INFO_WEIGHT: dict[Market, int] = {Market.SPOT: 20, Market.UM: 1}
 AGG_TRADES_WEIGHT: dict[Market, int] = {Market.SPOT: 4, Market.UM: 20}
 HISTORICAL_TRADES_WEIGHT = 25
 TICKERS_24H_WEIGHT: dict[Market, int] = {Market.SPOT: 80, Market.UM: 40}
-"""All symbols at once."""
+"""For all symbols in one request."""
 
 
 class WeightBudget(Protocol):
@@ -72,21 +72,21 @@ class WeightBudget(Protocol):
         """
 
     def report(self, used: int | None, *, retry_after_s: float | None = None) -> None:
-        """Take in what the headers say of the request that this thread took weight for last.
+        """Apply the headers of the answer to this thread's last grant.
 
         Args:
-            used: weight used by everybody at this address, in the minute of the grant: an answer
-                that comes in the next one says nothing of that.
-            retry_after_s: the exchange asked for silence for so long.
+            used: weight used by everybody at this address in the grant's minute: an answer that
+                arrives in the next minute does not describe that one.
+            retry_after_s: pause that the exchange demands.
         """
 
 
 class LocalBudget:
-    """The budget of one process, in windows of the clock's minute; safe between threads.
+    """The budget of one process, in windows of the clock's minute; thread-safe.
 
     Args:
-        limit: weight a minute, of everybody at this address as far as headers tell.
-        own_limit: weight a minute of this process; None: as much.
+        limit: weight a minute for everybody at this address, as far as headers show.
+        own_limit: weight a minute of this process; None: the same.
         max_wait_s: a longer wait raises instead.
         clock: seconds since the epoch.
     """

@@ -23,8 +23,8 @@ _is_number = re.compile(r"-?[0-9]+(?:\.[0-9]*)?").fullmatch
 class BookTicker(msgspec.Struct, frozen=True, gc=False):
     """A change of the best bid or ask.
 
-    Its numbers stay text: nothing is computed from them on their way to the table, and to make
-    Decimals of them and text again took a third of the time that a quote took.
+    Its numbers stay text: nothing is computed from them before the table, and converting to Decimal
+    and back took a third of the time of a book ticker.
     """
 
     update_id: int = msgspec.field(name="u")  # ascends for each symbol
@@ -33,7 +33,7 @@ class BookTicker(msgspec.Struct, frozen=True, gc=False):
     bid_quantity: Number = msgspec.field(name="B")
     ask_price: Number = msgspec.field(name="a")
     ask_quantity: Number = msgspec.field(name="A")
-    event_time: int = msgspec.field(name="E", default=0)  # ms or µs; 0: not told (spot)
+    event_time: int = msgspec.field(name="E", default=0)  # ms or µs; 0: unknown (spot)
 
 
 class _Combined(msgspec.Struct, frozen=True, gc=False):
@@ -45,10 +45,11 @@ _decode = msgspec.json.Decoder(_Combined).decode
 
 
 def decode_captured(text: bytes | memoryview) -> Frame | BookTicker:
-    """Type one text frame of a combined connection that may carry quotes.
+    """Decode one text frame of a combined connection that may carry book tickers.
 
     Raises:
-        PermanentError: as ``frames.decode``; or a quote lacks a field, or holds no number.
+        PermanentError: as ``messages.decode``; or a book ticker lacks a field, or contains a
+            non-number.
     """
     if type(text) is not bytes:
         text = bytes(text)
@@ -64,9 +65,9 @@ def decode_captured(text: bytes | memoryview) -> Frame | BookTicker:
 
 
 def _is_sound(quote: BookTicker, text: bytes) -> bool:
-    """Whether its numbers have no letters (NaN, Infinity, 1e99) and no tabs or ends of lines.
+    """Whether its numbers contain no letters (NaN, Infinity, 1e99), tabs or newlines.
 
-    Those two can only come as escapes. What else is no number, PostgreSQL refuses as one row.
+    Tabs and newlines can only come as escapes. PostgreSQL refuses any other non-number as one row.
     """
     numbers = f"{quote.bid_price}{quote.bid_quantity}{quote.ask_price}{quote.ask_quantity}"
     if numbers.lower() != numbers.upper():

@@ -17,12 +17,12 @@ CONNECT_WINDOW_S = 300.0
 class ConnectBudget:
     """Attempts to connect, by host, within a rolling window.
 
-    An attempt counts when it is made, whatever comes of it: the exchange counts those it refuses
-    as well, and one that timed out here may have arrived there.
+    An attempt counts when it is made, whatever its result: the exchange counts refused attempts as
+    well, and one that timed out here may have arrived there.
 
     Args:
         limit: attempts in any window.
-        window_s: its length; the exchange's, and a moment for those that were long on the way.
+        window_s: its length; the exchange's, and a margin for attempts with a long delay.
     """
 
     def __init__(self, *, limit: int = CONNECTS, window_s: float = CONNECT_WINDOW_S + 15.0) -> None:
@@ -47,7 +47,7 @@ class ConnectBudget:
         return 0.0
 
     def left(self, host: str, now_s: float) -> int:
-        """Attempts that may be made at once."""
+        """Attempts that may be made now."""
         made = self._made.get(host, deque())
         self._forget(made, now_s)
         return self._limit - len(made)

@@ -1,10 +1,10 @@
-"""From one connection to its successor without losing a frame. Pure: times are passed in.
+"""Switch from one connection to its successor without losing a frame. Pure: times are passed in.
 
-Two connections do not deliver in step: handled as they come, a trade of the successor could
-overtake those before it on the old connection, and look like a hole. So the successor's frames
-are held, from the first one that comes after its last acknowledgement (an acknowledgement proves
-nothing), until the old connection has delivered that frame too, and well beyond. Then the old one
-is closed and the held frames follow; what both delivered is known by its ids.
+Two connections do not deliver in step: a trade of the successor could overtake earlier ones on the
+old connection and look like missing trades. So the successor's frames are held, from the first one
+after its last acknowledgement (an acknowledgement proves nothing), until the old connection has
+delivered that frame too, and well beyond. Then the old one is closed and the held frames follow;
+duplicates are recognised by their ids.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ MAX_HELD_BYTES = 64 << 20
 
 
 class Handover:
-    """What a successor receives before it takes over, and when it may.
+    """Frames of a successor before it takes over, and when it may.
 
     Args:
         session: the successor's subscriptions.
-        decode: types a message; raises PermanentError.
-        overlap_s: how long both have to deliver.
-        max_bytes: of frames held; beyond, the successor takes over at once.
+        decode: decodes a message; raises PermanentError.
+        overlap_s: how long both must deliver.
+        max_bytes: of held frames; beyond that the successor takes over immediately.
 
     Attributes:
-        held: its frames in order, for whoever takes over.
-        arrived_s: when each of them came; monotonic.
+        held: its frames in order, for the consumer.
+        arrived_s: arrival time of each; monotonic.
     """
 
     def __init__(
@@ -63,11 +63,11 @@ class Handover:
         self._proof: object = None
 
     def take(self, data: bytes, now_s: float) -> str | None:
-        """Take a message of the successor; returns why it is of no use, or None."""
+        """Add a message of the successor; return why it is unusable, or None."""
         try:
             frame = self._decode(data)
         except PermanentError:
-            frame = None  # held like others: whoever takes over counts and tells it
+            frame = None  # held like others: the consumer counts and logs it
         if isinstance(frame, ControlAnswer):
             return self._session.on_answer(frame)
         if isinstance(frame, ServerShutdown):

@@ -125,7 +125,7 @@ class Kline(msgspec.Struct, frozen=True, tag_field="e", tag="kline"):
 
 
 class ServerShutdown(msgspec.Struct, frozen=True, tag_field="e", tag="serverShutdown"):
-    """The connection is about to be cut: connect anew at once."""
+    """The exchange is about to close the connection: reconnect immediately."""
 
     event_time: int = msgspec.field(name="E")
 
@@ -187,10 +187,10 @@ def decode(text: bytes | memoryview | str) -> Frame:
 
 
 def decode_all(texts: Sequence[bytes]) -> list[Frame | PermanentError]:
-    """Type text frames, in order; in place of each that ``decode`` refuses stands its error.
+    """Decode text frames, in order; a frame that ``decode`` refuses is replaced by its error.
 
-    They are read as one list, for two thirds of what they cost one by one: a hundred at a time
-    is enough. Where that fails for any of them, each is read by itself.
+    They are parsed as one list, for two thirds of the cost: a hundred at a time is enough. If that
+    fails for any of them, each is parsed by itself.
     """
     try:
         envelopes = _decode_list(b"[" + b",".join(texts) + b"]")
@@ -217,10 +217,10 @@ def _decoded(text: bytes) -> Frame | PermanentError:
 
 
 def _checked(data: MarketFrame, text: bytes | memoryview | str) -> MarketFrame:
-    """Refuse what can be read but no exchange says: NaN, Infinity, absurd magnitudes.
+    """Refuse values that parse but that no exchange sends: NaN, Infinity, absurd magnitudes.
 
     Raises:
-        PermanentError: a number is not a plain, finite one; the message shows the frame.
+        PermanentError: a number is not plain and finite; the message shows the frame.
     """
     numbers: tuple[Decimal, ...]
     if isinstance(data, AggTrade | Trade):

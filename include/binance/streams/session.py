@@ -1,10 +1,10 @@
 """One stream connection as a state machine without a socket.
 
-It takes frames and times and says what to send next. Facts it rests on: an acknowledgement
-proves nothing; more than five control messages in a rolling second close the connection
-with 1008 and get the address banned for minutes, so one batch goes out each 500 ms, and none
-before the last one is answered: the network may hold messages up and deliver them together; a
-connection carries 1,024 streams at most.
+It receives frames and times and returns what to send next. The facts behind it: an acknowledgement
+proves nothing; more than five control messages in a rolling second close the connection with 1008
+and get the address banned for minutes, so one batch is sent every 500 ms, and none before the last
+one is answered, because the network may delay messages and deliver them together; a connection
+carries 1,024 streams at most.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class StreamSession:
         return not self._queue and not self._unanswered
 
     def subscribe(self, names: Iterable[str]) -> None:
-        """Add streams; those it has already are left alone."""
+        """Add streams; existing ones are ignored."""
         new = [name for name in dict.fromkeys(names) if name not in self._wanted]
         if len(new) > self.room:
             raise ValueError(f"{len(new)} more streams do not fit, {self.room} do")
@@ -95,7 +95,7 @@ class StreamSession:
         self._enqueue("UNSUBSCRIBE", old)
 
     def resubscribe(self, names: Iterable[str]) -> None:
-        """Ask again for streams that stay silent; once, however often it is asked."""
+        """Request silent streams again; once, however often this is called."""
         queued = {name for _, names_queued in self._queue for name in names_queued}
         silent = [
             name for name in dict.fromkeys(names) if name in self._wanted and name not in queued
@@ -115,7 +115,7 @@ class StreamSession:
         return msgspec.json.encode({"method": method, "params": names, "id": request_id})
 
     def on_answer(self, answer: ControlAnswer) -> str | None:
-        """Take note of an answer; returns what was refused, or None."""
+        """Apply an answer; return what was refused, or None."""
         request_id = answer.request_id
         asked = self._unanswered.pop(request_id, None) if isinstance(request_id, int) else None
         if answer.error_code is None:

@@ -53,17 +53,17 @@ class ImportProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportSummary:
-    """What came of a file.
+    """Result of loading a file.
 
     Attributes:
-        file: its name; the ledgers know it as ``symbol/name``.
+        file: its name; the ledgers store it as ``symbol/name``.
         rows: rows used: klines or trades.
-        rejected: rows that cannot be used, kept in ``ops.rejected_rows`` and ``quarantine``.
-        partial: minutes that are not proven to hold all their trades.
-        merged: what became of the candles.
-        quarantine: CSV of the rejected rows; None where there are none.
-        reasons: how many rows were rejected for what.
-        seconds: how long it took.
+        rejected: unusable rows, kept in ``ops.rejected_rows`` and ``quarantine``.
+        partial: minutes that are not proven to contain all their trades.
+        merged: counts of the merge.
+        quarantine: CSV of the rejected rows; None if there are none.
+        reasons: number of rejected rows by reason.
+        seconds: duration.
     """
 
     file: str
@@ -86,21 +86,21 @@ def import_file(
     market: Market | str = "",
     on_progress: Callable[[ImportProgress], None] | None = None,
 ) -> ImportSummary:
-    """Merge a user's file into ``market.candles_1m``; doing it again changes nothing.
+    """Merge a user's file into ``market.candles_1m``; repeating it changes nothing.
 
-    Rows come in as unconfirmed, of source ``file``: anything that the exchange says outranks
-    them. Bad rows are kept with file, line and reason, and the others are loaded. Cut short at any
-    moment and done again, it ends in the same rows.
+    Rows are stored as unconfirmed, with source ``file``: every row of the exchange outranks them.
+    Bad rows are kept with file, line and reason; the others are loaded. An interrupted load that is
+    repeated ends in the same rows.
 
     Args:
-        path: ``.csv``, ``.csv.gz``, ``.zip`` or ``.parquet``; its columns tell what it holds.
+        path: ``.csv``, ``.csv.gz``, ``.zip`` or ``.parquet``; the columns decide the kind.
         symbol, market: see ``user_files.open_file``.
         on_progress: called after each block.
 
     Raises:
-        RejectedInputError: the file as a whole cannot be used; nothing of it was loaded.
-        PermanentError: the symbol is not known, or cannot be one.
-        TransientError: the database is away; what was merged before stays.
+        RejectedInputError: the file as a whole is unusable; nothing of it was loaded.
+        PermanentError: the symbol is unknown or invalid.
+        TransientError: the database is away; rows merged before stay.
     """
     started_s = time.monotonic()
     file = open_file(Path(path), symbol=symbol, market=market)

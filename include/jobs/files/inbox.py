@@ -19,11 +19,11 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class InboxResult:
-    """What became of a file.
+    """Result of loading a file from the inbox.
 
     Attributes:
-        state: ``loaded``, or ``gone`` where another run took it first.
-        place: where it lies now, below the inbox.
+        state: ``loaded``, or ``gone`` if another run took it first.
+        place: its present path, relative to the inbox.
     """
 
     file: str
@@ -68,9 +68,9 @@ def load_file(*, settings: Settings, file: Mapping[str, Any]) -> InboxResult:
         try:
             summary = _imported(settings, path)
         except TransientError:
-            raise  # it stays claimed, and is taken up again
+            raise  # it stays claimed; the next run loads it
         except Exception as error:
-            # An error of ours is told as loudly as a wrong file; neither is met again each minute.
+            # Report a defect of ours as loudly as a bad file, and do not retry either each minute.
             place = set_aside(inbox, FAILED, name, path, f"{error}\n")
             log.error("inbox_file_failed", file=name, place=place, error=str(error))  # noqa: TRY400 - the task shows it
             raise
@@ -104,7 +104,7 @@ def _imported(settings: Settings, path: Path) -> ImportSummary:
 
 
 def summarise(*, results: Sequence[Mapping[str, Any] | None]) -> InboxCounts:
-    """Add up what became of files, and tell it file by file; refused ones have no result."""
+    """Add up the results and log each file; refused files have no result."""
     loaded = [one for one in results if one is not None and one["state"] == "loaded"]
     for one in loaded:
         log.info(

@@ -1,14 +1,14 @@
-"""A folder whose files are loaded: dropped in by anybody, taken once, and never lost.
+"""A folder whose files are loaded: anybody may drop files, each is loaded once, none is lost.
 
 ::
 
-    inbox/FILE              waits until nobody writes to it any more
+    inbox/FILE              waits until it is no longer written to
     inbox/.claimed/ID/FILE  is being loaded: moved there by the one run that loads it
-    inbox/done/FILE         loaded; beside it FILE.reason.txt where rows were rejected
-    inbox/failed/FILE       refused; beside it FILE.reason.txt
+    inbox/done/FILE         loaded; FILE.reason.txt beside it if rows were rejected
+    inbox/failed/FILE       refused; FILE.reason.txt beside it
 
-Folders inside are kept, so that what lies below ``futures/um`` is taken for USD-M. A run that is
-killed leaves its file claimed, without the lock that it held: the next run takes it up.
+Subfolders are kept, so that files below ``futures/um`` count as USD-M. A run that is killed leaves
+its file claimed, without its lock: the next run loads it.
 """
 
 from __future__ import annotations
@@ -52,16 +52,17 @@ class InboxFile:
 def find_files(
     inbox: Path, *, settled_after_s: float = SETTLED_AFTER_S, most: int = MAX_FILES
 ) -> list[InboxFile]:
-    """Files that wait in the inbox and that nobody writes to, and those that a dead run left.
+    """Return the files that wait in the inbox, no longer written to, and those a dead run has
+    claimed.
 
-    Hidden files and ``.part`` are somebody's copying. A folder that is absent is made.
+    Hidden files and ``.part`` are unfinished copies. A missing folder is created.
 
     Args:
         inbox: the folder.
-        settled_after_s: how long size, contents and name have to be what they are.
+        settled_after_s: how long size, contents and name must be unchanged.
 
     Raises:
-        PermanentError: the folder cannot be made or read.
+        PermanentError: the folder cannot be created or read.
     """
     try:
         inbox.mkdir(parents=True, exist_ok=True)
@@ -95,7 +96,7 @@ def _settled(inbox: Path, settled_after_s: float) -> Iterator[InboxFile]:
             try:
                 stat = path.stat()
             except FileNotFoundError:
-                continue  # taken since
+                continue  # claimed meanwhile
             # Tools that copy set the time of modification as they like, to one to come as well;
             # that of the change they cannot.
             modified_s = stat.st_mtime if stat.st_mtime <= now_s else 0.0
@@ -105,7 +106,7 @@ def _settled(inbox: Path, settled_after_s: float) -> Iterator[InboxFile]:
 
 
 def _left(inbox: Path) -> Iterator[InboxFile]:
-    """Claimed files whose run is dead."""
+    """Claimed files of dead runs."""
     for path in (inbox / CLAIMED).glob("*/**/*"):
         if not path.is_file():
             continue
@@ -123,7 +124,7 @@ def _name_of(inbox: Path, claimed: Path) -> str:
 
 @contextmanager
 def claimed_file(inbox: Path, name: str) -> Iterator[Path | None]:
-    """A file, moved and locked so that no other run takes it; None where one has."""
+    """Claim a file by moving and locking it; None if another run has claimed it."""
     for left in sorted((inbox / CLAIMED).glob(f"*/{_escaped(name)}")):
         with _locked(left) as is_ours:
             if is_ours:
@@ -139,7 +140,7 @@ def claimed_file(inbox: Path, name: str) -> Iterator[Path | None]:
         yield None
         return
     with _locked(claimed) as is_ours:
-        # where not, another run took it for one that was left
+        # otherwise another run treated it as abandoned and took it
         yield claimed if is_ours else None
     _remove_empty(claimed.parent, below=inbox / CLAIMED)
 
@@ -181,10 +182,10 @@ def _remove_empty(folder: Path, *, below: Path) -> None:
 
 
 def set_aside(inbox: Path, where: str, name: str, path: Path, reason: str) -> str:
-    """Move a file to a folder, beside earlier ones of its name, and write the reason beside.
+    """Move a file to a folder, next to earlier ones of its name, and write the reason beside it.
 
     Returns:
-        Its place below the inbox.
+        Its path relative to the inbox.
     """
     target = _free_place(inbox / where / name)
     if reason:

@@ -1,4 +1,4 @@
-"""What a user's file holds: whose rows, of which kind, and the candles that they give."""
+"""Detect the contents of a user's file: symbol, kind, and the candles it yields."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _LAYOUTS = {
         SPOT_AGG_TRADES: _AGG_TRADES,
     },
 }
-"""Kinds by layout. The other market's columns are taken as well: what counts is the symbol."""
+"""Kinds by column layout. Layouts of the other market are accepted too: the symbol decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +103,16 @@ class FilePart:
 
 
 def open_file(path: Path, *, symbol: str = "", market: Market | str = "") -> UserFile:
-    """Find out what a file holds; it is read to its end, so that damage is known at once.
+    """Detect what a file contains; it is read to its end, so that damage shows immediately.
 
     Args:
-        symbol: platform symbol; empty to take it from a name like ``BTCUSDT-1m-2024-02.zip``,
-            or from the column ``symbol`` of a Parquet file.
+        symbol: platform symbol; empty to take it from a name like ``BTCUSDT-1m-2024-02.zip``, or
+            from the column ``symbol`` of a Parquet file.
         market: of a symbol without ``.P``; empty for spot, or USD-M below ``futures/um``.
 
     Raises:
-        RejectedInputError: the file as a whole cannot be used.
-        PermanentError: the symbol is not known, or cannot be one.
+        RejectedInputError: the file as a whole is unusable.
+        PermanentError: the symbol is unknown or invalid.
     """
     if not path.name.endswith(SUFFIXES):
         raise RejectedInputError(f"{path} is none of {', '.join(SUFFIXES)}")
@@ -129,10 +129,10 @@ def open_file(path: Path, *, symbol: str = "", market: Market | str = "") -> Use
 
 
 def read_parts(file: UserFile) -> Iterator[FilePart]:
-    """The file's candles, block by block.
+    """Yield the file's candles, block by block.
 
     Raises:
-        RejectedInputError: damaged; or aggTrades from which no quote volumes can be made.
+        RejectedInputError: the file is damaged, or its aggTrades cannot yield quote volumes.
     """
     share = [0.0]
 
@@ -143,8 +143,8 @@ def read_parts(file: UserFile) -> Iterator[FilePart]:
         none = CANDLE_SCHEMA.to_frame()
         stem = _stem(file.path)
         window = window_of(stem) if _NAME.fullmatch(stem) else None
-        # Nobody else will say which of two rows of a minute is right: what one block of the file
-        # cannot know of another is found first.
+        # No other source decides which of two rows of a minute is right, so duplicates across
+        # blocks are found first.
         twice = frozenset[int]().union(
             *(block.repeated_us for block in read_klines(file.path, file.symbol, window=window))
         )

@@ -54,7 +54,7 @@ WORKERS = 4
 
 PIECE_ATTEMPTS = 3
 MAX_PATIENCE_S = 180.0
-"""A longer Retry-After is a ban, and for whoever started this to know of."""
+"""A longer Retry-After is a ban: the user who started the load must know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +183,9 @@ def load_pieces(
                         BackfillProgress(done_minutes, total_minutes, counts.offered, piece.label)
                     )
     finally:
-        # After an error or an interrupt: what is being loaded ends by itself, within a request's
-        # timeout or a chunk's merge, and nobody waits for it here; nobody goes on waiting out
-        # the exchange, and what has not begun never does.
+        # After an error or an interrupt, running pieces end by themselves within a request's
+        # timeout or a chunk's merge. Waits for the exchange are cancelled, and pieces that have not
+        # begun never start.
         stopped.set()
         pool.shutdown(wait=False, cancel_futures=True)
     return BackfillSummary(plan, counts, tuple(failed))
@@ -194,7 +194,7 @@ def load_pieces(
 def _load_patiently(
     settings: Settings, piece: DumpPiece | RestPiece, stopped: threading.Event
 ) -> LoadCounts:
-    """Load a piece, waiting out short requests for silence until somebody stops the whole."""
+    """Load a piece; wait out short rate limits until the whole load is stopped."""
     for attempt in range(1, PIECE_ATTEMPTS + 1):
         try:
             return load_piece(settings=settings, piece=piece)

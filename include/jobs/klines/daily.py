@@ -1,6 +1,4 @@
-"""What each day's runs are about: which symbols, which days, which files, and whether they are
-published yet.
-"""
+"""Work of the daily runs: which symbols, days and files, and whether they are published yet."""
 
 from __future__ import annotations
 
@@ -59,19 +57,19 @@ def plan_day(
     symbols: str = "",
     market: Market | str = Market.SPOT,
 ) -> list[DayPiece]:
-    """The days of symbols that a daily run is about, oldest first.
+    """Return the days of symbols for a daily run, oldest first.
 
-    Those of its own range; and, of symbols that are kept up, the days of the week before that
-    have not been reconciled whole: runs that did not happen are made up for.
+    These are the days of its own range and, for symbols that are loaded every day, days of the week
+    before that are not fully reconciled: missed runs are caught up.
 
     Args:
-        start, end: of the run's data interval; whole UTC days are taken of it.
-        symbols: as people type them; empty for all that the table has rows of in these days, or
-            had in the week before.
+        start, end: the run's data interval; whole UTC days of it count.
+        symbols: names as users type them; empty for all with rows in these days or in the week
+            before.
         market: of symbols without ``.P``.
 
     Raises:
-        PermanentError: the range holds no whole UTC day, or a symbol cannot be one.
+        PermanentError: the range contains no whole UTC day, or a symbol is invalid.
         TransientError: the database is away.
     """
     first_us, end_us = _days_of(start, end)

@@ -1,4 +1,4 @@
-"""What all dump files have in common: where they are fetched to, and what is told of bad ones."""
+"""Common to all dump files: the download folder, and the record of bad files."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ NO_CHECKSUM = ""
 """Stands in the ledger for the checksum of a file that could not be fetched."""
 
 REPLACED_BY = "replaced_by"
-"""Tells in the detail of an entry which source stands in for the file."""
+"""Key in an entry's detail: the source used instead of the file."""
 
 
 @contextmanager
 def download_folder(settings: Settings, path: str) -> Iterator[Path]:
-    """A folder for one file, in which a fetch that was cut finds its beginning again.
+    """Open a folder for one file, where an interrupted download can resume.
 
-    It is kept after a transient error alone. While another process has it, a folder for once
-    stands in.
+    It is kept only after a transient error. While another process uses it, a temporary folder is
+    used.
     """
     folder = settings.candelabra_home / DOWNLOADS / PurePosixPath(path).stem
     lock = _lock(folder)
@@ -82,11 +82,11 @@ def record_unusable(
     error: CandelabraError,
     replaced_by: str | None,
 ) -> DumpFile:
-    """Record a file that is missing, late, damaged or other than its checksum; the entry.
+    """Record a file that is missing, late, damaged or fails its checksum; return the entry.
 
     Args:
-        fetched: None where it did not come so far.
-        replaced_by: the source that stands in; None where there is none.
+        fetched: None if the download failed.
+        replaced_by: the source used instead; None if there is none.
     """
     if isinstance(error, NotPublishedError):
         verdict, checksum = "missing", NO_CHECKSUM

@@ -56,13 +56,13 @@ log = structlog.get_logger(__name__)
 
 KIND = "klines"
 BLOCK_BYTES = 2 << 20
-"""Parsed at once: a month is read in three parts, of which PostgreSQL takes in the first two
-while the next is read."""
+"""Rows parsed at a time: a month has three parts, and PostgreSQL stores one while the next is
+parsed."""
 
 
 @dataclass(slots=True)
 class _Content:
-    """What was read of a file."""
+    """Rows read from a file."""
 
     told: Ranges = field(default_factory=list)
     """Minutes of its good rows within the piece, ascending."""
@@ -127,7 +127,7 @@ def load_dump_piece(*, settings: Settings, piece: DumpPiece | Mapping[str, Any])
 def _load(
     settings: Settings, connection: Connection, piece: DumpPiece
 ) -> tuple[LoadCounts, Ranges]:
-    """Load the file; what came of it, and the minutes that it has rows of."""
+    """Load the file; return the result and the minutes with rows."""
     fetched_at_us = time.time_ns() // 1000
     fetched: FetchedDump | None = None
     with tempfile.TemporaryDirectory(prefix="candelabra-dump-") as folder:
@@ -184,10 +184,10 @@ def _fetch(settings: Settings, piece: DumpPiece, folder: Path) -> FetchedDump:
 def _merge(
     connection: Connection, fetched: FetchedDump, piece: DumpPiece
 ) -> tuple[_Content, MergeCounts]:
-    """Merge a file, all or nothing: PostgreSQL takes in one block while the next is read.
+    """Merge a file, all or nothing: PostgreSQL stores one block while the next is read.
 
     Raises:
-        _UnusableError: damaged, of other columns, or no file of rows, wherever that shows.
+        _UnusableError: damaged, wrong columns, or not a file of rows.
     """
     aside: frozenset[int] = frozenset()
     while True:
@@ -202,11 +202,12 @@ def _merge(
 def _offers(
     fetched: FetchedDump, piece: DumpPiece, content: _Content, aside: frozenset[int]
 ) -> Generator[pl.DataFrame, None, None]:
-    """Offers of a file's good rows within the piece, held to the period in its name.
+    """Yield candidates of a file's good rows within the piece, checked against the period in its
+    name.
 
     Args:
-        content: told what is read.
-        aside: minutes (µs) that were found in two blocks.
+        content: receives what is read.
+        aside: minutes (µs) that occur in two blocks.
     """
     opens = pl.col("open_time").dt.epoch("us")
     repeated: frozenset[int] = frozenset()

@@ -38,14 +38,13 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a plan costs.
+    """Estimated cost of a plan.
 
     Attributes:
         requests: to REST and to the dump site.
-        weight: of those to REST.
+        weight: of the REST requests.
         size_bytes: of dump files, as listed.
-        seconds: with one process, the line and the table as fast as ``Rates`` says, and nobody
-            else using up the weight.
+        seconds: for one process at the speed of ``Rates``, with the whole request weight available.
     """
 
     requests: int = 0
@@ -91,7 +90,7 @@ def rest_cost(piece: RestPiece, market: Market) -> tuple[int, int]:
 
 
 def wait_for_weight_s(weight: int, market: Market, *, weight_share: float) -> float:
-    """Seconds until so much weight was granted: what fits into a minute is granted at once."""
+    """Seconds until the weight is granted; the first minute's share is granted immediately."""
     per_minute = WEIGHT_LIMITS[market] * weight_share
     return 60.0 * max(0.0, weight - per_minute) / per_minute
 

@@ -1,8 +1,8 @@
-"""Klines of other intervals as a check of ours: what 1-minute rows roll up to, nothing stored.
+"""Check 1-minute rows against klines of other intervals; nothing is stored but the result.
 
-A dump file of 5m, 1h, 1d … is fetched and each of its bars compared with the roll-up of the
-stored minutes, a day or a bar at a time. The verdict of each file is kept in ``ops.dump_files``,
-under a kind of its own (``klines_1h``), with the bars that differ.
+A dump file of 5m, 1h, 1d … is downloaded, and each of its bars is compared with the roll-up of the
+stored minutes, a day or a bar at a time. The result of each file is stored in ``ops.dump_files``
+under a kind of its own (``klines_1h``), with the differing bars.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ from include.store.postgres.pools import connect
 log = structlog.get_logger(__name__)
 
 MAX_DIFFERENCES_KEPT = 1_000
-"""Of one file; their number is told in any case."""
+"""Maximum differing bars stored for one file; their number is always stored."""
 
 MINUTES_AT_ONCE_US = DAY_US
-"""Rows of a day are read at once, or of a bar where that is longer."""
+"""Rows are read a day at a time, or a bar if that is longer."""
 
 _DAY, _MONTH = TIMEFRAMES["1d"], TIMEFRAMES["1M"]
 
 
 @dataclass(frozen=True, slots=True)
 class BarDifference:
-    """A bar that is not what the stored minutes roll up to.
+    """A bar that differs from the roll-up of the stored minutes.
 
     Attributes:
-        values: name of each value that differs, with ours and theirs as text; empty where only
-            one side has the bar.
-        only: ``stored`` or ``published`` where one side alone has it.
+        values: name of each differing value, with ours and theirs as text; empty if only one side
+            has the bar.
+        only: ``stored`` or ``published`` if only one side has it.
     """
 
     open_time_us: int
@@ -65,14 +65,14 @@ class BarDifference:
 
 @dataclass(frozen=True, slots=True)
 class IntervalCheck:
-    """What came of comparing a file.
+    """Result of comparing a file.
 
     Attributes:
-        verdict: ``agrees``, ``differs``, ``incomplete`` where minutes are missing and nothing
-            differs, or as in ``ops.dump_files`` of a file that cannot be used.
+        verdict: ``agrees``, ``differs``, ``incomplete`` if minutes are missing and nothing differs,
+            or the verdict of ``ops.dump_files`` for an unusable file.
         agreeing: bars equal in all nine values.
-        incomplete: bars that differ, and of which minutes are not stored or not yet published.
-        differences: the others.
+        incomplete: differing bars with minutes that are not stored or not published yet.
+        differences: the other differing bars.
     """
 
     path: str
@@ -99,17 +99,17 @@ def compare_interval(
 ) -> list[IntervalCheck]:
     """Compare the published files of an interval with the stored minutes.
 
-    A month that lies in the range and is published comes as one file, days of others as theirs.
+    A month within the range comes as one file if published; other days come as daily files.
 
     Args:
-        symbols: names as people type them; see ``symbols_of``.
+        symbols: names as users type them; see ``symbols_of``.
         interval: 3m to 1M.
-        start, end: half-open; files that lie in the days it touches are compared.
-        on_check: told of each file.
+        start, end: half-open; files of the days it overlaps are compared.
+        on_check: called after each file.
 
     Raises:
-        PermanentError: an unknown interval or market, or a time that cannot be read.
-        TransientError: the dump site or the database are away.
+        PermanentError: an unknown interval or market, or a malformed time.
+        TransientError: the dump site or the database is away.
     """
     frame = TIMEFRAMES.get(interval)
     if frame is None or frame.width_us == MINUTE_US:

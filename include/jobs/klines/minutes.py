@@ -1,4 +1,4 @@
-"""Minutes by REST: fetch, merge, and tell outages from minutes that are not there yet."""
+"""Minutes by REST: fetch, merge, and distinguish outages from minutes that are not served yet."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ INTERVAL = "1m"
 OUTAGE_CAUSE = "the exchange has no candle"
 
 HALT_IS_SURE_US = 5 * MINUTE_US
-"""REST lags by seconds: after so long without any row, a symbol is halted, not late."""
+"""REST lags by seconds. A symbol without a row for this long is halted, not late."""
 
 PAGES_A_MERGE = 5
 """Pages merged together: a transaction costs as much as a thousand rows."""
 
 LOOK_ROWS = 99
-"""Rows looked for beyond a hole: pages may lack their last ones, and fewer than a hundred cost
-the least weight in both markets."""
+"""Rows requested beyond a gap: pages may lack their last rows, and up to a hundred cost the least
+weight in both markets."""
 
 TIMES_ASKED_AGAIN = 3
-"""A server that is behind others lacks the last row before a halt, or has it unfinished: that
-nothing lies behind a hole, or behind such a row, is believed when it is said so often again."""
+"""Equal answers that prove a halt. A lagging server lacks the last row before a halt, or has it
+unfinished, so one answer is not enough."""
 BACKOFF = Backoff(first_s=1.0, max_s=2.0, min_s=0.5)
 
 
 @dataclass(slots=True)
 class _Answers:
-    """What REST answered so far."""
+    """State of the answers so far."""
 
     merged: MergeCounts = field(default_factory=MergeCounts)
     waiting: list[CandleCandidate] = field(default_factory=list)
@@ -57,10 +57,10 @@ class _Answers:
     is_over: bool = True
     """Whether there are rows behind the range, or it was answered to its end."""
     unsure_us: int | None = None
-    """Open time of the last row that may come from a server that is behind others."""
+    """Open time of the last row, which a lagging server may have sent unfinished."""
 
     def doubt(self, page: KlinePage) -> None:
-        """Note the row of a page that is not sure."""
+        """Remember the unproven row of a page."""
         if not page.is_last_sure and page.candles:
             self.unsure_us = page.candles[-1].open_time_us
 
@@ -68,7 +68,7 @@ class _Answers:
         """Up to where, of a range that ends there, nothing is in doubt."""
         told_us = self.ranges[-1][1] if self.ranges else 0
         if self.unsure_us is None or self.unsure_us < told_us:
-            return end_us  # another answer has told that row since
+            return end_us  # a later answer has confirmed that row
         return min(self.unsure_us, end_us)
 
 
@@ -81,31 +81,31 @@ def fetch_minutes(
     end_us: int,
     on_merged: OnMerged = lambda _offers: None,
 ) -> LoadCounts:
-    """Ask REST for the candles of a range, merge them, and record what the exchange lacks.
+    """Fetch the candles of a range by REST, merge them, and record what the exchange lacks.
 
-    A minute without a row is an outage where the exchange has a row before it, and one after it
-    or none for minutes (a halt that goes on). Before the symbol's first row it is nothing;
-    otherwise its row may still come, and it counts as pending. A page may lack its last rows, so
-    the end of a page proves nothing: only rows behind a hole do. Where there are none, a halt is
-    believed when it is said several times, and never of minutes up to a stored row.
+    A minute without a row is an outage if the exchange has a row before it, and one after it or
+    none for minutes (a halt that continues). Before the symbol's first row it is nothing; otherwise
+    its row may still come, and it is pending. A page may lack its last rows, so only rows after a
+    gap prove the gap. Without any, a halt is accepted after several equal answers, and never for
+    minutes before a stored row.
 
-    Nor does it prove its last row: a server that is behind others tells the minute that is open
-    there, with the trades so far. A row counts with another behind it in the same answer, or once
-    no lag can explain it; before a halt, minutes later, when several answers tell the same. Until
-    then it is not stored, and it and what is behind it are pending.
+    The last row of a page is not proven either: a lagging server returns the open minute with the
+    trades so far. A row counts with another one after it in the same answer, or once no lag can
+    explain it. Before a halt it counts minutes later, after several equal answers. Until then it is
+    not stored, and it and the minutes after it are pending.
 
     Args:
         start_us, end_us: half-open range of open times.
-        on_merged: given what REST said, once it is in the table.
+        on_merged: receives the candidates once they are in the table.
 
     Raises:
         PermanentError, RateLimitedError, TransientError: as ``BinanceRest.klines``, and of the
-            database; what was merged before stays.
+            database; rows merged before stay.
     """
     answers = _Answers()
     try:
         _ask(connection, rest, symbol, start_us, end_us, answers, on_merged)
-    finally:  # also where a later page failed: what came before it stays
+    finally:  # also if a later page failed: earlier pages stay
         _merge(connection, symbol, answers, on_merged)
     remove_settled_live(connection, symbol, start_us, end_us)
     counts = LoadCounts.of(answers.merged, rest_pages=answers.pages)
@@ -127,7 +127,7 @@ def _ask(
     answers: _Answers,
     on_merged: OnMerged,
 ) -> None:
-    """Page through a range; where a page tells nothing that is sure, look beyond the range."""
+    """Page through a range; if a page proves nothing, look beyond the range."""
     name = exchange_symbol_of(symbol)
     cursor = start_us
     while cursor < end_us:
@@ -161,14 +161,14 @@ def _look_behind(
     start_us: int,
     end_us: int,
 ) -> KlinePage:
-    """Rows from the start of a page on, which is empty or has one row that is not sure.
+    """Fetch rows from the start of a page that is empty or has one unproven row.
 
-    Where minutes later there are no others behind, a halt seems to have begun: asked again several
-    times. A row with nothing behind it is sure if all answers tell the same of it.
+    If minutes later no other rows follow, a halt seems to have begun: the request is repeated
+    several times. The row is proven if all answers agree on it.
     """
     told_us = page.candles[-1].open_time_us + MINUTE_US if page.candles else end_us
     is_old = told_us <= page.server_time_us - HALT_IS_SURE_US
-    # a halt that is known goes on, and is no news
+    # a known halt continues; nothing new to log
     is_news = is_old and (
         bool(page.candles) or not read_outages(connection, symbol, start_us - MINUTE_US, start_us)
     )
@@ -186,7 +186,7 @@ def _look_behind(
 
 
 def _merge(connection: Connection, symbol: str, answers: _Answers, on_merged: OnMerged) -> None:
-    """Store the rows that wait, and that REST has spoken of their minutes."""
+    """Store the waiting rows, and record that REST has answered for their minutes."""
     offers, answers.waiting = answers.waiting, []
     if not offers:
         return
@@ -203,7 +203,7 @@ def _judge(
     hole: tuple[int, int],
     answers: _Answers,
 ) -> LoadCounts:
-    """Tell what settled minutes without a row are, and record an outage."""
+    """Classify closed minutes without a row, and record an outage."""
     start_us, end_us = hole
     is_over = answers.is_over or any(start >= end_us for start, _ in answers.ranges)
     if not is_over and end_us > answers.server_time_us - HALT_IS_SURE_US:
@@ -222,7 +222,7 @@ def _judge(
             start=from_us(stored[0][0]).isoformat(),
             minutes=minutes_in(stored),
         )
-    # A stored row with nothing behind it tells that REST is late; a halt can only begin after it.
+    # A stored row without a later one shows that REST lags; a halt can only begin after it.
     halted_us = stored[-1][1] if is_behind else start_us
     late = missing_minutes(connection, symbol, start_us, halted_us, unsure=True)
     rowless = holes_in(stored, halted_us, end_us)  # a minute with a row is no outage

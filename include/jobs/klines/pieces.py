@@ -1,4 +1,4 @@
-"""Pieces of work, and what came of them.
+"""Pieces of work and their results.
 
 They are small frozen dataclasses of plain values, so that they can cross processes as JSON.
 """
@@ -29,15 +29,15 @@ Moment = datetime | date | str | int
 
 @dataclass(frozen=True, slots=True)
 class DumpPiece:
-    """Minutes of a symbol to be loaded from one dump file.
+    """Minutes of a symbol to load from one dump file.
 
     Attributes:
-        path: of the file, below the dump site's root.
+        path: of the file, relative to the dump site's root.
         source: ``dump_daily`` or ``dump_monthly``.
-        start_us, end_us: the part of the file that was asked for.
-        minutes: minutes of it that are missing.
-        why: why they come from there, for people.
-        size_bytes: of the file, as listed; 0 where nobody told.
+        start_us, end_us: the requested part of the file.
+        minutes: missing minutes in it.
+        why: reason for this source, shown to users.
+        size_bytes: of the file, as listed; 0 if unknown.
     """
 
     symbol: str
@@ -68,14 +68,14 @@ Piece = TypeVar("Piece", DumpPiece, RestPiece)
 
 @dataclass(frozen=True, slots=True)
 class BackfillPlan:
-    """What a backfill has to do.
+    """The work of a backfill.
 
     Attributes:
-        dumps, rest: the pieces; they can be loaded in any order, and at the same time.
+        dumps, rest: the pieces; they can be loaded in any order and concurrently.
         missing_minutes: minutes without a verified row that the pieces cover.
-        notes: what the reader of the plan should know.
-        unplanned: symbols for which the exchange did not say what it has, each with the reason;
-            running the backfill again plans the rest of them.
+        notes: remarks for the reader of the plan.
+        unplanned: symbols for which the exchange gave no range, each with the reason; repeating the
+            backfill plans them.
     """
 
     dumps: tuple[DumpPiece, ...] = ()
@@ -86,7 +86,7 @@ class BackfillPlan:
 
     @property
     def pieces(self) -> tuple[DumpPiece | RestPiece, ...]:
-        """All pieces, those from dumps first."""
+        """All pieces, dumps first."""
         return (*self.dumps, *self.rest)
 
     def __add__(self, other: BackfillPlan) -> BackfillPlan:
@@ -130,7 +130,7 @@ class LoadCounts:
 
     @classmethod
     def of(cls, merged: MergeCounts, **others: int) -> Self:
-        """Counts of a merge, with others beside them."""
+        """Return the counts of a merge combined with further counts."""
         return cls(**asdict(merged), **others)
 
     def __add__(self, other: LoadCounts) -> LoadCounts:
@@ -140,7 +140,7 @@ class LoadCounts:
 
 
 def summarise(*, counts: Iterable[LoadCounts | Mapping[str, Any]]) -> LoadCounts:
-    """The sum of what pieces gave, told in the log; mappings with more keys are taken too."""
+    """Add up the results of pieces and log the sum; mappings with further keys are accepted."""
     total = LoadCounts()
     names = {one.name for one in fields(LoadCounts)}
     for one in counts:

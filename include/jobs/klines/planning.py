@@ -57,7 +57,7 @@ MAX_PIECES_TOLD = 200
 """Pieces named in the log, of each plan."""
 
 FAULTS = frozenset({"wrong_checksum", "corrupt"})
-"""Verdicts after which a file is no source until it is published anew; REST stands in."""
+"""Verdicts that exclude a file as a source until it is published again; REST is used instead."""
 
 
 def plan_backfill(
@@ -72,29 +72,28 @@ def plan_backfill(
     in_part: bool = False,
     tell_pieces: bool = False,
 ) -> BackfillPlan:
-    """Find what is missing and plan where to take it from.
+    """Find what is missing and plan its sources.
 
-    Missing are minutes between the symbol's first and last row at the exchange that have neither
-    an outage nor a verified row: what the exchange has not confirmed is asked for too. Months of
-    which most is missing come from monthly dumps, days from daily ones, the tail and the holes
-    from REST (``include.domain.sourcing``). Dump files that were re-issued since they were loaded
-    are planned again. Nothing is written.
+    Missing are minutes between the symbol's first and last row at the exchange that have neither an
+    outage nor a verified row. Months that are mostly missing come from monthly dumps, days from
+    daily ones, the rest from REST (``include.domain.sourcing``). Dump files that were re-issued
+    since they were loaded are planned again. Nothing is written.
 
     Args:
-        symbols: names as people type them; see ``symbols_of``.
-        start, end: half-open; ``start`` None is where the symbol's history begins, in REST or in
-            the files; ``end`` None is the last minute that REST has settled.
-        mode: ``all``; ``forward``, behind the newest stored minute; ``backward``, before the
-            oldest; ``holes``, between the two.
-        verify: plan the dumps of the whole range, even where nothing is missing, so that they
-            are compared with what is stored.
-        in_part: where REST does not answer for a symbol, plan its dump files and the other
-            symbols, and name it in ``unplanned``, instead of raising.
-        tell_pieces: name each piece in the log.
+        symbols: names as users type them; see ``symbols_of``.
+        start, end: half-open; ``start`` None is the start of the symbol's history, in REST or in
+            the files; ``end`` None is the last minute that REST has completed.
+        mode: ``all``; ``forward``, after the newest stored minute; ``backward``, before the oldest;
+            ``holes``, between the two.
+        verify: plan the dumps of the whole range, even if nothing is missing, to compare them with
+            the stored rows.
+        in_part: if REST does not answer for a symbol, plan its dump files and the other symbols,
+            and name it in ``unplanned`` instead of raising.
+        tell_pieces: log each piece.
 
     Raises:
-        PermanentError: an unknown symbol or mode, a time that cannot be read, or nothing to plan.
-        TransientError, RateLimitedError: the exchange or the database are away.
+        PermanentError: an unknown symbol or mode, a malformed time, or nothing to plan.
+        TransientError, RateLimitedError: the exchange or the database is away.
     """
     place = market_from(market)
     names = symbols_of(symbols, place)
@@ -137,7 +136,7 @@ def fill_from(mode: FillMode | str) -> FillMode:
 
 
 def _tell(plan: BackfillPlan, *, symbols: int, with_pieces: bool) -> None:
-    """Say in the log what will be done."""
+    """Log the plan."""
     if with_pieces:
         for note in plan.notes:
             log.info("plan_note", note=note)
@@ -204,7 +203,7 @@ class _Planner:
         except TransientError as error:
             notes = (f"{symbol}: no dumps, since their site does not answer: {error}",)
             log.warning("dumps_not_listed", symbol=symbol, error=str(error))
-        # files that end before REST's first row tell of a time that REST knows no more
+        # files that end before REST's first row cover a time that REST no longer serves
         begins = [begin for begin, end in map(_period, entries) if end <= first_us]
         span = (max(start_us or 0, min([first_us, *begins])), last_us)
         if span[0] >= span[1]:
@@ -220,7 +219,7 @@ class _Planner:
         end_us: int | None,
         reason: TransientError | UnknownSymbolError,
     ) -> BackfillPlan:
-        """What the published files have, where only they and the registry can tell."""
+        """Return the range of the published files, for symbols that REST does not know."""
         is_unknown = isinstance(reason, UnknownSymbolError)
         listed_us, ended_us = listed_span(self._connection, symbol)
         if end_us is None:
@@ -289,7 +288,7 @@ class _Planner:
         )
 
     def _span_at_rest(self, symbol: str, start_us: int, end_us: int | None) -> tuple[int, int]:
-        """The range, cut to the symbol's first and last settled row at REST; may be empty."""
+        """Clip the range to the symbol's first and last complete row at REST; may be empty."""
         name = exchange_symbol_of(symbol)
         oldest = self._rest.klines(name, "1m", start_us, None, limit=1).candles
         newest = self._rest.klines(name, "1m", None, None, limit=1)
@@ -321,7 +320,7 @@ class _Planner:
     def _files(
         self, symbol: str, entries: Sequence[DumpEntry], missing: Ranges
     ) -> list[PublishedFile]:
-        """The published files, and what the ledgers know of them."""
+        """Return the published files with their state in the ledgers."""
         states = file_states(self._connection, symbol, KIND)
         loaded: dict[Source, Ranges] = {}
         for entry in entries:

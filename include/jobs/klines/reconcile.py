@@ -1,7 +1,7 @@
-"""Reconciling days: the live path, REST, the daily and the monthly file, side by side.
+"""Reconcile days: compare the live path, REST, the daily and the monthly file.
 
-Everybody who has not spoken about a day yet is asked, what they say is merged (the greatest
-evidence wins, the losers are kept), and what came of it is one row a symbol and day.
+Sources that are not compared yet are read and merged (the most authoritative row wins, the losers
+are kept), and the result is one row for each symbol and day.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ class DayGroup:
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """What came of reconciling, summable.
+    """Result of reconciling, summable.
 
     Attributes:
-        days: days of symbols by verdict.
-        counts: rows that were offered on the way.
+        days: symbol days by verdict.
+        counts: counts of the merges.
     """
 
     days: dict[str, int] = field(default_factory=dict)
@@ -88,13 +88,13 @@ def plan_reconciliation(
 
 
 def reconcile_group(*, settings: Settings, group: DayGroup | Mapping[str, Any]) -> Reconciled:
-    """Ask whoever has not spoken about these days, merge, compare, and keep the verdicts.
+    """Read the sources that are not compared yet, merge, compare, and store the verdicts.
 
-    Doing it again asks nobody twice, except for files that were published since, and REST about
-    minutes that it had no row of while others have one.
+    Repeating it reads nothing twice, except files that were published since, and REST for minutes
+    without a row that other sources have.
 
     Raises:
-        TransientError, RateLimitedError: exchange or database are away; what is done stays.
+        TransientError, RateLimitedError: exchange or database is away; finished days stay.
         PermanentError: some days could not be reconciled; the others were.
     """
     pieces = [as_day_piece(one) for one in _pieces_of(group)]
@@ -127,14 +127,14 @@ def reconcile_group(*, settings: Settings, group: DayGroup | Mapping[str, Any]) 
 def report(
     *, settings: Settings, groups: Iterable[DayGroup | Mapping[str, Any]], results: Iterable[Any]
 ) -> Reconciled:
-    """Tell in the log how each symbol and day came out, those that want a look first.
+    """Log the result of each symbol and day, those that need attention first.
 
     Args:
         groups: of the plan.
-        results: what ``reconcile_group`` gave for each that went well.
+        results: what ``reconcile_group`` returned for each group that succeeded.
 
     Raises:
-        PermanentError: groups failed; what came of the others was told.
+        PermanentError: groups failed; the results of the others were logged.
     """
     groups, results = list(groups), list(results)
     pieces = [as_day_piece(one) for group in groups for one in _pieces_of(group)]
@@ -188,7 +188,7 @@ def _reconcile(
     for month in monthly_pieces(piece.symbol, piece.day_us):
         if is_new_month(connection, site, month):
             counts += load_dump_piece(settings=settings, piece=month)
-        # also those of a run that was cut here, and of months that somebody else has loaded
+        # also those of an interrupted run, and of months that another process has loaded
         days.update(
             days_before_file(
                 connection, piece.symbol, month.path, month.start_us, month.end_us, kind=KIND
@@ -203,9 +203,9 @@ def _reconcile(
 def _ask_rest(
     connection: Connection, rest: BinanceRest, symbol: str, start_us: int, end_us: int
 ) -> LoadCounts:
-    """REST's word on what it has not told yet; nothing where it has forgotten the symbol.
+    """Fetch by REST what it has not confirmed yet; nothing if it no longer knows the symbol.
 
-    Minutes that it had no row of are asked for again once others have one.
+    Minutes without a row are requested again once other sources have one.
     """
     counts = LoadCounts()
     told = told_by_rest(connection, symbol, start_us, end_us)
@@ -230,7 +230,7 @@ def _listed(site: DumpSite, path: str) -> DumpEntry | None:
 
 
 def _is_news(connection: Connection, piece: DumpPiece, entry: DumpEntry | None) -> bool:
-    """Whether a file was published, or published anew, since it was loaded whole."""
+    """Whether a file was published, or published again, since it was loaded completely."""
     if entry is None:
         return False
     known = find_loaded(connection, piece.path, piece.start_us, piece.end_us, kind=KIND)

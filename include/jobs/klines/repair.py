@@ -30,10 +30,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RepairSummary:
-    """What a round of repairs did.
+    """Result of a round of repairs.
 
     Attributes:
-        repaired, left: gaps closed, and gaps released for another try.
+        repaired, left: gaps closed, and gaps released for another attempt.
         counts: rows and outages.
     """
 
@@ -50,15 +50,15 @@ def repair_minutes(
     end_us: int,
     database_url: str | None = None,
 ) -> LoadCounts:
-    """Ask the exchange for the candles of a range and merge them.
+    """Fetch the candles of a range and merge them.
 
     Args:
         start_us, end_us: half-open range of open times; only minutes that closed 30 s ago count.
         database_url: of the caller's role; None for the jobs' own.
 
     Raises:
-        TransientError, RateLimitedError: worth another try later; of a range whose last minutes
-            are not settled yet, what is settled is stored all the same.
+        TransientError, RateLimitedError: retry later; complete minutes of the range are stored all
+            the same.
         PermanentError: the exchange does not know the symbol, or a setting is wrong.
     """
     repairs = Repairs(settings, database_url or settings.url_for("jobs"))
@@ -71,20 +71,18 @@ def repair_minutes(
 def repair_gaps(
     *, settings: Settings, worker: str, older_than_s: float = 600.0, limit: int = 100
 ) -> RepairSummary:
-    """Repair open gaps that nobody else works on.
+    """Repair open gaps that no other worker has claimed.
 
-    A gap whose minutes the exchange does not serve at all (unknown symbol) is released with the
-    reason, like any that is not whole yet.
-
-    Gaps that the table proves to be filled are closed without a request.
+    A gap that the exchange cannot fill (unknown symbol) is released with the reason, like any gap
+    that is not complete yet. Gaps that the table proves to be filled are closed without a request.
 
     Args:
-        worker: who claims them, such as the run's id.
-        older_than_s: younger ones are the streamer's.
-        limit: most gaps of one call.
+        worker: name for the claim, such as the run's id.
+        older_than_s: younger gaps belong to the streamer.
+        limit: maximum gaps of one call.
 
     Raises:
-        TransientError: exchange or database are away; claims that are left expire.
+        TransientError: exchange or database is away; remaining claims expire.
     """
     url = settings.url_for("jobs")
     total, repaired, left = LoadCounts(), 0, 0

@@ -1,4 +1,4 @@
-"""Many repairs, several at once, over connections that are kept between them."""
+"""Concurrent repairs over pooled connections."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class _Lines:
         self._url = url
         self._stack = ExitStack()
         self._rests: dict[Market, BinanceRest] = {}
-        # Closed, not left as a context: that would commit, which a hanging server answers with
-        # an error of its own in place of the one that is told.
+        # Closed, not left as a context: leaving would commit, and a hanging server would replace
+        # the original error with its own.
         self.connection = connect(url, application_name=APPLICATION_NAME)
         self._stack.callback(self.connection.close)
 
@@ -41,10 +41,10 @@ class _Lines:
 
 
 class Repairs:
-    """Repairs for one process; call it from as many threads as there should be at once.
+    """Repairs of one process; call it from as many threads as repairs may run at once.
 
-    To connect, and to ask for the exchange's time, costs more than the repair of a minute: a cut
-    of 1,500 symbols would take twice the request weight, and minutes of one core.
+    Connecting, and reading the exchange's time, cost more than the repair of a minute: after a
+    disconnect of 1,500 symbols they would double the request weight and take a minute of one core.
 
     Args:
         database_url: of the caller's role.
@@ -72,7 +72,7 @@ class Repairs:
         except IndexError:
             lines = _Lines(self._settings, self._url)
         with ExitStack() as on_failure:
-            on_failure.callback(lines.close)  # it may be what failed
+            on_failure.callback(lines.close)  # it may be the broken one
             counts = fetch_minutes(
                 lines.connection,
                 lines.rest(market_of(symbol)),
@@ -91,7 +91,7 @@ class Repairs:
         return counts
 
     def close(self) -> None:
-        """Close what is not in use; the next repair connects anew."""
+        """Close idle connections; the next repair connects again."""
         while True:
             try:
                 lines = self._idle.pop()

@@ -1,9 +1,9 @@
-"""Raw capture as files: written, read back, and only then dropped from the table.
+"""Archive raw capture: write a file, read it back, and only then drop the partition.
 
-A day is archived in an order in which a kill at any moment leaves every row in at least one
-place: the file is written beside its name and read back; the ledger is told; the file gets its
-name; the partition is dropped, by a function that refuses where the partition has other rows than
-the ledger says. Until then the partition holds everything, and the next run begins again.
+The order keeps every row in at least one place when the process is killed: write the file under a
+temporary name and read it back; record it in the ledger; rename it; drop the partition, by a
+function that refuses if its rows differ from the ledger. Until then the partition is complete, and
+the next run begins again.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ArchiveSummary:
-    """What a round of archiving did.
+    """Result of a round of archiving.
 
     Attributes:
         archived: days written to files.
-        merged: of those, days that had a file already and got late rows.
-        dropped: partitions dropped, empty ones among them.
-        kept: restored days that are left in the table for now.
+        merged: days among them that had a file already and got late rows.
+        dropped: partitions dropped, including empty ones.
+        kept: restored days that stay in the table for now.
         rows, file_bytes, freed_bytes: of the files written, and of the partitions dropped.
     """
 
@@ -84,17 +84,18 @@ def archive_days(
     now: datetime,
     on_day: Callable[[RawDay], None] = lambda _day: None,
 ) -> ArchiveSummary:
-    """Move every day of raw capture before one to the archive folder; the oldest first.
+    """Move every day of raw capture before a given one to the archive folder, oldest first.
 
-    A day that cannot be moved stays in the table and does not hold up the others.
+    A day that cannot be moved stays in the table; the others continue.
 
     Args:
         before: a UTC day, itself not archived.
-        now: restored days that are kept until later are left alone.
-        on_day: told of each day before it is begun.
+        now: restored days with a later expiry stay.
+        on_day: called before each day.
 
     Raises:
-        TransientError: the database is away, or another process archives; what is done is done.
+        TransientError: the database is away, or another process archives; finished days stay
+            archived.
         PermanentError: some days stay in the table; the message says which, and why.
     """
     folder, total = settings.archive, ArchiveSummary()
@@ -157,16 +158,16 @@ def restore_day(*, settings: Settings, archived: ArchivedDay, until: datetime) -
 
 
 def adopt_files(*, settings: Settings) -> list[str]:
-    """Tell the ledger of files that it does not know, or knows otherwise, as they are.
+    """Record files in the ledger that it does not know, or knows differently.
 
-    For a database that was restored from a backup older than the files. What its tables have of
-    those days is merged into the files by the next round.
+    For a database restored from a backup older than the files. Rows of those days in its tables are
+    merged into the files by the next round.
 
     Returns:
-        Paths of the files that were adopted, below the archive folder.
+        Paths of the adopted files, relative to the archive folder.
 
     Raises:
-        RejectedInputError: a file cannot be read; nothing is told of it and those after it.
+        RejectedInputError: a file cannot be read; it and the files after it are not recorded.
     """
     url, folder, adopted = settings.url_for("jobs"), settings.archive, []
     with connect(url, application_name=APPLICATION_NAME) as connection, only_one(connection):
@@ -218,7 +219,7 @@ def _archive_day(
 def _write(
     connection: Connection, folder: Path, one: RawDay, *, former: ArchivedDay | None
 ) -> ArchiveSummary:
-    """Write a day's file, read it back, tell the ledger, and give the file its name."""
+    """Write a day's file, read it back, record it in the ledger, and rename it."""
     path = file_of(one.table, one.day)
     final = folder / path
     if former is None and final.exists():

@@ -71,7 +71,7 @@ def backup(*, settings: Settings, file: Path, folders: Sequence[Path] = ()) -> B
         digest, size = _sha256_of(part), part.stat().st_size
         with part.open("rb") as written:
             os.fsync(written.fileno())
-        # The checksum first: beside the file of before it is wrong, and says so.
+        # Replace the checksum first: next to the old file it is wrong, and verification says so.
         _checksum_of(file).write_text(f"{digest}  {file.name}\n")
         os.replace(part, file)
     finally:
@@ -112,7 +112,7 @@ def restore(*, settings: Settings, file: Path, folders: Sequence[Path] = ()) -> 
 
 
 def find_program(name: str, *, server: int, folders: Sequence[Path]) -> Program:
-    """The one whose major version is the server's, or the next newer that there is.
+    """Return the program whose major version is the server's, or the next newer one.
 
     Raises:
         PermanentError: there is none.

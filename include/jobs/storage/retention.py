@@ -17,7 +17,7 @@ from include.store.storage.retention import prune_quality_results
 log = structlog.get_logger(__name__)
 
 MONTHS_AHEAD = 2
-"""Of candles: a scheduler that stands still for weeks leaves writers nothing to make."""
+"""Days of candle partitions made ahead: writers keep working if the scheduler stops for weeks."""
 DAYS_AHEAD = 7
 """Of raw capture; an empty partition takes 24 kB."""
 

@@ -24,14 +24,14 @@ PUBLIC_DATA_HOST = "data-api.binance.vision"
 
 @dataclass(frozen=True, slots=True)
 class FetchCounts:
-    """What a fetch did.
+    """Result of a fetch.
 
     Attributes:
         pages: requests.
-        void: ids under which the exchange has no trade.
-        written: rows that were new.
-        absent: ids that the exchange passes over.
-        first_us: time (µs) of the first trade; None where there was none.
+        void: ids without a trade at the exchange.
+        written: new rows.
+        absent: ids that the exchange skips.
+        first_us: time (µs) of the first trade; None if there was none.
     """
 
     pages: int
@@ -43,12 +43,12 @@ class FetchCounts:
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """What a symbol that has stopped trading has behind a trade.
+    """Trades after a given one, of a symbol that has stopped trading.
 
     Attributes:
-        last_id, last_us: the last trade that the exchange has, and its time (µs); those that
-            were asked from where it has none.
-        counts: what asking took and brought.
+        last_id, last_us: the exchange's last trade and its time (µs); the given ones if it has no
+            later trade.
+        counts: of the fetch.
     """
 
     last_id: int
@@ -123,13 +123,13 @@ def fetch_tail(
     after_us: int,
     database_url: str | None = None,
 ) -> Tail:
-    """Ask for all trades behind one, of a symbol that has stopped trading, and store them.
+    """Fetch and store all trades after a given one, of a symbol that has stopped trading.
 
-    That one itself is asked for, too: where the exchange has it no more, the name is another
-    instrument's, and an answer without trades would prove nothing.
+    The given trade is requested too: if the exchange no longer has it, the name belongs to another
+    instrument, and an answer without trades would prove nothing.
 
     Args:
-        after_us: about the time of that trade.
+        after_us: approximate time of that trade.
 
     Raises:
         TransientError, RateLimitedError: as ``fetch_trades``.
@@ -166,10 +166,11 @@ def _of_another(symbol: str, dataset: str, first_id: int) -> str:
 
 
 def refuse_unserved(settings: Settings, dataset: str, symbol: str) -> None:
-    """Say why the exchange cannot be asked for these trades by id, where that is so.
+    """Raise if the exchange cannot serve these trades by id.
 
     Raises:
-        PermanentError: quotes, single trades of USD-M, or a host without ``historicalTrades``.
+        PermanentError: book tickers, single trades of USD-M, or a host without
+            ``historicalTrades``.
     """
     if dataset not in (AGG_TRADES.name, TRADES.name):
         raise PermanentError(f"the exchange serves no past {dataset}")
@@ -188,11 +189,11 @@ def refuse_unserved(settings: Settings, dataset: str, symbol: str) -> None:
 
 
 def record_raw_gaps(*, database_url: str, gaps: Sequence[RawGap]) -> None:
-    """Note in ``ops.gaps`` what raw capture misses for good.
+    """Record in ``ops.gaps`` what raw capture has lost for good.
 
-    The detail of a gap, which is in full minutes, has each exact stretch (``from/to``, ISO 8601)
-    with the number of its rows, null where nobody knows it, as one minute may have several; and
-    ``rows``, the sum of those that are known.
+    A gap covers full minutes. Its detail lists each exact range (``from/to``, ISO 8601) with the
+    number of lost rows, null if unknown, because one minute may have several; and ``rows``, the sum
+    of the known ones.
     """
     with (
         connect(database_url, application_name=APPLICATION_NAME) as connection,
@@ -221,14 +222,14 @@ class _Served(NamedTuple):
 
 
 _Page = Callable[[int, int], list[_Served]]
-"""Trades from an id on, at most so many."""
+"""Fetch trades from an id on, up to a limit."""
 
 
 @contextmanager
 def _asking(
     settings: Settings, dataset: str, symbol: str, database_url: str | None
 ) -> Iterator[tuple[Callable[[list[str]], int], _Page]]:
-    """How to store lines, which tells how many were new, and how to ask for a page."""
+    """Return how to store rows (yields the number of new ones) and how to request a page."""
     refuse_unserved(settings, dataset, symbol)
     url = database_url or settings.url_for("jobs")
     is_aggregate = dataset == AGG_TRADES.name
@@ -246,9 +247,9 @@ def _asking(
 
 
 def _pages(page: _Page, what: str, first_id: int, last_id: int) -> Iterator[list[_Served]]:
-    """Those with the ids that are wanted, page by page.
+    """Yield the rows with the wanted ids, page by page.
 
-    There is room for a void row before each, and for a row behind.
+    The page size allows for one void row before each, and one row after.
     """
     next_id = first_id
     while next_id <= last_id:

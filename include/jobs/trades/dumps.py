@@ -1,8 +1,8 @@
-"""Loading dump files of trades and aggTrades: candles folded from them, and their rows on request.
+"""Load dump files of trades and aggTrades: candles aggregated from them, and optionally their rows.
 
-Each file is folded by itself and offered as source ``folded``, below whatever the exchange says
-of the same minutes; where that differs, the merge keeps the discrepancy. For a file that cannot
-be used others stand in: for a month its days, for a day the same trades by REST.
+Each file is aggregated by itself and offered with source ``folded``, below every row of the
+exchange; where those differ, the merge keeps the discrepancy. An unusable file is replaced: a month
+by its days, a day by the same trades from REST.
 """
 
 from __future__ import annotations
@@ -108,9 +108,9 @@ def _read(connection: Connection, fetched: FetchedDump, piece: TradeDumpPiece) -
 
 
 def _is_cut(connection: Connection, piece: TradeDumpPiece, content: FoldedTrades) -> bool:
-    """Whether klines tell of trades behind the file's last minute.
+    """Whether klines show trades after the file's last minute.
 
-    Those of USD-M count fills that no file of trades has.
+    Klines of USD-M count fills that no file of trades contains.
     """
     if market_of(piece.symbol) is Market.UM:
         return False
@@ -121,7 +121,7 @@ def _is_cut(connection: Connection, piece: TradeDumpPiece, content: FoldedTrades
 def _stand_in(
     settings: Settings, connection: Connection, piece: TradeDumpPiece, entry: DumpFile
 ) -> TradeDumpCounts:
-    """What can be had in place of a file; the ledger tells from where, or why nothing."""
+    """Load the replacement of a file; the ledger records its source, or why there is none."""
     begin_us, end_us = window_of(piece.path)
     if end_us - begin_us > DAY_US:
         return _load_days(settings, connection, piece, entry)

@@ -1,8 +1,8 @@
-"""The first and last minutes of files of trades, which only the files beside them can prove.
+"""First and last minutes of files of trades, which only the neighbouring files can prove.
 
-A file's entry in ``ops.dump_files`` keeps its first and last id and the candles of those two
-minutes, where nothing but the file's end speaks against them. Once two neighbours are loaded and
-the later one's first id follows the earlier one's last, the minutes at the seam are whole.
+A file's entry in ``ops.dump_files`` stores its first and last id and the candles of those two
+minutes, if only the file's end cuts them. Once two neighbours are loaded and the later one's first
+id follows the earlier one's last, the minutes at the seam are whole.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from include.store.ledgers.files import DumpFile, find_dump_beside, find_dump_fi
 
 EDGES = "edges"
 IS_SETTLED = "is_settled"
-"""Whether the seams of a loaded file were looked at; else its load was cut there."""
+"""Whether the edges of a loaded file were checked; if not, its load was interrupted."""
 _BEGIN, _END = "begin", "end"
 
 

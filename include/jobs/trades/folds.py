@@ -1,4 +1,4 @@
-"""What a file of trades gave: folded, offered to the table, and told in the ledgers."""
+"""Aggregate a file of trades, offer the candles to the table, and record the ledgers."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ KEEPS_RAW = "keeps_raw"
 
 @dataclass(slots=True)
 class FoldedTrades:
-    """What rows gave.
+    """Rows read from a file.
 
     Attributes:
         reader: has read them all.
-        window: the period that they are of, half-open (µs).
-        kind: of the rows: ``agg_trades`` may stand in for ``trades``.
-        raw_rows: those that were new in the raw table.
+        window: their period, half-open (µs).
+        kind: of the rows: ``agg_trades`` may replace ``trades``.
+        raw_rows: new rows in the raw table.
     """
 
     reader: TradeReader
@@ -70,10 +70,10 @@ def fold_blocks(
     window: tuple[int, int],
     kind: str,
 ) -> FoldedTrades:
-    """Fold rows; those that are kept go to their table as they are read, candles wait for the end.
+    """Aggregate rows; rows to keep are stored while reading, candles at the end.
 
     Raises:
-        RejectedInputError: damaged, of other columns, or with too many rows that cannot be used.
+        RejectedInputError: damaged, wrong columns, or too many unusable rows.
     """
     content = FoldedTrades(reader, window, kind)
     whole, partial = [content.whole], [content.partial]
@@ -114,11 +114,13 @@ def store_folded(
     *,
     evidence_at_us: int | None,
 ) -> TradeDumpCounts:
-    """Offer the candles, quarantine what was rejected, and prove the seams with the neighbours.
+    """Offer the candles, quarantine rejected rows, and prove the minutes shared with the
+    neighbours.
 
     Args:
-        entry: of the ledger; rows and what is known of the ids are added to it.
-        evidence_at_us: of two folds of a minute with as many trades the later one's stands.
+        entry: of the ledger; rows and ids are added to it.
+        evidence_at_us: of two candidates of a minute with equally many trades, the later one
+            wins.
     """
     is_foldable = _is_foldable(connection, piece.symbol, content)
     minutes = content.whole.height + content.partial.height
@@ -140,14 +142,14 @@ def store_folded(
         detail={**entry.detail, **_detail(piece, content, is_foldable=is_foldable)},
     )
     record_dump_file(connection, entry)
-    # behind the ledger's entry: of two neighbours loaded at once, the later one sees both
+    # after the ledger's entry: of two neighbours loaded concurrently, the later one sees both
     start_us, end_us = content.window
     seams = settle_edges(
         connection, piece.path, piece.symbol, piece.kind, start_us=start_us, end_us=end_us
     )
     for published_at_us, candles in seams:
         merged += _offer(connection, piece.symbol, candles, published_at_us)
-    # last of all: whoever is killed before it loads the file again
+    # last: a load that is killed before this is repeated
     record_dump_file(connection, replace(entry, detail={**entry.detail, IS_SETTLED: True}))
     return TradeDumpCounts(
         trades=content.trades,
@@ -167,7 +169,7 @@ def store_folded(
 def _detail(
     piece: TradeDumpPiece, content: FoldedTrades, *, is_foldable: bool
 ) -> dict[str, object]:
-    """What the neighbours, and a later plan, have to know of the rows."""
+    """Record what the neighbours, and later plans, need to know of the rows."""
     start_us, end_us = content.window
     fold = content.reader.fold
     has_ids = fold.first_id is not None and content.kind == piece.kind  # else they are others'
@@ -208,11 +210,11 @@ def _offer_partial(connection: Connection, partial: pl.DataFrame) -> MergeCounts
 
 
 def _is_foldable(connection: Connection, symbol: str, content: FoldedTrades) -> bool:
-    """Whether the quote volumes of the candles are what the exchange says.
+    """Whether the quote volumes of the candles equal the exchange's.
 
-    Single trades tell their amounts. AggTrades do not: where the exchange rounds each fill, as
-    the listing's filters say, or the rows themselves by an amount of more than eight decimals
-    (the filters were others in the past), they cannot be recovered.
+    Single trades have amounts. AggTrades do not: if the exchange rounds each fill, as the listing's
+    filters say, or as an amount of more than eight decimals shows (past filters may have differed),
+    the quote volumes cannot be recovered.
     """
     if content.kind == "trades":
         return True

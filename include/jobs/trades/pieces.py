@@ -1,4 +1,4 @@
-"""What is loaded of trades as one piece, and what came of it."""
+"""A piece of work of trades, and its result."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ class TradeDumpPiece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TradeDumpCounts:
-    """What came of loading, summable.
+    """Counts of a load, summable.
 
     Attributes:
-        files: files loaded; replaced: those that could not be, for which other files or REST
-            stood in; unusable: those for which nothing did.
+        files: loaded files; replaced: files replaced by other files or REST; unusable: files
+            without a replacement.
         rest_pages: pages of trades by REST.
-        trades: rows used; raw_rows: those that were new in the raw table.
-        rejected: rows that cannot be used.
-        whole, partial: minutes folded, and those of them that are not proven whole.
-        unfoldable: minutes not offered, since the exchange rounds the quote amount of each fill.
-        inserted … discrepancies: as in ``MergeCounts``.
+        trades: rows used; raw_rows: new rows in the raw table.
+        rejected: unusable rows.
+        whole, partial: aggregated minutes, and those not proven whole.
+        unfoldable: minutes not offered, because the exchange rounds the quote amount of each fill.
+            inserted … discrepancies: as in ``MergeCounts``.
     """
 
     files: int = 0

@@ -64,21 +64,21 @@ def plan_trade_dumps(
     end: Moment,
     keep_raw: bool = False,
 ) -> TradeDumpPlan:
-    """Find the files that hold the days of a range, and leave out those that are loaded.
+    """Find the files for the days of a range, without those already loaded.
 
-    Files are loaded whole. A month that lies in the range comes as one file where at least eight
-    of its days are to be loaded and the file is published. A file that was re-issued since, or
-    whose rows are wanted and were not kept, is loaded again. Days without a file come from REST,
-    where they are over and it serves them.
+    Files are loaded completely. A month within the range comes as one file if it is published and
+    at least eight of its days are to be loaded. A file that was re-issued, or whose rows are wanted
+    and were not kept, is loaded again. Days without a file come from REST if they are over and REST
+    serves them.
 
     Args:
-        symbols: names as people type them; see ``symbols_of``.
+        symbols: names as users type them; see ``symbols_of``.
         kind: ``agg_trades`` or ``trades``.
-        start, end: half-open; days that they touch are meant.
+        start, end: half-open; all days it overlaps count.
 
     Raises:
-        PermanentError: an unknown kind or market, or a time that cannot be read.
-        TransientError: the dump site or the database are away.
+        PermanentError: an unknown kind or market, or a malformed time.
+        TransientError: the dump site or the database is away.
     """
     if kind not in KINDS:
         raise PermanentError(f"unknown kind {kind!r}; it should be {' or '.join(KINDS)}")
@@ -173,10 +173,10 @@ class _Planner:
         return find_dump_file(self._connection, path)
 
     def _is_done(self, known: DumpFile | None, entry: DumpEntry | None) -> bool:
-        """Whether a file's rows are there, of itself or of what stood in for it.
+        """Whether a file's rows are stored, from it or from its replacement.
 
         Args:
-            entry: as listed now; None where it is not.
+            entry: as listed now; None if it is not listed.
         """
         if known is None or not (known.verdict == "loaded" or REPLACED_BY in known.detail):
             return False
@@ -208,7 +208,7 @@ class _Planner:
                 if not newest:
                     return now_us, now_us
                 if market is Market.UM:
-                    # the day has to be served from its begin on, until it is asked for
+                    # the exchange must still serve the day's start when the request is made
                     first_us = now_us - UM_SERVED_US + DAY_US
                 else:
                     oldest = rest.agg_trades(name, from_id=0, limit=1)

@@ -1,7 +1,7 @@
-"""Trades of a day by REST, in place of a dump file that is not there or cannot be used.
+"""Trades of a day by REST, instead of a missing or unusable dump file.
 
-Rows are asked for by id, a page at a time, from the one before the day's first to the one behind
-its last, so that both ends of the day are proven; they are read as rows of a file are.
+Rows are requested by id, a page at a time, from the one before the day's first to the one after its
+last, so that both ends of the day are proven. They are parsed like rows of a file.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from include.jobs.trades.by_id import PUBLIC_DATA_HOST
 AGG_TRADES = "agg_trades"
 
 BLOCK_ROWS = 20_000
-"""Rows folded together."""
+"""Rows aggregated together."""
 
 UM_SERVED_US = 47 * 3_600_000_000
 """USD-M serves aggTrades of 48 hours; an hour is left for asking."""
 
 SETTLED_AFTER_US = 60_000_000
-"""A day's trades are all there so long after its end."""
+"""Age at which all trades of a day are served."""
 
 
 class _Row(NamedTuple):
-    """A row as REST tells it, and as it stands in a file."""
+    """A row in REST's form and in a file's form."""
 
     number: int
     time_us: int
@@ -47,12 +47,12 @@ class _Row(NamedTuple):
 
 
 def served_kind(settings: Settings, symbol: str, kind: str, *, keep_raw: bool) -> str:
-    """What REST can serve in place of a file of a kind: single trades, or else aggTrades.
+    """Return the kind that REST serves instead of a file: single trades, or else aggTrades.
 
-    Minutes fold from aggTrades as well; rows of single trades cannot be made of them.
+    Minutes can be aggregated from aggTrades as well; single trades cannot be recovered from them.
 
     Raises:
-        PermanentError: rows of single trades are to be kept, which this exchange does not serve.
+        PermanentError: single trades are to be stored, and this exchange does not serve them.
     """
     if kind == AGG_TRADES:
         return kind
@@ -91,14 +91,15 @@ class RestTrades:
     def find(
         cls, rest: BinanceRest, *, symbol: str, kind: str, window: tuple[int, int], keep_rows: bool
     ) -> RestTrades:
-        """Look up where a period's rows begin.
+        """Find the first row of a period.
 
         Args:
-            kind: as ``served_kind`` says.
-            keep_rows: give the rows as well.
+            kind: from ``served_kind``.
+            keep_rows: return the rows as well.
 
         Raises:
-            PermanentError: the exchange does not serve them (any more), or the period is not over.
+            PermanentError: the exchange does not (or no longer) serve them, or the period is not
+                over.
             TransientError, RateLimitedError: as ``BinanceRest``.
         """
         answered_us = rest.server_time_us()
@@ -113,7 +114,7 @@ class RestTrades:
             first_id = first.id if is_aggregate else first.first_trade_id
             page = _ask(rest, symbol, kind, max(0, first_id - 1))
             before = [row.number for row in page if row.time_us < window[0]]
-            # ids begin at 0: nothing is before it
+            # ids begin at 0: there is no earlier row
             after_id = max(before, default=-1 if page and page[0].number == 0 else None)
         layout = agg_trades_layout if is_aggregate else trades_layout
         reader = TradeReader(
@@ -139,7 +140,7 @@ class RestTrades:
             if len(rows) > BLOCK_ROWS:
                 yield self._read(rows[:-1], first_line)
                 first_line += len(rows) - 1
-                rows = rows[-1:]  # the last block folds what still waits, and is never empty
+                rows = rows[-1:]  # the last block aggregates what still waits, and is never empty
         if rows:
             yield self._read(rows, first_line, is_last=True, before_id=before_id)
 
@@ -159,7 +160,7 @@ class RestTrades:
     def _pages(self) -> Iterator[list[_Row]]:
         """Pages to the first row behind the period, or to the last that there is."""
         page = self.first_page
-        while page:  # one that is not full proves nothing: it may lack its last rows
+        while page:  # a page that is not full proves nothing: it may lack its last rows
             yield _without_doubles(page)
             first, last = page[0], page[-1]
             if last.time_us >= self.window[1]:
@@ -183,7 +184,7 @@ def _without_doubles(rows: list[_Row]) -> list[_Row]:
 def _ask(rest: BinanceRest, symbol: str, kind: str, from_id: int) -> list[_Row]:
     """A page of rows from an id on."""
     name = exchange_symbol_of(symbol)
-    # a last column that spot's files have and nobody reads
+    # a last column of spot's files that is not used
     end = ",True\n" if rest.market is Market.SPOT else "\n"
     rows: list[_Row]
     if kind == AGG_TRADES:
@@ -202,7 +203,7 @@ def _ask(rest: BinanceRest, symbol: str, kind: str, from_id: int) -> list[_Row]:
             _Row(
                 row.id,
                 time_us := microseconds(row.trade_time),
-                False,  # a trade of no quantity has an id of its own, and condemns its minute
+                False,  # a trade without quantity uses up an id and makes its minute incomplete
                 f"{row.id},{row.price:f},{row.quantity:f},{row.quote_quantity:f},{time_us},"
                 f"{row.is_buyer_maker}{end}",
             )

@@ -1,7 +1,7 @@
-"""Rules about the values of one candle: none looks at another row.
+"""Rules about the values of one candle: none reads another row.
 
-Each presupposes those above it: a row that breaks one is left out by the others, so that a fault
-is named once.
+Each assumes the rules above it: a row that breaks one is excluded from the others, so that a fault
+is reported once.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ TRADE_COUNT_FITS_THE_IDS = Check(
     """,
 )
 
-# Of days that were reconciled whole, reconciled_days_stay_verified tells.
+# Days that were reconciled completely have a rule of their own: reconciled_days_stay_verified.
 STREAMED_MINUTES_ARE_CONFIRMED = Check(
     "streamed_minutes_are_confirmed",
     "no streamed minute is unconfirmed or partial for longer than QUALITY_UNVERIFIED_AFTER_MINUTES",
@@ -218,7 +218,7 @@ STREAMED_MINUTES_ARE_CONFIRMED = Check(
     """,
 )
 
-# REST may lack a minute for which a file has a row later: worth a look, not an alarm.
+# REST may lack a minute that a file contains later: a warning, not an alarm.
 ROWS_LIE_OUTSIDE_OUTAGES = Check(
     "rows_lie_outside_outages",
     "no minute has both trades and an entry in ops.outages",

@@ -24,8 +24,7 @@ CHUNK_SYMBOL_DAYS = 10
 """Days of one symbol that are checked at a time: some millions of rows at most."""
 
 MAX_SYMBOL_DAYS = 200
-"""Changed days of one symbol, over all of them, that a run looks at: what a load of years brings is
-left to the daily run."""
+"""Maximum changed days of one symbol in a run: a load of years is left to the daily run."""
 DAY = timedelta(days=1)
 
 DATASETS = {"agg_trades": "agg_trade_id", "trades": "trade_id"}
@@ -54,8 +53,8 @@ SELECT symbol FROM seen WHERE symbol IS NOT NULL AND ({all_symbols} OR symbol = 
 ORDER BY 1
 """
 
-# Each symbol with the trade before: of the same day, or the last of the day before, since a
-# connection that is cut at midnight leaves its hole there.
+# Each symbol with the trade before: of the same day, or the last of the day before, because a
+# disconnect at midnight leaves its missing trades there.
 _LOAD: LiteralString = """
 INSERT INTO quality_trades
 SELECT
@@ -107,9 +106,9 @@ CROSS JOIN LATERAL (
 ) AS kept
 """
 
-# Changed rows are looked at with all behind them of their day. A clock that was set may put two
-# trades next to each other the other way round by less than a minute; of a day that has trades of
-# another one, and of one in which a rule was broken, all is looked at.
+# Changed rows are checked with all later ones of their day. A clock correction may swap two trades
+# by less than a minute; days with trades of another instrument, and days with a broken rule, are
+# checked completely.
 _CHANGED: LiteralString = """
 SELECT
     changes.day,
@@ -145,11 +144,11 @@ ORDER BY changes.day DESC, changes.symbol
 
 @dataclass(frozen=True, slots=True)
 class TradeChunk:
-    """Trades of a day that are checked at a time.
+    """Trades of a day that are checked together.
 
     Attributes:
-        datasets: tables of which.
-        since: by symbol; those before were checked already. None: the whole day.
+        datasets: the tables.
+        since: by symbol; earlier trades were checked already. None: the whole day.
     """
 
     day: date
@@ -160,9 +159,9 @@ class TradeChunk:
 def chunks_of(
     session: Session, scope: Scope, values: dict[str, sql.Composable]
 ) -> list[TradeChunk]:
-    """Days and symbols of which trades are kept, some at a time.
+    """Yield days and symbols with captured trades, some at a time.
 
-    A day that has been archived has no rows here any more.
+    An archived day has no rows here.
     """
     if scope.kind is ScopeKind.CHANGED:
         changed = session.execute(_CHANGED, values)
@@ -198,17 +197,16 @@ def packed(
     chunk_days: int = CHUNK_SYMBOL_DAYS,
     max_days: int = MAX_SYMBOL_DAYS,
 ) -> tuple[list[TradeChunk], int]:
-    """Chunks of symbols' days, of which each goes on from a moment.
+    """Split days of symbols into chunks, each from a start time.
 
     Args:
-        changed: day, symbol and moment, by day. None: the whole day, which is never left out.
-        end: nothing is kept behind it.
-        chunk_days: days of one symbol in a chunk; many short ends of days are one.
-        max_days: days of one symbol, over all of them; where there are more, the first that fit
-            are taken.
+        changed: day, symbol and start time, by day. None: whole days, which are never skipped.
+        end: no later trades exist.
+        chunk_days: days of one symbol in a chunk; many short ends of days count as one.
+        max_days: maximum days of one symbol in all; if there are more, the first ones are taken.
 
     Returns:
-        The chunks, and how many days of a symbol are left out.
+        The chunks, and the number of skipped days of a symbol.
     """
     work: list[TradeChunk] = []
     in_chunk = in_all = timedelta()

@@ -15,7 +15,7 @@ SYMBOLS_ARE_NOT_STALE = Check(
     """,
 )
 
-# Whether it was taken off the list, or died alone and nobody saw it for a day, no row tells.
+# No row shows whether a symbol was delisted, or its stream died and nobody noticed for a day.
 STREAMS_DO_NOT_END_ALONE = Check(
     "streams_do_not_end_alone",
     "a trading symbol that was streamed once still has rows, while its market is streamed on",
@@ -30,10 +30,10 @@ STREAMS_DO_NOT_END_ALONE = Check(
     severity=Severity.WARNING,
 )
 
-# A stream that has died stays dead however long ago that was. A symbol counts as no longer streamed
-# when other symbols of its market were streamed for a day without it. That it was streamed is told
-# by its rows, and by the coverage where files have told its later minutes. A symbol that the
-# exchange has stopped trading has no later rows, nor has one in an outage: neither is quiet.
+# A dead stream stays dead however long ago it died. A symbol counts as no longer streamed when
+# other symbols of its market were streamed for a day without it. Its rows show that it was
+# streamed, or the coverage if files contain its later minutes. A symbol that the exchange has
+# halted has no later rows, nor has one in an outage: neither is a fault.
 FRESHNESS = Suite(
     "freshness",
     "the newest minute of each symbol",

@@ -1,10 +1,10 @@
-"""A rule about halts of a whole market through which its rows go on.
+"""A rule about halts of a whole market during which klines continue.
 
-Spot has no klines of a halt: its minutes are outages, or missing. USD-M goes on with empty ones,
-and only all symbols together tell that nobody traded (``ops.suspected_outages``). Reading the rows
-of all symbols once more would cost a daily run as much as reading them does, so ``quality_minutes``
-notes of each minute of the rows that are looked at whether somebody traded in it; where nobody did,
-and where the rule was broken before, the function is asked.
+Spot has no klines during a halt: its minutes are outages, or missing. USD-M continues with empty
+klines, and only all symbols together show that nobody traded (``ops.suspected_outages``). To read
+the rows of all symbols again would double the cost of a daily run, so ``quality_minutes`` records
+for each checked minute whether it had trades; the function is called only for minutes without any,
+and where the rule was broken before.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ HALTS_ARE_RECORDED = Check(
     Severity.WARNING,
 )
 
-# Of a symbol that is rarely traded many minutes are silent: each is asked of the symbols with the
-# longest history first, of which one has traded, as a rule. What was looked at may be part of a
-# halt: all of it lies between two trades of the market. Silence that came or was recorded decides
-# what is usual in the two hours behind it. The newest minutes may lack the rows of who traded.
+# A rarely traded symbol has many silent minutes: each is first compared with the symbols of longest
+# history, of which one usually has traded. The checked rows may contain part of a halt: the whole
+# halt lies between two trades of the market. Silence that begins or is recorded later changes what
+# is usual in the two hours after it. The newest minutes may lack rows of symbols that traded.
 HALTS = Suite(
     "halts",
     "minutes in which no USD-M symbol traded",

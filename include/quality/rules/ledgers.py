@@ -201,7 +201,7 @@ FIGURES_FIT_A_DAY = Check(
     """,
 )
 
-# A file that was published later and says something else; reconcile_candles judges the day anew.
+# A file that was published later with other values; reconcile_candles compares the day again.
 AGREEING_DAYS_STILL_AGREE = Check(
     "agreeing_days_still_agree",
     "nobody has contradicted the stored rows of a day since it was found to agree",
@@ -258,7 +258,7 @@ VERDICTS = Suite(
 
 # --- about candles, by what the ledgers say of them
 
-# As the merge ranks offers, as far as rank and time of evidence tell them apart.
+# In the merge's order of candidates, as far as rank and time of evidence decide.
 STORED_ROWS_HAVE_WON = Check(
     "stored_rows_have_won",
     "no offer in ops.discrepancies with other values has more evidence than the stored row",

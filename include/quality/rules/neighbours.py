@@ -1,7 +1,7 @@
-"""Rules about a candle and those before it.
+"""Rules about a candle and the candles before it.
 
-The batch holds whole stretches: each begins with a row that is known and ends with the next one,
-so that a hole has both its ends, and a row its predecessor. Only rows of one stretch are compared.
+The batch contains whole stretches: each begins with a known row and ends with the next one, so that
+a gap has both ends, and a row its predecessor. Only rows of one stretch are compared.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ NO_MINUTE_IS_MISSING = Check(
     """,
 )
 
-# A row has no predecessor where history begins, so that its first minutes are nobody's hole. Where
-# it begins later than a day after the listing, less was asked for.
+# A row has no predecessor at the start of history, so minutes before it are no gap. If history
+# begins more than a day after the listing, less was requested.
 FIRST_MINUTES_ARE_THERE = Check(
     "first_minutes_are_there",
     "a symbol whose rows begin on the day of its listing has them from its first minute on",
@@ -201,8 +201,8 @@ TRADE_IDS_ARE_CONTINUOUS = Check(
     """,
 )
 
-# The usual range is the mean of the day before, silent minutes left out. Only closes that moved by
-# more than the least are looked at more closely.
+# The usual range is the mean of the day before, without silent minutes. Only closes that moved by
+# more than the minimum are checked further.
 CLOSES_DO_NOT_JUMP = Check(
     "closes_do_not_jump",
     "a close differs from the one before by no more than QUALITY_JUMP_MULTIPLE usual ranges",

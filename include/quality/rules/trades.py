@@ -53,10 +53,10 @@ AGGREGATES_SPAN_THEIR_TRADES = Check(
     """,
 )
 
-# Ids of USD-M trades skip by design, and a void aggregate (no price, no quantity) is no row: where
-# the trades themselves follow one another, none is missing. A ticker that goes to another
-# instrument begins anew. What an entry of ops.gaps of the table spans, even in part, is known to be
-# missing; its bounds are minutes that were not proven, hence the minute to both sides.
+# Ids of USD-M trades skip by design, and a void aggregate (no price, no quantity) is no row: if the
+# single trade ids are contiguous, none is missing. The ids of a ticker that goes to another
+# instrument restart. A range of an entry in ops.gaps, even in part, is known to be missing; its
+# bounds are minutes that were not proven, hence one minute on both sides.
 TRADE_ROWS_ARE_CONTIGUOUS = Check(
     "trade_rows_are_contiguous",
     "ids of aggregates, and of spot trades, follow one another but for what is in ops.gaps",

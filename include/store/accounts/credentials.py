@@ -1,4 +1,4 @@
-"""Passwords and random secrets, and what is kept of them: hashes alone."""
+"""Hash passwords and create random secrets; only hashes are stored."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ DECOY = (
     "$argon2id$v=19$m=65536,t=3,p=1$T25seS1hLWRlY295ISEhIQ"
     "$kJ0gVZ3nJrNnZk1oTqFQhUqkYw3m6cS0V1uVd0bX2nA"
 )
-"""Nobody's hash, as dear as the others: an unknown name takes as long as a wrong password."""
+"""A hash of no account, as expensive as the others: an unknown name takes as long as a wrong
+password."""
 
 TOKEN_PREFIX = "cdl_"  # noqa: S105 - tells tools that look for leaked secrets what they found
 SECRET_BYTES = 32
 
 
 def hash_password(password: str) -> str:
-    """What is kept of a password: argon2id with a salt of its own."""
+    """Hash a password for storage: argon2id with a random salt."""
     return _HASHER.hash(password)
 
 
 def is_password(password: str, password_hash: str | None) -> bool:
-    """Whether it is the one that was hashed; of None it never is, in the same time.
+    """Whether the password matches a hash; None never matches, and takes as long.
 
     Raises:
-        PermanentError: what is stored is no hash.
+        PermanentError: the stored value is not a hash.
     """
     try:
         _HASHER.verify(DECOY if password_hash is None else password_hash, password)
@@ -47,7 +48,7 @@ def is_password(password: str, password_hash: str | None) -> bool:
 
 
 def new_session_secret() -> str:
-    """What a cookie holds: 256 random bits."""
+    """Return a new secret for a cookie: 256 random bits."""
     return secrets.token_urlsafe(SECRET_BYTES)
 
 
@@ -57,5 +58,5 @@ def new_token() -> str:
 
 
 def secret_hash(secret: str) -> bytes:
-    """What is kept of a secret of 256 random bits: SHA-256 is enough for what nobody can guess."""
+    """Hash a random secret for storage: SHA-256 is enough for 256 random bits."""
     return hashlib.sha256(secret.encode()).digest()

@@ -1,4 +1,4 @@
-"""PostgreSQL's notifications: hear at once of what changed, and read it anew. Nobody polls."""
+"""PostgreSQL notifications: react to changes immediately and read them again, without polling."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from include.errors import TransientError
 from include.store.postgres.pools import connect_async, ping_async, translated
 
 GATHER_S = 0.1
-"""What is told within so long of the first notification is handled as one."""
+"""Notifications within this time of the first are handled together."""
 QUIET_S = 30.0
-"""After so long without a word the server has to answer: a frozen one notifies nobody."""
+"""After this silence the server is asked to answer: a frozen server sends no notification."""
 ANSWER_S = 10.0
 
 
 async def heard(
     url: str, channels: Collection[str], *, application_name: str
 ) -> AsyncGenerator[tuple[psycopg.AsyncConnection[Any], frozenset[str]], None]:
-    """Each time something was told: a connection to read with, and the channels it was told on.
+    """Yield, for each round of notifications, a connection to read with and the channels.
 
-    All channels come first, once it listens: what was told before is to be read anew. The
-    generator has to be closed (``contextlib.aclosing``), which closes its connection.
+    All channels are yielded first, once the listener is ready: earlier changes must be read again.
+    Close the generator (``contextlib.aclosing``) to close its connection.
 
     Raises:
-        TransientError: the server is away, or does not answer: call again.
+        TransientError: the server is away or does not answer; call again.
         PermanentError: the URL is wrong, or the login is refused.
     """
     connection = await connect_async(url, application_name=application_name)
@@ -46,7 +46,7 @@ async def heard(
 
 
 async def _told(connection: psycopg.AsyncConnection[Any]) -> frozenset[str]:
-    """Wait for the next notification, and those that come with it."""
+    """Wait for the next notification and those that follow immediately."""
     found: set[str] = set()
     while not found:
         async for one in connection.notifies(timeout=QUIET_S, stop_after=1):

@@ -35,7 +35,7 @@ FROM accounts.users AS u
 ORDER BY u.name
 """
 
-# One statement: whoever was disabled, or given another password, meanwhile gets none.
+# One statement: an account that was disabled, or got another password, meanwhile gets no session.
 _BEGIN_SESSION = """
 INSERT INTO accounts.sessions (user_id, secret_hash, expires_at)
 SELECT u.id, %(secret_hash)s, now() + make_interval(secs => %(lifetime_s)s)
@@ -101,7 +101,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Password:
-    """What a login is held against."""
+    """Stored values that a login is checked against."""
 
     user_id: int
     name: str
@@ -122,7 +122,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A login that is not over. Times in µs since 1970."""
+    """A valid session. Times in µs since 1970."""
 
     id: int
     created_us: int
@@ -157,7 +157,7 @@ def list_users(connection: Connection) -> list[User]:
 
 
 def set_password(connection: Connection, name: str, password_hash: str) -> int:
-    """Give an account another password; returns how many sessions ended. Tokens stay.
+    """Set an account's password; return the number of sessions ended. Tokens stay valid.
 
     Raises:
         RejectedInputError: there is no such account.
@@ -173,7 +173,7 @@ def set_password(connection: Connection, name: str, password_hash: str) -> int:
 
 
 def set_role(connection: Connection, name: str, role: Role) -> None:
-    """Give an account another role.
+    """Set an account's role.
 
     Raises:
         RejectedInputError: there is no such account.
@@ -186,7 +186,7 @@ def set_role(connection: Connection, name: str, role: Role) -> None:
 
 
 def set_disabled(connection: Connection, name: str, *, is_disabled: bool) -> None:
-    """Shut an account out, or let it in again; its sessions end, tokens and watchlist rest.
+    """Disable or enable an account; its sessions end, its tokens and watchlist are suspended.
 
     Raises:
         RejectedInputError: there is no such account.
@@ -254,7 +254,7 @@ def list_tokens(connection: Connection, name: str | None = None) -> list[Token]:
 
 
 def revoke_token(connection: Connection, name: str, label: str) -> None:
-    """End a token at once.
+    """Revoke a token immediately.
 
     Raises:
         RejectedInputError: there is no such account or token.
@@ -272,7 +272,7 @@ def revoke_token(connection: Connection, name: str, label: str) -> None:
 
 
 def password_of(connection: Connection, name: str) -> Password | None:
-    """What a login of that name is held against; None where there is no such account."""
+    """Return what a login by this name is checked against; None if there is no such account."""
     with translated(connection):
         row = connection.execute(
             "SELECT id, name, role, password_hash, disabled_at IS NOT NULL "
@@ -288,10 +288,10 @@ def password_of(connection: Connection, name: str) -> Password | None:
 def begin_session(
     connection: Connection, login: Password, secret_hash: bytes, *, lifetime_s: float
 ) -> Identity | None:
-    """Begin a session; those that expired, and the oldest beyond a bound, are removed.
+    """Create a session; remove expired ones, and the oldest beyond a bound.
 
     Returns:
-        None where the account was disabled or given another password meanwhile.
+        None if the account was disabled or got another password meanwhile.
     """
     arguments = {
         "user_id": login.user_id,
@@ -309,7 +309,7 @@ def begin_session(
 
 
 def identities(connection: Connection, hashes: Collection[bytes]) -> dict[bytes, Identity]:
-    """Who is known by these hashes of secrets, as far as they are valid now."""
+    """Return the identities of these secret hashes, as far as they are valid now."""
     with translated(connection):
         rows = connection.execute(_IDENTITIES, {"hashes": list(hashes)}).fetchall()
     return {bytes(secret_hash): _identity(*row) for secret_hash, *row in rows}

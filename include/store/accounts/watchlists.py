@@ -1,4 +1,4 @@
-"""Watchlists: what accounts watch, and what streamers therefore follow."""
+"""Watchlists: the symbols that accounts watch and streamers therefore stream."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ async def watchlists_async(
 
 
 async def watched_async(connection: psycopg.AsyncConnection[Any]) -> frozenset[str]:
-    """What somebody watches: all that a streamer may know of watchlists."""
+    """The watched symbols: all that a streamer may read of watchlists."""
     with translated(connection):
         rows = await (await connection.execute("SELECT symbol FROM accounts.watched")).fetchall()
     return frozenset(symbol for (symbol,) in rows)

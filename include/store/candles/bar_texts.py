@@ -18,9 +18,9 @@ from include.store.candles.bars import is_unbuilt, relation_of
 from include.store.candles.merging import Connection
 from include.store.postgres.pools import translated
 
-# As the rows of serving/http/routes/candles.py: numerics are text as they are stored, and a
-# minute that waits for the exchange's word has neither status nor source. Bars come sorted, so
-# they are joined as they come: to have the aggregate sort them doubles what it costs.
+# The same form as the rows of serving/http/routes/candles.py: numerics are text as stored, and an
+# unconfirmed minute has neither status nor source. Bars arrive sorted, so they are joined in that
+# order: sorting in the aggregate doubles the cost.
 _TEXT = """
 SELECT
     coalesce(
@@ -88,8 +88,7 @@ _OF_A_BAR = """
             ',"status":null,"source":null'
 """
 
-# A row that is written anew has another xmin. Where one is deleted, one less is there, or one that
-# was behind the others comes in.
+# A rewritten row has another xmin. A deleted row reduces the count, or another row enters the page.
 _VERSION = """
 SELECT
     count(*),
@@ -141,13 +140,13 @@ def read_bar_texts(
     limit: int,
     newest: bool = False,
 ) -> BarTexts | None:
-    """What ``read_bars`` reads, as text; None before the marts' first build, for bars of several
-    minutes.
+    """Return the bars of ``read_bars`` as text; None before the marts' first build, for bars above
+    1m.
 
     Args:
         end_us: None for the newest.
-        limit: most bars.
-        newest: where there are more, the newest of them instead of the oldest.
+        limit: maximum bars.
+        newest: if there are more, return the newest instead of the oldest.
     """
     query = sql.SQL(_TEXT).format(
         bars=sql.SQL(_NEWEST if newest else _OLDEST).format(relation=relation_of(timeframe)),

@@ -1,4 +1,4 @@
-"""Bars of any timeframe, read for whoever is served."""
+"""Read bars of any timeframe for serving."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ _OF_A_BAR = "minute_count, is_closed, NULL, NULL"
 
 @dataclass(frozen=True, slots=True)
 class StoredBar:
-    """A bar as the tables have it.
+    """A bar as stored.
 
     Attributes:
-        status, source: how a minute is known; None for bars of several minutes, and for minutes
-            that wait for the exchange's word.
-        has_quotes: False where the quote volumes await the exchange's word.
+        status, source: of a minute; None for bars of several minutes, and for minutes without
+            confirmation by the exchange.
+        has_quotes: False if the quote volumes are not known yet.
     """
 
     candle: Candle

@@ -1,4 +1,4 @@
-"""What is known of a symbol's history before it is loaded: rows, files, listings."""
+"""What is known of a symbol's history before a load: rows, files, listings."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ WHERE symbol = %(symbol)s
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """What became of a dump file when it was fetched last, and when it was loaded last.
+    """State of a dump file: its last fetch and its last load.
 
     Attributes:
-        verdict: of the last fetch, as in ``ops.dump_files``; ``loaded`` or why not.
-        published_at_us: of the issue that was loaded last, which may be an earlier one than
-            ``verdict`` is about; None where none was.
-        loaded_us: the half-open range of its minutes that was loaded then; None where none was.
+        verdict: of the last fetch, as in ``ops.dump_files``; ``loaded`` or the reason why not.
+        published_at_us: of the issue loaded last, which may be older than the one of ``verdict``;
+            None if none was loaded.
+        loaded_us: the half-open range of its minutes loaded then; None if none was.
     """
 
     verdict: str
@@ -86,9 +86,9 @@ def file_states(connection: Connection, symbol: str, kind: str) -> dict[str, Fil
 
 
 def listed_span(connection: Connection, symbol: str) -> tuple[int | None, int | None]:
-    """When the registry says that a symbol was listed first, and when it ended.
+    """When the registry says a symbol was first listed, and when it ended.
 
-    Both are None where the registry does not know; the end is None while it is listed.
+    Both are None if the registry does not know; the end is None while it is listed.
     """
     arguments = {"symbol": symbol, "unknown": from_us(0)}
     with translated(connection):

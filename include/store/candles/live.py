@@ -12,8 +12,8 @@ from include.store.candles.merging import AsyncConnection, Connection
 from include.store.postgres.arrays import array_of, array_of_names, moment_text
 from include.store.postgres.pools import translated
 
-# In primary-key order, so that two streamers cannot lock each other out. Rows whose minute is
-# settled already came late and are left out: the view would hide them, nobody would remove them.
+# In primary-key order, so that two streamers cannot deadlock. Rows whose minute is already stored
+# arrive late and are skipped: the view would hide them, and nothing would remove them.
 _WRITE = """
 INSERT INTO market.live_candles AS l (
     symbol, open_time, open, high, low, close, volume, quote_volume, trade_count,
@@ -74,13 +74,13 @@ WHERE symbol = ANY(%s) OR updated_at < now() - interval '10 minutes'
 
 @dataclass(frozen=True, slots=True)
 class LiveCandle:
-    """The present state of a candle that is not settled.
+    """Present state of a candle that is not stored in ``candles_1m`` yet.
 
     Attributes:
-        candle: what is known of it; its ids decide which of two states is the later one.
-        is_closed: its minute is over and it waits for the exchange's confirmation.
-        event_time_us: the exchange's event time of the newest frame in it, where known.
-        has_quotes: False where the quote volumes cannot be folded; they are stored as null.
+        candle: the values so far; its ids decide which of two states is later.
+        is_closed: the minute is over and waits for the exchange's confirmation.
+        event_time_us: the exchange's event time of the newest frame in it, if known.
+        has_quotes: False if quote volumes cannot be aggregated; they are stored as null.
     """
 
     candle: Candle
@@ -115,13 +115,13 @@ async def write_live_async(connection: AsyncConnection, rows: Sequence[LiveCandl
 
 
 def remove_settled_live(connection: Connection, symbol: str, start_us: int, end_us: int) -> int:
-    """Remove open candles whose minute ``candles_1m`` holds by now.
+    """Remove open candles whose minute ``candles_1m`` now contains.
 
     Args:
-        start_us: first minute; ``end_us`` is the first no longer looked at.
+        start_us: first minute; ``end_us`` is exclusive.
 
     Returns:
-        How many were removed.
+        The number removed.
     """
     with translated(connection):
         return connection.execute(
@@ -130,14 +130,14 @@ def remove_settled_live(connection: Connection, symbol: str, start_us: int, end_
 
 
 def remove_left_live(connection: Connection, symbols: Sequence[str]) -> int:
-    """Remove open candles that an ended streamer left behind.
+    """Remove open candles that an ended streamer left.
 
     Args:
-        symbols: whose rows go whatever their age, as the caller is about to stream them; those
-            of other symbols go once nobody has touched them for ten minutes.
+        symbols: their rows are removed whatever their age, because the caller is about to stream
+            them; rows of other symbols are removed once unchanged for ten minutes.
 
     Returns:
-        How many were removed.
+        The number removed.
     """
     with translated(connection):
         return connection.execute(_REMOVE_LEFT, (list(symbols),)).rowcount

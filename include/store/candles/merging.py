@@ -1,8 +1,8 @@
-"""Writing candles: into a temporary table, by COPY where they are many, and by
-``ops.merge_offered()`` from there.
+"""Write candles: into a temporary table, by COPY if they are many, and by one SQL function from
+there.
 
-Every writer comes through here, so that the stored row is the greatest ever offered whoever
-wrote first; see include/domain/merge.py for the rule.
+Every writer comes through here, so that the stored row is the most authoritative candidate,
+whatever the order of writes; include/domain/merge.py has the rule.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ CHUNK_ROWS = 100_000
 """Rows of one transaction: sorts stay in memory, locks stay short."""
 
 WRITTEN_ROWS = 4_000
-"""Rows of a frame handed to the driver at once, about a megabyte."""
+"""Rows of a frame passed to the driver together, about a megabyte."""
 
 ROWS_A_TURN = 500
 """Rows prepared between two turns of the event loop: others wait for a millisecond or two."""
@@ -83,14 +83,14 @@ _RETRIED = (errors.SerializationFailure, errors.DeadlockDetected, errors.LockNot
 
 @dataclass(frozen=True, slots=True)
 class MergeCounts:
-    """What became of offered rows; the four outcomes sum to ``offered``.
+    """Counts of a merge; the four outcomes add up to ``offered``.
 
     Attributes:
-        offered: rows offered.
+        offered: candidates.
         inserted: new rows.
         changed: rows whose nine values were replaced; their revision rose.
-        confirmed: rows that got better evidence or ids, with the same values.
-        unchanged: offers that told nothing new, or lost.
+        confirmed: rows with better evidence or ids and the same values.
+        unchanged: candidates that added nothing, or lost.
         discrepancies: new rows of ``ops.discrepancies``.
     """
 
@@ -161,9 +161,9 @@ def merge_frame(
 
 
 def merge_frames(connection: Connection, frames: Iterable[pl.DataFrame]) -> MergeCounts:
-    """Merge offer frames, all or none; PostgreSQL takes one in while the next is made.
+    """Merge frames of candidates, all or none; PostgreSQL stores one while the next is made.
 
-    What making a frame raises goes through, and then nothing was merged.
+    Errors of the frames' generator propagate, and then nothing was merged.
 
     Raises:
         as ``merge_frame``.

@@ -201,7 +201,7 @@ def first_minutes(connection: Connection, symbols: Iterable[str], start_us: int)
 def last_traded_minute(
     connection: Connection, symbol: str, start_us: int, end_us: int
 ) -> int | None:
-    """Open time of the last minute of a range in which somebody traded, as the exchange says."""
+    """Return the open time of the range's last minute with trades, by the exchange's rows."""
     arguments = (symbol, from_us(start_us), from_us(end_us))
     with translated(connection):
         row = connection.execute(_LAST_TRADED, arguments).fetchone()
@@ -211,16 +211,16 @@ def last_traded_minute(
 def minutes_to_ask(
     connection: Connection, symbols: Sequence[str], start_us: int
 ) -> dict[str, list[tuple[int, int]]]:
-    """Minutes up to each symbol's newest row that have no row, or one that is not verified.
+    """Return the minutes up to each symbol's newest row without a verified row.
 
-    They begin at ``start_us``, or at the symbol's first row where that is later, and leave out
-    outages. The newest row is among them if it is not verified. One query serves all symbols.
+    They begin at ``start_us``, or at the symbol's first row if that is later, and exclude outages.
+    The newest row is included if it is not verified. One query serves all symbols.
 
     Args:
-        start_us: open time of the first minute asked for.
+        start_us: open time of the first minute.
 
     Returns:
-        Half-open ranges (µs), ascending; symbols of which every minute is sure are left out.
+        Half-open ranges (µs), ascending; symbols with every minute verified are absent.
 
     Raises:
         PermanentError: the bound is not a full minute.

@@ -1,4 +1,4 @@
-"""Minutes of several symbols that were stored while somebody did not listen."""
+"""Minutes of several symbols that were stored while a reader was disconnected."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class SettledMinute:
 def read_minutes_since(
     connection: Connection, asked: Mapping[str, Asked], *, first_us: int
 ) -> list[SettledMinute]:
-    """Minutes of symbols, by symbol and time.
+    """Read minutes, ordered by symbol and time.
 
     Args:
         asked: by symbol.
-        first_us: none that opens before it.
+        first_us: earliest open time.
 
     Raises:
         TransientError: PostgreSQL is away.

@@ -55,14 +55,14 @@ class DumpFile:
     """One published state of a dump file.
 
     Attributes:
-        path: path below the dump site's root.
-        checksum: SHA-256 of the archive, in hex; another one for a re-issued file.
+        path: path relative to the dump site's root.
+        checksum: SHA-256 of the archive, in hex; a re-issued file has another.
         kind: ``klines``, ``agg_trades`` or ``trades``.
         rows: rows used.
         rejected: rows quarantined.
-        time_unit: ``ms`` or ``us``, as sniffed; None for an empty file.
-        verdict: ``loaded``, or why not.
-        published_at_us: time of publication, where the site tells it.
+        time_unit: ``ms`` or ``us``, as detected; None for an empty file.
+        verdict: ``loaded``, or the reason why not.
+        published_at_us: time of publication, if the site has it.
     """
 
     path: str
@@ -191,10 +191,9 @@ def find_dump_beside(
     begins_us: int | None = None,
     ends_us: int | None = None,
 ) -> DumpFile | None:
-    """The file of trades loaded last whose period begins, or ends, at a moment.
+    """Return the file of trades loaded last whose period begins, or ends, at a time.
 
-    One for which REST stood in counts as loaded. Their entries tell both ends as ``from`` and
-    ``to`` in ``detail``.
+    A file that REST replaced counts as loaded. ``from`` and ``to`` in ``detail`` are its ends.
     """
     moment_us = begins_us if ends_us is None else ends_us
     if moment_us is None:
@@ -230,7 +229,7 @@ ORDER BY 1
 
 
 def add_coverage(connection: Connection, symbol: str, source: str, minutes: MinuteRanges) -> None:
-    """Add minutes about which a source has spoken; they are united with those known."""
+    """Add minutes that a source covers; they are united with the known ones."""
     days: dict[date, list[Range[datetime]]] = {}
     for start_us, end_us in minutes:
         _check_minutes(start_us, end_us)
@@ -248,7 +247,7 @@ def add_coverage(connection: Connection, symbol: str, source: str, minutes: Minu
 def read_coverage(
     connection: Connection, symbol: str, source: str, start_us: int, end_us: int
 ) -> list[tuple[int, int]]:
-    """Minutes within the range about which a source has spoken, as half-open ranges (µs)."""
+    """Return the minutes within the range that a source covers, as half-open ranges (µs)."""
     arguments = (symbol, str(source), from_us(start_us), from_us(end_us))
     with translated(connection):
         rows = connection.execute(_READ_COVERAGE, arguments).fetchall()

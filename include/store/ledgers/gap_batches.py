@@ -1,7 +1,7 @@
-"""Gaps of many symbols at once, as a streamer writes them: a cut hits hundreds together.
+"""Gaps of many symbols at a time, as a streamer writes them: a disconnect hits hundreds together.
 
-A row is known by its symbol, its id and when it was opened: a server that takes over may lack it,
-and give its id to another gap.
+A row is identified by symbol, id and opening time: after a failover the new server may lack it and
+give its id to another gap.
 """
 
 from __future__ import annotations
@@ -191,9 +191,9 @@ async def open_gaps_async(connection: AsyncConnection, gaps: Sequence[NewGap]) -
 
 
 async def widen_gaps_async(connection: AsyncConnection, gaps: Sequence[WiderGap]) -> set[GapRow]:
-    """Widen open gaps; returns those that were.
+    """Widen open gaps; return those that were open.
 
-    The others were closed meanwhile, or are gone, or another open one has their new range by now.
+    The others were closed meanwhile, are gone, or another open gap covers their new range.
     """
     if not gaps:
         return set()
@@ -234,13 +234,13 @@ async def leave_gaps_async(connection: AsyncConnection, gaps: Sequence[LeftGap])
 async def close_proven_gaps_async(
     connection: AsyncConnection, rows: Sequence[GapRow], *, others: Sequence[GapRow] = ()
 ) -> tuple[set[GapRow], set[GapRow]]:
-    """Close those whose minutes are all verified rows or outages by now.
+    """Close gaps whose minutes are all verified rows or outages.
 
     Args:
-        others: gaps that are left to others: their minutes, of days perhaps, are not read.
+        others: gaps that other workers repair: their minutes, possibly of days, are not read.
 
     Returns:
-        Those that are not open any more, whoever closed them, and those that are not there.
+        Those no longer open, whoever closed them, and those that no longer exist.
     """
     with translated(connection):
         if rows:

@@ -72,7 +72,7 @@ SET
 WHERE id = %s AND repaired_at IS NULL
 """
 
-# Gaps that somebody else is closing or claiming at the moment are his.
+# Skip gaps that another worker is closing or claiming at the moment.
 CLOSE_PROVEN = """
 UPDATE ops.gaps
 SET repaired_at = clock_timestamp(), repaired_by = 'rows', claimed_at = NULL, claimed_by = NULL
@@ -131,10 +131,10 @@ WHERE id = %s AND repaired_at IS NULL
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Missed minutes of a symbol, from ``start_us`` up to without ``end_us``, not yet repaired.
+    """Missed minutes of a symbol in [``start_us``, ``end_us``), not repaired yet.
 
     Attributes:
-        attempts: how often somebody claimed it.
+        attempts: number of claims.
     """
 
     id: int
@@ -199,14 +199,15 @@ def claim_gaps(
 ) -> list[Gap]:
     """Claim open gaps of candles for repair; no two workers get the same one.
 
-    The least tried come first, then the oldest: gaps that cannot be repaired keep none waiting.
+    Gaps with the fewest attempts come first, then the oldest, so that unrepairable gaps block no
+    others.
 
     Args:
-        worker: who repairs, for the ledger; his own claims are his again.
+        worker: name for the ledger; the worker's own claims are returned again.
         older_than_s: leave younger gaps to the streamer.
-        claim_timeout_s: claims older than this are taken over.
-        limit: at most so many.
-        symbols: gaps of these alone.
+        claim_timeout_s: older claims are taken over.
+        limit: maximum gaps.
+        symbols: only gaps of these.
     """
     arguments = {
         "symbols": None if symbols is None else list(symbols),
@@ -238,15 +239,15 @@ def close_gap(
 
 
 def close_proven_gaps(connection: Connection, *, symbols: Sequence[str] | None = None) -> int:
-    """Close open gaps of candles whose minutes are all verified rows or outages by now.
+    """Close open gaps of candles whose minutes are all verified rows or outages.
 
-    Whoever filled them did not live to tell the ledger, or knew nothing of it (a backfill).
+    Their writer was killed before it could, or did not know of them (a backfill).
 
     Args:
-        symbols: gaps of these alone.
+        symbols: only gaps of these.
 
     Returns:
-        How many were closed.
+        The number closed.
     """
     arguments = {"symbols": None if symbols is None else list(symbols), "ids": None}
     with translated(connection):
@@ -254,13 +255,13 @@ def close_proven_gaps(connection: Connection, *, symbols: Sequence[str] | None =
 
 
 def unknown_since(connection: Connection, symbols: Sequence[str], since_us: int) -> dict[str, int]:
-    """The first minute (µs) that nobody knows of symbols that have no row yet.
+    """Return the first unknown minute (µs) of symbols without a row.
 
-    Their ledgers alone say that they were streamed: open gaps begin there, and what was repaired
-    without a row, or is an outage, ends there. Symbols of which nothing is told are left out.
+    Only the ledgers show that they were streamed: open gaps begin there; what was repaired without
+    a row, or is an outage, ends there. Symbols without an entry are absent.
 
     Args:
-        since_us: what ended before is not looked at.
+        since_us: entries that ended before are ignored.
     """
     arguments = {"symbols": list(symbols), "since": from_us(since_us)}
     with translated(connection):
@@ -271,7 +272,7 @@ def unknown_since(connection: Connection, symbols: Sequence[str], since_us: int)
 def release_gap(
     connection: Connection, gap_id: int, *, detail: Mapping[str, object] | None = None
 ) -> bool:
-    """Give a claimed gap back, with what went wrong; False where it is not open."""
+    """Release a claimed gap with the error; False if it is not open."""
     with translated(connection):
         return connection.execute(_RELEASE, (Jsonb(dict(detail or {})), gap_id)).rowcount == 1
 

@@ -224,15 +224,15 @@ FROM ops.weight_budget ORDER BY host
 
 @dataclass(frozen=True, slots=True)
 class SymbolHealth:
-    """One symbol in the window; counts are of minutes unless said otherwise.
+    """One symbol in the window; counts are of minutes unless noted.
 
     Attributes:
-        minutes: rows in the window; ``verified``, ``unconfirmed`` and ``partial`` sum to it.
-        repaired: rows of which something was missed (a closed entry of ``ops.gaps``), or whose
-            values changed after they were written.
+        minutes: rows in the window; ``verified``, ``unconfirmed`` and ``partial`` add up to it.
+        repaired: rows within a closed entry of ``ops.gaps``, or whose values changed after they
+            were written.
         unsure: unconfirmed or partial for longer than the patience.
-        broken: rows older than the patience whose trade ids do not follow those of the rows before.
-        is_streamed: whether a stream wrote it in the window, an open candle or a row.
+        broken: rows older than the patience whose trade ids do not follow the rows before.
+        is_streamed: whether a stream wrote an open candle or a row in the window.
         newest: open time of the newest closed minute, in the window or before it.
         behind_s: seconds since that minute's end; None without any row.
         live_age_s: seconds since the open candle was written; None without one.
@@ -262,7 +262,7 @@ class SymbolHealth:
 
 @dataclass(frozen=True, slots=True)
 class QualityRun:
-    """The newest run of the checks; ``broken`` are those of severity error that did not hold."""
+    """The newest quality run; ``broken`` counts failed rules of severity error."""
 
     run_id: str
     run_at: datetime
@@ -291,7 +291,7 @@ class HostWeight:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What the ledgers say; ``symbols`` in the order of their names."""
+    """State of the ledgers; ``symbols`` are ordered by name."""
 
     symbols: list[SymbolHealth]
     quality: QualityRun | None

@@ -1,4 +1,4 @@
-"""Runs of the checks: what each looked at and found, and from where the next one goes on."""
+"""Quality runs: what each checked and found, and where the next one starts."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class QualityRun:
 
     Attributes:
         scope: ``changed``, ``all`` or ``window``.
-        from_time: of a window its start, of changes the end of the run before; None: everything.
-        success: whether every rule of severity error was kept.
-        candles, trades: rows looked at; ``symbols`` are those of the candles.
-        snapshot: what it has seen of the change log; None where the next run of scope ``changed``
-            does not go on from here.
+        from_time: start of a window; for changes the end of the previous run; None: everything.
+        success: whether every rule of severity error passed.
+        candles, trades: rows checked; ``symbols`` are those of the candles.
+        snapshot: position in the change log; None if the next run of scope ``changed`` does not
+            continue from here.
     """
 
     run_id: str
@@ -57,7 +57,8 @@ class QualityRun:
 def record_quality_run(
     connection: Connection, run: QualityRun, results: Iterable[QualityResult]
 ) -> None:
-    """Record a run with its results and move the cursor, all at once; a repeat replaces it."""
+    """Record a run with its results and advance the cursor, in one transaction; repeating replaces
+    it."""
     row = (
         run.run_id, run.run_at, run.scope, run.snapshot is not None, run.from_time, run.to_time,
         run.success, run.symbols, run.candles, run.trades, run.took_ms,

@@ -1,4 +1,4 @@
-"""A day of a symbol as the live path, REST and the dump files told it, side by side."""
+"""A day of a symbol, compared between the live path, REST and the dump files."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from include.store.candles.merging import Connection
 from include.store.postgres.pools import translated
 
 HELD_FOR_US = 7 * DAY_US
-"""A symbol without rows for longer is history that somebody loaded, and not kept up."""
+"""A symbol without rows for longer was loaded once and is not loaded every day."""
 
-# The row that stands tells who of the live path spoke last; once a file or REST confirms it,
-# that is gone. So it is noted before.
+# The stored row shows which part of the live path wrote it last; once a file or REST confirms it,
+# that is lost. So it is recorded before.
 _NOTE_LIVE = """
 INSERT INTO ops.coverage AS v (symbol, source, day, minutes)
 SELECT
@@ -35,10 +35,10 @@ ON CONFLICT (symbol, source, day) DO UPDATE SET minutes = v.minutes + excluded.m
 WHERE NOT v.minutes @> excluded.minutes
 """
 
-# A kline is what the live path believed in the end, so its fold counts only where none came. A
-# word that its own source has taken back, by a newer one or a file issued anew, does not count.
-# Minutes that somebody has a row of are no outage, whatever REST says; and of a row that is not
-# REST's, whose word is the greatest, REST has told nothing: it said that there is none.
+# A kline is the live path's final value, so the aggregated candle counts only without a kline. A
+# value that its own source has replaced, by a newer row or a re-issued file, does not count.
+# Minutes with a row from any source are no outage, whatever REST says. Where the stored row is not
+# REST's, which has the highest rank, REST had no row.
 _COMPARE = """
 WITH day_of (start_time, end_time) AS (
     SELECT %(day)s::date::timestamp AT TIME ZONE 'UTC',
@@ -264,13 +264,14 @@ class DayVerdict:
 
 
 def note_live(connection: Connection, symbol: str, start_us: int, end_us: int) -> None:
-    """Remember which minutes the live path told, before others confirm or correct them."""
+    """Remember which minutes the live path wrote, before other sources confirm or correct them."""
     with translated(connection):
         connection.execute(_NOTE_LIVE, (symbol, from_us(start_us), from_us(end_us)))
 
 
 def compare_day(connection: Connection, symbols: Sequence[str], day_us: int) -> list[DayVerdict]:
-    """What everybody said about a UTC day, by symbol; symbols of which nobody spoke are left out.
+    """Return what each source says about a UTC day, by symbol; symbols without any source are
+    absent.
 
     Args:
         day_us: start of the day.
@@ -281,9 +282,10 @@ def compare_day(connection: Connection, symbols: Sequence[str], day_us: int) -> 
 
 
 def told_by_rest(connection: Connection, symbol: str, start_us: int, end_us: int) -> Ranges:
-    """Minutes of a range (µs) of which REST told a row, or that it has none where there is none.
+    """Return the minutes of a range (µs) for which REST returned a row, or confirmed that there is
+    none.
 
-    A row that came later from others, of a minute that REST had none of, is not REST's.
+    A later row from another source, for a minute without a REST row, does not count as REST's.
     """
     arguments = {"symbol": symbol, "start": from_us(start_us), "end": from_us(end_us)}
     with translated(connection):
@@ -292,10 +294,9 @@ def told_by_rest(connection: Connection, symbol: str, start_us: int, end_us: int
 
 
 def held_symbols(connection: Connection, start_us: int, end_us: int) -> list[str]:
-    """Symbols of which the table should have rows in a range (µs).
+    """Return the symbols for which the table should have rows in a range (µs).
 
-    Those that have some; and those that trade and had some in the week before, whose rows of the
-    range nobody has brought yet.
+    These are symbols with rows in the range, and trading symbols with rows in the week before.
     """
     arguments = {
         "since": from_us(start_us - HELD_FOR_US),

@@ -1,4 +1,4 @@
-"""The record of what came of comparing days, and which files it rests on."""
+"""Results of comparing days, and the files they are based on."""
 
 from __future__ import annotations
 
@@ -76,13 +76,13 @@ ORDER BY r.day
 
 @dataclass(frozen=True, slots=True)
 class LoadedFile:
-    """A dump file of which a whole range was merged; ``published_at_us`` where the site told."""
+    """A dump file that was merged completely; ``published_at_us`` if the site has it."""
 
     published_at_us: int | None
 
 
 def record_verdicts(connection: Connection, verdicts: Sequence[DayVerdict]) -> None:
-    """Keep what came of comparing; a day compared again replaces its rows."""
+    """Store results of a comparison; a repeated day replaces its rows."""
     rows = [
         (
             one.symbol, one.day, one.verdict, one.is_complete, one.expected_minutes,
@@ -99,7 +99,7 @@ def record_verdicts(connection: Connection, verdicts: Sequence[DayVerdict]) -> N
 def read_verdicts(
     connection: Connection, symbols: Sequence[str], since_us: int, before_us: int
 ) -> list[DayVerdict]:
-    """What came of comparing these symbols' days of a range (µs), by day and symbol."""
+    """Return the results for these symbols in a range (µs), by day and symbol."""
     arguments = {
         "symbols": list(symbols),
         "since": from_us(since_us).date(),

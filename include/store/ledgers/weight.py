@@ -64,13 +64,13 @@ def report_weight(
     retry_after_ms: int | None = None,
     window: datetime | None = None,
 ) -> None:
-    """Tell the budget what the exchange said.
+    """Report the exchange's answer to the budget.
 
     Args:
         used: the used-weight header of an answer; raises the budget's own figure.
-        retry_after_ms: after 429 or 418, for how long nobody may ask.
-        window: of the request's grant. Where it is past, or ahead of a clock that was set back,
-            ``used`` says nothing of this minute; None: the present one.
+        retry_after_ms: after 429 or 418, how long all requests must pause.
+        window: of the request's grant. If it is past, or ahead of a clock that was set back,
+            ``used`` does not concern this minute; None: the present one.
     """
     _refuse_transaction(connection)
     with translated(connection):
@@ -82,7 +82,7 @@ def report_weight(
 def _refuse_transaction(connection: Connection) -> None:
     if not connection.autocommit or connection.info.transaction_status not in (
         TransactionStatus.IDLE,
-        TransactionStatus.UNKNOWN,  # broken; the statement will say so
+        TransactionStatus.UNKNOWN,  # the connection is broken; the statement will raise
     ):
         raise PermanentError(
             "the weight budget needs an autocommit connection outside a transaction: "

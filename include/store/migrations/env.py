@@ -7,9 +7,9 @@ from alembic import context
 connection = context.config.attributes["connection"]
 context.configure(
     connection=connection,
-    # Airflow keeps an alembic_version of its own in public.
+    # Airflow has an alembic_version table in public.
     version_table_schema="ops",
-    # migrate() holds one transaction around everything.
+    # migrate() wraps everything in one transaction.
     transactional_ddl=True,
 )
 with context.begin_transaction():

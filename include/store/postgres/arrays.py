@@ -1,6 +1,7 @@
-"""Columns of values as PostgreSQL's arrays, written as text.
+"""Columns of values as PostgreSQL arrays, written as text.
 
-The driver would look at each value of a list anew, and hold up the event loop three times as long.
+The driver would inspect each value of a list again, which blocks the event loop three times as
+long.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def array_of_names(names: Iterable[str]) -> str:
 
 
 def joined(arrays: Iterable[str]) -> str:
-    """One array of the values of several, none of which is empty."""
+    """Join non-empty arrays into one."""
     return "{" + ",".join([one[1:-1] for one in arrays]) + "}"
 
 

@@ -28,7 +28,7 @@ GIVE_UP_S = 1.0
 """Time that a server has to end a statement that is given up; longer, and it hangs."""
 
 UNANSWERED_MS = 30_000
-"""A server that takes nothing for so long is gone: its machine died, or the way to it."""
+"""A server that accepts nothing for this long is gone: its machine died, or the network did."""
 
 SCHEMES = ("postgresql", "postgres")
 
@@ -136,10 +136,10 @@ def connect(
 
 
 class HurriedConnection(psycopg.AsyncConnection[Row]):
-    """A connection whose statements can be given up even where the server hangs.
+    """A connection whose statements can be abandoned even if the server hangs.
 
-    The library asks the server to cancel, for five seconds, and waits another five for it; who
-    stops within ten can do neither.
+    The library asks the server to cancel, for five seconds, and waits another five; a process that
+    must stop within ten seconds has no time for that.
     """
 
     async def _try_cancel(self, *, timeout: float = GIVE_UP_S) -> None:  # noqa: ASYNC109 - theirs
@@ -147,7 +147,7 @@ class HurriedConnection(psycopg.AsyncConnection[Row]):
             await self.cancel_safe(timeout=min(timeout, GIVE_UP_S))
         except psycopg.Error:
             with socket.socket(fileno=os.dup(self.fileno())) as own, suppress(OSError):
-                own.shutdown(socket.SHUT_RDWR)  # what waits for an answer sees the end at once
+                own.shutdown(socket.SHUT_RDWR)  # waiters see the end immediately
 
 
 async def connect_async(
@@ -174,10 +174,10 @@ async def ping_async(connection: psycopg.AsyncConnection[Any]) -> None:
 
 
 def is_about_the_schema(error: PermanentError) -> bool:
-    """Whether PostgreSQL refused the statement as such, rather than a value in it.
+    """Whether PostgreSQL refused the statement itself, rather than a value in it.
 
-    A table that is gone, rights that are missing, a server that contradicts itself: something
-    that somebody mends, as by a restore or a migration.
+    A missing table, missing rights, a server in recovery: somebody fixes these, for example by a
+    restore or a migration.
     """
     cause = error.__cause__
     return isinstance(cause, psycopg.Error) and not isinstance(
@@ -192,7 +192,7 @@ def translated(where: str | AnyConnection) -> Iterator[None]:
     Args:
         where: the URL or the connection that the message shall name.
     """
-    # Asked beforehand: a connection that broke no longer knows where it led.
+    # Read beforehand: a broken connection no longer knows its server.
     place = redact(where) if isinstance(where, str) else _place(where)
     try:
         yield
@@ -201,9 +201,9 @@ def translated(where: str | AnyConnection) -> Iterator[None]:
 
 
 def is_of_database(error: BaseException) -> bool:
-    """Whether PostgreSQL is why, not what it was given: away, slow, or without a right.
+    """Whether PostgreSQL is the cause, and not the data: away, slow, or without a right.
 
-    Such a failure says nothing against the work: it is taken up again, however long it takes.
+    Such a failure does not count against the work, which is retried without limit.
     """
     cause = error.__cause__
     return isinstance(cause, psycopg.Error) and not isinstance(
@@ -223,7 +223,7 @@ def _translation(error: psycopg.Error, place: str) -> TransientError | Permanent
     if isinstance(error, _WRONG_ADDRESS) or refused:
         return PermanentError(f"PostgreSQL refuses the login to {place}: {text}")
     if isinstance(error, errors.OperationalError) and error.sqlstate is None:
-        # The server had no say: libpq tells why there is no connection, or none any more.
+        # The server did not answer: libpq says why there is no connection.
         return TransientError(f"cannot reach PostgreSQL at {_address(place)}: {text}")
     if isinstance(error, _WORTH_A_RETRY):
         return TransientError(f"PostgreSQL at {place} could not do it now: {text}")

@@ -153,14 +153,14 @@ def keep_until(connection: Connection, archived: ArchivedDay, moment: datetime |
 def restore_rows(
     connection: Connection, archived: ArchivedDay, frames: Iterable[pl.DataFrame]
 ) -> RestoredRows:
-    """Put the rows of a file back, all or none; from then on the partition holds all of them.
+    """Restore the rows of a file, all or none; then the partition contains all of them.
 
     Args:
-        frames: the file, as ``parquet.read_day`` gives it.
+        frames: the file, from ``parquet.read_day``.
 
     Raises:
         TransientError: the database is away.
-        RejectedInputError: the file is not what it should be; nothing has changed.
+        RejectedInputError: the file is damaged; nothing has changed.
     """
     rows = inserted = replaced = 0
     create, copy_in, delete, insert = _statements(archived.table)
@@ -194,7 +194,7 @@ def restore_rows(
 def _statements(
     table: RawTable,
 ) -> tuple[sql.Composed, sql.Composed, sql.Composed, sql.Composed]:
-    """Make the temporary table, fill it, delete what differs from it, insert what lacks."""
+    """Fill a temporary table, delete rows that differ from it, insert missing ones."""
     names = list(schema_of(table))
     columns = sql.SQL(", ").join(map(sql.Identifier, names))
     of_table, of_file = (

@@ -43,10 +43,10 @@ ROW_GROUP_ROWS = 122_880
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a file or a day of a table holds.
+    """Content of a file or of a table's day.
 
     Attributes:
-        rows: how many.
+        rows: their number.
         sha256: of all values in the order of the key, in canonical form.
     """
 
@@ -56,7 +56,7 @@ class Content:
 
 @cache
 def schema_of(table: RawTable) -> dict[str, pl.DataType]:
-    """Columns of a file: those of the table but the day, which stands in the path."""
+    """Columns of a file: those of the table without the day, which is in the path."""
     return {name: _type_of(name) for name in table.columns if name != "day"}
 
 
@@ -75,7 +75,7 @@ def write_day(connection: Connection, table: RawTable, day: str, path: Path) -> 
 
     def frames(*_pushed_down: object) -> Iterator[pl.DataFrame]:
         nonlocal rows
-        # Closed here: a COPY that is left open holds up the connection.
+        # Closed here: an open COPY blocks the connection.
         with closing(_blocks(connection, table, day)) as blocks:
             for block in blocks:
                 digest.update(block)
@@ -114,7 +114,7 @@ def read_day(table: RawTable, path: Path) -> Iterator[pl.DataFrame]:
 
 
 def content_of(table: RawTable, path: Path) -> Content:
-    """Read a whole file and say what it holds. Errors as ``read_day``."""
+    """Read a whole file and return its content summary. Errors as ``read_day``."""
     digest, rows = hashlib.sha256(), 0
     for frame in read_day(table, path):
         rows += frame.height
@@ -129,7 +129,7 @@ def copy_lines(frame: pl.DataFrame) -> str:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make names that were given in a folder survive a power cut."""
+    """Sync a folder, so that renames in it survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -181,7 +181,8 @@ def _blocks(connection: Connection, table: RawTable, day: str) -> Generator[byte
 
 
 def _canonical(table: RawTable, column: str) -> sql.Composed:
-    """A column as polars writes it; what would be rounded is NaN, which no file takes."""
+    """Convert a column to what polars writes; values that would be rounded become NaN, which the
+    file rejects."""
     of = schema_of(table)[column]
     text = "{c}"
     if of == EXACT:

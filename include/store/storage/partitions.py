@@ -36,17 +36,17 @@ class Fingerprint:
 
 
 def ensure_ahead(connection: Connection, *, now: datetime, months: int, days: int) -> list[str]:
-    """Make the partitions that writers will need.
+    """Create the partitions that writers will need.
 
-    Tables of the raw capture get theirs only where rows came today or yesterday: nobody needs a
-    partition a day of a table that is not captured.
+    Tables of raw capture get partitions only if rows arrived today or yesterday: a table that is
+    not captured needs none.
 
     Args:
         now: with a time zone.
-        months, days: how many after the present one, of candles and of raw capture.
+        months, days: number after the present one, for candles and for raw capture.
 
     Returns:
-        Names of those that were missing.
+        Names of those created.
     """
     today = now.astimezone(UTC).date()
     wanted = [("market.candles_1m", _month_after(today, n)) for n in range(months + 1)]
@@ -89,7 +89,8 @@ def has_rows(connection: Connection, table: RawTable, day: date) -> bool:
 
 
 def fingerprint_of(connection: Connection, table: RawTable, day: date) -> Fingerprint:
-    """Tells whether rows of a day came or went: rows of raw capture never change."""
+    """A value that changes when rows of a day are added or removed: rows of raw capture never
+    change."""
     with translated(connection):
         row = connection.execute(
             "SELECT rows, fingerprint FROM ops.raw_fingerprint(%s, %s)", (table.name, day)
@@ -99,10 +100,11 @@ def fingerprint_of(connection: Connection, table: RawTable, day: date) -> Finger
 
 
 def drop_archived(connection: Connection, table: RawTable, day: date) -> bool:
-    """Drop the partition of a day that is archived or empty; False where there is none.
+    """Drop the partition of an archived or empty day; False if there is none.
 
     Raises:
-        TransientError: rows came since it was archived, or somebody holds it for seconds.
+        TransientError: rows arrived since it was archived, or another session holds a lock for
+            seconds.
         PermanentError: the role may not.
     """
     with translated(connection):

@@ -1,4 +1,4 @@
-"""What a restored database needs beside its dump: roles before it, owners after it."""
+"""Prepare and finish a restore: roles before the dump, owners after it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from include.store.postgres.pools import redact, translated
 
 SCHEMAS_OF_DBT = ("marts", "marts_audit")
 
-# The functions behind the live views run with their owner's rights, so it must not be ours.
+# The functions behind the live views run with their owner's rights, so the owner must not be ours.
 _GIVE_ROUTINES = """
 DO $$
 DECLARE
@@ -49,7 +49,7 @@ def prepare_restore(connection: Connection, *, where: str) -> None:
 
 
 def give_marts_to_dbt(connection: Connection) -> None:
-    """Make the marts dbt's own again: only an owner can build them anew.
+    """Give the marts back to dbt: only an owner can rebuild them.
 
     Raises:
         PermanentError: the login is neither superuser nor owner and member of the role.
@@ -69,7 +69,7 @@ def give_marts_to_dbt(connection: Connection) -> None:
             connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(schema))
             connection.execute(sql.SQL("ALTER SCHEMA {} OWNER TO {}").format(schema, role))
         for path in relations:
-            # ALTER TABLE takes views as well
+            # ALTER TABLE accepts views as well
             relation = sql.Identifier(*path)
             connection.execute(sql.SQL("ALTER TABLE {} OWNER TO {}").format(relation, role))
         connection.execute(_GIVE_ROUTINES)

@@ -1,8 +1,7 @@
-"""Ledgers that grow with time alone, kept within bounds; what is evidence stays.
+"""Bound ledgers that grow with time alone; evidence is kept.
 
-Of the others, ``ops.candle_changes`` is pruned by the builds that read it; discrepancies, outages,
-gaps, dump files, rejected rows and coverage are kept: they tell what happened to the data, and grow
-with what happens, not with the clock.
+``ops.candle_changes`` is pruned by the builds that read it. Discrepancies, outages, gaps, dump
+files, rejected rows and coverage are kept: they grow with events and not with time.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from include.store.postgres.pools import translated
 
 _PASSED = "DELETE FROM ops.quality_results WHERE success AND run_at < %s"
 
-# A check that fails for a day fails at 288 runs: when it began and ended says the same.
+# A rule that fails for a day fails in 288 runs: the first and last contain the same information.
 _FAILED_BETWEEN = """
 DELETE FROM ops.quality_results AS q
 USING (
@@ -40,13 +39,13 @@ WHERE
 
 
 def prune_quality_results(connection: Connection, *, before: datetime) -> int:
-    """Remove old results of checks that held, and all but a day's first and last that did not.
+    """Remove old results of passed checks, and all but a day's first and last failed ones.
 
     Args:
-        before: results of runs before this moment are old; best the start of a UTC day.
+        before: results of earlier runs are old; ideally the start of a UTC day.
 
     Returns:
-        How many were removed. Runs of which no result is left go with them.
+        The number removed. Runs without remaining results are removed too.
     """
     with translated(connection), connection.transaction():
         passed = connection.execute(_PASSED, (before,)).rowcount

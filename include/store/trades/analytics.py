@@ -1,4 +1,4 @@
-"""Rows of marts for whoever is served: what analysts ask of one symbol."""
+"""Read rows of marts for serving, for one symbol."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ LIMIT %(limit)s
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What a query found.
+    """Result of a query.
 
     Attributes:
-        types: names of PostgreSQL's types, by column; empty for one that the driver does not know.
+        types: names of PostgreSQL's types, by column; empty for one the driver does not know.
     """
 
     types: dict[str, str]

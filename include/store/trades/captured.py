@@ -28,10 +28,10 @@ from include.store.postgres.pools import translated
 AggTradeRow = tuple[str, int, Decimal, Decimal, int, int, int, bool]
 """Symbol, id, price, quantity, first and last trade id, trade time (µs), whether the buyer made."""
 TradeRow = tuple[str, int, Decimal, Decimal, Decimal | None, int, bool]
-"""Symbol, id, price, quantity, quote quantity where told, trade time (µs), as above."""
+"""Symbol, id, price, quantity, quote quantity if known, trade time (µs), as above."""
 BookTickerRow = tuple[str, int, Decimal, Decimal, Decimal, Decimal, int | None, int]
-"""Symbol, update id, bid and its quantity, ask and its quantity, event time where told, and the
-time of receipt (both µs)."""
+"""Symbol, update id, bid and its quantity, ask and its quantity, event time if known, and the time
+of receipt (both µs)."""
 
 ABOUT_MIDNIGHT = frozenset({"23:59", "00:00"})
 """Minutes in which a row that another process received may bear the day beside."""
@@ -52,7 +52,7 @@ def _moment(moment_us: int) -> str:
     return _millisecond(moment_us // 1_000) + _THREE[moment_us % 1_000]
 
 
-# Lines are made for each row that comes: !s asks a Decimal for its text without a look at formats.
+# One line for each row: !s gets a Decimal's text without parsing a format.
 
 
 def agg_trade_line(
@@ -209,11 +209,11 @@ async def write_raw_async(
     """Write rows, each once, all or none.
 
     Args:
-        lines: as ``table.line`` makes them.
-        expect_repeats: go through the temporary table at once.
+        lines: from ``table.line``.
+        expect_repeats: use the temporary table immediately.
 
     Returns:
-        How many rows were new, and whether some were there already.
+        The number of new rows, and whether some existed already.
 
     Raises:
         TransientError: the database is away, or another writer was in the way.
@@ -225,7 +225,7 @@ async def write_raw_async(
             try:
                 await _copy(connection, table, lines)
             except errors.UniqueViolation:
-                pass  # some rows are there already: below, they are told apart
+                pass  # some rows exist already: the statement below separates them
             except errors.CheckViolation:
                 pass  # seldom a row, mostly a day without a partition: below, they are made
             else:
@@ -263,13 +263,13 @@ def write_raw(connection: Connection, table: RawTable, lines: Sequence[str]) -> 
 
 _ENSURE = "SELECT ops.ensure_partition(%s::regclass, %s::timestamptz)"
 
-# A statement of its own: the next one sees what the writer before has committed.
+# A separate statement: the next one sees what the previous writer has committed.
 _ONE_AFTER_ANOTHER = (
     "SELECT pg_advisory_xact_lock(hashtextextended('candelabra quotes about midnight', 0))"
 )
 
-# LIMIT keeps it a look into the index for each row, however large the planner takes the day for. A
-# ticker that another instrument has by now may use an id again: not within two minutes.
+# LIMIT forces one index lookup for each row, however large the planner estimates the day. A ticker
+# that was given to another instrument may reuse an id, but not within two minutes.
 _NOT_ON_THE_DAY_BESIDE = sql.SQL("""
 LEFT JOIN LATERAL (
     SELECT true FROM {table} AS b
@@ -300,7 +300,8 @@ def _copy_into(target: sql.Identifier, table: RawTable) -> sql.Composed:
 def _staged(
     table: RawTable, *, is_about_midnight: bool = False
 ) -> tuple[sql.Identifier, sql.Composed, sql.Composed]:
-    """The temporary table, the statement that makes it, and the one that empties it into ours."""
+    """The temporary table, the statement that creates it, and the one that moves its rows into
+    ours."""
     staging = sql.Identifier("pg_temp", f"captured_{table.name}")
     create = sql.SQL(
         "CREATE TEMPORARY TABLE IF NOT EXISTS {} (LIKE {}) ON COMMIT DELETE ROWS"

@@ -1,4 +1,4 @@
-"""What raw capture has of each symbol: where its rows end, and which ids have none."""
+"""State of raw capture by symbol: where its rows end, and which ids are missing."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from include.store.postgres.pools import translated
 from include.store.trades.captured import AGG_TRADES, RawTable
 
 MAX_HOLES = 10_000
-"""Holes that one look at a table tells; more are found by the next one."""
+"""Maximum ranges of missing ids returned at a time; the next query returns more."""
 
 
 @dataclass(frozen=True, slots=True)
 class IdHole:
-    """Ids of a symbol between two stored rows that have no row, and the times of those two.
+    """Ids of a symbol without a row, between two stored rows, and the times of those two.
 
-    Where the ticker was given to another instrument, whose ids begin anew, nobody knows how many
-    are missing between the two: ``last_id`` is then the one before ``first_id``.
+    If the ticker was given to another instrument, whose ids restart, the number of missing rows is
+    unknown: then ``last_id`` is ``first_id`` minus one.
     """
 
     symbol: str
@@ -44,8 +44,7 @@ class Reached:
 
 
 class CandleBeyond(NamedTuple):
-    """A candle that has trades which came behind the last raw one: its minute (µs), and how many
-    it has in all."""
+    """A candle with trades after the last raw one: its minute (µs) and its trade count."""
 
     open_us: int
     trades: int
@@ -59,11 +58,11 @@ def last_rows(
     *,
     before_us: int | None = None,
 ) -> dict[str, tuple[int, int]]:
-    """The greatest id of each symbol on its last day, and the time (µs) of that row.
+    """Return the greatest id of each symbol on its last day, and the time (µs) of that row.
 
     Args:
-        since_us: look at days since this moment; None for all.
-        before_us: leave out rows that are not older than this.
+        since_us: only days since this time; None for all.
+        before_us: only rows older than this.
     """
     query = sql.SQL(
         "SELECT s.symbol, r.{id}, r.{time} FROM unnest(%s::text[]) AS s (symbol) "
@@ -87,7 +86,7 @@ def last_rows(
 def first_rows(
     connection: Connection, table: RawTable, symbols: Sequence[str], since_us: int
 ) -> dict[str, int]:
-    """The time (µs) of each symbol's first row by id that is not older than a moment."""
+    """Return the time (µs) of each symbol's first row, by id, since a time."""
     query = sql.SQL(
         "SELECT s.symbol, r.{time} FROM unnest(%s::text[]) AS s (symbol) "
         "CROSS JOIN LATERAL (SELECT t.{time} FROM {table} AS t "
@@ -110,7 +109,7 @@ def stored_ids(
         ``missing_ids``.
     """
     last = last_rows(connection, table, symbols, since_us)
-    # Ends before holes, here as below: what is stored meanwhile shows as a hole in front of it.
+    # Ends before missing ids: rows stored meanwhile show as missing ids before them.
     newest, holes = _newest_and_holes(connection, table, symbols, since_us, None)
     return last | newest, holes
 
@@ -118,11 +117,11 @@ def stored_ids(
 def missing_ids(
     connection: Connection, table: RawTable, symbols: Sequence[str], since_us: int, until_us: int
 ) -> list[IdHole]:
-    """Ids without a row before each row of the days from one moment to another.
+    """Return the ids without a row before each row of the days of a range.
 
-    In the order of ids, which the key gives for nothing, unless times show that a ticker has
-    been given to another instrument: its rows are looked at in the order of their times. What
-    lies in a day that is archived and no longer in the table is not missing.
+    Ordered by id, which the key gives without sorting, unless times show that a ticker was given to
+    another instrument: then ordered by time. Days that are archived and no longer in the table are
+    not missing.
 
     Returns:
         The oldest first. One may begin long before, at the last row of an earlier day.
@@ -147,14 +146,14 @@ def dropped_days(
 def candles_beyond(
     connection: Connection, table: RawTable, reached: Sequence[Reached], since_us: int
 ) -> dict[str, CandleBeyond]:
-    """Symbols whose last candle with a trade has one that came behind their last raw trade.
+    """Return the symbols whose last candle with trades has a trade after their last raw trade.
 
-    Within the minute of the last raw trade its id decides, and where REST gave the candle, which
-    tells none, how many trades that minute has. While the last row waits to be written, nobody
-    can tell, and nothing is said.
+    Within the minute of the last raw trade its id decides; if the candle came from REST, which has
+    no ids, the minute's trade count decides. While the last row is waiting to be written, nothing
+    is returned.
 
     Args:
-        since_us: candles before this minute are not looked at.
+        since_us: candles before this minute are ignored.
     """
     is_aggregate = table is AGG_TRADES
     query = sql.SQL(
@@ -197,7 +196,7 @@ def _newest_and_holes(
     since_us: int,
     until_us: int | None,
 ) -> tuple[dict[str, tuple[int, int]], list[IdHole]]:
-    """Newest rows of tickers that were given to another instrument; and the holes of all."""
+    """Newest rows of tickers that were given to another instrument, and the missing ids of all."""
     newest: dict[str, tuple[int, int]] = {}
     holes = _holes(connection, table, symbols, since_us, until_us, is_by_time=False)
     reused = sorted({hole.symbol for hole in holes if _shows_two(hole)})
@@ -230,7 +229,7 @@ def _shows_two(hole: IdHole) -> bool:
 
 
 def _by_time(hole: IdHole) -> IdHole | None:
-    """What is missing between neighbours by time."""
+    """Return what is missing between neighbours by time."""
     if hole.last_id >= hole.first_id:
         return hole
     if hole.to_us < hole.from_us + REUSED_AFTER_US:
@@ -247,11 +246,10 @@ def _holes(
     *,
     is_by_time: bool,
 ) -> list[IdHole]:
-    """Neighbours whose ids do not follow, or whose times descend.
+    """Return neighbours whose ids do not follow, or whose times descend.
 
-    Before the first row of each symbol comes its last one of an earlier day, however old. Where
-    that first row is older than the moment since which is looked, what is missing before it was
-    told long ago.
+    The first row of each symbol is preceded by its last one of an earlier day, however old. If that
+    first row is older than the requested range, what is missing before it was reported earlier.
     """
     names = _names(table)
     order = sql.SQL("t.{time}, t.{id}" if is_by_time else "t.day, t.{id}").format(**names)

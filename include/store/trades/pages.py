@@ -60,9 +60,9 @@ class TradePage:
     """Trades of a symbol by id.
 
     Attributes:
-        trades: by id, without those that are not kept.
-        further_id: where the next page begins; None where this is the last one.
-        first_id, last_id: the ends of what is kept of the symbol, with their days.
+        trades: by id, without those that are not stored.
+        further_id: first id of the next page; None if this is the last one.
+        first_id, last_id: the ends of the stored range, with their days.
     """
 
     trades: list[KeptTrade]
@@ -88,16 +88,16 @@ def read_trades(
     limit: int,
     since_us: int,
 ) -> TradePage | None:
-    """The trades of a symbol from an id on, oldest first.
+    """Return the trades of a symbol from an id on, oldest first.
 
     Args:
         table: ``AGG_TRADES`` or ``TRADES``.
-        to_id: the last one that is wanted; None for all.
-        limit: most trades of the page.
-        since_us: trades before this moment (µs) are of another instrument.
+        to_id: the last id; None for all.
+        limit: maximum trades of the page.
+        since_us: trades before this time (µs) belong to another instrument.
 
     Returns:
-        None where none at all is kept of the symbol.
+        None if no trade of the symbol is stored.
     """
     kept = _Kept(connection, table, symbol, from_us(since_us))
     days = kept.days()
@@ -121,7 +121,7 @@ def read_trades(
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """What is kept of a symbol from a moment on."""
+    """Return the stored range of a symbol from a time on."""
 
     connection: Connection
     table: RawTable
@@ -133,7 +133,7 @@ class _Kept:
         return [day for (day,) in self._read(sql.SQL(_DAYS), self._name, self.since.date())]
 
     def days_with(self, days: Sequence[date], from_id: int) -> Sequence[date]:
-        """Some days, the last of which has this id or a later one, from the first that has."""
+        """Return days up to the one that contains this id or a later one."""
         low, high = 0, len(days) - 1
         while low < high:
             middle = (low + high) // 2
@@ -141,7 +141,7 @@ class _Kept:
             if reached is None or reached.id < from_id:
                 low = middle + 1
             else:
-                high = bisect_left(days, reached.day)  # those between have none
+                high = bisect_left(days, reached.day)  # the days between have none
         return days[low:]
 
     def end(self, days: Sequence[date], *, newest: bool) -> _End | None:
@@ -158,7 +158,7 @@ class _Kept:
 
     def rows(self, days: Sequence[date], from_id: int, *, limit: int) -> list[KeptTrade]:
         """Those from an id on, in the order of the key."""
-        # The pair is where the index begins; the days alone say which partitions there are.
+        # The index begins with this pair; the days alone select the partitions.
         query = sql.SQL(
             "SELECT t.{id}, t.price, t.quantity, {first}, {last}, t.trade_time, t.is_buyer_maker "
             "FROM {table} AS t WHERE t.symbol = %s AND t.day >= %s AND t.day <= %s "
