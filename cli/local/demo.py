@@ -183,7 +183,7 @@ def _demo(
 
 
 def _start_of_history(days: int | None) -> datetime:
-    """Return midnight some days ago, or of last month's first day: a whole month and whole weeks."""
+    """Return midnight some days ago, or of last month's first day: a whole month, whole weeks."""
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     if days is not None:
         return today - timedelta(days=days)
