@@ -38,8 +38,8 @@ from include.store.trades.captured import (
     write_raw_async,
 )
 from simulator.market.instruments import DEFAULT_SPOT, select_instruments
-from simulator.market.market import Market
-from simulator.wire.frames import agg_trade_rows, kline_row, trade_rows
+from simulator.market.market import SimulatedMarket
+from simulator.wire.payloads import agg_trade_rows, kline_row, trade_rows
 
 SEED = 612
 SYMBOLS = 40
@@ -84,7 +84,7 @@ def run() -> None:
         "spot", DEFAULT_SPOT, generated=max(0, SYMBOLS - len(DEFAULT_SPOT)), seed=SEED
     )
     start_us = BEGIN_US - 2 * 86_400_000_000
-    market = Market(instruments, seed=SEED, start_us=start_us)
+    market = SimulatedMarket(instruments, seed=SEED, start_us=start_us)
     with tempfile.TemporaryDirectory(prefix="candelabra-bench-") as folder:
         Path(folder).chmod(0o755)
         with EmbeddedPostgres(Path(folder) / "pg") as server:
@@ -100,7 +100,7 @@ def run() -> None:
     print(table_of_a_year(costs))
 
 
-def measure(url: str, market: Market, home: Path) -> dict[str, Cost]:
+def measure(url: str, market: SimulatedMarket, home: Path) -> dict[str, Cost]:
     """Fill the tables, archive them, and say what a row costs."""
     with connect(url, application_name="benchmark") as connection:
         for minute in range(0, CANDLE_MINUTES, MINUTES_A_BATCH):
@@ -168,7 +168,7 @@ def _in_gb(size_bytes: float) -> str:
     return f"{size_gb:,.2f} GB" if size_gb < 10 else f"{size_gb:,.0f} GB"
 
 
-def _offers(market: Market, start_us: int) -> Iterator[CandleCandidate]:
+def _offers(market: SimulatedMarket, start_us: int) -> Iterator[CandleCandidate]:
     """Closed candles of all symbols, as the closed kline confirms them."""
     end_us = start_us + MINUTES_A_BATCH * MINUTE_US
     for symbol in market:
@@ -194,12 +194,12 @@ Lines = Iterator[tuple[int, str]]
 """Times (µs) and lines of COPY, in the order of their times."""
 
 
-def _minutes(market: Market, symbol: str) -> Iterator[int]:
+def _minutes(market: SimulatedMarket, symbol: str) -> Iterator[int]:
     first = BEGIN_US // MINUTE_US
     return iter(range(first, first + 1_440))
 
 
-def _agg_trades(market: Market, symbol: str) -> Lines:
+def _agg_trades(market: SimulatedMarket, symbol: str) -> Lines:
     history = market.history(symbol)
     for minute in _minutes(market, symbol):
         for row in agg_trade_rows(history.minute(minute), unit_us=1):
@@ -212,7 +212,7 @@ def _agg_trades(market: Market, symbol: str) -> Lines:
             )
 
 
-def _trades(market: Market, symbol: str) -> Lines:
+def _trades(market: SimulatedMarket, symbol: str) -> Lines:
     """Without the quote amount, as the stream tells none."""
     history = market.history(symbol)
     for minute in _minutes(market, symbol):
@@ -226,7 +226,7 @@ def _trades(market: Market, symbol: str) -> Lines:
             )
 
 
-def _quotes(market: Market, symbol: str) -> Lines:
+def _quotes(market: SimulatedMarket, symbol: str) -> Lines:
     """As spot sends them: without a time, so that of their receipt counts."""
     book, instrument = market.book(symbol), market.instrument(symbol)
     price, quantity = instrument.format_price, instrument.format_quantity

@@ -25,7 +25,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from simulator.config import SimulatorConfig
-from simulator.replay.frames import merge_frames
+from simulator.replay.recorded_frames import merge_frames
 from simulator.replay.recorder import record
 from simulator.streams.hub import encode_text_frame
 

@@ -27,7 +27,7 @@ def wall_now_us() -> int:
     return time.time_ns() // 1_000
 
 
-class Clock:
+class SimulatedClock:
     """Maps the machine's monotonic time to simulated time.
 
     Args:

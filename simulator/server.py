@@ -14,19 +14,19 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from simulator.clock import DAY_US, Clock, from_us, to_us
+from simulator.clock import DAY_US, SimulatedClock, from_us, to_us
 from simulator.config import SimulatorConfig
-from simulator.control.api import Control
+from simulator.control.api import ControlApi
 from simulator.control.faults import fault_routes
 from simulator.dumps.faults import DumpFaults
 from simulator.dumps.routes import dump_routes
-from simulator.dumps.site import DumpSite, delay_us
+from simulator.dumps.site import SimulatedDumpSite, delay_us
 from simulator.faults.frames import FrameFaults
-from simulator.faults.market import Reread
+from simulator.faults.market import Reschedule
 from simulator.faults.startup import start_engine
 from simulator.http.listeners import HttpConnection, HttpServer, listen
 from simulator.market.instruments import MarketName, select_instruments
-from simulator.market.market import Market
+from simulator.market.market import SimulatedMarket
 from simulator.replay.player import Replay, ReplayClock
 from simulator.replay.recording import scan_recording
 from simulator.replay.venue import RecordedVenue
@@ -34,10 +34,10 @@ from simulator.rest.api import RestApi
 from simulator.rest.faults import RestFaults
 from simulator.rest.limits import WeightLimiter
 from simulator.rest.venue import MarketVenue, Venue
-from simulator.streams.connections import Endpoint
-from simulator.streams.hub import Hub
-from simulator.streams.pump import Pump
-from simulator.wire.frames import US_PER_MS
+from simulator.streams.connections import StreamServer
+from simulator.streams.hub import FrameHub
+from simulator.streams.scheduler import FrameScheduler
+from simulator.wire.payloads import US_PER_MS
 
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 2.0
@@ -45,7 +45,7 @@ _DEFAULT_HISTORY_US = 3 * DAY_US
 
 
 @dataclass(frozen=True, slots=True)
-class Urls:
+class ExchangeUrls:
     """Where everything is; the three HTTP URLs are the same server."""
 
     spot_ws_url: str
@@ -56,10 +56,10 @@ class Urls:
     control_url: str
 
 
-class Sender(Protocol):
+class FrameSender(Protocol):
     """What sends the frames of a market: the schedule of the simulated one, or a replay."""
 
-    hub: Hub
+    hub: FrameHub
 
     async def run(self) -> None:
         """Runs until it is cancelled."""
@@ -76,7 +76,7 @@ class Exchange:
         clock: the exchange's clock.
         replay: the replay, if there is one.
         markets: the simulated markets by name (`spot`, `um`); empty in a replay.
-        endpoints: WebSocket endpoints by market.
+        stream_servers: WebSocket stream_servers by market.
         rest_faults, dump_faults: what goes wrong with REST and with dumps, rule by rule.
         site: the dump site, once it has started; there is none in a replay.
         faults: what goes wrong, and when: `faults.add({"kind": "cut", "at": "+5s"})`.
@@ -88,21 +88,21 @@ class Exchange:
     um_rest_url: str
     dump_url: str
     control_url: str
-    site: DumpSite
+    site: SimulatedDumpSite
 
     def __init__(self, config: SimulatorConfig | None = None) -> None:
         self.config = config or SimulatorConfig()
         start = self.config.clock_start
-        self.clock: Clock = Clock(
+        self.clock: SimulatedClock = SimulatedClock(
             start_us=None if start is None else to_us(start), speed=self.config.speed
         )
         self.rest_faults = RestFaults()
         self.dump_faults = DumpFaults()
         self.replay: Replay | None = None
-        self.markets: dict[MarketName, Market] = {}
-        self.endpoints: dict[MarketName, Endpoint] = {}
+        self.markets: dict[MarketName, SimulatedMarket] = {}
+        self.stream_servers: dict[MarketName, StreamServer] = {}
         self._venues: dict[MarketName, Venue] = {}
-        self._senders: list[Sender] = []
+        self._senders: list[FrameSender] = []
         self._sending: list[asyncio.Task[None]] = []
         self._serving: asyncio.Task[None] | None = None
         self._listeners: list[socket.socket] = []
@@ -110,7 +110,7 @@ class Exchange:
         self._http: HttpServer | None = None
         self._log = structlog.get_logger("simulator")
         self._frame_faults = FrameFaults(self.clock, seed=self.config.seed)
-        self._reread: dict[MarketName, Reread] = {}
+        self._reschedule: dict[MarketName, Reschedule] = {}
         if self.config.replay_files:
             self._prepare_replay()
         else:
@@ -118,9 +118,9 @@ class Exchange:
         self.faults = start_engine(
             self.clock,
             self.config,
-            endpoints=self.endpoints,
+            stream_servers=self.stream_servers,
             markets=self.markets,
-            reread=self._reread,
+            reschedule=self._reschedule,
             frames=self._frame_faults,
             rest_faults=self.rest_faults,
             dump_faults=self.dump_faults,
@@ -147,7 +147,7 @@ class Exchange:
         }
         names: tuple[MarketName, ...] = ("spot", "um")
         for name in names:
-            market = Market(listings[name], seed=config.seed, start_us=start_us)
+            market = SimulatedMarket(listings[name], seed=config.seed, start_us=start_us)
             self.markets[name] = market
             self._venues[name] = MarketVenue(
                 name,
@@ -157,10 +157,12 @@ class Exchange:
                 trade_lag_us=config.rest_trade_lag_ms * US_PER_MS,
                 faults=self.rest_faults,
             )
-            pump = Pump(name, market, self.clock, seed=config.seed, faults=self._frame_faults)
-            self._senders.append(pump)
-            self._reread[name] = pump.reread
-            self.endpoints[name] = Endpoint(name, pump.hub, self.clock, config)
+            scheduler = FrameScheduler(
+                name, market, self.clock, seed=config.seed, faults=self._frame_faults
+            )
+            self._senders.append(scheduler)
+            self._reschedule[name] = scheduler.reschedule
+            self.stream_servers[name] = StreamServer(name, scheduler.hub, self.clock, config)
 
     def _prepare_replay(self) -> None:
         """The recording's market is replayed; the other one has no listings."""
@@ -180,16 +182,18 @@ class Exchange:
             start=config.replay_start,
             settle_s=config.replay_settle_s,
         )
-        empty = Market((), seed=config.seed, start_us=recording.first_event_us)
-        idle = Pump(other, empty, clock, seed=config.seed)
+        empty = SimulatedMarket((), seed=config.seed, start_us=recording.first_event_us)
+        idle = FrameScheduler(other, empty, clock, seed=config.seed)
         self._senders += [self.replay, idle]
         self._venues = {
             config.replay_market: RecordedVenue(recording, clock),
             other: MarketVenue(other, empty, clock, kline_lag_us=0, trade_lag_us=0),
         }
-        self.endpoints = {
-            config.replay_market: Endpoint(config.replay_market, self.replay.hub, clock, config),
-            other: Endpoint(other, idle.hub, clock, config),
+        self.stream_servers = {
+            config.replay_market: StreamServer(
+                config.replay_market, self.replay.hub, clock, config
+            ),
+            other: StreamServer(other, idle.hub, clock, config),
         }
 
     # --- life
@@ -210,9 +214,9 @@ class Exchange:
         await self.stop()
 
     @property
-    def urls(self) -> Urls:
+    def urls(self) -> ExchangeUrls:
         """All URLs; known once it has started."""
-        return Urls(
+        return ExchangeUrls(
             self.spot_ws_url,
             self.um_ws_url,
             self.spot_rest_url,
@@ -234,8 +238,8 @@ class Exchange:
         for name, port in ports.items():
             listener = self._bind(port)
             urls[name] = f"ws://{config.host}:{listener.getsockname()[1]}"
-            if name in self.endpoints:
-                server = await loop.create_server(self.endpoints[name].accept, sock=listener)
+            if name in self.stream_servers:
+                server = await loop.create_server(self.stream_servers[name].accept, sock=listener)
                 self._ws_servers.append(server)
         self.spot_ws_url, self.um_ws_url = urls["spot"], urls["um"]
         await self._start_http(self._bind(config.http_port))
@@ -292,7 +296,7 @@ class Exchange:
             limiter = WeightLimiter(limits[name], self.clock)
             routes += RestApi(venue, limiter, self.clock, faults=self.rest_faults).routes()
         if self.markets:
-            self.site = DumpSite(
+            self.site = SimulatedDumpSite(
                 self.markets,
                 self.clock,
                 daily_delay_us=delay_us(config.daily_dump_delay_s),
@@ -301,7 +305,7 @@ class Exchange:
             )
             routes += dump_routes(self.site)
         routes += fault_routes(self.faults)
-        return routes + Control(self._venues, self.endpoints, self.replay).routes()
+        return routes + ControlApi(self._venues, self.stream_servers, self.replay).routes()
 
     async def wait(self) -> None:
         """Returns only when a part of the simulator fails, with its exception."""
@@ -312,8 +316,8 @@ class Exchange:
 
     async def stop(self) -> None:
         """Closes everything, within two seconds."""
-        for endpoint in self.endpoints.values():
-            for connection in list(endpoint.connections):
+        for stream_server in self.stream_servers.values():
+            for connection in list(stream_server.connections):
                 connection.close(1001, "simulator ends")
         for server in self._ws_servers:
             server.close()
@@ -327,8 +331,8 @@ class Exchange:
             _, late = await asyncio.wait(running, timeout=_STOP_TIMEOUT_S)
             for task in late:
                 task.cancel()
-        for endpoint in self.endpoints.values():
-            endpoint.cut()
+        for stream_server in self.stream_servers.values():
+            stream_server.cut()
         for listener in self._listeners:
             listener.close()
         self._sending.clear()
@@ -377,7 +381,7 @@ class ExchangeThread:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(_START_TIMEOUT_S)
 
     def call(self, function: Any, *args: Any) -> Any:
-        """Calls a function in the simulator's loop, e.g. `call(endpoint.cut)`."""
+        """Calls a function in the simulator's loop, e.g. `call(stream_server.cut)`."""
 
         async def called() -> Any:
             return function(*args)

@@ -1,4 +1,4 @@
-"""The simulator's own endpoints under `/sim`, as Starlette routes."""
+"""The simulator's own stream_servers under `/sim`, as Starlette routes."""
 
 import asyncio
 import math
@@ -14,39 +14,39 @@ from simulator.market.instruments import MarketName
 from simulator.market.intervals import parse_interval
 from simulator.replay.player import Replay
 from simulator.rest.books import depth_at
-from simulator.rest.parameters import ApiError, Parameters
+from simulator.rest.parameters import ApiError, QueryParameters
 from simulator.rest.queries import KlineQuery
 from simulator.rest.venue import MarketVenue, UnavailableError, Venue
-from simulator.streams.connections import Endpoint
-from simulator.wire.frames import US_PER_MS
+from simulator.streams.connections import StreamServer
+from simulator.wire.payloads import US_PER_MS
 
 _ORACLE_PARAMETERS = ("market", "symbol", "interval", "startTime", "endTime")
 _GRACE_S = 10.0
-_LONGEST_S = 1e7
+_MAX_SECONDS = 1e7
 _BOOK_PARAMETERS = ("market", "symbol", "updateId")
 
 
-class Control:
+class ControlApi:
     """`/sim/…`: clock, oracle, and faults on demand.
 
     Args:
         venues: markets by name.
-        endpoints: WebSocket endpoints by market.
+        stream_servers: WebSocket stream_servers by market.
         replay: the replay that is served, if any.
     """
 
     def __init__(
         self,
         venues: Mapping[MarketName, Venue],
-        endpoints: Mapping[MarketName, Endpoint],
+        stream_servers: Mapping[MarketName, StreamServer],
         replay: Replay | None = None,
     ) -> None:
         self._venues = venues
         self._replay = replay
-        self._endpoints = endpoints
+        self._stream_servers = stream_servers
 
     def routes(self) -> list[Route]:
-        """All control endpoints."""
+        """All control stream_servers."""
         return [
             Route("/sim/clock", self._clock, methods=["GET"]),
             Route("/sim/klines", self._klines, methods=["GET"]),
@@ -66,19 +66,19 @@ class Control:
             }
         )
 
-    async def _told(
-        self, request: Request, tell: Callable[[Parameters], Any], known: tuple[str, ...]
+    async def _answer(
+        self, request: Request, tell: Callable[[QueryParameters], Any], known: tuple[str, ...]
     ) -> Response:
         """An answer of the oracle, or what is wrong with the question."""
         try:
-            params = Parameters(request.query_params, known, is_strict=True)
+            params = QueryParameters(request.query_params, known, is_strict=True)
             return _json(await asyncio.to_thread(tell, params))
         except ApiError as error:
             return _json(error.body(), status=error.status)
         except (KeyError, ValueError, UnavailableError) as error:
             return _json({"code": -1100, "msg": f"bad request: {error}"}, status=400)
 
-    def _venue(self, params: Parameters) -> Venue:
+    def _venue(self, params: QueryParameters) -> Venue:
         name = params.text("market") or "spot"
         venue = next((venue for key, venue in self._venues.items() if key == name), None)
         if venue is None:
@@ -86,9 +86,9 @@ class Control:
         return venue
 
     async def _klines(self, request: Request) -> Response:
-        return await self._told(request, self._true_klines, _ORACLE_PARAMETERS)
+        return await self._answer(request, self._true_klines, _ORACLE_PARAMETERS)
 
-    def _true_klines(self, params: Parameters) -> Any:
+    def _true_klines(self, params: QueryParameters) -> Any:
         """All candles, in the exchange's text."""
         venue = self._venue(params)
         query = KlineQuery(
@@ -101,9 +101,9 @@ class Control:
         return venue.klines(query, unit_us=US_PER_MS)
 
     async def _depth(self, request: Request) -> Response:
-        return await self._told(request, self._book, _BOOK_PARAMETERS)
+        return await self._answer(request, self._book, _BOOK_PARAMETERS)
 
-    def _book(self, params: Parameters) -> Any:
+    def _book(self, params: QueryParameters) -> Any:
         """All levels at an update id, or now."""
         venue = self._venue(params)
         if not isinstance(venue, MarketVenue):
@@ -116,29 +116,29 @@ class Control:
             raise ApiError(-1100, f"updateId is {update_id}; the book has come to {latest}")
         return depth_at(venue.market, symbol, latest if update_id is None else update_id)
 
-    def _chosen(self, request: Request) -> list[Endpoint]:
+    def _chosen(self, request: Request) -> list[StreamServer]:
         market = request.query_params.get("market") or "both"
-        chosen = [end for name, end in self._endpoints.items() if market in (name, "both")]
+        chosen = [end for name, end in self._stream_servers.items() if market in (name, "both")]
         if not chosen:
             raise ValueError(
-                f"market is {market!r}; it must be {', '.join(map(repr, self._endpoints))} or "
+                f"market is {market!r}; it must be {', '.join(map(repr, self._stream_servers))} or "
                 "'both', which it is if left out"
             )
         return chosen
 
     def _done(
-        self, request: Request, answer: str, do: Callable[[Endpoint, float | None], int]
+        self, request: Request, answer: str, do: Callable[[StreamServer, float | None], int]
     ) -> Response:
-        """Does something to the endpoints that were meant; the answer counts the connections."""
+        """Apply an action to the chosen servers and answer with the number of connections hit."""
         try:
-            endpoints, seconds = self._chosen(request), _seconds(request)
+            stream_servers, seconds = self._chosen(request), _seconds(request)
         except ValueError as error:
             return _json({"code": -1100, "msg": str(error)}, status=400)
-        return _json({answer: sum(do(endpoint, seconds) for endpoint in endpoints)})
+        return _json({answer: sum(do(server, seconds) for server in stream_servers)})
 
     async def _connections(self, _request: Request) -> Response:
         return _json(
-            {name: len(endpoint.connections) for name, endpoint in self._endpoints.items()}
+            {name: len(server.connections) for name, server in self._stream_servers.items()}
         )
 
     async def _replay_state(self, _request: Request) -> Response:
@@ -155,16 +155,16 @@ class Control:
         )
 
     async def _cut(self, request: Request) -> Response:
-        return self._done(request, "dropped", lambda endpoint, _seconds: endpoint.cut())
+        return self._done(request, "dropped", lambda server, _seconds: server.cut())
 
     async def _stall(self, request: Request) -> Response:
-        return self._done(request, "stalled", lambda endpoint, seconds: endpoint.stall(seconds))
+        return self._done(request, "stalled", lambda server, seconds: server.stall(seconds))
 
     async def _shutdown(self, request: Request) -> Response:
         return self._done(
             request,
             "told",
-            lambda endpoint, seconds: endpoint.announce_shutdown(
+            lambda server, seconds: server.announce_shutdown(
                 _GRACE_S if seconds is None else seconds
             ),
         )
@@ -178,8 +178,8 @@ def _seconds(request: Request) -> float | None:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 <= value < _LONGEST_S:
-        raise ValueError(f"seconds is {text!r}; it must be a number from 0 to {_LONGEST_S:g}")
+    if not 0 <= value < _MAX_SECONDS:
+        raise ValueError(f"seconds is {text!r}; it must be a number from 0 to {_MAX_SECONDS:g}")
     return value
 
 

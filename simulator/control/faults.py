@@ -10,7 +10,7 @@ from starlette.routing import Route
 from simulator.faults.engine import FaultEngine
 from simulator.faults.plan import PlanError, parse_plan
 
-_LARGEST_BODY_BYTES = 4 << 20
+_MAX_BODY_BYTES = 4 << 20
 
 
 def fault_routes(engine: FaultEngine) -> list[Route]:
@@ -20,8 +20,8 @@ def fault_routes(engine: FaultEngine) -> list[Route]:
         body = bytearray()
         async for part in request.stream():
             body += part
-            if len(body) > _LARGEST_BODY_BYTES:
-                message = f"the plan has more than {_LARGEST_BODY_BYTES} bytes; send it in parts"
+            if len(body) > _MAX_BODY_BYTES:
+                message = f"the plan has more than {_MAX_BODY_BYTES} bytes; send it in parts"
                 return _json({"code": -1100, "msg": message}, status=413)
         try:
             identities = engine.add(parse_plan(bytes(body), name="body"))

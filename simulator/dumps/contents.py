@@ -12,10 +12,10 @@ from simulator.clock import DAY_US, MINUTE_US, SECOND_US, to_us
 from simulator.dumps.faults import AlterRows, DropRows
 from simulator.market.instruments import Instrument, MarketName
 from simulator.market.intervals import parse_interval
-from simulator.market.market import Market
+from simulator.market.market import SimulatedMarket
 from simulator.market.noise import derive_key, hash_counter
 from simulator.wire.columns import agg_trade_lines, kline_lines, trade_lines
-from simulator.wire.frames import US_PER_MS, kline_row
+from simulator.wire.payloads import US_PER_MS, kline_row
 
 _MICROSECONDS_SINCE_US = to_us(datetime(2025, 1, 1, tzinfo=UTC))
 _UM_HEADERS = {
@@ -33,7 +33,7 @@ RowChange = AlterRows | DropRows
 
 
 @dataclass(frozen=True, slots=True)
-class DumpFile:
+class PublishedFile:
     """One published zip.
 
     Attributes:
@@ -72,14 +72,16 @@ class AlteredRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Zip:
+class ZippedFile:
     """The bytes of a zip, and their SHA-256 in hex."""
 
     content: bytes
     digest: str
 
 
-def make_zip(market: Market, file: DumpFile, changes: tuple[RowChange, ...] = ()) -> Zip:
+def make_zip(
+    market: SimulatedMarket, file: PublishedFile, changes: tuple[RowChange, ...] = ()
+) -> ZippedFile:
     """The zip of a file; the same bytes each time."""
     buffer = io.BytesIO()
     entry = zipfile.ZipInfo(f"{file.stem}.csv", date_time=_ZIP_TIME)
@@ -92,11 +94,11 @@ def make_zip(market: Market, file: DumpFile, changes: tuple[RowChange, ...] = ()
         for chunk in csv_chunks(market, file, changes):
             member.write(chunk)
     content = buffer.getvalue()
-    return Zip(content, hashlib.sha256(content).hexdigest())
+    return ZippedFile(content, hashlib.sha256(content).hexdigest())
 
 
 def csv_chunks(
-    market: Market, file: DumpFile, changes: tuple[RowChange, ...] = ()
+    market: SimulatedMarket, file: PublishedFile, changes: tuple[RowChange, ...] = ()
 ) -> Iterator[bytes]:
     """The CSV in pieces of whole lines: the header, then a day of trades or a file of klines."""
     if file.market == "um":
@@ -109,7 +111,7 @@ def csv_chunks(
 
 
 def altered_rows(
-    market: Market, file: DumpFile, changes: tuple[RowChange, ...]
+    market: SimulatedMarket, file: PublishedFile, changes: tuple[RowChange, ...]
 ) -> list[AlteredRow]:
     """The rows that `changes` make differ from the truth, in order."""
     lines = b"".join(_rows(market, file)).decode().splitlines()
@@ -122,7 +124,7 @@ def altered_rows(
     return found
 
 
-def _rows(market: Market, file: DumpFile) -> Iterator[bytes]:
+def _rows(market: SimulatedMarket, file: PublishedFile) -> Iterator[bytes]:
     instrument = market.instrument(file.symbol)
     is_micro = file.market == "spot" and file.start_us >= _MICROSECONDS_SINCE_US
     unit_us = 1 if is_micro else US_PER_MS
@@ -132,20 +134,24 @@ def _rows(market: Market, file: DumpFile) -> Iterator[bytes]:
     render = agg_trade_lines if file.kind == "aggTrades" else trade_lines
     for day_us in range(file.start_us, file.end_us, DAY_US):
         if day_us + DAY_US > market.history(file.symbol).start_us:
-            yield render(market.day_tape(file.symbol, day_us), unit_us=unit_us)
+            yield render(market.day_trades(file.symbol, day_us), unit_us=unit_us)
 
 
 def _klines(
-    market: Market, instrument: Instrument, file: DumpFile, interval: str, unit_us: int
+    market: SimulatedMarket,
+    instrument: Instrument,
+    file: PublishedFile,
+    interval: str,
+    unit_us: int,
 ) -> bytes:
     view_us = last_us = file.end_us - 1
     if interval in _STEPS_US:
-        bars = market.bars(
+        klines = market.kline_columns(
             file.symbol, parse_interval(interval), file.start_us, last_us, view_us=view_us
         )
-        if bars is None:
+        if klines is None:
             return b""
-        return kline_lines(instrument, bars, step_us=_STEPS_US[interval], unit_us=unit_us)
+        return kline_lines(instrument, klines, step_us=_STEPS_US[interval], unit_us=unit_us)
     rows = market.klines(file.symbol, interval, file.start_us, last_us, view_us=view_us)
     texts = (",".join(map(str, kline_row(instrument, row, unit_us=unit_us))) for row in rows)
     return "".join(f"{text}\n" for text in texts).encode()
@@ -154,7 +160,7 @@ def _klines(
 # --- rows altered on purpose
 
 
-def _changed(lines: list[str], file: DumpFile, changes: Iterable[RowChange]) -> list[str]:
+def _changed(lines: list[str], file: PublishedFile, changes: Iterable[RowChange]) -> list[str]:
     for change in changes:
         if isinstance(change, DropRows):
             lines = lines[: -change.rows]
@@ -163,7 +169,7 @@ def _changed(lines: list[str], file: DumpFile, changes: Iterable[RowChange]) -> 
     return lines
 
 
-def _altered(lines: list[str], file: DumpFile, wanted: int) -> list[str]:
+def _altered(lines: list[str], file: PublishedFile, wanted: int) -> list[str]:
     """The lines with a greater volume in some of them, which follow from the path."""
     changed = list(lines)
     key = derive_key(0, file.path, "altered")

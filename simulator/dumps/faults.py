@@ -9,8 +9,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
-from simulator.http.bounds import a_part, a_wait, an_error, at_least
-from simulator.http.fault_rules import Switchboard
+from simulator.http.fault_rules import (
+    FaultRules,
+    check_error_status,
+    check_keep_percent,
+    check_minimum,
+    check_wait,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +29,7 @@ class AlterRows:
     rows: int = 3
 
     def __post_init__(self) -> None:
-        at_least(1, rows=self.rows)
+        check_minimum(1, rows=self.rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +39,11 @@ class DropRows:
     rows: int = 60
 
     def __post_init__(self) -> None:
-        at_least(1, rows=self.rows)
+        check_minimum(1, rows=self.rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reissue:
+class ReissueFile:
     """The file is published again at a moment of the exchange's time, with other contents.
 
     Attributes:
@@ -60,7 +65,7 @@ class CorruptZip:
     checksum_fits: bool = False
 
     def __post_init__(self) -> None:
-        at_least(1, flips=self.flips)
+        check_minimum(1, flips=self.flips)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +76,7 @@ class TruncateZip:
     checksum_fits: bool = False
 
     def __post_init__(self) -> None:
-        a_part(self.keep_percent)
+        check_keep_percent(self.keep_percent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,23 +85,23 @@ class StaleChecksum:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NoChecksum:
+class MissingChecksum:
     """The CHECKSUM file is missing: not listed, 404."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Missing:
+class MissingFile:
     """The file was never published: neither it nor its CHECKSUM is listed, both are 404."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Late:
+class LatePublication:
     """Published so much later than it would have been, in the exchange's time."""
 
     delay_us: int
 
     def __post_init__(self) -> None:
-        at_least(1, delay_us=self.delay_us)
+        check_minimum(1, delay_us=self.delay_us)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,17 +111,17 @@ class SlowDownload:
     seconds: float
 
     def __post_init__(self) -> None:
-        a_wait(self.seconds)
+        check_wait(self.seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CutDownload:
+class AbortDownload:
     """The connection breaks within the zip."""
 
     keep_percent: int = 50
 
     def __post_init__(self) -> None:
-        a_part(self.keep_percent)
+        check_keep_percent(self.keep_percent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +131,7 @@ class RefuseFile:
     status: int = 503
 
     def __post_init__(self) -> None:
-        an_error(self.status)
+        check_error_status(self.status)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,15 +141,15 @@ class RefuseListing:
     status: int = 503
 
     def __post_init__(self) -> None:
-        an_error(self.status)
+        check_error_status(self.status)
 
 
-ContentEffect = AlterRows | DropRows | Reissue | CorruptZip | TruncateZip
+ContentEffect = AlterRows | DropRows | ReissueFile | CorruptZip | TruncateZip
 DumpEffect = (
-    ContentEffect | StaleChecksum | NoChecksum | Missing | Late | SlowDownload | CutDownload
-    | RefuseFile | RefuseListing
+    ContentEffect | StaleChecksum | MissingChecksum | MissingFile | LatePublication
+    | SlowDownload | AbortDownload | RefuseFile | RefuseListing
 )  # fmt: skip
-_CONTENT = (AlterRows, DropRows, Reissue, CorruptZip, TruncateZip)
+_CONTENT = (AlterRows, DropRows, ReissueFile, CorruptZip, TruncateZip)
 Effect = TypeVar("Effect", bound=DumpEffect)
 
 
@@ -165,10 +170,10 @@ class DumpRule:
 
     def __post_init__(self) -> None:
         if self.times is not None:
-            at_least(1, times=self.times)
+            check_minimum(1, times=self.times)
 
 
-class DumpFaults(Switchboard[DumpRule]):
+class DumpFaults(FaultRules[DumpRule]):
     """All active rules of the dump site."""
 
     def contents(self, path: str, *, counts: bool = True) -> tuple[ContentEffect, ...]:

@@ -12,22 +12,22 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from simulator.clock import from_us
-from simulator.dumps.contents import DumpFile
+from simulator.dumps.contents import PublishedFile
 from simulator.dumps.faults import (
-    CutDownload,
-    NoChecksum,
+    AbortDownload,
+    MissingChecksum,
     RefuseFile,
     RefuseListing,
     SlowDownload,
 )
-from simulator.dumps.site import DumpSite
-from simulator.http.broken_answers import CutAnswer, SlowAnswer
+from simulator.dumps.site import SimulatedDumpSite
+from simulator.http.broken_answers import AbortedResponse, SlowResponse
 
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 _ZIP, _PLAIN, _XML = "application/zip", "binary/octet-stream", "application/xml"
 
 
-def dump_routes(site: DumpSite) -> list[Route]:
+def dump_routes(site: SimulatedDumpSite) -> list[Route]:
     """The listing at `/` and at `/data.binance.vision`, files under `/data/`.
 
     `/sim/altered?path=data/…` tells the rows of a file that are not what happened.
@@ -58,7 +58,7 @@ def dump_routes(site: DumpSite) -> list[Route]:
         if refused:
             return _error(refused[0].status, "SlowDown", "Please reduce your request rate.")
         found = await asyncio.to_thread(site.find, path)
-        if found is None or (wants_checksum and site.faults.of(NoChecksum, path)):
+        if found is None or (wants_checksum and site.faults.of(MissingChecksum, path)):
             return _error(404, "NoSuchKey", "The specified key does not exist.")
         if wants_checksum:
             content = await asyncio.to_thread(site.checksum, found)
@@ -79,12 +79,14 @@ def dump_routes(site: DumpSite) -> list[Route]:
     ]
 
 
-def _headers(site: DumpSite, file: DumpFile) -> dict[str, str]:
+def _headers(site: SimulatedDumpSite, file: PublishedFile) -> dict[str, str]:
     modified = from_us(site.modified_us(file)).astimezone(UTC)
     return {"last-modified": modified.strftime("%a, %d %b %Y %H:%M:%S GMT")}
 
 
-def _download(site: DumpSite, file: DumpFile, content: bytes, asked: Headers) -> Response:
+def _download(
+    site: SimulatedDumpSite, file: PublishedFile, content: bytes, asked: Headers
+) -> Response:
     """The zip, or the part of it that was asked for, as S3 does it."""
     tag = f'"{hashlib.md5(content, usedforsecurity=False).hexdigest()}"'
     headers = {**_headers(site, file), "etag": tag, "accept-ranges": "bytes"}
@@ -97,9 +99,9 @@ def _download(site: DumpSite, file: DumpFile, content: bytes, asked: Headers) ->
             return _error(416, "InvalidRange", "The requested range is not satisfiable")
         headers["content-range"] = f"bytes {begin}-{end - 1}/{size}"
         content, status = content[begin:end], 206
-    cuts = site.faults.of(CutDownload, file.path)
+    cuts = site.faults.of(AbortDownload, file.path)
     if cuts:
-        return CutAnswer(
+        return AbortedResponse(
             content,
             keep_percent=cuts[0].keep_percent,
             media_type=_ZIP,
@@ -109,7 +111,7 @@ def _download(site: DumpSite, file: DumpFile, content: bytes, asked: Headers) ->
     waits = site.faults.of(SlowDownload, file.path)
     if waits:
         seconds = sum(wait.seconds for wait in waits)
-        return SlowAnswer(
+        return SlowResponse(
             content, seconds=seconds, media_type=_ZIP, headers=headers, status_code=status
         )
     return Response(content, media_type=_ZIP, headers=headers, status_code=status)

@@ -11,22 +11,29 @@ from datetime import UTC, datetime
 from xml.sax.saxutils import escape
 
 from simulator.cache import BoundedCache
-from simulator.clock import DAY_US, SECOND_US, Clock, from_us, to_us
-from simulator.dumps.contents import AlteredRow, DumpFile, RowChange, Zip, altered_rows, make_zip
+from simulator.clock import DAY_US, SECOND_US, SimulatedClock, from_us, to_us
+from simulator.dumps.contents import (
+    AlteredRow,
+    PublishedFile,
+    RowChange,
+    ZippedFile,
+    altered_rows,
+    make_zip,
+)
 from simulator.dumps.faults import (
     ContentEffect,
     CorruptZip,
     DumpFaults,
-    Late,
-    Missing,
-    NoChecksum,
-    Reissue,
+    LatePublication,
+    MissingChecksum,
+    MissingFile,
+    ReissueFile,
     StaleChecksum,
     TruncateZip,
 )
 from simulator.market.instruments import MarketName
 from simulator.market.intervals import SPOT_INTERVALS, UM_INTERVALS, parse_interval
-from simulator.market.market import Market
+from simulator.market.market import SimulatedMarket
 from simulator.market.noise import derive_key, hash_counter
 
 PAGE_KEYS = 1_000
@@ -42,7 +49,7 @@ def _folder_interval(name: str) -> str:
     return "1mo" if name == "1M" else name
 
 
-class DumpSite:
+class SimulatedDumpSite:
     """All dumps of the given markets as of the clock's time.
 
     Args:
@@ -52,8 +59,8 @@ class DumpSite:
 
     def __init__(
         self,
-        markets: dict[MarketName, Market],
-        clock: Clock,
+        markets: dict[MarketName, SimulatedMarket],
+        clock: SimulatedClock,
         *,
         daily_delay_us: int = 0,
         monthly_delay_us: int = 0,
@@ -63,7 +70,7 @@ class DumpSite:
         self._clock = clock
         self._delays_us = {"daily": daily_delay_us, "monthly": monthly_delay_us}
         self.faults = faults or DumpFaults()
-        self._zips: BoundedCache[tuple[str, tuple[RowChange, ...]], Zip] = BoundedCache(
+        self._zips: BoundedCache[tuple[str, tuple[RowChange, ...]], ZippedFile] = BoundedCache(
             _CACHED_BYTES,
             weigh=lambda made: len(made.content),
             makes_once=True,  # a zip and its checksum are often asked for at once
@@ -73,7 +80,7 @@ class DumpSite:
 
     def files(
         self, market: MarketName, cadence: str, kind: str, symbol: str, interval: str | None
-    ) -> Iterator[DumpFile]:
+    ) -> Iterator[PublishedFile]:
         """The published files of one folder, oldest first."""
         now_us = self._clock.now_us()
         period = parse_interval(_PERIODS[cadence])
@@ -92,7 +99,7 @@ class DumpSite:
         symbol: str,
         interval: str | None,
         open_us: int,
-    ) -> DumpFile:
+    ) -> PublishedFile:
         folder = f"{_FOLDERS[market]}/{cadence}/{kind}/{symbol}"
         label = kind
         if interval is not None:
@@ -100,21 +107,21 @@ class DumpSite:
             folder = f"{folder}/{label}"
         path = f"{folder}/{symbol}-{label}-{from_us(open_us).strftime(_DATES[cadence])}.zip"
         end_us = parse_interval(_PERIODS[cadence]).next_open(open_us)
-        late_us = sum(late.delay_us for late in self.faults.of(Late, path, counts=False))
+        late_us = sum(late.delay_us for late in self.faults.of(LatePublication, path, counts=False))
         published_us = end_us + self._delays_us[cadence] + late_us
-        return DumpFile(market, kind, symbol, interval, open_us, end_us, path, published_us)
+        return PublishedFile(market, kind, symbol, interval, open_us, end_us, path, published_us)
 
-    def _is_published(self, file: DumpFile, now_us: int, *, counts: bool) -> bool:
-        if self.faults.of(Missing, file.path, counts=counts):
+    def _is_published(self, file: PublishedFile, now_us: int, *, counts: bool) -> bool:
+        if self.faults.of(MissingFile, file.path, counts=counts):
             return False
         if not self._has_rows(file):
             return False
         if file.published_us <= now_us:
             return True
-        self.faults.of(Late, file.path, counts=counts)
+        self.faults.of(LatePublication, file.path, counts=counts)
         return False
 
-    def find(self, path: str, *, counts: bool = True) -> DumpFile | None:
+    def find(self, path: str, *, counts: bool = True) -> PublishedFile | None:
         """The published file at a path (without leading slash); None if there is none.
 
         Args:
@@ -129,14 +136,14 @@ class DumpSite:
                 return file if is_there else None
         return None
 
-    def _has_rows(self, file: DumpFile) -> bool:
+    def _has_rows(self, file: PublishedFile) -> bool:
         """Nothing is published of a time in which the symbol was halted or not listed."""
         history = self._markets[file.market].history(file.symbol)
         if file.kind == "klines":
             return history.has_klines(file.start_us, file.end_us)
         return history.calendar.overlaps(file.start_us, file.end_us)
 
-    def _named(self, market: MarketName, parts: list[str]) -> DumpFile | None:
+    def _named(self, market: MarketName, parts: list[str]) -> PublishedFile | None:
         """The file that parts of a path name, whether it is published or not."""
         if len(parts) < 4:
             return None
@@ -163,12 +170,12 @@ class DumpSite:
 
     # --- contents
 
-    def read(self, file: DumpFile) -> bytes:
+    def read(self, file: PublishedFile) -> bytes:
         """The zip as it is served; the same bytes each time, but for faults."""
         content = self._zip(file, self._row_changes(file)).content
-        return _spoilt(content, file.path, self.faults.contents(file.path))
+        return _damaged(content, file.path, self.faults.contents(file.path))
 
-    def checksum(self, file: DumpFile) -> bytes:
+    def checksum(self, file: PublishedFile) -> bytes:
         """The CHECKSUM file: `<sha256>  <name>`, without an end of line, as recorded."""
         made = self._zip(file, self._row_changes(file))
         digest = made.digest
@@ -179,7 +186,7 @@ class DumpSite:
             if isinstance(effect, CorruptZip | TruncateZip) and effect.checksum_fits
         )
         if fitting:
-            digest = hashlib.sha256(_spoilt(made.content, file.path, fitting)).hexdigest()
+            digest = hashlib.sha256(_damaged(made.content, file.path, fitting)).hexdigest()
         if self.faults.of(StaleChecksum, file.path):
             digest = hashlib.sha256(f"an earlier issue of {file.path}".encode()).hexdigest()
         return f"{digest}  {file.stem}.zip".encode()
@@ -191,28 +198,28 @@ class DumpSite:
             return []
         return altered_rows(self._markets[file.market], file, self._row_changes(file))
 
-    def modified_us(self, file: DumpFile) -> int:
+    def modified_us(self, file: PublishedFile) -> int:
         """When the present issue was published."""
         now_us = self._clock.now_us()
         issues = [
             effect.at_us
-            for effect in self.faults.of(Reissue, file.path, counts=False)
+            for effect in self.faults.of(ReissueFile, file.path, counts=False)
             if effect.at_us <= now_us
         ]
         return max([file.published_us, *issues])
 
-    def _row_changes(self, file: DumpFile) -> tuple[RowChange, ...]:
+    def _row_changes(self, file: PublishedFile) -> tuple[RowChange, ...]:
         now_us = self._clock.now_us()
         changes: list[RowChange] = []
         for effect in self.faults.contents(file.path, counts=False):
-            if isinstance(effect, Reissue):
+            if isinstance(effect, ReissueFile):
                 if (effect.at_us > now_us) == effect.is_repair:
                     changes.append(effect.change)
             elif not isinstance(effect, CorruptZip | TruncateZip):
                 changes.append(effect)
         return tuple(changes)
 
-    def _zip(self, file: DumpFile, changes: tuple[RowChange, ...]) -> Zip:
+    def _zip(self, file: PublishedFile, changes: tuple[RowChange, ...]) -> ZippedFile:
         market = self._markets[file.market]
         return self._zips.get((file.path, changes), lambda: make_zip(market, file, changes))
 
@@ -220,7 +227,7 @@ class DumpSite:
 
     def listing(self, *, prefix: str, delimiter: str, marker: str) -> bytes:
         """One page of the S3 listing (ListObjects, version 1), at most 1000 entries."""
-        entries: list[tuple[str, DumpFile | None]] = []
+        entries: list[tuple[str, PublishedFile | None]] = []
         is_truncated = False
         for entry in self._entries(prefix, delimiter, marker):
             if len(entries) == PAGE_KEYS:
@@ -253,7 +260,7 @@ class DumpSite:
 
     def _entries(
         self, prefix: str, delimiter: str, marker: str
-    ) -> Iterator[tuple[str, DumpFile | None]]:
+    ) -> Iterator[tuple[str, PublishedFile | None]]:
         """Keys and common prefixes after `marker`, in order of their bytes."""
         if delimiter not in ("", "/"):
             raise ValueError(f"delimiter is {delimiter!r}; it must be '/' or left out")
@@ -261,7 +268,7 @@ class DumpSite:
 
     def _walk(
         self, folder: str, prefix: str, collapses: bool, marker: str
-    ) -> Iterator[tuple[str, DumpFile | None]]:
+    ) -> Iterator[tuple[str, PublishedFile | None]]:
         for name in sorted(self._folders_in(folder)):
             path = f"{folder}{name}/"
             if not (path.startswith(prefix) or prefix.startswith(path)):
@@ -274,7 +281,7 @@ class DumpSite:
             yield from self._walk(path, prefix, collapses, marker)
         for file in self._files_in(folder):
             keys = [file.path]
-            if not self.faults.of(NoChecksum, file.path, counts=False):
+            if not self.faults.of(MissingChecksum, file.path, counts=False):
                 keys.append(f"{file.path}.CHECKSUM")
             for key in keys:
                 if key.startswith(prefix) and key > marker:
@@ -302,7 +309,7 @@ class DumpSite:
                 return [_folder_interval(name) for name in _intervals(market, cadence)]
         return []
 
-    def _files_in(self, folder: str) -> Iterator[DumpFile]:
+    def _files_in(self, folder: str) -> Iterator[PublishedFile]:
         found = self._locate(folder)
         if found is None:
             return
@@ -332,7 +339,7 @@ def _intervals(market: MarketName, cadence: str) -> tuple[str, ...]:
     return tuple(name for name in names if (parse_interval(name).step_us or 31 * DAY_US) <= DAY_US)
 
 
-def _spoilt(content: bytes, path: str, effects: tuple[ContentEffect, ...]) -> bytes:
+def _damaged(content: bytes, path: str, effects: tuple[ContentEffect, ...]) -> bytes:
     """The zip with what faults do to its bytes."""
     for effect in effects:
         if isinstance(effect, TruncateZip):

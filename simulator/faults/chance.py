@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from simulator.clock import SECOND_US
-from simulator.faults.kinds import KINDS, Kind
+from simulator.faults.kinds import KINDS, FaultKind
 from simulator.faults.plan import Fault, PlanError, parse_entry
 from simulator.market.instruments import MarketName
 from simulator.market.noise import derive_key, hash_counter
 
 _HOUR_US = 3_600 * SECOND_US
-_MOST_FAULTS = 10_000
+_MAX_FAULTS = 10_000
 _FOR_GOOD: Final = ("delisting", "new_listing", "ticker_reuse")
 # Simulated seconds that a fault lasts, from and to.
 _DURATIONS_S: Final = {
@@ -43,7 +43,7 @@ class _Draws:
         return items[self.below(len(items))]
 
 
-def chosen_kinds(names: Iterable[str]) -> tuple[Kind, ...]:
+def chosen_kinds(names: Iterable[str]) -> tuple[FaultKind, ...]:
     """Kinds by name or by group; without names all but those that change what is listed.
 
     Raises:
@@ -68,7 +68,7 @@ def draw_plan(
     rate_per_h: float,
     span_us: int,
     symbols: Mapping[MarketName, Sequence[str]],
-    kinds: Sequence[Kind],
+    kinds: Sequence[FaultKind],
 ) -> tuple[Fault, ...]:
     """A plan with offsets from its start.
 
@@ -82,10 +82,10 @@ def draw_plan(
         PlanError: it would hold too many faults, or there is nothing to hit.
     """
     count = round(rate_per_h * span_us / _HOUR_US)
-    if count > _MOST_FAULTS:
+    if count > _MAX_FAULTS:
         raise PlanError(
             f"{rate_per_h:g} faults an hour make {count} in the span; lower the rate or the span "
-            f"to at most {_MOST_FAULTS}"
+            f"to at most {_MAX_FAULTS}"
         )
     markets = {name: list(listed) for name, listed in symbols.items() if listed}
     markets = markets or {name: [] for name in symbols}  # a replay lists nothing
@@ -113,7 +113,7 @@ def draw_plan(
 
 
 def _entry(
-    draws: _Draws, kind: Kind, markets: dict[MarketName, list[str]], number: int
+    draws: _Draws, kind: FaultKind, markets: dict[MarketName, list[str]], number: int
 ) -> dict[str, Any] | None:
     """One entry; None where no symbol is left that could be hit."""
     name = draws.one_of(sorted(markets))
@@ -135,7 +135,7 @@ def _entry(
     return entry | dict(_parameters(draws, kind))
 
 
-def _parameters(draws: _Draws, kind: Kind) -> Iterator[tuple[str, Any]]:
+def _parameters(draws: _Draws, kind: FaultKind) -> Iterator[tuple[str, Any]]:
     for parameter in kind.parameters:
         if parameter.choices:
             yield parameter.name, draws.one_of(parameter.choices)

@@ -4,22 +4,22 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from simulator.clock import Clock
+from simulator.clock import SimulatedClock
 from simulator.faults.plan import Fault
 from simulator.market.instruments import MarketName
-from simulator.streams.connections import Connection, Endpoint
+from simulator.streams.connections import ClientConnection, StreamServer
 
-_LONGEST_GRACE_S = 86_400.0
+_MAX_GRACE_S = 86_400.0
 
 
 class ConnectionFaults:
     """Carries them out on the WebSocket endpoints."""
 
-    def __init__(self, endpoints: Mapping[MarketName, Endpoint], clock: Clock) -> None:
-        self._endpoints = endpoints
+    def __init__(self, servers: Mapping[MarketName, StreamServer], clock: SimulatedClock) -> None:
+        self._servers = servers
         self._clock = clock
         self._hits: Counter[str | None] = Counter()
-        self._stalled: dict[str | None, list[Connection]] = {}
+        self._stalled: dict[str | None, list[ClientConnection]] = {}
         self._stalled_us: dict[str | None, dict[MarketName, int]] = {}
         self._refusing: dict[str | None, Fault] = {}
 
@@ -43,15 +43,15 @@ class ConnectionFaults:
                     connection.stall(None)
                 self._stalled[fault.id] = chosen
                 self._stalled_us[fault.id] = {
-                    name: self._endpoints[name].hub.sent_until_us
+                    name: self._servers[name].hub.sent_until_us
                     for name in fault.markets
-                    if name in self._endpoints
+                    if name in self._servers
                 }
             case "shutdown":
                 grace_s = self._clock.real_seconds(fault.span_us("grace_s"))
                 for connection in chosen:
                     connection.announce_shutdown(
-                        min(grace_s, _LONGEST_GRACE_S) if math.isfinite(grace_s) else 0
+                        min(grace_s, _MAX_GRACE_S) if math.isfinite(grace_s) else 0
                     )
 
     def end(self, fault: Fault) -> None:
@@ -59,8 +59,8 @@ class ConnectionFaults:
         for connection in self._stalled.pop(fault.id, ()):
             connection.resume()
         for name, from_us in self._stalled_us.pop(fault.id, {}).items():
-            endpoint = self._endpoints[name]
-            endpoint.withheld_us.append((from_us, endpoint.hub.sent_until_us))
+            server = self._servers[name]
+            server.withheld_us.append((from_us, server.hub.sent_until_us))
         if fault.kind.name == "refuse":
             self._hits[fault.id] = self.hits(fault)
             self._refusing.pop(fault.id, None)
@@ -69,9 +69,9 @@ class ConnectionFaults:
     def hits(self, fault: Fault) -> int:
         """Connections that were hit."""
         turned_away = sum(
-            self._endpoints[name].refused[fault.id]
+            self._servers[name].refused[fault.id]
             for name in fault.markets
-            if fault.id in self._refusing and name in self._endpoints
+            if fault.id in self._refusing and name in self._servers
         )
         return self._hits[fault.id] + turned_away
 
@@ -79,17 +79,17 @@ class ConnectionFaults:
         """Never: it ends by its time."""
         return False
 
-    def _chosen(self, fault: Fault) -> Iterator[Connection]:
+    def _chosen(self, fault: Fault) -> Iterator[ClientConnection]:
         for name in fault.markets:
-            endpoint = self._endpoints.get(name)
-            for connection in tuple(endpoint.connections) if endpoint is not None else ():
+            server = self._servers.get(name)
+            for connection in tuple(server.connections) if server is not None else ():
                 if fault.streams == ("*",) or any(map(fault.hits_stream, connection.streams)):
                     yield connection
 
     def _apply_refusals(self) -> None:
         """The latest one counts where there are several."""
-        for name, endpoint in self._endpoints.items():
-            endpoint.refusal = None
+        for name, server in self._servers.items():
+            server.refusal = None
             for identity, fault in self._refusing.items():
                 if name in fault.markets:
-                    endpoint.refusal = (identity, fault.integer("status"))
+                    server.refusal = (identity, fault.integer("status"))

@@ -1,7 +1,7 @@
 """Carries out fault plans by the exchange's clock.
 
-The engine knows when; what a fault does is the business of the group's `Actor`. Everything runs
-in the event loop; calls from other threads are handed over to it and waited for.
+The engine decides when a fault begins and ends; the group's `FaultActor` carries it out. Everything
+runs in the event loop. Calls from other threads are passed to the loop and wait for the result.
 """
 
 import asyncio
@@ -13,12 +13,12 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import structlog
 
-from simulator.clock import Clock
-from simulator.faults.kinds import Group
+from simulator.clock import SimulatedClock
+from simulator.faults.kinds import FaultGroup
 from simulator.faults.plan import Fault, PlanError, parse_entry, write_plan
 
-_LONGEST_SLEEP_S = 0.25  # a replay's clock moves by frames, not by time
-_MOST_FAULTS = 20_000
+_MAX_SLEEP_S = 0.25  # a replay's clock moves by frames, not by time
+_MAX_FAULTS = 20_000
 _HANDOVER_TIMEOUT_S = 30.0
 
 State = Literal["scheduled", "active", "finished", "removed"]
@@ -26,7 +26,7 @@ Entries = Fault | Mapping[str, Any] | Sequence[Fault | Mapping[str, Any]]
 Result = TypeVar("Result")
 
 
-class Actor(Protocol):
+class FaultActor(Protocol):
     """What carries out the faults of one group."""
 
     def accept(self, fault: Fault) -> None:
@@ -48,7 +48,7 @@ class Actor(Protocol):
 @dataclass(slots=True)
 class _Entry:
     fault: Fault
-    actor: Actor
+    actor: FaultActor
     state: State = "scheduled"
     has_begun: bool = False
 
@@ -72,7 +72,7 @@ class FaultEngine:
         actors: by group; groups without one are refused.
     """
 
-    def __init__(self, clock: Clock, actors: Mapping[Group, Actor]) -> None:
+    def __init__(self, clock: SimulatedClock, actors: Mapping[FaultGroup, FaultActor]) -> None:
         self._clock = clock
         self._actors = actors
         self._entries: dict[str, _Entry] = {}
@@ -202,9 +202,9 @@ class FaultEngine:
 
     def _forget_old(self, coming: int) -> None:
         over = [name for name, entry in self._entries.items() if entry.is_over]
-        excess = len(self._entries) + coming - _MOST_FAULTS
+        excess = len(self._entries) + coming - _MAX_FAULTS
         if excess > len(over):
-            raise PlanError(f"more than {_MOST_FAULTS} faults at once; remove some first")
+            raise PlanError(f"more than {_MAX_FAULTS} faults at once; remove some first")
         for name in over[: max(0, excess)]:
             del self._entries[name]
 
@@ -251,7 +251,7 @@ class FaultEngine:
         """Runs until it is cancelled."""
         while True:
             self._advance()
-            left_s = _LONGEST_SLEEP_S
+            left_s = _MAX_SLEEP_S
             if self._due:
                 left_s = min(left_s, self._clock.seconds_until(self._due[0][0]))
             self._changed.clear()

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from simulator.clock import MINUTE_US, Clock
+from simulator.clock import MINUTE_US, SimulatedClock
 from simulator.faults.plan import Fault
 from simulator.market.instruments import MarketName
 from simulator.market.noise import derive_key, hash_counter
@@ -21,7 +21,7 @@ Passed = tuple[int, str, Render]
 Change = Callable[[str], str]
 
 _SHARE_ONE = 1 << 32
-_LINGER_US = MINUTE_US  # a pump is never so far behind
+_LINGER_US = MINUTE_US  # a scheduler is never so far behind
 _REMEMBERED_STREAMS = 50_000
 
 
@@ -75,7 +75,7 @@ class _Rule:
 
 
 class FrameFaults:
-    """Carries them out on the frames of all markets; is a pump's `faults`.
+    """Carries them out on the frames of all markets; is a scheduler's `faults`.
 
     Args:
         seed: which frames are hit follows from it.
@@ -84,7 +84,7 @@ class FrameFaults:
         is_idle: there is no fault, so frames need not be passed through here.
     """
 
-    def __init__(self, clock: Clock, *, seed: int) -> None:
+    def __init__(self, clock: SimulatedClock, *, seed: int) -> None:
         self._clock = clock
         self._seed = seed
         self._rules: dict[str | None, _Rule] = {}
@@ -108,10 +108,10 @@ class FrameFaults:
         """Its window does it."""
 
     def end(self, fault: Fault) -> None:
-        """Frames due from now on pass; those due before are hit even if the pump is behind."""
+        """Frames due from now on pass; those due before are hit even if the scheduler is behind."""
         rule = self._rules.get(fault.id)
         if rule is None:
-            return  # the pump has passed its window before the engine came to its end
+            return  # the scheduler has passed its window before the engine came to its end
         now_us = self._clock.now_us()
         rule.end_us = now_us if rule.end_us is None else min(rule.end_us, now_us)
 
@@ -123,7 +123,7 @@ class FrameFaults:
         """Never: it ends by its time."""
         return False
 
-    # --- the pump's side
+    # --- the scheduler's side
 
     def pass_on(
         self, market: MarketName, stream: str, due_us: int, render: Render, now_us: int

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Value = str | int | float | bool | None
-Group = Literal["connection", "frame", "market", "rest", "dump"]
+FaultGroup = Literal["connection", "frame", "market", "rest", "dump"]
 Selector = Literal["symbols", "streams", "endpoints", "files"]
 
 REQUIRED: Final = object()
@@ -15,7 +15,7 @@ REQUIRED: Final = object()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parameter:
+class FaultParameter:
     """A field of an entry that only some kinds know.
 
     Attributes:
@@ -34,7 +34,7 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
+class FaultKind:
     """One kind of fault.
 
     Attributes:
@@ -45,32 +45,34 @@ class Kind:
     """
 
     name: str
-    group: Group
+    group: FaultGroup
     meaning: str
     selectors: tuple[Selector, ...]
     required: tuple[Selector, ...] = ()
     lasts: bool = True
     streams: tuple[str, ...] = ("*",)
     endpoints: tuple[str, ...] = ("*",)
-    parameters: tuple[Parameter, ...] = ()
+    parameters: tuple[FaultParameter, ...] = ()
 
 
-def _share(default: float) -> Parameter:
-    return Parameter(name="share", type="number", default=default, highest=1,
+def _share(default: float) -> FaultParameter:
+    return FaultParameter(name="share", type="number", default=default, highest=1,
                      meaning="part of the matching frames that is hit, 0 to 1")  # fmt: skip
 
 
-def _span(name: str, default: object, meaning: str, highest: float = 1e9) -> Parameter:
-    return Parameter(name=name, type="number", default=default, highest=highest, meaning=meaning)
+def _span(name: str, default: object, meaning: str, highest: float = 1e9) -> FaultParameter:
+    return FaultParameter(
+        name=name, type="number", default=default, highest=highest, meaning=meaning
+    )
 
 
-_TIMES = Parameter(name="times", type="integer", default=None, lowest=1,
+_TIMES = FaultParameter(name="times", type="integer", default=None, lowest=1,
                    meaning="end after so many hits")  # fmt: skip
-_REPLACES = Parameter(name="replaces", type="boolean", default=False,
+_REPLACES = FaultParameter(name="replaces", type="boolean", default=False,
                       meaning="instead of the true frame, not before it")  # fmt: skip
-_FITS = Parameter(name="checksum_fits", type="boolean", default=False,
+_FITS = FaultParameter(name="checksum_fits", type="boolean", default=False,
                   meaning="the CHECKSUM is that of the broken file")  # fmt: skip
-_ALTERED = Parameter(name="rows", type="integer", default=3, lowest=1, highest=100_000,
+_ALTERED = FaultParameter(name="rows", type="integer", default=3, lowest=1, highest=100_000,
                      meaning="how many rows have other values")  # fmt: skip
 _TRADES = ("*@aggTrade", "*@trade")
 _FRAME: tuple[Selector, ...] = ("symbols", "streams")
@@ -79,124 +81,124 @@ _DUMP: tuple[Selector, ...] = ("symbols", "files")
 
 _KINDS = (
     # --- connections
-    Kind(name="cut", group="connection", selectors=("streams",), lasts=False,
+    FaultKind(name="cut", group="connection", selectors=("streams",), lasts=False,
          meaning="connections are dropped by a TCP reset"),
-    Kind(name="stall", group="connection", selectors=("streams",),
+    FaultKind(name="stall", group="connection", selectors=("streams",),
          meaning="present connections fall silent while TCP stays open (half-open)"),
-    Kind(name="shutdown", group="connection", selectors=("streams",), lasts=False,
+    FaultKind(name="shutdown", group="connection", selectors=("streams",), lasts=False,
          meaning="`serverShutdown` is sent, the connection closed later",
          parameters=(_span("grace_s", 10, "simulated seconds from the event to the close"),)),
-    Kind(name="refuse", group="connection", selectors=(),
+    FaultKind(name="refuse", group="connection", selectors=(),
          meaning="new connections are reset, or their handshake answered with a status",
-         parameters=(Parameter(name="status", type="integer", default=None, lowest=400,
+         parameters=(FaultParameter(name="status", type="integer", default=None, lowest=400,
                                highest=599, meaning="HTTP status; without it: reset"),)),
     # --- frames
-    Kind(name="duplicate", group="frame", selectors=_FRAME,
+    FaultKind(name="duplicate", group="frame", selectors=_FRAME,
          meaning="frames come more than once",
-         parameters=(_share(1), Parameter(name="copies", type="integer", default=1, lowest=1,
+         parameters=(_share(1), FaultParameter(name="copies", type="integer", default=1, lowest=1,
                                           highest=100, meaning="how often again"),
                      _span("delay_ms", 0, "how much later the copies come"))),
-    Kind(name="reorder", group="frame", selectors=_FRAME,
+    FaultKind(name="reorder", group="frame", selectors=_FRAME,
          meaning="frames come after later ones of their stream",
          parameters=(_share(0.2), _span("delay_ms", 200, "how long they are held back"))),
-    Kind(name="late", group="frame", selectors=_FRAME, streams=_TRADES,
+    FaultKind(name="late", group="frame", selectors=_FRAME, streams=_TRADES,
          meaning="trades of a minute's end come after the minute is over",
          parameters=(_share(1), _span("within_ms", 1_000, "how near the minute's end", 60_000),
                      _span("delay_ms", 1_500, "how long after the minute's end"))),
-    Kind(name="drop", group="frame", selectors=_FRAME, meaning="frames never come",
+    FaultKind(name="drop", group="frame", selectors=_FRAME, meaning="frames never come",
          parameters=(_share(1),)),
-    Kind(name="void", group="frame", selectors=_FRAME, streams=_TRADES,
+    FaultKind(name="void", group="frame", selectors=_FRAME, streams=_TRADES,
          meaning="trades of price 0 and quantity 0 that bear the id of a true one",
          parameters=(_share(0.1), _REPLACES)),
-    Kind(name="malformed", group="frame", selectors=_FRAME,
+    FaultKind(name="malformed", group="frame", selectors=_FRAME,
          meaning="frames that cannot be read",
          parameters=(_share(0.1), _REPLACES,
-                     Parameter(name="form", type="text", default="truncated",
+                     FaultParameter(name="form", type="text", default="truncated",
                                choices=("truncated", "not_json", "missing_field", "wrong_type"),
                                meaning="what is wrong with them"))),
-    Kind(name="unknown", group="frame", selectors=_FRAME,
+    FaultKind(name="unknown", group="frame", selectors=_FRAME,
          meaning="frames of a kind nobody has heard of, or with a new field",
          parameters=(_share(0.1),
-                     Parameter(name="form", type="text", default="event",
+                     FaultParameter(name="form", type="text", default="event",
                                choices=("event", "field", "array"),
                                meaning="a new event, a new field in a true frame, a bare array"))),
-    Kind(name="kline_lag", group="frame", selectors=_FRAME, streams=("*@kline_*",),
+    FaultKind(name="kline_lag", group="frame", selectors=_FRAME, streams=("*@kline_*",),
          meaning="kline frames come late, in their order",
          parameters=(_span("lag_ms", 3_000, "by how much"),)),
     # --- the market itself
-    Kind(name="halt", group="market", selectors=("symbols",), required=("symbols",),
+    FaultKind(name="halt", group="market", selectors=("symbols",), required=("symbols",),
          meaning="no trades; no klines on spot, empty ones on USD-M"),
-    Kind(name="delisting", group="market", selectors=("symbols",), required=("symbols",),
+    FaultKind(name="delisting", group="market", selectors=("symbols",), required=("symbols",),
          lasts=False, meaning="the last trade; the past stays"),
-    Kind(name="new_listing", group="market", selectors=("symbols",), required=("symbols",),
+    FaultKind(name="new_listing", group="market", selectors=("symbols",), required=("symbols",),
          lasts=False, meaning="a symbol appears, from a full minute on"),
-    Kind(name="ticker_reuse", group="market", selectors=("symbols",), required=("symbols",),
+    FaultKind(name="ticker_reuse", group="market", selectors=("symbols",), required=("symbols",),
          lasts=False, meaning="a symbol is delisted; its name comes back as another instrument",
          parameters=(_span("pause_s", 3_600, "simulated seconds between the two"),)),
     # --- REST
-    Kind(name="rest_lag", group="rest", selectors=("symbols",),
+    FaultKind(name="rest_lag", group="rest", selectors=("symbols",),
          meaning="REST leaves out trades younger than this",
          parameters=(_span("kline_lag_ms", 5_000, "of klines"),
                      _span("trade_lag_ms", 5_000, "of trades and aggTrades"))),
-    Kind(name="slow_rest", group="rest", selectors=_REST, meaning="answers take long",
+    FaultKind(name="slow_rest", group="rest", selectors=_REST, meaning="answers take long",
          parameters=(_span("delay_s", 5, "real seconds", 3_600), _TIMES)),
-    Kind(name="rest_error", group="rest", selectors=_REST,
+    FaultKind(name="rest_error", group="rest", selectors=_REST,
          meaning="requests are answered with an error",
-         parameters=(Parameter(name="status", type="integer", default=503, lowest=400,
+         parameters=(FaultParameter(name="status", type="integer", default=503, lowest=400,
                                highest=599, meaning="HTTP status: 5xx, 403, 418, 429 …"),
                      _span("retry_after_s", None, "the Retry-After header, real seconds"),
                      _TIMES)),
-    Kind(name="rest_malformed", group="rest", selectors=_REST, meaning="bodies cannot be read",
-         parameters=(Parameter(name="form", type="text", default="truncated",
+    FaultKind(name="rest_malformed", group="rest", selectors=_REST, meaning="bodies cannot be read",
+         parameters=(FaultParameter(name="form", type="text", default="truncated",
                                choices=("truncated", "not_json"), meaning="what is wrong"),
                      _TIMES)),
-    Kind(name="rest_cut", group="rest", selectors=_REST, parameters=(_TIMES,),
+    FaultKind(name="rest_cut", group="rest", selectors=_REST, parameters=(_TIMES,),
          meaning="the connection drops in the middle of an answer"),
-    Kind(name="rest_stale", group="rest", selectors=_REST,
+    FaultKind(name="rest_stale", group="rest", selectors=_REST,
          meaning="pages lack their last rows",
-         parameters=(Parameter(name="rows", type="integer", default=1, lowest=1, highest=1_500,
+         parameters=(FaultParameter(name="rows", type="integer", default=1, lowest=1, highest=1_500,
                                meaning="how many"), _TIMES)),
-    Kind(name="rest_void", group="rest", selectors=_REST, endpoints=("aggTrades",),
+    FaultKind(name="rest_void", group="rest", selectors=_REST, endpoints=("aggTrades",),
          meaning="aggTrades have rows of price 0 and quantity 0 that bear the id of a true one",
-         parameters=(Parameter(name="rows", type="integer", default=3, lowest=1, highest=1_000,
+         parameters=(FaultParameter(name="rows", type="integer", default=3, lowest=1, highest=1_000,
                                meaning="how many a page"), _TIMES)),
     # --- dumps
-    Kind(name="corrupt_zip", group="dump", selectors=_DUMP, parameters=(_FITS, _TIMES),
+    FaultKind(name="corrupt_zip", group="dump", selectors=_DUMP, parameters=(_FITS, _TIMES),
          meaning="bytes of zips are flipped"),
-    Kind(name="truncated_zip", group="dump", selectors=_DUMP, parameters=(_FITS, _TIMES),
+    FaultKind(name="truncated_zip", group="dump", selectors=_DUMP, parameters=(_FITS, _TIMES),
          meaning="zips end too early"),
-    Kind(name="stale_checksum", group="dump", selectors=_DUMP, parameters=(_TIMES,),
+    FaultKind(name="stale_checksum", group="dump", selectors=_DUMP, parameters=(_TIMES,),
          meaning="CHECKSUM files are those of other bytes"),
-    Kind(name="missing_checksum", group="dump", selectors=_DUMP, parameters=(_TIMES,),
+    FaultKind(name="missing_checksum", group="dump", selectors=_DUMP, parameters=(_TIMES,),
          meaning="CHECKSUM files are not there"),
-    Kind(name="truncated_day", group="dump", selectors=_DUMP,
+    FaultKind(name="truncated_day", group="dump", selectors=_DUMP,
          meaning="files lack rows at their end, under a right checksum",
-         parameters=(Parameter(name="rows", type="integer", default=60, lowest=1,
+         parameters=(FaultParameter(name="rows", type="integer", default=60, lowest=1,
                                meaning="how many"),)),
-    Kind(name="missing_day", group="dump", selectors=_DUMP,
+    FaultKind(name="missing_day", group="dump", selectors=_DUMP,
          meaning="files are neither listed nor served"),
-    Kind(name="late_publication", group="dump", selectors=_DUMP,
+    FaultKind(name="late_publication", group="dump", selectors=_DUMP,
          meaning="files appear later",
          parameters=(_span("delay_s", 6 * 3_600, "simulated seconds after the usual time"),)),
-    Kind(name="reissued", group="dump", selectors=_DUMP,
+    FaultKind(name="reissued", group="dump", selectors=_DUMP,
          meaning="from `at` on files have other values, a new checksum and a new date",
-         parameters=(_ALTERED, Parameter(name="is_repair", type="boolean", default=True,
+         parameters=(_ALTERED, FaultParameter(name="is_repair", type="boolean", default=True,
                                          meaning="the first issue is the wrong one, not the "
                                          "second"))),
-    Kind(name="monthly_differs", group="dump", selectors=_DUMP,
+    FaultKind(name="monthly_differs", group="dump", selectors=_DUMP,
          meaning="monthly files have other values than daily ones",
          parameters=(_ALTERED,)),
-    Kind(name="slow_download", group="dump", selectors=_DUMP, meaning="downloads take long",
+    FaultKind(name="slow_download", group="dump", selectors=_DUMP, meaning="downloads take long",
          parameters=(_span("delay_s", 5, "real seconds", 3_600), _TIMES)),
-    Kind(name="cut_download", group="dump", selectors=_DUMP, parameters=(_TIMES,),
+    FaultKind(name="cut_download", group="dump", selectors=_DUMP, parameters=(_TIMES,),
          meaning="the connection drops in the middle of a file"),
-    Kind(name="download_error", group="dump", selectors=_DUMP,
+    FaultKind(name="download_error", group="dump", selectors=_DUMP,
          meaning="zips and checksums answer with an error",
-         parameters=(Parameter(name="status", type="integer", default=503, lowest=400,
+         parameters=(FaultParameter(name="status", type="integer", default=503, lowest=400,
                                highest=599, meaning="HTTP status"), _TIMES)),
-    Kind(name="listing_error", group="dump", selectors=(),
+    FaultKind(name="listing_error", group="dump", selectors=(),
          meaning="the listing answers with an error",
-         parameters=(Parameter(name="status", type="integer", default=503, lowest=400,
+         parameters=(FaultParameter(name="status", type="integer", default=503, lowest=400,
                                highest=599, meaning="HTTP status"), _TIMES)),
 )  # fmt: skip
 

@@ -6,16 +6,16 @@ They change the truth, so the oracle knows them at once; what is past stays as i
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from simulator.clock import MINUTE_US, SECOND_US, Clock
+from simulator.clock import MINUTE_US, SECOND_US, SimulatedClock
 from simulator.faults.plan import Fault, PlanError
-from simulator.market.hours.calendar import Calendar, CalendarError
+from simulator.market.hours.calendar import CalendarError, TradingCalendar
 from simulator.market.instruments import MarketName, select_instruments
-from simulator.market.market import Market
+from simulator.market.market import SimulatedMarket
 
 _PAST_TOLERANCE_S = 0.1  # real time between a plan being written and being taken up
 
 # Called with the moment from which on the market is another one.
-Reread = Callable[[int], None]
+Reschedule = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class _Change:
     at_us: int
     until_us: int | None
 
-    def apply(self, calendar: Calendar) -> Calendar:
+    def apply(self, calendar: TradingCalendar) -> TradingCalendar:
         match self.kind:
             case "halt":
                 return calendar.halted(self.at_us, self.until_us)
@@ -49,17 +49,17 @@ class MarketFaults:
 
     def __init__(
         self,
-        markets: Mapping[MarketName, Market],
-        clock: Clock,
+        markets: Mapping[MarketName, SimulatedMarket],
+        clock: SimulatedClock,
         *,
         seed: int,
-        reread: Mapping[MarketName, Reread],
+        reschedule: Mapping[MarketName, Reschedule],
     ) -> None:
         self._markets = markets
         self._clock = clock
         self._seed = seed
-        self._reread = reread
-        self._bases: dict[tuple[MarketName, str], Calendar] = {}
+        self._reschedule = reschedule
+        self._bases: dict[tuple[MarketName, str], TradingCalendar] = {}
         self._changes: dict[tuple[MarketName, str], list[_Change]] = {}
         self._symbols: dict[str | None, tuple[str, ...]] = {}
         self._begun: set[str | None] = set()
@@ -103,7 +103,7 @@ class MarketFaults:
             if fault.id not in self._begun:
                 for symbol in symbols:
                     self._markets[name].drop_listing(symbol)
-                self._reread[name](now_us)
+                self._reschedule[name](now_us)
             return
         changed: dict[str, list[_Change]] = {}
         for symbol in symbols:
@@ -140,7 +140,7 @@ class MarketFaults:
         for instrument in instruments:
             market.add_listing(instrument, start_us=start_us)
         self._symbols[fault.id] = fault.symbols
-        self._reread[name](from_us)
+        self._reschedule[name](from_us)
 
     def _known(self, fault: Fault, name: MarketName, at_us: int) -> tuple[str, ...]:
         market = self._markets[name]
@@ -161,7 +161,7 @@ class MarketFaults:
     def _set(self, name: MarketName, changed: Mapping[str, list[_Change]], from_us: int) -> None:
         """Gives symbols the calendars that follow from their changes, all or none."""
         market = self._markets[name]
-        calendars: dict[str, Calendar] = {}
+        calendars: dict[str, TradingCalendar] = {}
         for symbol, changes in changed.items():
             calendar = self._bases.setdefault((name, symbol), market.history(symbol).calendar)
             for change in sorted(changes, key=lambda one: one.at_us):
@@ -173,4 +173,4 @@ class MarketFaults:
         for symbol, calendar in calendars.items():
             market.history(symbol).change(calendar, from_us=from_us)
             self._changes[name, symbol] = changed[symbol]
-        self._reread[name](from_us)
+        self._reschedule[name](from_us)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from simulator.clock import DAY_US, MINUTE_US, SECOND_US, from_us, to_us
-from simulator.faults.kinds import KINDS, REQUIRED, Kind, Parameter, Selector, Value
+from simulator.faults.kinds import KINDS, REQUIRED, FaultKind, FaultParameter, Selector, Value
 from simulator.market.instruments import MarketName
 
 MARKETS: Final[tuple[MarketName, ...]] = ("spot", "um")
@@ -24,7 +24,7 @@ _ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _SYMBOL = re.compile(r"[A-Z0-9_.-]{1,40}\Z")
 _COMMON = ("kind", "id", "market", "at", "duration_s")
 _SELECTORS: tuple[Selector, ...] = ("symbols", "streams", "endpoints", "files")
-_LONGEST_S = 10 * 366 * 86_400
+_MAX_SECONDS = 10 * 366 * 86_400
 
 
 class PlanError(ValueError):
@@ -42,7 +42,7 @@ class Fault:
         parameters: all parameters of the kind, defaults filled in.
     """
 
-    kind: Kind
+    kind: FaultKind
     id: str | None = None
     markets: tuple[MarketName, ...] = MARKETS
     at_us: int = 0
@@ -120,7 +120,7 @@ def matches(text: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(text, pattern) for pattern in patterns)
 
 
-def default_patterns(kind: Kind, selector: Selector) -> tuple[str, ...]:
+def default_patterns(kind: FaultKind, selector: Selector) -> tuple[str, ...]:
     """What is hit where an entry does not say it."""
     match selector:
         case "streams":
@@ -229,7 +229,7 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _kind(name: object, where: str) -> Kind:
+def _kind(name: object, where: str) -> FaultKind:
     kind = KINDS.get(name) if isinstance(name, str) else None
     if kind is None:
         raise PlanError(f"{where}: kind is {_shown(name)}; it must be one of {', '.join(KINDS)}")
@@ -244,7 +244,7 @@ def _identity(value: object, where: str) -> str | None:
     )
 
 
-def _markets(entry: Mapping[str, object], kind: Kind, where: str) -> tuple[MarketName, ...]:
+def _markets(entry: Mapping[str, object], kind: FaultKind, where: str) -> tuple[MarketName, ...]:
     is_one = kind.group == "market"
     value = entry.get("market", None if is_one else "both")
     if value == "both" and not is_one:
@@ -261,7 +261,7 @@ def _moment(value: object, where: str) -> tuple[int, bool]:
         offset = _OFFSET.match(value)
         if offset is not None:
             offset_us = int(Decimal(offset[1]) * _UNITS_US[offset[2]])
-            if offset_us > _LONGEST_S * SECOND_US:
+            if offset_us > _MAX_SECONDS * SECOND_US:
                 raise PlanError(f"{where}: at is {_shown(value)}; it must lie within ten years")
             return offset_us, True
         try:
@@ -281,7 +281,7 @@ def _duration(value: object, where: str) -> int | None:
     if value is None:
         return None
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if is_number and 0 < value <= _LONGEST_S:  # type: ignore[operator]
+    if is_number and 0 < value <= _MAX_SECONDS:  # type: ignore[operator]
         return max(1, round(value * SECOND_US))  # type: ignore[operator]
     raise PlanError(
         f"{where}: duration_s is {_shown(value)}; it must be a number of simulated seconds "
@@ -290,7 +290,7 @@ def _duration(value: object, where: str) -> int | None:
 
 
 def _patterns(
-    entry: Mapping[str, object], name: Selector, kind: Kind, where: str
+    entry: Mapping[str, object], name: Selector, kind: FaultKind, where: str
 ) -> tuple[str, ...]:
     value = entry.get(name)
     if value is None:
@@ -317,7 +317,7 @@ def _patterns(
     return tuple(dict.fromkeys(listed))
 
 
-def _value(entry: Mapping[str, object], parameter: Parameter, where: str) -> Value:
+def _value(entry: Mapping[str, object], parameter: FaultParameter, where: str) -> Value:
     value = entry.get(parameter.name, parameter.default)
     if value is REQUIRED:
         raise PlanError(f"{where}: {parameter.name} is missing: {parameter.meaning}")

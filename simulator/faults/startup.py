@@ -2,21 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 
-from simulator.clock import SECOND_US, Clock
+from simulator.clock import SECOND_US, SimulatedClock
 from simulator.config import SimulatorConfig
 from simulator.dumps.faults import DumpFaults
 from simulator.faults.chance import chosen_kinds, draw_plan
 from simulator.faults.connections import ConnectionFaults
-from simulator.faults.engine import Actor, FaultEngine
+from simulator.faults.engine import FaultActor, FaultEngine
 from simulator.faults.frames import FrameFaults
-from simulator.faults.kinds import Group
-from simulator.faults.market import MarketFaults, Reread
+from simulator.faults.kinds import FaultGroup
+from simulator.faults.market import MarketFaults, Reschedule
 from simulator.faults.plan import Fault, PlanError, load_plan, write_plan
-from simulator.faults.switchboards import SwitchboardFaults, dump_rules, rest_rules
+from simulator.faults.rules import RuleFaults, dump_rules, rest_rules
 from simulator.market.instruments import MarketName
-from simulator.market.market import Market
+from simulator.market.market import SimulatedMarket
 from simulator.rest.faults import RestFaults
-from simulator.streams.connections import Endpoint
+from simulator.streams.connections import StreamServer
 
 
 def planned_faults(
@@ -41,12 +41,12 @@ def planned_faults(
 
 
 def start_engine(
-    clock: Clock,
+    clock: SimulatedClock,
     config: SimulatorConfig,
     *,
-    endpoints: Mapping[MarketName, Endpoint],
-    markets: Mapping[MarketName, Market],
-    reread: Mapping[MarketName, Reread],
+    stream_servers: Mapping[MarketName, StreamServer],
+    markets: Mapping[MarketName, SimulatedMarket],
+    reschedule: Mapping[MarketName, Reschedule],
     frames: FrameFaults,
     rest_faults: RestFaults,
     dump_faults: DumpFaults,
@@ -61,18 +61,18 @@ def start_engine(
     Raises:
         PlanError: the plan is wrong or cannot be carried out; names the file.
     """
-    actors: dict[Group, Actor] = {
-        "connection": ConnectionFaults(endpoints, clock),
-        "rest": SwitchboardFaults(rest_faults, rest_rules),
+    actors: dict[FaultGroup, FaultActor] = {
+        "connection": ConnectionFaults(stream_servers, clock),
+        "rest": RuleFaults(rest_faults, rest_rules),
     }
     if markets:
         actors["frame"] = frames
-        actors["market"] = MarketFaults(markets, clock, seed=config.seed, reread=reread)
-        actors["dump"] = SwitchboardFaults(
+        actors["market"] = MarketFaults(markets, clock, seed=config.seed, reschedule=reschedule)
+        actors["dump"] = RuleFaults(
             dump_faults, dump_rules, begins_early=lambda fault: fault.kind.name == "reissued"
         )
     engine = FaultEngine(clock, actors)
-    _take_up(engine, config, {name: tuple(markets.get(name, ())) for name in endpoints})
+    _take_up(engine, config, {name: tuple(markets.get(name, ())) for name in stream_servers})
     return engine
 
 

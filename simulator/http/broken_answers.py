@@ -10,7 +10,7 @@ _SLOW_PARTS = 20
 _ABORT_TIMEOUT_S = 5.0
 
 
-class CutAnswer(Response):
+class AbortedResponse(Response):
     """Sends a part of the body under the whole one's length, then drops the connection.
 
     It needs `HttpConnection` (simulator.http.listeners), which offers the connection's abort.
@@ -42,7 +42,7 @@ class CutAnswer(Response):
                 pass
 
 
-class SlowAnswer(Response):
+class SlowResponse(Response):
     """Sends the body in parts over a time.
 
     Args:

@@ -5,15 +5,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
+_MAX_WAIT_S = 600.0
 
-class Limited(Protocol):
+
+class LimitedRule(Protocol):
     """What every rule tells: after how many hits it ends by itself; None: never."""
 
     @property
     def times(self) -> int | None: ...
 
 
-Rule = TypeVar("Rule", bound=Limited)
+Rule = TypeVar("Rule", bound=LimitedRule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class ActiveRule(Generic[Rule]):
         return self.rule.times is not None and self.hits >= self.rule.times
 
 
-class Switchboard(Generic[Rule]):
+class FaultRules(Generic[Rule]):
     """Rules by id; safe between threads. Without rules a look-up is one attribute.
 
     Attributes:
@@ -81,3 +83,35 @@ class Switchboard(Generic[Rule]):
                 for entry in found:
                     self._active[entry.rule_id] = replace(entry, hits=entry.hits + 1)
             return [entry.rule for entry in found]
+
+
+# --- checks of a fault's values
+
+
+def check_minimum(least: int, **values: int) -> None:
+    """Refuses whole numbers below a bound."""
+    for name, value in values.items():
+        if value < least:
+            raise ValueError(f"{name} is {value}; it must be at least {least}")
+
+
+def check_range(lowest: float, highest: float, **values: float) -> None:
+    """Refuses numbers beyond bounds, which are allowed themselves."""
+    for name, value in values.items():
+        if not lowest <= value <= highest:
+            raise ValueError(f"{name} is {value}; it must lie in {lowest} to {highest}")
+
+
+def check_keep_percent(keep_percent: int) -> None:
+    """Refuses what is no part of a body."""
+    check_range(0, 99, keep_percent=keep_percent)
+
+
+def check_error_status(status: int) -> None:
+    """Refuses what is no error status of HTTP."""
+    check_range(400, 599, status=status)
+
+
+def check_wait(seconds: float) -> None:
+    """Refuses waits that are longer than a client waits."""
+    check_range(0, _MAX_WAIT_S, seconds=seconds)

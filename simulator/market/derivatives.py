@@ -15,7 +15,7 @@ from simulator.market.noise import derive_key, hash_counter, hash_counters, take
 MARK_DECIMALS = 8
 FUNDING_PERIOD_US = 8 * 60 * MINUTE_US
 _PREMIUM_PERIOD_US = 10 * MINUTE_US
-_LARGEST_PREMIUM = 50_000  # of 10^8
+_MAX_PREMIUM = 50_000  # of 10^8
 _AVERAGED_US = (0, 10 * SECOND_US, 20 * SECOND_US, 30 * SECOND_US)
 _LIQUIDATIONS = 7  # one order in 2^7
 
@@ -72,7 +72,7 @@ def mark_price(history: History, time_us: int, *, seed: int) -> MarkPrice:
 def _mark(history: History, premium_key: int, time_us: int) -> int:
     index = history.index_price(time_us, decimals=MARK_DECIMALS)
     premium = _between(premium_key, time_us, _PREMIUM_PERIOD_US)
-    return index + index * (premium * 2 * _LARGEST_PREMIUM // (1 << 16) - _LARGEST_PREMIUM) // 10**8
+    return index + index * (premium * 2 * _MAX_PREMIUM // (1 << 16) - _MAX_PREMIUM) // 10**8
 
 
 def _between(key: int, time_us: int, period_us: int) -> int:
@@ -84,22 +84,22 @@ def _between(key: int, time_us: int, period_us: int) -> int:
 
 def liquidations(history: History, minute: int, *, seed: int) -> list[Liquidation]:
     """The last liquidation of each second of a minute; seconds without one are left out."""
-    tape = history.minute(minute)
+    trades = history.minute(minute)
     instrument = history.instrument
     key = derive_key(seed, instrument.market, instrument.symbol, "liquidations")
-    drawn = hash_counters(key, tape.agg_id)
+    drawn = hash_counters(key, trades.agg_id)
     chosen = np.flatnonzero(take_bits(drawn, low=0, count=_LIQUIDATIONS) == 0)
-    by_second = {int(tape.time_us[row]) // SECOND_US: int(row) for row in chosen}
+    by_second = {int(trades.time_us[row]) // SECOND_US: int(row) for row in chosen}
     found = []
     for row in by_second.values():
-        price, is_sell = int(tape.price[row]), bool(tape.buyer_is_maker[row])
+        price, is_sell = int(trades.price[row]), bool(trades.buyer_is_maker[row])
         ticks = price // 500 // instrument.tick * (1 + int(drawn[row] >> np.uint64(8)) % 4)
         distance = max(1, ticks) * instrument.tick
         limit = max(instrument.tick, price - distance) if is_sell else price + distance
-        last = int(tape.slot_quantity[int(tape.slot_start[row] + tape.fills[row]) - 1])
+        last = int(trades.slot_quantity[int(trades.slot_start[row] + trades.fills[row]) - 1])
         found.append(
             Liquidation(
-                int(tape.time_us[row]), is_sell, limit, price, int(tape.quantity[row]), last
+                int(trades.time_us[row]), is_sell, limit, price, int(trades.quantity[row]), last
             )
         )
     return found

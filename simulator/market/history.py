@@ -14,15 +14,16 @@ import numpy as np
 
 from simulator.cache import BoundedCache
 from simulator.clock import MINUTE_US, SECOND_US
-from simulator.market.hours.calendar import Calendar
+from simulator.market.hours.calendar import TradingCalendar
 from simulator.market.instruments import Instrument
-from simulator.market.klines import Bars, fold_tape, join_bars
+from simulator.market.klines import KlineColumns, aggregate_trades, join_klines
 from simulator.market.noise import IntArray, derive_key, hash_counter
-from simulator.market.trades.generator import SUBTICK, Tape
-from simulator.market.trades.sessions import SessionTapes
+from simulator.market.trades.columns import TradeColumns
+from simulator.market.trades.generator import SUBTICK
+from simulator.market.trades.sessions import SessionTrades
 
 _DAY_MINUTES = 1_440
-_MOST_DAYS = 400_000
+_MAX_DAYS = 400_000
 _INDEX_DAYS = (8, 256)  # the index of ids grows by so many days at a time
 _DIRECT_MINUTES = 120  # shorter ranges are folded without filling the cache of days
 
@@ -40,14 +41,14 @@ class History:
         *,
         seed: int,
         start_us: int,
-        day_bars: BoundedCache[tuple[str, int], Bars],
-        minutes: BoundedCache[tuple[str, int], Tape],
+        day_klines: BoundedCache[tuple[str, int], KlineColumns],
+        minutes: BoundedCache[tuple[str, int], TradeColumns],
     ) -> None:
         self.instrument = instrument
         self.start_minute = start_us // MINUTE_US
-        self.calendar = Calendar.open_from(start_us)
+        self.calendar = TradingCalendar.open_from(start_us)
         self._seed = seed
-        self._tapes = SessionTapes(instrument, self.calendar, seed=seed)
+        self._trades_by_minute = SessionTrades(instrument, self.calendar, seed=seed)
         self._changed_minutes: list[int] = []
         self._shifts: dict[int, tuple[int, int]] = {0: (0, 0)}
         self._first_day = self.start_minute // _DAY_MINUTES
@@ -56,7 +57,7 @@ class History:
         self.first_trade_id = self.first_agg_id + (drawn >> 32) % 2_000_000_000
         self._before = np.array([[self.first_agg_id], [self.first_trade_id]], dtype=np.int64)
         self._lock = threading.Lock()
-        self._day_bars = day_bars
+        self._day_klines = day_klines
         self._minutes = minutes
 
     @property
@@ -66,11 +67,11 @@ class History:
 
     # --- sessions
 
-    def change(self, calendar: Calendar, *, from_us: int) -> None:
+    def change(self, calendar: TradingCalendar, *, from_us: int) -> None:
         """Another calendar, which differs only from a moment on that nobody has seen yet."""
         with self._lock:
             self.calendar = calendar
-            self._tapes = SessionTapes(self.instrument, calendar, seed=self._seed)
+            self._trades_by_minute = SessionTrades(self.instrument, calendar, seed=self._seed)
             self._changed_minutes.append(from_us // MINUTE_US)
             self._shifts = {0: (0, 0)}
             known_days = from_us // MINUTE_US // _DAY_MINUTES - self._first_day
@@ -129,7 +130,7 @@ class History:
 
     def counts(self, first_minute: int, stop_minute: int) -> tuple[IntArray, IntArray]:
         """Orders and further fills of each minute; none outside of the sessions."""
-        return self._tapes.counts(first_minute, stop_minute)
+        return self._trades_by_minute.counts(first_minute, stop_minute)
 
     def _shift(self, generation: int) -> tuple[int, int]:
         """What to add to positions to get the aggregate ids and trade ids of a generation."""
@@ -172,7 +173,7 @@ class History:
             ValueError: the day is centuries away; looking there would take memory without end.
         """
         offset = max(0, day - self._first_day)
-        if offset > _MOST_DAYS:
+        if offset > _MAX_DAYS:
             raise ValueError(f"{self.instrument.symbol}: day {day} since the epoch lies too far on")
         with self._lock:
             while offset >= self._before.shape[1]:
@@ -196,14 +197,14 @@ class History:
             trade_id += int(orders.sum() + further.sum())
         return agg_id, trade_id
 
-    def tape(self, first_minute: int, stop_minute: int) -> Tape:
+    def trades(self, first_minute: int, stop_minute: int) -> TradeColumns:
         """The trades of minutes `first_minute … stop_minute - 1` (at least one minute)."""
         orders, further = self.counts(first_minute, stop_minute)
-        return self._tapes.make(first_minute, orders, further, self._printed_ids_before)
+        return self._trades_by_minute.make(first_minute, orders, further, self._printed_ids_before)
 
-    def minute(self, minute: int) -> Tape:
+    def minute(self, minute: int) -> TradeColumns:
         """The trades of one minute, cached."""
-        return self._minutes.get(self._cache_key(minute), lambda: self.tape(minute, minute + 1))
+        return self._minutes.get(self._cache_key(minute), lambda: self.trades(minute, minute + 1))
 
     def has_order(self, begin_us: int, end_us: int) -> bool:
         """Whether there is an order with `begin_us <= time <= end_us`."""
@@ -243,7 +244,7 @@ class History:
     def index_price(self, time_us: int, *, decimals: int) -> int:
         """The price that trades wander around, in units of 10^-`decimals` (at least its own)."""
         scale = int(10 ** (decimals - self.instrument.price_decimals)) * self.instrument.tick
-        return self._tapes.mid(time_us) * scale >> SUBTICK
+        return self._trades_by_minute.mid(time_us) * scale >> SUBTICK
 
     def minute_of_agg(self, agg_id: int) -> int:
         """The minute of an aggregate id; ids before the first count as the first."""
@@ -265,7 +266,7 @@ class History:
         while self._ids_before_day(day + step)[row] <= wanted:
             day += step
             step *= 2
-            if day - self._first_day > _MOST_DAYS // 2:
+            if day - self._first_day > _MAX_DAYS // 2:
                 raise ValueError(f"{self.instrument.symbol}: id {wanted} lies in no year")
         with self._lock:
             known = self._before[row]
@@ -282,15 +283,17 @@ class History:
         agg_id, _ = self.ids_before(minute)
         return agg_id + int(np.searchsorted(self.minute(minute).time_us, time_us))
 
-    def orders_by_id(self, from_id: int, stop_id: int) -> Tape:
+    def orders_by_id(self, from_id: int, stop_id: int) -> TradeColumns:
         """The orders with aggregate ids `from_id … stop_id - 1` (at least one)."""
         from_id = max(from_id, self.first_agg_id)
         first = self.minute_of_agg(from_id)
-        tape = self.tape(first, self.minute_of_agg(max(from_id, stop_id - 1)) + 1)
+        trades = self.trades(first, self.minute_of_agg(max(from_id, stop_id - 1)) + 1)
         offset, _ = self.ids_before(first)
-        return tape.between(from_id - offset, max(from_id, stop_id) - offset)
+        return trades.between(from_id - offset, max(from_id, stop_id) - offset)
 
-    def bars(self, first_minute: int, stop_minute: int, *, view_us: int | None = None) -> Bars:
+    def kline_columns(
+        self, first_minute: int, stop_minute: int, *, view_us: int | None = None
+    ) -> KlineColumns:
         """1m bars of minutes `first_minute … stop_minute - 1`, none before the listing.
 
         On spot, minutes without any trading session have none.
@@ -299,60 +302,68 @@ class History:
             view_us: trades after this time are left out of the last minute; it must not lie
                 before that minute.
         """
-        bars = self._all_bars(first_minute, stop_minute, view_us=view_us)
-        return self._without_pauses(bars, MINUTE_US)
+        klines = self._all_klines(first_minute, stop_minute, view_us=view_us)
+        return self._without_pauses(klines, MINUTE_US)
 
-    def _without_pauses(self, bars: Bars, step_us: int) -> Bars:
+    def _without_pauses(self, klines: KlineColumns, step_us: int) -> KlineColumns:
         if self.is_without_pauses:
-            return bars
-        mask = self.calendar.overlap_mask(bars.open_time_us, step_us)
-        return bars if mask.all() else Bars(*(column[mask] for column in bars.columns()))
+            return klines
+        mask = self.calendar.overlap_mask(klines.open_time_us, step_us)
+        return (
+            klines if mask.all() else KlineColumns(*(column[mask] for column in klines.columns()))
+        )
 
-    def _all_bars(self, first_minute: int, stop_minute: int, *, view_us: int | None) -> Bars:
+    def _all_klines(
+        self, first_minute: int, stop_minute: int, *, view_us: int | None
+    ) -> KlineColumns:
         last = stop_minute - 1
         if view_us is not None and view_us < stop_minute * MINUTE_US - 1:
-            open_bar = self._fold(self.minute(last).until(view_us), last, 1)
+            open_bar = self._aggregate(self.minute(last).until(view_us), last, 1)
             if first_minute == last:
                 return open_bar
-            return join_bars((self._all_bars(first_minute, last, view_us=None), open_bar))
+            return join_klines((self._all_klines(first_minute, last, view_us=None), open_bar))
         if stop_minute - first_minute <= _DIRECT_MINUTES and not self._is_cached(first_minute):
             count = stop_minute - first_minute
             direct = count > 1
-            tape = self.tape(first_minute, stop_minute) if direct else self.minute(first_minute)
-            return self._fold(tape, first_minute, count)
+            trades = self.trades(first_minute, stop_minute) if direct else self.minute(first_minute)
+            return self._aggregate(trades, first_minute, count)
         parts = []
         for day in range(first_minute // _DAY_MINUTES, last // _DAY_MINUTES + 1):
-            bars = self._bars_of_day(day)
-            begin = int(bars.open_time_us[0]) // MINUTE_US
-            parts.append(bars.between(max(0, first_minute - begin), stop_minute - begin))
-        return join_bars(parts)
+            klines = self._klines_of_day(day)
+            begin = int(klines.open_time_us[0]) // MINUTE_US
+            parts.append(klines.between(max(0, first_minute - begin), stop_minute - begin))
+        return join_klines(parts)
 
     def _is_cached(self, minute: int) -> bool:
-        return self._cache_key(minute, _DAY_MINUTES) in self._day_bars
+        return self._cache_key(minute, _DAY_MINUTES) in self._day_klines
 
-    def _bars_of_day(self, day: int) -> Bars:
-        def fold_day() -> Bars:
+    def _klines_of_day(self, day: int) -> KlineColumns:
+        def aggregate_day() -> KlineColumns:
             begin = max(day * _DAY_MINUTES, self.start_minute)
             stop = (day + 1) * _DAY_MINUTES
-            return self._fold(self.tape(begin, stop), begin, stop - begin)
+            return self._aggregate(self.trades(begin, stop), begin, stop - begin)
 
-        return self._day_bars.get(self._cache_key(day * _DAY_MINUTES, _DAY_MINUTES), fold_day)
-
-    def _fold(self, tape: Tape, first_minute: int, count: int, step_us: int = MINUTE_US) -> Bars:
-        open_us = first_minute * MINUTE_US
-        begins_flat = len(tape) == 0 or int(tape.time_us[0]) >= open_us + step_us
-        previous = self.close_before(first_minute) if begins_flat else 0
-        return fold_tape(
-            tape, first_open_us=open_us, bars=count, step_us=step_us, previous_close=previous
+        return self._day_klines.get(
+            self._cache_key(day * _DAY_MINUTES, _DAY_MINUTES), aggregate_day
         )
 
-    def second_bars(self, first_us: int, stop_us: int, *, view_us: int | None) -> Bars:
+    def _aggregate(
+        self, trades: TradeColumns, first_minute: int, count: int, step_us: int = MINUTE_US
+    ) -> KlineColumns:
+        open_us = first_minute * MINUTE_US
+        begins_flat = len(trades) == 0 or int(trades.time_us[0]) >= open_us + step_us
+        previous = self.close_before(first_minute) if begins_flat else 0
+        return aggregate_trades(
+            trades, first_open_us=open_us, count=count, step_us=step_us, previous_close=previous
+        )
+
+    def second_klines(self, first_us: int, stop_us: int, *, view_us: int | None) -> KlineColumns:
         """1s bars that open from `first_us` to before `stop_us` (both on the second)."""
         first, stop = first_us // MINUTE_US, -(-stop_us // MINUTE_US)
-        tape = self.tape(first, stop)
+        trades = self.trades(first, stop)
         if view_us is not None:
-            tape = tape.until(view_us)
-        bars = self._fold(tape, first, (stop - first) * 60, SECOND_US)
+            trades = trades.until(view_us)
+        klines = self._aggregate(trades, first, (stop - first) * 60, SECOND_US)
         skipped = (first_us - first * MINUTE_US) // SECOND_US
-        chosen = bars.between(skipped, skipped + (stop_us - first_us) // SECOND_US)
+        chosen = klines.between(skipped, skipped + (stop_us - first_us) // SECOND_US)
         return self._without_pauses(chosen, SECOND_US)

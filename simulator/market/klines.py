@@ -13,7 +13,7 @@ import numpy as np
 
 from simulator.market.intervals import Interval
 from simulator.market.noise import IntArray
-from simulator.market.trades.generator import Tape
+from simulator.market.trades.columns import TradeColumns
 
 NO_ID = -1
 
@@ -37,7 +37,7 @@ class Kline(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Bars:
+class KlineColumns:
     """Consecutive bars of equal length as int64 columns."""
 
     open_time_us: IntArray
@@ -64,35 +64,35 @@ class Bars:
             self.first_id, self.last_id,
         )  # fmt: skip
 
-    def between(self, start: int, stop: int) -> "Bars":
+    def between(self, start: int, stop: int) -> "KlineColumns":
         """Rows `start … stop - 1`."""
-        return Bars(*(column[start:stop] for column in self.columns()))
+        return KlineColumns(*(column[start:stop] for column in self.columns()))
 
 
-def join_bars(parts: Sequence[Bars]) -> Bars:
+def join_klines(parts: Sequence[KlineColumns]) -> KlineColumns:
     """Stretches of bars, one after the other."""
     if len(parts) == 1:
         return parts[0]
     columns = zip(*(part.columns() for part in parts), strict=True)
-    return Bars(*(np.concatenate(column) for column in columns))
+    return KlineColumns(*(np.concatenate(column) for column in columns))
 
 
-def fold_tape(
-    tape: Tape, *, first_open_us: int, bars: int, step_us: int, previous_close: int
-) -> Bars:
+def aggregate_trades(
+    trades: TradeColumns, *, first_open_us: int, count: int, step_us: int, previous_close: int
+) -> KlineColumns:
     """Folds trades to `bars` bars of `step_us`; an empty one is flat at the close before it.
 
     Args:
         previous_close: price of the last trade before the tape, in price units.
     """
-    opens = first_open_us + np.arange(bars, dtype=np.int64) * step_us
-    edges = np.searchsorted(tape.time_us, np.append(opens, first_open_us + bars * step_us))
+    opens = first_open_us + np.arange(count, dtype=np.int64) * step_us
+    edges = np.searchsorted(trades.time_us, np.append(opens, first_open_us + count * step_us))
     traded = np.flatnonzero(edges[1:] > edges[:-1])
     starts = edges[:-1][traded]
     ends = edges[1:][traded] - 1
 
     def summed(values: IntArray) -> IntArray:
-        result = np.zeros(bars, dtype=np.int64)
+        result = np.zeros(count, dtype=np.int64)
         if len(traded):
             result[traded] = np.add.reduceat(values[: edges[-1]], starts)
         return result
@@ -102,60 +102,60 @@ def fold_tape(
         result[traded] = values
         return result
 
-    last_traded = np.zeros(bars, dtype=np.int64) - 1
+    last_traded = np.zeros(count, dtype=np.int64) - 1
     last_traded[traded] = np.arange(len(traded))
     last_traded = np.maximum.accumulate(last_traded)
-    closes = np.append(tape.price[ends], previous_close)
+    closes = np.append(trades.price[ends], previous_close)
     close = closes[last_traded]  # index −1 is the close before the tape
     flat = close
-    no_id = np.full(bars, NO_ID, dtype=np.int64)
-    price = tape.price[: edges[-1]]
-    taker_buys = ~tape.buyer_is_maker
-    return Bars(
+    no_id = np.full(count, NO_ID, dtype=np.int64)
+    price = trades.price[: edges[-1]]
+    taker_buys = ~trades.buyer_is_maker
+    return KlineColumns(
         open_time_us=opens,
-        open=placed(tape.price[starts], flat),
+        open=placed(trades.price[starts], flat),
         high=placed(np.maximum.reduceat(price, starts), flat) if len(traded) else flat,
         low=placed(np.minimum.reduceat(price, starts), flat) if len(traded) else flat,
         close=close,
-        volume=summed(tape.volume),
-        quote_volume=summed(tape.quote),
-        trade_count=summed(tape.counted),
-        taker_buy_volume=summed(tape.volume * taker_buys),
-        taker_buy_quote_volume=summed(tape.quote * taker_buys),
-        first_id=placed(tape.first_id[starts], no_id),
-        last_id=placed(tape.last_counted_id[ends], no_id),
+        volume=summed(trades.volume),
+        quote_volume=summed(trades.quote),
+        trade_count=summed(trades.counted),
+        taker_buy_volume=summed(trades.volume * taker_buys),
+        taker_buy_quote_volume=summed(trades.quote * taker_buys),
+        first_id=placed(trades.first_id[starts], no_id),
+        last_id=placed(trades.last_counted_id[ends], no_id),
     )
 
 
-def to_klines(bars: Bars, step_us: int) -> list[Kline]:
+def to_klines(klines: KlineColumns, step_us: int) -> list[Kline]:
     """Rows of bars that need no roll-up."""
-    opens, *values = (column.tolist() for column in bars.columns())
-    closes = (bars.open_time_us + (step_us - 1)).tolist()
+    opens, *values = (column.tolist() for column in klines.columns())
+    closes = (klines.open_time_us + (step_us - 1)).tolist()
     return [Kline(*row) for row in zip(opens, closes, *values, strict=True)]
 
 
-def roll_up(bars: Bars, interval: Interval) -> list[Kline]:
+def roll_up(klines: KlineColumns, interval: Interval) -> list[Kline]:
     """Longer bars of minutes. A minute without trades feeds no open, high or low."""
-    if len(bars) == 0:
+    if len(klines) == 0:
         return []
-    bucket = interval.opens_of(bars.open_time_us)
+    bucket = interval.opens_of(klines.open_time_us)
     starts = np.flatnonzero(np.append(True, bucket[1:] != bucket[:-1]))
-    ends = np.append(starts[1:], len(bars)) - 1
+    ends = np.append(starts[1:], len(klines)) - 1
     opens = bucket[starts].tolist()
-    empty = bars.trade_count == 0
+    empty = klines.trade_count == 0
     greatest = np.iinfo(np.int64).max
     first_traded = np.minimum.reduceat(
-        np.where(empty, len(bars), np.arange(len(bars))), starts
+        np.where(empty, len(klines), np.arange(len(klines))), starts
     ).tolist()
-    last_traded = np.maximum.reduceat(np.where(empty, -1, np.arange(len(bars))), starts).tolist()
-    highs = np.maximum.reduceat(np.where(empty, -1, bars.high), starts).tolist()
-    lows = np.minimum.reduceat(np.where(empty, greatest, bars.low), starts).tolist()
-    closes = bars.close[ends].tolist()
-    volumes = _exact_sums(bars.volume, starts)
-    quote_volumes = _exact_sums(bars.quote_volume, starts)
-    counts = _exact_sums(bars.trade_count, starts)
-    buy_volumes = _exact_sums(bars.taker_buy_volume, starts)
-    buy_quote_volumes = _exact_sums(bars.taker_buy_quote_volume, starts)
+    last_traded = np.maximum.reduceat(np.where(empty, -1, np.arange(len(klines))), starts).tolist()
+    highs = np.maximum.reduceat(np.where(empty, -1, klines.high), starts).tolist()
+    lows = np.minimum.reduceat(np.where(empty, greatest, klines.low), starts).tolist()
+    closes = klines.close[ends].tolist()
+    volumes = _exact_sums(klines.volume, starts)
+    quote_volumes = _exact_sums(klines.quote_volume, starts)
+    counts = _exact_sums(klines.trade_count, starts)
+    buy_volumes = _exact_sums(klines.taker_buy_volume, starts)
+    buy_quote_volumes = _exact_sums(klines.taker_buy_quote_volume, starts)
     rows = []
     for number, open_us in enumerate(opens):
         close = closes[number]
@@ -166,7 +166,7 @@ def roll_up(bars: Bars, interval: Interval) -> list[Kline]:
             Kline(
                 open_time_us=open_us,
                 close_time_us=close_us,
-                open=close if is_empty else int(bars.open[first]),
+                open=close if is_empty else int(klines.open[first]),
                 high=close if is_empty else highs[number],
                 low=close if is_empty else lows[number],
                 close=close,
@@ -175,8 +175,8 @@ def roll_up(bars: Bars, interval: Interval) -> list[Kline]:
                 trade_count=counts[number],
                 taker_buy_volume=buy_volumes[number],
                 taker_buy_quote_volume=buy_quote_volumes[number],
-                first_id=NO_ID if is_empty else int(bars.first_id[first]),
-                last_id=NO_ID if is_empty else int(bars.last_id[last]),
+                first_id=NO_ID if is_empty else int(klines.first_id[first]),
+                last_id=NO_ID if is_empty else int(klines.last_id[last]),
             )
         )
     return rows

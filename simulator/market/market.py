@@ -7,17 +7,17 @@ from collections.abc import Iterator
 
 from simulator.cache import BoundedCache
 from simulator.clock import DAY_US, MINUTE_US, SECOND_US
-from simulator.market.book.book import Book
+from simulator.market.book.book import OrderBook
 from simulator.market.history import History
-from simulator.market.hours.calendar import State
+from simulator.market.hours.calendar import TradingState
 from simulator.market.hours.kline_pages import window_over_pauses
 from simulator.market.instruments import Instrument, MarketName
 from simulator.market.intervals import Interval, parse_interval
-from simulator.market.klines import Bars, Kline, roll_up, to_klines
-from simulator.market.trades.generator import Tape
+from simulator.market.klines import Kline, KlineColumns, roll_up, to_klines
+from simulator.market.trades.columns import TradeColumns
 
 # intervals whose bars are folded from trades; the others are rolled up from minutes
-FOLDED_STEPS_US = {"1s": SECOND_US, "1m": MINUTE_US}
+AGGREGATED_STEPS_US = {"1s": SECOND_US, "1m": MINUTE_US}
 
 
 def bar_window(
@@ -61,7 +61,7 @@ def _steps_away(interval: Interval, open_us: int, steps: int) -> int:
 
 
 # USD-M has no word for a halt: its candles go on, and its status said TRADING in past ones.
-_STATUSES: dict[MarketName, dict[State, str]] = {
+_STATUSES: dict[MarketName, dict[TradingState, str]] = {
     "spot": {
         "unlisted": "PRE_TRADING",
         "trading": "TRADING",
@@ -77,7 +77,7 @@ _STATUSES: dict[MarketName, dict[State, str]] = {
 }
 
 
-class Market:
+class SimulatedMarket:
     """A market of several listings under one seed.
 
     Args:
@@ -95,20 +95,22 @@ class Market:
         cached_days: int = 1_200,
         cached_minutes: int = 4_096,
     ) -> None:
-        day_bars: BoundedCache[tuple[str, int], Bars] = BoundedCache(cached_days, makes_once=True)
-        minutes: BoundedCache[tuple[str, int], Tape] = BoundedCache(
+        day_klines: BoundedCache[tuple[str, int], KlineColumns] = BoundedCache(
+            cached_days, makes_once=True
+        )
+        minutes: BoundedCache[tuple[str, int], TradeColumns] = BoundedCache(
             max(cached_minutes, 4 * len(instruments))
         )
         self.start_us = start_us // MINUTE_US * MINUTE_US
         self._histories = {
             instrument.symbol: History(
-                instrument, seed=seed, start_us=start_us, day_bars=day_bars, minutes=minutes
+                instrument, seed=seed, start_us=start_us, day_klines=day_klines, minutes=minutes
             )
             for instrument in instruments
         }
-        self._day_bars, self._minute_tapes = day_bars, minutes
+        self._day_klines, self._minute_tapes = day_klines, minutes
         self.seed = seed
-        self._books: dict[str, Book] = {}
+        self._books: dict[str, OrderBook] = {}
 
     @property
     def instruments(self) -> tuple[Instrument, ...]:
@@ -140,7 +142,7 @@ class Market:
             instrument,
             seed=self.seed,
             start_us=start_us,
-            day_bars=self._day_bars,
+            day_klines=self._day_klines,
             minutes=self._minute_tapes,
         )
         self._histories = self._histories | {instrument.symbol: history}
@@ -167,11 +169,11 @@ class Market:
         """The listing of a symbol; raises KeyError if it is not listed."""
         return self._histories[symbol].instrument
 
-    def book(self, symbol: str) -> Book:
+    def book(self, symbol: str) -> OrderBook:
         """The order book of a symbol; raises KeyError if it is not listed."""
         book = self._books.get(symbol)
         if book is None:
-            made = Book(self._histories[symbol], seed=self.seed)
+            made = OrderBook(self._histories[symbol], seed=self.seed)
             book = self._books.setdefault(symbol, made)
         return book
 
@@ -193,15 +195,17 @@ class Market:
             view_us: trades after this moment do not exist yet.
         """
         spec = parse_interval(interval) if isinstance(interval, str) else interval
-        if spec.name in FOLDED_STEPS_US:
-            bars = self.bars(symbol, spec, start_us, end_us, view_us=view_us, limit=limit)
-            return [] if bars is None else to_klines(bars, FOLDED_STEPS_US[spec.name])
+        if spec.name in AGGREGATED_STEPS_US:
+            klines = self.kline_columns(
+                symbol, spec, start_us, end_us, view_us=view_us, limit=limit
+            )
+            return [] if klines is None else to_klines(klines, AGGREGATED_STEPS_US[spec.name])
         window = self._window(symbol, spec, start_us, end_us, view_us=view_us, limit=limit)
         if window is None:
             return []
         return roll_up(self._minutes(symbol, spec, window, view_us=view_us), spec)
 
-    def bars(
+    def kline_columns(
         self,
         symbol: str,
         interval: Interval,
@@ -210,15 +214,15 @@ class Market:
         *,
         view_us: int,
         limit: int | None = None,
-    ) -> Bars | None:
+    ) -> KlineColumns | None:
         """`klines` of `1m` and `1s` as columns; None if there are none.
 
         Raises:
             ValueError: another interval, whose sums may not fit in 64 bits.
         """
-        if interval.name not in FOLDED_STEPS_US:
+        if interval.name not in AGGREGATED_STEPS_US:
             raise ValueError(
-                f"no columns of {interval.name}; there are {', '.join(FOLDED_STEPS_US)}"
+                f"no columns of {interval.name}; there are {', '.join(AGGREGATED_STEPS_US)}"
             )
         window = self._window(symbol, interval, start_us, end_us, view_us=view_us, limit=limit)
         if window is None:
@@ -226,7 +230,7 @@ class Market:
         if interval.name == "1m":
             return self._minutes(symbol, interval, window, view_us=view_us)
         first_us, last_us = window
-        return self._histories[symbol].second_bars(
+        return self._histories[symbol].second_klines(
             first_us, interval.next_open(last_us), view_us=view_us
         )
 
@@ -262,13 +266,13 @@ class Market:
 
     def _minutes(
         self, symbol: str, interval: Interval, window: tuple[int, int], *, view_us: int
-    ) -> Bars:
+    ) -> KlineColumns:
         """The visible minutes of the bars that open from the first to the last of a window."""
         first_us, last_us = window
         history = self._histories[symbol]
         stop_us = min(interval.next_open(last_us), view_us + 1)
         first = max(first_us // MINUTE_US, history.start_minute)
-        return history.bars(first, -(-stop_us // MINUTE_US), view_us=view_us)
+        return history.kline_columns(first, -(-stop_us // MINUTE_US), view_us=view_us)
 
     def agg_trades(
         self,
@@ -279,7 +283,7 @@ class Market:
         start_us: int | None = None,
         end_us: int | None = None,
         limit: int,
-    ) -> Tape:
+    ) -> TradeColumns:
         """Orders from an id on, or within inclusive times, or the latest; at most `limit`."""
         history = self._histories[symbol]
         stop = history.agg_id_from(view_us + 1)
@@ -300,8 +304,8 @@ class Market:
             return history.minute(history.start_minute).between(0, 0)
         return history.orders_by_id(first, stop)
 
-    def day_tape(self, symbol: str, day_us: int) -> Tape:
+    def day_trades(self, symbol: str, day_us: int) -> TradeColumns:
         """All trades of the UTC day that begins at `day_us`."""
         history = self._histories[symbol]
         begin = day_us // MINUTE_US
-        return history.tape(begin, begin + DAY_US // MINUTE_US)
+        return history.trades(begin, begin + DAY_US // MINUTE_US)

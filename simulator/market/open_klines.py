@@ -5,10 +5,10 @@ import functools
 import numpy as np
 
 from simulator.market.klines import Kline
-from simulator.market.trades.generator import Tape
+from simulator.market.trades.columns import TradeColumns
 
 
-class RunningMinute:
+class OpenKline:
     """Prefix folds of a stretch of trades: `after(row, …)` is the bar with orders up to `row`.
 
     Args:
@@ -16,25 +16,25 @@ class RunningMinute:
         open_us, close_us: first and last µs of the bar.
     """
 
-    def __init__(self, tape: Tape, *, open_us: int, close_us: int) -> None:
-        self.tape = tape
+    def __init__(self, trades: TradeColumns, *, open_us: int, close_us: int) -> None:
+        self.trades = trades
         self.open_us = open_us
         self.close_us = close_us
 
     @functools.cached_property
     def _prefixes(self) -> tuple[list[int], ...]:
-        tape = self.tape
-        buys = ~tape.buyer_is_maker
+        trades = self.trades
+        buys = ~trades.buyer_is_maker
         columns = (
-            np.maximum.accumulate(tape.price),
-            np.minimum.accumulate(tape.price),
-            tape.price,
-            np.cumsum(tape.volume),
-            np.cumsum(tape.quote),
-            np.cumsum(tape.counted),
-            np.cumsum(tape.volume * buys),
-            np.cumsum(tape.quote * buys),
-            tape.last_counted_id,
+            np.maximum.accumulate(trades.price),
+            np.minimum.accumulate(trades.price),
+            trades.price,
+            np.cumsum(trades.volume),
+            np.cumsum(trades.quote),
+            np.cumsum(trades.counted),
+            np.cumsum(trades.volume * buys),
+            np.cumsum(trades.quote * buys),
+            trades.last_counted_id,
         )
         return tuple(column.tolist() for column in columns)
 
@@ -43,22 +43,22 @@ class RunningMinute:
         high, low, close, volume, quote, count, buy_volume, buy_quote, last_id = (
             column[row] for column in self._prefixes
         )
-        tape = self.tape
+        trades = self.trades
         if unsent_fills:
-            stop = int(tape.slot_start[row] + tape.counted[row])
+            stop = int(trades.slot_start[row] + trades.counted[row])
             left_out = slice(stop - unsent_fills, stop)
-            missing_volume = int(tape.slot_quantity[left_out].sum())
-            missing_quote = int(tape.slot_quote[left_out].sum())
+            missing_volume = int(trades.slot_quantity[left_out].sum())
+            missing_quote = int(trades.slot_quote[left_out].sum())
             volume -= missing_volume
             quote -= missing_quote
             count -= unsent_fills
             last_id -= unsent_fills
-            if not tape.buyer_is_maker[row]:
+            if not trades.buyer_is_maker[row]:
                 buy_volume -= missing_volume
                 buy_quote -= missing_quote
         return Kline(
-            self.open_us, self.close_us, int(tape.price[0]), high, low, close, volume, quote,
-            count, buy_volume, buy_quote, int(tape.first_id[0]), last_id,
+            self.open_us, self.close_us, int(trades.price[0]), high, low, close, volume, quote,
+            count, buy_volume, buy_quote, int(trades.first_id[0]), last_id,
         )  # fmt: skip
 
 

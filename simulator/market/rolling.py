@@ -6,9 +6,9 @@ import numpy as np
 
 from simulator.clock import MINUTE_US
 from simulator.market.history import History
-from simulator.market.klines import NO_ID, Bars, fold_tape, join_bars
+from simulator.market.klines import NO_ID, KlineColumns, aggregate_trades, join_klines
 from simulator.market.noise import IntArray
-from simulator.market.trades.generator import Tape
+from simulator.market.trades.columns import TradeColumns
 
 AVERAGE_PRICE_MINUTES = 5
 
@@ -47,19 +47,19 @@ class LastTrade(NamedTuple):
 
 def last_trade(history: History, time_us: int) -> LastTrade:
     """The last fill at or before a time; the listing's first where there is none."""
-    tape = history.minute(time_us // MINUTE_US).until(time_us)
-    if len(tape) == 0:
+    trades = history.minute(time_us // MINUTE_US).until(time_us)
+    if len(trades) == 0:
         agg_id, _ = history.ids_before(time_us // MINUTE_US)
         if agg_id == history.first_agg_id:
-            tape = history.minute(history.start_minute).between(0, 1)
+            trades = history.minute(history.start_minute).between(0, 1)
         else:
-            tape = history.minute(history.minute_of_agg(agg_id - 1))
-    fill = int(tape.slot_start[-1] + tape.counted[-1]) - 1
+            trades = history.minute(history.minute_of_agg(agg_id - 1))
+    fill = int(trades.slot_start[-1] + trades.counted[-1]) - 1
     return LastTrade(
-        int(tape.time_us[-1]),
-        int(tape.agg_id[-1]),
-        int(tape.price[-1]),
-        int(tape.slot_quantity[fill]),
+        int(trades.time_us[-1]),
+        int(trades.agg_id[-1]),
+        int(trades.price[-1]),
+        int(trades.slot_quantity[fill]),
     )
 
 
@@ -73,12 +73,12 @@ def window_stats(history: History, open_us: int, close_us: int) -> WindowStats:
     first_whole = -(-begin_us // MINUTE_US)
     parts = []
     if first_whole * MINUTE_US > begin_us:
-        parts.append(_fold_part(history.minute(first_whole - 1), begin_us, first_whole))
+        parts.append(_aggregate_part(history.minute(first_whole - 1), begin_us, first_whole))
     last = close_us // MINUTE_US
     if first_whole <= last:
-        parts.append(history.bars(first_whole, last + 1, view_us=close_us))
-    bars = join_bars(parts)
-    traded = np.flatnonzero(bars.trade_count)
+        parts.append(history.kline_columns(first_whole, last + 1, view_us=close_us))
+    klines = join_klines(parts)
+    traded = np.flatnonzero(klines.trade_count)
     before = last_trade(history, begin_us - 1).price if begin_us > listed_us else None
     if len(traded) == 0:
         price = last_trade(history, close_us).price
@@ -87,30 +87,30 @@ def window_stats(history: History, open_us: int, close_us: int) -> WindowStats:
             price if before is None else before,
         )  # fmt: skip
     first, final = int(traded[0]), int(traded[-1])
-    opening = int(bars.open[first])
+    opening = int(klines.open[first])
     return WindowStats(
         open_us=open_us,
         close_us=close_us,
         open=opening,
-        high=int(bars.high[traded].max()),
-        low=int(bars.low[traded].min()),
-        last=int(bars.close[final]),
-        volume=_exact_sum(bars.volume),
-        quote_volume=_exact_sum(bars.quote_volume),
-        trade_count=int(bars.trade_count.sum()),
-        first_id=int(bars.first_id[first]),
-        last_id=int(bars.last_id[final]),
+        high=int(klines.high[traded].max()),
+        low=int(klines.low[traded].min()),
+        last=int(klines.close[final]),
+        volume=_exact_sum(klines.volume),
+        quote_volume=_exact_sum(klines.quote_volume),
+        trade_count=int(klines.trade_count.sum()),
+        first_id=int(klines.first_id[first]),
+        last_id=int(klines.last_id[final]),
         previous_close=opening if before is None else before,
     )
 
 
-def _fold_part(tape: Tape, begin_us: int, next_minute: int) -> Bars:
+def _aggregate_part(trades: TradeColumns, begin_us: int, next_minute: int) -> KlineColumns:
     """One bar of a minute's trades from a moment on."""
-    part = tape.between(int(np.searchsorted(tape.time_us, begin_us)), len(tape))
-    return fold_tape(
+    part = trades.between(int(np.searchsorted(trades.time_us, begin_us)), len(trades))
+    return aggregate_trades(
         part,
         first_open_us=(next_minute - 1) * MINUTE_US,
-        bars=1,
+        count=1,
         step_us=MINUTE_US,
         previous_close=0,
     )

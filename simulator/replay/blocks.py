@@ -14,8 +14,8 @@ from typing import Final
 import numpy as np
 
 from simulator.market.noise import IntArray
-from simulator.market.trades.generator import BoolArray
-from simulator.replay.frames import RecordedFrame, event_time_us
+from simulator.market.trades.columns import BoolArray
+from simulator.replay.recorded_frames import RecordedFrame, event_time_us
 from simulator.streams.hub import encode_text_frame
 
 BLOCK_BYTES: Final = 256 << 10
@@ -84,7 +84,7 @@ def _head(size: int) -> bytes:
     return frame[: len(frame) - size]
 
 
-class BlockMaker:
+class BlockBuilder:
     """Puts frames into blocks.
 
     Args:
@@ -144,7 +144,7 @@ def _column(values: array[int]) -> IntArray:
 
 def make_blocks(frames: Iterable[RecordedFrame], numbers: dict[str, int]) -> Iterator[Block]:
     """All frames as blocks, the last one shorter."""
-    maker = BlockMaker(numbers)
+    maker = BlockBuilder(numbers)
     for frame in frames:
         maker.add(frame, event_time_us(frame))
         if maker.is_full:

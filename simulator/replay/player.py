@@ -9,19 +9,19 @@ from typing import Literal
 import numpy as np
 import structlog
 
-from simulator.clock import Clock
+from simulator.clock import SimulatedClock
 from simulator.replay.blocks import Block, make_blocks
-from simulator.replay.frames import RecordedFrame, event_time_us, merge_frames
+from simulator.replay.recorded_frames import RecordedFrame, event_time_us, merge_frames
 from simulator.replay.recording import Recording
-from simulator.streams.hub import Hub, Listener, encode_text_frame
+from simulator.streams.hub import FrameHub, FrameListener, encode_text_frame
 
 _BATCH_FRAMES = 256  # sent before others get their turn
 _SKIPPED_AT_ONCE = 50_000  # frames read past before a replay can be ended
-_LONGEST_SLEEP_S = 0.25
+_MAX_SLEEP_S = 0.25
 _SHOWN_STREAMS = 20
 
 
-class ReplayClock(Clock):
+class ReplayClock(SimulatedClock):
     """Stands at the greatest event time that has been sent."""
 
     def __init__(self, start_us: int, *, speed: float) -> None:
@@ -59,7 +59,7 @@ class Replay:
         settle_s: float,
     ) -> None:
         self.recording = recording
-        self.hub = Hub(on_first=self._note, on_last=lambda _stream: None)
+        self.hub = FrameHub(on_first=self._note, on_last=lambda _stream: None)
         self.frames_sent = 0
         self.frames_played = 0
         self.is_finished = False
@@ -144,9 +144,9 @@ class Replay:
         await self._drained()
         await asyncio.sleep(0)
 
-    def _listeners(self) -> dict[Listener, list[int]]:
+    def _listeners(self) -> dict[FrameListener, list[int]]:
         """Everybody who listens to streams of the recording, with the streams' numbers."""
-        found: dict[Listener, list[int]] = {}
+        found: dict[FrameListener, list[int]] = {}
         for stream, number in self._numbers.items():
             for listener in self.hub.listeners_of(stream):
                 found.setdefault(listener, []).append(number)
@@ -160,7 +160,7 @@ class Replay:
             due = began + (frame.received_ns - first_ns) / 1e9 / speed
             while (left_s := due - time.monotonic()) > 0:
                 self.hub.flush()
-                await asyncio.sleep(min(left_s, _LONGEST_SLEEP_S))
+                await asyncio.sleep(min(left_s, _MAX_SLEEP_S))
             self._send(frame)
             if self.frames_played % _BATCH_FRAMES == 0:
                 self.hub.flush()

@@ -14,7 +14,7 @@ from typing import IO, cast
 from simulator.clock import DAY_US, from_us, to_us
 from simulator.config import SimulatorConfig
 from simulator.market.instruments import select_instruments
-from simulator.market.market import Market
+from simulator.market.market import SimulatedMarket
 from simulator.streams.feeds.catalogue import open_feed
 from simulator.streams.feeds.trades import DueFrame
 from simulator.streams.hub import Render
@@ -26,7 +26,7 @@ _NS_PER_US = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RecordingSummary:
     """What was written."""
 
     file: str
@@ -35,7 +35,7 @@ class Recorded:
 
 
 def due_frames(
-    market: Market,
+    market: SimulatedMarket,
     streams: Sequence[str],
     *,
     from_us: int,
@@ -75,7 +75,7 @@ def _numbered(
         yield due_us, number, render
 
 
-def record(config: SimulatorConfig) -> Recorded:
+def record(config: SimulatorConfig) -> RecordingSummary:
     """Writes the file that a configuration asks for; an existing one is replaced at the end.
 
     Each line is `<ns> <frame>`, the time at which the frame is due being that of its receipt.
@@ -102,7 +102,7 @@ def record(config: SimulatorConfig) -> Recorded:
         if name == "spot"
         else (config.um_symbols, config.generated_um)
     )
-    market = Market(
+    market = SimulatedMarket(
         select_instruments(name, symbols, generated=generated, seed=config.seed),
         seed=config.seed,
         start_us=start_us,
@@ -120,7 +120,7 @@ def record(config: SimulatorConfig) -> Recorded:
         for due_us, frame in frames:
             file.write(f"{due_us * _NS_PER_US} {frame}\n".encode())
             count += 1
-    return Recorded(str(path), count, path.stat().st_size)
+    return RecordingSummary(str(path), count, path.stat().st_size)
 
 
 @contextmanager

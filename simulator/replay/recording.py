@@ -15,9 +15,9 @@ import numpy as np
 from simulator.clock import MINUTE_US
 from simulator.market.instruments import SPOT_DECIMALS, Instrument, MarketName
 from simulator.market.noise import IntArray
-from simulator.market.trades.generator import FillKind, Tape
-from simulator.replay.blocks import Block, BlockMaker
-from simulator.replay.frames import RecordedFrame, as_us, event_time_us, merge_frames
+from simulator.market.trades.columns import FillKind, TradeColumns
+from simulator.replay.blocks import Block, BlockBuilder
+from simulator.replay.recorded_frames import RecordedFrame, as_us, event_time_us, merge_frames
 
 
 class _Event(msgspec.Struct):
@@ -95,7 +95,7 @@ class RecordedTrades:
     """
 
     instrument: Instrument
-    tape: Tape
+    columns: TradeColumns
     is_aggregated: bool
 
 
@@ -140,7 +140,7 @@ class _Prepared:
     def __init__(self, memory_bytes: int) -> None:
         self.numbers: dict[str, int] = {}
         self.blocks: list[Block] = []
-        self._maker = BlockMaker(self.numbers)
+        self._maker = BlockBuilder(self.numbers)
         self._left_bytes = memory_bytes
 
     def add(self, frame: RecordedFrame, event_us: int) -> None:
@@ -259,7 +259,7 @@ def _build(
     if instrument.rounds_quote:
         quotes = (quotes + instrument.quote_divisor // 2) // instrument.quote_divisor
     rows = np.arange(len(ids), dtype=np.int64)
-    tape = Tape(
+    recorded = TradeColumns(
         instrument=instrument,
         time_us=times,
         agg_id=column(columns.agg_ids)[order],
@@ -278,4 +278,4 @@ def _build(
         slot_quantity=quantities,
         slot_quote=quotes,
     )
-    return RecordedTrades(instrument, tape, is_aggregated)
+    return RecordedTrades(instrument, recorded, is_aggregated)

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from simulator.clock import MINUTE_US, Clock
+from simulator.clock import MINUTE_US, SimulatedClock
 from simulator.market.instruments import Instrument, MarketName
-from simulator.market.klines import fold_tape, roll_up
+from simulator.market.klines import aggregate_trades, roll_up
 from simulator.market.noise import IntArray
 from simulator.replay.recording import Recording
 from simulator.rest.queries import AggTradeQuery, KlineQuery
 from simulator.rest.venue import Row, UnavailableError
-from simulator.wire.frames import agg_trade_rows, kline_row, trade_rows
+from simulator.wire.payloads import agg_trade_rows, kline_row, trade_rows
 
 
 class RecordedVenue:
@@ -20,7 +20,7 @@ class RecordedVenue:
     as an aggregate of its own, with the trade's id.
     """
 
-    def __init__(self, recording: Recording, clock: Clock) -> None:
+    def __init__(self, recording: Recording, clock: SimulatedClock) -> None:
         self.name: MarketName = recording.market
         self._recording = recording
         self._clock = clock
@@ -32,7 +32,7 @@ class RecordedVenue:
         return tuple(trades.instrument for trades in self._recording.trades.values())
 
     def listed_since_us(self, symbol: str) -> int:
-        return int(self._recording.trades[symbol].tape.time_us[0])
+        return int(self._recording.trades[symbol].columns.time_us[0])
 
     def status(self, symbol: str) -> str:
         """A recording knows of no halts: what it holds was traded."""
@@ -47,17 +47,17 @@ class RecordedVenue:
         first, stop = self._recording.complete_minutes(until_us)
         if stop <= first:
             return []
-        begin = int(np.searchsorted(trades.tape.time_us, first * MINUTE_US))
-        bars = fold_tape(
-            trades.tape.between(begin, len(trades.tape)),
+        begin = int(np.searchsorted(trades.columns.time_us, first * MINUTE_US))
+        klines = aggregate_trades(
+            trades.columns.between(begin, len(trades.columns)),
             first_open_us=first * MINUTE_US,
-            bars=stop - first,
+            count=stop - first,
             step_us=MINUTE_US,
-            previous_close=int(trades.tape.price[max(0, begin - 1)]),
+            previous_close=int(trades.columns.price[max(0, begin - 1)]),
         )
         rows = [
             row
-            for row in roll_up(bars, query.interval)
+            for row in roll_up(klines, query.interval)
             if row.open_time_us >= first * MINUTE_US and row.close_time_us < stop * MINUTE_US
         ]
         if query.start_us is not None:
@@ -69,26 +69,28 @@ class RecordedVenue:
         return [kline_row(trades.instrument, row, unit_us=unit_us) for row in rows]
 
     def agg_trades(self, query: AggTradeQuery, *, unit_us: int) -> list[Row]:
-        tape = self._recording.trades[query.symbol].tape.until(self.now_us())
-        start, stop = 0, len(tape)
+        columns = self._recording.trades[query.symbol].columns.until(self.now_us())
+        start, stop = 0, len(columns)
         if query.from_id is not None:
-            start = _position(tape.agg_id, query.from_id)
+            start = _position(columns.agg_id, query.from_id)
         if query.start_us is not None:
-            start = _position(tape.time_us, query.start_us)
+            start = _position(columns.time_us, query.start_us)
         if query.end_us is not None:
-            stop = _position(tape.time_us, query.end_us + 1)
+            stop = _position(columns.time_us, query.end_us + 1)
         if query.from_id is None and query.start_us is None:
             start = max(start, stop - query.limit)
-        return agg_trade_rows(tape.between(start, min(stop, start + query.limit)), unit_us=unit_us)
+        return agg_trade_rows(
+            columns.between(start, min(stop, start + query.limit)), unit_us=unit_us
+        )
 
     def trades(self, symbol: str, *, from_id: int | None, limit: int, unit_us: int) -> list[Row]:
         trades = self._recording.trades[symbol]
         if trades.is_aggregated:
             raise UnavailableError(f"the recording has aggTrades of {symbol} and no single trades")
-        tape = trades.tape.until(self.now_us())
-        start = len(tape) - limit if from_id is None else _position(tape.first_id, from_id)
+        columns = trades.columns.until(self.now_us())
+        start = len(columns) - limit if from_id is None else _position(columns.first_id, from_id)
         start = max(0, start)
-        return trade_rows(tape.between(start, start + limit), unit_us=unit_us)
+        return trade_rows(columns.between(start, start + limit), unit_us=unit_us)
 
 
 def _position(values: IntArray, wanted: int) -> int:

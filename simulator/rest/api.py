@@ -13,32 +13,32 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from simulator.clock import Clock
-from simulator.http.broken_answers import CutAnswer
-from simulator.rest.endpoints import Endpoint, Endpoints
+from simulator.clock import SimulatedClock
+from simulator.http.broken_answers import AbortedResponse
+from simulator.rest.endpoints import RestEndpoint, RestEndpoints
 from simulator.rest.faults import (
-    Cut,
-    Malform,
-    Refuse,
+    AbortConnection,
+    AddVoidRows,
+    DelayAnswer,
+    DropLastRows,
+    MalformBody,
+    RefuseRequest,
     RequestEffect,
     RestFaults,
-    Slow,
-    Stale,
-    Truncate,
-    Void,
+    TruncateBody,
     default_error,
-    with_voids,
+    with_void_rows,
 )
-from simulator.rest.limits import Verdict, WeightLimiter
-from simulator.rest.parameters import ApiError, Parameters
+from simulator.rest.limits import WeightCharge, WeightLimiter
+from simulator.rest.parameters import ApiError, QueryParameters
 from simulator.rest.venue import UnavailableError, Venue
 from simulator.rest.weights import WEIGHTS, Weigh
-from simulator.wire.frames import US_PER_MS
+from simulator.wire.payloads import US_PER_MS
 
 _MEDIA_TYPE = "application/json;charset=UTF-8"
 _DEFAULT_RETRY_S = {429: 60, 418: 120}
 _DEFAULT_ROWS = 500
-_MOST_ROWS = 1_000  # of aggTrades
+_MAX_ROWS = 1_000  # of aggTrades
 _UM_VERSIONS = {"ticker/price": ("v1", "v2")}
 
 
@@ -54,7 +54,7 @@ class RestApi:
         self,
         venue: Venue,
         limiter: WeightLimiter,
-        clock: Clock,
+        clock: SimulatedClock,
         *,
         faults: RestFaults | None = None,
     ) -> None:
@@ -62,7 +62,7 @@ class RestApi:
         self._limiter = limiter
         self._faults = faults or RestFaults()
         self._is_um = venue.name == "um"
-        self._endpoints = Endpoints(venue, clock, weight_limit=limiter.limit)
+        self._endpoints = RestEndpoints(venue, clock, weight_limit=limiter.limit)
 
     def routes(self) -> list[Route]:
         """Routes of all endpoints under the market's prefix."""
@@ -78,7 +78,9 @@ class RestApi:
             ]
         return routes
 
-    def _answer(self, endpoint: Endpoint, weigh: Weigh) -> Callable[[Request], Awaitable[Response]]:
+    def _answer(
+        self, endpoint: RestEndpoint, weigh: Weigh
+    ) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             address = request.client.host if request.client is not None else "?"
             verdict = self._limiter.charge(address, weigh(request.query_params))
@@ -86,12 +88,12 @@ class RestApi:
                 self._venue.name, endpoint.name, request.query_params.get("symbol", "")
             )
             for effect in effects:
-                if isinstance(effect, Slow):
+                if isinstance(effect, DelayAnswer):
                     await asyncio.sleep(effect.seconds)
             if verdict.status != 200:
                 return self._limit_passed(verdict)
             for effect in effects:
-                if isinstance(effect, Refuse):
+                if isinstance(effect, RefuseRequest):
                     return self._refused(effect, verdict)
             try:
                 body = await self._body(endpoint, request)
@@ -101,19 +103,19 @@ class RestApi:
                 return self._json({"code": -1000, "msg": str(error)}, verdict, status=400)
             if not effects:
                 return self._json(body, verdict)
-            voids = sum(effect.rows for effect in effects if isinstance(effect, Void))
+            voids = sum(effect.rows for effect in effects if isinstance(effect, AddVoidRows))
             if voids and endpoint.name == "aggTrades":
                 limit = int(request.query_params.get("limit", _DEFAULT_ROWS))
-                body = with_voids(body, voids, limit=min(limit, _MOST_ROWS))
-            return self._spoilt(body, effects, verdict)
+                body = with_void_rows(body, voids, limit=min(limit, _MAX_ROWS))
+            return self._damaged(body, effects, verdict)
 
         return answer
 
-    async def _body(self, endpoint: Endpoint, request: Request) -> Any:
+    async def _body(self, endpoint: RestEndpoint, request: Request) -> Any:
         if endpoint.needs_key and not request.headers.get("x-mbx-apikey"):
             raise ApiError(-2014, "API-key format invalid.", status=401)
         unit_us = self._unit_us(request)
-        params = Parameters(request.query_params, endpoint.known, is_strict=not self._is_um)
+        params = QueryParameters(request.query_params, endpoint.known, is_strict=not self._is_um)
         return await asyncio.to_thread(endpoint.handler, params, unit_us)
 
     def _unit_us(self, request: Request) -> int:
@@ -130,7 +132,7 @@ class RestApi:
 
     # --- answers
 
-    def _used(self, verdict: Verdict) -> dict[str, str]:
+    def _used(self, verdict: WeightCharge) -> dict[str, str]:
         used = {"x-mbx-used-weight-1m": str(verdict.used)}
         if not self._is_um:
             used["x-mbx-used-weight"] = str(verdict.used)
@@ -139,7 +141,7 @@ class RestApi:
     def _json(
         self,
         body: Any,
-        verdict: Verdict,
+        verdict: WeightCharge,
         *,
         status: int = 200,
         headers: Mapping[str, str] | None = None,
@@ -151,7 +153,7 @@ class RestApi:
             headers=self._used(verdict) | dict(headers or {}),
         )
 
-    def _limit_passed(self, verdict: Verdict) -> Response:
+    def _limit_passed(self, verdict: WeightCharge) -> Response:
         if verdict.status == 418:
             until_ms = verdict.banned_until_us // US_PER_MS
             text = (
@@ -170,7 +172,7 @@ class RestApi:
 
     # --- faults
 
-    def _refused(self, effect: Refuse, verdict: Verdict) -> Response:
+    def _refused(self, effect: RefuseRequest, verdict: WeightCharge) -> Response:
         headers = {}
         retry_s = effect.retry_after_s
         if retry_s is None:
@@ -191,20 +193,20 @@ class RestApi:
             body["msg"] = effect.message
         return self._json(body, verdict, status=effect.status, headers=headers)
 
-    def _spoilt(self, body: Any, effects: list[RequestEffect], verdict: Verdict) -> Response:
+    def _damaged(self, body: Any, effects: list[RequestEffect], verdict: WeightCharge) -> Response:
         """A good answer with what the faults do to it, in the order of their rules."""
-        missing = sum(effect.rows for effect in effects if isinstance(effect, Stale))
+        missing = sum(effect.rows for effect in effects if isinstance(effect, DropLastRows))
         if missing:
             rows = msgspec.json.decode(msgspec.json.encode(body))
             body = rows[:-missing] if isinstance(rows, list) else rows
         content, media_type = msgspec.json.encode(body), _MEDIA_TYPE
         for effect in effects:
-            if isinstance(effect, Malform):
+            if isinstance(effect, MalformBody):
                 content, media_type = effect.body.encode(), "text/html"
-            elif isinstance(effect, Truncate):
+            elif isinstance(effect, TruncateBody):
                 content = content[: len(content) * effect.keep_percent // 100]
-            elif isinstance(effect, Cut):
-                return CutAnswer(
+            elif isinstance(effect, AbortConnection):
+                return AbortedResponse(
                     content,
                     keep_percent=effect.keep_percent,
                     media_type=media_type,

@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from simulator.market.book.book import BookState
+from simulator.market.book.book import BookSnapshot
 from simulator.market.instruments import Instrument
-from simulator.market.market import Market
-from simulator.wire.frames import US_PER_MS
+from simulator.market.market import SimulatedMarket
+from simulator.wire.payloads import US_PER_MS
 
 Row = dict[str, Any]
 
 _CHEAP_LEVELS = 100  # up to here a book is cut before it is made
 
 
-def depth(market: Market, symbol: str, *, now_us: int, limit: int) -> Row:
+def depth(market: SimulatedMarket, symbol: str, *, now_us: int, limit: int) -> Row:
     """The best `limit` levels of each side, as of the last step of the book."""
     book = market.book(symbol)
     instrument = market.instrument(symbol)
@@ -27,14 +27,14 @@ def depth(market: Market, symbol: str, *, now_us: int, limit: int) -> Row:
     return {"lastUpdateId": row.pop("lastUpdateId")} | times | row
 
 
-def depth_at(market: Market, symbol: str, update_id: int) -> Row:
+def depth_at(market: SimulatedMarket, symbol: str, update_id: int) -> Row:
     """All levels as of the step that saw an update id; the truth for a client's local book."""
     book = market.book(symbol)
     state = book.state(book.step_of(update_id))
     return _levels(market.instrument(symbol), state, None)
 
 
-def _levels(instrument: Instrument, state: BookState, limit: int | None) -> Row:
+def _levels(instrument: Instrument, state: BookSnapshot, limit: int | None) -> Row:
     price, quantity = instrument.format_price, instrument.format_quantity
     sides = {
         name: [[price(cost), quantity(amount)] for cost, amount in side[:limit].tolist()]

@@ -7,15 +7,15 @@ from typing import Any
 
 import msgspec
 
-from simulator.clock import DAY_US, MINUTE_US, SECOND_US, Clock
+from simulator.clock import DAY_US, MINUTE_US, SECOND_US, SimulatedClock
 from simulator.market.intervals import SPOT_INTERVALS, UM_INTERVALS, Interval, parse_interval
 from simulator.rest import books
 from simulator.rest.exchange_info import exchange_info
-from simulator.rest.parameters import ApiError, Parameters
+from simulator.rest.parameters import ApiError, QueryParameters
 from simulator.rest.queries import AggTradeQuery, KlineQuery
 from simulator.rest.tickers import Tickers
 from simulator.rest.venue import MarketVenue, Row, UnavailableError, Venue
-from simulator.wire.frames import US_PER_MS
+from simulator.wire.payloads import US_PER_MS
 
 _SYMBOL = re.compile(r"[A-Z0-9-_.]{1,40}\Z|[^\x00-\x7f]")
 _HOUR_US = 3_600 * SECOND_US
@@ -24,15 +24,15 @@ _UM_TRADES_SPAN_US = 92 * DAY_US
 _UM_QUOTE_DECIMALS = 2  # recorded: quoteQty is cut to so many
 _MAX_KLINES = {"spot": 1_000, "um": 1_500}
 _UM_DEPTHS = (5, 10, 20, 50, 100, 500, 1_000)
-_MOST_SYMBOLS = 100
+_MAX_SYMBOLS = 100
 _WINDOW = re.compile(r"([1-5]?[1-9]|[1-5]0)m\Z|(1?[1-9]|10|2[0-3])h\Z|[1-7]d\Z")
 _WINDOW_UNITS_US = {"m": MINUTE_US, "h": _HOUR_US, "d": DAY_US}
 
-Handler = Callable[[Parameters, int], Any]
+Handler = Callable[[QueryParameters, int], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class RestEndpoint:
     """One endpoint: its name after the version, what answers, and all parameters it takes."""
 
     name: str
@@ -41,7 +41,7 @@ class Endpoint:
     needs_key: bool = False
 
 
-class Endpoints:
+class RestEndpoints:
     """The answers of one market.
 
     A handler takes the parameters and the unit of times (µs), and returns what becomes JSON.
@@ -50,54 +50,54 @@ class Endpoints:
         weight_limit: told in exchangeInfo.
     """
 
-    def __init__(self, venue: Venue, clock: Clock, *, weight_limit: int) -> None:
+    def __init__(self, venue: Venue, clock: SimulatedClock, *, weight_limit: int) -> None:
         self._venue = venue
         self._weight_limit = weight_limit
         self._is_um = venue.name == "um"
         self._tickers = Tickers(venue.market, clock) if isinstance(venue, MarketVenue) else None
 
-    def table(self) -> list[Endpoint]:
+    def table(self) -> list[RestEndpoint]:
         """All endpoints of the market."""
         window = ("symbol", "interval", "startTime", "endTime", "limit")
         several = ("symbol",) if self._is_um else ("symbol", "symbols", "symbolStatus")
         both = [
-            Endpoint("ping", lambda _params, _unit: {}),
-            Endpoint("time", self._time),
-            Endpoint(
+            RestEndpoint("ping", lambda _params, _unit: {}),
+            RestEndpoint("time", self._time),
+            RestEndpoint(
                 "exchangeInfo",
                 self._exchange_info,
                 ("symbol", "symbols", "permissions", "showPermissionSets", "symbolStatus"),
             ),
-            Endpoint("klines", self._klines, (*window, "timeZone")),
-            Endpoint(
+            RestEndpoint("klines", self._klines, (*window, "timeZone")),
+            RestEndpoint(
                 "aggTrades",
                 self._agg_trades,
                 ("symbol", "fromId", "startTime", "endTime", "limit"),
             ),
-            Endpoint("trades", self._trades, ("symbol", "limit")),
-            Endpoint(
+            RestEndpoint("trades", self._trades, ("symbol", "limit")),
+            RestEndpoint(
                 "historicalTrades",
                 self._historical_trades,
                 ("symbol", "limit", "fromId"),
                 needs_key=self._is_um,
             ),
-            Endpoint("depth", self._depth, ("symbol", "limit", "symbolStatus")),
-            Endpoint("ticker/24hr", self._statistics, (*several, "type")),
-            Endpoint("ticker/price", self._price, several),
-            Endpoint("ticker/bookTicker", self._book_ticker, several),
+            RestEndpoint("depth", self._depth, ("symbol", "limit", "symbolStatus")),
+            RestEndpoint("ticker/24hr", self._statistics, (*several, "type")),
+            RestEndpoint("ticker/price", self._price, several),
+            RestEndpoint("ticker/bookTicker", self._book_ticker, several),
         ]
         if self._is_um:
-            return [*both, Endpoint("premiumIndex", self._premium, ("symbol",))]
+            return [*both, RestEndpoint("premiumIndex", self._premium, ("symbol",))]
         return [
             *both,
-            Endpoint("uiKlines", self._klines, (*window, "timeZone")),
-            Endpoint("avgPrice", self._average, ("symbol",)),
-            Endpoint("ticker", self._window, (*several, "windowSize", "type")),
+            RestEndpoint("uiKlines", self._klines, (*window, "timeZone")),
+            RestEndpoint("avgPrice", self._average, ("symbol",)),
+            RestEndpoint("ticker", self._window, (*several, "windowSize", "type")),
         ]
 
     # --- parameters
 
-    def _symbol(self, params: Parameters) -> str:
+    def _symbol(self, params: QueryParameters) -> str:
         return self._listed(params.required("symbol"))
 
     def _listed(self, symbol: str) -> str:
@@ -111,7 +111,7 @@ class Endpoints:
             raise ApiError(-1121, "Invalid symbol.")
         return symbol
 
-    def _named(self, params: Parameters) -> list[str] | None:
+    def _named(self, params: QueryParameters) -> list[str] | None:
         """Symbols of `symbol` or `symbols`; None where neither was sent."""
         symbol, names = params.text("symbol"), params.text("symbols")
         if symbol is not None and names is not None:
@@ -124,7 +124,7 @@ class Endpoints:
             raise ApiError(-1100, "Illegal characters found in parameter 'symbols'.")
         return [self._listed(name) for name in params.names("symbols") or ()]
 
-    def _interval(self, params: Parameters) -> Interval:
+    def _interval(self, params: QueryParameters) -> Interval:
         name = params.required("interval")
         if name not in (UM_INTERVALS if self._is_um else SPOT_INTERVALS):
             raise ApiError(-1120, "Invalid interval.")
@@ -134,7 +134,7 @@ class Endpoints:
         except ValueError as error:
             raise ApiError(-1130, "Data sent for parameter 'timeZone' is not valid.") from error
 
-    def _span(self, params: Parameters) -> tuple[int | None, int | None]:
+    def _span(self, params: QueryParameters) -> tuple[int | None, int | None]:
         """`startTime` and `endTime` in µs, both inclusive."""
         start_us, end_us = params.time_us("startTime"), params.time_us("endTime", is_end=True)
         if self._is_um and start_us is not None and end_us is not None and start_us > end_us:
@@ -149,10 +149,10 @@ class Endpoints:
 
     # --- answers
 
-    def _time(self, _params: Parameters, unit_us: int) -> Any:
+    def _time(self, _params: QueryParameters, unit_us: int) -> Any:
         return {"serverTime": self._venue.now_us() // unit_us}
 
-    def _exchange_info(self, params: Parameters, unit_us: int) -> Any:
+    def _exchange_info(self, params: QueryParameters, unit_us: int) -> Any:
         return exchange_info(
             self._venue,
             params,
@@ -161,7 +161,7 @@ class Endpoints:
             unit_us=unit_us,
         )
 
-    def _klines(self, params: Parameters, unit_us: int) -> Any:
+    def _klines(self, params: QueryParameters, unit_us: int) -> Any:
         symbol = self._symbol(params)
         interval = self._interval(params)
         limit = params.limit(
@@ -178,7 +178,7 @@ class Endpoints:
                 return msgspec.Raw(text)
         return venue.klines(query, unit_us=unit_us)
 
-    def _agg_trades(self, params: Parameters, unit_us: int) -> Any:
+    def _agg_trades(self, params: QueryParameters, unit_us: int) -> Any:
         symbol = self._symbol(params)
         from_id = params.integer("fromId")
         start_us, end_us = self._span(params)
@@ -207,12 +207,12 @@ class Endpoints:
         if time_ms * US_PER_MS < self._venue.now_us() - span_us:
             raise ApiError(-4166, f"Search window is restricted to recent {words}.")
 
-    def _trades(self, params: Parameters, unit_us: int) -> Any:
+    def _trades(self, params: QueryParameters, unit_us: int) -> Any:
         symbol = self._symbol(params)
         limit = params.limit(default=500, maximum=1_000, is_strict=self._is_um)
         return self._shown(self._venue.trades(symbol, from_id=None, limit=limit, unit_us=unit_us))
 
-    def _historical_trades(self, params: Parameters, unit_us: int) -> Any:
+    def _historical_trades(self, params: QueryParameters, unit_us: int) -> Any:
         symbol = self._symbol(params)
         maximum = 500 if self._is_um else 1_000
         limit = params.limit(default=500, maximum=maximum, is_strict=self._is_um)
@@ -231,7 +231,7 @@ class Endpoints:
             for row in rows
         ]
 
-    def _depth(self, params: Parameters, _unit_us: int) -> Any:
+    def _depth(self, params: QueryParameters, _unit_us: int) -> Any:
         symbol = self._symbol(params)
         if self._is_um:
             limit = params.limit(default=500, maximum=1_000, is_strict=True, allowed=_UM_DEPTHS)
@@ -241,24 +241,24 @@ class Endpoints:
         venue, _ = self._simulated()
         return books.depth(venue.market, symbol, now_us=venue.now_us(), limit=limit)
 
-    def _average(self, params: Parameters, unit_us: int) -> Any:
+    def _average(self, params: QueryParameters, unit_us: int) -> Any:
         symbol = self._symbol(params)
         return self._simulated()[1].average(symbol, unit_us=unit_us)
 
-    def _is_mini(self, params: Parameters) -> bool:
+    def _is_mini(self, params: QueryParameters) -> bool:
         kind = "FULL" if self._is_um else params.text("type") or "FULL"
         if kind not in ("FULL", "MINI"):
             raise ApiError(-1130, "Data sent for parameter 'type' is not valid.")
         return kind == "MINI"
 
-    def _statistics(self, params: Parameters, unit_us: int) -> Any:
+    def _statistics(self, params: QueryParameters, unit_us: int) -> Any:
         is_mini = self._is_mini(params)
         _, tickers = self._simulated()
         return self._each(
             params, lambda symbol: tickers.statistics(symbol, is_mini=is_mini, unit_us=unit_us)
         )
 
-    def _window(self, params: Parameters, unit_us: int) -> Any:
+    def _window(self, params: QueryParameters, unit_us: int) -> Any:
         text = params.text("windowSize") or "1d"
         if not _WINDOW.match(text):
             raise ApiError(-1130, "Data sent for parameter 'windowSize' is not valid.")
@@ -272,29 +272,29 @@ class Endpoints:
             lambda symbol: tickers.window(symbol, span_us, is_mini=is_mini, unit_us=unit_us),
         )
 
-    def _price(self, params: Parameters, _unit_us: int) -> Any:
+    def _price(self, params: QueryParameters, _unit_us: int) -> Any:
         return self._each(params, self._simulated()[1].price)
 
-    def _book_ticker(self, params: Parameters, _unit_us: int) -> Any:
+    def _book_ticker(self, params: QueryParameters, _unit_us: int) -> Any:
         return self._each(params, self._simulated()[1].book_ticker)
 
-    def _premium(self, params: Parameters, _unit_us: int) -> Any:
+    def _premium(self, params: QueryParameters, _unit_us: int) -> Any:
         venue, tickers = self._simulated()
         return self._each(params, lambda one: tickers.premium(one, seed=venue.market.seed))
 
-    def _each(self, params: Parameters, make: Callable[[str], Any]) -> Any:
+    def _each(self, params: QueryParameters, make: Callable[[str], Any]) -> Any:
         """One object where `symbol` was sent, a list of all or of the named ones otherwise."""
         names = self._named(params)
         if params.text("symbol") is not None and names is not None:
             self._check_status(params, names)
             return make(names[0])
-        if names is not None and len(names) > _MOST_SYMBOLS:
-            raise ApiError(-1101, f"Too many parameters; expected '{_MOST_SYMBOLS}'.")
+        if names is not None and len(names) > _MAX_SYMBOLS:
+            raise ApiError(-1101, f"Too many parameters; expected '{_MAX_SYMBOLS}'.")
         status = params.text("symbolStatus")
         chosen = names or [instrument.symbol for instrument in self._venue.listed()]
         return [make(one) for one in chosen if status in (None, self._venue.status(one))]
 
-    def _check_status(self, params: Parameters, names: list[str]) -> None:
+    def _check_status(self, params: QueryParameters, names: list[str]) -> None:
         wanted = params.text("symbolStatus")
         if wanted is not None and any(self._venue.status(name) != wanted for name in names):
             raise ApiError(-1220, "The symbol's status does not match the requested symbolStatus.")

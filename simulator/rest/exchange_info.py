@@ -3,9 +3,9 @@
 from typing import Any
 
 from simulator.market.instruments import Instrument, MarketName
-from simulator.rest.parameters import ApiError, Parameters
+from simulator.rest.parameters import ApiError, QueryParameters
 from simulator.rest.venue import Row, Venue
-from simulator.wire.frames import US_PER_MS
+from simulator.wire.payloads import US_PER_MS
 
 _STATUSES = ("TRADING", "END_OF_DAY", "HALT", "BREAK", "CANCEL_ONLY")
 _NEVER_MS = 4_133_404_800_000  # delivery date of a perpetual contract
@@ -16,7 +16,12 @@ _RAW_REQUESTS = ("MINUTE", 5, 300_000)
 
 
 def exchange_info(
-    venue: Venue, params: Parameters, names: list[str] | None, *, weight_limit: int, unit_us: int
+    venue: Venue,
+    params: QueryParameters,
+    names: list[str] | None,
+    *,
+    weight_limit: int,
+    unit_us: int,
 ) -> Row:
     """The whole answer.
 

@@ -9,23 +9,28 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from simulator.clock import SECOND_US
-from simulator.http.bounds import a_part, a_wait, an_error, at_least
-from simulator.http.fault_rules import Switchboard
+from simulator.http.fault_rules import (
+    FaultRules,
+    check_error_status,
+    check_keep_percent,
+    check_minimum,
+    check_wait,
+)
 from simulator.market.instruments import MarketName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Slow:
+class DelayAnswer:
     """The answer comes late, by real seconds."""
 
     seconds: float
 
     def __post_init__(self) -> None:
-        a_wait(self.seconds)
+        check_wait(self.seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refuse:
+class RefuseRequest:
     """An error instead of the answer.
 
     Attributes:
@@ -42,7 +47,7 @@ class Refuse:
     retry_after_s: int | None = None
 
     def __post_init__(self) -> None:
-        an_error(self.status)
+        check_error_status(self.status)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +60,7 @@ class KlineLag:
     lag_us: int
 
     def __post_init__(self) -> None:
-        at_least(0, lag_us=self.lag_us)
+        check_minimum(0, lag_us=self.lag_us)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,48 +70,48 @@ class TradeLag:
     lag_us: int
 
     def __post_init__(self) -> None:
-        at_least(0, lag_us=self.lag_us)
+        check_minimum(0, lag_us=self.lag_us)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Truncate:
+class TruncateBody:
     """The body ends early, with a content length that fits what is sent."""
 
     keep_percent: int = 60
 
     def __post_init__(self) -> None:
-        a_part(self.keep_percent)
+        check_keep_percent(self.keep_percent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Malform:
+class MalformBody:
     """The body is text in place of the JSON, with status 200."""
 
     body: str = "<html><body>upstream connect error</body></html>"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cut:
+class AbortConnection:
     """The connection breaks within the body; at 0 percent before any byte of the answer."""
 
     keep_percent: int = 50
 
     def __post_init__(self) -> None:
-        a_part(self.keep_percent)
+        check_keep_percent(self.keep_percent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stale:
+class DropLastRows:
     """A list comes without its last rows, as from a replica that lags."""
 
     rows: int = 1
 
     def __post_init__(self) -> None:
-        at_least(1, rows=self.rows)
+        check_minimum(1, rows=self.rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Void:
+class AddVoidRows:
     """aggTrades with void rows (price and quantity 0, trade ids −1) before some true ones.
 
     The exchange marks historic duplicates so. A void row bears the id of the true one after it,
@@ -116,10 +121,18 @@ class Void:
     rows: int = 1
 
     def __post_init__(self) -> None:
-        at_least(1, rows=self.rows)
+        check_minimum(1, rows=self.rows)
 
 
-RequestEffect = Void | Slow | Refuse | Truncate | Malform | Cut | Stale
+RequestEffect = (
+    AddVoidRows
+    | DelayAnswer
+    | RefuseRequest
+    | TruncateBody
+    | MalformBody
+    | AbortConnection
+    | DropLastRows
+)
 RestEffect = RequestEffect | KlineLag | TradeLag
 
 
@@ -142,7 +155,7 @@ class RestRule:
 
     def __post_init__(self) -> None:
         if self.times is not None:
-            at_least(1, times=self.times)
+            check_minimum(1, times=self.times)
 
     def concerns(self, market: MarketName, endpoint: str, symbol: str) -> bool:
         """Whether a request is meant; `symbol` is empty where none was sent."""
@@ -153,7 +166,7 @@ class RestRule:
         )
 
 
-class RestFaults(Switchboard[RestRule]):
+class RestFaults(FaultRules[RestRule]):
     """All active rules of the REST servers of both markets."""
 
     def effects(self, market: MarketName, endpoint: str, symbol: str) -> list[RequestEffect]:
@@ -207,7 +220,7 @@ def default_error(status: int, *, now_us: int) -> dict[str, Any]:
     return {"code": code, "msg": message}
 
 
-def with_voids(rows: list[dict[str, Any]], wanted: int, *, limit: int) -> list[dict[str, Any]]:
+def with_void_rows(rows: list[dict[str, Any]], wanted: int, *, limit: int) -> list[dict[str, Any]]:
     """aggTrade rows with up to `wanted` void ones among the first half, at most `limit` in all.
 
     The last row is a true one, so that nobody who goes on from its id passes over a true trade;

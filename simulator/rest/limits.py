@@ -3,15 +3,15 @@
 import math
 from dataclasses import dataclass
 
-from simulator.clock import MINUTE_US, SECOND_US, Clock
+from simulator.clock import MINUTE_US, SECOND_US, SimulatedClock
 
 _REFUSALS_BEFORE_BAN = 20
 _FIRST_BAN_US = 120 * SECOND_US
-_LONGEST_BAN_US = 3 * 86_400 * SECOND_US
+_MAX_BAN_US = 3 * 86_400 * SECOND_US
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class WeightCharge:
     """What the limiter says of one request.
 
     Attributes:
@@ -43,17 +43,17 @@ class WeightLimiter:
         limit: weight allowed in a clock minute.
     """
 
-    def __init__(self, limit: int, clock: Clock) -> None:
+    def __init__(self, limit: int, clock: SimulatedClock) -> None:
         self.limit = limit
         self._clock = clock
         self._accounts: dict[str, _Account] = {}
 
-    def charge(self, address: str, weight: int) -> Verdict:
+    def charge(self, address: str, weight: int) -> WeightCharge:
         """Counts one request; refused requests cost their weight too."""
         now_us = self._clock.now_us()
         account = self._accounts.setdefault(address, _Account())
         if now_us < account.banned_until_us:
-            return Verdict(
+            return WeightCharge(
                 418,
                 account.used,
                 self._real_seconds(account.banned_until_us - now_us),
@@ -65,15 +65,15 @@ class WeightLimiter:
             account.refusals = 0
         account.used += weight
         if account.used <= self.limit:
-            return Verdict(200, account.used)
+            return WeightCharge(200, account.used)
         account.refusals += 1
         if account.refusals > _REFUSALS_BEFORE_BAN:
-            span_us = min(_LONGEST_BAN_US, _FIRST_BAN_US << min(account.bans, 20))
+            span_us = min(_MAX_BAN_US, _FIRST_BAN_US << min(account.bans, 20))
             account.bans += 1
             account.banned_until_us = now_us + span_us
-            return Verdict(418, account.used, self._real_seconds(span_us), now_us + span_us)
+            return WeightCharge(418, account.used, self._real_seconds(span_us), now_us + span_us)
         left_us = (account.minute + 1) * MINUTE_US - now_us
-        return Verdict(429, account.used, self._real_seconds(left_us))
+        return WeightCharge(429, account.used, self._real_seconds(left_us))
 
     def _real_seconds(self, span_us: int) -> int:
         seconds = self._clock.real_seconds(span_us)

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.datastructures import QueryParams
 
-from simulator.wire.frames import US_PER_MS
+from simulator.wire.payloads import US_PER_MS
 
 INTEGER = re.compile(r"-?[0-9]{1,19}\Z")
 # Times of at least 1e14 are µs: 1e14 ms would be the year 5138.
@@ -27,7 +27,7 @@ class ApiError(Exception):
         return {"code": self.code, "msg": str(self)}
 
 
-class Parameters:
+class QueryParameters:
     """Query parameters of one request, read with the exchange's errors.
 
     Args:

@@ -1,11 +1,11 @@
 """Prices and statistics of a symbol: the endpoints `ticker/…`, `avgPrice` and `premiumIndex`."""
 
 from simulator.cache import BoundedCache
-from simulator.clock import DAY_US, MINUTE_US, SECOND_US, Clock
+from simulator.clock import DAY_US, MINUTE_US, SECOND_US, SimulatedClock
 from simulator.market.derivatives import MARK_DECIMALS, mark_price
 from simulator.market.history import History
 from simulator.market.instruments import SPOT_DECIMALS, Instrument, decimal_formatter
-from simulator.market.market import Market
+from simulator.market.market import SimulatedMarket
 from simulator.market.rolling import (
     AVERAGE_PRICE_MINUTES,
     LastTrade,
@@ -16,7 +16,7 @@ from simulator.market.rolling import (
     weighted_price,
     window_stats,
 )
-from simulator.wire.frames import US_PER_MS
+from simulator.wire.payloads import US_PER_MS
 from simulator.wire.tickers import signed
 
 Row = dict[str, int | str]
@@ -34,7 +34,7 @@ class Tickers:
     Statistics of 24 hours are as of the last whole second.
     """
 
-    def __init__(self, market: Market, clock: Clock) -> None:
+    def __init__(self, market: SimulatedMarket, clock: SimulatedClock) -> None:
         self._market = market
         self._clock = clock
         self._days: BoundedCache[tuple[str, int], tuple[WindowStats, LastTrade]] = BoundedCache(

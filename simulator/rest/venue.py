@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from simulator.clock import MINUTE_US, Clock
+from simulator.clock import MINUTE_US, SimulatedClock
 from simulator.market.instruments import Instrument, MarketName
-from simulator.market.market import FOLDED_STEPS_US, Market
+from simulator.market.market import AGGREGATED_STEPS_US, SimulatedMarket
 from simulator.rest.faults import RestFaults
 from simulator.rest.queries import AggTradeQuery, KlineQuery
 from simulator.wire.columns import kline_array
-from simulator.wire.frames import agg_trade_rows, kline_row, trade_rows
+from simulator.wire.payloads import agg_trade_rows, kline_row, trade_rows
 
 Row = dict[str, Any]
 Found = TypeVar("Found")
@@ -58,8 +58,8 @@ class MarketVenue:
     def __init__(
         self,
         name: MarketName,
-        market: Market,
-        clock: Clock,
+        market: SimulatedMarket,
+        clock: SimulatedClock,
         *,
         kline_lag_us: int,
         trade_lag_us: int,
@@ -108,17 +108,17 @@ class MarketVenue:
 
     def kline_text(self, query: KlineQuery, *, unit_us: int) -> bytes | None:
         """`klines` as JSON, five times as fast; None for intervals that are rolled up."""
-        step_us = FOLDED_STEPS_US.get(query.interval.name)
+        step_us = AGGREGATED_STEPS_US.get(query.interval.name)
         if step_us is None:
             return None
-        bars = self._visible(self.market.bars, query)
-        if bars is None:
+        klines = self._visible(self.market.kline_columns, query)
+        if klines is None:
             return b"[]"
         instrument = self.market.instrument(query.symbol)
-        return kline_array(instrument, bars, step_us=step_us, unit_us=unit_us)
+        return kline_array(instrument, klines, step_us=step_us, unit_us=unit_us)
 
     def agg_trades(self, query: AggTradeQuery, *, unit_us: int) -> list[Row]:
-        tape = self.market.agg_trades(
+        trades = self.market.agg_trades(
             query.symbol,
             view_us=self._trades_until_us(query.symbol),
             from_id=query.from_id,
@@ -126,15 +126,15 @@ class MarketVenue:
             end_us=query.end_us,
             limit=query.limit,
         )
-        return agg_trade_rows(tape, unit_us=unit_us)
+        return agg_trade_rows(trades, unit_us=unit_us)
 
     def trades(self, symbol: str, *, from_id: int | None, limit: int, unit_us: int) -> list[Row]:
         history = self.market.history(symbol)
         until_us = self._trades_until_us(symbol)
         stop_agg = history.agg_id_from(until_us + 1)
         if from_id is None:
-            tape = self.market.agg_trades(symbol, view_us=until_us, limit=limit)
-            return trade_rows(tape, unit_us=unit_us)[-limit:]
+            trades = self.market.agg_trades(symbol, view_us=until_us, limit=limit)
+            return trade_rows(trades, unit_us=unit_us)[-limit:]
         wanted = history.position_of_trade(from_id, until_us)
         if wanted >= history.ids_before(until_us // MINUTE_US + 1)[1]:
             return []

@@ -21,26 +21,26 @@ from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from simulator.clock import SECOND_US, Clock
+from simulator.clock import SECOND_US, SimulatedClock
 from simulator.config import SimulatorConfig
 from simulator.market.instruments import MarketName
-from simulator.streams.guards import CONNECT_WINDOW_S, ConnectLimit, MessageRate, OpenPings
-from simulator.streams.hub import Hub, encode_text_frame
-from simulator.streams.protocol import PathError, Session, Target, parse_target
+from simulator.streams.client_limits import CONNECT_WINDOW_S, ConnectLimit, MessageRate, OpenPings
+from simulator.streams.hub import FrameHub, encode_text_frame
+from simulator.streams.protocol import PathError, StreamSession, StreamTarget, parse_target
 
 _POLICY_VIOLATION = 1008
 _GOING_AWAY = 1001
 _CLOSE_TIMEOUT_S = 1.0
-_STALL_LOOK_S = 0.2
+_STALL_POLL_INTERVAL_S = 0.2
 _GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # linger for no time
-_SHORTEST_PING_S = 0.5
+_MIN_PING_INTERVAL_S = 0.5
 _MESSAGE_LIMITS: dict[MarketName, int] = {"spot": 5, "um": 10}
 _PING_INTERVALS_S: dict[MarketName, int] = {"spot": 20, "um": 180}
 _PONG_TIMEOUTS_S: dict[MarketName, int] = {"spot": 60, "um": 600}
 
 
-class Endpoint:
+class StreamServer:
     """All connections of one market's port.
 
     Attributes:
@@ -50,12 +50,14 @@ class Endpoint:
         withheld_us: when frames were due that stalled connections lost, from and to.
     """
 
-    def __init__(self, market: MarketName, hub: Hub, clock: Clock, config: SimulatorConfig) -> None:
+    def __init__(
+        self, market: MarketName, hub: FrameHub, clock: SimulatedClock, config: SimulatorConfig
+    ) -> None:
         self.market = market
         self.hub = hub
         self.clock = clock
         self.config = config
-        self.connections: set[Connection] = set()
+        self.connections: set[ClientConnection] = set()
         self.refusal: tuple[str | None, int | None] | None = None
         self.refused: Counter[str | None] = Counter()
         self.withheld_us: list[tuple[int, int]] = []
@@ -63,9 +65,9 @@ class Endpoint:
         self._connects = ConnectLimit(config.connects_in_5_minutes, window_s=window_s)
         self.log = structlog.get_logger("simulator").bind(market=market)
 
-    def accept(self) -> "Connection":
+    def accept(self) -> "ClientConnection":
         """A protocol for a new TCP connection (factory of `loop.create_server`)."""
-        return Connection(self)
+        return ClientConnection(self)
 
     @property
     def message_limit(self) -> int:
@@ -77,8 +79,8 @@ class Endpoint:
         """Real seconds between pings and until the pong is due."""
         scale = self._scale()
         return (
-            max(_SHORTEST_PING_S, _PING_INTERVALS_S[self.market] * scale),
-            max(4 * _SHORTEST_PING_S, _PONG_TIMEOUTS_S[self.market] * scale),
+            max(_MIN_PING_INTERVAL_S, _PING_INTERVALS_S[self.market] * scale),
+            max(4 * _MIN_PING_INTERVAL_S, _PONG_TIMEOUTS_S[self.market] * scale),
         )
 
     @property
@@ -122,15 +124,15 @@ class Endpoint:
         return len(connections)
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """One client."""
 
-    target: Target
-    session: Session
+    target: StreamTarget
+    session: StreamSession
     transport: asyncio.Transport
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
+    def __init__(self, server: StreamServer) -> None:
+        self._server = server
         self._protocol = ServerProtocol(max_size=1 << 20)
         self._queued: list[bytes] = []
         self._timers: list[asyncio.TimerHandle] = []
@@ -149,12 +151,12 @@ class Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=1 << 20, low=1 << 18)
         self._peer = str(transport.get_extra_info("peername"))
-        refusal = self._endpoint.refusal
+        refusal = self._server.refusal
         if refusal is not None and refusal[1] is None:
-            self._endpoint.refused[refusal[0]] += 1
+            self._server.refused[refusal[0]] += 1
             self.abort("refused")
             return
-        self._endpoint.connections.add(self)
+        self._server.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
         self._protocol.receive_data(data)
@@ -179,8 +181,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget()
         self._drained.set()
-        self._endpoint.connections.discard(self)
-        self._endpoint.log.debug("connection_lost", peer=self._peer, reason=str(exc or "closed"))
+        self._server.connections.discard(self)
+        self._server.log.debug("connection_lost", peer=self._peer, reason=str(exc or "closed"))
 
     # --- hub.Listener
 
@@ -193,8 +195,8 @@ class Connection(asyncio.Protocol):
             return
         self.transport.write(b"".join(queued))
         waiting = self.transport.get_write_buffer_size()
-        if waiting > self._endpoint.config.write_buffer_bytes:
-            self._endpoint.log.warning("slow_client_dropped", peer=self._peer, bytes=waiting)
+        if waiting > self._server.config.write_buffer_bytes:
+            self._server.log.warning("slow_client_dropped", peer=self._peer, bytes=waiting)
             self.abort("slow")
 
     async def drained(self) -> None:
@@ -205,18 +207,18 @@ class Connection(asyncio.Protocol):
 
     def abort(self, reason: str) -> None:
         """Drops the connection with a TCP reset, without a closing handshake."""
-        self._endpoint.log.info("connection_aborted", peer=self._peer, reason=reason)
+        self._server.log.info("connection_aborted", peer=self._peer, reason=reason)
         self._forget()
         tcp = self.transport.get_extra_info("socket")
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self.transport.abort()
 
     def stall(self, seconds: float | None) -> None:
-        """Falls silent, see `Endpoint.stall`."""
+        """Falls silent, see `StreamServer.stall`."""
         if not self._stalled:
             self._stalled = True
             self.transport.pause_reading()
-            self._later(_STALL_LOOK_S, self._look_whether_gone)
+            self._later(_STALL_POLL_INTERVAL_S, self._drop_if_client_gone)
         if seconds is not None:
             self._later(seconds, self.resume)
 
@@ -225,9 +227,9 @@ class Connection(asyncio.Protocol):
         if self._stalled and not self.transport.is_closing():
             self._stalled = False
             self.transport.resume_reading()
-            self._later(self._endpoint.ping_times_s()[1], self._check_pongs)
+            self._later(self._server.ping_times_s()[1], self._check_pongs)
 
-    def _look_whether_gone(self) -> None:
+    def _drop_if_client_gone(self) -> None:
         """Lets go of a stalled connection whose client has closed it, which nobody reads."""
         if not self._stalled or self.transport.is_closing():
             return
@@ -236,7 +238,7 @@ class Connection(asyncio.Protocol):
         if any(found & _GONE for _, found in looking.poll(0)):
             self.transport.abort()
         else:
-            self._later(_STALL_LOOK_S, self._look_whether_gone)
+            self._later(_STALL_POLL_INTERVAL_S, self._drop_if_client_gone)
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -244,10 +246,10 @@ class Connection(asyncio.Protocol):
         return tuple(self.session.streams) if self._is_open else ()
 
     def announce_shutdown(self, grace_s: float) -> None:
-        """Sends the `serverShutdown` event, see `Endpoint.announce_shutdown`."""
+        """Sends the `serverShutdown` event, see `StreamServer.announce_shutdown`."""
         if not self._is_open or self._stalled:
             return
-        event_us = self._endpoint.clock.now_us() // self.target.unit_us
+        event_us = self._server.clock.now_us() // self.target.unit_us
         text = f'{{"e":"serverShutdown","E":{event_us}}}'
         if self.session.combined:
             text = f'{{"stream":"!serverShutdown","data":{text}}}'
@@ -257,18 +259,18 @@ class Connection(asyncio.Protocol):
     # --- the session
 
     def _handshake(self, request: Request) -> None:
-        refusal = self._endpoint.refusal
+        refusal = self._server.refusal
         if refusal is not None and refusal[1] is not None:
-            self._endpoint.refused[refusal[0]] += 1
+            self._server.refused[refusal[0]] += 1
             rejection = self._protocol.reject(refusal[1], "connection refused\n")
             self._protocol.send_response(rejection)
             return
         try:
-            target = parse_target(self._endpoint.market, request.path)
+            target = parse_target(self._server.market, request.path)
         except PathError as error:
             self._protocol.send_response(self._protocol.reject(error.status, f"{error}\n"))
             return
-        wait_s = self._endpoint.connect_wait_s(str(self.transport.get_extra_info("peername")[0]))
+        wait_s = self._server.connect_wait_s(str(self.transport.get_extra_info("peername")[0]))
         if wait_s > 0:
             rejection = self._protocol.reject(429, "Too many connection attempts.\n")
             rejection.headers["Retry-After"] = str(math.ceil(wait_s))
@@ -280,16 +282,16 @@ class Connection(asyncio.Protocol):
             return
         self._send_protocol_data()
         self.target = target
-        self.session = Session(target.combined, max_streams=self._endpoint.config.max_streams)
+        self.session = StreamSession(target.combined, max_streams=self._server.config.max_streams)
         self._is_open = True
-        self._endpoint.log.debug("connection_opened", peer=self._peer, path=request.path)
+        self._server.log.debug("connection_opened", peer=self._peer, path=request.path)
         if len(target.streams) > self.session.max_streams:
             self.close(_POLICY_VIOLATION, "Invalid request")
             return
-        self._endpoint.hub.subscribe(self, self.session.add(target.streams))
+        self._server.hub.subscribe(self, self.session.add(target.streams))
         self._schedule_ping()
-        life_s = self._endpoint.clock.real_seconds(
-            int(self._endpoint.config.connection_life_s * SECOND_US)
+        life_s = self._server.clock.real_seconds(
+            int(self._server.config.connection_life_s * SECOND_US)
         )
         if life_s < 10 * 86_400:
             self._later(life_s, lambda: self.close(_GOING_AWAY, "24 hours are over"))
@@ -297,10 +299,10 @@ class Connection(asyncio.Protocol):
     def _receive(self, frame: Frame) -> None:
         is_pong = frame.opcode is Opcode.PONG
         answers = is_pong and self._pings.answer(bytes(frame.data))
-        if answers and self._endpoint.pings_are_hurried:
+        if answers and self._server.pings_are_hurried:
             return  # a fast clock asks for more pongs in a second than the exchange would
         if is_pong or frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.PING):
-            limit = self._endpoint.message_limit
+            limit = self._server.message_limit
             if self._messages.exceeds(limit, time.monotonic()):
                 self.close(_POLICY_VIOLATION, "Too many requests")
                 return
@@ -308,13 +310,13 @@ class Connection(asyncio.Protocol):
             self._fragments.append(bytes(frame.data))
             if frame.fin:
                 message, self._fragments = b"".join(self._fragments), []
-                self._obey(message)
+                self._handle_control(message)
 
-    def _obey(self, message: bytes) -> None:
+    def _handle_control(self, message: bytes) -> None:
         reply = self.session.handle(message)
         self._write_text(reply.text)
-        self._endpoint.hub.unsubscribe(self, reply.removed)
-        self._endpoint.hub.subscribe(self, reply.added)
+        self._server.hub.unsubscribe(self, reply.removed)
+        self._server.hub.subscribe(self, reply.added)
         if reply.close is not None:
             self.close(_POLICY_VIOLATION, reply.close)
 
@@ -322,7 +324,7 @@ class Connection(asyncio.Protocol):
         """Starts the closing handshake; the TCP connection is dropped if it takes too long."""
         if not self._is_open:
             return
-        self._endpoint.log.info("connection_closed", peer=self._peer, code=code, reason=reason)
+        self._server.log.info("connection_closed", peer=self._peer, code=code, reason=reason)
         self._forget()
         try:
             self._protocol.send_close(code, reason)
@@ -336,7 +338,7 @@ class Connection(asyncio.Protocol):
         """Ends subscriptions and timers; what remains is the closing handshake."""
         if self._is_open:
             self._is_open = False
-            self._endpoint.hub.unsubscribe(self, tuple(self.session.streams))
+            self._server.hub.unsubscribe(self, tuple(self.session.streams))
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
@@ -349,14 +351,14 @@ class Connection(asyncio.Protocol):
         self._timers.append(asyncio.get_running_loop().call_later(seconds, action))
 
     def _schedule_ping(self) -> None:
-        self._later(self._endpoint.ping_times_s()[0], self._ping)
+        self._later(self._server.ping_times_s()[0], self._ping)
 
     def _ping(self) -> None:
         if not self._is_open:  # it was due when the connection ended
             return
         if not self._stalled:
-            payload = str(self._endpoint.clock.now_us() // 1_000).encode()
-            timeout_s = self._endpoint.ping_times_s()[1]
+            payload = str(self._server.clock.now_us() // 1_000).encode()
+            timeout_s = self._server.ping_times_s()[1]
             self._protocol.send_ping(payload)
             self._send_protocol_data()
             self._pings.send(payload, time.monotonic() + timeout_s)

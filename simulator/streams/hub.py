@@ -3,17 +3,17 @@
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from simulator.streams.protocol import Session, Target
+from simulator.streams.protocol import StreamSession, StreamTarget
 
 # (unit_us) -> payloads of the stream in that unit of time
 Render = Callable[[int], list[str]]
 
 
-class Listener(Protocol):
+class FrameListener(Protocol):
     """A connection, as the hub sees it."""
 
-    target: Target
-    session: Session
+    target: StreamTarget
+    session: StreamSession
 
     def queue(self, frames: list[bytes]) -> None:
         """Takes encoded WebSocket frames to be written at the next flush."""
@@ -41,7 +41,7 @@ def _encoded(stream: str, payloads: list[str], combined: bool) -> list[bytes]:
     return [encode_text_frame(text.encode()) for text in payloads]
 
 
-class Hub:
+class FrameHub:
     """Listeners of each stream of one market.
 
     Args:
@@ -60,13 +60,13 @@ class Hub:
         on_first: Callable[[str], None],
         on_last: Callable[[str], None],
     ) -> None:
-        self.sent_until_us = self.most_behind_us = 0
+        self.sent_until_us = self.max_behind_us = 0
         self._on_first = on_first
         self._on_last = on_last
-        self._listeners: dict[str, dict[Listener, None]] = {}
-        self._waiting: dict[Listener, None] = {}
+        self._listeners: dict[str, dict[FrameListener, None]] = {}
+        self._waiting: dict[FrameListener, None] = {}
 
-    def subscribe(self, listener: Listener, streams: Iterable[str]) -> None:
+    def subscribe(self, listener: FrameListener, streams: Iterable[str]) -> None:
         """Adds a listener to streams; names that its path does not carry stay silent."""
         for stream in streams:
             if not listener.target.delivers(stream):
@@ -77,7 +77,7 @@ class Hub:
             if is_first:
                 self._on_first(stream)
 
-    def unsubscribe(self, listener: Listener, streams: Iterable[str]) -> None:
+    def unsubscribe(self, listener: FrameListener, streams: Iterable[str]) -> None:
         """Takes a listener off streams; unknown names are left alone."""
         for stream in streams:
             listeners = self._listeners.get(stream)
@@ -88,7 +88,7 @@ class Hub:
                 del self._listeners[stream]
                 self._on_last(stream)
 
-    def listeners_of(self, stream: str) -> Iterable[Listener]:
+    def listeners_of(self, stream: str) -> Iterable[FrameListener]:
         """Those who listen to the stream."""
         return self._listeners.get(stream, ())
 
@@ -96,11 +96,11 @@ class Hub:
         """All streams that someone listens to."""
         return tuple(self._listeners)
 
-    def listeners(self) -> tuple[Listener, ...]:
+    def listeners(self) -> tuple[FrameListener, ...]:
         """All who listen to something, each once."""
         return tuple(dict.fromkeys(one for group in self._listeners.values() for one in group))
 
-    def queue(self, listener: Listener, frames: list[bytes]) -> None:
+    def queue(self, listener: FrameListener, frames: list[bytes]) -> None:
         """Queues encoded frames for one listener until the next flush."""
         listener.queue(frames)
         self._waiting[listener] = None

@@ -28,7 +28,7 @@ class PathError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class StreamTarget:
     """What a connection's URL asks for.
 
     Attributes:
@@ -59,7 +59,7 @@ def _as_utf8(raw: str) -> str:
         raise PathError(400, "the path is neither ASCII nor UTF-8") from None
 
 
-def parse_target(market: MarketName, raw: str) -> Target:
+def parse_target(market: MarketName, raw: str) -> StreamTarget:
     """Reads `/ws`, `/ws/<stream>[/<stream>…]`, `/stream?streams=a/b`, with USD-M's routes."""
     parts = urlsplit(_as_utf8(raw))
     query = parse_qs(parts.query, keep_blank_values=True)
@@ -76,15 +76,15 @@ def parse_target(market: MarketName, raw: str) -> Target:
             raise PathError(400, f"timeUnit is {unit!r}; it must be MILLISECOND or MICROSECOND")
         unit_us = 1 if unit == "MICROSECOND" else 1_000
     if segments[:1] == ["ws"]:
-        return Target(False, tuple(segments[1:]), route, unit_us)
+        return StreamTarget(False, tuple(segments[1:]), route, unit_us)
     if segments == ["stream"]:
         names = [name for text in query.get("streams", []) for name in text.split("/") if name]
-        return Target(True, tuple(names), route, unit_us)
+        return StreamTarget(True, tuple(names), route, unit_us)
     raise PathError(404, f"no stream endpoint at {parts.path!r}; use /ws or /stream")
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ControlReply:
     """What a control message brought about.
 
     Attributes:
@@ -100,7 +100,7 @@ class Reply:
 
 
 @dataclass(slots=True)
-class Session:
+class StreamSession:
     """Subscriptions and properties of one connection."""
 
     combined: bool
@@ -113,7 +113,7 @@ class Session:
         self.streams.update(dict.fromkeys(new))
         return new
 
-    def handle(self, text: str | bytes) -> Reply:
+    def handle(self, text: str | bytes) -> ControlReply:
         """Carries out one control message."""
         try:
             message = json.loads(text)
@@ -154,7 +154,7 @@ class Session:
             case other:
                 return _error(_INVALID_REQUEST, _unknown_variant(other), identity)
 
-    def _change(self, method: str, params: Any, identity: Any) -> Reply:
+    def _change(self, method: str, params: Any, identity: Any) -> ControlReply:
         if not isinstance(params, list) or not params:
             return _error(_INVALID_REQUEST, "Invalid request: no streams in `params`", identity)
         if not all(isinstance(name, str) for name in params):
@@ -167,10 +167,10 @@ class Session:
         new = dict.fromkeys(name for name in params if name not in self.streams)
         if len(self.streams) + len(new) > self.max_streams:
             reply = _error(_TOO_MANY, "Too many subscriptions", identity)
-            return Reply(reply.text, close="Invalid request")
+            return ControlReply(reply.text, close="Invalid request")
         return _result(None, identity, added=self.add(params))
 
-    def _property(self, method: str, params: Any, identity: Any) -> Reply:
+    def _property(self, method: str, params: Any, identity: Any) -> ControlReply:
         wanted = 2 if method == "SET_PROPERTY" else 1
         if not isinstance(params, list) or not params or not isinstance(params[0], str):
             return _error(
@@ -211,9 +211,9 @@ def _dump(value: Any) -> str:
 
 def _result(
     result: Any, identity: Any, *, added: tuple[str, ...] = (), removed: tuple[str, ...] = ()
-) -> Reply:
-    return Reply(_dump({"result": result, "id": identity}), added, removed)
+) -> ControlReply:
+    return ControlReply(_dump({"result": result, "id": identity}), added, removed)
 
 
-def _error(code: int, message: str, identity: Any) -> Reply:
-    return Reply(_dump({"error": {"code": code, "msg": message}, "id": identity}))
+def _error(code: int, message: str, identity: Any) -> ControlReply:
+    return ControlReply(_dump({"error": {"code": code, "msg": message}, "id": identity}))

@@ -1,6 +1,6 @@
 """Stream payloads of order books: best prices, the top of the book, changes."""
 
-from simulator.market.book.book import BestPrices, BookChange, BookState
+from simulator.market.book.book import BookDiff, BookSnapshot, BookTicker
 from simulator.market.instruments import Instrument
 from simulator.market.noise import IntArray
 
@@ -13,7 +13,7 @@ def levels_text(instrument: Instrument, levels: IntArray) -> str:
 
 
 def book_ticker_payload(
-    instrument: Instrument, best: BestPrices, *, event_us: int, unit_us: int
+    instrument: Instrument, best: BookTicker, *, event_us: int, unit_us: int
 ) -> str:
     """`bookTicker` stream payload; on spot it has neither an event type nor a time."""
     price, quantity = instrument.format_price, instrument.format_quantity
@@ -29,7 +29,7 @@ def book_ticker_payload(
 
 
 def depth_update_payload(
-    instrument: Instrument, change: BookChange, *, event_us: int, unit_us: int
+    instrument: Instrument, change: BookDiff, *, event_us: int, unit_us: int
 ) -> str:
     """`depthUpdate` payload of a diff depth stream; USD-M lists its bids from the lowest on."""
     bids = change.bids if instrument.market == "spot" else change.bids[::-1]
@@ -46,7 +46,7 @@ def depth_update_payload(
 
 def partial_depth_payload(
     instrument: Instrument,
-    top: BookState,
+    top: BookSnapshot,
     update_ids: tuple[int, int, int],
     *,
     event_us: int,

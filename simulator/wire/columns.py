@@ -11,16 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from simulator.market.instruments import SPOT_DECIMALS, Instrument
-from simulator.market.klines import Bars
+from simulator.market.klines import KlineColumns
 from simulator.market.noise import IntArray
-from simulator.market.trades.generator import BoolArray, Tape
+from simulator.market.trades.columns import BoolArray, TradeColumns
 
 _ZERO, _POINT = ord("0"), ord(".")
 _ROWS_AT_ONCE = 8_192  # keeps the matrix within the processor's cache
 
 
 @dataclass(frozen=True, slots=True)
-class Number:
+class NumberColumn:
     """A column of whole numbers of 10^-`decimals`, printed with `shown` decimals.
 
     Raises:
@@ -58,7 +58,7 @@ class Number:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ChoiceColumn:
     """A column of one of two words."""
 
     values: BoolArray
@@ -78,7 +78,7 @@ class Choice:
         return words[chosen], keep
 
 
-Column = Number | Choice
+Column = NumberColumn | ChoiceColumn
 
 
 def render(count: int, parts: Sequence[Column | bytes]) -> bytes:
@@ -110,73 +110,78 @@ def _numbers(instrument: Instrument) -> tuple[tuple[int, int], tuple[int, int], 
 
 
 def _kline_columns(
-    instrument: Instrument, bars: Bars, *, step_us: int, unit_us: int
+    instrument: Instrument, klines: KlineColumns, *, step_us: int, unit_us: int
 ) -> list[Column]:
     """The first eleven of the twelve elements of a kline; the last one is a constant."""
     price, quantity, quote = _numbers(instrument)
     return [
-        Number(bars.open_time_us // unit_us),
-        Number(bars.open, *price),
-        Number(bars.high, *price),
-        Number(bars.low, *price),
-        Number(bars.close, *price),
-        Number(bars.volume, *quantity),
-        Number((bars.open_time_us + (step_us - 1)) // unit_us),
-        Number(bars.quote_volume, *quote),
-        Number(bars.trade_count),
-        Number(bars.taker_buy_volume, *quantity),
-        Number(bars.taker_buy_quote_volume, *quote),
+        NumberColumn(klines.open_time_us // unit_us),
+        NumberColumn(klines.open, *price),
+        NumberColumn(klines.high, *price),
+        NumberColumn(klines.low, *price),
+        NumberColumn(klines.close, *price),
+        NumberColumn(klines.volume, *quantity),
+        NumberColumn((klines.open_time_us + (step_us - 1)) // unit_us),
+        NumberColumn(klines.quote_volume, *quote),
+        NumberColumn(klines.trade_count),
+        NumberColumn(klines.taker_buy_volume, *quantity),
+        NumberColumn(klines.taker_buy_quote_volume, *quote),
     ]
 
 
-def kline_array(instrument: Instrument, bars: Bars, *, step_us: int, unit_us: int) -> bytes:
+def kline_array(
+    instrument: Instrument, klines: KlineColumns, *, step_us: int, unit_us: int
+) -> bytes:
     """REST klines as JSON: `frames.kline_row` of every bar, in an array."""
-    columns = _kline_columns(instrument, bars, step_us=step_us, unit_us=unit_us)
+    columns = _kline_columns(instrument, klines, step_us=step_us, unit_us=unit_us)
     parts: list[Column | bytes] = [b"["]
     for number, column in enumerate(columns):
         quotes = b"" if number in (0, 6, 8) else b'"'
         parts += [quotes, column, quotes + b","]
-    text = render(len(bars), [*parts, b'"0"],'])
+    text = render(len(klines), [*parts, b'"0"],'])
     return b"[" + text[:-1] + b"]"
 
 
-def kline_lines(instrument: Instrument, bars: Bars, *, step_us: int, unit_us: int) -> bytes:
+def kline_lines(
+    instrument: Instrument, klines: KlineColumns, *, step_us: int, unit_us: int
+) -> bytes:
     """CSV lines of a kline dump."""
-    columns = _kline_columns(instrument, bars, step_us=step_us, unit_us=unit_us)
-    return render(len(bars), [*_separated(columns), b",0\n"])
+    columns = _kline_columns(instrument, klines, step_us=step_us, unit_us=unit_us)
+    return render(len(klines), [*_separated(columns), b",0\n"])
 
 
-def agg_trade_lines(tape: Tape, *, unit_us: int) -> bytes:
+def agg_trade_lines(trades: TradeColumns, *, unit_us: int) -> bytes:
     """CSV lines of an aggTrades dump."""
-    price, quantity, _ = _numbers(tape.instrument)
+    price, quantity, _ = _numbers(trades.instrument)
     columns = [
-        Number(tape.agg_id),
-        Number(tape.price, *price),
-        Number(tape.quantity, *quantity),
-        Number(tape.first_id),
-        Number(tape.first_id + tape.fills - 1),
-        Number(tape.time_us // unit_us),
+        NumberColumn(trades.agg_id),
+        NumberColumn(trades.price, *price),
+        NumberColumn(trades.quantity, *quantity),
+        NumberColumn(trades.first_id),
+        NumberColumn(trades.first_id + trades.fills - 1),
+        NumberColumn(trades.time_us // unit_us),
     ]
     return render(
-        len(tape), [*_separated(columns), b",", *_flags(tape.instrument, tape.buyer_is_maker)]
+        len(trades), [*_separated(columns), b",", *_flags(trades.instrument, trades.buyer_is_maker)]
     )
 
 
-def trade_lines(tape: Tape, *, unit_us: int) -> bytes:
+def trade_lines(trades: TradeColumns, *, unit_us: int) -> bytes:
     """CSV lines of a trades dump: one line a market fill."""
-    price, quantity, quote = _numbers(tape.instrument)
-    row = np.repeat(np.arange(len(tape), dtype=np.int64), tape.fills)
-    number = np.arange(len(row), dtype=np.int64) - (np.cumsum(tape.fills) - tape.fills)[row]
-    slot = tape.slot_start[row] + number
+    price, quantity, quote = _numbers(trades.instrument)
+    row = np.repeat(np.arange(len(trades), dtype=np.int64), trades.fills)
+    number = np.arange(len(row), dtype=np.int64) - (np.cumsum(trades.fills) - trades.fills)[row]
+    slot = trades.slot_start[row] + number
     columns = [
-        Number(tape.first_id[row] + number),
-        Number(tape.price[row], *price),
-        Number(tape.slot_quantity[slot], *quantity),
-        Number(tape.slot_quote[slot], *quote),
-        Number(tape.time_us[row] // unit_us),
+        NumberColumn(trades.first_id[row] + number),
+        NumberColumn(trades.price[row], *price),
+        NumberColumn(trades.slot_quantity[slot], *quantity),
+        NumberColumn(trades.slot_quote[slot], *quote),
+        NumberColumn(trades.time_us[row] // unit_us),
     ]
     return render(
-        len(row), [*_separated(columns), b",", *_flags(tape.instrument, tape.buyer_is_maker[row])]
+        len(row),
+        [*_separated(columns), b",", *_flags(trades.instrument, trades.buyer_is_maker[row])],
     )
 
 
@@ -190,5 +195,5 @@ def _separated(columns: Sequence[Column]) -> list[Column | bytes]:
 def _flags(instrument: Instrument, buyer_is_maker: BoolArray) -> list[Column | bytes]:
     """The end of a trade's line; spot adds whether the price was the best one, and it was."""
     if instrument.market == "spot":
-        return [Choice(buyer_is_maker, b"True", b"False"), b",True\n"]
-    return [Choice(buyer_is_maker, b"true", b"false"), b"\n"]
+        return [ChoiceColumn(buyer_is_maker, b"True", b"False"), b",True\n"]
+    return [ChoiceColumn(buyer_is_maker, b"true", b"false"), b"\n"]

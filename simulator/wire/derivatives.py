@@ -2,7 +2,7 @@
 
 from simulator.market.derivatives import MARK_DECIMALS, Liquidation, MarkPrice
 from simulator.market.instruments import Instrument
-from simulator.wire.frames import US_PER_MS
+from simulator.wire.payloads import US_PER_MS
 from simulator.wire.tickers import signed
 
 

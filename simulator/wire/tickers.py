@@ -1,6 +1,6 @@
 """Stream payloads of statistics over rolling windows."""
 
-from simulator.market.book.book import BestPrices
+from simulator.market.book.book import BookTicker
 from simulator.market.history import History
 from simulator.market.instruments import SPOT_DECIMALS, decimal_formatter
 from simulator.market.rolling import (
@@ -50,7 +50,7 @@ def ticker_payload(
     history: History,
     stats: WindowStats,
     last: LastTrade,
-    best: BestPrices,
+    best: BookTicker,
     *,
     event_us: int,
     unit_us: int,

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from simulator.clock import Clock
+from simulator.clock import SimulatedClock
 from tests.chaos.processes import StreamerProcess
 from tests.chaos.servers import Database
 from tests.chaos.strikes import Strike, Target
@@ -27,7 +27,7 @@ class Blows:
 
     def __init__(
         self,
-        clock: Clock,
+        clock: SimulatedClock,
         *,
         streamer: StreamerProcess,
         twin: StreamerProcess,

@@ -8,9 +8,9 @@ from decimal import Decimal
 from typing import Any
 
 from include.domain.instruments import exchange_symbol_of, market_of
-from simulator.market.trades.generator import FillKind, Tape
+from simulator.market.trades.columns import FillKind, TradeColumns
 from simulator.server import ExchangeThread
-from simulator.wire.frames import agg_trade_rows, fills_of
+from simulator.wire.payloads import agg_trade_rows, fills_of
 
 Row = tuple[Any, ...]
 Quote = tuple[int, Row]
@@ -42,7 +42,7 @@ def in_exchange_time(exchange: ExchangeThread, moment_us: int) -> int:
     return round(now_us - (machine_us - moment_us) * exchange.clock.speed)
 
 
-def _tape(exchange: ExchangeThread, symbol: str, from_us: int, until_us: int) -> Tape:
+def _trades(exchange: ExchangeThread, symbol: str, from_us: int, until_us: int) -> TradeColumns:
     market = exchange.markets[market_of(symbol).value]
     return market.agg_trades(
         exchange_symbol_of(symbol),
@@ -57,25 +57,25 @@ def trades_of(
 ) -> dict[tuple[int, int], Row]:
     """Trades by time and id; USD-M has times in ms."""
     unit_us = 1 if market_of(symbol).value == "spot" else 1_000
-    tape = _tape(exchange, symbol, from_us // 1_000 * 1_000, until_us)
+    trades = _trades(exchange, symbol, from_us // 1_000 * 1_000, until_us)
     if dataset == "agg_trades":
         return {
             (row["T"] * unit_us, row["a"]): (
                 Decimal(row["p"]), Decimal(row["q"]), row["f"], row["l"], row["m"],
             )
-            for row in agg_trade_rows(tape, unit_us=unit_us)
+            for row in agg_trade_rows(trades, unit_us=unit_us)
         }  # fmt: skip
-    unit = tape.instrument
+    unit = trades.instrument
     found = {}
-    for row in range(len(tape)):
-        time_us = int(tape.time_us[row]) // unit_us * unit_us
-        price = Decimal(unit.format_price(int(tape.price[row])))
-        for number, quantity, kind in fills_of(tape, row):
+    for row in range(len(trades)):
+        time_us = int(trades.time_us[row]) // unit_us * unit_us
+        price = Decimal(unit.format_price(int(trades.price[row])))
+        for number, quantity, kind in fills_of(trades, row):
             if kind is not FillKind.VOID:
                 found[time_us, number] = (
                     price,
                     Decimal(unit.format_quantity(quantity)),
-                    bool(tape.buyer_is_maker[row]),
+                    bool(trades.buyer_is_maker[row]),
                 )
     return found
 

@@ -27,7 +27,7 @@ def withheld(exchange: ExchangeThread, dataset: str, symbol: str) -> Spans:
     faults = parse_plan(exchange.faults.plan())
     market = market_of(symbol).value
     # A stalled connection is chosen by any of its streams.
-    stalled = exchange.call(lambda: list(exchange.endpoints[market].withheld_us))
+    stalled = exchange.call(lambda: list(exchange.stream_servers[market].withheld_us))
     spans = [
         (fault.at_us, fault.end_us or fault.at_us)
         for fault in _silent(faults)
@@ -45,7 +45,7 @@ def held_back_until(exchange: ExchangeThread, dataset: str, symbol: str) -> Call
     name = exchange_symbol_of(symbol)
     stream = f"{name.lower()}@{STREAM_OF[dataset]}"
     # Frames are sent late where the machine has other work.
-    behind_us = exchange.endpoints[market_of(symbol).value].hub.max_behind_us + SLACK_US
+    behind_us = exchange.stream_servers[market_of(symbol).value].hub.max_behind_us + SLACK_US
     held = [
         (
             fault.at_us - SLACK_US,

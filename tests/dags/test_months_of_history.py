@@ -30,11 +30,11 @@ from simulator.dumps.faults import (
     CorruptZip,
     DropRows,
     DumpRule,
-    Missing,
-    Reissue,
+    MissingFile,
+    ReissueFile,
     StaleChecksum,
 )
-from simulator.rest.limits import Verdict, WeightLimiter
+from simulator.rest.limits import WeightCharge, WeightLimiter
 from simulator.server import ExchangeThread
 from tests.dags.real_airflow import kill_a_load, real_airflow, until
 from tests.integration.jobs.faulty_host import FaultyHost, faulty_host
@@ -88,7 +88,7 @@ def asked() -> Iterator[Asked]:
     found = Asked()
     real = WeightLimiter.charge
 
-    def charge(self: WeightLimiter, address: str, weight: int) -> Verdict:
+    def charge(self: WeightLimiter, address: str, weight: int) -> WeightCharge:
         found.weight[self.limit, self._clock.now_us() // MINUTE_US] += weight
         return real(self, address, weight)
 
@@ -113,7 +113,7 @@ def exchange(asked: Asked) -> Iterator[ExchangeThread]:
             CORRUPT_DAY: CorruptZip(checksum_fits=True),
             CUT_DAY: DropRows(rows=60),
             STALE_DAY: StaleChecksum(),
-            MISSING_DAY: Missing(),
+            MISSING_DAY: MissingFile(),
         }.items():
             running.dump_faults.add(DumpRule(effect=effect, path=path))
         yield running
@@ -302,7 +302,7 @@ def test_the_months_are_the_exchanges_whatever_went_wrong(
 ):
     day_us = TIMEFRAMES["1d"].next_open_us(0)
     wrong_yet = exchange.dump_faults.add(
-        DumpRule(effect=Reissue(at_us=to_us(NOW) + day_us), path=REISSUED_MONTH)
+        DumpRule(effect=ReissueFile(at_us=to_us(NOW) + day_us), path=REISSUED_MONTH)
     )
     reissued = altered_minutes(exchange, REISSUED_MONTH)
     (altered,) = altered_minutes(exchange, WRONG_MONTH)
@@ -346,7 +346,7 @@ def test_the_months_are_the_exchanges_whatever_went_wrong(
 
     exchange.dump_faults.remove(wrong_yet)
     exchange.dump_faults.add(
-        DumpRule(effect=Reissue(at_us=exchange.clock.now_us()), path=REISSUED_MONTH)
+        DumpRule(effect=ReissueFile(at_us=exchange.clock.now_us()), path=REISSUED_MONTH)
     )
     tasks = backfill(airflow)
     assert [task.name for task in tasks if task.task_id == "load"] == ["load [BTCUSDT.P 2026-09]"]

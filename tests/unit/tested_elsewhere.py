@@ -86,7 +86,7 @@ TESTED_ELSEWHERE = {
     "simulator/faults/market.py": FAULTS_ON_SOCKETS,
     "simulator/control/faults.py": FAULTS_ON_SOCKETS,
     "simulator/faults/startup.py": "tests/integration/simulator/faults/test_startup.py",
-    "simulator/faults/switchboards.py": FAULTS_ON_SOCKETS,
+    "simulator/faults/rules.py": FAULTS_ON_SOCKETS,
     "simulator/market/hours/kline_pages.py": (
         "pages over halts: tests/unit/simulator/market/trades/test_sessions.py"
     ),
@@ -94,7 +94,7 @@ TESTED_ELSEWHERE = {
     "simulator/streams/feeds/derivatives.py": EVERY_STREAM,
     "simulator/streams/feeds/trades.py": BY_A_WHOLE_SIMULATOR,
     "simulator/streams/feeds/tickers.py": EVERY_STREAM,
-    "simulator/wire/frames.py": BY_A_WHOLE_SIMULATOR,
+    "simulator/wire/payloads.py": BY_A_WHOLE_SIMULATOR,
     "simulator/http/listeners.py": "its cuts: tests/integration/simulator/rest/test_faults.py",
     "simulator/market/history.py": THE_MARKETS_INSIDE,
     "simulator/market/klines.py": THE_MARKETS_INSIDE,

@@ -18,7 +18,7 @@ import numpy as np
 
 from simulator.cache import BoundedCache
 from simulator.clock import MINUTE_US
-from simulator.market.book.levels import Levels, Touch
+from simulator.market.book.levels import BestLevels, Levels
 from simulator.market.history import History
 from simulator.market.instruments import MarketName
 from simulator.market.noise import IntArray, derive_key, hash_counter
@@ -30,7 +30,7 @@ _CACHED_STATES = 4
 _CACHED_MINUTES = 4
 
 
-class BestPrices(NamedTuple):
+class BookTicker(NamedTuple):
     """Best bid and ask after one update; prices and quantities in instrument units."""
 
     time_us: int
@@ -42,7 +42,7 @@ class BestPrices(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class BookState:
+class BookSnapshot:
     """The book after a step.
 
     Attributes:
@@ -57,7 +57,7 @@ class BookState:
 
 
 @dataclass(frozen=True, slots=True)
-class BookChange:
+class BookDiff:
     """What leads from the state with `previous_update_id` to the one with `last_update_id`.
 
     Attributes:
@@ -84,7 +84,7 @@ class _MinuteSteps(NamedTuple):
     seen: list[int]  # orders of the minute that each step has seen
 
 
-class Book:
+class OrderBook:
     """The order book of one listing, past and future."""
 
     def __init__(self, history: History, *, seed: int) -> None:
@@ -100,7 +100,7 @@ class Book:
         self._gap_key = derive_key(seed, *labels, "gap")
         self._levels = Levels(instrument, seed=seed)
         # Keys begin with the calendar's revision.
-        self._states: BoundedCache[tuple[int, int], BookState] = BoundedCache(_CACHED_STATES)
+        self._states: BoundedCache[tuple[int, int], BookSnapshot] = BoundedCache(_CACHED_STATES)
         self._minutes: BoundedCache[tuple[int, int], _MinuteSteps] = BoundedCache(_CACHED_MINUTES)
 
     # --- steps and ids
@@ -168,7 +168,7 @@ class Book:
 
     def _make_minute(self, minute: int) -> _MinuteSteps:
         history = self._history
-        tape = history.minute(minute)
+        trades = history.minute(minute)
         agg_id, _ = history.ids_before(minute)
         listed = history.listed_since_us((minute + 1) * MINUTE_US - 1) // MINUTE_US
         if agg_id > history.ids_before(listed)[0]:
@@ -178,18 +178,18 @@ class Book:
             first = history.minute(listed)
             price, maker = int(first.price[0]), bool(first.buyer_is_maker[0])
         steps = np.arange(self._steps_a_minute, dtype=np.int64) * self.step_us
-        seen = np.searchsorted(tape.time_us, steps + minute * MINUTE_US, side="right")
+        seen = np.searchsorted(trades.time_us, steps + minute * MINUTE_US, side="right")
         return _MinuteSteps(
             next_agg_id=agg_id,
-            time_us=tape.time_us.tolist(),
-            price=[price, *tape.price.tolist()],
-            buyer_is_maker=[maker, *tape.buyer_is_maker.tolist()],
+            time_us=trades.time_us.tolist(),
+            price=[price, *trades.price.tolist()],
+            buyer_is_maker=[maker, *trades.buyer_is_maker.tolist()],
             seen=seen.tolist(),
         )
 
     # --- best prices
 
-    def _touch(self, minute: _MinuteSteps, row: int, turn: int) -> Touch:
+    def _touch(self, minute: _MinuteSteps, row: int, turn: int) -> BestLevels:
         """The best prices after a row of the minute."""
         drawn = hash_counter(self._touch_key, (minute.next_agg_id + row << 24) + turn)
         price = minute.price[row] // self.instrument.tick
@@ -199,19 +199,19 @@ class Book:
         else:
             bid, ask = price - spread, price
         step, largest = self.instrument.step, self.instrument.largest_fill
-        return Touch(
+        return BestLevels(
             bid,
             (1 + _skewed(drawn & 0x7FFF, drawn >> 15 & 0x7FFF, largest)) * step,
             ask,
             (1 + _skewed(drawn >> 30 & 0x7FFF, drawn >> 45 & 0x7FFF, largest)) * step,
         )
 
-    def _touch_of(self, step: int) -> Touch:
+    def _touch_of(self, step: int) -> BestLevels:
         minute = self._minute(step // self._steps_a_minute)
         row = minute.seen[step % self._steps_a_minute]
         return self._touch(minute, row, step // self._stride)
 
-    def best_at(self, time_us: int) -> BestPrices:
+    def best_at(self, time_us: int) -> BookTicker:
         """Best bid and ask at a time, orders since the last step included."""
         step = self.step_at(time_us)
         best = self._best_of(step)
@@ -221,7 +221,7 @@ class Book:
             best = later
         return best
 
-    def best_updates(self, step: int) -> Iterator[BestPrices]:
+    def best_updates(self, step: int) -> Iterator[BookTicker]:
         """Updates of the best prices in a step: one an order, and one where the rungs turn."""
         if self._moving(step) != step:
             return
@@ -229,11 +229,11 @@ class Book:
         if self._turns(step):
             yield self._best_of(step)
 
-    def _best_of(self, step: int) -> BestPrices:
+    def _best_of(self, step: int) -> BookTicker:
         step = self._moving(step)
         return self._best(step * self.step_us, self.update_id(step), self._touch_of(step))
 
-    def _within(self, step: int) -> Iterator[BestPrices]:
+    def _within(self, step: int) -> Iterator[BookTicker]:
         """Best prices after each order later than the step before, up to this step."""
         minute = self._minute(step // self._steps_a_minute)
         number = step % self._steps_a_minute
@@ -249,34 +249,36 @@ class Book:
                 yield self._best(part.time_us[row], first_id, touch)
                 first_id += 1
 
-    def _best(self, time_us: int, update_id: int, touch: Touch) -> BestPrices:
+    def _best(self, time_us: int, update_id: int, touch: BestLevels) -> BookTicker:
         bid, bid_quantity, ask, ask_quantity = touch
         tick = self.instrument.tick
-        return BestPrices(time_us, update_id, bid * tick, bid_quantity, ask * tick, ask_quantity)
+        return BookTicker(time_us, update_id, bid * tick, bid_quantity, ask * tick, ask_quantity)
 
     # --- levels
 
-    def book_at(self, time_us: int) -> BookState:
+    def book_at(self, time_us: int) -> BookSnapshot:
         """All levels at a time, as of the last step."""
         return self.state(self.step_at(time_us))
 
-    def state(self, step: int) -> BookState:
+    def state(self, step: int) -> BookSnapshot:
         """All levels after a step."""
         key = (self._history.revision, step)
         return self._states.get(key, lambda: self._make_state(step, self._levels.highest))
 
-    def top(self, step: int, levels: int) -> BookState:
+    def top(self, step: int, levels: int) -> BookSnapshot:
         """The best `levels` of each side after a step (fewer where the book has fewer)."""
         reach = 4 * levels * self._levels.finest
         state = self._make_state(step, reach)
         if min(len(state.bids), len(state.asks)) < levels and reach < self._levels.highest:
             state = self.state(step)
-        return BookState(state.time_us, state.update_id, state.bids[:levels], state.asks[:levels])
+        return BookSnapshot(
+            state.time_us, state.update_id, state.bids[:levels], state.asks[:levels]
+        )
 
-    def _make_state(self, step: int, reach: int) -> BookState:
+    def _make_state(self, step: int, reach: int) -> BookSnapshot:
         step = self._moving(step)
         bids, asks = self._levels.rows(self._touch_of(step), step // self._stride, reach=reach)
-        return BookState(step * self.step_us, self.update_id(step), bids, asks)
+        return BookSnapshot(step * self.step_us, self.update_id(step), bids, asks)
 
     def _first_update_id(self, step: int) -> int:
         previous = self.update_id(step - 1)
@@ -284,7 +286,7 @@ class Book:
             return previous + 1
         return previous + 1 + hash_counter(self._gap_key, step) % (self._ids_a_turn // 2)
 
-    def changes(self, step: int, *, since: int | None = None) -> BookChange | None:
+    def changes(self, step: int, *, since: int | None = None) -> BookDiff | None:
         """What a step changed, or all steps after `since` up to it; None if nothing has.
 
         Applied to the state of step `since` (by default the one before), it gives this step's.
@@ -297,7 +299,7 @@ class Book:
         bids, asks = self._levels.changes(
             self._touch_of(begin), begin // self._stride, self._touch_of(end), end // self._stride
         )
-        return BookChange(step * self.step_us, previous_id, first_id, last_id, bids, asks)
+        return BookDiff(step * self.step_us, previous_id, first_id, last_id, bids, asks)
 
     def update_ids(self, step: int, *, since: int) -> tuple[int, int, int]:
         """Last id up to `since`, first id after it, last id up to `step`.

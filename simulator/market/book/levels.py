@@ -24,7 +24,7 @@ _LATTICES = ((300_000, 200, 32), (60_000, 600, 256), (3_000, 0, 4_096))
 _STRIDE = 0x9E3D  # odd: spreads the changes of neighbouring rungs over the turns
 
 
-class Touch(NamedTuple):
+class BestLevels(NamedTuple):
     """Best bid and ask: prices in ticks, quantities in quantity units."""
 
     bid: int
@@ -52,7 +52,7 @@ class _Lattice(NamedTuple):
         epoch = (turn + cells * _STRIDE % self.period) // self.period
         return hash_counters(self.key ^ 0x5555, (cells << 36) + epoch)
 
-    def window(self, touch: Touch, highest: int) -> tuple[int, int]:
+    def window(self, touch: BestLevels, highest: int) -> tuple[int, int]:
         """The lowest and the highest tick that has rungs."""
         return max(1, touch.bid - self.reach), min(touch.ask + self.reach, highest)
 
@@ -96,7 +96,7 @@ class Levels:
         """Ticks from rung to rung near the best prices."""
         return self._lattices[0].spacing
 
-    def rows(self, touch: Touch, turn: int, *, reach: int) -> tuple[IntArray, IntArray]:
+    def rows(self, touch: BestLevels, turn: int, *, reach: int) -> tuple[IntArray, IntArray]:
         """Bids and asks as rows of (price, quantity), best first, up to `reach` ticks away."""
         ticks, amounts = [], []
         for lattice in self._lattices:
@@ -127,7 +127,7 @@ class Levels:
         )
 
     def changes(
-        self, before: Touch, before_turn: int, after: Touch, after_turn: int
+        self, before: BestLevels, before_turn: int, after: BestLevels, after_turn: int
     ) -> tuple[IntArray, IntArray]:
         """Bids and asks that differ between two books, best first; quantity 0: removed."""
         ticks = self._candidates(before, before_turn, after, after_turn)
@@ -144,7 +144,7 @@ class Levels:
         )
 
     def _candidates(
-        self, before: Touch, before_turn: int, after: Touch, after_turn: int
+        self, before: BestLevels, before_turn: int, after: BestLevels, after_turn: int
     ) -> IntArray:
         """Ticks of all rungs that may differ, ascending and each once."""
         low, high = min(before.bid, after.bid), max(before.ask, after.ask)
@@ -165,7 +165,7 @@ class Levels:
             ticks.append(lattice.ticks(np.concatenate(cells)))
         return np.unique(np.concatenate(ticks))
 
-    def _amounts(self, ticks: IntArray, touch: Touch, turn: int) -> IntArray:
+    def _amounts(self, ticks: IntArray, touch: BestLevels, turn: int) -> IntArray:
         """What a book holds at each of some ticks, in quantity units."""
         total = np.zeros(len(ticks), dtype=np.int64)
         for lattice in self._lattices:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from simulator.clock import MINUTE_US
 from simulator.market.noise import IntArray
 
-State = Literal["unlisted", "trading", "halted", "delisted"]
+TradingState = Literal["unlisted", "trading", "halted", "delisted"]
 
 
 class CalendarError(ValueError):
@@ -24,7 +24,7 @@ class CalendarError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class TradingSession:
     """A stretch of time in which there is trading.
 
     Attributes:
@@ -44,15 +44,15 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
-class Calendar:
+class TradingCalendar:
     """The sessions of one symbol: ascending, apart from each other, at least one."""
 
-    sessions: tuple[Session, ...]
+    sessions: tuple[TradingSession, ...]
 
     @classmethod
-    def open_from(cls, start_us: int) -> "Calendar":
+    def open_from(cls, start_us: int) -> "TradingCalendar":
         """Listed from a moment on, for good; floored to the minute."""
-        return cls((Session(start_us // MINUTE_US * MINUTE_US),))
+        return cls((TradingSession(start_us // MINUTE_US * MINUTE_US),))
 
     # --- questions
 
@@ -61,7 +61,7 @@ class Calendar:
         """Whether there is nothing but a beginning."""
         return len(self.sessions) == 1 and self.sessions[0].stop_us is None
 
-    def latest(self, time_us: int) -> Session | None:
+    def latest(self, time_us: int) -> TradingSession | None:
         """The session that is on, or the last one before; None before the first."""
         starts = [session.start_us for session in self.sessions]
         index = bisect.bisect_right(starts, time_us) - 1
@@ -72,7 +72,7 @@ class Calendar:
         session = self.latest(time_us)
         return session is not None and session.overlaps(time_us, time_us + 1)
 
-    def state(self, time_us: int) -> State:
+    def state(self, time_us: int) -> TradingState:
         """What the exchange tells of the symbol at a moment."""
         session = self.latest(time_us)
         if session is None:
@@ -126,7 +126,7 @@ class Calendar:
             mask |= inside
         return mask
 
-    def cut_minutes(self) -> frozenset[int]:
+    def partial_minutes(self) -> frozenset[int]:
         """Minutes (since the epoch) that a session begins or ends in the middle of."""
         edges = [
             edge
@@ -136,7 +136,7 @@ class Calendar:
         ]
         return frozenset(edge // MINUTE_US for edge in edges)
 
-    def listings(self) -> Iterator[Session]:
+    def listings(self) -> Iterator[TradingSession]:
         """The first session of each generation."""
         known = -1
         for session in self.sessions:
@@ -146,11 +146,11 @@ class Calendar:
 
     # --- changes
 
-    def halted(self, from_us: int, until_us: int | None) -> "Calendar":
+    def halted(self, from_us: int, until_us: int | None) -> "TradingCalendar":
         """Without trading from a moment on, until another or for good."""
         if until_us is not None and until_us <= from_us:
             raise CalendarError("a halt must end after it begins")
-        kept: list[Session] = []
+        kept: list[TradingSession] = []
         for session in self.sessions:
             if not session.overlaps(from_us, until_us if until_us is not None else 1 << 62):
                 kept.append(session)
@@ -163,9 +163,9 @@ class Calendar:
             raise CalendarError("there is no trading that could be halted then")
         if not kept:
             raise CalendarError("a halt must begin after the listing")
-        return Calendar(tuple(kept))
+        return TradingCalendar(tuple(kept))
 
-    def delisted(self, at_us: int) -> "Calendar":
+    def delisted(self, at_us: int) -> "TradingCalendar":
         """The instrument that trades at a moment is delisted then."""
         current = self.latest(at_us)
         if current is None or self.state(at_us) == "delisted" or current.start_us >= at_us:
@@ -178,12 +178,14 @@ class Calendar:
             for session in self.sessions
             if session.start_us >= at_us and session.generation != current.generation
         ]
-        return Calendar((*kept, *later))
+        return TradingCalendar((*kept, *later))
 
-    def relisted(self, start_us: int) -> "Calendar":
+    def relisted(self, start_us: int) -> "TradingCalendar":
         """The name comes back as another instrument, at the next full minute."""
         last = self.sessions[-1]
         start_us = -(-start_us // MINUTE_US) * MINUTE_US
         if last.stop_us is None or not last.ends_listing or start_us < last.stop_us:
             raise CalendarError("a name can come back only after its delisting")
-        return Calendar((*self.sessions, Session(start_us, None, last.generation + 1)))
+        return TradingCalendar(
+            (*self.sessions, TradingSession(start_us, None, last.generation + 1))
+        )

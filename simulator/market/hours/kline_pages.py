@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from simulator.market.hours.calendar import Calendar
+from simulator.market.hours.calendar import TradingCalendar
 from simulator.market.intervals import Interval
 
 
 def window_over_pauses(
     interval: Interval,
-    calendar: Calendar,
+    calendar: TradingCalendar,
     *,
     lowest_us: int,
     highest_us: int,
@@ -28,7 +28,7 @@ def window_over_pauses(
 
 
 def _first(
-    interval: Interval, calendar: Calendar, lowest_us: int, highest_us: int, limit: int
+    interval: Interval, calendar: TradingCalendar, lowest_us: int, highest_us: int, limit: int
 ) -> tuple[int, int] | None:
     first_us: int | None = None
     cursor_us = lowest_us
@@ -40,15 +40,15 @@ def _first(
         if cursor_us > highest_us:
             break
         first_us = cursor_us if first_us is None else first_us
-        bars = _bars_from(interval, cursor_us, limit, highest_us)
-        limit -= _existing(interval, calendar, bars)
-        last_us = bars[-1]
+        opens = _bars_from(interval, cursor_us, limit, highest_us)
+        limit -= _existing(interval, calendar, opens)
+        last_us = opens[-1]
         cursor_us = interval.next_open(last_us)
     return None if first_us is None else (first_us, last_us)
 
 
 def _latest(
-    interval: Interval, calendar: Calendar, lowest_us: int, highest_us: int, limit: int
+    interval: Interval, calendar: TradingCalendar, lowest_us: int, highest_us: int, limit: int
 ) -> tuple[int, int] | None:
     last_us: int | None = None
     cursor_us = highest_us
@@ -60,9 +60,9 @@ def _latest(
         if cursor_us < lowest_us:
             break
         last_us = cursor_us if last_us is None else last_us
-        bars = _bars_until(interval, cursor_us, limit, lowest_us)
-        limit -= _existing(interval, calendar, bars)
-        first_us = bars[0]
+        opens = _bars_until(interval, cursor_us, limit, lowest_us)
+        limit -= _existing(interval, calendar, opens)
+        first_us = opens[0]
         cursor_us = interval.previous_open(first_us)
     return None if last_us is None else (first_us, last_us)
 
@@ -90,7 +90,7 @@ def _bars_until(interval: Interval, open_us: int, count: int, lowest_us: int) ->
     return opens
 
 
-def _existing(interval: Interval, calendar: Calendar, opens: list[int]) -> int:
+def _existing(interval: Interval, calendar: TradingCalendar, opens: list[int]) -> int:
     if interval.step_us is not None:
         times = np.array(opens, dtype=np.int64)
         return int(calendar.overlap_mask(times, interval.step_us).sum())

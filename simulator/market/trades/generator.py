@@ -10,17 +10,13 @@ fill (price 0, quantity 0), or a fill of the insurance fund or of auto-deleverag
 count and aggTrades leave out.
 """
 
-from dataclasses import dataclass
-from enum import IntEnum
-
 import numpy as np
 import numpy.typing as npt
 
 from simulator.clock import MINUTE_US
 from simulator.market.instruments import Instrument
 from simulator.market.noise import IntArray, derive_key, hash_counters, take_bits
-
-BoolArray = npt.NDArray[np.bool_]
+from simulator.market.trades.columns import FillKind, TradeColumns
 
 _INDEX_BITS = 20  # order and fill numbers within a minute
 _ONE = 1 << 16  # fixed point of rates
@@ -32,70 +28,7 @@ _AMPLITUDES = (16_000, 7_000, 3_400, 1_500, 700, 320, 150, 70, 35)
 _NOISE_BITS = 15
 
 
-class FillKind(IntEnum):
-    """What the further fills of an order are; the first fill is always a market trade."""
-
-    MARKET = 0
-    SKIPPED = 1
-    VOID = 2
-    INSURANCE_FUND = 3
-    ADL = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Tape:
-    """The orders of a stretch of minutes, one row an order; prices and quantities in units.
-
-    Attributes:
-        time_us: trade time; ascending.
-        first_id: id of the first fill; the order holds ids `first_id … first_id + slots - 1`.
-        fills: fills that are market trades (`f … l` of the aggTrade).
-        quantity: sum over the market trades; `volume` and `quote` over what klines count.
-        counted: number of fills that klines count.
-        last_counted_id: the greatest of their ids.
-        slot_start: row of `slot_quantity`/`slot_quote` where the order's fills begin.
-    """
-
-    instrument: Instrument
-    time_us: IntArray
-    agg_id: IntArray
-    first_id: IntArray
-    slots: IntArray
-    fills: IntArray
-    tail_kind: IntArray
-    price: IntArray
-    buyer_is_maker: BoolArray
-    quantity: IntArray
-    volume: IntArray
-    quote: IntArray
-    counted: IntArray
-    last_counted_id: IntArray
-    slot_start: IntArray
-    slot_quantity: IntArray
-    slot_quote: IntArray
-
-    def __len__(self) -> int:
-        return len(self.time_us)
-
-    def between(self, start: int, stop: int) -> "Tape":
-        """Orders `start … stop - 1`; the fills are shared, not copied."""
-        if start == 0 and stop == len(self):
-            return self
-        rows = slice(start, stop)
-        return Tape(
-            self.instrument, self.time_us[rows], self.agg_id[rows], self.first_id[rows],
-            self.slots[rows], self.fills[rows], self.tail_kind[rows], self.price[rows],
-            self.buyer_is_maker[rows], self.quantity[rows], self.volume[rows], self.quote[rows],
-            self.counted[rows], self.last_counted_id[rows], self.slot_start[rows],
-            self.slot_quantity, self.slot_quote,
-        )  # fmt: skip
-
-    def until(self, time_us: int) -> "Tape":
-        """Orders with a trade time of at most `time_us`."""
-        return self.between(0, int(np.searchsorted(self.time_us, time_us, side="right")))
-
-
-class TapeMaker:
+class TradeGenerator:
     """Generates the trades of one symbol; knows nothing of ids, which are prefix sums.
 
     Args:
@@ -155,7 +88,7 @@ class TapeMaker:
         *,
         first_agg_id: int,
         first_id: int,
-    ) -> Tape:
+    ) -> TradeColumns:
         """The trades of consecutive minutes from `first_minute`, whose counts are given."""
         instrument = self.instrument
         spot = instrument.market == "spot"
@@ -190,7 +123,7 @@ class TapeMaker:
         volume = _sum_runs(slot_quantity, slot_start)
         quantity = np.where(fills == slots, volume, slot_quantity[slot_start])
         first_ids = first_id + slot_start
-        return Tape(
+        return TradeColumns(
             instrument=instrument,
             time_us=minutes[row] * MINUTE_US + offset,
             agg_id=first_agg_id + np.arange(count, dtype=np.int64),

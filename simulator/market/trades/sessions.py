@@ -1,18 +1,18 @@
 """The trades of a symbol over its sessions: none in the pauses, other ones in each generation."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
 from simulator.clock import MINUTE_US
-from simulator.market.hours.calendar import Calendar
+from simulator.market.hours.calendar import TradingCalendar
 from simulator.market.instruments import Instrument
 from simulator.market.noise import IntArray, derive_key, hash_counter
-from simulator.market.trades.generator import Tape, TapeMaker
+from simulator.market.trades.columns import TradeColumns, join_trades, renumber, select
+from simulator.market.trades.generator import TradeGenerator
 
 # minute -> aggregate id and trade id of its first order
 FirstIds = Callable[[int], tuple[int, int]]
@@ -30,23 +30,23 @@ def instrument_of(instrument: Instrument, generation: int, *, seed: int) -> Inst
     return replace(instrument, typical_price=max(1, instrument.typical_price * percent // 100))
 
 
-class SessionTapes:
+class SessionTrades:
     """Makes the trades of any minutes under a calendar; ids are the caller's business."""
 
-    def __init__(self, instrument: Instrument, calendar: Calendar, *, seed: int) -> None:
+    def __init__(self, instrument: Instrument, calendar: TradingCalendar, *, seed: int) -> None:
         self._instrument = instrument
         self._calendar = calendar
         self._seed = seed
-        self._cut_minutes = calendar.cut_minutes()
+        self._partial_minutes = calendar.partial_minutes()
         self._listing_minutes = {
             session.start_us // MINUTE_US: session.generation for session in calendar.listings()
         }
         self._maker = functools.cache(self._make_maker)
-        self._cut = functools.cache(self._make_cut)
+        self._cut = functools.cache(self._make_partial_minute)
 
-    def _make_maker(self, generation: int) -> TapeMaker:
+    def _make_maker(self, generation: int) -> TradeGenerator:
         instrument = instrument_of(self._instrument, generation, seed=self._seed)
-        return TapeMaker(instrument, seed=self._seed, generation=generation)
+        return TradeGenerator(instrument, seed=self._seed, generation=generation)
 
     def _generation(self, minute: int) -> int:
         return self._calendar.generation((minute + 1) * MINUTE_US - 1)
@@ -74,7 +74,7 @@ class SessionTapes:
             if low < high:
                 part = slice(low - first_minute, high - first_minute)
                 orders[part], further[part] = self._whole_counts(minutes[part])
-        for minute in self._cut_minutes:
+        for minute in self._partial_minutes:
             if first_minute <= minute < stop_minute:
                 cut = self._cut(minute)
                 orders[minute - first_minute] = len(cut)
@@ -91,7 +91,7 @@ class SessionTapes:
 
     def make(
         self, first_minute: int, orders: IntArray, further: IntArray, first_ids: FirstIds
-    ) -> Tape:
+    ) -> TradeColumns:
         """The trades of consecutive minutes, whose counts are given."""
         if self._is_plain_from(first_minute):
             agg_id, trade_id = first_ids(first_minute)
@@ -100,65 +100,27 @@ class SessionTapes:
             )
         stop_minute = first_minute + len(orders)
         edges = {first_minute, stop_minute}
-        for minute in self._cut_minutes:
+        for minute in self._partial_minutes:
             edges |= {minute, minute + 1}
         edges |= set(self._listing_minutes)
         inside = sorted(edge for edge in edges if first_minute <= edge <= stop_minute)
         parts = []
         for low, high in pairwise(inside):
             agg_id, trade_id = first_ids(low)
-            if low in self._cut_minutes:
-                parts.append(renumbered(self._cut(low), agg_id, trade_id))
+            if low in self._partial_minutes:
+                parts.append(renumber(self._cut(low), agg_id, trade_id))
                 continue
             part = slice(low - first_minute, high - first_minute)
             maker = self._maker(self._generation(low))
-            tape = maker.make(
+            trades = maker.make(
                 low, orders[part], further[part], first_agg_id=agg_id, first_id=trade_id
             )
-            parts.append(tape)
-        return join_tapes(parts)
+            parts.append(trades)
+        return join_trades(parts)
 
-    def _make_cut(self, minute: int) -> Tape:
+    def _make_partial_minute(self, minute: int) -> TradeColumns:
         """The trades of a minute that lie in a session, numbered from 0."""
         orders, further = self._whole_counts(np.array([minute], dtype=np.int64))
         maker = self._maker(self._generation(minute))
-        tape = maker.make(minute, orders, further, first_agg_id=0, first_id=0)
-        return renumbered(select(tape, self._calendar.trading_mask(tape.time_us)), 0, 0)
-
-
-def select(tape: Tape, mask: npt.NDArray[np.bool_]) -> Tape:
-    """The orders that a mask keeps, of a tape that has all its fills; ids keep their gaps."""
-    slots = tape.slots[mask]
-    kept_fills = np.repeat(mask, tape.slots)
-    return Tape(
-        tape.instrument, tape.time_us[mask], tape.agg_id[mask], tape.first_id[mask], slots,
-        tape.fills[mask], tape.tail_kind[mask], tape.price[mask], tape.buyer_is_maker[mask],
-        tape.quantity[mask], tape.volume[mask], tape.quote[mask], tape.counted[mask],
-        tape.last_counted_id[mask], np.cumsum(slots) - slots, tape.slot_quantity[kept_fills],
-        tape.slot_quote[kept_fills],
-    )  # fmt: skip
-
-
-def renumbered(tape: Tape, first_agg_id: int, first_id: int) -> Tape:
-    """The same trades, with ids that follow each other from the given ones on."""
-    first_ids = first_id + np.cumsum(tape.slots) - tape.slots
-    return replace(
-        tape,
-        agg_id=first_agg_id + np.arange(len(tape), dtype=np.int64),
-        first_id=first_ids,
-        last_counted_id=first_ids + tape.counted - 1,
-    )
-
-
-def join_tapes(parts: Sequence[Tape]) -> Tape:
-    """Stretches of trades, each with all its fills, one after the other."""
-    if len(parts) == 1:
-        return parts[0]
-    fills_before = np.cumsum([0, *(len(part.slot_quantity) for part in parts[:-1])])
-    moved = [
-        replace(part, slot_start=part.slot_start + before)
-        for part, before in zip(parts, fills_before.tolist(), strict=True)
-    ]
-    names = [name for name in Tape.__dataclass_fields__ if name != "instrument"]
-    columns = {name: np.concatenate([getattr(part, name) for part in moved]) for name in names}
-    return Tape(instrument=parts[-1].instrument, **columns)
+        trades = maker.make(minute, orders, further, first_agg_id=0, first_id=0)
+        return renumber(select(trades, self._calendar.trading_mask(trades.time_us)), 0, 0)

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from simulator.clock import SECOND_US
-from simulator.market.book.book import BestPrices, Book
-from simulator.market.market import Market
+from simulator.market.book.book import BookTicker, OrderBook
+from simulator.market.market import SimulatedMarket
 from simulator.streams.feeds.trades import DueFrame
 from simulator.streams.hub import Render
 from simulator.wire.books import (
@@ -18,7 +18,7 @@ _DEPTH_DELAY_US = 8_000
 _ALL_TICKERS_PERIOD_US = 5 * SECOND_US
 
 
-def book_ticker_feed(book: Book, from_us: int) -> Iterator[DueFrame]:
+def book_ticker_feed(book: OrderBook, from_us: int) -> Iterator[DueFrame]:
     """`bookTicker` frames due from `from_us` on: one an order, one where the book turns."""
     begin_us = max(from_us - _TICKER_DELAY_US, book.start_us)
     step = book.step_at(begin_us)
@@ -31,7 +31,7 @@ def book_ticker_feed(book: Book, from_us: int) -> Iterator[DueFrame]:
         step += 1
 
 
-def depth_feed(book: Book, period_us: int, from_us: int) -> Iterator[DueFrame]:
+def depth_feed(book: OrderBook, period_us: int, from_us: int) -> Iterator[DueFrame]:
     """Diff depth frames: what changed in each period; none where nothing has."""
     for step, since in _periods(book, period_us, from_us):
         previous_id, _, last_id = book.update_ids(step, since=since)
@@ -39,7 +39,9 @@ def depth_feed(book: Book, period_us: int, from_us: int) -> Iterator[DueFrame]:
             yield step * book.step_us + _DEPTH_DELAY_US, _render_change(book, step, since)
 
 
-def partial_depth_feed(book: Book, levels: int, period_us: int, from_us: int) -> Iterator[DueFrame]:
+def partial_depth_feed(
+    book: OrderBook, levels: int, period_us: int, from_us: int
+) -> Iterator[DueFrame]:
     """The best levels after each period in which the book has changed."""
     for step, since in _periods(book, period_us, from_us):
         ids = book.update_ids(step, since=since)
@@ -47,7 +49,7 @@ def partial_depth_feed(book: Book, levels: int, period_us: int, from_us: int) ->
             yield step * book.step_us + _DEPTH_DELAY_US, _render_top(book, levels, step, ids)
 
 
-def all_book_tickers_feed(market: Market, from_us: int) -> Iterator[DueFrame]:
+def all_book_tickers_feed(market: SimulatedMarket, from_us: int) -> Iterator[DueFrame]:
     """USD-M's `!bookTicker`: every 5 s the best prices of all symbols whose book has changed."""
     books = [market.book(symbol) for symbol in market]
     time_us = -(-from_us // _ALL_TICKERS_PERIOD_US) * _ALL_TICKERS_PERIOD_US
@@ -73,7 +75,7 @@ def all_book_tickers_feed(market: Market, from_us: int) -> Iterator[DueFrame]:
         time_us = max(time_us + _ALL_TICKERS_PERIOD_US, next_us)
 
 
-def _periods(book: Book, period_us: int, from_us: int) -> Iterator[tuple[int, int]]:
+def _periods(book: OrderBook, period_us: int, from_us: int) -> Iterator[tuple[int, int]]:
     """Steps that end a period, and the one that ended the period before."""
     steps = period_us // book.step_us
     begin_us = max(from_us - _DEPTH_DELAY_US, book.start_us)
@@ -88,13 +90,13 @@ def _periods(book: Book, period_us: int, from_us: int) -> Iterator[tuple[int, in
         step += steps
 
 
-def _render_best(book: Book, best: BestPrices, due_us: int) -> Render:
+def _render_best(book: OrderBook, best: BookTicker, due_us: int) -> Render:
     return lambda unit_us: [
         book_ticker_payload(book.instrument, best, event_us=due_us, unit_us=unit_us)
     ]
 
 
-def _render_all(books: list[Book], time_us: int) -> Render:
+def _render_all(books: list[OrderBook], time_us: int) -> Render:
     return lambda unit_us: [
         book_ticker_payload(
             book.instrument, book.best_at(time_us), event_us=time_us, unit_us=unit_us
@@ -103,7 +105,7 @@ def _render_all(books: list[Book], time_us: int) -> Render:
     ]
 
 
-def _render_change(book: Book, step: int, since: int) -> Render:
+def _render_change(book: OrderBook, step: int, since: int) -> Render:
     def render(unit_us: int) -> list[str]:
         change = book.changes(step, since=since)
         if change is None:
@@ -114,7 +116,7 @@ def _render_change(book: Book, step: int, since: int) -> Render:
     return render
 
 
-def _render_top(book: Book, levels: int, step: int, ids: tuple[int, int, int]) -> Render:
+def _render_top(book: OrderBook, levels: int, step: int, ids: tuple[int, int, int]) -> Render:
     def render(unit_us: int) -> list[str]:
         top = book.top(step, levels)
         event_us = top.time_us + _DEPTH_DELAY_US

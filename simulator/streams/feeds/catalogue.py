@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from simulator.clock import SECOND_US
 from simulator.market.history import History
 from simulator.market.intervals import SPOT_INTERVALS, UM_INTERVALS, parse_interval
-from simulator.market.market import Market
+from simulator.market.market import SimulatedMarket
 from simulator.streams.feeds.books import (
     all_book_tickers_feed,
     book_ticker_feed,
@@ -41,7 +41,9 @@ _DEPTH_PERIODS = {"spot": (1_000, 100), "um": (250, 500, 100, 0)}
 _MARK_PERIODS = {"": 3 * SECOND_US, "@1s": SECOND_US}
 
 
-def open_feed(market: Market, name: str, from_us: int, *, seed: int) -> Iterator[DueFrame] | None:
+def open_feed(
+    market: SimulatedMarket, name: str, from_us: int, *, seed: int
+) -> Iterator[DueFrame] | None:
     """The feed of a stream by its name, e.g. `btcusdt@kline_1m`; None if there is no such one."""
     if name.startswith("!"):
         return _open_feed_of_all(market, name, from_us, seed)
@@ -69,7 +71,7 @@ def open_feed(market: Market, name: str, from_us: int, *, seed: int) -> Iterator
 
 
 def _open_klines(
-    market: Market, history: History, kind: str, from_us: int, seed: int
+    market: SimulatedMarket, history: History, kind: str, from_us: int, seed: int
 ) -> Iterator[DueFrame] | None:
     interval_name, _, zone = kind.removeprefix("kline_").partition("@")
     offered = SPOT_INTERVALS if history.instrument.market == "spot" else UM_INTERVALS
@@ -79,7 +81,9 @@ def _open_klines(
     return kline_feed(market, history, interval, interval_name, from_us, seed=seed)
 
 
-def _open_book(market: Market, symbol: str, kind: str, from_us: int) -> Iterator[DueFrame] | None:
+def _open_book(
+    market: SimulatedMarket, symbol: str, kind: str, from_us: int
+) -> Iterator[DueFrame] | None:
     book = market.book(symbol)
     if kind == "bookTicker":
         return book_ticker_feed(book, from_us)
@@ -113,7 +117,7 @@ def _open_on_um(history: History, kind: str, from_us: int, seed: int) -> Iterato
 
 
 def _open_feed_of_all(
-    market: Market, name: str, from_us: int, seed: int
+    market: SimulatedMarket, name: str, from_us: int, seed: int
 ) -> Iterator[DueFrame] | None:
     """Streams of all symbols; spot has retired `!ticker@arr` and `!bookTicker`."""
     if not market.instruments:

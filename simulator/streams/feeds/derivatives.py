@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from simulator.clock import MINUTE_US, SECOND_US
 from simulator.market.derivatives import Liquidation, liquidations, mark_price
 from simulator.market.history import History
-from simulator.market.market import Market
+from simulator.market.market import SimulatedMarket
 from simulator.streams.feeds.trades import DueFrame
 from simulator.streams.hub import Render
 from simulator.wire.derivatives import force_order_payload, mark_price_payload
@@ -27,7 +27,7 @@ def mark_price_feed(
 
 
 def all_mark_prices_feed(
-    market: Market, period_us: int, from_us: int, *, seed: int
+    market: SimulatedMarket, period_us: int, from_us: int, *, seed: int
 ) -> Iterator[DueFrame]:
     """Arrays of all symbols' mark prices; every second they come as two frames."""
     histories = [market.history(symbol) for symbol in market]
@@ -57,7 +57,9 @@ def force_order_feed(history: History, from_us: int, *, seed: int) -> Iterator[D
         minute = traded + 1
 
 
-def all_force_orders_feed(market: Market, from_us: int, *, seed: int) -> Iterator[DueFrame]:
+def all_force_orders_feed(
+    market: SimulatedMarket, from_us: int, *, seed: int
+) -> Iterator[DueFrame]:
     """`!forceOrder@arr`: those of all symbols, each a frame of its own."""
     feeds = [force_order_feed(market.history(symbol), from_us, seed=seed) for symbol in market]
     return heapq.merge(*feeds, key=lambda frame: frame[0])

@@ -20,7 +20,7 @@ from simulator.clock import MINUTE_US, SECOND_US
 from simulator.market.history import History
 from simulator.market.instruments import MarketName
 from simulator.market.noise import IntArray, derive_key, hash_counter, hash_counters, take_bits
-from simulator.market.trades.generator import Tape
+from simulator.market.trades.columns import TradeColumns
 
 _BUNDLE_US = 100_000
 _BUNDLE_DELAY_US = 100_000
@@ -31,21 +31,21 @@ _SILENT_CLOSE_US = 2_000_000
 _SILENT_SECOND_CLOSE_US = 900_000
 
 
-def agg_trades_due(market: MarketName, tape: Tape) -> IntArray:
+def agg_trades_due(market: MarketName, trades: TradeColumns) -> IntArray:
     """Event time (µs) of each aggTrade; never before the one before it."""
     if market == "um":
-        return (tape.time_us // _BUNDLE_US + 1) * _BUNDLE_US + _BUNDLE_DELAY_US
-    drawn = hash_counters(0x5EED, tape.agg_id)
+        return (trades.time_us // _BUNDLE_US + 1) * _BUNDLE_US + _BUNDLE_DELAY_US
+    drawn = hash_counters(0x5EED, trades.agg_id)
     delay = 1_000 + take_bits(drawn, low=0, count=13)
     slow = take_bits(drawn, low=13, count=4) == 0
     delay[slow] += take_bits(drawn, low=17, count=15)[slow]
-    due: IntArray = np.maximum.accumulate(tape.time_us + delay)
+    due: IntArray = np.maximum.accumulate(trades.time_us + delay)
     return due
 
 
-def trades_due(tape: Tape) -> IntArray:
+def trades_due(trades: TradeColumns) -> IntArray:
     """Event time (µs) of the `trade` frames of each order."""
-    return tape.time_us + _TRADE_DELAY_US
+    return trades.time_us + _TRADE_DELAY_US
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +82,8 @@ def kline_events(
     of 1m; the caller leaves out closes that do not end a bar.
     """
     market = history.instrument.market
-    tape = history.minute(minute)
-    times: list[int] = tape.time_us.tolist()
+    trades = history.minute(minute)
+    times: list[int] = trades.time_us.tolist()
     period = kline_period_us(market, interval)
     label = "1s" if interval == "1s" else "1m"
     key = derive_key(seed, market, history.instrument.symbol, "klines", label)
@@ -99,12 +99,12 @@ def kline_events(
         phase_us = (drawn >> 16) % period if interval != "1s" else 0
         row = bisect.bisect_left(times, start_us + phase_us, first, stop)
         while row < stop:
-            yield _update(tape, row, times[row], drawn)
+            yield _update(trades, row, times[row], drawn)
             row = bisect.bisect_left(times, times[row] + period, row + 1, stop)
 
 
-def _update(tape: Tape, row: int, time_us: int, drawn: int) -> KlineUpdate:
-    fills = int(tape.counted[row])
+def _update(trades: TradeColumns, row: int, time_us: int, drawn: int) -> KlineUpdate:
+    fills = int(trades.counted[row])
     # Half of the updates brought by an order with several fills end inside it.
     inside = fills > 1 and (drawn >> (row % 30)) & 1
     unsent = 1 + (drawn >> 32) % (fills - 1) if inside else 0

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from simulator.clock import DAY_US, MINUTE_US, SECOND_US
-from simulator.market.book.book import Book
+from simulator.market.book.book import OrderBook
 from simulator.market.history import History
-from simulator.market.market import Market
+from simulator.market.market import SimulatedMarket
 from simulator.market.noise import derive_key
 from simulator.market.rolling import (
     AVERAGE_PRICE_MINUTES,
@@ -17,7 +17,7 @@ from simulator.market.rolling import (
 )
 from simulator.streams.feeds.trades import DueFrame
 from simulator.streams.hub import Render
-from simulator.wire.frames import US_PER_MS
+from simulator.wire.payloads import US_PER_MS
 from simulator.wire.tickers import (
     average_price_payload,
     mini_ticker_payload,
@@ -37,7 +37,7 @@ def mini_ticker_feed(history: History, from_us: int) -> Iterator[DueFrame]:
     return _after_orders(history, from_us, mini_ticker_of(history))
 
 
-def ticker_feed(history: History, book: Book, from_us: int) -> Iterator[DueFrame]:
+def ticker_feed(history: History, book: OrderBook, from_us: int) -> Iterator[DueFrame]:
     """`ticker` frames due from `from_us` on; on spot also where only the book has changed."""
     payload = ticker_of(history, book)
     if history.instrument.market == "um":
@@ -62,7 +62,7 @@ def average_price_feed(history: History, from_us: int) -> Iterator[DueFrame]:
 
 
 def all_tickers_feed(
-    market: Market, payload_of: Callable[[History], _Payload], from_us: int
+    market: SimulatedMarket, payload_of: Callable[[History], _Payload], from_us: int
 ) -> Iterator[DueFrame]:
     """Arrays of the payloads of all symbols that were traded in each second."""
     members = [(market.history(symbol), payload_of(market.history(symbol))) for symbol in market]
@@ -102,7 +102,7 @@ def mini_ticker_of(history: History) -> _Payload:
     )
 
 
-def ticker_of(history: History, book: Book) -> _Payload:
+def ticker_of(history: History, book: OrderBook) -> _Payload:
     """The `24hrTicker` payload of a symbol at a moment."""
     return lambda close_us, unit_us: ticker_payload(
         history,
@@ -158,7 +158,7 @@ def _after_orders(history: History, from_us: int, payload: _Payload) -> Iterator
 
 
 def _after_book_turns(
-    history: History, book: Book, from_us: int, payload: _Payload
+    history: History, book: OrderBook, from_us: int, payload: _Payload
 ) -> Iterator[DueFrame]:
     """A frame at the end of each second in which the book has changed."""
     phase_us = _phase_us(history)

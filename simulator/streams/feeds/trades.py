@@ -6,9 +6,9 @@ from simulator.clock import MINUTE_US
 from simulator.market.history import History
 from simulator.market.intervals import Interval
 from simulator.market.klines import Kline
-from simulator.market.market import Market
-from simulator.market.open_klines import RunningMinute, extend_kline
-from simulator.market.trades.generator import Tape
+from simulator.market.market import SimulatedMarket
+from simulator.market.open_klines import OpenKline, extend_kline
+from simulator.market.trades.columns import TradeColumns
 from simulator.streams.feeds.schedule import (
     KlineClose,
     KlineUpdate,
@@ -17,7 +17,7 @@ from simulator.streams.feeds.schedule import (
     trades_due,
 )
 from simulator.streams.hub import Render
-from simulator.wire.frames import RowText, agg_trade_text, kline_payload, trade_payloads
+from simulator.wire.payloads import RowText, agg_trade_text, kline_payload, trade_payloads
 
 _LOOKBACK_US = 1_000_000  # frames may be due this long after their trade
 
@@ -27,23 +27,29 @@ DueFrame = tuple[int, Render]
 def agg_trade_feed(history: History, from_us: int) -> Iterator[DueFrame]:
     """`aggTrade` frames due from `from_us` on, without end."""
     market = history.instrument.market
-    for tape in _tapes(history, from_us):
-        text = agg_trade_text(tape)
-        for row, due_us in enumerate(agg_trades_due(market, tape).tolist()):
+    for trades in _trades_by_minute(history, from_us):
+        text = agg_trade_text(trades)
+        for row, due_us in enumerate(agg_trades_due(market, trades).tolist()):
             if due_us >= from_us:
                 yield due_us, _render_row(text, row, due_us)
 
 
 def trade_feed(history: History, from_us: int) -> Iterator[DueFrame]:
     """`trade` frames due from `from_us` on, without end; the fills of an order come together."""
-    for tape in _tapes(history, from_us):
-        for row, due_us in enumerate(trades_due(tape).tolist()):
+    for trades in _trades_by_minute(history, from_us):
+        for row, due_us in enumerate(trades_due(trades).tolist()):
             if due_us >= from_us:
-                yield due_us, _render_trades(tape, row, due_us)
+                yield due_us, _render_trades(trades, row, due_us)
 
 
 def kline_feed(
-    market: Market, history: History, interval: Interval, name: str, from_us: int, *, seed: int
+    market: SimulatedMarket,
+    history: History,
+    interval: Interval,
+    name: str,
+    from_us: int,
+    *,
+    seed: int,
 ) -> Iterator[DueFrame]:
     """`kline_<name>` frames due from `from_us` on; none in a halt on spot, or after a delisting."""
     for minute in history.kline_minutes(from_us // MINUTE_US):
@@ -65,12 +71,14 @@ def kline_feed(
 class _Earlier:
     """What the bars of one minute build on: trades of the same bar before the minute."""
 
-    def __init__(self, market: Market, history: History, interval: Interval, minute: int) -> None:
+    def __init__(
+        self, market: SimulatedMarket, history: History, interval: Interval, minute: int
+    ) -> None:
         self._market = market
         self._history = history
         self._interval = interval
         self._minute_us = minute * MINUTE_US
-        self._running: dict[int, RunningMinute] = {}
+        self._running: dict[int, OpenKline] = {}
         self._base: Kline | None = None
         self._has_base = False
 
@@ -86,13 +94,13 @@ class _Earlier:
 
     def open_after(self, event: KlineUpdate) -> Kline:
         """The open bar after an update's trade."""
-        tape = self._history.minute(self._minute_us // MINUTE_US)
-        time_us = int(tape.time_us[event.row])
+        trades = self._history.minute(self._minute_us // MINUTE_US)
+        time_us = int(trades.time_us[event.row])
         if self._interval.name == "1s":
             open_us = self._interval.open_of(time_us)
-            begin = int(tape.time_us.searchsorted(open_us))
-            second = tape.between(begin, len(tape))
-            running = RunningMinute(
+            begin = int(trades.time_us.searchsorted(open_us))
+            second = trades.between(begin, len(trades))
+            running = OpenKline(
                 second, open_us=open_us, close_us=self._interval.next_open(open_us) - 1
             )
             return running.after(event.row - begin, unsent_fills=event.unsent_fills)
@@ -109,13 +117,13 @@ class _Earlier:
                 self._base = rows[0] if rows and rows[0].open_time_us == open_us else None
         running = self._running.setdefault(
             open_us,
-            RunningMinute(tape, open_us=open_us, close_us=self._interval.next_open(open_us) - 1),
+            OpenKline(trades, open_us=open_us, close_us=self._interval.next_open(open_us) - 1),
         )
         later = running.after(event.row, unsent_fills=event.unsent_fills)
         return extend_kline(self._base, later)
 
 
-def _tapes(history: History, from_us: int) -> Iterator[Tape]:
+def _trades_by_minute(history: History, from_us: int) -> Iterator[TradeColumns]:
     minute = max(history.start_minute, (from_us - _LOOKBACK_US) // MINUTE_US)
     while (traded := history.next_traded_minute(minute)) is not None:
         yield history.minute(traded)
@@ -126,8 +134,8 @@ def _render_row(text: RowText, row: int, due_us: int) -> Render:
     return lambda unit_us: [text(row, due_us, unit_us)]
 
 
-def _render_trades(tape: Tape, row: int, due_us: int) -> Render:
-    return lambda unit_us: trade_payloads(tape, row, event_us=due_us, unit_us=unit_us)
+def _render_trades(trades: TradeColumns, row: int, due_us: int) -> Render:
+    return lambda unit_us: trade_payloads(trades, row, event_us=due_us, unit_us=unit_us)
 
 
 def _render_kline(

@@ -35,9 +35,9 @@ from serving.protobuf.bars import microseconds_of, time_of
 from serving.protobuf.generated.candelabra.v1 import market_data_pb2 as pb
 from serving.protobuf.generated.candelabra.v1 import market_data_pb2_grpc as services
 from simulator.config import SimulatorConfig
-from simulator.market.market import Market
+from simulator.market.market import SimulatedMarket
 from simulator.server import Exchange
-from simulator.wire.frames import kline_row
+from simulator.wire.payloads import kline_row
 from tests.integration.streamer.harness import settings_for, streaming
 from tests.nats_server import nats_server
 from tests.ports import steady_port
@@ -177,7 +177,7 @@ def five_of(bars: Bars) -> Bars:
 # --- the exchange
 
 
-def klines(market: Market, symbol: str, frame: str, since_us: int, view_us: int) -> Bars:
+def klines(market: SimulatedMarket, symbol: str, frame: str, since_us: int, view_us: int) -> Bars:
     """Its own, as of a moment: nine values, and the id of the last trade."""
     found: Bars = {}
     for one in market.klines(symbol, frame, since_us, view_us=view_us):
@@ -190,7 +190,9 @@ def klines(market: Market, symbol: str, frame: str, since_us: int, view_us: int)
     return found
 
 
-def moment_of_trade(market: Market, symbol: str, trade_id: int, start_us: int, end_us: int) -> int:
+def moment_of_trade(
+    market: SimulatedMarket, symbol: str, trade_id: int, start_us: int, end_us: int
+) -> int:
     """The first moment as of which a trade has happened, by halving a span."""
     while start_us < end_us:
         middle_us = (start_us + end_us) // 2

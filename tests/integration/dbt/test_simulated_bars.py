@@ -10,8 +10,8 @@ import pytest
 
 from include.domain.timeframes import from_us, to_us
 from simulator.market.instruments import select_instruments
-from simulator.market.market import Market
-from simulator.wire.frames import kline_row
+from simulator.market.market import SimulatedMarket
+from simulator.wire.payloads import kline_row
 
 START = datetime(2024, 12, 26, 7, 31, tzinfo=UTC)  # a listing in the middle of every bar
 NOW = datetime(2025, 2, 4, 9, 47, 20, tzinfo=UTC)
@@ -25,7 +25,7 @@ def klines(interval: str) -> Bars:
     found: Bars = {}
     for name, symbol in SYMBOLS.items():
         instruments = select_instruments(name, (symbol,), seed=3)  # type: ignore[arg-type]
-        market = Market(instruments, seed=3, start_us=to_us(START))
+        market = SimulatedMarket(instruments, seed=3, start_us=to_us(START))
         ours = symbol if name == "spot" else f"{symbol}.P"
         for kline in market.klines(symbol, interval, view_us=to_us(NOW), limit=None):
             row = kline_row(instruments[0], kline, unit_us=1)

@@ -14,7 +14,7 @@ import psycopg
 
 from include.domain.timeframes import from_us
 from simulator.market.instruments import select_instruments
-from simulator.market.market import Market
+from simulator.market.market import SimulatedMarket
 
 Row = tuple[Any, ...]
 """Symbol, open time, open, high, low, close, volume, quote volume, trade count."""
@@ -64,10 +64,12 @@ def walk(
 def simulated(symbol: str, minutes: int) -> list[Row]:
     """Consecutive minutes of the simulator's market, in the exchange's units."""
     start_us = int(START.timestamp()) * 1_000_000
-    market = Market(select_instruments("spot", (symbol,), seed=3), seed=3, start_us=start_us)
+    market = SimulatedMarket(
+        select_instruments("spot", (symbol,), seed=3), seed=3, start_us=start_us
+    )
     history = market.history(symbol)
     first = start_us // 60_000_000
-    bars = history.bars(first, first + minutes)
+    bars = history.kline_columns(first, first + minutes)
     instrument = history.instrument
     return [
         (

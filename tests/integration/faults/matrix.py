@@ -5,7 +5,7 @@ The tests of this folder run the cells; ``docs/fault-matrix.md`` shows them.
 
 from __future__ import annotations
 
-from simulator.faults.kinds import KINDS, Group
+from simulator.faults.kinds import KINDS, FaultGroup
 from tests.integration.faults.cells import COMPONENTS, Cell, Component
 from tests.integration.faults.matrix_jobs import BACKFILL, IMPORT, REPAIR_GAPS, SYNC_INSTRUMENTS
 from tests.integration.faults.matrix_streams import START, STREAMER
@@ -19,7 +19,7 @@ MATRIX: dict[Component, dict[str, Cell]] = {
     "import": IMPORT,
 }
 
-GROUPS: dict[Group, str] = {
+GROUPS: dict[FaultGroup, str] = {
     "connection": "Connections",
     "frame": "Frames",
     "market": "The market itself",
@@ -27,7 +27,7 @@ GROUPS: dict[Group, str] = {
     "dump": "Dump files",
 }
 
-UNTOUCHED: dict[tuple[Component, Group], str] = {
+UNTOUCHED: dict[tuple[Component, FaultGroup], str] = {
     ("streamer", "dump"): "reads no dump files",
     ("start", "frame"): "is over before the first frame",
     ("start", "dump"): "reads no dump files",

@@ -19,7 +19,7 @@ from include.jobs.trades.dumps import load_trade_dump
 from include.jobs.trades.planning import TradeDumpPlan, plan_trade_dumps
 from include.store.candles.minutes import read_candles
 from simulator.config import SimulatorConfig
-from simulator.dumps.faults import CorruptZip, DumpRule, Missing
+from simulator.dumps.faults import CorruptZip, DumpRule, MissingFile
 from simulator.server import ExchangeThread
 
 Oracle = Callable[[str, int, int], list[Candle]]
@@ -110,7 +110,7 @@ def test_the_days_stand_in_for_a_month_of_trades_that_is_damaged_and_rest_for_on
 
     for effect, path in (
         (CorruptZip(checksum_fits=True), "*aggTrades-2026-10.zip"),
-        (Missing(), "*aggTrades-2026-10-25.zip"),
+        (MissingFile(), "*aggTrades-2026-10-25.zip"),
     ):
         exchange.dump_faults.add(DumpRule(effect=effect, path=path))
     try:

@@ -20,7 +20,7 @@ from include.domain.timeframes import MINUTE_US, to_us
 from include.store.candles.minutes import missing_minutes
 from include.store.postgres.pools import connect
 from simulator.config import SimulatorConfig
-from simulator.rest.limits import Verdict, WeightLimiter
+from simulator.rest.limits import WeightCharge, WeightLimiter
 from simulator.server import ExchangeThread
 from tests.integration.jobs.minutes_of_weight import end_minute_in
 
@@ -74,7 +74,7 @@ def started(command: list[str], environment: dict[str, str]) -> subprocess.Popen
 class Charge:
     minute: int
     weight: int
-    verdict: Verdict
+    verdict: WeightCharge
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def charges(monkeypatch: pytest.MonkeyPatch) -> list[Charge]:
     found: list[Charge] = []
     real = WeightLimiter.charge
 
-    def charge(self: WeightLimiter, address: str, weight: int) -> Verdict:
+    def charge(self: WeightLimiter, address: str, weight: int) -> WeightCharge:
         verdict = real(self, address, weight)
         found.append(Charge(self._clock.now_us() // MINUTE_US, weight, verdict))
         return verdict

@@ -18,7 +18,7 @@ from include.jobs.trades.dumps import load_trade_dump
 from include.jobs.trades.pieces import TradeDumpCounts
 from include.jobs.trades.planning import TradeDumpPlan, plan_trade_dumps
 from include.store.candles.minutes import read_candles
-from simulator.dumps.faults import AlterRows, DumpRule, Reissue
+from simulator.dumps.faults import AlterRows, DumpRule, ReissueFile
 from simulator.server import ExchangeThread
 from tests.integration.jobs.killing import run_killed
 
@@ -121,7 +121,7 @@ def test_a_file_of_trades_issued_anew_is_noticed_and_loaded_once_more(
 ) -> None:
     at_us = exchange.clock.now_us() + 3_000_000
     rule = DumpRule(
-        effect=Reissue(at_us=at_us, change=AlterRows(rows=3)), path="*aggTrades-2026-11-18.zip"
+        effect=ReissueFile(at_us=at_us, change=AlterRows(rows=3)), path="*aggTrades-2026-11-18.zip"
     )
     exchange.dump_faults.add(rule)
     assert load(settings, plan_of(settings)).files == 3

@@ -14,7 +14,7 @@ import pytest
 
 from deploy.local.postgres import EmbeddedPostgres
 from include.domain.candles import Candle, CandleCandidate, Source, Status
-from include.domain.instruments import Market as MarketName
+from include.domain.instruments import SimulatedMarket as MarketName
 from include.domain.instruments import symbol_of
 from include.domain.timeframes import MINUTE_US, from_us, to_us
 from include.quality.limits import ScopeKind
@@ -23,7 +23,7 @@ from include.store.candles.minutes import merge_offers
 from include.store.ledgers.files import record_outage
 from include.store.postgres.pools import connect
 from simulator.market.instruments import select_instruments
-from simulator.market.market import Market
+from simulator.market.market import SimulatedMarket
 from tests.integration.quality.markets import MINUTE, broken
 
 START = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
@@ -38,7 +38,9 @@ NAMES = {
 """ETHBTC rounds the amounts of its fills; COSUSDT and KEEPUSDT are quiet, BIFIUSDT for hours."""
 
 
-def offers(market: Market, name: MarketName, exchange_symbol: str) -> list[CandleCandidate]:
+def offers(
+    market: SimulatedMarket, name: MarketName, exchange_symbol: str
+) -> list[CandleCandidate]:
     """The closed klines of a symbol, as the stream tells them."""
     listed = market.instrument(exchange_symbol)
     price, quantity, quote = listed.format_price, listed.format_quantity, listed.format_quote
@@ -72,7 +74,7 @@ def market_url(postgres: EmbeddedPostgres, _template: str) -> Iterator[str]:
     url = postgres.create_database("clean_market", template=_template)
     with connect(url, application_name="test") as connection:
         for name, symbols in NAMES.items():
-            market = Market(
+            market = SimulatedMarket(
                 select_instruments(name.value, symbols, seed=1),
                 seed=1,
                 start_us=to_us(START - timedelta(days=1)),
@@ -108,7 +110,7 @@ def market_url(postgres: EmbeddedPostgres, _template: str) -> Iterator[str]:
     postgres.drop_database("clean_market")
 
 
-def change(market: Market) -> None:
+def change(market: SimulatedMarket) -> None:
     """Halt one symbol, delist another, and list a third again."""
     for symbol in ("SHIBUSDT", "PEPEUSDT"):
         history = market.history(symbol)

@@ -135,7 +135,7 @@ async def test_a_cut_makes_it_unready_until_its_streams_deliver_again(database_u
             ready = await until_ready(streamer, is_ready)
             assert sum(ready["symbols"].values()) == len(SYMBOLS)
             before = await scrape(streamer)
-            exchange.endpoints["spot"].cut()
+            exchange.stream_servers["spot"].cut()
             unready = await until_ready(streamer, speaks_of("disconnected"))
             assert [r["message"] for r in unready["reasons"]] == ["connection spot-1 is not open"]
             alive = await ask(streamer, "/health")

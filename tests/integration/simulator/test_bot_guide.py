@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from simulator.faults.kinds import KINDS, Kind
+from simulator.faults.kinds import KINDS, FaultKind
 from simulator.faults.plan import parse_plan
 
 ROOT = Path(__file__).parents[3]
@@ -121,7 +121,7 @@ def test_the_simulator_needs_no_longer_start_for_a_longer_history(tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)
-def test_each_kind_has_a_row_with_its_meaning_and_parameters(kind: Kind) -> None:
+def test_each_kind_has_a_row_with_its_meaning_and_parameters(kind: FaultKind) -> None:
     rows = [
         [cell.strip() for cell in line.strip("|").split(" | ")]
         for line in GUIDE.read_text().splitlines()

@@ -24,8 +24,8 @@ SYMBOLS = ["BTCUSDT", "ETHBTC"]
 
 def lose(exchange: Exchange, stream: str) -> None:
     """The present connections get this stream no more."""
-    for connection in exchange.endpoints["spot"].connections:
-        exchange.endpoints["spot"].hub.unsubscribe(connection, [stream])
+    for connection in exchange.stream_servers["spot"].connections:
+        exchange.stream_servers["spot"].hub.unsubscribe(connection, [stream])
 
 
 @pytest.mark.parametrize(("stream", "is_heard"), [("kline_1m", True), ("aggTrade", False)])

@@ -150,7 +150,7 @@ async def test_a_stop_soon_after_a_cut_leaves_no_hole_behind_the_next_start(
                 cut_us = minute_of(exchange.clock.now_us() + 20 * SECOND_US)
                 await passed(exchange, cut_us + MINUTE_US - 2 * SECOND_US)
                 while exchange.clock.now_us() < cut_us + MINUTE_US + 4 * SECOND_US:
-                    exchange.endpoints["spot"].cut()  # its closed kline does not come
+                    exchange.stream_servers["spot"].cut()  # its closed kline does not come
                     await asyncio.sleep(0.005)
                 rows = await wait_for_rows(
                     database_url,
@@ -172,8 +172,8 @@ async def test_a_reconnect_is_no_reason_to_doubt_the_streams(
     ):
         await wait_for_rows(database_url, lambda rows: all(minutes_of(rows, s) for s in SYMBOLS))
         await passed(exchange, minute_of(exchange.clock.now_us()) + MINUTE_US - 5 * SECOND_US)
-        exchange.endpoints["spot"].cut()
-        exchange.endpoints["um"].cut()
+        exchange.stream_servers["spot"].cut()
+        exchange.stream_servers["um"].cut()
         await goes_on(exchange, database_url, SYMBOLS)
         assert sum(one.connection.reconnects for one in streamer._feeds) == 2
     assert "stream_doubted" not in events(log)

@@ -11,7 +11,7 @@ from include.binance.streams.messages import ControlAnswer
 from include.binance.streams.session import MAX_STREAMS
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
-from simulator.streams.guards import MessageRate
+from simulator.streams.client_limits import MessageRate
 from streamer.exchange.connection import StreamConnection
 
 

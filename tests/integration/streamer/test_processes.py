@@ -106,8 +106,8 @@ async def test_two_streamers_on_the_same_symbols_do_no_harm(database_url: str) -
             await wait_for_rows(
                 database_url, lambda rows: all(len(minutes_of(rows, s)) >= 2 for s in SYMBOLS)
             )
-            exchange.endpoints["spot"].cut()
-            exchange.endpoints["um"].cut()
+            exchange.stream_servers["spot"].cut()
+            exchange.stream_servers["um"].cut()
             goal_us = minute_of(exchange.clock.now_us()) + 3 * MINUTE_US
             await wait_for_rows(
                 database_url,

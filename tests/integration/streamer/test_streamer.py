@@ -70,8 +70,8 @@ async def test_a_cut_costs_no_minute(database_url: str) -> None:
         async with streaming(settings, *SYMBOLS) as streamer:
             await wait_for_rows(database_url, lambda rows: len(minutes_of(rows, "BTCUSDT")) >= 2)
             for _ in range(3):
-                exchange.endpoints["spot"].cut()
-                exchange.endpoints["um"].cut()
+                exchange.stream_servers["spot"].cut()
+                exchange.stream_servers["um"].cut()
                 await asyncio.sleep(1.0)  # the cut itself: simulated time passes
             rows = await rows_of(database_url)
             goal = max(minute for _, minute in rows) + 5 * MINUTE_US

@@ -67,7 +67,7 @@ def subscribed(exchange: Exchange) -> set[str]:
     return {
         stream.partition("@")[0].upper() + (".P" if market == "um" else "")
         for market in ("spot", "um")
-        for one in exchange.endpoints[market].connections
+        for one in exchange.stream_servers[market].connections
         for stream in one.streams
     }
 

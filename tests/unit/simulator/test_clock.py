@@ -6,18 +6,18 @@ from datetime import UTC, datetime
 
 import pytest
 
-from simulator.clock import SECOND_US, Clock, from_us, to_us, wall_now_us
+from simulator.clock import SECOND_US, SimulatedClock, from_us, to_us, wall_now_us
 
 
 def test_a_standing_clock_does_not_move() -> None:
-    clock = Clock(start_us=5, speed=0)
+    clock = SimulatedClock(start_us=5, speed=0)
     assert clock.now_us() == clock.now_us() == 5
     assert clock.seconds_until(6) == math.inf
     assert clock.seconds_until(5) == 0
 
 
 def test_a_fast_clock_runs_ahead_by_its_factor() -> None:
-    clock = Clock(start_us=0, speed=1_000)
+    clock = SimulatedClock(start_us=0, speed=1_000)
     began = time.monotonic()
     while clock.now_us() < 10 * SECOND_US:
         time.sleep(0.001)
@@ -26,13 +26,13 @@ def test_a_fast_clock_runs_ahead_by_its_factor() -> None:
 
 
 def test_by_default_it_is_the_wall_clock() -> None:
-    assert abs(Clock().now_us() - wall_now_us()) < SECOND_US
+    assert abs(SimulatedClock().now_us() - wall_now_us()) < SECOND_US
 
 
 @pytest.mark.parametrize("speed", [-1.0, math.inf, math.nan])
 def test_an_impossible_speed_is_refused(speed: float) -> None:
     with pytest.raises(ValueError, match="speed"):
-        Clock(speed=speed)
+        SimulatedClock(speed=speed)
 
 
 def test_times_convert_both_ways_to_the_microsecond() -> None:

@@ -13,9 +13,9 @@ import psycopg
 
 from include.domain.timeframes import from_us
 from simulator.market.instruments import select_instruments
-from simulator.market.market import Market
-from simulator.market.trades.generator import FillKind, Tape
-from simulator.wire.frames import fills_of
+from simulator.market.market import SimulatedMarket
+from simulator.market.trades.columns import FillKind, TradeColumns
+from simulator.wire.payloads import fills_of
 
 MINUTE_US = 60_000_000
 SESSION = date(2026, 11, 18)
@@ -81,13 +81,13 @@ class SimulatedDay:
     def __init__(self, market: str, exchange_symbol: str) -> None:
         instruments = select_instruments(market, (exchange_symbol,), seed=1)  # type: ignore[arg-type]
         self.start_us = int(START.timestamp()) * 1_000_000
-        self.market = Market(instruments, seed=1, start_us=self.start_us)
+        self.market = SimulatedMarket(instruments, seed=1, start_us=self.start_us)
         self.instrument = self.market.instrument(exchange_symbol)
         self.symbol = exchange_symbol + (".P" if market == "um" else "")
 
-    def tape(self, first_minute: int, minutes: int) -> Tape:
+    def tape(self, first_minute: int, minutes: int) -> TradeColumns:
         begin = self.start_us // MINUTE_US + first_minute
-        return self.market.history(self.instrument.symbol).tape(begin, begin + minutes)
+        return self.market.history(self.instrument.symbol).trades(begin, begin + minutes)
 
     def aggregates(self, first_minute: int, minutes: int) -> list[Trade]:
         """Aggregate trades as the exchange tells them."""

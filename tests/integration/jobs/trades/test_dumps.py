@@ -29,11 +29,11 @@ from include.store.candles.minutes import read_candles
 from include.store.ledgers.files import find_dump_file, read_coverage
 from include.store.trades.captured import AGG_TRADES, write_raw
 from simulator.dumps.faults import (
+    AbortDownload,
     AlterRows,
-    CutDownload,
     DropRows,
     DumpRule,
-    Missing,
+    MissingFile,
 )
 from simulator.server import ExchangeThread
 
@@ -221,7 +221,7 @@ def test_a_download_that_is_cut_for_good_goes_on_in_the_next_run(
     settings: Settings, exchange: ExchangeThread, load: Callable[..., TradeDumpCounts],
     connection: psycopg.Connection,
 ) -> None:  # fmt: skip
-    rule = DumpRule(effect=CutDownload(keep_percent=30), path="*aggTrades-2026-11-18.zip")
+    rule = DumpRule(effect=AbortDownload(keep_percent=30), path="*aggTrades-2026-11-18.zip")
     exchange.dump_faults.add(rule)
     day = ("COSUSDT", "agg_trades", DAY + DAY_US, DAY + 2 * DAY_US)
     with pytest.raises(TransientError):
@@ -240,7 +240,7 @@ def test_a_download_that_is_cut_for_good_goes_on_in_the_next_run(
 def test_days_without_a_file_come_from_rest_and_what_is_nowhere_is_told(
     settings: Settings, exchange: ExchangeThread
 ) -> None:
-    exchange.dump_faults.add(DumpRule(effect=Missing(), path="*aggTrades-2026-11-18.zip"))
+    exchange.dump_faults.add(DumpRule(effect=MissingFile(), path="*aggTrades-2026-11-18.zip"))
     plan = plan_trade_dumps(
         settings=settings, symbols="COSUSDT", market="spot", kind="agg_trades",
         start=DAY, end=END + DAY_US,
@@ -273,7 +273,7 @@ def test_the_command_plans_and_loads_them(
             cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
 
-    exchange.dump_faults.add(DumpRule(effect=Missing(), path="*aggTrades-2026-11-18.zip"))
+    exchange.dump_faults.add(DumpRule(effect=MissingFile(), path="*aggTrades-2026-11-18.zip"))
     planned = typed("--plan")
     assert (planned.returncode, "1 files to load" in planned.stderr) == (0, True), planned.stderr
     assert "│ rest" in planned.stderr

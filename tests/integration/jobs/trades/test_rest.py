@@ -21,8 +21,15 @@ from include.jobs.trades.pieces import TradeDumpCounts
 from include.jobs.trades.planning import TradeDumpPlan, plan_trade_dumps
 from include.store.candles.minutes import read_candles
 from include.store.ledgers.files import find_dump_file
-from simulator.dumps.faults import CorruptZip, DropRows, DumpRule, Missing, Reissue, StaleChecksum
-from simulator.rest.faults import Refuse, RestRule, Void
+from simulator.dumps.faults import (
+    CorruptZip,
+    DropRows,
+    DumpRule,
+    MissingFile,
+    ReissueFile,
+    StaleChecksum,
+)
+from simulator.rest.faults import AddVoidRows, RefuseRequest, RestRule
 from simulator.server import ExchangeThread
 
 Oracle = Callable[[str, int, int], list[Candle]]
@@ -92,9 +99,9 @@ def path_of(kind: str) -> str:
         ("agg_trades", CorruptZip(), "wrong_checksum"),
         ("agg_trades", CorruptZip(checksum_fits=True), "corrupt"),
         ("agg_trades", StaleChecksum(), "wrong_checksum"),
-        ("agg_trades", Missing(), "missing"),
+        ("agg_trades", MissingFile(), "missing"),
         ("trades", CorruptZip(checksum_fits=True), "corrupt"),
-        ("trades", Missing(), "missing"),
+        ("trades", MissingFile(), "missing"),
     ],
 )
 def test_what_rest_stands_in_for_ends_as_the_file_would_have(
@@ -144,7 +151,7 @@ def test_a_file_that_comes_after_rest_stood_in_is_loaded_once(
     exchange.dump_faults.remove(rule)
     assert plan_of(settings).pieces == ()
     at_us = exchange.clock.now_us()
-    exchange.dump_faults.add(DumpRule(effect=Reissue(at_us=at_us), path=path_of("aggTrades")))
+    exchange.dump_faults.add(DumpRule(effect=ReissueFile(at_us=at_us), path=path_of("aggTrades")))
     (piece,) = plan_of(settings).pieces
     assert load_trade_dump(settings=settings, piece=piece).files == 1
     assert content_of(connection) == before
@@ -154,7 +161,7 @@ def test_a_file_that_comes_after_rest_stood_in_is_loaded_once(
 def test_rows_that_were_not_kept_are_asked_for_again(
     settings: Settings, exchange: ExchangeThread, connection: psycopg.Connection
 ) -> None:
-    exchange.dump_faults.add(DumpRule(effect=Missing(), path=path_of("aggTrades")))
+    exchange.dump_faults.add(DumpRule(effect=MissingFile(), path=path_of("aggTrades")))
     load(settings, plan_of(settings))
     _, middle, _ = plan_of(settings, keep_raw=True).pieces
     assert middle.source == "rest"
@@ -190,8 +197,8 @@ def test_void_rows_of_rest_are_passed_over(
     load(settings, plan_of(settings, keep_raw=True))
     undisturbed = content_of(connection)
     empty(connection)
-    exchange.dump_faults.add(DumpRule(effect=Missing(), path=path_of("aggTrades")))
-    exchange.rest_faults.add(RestRule(effect=Void(rows=5), endpoint="aggTrades"))
+    exchange.dump_faults.add(DumpRule(effect=MissingFile(), path=path_of("aggTrades")))
+    exchange.rest_faults.add(RestRule(effect=AddVoidRows(rows=5), endpoint="aggTrades"))
     counts = load(settings, plan_of(settings, keep_raw=True))
     assert (counts.replaced, counts.rejected) == (1, 0)
     assert content_of(connection) == undisturbed
@@ -203,7 +210,7 @@ def test_while_rest_is_away_the_file_is_recorded_and_the_rerun_replaces_it(
     exchange.dump_faults.add(DumpRule(effect=CorruptZip(), path=path_of("aggTrades")))
     _, middle, _ = plan_of(settings).pieces
     exchange.rest_faults.add(
-        RestRule(effect=Refuse(status=429, retry_after_s=7), endpoint="aggTrades", times=1)
+        RestRule(effect=RefuseRequest(status=429, retry_after_s=7), endpoint="aggTrades", times=1)
     )
     with pytest.raises(TransientError):
         load_trade_dump(settings=settings, piece=middle)
@@ -219,7 +226,7 @@ def test_what_rest_refuses_is_told_and_leaves_nothing(
     settings: Settings, exchange: ExchangeThread, connection: psycopg.Connection
 ) -> None:
     exchange.dump_faults.add(DumpRule(effect=CorruptZip(), path=path_of("aggTrades")))
-    exchange.rest_faults.add(RestRule(effect=Refuse(status=403), endpoint="aggTrades"))
+    exchange.rest_faults.add(RestRule(effect=RefuseRequest(status=403), endpoint="aggTrades"))
     _, middle, _ = plan_of(settings, keep_raw=True).pieces
     with capture_logs() as told:
         assert load_trade_dump(settings=settings, piece=middle) == TradeDumpCounts(unusable=1)
@@ -243,7 +250,7 @@ def test_usd_m_serves_the_last_two_days_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(trade_rest, "MAX_TRADES", 1_000)
-    exchange.dump_faults.add(DumpRule(effect=Missing(), path="*ETHUSDT-*"))
+    exchange.dump_faults.add(DumpRule(effect=MissingFile(), path="*ETHUSDT-*"))
     plan = plan_of(settings, symbols="ETHUSDT.P")
     assert [(one.label, one.source) for one in plan.pieces] == [
         ("ETHUSDT.P agg_trades 2026-11-19", "rest")
@@ -279,7 +286,7 @@ def test_agg_trades_that_stand_in_for_trades_prove_no_seams_by_their_ids(
     settings: Settings, exchange: ExchangeThread, connection: psycopg.Connection, oracle: Oracle,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    exchange.dump_faults.add(DumpRule(effect=Missing(), path=path_of("trades")))
+    exchange.dump_faults.add(DumpRule(effect=MissingFile(), path=path_of("trades")))
     monkeypatch.setattr(trade_rest, "PUBLIC_DATA_HOST", "127.0.0.1")
     counts = load(settings, plan_of(settings, "trades"))
     assert (counts.files, counts.replaced) == (2, 1)
@@ -296,7 +303,7 @@ def test_agg_trades_that_stand_in_for_trades_prove_no_seams_by_their_ids(
 def test_weight_is_taken_of_the_shared_budget(
     settings: Settings, exchange: ExchangeThread, connection: psycopg.Connection
 ) -> None:
-    exchange.dump_faults.add(DumpRule(effect=Missing(), path=path_of("aggTrades")))
+    exchange.dump_faults.add(DumpRule(effect=MissingFile(), path=path_of("aggTrades")))
     plan = plan_of(settings, start=MIDDLE, end=LAST)
     connection.execute(
         "UPDATE ops.weight_budget SET used = 0, window_start = '1999-01-01', blocked_until = NULL"

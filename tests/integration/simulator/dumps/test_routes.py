@@ -15,11 +15,11 @@ from structlog.testing import capture_logs
 from include.binance.files.dumps import DumpSite
 from simulator.config import SimulatorConfig
 from simulator.dumps.faults import (
+    AbortDownload,
     AlterRows,
-    CutDownload,
     DumpRule,
-    Missing,
-    NoChecksum,
+    MissingChecksum,
+    MissingFile,
     RefuseFile,
     RefuseListing,
     SlowDownload,
@@ -68,7 +68,7 @@ def test_a_file_tells_when_it_was_published(client: httpx.Client) -> None:
 
 def test_a_download_breaks_within_the_file(exchange: ExchangeThread, client: httpx.Client) -> None:
     whole = client.get(PATH).content
-    _break(exchange, CutDownload(keep_percent=50))
+    _break(exchange, AbortDownload(keep_percent=50))
     received: list[bytes] = []
 
     def download() -> None:
@@ -99,7 +99,7 @@ def test_a_range_is_answered_as_s3_does(client: httpx.Client) -> None:
 
 def test_a_client_goes_on_behind_each_cut(exchange: ExchangeThread, tmp_path: Path) -> None:
     exchange.dump_faults.add(
-        DumpRule(effect=CutDownload(keep_percent=50), path="*2025-01-03.zip", times=3)
+        DumpRule(effect=AbortDownload(keep_percent=50), path="*2025-01-03.zip", times=3)
     )
     with (
         capture_logs() as told,
@@ -136,10 +136,10 @@ def test_files_and_listings_are_refused_apart(
 
 
 def test_what_is_missing_is_not_found(exchange: ExchangeThread, client: httpx.Client) -> None:
-    _break(exchange, NoChecksum())
+    _break(exchange, MissingChecksum())
     assert client.get(f"{PATH}.CHECKSUM").status_code == 404
     assert client.get(PATH).status_code == 200
-    _break(exchange, Missing())
+    _break(exchange, MissingFile())
     answer = client.get(PATH)
     assert answer.status_code == 404
     assert "<Code>NoSuchKey</Code>" in answer.text

@@ -88,7 +88,7 @@ async def test_a_stall_is_silent_and_goes_on_after_its_time(exchange: Exchange) 
         lost_ms = after[-1]["T"] - after[-2]["T"]
         assert 55_000 < lost_ms < 300_000
         await _state(exchange, "quiet", "finished")
-        ((from_us, to_us),) = exchange.endpoints["spot"].withheld_us
+        ((from_us, to_us),) = exchange.stream_servers["spot"].withheld_us
         assert after[-2]["T"] * 1_000 <= from_us < to_us <= after[-1]["E"] * 1_000
 
 
@@ -215,10 +215,10 @@ def test_faults_can_be_added_from_other_threads_and_have_begun_when_that_returns
     before = threading.active_count()
     with ExchangeThread(FAST) as exchange:
         (identity,) = exchange.faults.add({"kind": "refuse", "status": 451})
-        assert exchange.endpoints["spot"].refusal == (identity, 451)
+        assert exchange.stream_servers["spot"].refusal == (identity, 451)
         assert exchange.faults.listed()[0]["state"] == "active"
         exchange.faults.remove(identity)
-        assert exchange.endpoints["spot"].refusal is None
+        assert exchange.stream_servers["spot"].refusal is None
         with pytest.raises(KeyError):
             exchange.faults.remove("nothing")
         with pytest.raises(PlanError, match="kind is"):

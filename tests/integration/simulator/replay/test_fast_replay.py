@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from websockets.asyncio.client import ClientConnection, connect
 
 from simulator.config import SimulatorConfig
-from simulator.replay.frames import RecordedFrame, read_frames
+from simulator.replay.recorded_frames import RecordedFrame, read_frames
 from simulator.server import Exchange
 
 STREAMS = ("abcusdt@trade", "abcusdt@bookTicker", "xyzusdt@trade", "xyzusdt@depth")
@@ -138,7 +138,7 @@ def _rests(exchange: Exchange) -> bool:
     """Whether a connection has more unsent than it wants: its replay waits."""
     return any(
         connection.transport.get_write_buffer_size() > 1 << 20
-        for connection in exchange.endpoints["spot"].connections
+        for connection in exchange.stream_servers["spot"].connections
     )
 
 

@@ -11,16 +11,16 @@ import pytest
 
 from simulator.config import SimulatorConfig
 from simulator.rest.faults import (
-    Cut,
+    AbortConnection,
+    AddVoidRows,
+    DelayAnswer,
+    DropLastRows,
     KlineLag,
-    Malform,
-    Refuse,
+    MalformBody,
+    RefuseRequest,
     RestRule,
-    Slow,
-    Stale,
     TradeLag,
-    Truncate,
-    Void,
+    TruncateBody,
 )
 from simulator.server import ExchangeThread
 
@@ -61,19 +61,19 @@ def _break(exchange: ExchangeThread, effect: Any, **where: Any) -> int:
 @pytest.mark.parametrize(
     ("effect", "status", "code", "retry_after"),
     [
-        (Refuse(status=500), 500, -1001, None),
-        (Refuse(status=503), 503, -1008, None),
-        (Refuse(status=403), 403, -1000, None),
-        (Refuse(status=429), 429, -1003, "60"),
-        (Refuse(status=429, retry_after_s=3), 429, -1003, "3"),
-        (Refuse(status=418), 418, -1003, "120"),
-        (Refuse(status=400, code=-1121, message="Invalid symbol."), 400, -1121, None),
+        (RefuseRequest(status=500), 500, -1001, None),
+        (RefuseRequest(status=503), 503, -1008, None),
+        (RefuseRequest(status=403), 403, -1000, None),
+        (RefuseRequest(status=429), 429, -1003, "60"),
+        (RefuseRequest(status=429, retry_after_s=3), 429, -1003, "3"),
+        (RefuseRequest(status=418), 418, -1003, "120"),
+        (RefuseRequest(status=400, code=-1121, message="Invalid symbol."), 400, -1121, None),
     ],
 )
 def test_requests_are_refused_with_the_exchanges_own_body(
     exchange: ExchangeThread,
     client: httpx.Client,
-    effect: Refuse,
+    effect: RefuseRequest,
     status: int,
     code: int,
     retry_after: str | None,
@@ -89,7 +89,7 @@ def test_requests_are_refused_with_the_exchanges_own_body(
 def test_a_gateway_may_refuse_with_a_page_of_its_own(
     exchange: ExchangeThread, client: httpx.Client
 ) -> None:
-    _break(exchange, Refuse(status=502, body="<html>Bad Gateway</html>"))
+    _break(exchange, RefuseRequest(status=502, body="<html>Bad Gateway</html>"))
     answer = client.get("/api/v3/ping")
     assert (answer.status_code, answer.text) == (502, "<html>Bad Gateway</html>")
     assert answer.headers["content-type"].startswith("text/html")
@@ -98,7 +98,7 @@ def test_a_gateway_may_refuse_with_a_page_of_its_own(
 def test_a_rule_ends_after_its_times_and_concerns_its_symbol_alone(
     exchange: ExchangeThread, client: httpx.Client
 ) -> None:
-    rule_id = _break(exchange, Refuse(status=503), symbol="ETH*", times=2)
+    rule_id = _break(exchange, RefuseRequest(status=503), symbol="ETH*", times=2)
     other = client.get(KLINES, params=QUERY | {"symbol": "COSUSDT"})
     statuses = [client.get(KLINES, params=QUERY).status_code for _ in range(4)]
     assert (other.status_code, statuses) == (200, [503, 503, 200, 200])
@@ -108,7 +108,7 @@ def test_a_rule_ends_after_its_times_and_concerns_its_symbol_alone(
 def test_a_slow_answer_comes_late_and_holds_no_other_up(
     exchange: ExchangeThread, client: httpx.Client
 ) -> None:
-    _break(exchange, Slow(seconds=0.4), endpoint="klines")
+    _break(exchange, DelayAnswer(seconds=0.4), endpoint="klines")
     begun = time.monotonic()
     assert client.get("/api/v3/ping").status_code == 200
     at_once = time.monotonic() - begun
@@ -120,7 +120,7 @@ def test_a_slow_answer_comes_late_and_holds_no_other_up(
 def test_a_connection_breaks_within_the_answer_or_before_it(
     exchange: ExchangeThread, client: httpx.Client, keep: int
 ) -> None:
-    _break(exchange, Cut(keep_percent=keep), endpoint="klines", times=1)
+    _break(exchange, AbortConnection(keep_percent=keep), endpoint="klines", times=1)
     with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
         client.get(KLINES, params=QUERY)
     assert client.get(KLINES, params=QUERY).status_code == 200
@@ -130,14 +130,14 @@ def test_a_cut_body_is_no_json_and_a_page_is_none_either(
     exchange: ExchangeThread, client: httpx.Client
 ) -> None:
     whole = client.get(KLINES, params=QUERY).content
-    rule_id = _break(exchange, Truncate(keep_percent=50))
+    rule_id = _break(exchange, TruncateBody(keep_percent=50))
     answer = client.get(KLINES, params=QUERY)
     assert answer.status_code == 200
     assert answer.content == whole[: len(whole) // 2]
     with pytest.raises(json.JSONDecodeError):
         answer.json()
     exchange.rest_faults.remove(rule_id)
-    _break(exchange, Malform(body="<html>"))
+    _break(exchange, MalformBody(body="<html>"))
     assert client.get(KLINES, params=QUERY).text == "<html>"
 
 
@@ -154,7 +154,7 @@ def test_a_stale_page_lacks_its_last_rows(
     exchange: ExchangeThread, client: httpx.Client, path: str, query: dict[str, str]
 ) -> None:
     whole = client.get(path, params=query).json()
-    _break(exchange, Stale(rows=2))
+    _break(exchange, DropLastRows(rows=2))
     assert client.get(path, params=query).json() == whole[:-2]
     assert client.get("/api/v3/ping").json() == {}
 
@@ -183,7 +183,7 @@ def test_void_rows_stand_before_true_ones_and_hide_none_from_a_client_that_pages
 ) -> None:
     path, query = "/api/v3/aggTrades", {"symbol": "ETHBTC", "limit": str(limit)}
     true = client.get(path, params=query).json()
-    _break(exchange, Void(rows=3))
+    _break(exchange, AddVoidRows(rows=3))
     found: list[dict[str, Any]] = []
     voids = 0
     while not found or found[-1]["a"] < true[-1]["a"]:
@@ -203,7 +203,7 @@ def test_void_rows_never_make_a_page_longer_than_its_limit(
     path, query = "/api/v3/aggTrades", {"symbol": "ETHBTC"}
     first = client.get(path, params=query | {"limit": "1000"}).json()[0]
     rest = query | {"fromId": str(first["a"])}
-    _break(exchange, Void(rows=3))
+    _break(exchange, AddVoidRows(rows=3))
     assert client.get(path, params=rest | {"limit": "1"}).json() == [first]
     pair = client.get(path, params=rest | {"limit": "2"}).json()
     assert [row["a"] for row in pair] == [first["a"], first["a"]]

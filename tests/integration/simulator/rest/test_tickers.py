@@ -90,16 +90,16 @@ def test_statistics_of_a_day_follow_from_its_trades_and_the_book(
     assert row["closeTime"] - row["openTime"] == 86_400_000 + since_minute_ms
     history = market.history(symbol)
     first = history.agg_id_from(row["openTime"] * 1_000)
-    tape = history.orders_by_id(first, history.agg_id_from(row["closeTime"] * 1_000 + 1))
+    trades = history.orders_by_id(first, history.agg_id_from(row["closeTime"] * 1_000 + 1))
     show = history.instrument.format_price
-    assert row["openPrice"] == show(int(tape.price[0]))
-    assert row["lastPrice"] == show(int(tape.price[-1]))
-    assert row["highPrice"] == show(int(tape.price.max()))
-    assert row["lowPrice"] == show(int(tape.price.min()))
-    assert row["volume"] == history.instrument.format_quantity(int(tape.volume.sum()))
-    assert row["quoteVolume"] == history.instrument.format_quote(int(tape.quote.sum()))
-    assert row["count"] == int(tape.counted.sum())
-    assert (row["firstId"], row["lastId"]) == (tape.first_id[0], tape.last_counted_id[-1])
+    assert row["openPrice"] == show(int(trades.price[0]))
+    assert row["lastPrice"] == show(int(trades.price[-1]))
+    assert row["highPrice"] == show(int(trades.price.max()))
+    assert row["lowPrice"] == show(int(trades.price.min()))
+    assert row["volume"] == history.instrument.format_quantity(int(trades.volume.sum()))
+    assert row["quoteVolume"] == history.instrument.format_quote(int(trades.quote.sum()))
+    assert row["count"] == int(trades.counted.sum())
+    assert (row["firstId"], row["lastId"]) == (trades.first_id[0], trades.last_counted_id[-1])
     assert Decimal(row["priceChange"]) == Decimal(row["lastPrice"]) - Decimal(row["openPrice"])
     mean = Decimal(row["quoteVolume"]) / Decimal(row["volume"])
     assert abs(mean - Decimal(row["weightedAvgPrice"])) < Decimal("0.0001")
@@ -138,10 +138,10 @@ def test_a_window_covers_its_minutes_up_to_now(
     row = _get(client, "/api/v3/ticker", symbol="ETHBTC", windowSize=size)
     assert row["closeTime"] == NOW_MS
     assert row["openTime"] == NOW_MS // 60_000 * 60_000 - minutes * 60_000
-    bars = _get(client, "/sim/klines", symbol="ETHBTC", startTime=row["openTime"])
-    assert len(bars) == minutes + 1
-    assert row["count"] == sum(bar[8] for bar in bars)
-    assert Decimal(row["quoteVolume"]) == sum(Decimal(bar[7]) for bar in bars)
+    klines = _get(client, "/sim/klines", symbol="ETHBTC", startTime=row["openTime"])
+    assert len(klines) == minutes + 1
+    assert row["count"] == sum(bar[8] for bar in klines)
+    assert Decimal(row["quoteVolume"]) == sum(Decimal(bar[7]) for bar in klines)
     mini = _get(client, "/api/v3/ticker", symbols='["ETHBTC"]', windowSize=size, type="MINI")
     assert mini == [{name: row[name] for name in mini[0]}]
 

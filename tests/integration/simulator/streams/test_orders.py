@@ -55,7 +55,7 @@ async def test_what_a_client_sends_in_a_stall_is_read_after_it(live: Exchange) -
     message = b'{"method":"LIST_SUBSCRIPTIONS","id":8}'
     frame = b"\x81" + bytes([0x80 | len(message)]) + bytes(4) + message  # masked with zeros
     reader, writer = await open_raw(live)
-    (server_side,) = live.endpoints["spot"].connections
+    (server_side,) = live.stream_servers["spot"].connections
     server_side.stall(None)
     writer.write(frame[:20])
     async with connect(f"{live.spot_ws_url}/ws") as other:
@@ -70,18 +70,18 @@ async def test_what_a_client_sends_in_a_stall_is_read_after_it(live: Exchange) -
 
 async def test_a_stalled_connection_is_let_go_when_its_client_is(live: Exchange) -> None:
     _, writer = await open_raw(live)
-    (server_side,) = live.endpoints["spot"].connections
+    (server_side,) = live.stream_servers["spot"].connections
     server_side.stall(None)
     writer.write(b"never read")
     writer.close()
     async with asyncio.timeout(30):
-        while live.endpoints["spot"].connections:
+        while live.stream_servers["spot"].connections:
             await asyncio.sleep(0.01)
 
 
 async def test_a_stalled_connection_is_told_of_no_shutdown(fast: Exchange) -> None:
     async with connect(f"{fast.spot_ws_url}/ws", close_timeout=0.1) as ws:
-        endpoint = fast.endpoints["spot"]
+        endpoint = fast.stream_servers["spot"]
         endpoint.stall(None)
         endpoint.announce_shutdown(0)
         endpoint.connections.copy().pop().resume()

@@ -31,7 +31,7 @@ def _closed(frames: list[Frame], count: int) -> bool:
     return sum(f["data"]["e"] == "kline" and f["data"]["k"]["x"] for f in frames) >= count
 
 
-def _fold(trades: list[Frame]) -> dict[str, Any]:
+def _aggregate(trades: list[Frame]) -> dict[str, Any]:
     """A kline of single trades, plainly."""
     prices = [Decimal(t["p"]) for t in trades]
     buys = [t for t in trades if not t["m"]]
@@ -62,7 +62,7 @@ async def test_every_spot_kline_frame_is_the_fold_of_the_trades_up_to_its_last_i
     for kline in klines:
         if kline["f"] in trades and kline["L"] in trades:
             ids = range(kline["f"], kline["L"] + 1)
-            assert _values(kline) == _fold([trades[i] for i in ids])
+            assert _values(kline) == _aggregate([trades[i] for i in ids])
             assert all(kline["t"] <= trades[i]["T"] <= kline["T"] for i in ids)
             compared += 1
     assert compared > 20
@@ -254,11 +254,11 @@ async def test_a_path_without_streams_is_not_found(live: Exchange) -> None:
 
 async def test_pings_are_sent_and_their_pongs_keep_the_connection(fast: Exchange) -> None:
     async with connect(f"{fast.spot_ws_url}/ws", ping_interval=None) as ws:
-        (server_side,) = fast.endpoints["spot"].connections
-        ping_s, pong_s = fast.endpoints["spot"].ping_times_s()
+        (server_side,) = fast.stream_servers["spot"].connections
+        ping_s, pong_s = fast.stream_servers["spot"].ping_times_s()
         assert (ping_s, pong_s) == (0.5, 2.0)
         await asyncio.sleep(pong_s + 2 * ping_s)
-        assert server_side in fast.endpoints["spot"].connections
+        assert server_side in fast.stream_servers["spot"].connections
         await ws.send('{"method":"LIST_SUBSCRIPTIONS","id":4}')
         assert (await read(ws))["id"] == 4
 

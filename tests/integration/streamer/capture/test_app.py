@@ -220,7 +220,7 @@ async def test_a_cut_is_filled_by_id(
                 return bool(await rows_of(AGG_TRADES, "BTCUSDT.P"))
 
             await wait_until(seen)
-            for endpoint in exchange.endpoints.values():
+            for endpoint in exchange.stream_servers.values():
                 endpoint.cut()
             await asyncio.sleep(2)  # the cut itself: simulated time passes
             await wait_until(filled)
@@ -257,7 +257,7 @@ async def test_an_announced_shutdown_costs_no_row(
                 return bool(counts[0][0] > 20)
 
             await wait_until(seen)
-            exchange.endpoints["spot"].announce_shutdown(200)
+            exchange.stream_servers["spot"].announce_shutdown(200)
             (feed,) = streamer._capture._feeds.feeds
 
             async def rotated() -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
-from simulator.wire.frames import agg_trade_rows
+from simulator.wire.payloads import agg_trade_rows
 from tests.integration.streamer.capture.asking import AGG_TRADES, TRADES, wait_until
 from tests.integration.streamer.harness import settings_for, streaming
 

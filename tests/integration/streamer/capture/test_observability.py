@@ -97,7 +97,7 @@ async def test_quotes_that_a_cut_cost_are_counted_as_lost(
 
             await wait_until(delivers)
             before = (await scrape(streamer))[LOSSES, frozenset()]
-            exchange.endpoints["spot"].cut()
+            exchange.stream_servers["spot"].cut()
 
             async def is_counted() -> bool:
                 return (await scrape(streamer))[LOSSES, frozenset()] > before

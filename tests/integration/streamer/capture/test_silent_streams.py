@@ -33,7 +33,7 @@ async def test_quotes_that_stay_out_are_asked_for_again_and_are_in_the_ledger(
                 return all([len(await rows_of(QUOTES, one)) > 20 for one in symbols])
 
             await wait_until(quoted)
-            spot = exchange.endpoints["spot"]
+            spot = exchange.stream_servers["spot"]
             for connection in spot.connections:
                 spot.hub.unsubscribe(connection, ["btcusdt@bookTicker"])
             before = len(await rows_of(QUOTES, "BTCUSDT"))

@@ -86,8 +86,8 @@ async def test_a_cut_is_a_gap_of_each_symbol_until_its_minutes_are_proven(
                 database_url, lambda rows: all(minutes_of(rows, s) for s in SYMBOLS)
             )
             cut_us = minute_of(exchange.clock.now_us())
-            exchange.endpoints["spot"].cut()
-            exchange.endpoints["um"].cut()
+            exchange.stream_servers["spot"].cut()
+            exchange.stream_servers["um"].cut()
             gaps = await until_gaps(database_url, lambda gaps: len(gaps) >= 3)
             assert {gap["cause"] for gap in gaps} == {"connection lost"}
             gaps = await until_gaps(database_url, all_closed)

@@ -55,7 +55,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
 
 def subscribed(exchange: Exchange) -> set[str]:
     """Streams that clients of the spot market are subscribed to."""
-    return {stream for one in exchange.endpoints["spot"].connections for stream in one.streams}
+    return {stream for one in exchange.stream_servers["spot"].connections for stream in one.streams}
 
 
 async def test_new_listings_are_streamed_from_their_first_minute_on(

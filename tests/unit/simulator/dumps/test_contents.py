@@ -8,29 +8,31 @@ from decimal import Decimal
 import pytest
 
 from simulator.clock import DAY_US, to_us
-from simulator.dumps.contents import DumpFile, altered_rows, csv_chunks, make_zip
+from simulator.dumps.contents import PublishedFile, altered_rows, csv_chunks, make_zip
 from simulator.dumps.faults import AlterRows, DropRows
 from simulator.market.instruments import MarketName, select_instruments
-from simulator.market.market import Market
+from simulator.market.market import SimulatedMarket
 
 START_US = to_us(datetime(2024, 12, 28, tzinfo=UTC))
 
 
-def _market(name: MarketName = "spot") -> Market:
+def _market(name: MarketName = "spot") -> SimulatedMarket:
     symbol = "COSUSDT" if name == "spot" else "KEEPUSDT"
-    return Market(select_instruments(name, (symbol,), seed=1), seed=1, start_us=START_US)
+    return SimulatedMarket(select_instruments(name, (symbol,), seed=1), seed=1, start_us=START_US)
 
 
-def _day(kind: str, date: str = "2025-01-02", market: MarketName = "spot") -> DumpFile:
+def _day(kind: str, date: str = "2025-01-02", market: MarketName = "spot") -> PublishedFile:
     begin = to_us(datetime.fromisoformat(date).replace(tzinfo=UTC))
     symbol = "COSUSDT" if market == "spot" else "KEEPUSDT"
     interval = "1m" if kind == "klines" else None
     path = f"data/{market}/daily/{kind}/{symbol}-{kind}-{date}.zip"
     end = begin + DAY_US
-    return DumpFile(market, kind, symbol, interval, begin, end, path, end)
+    return PublishedFile(market, kind, symbol, interval, begin, end, path, end)
 
 
-def _lines(market: Market, file: DumpFile, *changes: AlterRows | DropRows) -> list[str]:
+def _lines(
+    market: SimulatedMarket, file: PublishedFile, *changes: AlterRows | DropRows
+) -> list[str]:
     return b"".join(csv_chunks(market, file, changes)).decode().splitlines()
 
 
@@ -82,7 +84,7 @@ def test_a_month_of_trades_is_its_days_one_after_the_other(kind: str) -> None:
     market = _market()
     begin = to_us(datetime(2024, 12, 1, tzinfo=UTC))  # listed on the 28th
     end = to_us(datetime(2025, 1, 1, tzinfo=UTC))
-    month = DumpFile("spot", kind, "COSUSDT", None, begin, end, "m/COSUSDT-2024-12.zip", end)
+    month = PublishedFile("spot", kind, "COSUSDT", None, begin, end, "m/COSUSDT-2024-12.zip", end)
     days = [f"2024-12-{day}" for day in (28, 29, 30, 31)]
     single = [line for date in days for line in _lines(market, _day(kind, date))]
     assert _lines(market, month) == single

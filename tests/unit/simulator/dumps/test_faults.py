@@ -5,15 +5,15 @@ from typing import Any
 import pytest
 
 from simulator.dumps.faults import (
+    AbortDownload,
     AlterRows,
     CorruptZip,
-    CutDownload,
     DropRows,
     DumpFaults,
     DumpRule,
-    Late,
-    Missing,
-    NoChecksum,
+    LatePublication,
+    MissingChecksum,
+    MissingFile,
     RefuseFile,
     RefuseListing,
     SlowDownload,
@@ -27,11 +27,11 @@ MONTH = "data/spot/monthly/klines/BTCUSDT/1m/BTCUSDT-1m-2025-01.zip"
 def test_a_rule_means_the_paths_of_its_glob() -> None:
     faults = DumpFaults()
     faults.add(DumpRule(effect=AlterRows(rows=2), path="*/monthly/*"))
-    faults.add(DumpRule(effect=Missing(), path="*-2025-01-05.zip"))
+    faults.add(DumpRule(effect=MissingFile(), path="*-2025-01-05.zip"))
     assert faults.contents(MONTH) == (AlterRows(rows=2),)
     assert faults.contents(DAY) == ()
-    assert faults.of(Missing, DAY) == [Missing()]
-    assert faults.of(Missing, MONTH) == []
+    assert faults.of(MissingFile, DAY) == [MissingFile()]
+    assert faults.of(MissingFile, MONTH) == []
     assert [entry.hits for entry in faults.active()] == [1, 1]
 
 
@@ -40,7 +40,7 @@ def test_changes_of_contents_come_in_the_order_of_their_rules() -> None:
     effects = (DropRows(rows=1), AlterRows(rows=2), CorruptZip())
     for effect in effects:
         faults.add(DumpRule(effect=effect, path="*"))
-    faults.add(DumpRule(effect=NoChecksum(), path="*"))
+    faults.add(DumpRule(effect=MissingChecksum(), path="*"))
     assert faults.contents(DAY, counts=False) == effects
     assert {entry.hits for entry in faults.active()} == {0}
 
@@ -52,12 +52,12 @@ def test_changes_of_contents_come_in_the_order_of_their_rules() -> None:
         (DropRows, {"rows": 0}, "rows"),
         (CorruptZip, {"flips": 0}, "flips"),
         (TruncateZip, {"keep_percent": 100}, "keep_percent"),
-        (CutDownload, {"keep_percent": -1}, "keep_percent"),
-        (Late, {"delay_us": 0}, "delay_us"),
+        (AbortDownload, {"keep_percent": -1}, "keep_percent"),
+        (LatePublication, {"delay_us": 0}, "delay_us"),
         (SlowDownload, {"seconds": -1}, "seconds"),
         (RefuseFile, {"status": 200}, "status"),
         (RefuseListing, {"status": 700}, "status"),
-        (DumpRule, {"effect": Missing(), "path": "*", "times": 0}, "times"),
+        (DumpRule, {"effect": MissingFile(), "path": "*", "times": 0}, "times"),
     ],
 )
 def test_impossible_faults_are_refused_by_name(effect: Any, values: Any, word: str) -> None:

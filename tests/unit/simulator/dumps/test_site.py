@@ -11,23 +11,23 @@ from typing import Any
 
 import pytest
 
-from simulator.clock import DAY_US, SECOND_US, Clock, to_us
+from simulator.clock import DAY_US, SECOND_US, SimulatedClock, to_us
 from simulator.dumps.faults import (
     AlterRows,
     CorruptZip,
     DropRows,
     DumpRule,
-    Late,
-    Missing,
-    NoChecksum,
-    Reissue,
+    LatePublication,
+    MissingChecksum,
+    MissingFile,
+    ReissueFile,
     StaleChecksum,
     TruncateZip,
 )
-from simulator.dumps.site import DumpSite
+from simulator.dumps.site import SimulatedDumpSite
 from simulator.market.instruments import MarketName, select_instruments
-from simulator.market.market import Market
-from simulator.wire.frames import kline_row
+from simulator.market.market import SimulatedMarket
+from simulator.wire.payloads import kline_row
 
 START_US = to_us(datetime(2024, 12, 30, 13, tzinfo=UTC))
 NOW_US = to_us(datetime(2025, 2, 3, 12, tzinfo=UTC))
@@ -35,20 +35,20 @@ SPOT = "data/spot/daily/klines/ETHBTC/1m/ETHBTC-1m-"
 DAY_PATH = f"{SPOT}2025-01-05.zip"
 
 
-def _markets(start_us: int = START_US) -> dict[MarketName, Market]:
+def _markets(start_us: int = START_US) -> dict[MarketName, SimulatedMarket]:
     spot = select_instruments("spot", ("ETHBTC", "COSUSDT"), seed=1)
     um = select_instruments("um", ("KEEPUSDT",), seed=1)
     return {
-        "spot": Market(spot, seed=1, start_us=start_us),
-        "um": Market(um, seed=1, start_us=start_us),
+        "spot": SimulatedMarket(spot, seed=1, start_us=start_us),
+        "um": SimulatedMarket(um, seed=1, start_us=start_us),
     }
 
 
-def _site(now_us: int = NOW_US, **delays: int) -> DumpSite:
-    return DumpSite(_markets(), Clock(start_us=now_us, speed=0), **delays)
+def _site(now_us: int = NOW_US, **delays: int) -> SimulatedDumpSite:
+    return SimulatedDumpSite(_markets(), SimulatedClock(start_us=now_us, speed=0), **delays)
 
 
-def _read(site: DumpSite, path: str) -> list[list[str]]:
+def _read(site: SimulatedDumpSite, path: str) -> list[list[str]]:
     file = site.find(path)
     assert file is not None
     with zipfile.ZipFile(io.BytesIO(site.read(file))) as archive:
@@ -57,7 +57,7 @@ def _read(site: DumpSite, path: str) -> list[list[str]]:
         return list(csv.reader(io.StringIO(archive.read(name).decode())))
 
 
-def _keys(site: DumpSite, prefix: str, delimiter: str = "", marker: str = "") -> Any:
+def _keys(site: SimulatedDumpSite, prefix: str, delimiter: str = "", marker: str = "") -> Any:
     text = site.listing(prefix=prefix, delimiter=delimiter, marker=marker).decode()
     keys = re.findall(r"<Key>(.*?)</Key>", text)
     folders = re.findall(r"<CommonPrefixes><Prefix>(.*?)</Prefix>", text)
@@ -69,10 +69,10 @@ def test_spot_days_are_in_ms_before_2025_and_in_us_since(day: str, unit_us: int)
     rows = _read(_site(), f"{SPOT}{day}.zip")
     begin = to_us(datetime.fromisoformat(day))
     instrument = _markets()["spot"].instrument("ETHBTC")
-    bars = _markets()["spot"].klines(
+    klines = _markets()["spot"].klines(
         "ETHBTC", "1m", begin, begin + DAY_US - 1, view_us=begin + DAY_US
     )
-    wanted = [[str(v) for v in kline_row(instrument, bar, unit_us=unit_us)] for bar in bars]
+    wanted = [[str(v) for v in kline_row(instrument, bar, unit_us=unit_us)] for bar in klines]
     assert len(rows) == 1_440
     assert rows == wanted
     assert rows[0][6].endswith("999" if unit_us == 1_000 else "999999")
@@ -185,7 +185,7 @@ def test_a_prefix_may_end_within_a_name() -> None:
 @pytest.mark.parametrize("delimiter", ["", "/"])
 def test_pages_hold_a_thousand_keys_and_go_on_after_the_marker(delimiter: str) -> None:
     now_us = START_US + 1_300 * DAY_US
-    site = DumpSite(_markets(), Clock(start_us=now_us, speed=0))
+    site = SimulatedDumpSite(_markets(), SimulatedClock(start_us=now_us, speed=0))
     prefix = "data/spot/daily/klines/ETHBTC/1m/"
     pages, marker = [], ""
     while True:
@@ -216,9 +216,9 @@ def test_a_full_walk_is_sorted_across_folders() -> None:
 def test_aggregate_dumps_hold_the_aggregates_of_the_day() -> None:
     site = _site()
     spot = _read(site, "data/spot/daily/aggTrades/ETHBTC/ETHBTC-aggTrades-2025-01-03.zip")
-    tape = _markets()["spot"].day_tape("ETHBTC", to_us(datetime(2025, 1, 3, tzinfo=UTC)))
-    assert [int(row[0]) for row in spot] == tape.agg_id.tolist()
-    assert [int(row[5]) for row in spot] == tape.time_us.tolist()
+    trades = _markets()["spot"].day_trades("ETHBTC", to_us(datetime(2025, 1, 3, tzinfo=UTC)))
+    assert [int(row[0]) for row in spot] == trades.agg_id.tolist()
+    assert [int(row[5]) for row in spot] == trades.time_us.tolist()
     assert {row[6] for row in spot} == {"True", "False"}
     path = "data/futures/um/daily/trades/KEEPUSDT/KEEPUSDT-trades-2025-01-03.zip"
     header, *rows = _read(site, path)
@@ -226,21 +226,21 @@ def test_aggregate_dumps_hold_the_aggregates_of_the_day() -> None:
     assert {row[5] for row in rows} == {"true", "false"}
 
 
-def _faulty(*effects: Any, path: str = DAY_PATH, now_us: int = NOW_US) -> DumpSite:
+def _faulty(*effects: Any, path: str = DAY_PATH, now_us: int = NOW_US) -> SimulatedDumpSite:
     site = _site(now_us)
     for effect in effects:
         site.faults.add(DumpRule(effect=effect, path=path))
     return site
 
 
-def _fits(site: DumpSite, path: str = DAY_PATH) -> bool:
+def _fits(site: SimulatedDumpSite, path: str = DAY_PATH) -> bool:
     """Whether the checksum is that of the bytes."""
     file = site.find(path)
     assert file is not None
     return site.checksum(file).split()[0].decode() == hashlib.sha256(site.read(file)).hexdigest()
 
 
-def _is_readable(site: DumpSite) -> bool:
+def _is_readable(site: SimulatedDumpSite) -> bool:
     try:
         _read(site, DAY_PATH)
     except (zipfile.BadZipFile, zlib.error):
@@ -281,7 +281,7 @@ def test_a_spoilt_file_is_good_again_without_its_fault() -> None:
 
 
 def test_a_missing_file_is_neither_listed_nor_found_and_its_neighbours_are() -> None:
-    site = _faulty(Missing())
+    site = _faulty(MissingFile())
     assert site.find(DAY_PATH) is None
     keys = _keys(site, "data/spot/daily/klines/ETHBTC/1m/", "/")[0]
     assert len(keys) == 2 * 34
@@ -291,15 +291,18 @@ def test_a_missing_file_is_neither_listed_nor_found_and_its_neighbours_are() -> 
 
 
 def test_a_missing_checksum_is_not_listed_and_its_file_is() -> None:
-    keys = _keys(_faulty(NoChecksum()), DAY_PATH)[0]
+    keys = _keys(_faulty(MissingChecksum()), DAY_PATH)[0]
     assert keys == [DAY_PATH]
 
 
 def test_a_late_file_comes_after_its_delay_and_says_so() -> None:
     end_us = to_us(datetime(2025, 1, 6, tzinfo=UTC))
     hour_us = 3_600 * SECOND_US
-    assert _faulty(Late(delay_us=hour_us), now_us=end_us + hour_us - 1).find(DAY_PATH) is None
-    site = _faulty(Late(delay_us=hour_us), now_us=end_us + hour_us)
+    assert (
+        _faulty(LatePublication(delay_us=hour_us), now_us=end_us + hour_us - 1).find(DAY_PATH)
+        is None
+    )
+    site = _faulty(LatePublication(delay_us=hour_us), now_us=end_us + hour_us)
     assert site.find(DAY_PATH) is not None
     listing = site.listing(prefix=DAY_PATH, delimiter="", marker="").decode()
     assert "<LastModified>2025-01-06T01:00:00.000Z</LastModified>" in listing
@@ -308,7 +311,7 @@ def test_a_late_file_comes_after_its_delay_and_says_so() -> None:
 @pytest.mark.parametrize("is_repair", [True, False])
 def test_a_reissued_file_has_other_rows_another_checksum_and_a_later_date(is_repair: bool) -> None:
     at_us = NOW_US - 3_600 * SECOND_US
-    effect = Reissue(at_us=at_us, change=AlterRows(rows=4), is_repair=is_repair)
+    effect = ReissueFile(at_us=at_us, change=AlterRows(rows=4), is_repair=is_repair)
     before, after = _faulty(effect, now_us=at_us - 1), _faulty(effect, now_us=at_us)
     assert _fits(before)
     assert _fits(after)

@@ -1,8 +1,8 @@
 """What the engine keeps of faults that are over."""
 
-from simulator.clock import SECOND_US, Clock
+from simulator.clock import SECOND_US, SimulatedClock
 from simulator.faults.engine import FaultEngine
-from simulator.faults.switchboards import SwitchboardFaults, rest_rules
+from simulator.faults.rules import RuleFaults, rest_rules
 from simulator.rest.faults import RestFaults
 
 START_US = 1_790_000_000 * SECOND_US
@@ -10,8 +10,8 @@ START_US = 1_790_000_000 * SECOND_US
 
 def _engine() -> tuple[FaultEngine, RestFaults]:
     board = RestFaults()
-    clock = Clock(start_us=START_US, speed=0)
-    return FaultEngine(clock, {"rest": SwitchboardFaults(board, rest_rules)}), board
+    clock = SimulatedClock(start_us=START_US, speed=0)
+    return FaultEngine(clock, {"rest": RuleFaults(board, rest_rules)}), board
 
 
 def test_faults_that_are_removed_leave_nothing_to_come() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from simulator.clock import MINUTE_US, Clock
+from simulator.clock import MINUTE_US, SimulatedClock
 from simulator.faults.frames import FrameFaults
 from simulator.faults.plan import parse_entry
 
@@ -19,7 +19,7 @@ KLINE = '{"e":"kline","E":7,"s":"BTCUSDT","k":{"t":6,"o":"1","c":"2","x":true}}'
 
 
 def _faults(*entries: dict[str, Any]) -> FrameFaults:
-    faults = FrameFaults(Clock(start_us=MINUTE + 1_000, speed=0), seed=3)
+    faults = FrameFaults(SimulatedClock(start_us=MINUTE + 1_000, speed=0), seed=3)
     for number, entry in enumerate(entries):
         faults.accept(parse_entry(entry).placed(start_us=MINUTE, identity=f"f{number}"))
     return faults
@@ -147,7 +147,9 @@ def test_faults_add_up_and_end_when_they_are_taken_away() -> None:
     first = parse_entry({"kind": "duplicate"}).placed(start_us=MINUTE, identity="f0")
     assert faults.hits(first) == 1
     faults.end(first)
-    assert len(_pass(faults, MINUTE + 999)) == 2, "due before the end, whenever the pump gets there"
+    assert len(_pass(faults, MINUTE + 999)) == 2, (
+        "due before the end, whenever the scheduler gets there"
+    )
     assert len(_pass(faults, MINUTE + 1_000)) == 1
     assert len(_pass(faults, MINUTE + 2 * MINUTE_US)) == 1
     assert len(_pass(faults, MINUTE)) == 1, "and it is forgotten then"

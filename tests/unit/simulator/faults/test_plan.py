@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.clock import SECOND_US, to_us
-from simulator.faults.kinds import KINDS, Kind
+from simulator.faults.kinds import KINDS, FaultKind
 from simulator.faults.plan import (
     Fault,
     PlanError,
@@ -21,7 +21,7 @@ from simulator.faults.plan import (
 )
 
 
-def _smallest(kind: Kind) -> dict[str, Any]:
+def _smallest(kind: FaultKind) -> dict[str, Any]:
     entry: dict[str, Any] = {"kind": kind.name}
     if kind.group == "market":
         entry |= {"market": "um", "symbols": ["BTCUSDT"]}
@@ -30,7 +30,7 @@ def _smallest(kind: Kind) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=str)
 def test_each_kind_needs_no_more_than_its_required_fields_and_is_written_as_read(
-    kind: Kind,
+    kind: FaultKind,
 ) -> None:
     fault = parse_entry(_smallest(kind))
     assert fault.kind is kind

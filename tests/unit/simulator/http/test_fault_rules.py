@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from simulator.http.fault_rules import Switchboard
+from simulator.http.fault_rules import FaultRules
 
 
 @dataclass(frozen=True)
@@ -13,12 +13,12 @@ class _Rule:
     times: int | None = None
 
 
-def _named(board: Switchboard[_Rule], name: str, *, counts: bool = True) -> list[_Rule]:
+def _named(board: FaultRules[_Rule], name: str, *, counts: bool = True) -> list[_Rule]:
     return board.matching(lambda rule: rule.name == name, counts=counts)
 
 
 def test_rules_match_until_they_are_removed_and_tell_their_hits() -> None:
-    board: Switchboard[_Rule] = Switchboard()
+    board: FaultRules[_Rule] = FaultRules()
     assert board.is_idle
     first, second = board.add(_Rule("a")), board.add(_Rule("b"))
     assert not board.is_idle
@@ -32,14 +32,14 @@ def test_rules_match_until_they_are_removed_and_tell_their_hits() -> None:
 
 
 def test_looking_without_counting_leaves_the_hits() -> None:
-    board: Switchboard[_Rule] = Switchboard()
+    board: FaultRules[_Rule] = FaultRules()
     board.add(_Rule("a"))
     assert _named(board, "a", counts=False)
     assert board.active()[0].hits == 0
 
 
 def test_a_limited_rule_is_spent_after_its_hits_and_stays_to_tell_of_them() -> None:
-    board: Switchboard[_Rule] = Switchboard()
+    board: FaultRules[_Rule] = FaultRules()
     rule_id = board.add(_Rule("a", times=2))
     assert [bool(_named(board, "a")) for _ in range(4)] == [True, True, False, False]
     assert board.active()[0].is_spent
@@ -47,13 +47,13 @@ def test_a_limited_rule_is_spent_after_its_hits_and_stays_to_tell_of_them() -> N
 
 
 def test_an_unknown_rule_cannot_be_removed() -> None:
-    board: Switchboard[_Rule] = Switchboard()
+    board: FaultRules[_Rule] = FaultRules()
     with pytest.raises(KeyError):
         board.remove(7)
 
 
 def test_all_rules_end_at_once() -> None:
-    board: Switchboard[_Rule] = Switchboard()
+    board: FaultRules[_Rule] = FaultRules()
     board.add(_Rule("a"))
     board.clear()
     assert board.is_idle

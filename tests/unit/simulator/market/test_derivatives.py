@@ -13,7 +13,7 @@ from simulator.market.derivatives import (
 )
 from simulator.market.history import History
 from simulator.market.instruments import select_instruments
-from simulator.market.market import Market
+from simulator.market.market import SimulatedMarket
 from simulator.market.rolling import last_trade
 
 START = to_us(datetime(2026, 2, 1, tzinfo=UTC))
@@ -22,7 +22,7 @@ NOON = to_us(datetime(2026, 2, 3, 12, 0, 3, tzinfo=UTC))
 
 def history_of(symbol: str) -> History:
     listed = select_instruments("um", [symbol], seed=1)
-    return Market(listed, seed=1, start_us=START).history(symbol)
+    return SimulatedMarket(listed, seed=1, start_us=START).history(symbol)
 
 
 def test_mark_prices_stay_near_the_trades_and_move_slowly() -> None:
@@ -59,9 +59,14 @@ def test_liquidations_are_orders_of_the_tape_one_a_second_at_most() -> None:
     found: list[Liquidation] = []
     for minute in range(NOON // MINUTE_US, NOON // MINUTE_US + 60):
         of_minute = liquidations(history, minute, seed=1)
-        tape = history.minute(minute)
+        trades = history.minute(minute)
         orders = set(
-            zip(tape.time_us.tolist(), tape.price.tolist(), tape.quantity.tolist(), strict=True)
+            zip(
+                trades.time_us.tolist(),
+                trades.price.tolist(),
+                trades.quantity.tolist(),
+                strict=True,
+            )
         )
         for one in of_minute:
             assert (one.time_us, one.average_price, one.quantity) in orders

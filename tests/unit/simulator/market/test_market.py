@@ -12,50 +12,52 @@ import pytest
 from simulator.clock import DAY_US, MINUTE_US, SECOND_US, to_us
 from simulator.market.instruments import DEFAULT_SPOT, DEFAULT_UM, select_instruments
 from simulator.market.intervals import SPOT_INTERVALS, UM_INTERVALS, parse_interval
-from simulator.market.market import Market, bar_window
-from simulator.market.trades.generator import FillKind, Tape
-from simulator.wire.frames import agg_trade_rows, fills_of, kline_row
+from simulator.market.market import SimulatedMarket, bar_window
+from simulator.market.trades.columns import FillKind, TradeColumns
+from simulator.wire.payloads import agg_trade_rows, fills_of, kline_row
 
 START_US = to_us(datetime(2024, 12, 30, 21, 13, tzinfo=UTC))
 VIEW_US = START_US + 2 * DAY_US + 7 * MINUTE_US + 12_345_678
 EIGHT_PLACES = Decimal("0.00000001")
 
 
-def _market(name: Any = "spot", *, seed: int = 1, start_us: int = START_US) -> Market:
+def _market(name: Any = "spot", *, seed: int = 1, start_us: int = START_US) -> SimulatedMarket:
     symbols = DEFAULT_SPOT if name == "spot" else DEFAULT_UM
-    return Market(select_instruments(name, symbols, seed=seed), seed=seed, start_us=start_us)
+    return SimulatedMarket(
+        select_instruments(name, symbols, seed=seed), seed=seed, start_us=start_us
+    )
 
 
 @pytest.fixture(scope="module")
-def spot() -> Market:
+def spot() -> SimulatedMarket:
     return _market()
 
 
 @pytest.fixture(scope="module")
-def um() -> Market:
+def um() -> SimulatedMarket:
     return _market("um")
 
 
-def _columns(tape: Tape) -> dict[str, list[int]]:
+def _columns(trades: TradeColumns) -> dict[str, list[int]]:
     names = ("time_us", "agg_id", "first_id", "fills", "price", "quantity", "volume", "quote")
-    return {name: getattr(tape, name).tolist() for name in names}
+    return {name: getattr(trades, name).tolist() for name in names}
 
 
-def _slow_candles(tape: Tape, step_us: int) -> dict[int, dict[str, Any]]:
+def _slow_candles(trades: TradeColumns, step_us: int) -> dict[int, dict[str, Any]]:
     """Folds single fills with Decimal, the plain way."""
-    instrument = tape.instrument
-    bars: dict[int, dict[str, Any]] = {}
-    for row in range(len(tape)):
-        price = Decimal(instrument.format_price(int(tape.price[row])))
-        for trade_id, units, kind in fills_of(tape, row):
+    instrument = trades.instrument
+    klines: dict[int, dict[str, Any]] = {}
+    for row in range(len(trades)):
+        price = Decimal(instrument.format_price(int(trades.price[row])))
+        for trade_id, units, kind in fills_of(trades, row):
             if kind is FillKind.VOID:
                 continue
             quantity = Decimal(instrument.format_quantity(units))
             quote = price * quantity
             if instrument.market == "spot":
                 quote = quote.quantize(EIGHT_PLACES, ROUND_HALF_UP)
-            bar = bars.setdefault(
-                int(tape.time_us[row]) // step_us * step_us,
+            bar = klines.setdefault(
+                int(trades.time_us[row]) // step_us * step_us,
                 defaultdict(Decimal, open=price, high=price, low=price, first=trade_id),
             )
             bar["high"] = max(bar["high"], price)
@@ -65,17 +67,17 @@ def _slow_candles(tape: Tape, step_us: int) -> dict[int, dict[str, Any]]:
             bar["count"] += 1
             bar["volume"] += quantity
             bar["quote"] += quote
-            if not tape.buyer_is_maker[row]:
+            if not trades.buyer_is_maker[row]:
                 bar["buy_volume"] += quantity
                 bar["buy_quote"] += quote
-    return bars
+    return klines
 
 
-def _assert_equal_bars(market: Market, symbol: str, interval: str, step_us: int) -> int:
+def _assert_equal_bars(market: SimulatedMarket, symbol: str, interval: str, step_us: int) -> int:
     history = market.history(symbol)
     first = history.start_minute + 60
-    tape = history.tape(first, first + 180)
-    slow = _slow_candles(tape, step_us)
+    trades = history.trades(first, first + 180)
+    slow = _slow_candles(trades, step_us)
     rows = market.klines(
         symbol, interval, first * MINUTE_US, (first + 180) * MINUTE_US - 1, view_us=VIEW_US
     )
@@ -104,7 +106,7 @@ def _assert_equal_bars(market: Market, symbol: str, interval: str, step_us: int)
 
 
 @pytest.mark.parametrize("symbol", DEFAULT_SPOT)
-def test_spot_candles_equal_a_plain_fold_of_the_fills(spot: Market, symbol: str) -> None:
+def test_spot_candles_equal_a_plain_fold_of_the_fills(spot: SimulatedMarket, symbol: str) -> None:
     compared = _assert_equal_bars(spot, symbol, "1m", MINUTE_US)
     assert compared > (100 if symbol in ("BTCUSDT", "PEPEUSDT", "ETHBTC") else 0) or (
         symbol == "BIFIUSDT"
@@ -112,27 +114,27 @@ def test_spot_candles_equal_a_plain_fold_of_the_fills(spot: Market, symbol: str)
 
 
 @pytest.mark.parametrize("symbol", DEFAULT_UM)
-def test_futures_candles_equal_a_plain_fold_of_the_fills(um: Market, symbol: str) -> None:
+def test_futures_candles_equal_a_plain_fold_of_the_fills(um: SimulatedMarket, symbol: str) -> None:
     assert _assert_equal_bars(um, symbol, "1m", MINUTE_US) > 0
 
 
-def test_candles_of_a_second_equal_a_plain_fold_of_the_fills(spot: Market) -> None:
+def test_candles_of_a_second_equal_a_plain_fold_of_the_fills(spot: SimulatedMarket) -> None:
     assert _assert_equal_bars(spot, "BTCUSDT", "1s", SECOND_US) > 1_000
 
 
 @pytest.mark.parametrize("interval", [name for name in UM_INTERVALS if name != "1m"])
 @pytest.mark.parametrize("symbol", ["BTCUSDT", "COSUSDT", "BIFIUSDT"])
 def test_longer_candles_equal_a_fold_of_their_trades(
-    spot: Market, symbol: str, interval: str
+    spot: SimulatedMarket, symbol: str, interval: str
 ) -> None:
     spec = parse_interval(interval)
     minutes = spot.klines(symbol, "1m", view_us=VIEW_US)
     groups = defaultdict(list)
     for row in minutes:
         groups[spec.open_of(row.open_time_us)].append(row)
-    bars = spot.klines(symbol, interval, view_us=VIEW_US)
-    assert [bar.open_time_us for bar in bars] == list(groups)
-    for bar in bars:
+    klines = spot.klines(symbol, interval, view_us=VIEW_US)
+    assert [bar.open_time_us for bar in klines] == list(groups)
+    for bar in klines:
         rows = groups[bar.open_time_us]
         traded = [row for row in rows if row.trade_count] or rows[-1:]
         assert bar.close_time_us == spec.next_open(bar.open_time_us) - 1
@@ -144,7 +146,7 @@ def test_longer_candles_equal_a_fold_of_their_trades(
         assert (bar.first_id, bar.last_id) == (traded[0].first_id, traded[-1].last_id)
 
 
-def test_sums_of_a_month_do_not_overflow(spot: Market) -> None:
+def test_sums_of_a_month_do_not_overflow(spot: SimulatedMarket) -> None:
     view_us = START_US + 62 * DAY_US
     months = spot.klines("PEPEUSDT", "1M", view_us=view_us)
     minutes = spot.klines("PEPEUSDT", "1m", view_us=view_us)
@@ -156,7 +158,7 @@ def test_sums_of_a_month_do_not_overflow(spot: Market) -> None:
 def test_a_minute_alone_equals_the_minute_in_a_range(symbol: str) -> None:
     ranged = _market().history(symbol)
     first = ranged.start_minute + 1_000
-    whole = _columns(ranged.tape(first, first + 90))
+    whole = _columns(ranged.trades(first, first + 90))
     alone: dict[str, list[int]] = {name: [] for name in whole}
     fresh = _market().history(symbol)
     for minute in reversed(range(first, first + 90)):  # backwards: nothing is played up to
@@ -182,43 +184,45 @@ def test_prices_do_not_depend_on_when_the_history_begins() -> None:
 
 
 @pytest.mark.parametrize("symbol", DEFAULT_SPOT)
-def test_spot_ids_are_contiguous_from_the_first_trade_on(spot: Market, symbol: str) -> None:
+def test_spot_ids_are_contiguous_from_the_first_trade_on(
+    spot: SimulatedMarket, symbol: str
+) -> None:
     history = spot.history(symbol)
-    tape = history.tape(history.start_minute, history.start_minute + 3 * 1_440)
-    assert len(tape) > 0
-    assert int(tape.time_us[0]) // MINUTE_US == history.start_minute
-    assert (int(tape.agg_id[0]), int(tape.first_id[0])) == (
+    trades = history.trades(history.start_minute, history.start_minute + 3 * 1_440)
+    assert len(trades) > 0
+    assert int(trades.time_us[0]) // MINUTE_US == history.start_minute
+    assert (int(trades.agg_id[0]), int(trades.first_id[0])) == (
         history.first_agg_id,
         history.first_trade_id,
     )
-    assert set(np.diff(tape.agg_id).tolist()) <= {1}
-    assert (tape.first_id[1:] == tape.last_counted_id[:-1] + 1).all()
-    assert (np.diff(tape.time_us) >= 0).all()
-    assert (tape.quantity > 0).all()
-    assert (tape.price > 0).all()
+    assert set(np.diff(trades.agg_id).tolist()) <= {1}
+    assert (trades.first_id[1:] == trades.last_counted_id[:-1] + 1).all()
+    assert (np.diff(trades.time_us) >= 0).all()
+    assert (trades.quantity > 0).all()
+    assert (trades.price > 0).all()
 
 
-def test_futures_ids_skip_while_aggregate_ids_do_not(um: Market) -> None:
+def test_futures_ids_skip_while_aggregate_ids_do_not(um: SimulatedMarket) -> None:
     history = um.history("BTCUSDT")
-    tape = history.tape(history.start_minute, history.start_minute + 1_440)
-    assert set(np.diff(tape.agg_id).tolist()) == {1}
-    gaps = tape.first_id[1:] - (tape.first_id + tape.fills)[:-1]
+    trades = history.trades(history.start_minute, history.start_minute + 1_440)
+    assert set(np.diff(trades.agg_id).tolist()) == {1}
+    gaps = trades.first_id[1:] - (trades.first_id + trades.fills)[:-1]
     assert (gaps >= 0).all()
     assert 0.01 < (gaps > 0).mean() < 0.2
 
 
-def test_futures_klines_count_fills_that_aggregates_leave_out(um: Market) -> None:
+def test_futures_klines_count_fills_that_aggregates_leave_out(um: SimulatedMarket) -> None:
     history = um.history("BTCUSDT")
-    tape = history.tape(history.start_minute, history.start_minute + 1_440)
-    kinds = set(tape.tail_kind.tolist())
+    trades = history.trades(history.start_minute, history.start_minute + 1_440)
+    kinds = set(trades.tail_kind.tolist())
     assert kinds == {int(kind) for kind in FillKind}
-    extra = int((tape.volume - tape.quantity).sum())
-    assert 0 < extra < int(tape.volume.sum()) // 100
+    extra = int((trades.volume - trades.quantity).sum())
+    assert 0 < extra < int(trades.volume.sum()) // 100
     minutes = um.klines("BTCUSDT", "1m", START_US, START_US + DAY_US - MINUTE_US, view_us=VIEW_US)
-    assert sum(row.volume for row in minutes) == int(tape.volume.sum())
+    assert sum(row.volume for row in minutes) == int(trades.volume.sum())
 
 
-def test_markets_have_busy_quiet_and_silent_symbols(spot: Market) -> None:
+def test_markets_have_busy_quiet_and_silent_symbols(spot: SimulatedMarket) -> None:
     def silent_share(symbol: str) -> float:
         rows = spot.klines(symbol, "1m", view_us=VIEW_US)
         return sum(row.trade_count == 0 for row in rows) / len(rows)
@@ -231,7 +235,7 @@ def test_markets_have_busy_quiet_and_silent_symbols(spot: Market) -> None:
     assert spot.klines("BIFIUSDT", "1m", view_us=VIEW_US)[0].trade_count > 0
 
 
-def test_a_silent_minute_is_flat_at_the_close_before(spot: Market) -> None:
+def test_a_silent_minute_is_flat_at_the_close_before(spot: SimulatedMarket) -> None:
     rows = spot.klines("COSUSDT", "1m", view_us=VIEW_US)
     for before, row in pairwise(rows):
         if row.trade_count == 0:
@@ -240,7 +244,9 @@ def test_a_silent_minute_is_flat_at_the_close_before(spot: Market) -> None:
 
 
 @pytest.mark.parametrize("symbol", ["COSUSDT", "BIFIUSDT"])
-def test_a_window_that_begins_in_silence_knows_the_close_before(spot: Market, symbol: str) -> None:
+def test_a_window_that_begins_in_silence_knows_the_close_before(
+    spot: SimulatedMarket, symbol: str
+) -> None:
     rows = spot.klines(symbol, "1m", view_us=VIEW_US)
     silent = next(n for n, row in enumerate(rows) if n > 100 and row.trade_count == 0)
     fresh = _market().klines(
@@ -249,14 +255,14 @@ def test_a_window_that_begins_in_silence_knows_the_close_before(spot: Market, sy
     assert fresh == [rows[silent]]
 
 
-def test_the_open_candle_holds_visible_trades_alone(spot: Market) -> None:
+def test_the_open_candle_holds_visible_trades_alone(spot: SimulatedMarket) -> None:
     history = spot.history("BTCUSDT")
     minute = history.start_minute + 500
-    tape = history.minute(minute)
-    for row in (0, len(tape) // 2, len(tape) - 1):
-        view_us = int(tape.time_us[row])
+    trades = history.minute(minute)
+    for row in (0, len(trades) // 2, len(trades) - 1):
+        view_us = int(trades.time_us[row])
         bar = spot.klines("BTCUSDT", "1m", view_us=view_us, limit=1)[0]
-        seen = tape.until(view_us)
+        seen = trades.until(view_us)
         assert bar.open_time_us == minute * MINUTE_US
         assert bar.volume == int(seen.volume.sum())
         assert bar.last_id == int(seen.last_counted_id[-1])
@@ -317,7 +323,7 @@ def test_the_latest_bars_of_any_interval_end_with_the_open_one(name: str) -> Non
     assert first == last
 
 
-def test_nothing_exists_before_the_listing(spot: Market) -> None:
+def test_nothing_exists_before_the_listing(spot: SimulatedMarket) -> None:
     assert spot.klines("BTCUSDT", "1m", view_us=START_US - 1) == []
     first = spot.klines("BTCUSDT", "1d", 0, view_us=VIEW_US, limit=1)[0]
     assert first.open_time_us == START_US // DAY_US * DAY_US
@@ -325,7 +331,7 @@ def test_nothing_exists_before_the_listing(spot: Market) -> None:
 
 
 @pytest.mark.parametrize("symbol", ["BTCUSDT", "COSUSDT", "BIFIUSDT"])
-def test_aggregates_page_by_id_over_minutes_and_days(spot: Market, symbol: str) -> None:
+def test_aggregates_page_by_id_over_minutes_and_days(spot: SimulatedMarket, symbol: str) -> None:
     history = spot.history(symbol)
     view_us = VIEW_US if symbol != "BTCUSDT" else START_US + 20 * MINUTE_US
     pages, next_id = [], 0
@@ -339,19 +345,19 @@ def test_aggregates_page_by_id_over_minutes_and_days(spot: Market, symbol: str) 
         next_id = int(page[-1]["a"]) + 1
     stop_minute = view_us // MINUTE_US + 1
     whole = agg_trade_rows(
-        history.tape(history.start_minute, stop_minute).until(view_us), unit_us=1
+        history.trades(history.start_minute, stop_minute).until(view_us), unit_us=1
     )
     assert pages == whole
 
 
-def test_aggregates_by_time_are_inclusive_at_both_ends(spot: Market) -> None:
+def test_aggregates_by_time_are_inclusive_at_both_ends(spot: SimulatedMarket) -> None:
     history = spot.history("ETHBTC")
-    tape = history.tape(history.start_minute + 100, history.start_minute + 160)
-    start_us, end_us = int(tape.time_us[3]), int(tape.time_us[40])
+    trades = history.trades(history.start_minute + 100, history.start_minute + 160)
+    start_us, end_us = int(trades.time_us[3]), int(trades.time_us[40])
     found = spot.agg_trades(
         "ETHBTC", view_us=VIEW_US, start_us=start_us, end_us=end_us, limit=1_000
     )
-    wanted = tape.agg_id[(tape.time_us >= start_us) & (tape.time_us <= end_us)]
+    wanted = trades.agg_id[(trades.time_us >= start_us) & (trades.time_us <= end_us)]
     assert found.agg_id.tolist() == wanted.tolist()
     latest = spot.agg_trades("ETHBTC", view_us=end_us, limit=5)
     assert latest.agg_id.tolist() == wanted[-5:].tolist()

@@ -7,43 +7,43 @@ import pytest
 from simulator.clock import MINUTE_US, to_us
 from simulator.market.instruments import DEFAULT_UM, select_instruments
 from simulator.market.klines import Kline
-from simulator.market.market import Market
-from simulator.market.open_klines import RunningMinute, extend_kline
-from simulator.market.trades.generator import FillKind
-from simulator.wire.frames import fills_of
+from simulator.market.market import SimulatedMarket
+from simulator.market.open_klines import OpenKline, extend_kline
+from simulator.market.trades.columns import FillKind
+from simulator.wire.payloads import fills_of
 
 START_US = to_us(datetime(2026, 3, 1, tzinfo=UTC))
 
 
 @pytest.fixture(scope="module")
-def market() -> Market:
+def market() -> SimulatedMarket:
     spot = select_instruments("spot", ("BTCUSDT", "ETHBTC"), seed=2)
-    return Market(spot, seed=2, start_us=START_US)
+    return SimulatedMarket(spot, seed=2, start_us=START_US)
 
 
 @pytest.mark.parametrize("symbol", ["BTCUSDT", "ETHBTC"])
-def test_it_equals_the_bar_of_the_trades_so_far(market: Market, symbol: str) -> None:
+def test_it_equals_the_bar_of_the_trades_so_far(market: SimulatedMarket, symbol: str) -> None:
     minute = market.history(symbol).start_minute + 700
-    tape = market.history(symbol).minute(minute)
+    trades = market.history(symbol).minute(minute)
     open_us = minute * MINUTE_US
-    running = RunningMinute(tape, open_us=open_us, close_us=open_us + MINUTE_US - 1)
-    for row in range(len(tape)):
-        if row + 1 < len(tape) and tape.time_us[row + 1] == tape.time_us[row]:
+    running = OpenKline(trades, open_us=open_us, close_us=open_us + MINUTE_US - 1)
+    for row in range(len(trades)):
+        if row + 1 < len(trades) and trades.time_us[row + 1] == trades.time_us[row]:
             continue  # a view by time cannot end between two trades of one time
-        seen = market.klines(symbol, "1m", view_us=int(tape.time_us[row]), limit=1)[0]
+        seen = market.klines(symbol, "1m", view_us=int(trades.time_us[row]), limit=1)[0]
         assert running.after(row) == seen
     whole = market.klines(symbol, "1m", open_us, open_us, view_us=open_us + MINUTE_US)
-    assert [running.after(len(tape) - 1)] == whole
+    assert [running.after(len(trades) - 1)] == whole
 
 
-def test_it_can_end_between_the_fills_of_an_order(market: Market) -> None:
+def test_it_can_end_between_the_fills_of_an_order(market: SimulatedMarket) -> None:
     history = market.history("ETHBTC")
-    tape = history.tape(history.start_minute, history.start_minute + 600)
-    running = RunningMinute(tape, open_us=0, close_us=1)
-    rows = [row for row in range(1, len(tape)) if tape.counted[row] >= 3]
+    trades = history.trades(history.start_minute, history.start_minute + 600)
+    running = OpenKline(trades, open_us=0, close_us=1)
+    rows = [row for row in range(1, len(trades)) if trades.counted[row] >= 3]
     assert rows
     for row in rows:
-        fills = fills_of(tape, row)
+        fills = fills_of(trades, row)
         before, whole = running.after(row - 1), running.after(row)
         for unsent in range(1, len(fills)):
             bar = running.after(row, unsent_fills=unsent)
@@ -52,18 +52,18 @@ def test_it_can_end_between_the_fills_of_an_order(market: Market) -> None:
             assert bar.trade_count == before.trade_count + len(sent)
             assert bar.volume == before.volume + sum(quantity for _, quantity, _ in sent)
             assert before.quote_volume < bar.quote_volume < whole.quote_volume
-            bought = 0 if tape.buyer_is_maker[row] else bar.volume - before.volume
+            bought = 0 if trades.buyer_is_maker[row] else bar.volume - before.volume
             assert bar.taker_buy_volume == before.taker_buy_volume + bought
 
 
 def test_fills_that_klines_do_not_count_are_never_its_last() -> None:
-    um = Market(select_instruments("um", DEFAULT_UM, seed=2), seed=2, start_us=START_US)
-    tape = um.day_tape("BTCUSDT", START_US)
-    running = RunningMinute(tape, open_us=0, close_us=1)
-    skipped = [row for row in range(len(tape)) if tape.tail_kind[row] == FillKind.SKIPPED]
+    um = SimulatedMarket(select_instruments("um", DEFAULT_UM, seed=2), seed=2, start_us=START_US)
+    trades = um.day_trades("BTCUSDT", START_US)
+    running = OpenKline(trades, open_us=0, close_us=1)
+    skipped = [row for row in range(len(trades)) if trades.tail_kind[row] == FillKind.SKIPPED]
     assert skipped
     for row in skipped[:50]:
-        assert running.after(row).last_id == int(tape.first_id[row])
+        assert running.after(row).last_id == int(trades.first_id[row])
 
 
 def _bar(open_us: int, price: int, count: int) -> Kline:

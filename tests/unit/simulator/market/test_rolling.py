@@ -7,7 +7,7 @@ import pytest
 from simulator.clock import MINUTE_US, SECOND_US, to_us
 from simulator.market.history import History
 from simulator.market.instruments import MarketName, select_instruments
-from simulator.market.market import Market
+from simulator.market.market import SimulatedMarket
 from simulator.market.rolling import (
     LastTrade,
     average_price,
@@ -16,8 +16,8 @@ from simulator.market.rolling import (
     weighted_price,
     window_stats,
 )
-from simulator.market.trades.generator import FillKind
-from simulator.wire.frames import fills_of
+from simulator.market.trades.columns import FillKind
+from simulator.wire.payloads import fills_of
 
 START = to_us(datetime(2026, 2, 2, 22, 17, tzinfo=UTC))
 NOON = to_us(datetime(2026, 2, 3, 12, 0, 3, 456_789, tzinfo=UTC))
@@ -30,22 +30,22 @@ each_symbol = pytest.mark.parametrize(("market", "symbol"), SYMBOLS)
 
 def history_of(market: MarketName, symbol: str) -> History:
     listed = select_instruments(market, [symbol], seed=1)
-    return Market(listed, seed=1, start_us=START).history(symbol)
+    return SimulatedMarket(listed, seed=1, start_us=START).history(symbol)
 
 
 def fills(history: History, open_us: int, close_us: int) -> list[tuple[int, int, int, int, int]]:
     """Time, id, price, quantity and quote of each counted fill in a window."""
-    tape = history.tape(open_us // MINUTE_US, close_us // MINUTE_US + 1)
+    trades = history.trades(open_us // MINUTE_US, close_us // MINUTE_US + 1)
     rows = []
-    for row in range(len(tape)):
-        time_us = int(tape.time_us[row])
+    for row in range(len(trades)):
+        time_us = int(trades.time_us[row])
         if not open_us <= time_us <= close_us:
             continue
-        begin = int(tape.slot_start[row])
-        for number, (trade_id, quantity, kind) in enumerate(fills_of(tape, row)):
+        begin = int(trades.slot_start[row])
+        for number, (trade_id, quantity, kind) in enumerate(fills_of(trades, row)):
             if kind is not FillKind.VOID:
-                quote = int(tape.slot_quote[begin + number])
-                rows.append((time_us, trade_id, int(tape.price[row]), quantity, quote))
+                quote = int(trades.slot_quote[begin + number])
+                rows.append((time_us, trade_id, int(trades.price[row]), quantity, quote))
     return rows
 
 

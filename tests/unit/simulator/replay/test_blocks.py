@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from simulator.replay.blocks import BLOCK_BYTES, Block, make_blocks
-from simulator.replay.frames import RecordedFrame, read_frames
+from simulator.replay.recorded_frames import RecordedFrame, read_frames
 from simulator.streams.hub import encode_text_frame
 
 STREAMS = ("a@trade", "bookTicker", "é@aggTrade", "d@depth")

@@ -12,8 +12,8 @@ import pytest
 from simulator.clock import to_us
 from simulator.config import SimulatorConfig
 from simulator.market.instruments import select_instruments
-from simulator.market.market import Market
-from simulator.replay.frames import read_frames
+from simulator.market.market import SimulatedMarket
+from simulator.replay.recorded_frames import read_frames
 from simulator.replay.recorder import due_frames, record
 from simulator.replay.recording import scan_recording
 from simulator.streams.feeds.catalogue import open_feed
@@ -40,7 +40,7 @@ def test_the_file_has_what_each_stream_sends_in_order_of_time(tmp_path: Path, un
     times = [frame.received_ns for frame in frames]
     assert times == sorted(times)
     begin_us = to_us(START)
-    market = Market(
+    market = SimulatedMarket(
         select_instruments("spot", ("BTCUSDT", "ETHUSDT"), seed=4),
         seed=4,
         start_us=begin_us - 3 * 86_400 * 10**6,
@@ -76,18 +76,18 @@ def test_its_candles_are_the_markets(tmp_path: Path) -> None:
     config = _config(path, record_streams=("btcusdt@trade",), replay_market="um")
     record(replace(config, um_symbols=("BTCUSDT",)))
     recording = scan_recording([path], "um")
-    tape = recording.trades["BTCUSDT"].tape
-    market = Market(
+    trades = recording.trades["BTCUSDT"].columns
+    market = SimulatedMarket(
         select_instruments("um", ("BTCUSDT",), seed=4),
         seed=4,
         start_us=to_us(START) - 3 * 86_400 * 10**6,
     )
     minute = to_us(START) // 60_000_000 + 5
-    bars = market.history("BTCUSDT").bars(minute, minute + 1)
-    inside = (tape.time_us // 60_000_000) == minute
-    assert int(bars.trade_count[0]) == int(inside.sum())
-    ids = tape.first_id[inside]
-    assert (int(bars.first_id[0]), int(bars.last_id[0])) == (int(ids[0]), int(ids[-1]))
+    klines = market.history("BTCUSDT").kline_columns(minute, minute + 1)
+    inside = (trades.time_us // 60_000_000) == minute
+    assert int(klines.trade_count[0]) == int(inside.sum())
+    ids = trades.first_id[inside]
+    assert (int(klines.first_id[0]), int(klines.last_id[0])) == (int(ids[0]), int(ids[-1]))
 
 
 def test_an_unknown_stream_is_refused_and_nothing_is_left_or_replaced(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_times_that_do_not_follow_one_another_are_refused(
 
 
 def test_frames_due_together_come_in_the_order_of_their_streams() -> None:
-    market = Market(
+    market = SimulatedMarket(
         select_instruments("um", ("BTCUSDT", "ETHUSDT"), seed=1), seed=1, start_us=to_us(START)
     )
     streams = ("ethusdt@aggTrade", "btcusdt@aggTrade")

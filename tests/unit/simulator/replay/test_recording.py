@@ -37,13 +37,13 @@ def test_void_trades_and_repeats_are_left_out(tmp_path: Path) -> None:
     )
     recording = scan_recording([path], "um")
     trades = recording.trades["XUSDT"]
-    assert trades.tape.first_id.tolist() == [7, 9]
+    assert trades.columns.first_id.tolist() == [7, 9]
     instrument = trades.instrument
-    assert [instrument.format_price(p) for p in trades.tape.price.tolist()] == ["1.50", "1.50"]
-    assert [instrument.format_quantity(q) for q in trades.tape.quantity.tolist()] == [
+    assert [instrument.format_price(p) for p in trades.columns.price.tolist()] == ["1.50", "1.50"]
+    assert [instrument.format_quantity(q) for q in trades.columns.quantity.tolist()] == [
         "2.000", "0.125",
     ]  # fmt: skip
-    assert Decimal(instrument.format_quote(int(trades.tape.quote.sum()))) == Decimal("3.1875")
+    assert Decimal(instrument.format_quote(int(trades.columns.quote.sum()))) == Decimal("3.1875")
     assert (recording.frame_count, recording.last_event_us) == (5, (minute + 70_000) * 1_000)
 
 
@@ -64,8 +64,8 @@ def test_aggregates_count_their_fills(tmp_path: Path) -> None:
     path = _write(tmp_path / "f", _line(1_700_000_000_001_000_000, "xusdt@aggTrade", **data))
     trades = scan_recording([path], "spot").trades["XUSDT"]
     assert trades.is_aggregated
-    assert trades.tape.counted.tolist() == [3]
-    assert trades.tape.last_counted_id.tolist() == [12]
+    assert trades.columns.counted.tolist() == [3]
+    assert trades.columns.last_counted_id.tolist() == [12]
 
 
 @pytest.mark.parametrize("text", ["1e5", "-1", "1.123456789", ""])

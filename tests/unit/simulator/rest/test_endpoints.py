@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from simulator.clock import Clock
+from simulator.clock import SimulatedClock
 from simulator.market.instruments import select_instruments
-from simulator.market.market import Market
-from simulator.rest.endpoints import Endpoints
+from simulator.market.market import SimulatedMarket
+from simulator.rest.endpoints import RestEndpoints
 from simulator.rest.venue import MarketVenue
 from simulator.rest.weights import WEIGHTS
 
@@ -17,16 +17,16 @@ DOCUMENTED = Path(__file__).parents[4] / "docs/simulator.md"
 
 
 def _names(market: Any) -> list[str]:
-    clock = Clock(start_us=20_000 * 86_400_000_000, speed=0)
+    clock = SimulatedClock(start_us=20_000 * 86_400_000_000, speed=0)
     symbols = select_instruments(market, ("BTCUSDT",), seed=1)
     venue = MarketVenue(
         market,
-        Market(symbols, seed=1, start_us=clock.now_us() - 60_000_000),
+        SimulatedMarket(symbols, seed=1, start_us=clock.now_us() - 60_000_000),
         clock,
         kline_lag_us=0,
         trade_lag_us=0,
     )
-    return [one.name for one in Endpoints(venue, clock, weight_limit=10).table()]
+    return [one.name for one in RestEndpoints(venue, clock, weight_limit=10).table()]
 
 
 @pytest.mark.parametrize("market", ["spot", "um"])

@@ -5,15 +5,15 @@ from typing import Any
 import pytest
 
 from simulator.rest.faults import (
-    Cut,
+    AbortConnection,
+    DelayAnswer,
+    DropLastRows,
     KlineLag,
-    Refuse,
+    RefuseRequest,
     RestFaults,
     RestRule,
-    Slow,
-    Stale,
     TradeLag,
-    Truncate,
+    TruncateBody,
     default_error,
 )
 
@@ -35,8 +35,8 @@ def test_a_rule_means_market_endpoint_and_symbol(
     wanted: dict[str, Any], request_of: tuple[Any, str, str], is_meant: bool
 ) -> None:
     faults = RestFaults()
-    faults.add(RestRule(effect=Slow(seconds=1), **wanted))
-    assert faults.effects(*request_of) == ([Slow(seconds=1)] if is_meant else [])
+    faults.add(RestRule(effect=DelayAnswer(seconds=1), **wanted))
+    assert faults.effects(*request_of) == ([DelayAnswer(seconds=1)] if is_meant else [])
     assert faults.active()[0].hits == is_meant
 
 
@@ -56,15 +56,15 @@ def test_lags_are_asked_for_apart_and_the_greatest_holds() -> None:
 @pytest.mark.parametrize(
     ("effect", "values", "word"),
     [
-        (Slow, {"seconds": -1}, "seconds"),
-        (Slow, {"seconds": 1e9}, "seconds"),
-        (Refuse, {"status": 200}, "status"),
-        (Refuse, {"status": 600}, "status"),
+        (DelayAnswer, {"seconds": -1}, "seconds"),
+        (DelayAnswer, {"seconds": 1e9}, "seconds"),
+        (RefuseRequest, {"status": 200}, "status"),
+        (RefuseRequest, {"status": 600}, "status"),
         (KlineLag, {"lag_us": -1}, "lag_us"),
         (TradeLag, {"lag_us": -1}, "lag_us"),
-        (Truncate, {"keep_percent": 100}, "keep_percent"),
-        (Cut, {"keep_percent": -1}, "keep_percent"),
-        (Stale, {"rows": 0}, "rows"),
+        (TruncateBody, {"keep_percent": 100}, "keep_percent"),
+        (AbortConnection, {"keep_percent": -1}, "keep_percent"),
+        (DropLastRows, {"rows": 0}, "rows"),
     ],
 )
 def test_impossible_effects_are_refused_by_name(effect: Any, values: Any, word: str) -> None:
@@ -74,7 +74,7 @@ def test_impossible_effects_are_refused_by_name(effect: Any, values: Any, word: 
 
 def test_a_rule_without_hits_is_refused() -> None:
     with pytest.raises(ValueError, match="times"):
-        RestRule(effect=Slow(seconds=1), times=0)
+        RestRule(effect=DelayAnswer(seconds=1), times=0)
 
 
 @pytest.mark.parametrize(

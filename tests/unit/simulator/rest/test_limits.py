@@ -2,11 +2,11 @@
 
 import pytest
 
-from simulator.clock import MINUTE_US, SECOND_US, Clock
+from simulator.clock import MINUTE_US, SECOND_US, SimulatedClock
 from simulator.rest.limits import WeightLimiter
 
 
-class _SetClock(Clock):
+class _SetClock(SimulatedClock):
     def __init__(self, time_us: int) -> None:
         super().__init__(start_us=time_us, speed=1.0)
         self.time_us = time_us

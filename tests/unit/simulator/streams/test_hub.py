@@ -6,14 +6,14 @@ from websockets.frames import Frame
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from simulator.streams.hub import Hub, encode_text_frame
-from simulator.streams.protocol import Session, Target
+from simulator.streams.hub import FrameHub, encode_text_frame
+from simulator.streams.protocol import StreamSession, StreamTarget
 
 
 class _Listener:
     def __init__(self, *, combined: bool = False, unit_us: int = 1_000, route: str | None = None):
-        self.target = Target(combined, (), route, unit_us)
-        self.session = Session(combined)
+        self.target = StreamTarget(combined, (), route, unit_us)
+        self.session = StreamSession(combined)
         self.queued: list[bytes] = []
         self.written: list[bytes] = []
 
@@ -40,7 +40,7 @@ def test_frames_are_read_by_a_websocket_client_as_they_were(size: int) -> None:
 def test_a_feed_is_opened_by_the_first_listener_and_closed_by_the_last() -> None:
     opened: list[str] = []
     closed: list[str] = []
-    hub = Hub(on_first=opened.append, on_last=closed.append)
+    hub = FrameHub(on_first=opened.append, on_last=closed.append)
     one, two = _Listener(), _Listener()
     hub.subscribe(one, ["a", "b"])
     hub.subscribe(two, ["a"])
@@ -52,7 +52,7 @@ def test_a_feed_is_opened_by_the_first_listener_and_closed_by_the_last() -> None
 
 
 def test_each_form_is_rendered_once_and_reaches_those_who_asked_for_it() -> None:
-    hub = Hub(on_first=lambda _s: None, on_last=lambda _s: None)
+    hub = FrameHub(on_first=lambda _s: None, on_last=lambda _s: None)
     raw, micro, combined, other = (
         _Listener(), _Listener(unit_us=1), _Listener(combined=True), _Listener(),
     )  # fmt: skip
@@ -78,13 +78,13 @@ def test_each_form_is_rendered_once_and_reaches_those_who_asked_for_it() -> None
 
 def test_a_path_that_does_not_carry_a_stream_opens_no_feed() -> None:
     opened: list[str] = []
-    hub = Hub(on_first=opened.append, on_last=lambda _s: None)
+    hub = FrameHub(on_first=opened.append, on_last=lambda _s: None)
     hub.subscribe(_Listener(route="public"), ["a@aggTrade", "a@trade"])
     assert opened == ["a@trade"]
 
 
 def test_listeners_are_counted_once() -> None:
-    hub = Hub(on_first=lambda _s: None, on_last=lambda _s: None)
+    hub = FrameHub(on_first=lambda _s: None, on_last=lambda _s: None)
     one = _Listener()
     hub.subscribe(one, ["a", "b"])
     assert hub.listeners() == (one,)

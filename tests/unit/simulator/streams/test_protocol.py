@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from simulator.streams.protocol import PathError, Session, parse_target
+from simulator.streams.protocol import PathError, StreamSession, parse_target
 
 
-def _ask(session: Session, **message: Any) -> Any:
+def _ask(session: StreamSession, **message: Any) -> Any:
     return json.loads(session.handle(json.dumps(message)).text)
 
 
@@ -70,7 +70,7 @@ def test_futures_paths_carry_their_own_streams_alone(path: str, delivered: set[s
 
 
 def test_subscriptions_are_acknowledged_listed_and_removed() -> None:
-    session = Session(combined=False)
+    session = StreamSession(combined=False)
     reply = session.handle(
         '{"method":"SUBSCRIBE","params":["a@trade","NoSuch@x","a@trade"],"id":1}'
     )
@@ -86,7 +86,7 @@ def test_subscriptions_are_acknowledged_listed_and_removed() -> None:
 
 
 def test_the_property_combined_can_be_read_and_set() -> None:
-    session = Session(combined=False)
+    session = StreamSession(combined=False)
     assert _ask(session, method="GET_PROPERTY", params=["combined"], id=1)["result"] is False
     assert _ask(session, method="SET_PROPERTY", params=["combined", True], id=2)["result"] is None
     assert session.combined
@@ -116,7 +116,7 @@ def test_the_property_combined_can_be_read_and_set() -> None:
     ],
 )
 def test_malformed_messages_get_the_exchanges_error_code(text: str, code: int) -> None:
-    session = Session(combined=False)
+    session = StreamSession(combined=False)
     reply = session.handle(text)
     assert json.loads(reply.text)["error"]["code"] == code
     assert reply.close is None
@@ -152,7 +152,7 @@ def test_malformed_messages_get_the_exchanges_error_code(text: str, code: int) -
 def test_errors_are_wrapped_with_the_exchanges_message_and_the_requests_id(
     text: str, message: str
 ) -> None:
-    error = json.loads(Session(combined=False).handle(text).text)
+    error = json.loads(StreamSession(combined=False).handle(text).text)
     assert error["error"]["msg"] == message
     assert error["id"] == 1
     assert set(error) == {"error", "id"}
@@ -162,14 +162,14 @@ def test_errors_are_wrapped_with_the_exchanges_message_and_the_requests_id(
     ("message", "place"), [(b"{not", "line 1 column 2"), (b'{"id":\n\n x}', "line 3 column 2")]
 )
 def test_a_message_that_is_no_json_is_told_where(message: bytes, place: str) -> None:
-    error = json.loads(Session(combined=False).handle(message).text)
+    error = json.loads(StreamSession(combined=False).handle(message).text)
     assert error == {
         "error": {"code": 3, "msg": f"Invalid JSON: expected value at {place}"}, "id": None,
     }  # fmt: skip
 
 
 def test_a_message_that_is_no_utf_8_is_invalid_json() -> None:
-    error = json.loads(Session(combined=False).handle(b'{"id":"\xff"}').text)
+    error = json.loads(StreamSession(combined=False).handle(b'{"id":"\xff"}').text)
     assert error["error"]["code"] == 3
 
 
@@ -189,7 +189,7 @@ def test_bytes_that_are_no_utf_8_are_a_bad_request() -> None:
 
 
 def test_one_stream_too_many_ends_the_connection_and_adds_none() -> None:
-    session = Session(combined=True)
+    session = StreamSession(combined=True)
     session.add(f"s{number}@trade" for number in range(1_000))
     names = [f"t{number}@trade" for number in range(24)]
     assert "error" not in _ask(session, method="SUBSCRIBE", params=names, id=1)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from simulator.market.book.book import BestPrices, BookChange, BookState
+from simulator.market.book.book import BookDiff, BookSnapshot, BookTicker
 from simulator.market.instruments import select_instruments
 from simulator.wire.books import (
     book_ticker_payload,
@@ -15,10 +15,10 @@ from simulator.wire.books import (
 (SPOT,) = select_instruments("spot", ["BTCUSDT"], seed=1)
 (UM,) = select_instruments("um", ["BTCUSDT"], seed=1)
 TIME_US = 1_723_161_256_313_000
-BEST = BestPrices(TIME_US, 5123107839020, 6180020, 2507, 6180030, 2510)
+BEST = BookTicker(TIME_US, 5123107839020, 6180020, 2507, 6180030, 2510)
 BIDS = np.array([[6180020, 2507], [6180010, 0]])
 ASKS = np.array([[6180030, 2510]])
-CHANGE = BookChange(TIME_US, 156, 158, 160, BIDS, ASKS)
+CHANGE = BookDiff(TIME_US, 156, 158, 160, BIDS, ASKS)
 
 
 def test_levels_are_pairs_of_strings_a_removed_one_with_all_its_decimals() -> None:
@@ -61,7 +61,7 @@ def test_a_futures_change_has_the_id_before_and_bids_from_the_lowest() -> None:
 
 
 def test_the_top_of_a_book_has_no_symbol_on_spot() -> None:
-    top = BookState(TIME_US, 160, BIDS[:1], ASKS)
+    top = BookSnapshot(TIME_US, 160, BIDS[:1], ASKS)
     assert partial_depth_payload(SPOT, top, (156, 158, 160), event_us=TIME_US, unit_us=1_000) == (
         '{"lastUpdateId":160,"bids":[["61800.20000000","0.02507000"]],'
         '"asks":[["61800.30000000","0.02510000"]]}'

@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 from simulator.clock import DAY_US, MINUTE_US, SECOND_US
 from simulator.market.instruments import MarketName, decimal_formatter, select_instruments
 from simulator.market.intervals import parse_interval
-from simulator.market.market import Market
+from simulator.market.market import SimulatedMarket
 from simulator.wire.columns import (
-    Choice,
-    Number,
+    ChoiceColumn,
+    NumberColumn,
     agg_trade_lines,
     kline_array,
     kline_lines,
     render,
     trade_lines,
 )
-from simulator.wire.frames import agg_trade_rows, kline_row, trade_rows
+from simulator.wire.payloads import agg_trade_rows, kline_row, trade_rows
 
 START_US = 20_000 * DAY_US
 LISTED: list[tuple[MarketName, str]] = [
@@ -28,8 +28,8 @@ LISTED: list[tuple[MarketName, str]] = [
 ]  # fmt: skip
 
 
-def _market(name: MarketName, symbol: str) -> Market:
-    return Market(select_instruments(name, (symbol,), seed=3), seed=3, start_us=START_US)
+def _market(name: MarketName, symbol: str) -> SimulatedMarket:
+    return SimulatedMarket(select_instruments(name, (symbol,), seed=3), seed=3, start_us=START_US)
 
 
 @given(
@@ -41,7 +41,7 @@ def test_numbers_are_printed_as_python_prints_them(
     values: list[int], decimals: int, more: int
 ) -> None:
     shown = decimals + more
-    column = Number(np.array(values, dtype=np.int64), decimals, shown)
+    column = NumberColumn(np.array(values, dtype=np.int64), decimals, shown)
     text = render(len(values), [column, b"\n"]).decode()
     printed = decimal_formatter(decimals, shown)
     assert text == "".join(f"{printed(value)}\n" for value in values)
@@ -49,17 +49,17 @@ def test_numbers_are_printed_as_python_prints_them(
 
 def test_negative_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match="negative"):
-        Number(np.array([3, -1]))
+        NumberColumn(np.array([3, -1]))
 
 
 def test_words_may_differ_in_length() -> None:
-    column = Choice(np.array([True, False, True]), b"True", b"False")
+    column = ChoiceColumn(np.array([True, False, True]), b"True", b"False")
     assert render(3, [b"<", column, b">"]) == b"<True><False><True>"
 
 
 def test_many_rows_are_rendered_in_stretches_without_a_seam() -> None:
     values = np.arange(20_000, dtype=np.int64) * 37
-    assert render(len(values), [Number(values), b","]) == b"".join(
+    assert render(len(values), [NumberColumn(values), b","]) == b"".join(
         b"%d," % value for value in values.tolist()
     )
 
@@ -73,27 +73,29 @@ def test_klines_equal_their_rows(
     instrument = market.instrument(symbol)
     span = (START_US, START_US + 90 * MINUTE_US)
     view_us = START_US + DAY_US
-    bars = market.bars(symbol, parse_interval(interval), *span, view_us=view_us)
-    assert bars is not None
+    klines = market.kline_columns(symbol, parse_interval(interval), *span, view_us=view_us)
+    assert klines is not None
     rows = [
         kline_row(instrument, bar, unit_us=1_000)
         for bar in market.klines(symbol, interval, *span, view_us=view_us)
     ]
-    made = kline_array(instrument, bars, step_us=step_us, unit_us=1_000)
+    made = kline_array(instrument, klines, step_us=step_us, unit_us=1_000)
     assert made == msgspec.json.encode(rows)
-    lines = kline_lines(instrument, bars, step_us=step_us, unit_us=1_000).decode()
+    lines = kline_lines(instrument, klines, step_us=step_us, unit_us=1_000).decode()
     assert lines == "".join(",".join(map(str, row)) + "\n" for row in rows)
 
 
 @pytest.mark.parametrize(("name", "symbol"), LISTED)
 def test_trades_equal_their_rows(name: MarketName, symbol: str) -> None:
-    tape = _market(name, symbol).day_tape(symbol, START_US)
+    trades = _market(name, symbol).day_trades(symbol, START_US)
 
     def line(row: dict[str, int | str | bool]) -> str:
         texts = [str(value) for value in row.values()]
         return ",".join(texts if name == "spot" else [text.lower() for text in texts]) + "\n"
 
-    aggregates = agg_trade_rows(tape, unit_us=1)
-    assert agg_trade_lines(tape, unit_us=1).decode() == "".join(map(line, aggregates))
-    assert trade_lines(tape, unit_us=1).decode() == "".join(map(line, trade_rows(tape, unit_us=1)))
+    aggregates = agg_trade_rows(trades, unit_us=1)
+    assert agg_trade_lines(trades, unit_us=1).decode() == "".join(map(line, aggregates))
+    assert trade_lines(trades, unit_us=1).decode() == "".join(
+        map(line, trade_rows(trades, unit_us=1))
+    )
     assert len(aggregates) > 3

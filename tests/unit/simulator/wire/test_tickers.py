@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 import pytest
 
 from simulator.clock import to_us
-from simulator.market.book.book import BestPrices
+from simulator.market.book.book import BookTicker
 from simulator.market.history import History
 from simulator.market.instruments import MarketName, select_instruments
-from simulator.market.market import Market
+from simulator.market.market import SimulatedMarket
 from simulator.market.rolling import LastTrade, WindowStats
 from simulator.wire.tickers import (
     average_price_payload,
@@ -26,12 +26,12 @@ STATS = WindowStats(
     last_id=106, previous_close=6_000_100,
 )  # fmt: skip
 LAST = LastTrade(CLOSE_US - 7_001, 55, 5_999_000, 12_345)
-BEST = BestPrices(CLOSE_US, 9, 5_998_900, 1, 5_999_000, 2)
+BEST = BookTicker(CLOSE_US, 9, 5_998_900, 1, 5_999_000, 2)
 
 
 def history_of(market: MarketName) -> History:
     listed = select_instruments(market, ["BTCUSDT"], seed=1)
-    return Market(listed, seed=1, start_us=START).history("BTCUSDT")
+    return SimulatedMarket(listed, seed=1, start_us=START).history("BTCUSDT")
 
 
 def test_a_mini_ticker_has_prices_and_volumes() -> None:

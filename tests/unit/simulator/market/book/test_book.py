@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from simulator.clock import MINUTE_US, to_us
-from simulator.market.book.book import Book, BookState
+from simulator.market.book.book import BookSnapshot, OrderBook
 from simulator.market.history import History
 from simulator.market.instruments import MarketName, select_instruments
-from simulator.market.market import Market
+from simulator.market.market import SimulatedMarket
 from simulator.market.noise import IntArray
 
 START = to_us(datetime(2026, 2, 1, tzinfo=UTC))
@@ -26,12 +26,12 @@ each_symbol = pytest.mark.parametrize(("market", "symbol"), SYMBOLS)
 @functools.cache
 def history_of(market: MarketName, symbol: str) -> History:
     listed = select_instruments(market, [symbol], seed=1)
-    return Market(listed, seed=1, start_us=START).history(symbol)
+    return SimulatedMarket(listed, seed=1, start_us=START).history(symbol)
 
 
-def book_of(market: MarketName, symbol: str) -> Book:
+def book_of(market: MarketName, symbol: str) -> OrderBook:
     """A book of its own, which has cached nothing."""
-    return Book(history_of(market, symbol), seed=1)
+    return OrderBook(history_of(market, symbol), seed=1)
 
 
 def applied(levels: IntArray, changed: IntArray) -> dict[int, int]:
@@ -49,7 +49,7 @@ def as_dict(levels: IntArray) -> dict[int, int]:
     return {price: quantity for price, quantity in levels.tolist()}
 
 
-def is_same(first: BookState, second: BookState) -> bool:
+def is_same(first: BookSnapshot, second: BookSnapshot) -> bool:
     return (
         first.update_id == second.update_id
         and np.array_equal(first.bids, second.bids)

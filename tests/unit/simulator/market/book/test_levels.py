@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.market.book.levels import Levels, Touch
+from simulator.market.book.levels import BestLevels, Levels
 from simulator.market.instruments import MarketName, select_instruments
 from simulator.market.noise import IntArray
 
@@ -43,8 +43,8 @@ def test_changes_are_the_difference_of_two_books(
 ) -> None:
     levels, typical = levels_of(market, symbol)
     bid = max(2, min(levels.highest - 5, typical + move))
-    before = Touch(typical, 1_000, typical + spreads[0], 2_000)
-    after = Touch(bid, 3_000, bid + spreads[1], 2_000)
+    before = BestLevels(typical, 1_000, typical + spreads[0], 2_000)
+    after = BestLevels(bid, 3_000, bid + spreads[1], 2_000)
     turn = TURN + start
     old = levels.rows(before, turn, reach=levels.highest)
     new = levels.rows(after, turn + turns, reach=levels.highest)
@@ -63,7 +63,7 @@ def test_a_part_of_the_levels_is_the_beginning_of_all(
 ) -> None:
     levels, typical = levels_of(market, symbol)
     (instrument,) = select_instruments(market, [symbol], seed=1)
-    touch = Touch(typical, 5, typical + 1, 6)
+    touch = BestLevels(typical, 5, typical + 1, 6)
     whole = levels.rows(touch, TURN, reach=levels.highest)
     part = levels.rows(touch, TURN, reach=reach)
     lowest = (typical - reach) * instrument.tick
@@ -76,7 +76,7 @@ def test_a_part_of_the_levels_is_the_beginning_of_all(
 
 def test_near_rungs_change_often_and_far_ones_seldom() -> None:
     levels, typical = levels_of("spot", "BTCUSDT")
-    touch = Touch(typical, 5, typical + 1, 6)
+    touch = BestLevels(typical, 5, typical + 1, 6)
     counts = {"near": 0, "far": 0}
     for turn in range(TURN, TURN + 500):
         bids, _ = levels.changes(touch, turn, touch, turn + 1)

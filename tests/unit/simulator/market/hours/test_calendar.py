@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.clock import MINUTE_US
-from simulator.market.hours.calendar import Calendar, CalendarError, Session
+from simulator.market.hours.calendar import CalendarError, TradingCalendar, TradingSession
 
 START = 29_000_000 * MINUTE_US
-PLAIN = Calendar.open_from(START + 5)
+PLAIN = TradingCalendar.open_from(START + 5)
 
 
 def _at(minutes: float) -> int:
@@ -17,7 +17,7 @@ def _at(minutes: float) -> int:
 
 
 def test_a_listing_begins_on_its_minute_and_goes_on() -> None:
-    assert PLAIN.sessions == (Session(START),)
+    assert PLAIN.sessions == (TradingSession(START),)
     assert PLAIN.is_plain
     states = [PLAIN.state(time_us) for time_us in (START - 1, START, _at(1e6))]
     assert states == ["unlisted", "trading", "trading"]
@@ -28,7 +28,7 @@ def test_a_halt_is_told_and_ends() -> None:
     assert [calendar.state(_at(m)) for m in (10.4, 10.5, 20.2, 20.25)] == [
         "trading", "halted", "halted", "trading",
     ]  # fmt: skip
-    assert calendar.cut_minutes() == {START // MINUTE_US + 10, START // MINUTE_US + 20}
+    assert calendar.partial_minutes() == {START // MINUTE_US + 10, START // MINUTE_US + 20}
     assert calendar.next_open(_at(11)) == _at(20.25)
     assert calendar.last_open(_at(11)) == _at(10.5) - 1
     assert not calendar.overlaps(_at(10.5), _at(20.25))
@@ -39,7 +39,7 @@ def test_a_halt_is_told_and_ends() -> None:
 def test_halts_overlap_and_a_later_one_may_be_for_good() -> None:
     calendar = PLAIN.halted(_at(10), _at(20)).halted(_at(15), _at(30)).halted(_at(40), None)
     assert calendar.sessions == (
-        Session(START, _at(10)), Session(_at(30), _at(40)),
+        TradingSession(START, _at(10)), TradingSession(_at(30), _at(40)),
     )  # fmt: skip
     assert calendar.next_open(_at(41)) is None
     assert calendar.state(_at(99)) == "halted"

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from simulator.clock import DAY_US, MINUTE_US
-from simulator.market.hours.calendar import Calendar
+from simulator.market.hours.calendar import TradingCalendar
 from simulator.market.instruments import MarketName, select_instruments
 from simulator.market.intervals import parse_interval
-from simulator.market.market import Market
-from simulator.market.trades.generator import Tape
+from simulator.market.market import SimulatedMarket
+from simulator.market.trades.columns import TradeColumns
 from simulator.streams.feeds.schedule import KlineClose, kline_events
 
 START = 20_500 * DAY_US
@@ -18,11 +18,13 @@ HOUR = 60 * MINUTE_US
 SYMBOL = "BTCUSDT"
 
 
-def _market(name: MarketName = "spot") -> Market:
-    return Market(select_instruments(name, (SYMBOL, "ETHUSDT"), seed=4), seed=4, start_us=START)
+def _market(name: MarketName = "spot") -> SimulatedMarket:
+    return SimulatedMarket(
+        select_instruments(name, (SYMBOL, "ETHUSDT"), seed=4), seed=4, start_us=START
+    )
 
 
-def _changed(calendar: Calendar, from_us: int, name: MarketName = "spot") -> Market:
+def _changed(calendar: TradingCalendar, from_us: int, name: MarketName = "spot") -> SimulatedMarket:
     """A market whose calendar changes after everything was read and cached."""
     market = _market(name)
     market.klines(SYMBOL, "1m", view_us=START + DAY_US)
@@ -31,19 +33,19 @@ def _changed(calendar: Calendar, from_us: int, name: MarketName = "spot") -> Mar
     return market
 
 
-def _tape(market: Market, hours: float) -> Tape:
-    return market.history(SYMBOL).tape(
+def _trades(market: SimulatedMarket, hours: float) -> TradeColumns:
+    return market.history(SYMBOL).trades(
         START // MINUTE_US, (START + round(hours * HOUR)) // MINUTE_US
     )
 
 
 HALT_FROM, HALT_UNTIL = START + 2 * HOUR + 20_500_000, START + 4 * HOUR + 40_250_000
-HALT = Calendar.open_from(START).halted(HALT_FROM, HALT_UNTIL)
+HALT = TradingCalendar.open_from(START).halted(HALT_FROM, HALT_UNTIL)
 
 
 @pytest.mark.parametrize("name", ["spot", "um"])
 def test_a_halt_has_no_trades_and_ids_go_on_after_it(name: MarketName) -> None:
-    plain, halted = _tape(_market(name), 6), _tape(_changed(HALT, HALT_FROM, name), 6)
+    plain, halted = _trades(_market(name), 6), _trades(_changed(HALT, HALT_FROM, name), 6)
     kept = (plain.time_us < HALT_FROM) | (plain.time_us >= HALT_UNTIL)
     assert np.array_equal(halted.time_us, plain.time_us[kept])
     assert np.array_equal(halted.price, plain.price[kept])
@@ -62,19 +64,19 @@ def test_a_halt_has_no_trades_and_ids_go_on_after_it(name: MarketName) -> None:
 def test_any_stretch_is_the_same_however_it_is_asked_for(name: MarketName) -> None:
     market = _changed(HALT, HALT_FROM, name)
     history = market.history(SYMBOL)
-    whole = _tape(market, 6)
+    whole = _trades(market, 6)
     single = [history.minute(START // MINUTE_US + minute) for minute in range(360)]
     for column in ("time_us", "agg_id", "first_id", "last_counted_id", "quote"):
-        parts = np.concatenate([getattr(tape, column) for tape in single])
+        parts = np.concatenate([getattr(trades, column) for trades in single])
         assert np.array_equal(parts, getattr(whole, column)), column
     later = int(whole.agg_id[-1])
     assert history.orders_by_id(later - 5, later).agg_id.tolist() == list(range(later - 5, later))
     fresh = _market(name)
     fresh.history(SYMBOL).change(HALT, from_us=HALT_FROM)
-    fresh_tape = fresh.history(SYMBOL).tape(
+    fresh_trades = fresh.history(SYMBOL).trades(
         (START + 5 * HOUR) // MINUTE_US, (START + 6 * HOUR) // MINUTE_US
     )
-    assert np.array_equal(fresh_tape.first_id, whole.first_id[-len(fresh_tape) :])
+    assert np.array_equal(fresh_trades.first_id, whole.first_id[-len(fresh_trades) :])
 
 
 def test_spot_has_no_candles_in_a_halt_and_usd_m_flat_ones() -> None:
@@ -126,7 +128,7 @@ def test_a_page_over_a_halt_is_as_full_as_any(interval: str, limit: int) -> None
 
 def test_after_a_delisting_nothing_comes_and_the_past_stays() -> None:
     end = START + 2 * HOUR + 30_000_000
-    market = _changed(Calendar.open_from(START).delisted(end), end)
+    market = _changed(TradingCalendar.open_from(START).delisted(end), end)
     history = market.history(SYMBOL)
     late = START + 400 * DAY_US
     rows = market.klines(SYMBOL, "1m", view_us=late, limit=5)
@@ -139,7 +141,7 @@ def test_after_a_delisting_nothing_comes_and_the_past_stays() -> None:
     beyond = market.agg_trades(SYMBOL, view_us=late, from_id=int(last.agg_id[-1]) + 1, limit=9)
     assert len(beyond) == 0
     assert market.status(SYMBOL, late) == "BREAK"
-    um = _changed(Calendar.open_from(START).delisted(end), end, "um")
+    um = _changed(TradingCalendar.open_from(START).delisted(end), end, "um")
     assert um.status(SYMBOL, late) == "SETTLING"
     flat = um.klines(SYMBOL, "1m", view_us=end + HOUR, limit=2)
     assert [row.trade_count for row in flat] == [0, 0]
@@ -147,25 +149,27 @@ def test_after_a_delisting_nothing_comes_and_the_past_stays() -> None:
 
 def test_a_reused_name_begins_anew_with_other_prices_and_small_ids() -> None:
     end, again = START + 2 * HOUR + 30_000_000, START + 3 * HOUR
-    calendar = Calendar.open_from(START).delisted(end).relisted(again - 5)
+    calendar = TradingCalendar.open_from(START).delisted(end).relisted(again - 5)
     market = _changed(calendar, end)
-    tape = _tape(market, 5)
-    old = tape.between(0, int((tape.time_us < end).sum()))
-    new = tape.between(len(old), len(tape))
+    trades = _trades(market, 5)
+    old = trades.between(0, int((trades.time_us < end).sum()))
+    new = trades.between(len(old), len(trades))
     assert int(new.time_us[0]) >= again
     assert int(new.agg_id[0]) <= 1_000 < int(old.agg_id[0])
     assert np.all(np.diff(new.agg_id) == 1)
     assert int(new.price.max()) < int(old.price.min())
     view = START + 5 * HOUR
-    for tape_part, time_us in ((old, end), (new, view)):
-        first = int(tape_part.agg_id[10])
+    for part, time_us in ((old, end), (new, view)):
+        first = int(part.agg_id[10])
         by_id = market.agg_trades(SYMBOL, view_us=time_us, from_id=first, limit=20)
-        assert by_id.time_us.tolist() == tape_part.time_us[10:30].tolist()
+        assert by_id.time_us.tolist() == part.time_us[10:30].tolist()
     latest = market.agg_trades(SYMBOL, view_us=view, limit=5)
     shown = new.until(view)
     assert latest.agg_id.tolist() == shown.agg_id[-5:].tolist()
     both = market.agg_trades(SYMBOL, view_us=view, start_us=end - 5_000_000, limit=1_000)
-    assert both.time_us.tolist() == tape.time_us[tape.time_us >= end - 5_000_000][:1_000].tolist()
+    assert (
+        both.time_us.tolist() == trades.time_us[trades.time_us >= end - 5_000_000][:1_000].tolist()
+    )
     rows = market.klines(SYMBOL, "1m", START, view_us=view - 1)
     opens = [(row.open_time_us - START) // MINUTE_US for row in rows]
     assert opens == [*range(121), *range(180, 300)]

@@ -12,7 +12,7 @@ import pytest
 
 from simulator.clock import SECOND_US, to_us
 from simulator.market.instruments import DEFAULT_SPOT, DEFAULT_UM, MarketName, select_instruments
-from simulator.market.market import Market
+from simulator.market.market import SimulatedMarket
 from simulator.streams.feeds.catalogue import open_feed
 
 Frame = dict[str, Any]
@@ -53,16 +53,16 @@ NO_STREAMS: list[tuple[MarketName, str]] = [
 
 
 @pytest.fixture(scope="module")
-def markets() -> dict[MarketName, Market]:
+def markets() -> dict[MarketName, SimulatedMarket]:
     names: dict[MarketName, tuple[str, ...]] = {"spot": DEFAULT_SPOT, "um": DEFAULT_UM}
     return {
-        name: Market(select_instruments(name, symbols, seed=1), seed=1, start_us=START)
+        name: SimulatedMarket(select_instruments(name, symbols, seed=1), seed=1, start_us=START)
         for name, symbols in names.items()
     }
 
 
 def frames(
-    market: Market, name: str, count: int, *, from_us: int = NOON, unit_us: int = 1_000
+    market: SimulatedMarket, name: str, count: int, *, from_us: int = NOON, unit_us: int = 1_000
 ) -> list[tuple[int, Any]]:
     """Due time and content of the first frames of a stream."""
     feed = open_feed(market, name, from_us, seed=1)
@@ -81,7 +81,7 @@ def symbols_of(content: Any) -> Iterator[Frame]:
 
 @pytest.mark.parametrize(("market", "name"), EVERY_STREAM)
 def test_frames_are_due_in_order_and_never_before_what_they_tell_of(
-    markets: dict[MarketName, Market], market: MarketName, name: str
+    markets: dict[MarketName, SimulatedMarket], market: MarketName, name: str
 ) -> None:
     count = 3 if name.startswith("!ticker") else 12
     found = frames(markets[market], name, count)
@@ -102,7 +102,7 @@ def test_frames_are_due_in_order_and_never_before_what_they_tell_of(
 
 @pytest.mark.parametrize(("market", "name"), EVERY_STREAM)
 def test_who_comes_later_sees_the_same_frames(
-    markets: dict[MarketName, Market], market: MarketName, name: str
+    markets: dict[MarketName, SimulatedMarket], market: MarketName, name: str
 ) -> None:
     """Apart from those of a window's arrays, which are as slow as they are many."""
     count = 2 if name.startswith("!ticker") else 8
@@ -113,7 +113,7 @@ def test_who_comes_later_sees_the_same_frames(
 
 @pytest.mark.parametrize(("market", "name"), NO_STREAMS)
 def test_what_is_no_stream_has_no_feed(
-    markets: dict[MarketName, Market], market: MarketName, name: str
+    markets: dict[MarketName, SimulatedMarket], market: MarketName, name: str
 ) -> None:
     assert open_feed(markets[market], name, NOON, seed=1) is None
 
@@ -128,7 +128,7 @@ def test_what_is_no_stream_has_no_feed(
     ],
 )  # fmt: skip
 def test_streams_of_a_period_keep_it(
-    markets: dict[MarketName, Market], name: str, period_us: int
+    markets: dict[MarketName, SimulatedMarket], name: str, period_us: int
 ) -> None:
     dues = [due_us for due_us, _ in frames(markets["um"], name, 20)]
     assert {later - earlier for earlier, later in pairwise(dues)} == {period_us}
@@ -136,7 +136,7 @@ def test_streams_of_a_period_keep_it(
 
 @pytest.mark.parametrize("name", ["btcusdt@depth", "btcusdt@depth@100ms", "cosusdt@depth@100ms"])
 def test_spot_depth_frames_follow_one_another_by_id(
-    markets: dict[MarketName, Market], name: str
+    markets: dict[MarketName, SimulatedMarket], name: str
 ) -> None:
     found = [frame for _, frame in frames(markets["spot"], name, 20)]
     assert all(later["U"] == earlier["u"] + 1 for earlier, later in pairwise(found))
@@ -144,7 +144,7 @@ def test_spot_depth_frames_follow_one_another_by_id(
 
 @pytest.mark.parametrize("name", ["btcusdt@depth@0ms", "btcusdt@depth", "keepusdt@depth@500ms"])
 def test_futures_depth_frames_name_the_one_before(
-    markets: dict[MarketName, Market], name: str
+    markets: dict[MarketName, SimulatedMarket], name: str
 ) -> None:
     found = [frame for _, frame in frames(markets["um"], name, 20)]
     assert all(later["pu"] == earlier["u"] < later["U"] for earlier, later in pairwise(found))
@@ -152,7 +152,7 @@ def test_futures_depth_frames_name_the_one_before(
 
 @pytest.mark.parametrize(("market", "name"), [("spot", "depth@100ms"), ("um", "depth@0ms")])
 def test_best_prices_lie_within_the_depth_frames_ids_and_agree_with_the_book(
-    markets: dict[MarketName, Market], market: MarketName, name: str
+    markets: dict[MarketName, SimulatedMarket], market: MarketName, name: str
 ) -> None:
     """A client that keeps a book and one that listens to bookTicker see the same."""
     exchange = markets[market]
@@ -181,7 +181,7 @@ def test_best_prices_lie_within_the_depth_frames_ids_and_agree_with_the_book(
 
 
 def test_the_last_top_of_the_book_is_the_one_of_the_whole_book(
-    markets: dict[MarketName, Market],
+    markets: dict[MarketName, SimulatedMarket],
 ) -> None:
     exchange = markets["spot"]
     book = exchange.book("BTCUSDT")
@@ -193,7 +193,7 @@ def test_the_last_top_of_the_book_is_the_one_of_the_whole_book(
 
 
 def test_arrays_hold_the_symbols_that_changed_as_their_own_streams_tell(
-    markets: dict[MarketName, Market],
+    markets: dict[MarketName, SimulatedMarket],
 ) -> None:
     exchange = markets["spot"]
     sizes = set()
@@ -209,7 +209,7 @@ def test_arrays_hold_the_symbols_that_changed_as_their_own_streams_tell(
 
 
 def test_mark_prices_of_all_symbols_come_as_one_array_or_every_second_as_two(
-    markets: dict[MarketName, Market],
+    markets: dict[MarketName, SimulatedMarket],
 ) -> None:
     slow = frames(markets["um"], "!markPrice@arr", 2)
     assert [entry["s"] for entry in slow[0][1]] == list(DEFAULT_UM)
@@ -220,7 +220,9 @@ def test_mark_prices_of_all_symbols_come_as_one_array_or_every_second_as_two(
     assert both == list(DEFAULT_UM)
 
 
-def test_microseconds_reach_every_time_of_a_spot_frame(markets: dict[MarketName, Market]) -> None:
+def test_microseconds_reach_every_time_of_a_spot_frame(
+    markets: dict[MarketName, SimulatedMarket],
+) -> None:
     for kind in ("ticker", "ticker_1h", "miniTicker", "avgPrice", "depth@100ms"):
         ((due_us, frame),) = frames(markets["spot"], f"btcusdt@{kind}", 1, unit_us=1)
         assert frame["E"] == due_us
@@ -228,7 +230,9 @@ def test_microseconds_reach_every_time_of_a_spot_frame(markets: dict[MarketName,
             assert re.fullmatch(r"\d{16}", str(frame.get(field, due_us)))
 
 
-def test_rolling_statistics_cover_exactly_their_window(markets: dict[MarketName, Market]) -> None:
+def test_rolling_statistics_cover_exactly_their_window(
+    markets: dict[MarketName, SimulatedMarket],
+) -> None:
     for name in ("spot", "um"):
         for due_us, frame in frames(markets[name], "btcusdt@ticker", 3):  # type: ignore[index]
             assert frame["C"] - frame["O"] == 86_400_000

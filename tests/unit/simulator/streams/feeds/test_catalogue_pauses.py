@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from simulator.clock import DAY_US, MINUTE_US, SECOND_US, to_us
-from simulator.market.hours.calendar import Calendar
+from simulator.market.hours.calendar import TradingCalendar
 from simulator.market.instruments import MarketName, select_instruments
-from simulator.market.market import Market
+from simulator.market.market import SimulatedMarket
 from simulator.streams.feeds.catalogue import open_feed
 
 Frame = dict[str, Any]
@@ -32,21 +32,23 @@ ENDING: list[tuple[MarketName, str]] = [
 ]
 
 
-def changed(name: MarketName, change: Callable[[Calendar], Calendar]) -> Market:
+def changed(
+    name: MarketName, change: Callable[[TradingCalendar], TradingCalendar]
+) -> SimulatedMarket:
     """A market of BTCUSDT whose calendar differs from the halt on."""
-    market = Market(select_instruments(name, ["BTCUSDT"], seed=1), seed=1, start_us=START)
+    market = SimulatedMarket(select_instruments(name, ["BTCUSDT"], seed=1), seed=1, start_us=START)
     history = market.history("BTCUSDT")
     assert market.book("BTCUSDT").book_at(RESUME_US).update_id > 0  # what was cached is not kept
     history.change(change(history.calendar), from_us=HALT_US)
     return market
 
 
-def halted(name: MarketName) -> Market:
+def halted(name: MarketName) -> SimulatedMarket:
     return changed(name, lambda calendar: calendar.halted(HALT_US, RESUME_US))
 
 
 def frames(
-    market: Market, name: str, *, until_us: int = NOON + 60 * SECOND_US
+    market: SimulatedMarket, name: str, *, until_us: int = NOON + 60 * SECOND_US
 ) -> list[tuple[int, Any]]:
     feed = open_feed(market, name, NOON, seed=1)
     assert feed is not None
@@ -148,14 +150,14 @@ def test_a_halt_of_years_is_stepped_over(
     resume_us = HALT_US + 3_000 * DAY_US
     paused = changed(market, lambda calendar: calendar.halted(HALT_US, resume_us))
     asked = 0
-    next_open = Calendar.next_open
+    next_open = TradingCalendar.next_open
 
-    def counted(self: Calendar, time_us: int) -> int | None:
+    def counted(self: TradingCalendar, time_us: int) -> int | None:
         nonlocal asked
         asked += 1
         return next_open(self, time_us)
 
-    monkeypatch.setattr(Calendar, "next_open", counted)
+    monkeypatch.setattr(TradingCalendar, "next_open", counted)
     feed = open_feed(paused, name, HALT_US + MINUTE_US, seed=1)
     assert feed is not None
     due_us, _ = next(feed)

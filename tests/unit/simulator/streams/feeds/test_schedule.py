@@ -9,7 +9,7 @@ import pytest
 
 from simulator.clock import DAY_US, MINUTE_US, SECOND_US, to_us
 from simulator.market.instruments import DEFAULT_SPOT, DEFAULT_UM, select_instruments
-from simulator.market.market import Market
+from simulator.market.market import SimulatedMarket
 from simulator.streams.feeds.schedule import (
     KlineClose,
     KlineUpdate,
@@ -23,25 +23,25 @@ START_US = to_us(datetime(2026, 3, 1, tzinfo=UTC))
 FIRST = START_US // MINUTE_US + 600
 
 
-def _market(name: Any) -> Market:
+def _market(name: Any) -> SimulatedMarket:
     symbols = DEFAULT_SPOT if name == "spot" else DEFAULT_UM
-    return Market(select_instruments(name, symbols, seed=1), seed=1, start_us=START_US)
+    return SimulatedMarket(select_instruments(name, symbols, seed=1), seed=1, start_us=START_US)
 
 
 def test_spot_aggregates_follow_within_milliseconds_in_order() -> None:
-    tape = _market("spot").history("BTCUSDT").tape(FIRST, FIRST + 120)
-    delay = agg_trades_due("spot", tape) - tape.time_us
+    trades = _market("spot").history("BTCUSDT").trades(FIRST, FIRST + 120)
+    delay = agg_trades_due("spot", trades) - trades.time_us
     assert delay.min() >= 1_000
     assert delay.max() < 90_000
     assert np.median(delay) < 10_000
     assert (delay > 15_000).any()
-    assert (np.diff(agg_trades_due("spot", tape)) >= 0).all()
+    assert (np.diff(agg_trades_due("spot", trades)) >= 0).all()
 
 
 def test_futures_aggregates_come_in_bundles_150_ms_late() -> None:
-    tape = _market("um").history("BTCUSDT").tape(FIRST, FIRST + 120)
-    due = agg_trades_due("um", tape)
-    delay = due - tape.time_us
+    trades = _market("um").history("BTCUSDT").trades(FIRST, FIRST + 120)
+    due = agg_trades_due("um", trades)
+    delay = due - trades.time_us
     assert (due % 100_000 == 0).all()
     assert delay.min() > 100_000
     assert delay.max() <= 200_000
@@ -49,9 +49,9 @@ def test_futures_aggregates_come_in_bundles_150_ms_late() -> None:
 
 
 def test_single_trades_are_told_before_their_aggregate() -> None:
-    tape = _market("spot").history("ETHUSDT").tape(FIRST, FIRST + 60)
-    assert (trades_due(tape) > tape.time_us).all()
-    assert (trades_due(tape) <= agg_trades_due("spot", tape)).all()
+    trades = _market("spot").history("ETHUSDT").trades(FIRST, FIRST + 60)
+    assert (trades_due(trades) > trades.time_us).all()
+    assert (trades_due(trades) <= agg_trades_due("spot", trades)).all()
 
 
 @pytest.mark.parametrize(
@@ -66,14 +66,14 @@ def test_updates_are_brought_by_trades_and_keep_their_distance(
     period = kline_period_us(name, interval)
     updates = 0
     for minute in range(FIRST, FIRST + 30):
-        tape = history.minute(minute)
+        trades = history.minute(minute)
         events = list(kline_events(history, minute, interval=interval, seed=1))
         assert all(a.due_us <= b.due_us for a, b in pairwise(events))
         times = []
         for event in events:
             if isinstance(event, KlineUpdate):
-                assert 0 <= event.unsent_fills < tape.counted[event.row]
-                times.append(int(tape.time_us[event.row]))
+                assert 0 <= event.unsent_fills < trades.counted[event.row]
+                times.append(int(trades.time_us[event.row]))
                 assert event.due_us - times[-1] == 1_000
         if interval != "1s":
             assert all(b - a >= period for a, b in pairwise(times))
@@ -93,10 +93,10 @@ def test_a_minute_closes_with_the_next_trade_or_after_two_seconds() -> None:
                 if isinstance(e, KlineClose)
             )
             assert close.end_us == minute * MINUTE_US
-            tape = history.minute(minute)
+            trades = history.minute(minute)
             delays.append(close.due_us - close.end_us)
-            if len(tape) and tape.time_us[0] < close.end_us + 2 * SECOND_US:
-                assert close.due_us - int(tape.time_us[0]) == 400
+            if len(trades) and trades.time_us[0] < close.end_us + 2 * SECOND_US:
+                assert close.due_us - int(trades.time_us[0]) == 400
     assert min(waited["BTCUSDT"]) < SECOND_US
     assert all(2 * SECOND_US <= delay < 2 * SECOND_US + 16_000 for delay in waited["BIFIUSDT"])
 

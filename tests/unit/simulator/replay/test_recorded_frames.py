@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from simulator.replay.frames import event_time_us, merge_frames, read_frames
+from simulator.replay.recorded_frames import event_time_us, merge_frames, read_frames
 
 
 def _line(at_ns: int, stream: str) -> str:

@@ -17,7 +17,7 @@ from typing import IO, NamedTuple, cast
 import msgspec
 
 from simulator.rest.parameters import MICROSECONDS_FROM
-from simulator.wire.frames import US_PER_MS
+from simulator.wire.payloads import US_PER_MS
 
 _NANOSECONDS = re.compile(rb"(\d{15,20}) (?=\{)")
 _SECONDS = re.compile(rb"(\d{9,11})(?:\.(\d{1,9})\d*)?: (?=\{)")

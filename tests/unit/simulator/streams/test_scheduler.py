@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from simulator.clock import SECOND_US, Clock, to_us
+from simulator.clock import SECOND_US, SimulatedClock, to_us
 from simulator.market.instruments import MarketName, select_instruments
-from simulator.market.market import Market
+from simulator.market.market import SimulatedMarket
 from simulator.streams.feeds.catalogue import open_feed
 from simulator.streams.hub import Render
-from simulator.streams.protocol import Session, Target
-from simulator.streams.pump import FrameFaults, PassedFrame, Pump
+from simulator.streams.protocol import StreamSession, StreamTarget
+from simulator.streams.scheduler import FrameFilter, FrameScheduler, PassedFrame
 
 NOON = to_us(datetime(2026, 2, 3, 12, tzinfo=UTC))
 STREAM = "btcusdt@trade"
@@ -21,8 +21,8 @@ STREAM = "btcusdt@trade"
 
 class _Listener:
     def __init__(self) -> None:
-        self.target = Target(False, (), None, 1_000)
-        self.session = Session(False)
+        self.target = StreamTarget(False, (), None, 1_000)
+        self.session = StreamSession(False)
         self.frames: list[bytes] = []
 
     def queue(self, frames: list[bytes]) -> None:
@@ -56,17 +56,19 @@ class _Faults:
         return self._change(due_us, render, now_us)
 
 
-def _pump(faults: FrameFaults | None = None) -> Pump:
+def _scheduler(faults: FrameFilter | None = None) -> FrameScheduler:
     listed = select_instruments("spot", ["BTCUSDT"], seed=1)
-    market = Market(listed, seed=1, start_us=NOON - 3_600 * SECOND_US)
-    return Pump("spot", market, Clock(start_us=NOON, speed=100), seed=1, faults=faults)
+    market = SimulatedMarket(listed, seed=1, start_us=NOON - 3_600 * SECOND_US)
+    return FrameScheduler(
+        "spot", market, SimulatedClock(start_us=NOON, speed=100), seed=1, faults=faults
+    )
 
 
-async def _run(pump: Pump, until: Callable[[_Listener], bool]) -> list[int]:
+async def _run(scheduler: FrameScheduler, until: Callable[[_Listener], bool]) -> list[int]:
     """Trade ids that a listener gets."""
     listener = _Listener()
-    pump.hub.subscribe(listener, [STREAM])
-    running = asyncio.create_task(pump.run())
+    scheduler.hub.subscribe(listener, [STREAM])
+    running = asyncio.create_task(scheduler.run())
     try:
         async with asyncio.timeout(30):
             while not until(listener):
@@ -82,7 +84,7 @@ def _has(count: int) -> Callable[[_Listener], bool]:
 
 
 async def test_without_faults_frames_come_in_order() -> None:
-    ids = await _run(_pump(), _has(40))
+    ids = await _run(_scheduler(), _has(40))
     assert ids == list(range(ids[0], ids[0] + len(ids)))
 
 
@@ -98,7 +100,7 @@ async def test_faults_may_pass_drop_and_double_a_frame() -> None:
         expected.extend(trades * copies)
         return [(due_us, STREAM, render)] * copies
 
-    ids = await _run(_pump(_Faults(change)), _has(40))
+    ids = await _run(_scheduler(_Faults(change)), _has(40))
     assert due == list(range(due[0], due[0] + len(due)))
     assert ids == expected[: len(ids)]
 
@@ -110,7 +112,7 @@ async def test_faults_may_delay_a_frame_behind_later_ones() -> None:
         late = next(numbers) % 4 == 0
         yield (now_us + 3 * SECOND_US if late else due_us), STREAM, render
 
-    ids = await _run(_pump(_Faults(change)), _has(150))
+    ids = await _run(_scheduler(_Faults(change)), _has(150))
     assert ids != sorted(ids)
     assert len(set(ids)) == len(ids)  # what was delayed did not pass through the faults again
     passed = sorted(ids)[: len(ids) // 3]
@@ -118,16 +120,16 @@ async def test_faults_may_delay_a_frame_behind_later_ones() -> None:
 
 
 async def test_faults_set_later_meet_the_streams_that_are_open() -> None:
-    pump = _pump()
+    scheduler = _scheduler()
     faults = _Faults(lambda _due, _render, _now: ())
 
     def until(listener: _Listener) -> bool:
-        if listener.frames and pump.faults is None:
-            pump.faults = faults
+        if listener.frames and scheduler.faults is None:
+            scheduler.faults = faults
         return faults.seen > 20
 
-    before = await _run(pump, until)
-    assert 0 < pump.frames_sent <= len(before)
+    before = await _run(scheduler, until)
+    assert 0 < scheduler.frames_sent <= len(before)
     assert faults.seen > 20
 
 
@@ -136,23 +138,23 @@ async def test_any_number_of_changes_to_come_lets_each_frame_come_once(
 ) -> None:
     opened: list[int] = []
 
-    def count(market: Market, stream: str, from_us: int, *, seed: int) -> object:
+    def count(market: SimulatedMarket, stream: str, from_us: int, *, seed: int) -> object:
         opened.append(from_us)
         return open_feed(market, stream, from_us, seed=seed)
 
-    monkeypatch.setattr("simulator.streams.pump.open_feed", count)
-    pump = _pump()
-    begin_us = pump._clock.now_us()
+    monkeypatch.setattr("simulator.streams.scheduler.open_feed", count)
+    scheduler = _scheduler()
+    begin_us = scheduler._clock.now_us()
 
     def until(listener: _Listener) -> bool:
         if len(opened) == 1:
             for number in range(20_000, 0, -1):  # nested, these would end the process
-                pump.reread(begin_us + SECOND_US * number)
+                scheduler.reschedule(begin_us + SECOND_US * number)
             for number in range(1, 20_000):
-                pump.reread(begin_us + SECOND_US * number)
+                scheduler.reschedule(begin_us + SECOND_US * number)
         return len(listener.frames) >= 200
 
-    ids = await _run(pump, until)
+    ids = await _run(scheduler, until)
     assert ids == list(range(ids[0], ids[0] + len(ids)))
     assert 2 <= len(opened) < 10
     assert opened[1] >= begin_us + SECOND_US
@@ -160,8 +162,8 @@ async def test_any_number_of_changes_to_come_lets_each_frame_come_once(
 
 @pytest.mark.parametrize("wait_us", [0, 5 * SECOND_US])
 async def test_an_injected_frame_comes_at_its_time(wait_us: int) -> None:
-    pump = _pump(_Faults(lambda _due, _render, _now: ()))
-    begin = pump._clock.now_us()
-    pump.inject(STREAM, begin + wait_us, lambda unit_us: [f'{{"t":{unit_us}}}'])
-    assert await _run(pump, _has(1)) == [1_000]
-    assert pump._clock.now_us() >= begin + wait_us
+    scheduler = _scheduler(_Faults(lambda _due, _render, _now: ()))
+    begin = scheduler._clock.now_us()
+    scheduler.inject(STREAM, begin + wait_us, lambda unit_us: [f'{{"t":{unit_us}}}'])
+    assert await _run(scheduler, _has(1)) == [1_000]
+    assert scheduler._clock.now_us() >= begin + wait_us

@@ -10,23 +10,23 @@ from typing import Protocol
 
 import structlog
 
-from simulator.clock import Clock
+from simulator.clock import SimulatedClock
 from simulator.market.instruments import MarketName
-from simulator.market.market import Market
+from simulator.market.market import SimulatedMarket
 from simulator.streams.feeds.catalogue import open_feed
 from simulator.streams.feeds.trades import DueFrame
-from simulator.streams.hub import Hub, Render
+from simulator.streams.hub import FrameHub, Render
 
 _BATCH_FRAMES = 512  # written before others get their turn,
-_BATCH_NS = 5_000_000  # or as many as so much time allows
-_FRAMES_A_LOOK = 16  # at the time
-_LONGEST_SLEEP_S = 0.25
-_OF_NO_FEED = -1
+_MAX_BATCH_NS = 5_000_000  # or as many as so much time allows
+_FRAMES_PER_CLOCK_READ = 16  # at the time
+_MAX_SLEEP_S = 0.25
+_INJECTED = -1
 
 PassedFrame = tuple[int, str, Render]
 
 
-class FrameFaults(Protocol):
+class FrameFilter(Protocol):
     """What may happen to a frame on its way from the market to its listeners."""
 
     is_idle: bool  # nothing happens to any frame
@@ -37,12 +37,12 @@ class FrameFaults(Protocol):
         """What becomes of a frame that is due: nothing, itself, or other frames.
 
         Each result is (due time, stream, render). What is due with the frame goes out at once,
-        in the order given; the rest at its time among the others, even if the pump is behind.
+        in the order given; the rest at its time among the others, even if the scheduler is behind.
         Results do not pass through faults again.
         """
 
 
-class _Feed:
+class _ScheduledFeed:
     """Frames of one stream; from the moment on at which the market changes they are made anew.
 
     Args:
@@ -79,7 +79,7 @@ class _Feed:
         return next(self._frames, None)
 
 
-class Pump:
+class FrameScheduler:
     """Sends the frames of all subscribed streams of one market when they are due.
 
     Attributes:
@@ -89,13 +89,13 @@ class Pump:
     def __init__(
         self,
         name: MarketName,
-        market: Market,
-        clock: Clock,
+        market: SimulatedMarket,
+        clock: SimulatedClock,
         *,
         seed: int,
-        faults: FrameFaults | None = None,
+        faults: FrameFilter | None = None,
     ) -> None:
-        self.hub = Hub(on_first=self._open, on_last=self._close)
+        self.hub = FrameHub(on_first=self._open, on_last=self._close)
         self.faults = faults
         self._name = name
         self._market = market
@@ -103,7 +103,7 @@ class Pump:
         self._seed = seed
         # Due time, number, stream, render, feed; numbers differ, so renders are never compared.
         self._heap: list[tuple[int, int, str, Render, int]] = []
-        self._feeds: dict[str, _Feed] = {}
+        self._feeds: dict[str, _ScheduledFeed] = {}
         self._numbers = itertools.count()
         self._changed = asyncio.Event()
         self._log = structlog.get_logger("simulator").bind(market=name)
@@ -111,19 +111,17 @@ class Pump:
 
     def inject(self, stream: str, due_us: int, render: Render) -> None:
         """Puts a frame among those of a stream; it passes through no faults."""
-        entry = (due_us, next(self._numbers), stream, render, _OF_NO_FEED)
+        entry = (due_us, next(self._numbers), stream, render, _INJECTED)
         heapq.heappush(self._heap, entry)
         self._changed.set()
 
-    def reread(self, from_us: int) -> None:
+    def reschedule(self, from_us: int) -> None:
         """The market has changed from a moment on: frames due from then on are made anew.
 
         Those due before are the same in both markets. Streams that had no feed, as of a symbol
         that was unknown, are tried again.
         """
-        self._heap = [
-            entry for entry in self._heap if entry[4] == _OF_NO_FEED or entry[0] < from_us
-        ]
+        self._heap = [entry for entry in self._heap if entry[4] == _INJECTED or entry[0] < from_us]
         heapq.heapify(self._heap)
         waiting = {(entry[2], entry[4]) for entry in self._heap}
         for stream in self.hub.streams():
@@ -143,7 +141,7 @@ class Pump:
             self._log.debug("unknown_stream_acknowledged", stream=stream)
             return
         open_from = functools.partial(self._frames, stream)
-        feed = self._feeds[stream] = _Feed(next(self._numbers), frames, open_from)
+        feed = self._feeds[stream] = _ScheduledFeed(next(self._numbers), frames, open_from)
         self._advance(stream, feed)
         self._changed.set()
 
@@ -153,7 +151,7 @@ class Pump:
     def _close(self, stream: str) -> None:
         self._feeds.pop(stream, None)
 
-    def _advance(self, stream: str, feed: _Feed) -> None:
+    def _advance(self, stream: str, feed: _ScheduledFeed) -> None:
         following = feed.following()
         if following is not None:
             due_us, render = following
@@ -170,7 +168,7 @@ class Pump:
         if busy:
             await asyncio.sleep(0)
             return
-        left_s = _LONGEST_SLEEP_S
+        left_s = _MAX_SLEEP_S
         if self._heap:
             left_s = min(left_s, self._clock.seconds_until(self._heap[0][0]))
         self._changed.clear()
@@ -184,16 +182,16 @@ class Pump:
         """Sends what is due, at most one batch; True if more may be due."""
         now_us = self._clock.now_us()
         if self._heap:
-            self.hub.most_behind_us = max(self.hub.most_behind_us, now_us - self._heap[0][0])
-        end_ns = time.monotonic_ns() + _BATCH_NS
+            self.hub.max_behind_us = max(self.hub.max_behind_us, now_us - self._heap[0][0])
+        end_ns = time.monotonic_ns() + _MAX_BATCH_NS
         for number_sent in range(_BATCH_FRAMES):
-            if number_sent % _FRAMES_A_LOOK == 0 and time.monotonic_ns() > end_ns:
+            if number_sent % _FRAMES_PER_CLOCK_READ == 0 and time.monotonic_ns() > end_ns:
                 return True
             if not self._heap or self._heap[0][0] > now_us:
                 return False
             due_us, _, stream, render, number = heapq.heappop(self._heap)
             self.hub.sent_until_us = due_us
-            if number == _OF_NO_FEED:
+            if number == _INJECTED:
                 self.frames_sent += self.hub.deliver(stream, render)
                 continue
             feed = self._feeds.get(stream)
@@ -207,7 +205,7 @@ class Pump:
         return True
 
     def _pass_on(
-        self, faults: FrameFaults, stream: str, due_us: int, render: Render, now_us: int
+        self, faults: FrameFilter, stream: str, due_us: int, render: Render, now_us: int
     ) -> None:
         for later_us, target, passed in faults.pass_on(self._name, stream, due_us, render, now_us):
             if later_us > due_us:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from simulator.market.instruments import Instrument
 from simulator.market.klines import Kline
-from simulator.market.trades.generator import FillKind, Tape
+from simulator.market.trades.columns import FillKind, TradeColumns
 
 _BOOLEAN = ("false", "true")
 _KIND_NAMES = {
@@ -23,15 +23,15 @@ US_PER_MS = 1_000
 RowText = Callable[[int, int, int], str]
 
 
-def agg_trade_text(tape: Tape) -> RowText:
+def agg_trade_text(trades: TradeColumns) -> RowText:
     """The `aggTrade` stream payload of each order; columns are read once for all of them."""
-    instrument = tape.instrument
+    instrument = trades.instrument
     symbol = instrument.symbol
-    prices = [*map(instrument.format_price, tape.price.tolist())]
-    quantities = [*map(instrument.format_quantity, tape.quantity.tolist())]
-    ids, times = tape.agg_id.tolist(), tape.time_us.tolist()
-    first_ids, last_ids = tape.first_id.tolist(), (tape.first_id + tape.fills - 1).tolist()
-    makers = [_BOOLEAN[maker] for maker in tape.buyer_is_maker.tolist()]
+    prices = [*map(instrument.format_price, trades.price.tolist())]
+    quantities = [*map(instrument.format_quantity, trades.quantity.tolist())]
+    ids, times = trades.agg_id.tolist(), trades.time_us.tolist()
+    first_ids, last_ids = trades.first_id.tolist(), (trades.first_id + trades.fills - 1).tolist()
+    makers = [_BOOLEAN[maker] for maker in trades.buyer_is_maker.tolist()]
 
     def on_spot(row: int, event_us: int, unit_us: int) -> str:
         return (
@@ -51,22 +51,22 @@ def agg_trade_text(tape: Tape) -> RowText:
     return on_um if instrument.market == "um" else on_spot
 
 
-def trade_payloads(tape: Tape, row: int, *, event_us: int, unit_us: int) -> list[str]:
+def trade_payloads(trades: TradeColumns, row: int, *, event_us: int, unit_us: int) -> list[str]:
     """`trade` stream payloads of one order, one a fill that the exchange sends."""
-    instrument = tape.instrument
+    instrument = trades.instrument
     symbol = instrument.symbol
-    event, time = event_us // unit_us, int(tape.time_us[row]) // unit_us
-    price = instrument.format_price(int(tape.price[row]))
-    maker = _BOOLEAN[bool(tape.buyer_is_maker[row])]
+    event, time = event_us // unit_us, int(trades.time_us[row]) // unit_us
+    price = instrument.format_price(int(trades.price[row]))
+    maker = _BOOLEAN[bool(trades.buyer_is_maker[row])]
     quantity_text = instrument.format_quantity
     if instrument.market == "spot":
         return [
             f'{{"e":"trade","E":{event},"s":"{symbol}","t":{trade_id},"p":"{price}",'
             f'"q":"{quantity_text(quantity)}","T":{time},"m":{maker},"M":true}}'
-            for trade_id, quantity, _ in fills_of(tape, row)
+            for trade_id, quantity, _ in fills_of(trades, row)
         ]
     payloads = []
-    for trade_id, quantity, kind in fills_of(tape, row):
+    for trade_id, quantity, kind in fills_of(trades, row):
         shown = (price, quantity_text(quantity)) if kind != FillKind.VOID else ("0", "0")
         payloads.append(
             f'{{"e":"trade","E":{event},"T":{time},"s":"{symbol}","t":{trade_id},'
@@ -75,12 +75,12 @@ def trade_payloads(tape: Tape, row: int, *, event_us: int, unit_us: int) -> list
     return payloads
 
 
-def fills_of(tape: Tape, row: int) -> list[tuple[int, int, FillKind]]:
+def fills_of(trades: TradeColumns, row: int) -> list[tuple[int, int, FillKind]]:
     """Id, quantity and kind of each fill of an order; skipped ids are left out."""
-    kind = FillKind(int(tape.tail_kind[row]))
-    first_id, begin = int(tape.first_id[row]), int(tape.slot_start[row])
-    count = 1 if kind == FillKind.SKIPPED else int(tape.slots[row])
-    quantities: list[int] = tape.slot_quantity[begin : begin + count].tolist()
+    kind = FillKind(int(trades.tail_kind[row]))
+    first_id, begin = int(trades.first_id[row]), int(trades.slot_start[row])
+    count = 1 if kind == FillKind.SKIPPED else int(trades.slots[row])
+    quantities: list[int] = trades.slot_quantity[begin : begin + count].tolist()
     return [
         (first_id + number, quantity, kind if number else FillKind.MARKET)
         for number, quantity in enumerate(quantities)
@@ -132,19 +132,19 @@ def kline_row(instrument: Instrument, kline: Kline, *, unit_us: int) -> list[int
     ]
 
 
-def agg_trade_rows(tape: Tape, *, unit_us: int) -> list[dict[str, int | str | bool]]:
+def agg_trade_rows(trades: TradeColumns, *, unit_us: int) -> list[dict[str, int | str | bool]]:
     """REST aggTrades of all orders of a tape."""
-    instrument = tape.instrument
+    instrument = trades.instrument
     price, quantity = instrument.format_price, instrument.format_quantity
     rows = []
     for agg_id, cost, amount, first_id, fills, time_us, maker in zip(
-        tape.agg_id.tolist(),
-        tape.price.tolist(),
-        tape.quantity.tolist(),
-        tape.first_id.tolist(),
-        tape.fills.tolist(),
-        tape.time_us.tolist(),
-        tape.buyer_is_maker.tolist(),
+        trades.agg_id.tolist(),
+        trades.price.tolist(),
+        trades.quantity.tolist(),
+        trades.first_id.tolist(),
+        trades.fills.tolist(),
+        trades.time_us.tolist(),
+        trades.buyer_is_maker.tolist(),
         strict=True,
     ):
         row: dict[str, int | str | bool] = {
@@ -162,23 +162,23 @@ def agg_trade_rows(tape: Tape, *, unit_us: int) -> list[dict[str, int | str | bo
     return rows
 
 
-def trade_rows(tape: Tape, *, unit_us: int) -> list[dict[str, int | str | bool]]:
+def trade_rows(trades: TradeColumns, *, unit_us: int) -> list[dict[str, int | str | bool]]:
     """REST trades: one row a fill. Neither they nor dumps show what is no market trade."""
-    instrument = tape.instrument
+    instrument = trades.instrument
     rows = []
-    for row in range(len(tape)):
-        price = instrument.format_price(int(tape.price[row]))
-        begin = int(tape.slot_start[row])
-        for number, (trade_id, quantity, kind) in enumerate(fills_of(tape, row)):
+    for row in range(len(trades)):
+        price = instrument.format_price(int(trades.price[row]))
+        begin = int(trades.slot_start[row])
+        for number, (trade_id, quantity, kind) in enumerate(fills_of(trades, row)):
             if kind != FillKind.MARKET:
                 continue
             entry: dict[str, int | str | bool] = {
                 "id": trade_id,
                 "price": price,
                 "qty": instrument.format_quantity(quantity),
-                "quoteQty": instrument.format_quote(int(tape.slot_quote[begin + number])),
-                "time": int(tape.time_us[row]) // unit_us,
-                "isBuyerMaker": bool(tape.buyer_is_maker[row]),
+                "quoteQty": instrument.format_quote(int(trades.slot_quote[begin + number])),
+                "time": int(trades.time_us[row]) // unit_us,
+                "isBuyerMaker": bool(trades.buyer_is_maker[row]),
             }
             if instrument.market == "spot":
                 entry["isBestMatch"] = True

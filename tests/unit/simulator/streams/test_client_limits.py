@@ -2,7 +2,7 @@
 
 import pytest
 
-from simulator.streams.guards import ConnectLimit, MessageRate, OpenPings
+from simulator.streams.client_limits import ConnectLimit, MessageRate, OpenPings
 
 
 def test_messages_are_counted_in_a_second_that_rolls() -> None:

@@ -7,7 +7,7 @@ from typing import Generic
 
 from simulator.dumps import faults as dump
 from simulator.faults.plan import Fault, PlanError, matches
-from simulator.http.fault_rules import Rule, Switchboard
+from simulator.http.fault_rules import FaultRules, Rule
 from simulator.market.instruments import MarketName
 from simulator.rest import faults as rest
 
@@ -15,7 +15,7 @@ _ROOTS: dict[MarketName, str] = {"spot": "data/spot", "um": "data/futures/um"}
 _CADENCES = {"truncated_day": "daily", "missing_day": "daily", "monthly_differs": "monthly"}
 
 
-class SwitchboardFaults(Generic[Rule]):
+class RuleFaults(Generic[Rule]):
     """Carries out faults by rules that are added at their time and taken away at their end.
 
     Args:
@@ -25,7 +25,7 @@ class SwitchboardFaults(Generic[Rule]):
 
     def __init__(
         self,
-        board: Switchboard[Rule],
+        board: FaultRules[Rule],
         rules_of: Callable[[Fault], Sequence[Rule]],
         *,
         begins_early: Callable[[Fault], bool] = lambda _fault: False,
@@ -98,22 +98,22 @@ def _rest_effects(fault: Fault) -> Iterator[rest.RestEffect]:
             yield rest.KlineLag(lag_us=fault.span_us("kline_lag_ms"))
             yield rest.TradeLag(lag_us=fault.span_us("trade_lag_ms"))
         case "slow_rest":
-            yield rest.Slow(seconds=fault.number("delay_s"))
+            yield rest.DelayAnswer(seconds=fault.number("delay_s"))
         case "rest_error":
             wait_s = fault.parameters["retry_after_s"]
-            yield rest.Refuse(
+            yield rest.RefuseRequest(
                 status=fault.integer("status") or 0,
                 retry_after_s=None if wait_s is None else math.ceil(float(wait_s)),
             )
         case "rest_malformed":
             is_cut = fault.parameters["form"] == "truncated"
-            yield rest.Truncate() if is_cut else rest.Malform()
+            yield rest.TruncateBody() if is_cut else rest.MalformBody()
         case "rest_cut":
-            yield rest.Cut()
+            yield rest.AbortConnection()
         case "rest_stale":
-            yield rest.Stale(rows=fault.integer("rows") or 1)
+            yield rest.DropLastRows(rows=fault.integer("rows") or 1)
         case "rest_void":
-            yield rest.Void(rows=fault.integer("rows") or 1)
+            yield rest.AddVoidRows(rows=fault.integer("rows") or 1)
 
 
 # --- dumps
@@ -162,15 +162,15 @@ def _dump_effect(fault: Fault) -> dump.DumpEffect:
         case "stale_checksum":
             return dump.StaleChecksum()
         case "missing_checksum":
-            return dump.NoChecksum()
+            return dump.MissingChecksum()
         case "truncated_day":
             return dump.DropRows(rows=rows)
         case "missing_day":
-            return dump.Missing()
+            return dump.MissingFile()
         case "late_publication":
-            return dump.Late(delay_us=max(1, fault.span_us("delay_s")))
+            return dump.LatePublication(delay_us=max(1, fault.span_us("delay_s")))
         case "reissued":
-            return dump.Reissue(
+            return dump.ReissueFile(
                 at_us=fault.at_us,
                 change=dump.AlterRows(rows=rows),
                 is_repair=bool(fault.parameters["is_repair"]),
@@ -180,7 +180,7 @@ def _dump_effect(fault: Fault) -> dump.DumpEffect:
         case "slow_download":
             return dump.SlowDownload(seconds=fault.number("delay_s"))
         case "cut_download":
-            return dump.CutDownload()
+            return dump.AbortDownload()
         case "download_error":
             return dump.RefuseFile(status=status)
         case "listing_error":

@@ -1,0 +1,114 @@
+"""Trades of one symbol as columns, one row for each taker order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from simulator.market.instruments import Instrument
+from simulator.market.noise import IntArray
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+class FillKind(IntEnum):
+    """What the further fills of an order are; the first fill is always a market trade."""
+
+    MARKET = 0
+    SKIPPED = 1
+    VOID = 2
+    INSURANCE_FUND = 3
+    ADL = 4
+
+
+@dataclass(frozen=True, slots=True)
+class TradeColumns:
+    """The orders of a stretch of minutes, one row an order; prices and quantities in units.
+
+    Attributes:
+        time_us: trade time; ascending.
+        first_id: id of the first fill; the order holds ids `first_id … first_id + slots - 1`.
+        fills: fills that are market trades (`f … l` of the aggTrade).
+        quantity: sum over the market trades; `volume` and `quote` over what klines count.
+        counted: number of fills that klines count.
+        last_counted_id: the greatest of their ids.
+        slot_start: row of `slot_quantity`/`slot_quote` where the order's fills begin.
+    """
+
+    instrument: Instrument
+    time_us: IntArray
+    agg_id: IntArray
+    first_id: IntArray
+    slots: IntArray
+    fills: IntArray
+    tail_kind: IntArray
+    price: IntArray
+    buyer_is_maker: BoolArray
+    quantity: IntArray
+    volume: IntArray
+    quote: IntArray
+    counted: IntArray
+    last_counted_id: IntArray
+    slot_start: IntArray
+    slot_quantity: IntArray
+    slot_quote: IntArray
+
+    def __len__(self) -> int:
+        return len(self.time_us)
+
+    def between(self, start: int, stop: int) -> "TradeColumns":
+        """Orders `start … stop - 1`; the fills are shared, not copied."""
+        if start == 0 and stop == len(self):
+            return self
+        rows = slice(start, stop)
+        return TradeColumns(
+            self.instrument, self.time_us[rows], self.agg_id[rows], self.first_id[rows],
+            self.slots[rows], self.fills[rows], self.tail_kind[rows], self.price[rows],
+            self.buyer_is_maker[rows], self.quantity[rows], self.volume[rows], self.quote[rows],
+            self.counted[rows], self.last_counted_id[rows], self.slot_start[rows],
+            self.slot_quantity, self.slot_quote,
+        )  # fmt: skip
+
+    def until(self, time_us: int) -> "TradeColumns":
+        """Orders with a trade time of at most `time_us`."""
+        return self.between(0, int(np.searchsorted(self.time_us, time_us, side="right")))
+
+
+def select(trades: TradeColumns, mask: npt.NDArray[np.bool_]) -> TradeColumns:
+    """The orders that a mask keeps, of a tape that has all its fills; ids keep their gaps."""
+    slots = trades.slots[mask]
+    kept_fills = np.repeat(mask, trades.slots)
+    return TradeColumns(
+        trades.instrument, trades.time_us[mask], trades.agg_id[mask], trades.first_id[mask], slots,
+        trades.fills[mask], trades.tail_kind[mask], trades.price[mask], trades.buyer_is_maker[mask],
+        trades.quantity[mask], trades.volume[mask], trades.quote[mask], trades.counted[mask],
+        trades.last_counted_id[mask], np.cumsum(slots) - slots, trades.slot_quantity[kept_fills],
+        trades.slot_quote[kept_fills],
+    )  # fmt: skip
+
+
+def renumber(trades: TradeColumns, first_agg_id: int, first_id: int) -> TradeColumns:
+    """The same trades, with ids that follow each other from the given ones on."""
+    first_ids = first_id + np.cumsum(trades.slots) - trades.slots
+    return replace(
+        trades,
+        agg_id=first_agg_id + np.arange(len(trades), dtype=np.int64),
+        first_id=first_ids,
+        last_counted_id=first_ids + trades.counted - 1,
+    )
+
+
+def join_trades(parts: Sequence[TradeColumns]) -> TradeColumns:
+    """Stretches of trades, each with all its fills, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    fills_before = np.cumsum([0, *(len(part.slot_quantity) for part in parts[:-1])])
+    moved = [
+        replace(part, slot_start=part.slot_start + before)
+        for part, before in zip(parts, fills_before.tolist(), strict=True)
+    ]
+    names = [name for name in TradeColumns.__dataclass_fields__ if name != "instrument"]
+    columns = {name: np.concatenate([getattr(part, name) for part in moved]) for name in names}
+    return TradeColumns(instrument=parts[-1].instrument, **columns)
