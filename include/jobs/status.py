@@ -115,14 +115,11 @@ def read_status(
 
 def newest_revision() -> str:
     """The revision that `candelabra migrate` of this program migrates to."""
-    from alembic.config import Config
     from alembic.script import ScriptDirectory
 
-    from include.store.migrate import MIGRATIONS
+    from include.store.migrate import alembic_config
 
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    return str(ScriptDirectory.from_config(config).get_current_head())
+    return str(ScriptDirectory.from_config(alembic_config()).get_current_head())
 
 
 def schema_findings(revision: str | None, newest: str) -> list[Finding]:

@@ -1,8 +1,17 @@
-"""Upgrade a database to the present schema: ``migrate``.
+"""Bring a database to the schema of this program: ``migrate``.
 
-Everything runs in one transaction, so a failed migration leaves nothing behind; an advisory lock
-makes a second one wait. Roles, grants and comments are applied every time. If the server does not
-allow creating roles, the owner's login does everything.
+One transaction, in this order: roles and schemas, functions, revisions (tables, indexes, triggers),
+views, grants, comments. Everything but the revisions is applied on every migration, from the one
+definition in ``migrations/sql/repeatable/``. Functions come before the tables because constraints
+and triggers name them; their bodies are not checked until they run.
+
+- A failed migration leaves nothing behind. A second one waits for an advisory lock.
+- A function whose result or argument names change needs ``DROP FUNCTION IF EXISTS`` with the old
+  arguments above its definition: ``CREATE OR REPLACE`` cannot change them, and another list of
+  argument types would leave the old function beside the new one.
+- A view is replaced only where its definition differs, because replacing it locks readers out. A
+  revision must drop a view whose columns change their names or types.
+- Where the server does not let the owner create roles, the owner's login does everything.
 """
 
 from __future__ import annotations
@@ -18,10 +27,11 @@ import sqlalchemy
 import structlog
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from psycopg import sql
 
 from include.errors import PermanentError
-from include.store.migrations.scripts import script_text
+from include.store.migrations.scripts import script_names, script_text
 from include.store.postgres.pools import connect, redact, translated
 
 log = structlog.get_logger(__name__)
@@ -59,8 +69,8 @@ def migrate(database_url: str, *, role_urls: Mapping[str, str] | None = None) ->
 
     Raises:
         TransientError: the server is away, or another migration holds the lock for a minute.
-        PermanentError: the URL is wrong, the server is older than PostgreSQL 15, or the owner
-            lacks a right; the message says which.
+        PermanentError: the URL is wrong, the server is older than PostgreSQL 15, the owner lacks
+            a right, or another version of this program made the schema; the message says which.
     """
     engine = sqlalchemy.create_engine(
         "postgresql+psycopg://",
@@ -73,7 +83,10 @@ def migrate(database_url: str, *, role_urls: Mapping[str, str] | None = None) ->
         owner = _driver_of(connection)
         check_server_version(owner.info.server_version, where=redact(database_url))
         _prepare(owner)
+        _refuse_unknown_revision(owner, where=redact(database_url))
+        _replace_functions(owner)
         _upgrade(connection)
+        _replace_views(owner)
         if _has_roles(owner, FIRST_ROLES):
             owner.execute(script_text("repeatable/grants.sql"))
         else:
@@ -102,11 +115,11 @@ def check_server_version(version: int, *, where: str) -> None:
 
 
 def _prepare(owner: Owner) -> None:
-    """Take the lock, and create what alembic and the revisions need."""
+    """Take the lock, and create the roles and schemas."""
     owner.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(f"{LOCK_TIMEOUT_S}s")))
     owner.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK_KEY,))
     owner.execute(script_text("repeatable/roles.sql"))
-    owner.execute("CREATE SCHEMA IF NOT EXISTS ops")
+    owner.execute(script_text("repeatable/schemas.sql"))
 
 
 def _has_roles(owner: Owner, roles: Collection[str]) -> bool:
@@ -120,11 +133,56 @@ def _has_roles(owner: Owner, roles: Collection[str]) -> bool:
     return found == (len(roles),)
 
 
-def _upgrade(connection: sqlalchemy.Connection) -> None:
+def alembic_config() -> Config:
+    """Build the configuration that alembic needs to find the revisions."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
+    return config
+
+
+def _refuse_unknown_revision(owner: Owner, *, where: str) -> None:
+    if owner.execute("SELECT to_regclass('ops.alembic_version') IS NULL").fetchone() == (True,):
+        return
+    row = owner.execute("SELECT version_num FROM ops.alembic_version").fetchone()
+    known = {
+        each.revision for each in ScriptDirectory.from_config(alembic_config()).walk_revisions()
+    }
+    if row is not None and row[0] not in known:
+        raise PermanentError(
+            f"{where} has schema revision {row[0]}, which this program does not know (it knows "
+            f"{', '.join(sorted(known))}): another version of Candelabra made it. Use that "
+            "version, or migrate an empty database and load the data again"
+        )
+
+
+def _replace_functions(owner: Owner) -> None:
+    """Create or replace every function; tables that their bodies name may not exist yet."""
+    owner.execute("SET LOCAL check_function_bodies = off")
+    for name in script_names("repeatable/functions"):
+        owner.execute(script_text(name))
+    owner.execute("SET LOCAL check_function_bodies = on")
+
+
+def _upgrade(connection: sqlalchemy.Connection) -> None:
+    config = alembic_config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+
+
+def _replace_views(owner: Owner) -> None:
+    """Create each view, or replace it where it differs from the query in the file of its name."""
+    for name in script_names("repeatable/views"):
+        query = script_text(name).decode()
+        schema, _, relation = Path(name).stem.partition(".")
+        view = sql.Identifier(schema, relation)
+        owner.execute(f"CREATE TEMPORARY VIEW wanted AS {query}")
+        row = owner.execute(
+            "SELECT pg_get_viewdef('pg_temp.wanted'::regclass) = pg_get_viewdef(to_regclass(%s))",
+            (f"{schema}.{relation}",),
+        ).fetchone()
+        owner.execute("DROP VIEW pg_temp.wanted")
+        if row != (True,):
+            owner.execute(sql.SQL("CREATE OR REPLACE VIEW {} AS ").format(view) + sql.SQL(query))
 
 
 def _admit(owner: Owner, role: str, url: str) -> None:

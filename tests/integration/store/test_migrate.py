@@ -14,6 +14,7 @@ import pytest
 from psycopg import errors, sql
 
 from deploy.local.postgres import EmbeddedPostgres
+from include.domain.candles import Source
 from include.errors import PermanentError, TransientError
 from include.jobs.status import newest_revision
 from include.store import migrate as migrate_module
@@ -30,7 +31,7 @@ from include.store.migrate import (
     migrate,
 )
 from include.store.postgres.pools import connect
-from tests.unit.store.offers import offer
+from tests.unit.store.offers import candle, offer
 
 Connection = psycopg.Connection[Any]
 
@@ -72,6 +73,57 @@ def test_a_second_migration_changes_nothing_and_keeps_the_rows(empty_database_ur
     with connect(empty_database_url, application_name="test") as connection:
         rows = connection.execute("SELECT count(*) FROM market.candles_1m").fetchone()
     assert rows == (1,)
+
+
+def test_a_second_migration_waits_for_no_reader_or_writer(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrate(empty_database_url)
+    monkeypatch.setattr(migrate_module, "LOCK_TIMEOUT_S", 1)
+    with connect(empty_database_url, application_name="busy") as busy:
+        merge_offers(busy, [offer()])
+        busy.execute("BEGIN")
+        merge_offers(busy, [offer(Source.REST, candle(price="11"))])
+        for view in ("market.candles_1m_live", "ops.coverage_changes", "accounts.watched"):
+            busy.execute(f"SELECT * FROM {view}")  # noqa: S608 - names above
+
+        migrate(empty_database_url)
+
+
+def test_a_migration_restores_a_view_and_a_function_that_differ(empty_database_url: str) -> None:
+    migrate(empty_database_url)
+    definitions = (
+        "SELECT pg_get_viewdef('ops.verdicts'::regclass),"
+        " pg_get_functiondef('ops.minute_of'::regproc)"
+    )
+    with connect(empty_database_url, application_name="test") as connection:
+        before = connection.execute(definitions).fetchone()
+        connection.execute(
+            "CREATE OR REPLACE VIEW ops.verdicts AS SELECT symbol, open_time::date AS day,"
+            " source, 0::bigint AS covered_minutes, 0::bigint AS differing_minutes,"
+            " 'agrees' AS verdict FROM market.candles_1m"
+        )
+        connection.execute(
+            "CREATE OR REPLACE FUNCTION ops.minute_of(moment timestamptz) RETURNS tstzrange"
+            " LANGUAGE sql AS 'SELECT NULL::tstzrange'"
+        )
+        assert connection.execute(definitions).fetchone() != before
+
+        migrate(empty_database_url)
+
+        assert connection.execute(definitions).fetchone() == before
+
+
+def test_a_schema_of_another_version_is_refused_and_kept(empty_database_url: str) -> None:
+    migrate(empty_database_url)
+    with connect(empty_database_url, application_name="test") as connection:
+        connection.execute("UPDATE ops.alembic_version SET version_num = '0021'")
+        before = schema_of(empty_database_url)
+
+        with pytest.raises(PermanentError, match=r"revision 0021.*migrate an empty"):
+            migrate(empty_database_url)
+
+    assert schema_of(empty_database_url) == before
 
 
 def test_migrations_at_the_same_time_wait_for_each_other(empty_database_url: str) -> None:

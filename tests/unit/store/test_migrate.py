@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from include.errors import PermanentError
 from include.store.migrate import check_server_version
+from include.store.migrations.scripts import script_names, script_text
 
 
 @pytest.mark.parametrize("version", [150_000, 150_014, 180_001])
@@ -17,3 +20,11 @@ def test_servers_from_15_on_are_taken(version: int) -> None:
 def test_an_older_server_is_refused_with_place_and_version(version: int, named: str) -> None:
     with pytest.raises(PermanentError, match=f"^db:5432 is PostgreSQL {named}; .* 15 or newer"):
         check_server_version(version, where="db:5432")
+
+
+def test_every_function_is_defined_once() -> None:
+    texts = [script_text(name).decode() for name in script_names("repeatable/functions")]
+    names = re.findall(r"^CREATE OR REPLACE FUNCTION ([\w.]+)", "\n".join(texts), re.MULTILINE)
+
+    assert len(names) > 20
+    assert sorted(set(names)) == sorted(names)

@@ -19,7 +19,7 @@ BEGIN
 END
 $$;
 
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA market, ops FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA market, ops, accounts FROM PUBLIC;
 
 GRANT USAGE ON SCHEMA market, ops
 TO candelabra_streamer, candelabra_jobs, candelabra_dbt, candelabra_reader;

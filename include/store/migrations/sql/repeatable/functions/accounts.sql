@@ -1,0 +1,34 @@
+-- Whoever listens hears within a moment of what changed, and reads it anew: nobody polls.
+CREATE OR REPLACE FUNCTION accounts.tell_watchlists() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM pg_notify('candelabra_watchlists', '');
+    RETURN NULL;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION accounts.tell_users() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM pg_notify('candelabra_watchlists', '');
+    PERFORM pg_notify('candelabra_access', '');
+    RETURN NULL;
+END
+$$;
+
+-- What had expired ended by itself.
+CREATE OR REPLACE FUNCTION accounts.tell_access() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF EXISTS (SELECT FROM gone WHERE expires_at IS NULL OR expires_at > now()) THEN
+        PERFORM pg_notify('candelabra_access', '');
+    END IF;
+    RETURN NULL;
+END
+$$;

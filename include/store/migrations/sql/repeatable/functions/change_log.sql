@@ -1,0 +1,277 @@
+-- The change log: statement-level triggers write a few rows for a bulk merge. They run with the
+-- owner's rights, so a writer can neither forget nor forge them.
+
+CREATE OR REPLACE FUNCTION ops.log_inserted_candles() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    INSERT INTO ops.candle_changes (symbol, minutes)
+    SELECT n.symbol, range_agg(tstzrange(n.open_time, n.open_time + interval '1 minute'))
+    FROM new_rows AS n
+    GROUP BY n.symbol;
+    RETURN NULL;
+END
+$$;
+
+-- Bars hold the ids of their first and last trades: a minute that is told its ids late has changed,
+-- although no value has. What changed in status alone still goes to ops.status_changes.
+CREATE OR REPLACE FUNCTION ops.log_updated_candles() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET enable_hashjoin = on
+AS $$
+BEGIN
+    WITH compared AS MATERIALIZED (
+        SELECT
+            coalesce(o.symbol, n.symbol) AS symbol,
+            coalesce(o.open_time, n.open_time) AS open_time,
+            (
+                o.open, o.high, o.low, o.close, o.volume, o.quote_volume, o.trade_count,
+                o.taker_buy_volume, o.taker_buy_quote_volume, o.first_trade_id, o.last_trade_id
+            ) IS DISTINCT FROM (
+                n.open, n.high, n.low, n.close, n.volume, n.quote_volume, n.trade_count,
+                n.taker_buy_volume, n.taker_buy_quote_volume, n.first_trade_id, n.last_trade_id
+            ) AS is_another_bar
+        FROM old_rows AS o
+        FULL JOIN new_rows AS n ON o.symbol = n.symbol AND o.open_time = n.open_time
+        WHERE
+            o.status IS DISTINCT FROM n.status
+            OR (
+                o.open, o.high, o.low, o.close, o.volume, o.quote_volume, o.trade_count,
+                o.taker_buy_volume, o.taker_buy_quote_volume, o.first_trade_id, o.last_trade_id
+            ) IS DISTINCT FROM (
+                n.open, n.high, n.low, n.close, n.volume, n.quote_volume, n.trade_count,
+                n.taker_buy_volume, n.taker_buy_quote_volume, n.first_trade_id, n.last_trade_id
+            )
+    ),
+
+    changed AS (
+        INSERT INTO ops.candle_changes (symbol, minutes)
+        SELECT c.symbol, range_agg(tstzrange(c.open_time, c.open_time + interval '1 minute'))
+        FROM compared AS c
+        WHERE c.is_another_bar
+        GROUP BY c.symbol
+    )
+
+    INSERT INTO ops.status_changes (symbol, minutes)
+    SELECT c.symbol, range_agg(tstzrange(c.open_time, c.open_time + interval '1 minute'))
+    FROM compared AS c
+    WHERE NOT c.is_another_bar
+    GROUP BY c.symbol;
+    RETURN NULL;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION ops.log_deleted_candles() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    INSERT INTO ops.candle_changes (symbol, minutes)
+    SELECT o.symbol, range_agg(tstzrange(o.open_time, o.open_time + interval '1 minute'))
+    FROM old_rows AS o
+    GROUP BY o.symbol;
+    RETURN NULL;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION ops.log_truncated_candles() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    INSERT INTO ops.candle_changes (symbol, minutes)
+    SELECT c.symbol, tstzmultirange(tstzrange(min(c.open_time), max(c.open_time), '[]'))
+    FROM market.candles_1m AS c
+    GROUP BY c.symbol;
+    RETURN NULL;
+END
+$$;
+
+-- An outage decides whether a bar is complete. One of a whole market is written out for each
+-- symbol that has bars near it: by loose index scan over the partitions of those months.
+CREATE OR REPLACE FUNCTION ops.log_outage(outage_market text, outage_symbol text, outage_minutes tstzmultirange)
+RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
+AS $$
+DECLARE
+    first_month timestamptz := date_trunc('month', coalesce(lower(outage_minutes), '-infinity'));
+    last_month timestamptz := date_trunc('month', coalesce(upper(outage_minutes), 'infinity'));
+BEGIN
+    IF outage_symbol IS NOT NULL THEN
+        INSERT INTO ops.candle_changes (symbol, minutes) VALUES (outage_symbol, outage_minutes);
+        RETURN;
+    END IF;
+    INSERT INTO ops.candle_changes (symbol, minutes)
+    WITH RECURSIVE seen (symbol) AS (
+        (
+            SELECT c.symbol FROM market.candles_1m AS c
+            WHERE
+                c.open_time >= first_month - interval '7 days'
+                AND c.open_time < last_month + interval '1 month 7 days'
+            ORDER BY c.symbol LIMIT 1
+        )
+        UNION ALL
+        SELECT (
+            SELECT c.symbol FROM market.candles_1m AS c
+            WHERE
+                c.symbol > s.symbol
+                AND c.open_time >= first_month - interval '7 days'
+                AND c.open_time < last_month + interval '1 month 7 days'
+            ORDER BY c.symbol LIMIT 1
+        )
+        FROM seen AS s WHERE s.symbol IS NOT NULL
+    )
+    SELECT s.symbol, outage_minutes FROM seen AS s
+    WHERE s.symbol IS NOT NULL AND market.market_of(s.symbol) = outage_market;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION ops.log_outages() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        PERFORM ops.log_outage(n.market, n.symbol, n.minutes) FROM new_rows AS n;
+    ELSIF TG_OP = 'DELETE' THEN
+        PERFORM ops.log_outage(o.market, o.symbol, o.minutes) FROM old_rows AS o;
+    ELSE
+        -- what the update took away, and what it added
+        PERFORM ops.log_outage(o.market, o.symbol, o.minutes - coalesce(n.minutes, '{}'))
+        FROM old_rows AS o
+        LEFT JOIN new_rows AS n
+            ON o.id = n.id AND o.market = n.market AND o.symbol IS NOT DISTINCT FROM n.symbol
+        WHERE NOT isempty(o.minutes - coalesce(n.minutes, '{}'));
+        PERFORM ops.log_outage(n.market, n.symbol, n.minutes - coalesce(o.minutes, '{}'))
+        FROM new_rows AS n
+        LEFT JOIN old_rows AS o
+            ON n.id = o.id AND n.market = o.market AND n.symbol IS NOT DISTINCT FROM o.symbol
+        WHERE NOT isempty(n.minutes - coalesce(o.minutes, '{}'));
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- The bar in which two listings of a ticker meet holds the minutes of the later one alone. What the
+-- registry learns of listings therefore changes bars: those of the first minute after each end.
+CREATE OR REPLACE FUNCTION ops.log_relisting() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    subject text := CASE WHEN TG_OP = 'DELETE' THEN OLD.symbol ELSE NEW.symbol END;
+    once_ended timestamptz := CASE WHEN TG_OP = 'INSERT' THEN NULL ELSE OLD.listed_to END;
+BEGIN
+    INSERT INTO ops.candle_changes (symbol, minutes)
+    SELECT subject, range_agg(tstzrange(f.open_time, f.open_time + interval '1 minute'))
+    FROM (
+        SELECT i.listed_to FROM market.instruments AS i
+        WHERE i.symbol = subject AND i.listed_to IS NOT NULL
+        UNION
+        SELECT once_ended WHERE once_ended IS NOT NULL
+    ) AS e
+    CROSS JOIN LATERAL (
+        SELECT c.open_time FROM market.candles_1m AS c
+        WHERE
+            c.symbol = subject
+            AND c.open_time >= date_bin('1 minute', e.listed_to, '2001-01-01 00:00:00+00')
+        ORDER BY c.open_time LIMIT 1
+    ) AS f
+    HAVING count(*) > 0;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION ops.log_relisting() IS
+'Marks the bars in which two listings of a ticker meet for rebuilding.';
+
+CREATE OR REPLACE FUNCTION ops.log_trades() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF TG_OP = 'DELETE' THEN
+        INSERT INTO ops.trade_changes (dataset, symbol, day, minutes)
+        SELECT TG_TABLE_NAME, o.symbol, o.day, range_agg(ops.minute_of(o.trade_time))
+        FROM old_rows AS o GROUP BY o.symbol, o.day;
+    ELSIF TG_OP = 'UPDATE' THEN
+        INSERT INTO ops.trade_changes (dataset, symbol, day, minutes)
+        SELECT TG_TABLE_NAME, c.symbol, c.day, range_agg(ops.minute_of(c.trade_time))
+        FROM (
+            SELECT o.symbol, o.day, o.trade_time FROM old_rows AS o
+            UNION ALL
+            SELECT n.symbol, n.day, n.trade_time FROM new_rows AS n
+        ) AS c
+        GROUP BY c.symbol, c.day;
+    ELSE
+        -- before TRUNCATE, for which there is no table of rows
+        EXECUTE format(
+            'INSERT INTO ops.trade_changes (dataset, symbol, day, minutes) '
+            'SELECT %L, t.symbol, t.day, range_agg(DISTINCT ops.minute_of(t.trade_time)) '
+            'FROM market.%I AS t GROUP BY t.symbol, t.day', TG_TABLE_NAME, TG_TABLE_NAME
+        );
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION ops.log_trades() IS 'Trigger: notes deleted and changed trades in ops.trade_changes.';
+
+-- Ids from the present cluster's future came with a restore from another one.
+CREATE OR REPLACE FUNCTION ops.changed_trades(seen pg_snapshot)
+RETURNS TABLE (symbol text, day date, minutes tstzmultirange)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+-- whatever the statistics say of a partition that is being filled
+SET enable_seqscan = off
+SET enable_indexscan = off
+SET plan_cache_mode = force_custom_plan
+AS $$
+DECLARE
+    from_id bigint := pg_snapshot_xmin(seen)::text::bigint;
+    to_id bigint := pg_snapshot_xmax(pg_current_snapshot())::text::bigint;
+    seen_ids txid_snapshot := seen::text::txid_snapshot;
+BEGIN
+    RETURN QUERY
+    SELECT c.symbol, c.day, range_agg(c.minutes)
+    FROM (
+        SELECT n.symbol, n.day, range_agg(ops.minute_of(n.minute)) AS minutes
+        FROM (
+            SELECT DISTINCT
+                t.symbol, t.day,
+                date_bin('1 minute', t.trade_time, '2001-01-01 00:00:00+00') AS minute
+            FROM market.agg_trades AS t
+            WHERE
+                t.written_by >= from_id AND t.written_by < to_id
+                AND NOT txid_visible_in_snapshot(t.written_by, seen_ids)
+            UNION
+            SELECT
+                t.symbol, t.day,
+                date_bin('1 minute', t.trade_time, '2001-01-01 00:00:00+00') AS minute
+            FROM market.trades AS t
+            WHERE
+                t.written_by >= from_id AND t.written_by < to_id
+                AND NOT txid_visible_in_snapshot(t.written_by, seen_ids)
+        ) AS n
+        GROUP BY n.symbol, n.day
+        UNION ALL
+        SELECT g.symbol, g.day, g.minutes FROM ops.trade_changes AS g
+        WHERE
+            g.changed_by >= pg_snapshot_xmin(seen)
+            AND g.changed_by < pg_snapshot_xmax(pg_current_snapshot())
+            AND NOT pg_visible_in_snapshot(g.changed_by, seen)
+    ) AS c
+    GROUP BY c.symbol, c.day;
+END
+$$;
+COMMENT ON FUNCTION ops.changed_trades(pg_snapshot) IS
+'Which minutes of which symbol and UTC day have trades that came, went or changed since a snapshot.';
+
+-- Beside the cursors of the marts, so that pruning spares what the checks have not seen either. The
+-- jobs may move this one and no other.
+CREATE OR REPLACE FUNCTION ops.keep_quality_cursor(seen pg_snapshot) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO ops.build_cursors AS c (relation, target, system_identifier, snapshot, built_at)
+    VALUES ('quality.candles', 'quality', ops.system_identifier(), seen, clock_timestamp())
+    ON CONFLICT (relation, target) DO UPDATE SET
+        system_identifier = excluded.system_identifier,
+        snapshot = excluded.snapshot,
+        built_at = excluded.built_at
+$$;
+COMMENT ON FUNCTION ops.keep_quality_cursor(pg_snapshot) IS
+'Notes up to which snapshot the checks have seen ops.candle_changes.';

@@ -1,0 +1,42 @@
+CREATE OR REPLACE FUNCTION market.market_of(symbol text) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+AS $$ SELECT CASE WHEN right(symbol, 2) = '.P' THEN 'um' ELSE 'spot' END $$;
+COMMENT ON FUNCTION market.market_of(text) IS
+'The market of a platform symbol: spot BTCUSDT, USD-M BTCUSDT.P.';
+
+CREATE OR REPLACE FUNCTION ops.candle_symbols() RETURNS SETOF text
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    found text := '';
+BEGIN
+    LOOP
+        SELECT c.symbol INTO found FROM market.candles_1m AS c
+        WHERE c.symbol > found ORDER BY c.symbol LIMIT 1;
+        EXIT WHEN found IS NULL;
+        RETURN NEXT found;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION ops.candle_symbols() IS
+'Every symbol with a stored minute, by one probe of the primary key for each.';
+
+CREATE OR REPLACE FUNCTION ops.stored_minutes(of_symbol text) RETURNS tstzrange
+LANGUAGE plpgsql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    first_open timestamptz;
+    last_open timestamptz;
+BEGIN
+    SELECT c.open_time INTO first_open FROM market.candles_1m AS c
+    WHERE c.symbol = of_symbol ORDER BY c.open_time LIMIT 1;
+    IF first_open IS NULL THEN
+        RETURN 'empty';
+    END IF;
+    SELECT c.open_time INTO last_open FROM market.candles_1m AS c
+    WHERE c.symbol = of_symbol ORDER BY c.open_time DESC LIMIT 1;
+    RETURN tstzrange(first_open, last_open + interval '1 minute');
+END
+$$;
+COMMENT ON FUNCTION ops.stored_minutes(text) IS
+'From the first stored minute of a symbol to the end of its last one; empty where it has none.';
