@@ -36,10 +36,10 @@ def migrate() -> None:
     from deploy.local.airflow_pools import (
         JOBS_CONNECTION,
         READER_CONNECTION,
-        put_pools_and_connections,
+        set_pools_and_connections,
     )
 
-    outcome = put_pools_and_connections(
+    outcome = set_pools_and_connections(
         os.environ,
         project_root=PROJECT_ROOT,
         urls={

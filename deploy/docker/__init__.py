@@ -1,1 +1,1 @@
-"""What runs inside the images: entry point of Airflow's containers, and health checks."""
+"""Programs inside the images: the entry point of Airflow's containers and health checks."""

@@ -1,8 +1,8 @@
-"""Entry point of Airflow's containers: the settings of the local stack, at a container's addresses.
+"""Entry point of Airflow's containers, with the settings of the local stack.
 
-``python -m deploy.docker.airflow scheduler`` becomes that process, with signals going straight to
-it; ``init`` brings the metadata database, its pools and connections up to date; anything else is
-handed to Airflow's command line: ``python -m deploy.docker.airflow dags list``.
+``python -m deploy.docker.airflow scheduler`` replaces itself with that process, so that signals
+reach it directly. ``init`` migrates the metadata database and sets its pools and connections.
+All other arguments go to Airflow's command line: ``python -m deploy.docker.airflow dags list``.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from deploy.local.airflow import COMMANDS
+from deploy.local.airflow import COMMANDS, airflow_command
 from deploy.local.airflow_environment import (
     airflow_environment,
-    keep_secrets,
     scheduler_environment,
+    write_secrets,
 )
 from deploy.local.airflow_pools import (
     JOBS_CONNECTION,
     READER_CONNECTION,
-    put_pools_and_connections,
+    set_pools_and_connections,
 )
 from include.errors import CandelabraError, PermanentError
 
@@ -36,21 +36,21 @@ SECRETS: Mapping[str, str] = {
     "jwt_secret": "AIRFLOW_JWT_SECRET",
     "secret_key": "AIRFLOW_SECRET_KEY",
 }
-"""The variable that each of Airflow's secrets comes from; the same in all its containers."""
+"""Variable of each Airflow secret; all containers need the same values."""
 
 ADDRESSES: Mapping[str, str] = {
     "AIRFLOW_DATABASE_URL": "postgresql://user:password@host:port/database of Airflow's metadata",
-    "AIRFLOW_API_URL": "where the other containers reach the API server, http://host:port",
-    "AIRFLOW_PUBLIC_URL": "where people open the UI, http://host:port",
+    "AIRFLOW_API_URL": "API server for the other containers, http://host:port",
+    "AIRFLOW_PUBLIC_URL": "UI for users, http://host:port",
 }
 
 
 def container_environment(environment: Mapping[str, str], *, component: str) -> dict[str, str]:
-    """The whole environment of one Airflow process.
+    """Return the complete environment of one Airflow process.
 
     Args:
-        environment: of the container; its ``AIRFLOW__…`` variables win over ours.
-        component: first word of the command; the scheduler also imports dbt ahead of its tasks.
+        environment: of the container; its ``AIRFLOW__…`` variables override ours.
+        component: first word of the command; the scheduler also preloads dbt.
 
     Raises:
         PermanentError: a variable of ``SECRETS`` or ``ADDRESSES`` is missing.
@@ -60,9 +60,9 @@ def container_environment(environment: Mapping[str, str], *, component: str) -> 
     if missing:
         raise PermanentError(f"Airflow's container lacks {', '.join(missing)}")
     home = Path(environment.get("AIRFLOW_HOME", "/run/airflow"))
-    keep_secrets(home, {key: environment[variable] for key, variable in SECRETS.items()})
+    write_secrets(home, {key: environment[variable] for key, variable in SECRETS.items()})
     own = {
-        "AIRFLOW__API__HOST": "0.0.0.0",  # noqa: S104 - of the container; compose publishes it
+        "AIRFLOW__API__HOST": "0.0.0.0",  # noqa: S104 - inside the container
         "AIRFLOW__API__BASE_URL": environment["AIRFLOW_PUBLIC_URL"],
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{environment['AIRFLOW_API_URL']}/execution/",
     }
@@ -79,16 +79,16 @@ def container_environment(environment: Mapping[str, str], *, component: str) -> 
 
 
 def command(*arguments: str) -> list[str]:
-    """The program that these arguments of ours stand for."""
+    """Return the command line of a component, or of any other Airflow command."""
     expanded = COMMANDS.get(arguments[0], arguments[:1]) if arguments else ()
-    return [sys.executable, "-P", "-m", "airflow", *expanded, *arguments[1:]]
+    return airflow_command(*expanded, *arguments[1:])
 
 
 def initialise(environment: Mapping[str, str]) -> int:
-    """Bring the metadata database up to date, and put pools and connections into it.
+    """Migrate the metadata database and set pools and connections; return the exit code.
 
     Raises:
-        PermanentError, TransientError: pools or connections could not be put there.
+        PermanentError, TransientError: pools or connections could not be set.
     """
     migrated = subprocess.run(
         command("db", "migrate"), env=environment, timeout=INIT_TIMEOUT_S, check=False
@@ -99,13 +99,13 @@ def initialise(environment: Mapping[str, str]) -> int:
         READER_CONNECTION: environment.get("READER_DATABASE_URL", ""),
         JOBS_CONNECTION: environment.get("JOBS_DATABASE_URL", ""),
     }
-    outcome = put_pools_and_connections(environment, project_root=PROJECT_ROOT, urls=urls)
+    outcome = set_pools_and_connections(environment, project_root=PROJECT_ROOT, urls=urls)
     sys.stdout.write("".join(f"{line}\n" for line in outcome.lines()))
     return 0
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Entry point; returns only after ``init``, or with what is wrong."""
+    """Run the command; returns only after ``init`` or an error."""
     try:
         environment = container_environment(os.environ, component=next(iter(arguments), ""))
         if list(arguments) == ["init"]:
@@ -114,7 +114,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     line = command(*arguments)
-    # Replaces this process, so that signals reach Airflow itself.
+    # Replaces this process, so that signals reach Airflow.
     os.execve(line[0], line, environment)  # noqa: S606
 
 

@@ -1,9 +1,9 @@
-"""Health checks of the containers: exit code 0 when well, else 1 and a line that says what is not.
+"""Health checks of the containers: exit code 0 if healthy, otherwise 1 and a line with the reason.
 
-``python -m deploy.docker.health streamer`` asks the streamer whether it is ready or, where that is
-not served, the database whether candles come; ``… http URL`` asks whether a service answers;
-``… airflow scheduler`` what Airflow knows of a process of its own. ``airflow jobs check`` would
-tell the same of the latter, at seconds of CPU each time.
+``python -m deploy.docker.health streamer`` checks the streamer's /ready or, if that is disabled,
+the age of the newest candle in the database. ``… http URL`` checks that a service answers.
+``… airflow scheduler`` reads a component's status from Airflow's API; ``airflow jobs check`` would
+take seconds of CPU.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from include.errors import CandelabraError, PermanentError, TransientError
 
 TIMEOUT_S = 5.0
 
-OLDEST_CANDLE_S = 180.0
-"""From a minute's beginning: 60 s until it ends, and time for the kline or REST to confirm it."""
+MAX_CANDLE_AGE_S = 180.0
+"""Since the open time: 60 s until the minute ends, plus time for the kline or REST to verify it."""
 
-AIRFLOW_PARTS = ("metadatabase", "scheduler", "dag_processor", "triggerer")
+AIRFLOW_COMPONENTS = ("metadatabase", "scheduler", "dag_processor", "triggerer")
 
 NEWEST = """
 SELECT least(
@@ -40,21 +40,21 @@ SELECT least(
     )
 )
 """
-"""Age of the newest candle. Without trades there may be no live candle, but there is a row a
-minute. Names that a pattern stands for are not known here: there any live candle counts, since
-among so many symbols one always trades."""
+"""Age of the newest candle. Without trades there is no live candle, but still one row each minute.
+With symbol patterns the names are unknown here, so any live candle counts: among many symbols one
+always trades."""
 
 
 def check_candles(
-    database_url: str, *, symbols: Sequence[str], oldest_s: float = OLDEST_CANDLE_S
+    database_url: str, *, symbols: Sequence[str], max_age_s: float = MAX_CANDLE_AGE_S
 ) -> str:
-    """Ask the database whether candles of the last minutes are there.
+    """Check that the database has a recent candle.
 
     Args:
         database_url: of the streamer's login.
-        symbols: of this streamer, so that another one's candles do not count. Beside names,
-            patterns are left out of the question; where there is no name, any symbol will do.
-        oldest_s: age, in seconds, from which a newest candle is too old.
+        symbols: of this streamer, so that the candles of others do not count. Patterns are
+            ignored; without any name, all symbols count.
+        max_age_s: maximum age of the newest candle in seconds.
 
     Raises:
         TransientError: the database does not answer, or the newest candle is too old.
@@ -72,39 +72,39 @@ def check_candles(
         raise TransientError(f"the database does not answer: {error}") from error
     age = row[0] if row else None
     if age is None:
-        raise TransientError("no candle of the last hour")
-    if age > timedelta(seconds=oldest_s):
+        raise TransientError("no candle in the last hour")
+    if age > timedelta(seconds=max_age_s):
         raise TransientError(
-            f"the newest candle is {age.total_seconds():.0f} s old; at most {oldest_s:g} s are well"
+            f"the newest candle is {age.total_seconds():.0f} s old; the maximum is {max_age_s:g} s"
         )
     return f"newest candle {age.total_seconds():.1f} s"
 
 
 def check_http(url: str) -> bytes:
-    """The answer of a service of ours, asked without a proxy.
+    """Return the response body of a service, bypassing proxies.
 
     Raises:
-        TransientError: it does not answer, or with an error.
-        PermanentError: this is no URL of HTTP.
+        TransientError: no answer, or an error status.
+        PermanentError: not an HTTP URL.
     """
     if not url.startswith(("http://", "https://")):
-        raise PermanentError(f"{url!r} is no http:// URL")
+        raise PermanentError(f"{url!r} is not an http:// or https:// URL")
     opener = build_opener(ProxyHandler({}))
     try:
-        with opener.open(Request(url), timeout=TIMEOUT_S) as answer:  # noqa: S310 - seen above
+        with opener.open(Request(url), timeout=TIMEOUT_S) as answer:  # noqa: S310 - checked above
             return bytes(answer.read())
     except OSError as error:  # URLError and HTTPError are OSErrors
         raise TransientError(f"{url}: {error}") from error
 
 
 def check_ready(url: str) -> str:
-    """Ask a streamer whether it is ready.
+    """Check that a streamer is ready.
 
     Args:
         url: its base URL.
 
     Raises:
-        TransientError: it does not answer, or is not ready; the message says why not.
+        TransientError: no answer, or not ready; the message contains the reasons.
     """
     try:
         check_http(f"{url}/ready")
@@ -119,18 +119,18 @@ def check_ready(url: str) -> str:
 
 
 def check_airflow(api_url: str, part: str) -> str:
-    """Ask the API server whether one of Airflow's parts has shown a sign of life lately.
+    """Check that an Airflow component has sent a recent heartbeat.
 
     Args:
         api_url: base URL of the API server.
-        part: one of ``AIRFLOW_PARTS``.
+        part: one of ``AIRFLOW_COMPONENTS``.
 
     Raises:
-        TransientError: the API server does not answer, or the part is not well.
-        PermanentError: there is no such part.
+        TransientError: the API server does not answer, or the component is not healthy.
+        PermanentError: the component is unknown.
     """
-    if part not in AIRFLOW_PARTS:
-        raise PermanentError(f"{part!r} is no part of Airflow: {', '.join(AIRFLOW_PARTS)}")
+    if part not in AIRFLOW_COMPONENTS:
+        raise PermanentError(f"{part!r} is not one of {', '.join(AIRFLOW_COMPONENTS)}")
     health = json.loads(check_http(f"{api_url}/api/v2/monitor/health"))
     status = (health.get(part) or {}).get("status")
     if status != "healthy":
@@ -158,22 +158,22 @@ CHECKS: Mapping[str, tuple[Callable[[Sequence[str]], str], int]] = {
     "http": (_http, 1),
     "airflow": (_airflow, 1),
 }
-"""Each check with the number of its arguments."""
+"""Each check and its number of arguments."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one check; 2 for a wrong call."""
+    """Run one check; exit code 2 for wrong arguments."""
     name, *rest = arguments or [""]
     check, count = CHECKS.get(name, (None, 0))
     if check is None or len(rest) != count:
-        sys.stderr.write("usage: health streamer | http URL | airflow PART\n")
+        sys.stderr.write("usage: health streamer | http URL | airflow COMPONENT\n")
         return 2
     try:
-        said = check(rest)
+        result = check(rest)
     except CandelabraError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    sys.stdout.write(f"{said}\n")
+    sys.stdout.write(f"{result}\n")
     return 0
 
 

@@ -1,8 +1,8 @@
-"""Supervisor of Airflow's four processes: API server, scheduler, DAG processor, triggerer.
+"""Run Airflow's four processes: API server, scheduler, DAG processor and triggerer.
 
-``airflow standalone`` leaves its children behind on SIGTERM, so each process is started, watched
-and ended here. Always ``python -m airflow``: console scripts carry the path of the environment
-in their first line and break where it has a space.
+``airflow standalone`` leaves its children running on SIGTERM, so this module starts, watches and
+stops each process. It uses ``python -m airflow``, because console scripts break if the path of the
+environment contains a space.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from deploy.local.airflow_api import AirflowApi
 from deploy.local.airflow_environment import (
     USERNAME,
     airflow_environment,
-    read_or_make_secrets,
+    read_or_create_secrets,
     scheduler_environment,
 )
 from deploy.local.airflow_pools import (
     JOBS_CONNECTION,
     READER_CONNECTION,
-    put_pools_and_connections,
+    set_pools_and_connections,
 )
 from deploy.local.processes import (
     MARKER,
@@ -59,16 +59,16 @@ STOP_TIMEOUT_S = 15.0
 
 
 class LocalAirflow:
-    """One Airflow on loopback, owned by this process.
+    """An Airflow on loopback that this process owns.
 
     Args:
-        home: AIRFLOW_HOME: keys, password, logs. One supervisor at a time.
-        metadata_url: libpq URL of an existing database for Airflow's metadata.
-        project_root: folder of ``dags/``; put on the tasks' import path.
-        environment: variables that tasks need (JOBS_DATABASE_URL, DBT_DATABASE_URL …).
-        port: of the API server; 0 lets the system choose.
-        while_waiting: called in every turn of a wait of ``api``; raises when waiting is vain
-            because something beside Airflow ended.
+        home: AIRFLOW_HOME with keys, password and logs. One supervisor at a time.
+        metadata_url: libpq URL of an existing, possibly empty database.
+        project_root: contains ``dags/``; added to the import path of tasks.
+        environment: variables for tasks, such as JOBS_DATABASE_URL and DBT_DATABASE_URL.
+        port: of the API server; 0: chosen by the system.
+        while_waiting: called in each iteration while ``api`` waits; raises if another process of
+            the stack has ended.
     """
 
     username = USERNAME
@@ -98,21 +98,19 @@ class LocalAirflow:
     # --- life
 
     def prepare(self) -> None:
-        """Make keys and password, end what a killed supervisor left, migrate the metadata.
-
-        Pools and connections are put there too, before the first task can ask for them.
+        """Create secrets, stop orphaned processes, migrate the metadata, set pools and connections.
 
         Raises:
-            PermanentError: another supervisor has this home, or the migration failed.
-            TransientError: the migration took too long.
+            PermanentError: another supervisor uses this home, or the migration failed.
+            TransientError: the migration timed out.
         """
-        self._take_home()
+        self._lock_home()
         log_file = self.home / "logs" / "db-migrate.log"
         log_file.parent.mkdir(parents=True, exist_ok=True)
         with log_file.open("ab") as out:
             try:
                 done = subprocess.run(
-                    _airflow("db", "migrate"),
+                    airflow_command("db", "migrate"),
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=subprocess.STDOUT,
@@ -123,7 +121,7 @@ class LocalAirflow:
                 )
             except subprocess.TimeoutExpired as error:
                 raise TransientError(
-                    f"Airflow's migration took more than {MIGRATE_TIMEOUT_S:g} s; see {log_file}"
+                    f"Airflow's migration took longer than {MIGRATE_TIMEOUT_S:g} s; see {log_file}"
                 ) from error
         if done.returncode:
             raise PermanentError(
@@ -131,7 +129,7 @@ class LocalAirflow:
                 f"end of {log_file}:\n{tail(log_file)}"
             )
         owner = self._extra.get("DATABASE_URL", "")
-        outcome = put_pools_and_connections(
+        outcome = set_pools_and_connections(
             self._environment(),
             project_root=self._project_root,
             urls={
@@ -142,16 +140,16 @@ class LocalAirflow:
         log.info("airflow_pools_set", pools=outcome.pools, connections=outcome.connections)
 
     def start(self) -> None:
-        """Start the four processes; ``wait_healthy`` tells when they serve."""
+        """Start the four processes; ``wait_healthy`` waits until they are ready."""
         if self._children:
-            raise PermanentError("this Airflow is running already: stop it first")
-        self._take_home()
+            raise PermanentError("this Airflow is already running: stop it first")
+        self._lock_home()
         environment = self._environment()
         preload = scheduler_environment(self._project_root)
         for name, arguments in COMMANDS.items():
             child = SupervisedProcess(
                 f"airflow {name}",
-                _airflow(*arguments),
+                airflow_command(*arguments),
                 environment=environment | (preload if name == "scheduler" else {}),
                 log_file=self.home / "logs" / f"{name}.log",
                 working_folder=self.home,
@@ -162,23 +160,23 @@ class LocalAirflow:
     def wait_healthy(
         self, *, timeout_s: float = 120.0, on_progress: Callable[[str], None] | None = None
     ) -> None:
-        """Wait until all four are healthy.
+        """Wait until all four processes are healthy.
 
-        ``on_progress`` gets one line each time something changes.
+        ``on_progress`` is called with one line after each change.
 
         Raises:
-            PermanentError: a process ended; the message has the end of its log.
+            PermanentError: a process ended; the message contains the end of its log.
             TransientError: not healthy within ``timeout_s``.
         """
         deadline = time.monotonic() + timeout_s
-        said = ""
+        reported = ""
         while True:
             self.check()
             waiting = self._unhealthy()
             line = f"waiting for {', '.join(sorted(waiting))}" if waiting else "healthy"
-            if line != said and on_progress is not None:
+            if line != reported and on_progress is not None:
                 on_progress(line)
-            said = line
+            reported = line
             if not waiting:
                 break
             if time.monotonic() > deadline:
@@ -190,15 +188,15 @@ class LocalAirflow:
         self._release_port()
 
     def stop(self, *, term_timeout_s: float = STOP_TIMEOUT_S) -> None:
-        """End all processes and their tasks; does nothing when none runs.
+        """Stop all processes and their tasks; does nothing if none runs.
 
-        A task that is cut is retried, as its DAG says, when Airflow runs again.
+        Airflow retries interrupted tasks after its next start.
         """
         if self._api is not None:
             self._api.close()
             self._api = None
         if self._children:
-            # The scheduler and its tasks first: tasks report their end to the API server.
+            # The scheduler first: its tasks report their end to the API server.
             scheduling = [child for child in self._children if child.name.endswith(" scheduler")]
             others = [child for child in self._children if child not in scheduling]
             terminate(scheduling, marker=self._marker, timeout_s=term_timeout_s)
@@ -222,34 +220,34 @@ class LocalAirflow:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    # --- what it is doing
+    # --- state
 
     def exited(self) -> list[ProcessExit]:
-        """The processes that ended without being asked to."""
+        """Return the processes that ended unexpectedly."""
         return [end for child in self._children if (end := child.exited()) is not None]
 
     def check(self) -> None:
-        """Raise PermanentError when a process has ended by itself."""
+        """Raise PermanentError if a process ended unexpectedly."""
         ended = self.exited()
         if ended:
             raise PermanentError("\n".join(str(end) for end in ended))
 
     @property
     def pids(self) -> dict[str, int]:
-        """Process id of each running process by name."""
+        """Process ids by name."""
         return {child.name: child.pid for child in self._children}
 
     @property
     def marker(self) -> str:
-        """Value of ``processes.MARKER`` in the environment of all our processes."""
+        """Value of ``processes.MARKER`` in the environment of all processes."""
         return self._marker
 
     @property
     def port(self) -> int:
-        """Port of the API server; fixed once prepared or started."""
+        """Port of the API server; does not change once it is known."""
         if self._wanted_port == 0:
-            # Both sides set SO_REUSEADDR: the API server can bind the port while we keep others,
-            # outgoing connections among them, from getting it.
+            # Both sides set SO_REUSEADDR: the API server can bind the port while this socket
+            # prevents others, and outgoing connections, from using it.
             self._reservation = socket.socket()
             self._reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._reservation.bind(("127.0.0.1", 0))
@@ -258,17 +256,17 @@ class LocalAirflow:
 
     @property
     def url(self) -> str:
-        """Base URL of UI and API."""
+        """Base URL of the UI and the API."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def password(self) -> str:
-        """Password of ``username``, also in ``passwords.json`` of the home (mode 0600)."""
-        return read_or_make_secrets(self.home)["password"]
+        """Password of ``username``; also in ``passwords.json`` (mode 0600) of the home."""
+        return read_or_create_secrets(self.home)["password"]
 
     @property
     def api(self) -> AirflowApi:
-        """The REST client; its waits end early when a process dies."""
+        """REST client; its waits fail early if a process ends."""
         if self._api is None:
             self._api = AirflowApi(
                 self.url,
@@ -283,7 +281,7 @@ class LocalAirflow:
         if self._while_waiting is not None:
             self._while_waiting()
 
-    # --- inside
+    # --- internals
 
     def _environment(self) -> dict[str, str]:
         environment = airflow_environment(
@@ -295,8 +293,8 @@ class LocalAirflow:
         )
         return environment | {MARKER: self._marker}
 
-    def _take_home(self) -> None:
-        """Be the only supervisor of this home, and end the orphans of the one before."""
+    def _lock_home(self) -> None:
+        """Lock the home and stop processes that an earlier supervisor left behind."""
         if self._lock is not None:
             return
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -306,7 +304,7 @@ class LocalAirflow:
         except BlockingIOError:
             lock.close()
             raise PermanentError(
-                f"another Candelabra supervises the Airflow in {self.home}: stop it first, or "
+                f"another Candelabra runs the Airflow in {self.home}: stop it first, or "
                 "set CANDELABRA_HOME to another folder"
             ) from None
         self._lock = lock
@@ -331,6 +329,6 @@ class LocalAirflow:
             self._reservation = None
 
 
-def _airflow(*arguments: str) -> list[str]:
-    # -P: what lies in the working folder is not importable.
+def airflow_command(*arguments: str) -> list[str]:
+    # -P: the working folder is not on the import path.
     return [sys.executable, "-P", "-m", "airflow", *arguments]

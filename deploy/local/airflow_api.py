@@ -1,4 +1,4 @@
-"""A client of Airflow's REST API (v2): trigger, watch, and read what went wrong."""
+"""Client of Airflow's REST API (v2): trigger runs, wait for them, read logs of failures."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Run:
 
 @dataclass(frozen=True)
 class TaskState:
-    """One task instance; ``map_index`` is -1 where the task is not mapped."""
+    """One task instance; ``map_index`` is -1 unless the task is mapped."""
 
     task_id: str
     map_index: int
@@ -48,14 +48,14 @@ def _nothing() -> None:
 
 
 class AirflowApi:
-    """Talks with one API server as one user.
+    """Client of one API server, logged in as one user.
 
     Args:
         url: base URL of the API server.
         username, password: of the simple auth manager.
         timeout_s: of one request.
-        while_waiting: called in every turn of a wait; raises when waiting is vain.
-        transport: another way to the server, for tests.
+        while_waiting: called in each iteration of a wait; raises to end it early.
+        transport: replaces the network in tests.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class AirflowApi:
         self._login = {"username": username, "password": password}
         self._while_waiting = while_waiting
         self._token: str | None = None
-        # No proxy of the environment: the server is on loopback.
+        # The server is on loopback, so proxy variables do not apply.
         self._http = httpx.Client(
             base_url=url, timeout=timeout_s, trust_env=False, transport=transport
         )
@@ -95,25 +95,25 @@ class AirflowApi:
         *,
         logical_date: datetime | None = None,
     ) -> str:
-        """Start a run of a DAG with these params; returns the run's id.
+        """Start a run of a DAG and return its id.
 
         Raises:
-            PermanentError: there is no such DAG, or a param is refused.
+            PermanentError: the DAG does not exist, or a param is invalid.
         """
         body = {
             "conf": dict(conf or {}),
             "logical_date": logical_date.isoformat() if logical_date else None,
         }
-        answer = self._ask("POST", f"/api/v2/dags/{quote(dag_id)}/dagRuns", json=body)
+        answer = self._call("POST", f"/api/v2/dags/{quote(dag_id)}/dagRuns", json=body)
         return str(answer["dag_run_id"])
 
     def run(self, dag_id: str, run_id: str) -> Run:
-        """One run as it is now."""
-        return _run(self._ask("GET", _run_path(dag_id, run_id)))
+        """Return a run with its current state."""
+        return _run(self._call("GET", _run_path(dag_id, run_id)))
 
     def runs(self, dag_id: str, *, limit: int = 50) -> list[Run]:
-        """The latest runs of a DAG, newest first."""
-        answer = self._ask(
+        """Return the latest runs of a DAG, newest first."""
+        answer = self._call(
             "GET",
             f"/api/v2/dags/{quote(dag_id)}/dagRuns",
             params={"order_by": "-run_after", "limit": limit},
@@ -128,15 +128,15 @@ class AirflowApi:
         timeout_s: float,
         on_progress: Callable[[Run, list[TaskState]], None] | None = None,
     ) -> str:
-        """Wait until a run has ended; returns ``success`` or ``failed``.
+        """Wait until a run has ended; return ``success`` or ``failed``.
 
-        ``on_progress`` gets the run and its tasks each time one of their states changed.
+        ``on_progress`` is called with the run and its tasks after each change of a state.
 
         Raises:
-            TransientError: it has not ended within ``timeout_s``; the message says where it is.
+            TransientError: not ended within ``timeout_s``; the message lists the open tasks.
         """
         seen: object = None
-        for _ in self._turns(timeout_s, lambda: self._where(dag_id, run_id)):
+        for _ in self._poll(timeout_s, lambda: self._where(dag_id, run_id)):
             run = self.run(dag_id, run_id)
             if on_progress is not None:
                 tasks = self.task_states(dag_id, run_id)
@@ -146,7 +146,7 @@ class AirflowApi:
                     on_progress(run, tasks)
             if run.state in RUN_ENDED:
                 return run.state
-        raise AssertionError("a wait ends with an answer or an error")
+        raise AssertionError("unreachable: _poll raises after the timeout")
 
     def wait_next_run(
         self,
@@ -156,25 +156,25 @@ class AirflowApi:
         known: Iterable[str] = (),
         timeout_s: float,
     ) -> str:
-        """Wait for a run of that type whose id is not ``known``; returns its id.
+        """Wait for a run of this type that is not in ``known``; return its id.
 
         Raises:
-            TransientError: there was none within ``timeout_s``.
+            TransientError: none started within ``timeout_s``.
         """
         seen = set(known)
-        for _ in self._turns(timeout_s, lambda: f"no new {run_type} run of {dag_id}"):
+        for _ in self._poll(timeout_s, lambda: f"no new {run_type} run of {dag_id}"):
             for run in reversed(self.runs(dag_id)):
                 if run.run_type == run_type and run.run_id not in seen:
                     return run.run_id
-        raise AssertionError("a wait ends with an answer or an error")
+        raise AssertionError("unreachable: _poll raises after the timeout")
 
     # --- tasks
 
     def task_states(self, dag_id: str, run_id: str) -> list[TaskState]:
-        """All task instances of a run, mapped ones one by one."""
+        """Return all task instances of a run; each mapped instance is an item."""
         states: list[TaskState] = []
         while True:
-            answer = self._ask(
+            answer = self._call(
                 "GET",
                 _run_path(dag_id, run_id) + "/taskInstances",
                 params={"limit": 100, "offset": len(states), "order_by": "id"},
@@ -194,12 +194,12 @@ class AirflowApi:
         try_number: int | None = None,
         lines: int = 20,
     ) -> str:
-        """The end of a task's log, one line an event, errors with their type and text."""
+        """Return the end of a task's log, with one line for each event."""
         path = f"{_run_path(dag_id, run_id)}/taskInstances/{quote(task_id)}"
         if try_number is None:
             own = path if map_index < 0 else f"{path}/{map_index}"
-            try_number = max(1, int(self._ask("GET", own)["try_number"]))
-        answer = self._ask(
+            try_number = max(1, int(self._call("GET", own)["try_number"]))
+        answer = self._call(
             "GET",
             f"{path}/logs/{try_number}",
             params={"map_index": map_index, "full_content": "true"},
@@ -208,7 +208,7 @@ class AirflowApi:
         return "\n".join(written[-lines:]) or "(empty)"
 
     def failures(self, dag_id: str, run_id: str, *, lines: int = 20) -> str:
-        """What to tell about a failed run: each failed task with the end of its log."""
+        """Describe a failed run: each failed task with the end of its log."""
         parts = []
         for task in self.task_states(dag_id, run_id):
             if task.state == "failed":
@@ -226,30 +226,30 @@ class AirflowApi:
     # --- the server
 
     def health(self) -> dict[str, str | None]:
-        """Status of each component: metadatabase, scheduler, triggerer, dag_processor."""
+        """Return the status of metadatabase, scheduler, triggerer and dag_processor."""
         answer = self._http.get("/api/v2/monitor/health")
         answer.raise_for_status()
         return {name: (part or {}).get("status") for name, part in answer.json().items()}
 
     def import_errors(self) -> dict[str, str]:
-        """DAG files that cannot be read: file and trace."""
-        rows = self._ask("GET", "/api/v2/importErrors")["import_errors"]
+        """Return DAG files that cannot be imported, with their tracebacks."""
+        rows = self._call("GET", "/api/v2/importErrors")["import_errors"]
         return {row["filename"]: row["stack_trace"] for row in rows}
 
     def dag_ids(self) -> set[str]:
-        """The DAGs that the server knows."""
-        rows = self._ask("GET", "/api/v2/dags", params={"limit": 100})["dags"]
+        """Return the ids of all parsed DAGs."""
+        rows = self._call("GET", "/api/v2/dags", params={"limit": 100})["dags"]
         return {row["dag_id"] for row in rows}
 
     def wait_dags(self, dag_ids: Iterable[str], *, timeout_s: float) -> None:
         """Wait until these DAGs can be triggered.
 
         Raises:
-            PermanentError: a DAG file cannot be imported; the message has its trace.
-            TransientError: they were not parsed within ``timeout_s``.
+            PermanentError: a DAG file cannot be imported; the message contains the traceback.
+            TransientError: not all parsed within ``timeout_s``.
         """
         missing = set(dag_ids)
-        for _ in self._turns(timeout_s, lambda: f"DAGs not parsed yet: {sorted(missing)}"):
+        for _ in self._poll(timeout_s, lambda: f"DAGs not parsed yet: {sorted(missing)}"):
             missing.difference_update(self.dag_ids())
             if not missing:
                 return
@@ -257,12 +257,12 @@ class AirflowApi:
                 raise PermanentError(f"Airflow cannot import {file}:\n{trace}")
 
     def set_paused(self, dag_id: str, *, paused: bool) -> None:
-        """Pause a DAG or let it run."""
-        self._ask("PATCH", f"/api/v2/dags/{quote(dag_id)}", json={"is_paused": paused})
+        """Pause or unpause a DAG."""
+        self._call("PATCH", f"/api/v2/dags/{quote(dag_id)}", json={"is_paused": paused})
 
-    # --- inside
+    # --- internals
 
-    def _ask(self, method: str, path: str, **arguments: Any) -> Any:
+    def _call(self, method: str, path: str, **arguments: Any) -> Any:
         for fresh in (False, True):
             answer = self._request(method, path, fresh=fresh, **arguments)
             if answer.status_code != httpx.codes.UNAUTHORIZED:
@@ -290,7 +290,7 @@ class AirflowApi:
         except httpx.HTTPError as error:
             raise TransientError(f"Airflow at {self._http.base_url}: {error!r}") from error
 
-    def _turns(self, timeout_s: float, where: Callable[[], str]) -> Iterable[int]:
+    def _poll(self, timeout_s: float, where: Callable[[], str]) -> Iterable[int]:
         deadline = time.monotonic() + timeout_s
         turn = 0
         while True:
@@ -336,7 +336,7 @@ def _task(row: Mapping[str, Any]) -> TaskState:
     )
 
 
-# Fields of a log event that say nothing about what happened.
+# Fields of a log event that are the same in every line of a task's log.
 _ROUTINE = frozenset(
     {"timestamp", "event", "level", "logger", "filename", "lineno", "loc", "error_detail"}
     | {"dag_id", "run_id", "task_id", "map_index", "try_number", "ti_id"}
@@ -347,7 +347,7 @@ def _log_lines(event: Mapping[str, Any] | str) -> list[str]:
     if isinstance(event, str):
         return event.splitlines()
     text = str(event["event"])
-    if text.startswith("::"):  # folds and unfolds lines in the UI
+    if text.startswith("::"):  # group markers for the UI
         return []
     fields = " ".join(f"{key}={value}" for key, value in event.items() if key not in _ROUTINE)
     lines = f"{text} {fields}".rstrip().splitlines()

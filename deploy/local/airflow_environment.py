@@ -1,7 +1,7 @@
-"""The environment of Airflow's processes: every setting that Candelabra relies on.
+"""Environment variables of Airflow's processes: every setting that Candelabra relies on.
 
-Nothing comes from ``airflow.cfg`` but Airflow's own defaults, and nothing named ``AIRFLOW…``
-from the shell: what runs is what is written here, and what the caller adds on purpose.
+``airflow.cfg`` provides only Airflow's defaults, and ``AIRFLOW…`` variables of the shell are
+ignored. The settings are those listed here and those that the caller adds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from include.errors import PermanentError
 USERNAME = "admin"
 PARALLELISM = 4
 
-# Variables that change what `python -m airflow` is or does, whatever shell started us.
+# Variables of the shell that would change the behaviour of `python -m airflow`.
 _NOT_INHERITED = ("AIRFLOW", "_AIRFLOW", "PYTHONSTARTUP", "PYTHONHOME")
 
 
@@ -30,21 +30,21 @@ def airflow_environment(
     port: int,
     extra: Mapping[str, str],
 ) -> dict[str, str]:
-    """The whole environment of one Airflow process.
+    """Return the complete environment of one Airflow process.
 
     Args:
-        home: AIRFLOW_HOME; secrets are made there once and kept readable by its owner alone.
+        home: AIRFLOW_HOME; secrets are created there once, readable only by the owner.
         metadata_url: libpq URL of the metadata database.
-        project_root: folder that holds ``dags/`` and is put on the import path.
+        project_root: contains ``dags/``; added to the import path.
         port: port of the API server on loopback.
-        extra: variables for tasks; they win over everything here.
+        extra: further variables; they override all others.
 
     Raises:
         PermanentError: ``metadata_url`` is not a PostgreSQL URL.
     """
     url = f"http://127.0.0.1:{port}"
     database = sqlalchemy_url(metadata_url)
-    keys = read_or_make_secrets(home)
+    keys = read_or_create_secrets(home)
     logs = home / "logs"
     values = {
         "AIRFLOW_HOME": str(home),
@@ -54,9 +54,9 @@ def airflow_environment(
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__PARALLELISM": str(PARALLELISM),
         "AIRFLOW__CORE__DEFAULT_TIMEZONE": "utc",
-        # Pieces of one backfill: 150 symbols since 2017.
+        # The pieces of one backfill: 150 symbols since 2017.
         "AIRFLOW__CORE__MAX_MAP_LENGTH": "16384",
-        # A fresh stack should work by itself; a DAG can be paused in the UI.
+        # A new stack works without clicks in the UI.
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "AIRFLOW__CORE__FERNET_KEY": keys["fernet_key"],
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
@@ -67,7 +67,7 @@ def airflow_environment(
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USERNAME}:admin",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(password_file(home)),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
-        # Airflow would choose asyncpg, which is not installed; psycopg speaks both.
+        # Airflow would choose asyncpg, which is not installed.
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": database,
         "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
         "AIRFLOW__API__HOST": "127.0.0.1",
@@ -83,12 +83,12 @@ def airflow_environment(
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(home / "bundles"),
         "AIRFLOW__SCHEDULER__CATCHUP_BY_DEFAULT": "False",
-        # A task that defers and resumes within 5 s is failed without it.
+        # By default Airflow fails a task that defers and resumes within 5 s.
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(logs / "tasks"),
         "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(logs / "parsing"),
         "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
-        # It tells at INFO which of its own fields it looked up.
+        # Logs its internals at INFO.
         "AIRFLOW__LOGGING__NAMESPACE_LEVELS": "great_expectations=WARNING",
         "AIRFLOW__COSMOS__CACHE_DIR": str(home / "cosmos"),
         "AIRFLOW__COSMOS__ENABLE_TELEMETRY": "False",
@@ -100,10 +100,10 @@ def airflow_environment(
         "SCARF_ANALYTICS": "false",
         "PYTHONPATH": str(project_root),
         "PYTHONUNBUFFERED": "1",
-        # Airflow renames its processes; setproctitle would write over the environment in /proc,
-        # by which `processes.marked` knows them.
+        # Airflow renames its processes. Without this, setproctitle overwrites the environment in
+        # /proc that `processes.marked` reads.
         "SPT_NOENV": "1",
-        # Tasks speak with the API server on loopback; a proxy of the shell must not carry that.
+        # Tasks connect to the API server on loopback, never through a proxy.
         "NO_PROXY": _without_proxy(os.environ.get("NO_PROXY", "")),
         "no_proxy": _without_proxy(os.environ.get("no_proxy", "")),
     }
@@ -122,31 +122,31 @@ def scheduler_environment(project_root: Path) -> dict[str, str]:
 
 
 def sqlalchemy_url(metadata_url: str) -> str:
-    """The SQLAlchemy URL, for psycopg 3, of a libpq URL.
+    """Convert a libpq URL to a SQLAlchemy URL for psycopg 3.
 
-    A dollar sign is percent-encoded: Airflow expands ``$NAME`` in its settings.
+    Dollar signs are percent-encoded, because Airflow expands ``$NAME`` in its settings.
 
     Raises:
-        PermanentError: the URL is of no PostgreSQL; the message keeps the URL to itself.
+        PermanentError: not a PostgreSQL URL; the message does not contain the URL.
     """
     scheme, separator, rest = metadata_url.partition("://")
     if not separator or scheme not in {"postgresql", "postgres"}:
         raise PermanentError(
-            "Airflow's metadata URL is of no PostgreSQL: it should be "
+            "the URL of Airflow's metadata database is not a PostgreSQL URL: it should be "
             "postgresql://user:password@host:port/database"
         )
     return "postgresql+psycopg://" + rest.replace("$", "%24")
 
 
 def password_file(home: Path) -> Path:
-    """Where the simple auth manager looks for the password of ``USERNAME``."""
+    """Return the file in which the simple auth manager stores the password of ``USERNAME``."""
     return home / "passwords.json"
 
 
-def read_or_make_secrets(home: Path) -> dict[str, str]:
-    """The keys of this Airflow home, made once.
+def read_or_create_secrets(home: Path) -> dict[str, str]:
+    """Return the secrets of this Airflow home; create them on the first call.
 
-    ``password`` is also written in the form that Airflow's simple auth manager reads.
+    Also writes ``password`` to the file of Airflow's simple auth manager.
     """
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = _secrets_file(home)
@@ -165,8 +165,8 @@ def read_or_make_secrets(home: Path) -> dict[str, str]:
     return keys
 
 
-def keep_secrets(home: Path, keys: Mapping[str, str]) -> None:
-    """Use these keys in this home, instead of keys of its own.
+def write_secrets(home: Path, keys: Mapping[str, str]) -> None:
+    """Write the given secrets to this home.
 
     Args:
         home: AIRFLOW_HOME.

@@ -1,7 +1,7 @@
-"""Pools and connections of any Airflow, put there by one function.
+"""Set the pools and connections of an Airflow.
 
-`candelabra migrate` calls it for the Airflow that the environment names, the supervisor of the
-local one for its own.
+`candelabra migrate` does so for the Airflow that the environment names, ``LocalAirflow`` for its
+own.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ JOBS_CONNECTION = "candelabra_jobs"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of each: ``created``, ``updated`` or ``unchanged``.
+    """Outcome for each name: ``created``, ``updated`` or ``unchanged``.
 
     Attributes:
-        skipped: why no connection was written; empty where they were.
+        skipped: why no connection was written; empty if they were.
     """
 
     pools: dict[str, str] = field(default_factory=dict)
@@ -36,31 +36,31 @@ class Outcome:
     skipped: str = ""
 
     def lines(self) -> list[str]:
-        """For people: one line a kind."""
-        lines = [f"Airflow's pools: {_told(self.pools)}"]
+        """Return one line for the pools and one for the connections."""
+        lines = [f"Airflow's pools: {_summary(self.pools)}"]
         if self.connections:
-            lines.append(f"Airflow's connections: {_told(self.connections)}")
+            lines.append(f"Airflow's connections: {_summary(self.connections)}")
         if self.skipped:
             lines.append(f"Airflow's connections: skipped, since {self.skipped}")
         return lines
 
 
-def put_pools_and_connections(
+def set_pools_and_connections(
     environment: Mapping[str, str], *, project_root: Path, urls: Mapping[str, str]
 ) -> Outcome:
     """Create or update the pools of ``dags/support/pools.json`` and a connection for each URL.
 
-    Safe to repeat. Passwords go to Airflow's own store alone, which encrypts them; without a
-    Fernet key no connection is written.
+    Safe to repeat. Airflow stores the passwords encrypted; without a Fernet key no connection is
+    written.
 
     Args:
-        environment: of an Airflow process: names its metadata database and its Fernet key.
-        project_root: folder of ``dags/``.
-        urls: database URLs by connection id; those that are empty are left out.
+        environment: of an Airflow process, with its metadata database and Fernet key.
+        project_root: contains ``dags/``.
+        urls: database URLs by connection id; empty ones are skipped.
 
     Raises:
-        PermanentError: Airflow's metadata are not migrated, or its settings are wrong.
-        TransientError: its database is away.
+        PermanentError: Airflow's metadata database is not migrated, or its settings are wrong.
+        TransientError: its database is unavailable.
     """
     request = {
         "pools": json.loads((project_root / "dags" / "support" / "pools.json").read_text()),
@@ -80,9 +80,9 @@ def put_pools_and_connections(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        # Not the cause: its text would repeat what was sent, the passwords.
+        # The cause would repeat the request with the passwords.
         raise TransientError(
-            f"Airflow's metadata database did not take the pools within {TIMEOUT_S:g} s"
+            f"setting Airflow's pools timed out after {TIMEOUT_S:g} s: check its database"
         ) from None
     answer = _last_object(done.stdout)
     if answer is None:
@@ -97,10 +97,10 @@ def put_pools_and_connections(
 
 
 def connection_of(url: str, *, conn_id: str) -> dict[str, Any]:
-    """The fields of Airflow's connection for a libpq URL.
+    """Return the fields of an Airflow connection for a libpq URL.
 
     Raises:
-        PermanentError: the URL is of no PostgreSQL; the message keeps the URL to itself.
+        PermanentError: not a PostgreSQL URL; the message does not contain the URL.
     """
     try:
         parts = urlsplit(url)
@@ -109,7 +109,7 @@ def connection_of(url: str, *, conn_id: str) -> dict[str, Any]:
         parts, port = urlsplit(""), None
     if parts.scheme not in {"postgresql", "postgres"}:
         raise PermanentError(
-            f"the URL for Airflow's connection {conn_id} is of no PostgreSQL: it should be "
+            f"the URL of Airflow's connection {conn_id} is not a PostgreSQL URL: it should be "
             "postgresql://user:password@host:port/database"
         )
     return {
@@ -125,7 +125,7 @@ def connection_of(url: str, *, conn_id: str) -> dict[str, Any]:
 
 
 def _last_object(output: str) -> dict[str, Any] | None:
-    """The answer: the last line that is a JSON object; Airflow may print before it."""
+    """Return the last line that is a JSON object; Airflow may print other lines."""
     for line in reversed(output.splitlines()):
         if line.startswith("{"):
             try:
@@ -136,5 +136,5 @@ def _last_object(output: str) -> dict[str, Any] | None:
     return None
 
 
-def _told(outcomes: Mapping[str, str]) -> str:
+def _summary(outcomes: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {outcome}" for name, outcome in outcomes.items())

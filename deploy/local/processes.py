@@ -1,8 +1,8 @@
-"""Child processes that never outlive their supervisor's ``stop``.
+"""Start and stop child processes; none of them survives its supervisor's ``stop``.
 
-Each child leads a process group of its own and carries a marker in its environment, which all
-its descendants inherit. A descendant that left the group (Airflow's tasks do) or that a killed
-supervisor left behind is found again by that marker, and by nothing else.
+Each child leads its own process group and has a marker in its environment, which its descendants
+inherit. The marker finds descendants that left the group, as Airflow's tasks do, and processes
+that a killed supervisor left behind.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ import structlog
 log = structlog.get_logger(__name__)
 
 MARKER = "CANDELABRA_SUPERVISOR"
-"""Environment variable whose value is the same for all processes of one supervisor."""
+"""Environment variable with the same value in all processes of one supervisor."""
 
 TAIL_LINES = 30
 
 DESCENDANT_GRACE_S = 2.0
-"""From SIGTERM to SIGKILL of a descendant that left its group: Airflow's tasks hear the first, tell
-their operator, and go on."""
+"""Between SIGTERM and SIGKILL for a descendant that left its group. Airflow's tasks handle SIGTERM
+but may continue to run."""
 
 
 @dataclass(frozen=True)
 class ProcessExit:
-    """A child that ended without being asked to.
+    """How a child ended unexpectedly.
 
     ``exit_code`` is negative for a signal, as in :mod:`subprocess`.
     """
@@ -45,7 +45,7 @@ class ProcessExit:
 
     def __str__(self) -> str:
         how = (
-            f"was ended by {signal.Signals(-self.exit_code).name}"
+            f"was killed by {signal.Signals(-self.exit_code).name}"
             if self.exit_code < 0
             else f"ended with exit code {self.exit_code}"
         )
@@ -53,14 +53,14 @@ class ProcessExit:
 
 
 class SupervisedProcess:
-    """One child in a process group of its own, its output appended to a file.
+    """A child process in its own process group, with its output appended to a file.
 
     Args:
-        name: what the child is called in messages.
+        name: used in messages.
         command: the program and its arguments.
-        environment: the whole environment of the child, ``MARKER`` among it.
-        log_file: takes standard output and standard error.
-        working_folder: where the child runs.
+        environment: the complete environment, including ``MARKER``.
+        log_file: receives standard output and standard error.
+        working_folder: the child's working directory.
     """
 
     def __init__(
@@ -83,17 +83,17 @@ class SupervisedProcess:
                 stderr=subprocess.STDOUT,
                 cwd=working_folder,
                 env=dict(environment),
-                # Ctrl-C in the terminal is for the supervisor, who ends its children in order.
+                # Ctrl-C reaches only the supervisor, which stops its children in order.
                 start_new_session=True,
             )
 
     @property
     def pid(self) -> int:
-        """Process id, which is also the id of the process group."""
+        """Process id and id of the process group."""
         return self._process.pid
 
     def exited(self) -> ProcessExit | None:
-        """How the child ended, or None while it runs."""
+        """Return how the child ended, or None while it runs."""
         code = self._process.poll()
         if code is None:
             return None
@@ -101,15 +101,15 @@ class SupervisedProcess:
 
     @property
     def is_running(self) -> bool:
-        """Whether the child has not ended yet."""
+        """Whether the child still runs."""
         return self._process.poll() is None
 
     def terminate(self) -> None:
-        """Ask the child to end; does nothing once it has."""
+        """Send SIGTERM unless the child has ended."""
         self._process.terminate()
 
     def kill_group(self, *, timeout_s: float = 10.0) -> None:
-        """End the child and all of its group, and wait for the child."""
+        """Send SIGKILL to the child's group and wait for the child."""
         if self.is_running:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -119,42 +119,41 @@ class SupervisedProcess:
 def stop_all(
     children: Sequence[SupervisedProcess], *, marker: str, term_timeout_s: float
 ) -> list[str]:
-    """End the children and whatever descends from them: SIGTERM, wait, SIGKILL.
+    """Stop the children and all their descendants: SIGTERM, wait, SIGKILL.
 
-    SIGTERM goes to each child, whose business its own group is, and to descendants that left the
-    group, since a child may wait for them: Airflow's scheduler waits for its tasks, and for ever
-    when its workers are ended under it.
+    SIGTERM goes to each child, which stops its own group, and to descendants that left the group.
+    A child may wait for those: Airflow's scheduler waits for its tasks.
 
     Args:
-        children: asked in this order, waited for together.
-        marker: value of ``MARKER`` in their environment; carried by no process that should stay.
+        children: signalled in this order, then awaited together.
+        marker: value of ``MARKER``; all processes with it are stopped.
         term_timeout_s: time for all of them after SIGTERM.
 
     Returns:
         Names of the children that had to be killed.
     """
     killed = terminate(children, marker=marker, timeout_s=term_timeout_s)
-    end_marked(marker, term_timeout_s=2.0)
+    end_marked(marker, term_timeout_s=DESCENDANT_GRACE_S)
     return killed
 
 
 def terminate(children: Sequence[SupervisedProcess], *, marker: str, timeout_s: float) -> list[str]:
-    """As ``stop_all``, but other processes of the marker go on.
+    """Stop the children like ``stop_all``, but leave other processes with the marker running.
 
-    Descendants that left their group are ended whichever child they descend from.
+    Descendants that left their group are stopped too, whichever child they belong to.
     """
     deadline = time.monotonic() + timeout_s
     for child in children:
         child.terminate()
-    asked_at: dict[int, float] = {}
+    signalled_at: dict[int, float] = {}
     while any(child.is_running for child in children) and time.monotonic() < deadline:
-        # Again and again: a child may start one more before it hears of its end.
-        for process in _that_left_their_group(marker):
+        # Repeated, because a child may start another one before it handles SIGTERM.
+        for process in _outside_their_group(marker):
             with contextlib.suppress(psutil.NoSuchProcess):
-                if process.pid not in asked_at:
-                    asked_at[process.pid] = time.monotonic()
+                if process.pid not in signalled_at:
+                    signalled_at[process.pid] = time.monotonic()
                     process.terminate()
-                elif time.monotonic() - asked_at[process.pid] > DESCENDANT_GRACE_S:
+                elif time.monotonic() - signalled_at[process.pid] > DESCENDANT_GRACE_S:
                     process.kill()
         time.sleep(0.1)
     late = [child for child in children if child.is_running]
@@ -165,9 +164,9 @@ def terminate(children: Sequence[SupervisedProcess], *, marker: str, timeout_s: 
     return [child.name for child in late]
 
 
-def _that_left_their_group(marker: str) -> list[psutil.Process]:
+def _outside_their_group(marker: str) -> list[psutil.Process]:
     found = marked(marker)
-    # A group that none of our children leads, or one that a descendant leads itself.
+    # Only our children lead groups that they stop themselves.
     leaders = {process.pid for process in found if process.ppid() == os.getpid()}
     left = []
     for process in found:
@@ -178,17 +177,17 @@ def _that_left_their_group(marker: str) -> list[psutil.Process]:
 
 
 def end_marked(marker: str, *, term_timeout_s: float) -> int:
-    """End every process that carries the marker: SIGTERM, then SIGKILL.
+    """Stop every process with the marker: SIGTERM, then SIGKILL.
 
     Returns:
-        How many there were.
+        The number of processes found.
     """
     found = marked(marker)
     for process in found:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
     _, alive = psutil.wait_procs(found, timeout=term_timeout_s)
-    # A process that forked while we looked shows up in a second look.
+    # Search again, because a process may have forked during the search.
     while alive or (alive := marked(marker)):
         for process in alive:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -202,13 +201,13 @@ def end_marked(marker: str, *, term_timeout_s: float) -> int:
 
 
 def marked(marker: str) -> list[psutil.Process]:
-    """The running processes whose environment carries the marker, this one excepted."""
+    """Return the running processes with the marker in their environment, except this one."""
     return list(_marked(marker, psutil.process_iter()))
 
 
 def _marked(marker: str, processes: Iterable[psutil.Process]) -> Iterable[psutil.Process]:
     for process in processes:
-        # Processes of other users cannot be read, and are not ours.
+        # Other users' processes cannot be read and are not our children.
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, OSError):
             if (
                 process.pid != os.getpid()
@@ -219,7 +218,7 @@ def _marked(marker: str, processes: Iterable[psutil.Process]) -> Iterable[psutil
 
 
 def tail(file: Path, *, lines: int = TAIL_LINES) -> str:
-    """The last lines of a text file, or a word that there are none."""
+    """Return the last lines of a text file, or a note that there are none."""
     try:
         with file.open("rb") as source:
             source.seek(max(0, file.stat().st_size - lines * 400))

@@ -157,7 +157,7 @@ def test_nobody_gets_in_without_the_password(airflow):
 
 def test_pools_have_the_sizes_of_their_file(airflow):
     wanted = json.loads((ROOT / "dags" / "support" / "pools.json").read_text())
-    pools = {pool["name"]: pool for pool in airflow.api._ask("GET", "/api/v2/pools")["pools"]}
+    pools = {pool["name"]: pool for pool in airflow.api._call("GET", "/api/v2/pools")["pools"]}
     assert {name: pools[name]["slots"] for name in wanted} == {
         name: pool["slots"] for name, pool in wanted.items()
     }

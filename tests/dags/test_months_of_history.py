@@ -175,7 +175,7 @@ def native_backfill(
         "dag_id": dag_id, "from_date": first.isoformat(), "to_date": last.isoformat(),
         "dag_run_conf": conf,
     }  # fmt: skip
-    airflow.api._ask("POST", "/api/v2/backfills", json=body)
+    airflow.api._call("POST", "/api/v2/backfills", json=body)
     runs = [run for run in airflow.api.runs(dag_id) if run.run_id not in known]
     assert len(runs) == (last - first).days + 1
     for run in runs:
@@ -186,7 +186,7 @@ def native_backfill(
 
 
 def backfills(airflow: LocalAirflow, dag_id: str) -> list[dict[str, Any]]:
-    answer = airflow.api._ask("GET", "/api/v2/backfills", params={"dag_id": dag_id})
+    answer = airflow.api._call("GET", "/api/v2/backfills", params={"dag_id": dag_id})
     return answer["backfills"]
 
 

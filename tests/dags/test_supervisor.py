@@ -88,7 +88,7 @@ def test_orphans_end_deaths_are_told_tasks_stop_with_the_rest_and_go_on_at_the_n
     with heir:
         assert marked(marker) == []
         second = LocalAirflow(home, metadata_url=url, project_root=ROOT, environment={})
-        with pytest.raises(PermanentError, match="another Candelabra supervises"):
+        with pytest.raises(PermanentError, match="another Candelabra runs"):
             second.prepare()
         second.stop()
         heir.wait_healthy(timeout_s=120)
@@ -100,7 +100,7 @@ def test_orphans_end_deaths_are_told_tasks_stop_with_the_rest_and_go_on_at_the_n
         processes += [below for one in processes for below in one.children(recursive=True)]
         os.kill(heir.pids["airflow triggerer"], signal.SIGKILL)
         until(heir.exited, timeout_s=60)
-        with pytest.raises(PermanentError, match="airflow triggerer was ended by SIGKILL"):
+        with pytest.raises(PermanentError, match="airflow triggerer was killed by SIGKILL"):
             heir.check()
         begun = time.monotonic()
     assert time.monotonic() - begun < 30

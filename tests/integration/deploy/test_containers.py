@@ -1,7 +1,6 @@
-"""The services of docker-compose.yml, run as processes: the same commands, variables and checks.
+"""Services of docker-compose.yml run as processes, with the same commands, variables and checks.
 
-What a container has for itself (its address, its folders) is translated to this machine; nothing
-else is changed.
+Only addresses and folders of the containers are translated to this machine.
 """
 
 from __future__ import annotations
@@ -44,11 +43,13 @@ from tests.unit.store.offers import candle, offer
 pytestmark = pytest.mark.timeout(900)
 
 STAGES = read_dockerfile()[1]
+SLOW = 4
+"""Timeouts of docker-compose.yml are multiplied by this; the machine may be busy."""
 
 
 @dataclass
 class Stack:
-    """The Compose file, filled with what make-env.sh and the simulator's env file say."""
+    """The Compose file with the variables of make-env.sh and simulator.env."""
 
     folder: Path
     postgres_port: int
@@ -61,7 +62,7 @@ class Stack:
     marker: str = field(default_factory=lambda: secrets.token_hex(16))
 
     def translated(self, text: str) -> str:
-        said = {
+        replacements = {
             "@postgres:5432/": f"@127.0.0.1:{self.postgres_port}/",
             "http://airflow-api-server:8080": f"http://127.0.0.1:{self.airflow_port}",
             "/run/airflow": f"{self.folder}/{{name}}-home",
@@ -70,7 +71,7 @@ class Stack:
             "/opt/candelabra": str(ROOT),
             **self.addresses,
         }
-        for theirs, ours in said.items():
+        for theirs, ours in replacements.items():
             text = text.replace(theirs, ours)
         return text
 
@@ -94,16 +95,16 @@ class Stack:
         return [sys.executable, *entry[1:], *service["command"]]
 
     def run(self, name: str) -> subprocess.CompletedProcess[str]:
-        """Run a one-shot to its end."""
+        """Run a one-shot service to its end."""
         return self._run(name, self.program(name), timeout_s=120)
 
     def check(self, name: str) -> subprocess.CompletedProcess[str]:
         """Run the health check of a service once."""
         kind, program, *arguments = self.services[name]["healthcheck"]["test"]
         assert (kind, program) == ("CMD", "python")
-        said = [self.translated(one) for one in arguments]
+        program_arguments = [self.translated(one) for one in arguments]
         seconds = int(self.services[name]["healthcheck"]["timeout"].removesuffix("s"))
-        return self._run(name, [sys.executable, *said], timeout_s=seconds)
+        return self._run(name, [sys.executable, *program_arguments], timeout_s=SLOW * seconds)
 
     def _run(
         self, name: str, program: Sequence[str], *, timeout_s: float
@@ -129,7 +130,7 @@ class Stack:
         self.children[name] = child
         return child
 
-    def wait_well(self, name: str, *, timeout_s: float = 120) -> str:
+    def wait_healthy(self, name: str, *, timeout_s: float = 300) -> str:
         deadline = time.monotonic() + timeout_s
         while (done := self.check(name)).returncode:
             ended = self.children[name].exited()
@@ -139,7 +140,7 @@ class Stack:
         return done.stdout
 
     def stop(self, *names: str) -> dict[str, int]:
-        """SIGTERM to the one process of each, as an engine does; exit codes, within the grace."""
+        """Send SIGTERM to the main processes, as an engine does; return the exit codes."""
         stopping = {name: self.children.pop(name) for name in names}
         try:
             for child in stopping.values():
@@ -148,7 +149,7 @@ class Stack:
             for name, child in stopping.items():
                 grace = self.services[name]["stop_grace_period"]
                 seconds = 60 if grace == "1m" else int(grace.removesuffix("s"))
-                codes[name] = exit_code_of(child, timeout_s=seconds)
+                codes[name] = exit_code_of(child, timeout_s=SLOW * seconds)
             return codes
         finally:
             stop_all(list(stopping.values()), marker=f"{self.marker}-none", term_timeout_s=0.1)
@@ -170,7 +171,7 @@ def wait_for(holds: Callable[[], bool], *, timeout_s: float, what: str) -> None:
 
 @contextmanager
 def set_up_postgres(folder: Path, made: dict[str, str]) -> Iterator[EmbeddedPostgres]:
-    """A server as the image's first start leaves it: superuser postgres, then our script."""
+    """Start a server like the image does: superuser postgres, then our init script."""
     with EmbeddedPostgres(folder / "pg", settings={"fsync": "off"}) as server:
         with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
             password = psycopg.sql.Literal(made["POSTGRES_PASSWORD"])
@@ -201,7 +202,7 @@ def set_up_postgres(folder: Path, made: dict[str, str]) -> Iterator[EmbeddedPost
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    """PostgreSQL set up and migrated, and the simulator at work."""
+    """A migrated PostgreSQL and a running simulator."""
     with tempfile.TemporaryDirectory(prefix="candelabra-containers-") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -224,7 +225,7 @@ def stack() -> Iterator[Stack]:
 
 
 def start_simulator(stack: Stack) -> None:
-    """The simulator's own command, on ports of the system's choice."""
+    """Run the simulator's command on free ports."""
     command = stack.program("simulator")
     local = {
         "--host=0.0.0.0": "--host=127.0.0.1",
@@ -241,7 +242,7 @@ def start_simulator(stack: Stack) -> None:
         assert child.exited() is None, str(child.exited())
         return "simulator_ready" in child.log_file.read_text()
 
-    wait_for(is_ready, timeout_s=60, what="exchange")
+    wait_for(is_ready, timeout_s=60, what="simulator")
     urls = json.loads(child.log_file.read_text().splitlines()[0])
     stack.addresses = {
         "ws://simulator:9001": urls["spot_ws_url"],
@@ -269,7 +270,7 @@ def connect(stack: Stack, user: str, database: str) -> psycopg.Connection[Any]:
     )
 
 
-def test_the_first_start_makes_owners_without_a_superusers_rights(stack: Stack) -> None:
+def test_first_start_creates_owners_that_are_not_superusers(stack: Stack) -> None:
     for user, database in (("candelabra", "candelabra"), ("airflow", "airflow")):
         with connect(stack, user, database) as connection:
             found = connection.execute(
@@ -284,7 +285,7 @@ def test_the_first_start_makes_owners_without_a_superusers_rights(stack: Stack) 
         connect(stack, "airflow", "candelabra")
 
 
-def test_postgres_is_well_when_the_database_answers_by_tcp(stack: Stack) -> None:
+def test_postgres_is_healthy_when_it_answers_by_tcp(stack: Stack) -> None:
     kind, *program = stack.services["postgres"]["healthcheck"]["test"]
     assert kind == "CMD"
 
@@ -296,22 +297,32 @@ def test_postgres_is_well_when_the_database_answers_by_tcp(stack: Stack) -> None
     assert code(steady_port()) == 2
 
 
-def test_migrating_again_changes_nothing(stack: Stack) -> None:
+def has_candle(url: str, symbols: Sequence[str]) -> bool:
+    """Whether a candle is stored: a ready streamer may not have written one yet."""
+    try:
+        check_candles(url, symbols=symbols)
+    except TransientError:
+        return False
+    return True
+
+
+def test_migrating_again_succeeds_and_prints_no_password(stack: Stack) -> None:
     done = stack.run("migrate")
     assert done.returncode == 0, done.stderr
     assert stack.secrets["CANDELABRA_OWNER_PASSWORD"] not in done.stdout + done.stderr
 
 
-def test_the_streamer_becomes_well_writes_and_stops_on_sigterm(stack: Stack) -> None:
+def test_streamer_becomes_ready_writes_and_stops_on_sigterm(stack: Stack) -> None:
     before = stack.check("streamer")
     assert before.returncode == 1
     assert "Connection refused" in before.stderr
     symbols = stack.services["streamer"]["environment"]["SYMBOLS"].split(",")
     url = stack.environment("streamer")["STREAMER_DATABASE_URL"]
     stack.start("streamer")
-    assert stack.wait_well("streamer") == "ready\n"
-    with pytest.raises(TransientError, match=r"the newest candle is \d+ s old; at most 0 s"):
-        check_candles(url, symbols=symbols, oldest_s=0)
+    assert stack.wait_healthy("streamer") == "ready\n"
+    wait_for(lambda: has_candle(url, symbols), timeout_s=120, what="candle")
+    with pytest.raises(TransientError, match=r"the newest candle is \d+ s old; the maximum is 0 s"):
+        check_candles(url, symbols=symbols, max_age_s=0)
     with connect(stack, "candelabra_reader", "candelabra") as connection:
         found = connection.execute("SELECT DISTINCT symbol FROM market.candles_1m_live").fetchall()
         assert {symbol for (symbol,) in found} <= {*symbols, "SILENTUSDT"}
@@ -320,8 +331,8 @@ def test_the_streamer_becomes_well_writes_and_stops_on_sigterm(stack: Stack) -> 
     assert last["event"] == "stopped"
 
 
-def test_a_candle_of_a_silent_market_counts_by_its_minute(stack: Stack) -> None:
-    """Without trades there is no live candle, but a settled row each minute."""
+def test_silent_minutes_count_as_recent_candles(stack: Stack) -> None:
+    """Without trades there is no live candle, but one row each minute."""
     with connect(stack, "candelabra", "candelabra") as connection:
         connection.execute("DELETE FROM market.live_candles")
         minute_us = minute_of(time.time_ns() // 1000)
@@ -330,11 +341,11 @@ def test_a_candle_of_a_silent_market_counts_by_its_minute(stack: Stack) -> None:
     url = stack.environment("streamer")["STREAMER_DATABASE_URL"]
     assert check_candles(url, symbols=["SILENTUSDT"]).startswith("newest candle ")
     for symbols in (["NOSUCHUSDT"], ["NOSUCHUSDT", "*USDT"], ["*USDT"]):
-        with pytest.raises(TransientError, match="no candle of the last hour"):
+        with pytest.raises(TransientError, match="no candle in the last hour"):
             check_candles(url, symbols=symbols)
 
 
-def test_candles_of_another_streamer_do_not_count_except_for_patterns(stack: Stack) -> None:
+def test_candles_of_other_streamers_count_only_for_patterns(stack: Stack) -> None:
     with connect(stack, "candelabra", "candelabra") as connection:
         connection.execute("DELETE FROM market.live_candles")
         connection.execute(
@@ -345,7 +356,7 @@ def test_candles_of_another_streamer_do_not_count_except_for_patterns(stack: Sta
     url = stack.environment("streamer")["STREAMER_DATABASE_URL"]
     for symbols in (["OTHERUSDT"], ["*USDT"]):
         assert check_candles(url, symbols=symbols).startswith("newest candle ")
-    with pytest.raises(TransientError, match="no candle of the last hour"):
+    with pytest.raises(TransientError, match="no candle in the last hour"):
         check_candles(url, symbols=["NOSUCHUSDT", "*BTC"])
     with connect(stack, "candelabra", "candelabra") as connection:
         connection.execute("DELETE FROM market.live_candles")
@@ -355,7 +366,8 @@ DAGS = {file.stem for file in (ROOT / "dags").glob("*.py") if "@dag(" in file.re
 AIRFLOW = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
 
 
-def test_airflows_processes_become_well_run_a_dag_and_stop(stack: Stack) -> None:
+@pytest.mark.long
+def test_airflow_becomes_healthy_runs_dags_and_stops(stack: Stack) -> None:
     done = stack.run("airflow-init")
     assert done.returncode == 0, done.stderr[-2000:]
     pools = json.loads((ROOT / "dags" / "support" / "pools.json").read_text())
@@ -365,14 +377,14 @@ def test_airflows_processes_become_well_run_a_dag_and_stop(stack: Stack) -> None
     for name in AIRFLOW:
         stack.start(name)
     for name in AIRFLOW:
-        stack.wait_well(name)
+        stack.wait_healthy(name)
 
     url = f"http://127.0.0.1:{stack.airflow_port}"
     password = stack.secrets["AIRFLOW_ADMIN_PASSWORD"]
     with AirflowApi(url, username="admin", password=password) as api:
         api.wait_dags(DAGS, timeout_s=120)
         for dag in DAGS - {"sync_instruments", "build_marts"}:
-            api.set_paused(dag, paused=True)  # all are due, and would run before these
+            api.set_paused(dag, paused=True)  # all are due and would run first
         runs = {
             "sync_instruments": api.trigger("sync_instruments", {}),
             "build_marts": api.wait_next_run("build_marts", run_type="scheduled", timeout_s=120),
@@ -385,10 +397,10 @@ def test_airflows_processes_become_well_run_a_dag_and_stop(stack: Stack) -> None
             True,
         )
         connection.execute("SELECT count(*) FROM marts.candles_1h")
-    # The tasks' logs are where the API server shows them from.
+    # The API server reads task logs from this folder.
     assert list((stack.folder / "airflow-logs" / "tasks").rglob("*.log"))
 
-    # In the order of Compose: the scheduler needs the API server, so it is stopped before.
+    # Compose stops dependents first: the scheduler before the API server.
     first = "airflow-scheduler"
     assert "airflow-api-server" in stack.services[first]["depends_on"]
     assert stack.stop(first) == {first: 0}

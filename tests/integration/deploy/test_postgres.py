@@ -17,7 +17,7 @@ from include.errors import PermanentError
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A folder that the server's user can reach, with a space in its path."""
+    """A folder that the server's user can access, with a space in its path."""
     with tempfile.TemporaryDirectory(prefix="candelabra test ") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder) / "pg"
@@ -44,7 +44,7 @@ def test_rows_survive_a_stop_and_a_crash(home: Path) -> None:
     assert server.pid is None
 
 
-def test_a_server_left_behind_by_a_killed_supervisor_is_replaced(home: Path) -> None:
+def test_server_of_a_killed_supervisor_is_replaced(home: Path) -> None:
     first = EmbeddedPostgres(home)
     first.start()
     second = EmbeddedPostgres(home)
@@ -58,16 +58,16 @@ def test_a_server_left_behind_by_a_killed_supervisor_is_replaced(home: Path) -> 
         first.stop()
 
 
-def test_a_taken_port_is_named(home: Path) -> None:
+def test_port_in_use_is_named(home: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(PermanentError, match=f"127.0.0.1:{port}: the port is taken"):
+        with pytest.raises(PermanentError, match=f"127.0.0.1:{port}: the port is in use"):
             EmbeddedPostgres(home, port=port).start()
 
 
-def test_it_listens_on_loopback_with_a_password_only(home: Path) -> None:
+def test_server_listens_on_loopback_and_requires_a_password(home: Path) -> None:
     with EmbeddedPostgres(home) as server:
         with psycopg.connect(server.url("postgres")) as connection:
             assert connection.execute("SHOW listen_addresses").fetchone() == ("127.0.0.1",)
@@ -77,14 +77,14 @@ def test_it_listens_on_loopback_with_a_password_only(home: Path) -> None:
     assert stat.S_IMODE(secret.stat().st_mode) == 0o600
 
 
-def test_another_versions_cluster_is_refused(home: Path) -> None:
+def test_cluster_of_another_version_is_rejected(home: Path) -> None:
     (home / "data").mkdir(parents=True)
     (home / "data" / "PG_VERSION").write_text("17\n")
-    with pytest.raises(PermanentError, match="made by PostgreSQL 17, this is 18"):
+    with pytest.raises(PermanentError, match="created by PostgreSQL 17, this is 18"):
         EmbeddedPostgres(home).start()
 
 
-def test_a_half_made_cluster_is_made_anew(home: Path) -> None:
+def test_incomplete_cluster_is_created_again(home: Path) -> None:
     (home / "data").mkdir(parents=True)
     (home / "data" / "base").write_text("half")
     with EmbeddedPostgres(home) as server:
@@ -112,5 +112,5 @@ def test_root_moves_a_cluster_out_of_a_closed_folder(tmp_path: Path) -> None:
         module.shutil.rmtree(place, ignore_errors=True)
 
 
-def test_psql_is_there() -> None:
+def test_psql_exists() -> None:
     assert os.access(psql_program(), os.X_OK)

@@ -1,6 +1,6 @@
-"""Readers of the container files: Compose's interpolation, Dockerfiles, ignored paths.
+"""Parsers for docker-compose.yml, the Dockerfile and .dockerignore.
 
-Small ones, of what our files use; what they do not know is an error, not a guess.
+They support only what our files use and raise an error for anything else.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class MissingVariableError(Exception):
 
 
 def interpolate(text: str, variables: Mapping[str, str]) -> str:
-    """``${NAME:-default}`` (defaults may hold variables) and ``${NAME:?message}``."""
+    """Replace ``${NAME:-default}``, where defaults may be nested, and ``${NAME:?message}``."""
     out, at = "", 0
     while (start := text.find("${", at)) >= 0:
         out += text[at:start]
@@ -83,7 +83,7 @@ def _value(expression: str, variables: Mapping[str, str]) -> str:
 
 
 def variables_of(text: str) -> dict[str, set[str]]:
-    """Names of all variables in a text, each with the ways it is used: ``:-``, ``:?``."""
+    """Return all variables of a text, each with its operators: ``:-``, ``:?``."""
     found: dict[str, set[str]] = {}
     for name, kind in re.findall(r"\$\{([A-Z][A-Z0-9_]*)(:[-?])?", text):
         found.setdefault(name, set()).add(kind)
@@ -99,23 +99,23 @@ def _filled(value: Any, variables: Mapping[str, str]) -> Any:
 
 
 def load_compose(variables: Mapping[str, str]) -> dict[str, Any]:
-    """The Compose file with anchors resolved and variables filled in."""
+    """Return the Compose file with anchors resolved and variables replaced."""
     filled: dict[str, Any] = _filled(yaml.safe_load(COMPOSE.read_text()), variables)
     return filled
 
 
 def read_env(file: Path) -> dict[str, str]:
-    """The variables of an env file of plain ``NAME=value`` lines."""
+    """Return the variables of an env file with plain ``NAME=value`` lines."""
     lines = [line for line in file.read_text().splitlines() if line and not line.startswith("#")]
     return dict(line.split("=", 1) for line in lines)
 
 
-# --- the stack, as make-env.sh fills it
+# --- the stack with the variables of make-env.sh
 
 
 @functools.cache
 def made_env() -> dict[str, str]:
-    """What make-env.sh writes."""
+    """Run make-env.sh and return the variables it writes."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / ".env"
         subprocess.run(["sh", MAKE_ENV, file], check=True, capture_output=True, timeout=30)
@@ -134,7 +134,7 @@ def services() -> dict[str, dict[str, Any]]:
 
 
 def target_of(service: dict[str, Any]) -> str:
-    """The stage of the Dockerfile that a service's image is built from, by whichever service."""
+    """Return the Dockerfile stage from which the service's image is built."""
     (build,) = (
         one["build"]
         for one in services().values()
@@ -149,7 +149,7 @@ def target_of(service: dict[str, Any]) -> str:
 
 @dataclass
 class Stage:
-    """One stage of a Dockerfile: its name, what it stands on, and ``(instruction, rest)``."""
+    """One stage of a Dockerfile: name, base, and steps as ``(instruction, rest)``."""
 
     name: str
     base: str
@@ -159,7 +159,7 @@ class Stage:
         return [rest for name, rest in self.steps if name == instruction]
 
     def form(self, instruction: str) -> list[str] | str | None:
-        """The last such instruction: its list in exec form, its text otherwise."""
+        """Return the last such instruction: a list for exec form, otherwise its text."""
         found = self.of(instruction)
         if not found:
             return None
@@ -167,7 +167,7 @@ class Stage:
 
 
 def read_dockerfile(file: Path = DOCKERFILE) -> tuple[dict[str, str], dict[str, Stage]]:
-    """Arguments before the first stage, and the stages by name."""
+    """Return the arguments before the first stage, and the stages by name."""
     arguments: dict[str, str] = {}
     stages: dict[str, Stage] = {}
     lines = [line for line in file.read_text().splitlines() if not line.lstrip().startswith("#")]
@@ -191,7 +191,7 @@ def read_dockerfile(file: Path = DOCKERFILE) -> tuple[dict[str, str], dict[str, 
 
 
 def image_environment(stages: Mapping[str, Stage], name: str) -> dict[str, str]:
-    """The ENV of a stage and of those it stands on."""
+    """Return the ENV of a stage and its base stages."""
     stage = stages[name]
     values = image_environment(stages, stage.base) if stage.base in stages else {}
     for rest in stage.of("ENV"):
@@ -203,14 +203,14 @@ def image_environment(stages: Mapping[str, Stage], name: str) -> dict[str, str]:
 
 
 def _pattern(line: str) -> re.Pattern[str]:
-    """A pattern of ``.dockerignore`` as Docker reads it; it also means all that is below."""
+    """Compile a pattern of ``.dockerignore``; it also matches everything below."""
     parts = re.split(r"(\*\*/|\*\*|\*|\?)", line.strip("/"))
     said = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     return re.compile("".join(said.get(part, re.escape(part)) for part in parts) + "(?:/.*)?")
 
 
 def is_ignored(path: str, lines: list[str]) -> bool:
-    """Whether the last line that fits this path keeps it out of the build."""
+    """Whether the last matching line excludes this path from the build."""
     ignored = False
     for line in lines:
         if _pattern(line.removeprefix("!")).fullmatch(path):
@@ -224,7 +224,7 @@ def ignore_lines() -> list[str]:
 
 
 def context_files() -> list[str]:
-    """Paths of the files that a build gets to see."""
+    """Return the files of the build context."""
     lines = ignore_lines()
     tops = [one for one in ROOT.iterdir() if not is_ignored(one.name, lines)]
     files = [one for top in tops for one in ([top] if top.is_file() else top.rglob("*"))]
@@ -233,7 +233,7 @@ def context_files() -> list[str]:
 
 
 def copies_of(stage: Stage) -> Iterator[tuple[str, str]]:
-    """``COPY source target`` from the context, without those from other stages."""
+    """Yield source and target of each COPY from the build context."""
     for rest in stage.of("COPY"):
         if not rest.startswith("--from="):
             source, target = rest.split()
@@ -241,7 +241,7 @@ def copies_of(stage: Stage) -> Iterator[tuple[str, str]]:
 
 
 def build(stage: Stage, into: Path) -> list[str]:
-    """Do the COPY steps of a stage; returns the paths copied."""
+    """Run the COPY steps of a stage and return the copied paths."""
     files, done = context_files(), []
     for source, target in copies_of(stage):
         chosen = [path for path in files if path == source or path.startswith(f"{source}/")]

@@ -1,4 +1,4 @@
-"""The REST client against a server made of a function."""
+"""The REST client, against a fake transport."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TASK = {
 
 
 class Server:
-    """Answers by path; remembers what was asked; hands out numbered tokens."""
+    """Answers by path, records requests, and issues numbered tokens."""
 
     def __init__(self, answers):
         self.answers = answers
@@ -65,7 +65,7 @@ def _quick(monkeypatch):
     monkeypatch.setattr(airflow_api, "POLL_INTERVAL_S", 0.001)
 
 
-def test_a_trigger_sends_params_and_logical_date_and_returns_the_run():
+def test_trigger_sends_params_and_logical_date_and_returns_the_run_id():
     api, server = connect({("POST", "/api/v2/dags/d/dagRuns"): RUN})
     when = datetime(2024, 1, 2, tzinfo=UTC)
     assert api.trigger("d", {"symbols": "BTCUSDT"}, logical_date=when) == "manual__1"
@@ -75,7 +75,7 @@ def test_a_trigger_sends_params_and_logical_date_and_returns_the_run():
     }
 
 
-def test_an_expired_token_is_renewed_once():
+def test_expired_token_is_renewed_once():
     api, server = connect({("POST", "/api/v2/dags/d/dagRuns"): RUN})
     api.trigger("d")
     server.valid_from = 2
@@ -83,7 +83,7 @@ def test_an_expired_token_is_renewed_once():
     assert len(server.asked) == 2
 
 
-def test_a_wrong_password_is_permanent():
+def test_wrong_password_is_a_permanent_error():
     api, _ = connect({}, password="wrong")
     with pytest.raises(PermanentError, match="refused the login of 'admin'"):
         api.dag_ids()
@@ -92,14 +92,14 @@ def test_a_wrong_password_is_permanent():
 @pytest.mark.parametrize(
     ("status", "error"), [(404, PermanentError), (422, PermanentError), (503, TransientError)]
 )
-def test_an_answer_says_whether_trying_again_helps(status, error):
+def test_error_status_is_transient_or_permanent(status, error):
     refusal = httpx.Response(status, text="because")
     api, _ = connect({("POST", "/api/v2/dags/d/dagRuns"): refusal})
     with pytest.raises(error, match=f"{status} to POST /api/v2/dags/d/dagRuns: because"):
         api.trigger("d")
 
 
-def test_an_unreachable_server_is_transient():
+def test_unreachable_server_is_a_transient_error():
     def refuse(request):
         raise httpx.ConnectError("refused", request=request)
 
@@ -110,7 +110,7 @@ def test_an_unreachable_server_is_transient():
         api.dag_ids()
 
 
-def test_waiting_reports_each_change_once_and_ends_with_the_state():
+def test_wait_run_reports_each_change_and_returns_the_state():
     states = iter(["queued", "running", "running", "running", "success"])
     api, _ = connect(
         {
@@ -129,7 +129,7 @@ def test_waiting_reports_each_change_once_and_ends_with_the_state():
     assert seen == ["queued", "running", "success"]
 
 
-def test_a_wait_that_is_too_long_says_which_tasks_are_open():
+def test_wait_run_lists_open_tasks_after_the_timeout():
     tasks = {"task_instances": [{**TASK, "state": "running"}], "total_entries": 1}
     path = "/api/v2/dags/d/dagRuns/manual__1"
     api, _ = connect({("GET", path): RUN, ("GET", f"{path}/taskInstances"): tasks})
@@ -137,7 +137,7 @@ def test_a_wait_that_is_too_long_says_which_tasks_are_open():
         api.wait_run("d", "manual__1", timeout_s=0.0)
 
 
-def test_a_wait_ends_when_a_process_died():
+def test_wait_fails_when_a_process_ends():
     def died():
         raise PermanentError("airflow scheduler ended with exit code 1")
 
@@ -158,7 +158,7 @@ def test_task_states_are_read_page_by_page():
     assert [task.map_index for task in api.task_states("d", "r")] == list(range(250))
 
 
-def test_the_next_run_is_the_oldest_unknown_one_of_that_type():
+def test_wait_next_run_returns_the_oldest_unknown_run_of_its_type():
     rows = [
         {**RUN, "dag_run_id": "asset__3", "run_type": "asset_triggered"},
         {**RUN, "dag_run_id": "asset__2", "run_type": "asset_triggered"},
@@ -192,7 +192,7 @@ def test_failures_show_the_failed_task_with_its_error():
     assert server.asked[-1].url.params["map_index"] == "0"
 
 
-def test_a_dag_file_that_cannot_be_imported_ends_the_wait_for_its_dag():
+def test_import_error_ends_the_wait_for_dags():
     api, _ = connect(
         {
             ("GET", "/api/v2/dags"): {"dags": [{"dag_id": "other"}]},

@@ -1,4 +1,4 @@
-"""Connections made of URLs, and what is said of them."""
+"""Connections from URLs, and the summary of what was set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from deploy.local.airflow_pools import Outcome, connection_of
 from include.errors import PermanentError
 
 
-def test_a_connection_has_the_parts_of_its_url_decoded() -> None:
+def test_connection_has_the_decoded_parts_of_its_url() -> None:
     made = connection_of(
         "postgresql://candelabra_jobs:p%40ss%2Fword@db.test:5433/candles?sslmode=require",
         conn_id="candelabra_jobs",
@@ -22,13 +22,13 @@ def test_a_connection_has_the_parts_of_its_url_decoded() -> None:
 
 
 @pytest.mark.parametrize("url", ["mysql://me:secret@db/x", "postgresql://me:secret@db:port/x", "x"])
-def test_a_url_of_no_postgres_is_refused_without_repeating_it(url: str) -> None:
+def test_other_urls_are_rejected_and_not_repeated(url: str) -> None:
     with pytest.raises(PermanentError, match="Airflow's connection candelabra_db") as caught:
         connection_of(url, conn_id="candelabra_db")
     assert "secret" not in str(caught.value)
 
 
-def test_what_was_done_is_said_a_line_a_kind_and_why_something_was_not() -> None:
+def test_summary_has_a_line_for_pools_connections_and_skipped() -> None:
     pools = {"dbt": "unchanged", "binance_rest": "created"}
     assert Outcome(pools, {"candelabra_db": "updated"}).lines() == [
         "Airflow's pools: dbt unchanged, binance_rest created",

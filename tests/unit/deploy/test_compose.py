@@ -1,26 +1,38 @@
-"""docker-compose.yml: all that it names exists in the project, and containers live by rules."""
+"""docker-compose.yml: least privilege, secrets, logins, health checks, and programs that exist."""
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import os
 import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
 from cli.app import app
+from deploy.docker import airflow as airflow_container
 from deploy.docker import health
 from deploy.local.airflow import COMMANDS
 from include.config import Settings
+from include.store.migrate import ROLES
 from simulator.cli import parse_config
 from tests.unit.deploy.container_files import (
     COMPOSE,
     LONG_RUNNING,
+    MAKE_ENV,
     ONE_SHOTS,
     OWN_POSTGRES,
     ROOT,
     SIMULATOR_ENV,
+    MissingVariableError,
     image_environment,
+    interpolate,
     load_compose,
     made_env,
     read_dockerfile,
@@ -31,119 +43,26 @@ from tests.unit.deploy.container_files import (
     variables_of,
 )
 
-# --- what containers run
+THIRD_PARTY = {"postgres", "nats"}
+"""Services whose images are not built here."""
 
 
-def commands_of_the_cli() -> set[str]:
+def cli_commands() -> set[str]:
     return {
         command.name or (command.callback.__name__ if command.callback else "")
         for command in app.registered_commands
     }
 
 
-OF_OTHERS = {"postgres", "nats"}
-"""Services whose image is not ours."""
+def database_url_variables() -> list[str]:
+    return [name for name in variables_of(COMPOSE.read_text()) if name.endswith("DATABASE_URL")]
 
 
-def test_every_service_runs_a_program_that_exists() -> None:
-    _, stages = read_dockerfile()
-    for name, service in services().items():
-        if name in OF_OTHERS:
-            continue
-        entry = service.get("entrypoint") or stages[target_of(service)].form("ENTRYPOINT")
-        program, command = " ".join(entry), service["command"]
-        if program == "python -m cli":
-            assert command[0] in commands_of_the_cli() | {"--help"}, name
-        elif program == "python -m deploy.docker.airflow":
-            assert command[0] in {*COMMANDS, "init"}, name
-        else:
-            assert program == "python -m simulator", name
-            parse_config(command)
-
-
-def test_all_of_airflows_processes_are_there_once() -> None:
-    entry = ["python", "-m", "deploy.docker.airflow"]
-    run = [one["command"][0] for one in services().values() if one.get("entrypoint") == entry]
-    assert sorted(run) == sorted([*COMMANDS, "init"])
-
-
-def test_health_checks_are_checks_that_exist() -> None:
-    parts = set()
-    for name in LONG_RUNNING - OF_OTHERS:
-        runner, *program = services()[name]["healthcheck"]["test"]
-        assert [runner, *program[:3]] == ["CMD", "python", "-m", "deploy.docker.health"]
-        check, *arguments = program[3:]
-        assert len(arguments) == health.CHECKS[check][1], name
-        if check == "airflow":
-            parts.add(arguments[0])
-    assert parts == set(health.AIRFLOW_PARTS)
-
-
-def test_the_streamers_image_and_service_check_the_same() -> None:
-    _, stages = read_dockerfile()
-    said = stages["streamer"].of("HEALTHCHECK")[0]
-    _, *program = services()["streamer"]["healthcheck"]["test"]
-    assert yaml.safe_load(said.partition(" CMD ")[2]) == program
-
-
-def test_each_image_of_ours_is_built_by_one_service_and_pulled_by_none() -> None:
-    ours = [one for one in services().values() if one["image"].startswith("candelabra")]
-    builders = [one["image"] for one in ours if "build" in one]
-    assert sorted(builders) == sorted({one["image"] for one in ours})
-    assert all(one.get("pull_policy") == "never" for one in ours if "build" not in one)
-
-
-def test_builds_and_mounts_name_what_exists() -> None:
-    _, stages = read_dockerfile()
-    named = set()
-    for service in services().values():
-        if build := service.get("build"):
-            assert (ROOT / build["dockerfile"]).is_file()
-            assert build["target"] in stages
-        for volume in service.get("volumes", []):
-            source, _, *mode = volume.split(":")
-            if source.startswith("."):
-                assert (ROOT / source).is_dir()
-                assert mode == ["ro"]
-            else:
-                named.add(source)
-    assert named == stack()["volumes"].keys()
-
-
-def test_what_containers_write_lies_in_volumes_or_memory() -> None:
-    """Their root is read-only: each folder that is written must be mounted."""
-    home = image_environment(read_dockerfile()[1], "platform")["CANDELABRA_HOME"]
-    for name, service in services().items():
-        mounts = [one.split(":")[1] for one in service.get("volumes", [])]
-        mounts += [one.split(":")[0] for one in service.get("tmpfs", [])]
-        if name not in {"migrate"}:
-            assert "/tmp" in mounts, name  # noqa: S108
-        if name == "cli" or name.startswith("airflow"):
-            assert home in mounts, name
-        if name.startswith("airflow"):
-            environment = service["environment"]
-            assert environment["AIRFLOW_HOME"] in mounts
-            written = [
-                value for key, value in environment.items() if key.startswith("AIRFLOW__LOG")
-            ]
-            assert len(written) == 2
-            assert all(any(path.startswith(one) for one in mounts) for path in written)
-
-
-def test_postgres_18_keeps_its_cluster_in_the_volume() -> None:
-    service = services()["postgres"]
-    assert re.fullmatch(r"postgres:18(\.\d+)?-bookworm", service["image"])
-    # Of 17 and before it was /var/lib/postgresql/data; there, 18 would keep nothing.
-    assert "postgres:/var/lib/postgresql" in service["volumes"]
-    assert service["command"][0] == "postgres"
-    assert not service["environment"].keys() & {"PGDATA", "POSTGRES_USER", "POSTGRES_DB"}
-
-
-# --- how they live
+# --- privileges
 
 
 @pytest.mark.parametrize("name", services())
-def test_a_container_has_no_more_rights_than_it_needs(name: str) -> None:
+def test_service_has_no_more_rights_than_it_needs(name: str) -> None:
     service = services()[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -153,22 +72,220 @@ def test_a_container_has_no_more_rights_than_it_needs(name: str) -> None:
     assert service["logging"]["options"].keys() == {"max-size", "max-file"}
 
 
-@pytest.mark.parametrize("name", sorted(LONG_RUNNING))
-def test_what_runs_for_long_is_watched_restarted_bounded_and_given_time_to_stop(name: str) -> None:
-    service = services()[name]
-    assert service["restart"] == "unless-stopped"
-    assert service.keys() >= {"healthcheck", "stop_grace_period", "deploy"}
-    if name != "postgres":
-        assert service["init"] is True
+def test_long_running_services_are_watched_restarted_and_bounded() -> None:
+    assert services().keys() == ONE_SHOTS | LONG_RUNNING
+    for name in LONG_RUNNING:
+        service = services()[name]
+        assert service["restart"] == "unless-stopped"
+        assert service.keys() >= {"healthcheck", "stop_grace_period", "deploy"}
+        assert name == "postgres" or service["init"] is True
+    assert {services()[name]["restart"] for name in ONE_SHOTS} == {"no"}
 
 
-@pytest.mark.parametrize("name", sorted(ONE_SHOTS))
-def test_what_runs_once_is_not_restarted(name: str) -> None:
-    assert services()[name]["restart"] == "no"
-    assert "healthcheck" not in services()[name]
+def test_folders_that_containers_write_are_volumes_or_memory() -> None:
+    """Root file systems are read-only, so every written folder needs a mount."""
+    home = image_environment(read_dockerfile()[1], "platform")["CANDELABRA_HOME"]
+    named = set()
+    for name, service in services().items():
+        volumes = [one.split(":") for one in service.get("volumes", [])]
+        mounts = [target for _, target, *_ in volumes]
+        mounts += [one.split(":")[0] for one in service.get("tmpfs", [])]
+        for source, _, *mode in volumes:
+            if source.startswith("."):
+                assert (ROOT / source).is_dir()
+                assert mode == ["ro"]
+            else:
+                named.add(source)
+        assert "/tmp" in mounts or name == "migrate"  # noqa: S108
+        assert home in mounts or not name.startswith(("cli", "airflow"))
+        if name.startswith("airflow"):
+            environment = service["environment"]
+            assert environment["AIRFLOW_HOME"] in mounts
+            logs = [value for key, value in environment.items() if key.startswith("AIRFLOW__LOG")]
+            assert len(logs) == 2
+            assert all(any(path.startswith(one) for one in mounts) for path in logs)
+    assert named == stack()["volumes"].keys()
+    # PostgreSQL 18 moved its data folder; the old mount /var/lib/postgresql/data would stay empty.
+    assert "postgres:/var/lib/postgresql" in services()["postgres"]["volumes"]
 
 
-def test_services_wait_for_what_they_need() -> None:
+# --- secrets and logins
+
+
+def test_every_secret_is_required_and_generated() -> None:
+    kinds = variables_of(COMPOSE.read_text())
+    assert made_env().keys() == {name for name, kind in kinds.items() if ":?" in kind}
+    secret = {name for name in kinds if re.search(r"PASSWORD|SECRET|_KEY$", name)}
+    assert all(kinds[name] == {":?"} for name in secret)
+    for name in made_env():
+        with pytest.raises(MissingVariableError, match=f"{name}: sh deploy/docker/make-env.sh"):
+            load_compose({key: value for key, value in made_env().items() if key != name})
+    for file in (COMPOSE, SIMULATOR_ENV, OWN_POSTGRES):
+        assert not re.search(
+            r"(?i)(password|secret|_key)['\"]?\s*[:=]\s*['\"]?[\w]", file.read_text()
+        )
+
+
+def test_generated_secrets_are_unique_and_valid() -> None:
+    from cryptography.fernet import Fernet
+
+    first = {name: value for name, value in made_env().items() if name != "SYMBOLS"}
+    assert len(set(first.values())) == len(first)
+    made_env.cache_clear()
+    assert not set(first.values()) & {v for n, v in made_env().items() if n != "SYMBOLS"}
+    stack.cache_clear()
+    for name, value in made_env().items():
+        if name.endswith("PASSWORD"):
+            assert re.fullmatch(r"[0-9a-f]{64}", value)  # needs no quoting in a URL
+    Fernet(made_env()["AIRFLOW_FERNET_KEY"])
+    # RFC 7518, 3.2: a key is at least as long as the hash, here SHA-512.
+    assert len(made_env()["AIRFLOW_JWT_SECRET"]) >= 64
+
+
+def test_make_env_does_not_overwrite_a_file(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("SYMBOLS=MINE\n")
+    done = subprocess.run(
+        ["sh", MAKE_ENV, file], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert f"{file} exists" in done.stderr
+    assert file.read_text() == "SYMBOLS=MINE\n"
+
+
+def test_each_service_gets_only_the_logins_of_its_own_roles() -> None:
+    logins = {
+        name: {
+            variable: urlsplit(value).username
+            for variable, value in service.get("environment", {}).items()
+            if variable.endswith("DATABASE_URL")
+        }
+        for name, service in services().items()
+    }
+    reader = {"READER_DATABASE_URL": "candelabra_reader"}
+    serving = {**reader, "ACCOUNTS_DATABASE_URL": "candelabra_accounts"}
+    streamer = {"STREAMER_DATABASE_URL": "candelabra_streamer", **serving}
+    jobs = {
+        "JOBS_DATABASE_URL": "candelabra_jobs",
+        "DBT_DATABASE_URL": "candelabra_dbt",
+        **reader,
+    }
+    airflow = {"AIRFLOW_DATABASE_URL": "airflow", **jobs}
+    assert logins == {
+        "postgres": {},
+        "nats": {},
+        "simulator": {},
+        "migrate": {"DATABASE_URL": "candelabra", **streamer, **jobs},
+        "streamer": streamer,
+        "server": serving,
+        "cli": jobs,
+        **{f"airflow-{name}": airflow for name in ("init", *COMMANDS)},
+    }
+    assert set(logins["migrate"].values()) == {"candelabra", *ROLES}
+    assert "POSTGRES_PASSWORD" not in str({n: s for n, s in services().items() if n != "postgres"})
+
+
+# --- settings
+
+SET_BY_COMPOSE = {"candelabra_home", "log_format", "streamer_http"} | {
+    f"{server}_{part}" for server in ("streamer_http", "api", "grpc") for part in ("host", "port")
+}
+"""Settings with a fixed value inside a container, besides the database URLs."""
+SERVERS = ("STREAMER_HTTP", "API", "GRPC")
+
+
+@pytest.mark.parametrize("name", ["streamer", "airflow-scheduler", "cli"])
+def test_every_setting_can_be_passed_to_a_container(name: str) -> None:
+    fields = {
+        one.upper()
+        for one in Settings.model_fields
+        if one not in SET_BY_COMPOSE and not one.endswith("database_url")
+    }
+    filled = load_compose({**made_env(), **dict.fromkeys(fields, "given")})
+    environment = filled["services"][name]["environment"]
+    assert {one for one in fields if environment.get(one) != "given"} == set()
+
+
+@functools.cache
+def airflow_settings() -> frozenset[str]:
+    """Return AIRFLOW__SECTION__KEY for every setting in Airflow's reference."""
+    found = importlib.util.find_spec("airflow")
+    assert found is not None
+    assert found.origin is not None
+    reference = Path(found.origin).parent / "config_templates" / "config.yml"
+    return frozenset(
+        f"AIRFLOW__{section.upper()}__{key.upper()}"
+        for section, about in yaml.safe_load(reference.read_text()).items()
+        for key in about["options"]
+    )
+
+
+def test_every_variable_of_a_container_has_a_reader() -> None:
+    ours = {name.upper() for name in Settings.model_fields}
+    ours |= {*airflow_container.SECRETS.values(), *airflow_container.ADDRESSES, "AIRFLOW_HOME"}
+    init = (ROOT / "deploy" / "docker" / "postgres" / "10-databases.sh").read_text()
+    postgres = {"POSTGRES_PASSWORD", *re.findall(r"\\getenv \w+ ([A-Z_]+)", init)}
+    for name, service in services().items():
+        known = postgres if name == "postgres" else ours | {"NO_PROXY", "no_proxy"}
+        given = service.get("environment", {}).keys()
+        assert sorted(given - known - airflow_settings()) == [], name
+
+
+def test_streamer_listens_on_its_published_ports() -> None:
+    streamer = services()["streamer"]
+    given = streamer["environment"]
+    names = [f"{server}_{part}" for server in SERVERS for part in ("HOST", "PORT")]
+    settings = Settings(**{name.lower(): given[name] for name in names})
+    inside = [int(port.rpartition(":")[2]) for port in streamer["ports"]]
+    assert inside == [settings.streamer_http_port, settings.api_port, settings.grpc_port]
+    assert {settings.streamer_http_host, settings.api_host, settings.grpc_host} == {"0.0.0.0"}
+
+
+# --- programs and health
+
+
+def test_every_service_runs_a_program_that_exists() -> None:
+    _, stages = read_dockerfile()
+    components = []
+    for name, service in services().items():
+        if name in THIRD_PARTY:
+            continue
+        entry = service.get("entrypoint") or stages[target_of(service)].form("ENTRYPOINT")
+        program, command = " ".join(entry), service["command"]
+        if program == "python -m cli":
+            assert command[0] in cli_commands() | {"--help"}, name
+        elif program == "python -m deploy.docker.airflow":
+            components.append(command[0])
+        else:
+            assert program == "python -m simulator", name
+            parse_config(command)
+    assert sorted(components) == sorted([*COMMANDS, "init"])
+
+
+def test_every_health_check_exists() -> None:
+    parts = set()
+    for name in LONG_RUNNING - THIRD_PARTY:
+        runner, *program = services()[name]["healthcheck"]["test"]
+        assert [runner, *program[:3]] == ["CMD", "python", "-m", "deploy.docker.health"]
+        check, *arguments = program[3:]
+        assert len(arguments) == health.CHECKS[check][1], name
+        if check == "airflow":
+            parts.add(arguments[0])
+    assert parts == set(health.AIRFLOW_COMPONENTS)
+    said = read_dockerfile()[1]["streamer"].of("HEALTHCHECK")[0]
+    assert ["CMD", *yaml.safe_load(said.partition(" CMD ")[2])] == services()["streamer"][
+        "healthcheck"
+    ]["test"]
+
+
+def test_each_of_our_images_is_built_once_and_never_pulled() -> None:
+    ours = [one for one in services().values() if one["image"].startswith("candelabra")]
+    builders = [one["image"] for one in ours if "build" in one]
+    assert sorted(builders) == sorted({one["image"] for one in ours})
+    assert all(one.get("pull_policy") == "never" for one in ours if "build" not in one)
+
+
+def test_services_start_after_what_they_need() -> None:
     def before(name: str) -> set[str]:
         direct = services()[name].get("depends_on", {}).keys()
         return {*direct, *(two for one in direct for two in before(one))}
@@ -178,122 +295,135 @@ def test_services_wait_for_what_they_need() -> None:
         for needed, about in service.get("depends_on", {}).items():
             ends = about["condition"] == "service_completed_successfully"
             assert needed in (ONE_SHOTS if ends else LONG_RUNNING)
-            # A service of a profile may not be there.
-            assert "profiles" not in services()[needed]
+            assert "profiles" not in services()[needed]  # it might not run
     airflow = {"postgres", "migrate", "airflow-init"}
-    # The scheduler is stopped before the API server, which its tasks tell how they ended.
+    # Tasks report their end to the API server, so the scheduler stops first.
     also = {"scheduler": {"airflow-api-server"}}
     for process in COMMANDS:
         assert before(f"airflow-{process}") == airflow | also.get(process, set())
     assert before("streamer") == before("cli") == before("server") == {"postgres", "migrate"}
 
 
-# --- the simulator, and a PostgreSQL of one's own
+# --- the simulator and a PostgreSQL of the user's
 
 
-def test_the_simulators_addresses_are_those_it_listens_on() -> None:
-    simulator = services()["simulator"]
+def test_simulated_stack_uses_the_simulators_addresses_and_symbols() -> None:
+    simulator, env = services()["simulator"], read_env(SIMULATOR_ENV)
     config, _ = parse_config(simulator["command"])
-    ports = {config.http_port, config.spot_ws_port, config.um_ws_port}
-    assert {int(port.rpartition(":")[2]) for port in simulator["ports"]} == ports
-    assert config.host == "0.0.0.0"
-    *_, url = simulator["healthcheck"]["test"]
-    assert urlsplit(url).port == config.http_port
-    env = read_env(SIMULATOR_ENV)
-    urls = {
-        name: urlsplit(value)
-        for name, value in env.items()
-        if re.fullmatch(r"BINANCE_\w+_URL", name)
+    assert {int(port.rpartition(":")[2]) for port in simulator["ports"]} == {
+        config.http_port,
+        config.spot_ws_port,
+        config.um_ws_port,
     }
-    assert {(url.hostname, url.scheme) for url in urls.values()} == {
-        ("simulator", "http"),
-        ("simulator", "ws"),
+    assert urlsplit(simulator["healthcheck"]["test"][-1]).port == config.http_port
+    http, spot, um = (
+        f"{scheme}://simulator:{port}"
+        for scheme, port in (
+            ("http", config.http_port),
+            ("ws", config.spot_ws_port),
+            ("ws", config.um_ws_port),
+        )
+    )
+    urls = {name for name in map(str.upper, Settings.model_fields) if name.startswith("BINANCE_")}
+    assert {name: env[name] for name in urls if name.endswith("_URL")} == {
+        "BINANCE_WS_URL": spot,
+        "BINANCE_UM_WS_URL": um,
+        **dict.fromkeys(
+            (
+                "BINANCE_REST_URL",
+                "BINANCE_UM_REST_URL",
+                "BINANCE_DUMP_URL",
+                "BINANCE_DUMP_LIST_URL",
+            ),
+            http,
+        ),
     }
-    assert {name: url.port for name, url in urls.items()} == {
-        "BINANCE_WS_URL": config.spot_ws_port,
-        "BINANCE_UM_WS_URL": config.um_ws_port,
-        "BINANCE_REST_URL": config.http_port,
-        "BINANCE_UM_REST_URL": config.http_port,
-        "BINANCE_DUMP_URL": config.http_port,
-        "BINANCE_DUMP_LIST_URL": config.http_port,
-    }
-    assert urls.keys() == {
-        one.upper() for one in Settings.model_fields if re.fullmatch(r"binance_\w+_url", one)
-    }
-
-
-def test_the_simulated_stack_lists_what_it_streams_and_lies_beside_the_real_one() -> None:
-    env = read_env(SIMULATOR_ENV)
-    config, _ = parse_config(services()["simulator"]["command"])
     listed = {*config.spot_symbols, *(f"{name}.P" for name in config.um_symbols)}
     assert set(env["SYMBOLS"].split(",")) <= listed
+
+
+def test_simulated_stack_shares_no_port_project_or_database_with_the_real_one() -> None:
+    env = read_env(SIMULATOR_ENV)
     assert env["COMPOSE_PROFILES"] in services()["simulator"]["profiles"]
     assert env["COMPOSE_PROJECT_NAME"] != stack()["name"]
-    known = variables_of(COMPOSE.read_text()).keys()
-    assert {name for name in env if not name.startswith("COMPOSE_")} <= known
-    simulated = load_compose({**made_env(), **env})["services"]
-    own_ports = {
-        port.split(":")[1]
-        for services_of in (services(), simulated)
-        for name in ("postgres", "airflow-api-server", "streamer")
-        for port in services_of[name]["ports"]
-    }
-    assert len(own_ports) == 10
+    own = dict.fromkeys(database_url_variables(), "postgresql://mine@db.example:5432/x")
+    simulated = load_compose({**made_env(), **own, **env})
+    assert "db.example" not in str(simulated)
+    assert env["COMPOSE_FILE"] == COMPOSE.name
+
+    def ports(of: Mapping[str, Mapping[str, list[str]]]) -> set[str]:
+        names = ("postgres", "airflow-api-server", "streamer")
+        return {port.split(":")[1] for name in names for port in of[name]["ports"]}
+
+    assert not ports(services()) & ports(simulated["services"])
 
 
-def test_the_streamer_serves_on_the_port_that_is_published() -> None:
-    streamer = services()["streamer"]
-    given = streamer["environment"]
-    names = ("STREAMER_HTTP", "API", "GRPC")
-    settings = Settings(
-        **{f"{name}_HOST".lower(): given[f"{name}_HOST"] for name in names},
-        **{f"{name}_PORT".lower(): given[f"{name}_PORT"] for name in names},
-    )
-    inside = [int(port.rpartition(":")[2]) for port in streamer["ports"]]
-    assert inside == [settings.streamer_http_port, settings.api_port, settings.grpc_port]
-    assert {settings.streamer_http_host, settings.api_host, settings.grpc_host} == {"0.0.0.0"}
-    assert all(port.startswith("127.0.0.1:") for port in streamer["ports"])
-
-
-def test_simulated_candles_never_reach_a_postgres_of_ones_own() -> None:
-    """.env may name one; the simulator's file comes after it and wins."""
-    variables = [one for one in variables_of(COMPOSE.read_text()) if one.endswith("DATABASE_URL")]
-    own = {name: "postgresql://mine@db.example:5432/x" for name in variables}
-    simulated = {**made_env(), **own, **read_env(SIMULATOR_ENV)}
-    assert "db.example" not in str(load_compose(simulated))
-    assert simulated["COMPOSE_FILE"] == COMPOSE.name
-
-
-def test_a_postgres_of_ones_own_replaces_the_container() -> None:
+def test_own_postgres_replaces_the_container() -> None:
     override = yaml.safe_load(OWN_POSTGRES.read_text())
     assert override == {"services": {"postgres": {"profiles": ["unused"]}}}
-    for service in services().values():
+    own = {
+        name: f"postgresql://{name.lower()}@db.example:5432/x" for name in database_url_variables()
+    }
+    for service in load_compose({**made_env(), **own})["services"].values():
         about = service.get("depends_on", {}).get("postgres", {"required": False})
         assert about["required"] is False
-    variables = [
-        name for name in variables_of(COMPOSE.read_text()) if name.endswith("DATABASE_URL")
-    ]
-    own = {name: f"postgresql://{name.lower()}@db.example:5432/x" for name in variables}
-    for service in load_compose({**made_env(), **own})["services"].values():
         for name, value in service.get("environment", {}).items():
-            if name.endswith("DATABASE_URL"):
-                assert value == own[name]
+            assert value == own.get(name, value)
 
 
-# --- the documentation
+# --- Compose and the documentation
 
 
-def test_the_deployment_page_explains_every_variable_service_and_volume() -> None:
+def test_interpolation_follows_compose() -> None:
+    given = {"A": "1", "EMPTY": ""}
+    assert interpolate("x ${A:-no} ${B:-two} ${EMPTY:-three}", given) == "x 1 two three"
+    assert interpolate("${B:-u:${A:?needed}@h}/d", given) == "u:1@h/d"
+    assert interpolate("${A:-u:${C:?needed}@h}", given) == "1"
+    with pytest.raises(MissingVariableError, match="C: needed"):
+        interpolate("${B:-${C:?needed}}", given)
+    with pytest.raises(ValueError, match="neither"):
+        interpolate("${A}", given)
+
+
+def test_compose_accepts_the_files_where_it_is_installed(tmp_path: Path) -> None:
+    program = shutil.which("docker-compose")
+    command = [program] if program else ["docker", "compose"]
+    try:
+        subprocess.run([*command, "version"], check=True, capture_output=True, timeout=60)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("neither docker-compose nor the Compose plugin is installed")
+    env = tmp_path / ".env"
+    env.write_text("".join(f"{name}={value}\n" for name, value in made_env().items()))
+    base = [*command, "--project-directory", ROOT, "-f", COMPOSE, "--env-file", env]
+    plain = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME"}}
+
+    def config(*more: str | Path) -> str:
+        done = subprocess.run(
+            [*base, *more], env=plain, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    theirs = yaml.safe_load(config("--profile", "*", "config"))
+    assert theirs["services"].keys() == services().keys()
+    for name, service in services().items():
+        assert theirs["services"][name].get("environment", {}) == service.get("environment", {})
+    simulated = yaml.safe_load(config("--env-file", SIMULATOR_ENV, "config"))
+    assert "simulator" in simulated["services"]
+    assert "postgres" not in config("-f", OWN_POSTGRES, "config", "--services").split()
+
+
+def test_deployment_page_names_every_variable_service_and_volume() -> None:
     page = (ROOT / "docs" / "deployment.md").read_text()
-    settings = {name.upper() for name in Settings.model_fields}
-    names = variables_of(COMPOSE.read_text()).keys() - settings
-    missing = [
+    names = variables_of(COMPOSE.read_text()).keys() - {
+        one.upper() for one in Settings.model_fields
+    }
+    assert [
         name for name in (*names, *services(), *stack()["volumes"]) if f"`{name}`" not in page
-    ]
-    assert missing == []
+    ] == []
 
 
-def test_the_commands_of_the_deployment_page_name_what_exists() -> None:
+def test_commands_of_the_deployment_page_exist() -> None:
     page = (ROOT / "docs" / "deployment.md").read_text().replace("\\\n", " ")
     words = [line.split("#")[0].split() for line in re.findall(r"docker compose [^`\n]+", page)]
     after = {"exec": {"-T"}, "run": {"--rm"}, "logs": {"-f"}}
@@ -305,14 +435,14 @@ def test_the_commands_of_the_deployment_page_name_what_exists() -> None:
                 rest = rest[rest.index("-v") + 2 :]
             assert rest[0] in services(), line
             if rest[0] == "cli" and rest[1] != "…":
-                assert rest[1] in commands_of_the_cli(), line
+                assert rest[1] in cli_commands(), line
             called += 1
         files = [line[i + 1] for i, word in enumerate(line) if word in {"--env-file", "-f"}]
         assert all((ROOT / file).exists() or file in {".env", "streamer"} for file in files), line
     assert called >= 8
 
 
-def test_the_streamers_of_the_deployment_page_extend_the_one_there_is() -> None:
+def test_example_of_two_streamers_extends_the_service_and_shares_no_symbol() -> None:
     page = (ROOT / "docs" / "deployment.md").read_text()
     (example,) = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, re.S))
     second = example["services"]["streamer-2"]

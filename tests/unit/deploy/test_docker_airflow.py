@@ -1,4 +1,4 @@
-"""Airflow's containers get the local stack's settings, at their own addresses, with given keys."""
+"""Airflow's containers use the local stack's settings with their own addresses and secrets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def container(tmp_path: Path, **changes: str) -> dict[str, str]:
     }
 
 
-def test_processes_meet_at_the_containers_addresses_with_the_given_keys(tmp_path):
+def test_containers_use_the_given_addresses_and_secrets(tmp_path):
     values = container_environment(container(tmp_path), component="api-server")
     assert values["AIRFLOW__API__HOST"] == "0.0.0.0"
     assert values["AIRFLOW__API__PORT"] == str(PORT)
@@ -42,7 +42,7 @@ def test_processes_meet_at_the_containers_addresses_with_the_given_keys(tmp_path
     assert values["AIRFLOW__API__SECRET_KEY"] == "AIRFLOW_SECRET_KEY-value"
 
 
-def test_the_given_password_is_the_logins_and_its_owners_alone(tmp_path):
+def test_given_password_is_stored_readable_only_by_the_owner(tmp_path):
     container_environment(container(tmp_path), component="api-server")
     changed = container(tmp_path, AIRFLOW_ADMIN_PASSWORD="another")
     values = container_environment(changed, component="api-server")
@@ -52,7 +52,7 @@ def test_the_given_password_is_the_logins_and_its_owners_alone(tmp_path):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_settings_of_airflow_that_the_container_names_win(tmp_path):
+def test_airflow_settings_of_the_container_override(tmp_path):
     given = {"AIRFLOW__CORE__PARALLELISM": "9", "AIRFLOW__LOGGING__BASE_LOG_FOLDER": "/var/log/x"}
     values = container_environment(container(tmp_path, **given), component="scheduler")
     assert given.items() <= values.items()
@@ -68,19 +68,19 @@ def test_only_the_scheduler_preloads_dbt(tmp_path):
 
 
 @pytest.mark.parametrize("name", [*SECRETS.values(), *ADDRESSES])
-def test_a_variable_that_is_missing_is_named(tmp_path, name):
+def test_missing_variable_is_named(tmp_path, name):
     with pytest.raises(PermanentError, match=f"lacks {name} "):
         container_environment(container(tmp_path, **{name: ""}), component="scheduler")
 
 
-def test_a_component_is_started_as_in_the_local_stack_and_all_else_is_airflows_command_line():
+def test_components_expand_and_other_commands_go_to_airflow():
     airflow = [sys.executable, "-P", "-m", "airflow"]
     assert command("scheduler") == [*airflow, "scheduler", "--skip-serve-logs"]
     assert command("dags", "list") == [*airflow, "dags", "list"]
     assert command() == airflow
 
 
-def test_what_is_wrong_is_one_line_and_an_exit_code(tmp_path):
+def test_error_is_one_line_and_an_exit_code(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "deploy.docker.airflow", "scheduler"],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""Health checks tell well from unwell, and say why."""
+"""Health checks distinguish healthy from unhealthy services and print the reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from include.errors import PermanentError, TransientError
 
 @contextmanager
 def serving(status: int, body: str) -> Iterator[str]:
-    """The URL of a server that answers everything alike."""
+    """Serve the same response for every request; yield the URL."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -38,13 +38,13 @@ def serving(status: int, body: str) -> Iterator[str]:
         server.server_close()
 
 
-def test_a_service_that_answers_is_well(capsys):
+def test_service_that_answers_is_healthy(capsys):
     with serving(200, "fine") as url:
         assert main(["http", url]) == 0
     assert capsys.readouterr().out == f"{url} answered 4 bytes\n"
 
 
-def test_a_service_that_answers_with_an_error_or_not_at_all_is_not(capsys):
+def test_service_with_error_or_no_answer_is_unhealthy(capsys):
     with serving(503, "no") as url:
         assert main(["http", url]) == 1
     assert "HTTP Error 503" in capsys.readouterr().err
@@ -52,15 +52,15 @@ def test_a_service_that_answers_with_an_error_or_not_at_all_is_not(capsys):
         check_http(url)
 
 
-def test_no_proxy_of_the_environment_is_asked(monkeypatch):
+def test_proxy_variables_are_ignored(monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     with serving(200, "fine") as url:
         assert check_http(url) == b"fine"
 
 
-def test_a_file_is_no_service():
-    with pytest.raises(PermanentError, match="is no http:// URL"):
+def test_file_url_is_rejected():
+    with pytest.raises(PermanentError, match="is not an http://"):
         check_http("file:///etc/hostname")
 
 
@@ -68,30 +68,30 @@ def health(**parts: str | None) -> str:
     return json.dumps({name: {"status": status} for name, status in parts.items()})
 
 
-def test_a_part_of_airflow_is_well_when_the_api_server_says_so(monkeypatch, capsys):
+def test_airflow_component_has_the_status_of_the_api_server(monkeypatch, capsys):
     with serving(200, health(scheduler="healthy", triggerer="unhealthy")) as url:
         monkeypatch.setenv("AIRFLOW_API_URL", url)
         assert main(["airflow", "scheduler"]) == 0
         assert main(["airflow", "triggerer"]) == 1
         assert main(["airflow", "dag_processor"]) == 1
-    said = capsys.readouterr().err
-    assert said == "Airflow's triggerer is unhealthy\nAirflow's dag_processor is unknown\n"
+    printed = capsys.readouterr().err
+    assert printed == "Airflow's triggerer is unhealthy\nAirflow's dag_processor is unknown\n"
 
 
-def test_a_part_of_airflow_that_never_ran_is_not_well():
+def test_airflow_component_that_never_ran_is_unhealthy():
     with serving(200, health(dag_processor=None)) as url, pytest.raises(TransientError):
         check_airflow(url, "dag_processor")
 
 
-def test_a_part_that_airflow_does_not_have_is_refused():
-    with pytest.raises(PermanentError, match="'webserver' is no part of Airflow: metadatabase"):
+def test_unknown_airflow_component_is_rejected():
+    with pytest.raises(PermanentError, match="'webserver' is not one of metadatabase"):
         check_airflow("http://127.0.0.1:1", "webserver")
 
 
 @pytest.mark.parametrize("arguments", [[], ["other"], ["http"], ["streamer", "x"], ["airflow"]])
-def test_a_wrong_call_is_told(arguments, capsys):
+def test_wrong_arguments_print_the_usage(arguments, capsys):
     assert main(arguments) == 2
-    assert capsys.readouterr().err == "usage: health streamer | http URL | airflow PART\n"
+    assert capsys.readouterr().err == "usage: health streamer | http URL | airflow COMPONENT\n"
 
 
 READY = '{"status":"ready","reasons":[]}'
@@ -107,14 +107,14 @@ def serve_as(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("STREAMER_HTTP_PORT", url.rpartition(":")[2])
 
 
-def test_a_streamer_that_is_ready_is_well(monkeypatch, capsys):
+def test_ready_streamer_is_healthy(monkeypatch, capsys):
     with serving(200, READY) as url:
         serve_as(monkeypatch, url)
         assert main(["streamer"]) == 0
     assert capsys.readouterr().out == "ready\n"
 
 
-def test_a_streamer_that_is_not_ready_says_why(monkeypatch, capsys):
+def test_streamer_that_is_not_ready_prints_the_reasons(monkeypatch, capsys):
     with serving(503, NOT_READY) as url:
         serve_as(monkeypatch, url)
         assert main(["streamer"]) == 1
@@ -123,7 +123,7 @@ def test_a_streamer_that_is_not_ready_says_why(monkeypatch, capsys):
     )
 
 
-def test_a_streamer_that_does_not_answer_or_fails_is_not_well(monkeypatch, capsys):
+def test_streamer_with_error_or_no_answer_is_unhealthy(monkeypatch, capsys):
     with serving(500, "no") as url:
         serve_as(monkeypatch, url)
         assert main(["streamer"]) == 1
@@ -135,7 +135,7 @@ def test_a_streamer_that_does_not_answer_or_fails_is_not_well(monkeypatch, capsy
 @pytest.mark.parametrize(
     ("name", "value"), [("STREAMER_HTTP", "false"), ("STREAMER_HTTP_PORT", "0")]
 )
-def test_where_a_streamer_cannot_be_asked_its_database_is(monkeypatch, capsys, name, value):
+def test_database_is_checked_if_the_streamer_serves_no_http(monkeypatch, capsys, name, value):
     monkeypatch.setenv(name, value)
     for variable in ("DATABASE_URL", "STREAMER_DATABASE_URL"):
         monkeypatch.delenv(variable, raising=False)

@@ -1,4 +1,4 @@
-"""Rules and dashboard name only what the streamer serves."""
+"""Alerts and dashboard use only metrics that the streamer exports."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def expressions() -> Iterator[tuple[str, str]]:
 
 
 def wrong_in(expression: str) -> list[str]:
-    """Samples that the streamer does not serve, and labels that they do not have."""
+    """Return unknown metrics and unknown labels of an expression."""
     found, known = [], set(OF_PROMETHEUS)
     for sample, matchers in NAME.findall(expression):
         metric = METRIC_OF.get(sample)
@@ -65,7 +65,7 @@ def wrong_in(expression: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("where", "expression"), expressions())
-def test_each_expression_names_what_the_streamer_serves(where: str, expression: str) -> None:
+def test_expression_uses_existing_metrics_and_labels(where: str, expression: str) -> None:
     assert wrong_in(expression) == []
     assert expression.count("(") == expression.count(")"), where
     assert expression.count("{") == expression.count("}"), where
@@ -81,11 +81,11 @@ def test_each_expression_names_what_the_streamer_serves(where: str, expression: 
         "candelabra_lag_seconds > 1",
     ],
 )
-def test_a_wrong_expression_is_found(expression: str) -> None:
+def test_wrong_expression_is_found(expression: str) -> None:
     assert wrong_in(expression) != []
 
 
-def test_the_dashboard_shows_every_metric() -> None:
+def test_dashboard_shows_every_metric() -> None:
     shown = {
         METRIC_OF[sample]
         for panel in panels()
@@ -96,7 +96,7 @@ def test_the_dashboard_shows_every_metric() -> None:
     assert shown | variables == METRICS.keys()
 
 
-def test_the_dashboard_asks_the_source_that_its_variable_names() -> None:
+def test_dashboard_uses_the_chosen_data_source_and_no_address() -> None:
     first = DASHBOARD["templating"]["list"][0]
     assert (first["type"], first["query"]) == ("datasource", "prometheus")
     chosen = {"type": "prometheus", "uid": f"${{{first['name']}}}"}
@@ -108,27 +108,7 @@ def test_the_dashboard_asks_the_source_that_its_variable_names() -> None:
     assert not re.search(r"https?://|\b\d+\.\d+\.\d+\.\d+\b", json.dumps(DASHBOARD))
 
 
-def test_panels_lie_beside_each_other_and_have_numbers_of_their_own() -> None:
-    numbers = [panel["id"] for panel in DASHBOARD["panels"]]
-    assert len(numbers) == len(set(numbers))
-    cells: set[tuple[int, int]] = set()
-    for panel in DASHBOARD["panels"]:
-        at = panel["gridPos"]
-        taken = {
-            (x, y)
-            for x in range(at["x"], at["x"] + at["w"])
-            for y in range(at["y"], at["y"] + at["h"])
-        }
-        assert not cells & taken, panel["title"]
-        assert all(x < 24 for x, _ in taken)
-        cells |= taken
-    for panel in panels():
-        references = [target["refId"] for target in panel["targets"]]
-        assert len(references) == len(set(references))
-        assert panel["description"]
-
-
-def test_each_alert_says_what_it_means_and_how_urgent_it_is() -> None:
+def test_alert_has_severity_summary_and_known_labels() -> None:
     names = [rule["alert"] for rule in RULES]
     assert len(names) == len(set(names))
     for rule in RULES:
@@ -141,10 +121,10 @@ def test_each_alert_says_what_it_means_and_how_urgent_it_is() -> None:
         assert used <= kept, rule["alert"]
 
 
-def test_prometheus_is_told_the_port_the_streamer_serves_on_and_the_rules_there_are() -> None:
-    told = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
-    [job] = told["scrape_configs"]
+def test_prometheus_scrapes_the_default_port_and_loads_the_rules() -> None:
+    config = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
+    [job] = config["scrape_configs"]
     assert job["static_configs"][0]["targets"] == [f"127.0.0.1:{STREAMER_HTTP_PORT}"]
-    assert [name for name in told["rule_files"] if not (FOLDER / name).exists()] == []
+    assert [name for name in config["rule_files"] if not (FOLDER / name).exists()] == []
     asked = {one for rule in RULES for one in re.findall(r'job="(\w+)"', rule["expr"])}
     assert asked == {job["job_name"]}

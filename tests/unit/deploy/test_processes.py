@@ -1,4 +1,4 @@
-"""Children end with their supervisor, even those that left the process group."""
+"""Child processes end with their supervisor, even those that left the process group."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from deploy.local import processes
 from deploy.local.processes import MARKER, SupervisedProcess, end_marked, marked, stop_all, tail
 
-OBEDIENT = "import time; print('up', flush=True); time.sleep(600)"
+POLITE = "import time; print('up', flush=True); time.sleep(600)"
 DEAF = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
     "print('up', flush=True); time.sleep(600)"
@@ -25,7 +26,7 @@ print('up', flush=True)
 time.sleep(600)
 """
 
-WAITS_FOR_ITS_RUNAWAY = f"""
+WAITS_FOR_RUNAWAY = f"""
 import signal, subprocess, sys
 child = subprocess.Popen([sys.executable, '-c', {DEAF!r}], start_new_session=True)
 signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0 if child.wait() else 1))
@@ -34,11 +35,16 @@ signal.pause()
 """
 
 
-def wait_until(holds: Callable[[], bool], timeout_s: float = 20.0) -> None:
+def wait_until(holds: Callable[[], bool], timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not holds():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
+        assert time.monotonic() < deadline, f"not true within {timeout_s:g} s"
         time.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "DESCENDANT_GRACE_S", 0.2)
 
 
 @pytest.fixture
@@ -66,45 +72,43 @@ def start(tmp_path: Path, marker: str):
     stop_all(started, marker=marker, term_timeout_s=0.0)
 
 
-def test_a_child_that_obeys_is_gone_after_sigterm(start, marker):
-    child = start(OBEDIENT)
+def test_child_ends_after_sigterm(start, marker):
+    child = start(POLITE)
     assert [process.pid for process in marked(marker)] == [child.pid]
-    assert stop_all([child], marker=marker, term_timeout_s=10) == []
+    assert stop_all([child], marker=marker, term_timeout_s=60) == []
     assert marked(marker) == []
 
 
-def test_a_child_that_ignores_sigterm_is_killed_and_named(start, marker):
-    deaf = start(DEAF, "deaf")
-    polite = start(OBEDIENT, "polite")
-    assert stop_all([deaf, polite], marker=marker, term_timeout_s=0.5) == ["deaf"]
+def test_child_that_ignores_sigterm_is_killed_and_named(start, marker):
+    assert stop_all([start(DEAF, "deaf")], marker=marker, term_timeout_s=0.1) == ["deaf"]
     assert marked(marker) == []
 
 
-def test_a_descendant_that_left_the_group_is_ended_too(start, marker):
+def test_descendant_that_left_the_group_ends_too(start, marker):
     child = start(WITH_RUNAWAY, ready=2)
     assert len(marked(marker)) == 2
     stop_all([child], marker=marker, term_timeout_s=10)
     assert marked(marker) == []
 
 
-def test_a_child_that_waits_for_a_descendant_need_not_be_killed(start, marker):
-    child = start(WAITS_FOR_ITS_RUNAWAY, ready=2)
-    assert stop_all([child], marker=marker, term_timeout_s=20) == []
+def test_child_that_waits_for_a_descendant_ends_by_itself(start, marker):
+    child = start(WAITS_FOR_RUNAWAY, ready=2)
+    assert stop_all([child], marker=marker, term_timeout_s=60) == []
     end = child.exited()
     assert end is not None
     assert end.exit_code == 0
     assert marked(marker) == []
 
 
-def test_orphans_are_found_by_their_marker_and_by_nothing_else(start, marker):
-    child = start(OBEDIENT)
+def test_orphans_are_found_only_by_their_marker(start, marker):
+    child = start(POLITE)
     assert end_marked(f"not-{marker}", term_timeout_s=1) == 0
     assert child.exited() is None
-    assert end_marked(marker, term_timeout_s=5) == 1
+    assert end_marked(marker, term_timeout_s=60) == 1
     wait_until(lambda: child.exited() is not None)
 
 
-def test_an_unasked_end_tells_name_exit_code_and_the_end_of_the_log(start):
+def test_unexpected_exit_has_name_exit_code_and_log_tail(start):
     child = start("print('up'); raise SystemExit('out of luck')", "unlucky")
     wait_until(lambda: child.exited() is not None)
     end = child.exited()
@@ -114,13 +118,13 @@ def test_an_unasked_end_tells_name_exit_code_and_the_end_of_the_log(start):
     assert "out of luck" in str(end)
 
 
-def test_an_end_by_signal_names_the_signal(start):
+def test_exit_by_signal_names_the_signal(start):
     child = start("import os, signal; print('up', flush=True); os.kill(os.getpid(), 9)")
     wait_until(lambda: child.exited() is not None)
-    assert "was ended by SIGKILL" in str(child.exited())
+    assert "was killed by SIGKILL" in str(child.exited())
 
 
-def test_the_tail_of_a_log_is_its_last_lines(tmp_path):
+def test_tail_returns_the_last_lines(tmp_path):
     file = tmp_path / "long.log"
     file.write_text("".join(f"line {n}\n" for n in range(10_000)))
     assert tail(file, lines=2) == "line 9998\nline 9999"

@@ -1,4 +1,4 @@
-"""The program that setup makes, and the versions of Python that are promised."""
+"""The program that setup creates, and the supported versions of Python."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SETUP = ROOT / "deploy" / "setup.sh"
 
 
 def made_environment(folder: Path) -> Path:
-    """An environment that setup takes for finished, but for its program."""
+    """Create an environment that setup considers complete except for its program."""
     (folder / "bin").mkdir(parents=True)
     python = folder / "bin" / "python"
     python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
@@ -29,7 +29,7 @@ def made_environment(folder: Path) -> Path:
     return folder
 
 
-def test_the_program_runs_from_anywhere_by_whatever_path(tmp_path: Path) -> None:
+def test_program_runs_from_any_folder_and_through_a_link(tmp_path: Path) -> None:
     environment = made_environment(tmp_path / "it's a place")
     done = subprocess.run(
         ["sh", str(SETUP), str(environment), str(environment / "lock.txt")],
@@ -46,7 +46,7 @@ def test_the_program_runs_from_anywhere_by_whatever_path(tmp_path: Path) -> None
     assert "Usage: candelabra migrate" in shown.stdout, shown.stderr
 
 
-def test_the_same_versions_of_python_are_promised_everywhere() -> None:
+def test_supported_python_versions_are_the_same_everywhere() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     promised = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", project["project"]["requires-python"])
     assert promised is not None

@@ -106,7 +106,7 @@ def test_a_stack_streams_is_alone_notices_a_death_and_leaves_nothing(home: Path)
         (streamer,) = [p for p in marked((home / "marker").read_text()) if "stream" in p.cmdline()]
         streamer.kill()
         said = wait_for_check(stack)
-        assert said.startswith(f"the streamer was ended by SIGKILL; end of {stack.logs}")
+        assert said.startswith(f"the streamer was killed by SIGKILL; end of {stack.logs}")
         assert "stream_connected" in said
     assert running(home) == []
     assert not file.exists()
