@@ -70,7 +70,7 @@ class ServedMarket:
     def forget(self, symbols: Iterable[str]) -> None:
         """Symbols are streamed no longer: what is known of their best prices is over."""
         if self.ticks is not None:
-            self.ticks.quotes.drop(symbols)
+            self.ticks.book_tickers.forget(symbols)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ async def serve_hub(
     """Serve what a streamer folds, in its own event loop, until cancelled."""
     hub = observed.hub
     market = ServedMarket(
-        partial(hub.subscribe, tells_streamed=True),
+        partial(hub.subscribe, reports_streamed=True),
         streamed=lambda: hub.symbols,
         now_us=now_us,
         newest=hub.newest,
@@ -157,8 +157,8 @@ async def serve_hub(
     async with served(settings, market, url=url) as serving:
         observed.grpc_address, observed.api_url = serving.grpc_address, serving.api_url
         quotes = BookTickers(
-            observed.ticks.quotes,
-            lambda market: quote_line(settings, market, observed.ticks.quotes),
+            observed.ticks.book_tickers,
+            lambda market: quote_line(settings, market, observed.ticks.book_tickers),
         )
         quoting = asyncio.create_task(quotes.run(), name="quotes")
         works = [serving.listening, quoting]

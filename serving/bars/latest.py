@@ -82,7 +82,7 @@ class Latest:
             wait_s: for those that nobody asked for lately.
         """
         followed = self._follow(names, timeframe)
-        followed.note(followed.watch.take(BATCH))
+        followed.note(followed.watch.drain(BATCH))
         for name in names & followed.newest.keys():
             if not self._board.knows(name):  # dropped; it may be streamed again some day
                 del followed.newest[name]
@@ -97,7 +97,7 @@ class Latest:
     def _follow(self, names: frozenset[str], timeframe: Timeframe) -> _Followed:
         followed = self._followed.get(timeframe.name)
         if followed is None:
-            followed = _Followed(self._board.watch([], [timeframe]))
+            followed = _Followed(self._board.subscribe([], [timeframe]))
             self._followed[timeframe.name] = followed
             self._look_later(timeframe.name)
         now_s = self._clock()
@@ -106,7 +106,7 @@ class Latest:
             followed.asked_s[name] = now_s
         too_many = max(0, len(followed.asked_s) - self._max_followed)
         self._leave(followed, list(followed.asked_s)[:too_many])
-        self._board.extend(followed.watch, names)
+        self._board.add_symbols(followed.watch, names)
         return followed
 
     def _look_later(self, name: str) -> None:
@@ -121,13 +121,13 @@ class Latest:
             self._look_later(name)
             return
         del self._followed[name]
-        followed.watch.leave()
+        followed.watch.unsubscribe()
 
     def _leave(self, followed: _Followed, symbols: Sequence[str]) -> None:
         for symbol in symbols:
             del followed.asked_s[symbol]
             followed.newest.pop(symbol, None)
-        self._board.reduce(followed.watch, symbols)
+        self._board.remove_symbols(followed.watch, symbols)
 
 
 async def _until_known(followed: _Followed, names: frozenset[str]) -> None:
@@ -135,7 +135,7 @@ async def _until_known(followed: _Followed, names: frozenset[str]) -> None:
     while not names <= followed.newest.keys():
         async with followed.turn:
             if not names <= followed.newest.keys():
-                bars = await followed.watch.next(BATCH)
+                bars = await followed.watch.receive(BATCH)
                 if bars is None:
                     return
                 followed.note(bars)

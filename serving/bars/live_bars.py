@@ -118,20 +118,20 @@ class LiveBars:
 
     # --- for readers
 
-    def watch(
+    def subscribe(
         self,
         symbols: Iterable[str] | None,
         timeframes: Sequence[Timeframe],
         *,
         closed_only: bool = False,
-        tells_streamed: bool = False,
+        reports_streamed: bool = False,
     ) -> BarSubscription:
         """Begin to watch bars; the present ones come first.
 
         Args:
             symbols: None for all.
             closed_only: leave bars out until they are over.
-            tells_streamed: tell also which of the symbols are streamed.
+            reports_streamed: tell also which of the symbols are streamed.
         """
         wanted = None if symbols is None else frozenset(symbols)
         watch = BarSubscription(
@@ -139,21 +139,21 @@ class LiveBars:
             timeframes,
             closed_only=closed_only,
             bar=self._bar,
-            symbols_of_all=lambda: len(self._states),
-            on_leave=self._leave,
-            tells_streamed=tells_streamed,
+            count_symbols=lambda: len(self._states),
+            on_unsubscribe=self._leave,
+            reports_streamed=reports_streamed,
         )
         if self._streamed is not None:
-            watch.put_streamed(self._streamed)
+            watch.report_streamed(self._streamed)
         self._watches.append(watch)
         self._is_watched.set()
         if self._is_over:
-            watch.end()
+            watch.close()
         for symbol in self._states if wanted is None else wanted & self._states.keys():
             self._begin(watch, symbol)
         return watch
 
-    def extend(self, watch: BarSubscription, symbols: Iterable[str]) -> None:
+    def add_symbols(self, watch: BarSubscription, symbols: Iterable[str]) -> None:
         """Watch further symbols; their present bars come first."""
         if watch.symbols is None:
             return
@@ -162,7 +162,7 @@ class LiveBars:
         for symbol in sorted(fresh & self._states.keys()):
             self._begin(watch, symbol)
 
-    def reduce(self, watch: BarSubscription, symbols: Iterable[str]) -> None:
+    def remove_symbols(self, watch: BarSubscription, symbols: Iterable[str]) -> None:
         """Watch these symbols no longer."""
         if watch.symbols is None:
             return
@@ -173,7 +173,7 @@ class LiveBars:
     def is_known(self, watch: BarSubscription) -> bool:
         """Whether the present state of all that a watch wants has been told or waits for it."""
         return self._has_begun and not (
-            watch.has_coarse
+            watch.has_longer_bars
             and any(
                 watch.symbols is None or symbol in watch.symbols
                 for symbol in (*self._to_read, *self._reading)
@@ -208,11 +208,11 @@ class LiveBars:
         changes = self._changes()
         try:
             while self._watches or self._is_always_on:
-                batch = await changes.next()
+                batch = await changes.receive()
                 if batch is None:
                     self._is_over = True
                     for watch in self._watches:
-                        watch.end()
+                        watch.close()
                     return
                 self._take(batch)
             self._is_watched.clear()
@@ -221,14 +221,14 @@ class LiveBars:
             self._streamed = None
             self._has_begun = False
         finally:
-            changes.leave()
+            changes.unsubscribe()
 
     def _take(self, batch: Batch) -> None:
         if batch.streamed is not None:
             self._list(batch.streamed)
         for symbol, (start_us, end_us) in batch.missed.items():
             for watch in self._watches:
-                watch.miss(symbol, start_us, end_us)
+                watch.report_missed_minutes(symbol, start_us, end_us)
             if symbol in self._bars:
                 self._ask(symbol)
         for update in batch.updates:
@@ -236,7 +236,7 @@ class LiveBars:
         if not self._has_begun and not batch.is_cut:
             self._has_begun = True
             for watch in self._watches:
-                watch.note_begun()
+                watch.report_snapshot_end()
 
     def _list(self, streamed: frozenset[str]) -> None:
         """These symbols are streamed: nothing is remembered of others."""
@@ -244,13 +244,13 @@ class LiveBars:
         if dropped := self._states.keys() - streamed:
             for symbol in dropped:
                 for watch in self._watching.pop(symbol, ()):
-                    watch.drop(symbol)  # which asks for its bars
+                    watch.freeze(symbol)  # which asks for its bars
                 for known in (self._states, self._bars, self._read_for, self._to_read):
                     known.pop(symbol, None)
             log.info("symbols_forgotten", count=len(dropped), some=sorted(dropped)[:10])
             self._on_dropped(dropped)
         for watch in self._watches:
-            watch.put_streamed(streamed)
+            watch.report_streamed(streamed)
         if before is not None and before != streamed:
             for tell in list(self.on_listed):
                 tell(before - streamed, streamed - before)
@@ -260,7 +260,7 @@ class LiveBars:
         symbol, open_time_us = candle.symbol, candle.open_time_us
         if self._streamed is not None and symbol not in self._streamed:
             for watch in self._wanting(symbol):
-                watch.put_minute(update)  # made before it was dropped
+                watch.enqueue_minute(update)  # made before it was dropped
             return
         states = self._states.get(symbol)
         if states is None:
@@ -282,9 +282,9 @@ class LiveBars:
             self._ask(symbol)
             bars = None
         for watch in self._watching.get(symbol, ()):
-            watch.put_minute(update)
+            watch.enqueue_minute(update)
             if bars is not None:
-                watch.mark(symbol, open_time_us)
+                watch.mark_bars(symbol, open_time_us)
 
     def _wanting(self, symbol: str) -> list[BarSubscription]:
         return [one for one in self._watches if one.symbols is None or symbol in one.symbols]
@@ -293,10 +293,10 @@ class LiveBars:
         """Tell a new watch what there is of a symbol."""
         self._watching.setdefault(symbol, []).append(watch)
         for _, update in sorted(self._states.get(symbol, {}).items()):
-            watch.put_minute(update)
-        if watch.has_coarse and (bars := self._bars.get(symbol)) is not None:
-            watch.mark_all(symbol, bars.newest_us)
-        elif watch.has_coarse:
+            watch.enqueue_minute(update)
+        if watch.has_longer_bars and (bars := self._bars.get(symbol)) is not None:
+            watch.mark_newest_bars(symbol, bars.newest_us)
+        elif watch.has_longer_bars:
             self._ask(symbol)
 
     def _leave(self, watch: BarSubscription) -> None:
@@ -310,7 +310,7 @@ class LiveBars:
     def _forget(self, watch: BarSubscription, symbol: str) -> None:
         if watch in (watching := self._watching.get(symbol, [])):
             watching.remove(watch)
-        watch.forget(symbol)
+        watch.remove(symbol)
         if not self._is_wanted(symbol):
             self._bars.pop(symbol, None)
             self._read_for.pop(symbol, None)
@@ -382,7 +382,7 @@ class LiveBars:
             self._adopt(symbol, newest_us, parts)
 
     def _is_wanted(self, symbol: str) -> bool:
-        return any(one.has_coarse for one in self._watching.get(symbol, ()))
+        return any(one.has_longer_bars for one in self._watching.get(symbol, ()))
 
     def _adopt(self, symbol: str, newest_us: int, parts: Parts) -> None:
         if not self._is_wanted(symbol):
@@ -396,5 +396,5 @@ class LiveBars:
         changed = sorted(one for one in self._read_for.pop(symbol, ()) if one >= first_us)
         for watch in self._watching[symbol]:
             for hour_us in changed:
-                watch.mark_hour(symbol, hour_us)
-            watch.mark_all(symbol, bars.newest_us)
+                watch.mark_bars_of_hour(symbol, hour_us)
+            watch.mark_newest_bars(symbol, bars.newest_us)

@@ -1,24 +1,22 @@
-"""What one reader is told of bars, at its own pace."""
+"""Bar changes for one reader, at its own pace."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
-from types import TracebackType
 
 from include.domain.candles import Candle, Source, Status
 from include.domain.timeframes import HOUR_US, TIMEFRAMES, Timeframe
+from streamer.hub.mailbox import Mailbox, TimeRange
 from streamer.hub.subscription import CandleUpdate
 
 BATCH_UPDATES = 200
-"""Most bars of one batch: joined and written in a few milliseconds, in which nothing else moves."""
-MIN_WAITING = 1_000
-BARS_IN_HAND = 10
-"""Bars that may wait for a reader, of a symbol and timeframe."""
+"""Bars of one batch at most: joined and encoded in a few ms, during which the loop is blocked."""
+MIN_CAPACITY = 1_000
+BARS_PER_SERIES = 10
+"""Bars that may wait for a reader, of one symbol and timeframe; and in all, at least."""
 BARS_REMEMBERED = 2
-"""Of a symbol and timeframe, with which a reader is told what is new alone."""
+"""Delivered bars of a symbol and timeframe that are remembered, to deliver only changes."""
 MINUTE = TIMEFRAMES["1m"].name
 
 Key = tuple[str, str, int]
@@ -30,12 +28,12 @@ class BarUpdate:
     """The state of one bar.
 
     Attributes:
-        minute_count: minutes that are there.
+        minute_count: minutes that the bar holds so far.
         is_closed: its last minute is over.
-        status, source: how sure a settled minute is; None for anything else.
-        is_revision: it was told before as closed, with other values, or may have been where it
-            is older than what is remembered of this reader.
-        has_quotes: False where the quote volumes cannot be known yet.
+        status, source: of a settled minute; None for anything else.
+        is_revision: the reader received the bar as closed before, with other values, or may have,
+            if the bar is older than what is remembered of this reader.
+        has_quotes: False if the quote volumes are not known yet.
     """
 
     timeframe: str
@@ -50,7 +48,7 @@ class BarUpdate:
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """Bars of a symbol whose states were not told: open times in µs, half open."""
+    """Bars of a symbol whose states the reader did not receive: open times in µs, half open."""
 
     symbol: str
     timeframe: str
@@ -60,11 +58,11 @@ class Missed:
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """What changed since the last one, in the order in which it began to wait.
+    """What changed since the previous batch, in the order in which it was enqueued.
 
     Attributes:
-        streamed: those of the watched symbols that are streamed, where that is to be told and has
-            changed; None otherwise.
+        streamed: the subscribed symbols that are streamed, if the reader asked for them and they
+            have changed; else None.
     """
 
     updates: list[BarUpdate]
@@ -76,12 +74,12 @@ class Bars:
 
 
 @dataclass(slots=True)
-class _Told:
-    """What a reader was told last of a symbol's bars of a timeframe, by open time."""
+class _Delivered:
+    """The bars of one symbol and timeframe that a reader received last, by open time."""
 
     bars: dict[int, BarUpdate] = field(default_factory=dict)
     forgotten_until_us: int = 0
-    """Bars that opened before this may have been told."""
+    """The reader may have received bars that opened before this."""
 
     def note(self, update: BarUpdate) -> None:
         self.bars[update.candle.open_time_us] = update
@@ -91,17 +89,17 @@ class _Told:
             self.forgotten_until_us = max(self.forgotten_until_us, oldest_us + 1)
 
 
-class BarSubscription:
-    """One reader's view of bars. Take them by ``next``; leaving the context ends it.
+class BarSubscription(Mailbox[Key, "CandleUpdate | BarUpdate | None", tuple[str, str], TimeRange]):
+    """Bar changes of some symbols, or of all, for one reader. ``LiveBars.subscribe`` makes it.
 
-    ``Board.watch`` makes it.
+    A minute waits as its update; a longer bar waits as None and is joined when it is received.
 
     Args:
         symbols: None for all.
-        bar: a bar of more than a minute as it stands; None where it is not in memory.
-        symbols_of_all: how many symbols there are.
-        on_leave: told when the reader wants no more.
-        tells_streamed: tell also which of the symbols are streamed.
+        bar: returns a longer bar as it is now; None if it is not in memory.
+        count_symbols: returns how many symbols there are in all.
+        on_unsubscribe: called when the reader wants nothing more.
+        reports_streamed: report also which of the symbols are streamed.
     """
 
     def __init__(
@@ -111,197 +109,142 @@ class BarSubscription:
         *,
         closed_only: bool,
         bar: Callable[[str, Timeframe, int], BarUpdate | None],
-        symbols_of_all: Callable[[], int],
-        on_leave: Callable[[BarSubscription], None],
-        tells_streamed: bool = False,
+        count_symbols: Callable[[], int],
+        on_unsubscribe: Callable[[BarSubscription], None],
+        reports_streamed: bool = False,
     ) -> None:
+        super().__init__(self._max_waiting, on_unsubscribe=on_unsubscribe)
         self.symbols = symbols
-        self._coarse = [one for one in timeframes if one.name != MINUTE]
+        self._longer = [one for one in timeframes if one.name != MINUTE]
         self._has_minutes = any(one.name == MINUTE for one in timeframes)
         self._by_name = {one.name: one for one in timeframes}
         self._closed_only = closed_only
         self._bar = bar
-        self._symbols_of_all = symbols_of_all
-        self._on_leave = on_leave
-        self._tells_streamed = tells_streamed
+        self._count_symbols = count_symbols
+        self._reports_streamed = reports_streamed
         self._streamed: frozenset[str] | None = None
-        """All that are streamed; None until that is known."""
-        self._told_streamed: frozenset[str] | None = None
+        """All streamed symbols; None until they are known."""
+        self._streamed_delivered: frozenset[str] | None = None
         self._is_streamed_new = False
-        self._is_begun_new = False
-        self._waiting: dict[Key, CandleUpdate | BarUpdate | None] = {}
-        """None: as it stands when it is taken."""
-        self._missed: dict[tuple[str, str], tuple[int, int]] = {}
-        self._told: dict[tuple[str, str], _Told] = {}
-        self._wake = asyncio.Event()
-        self._is_over = False
-        self._was_cut = False
-        self.conflated = 0
-        """Changes of a bar whose last change had not been taken yet."""
+        self._is_snapshot_new = False
+        self._delivered: dict[tuple[str, str], _Delivered] = {}
 
     @property
-    def has_coarse(self) -> bool:
-        """Whether bars of more than a minute are watched."""
-        return bool(self._coarse)
+    def has_longer_bars(self) -> bool:
+        """Whether bars of more than a minute are subscribed."""
+        return bool(self._longer)
 
-    @property
-    def waiting(self) -> int:
-        """Bars that changed and were not taken yet."""
-        return len(self._waiting)
+    # --- for LiveBars
 
-    # --- for the board
-
-    def put_minute(self, update: CandleUpdate) -> None:
-        """A minute has changed."""
+    def enqueue_minute(self, update: CandleUpdate) -> None:
+        """Add a minute's new state."""
         if not self._has_minutes or (self._closed_only and not update.is_closed):
             return
         key = (update.candle.symbol, MINUTE, update.candle.open_time_us)
-        waiting = self._waiting.get(key)
+        waiting = self._items.get(key)
         if waiting is not None and waiting.is_revision and not update.is_revision:
             update = replace(update, is_revision=True)
-        self._put(key, update)
+        self.enqueue(key, update)
 
-    def mark(self, symbol: str, minute_us: int) -> None:
-        """The bars that hold a minute have changed."""
-        for timeframe in self._coarse:
-            self._put((symbol, timeframe.name, timeframe.open_time_us(minute_us)), None)
+    def mark_bars(self, symbol: str, minute_us: int) -> None:
+        """Mark the longer bars that hold a minute as changed."""
+        for timeframe in self._longer:
+            self.enqueue((symbol, timeframe.name, timeframe.open_time_us(minute_us)), None)
 
-    def mark_hour(self, symbol: str, hour_us: int) -> None:
-        """The bars that hold a whole hour have changed."""
-        for timeframe in self._coarse:
+    def mark_bars_of_hour(self, symbol: str, hour_us: int) -> None:
+        """Mark the bars that hold a whole hour as changed."""
+        for timeframe in self._longer:
             if timeframe.width_us is None or timeframe.width_us >= HOUR_US:
-                self._put((symbol, timeframe.name, timeframe.open_time_us(hour_us)), None)
+                self.enqueue((symbol, timeframe.name, timeframe.open_time_us(hour_us)), None)
 
-    def mark_all(self, symbol: str, newest_us: int) -> None:
-        """All bars in memory may have changed: the newest, and those before them."""
-        for timeframe in self._coarse:
+    def mark_newest_bars(self, symbol: str, newest_us: int) -> None:
+        """Mark all bars in memory as changed: the newest of each timeframe and the one before."""
+        for timeframe in self._longer:
             newest = timeframe.open_time_us(newest_us)
-            self._put((symbol, timeframe.name, timeframe.open_time_us(newest - 1)), None)
-            self._put((symbol, timeframe.name, newest), None)
+            self.enqueue((symbol, timeframe.name, timeframe.open_time_us(newest - 1)), None)
+            self.enqueue((symbol, timeframe.name, newest), None)
 
-    def miss(self, symbol: str, start_us: int, end_us: int) -> None:
-        """States of minutes in this range were lost before they came here."""
+    def report_missed_minutes(self, symbol: str, start_us: int, end_us: int) -> None:
+        """Report minutes whose states were lost before they came here."""
         if self._has_minutes and (self.symbols is None or symbol in self.symbols):
-            self._note_missed(symbol, MINUTE, start_us, end_us)
-            self._wake.set()
+            self.report_missed((symbol, MINUTE), TimeRange(start_us, end_us))
 
-    def put_streamed(self, streamed: frozenset[str]) -> None:
-        """These symbols are streamed, of all that there are."""
-        if self._tells_streamed:
+    def report_streamed(self, streamed: frozenset[str]) -> None:
+        """Report the streamed symbols, out of all symbols."""
+        if self._reports_streamed:
             self._streamed, self._is_streamed_new = streamed, True
-            self._wake.set()
+            self.wake()
 
-    def note_begun(self) -> None:
-        """All was put that there was in the beginning; who waits for that is woken once."""
-        if self._tells_streamed:
-            self._is_begun_new = True
-            self._wake.set()
+    def report_snapshot_end(self) -> None:
+        """Wake the reader once everything known at the start has been enqueued."""
+        if self._reports_streamed:
+            self._is_snapshot_new = True
+            self.wake()
 
-    def forget(self, symbol: str) -> None:
-        """Nothing of a symbol is wanted any more."""
-        for key in [one for one in self._waiting if one[0] == symbol]:
-            del self._waiting[key]
-        self.drop(symbol)
+    def remove(self, symbol: str) -> None:
+        """Discard what waits of a symbol that the reader no longer wants."""
+        self.discard(lambda key: key[0] == symbol)
+        self.freeze(symbol)
 
-    def drop(self, symbol: str) -> None:
-        """A symbol is streamed no longer; what waits of it is still told, as it stands now."""
-        marks = [key for key, state in self._waiting.items() if state is None and key[0] == symbol]
-        for key in marks:
-            if (update := self._tell(key, None)) is None:
-                del self._waiting[key]
-            else:
-                self._waiting[key] = update
+    def freeze(self, symbol: str) -> None:
+        """Fix the waiting bars of a symbol that is no longer streamed as they are now."""
+        marks = [key for key, state in self._items.items() if state is None and key[0] == symbol]
+        states = {key: self._update(key, None) for key in marks}
+        self.discard(lambda key: key in states and states[key] is None)
+        self._items |= {key: state for key, state in states.items() if state is not None}
         for timeframe in self._by_name:
-            self._told.pop((symbol, timeframe), None)
-
-    def end(self) -> None:
-        """Nothing will come any more."""
-        self._is_over = True
-        self._wake.set()
+            self._delivered.pop((symbol, timeframe), None)
 
     # --- for the reader
 
-    async def next(self, most: int = BATCH_UPDATES) -> Bars | None:
-        """Wait until something changed; None once all is told and nothing will come.
+    async def receive(self, limit: int = BATCH_UPDATES) -> Bars | None:
+        """Wait until something changed; None once everything was received and nothing will come.
 
-        Empty where nothing changed, but the beginning is complete now.
+        The batch is empty if nothing changed but the snapshot is complete now.
         """
-        if self._was_cut:
-            await asyncio.sleep(0)  # a backlog of any length must not hold up the rest
-        while not (bars := self.take(most)):
-            if self._waiting:
-                await asyncio.sleep(0)
-                continue
-            if self._is_over:
-                return None
-            if self._is_begun_new:
-                break
-            self._wake.clear()
-            await self._wake.wait()
-        self._is_begun_new = self._is_begun_new and bool(self._waiting)
-        return bars
+        while await self.ready():
+            bars = self.drain(limit)
+            is_complete = self._is_snapshot_new and not self.waiting
+            if bars or is_complete:
+                self._is_snapshot_new = self._is_snapshot_new and not is_complete
+                return bars
+        return None
 
-    def take(self, most: int = BATCH_UPDATES) -> Bars:
-        """What changed so far, without waiting; empty where nothing did."""
-        self._was_cut = len(self._waiting) > most
-        taken = list(islice(self._waiting.items(), most))
-        for key, _ in taken:
-            del self._waiting[key]
-        updates = [told for key, state in taken if (told := self._tell(key, state)) is not None]
-        missed = [Missed(*key, *bounds) for key, bounds in self._missed.items()]
-        self._missed = {}
+    def drain(self, limit: int = BATCH_UPDATES) -> Bars:
+        """Take the changes so far, without waiting; empty if there are none."""
+        updates = [
+            update
+            for key, state in self.take(limit)
+            if (update := self._update(key, state)) is not None
+        ]
+        missed = [Missed(*key, *span) for key, span in self.take_missed().items()]
         return Bars(updates, missed, self._take_streamed())
 
-    def leave(self) -> None:
-        """End it; a reader that waits gets what is left, then None."""
-        self._on_leave(self)
-        self.end()
-
-    def __enter__(self) -> BarSubscription:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.leave()
-
     # --- inside
+
+    def _missed_by_eviction(
+        self, key: Key, item: CandleUpdate | BarUpdate | None
+    ) -> tuple[tuple[str, str], TimeRange]:
+        symbol, name, open_time_us = key
+        end_us = TIMEFRAMES[name].next_open_us(open_time_us)
+        return (symbol, name), TimeRange(open_time_us, end_us)
 
     def _take_streamed(self) -> frozenset[str] | None:
         if not self._is_streamed_new or self._streamed is None:
             return None
         self._is_streamed_new = False
         streamed = self._streamed if self.symbols is None else self._streamed & self.symbols
-        if streamed == self._told_streamed:
+        if streamed == self._streamed_delivered:
             return None
-        self._told_streamed = streamed
+        self._streamed_delivered = streamed
         return streamed
 
-    def _put(self, key: Key, state: CandleUpdate | None) -> None:
-        if key in self._waiting:
-            self.conflated += 1
-        elif len(self._waiting) >= self._max_waiting():
-            first = next(iter(self._waiting))
-            del self._waiting[first]
-            symbol, name, open_time_us = first
-            end_us = TIMEFRAMES[name].next_open_us(open_time_us)
-            self._note_missed(symbol, name, open_time_us, end_us)
-        self._waiting[key] = state
-        self._wake.set()
-
     def _max_waiting(self) -> int:
-        symbols = self._symbols_of_all() if self.symbols is None else len(self.symbols)
-        return max(BARS_IN_HAND * symbols * len(self._by_name), MIN_WAITING)
+        symbols = self._count_symbols() if self.symbols is None else len(self.symbols)
+        return max(BARS_PER_SERIES * symbols * len(self._by_name), MIN_CAPACITY)
 
-    def _note_missed(self, symbol: str, name: str, start_us: int, end_us: int) -> None:
-        known = self._missed.get((symbol, name), (start_us, end_us))
-        self._missed[symbol, name] = (min(known[0], start_us), max(known[1], end_us))
-
-    def _tell(self, key: Key, state: CandleUpdate | BarUpdate | None) -> BarUpdate | None:
-        """The state as it is now; None where the reader knows it."""
+    def _update(self, key: Key, state: CandleUpdate | BarUpdate | None) -> BarUpdate | None:
+        """The state as it is now; None where the reader has it already."""
         symbol, name, open_time_us = key
         if isinstance(state, BarUpdate):
             return state
@@ -318,14 +261,14 @@ class BarSubscription:
         update = self._bar(symbol, self._by_name[name], open_time_us)
         if update is None or (self._closed_only and not update.is_closed):
             return None
-        told = self._told.setdefault((symbol, name), _Told())
-        before = told.bars.get(open_time_us)
+        delivered = self._delivered.setdefault((symbol, name), _Delivered())
+        before = delivered.bars.get(open_time_us)
         if before is not None:
             if replace(before, is_revision=False) == update:
                 return None
             if before.is_closed and before.candle.values != update.candle.values:
                 update = replace(update, is_revision=True)
-        elif update.is_closed and open_time_us < told.forgotten_until_us:
+        elif update.is_closed and open_time_us < delivered.forgotten_until_us:
             update = replace(update, is_revision=True)
-        told.note(update)
+        delivered.note(update)
         return update

@@ -75,8 +75,8 @@ class MarketData(TickCalls):
         timeframes = await self._timeframes(request.timeframes, context)
         symbols = await self._symbols(request.symbols, context)
         resume_us = await self._resume_us(request, context)
-        with self._board.watch(
-            symbols, timeframes, closed_only=request.closed_only, tells_streamed=True
+        with self._board.subscribe(
+            symbols, timeframes, closed_only=request.closed_only, reports_streamed=True
         ) as watch:
             if resume_us is not None:
                 async for message in self._resumed(symbols, resume_us, context):
@@ -131,7 +131,7 @@ class MarketData(TickCalls):
 
     async def _told(self, watch: BarSubscription) -> AsyncIterator[pb.StreamCandlesResponse]:
         is_snapshot = True
-        while (bars := await watch.next()) is not None:
+        while (bars := await watch.receive()) is not None:
             ends = is_snapshot and not watch.waiting and self._board.is_known(watch)
             if ends:
                 is_snapshot = False

@@ -69,7 +69,7 @@ class TickCalls(services.MarketDataServicer):
         self, requests: AsyncIterator[pb.StreamBookTickersRequest], context: Context
     ) -> AsyncIterator[pb.StreamBookTickersResponse]:
         """See the .proto."""
-        fan = (await self._fans(context)).quotes
+        fan = (await self._fans(context)).book_tickers
         async for found, not_streamed in self._wished(fan, requests, context):
             yield pb.StreamBookTickersResponse(
                 book_tickers=[quote_of(one) for one in found.ticks], not_streamed=not_streamed
@@ -95,14 +95,14 @@ class TickCalls(services.MarketDataServicer):
     async def _wished(
         self, fan: Any, requests: AsyncIterator[Request], context: Context
     ) -> AsyncIterator[tuple[Ticks[Any], list[str]]]:
-        with fan.watch() as watch:
+        with fan.subscribe() as watch:
             asked = _Asked(watch)
             await self._take_first(fan, asked, await self._first(requests, context), context)
             following = asyncio.create_task(self._take_further(fan, asked, requests), name="wishes")
             try:
                 while True:
                     news, asked.not_streamed = asked.not_streamed, None
-                    found = watch.take()
+                    found = watch.drain()
                     if found or news:
                         yield found, news or []
                     elif asked.refusal:
@@ -139,7 +139,7 @@ class TickCalls(services.MarketDataServicer):
                 "none of the symbols is streamed here; ListInstruments names what is known",
             )
         try:
-            fan.extend(asked.watch, streamed & frozenset(request.symbols))
+            fan.add_symbols(asked.watch, streamed & frozenset(request.symbols))
         except FullError as error:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         asked.not_streamed = [one for one in request.symbols if one not in streamed] or None
@@ -154,11 +154,11 @@ class TickCalls(services.MarketDataServicer):
                     asked.refusal = refusal
                     return
                 wanted = frozenset(request.symbols)
-                fan.reduce(asked.watch, asked.watch.symbols - wanted)
+                fan.remove_symbols(asked.watch, asked.watch.symbols - wanted)
                 streamed = frozenset(self._streamed_now())
                 left = [one for one in request.symbols if one not in streamed]
                 try:
-                    fan.extend(asked.watch, wanted & streamed)
+                    fan.add_symbols(asked.watch, wanted & streamed)
                 except FullError:
                     left = [one for one in request.symbols if one not in asked.watch.symbols]
                 asked.not_streamed = left or None

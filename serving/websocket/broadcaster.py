@@ -72,15 +72,15 @@ class BarBroadcaster:
         """Tell a reader of further symbols; their present bars come first."""
         fresh = [one for one in symbols if one not in listener.symbols]
         if self._watch is None:
-            self._watch = self._board.watch([], [self._timeframe])
+            self._watch = self._board.subscribe([], [self._timeframe])
             self._task = asyncio.create_task(self._run(self._watch), name="audience")
         for symbol in fresh:
             self._by_symbol.setdefault(symbol, {})[listener] = None
         listener.symbols.update(fresh)
-        self._board.extend(self._watch, fresh)
+        self._board.add_symbols(self._watch, fresh)
         # what the others know already; what nobody knows yet is told to all when it is read
-        with self._board.watch(fresh, [self._timeframe]) as present:
-            while bars := present.take():
+        with self._board.subscribe(fresh, [self._timeframe]) as present:
+            while bars := present.drain():
                 for update in self._shown(bars.updates):
                     key = self._key(update)
                     if update.candle.symbol in listener.symbols:  # it may have left meanwhile
@@ -106,9 +106,9 @@ class BarBroadcaster:
         if not listener.symbols:
             self._forget(listener)
         if self._watch is not None:
-            self._board.reduce(self._watch, left)
+            self._board.remove_symbols(self._watch, left)
             if not self._by_symbol:
-                self._watch.leave()
+                self._watch.unsubscribe()
                 self._watch = None
                 self._states, self._found = {}, {}
 
@@ -132,7 +132,7 @@ class BarBroadcaster:
                     self._send(listener)
                 await asyncio.sleep(0)  # the loop writes what it was given
                 if self._waiting and loop.time() - looked_s >= LOOK_S:
-                    self._look(watch.take())
+                    self._look(watch.drain())
                     looked_s = loop.time()
             took_s = loop.time() - began_s
             await asyncio.sleep(min(took_s, MAX_PAUSE_S))
@@ -144,8 +144,8 @@ class BarBroadcaster:
     async def _next(self, watch: BarSubscription) -> Bars | None:
         """What the next round begins with; None once nothing will change."""
         if self._found and watch is self._watch:
-            return watch.take()
-        return await watch.next()
+            return watch.drain()
+        return await watch.receive()
 
     def _begin_round(self, bars: Bars) -> None:
         """Have all who listen to what has changed told of it."""

@@ -78,12 +78,12 @@ class TickChannels:
         fan = self._fan(message)
         if message.format != "json":
             raise Refusal("wrong_field", "format: binary is of the channel price", message.id)
-        channel = self._channels.get(message.channel) or _Channel(fan, fan.watch())
+        channel = self._channels.get(message.channel) or _Channel(fan, fan.subscribe())
         try:
-            fan.extend(channel.watch, names)
+            fan.add_symbols(channel.watch, names)
         except FullError as error:
             if message.channel not in self._channels:
-                channel.watch.leave()
+                channel.watch.unsubscribe()
             raise Refusal("too_many_symbols", str(error), message.id) from None
         self._channels[message.channel] = channel
         await self._send(
@@ -97,7 +97,7 @@ class TickChannels:
         channel = self._channels.get(message.channel)
         left = [] if channel is None else [one for one in names if one in channel.watch.symbols]
         if channel is not None:
-            channel.fan.reduce(channel.watch, left)
+            channel.fan.remove_symbols(channel.watch, left)
             if not channel.watch.symbols:
                 self._drop(message.channel)
         await self._send(told("unsubscribed", channel=message.channel, symbols=left, id=message.id))
@@ -117,14 +117,14 @@ class TickChannels:
                 "attached to one by gRPC",
                 message.id,
             )
-        return self._fans.trades if message.channel == TRADES else self._fans.quotes
+        return self._fans.trades if message.channel == TRADES else self._fans.book_tickers
 
     async def _tell(self, channel: _Channel) -> None:
         """Send what comes, as fast as the reader takes it."""
         encode = trades_of if isinstance(channel.fan, TradeHub) else book_of
         watch = channel.watch
         try:
-            while (found := await watch.next()) is not None:
+            while (found := await watch.receive()) is not None:
                 if found.missed:
                     await self._send(missed_trades_of(found.missed))
                 if found.ticks:
@@ -136,6 +136,6 @@ class TickChannels:
 
     def _drop(self, name: str) -> None:
         channel = self._channels.pop(name)
-        channel.watch.leave()
+        channel.watch.unsubscribe()
         if channel.task is not None:
             channel.task.cancel()

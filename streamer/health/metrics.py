@@ -242,18 +242,18 @@ def _of_gaps(observed: TelemetrySources) -> Readings:
 
 
 def _of_hub(observed: TelemetrySources) -> Readings:
-    tally = observed.hub.tally
+    counts = observed.hub.counts
     yield "candelabra_subscribers", (), observed.hub.subscribers
-    yield "candelabra_updates", ("told",), tally.told
-    yield "candelabra_updates", ("conflated",), tally.conflated
-    yield "candelabra_updates", ("missed",), tally.missed
+    yield "candelabra_updates", ("delivered",), counts.delivered
+    yield "candelabra_updates", ("conflated",), counts.conflated
+    yield "candelabra_updates", ("missed",), counts.missed
 
 
 def _of_bus(observed: TelemetrySources) -> Readings:
     if (bus := observed.publisher) is not None:
         yield "candelabra_nats_up", (), int(bus.is_connected)
         yield "candelabra_nats_cuts", (), bus.cuts
-        for outcome in ("told", "conflated", "missed"):
+        for outcome in ("delivered", "conflated", "missed"):
             yield "candelabra_nats_updates", (outcome,), getattr(bus, outcome)
 
 

@@ -106,15 +106,15 @@ METRICS = {
     "candelabra_subscribers": Declared("gauge", "Readers of candle updates in this process."),
     "candelabra_updates": Declared(
         "counter",
-        "Changes of candles by what became of them, over all subscribers: told, conflated (a newer "
-        "one took its place), missed (had to leave; the subscriber was told so).",
+        "Changes of candles by what became of them, over all subscribers: delivered, "
+        "conflated (replaced by a newer one), missed (evicted; the subscriber was notified).",
         ("outcome",),
     ),
     "candelabra_nats_up": Declared("gauge", "1 while NATS is reached, else 0; none without one."),
     "candelabra_nats_cuts": Declared("counter", "Connections to NATS that ended."),
     "candelabra_nats_updates": Declared(
         "counter",
-        "Changes of bars by what became of them: told to NATS, conflated, missed (readers know).",
+        "Changes of bars by outcome: delivered to NATS, conflated, missed (readers were notified).",
         ("outcome",),
     ),
     "candelabra_captured_rows": Declared("counter", "Rows of raw capture written.", ("dataset",)),

@@ -12,16 +12,16 @@ from streamer.health.telemetry import TelemetrySources
 
 def statistics(observed: TelemetrySources) -> dict[str, Any]:
     """Figures since the start; times are UTC, ``None`` before the first frame."""
-    tally = observed.hub.tally
+    counts = observed.hub.counts
     return {
         "connections": [_of_feed(feed) for feed in observed.feeds],
         "candles": dict(observed.counts),
         "rows_written": observed.writer.written,
         "rows_waiting": observed.writer.waiting,
         "minutes_asked_of_rest": observed.repairs.waiting_minutes,
-        "updates_told": tally.told,
-        "updates_conflated": tally.conflated,
-        "candles_missed": tally.missed,
+        "updates_delivered": counts.delivered,
+        "updates_conflated": counts.conflated,
+        "candles_missed": counts.missed,
         "capture": dict(observed.capture()),
         "capture_connections": [_of_capture(feed) for feed in observed.capture_feeds],
         "nats": None if observed.publisher is None else observed.publisher.statistics(),

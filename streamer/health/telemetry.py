@@ -32,7 +32,7 @@ class PublisherTelemetry(Protocol):
     @property
     def conflated(self) -> int: ...
 
-    told: int
+    delivered: int
     missed: int
 
     def condition(self) -> dict[str, Any]: ...

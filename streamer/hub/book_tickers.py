@@ -128,7 +128,7 @@ class BookTickerConnection:
             known.update_id == quote.update_id or (is_held and quote.update_id < known.update_id)
         ):
             return
-        self._fan.put(
+        self._fan.publish(
             BookTickerUpdate(
                 symbol,
                 quote.update_id,

@@ -25,7 +25,7 @@ from include.domain.merge import order_key
 from include.domain.timeframes import MINUTE_US
 from streamer.candles.aggregation import MINUTES_KEPT, SymbolAggregator
 from streamer.candles.minutes import Minute
-from streamer.hub.subscription import FORGOTTEN, Settled, Subscription, Tally
+from streamer.hub.subscription import FORGOTTEN, DeliveryCounts, Settled, Subscription
 
 SETTLED_KEPT = MINUTES_KEPT + 1
 """Minutes back from a symbol's newest settled one whose offers are remembered: all of which the
@@ -48,13 +48,24 @@ class Hub:
     """Takes changes of candles from aggregators and hands them to subscriptions."""
 
     def __init__(self) -> None:
-        self.tally = Tally()
         self.on_settled: Callable[[Candle], None] | None = None
         """Told of each settled candle that is greater than those before it."""
         self._listed: dict[str, _Listed] = {}
         self._subscriptions: list[Subscription] = []
         self._marked: list[tuple[str, Minute]] = []
         self._is_closed = False
+        self._counts_before = DeliveryCounts()
+        """Of readers that have unsubscribed."""
+
+    @property
+    def counts(self) -> DeliveryCounts:
+        """What readers received and missed since the start."""
+        before = self._counts_before
+        return DeliveryCounts(
+            before.delivered + sum(one.delivered for one in self._subscriptions),
+            before.conflated + sum(one.conflated for one in self._subscriptions),
+            before.missed + sum(one.evicted for one in self._subscriptions),
+        )
 
     @property
     def subscribers(self) -> int:
@@ -84,7 +95,7 @@ class Hub:
         for one in self._subscriptions:
             if one.symbols is None or aggregator.symbol in one.symbols:
                 listed.listeners.append(one)
-            one.note_streamed()
+            one.report_streamed()
         self._listen(listed)
 
     def remove(self, symbol: str) -> None:
@@ -92,7 +103,7 @@ class Hub:
         listed = self._listed.pop(symbol)
         listed.aggregator.on_change = None
         for one in self._subscriptions:
-            one.note_streamed()
+            one.report_streamed()
 
     def settle(self, offer: CandleCandidate) -> None:
         """A candle was found to be this: on the stream, or by REST."""
@@ -112,7 +123,7 @@ class Hub:
             for old_us in [one for one in settled if one < open_time_us - SETTLED_KEPT * MINUTE_US]:
                 del settled[old_us]
         for listener in listed.listeners:
-            listener.put((candle.symbol, open_time_us), Settled(offer, before))
+            listener.enqueue_settled((candle.symbol, open_time_us), Settled(offer, before))
         if self.on_settled is not None:
             self.on_settled(candle)
 
@@ -121,7 +132,7 @@ class Hub:
         self._hand_over()
         self._is_closed = True
         for one in self._subscriptions:
-            one.end()
+            one.close()
 
     # --- for readers
 
@@ -130,7 +141,7 @@ class Hub:
         symbols: Iterable[str] | None = None,
         *,
         max_waiting: int | None = None,
-        tells_streamed: bool = False,
+        reports_streamed: bool = False,
     ) -> Subscription:
         """Listen to some symbols, or to all.
 
@@ -140,19 +151,18 @@ class Hub:
         Args:
             symbols: None for all. Unknown ones are heard of once they are listed.
             max_waiting: candles that may wait for the reader; by default ten a symbol.
-            tells_streamed: tell also which symbols are told of, first and when that changes.
+            reports_streamed: report also which symbols are streamed, first and on each change.
         """
         wanted = None if symbols is None else frozenset(symbols)
         subscription = Subscription(
             wanted,
-            tally=self.tally,
-            max_waiting=lambda: max_waiting or self._max_waiting(wanted),
+            capacity=lambda: max_waiting or self._max_waiting(wanted),
             has_quotes=self._has_quotes,
-            on_leave=self._leave,
-            streamed=(lambda: self._streamed(wanted)) if tells_streamed else None,
+            on_unsubscribe=self._unsubscribe,
+            streamed=(lambda: self._streamed(wanted)) if reports_streamed else None,
         )
         if self._is_closed:
-            subscription.end()
+            subscription.close()
         self._subscriptions.append(subscription)
         for symbol in self._listed if wanted is None else wanted & self._listed.keys():
             listed = self._listed[symbol]
@@ -162,13 +172,17 @@ class Hub:
                 open_time_us: Settled(offer) for open_time_us, offer in listed.settled.items()
             }
             for open_time_us, state in sorted(states.items()):
-                subscription.put((symbol, open_time_us), state)
+                subscription.enqueue((symbol, open_time_us), state)
         return subscription
 
-    def _leave(self, subscription: Subscription) -> None:
+    def _unsubscribe(self, subscription: Subscription) -> None:
         if subscription not in self._subscriptions:
             return
         self._subscriptions.remove(subscription)
+        before = self._counts_before
+        before.delivered += subscription.delivered
+        before.conflated += subscription.conflated
+        before.missed += subscription.evicted
         for listed in self._listed.values():
             if subscription in listed.listeners:
                 listed.listeners.remove(subscription)
@@ -203,4 +217,4 @@ class Hub:
             listed = self._listed.get(symbol)
             if listed is not None and minute.open_time_us not in listed.settled:
                 for listener in listed.listeners:
-                    listener.put((symbol, minute.open_time_us), minute)
+                    listener.enqueue((symbol, minute.open_time_us), minute)

@@ -1,9 +1,9 @@
-"""Who listens to which symbols' trades and best prices, in this process.
+"""Hubs that pass trades and book tickers to the readers of this process.
 
-What is wanted is what somebody listens to: whatever brings trades and best prices here (the
-streamer's feeds, or another process) is told when that changes. Nothing is kept of other symbols.
+A symbol is streamed only while it has readers: the source of ticks (the streamer's feeds, or
+another process) is notified when the set of wanted symbols changes.
 
-Call it from the event loop's own thread.
+Call them from the event loop's own thread.
 """
 
 from __future__ import annotations
@@ -21,123 +21,127 @@ from streamer.hub.ticks import (
     TradeTick,
 )
 
-MAX_QUOTED_SYMBOLS = 500
-"""Symbols whose best prices are streamed for readers at once, on one connection a market."""
-QUOTES_LINGER_S = 30.0
-"""Best prices of a symbol go on for so long after the last reader left: another may come."""
+MAX_BOOK_TICKER_SYMBOLS = 500
+"""Symbols whose book tickers are streamed to readers, over one connection for each market."""
+BOOK_TICKER_LINGER_S = 30.0
+"""A symbol's book ticker stays subscribed this long after its last reader left."""
 
 
 class FullError(Exception):
-    """More symbols than can be streamed for readers at once; the text says how many can."""
+    """More symbols than can be streamed to readers; the text says how many can."""
 
 
-Watch = TypeVar("Watch", TradeSubscription, BookTickerSubscription)
+SubscriptionT = TypeVar("SubscriptionT", TradeSubscription, BookTickerSubscription)
 
 
-class _TickHub(Generic[Watch]):
-    """Watches by symbol, and what all of them together want.
+class _TickHub(Generic[SubscriptionT]):
+    """Subscriptions by symbol.
 
     Attributes:
-        on_wanted: told when the wanted symbols have changed.
+        on_wanted: called when the wanted symbols have changed.
     """
 
-    def __init__(self, make: Callable[[Callable[[Any], None]], Watch]) -> None:
+    def __init__(self, make: Callable[[Callable[[Any], None]], SubscriptionT]) -> None:
         self.on_wanted: Callable[[], None] = lambda: None
-        self._make: Callable[[Callable[[Any], None]], Watch] = make
-        self._watches: list[Watch] = []
-        self._watching: dict[str, list[Watch]] = {}
+        self._make: Callable[[Callable[[Any], None]], SubscriptionT] = make
+        self._subscriptions: list[SubscriptionT] = []
+        self._by_symbol: dict[str, list[SubscriptionT]] = {}
 
     @property
     def wanted(self) -> frozenset[str]:
         """Symbols to be streamed."""
-        return frozenset(self._watching)
+        return frozenset(self._by_symbol)
 
     @property
-    def watches(self) -> int:
-        """Readers at present."""
-        return len(self._watches)
+    def subscribers(self) -> int:
+        """Subscriptions at present."""
+        return len(self._subscriptions)
 
-    def watch(self, symbols: Iterable[str] = ()) -> Watch:
-        """Begin to listen.
-
-        Raises:
-            FullError: more symbols than can be streamed at once.
-        """
-        watch = self._make(self._leave)
-        self.extend(watch, symbols)
-        self._watches.append(watch)
-        return watch
-
-    def extend(self, watch: Watch, symbols: Iterable[str]) -> None:
-        """Listen to further symbols.
+    def subscribe(self, symbols: Iterable[str] = ()) -> SubscriptionT:
+        """Subscribe to symbols; none, if they are to be added later.
 
         Raises:
-            FullError: more than can be streamed at once; then to none of them.
+            FullError: more symbols than can be streamed.
         """
-        fresh = frozenset(symbols) - watch.symbols
-        news = fresh - self._watching.keys()
-        self._make_room(len(news), fresh)
-        for symbol in sorted(fresh):
-            watch.symbols.add(symbol)
-            self._watching.setdefault(symbol, []).append(watch)
-            self._begin(watch, symbol)
-        if news:
+        subscription = self._make(self._unsubscribe)
+        self.add_symbols(subscription, symbols)
+        self._subscriptions.append(subscription)
+        return subscription
+
+    def add_symbols(self, subscription: SubscriptionT, symbols: Iterable[str]) -> None:
+        """Add symbols to a subscription.
+
+        Raises:
+            FullError: more symbols than can be streamed; then none of them is added.
+        """
+        added = frozenset(symbols) - subscription.symbols
+        unwanted_before = added - self._by_symbol.keys()
+        self._make_room(len(unwanted_before), added)
+        for symbol in sorted(added):
+            subscription.symbols.add(symbol)
+            self._by_symbol.setdefault(symbol, []).append(subscription)
+            self._publish_newest(subscription, symbol)
+        if unwanted_before:
             self.on_wanted()
 
-    def reduce(self, watch: Watch, symbols: Iterable[str]) -> None:
-        """Listen to these symbols no longer."""
-        gone = watch.symbols & frozenset(symbols)
-        for symbol in gone:
-            watch.symbols.discard(symbol)
-            watch.forget(symbol)
-            self._watching[symbol].remove(watch)
-        if free := [one for one in sorted(gone) if not self._watching[one]]:
-            self._nobody_listens(free)
+    def remove_symbols(self, subscription: SubscriptionT, symbols: Iterable[str]) -> None:
+        """Remove symbols from a subscription."""
+        removed = subscription.symbols & frozenset(symbols)
+        for symbol in removed:
+            subscription.symbols.discard(symbol)
+            subscription.remove(symbol)
+            self._by_symbol[symbol].remove(subscription)
+        if idle := [one for one in sorted(removed) if not self._by_symbol[one]]:
+            self._on_idle(idle)
 
-    def _leave(self, watch: Watch) -> None:
-        if watch in self._watches:
-            self._watches.remove(watch)
-            self.reduce(watch, set(watch.symbols))
+    def _unsubscribe(self, subscription: SubscriptionT) -> None:
+        if subscription in self._subscriptions:
+            self._subscriptions.remove(subscription)
+            self.remove_symbols(subscription, set(subscription.symbols))
 
-    def _make_room(self, news: int, fresh: frozenset[str]) -> None:
-        """Whether further symbols can be streamed."""
+    def _make_room(self, count: int, added: frozenset[str]) -> None:
+        """Raise if this many further symbols cannot be streamed."""
 
-    def _begin(self, watch: Watch, symbol: str) -> None:
-        """Tell a watch what there is of a symbol."""
+    def _publish_newest(self, subscription: SubscriptionT, symbol: str) -> None:
+        """Give a new subscription the present state of a symbol."""
 
-    def _nobody_listens(self, symbols: Iterable[str]) -> None:
+    def _on_idle(self, symbols: Iterable[str]) -> None:
+        """Handle symbols that have lost their last reader."""
         for symbol in symbols:
-            del self._watching[symbol]
+            del self._by_symbol[symbol]
         self.on_wanted()
 
 
 class TradeHub(_TickHub[TradeSubscription]):
-    """Tells trades to all that listen to their symbols."""
+    """Passes trades to the subscriptions of their symbols."""
 
     def __init__(self) -> None:
         super().__init__(TradeSubscription)
 
-    def put(self, trade: TradeTick) -> None:
-        """A trade came."""
-        for watch in self._watching.get(trade.symbol, ()):
-            watch.put(trade)
+    def publish(self, trade: TradeTick) -> None:
+        """Pass a trade to its subscribers."""
+        for subscription in self._by_symbol.get(trade.symbol, ()):
+            subscription.publish(trade)
 
-    def miss(self, missed: MissedTrades) -> None:
-        """Trades did not come here."""
-        for watch in self._watching.get(missed.symbol, ()):
-            watch.miss(missed)
+    def report_missed(self, missed: MissedTrades) -> None:
+        """Report trades that did not reach this process."""
+        for subscription in self._by_symbol.get(missed.symbol, ()):
+            subscription.report_missed(missed.symbol, missed)
 
 
 class BookTickerHub(_TickHub[BookTickerSubscription]):
-    """Tells best prices to all that listen to their symbols, and knows the newest.
+    """Passes book tickers to the subscriptions of their symbols, and remembers the newest.
 
     Args:
-        max_symbols: streamed at once.
-        linger_s: how long those of a symbol go on after its last reader left.
+        max_symbols: streamed to readers.
+        linger_s: how long a symbol stays wanted after its last reader left.
     """
 
     def __init__(
-        self, *, max_symbols: int = MAX_QUOTED_SYMBOLS, linger_s: float = QUOTES_LINGER_S
+        self,
+        *,
+        max_symbols: int = MAX_BOOK_TICKER_SYMBOLS,
+        linger_s: float = BOOK_TICKER_LINGER_S,
     ) -> None:
         super().__init__(BookTickerSubscription)
         self._max_symbols = max_symbols
@@ -145,47 +149,47 @@ class BookTickerHub(_TickHub[BookTickerSubscription]):
         self._newest: dict[str, BookTickerUpdate] = {}
 
     def newest(self, symbol: str) -> BookTickerUpdate | None:
-        """The newest best prices; None where none came while the symbol was streamed."""
+        """The newest book ticker; None if none came while the symbol was streamed."""
         return self._newest.get(symbol)
 
-    def put(self, quote: BookTickerUpdate) -> None:
-        """Best prices changed."""
-        watching = self._watching.get(quote.symbol)
-        if watching is None:
+    def publish(self, book_ticker: BookTickerUpdate) -> None:
+        """Pass a book ticker to its subscribers."""
+        subscriptions = self._by_symbol.get(book_ticker.symbol)
+        if subscriptions is None:
             return
-        self._newest[quote.symbol] = quote
-        for watch in watching:
-            watch.put(quote)
+        self._newest[book_ticker.symbol] = book_ticker
+        for subscription in subscriptions:
+            subscription.publish(book_ticker)
 
-    def drop(self, symbols: Iterable[str]) -> None:
-        """Symbols are streamed no longer: their newest best prices are not the present ones."""
+    def forget(self, symbols: Iterable[str]) -> None:
+        """Forget the newest book tickers of symbols that are no longer streamed."""
         for symbol in symbols:
             self._newest.pop(symbol, None)
 
-    def _make_room(self, news: int, fresh: frozenset[str]) -> None:
-        too_many = len(self._watching) + news - self._max_symbols
-        if too_many <= 0:
+    def _make_room(self, count: int, added: frozenset[str]) -> None:
+        excess = len(self._by_symbol) + count - self._max_symbols
+        if excess <= 0:
             return
-        idle = [one for one, by in self._watching.items() if not by and one not in fresh]
-        if len(idle) < too_many:
-            busy = len(self._watching) - len(idle)
+        idle = [name for name, by in self._by_symbol.items() if not by and name not in added]
+        if len(idle) < excess:
+            busy = len(self._by_symbol) - len(idle)
             raise FullError(
-                f"best prices of {busy} symbols are streamed for readers and {news} more are asked "
-                f"for; should be {self._max_symbols} at most"
+                f"book tickers of {busy} symbols are streamed to readers and {count} more are "
+                f"requested; should be {self._max_symbols} at most"
             )
-        self._stop(idle[:too_many])
+        self._stop(idle[:excess])
 
-    def _begin(self, watch: BookTickerSubscription, symbol: str) -> None:
+    def _publish_newest(self, subscription: BookTickerSubscription, symbol: str) -> None:
         if (newest := self._newest.get(symbol)) is not None:
-            watch.put(newest)
+            subscription.publish(newest)
 
-    def _nobody_listens(self, symbols: Iterable[str]) -> None:
+    def _on_idle(self, symbols: Iterable[str]) -> None:
         asyncio.get_running_loop().call_later(self._linger_s, self._stop, list(symbols))
 
     def _stop(self, symbols: Iterable[str]) -> None:
-        idle = [one for one in symbols if not self._watching.get(one, True)]
+        idle = [one for one in symbols if not self._by_symbol.get(one, True)]
         for symbol in idle:
-            del self._watching[symbol]
+            del self._by_symbol[symbol]
             self._newest.pop(symbol, None)
         if idle:
             self.on_wanted()
@@ -193,7 +197,7 @@ class BookTickerHub(_TickHub[BookTickerSubscription]):
 
 @dataclass(frozen=True, slots=True)
 class TickHubs:
-    """Trades and best prices of a process."""
+    """The trades and book tickers of a process."""
 
     trades: TradeHub = field(default_factory=TradeHub)
-    quotes: BookTickerHub = field(default_factory=BookTickerHub)
+    book_tickers: BookTickerHub = field(default_factory=BookTickerHub)

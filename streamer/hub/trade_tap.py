@@ -56,10 +56,10 @@ class TradeTaps:
         if step is IdOrder.SKIPS and not (market is Market.UM and type(trade) is Trade):
             expected, before_us = ids.broken_at
             if expected is not None and expected < trade.id:
-                self._fan.miss(
+                self._fan.report_missed(
                     MissedTrades(symbol, expected, trade.id - 1, min(before_us, time_us), time_us)
                 )
-        self._fan.put(
+        self._fan.publish(
             TradeTick(
                 symbol,
                 trade.id,

@@ -29,10 +29,10 @@ async def statistics(request: Request) -> Response:
     }
     if (ticks := context.ticks) is not None:
         readers |= {
-            "trade_readers": ticks.trades.watches,
+            "trade_readers": ticks.trades.subscribers,
             "trade_symbols": len(ticks.trades.wanted),
-            "book_readers": ticks.quotes.watches,
-            "book_symbols": len(ticks.quotes.wanted),
+            "book_readers": ticks.book_tickers.subscribers,
+            "book_symbols": len(ticks.book_tickers.wanted),
         }
     return json(
         request,

@@ -160,9 +160,9 @@ async def book(request: Request, symbol: str) -> Response:
     if name not in frozenset(context.streamed()):
         raise unknown(f"symbol: {name} is not streamed, so nothing is told of its best prices")
     try:
-        with context.ticks.quotes.watch([name]) as watch:
+        with context.ticks.book_tickers.subscribe([name]) as watch:
             async with asyncio.timeout(BOOK_TIMEOUT_S):
-                found = await watch.next()
+                found = await watch.receive()
     except FullError as error:
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers=SOON) from None
     except TimeoutError:

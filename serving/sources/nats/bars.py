@@ -23,8 +23,8 @@ from include.store.candles.resumed_minutes import Asked, SettledMinute, read_min
 from include.store.postgres.pools import connect
 from serving.protobuf.bars import microseconds_of
 from serving.protobuf.generated.candelabra.v1 import bus_pb2 as bus
+from serving.sources.candle_mailbox import CandleMailbox
 from serving.sources.nats.connection import NatsConnection, first_ended, flushed
-from serving.sources.nats.news import News
 from serving.sources.nats.publisher_state import SILENT_S, PublisherState
 from serving.sources.nats.resumption import Read, Resumption
 from serving.sources.nats.states import States
@@ -88,7 +88,7 @@ class NatsMarket:
         """Symbols that are streamed, as our readers know it."""
         self._silent: dict[str, set[str]] = {}
         """Symbols of streamers that fell silent: they may have dropped some when they return."""
-        self._news = News()
+        self._news = CandleMailbox()
         self._resumption = Resumption(self._states, self._news, read, self._put, wall_us=wall_us)
         self._on_settled: Callable[[Candle], None] | None = None
 
@@ -120,7 +120,7 @@ class NatsMarket:
         """Have a function told of each minute that is over."""
         self._on_settled = tell
 
-    def changes(self) -> News:
+    def changes(self) -> CandleMailbox:
         """What changes, of all symbols; for one reader."""
         return self._news
 
@@ -232,7 +232,7 @@ class NatsMarket:
                 speaker.since[symbol, update.candle.open_time_us] = message.total
             self._put(update)
         for missed in message.missed:
-            self._news.miss(
+            self._news.report_missed_minutes(
                 missed.symbol, microseconds_of(missed.from_time), microseconds_of(missed.to_time)
             )
 
@@ -306,7 +306,7 @@ class NatsMarket:
             self._resumption.drop(symbol)
         for speaker in self._speakers.values():
             speaker.symbols -= dropped
-        self._news.list(streamed)
+        self._news.report_streamed(streamed)
 
     def _note_loss(self, speaker: PublisherState, *, is_expected: bool = False) -> None:
         """Messages did not come; expected is that of those before we listened."""
@@ -339,7 +339,7 @@ class NatsMarket:
         if told is None:
             return
         self._resumption.told(told.candle.symbol)
-        self._news.put(told)
+        self._news.publish(told)
         if told.is_closed and self._on_settled is not None:
             self._on_settled(told.candle)
 

@@ -72,7 +72,7 @@ class NatsPublisher:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.streamer = streamer
-        self.told = 0
+        self.delivered = 0
         """Changes of bars that the server has taken."""
         self.missed = 0
         """Ranges of minutes that had to be left out; readers were told so."""
@@ -147,7 +147,7 @@ class NatsPublisher:
             "cuts": self._line.cuts,
             "failures": self.failures,
             "dropped": self._line.dropped,
-            "told": self.told,
+            "delivered": self.delivered,
             "conflated": self.conflated,
             "missed": self.missed,
             "states_told": self.answered,
@@ -165,7 +165,7 @@ class NatsPublisher:
 
         for subject in (ASK_ALL, ask_subject(self.streamer)):
             await client.subscribe(subject, cb=on_asked, pending_msgs_limit=1_000)
-        with self._board.watch(None, self._timeframes, tells_streamed=True) as watch:
+        with self._board.subscribe(None, self._timeframes, reports_streamed=True) as watch:
             self._watch = watch
             try:
                 works = [
@@ -181,7 +181,7 @@ class NatsPublisher:
                 self._watch = None
 
     async def _publish(self, client: Client, numbered: Numbered, watch: BarSubscription) -> None:
-        while (bars := await watch.next(BATCH_UPDATES)) is not None:
+        while (bars := await watch.receive(BATCH_UPDATES)) is not None:
             began_s = self._clock()
             numbered.streamed = numbered.streamed if bars.streamed is None else bars.streamed
             for subject, payload in numbered.candles(bars):
@@ -190,7 +190,7 @@ class NatsPublisher:
                 await self._say(client, numbered)
             spent_s = self._clock() - began_s
             await flushed(client)
-            self.told += len(bars.updates)
+            self.delivered += len(bars.updates)
             self.missed += len(bars.missed)
             await asyncio.sleep(max(GATHER_S, spent_s * (1 / MAX_SHARE - 1)))
 
@@ -217,10 +217,10 @@ class NatsPublisher:
     async def _tell_states(self, client: Client, numbered: Numbered) -> None:
         total = numbered.totals[MINUTE.name]  # what is in memory holds all that was published
         subject = states_subject(self.streamer)
-        with self._board.watch(None, [MINUTE]) as watch:
+        with self._board.subscribe(None, [MINUTE]) as watch:
             left, part = watch.waiting, 0
             while left > 0 or part == 0:
-                bars = watch.take(min(left, BATCH_UPDATES)) if left else Bars([], [])
+                bars = watch.drain(min(left, BATCH_UPDATES)) if left else Bars([], [])
                 left -= BATCH_UPDATES
                 payload = numbered.states(bars, total=total, part=part, is_last=left <= 0)
                 await client.publish(subject, payload)

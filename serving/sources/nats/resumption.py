@@ -20,7 +20,7 @@ from include.backoff import Backoff
 from include.domain.timeframes import MINUTE_US, SECOND_US, from_us_text
 from include.errors import PermanentError, TransientError
 from include.store.candles.resumed_minutes import Asked, SettledMinute
-from serving.sources.nats.news import News
+from serving.sources.candle_mailbox import CandleMailbox
 from serving.sources.nats.states import States
 from streamer.hub.subscription import CandleUpdate
 from streamer.runtime.threads import in_thread
@@ -79,7 +79,7 @@ class Resumption:
     def __init__(
         self,
         states: States,
-        news: News,
+        news: CandleMailbox,
         read: Read,
         put: Callable[[CandleUpdate], None],
         *,
@@ -181,7 +181,7 @@ class Resumption:
             first_us: none before it was read.
         """
         if one.asked.start_us < first_us:
-            self._news.miss(symbol, one.asked.start_us, first_us)
+            self._news.report_missed_minutes(symbol, one.asked.start_us, first_us)
             one = replace(one, asked=replace(one.asked, start_us=first_us))
         newest_us = self._states.newest_us_of(symbol) or 0
         absent = self._states.unsettled(
@@ -194,7 +194,7 @@ class Resumption:
             self._asked[symbol] = replace(one, due_s=due_s, reads=one.reads + 1, absent_s=absent_s)
             return
         if absent:
-            self._news.miss(symbol, absent[0], absent[-1] + MINUTE_US)
+            self._news.report_missed_minutes(symbol, absent[0], absent[-1] + MINUTE_US)
             log.warning(
                 "minutes_absent",
                 symbol=symbol,
@@ -207,7 +207,7 @@ class Resumption:
 
     async def _tell(self, rows: list[SettledMinute], newest: Mapping[str, int]) -> None:
         for row in rows:
-            await self._news.room()
+            await self._news.room_for_past()
             symbol, open_time_us = row.candle.symbol, row.candle.open_time_us
             self.resumed += 1
             self._put(

@@ -72,7 +72,7 @@ class TickPublisher:
         """Publish over one connection."""
         await client.subscribe(WANTED, cb=self._on_wanted, pending_msgs_limit=10_000)
         numbered = NumberedTrades(streamer, connection)
-        with self._fans.trades.watch() as trades, self._fans.quotes.watch() as best:
+        with self._fans.trades.subscribe() as trades, self._fans.book_tickers.subscribe() as best:
             self._best = best
             await first_ended(
                 _tell(client, trades, numbered.trades),
@@ -100,9 +100,9 @@ class TickPublisher:
     def _tell_present(self, fresh: Iterable[str]) -> None:
         """Another server wants best prices that are published already."""
         for symbol in fresh:
-            newest = self._fans.quotes.newest(symbol)
+            newest = self._fans.book_tickers.newest(symbol)
             if self._best is not None and newest is not None and symbol in self._best.symbols:
-                self._best.put(newest)
+                self._best.publish(newest)
 
     async def _follow(self, trades: TradeSubscription, best: BookTickerSubscription) -> None:
         """Listen to what is wanted, as it changes."""
@@ -115,10 +115,10 @@ class TickPublisher:
             streamed = frozenset(self._streamed())
             leases = self._leases.values()
             wanted = streamed.intersection(frozenset().union(*(one.trades for one in leases)))
-            self._fans.trades.reduce(trades, trades.symbols - wanted)
-            self._fans.trades.extend(trades, wanted)
+            self._fans.trades.remove_symbols(trades, trades.symbols - wanted)
+            self._fans.trades.add_symbols(trades, wanted)
             wanted = streamed.intersection(frozenset().union(*(one.quotes for one in leases)))
-            self._fans.quotes.reduce(best, best.symbols - wanted)
+            self._fans.book_tickers.remove_symbols(best, best.symbols - wanted)
             self._extend_quotes(best, wanted)
             try:
                 async with asyncio.timeout(WANTED_INTERVAL_S):
@@ -130,7 +130,7 @@ class TickPublisher:
         was_full, self._is_full = self._is_full, False
         for symbol in sorted(wanted):
             try:
-                self._fans.quotes.extend(best, [symbol])
+                self._fans.book_tickers.add_symbols(best, [symbol])
             except FullError as error:
                 self._is_full = True
                 if not was_full:
@@ -143,7 +143,7 @@ async def _tell(
     watch: TickSubscription[Tick],
     messages: Callable[[Ticks[Tick]], list[tuple[str, bytes]]],
 ) -> None:
-    while (ticks := await watch.next(BATCH_TICKS)) is not None:
+    while (ticks := await watch.receive(BATCH_TICKS)) is not None:
         for subject, payload in messages(ticks):
             await client.publish(subject, payload)
         await flushed(client)

@@ -49,7 +49,7 @@ class NatsTicks:
         self._unreadable = Unreadable()
         self._changed = asyncio.Event()
         self.fans.trades.on_wanted = self._changed.set
-        self.fans.quotes.on_wanted = self._changed.set
+        self.fans.book_tickers.on_wanted = self._changed.set
         self._numbers: dict[tuple[str, str], tuple[int, int]] = {}
         """By subject and streamer: connection and sequence of the last message."""
         self._ids: dict[str, tuple[deque[int], set[int]]] = {}
@@ -61,7 +61,7 @@ class NatsTicks:
         self._numbers.clear()  # what was said between two connections is lost
         while True:
             self._changed.clear()
-            trades, quotes = sorted(self.fans.trades.wanted), sorted(self.fans.quotes.wanted)
+            trades, quotes = sorted(self.fans.trades.wanted), sorted(self.fans.book_tickers.wanted)
             takes: dict[str, Take] = {trades_subject(one): self._on_trades for one in trades}
             takes |= {quotes_subject(one): self._on_quotes for one in quotes}
             for subject in subscribed.keys() - takes.keys():

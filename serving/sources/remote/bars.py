@@ -7,7 +7,6 @@ process's memory come first, and what closed during the cut comes from the table
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,8 @@ from include.errors import PermanentError, TransientError
 from serving.protobuf.bars import bar_update_of, microseconds_of, streamed_in, time_of
 from serving.protobuf.generated.candelabra.v1 import market_data_pb2 as pb
 from serving.protobuf.generated.candelabra.v1 import market_data_pb2_grpc as services
-from streamer.hub.subscription import Batch, CandleUpdate, Ranges
+from serving.sources.candle_mailbox import CandleMailbox
+from streamer.hub.subscription import Batch, CandleUpdate
 
 log = structlog.get_logger(__name__)
 
@@ -32,8 +32,8 @@ OVERLAP_US = 10 * MINUTE_US
 MAX_RESUMED_S = 23 * 3_600.0
 """After a longer cut the call begins anew: the other side tells a day at most, and whoever asks for
 the past reads it from the table."""
-MAX_WAITING = 64
-"""Messages that may wait; then the other side is not read on, and conflates for us."""
+MAX_WAITING = 5_000
+"""Minutes that may wait; beyond this the stream is not read, and the other side conflates."""
 SILENT_S = 120.0
 """A market without any change for so long is a broken line."""
 _PASSING = frozenset(
@@ -181,76 +181,66 @@ class RemoteMarket:
                 self._on_settled(bar_update_of(update).candle)
 
 
-class RemoteChanges:
-    """``Changes`` of the board, from messages that come in by a task of their own."""
+class RemoteChanges(CandleMailbox):
+    """Minutes from a stream of messages, which a task of its own reads."""
 
     def __init__(self, messages: Callable[[], AsyncIterator[pb.StreamCandlesResponse]]) -> None:
+        super().__init__(has_snapshot=False)
         self._messages = messages
-        self._waiting: deque[pb.StreamCandlesResponse] = deque()
-        self._wake = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
-        self._has_begun = False
-        """Whether all was taken that the other side had when it began."""
-        self._task = asyncio.create_task(self._take(), name="remote")
+        self._task = asyncio.create_task(self._read(), name="remote")
 
-    async def next(self) -> Batch | None:
+    async def receive(self) -> Batch | None:
         """Wait until something changed.
 
         Raises:
             PermanentError: the other side refuses.
         """
-        while not self._waiting:
-            if self._task.done():
-                self._task.result()
-                return None
-            self._wake.clear()
-            await self._wake.wait()
-        message = self._waiting.popleft()
-        self._room.set()
-        self._has_begun = self._has_begun or message.is_snapshot_end
-        return _batch(message, is_cut=not self._has_begun)
+        batch = await super().receive()
+        if batch is None and self._task.done() and not self._task.cancelled():
+            self._task.result()
+        return batch
 
-    def leave(self) -> None:
-        """Want no more."""
+    def unsubscribe(self) -> None:
+        """Want nothing more."""
         self._task.cancel()
+        super().unsubscribe()
 
-    async def _take(self) -> None:
+    async def _read(self) -> None:
         try:
             async for message in self._messages():
-                if len(self._waiting) >= MAX_WAITING:
-                    self._room.clear()
-                    await self._room.wait()
-                self._waiting.append(message)
-                self._wake.set()
+                streamed = streamed_in(message)
+                # A list applies to the updates after it, so it waits for those before it.
+                await self.room(MAX_WAITING if streamed is None else 1)
+                if streamed is not None:
+                    self.report_streamed(streamed)
+                for missed in message.missed:
+                    self.report_missed_minutes(
+                        missed.symbol,
+                        microseconds_of(missed.from_time),
+                        microseconds_of(missed.to_time),
+                    )
+                for update in message.updates:
+                    self.publish(_update_of(update))
+                if message.is_snapshot_end:
+                    self.end_snapshot()
         finally:
-            self._wake.set()
+            self.close()
 
 
 def _open_us(update: pb.CandleUpdate) -> int:
     return microseconds_of(update.candle.open_time)
 
 
-def _batch(message: pb.StreamCandlesResponse, *, is_cut: bool) -> Batch:
-    updates = []
-    for one in message.updates:
-        bar = bar_update_of(one)
-        updates.append(
-            CandleUpdate(
-                bar.candle,
-                is_closed=bar.is_closed,
-                status=bar.status,
-                source=bar.source,
-                is_revision=bar.is_revision,
-                has_quotes=bar.has_quotes,
-            )
-        )
-    missed: Ranges = {}
-    for lost in message.missed:
-        bounds = microseconds_of(lost.from_time), microseconds_of(lost.to_time)
-        before = missed.get(lost.symbol, bounds)
-        missed[lost.symbol] = min(before[0], bounds[0]), max(before[1], bounds[1])
-    return Batch(updates, missed, streamed_in(message), is_cut=is_cut)
+def _update_of(message: pb.CandleUpdate) -> CandleUpdate:
+    bar = bar_update_of(message)
+    return CandleUpdate(
+        bar.candle,
+        is_closed=bar.is_closed,
+        status=bar.status,
+        source=bar.source,
+        is_revision=bar.is_revision,
+        has_quotes=bar.has_quotes,
+    )
 
 
 def _channel(address: str, certificate: Path | None) -> grpc.aio.Channel:

@@ -39,26 +39,26 @@ class HeardTicks:
         for symbol in self._last.keys() - wanted:
             del self._last[symbol]
         for one in missed:
-            fan.miss(missed_range_of(one))
+            fan.report_missed(missed_range_of(one))
         for told in trades:
             if told.symbol not in wanted:
                 continue
             trade = trade_tick_of(told)
             last = self._last.get(trade.symbol)
             if last is not None and _skips(last, trade, is_broken=is_broken):
-                fan.miss(
+                fan.report_missed(
                     MissedTrades(
                         trade.symbol, last.id + 1, trade.id - 1, last.time_us, trade.time_us
                     )
                 )
             is_broken = False
             self._last[trade.symbol] = trade
-            fan.put(trade)
+            fan.publish(trade)
 
     def quotes(self, message: pb.StreamBookTickersResponse) -> None:
         """Best prices have come."""
         for one in message.book_tickers:
-            self.fans.quotes.put(quote_tick_of(one))
+            self.fans.book_tickers.publish(quote_tick_of(one))
 
 
 def _skips(last: TradeTick, trade: TradeTick, *, is_broken: bool) -> bool:

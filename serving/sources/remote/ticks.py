@@ -42,11 +42,11 @@ class RemoteTicks:
         self._metadata = metadata
         self._trades_wanted, self._quotes_wanted = asyncio.Event(), asyncio.Event()
         self.fans.trades.on_wanted = self._trades_wanted.set
-        self.fans.quotes.on_wanted = self._quotes_wanted.set
+        self.fans.book_tickers.on_wanted = self._quotes_wanted.set
 
     async def run(self) -> None:
         """Listen to the other process while somebody listens here; until cancelled."""
-        trades, quotes = self.fans.trades, self.fans.quotes
+        trades, quotes = self.fans.trades, self.fans.book_tickers
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(
                 self._keep(

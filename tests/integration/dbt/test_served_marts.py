@@ -35,11 +35,11 @@ NOW = START + timedelta(minutes=MINUTES)
 class Silent:
     """Nothing is streamed."""
 
-    async def next(self) -> Batch | None:
+    async def receive(self) -> Batch | None:
         await asyncio.Event().wait()
         return None
 
-    def leave(self) -> None:
+    def unsubscribe(self) -> None:
         pass
 
 

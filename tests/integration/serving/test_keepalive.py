@@ -34,11 +34,11 @@ LONG_MS = 600_000
 class Silent:
     """Nothing is streamed."""
 
-    async def next(self) -> Batch | None:
+    async def receive(self) -> Batch | None:
         await asyncio.Event().wait()
         return None
 
-    def leave(self) -> None:
+    def unsubscribe(self) -> None:
         pass
 
 

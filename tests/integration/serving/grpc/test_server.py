@@ -55,13 +55,13 @@ class Quiet:
     def __init__(self) -> None:
         self.told = False
 
-    async def next(self) -> Batch | None:
+    async def receive(self) -> Batch | None:
         if self.told:
             await asyncio.Event().wait()
         self.told = True
         return Batch([CandleUpdate(silent_candle("BTCUSDT", NOW_US, Decimal(1)), False)], {})
 
-    def leave(self) -> None:
+    def unsubscribe(self) -> None:
         pass
 
 

@@ -43,13 +43,13 @@ class Live:
     def __init__(self) -> None:
         self.told = False
 
-    async def next(self) -> Batch | None:
+    async def receive(self) -> Batch | None:
         if self.told:
             await asyncio.Event().wait()
         self.told = True
         return Batch([CandleUpdate(candle("BTCUSDT", ROWS), is_closed=False)], {})
 
-    def leave(self) -> None:
+    def unsubscribe(self) -> None:
         pass
 
 

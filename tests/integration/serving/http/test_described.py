@@ -15,11 +15,13 @@ from tests.integration.serving.http.described import OF_MARTS, ask_all, on_a_soc
 
 
 def test_nothing_that_is_asked_ends_in_an_error_of_the_server(stored_url: str) -> None:
-    ticks = TickHubs(quotes=BookTickerHub(linger_s=1_000))
+    ticks = TickHubs(book_tickers=BookTickerHub(linger_s=1_000))
 
     def served() -> Any:
-        with ticks.quotes.watch(["BTCUSDT"]):
-            ticks.quotes.put(BookTickerUpdate("BTCUSDT", 7, "1.10", "2", "1.20", "3", None, T0))
+        with ticks.book_tickers.subscribe(["BTCUSDT"]):
+            ticks.book_tickers.publish(
+                BookTickerUpdate("BTCUSDT", 7, "1.10", "2", "1.20", "3", None, T0)
+            )
         return application(stored_url, ticks=ticks)
 
     with on_a_socket(served) as url:

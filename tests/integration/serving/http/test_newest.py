@@ -132,7 +132,7 @@ async def test_a_price_that_the_table_cannot_tell_is_the_one_in_memory(
 async def test_statistics_tell_of_the_market_and_of_its_readers(stored_url: str) -> None:
     fans = TickHubs()
     async with asking(stored_url, ticks=fans, statistics=lambda: {"cuts": 3}) as client:
-        with fans.trades.watch(["BTCUSDT"]):
+        with fans.trades.subscribe(["BTCUSDT"]):
             told = (await client.get("/api/v1/statistics")).json()
         assert told["symbols"] == 1
         assert told["market"] == {"cuts": 3}
@@ -154,12 +154,14 @@ async def test_the_best_prices_are_told_once_they_have_come(
     stored_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(symbols_module, "BOOK_TIMEOUT_S", 0.1)
-    fans = TickHubs(quotes=BookTickerHub(max_symbols=1, linger_s=100))
+    fans = TickHubs(book_tickers=BookTickerHub(max_symbols=1, linger_s=100))
     async with asking(stored_url, ticks=fans) as client:
         answer = await client.get("/api/v1/symbols/BTCUSDT/book")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert "listened to now: try again" in answer.json()["detail"]
-        fans.quotes.put(BookTickerUpdate("BTCUSDT", 7, "1.10", "2", "1.20", "3", None, T0))
+        fans.book_tickers.publish(
+            BookTickerUpdate("BTCUSDT", 7, "1.10", "2", "1.20", "3", None, T0)
+        )
         assert (await client.get("/api/v1/symbols/BTCUSDT/book")).json() == {
             "symbol": "BTCUSDT",
             "update_id": 7,

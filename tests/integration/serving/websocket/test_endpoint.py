@@ -35,10 +35,10 @@ class Changes:
         self.queue: asyncio.Queue[Batch] = asyncio.Queue()
         self.streamed = NAMES
 
-    async def next(self) -> Batch | None:
+    async def receive(self) -> Batch | None:
         return await self.queue.get()
 
-    def leave(self) -> None:
+    def unsubscribe(self) -> None:
         pass
 
     def list(self, *names: str) -> None:

@@ -33,7 +33,7 @@ def fans(**options: Any) -> TickHubs:
 
 async def gone(fans: TickHubs) -> None:
     async with asyncio.timeout(10):
-        while fans.trades.watches or fans.quotes.watches:
+        while fans.trades.subscribers or fans.book_tickers.subscribers:
             await asyncio.sleep(0.01)
 
 
@@ -45,8 +45,8 @@ async def test_trades_are_told_each_in_order_and_until_they_are_unsubscribed() -
             assert await said(socket, "subscribed") == {
                 "type": "subscribed", "channel": "trades", "symbols": ["S1USDT", "S2USDT"], "id": 3,
             }  # fmt: skip
-            ticks.trades.put(trade(1))
-            ticks.trades.put(trade(1, "S3USDT"))
+            ticks.trades.publish(trade(1))
+            ticks.trades.publish(trade(1, "S3USDT"))
             (told,) = (await said(socket, "trades"))["data"]
             assert told == {
                 "symbol": "S1USDT",
@@ -61,9 +61,9 @@ async def test_trades_are_told_each_in_order_and_until_they_are_unsubscribed() -
             await ask(socket, "unsubscribe", channel="trades", symbol="S1USDT")
             assert (await said(socket, "unsubscribed"))["symbols"] == ["S1USDT"]
             assert ticks.trades.wanted == {"S2USDT"}
-            ticks.trades.put(trade(2))
-            ticks.trades.miss(MissedTrades("S2USDT", 4, 5, T0_US, T0_US + 1_000))
-            ticks.trades.put(trade(6, "S2USDT"))
+            ticks.trades.publish(trade(2))
+            ticks.trades.report_missed(MissedTrades("S2USDT", 4, 5, T0_US, T0_US + 1_000))
+            ticks.trades.publish(trade(6, "S2USDT"))
             assert (await said(socket, "missed"))["data"] == [
                 {
                     "symbol": "S2USDT",
@@ -85,8 +85,8 @@ async def test_trades_are_told_each_in_order_and_until_they_are_unsubscribed() -
 async def test_the_newest_best_prices_are_told_the_present_ones_first() -> None:
     ticks = fans(linger_s=100.0)
     async with open_to(ticks=ticks) as (address, _, _):
-        with ticks.quotes.watch(["S1USDT"]):
-            ticks.quotes.put(quote(1))
+        with ticks.book_tickers.subscribe(["S1USDT"]):
+            ticks.book_tickers.publish(quote(1))
         async with connect(f"ws://{address}/api/v1/ws") as socket:
             await ask(socket, "subscribe", channel="book", symbol="S1USDT")
             (told,) = (await said(socket, "book"))["data"]
@@ -101,7 +101,7 @@ async def test_the_newest_best_prices_are_told_the_present_ones_first() -> None:
                 "received_time": T0_US // 1_000,
             }
             for number in (2, 3):
-                ticks.quotes.put(quote(number))
+                ticks.book_tickers.publish(quote(number))
             (told,) = (await said(socket, "book"))["data"]
             assert told["update_id"] == 3
         await gone(ticks)
@@ -119,7 +119,7 @@ async def test_a_reader_too_slow_for_the_trades_is_told_which_it_missed(
         await ask(socket, "subscribe", channel="trades", symbol="S1USDT")
         await said(socket, "subscribed")
         for number in range(1, 1_001):  # at once: nobody can take them meanwhile
-            ticks.trades.put(trade(number))
+            ticks.trades.publish(trade(number))
         (missed,) = (await said(socket, "missed"))["data"]
         assert (missed["first_id"], missed["last_id"]) == (1, 900)
         ids = [one["id"] for one in (await said(socket, "trades"))["data"]]
@@ -143,7 +143,7 @@ async def test_what_cannot_be_done_is_said() -> None:
                 await ask(socket, "subscribe", **fields)  # type: ignore[arg-type]
                 error = await said(socket, "error")
                 assert (error["code"], text in error["message"]) == (code, True), error
-            assert not ticks.quotes.watches
+            assert not ticks.book_tickers.subscribers
             await ask(socket, "unsubscribe", channel="book", symbol=NAMES[0])
             assert (await said(socket, "unsubscribed"))["symbols"] == []
             # what is subscribed of one channel leaves less room for the others

@@ -25,10 +25,10 @@ class Changes:
     def __init__(self) -> None:
         self.queue: asyncio.Queue[Batch] = asyncio.Queue()
 
-    async def next(self) -> Batch | None:
+    async def receive(self) -> Batch | None:
         return await self.queue.get()
 
-    def leave(self) -> None:
+    def unsubscribe(self) -> None:
         pass
 
     def tell(self, close: int, *names: str, minute: int = 0) -> None:

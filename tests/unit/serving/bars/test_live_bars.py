@@ -52,10 +52,10 @@ class Played:
         self.listeners += 1
         return self
 
-    async def next(self) -> Batch | None:
+    async def receive(self) -> Batch | None:
         return await self.queue.get()
 
-    def leave(self) -> None:
+    def unsubscribe(self) -> None:
         self.listeners -= 1
 
     def tell(
@@ -94,7 +94,7 @@ async def taken(watch: BarSubscription, count: int) -> list[tuple[str, int, str]
     """Timeframe, minutes and close of the next bars."""
     found: list[tuple[str, int, str]] = []
     async with asyncio.timeout(30):
-        while len(found) < count and (bars := await watch.next()) is not None:
+        while len(found) < count and (bars := await watch.receive()) is not None:
             found += [(o.timeframe, o.minute_count, str(o.candle.close)) for o in bars.updates]
     return found
 
@@ -103,7 +103,7 @@ async def test_nobody_is_listened_to_while_nobody_watches() -> None:
     async with running() as (board, played):
         await asyncio.sleep(0)
         assert played.listeners == 0
-        with board.watch(None, [MINUTE]):
+        with board.subscribe(None, [MINUTE]):
             await until(lambda: played.listeners == 1)
         played.tell(update(0))  # by the next change the board has seen that nobody is left
         await until(lambda: played.listeners == 0)
@@ -120,7 +120,7 @@ async def test_bars_go_on_from_what_the_table_has() -> None:
         return before, hours, ()
 
     async with running(read) as (board, played):
-        with board.watch(["BTCUSDT"], [HOUR]) as watch:
+        with board.subscribe(["BTCUSDT"], [HOUR]) as watch:
             played.tell(update(0, close="11"))
             assert await taken(watch, 1) == [("1h", 5, "11")]
             assert asked == [("BTCUSDT", T0)]
@@ -131,10 +131,10 @@ async def test_bars_go_on_from_what_the_table_has() -> None:
 
 async def test_a_second_watch_begins_with_the_present_states() -> None:
     async with running() as (board, played):
-        with board.watch(None, [MINUTE]) as first:
+        with board.subscribe(None, [MINUTE]) as first:
             played.tell(update(0), update(0, symbol="ETHUSDT"))
             await taken(first, 2)
-            with board.watch(["ETHUSDT"], [MINUTE, FIVE]) as second:
+            with board.subscribe(["ETHUSDT"], [MINUTE, FIVE]) as second:
                 assert sorted(await taken(second, 2)) == [("1m", 1, "10"), ("5m", 1, "10")]
 
 
@@ -146,7 +146,7 @@ async def test_a_minute_older_than_memory_has_the_symbol_read_anew() -> None:
         return (), [Part(candle(HOUR.open_time_us(T0) - HOUR_US, close=str(len(reads))), 60)], ()
 
     async with running(read) as (board, played):
-        with board.watch(["BTCUSDT"], [TIMEFRAMES["2h"], TIMEFRAMES["1d"]]) as watch:
+        with board.subscribe(["BTCUSDT"], [TIMEFRAMES["2h"], TIMEFRAMES["1d"]]) as watch:
             played.tell(update(0))
             await taken(watch, 1)
             played.tell(update(-200, close="5"))
@@ -156,15 +156,15 @@ async def test_a_minute_older_than_memory_has_the_symbol_read_anew() -> None:
 async def test_a_repaired_minute_has_its_bars_told_that_are_no_longer_among_the_newest() -> None:
     """Those of the last hours; a reader would else keep a bar that misses a minute."""
     async with running() as (board, played):
-        with board.watch(["BTCUSDT"], [FIVE, TIMEFRAMES["15m"]]) as watch:
+        with board.subscribe(["BTCUSDT"], [FIVE, TIMEFRAMES["15m"]]) as watch:
             played.tell(*(update(index) for index in (0, 1, 2, 4)))
             assert ("5m", 4, "10") in await taken(watch, 2)
             played.tell(*(update(index) for index in range(5, 25)))
             await until(lambda: watch.waiting > 0)
-            watch.take()
+            watch.drain()
             played.tell(update(3))
             await until(lambda: watch.waiting > 0)
-            told = {one.timeframe: one for one in watch.take().updates}
+            told = {one.timeframe: one for one in watch.drain().updates}
             assert {name: one.minute_count for name, one in told.items()} == {"5m": 5, "15m": 15}
             assert told["5m"].is_revision
 
@@ -178,7 +178,7 @@ async def test_a_minute_of_yesterday_has_its_bars_told_once_they_are_read_anew()
         return (), [Part(candle(hour, close=str(len(reads))), 58 + len(reads))], ()
 
     async with running(read) as (board, played):
-        with board.watch(["BTCUSDT"], [FIVE, HOUR]) as watch:
+        with board.subscribe(["BTCUSDT"], [FIVE, HOUR]) as watch:
             played.tell(update(0))
             await taken(watch, 2)
             played.tell(replace(update(0), candle=candle(hour + MINUTE_US)))
@@ -196,7 +196,7 @@ async def test_a_symbol_is_read_once_at_a_time_and_again_where_it_was_asked_for_
         return (), (), ()
 
     async with running(read) as (board, played):
-        with board.watch(["BTCUSDT"], [FIVE]) as watch:
+        with board.subscribe(["BTCUSDT"], [FIVE]) as watch:
             played.tell(update(0))
             await until(lambda: len(reads) == 1)
             played.tell(missed={"BTCUSDT": (T0, T0 + MINUTE_US)})
@@ -220,7 +220,7 @@ async def test_a_table_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPat
         return (), (), ()
 
     async with running(read) as (board, played):
-        with board.watch(["BTCUSDT"], [FIVE]) as watch:
+        with board.subscribe(["BTCUSDT"], [FIVE]) as watch:
             played.tell(update(0))
             assert await taken(watch, 1) == [("5m", 1, "10")]
     assert not failures
@@ -234,11 +234,11 @@ async def test_what_was_lost_on_the_way_is_named_and_read_anew() -> None:
         return (), (), ()
 
     async with running(read) as (board, played):
-        with board.watch(["BTCUSDT"], [MINUTE, FIVE]) as watch:
+        with board.subscribe(["BTCUSDT"], [MINUTE, FIVE]) as watch:
             played.tell(update(0))
             await taken(watch, 2)
             played.tell(missed={"BTCUSDT": (T0, T0 + MINUTE_US)})
-            bars = await watch.next()
+            bars = await watch.receive()
             assert bars is not None
             assert [one.timeframe for one in bars.missed] == ["1m"]
             await until(lambda: len(reads) == 2)
@@ -246,12 +246,12 @@ async def test_what_was_lost_on_the_way_is_named_and_read_anew() -> None:
 
 async def test_the_end_of_the_changes_ends_the_watches() -> None:
     async with running() as (board, played):
-        watch = board.watch(None, [MINUTE])
+        watch = board.subscribe(None, [MINUTE])
         played.tell(update(0))
         played.queue.put_nowait(None)
         assert len(await taken(watch, 1)) == 1
-        assert await watch.next() is None
-        assert await board.watch(None, [MINUTE]).next() is not None  # the last states
+        assert await watch.receive() is None
+        assert await board.subscribe(None, [MINUTE]).receive() is not None  # the last states
     assert board.watches == 2
 
 
@@ -265,19 +265,19 @@ async def test_what_is_remembered_of_a_symbol_is_bounded() -> None:
 
 async def test_a_watch_grows_and_shrinks_and_hears_of_what_it_has_alone() -> None:
     async with running() as (board, played):
-        with board.watch(["BTCUSDT"], [MINUTE]) as watch:
+        with board.subscribe(["BTCUSDT"], [MINUTE]) as watch:
             played.tell(update(0), update(0, symbol="ETHUSDT"))
             assert len(await taken(watch, 1)) == 1
-            board.extend(watch, ["ETHUSDT", "BTCUSDT"])
-            (bar,) = watch.take().updates  # the present state of the new one alone
+            board.add_symbols(watch, ["ETHUSDT", "BTCUSDT"])
+            (bar,) = watch.drain().updates  # the present state of the new one alone
             assert bar.candle.symbol == "ETHUSDT"
             played.tell(update(1), update(1, symbol="ETHUSDT"))
             await until(lambda: watch.waiting == 2)
-            board.reduce(watch, ["BTCUSDT", "NONE"])
-            assert [one.candle.symbol for one in watch.take().updates] == ["ETHUSDT"]
+            board.remove_symbols(watch, ["BTCUSDT", "NONE"])
+            assert [one.candle.symbol for one in watch.drain().updates] == ["ETHUSDT"]
             assert watch.symbols == frozenset({"ETHUSDT"})
             played.tell(update(2), update(2, symbol="ETHUSDT"))
-            bars = await watch.next()
+            bars = await watch.receive()
             assert bars is not None
             assert [one.candle.symbol for one in bars.updates] == ["ETHUSDT"]
 
@@ -301,7 +301,7 @@ async def test_bars_begin_anew_where_the_ticker_was_given_to_another_instrument(
         return before, [hour], [day]
 
     async with running(read) as (board, played):
-        with board.watch(["BTCUSDT"], [HOUR, MONTH]) as watch:
+        with board.subscribe(["BTCUSDT"], [HOUR, MONTH]) as watch:
             played.tell(traded(0, 50_000, close="99"))
             await until(lambda: bool(asked))
             await until(lambda: board.is_known(watch))
@@ -314,7 +314,7 @@ async def test_bars_begin_anew_where_the_ticker_was_given_to_another_instrument(
             assert set(bars) == {"1h", "1M"}
             for one in bars.values():
                 assert (one.candle.open, one.candle.high, one.candle.close) == (3, 4, 4)
-        with board.watch(["BTCUSDT"], [MONTH]) as late:
+        with board.subscribe(["BTCUSDT"], [MONTH]) as late:
             found = await _next(late)
             assert [one.minute_count for one in found.updates] == [2]
             assert found.updates[0].candle.high == 4
@@ -322,7 +322,7 @@ async def test_bars_begin_anew_where_the_ticker_was_given_to_another_instrument(
 
 async def _next(watch: BarSubscription) -> Bars:
     async with asyncio.timeout(30):
-        bars = await watch.next()
+        bars = await watch.receive()
     assert bars is not None
     return bars
 
@@ -331,13 +331,13 @@ async def test_symbols_that_are_dropped_are_forgotten_and_their_last_states_stil
     dropped: list[set[str]] = []
     names = {"BTCUSDT", "ETHUSDT"}
     async with running(on_dropped=lambda gone: dropped.append(set(gone))) as (board, played):
-        with board.watch(None, [MINUTE, FIVE]) as watch:
+        with board.subscribe(None, [MINUTE, FIVE]) as watch:
             played.tell(update(0), update(0, symbol="ETHUSDT"), streamed=names)
             await taken(watch, 4)
             played.tell(update(1), update(1, symbol="ETHUSDT"), streamed={"ETHUSDT"})
             told: list[BarUpdate] = []
             while len(told) < 3:
-                bars = await asyncio.wait_for(watch.next(), 30)
+                bars = await asyncio.wait_for(watch.receive(), 30)
                 assert bars is not None
                 told += bars.updates
             assert {one.candle.symbol for one in told if one.timeframe == "5m"} == {"ETHUSDT"}
@@ -345,11 +345,11 @@ async def test_symbols_that_are_dropped_are_forgotten_and_their_last_states_stil
             assert (board.symbols, dropped) == ({"ETHUSDT"}, [{"BTCUSDT"}])
             assert not board.knows("BTCUSDT")
             assert set(board._bars) == {"ETHUSDT"}
-            with board.watch(["BTCUSDT"], [MINUTE]) as late:
-                assert not late.take()
+            with board.subscribe(["BTCUSDT"], [MINUTE]) as late:
+                assert not late.drain()
                 played.tell(update(3), streamed=names)  # taken up again
                 await until(lambda: board.knows("BTCUSDT"))
-                assert [one.candle.open_time_us for one in late.take().updates] == [
+                assert [one.candle.open_time_us for one in late.drain().updates] == [
                     T0 + 3 * MINUTE_US
                 ]
 
@@ -357,21 +357,21 @@ async def test_symbols_that_are_dropped_are_forgotten_and_their_last_states_stil
 async def test_who_wants_to_know_is_told_which_of_its_symbols_are_streamed() -> None:
     async with running() as (board, played):
         with (
-            board.watch(None, [MINUTE], tells_streamed=True) as first,
-            board.watch(["BTCUSDT", "XRPUSDT"], [MINUTE], tells_streamed=True) as some,
-            board.watch(None, [MINUTE]) as plain,
+            board.subscribe(None, [MINUTE], reports_streamed=True) as first,
+            board.subscribe(["BTCUSDT", "XRPUSDT"], [MINUTE], reports_streamed=True) as some,
+            board.subscribe(None, [MINUTE]) as plain,
         ):
-            assert not first.take()  # nobody knows yet
+            assert not first.drain()  # nobody knows yet
             played.tell(streamed={"BTCUSDT", "ETHUSDT"})
-            bars = await first.next()
+            bars = await first.receive()
             assert bars is not None
             assert bars.streamed == {"BTCUSDT", "ETHUSDT"}
-            assert some.take().streamed == {"BTCUSDT"}
-            with board.watch(None, [MINUTE], tells_streamed=True) as late:
-                assert late.take().streamed == {"BTCUSDT", "ETHUSDT"}
+            assert some.drain().streamed == {"BTCUSDT"}
+            with board.subscribe(None, [MINUTE], reports_streamed=True) as late:
+                assert late.drain().streamed == {"BTCUSDT", "ETHUSDT"}
             played.tell(streamed={"BTCUSDT"})
-            bars = await first.next()
+            bars = await first.receive()
             assert bars is not None
             assert bars.streamed == {"BTCUSDT"}
-            assert not some.take()  # nothing new for it
-            assert not plain.take()
+            assert not some.drain()  # nothing new for it
+            assert not plain.drain()

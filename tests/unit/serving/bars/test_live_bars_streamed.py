@@ -32,9 +32,9 @@ async def test_bars_of_a_ticker_that_another_instrument_got_after_a_drop_begin_a
         played.tell(traded(9, 7, close="3"), streamed={"BTCUSDT"})
         await until(lambda: board.knows("BTCUSDT"))
         assert board.since_us("BTCUSDT") == T0 + 9 * MINUTE_US
-        with board.watch(["BTCUSDT"], [HOUR, MONTH]) as watch:
+        with board.subscribe(["BTCUSDT"], [HOUR, MONTH]) as watch:
             await until(lambda: watch.waiting > 0)
-            bars = watch.take().updates
+            bars = watch.drain().updates
             assert {one.timeframe: one.minute_count for one in bars} == {"1h": 1, "1M": 1}
             assert {one.candle.high for one in bars} == {3}
 
@@ -42,8 +42,8 @@ async def test_bars_of_a_ticker_that_another_instrument_got_after_a_drop_begin_a
 async def test_the_beginning_is_told_once_its_last_batch_has_come() -> None:
     async with running() as (board, played):
         with (
-            board.watch(["BTCUSDT"], [MINUTE], tells_streamed=True) as watch,
-            board.watch(["ETHUSDT"], [MINUTE], tells_streamed=True) as other,
+            board.subscribe(["BTCUSDT"], [MINUTE], reports_streamed=True) as watch,
+            board.subscribe(["ETHUSDT"], [MINUTE], reports_streamed=True) as other,
         ):
             names = {"BTCUSDT", "ETHUSDT"}
             played.tell(update(0), streamed=names, is_cut=True)
@@ -61,7 +61,7 @@ async def test_the_beginning_is_told_once_its_last_batch_has_come() -> None:
             assert board.is_known(watch)  # a backlog later on is no beginning
         played.tell(update(2))
         await until(lambda: played.listeners == 0)
-        with board.watch(["BTCUSDT"], [MINUTE], tells_streamed=True) as late:
+        with board.subscribe(["BTCUSDT"], [MINUTE], reports_streamed=True) as late:
             assert not board.is_known(late)
 
 
@@ -77,7 +77,7 @@ async def test_whoever_listens_is_told_what_is_dropped_and_taken_up() -> None:
 
 async def test_bars_that_wait_when_their_symbol_is_dropped_are_still_told() -> None:
     async with running() as (board, played):
-        with board.watch(None, [MINUTE, HOUR]) as watch:
+        with board.subscribe(None, [MINUTE, HOUR]) as watch:
             names = {"BTCUSDT", "ETHUSDT"}
             played.tell(update(0), update(0, symbol="ETHUSDT"), streamed=names)
             told = []
@@ -87,7 +87,7 @@ async def test_bars_that_wait_when_their_symbol_is_dropped_are_still_told() -> N
             await until(lambda: watch.waiting == 2)
             played.tell(streamed={"ETHUSDT"})
             await until(lambda: not board.knows("BTCUSDT"))
-            last = {one.timeframe: one for one in watch.take().updates}
+            last = {one.timeframe: one for one in watch.drain().updates}
             assert last.keys() == {"1m", "1h"}
             assert (last["1h"].minute_count, last["1h"].candle.close) == (2, 11)
-            assert not watch.take()
+            assert not watch.drain()

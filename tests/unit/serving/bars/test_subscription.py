@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from include.domain.candles import Candle, Source, Status, silent_candle
 from include.domain.timeframes import MINUTE_US, TIMEFRAMES, Timeframe
-from serving.bars.subscription import MIN_WAITING, BarSubscription, BarUpdate, Missed
+from serving.bars.subscription import MIN_CAPACITY, BarSubscription, BarUpdate, Missed
 from streamer.hub.subscription import CandleUpdate
 
 T0 = 1_800_000_000_000_000 // MINUTE_US * MINUTE_US
@@ -38,21 +38,21 @@ def watch_of(
         timeframes,
         closed_only=closed_only,
         bar=bars or Bars(),
-        symbols_of_all=lambda: 1,
-        on_leave=left.append,
+        count_symbols=lambda: 1,
+        on_unsubscribe=left.append,
     )
     return watch, left
 
 
 def test_states_of_a_minute_are_conflated_and_a_revision_stays_one() -> None:
     watch, _ = watch_of(MINUTE)
-    watch.put_minute(CandleUpdate(candle(), is_closed=True, is_revision=True))
-    watch.put_minute(
+    watch.enqueue_minute(CandleUpdate(candle(), is_closed=True, is_revision=True))
+    watch.enqueue_minute(
         CandleUpdate(
             candle(close="11"), is_closed=True, status=Status.VERIFIED, source=Source.KLINE
         )
     )
-    (told,) = watch.take().updates
+    (told,) = watch.drain().updates
     assert told == BarUpdate(
         "1m",
         candle(close="11"),
@@ -62,18 +62,18 @@ def test_states_of_a_minute_are_conflated_and_a_revision_stays_one() -> None:
         is_revision=True,
     )
     assert watch.conflated == 1
-    assert not watch.take()
+    assert not watch.drain()
 
 
 def test_a_bar_is_told_as_it_stands_when_it_is_taken_and_once() -> None:
     bars = Bars()
     watch, _ = watch_of(FIVE, bars=bars)
     open_time_us = FIVE.open_time_us(T0)
-    watch.mark("BTCUSDT", T0)
+    watch.mark_bars("BTCUSDT", T0)
     bars.now["5m", open_time_us] = first = BarUpdate("5m", candle(open_time_us))
-    assert watch.take().updates == [first]
-    watch.mark("BTCUSDT", T0 + MINUTE_US)
-    assert not watch.take()  # nothing about it is new
+    assert watch.drain().updates == [first]
+    watch.mark_bars("BTCUSDT", T0 + MINUTE_US)
+    assert not watch.drain()  # nothing about it is new
 
 
 def test_a_closed_bar_with_other_values_is_a_revision() -> None:
@@ -88,8 +88,8 @@ def test_a_closed_bar_with_other_values_is_a_revision() -> None:
         bars.now["5m", open_time_us] = BarUpdate(
             "5m", candle(open_time_us, close), is_closed=is_closed
         )
-        watch.mark("BTCUSDT", T0)
-        (told,) = watch.take().updates
+        watch.mark_bars("BTCUSDT", T0)
+        (told,) = watch.drain().updates
         assert (told.candle.close, told.is_revision) == (Decimal(close), is_revision)
 
 
@@ -108,15 +108,15 @@ def test_a_closed_bar_older_than_those_remembered_may_be_a_revision() -> None:
     ):
         open_time_us = first + index * 5 * MINUTE_US
         bars.now["5m", open_time_us] = BarUpdate("5m", candle(open_time_us, close), is_closed=True)
-        watch.mark("BTCUSDT", open_time_us)
-        (told,) = watch.take().updates
+        watch.mark_bars("BTCUSDT", open_time_us)
+        (told,) = watch.drain().updates
         assert (told.candle.close, told.is_revision) == (Decimal(close), is_revision)
 
 
 def test_an_hour_that_changed_marks_the_bars_that_hold_it() -> None:
     watch, _ = watch_of(MINUTE, FIVE, TIMEFRAMES["1h"], TIMEFRAMES["1M"])
-    watch.mark_hour("BTCUSDT", T0)
-    assert {name for _, name, _ in watch._waiting} == {"1h", "1M"}
+    watch.mark_bars_of_hour("BTCUSDT", T0)
+    assert {name for _, name, _ in watch._items} == {"1h", "1M"}
 
 
 def test_open_bars_are_left_out_where_closed_ones_alone_are_wanted() -> None:
@@ -124,21 +124,21 @@ def test_open_bars_are_left_out_where_closed_ones_alone_are_wanted() -> None:
     watch, _ = watch_of(MINUTE, FIVE, bars=bars, closed_only=True)
     open_time_us = FIVE.open_time_us(T0)
     bars.now["5m", open_time_us] = BarUpdate("5m", candle(open_time_us))
-    watch.put_minute(CandleUpdate(candle(), is_closed=False))
-    watch.mark("BTCUSDT", T0)
-    assert not watch.take()
+    watch.enqueue_minute(CandleUpdate(candle(), is_closed=False))
+    watch.mark_bars("BTCUSDT", T0)
+    assert not watch.drain()
     bars.now["5m", open_time_us] = BarUpdate("5m", candle(open_time_us), is_closed=True)
-    watch.put_minute(CandleUpdate(candle(), is_closed=True))
-    watch.mark("BTCUSDT", T0)
-    assert [one.timeframe for one in watch.take().updates] == ["1m", "5m"]
+    watch.enqueue_minute(CandleUpdate(candle(), is_closed=True))
+    watch.mark_bars("BTCUSDT", T0)
+    assert [one.timeframe for one in watch.drain().updates] == ["1m", "5m"]
 
 
 def test_what_waits_is_bounded_and_what_left_is_named() -> None:
     watch, _ = watch_of(MINUTE)
-    for index in range(MIN_WAITING + 3):
-        watch.put_minute(CandleUpdate(candle(T0 + index * MINUTE_US), is_closed=True))
-    assert watch.waiting == MIN_WAITING
-    found = watch.take(10)
+    for index in range(MIN_CAPACITY + 3):
+        watch.enqueue_minute(CandleUpdate(candle(T0 + index * MINUTE_US), is_closed=True))
+    assert watch.waiting == MIN_CAPACITY
+    found = watch.drain(10)
     assert found.missed == [Missed("BTCUSDT", "1m", T0, T0 + 3 * MINUTE_US)]
     assert found.updates[0].candle.open_time_us == T0 + 3 * MINUTE_US
 
@@ -147,37 +147,37 @@ def test_minutes_that_were_lost_before_are_named_to_those_who_watch_minutes() ->
     minutes, _ = watch_of(MINUTE)
     coarse, _ = watch_of(FIVE)
     for one in (minutes, coarse):
-        one.miss("BTCUSDT", T0, T0 + MINUTE_US)
-        one.miss("ETHUSDT", T0, T0 + MINUTE_US)
-    assert minutes.take().missed == [Missed("BTCUSDT", "1m", T0, T0 + MINUTE_US)]
-    assert not coarse.take()
+        one.report_missed_minutes("BTCUSDT", T0, T0 + MINUTE_US)
+        one.report_missed_minutes("ETHUSDT", T0, T0 + MINUTE_US)
+    assert minutes.drain().missed == [Missed("BTCUSDT", "1m", T0, T0 + MINUTE_US)]
+    assert not coarse.drain()
 
 
 async def test_a_reader_waits_and_gets_what_is_left_before_the_end() -> None:
     watch, left = watch_of(MINUTE)
-    waiting = asyncio.create_task(watch.next())
+    waiting = asyncio.create_task(watch.receive())
     await asyncio.sleep(0)
     assert not waiting.done()
-    watch.put_minute(CandleUpdate(candle(), is_closed=True))
+    watch.enqueue_minute(CandleUpdate(candle(), is_closed=True))
     bars = await waiting
     assert bars is not None
     assert len(bars.updates) == 1
-    watch.put_minute(CandleUpdate(candle(T0 + MINUTE_US), is_closed=True))
+    watch.enqueue_minute(CandleUpdate(candle(T0 + MINUTE_US), is_closed=True))
     with watch:
         pass
     assert left == [watch]
-    bars = await watch.next()
+    bars = await watch.receive()
     assert bars is not None
     assert len(bars.updates) == 1
-    assert await watch.next() is None
+    assert await watch.receive() is None
 
 
 async def test_marks_that_turn_out_to_be_nothing_new_do_not_wake_the_reader() -> None:
     watch, _ = watch_of(FIVE)
-    watch.mark("BTCUSDT", T0)  # of a bar that is not in memory
-    waiting = asyncio.create_task(watch.next())
+    watch.mark_bars("BTCUSDT", T0)  # of a bar that is not in memory
+    waiting = asyncio.create_task(watch.receive())
     for _ in range(5):
         await asyncio.sleep(0)
     assert not waiting.done()
-    watch.end()
+    watch.close()
     assert await waiting is None

@@ -73,22 +73,22 @@ async def test_trades_are_told_from_the_call_on_and_its_symbols_change_within_it
         call = stub.StreamTrades()
         await call.write(pb.StreamTradesRequest(symbols=["BTCUSDT"]))
         await until(lambda: fans.trades.wanted == {"BTCUSDT"})
-        fans.trades.put(trade(1))
-        fans.trades.put(trade(1, "ETHUSDT"))
+        fans.trades.publish(trade(1))
+        fans.trades.publish(trade(1, "ETHUSDT"))
         (one,) = (await heard(call)).trades
         assert (one.symbol, one.id, one.price, one.quantity) == ("BTCUSDT", 1, "2.50", "1")
         await call.write(pb.StreamTradesRequest(symbols=["ETHUSDT", "NONE"]))
         assert (await heard(call)).not_streamed == ["NONE"]
         assert fans.trades.wanted == {"ETHUSDT"}
-        fans.trades.put(trade(2))
-        fans.trades.put(trade(5, "ETHUSDT"))
-        fans.trades.miss(MissedTrades("ETHUSDT", 6, 7, 10**15, 10**15))
+        fans.trades.publish(trade(2))
+        fans.trades.publish(trade(5, "ETHUSDT"))
+        fans.trades.report_missed(MissedTrades("ETHUSDT", 6, 7, 10**15, 10**15))
         message = await heard(call)
         assert [(one.symbol, one.id) for one in message.trades] == [("ETHUSDT", 5)]
         (missed,) = message.missed
         assert (missed.symbol, missed.first_id, missed.last_id) == ("ETHUSDT", 6, 7)
         call.cancel()
-        await until(lambda: not fans.trades.watches)
+        await until(lambda: not fans.trades.subscribers)
         assert not fans.trades.wanted
 
 
@@ -99,21 +99,21 @@ async def test_a_caller_that_has_said_all_it_wants_is_told_on() -> None:
         call = stub.StreamTrades(iter([pb.StreamTradesRequest(symbols=["BTCUSDT"])]))
         await until(lambda: fans.trades.wanted)
         for number in (1, 2):
-            fans.trades.put(trade(number))
+            fans.trades.publish(trade(number))
             assert [one.id for one in (await heard(call)).trades] == [number]
         call.cancel()
 
 
 async def test_the_present_best_prices_come_first() -> None:
     fans = TickHubs()
-    with fans.quotes.watch(["BTCUSDT"]):
-        fans.quotes.put(quote(7))
+    with fans.book_tickers.subscribe(["BTCUSDT"]):
+        fans.book_tickers.publish(quote(7))
         async with serving(fans) as stub:
             call = stub.StreamBookTickers(iter([pb.StreamBookTickersRequest(symbols=STREAMED)]))
             (one,) = (await heard(call)).book_tickers
             assert (one.symbol, one.update_id, one.bid_price) == ("BTCUSDT", 7, "1.0")
             assert not one.HasField("event_time")
-            fans.quotes.put(quote(1, "ETHUSDT"))
+            fans.book_tickers.publish(quote(1, "ETHUSDT"))
             assert [one.symbol for one in (await heard(call)).book_tickers] == ["ETHUSDT"]
             call.cancel()
 
@@ -144,18 +144,18 @@ async def test_a_later_wish_that_cannot_be_ends_the_call_with_its_reason() -> No
         await call.write(pb.StreamTradesRequest())
         error = await refused(call)
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-        await until(lambda: not fans.trades.watches)
+        await until(lambda: not fans.trades.subscribers)
 
 
 async def test_too_many_symbols_are_refused_at_first_and_named_later() -> None:
-    fans = TickHubs(quotes=BookTickerHub(max_symbols=1))
+    fans = TickHubs(book_tickers=BookTickerHub(max_symbols=1))
     async with serving(fans) as stub:
         asked = pb.StreamBookTickersRequest(symbols=STREAMED)
         error = await refused(stub.StreamBookTickers(iter([asked])))
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         call = stub.StreamBookTickers()
         await call.write(pb.StreamBookTickersRequest(symbols=["BTCUSDT"]))
-        await until(lambda: fans.quotes.wanted)
+        await until(lambda: fans.book_tickers.wanted)
         await call.write(asked)
         assert (await heard(call)).not_streamed == ["ETHUSDT"]
         call.cancel()
@@ -188,7 +188,7 @@ async def test_bytes_that_are_no_message_are_refused() -> None:
             error = await refused(method(iter(bodies)))
             assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
             assert "no message" in str(error.details())
-    assert not fans.trades.watches
+    assert not fans.trades.subscribers
 
 
 async def test_where_there_are_none_the_calls_say_so() -> None:

@@ -16,7 +16,7 @@ from include.domain.timeframes import MINUTE_US, timeframe
 from serving.bars.live_bars import LiveBars
 from serving.websocket.broadcaster import BarBroadcaster
 from serving.websocket.listeners import CANDLES, Form, Listener
-from streamer.hub.subscription import Batch, CandleUpdate, Ranges
+from streamer.hub.subscription import Batch, CandleUpdate
 
 T0 = 1_700_000_040_000_000
 
@@ -27,10 +27,10 @@ class Changes:
     def __init__(self) -> None:
         self.queue: asyncio.Queue[Batch | None] = asyncio.Queue()
 
-    async def next(self) -> Batch | None:
+    async def receive(self) -> Batch | None:
         return await self.queue.get()
 
-    def leave(self) -> None:
+    def unsubscribe(self) -> None:
         pass
 
     def tell(self, symbol: str, close: int, **how: Any) -> None:
@@ -42,7 +42,7 @@ class Changes:
         close: int,
         *,
         minute: int = 0,
-        missed: Ranges | None = None,
+        missed: dict[str, tuple[int, int]] | None = None,
         is_closed: bool = False,
         is_revision: bool = False,
     ) -> None:

@@ -15,6 +15,7 @@ from streamer.capture.app import Capture
 from streamer.exchange.connection import StreamConnection
 from streamer.health.metrics import Exposition
 from streamer.health.metrics_declared import METRICS
+from streamer.hub.subscription import DeliveryCounts
 from tests.unit.streamer.watched import Aggregator, Parts, publisher
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -205,10 +206,10 @@ async def test_writer_and_repairs_are_read_as_they_stand(parts: Parts) -> None:
 
 async def test_the_hub_is_read_as_it_stands(parts: Parts) -> None:
     parts.hub.subscribe()
-    parts.hub.tally.told, parts.hub.tally.conflated, parts.hub.tally.missed = 5, 6, 7
+    parts.hub._counts_before = DeliveryCounts(delivered=5, conflated=6, missed=7)
     found = read(Exposition(parts.observed))
     assert found["candelabra_subscribers", ()] == 1
-    outcomes = {"told": 5, "conflated": 6, "missed": 7}
+    outcomes = {"delivered": 5, "conflated": 6, "missed": 7}
     for outcome, count in outcomes.items():
         assert found["candelabra_updates_total", (outcome,)] == count
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from streamer.health.statistics import statistics
+from streamer.hub.subscription import DeliveryCounts
 from tests.unit.streamer.watched import Parts
 
 
@@ -14,7 +15,7 @@ async def test_each_connection_is_told_with_what_came_over_it() -> None:
     feed.connection.reconnects = 3
     parts.add("um-1", "BTCUSDT.P").delivering_since_us = None
     parts.observed.counts.update({"verified": 5})
-    parts.hub.tally.told = 9
+    parts.hub._counts_before = DeliveryCounts(delivered=9)
     parts.add_capture("spot-capture-1", "BTCUSDT").on_text(b"{")
     parts.captured["captured_market.trades"] = 4
     told = statistics(parts.observed)
@@ -24,7 +25,7 @@ async def test_each_connection_is_told_with_what_came_over_it() -> None:
     assert (first["reconnects"], first["is_delivering"]) == (3, True)
     assert first["exchange_time"].isoformat() == "2023-11-14T22:14:00+00:00"
     assert (second["is_delivering"], second["exchange_time"]) == (False, None)
-    assert (told["candles"], told["updates_told"]) == ({"verified": 5}, 9)
+    assert (told["candles"], told["updates_delivered"]) == ({"verified": 5}, 9)
     assert told["capture"] == {"captured_market.trades": 4}
     assert told["capture_connections"] == [
         {

@@ -78,7 +78,7 @@ async def test_symbols_are_subscribed_while_somebody_listens_and_no_longer(
     async with playing(linger_s=0.1) as (played, fan, quotes):
         await asyncio.sleep(0)
         assert not played.sockets
-        with fan.watch(["BTCUSDT"]) as watch:
+        with fan.subscribe(["BTCUSDT"]) as watch:
             await until(lambda: played.asked)
             assert played.asked == [("SUBSCRIBE", ["btcusdt@bookTicker"])]
             await played.sockets[0].send(frame("BTCUSDT", 7))
@@ -86,7 +86,7 @@ async def test_symbols_are_subscribed_while_somebody_listens_and_no_longer(
             await played.sockets[0].send(frame("ETHUSDT", 8))
             await played.sockets[0].send('{"stream":"btcusdt@bookTicker","data":{"s":"BTCUSDT"}}')
             async with asyncio.timeout(10):
-                found = await watch.next()
+                found = await watch.receive()
             assert found is not None
             (quote,) = found.ticks
             assert (quote.symbol, quote.update_id, quote.bid_price, quote.ask_quantity) == (
@@ -95,9 +95,9 @@ async def test_symbols_are_subscribed_while_somebody_listens_and_no_longer(
             assert quote.event_us is None
             assert quote.received_us > 1_700_000_000_000_000
             await until(lambda: quotes.lines[Market.SPOT].bad_frames == 1)
-            fan.extend(watch, ["ETHUSDT"])
+            fan.add_symbols(watch, ["ETHUSDT"])
             await until(lambda: ("SUBSCRIBE", ["ethusdt@bookTicker"]) in played.asked)
-            fan.reduce(watch, ["BTCUSDT"])
+            fan.remove_symbols(watch, ["BTCUSDT"])
             await until(lambda: ("UNSUBSCRIBE", ["btcusdt@bookTicker"]) in played.asked)
         await until(lambda: played.closed == 1)
         assert not quotes.lines
@@ -105,14 +105,14 @@ async def test_symbols_are_subscribed_while_somebody_listens_and_no_longer(
 
 async def test_the_futures_have_a_line_of_their_own_on_the_path_that_carries_quotes() -> None:
     async with playing() as (played, fan, _):
-        with fan.watch(["BTCUSDT.P"]) as watch:
+        with fan.subscribe(["BTCUSDT.P"]) as watch:
             await until(lambda: played.asked)
             assert played.paths == ["/public/stream"]
             told = {"e": "bookTicker", "E": 1_700_000_000_123, "T": 1_700_000_000_120}
             data = told | json.loads(frame("BTCUSDT", 3))["data"]
             await played.sockets[0].send(json.dumps({"stream": "btcusdt@bookTicker", "data": data}))
             async with asyncio.timeout(10):
-                found = await watch.next()
+                found = await watch.receive()
             assert found is not None
             assert (found.ticks[0].symbol, found.ticks[0].event_us) == (
                 "BTCUSDT.P", 1_700_000_000_123_000,
@@ -127,7 +127,7 @@ async def test_what_a_successor_held_does_not_go_back_in_time() -> None:
         return quote_line(settings, market, fan)
 
     line = line_of(Market.SPOT)
-    with fan.watch(["BTCUSDT"]) as watch:
+    with fan.subscribe(["BTCUSDT"]) as watch:
         line.want(frozenset({"BTCUSDT"}))
         line.on_texts([frame("BTCUSDT", 9, "1.15").encode()])
         line.on_held(
@@ -142,7 +142,7 @@ async def test_what_a_successor_held_does_not_go_back_in_time() -> None:
 
 async def test_a_subscription_that_is_quiet_for_long_is_asked_for_again() -> None:
     async with playing() as (played, fan, quotes):
-        with fan.watch(["BTCUSDT", "ETHUSDT"]):
+        with fan.subscribe(["BTCUSDT", "ETHUSDT"]):
             await until(lambda: played.asked)
             line = quotes.lines[Market.SPOT]
             await until(lambda: line.connection.is_open)

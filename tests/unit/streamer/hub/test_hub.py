@@ -34,7 +34,7 @@ async def test_nobody_listening_costs_no_mark(hub: Hub, heard: Heard) -> None:
 async def test_a_reader_waits_until_a_trade_changes_a_candle(hub: Hub, heard: Heard) -> None:
     (one,) = listed(hub, heard)
     with hub.subscribe() as subscription:
-        reading = asyncio.create_task(subscription.next())
+        reading = asyncio.create_task(subscription.receive())
         await turn()
         assert not reading.done()
         one.on_trade(trade(1, T0 + 1, price="12.5", quantity="3"))
@@ -53,7 +53,7 @@ async def test_a_repair_older_than_memory_may_be_a_revision(hub: Hub, heard: Hea
         hub.settle(rest_offer(minute_trades(50, 1), 50))
         hub.settle(rest_offer(minute_trades(49 - SETTLED_KEPT, 1), 49 - SETTLED_KEPT))
         hub.settle(rest_offer(minute_trades(51 - SETTLED_KEPT, 1), 51 - SETTLED_KEPT))
-        assert [update.is_revision for update in subscription.take().updates] == [
+        assert [update.is_revision for update in subscription.drain().updates] == [
             False,
             True,
             False,
@@ -66,7 +66,7 @@ async def test_what_is_in_memory_comes_first(hub: Hub, heard: Heard) -> None:
     one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US))
     one.on_trade(trade(7, T0 + MINUTE_US + 1))
     with hub.subscribe() as subscription:
-        settled, open_ = subscription.take().updates
+        settled, open_ = subscription.drain().updates
     assert (settled.candle.open_time_us, settled.status) == (T0, Status.VERIFIED)
     assert (open_.candle.open_time_us, open_.status) == (T0 + MINUTE_US, None)
 
@@ -80,8 +80,8 @@ async def test_a_reader_hears_of_its_symbols_alone(hub: Hub, heard: Heard) -> No
         btc.on_trade(trade(1, T0 + 1))
         xrp.on_trade(trade(1, T0 + 1))
         await turn()
-        assert [update.candle.symbol for update in some.take().updates] == ["XRPUSDT"]
-        told = {update.candle.symbol for update in everything.take().updates}
+        assert [update.candle.symbol for update in some.drain().updates] == ["XRPUSDT"]
+        told = {update.candle.symbol for update in everything.drain().updates}
         assert told == {"BTCUSDT", "XRPUSDT"}
 
 
@@ -94,11 +94,11 @@ async def test_symbols_come_and_go(hub: Hub, heard: Heard) -> None:
         hub.remove("BTCUSDT")
         one.on_trade(trade(2, T0 + 2))
         for subscription in (one_symbol, everything):
-            (update,) = subscription.take().updates
+            (update,) = subscription.drain().updates
             assert update.candle.symbol == "BTCUSDT"
         hub.settle(rest_offer(minute_trades(0, 1), 0))
         await turn()
-        assert not everything.take()
+        assert not everything.drain()
 
 
 async def test_what_waits_is_bounded_by_the_symbols(hub: Hub, heard: Heard) -> None:
@@ -108,7 +108,7 @@ async def test_what_waits_is_bounded_by_the_symbols(hub: Hub, heard: Heard) -> N
         for minute in range(100):
             hub.settle(rest_offer(minute_trades(minute, 1), minute))
         assert subscription.waiting == 2 * MINUTES_IN_HAND
-        missed = subscription.take().missed
+        missed = subscription.drain().missed
         assert missed == {"BTCUSDT": (T0, T0 + 80 * MINUTE_US)}
 
 
@@ -119,8 +119,8 @@ async def test_the_end_comes_after_all_that_is_left(hub: Hub, heard: Heard, ends
     one.on_trade(trade(1, T0 + 1))
     if ends is None:
         await turn()
-        subscription.leave()
-        subscription.leave()
+        subscription.unsubscribe()
+        subscription.unsubscribe()
     else:
         hub.close()
     updates = []
@@ -134,8 +134,8 @@ async def test_the_end_comes_after_all_that_is_left(hub: Hub, heard: Heard, ends
 async def hub_end(hub: Hub) -> bool:
     """Whether who comes after the end is told so, after the present states."""
     subscription = hub.subscribe()
-    assert await subscription.next() is not None
-    return await subscription.next() is None
+    assert await subscription.receive() is not None
+    return await subscription.receive() is None
 
 
 async def test_the_newest_minute_is_told_to_whoever_asks(hub: Hub, heard: Heard) -> None:
@@ -179,19 +179,19 @@ async def test_each_settled_candle_is_told_once_to_whoever_keeps_the_day(
 async def test_who_wants_to_know_is_told_which_symbols_are_told_of(hub: Hub, heard: Heard) -> None:
     listed(hub, heard)
     with (
-        hub.subscribe(tells_streamed=True) as every,
-        hub.subscribe(["ETHUSDT"], tells_streamed=True) as some,
+        hub.subscribe(reports_streamed=True) as every,
+        hub.subscribe(["ETHUSDT"], reports_streamed=True) as some,
         hub.subscribe() as plain,
     ):
-        assert every.take().streamed == {"BTCUSDT"}
-        assert some.take().streamed == frozenset()
-        assert not every.take()
-        reading = asyncio.create_task(every.next())
+        assert every.drain().streamed == {"BTCUSDT"}
+        assert some.drain().streamed == frozenset()
+        assert not every.drain()
+        reading = asyncio.create_task(every.receive())
         await turn()
         listed(hub, heard, OTHER)
         batch = await asyncio.wait_for(reading, 5)
         assert batch is not None
         assert batch.streamed == {"BTCUSDT", OTHER.symbol}
         hub.remove("BTCUSDT")
-        assert every.take().streamed == {OTHER.symbol}
-        assert not plain.take()
+        assert every.drain().streamed == {OTHER.symbol}
+        assert not plain.drain()

@@ -33,12 +33,12 @@ async def test_trades_of_one_turn_are_one_update_with_all_of_them(hub: Hub, hear
         for number in range(1, 51):
             one.on_trade(trade(number, T0 + number))
         await turn()
-        (update,) = subscription.take().updates
+        (update,) = subscription.drain().updates
         assert (update.candle.trade_count, update.candle.last_trade_id) == (50, 50)
         one.on_trade(trade(51, T0 + 51))
-        assert subscription.take().updates == []  # known in the next turn
+        assert subscription.drain().updates == []  # known in the next turn
         await turn()
-        assert subscription.take().updates[0].candle.last_trade_id == 51
+        assert subscription.drain().updates[0].candle.last_trade_id == 51
 
 
 async def test_a_slow_reader_gets_the_newest_state_of_each_minute(hub: Hub, heard: Heard) -> None:
@@ -51,14 +51,14 @@ async def test_a_slow_reader_gets_the_newest_state_of_each_minute(hub: Hub, hear
             await turn()
         one.on_clock(T0 + MINUTE_US + GRACE)
         await turn()
-        closed, open_ = subscription.take().updates
+        closed, open_ = subscription.drain().updates
     assert closed.candle.open_time_us == T0
     assert closed.is_closed
     assert closed.status is None
     assert closed.candle.trade_count == open_.candle.trade_count == 6
     assert not open_.is_closed
-    assert hub.tally.conflated >= 10
-    assert hub.tally.told == 2
+    assert hub.counts.conflated >= 10
+    assert hub.counts.delivered == 2
 
 
 async def test_the_closed_kline_settles_a_candle(hub: Hub, heard: Heard) -> None:
@@ -69,9 +69,9 @@ async def test_the_closed_kline_settles_a_candle(hub: Hub, heard: Heard) -> None
             one.on_trade(each)
         one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US + 5))
         await turn()
-        (update,) = subscription.take().updates
+        (update,) = subscription.drain().updates
         await turn()
-        assert not subscription.take(), "told once"
+        assert not subscription.drain(), "told once"
     assert (update.status, update.source) == (Status.VERIFIED, Source.KLINE)
     assert update.is_closed
     assert not update.is_revision
@@ -87,13 +87,13 @@ async def test_better_evidence_for_the_same_values_is_told_and_no_revision(
         for each in trades:
             one.on_trade(each)
         one.on_clock(T0 + MINUTE_US + GRACE + TIMEOUT)
-        assert [update.status for update in subscription.take().updates] == [Status.UNCONFIRMED]
+        assert [update.status for update in subscription.drain().updates] == [Status.UNCONFIRMED]
         hub.settle(rest_offer(trades, 0))
-        (update,) = subscription.take().updates
+        (update,) = subscription.drain().updates
         assert (update.status, update.source) == (Status.VERIFIED, Source.REST)
         assert not update.is_revision
         await turn()
-        assert not subscription.take()
+        assert not subscription.drain()
 
 
 async def test_other_values_are_a_revision_for_those_who_were_told_the_first(
@@ -103,10 +103,10 @@ async def test_other_values_are_a_revision_for_those_who_were_told_the_first(
     trades = minute_trades(0, 1)
     prompt, slow = hub.subscribe(), hub.subscribe()
     one.on_kline(kline_of(trades[:4], T0, closed=True, at_us=T0 + MINUTE_US))
-    assert not prompt.take().updates[0].is_revision
+    assert not prompt.drain().updates[0].is_revision
     hub.settle(rest_offer(trades, 0))
     later = hub.subscribe()
-    updates = [each.take().updates for each in (prompt, slow, later)]
+    updates = [each.drain().updates for each in (prompt, slow, later)]
     assert [[update.is_revision for update in some] for some in updates] == [
         [True],
         [False],
@@ -120,10 +120,10 @@ async def test_a_revision_stays_one_while_it_waits(hub: Hub, heard: Heard) -> No
     trades = minute_trades(0, 1)
     with hub.subscribe() as subscription:
         one.on_kline(kline_of(trades[:4], T0, closed=True, at_us=T0 + MINUTE_US))
-        subscription.take()
+        subscription.drain()
         one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US + 5))
         hub.settle(rest_offer(trades, 0))
-        (update,) = subscription.take().updates
+        (update,) = subscription.drain().updates
     assert update.is_revision
     assert update.source is Source.REST
 
@@ -134,10 +134,10 @@ async def test_a_lesser_offer_is_not_told(hub: Hub, heard: Heard) -> None:
     fold = CandleCandidate(rest_offer(trades[:3], 0).candle, Status.UNCONFIRMED, Source.STREAM)
     with hub.subscribe() as subscription:
         hub.settle(rest_offer(trades, 0))
-        subscription.take()
+        subscription.drain()
         hub.settle(fold)
         hub.settle(rest_offer(trades, 0))
-        assert not subscription.take()
+        assert not subscription.drain()
 
 
 async def test_a_late_trade_does_not_reopen_a_settled_candle(hub: Hub, heard: Heard) -> None:
@@ -146,11 +146,11 @@ async def test_a_late_trade_does_not_reopen_a_settled_candle(hub: Hub, heard: He
     with hub.subscribe() as subscription:
         one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US))
         one.on_clock(T0 + MINUTE_US + GRACE + TIMEOUT)
-        subscription.take()
+        subscription.drain()
         for each in trades:
             one.on_trade(each)
         await turn()
-        assert not subscription.take()
+        assert not subscription.drain()
 
 
 async def test_a_fold_without_quotes_says_so_until_the_exchange_gives_them(
@@ -163,10 +163,10 @@ async def test_a_fold_without_quotes_says_so_until_the_exchange_gives_them(
             one.on_trade(each)
         one.on_clock(T0 + MINUTE_US + GRACE + TIMEOUT)
         await turn()
-        (update,) = subscription.take().updates
+        (update,) = subscription.drain().updates
         assert (update.is_closed, update.status, update.has_quotes) == (True, None, False)
         one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + 2 * MINUTE_US))
-        (update,) = subscription.take().updates
+        (update,) = subscription.drain().updates
         assert (update.status, update.has_quotes) == (Status.VERIFIED, True)
 
 
@@ -177,14 +177,14 @@ async def test_states_do_not_move_back_after_a_cut(hub: Hub, heard: Heard) -> No
         for each in trades[:10]:
             one.on_trade(each)
         await turn()
-        assert subscription.take().updates[0].candle.trade_count == 10
+        assert subscription.drain().updates[0].candle.trade_count == 10
         one.disconnected()
         one.connected(trades[12].trade_time)
         one.on_trade(trades[13])  # three are missing
         for last in (7, 12):  # the first frame is older than what was folded
             one.on_kline(kline_of(trades[:last], T0, closed=False, at_us=trades[last].trade_time))
             await turn()
-            counts = [update.candle.trade_count for update in subscription.take().updates]
+            counts = [update.candle.trade_count for update in subscription.drain().updates]
             assert counts == ([] if last == 7 else [12])
 
 
@@ -197,12 +197,12 @@ async def test_what_had_to_leave_is_told(hub: Hub, heard: Heard) -> None:
                          closed=True, at_us=T0 + (minute + 1) * MINUTE_US)
             )  # fmt: skip
         assert subscription.waiting == 3
-        batch = subscription.take()
+        batch = subscription.drain()
         assert batch.missed == {"BTCUSDT": (T0, T0 + 5 * MINUTE_US)}
         minutes = [(update.candle.open_time_us - T0) // MINUTE_US for update in batch.updates]
         assert minutes == [5, 6, 7]
-        assert hub.tally.missed == 5
-        assert not subscription.take(), "told once"
+        assert hub.counts.missed == 5
+        assert not subscription.drain(), "told once"
 
 
 async def test_a_long_backlog_comes_in_parts_between_which_others_run(
@@ -216,7 +216,7 @@ async def test_a_long_backlog_comes_in_parts_between_which_others_run(
         told: list[CandleUpdate] = []
         while subscription.waiting:
             asyncio.get_running_loop().call_soon(others.append, len(told))
-            batch = await subscription.next(most=10)
+            batch = await subscription.receive(10)
             assert batch is not None
             told += batch.updates
             assert batch.is_cut == (len(told) < 25)
@@ -246,7 +246,7 @@ class Reader:
         self.missed: set[int] = set()
 
     def read(self, most: int) -> None:
-        batch = self.subscription.take(most)
+        batch = self.subscription.drain(most)
         for update in batch.updates:
             before = self.last.get(update.candle.open_time_us)
             if before is not None and before.status is not None:

@@ -29,13 +29,13 @@ async def test_nobody_hears_anything_until_somebody_listens() -> None:
     fan = TradeHub()
     tape = TradeTaps(fan)
     assert tape.ears[Market.SPOT].hear is None
-    with fan.watch(["BTCUSDT"]) as watch:
+    with fan.subscribe(["BTCUSDT"]) as watch:
         hear = tape.ears[Market.SPOT].hear
         assert hear is not None
         assert tape.ears[Market.UM].hear is None
         hear(agg(1))
         hear(agg(2, symbol="ETHUSDT"))
-        (one,) = watch.take().ticks
+        (one,) = watch.drain().ticks
         assert (one.symbol, one.id, one.price, one.first_trade_id, one.last_trade_id) == (
             "BTCUSDT", 1, Decimal("2.50"), 2, 3,
         )  # fmt: skip
@@ -47,24 +47,24 @@ async def test_nobody_hears_anything_until_somebody_listens() -> None:
 async def test_a_trade_is_told_once_though_connections_repeat_it() -> None:
     fan = TradeHub()
     tape = TradeTaps(fan)
-    with fan.watch(["BTCUSDT"]) as watch:
+    with fan.subscribe(["BTCUSDT"]) as watch:
         hear = tape.ears[Market.SPOT].hear
         assert hear is not None
         for number in (5, 6, 7, 5, 6, 7, 8):
             hear(agg(number))
         hear(agg(9, price="0"))
-        assert [one.id for one in watch.take().ticks] == [5, 6, 7, 8]
+        assert [one.id for one in watch.drain().ticks] == [5, 6, 7, 8]
 
 
 async def test_ids_that_did_not_come_are_missed_and_one_that_was_overtaken_is_told() -> None:
     fan = TradeHub()
     tape = TradeTaps(fan)
-    with fan.watch(["BTCUSDT"]) as watch:
+    with fan.subscribe(["BTCUSDT"]) as watch:
         hear = tape.ears[Market.SPOT].hear
         assert hear is not None
         for number in (5, 8, 7, 9):
             hear(agg(number))
-        found = watch.take()
+        found = watch.drain()
         assert [one.id for one in found.ticks] == [5, 8, 7, 9]
         assert found.missed == [MissedTrades("BTCUSDT", 6, 7, T0 + 5_000, T0 + 8_000)]
 
@@ -72,12 +72,12 @@ async def test_ids_that_did_not_come_are_missed_and_one_that_was_overtaken_is_to
 async def test_single_trades_of_the_futures_skip_ids_and_nothing_is_missed() -> None:
     fan = TradeHub()
     tape = TradeTaps(fan)
-    with fan.watch(["BTCUSDT.P"]) as watch:
+    with fan.subscribe(["BTCUSDT.P"]) as watch:
         hear = tape.ears[Market.UM].hear
         assert hear is not None
         for number in (5, 8, 5):
             hear(single(number))
-        found = watch.take()
+        found = watch.drain()
         assert [(one.symbol, one.id) for one in found.ticks] == [("BTCUSDT.P", 5), ("BTCUSDT.P", 8)]
         assert found.ticks[0].time_us == (T0 + 5_000) // 1_000 * 1_000
         assert not found.missed
@@ -87,10 +87,10 @@ async def test_who_comes_later_begins_anew() -> None:
     fan = TradeHub()
     tape = TradeTaps(fan)
     for begin in (5, 1_000):
-        with fan.watch(["BTCUSDT"]) as watch:
+        with fan.subscribe(["BTCUSDT"]) as watch:
             hear = tape.ears[Market.SPOT].hear
             assert hear is not None
             hear(agg(begin))
-            found = watch.take()
+            found = watch.drain()
             assert [one.id for one in found.ticks] == [begin]
             assert not found.missed

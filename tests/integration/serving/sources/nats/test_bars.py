@@ -97,7 +97,7 @@ async def reading(exchange: Exchange, database_url: str, nats_url: str) -> Async
         async for message in services.MarketDataStub(channel).StreamCandles(
             request, wait_for_ready=True
         ):
-            reader.take(message)
+            reader.drain(message)
 
     task = asyncio.create_task(read())
     try:

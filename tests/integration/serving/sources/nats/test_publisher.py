@@ -33,10 +33,10 @@ class Changes:
     def __init__(self) -> None:
         self.queue: asyncio.Queue[Batch] = asyncio.Queue()
 
-    async def next(self) -> Batch | None:
+    async def receive(self) -> Batch | None:
         return await self.queue.get()
 
-    def leave(self) -> None:
+    def unsubscribe(self) -> None:
         pass
 
     def tell(self, *updates: CandleUpdate) -> None:
@@ -121,7 +121,7 @@ async def test_each_change_is_published_under_its_symbol_and_timeframe() -> None
         changes.tell(live(1))
         await until(lambda: {"candles.1m.BTCUSDT", "candles.5m.BTCUSDT"} <= {
             subject for subject, _ in heard.candles
-        } and publisher.told >= 3)  # fmt: skip
+        } and publisher.delivered >= 3)  # fmt: skip
         minutes = [one for subject, one in heard.candles if ".1m." in subject]
         assert [one.total for one in minutes] == list(range(1, len(minutes) + 1))
         told = [bar_update_of(update) for one in minutes for update in one.updates]
@@ -130,14 +130,14 @@ async def test_each_change_is_published_under_its_symbol_and_timeframe() -> None
         ]  # fmt: skip
         await until(lambda: any(dict(one.totals)["1m"] >= 1 for one in heard.heartbeats))
         assert publisher.condition()["status"] == "well"
-        assert publisher.statistics()["told"] == publisher.told
+        assert publisher.statistics()["delivered"] == publisher.delivered
 
 
 async def test_who_asks_is_told_all_states_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BATCH_UPDATES", 3)
     async with both() as (_, heard, changes, publisher):
         changes.tell(*(settled(index=index) for index in range(7)))
-        await until(lambda: publisher.told == 7)
+        await until(lambda: publisher.delivered == 7)
         for subject in ("candelabra.ask", "candelabra.ask.a"):
             heard.states.clear()
             await heard.client.publish(subject, b"")
@@ -162,7 +162,7 @@ async def test_many_who_ask_are_answered_by_one_telling_an_interval(
     monkeypatch.setattr(module, "HEARTBEAT_S", 0.01)
     async with both() as (_, heard, changes, publisher):
         changes.tell(settled())
-        await until(lambda: publisher.told == 1)
+        await until(lambda: publisher.delivered == 1)
         for _ in range(100):
             await heard.client.publish("candelabra.ask", b"")
         await heard.client.flush()
@@ -188,7 +188,7 @@ async def test_while_nats_hangs_states_replace_one_another_and_the_newest_is_tol
     monkeypatch.setattr(lines, "ANSWER_TIMEOUT_S", 20)
     async with both() as (server, heard, changes, publisher):
         changes.tell(live(last_id=1))
-        await until(lambda: publisher.told == 1)
+        await until(lambda: publisher.delivered == 1)
         server.hold()
         for last_id in range(2, 1_000):
             changes.tell(live(last_id=last_id))
@@ -206,13 +206,13 @@ async def test_while_nats_hangs_states_replace_one_another_and_the_newest_is_tol
 async def test_each_connection_begins_with_the_present_states() -> None:
     async with nats_server() as server, publishing(server) as (changes, publisher):
         changes.tell(settled())
-        await until(lambda: publisher.told == 1)
+        await until(lambda: publisher.delivered == 1)
         server.kill()
         await until(lambda: publisher.cuts == 1)
         await server.start()
         async with hearing(server) as heard:
             await until(lambda: publisher.is_connected)
             changes.tell(settled(index=1))
-            await until(lambda: publisher.told >= 2)
+            await until(lambda: publisher.delivered >= 2)
             await until(lambda: bool(heard.candles))
             assert {one.connection for _, one in heard.candles} == {2}

@@ -41,7 +41,7 @@ class Playing:
             await self.client.tell(ALL_MINUTES, payload)
 
     async def told(self) -> list[tuple[str, int]]:
-        batch = await asyncio.wait_for(self.market.changes().next(), 30)
+        batch = await asyncio.wait_for(self.market.changes().receive(), 30)
         assert batch is not None
         return [(one.candle.symbol, one.candle.open_time_us) for one in batch.updates]
 

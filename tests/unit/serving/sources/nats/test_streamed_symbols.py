@@ -78,7 +78,7 @@ def beat(market: NatsMarket, numbered: Numbered, *symbols: str) -> None:
 
 async def taken(market: NatsMarket) -> Batch:
     async with asyncio.timeout(5):
-        batch = await market.changes().next()
+        batch = await market.changes().receive()
     assert batch is not None
     return batch
 

@@ -66,30 +66,30 @@ async def test_what_servers_want_is_published_of_symbols_that_are_streamed() -> 
         await want(client, "two", ["B"], [])
         await until(lambda: fans.trades.wanted == {"A", "B"})
         for symbol in ("A", "B", "C"):
-            fans.trades.put(trade(symbol, 7))
+            fans.trades.publish(trade(symbol, 7))
         await until(lambda: len(client.said) == 2)
         assert subjects(client) == ["trades.A", "trades.B"]
         assert bus.PublishedTrades.FromString(client.said[0][1]).trades[0].id == 7
 
 
 async def test_what_nobody_says_any_more_ends() -> None:
-    fans, clock = TickHubs(quotes=BookTickerHub(linger_s=0)), Clock()
+    fans, clock = TickHubs(book_tickers=BookTickerHub(linger_s=0)), Clock()
     async with playing(fans, clock) as client:
         await want(client, "one", ["A"], ["A"])
         await want(client, "two", ["A", "B"], [])
-        await until(lambda: fans.trades.wanted == {"A", "B"} and fans.quotes.wanted == {"A"})
+        await until(lambda: fans.trades.wanted == {"A", "B"} and fans.book_tickers.wanted == {"A"})
         clock.now_s += LEASE_S / 2
         await want(client, "one", ["A"], ["B"])
         clock.now_s += LEASE_S / 2
-        await until(lambda: fans.trades.wanted == {"A"} and fans.quotes.wanted == {"B"})
+        await until(lambda: fans.trades.wanted == {"A"} and fans.book_tickers.wanted == {"B"})
 
 
 async def test_who_comes_later_is_told_the_present_best_prices() -> None:
     fans = TickHubs()
     async with playing(fans, Clock()) as client:
         await want(client, "one", [], ["A"])
-        await until(lambda: fans.quotes.wanted == {"A"})
-        fans.quotes.put(quote("A"))
+        await until(lambda: fans.book_tickers.wanted == {"A"})
+        fans.book_tickers.publish(quote("A"))
         await until(lambda: len(client.said) == 1)
         await want(client, "one", [], ["A"])
         await want(client, "two", [], ["A"])
@@ -100,7 +100,7 @@ async def test_who_comes_later_is_told_the_present_best_prices() -> None:
 async def test_more_best_prices_than_can_be_streamed_are_told_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    fans, rounds = TickHubs(quotes=BookTickerHub(max_symbols=2)), 0
+    fans, rounds = TickHubs(book_tickers=BookTickerHub(max_symbols=2)), 0
 
     def streamed() -> list[str]:
         nonlocal rounds
@@ -109,7 +109,7 @@ async def test_more_best_prices_than_can_be_streamed_are_told_once(
 
     async with playing(fans, Clock(), streamed) as client:
         await want(client, "one", [], ["A", "B", "C"])
-        await until(lambda: fans.quotes.wanted == {"A", "B"})
+        await until(lambda: fans.book_tickers.wanted == {"A", "B"})
         before = rounds
         await until(lambda: rounds >= before + 3)  # it is found full in each
     assert capsys.readouterr().out.count("best_prices_not_published") == 1

@@ -41,8 +41,8 @@ async def test_an_odd_trade_is_passed_over_and_the_true_one_of_its_number_is_tol
     ticks, client = NatsTicks(), PlayedClient()
     running = asyncio.create_task(ticks.session(cast(Client, client)))
     try:
-        with ticks.fans.trades.watch() as watch:
-            ticks.fans.trades.extend(watch, ["A"])
+        with ticks.fans.trades.subscribe() as watch:
+            ticks.fans.trades.add_symbols(watch, ["A"])
             await until(lambda: "trades.A" in client.hear)
             missed = MissedTrades("A", 5, 6, 5, 6)
             [(subject, payload)] = NumberedTrades("a", 1).trades(
@@ -52,7 +52,7 @@ async def test_an_odd_trade_is_passed_over_and_the_true_one_of_its_number_is_tol
             spoil(odd.trades[1])
             await client.tell(subject, odd.SerializeToString())
             await client.tell(subject, payload)
-            told = await asyncio.wait_for(watch.next(10), 30)
+            told = await asyncio.wait_for(watch.receive(10), 30)
             assert told is not None
             assert [one.id for one in told.ticks] == [7, 8]
             assert told.missed == [missed]
@@ -66,8 +66,8 @@ async def test_odd_best_prices_are_passed_over(capsys: pytest.CaptureFixture[str
     ticks, client = NatsTicks(), PlayedClient()
     running = asyncio.create_task(ticks.session(cast(Client, client)))
     try:
-        with ticks.fans.quotes.watch() as watch:
-            ticks.fans.quotes.extend(watch, ["A"])
+        with ticks.fans.book_tickers.subscribe() as watch:
+            ticks.fans.book_tickers.add_symbols(watch, ["A"])
             await until(lambda: "book_tickers.A" in client.hear)
             [(subject, payload)] = quotes(Ticks([quote("A")], []))
             odd = pb.StreamBookTickersResponse.FromString(payload)
@@ -75,7 +75,7 @@ async def test_odd_best_prices_are_passed_over(capsys: pytest.CaptureFixture[str
             await client.tell(subject, odd.SerializeToString())
             await client.tell(subject, b"\xff\xff")
             await client.tell(subject, payload)
-            told = await asyncio.wait_for(watch.next(10), 30)
+            told = await asyncio.wait_for(watch.receive(10), 30)
             assert told is not None
             assert told.ticks == [quote("A")]
     finally:

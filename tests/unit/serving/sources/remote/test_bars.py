@@ -20,7 +20,7 @@ from serving.protobuf.bars import microseconds_of, time_of, update_of
 from serving.protobuf.generated.candelabra.v1 import market_data_pb2 as pb
 from serving.protobuf.generated.candelabra.v1 import market_data_pb2_grpc as services
 from serving.sources.remote import bars as remotes
-from serving.sources.remote.bars import MAX_WAITING, OVERLAP_US, RemoteMarket
+from serving.sources.remote.bars import MAX_WAITING, OVERLAP_US, RemoteChanges, RemoteMarket
 
 T0 = 1_700_000_040_000_000
 Result = TypeVar("Result")
@@ -87,7 +87,7 @@ async def test_a_call_that_ends_is_made_again_a_little_before_the_newest_minute(
         changes = remote.changes()
         found = []
         for _ in range(3):
-            batch = await within(changes.next())
+            batch = await within(changes.receive())
             assert batch is not None
             found += [one.candle.open_time_us for one in batch.updates]
         assert found == [T0, T0 + 30 * MINUTE_US, T0 + 31 * MINUTE_US]
@@ -100,7 +100,7 @@ async def test_a_call_that_ends_is_made_again_a_little_before_the_newest_minute(
         assert newest.open_time_us == T0 + 31 * MINUTE_US
         assert remote.newest("ETHUSDT") is None
         assert (remote.condition()["status"], remote.condition()["cuts"]) == ("well", 1)
-        changes.leave()
+        changes.unsubscribe()
 
 
 async def test_after_a_cut_of_a_day_the_call_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,9 +113,9 @@ async def test_after_a_cut_of_a_day_the_call_begins_anew(monkeypatch: pytest.Mon
     async with playing(short) as (played, remote):
         changes = remote.changes()
         for _ in range(2):
-            assert await within(changes.next())
+            assert await within(changes.receive())
         assert not played.requests[1].HasField("resume_from")
-        changes.leave()
+        changes.unsubscribe()
 
 
 async def test_a_refusal_is_told_to_whoever_listens() -> None:
@@ -126,7 +126,7 @@ async def test_a_refusal_is_told_to_whoever_listens() -> None:
     async with playing(refuse) as (_, remote):
         changes = remote.changes()
         with pytest.raises(PermanentError, match=r"refuses: who are you\?"):
-            await within(changes.next())
+            await within(changes.receive())
 
 
 async def test_what_the_other_side_missed_is_told() -> None:
@@ -140,32 +140,39 @@ async def test_what_the_other_side_missed_is_told() -> None:
 
     async with playing(once) as (_, remote):
         changes = remote.changes()
-        batch = await within(changes.next())
+        batch = await within(changes.receive())
         assert batch is not None
         assert batch.missed == {"BTCUSDT": (T0, T0 + MINUTE_US)}
-        changes.leave()
+        changes.unsubscribe()
 
 
-async def test_messages_that_nobody_takes_are_not_read_on() -> None:
+async def test_stream_is_not_read_while_the_mailbox_is_full() -> None:
     sent = 0
 
-    async def flood(_request: Any, _context: Any) -> AsyncIterator[pb.StreamCandlesResponse]:
+    async def flood() -> AsyncIterator[pb.StreamCandlesResponse]:
         nonlocal sent
-        candle = update_of(BarUpdate("1m", silent_candle("BTCUSDT", T0, ZERO)))
         while True:
+            first_us = T0 + 1_000 * sent * MINUTE_US
             sent += 1
-            yield pb.StreamCandlesResponse(updates=[candle] * 2_000)
+            yield pb.StreamCandlesResponse(
+                updates=[
+                    update_of(
+                        BarUpdate("1m", silent_candle("BTCUSDT", first_us + i * MINUTE_US, ZERO))
+                    )
+                    for i in range(1_000)
+                ]
+            )
 
-    async with playing(flood) as (_, remote):
-        changes = remote.changes()
-        before = -1
-        async with asyncio.timeout(30):
-            while before != sent or len(changes._waiting) < MAX_WAITING:  # the line is full then
-                before = sent
-                await asyncio.sleep(0.5)
-        assert len(changes._waiting) == MAX_WAITING
-        assert await within(changes.next())
-        changes.leave()
+    changes = RemoteChanges(flood)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert (changes.waiting, sent) == (MAX_WAITING, MAX_WAITING // 1_000 + 1)
+    while changes.waiting > MAX_WAITING - 1_000:
+        assert await changes.receive()
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert sent > MAX_WAITING // 1_000 + 1
+    changes.unsubscribe()
 
 
 async def test_a_certificate_that_is_not_there_is_told(tmp_path: Path) -> None:
@@ -190,25 +197,25 @@ async def test_what_the_other_side_streams_is_known_at_once_and_forgotten_when_d
 
     async with playing(play) as (_, remote):
         changes = remote.changes()
-        batch = await within(changes.next())
+        batch = await within(changes.receive())
         assert batch is not None
         assert batch.streamed == {"BTCUSDT", "ETHUSDT"}
         assert remote.streamed() == ["BTCUSDT", "ETHUSDT"]
-        batch = await within(changes.next())
+        batch = await within(changes.receive())
         assert batch is not None
         assert batch.streamed is None
         assert remote.newest("BTCUSDT") is not None
         go_on.set()
-        batch = await within(changes.next())
+        batch = await within(changes.receive())
         assert batch is not None
         assert (batch.streamed, len(batch.updates)) == ({"ETHUSDT"}, 1)
-        batch = await within(changes.next())
+        batch = await within(changes.receive())
         assert batch is not None
         assert batch.streamed == frozenset()
         assert (remote.newest("BTCUSDT"), remote.streamed()) == (None, [])
         assert remote.condition()["symbols"] == 0
         assert remote.now_us() == T0 + 7 * MINUTE_US  # time does not go back
-        changes.leave()
+        changes.unsubscribe()
 
 
 async def test_the_beginning_is_whole_where_the_other_side_says_so() -> None:
@@ -222,11 +229,11 @@ async def test_the_beginning_is_whole_where_the_other_side_says_so() -> None:
         changes = remote.changes()
         cut = []
         for _ in range(3):
-            batch = await within(changes.next())
+            batch = await within(changes.receive())
             assert batch is not None
             cut.append(batch.is_cut)
         assert cut == [True, False, False]
-        changes.leave()
+        changes.unsubscribe()
 
 
 async def test_what_was_lost_of_a_symbol_that_is_dropped_during_a_cut_is_named() -> None:
@@ -250,7 +257,7 @@ async def test_what_was_lost_of_a_symbol_that_is_dropped_during_a_cut_is_named()
         changes = remote.changes()
         told = []
         for _ in range(4):
-            batch = await within(changes.next())
+            batch = await within(changes.receive())
             assert batch is not None
             told.append(batch.missed)
         assert told[0] == {}
@@ -258,4 +265,4 @@ async def test_what_was_lost_of_a_symbol_that_is_dropped_during_a_cut_is_named()
         assert told[1]["BTCUSDT"][1] >= T0 + 35 * MINUTE_US  # until now, its open minute as well
         assert told[1].keys() == {"BTCUSDT"}
         assert told[2:] == [{}, {}]
-        changes.leave()
+        changes.unsubscribe()

@@ -17,11 +17,11 @@ def trade(number: int, symbol: str = "BTCUSDT", *, single: bool = False) -> Trad
 def told(symbol: str, *ids: int, broken: bool = False, single: bool = False) -> list[MissedTrades]:
     """What is missed once a trade 5 was followed by those given."""
     heard = HeardTicks()
-    with heard.fans.trades.watch([symbol]) as watch:
+    with heard.fans.trades.subscribe([symbol]) as watch:
         heard.trades([trade_of(trade(5, symbol, single=single))], [])
         fresh = [trade_of(trade(one, symbol, single=single)) for one in ids]
         heard.trades(fresh, [], is_broken=broken)
-        ticks = watch.take()
+        ticks = watch.drain()
     assert [one.id for one in ticks.ticks] == [5, *ids]
     return ticks.missed
 
@@ -40,11 +40,11 @@ def test_of_single_trades_of_the_futures_ids_skip_by_design_unless_messages_are_
 
 def test_trades_that_nobody_listens_to_are_not_remembered() -> None:
     heard = HeardTicks()
-    with heard.fans.trades.watch(["BTCUSDT"]) as watch:
+    with heard.fans.trades.subscribe(["BTCUSDT"]) as watch:
         heard.trades([trade_of(trade(1))], [])
-        heard.fans.trades.reduce(watch, ["BTCUSDT"])
+        heard.fans.trades.remove_symbols(watch, ["BTCUSDT"])
         heard.trades([trade_of(trade(5))], [])
-        heard.fans.trades.extend(watch, ["BTCUSDT"])
+        heard.fans.trades.add_symbols(watch, ["BTCUSDT"])
         heard.trades([trade_of(trade(9))], [])
-        ticks = watch.take()
+        ticks = watch.drain()
     assert ([one.id for one in ticks.ticks], ticks.missed) == ([9], [])

@@ -64,7 +64,7 @@ async def attached() -> AsyncIterator[tuple[Streamer, RemoteTicks]]:
 
 async def heard(watch: TradeSubscription) -> Ticks[TradeTick]:
     async with asyncio.timeout(10):
-        found = await watch.next()
+        found = await watch.receive()
     assert found is not None
     return found
 
@@ -72,33 +72,33 @@ async def heard(watch: TradeSubscription) -> Ticks[TradeTick]:
 async def test_symbols_are_asked_for_while_somebody_listens_and_change_within_the_call() -> None:
     async with attached() as (streamer, remote):
         theirs, ours = streamer.fans.trades, remote.fans.trades
-        with ours.watch(["BTCUSDT"]) as watch:
+        with ours.subscribe(["BTCUSDT"]) as watch:
             await until(lambda: theirs.wanted == {"BTCUSDT"})
-            theirs.put(trade(1))
+            theirs.publish(trade(1))
             assert (await heard(watch)).ticks == [trade(1)]
-            with ours.watch(["ETHUSDT"]) as other:
+            with ours.subscribe(["ETHUSDT"]) as other:
                 await until(lambda: theirs.wanted == {"BTCUSDT", "ETHUSDT"})
-                theirs.put(trade(2))
-                theirs.put(trade(8, "ETHUSDT"))
+                theirs.publish(trade(2))
+                theirs.publish(trade(8, "ETHUSDT"))
                 assert (await heard(other)).ticks == [trade(8, "ETHUSDT")]
                 assert (await heard(watch)).ticks == [trade(2)]
             await until(lambda: theirs.wanted == {"BTCUSDT"})
-        await until(lambda: not theirs.watches)
+        await until(lambda: not theirs.subscribers)
         assert remote.cuts == 0
 
 
 async def test_what_a_cut_took_is_missed_by_its_ids() -> None:
     async with attached() as (streamer, remote):
         theirs = streamer.fans.trades
-        with remote.fans.trades.watch(["BTCUSDT"]) as watch:
+        with remote.fans.trades.subscribe(["BTCUSDT"]) as watch:
             await until(lambda: theirs.wanted)
-            theirs.put(trade(1))
+            theirs.publish(trade(1))
             await heard(watch)
             await streamer.end()
             await until(lambda: remote.cuts)
             await streamer.begin()
             await until(lambda: theirs.wanted)
-            theirs.put(trade(5))
+            theirs.publish(trade(5))
             found = await heard(watch)
             assert [one.id for one in found.ticks] == [5]
             (missed,) = found.missed
@@ -111,9 +111,9 @@ async def test_symbols_that_are_not_streamed_are_asked_for_until_they_are(
     monkeypatch.setattr(module, "POLL_INTERVAL_S", 0.05)
     async with attached() as (streamer, remote):
         theirs = streamer.fans.trades
-        with remote.fans.trades.watch(["NEWUSDT"]) as watch:
+        with remote.fans.trades.subscribe(["NEWUSDT"]) as watch:
             await until(lambda: remote.cuts)
-            remote.fans.trades.extend(watch, ["BTCUSDT"])
+            remote.fans.trades.add_symbols(watch, ["BTCUSDT"])
             await until(lambda: theirs.wanted == {"BTCUSDT"})
             streamer.streamed.append("NEWUSDT")
             await until(lambda: theirs.wanted == {"BTCUSDT", "NEWUSDT"})
@@ -121,12 +121,12 @@ async def test_symbols_that_are_not_streamed_are_asked_for_until_they_are(
 
 async def test_the_newest_best_prices_come_over() -> None:
     async with attached() as (streamer, remote):
-        theirs = streamer.fans.quotes
-        with remote.fans.quotes.watch(["BTCUSDT"]) as watch:
+        theirs = streamer.fans.book_tickers
+        with remote.fans.book_tickers.subscribe(["BTCUSDT"]) as watch:
             await until(lambda: theirs.wanted)
-            theirs.put(quote(3))
+            theirs.publish(quote(3))
             async with asyncio.timeout(10):
-                found = await watch.next()
+                found = await watch.receive()
             assert found is not None
             assert found.ticks == [quote(3)]
-            assert remote.fans.quotes.newest("BTCUSDT") == quote(3)
+            assert remote.fans.book_tickers.newest("BTCUSDT") == quote(3)
