@@ -1,5 +1,5 @@
--- No CTE: PostgreSQL plans a view that has one by itself, and a build of one bar would then read
--- every minute. render(): a view costs nothing, and must not stay empty after --empty.
+-- No CTE: PostgreSQL plans a view with a CTE separately, and a build of one bar would then read
+-- every minute. render(): --empty must not leave an empty view behind.
 select
     symbol,
     open_time,

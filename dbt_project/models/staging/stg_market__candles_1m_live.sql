@@ -4,7 +4,7 @@ with stored as (
     select * from {{ source('market', 'candles_1m').render() }}
 ),
 
-waiting as (
+unstored as (
     select * from {{ source('market', 'live_candles').render() }}
 ),
 
@@ -31,8 +31,8 @@ renamed as (
     from stored
     union all
     select
-        waiting.symbol,
-        waiting.open_time,
+        unstored.symbol,
+        unstored.open_time,
         candle.open,
         candle.high,
         candle.low,
@@ -49,8 +49,8 @@ renamed as (
         candle.is_complete,
         candle.is_closed,
         candle.next_open_time
-    from waiting
-    cross join lateral {{ this.schema }}.live_bar_1m(waiting.symbol, waiting.open_time) as candle
+    from unstored
+    cross join lateral {{ this.schema }}.live_bar_1m(unstored.symbol, unstored.open_time) as candle
 )
 
 select * from renamed

@@ -5,7 +5,7 @@ with listings as (
     select * from {{ source('market', 'instruments').render() }}
 ),
 
--- The registry may learn of the next listing a day late; its first minute cannot err.
+-- The registry may record the next listing a day late, so the first stored minute counts.
 relisted as (
     select
         former.symbol,

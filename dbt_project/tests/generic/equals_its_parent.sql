@@ -1,14 +1,14 @@
 {#-
-  Bars that differ in any value from the finer bars they are made of, computed another way than the
-  mart does: over a join, not a grouping. By induction a mart equals its minutes.
+  Bars with a value that differs from their finer bars. The test uses a join where the mart uses a
+  grouping; if every mart equals its parent, every mart equals its minutes.
 
-  Bars with a change that their mart's cursor has not seen are left out: writers go on writing
+  Bars with a change that the mart's cursor has not seen are skipped, because writers continue
   between a build and its test.
 -#}
 {% test equals_its_parent(model, timeframe) %}
 {%- set mart = ref(model_of(timeframe)) -%}
 with bars as (
-    select * from {{ tested_bars(model) }}
+    select * from {{ tested_rows(model) }}
 ),
 
 unseen as (
@@ -55,7 +55,7 @@ cross join lateral (
         parent.symbol = bars.symbol
         and parent.open_time >= bars.open_time
         and parent.open_time < bars.next_open_time
-        and {{ is_of_the_bars_listing(timeframe, 'parent', ref('stg_market__relistings')) }}
+        and {{ is_of_last_listing(timeframe, 'parent', ref('stg_market__relistings')) }}
 ) as finer
 where
     (

@@ -1,12 +1,13 @@
 {#-
-  Rows that break a rule, and which.
+  Rows that violate a rule, with the rule's name. Rules of a single row that PostgreSQL enforces are
+  constraints of the model; here are the ones that the roll-up must fulfil.
 
   Args:
-      rules: SQL condition by name; a row must fulfil each. Null is a breach.
+      rules: SQL condition by name. Null counts as a violation.
 -#}
 {% test identities(model, rules) %}
 with bars as (
-    select * from {{ tested_bars(model) }}
+    select * from {{ tested_rows(model) }}
 )
 
 select

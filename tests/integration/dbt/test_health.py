@@ -14,7 +14,7 @@ LONG_AGO = datetime(2025, 3, 3, tzinfo=UTC)
 HEALTH = ("path:models/staging", "path:models/intermediate/health", "path:models/marts/health")
 COUNTS = (
     "day, expected_minutes, present_minutes, verified_minutes, unconfirmed_minutes,"
-    " partial_minutes, silent_minutes, revised_minutes, mended_minutes, outage_minutes,"
+    " partial_minutes, silent_minutes, revised_minutes, repaired_minutes, outage_minutes,"
     " missing_minutes"
 )
 

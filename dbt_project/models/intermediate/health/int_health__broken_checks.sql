@@ -1,4 +1,5 @@
--- Since everything was checked last, once a day: what was mended since is shown until then.
+-- Failures since the last daily run over all rows. A row that was repaired since then is still
+-- listed.
 with failures as (
     select * from {{ ref('stg_ops__quality_failures').render() }}
 ),

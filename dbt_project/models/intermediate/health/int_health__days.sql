@@ -8,12 +8,7 @@ counted as (
     select
         hours.symbol,
         date_bin('1440 minutes', hours.open_time, '2001-01-01 00:00:00+00') as open_time,
-        sum(hours.present_minutes)::integer as present_minutes,
-        sum(hours.verified_minutes)::integer as verified_minutes,
-        sum(hours.unconfirmed_minutes)::integer as unconfirmed_minutes,
-        sum(hours.partial_minutes)::integer as partial_minutes,
-        sum(hours.silent_minutes)::integer as silent_minutes,
-        sum(hours.revised_minutes)::integer as revised_minutes,
+        {{- sum_minute_counts('hours') }},
         min(hours.first_minute) as first_minute,
         max(hours.newest_minute) as newest_minute,
         max(hours.newest_verified_minute) as newest_verified_minute

@@ -1,6 +1,6 @@
--- Who is looked after: symbols that have candles, or gaps of them. A probe each, no scan.
+-- Symbols with candles or with open gaps of candles. One index probe each, no scan.
 with known as (
-    -- as the columns are collated, or no index would do for the probes
+    -- The collation of the columns; with another one the probes could not use the index.
     select symbol collate "C" as symbol from ops.candle_symbols() as symbol
     union
     select symbol from {{ ref('stg_ops__gaps').render() }}
@@ -22,8 +22,8 @@ judged as (
         market.market_of(known.symbol) as market,
         coalesce(listing.listed_to is null and listing.status = 'TRADING', false) as is_trading,
         greatest(by_kline.day, by_stream.day) as streamed_until,
-        -- Measured by its market, not by the clock: streams that have all died stay late. Without a
-        -- day for long, where others of the market have one, it was taken off or died alone.
+        -- Compared with the market's newest streamed day, not with the clock: if all streams died,
+        -- their symbols stay late. If only this one ended, it was removed or died alone.
         coalesce(
             greatest(by_kline.day, by_stream.day)
             >= max(greatest(by_kline.day, by_stream.day)) over (

@@ -3,10 +3,10 @@
 with minutes as (
     select f.*
     from {{ ref('footprint_1m').render() }} as f
-    {{ of_touched('f', 'open_time') }}
+    {{ only_touched_sessions('f', 'open_time') }}
 ),
 
--- one of the buckets of a minute stands for it, so that a sum over buckets counts minutes
+-- Each minute is counted in its lowest bucket, so that a sum over buckets counts minutes.
 lowest as (
     select
         symbol,
@@ -16,7 +16,7 @@ lowest as (
     group by symbol, open_time
 ),
 
--- the widest step of its minutes is that of the hour; the others divide it
+-- An hour has the widest bucket width of its minutes; the other widths divide it.
 hours as (
     select
         symbol,

@@ -16,7 +16,7 @@ select
     coverage.partial_minutes,
     coverage.silent_minutes,
     coverage.revised_minutes,
-    coverage.mended_minutes,
+    coverage.repaired_minutes,
     coverage.outage_minutes,
     coverage.missing_minutes,
     verdicts.verdict,

@@ -2,7 +2,7 @@ with symbols as (
     select * from {{ ref('int_health__symbols').render() }}
 ),
 
--- read twice, and never as a whole
+-- Read by two index probes per symbol, never in full.
 minutes as not materialized (
     select * from {{ ref('stg_market__candles_1m').render() }}
 ),
@@ -23,7 +23,7 @@ probed as (
         order by minutes.open_time desc
         limit 1
     ) as newest on true
-    -- within a day of the newest: what nobody confirms must not make this read the whole history
+    -- Limited to a day before the newest, so that unverified minutes never cause a full scan.
     left join lateral (
         select minutes.open_time from minutes
         where

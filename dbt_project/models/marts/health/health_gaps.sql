@@ -18,7 +18,7 @@ select
     attempts,
     claimed_by,
     detail,
-    -- what was missed of raw capture is kept as a record; only candles are repaired
+    -- Gaps of raw capture are only recorded; gaps of candles are repaired.
     repaired_at is null
     and dataset = 'candles_1m'
     and opened_at < now() - interval '{{ var("health_gap_patience_minutes") | int }} minutes'

@@ -73,7 +73,7 @@ judged as (
             when overdue_gaps > 0 then 2
             when missing_minutes > 0 then 3
             when cardinality(failing_checks) > 0 then 4
-            -- the newest minutes wait for the exchange's word
+            -- The newest minutes still await the exchange's closed kline.
             when unverified_minutes > {{ var('health_patience_minutes') | int }} then 5
             when differing_days > 0 then 6
             when is_in_outage then 7
@@ -96,7 +96,7 @@ ranked as (
     from judged
 ),
 
-told as (
+described as (
     select
         *,
         severity <= 6 as needs_attention,
@@ -117,30 +117,36 @@ told as (
             when 1
                 then concat(
                     'newest minute: ', coalesce(newest_text || ' UTC', 'none'),
-                    '. Does the streamer run?'
+                    '. Is the streamer running?'
                 )
             when 2
                 then concat(
-                    overdue_gaps, ' gaps open too long, the oldest from ', gap_text,
+                    overdue_gaps, ' gaps open too long, the oldest since ', gap_text,
                     ' UTC: see marts.health_gaps'
                 )
             when 3
                 then concat(
-                    missing_minutes, ' minutes missing: see marts.health_coverage, load them by ',
+                    missing_minutes, ' minutes missing: see marts.health_coverage, load them with ',
                     'backfill_history'
                 )
             when 4 then concat(array_to_string(failing_checks, ', '), ': see ops.quality_failures')
             when 5 then concat(unverified_minutes, ' minutes not confirmed by the exchange')
-            when 6 then concat(differing_days, ' days of 30 in dispute: see ops.discrepancies')
-            when 7 then 'the exchange does not trade it: see ops.outages'
+            when 6
+                then concat(
+                    differing_days, ' of the last 30 days differ between sources: ',
+                    'see ops.discrepancies'
+                )
+            when 7 then 'trading is halted on the exchange: see ops.outages'
             when 8
                 then concat(
-                    'streamed until ', streamed_until, ', its market longer: taken off the list, ',
-                    'or did its stream die alone?'
+                    'streamed until ', streamed_until, ', its market longer: was it removed from ',
+                    'SYMBOLS, or did its stream fail?'
                 )
-            when 9 then 'history alone: no stream ever delivered it'
+            when 9 then 'history only: it was never streamed'
             when 10
-                then coalesce('the exchange says ' || listing_status, 'in no list of the exchange')
+                then coalesce(
+                    'status on the exchange: ' || listing_status, 'not listed by the exchange'
+                )
             else 'nothing to do'
         end as what_to_do
     from ranked
@@ -169,5 +175,5 @@ select
     differing_days,
     last_compared_day,
     failing_checks
-from told
+from described
 order by place

@@ -1,7 +1,7 @@
 -- depends_on: {{ ref('footprint_1m') }}
 {{ config(materialized='view') }}
 
--- As the function tells it, so that both say the same. A session at a time: filter by it.
+-- Reads the function that cumulative_delta() reads, one session at a time: filter by session.
 select
     s.symbol,
     s.session,

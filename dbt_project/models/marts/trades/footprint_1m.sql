@@ -9,7 +9,7 @@
     ],
 ) }}
 
-with told as (
+with raw_trades as (
     select
         'agg_trades'::text as dataset,
         t.symbol,
@@ -21,7 +21,7 @@ with told as (
         t.first_trade_id,
         t.last_trade_id
     from {{ source('market', 'agg_trades').render() }} as t
-    {{ of_touched('t', 'trade_time', day='day') }}
+    {{ only_touched_sessions('t', 'trade_time', day='day') }}
     union all
     select
         'trades'::text as dataset,
@@ -34,7 +34,7 @@ with told as (
         t.trade_id as first_trade_id,
         t.trade_id as last_trade_id
     from {{ source('market', 'trades').render() }} as t
-    {{ of_touched('t', 'trade_time', day='day') }}
+    {{ only_touched_sessions('t', 'trade_time', day='day') }}
 ),
 
 by_price as (
@@ -49,7 +49,7 @@ by_price as (
         sum(last_trade_id - first_trade_id + 1)::bigint as trade_count,
         min(first_trade_id) as first_trade_id,
         max(last_trade_id) as last_trade_id
-    from told
+    from raw_trades
     group by dataset, symbol, session, open_time, price
 ),
 
@@ -64,8 +64,9 @@ by_minute as (
     group by dataset, symbol, open_time
 ),
 
--- Where both datasets tell of a minute, the fuller counts: one of them may have a hole there, and
--- on USD-M aggregate trades leave out fills of the insurance fund and of ADL, which candles count.
+-- If both datasets have trades of a minute, the one with more volume counts. The other may miss
+-- trades; and on USD-M, aggTrades omit fills of the insurance fund and of auto-deleveraging (ADL),
+-- which candles count.
 chosen as (
     select distinct on (symbol, open_time)
         symbol,

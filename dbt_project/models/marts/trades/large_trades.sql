@@ -14,10 +14,10 @@ with kept as (
         f.open_time,
         f.dataset
     from {{ ref('footprint_1m').render() }} as f
-    {{ of_touched('f', 'open_time') }}
+    {{ only_touched_sessions('f', 'open_time') }}
 ),
 
-told as (
+raw_trades as (
     select
         'agg_trades'::text as dataset,
         t.symbol,
@@ -28,7 +28,7 @@ told as (
         t.is_buyer_maker,
         t.last_trade_id - t.first_trade_id + 1 as trade_count
     from {{ source('market', 'agg_trades').render() }} as t
-    {{ of_touched('t', 'trade_time', day='day') }}
+    {{ only_touched_sessions('t', 'trade_time', day='day') }}
     union all
     select
         'trades'::text as dataset,
@@ -40,20 +40,21 @@ told as (
         t.is_buyer_maker,
         1 as trade_count
     from {{ source('market', 'trades').render() }} as t
-    {{ of_touched('t', 'trade_time', day='day') }}
+    {{ only_touched_sessions('t', 'trade_time', day='day') }}
 ),
 
 trades as (
     select
-        told.*,
+        raw_trades.*,
         kept.session,
-        told.price * told.quantity as notional
-    from told
+        raw_trades.price * raw_trades.quantity as notional
+    from raw_trades
     inner join kept
         on
-            told.symbol = kept.symbol
-            and told.dataset = kept.dataset
-            and date_bin('1 minute', told.trade_time, '2001-01-01 00:00:00+00') = kept.open_time
+            raw_trades.symbol = kept.symbol
+            and raw_trades.dataset = kept.dataset
+            and date_bin('1 minute', raw_trades.trade_time, '2001-01-01 00:00:00+00')
+            = kept.open_time
 ),
 
 thresholds as (

@@ -23,16 +23,16 @@ compared as (
         sessions.first_trade_id,
         sessions.last_trade_id,
         case
-            when sessions.symbol is null and candles.volume > 0 then 'no trades are kept'
-            when not candles.is_complete then 'the day is not over, or lacks minutes'
+            when sessions.symbol is null and candles.volume > 0 then 'no trades are stored'
+            when not candles.is_complete then 'the day is not over, or minutes are missing'
             when sessions.symbol is null then null
-            when sessions.volume <> candles.volume then 'the volume is not that of the candles'
+            when sessions.volume <> candles.volume then 'the volume differs from the candles'
             when sessions.ask_volume <> candles.taker_buy_volume
-                then 'the volume of takers who buy is not that of the candles'
+                then 'the taker buy volume differs from the candles'
             when
                 sessions.trade_count <> candles.trade_count
                 and market.market_of(candles.symbol) = 'spot'
-                then 'the number of trades is not that of the candles'
+                then 'the number of trades differs from the candles'
         end as reason
     from candles
     left join sessions

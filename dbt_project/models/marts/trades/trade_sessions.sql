@@ -8,7 +8,7 @@
 with buckets as (
     select p.*
     from {{ ref('volume_profile').render() }} as p
-    {{ of_touched('p') }}
+    {{ only_touched_sessions('p') }}
 ),
 
 totals as (
@@ -33,7 +33,7 @@ sessions as (
     from totals
 ),
 
--- buckets in which nobody traded count as well: a value area has no hole
+-- Empty buckets count as well: a value area is contiguous.
 dense as (
     select
         sessions.symbol,
@@ -49,7 +49,7 @@ dense as (
     group by sessions.symbol, sessions.session
 ),
 
-told as (
+ids as (
     select
         h.symbol,
         h.session,
@@ -58,7 +58,7 @@ told as (
         sum(h.minute_count)::integer as minute_count,
         string_agg(distinct h.dataset, ',' order by h.dataset) as datasets
     from {{ ref('int_trades__hours').render() }} as h
-    {{ of_touched('h', 'open_time') }}
+    {{ only_touched_sessions('h', 'open_time') }}
     group by h.symbol, h.session
 ),
 
@@ -82,10 +82,10 @@ select
     sessions.bid_volume,
     sessions.ask_volume,
     sessions.trade_count,
-    told.first_trade_id,
-    told.last_trade_id,
-    told.minute_count,
-    told.datasets,
+    ids.first_trade_id,
+    ids.last_trade_id,
+    ids.minute_count,
+    ids.datasets,
     sessions.ask_volume - sessions.bid_volume as delta,
     sessions.lowest + (areas.control - 0.5) * sessions.price_step as point_of_control,
     areas.volumes[areas.control] as control_volume,
@@ -98,4 +98,4 @@ select
     now() as built_at
 from sessions
 inner join areas on sessions.symbol = areas.symbol and sessions.session = areas.session
-inner join told on sessions.symbol = told.symbol and sessions.session = told.session
+inner join ids on sessions.symbol = ids.symbol and sessions.session = ids.session

@@ -3,10 +3,10 @@
 with hours as (
     select h.*
     from {{ ref('int_trades__hours').render() }} as h
-    {{ of_touched('h', 'open_time') }}
+    {{ only_touched_sessions('h', 'open_time') }}
 ),
 
--- the widest step of its hours is that of the session; the others divide it
+-- A session has the widest bucket width of its hours; the other widths divide it.
 sessions as (
     select
         symbol,

@@ -155,8 +155,8 @@ def test_coverage_says_of_each_session_what_is_kept_and_why_it_is_not_whole(
         (COS, SESSION, "whole", True, "agg_trades", 0, 0, False),
     ]
     reasons = dict(sql.execute("SELECT symbol, reason FROM marts.trade_coverage").fetchall())
-    assert reasons[NOBODY] == "no trades are kept"
-    assert reasons[BTC] == "the day is not over, or lacks minutes"
+    assert reasons[NOBODY] == "no trades are stored"
+    assert reasons[BTC] == "the day is not over, or minutes are missing"
 
 
 @pytest.mark.parametrize(("symbol", "timeframe", "minutes"), [(BTC, "5m", 5), (COS, "4h", 240)])

@@ -1,12 +1,30 @@
 {#-
-  SQL: how much of each UTC day of a symbol is there, from its first stored minute on; days
-  without a single minute included.
+  Columns of counts that hours, days and coverage share. Hours count minutes; days add up hours.
+-#}
+{% macro minute_counts() %}
+    {% do return([
+        'present_minutes', 'verified_minutes', 'unconfirmed_minutes', 'partial_minutes',
+        'silent_minutes', 'revised_minutes',
+    ]) %}
+{% endmacro %}
 
-  Counted from the stored days, so that its cost is that of days, not of minutes. Of today, the
-  minutes are expected that had ended two minutes before the counts were made.
+{#- SQL: the sum of each count of a relation. -#}
+{% macro sum_minute_counts(relation) -%}
+    {%- for count in minute_counts() %}
+        sum({{ relation }}.{{ count }})::integer as {{ count }}{{ ',' if not loop.last }}
+    {%- endfor %}
+{%- endmacro %}
+
+
+{#-
+  SQL: the coverage of each symbol and UTC day from the symbol's first stored minute on, including
+  days without any minute.
+
+  Reads the stored counts of days, so its cost depends on days and not on minutes. Today's expected
+  minutes end two minutes before the counts were made.
 
   Args:
-      since: SQL of the start of the first day looked at; none for all days.
+      since: SQL of the start of the first day; none for all days.
 -#}
 {% macro coverage_query(since=none) %}
 with stored as (
@@ -16,7 +34,7 @@ with stored as (
     {%- endif %}
 ),
 
--- The older of the two builds that the counts went through.
+-- The older of the two builds that produced the counts.
 counted_until as (
     select
         date_bin('1 minute', min(built_at), '2001-01-01 00:00:00+00') - interval '2 minutes' as moment
@@ -32,7 +50,7 @@ outages as (
     select * from {{ ref('stg_ops__outages').render() }}
 ),
 
--- Between two listings of a ticker nothing is expected.
+-- No minutes are expected between two listings of a ticker.
 unlisted as (
     select
         relistings.symbol,
@@ -47,7 +65,7 @@ unlisted as (
     group by relistings.symbol
 ),
 
-mended as (
+repaired as (
     select
         symbol,
         range_agg(tstzrange(from_time, to_time)) as minutes
@@ -70,8 +88,8 @@ neighbours as (
     window in_order as (partition by symbol order by open_time)
 ),
 
--- Each stored day, from where to where minutes are expected, up to the next stored day.
-stretches as (
+-- For each stored day: the range of expected minutes, up to the next stored day.
+spans as (
     select
         neighbours.*,
         {% if since -%}
@@ -104,23 +122,20 @@ stretches as (
 
 every_day as (
     select
-        stretches.symbol,
+        spans.symbol,
         days.open_time,
-        stretches.open_time = days.open_time as is_stored,
-        stretches.present_minutes,
-        stretches.verified_minutes,
-        stretches.unconfirmed_minutes,
-        stretches.partial_minutes,
-        stretches.silent_minutes,
-        stretches.revised_minutes,
+        spans.open_time = days.open_time as is_stored,
+        {%- for count in minute_counts() %}
+        spans.{{ count }},
+        {%- endfor %}
         tstzrange(
-            greatest(stretches.expected_from, days.open_time),
-            least(stretches.expected_to, days.open_time + interval '1440 minutes')
+            greatest(spans.expected_from, days.open_time),
+            least(spans.expected_to, days.open_time + interval '1440 minutes')
         ) as expected
-    from stretches
+    from spans
     cross join lateral generate_series(
-        {{ bar_open('1d', 'stretches.expected_from') }},
-        stretches.expected_to - interval '1 microsecond',
+        {{ bar_open('1d', 'spans.expected_from') }},
+        spans.expected_to - interval '1 microsecond',
         interval '1440 minutes'
     ) as days (open_time)
 ),
@@ -131,17 +146,14 @@ counted as (
         every_day.open_time,
         every_day.expected,
         unlisted.minutes as unlisted,
-        case when is_stored then present_minutes else 0 end as present_minutes,
-        case when is_stored then verified_minutes else 0 end as verified_minutes,
-        case when is_stored then unconfirmed_minutes else 0 end as unconfirmed_minutes,
-        case when is_stored then partial_minutes else 0 end as partial_minutes,
-        case when is_stored then silent_minutes else 0 end as silent_minutes,
-        case when is_stored then revised_minutes else 0 end as revised_minutes,
+        {%- for count in minute_counts() %}
+        case when is_stored then {{ count }} else 0 end as {{ count }},
+        {%- endfor %}
         case
-            when mended.minutes && expected
-                then ops.minutes_in(mended.minutes * tstzmultirange(expected))
+            when repaired.minutes && expected
+                then ops.minutes_in(repaired.minutes * tstzmultirange(expected))
             else 0
-        end as mended_minutes,
+        end as repaired_minutes,
         case
             when unlisted.minutes && expected
                 then ops.minutes_in(tstzmultirange(expected) - unlisted.minutes)
@@ -149,10 +161,10 @@ counted as (
         end as expected_minutes
     from every_day
     left join unlisted on every_day.symbol = unlisted.symbol
-    left join mended on every_day.symbol = mended.symbol
+    left join repaired on every_day.symbol = repaired.symbol
 ),
 
-halted as (
+with_outages as (
     select
         counted.*,
         case
@@ -168,39 +180,34 @@ halted as (
     from counted
 ),
 
--- A minute of an outage that has a row is present, and excuses no other. Rows are read for days
--- that lack some and have an outage alone, and within it.
+-- A stored minute within an outage is present and does not count as an outage minute. Rows are
+-- read only within outages, and only on days that lack minutes.
 excused as (
     select
-        halted.*,
+        with_outages.*,
         case
-            when halted.outage is null or isempty(halted.outage) then 0
-            else ops.minutes_in(halted.outage - coalesce(
+            when with_outages.outage is null or isempty(with_outages.outage) then 0
+            else ops.minutes_in(with_outages.outage - coalesce(
                 (
                     select range_agg(tstzrange(minutes.open_time, minutes.open_time + interval '1 minute'))
                     from {{ ref('stg_market__candles_1m').render() }} as minutes
                     where
-                        minutes.symbol = halted.symbol
-                        and minutes.open_time >= lower(halted.outage)
-                        and minutes.open_time < upper(halted.outage)
+                        minutes.symbol = with_outages.symbol
+                        and minutes.open_time >= lower(with_outages.outage)
+                        and minutes.open_time < upper(with_outages.outage)
                 ),
                 '{}'
             ))
         end as outage_minutes
-    from halted
+    from with_outages
 )
 
 select
     symbol,
     (open_time at time zone 'UTC')::date as day,
     expected_minutes,
-    present_minutes,
-    verified_minutes,
-    unconfirmed_minutes,
-    partial_minutes,
-    silent_minutes,
-    revised_minutes,
-    mended_minutes,
+    {{ minute_counts() | join(',\n    ') }},
+    repaired_minutes,
     outage_minutes,
     greatest(expected_minutes - present_minutes - outage_minutes, 0) as missing_minutes
 from excused

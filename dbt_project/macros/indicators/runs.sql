@@ -1,13 +1,27 @@
 {#-
-  Where the recursion of an indicator begins.
+  Where the recursion of an indicator starts.
 
-  The bars of a listing are cut on a grid of time into runs of run_bars(). A run's recursion
-  begins warm_up_bars() bars before the run, at the listing's first bar if there are fewer. So the
-  value of a bar depends on neither what was asked for nor what was built when, and a change
-  reaches no further than the runs whose warm-up holds it.
+  A fixed time grid divides the bars of a listing into runs of run_bars(). The recursion of a run
+  starts warm_up_bars() bars before the run, or at the listing's first bar. A value therefore does
+  not depend on the requested range or on the history of builds, and a change affects only runs
+  whose warm-up contains it.
 -#}
 
-{#- SQL: start of the run that holds a moment. All months are one run. -#}
+{#- Bars of a run: whole UTC days for every timeframe, so that no session spans two runs. -#}
+{% macro run_bars() %}{% do return(1440) %}{% endmacro %}
+
+{#- Bars read before a run; after these the influence of the seed is below double precision. -#}
+{% macro warm_up_bars() %}{% do return(1000) %}{% endmacro %}
+
+{#- Earlier bars in the longest window of a value. -#}
+{% macro window_bars() %}{% do return(199) %}{% endmacro %}
+
+{#- Minutes of a bar; none for the calendar month. -#}
+{% macro bar_minutes(timeframe) %}
+    {% do return(1 if timeframe == '1m' else timeframes()[timeframe]['minutes']) %}
+{% endmacro %}
+
+{#- SQL: start of the run that contains a moment. All months form one run. -#}
 {% macro run_start(timeframe, moment) -%}
     {%- set minutes = bar_minutes(timeframe) -%}
     {%- if minutes is none -%}
@@ -18,7 +32,7 @@
 {%- endmacro %}
 
 
-{#- SQL: start of the run after the one that holds a moment. -#}
+{#- SQL: start of the next run after a moment. -#}
 {% macro next_run_start(timeframe, moment) -%}
     {%- set minutes = bar_minutes(timeframe) -%}
     {%- if minutes is none -%}
@@ -29,7 +43,7 @@
 {%- endmacro %}
 
 
-{#- SQL: start of the session that holds a bar: its UTC day; its year if it is a day or longer. -#}
+{#- SQL: start of the session of a bar: its UTC day, or its year for bars of a day and longer. -#}
 {% macro session_start(timeframe, open_time) -%}
 date_trunc('{{ "day" if is_intraday(timeframe) else "year" }}', {{ open_time }}, 'UTC')
 {%- endmacro %}
@@ -38,24 +52,24 @@ date_trunc('{{ "day" if is_intraday(timeframe) else "year" }}', {{ open_time }},
     {% do return((bar_minutes(timeframe) or 43800) < 1440) %}
 {% endmacro %}
 
-{#- Bars in a year of 365 days, in which no market closes. -#}
+{#- Bars in a year of 365 days; the markets never close. -#}
 {% macro bars_per_year(timeframe) %}
     {% do return(525600 / (bar_minutes(timeframe) or 43800)) %}
 {% endmacro %}
 
-{#- SQL: open time of the bar with which a listing begins. -#}
+{#- SQL: open time of the first bar of a listing. -#}
 {% macro listing_open(timeframe, relisted_at) -%}
     {%- if timeframe == '1m' -%}{{ relisted_at }}{%- else -%}{{ bar_open(timeframe, relisted_at) }}{%- endif -%}
 {%- endmacro %}
 
 
 {#-
-  SQL: makes the temporary table stretches (symbol, from_time, to_time): the bars that the changes
-  in "touched" can reach, from the first touched bar to the end of the last run whose warm-up
-  holds it or its absence.
+  SQL: creates the temporary table ranges (symbol, from_time, to_time): the bars that the changes in
+  "touched" can affect, from the first touched bar to the end of the last run whose warm-up contains
+  it or would contain it.
 -#}
-{% macro make_stretches_sql(timeframe, bars) %}
-    create temporary table stretches on commit drop as
+{% macro make_reached_ranges_sql(timeframe, bars) %}
+    create temporary table ranges on commit drop as
     with reached as (
         select
             touched.symbol,
@@ -75,54 +89,54 @@ date_trunc('{{ "day" if is_intraday(timeframe) else "year" }}', {{ open_time }},
     united as (
         select
             symbol,
-            unnest(range_agg(tstzrange(from_time, to_time))) as stretch
+            unnest(range_agg(tstzrange(from_time, to_time))) as reached_range
         from reached
         group by symbol
     )
 
     select
         symbol,
-        lower(stretch) as from_time,
-        upper(stretch) as to_time
+        lower(reached_range) as from_time,
+        upper(reached_range) as to_time
     from united;
-    analyze stretches
+    analyze ranges
 {% endmacro %}
 
 
 {#-
-  SQL, CTEs: the bars that stretches need, ending with "bars_of_pieces". A piece is a stretch's
-  part of one run and listing; it comes with the bars before it that its values need.
+  SQL, CTEs: the bars that are needed for ranges; the last CTE is "bars_of_pieces". A piece is the
+  part of a range within one run and listing, preceded by the earlier bars that its values need.
 -#}
-{% macro indicator_bars(timeframe, bars, relistings, stretches, stored=none) %}
+{% macro indicator_bars(timeframe, bars, relistings, ranges, stored=none) %}
 {%- set listing_open = listing_open(timeframe, 'relisting.relisted_at') -%}
 finite as (
     select
-        stretch.symbol,
-        greatest(stretch.from_time, ends.first_open) as from_time,
-        least(stretch.to_time, ends.end_of_last) as to_time
-    from {{ stretches }} as stretch
+        wanted.symbol,
+        greatest(wanted.from_time, ends.first_open) as from_time,
+        least(wanted.to_time, ends.end_of_last) as to_time
+    from {{ ranges }} as wanted
     cross join lateral (
         select
             (
                 select bar.open_time from {{ bars }} as bar
-                where bar.symbol = stretch.symbol
+                where bar.symbol = wanted.symbol
                 order by bar.open_time limit 1
             ) as first_open,
             (
                 select bar.next_open_time from {{ bars }} as bar
-                where bar.symbol = stretch.symbol
+                where bar.symbol = wanted.symbol
                 order by bar.open_time desc limit 1
             ) as end_of_last
     ) as ends
     where
-        stretch.from_time < ends.end_of_last
-        and stretch.to_time > ends.first_open
+        wanted.from_time < ends.end_of_last
+        and wanted.to_time > ends.first_open
 ),
 
 cuts as (
     select
         symbol,
-        from_time as stretch,
+        from_time as range_start,
         to_time,
         from_time as cut
     from finite
@@ -158,7 +172,7 @@ pieces as (
     select
         symbol,
         cut as from_time,
-        lead(cut, 1, to_time) over (partition by symbol, stretch order by cut) as to_time,
+        lead(cut, 1, to_time) over (partition by symbol, range_start order by cut) as to_time,
         {{ run_start(timeframe, 'cut') }} as run_from,
         coalesce(
             (
@@ -187,12 +201,12 @@ resumed as (
             and stored.open_time >= greatest(pieces.run_from, pieces.listing_from)
         order by stored.open_time desc limit 1
     ) as last_row
-        -- the longest warm-up: with it every state is there
+        -- ema_50 has the longest warm-up; if it is present, every state is.
         on last_row.ema_50 is not null
 ),
 {%- endif %}
 
--- once for each piece, not for each bar that it is compared with
+-- Materialized: computed once per piece, not once per bar that it is joined with.
 reads as materialized (
     select
         piece.*,
@@ -230,7 +244,7 @@ bars_of_pieces as (
         {{ bars_per_year(timeframe) }}::double precision as bars_per_year,
         {%- if stored is not none %}
         bar.open_time = piece.carried_at as is_carried,
-        bar.open_time > coalesce(piece.carried_at, '-infinity') as goes_on,
+        bar.open_time > coalesce(piece.carried_at, '-infinity') as continues,
         {%- for state in [
             'ema_20', 'ema_50', 'macd_slow', 'macd_fast', 'macd_signal', 'average_gain', 'average_loss',
             'atr_14'
@@ -238,7 +252,7 @@ bars_of_pieces as (
         carried.{{ state }} as carried_{{ state }},
         {%- endfor %}
         {%- endif %}
-        bar.open_time >= piece.from_time as is_asked
+        bar.open_time >= piece.from_time as is_requested
     from reads as piece
     inner join {{ bars }} as bar
         on
@@ -256,7 +270,7 @@ bars_of_pieces as (
 {%- endmacro %}
 
 
-{#- SQL: open time of the n-th bar of the piece's listing before a moment, else the listing's start. -#}
+{#- SQL: open time of the n-th bar of the piece's listing before a moment, or the listing's start. -#}
 {% macro open_time_before(bars, moment, count) -%}
 coalesce(
             (

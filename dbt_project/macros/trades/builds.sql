@@ -1,24 +1,24 @@
 {#-
-  A mart made of trades that rebuilds only the sessions, or the minutes of sessions, whose trades
-  came or went: the new cursor first, then what is touched, then delete, append, and the cursor,
-  all in one transaction. As "rolled_up" does it for bars; the differences:
+  A mart of trades that rebuilds only the sessions, or minutes of sessions, whose trades changed.
+  Like build_by_cursor() for bars it runs in one transaction: take the new cursor, find what is
+  touched, delete, insert, store the cursor. Two things differ:
 
-  Trades do not stay. Days of raw capture are moved to files and their partitions dropped, while
-  what was made of them stays: sessions with rows from trades of a dropped day ("sealed") are left
-  alone, by a full build too.
+  Trades are archived. The archive moves days of raw capture to files and drops their partitions,
+  but the marts keep their rows. Sessions with rows from a dropped day ("sealed") are not rebuilt,
+  not even by a full build.
 
-  Trades come by the million, so sessions are built one UTC day after the other: a statement a day,
-  in which the planner leaves out the partitions of all others.
+  Trades come by the million. Each UTC day is built by its own statement, whose plan contains only
+  that day's partition.
 
-  The model marks where its query may be cut to what is touched: {{ of_touched('t', 'trade_time') }}.
+  The model marks where its query can be restricted: {{ only_touched_sessions('t', 'trade_time') }}.
 
   Config:
-      parent: the mart this one is made from; it logs the sessions that it rebuilds. None for one
-          made from the trades themselves.
-      by_hours: rebuild the hours, not the sessions, in which the parent rebuilt something.
-      keeps_sealed: whether the model reads trades, and has the columns session and dataset.
-      after_the_day: leave out the session that is not over yet.
-      functions: macros that render the SQL functions which the model needs or belongs to.
+      parent: the mart that this one reads, which logs the sessions that it rebuilds. None for a
+          mart that reads trades.
+      by_hours: rebuild only the hours in which the parent changed, not whole sessions.
+      keeps_sealed: the model reads trades and has the columns session and dataset.
+      after_the_day: skip the session of the current day.
+      functions: macros with the SQL functions that the model needs.
 -#}
 {% materialization from_trades, adapter='postgres' %}
     {%- set parent = ref(config.get('parent')) if config.get('parent') else none -%}
@@ -61,7 +61,7 @@
         {% call statement('main') %}
             {{ delete_all_sql(mart) if is_full else delete_touched_sql(mart) }}
         {% endcall %}
-        {#- Of what is grouped anew the planner knows nothing, and takes a million rows for one. -#}
+        {#- The planner has no statistics of grouped rows and would plan nested loops for millions. -#}
         {% do run_query('set local enable_nestloop = off; set local jit = off') %}
         {%- set days = run_query(
             'select session, min(from_time), max(to_time) from touched group by session order by session'
@@ -69,7 +69,7 @@
         {% for day in days %}
             {% call statement('day') %}
                 insert into {{ mart }} ({{ columns }})
-                select {{ columns }} from ({{ cut_to_touched_day(sql, *day) }}) as query_of_model
+                select {{ columns }} from ({{ restrict_to_touched_day(sql, *day) }}) as query_of_model
             {% endcall %}
         {% endfor %}
         {% call statement('log') %}
@@ -88,26 +88,26 @@
 
 
 {#-
-  Marks where a query may be cut to the touched sessions: after a relation with columns symbol and
-  session (a raw table: day), and, if given, of the time of a row.
+  Marks where a query can be restricted to the touched sessions: after a relation with the columns
+  symbol and session (day in raw tables) and optionally a time.
 -#}
-{% macro of_touched(alias, time=none, day='session') -%}
-/* of_touched {{ alias }} {{ day }} {{ time or '-' }} */
+{% macro only_touched_sessions(alias, time=none, day='session') -%}
+/* only_touched_sessions {{ alias }} {{ day }} {{ time or '-' }} */
 {%- endmacro %}
 
-{#- A query whose marks are joins with "touched", of one day. -#}
-{% macro cut_to_touched_day(query, session, from_time, to_time) -%}
+{#- SQL: a query with its marks replaced by joins with "touched", for one day. -#}
+{% macro restrict_to_touched_day(query, session, from_time, to_time) -%}
     {%- set of_day = 'inner join touched on touched.session = date \'' ~ session ~ '\''
         ~ ' and \\1.symbol = touched.symbol and \\1.\\2 = date \'' ~ session ~ '\'' -%}
     {%- set of_minutes = ' and \\1.\\3 >= touched.from_time and \\1.\\3 < touched.to_time'
         ~ ' and \\1.\\3 >= timestamptz \'' ~ from_time.isoformat() ~ '\''
         ~ ' and \\1.\\3 < timestamptz \'' ~ to_time.isoformat() ~ '\'' -%}
-    {%- set cut = modules.re.sub('/\\* of_touched (\\w+) (\\w+) - \\*/', of_day, query) -%}
-    {{ modules.re.sub('/\\* of_touched (\\w+) (\\w+) (\\w+) \\*/', of_day ~ of_minutes, cut) }}
+    {%- set restricted = modules.re.sub('/\\* only_touched_sessions (\\w+) (\\w+) - \\*/', of_day, query) -%}
+    {{ modules.re.sub('/\\* only_touched_sessions (\\w+) (\\w+) (\\w+) \\*/', of_day ~ of_minutes, restricted) }}
 {%- endmacro %}
 
 
-{#- SQL: whether a mart was replaced as a whole since our last build. -#}
+{#- SQL: whether a mart was built in full since our last build. -#}
 {% macro was_built_in_full_sql(parent) %}
     select exists (
         select from {{ source('ops', 'session_changes').render() }} as changes
@@ -122,8 +122,8 @@
 
 
 {#-
-  SQL: the partitions that are read stay until the build has ended; else a day could be dropped
-  after we had found it there, and its sessions be lost with it.
+  SQL: locks the partitions that the build reads. Otherwise a day could be dropped after the build
+  has found it, and its sessions would be lost.
 -#}
 {% macro lock_partitions_sql() %}
     lock table only
@@ -132,7 +132,7 @@
 {% endmacro %}
 
 
-{#- SQL: every session there is, from its start to its end. -#}
+{#- SQL: every session, with its start and end. -#}
 {% macro all_sessions_sql(parent) %}
     select
         symbol,
@@ -152,8 +152,9 @@
 {% endmacro %}
 
 {#-
-  SQL: what was touched since our last build. From trades it is minutes, unless they are many in a
-  session; from a mart, sessions, and those whose day has ended since.
+  SQL: what was touched since our last build. A mart of trades rebuilds minutes, or everything
+  between the first and last of a session if more than 20 ranges changed. Other marts rebuild
+  sessions, including those whose day has ended since.
 -#}
 {% macro touched_sessions_sql(mart, parent) %}
     {% if parent is none -%}
@@ -175,8 +176,8 @@
     select
         symbol,
         session,
-        lower(stretch) as from_time,
-        upper(stretch) as to_time
+        lower(hours) as from_time,
+        upper(hours) as to_time
     from (
         select
             changes.symbol,
@@ -184,7 +185,7 @@
             unnest(range_agg(tstzrange(
                 date_trunc('hour', lower(spans.span), 'UTC'),
                 date_trunc('hour', upper(spans.span) - interval '1 microsecond', 'UTC') + interval '1 hour'
-            ))) as stretch
+            ))) as hours
         from {{ source('ops', 'session_changes').render() }} as changes
         cross join build_plan
         cross join lateral unnest(changes.minutes) as spans (span)
@@ -193,7 +194,7 @@
             and changes.changed_by >= pg_snapshot_xmin(build_plan.old_snapshot)
             and not pg_visible_in_snapshot(changes.changed_by, build_plan.old_snapshot)
         group by changes.symbol, changes.session
-    ) as stretches
+    ) as touched_hours
     {%- else -%}
     select
         symbol,
@@ -232,7 +233,7 @@
 {%- endmacro %}
 
 
-{#- SQL: sessions of a mart whose rows are of trades that were dropped. -#}
+{#- SQL: whether the trades of a row were archived and dropped. -#}
 {% macro is_sealed(row) -%}
 exists (
         select from {{ source('ops', 'archived_partitions').render() }} as archived
@@ -264,8 +265,8 @@ exists (
 {% endmacro %}
 
 {#-
-  SQL: everything but sealed sessions. These are listed first: compared with the rows of a mart one by
-  one, as many, a delete would take a time that grows with their square.
+  SQL: deletes everything except sealed sessions. A temporary table lists these first; a delete that
+  checks each row against the archive takes quadratic time.
 -#}
 {% macro delete_all_sql(mart) %}
     {% if config.get('keeps_sealed') -%}
@@ -295,7 +296,7 @@ exists (
 {% endmacro %}
 
 
-{#- SQL: lets block range indexes know what a full build has written; autovacuum does it later. -#}
+{#- SQL: summarizes the BRIN indexes after a full build, before autovacuum does. -#}
 {% macro summarize_sql(mart) %}
     select brin_summarize_new_values(index.indexrelid)
     from pg_index as index
@@ -305,7 +306,7 @@ exists (
 {% endmacro %}
 
 
-{#- SQL: tells the marts made from this one what was rebuilt. -#}
+{#- SQL: logs what was rebuilt, for the marts that read this one. -#}
 {% macro log_sessions_sql(mart, is_full) %}
     insert into {{ source('ops', 'session_changes').render() }} (relation, symbol, session, minutes)
     {% if is_full -%}
@@ -325,7 +326,7 @@ exists (
 {% endmacro %}
 
 
-{#- Other columns make a new table, and what was made of archived trades cannot be made again. -#}
+{#- Changed columns require a new table, and rows of archived trades cannot be built again. -#}
 {% macro refuse_to_lose_sealed_sessions(existing) %}
     {% if not config.get('keeps_sealed') or var('forget_archived_sessions', false) %}
         {{ return(none) }}
@@ -335,9 +336,9 @@ exists (
     ).rows[0][0] -%}
     {% if sealed > 0 %}
         {% do exceptions.raise_compiler_error(
-            existing ~ " has other columns than its model, and " ~ sealed ~ " sessions whose trades are "
-            ~ "archived: restore those days first (candelabra archive restore), or give them up "
-            ~ "(--vars 'forget_archived_sessions: true')"
+            existing ~ " does not have the columns of its model, and a new table would lose " ~ sealed
+            ~ " sessions whose trades are archived: restore those days first (candelabra archive "
+            ~ "restore), or give them up (--vars 'forget_archived_sessions: true')"
         ) %}
     {% endif %}
 {% endmacro %}

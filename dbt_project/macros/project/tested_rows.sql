@@ -1,9 +1,9 @@
 {#-
-  SQL: the bars that a data test looks at. By default those that the mart's last build wrote, so
-  that the cost of testing does not grow with the history; with --vars 'tested: all' every bar.
-  A mart without a cursor (built with --empty, or not by us) is looked at as a whole.
+  SQL: the rows that a data test checks. By default those of the mart's last build, so that the
+  cost of a test does not grow with the history; --vars 'tested: all' checks every row. All rows
+  of a mart without a cursor are checked.
 -#}
-{% macro tested_bars(mart) -%}
+{% macro tested_rows(mart) -%}
 {%- if var('tested') == 'all' -%}
 {{ mart }}
 {%- elif var('tested') == 'last_build' -%}
@@ -17,6 +17,6 @@
             '-infinity'
         )
 {%- else -%}
-{%- do exceptions.raise_compiler_error("tested: " ~ var('tested') ~ "; should be last_build or all") -%}
+{%- do exceptions.raise_compiler_error("tested: " ~ var('tested') ~ "; must be last_build or all") -%}
 {%- endif -%}
 {%- endmacro %}

@@ -1,20 +1,20 @@
 {#-
-  SQL: whether trades are all of a candle's, by volume, what takers bought and, on spot, their number
-  (on USD-M, candles count what no trade tells).
+  SQL: whether all trades of a candle are stored: volume, taker buy volume and, on spot, the number
+  of trades are equal. On USD-M, candles count fills that no trade stream contains.
 -#}
-{% macro equals_its_candle(candle, volume, ask, trades) -%}
+{% macro equals_candle(candle, volume, ask, trades) -%}
 {{ candle }}.volume = {{ volume }} and {{ candle }}.taker_buy_volume = {{ ask }}
 and ({{ candle }}.trade_count = {{ trades }} or market.market_of(of_symbol) = 'um')
 {%- endmacro %}
 
 
 {#-
-  SQL: delta and cumulative delta by minute. What cumulative_delta_1m and cumulative_delta() are made
-  of, so that all say the same of an instant.
+  SQL: delta and cumulative delta by minute. cumulative_delta_1m and cumulative_delta() both read it,
+  so that every timeframe agrees about every instant.
 
-  The sum is known as long as all trades so far have the volumes of all candles so far, and candles
-  lack no minute that is not an outage. Behind the newest candle of the session it goes on from
-  there, with trades that nothing can be compared with yet.
+  The sum is known while the trades so far have the same volumes as the candles so far, and the
+  candles lack only minutes of outages. After the newest candle of the session the sum continues
+  with trades that cannot be compared with a candle yet.
 -#}
 {% macro session_deltas_function(schema) %}
 create or replace function {{ schema }}.session_deltas(
@@ -27,7 +27,7 @@ create or replace function {{ schema }}.session_deltas(
     trade_count bigint,
     cumulative_delta numeric,
     kept text,
-    hole_from timestamptz
+    missing_from timestamptz
 )
 language plpgsql stable
 as $session_deltas$
@@ -68,7 +68,7 @@ begin
             c.trade_count as candle_trades,
             case
                 when t.minute is null and c.volume > 0 then 'none'
-                when {{ equals_its_candle('c', 'coalesce(t.bid + t.ask, 0)', 'coalesce(t.ask, 0)', 'coalesce(t.trades, 0)') }}
+                when {{ equals_candle('c', 'coalesce(t.bid + t.ask, 0)', 'coalesce(t.ask, 0)', 'coalesce(t.trades, 0)') }}
                     then 'whole'
                 else 'partial'
             end as kept
@@ -87,7 +87,7 @@ begin
         from minutes as m
     ),
 
-    holed as (
+    with_missing as (
         select
             p.*,
             case
@@ -101,7 +101,7 @@ begin
                     false
                 )
                     then p.expected
-            end as hole
+            end as missing
         from placed as p
     ),
 
@@ -109,7 +109,7 @@ begin
         select
             h.*,
             sum(coalesce(h.ask - h.bid, 0)) over so_far as total,
-            bool_or(h.hole is not null) over so_far
+            bool_or(h.missing is not null) over so_far
             or sum(h.bid + h.ask) filter (where h.minute <= h.last_candle) over so_far
             is distinct from nullif(sum(h.candle_volume) over so_far, 0)
             or coalesce(sum(h.ask) filter (where h.minute <= h.last_candle) over so_far, 0)
@@ -117,8 +117,8 @@ begin
             or market.market_of(of_symbol) = 'spot'
             and coalesce(sum(h.trades) filter (where h.minute <= h.last_candle) over so_far, 0)
             <> coalesce(sum(h.candle_trades) over so_far, 0) as lacks_some,
-            lead(h.hole) over so_far as next_hole
-        from holed as h
+            lead(h.missing) over so_far as next_missing
+        from with_missing as h
         window so_far as (partition by h.day order by h.minute)
     )
 
@@ -130,17 +130,17 @@ begin
         s.trades,
         case when not s.lacks_some then s.total end,
         s.kept,
-        s.next_hole
+        s.next_missing
     from summed as s
     order by s.minute;
 end
 $session_deltas$;
 comment on function {{ schema }}.session_deltas(text, date, date) is
-'Delta and cumulative delta of the minutes of sessions, of which cumulative_delta() and cumulative_delta_1m are made; hole_from: where minutes are missing before the next row.'
+'Internal: delta and cumulative delta by minute, read by cumulative_delta() and cumulative_delta_1m. missing_from is the start of missing minutes before the next row.'
 {% endmacro %}
 
 
-{#- SQL: cumulative volume delta by bar; it starts with the session, so no bar is wider. -#}
+{#- SQL: cumulative volume delta by bar. It restarts each session, so bars are at most a day wide. -#}
 {% macro cumulative_delta_function(schema) %}
 {%- set known = ['1m'] -%}
 {%- for name, timeframe in timeframes().items() if (timeframe['minutes'] or 43200) <= 1440 -%}
@@ -165,8 +165,8 @@ declare
     from_session date := (from_time at time zone 'UTC')::date;
     to_session date := ((to_time - interval '1 microsecond') at time zone 'UTC')::date;
 begin
-    {% call refuse_timeframe_sql("width <= interval '1440 minutes'", known) -%}
-    a cumulative delta, which starts with each session{% endcall %}
+    {% call reject_timeframe_sql("width <= interval '1440 minutes'", known) -%}
+    a cumulative delta, which restarts each session{% endcall %}
     return query
     with bars as (
         select
@@ -174,11 +174,11 @@ begin
             sum(d.bid_volume) as bid,
             sum(d.ask_volume) as ask,
             sum(d.trade_count) as trades,
-            -- that of the last minute, and none where more of the bar is missing behind it
+            -- The last minute's value; null if later minutes of the bar are missing.
             (
                 array_agg(
                     case
-                        when d.hole_from < {{ bar_of_sql('d.open_time') }} + width then null
+                        when d.missing_from < {{ bar_of_sql('d.open_time') }} + width then null
                         else d.cumulative_delta
                     end
                     order by d.open_time desc
@@ -208,7 +208,7 @@ begin
             when b.bid is null and c.volume > 0 then 'none'
             when
                 c.is_complete
-                and {{ equals_its_candle('c', 'coalesce(b.bid + b.ask, 0)', 'coalesce(b.ask, 0)', 'coalesce(b.trades, 0)') }}
+                and {{ equals_candle('c', 'coalesce(b.bid + b.ask, 0)', 'coalesce(b.ask, 0)', 'coalesce(b.trades, 0)') }}
                 then 'whole'
             else 'partial'
         end
@@ -221,5 +221,5 @@ begin
 end
 $cumulative_delta$;
 comment on function {{ schema }}.cumulative_delta(text, text, timestamptz, timestamptz) is
-'Delta and cumulative delta of the bars that open in a range, from each session''s start on; null from the first minute of the session on whose trades are not all kept.'
+'Delta and cumulative delta of the bars that open in a range. The sum restarts each session and is null from the first minute of the session whose trades are not all stored.'
 {% endmacro %}

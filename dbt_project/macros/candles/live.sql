@@ -1,13 +1,13 @@
 {#-
-  A view of bars that is never behind the minutes, in one line: {{ live('5m') }}.
+  A view of bars that is always up to date, in one line: {{ live('5m') }}.
 
-  The mart's bars, but those whose minutes have changed since the mart's last build, or have one
-  that is not stored yet, are rolled up anew when they are read. Which ones, the change log tells
-  for repairs of any age; a mart without a cursor of this cluster has nothing but such bars.
+  It shows the mart's bars, except stale bars, which it rolls up when they are read. A bar is stale
+  if a minute changed since the mart's last build, or if one of its candles is not stored yet. The
+  change log covers repairs of any age. Without a cursor of this cluster every bar is stale.
 
-  A bar is rolled up by a function of its own, so that its plan knows the bar's bounds: a month of
-  minutes is one partition, and a join would plan all of them. It reads minutes for an hour, hours
-  for a day, and days beyond, each of them live in turn: a month is not 43,200 minutes.
+  A function rolls up one bar, so that PostgreSQL plans only the partition that the bar needs; a
+  join would plan all of them. A bar of up to an hour is rolled up from minutes, up to a day from
+  live hours, and a wider one from live days, so that a month does not read 43,200 minutes.
 -#}
 {% macro live(timeframe) %}
     {%- set mart = ref(model_of(timeframe)).render() -%}
@@ -20,82 +20,44 @@
     -- depends_on: {{ ref('stg_ops__outages') }}
 select
     bars.symbol,
-    bars.open_time,
-    bars.next_open_time,
-    bars.open,
-    bars.high,
-    bars.low,
-    bars.close,
-    bars.volume,
-    bars.quote_volume,
-    bars.trade_count,
-    bars.taker_buy_volume,
-    bars.taker_buy_quote_volume,
-    bars.first_trade_id,
-    bars.last_trade_id,
-    bars.minute_count,
-    -- a stale one may have its last minute, which is open yet
+    {{- select_bar_columns('bars') }},
+    -- A stale bar may contain its last minute while that is still open.
     bars.is_complete and bars.is_closed as is_complete,
     bars.is_closed,
     bars.built_at
 from (
     select
         symbol,
-        open_time,
-        next_open_time,
-        open,
-        high,
-        low,
-        close,
-        volume,
-        quote_volume,
-        trade_count,
-        taker_buy_volume,
-        taker_buy_quote_volume,
-        first_trade_id,
-        last_trade_id,
-        minute_count,
+        {{- select_bar_columns() }},
         is_complete,
         next_open_time <= now() as is_closed,
         built_at,
-        true as is_of_the_mart
+        true as is_from_mart
     from {{ mart }}
     union all
     select
-        -- the symbol and time asked for reach these, before anything is rolled up
+        -- Conditions on symbol and time apply to these two before any bar is rolled up.
         stale_bars.symbol,
         stale_bars.open_time,
-        rolled_up.next_open_time,
-        rolled_up.open,
-        rolled_up.high,
-        rolled_up.low,
-        rolled_up.close,
-        rolled_up.volume,
-        rolled_up.quote_volume,
-        rolled_up.trade_count,
-        rolled_up.taker_buy_volume,
-        rolled_up.taker_buy_quote_volume,
-        rolled_up.first_trade_id,
-        rolled_up.last_trade_id,
-        rolled_up.minute_count,
+        {{- select_bar_columns('rolled_up', without=['open_time']) }},
         rolled_up.is_complete,
         rolled_up.is_closed,
         rolled_up.built_at,
-        false as is_of_the_mart
+        false as is_from_mart
     from (
         select distinct
-            stretches.symbol,
+            ranges.symbol,
             opens.open_time
-        from ({{ stale_stretches(timeframe) }}) as stretches
-        cross join lateral {{ bar_opens(timeframe, 'stretches.from_time', 'stretches.to_time') }}
+        from ({{ stale_ranges(timeframe) }}) as ranges
+        cross join lateral {{ bar_opens(timeframe, 'ranges.from_time', 'ranges.to_time') }}
             as opens (open_time)
     ) as stale_bars
     cross join lateral {{ live_bar(timeframe) }}(stale_bars.symbol, stale_bars.open_time) as rolled_up
 ) as bars
 where not exists (
-    select 1 from ({{ stale_stretches(timeframe) }}) as stale
+    select 1 from ({{ stale_ranges(timeframe) }}) as stale
     where
-        bars.is_of_the_mart
+        bars.is_from_mart
         and stale.symbol = bars.symbol
         and stale.from_time <= bars.open_time
         and stale.to_time > bars.open_time
@@ -103,32 +65,32 @@ where not exists (
 {% endmacro %}
 
 
-{#- The timeframe whose live bars a live bar is rolled up from. -#}
+{#- The timeframe from whose live bars a live bar is rolled up. -#}
 {% macro live_finer_timeframe(timeframe) %}
     {%- set minutes = timeframes()[timeframe]['minutes'] or 43200 -%}
     {% do return('1m' if minutes <= 60 else '1h' if minutes <= 1440 else '1d') %}
 {% endmacro %}
 
-{#- The model that a live bar is rolled up from. -#}
+{#- The model from which a live bar is rolled up. -#}
 {% macro live_finer(timeframe) %}
     {%- set finer = live_finer_timeframe(timeframe) -%}
     {% do return('stg_market__candles_1m_live' if finer == '1m' else model_of(finer) ~ '_live') %}
 {% endmacro %}
 
-{#- The function that rolls one live bar up. -#}
+{#- The function that rolls up one live bar. -#}
 {% macro live_bar(timeframe) %}
     {% do return(this.schema ~ '.live_bar_' ~ model_of(timeframe) | replace('candles_', '')) %}
 {% endmacro %}
 
 
 {#-
-  SQL: stretches (symbol, from_time, to_time), from the start of a bar to the end of a bar, in
-  which the mart may differ from the minutes: those with a change that the mart's cursor has not
-  seen, those with a minute that is not stored yet, and without a cursor everything.
+  SQL: ranges (symbol, from_time, to_time) of whole bars in which the mart may differ from the
+  minutes: changes that the mart's cursor has not seen, candles that are not stored yet, and
+  everything if there is no cursor.
 
-  A change may reach to the end of time, as an outage that goes on does. Bars are where minutes are.
+  A change without an end, such as an ongoing outage, is limited to the stored minutes.
 -#}
-{% macro stale_stretches(timeframe) %}
+{% macro stale_ranges(timeframe) %}
 {%- set cursor = cursor_sql(ref(model_of(timeframe))) -%}
         select
             changes.symbol,
@@ -167,17 +129,17 @@ where not exists (
 
 
 {#-
-  SQL: makes the function that rolls up one bar from what is known of its minutes now, in case it
-  is not there as it should be. Its columns are those of the view but the symbol.
+  SQL: creates the function that rolls up one bar from its minutes as they are now. It returns the
+  columns of the live view without the symbol.
 -#}
 {% macro make_live_bar(timeframe) %}
 {%- set body -%}
 #variable_conflict use_column
 declare
     bar_end timestamptz := {{ next_bar_open(timeframe, 'bar_open') }};
-    -- first minute of the bar's last listing; instruments are asked first since nearly none has one
+    -- First minute of the bar's last listing. Checked only for relisted symbols, which are rare.
     listed_since timestamptz := '-infinity';
-    halted tstzmultirange := (
+    outage_minutes tstzmultirange := (
         select range_agg(outages.minutes) from {{ local(ref('stg_ops__outages')) }} as outages
         where
             outages.market = market.market_of(of_symbol)
@@ -221,8 +183,7 @@ begin
     end if;
     return query
     select
-        open_time, next_open_time, open, high, low, close, volume, quote_volume, trade_count,
-        taker_buy_volume, taker_buy_quote_volume, first_trade_id, last_trade_id, minute_count,
+        {{- select_bar_columns() }},
         is_complete, is_closed, built_at
     from ({{ roll_up_query(
         timeframe,
@@ -231,7 +192,7 @@ begin
     ) }}) as rolled_up;
 end
 {%- endset -%}
-{#- A plan for any bar would hold every partition of the minutes; of bars it is as good as one's own. -#}
+{#- A generic plan over the minutes would include every partition; over bars it is as good as a custom one. -#}
 {%- set plans = (
     'force_custom_plan' if live_finer_timeframe(timeframe) == '1m' else 'force_generic_plan'
 ) -%}
@@ -239,14 +200,14 @@ end
     live_bar(timeframe),
     body,
     plans,
-    'The bar of a symbol that opens at a time, rolled up from what is known of its minutes now.'
+    'The bar of a symbol with a given open time, rolled up from its minutes as they are now.'
 ) }}
 {% endmacro %}
 
 
 {#-
-  SQL: makes the function that tells a candle that is not stored yet. A join of the view's own
-  would plan every partition of the minutes, whatever is asked.
+  SQL: creates the function that returns a candle that is not stored yet. A join in the view would
+  plan every partition of the minutes.
 -#}
 {% macro make_live_minute() %}
 {%- set body -%}
@@ -260,8 +221,8 @@ begin
     end if;
     return query
     select
-        open_time, open_time + interval '1 minute', open, high, low, close, volume, quote_volume,
-        trade_count, taker_buy_volume, taker_buy_quote_volume, first_trade_id, last_trade_id,
+        open_time, open_time + interval '1 minute',
+        {{- select_bar_columns(without=['open_time', 'next_open_time', 'minute_count']) }},
         1, is_closed, is_closed, updated_at
     from {{ local(source('market', 'live_candles')) }} as live
     where live.symbol = of_symbol and live.open_time = bar_open;
@@ -271,30 +232,35 @@ end
     this.schema ~ '.live_bar_1m',
     body,
     'force_custom_plan',
-    'The candle of a symbol and minute that is open or waits for confirmation, unless it is stored.'
+    'The candle of a symbol and minute that is open or awaits verification; empty if it is stored.'
 ) }}
 {% endmacro %}
 
 
-{#- SQL: the finer bars of one live bar, with the names of make_live_bar. -#}
+{#- SQL: columns of a candle, named as those of a bar. -#}
+{% macro minute_as_bar(relation) -%}
+{{ relation }}.symbol,
+    {{- select_bar_columns(relation, without=['next_open_time', 'minute_count']) }},
+    {{ relation }}.open_time + interval '1 minute' as next_open_time,
+    1 as minute_count
+{%- endmacro %}
+
+
+{#- SQL: the finer bars of one live bar; uses the variables of make_live_bar(). -#}
 {% macro live_bars_within(timeframe) -%}
 {%- if live_finer_timeframe(timeframe) == '1m' -%}
 (
     select
-        stored.symbol, stored.open_time, stored.open_time + interval '1 minute' as next_open_time,
-        stored.open, stored.high, stored.low, stored.close, stored.volume, stored.quote_volume,
-        stored.trade_count, stored.taker_buy_volume, stored.taker_buy_quote_volume,
-        stored.first_trade_id, stored.last_trade_id, 1 as minute_count, true as is_complete,
+        {{ minute_as_bar('stored') }},
+        true as is_complete,
         true as is_closed
     from {{ local(source('market', 'candles_1m')) }} as stored
     where
         stored.symbol = of_symbol and stored.open_time >= bar_open and stored.open_time < bar_end
     union all
     select
-        live.symbol, live.open_time, live.open_time + interval '1 minute' as next_open_time,
-        live.open, live.high, live.low, live.close, live.volume, live.quote_volume,
-        live.trade_count, live.taker_buy_volume, live.taker_buy_quote_volume,
-        live.first_trade_id, live.last_trade_id, 1 as minute_count, live.is_closed as is_complete,
+        {{ minute_as_bar('live') }},
+        live.is_closed as is_complete,
         live.is_closed
     from {{ local(source('market', 'live_candles')) }} as live
     where
@@ -303,7 +269,7 @@ end
             select from {{ local(source('market', 'candles_1m')) }} as stored
             where
                 stored.symbol = of_symbol and stored.open_time = live.open_time
-                -- said again, so that the plan holds the bar's partition alone
+                -- Repeated, so that the plan contains only the bar's partition.
                 and stored.open_time >= bar_open and stored.open_time < bar_end
         )
 )
@@ -316,7 +282,21 @@ end
 {%- endmacro %}
 
 
-{#- SQL: a relation without its database, since a function may be restored into another one. -#}
+{#- SQL: a relation without its database, because a function may be restored into another one. -#}
 {% macro local(relation) %}
     {% do return(relation.include(database=false).render()) %}
+{% endmacro %}
+
+
+{#- SQL: creates a function that returns at most one bar of a symbol. -#}
+{% macro make_bar_function(function, body, plans, comment) %}
+{%- set columns = [] -%}
+{%- for name, type in bar_columns().items() -%}
+    {%- do columns.append(name ~ ' ' ~ type) -%}
+{%- endfor -%}
+{%- set result = (
+    'TABLE(' ~ columns | join(', ')
+    ~ ', is_complete boolean, is_closed boolean, built_at timestamp with time zone)'
+) -%}
+{{ make_function(function, 'bar_open', result ~ ' rows 1', body, plans, comment) }}
 {% endmacro %}

@@ -1,14 +1,13 @@
 {#-
-  Extremes of each symbol's current listing and the levels between them, in one line:
-  {{ price_levels() }}.
+  All-time high and low of each symbol's current listing, and the levels between them.
 
-  A view: months, and what may be newer than they are, so that it costs some hundred rows for a
-  symbol and is never behind the minutes, whichever of its tables was built last.
+  A view over months and, where newer, days, hours and minutes. It reads some hundred rows per
+  symbol and is up to date regardless of which mart was built last.
 -#}
 {% macro price_levels() %}
 {{ config(materialized='view') }}
 with months as not materialized (
-    -- render(): a view costs nothing, and must not stay empty after --empty
+    -- render(): --empty must not leave an empty view behind.
     select * from {{ ref('candles_1mo').render() }}
 ),
 
@@ -116,14 +115,14 @@ from extremes
 
 
 {#-
-  SQL, a lateral: open time of the first minute of a listing in which its price reached an
-  extreme, "first_at". It goes down from the first month that has the extreme to its day, hour and
-  minute, some hundred rows; should finer bars not have it (they are repaired, the month not yet
-  built again), it stays where it is.
+  SQL, for LATERAL: first_at, the open time of the first minute of a listing that reached an
+  extreme. The search goes from the first month with the extreme to its day, hour and minute, some
+  hundred rows. If a finer bar does not contain the extreme (it was repaired and the month is not
+  built again yet), the search stops at the coarser bar.
 
   Args:
-      price: column of bars that holds the extreme: high or low.
-      extreme: the extreme to find.
+      price: column with the extreme: high or low.
+      extreme: the price to find.
 -#}
 {% macro first_minute_with(price, extreme) -%}
 (
@@ -170,8 +169,8 @@ from extremes
 
 
 {#-
-  SQL, a lateral: bars in which a listing traded, months and what may be newer than they are. From
-  the last month on days may be, from the last day on hours, from the last hour on minutes.
+  SQL, for LATERAL: bars of a listing with trades: all months, days from the last month on, hours
+  from the last day on, live minutes from the last hour on.
 -#}
 {% macro bars_of_listing() -%}
 (
@@ -191,7 +190,7 @@ from extremes
 {%- endmacro %}
 
 
-{#- SQL: whether a bar is the listing's and had trades. -#}
+{#- SQL: whether a bar belongs to the listing and has trades. -#}
 {% macro of_listing(bars) -%}
 {{ bars }}.symbol = listing.symbol
             and {{ bars }}.next_open_time > listing.since

@@ -1,7 +1,7 @@
 {#-
-  Every interval above one minute: its width and the interval it is rolled up from, the next
-  finer one that divides it. The same table as TIMEFRAMES in include/domain/timeframes.py.
-  A calendar month has no width.
+  Every timeframe above one minute: its width, and the next finer timeframe that divides it, from
+  which it is rolled up. A calendar month has no width. A test compares this table with TIMEFRAMES
+  in include/domain/timeframes.py.
 -#}
 {% macro timeframes() %}
     {% do return({
@@ -23,7 +23,7 @@
 {% endmacro %}
 
 
-{#- The model that holds a timeframe's bars. 1M collides with 1m by case, hence 1mo. -#}
+{#- The model of a timeframe's bars. The table of 1M is 1mo: 1M and 1m differ only in case. -#}
 {% macro model_of(timeframe) %}
     {% if timeframe == '1m' %}
         {% do return('stg_market__candles_1m') %}
@@ -33,8 +33,8 @@
 
 
 {#-
-  SQL: open time of the bar that holds a moment, in UTC whatever the session's zone.
-  The origin is a Monday; every recorded 3d and 1w bar of the exchange fits it.
+  SQL: open time of the bar that contains a moment, in UTC for every session time zone. The origin
+  is a Monday; it fits every recorded 3d and 1w bar of the exchange.
 -#}
 {% macro bar_open(timeframe, moment) -%}
     {%- set minutes = timeframes()[timeframe]['minutes'] -%}
@@ -47,8 +47,8 @@
 
 
 {#-
-  SQL: open time of the bar after the one that opens at a time. Widths are spelled in minutes
-  because a day of an interval is 23 or 25 hours long in some session zones.
+  SQL: open time of the next bar. Widths are in minutes, because interval '1 day' is 23 or 25 hours
+  long in session time zones with daylight saving time.
 -#}
 {% macro next_bar_open(timeframe, open_time) -%}
     {%- set minutes = timeframes()[timeframe]['minutes'] -%}
@@ -60,9 +60,7 @@
 {%- endmacro %}
 
 
-{#-
-  SQL: end of the last bar that a range of moments touches.
--#}
+{#- SQL: end of the last bar that overlaps a time range. -#}
 {% macro end_of_last_bar(timeframe, range) -%}
     {%- set last = (
         "upper(" ~ range ~ ") - case when upper_inc(" ~ range ~ ")"
@@ -72,7 +70,7 @@
 {%- endmacro %}
 
 
-{#- SQL: a function of FROM with the open time of each bar from one bar's start to another's end. -#}
+{#- SQL, for FROM: the open times of all bars between the start of one bar and the end of another. -#}
 {% macro bar_opens(timeframe, from_time, to_time) -%}
     {%- set minutes = timeframes()[timeframe]['minutes'] -%}
     {%- if minutes is none -%}

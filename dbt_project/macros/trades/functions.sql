@@ -1,10 +1,9 @@
 {#-
-  SQL: the step between the price buckets of a minute, whose highest price is given.
+  SQL: the width of the price buckets of a minute, from its highest price.
 
-  Steps are 1, 2, 10, 20, 100 … ticks: each divides the next, so that wide buckets are made of
-  narrow ones. The step is the widest of at most so many hundredths of a percent of the price
-  (var price_step_bps), and at least a tick. It depends on nothing else: whatever arrives late, a
-  minute keeps its step.
+  Widths are 1, 2, 10, 20, 100 … ticks. Each divides the next, so narrow buckets add up to wide ones.
+  The width is the widest within price_step_bps basis points of the price, and at least one tick. It
+  depends on nothing else, so a late trade does not change the buckets of other minutes.
 -#}
 {% macro price_step_function(schema) %}
 {%- set ticks = [] -%}
@@ -23,18 +22,18 @@ return trim_scale(tick_size * (array{{ ticks }})[
     )
 ]);
 comment on function {{ schema }}.price_step(numeric, numeric) is
-'Step between price buckets: the widest of 1, 2, 10, 20, 100 … ticks within {{ var("price_step_bps") }} basis points of the price, at least a tick.'
+'Width of price buckets: the widest of 1, 2, 10, 20, 100 … ticks within {{ var("price_step_bps") }} basis points of the price, at least one tick.'
 {% endmacro %}
 
 
 {#-
-  SQL: point of control and value area of the volumes of a session's buckets, from the lowest price
-  to the highest without a hole.
+  SQL: point of control and value area of a session, from the volumes of all its buckets in order of
+  price, empty ones included.
 
-  The bucket with the greatest volume is the point of control; of several, the one nearest the
-  middle of the range, of two as near the lower. From there the area grows by two buckets at a
-  time: the two above or the two below, whichever traded more together (the upper ones where they
-  tie; one where only one is left), until it holds the share.
+  The bucket with the greatest volume is the point of control; among equals the one nearest the
+  middle of the range, then the lower one. The area grows from there by two buckets at a time, the
+  two above or the two below, whichever have more volume (the upper two if equal, a single bucket at
+  the edge), until it contains the share.
 -#}
 {% macro value_area_function(schema) %}
 create or replace function {{ schema }}.value_area(
@@ -71,11 +70,11 @@ begin
 end
 $value_area$;
 comment on function {{ schema }}.value_area(numeric [], numeric) is
-'Places (from 1) of the point of control and of the value area''s lowest and highest bucket, of volumes by price without a hole.'
+'Positions (from 1) of the point of control and of the lowest and highest bucket of the value area, given the volumes of all buckets in order of price.'
 {% endmacro %}
 
 
-{#- SQL: the width of a timeframe by its name, null for a month; an error for any other word. -#}
+{#- SQL: the width of a timeframe by its name; null for a month and for unknown names. -#}
 {% macro width_of_timeframe_sql() -%}
     case of_timeframe
         when '1m' then interval '1 minute'
@@ -85,10 +84,10 @@ comment on function {{ schema }}.value_area(numeric [], numeric) is
     end
 {%- endmacro %}
 
-{% macro refuse_timeframe_sql(is_known, known) -%}
+{% macro reject_timeframe_sql(is_known, known) -%}
     if not coalesce({{ is_known }}, false) then
-        raise exception '% is no timeframe of {{ caller() }}', coalesce(of_timeframe, 'null')
-            using errcode = 'invalid_parameter_value', hint = 'There are {{ known | join(", ") }}.';
+        raise exception 'unknown timeframe % for {{ caller() }}', coalesce(of_timeframe, 'null')
+            using errcode = 'invalid_parameter_value', hint = 'Use one of {{ known | join(", ") }}.';
     end if;
 {%- endmacro %}
 
@@ -103,8 +102,8 @@ comment on function {{ schema }}.value_area(numeric [], numeric) is
 {#-
   SQL: bid and ask volume by bar and price bucket.
 
-  Of a bar whose trades are not kept there is one row without a price, so that nobody takes it for
-  a bar without trades. All rows have the widest step of the minutes that were asked for.
+  A bar whose trades are not stored has one row without a price, to tell it from a bar without
+  trades. All rows have the widest bucket width of the requested minutes.
 -#}
 {% macro footprint_function(schema) %}
 create or replace function {{ schema }}.footprint(
@@ -133,9 +132,9 @@ declare
     last_bar timestamptz;
     end_time timestamptz;
 begin
-    {% call refuse_timeframe_sql("of_timeframe = '1M' or width is not null", ['1m'] + timeframes().keys() | list) -%}
+    {% call reject_timeframe_sql("of_timeframe = '1M' or width is not null", ['1m'] + timeframes().keys() | list) -%}
     a footprint{% endcall %}
-    -- bars that open within the range, to their end
+    -- All bars that open within the range, up to their end.
     last_bar := {{ bar_of_sql("to_time - interval '1 microsecond'") }};
     end_time := case
         when width is null then (last_bar at time zone 'UTC' + interval '1 month') at time zone 'UTC'
@@ -180,7 +179,7 @@ begin
             case
                 when c.volume = 0 and h.volume is null then null
                 when h.volume is null then 'none'
-                when c.is_complete and {{ equals_its_candle('c', 'h.volume', 'h.ask', 'h.trades') }}
+                when c.is_complete and {{ equals_candle('c', 'h.volume', 'h.ask', 'h.trades') }}
                     then 'whole'
                 else 'partial'
             end as kept
@@ -228,5 +227,5 @@ begin
 end
 $footprint$;
 comment on function {{ schema }}.footprint(text, text, timestamptz, timestamptz) is
-'Bid and ask volume of each price bucket of the bars that open in a range, of any timeframe; kept says whether the bar''s trades are (whole, partial, none: then one row without prices).'
+'Bid and ask volume by price bucket for the bars of any timeframe that open in a range. kept says how much of the bar''s trades is stored: whole, partial or none (one row without prices).'
 {% endmacro %}

@@ -1,27 +1,27 @@
 {#-
-  What a build knows of ops.candle_changes, kept as pg_snapshot in ops.build_cursors.
+  Cursors: which changes of ops.candle_changes each mart has seen, as a pg_snapshot in
+  ops.build_cursors.
 
-  Times, sequences and transaction ids cannot say which changes a build has seen, because
-  transactions commit in another order than they begin. A snapshot can: it names the
-  transactions whose work was visible. A build takes its new cursor before it reads anything, so
-  whatever it reads holds at least that much; what it happens to read beyond is built again.
+  Transactions commit in a different order than they begin, so no time, sequence or transaction id
+  can say which changes a build has seen. A snapshot can: it names the transactions whose work was
+  visible. A build takes its cursor before it reads, so its data include at least those
+  transactions; changes that it reads beyond the cursor are built again by the next build.
 -#}
 
-{#- Advisory lock that builds share and pruning wants alone. -#}
+{#- Advisory lock: shared by builds, exclusive for pruning. -#}
 {% macro prune_lock() %}{% do return("hashtextextended('candelabra prune', 0)") %}{% endmacro %}
 
 {% macro cursor_name(relation) %}{% do return(relation.schema ~ '.' ~ relation.identifier) %}{% endmacro %}
 
 
 {#-
-  SQL: makes the temporary table build_plan (old_snapshot, old_time, new_snapshot, new_time).
+  SQL: creates the temporary table build_plan (old_snapshot, old_time, new_snapshot, new_time).
+  Old or new values are null if there is no cursor of this cluster.
 
-  The old or the new ones are null where there is no cursor of this cluster. The second build of the
-  same mart waits for the first: else both would append the same bars.
+  Two builds of the same mart run one after the other; otherwise both would insert the same bars.
 
   Args:
-      parent: the mart this one is built from; none for one built from the minutes. Its cursor
-          becomes ours, since of changes it has not seen we cannot have seen the effect.
+      parent: the mart whose cursor becomes ours; none for a mart built from the minutes.
 -#}
 {% macro make_build_plan_sql(relation, parent=none) %}
     select
@@ -57,20 +57,21 @@
 
 
 {#-
-  SQL: makes the temporary table touched (symbol, from_time, to_time): disjoint stretches, from
-  the start of a bar to the end of a bar, that hold every minute changed since the old snapshot, and
-  the bar that was not over then and is now, if an outage lies in what was to come of it: it needs no
-  minute more to be complete.
+  SQL: creates the temporary table touched (symbol, from_time, to_time): disjoint ranges of whole
+  bars that contain every minute changed since the old snapshot.
+
+  A bar that was running at the last build and has ended since is also touched if an outage covers
+  part of its remainder: the outage completes the bar without any further minute.
 
   Args:
-      log: relation (changed_by, symbol, minutes) that tells what changed; none for the values.
+      log: relation (changed_by, symbol, minutes) of changes; by default ops.candle_changes.
 -#}
 {% macro make_touched_sql(timeframe, log=none) %}
     create temporary table touched on commit drop as
     with changed as (
         select
             changes.symbol,
-            -- an outage may have no known end
+            -- An outage may have no end.
             spans.minutes * tstzrange('1970-01-01 00:00:00+00', '2200-01-01 00:00:00+00') as minutes
         from {{ (log or source('ops', 'candle_changes')).render() }} as changes
         cross join build_plan
@@ -98,14 +99,14 @@
         where running.bar_end <= now()
     ),
 
-    stretches as (
+    ranges as (
         select
             symbol,
             unnest(range_agg(
                 tstzrange(
                     {{ bar_open(timeframe, 'lower(minutes)') }}, {{ end_of_last_bar(timeframe, 'minutes') }}
                 )
-            )) as stretch
+            )) as touched_range
         from changed
         where not isempty(minutes)
         group by symbol
@@ -113,9 +114,9 @@
 
     select
         symbol,
-        lower(stretch) as from_time,
-        upper(stretch) as to_time
-    from stretches;
+        lower(touched_range) as from_time,
+        upper(touched_range) as to_time
+    from ranges;
     analyze touched
 {% endmacro %}
 
@@ -138,12 +139,12 @@
 
 
 {#-
-  SQL: forgets the changes that every cursor has seen. Runs after each invocation of dbt by
-  production's target; any other leaves production's cursors and log alone.
+  SQL: deletes the changes that every cursor has seen. Runs after each dbt command of target prod;
+  other targets must not touch production's cursors and logs.
 
-  A build that is under way holds changes that no cursor names yet: then pruning is left to the
-  next run. Ids beyond this cluster's came with a restore from another one, where full builds
-  have replaced every mart; they would look unseen for ever.
+  While a build is running its cursor is not stored yet, so pruning is left to the next command.
+  Transaction ids beyond this cluster's came with a restore from another cluster. Full builds have
+  replaced every mart by then, and those changes would look unseen forever.
 -#}
 {% macro prune_changes() %}
     {% if execute and not flags.EMPTY and target.name == 'prod' %}

@@ -1,8 +1,8 @@
 {#-
-  A mart of bars, in one line: {{ roll_up('5m') }}.
+  A mart of bars in one line: {{ roll_up('5m') }}.
 
-  Rendered, it is the query for all bars. The materialization "rolled_up" runs it for a full
-  build, and else for the touched bars alone.
+  The model's own SQL selects all bars, for a full build. The materialization "rolled_up" restricts
+  it to the touched bars.
 -#}
 {% macro roll_up(timeframe) %}
     {{ config(
@@ -21,28 +21,59 @@
 
 
 {#-
-  SQL: bars of a timeframe from the bars of a finer one.
+  Columns that all bars share, with their PostgreSQL types: times, nine values, trade ids and
+  minute count. The views, functions and queries below take their column lists from here.
+-#}
+{% macro bar_columns() %}
+    {% do return({
+        'open_time': 'timestamp with time zone',
+        'next_open_time': 'timestamp with time zone',
+        'open': 'numeric',
+        'high': 'numeric',
+        'low': 'numeric',
+        'close': 'numeric',
+        'volume': 'numeric',
+        'quote_volume': 'numeric',
+        'trade_count': 'bigint',
+        'taker_buy_volume': 'numeric',
+        'taker_buy_quote_volume': 'numeric',
+        'first_trade_id': 'bigint',
+        'last_trade_id': 'bigint',
+        'minute_count': 'integer',
+    }) %}
+{% endmacro %}
 
-  A bar in which nobody traded gives no open, high, low or close: the exchange takes them from
-  bars with trades alone. If all are empty, the bar is flat at the last one's price.
+{#- SQL: the columns of bar_columns(), optionally qualified and without some. -#}
+{% macro select_bar_columns(relation=none, without=[]) -%}
+    {%- for name in bar_columns() if name not in without %}
+    {{ relation ~ '.' if relation }}{{ name }}{{ ',' if not loop.last }}
+    {%- endfor %}
+{%- endmacro %}
 
-  Nothing crosses a listing: where a ticker was delisted and used again within a bar, the bar is
-  the later listing's.
+
+{#-
+  SQL: rolls finer bars up into the bars of a timeframe. The only roll-up of the project: marts and
+  live bars use it.
+
+  As on the exchange, open, high, low and close come only from finer bars with trades. If there are
+  none, the bar is flat at the close of the last finer bar.
+
+  If a ticker was delisted and used again within a bar, the bar contains only the later listing.
 
   Args:
-      bars, outages, relistings: relations to read; of a live bar, "halted" and "listed_since" of
-          make_live_bar tell what the last two would.
-      touched: relation (symbol, from_time, to_time) of disjoint stretches that begin and end
-          with bars; none rolls everything up.
-      is_live: whether a bar may be open (is_closed), complete only when it no longer is, and
-          without an amount in quote asset that a fold cannot know: then neither has the sum.
+      bars, outages, relistings: relations to read. A live bar has no use for the last two: the
+          variables outage_minutes and listed_since of make_live_bar() take their place.
+      touched: relation (symbol, from_time, to_time) of disjoint ranges of whole bars; none rolls
+          up everything.
+      is_live: the bar may be open (is_closed), and is complete only when closed. A candle that is
+          aggregated from trades may lack its quote volume; then the bar's quote volume is null.
 -#}
 {% macro roll_up_query(timeframe, bars, outages=none, relistings=none, touched=none, is_live=false) %}
 {%- set bar = 'tstzrange(spans.open_time, spans.next_open_time)' -%}
-{%- set outage = 'halted' if is_live else outage_minutes(bar) -%}
-{%- set is_of_the_listing = (
+{%- set outage = 'outage_minutes' if is_live else outages_within(bar) -%}
+{%- set is_of_listing = (
     'finer.next_open_time > listed_since' if is_live
-    else is_of_the_bars_listing(timeframe, 'finer', 'relistings')
+    else is_of_last_listing(timeframe, 'finer', 'relistings')
 ) -%}
 with finer as {{ 'materialized' if is_live else 'not materialized' }} (
     select * from {{ bars }}{{ ' as bars' if is_live }}
@@ -71,10 +102,10 @@ rolled_up as (
             [count(*) filter (where finer.trade_count > 0)] as close,
         (array_agg(finer.close order by finer.open_time))[count(*)] as last_price,
         sum(finer.volume) as volume,
-        sum(finer.quote_volume) as quote_volume,
+        {{ sum_of_quotes('finer.quote_volume', is_live) }} as quote_volume,
         sum(finer.trade_count)::bigint as trade_count,
         sum(finer.taker_buy_volume) as taker_buy_volume,
-        sum(finer.taker_buy_quote_volume) as taker_buy_quote_volume,
+        {{ sum_of_quotes('finer.taker_buy_quote_volume', is_live) }} as taker_buy_quote_volume,
         (array_agg(finer.first_trade_id order by finer.open_time)
             filter (where finer.trade_count > 0))[1] as first_trade_id,
         (array_agg(finer.last_trade_id order by finer.open_time)
@@ -82,10 +113,8 @@ rolled_up as (
             [count(*) filter (where finer.trade_count > 0)] as last_trade_id,
         sum(finer.minute_count)::integer as minute_count
         {%- if is_live %},
-        count(finer.quote_volume) = count(*) as has_quote_volume,
-        count(finer.taker_buy_quote_volume) = count(*) as has_taker_buy_quote_volume,
-        bool_and(finer.is_complete) as are_complete,
-        bool_and(finer.is_closed) as are_closed
+        bool_and(finer.is_complete) as all_complete,
+        bool_and(finer.is_closed) as all_closed
         {%- endif %}
     from finer
     {%- if touched is not none %}
@@ -96,7 +125,7 @@ rolled_up as (
             and finer.open_time < touched.to_time
             {{ in_reach('finer') }}
     {%- endif %}
-    where {{ is_of_the_listing }}
+    where {{ is_of_listing }}
     group by 1, 2
 ),
 
@@ -116,18 +145,10 @@ select
     coalesce(spans.low, spans.last_price) as low,
     coalesce(spans.close, spans.last_price) as close,
     spans.volume,
-    {% if is_live -%}
-    case when spans.has_quote_volume then spans.quote_volume end as quote_volume,
-    spans.trade_count,
-    spans.taker_buy_volume,
-    case when spans.has_taker_buy_quote_volume then spans.taker_buy_quote_volume end
-        as taker_buy_quote_volume,
-    {%- else -%}
     spans.quote_volume,
     spans.trade_count,
     spans.taker_buy_volume,
     spans.taker_buy_quote_volume,
-    {%- endif %}
     spans.first_trade_id,
     spans.last_trade_id,
     spans.minute_count,
@@ -136,11 +157,11 @@ select
             spans.minute_count
             = extract(epoch from spans.next_open_time - spans.open_time) / 60
             {%- if is_live %}
-            and spans.are_complete
+            and spans.all_complete
             {%- endif %}
             then true
-        -- Minutes are missing. Only outages can excuse that, and they are rare; one without an end
-        -- excuses none to come.
+        -- Minutes are missing. Only outages can excuse that, and they are rare. An outage without
+        -- an end does not excuse future minutes.
         when spans.next_open_time > now() or {{ outage }} is null then false
         else {{ outage }} + (
             select coalesce(range_agg(tstzrange(finer.open_time, finer.next_open_time)), '{}')
@@ -151,45 +172,29 @@ select
                 and finer.open_time < spans.next_open_time
                 {{ in_reach('finer') if touched is not none }}
                 and finer.is_complete
-                and {{ is_of_the_listing }}
+                and {{ is_of_listing }}
         ) @> {{ bar }}
     end as is_complete,
     {%- if is_live %}
-    spans.are_closed and spans.next_open_time <= now() as is_closed,
+    spans.all_closed and spans.next_open_time <= now() as is_closed,
     {%- endif %}
     now() as built_at
 from spans
 {% endmacro %}
 
 
-{#-
-  SQL: whether a finer bar is of the listing that a bar is of, the last one in it. One that lies
-  before the first minute of a later listing within the same bar is not. Of nearly all symbols no
-  ticker was used again: they are let through first, since a join would cost every row something.
-  What lies before is told by arrays, since no parallel worker may read the CTE they come from.
--#}
-{% macro is_of_the_bars_listing(timeframe, finer, relistings) -%}
-(
-        {{ finer }}.symbol <> all (array(select relisted.symbol from {{ relistings }} as relisted))
-        or not (
-            array(
-                select range_agg(tstzrange({{ bar_open(timeframe, 'relisted.relisted_at') }}, relisted.relisted_at))
-                from {{ relistings }} as relisted
-                group by relisted.symbol
-                order by relisted.symbol
-            )
-        )[
-            array_position(
-                array(select distinct relisted.symbol from {{ relistings }} as relisted order by relisted.symbol),
-                {{ finer }}.symbol
-            )
-        ] @> tstzrange({{ finer }}.open_time, {{ finer }}.next_open_time)
-    )
+{#- SQL: sum of a quote amount; for a live bar null unless every finer bar has one. -#}
+{% macro sum_of_quotes(column, is_live) -%}
+{%- if is_live -%}
+case when count({{ column }}) = count(*) then sum({{ column }}) end
+{%- else -%}
+sum({{ column }})
+{%- endif -%}
 {%- endmacro %}
 
 
-{#- SQL: the outages that touch a bar of "spans", as one multirange; null where there are none. -#}
-{% macro outage_minutes(bar) -%}
+{#- SQL: the outages that overlap a bar of "spans", as one multirange; null if there are none. -#}
+{% macro outages_within(bar) -%}
 (
             select range_agg(outages.minutes) from outages
             where
@@ -201,10 +206,11 @@ from spans
 
 
 {#-
-  The bars of every timeframe in one view; render() as in the staging views.
+  A view of the bars of every timeframe. Like the staging views it uses render(), so that --empty
+  does not leave an empty view behind.
 
   Args:
-      is_live: whether of the live views rather than of the marts.
+      is_live: reads the live views instead of the marts.
 -#}
 {% macro union_of_bars(is_live=false) %}
     {{ config(materialized='view', tags=['views']) }}
@@ -212,20 +218,7 @@ from spans
 select
     '{{ timeframe }}'::text collate "C" as timeframe,
     symbol,
-    open_time,
-    next_open_time,
-    open,
-    high,
-    low,
-    close,
-    volume,
-    quote_volume,
-    trade_count,
-    taker_buy_volume,
-    taker_buy_quote_volume,
-    first_trade_id,
-    last_trade_id,
-    minute_count,
+    {{- select_bar_columns() }},
     is_complete,
     {%- if is_live %}
     is_closed,

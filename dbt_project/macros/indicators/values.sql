@@ -1,29 +1,13 @@
 {#-
-  Indicators of bars, in double precision. docs/indicators.md states the formulas, the seeds and
-  why a run begins where it begins.
+  Indicators of bars, in double precision. docs/indicators.md has the formulas and seeds.
 
-  Recursive ones are custom aggregates used as window functions (indicator_functions.sql), seeded
-  as TA-Lib seeds them. Windows of a fixed length are PostgreSQL's own aggregates: in numeric with
-  its inverse transitions, which are exact, else each frame anew. So a value depends on its frame
-  alone.
+  Recursive averages are custom aggregates used as window functions (functions.sql) with TA-Lib's
+  seeds. Windows of a fixed length use PostgreSQL's aggregates: numeric has exact inverse
+  transitions; in double precision each frame is computed from scratch. A value therefore depends
+  only on its frame.
 -#}
 
-{#- Bars of a run: a whole number of UTC days for every timeframe, so no session lies in two. -#}
-{% macro run_bars() %}{% do return(1440) %}{% endmacro %}
-
-{#- Bars read before a run: what a seed leaves behind after so many is below a double's rounding. -#}
-{% macro warm_up_bars() %}{% do return(1000) %}{% endmacro %}
-
-{#- Bars before a value that its longest window holds. -#}
-{% macro window_bars() %}{% do return(199) %}{% endmacro %}
-
-{#- Minutes of a bar; none for the calendar month. -#}
-{% macro bar_minutes(timeframe) %}
-    {% do return(1 if timeframe == '1m' else timeframes()[timeframe]['minutes']) %}
-{% endmacro %}
-
-
-{#- The columns of marts.indicators and their types; the stored ones have symbol and built_at too. -#}
+{#- Columns of marts.indicators with their types; stored indicators also have symbol and built_at. -#}
 {% macro indicator_columns() %}
     {%- set columns = {
         'open_time': 'timestamp with time zone',
@@ -43,10 +27,10 @@
 
 
 {#-
-  A stored mart of indicators, in one line: {{ stored_indicators('1h') }}.
+  A mart of stored indicators in one line: {{ stored_indicators('1h') }}.
 
-  Rendered, it is the query for all bars. The materialization "recursive" runs it for a full
-  build, and else for the stretches that a change can have reached.
+  The model's own SQL selects all bars, for a full build. The materialization "recursive" restricts
+  it to the ranges that a change can affect.
 -#}
 {% macro stored_indicators(timeframe) %}
     {{ config(
@@ -56,7 +40,7 @@
         tags=['analytics'],
     ) }}
     {%- set bars = ref(model_of(timeframe)) -%}
-    {%- set everything -%}
+    {%- set all_bars -%}
         (
             select
                 symbol,
@@ -67,24 +51,24 @@
         )
     {%- endset -%}
     {{ indicators_query(
-        timeframe, bars, ref('stg_market__relistings'), everything, ref('indicators').schema
+        timeframe, bars, ref('stg_market__relistings'), all_bars, ref('indicators').schema
     ) }}
 {% endmacro %}
 
 
 {#-
-  SQL: indicators of the bars in given stretches.
+  SQL: indicators of the bars in given ranges.
 
   Args:
       bars, relistings: relations to read.
-      stretches: relation (symbol, from_time, to_time), disjoint for a symbol, from bar to bar.
-      schema: where the aggregates are.
-      stored: mart whose row before a stretch holds the state to go on from; none begins each run
-          by its warm-up. Both give the same bits.
+      ranges: relation (symbol, from_time, to_time) of whole bars, disjoint for each symbol.
+      schema: schema of the aggregates.
+      stored: mart whose row before a range has the state to continue from; none starts each run
+          with its warm-up. Both give the same bits.
 -#}
-{% macro indicators_query(timeframe, bars, relistings, stretches, schema, stored=none) %}
+{% macro indicators_query(timeframe, bars, relistings, ranges, schema, stored=none) %}
 with
-{{ indicator_bars(timeframe, bars, relistings, stretches, stored) }},
+{{ indicator_bars(timeframe, bars, relistings, ranges, stored) }},
 
 {{ indicator_values('bars_of_pieces', schema, is_resumed=stored is not none) }}
 
@@ -97,10 +81,10 @@ from indicators
 
 
 {#-
-  SQL, CTEs: from the bars of pieces, ending with "indicators".
+  SQL, CTEs: computes indicators from the bars of pieces; the last CTE is "indicators".
 
-  All windows share one sort: a session is a stretch of a piece, so ordering by it first changes
-  nothing else.
+  All windows share one sort: sessions are consecutive within a piece, so ordering by session first
+  does not change the order of the bars.
 -#}
 {% macro indicator_values(bars, schema, is_resumed=false) %}
 moves as (
@@ -116,18 +100,18 @@ moves as (
 changes as (
     select
         *,
-        -- greatest() passes over nulls: without a bar before there is no change
+        -- greatest() ignores nulls, so the first bar needs an explicit null.
         case when previous_close is not null then greatest(close - previous_close, 0) end as gain,
         case when previous_close is not null then greatest(previous_close - close, 0) end as loss,
         case
             when previous_close is not null
                 then greatest(high, previous_close) - least(low, previous_close)
         end as true_range,
-        -- a price of 0 is a fault of that minute, and must not end the build of all others
+        -- A price of 0 is a fault of one minute and must not fail the whole build.
         ln(nullif(close, 0) / nullif(previous_close, 0)) as log_return,
         ln(nullif(close, 0) / nullif(previous_close, 0)) ^ 2 as squared_return,
         case
-            -- as TA-Lib begins: the first bar counts as bought
+            -- As in TA-Lib, the first bar counts as bought.
             when session is distinct from previous_session or close > previous_close then volume
             when close < previous_close then -volume
             else 0
@@ -141,14 +125,14 @@ smoothed as (
         {{ recursion(schema ~ '.ema', 'close', 20, 'ema_20', is_resumed) }} as ema_20,
         {{ recursion(schema ~ '.ema', 'close', 50, 'ema_50', is_resumed) }} as ema_50,
         {{ recursion(schema ~ '.ema', 'close', 26, 'macd_slow', is_resumed) }} as macd_slow,
-        -- TA-Lib seeds it with the 12 closes that end where the slow one's seed ends
+        -- TA-Lib seeds it with the last 12 closes of the slow average's seed.
         {{ recursion(
             schema ~ '.ema', 'case when bar_number > 14 then close end', 12, 'macd_fast', is_resumed
         ) }} as macd_fast,
         {{ recursion(schema ~ '.wilder', 'gain', 14, 'average_gain', is_resumed) }} as average_gain,
         {{ recursion(schema ~ '.wilder', 'loss', 14, 'average_loss', is_resumed) }} as average_loss,
         {{ recursion(schema ~ '.wilder', 'true_range', 14, 'atr_14', is_resumed) }} as atr_14,
-        -- exact sums, so that the bar that leaves a frame can be subtracted
+        -- Exact sums, from which PostgreSQL can subtract the bar that leaves the frame.
         (sum(price) over (in_piece rows 19 preceding))::double precision / 20 as mean_20,
         sqrt((
             20 * sum(price * price) over (in_piece rows 19 preceding)
@@ -194,7 +178,7 @@ indicators as (
         ema_20,
         ema_50,
         case
-            -- nothing has moved for some 500 bars: what is left is of moves before the warm-up
+            -- No price moved for about 500 bars: the rest stems from before the warm-up.
             when average_gain + average_loss >= 1e-20 * close
                 then 100 * (average_gain / nullif(average_gain + average_loss, 0))
         end as rsi_14,
@@ -218,19 +202,19 @@ indicators as (
         average_gain,
         average_loss
     from signalled
-    where is_asked
+    where is_requested
 )
 {% endmacro %}
 
 
 {#-
-  SQL: a recursive average over the bars of a piece. A piece that goes on from a stored row takes
-  that row's state as an average of one bar, and nothing of the bars before it.
+  SQL: a recursive average over the bars of a piece. A piece that continues from a stored row uses
+  that row's state as an average of one bar and ignores earlier bars.
 -#}
 {% macro recursion(aggregate, value, bars, state, is_resumed) -%}
 {%- if is_resumed -%}
 {{ aggregate }}(
-            case when is_carried then carried_{{ state }} when goes_on then {{ value }} end,
+            case when is_carried then carried_{{ state }} when continues then {{ value }} end,
             case when is_carried then 1 else {{ bars }} end
         ) over (in_piece rows unbounded preceding)
 {%- else -%}
