@@ -26,7 +26,7 @@ from include.config import load_settings
 from include.domain.candles import Candle, CandleCandidate, Source, Status
 from include.domain.timeframes import MINUTE_US, to_us
 from include.jobs.storage.archive import archive_days, list_days
-from include.store.candles.merging import merge_offers
+from include.store.candles.merging import merge_candidates
 from include.store.migrate import migrate
 from include.store.postgres.pools import connect, connect_async
 from include.store.trades.captured import (
@@ -104,7 +104,7 @@ def measure(url: str, market: SimulatedMarket, home: Path) -> dict[str, Cost]:
     """Fill the tables, archive them, and say what a row costs."""
     with connect(url, application_name="benchmark") as connection:
         for minute in range(0, CANDLE_MINUTES, MINUTES_A_BATCH):
-            merge_offers(connection, _offers(market, BEGIN_US + minute * MINUTE_US))
+            merge_candidates(connection, _offers(market, BEGIN_US + minute * MINUTE_US))
     captured = {AGG_TRADES: _agg_trades, TRADES: _trades, BOOK_TICKERS: _quotes}
     for table, lines_of in captured.items():
         streams = [lines_of(market, symbol) for symbol in market]

@@ -47,7 +47,7 @@ from include.domain.timeframes import to_us
 from include.jobs.klines.backfill import BackfillPlan, load_dump_piece, load_pieces
 from include.jobs.klines.estimates import WEIGHT_SHARE, Rates
 from include.jobs.klines.pieces import DumpPiece, RestPiece
-from include.store.candles.merging import CHUNK_ROWS, OFFERED_COLUMNS
+from include.store.candles.merging import CANDIDATE_COLUMNS, CHUNK_ROWS
 from include.store.migrate import migrate
 from include.store.postgres.pools import connect
 
@@ -179,7 +179,7 @@ def _rendered(file: Path) -> list[bytes]:
             source=Source.DUMP_MONTHLY,
             evidence_at_us=to_us(PUBLISHED),
         )
-        for part in offers.select(OFFERED_COLUMNS).iter_slices(CHUNK_ROWS):
+        for part in offers.select(CANDIDATE_COLUMNS).iter_slices(CHUNK_ROWS):
             text = part.write_csv(include_header=False, datetime_format="%F %T%.f+00")
             chunks.append(text.encode())
     return chunks
@@ -188,13 +188,13 @@ def _rendered(file: Path) -> list[bytes]:
 def _copy_and_merge(connection: psycopg.Connection, chunk: bytes) -> None:
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute(
-            "CREATE TEMPORARY TABLE IF NOT EXISTS offered (LIKE ops.offered_candles)"
+            "CREATE TEMPORARY TABLE IF NOT EXISTS candidates (LIKE ops.candle_candidates)"
             " ON COMMIT DELETE ROWS"
         )
-        columns = ", ".join(OFFERED_COLUMNS)
-        with cursor.copy(f"COPY pg_temp.offered ({columns}) FROM STDIN (FORMAT csv)") as copy:
+        columns = ", ".join(CANDIDATE_COLUMNS)
+        with cursor.copy(f"COPY pg_temp.candidates ({columns}) FROM STDIN (FORMAT csv)") as copy:
             copy.write(chunk)
-        cursor.execute("SELECT * FROM ops.merge_offered()")
+        cursor.execute("SELECT * FROM ops.merge_candidates()")
 
 
 def _in_a_process(settings: Settings) -> tuple[Loaded, float]:

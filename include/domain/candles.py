@@ -29,7 +29,7 @@ class Source(StrEnum):
     REST = "rest"
     DUMP_DAILY = "dump_daily"
     DUMP_MONTHLY = "dump_monthly"
-    FOLDED = "folded"
+    TRADES = "trades"
     FILE = "file"
 
 
@@ -42,7 +42,7 @@ SOURCE_RANK: dict[Source, int] = {
     Source.DUMP_MONTHLY: 60,
     Source.KLINE: 50,
     Source.STREAM: 40,
-    Source.FOLDED: 30,
+    Source.TRADES: 30,
     Source.FILE: 20,
 }
 """The word of a higher rank wins a minute."""

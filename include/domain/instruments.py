@@ -95,7 +95,7 @@ class Instrument:
         return self.status == "TRADING"
 
     @property
-    def quote_volume_is_foldable(self) -> bool:
+    def quote_volume_is_exact(self) -> bool:
         """Whether price × quantity of a fill needs no rounding by the exchange.
 
         Where tick × step has more than eight decimals (ETHBTC, BNBBTC …) each fill's quote

@@ -1,7 +1,7 @@
 """Which of several offers of one minute is kept: the merge as a maximum.
 
 Every offer has a key with a total order; the kept row is the greatest ever offered, so neither
-order nor repeats can matter. This is the pure twin of the SQL function ``ops.merge_offered``,
+order nor repeats can matter. This is the pure twin of the SQL function ``ops.merge_candidates``,
 which every writer uses; tests hold the two equal.
 """
 
@@ -13,7 +13,7 @@ from decimal import Decimal
 
 from include.domain.candles import Candle, CandleCandidate, Source, Status
 
-FOLDS = frozenset({Source.STREAM, Source.FOLDED})
+FOLDS = frozenset({Source.STREAM, Source.TRADES})
 """Sources that aggregate trades: of two, the one with more trades is more complete."""
 
 OrderKey = tuple[int, bool, int, int, int, tuple[Decimal | int, ...], str]

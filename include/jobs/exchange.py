@@ -25,7 +25,7 @@ from include.config import Settings
 from include.domain.instruments import Market
 from include.errors import TransientError
 from include.store.candles.merging import Connection
-from include.store.ledgers.files import report_weight, take_weight
+from include.store.ledgers.files import acquire_weight, report_weight
 from include.store.postgres.pools import connect
 
 log = structlog.get_logger(__name__)
@@ -90,7 +90,7 @@ def open_dump_site(settings: Settings) -> DumpSite:
 
 
 class SharedBudget:
-    """``ops.take_weight``; while the database is away, the reserve of this process.
+    """``ops.acquire_weight``; while the database is away, the reserve of this process.
 
     Args:
         connect: opens an autocommit connection.
@@ -129,7 +129,7 @@ class SharedBudget:
                 self._granted.window = None
                 return
             try:
-                grant = take_weight(connection, self._host, weight, weight_limit=self._limit)
+                grant = acquire_weight(connection, self._host, weight, weight_limit=self._limit)
             except TransientError as error:
                 self._lose(error)
                 continue

@@ -251,7 +251,7 @@ def array(texts: list[str]) -> sql.Composable:
     return sql.SQL("ARRAY[{}]::text[]").format(items)
 
 
-_KEEP_CURSOR: LiteralString = "SELECT ops.keep_quality_cursor({snapshot}::pg_snapshot)"
+_KEEP_CURSOR: LiteralString = "SELECT ops.advance_quality_cursor({snapshot}::pg_snapshot)"
 
 _KNOWN: LiteralString = """
 SELECT

@@ -47,7 +47,7 @@ WITH known AS (
 
 INSERT INTO market.instruments AS i (
     symbol, listed_from, market, exchange_symbol, base_asset, quote_asset, status,
-    tick_size, step_size, filters, quote_volume_is_foldable, seen_at
+    tick_size, step_size, filters, quote_volume_is_exact, seen_at
 )
 SELECT
     %(symbol)s,
@@ -68,7 +68,7 @@ ON CONFLICT (symbol, listed_from) DO UPDATE SET
     tick_size = excluded.tick_size,
     step_size = excluded.step_size,
     filters = CASE WHEN excluded.filters = '{}' THEN i.filters ELSE excluded.filters END,
-    quote_volume_is_foldable = excluded.quote_volume_is_foldable,
+    quote_volume_is_exact = excluded.quote_volume_is_exact,
     seen_at = excluded.seen_at
 WHERE i.seen_at <= excluded.seen_at
 """
@@ -123,11 +123,11 @@ ended AS (
 
 INSERT INTO market.instruments (
     symbol, listed_from, market, exchange_symbol, base_asset, quote_asset, status,
-    tick_size, step_size, filters, quote_volume_is_foldable, seen_at
+    tick_size, step_size, filters, quote_volume_is_exact, seen_at
 )
 SELECT
     i.symbol, r.begins, i.market, i.exchange_symbol, i.base_asset, i.quote_asset, i.status,
-    i.tick_size, i.step_size, i.filters, i.quote_volume_is_foldable, i.seen_at
+    i.tick_size, i.step_size, i.filters, i.quote_volume_is_exact, i.seen_at
 FROM listed AS i
 INNER JOIN reused AS r ON i.symbol = r.symbol
 INNER JOIN ended AS e ON i.symbol = e.symbol
@@ -278,7 +278,7 @@ def _arguments(instrument: Instrument, seen_at_us: int) -> dict[str, Any]:
         "status": instrument.status,
         "tick_size": instrument.tick_size,
         "step_size": instrument.step_size,
-        "foldable": instrument.quote_volume_is_foldable,
+        "foldable": instrument.quote_volume_is_exact,
         "filters": Jsonb({kind: dict(terms) for kind, terms in instrument.filters.items()}),
         "listed_at": None if listed_at_us is None else from_us(listed_at_us),
         "seen_at": from_us(seen_at_us),

@@ -46,7 +46,7 @@ class SymbolAggregator(TradeOrder):
     def __init__(self, instrument: Instrument, timing: Timing, sink: AggregatorEvents) -> None:
         super().__init__(TradeIds() if timing.has_contiguous_ids else SkippingTradeIds())
         self.symbol = instrument.symbol
-        self.quotes_fold = instrument.quote_volume_is_foldable
+        self.quotes_fold = instrument.quote_volume_is_exact
         self.late_trades = self.equal_checksums = 0
         self.is_dirty = False
         """Whether ``live_candles`` may have changed since somebody cleared this."""

@@ -21,7 +21,7 @@ from include.domain.candles import CandleCandidate
 from include.domain.timeframes import MINUTE_US, from_us
 from include.errors import PermanentError, TransientError
 from include.store.candles.live import LiveCandle, write_live_async
-from include.store.candles.merging import settle_async
+from include.store.candles.merging import store_async
 from include.store.postgres.pools import connect_async, is_about_the_schema, ping_async
 from streamer.candles.aggregation import SymbolAggregator
 from streamer.runtime.heartbeat import Heartbeat
@@ -264,7 +264,7 @@ class CandleWriter:
         """Write a batch; a row that PostgreSQL refuses does not take its neighbours with it."""
         connection = self._connected()
         try:
-            await settle_async(connection, batch)
+            await store_async(connection, batch)
         except PermanentError as error:
             if is_about_the_schema(error):
                 raise TransientError(str(error)) from error

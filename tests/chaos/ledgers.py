@@ -62,7 +62,7 @@ def unproven(
     with psycopg.connect(database_url, row_factory=dict_row) as connection:
         for symbol, start_us in began_us.items():
             rows = connection.execute(
-                "SELECT * FROM ops.candle_proofs(%s, %s, %s)"
+                "SELECT * FROM ops.candle_evidence(%s, %s, %s)"
                 " WHERE is_broken OR missing_minutes > 0 OR contradicted_by && %s"
                 " ORDER BY open_time",
                 (symbol, from_us(start_us), from_us(until_us), sorted(CONFIRMING)),

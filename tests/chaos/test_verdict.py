@@ -15,7 +15,7 @@ import pytest
 from include.domain.candles import Candle, CandleCandidate, Source, Status
 from include.domain.instruments import Market
 from include.domain.timeframes import MINUTE_US, from_us, to_us
-from include.store.candles.minutes import merge_offers
+from include.store.candles.minutes import merge_candidates
 from include.store.ledgers.files import record_outage
 from include.store.ledgers.gaps import close_gap, open_gap
 from simulator.config import SimulatorConfig
@@ -92,7 +92,7 @@ def table(true: tuple[Truth, int], database_url: str) -> Iterator[Table]:
     assert len(told[SYMBOL]) == MINUTES - len(HALTED)
     with psycopg.connect(database_url, autocommit=True) as connection:
         one = Table(connection, database_url, told, start_us)
-        merge_offers(connection, [_offer(at, values) for at, values in told[SYMBOL].items()])
+        merge_candidates(connection, [_offer(at, values) for at, values in told[SYMBOL].items()])
         _outage(one, HALTED[0], HALTED[-1] + 1)
         yield one
 
@@ -127,14 +127,14 @@ def _delete(table: Table, statement: str) -> None:
 
 def _invent(table: Table) -> None:
     values = table.true[SYMBOL][table.minute(0)]
-    merge_offers(table.connection, [_offer(table.minute(HALTED[1]), values)])
+    merge_candidates(table.connection, [_offer(table.minute(HALTED[1]), values)])
 
 
 def _contradict(table: Table, number: int) -> None:
     """REST tells other values than the kline had."""
     values = table.true[SYMBOL][table.minute(number)]
     told = _offer(table.minute(number), (*values[:4], values[4] + 1, *values[5:]))
-    merge_offers(table.connection, [replace(told, source=Source.REST)])
+    merge_candidates(table.connection, [replace(told, source=Source.REST)])
 
 
 def test_a_table_that_is_the_exchanges_is_found_right(table: Table) -> None:
@@ -187,7 +187,7 @@ def test_ids_may_begin_anew_where_a_ticker_was_used_again_though_a_fold_was_cut_
     last = MINUTES - 1
     values = table.true[SYMBOL][table.minute(last)]
     fold = _offer(table.minute(last), (*values[:6], values[6] - 1, *values[7:]))
-    merge_offers(table.connection, [replace(fold, status=Status.PARTIAL, source=Source.STREAM)])
+    merge_candidates(table.connection, [replace(fold, status=Status.PARTIAL, source=Source.STREAM)])
     assert table.judge() == []
     table.change("first_trade_id = 5000, last_trade_id = 4999 + trade_count", last - 1)
     table.change("first_trade_id = 1, last_trade_id = trade_count", last)

@@ -160,7 +160,7 @@ def test_files_of_trades_are_folded_below_klines_and_their_rows_kept(backfill, d
         kept = connection.execute(
             "SELECT count(*), min(trade_time) >= %s FROM market.agg_trades", (day,)
         ).fetchone()
-    assert sources == [("folded",)]
+    assert sources == [("trades",)]
     assert kept[0] > 1000
     assert kept[1]
     labels = {task.rendered_map_index for task in run.get_task_instances() if task.map_index >= 0}

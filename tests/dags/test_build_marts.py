@@ -12,7 +12,7 @@ import pytest
 
 from include.domain.candles import Candle, CandleCandidate, Source, Status
 from include.domain.timeframes import MINUTE_US, to_us
-from include.store.candles.minutes import merge_offers
+from include.store.candles.minutes import merge_candidates
 from include.store.postgres.pools import connect
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
@@ -62,7 +62,7 @@ def test_a_run_builds_every_layer_and_the_next_one_what_changed_and_none_tells_t
 ):
     dag = dag_bag.dags["build_marts"]
     with connect(environment, application_name="test") as connection:
-        merge_offers(connection, offers(60))
+        merge_candidates(connection, offers(60))
 
     run = dag.test()
     assert run.state == "success"
@@ -82,7 +82,7 @@ def test_a_run_builds_every_layer_and_the_next_one_what_changed_and_none_tells_t
     assert day == [(100, 159, 60, 60)]
 
     with connect(environment, application_name="test") as connection:
-        merge_offers(connection, offers(61)[-1:])
+        merge_candidates(connection, offers(61)[-1:])
     run = dag.test()
     assert run.state == "success"
     assert run.get_task_instance("docs").state == "skipped"  # once a day is enough

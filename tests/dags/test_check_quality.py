@@ -11,7 +11,7 @@ import pytest
 
 from include.domain.candles import Candle, CandleCandidate, Source, Status
 from include.domain.timeframes import MINUTE_US, to_us
-from include.store.candles.minutes import merge_offers
+from include.store.candles.minutes import merge_candidates
 from include.store.postgres.pools import connect
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
@@ -46,7 +46,7 @@ def check(database_url, dag_bag, airflow_database, monkeypatch):
 
     def run(stored):
         with connect(database_url, application_name="test") as connection:
-            merge_offers(connection, stored)
+            merge_candidates(connection, stored)
         done = dag_bag.dags["check_quality"].test(run_conf=WINDOW)
         with psycopg.connect(database_url) as connection:
             verdicts = connection.execute(

@@ -9,7 +9,7 @@ import psycopg
 
 from include.domain.candles import CandleCandidate, Source, Status, silent_candle
 from include.domain.timeframes import MINUTE_US, to_us
-from include.store.candles.minutes import merge_offers
+from include.store.candles.minutes import merge_candidates
 from include.store.postgres.pools import connect
 
 
@@ -19,7 +19,7 @@ def test_a_wrong_minute_of_the_stream_is_repaired_and_the_day_is_said_to_differ(
     wrong_us = to_us(daily_day + timedelta(hours=5))
     with connect(database_url, application_name="test") as connection:
         candle = silent_candle("BTCUSDT", wrong_us, Decimal(1))
-        merge_offers(
+        merge_candidates(
             connection,
             [CandleCandidate(candle, Status.VERIFIED, Source.KLINE, wrong_us + MINUTE_US)],
         )
@@ -33,7 +33,7 @@ def test_a_wrong_minute_of_the_stream_is_repaired_and_the_day_is_said_to_differ(
             " daily_minutes FROM ops.reconciliations ORDER BY 1"
         ).fetchall()
         losers = connection.execute(
-            "SELECT symbol, open_time, loser_source, believed FROM ops.discrepancies"
+            "SELECT symbol, open_time, loser_source, stored_during FROM ops.discrepancies"
         ).fetchall()
         stored = connection.execute(
             "SELECT trade_count > 0 FROM market.candles_1m"

@@ -20,7 +20,7 @@ from include.domain.candles import Candle, CandleCandidate, Source, Status
 from include.domain.timeframes import to_us
 from include.errors import RejectedInputError
 from include.jobs.files.imports import import_file
-from include.store.candles.merging import merge_offers
+from include.store.candles.merging import merge_candidates
 from include.store.candles.minutes import read_candles
 
 pytestmark = pytest.mark.recorded
@@ -138,7 +138,7 @@ def test_rest_rows_and_their_files_in_ms_and_us_are_the_same_minutes(
         CandleCandidate(candle("BTCUSDT", row), Status.VERIFIED, Source.REST, 1_800_000_000_000_000)
         for row in three_days
     ]
-    merge_offers(connection, rest)
+    merge_candidates(connection, rest)
     rows = connection.execute(
         "SELECT DISTINCT source, status, revision FROM market.candles_1m"
     ).fetchall()

@@ -15,7 +15,7 @@ renamed as (
         tick_size,
         step_size,
         filters,
-        quote_volume_is_foldable,
+        quote_volume_is_exact,
         seen_at
     from source
 )

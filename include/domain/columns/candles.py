@@ -60,7 +60,7 @@ OFFER_SCHEMA = pl.Schema(
         "evidence_at": TIME,
     }
 )
-"""Columns of an offer frame, those of ``ops.offered_candles`` in its order."""
+"""Columns of an offer frame, those of ``ops.candle_candidates`` in its order."""
 
 TRADE_SCHEMA = pl.Schema(
     {

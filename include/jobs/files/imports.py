@@ -186,7 +186,7 @@ def _check_foldable(connection: Connection, file: UserFile) -> None:
     if file.kind != "agg_trades":
         return
     listed = read_instruments(connection, symbols=[file.symbol])
-    if any(not one.quote_volume_is_foldable for one in listed):
+    if any(not one.quote_volume_is_exact for one in listed):
         raise unfoldable(file)
 
 

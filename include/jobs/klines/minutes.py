@@ -18,7 +18,12 @@ from include.domain.timeframes import MINUTE_US, from_us, minute_of
 from include.jobs.klines.pieces import LoadCounts, Ranges, holes_in, minutes_in, ranges_of
 from include.store.candles.live import remove_settled_live
 from include.store.candles.merging import Connection
-from include.store.candles.minutes import MergeCounts, merge_offers, missing_minutes, read_candles
+from include.store.candles.minutes import (
+    MergeCounts,
+    merge_candidates,
+    missing_minutes,
+    read_candles,
+)
 from include.store.ledgers.files import add_coverage, read_outages, record_outage
 
 log = structlog.get_logger(__name__)
@@ -190,7 +195,7 @@ def _merge(connection: Connection, symbol: str, answers: _Answers, on_merged: On
     offers, answers.waiting = answers.waiting, []
     if not offers:
         return
-    answers.merged += merge_offers(connection, offers)
+    answers.merged += merge_candidates(connection, offers)
     minutes = ranges_of(offer.candle.open_time_us for offer in offers)
     add_coverage(connection, symbol, Source.REST, minutes)
     on_merged(offers)

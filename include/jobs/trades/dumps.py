@@ -1,6 +1,6 @@
 """Load dump files of trades and aggTrades: candles aggregated from them, and optionally their rows.
 
-Each file is aggregated by itself and offered with source ``folded``, below every row of the
+Each file is aggregated by itself and offered with source ``trades``, below every row of the
 exchange; where those differ, the merge keeps the discrepancy. An unusable file is replaced: a month
 by its days, a day by the same trades from REST.
 """

@@ -194,18 +194,18 @@ def _offer(
         as_offers(
             whole.sort("open_time"),
             status=Status.UNCONFIRMED,
-            source=Source.FOLDED,
+            source=Source.TRADES,
             evidence_at_us=evidence_at_us,
         ),
     )
     opens = whole["open_time"].sort().dt.epoch("us")
-    add_coverage(connection, symbol, Source.FOLDED, ranges_of(opens))
+    add_coverage(connection, symbol, Source.TRADES, ranges_of(opens))
     return merged
 
 
 def _offer_partial(connection: Connection, partial: pl.DataFrame) -> MergeCounts:
     """Merge candles that may miss trades: of these the one with more trades stands."""
-    offers = as_offers(partial.sort("open_time"), status=Status.PARTIAL, source=Source.FOLDED)
+    offers = as_offers(partial.sort("open_time"), status=Status.PARTIAL, source=Source.TRADES)
     return merge_frame(connection, offers)
 
 
@@ -219,7 +219,7 @@ def _is_foldable(connection: Connection, symbol: str, content: FoldedTrades) -> 
     if content.kind == "trades":
         return True
     listings = read_listings(connection, symbols=[symbol])
-    if any(not one.instrument.quote_volume_is_foldable for one in listings):
+    if any(not one.instrument.quote_volume_is_exact for one in listings):
         return False
     candles = pl.concat([content.whole, content.partial])
     return decimals_needed(candles, ["quote_volume"]) <= QUOTE_DECIMALS

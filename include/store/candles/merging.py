@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 Connection = psycopg.Connection[Any]
 AsyncConnection = psycopg.AsyncConnection[Any]
 
-OFFERED_COLUMNS = (
+CANDIDATE_COLUMNS = (
     "symbol",
     "open_time",
     *VALUE_NAMES,
@@ -43,7 +43,7 @@ OFFERED_COLUMNS = (
     "source_rank",
     "evidence_at",
 )
-"""Columns of an offer frame and of ``ops.offered_candles``."""
+"""Columns of an offer frame and of ``ops.candle_candidates``."""
 
 DECIMAL_COLUMNS = tuple(name for name in VALUE_NAMES if name != "trade_count")
 
@@ -59,17 +59,18 @@ ROWS_A_TURN = 500
 ATTEMPTS = 6
 BACKOFF = Backoff(first_s=0.05, max_s=2.0)
 
-_CREATE = (
-    "CREATE TEMPORARY TABLE IF NOT EXISTS offered (LIKE ops.offered_candles) ON COMMIT DELETE ROWS"
-)
+_CREATE = """
+CREATE TEMPORARY TABLE IF NOT EXISTS candidates (LIKE ops.candle_candidates)
+ON COMMIT DELETE ROWS
+"""
 # Inside a caller's transaction the rows of an earlier merge are still there.
-_CLEAR = "TRUNCATE pg_temp.offered"
-_COLUMNS = ", ".join(OFFERED_COLUMNS)
-_COPY_ROWS = f"COPY pg_temp.offered ({_COLUMNS}) FROM STDIN"
-_COPY_CSV = f"COPY pg_temp.offered ({_COLUMNS}) FROM STDIN (FORMAT csv, ENCODING 'UTF8')"
-_MERGE = "SELECT * FROM ops.merge_offered()"
-_SETTLE = """
-SELECT * FROM ops.settle_candles(
+_CLEAR = "TRUNCATE pg_temp.candidates"
+_COLUMNS = ", ".join(CANDIDATE_COLUMNS)
+_COPY_ROWS = f"COPY pg_temp.candidates ({_COLUMNS}) FROM STDIN"
+_COPY_CSV = f"COPY pg_temp.candidates ({_COLUMNS}) FROM STDIN (FORMAT csv, ENCODING 'UTF8')"
+_MERGE = "SELECT * FROM ops.merge_candidates()"
+_STORE = """
+SELECT * FROM ops.store_candles(
     %s::text[], %s::timestamptz[], %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[],
     %s::numeric[], %s::numeric[], %s::bigint[], %s::numeric[], %s::numeric[], %s::bigint[],
     %s::bigint[], %s::text[], %s::text[], %s::smallint[], %s::timestamptz[]
@@ -112,7 +113,7 @@ class MergeCounts:
         )
 
 
-def merge_offers(connection: Connection, offers: Iterable[CandleCandidate]) -> MergeCounts:
+def merge_candidates(connection: Connection, offers: Iterable[CandleCandidate]) -> MergeCounts:
     """Merge offers into ``market.candles_1m``, all or none.
 
     Retries after a deadlock or serialization failure, unless the connection is in a
@@ -143,7 +144,7 @@ def merge_frame(
     After an error the chunks before it are kept; offering the whole frame again is right.
 
     Args:
-        frame: the columns ``OFFERED_COLUMNS``; prices and volumes as text or Decimal.
+        frame: the columns ``CANDIDATE_COLUMNS``; prices and volumes as text or Decimal.
         progress: called after each chunk with the number of rows done so far.
         chunk_rows: rows of one transaction.
 
@@ -153,7 +154,7 @@ def merge_frame(
     """
     _check(frame)
     counts = MergeCounts()
-    for chunk in frame.select(OFFERED_COLUMNS).iter_slices(chunk_rows):
+    for chunk in frame.select(CANDIDATE_COLUMNS).iter_slices(chunk_rows):
         counts += _merge_rows(connection, partial(write_csv, chunk), _COPY_CSV)
         if progress is not None:
             progress(counts.offered)
@@ -175,7 +176,7 @@ def merge_frames(connection: Connection, frames: Iterable[pl.DataFrame]) -> Merg
             write_csv(frame, copy)
         for frame in coming:
             _check(frame)
-            made.append(frame.select(OFFERED_COLUMNS))
+            made.append(frame.select(CANDIDATE_COLUMNS))
             write_csv(made[-1], copy)
 
     return _merge_rows(connection, write, _COPY_CSV)
@@ -192,14 +193,14 @@ def write_csv(frame: pl.DataFrame, copy: psycopg.Copy) -> None:
         copy.write(csv.getvalue())
 
 
-async def settle_async(
+async def store_async(
     connection: AsyncConnection, offers: Sequence[CandleCandidate]
 ) -> MergeCounts:
     """Merge offers and remove their minutes from the open ones, in one transaction.
 
     No reader sees a minute twice or not at all. It is one statement: where the event loop has
     much to do, each wait for an answer costs a turn of it. Retries and errors as in
-    ``merge_offers``.
+    ``merge_candidates``.
     """
     if not offers:
         return MergeCounts()
@@ -209,7 +210,7 @@ async def settle_async(
         with translated(connection):
             try:
                 async with connection.cursor() as cursor:
-                    await cursor.execute(_SETTLE, columns)
+                    await cursor.execute(_STORE, columns)
                     return _counts(await cursor.fetchone())
             except _RETRIED as error:
                 _give_up_or_log(error, attempt, is_alone=is_alone)
@@ -218,7 +219,7 @@ async def settle_async(
 
 
 async def _columns(offers: Sequence[CandleCandidate]) -> list[str]:
-    """Arrays of the rows' values, in the order of ``OFFERED_COLUMNS``."""
+    """Arrays of the rows' values, in the order of ``CANDIDATE_COLUMNS``."""
     parts = []
     for first in range(0, len(offers), ROWS_A_TURN):
         if first:
@@ -259,7 +260,7 @@ def _exhausted() -> NoReturn:
 
 
 def _rows(offers: Iterable[CandleCandidate]) -> Iterator[tuple[Any, ...]]:
-    """Values in the order of ``OFFERED_COLUMNS``."""
+    """Values in the order of ``CANDIDATE_COLUMNS``."""
     last: CandleCandidate | None = None
     how_known: tuple[object, ...] = ()
     for offer in offers:
@@ -286,12 +287,12 @@ def _rows(offers: Iterable[CandleCandidate]) -> Iterator[tuple[Any, ...]]:
 
 def _counts(row: tuple[Any, ...] | None) -> MergeCounts:
     if row is None:
-        raise PermanentError("ops.merge_offered() returned no counts; is the migration complete?")
+        raise PermanentError("ops.merge_candidates() returned no counts: run `candelabra migrate`")
     return MergeCounts(*row)
 
 
 def _check(frame: pl.DataFrame) -> None:
-    missing = [name for name in OFFERED_COLUMNS if name not in frame.columns]
+    missing = [name for name in CANDIDATE_COLUMNS if name not in frame.columns]
     if missing:
         raise PermanentError(f"an offer frame needs the columns {', '.join(missing)} as well")
     for name in DECIMAL_COLUMNS:

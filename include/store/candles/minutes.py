@@ -9,27 +9,27 @@ from include.domain.timeframes import MINUTE_US, from_us, to_us
 from include.errors import PermanentError
 from include.store.candles.live import LiveCandle, remove_left_live, write_live_async
 from include.store.candles.merging import (
-    OFFERED_COLUMNS,
+    CANDIDATE_COLUMNS,
     Connection,
     MergeCounts,
+    merge_candidates,
     merge_frame,
-    merge_offers,
-    settle_async,
+    store_async,
 )
 from include.store.postgres.pools import translated
 
 __all__ = [
-    "OFFERED_COLUMNS",
+    "CANDIDATE_COLUMNS",
     "LiveCandle",
     "MergeCounts",
     "last_minutes",
+    "merge_candidates",
     "merge_frame",
-    "merge_offers",
     "minutes_to_ask",
     "missing_minutes",
     "read_candles",
     "remove_left_live",
-    "settle_async",
+    "store_async",
     "write_live_async",
 ]
 

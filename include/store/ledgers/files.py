@@ -20,7 +20,7 @@ from include.domain.timeframes import DAY_US, MINUTE_US, from_us, to_us
 from include.errors import PermanentError
 from include.store.candles.merging import Connection
 from include.store.ledgers.gaps import Gap, claim_gaps, close_gap, open_gap, release_gap
-from include.store.ledgers.weight import WeightGrant, report_weight, take_weight
+from include.store.ledgers.weight import WeightGrant, acquire_weight, report_weight
 from include.store.postgres.pools import translated
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "QualityResult",
     "RejectedRow",
     "WeightGrant",
+    "acquire_weight",
     "add_coverage",
     "claim_gaps",
     "close_gap",
@@ -43,7 +44,6 @@ __all__ = [
     "record_rejected_rows",
     "release_gap",
     "report_weight",
-    "take_weight",
 ]
 
 MinuteRanges = Iterable[tuple[int, int]]
@@ -258,7 +258,7 @@ def read_coverage(
 
 _RECORD_OUTAGE = """
 INSERT INTO ops.outages AS o (market, symbol, minutes, cause) VALUES (%s, %s, %s, %s)
-ON CONFLICT ON CONSTRAINT outages_each_cause_once
+ON CONFLICT ON CONSTRAINT outages_one_row_per_cause
 DO UPDATE SET minutes = o.minutes + excluded.minutes
 WHERE NOT o.minutes @> excluded.minutes
 """
@@ -316,7 +316,7 @@ INSERT INTO ops.quality_results (
     run_id, run_at, suite, check_name, symbol, success, severity, failing_count, observed,
     failing_rows
 ) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-ON CONFLICT ON CONSTRAINT quality_results_each_once DO UPDATE SET
+ON CONFLICT ON CONSTRAINT quality_results_one_per_rule DO UPDATE SET
     run_at = excluded.run_at,
     suite = excluded.suite,
     success = excluded.success,

@@ -104,7 +104,7 @@ CROSS JOIN LATERAL (
         WHERE c.symbol = s.symbol AND c.open_time >= %(since)s AND c.open_time < %(now)s
     ) AS r
 ) AS stored
--- As ops.candle_proofs() judges it. Apart from the above, where the rows to sort are wide: that
+-- As ops.candle_evidence() judges it. Apart from the above, where the rows to sort are wide: that
 -- takes half as long again.
 CROSS JOIN LATERAL (
     SELECT count(*) FILTER (

@@ -67,4 +67,6 @@ def record_quality_run(
         connection.execute(_RECORD, row)
         record_quality_results(connection, run.run_id, run.run_at, results)
         if run.snapshot is not None:
-            connection.execute("SELECT ops.keep_quality_cursor(%s::pg_snapshot)", (run.snapshot,))
+            connection.execute(
+                "SELECT ops.advance_quality_cursor(%s::pg_snapshot)", (run.snapshot,)
+            )

@@ -1,4 +1,4 @@
-"""The request-weight budget of a host, shared by all processes through ``ops.take_weight``."""
+"""The request-weight budget of a host, shared by all processes through ``ops.acquire_weight``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class WeightGrant:
     window: datetime | None = None
 
 
-def take_weight(
+def acquire_weight(
     connection: Connection, host: str, weight: int, *, weight_limit: int = DEFAULT_WEIGHT_LIMIT
 ) -> WeightGrant:
     """Take request weight from the host's budget of this clock minute (UTC).
@@ -48,11 +48,11 @@ def take_weight(
     _refuse_transaction(connection)
     with translated(connection):
         row = connection.execute(
-            "SELECT granted, used, wait_ms, granted_window FROM ops.take_weight(%s, %s, %s)",
+            "SELECT granted, used, wait_ms, granted_window FROM ops.acquire_weight(%s, %s, %s)",
             (host, weight, weight_limit),
         ).fetchone()
     if row is None:
-        raise PermanentError("ops.take_weight() returned nothing; is the migration complete?")
+        raise PermanentError("ops.acquire_weight() returned nothing: run `candelabra migrate`")
     return WeightGrant(*row)
 
 

@@ -39,7 +39,7 @@ def minutes(
         shared_market.write(symbol, start, 25 * 60, volume=Decimal(number + 1))
         connection.execute(
             "INSERT INTO market.instruments (symbol, listed_from, market, exchange_symbol,"
-            " base_asset, quote_asset, status, tick_size, step_size, quote_volume_is_foldable,"
+            " base_asset, quote_asset, status, tick_size, step_size, quote_volume_is_exact,"
             " seen_at) VALUES (%s, '2020-01-01', %s, %s, 'B', 'USDT', 'TRADING', 0.01, 1, true,"
             " now())",
             (symbol, "um" if symbol.endswith(".P") else "spot", symbol.removesuffix(".P")),
@@ -64,7 +64,7 @@ def minutes(
         "INSERT INTO ops.discrepancies (symbol, open_time, winner_source, winner_status,"
         " loser_source, loser_status, loser_open, loser_high, loser_low, loser_close,"
         " loser_volume, loser_quote_volume, loser_trade_count, loser_taker_buy_volume,"
-        " loser_taker_buy_quote_volume, believed)"
+        " loser_taker_buy_quote_volume, stored_during)"
         " VALUES ('BTCUSDT', %s, 'rest', 'verified', 'kline', 'verified', 1, 1, 1, 77, 1, 1, 1, 1,"
         " 1, tstzmultirange(tstzrange(%s, %s)))",
         (repaired, repaired, now - 5 * MINUTE),

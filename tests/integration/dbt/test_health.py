@@ -66,7 +66,7 @@ def plant_today(market: Any, now: datetime) -> None:
         market.connection.execute(
             "INSERT INTO market.instruments (symbol, listed_from, listed_to, market,"
             " exchange_symbol, base_asset, quote_asset, status, tick_size, step_size,"
-            " quote_volume_is_foldable, seen_at) VALUES"
+            " quote_volume_is_exact, seen_at) VALUES"
             " (%s, '2020-01-01', %s, 'spot', %s, 'B', 'USDT', 'TRADING', 1, 1, true, now())",
             (symbol, now if symbol == "GONEUSDT" else None, symbol),
         )

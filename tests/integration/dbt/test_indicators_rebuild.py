@@ -103,7 +103,7 @@ def test_nothing_crosses_a_listing(market: Any, build: Callable[..., None]) -> N
         market.connection.execute(
             "INSERT INTO market.instruments (symbol, listed_from, listed_to, market,"
             " exchange_symbol, base_asset, quote_asset, status, tick_size, step_size,"
-            " quote_volume_is_foldable, filters, seen_at) VALUES ('LUNAUSDT', %s, %s, 'spot',"
+            " quote_volume_is_exact, filters, seen_at) VALUES ('LUNAUSDT', %s, %s, 'spot',"
             " 'LUNAUSDT', 'LUNA', 'USDT', 'TRADING', 0.01, 0.1, true, '{}', now())",
             (listed, ended),
         )

@@ -119,7 +119,7 @@ def test_levels_are_those_of_the_current_listing(market: Any, build: Any) -> Non
         market.connection.execute(
             "INSERT INTO market.instruments (symbol, listed_from, listed_to, market,"
             " exchange_symbol, base_asset, quote_asset, status, tick_size, step_size,"
-            " quote_volume_is_foldable, filters, seen_at) VALUES ('LUNAUSDT', %s, %s, 'spot',"
+            " quote_volume_is_exact, filters, seen_at) VALUES ('LUNAUSDT', %s, %s, 'spot',"
             " 'LUNAUSDT', 'LUNA', 'USDT', 'TRADING', 0.01, 0.1, true, '{}', now())",
             (listed, to),
         )

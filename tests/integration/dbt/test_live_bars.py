@@ -210,7 +210,7 @@ def test_a_listing_begins_with_its_first_candle_even_if_that_is_not_stored(
     built.write(SYMBOL, LAST, 70)
     built.connection.execute(
         "INSERT INTO market.instruments (symbol, listed_from, listed_to, market, exchange_symbol,"
-        " base_asset, quote_asset, status, tick_size, step_size, quote_volume_is_foldable, seen_at)"
+        " base_asset, quote_asset, status, tick_size, step_size, quote_volume_is_exact, seen_at)"
         " VALUES (%(symbol)s, '2017-08-17', %(ended)s, 'spot', 'BTCUSDT', 'BTC', 'USDT', 'BREAK',"
         " 0.01, 0.1, true, now()), (%(symbol)s, %(again)s, NULL, 'spot', 'BTCUSDT', 'BTC', 'USDT',"
         " 'TRADING', 0.01, 0.1, true, now())",

@@ -26,7 +26,7 @@ def dbt(dbt_of_bars: Any) -> Any:
 def list_it(market: Any, symbol: str, start: datetime, end: datetime | None = None) -> None:
     market.connection.execute(
         "INSERT INTO market.instruments (symbol, listed_from, listed_to, market, exchange_symbol,"
-        " base_asset, quote_asset, status, tick_size, step_size, quote_volume_is_foldable,"
+        " base_asset, quote_asset, status, tick_size, step_size, quote_volume_is_exact,"
         " filters, seen_at) VALUES (%s, %s, %s, 'spot', %s, 'A', 'USDT', 'TRADING', 0.01, 0.1,"
         " true, %s, %s)",
         (symbol, start, end, symbol, Jsonb({"LOT_SIZE": {"stepSize": "0.1"}}), end or start),

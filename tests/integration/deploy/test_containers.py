@@ -28,7 +28,7 @@ from deploy.local.postgres import EmbeddedPostgres, psql_program
 from deploy.local.processes import MARKER, SupervisedProcess, marked, stop_all, tail
 from include.domain.timeframes import minute_of
 from include.errors import TransientError
-from include.store.candles.minutes import merge_offers
+from include.store.candles.minutes import merge_candidates
 from tests.ports import steady_port
 from tests.unit.deploy.container_files import (
     ROOT,
@@ -337,7 +337,7 @@ def test_silent_minutes_count_as_recent_candles(stack: Stack) -> None:
         connection.execute("DELETE FROM market.live_candles")
         minute_us = minute_of(time.time_ns() // 1000)
         silent = candle("SILENTUSDT", minute_us, trade_count=0)
-        merge_offers(connection, [offer(of=silent, evidence_at_us=minute_us)])
+        merge_candidates(connection, [offer(of=silent, evidence_at_us=minute_us)])
     url = stack.environment("streamer")["STREAMER_DATABASE_URL"]
     assert check_candles(url, symbols=["SILENTUSDT"]).startswith("newest candle ")
     for symbols in (["NOSUCHUSDT"], ["NOSUCHUSDT", "*USDT"], ["*USDT"]):

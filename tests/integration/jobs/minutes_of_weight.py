@@ -27,7 +27,7 @@ def end_minute_in(
     clock._start_us += (left_us - round(left_s * 1e6)) % MINUTE_US
     shift_us = clock.now_us() - time.time_ns() // 1000
     moved = sql.SQL("(clock_timestamp() + {} * interval '1 microsecond')").format(shift_us)
-    found = connection.execute(_FUNCTIONS, (["take_weight", "report_weight"],)).fetchall()
+    found = connection.execute(_FUNCTIONS, (["acquire_weight", "report_weight"],)).fetchall()
     assert len(found) == 2
     for (function,) in found:
         (definition,) = connection.execute(

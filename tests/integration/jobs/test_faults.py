@@ -305,7 +305,7 @@ def test_429_stops_everybody_until_retry_after(
     asked = len(host.asked)
     name = urlsplit(host.url).netloc
     wait_ms, granted = connection.execute(
-        "SELECT wait_ms, granted FROM ops.take_weight(%s, 1)", (name,)
+        "SELECT wait_ms, granted FROM ops.acquire_weight(%s, 1)", (name,)
     ).fetchone()
     assert not granted
     assert 30_000 < wait_ms <= 37_000
@@ -378,7 +378,7 @@ def test_the_registry_keeps_what_the_exchange_lists(
     counts = sync_instruments(settings=settings)
     assert counts.listed == {"spot": 4, "um": 1}
     rows = connection.execute(
-        "SELECT symbol, quote_volume_is_foldable FROM market.instruments ORDER BY 1"
+        "SELECT symbol, quote_volume_is_exact FROM market.instruments ORDER BY 1"
     ).fetchall()
     assert dict(rows) == {
         "BIFIUSDT": True, "BTCUSDT": True, "COSUSDT": True, "ETHBTC": False, "ETHUSDT.P": True,

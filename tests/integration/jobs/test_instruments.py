@@ -14,7 +14,7 @@ from include.config import Settings
 from include.domain.candles import Candle, CandleCandidate, Source, Status
 from include.domain.timeframes import MINUTE_US, from_us
 from include.jobs.instruments import sync_instruments
-from include.store.candles.minutes import merge_offers
+from include.store.candles.minutes import merge_candidates
 from simulator.server import ExchangeThread
 
 
@@ -79,7 +79,7 @@ def test_a_spot_ticker_whose_trade_ids_begin_anew_has_another_listing(
         "ETHUSDT.P": {-300: 900, -200: 100},  # USD-M tells by itself
         "ETHBTC": {-4 * 1_440: 900, -100: 1},  # longer ago than is looked at
     }
-    merge_offers(
+    merge_candidates(
         connection,
         [
             CandleCandidate(streamed(symbol, now_us + minute * MINUTE_US, first), Status.VERIFIED,
@@ -111,7 +111,7 @@ def test_minutes_that_miss_trades_prove_no_other_listing(
 ) -> None:
     now_us = exchange.clock.now_us() // MINUTE_US * MINUTE_US
     for minute, first, one in ((-300, 900, Status.UNCONFIRMED), (-200, 5, status)):
-        merge_offers(
+        merge_candidates(
             connection,
             [
                 CandleCandidate(

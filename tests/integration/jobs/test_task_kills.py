@@ -17,7 +17,7 @@ from include.domain.timeframes import DAY_US, MINUTE_US, from_us, to_us
 from include.jobs.instruments import sync_instruments
 from include.jobs.klines.reconcile import plan_reconciliation, reconcile_group
 from include.jobs.klines.repair import repair_gaps
-from include.store.candles.minutes import merge_offers, read_candles
+from include.store.candles.minutes import merge_candidates, read_candles
 from include.store.ledgers.gaps import open_gap
 from tests.integration.jobs.killing import run_killed
 
@@ -100,7 +100,7 @@ def streamed(connection: psycopg.Connection) -> Callable[[], None]:
     def anew() -> None:
         empty(connection)
         candle = silent_candle("COSUSDT", WRONG, Decimal(1))
-        merge_offers(
+        merge_candidates(
             connection, [CandleCandidate(candle, Status.VERIFIED, Source.KLINE, WRONG + MINUTE_US)]
         )
 
@@ -112,7 +112,12 @@ def streamed(connection: psycopg.Connection) -> Callable[[], None]:
     ("module", "name", "when", "calls"),
     [
         ("include.jobs.klines.reconcile", "note_live", "after", 1),
-        ("include.jobs.klines.minutes", "merge_offers", "after", 1),  # REST's rows, not yet covered
+        (
+            "include.jobs.klines.minutes",
+            "merge_candidates",
+            "after",
+            1,
+        ),  # REST's rows, not yet covered
         ("include.jobs.klines.reconcile", "fetch_minutes", "after", 1),
         (
             "include.jobs.klines.dump_loading",
@@ -191,7 +196,7 @@ def test_a_synchronisation_that_was_killed_ends_in_the_same_registry(
     ("module", "name", "when", "calls"),
     [
         ("include.jobs.klines.repair", "claim_gaps", "after", 1),
-        ("include.jobs.klines.minutes", "merge_offers", "after", 1),
+        ("include.jobs.klines.minutes", "merge_candidates", "after", 1),
         ("include.jobs.klines.repair", "close_gap", "before", 1),
         ("include.jobs.klines.repair", "close_gap", "after", 1),  # one of three
     ],

@@ -60,7 +60,7 @@ FROM (
 _LISTINGS = """
 INSERT INTO market.instruments (
     symbol, listed_from, market, exchange_symbol, base_asset, quote_asset, status, tick_size,
-    step_size, filters, quote_volume_is_foldable, seen_at
+    step_size, filters, quote_volume_is_exact, seen_at
 )
 SELECT
     symbol, '1970-01-01 00:00Z', market.market_of(symbol), replace(symbol, '.P', ''),

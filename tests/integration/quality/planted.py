@@ -54,7 +54,7 @@ aggregate = written(
 listing = written("UPDATE market.instruments SET {} WHERE symbol = %(symbol)s")
 second_listing = written(
     "INSERT INTO market.instruments SELECT symbol, {}, market, exchange_symbol, base_asset,"
-    " quote_asset, status, tick_size, step_size, filters, quote_volume_is_foldable, seen_at"
+    " quote_asset, status, tick_size, step_size, filters, quote_volume_is_exact, seen_at"
     " FROM market.instruments WHERE symbol = %(symbol)s"
 )
 outage = written(

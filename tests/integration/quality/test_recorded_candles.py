@@ -15,7 +15,7 @@ import pytest
 from include.domain.candles import Candle, CandleCandidate, Source, Status
 from include.quality.limits import ScopeKind
 from include.quality.run import run_checks
-from include.store.candles.minutes import merge_offers
+from include.store.candles.minutes import merge_candidates
 from include.store.postgres.pools import connect
 
 pytestmark = pytest.mark.recorded
@@ -48,7 +48,7 @@ def offers(folder: Path, symbol: str) -> Iterator[CandleCandidate]:
 def test_recorded_minutes_break_no_rule(database_url: str, recorded_data: Path) -> None:
     with connect(database_url, application_name="test") as connection:
         for symbol in FILES:
-            merge_offers(connection, list(offers(recorded_data, symbol)))
+            merge_candidates(connection, list(offers(recorded_data, symbol)))
     report = run_checks(
         database_url, run_id="r", scope=ScopeKind.ALL, end=datetime(2024, 5, 1, tzinfo=UTC)
     )

@@ -127,7 +127,7 @@ def test_between_two_listings_of_a_ticker_nothing_is_missing(
     connection.execute(
         "INSERT INTO market.instruments SELECT symbol, %s, NULL, market, exchange_symbol,"
         " base_asset, quote_asset, status, tick_size, step_size, filters,"
-        " quote_volume_is_foldable, seen_at FROM market.instruments WHERE symbol = 'ETHUSDT'",
+        " quote_volume_is_exact, seen_at FROM market.instruments WHERE symbol = 'ETHUSDT'",
         (back,),
     )
     connection.execute(

@@ -19,7 +19,7 @@ from include.domain.instruments import symbol_of
 from include.domain.timeframes import MINUTE_US, from_us, to_us
 from include.quality.limits import ScopeKind
 from include.quality.run import run_checks
-from include.store.candles.minutes import merge_offers
+from include.store.candles.minutes import merge_candidates
 from include.store.ledgers.files import record_outage
 from include.store.postgres.pools import connect
 from simulator.market.instruments import select_instruments
@@ -86,11 +86,11 @@ def market_url(postgres: EmbeddedPostgres, _template: str) -> Iterator[str]:
                     start_us=to_us(HALTED[0]), end_us=to_us(HALTED[1]),
                 )  # fmt: skip
             for symbol in symbols:
-                merge_offers(connection, offers(market, name, symbol))
+                merge_candidates(connection, offers(market, name, symbol))
                 connection.execute(
                     "INSERT INTO market.instruments (symbol, listed_from, market, exchange_symbol,"
                     " base_asset, quote_asset, status, tick_size, step_size,"
-                    " quote_volume_is_foldable, seen_at)"
+                    " quote_volume_is_exact, seen_at)"
                     " VALUES (%s, '1970-01-01', %s, %s, 'A', 'B', 'TRADING', 1, 1, true, %s)",
                     (symbol_of(name, symbol), name.value, symbol, END),
                 )
@@ -102,7 +102,7 @@ def market_url(postgres: EmbeddedPostgres, _template: str) -> Iterator[str]:
         connection.execute(
             "INSERT INTO market.instruments SELECT symbol, %s, NULL, market, exchange_symbol,"
             " base_asset, quote_asset, 'TRADING', tick_size, step_size, filters,"
-            " quote_volume_is_foldable, seen_at FROM market.instruments"
+            " quote_volume_is_exact, seen_at FROM market.instruments"
             " WHERE symbol = 'PEPEUSDT'",
             (RELISTED,),
         )

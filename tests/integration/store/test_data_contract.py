@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from include.domain.candles import PARTIAL_RANK, SOURCE_RANK, Source, Status
-from include.store.candles.minutes import merge_offers
+from include.store.candles.minutes import merge_candidates
 from tests.unit.store.offers import candle, offer
 
 Connection = psycopg.Connection[Any]
@@ -21,7 +21,7 @@ QUERIES = re.findall(r"```sql\n(.*?)```", TEXT.partition("## Querying")[2], re.D
 
 @pytest.mark.parametrize("query", QUERIES)
 def test_its_queries_run(connection: Connection, query: str) -> None:
-    merge_offers(connection, [offer()])
+    merge_candidates(connection, [offer()])
 
     connection.execute(query)
 
@@ -61,7 +61,7 @@ def test_its_example_ends_as_it_says(connection: Connection) -> None:
 
     rows = []
     for each in told:
-        merge_offers(connection, [each])
+        merge_candidates(connection, [each])
         rows += connection.execute(read).fetchall()
 
     assert rows == [

@@ -11,8 +11,8 @@ import pytest
 from psycopg import errors, sql
 
 from include.domain.candles import Source
-from include.store.candles.minutes import merge_offers
-from include.store.ledgers.files import add_coverage, open_gap, take_weight
+from include.store.candles.minutes import merge_candidates
+from include.store.ledgers.files import acquire_weight, add_coverage, open_gap
 from include.store.migrate import DBT, FIRST_ROLES, JOBS, READER, STREAMER
 from tests.unit.store.offers import NOVEMBER_END_US, candle, offer
 
@@ -25,13 +25,13 @@ MINUTE = (NOVEMBER_END_US, NOVEMBER_END_US + 60_000_000)
 @pytest.mark.parametrize("role", [STREAMER, JOBS])
 def test_writers_can_write_whatever_the_row_meets(acting_as: ActingAs, role: str) -> None:
     with acting_as(role) as connection:
-        inserted = merge_offers(connection, [offer(Source.STREAM)])
-        confirmed = merge_offers(connection, [offer(Source.KLINE)])
-        changed = merge_offers(connection, [offer(Source.REST, candle(price="11"))])
-        lost = merge_offers(connection, [offer(Source.KLINE)])
+        inserted = merge_candidates(connection, [offer(Source.STREAM)])
+        confirmed = merge_candidates(connection, [offer(Source.KLINE)])
+        changed = merge_candidates(connection, [offer(Source.REST, candle(price="11"))])
+        lost = merge_candidates(connection, [offer(Source.KLINE)])
         add_coverage(connection, "BTCUSDT", "kline", [MINUTE])
         open_gap(connection, symbol="A", start_us=MINUTE[0], end_us=MINUTE[1], cause="cut")
-        granted = take_weight(connection, "api.example.com", 2).granted
+        granted = acquire_weight(connection, "api.example.com", 2).granted
         connection.execute("DELETE FROM market.live_candles")
         for table in ("agg_trades", "trades", "book_tickers"):
             connection.execute(
@@ -72,7 +72,7 @@ FORBIDDEN = {
         "UPDATE market.candles_1m SET revision = 0",
         "DELETE FROM market.candles_1m",
         "INSERT INTO ops.candle_changes (symbol, minutes) VALUES ('X', '{}')",
-        "SELECT * FROM ops.merge_offered()",
+        "SELECT * FROM ops.merge_candidates()",
         "SELECT ops.ensure_partition('market.candles_1m', now())",
         "CREATE SCHEMA mine",
     ],
@@ -81,8 +81,8 @@ FORBIDDEN = {
         "DELETE FROM ops.build_cursors",
         "CREATE TABLE marts.mine (x int)",
         "CREATE TEMPORARY TABLE mine (x int)",
-        "SELECT * FROM ops.merge_offered()",
-        "SELECT * FROM ops.take_weight('h', 1)",
+        "SELECT * FROM ops.merge_candidates()",
+        "SELECT * FROM ops.acquire_weight('h', 1)",
         "CREATE TABLE public.mine (x int)",
     ],
 }
@@ -97,7 +97,7 @@ def test_what_a_role_has_no_business_with_is_refused(
     # A copied database has lost what the migration granted and revoked on it as a whole.
     grants = "REVOKE ALL ON DATABASE {0} FROM PUBLIC; GRANT CONNECT ON DATABASE {0} TO PUBLIC"
     connection.execute(sql.SQL(grants).format(sql.Identifier(connection.info.dbname)))
-    merge_offers(connection, [offer()])
+    merge_candidates(connection, [offer()])
 
     with acting_as(role), pytest.raises(errors.InsufficientPrivilege):
         connection.execute(statement)
@@ -119,7 +119,7 @@ def test_readers_still_read_a_mart_that_dbt_dropped_and_made_again(acting_as: Ac
 
 def test_dbt_can_build_from_the_market_and_keep_its_cursors(acting_as: ActingAs) -> None:
     with acting_as(JOBS) as connection:
-        merge_offers(connection, [offer()])
+        merge_candidates(connection, [offer()])
     with acting_as(DBT) as connection, connection.transaction():
         connection.execute("CREATE TEMPORARY TABLE touched AS SELECT * FROM ops.candle_changes")
         connection.execute("CREATE TABLE marts.bars AS SELECT * FROM market.candles_1m")
@@ -142,7 +142,7 @@ def test_dbt_can_build_from_the_market_and_keep_its_cursors(acting_as: ActingAs)
 def test_every_role_reads_every_table_of_market_and_ops(
     acting_as: ActingAs, connection: Connection, role: str
 ) -> None:
-    merge_offers(connection, [offer()])
+    merge_candidates(connection, [offer()])
     names = connection.execute(
         """
         SELECT c.oid::regclass::text FROM pg_class AS c

@@ -39,4 +39,4 @@ def test_decimals_of_a_step(step: str, decimals: int) -> None:
 )
 def test_quotes_fold_where_a_fill_needs_no_rounding(tick: str, step: str, foldable: bool) -> None:
     instrument = Instrument("X", Market.SPOT, "A", "B", "TRADING", Decimal(tick), Decimal(step))
-    assert instrument.quote_volume_is_foldable is foldable
+    assert instrument.quote_volume_is_exact is foldable

@@ -55,7 +55,7 @@ def test_sources_win_in_the_order_of_their_word() -> None:
     ascending = [
         offer(Source.STREAM, status=Status.PARTIAL),
         offer(Source.FILE),
-        offer(Source.FOLDED),
+        offer(Source.TRADES),
         offer(Source.STREAM),
         offer(Source.KLINE, evidence_at_us=EVIDENCE_US[2]),
         offer(Source.DUMP_MONTHLY),

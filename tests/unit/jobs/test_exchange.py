@@ -39,7 +39,7 @@ class Connection:
 
 @pytest.fixture
 def ledger(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Answers of ``take_weight`` in turn, and what was reported."""
+    """Answers of ``acquire_weight`` in turn, and what was reported."""
     state: dict[str, Any] = {"grants": [], "reported": [], "opened": []}
 
     def take(_connection: object, host: str, weight: int, *, weight_limit: int) -> WeightGrant:
@@ -52,7 +52,7 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     def report(_connection: object, host: str, **values: object) -> None:
         state["reported"].append((host, values))
 
-    monkeypatch.setattr(exchange, "take_weight", take)
+    monkeypatch.setattr(exchange, "acquire_weight", take)
     monkeypatch.setattr(exchange, "report_weight", report)
     return state
 

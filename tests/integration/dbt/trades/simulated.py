@@ -68,7 +68,7 @@ def store_trades(
 def store_instrument(connection: psycopg.Connection[Any], symbol: str, tick: str) -> None:
     connection.execute(
         "INSERT INTO market.instruments (symbol, listed_from, market, exchange_symbol, base_asset,"
-        " quote_asset, status, tick_size, step_size, quote_volume_is_foldable, seen_at)"
+        " quote_asset, status, tick_size, step_size, quote_volume_is_exact, seen_at)"
         " VALUES (%s, '2020-01-01', market.market_of(%s), %s, 'A', 'B', 'TRADING', %s, 1, true,"
         " now())",
         (symbol, symbol, symbol.removesuffix(".P"), tick),

@@ -20,7 +20,7 @@ from include.jobs.klines.backfill import (
     plan_backfill,
     summarise,
 )
-from include.store.candles.minutes import merge_offers, read_candles
+from include.store.candles.minutes import merge_candidates, read_candles
 from simulator.server import ExchangeThread
 
 Oracle = Callable[[str, int, int], list[Candle]]
@@ -129,7 +129,7 @@ def test_minutes_that_the_exchange_never_confirmed_are_loaded_again(
         CandleCandidate(replace(wrong, open_time_us=FIRST + n * MINUTE_US), status, Source.STREAM)
         for n, status in ((7, Status.PARTIAL), (8, Status.UNCONFIRMED))
     ]
-    merge_offers(connection, offers)
+    merge_candidates(connection, offers)
 
     first = backfill(**arguments)
 

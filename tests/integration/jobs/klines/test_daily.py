@@ -23,7 +23,7 @@ from include.jobs.klines.daily import (
     plan_dumps,
     unpublished,
 )
-from include.store.candles.minutes import merge_offers
+from include.store.candles.minutes import merge_candidates
 from include.store.ledgers.reconciliation import compare_day
 from include.store.ledgers.verdicts import record_verdicts
 from tests.integration.jobs.faulty_host import FaultyHost
@@ -35,7 +35,7 @@ SPAN = {"start": DAY, "end": DAY + DAY_US}
 def store(
     connection: psycopg.Connection, symbol: str, *open_times: int, source: Source = Source.KLINE
 ) -> None:
-    merge_offers(
+    merge_candidates(
         connection,
         [
             CandleCandidate(

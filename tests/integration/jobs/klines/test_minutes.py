@@ -22,7 +22,7 @@ from include.jobs.klines import minutes
 from include.jobs.klines.backfill import load_rest_piece
 from include.jobs.klines.pieces import LoadCounts, RestPiece
 from include.jobs.klines.repair import RepairSummary, repair_gaps, repair_minutes
-from include.store.candles.minutes import merge_offers, read_candles
+from include.store.candles.minutes import merge_candidates, read_candles
 from include.store.ledgers.files import read_outages
 from include.store.ledgers.gaps import open_gap
 from simulator.rest.faults import KlineLag, RestRule
@@ -158,7 +158,7 @@ def test_a_gap_over_a_row_that_is_not_verified_stays_open_until_it_is(
 ) -> None:
     (right,) = oracle(SYMBOL, LAST, HALT)
     wrong = replace(right, trade_count=right.trade_count + 1, volume=right.volume + 1)
-    merge_offers(connection, [CandleCandidate(wrong, status, Source.STREAM)])
+    merge_candidates(connection, [CandleCandidate(wrong, status, Source.STREAM)])
     end_us = HALT + 10 * MINUTE_US
     open_gap(connection, symbol=SYMBOL, start_us=LAST, end_us=end_us, cause="cut")
     klines.halt_us, klines.rows_behind = HALT, 1
@@ -177,7 +177,7 @@ def test_minutes_before_a_stored_row_are_no_outage_and_a_verified_row_waits_for_
     through_host: Settings, klines: Klines, connection: psycopg.Connection, oracle: Oracle
 ) -> None:
     (right,) = oracle(SYMBOL, LAST, HALT)
-    merge_offers(connection, [CandleCandidate(right, Status.VERIFIED, Source.KLINE, HALT)])
+    merge_candidates(connection, [CandleCandidate(right, Status.VERIFIED, Source.KLINE, HALT)])
     klines.halt_us, klines.rows_behind = HALT, 2
     assert load(through_host, LAST, HALT).pending_minutes == 0
     assert load(through_host, LAST - MINUTE_US, HALT).pending_minutes == 1

@@ -26,7 +26,7 @@ from include.jobs.klines.reconcile import (
     reconcile_group,
     report,
 )
-from include.store.candles.minutes import merge_offers, read_candles
+from include.store.candles.minutes import merge_candidates, read_candles
 from tests.integration.jobs.faulty_host import FaultyHost
 
 Oracle = Callable[[str, int, int], list[Candle]]
@@ -52,7 +52,7 @@ def streamed(connection: psycopg.Connection, settings: Settings, oracle: Oracle)
     """A day of a symbol from the stream, of which the minute 100 is not the exchange's."""
     sync_instruments(settings=settings, markets=["spot"])
     candles = oracle("BTCUSDT", DAY, DAY + DAY_US)
-    merge_offers(connection, live([*candles[:100], wrong(candles[100]), *candles[101:1200]]))
+    merge_candidates(connection, live([*candles[:100], wrong(candles[100]), *candles[101:1200]]))
     return candles
 
 
@@ -110,7 +110,7 @@ def test_a_file_that_is_late_leaves_the_day_incomplete_until_a_later_run_finds_i
     oracle: Oracle,
 ) -> None:
     sync_instruments(settings=settings, markets=["spot"])
-    merge_offers(connection, live(oracle("BTCUSDT", DAY, DAY + DAY_US)))
+    merge_candidates(connection, live(oracle("BTCUSDT", DAY, DAY + DAY_US)))
     nothing = httpx.Response(200, content=_EMPTY_LISTING)
     host.changes["prefix="] = lambda _: nothing
     host.changes[".zip"] = lambda _: httpx.Response(404)

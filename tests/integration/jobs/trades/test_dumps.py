@@ -109,7 +109,7 @@ def test_days_fold_to_the_exchanges_candles_and_prove_each_others_ends(
     # ids of single trades of USD-M skip by design: a seam is proven where they happen not to
     assert partial in ({2, 4, 6} if (symbol, kind) == ("ETHUSDT.P", "trades") else {2})
     assert found == {"unconfirmed": len(traded) - partial, "partial": partial}
-    covered = read_coverage(connection, symbol, "folded", DAY, END)
+    covered = read_coverage(connection, symbol, "trades", DAY, END)
     assert sum(end - start for start, end in covered) // MINUTE_US == len(traded) - partial
     again = load(symbol, kind)
     assert again == TradeDumpCounts()
@@ -157,7 +157,7 @@ def test_what_differs_from_the_klines_is_a_discrepancy_and_they_win(
         "SELECT open_time, loser_source, winner_source FROM ops.discrepancies"
     ).fetchall()
     assert {to_us(moment) // MINUTE_US for moment, *_ in found} == minutes
-    assert {(loser, winner) for _, loser, winner in found} == {("folded", "dump_daily")}
+    assert {(loser, winner) for _, loser, winner in found} == {("trades", "dump_daily")}
     assert by_minute(read_candles(connection, "COSUSDT", DAY, END)) == by_minute(
         oracle("COSUSDT", DAY, END)
     )

@@ -177,7 +177,7 @@ def test_a_day_that_is_cut_short_is_noticed_by_its_klines_and_completed(
     load(settings, plan_of(settings, keep_raw=True))
     undisturbed = content_of(connection)
     connection.execute("TRUNCATE market.agg_trades")
-    connection.execute("DELETE FROM ops.coverage WHERE source = 'folded'")
+    connection.execute("DELETE FROM ops.coverage WHERE source = 'trades'")
     connection.execute("DELETE FROM ops.dump_files WHERE kind = 'agg_trades'")
     exchange.dump_faults.add(DumpRule(effect=DropRows(rows=40), path=path_of("aggTrades")))
     counts = load(settings, plan_of(settings, keep_raw=True))

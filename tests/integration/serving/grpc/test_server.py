@@ -31,7 +31,7 @@ from include.domain.candles import CandleCandidate, Source, Status, silent_candl
 from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import DAY_US, MINUTE_US
 from include.errors import PermanentError
-from include.store.candles.minutes import merge_offers
+from include.store.candles.minutes import merge_candidates
 from include.store.instruments import write_instruments
 from include.store.postgres.pools import connect
 from serving.bars.live_bars import LiveBars
@@ -89,7 +89,7 @@ def stored_url(database_url: str) -> str:
     )
     with connect(database_url, application_name="test") as connection:
         write_instruments(connection, [instrument], T0)
-        merge_offers(
+        merge_candidates(
             connection,
             [
                 CandleCandidate(

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from include.domain.candles import Candle, CandleCandidate, Source, Status
 from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import MINUTE_US
-from include.store.candles.minutes import merge_offers
+from include.store.candles.minutes import merge_candidates
 from include.store.instruments import write_instruments
 from include.store.postgres.pools import connect
 from serving.app import create_app
@@ -111,7 +111,7 @@ def fill(database_url: str) -> None:
     ]  # fmt: skip
     with connect(database_url, application_name="test") as connection:
         write_instruments(connection, instruments, T0)
-        merge_offers(
+        merge_candidates(
             connection,
             [
                 CandleCandidate(

@@ -10,7 +10,7 @@ import pytest
 from include.domain.candles import CandleCandidate, Source, Status
 from include.domain.timeframes import MINUTE_US
 from include.errors import TransientError
-from include.store.candles.minutes import merge_offers
+from include.store.candles.minutes import merge_candidates
 from include.store.postgres.pools import connect
 from serving.http.routes import symbols as symbols_module
 from streamer.hub.ticks import BookTickerUpdate
@@ -108,7 +108,7 @@ async def test_a_price_of_a_stream_that_is_not_heard_is_the_newest_that_is_known
         assert await price_of(client, "BTCUSDT") == (f"{ROWS + 1}.10", False)
         with connect(stored_url, application_name="test") as connection:  # what others write
             stored = candle("BTCUSDT", ROWS + 1)
-            merge_offers(
+            merge_candidates(
                 connection,
                 [CandleCandidate(stored, Status.VERIFIED, Source.REST, evidence_at_us=NOW_US)],
             )

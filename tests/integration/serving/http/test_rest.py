@@ -16,7 +16,7 @@ import pytest
 
 from include.domain.candles import CandleCandidate, Source, Status
 from include.domain.timeframes import MINUTE_US, from_us
-from include.store.candles.minutes import merge_offers
+from include.store.candles.minutes import merge_candidates
 from include.store.postgres.pools import connect
 from serving.http import response_cache as kept
 from tests.integration.serving.http.asked import (
@@ -116,7 +116,7 @@ async def test_a_range_that_is_over_may_be_kept_and_is_asked_for_by_its_tag(
         assert (again.status_code, again.content) == (304, b"")
         with connect(stored_url, application_name="test") as connection:
             later = replace(candle("BTCUSDT", 0), volume=Decimal(2))
-            merge_offers(
+            merge_candidates(
                 connection,
                 [CandleCandidate(later, Status.VERIFIED, Source.REST, evidence_at_us=NOW_US + 1)],
             )
@@ -136,7 +136,7 @@ async def test_what_is_kept_is_told_at_once_for_a_second_at_most(
         with connect(stored_url, application_name="test") as connection:
             mended = replace(candle("BTCUSDT", 1), close=Decimal("9.10"), high=Decimal("9.10"))
             offer = CandleCandidate(mended, Status.VERIFIED, Source.REST, evidence_at_us=NOW_US + 1)
-            merge_offers(connection, [offer])
+            merge_candidates(connection, [offer])
         async with asyncio.timeout(10):
             while (again := await client.get("/api/v1/candles", params=asked)).text == second.text:
                 await asyncio.sleep(0.05)
@@ -171,7 +171,7 @@ async def test_an_answer_that_is_kept_is_that_of_the_table(stored_url: str) -> N
                     offer = CandleCandidate(
                         mended, Status.VERIFIED, Source.REST, evidence_at_us=NOW_US + 1
                     )
-                    merge_offers(connection, [offer])
+                    merge_candidates(connection, [offer])
                 else:  # which the change log passes over
                     connection.execute(
                         "UPDATE market.candles_1m SET source = %s, source_rank = 70"

@@ -13,7 +13,7 @@ from include.domain.timeframes import MINUTE_US, TIMEFRAMES, from_us
 from include.store.candles.bar_texts import read_bar_texts, read_minutes_version
 from include.store.candles.bars import StoredBar, read_bars
 from include.store.candles.merging import Connection
-from include.store.candles.minutes import merge_offers
+from include.store.candles.minutes import merge_candidates
 from include.store.postgres.pools import connect
 
 T0 = 1_700_000_040_000_000
@@ -54,7 +54,7 @@ def stored(connection: Connection) -> None:
         ]
         offers.append(CandleCandidate(candle(symbol, 4), Status.UNCONFIRMED, Source.STREAM))
         offers.append(CandleCandidate(candle(symbol, 5), Status.PARTIAL, Source.STREAM))
-        merge_offers(connection, offers)
+        merge_candidates(connection, offers)
         for index, is_closed in ((6, True), (7, False)):
             connection.execute(LIVE, (symbol, from_us(T0 + index * MINUTE_US), is_closed))
 

@@ -12,7 +12,7 @@ from include.domain.rollup import roll_up
 from include.domain.timeframes import DAY_US, HOUR_US, MINUTE_US, TIMEFRAMES, from_us
 from include.store.candles.bars import read_bars, read_parts
 from include.store.candles.merging import Connection
-from include.store.candles.minutes import merge_offers
+from include.store.candles.minutes import merge_candidates
 from include.store.postgres.pools import connect
 
 NEWEST = DAY.open_time_us(1_800_000_000_000_000) + 3 * HOUR_US + 17 * MINUTE_US
@@ -36,7 +36,7 @@ def offer(candle: Candle) -> CandleCandidate:
 def stored(connection: Connection, *opens: int) -> list[Candle]:
     rng = random.Random(5)
     found = [minute(one, rng) for one in opens]
-    merge_offers(connection, [offer(one) for one in found])
+    merge_candidates(connection, [offer(one) for one in found])
     return found
 
 
@@ -73,7 +73,7 @@ def test_parts_begin_with_the_newest_listing_of_a_ticker(database_url: str) -> N
             connection.execute(
                 "INSERT INTO market.instruments (symbol, listed_from, listed_to, market,"
                 " exchange_symbol, base_asset, quote_asset, status, tick_size, step_size,"
-                " quote_volume_is_foldable, seen_at) VALUES ('BTCUSDT', %s, %s, 'spot', 'BTCUSDT',"
+                " quote_volume_is_exact, seen_at) VALUES ('BTCUSDT', %s, %s, 'spot', 'BTCUSDT',"
                 " 'BTC', 'USDT', 'TRADING', 1, 1, true, %s)",
                 (listed_from, listed_to, since),
             )
@@ -96,7 +96,7 @@ def test_silent_minutes_give_a_flat_bar_without_ids(database_url: str) -> None:
     hour = HOUR.open_time_us(NEWEST) - 5 * HOUR_US
     silent = [silent_candle("BTCUSDT", hour + i * MINUTE_US, Decimal(7)) for i in range(3)]
     with connect(database_url, application_name="test") as connection:
-        merge_offers(connection, [offer(one) for one in silent])
+        merge_candidates(connection, [offer(one) for one in silent])
         _, hours, _ = read_parts(connection, "BTCUSDT", NEWEST)
     assert [part.candle for part in hours] == [silent_candle("BTCUSDT", hour, Decimal(7))]
 

@@ -11,7 +11,7 @@ from psycopg import sql
 from include.domain.candles import Source
 from include.domain.instruments import Market
 from include.domain.timeframes import MINUTE_US, from_us, to_us
-from include.store.candles.minutes import merge_offers
+from include.store.candles.minutes import merge_candidates
 from include.store.ledgers.files import record_outage
 from tests.unit.store.offers import NOVEMBER_END_US, candle, moved, offer
 
@@ -73,16 +73,16 @@ def test_a_bulk_merge_leaves_one_row_a_symbol_also_over_the_end_of_a_month(
 ) -> None:
     of = [moved(offer(), symbol, n) for symbol in ("A", "B") for n in (0, 1, 2, 5)]
 
-    merge_offers(connection, of)
+    merge_candidates(connection, of)
 
     assert take_changes(connection) == [("A", [(0, 3), (5, 6)]), ("B", [(0, 3), (5, 6)])]
 
 
 def test_values_that_change_are_logged_and_provenance_alone_is_not(connection: Connection) -> None:
-    merge_offers(connection, [moved(offer(Source.KLINE), "A", n) for n in range(3)])
+    merge_candidates(connection, [moved(offer(Source.KLINE), "A", n) for n in range(3)])
     take_changes(connection)
 
-    merge_offers(
+    merge_candidates(
         connection,
         [
             moved(offer(Source.REST), "A", 0),
@@ -98,11 +98,11 @@ def test_values_that_change_are_logged_and_provenance_alone_is_not(connection: C
 def test_trade_ids_that_arrive_for_unchanged_values_are_logged_as_a_change(
     connection: Connection,
 ) -> None:
-    merge_offers(connection, [moved(offer(Source.REST), "A", n) for n in range(3)])
+    merge_candidates(connection, [moved(offer(Source.REST), "A", n) for n in range(3)])
     take_changes(connection)
 
     # the kline tells what REST does not: which trades the minute is made of
-    merge_offers(
+    merge_candidates(
         connection,
         [
             moved(offer(Source.KLINE, candle(ids=(7, 9))), "A", 1),
@@ -110,7 +110,7 @@ def test_trade_ids_that_arrive_for_unchanged_values_are_logged_as_a_change(
         ],
     )
     told = take_changes(connection)
-    merge_offers(connection, [moved(offer(Source.REST), "A", 1)])
+    merge_candidates(connection, [moved(offer(Source.REST), "A", 1)])
 
     assert told == [("A", [(1, 2)])]
     assert take_changes(connection) == []
@@ -120,20 +120,20 @@ def test_trade_ids_that_arrive_for_unchanged_values_are_logged_as_a_change(
 def test_a_status_that_rises_is_logged_for_those_who_count_it_and_better_evidence_is_not(
     connection: Connection,
 ) -> None:
-    merge_offers(connection, [moved(offer(Source.STREAM), "A", n) for n in range(4)])
+    merge_candidates(connection, [moved(offer(Source.STREAM), "A", n) for n in range(4)])
     take_changes(connection)
 
-    merge_offers(connection, [moved(offer(Source.KLINE), "A", n) for n in (1, 2)])
-    merge_offers(connection, [moved(offer(Source.REST), "A", 2)])
+    merge_candidates(connection, [moved(offer(Source.KLINE), "A", n) for n in (1, 2)])
+    merge_candidates(connection, [moved(offer(Source.REST), "A", 2)])
     # new values are in the log of values, whatever the status does
-    merge_offers(connection, [moved(offer(Source.KLINE, candle(price="11")), "A", 3)])
+    merge_candidates(connection, [moved(offer(Source.KLINE, candle(price="11")), "A", 3)])
 
     assert take_changes(connection, "status_changes") == [("A", [(1, 3)])]
     assert take_changes(connection) == [("A", [(3, 4)])]
 
 
 def test_deletes_and_moves_by_hand_are_logged(connection: Connection) -> None:
-    merge_offers(connection, [moved(offer(), "A", n) for n in range(4)])
+    merge_candidates(connection, [moved(offer(), "A", n) for n in range(4)])
     take_changes(connection)
 
     connection.execute("DELETE FROM market.candles_1m WHERE open_time = %s", (from_us(minute(2)),))
@@ -173,8 +173,8 @@ def test_an_outage_of_a_symbol_is_logged_for_it(connection: Connection) -> None:
 def test_an_outage_of_a_market_is_logged_for_its_symbols_that_have_bars_near(
     connection: Connection,
 ) -> None:
-    merge_offers(connection, [moved(offer(), symbol, 0) for symbol in ("A", "B", "C.P")])
-    merge_offers(connection, [moved(offer(), "OLD", -200 * 1440)])
+    merge_candidates(connection, [moved(offer(), symbol, 0) for symbol in ("A", "B", "C.P")])
+    merge_candidates(connection, [moved(offer(), "OLD", -200 * 1440)])
     take_changes(connection)
 
     record_outage(
@@ -188,15 +188,15 @@ def test_a_transaction_that_commits_late_is_seen_by_the_next_build(
     connection: Connection, connect_again: Callable[[str], Connection]
 ) -> None:
     late = connect_again("late")
-    merge_offers(connection, [moved(offer(), "SEEN", 0)])
+    merge_candidates(connection, [moved(offer(), "SEEN", 0)])
     with late.transaction():
-        merge_offers(late, [moved(offer(), "LATE", 0)])
-        merge_offers(connection, [moved(offer(), "EARLY", 0)])
+        merge_candidates(late, [moved(offer(), "LATE", 0)])
+        merge_candidates(connection, [moved(offer(), "EARLY", 0)])
         # the build begins here: it sees EARLY, whose transaction is younger, but not LATE
         with connection.transaction():
             first_cursor = snapshot_of(connection)
             seen = connection.execute("SELECT symbol FROM ops.candle_changes ORDER BY 1").fetchall()
-    merge_offers(connection, [moved(offer(), "NEW", 0)])
+    merge_candidates(connection, [moved(offer(), "NEW", 0)])
 
     assert seen == [("EARLY",), ("SEEN",)]
     assert changes_since(connection, first_cursor) == ["LATE", "NEW"]
@@ -206,6 +206,6 @@ def test_a_transaction_that_commits_late_is_seen_by_the_next_build(
 def test_a_change_that_is_rolled_back_is_never_seen(connection: Connection) -> None:
     cursor = snapshot_of(connection)
     with connection.transaction(force_rollback=True):
-        merge_offers(connection, [offer()])
+        merge_candidates(connection, [offer()])
 
     assert changes_since(connection, cursor) == []

@@ -9,7 +9,7 @@ import psycopg
 from include.domain.candles import Source
 from include.domain.timeframes import DAY_US, MINUTE_US, from_us
 from include.store.candles.history import FileState, file_states, listed_span, stored_span
-from include.store.candles.minutes import merge_offers
+from include.store.candles.minutes import merge_candidates
 from include.store.ledgers.files import DumpFile, record_dump_file
 from tests.unit.store.offers import NOVEMBER_END_US, candle, offer
 
@@ -23,7 +23,7 @@ def test_stored_minutes_reach_from_the_oldest_to_the_end_of_the_newest(
     assert stored_span(connection, "A") is None
     for minute in (7, 3, 70_000):
         row = offer(Source.REST, candle("A", NOVEMBER_END_US + minute * MINUTE_US))
-        merge_offers(connection, [row])
+        merge_candidates(connection, [row])
     assert stored_span(connection, "A") == (
         NOVEMBER_END_US + 3 * MINUTE_US,
         NOVEMBER_END_US + 70_001 * MINUTE_US,
@@ -70,7 +70,7 @@ def test_a_listing_begins_where_the_exchange_tells_and_ends_with_the_last_of_it(
         connection.execute(
             "INSERT INTO market.instruments (symbol, listed_from, listed_to, market,"
             " exchange_symbol, base_asset, quote_asset, status, tick_size, step_size, seen_at,"
-            " quote_volume_is_foldable)"
+            " quote_volume_is_exact)"
             " VALUES (%s, %s, %s, 'spot', %s, 'A', 'B', 'TRADING', 1, 1, now(), true)",
             (symbol, from_us(start_us), end_us and from_us(end_us), symbol),
         )

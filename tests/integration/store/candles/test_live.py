@@ -20,7 +20,7 @@ from include.store.candles.minutes import (
     LiveCandle,
     MergeCounts,
     remove_left_live,
-    settle_async,
+    store_async,
     write_live_async,
 )
 from include.store.postgres.pools import connect_async
@@ -123,7 +123,7 @@ async def test_a_settled_candle_leaves_the_open_ones_and_comes_not_back(
     await write_live_async(live, [at(5, closed=True)])
     before = await rows(live, "SELECT status, close FROM market.candles_1m_live")
 
-    counts = await settle_async(live, [offer(Source.KLINE, candle(price="11", ids=(1, 5)))])
+    counts = await store_async(live, [offer(Source.KLINE, candle(price="11", ids=(1, 5)))])
     late = await write_live_async(live, [at(6)])
 
     after = await rows(live, "SELECT status, close FROM market.candles_1m_live")
@@ -137,7 +137,7 @@ async def test_a_candle_that_is_refused_stays_among_the_open_ones(live: AsyncCon
     impossible = replace(candle(ids=(1, 5)), high=candle().low)
 
     with pytest.raises(PermanentError, match="candles_1m_high_is_the_highest"):
-        await settle_async(live, [offer(Source.KLINE, impossible)])
+        await store_async(live, [offer(Source.KLINE, impossible)])
 
     assert await rows(live, "SELECT status FROM market.candles_1m_live") == [("closed",)]
 
@@ -152,13 +152,13 @@ async def test_many_candles_leave_the_open_ones_at_once_whatever_their_names(
     await write_live_async(live, closed)
     offers = [moved(offer(Source.KLINE, candle(price="11", ids=(1, 5))), one, 0) for one in names]
 
-    counts = await settle_async(live, offers)
+    counts = await store_async(live, offers)
 
     assert counts == MergeCounts(offered=len(names), inserted=len(names))
     assert await rows(live, "SELECT * FROM market.live_candles") == []
     stored = await rows(live, "SELECT symbol, status, open, close FROM market.candles_1m_live")
     assert sorted(stored) == sorted((name, "verified", 11, 11) for name in names)
-    again = await settle_async(live, offers)
+    again = await store_async(live, offers)
     assert again == MergeCounts(offered=len(names), unchanged=len(names))
 
 
@@ -169,11 +169,11 @@ async def test_nothing_of_a_batch_with_a_refused_row_is_kept_and_the_connection_
     impossible = offer(Source.KLINE, replace(candle(ids=(1, 5)), high=candle().low))
 
     with pytest.raises(PermanentError, match="candles_1m_high_is_the_highest"):
-        await settle_async(live, [moved(good, "ETHUSDT", 0), impossible])
+        await store_async(live, [moved(good, "ETHUSDT", 0), impossible])
 
     assert await rows(live, "SELECT * FROM market.candles_1m") == []
     assert live.info.transaction_status is TransactionStatus.IDLE
-    assert (await settle_async(live, [good])).inserted == 1
+    assert (await store_async(live, [good])).inserted == 1
 
 
 async def test_a_batch_that_met_a_lock_is_written_by_the_next_attempt(
@@ -183,7 +183,7 @@ async def test_a_batch_that_met_a_lock_is_written_by_the_next_attempt(
 ) -> None:
     told = offer(Source.STREAM, candle(ids=(1, 5)))
     better = offer(Source.KLINE, candle(ids=(1, 5)))
-    await settle_async(live, [told])
+    await store_async(live, [told])
     await live.execute("SET lock_timeout = '50ms'")
     holder = connect_again("holder")
     holder.execute("BEGIN; SELECT FROM market.candles_1m FOR UPDATE")
@@ -196,19 +196,19 @@ async def test_a_batch_that_met_a_lock_is_written_by_the_next_attempt(
             return 0.0
 
     monkeypatch.setattr(merging, "BACKOFF", Letting())
-    assert (await settle_async(live, [better])).confirmed == 1
+    assert (await store_async(live, [better])).confirmed == 1
     assert waits == [1]
 
 
 async def test_a_batch_can_be_part_of_a_callers_transaction(live: AsyncConnection) -> None:
     async with live.transaction():
-        first = await settle_async(live, [offer(Source.STREAM, candle(ids=(1, 5)))])
-        second = await settle_async(live, [offer(Source.KLINE, candle(ids=(1, 5)))])
+        first = await store_async(live, [offer(Source.STREAM, candle(ids=(1, 5)))])
+        second = await store_async(live, [offer(Source.KLINE, candle(ids=(1, 5)))])
     assert (first.inserted, second.offered, second.confirmed) == (1, 1, 1)
 
 
 async def test_the_view_shows_each_minute_once(live: AsyncConnection) -> None:
-    await settle_async(live, [offer(Source.KLINE, candle(ids=(1, 5)))])
+    await store_async(live, [offer(Source.KLINE, candle(ids=(1, 5)))])
     open_one: Candle = moved(offer(Source.STREAM, candle(ids=(6, 7))), "BTCUSDT", 1).candle
     await write_live_async(live, [LiveCandle(open_one, is_closed=False)])
     # as a merge by another writer would leave it
@@ -263,7 +263,7 @@ async def test_streamers_of_the_same_symbols_do_not_lock_each_other_out(
     async with await connect_async(database_url, application_name="other") as other:
         writing = asyncio.create_task(write_live_async(other, open_ones(6)))
         await asyncio.to_thread(wait_until_blocked, "other")
-        settling = asyncio.create_task(settle_async(live, settled))
+        settling = asyncio.create_task(store_async(live, settled))
         await asyncio.to_thread(wait_until_blocked, "test")
         holder.execute("COMMIT")
         assert await writing == len(names)

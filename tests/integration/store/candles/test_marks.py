@@ -7,7 +7,7 @@ from decimal import Decimal
 from include.domain.candles import CandleCandidate, Source, Status, silent_candle
 from include.domain.timeframes import MINUTE_US, from_us
 from include.store.candles.marks import read_marks, read_outages
-from include.store.candles.minutes import merge_offers
+from include.store.candles.minutes import merge_candidates
 from include.store.postgres.pools import connect
 
 T0 = 1_700_000_040_000_000
@@ -20,7 +20,7 @@ def test_repaired_and_partial_minutes_and_gaps_are_marked(database_url: str) -> 
         return CandleCandidate(candle, status, source, evidence_at_us=evidence_us)
 
     with connect(database_url, application_name="test") as connection:
-        merge_offers(
+        merge_candidates(
             connection,
             [
                 offer(0, 1, Source.REST, 5),
@@ -28,7 +28,7 @@ def test_repaired_and_partial_minutes_and_gaps_are_marked(database_url: str) -> 
                 offer(2, 1, Source.REST, 5),
             ],
         )
-        merge_offers(connection, [offer(2, 2, Source.REST, 6)])
+        merge_candidates(connection, [offer(2, 2, Source.REST, 6)])
         for start, repaired in ((1, None), (3, from_us(T0 + 9 * MINUTE_US))):
             connection.execute(
                 "INSERT INTO ops.gaps (symbol, dataset, from_time, to_time, cause, repaired_at)"

@@ -1,4 +1,4 @@
-"""ops.merge_offered() equals its pure twin, whatever the order, the repeats and the batches."""
+"""ops.merge_candidates() equals its pure twin, whatever the order, the repeats and the batches."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from include.domain.merge import Stored, merge
 from include.domain.timeframes import from_us
 from include.errors import PermanentError
 from include.store.candles.minutes import (
-    OFFERED_COLUMNS,
+    CANDIDATE_COLUMNS,
     MergeCounts,
+    merge_candidates,
     merge_frame,
-    merge_offers,
     read_candles,
 )
 from tests.unit.store.offers import EVIDENCE_US, NOVEMBER_END_US, candle, moved, offer, offers
@@ -84,7 +84,7 @@ def test_the_function_keeps_what_its_pure_twin_keeps(
     rng.shuffle(told)
 
     for batch in batches(told, rng):
-        counts = merge_offers(connection, batch)
+        counts = merge_candidates(connection, batch)
         assert counts.offered == len(batch)
         assert counts.unchanged >= 0
 
@@ -102,7 +102,7 @@ def test_a_thousand_minutes_in_any_order_and_cut_end_the_same(connection: Connec
         for at_us in EVIDENCE_US
     ] + [
         offer(source, candle(price=price, trade_count=count, ids=ids), status=status)
-        for source in (Source.STREAM, Source.FOLDED, Source.FILE)
+        for source in (Source.STREAM, Source.TRADES, Source.FILE)
         for price, count, ids in [("10", 1, (1, 1)), ("11", 2, (1, 2)), ("12", 2, (1, 3))]
         for status in (Status.UNCONFIRMED, Status.PARTIAL)
     ]
@@ -117,7 +117,7 @@ def test_a_thousand_minutes_in_any_order_and_cut_end_the_same(connection: Connec
         ]
         rng.shuffle(told)
         for batch in batches(told, rng):
-            merge_offers(connection, batch)
+            merge_candidates(connection, batch)
         rows.append(
             [stored(connection, symbol, NOVEMBER_END_US + n * 60_000_000) for n in range(1000)]
         )
@@ -128,10 +128,10 @@ def test_a_thousand_minutes_in_any_order_and_cut_end_the_same(connection: Connec
 
 
 def test_equal_values_raise_the_provenance_but_not_the_revision(connection: Connection) -> None:
-    merge_offers(connection, [offer(Source.KLINE, candle(ids=(1, 3)))])
+    merge_candidates(connection, [offer(Source.KLINE, candle(ids=(1, 3)))])
     before = connection.execute("SELECT updated_at FROM market.candles_1m").fetchone()
 
-    counts = merge_offers(connection, [offer(Source.REST, candle())])
+    counts = merge_candidates(connection, [offer(Source.REST, candle())])
 
     assert counts == MergeCounts(offered=1, confirmed=1)
     row = connection.execute(
@@ -144,15 +144,15 @@ def test_equal_values_raise_the_provenance_but_not_the_revision(connection: Conn
 def test_values_that_lose_their_minute_are_kept_with_the_time_they_were_believed(
     connection: Connection,
 ) -> None:
-    merge_offers(connection, [offer(Source.KLINE, candle(price="10", ids=(1, 3)))])
+    merge_candidates(connection, [offer(Source.KLINE, candle(price="10", ids=(1, 3)))])
 
-    counts = merge_offers(connection, [offer(Source.REST, candle(price="11"))])
+    counts = merge_candidates(connection, [offer(Source.REST, candle(price="11"))])
 
     assert counts == MergeCounts(offered=1, changed=1, discrepancies=1)
     found = connection.execute(
         """
         SELECT d.winner_source, d.loser_source, d.loser_open, d.loser_last_trade_id,
-            upper(d.believed) = c.updated_at, c.revision
+            upper(d.stored_during) = c.updated_at, c.revision
         FROM ops.discrepancies AS d INNER JOIN market.candles_1m AS c USING (symbol, open_time)
         """
     ).fetchall()
@@ -160,21 +160,21 @@ def test_values_that_lose_their_minute_are_kept_with_the_time_they_were_believed
 
 
 def test_values_that_lose_on_arrival_are_kept_once(connection: Connection) -> None:
-    merge_offers(connection, [offer(Source.REST, candle(price="11"))])
+    merge_candidates(connection, [offer(Source.REST, candle(price="11"))])
     loser = offer(Source.KLINE, candle(price="10"))
 
-    first = merge_offers(connection, [loser, loser])
-    second = merge_offers(connection, [loser])
+    first = merge_candidates(connection, [loser, loser])
+    second = merge_candidates(connection, [loser])
 
     assert (first.discrepancies, second.discrepancies) == (1, 0)
     found = connection.execute(
-        "SELECT loser_source, loser_open, isempty(believed) FROM ops.discrepancies"
+        "SELECT loser_source, loser_open, isempty(stored_during) FROM ops.discrepancies"
     ).fetchall()
     assert found == [("kline", 10, True)]
 
 
 def test_losers_within_one_batch_are_kept_as_well(connection: Connection) -> None:
-    counts = merge_offers(
+    counts = merge_candidates(
         connection,
         [
             offer(Source.KLINE, candle(price="10")),
@@ -189,9 +189,9 @@ def test_losers_within_one_batch_are_kept_as_well(connection: Connection) -> Non
 
 
 def test_values_that_win_again_bring_back_the_ids_they_lost_with(connection: Connection) -> None:
-    merge_offers(connection, [offer(Source.KLINE, candle(price="10", ids=(1, 3)))])
-    merge_offers(connection, [offer(Source.DUMP_DAILY, candle(price="11"))])
-    merge_offers(connection, [offer(Source.REST, candle(price="10"))])
+    merge_candidates(connection, [offer(Source.KLINE, candle(price="10", ids=(1, 3)))])
+    merge_candidates(connection, [offer(Source.DUMP_DAILY, candle(price="11"))])
+    merge_candidates(connection, [offer(Source.REST, candle(price="10"))])
 
     row = connection.execute(
         "SELECT open, first_trade_id, last_trade_id, revision FROM market.candles_1m"
@@ -200,10 +200,10 @@ def test_values_that_win_again_bring_back_the_ids_they_lost_with(connection: Con
 
 
 def test_ids_that_come_later_do_not_date_the_values_anew(connection: Connection) -> None:
-    merge_offers(connection, [offer(Source.REST, candle())])
+    merge_candidates(connection, [offer(Source.REST, candle())])
     before = connection.execute("SELECT updated_at FROM market.candles_1m").fetchone()
 
-    counts = merge_offers(connection, [offer(Source.KLINE, candle(ids=(1, 3)))])
+    counts = merge_candidates(connection, [offer(Source.KLINE, candle(ids=(1, 3)))])
 
     assert counts == MergeCounts(offered=1, confirmed=1)
     row = connection.execute(
@@ -217,19 +217,19 @@ def test_values_that_were_believed_twice_say_both_times(connection: Connection) 
     issued = [("10", 0), ("11", 1), ("10", 2)]
     for price, number in issued:
         again = offer(Source.DUMP_DAILY, candle(price=price), evidence_at_us=EVIDENCE_US[number])
-        merge_offers(connection, [again])
-    merge_offers(connection, [offer(Source.REST, candle(price="12"))])
+        merge_candidates(connection, [again])
+    merge_candidates(connection, [offer(Source.REST, candle(price="12"))])
 
-    believed = connection.execute(
-        "SELECT loser_open, (SELECT count(*) FROM unnest(believed)) FROM ops.discrepancies "
+    stored_during = connection.execute(
+        "SELECT loser_open, (SELECT count(*) FROM unnest(stored_during)) FROM ops.discrepancies "
         "ORDER BY 1"
     ).fetchall()
     at_any_time = connection.execute(
-        "SELECT range_agg(d.believed) = tstzmultirange(tstzrange("
-        "min(lower(d.believed)), max(c.updated_at))) "
+        "SELECT range_agg(d.stored_during) = tstzmultirange(tstzrange("
+        "min(lower(d.stored_during)), max(c.updated_at))) "
         "FROM ops.discrepancies AS d CROSS JOIN market.candles_1m AS c"
     ).fetchone()
-    assert believed == [(10, 2), (11, 1)]
+    assert stored_during == [(10, 2), (11, 1)]
     assert at_any_time == (True,)
 
 
@@ -240,18 +240,18 @@ def test_a_fold_is_not_ranked_by_ids_that_came_from_elsewhere(connection: Connec
     further = offer(Source.STREAM, candle(price="9", ids=(1, 150)))
 
     for each in (fold, file, further):
-        merge_offers(connection, [each])
+        merge_candidates(connection, [each])
 
     assert stored(connection, "BTCUSDT", NOVEMBER_END_US) == expected(merge([fold, file, further]))
 
 
 def test_a_verdict_counts_values_still_in_dispute_only(connection: Connection) -> None:
-    merge_offers(connection, [offer(Source.KLINE, candle(price="10"))])
-    merge_offers(connection, [offer(Source.DUMP_DAILY, candle(price="11"))])
+    merge_candidates(connection, [offer(Source.KLINE, candle(price="10"))])
+    merge_candidates(connection, [offer(Source.DUMP_DAILY, candle(price="11"))])
     disputed = connection.execute(
         "SELECT source, differing_minutes, verdict FROM ops.verdicts"
     ).fetchall()
-    merge_offers(connection, [offer(Source.REST, candle(price="10"))])
+    merge_candidates(connection, [offer(Source.REST, candle(price="10"))])
     settled = connection.execute("SELECT source, differing_minutes FROM ops.verdicts").fetchall()
 
     assert disputed == [("kline", 1, "differs")]
@@ -367,8 +367,8 @@ def test_a_row_that_cannot_be_true_is_refused_with_its_rule(
 
 def test_several_merges_fit_into_a_transaction_of_the_caller(connection: Connection) -> None:
     with connection.transaction() as transaction:
-        merge_offers(connection, [offer()])
-        second = merge_offers(connection, [moved(offer(), "ETHUSDT", 0)])
+        merge_candidates(connection, [offer()])
+        second = merge_candidates(connection, [moved(offer(), "ETHUSDT", 0)])
         both = connection.execute("SELECT count(*) FROM market.candles_1m").fetchone()
         raise psycopg.Rollback(transaction)
 
@@ -377,19 +377,19 @@ def test_several_merges_fit_into_a_transaction_of_the_caller(connection: Connect
 
 
 def test_partial_rows_give_way_to_complete_ones_of_the_same_source(connection: Connection) -> None:
-    merge_offers(connection, [offer(Source.STREAM, candle(), status=Status.PARTIAL)])
+    merge_candidates(connection, [offer(Source.STREAM, candle(), status=Status.PARTIAL)])
 
-    assert merge_offers(connection, [offer(Source.STREAM, candle())]).confirmed == 1
+    assert merge_candidates(connection, [offer(Source.STREAM, candle())]).confirmed == 1
 
 
 def test_nothing_offered_changes_nothing(connection: Connection) -> None:
-    assert merge_offers(connection, []) == MergeCounts()
+    assert merge_candidates(connection, []) == MergeCounts()
 
 
 def test_the_shape_of_an_offer_has_the_columns_that_writers_fill(connection: Connection) -> None:
     columns = connection.execute(
         "SELECT column_name FROM information_schema.columns "
-        "WHERE table_schema = 'ops' AND table_name = 'offered_candles' ORDER BY ordinal_position"
+        "WHERE table_schema = 'ops' AND table_name = 'candle_candidates' ORDER BY ordinal_position"
     ).fetchall()
 
-    assert tuple(name for (name,) in columns) == OFFERED_COLUMNS
+    assert tuple(name for (name,) in columns) == CANDIDATE_COLUMNS

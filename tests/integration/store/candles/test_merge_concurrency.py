@@ -14,7 +14,7 @@ from include.domain.candles import CandleCandidate, Source
 from include.domain.merge import merge
 from include.errors import TransientError
 from include.store.candles import merging
-from include.store.candles.minutes import MergeCounts, merge_offers
+from include.store.candles.minutes import MergeCounts, merge_candidates
 from tests.unit.store.offers import NOVEMBER_END_US, candle, moved, offer
 
 Connection = psycopg.Connection[Any]
@@ -52,7 +52,7 @@ def test_unsorted_batches_of_the_same_minutes_do_not_deadlock(
 
     def write(of: tuple[Connection, list[list[CandleCandidate]]]) -> None:
         for batch in of[1]:
-            merge_offers(of[0], batch)
+            merge_candidates(of[0], batch)
 
     with ThreadPoolExecutor(len(work)) as threads:
         list(threads.map(write, work, timeout=120))
@@ -89,19 +89,21 @@ def test_a_loser_is_judged_against_the_row_that_won_while_it_waited(
     connect_again: Connect,
     wait_until_blocked: Callable[[str], None],
 ) -> None:
-    merge_offers(connection, [offer(Source.STREAM, candle(price="9"))])
+    merge_candidates(connection, [offer(Source.STREAM, candle(price="9"))])
     first, second = connect_again("first"), connect_again("second")
     with ThreadPoolExecutor(1) as thread:
         with first.transaction():
-            merge_offers(first, [offer(Source.REST, candle(price="12"))])
+            merge_candidates(first, [offer(Source.REST, candle(price="12"))])
             # greater than the row it can see, smaller than the one it will meet
-            waiting = thread.submit(merge_offers, second, [offer(Source.KLINE, candle(price="10"))])
+            waiting = thread.submit(
+                merge_candidates, second, [offer(Source.KLINE, candle(price="10"))]
+            )
             wait_until_blocked("second")
         counts = waiting.result(timeout=30)
 
     assert counts == MergeCounts(offered=1, unchanged=1, discrepancies=1)
     lost = connection.execute(
-        "SELECT loser_source, loser_open, winner_source, isempty(believed) "
+        "SELECT loser_source, loser_open, winner_source, isempty(stored_during) "
         "FROM ops.discrepancies ORDER BY id"
     ).fetchall()
     assert lost == [("stream", 9, "rest", False), ("kline", 10, "rest", True)]
@@ -115,8 +117,10 @@ def test_two_inserts_of_one_new_minute_end_in_one_row_and_one_discrepancy(
     first, second = connect_again("first"), connect_again("second")
     with ThreadPoolExecutor(1) as thread:
         with first.transaction():
-            merge_offers(first, [offer(Source.KLINE, candle(price="10", ids=(1, 3)))])
-            waiting = thread.submit(merge_offers, second, [offer(Source.REST, candle(price="11"))])
+            merge_candidates(first, [offer(Source.KLINE, candle(price="10", ids=(1, 3)))])
+            waiting = thread.submit(
+                merge_candidates, second, [offer(Source.REST, candle(price="11"))]
+            )
             wait_until_blocked("second")
         counts = waiting.result(timeout=30)
 
@@ -130,12 +134,14 @@ def test_a_row_deleted_while_the_writer_waited_is_written_anew(
     connect_again: Connect,
     wait_until_blocked: Callable[[str], None],
 ) -> None:
-    merge_offers(connection, [offer(Source.KLINE, candle(price="10"))])
+    merge_candidates(connection, [offer(Source.KLINE, candle(price="10"))])
     first, second = connect_again("first"), connect_again("second")
     with ThreadPoolExecutor(1) as thread:
         with first.transaction():
             first.execute("DELETE FROM market.candles_1m")
-            waiting = thread.submit(merge_offers, second, [offer(Source.STREAM, candle(price="9"))])
+            waiting = thread.submit(
+                merge_candidates, second, [offer(Source.STREAM, candle(price="9"))]
+            )
             wait_until_blocked("second")
         waiting.result(timeout=30)
 
@@ -152,7 +158,7 @@ def deadlock_with(
 ) -> MergeCounts:
     """Make the second's merge of minutes 0 and 1 the victim of a deadlock with the first."""
     for minute in (0, 1):
-        merge_offers(connection, [moved(offer(Source.FILE), "BTCUSDT", minute)])
+        merge_candidates(connection, [moved(offer(Source.FILE), "BTCUSDT", minute)])
     lock = "SELECT 1 FROM market.candles_1m WHERE symbol = 'BTCUSDT' AND open_time = %s FOR UPDATE"
     times = [
         row[0]
@@ -167,9 +173,9 @@ def deadlock_with(
 
     def write() -> MergeCounts:
         if not in_transaction:
-            return merge_offers(second, both)
+            return merge_candidates(second, both)
         with second.transaction():
-            return merge_offers(second, both)
+            return merge_candidates(second, both)
 
     with ThreadPoolExecutor(2) as threads:
         with first.transaction():
@@ -214,7 +220,7 @@ def test_within_a_transaction_of_the_caller_a_deadlock_is_the_callers_to_retry(
 def test_retries_end(
     connection: Connection, connect_again: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    merge_offers(connection, [offer(Source.FILE)])
+    merge_candidates(connection, [offer(Source.FILE)])
     monkeypatch.setattr(merging, "ATTEMPTS", 2)
     holder, writer = connect_again("holder"), connect_again("writer")
     writer.execute("SET lock_timeout = '50ms'")
@@ -222,4 +228,4 @@ def test_retries_end(
     with holder.transaction():
         holder.execute("SELECT 1 FROM market.candles_1m FOR UPDATE")
         with pytest.raises(TransientError, match="lock timeout"):
-            merge_offers(writer, [offer(Source.REST)])
+            merge_candidates(writer, [offer(Source.REST)])

@@ -1,4 +1,4 @@
-"""``ops.candle_proofs`` tells which candles follow by id, and who has confirmed each."""
+"""``ops.candle_evidence`` tells which candles follow by id, and who has confirmed each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from include.domain.candles import CandleCandidate, Source
 from include.domain.instruments import Market
 from include.domain.timeframes import DAY_US, MINUTE_US, from_us
-from include.store.candles.minutes import merge_offers
+from include.store.candles.minutes import merge_candidates
 from include.store.ledgers.files import add_coverage, record_outage
 from tests.unit.store.offers import NOVEMBER_END_US, candle, offer
 
@@ -20,7 +20,7 @@ Row = dict[str, Any]
 T0 = NOVEMBER_END_US - 4 * MINUTE_US
 """Five minutes before December: the ranges here cross into the next partition."""
 
-PROOFS = "SELECT * FROM ops.candle_proofs(%s, %s, %s)"
+PROOFS = "SELECT * FROM ops.candle_evidence(%s, %s, %s)"
 
 
 def traded(
@@ -66,7 +66,7 @@ def broken(rows: dict[int, Row]) -> list[int]:
 
 
 def test_candles_whose_ids_go_on_follow_over_silence_halt_and_month(connection: Connection) -> None:
-    merge_offers(
+    merge_candidates(
         connection,
         [traded(0, 1, 5), traded(1, 6, 9), silent(2), silent(3), traded(4, 10, 10),
          traded(8, 11, 20), traded(9, 21, 21)],
@@ -94,15 +94,15 @@ def test_candles_whose_ids_go_on_follow_over_silence_halt_and_month(connection: 
     [
         (7, 9, 3, "skips"),  # 6 is missing between the candles
         (5, 9, 5, "overlaps"),  # 5 is in both
-        (6, 9, 3, "miscounts"),  # one of its own is missing
-        (6, 9, 5, "miscounts"),
+        (6, 9, 3, "count_mismatch"),  # one of its own is missing
+        (6, 9, 5, "count_mismatch"),
     ],
 )
 def test_a_hole_in_ids_is_at_the_candle_behind_it(
     connection: Connection, first: int, last: int, count: int, verdict: str
 ) -> None:
-    merge_offers(connection, [traded(0, 1, 5), traded(1, first, last, count=count)])
-    merge_offers(connection, [traded(2, 10, 11)])
+    merge_candidates(connection, [traded(0, 1, 5), traded(1, first, last, count=count)])
+    merge_candidates(connection, [traded(2, 10, 11)])
     rows = proofs(connection)
     assert continuity(rows) == {0: "first", 1: verdict, 2: "follows"}
     assert broken(rows) == [1]
@@ -110,7 +110,7 @@ def test_a_hole_in_ids_is_at_the_candle_behind_it(
 
 
 def test_rows_without_ids_are_proven_by_the_next_that_has_some(connection: Connection) -> None:
-    merge_offers(
+    merge_candidates(
         connection,
         [
             traded(0, 1, 5),
@@ -124,14 +124,14 @@ def test_rows_without_ids_are_proven_by_the_next_that_has_some(connection: Conne
     )
     rows = proofs(connection)
     assert continuity(rows) == {
-        0: "first", 1: "untold", 2: "silent", 3: "untold", 4: "follows", 5: "untold", 6: "skips",
+        0: "first", 1: "no_ids", 2: "silent", 3: "no_ids", 4: "follows", 5: "no_ids", 6: "skips",
     }  # fmt: skip
     assert rows[6]["expected_first_trade_id"] == 30
     assert broken(rows) == [6]
 
 
 def test_minutes_without_row_and_outage_are_counted_at_the_next_row(connection: Connection) -> None:
-    merge_offers(connection, [traded(0, 1, 5), traded(3, 6, 8), traded(7, 12, 12)])
+    merge_candidates(connection, [traded(0, 1, 5), traded(3, 6, 8), traded(7, 12, 12)])
     record_outage(
         connection,
         market=Market.SPOT,
@@ -147,14 +147,14 @@ def test_minutes_without_row_and_outage_are_counted_at_the_next_row(connection: 
 
 def test_the_predecessor_may_lie_before_the_range_by_a_day(connection: Connection) -> None:
     day = DAY_US // MINUTE_US
-    merge_offers(connection, [traded(0, 1, 5), traded(3, 7, 8), traded(day + 4, 9, 9)])
+    merge_candidates(connection, [traded(0, 1, 5), traded(3, 7, 8), traded(day + 4, 9, 9)])
     assert continuity(proofs(connection, 3)) == {3: "skips"}
     assert continuity(proofs(connection, day + 1, day + 9)) == {day + 4: "follows"}
     assert continuity(proofs(connection, day + 4, day + 9)) == {day + 4: "first"}
 
 
 def test_nothing_follows_across_a_listing(connection: Connection) -> None:
-    merge_offers(connection, [traded(0, 900, 905), traded(5, 1, 3), traded(6, 5, 5)])
+    merge_candidates(connection, [traded(0, 900, 905), traded(5, 1, 3), traded(6, 5, 5)])
     assert continuity(proofs(connection)) == {0: "first", 5: "overlaps", 6: "skips"}
     connection.execute(
         """
@@ -169,7 +169,7 @@ def test_nothing_follows_across_a_listing(connection: Connection) -> None:
 
 def test_ids_of_usd_m_trades_skip_by_design_but_never_go_back(connection: Connection) -> None:
     symbol = "BTCUSDT.P"
-    merge_offers(
+    merge_candidates(
         connection,
         [
             traded(0, 1, 9, count=5, symbol=symbol),
@@ -181,17 +181,17 @@ def test_ids_of_usd_m_trades_skip_by_design_but_never_go_back(connection: Connec
     )
     rows = proofs(connection, symbol=symbol)
     assert continuity(rows) == {
-        0: "first", 1: "follows", 2: "ascends", 3: "overlaps", 4: "miscounts",
+        0: "first", 1: "follows", 2: "ascends", 3: "overlaps", 4: "count_mismatch",
     }  # fmt: skip
     assert broken(rows) == [3, 4]
 
 
 def test_who_confirmed_and_who_contradicts(connection: Connection) -> None:
-    merge_offers(connection, [traded(0, 1, 5), traded(1, 6, 9), traded(2, 10, 10)])
-    merge_offers(connection, [traded(0, None, None, count=5, source=Source.REST)])
-    merge_offers(connection, [traded(1, None, None, count=4, source=Source.REST, price="11")])
+    merge_candidates(connection, [traded(0, 1, 5), traded(1, 6, 9), traded(2, 10, 10)])
+    merge_candidates(connection, [traded(0, None, None, count=5, source=Source.REST)])
+    merge_candidates(connection, [traded(1, None, None, count=4, source=Source.REST, price="11")])
     unsure = offer(Source.STREAM, candle("BTCUSDT", T0 + 3 * MINUTE_US, ids=(11, 13)))
-    merge_offers(connection, [unsure])
+    merge_candidates(connection, [unsure])
     add_coverage(connection, "BTCUSDT", "rest", [(T0, T0 + 2 * MINUTE_US)])
     add_coverage(connection, "BTCUSDT", "dump_daily", [(T0, T0 + 3 * MINUTE_US)])
     add_coverage(connection, "ETHUSDT", "dump_monthly", [(T0, T0 + 3 * MINUTE_US)])
@@ -216,14 +216,16 @@ def test_rest_confirms_no_candle_of_a_minute_that_it_had_none_of(connection: Con
     )  # fmt: skip
     add_coverage(connection, "BTCUSDT", "rest", [without])
     add_coverage(connection, "BTCUSDT", "dump_daily", [without])
-    merge_offers(connection, [traded(0, None, None, count=5, source=Source.DUMP_DAILY)])
+    merge_candidates(connection, [traded(0, None, None, count=5, source=Source.DUMP_DAILY)])
     assert proofs(connection)[0]["confirmed_by"] == ["dump_daily"]
-    merge_offers(connection, [traded(0, None, None, count=5, source=Source.REST)])
+    merge_candidates(connection, [traded(0, None, None, count=5, source=Source.REST)])
     assert proofs(connection)[0]["confirmed_by"] == ["dump_daily", "rest"]
 
 
 def test_only_the_partitions_of_the_range_are_read(connection: Connection) -> None:
-    merge_offers(connection, [traded(-90 * 1440, 1, 1), traded(-60 * 1440, 2, 2), traded(0, 3, 3)])
+    merge_candidates(
+        connection, [traded(-90 * 1440, 1, 1), traded(-60 * 1440, 2, 2), traded(0, 3, 3)]
+    )
     times = (from_us(T0), from_us(T0 + 4 * MINUTE_US))
     rows = connection.execute(f"EXPLAIN (ANALYZE) {PROOFS}", ("BTCUSDT", *times)).fetchall()
     plan = [str(line) for (line,) in rows]

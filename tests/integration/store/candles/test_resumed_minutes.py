@@ -5,7 +5,7 @@ from decimal import Decimal
 
 from include.domain.candles import Candle, CandleCandidate, Source, Status
 from include.domain.timeframes import MINUTE_US, SECOND_US
-from include.store.candles.minutes import merge_offers
+from include.store.candles.minutes import merge_candidates
 from include.store.candles.resumed_minutes import Asked, read_minutes_since
 from include.store.postgres.pools import connect
 
@@ -27,9 +27,9 @@ def now_us() -> int:
 
 def test_minutes_from_a_time_on_and_earlier_ones_that_were_written_since(database_url: str) -> None:
     with connect(database_url, application_name="test") as connection:
-        merge_offers(connection, [offer(name, n) for name in ("A", "B.P") for n in range(10)])
+        merge_candidates(connection, [offer(name, n) for name in ("A", "B.P") for n in range(10)])
         connection.execute("UPDATE market.candles_1m SET updated_at = now() - interval '1 hour'")
-        merge_offers(connection, [offer("A", 2, close=2), offer("A", 0, close=2)])
+        merge_candidates(connection, [offer("A", 2, close=2), offer("A", 0, close=2)])
         since_us = now_us() - 600 * SECOND_US
         asked = {
             "A": Asked(T0 + 7 * MINUTE_US, since_us),

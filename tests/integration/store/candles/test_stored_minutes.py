@@ -10,7 +10,7 @@ import psycopg
 
 from include.domain.candles import Source
 from include.domain.timeframes import MINUTE_US, from_us
-from include.store.candles.minutes import merge_offers
+from include.store.candles.minutes import merge_candidates
 from include.store.migrate import READER
 from tests.unit.store.offers import NOVEMBER_END_US, candle, offer
 
@@ -22,7 +22,7 @@ def test_symbols_and_their_extent_are_found_over_partitions(
     acting_as: Callable[[str], AbstractContextManager[psycopg.Connection[Any]]],
 ) -> None:
     first, last = NOVEMBER_END_US - YEAR_US, NOVEMBER_END_US
-    merge_offers(
+    merge_candidates(
         connection,
         [
             offer(Source.REST, candle("BTCUSDT", first)),

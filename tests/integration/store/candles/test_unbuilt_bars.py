@@ -13,7 +13,7 @@ from include.domain.timeframes import DAY_US, MINUTE_US, TIMEFRAMES, Timeframe, 
 from include.errors import PermanentError
 from include.store.candles.bars import read_bars
 from include.store.candles.merging import Connection
-from include.store.candles.minutes import merge_offers
+from include.store.candles.minutes import merge_candidates
 from include.store.candles.unbuilt_bars import read_unbuilt_bars
 from include.store.postgres.pools import connect
 
@@ -38,7 +38,7 @@ def stored(connection: Connection, *, days: int = 75, count: int = 1_500) -> lis
     places = sorted(rng.sample(range(days * 1_440), count))
     opens = [START + place * MINUTE_US for place in places if not 20 < place / 1_440 < 34]
     rows = [minute(one, rng) for one in opens]
-    merge_offers(
+    merge_candidates(
         connection,
         [
             CandleCandidate(row, Status.VERIFIED, Source.REST, evidence_at_us=opens[-1])
@@ -95,7 +95,7 @@ def test_the_newest_bar_is_over_when_its_last_minute_is(database_url: str) -> No
         bar_us = START // DAY_US * DAY_US
         rows = [minute(bar_us + place * MINUTE_US, rng) for place in range(8)]
         for row in rows:
-            merge_offers(
+            merge_candidates(
                 connection,
                 [
                     CandleCandidate(
@@ -128,7 +128,7 @@ def test_bars_begin_with_the_newest_listing_of_a_ticker(database_url: str) -> No
             connection.execute(
                 "INSERT INTO market.instruments (symbol, listed_from, listed_to, market,"
                 " exchange_symbol, base_asset, quote_asset, status, tick_size, step_size,"
-                " quote_volume_is_foldable, seen_at) VALUES ('BTCUSDT', %s, %s, 'spot', 'BTCUSDT',"
+                " quote_volume_is_exact, seen_at) VALUES ('BTCUSDT', %s, %s, 'spot', 'BTCUSDT',"
                 " 'BTC', 'USDT', 'TRADING', 1, 1, true, %s)",
                 (
                     from_us(listed_from),

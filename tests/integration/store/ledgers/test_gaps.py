@@ -12,7 +12,7 @@ from include.domain.candles import Source
 from include.domain.instruments import Market
 from include.domain.timeframes import DAY_US, MINUTE_US, from_us
 from include.errors import PermanentError
-from include.store.candles.minutes import merge_offers
+from include.store.candles.minutes import merge_candidates
 from include.store.ledgers import gaps, health
 from include.store.ledgers.files import record_outage
 from include.store.ledgers.gaps import (
@@ -153,9 +153,9 @@ def test_gaps_that_the_table_proves_filled_are_closed(
 ) -> None:
     for symbol in ("A", "B", "C", "D", "E.P"):
         opened(connection, symbol)
-        merge_offers(connection, [offer(Source.KLINE, candle(symbol, NOVEMBER_END_US))])
+        merge_candidates(connection, [offer(Source.KLINE, candle(symbol, NOVEMBER_END_US))])
     second_us = NOVEMBER_END_US + MINUTE_US
-    merge_offers(
+    merge_candidates(
         connection,
         [
             offer(Source.REST, candle("A", second_us)),  # B has nothing

@@ -142,7 +142,7 @@ def test_repaired_are_minutes_of_closed_gaps_and_revised_ones(connection) -> Non
     assert one(connection, "B").repaired == 0
 
 
-STEPS = ("follows", "follows", "skips", "overlaps", "silent", "untold", "miscounts")
+STEPS = ("follows", "follows", "skips", "overlaps", "silent", "no_ids", "count_mismatch")
 
 
 def with_ids(chance: random.Random, minutes: int) -> list[tuple[int, int | None, int | None]]:
@@ -153,12 +153,12 @@ def with_ids(chance: random.Random, minutes: int) -> list[tuple[int, int | None,
         if step == "silent":
             rows.append((0, None, None))
             continue
-        if step == "untold":
+        if step == "no_ids":
             rows.append((count, None, None))
             following += count
             continue
         first = following + {"skips": 3, "overlaps": -2}.get(step, 0)
-        last = first + count - 1 + (chance.choice((-1, 2)) if step == "miscounts" else 0)
+        last = first + count - 1 + (chance.choice((-1, 2)) if step == "count_mismatch" else 0)
         last = max(first, last)
         rows.append((count, first, last))
         following = last + 1
@@ -183,7 +183,7 @@ def test_broken_are_rows_whose_ids_do_not_follow_as_the_proofs_have_it(connectio
             ],
         )
         proofs = connection.execute(
-            "SELECT count(*) FROM ops.candle_proofs(%s, %s, %s) WHERE is_broken",
+            "SELECT count(*) FROM ops.candle_evidence(%s, %s, %s) WHERE is_broken",
             (symbol, SINCE, NOW),
         ).fetchone()
         assert proofs is not None
@@ -209,7 +209,7 @@ def test_ids_of_a_new_listing_need_not_follow_and_young_rows_may_still_change(co
     assert one(connection, "A").broken == 1
     connection.execute(
         "INSERT INTO market.instruments (symbol, listed_from, market, exchange_symbol, base_asset,"
-        " quote_asset, status, tick_size, step_size, quote_volume_is_foldable, seen_at)"
+        " quote_asset, status, tick_size, step_size, quote_volume_is_exact, seen_at)"
         " VALUES ('A', %s, 'spot', 'A', 'A', 'B', 'TRADING', 1, 1, true, now())",
         (NEWEST - 100 * MINUTE,),
     )
@@ -258,7 +258,7 @@ def test_ledgers_are_told(connection) -> None:
         " ('p', 'c', 'klines', %(s)s, 1440, 'loaded'), ('q', 'c', 'klines', %(s)s, 60, 'loaded')",
         {"s": SINCE},
     )
-    connection.execute("SELECT ops.take_weight('api.test', 40)")
+    connection.execute("SELECT ops.acquire_weight('api.test', 40)")
     found = read(connection, "A")
     assert (found.symbols[0].gaps, found.symbols[0].overdue_gaps) == (2, 1)
     assert found.quality is not None

@@ -10,7 +10,7 @@ import psycopg
 from include.domain.candles import Candle, CandleCandidate, Source, Status, silent_candle
 from include.domain.instruments import Market
 from include.domain.timeframes import DAY_US, HOUR_US, MINUTE_US, from_us
-from include.store.candles.minutes import merge_offers
+from include.store.candles.minutes import merge_candidates
 from include.store.ledgers.files import DumpFile, add_coverage, record_dump_file, record_outage
 from include.store.ledgers.reconciliation import (
     DayVerdict,
@@ -35,7 +35,7 @@ def hour(price: int = 1) -> list[Candle]:
 
 def say(connection: Connection, source: Source, candles: list[Candle]) -> None:
     """Merge what an exchange's source says, and that it has said it."""
-    merge_offers(
+    merge_candidates(
         connection, [CandleCandidate(one, Status.VERIFIED, source, DAY) for one in candles]
     )
     if source is Source.KLINE:
@@ -83,7 +83,7 @@ def test_a_fold_that_the_closed_kline_corrected_is_not_what_the_live_path_told(
     connection: Connection,
 ) -> None:
     folds = [CandleCandidate(one, Status.UNCONFIRMED, Source.STREAM) for one in hour(2)]
-    merge_offers(connection, folds)
+    merge_candidates(connection, folds)
     say(connection, Source.KLINE, hour()[:59])
     say(connection, Source.REST, hour())
     found = verdict(connection)
@@ -124,7 +124,7 @@ def test_a_day_that_differs_is_complete_only_once_all_have_spoken(connection: Co
 
 
 def test_what_the_live_path_called_partial_is_no_difference(connection: Connection) -> None:
-    merge_offers(connection, [CandleCandidate(hour(2)[0], Status.PARTIAL, Source.STREAM)])
+    merge_candidates(connection, [CandleCandidate(hour(2)[0], Status.PARTIAL, Source.STREAM)])
     say(connection, Source.REST, hour())
     say(connection, Source.DUMP_DAILY, hour())
     found = verdict(connection)

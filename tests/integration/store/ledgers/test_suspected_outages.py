@@ -10,7 +10,7 @@ import psycopg
 
 from include.domain.candles import CandleCandidate, Source
 from include.domain.timeframes import MINUTE_US, from_us, to_us
-from include.store.candles.minutes import merge_offers
+from include.store.candles.minutes import merge_candidates
 from include.store.migrate import READER
 from tests.unit.store.offers import NOVEMBER_END_US, candle, offer
 
@@ -54,7 +54,7 @@ def test_minutes_in_which_nobody_of_the_market_traded_are_told_as_runs(
     connection: psycopg.Connection[Any],
     acting_as: Callable[[str], AbstractContextManager[psycopg.Connection[Any]]],
 ) -> None:
-    merge_offers(
+    merge_candidates(
         connection,
         [
             *rows_of("BTCUSDT.P", "xx....x.x...x"),
@@ -73,6 +73,6 @@ def test_minutes_in_which_nobody_of_the_market_traded_are_told_as_runs(
 
 
 def test_one_quiet_symbol_is_no_market(connection: psycopg.Connection[Any]) -> None:
-    merge_offers(connection, rows_of("BTCUSDT.P", "x......x"))
+    merge_candidates(connection, rows_of("BTCUSDT.P", "x......x"))
     assert suspected(connection) == []
     assert suspected(connection, min_symbols=1) == [(1, 7, 1)]

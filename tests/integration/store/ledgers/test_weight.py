@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from include.errors import PermanentError
-from include.store.ledgers.weight import report_weight, take_weight
+from include.store.ledgers.weight import acquire_weight, report_weight
 
 Connection = psycopg.Connection[Any]
 
@@ -31,7 +31,7 @@ def within_one_minute(connection: Connection, act: Callable[[str], Any]) -> Any:
 
 def test_weight_is_granted_up_to_the_limit_and_then_told_to_wait(connection: Connection) -> None:
     def act(host: str) -> list[Any]:
-        return [take_weight(connection, host, weight, weight_limit=10) for weight in (6, 4, 1)]
+        return [acquire_weight(connection, host, weight, weight_limit=10) for weight in (6, 4, 1)]
 
     first, second, refused = within_one_minute(connection, act)
 
@@ -47,7 +47,7 @@ def test_processes_together_never_use_more_than_the_limit(
 
     def act(host: str) -> int:
         def ask(mine: Connection) -> int:
-            return sum(take_weight(mine, host, 3, weight_limit=100).granted for _ in range(20))
+            return sum(acquire_weight(mine, host, 3, weight_limit=100).granted for _ in range(20))
 
         with ThreadPoolExecutor(4) as threads:
             return sum(threads.map(ask, connections, timeout=60))
@@ -56,28 +56,28 @@ def test_processes_together_never_use_more_than_the_limit(
 
 
 def test_a_new_minute_starts_a_new_window(connection: Connection) -> None:
-    take_weight(connection, HOST, 10, weight_limit=10)
+    acquire_weight(connection, HOST, 10, weight_limit=10)
     connection.execute(
         "UPDATE ops.weight_budget SET window_start = window_start - interval '1 min'"
     )
 
-    assert take_weight(connection, HOST, 10, weight_limit=10).granted
+    assert acquire_weight(connection, HOST, 10, weight_limit=10).granted
 
 
 def test_hosts_have_budgets_of_their_own(connection: Connection) -> None:
-    take_weight(connection, HOST, 10, weight_limit=10)
+    acquire_weight(connection, HOST, 10, weight_limit=10)
 
-    assert take_weight(connection, "fapi.example.com", 10, weight_limit=10).granted
+    assert acquire_weight(connection, "fapi.example.com", 10, weight_limit=10).granted
 
 
 def test_what_the_exchange_counted_raises_the_budget_but_never_lowers_it(
     connection: Connection,
 ) -> None:
     def act(host: str) -> list[int]:
-        used = [take_weight(connection, host, 5).used]
+        used = [acquire_weight(connection, host, 5).used]
         for told in (40, 7):
             report_weight(connection, host, used=told)
-            used.append(take_weight(connection, host, 0).used)
+            used.append(acquire_weight(connection, host, 0).used)
         return used
 
     assert within_one_minute(connection, act) == [5, 40, 40]
@@ -85,12 +85,12 @@ def test_what_the_exchange_counted_raises_the_budget_but_never_lowers_it(
 
 def test_a_header_that_comes_in_the_next_minute_says_nothing_of_it(connection: Connection) -> None:
     def act(host: str) -> list[int]:
-        grant = take_weight(connection, host, 5)
+        grant = acquire_weight(connection, host, 5)
         assert grant.window is not None
         used = []
         for window in (grant.window - timedelta(minutes=1), grant.window):
             report_weight(connection, host, used=4_000, window=window)
-            used.append(take_weight(connection, host, 1).used)
+            used.append(acquire_weight(connection, host, 1).used)
         return used
 
     assert within_one_minute(connection, act) == [6, 4_001]
@@ -99,12 +99,12 @@ def test_a_header_that_comes_in_the_next_minute_says_nothing_of_it(connection: C
 def test_a_window_ahead_of_a_clock_that_was_set_back_is_not_waited_for(
     connection: Connection,
 ) -> None:
-    take_weight(connection, HOST, 10, weight_limit=10)
+    acquire_weight(connection, HOST, 10, weight_limit=10)
     connection.execute(
         "UPDATE ops.weight_budget SET window_start = window_start + interval '1 hour'"
     )
 
-    grant = take_weight(connection, HOST, 10, weight_limit=10)
+    grant = acquire_weight(connection, HOST, 10, weight_limit=10)
 
     assert (grant.granted, grant.used) == (True, 10)
 
@@ -113,36 +113,36 @@ def test_a_header_of_a_window_ahead_of_the_clock_says_nothing_of_this_minute(
     connection: Connection,
 ) -> None:
     def act(host: str) -> list[int]:
-        grant = take_weight(connection, host, 5)
+        grant = acquire_weight(connection, host, 5)
         assert grant.window is not None
         ahead = grant.window + timedelta(hours=1)
         report_weight(connection, host, used=4_000, window=ahead)
-        used = [take_weight(connection, host, 1).used]
+        used = [acquire_weight(connection, host, 1).used]
         connection.execute("UPDATE ops.weight_budget SET window_start = %s", (ahead,))
         report_weight(connection, host, used=30, window=grant.window)
-        used.append(take_weight(connection, host, 1).used)
+        used.append(acquire_weight(connection, host, 1).used)
         return used
 
     assert within_one_minute(connection, act) == [6, 31]
 
 
 def test_silence_counts_whatever_window_it_was_asked_for_in(connection: Connection) -> None:
-    grant = take_weight(connection, HOST, 1)
+    grant = acquire_weight(connection, HOST, 1)
     assert grant.window is not None
     ahead = grant.window + timedelta(hours=1)
 
     report_weight(connection, HOST, used=1, retry_after_ms=90_000, window=ahead)
 
-    assert not take_weight(connection, HOST, 1).granted
+    assert not acquire_weight(connection, HOST, 1).granted
 
 
 def test_when_the_exchange_asks_for_silence_nobody_may_ask(connection: Connection) -> None:
     report_weight(connection, HOST, used=1, retry_after_ms=90_000)
     report_weight(connection, HOST, used=1, retry_after_ms=1000)
 
-    refused = take_weight(connection, HOST, 1)
+    refused = acquire_weight(connection, HOST, 1)
     connection.execute("UPDATE ops.weight_budget SET blocked_until = clock_timestamp()")
-    granted = take_weight(connection, HOST, 1)
+    granted = acquire_weight(connection, HOST, 1)
 
     assert not refused.granted
     assert 60_000 < refused.wait_ms <= 90_000
@@ -151,9 +151,9 @@ def test_when_the_exchange_asks_for_silence_nobody_may_ask(connection: Connectio
 
 def test_a_request_that_can_never_be_granted_is_refused_for_good(connection: Connection) -> None:
     with pytest.raises(PermanentError, match="never be granted"):
-        take_weight(connection, HOST, 11, weight_limit=10)
+        acquire_weight(connection, HOST, 11, weight_limit=10)
 
 
 def test_within_a_transaction_the_budget_is_not_asked(connection: Connection) -> None:
     with connection.transaction(), pytest.raises(PermanentError, match="outside a transaction"):
-        take_weight(connection, HOST, 1)
+        acquire_weight(connection, HOST, 1)

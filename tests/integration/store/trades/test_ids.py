@@ -11,7 +11,7 @@ import pytest
 
 from include.domain.candles import CandleCandidate, Source
 from include.domain.timeframes import DAY_US, MINUTE_US
-from include.store.candles.minutes import merge_offers
+from include.store.candles.minutes import merge_candidates
 from include.store.trades import ids as module
 from include.store.trades.captured import AGG_TRADES, TRADES, write_raw
 from include.store.trades.ids import (
@@ -169,7 +169,7 @@ def test_candles_that_reach_beyond_the_last_trades_are_told(
         return offer(Source.KLINE if has_ids else Source.REST, one)
 
     names = ("same", "short", "later", "silent", "counted", "uncounted", "unwritten", "none")
-    merge_offers(
+    merge_candidates(
         connection,
         [
             *(traded(name, 0, 5) for name in ("same", "short", "later", "silent", "unwritten")),

@@ -58,7 +58,7 @@ async def broken_ids(database_url: str) -> list[tuple[Any, ...]]:
             """
             SELECT p.symbol, p.open_time, p.continuity, p.missing_minutes
             FROM (SELECT DISTINCT c.symbol FROM market.candles_1m AS c) AS s
-            CROSS JOIN ops.candle_proofs(s.symbol, '2020-01-01Z', '2100-01-01Z') AS p
+            CROSS JOIN ops.candle_evidence(s.symbol, '2020-01-01Z', '2100-01-01Z') AS p
             WHERE p.is_broken OR p.missing_minutes > 0 OR NOT p.status = ANY(ARRAY['verified'])
             """
         )

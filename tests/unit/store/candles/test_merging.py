@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from include.domain.candles import VALUE_NAMES
-from include.store.candles.merging import DECIMAL_COLUMNS, OFFERED_COLUMNS, MergeCounts
+from include.store.candles.merging import CANDIDATE_COLUMNS, DECIMAL_COLUMNS, MergeCounts
 
 
 def test_counts_add_up_field_by_field() -> None:
@@ -13,6 +13,6 @@ def test_counts_add_up_field_by_field() -> None:
 
 
 def test_an_offer_has_the_nine_values_and_eight_of_them_are_decimals() -> None:
-    assert set(VALUE_NAMES) < set(OFFERED_COLUMNS)
-    assert len(OFFERED_COLUMNS) == len(set(OFFERED_COLUMNS)) == 17
+    assert set(VALUE_NAMES) < set(CANDIDATE_COLUMNS)
+    assert len(CANDIDATE_COLUMNS) == len(set(CANDIDATE_COLUMNS)) == 17
     assert set(VALUE_NAMES) - set(DECIMAL_COLUMNS) == {"trade_count"}

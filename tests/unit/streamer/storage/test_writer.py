@@ -30,7 +30,7 @@ def offer(minute: int) -> CandleCandidate:
 def database(monkeypatch: pytest.MonkeyPatch) -> Database:
     database = Database()
     monkeypatch.setattr(module, "connect_async", database.connect)
-    monkeypatch.setattr(module, "settle_async", database.settle)
+    monkeypatch.setattr(module, "store_async", database.settle)
     monkeypatch.setattr(module, "write_live_async", database.write_live)
     monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.06, max_s=0.06, min_s=0.05))
     return database
@@ -392,7 +392,7 @@ async def test_each_batch_has_its_own_time(
         await asyncio.sleep(0.1)
         await settle(connection, offers)
 
-    monkeypatch.setattr(module, "settle_async", slow)
+    monkeypatch.setattr(module, "store_async", slow)
     writer = writer_of(asked, batch_size=1)
     for minute in range(9):
         writer.add(offer(minute))

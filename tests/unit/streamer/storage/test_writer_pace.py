@@ -27,7 +27,7 @@ OFFER = CandleCandidate(CANDLE, Status.VERIFIED, Source.KLINE, T0 + 2 * MINUTE_U
 def database(monkeypatch: pytest.MonkeyPatch) -> Database:
     database = Database()
     monkeypatch.setattr(module, "connect_async", database.connect)
-    monkeypatch.setattr(module, "settle_async", database.settle)
+    monkeypatch.setattr(module, "store_async", database.settle)
     monkeypatch.setattr(module, "write_live_async", database.write_live)
     return database
 
@@ -96,7 +96,7 @@ class Order:
         self.comes: Callable[[], None] = lambda: None
         self._database = database
         monkeypatch.setattr(module, "write_live_async", self.write_live)
-        monkeypatch.setattr(module, "settle_async", self.settle)
+        monkeypatch.setattr(module, "store_async", self.settle)
 
     async def write_live(self, connection: Connection, rows: Sequence[LiveCandle]) -> int:
         self.comes()

@@ -46,7 +46,7 @@ CREATE TABLE market.candles_1m (
     CHECK (
         CASE WHEN source IN ('rest', 'dump_daily', 'dump_monthly', 'kline')
             THEN status = 'verified' AND evidence_at IS NOT NULL
-            ELSE source IN ('stream', 'folded', 'file') AND status IN ('unconfirmed', 'partial')
+            ELSE source IN ('stream', 'trades', 'file') AND status IN ('unconfirmed', 'partial')
         END
     ),
     CONSTRAINT candles_1m_rank_fits_the_source
@@ -58,7 +58,7 @@ CREATE TABLE market.candles_1m (
             WHEN source = 'dump_monthly' THEN 60
             WHEN source = 'kline' THEN 50
             WHEN source = 'stream' THEN 40
-            WHEN source = 'folded' THEN 30
+            WHEN source = 'trades' THEN 30
             WHEN source = 'file' THEN 20
         END
     )
@@ -79,9 +79,9 @@ FOR EACH STATEMENT EXECUTE FUNCTION ops.log_deleted_candles();
 CREATE TRIGGER log_truncated BEFORE TRUNCATE ON market.candles_1m
 FOR EACH STATEMENT EXECUTE FUNCTION ops.log_truncated_candles();
 
--- The shape of an offer: writers create a temporary table "offered" like it, fill it with COPY
--- and call ops.merge_offered(). It stays empty itself.
-CREATE TABLE ops.offered_candles (
+-- The shape of an offer: writers create a temporary table "candidates" like it, fill it with COPY
+-- and call ops.merge_candidates(). It stays empty itself.
+CREATE TABLE ops.candle_candidates (
     symbol text COLLATE "C" NOT NULL,
     open_time timestamptz NOT NULL,
     open numeric NOT NULL,
@@ -145,8 +145,8 @@ CREATE TABLE ops.discrepancies (
     loser_taker_buy_quote_volume numeric NOT NULL,
     loser_first_trade_id bigint,
     loser_last_trade_id bigint,
-    believed tstzmultirange NOT NULL DEFAULT '{}',
-    CONSTRAINT discrepancies_each_loser_once UNIQUE (
+    stored_during tstzmultirange NOT NULL DEFAULT '{}',
+    CONSTRAINT discrepancies_one_row_per_loser UNIQUE (
         symbol, open_time, loser_source, loser_status, loser_open, loser_high, loser_low,
         loser_close, loser_volume, loser_quote_volume, loser_trade_count,
         loser_taker_buy_volume, loser_taker_buy_quote_volume

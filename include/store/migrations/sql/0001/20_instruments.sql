@@ -10,7 +10,7 @@ CREATE TABLE market.instruments (
     tick_size numeric NOT NULL CHECK (tick_size > 0),
     step_size numeric NOT NULL CHECK (step_size > 0),
     filters jsonb NOT NULL DEFAULT '{}',
-    quote_volume_is_foldable boolean NOT NULL,
+    quote_volume_is_exact boolean NOT NULL,
     seen_at timestamptz NOT NULL,
     PRIMARY KEY (symbol, listed_from),
     CONSTRAINT instruments_market_fits_the_symbol CHECK (market = market.market_of(symbol)),

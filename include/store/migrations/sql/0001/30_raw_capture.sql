@@ -13,7 +13,7 @@ CREATE TABLE market.agg_trades (
     is_buyer_maker boolean NOT NULL,
     written_by bigint DEFAULT txid_current(),
     PRIMARY KEY (symbol, day, agg_trade_id),
-    CONSTRAINT agg_trades_day_is_that_of_the_trade
+    CONSTRAINT agg_trades_day_fits_the_trade_time
     CHECK (day = (trade_time AT TIME ZONE 'UTC')::date),
     CONSTRAINT agg_trades_ids_ascend CHECK (first_trade_id <= last_trade_id)
 ) PARTITION BY RANGE (day);
@@ -31,7 +31,7 @@ CREATE TABLE market.trades (
     is_buyer_maker boolean NOT NULL,
     written_by bigint DEFAULT txid_current(),
     PRIMARY KEY (symbol, day, trade_id),
-    CONSTRAINT trades_day_is_that_of_the_trade
+    CONSTRAINT trades_day_fits_the_trade_time
     CHECK (day = (trade_time AT TIME ZONE 'UTC')::date)
 ) PARTITION BY RANGE (day);
 CREATE INDEX trades_written ON market.trades USING brin (written_by, trade_time)
@@ -48,7 +48,7 @@ CREATE TABLE market.book_tickers (
     event_time timestamptz,
     received_at timestamptz NOT NULL,
     PRIMARY KEY (symbol, day, update_id),
-    CONSTRAINT book_tickers_day_is_that_of_the_event
+    CONSTRAINT book_tickers_day_fits_the_event_time
     CHECK (day = (coalesce(event_time, received_at) AT TIME ZONE 'UTC')::date)
 ) PARTITION BY RANGE (day);
 

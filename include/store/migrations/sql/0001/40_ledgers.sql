@@ -11,13 +11,13 @@ CREATE TABLE ops.gaps (
     repaired_at timestamptz,
     detail jsonb NOT NULL DEFAULT '{}',
     dataset text COLLATE "C" NOT NULL DEFAULT 'candles_1m'
-    CONSTRAINT gaps_know_their_dataset CHECK (
+    CONSTRAINT gaps_dataset_is_known CHECK (
         dataset IN ('candles_1m', 'agg_trades', 'trades', 'book_tickers')
     ),
     repaired_by text COLLATE "C",
     CONSTRAINT gaps_have_a_length CHECK (from_time < to_time)
 );
-CREATE UNIQUE INDEX gaps_each_open_once ON ops.gaps (symbol, dataset, from_time, to_time)
+CREATE UNIQUE INDEX gaps_one_open_per_range ON ops.gaps (symbol, dataset, from_time, to_time)
 WHERE repaired_at IS NULL;
 CREATE INDEX gaps_opened_at ON ops.gaps (opened_at);
 -- Repaired gaps are kept as evidence; `candelabra status` asks for those of its window.
@@ -31,7 +31,7 @@ CREATE TABLE ops.outages (
     cause text NOT NULL,
     recorded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT outages_market_fits_the_symbol CHECK (market = market.market_of(symbol)),
-    CONSTRAINT outages_each_cause_once UNIQUE NULLS NOT DISTINCT (market, symbol, cause)
+    CONSTRAINT outages_one_row_per_cause UNIQUE NULLS NOT DISTINCT (market, symbol, cause)
 );
 
 CREATE TRIGGER log_inserted AFTER INSERT ON ops.outages
@@ -69,7 +69,7 @@ CREATE TABLE ops.rejected_rows (
     raw text NOT NULL,
     at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-CREATE UNIQUE INDEX rejected_rows_each_once ON ops.rejected_rows (file, line, md5(reason), md5(raw));
+CREATE UNIQUE INDEX rejected_rows_one_per_reason ON ops.rejected_rows (file, line, md5(reason), md5(raw));
 
 CREATE TABLE ops.reconciliations (
     symbol text COLLATE "C" NOT NULL,

@@ -10,8 +10,8 @@ CREATE TABLE ops.quality_results (
     failing_rows jsonb NOT NULL DEFAULT '[]',
     suite text COLLATE "C" NOT NULL DEFAULT 'candles',
     failing_count bigint NOT NULL DEFAULT 0 CHECK (failing_count >= 0),
-    CONSTRAINT quality_results_know_their_severity CHECK (severity IN ('error', 'warning')),
-    CONSTRAINT quality_results_each_once UNIQUE NULLS NOT DISTINCT (run_id, check_name, symbol)
+    CONSTRAINT quality_results_severity_is_known CHECK (severity IN ('error', 'warning')),
+    CONSTRAINT quality_results_one_per_rule UNIQUE NULLS NOT DISTINCT (run_id, check_name, symbol)
 );
 CREATE INDEX quality_results_run_at ON ops.quality_results (run_at);
 

@@ -35,20 +35,20 @@ CREATE TABLE accounts.watched_symbols (
     PRIMARY KEY (user_id, symbol)
 );
 
-CREATE TRIGGER tell_watchlists
+CREATE TRIGGER notify_watchlists
 AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON accounts.watched_symbols
-FOR EACH STATEMENT EXECUTE FUNCTION accounts.tell_watchlists();
+FOR EACH STATEMENT EXECUTE FUNCTION accounts.notify_watchlists();
 
-CREATE TRIGGER tell_users
+CREATE TRIGGER notify_users
 AFTER UPDATE OR DELETE ON accounts.users
-FOR EACH STATEMENT EXECUTE FUNCTION accounts.tell_users();
+FOR EACH STATEMENT EXECUTE FUNCTION accounts.notify_users();
 
-CREATE TRIGGER tell_access
+CREATE TRIGGER notify_access
 AFTER DELETE ON accounts.sessions
 REFERENCING OLD TABLE AS gone
-FOR EACH STATEMENT EXECUTE FUNCTION accounts.tell_access();
+FOR EACH STATEMENT EXECUTE FUNCTION accounts.notify_access();
 
-CREATE TRIGGER tell_access
+CREATE TRIGGER notify_access
 AFTER DELETE ON accounts.tokens
 REFERENCING OLD TABLE AS gone
-FOR EACH STATEMENT EXECUTE FUNCTION accounts.tell_access();
+FOR EACH STATEMENT EXECUTE FUNCTION accounts.notify_access();

@@ -30,8 +30,8 @@ SELECT pg_temp.describe(
     'market.candles_1m',
     'One row per symbol and minute that the exchange was open: its nine values, and how they are known.',
     'status', 'How sure the row is: verified (the exchange''s own, or equal to it), unconfirmed (folded from contiguous trades, or of a user''s file), partial (known to miss trades).',
-    'source', 'What the row rests on: rest, dump_daily, dump_monthly, kline, stream, folded or file.',
-    'source_rank', 'Rank of that evidence: rest 80, dump_daily 70, dump_monthly 60, kline 50, stream 40, folded 30, file 20; partial rows 10.',
+    'source', 'What the row rests on: rest, dump_daily, dump_monthly, kline, stream, trades or file.',
+    'source_rank', 'Rank of that evidence: rest 80, dump_daily 70, dump_monthly 60, kline 50, stream 40, trades 30, file 20; partial rows 10.',
     'evidence_at', 'Time of the exchange''s evidence (publication of a file, server time of an answer, event time of a frame); null for folds and files of users.',
     'revision', 'How often the nine values changed after the row was first written.',
     'updated_at', 'When the present nine values were written; provenance alone does not move it.',
@@ -56,8 +56,8 @@ SELECT pg_temp.describe(
 );
 
 SELECT pg_temp.describe(
-    'ops.offered_candles',
-    'The shape of the rows that ops.merge_offered() takes from the temporary table "offered"; always empty.',
+    'ops.candle_candidates',
+    'The shape of the rows that ops.merge_candidates() takes from the temporary table "candidates"; always empty.',
     'status', 'As in market.candles_1m.',
     'source', 'As in market.candles_1m.',
     'source_rank', 'As in market.candles_1m.',
@@ -73,13 +73,13 @@ SELECT pg_temp.describe(
     'winner_source', 'Source of the row that won, at that time.',
     'winner_status', 'Its status, at that time.',
     'winner_evidence_at', 'Its evidence_at, at that time.',
-    'believed', 'While the losing values stood in candles_1m under this source; empty if they lost on arrival.'
+    'stored_during', 'While the losing values stood in candles_1m under this source; empty if they lost on arrival.'
 );
 
 SELECT pg_temp.describe(
     'ops.coverage',
     'Which minutes of a UTC day each source has spoken about; a set, whose union is idempotent.',
-    'source', 'Who spoke: rest, dump_daily, dump_monthly, kline, stream, folded or file.',
+    'source', 'Who spoke: rest, dump_daily, dump_monthly, kline, stream, trades or file.',
     'day', 'UTC day.',
     'minutes', 'The minutes of the day about which it has spoken, a set.'
 );
@@ -107,7 +107,7 @@ SELECT pg_temp.describe(
     'tick_size', 'Smallest step of the price, in quote asset.',
     'step_size', 'Smallest step of the quantity, in base asset.',
     'filters', 'All filters of orders by type, with numbers as the exchange writes them.',
-    'quote_volume_is_foldable', 'False where the exchange rounds each fill: a fold of trades cannot give the quote volume.',
+    'quote_volume_is_exact', 'False where the exchange rounds each fill: a fold of trades cannot give the quote volume.',
     'seen_at', 'Server time of the newest answer that showed it.'
 );
 
@@ -401,7 +401,7 @@ SELECT pg_temp.describe(
     r, NULL, 'symbol', 'Platform symbol, unique across markets: spot BTCUSDT, USD-M perpetual BTCUSDT.P.'
 )
 FROM unnest(ARRAY[
-    'market.agg_trades', 'market.book_tickers', 'market.candles_1m', 'market.candles_1m_live', 'market.instruments', 'market.live_candles', 'market.trades', 'ops.candle_changes', 'ops.coverage', 'ops.discrepancies', 'ops.gaps', 'ops.offered_candles', 'ops.reconciliations', 'ops.verdicts'
+    'market.agg_trades', 'market.book_tickers', 'market.candles_1m', 'market.candles_1m_live', 'market.instruments', 'market.live_candles', 'market.trades', 'ops.candle_changes', 'ops.coverage', 'ops.discrepancies', 'ops.gaps', 'ops.candle_candidates', 'ops.reconciliations', 'ops.verdicts'
 ]::regclass []) AS r;
 
 SELECT pg_temp.describe(
@@ -420,7 +420,7 @@ SELECT pg_temp.describe(
     'last_trade_id', 'Id of the last trade, where a source told it with these values.'
 )
 FROM unnest(ARRAY[
-    'market.candles_1m', 'ops.offered_candles', 'market.live_candles', 'market.candles_1m_live'
+    'market.candles_1m', 'ops.candle_candidates', 'market.live_candles', 'market.candles_1m_live'
 ]::regclass []) AS r;
 
 SELECT pg_temp.describe('ops.discrepancies', NULL, 'loser_' || c, 'The losing offer''s ' || c || '.')

@@ -48,7 +48,7 @@ market.market_of(text),
 ops.system_identifier(),
 ops.stored_minutes(text),
 ops.candle_symbols(),
-ops.candle_proofs(text, timestamptz, timestamptz),
+ops.candle_evidence(text, timestamptz, timestamptz),
 ops.suspected_outages(timestamptz, timestamptz, integer, integer)
 TO candelabra_streamer, candelabra_jobs, candelabra_dbt, candelabra_reader;
 
@@ -62,10 +62,10 @@ TO candelabra_streamer, candelabra_jobs;
 GRANT INSERT, UPDATE ON market.instruments TO candelabra_streamer, candelabra_jobs;
 GRANT EXECUTE ON FUNCTION
 ops.ensure_partition(regclass, timestamptz),
-ops.merge_offered(),
-ops.settle_candles,
-ops.forget_known_offers(timestamptz, timestamptz),
-ops.take_weight(text, integer, integer),
+ops.merge_candidates(),
+ops.store_candles,
+ops.discard_known_candidates(timestamptz, timestamptz),
+ops.acquire_weight(text, integer, integer),
 ops.report_weight(text, integer, integer, timestamptz)
 TO candelabra_streamer, candelabra_jobs;
 
@@ -76,7 +76,7 @@ TO candelabra_jobs;
 GRANT INSERT, UPDATE, DELETE ON
 ops.dump_files, ops.rejected_rows, ops.quality_results, ops.quality_runs
 TO candelabra_jobs;
-GRANT EXECUTE ON FUNCTION ops.keep_quality_cursor(pg_snapshot) TO candelabra_jobs;
+GRANT EXECUTE ON FUNCTION ops.advance_quality_cursor(pg_snapshot) TO candelabra_jobs;
 GRANT INSERT, UPDATE ON ops.archived_partitions TO candelabra_jobs;
 GRANT EXECUTE ON FUNCTION
 ops.raw_fingerprint(text, date),

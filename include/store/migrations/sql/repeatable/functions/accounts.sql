@@ -1,5 +1,5 @@
 -- Whoever listens hears within a moment of what changed, and reads it anew: nobody polls.
-CREATE OR REPLACE FUNCTION accounts.tell_watchlists() RETURNS trigger
+CREATE OR REPLACE FUNCTION accounts.notify_watchlists() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -9,7 +9,7 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE FUNCTION accounts.tell_users() RETURNS trigger
+CREATE OR REPLACE FUNCTION accounts.notify_users() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -21,7 +21,7 @@ END
 $$;
 
 -- What had expired ended by itself.
-CREATE OR REPLACE FUNCTION accounts.tell_access() RETURNS trigger
+CREATE OR REPLACE FUNCTION accounts.notify_access() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$

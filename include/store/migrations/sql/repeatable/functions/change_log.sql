@@ -263,7 +263,7 @@ COMMENT ON FUNCTION ops.changed_trades(pg_snapshot) IS
 
 -- Beside the cursors of the marts, so that pruning spares what the checks have not seen either. The
 -- jobs may move this one and no other.
-CREATE OR REPLACE FUNCTION ops.keep_quality_cursor(seen pg_snapshot) RETURNS void
+CREATE OR REPLACE FUNCTION ops.advance_quality_cursor(seen pg_snapshot) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     INSERT INTO ops.build_cursors AS c (relation, target, system_identifier, snapshot, built_at)
@@ -273,5 +273,5 @@ AS $$
         snapshot = excluded.snapshot,
         built_at = excluded.built_at
 $$;
-COMMENT ON FUNCTION ops.keep_quality_cursor(pg_snapshot) IS
+COMMENT ON FUNCTION ops.advance_quality_cursor(pg_snapshot) IS
 'Notes up to which snapshot the checks have seen ops.candle_changes.';

@@ -9,7 +9,7 @@
 -- statement, whose snapshot sees what the previous holder of the lock committed. Offers that
 -- tell a row nothing new take no lock at all: they count as offered before whoever holds it.
 
-CREATE OR REPLACE FUNCTION ops.forget_known_offers(first_time timestamptz, last_time timestamptz)
+CREATE OR REPLACE FUNCTION ops.discard_known_candidates(first_time timestamptz, last_time timestamptz)
 RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -19,7 +19,7 @@ DECLARE
     n_forgotten bigint;
 BEGIN
     -- LIMIT 1 keeps the look-up an index scan, whatever the statistics say.
-    DELETE FROM pg_temp.offered AS o
+    DELETE FROM pg_temp.candidates AS o
     WHERE EXISTS (
         SELECT FROM (
             SELECT * FROM market.candles_1m AS s
@@ -39,13 +39,13 @@ BEGIN
             AND (
                 o.source_rank,
                 coalesce(o.evidence_at, '-infinity'),
-                CASE WHEN o.source IN ('stream', 'folded') THEN o.trade_count ELSE 0 END,
-                CASE WHEN o.source IN ('stream', 'folded') THEN coalesce(o.last_trade_id, 0) ELSE 0 END,
+                CASE WHEN o.source IN ('stream', 'trades') THEN o.trade_count ELSE 0 END,
+                CASE WHEN o.source IN ('stream', 'trades') THEN coalesce(o.last_trade_id, 0) ELSE 0 END,
                 o.source
             ) <= (
                 c.source_rank,
                 coalesce(c.evidence_at, '-infinity'),
-                CASE WHEN c.source IN ('stream', 'folded') THEN c.trade_count ELSE 0 END,
+                CASE WHEN c.source IN ('stream', 'trades') THEN c.trade_count ELSE 0 END,
                 coalesce(c.evidence_last_trade_id, 0),
                 c.source
             )
@@ -56,10 +56,10 @@ BEGIN
     RETURN n_forgotten;
 END
 $$;
-COMMENT ON FUNCTION ops.forget_known_offers(timestamptz, timestamptz) IS
-'Part of ops.merge_offered(): removes the offers that tell a stored row nothing new (same values, neither better evidence nor higher ids) and counts them.';
+COMMENT ON FUNCTION ops.discard_known_candidates(timestamptz, timestamptz) IS
+'Part of ops.merge_candidates(): removes the offers that tell a stored row nothing new (same values, neither better evidence nor higher ids) and counts them.';
 
-CREATE OR REPLACE FUNCTION ops.merge_offered()
+CREATE OR REPLACE FUNCTION ops.merge_candidates()
 RETURNS TABLE (
     offered bigint, inserted bigint, changed bigint,
     confirmed bigint, unchanged bigint, discrepancies bigint
@@ -87,12 +87,12 @@ DECLARE
 BEGIN
     SELECT count(*), min(o.open_time), max(o.open_time)
     INTO n_offered, first_time, last_time
-    FROM pg_temp.offered AS o;
+    FROM pg_temp.candidates AS o;
 
     next_month := first_time;
     WHILE next_month IS NOT NULL LOOP
         PERFORM ops.ensure_partition('market.candles_1m', next_month);
-        SELECT min(o.open_time) INTO next_month FROM pg_temp.offered AS o
+        SELECT min(o.open_time) INTO next_month FROM pg_temp.candidates AS o
         WHERE o.open_time >= date_trunc('month', next_month) + interval '1 month';
     END LOOP;
 
@@ -107,15 +107,15 @@ BEGIN
         o.symbol, o.open_time, o.open, o.high, o.low, o.close, o.volume, o.quote_volume,
         o.trade_count, o.taker_buy_volume, o.taker_buy_quote_volume,
         o.first_trade_id, o.last_trade_id, o.status, o.source, o.source_rank, o.evidence_at,
-        CASE WHEN o.source IN ('stream', 'folded') THEN coalesce(o.last_trade_id, 0) END,
+        CASE WHEN o.source IN ('stream', 'trades') THEN coalesce(o.last_trade_id, 0) END,
         moment
-    FROM pg_temp.offered AS o
+    FROM pg_temp.candidates AS o
     ORDER BY
         o.symbol, o.open_time,
         o.source_rank DESC,
         coalesce(o.evidence_at, '-infinity') DESC,
-        CASE WHEN o.source IN ('stream', 'folded') THEN o.trade_count ELSE 0 END DESC,
-        CASE WHEN o.source IN ('stream', 'folded') THEN coalesce(o.last_trade_id, 0) ELSE 0 END DESC,
+        CASE WHEN o.source IN ('stream', 'trades') THEN o.trade_count ELSE 0 END DESC,
+        CASE WHEN o.source IN ('stream', 'trades') THEN coalesce(o.last_trade_id, 0) ELSE 0 END DESC,
         o.open DESC, o.high DESC, o.low DESC, o.close DESC, o.volume DESC,
         o.quote_volume DESC, o.trade_count DESC, o.taker_buy_volume DESC,
         o.taker_buy_quote_volume DESC, o.source DESC
@@ -125,7 +125,7 @@ BEGIN
 
     -- Without conflicts and repeats all is done: a bulk load of new rows ends here.
     IF n_open > 0 THEN
-        n_open := n_offered - ops.forget_known_offers(first_time, last_time);
+        n_open := n_offered - ops.discard_known_candidates(first_time, last_time);
     END IF;
 
     IF n_open > 0 THEN
@@ -144,15 +144,15 @@ BEGIN
                 o.symbol, o.open_time, o.open, o.high, o.low, o.close, o.volume, o.quote_volume,
                 o.trade_count, o.taker_buy_volume, o.taker_buy_quote_volume,
                 o.first_trade_id, o.last_trade_id, o.status, o.source, o.source_rank, o.evidence_at,
-                CASE WHEN o.source IN ('stream', 'folded') THEN coalesce(o.last_trade_id, 0) END,
+                CASE WHEN o.source IN ('stream', 'trades') THEN coalesce(o.last_trade_id, 0) END,
                 moment
-            FROM pg_temp.offered AS o
+            FROM pg_temp.candidates AS o
             ORDER BY
                 o.symbol, o.open_time,
                 o.source_rank DESC,
                 coalesce(o.evidence_at, '-infinity') DESC,
-                CASE WHEN o.source IN ('stream', 'folded') THEN o.trade_count ELSE 0 END DESC,
-                CASE WHEN o.source IN ('stream', 'folded') THEN coalesce(o.last_trade_id, 0) ELSE 0 END DESC,
+                CASE WHEN o.source IN ('stream', 'trades') THEN o.trade_count ELSE 0 END DESC,
+                CASE WHEN o.source IN ('stream', 'trades') THEN coalesce(o.last_trade_id, 0) ELSE 0 END DESC,
                 o.open DESC, o.high DESC, o.low DESC, o.close DESC, o.volume DESC,
                 o.quote_volume DESC, o.trade_count DESC, o.taker_buy_volume DESC,
                 o.taker_buy_quote_volume DESC, o.source DESC
@@ -187,13 +187,13 @@ BEGIN
                 AND (
                     excluded.source_rank,
                     coalesce(excluded.evidence_at, '-infinity'),
-                    CASE WHEN excluded.source IN ('stream', 'folded') THEN excluded.trade_count ELSE 0 END,
+                    CASE WHEN excluded.source IN ('stream', 'trades') THEN excluded.trade_count ELSE 0 END,
                     coalesce(excluded.evidence_last_trade_id, 0),
                     excluded.source
                 ) > (
                     c.source_rank,
                     coalesce(c.evidence_at, '-infinity'),
-                    CASE WHEN c.source IN ('stream', 'folded') THEN c.trade_count ELSE 0 END,
+                    CASE WHEN c.source IN ('stream', 'trades') THEN c.trade_count ELSE 0 END,
                     coalesce(c.evidence_last_trade_id, 0),
                     c.source
                 )
@@ -207,7 +207,7 @@ BEGIN
         INTO n_late, n_confirmed
         FROM written AS w;
         n_inserted := n_inserted + n_late;
-        n_open := n_open - ops.forget_known_offers(first_time, last_time);
+        n_open := n_open - ops.discard_known_candidates(first_time, last_time);
     END IF;
 
     IF n_open > 0 THEN
@@ -217,17 +217,17 @@ BEGIN
         WITH candidates AS (
             SELECT
                 o.*,
-                CASE WHEN o.source IN ('stream', 'folded') THEN coalesce(o.last_trade_id, 0) END
+                CASE WHEN o.source IN ('stream', 'trades') THEN coalesce(o.last_trade_id, 0) END
                     AS evidence_last_trade_id,
                 NULL::timestamptz AS stored_since
-            FROM pg_temp.offered AS o
+            FROM pg_temp.candidates AS o
             UNION ALL
             SELECT
                 c.symbol, c.open_time, c.open, c.high, c.low, c.close, c.volume, c.quote_volume,
                 c.trade_count, c.taker_buy_volume, c.taker_buy_quote_volume,
                 c.first_trade_id, c.last_trade_id, c.status, c.source, c.source_rank,
                 c.evidence_at, c.evidence_last_trade_id, c.updated_at
-            FROM (SELECT DISTINCT o.symbol, o.open_time FROM pg_temp.offered AS o) AS k
+            FROM (SELECT DISTINCT o.symbol, o.open_time FROM pg_temp.candidates AS o) AS k
             CROSS JOIN LATERAL (
                 SELECT * FROM market.candles_1m AS s
                 WHERE
@@ -246,7 +246,7 @@ BEGIN
                     ORDER BY
                         k.source_rank DESC,
                         coalesce(k.evidence_at, '-infinity') DESC,
-                        CASE WHEN k.source IN ('stream', 'folded') THEN k.trade_count ELSE 0 END DESC,
+                        CASE WHEN k.source IN ('stream', 'trades') THEN k.trade_count ELSE 0 END DESC,
                         coalesce(k.evidence_last_trade_id, 0) DESC,
                         k.open DESC, k.high DESC, k.low DESC, k.close DESC, k.volume DESC,
                         k.quote_volume DESC, k.trade_count DESC, k.taker_buy_volume DESC,
@@ -362,7 +362,7 @@ BEGIN
                 loser_source, loser_status, loser_evidence_at,
                 loser_open, loser_high, loser_low, loser_close, loser_volume, loser_quote_volume,
                 loser_trade_count, loser_taker_buy_volume, loser_taker_buy_quote_volume,
-                loser_first_trade_id, loser_last_trade_id, believed
+                loser_first_trade_id, loser_last_trade_id, stored_during
             )
             SELECT
                 j.symbol, j.open_time, moment,
@@ -383,7 +383,7 @@ BEGIN
                 j.open, j.high, j.low, j.close, j.volume, j.quote_volume,
                 j.trade_count, j.taker_buy_volume, j.taker_buy_quote_volume
             ORDER BY j.symbol, j.open_time
-            ON CONFLICT ON CONSTRAINT discrepancies_each_loser_once DO UPDATE SET
+            ON CONFLICT ON CONSTRAINT discrepancies_one_row_per_loser DO UPDATE SET
                 loser_evidence_at = greatest(d.loser_evidence_at, excluded.loser_evidence_at),
                 loser_first_trade_id = CASE
                     WHEN (coalesce(excluded.loser_last_trade_id, -1), coalesce(excluded.loser_first_trade_id, -1))
@@ -397,13 +397,13 @@ BEGIN
                         THEN excluded.loser_last_trade_id
                     ELSE d.loser_last_trade_id
                 END,
-                believed = d.believed + excluded.believed
+                stored_during = d.stored_during + excluded.stored_during
             WHERE
                 coalesce(excluded.loser_evidence_at, '-infinity')
                 > coalesce(d.loser_evidence_at, '-infinity')
                 OR (coalesce(excluded.loser_last_trade_id, -1), coalesce(excluded.loser_first_trade_id, -1))
                 > (coalesce(d.loser_last_trade_id, -1), coalesce(d.loser_first_trade_id, -1))
-                OR NOT excluded.believed <@ d.believed
+                OR NOT excluded.stored_during <@ d.stored_during
             RETURNING (d.xmax = 0) AS is_new
         )
 
@@ -423,12 +423,12 @@ BEGIN
         n_offered - n_inserted - n_changed - n_confirmed, n_discrepancies;
 END
 $$;
-COMMENT ON FUNCTION ops.merge_offered() IS
-'Merges the rows of the temporary table "offered" (LIKE ops.offered_candles) into market.candles_1m and returns counts; it consumes rows of "offered". Read committed isolation.';
+COMMENT ON FUNCTION ops.merge_candidates() IS
+'Merges the rows of the temporary table "candidates" (LIKE ops.candle_candidates) into market.candles_1m and returns counts; it consumes rows of "offered". Read committed isolation.';
 
 -- In the order in which open candles are written, as the merge locks in that of settled ones: two
 -- streamers of the same symbols would lock each other out at a minute's end.
-CREATE OR REPLACE FUNCTION ops.settle_candles(
+CREATE OR REPLACE FUNCTION ops.store_candles(
     symbols text [], open_times timestamptz [],
     opens numeric [], highs numeric [], lows numeric [], closes numeric [],
     volumes numeric [], quote_volumes numeric [], trade_counts bigint [],
@@ -446,9 +446,9 @@ SET client_min_messages = warning
 SET jit = off
 AS $$
 BEGIN
-    CREATE TEMPORARY TABLE IF NOT EXISTS offered (LIKE ops.offered_candles) ON COMMIT DELETE ROWS;
-    DELETE FROM pg_temp.offered; -- of an earlier merge in the caller's transaction
-    INSERT INTO pg_temp.offered (
+    CREATE TEMPORARY TABLE IF NOT EXISTS candidates (LIKE ops.candle_candidates) ON COMMIT DELETE ROWS;
+    DELETE FROM pg_temp.candidates; -- of an earlier merge in the caller's transaction
+    INSERT INTO pg_temp.candidates (
         symbol, open_time, open, high, low, close, volume, quote_volume, trade_count,
         taker_buy_volume, taker_buy_quote_volume, first_trade_id, last_trade_id,
         status, source, source_rank, evidence_at
@@ -458,7 +458,7 @@ BEGIN
         taker_buy_volumes, taker_buy_quote_volumes, first_trade_ids, last_trade_ids,
         statuses, sources, source_ranks, evidence_times
     ) AS r;
-    RETURN QUERY SELECT * FROM ops.merge_offered();
+    RETURN QUERY SELECT * FROM ops.merge_candidates();
     PERFORM FROM market.live_candles AS l
     INNER JOIN unnest(symbols, open_times) AS k (symbol, open_time)
         ON l.symbol = k.symbol AND l.open_time = k.open_time
@@ -469,5 +469,5 @@ BEGIN
     WHERE l.symbol = k.symbol AND l.open_time = k.open_time;
 END
 $$;
-COMMENT ON FUNCTION ops.settle_candles IS
-'Merges candles, given as columns, into market.candles_1m as ops.merge_offered() does, and removes their minutes from market.live_candles.';
+COMMENT ON FUNCTION ops.store_candles IS
+'Merges candles, given as columns, into market.candles_1m as ops.merge_candidates() does, and removes their minutes from market.live_candles.';

@@ -3,8 +3,8 @@
 CREATE OR REPLACE FUNCTION ops.suspected_outages(
     from_time timestamptz,
     to_time timestamptz,
-    least_symbols integer DEFAULT 2,
-    least_minutes integer DEFAULT 2
+    min_symbols integer DEFAULT 2,
+    min_minutes integer DEFAULT 2
 )
 RETURNS TABLE (minutes tstzrange, symbols integer)
 LANGUAGE sql STABLE
@@ -18,7 +18,7 @@ AS $$
         ) AS c
         WHERE market.market_of(s) = 'um'
         GROUP BY c.open_time
-        HAVING count(*) >= least_symbols AND max(c.trade_count) = 0
+        HAVING count(*) >= min_symbols AND max(c.trade_count) = 0
     ),
 
     -- Minutes that follow each other are as far from their number as the first of them.
@@ -35,7 +35,7 @@ AS $$
         min(r.symbols)
     FROM numbered AS r
     GROUP BY r.run
-    HAVING count(*) >= least_minutes
+    HAVING count(*) >= min_minutes
     ORDER BY 1
 $$;
 COMMENT ON FUNCTION ops.suspected_outages IS

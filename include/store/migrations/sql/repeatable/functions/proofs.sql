@@ -4,7 +4,7 @@
 -- One pass over the rows of a symbol: a view could not keep its window functions to the range.
 -- Trades are counted on from the last row that has ids, so that rows without any (REST, dumps)
 -- are proven by the next one that has.
-CREATE OR REPLACE FUNCTION ops.candle_proofs(
+CREATE OR REPLACE FUNCTION ops.candle_evidence(
     of_symbol text, from_time timestamptz, to_time timestamptz
 )
 RETURNS TABLE (
@@ -80,9 +80,9 @@ AS $$
             r.*,
             CASE
                 WHEN r.trade_count = 0 THEN 'silent'
-                WHEN r.first_trade_id IS NULL OR r.last_trade_id IS NULL THEN 'untold'
-                WHEN r.span_of_ids < r.trade_count THEN 'miscounts'
-                WHEN r.span_of_ids > r.trade_count AND NOT r.skips_by_design THEN 'miscounts'
+                WHEN r.first_trade_id IS NULL OR r.last_trade_id IS NULL THEN 'no_ids'
+                WHEN r.span_of_ids < r.trade_count THEN 'count_mismatch'
+                WHEN r.span_of_ids > r.trade_count AND NOT r.skips_by_design THEN 'count_mismatch'
                 WHEN r.expected IS NULL THEN 'first'
                 WHEN r.first_trade_id = r.expected THEN 'follows'
                 WHEN r.first_trade_id < r.expected THEN 'overlaps'
@@ -148,7 +148,7 @@ AS $$
         r.last_trade_id,
         r.expected,
         r.continuity,
-        r.continuity IN ('skips', 'overlaps', 'miscounts'),
+        r.continuity IN ('skips', 'overlaps', 'count_mismatch'),
         CASE WHEN r.previous_time < r.open_time - interval '1 minute'
             THEN (
                 SELECT coalesce(sum(extract(epoch FROM upper(h.span) - lower(h.span)) / 60), 0)
@@ -169,5 +169,5 @@ AS $$
     LEFT JOIN differing AS d ON r.open_time = d.open_time
     ORDER BY r.open_time
 $$;
-COMMENT ON FUNCTION ops.candle_proofs(text, timestamptz, timestamptz) IS
+COMMENT ON FUNCTION ops.candle_evidence(text, timestamptz, timestamptz) IS
 'For each candle of a symbol in a range: who confirmed it, whether its trade ids follow those of its predecessor, and how many minutes are missing before it.';

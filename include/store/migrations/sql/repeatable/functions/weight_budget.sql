@@ -1,7 +1,7 @@
 -- The request-weight budget of a host, shared by every process: one row, one lock, windows of the
 -- exchange (the clock's minute, UTC). Call it in a transaction of its own: the lock lasts as long.
 
-CREATE OR REPLACE FUNCTION ops.take_weight(
+CREATE OR REPLACE FUNCTION ops.acquire_weight(
     budget_host text, weight integer, weight_limit integer DEFAULT 4500,
     OUT granted boolean, OUT used integer, OUT wait_ms integer, OUT granted_window timestamptz
 )
@@ -43,7 +43,7 @@ BEGIN
     WHERE b.host = budget_host;
 END
 $$;
-COMMENT ON FUNCTION ops.take_weight(text, integer, integer) IS
+COMMENT ON FUNCTION ops.acquire_weight(text, integer, integer) IS
 'Takes request weight from the host''s budget of this clock minute, or says how long to wait.';
 
 -- A header tells of the minute that its request was granted in: neither of a later one nor, after
