@@ -1,1 +1,1 @@
-"""A local Binance over one deterministic market; imports nothing of the rooms it tests."""
+"""A local Binance over one deterministic market. Imports nothing of the code it tests."""

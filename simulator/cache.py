@@ -1,4 +1,4 @@
-"""A bounded cache between threads."""
+"""A bounded cache that threads may share."""
 
 import threading
 from collections import OrderedDict
@@ -12,13 +12,14 @@ Value = TypeVar("Value")
 
 
 class BoundedCache(Generic[Key, Value]):
-    """Least recently used values, at most `size`; safe between threads.
+    """Keeps the most recently used values, at most `size`. Safe between threads.
 
     Args:
-        size: number of values, or their weight in total; the last value is kept in any case.
-        weigh: how much a value counts, e.g. its bytes; 1 if None.
-        makes_once: threads that want the same value wait for the first; else it is at times made
-            twice.
+        size: maximum number of values, or their maximum total weight. The newest value always
+            stays.
+        weigh: weight of a value, for example its bytes; 1 if None.
+        makes_once: threads that need the same value wait for the first; otherwise two threads may
+            compute it twice.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class BoundedCache(Generic[Key, Value]):
         self._making = [threading.RLock() for _ in range(_LOCKS)] if makes_once else None
 
     def get(self, key: Key, make: Callable[[], Value]) -> Value:
-        """The value of `key`, made where it is missing."""
+        """Return the value of `key`, computing it if it is missing."""
         found = self._found(key)
         if found is not None:
             return found[0]

@@ -1,4 +1,4 @@
-"""The command line: `python -m simulator`; the same options as `candelabra simulate`."""
+"""The command line of `python -m simulator` and `candelabra simulate`."""
 
 import argparse
 import asyncio
@@ -32,7 +32,7 @@ def _moment(text: str) -> datetime:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no time; write 2026-01-31 or 2026-01-31T12:00:00+00:00"
+            f"{text!r} is not a time; use 2026-01-31 or 2026-01-31T12:00:00+00:00"
         ) from error
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
@@ -51,12 +51,12 @@ def _streams(text: str) -> tuple[str, ...]:
 
 def _unit_us(text: str) -> int:
     if text not in _UNITS_US:
-        raise argparse.ArgumentTypeError(f"{text!r} is no unit; write ms or us")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a unit; use ms or us")
     return _UNITS_US[text]
 
 
 def _speed(text: str) -> float | None:
-    """A multiple of the real or recorded pace; None for `max`."""
+    """Parse a multiple of the real or recorded pace; None for `max`."""
     if text == "max":
         return None
     try:
@@ -65,34 +65,34 @@ def _speed(text: str) -> float | None:
         speed = -1
     if not 0 <= speed < math.inf:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no speed; write 0 or a positive number, or max in a replay"
+            f"{text!r} is not a speed; use 0 or a positive number, or max in a replay"
         )
     return speed
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors in a line of their own: the usage of forty options would hide them."""
+    """Parser that prints errors without the usage: forty options would hide the message."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
 
 
-class _DefaultsThatSaySomething(argparse.ArgumentDefaultsHelpFormatter):
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default in (None, ()) else super()._get_help_string(action)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser; each option is a field of `SimulatorConfig`."""
+    """Build the parser. Each option is a field of `SimulatorConfig`."""
     defaults = SimulatorConfig()
     parser = _Parser(
         prog="simulator",
         description="A local Binance: WebSocket, REST and dump site over one deterministic market.",
-        formatter_class=_DefaultsThatSaySomething,
+        formatter_class=_HelpFormatter,
     )
     market = parser.add_argument_group("market")
     market.add_argument(
-        "--seed", type=int, default=defaults.seed, help="the market follows from it"
+        "--seed", type=int, default=defaults.seed, help="determines the whole market"
     )
     market.add_argument(
         "--symbols",
@@ -100,30 +100,30 @@ def build_parser() -> argparse.ArgumentParser:
         type=_symbols,
         metavar="A,B",
         default=defaults.spot_symbols,
-        help="spot listings",
+        help="spot symbols",
     )
     market.add_argument(
         "--um-symbols",
         type=_symbols,
         metavar="A,B",
         default=defaults.um_symbols,
-        help="USD-M listings",
+        help="USD-M symbols",
     )
     market.add_argument(
         "--generated-spot",
         type=int,
         default=0,
         metavar="N",
-        help="further spot listings SIM0001USDT …",
+        help="add N spot symbols SIM0001USDT …",
     )
     market.add_argument(
-        "--generated-um", type=int, default=0, metavar="N", help="further USD-M listings"
+        "--generated-um", type=int, default=0, metavar="N", help="add N USD-M symbols"
     )
     market.add_argument(
         "--start",
         type=_moment,
         metavar="TIME",
-        help="first minute of the history, UTC (default: three days ago)",
+        help="first minute of history, UTC (default: three days ago)",
     )
     clock = parser.add_argument_group("clock")
     clock.add_argument(
@@ -137,25 +137,25 @@ def build_parser() -> argparse.ArgumentParser:
         type=_speed,
         default="1",
         metavar="N|max",
-        help="simulated seconds per second; in a replay a multiple of the recorded "
-        "pace, or max: as fast as the reader takes",
+        help="simulated seconds per real second; in a replay a multiple of the recorded "
+        "pace, or max: as fast as the client reads",
     )
     network = parser.add_argument_group("network")
     network.add_argument("--host", default=defaults.host)
     for name in ("http", "spot-ws", "um-ws"):
         network.add_argument(
-            f"--{name}-port", type=int, default=0, metavar="PORT", help="0: the system chooses"
+            f"--{name}-port", type=int, default=0, metavar="PORT", help="0 lets the system choose"
         )
     limits = parser.add_argument_group("limits and delays")
     for option, text in (
-        ("spot_weight_limit", "request weight per clock minute, spot"),
-        ("um_weight_limit", "request weight per clock minute, USD-M"),
-        ("rest_kline_lag_ms", "REST klines leave out younger trades"),
-        ("rest_trade_lag_ms", "REST aggTrades leave out younger trades"),
-        ("daily_dump_delay_s", "publication of daily dumps after midnight"),
-        ("monthly_dump_delay_s", "publication of monthly dumps after the month"),
-        ("connects_in_5_minutes", "WebSocket connects of an address"),
-        ("connection_life_s", "WebSocket connections end after this simulated time"),
+        ("spot_weight_limit", "request weight per clock minute on spot"),
+        ("um_weight_limit", "request weight per clock minute on USD-M"),
+        ("rest_kline_lag_ms", "REST klines omit trades younger than N ms"),
+        ("rest_trade_lag_ms", "REST aggTrades omit trades younger than N ms"),
+        ("daily_dump_delay_s", "seconds from midnight to publication of daily dumps"),
+        ("monthly_dump_delay_s", "seconds from the end of a month to publication of its dumps"),
+        ("connects_in_5_minutes", "WebSocket connects per address in 5 minutes"),
+        ("connection_life_s", "WebSocket connections are closed after N simulated seconds"),
     ):
         default = getattr(defaults, option)
         limits.add_argument(
@@ -173,7 +173,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=(),
         metavar="FILE",
-        help="serve recorded frames instead",
+        help="serve recorded frames instead of the simulated market",
     )
     replay.add_argument(
         "--market",
@@ -186,14 +186,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--replay-start",
         choices=("subscription", "immediately"),
         default=defaults.replay_start,
-        help="when the replay begins",
+        help="when the replay starts",
     )
     replay.add_argument(
         "--replay-settle-s",
         type=float,
         default=defaults.replay_settle_s,
         metavar="N",
-        help="begin when no subscription was added for so long",
+        help="start once no subscription was added for N seconds",
     )
     replay.add_argument(
         "--replay-memory-mib",
@@ -201,14 +201,14 @@ def build_parser() -> argparse.ArgumentParser:
         type=lambda text: int(text) << 20,
         default=str(defaults.replay_memory_bytes >> 20),
         metavar="N",
-        help="frames held ready in memory for --speed max",
+        help="memory for encoded frames with --speed max",
     )
     _add_recording(parser)
     _add_faults(parser, defaults)
     parser.add_argument(
         "--log-level",
         choices=_LEVELS,
-        help="logs to stderr (default: warning; info in a replay)",
+        help="level of the logs on stderr (default: warning; info in a replay)",
     )
     return parser  # fmt: skip
 
@@ -220,7 +220,7 @@ def _add_recording(parser: argparse.ArgumentParser) -> None:
         dest="record_file",
         type=Path,
         metavar="FILE",
-        help="write frames of the simulated --market to FILE (.gz: gzipped), and end",
+        help="write frames of the simulated --market to FILE (.gz: gzipped), then exit",
     )
     record.add_argument(
         "--record-streams", type=_streams, metavar="A/B", default=(), help="e.g. btcusdt@aggTrade"
@@ -233,7 +233,7 @@ def _add_recording(parser: argparse.ArgumentParser) -> None:
         type=_unit_us,
         default="ms",
         metavar="ms|us",
-        help="unit of times in the frames (us: spot alone)",
+        help="unit of times in the frames (us: spot only)",
     )
 
 
@@ -244,13 +244,13 @@ def _add_faults(parser: argparse.ArgumentParser, defaults: SimulatorConfig) -> N
         dest="fault_file",
         type=Path,
         metavar="FILE",
-        help="a plan of what goes wrong and when (JSON)",
+        help="fault plan (JSON)",
     )
     faults.add_argument(
         "--fault-seed", type=int, metavar="N", help="draw a random plan from this seed"
     )
     for option, text in (
-        ("fault_rate_per_h", "random faults in a simulated hour"),
+        ("fault_rate_per_h", "random faults per simulated hour"),
         ("fault_span_h", "simulated hours that the random plan covers"),
     ):
         faults.add_argument(
@@ -266,18 +266,18 @@ def _add_faults(parser: argparse.ArgumentParser, defaults: SimulatorConfig) -> N
         metavar="A,B",
         default=(),
         help=f"kinds or groups to draw from; kinds: {', '.join(KINDS)}; groups: connection, "
-        "frame, market, rest, dump (default: all that leave the listings alone)",
+        "frame, market, rest, dump (default: all that keep the listed symbols)",
     )
     faults.add_argument(
         "--fault-export",
         type=Path,
         metavar="FILE",
-        help="write the plan to FILE, to be replayed with --faults",
+        help="write the plan to FILE, for --faults",
     )
 
 
 def parse_config(arguments: Sequence[str]) -> tuple[SimulatorConfig, str]:
-    """Configuration and log level of a command line; ends the program with a message on errors."""
+    """Return configuration and log level of a command line. Exits with a message on errors."""
     parser = build_parser()
     values = vars(parser.parse_args(arguments))
     log_level = values.pop("log_level") or ("info" if values["replay_files"] else "warning")
@@ -287,7 +287,7 @@ def parse_config(arguments: Sequence[str]) -> tuple[SimulatorConfig, str]:
         if values["replay_files"]:
             values["replay_speed"] = speed
         elif speed is None:
-            parser.error("--speed max goes with --replay; the market's clock needs a number")
+            parser.error("--speed max needs --replay; the simulated market needs a number")
         else:
             values["speed"] = speed
         if values["fault_seed"] is None:
@@ -300,17 +300,17 @@ def parse_config(arguments: Sequence[str]) -> tuple[SimulatorConfig, str]:
 def _refuse_idle_options(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
     for option in ("--fault-rate-per-h", "--fault-span-h"):
         if any(text.partition("=")[0] == option for text in arguments):
-            parser.error(f"{option} is of random faults, and without --fault-seed none is drawn")
+            parser.error(f"{option} applies to random faults; add --fault-seed to draw some")
 
 
 def _in_options(parser: argparse.ArgumentParser, message: str) -> str:
-    """A message about settings in the names that were typed."""
+    """Replace setting names in a message by option names."""
     names = {action.dest: action.option_strings[-1] for action in parser._actions if action.dest}
     return re.sub(r"\b[a-z]+(?:_[a-z0-9]+)+\b", lambda word: names.get(word[0], word[0]), message)
 
 
 def configure_logs(level: str) -> None:
-    """JSON lines to stderr; stdout holds the ready line alone."""
+    """Write JSON lines to stderr; stdout carries only the ready line."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -324,7 +324,7 @@ def configure_logs(level: str) -> None:
 
 
 async def serve(config: SimulatorConfig) -> None:
-    """Serves until SIGTERM or SIGINT; prints the ready line once the ports are open."""
+    """Serve until SIGTERM or SIGINT; print the ready line once the ports are open."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -345,9 +345,9 @@ async def serve(config: SimulatorConfig) -> None:
 
 
 def run(config: SimulatorConfig) -> int:
-    """Runs the simulator until it is told to end; exit code 2 if a port or file is not usable.
+    """Run the simulator until it is stopped, or write the requested recording.
 
-    With a file to record to, writes that and ends.
+    Returns 2 if a port or file is not usable.
     """
     try:
         if config.record_file is not None:
@@ -367,7 +367,7 @@ def _record(config: SimulatorConfig) -> int:
     try:
         recorded = record(config)
     except KeyboardInterrupt:
-        sys.stderr.write(f"simulator: ended early; {config.record_file} was not written\n")
+        sys.stderr.write(f"simulator: interrupted; {config.record_file} was not written\n")
         return 130
     sys.stdout.write(json.dumps({"event": "recorded", **asdict(recorded)}) + "\n")
     return 0

@@ -12,18 +12,18 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def to_us(moment: datetime) -> int:
-    """Microseconds since the epoch, exact; a time without a zone is taken as UTC."""
+    """Return microseconds since the epoch, exactly. A time without a zone is UTC."""
     aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
     return (aware - _EPOCH) // timedelta(microseconds=1)
 
 
 def from_us(time_us: int) -> datetime:
-    """The inverse of `to_us`, in UTC."""
+    """Return the UTC time of microseconds since the epoch."""
     return _EPOCH + timedelta(microseconds=time_us)
 
 
 def wall_now_us() -> int:
-    """The wall clock in microseconds since the epoch."""
+    """Return the wall clock in microseconds since the epoch."""
     return time.time_ns() // 1_000
 
 
@@ -31,8 +31,8 @@ class SimulatedClock:
     """Maps the machine's monotonic time to simulated time.
 
     Args:
-        start_us: simulated time at which the clock begins; the wall clock if None.
-        speed: simulated seconds per real second; 0 stands still.
+        start_us: simulated time at which the clock starts; the wall clock if None.
+        speed: simulated seconds per real second; 0 stops the clock.
     """
 
     def __init__(self, *, start_us: int | None = None, speed: float = 1.0) -> None:
@@ -43,19 +43,19 @@ class SimulatedClock:
         self._started_ns = time.monotonic_ns()
 
     def now_us(self) -> int:
-        """Simulated time, µs since the epoch; never goes back."""
+        """Return simulated time in µs since the epoch. Never goes back."""
         elapsed_us = (time.monotonic_ns() - self._started_ns) // 1_000
         if self.speed == 1.0:
             return self._start_us + elapsed_us
         return self._start_us + int(elapsed_us * self.speed)
 
     def real_seconds(self, span_us: int) -> float:
-        """How long a span of simulated time lasts in reality; infinite if the clock stands."""
+        """Return how long a span of simulated time takes; infinite if the clock is stopped."""
         if self.speed == 0:
             return math.inf
         return span_us / SECOND_US / self.speed
 
     def seconds_until(self, time_us: int) -> float:
-        """Real seconds until simulated time `time_us`; 0 if it is past."""
+        """Return real seconds until simulated time `time_us`; 0 if it has passed."""
         left_us = time_us - self.now_us()
         return 0.0 if left_us <= 0 else self.real_seconds(left_us)

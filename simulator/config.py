@@ -1,4 +1,4 @@
-"""The simulator's settings, one dataclass for command line, tests and embedding."""
+"""The simulator's settings: one dataclass for the command line, tests and embedding."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,40 +10,40 @@ from simulator.market.instruments import DEFAULT_SPOT, DEFAULT_UM, MarketName
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatorConfig:
-    """Everything that can be set; the defaults are the exchange's own figures.
+    """All settings. The defaults are the exchange's own figures.
 
     Attributes:
-        seed: the whole market follows from it.
-        spot_symbols, um_symbols: what is listed; any name that ends with a quote asset.
-        generated_spot, generated_um: further listings SIM0001USDT … on top.
-        start: first minute of the history, UTC; three days before the clock's start, at 00:00,
-            if None.
+        seed: determines the whole market.
+        spot_symbols, um_symbols: listed symbols; any name that ends with a quote asset.
+        generated_spot, generated_um: number of further symbols SIM0001USDT, SIM0002USDT and so on.
+        start: first minute of history, UTC; if None, 00:00 three days before the clock's start.
         clock_start: simulated time at start-up, UTC; the wall clock if None.
-        speed: simulated seconds per real second; 0 stands still.
+        speed: simulated seconds per real second; 0 stops the clock.
         http_port, spot_ws_port, um_ws_port: 0 lets the system choose.
         spot_weight_limit, um_weight_limit: request weight per clock minute and client address.
-        rest_kline_lag_ms: REST klines leave out trades younger than this.
-        rest_trade_lag_ms: as much for REST aggTrades.
+        rest_kline_lag_ms: REST klines omit trades younger than this.
+        rest_trade_lag_ms: REST aggTrades omit trades younger than this.
         daily_dump_delay_s, monthly_dump_delay_s: from the end of the period to publication.
         inbound_messages_per_s: 5 on spot and 10 on USD-M if None.
-        connects_in_5_minutes: WebSocket connects that an address may make in five minutes of the
-            exchange's time; the next is answered with 429.
+        connects_in_5_minutes: WebSocket connects allowed per address in five simulated minutes;
+            further ones get 429.
         connection_life_s: connections are closed after this simulated time.
-        write_buffer_bytes: a client that lags by more is dropped.
+        write_buffer_bytes: a client with more unread bytes is disconnected.
         replay_files: recordings to serve instead of the simulated market.
-        replay_speed: multiple of the recorded pace; None: as fast as the reader takes.
-        replay_start: begin with the first subscription, or at once.
-        replay_settle_s: after the first subscription, begin when none was added for so long.
-        replay_memory_bytes: frames held encoded for a replay as fast as the reader takes; those
-            beyond are read from the file again.
-        fault_file: a plan of what goes wrong and when (JSON); offsets count from the clock's start.
-        fault_seed: draw a random plan from this seed on top.
-        fault_rate_per_h, fault_span_h: faults in a simulated hour of it, and hours it covers.
-        fault_kinds: kinds or groups it draws from; all that leave the listings alone if empty.
-        fault_export: write the whole plan to this file at start-up.
-        record_file: write a recording of the simulated market (`replay_market`) here, and end.
-        record_streams, record_from, record_until: what of it; the last moment is left out.
-        record_unit_us: unit of times in the frames, 1000 or (spot alone) 1.
+        replay_speed: multiple of the recorded pace; None: as fast as the client reads.
+        replay_start: start with the first subscription, or immediately.
+        replay_settle_s: after the first subscription, start once none was added for this long.
+        replay_memory_bytes: encoded frames held in memory for a replay at full speed; the rest is
+            read from the file while it plays.
+        fault_file: a fault plan (JSON); offsets count from the clock's start.
+        fault_seed: add a random plan drawn from this seed.
+        fault_rate_per_h, fault_span_h: random faults per simulated hour, and the hours they cover.
+        fault_kinds: kinds or groups to draw from; if empty, all that keep the listed symbols.
+        fault_export: write the complete plan to this file at start-up.
+        record_file: write a recording of the simulated market (`replay_market`) here, then exit.
+        record_streams, record_from, record_until: streams and period to record; the end is
+            exclusive.
+        record_unit_us: unit of times in the frames: 1000, or 1 on spot.
     """
 
     seed: int = 1
@@ -131,7 +131,7 @@ class SimulatorConfig:
         if self.fault_seed is None and self.fault_kinds:
             raise ValueError(
                 f"fault_kinds is {', '.join(self.fault_kinds)}, but without fault_seed no fault is "
-                "drawn; give fault_seed as well"
+                "drawn; set fault_seed as well"
             )
 
     def _check_recording(self) -> None:
@@ -142,11 +142,11 @@ class SimulatorConfig:
             )
         if self.record_file is not None and (self.fault_file or self.fault_seed is not None):
             raise ValueError(
-                "record_file goes with no fault_file and no fault_seed: a recording is of the "
-                "undisturbed market; plan faults when it is served"
+                "record_file excludes fault_file and fault_seed: a recording has no faults; add "
+                "faults when you replay it"
             )
         if self.record_unit_us not in ((1, 1_000) if self.replay_market == "spot" else (1_000,)):
             raise ValueError(
-                f"record_unit_us is {self.record_unit_us} µs; it must be 1000 (ms), or 1 where the "
-                "market is spot: USD-M has times in ms alone"
+                f"record_unit_us is {self.record_unit_us} µs; it must be 1000 (ms), or 1 on spot: "
+                "times of USD-M are always in ms"
             )

@@ -46,7 +46,7 @@ _DEFAULT_HISTORY_US = 3 * DAY_US
 
 @dataclass(frozen=True, slots=True)
 class ExchangeUrls:
-    """Where everything is; the three HTTP URLs are the same server."""
+    """Addresses of all services. The HTTP URLs are one server."""
 
     spot_ws_url: str
     um_ws_url: str
@@ -57,29 +57,29 @@ class ExchangeUrls:
 
 
 class FrameSender(Protocol):
-    """What sends the frames of a market: the schedule of the simulated one, or a replay."""
+    """Sends the frames of a market: a scheduler of the simulated market, or a replay."""
 
     hub: FrameHub
 
     async def run(self) -> None:
-        """Runs until it is cancelled."""
+        """Run until cancelled."""
 
 
 class Exchange:
-    """A local exchange in this event loop.
+    """A local exchange in the running event loop.
 
-    `async with Exchange(config) as exchange:` gives the URLs as `exchange.spot_ws_url`,
-    `exchange.spot_rest_url`, `exchange.um_ws_url`, `exchange.um_rest_url`, `exchange.dump_url`
-    and `exchange.control_url`.
+    `async with Exchange(config) as exchange:` provides the URLs as `exchange.spot_ws_url`,
+    `exchange.spot_rest_url`, `exchange.um_ws_url`, `exchange.um_rest_url`, `exchange.dump_url` and
+    `exchange.control_url`.
 
     Attributes:
         clock: the exchange's clock.
         replay: the replay, if there is one.
         markets: the simulated markets by name (`spot`, `um`); empty in a replay.
-        stream_servers: WebSocket stream_servers by market.
-        rest_faults, dump_faults: what goes wrong with REST and with dumps, rule by rule.
-        site: the dump site, once it has started; there is none in a replay.
-        faults: what goes wrong, and when: `faults.add({"kind": "cut", "at": "+5s"})`.
+        stream_servers: WebSocket servers by market.
+        rest_faults, dump_faults: fault rules of REST and of the dump site.
+        site: the dump site; set after start, never in a replay.
+        faults: scheduled faults: `faults.add({"kind": "cut", "at": "+5s"})`.
     """
 
     spot_ws_url: str
@@ -134,7 +134,7 @@ class Exchange:
             start_us = (self.clock.now_us() - _DEFAULT_HISTORY_US) // DAY_US * DAY_US
         if start_us >= self.clock.now_us():
             raise ValueError(
-                f"start is {from_us(start_us).isoformat()}; it must lie before the clock's time, "
+                f"start is {from_us(start_us).isoformat()}; it must be before the clock's time, "
                 f"which is {from_us(self.clock.now_us()).isoformat(timespec='seconds')}"
             )
         listings = {
@@ -165,7 +165,7 @@ class Exchange:
             self.stream_servers[name] = StreamServer(name, scheduler.hub, self.clock, config)
 
     def _prepare_replay(self) -> None:
-        """The recording's market is replayed; the other one has no listings."""
+        """Set up the recorded market; the other market has no symbols."""
         config = self.config
         recording = scan_recording(
             config.replay_files,
@@ -215,7 +215,7 @@ class Exchange:
 
     @property
     def urls(self) -> ExchangeUrls:
-        """All URLs; known once it has started."""
+        """All URLs; available after start."""
         return ExchangeUrls(
             self.spot_ws_url,
             self.um_ws_url,
@@ -226,7 +226,7 @@ class Exchange:
         )
 
     async def start(self) -> None:
-        """Binds the ports and begins to serve.
+        """Bind the ports and start serving.
 
         Raises:
             PortTakenError: a port is in use.
@@ -251,7 +251,7 @@ class Exchange:
         self._log.info("simulator_started", **asdict(self.urls))
 
     def _note_failure(self, task: asyncio.Task[None]) -> None:
-        """Senders run until they are cancelled; anything else is a fault that must be seen."""
+        """Log a sender that ended although nobody cancelled it."""
         if not task.cancelled():
             self._log.error("sender_failed", exc_info=task.exception())
 
@@ -308,14 +308,14 @@ class Exchange:
         return routes + ControlApi(self._venues, self.stream_servers, self.replay).routes()
 
     async def wait(self) -> None:
-        """Returns only when a part of the simulator fails, with its exception."""
+        """Return only when a part of the simulator fails, with its exception."""
         parts = [*self._sending, *([self._serving] if self._serving is not None else [])]
         done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
 
     async def stop(self) -> None:
-        """Closes everything, within two seconds."""
+        """Close everything within two seconds."""
         for stream_server in self.stream_servers.values():
             for connection in list(stream_server.connections):
                 connection.close(1001, "simulator ends")
@@ -340,9 +340,9 @@ class Exchange:
 
 
 class ExchangeThread:
-    """An `Exchange` in a thread of its own, for synchronous callers.
+    """An `Exchange` in its own thread, for synchronous callers.
 
-    `with ExchangeThread(config) as exchange:` offers the same URLs and attributes.
+    `with ExchangeThread(config) as exchange:` provides the same URLs and attributes.
     """
 
     def __init__(self, config: SimulatorConfig | None = None) -> None:
@@ -377,11 +377,11 @@ class ExchangeThread:
             self._loop.close()
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Runs a coroutine in the simulator's loop and returns its result."""
+        """Run a coroutine in the simulator's loop and return its result."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(_START_TIMEOUT_S)
 
     def call(self, function: Any, *args: Any) -> Any:
-        """Calls a function in the simulator's loop, e.g. `call(stream_server.cut)`."""
+        """Call a function in the simulator's loop, e.g. `call(server.cut)`."""
 
         async def called() -> Any:
             return function(*args)
@@ -389,5 +389,4 @@ class ExchangeThread:
         return self.run(called())
 
     def __getattr__(self, name: str) -> Any:
-        # URLs and parts are the exchange's
         return getattr(self.exchange, name)

@@ -1,4 +1,4 @@
-"""The simulator's own stream_servers under `/sim`, as Starlette routes."""
+"""The control API under `/sim`, as Starlette routes."""
 
 import asyncio
 import math
@@ -27,11 +27,11 @@ _BOOK_PARAMETERS = ("market", "symbol", "updateId")
 
 
 class ControlApi:
-    """`/sim/…`: clock, oracle, and faults on demand.
+    """`/sim/…`: clock, oracle, and connection faults on demand.
 
     Args:
         venues: markets by name.
-        stream_servers: WebSocket stream_servers by market.
+        stream_servers: WebSocket servers by market.
         replay: the replay that is served, if any.
     """
 
@@ -46,7 +46,7 @@ class ControlApi:
         self._stream_servers = stream_servers
 
     def routes(self) -> list[Route]:
-        """All control stream_servers."""
+        """Return all control routes."""
         return [
             Route("/sim/clock", self._clock, methods=["GET"]),
             Route("/sim/klines", self._klines, methods=["GET"]),
@@ -69,7 +69,7 @@ class ControlApi:
     async def _answer(
         self, request: Request, tell: Callable[[QueryParameters], Any], known: tuple[str, ...]
     ) -> Response:
-        """An answer of the oracle, or what is wrong with the question."""
+        """Answer an oracle request, or explain what is wrong with its parameters."""
         try:
             params = QueryParameters(request.query_params, known, is_strict=True)
             return _json(await asyncio.to_thread(tell, params))
@@ -89,7 +89,7 @@ class ControlApi:
         return await self._answer(request, self._true_klines, _ORACLE_PARAMETERS)
 
     def _true_klines(self, params: QueryParameters) -> Any:
-        """All candles, in the exchange's text."""
+        """Return all klines, in the exchange's text."""
         venue = self._venue(params)
         query = KlineQuery(
             symbol=params.required("symbol"),
@@ -104,7 +104,7 @@ class ControlApi:
         return await self._answer(request, self._book, _BOOK_PARAMETERS)
 
     def _book(self, params: QueryParameters) -> Any:
-        """All levels at an update id, or now."""
+        """Return all levels at an update id, or now."""
         venue = self._venue(params)
         if not isinstance(venue, MarketVenue):
             raise UnavailableError("a recording has no order book")
@@ -113,7 +113,7 @@ class ControlApi:
         latest = book.update_id(book.step_at(venue.now_us()))
         update_id = params.integer("updateId")
         if update_id is not None and update_id > latest:
-            raise ApiError(-1100, f"updateId is {update_id}; the book has come to {latest}")
+            raise ApiError(-1100, f"updateId is {update_id}; the latest is {latest}")
         return depth_at(venue.market, symbol, latest if update_id is None else update_id)
 
     def _chosen(self, request: Request) -> list[StreamServer]:
@@ -163,7 +163,7 @@ class ControlApi:
     async def _shutdown(self, request: Request) -> Response:
         return self._done(
             request,
-            "told",
+            "announced",
             lambda server, seconds: server.announce_shutdown(
                 _GRACE_S if seconds is None else seconds
             ),

@@ -1,4 +1,4 @@
-"""`/sim/faults`: the control endpoint of the fault engine."""
+"""`/sim/faults`: add, list and remove faults."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ _MAX_BODY_BYTES = 4 << 20
 
 
 def fault_routes(engine: FaultEngine) -> list[Route]:
-    """POST a plan, GET what there is, DELETE one entry; GET `/sim/faults/plan` for a file."""
+    """POST a plan, GET all faults, DELETE one; GET `/sim/faults/plan` returns a plan file."""
 
     async def post(request: Request) -> Response:
         body = bytearray()

@@ -1,4 +1,4 @@
-"""What is in a dump file: the CSV of its rows, the zip around it, and rows altered on purpose."""
+"""Contents of a dump file: the CSV of its rows, the zip around it, and altered rows."""
 
 import hashlib
 import io
@@ -25,8 +25,8 @@ _UM_HEADERS = {
     b"is_buyer_maker\n",
     "trades": b"id,price,qty,quote_qty,time,is_buyer_maker\n",
 }
-_ZIP_TIME = (2024, 1, 1, 0, 0, 0)  # fixed, so that the bytes are
-_ZIP_LEVEL = 1  # a month of trades is hundreds of MB, and nobody keeps these files
+_ZIP_TIME = (2024, 1, 1, 0, 0, 0)  # fixed, so that equal contents give equal bytes
+_ZIP_LEVEL = 1  # fast: a month of trades is hundreds of MB, and zips are not kept
 _STEPS_US = {"1s": SECOND_US, "1m": MINUTE_US}
 
 RowChange = AlterRows | DropRows
@@ -38,7 +38,7 @@ class PublishedFile:
 
     Attributes:
         start_us, end_us: the period, end exclusive.
-        published_us: from when on it is there.
+        published_us: time of publication.
     """
 
     market: MarketName
@@ -58,12 +58,12 @@ class PublishedFile:
 
 @dataclass(frozen=True, slots=True)
 class AlteredRow:
-    """A row of a file that is not what happened.
+    """A row of a file that differs from the truth.
 
     Attributes:
         key: first column: open time or id, as printed.
-        true: the line as it should be.
-        served: the line that the file has; None where it is missing.
+        true: the correct line.
+        served: the line in the file; None if it is missing.
     """
 
     key: str
@@ -82,7 +82,7 @@ class ZippedFile:
 def make_zip(
     market: SimulatedMarket, file: PublishedFile, changes: tuple[RowChange, ...] = ()
 ) -> ZippedFile:
-    """The zip of a file; the same bytes each time."""
+    """Return the zip of a file. Equal arguments give equal bytes."""
     buffer = io.BytesIO()
     entry = zipfile.ZipInfo(f"{file.stem}.csv", date_time=_ZIP_TIME)
     entry.compress_type = zipfile.ZIP_DEFLATED
@@ -100,7 +100,7 @@ def make_zip(
 def csv_chunks(
     market: SimulatedMarket, file: PublishedFile, changes: tuple[RowChange, ...] = ()
 ) -> Iterator[bytes]:
-    """The CSV in pieces of whole lines: the header, then a day of trades or a file of klines."""
+    """Yield the CSV in whole lines: the header, then a day of trades or a file of klines."""
     if file.market == "um":
         yield _UM_HEADERS[file.kind]
     if not changes:
@@ -113,7 +113,7 @@ def csv_chunks(
 def altered_rows(
     market: SimulatedMarket, file: PublishedFile, changes: tuple[RowChange, ...]
 ) -> list[AlteredRow]:
-    """The rows that `changes` make differ from the truth, in order."""
+    """Return the rows that `changes` make differ from the truth, in order."""
     lines = b"".join(_rows(market, file)).decode().splitlines()
     served = {line.partition(",")[0]: line for line in _changed(lines, file, changes)}
     found = []
@@ -170,7 +170,7 @@ def _changed(lines: list[str], file: PublishedFile, changes: Iterable[RowChange]
 
 
 def _altered(lines: list[str], file: PublishedFile, wanted: int) -> list[str]:
-    """The lines with a greater volume in some of them, which follow from the path."""
+    """Increase the volume in some lines; which ones follows from the path."""
     changed = list(lines)
     key = derive_key(0, file.path, "altered")
     picked: set[int] = set()
@@ -184,7 +184,7 @@ def _altered(lines: list[str], file: PublishedFile, wanted: int) -> list[str]:
 
 
 def _alter_kline(fields: list[str]) -> str:
-    """One more trade at the close, by a taker that sold."""
+    """Add a trade at the close, by a selling taker."""
     fields[7] = _plus(fields[7], Decimal(fields[4]) * _unit(fields[5]))
     fields[5] = _plus(fields[5], _unit(fields[5]))
     fields[8] = str(int(fields[8]) + 1)
@@ -192,13 +192,13 @@ def _alter_kline(fields: list[str]) -> str:
 
 
 def _alter_agg_trade(fields: list[str]) -> str:
-    """A greater quantity."""
+    """Increase the quantity."""
     fields[2] = _plus(fields[2], _unit(fields[2]))
     return ",".join(fields)
 
 
 def _alter_trade(fields: list[str]) -> str:
-    """A greater quantity, with its quote amount."""
+    """Increase the quantity and the quote amount."""
     fields[3] = _plus(fields[3], Decimal(fields[1]) * _unit(fields[2]))
     fields[2] = _plus(fields[2], _unit(fields[2]))
     return ",".join(fields)
@@ -212,11 +212,11 @@ _ALTERATIONS = {
 
 
 def _unit(text: str) -> Decimal:
-    """One, which is a multiple of every step, as a decimal of the text's kind."""
+    """Return 1, which is a multiple of every step, with the decimals of the text."""
     return Decimal(1).quantize(Decimal(text))
 
 
 def _plus(text: str, more: Decimal) -> str:
-    """The sum, with as many decimals as before."""
+    """Return the sum with the same number of decimals."""
     value = Decimal(text)
     return format((value + more).quantize(value), "f")

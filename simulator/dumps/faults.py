@@ -1,8 +1,7 @@
-"""Faults of the dump site: which files go wrong, and how.
+"""Faults of the dump site: which files are wrong, and how.
 
-`DumpFaults` is a switchboard: rules are added and removed while the site is served, by a fault
-plan or by a test. Each rule names the paths that it concerns by a glob and one effect. What is
-altered follows from the path alone, so it is the same each time.
+A fault plan or a test adds and removes rules while the site is served. Each rule has a glob over
+paths and one effect. Alterations depend only on the path, so they are the same each time.
 """
 
 from dataclasses import dataclass
@@ -20,10 +19,9 @@ from simulator.http.fault_rules import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlterRows:
-    """Some rows tell another volume (and count) than the truth; the checksum fits.
+    """Some rows have another volume (and count) than the truth; the checksum matches.
 
-    `DumpSite.altered_rows` says which. On monthly files this is a month that differs from its
-    days.
+    `SimulatedDumpSite.altered_rows` lists them. On monthly files, the month differs from its days.
     """
 
     rows: int = 3
@@ -34,7 +32,7 @@ class AlterRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DropRows:
-    """The last rows are missing, as in a truncated day; the checksum fits."""
+    """The last rows are missing, as in a truncated day; the checksum matches."""
 
     rows: int = 60
 
@@ -44,12 +42,12 @@ class DropRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReissueFile:
-    """The file is published again at a moment of the exchange's time, with other contents.
+    """The file is published again at a simulated time, with other contents.
 
     Attributes:
-        at_us: from when on the second issue is served; it is that one's LastModified.
+        at_us: time of the second issue, and its LastModified.
         change: how the wrong issue differs from the truth.
-        is_repair: the first issue is the wrong one; else the second.
+        is_repair: the first issue is the wrong one; otherwise the second.
     """
 
     at_us: int
@@ -59,7 +57,7 @@ class ReissueFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorruptZip:
-    """Bytes within the zip are flipped; the checksum is that of the good file unless it fits."""
+    """Bytes within the zip are flipped; the checksum is the good file's unless `checksum_fits`."""
 
     flips: int = 16
     checksum_fits: bool = False
@@ -70,7 +68,7 @@ class CorruptZip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TruncateZip:
-    """The zip ends early; the checksum is that of the whole file unless it fits."""
+    """The zip ends early; the checksum is the whole file's unless `checksum_fits`."""
 
     keep_percent: int = 60
     checksum_fits: bool = False
@@ -81,7 +79,7 @@ class TruncateZip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StaleChecksum:
-    """The CHECKSUM file is of an earlier issue; the zip is good."""
+    """The CHECKSUM file belongs to an earlier issue; the zip is good."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +94,7 @@ class MissingFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatePublication:
-    """Published so much later than it would have been, in the exchange's time."""
+    """The file is published later than usual, in simulated time."""
 
     delay_us: int
 
@@ -116,7 +114,7 @@ class SlowDownload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AbortDownload:
-    """The connection breaks within the zip."""
+    """The connection is reset within the zip."""
 
     keep_percent: int = 50
 
@@ -136,7 +134,7 @@ class RefuseFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefuseListing:
-    """Listings answer with an error status; the glob is held against the prefix asked for."""
+    """Listings answer with an error status; the glob is matched against the requested prefix."""
 
     status: int = 503
 
@@ -155,13 +153,13 @@ Effect = TypeVar("Effect", bound=DumpEffect)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DumpRule:
-    """What goes wrong with which files.
+    """An effect and the files that it matches.
 
     Attributes:
         path: glob over the whole path of the zip, e.g.
-            `data/spot/daily/klines/BTCUSDT/1m/*-2025-01-05.zip` or `*/monthly/*`; `*` also
-            stands for slashes.
-        times: the rule ends by itself after so many hits (downloads).
+            `data/spot/daily/klines/BTCUSDT/1m/*-2025-01-05.zip` or `*/monthly/*`; `*` also matches
+            slashes.
+        times: maximum number of hits (downloads).
     """
 
     effect: DumpEffect
@@ -174,10 +172,10 @@ class DumpRule:
 
 
 class DumpFaults(FaultRules[DumpRule]):
-    """All active rules of the dump site."""
+    """Active rules of the dump site."""
 
     def contents(self, path: str, *, counts: bool = True) -> tuple[ContentEffect, ...]:
-        """What happens to the bytes of a zip, oldest rule first."""
+        """Return the effects on the bytes of a zip, oldest rule first."""
         rules = self.matching(
             lambda rule: isinstance(rule.effect, _CONTENT) and fnmatchcase(path, rule.path),
             counts=counts,
@@ -185,7 +183,7 @@ class DumpFaults(FaultRules[DumpRule]):
         return tuple(rule.effect for rule in rules if isinstance(rule.effect, _CONTENT))
 
     def of(self, effect: type[Effect], path: str, *, counts: bool = True) -> list[Effect]:
-        """The effects of one kind on a path, oldest first."""
+        """Return the effects of one kind on a path, oldest first."""
         rules = self.matching(
             lambda rule: isinstance(rule.effect, effect) and fnmatchcase(path, rule.path),
             counts=counts,

@@ -1,4 +1,4 @@
-"""The dump site's HTTP side: listings and files, with the faults that are active."""
+"""HTTP routes of the dump site: listings and files, with active faults."""
 
 import asyncio
 import hashlib
@@ -28,9 +28,9 @@ _ZIP, _PLAIN, _XML = "application/zip", "binary/octet-stream", "application/xml"
 
 
 def dump_routes(site: SimulatedDumpSite) -> list[Route]:
-    """The listing at `/` and at `/data.binance.vision`, files under `/data/`.
+    """Return the listing at `/` and `/data.binance.vision`, and files under `/data/`.
 
-    `/sim/altered?path=data/…` tells the rows of a file that are not what happened.
+    `/sim/altered?path=data/…` returns the rows of a file that differ from the truth.
     """
 
     async def listing(request: Request) -> Response:
@@ -87,7 +87,7 @@ def _headers(site: SimulatedDumpSite, file: PublishedFile) -> dict[str, str]:
 def _download(
     site: SimulatedDumpSite, file: PublishedFile, content: bytes, asked: Headers
 ) -> Response:
-    """The zip, or the part of it that was asked for, as S3 does it."""
+    """Return the zip, or the requested range of it, as S3 does."""
     tag = f'"{hashlib.md5(content, usedforsecurity=False).hexdigest()}"'
     headers = {**_headers(site, file), "etag": tag, "accept-ranges": "bytes"}
     status = 200

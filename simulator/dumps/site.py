@@ -1,8 +1,8 @@
-"""The dump site: an S3 listing and zips of klines, aggTrades and trades, made when asked for.
+"""The dump site: an S3 listing and zips of klines, aggTrades and trades, made on request.
 
 Layout, columns, units and headers are those of data.binance.vision: spot without a header, in ms
-before 2025-01-01 and µs from then on; USD-M with a header, always in ms. A period is published
-when it is over, after a delay. The same seed gives the same bytes; faults change them on demand.
+before 2025-01-01 and in µs since; USD-M with a header, always in ms. A period is published when it
+is over, after a delay. The same seed gives the same bytes; faults change them.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ _CACHED_BYTES = 256 << 20
 
 
 def _folder_interval(name: str) -> str:
-    """Months are `1mo` in paths: `1M` would collide with `1m` where case is ignored."""
+    """Return the interval's name in paths: months are `1mo`, as case may be ignored."""
     return "1mo" if name == "1M" else name
 
 
@@ -54,7 +54,7 @@ class SimulatedDumpSite:
 
     Args:
         daily_delay_us, monthly_delay_us: from the end of the period to its publication.
-        faults: what goes wrong on demand.
+        faults: fault rules.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class SimulatedDumpSite:
         self._zips: BoundedCache[tuple[str, tuple[RowChange, ...]], ZippedFile] = BoundedCache(
             _CACHED_BYTES,
             weigh=lambda made: len(made.content),
-            makes_once=True,  # a zip and its checksum are often asked for at once
+            makes_once=True,  # a zip and its checksum are often requested together
         )
 
     # --- what there is
@@ -81,7 +81,7 @@ class SimulatedDumpSite:
     def files(
         self, market: MarketName, cadence: str, kind: str, symbol: str, interval: str | None
     ) -> Iterator[PublishedFile]:
-        """The published files of one folder, oldest first."""
+        """Yield the published files of one folder, oldest first."""
         now_us = self._clock.now_us()
         period = parse_interval(_PERIODS[cadence])
         open_us = period.open_of(self._markets[market].history(symbol).start_us)
@@ -122,7 +122,7 @@ class SimulatedDumpSite:
         return False
 
     def find(self, path: str, *, counts: bool = True) -> PublishedFile | None:
-        """The published file at a path (without leading slash); None if there is none.
+        """Return the published file at a path (without leading slash), or None.
 
         Args:
             counts: faults that hide the file count this as a hit.
@@ -137,14 +137,14 @@ class SimulatedDumpSite:
         return None
 
     def _has_rows(self, file: PublishedFile) -> bool:
-        """Nothing is published of a time in which the symbol was halted or not listed."""
+        """Return whether the period has a file: none while the symbol is halted or not listed."""
         history = self._markets[file.market].history(file.symbol)
         if file.kind == "klines":
             return history.has_klines(file.start_us, file.end_us)
         return history.calendar.overlaps(file.start_us, file.end_us)
 
     def _named(self, market: MarketName, parts: list[str]) -> PublishedFile | None:
-        """The file that parts of a path name, whether it is published or not."""
+        """Return the file with a path's parts, published or not."""
         if len(parts) < 4:
             return None
         cadence, kind, symbol = parts[:3]
@@ -171,12 +171,12 @@ class SimulatedDumpSite:
     # --- contents
 
     def read(self, file: PublishedFile) -> bytes:
-        """The zip as it is served; the same bytes each time, but for faults."""
+        """Return the zip as served. The bytes differ between calls only by faults."""
         content = self._zip(file, self._row_changes(file)).content
         return _damaged(content, file.path, self.faults.contents(file.path))
 
     def checksum(self, file: PublishedFile) -> bytes:
-        """The CHECKSUM file: `<sha256>  <name>`, without an end of line, as recorded."""
+        """Return the CHECKSUM file: `<sha256>  <name>`, without a newline, as recorded."""
         made = self._zip(file, self._row_changes(file))
         digest = made.digest
         effects = self.faults.contents(file.path, counts=False)
@@ -192,14 +192,14 @@ class SimulatedDumpSite:
         return f"{digest}  {file.stem}.zip".encode()
 
     def altered_rows(self, path: str) -> list[AlteredRow]:
-        """The rows of a file that differ now from what happened; empty if it is not published."""
+        """Return the rows of a published file that differ from the truth."""
         file = self.find(path, counts=False)
         if file is None:
             return []
         return altered_rows(self._markets[file.market], file, self._row_changes(file))
 
     def modified_us(self, file: PublishedFile) -> int:
-        """When the present issue was published."""
+        """Return when the current issue was published."""
         now_us = self._clock.now_us()
         issues = [
             effect.at_us
@@ -226,7 +226,7 @@ class SimulatedDumpSite:
     # --- listing
 
     def listing(self, *, prefix: str, delimiter: str, marker: str) -> bytes:
-        """One page of the S3 listing (ListObjects, version 1), at most 1000 entries."""
+        """Return one page of the S3 listing (ListObjects, version 1), at most 1000 entries."""
         entries: list[tuple[str, PublishedFile | None]] = []
         is_truncated = False
         for entry in self._entries(prefix, delimiter, marker):
@@ -261,7 +261,7 @@ class SimulatedDumpSite:
     def _entries(
         self, prefix: str, delimiter: str, marker: str
     ) -> Iterator[tuple[str, PublishedFile | None]]:
-        """Keys and common prefixes after `marker`, in order of their bytes."""
+        """Yield keys and common prefixes after `marker`, in order of their bytes."""
         if delimiter not in ("", "/"):
             raise ValueError(f"delimiter is {delimiter!r}; it must be '/' or left out")
         yield from self._walk("", prefix, bool(delimiter), marker)
@@ -288,7 +288,7 @@ class SimulatedDumpSite:
                     yield key, file
 
     def _folders_in(self, folder: str) -> list[str]:
-        """Names of the folders in a folder; empty where the files are."""
+        """Return the names of the folders in a folder; empty at the level of files."""
         parts = folder.split("/")[:-1]
         tops = [root.split("/") for name, root in _FOLDERS.items() if name in self._markets]
         deeper = {root[len(parts)] for root in tops if root[: len(parts)] == parts != root}
@@ -332,7 +332,7 @@ class SimulatedDumpSite:
 
 
 def _intervals(market: MarketName, cadence: str) -> tuple[str, ...]:
-    """Intervals that are dumped: a day's file holds no bars longer than a day."""
+    """Return the published intervals: a day's file has no klines longer than a day."""
     names = SPOT_INTERVALS if market == "spot" else UM_INTERVALS
     if cadence == "monthly":
         return tuple(name for name in names if name != "1s")  # 2.6 million rows each
@@ -340,7 +340,7 @@ def _intervals(market: MarketName, cadence: str) -> tuple[str, ...]:
 
 
 def _damaged(content: bytes, path: str, effects: tuple[ContentEffect, ...]) -> bytes:
-    """The zip with what faults do to its bytes."""
+    """Return the zip with the effects of faults on its bytes."""
     for effect in effects:
         if isinstance(effect, TruncateZip):
             content = content[: len(content) * effect.keep_percent // 100]
@@ -349,7 +349,7 @@ def _damaged(content: bytes, path: str, effects: tuple[ContentEffect, ...]) -> b
             flipped = bytearray(content)
             for number in range(effect.flips):
                 drawn = hash_counter(key, number)
-                # the compressed rows lie in the middle half
+                # the compressed rows are in the middle half
                 place = len(content) // 4 + drawn % max(1, len(content) // 2)
                 flipped[place] ^= 1 + (drawn >> 32) % 255
             content = bytes(flipped)
@@ -357,5 +357,5 @@ def _damaged(content: bytes, path: str, effects: tuple[ContentEffect, ...]) -> b
 
 
 def delay_us(seconds: float) -> int:
-    """Seconds of a setting as µs."""
+    """Convert seconds of a setting to µs."""
     return int(seconds * SECOND_US)

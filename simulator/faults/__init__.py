@@ -1,1 +1,1 @@
-"""Faults on demand: a vocabulary, plans of it, and what carries them out."""
+"""Faults on demand: their kinds, plans, and execution."""

@@ -1,7 +1,7 @@
-"""Random fault plans: what goes wrong and when follows from a seed alone.
+"""Random fault plans: a seed determines what goes wrong and when.
 
-One fault falls into each of equal parts of the span, so that a rate is kept closely. A drawn plan
-is an ordinary one: written to a file, it can be replayed and shortened until a bug is cornered.
+The span is divided into equal parts with one fault each, so the rate is met closely. A drawn plan
+is an ordinary one: written to a file, it can be replayed and shortened to isolate a bug.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from simulator.market.noise import derive_key, hash_counter
 _HOUR_US = 3_600 * SECOND_US
 _MAX_FAULTS = 10_000
 _FOR_GOOD: Final = ("delisting", "new_listing", "ticker_reuse")
-# Simulated seconds that a fault lasts, from and to.
+# Minimum and maximum duration of a fault in simulated seconds.
 _DURATIONS_S: Final = {
     "connection": (5, 90), "frame": (10, 180), "market": (90, 900), "rest": (10, 180),
     "dump": (600, 14_400),
@@ -26,7 +26,7 @@ Item = TypeVar("Item")
 
 
 class _Draws:
-    """Numbers that follow from a seed, one after the other."""
+    """A sequence of numbers determined by a seed."""
 
     def __init__(self, seed: int) -> None:
         self._key = derive_key(seed, "fault plan")
@@ -44,7 +44,7 @@ class _Draws:
 
 
 def chosen_kinds(names: Iterable[str]) -> tuple[FaultKind, ...]:
-    """Kinds by name or by group; without names all but those that change what is listed.
+    """Return kinds by name or group; without names, all that keep the listed symbols.
 
     Raises:
         PlanError: a name is neither a kind nor a group.
@@ -56,7 +56,7 @@ def chosen_kinds(names: Iterable[str]) -> tuple[FaultKind, ...]:
     for name in wanted:
         if name not in KINDS and name not in groups:
             raise PlanError(
-                f"{name!r} is no kind of fault; it must be one of the groups "
+                f"{name!r} is not a kind of fault; use one of the groups "
                 f"{', '.join(sorted(groups))} or of {', '.join(KINDS)}"
             )
     return tuple(kind for kind in KINDS.values() if kind.name in wanted or kind.group in wanted)
@@ -70,25 +70,24 @@ def draw_plan(
     symbols: Mapping[MarketName, Sequence[str]],
     kinds: Sequence[FaultKind],
 ) -> tuple[Fault, ...]:
-    """A plan with offsets from its start.
+    """Draw a plan with offsets from its start.
 
     Args:
-        rate_per_h: faults in a simulated hour.
+        rate_per_h: faults per simulated hour.
         span_us: simulated time that the plan covers.
-        symbols: what is listed, by market; those without symbols are left alone if others have
-            some.
+        symbols: listed symbols by market; a market without symbols is skipped if another has some.
 
     Raises:
-        PlanError: it would hold too many faults, or there is nothing to hit.
+        PlanError: the plan would have too many faults, or there is nothing to hit.
     """
     count = round(rate_per_h * span_us / _HOUR_US)
     if count > _MAX_FAULTS:
         raise PlanError(
-            f"{rate_per_h:g} faults an hour make {count} in the span; lower the rate or the span "
+            f"{rate_per_h:g} faults per hour make {count} in the span; lower the rate or the span "
             f"to at most {_MAX_FAULTS}"
         )
     markets = {name: list(listed) for name, listed in symbols.items() if listed}
-    markets = markets or {name: [] for name in symbols}  # a replay lists nothing
+    markets = markets or {name: [] for name in symbols}  # a replay has no listed symbols
     if not markets or not kinds:
         raise PlanError("a random plan needs a market and kinds of faults; there are none")
     draws = _Draws(seed)
@@ -106,7 +105,7 @@ def draw_plan(
         if fault.kind.name == "halt":
             place = (fault.markets[0], fault.symbols[0])
             if halted_until_us.get(place, 0) >= at_us:
-                continue  # one halt within another is none
+                continue  # a halt within another would have no effect
             halted_until_us[place] = fault.end_us or 0
         faults.append(fault)
     return tuple(faults)
@@ -115,7 +114,7 @@ def draw_plan(
 def _entry(
     draws: _Draws, kind: FaultKind, markets: dict[MarketName, list[str]], number: int
 ) -> dict[str, Any] | None:
-    """One entry; None where no symbol is left that could be hit."""
+    """Return one entry; None if no symbol is left to hit."""
     name = draws.one_of(sorted(markets))
     entry: dict[str, Any] = {"kind": kind.name, "market": name}
     if kind.group == "market":
@@ -126,7 +125,7 @@ def _entry(
         if kind.name == "new_listing":
             symbol = f"NEW{number + 1}USDT"
         elif kind.name in _FOR_GOOD:
-            listed.remove(symbol)  # nothing else can happen to it for sure
+            listed.remove(symbol)  # no further fault of this symbol is certain to be possible
         entry["symbols"] = [symbol]
     elif "symbols" in kind.selectors and markets[name] and draws.below(2):
         entry["symbols"] = [draws.one_of(markets[name])]

@@ -13,7 +13,7 @@ _MAX_GRACE_S = 86_400.0
 
 
 class ConnectionFaults:
-    """Carries them out on the WebSocket endpoints."""
+    """Executes connection faults on the WebSocket servers."""
 
     def __init__(self, servers: Mapping[MarketName, StreamServer], clock: SimulatedClock) -> None:
         self._servers = servers
@@ -24,10 +24,10 @@ class ConnectionFaults:
         self._refusing: dict[str | None, Fault] = {}
 
     def accept(self, fault: Fault) -> None:
-        """Any of them can be carried out."""
+        """Accept any connection fault."""
 
     def begin(self, fault: Fault) -> None:
-        """Hits the connections that are there."""
+        """Hit the current connections."""
         if fault.kind.name == "refuse":
             self._refusing[fault.id] = fault
             self._apply_refusals()
@@ -55,7 +55,7 @@ class ConnectionFaults:
                     )
 
     def end(self, fault: Fault) -> None:
-        """Lets go of what is held."""
+        """Resume stalled connections and stop refusing new ones."""
         for connection in self._stalled.pop(fault.id, ()):
             connection.resume()
         for name, from_us in self._stalled_us.pop(fault.id, {}).items():
@@ -67,7 +67,7 @@ class ConnectionFaults:
             self._apply_refusals()
 
     def hits(self, fault: Fault) -> int:
-        """Connections that were hit."""
+        """Return the number of connections hit."""
         turned_away = sum(
             self._servers[name].refused[fault.id]
             for name in fault.markets
@@ -76,7 +76,7 @@ class ConnectionFaults:
         return self._hits[fault.id] + turned_away
 
     def is_spent(self, _fault: Fault) -> bool:
-        """Never: it ends by its time."""
+        """Return false: the fault ends by its time."""
         return False
 
     def _chosen(self, fault: Fault) -> Iterator[ClientConnection]:
@@ -87,7 +87,7 @@ class ConnectionFaults:
                     yield connection
 
     def _apply_refusals(self) -> None:
-        """The latest one counts where there are several."""
+        """Apply the latest refusal of each server."""
         for name, server in self._servers.items():
             server.refusal = None
             for identity, fault in self._refusing.items():

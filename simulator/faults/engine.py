@@ -1,7 +1,7 @@
-"""Carries out fault plans by the exchange's clock.
+"""Executes fault plans by the exchange's clock.
 
-The engine decides when a fault begins and ends; the group's `FaultActor` carries it out. Everything
-runs in the event loop. Calls from other threads are passed to the loop and wait for the result.
+The engine decides when a fault begins and ends; the `FaultActor` of its group executes it.
+Everything runs in the event loop. Calls from other threads run in the loop and wait for the result.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from simulator.clock import SimulatedClock
 from simulator.faults.kinds import FaultGroup
 from simulator.faults.plan import Fault, PlanError, parse_entry, write_plan
 
-_MAX_SLEEP_S = 0.25  # a replay's clock moves by frames, not by time
+_MAX_SLEEP_S = 0.25  # a replay's clock moves with its frames, not with time
 _MAX_FAULTS = 20_000
 _HANDOVER_TIMEOUT_S = 30.0
 
@@ -27,22 +27,22 @@ Result = TypeVar("Result")
 
 
 class FaultActor(Protocol):
-    """What carries out the faults of one group."""
+    """Executes the faults of one group."""
 
     def accept(self, fault: Fault) -> None:
-        """Takes note of a fault before its time; raises PlanError if it cannot be carried out."""
+        """Prepare a fault before its time. Raises PlanError if it cannot be executed."""
 
     def begin(self, fault: Fault) -> None:
-        """The fault's time has come."""
+        """Start the fault."""
 
     def end(self, fault: Fault) -> None:
-        """It is over or was removed; also called if it never began."""
+        """End the fault after its time or its removal; also called if it never began."""
 
     def hits(self, fault: Fault) -> int:
-        """How often it has hit so far: connections, frames, requests or symbols."""
+        """Return the hits so far: connections, frames, requests or symbols."""
 
     def is_spent(self, fault: Fault) -> bool:
-        """Whether it will not hit any more, though its time is not over."""
+        """Whether the fault cannot hit again, although its time is not over."""
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class FaultEngine:
     """All faults of one exchange: scheduled, active and past.
 
     Args:
-        actors: by group; groups without one are refused.
+        actors: by group; faults of other groups are refused.
     """
 
     def __init__(self, clock: SimulatedClock, actors: Mapping[FaultGroup, FaultActor]) -> None:
@@ -86,12 +86,12 @@ class FaultEngine:
     # --- the three ways in
 
     def add(self, entries: Entries) -> list[str]:
-        """Takes up one entry or several, all or none, and returns their ids.
+        """Schedule one or several entries, all or none, and return their ids.
 
-        Offsets count from now. What is due at once is done when this returns.
+        Offsets count from now. Entries that are due immediately have begun when this returns.
 
         Raises:
-            PlanError: an entry is wrong, or cannot be carried out.
+            PlanError: an entry is wrong, or cannot be executed.
         """
         listed = list(entries) if isinstance(entries, Sequence) else [entries]
         faults = [
@@ -103,23 +103,23 @@ class FaultEngine:
         return self._in_loop(lambda: self._add(faults))
 
     def remove(self, identity: str) -> None:
-        """Ends a fault, or takes it off before it begins.
+        """End a fault, or cancel it before it begins.
 
         Raises:
-            KeyError: there is none of this id.
-            PlanError: it has changed the market already, whose past stays.
+            KeyError: unknown id.
+            PlanError: the fault has changed the market, whose past cannot change.
         """
         self._in_loop(lambda: self._remove(identity))
 
     def listed(self) -> list[dict[str, Any]]:
-        """All entries in the form of a plan, with `state` and `hits`."""
+        """Return all entries in the form of a plan, with `state` and `hits`."""
         return self._in_loop(self._listed)
 
     def plan(self) -> str:
-        """What is planned or has happened, with absolute times, to be replayed from a file.
+        """Return planned and past faults with absolute times, to be replayed from a file.
 
-        What was removed while it was at work lasts as long as it did; what was removed before
-        its time is left out.
+        A fault removed while active lasts until its removal; one removed before it began is
+        omitted.
         """
         return self._in_loop(
             lambda: write_plan(
@@ -162,7 +162,7 @@ class FaultEngine:
         actor = self._actors.get(placed.kind.group)
         if actor is None:
             raise PlanError(
-                f"{placed.kind.name} needs a simulated market; a replay knows only faults of the "
+                f"{placed.kind.name} needs a simulated market; a replay has only faults of the "
                 f"groups {', '.join(self._actors)}"
             )
         actor.accept(placed)
@@ -174,8 +174,8 @@ class FaultEngine:
         if entry.is_over:
             if entry.state == "finished" and entry.fault.kind.group == "market":
                 raise PlanError(
-                    f"{entry.fault.kind.name} {identity!r} has happened; the past stays as it was "
-                    "served"
+                    f"{entry.fault.kind.name} {identity!r} has happened; the served past "
+                    "cannot change"
                 )
             return
         entry.actor.end(entry.fault)
@@ -212,12 +212,12 @@ class FaultEngine:
         heapq.heappush(self._due, (time_us, next(self._order), entry, begins))
 
     def _forget_due(self) -> None:
-        """Takes begins and ends off that will not come, so that they do not pile up."""
+        """Remove scheduled begins and ends of removed faults."""
         self._due = [due for due in self._due if not due[2].is_over]
         heapq.heapify(self._due)
 
     def _advance(self) -> None:
-        """Does what is due."""
+        """Begin and end the faults that are due."""
         now_us = self._clock.now_us()
         while self._due and self._due[0][0] <= now_us:
             _, _, entry, begins = heapq.heappop(self._due)
@@ -244,11 +244,11 @@ class FaultEngine:
             self._push(fault.end_us, entry, begins=False)
 
     def attach(self) -> None:
-        """Binds the engine to the running loop."""
+        """Bind the engine to the running loop."""
         self._loop = asyncio.get_running_loop()
 
     async def run(self) -> None:
-        """Runs until it is cancelled."""
+        """Run until cancelled."""
         while True:
             self._advance()
             left_s = _MAX_SLEEP_S

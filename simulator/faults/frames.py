@@ -1,8 +1,8 @@
-"""Faults of frames: what becomes of a frame between the market and its listeners.
+"""Faults of frames between the market and its listeners.
 
-Windows are held against the frame's due time, so a plan hits the same frames at any speed of the
-clock. Which of the matching frames are hit follows from a hash of the fault's id, the stream and
-the frame's due time, not from who listens since when.
+A fault's window refers to a frame's due time, so a plan hits the same frames at any clock speed.
+Which matching frames are hit follows from a hash of fault id, stream and due time, independent of
+when clients subscribed.
 """
 
 import itertools
@@ -27,14 +27,14 @@ _REMEMBERED_STREAMS = 50_000
 
 @dataclass(slots=True)
 class _Rule:
-    """One active fault and what it needs to know of each stream."""
+    """One active fault and its state per stream."""
 
     fault: Fault
     key: int
     threshold: int
     end_us: int | None
     latest: dict[tuple[MarketName, str], tuple[int, int]] = field(default_factory=dict)
-    # The stream's key for draws, or None where it is not meant.
+    # The stream's key for draws, or None if the fault does not match it.
     streams: dict[tuple[MarketName, str], int | None] = field(default_factory=dict)
 
     def concerns(self, market: MarketName, stream: str, due_us: int) -> bool:
@@ -53,7 +53,7 @@ class _Rule:
         return self.streams[place]
 
     def picks(self, market: MarketName, stream: str, due_us: int) -> bool:
-        """Whether this one of the matching frames is hit."""
+        """Whether this matching frame is hit."""
         if self.threshold >= _SHARE_ONE:
             return True
         place = (market, stream)
@@ -66,7 +66,7 @@ class _Rule:
         return drawn & (_SHARE_ONE - 1) < self.threshold
 
     def _forget_earlier(self, market: MarketName, due_us: int) -> None:
-        """Frames of a market come in the order of their time: what was before is not asked for."""
+        """Forget earlier frames: a market's frames come in order of due time."""
         self.latest = {
             place: found
             for place, found in self.latest.items()
@@ -75,13 +75,13 @@ class _Rule:
 
 
 class FrameFaults:
-    """Carries them out on the frames of all markets; is a scheduler's `faults`.
+    """Executes frame faults of all markets; the `faults` filter of a scheduler.
 
     Args:
-        seed: which frames are hit follows from it.
+        seed: determines which frames are hit.
 
     Attributes:
-        is_idle: there is no fault, so frames need not be passed through here.
+        is_idle: there is no fault, so frames need not be filtered.
     """
 
     def __init__(self, clock: SimulatedClock, *, seed: int) -> None:
@@ -94,7 +94,7 @@ class FrameFaults:
     # --- the engine's side
 
     def accept(self, fault: Fault) -> None:
-        """From now on frames are held against the fault's window."""
+        """Start matching frames against the fault's window."""
         share = fault.parameters.get("share", 1)
         self._rules[fault.id] = _Rule(
             fault,
@@ -105,22 +105,24 @@ class FrameFaults:
         self.is_idle = False
 
     def begin(self, fault: Fault) -> None:
-        """Its window does it."""
+        """Nothing to do: `pass_on` compares due times with the fault's window."""
 
     def end(self, fault: Fault) -> None:
-        """Frames due from now on pass; those due before are hit even if the scheduler is behind."""
+        """Stop hitting frames due from now on; earlier ones are hit even if the scheduler is
+        behind.
+        """
         rule = self._rules.get(fault.id)
         if rule is None:
-            return  # the scheduler has passed its window before the engine came to its end
+            return  # the scheduler passed the window before the engine ended the fault
         now_us = self._clock.now_us()
         rule.end_us = now_us if rule.end_us is None else min(rule.end_us, now_us)
 
     def hits(self, fault: Fault) -> int:
-        """Frames that were hit."""
+        """Return the number of frames hit."""
         return self._hits[fault.id]
 
     def is_spent(self, _fault: Fault) -> bool:
-        """Never: it ends by its time."""
+        """Return false: the fault ends by its time."""
         return False
 
     # --- the scheduler's side
@@ -128,7 +130,7 @@ class FrameFaults:
     def pass_on(
         self, market: MarketName, stream: str, due_us: int, render: Render, now_us: int
     ) -> Iterable[Passed]:
-        """What becomes of a frame: (due time, stream, payloads) of each that is to be sent."""
+        """Return (due time, stream, payloads) of each frame to send instead of the given one."""
         frames: Sequence[Passed] = ((due_us, stream, render),)
         for identity, rule in tuple(self._rules.items()):
             if rule.concerns(market, stream, due_us):
@@ -141,7 +143,7 @@ class FrameFaults:
     def _hit(
         self, rule: _Rule, market: MarketName, due_us: int, frames: Sequence[Passed]
     ) -> Sequence[Passed]:
-        """What one fault makes of a frame, or of what earlier faults made of it."""
+        """Apply one fault to a frame, or to the results of earlier faults."""
         if not frames or not rule.picks(market, frames[0][1], due_us):
             return frames
         made = list(
@@ -190,7 +192,7 @@ def _applied(change: Change, text: str) -> str:
     try:
         return change(text)
     except ValueError:
-        return text  # an earlier fault has left nothing that could be read
+        return text  # an earlier fault left an unreadable payload
 
 
 def _beside(
@@ -240,9 +242,9 @@ def _dump(value: object) -> str:
 
 
 def void_trade(text: str) -> str:
-    """The trade with price and quantity 0, as the exchange marks void ones; other frames as are.
+    """Set price and quantity of a trade to 0, as the exchange marks void ones; keep other frames.
 
-    A void aggTrade bears no trade ids: `f` and `l` are −1.
+    A void aggTrade has no trade ids: `f` and `l` are −1.
     """
     frame = json.loads(text)
     if not isinstance(frame, dict) or frame.get("e") not in ("aggTrade", "trade"):
@@ -258,17 +260,17 @@ def void_trade(text: str) -> str:
 
 
 def truncate(text: str) -> str:
-    """The first half of the text."""
+    """Return the first half of the text."""
     return text[: len(text) // 2]
 
 
 def not_json(_text: str) -> str:
-    """What a proxy on the way might send."""
+    """Return an answer that a proxy might send."""
     return "<html><body>502 Bad Gateway</body></html>"
 
 
 def drop_field(text: str) -> str:
-    """Without the field that matters most: the price, or a candle's open time."""
+    """Remove the most important field: the price, or a kline's open time."""
     frame = json.loads(text)
     if isinstance(frame, dict):
         inner = frame.get("k")
@@ -280,7 +282,7 @@ def drop_field(text: str) -> str:
 
 
 def mistype(text: str) -> str:
-    """Times as text, prices as objects: JSON, but not of the agreed types."""
+    """Change times to text and prices to objects: JSON, but with wrong types."""
     frame = json.loads(text)
     if isinstance(frame, dict):
         inner = frame.get("k")
@@ -294,7 +296,7 @@ def mistype(text: str) -> str:
 
 
 def unknown_event(text: str) -> str:
-    """An event of a type that no client knows, for the same symbol and time."""
+    """Return an event of an unknown type, for the same symbol and time."""
     frame = json.loads(text)
     fields = frame if isinstance(frame, dict) else {}
     return _dump(
@@ -303,12 +305,12 @@ def unknown_event(text: str) -> str:
 
 
 def bare_array(_text: str) -> str:
-    """An array where an object is expected."""
+    """Return an array where an object is expected."""
     return "[1,2,3]"
 
 
 def add_field(text: str) -> str:
-    """The frame with a field that did not exist before, as exchanges add them unannounced."""
+    """Add a new field, as exchanges do unannounced."""
     frame = json.loads(text)
     if isinstance(frame, dict):
         frame["zz"] = {"new": True}

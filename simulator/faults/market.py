@@ -1,6 +1,6 @@
 """Faults of the market itself: halts, delistings, new listings, reused tickers.
 
-They change the truth, so the oracle knows them at once; what is past stays as it was served.
+They change the market, so the oracle includes them. The served past never changes.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,15 +12,15 @@ from simulator.market.hours.calendar import CalendarError, TradingCalendar
 from simulator.market.instruments import MarketName, select_instruments
 from simulator.market.market import SimulatedMarket
 
-_PAST_TOLERANCE_S = 0.1  # real time between a plan being written and being taken up
+_PAST_TOLERANCE_S = 0.1  # real time between writing a plan and starting it
 
-# Called with the moment from which on the market is another one.
+# Called with the time from which the market is different.
 Reschedule = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """What one fault does to one symbol's calendar."""
+    """Effect of one fault on one symbol's calendar."""
 
     fault_id: str | None
     kind: str
@@ -41,10 +41,10 @@ class _Change:
 
 
 class MarketFaults:
-    """Carries them out on the simulated markets.
+    """Executes market faults on the simulated markets.
 
     Args:
-        reread: by market, tells whoever has read ahead that the future has changed.
+        reschedule: by market, regenerates frames that were made in advance.
     """
 
     def __init__(
@@ -65,14 +65,14 @@ class MarketFaults:
         self._begun: set[str | None] = set()
 
     def accept(self, fault: Fault) -> None:
-        """Changes the future."""
+        """Change the future of the market."""
         now_us = self._clock.now_us()
         tolerance_us = int(_PAST_TOLERANCE_S * max(1.0, self._clock.speed) * SECOND_US)
         if fault.at_us < now_us - tolerance_us:
             late_s = (now_us - fault.at_us) / SECOND_US
             raise PlanError(
-                f"{fault.kind.name}: at lies {late_s:.1f} s in the exchange's past, which has been "
-                "served; it must lie in the future, e.g. '+60s'"
+                f"{fault.kind.name}: at is {late_s:.1f} s in the exchange's past; it must "
+                "be in the future, e.g. '+60s'"
             )
         from_us = max(fault.at_us, now_us)
         name = fault.markets[0]
@@ -89,11 +89,11 @@ class MarketFaults:
         self._symbols[fault.id] = symbols
 
     def begin(self, fault: Fault) -> None:
-        """The calendar has it already."""
+        """Record that the fault began; the calendar already has it."""
         self._begun.add(fault.id)
 
     def end(self, fault: Fault) -> None:
-        """Takes back what has not happened yet: a change to come, or the rest of a halt."""
+        """Undo what has not happened yet: a future change, or the rest of a halt."""
         now_us = self._clock.now_us()
         if fault.id in self._begun and fault.end_us is not None and now_us >= fault.end_us:
             return
@@ -117,11 +117,11 @@ class MarketFaults:
         self._set(name, changed, now_us)
 
     def hits(self, fault: Fault) -> int:
-        """Symbols that were hit."""
+        """Return the number of symbols hit."""
         return len(self._symbols.get(fault.id, ())) if fault.id in self._begun else 0
 
     def is_spent(self, _fault: Fault) -> bool:
-        """Never: it ends by its time."""
+        """Return false: the fault ends by its time."""
         return False
 
     def _list(self, fault: Fault, name: MarketName, from_us: int) -> None:
@@ -129,8 +129,8 @@ class MarketFaults:
         known = [symbol for symbol in fault.symbols if symbol in market]
         if known:
             raise PlanError(
-                f"new_listing: {known[0]} is known on {name} already; choose a new name, or "
-                "ticker_reuse for one that is delisted and comes back"
+                f"new_listing: {known[0]} exists on {name}; choose a new name, or "
+                "ticker_reuse to list a delisted one again"
             )
         try:
             instruments = select_instruments(name, fault.symbols, seed=self._seed)
@@ -153,13 +153,13 @@ class MarketFaults:
         if not found:
             some = ", ".join(list(market)[:10])
             raise PlanError(
-                f"{fault.kind.name}: no symbol of {name} that is listed then fits "
+                f"{fault.kind.name}: no listed symbol of {name} matches "
                 f"{', '.join(fault.symbols)}; there are {some}"
             )
         return found
 
     def _set(self, name: MarketName, changed: Mapping[str, list[_Change]], from_us: int) -> None:
-        """Gives symbols the calendars that follow from their changes, all or none."""
+        """Apply changes to the calendars of symbols, all or none."""
         market = self._markets[name]
         calendars: dict[str, TradingCalendar] = {}
         for symbol, changes in changed.items():

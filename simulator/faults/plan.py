@@ -1,6 +1,6 @@
-"""Fault plans: a JSON list of entries, checked strictly, and written back as they were.
+"""Fault plans: a JSON list of entries, validated strictly, and written back unchanged.
 
-An error names the file, the entry, the field, its value and what would be right.
+An error names the file, entry, field, its value and the allowed values.
 """
 
 import fnmatch
@@ -28,7 +28,7 @@ _MAX_SECONDS = 10 * 366 * 86_400
 
 
 class PlanError(ValueError):
-    """A plan that cannot be carried out; names what is wrong, where, and what would be right."""
+    """A plan that cannot be executed; says what is wrong, where, and what is allowed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +36,10 @@ class Fault:
     """One entry of a plan.
 
     Attributes:
-        at_us: simulated time, or what to add to the time at which the plan is taken up.
-        duration_us: simulated time it lasts; None: until it is removed.
-        symbols, streams, endpoints, files: glob patterns; what matches any of them is hit.
-        parameters: all parameters of the kind, defaults filled in.
+        at_us: simulated time, or an offset from the plan's start.
+        duration_us: simulated duration; None: until it is removed.
+        symbols, streams, endpoints, files: glob patterns; a match of any is hit.
+        parameters: all parameters of the kind, with defaults.
     """
 
     kind: FaultKind
@@ -56,50 +56,50 @@ class Fault:
 
     @property
     def end_us(self) -> int | None:
-        """When it ends; None: never by itself."""
+        """When the fault ends; None: only by removal."""
         return None if self.duration_us is None else self.at_us + self.duration_us
 
     def placed(self, *, start_us: int, identity: str) -> "Fault":
-        """The same entry with an id and an absolute time.
+        """Return the entry with an id and an absolute time.
 
         Args:
-            start_us: the moment that offsets count from.
+            start_us: the time that offsets count from.
         """
         at_us = self.at_us + start_us if self.is_offset else self.at_us
         return replace(self, id=identity, at_us=at_us, is_offset=False)
 
     def cut_short(self, until_us: int) -> "Fault":
-        """The same entry, ending at a moment after its begin."""
+        """Return the entry with an earlier end."""
         return replace(self, duration_us=max(1, until_us - self.at_us))
 
     def number(self, name: str) -> float:
-        """A parameter that is a number."""
+        """Return a numeric parameter."""
         value = self.parameters[name]
         if not isinstance(value, int | float):
-            raise TypeError(f"{name} of {self.kind.name} is {value!r}, no number")
+            raise TypeError(f"{name} of {self.kind.name} is {value!r}, not a number")
         return value
 
     def integer(self, name: str) -> int | None:
-        """A parameter that is an integer, or not set."""
+        """Return an integer parameter, or None if it is not set."""
         value = self.parameters[name]
         return None if value is None else int(value)
 
     def span_us(self, name: str) -> int:
-        """A parameter in `…_ms` or `…_s`, as µs."""
+        """Return a parameter in `…_ms` or `…_s` as µs."""
         unit = 1_000 if name.endswith("_ms") else SECOND_US
         return round(self.number(name) * unit)
 
     def hits_symbol(self, symbol: str) -> bool:
-        """Whether a symbol is meant."""
+        """Whether the fault matches a symbol."""
         return matches(symbol, self.symbols)
 
     def hits_stream(self, stream: str) -> bool:
-        """Whether a stream is meant, by its name and by its symbol."""
+        """Whether the fault matches a stream, by its name and its symbol."""
         symbol = stream.partition("@")[0].upper()
         return matches(stream, self.streams) and matches(symbol, self.symbols)
 
     def to_json(self) -> dict[str, Any]:
-        """The entry as it stands in a file."""
+        """Return the entry as in a plan file."""
         entry: dict[str, Any] = {"kind": self.kind.name}
         if self.id is not None:
             entry["id"] = self.id
@@ -116,12 +116,12 @@ class Fault:
 
 
 def matches(text: str, patterns: Sequence[str]) -> bool:
-    """Whether any of the glob patterns fits."""
+    """Whether any of the glob patterns matches."""
     return any(fnmatch.fnmatchcase(text, pattern) for pattern in patterns)
 
 
 def default_patterns(kind: FaultKind, selector: Selector) -> tuple[str, ...]:
-    """What is hit where an entry does not say it."""
+    """Return the patterns of a selector that an entry does not set."""
     match selector:
         case "streams":
             return kind.streams
@@ -142,13 +142,13 @@ def _plain(span_us: int) -> int | float:
 
 
 def parse_entry(entry: object, *, where: str = "entry") -> Fault:
-    """Checks one entry.
+    """Validate one entry.
 
     Args:
-        where: what messages call it, e.g. `plan.json, entry 3`.
+        where: name of the entry in messages, e.g. `plan.json, entry 3`.
 
     Raises:
-        PlanError: the first thing that is wrong with it.
+        PlanError: the first error.
     """
     if not isinstance(entry, dict):
         raise PlanError(f"{where} is {_shown(entry)}; it must be an object with a 'kind'")
@@ -158,7 +158,7 @@ def parse_entry(entry: object, *, where: str = "entry") -> Fault:
     known = {*_COMMON, *kind.selectors, *parameters} - (set() if kind.lasts else {"duration_s"})
     for name in entry:
         if name not in known:
-            raise PlanError(f"{where}: no field {name!r}; it knows {', '.join(sorted(known))}")
+            raise PlanError(f"{where}: no field {name!r}; allowed are {', '.join(sorted(known))}")
     at_us, is_offset = _moment(entry.get("at", "+0s"), where)
     patterns = {name: _patterns(entry, name, kind, where) for name in kind.selectors}
     return Fault(
@@ -176,18 +176,18 @@ def parse_entry(entry: object, *, where: str = "entry") -> Fault:
 
 
 def parse_plan(text: str | bytes, *, name: str = "plan") -> tuple[Fault, ...]:
-    """Checks a plan: a JSON list of entries, or a single one.
+    """Validate a plan: a JSON list of entries, or a single one.
 
     Args:
-        name: what messages call it.
+        name: name of the plan in messages.
 
     Raises:
-        PlanError: it is no JSON, or the first thing that is wrong with an entry.
+        PlanError: it is not JSON, or the first error of an entry.
     """
     try:
         entries = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise PlanError(f"{name} is no JSON: {error}") from error
+        raise PlanError(f"{name} is not JSON: {error}") from error
     if isinstance(entries, dict):
         return (parse_entry(entries, where=name),)
     if not isinstance(entries, list):
@@ -204,7 +204,7 @@ def parse_plan(text: str | bytes, *, name: str = "plan") -> tuple[Fault, ...]:
 
 
 def load_plan(path: Path) -> tuple[Fault, ...]:
-    """Reads a plan from a file.
+    """Read a plan from a file.
 
     Raises:
         PlanError: the file cannot be read or is wrong.
@@ -219,7 +219,7 @@ def load_plan(path: Path) -> tuple[Fault, ...]:
 
 
 def write_plan(faults: Sequence[Fault]) -> str:
-    """The plan as JSON, one entry a line; `parse_plan` gives the same faults."""
+    """Return the plan as JSON, one entry per line; `parse_plan` returns the same faults."""
     lines = ",\n".join(f"  {json.dumps(fault.to_json())}" for fault in faults)
     return f"[\n{lines}\n]\n" if faults else "[]\n"
 
@@ -262,7 +262,7 @@ def _moment(value: object, where: str) -> tuple[int, bool]:
         if offset is not None:
             offset_us = int(Decimal(offset[1]) * _UNITS_US[offset[2]])
             if offset_us > _MAX_SECONDS * SECOND_US:
-                raise PlanError(f"{where}: at is {_shown(value)}; it must lie within ten years")
+                raise PlanError(f"{where}: at is {_shown(value)}; it must be within ten years")
             return offset_us, True
         try:
             moment = datetime.fromisoformat(value)
@@ -311,7 +311,7 @@ def _patterns(
             wrong = [one for one in listed if not _SYMBOL.match(one)]
             if wrong:
                 raise PlanError(
-                    f"{where}: symbols holds {_shown(wrong[0])}; a new listing needs whole names, "
+                    f"{where}: symbols holds {_shown(wrong[0])}; a new listing needs full names, "
                     "e.g. 'NEWUSDT'"
                 )
     return tuple(dict.fromkeys(listed))

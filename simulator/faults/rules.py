@@ -1,4 +1,4 @@
-"""Faults of REST and of the dump site: entries of a plan as rules of the servers' switchboards."""
+"""Faults of REST and of the dump site: translates plan entries into the servers' rules."""
 
 import math
 from collections import Counter
@@ -16,10 +16,10 @@ _CADENCES = {"truncated_day": "daily", "missing_day": "daily", "monthly_differs"
 
 
 class RuleFaults(Generic[Rule]):
-    """Carries out faults by rules that are added at their time and taken away at their end.
+    """Executes faults as rules that are added at their time and removed at their end.
 
     Args:
-        rules_of: makes the rules of an entry; raises PlanError if it cannot.
+        rules_of: returns the rules of an entry; raises PlanError if it cannot.
         begins_early: whether a fault's rules are needed before its time.
     """
 
@@ -37,29 +37,29 @@ class RuleFaults(Generic[Rule]):
         self._hits: Counter[str | None] = Counter()
 
     def accept(self, fault: Fault) -> None:
-        """Makes its rules once, to know that they can be made."""
+        """Check that the fault's rules can be made."""
         rules = self._rules_of(fault)
         if self._begins_early(fault):
             self._active[fault.id] = [self._board.add(rule) for rule in rules]
 
     def begin(self, fault: Fault) -> None:
-        """Adds its rules."""
+        """Add the fault's rules."""
         if fault.id not in self._active:
             self._active[fault.id] = [self._board.add(rule) for rule in self._rules_of(fault)]
 
     def end(self, fault: Fault) -> None:
-        """Takes its rules away."""
+        """Remove the fault's rules."""
         for rule_id in self._active.pop(fault.id, ()):
             self._hits[fault.id] += self._board.remove(rule_id)
 
     def hits(self, fault: Fault) -> int:
-        """Requests or files that were hit."""
+        """Return the number of requests or files hit."""
         active = self._active.get(fault.id, ())
         current = sum(rule.hits for rule in self._board.active() if rule.rule_id in active)
         return self._hits[fault.id] + current
 
     def is_spent(self, fault: Fault) -> bool:
-        """Whether all its rules have hit as often as they may."""
+        """Whether all its rules have reached their maximum number of hits."""
         active = self._active.get(fault.id, ())
         return bool(active) and all(
             rule.is_spent for rule in self._board.active() if rule.rule_id in active
@@ -70,7 +70,7 @@ class RuleFaults(Generic[Rule]):
 
 
 def rest_rules(fault: Fault) -> list[rest.RestRule]:
-    """The rules of an entry of group `rest`: one for each pattern of symbols and endpoints."""
+    """Return the rules of a REST entry: one per pattern of symbols and endpoints."""
     market = fault.markets[0] if len(fault.markets) == 1 else None
     times = fault.integer("times") if "times" in fault.parameters else None
     return [
@@ -82,12 +82,12 @@ def rest_rules(fault: Fault) -> list[rest.RestRule]:
 
 
 def _endpoints(fault: Fault) -> tuple[str, ...]:
-    """Patterns of the endpoints that are hit; void rows are known of aggTrades alone."""
+    """Return the endpoint patterns; only aggTrades can have void rows."""
     if fault.kind.name != "rest_void":
         return fault.endpoints
     if not matches("aggTrades", fault.endpoints):
         raise PlanError(
-            f"rest_void: endpoints is {list(fault.endpoints)}; only 'aggTrades' has void rows"
+            f"rest_void: endpoints is {list(fault.endpoints)}; only 'aggTrades' can have void rows"
         )
     return ("aggTrades",)
 
@@ -120,20 +120,20 @@ def _rest_effects(fault: Fault) -> Iterator[rest.RestEffect]:
 
 
 def dump_rules(fault: Fault) -> list[dump.DumpRule]:
-    """The rules of an entry of group `dump`: one for each path pattern."""
+    """Return the rules of a dump entry: one per path pattern."""
     times = fault.integer("times") if "times" in fault.parameters else None
     effect = _dump_effect(fault)
     return [dump.DumpRule(effect=effect, path=path, times=times) for path in _paths(fault)]
 
 
 def _paths(fault: Fault) -> list[str]:
-    """Globs over whole paths of zips."""
+    """Return globs over whole paths of zips."""
     if fault.kind.name == "listing_error":
         return ["*"]
     if fault.symbols != ("*",) and fault.files != ("*",):
         raise PlanError(
-            f"{fault.kind.name} names both symbols and files; name one of them, since files "
-            "bear their symbol"
+            f"{fault.kind.name} has both symbols and files; use one of them, as file names "
+            "contain the symbol"
         )
     roots = [_ROOTS[name] for name in fault.markets] if len(fault.markets) == 1 else ["*"]
     cadence = _CADENCES.get(fault.kind.name)
@@ -185,4 +185,4 @@ def _dump_effect(fault: Fault) -> dump.DumpEffect:
             return dump.RefuseFile(status=status)
         case "listing_error":
             return dump.RefuseListing(status=status)
-    raise PlanError(f"{fault.kind.name} is no fault of dumps")
+    raise PlanError(f"{fault.kind.name} is not a fault of dumps")

@@ -1,4 +1,4 @@
-"""The plan that an exchange starts with: from a file, by chance, or both."""
+"""The plan that an exchange starts with: from a file, random, or both."""
 
 from collections.abc import Mapping, Sequence
 
@@ -22,7 +22,7 @@ from simulator.streams.connections import StreamServer
 def planned_faults(
     config: SimulatorConfig, symbols: Mapping[MarketName, Sequence[str]]
 ) -> tuple[Fault, ...]:
-    """What the settings ask for.
+    """Return the faults that the settings ask for.
 
     Raises:
         PlanError: the file cannot be read, or an entry is wrong.
@@ -51,15 +51,15 @@ def start_engine(
     rest_faults: RestFaults,
     dump_faults: DumpFaults,
 ) -> FaultEngine:
-    """The engine of an exchange, with the planned faults in it; offsets count from now.
+    """Return an exchange's engine with the planned faults; offsets count from now.
 
     Args:
-        markets: the simulated ones; none in a replay, which knows no faults of frames, market
-            and dumps.
-        reread: see `MarketFaults`.
+        markets: the simulated markets; empty in a replay, which has no faults of frames, market and
+            dumps.
+        reschedule: see `MarketFaults`.
 
     Raises:
-        PlanError: the plan is wrong or cannot be carried out; names the file.
+        PlanError: the plan is wrong or cannot be executed; names the file.
     """
     actors: dict[FaultGroup, FaultActor] = {
         "connection": ConnectionFaults(stream_servers, clock),

@@ -1,4 +1,4 @@
-"""HTTP answers that break or drag, as faults of REST and of the dump site."""
+"""HTTP responses that abort or arrive slowly, for faults of REST and of the dump site."""
 
 import asyncio
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ _ABORT_TIMEOUT_S = 5.0
 
 
 class AbortedResponse(Response):
-    """Sends a part of the body under the whole one's length, then drops the connection.
+    """Send part of the body under the full Content-Length, then reset the connection.
 
-    It needs `HttpConnection` (simulator.http.listeners), which offers the connection's abort.
+    Needs `HttpConnection` (simulator.http.listeners), which provides the abort.
 
     Args:
-        keep_percent: how much of the body is sent; at 0 not even the head.
+        keep_percent: share of the body that is sent; 0 sends not even the headers.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class AbortedResponse(Response):
 
 
 class SlowResponse(Response):
-    """Sends the body in parts over a time.
+    """Send the body in parts over a period.
 
     Args:
-        seconds: real seconds from the head to the last byte.
+        seconds: real seconds from the headers to the last byte.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Active fault rules of a server: added and removed while it runs, counted when they hit."""
+"""Fault rules of a server: added and removed while it runs, and counted when they apply."""
 
 import threading
 from collections.abc import Callable
@@ -9,7 +9,7 @@ _MAX_WAIT_S = 600.0
 
 
 class LimitedRule(Protocol):
-    """What every rule tells: after how many hits it ends by itself; None: never."""
+    """A rule that may expire after a number of hits."""
 
     @property
     def times(self) -> int | None: ...
@@ -20,7 +20,7 @@ Rule = TypeVar("Rule", bound=LimitedRule)
 
 @dataclass(frozen=True, slots=True)
 class ActiveRule(Generic[Rule]):
-    """One rule, with how often it has hit so far."""
+    """A rule and its number of hits so far."""
 
     rule_id: int
     rule: Rule
@@ -28,12 +28,12 @@ class ActiveRule(Generic[Rule]):
 
     @property
     def is_spent(self) -> bool:
-        """Whether it has hit as often as it may."""
+        """Whether the rule has reached its maximum number of hits."""
         return self.rule.times is not None and self.hits >= self.rule.times
 
 
 class FaultRules(Generic[Rule]):
-    """Rules by id; safe between threads. Without rules a look-up is one attribute.
+    """Active rules by id. Safe between threads; a lookup without rules reads one attribute.
 
     Attributes:
         is_idle: no rule is active.
@@ -46,7 +46,7 @@ class FaultRules(Generic[Rule]):
         self.is_idle = True
 
     def add(self, rule: Rule) -> int:
-        """Activates a rule at once and returns its id."""
+        """Activate a rule and return its id."""
         with self._lock:
             self._last_id += 1
             self._active[self._last_id] = ActiveRule(self._last_id, rule, 0)
@@ -54,25 +54,27 @@ class FaultRules(Generic[Rule]):
             return self._last_id
 
     def remove(self, rule_id: int) -> int:
-        """Ends a rule and returns how often it hit; raises KeyError for an unknown id."""
+        """Remove a rule and return its hits. Raises KeyError for an unknown id."""
         with self._lock:
             ended = self._active.pop(rule_id)
             self.is_idle = not self._active
             return ended.hits
 
     def clear(self) -> None:
-        """Ends all rules."""
+        """Remove all rules."""
         with self._lock:
             self._active.clear()
             self.is_idle = True
 
     def active(self) -> list[ActiveRule[Rule]]:
-        """All rules that were not removed, oldest first; spent ones too."""
+        """Return all rules that were not removed, oldest first, including spent ones."""
         with self._lock:
             return list(self._active.values())
 
     def matching(self, fits: Callable[[Rule], bool], *, counts: bool = True) -> list[Rule]:
-        """The rules that fit, oldest first; each counts as a hit unless `counts` is false."""
+        """Return the rules that match, oldest first. Counts a hit for each unless `counts` is
+        false.
+        """
         if self.is_idle:
             return []
         with self._lock:
@@ -89,29 +91,29 @@ class FaultRules(Generic[Rule]):
 
 
 def check_minimum(least: int, **values: int) -> None:
-    """Refuses whole numbers below a bound."""
+    """Raise ValueError for an integer below a minimum."""
     for name, value in values.items():
         if value < least:
             raise ValueError(f"{name} is {value}; it must be at least {least}")
 
 
 def check_range(lowest: float, highest: float, **values: float) -> None:
-    """Refuses numbers beyond bounds, which are allowed themselves."""
+    """Raise ValueError for a number outside a range; both ends are allowed."""
     for name, value in values.items():
         if not lowest <= value <= highest:
-            raise ValueError(f"{name} is {value}; it must lie in {lowest} to {highest}")
+            raise ValueError(f"{name} is {value}; it must be {lowest} to {highest}")
 
 
 def check_keep_percent(keep_percent: int) -> None:
-    """Refuses what is no part of a body."""
+    """Raise ValueError unless the body would be shortened."""
     check_range(0, 99, keep_percent=keep_percent)
 
 
 def check_error_status(status: int) -> None:
-    """Refuses what is no error status of HTTP."""
+    """Raise ValueError unless the status is an HTTP error."""
     check_range(400, 599, status=status)
 
 
 def check_wait(seconds: float) -> None:
-    """Refuses waits that are longer than a client waits."""
+    """Raise ValueError for a wait longer than any client waits."""
     check_range(0, _MAX_WAIT_S, seconds=seconds)

@@ -1,4 +1,4 @@
-"""Listening sockets and the HTTP server of the simulator."""
+"""Listening sockets and the simulator's HTTP server."""
 
 import contextlib
 import socket
@@ -9,11 +9,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
 class PortTakenError(OSError):
-    """A port that was asked for is in use."""
+    """A requested port is in use."""
 
 
 class HttpConnection(HttpToolsProtocol):
-    """Lets an answer drop its connection: `scope["state"]["abort"]()`, as some faults do."""
+    """HTTP connection that a response can reset with `scope["state"]["abort"]()`."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -21,7 +21,7 @@ class HttpConnection(HttpToolsProtocol):
 
 
 class HttpServer(uvicorn.Server):
-    """Uvicorn inside a larger program: signals are the program's business."""
+    """Uvicorn without signal handlers: the surrounding program handles signals."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -29,12 +29,12 @@ class HttpServer(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 lets the system choose.
+    """Open a listening socket; port 0 lets the system choose.
 
     Raises:
         PortTakenError: the port is in use.
     """
-    # The protocol is named so that asyncio sets TCP_NODELAY on what is accepted.
+    # asyncio sets TCP_NODELAY on accepted sockets only if the protocol is given.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

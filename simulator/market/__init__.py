@@ -1,1 +1,3 @@
-"""The simulated market: any minute of any year, from a seed; pure, and the oracle."""
+"""The simulated market: any minute of any year, computed from a seed. Pure; the oracle of the
+tests.
+"""

@@ -1,7 +1,7 @@
-"""What a perpetual contract has on top of its trades: mark and index price, funding, liquidations.
+"""Mark price, index price, funding and liquidations of a perpetual contract.
 
-The index follows the price path that trades wander around; the mark price adds a slow premium of
-at most 0.05 %. About one taker order in 128 counts as a liquidation.
+The index is the price path that trades follow; the mark price adds a slow premium of at most 0.05
+%. About one taker order in 128 counts as a liquidation.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from simulator.market.noise import derive_key, hash_counter, hash_counters, take
 MARK_DECIMALS = 8
 FUNDING_PERIOD_US = 8 * 60 * MINUTE_US
 _PREMIUM_PERIOD_US = 10 * MINUTE_US
-_MAX_PREMIUM = 50_000  # of 10^8
+_MAX_PREMIUM = 50_000  # parts per 10^8
 _AVERAGED_US = (0, 10 * SECOND_US, 20 * SECOND_US, 30 * SECOND_US)
 _LIQUIDATIONS = 7  # one order in 2^7
 
@@ -38,10 +38,12 @@ class MarkPrice(NamedTuple):
 
 
 class Liquidation(NamedTuple):
-    """A liquidation order, filled at once; in instrument units.
+    """A liquidation order, filled immediately; in instrument units.
 
     Attributes:
-        time_us: of the trade. bankruptcy_price: limit of the order. last_quantity: its last fill.
+        time_us: time of the trade.
+        bankruptcy_price: limit of the order.
+        last_quantity: quantity of its last fill.
     """
 
     time_us: int
@@ -53,7 +55,7 @@ class Liquidation(NamedTuple):
 
 
 def mark_price(history: History, time_us: int, *, seed: int) -> MarkPrice:
-    """Mark price and funding at a moment."""
+    """Return mark price and funding at a time."""
     instrument = history.instrument
     labels = (instrument.market, instrument.symbol)
     premium_key = derive_key(seed, *labels, "premium")
@@ -63,7 +65,7 @@ def mark_price(history: History, time_us: int, *, seed: int) -> MarkPrice:
     index = history.index_price(time_us, decimals=MARK_DECIMALS)
     next_funding_us = (time_us // FUNDING_PERIOD_US + 1) * FUNDING_PERIOD_US
     drawn = hash_counter(derive_key(seed, *labels, "funding"), next_funding_us)
-    # Mostly the 0.01 % that interest alone gives, else somewhere within ±0.03 %.
+    # Mostly the 0.01 % of interest alone, otherwise a rate within ±0.03 %.
     rate = 10_000 if drawn & 1 else (drawn >> 8) % 60_001 - 30_000
     average = sum(marks) // len(marks)
     return MarkPrice(time_us, marks[0], average, index, index, rate, next_funding_us)
@@ -76,14 +78,14 @@ def _mark(history: History, premium_key: int, time_us: int) -> int:
 
 
 def _between(key: int, time_us: int, period_us: int) -> int:
-    """Sixteen random bits, interpolated between those of whole periods."""
+    """Return sixteen random bits, interpolated between those of whole periods."""
     number, phase = divmod(time_us, period_us)
     left, right = hash_counter(key, number) & 0xFFFF, hash_counter(key, number + 1) & 0xFFFF
     return (left * (period_us - phase) + right * phase) // period_us
 
 
 def liquidations(history: History, minute: int, *, seed: int) -> list[Liquidation]:
-    """The last liquidation of each second of a minute; seconds without one are left out."""
+    """Return the last liquidation of each second of a minute; seconds without one are omitted."""
     trades = history.minute(minute)
     instrument = history.instrument
     key = derive_key(seed, instrument.market, instrument.symbol, "liquidations")

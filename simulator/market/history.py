@@ -1,10 +1,10 @@
-"""All trades of one listing, by minute, by id and by time.
+"""All trades of one symbol, by minute, by id and by time.
 
-Nothing is played up to: counts of a minute are a hash, ids are prefix sums of counts by day, and
-the future is as known as the past, until the calendar changes it.
+Nothing is simulated step by step: a minute's number of orders is a hash, and ids are prefix sums of
+those numbers by day. The future is known like the past, until the calendar changes it.
 
-Ids in the methods' arguments and results are positions: they count on where a ticker is reused.
-Tapes and candles bear the exchange's ids, which start anew there; without a reuse both are equal.
+Ids in arguments and results are positions, which continue when a ticker is reused. Trades and
+klines carry the exchange's ids, which restart then; without a reuse both are equal.
 """
 
 import threading
@@ -24,15 +24,15 @@ from simulator.market.trades.sessions import SessionTrades
 
 _DAY_MINUTES = 1_440
 _MAX_DAYS = 400_000
-_INDEX_DAYS = (8, 256)  # the index of ids grows by so many days at a time
-_DIRECT_MINUTES = 120  # shorter ranges are folded without filling the cache of days
+_INDEX_DAYS = (8, 256)  # the index of ids grows by this many days at a time
+_DIRECT_MINUTES = 120  # shorter ranges are aggregated without filling the cache of days
 
 
 class History:
-    """All trades of one listing, past and future.
+    """All trades of one symbol, past and future.
 
     Args:
-        start_us: listing time; floored to the minute, which always has a trade.
+        start_us: listing time, floored to the minute; that minute always has a trade.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class History:
     # --- sessions
 
     def change(self, calendar: TradingCalendar, *, from_us: int) -> None:
-        """Another calendar, which differs only from a moment on that nobody has seen yet."""
+        """Replace the calendar by one that differs only from `from_us` on, not yet served."""
         with self._lock:
             self.calendar = calendar
             self._trades_by_minute = SessionTrades(self.instrument, calendar, seed=self._seed)
@@ -78,7 +78,7 @@ class History:
             self._before = self._before[:, : max(0, known_days) + 1]
 
     def listed_since_us(self, time_us: int) -> int:
-        """When the instrument that bears the name at a moment was listed."""
+        """Return when the instrument that has the symbol at a time was listed."""
         generation = self.calendar.generation(time_us)
         return next(
             one.start_us for one in self.calendar.listings() if one.generation == generation
@@ -86,29 +86,29 @@ class History:
 
     @property
     def revision(self) -> int:
-        """How often the calendar was changed; to be part of the keys of caches."""
+        """Number of calendar changes; part of the keys of caches."""
         return len(self._changed_minutes)
 
     def is_trading(self, time_us: int) -> bool:
-        """Whether there is trading at a moment: no halt, listed and not delisted."""
+        """Whether there is trading at a time: listed, not halted, not delisted."""
         return self.calendar.is_trading(time_us)
 
     def has_klines(self, from_us: int, until_us: int) -> bool:
-        """Whether `from_us … until_us - 1` has candles; on USD-M they outlive a delisting."""
+        """Whether `from_us … until_us - 1` has klines. On USD-M they continue after a delisting."""
         if self.instrument.market == "um":
             return until_us > self.start_us
         return self.calendar.overlaps(from_us, until_us)
 
     @property
     def is_without_pauses(self) -> bool:
-        """Whether every minute since the listing has a candle."""
+        """Whether every minute since the listing has a kline."""
         return self.calendar.is_plain or self.instrument.market == "um"
 
     def kline_minutes(self, from_minute: int) -> Iterator[int]:
-        """Minutes in which kline streams have something to send; may end, or never."""
+        """Yield the minutes in which kline streams send something; may end, or never."""
         minute = max(self.start_minute, from_minute)
         while True:
-            # the minute after an open one closes its candle
+            # a kline is closed in the minute after it
             if not self.has_klines((minute - 1) * MINUTE_US, (minute + 1) * MINUTE_US):
                 opens_us = self.calendar.next_open(minute * MINUTE_US)
                 if opens_us is None:
@@ -118,7 +118,7 @@ class History:
             minute += 1
 
     def _cache_key(self, minute: int, span: int = 1) -> tuple[str, int]:
-        """Changes of the calendar leave what was cached of earlier minutes alone."""
+        """Return a cache key. Calendar changes do not invalidate earlier minutes."""
         index = minute // span
         if not self._changed_minutes:
             return self.instrument.symbol, index
@@ -129,11 +129,11 @@ class History:
     # --- ids
 
     def counts(self, first_minute: int, stop_minute: int) -> tuple[IntArray, IntArray]:
-        """Orders and further fills of each minute; none outside of the sessions."""
+        """Return orders and further fills of each minute; zero outside sessions."""
         return self._trades_by_minute.counts(first_minute, stop_minute)
 
     def _shift(self, generation: int) -> tuple[int, int]:
-        """What to add to positions to get the aggregate ids and trade ids of a generation."""
+        """Return what to add to positions to get the aggregate and trade ids of a generation."""
         shift = self._shifts.get(generation)
         if shift is None:
             agg_id, trade_id = self._first_of(generation)
@@ -143,7 +143,7 @@ class History:
         return shift
 
     def _printed_ids_before(self, minute: int) -> tuple[int, int]:
-        """The exchange's ids of the first order from `minute` on."""
+        """Return the exchange's ids of the first order from `minute` on."""
         if self.calendar.is_plain:
             return self.ids_before(minute)
         shift = self._shift(self.calendar.generation((minute + 1) * MINUTE_US - 1))
@@ -151,11 +151,11 @@ class History:
         return agg_id + shift[0], trade_id + shift[1]
 
     def position_of_agg(self, agg_id: int, time_us: int) -> int:
-        """Where the exchange's aggregate id stands; ids are those of the listing of that time."""
+        """Return the position of an aggregate id of the instrument that is listed at a time."""
         return self._position(agg_id, time_us, 0)
 
     def position_of_trade(self, trade_id: int, time_us: int) -> int:
-        """As much for a trade id."""
+        """Return the position of a trade id of the instrument that is listed at a time."""
         return self._position(trade_id, time_us, 1)
 
     def _position(self, printed: int, time_us: int, row: int) -> int:
@@ -167,14 +167,16 @@ class History:
         return self.ids_before(begin.start_us // MINUTE_US)
 
     def _ids_before_day(self, day: int) -> tuple[int, int]:
-        """First aggregate id and first trade id of a day (days since the epoch).
+        """Return the first aggregate id and the first trade id of a day (days since the epoch).
 
         Raises:
-            ValueError: the day is centuries away; looking there would take memory without end.
+            ValueError: the day is centuries away; the index would need unbounded memory.
         """
         offset = max(0, day - self._first_day)
         if offset > _MAX_DAYS:
-            raise ValueError(f"{self.instrument.symbol}: day {day} since the epoch lies too far on")
+            raise ValueError(
+                f"{self.instrument.symbol}: day {day} since the epoch is too far in the future"
+            )
         with self._lock:
             while offset >= self._before.shape[1]:
                 size = self._before.shape[1]
@@ -188,7 +190,7 @@ class History:
             return int(self._before[0, offset]), int(self._before[1, offset])
 
     def ids_before(self, minute: int) -> tuple[int, int]:
-        """The aggregate id and the trade id that the first trade from `minute` on has."""
+        """Return the aggregate id and the trade id of the first trade from `minute` on."""
         day = minute // _DAY_MINUTES
         agg_id, trade_id = self._ids_before_day(day)
         if minute > day * _DAY_MINUTES:
@@ -198,12 +200,12 @@ class History:
         return agg_id, trade_id
 
     def trades(self, first_minute: int, stop_minute: int) -> TradeColumns:
-        """The trades of minutes `first_minute … stop_minute - 1` (at least one minute)."""
+        """Return the trades of minutes `first_minute … stop_minute - 1` (at least one minute)."""
         orders, further = self.counts(first_minute, stop_minute)
         return self._trades_by_minute.make(first_minute, orders, further, self._printed_ids_before)
 
     def minute(self, minute: int) -> TradeColumns:
-        """The trades of one minute, cached."""
+        """Return the trades of one minute, cached."""
         return self._minutes.get(self._cache_key(minute), lambda: self.trades(minute, minute + 1))
 
     def has_order(self, begin_us: int, end_us: int) -> bool:
@@ -216,10 +218,10 @@ class History:
         return False
 
     def next_traded_minute(self, minute: int) -> int | None:
-        """The first minute from `minute` on that has a trade; None if trading has ended.
+        """Return the first minute from `minute` on that has a trade; None if trading has ended.
 
         Raises:
-            ValueError: years of trading pass without one.
+            ValueError: years of trading pass without a trade.
         """
         span = 8
         for _ in range(20):
@@ -235,24 +237,26 @@ class History:
         raise ValueError(f"{self.instrument.symbol} has no trade before minute {minute}")
 
     def close_before(self, minute: int) -> int:
-        """Price of the last trade before `minute`; the listing's first price if there is none."""
+        """Return the price of the last trade before `minute`, or the listing's first price."""
         agg_id, _ = self.ids_before(minute)
         if agg_id == self.first_agg_id:
             return int(self.minute(self.start_minute).price[0])
         return int(self.minute(self.minute_of_agg(agg_id - 1)).price[-1])
 
     def index_price(self, time_us: int, *, decimals: int) -> int:
-        """The price that trades wander around, in units of 10^-`decimals` (at least its own)."""
+        """Return the price path that trades follow, in units of 10^-`decimals` (at least the
+        price's own).
+        """
         scale = int(10 ** (decimals - self.instrument.price_decimals)) * self.instrument.tick
         return self._trades_by_minute.mid(time_us) * scale >> SUBTICK
 
     def minute_of_agg(self, agg_id: int) -> int:
-        """The minute of an aggregate id; ids before the first count as the first."""
+        """Return the minute of an aggregate id; earlier ids count as the first."""
         agg_id = max(agg_id, self.first_agg_id)
         return self._minute_of_id(agg_id, 0)
 
     def minute_of_trade(self, trade_id: int) -> int:
-        """The minute of a trade id; ids before the first count as the first."""
+        """Return the minute of a trade id; earlier ids count as the first."""
         return self._minute_of_id(max(trade_id, self.first_trade_id), 1)
 
     def _minute_of_id(self, wanted: int, row: int) -> int:
@@ -267,7 +271,7 @@ class History:
             day += step
             step *= 2
             if day - self._first_day > _MAX_DAYS // 2:
-                raise ValueError(f"{self.instrument.symbol}: id {wanted} lies in no year")
+                raise ValueError(f"{self.instrument.symbol}: id {wanted} is beyond all years")
         with self._lock:
             known = self._before[row]
         day = self._first_day + int(np.searchsorted(known, wanted, side="right")) - 1
@@ -276,7 +280,7 @@ class History:
         return day * _DAY_MINUTES + int(np.searchsorted(ids, wanted, side="right"))
 
     def agg_id_from(self, time_us: int) -> int:
-        """The first aggregate id whose trade time is at least `time_us`."""
+        """Return the first aggregate id whose trade time is at least `time_us`."""
         minute = time_us // MINUTE_US
         if minute < self.start_minute:
             return self.first_agg_id
@@ -284,7 +288,7 @@ class History:
         return agg_id + int(np.searchsorted(self.minute(minute).time_us, time_us))
 
     def orders_by_id(self, from_id: int, stop_id: int) -> TradeColumns:
-        """The orders with aggregate ids `from_id … stop_id - 1` (at least one)."""
+        """Return the orders with aggregate ids `from_id … stop_id - 1` (at least one)."""
         from_id = max(from_id, self.first_agg_id)
         first = self.minute_of_agg(from_id)
         trades = self.trades(first, self.minute_of_agg(max(from_id, stop_id - 1)) + 1)
@@ -294,13 +298,12 @@ class History:
     def kline_columns(
         self, first_minute: int, stop_minute: int, *, view_us: int | None = None
     ) -> KlineColumns:
-        """1m bars of minutes `first_minute … stop_minute - 1`, none before the listing.
+        """Return 1m klines of minutes `first_minute … stop_minute - 1`, none before the listing.
 
         On spot, minutes without any trading session have none.
 
         Args:
-            view_us: trades after this time are left out of the last minute; it must not lie
-                before that minute.
+            view_us: later trades are excluded from the last minute; must not be before that minute.
         """
         klines = self._all_klines(first_minute, stop_minute, view_us=view_us)
         return self._without_pauses(klines, MINUTE_US)
@@ -358,7 +361,7 @@ class History:
         )
 
     def second_klines(self, first_us: int, stop_us: int, *, view_us: int | None) -> KlineColumns:
-        """1s bars that open from `first_us` to before `stop_us` (both on the second)."""
+        """Return 1s klines that open from `first_us` to before `stop_us` (both on the second)."""
         first, stop = first_us // MINUTE_US, -(-stop_us // MINUTE_US)
         trades = self.trades(first, stop)
         if view_us is not None:

@@ -1,8 +1,8 @@
-"""The listed symbols: units, rounding, typical price and activity.
+"""The listed instruments: units, rounding, typical price and activity.
 
-Prices and quantities are integers in units of 10^-price_decimals and 10^-quantity_decimals;
-quote amounts are integers in units of 10^-quote_decimals. Spot prints eight decimals whatever
-the unit, USD-M prints its own; both as the exchange does.
+Prices and quantities are integers in units of 10^-price_decimals and 10^-quantity_decimals; quote
+amounts are integers in units of 10^-quote_decimals. As on the exchange, spot prints eight decimals
+for any unit and USD-M prints the unit's own.
 """
 
 import functools
@@ -19,7 +19,7 @@ SPOT_DECIMALS = 8
 
 @functools.lru_cache(maxsize=256)
 def decimal_formatter(decimals: int, shown: int) -> Callable[[int], str]:
-    """A function that prints an integer of 10^-`decimals` with `shown` (>= decimals) digits."""
+    """Return a printer of integers of 10^-`decimals` with `shown` (>= decimals) digits."""
     if shown < decimals:
         raise ValueError(f"{decimals} decimals cannot be shown with {shown} digits")
     padding = "0" * (shown - decimals)
@@ -41,9 +41,9 @@ class Instrument:
 
     Attributes:
         tick, step: smallest change of price and quantity, in price and quantity units.
-        typical_price: the price that the path wanders around, in ticks.
-        largest_fill: greatest quantity of one fill, in steps.
-        orders_per_day: mean number of taker orders (aggTrades) in a day.
+        typical_price: centre of the price path, in ticks.
+        largest_fill: maximum quantity of one fill, in steps.
+        orders_per_day: mean number of taker orders (aggTrades) per day.
     """
 
     symbol: str
@@ -60,13 +60,14 @@ class Instrument:
 
     def __post_init__(self) -> None:
         if not 0 < self.typical_price < 1 << 30:
-            raise ValueError(f"{self.symbol}: typical_price must lie in 1..2^30, in ticks")
+            raise ValueError(f"{self.symbol}: typical_price must be in 1..2^30, in ticks")
         if not 0 < self.largest_fill < 1 << 31:
-            raise ValueError(f"{self.symbol}: largest_fill must lie in 1..2^31, in steps")
+            raise ValueError(f"{self.symbol}: largest_fill must be in 1..2^31, in steps")
         if not 0 <= self.orders_per_day <= 20_000_000:
-            raise ValueError(f"{self.symbol}: orders_per_day must lie in 0..20,000,000")
+            raise ValueError(f"{self.symbol}: orders_per_day must be in 0..20,000,000")
         # Sums over a minute are int64. The price stays below twice the typical one; the busiest
-        # minute has less than four times the mean number of orders, and half as many fills more.
+        # minute has fewer than four times the mean number of orders, with half as many further
+        # fills.
         fills = 6 * self.orders_per_day // 1_440 + 8
         greatest_fill = 2 * self.typical_price * self.tick * self.largest_fill * self.step
         if greatest_fill * fills >= 1 << 63:
@@ -74,24 +75,24 @@ class Instrument:
 
     @property
     def product_decimals(self) -> int:
-        """Decimals of price × quantity before any rounding."""
+        """Decimals of price × quantity before rounding."""
         return self.price_decimals + self.quantity_decimals
 
     @property
     def quote_decimals(self) -> int:
-        """Decimals in which quote amounts are kept: the exchange keeps at most 8 on spot."""
+        """Decimals of quote amounts: at most 8 on spot, as on the exchange."""
         if self.market == "spot":
             return min(SPOT_DECIMALS, self.product_decimals)
         return self.product_decimals
 
     @property
     def rounds_quote(self) -> bool:
-        """Whether the exchange rounds the quote amount of each fill (tick × step too fine)."""
+        """Whether the exchange rounds the quote amount of each fill (tick × step is too fine)."""
         return self.quote_decimals < self.product_decimals
 
     @property
     def quote_divisor(self) -> int:
-        """Price units × quantity units in one quote unit; 1 unless `rounds_quote`."""
+        """Price units × quantity units per quote unit; 1 unless `rounds_quote`."""
         return int(10 ** (self.product_decimals - self.quote_decimals))
 
     def _formatter(self, decimals: int) -> Callable[[int], str]:
@@ -163,10 +164,10 @@ _QUOTES = ("USDT", "USDC", "FDUSD", "BTC", "ETH", "BNB", "EUR")
 
 
 def invented(market: MarketName, symbol: str, *, seed: int) -> Instrument:
-    """A listing for any name, its units, price and activity drawn from seed and name."""
+    """Return an instrument for any symbol, drawn from seed and name."""
     quote = next((asset for asset in _QUOTES if symbol.endswith(asset) and symbol != asset), None)
     if quote is None:
-        raise ValueError(f"symbol {symbol!r} ends with no quote asset of {', '.join(_QUOTES)}")
+        raise ValueError(f"symbol {symbol!r} does not end with a quote asset: {', '.join(_QUOTES)}")
     drawn = hash_counter(derive_key(seed, market, symbol, "listing"), 0)
     price_decimals = 2 + (drawn & 0x3)
     quantity_decimals = (drawn >> 8) % 4 if price_decimals < 5 else (drawn >> 8) % 3
@@ -179,7 +180,7 @@ def invented(market: MarketName, symbol: str, *, seed: int) -> Instrument:
         quantity_decimals=quantity_decimals,
         typical_price=1_000 + (drawn >> 16) % 400_000,
         largest_fill=500 + (drawn >> 36) % 200_000,
-        # log-uniform: from a few orders a day to one a second
+        # log-uniform: from a few orders a day to one per second
         orders_per_day=(8 + (drawn >> 54) % 8) << ((drawn >> 57) % 13),
     )
 
@@ -187,7 +188,7 @@ def invented(market: MarketName, symbol: str, *, seed: int) -> Instrument:
 def select_instruments(
     market: MarketName, symbols: Iterable[str], *, generated: int = 0, seed: int
 ) -> tuple[Instrument, ...]:
-    """The listings of a market: the named symbols, then `SIM0001USDT` … generated ones."""
+    """Return the named instruments, then the generated ones (`SIM0001USDT` …)."""
     names = [*symbols, *(f"SIM{number:04d}USDT" for number in range(1, generated + 1))]
     twice = {name for name in names if names.count(name) > 1} if len(names) < 100 else set()
     if twice or len(set(names)) != len(names):

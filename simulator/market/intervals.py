@@ -1,7 +1,7 @@
-"""Kline intervals: where a bar begins and ends.
+"""Kline intervals: where a kline starts and ends.
 
-Weeks begin on Monday; 3-day bars are counted from 2001-01-01 (all recorded 3d bars of the
-exchange fit); months follow the calendar. All times are int µs since the epoch, UTC.
+Weeks start on Monday; 3-day klines count from 2001-01-01 (all recorded 3d klines of the exchange
+fit); months follow the calendar. All times are int µs since the epoch, UTC.
 """
 
 from dataclasses import dataclass
@@ -37,18 +37,18 @@ _STEPS_US = {
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """One kline interval; `offset_us` moves midnight (REST `timeZone`, stream `@+08:00`)."""
+    """One kline interval; `offset_us` shifts midnight (REST `timeZone`, stream `@+08:00`)."""
 
     name: str
     offset_us: int = 0
 
     @property
     def step_us(self) -> int | None:
-        """Length of a bar in µs; None for calendar months."""
+        """Length of a kline in µs; None for calendar months."""
         return _STEPS_US.get(self.name)
 
     def open_of(self, time_us: int) -> int:
-        """Open time of the bar that holds `time_us`."""
+        """Return the open time of the kline that contains `time_us`."""
         step = self.step_us
         local = time_us + self.offset_us
         if step is not None:
@@ -57,7 +57,7 @@ class Interval:
         return to_us(datetime(moment.year, moment.month, 1, tzinfo=UTC)) - self.offset_us
 
     def next_open(self, open_us: int) -> int:
-        """Open time of the bar after the one that opens at `open_us`."""
+        """Return the open time of the kline after the one that opens at `open_us`."""
         step = self.step_us
         if step is not None:
             return open_us + step
@@ -66,16 +66,16 @@ class Interval:
         return to_us(datetime(moment.year + years, month + 1, 1, tzinfo=UTC)) - self.offset_us
 
     def previous_open(self, open_us: int) -> int:
-        """Open time of the bar before the one that opens at `open_us`."""
+        """Return the open time of the kline before the one that opens at `open_us`."""
         return self.open_of(open_us - 1)
 
     def first_open_from(self, time_us: int) -> int:
-        """The first open time that is not before `time_us`."""
+        """Return the first open time that is not before `time_us`."""
         open_us = self.open_of(time_us)
         return open_us if open_us == time_us else self.next_open(open_us)
 
     def opens_of(self, times_us: IntArray) -> IntArray:
-        """`open_of`, vectorised."""
+        """Vectorised `open_of`."""
         step = self.step_us
         if step is not None:
             shift = _ORIGIN_US - self.offset_us
@@ -91,14 +91,16 @@ UM_INTERVALS = tuple(name for name in SPOT_INTERVALS if name != "1s")
 
 
 def parse_interval(name: str, *, time_zone: str = "0") -> Interval:
-    """An interval by its name, e.g. `1m`; raises ValueError for an unknown one or time zone."""
+    """Return an interval by name, e.g. `1m`. Raises ValueError for an unknown name or time zone."""
     if name not in SPOT_INTERVALS:
         raise ValueError(f"no kline interval {name!r}; there are {' '.join(SPOT_INTERVALS)}")
     return Interval(name, parse_time_zone(time_zone))
 
 
 def parse_time_zone(text: str) -> int:
-    """Offset in µs of `8`, `+08:00`, `-5:45` …, within −12:00 to +14:00; raises ValueError."""
+    """Return the offset in µs of `8`, `+08:00`, `-5:45` …, within −12:00 to +14:00, or raise
+    ValueError.
+    """
     sign = -1 if text.startswith("-") else 1
     hours, _, minutes = text.removeprefix("-").removeprefix("+").partition(":")
     if not (hours.isascii() and hours.isdigit() and len(hours) <= 2):

@@ -1,8 +1,8 @@
-"""Candles: the fold of trades to bars and the roll-up of minutes to longer ones.
+"""Klines: aggregation of trades, and roll-up of minutes to longer intervals.
 
-This is the oracle of the project, so it shares no code with the rest. Values are integers in
-the instrument's units. Sums above the minute are exact: they are added in two halves of 32 bits
-and joined as Python integers.
+This is the oracle of the project's tests, so it shares no code with the product. Values are
+integers in the instrument's units. Sums above the minute are exact: two halves of 32 bits are
+summed and joined as Python integers.
 """
 
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ NO_ID = -1
 
 
 class Kline(NamedTuple):
-    """One bar in instrument units; `first_id` and `last_id` are −1 in an empty bar."""
+    """One kline in instrument units; `first_id` and `last_id` are −1 without trades."""
 
     open_time_us: int
-    close_time_us: int  # last µs of the bar
+    close_time_us: int  # last µs of the kline
     open: int
     high: int
     low: int
@@ -38,7 +38,7 @@ class Kline(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class KlineColumns:
-    """Consecutive bars of equal length as int64 columns."""
+    """Consecutive klines of equal length as int64 columns."""
 
     open_time_us: IntArray
     open: IntArray
@@ -57,7 +57,7 @@ class KlineColumns:
         return len(self.open_time_us)
 
     def columns(self) -> tuple[IntArray, ...]:
-        """All columns in the order of the fields."""
+        """Return all columns in the order of the fields."""
         return (
             self.open_time_us, self.open, self.high, self.low, self.close, self.volume,
             self.quote_volume, self.trade_count, self.taker_buy_volume, self.taker_buy_quote_volume,
@@ -65,12 +65,12 @@ class KlineColumns:
         )  # fmt: skip
 
     def between(self, start: int, stop: int) -> "KlineColumns":
-        """Rows `start … stop - 1`."""
+        """Return rows `start … stop - 1`."""
         return KlineColumns(*(column[start:stop] for column in self.columns()))
 
 
 def join_klines(parts: Sequence[KlineColumns]) -> KlineColumns:
-    """Stretches of bars, one after the other."""
+    """Concatenate klines."""
     if len(parts) == 1:
         return parts[0]
     columns = zip(*(part.columns() for part in parts), strict=True)
@@ -80,10 +80,10 @@ def join_klines(parts: Sequence[KlineColumns]) -> KlineColumns:
 def aggregate_trades(
     trades: TradeColumns, *, first_open_us: int, count: int, step_us: int, previous_close: int
 ) -> KlineColumns:
-    """Folds trades to `bars` bars of `step_us`; an empty one is flat at the close before it.
+    """Aggregate trades to `count` klines of `step_us`; an empty one is flat at the previous close.
 
     Args:
-        previous_close: price of the last trade before the tape, in price units.
+        previous_close: price of the last trade before `trades`, in price units.
     """
     opens = first_open_us + np.arange(count, dtype=np.int64) * step_us
     edges = np.searchsorted(trades.time_us, np.append(opens, first_open_us + count * step_us))
@@ -106,7 +106,7 @@ def aggregate_trades(
     last_traded[traded] = np.arange(len(traded))
     last_traded = np.maximum.accumulate(last_traded)
     closes = np.append(trades.price[ends], previous_close)
-    close = closes[last_traded]  # index −1 is the close before the tape
+    close = closes[last_traded]  # index −1 is `previous_close`
     flat = close
     no_id = np.full(count, NO_ID, dtype=np.int64)
     price = trades.price[: edges[-1]]
@@ -128,14 +128,14 @@ def aggregate_trades(
 
 
 def to_klines(klines: KlineColumns, step_us: int) -> list[Kline]:
-    """Rows of bars that need no roll-up."""
+    """Return the rows of columns that need no roll-up."""
     opens, *values = (column.tolist() for column in klines.columns())
     closes = (klines.open_time_us + (step_us - 1)).tolist()
     return [Kline(*row) for row in zip(opens, closes, *values, strict=True)]
 
 
 def roll_up(klines: KlineColumns, interval: Interval) -> list[Kline]:
-    """Longer bars of minutes. A minute without trades feeds no open, high or low."""
+    """Roll minutes up to longer klines. Minutes without trades set no open, high or low."""
     if len(klines) == 0:
         return []
     bucket = interval.opens_of(klines.open_time_us)

@@ -1,6 +1,6 @@
-"""A market of several listings: its candles and trades as far as they are visible.
+"""A market of several symbols: its klines and trades up to a given time.
 
-Callers bound what is visible by `view_us`, the moment up to which trades have happened.
+Callers pass `view_us`, the time up to which trades have happened.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from simulator.market.intervals import Interval, parse_interval
 from simulator.market.klines import Kline, KlineColumns, roll_up, to_klines
 from simulator.market.trades.columns import TradeColumns
 
-# intervals whose bars are folded from trades; the others are rolled up from minutes
+# intervals aggregated from trades; the others are rolled up from minutes
 AGGREGATED_STEPS_US = {"1s": SECOND_US, "1m": MINUTE_US}
 
 
@@ -29,13 +29,14 @@ def bar_window(
     end_us: int | None,
     limit: int | None,
 ) -> tuple[int, int] | None:
-    """Open times of the first and last bar that a klines request selects; None if there is none.
+    """Return open times of the first and last kline that a request selects; None if there is none.
 
-    No times: the latest; start only: from start on; end only: the latest up to end; both: from
-    start, not past end. Both ends are inclusive and compared with open times.
+    Without times: the latest. Start only: from the start on. End only: the latest up to the end.
+    Both: from the start, not past the end. Both ends are inclusive and refer to open times.
 
     Args:
-        first_us: when the listing began. view_us: the last moment that is visible.
+        first_us: when the symbol was listed.
+        view_us: last visible time.
     """
     if view_us < first_us or (start_us is not None and start_us > view_us):
         return None
@@ -60,7 +61,7 @@ def _steps_away(interval: Interval, open_us: int, steps: int) -> int:
     return open_us
 
 
-# USD-M has no word for a halt: its candles go on, and its status said TRADING in past ones.
+# USD-M has no status for a halt: its klines continue, and its status was TRADING in past halts.
 _STATUSES: dict[MarketName, dict[TradingState, str]] = {
     "spot": {
         "unlisted": "PRE_TRADING",
@@ -78,12 +79,12 @@ _STATUSES: dict[MarketName, dict[TradingState, str]] = {
 
 
 class SimulatedMarket:
-    """A market of several listings under one seed.
+    """A market of several symbols under one seed.
 
     Args:
-        instruments: what is listed, from `start_us` on.
-        cached_days: days of minute bars kept (130 kB each).
-        cached_minutes: single minutes of trades kept.
+        instruments: listed from `start_us` on.
+        cached_days: days of minute klines kept in memory (130 kB each).
+        cached_minutes: minutes of trades kept in memory.
     """
 
     def __init__(
@@ -114,11 +115,11 @@ class SimulatedMarket:
 
     @property
     def instruments(self) -> tuple[Instrument, ...]:
-        """All listings, in their order."""
+        """All listings, in order."""
         return tuple(history.instrument for history in self._histories.values())
 
     def listed(self, at_us: int) -> tuple[Instrument, ...]:
-        """What is or was listed at a moment; what is delisted stays."""
+        """Return what is or was listed at a time; delisted symbols stay."""
         return tuple(
             history.instrument
             for history in tuple(self._histories.values())
@@ -126,15 +127,15 @@ class SimulatedMarket:
         )
 
     def status(self, symbol: str, at_us: int) -> str:
-        """The exchange's word for the state of a symbol; raises KeyError if it is not known."""
+        """Return the exchange's status of a symbol. Raises KeyError for an unknown symbol."""
         history = self._histories[symbol]
         return _STATUSES[history.instrument.market][history.calendar.state(at_us)]
 
     def add_listing(self, instrument: Instrument, *, start_us: int) -> History:
-        """Lists a further instrument from a moment on (floored to the minute).
+        """List a further instrument from a time on (floored to the minute).
 
         Raises:
-            ValueError: the symbol is known already.
+            ValueError: the symbol exists already.
         """
         if instrument.symbol in self._histories:
             raise ValueError(f"{instrument.symbol} is listed already")
@@ -149,7 +150,7 @@ class SimulatedMarket:
         return history
 
     def drop_listing(self, symbol: str) -> None:
-        """Takes back a listing that has not begun yet."""
+        """Remove a listing that has not started."""
         kept = dict(self._histories)
         del kept[symbol]
         self._histories = kept
@@ -162,15 +163,15 @@ class SimulatedMarket:
         return iter(self._histories)
 
     def history(self, symbol: str) -> History:
-        """The trades of a symbol; raises KeyError if it is not listed."""
+        """Return the trades of a symbol. Raises KeyError for an unknown symbol."""
         return self._histories[symbol]
 
     def instrument(self, symbol: str) -> Instrument:
-        """The listing of a symbol; raises KeyError if it is not listed."""
+        """Return the instrument of a symbol. Raises KeyError for an unknown symbol."""
         return self._histories[symbol].instrument
 
     def book(self, symbol: str) -> OrderBook:
-        """The order book of a symbol; raises KeyError if it is not listed."""
+        """Return the order book of a symbol. Raises KeyError for an unknown symbol."""
         book = self._books.get(symbol)
         if book is None:
             made = OrderBook(self._histories[symbol], seed=self.seed)
@@ -187,12 +188,12 @@ class SimulatedMarket:
         view_us: int,
         limit: int | None = None,
     ) -> list[Kline]:
-        """Bars whose open time lies in `start_us … end_us` (inclusive), from visible trades only.
+        """Return klines that open in `start_us … end_us` (inclusive), from visible trades only.
 
-        The last one may be open. The window is `bar_window`'s.
+        The last one may be open. `bar_window` defines the window.
 
         Args:
-            view_us: trades after this moment do not exist yet.
+            view_us: later trades do not exist yet.
         """
         spec = parse_interval(interval) if isinstance(interval, str) else interval
         if spec.name in AGGREGATED_STEPS_US:
@@ -215,14 +216,14 @@ class SimulatedMarket:
         view_us: int,
         limit: int | None = None,
     ) -> KlineColumns | None:
-        """`klines` of `1m` and `1s` as columns; None if there are none.
+        """Return `1m` or `1s` klines as columns; None if there are none.
 
         Raises:
             ValueError: another interval, whose sums may not fit in 64 bits.
         """
         if interval.name not in AGGREGATED_STEPS_US:
             raise ValueError(
-                f"no columns of {interval.name}; there are {', '.join(AGGREGATED_STEPS_US)}"
+                f"no columns of {interval.name}; only of {', '.join(AGGREGATED_STEPS_US)}"
             )
         window = self._window(symbol, interval, start_us, end_us, view_us=view_us, limit=limit)
         if window is None:
@@ -267,7 +268,7 @@ class SimulatedMarket:
     def _minutes(
         self, symbol: str, interval: Interval, window: tuple[int, int], *, view_us: int
     ) -> KlineColumns:
-        """The visible minutes of the bars that open from the first to the last of a window."""
+        """Return the visible minutes of the klines that open within a window."""
         first_us, last_us = window
         history = self._histories[symbol]
         stop_us = min(interval.next_open(last_us), view_us + 1)
@@ -284,7 +285,7 @@ class SimulatedMarket:
         end_us: int | None = None,
         limit: int,
     ) -> TradeColumns:
-        """Orders from an id on, or within inclusive times, or the latest; at most `limit`."""
+        """Return at most `limit` orders: from an id on, within inclusive times, or the latest."""
         history = self._histories[symbol]
         stop = history.agg_id_from(view_us + 1)
         first = history.first_agg_id
@@ -292,7 +293,7 @@ class SimulatedMarket:
             first = max(first, history.position_of_agg(from_id, view_us))
             stop = min(stop, first + limit)
         else:
-            # Times after the view need no look at the future, however far they lie in it.
+            # An end after the view is no bound, and looking it up could reach far into the future.
             if end_us is not None and end_us < view_us:
                 stop = min(stop, history.agg_id_from(end_us + 1))
             if start_us is not None:
@@ -305,7 +306,7 @@ class SimulatedMarket:
         return history.orders_by_id(first, stop)
 
     def day_trades(self, symbol: str, day_us: int) -> TradeColumns:
-        """All trades of the UTC day that begins at `day_us`."""
+        """Return all trades of the UTC day that starts at `day_us`."""
         history = self._histories[symbol]
         begin = day_us // MINUTE_US
         return history.trades(begin, begin + DAY_US // MINUTE_US)

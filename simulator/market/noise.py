@@ -1,7 +1,7 @@
-"""Counter-based hashing: random numbers that can be had in any order.
+"""Counter-based hashing: random numbers in any order.
 
-Every number of the market is `hash(key, counter)`, so any minute is as cheap as the first. The
-mixer is the finalizer of splitmix64 (Steele, Lea, Flood 2014), which is bijective on 64 bits.
+Every number of the market is `hash(key, counter)`, so any minute costs the same. The mixer is the
+finalizer of splitmix64 (Steele, Lea, Flood 2014), a bijection on 64 bits.
 """
 
 import hashlib
@@ -19,13 +19,13 @@ _MASK = (1 << 64) - 1
 
 
 def derive_key(seed: int, *labels: str) -> int:
-    """A 64-bit key for one purpose; different labels give unrelated keys."""
+    """Return a 64-bit key for one purpose; different labels give unrelated keys."""
     text = "\x1f".join((str(seed), *labels)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
 
 
 def hash_counter(key: int, counter: int) -> int:
-    """64 random bits for one counter; equals `hash_counters` at that counter."""
+    """Return 64 random bits for one counter; equals `hash_counters` at that counter."""
     mixed = (counter * _GOLDEN + key) & _MASK
     mixed = ((mixed ^ (mixed >> 30)) * _MIX_1) & _MASK
     mixed = ((mixed ^ (mixed >> 27)) * _MIX_2) & _MASK
@@ -33,7 +33,7 @@ def hash_counter(key: int, counter: int) -> int:
 
 
 def hash_counters(key: int, counters: IntArray) -> HashArray:
-    """64 random bits for each counter, vectorised (uint64, same shape)."""
+    """Return 64 random bits for each counter, vectorised (uint64, same shape)."""
     mixed = counters.astype(np.uint64)
     mixed *= np.uint64(_GOLDEN)
     mixed += np.uint64(key)
@@ -49,7 +49,7 @@ def hash_counters(key: int, counters: IntArray) -> HashArray:
 
 
 def take_bits(hashes: HashArray, *, low: int, count: int) -> IntArray:
-    """Bits `low` to `low + count - 1` of each hash as int64; `count` at most 62."""
+    """Return bits `low` to `low + count - 1` of each hash as int64; `count` is at most 62."""
     taken = hashes >> np.uint64(low)
     taken &= np.uint64((1 << count) - 1)
     return taken.view(np.int64)

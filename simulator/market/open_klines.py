@@ -1,4 +1,4 @@
-"""The open candle of one minute after any of its trades, without folding it anew each time."""
+"""The open kline after any of its trades, without aggregating from the start each time."""
 
 import functools
 
@@ -9,11 +9,11 @@ from simulator.market.trades.columns import TradeColumns
 
 
 class OpenKline:
-    """Prefix folds of a stretch of trades: `after(row, …)` is the bar with orders up to `row`.
+    """Cumulative aggregates of trades: `after(row, …)` is the kline with orders up to `row`.
 
     Args:
-        tape: the trades of the bar (a minute, or a second for 1s bars).
-        open_us, close_us: first and last µs of the bar.
+        trades: trades of the kline (a minute, or a second for 1s klines).
+        open_us, close_us: first and last µs of the kline.
     """
 
     def __init__(self, trades: TradeColumns, *, open_us: int, close_us: int) -> None:
@@ -39,7 +39,9 @@ class OpenKline:
         return tuple(column.tolist() for column in columns)
 
     def after(self, row: int, *, unsent_fills: int = 0) -> Kline:
-        """The bar with orders `0 … row`, without the last `unsent_fills` fills of order `row`."""
+        """Return the kline with orders `0 … row`, without the last `unsent_fills` fills of order
+        `row`.
+        """
         high, low, close, volume, quote, count, buy_volume, buy_quote, last_id = (
             column[row] for column in self._prefixes
         )
@@ -63,7 +65,7 @@ class OpenKline:
 
 
 def extend_kline(earlier: Kline | None, later: Kline) -> Kline:
-    """A longer bar from its completed part and what followed; either may be without trades."""
+    """Combine the completed part of a longer kline with a later part; either may have no trades."""
     if earlier is None or earlier.trade_count == 0:
         opened = later if earlier is None else earlier
         return later._replace(open_time_us=opened.open_time_us, close_time_us=opened.close_time_us)

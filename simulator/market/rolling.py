@@ -1,4 +1,4 @@
-"""Statistics of a stretch of time that moves on: 24 hour tickers, shorter windows, averages."""
+"""Statistics of moving windows: 24-hour tickers, shorter windows, average prices."""
 
 from typing import NamedTuple
 
@@ -14,11 +14,11 @@ AVERAGE_PRICE_MINUTES = 5
 
 
 class WindowStats(NamedTuple):
-    """Trades of a window; in instrument units, flat at the last price where there are none.
+    """Statistics of a window, in instrument units; flat at the last price without trades.
 
     Attributes:
         open_us, close_us: the window, both ends inclusive.
-        previous_close: price of the last trade before the window; its own first if none.
+        previous_close: price of the last trade before the window, or the window's first price.
         first_id, last_id: trade ids, −1 without trades.
     """
 
@@ -37,7 +37,7 @@ class WindowStats(NamedTuple):
 
 
 class LastTrade(NamedTuple):
-    """The last fill up to a moment, in instrument units."""
+    """The last fill up to a time, in instrument units."""
 
     time_us: int
     agg_id: int
@@ -46,7 +46,7 @@ class LastTrade(NamedTuple):
 
 
 def last_trade(history: History, time_us: int) -> LastTrade:
-    """The last fill at or before a time; the listing's first where there is none."""
+    """Return the last fill at or before a time, or the listing's first."""
     trades = history.minute(time_us // MINUTE_US).until(time_us)
     if len(trades) == 0:
         agg_id, _ = history.ids_before(time_us // MINUTE_US)
@@ -64,9 +64,9 @@ def last_trade(history: History, time_us: int) -> LastTrade:
 
 
 def window_stats(history: History, open_us: int, close_us: int) -> WindowStats:
-    """Folds the trades with `open_us <= time <= close_us`, which must span a minute or more.
+    """Aggregate the trades with `open_us <= time <= close_us`, which must span a minute or more.
 
-    Trades of an earlier listing of the same name are left out.
+    Trades of an earlier instrument of the same symbol are excluded.
     """
     listed_us = history.listed_since_us(close_us)
     begin_us = max(open_us, listed_us)
@@ -105,7 +105,7 @@ def window_stats(history: History, open_us: int, close_us: int) -> WindowStats:
 
 
 def _aggregate_part(trades: TradeColumns, begin_us: int, next_minute: int) -> KlineColumns:
-    """One bar of a minute's trades from a moment on."""
+    """Return one kline of a minute's trades from a time on."""
     part = trades.between(int(np.searchsorted(trades.time_us, begin_us)), len(trades))
     return aggregate_trades(
         part,
@@ -117,16 +117,16 @@ def _aggregate_part(trades: TradeColumns, begin_us: int, next_minute: int) -> Kl
 
 
 def average_price(history: History, time_us: int, *, decimals: int) -> int:
-    """Mean price of the last five minutes, weighted by quantity, in units of 10^-`decimals`.
+    """Return the volume-weighted mean price of the last five minutes, in units of 10^-`decimals`.
 
-    The last price where nothing was traded.
+    Without trades, return the last price.
     """
     stats = window_stats(history, time_us - AVERAGE_PRICE_MINUTES * MINUTE_US, time_us)
     return weighted_price(history, stats, decimals=decimals)
 
 
 def weighted_price(history: History, stats: WindowStats, *, decimals: int) -> int:
-    """Quote volume over volume, in units of 10^-`decimals` (at least the price's)."""
+    """Return quote volume over volume, in units of 10^-`decimals` (at least the price's)."""
     instrument = history.instrument
     scale = int(10 ** (decimals - instrument.price_decimals))
     if stats.volume == 0:
@@ -135,12 +135,12 @@ def weighted_price(history: History, stats: WindowStats, *, decimals: int) -> in
 
 
 def percent_change(stats: WindowStats) -> int:
-    """Change from open to last, in thousandths of a percent, cut towards zero."""
+    """Return the change from open to last in thousandths of a percent, truncated towards zero."""
     change = stats.last - stats.open
     size = abs(change) * 100_000 // stats.open
     return -size if change < 0 else size
 
 
 def _exact_sum(values: IntArray) -> int:
-    """A sum that may exceed 63 bits."""
+    """Return a sum that may exceed 63 bits."""
     return (int((values >> 32).sum()) << 32) + int((values & 0xFFFFFFFF).sum())

@@ -1,1 +1,1 @@
-"""Recordings of the real exchange, served on the same endpoints."""
+"""Recordings of the real exchange, served on the same addresses."""

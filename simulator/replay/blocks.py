@@ -1,7 +1,7 @@
-"""Recorded frames as blocks of WebSocket bytes: encoded once, sent by large writes.
+"""Recorded frames as blocks of WebSocket bytes: encoded once, sent in large writes.
 
-A block holds the combined form of some thousand frames back to back. What a connection asked for
-is cut out of it: whole runs of frames in the combined form, payloads with new heads in the raw one.
+A block has the combined form of some thousand frames back to back. Connections get slices of it:
+whole runs of frames in combined form, payloads with new headers in raw form.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class Block:
     """Consecutive frames of a recording.
 
     Attributes:
-        wire: the combined form of all of them as WebSocket frames, back to back.
-        bounds: where each begins in `wire`, and the end of the last: one more than frames.
-        payloads, sizes: where the payload (`data`) of each begins in `wire`, and its bytes.
-        streams: the number of each frame's stream.
-        last_event_us: the greatest event time; 0 where no frame has one.
+        wire: the combined form of all frames as WebSocket frames, back to back.
+        bounds: start of each frame in `wire`, and the end of the last.
+        payloads, sizes: start of each payload (`data`) in `wire`, and its bytes.
+        streams: number of each frame's stream.
+        last_event_us: highest event time; 0 if no frame has one.
     """
 
     wire: bytes
@@ -46,24 +46,24 @@ class Block:
 
     @property
     def memory_bytes(self) -> int:
-        """What it holds in memory."""
+        """Memory that the block uses."""
         columns = (self.bounds, self.payloads, self.sizes, self.streams)
         return len(self.wire) + sum(column.nbytes for column in columns)
 
     def chosen(self, is_wanted: BoolArray) -> BoolArray:
-        """Which frames are of wanted streams.
+        """Return which frames belong to wanted streams.
 
         Args:
-            is_wanted: one value for each number of a stream.
+            is_wanted: one value per stream number.
         """
         rows: BoolArray = is_wanted[self.streams]
         return rows
 
     def encoded(self, rows: BoolArray, *, combined: bool) -> bytes:
-        """The chosen frames as WebSocket bytes, in order."""
+        """Return the chosen frames as WebSocket bytes, in order."""
         if not combined:
             return b"".join(self._raw_parts(np.flatnonzero(rows)))
-        # A run of chosen frames is one slice; all of them are the block itself.
+        # A run of chosen frames is one slice; if all are chosen, it is the block itself.
         edges = np.flatnonzero(np.diff(rows, prepend=False, append=False))
         begins, ends = self.bounds[edges[::2]].tolist(), self.bounds[edges[1::2]].tolist()
         return b"".join([self.wire[a:b] for a, b in zip(begins, ends, strict=True)])
@@ -79,16 +79,16 @@ class Block:
 
 
 def _head(size: int) -> bytes:
-    """The head of an unmasked text frame with a payload of so many bytes."""
+    """Return the header of an unmasked text frame with a payload of `size` bytes."""
     frame = encode_text_frame(bytes(size))
     return frame[: len(frame) - size]
 
 
 class BlockBuilder:
-    """Puts frames into blocks.
+    """Collects frames into blocks.
 
     Args:
-        numbers: numbers of the streams; those that are missing are added.
+        numbers: numbers of the streams; missing ones are added.
     """
 
     def __init__(self, numbers: dict[str, int]) -> None:
@@ -104,12 +104,12 @@ class BlockBuilder:
         self._last_event_us = 0
 
     def add(self, frame: RecordedFrame, event_us: int) -> None:
-        """Appends a frame with its event time."""
+        """Append a frame with its event time."""
         encoded = encode_text_frame(frame.frame)
         begin = self._bounds[-1]
         self._parts.append(encoded)
         self._bounds.append(begin + len(encoded))
-        # The payload is the last value in nearly all frames; where it is not, it is found.
+        # The payload is the last value in nearly all frames; rindex finds it in any.
         self._payloads.append(begin + encoded.rindex(frame.payload))
         self._sizes.append(len(frame.payload))
         self._streams.append(self._numbers.setdefault(frame.stream, len(self._numbers)))
@@ -125,7 +125,7 @@ class BlockBuilder:
         return self._bounds[-1] >= BLOCK_BYTES
 
     def take(self) -> Block:
-        """The frames since the last block."""
+        """Return the frames since the last block."""
         block = Block(
             wire=b"".join(self._parts),
             bounds=_column(self._bounds),
@@ -143,7 +143,7 @@ def _column(values: array[int]) -> IntArray:
 
 
 def make_blocks(frames: Iterable[RecordedFrame], numbers: dict[str, int]) -> Iterator[Block]:
-    """All frames as blocks, the last one shorter."""
+    """Yield all frames as blocks; the last one is shorter."""
     maker = BlockBuilder(numbers)
     for frame in frames:
         maker.add(frame, event_time_us(frame))

@@ -1,4 +1,4 @@
-"""Serves recorded frames: their pace times N, or as fast as the readers take."""
+"""Sends recorded frames: at a multiple of their pace, or as fast as clients read."""
 
 import asyncio
 import itertools
@@ -15,14 +15,14 @@ from simulator.replay.recorded_frames import RecordedFrame, event_time_us, merge
 from simulator.replay.recording import Recording
 from simulator.streams.hub import FrameHub, FrameListener, encode_text_frame
 
-_BATCH_FRAMES = 256  # sent before others get their turn
-_SKIPPED_AT_ONCE = 50_000  # frames read past before a replay can be ended
+_BATCH_FRAMES = 256  # frames sent before other tasks get their turn
+_SKIPPED_AT_ONCE = 50_000  # frames skipped in one thread call, so that a replay can be stopped
 _MAX_SLEEP_S = 0.25
 _SHOWN_STREAMS = 20
 
 
 class ReplayClock(SimulatedClock):
-    """Stands at the greatest event time that has been sent."""
+    """A clock that shows the highest event time sent."""
 
     def __init__(self, start_us: int, *, speed: float) -> None:
         super().__init__(start_us=start_us, speed=speed)
@@ -32,21 +32,22 @@ class ReplayClock(SimulatedClock):
         return self._event_us
 
     def advance(self, event_us: int) -> None:
-        """Moves to an event's time; never back."""
+        """Move to an event's time; never back."""
         self._event_us = max(self._event_us, event_us)
 
 
 class Replay:
-    """Sends a recording's frames to those who listen.
+    """Sends a recording's frames to their listeners.
 
     Args:
-        speed: multiple of the recorded pace; None: as fast as the reader takes.
-        start: `subscription`: once somebody has subscribed to a stream of the recording and for
-            `settle_s` nobody has subscribed to anything more; `immediately`: at once.
+        speed: multiple of the recorded pace; None: as fast as clients read.
+        start: `subscription`: once a client has subscribed to a recorded stream and no subscription
+            was added for `settle_s`; `immediately`: at start-up.
 
     Attributes:
-        frames_sent: frames that had a listener. frames_played: all.
-        is_finished: whether the last frame was played; connections stay open.
+        frames_sent: frames that had a listener.
+        frames_played: all frames so far.
+        is_finished: the last frame was played; connections stay open.
     """
 
     def __init__(
@@ -74,18 +75,18 @@ class Replay:
     def _note(self, stream: str) -> None:
         if stream not in self._numbers:
             self._log.warning(
-                "replay_has_no_such_stream",
+                "replay_stream_missing",
                 stream=stream,
                 streams=self.recording.streams[:_SHOWN_STREAMS],
                 count=len(self.recording.streams),
             )
             return
         if self.is_finished:
-            self._log.warning("replay_is_over", stream=stream)
+            self._log.warning("replay_already_finished", stream=stream)
         self._subscribed.set()
 
     async def run(self) -> None:
-        """Plays the recording once, then idles until it is cancelled."""
+        """Play the recording once, then idle until cancelled."""
         if self._start == "subscription":
             await self._subscribed.wait()
             await self._settle()
@@ -103,7 +104,7 @@ class Replay:
         await asyncio.Event().wait()
 
     async def _settle(self) -> None:
-        """Returns once no stream was newly subscribed for `settle_s`."""
+        """Return once no stream was newly subscribed for `settle_s`."""
         while True:
             self._subscribed.clear()
             try:
@@ -126,7 +127,9 @@ class Replay:
             await self._send_block(block_or_end)
 
     async def _send_block(self, block: Block) -> None:
-        """Sends a block's frames to each who listens to their streams; waits for all readers."""
+        """Send a block's frames to the listeners of their streams, and wait until all have read
+        them.
+        """
         self._clock.advance(block.last_event_us)
         forms: dict[tuple[tuple[int, ...], bool], list[bytes]] = {}
         is_heard = np.zeros(len(self._numbers), dtype=np.bool_)
@@ -145,7 +148,7 @@ class Replay:
         await asyncio.sleep(0)
 
     def _listeners(self) -> dict[FrameListener, list[int]]:
-        """Everybody who listens to streams of the recording, with the streams' numbers."""
+        """Return the listeners of recorded streams, with the streams' numbers."""
         found: dict[FrameListener, list[int]] = {}
         for stream, number in self._numbers.items():
             for listener in self.hub.listeners_of(stream):
@@ -168,7 +171,7 @@ class Replay:
         self.hub.flush()
 
     async def _drained(self) -> None:
-        """Backpressure: waits for all listeners to have read most of what was written."""
+        """Wait until all listeners have read most of what was written (backpressure)."""
         for listener in self.hub.listeners():
             await listener.drained()
 

@@ -1,7 +1,7 @@
-"""Recorded frames, as the lines of a file hold them.
+"""Reads recorded frames from files.
 
-Two formats, plain or gzipped, one frame a line: `<ns> <frame>` and `<seconds>: <frame>`, where a
-frame is a combined-stream frame. Other lines (URLs, HTTP answers) are no frames and left out.
+Two formats, plain or gzipped, one frame per line: `<ns> <frame>` and `<seconds>: <frame>`, where a
+frame is in combined form. Other lines (URLs, HTTP answers) are skipped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SECONDS = re.compile(rb"(\d{9,11})(?:\.(\d{1,9})\d*)?: (?=\{)")
 
 
 class RecordedFrame(NamedTuple):
-    """One line: when it was received, its stream, its payload and the whole combined frame."""
+    """One line: time of receipt, stream, payload and the whole combined frame."""
 
     received_ns: int
     stream: str
@@ -46,11 +46,10 @@ _read_time = msgspec.json.Decoder(_Timed)
 
 
 def read_frames(path: Path) -> Iterator[RecordedFrame]:
-    """The frames of one file, in its order.
+    """Yield the frames of one file, in order.
 
     Raises:
-        ValueError: a line looks like a frame and is none, or the file is damaged; it names file
-            and line.
+        ValueError: a frame cannot be read, or the file is damaged; names file and line.
     """
     with _open(path) as lines:
         for number, line in _numbered(path, lines):
@@ -68,7 +67,7 @@ def read_frames(path: Path) -> Iterator[RecordedFrame]:
             try:
                 wrapper = _read_wrapper.decode(frame)
             except msgspec.DecodeError as error:
-                raise ValueError(f"{path}, line {number}: no frame: {error}") from error
+                raise ValueError(f"{path}, line {number}: not a frame: {error}") from error
             yield RecordedFrame(received_ns, wrapper.stream, bytes(wrapper.data), frame)
 
 
@@ -85,25 +84,25 @@ def _numbered(path: Path, lines: IO[bytes]) -> Iterator[tuple[int, bytes]]:
             yield number, line
     except EOFError as error:
         raise ValueError(
-            f"{path} ends within its gzip stream, after line {number}: the recording was cut off; "
-            f"`zcat` into a plain file keeps what is readable"
+            f"{path} is truncated: its gzip stream ends after line {number}; `zcat` into a plain "
+            "file keeps the readable part"
         ) from error
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path}, after line {number}: no sound gzip file: {error}") from error
+        raise ValueError(f"{path}, after line {number}: damaged gzip file: {error}") from error
 
 
 def merge_frames(paths: Sequence[Path]) -> Iterator[RecordedFrame]:
-    """The frames of several files in order of their receipt; a single file's in its own order."""
+    """Yield the frames of several files by time of receipt; a single file keeps its order."""
     if len(paths) == 1:
         return read_frames(paths[0])
     return heapq.merge(*map(read_frames, paths), key=lambda frame: frame.received_ns)
 
 
 def event_time_us(frame: RecordedFrame) -> int:
-    """The event time of a frame in µs; 0 where it has none (spot bookTicker)."""
+    """Return the event time of a frame in µs; 0 if it has none (spot bookTicker)."""
     return as_us(_read_time.decode(frame.payload).E)
 
 
 def as_us(time: int) -> int:
-    """A time in ms or µs as µs."""
+    """Convert a time in ms or µs to µs."""
     return time if time >= MICROSECONDS_FROM else time * US_PER_MS

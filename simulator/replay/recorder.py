@@ -1,4 +1,4 @@
-"""Writes streams of the simulated market to a recording, as fast as they can be made."""
+"""Writes streams of the simulated market to a recording, as fast as they can be generated."""
 
 import gzip
 import heapq
@@ -19,7 +19,7 @@ from simulator.streams.feeds.catalogue import open_feed
 from simulator.streams.feeds.trades import DueFrame
 from simulator.streams.hub import Render
 
-_HISTORY_US = 3 * DAY_US  # before the recording, where no start is given
+_HISTORY_US = 3 * DAY_US  # history before the recording if no start is given
 _GZIP_LEVEL = 5
 _WRITE_BYTES = 1 << 20
 _NS_PER_US = 1_000
@@ -27,7 +27,7 @@ _NS_PER_US = 1_000
 
 @dataclass(frozen=True, slots=True)
 class RecordingSummary:
-    """What was written."""
+    """File, frames and bytes of a written recording."""
 
     file: str
     frames: int
@@ -43,11 +43,11 @@ def due_frames(
     unit_us: int,
     seed: int,
 ) -> Iterator[tuple[int, str]]:
-    """The frames of streams that are due from `from_us` to before `until_us`, in that order.
+    """Yield the frames of streams that are due from `from_us` to before `until_us`, in order.
 
     Returns:
-        Pairs of the time at which a frame is due (µs) and the frame in its combined form, as a
-        client that listens all the time receives them.
+        Pairs of due time (µs) and frame in combined form, as a permanently connected client
+        receives them.
 
     Raises:
         ValueError: the market has no such stream.
@@ -57,11 +57,11 @@ def due_frames(
         feed = open_feed(market, stream, from_us, seed=seed)
         if feed is None:
             raise ValueError(
-                f"the simulated market has no stream {stream!r}; streams are written like "
-                "btcusdt@aggTrade, of listed symbols"
+                f"the simulated market has no stream {stream!r}; use streams of listed symbols, "
+                "like btcusdt@aggTrade"
             )
         feeds.append(_numbered(number, feed, until_us))
-    # Frames that are due together come in the order of their streams.
+    # Frames with equal due times are ordered by stream.
     for due_us, number, render in heapq.merge(*feeds, key=lambda entry: entry[:2]):
         head = f'{{"stream":"{streams[number]}","data":'
         for payload in render(unit_us):
@@ -76,13 +76,13 @@ def _numbered(
 
 
 def record(config: SimulatorConfig) -> RecordingSummary:
-    """Writes the file that a configuration asks for; an existing one is replaced at the end.
+    """Write the configured recording; an existing file is replaced at the end.
 
-    Each line is `<ns> <frame>`, the time at which the frame is due being that of its receipt.
+    Each line is `<ns> <frame>`; the time of receipt is the due time.
 
     Raises:
-        ValueError: the times do not follow one another, there is no such stream, or the file
-            cannot be written.
+        ValueError: the times are out of order, there is no such stream, or the file cannot be
+            written.
     """
     path, first, until = config.record_file, config.record_from, config.record_until
     if path is None or first is None or until is None:
@@ -93,8 +93,8 @@ def record(config: SimulatorConfig) -> RecordingSummary:
         start_us = to_us(config.start)
     if not start_us <= begin_us < until_us:
         raise ValueError(
-            f"the recording lasts from {first} until {until}, and the market begins at "
-            f"{from_us(start_us)}; these must follow one another: start, from, until"
+            f"the recording is from {first} until {until}, and the market starts at "
+            f"{from_us(start_us)}; the order must be start, from, until"
         )
     name = config.replay_market
     symbols, generated = (
@@ -125,14 +125,14 @@ def record(config: SimulatorConfig) -> RecordingSummary:
 
 @contextmanager
 def _replaced(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of `path` once it is complete; gzipped if its name says so."""
+    """Open a file that replaces `path` once complete; gzipped if its name ends in `.gz`."""
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         with unfinished.open("wb") as plain:
             if path.suffix != ".gz":
                 yield plain
             else:
-                # No name and no time in its head: the same recording is the same bytes.
+                # No name and no time in the header: equal recordings have equal bytes.
                 with (
                     gzip.GzipFile("", "wb", _GZIP_LEVEL, plain, mtime=0) as packed,
                     io.BufferedWriter(cast(io.RawIOBase, packed), _WRITE_BYTES) as buffered,

@@ -1,4 +1,4 @@
-"""What a recording holds besides its frames: the trades in it as a tape, and prepared blocks."""
+"""A scanned recording: its trades as columns, and prepared blocks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from simulator.replay.recorded_frames import RecordedFrame, as_us, event_time_us
 
 
 class _Event(msgspec.Struct):
-    """Fields of `trade`, `aggTrade` and others; ids are those of the event's own kind."""
+    """Fields of `trade`, `aggTrade` and other events; ids are those of the event's kind."""
 
     e: str = ""
     E: int = 0
@@ -43,7 +43,7 @@ _KINDS: dict[str, int] = {kind.name: int(kind) for kind in FillKind}
 
 @dataclass(slots=True)
 class _Columns:
-    """Trades of one symbol while they are read: ids, time, price and quantity in 1e-8."""
+    """Trades of one symbol while they are read; prices and quantities in 1e-8."""
 
     ids: array[int] = field(default_factory=lambda: array("q"))
     last_ids: array[int] = field(default_factory=lambda: array("q"))
@@ -60,7 +60,7 @@ class _Columns:
         price, price_decimals = _scaled(event.p, keeps_zeros=market == "um")
         quantity, quantity_decimals = _scaled(event.q, keeps_zeros=market == "um")
         if quantity == 0 or price == 0:
-            return  # a void trade, in no candle
+            return  # a void trade, in no kline
         self.price_decimals = max(self.price_decimals, price_decimals)
         self.quantity_decimals = max(self.quantity_decimals, quantity_decimals)
         is_aggregate = event.e == "aggTrade"
@@ -74,12 +74,12 @@ class _Columns:
         self.kinds.append(_KINDS.get(event.X, FillKind.MARKET))
 
 
-@functools.lru_cache(maxsize=1 << 16)  # most prices and many quantities come again soon
+@functools.lru_cache(maxsize=1 << 16)  # most prices and many quantities repeat
 def _scaled(text: str, *, keeps_zeros: bool) -> tuple[int, int]:
-    """A decimal in units of 1e-8, and how many decimals it has."""
+    """Return a decimal in units of 1e-8, and its number of decimals."""
     whole, _, fraction = text.partition(".")
     if len(fraction) > SPOT_DECIMALS or not (whole + fraction).isdigit():
-        raise ValueError(f"{text!r} is no decimal with at most {SPOT_DECIMALS} places")
+        raise ValueError(f"{text!r} is not a decimal with at most {SPOT_DECIMALS} places")
     shown = fraction if keeps_zeros else fraction.rstrip("0")
     return int(whole + fraction.ljust(SPOT_DECIMALS, "0")), len(shown)
 
@@ -89,9 +89,9 @@ class RecordedTrades:
     """All trades of one symbol in a recording.
 
     Attributes:
-        tape: one row a `trade` frame, or an `aggTrade` where there are no `trade` frames;
-            aggregate ids are the trade ids in the first case.
-        is_aggregated: whether the rows are aggTrades.
+        columns: one row per `trade` frame, or per `aggTrade` without `trade` frames; in the first
+            case aggregate ids are trade ids.
+        is_aggregated: the rows are aggTrades.
     """
 
     instrument: Instrument
@@ -101,13 +101,13 @@ class RecordedTrades:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What a recording holds besides its frames.
+    """A recording's trades, times and prepared frames.
 
     Attributes:
         first_event_us, last_event_us: event times of its first and last frame that has one.
         frame_count: frames in all files.
-        streams: names of all streams; their positions are the streams' numbers in blocks.
-        prepared: its first frames, encoded; as many as the memory allowed.
+        streams: names of all streams; a position is the stream's number in blocks.
+        prepared: its first frames, encoded, as far as memory allowed.
     """
 
     market: MarketName
@@ -125,7 +125,7 @@ class Recording:
         return sum(map(len, self.prepared))
 
     def complete_minutes(self, until_us: int) -> tuple[int, int]:
-        """The minutes recorded from their first to their last moment: first, and one past the last.
+        """Return the first completely recorded minute, and one past the last.
 
         Args:
             until_us: minutes that end later do not count.
@@ -135,7 +135,7 @@ class Recording:
 
 
 class _Prepared:
-    """The first blocks of a recording, as far as the memory goes."""
+    """The first blocks of a recording, as far as memory allows."""
 
     def __init__(self, memory_bytes: int) -> None:
         self.numbers: dict[str, int] = {}
@@ -166,14 +166,14 @@ class _Prepared:
 def scan_recording(
     paths: Sequence[Path], market: MarketName, *, memory_bytes: int = 0
 ) -> Recording:
-    """Reads all files once for the trades in them, and prepares frames for sending.
+    """Read all files once for their trades, and prepare frames for sending.
 
     Args:
-        memory_bytes: prepared blocks take at most so much.
+        memory_bytes: memory limit of prepared blocks.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: no file holds a frame with an event time, or a line is malformed.
+        ValueError: no file has a frame with an event time, or a line is malformed.
     """
     trades: dict[str, _Columns] = {}
     aggregates: dict[str, _Columns] = {}

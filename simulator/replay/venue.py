@@ -1,4 +1,4 @@
-"""REST of a replay: what its trades tell, as far as they have been played."""
+"""REST of a replay: the recorded trades that have been played so far."""
 
 import numpy as np
 
@@ -15,9 +15,8 @@ from simulator.wire.payloads import agg_trade_rows, kline_row, trade_rows
 class RecordedVenue:
     """REST over the trades of a recording, as far as they have been played.
 
-    Klines exist for minutes that were recorded from their first to their last moment, and for
-    longer bars all of whose minutes were. A recording without aggTrade frames serves each trade
-    as an aggregate of its own, with the trade's id.
+    Klines exist for completely recorded minutes, and for longer klines of such minutes only. A
+    recording without aggTrade frames serves each trade as its own aggregate, with the trade's id.
     """
 
     def __init__(self, recording: Recording, clock: SimulatedClock) -> None:
@@ -35,13 +34,13 @@ class RecordedVenue:
         return int(self._recording.trades[symbol].columns.time_us[0])
 
     def status(self, symbol: str) -> str:
-        """A recording knows of no halts: what it holds was traded."""
+        """Return `TRADING`: a recording has no halts."""
         del symbol
         return "TRADING"
 
     def klines(self, query: KlineQuery, *, unit_us: int) -> list[list[int | str]]:
         if query.interval.name == "1s":
-            raise UnavailableError("a replay serves klines of whole minutes, not 1s")
+            raise UnavailableError("a replay serves no 1s klines")
         trades = self._recording.trades[query.symbol]
         until_us = self._recording.last_event_us if query.is_oracle else self.now_us()
         first, stop = self._recording.complete_minutes(until_us)
@@ -86,7 +85,7 @@ class RecordedVenue:
     def trades(self, symbol: str, *, from_id: int | None, limit: int, unit_us: int) -> list[Row]:
         trades = self._recording.trades[symbol]
         if trades.is_aggregated:
-            raise UnavailableError(f"the recording has aggTrades of {symbol} and no single trades")
+            raise UnavailableError(f"the recording has aggTrades of {symbol} but no trades")
         columns = trades.columns.until(self.now_us())
         start = len(columns) - limit if from_id is None else _position(columns.first_id, from_id)
         start = max(0, start)

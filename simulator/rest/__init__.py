@@ -1,1 +1,1 @@
-"""The REST side: parameters, weights and answers."""
+"""REST: parameters, request weights and answers."""

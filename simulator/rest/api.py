@@ -1,7 +1,7 @@
 """REST of one market: `/api/v3/…` (spot) or `/fapi/v1/…` (USD-M).
 
-Every request is weighed before it is read, so a malformed one costs as much. Answers are made in
-a thread, since folding days of trades must not hold up the streams.
+Every request is weighed before its parameters are read, so a malformed one costs as much. Answers
+are computed in a thread, because aggregating days of trades must not delay the streams.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ class RestApi:
 
     Args:
         limiter: the market's request weight.
-        faults: what goes wrong on demand.
+        faults: fault rules.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class RestApi:
         self._endpoints = RestEndpoints(venue, clock, weight_limit=limiter.limit)
 
     def routes(self) -> list[Route]:
-        """Routes of all endpoints under the market's prefix."""
+        """Return the routes of all endpoints under the market's prefix."""
         weights = WEIGHTS[self._venue.name]
         routes = []
         for endpoint in self._endpoints.table():
@@ -194,7 +194,7 @@ class RestApi:
         return self._json(body, verdict, status=effect.status, headers=headers)
 
     def _damaged(self, body: Any, effects: list[RequestEffect], verdict: WeightCharge) -> Response:
-        """A good answer with what the faults do to it, in the order of their rules."""
+        """Apply the effects of faults to a good answer, in the order of their rules."""
         missing = sum(effect.rows for effect in effects if isinstance(effect, DropLastRows))
         if missing:
             rows = msgspec.json.decode(msgspec.json.encode(body))

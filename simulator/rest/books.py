@@ -1,4 +1,4 @@
-"""Order books as REST tells them: `depth`, and all levels at an update id for the oracle."""
+"""Order books of REST: `depth`, and all levels at an update id for the oracle."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from simulator.wire.payloads import US_PER_MS
 
 Row = dict[str, Any]
 
-_CHEAP_LEVELS = 100  # up to here a book is cut before it is made
+_CHEAP_LEVELS = 100  # up to here only the top of the book is computed
 
 
 def depth(market: SimulatedMarket, symbol: str, *, now_us: int, limit: int) -> Row:
-    """The best `limit` levels of each side, as of the last step of the book."""
+    """Return the best `limit` levels of each side, as of the last step of the book."""
     book = market.book(symbol)
     instrument = market.instrument(symbol)
     if limit <= _CHEAP_LEVELS:
@@ -28,7 +28,7 @@ def depth(market: SimulatedMarket, symbol: str, *, now_us: int, limit: int) -> R
 
 
 def depth_at(market: SimulatedMarket, symbol: str, update_id: int) -> Row:
-    """All levels as of the step that saw an update id; the truth for a client's local book."""
+    """Return all levels as of the step with an update id, to check a client's local book."""
     book = market.book(symbol)
     state = book.state(book.step_of(update_id))
     return _levels(market.instrument(symbol), state, None)

@@ -1,4 +1,4 @@
-"""What each REST endpoint answers; a table of them for each market."""
+"""The answers of each REST endpoint, and a table of endpoints per market."""
 
 import re
 from collections.abc import Callable
@@ -21,7 +21,7 @@ _SYMBOL = re.compile(r"[A-Z0-9-_.]{1,40}\Z|[^\x00-\x7f]")
 _HOUR_US = 3_600 * SECOND_US
 _UM_AGG_TRADES_SPAN_US = 2 * DAY_US
 _UM_TRADES_SPAN_US = 92 * DAY_US
-_UM_QUOTE_DECIMALS = 2  # recorded: quoteQty is cut to so many
+_UM_QUOTE_DECIMALS = 2  # recorded: quoteQty is truncated to this many
 _MAX_KLINES = {"spot": 1_000, "um": 1_500}
 _UM_DEPTHS = (5, 10, 20, 50, 100, 500, 1_000)
 _MAX_SYMBOLS = 100
@@ -33,7 +33,7 @@ Handler = Callable[[QueryParameters, int], Any]
 
 @dataclass(frozen=True, slots=True)
 class RestEndpoint:
-    """One endpoint: its name after the version, what answers, and all parameters it takes."""
+    """One endpoint: its name after the version, its handler, and all parameters it takes."""
 
     name: str
     handler: Handler
@@ -44,10 +44,11 @@ class RestEndpoint:
 class RestEndpoints:
     """The answers of one market.
 
-    A handler takes the parameters and the unit of times (µs), and returns what becomes JSON.
+    A handler takes the parameters and the unit of times (µs), and returns a value to encode as
+    JSON.
 
     Args:
-        weight_limit: told in exchangeInfo.
+        weight_limit: shown in exchangeInfo.
     """
 
     def __init__(self, venue: Venue, clock: SimulatedClock, *, weight_limit: int) -> None:
@@ -57,7 +58,7 @@ class RestEndpoints:
         self._tickers = Tickers(venue.market, clock) if isinstance(venue, MarketVenue) else None
 
     def table(self) -> list[RestEndpoint]:
-        """All endpoints of the market."""
+        """Return all endpoints of the market."""
         window = ("symbol", "interval", "startTime", "endTime", "limit")
         several = ("symbol",) if self._is_um else ("symbol", "symbols", "symbolStatus")
         both = [
@@ -112,7 +113,7 @@ class RestEndpoints:
         return symbol
 
     def _named(self, params: QueryParameters) -> list[str] | None:
-        """Symbols of `symbol` or `symbols`; None where neither was sent."""
+        """Return the symbols of `symbol` or `symbols`; None if neither was sent."""
         symbol, names = params.text("symbol"), params.text("symbols")
         if symbol is not None and names is not None:
             raise ApiError(-1128, "Combination of optional parameters invalid.")
@@ -135,16 +136,16 @@ class RestEndpoints:
             raise ApiError(-1130, "Data sent for parameter 'timeZone' is not valid.") from error
 
     def _span(self, params: QueryParameters) -> tuple[int | None, int | None]:
-        """`startTime` and `endTime` in µs, both inclusive."""
+        """Return `startTime` and `endTime` in µs, both inclusive."""
         start_us, end_us = params.time_us("startTime"), params.time_us("endTime", is_end=True)
         if self._is_um and start_us is not None and end_us is not None and start_us > end_us:
             raise ApiError(-1023, "Start time is greater than end time.")
         return start_us, end_us
 
     def _simulated(self) -> tuple[MarketVenue, Tickers]:
-        """The market's own book and prices, which a recording does not have."""
+        """Return the venue with its book and prices, which a recording does not have."""
         if not isinstance(self._venue, MarketVenue) or self._tickers is None:
-            raise UnavailableError("a recording has neither statistics nor an order book")
+            raise UnavailableError("a recording has no statistics and no order book")
         return self._venue, self._tickers
 
     # --- answers
@@ -188,7 +189,7 @@ class RestEndpoints:
         spans_too_much = (
             start_us is not None
             and end_us is not None
-            # an end in ms takes in its whole millisecond, which the exchange does not count here
+            # an end in ms includes its whole millisecond, which the exchange does not count here
             and end_us - start_us >= _HOUR_US + US_PER_MS
         )
         if self._is_um and spans_too_much:
@@ -203,7 +204,7 @@ class RestEndpoints:
         return [row | {"nq": row["q"]} for row in rows] if self._is_um else rows
 
     def _check_age(self, time_ms: int, span_us: int, words: str) -> None:
-        """USD-M serves trades of a while alone."""
+        """Refuse trades that are too old: USD-M serves only recent ones."""
         if time_ms * US_PER_MS < self._venue.now_us() - span_us:
             raise ApiError(-4166, f"Search window is restricted to recent {words}.")
 
@@ -223,7 +224,7 @@ class RestEndpoints:
         return self._shown(rows)
 
     def _shown(self, rows: list[Row]) -> list[Row]:
-        """Trades as the market shows them."""
+        """Return trades with the fields of the market."""
         if not self._is_um:
             return rows
         return [
@@ -283,7 +284,7 @@ class RestEndpoints:
         return self._each(params, lambda one: tickers.premium(one, seed=venue.market.seed))
 
     def _each(self, params: QueryParameters, make: Callable[[str], Any]) -> Any:
-        """One object where `symbol` was sent, a list of all or of the named ones otherwise."""
+        """Return one object if `symbol` was sent, otherwise a list of the named or all symbols."""
         names = self._named(params)
         if params.text("symbol") is not None and names is not None:
             self._check_status(params, names)
@@ -301,6 +302,6 @@ class RestEndpoints:
 
 
 def _cut(text: str, decimals: int) -> str:
-    """A decimal without the digits beyond `decimals`, as text; shorter ones are filled up."""
+    """Truncate a decimal text to `decimals`; pad shorter ones."""
     whole, _, fraction = text.partition(".")
     return f"{whole}.{fraction[:decimals]:0<{decimals}}"

@@ -1,4 +1,4 @@
-"""`exchangeInfo`: limits, filters and what each symbol may do, with the exchange's fields."""
+"""`exchangeInfo`: limits, filters and permissions of each symbol, with the exchange's fields."""
 
 from typing import Any
 
@@ -23,10 +23,10 @@ def exchange_info(
     weight_limit: int,
     unit_us: int,
 ) -> Row:
-    """The whole answer.
+    """Return the complete answer.
 
     Args:
-        names: symbols asked for by `symbol` or `symbols`; None for all.
+        names: symbols requested by `symbol` or `symbols`; None for all.
 
     Raises:
         ApiError: parameters that exclude each other, or an unknown permission or status.
@@ -64,7 +64,7 @@ def exchange_info(
 
 
 def rate_limits(market: MarketName, weight_limit: int) -> list[Row]:
-    """The `rateLimits` of exchangeInfo."""
+    """Return the `rateLimits` of exchangeInfo."""
     limits = [_limit("REQUEST_WEIGHT", "MINUTE", 1, weight_limit)]
     limits += [_limit("ORDERS", *one) for one in (_UM_ORDERS if market == "um" else _ORDERS)]
     return limits if market == "um" else [*limits, _limit("RAW_REQUESTS", *_RAW_REQUESTS)]
@@ -80,7 +80,7 @@ def _limit(kind: str, interval: str, number: int, limit: int) -> Row:
 
 
 def symbol_entry(venue: Venue, instrument: Instrument) -> Row:
-    """A symbol of exchangeInfo."""
+    """Return a symbol of exchangeInfo."""
     entry: Row = {
         "symbol": instrument.symbol,
         "status": venue.status(instrument.symbol),
@@ -125,7 +125,7 @@ _SPOT_PERMISSIONS: dict[str, Any] = {
 
 
 def _contract(venue: Venue, instrument: Instrument) -> Row:
-    """What a perpetual contract has in place of a spot pair's permissions."""
+    """Return a perpetual contract's fields, in place of a spot pair's permissions."""
     return {
         "pair": instrument.symbol,
         "contractType": "PERPETUAL",
@@ -209,7 +209,7 @@ def _filters(instrument: Instrument) -> list[Row]:
 
 
 def _assets(venue: Venue) -> list[Row]:
-    """Margin assets of USD-M: the quote assets of its contracts."""
+    """Return USD-M's margin assets: the quote assets of its contracts."""
     names = sorted({instrument.quote_asset for instrument in venue.listed()})
     return [
         {"asset": name, "marginAvailable": True, "autoAssetExchange": "-10000"} for name in names

@@ -1,7 +1,7 @@
-"""Faults of the REST side: which requests go wrong, and how.
+"""Faults of REST: which requests fail, and how.
 
-`RestFaults` is a switchboard: rules are added and removed while the servers run, by a fault plan
-or by a test. Each rule names what it concerns (market, endpoint, symbol) and one effect.
+A fault plan or a test adds and removes rules while the servers run. Each rule names the requests
+that it matches (market, endpoint, symbol) and one effect.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from simulator.market.instruments import MarketName
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DelayAnswer:
-    """The answer comes late, by real seconds."""
+    """The answer arrives late, by real seconds."""
 
     seconds: float
 
@@ -36,7 +36,7 @@ class RefuseRequest:
     Attributes:
         status: 400 to 599.
         code, message: of the body `{"code", "msg"}`; the exchange's own for the status if None.
-        body: sent as it is in place of code and message, e.g. a gateway's HTML.
+        body: sent unchanged instead of code and message, e.g. a gateway's HTML.
         retry_after_s: header `Retry-After`; sent with 429 and 418 even if None (60 and 120).
     """
 
@@ -52,9 +52,9 @@ class RefuseRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KlineLag:
-    """Klines leave out trades younger than this, in place of the configured lag.
+    """Klines omit trades younger than this, in place of the configured lag.
 
-    The last row is the minute that was open then, unfinished, though it may have ended since.
+    The last row is the minute that was open then, unfinished, even if it has ended since.
     """
 
     lag_us: int
@@ -65,7 +65,7 @@ class KlineLag:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TradeLag:
-    """aggTrades and trades younger than this are left out, in place of the configured lag."""
+    """aggTrades and trades omit trades younger than this, in place of the configured lag."""
 
     lag_us: int
 
@@ -75,7 +75,7 @@ class TradeLag:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TruncateBody:
-    """The body ends early, with a content length that fits what is sent."""
+    """The body ends early, with a Content-Length that matches."""
 
     keep_percent: int = 60
 
@@ -85,14 +85,14 @@ class TruncateBody:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MalformBody:
-    """The body is text in place of the JSON, with status 200."""
+    """The body is text instead of JSON, with status 200."""
 
     body: str = "<html><body>upstream connect error</body></html>"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AbortConnection:
-    """The connection breaks within the body; at 0 percent before any byte of the answer."""
+    """The connection is reset within the body; at 0 percent before any byte of the answer."""
 
     keep_percent: int = 50
 
@@ -102,7 +102,7 @@ class AbortConnection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DropLastRows:
-    """A list comes without its last rows, as from a replica that lags."""
+    """A list lacks its last rows, as from a lagging replica."""
 
     rows: int = 1
 
@@ -112,10 +112,10 @@ class DropLastRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddVoidRows:
-    """aggTrades with void rows (price and quantity 0, trade ids −1) before some true ones.
+    """aggTrades contain void rows (price and quantity 0, trade ids −1) before some true ones.
 
-    The exchange marks historic duplicates so. A void row bears the id of the true one after it,
-    since ids here have no holes to put it in.
+    The exchange marks historic duplicates like this. A void row has the id of the true row after
+    it, because ids have no gaps to put it in.
     """
 
     rows: int = 1
@@ -138,13 +138,13 @@ RestEffect = RequestEffect | KlineLag | TradeLag
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestRule:
-    """What goes wrong with which requests.
+    """An effect and the requests that it matches.
 
     Attributes:
         market: `spot` or `um`; both if None.
         endpoint: glob over the path after the version, e.g. `klines` or `ticker/*`.
-        symbol: glob over the parameter `symbol`; `*` also fits requests without one.
-        times: the rule ends by itself after so many hits.
+        symbol: glob over the parameter `symbol`; `*` also matches requests without one.
+        times: maximum number of hits.
     """
 
     effect: RestEffect
@@ -158,7 +158,7 @@ class RestRule:
             check_minimum(1, times=self.times)
 
     def concerns(self, market: MarketName, endpoint: str, symbol: str) -> bool:
-        """Whether a request is meant; `symbol` is empty where none was sent."""
+        """Whether the rule matches a request; `symbol` is empty if none was sent."""
         return (
             self.market in (None, market)
             and fnmatchcase(endpoint, self.endpoint)
@@ -167,10 +167,10 @@ class RestRule:
 
 
 class RestFaults(FaultRules[RestRule]):
-    """All active rules of the REST servers of both markets."""
+    """Active rules of both markets' REST servers."""
 
     def effects(self, market: MarketName, endpoint: str, symbol: str) -> list[RequestEffect]:
-        """What happens to a request, lags left out; counts the rules as hit."""
+        """Return the effects on a request, except lags; counts the rules as hit."""
         if self.is_idle:
             return []
         rules = self.matching(
@@ -182,7 +182,7 @@ class RestFaults(FaultRules[RestRule]):
         return [rule.effect for rule in rules if not isinstance(rule.effect, KlineLag | TradeLag)]
 
     def kline_lag_us(self, market: MarketName, symbol: str, default_us: int) -> int:
-        """The greatest lag of klines that is in force for a symbol, or the default."""
+        """Return the greatest active lag of a symbol's klines, or the default."""
         if self.is_idle:
             return default_us
         rules = self.matching(
@@ -194,7 +194,7 @@ class RestFaults(FaultRules[RestRule]):
         return max(lags, default=default_us)
 
     def trade_lag_us(self, market: MarketName, symbol: str, default_us: int) -> int:
-        """The greatest lag of trades that is in force for a symbol, or the default."""
+        """Return the greatest active lag of a symbol's trades, or the default."""
         if self.is_idle:
             return default_us
         rules = self.matching(
@@ -207,7 +207,7 @@ class RestFaults(FaultRules[RestRule]):
 
 
 def default_error(status: int, *, now_us: int) -> dict[str, Any]:
-    """The body that the exchange sends with an error status."""
+    """Return the exchange's body of an error status."""
     until_ms = (now_us + 120 * SECOND_US) // 1_000
     known = {
         403: (-1000, "Request blocked."),
@@ -221,10 +221,10 @@ def default_error(status: int, *, now_us: int) -> dict[str, Any]:
 
 
 def with_void_rows(rows: list[dict[str, Any]], wanted: int, *, limit: int) -> list[dict[str, Any]]:
-    """aggTrade rows with up to `wanted` void ones among the first half, at most `limit` in all.
+    """Return aggTrade rows with up to `wanted` void ones in the first half, at most `limit` in all.
 
-    The last row is a true one, so that nobody who goes on from its id passes over a true trade;
-    a page of one row therefore has no void one.
+    The last row is a true one, so that clients that continue from its id miss no true trade. A page
+    of one row therefore has no void one.
     """
     if limit < 2:
         return rows

@@ -1,4 +1,4 @@
-"""Request weight, counted by client address on the clock minute."""
+"""Request weight per client address and clock minute."""
 
 import math
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ _MAX_BAN_US = 3 * 86_400 * SECOND_US
 
 @dataclass(frozen=True, slots=True)
 class WeightCharge:
-    """What the limiter says of one request.
+    """The limiter's answer to one request.
 
     Attributes:
-        status: 200, 429 (too much weight) or 418 (banned for carrying on).
-        used: weight of this minute, as `X-MBX-USED-WEIGHT-1M` tells it.
-        retry_after_s: real seconds until it makes sense to try again.
+        status: 200, 429 (too much weight) or 418 (banned after further requests).
+        used: weight of this minute, as in `X-MBX-USED-WEIGHT-1M`.
+        retry_after_s: real seconds until a retry makes sense.
         banned_until_us: simulated time at which a ban ends.
     """
 
@@ -37,10 +37,10 @@ class _Account:
 
 
 class WeightLimiter:
-    """Weight of all requests of one market, for each client address.
+    """Weight of all requests of one market, per client address.
 
     Args:
-        limit: weight allowed in a clock minute.
+        limit: weight allowed per clock minute.
     """
 
     def __init__(self, limit: int, clock: SimulatedClock) -> None:
@@ -49,7 +49,7 @@ class WeightLimiter:
         self._accounts: dict[str, _Account] = {}
 
     def charge(self, address: str, weight: int) -> WeightCharge:
-        """Counts one request; refused requests cost their weight too."""
+        """Count one request; refused requests cost their weight too."""
         now_us = self._clock.now_us()
         account = self._accounts.setdefault(address, _Account())
         if now_us < account.banned_until_us:

@@ -1,4 +1,4 @@
-"""Query parameters of REST requests, read with the exchange's errors."""
+"""Query parameters of REST requests, with the exchange's errors."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from starlette.datastructures import QueryParams
 from simulator.wire.payloads import US_PER_MS
 
 INTEGER = re.compile(r"-?[0-9]{1,19}\Z")
-# Times of at least 1e14 are µs: 1e14 ms would be the year 5138.
+# Times of at least 1e14 are µs: 1e14 ms is the year 5138.
 MICROSECONDS_FROM = 10**14
 
 
@@ -23,16 +23,16 @@ class ApiError(Exception):
         self.status = status
 
     def body(self) -> dict[str, Any]:
-        """`{"code", "msg"}`."""
+        """Return `{"code", "msg"}`."""
         return {"code": self.code, "msg": str(self)}
 
 
 class QueryParameters:
-    """Query parameters of one request, read with the exchange's errors.
+    """Query parameters of one request. Methods raise the exchange's errors.
 
     Args:
-        known: all that the endpoint takes.
-        is_strict: spot refuses parameters that it does not know, USD-M ignores them.
+        known: all parameters of the endpoint.
+        is_strict: refuse unknown parameters, as spot does; USD-M ignores them.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class QueryParameters:
                 raise ApiError(-1105, f"Parameter '{name}' was empty.")
 
     def text(self, name: str) -> str | None:
-        """A parameter as it is; None where it was not sent."""
+        """Return a parameter unchanged; None if it was not sent."""
         return self._query.get(name)
 
     def required(self, name: str) -> str:
-        """A parameter that must be there."""
+        """Return a mandatory parameter."""
         value = self._query.get(name)
         if value is None:
             raise ApiError(
@@ -68,7 +68,7 @@ class QueryParameters:
         return value
 
     def integer(self, name: str) -> int | None:
-        """A whole number; None where it was not sent."""
+        """Return an integer; None if it was not sent."""
         value = self._query.get(name)
         if value is None:
             return None
@@ -81,7 +81,7 @@ class QueryParameters:
         return int(value)
 
     def time_us(self, name: str, *, is_end: bool = False) -> int | None:
-        """A time in ms or µs; an end in ms takes in all of its millisecond."""
+        """Return a time sent in ms or µs; an end in ms includes its whole millisecond."""
         value = self.integer(name)
         if value is None:
             return None
@@ -92,7 +92,7 @@ class QueryParameters:
         return value * US_PER_MS + (US_PER_MS - 1 if is_end else 0)
 
     def names(self, name: str) -> list[str] | None:
-        """A JSON list of strings, or one bare name where the endpoint takes both."""
+        """Return a JSON list of strings, or one bare name."""
         text = self._query.get(name)
         if text is None:
             return None
@@ -114,10 +114,11 @@ class QueryParameters:
         is_strict: bool,
         allowed: tuple[int, ...] | None = None,
     ) -> int:
-        """`limit`: beyond the maximum USD-M refuses; spot is taken to clamp (unverified).
+        """Return `limit`. USD-M refuses values above the maximum; spot is assumed to clamp
+        (unverified).
 
         Args:
-            allowed: the only values that are taken.
+            allowed: the only accepted values.
         """
         value = self.integer("limit")
         if value is None:

@@ -1,4 +1,4 @@
-"""What REST is asked of a market."""
+"""Queries of REST to a market."""
 
 from dataclasses import dataclass
 
@@ -10,10 +10,10 @@ class KlineQuery:
     """Klines of a symbol.
 
     Args:
-        start_us: the first open time; None for the latest klines.
-        end_us: the last open time, inclusive; None for no bound.
-        limit: at most so many, the first ones if there is a start; None for all.
-        is_oracle: true candles, without the lag of REST.
+        start_us: first open time; None for the latest klines.
+        end_us: last open time, inclusive; None for no bound.
+        limit: maximum number, counted from the start if there is one; None for all.
+        is_oracle: true klines, without the lag of REST.
     """
 
     symbol: str
@@ -29,7 +29,7 @@ class AggTradeQuery:
     """aggTrades of a symbol: from an id on, or within inclusive times, or the latest.
 
     Args:
-        limit: at most so many.
+        limit: maximum number.
     """
 
     symbol: str

@@ -29,7 +29,7 @@ _MINI_FIELDS = (
 
 
 class Tickers:
-    """What the trades and the book of a market say of its prices.
+    """Prices and statistics, from the trades and the book of a market.
 
     Statistics of 24 hours are as of the last whole second.
     """
@@ -42,7 +42,7 @@ class Tickers:
         )
 
     def statistics(self, symbol: str, *, is_mini: bool, unit_us: int) -> Row:
-        """`ticker/24hr`; `is_mini` leaves out all but prices and volumes."""
+        """Return `ticker/24hr`; `is_mini` keeps only prices and volumes."""
         history = self._market.history(symbol)
         close_us = self._clock.now_us() // SECOND_US * SECOND_US
         stats, last = self._days.get(
@@ -55,7 +55,7 @@ class Tickers:
         return {name: row[name] for name in _MINI_FIELDS} if is_mini else row
 
     def window(self, symbol: str, span_us: int, *, is_mini: bool, unit_us: int) -> Row:
-        """`ticker` of spot: the time up to now, from a whole minute on."""
+        """Return `ticker` of spot: the period up to now, starting on a whole minute."""
         history = self._market.history(symbol)
         now_us = self._clock.now_us()
         open_us = (now_us - span_us) // MINUTE_US * MINUTE_US
@@ -65,14 +65,14 @@ class Tickers:
         return {name: row[name] for name in _MINI_FIELDS} if is_mini else row
 
     def price(self, symbol: str) -> Row:
-        """`ticker/price`: the last trade's; USD-M tells its time too."""
+        """Return `ticker/price`: the last trade's price; on USD-M also its time."""
         instrument = self._market.instrument(symbol)
         last = last_trade(self._market.history(symbol), self._clock.now_us())
         row: Row = {"symbol": symbol, "price": instrument.format_price(last.price)}
         return row if instrument.market == "spot" else row | {"time": last.time_us // US_PER_MS}
 
     def book_ticker(self, symbol: str) -> Row:
-        """`ticker/bookTicker`: best bid and ask; USD-M tells their time too."""
+        """Return `ticker/bookTicker`: best bid and ask; on USD-M also their time."""
         row: Row = {"symbol": symbol}
         row |= self._best(symbol)
         if self._market.instrument(symbol).market == "um":
@@ -81,7 +81,7 @@ class Tickers:
         return row
 
     def average(self, symbol: str, *, unit_us: int) -> Row:
-        """`avgPrice`: quote over volume of the last five minutes, else the last price."""
+        """Return `avgPrice`: the average price of the last five minutes, or the last price."""
         history = self._market.history(symbol)
         now_us = self._clock.now_us()
         price = average_price(history, now_us, decimals=SPOT_DECIMALS)
@@ -92,7 +92,7 @@ class Tickers:
         }
 
     def premium(self, symbol: str, *, seed: int) -> Row:
-        """`premiumIndex` of USD-M: mark and index price and funding, as of the last second."""
+        """Return `premiumIndex` of USD-M as of the last second."""
         now_us = self._clock.now_us() // SECOND_US * SECOND_US
         mark = mark_price(self._market.history(symbol), now_us, seed=seed)
         show = decimal_formatter(MARK_DECIMALS, MARK_DECIMALS)
@@ -128,7 +128,7 @@ def _last_day(history: History, close_us: int) -> tuple[WindowStats, LastTrade]:
 def _statistics(
     history: History, stats: WindowStats, last: LastTrade, best: Row | None, *, unit_us: int
 ) -> Row:
-    """The fields in the recorded order; USD-M, without `best`, leaves out the book's."""
+    """Return the fields in recorded order; without `best` (USD-M) those of the book are omitted."""
     instrument = history.instrument
     price = instrument.format_price
     shown = _price_decimals(instrument)
@@ -164,7 +164,9 @@ def _statistics(
 
 
 def _without_trades(instrument: Instrument) -> Row:
-    """As recorded of spot symbols that had no trade for a day: all but the close before is 0."""
+    """Return the recorded values of a spot symbol without a trade for a day: all but the close are
+    0.
+    """
     price = instrument.format_price(0)
     prices = dict.fromkeys(("lastPrice", "openPrice", "highPrice", "lowPrice"), price)
     return {

@@ -1,4 +1,4 @@
-"""What REST serves of a market: rows as the exchange prints them, bounded by what is visible."""
+"""Market data behind REST: rows in the exchange's text, limited to what is visible."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
@@ -16,42 +16,42 @@ Found = TypeVar("Found")
 
 
 class UnavailableError(LookupError):
-    """The venue cannot serve this; told to the client as error −1000."""
+    """The venue cannot serve this; clients get error −1000."""
 
 
 class Venue(Protocol):
-    """A market behind REST: the simulated one, or one made from recordings."""
+    """A market behind REST: the simulated one, or one from recordings."""
 
     name: MarketName
 
     def now_us(self) -> int:
-        """The exchange's time."""
+        """Return the exchange's time."""
 
     def listed(self) -> tuple[Instrument, ...]:
-        """All listings."""
+        """Return all instruments."""
 
     def listed_since_us(self, symbol: str) -> int:
-        """When the symbol was listed."""
+        """Return when the symbol was listed."""
 
     def klines(self, query: KlineQuery, *, unit_us: int) -> list[list[int | str]]:
-        """Kline rows."""
+        """Return kline rows."""
 
     def agg_trades(self, query: AggTradeQuery, *, unit_us: int) -> list[Row]:
-        """aggTrade rows by id or by inclusive times, or the latest."""
+        """Return aggTrade rows by id or by inclusive times, or the latest."""
 
     def trades(self, symbol: str, *, from_id: int | None, limit: int, unit_us: int) -> list[Row]:
-        """Trade rows from an id on, or the latest."""
+        """Return trade rows from an id on, or the latest."""
 
     def status(self, symbol: str) -> str:
-        """The symbol's status, e.g. `TRADING`."""
+        """Return the symbol's status, e.g. `TRADING`."""
 
 
 class MarketVenue:
     """The simulated market.
 
     Args:
-        kline_lag_us: REST klines leave out trades younger than this.
-        trade_lag_us: as much for trades.
+        kline_lag_us: REST klines omit trades younger than this.
+        trade_lag_us: REST trades omit trades younger than this.
         faults: may set other lags for a while.
     """
 
@@ -85,7 +85,7 @@ class MarketVenue:
         return self.market.status(symbol, self.now_us())
 
     def _visible(self, ask: Callable[..., Found], query: KlineQuery) -> Found:
-        """What the market tells of the klines that can be seen by now."""
+        """Query the market for klines of the trades that are visible by now."""
         symbol, view_us = query.symbol, self.now_us()
         if not query.is_oracle:
             view_us -= self._faults.kline_lag_us(self.name, symbol, self._kline_lag_us)
@@ -107,7 +107,7 @@ class MarketVenue:
         return [kline_row(instrument, row, unit_us=unit_us) for row in rows]
 
     def kline_text(self, query: KlineQuery, *, unit_us: int) -> bytes | None:
-        """`klines` as JSON, five times as fast; None for intervals that are rolled up."""
+        """Return `klines` as JSON, five times as fast; None for intervals that are rolled up."""
         step_us = AGGREGATED_STEPS_US.get(query.interval.name)
         if step_us is None:
             return None

@@ -1,4 +1,4 @@
-"""Request weights, as the exchange's documentation lists them; refused requests cost as much."""
+"""Request weights from the exchange's documentation. Refused requests cost the same."""
 
 from collections.abc import Callable, Mapping
 
@@ -9,16 +9,16 @@ Weigh = Callable[[Mapping[str, str]], int]
 
 
 def fixed(weight: int) -> Weigh:
-    """The same weight for every request."""
+    """Return the same weight for every request."""
     return lambda _query: weight
 
 
 def by_limit(default: int, *steps: tuple[int, int], above: int) -> Weigh:
-    """By the parameter `limit`: the weight of the first step that holds it.
+    """Weigh by the parameter `limit`: the weight of the first step that includes it.
 
     Args:
-        default: the limit where none was sent, or none that is a number.
-        steps: (greatest limit, weight), ascending.
+        default: limit if none was sent, or if it is not a number.
+        steps: (maximum limit, weight), ascending.
         above: weight beyond the last step.
     """
 
@@ -31,17 +31,17 @@ def by_limit(default: int, *steps: tuple[int, int], above: int) -> Weigh:
 
 
 def by_symbols(one: int, everything: int) -> Weigh:
-    """One weight for a request with `symbol`, another without."""
+    """Return one weight for requests with `symbol`, another for those without."""
     return lambda query: one if "symbol" in query else everything
 
 
 def _windows(query: Mapping[str, str]) -> int:
-    """`ticker`: 4 a symbol, 200 at most."""
+    """Weigh `ticker`: 4 per symbol, at most 200."""
     return min(200, 4 * (query.get("symbols", "").count(",") + 1))
 
 
 def _spot_statistics(query: Mapping[str, str]) -> int:
-    """`ticker/24hr` on spot: by the number of symbols."""
+    """Weigh `ticker/24hr` on spot by the number of symbols."""
     if "symbol" in query:
         return 2
     if "symbols" not in query:

@@ -1,1 +1,1 @@
-"""The WebSocket side: control messages, subscriptions, feeds and connections."""
+"""The WebSocket side: control messages, subscriptions, frames and connections."""

@@ -1,4 +1,4 @@
-"""What the exchange holds clients to: message rate, pongs, connects; times are real seconds."""
+"""The exchange's limits on clients: messages, pongs, connects. Times are real seconds."""
 
 from collections import deque
 
@@ -13,7 +13,7 @@ class MessageRate:
         self._arrivals: deque[float] = deque()
 
     def exceeds(self, limit: int, now_s: float) -> bool:
-        """Counts a message; True if it is one too many."""
+        """Count a message and return whether it exceeds the limit."""
         arrivals = self._arrivals
         while arrivals and now_s - arrivals[0] >= MESSAGE_WINDOW_S:
             arrivals.popleft()
@@ -24,19 +24,19 @@ class MessageRate:
 class OpenPings:
     """Pings of one connection that wait for their pong.
 
-    A pong counts only with the payload of such a ping, and then answers the earlier ones too
-    (RFC 6455 section 5.5.3); any other pong is unsolicited and keeps nothing alive.
+    A pong counts only with the payload of such a ping, and then answers earlier pings too (RFC 6455
+    section 5.5.3). Any other pong is unsolicited and does not keep the connection.
     """
 
     def __init__(self) -> None:
         self._sent: dict[bytes, float] = {}
 
     def send(self, payload: bytes, deadline_s: float) -> None:
-        """Notes a ping and when its pong is due."""
+        """Record a ping and the deadline of its pong."""
         self._sent[payload] = deadline_s
 
     def answer(self, payload: bytes) -> bool:
-        """Notes a pong; False if it answers nothing."""
+        """Record a pong; return False if it answers no ping."""
         if payload not in self._sent:
             return False
         for earlier in list(self._sent):
@@ -46,7 +46,7 @@ class OpenPings:
         return True
 
     def are_overdue(self, now_s: float) -> bool:
-        """Whether a pong has been due."""
+        """Whether a pong has missed its deadline."""
         return any(deadline_s <= now_s for deadline_s in self._sent.values())
 
 
@@ -54,8 +54,8 @@ class ConnectLimit:
     """Connects of each address within a rolling window; refused ones do not count.
 
     Args:
-        limit: connects in a window.
-        window_s: its length.
+        limit: connects per window.
+        window_s: length of the window.
     """
 
     def __init__(self, limit: int, *, window_s: float = CONNECT_WINDOW_S) -> None:
@@ -64,7 +64,7 @@ class ConnectLimit:
         self._connects: dict[str, deque[float]] = {}
 
     def wait_s(self, address: str, now_s: float) -> float:
-        """Counts a connect and returns 0, or the seconds until the address may connect again."""
+        """Count a connect and return 0, or the seconds until the address may connect again."""
         self._forget(now_s)
         connects = self._connects.setdefault(address, deque())
         if len(connects) >= self._limit:

@@ -1,7 +1,7 @@
-"""WebSocket endpoints: a thin shell around websockets' sans-I/O protocol.
+"""WebSocket server of a market: a thin shell around websockets' sans-I/O protocol.
 
-Stream frames bypass the protocol object: they are encoded once and written to all connections;
-handshake, control frames and client messages go through it.
+Stream frames bypass the protocol object: each is encoded once and written to all connections.
+Handshake, control frames and client messages go through it.
 """
 
 import asyncio
@@ -44,10 +44,10 @@ class StreamServer:
     """All connections of one market's port.
 
     Attributes:
-        refusal: while set, new connections are turned away: who says so, and the HTTP status of
-            the answer; a TCP reset if that is None.
-        refused: connections turned away, by who said so.
-        withheld_us: when frames were due that stalled connections lost, from and to.
+        refusal: while set, new connections are refused: fault id, and HTTP status of the answer;
+            None as status resets the TCP connection.
+        refused: refused connections by fault id.
+        withheld_us: due times, from and to, of frames that stalled connections lost.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class StreamServer:
         self.log = structlog.get_logger("simulator").bind(market=market)
 
     def accept(self) -> "ClientConnection":
-        """A protocol for a new TCP connection (factory of `loop.create_server`)."""
+        """Return a protocol for a new TCP connection (factory of `loop.create_server`)."""
         return ClientConnection(self)
 
     @property
@@ -76,7 +76,7 @@ class StreamServer:
         return _MESSAGE_LIMITS[self.market] if override is None else override
 
     def ping_times_s(self) -> tuple[float, float]:
-        """Real seconds between pings and until the pong is due."""
+        """Return real seconds between pings, and from ping to the pong's deadline."""
         scale = self._scale()
         return (
             max(_MIN_PING_INTERVAL_S, _PING_INTERVALS_S[self.market] * scale),
@@ -85,31 +85,33 @@ class StreamServer:
 
     @property
     def pings_are_hurried(self) -> bool:
-        """Whether pings come faster than the exchange's, as the clock does."""
+        """Whether pings come faster than the exchange's because the clock does."""
         return self._scale() < 1
 
     def _scale(self) -> float:
-        """Real seconds in one of the exchange's; a slow or standing clock does not slow these."""
+        """Return real seconds per simulated second, at most 1: a slow clock does not slow the
+        limits.
+        """
         return min(1.0, max(self.clock.real_seconds(SECOND_US), 1e-9))
 
     def connect_wait_s(self, address: str) -> float:
-        """Counts a connect: 0, or real seconds until the address may connect again."""
+        """Count a connect and return 0, or real seconds until the address may connect again."""
         return self._connects.wait_s(address, time.monotonic())
 
     def cut(self) -> int:
-        """Drops all connections abruptly (TCP reset); returns how many."""
+        """Reset all connections (TCP) and return their number."""
         connections = list(self.connections)
         for connection in connections:
             connection.abort("cut")
         return len(connections)
 
     def stall(self, seconds: float | None) -> int:
-        """Lets present connections fall silent: nothing is sent or read, TCP stays open.
+        """Stall the current connections: nothing is sent or read, but TCP stays open.
 
-        Frames that are due meanwhile are lost. What clients send waits to be read afterwards.
+        Frames that are due meanwhile are lost. Client messages wait and are read afterwards.
 
         Args:
-            seconds: real time until they go on; None: for good.
+            seconds: real time until the connections resume; None: for ever.
         """
         connections = list(self.connections)
         for connection in connections:
@@ -117,7 +119,7 @@ class StreamServer:
         return len(connections)
 
     def announce_shutdown(self, grace_s: float) -> int:
-        """Sends `serverShutdown` to all connections and closes them `grace_s` later."""
+        """Send `serverShutdown` to all connections and close them `grace_s` later."""
         connections = list(self.connections)
         for connection in connections:
             connection.announce_shutdown(grace_s)
@@ -200,13 +202,13 @@ class ClientConnection(asyncio.Protocol):
             self.abort("slow")
 
     async def drained(self) -> None:
-        """Waits until the client has read most of what was written."""
+        """Wait until the client has read most of what was written."""
         await self._drained.wait()
 
     # --- operator's faults
 
     def abort(self, reason: str) -> None:
-        """Drops the connection with a TCP reset, without a closing handshake."""
+        """Reset the TCP connection without a closing handshake."""
         self._server.log.info("connection_aborted", peer=self._peer, reason=reason)
         self._forget()
         tcp = self.transport.get_extra_info("socket")
@@ -214,7 +216,7 @@ class ClientConnection(asyncio.Protocol):
         self.transport.abort()
 
     def stall(self, seconds: float | None) -> None:
-        """Falls silent, see `StreamServer.stall`."""
+        """Stop sending and reading, see `StreamServer.stall`."""
         if not self._stalled:
             self._stalled = True
             self.transport.pause_reading()
@@ -223,14 +225,14 @@ class ClientConnection(asyncio.Protocol):
             self._later(seconds, self.resume)
 
     def resume(self) -> None:
-        """Ends a stall; frames due meanwhile are lost, what the client sent is read now."""
+        """End a stall. Frames due meanwhile are lost; waiting client messages are read now."""
         if self._stalled and not self.transport.is_closing():
             self._stalled = False
             self.transport.resume_reading()
             self._later(self._server.ping_times_s()[1], self._check_pongs)
 
     def _drop_if_client_gone(self) -> None:
-        """Lets go of a stalled connection whose client has closed it, which nobody reads."""
+        """Abort a stalled connection that the client has closed: nobody reads its EOF."""
         if not self._stalled or self.transport.is_closing():
             return
         looking = select.poll()
@@ -242,11 +244,11 @@ class ClientConnection(asyncio.Protocol):
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """What this connection is subscribed to."""
+        """Names of the subscribed streams."""
         return tuple(self.session.streams) if self._is_open else ()
 
     def announce_shutdown(self, grace_s: float) -> None:
-        """Sends the `serverShutdown` event, see `StreamServer.announce_shutdown`."""
+        """Send the `serverShutdown` event, see `StreamServer.announce_shutdown`."""
         if not self._is_open or self._stalled:
             return
         event_us = self._server.clock.now_us() // self.target.unit_us
@@ -300,7 +302,7 @@ class ClientConnection(asyncio.Protocol):
         is_pong = frame.opcode is Opcode.PONG
         answers = is_pong and self._pings.answer(bytes(frame.data))
         if answers and self._server.pings_are_hurried:
-            return  # a fast clock asks for more pongs in a second than the exchange would
+            return  # a fast clock demands more pongs per second than the exchange would
         if is_pong or frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.PING):
             limit = self._server.message_limit
             if self._messages.exceeds(limit, time.monotonic()):
@@ -321,7 +323,7 @@ class ClientConnection(asyncio.Protocol):
             self.close(_POLICY_VIOLATION, reply.close)
 
     def close(self, code: int, reason: str) -> None:
-        """Starts the closing handshake; the TCP connection is dropped if it takes too long."""
+        """Start the closing handshake; abort the TCP connection if it takes too long."""
         if not self._is_open:
             return
         self._server.log.info("connection_closed", peer=self._peer, code=code, reason=reason)
@@ -335,7 +337,7 @@ class ClientConnection(asyncio.Protocol):
         asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT_S, self.transport.abort)
 
     def _forget(self) -> None:
-        """Ends subscriptions and timers; what remains is the closing handshake."""
+        """Cancel subscriptions and timers; only the closing handshake remains."""
         if self._is_open:
             self._is_open = False
             self._server.hub.unsubscribe(self, tuple(self.session.streams))
@@ -354,7 +356,7 @@ class ClientConnection(asyncio.Protocol):
         self._later(self._server.ping_times_s()[0], self._ping)
 
     def _ping(self) -> None:
-        if not self._is_open:  # it was due when the connection ended
+        if not self._is_open:  # the timer was due as the connection ended
             return
         if not self._stalled:
             payload = str(self._server.clock.now_us() // 1_000).encode()
@@ -366,7 +368,7 @@ class ClientConnection(asyncio.Protocol):
         self._schedule_ping()
 
     def _check_pongs(self) -> None:
-        # Pongs of a stalled client are not read, and a connection that is silent does not reset.
+        # Pongs of a stalled client are not read, so they cannot be overdue.
         if not self._stalled and self._pings.are_overdue(time.monotonic()):
             self.abort("no pong")
 

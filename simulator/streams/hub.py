@@ -1,4 +1,4 @@
-"""Who listens to what, and delivery: a frame is encoded once for each form it is asked in."""
+"""Subscriptions and delivery: each frame is encoded once per requested form."""
 
 from collections.abc import Callable, Iterable
 from typing import Protocol
@@ -16,17 +16,17 @@ class FrameListener(Protocol):
     session: StreamSession
 
     def queue(self, frames: list[bytes]) -> None:
-        """Takes encoded WebSocket frames to be written at the next flush."""
+        """Add encoded WebSocket frames to be written at the next flush."""
 
     def flush(self) -> None:
-        """Writes what was queued."""
+        """Write what was queued."""
 
     async def drained(self) -> None:
-        """Waits until the client has read most of what was written."""
+        """Wait until the client has read most of what was written."""
 
 
 def encode_text_frame(payload: bytes) -> bytes:
-    """An unmasked, unfragmented text frame (RFC 6455 section 5.2)."""
+    """Encode an unmasked, unfragmented text frame (RFC 6455 section 5.2)."""
     size = len(payload)
     if size < 126:
         return b"\x81" + size.to_bytes(1, "big") + payload
@@ -46,12 +46,12 @@ class FrameHub:
 
     Args:
         on_first: called with a stream's name when it gains its first listener.
-        on_last: called when it has lost the last one.
+        on_last: called when a stream loses its last listener.
 
     Attributes:
-        sent_until_us: when the newest frame was due; frames go out in that order, and late where
-            the machine has other work.
-        most_behind_us: how late, at most.
+        sent_until_us: due time of the newest sent frame. Frames are sent in that order, late if the
+            machine is busy.
+        max_behind_us: maximum delay so far.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class FrameHub:
         self._waiting: dict[FrameListener, None] = {}
 
     def subscribe(self, listener: FrameListener, streams: Iterable[str]) -> None:
-        """Adds a listener to streams; names that its path does not carry stay silent."""
+        """Add a listener to streams; streams that its path does not carry are ignored."""
         for stream in streams:
             if not listener.target.delivers(stream):
                 continue
@@ -78,7 +78,7 @@ class FrameHub:
                 self._on_first(stream)
 
     def unsubscribe(self, listener: FrameListener, streams: Iterable[str]) -> None:
-        """Takes a listener off streams; unknown names are left alone."""
+        """Remove a listener from streams; unknown names are ignored."""
         for stream in streams:
             listeners = self._listeners.get(stream)
             if listeners is None or listener not in listeners:
@@ -89,24 +89,24 @@ class FrameHub:
                 self._on_last(stream)
 
     def listeners_of(self, stream: str) -> Iterable[FrameListener]:
-        """Those who listen to the stream."""
+        """Return the listeners of a stream."""
         return self._listeners.get(stream, ())
 
     def streams(self) -> tuple[str, ...]:
-        """All streams that someone listens to."""
+        """Return all streams with a listener."""
         return tuple(self._listeners)
 
     def listeners(self) -> tuple[FrameListener, ...]:
-        """All who listen to something, each once."""
+        """Return all listeners, each once."""
         return tuple(dict.fromkeys(one for group in self._listeners.values() for one in group))
 
     def queue(self, listener: FrameListener, frames: list[bytes]) -> None:
-        """Queues encoded frames for one listener until the next flush."""
+        """Queue encoded frames for one listener until the next flush."""
         listener.queue(frames)
         self._waiting[listener] = None
 
     def deliver(self, stream: str, render: Render) -> int:
-        """Queues a frame for all listeners of the stream; returns how many there are."""
+        """Queue a frame for all listeners of the stream; return their number."""
         listeners = self._listeners.get(stream)
         if not listeners:
             return 0
@@ -126,7 +126,7 @@ class FrameHub:
         return len(listeners)
 
     def flush(self) -> None:
-        """Writes what is queued, one write a connection."""
+        """Write what is queued, one write per connection."""
         waiting, self._waiting = self._waiting, {}
         for listener in waiting:
             listener.flush()

@@ -1,6 +1,6 @@
-"""Stream control messages and stream names, as pure values: text in, answer out.
+"""Stream control messages and stream names as pure functions: text in, answer out.
 
-Any SUBSCRIBE is acknowledged, even for streams that do not exist; an ACK proves nothing.
+Every SUBSCRIBE is acknowledged, even for unknown streams, so an acknowledgement proves nothing.
 """
 
 import json
@@ -15,12 +15,12 @@ from simulator.market.instruments import MarketName
 MAX_STREAMS: Final = 1_024
 _ID_TEXT = re.compile(r"[A-Za-z0-9_-]{1,36}\Z")
 _UNKNOWN_PROPERTY, _NOT_BOOLEAN, _INVALID_REQUEST, _INVALID_JSON, _TOO_MANY = range(5)
-# What an unrouted or /public USD-M connection delivers; everything else is on /market.
+# Streams of unrouted and /public USD-M connections; all others are on /market.
 _PUBLIC_KINDS = ("depth", "bookTicker", "rpiDepth", "trade")
 
 
 class PathError(ValueError):
-    """The request target is no stream endpoint; carries the HTTP status to answer with."""
+    """The request target is not a stream endpoint. Carries the HTTP status of the answer."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -29,11 +29,11 @@ class PathError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class StreamTarget:
-    """What a connection's URL asks for.
+    """What a connection's URL requests.
 
     Attributes:
-        route: None on spot; `public`, `market` or `private` on USD-M (`public` where unrouted).
-        unit_us: 1 with `timeUnit=MICROSECOND`, else 1000.
+        route: None on spot; `public`, `market` or `private` on USD-M (`public` if unrouted).
+        unit_us: 1 with `timeUnit=MICROSECOND`, otherwise 1000.
     """
 
     combined: bool
@@ -46,13 +46,13 @@ class StreamTarget:
         if self.route is None:
             return True
         if self.route == "private":
-            return False  # user data, which nobody has here
+            return False  # user data, which does not exist here
         kind = stream[1:] if stream.startswith("!") else stream.partition("@")[2]
         return kind.startswith(_PUBLIC_KINDS) == (self.route == "public")
 
 
 def _as_utf8(raw: str) -> str:
-    """A request target whose bytes beyond ASCII were kept as surrogates (symbols may have some)."""
+    """Decode a request target whose non-ASCII bytes are surrogates (symbols may have some)."""
     try:
         return raw.encode("ascii", "surrogateescape").decode()
     except UnicodeError:
@@ -60,7 +60,7 @@ def _as_utf8(raw: str) -> str:
 
 
 def parse_target(market: MarketName, raw: str) -> StreamTarget:
-    """Reads `/ws`, `/ws/<stream>[/<stream>…]`, `/stream?streams=a/b`, with USD-M's routes."""
+    """Parse `/ws`, `/ws/<stream>[/<stream>…]`, `/stream?streams=a/b`, with USD-M's routes."""
     parts = urlsplit(_as_utf8(raw))
     query = parse_qs(parts.query, keep_blank_values=True)
     segments = [unquote(segment) for segment in parts.path.split("/") if segment]
@@ -85,12 +85,12 @@ def parse_target(market: MarketName, raw: str) -> StreamTarget:
 
 @dataclass(frozen=True, slots=True)
 class ControlReply:
-    """What a control message brought about.
+    """Answer to a control message and its effect.
 
     Attributes:
         text: the answer to send.
-        added, removed: streams that are newly subscribed or no longer so.
-        close: the connection ends after the answer, with code 1008 and this reason.
+        added, removed: newly subscribed and unsubscribed streams.
+        close: close the connection after the answer, with code 1008 and this reason.
     """
 
     text: str
@@ -108,13 +108,13 @@ class StreamSession:
     streams: dict[str, None] = field(default_factory=dict)
 
     def add(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Subscribes; returns the names that were not subscribed before."""
+        """Subscribe and return the names that were not subscribed before."""
         new = tuple(dict.fromkeys(name for name in names if name not in self.streams))
         self.streams.update(dict.fromkeys(new))
         return new
 
     def handle(self, text: str | bytes) -> ControlReply:
-        """Carries out one control message."""
+        """Execute one control message."""
         try:
             message = json.loads(text)
         except json.JSONDecodeError as error:

@@ -1,4 +1,4 @@
-"""Sends what is due on the streams of one market, by way of faults where there are any."""
+"""Sends the frames of one market when they are due, through a filter for faults."""
 
 import asyncio
 import functools
@@ -17,9 +17,9 @@ from simulator.streams.feeds.catalogue import open_feed
 from simulator.streams.feeds.trades import DueFrame
 from simulator.streams.hub import FrameHub, Render
 
-_BATCH_FRAMES = 512  # written before others get their turn,
-_MAX_BATCH_NS = 5_000_000  # or as many as so much time allows
-_FRAMES_PER_CLOCK_READ = 16  # at the time
+_BATCH_FRAMES = 512  # maximum frames per batch
+_MAX_BATCH_NS = 5_000_000  # and maximum time, so that other tasks get their turn
+_FRAMES_PER_CLOCK_READ = 16  # frames between two readings of the monotonic clock
 _MAX_SLEEP_S = 0.25
 _INJECTED = -1
 
@@ -27,27 +27,27 @@ PassedFrame = tuple[int, str, Render]
 
 
 class FrameFilter(Protocol):
-    """What may happen to a frame on its way from the market to its listeners."""
+    """What may happen to a frame between the market and its listeners."""
 
-    is_idle: bool  # nothing happens to any frame
+    is_idle: bool  # no frame is changed
 
     def pass_on(
         self, market: MarketName, stream: str, due_us: int, render: Render, now_us: int
     ) -> Iterable[PassedFrame]:
-        """What becomes of a frame that is due: nothing, itself, or other frames.
+        """Return what becomes of a due frame: nothing, the frame itself, or other frames.
 
-        Each result is (due time, stream, render). What is due with the frame goes out at once,
-        in the order given; the rest at its time among the others, even if the scheduler is behind.
-        Results do not pass through faults again.
+        Each result is (due time, stream, render). Results due with the frame are sent immediately,
+        in the given order. Later ones are sent at their time among the other frames, even if the
+        scheduler is behind. Results are not filtered again.
         """
 
 
 class _ScheduledFeed:
-    """Frames of one stream; from the moment on at which the market changes they are made anew.
+    """Frames of one stream, generated again from the time at which the market changes.
 
     Args:
-        number: tells it from an earlier feed of the same stream.
-        open_from: makes the frames that are due from a moment on, of the market as it is then.
+        number: distinguishes the feed from an earlier one of the same stream.
+        open_from: returns the frames due from a time on, given the market as it is then.
     """
 
     __slots__ = ("_frames", "_open_from", "_until_us", "number")
@@ -64,12 +64,12 @@ class _ScheduledFeed:
         self._until_us: int | None = None
 
     def change(self, from_us: int) -> None:
-        """What was made ahead holds until then. Of several changes the first one is enough."""
+        """Regenerate frames from a time on; of several changes the earliest counts."""
         until_us = self._until_us
         self._until_us = from_us if until_us is None else min(from_us, until_us)
 
     def following(self) -> DueFrame | None:
-        """The next frame; None if there are no more."""
+        """Return the next frame; None if there are no more."""
         frame = next(self._frames, None)
         until_us = self._until_us
         if until_us is None or (frame is not None and frame[0] < until_us):
@@ -83,7 +83,7 @@ class FrameScheduler:
     """Sends the frames of all subscribed streams of one market when they are due.
 
     Attributes:
-        faults: every frame passes through them; None costs nothing.
+        faults: filters every frame; None costs nothing.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class FrameScheduler:
         self._market = market
         self._clock = clock
         self._seed = seed
-        # Due time, number, stream, render, feed; numbers differ, so renders are never compared.
+        # Due time, number, stream, render, feed. Numbers differ, so renders are never compared.
         self._heap: list[tuple[int, int, str, Render, int]] = []
         self._feeds: dict[str, _ScheduledFeed] = {}
         self._numbers = itertools.count()
@@ -110,16 +110,16 @@ class FrameScheduler:
         self.frames_sent = 0
 
     def inject(self, stream: str, due_us: int, render: Render) -> None:
-        """Puts a frame among those of a stream; it passes through no faults."""
+        """Schedule a frame of a stream; it is not filtered."""
         entry = (due_us, next(self._numbers), stream, render, _INJECTED)
         heapq.heappush(self._heap, entry)
         self._changed.set()
 
     def reschedule(self, from_us: int) -> None:
-        """The market has changed from a moment on: frames due from then on are made anew.
+        """Regenerate all frames due from `from_us` on, because the market has changed from then on.
 
-        Those due before are the same in both markets. Streams that had no feed, as of a symbol
-        that was unknown, are tried again.
+        Earlier frames are the same in both markets. Streams without a feed, for example of an
+        unknown symbol, are tried again.
         """
         self._heap = [entry for entry in self._heap if entry[4] == _INJECTED or entry[0] < from_us]
         heapq.heapify(self._heap)
@@ -158,7 +158,7 @@ class FrameScheduler:
             heapq.heappush(self._heap, (due_us, feed.number, stream, render, feed.number))
 
     async def run(self) -> None:
-        """Runs until it is cancelled."""
+        """Run until cancelled."""
         while True:
             busy = self._send_due()
             self.hub.flush()
@@ -179,7 +179,7 @@ class FrameScheduler:
             return
 
     def _send_due(self) -> bool:
-        """Sends what is due, at most one batch; True if more may be due."""
+        """Send due frames, at most one batch; return whether more may be due."""
         now_us = self._clock.now_us()
         if self._heap:
             self.hub.max_behind_us = max(self.hub.max_behind_us, now_us - self._heap[0][0])

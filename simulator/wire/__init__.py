@@ -1,1 +1,1 @@
-"""The exchange's JSON: what streams, REST rows and dump lines look like."""
+"""The exchange's text formats: stream payloads, REST rows and dump lines."""

@@ -1,4 +1,4 @@
-"""Stream payloads of order books: best prices, the top of the book, changes."""
+"""Stream payloads of order books: book tickers, partial depth, diff depth."""
 
 from simulator.market.book.book import BookDiff, BookSnapshot, BookTicker
 from simulator.market.instruments import Instrument
@@ -6,7 +6,7 @@ from simulator.market.noise import IntArray
 
 
 def levels_text(instrument: Instrument, levels: IntArray) -> str:
-    """Rows of (price, quantity) as the exchange's array of pairs of strings."""
+    """Return rows of (price, quantity) as the exchange's array of string pairs."""
     price, quantity = instrument.format_price, instrument.format_quantity
     pairs = [f'["{price(cost)}","{quantity(amount)}"]' for cost, amount in levels.tolist()]
     return f"[{','.join(pairs)}]"
@@ -15,7 +15,7 @@ def levels_text(instrument: Instrument, levels: IntArray) -> str:
 def book_ticker_payload(
     instrument: Instrument, best: BookTicker, *, event_us: int, unit_us: int
 ) -> str:
-    """`bookTicker` stream payload; on spot it has neither an event type nor a time."""
+    """Return the `bookTicker` payload; spot has neither event type nor time."""
     price, quantity = instrument.format_price, instrument.format_quantity
     values = (
         f'"u":{best.update_id},"s":"{instrument.symbol}",'
@@ -31,7 +31,7 @@ def book_ticker_payload(
 def depth_update_payload(
     instrument: Instrument, change: BookDiff, *, event_us: int, unit_us: int
 ) -> str:
-    """`depthUpdate` payload of a diff depth stream; USD-M lists its bids from the lowest on."""
+    """Return the `depthUpdate` payload of a diff depth stream. USD-M lists bids from the lowest."""
     bids = change.bids if instrument.market == "spot" else change.bids[::-1]
     head = _depth_head(
         instrument,
@@ -52,7 +52,7 @@ def partial_depth_payload(
     event_us: int,
     unit_us: int,
 ) -> str:
-    """Payload of a partial depth stream: the best levels, best first.
+    """Return the payload of a partial depth stream: the best levels, best first.
 
     Args:
         update_ids: last id before the frame's period, first and last id in it.

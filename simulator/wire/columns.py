@@ -1,7 +1,7 @@
-"""Text of whole columns at once: rows of JSON or CSV without a Python object for each value.
+"""Text of whole columns: rows of JSON or CSV without a Python object per value.
 
-A year of minutes or a month of trades is millions of numbers. Digits are made column by column in
-a matrix of bytes, one row of text a row of the matrix, and leading zeros are masked out.
+A year of minutes or a month of trades is millions of numbers. Digits are written column by column
+into a matrix of bytes, one text row per matrix row; leading zeros are masked out.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from simulator.market.noise import IntArray
 from simulator.market.trades.columns import BoolArray, TradeColumns
 
 _ZERO, _POINT = ord("0"), ord(".")
-_ROWS_AT_ONCE = 8_192  # keeps the matrix within the processor's cache
+_ROWS_AT_ONCE = 8_192  # the matrix stays within the processor's cache
 
 
 @dataclass(frozen=True, slots=True)
 class NumberColumn:
-    """A column of whole numbers of 10^-`decimals`, printed with `shown` decimals.
+    """A column of integers of 10^-`decimals`, printed with `shown` decimals.
 
     Raises:
         ValueError: a value is negative.
@@ -33,10 +33,10 @@ class NumberColumn:
 
     def __post_init__(self) -> None:
         if len(self.values) and int(self.values.min()) < 0:
-            raise ValueError("negative numbers have no digits here")
+            raise ValueError("a column must not have negative numbers")
 
     def write(self, rows: slice) -> tuple[npt.NDArray[np.uint8], BoolArray]:
-        """Bytes of the rows at full width, and which of them belong to the text."""
+        """Return the rows' bytes at full width, and which of them belong to the text."""
         values = self.values[rows]
         digits = max(len(str(int(values.max()))), self.decimals + 1)
         whole = digits - self.decimals
@@ -50,7 +50,7 @@ class NumberColumn:
             if number < self.decimals:
                 place = whole + self.decimals - number
             text[:, place] += digit.astype(np.uint8)
-            if number > self.decimals:  # a leading zero unless something is here or before
+            if number > self.decimals:  # a leading zero unless a digit here or before is not 0
                 keep[:, place] = (rest > 0) | (digit > 0)
         if self.shown:
             text[:, whole] = _POINT
@@ -66,7 +66,7 @@ class ChoiceColumn:
     false: bytes
 
     def write(self, rows: slice) -> tuple[npt.NDArray[np.uint8], BoolArray]:
-        """Bytes of the rows at full width, and which of them belong to the text."""
+        """Return the rows' bytes at full width, and which of them belong to the text."""
         values = self.values[rows]
         width = max(len(self.true), len(self.false))
         words = np.array(
@@ -82,7 +82,7 @@ Column = NumberColumn | ChoiceColumn
 
 
 def render(count: int, parts: Sequence[Column | bytes]) -> bytes:
-    """The text of `count` rows, each its parts one after the other; bytes are in every row."""
+    """Return the text of `count` rows, each the concatenation of its parts; bytes are constants."""
     pieces = []
     for start in range(0, count, _ROWS_AT_ONCE):
         rows = slice(start, min(start + _ROWS_AT_ONCE, count))
@@ -102,7 +102,7 @@ def render(count: int, parts: Sequence[Column | bytes]) -> bytes:
 
 
 def _numbers(instrument: Instrument) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-    """(decimals, shown) of prices, quantities and quote amounts."""
+    """Return (decimals, shown) of prices, quantities and quote amounts."""
     units = (instrument.price_decimals, instrument.quantity_decimals, instrument.quote_decimals)
     if instrument.market == "spot":
         return tuple((unit, SPOT_DECIMALS) for unit in units)  # type: ignore[return-value]
@@ -112,7 +112,7 @@ def _numbers(instrument: Instrument) -> tuple[tuple[int, int], tuple[int, int], 
 def _kline_columns(
     instrument: Instrument, klines: KlineColumns, *, step_us: int, unit_us: int
 ) -> list[Column]:
-    """The first eleven of the twelve elements of a kline; the last one is a constant."""
+    """Return the first eleven of a kline's twelve elements; the last one is a constant."""
     price, quantity, quote = _numbers(instrument)
     return [
         NumberColumn(klines.open_time_us // unit_us),
@@ -132,7 +132,7 @@ def _kline_columns(
 def kline_array(
     instrument: Instrument, klines: KlineColumns, *, step_us: int, unit_us: int
 ) -> bytes:
-    """REST klines as JSON: `frames.kline_row` of every bar, in an array."""
+    """Return REST klines as a JSON array of `payloads.kline_row`."""
     columns = _kline_columns(instrument, klines, step_us=step_us, unit_us=unit_us)
     parts: list[Column | bytes] = [b"["]
     for number, column in enumerate(columns):
@@ -145,13 +145,13 @@ def kline_array(
 def kline_lines(
     instrument: Instrument, klines: KlineColumns, *, step_us: int, unit_us: int
 ) -> bytes:
-    """CSV lines of a kline dump."""
+    """Return the CSV lines of a kline dump."""
     columns = _kline_columns(instrument, klines, step_us=step_us, unit_us=unit_us)
     return render(len(klines), [*_separated(columns), b",0\n"])
 
 
 def agg_trade_lines(trades: TradeColumns, *, unit_us: int) -> bytes:
-    """CSV lines of an aggTrades dump."""
+    """Return the CSV lines of an aggTrades dump."""
     price, quantity, _ = _numbers(trades.instrument)
     columns = [
         NumberColumn(trades.agg_id),
@@ -167,7 +167,7 @@ def agg_trade_lines(trades: TradeColumns, *, unit_us: int) -> bytes:
 
 
 def trade_lines(trades: TradeColumns, *, unit_us: int) -> bytes:
-    """CSV lines of a trades dump: one line a market fill."""
+    """Return the CSV lines of a trades dump: one line per market fill."""
     price, quantity, quote = _numbers(trades.instrument)
     row = np.repeat(np.arange(len(trades), dtype=np.int64), trades.fills)
     number = np.arange(len(row), dtype=np.int64) - (np.cumsum(trades.fills) - trades.fills)[row]
@@ -193,7 +193,7 @@ def _separated(columns: Sequence[Column]) -> list[Column | bytes]:
 
 
 def _flags(instrument: Instrument, buyer_is_maker: BoolArray) -> list[Column | bytes]:
-    """The end of a trade's line; spot adds whether the price was the best one, and it was."""
+    """Return the end of a trade's line. Spot adds `isBestMatch`, which is always true."""
     if instrument.market == "spot":
         return [ChoiceColumn(buyer_is_maker, b"True", b"False"), b",True\n"]
     return [ChoiceColumn(buyer_is_maker, b"true", b"false"), b"\n"]

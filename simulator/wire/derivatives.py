@@ -1,4 +1,4 @@
-"""Stream payloads that only USD-M has: mark prices and liquidations; times in ms."""
+"""Stream payloads of USD-M alone: mark prices and liquidations; times in ms."""
 
 from simulator.market.derivatives import MARK_DECIMALS, Liquidation, MarkPrice
 from simulator.market.instruments import Instrument
@@ -7,7 +7,7 @@ from simulator.wire.tickers import signed
 
 
 def mark_price_payload(instrument: Instrument, mark: MarkPrice, *, event_us: int) -> str:
-    """`markPriceUpdate` payload."""
+    """Return the `markPriceUpdate` payload."""
 
     def text(value: int) -> str:
         return signed(value, MARK_DECIMALS, MARK_DECIMALS)
@@ -20,7 +20,7 @@ def mark_price_payload(instrument: Instrument, mark: MarkPrice, *, event_us: int
 
 
 def force_order_payload(instrument: Instrument, order: Liquidation, *, event_us: int) -> str:
-    """`forceOrder` payload, with the fields of 2026 (`ps`, `st`)."""
+    """Return the `forceOrder` payload, with the fields of 2026 (`ps`, `st`)."""
     price, quantity = instrument.format_price, instrument.format_quantity
     amount = quantity(order.quantity)
     side = "SELL" if order.is_sell else "BUY"

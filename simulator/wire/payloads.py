@@ -1,6 +1,6 @@
-"""The exchange's JSON: stream payloads and REST rows, from instrument units to text.
+"""Stream payloads and REST rows of trades and klines, from instrument units to text.
 
-Payloads are written by hand: their keys are fixed, their values are digits and plain names.
+Payloads are formatted by hand: their keys are fixed, their values digits and plain names.
 """
 
 from collections.abc import Callable
@@ -19,12 +19,12 @@ _KIND_NAMES = {
 US_PER_MS = 1_000
 
 
-# (row of the tape, event time in µs, unit of time in µs) -> payload
+# (row of the trades, event time in µs, unit of time in µs) -> payload
 RowText = Callable[[int, int, int], str]
 
 
 def agg_trade_text(trades: TradeColumns) -> RowText:
-    """The `aggTrade` stream payload of each order; columns are read once for all of them."""
+    """Return a function of the `aggTrade` payload of each order; columns are converted once."""
     instrument = trades.instrument
     symbol = instrument.symbol
     prices = [*map(instrument.format_price, trades.price.tolist())]
@@ -52,7 +52,7 @@ def agg_trade_text(trades: TradeColumns) -> RowText:
 
 
 def trade_payloads(trades: TradeColumns, row: int, *, event_us: int, unit_us: int) -> list[str]:
-    """`trade` stream payloads of one order, one a fill that the exchange sends."""
+    """Return the `trade` payloads of one order, one per fill that the exchange sends."""
     instrument = trades.instrument
     symbol = instrument.symbol
     event, time = event_us // unit_us, int(trades.time_us[row]) // unit_us
@@ -76,7 +76,7 @@ def trade_payloads(trades: TradeColumns, row: int, *, event_us: int, unit_us: in
 
 
 def fills_of(trades: TradeColumns, row: int) -> list[tuple[int, int, FillKind]]:
-    """Id, quantity and kind of each fill of an order; skipped ids are left out."""
+    """Return id, quantity and kind of each fill of an order; skipped ids are omitted."""
     kind = FillKind(int(trades.tail_kind[row]))
     first_id, begin = int(trades.first_id[row]), int(trades.slot_start[row])
     count = 1 if kind == FillKind.SKIPPED else int(trades.slots[row])
@@ -96,7 +96,7 @@ def kline_payload(
     event_us: int,
     unit_us: int,
 ) -> str:
-    """`kline` stream payload; `T` is the next open less one unit of time."""
+    """Return the `kline` payload; `T` is the next open less one unit of time."""
     price, quantity = instrument.format_price, instrument.format_quantity
     quote = instrument.format_quote
     symbol = instrument.symbol
@@ -113,7 +113,7 @@ def kline_payload(
 
 
 def kline_row(instrument: Instrument, kline: Kline, *, unit_us: int) -> list[int | str]:
-    """The twelve elements of a REST kline."""
+    """Return the twelve elements of a REST kline."""
     price, quantity = instrument.format_price, instrument.format_quantity
     quote = instrument.format_quote
     return [
@@ -133,7 +133,7 @@ def kline_row(instrument: Instrument, kline: Kline, *, unit_us: int) -> list[int
 
 
 def agg_trade_rows(trades: TradeColumns, *, unit_us: int) -> list[dict[str, int | str | bool]]:
-    """REST aggTrades of all orders of a tape."""
+    """Return the REST aggTrades of all orders."""
     instrument = trades.instrument
     price, quantity = instrument.format_price, instrument.format_quantity
     rows = []
@@ -163,7 +163,7 @@ def agg_trade_rows(trades: TradeColumns, *, unit_us: int) -> list[dict[str, int 
 
 
 def trade_rows(trades: TradeColumns, *, unit_us: int) -> list[dict[str, int | str | bool]]:
-    """REST trades: one row a fill. Neither they nor dumps show what is no market trade."""
+    """Return REST trades: one row per fill that is a market trade."""
     instrument = trades.instrument
     rows = []
     for row in range(len(trades)):

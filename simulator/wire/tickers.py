@@ -1,4 +1,4 @@
-"""Stream payloads of statistics over rolling windows."""
+"""Stream payloads of rolling-window statistics."""
 
 from simulator.market.book.book import BookTicker
 from simulator.market.history import History
@@ -13,7 +13,7 @@ from simulator.market.rolling import (
 
 
 def signed(value: int, decimals: int, shown: int) -> str:
-    """An integer of 10^-`decimals` that may be negative, with `shown` digits."""
+    """Format an integer of 10^-`decimals` that may be negative, with `shown` digits."""
     text = decimal_formatter(decimals, shown)(abs(value))
     return f"-{text}" if value < 0 else text
 
@@ -21,7 +21,7 @@ def signed(value: int, decimals: int, shown: int) -> str:
 def mini_ticker_payload(
     history: History, stats: WindowStats, *, event_us: int, unit_us: int
 ) -> str:
-    """`24hrMiniTicker` payload."""
+    """Return the `24hrMiniTicker` payload."""
     instrument = history.instrument
     price = instrument.format_price
     return (
@@ -35,7 +35,7 @@ def mini_ticker_payload(
 def window_ticker_payload(
     history: History, stats: WindowStats, window: str, *, event_us: int, unit_us: int
 ) -> str:
-    """`1hTicker`, `4hTicker` or `1dTicker` payload."""
+    """Return the `1hTicker`, `4hTicker` or `1dTicker` payload."""
     price = history.instrument.format_price
     return (
         f'{{"e":"{window}Ticker","E":{event_us // unit_us},"s":"{history.instrument.symbol}",'
@@ -55,7 +55,7 @@ def ticker_payload(
     event_us: int,
     unit_us: int,
 ) -> str:
-    """`24hrTicker` payload; USD-M has neither the price before the window nor the best prices."""
+    """Return the `24hrTicker` payload; USD-M has no previous close and no book ticker."""
     instrument = history.instrument
     price, quantity = instrument.format_price, instrument.format_quantity
     before = book = ""
@@ -77,7 +77,7 @@ def ticker_payload(
 def average_price_payload(
     history: History, stats: WindowStats, last: LastTrade, *, event_us: int, unit_us: int
 ) -> str:
-    """`avgPrice` payload."""
+    """Return the `avgPrice` payload."""
     return (
         f'{{"e":"avgPrice","E":{event_us // unit_us},"s":"{history.instrument.symbol}",'
         f'"i":"{AVERAGE_PRICE_MINUTES}m","w":"{_weighted(history, stats)}",'

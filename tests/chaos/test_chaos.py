@@ -1,6 +1,6 @@
-"""Twenty chaos runs of some simulated minutes each, and the seeds that once found a fault.
+"""Twenty runs of chaos, each some simulated minutes, and those that once found something in a soak,
+as long as they were there and one by one; ``make soak`` runs two hundred.
 
-``make test`` runs the first two, ``make test-all`` all of them, ``make soak`` two hundred.
 ``CHAOS_SEEDS=7,8,9`` in the environment runs others.
 """
 
@@ -24,26 +24,23 @@ from tests.chaos.servers import chaos_server
 MINUTES = 5
 SPEED = 150
 AT_ONCE = 2
-"""Runs mostly wait: two of them fit on a core."""
+"""Runs wait most of their time: two of them fit on a core."""
 CHOSEN = [int(seed) for seed in os.environ.get("CHAOS_SEEDS", "").split(",") if seed]
 SEEDS = CHOSEN or [*range(1, 21)]
 SOAK_MINUTES = 120
 SOAK_SPEED = 300
-GROUPS = [
-    pytest.param(SEEDS[first : first + AT_ONCE], marks=[pytest.mark.long] if first else [])
-    for first in range(0, len(SEEDS), AT_ONCE)
-]
+GROUPS = [SEEDS[first : first + AT_ONCE] for first in range(0, len(SEEDS), AT_ONCE)]
 
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[list[EmbeddedPostgres]]:
-    """One server for each concurrent run: a run may kill its server."""
+    """As many as runs go on at once: each may strike its own."""
     with ExitStack() as stack:
         folders = [
             Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="candelabra-chaos-pg-")))
             for _ in range(AT_ONCE)
         ]
-        # In sequence: migrations cannot run in two threads.
+        # One after the other: migrations cannot run in two threads.
         yield [stack.enter_context(chaos_server(folder)) for folder in folders]
 
 
@@ -66,7 +63,6 @@ def test_after_chaos_the_table_is_the_exchanges(
         assert not outcome.gaps.silent, f"seed {outcome.seed}: jobs did the streamer's work"
 
 
-@pytest.mark.long
 @pytest.mark.timeout(420)
 @pytest.mark.skipif(bool(CHOSEN), reason="other seeds were chosen")
 @pytest.mark.parametrize("seed", sorted(FOUND))

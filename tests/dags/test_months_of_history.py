@@ -40,7 +40,7 @@ from tests.dags.real_airflow import kill_a_load, real_airflow, until
 from tests.integration.jobs.faulty_host import FaultyHost, faulty_host
 from tests.integration.jobs.minutes_of_weight import end_minute_in
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 MONTHS = int(os.environ.get("HISTORY_MONTHS", "3"))
 DAYS = datetime(2026, 11, 1, tzinfo=UTC)

@@ -1,13 +1,12 @@
-"""The order book of one listing at any moment, from (seed, symbol, time) and its trades.
+"""The order book of one symbol at any time, computed from seed, symbol, time and its trades.
 
-The book changes in steps: 100 ms on spot, 50 ms on USD-M; the state of a step is the one at its
-time. A step's best bid and ask follow from the last order: it traded at one of them. The levels
-beyond them turn with the steps (see `levels`). Update ids are counts of steps and orders, so any
-state and any change costs the same, whenever it is.
+The book changes in steps of 100 ms on spot and 50 ms on USD-M. The best bid and ask of a step
+follow from the last order, which traded at one of them. The levels behind them change on a schedule
+of their own (see `levels`). Update ids count steps and orders, so any state and any diff costs the
+same.
 
-Quiet listings turn every tenth or fiftieth step only; a step without such a turn and without an
-order has no update id and changes nothing. Nor does any step in a halt or after a delisting,
-where the book stands still; its next change then spans all ids in between.
+Quiet symbols change only every tenth or fiftieth step. A step without a change and without an order
+has no update id. Halts and delistings freeze the book; the next diff then spans all ids in between.
 """
 
 from collections.abc import Iterator
@@ -25,7 +24,11 @@ from simulator.market.noise import IntArray, derive_key, hash_counter
 
 STEP_US: dict[MarketName, int] = {"spot": 100_000, "um": 50_000}
 _IDS_A_TURN: dict[MarketName, int] = {"spot": 24, "um": 2_600}
-_STRIDES = ((5_000, 1), (100, 10), (0, 50))  # orders a day from which, steps from turn to turn
+_STRIDES = (
+    (5_000, 1),
+    (100, 10),
+    (0, 50),
+)  # minimum orders per day, steps between changes of the levels
 _CACHED_STATES = 4
 _CACHED_MINUTES = 4
 
@@ -43,7 +46,7 @@ class BookTicker(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BookSnapshot:
-    """The book after a step.
+    """All levels after a step.
 
     Attributes:
         time_us: time of the step.
@@ -58,11 +61,11 @@ class BookSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class BookDiff:
-    """What leads from the state with `previous_update_id` to the one with `last_update_id`.
+    """Changes from the snapshot with `previous_update_id` to the one with `last_update_id`.
 
     Attributes:
-        first_update_id: on spot `previous_update_id + 1`; on USD-M it may lie higher, as ids are
-            shared by all symbols there.
+        first_update_id: `previous_update_id + 1` on spot; may be higher on USD-M, where all symbols
+            share one sequence of ids.
         bids, asks: rows of (price, quantity), best first; quantity 0 removes the level.
     """
 
@@ -75,17 +78,17 @@ class BookDiff:
 
 
 class _MinuteSteps(NamedTuple):
-    """The orders of a minute as its steps see them; row 0 is the last order before it."""
+    """Orders of a minute, and how many each step has seen. Row 0 is the last earlier order."""
 
-    next_agg_id: int  # of the minute's first order
+    next_agg_id: int  # id of the minute's first order
     time_us: list[int]  # of the orders, without row 0
     price: list[int]
     buyer_is_maker: list[bool]
-    seen: list[int]  # orders of the minute that each step has seen
+    seen: list[int]  # orders of the minute up to each step
 
 
 class OrderBook:
-    """The order book of one listing, past and future."""
+    """The order book of one symbol, past and future."""
 
     def __init__(self, history: History, *, seed: int) -> None:
         instrument = history.instrument
@@ -99,7 +102,7 @@ class OrderBook:
         self._touch_key = derive_key(seed, *labels, "touch")
         self._gap_key = derive_key(seed, *labels, "gap")
         self._levels = Levels(instrument, seed=seed)
-        # Keys begin with the calendar's revision.
+        # Keys start with the calendar's revision.
         self._states: BoundedCache[tuple[int, int], BookSnapshot] = BoundedCache(_CACHED_STATES)
         self._minutes: BoundedCache[tuple[int, int], _MinuteSteps] = BoundedCache(_CACHED_MINUTES)
 
@@ -107,33 +110,33 @@ class OrderBook:
 
     @property
     def start_us(self) -> int:
-        """When the listing, and so its book, begins."""
+        """When the symbol, and so its book, starts."""
         return self._history.start_us
 
     def step_at(self, time_us: int) -> int:
-        """The last step at or before a time (steps since the epoch).
+        """Return the last step at or before a time (steps since the epoch).
 
         Raises:
-            ValueError: the time lies before the listing.
+            ValueError: the time is before the listing.
         """
         if time_us < self._history.start_us:
             raise ValueError(f"{self.instrument.symbol} is not listed at {time_us} µs")
         return time_us // self.step_us
 
     def update_id(self, step: int) -> int:
-        """The id of the last update up to a step; it does not fall, and may stay."""
+        """Return the id of the last update up to a step. Never falls; may stay the same."""
         step = self._moving(step)
         return step // self._stride * self._ids_a_turn + self._next_agg_id(step)
 
     def next_moving_step(self, step: int) -> int | None:
-        """The first step from `step` on that is not in a pause; None if there is none any more."""
+        """Return the first step from `step` on outside pauses; None if trading ended."""
         if self._moving(step) == step:
             return step
         opens_us = self._history.calendar.next_open(step * self.step_us)
         return None if opens_us is None else max(step, -(-opens_us // self.step_us))
 
     def _moving(self, step: int) -> int:
-        """The step itself or, in a pause, the first one that has seen the last session's end."""
+        """Return the step, or in a pause the first step after the end of the last session."""
         calendar = self._history.calendar
         if calendar.is_plain:
             return step
@@ -141,7 +144,7 @@ class OrderBook:
         return step if last_us is None else min(step, -(-(last_us + 1) // self.step_us))
 
     def step_of(self, update_id: int) -> int:
-        """The first step that has seen an update id; the listing's first step for older ids."""
+        """Return the first step that includes an update id, or the listing's first step."""
         low = self._history.start_us // self.step_us
         span = 1
         while self.update_id(low + span) < update_id:
@@ -190,7 +193,6 @@ class OrderBook:
     # --- best prices
 
     def _touch(self, minute: _MinuteSteps, row: int, turn: int) -> BestLevels:
-        """The best prices after a row of the minute."""
         drawn = hash_counter(self._touch_key, (minute.next_agg_id + row << 24) + turn)
         price = minute.price[row] // self.instrument.tick
         spread = 2 if hash_counter(self._touch_key, minute.next_agg_id + row) % 8 == 0 else 1
@@ -212,7 +214,7 @@ class OrderBook:
         return self._touch(minute, row, step // self._stride)
 
     def best_at(self, time_us: int) -> BookTicker:
-        """Best bid and ask at a time, orders since the last step included."""
+        """Return best bid and ask at a time, including orders since the last step."""
         step = self.step_at(time_us)
         best = self._best_of(step)
         for later in self._within(step + 1):
@@ -222,7 +224,7 @@ class OrderBook:
         return best
 
     def best_updates(self, step: int) -> Iterator[BookTicker]:
-        """Updates of the best prices in a step: one an order, and one where the rungs turn."""
+        """Yield the book tickers of a step: one per order, and one if the levels change."""
         if self._moving(step) != step:
             return
         yield from self._within(step)
@@ -234,12 +236,12 @@ class OrderBook:
         return self._best(step * self.step_us, self.update_id(step), self._touch_of(step))
 
     def _within(self, step: int) -> Iterator[BookTicker]:
-        """Best prices after each order later than the step before, up to this step."""
+        """Yield the book ticker after each order since the previous step."""
         minute = self._minute(step // self._steps_a_minute)
         number = step % self._steps_a_minute
         first_id = self._first_update_id(step)
         parts = [(minute, minute.seen[number - 1] if number else 0, minute.seen[number])]
-        if number == 0:  # orders after the last step of the minute before belong here
+        if number == 0:  # orders after the previous minute's last step belong here
             previous = self._minute(step // self._steps_a_minute - 1)
             parts.insert(0, (previous, previous.seen[-1], len(previous.time_us)))
         turn = (step - 1) // self._stride
@@ -257,16 +259,16 @@ class OrderBook:
     # --- levels
 
     def book_at(self, time_us: int) -> BookSnapshot:
-        """All levels at a time, as of the last step."""
+        """Return all levels at a time, as of the last step."""
         return self.state(self.step_at(time_us))
 
     def state(self, step: int) -> BookSnapshot:
-        """All levels after a step."""
+        """Return all levels after a step."""
         key = (self._history.revision, step)
         return self._states.get(key, lambda: self._make_state(step, self._levels.highest))
 
     def top(self, step: int, levels: int) -> BookSnapshot:
-        """The best `levels` of each side after a step (fewer where the book has fewer)."""
+        """Return the best `levels` of each side after a step, or fewer if the book has fewer."""
         reach = 4 * levels * self._levels.finest
         state = self._make_state(step, reach)
         if min(len(state.bids), len(state.asks)) < levels and reach < self._levels.highest:
@@ -287,9 +289,10 @@ class OrderBook:
         return previous + 1 + hash_counter(self._gap_key, step) % (self._ids_a_turn // 2)
 
     def changes(self, step: int, *, since: int | None = None) -> BookDiff | None:
-        """What a step changed, or all steps after `since` up to it; None if nothing has.
+        """Return the diff of a step, or of all steps after `since` up to it; None if nothing
+        changed.
 
-        Applied to the state of step `since` (by default the one before), it gives this step's.
+        Applied to the snapshot of step `since` (default: the previous step), it gives this step's.
         """
         begin = step - 1 if since is None else since
         previous_id, first_id, last_id = self.update_ids(step, since=begin)
@@ -302,9 +305,9 @@ class OrderBook:
         return BookDiff(step * self.step_us, previous_id, first_id, last_id, bids, asks)
 
     def update_ids(self, step: int, *, since: int) -> tuple[int, int, int]:
-        """Last id up to `since`, first id after it, last id up to `step`.
+        """Return the last id up to `since`, the first id after it, and the last id up to `step`.
 
-        The first and the last are equal where nothing has changed.
+        The first and the last are equal if nothing has changed.
         """
         previous_id, last_id = self.update_id(since), self.update_id(step)
         if previous_id == last_id:
@@ -316,5 +319,5 @@ class OrderBook:
 
 
 def _skewed(first: int, second: int, largest: int) -> int:
-    """Mostly small, at most four times the largest fill; from two numbers of 15 bits."""
+    """Map two 15-bit numbers to a mostly small one, at most four times the largest fill."""
     return (first * second >> 15) * largest >> 13

@@ -1,9 +1,9 @@
-"""The levels of an order book as a function of its best prices and a turn.
+"""The levels of an order book, computed from its best prices and a tick count called turn.
 
-Beyond the best prices lie rungs of three lattices, fine and hasty near them, coarse and slow far
-away. A rung holds a quantity, or none, for a number of turns and then another. Which rungs of a
-lattice change at a turn is an arithmetic progression, so that what changes between two turns is
-found without looking at the rest.
+Levels behind the best prices come from three lattices: a fine, fast-changing one near the best
+prices, and coarser, slower ones further away. Each cell of a lattice has one rung, which holds a
+quantity (or none) for a number of turns. The rungs that change at a turn form an arithmetic
+progression, so a diff between two turns does not need to visit the others.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,8 @@ from simulator.market.noise import (
     take_bits,
 )
 
-# Parts of the typical price in a cell, cells to each side (0: all), turns to a rung's change.
+# Cell size as a fraction of the typical price, cells per side (0: all), turns between changes of a
+# rung.
 _LATTICES = ((300_000, 200, 32), (60_000, 600, 256), (3_000, 0, 4_096))
 _STRIDE = 0x9E3D  # odd: spreads the changes of neighbouring rungs over the turns
 
@@ -34,34 +35,34 @@ class BestLevels(NamedTuple):
 
 
 class _Lattice(NamedTuple):
-    """One rung in each cell of `spacing` ticks, up to `reach` ticks from the best prices."""
+    """One rung per cell of `spacing` ticks, up to `reach` ticks from the best prices."""
 
     spacing: int
     reach: int
-    period: int  # turns for which a rung keeps its quantity; a power of two
+    period: int  # turns between changes of a rung; a power of two
     key: int
 
     def ticks(self, cells: IntArray) -> IntArray:
-        """Price ticks of the rungs in cells."""
+        """Return the price ticks of the rungs in cells."""
         drawn = take_bits(hash_counters(self.key, cells), low=0, count=31)
         result: IntArray = cells * self.spacing + drawn % self.spacing
         return result
 
     def drawn(self, cells: IntArray, turn: int) -> HashArray:
-        """64 random bits for what each rung holds at a turn."""
+        """Return 64 random bits for the content of each rung at a turn."""
         epoch = (turn + cells * _STRIDE % self.period) // self.period
         return hash_counters(self.key ^ 0x5555, (cells << 36) + epoch)
 
     def window(self, touch: BestLevels, highest: int) -> tuple[int, int]:
-        """The lowest and the highest tick that has rungs."""
+        """Return the lowest and the highest tick that has rungs."""
         return max(1, touch.bid - self.reach), min(touch.ask + self.reach, highest)
 
     def cells(self, lowest: int, highest: int) -> IntArray:
-        """The cells of a range of ticks."""
+        """Return the cells of a range of ticks."""
         return np.arange(lowest // self.spacing, highest // self.spacing + 1, dtype=np.int64)
 
     def changed_cells(self, lowest: int, highest: int, first_turn: int, turn: int) -> IntArray:
-        """The cells of a range whose rungs change after `first_turn` and up to `turn`."""
+        """Return the cells of a range whose rungs change after `first_turn` and up to `turn`."""
         begin, stop = lowest // self.spacing, highest // self.spacing + 1
         if turn - first_turn >= self.period:
             return np.arange(begin, stop, dtype=np.int64)
@@ -74,7 +75,7 @@ class _Lattice(NamedTuple):
 
 
 class Levels:
-    """All levels of one listing's book."""
+    """All levels of one symbol's book."""
 
     def __init__(self, instrument: Instrument, *, seed: int) -> None:
         self._instrument = instrument
@@ -93,11 +94,11 @@ class Levels:
 
     @property
     def finest(self) -> int:
-        """Ticks from rung to rung near the best prices."""
+        """Ticks between rungs near the best prices."""
         return self._lattices[0].spacing
 
     def rows(self, touch: BestLevels, turn: int, *, reach: int) -> tuple[IntArray, IntArray]:
-        """Bids and asks as rows of (price, quantity), best first, up to `reach` ticks away."""
+        """Return bids and asks as (price, quantity) rows, best first, within `reach` ticks."""
         ticks, amounts = [], []
         for lattice in self._lattices:
             lowest, highest = lattice.window(touch, self.highest)
@@ -129,7 +130,7 @@ class Levels:
     def changes(
         self, before: BestLevels, before_turn: int, after: BestLevels, after_turn: int
     ) -> tuple[IntArray, IntArray]:
-        """Bids and asks that differ between two books, best first; quantity 0: removed."""
+        """Return bids and asks that differ between two books, best first; quantity 0: removed."""
         ticks = self._candidates(before, before_turn, after, after_turn)
         bids, asks = [], []
         for touch, turn in ((before, before_turn), (after, after_turn)):
@@ -146,7 +147,7 @@ class Levels:
     def _candidates(
         self, before: BestLevels, before_turn: int, after: BestLevels, after_turn: int
     ) -> IntArray:
-        """Ticks of all rungs that may differ, ascending and each once."""
+        """Return the ticks of all rungs that may differ, ascending and unique."""
         low, high = min(before.bid, after.bid), max(before.ask, after.ask)
         best = [before.bid, before.ask, after.bid, after.ask]
         ticks = [np.array(best, dtype=np.int64)]
@@ -158,7 +159,7 @@ class Levels:
                 lattice.changed_cells(lowest, highest, before_turn, after_turn),
                 lattice.cells(low, high),
             ]
-            # where the window moved, rungs come and go
+            # a moved window adds and removes rungs
             for edges in ((one[0], other[0]), (one[1], other[1])):
                 if edges[0] != edges[1]:
                     cells.append(lattice.cells(min(edges), max(edges)))
@@ -166,7 +167,7 @@ class Levels:
         return np.unique(np.concatenate(ticks))
 
     def _amounts(self, ticks: IntArray, touch: BestLevels, turn: int) -> IntArray:
-        """What a book holds at each of some ticks, in quantity units."""
+        """Return the quantity of a book at each given tick, in quantity units."""
         total = np.zeros(len(ticks), dtype=np.int64)
         for lattice in self._lattices:
             lowest, highest = lattice.window(touch, self.highest)
@@ -181,7 +182,7 @@ class Levels:
         return total
 
     def _held(self, drawn: HashArray) -> IntArray:
-        """Steps of quantity: none in an eighth of the rungs, mostly few in the others."""
+        """Return quantities in steps: zero for an eighth of the rungs, mostly small otherwise."""
         product = take_bits(drawn, low=0, count=15) * take_bits(drawn, low=15, count=15) >> 15
         held = 1 + (product * self._instrument.largest_fill >> 13)
         held[take_bits(drawn, low=30, count=3) == 0] = 0

@@ -1,1 +1,1 @@
-"""When a symbol trades: sessions, halts, delistings."""
+"""Trading hours of a symbol: sessions, halts, delistings."""

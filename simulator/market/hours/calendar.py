@@ -1,8 +1,8 @@
-"""When a symbol trades: its sessions, and the pauses between them.
+"""Trading sessions of a symbol, and the pauses between them.
 
-A symbol is listed, halted, resumed, delisted, and its name may come back as another instrument,
-the next generation. A calendar is a value; changing it makes another one. The past of a running
-exchange is never changed: whoever makes a calendar sees to it.
+A symbol is listed, halted, resumed and delisted; its name may return as another instrument, the
+next generation. A calendar is a value: a change returns a new one. The caller must not change the
+past of a running exchange.
 """
 
 import bisect
@@ -20,17 +20,17 @@ TradingState = Literal["unlisted", "trading", "halted", "delisted"]
 
 
 class CalendarError(ValueError):
-    """The change makes no sense at that time."""
+    """The change is not possible at that time."""
 
 
 @dataclass(frozen=True, slots=True)
 class TradingSession:
-    """A stretch of time in which there is trading.
+    """A period with trading.
 
     Attributes:
-        stop_us: exclusive; None: never ends.
-        generation: which instrument of this name it is.
-        ends_listing: it ends by a delisting, not by a halt.
+        stop_us: exclusive end; None: never ends.
+        generation: number of the instrument under this name.
+        ends_listing: ends with a delisting, not with a halt.
     """
 
     start_us: int
@@ -39,41 +39,41 @@ class TradingSession:
     ends_listing: bool = False
 
     def overlaps(self, from_us: int, until_us: int) -> bool:
-        """Whether it has a part of `from_us … until_us - 1`."""
+        """Whether any part of `from_us … until_us - 1` is in the session."""
         return self.start_us < until_us and (self.stop_us is None or self.stop_us > from_us)
 
 
 @dataclass(frozen=True, slots=True)
 class TradingCalendar:
-    """The sessions of one symbol: ascending, apart from each other, at least one."""
+    """The sessions of one symbol: ascending, disjoint, at least one."""
 
     sessions: tuple[TradingSession, ...]
 
     @classmethod
     def open_from(cls, start_us: int) -> "TradingCalendar":
-        """Listed from a moment on, for good; floored to the minute."""
+        """Return a calendar that starts at a time, floored to the minute, and never ends."""
         return cls((TradingSession(start_us // MINUTE_US * MINUTE_US),))
 
     # --- questions
 
     @property
     def is_plain(self) -> bool:
-        """Whether there is nothing but a beginning."""
+        """Whether there is a single session without end."""
         return len(self.sessions) == 1 and self.sessions[0].stop_us is None
 
     def latest(self, time_us: int) -> TradingSession | None:
-        """The session that is on, or the last one before; None before the first."""
+        """Return the current session, or else the last one before; None before the first."""
         starts = [session.start_us for session in self.sessions]
         index = bisect.bisect_right(starts, time_us) - 1
         return self.sessions[index] if index >= 0 else None
 
     def is_trading(self, time_us: int) -> bool:
-        """Whether there is trading at a moment."""
+        """Whether there is trading at a time."""
         session = self.latest(time_us)
         return session is not None and session.overlaps(time_us, time_us + 1)
 
     def state(self, time_us: int) -> TradingState:
-        """What the exchange tells of the symbol at a moment."""
+        """Return the state of the symbol at a time."""
         session = self.latest(time_us)
         if session is None:
             return "unlisted"
@@ -82,7 +82,7 @@ class TradingCalendar:
         return "delisted" if session.ends_listing else "halted"
 
     def generation(self, time_us: int) -> int:
-        """Which instrument bears the name at a moment (0 before the first)."""
+        """Return the generation that has the name at a time (0 before the first)."""
         session = self.latest(time_us)
         return 0 if session is None else session.generation
 
@@ -91,7 +91,7 @@ class TradingCalendar:
         return any(session.overlaps(from_us, until_us) for session in self.sessions)
 
     def next_open(self, time_us: int) -> int | None:
-        """The first moment of trading from a time on; None if there is none any more."""
+        """Return the first time with trading from a time on; None if trading has ended."""
         for session in self.sessions:
             if session.overlaps(time_us, time_us + 1):
                 return time_us
@@ -100,14 +100,14 @@ class TradingCalendar:
         return None
 
     def last_open(self, time_us: int) -> int | None:
-        """The last moment of trading up to a time; None before the first session."""
+        """Return the last time with trading up to a time; None before the first session."""
         session = self.latest(time_us)
         if session is None:
             return None
         return time_us if session.stop_us is None else min(time_us, session.stop_us - 1)
 
     def trading_mask(self, times_us: IntArray) -> npt.NDArray[np.bool_]:
-        """Which of the moments lie in a session."""
+        """Return which of the times are in a session."""
         mask = np.zeros(len(times_us), dtype=np.bool_)
         for session in self.sessions:
             inside = times_us >= session.start_us
@@ -117,7 +117,7 @@ class TradingCalendar:
         return mask
 
     def overlap_mask(self, opens_us: IntArray, step_us: int) -> npt.NDArray[np.bool_]:
-        """Which of the stretches `open … open + step - 1` have a part in a session."""
+        """Return which of the periods `open … open + step - 1` overlap a session."""
         mask = np.zeros(len(opens_us), dtype=np.bool_)
         for session in self.sessions:
             inside = opens_us + step_us > session.start_us
@@ -127,7 +127,7 @@ class TradingCalendar:
         return mask
 
     def partial_minutes(self) -> frozenset[int]:
-        """Minutes (since the epoch) that a session begins or ends in the middle of."""
+        """Return the minutes (since the epoch) in the middle of which a session starts or ends."""
         edges = [
             edge
             for session in self.sessions
@@ -137,7 +137,7 @@ class TradingCalendar:
         return frozenset(edge // MINUTE_US for edge in edges)
 
     def listings(self) -> Iterator[TradingSession]:
-        """The first session of each generation."""
+        """Yield the first session of each generation."""
         known = -1
         for session in self.sessions:
             if session.generation != known:
@@ -147,7 +147,7 @@ class TradingCalendar:
     # --- changes
 
     def halted(self, from_us: int, until_us: int | None) -> "TradingCalendar":
-        """Without trading from a moment on, until another or for good."""
+        """Return the calendar without trading from a time on, until another time or for ever."""
         if until_us is not None and until_us <= from_us:
             raise CalendarError("a halt must end after it begins")
         kept: list[TradingSession] = []
@@ -160,16 +160,16 @@ class TradingCalendar:
             if until_us is not None and (session.stop_us is None or session.stop_us > until_us):
                 kept.append(replace(session, start_us=until_us))
         if tuple(kept) == self.sessions:
-            raise CalendarError("there is no trading that could be halted then")
+            raise CalendarError("there is no trading to halt at that time")
         if not kept:
             raise CalendarError("a halt must begin after the listing")
         return TradingCalendar(tuple(kept))
 
     def delisted(self, at_us: int) -> "TradingCalendar":
-        """The instrument that trades at a moment is delisted then."""
+        """Return the calendar with the current instrument delisted at a time."""
         current = self.latest(at_us)
         if current is None or self.state(at_us) == "delisted" or current.start_us >= at_us:
-            raise CalendarError("it is not listed then")
+            raise CalendarError("it is not listed at that time")
         kept = [session for session in self.sessions if session.start_us < at_us]
         stop_us = at_us if current.stop_us is None else min(at_us, current.stop_us)
         kept[-1] = replace(current, stop_us=stop_us, ends_listing=True)
@@ -181,11 +181,14 @@ class TradingCalendar:
         return TradingCalendar((*kept, *later))
 
     def relisted(self, start_us: int) -> "TradingCalendar":
-        """The name comes back as another instrument, at the next full minute."""
+        """Return the calendar with the name listed again, for another instrument.
+
+        The listing starts at the next full minute.
+        """
         last = self.sessions[-1]
         start_us = -(-start_us // MINUTE_US) * MINUTE_US
         if last.stop_us is None or not last.ends_listing or start_us < last.stop_us:
-            raise CalendarError("a name can come back only after its delisting")
+            raise CalendarError("a name can be listed again only after its delisting")
         return TradingCalendar(
             (*self.sessions, TradingSession(start_us, None, last.generation + 1))
         )

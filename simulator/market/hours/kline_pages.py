@@ -1,4 +1,4 @@
-"""Windows of bars over pauses: a page holds as many bars as were asked for, halts left out."""
+"""Pages of klines across pauses: pauses have no klines and do not count towards a page's limit."""
 
 import numpy as np
 
@@ -15,12 +15,12 @@ def window_over_pauses(
     limit: int,
     is_latest: bool,
 ) -> tuple[int, int] | None:
-    """Open times of the first and last bar of a page; None if there is no bar.
+    """Return open times of the first and last kline of a page; None if there is none.
 
     Args:
         lowest_us, highest_us: open times that bound the request.
-        limit: number of bars, those that lie in a pause not counted.
-        is_latest: the page ends with the latest bar; else it begins with the first.
+        limit: number of klines, not counting those within a pause.
+        is_latest: the page ends with the latest kline; otherwise it starts with the first.
     """
     if is_latest:
         return _latest(interval, calendar, lowest_us, highest_us, limit)
@@ -68,7 +68,7 @@ def _latest(
 
 
 def _bars_from(interval: Interval, open_us: int, count: int, highest_us: int) -> list[int]:
-    """At least one open time."""
+    """Return at least one open time."""
     if interval.step_us is not None:
         stop_us = min(open_us + count * interval.step_us, highest_us + 1)
         return list(range(open_us, max(stop_us, open_us + 1), interval.step_us))

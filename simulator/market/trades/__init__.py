@@ -1,1 +1,1 @@
-"""The trades of a symbol."""
+"""The trades of a symbol: generation, and their columns."""

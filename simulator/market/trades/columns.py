@@ -14,7 +14,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 
 class FillKind(IntEnum):
-    """What the further fills of an order are; the first fill is always a market trade."""
+    """Kind of an order's further fills; its first fill is always a market trade."""
 
     MARKET = 0
     SKIPPED = 1
@@ -25,16 +25,16 @@ class FillKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class TradeColumns:
-    """The orders of a stretch of minutes, one row an order; prices and quantities in units.
+    """Orders of consecutive minutes, one row per order; prices and quantities in units.
 
     Attributes:
         time_us: trade time; ascending.
-        first_id: id of the first fill; the order holds ids `first_id … first_id + slots - 1`.
-        fills: fills that are market trades (`f … l` of the aggTrade).
-        quantity: sum over the market trades; `volume` and `quote` over what klines count.
+        first_id: id of the first fill; the order has ids `first_id … first_id + slots - 1`.
+        fills: number of market trades (`f … l` of the aggTrade).
+        quantity: sum over the market trades; `volume` and `quote` sum what klines count.
         counted: number of fills that klines count.
-        last_counted_id: the greatest of their ids.
-        slot_start: row of `slot_quantity`/`slot_quote` where the order's fills begin.
+        last_counted_id: highest id of a counted fill.
+        slot_start: row of `slot_quantity`/`slot_quote` where the order's fills start.
     """
 
     instrument: Instrument
@@ -59,7 +59,7 @@ class TradeColumns:
         return len(self.time_us)
 
     def between(self, start: int, stop: int) -> "TradeColumns":
-        """Orders `start … stop - 1`; the fills are shared, not copied."""
+        """Return orders `start … stop - 1`; the fills are shared, not copied."""
         if start == 0 and stop == len(self):
             return self
         rows = slice(start, stop)
@@ -72,12 +72,12 @@ class TradeColumns:
         )  # fmt: skip
 
     def until(self, time_us: int) -> "TradeColumns":
-        """Orders with a trade time of at most `time_us`."""
+        """Return orders with a trade time of at most `time_us`."""
         return self.between(0, int(np.searchsorted(self.time_us, time_us, side="right")))
 
 
 def select(trades: TradeColumns, mask: npt.NDArray[np.bool_]) -> TradeColumns:
-    """The orders that a mask keeps, of a tape that has all its fills; ids keep their gaps."""
+    """Return the orders in a mask; `trades` must have all its fills. Ids keep their gaps."""
     slots = trades.slots[mask]
     kept_fills = np.repeat(mask, trades.slots)
     return TradeColumns(
@@ -90,7 +90,7 @@ def select(trades: TradeColumns, mask: npt.NDArray[np.bool_]) -> TradeColumns:
 
 
 def renumber(trades: TradeColumns, first_agg_id: int, first_id: int) -> TradeColumns:
-    """The same trades, with ids that follow each other from the given ones on."""
+    """Return the same trades with consecutive ids from the given ones on."""
     first_ids = first_id + np.cumsum(trades.slots) - trades.slots
     return replace(
         trades,
@@ -101,7 +101,7 @@ def renumber(trades: TradeColumns, first_agg_id: int, first_id: int) -> TradeCol
 
 
 def join_trades(parts: Sequence[TradeColumns]) -> TradeColumns:
-    """Stretches of trades, each with all its fills, one after the other."""
+    """Concatenate trades; each part must have all its fills."""
     if len(parts) == 1:
         return parts[0]
     fills_before = np.cumsum([0, *(len(part.slot_quantity) for part in parts[:-1])])

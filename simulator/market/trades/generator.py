@@ -1,13 +1,13 @@
-"""The trades of any stretch of minutes, generated from (seed, symbol, minute) alone.
+"""Generates the trades of any minutes from seed, symbol and minute alone.
 
-A minute holds A taker orders (one aggTrade each) and E further fills spread over them. A and E
-come from one hash of the minute, so ids are prefix sums and no minute needs the ones before it.
-Order i of A happens within the i-th A-th part of the minute (times are sorted by construction);
-some orders share the time of the one before, as a sweep through the book does.
+A minute has A taker orders (one aggTrade each) and E further fills spread over them. A and E come
+from one hash of the minute, so ids are prefix sums and no minute depends on earlier ones. Order i
+of A is in the i-th A-th part of the minute, so times are sorted by construction; some orders share
+the time of the previous one, like a sweep through the book.
 
-On USD-M the further fills of a few orders are not market trades: an id that is skipped, a void
-fill (price 0, quantity 0), or a fill of the insurance fund or of auto-deleveraging, which klines
-count and aggTrades leave out.
+On USD-M the further fills of a few orders are not market trades: a skipped id, a void fill (price
+0, quantity 0), or a fill of the insurance fund or auto-deleveraging, which klines count and
+aggTrades omit.
 """
 
 import numpy as np
@@ -18,9 +18,9 @@ from simulator.market.instruments import Instrument
 from simulator.market.noise import IntArray, derive_key, hash_counters, take_bits
 from simulator.market.trades.columns import FillKind, TradeColumns
 
-_INDEX_BITS = 20  # order and fill numbers within a minute
+_INDEX_BITS = 20  # bits for order and fill numbers within a minute
 _ONE = 1 << 16  # fixed point of rates
-SUBTICK = 8  # the price path has 1/256 tick
+SUBTICK = 8  # the price path is in 1/256 tick
 
 # Price path: value noise in octaves. Period in minutes, amplitude in 1/65536 of the price.
 _PERIODS = (57_600, 11_520, 2_880, 720, 180, 45, 11, 3, 1)
@@ -29,10 +29,10 @@ _NOISE_BITS = 15
 
 
 class TradeGenerator:
-    """Generates the trades of one symbol; knows nothing of ids, which are prefix sums.
+    """Generates the trades of one symbol. Ids are prefix sums, which the caller passes in.
 
     Args:
-        generation: which instrument of this name it is; each has trades of its own.
+        generation: number of the instrument under this name; each has different trades.
     """
 
     def __init__(self, instrument: Instrument, *, seed: int, generation: int = 0) -> None:
@@ -46,7 +46,7 @@ class TradeGenerator:
         self._fill_key = derive_key(seed, *labels, "fills")
 
     def counts(self, minutes: IntArray) -> tuple[IntArray, IntArray]:
-        """Orders and further fills of each minute (minutes since the epoch)."""
+        """Return orders and further fills of each minute (minutes since the epoch)."""
         hashes = hash_counters(self._count_key, minutes)
         mean = self.instrument.orders_per_day * _ONE // 1440
         burst = take_bits(hashes, low=0, count=16)
@@ -60,7 +60,7 @@ class TradeGenerator:
         return orders, further
 
     def path(self, minutes: IntArray) -> IntArray:
-        """Mid price at the beginning of each minute, in 1/256 ticks."""
+        """Return the mid price at the start of each minute, in 1/256 ticks."""
         periods = np.array(_PERIODS, dtype=np.int64)[:, None]
         octaves = np.arange(len(_PERIODS), dtype=np.int64)[:, None] << 40
         index, phase = np.divmod(minutes[None, :], periods)
@@ -75,7 +75,7 @@ class TradeGenerator:
         return result
 
     def mid(self, time_us: int) -> int:
-        """The path at a moment, in 1/256 ticks."""
+        """Return the price path at a time, in 1/256 ticks."""
         minute, offset_us = divmod(time_us, MINUTE_US)
         begin, end = self.path(np.array([minute, minute + 1], dtype=np.int64)).tolist()
         return int(begin + (end - begin) * offset_us // MINUTE_US)
@@ -89,7 +89,7 @@ class TradeGenerator:
         first_agg_id: int,
         first_id: int,
     ) -> TradeColumns:
-        """The trades of consecutive minutes from `first_minute`, whose counts are given."""
+        """Generate the trades of consecutive minutes from `first_minute`, given their counts."""
         instrument = self.instrument
         spot = instrument.market == "spot"
         minutes = first_minute + np.arange(len(orders), dtype=np.int64)
@@ -151,7 +151,7 @@ class TradeGenerator:
         hashes: npt.NDArray[np.uint64],
         buyer_is_maker: IntArray,
     ) -> IntArray:
-        """Interpolated path, an excursion within the minute, half a spread and some noise."""
+        """Add to the path an excursion within the minute, half a spread and some noise."""
         nodes = self.path(np.append(minutes, minutes[-1] + 1))
         offset_ms = offset // 1_000
         mid = nodes[row] + (nodes[1:] - nodes[:-1])[row] * offset_ms // 60_000
@@ -173,7 +173,7 @@ class TradeGenerator:
         begins: IntArray,
         count: int,
     ) -> IntArray:
-        """How many of the minute's further fills each order has."""
+        """Return how many of the minute's further fills each order has."""
         row = np.repeat(np.arange(len(orders), dtype=np.int64), further)
         number = np.arange(len(row), dtype=np.int64) - (np.cumsum(further) - further)[row]
         drawn = take_bits(
@@ -191,7 +191,7 @@ class TradeGenerator:
         slots: IntArray,
         row: IntArray,
     ) -> IntArray:
-        """Quantity of each fill: the product of three uniforms, so that most are small."""
+        """Return the quantity of each fill: a product of three uniforms, so most are small."""
         per_minute = orders + further
         slot_begins = np.cumsum(per_minute) - per_minute
         slot_row = np.repeat(row, slots)
@@ -208,7 +208,7 @@ class TradeGenerator:
 
 
 def _stratified(hashes: npt.NDArray[np.uint64], number: IntArray, orders: IntArray) -> IntArray:
-    """Offsets in the minute (µs): sorted, one in each of `orders` equal parts, some shared."""
+    """Return sorted offsets in the minute (µs), one per equal part; some orders share one."""
     part = take_bits(hashes, low=0, count=26) * MINUTE_US >> 26
     offset = (number * MINUTE_US + part) // orders
     shares = (take_bits(hashes, low=26, count=2) == 0) & (number > 0)
@@ -218,7 +218,7 @@ def _stratified(hashes: npt.NDArray[np.uint64], number: IntArray, orders: IntArr
 
 
 def _tail_kinds(hashes: npt.NDArray[np.uint64], slots: IntArray) -> IntArray:
-    """USD-M: the kind of each order's further fills; about one order in ten skips ids."""
+    """Return the kind of each order's further fills on USD-M; about one order in ten skips ids."""
     drawn = take_bits(hashes, low=42, count=12)
     kinds = np.zeros(len(slots), dtype=np.int64)
     kinds[drawn < 400] = FillKind.SKIPPED

@@ -1,4 +1,4 @@
-"""The trades of a symbol over its sessions: none in the pauses, other ones in each generation."""
+"""The trades of a symbol across sessions: none in pauses, different ones in each generation."""
 
 import functools
 from collections.abc import Callable
@@ -19,9 +19,9 @@ FirstIds = Callable[[int], tuple[int, int]]
 
 
 def instrument_of(instrument: Instrument, generation: int, *, seed: int) -> Instrument:
-    """What bears the name in a generation: the same units, at a fifth to two thirds of the price.
+    """Return the instrument of a generation: same units, 20 % to 65 % of the first one's price.
 
-    The price stays below the first one's, so that sums of a minute keep fitting.
+    The price must stay below the first one's, so that sums of a minute still fit in 64 bits.
     """
     if generation == 0:
         return instrument
@@ -31,7 +31,7 @@ def instrument_of(instrument: Instrument, generation: int, *, seed: int) -> Inst
 
 
 class SessionTrades:
-    """Makes the trades of any minutes under a calendar; ids are the caller's business."""
+    """Generates the trades of any minutes under a calendar. The caller supplies ids."""
 
     def __init__(self, instrument: Instrument, calendar: TradingCalendar, *, seed: int) -> None:
         self._instrument = instrument
@@ -52,16 +52,16 @@ class SessionTrades:
         return self._calendar.generation((minute + 1) * MINUTE_US - 1)
 
     def _is_plain_from(self, minute: int) -> bool:
-        """Whether nothing begins or ends from a minute on: the usual case, and the quick one."""
+        """Whether no session starts or ends from a minute on: the usual case, and the fast one."""
         begin_us = self._calendar.sessions[0].start_us
         return self._calendar.is_plain and minute * MINUTE_US > begin_us
 
     def mid(self, time_us: int) -> int:
-        """The price path at a moment, in 1/256 ticks."""
+        """Return the price path at a time, in 1/256 ticks."""
         return self._maker(self._calendar.generation(time_us)).mid(time_us)
 
     def counts(self, first_minute: int, stop_minute: int) -> tuple[IntArray, IntArray]:
-        """Orders and further fills of each minute; a listing's first minute has an order."""
+        """Return orders and further fills of each minute; a listing's first minute has an order."""
         minutes = np.arange(first_minute, stop_minute, dtype=np.int64)
         if self._is_plain_from(first_minute):
             return self._maker(0).counts(minutes)
@@ -82,7 +82,7 @@ class SessionTrades:
         return orders, further
 
     def _whole_counts(self, minutes: IntArray) -> tuple[IntArray, IntArray]:
-        """Counts of minutes of one generation, as if there were no pause in them."""
+        """Return counts of minutes of one generation, ignoring pauses."""
         first = int(minutes[0])
         orders, further = self._maker(self._generation(first)).counts(minutes)
         if first in self._listing_minutes:
@@ -92,7 +92,7 @@ class SessionTrades:
     def make(
         self, first_minute: int, orders: IntArray, further: IntArray, first_ids: FirstIds
     ) -> TradeColumns:
-        """The trades of consecutive minutes, whose counts are given."""
+        """Generate the trades of consecutive minutes, given their counts."""
         if self._is_plain_from(first_minute):
             agg_id, trade_id = first_ids(first_minute)
             return self._maker(0).make(
@@ -119,7 +119,7 @@ class SessionTrades:
         return join_trades(parts)
 
     def _make_partial_minute(self, minute: int) -> TradeColumns:
-        """The trades of a minute that lie in a session, numbered from 0."""
+        """Return the trades of a minute that are within a session, numbered from 0."""
         orders, further = self._whole_counts(np.array([minute], dtype=np.int64))
         maker = self._maker(self._generation(minute))
         trades = maker.make(minute, orders, further, first_agg_id=0, first_id=0)

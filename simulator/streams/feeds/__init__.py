@@ -1,1 +1,1 @@
-"""The frames of each stream, with the times at which they are due."""
+"""The frames of each stream, with their due times."""

@@ -1,4 +1,4 @@
-"""The streams of the order book: best prices, its top, its changes."""
+"""Streams of the order book: book tickers, partial depth, diff depth."""
 
 from collections.abc import Iterator
 
@@ -19,7 +19,7 @@ _ALL_TICKERS_PERIOD_US = 5 * SECOND_US
 
 
 def book_ticker_feed(book: OrderBook, from_us: int) -> Iterator[DueFrame]:
-    """`bookTicker` frames due from `from_us` on: one an order, one where the book turns."""
+    """Yield `bookTicker` frames due from `from_us` on: one per order, one per change of levels."""
     begin_us = max(from_us - _TICKER_DELAY_US, book.start_us)
     step = book.step_at(begin_us)
     while (moving := book.next_moving_step(step)) is not None:
@@ -32,7 +32,7 @@ def book_ticker_feed(book: OrderBook, from_us: int) -> Iterator[DueFrame]:
 
 
 def depth_feed(book: OrderBook, period_us: int, from_us: int) -> Iterator[DueFrame]:
-    """Diff depth frames: what changed in each period; none where nothing has."""
+    """Yield diff depth frames: the changes of each period, none if nothing changed."""
     for step, since in _periods(book, period_us, from_us):
         previous_id, _, last_id = book.update_ids(step, since=since)
         if previous_id < last_id:
@@ -42,7 +42,7 @@ def depth_feed(book: OrderBook, period_us: int, from_us: int) -> Iterator[DueFra
 def partial_depth_feed(
     book: OrderBook, levels: int, period_us: int, from_us: int
 ) -> Iterator[DueFrame]:
-    """The best levels after each period in which the book has changed."""
+    """Yield the best levels after each period in which the book changed."""
     for step, since in _periods(book, period_us, from_us):
         ids = book.update_ids(step, since=since)
         if ids[0] < ids[2]:
@@ -50,7 +50,7 @@ def partial_depth_feed(
 
 
 def all_book_tickers_feed(market: SimulatedMarket, from_us: int) -> Iterator[DueFrame]:
-    """USD-M's `!bookTicker`: every 5 s the best prices of all symbols whose book has changed."""
+    """Yield USD-M's `!bookTicker`: every 5 s the book tickers of all symbols whose book changed."""
     books = [market.book(symbol) for symbol in market]
     time_us = -(-from_us // _ALL_TICKERS_PERIOD_US) * _ALL_TICKERS_PERIOD_US
     while True:
@@ -70,20 +70,20 @@ def all_book_tickers_feed(market: SimulatedMarket, from_us: int) -> Iterator[Due
         ]
         if not moves_us:
             return
-        # A pause of all of them is stepped over.
+        # Skip a pause of all symbols.
         next_us = -(-min(moves_us) // _ALL_TICKERS_PERIOD_US) * _ALL_TICKERS_PERIOD_US
         time_us = max(time_us + _ALL_TICKERS_PERIOD_US, next_us)
 
 
 def _periods(book: OrderBook, period_us: int, from_us: int) -> Iterator[tuple[int, int]]:
-    """Steps that end a period, and the one that ended the period before."""
+    """Yield steps that end a period, with the step that ended the previous one."""
     steps = period_us // book.step_us
     begin_us = max(from_us - _DEPTH_DELAY_US, book.start_us)
     first = -(-begin_us // period_us) * steps
     if (first - steps) * book.step_us < book.start_us:
         first += steps
     step = first
-    # The period in which a pause begins has frames as well, or ids would be left out.
+    # A period in which a pause starts has frames too, otherwise ids would be skipped.
     while (moving := book.next_moving_step(step - steps + 1)) is not None:
         step = max(step, -(-moving // steps) * steps)
         yield step, step - steps

@@ -1,4 +1,4 @@
-"""Which streams there are: from a stream's name to its frames."""
+"""Finds the frames of a stream by its name."""
 
 import functools
 import re
@@ -35,8 +35,8 @@ from simulator.streams.feeds.trades import DueFrame, agg_trade_feed, kline_feed,
 _US_PER_MS = 1_000
 _DEPTH = re.compile(r"depth(5|10|20)?(?:@(\d+)ms)?\Z")
 _WINDOW_TICKER = re.compile(r"ticker_(1h|4h|1d)\Z")
-# Periods of the depth streams in ms; the first is what a name without one means. USD-M's 0 ms
-# stands for real time, which is every step of its book.
+# Periods of the depth streams in ms; the first is the default. USD-M's 0 ms
+# means real time, which is every step of its book.
 _DEPTH_PERIODS = {"spot": (1_000, 100), "um": (250, 500, 100, 0)}
 _MARK_PERIODS = {"": 3 * SECOND_US, "@1s": SECOND_US}
 
@@ -44,7 +44,7 @@ _MARK_PERIODS = {"": 3 * SECOND_US, "@1s": SECOND_US}
 def open_feed(
     market: SimulatedMarket, name: str, from_us: int, *, seed: int
 ) -> Iterator[DueFrame] | None:
-    """The feed of a stream by its name, e.g. `btcusdt@kline_1m`; None if there is no such one."""
+    """Return the feed of a stream by name, e.g. `btcusdt@kline_1m`; None for an unknown stream."""
     if name.startswith("!"):
         return _open_feed_of_all(market, name, from_us, seed)
     lower, _, kind = name.partition("@")
@@ -119,7 +119,7 @@ def _open_on_um(history: History, kind: str, from_us: int, seed: int) -> Iterato
 def _open_feed_of_all(
     market: SimulatedMarket, name: str, from_us: int, seed: int
 ) -> Iterator[DueFrame] | None:
-    """Streams of all symbols; spot has retired `!ticker@arr` and `!bookTicker`."""
+    """Open a stream of all symbols; spot has retired `!ticker@arr` and `!bookTicker`."""
     if not market.instruments:
         return None
     from_us = max(from_us, market.start_us + SECOND_US)

@@ -1,4 +1,4 @@
-"""The streams that only USD-M has: mark prices and liquidations."""
+"""Streams of USD-M alone: mark prices and liquidations."""
 
 import heapq
 import itertools
@@ -18,7 +18,7 @@ _FORCE_ORDER_DELAY_US = 5_000
 def mark_price_feed(
     history: History, period_us: int, from_us: int, *, seed: int
 ) -> Iterator[DueFrame]:
-    """`markPrice` frames of one symbol, on whole periods."""
+    """Yield `markPrice` frames of one symbol, on whole periods."""
     for time_us in itertools.count(-(-from_us // period_us) * period_us, period_us):
         if history.calendar.next_open(time_us) is None and not _has_mark(history, time_us):
             return
@@ -29,7 +29,7 @@ def mark_price_feed(
 def all_mark_prices_feed(
     market: SimulatedMarket, period_us: int, from_us: int, *, seed: int
 ) -> Iterator[DueFrame]:
-    """Arrays of all symbols' mark prices; every second they come as two frames."""
+    """Yield arrays of all symbols' mark prices; every second they are two frames."""
     histories = [market.history(symbol) for symbol in market]
     for time_us in itertools.count(-(-from_us // period_us) * period_us, period_us):
         listed = [history for history in histories if _has_mark(history, time_us)]
@@ -47,7 +47,7 @@ def _has_mark(history: History, time_us: int) -> bool:
 
 
 def force_order_feed(history: History, from_us: int, *, seed: int) -> Iterator[DueFrame]:
-    """`forceOrder` frames: the last liquidation of each second, after its end."""
+    """Yield `forceOrder` frames: the last liquidation of each second, after its end."""
     minute = max(history.start_minute, (from_us - 2 * SECOND_US) // MINUTE_US)
     while (traded := history.next_traded_minute(minute)) is not None:
         for order in liquidations(history, traded, seed=seed):
@@ -60,7 +60,7 @@ def force_order_feed(history: History, from_us: int, *, seed: int) -> Iterator[D
 def all_force_orders_feed(
     market: SimulatedMarket, from_us: int, *, seed: int
 ) -> Iterator[DueFrame]:
-    """`!forceOrder@arr`: those of all symbols, each a frame of its own."""
+    """Yield `!forceOrder@arr`: liquidations of all symbols, one frame each."""
     feeds = [force_order_feed(market.history(symbol), from_us, seed=seed) for symbol in market]
     return heapq.merge(*feeds, key=lambda frame: frame[0])
 

@@ -1,13 +1,13 @@
-"""When which frame is due: the delays of the exchange, as recorded.
+"""Due times of frames, with the recorded delays of the exchange.
 
-- Trades: event time 1 ms after the trade. Spot aggTrades: mostly 1–9 ms, at times up to 45 ms.
-  USD-M aggTrades: in bundles of 100 ms, sent 100 ms after the bundle's end (150 ms on average).
-- Kline updates are driven by trades: the first trade at least 2 s (spot; 1 s for `1s`) or 250 ms
-  (USD-M) after the last update brings one, 1 ms after the trade, so often before its aggTrade.
-  If that trade is one of several fills, the update may end inside it.
-- A bar closes with the next trade after it or, if none comes, about 2 s after its end.
+- Trades: event time 1 ms after the trade. Spot aggTrades: mostly 1–9 ms, sometimes up to 45 ms.
+USD-M aggTrades: in bundles of 100 ms, sent 100 ms after the bundle's end (150 ms on average).
+- Kline updates are triggered by trades: the first trade at least 2 s (spot; 1 s for `1s`) or 250 ms
+(USD-M) after the last update triggers one, 1 ms after the trade, so often before its aggTrade. If
+that trade is one of several fills, the update may end inside it.
+- A kline closes with the next trade after it or, without one, about 2 s after its end.
 
-Everything is a function of seed, symbol and minute: it does not matter who listens since when.
+Everything is a function of seed, symbol and minute, independent of listeners.
 """
 
 import bisect
@@ -32,7 +32,7 @@ _SILENT_SECOND_CLOSE_US = 900_000
 
 
 def agg_trades_due(market: MarketName, trades: TradeColumns) -> IntArray:
-    """Event time (µs) of each aggTrade; never before the one before it."""
+    """Return the event time (µs) of each aggTrade, ascending."""
     if market == "um":
         return (trades.time_us // _BUNDLE_US + 1) * _BUNDLE_US + _BUNDLE_DELAY_US
     drawn = hash_counters(0x5EED, trades.agg_id)
@@ -44,13 +44,13 @@ def agg_trades_due(market: MarketName, trades: TradeColumns) -> IntArray:
 
 
 def trades_due(trades: TradeColumns) -> IntArray:
-    """Event time (µs) of the `trade` frames of each order."""
+    """Return the event time (µs) of the `trade` frames of each order."""
     return trades.time_us + _TRADE_DELAY_US
 
 
 @dataclass(frozen=True, slots=True)
 class KlineUpdate:
-    """The open bar is due: with orders up to `row` of the minute, less `unsent_fills` fills."""
+    """The open kline is due: with orders up to `row` of the minute, less `unsent_fills` fills."""
 
     due_us: int
     row: int
@@ -59,14 +59,14 @@ class KlineUpdate:
 
 @dataclass(frozen=True, slots=True)
 class KlineClose:
-    """The bar that ended at `end_us` (exclusive) is due as closed."""
+    """The kline that ended at `end_us` (exclusive) is due as closed."""
 
     due_us: int
     end_us: int
 
 
 def kline_period_us(market: MarketName, interval: str) -> int:
-    """Least time between two updates of an open bar."""
+    """Return the minimum time between two updates of an open kline."""
     if market == "um":
         return 250_000
     return SECOND_US if interval == "1s" else 2 * SECOND_US
@@ -75,11 +75,11 @@ def kline_period_us(market: MarketName, interval: str) -> int:
 def kline_events(
     history: History, minute: int, *, interval: str, seed: int
 ) -> Iterator[KlineUpdate | KlineClose]:
-    """What the kline streams of a symbol send because of this minute, in order of time.
+    """Yield the kline events of a symbol that this minute triggers, in order of time.
 
-    First comes the close of the minute before (for `1s`: of its last second), which belongs to
-    this minute because this minute's first trade brings it. Intervals above 1m have the events
-    of 1m; the caller leaves out closes that do not end a bar.
+    The close of the previous minute (for `1s`: of its last second) comes first, because this
+    minute's first trade triggers it. Intervals above 1m have the events of 1m; the caller skips
+    closes that do not end a kline.
     """
     market = history.instrument.market
     trades = history.minute(minute)
@@ -105,7 +105,7 @@ def kline_events(
 
 def _update(trades: TradeColumns, row: int, time_us: int, drawn: int) -> KlineUpdate:
     fills = int(trades.counted[row])
-    # Half of the updates brought by an order with several fills end inside it.
+    # Half of the updates triggered by an order with several fills end inside it.
     inside = fills > 1 and (drawn >> (row % 30)) & 1
     unsent = 1 + (drawn >> 32) % (fills - 1) if inside else 0
     return KlineUpdate(time_us + _UPDATE_DELAY_US, row, unsent)

@@ -1,4 +1,4 @@
-"""The streams of rolling statistics: a frame in every second in which a symbol has changed."""
+"""Streams of rolling statistics: a frame in every second in which a symbol changed."""
 
 from collections.abc import Callable, Iterator
 
@@ -33,12 +33,12 @@ _Payload = Callable[[int, int], str]
 
 
 def mini_ticker_feed(history: History, from_us: int) -> Iterator[DueFrame]:
-    """`miniTicker` frames due from `from_us` on."""
+    """Yield `miniTicker` frames due from `from_us` on."""
     return _after_orders(history, from_us, mini_ticker_of(history))
 
 
 def ticker_feed(history: History, book: OrderBook, from_us: int) -> Iterator[DueFrame]:
-    """`ticker` frames due from `from_us` on; on spot also where only the book has changed."""
+    """Yield `ticker` frames due from `from_us` on; on spot also if only the book changed."""
     payload = ticker_of(history, book)
     if history.instrument.market == "um":
         return _after_orders(history, from_us, payload)
@@ -46,12 +46,12 @@ def ticker_feed(history: History, book: OrderBook, from_us: int) -> Iterator[Due
 
 
 def window_ticker_feed(history: History, window: str, from_us: int) -> Iterator[DueFrame]:
-    """`ticker_1h`, `ticker_4h` or `ticker_1d` frames due from `from_us` on."""
+    """Yield `ticker_1h`, `ticker_4h` or `ticker_1d` frames due from `from_us` on."""
     return _after_orders(history, from_us, window_ticker_of(history, window))
 
 
 def average_price_feed(history: History, from_us: int) -> Iterator[DueFrame]:
-    """`avgPrice` frames due from `from_us` on."""
+    """Yield `avgPrice` frames due from `from_us` on."""
 
     def payload(close_us: int, unit_us: int) -> str:
         stats = window_stats(history, close_us - AVERAGE_PRICE_MINUTES * MINUTE_US, close_us)
@@ -64,7 +64,7 @@ def average_price_feed(history: History, from_us: int) -> Iterator[DueFrame]:
 def all_tickers_feed(
     market: SimulatedMarket, payload_of: Callable[[History], _Payload], from_us: int
 ) -> Iterator[DueFrame]:
-    """Arrays of the payloads of all symbols that were traded in each second."""
+    """Yield arrays of the payloads of all symbols with a trade in each second."""
     members = [(market.history(symbol), payload_of(market.history(symbol))) for symbol in market]
     number = -(-(from_us - _ALL_PHASE_US) // SECOND_US)
     while True:
@@ -96,14 +96,14 @@ def _render(payload: _Payload, close_us: int) -> Render:
 
 
 def mini_ticker_of(history: History) -> _Payload:
-    """The `24hrMiniTicker` payload of a symbol at a moment."""
+    """Return a function of a symbol's `24hrMiniTicker` payload at a time."""
     return lambda close_us, unit_us: mini_ticker_payload(
         history, _last_day(history, close_us), event_us=close_us, unit_us=unit_us
     )
 
 
 def ticker_of(history: History, book: OrderBook) -> _Payload:
-    """The `24hrTicker` payload of a symbol at a moment."""
+    """Return a function of a symbol's `24hrTicker` payload at a time."""
     return lambda close_us, unit_us: ticker_payload(
         history,
         _last_day(history, close_us),
@@ -115,7 +115,7 @@ def ticker_of(history: History, book: OrderBook) -> _Payload:
 
 
 def window_ticker_of(history: History, window: str) -> _Payload:
-    """The payload of a window's ticker; the window opens on a minute."""
+    """Return a function of a window ticker's payload; the window opens on a minute."""
 
     def payload(close_us: int, unit_us: int) -> str:
         open_us = (close_us - WINDOWS_US[window]) // MINUTE_US * MINUTE_US
@@ -130,20 +130,20 @@ def _last_day(history: History, close_us: int) -> WindowStats:
 
 
 def _phase_us(history: History) -> int:
-    """When in a second a symbol's statistics are due, on the millisecond."""
+    """Return when in a second a symbol's statistics are due, on the millisecond."""
     instrument = history.instrument
     key = derive_key(0, instrument.market, instrument.symbol, "tickers")
     return key % (SECOND_US // US_PER_MS) * US_PER_MS
 
 
 def _next_open(histories: list[History], time_us: int) -> int | None:
-    """When the first of the symbols trades, from a moment on; None if none does any more."""
+    """Return when the first of the symbols trades, from a time on; None if all have ended."""
     opens_us = [history.calendar.next_open(time_us) for history in histories]
     return min((open_us for open_us in opens_us if open_us is not None), default=None)
 
 
 def _after_orders(history: History, from_us: int, payload: _Payload) -> Iterator[DueFrame]:
-    """A frame at the end of each second, as the symbol counts them, that has an order."""
+    """Yield a frame at the end of each of the symbol's seconds that has an order."""
     phase_us = _phase_us(history)
     sent_us = from_us - 1
     minute = max(history.start_minute, (from_us - SECOND_US) // MINUTE_US)
@@ -160,10 +160,10 @@ def _after_orders(history: History, from_us: int, payload: _Payload) -> Iterator
 def _after_book_turns(
     history: History, book: OrderBook, from_us: int, payload: _Payload
 ) -> Iterator[DueFrame]:
-    """A frame at the end of each second in which the book has changed."""
+    """Yield a frame at the end of each second in which the book changed."""
     phase_us = _phase_us(history)
     number = -(-(max(from_us, history.start_us + SECOND_US) - phase_us) // SECOND_US)
-    # A pause, in which the book stands still, is stepped over.
+    # Skip a pause: the book does not change in it.
     while (open_us := _next_open([history], (number - 1) * SECOND_US + phase_us)) is not None:
         number = max(number, -(-(open_us - phase_us) // SECOND_US))
         close_us = number * SECOND_US + phase_us

@@ -1,4 +1,4 @@
-"""The live streams of the simulated market: each a lazy sequence of frames by due time."""
+"""Streams of trades and klines: each a lazy sequence of frames by due time."""
 
 from collections.abc import Iterator
 
@@ -25,7 +25,7 @@ DueFrame = tuple[int, Render]
 
 
 def agg_trade_feed(history: History, from_us: int) -> Iterator[DueFrame]:
-    """`aggTrade` frames due from `from_us` on, without end."""
+    """Yield `aggTrade` frames due from `from_us` on."""
     market = history.instrument.market
     for trades in _trades_by_minute(history, from_us):
         text = agg_trade_text(trades)
@@ -35,7 +35,7 @@ def agg_trade_feed(history: History, from_us: int) -> Iterator[DueFrame]:
 
 
 def trade_feed(history: History, from_us: int) -> Iterator[DueFrame]:
-    """`trade` frames due from `from_us` on, without end; the fills of an order come together."""
+    """Yield `trade` frames due from `from_us` on; the fills of an order are due together."""
     for trades in _trades_by_minute(history, from_us):
         for row, due_us in enumerate(trades_due(trades).tolist()):
             if due_us >= from_us:
@@ -51,7 +51,9 @@ def kline_feed(
     *,
     seed: int,
 ) -> Iterator[DueFrame]:
-    """`kline_<name>` frames due from `from_us` on; none in a halt on spot, or after a delisting."""
+    """Yield `kline_<name>` frames due from `from_us` on; none in a halt on spot or after a
+    delisting.
+    """
     for minute in history.kline_minutes(from_us // MINUTE_US):
         earlier = _Earlier(market, history, interval, minute)
         for event in kline_events(history, minute, interval=interval.name, seed=seed):
@@ -63,13 +65,13 @@ def kline_feed(
                     yield event.due_us, _render_kline(history, closed, name, True, event.due_us)
             else:
                 if event.row >= len(history.minute(minute)):
-                    return  # a halt was decided upon meanwhile; another feed goes on from there
+                    return  # a halt was added meanwhile; the feed is opened again from there
                 current = earlier.open_after(event)
                 yield event.due_us, _render_kline(history, current, name, False, event.due_us)
 
 
 class _Earlier:
-    """What the bars of one minute build on: trades of the same bar before the minute."""
+    """The part of a minute's klines before that minute."""
 
     def __init__(
         self, market: SimulatedMarket, history: History, interval: Interval, minute: int
@@ -83,17 +85,17 @@ class _Earlier:
         self._has_base = False
 
     def closed_at(self, end_us: int) -> Kline | None:
-        """The bar that ended at `end_us`; None if none of this interval did."""
+        """Return the kline that ended at `end_us`; None if none of this interval did."""
         if self._interval.open_of(end_us) != end_us or end_us <= self._history.start_us:
             return None
         rows = self._market.klines(
             self._history.instrument.symbol, self._interval, view_us=end_us - 1, limit=1
         )
-        # in a halt the latest bar is an older one
+        # in a halt the latest kline is an older one
         return rows[0] if rows and rows[0].close_time_us == end_us - 1 else None
 
     def open_after(self, event: KlineUpdate) -> Kline:
-        """The open bar after an update's trade."""
+        """Return the open kline after an update's trade."""
         trades = self._history.minute(self._minute_us // MINUTE_US)
         time_us = int(trades.time_us[event.row])
         if self._interval.name == "1s":

@@ -43,14 +43,14 @@ def test_the_speed_of_a_replay_is_that_of_the_recording() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--speed", "max"], "--speed max goes with --replay"),
-     (["--speed", "-1"], "--speed: '-1' is no speed"),
-     (["--start", "soon"], "--start: 'soon' is no time"),
+    [(["--speed", "max"], "--speed max needs --replay"),
+     (["--speed", "-1"], "--speed: '-1' is not a speed"),
+     (["--start", "soon"], "--start: 'soon' is not a time"),
      (["--http-port", "99999"], "--http-port is 99999"),
      (["--replay", "a.gz", "--speed", "0"], "must be positive"),
      (["--market", "cm"], "--market"),
-     (["--fault-kinds", "cut"], "give --fault-seed"),
-     (["--fault-rate-per-h=60"], "--fault-rate-per-h is of random faults")],
+     (["--fault-kinds", "cut"], "set --fault-seed"),
+     (["--fault-rate-per-h=60"], "--fault-rate-per-h applies to random faults")],
 )  # fmt: skip
 def test_a_wrong_option_ends_with_one_line_that_names_it(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
@@ -88,9 +88,9 @@ def test_a_recording_has_a_file_streams_and_times() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [(RECORDING[:6], "--record-until"), (RECORDING[2:], "--record,"),
-     ((*RECORDING, "--record-unit", "s"), "'s' is no unit; write ms or us"),
+     ((*RECORDING, "--record-unit", "s"), "'s' is not a unit; use ms or us"),
      ((*RECORDING, "--market", "um", "--record-unit", "us"), "1000"),
-     ((*RECORDING, "--fault-seed", "1"), "undisturbed")],
+     ((*RECORDING, "--fault-seed", "1"), "a recording has no faults")],
 )  # fmt: skip
 def test_a_recording_that_cannot_be_made_is_refused(
     arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]

@@ -256,9 +256,9 @@ async def test_a_halt_can_be_taken_back_or_ended_early(exchange: Exchange) -> No
     ("entry", "message"),
     [
         ({"kind": "halt", "symbols": "BTC*", "at": "2026-02-03T13:00:00Z"}, "served; it must lie"),
-        ({"kind": "halt", "symbols": "DOGE*"}, "no symbol of spot that is listed then fits DOGE*"),
-        ({"kind": "new_listing", "symbols": "BTCUSDT"}, "BTCUSDT is known on spot already"),
-        ({"kind": "new_listing", "symbols": "NEW"}, "ends with no quote asset"),
+        ({"kind": "halt", "symbols": "DOGE*"}, "no listed symbol of spot matches DOGE*"),
+        ({"kind": "new_listing", "symbols": "BTCUSDT"}, "BTCUSDT exists on spot already"),
+        ({"kind": "new_listing", "symbols": "NEW"}, "does not end with a quote asset"),
     ],
 )
 async def test_what_cannot_happen_is_refused_and_changes_nothing(

@@ -201,5 +201,5 @@ async def test_downloads_and_listings_fail(site: Site) -> None:
 
 async def test_files_and_symbols_together_are_refused(site: Site) -> None:
     exchange, _ = site
-    with pytest.raises(PlanError, match="names both symbols and files"):
+    with pytest.raises(PlanError, match="has both symbols and files"):
         exchange.faults.add({"kind": "corrupt_zip", "symbols": "BTCUSDT", "files": "*.zip"})

@@ -166,12 +166,12 @@ async def test_a_subscription_without_frames_is_told_and_begins_nothing(recordin
                 await ws.send(json.dumps(late))
                 await ws.recv()
     events = {entry["event"]: entry for entry in logs}
-    lacks = events["replay_has_no_such_stream"]
+    lacks = events["replay_stream_missing"]
     assert (lacks["log_level"], lacks["stream"]) == ("warning", "abcusdt@aggTrade")
     assert set(lacks["streams"]) == set(STREAMS)
     assert events["replay_finished"]["played"] == 8_000
     assert events["replay_finished"]["sent"] == count
-    over = events["replay_is_over"]
+    over = events["replay_already_finished"]
     assert (over["log_level"], over["stream"]) == ("warning", STREAMS[1])
 
 

@@ -51,7 +51,7 @@ def test_what_was_recorded_is_replayed_frame_by_frame(tmp_path: Path) -> None:
     events = {entry["event"]: entry for entry in map(json.loads, logs.splitlines())}
     assert process.returncode == 0
     assert events["replay_finished"]["sent"] == len(frames)
-    assert events["replay_has_no_such_stream"]["stream"] == "ethusdt@trade"
+    assert events["replay_stream_missing"]["stream"] == "ethusdt@trade"
 
 
 @pytest.mark.parametrize(
@@ -104,5 +104,5 @@ def test_a_cut_off_recording_is_told_without_a_traceback(tmp_path: Path) -> None
     path.write_bytes(gzip.compress(lines.encode())[:-500])
     done = _run("--replay", str(path))
     assert done.returncode == 2
-    assert "frames.gz ends within its gzip stream, after line" in done.stderr
+    assert "frames.gz is truncated: its gzip stream ends after line" in done.stderr
     assert "Traceback" not in done.stderr

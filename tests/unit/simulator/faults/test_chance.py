@@ -60,7 +60,7 @@ def test_kinds_are_named_singly_or_by_group() -> None:
         "cut",
         *(kind.name for kind in KINDS.values() if kind.group == "rest"),
     }
-    with pytest.raises(PlanError, match="'explosion' is no kind of fault; it must be one of"):
+    with pytest.raises(PlanError, match="'explosion' is not a kind of fault; use one of"):
         chosen_kinds(("cut", "explosion"))
 
 

@@ -44,7 +44,9 @@ def test_a_cut_off_gzip_file_is_named_with_the_last_line_that_could_be_read(
     lines = "".join(f"{_line(10**15 + number, 'a')}\n" for number in range(5_000))
     path = tmp_path / "frames.gz"
     path.write_bytes(gzip.compress(lines.encode())[:-400])
-    with pytest.raises(ValueError, match=r"frames\.gz ends within its gzip stream, after line \d+"):
+    with pytest.raises(
+        ValueError, match=r"frames\.gz is truncated: its gzip stream ends after line \d+"
+    ):
         list(read_frames(path))
 
 
@@ -56,7 +58,7 @@ def test_a_cut_off_gzip_file_is_named_with_the_last_line_that_could_be_read(
 def test_a_file_that_is_no_sound_gzip_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "frames.gz"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"frames\.gz, after line \d+: no sound gzip file"):
+    with pytest.raises(ValueError, match=r"frames\.gz, after line \d+: damaged gzip file"):
         list(read_frames(path))
 
 

@@ -72,7 +72,7 @@ def test_aggregates_count_their_fills(tmp_path: Path) -> None:
 def test_a_price_that_is_no_plain_decimal_is_refused(tmp_path: Path, text: str) -> None:
     path = _write(tmp_path / "f", _trade(1, 1_700_000_040_000, p=text))
     with pytest.raises(
-        ValueError, match=r"f: the frame of xusdt@trade received at 17\d+ ns.*no dec"
+        ValueError, match=r"f: the frame of xusdt@trade received at 17\d+ ns.*not a dec"
     ):
         scan_recording([path], "spot")
 
