@@ -102,6 +102,7 @@ TESTED_ELSEWHERE = {
     "simulator/rest/endpoints.py": BY_A_WHOLE_SIMULATOR,
     "simulator/rest/parameters.py": BY_A_WHOLE_SIMULATOR,
     "simulator/server.py": BY_A_WHOLE_SIMULATOR,
+    "simulator/market/trades/columns.py": THE_MARKETS_INSIDE,
     "simulator/market/trades/generator.py": THE_MARKETS_INSIDE,
     "simulator/replay/venue.py": "asked by tests/integration/simulator/replay/test_player.py",
     "simulator/rest/venue.py": BY_A_WHOLE_SIMULATOR,

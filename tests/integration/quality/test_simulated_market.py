@@ -14,7 +14,7 @@ import pytest
 
 from deploy.local.postgres import EmbeddedPostgres
 from include.domain.candles import Candle, CandleCandidate, Source, Status
-from include.domain.instruments import SimulatedMarket as MarketName
+from include.domain.instruments import Market as MarketName
 from include.domain.instruments import symbol_of
 from include.domain.timeframes import MINUTE_US, from_us, to_us
 from include.quality.limits import ScopeKind

@@ -10,7 +10,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
-from simulator.streams import guards
+from simulator.streams import client_limits
 from tests.integration.simulator.streams.sockets import NOON, open_raw, read
 
 
@@ -73,7 +73,7 @@ async def test_a_message_may_come_in_fragments(fast: Exchange) -> None:
 @pytest.fixture
 def _long_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Messages of a busy machine, too, come within one second of the limit."""
-    monkeypatch.setattr(guards, "MESSAGE_WINDOW_S", 60)
+    monkeypatch.setattr(client_limits, "MESSAGE_WINDOW_S", 60)
 
 
 @pytest.mark.usefixtures("_long_seconds")
