@@ -1,4 +1,4 @@
-"""Raw capture as a whole: what is tapped, what is streamed beside, where it goes."""
+"""Raw capture: taps the candle feeds, opens streams of its own, stores the rows."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ Tap = Callable[[AggTrade | Trade], None]
 
 
 class Capture:
-    """Captures datasets of the streamed symbols; does nothing where none is wanted.
+    """Captures datasets of the streamed symbols; does nothing if none is configured.
 
     Args:
         datasets: of ``market.agg_trades``, ``market.trades``, ``market.book_tickers``.
-        trade_stream: what the candles are folded from; that stream is tapped, not asked twice.
-        traded_us: the time (µs) of the last trade that a symbol's candle stream brought; 0 where
-            there is none.
+        trade_stream: the stream that the candles use; it is tapped, not subscribed twice.
+        traded_us: returns the time (µs) of the last trade on a symbol's candle stream; 0 if there
+            is none.
         now_us: wall clock.
     """
 
@@ -150,12 +150,13 @@ class Capture:
         )
 
     def tap(self, market: Market) -> Tap | None:
-        """What a candle feed of this market hands its trades to; None where nobody wants them."""
+        """Return the function to which a candle feed of this market passes its trades; None if not
+        captured."""
         wanted = any(STREAM_OF[name] == self._trade_stream for name in self._datasets)
         return partial(self.intake.on_trade, market) if wanted else None
 
     def begin(self, instruments: Sequence[Instrument], *, exchange_us: int) -> None:
-        """Take the symbols to begin with.
+        """Start with these symbols.
 
         Args:
             exchange_us: the exchange's time.
@@ -184,7 +185,7 @@ class Capture:
             self._join(symbols)
 
     def stopped(self, symbol: str, *, exchange_us: int) -> None:
-        """A symbol does not trade any more: its last trades are asked for.
+        """Fetch the last trades of a symbol that stopped trading.
 
         Args:
             exchange_us: the exchange's time.
@@ -194,7 +195,7 @@ class Capture:
                 self.tails.stopped(dataset, symbol, exchange_us)
 
     def remove(self, symbol: str) -> None:
-        """Capture a symbol no longer; what is missing of it is still asked for."""
+        """Stop capturing a symbol; its missing ids are still fetched."""
         if self._datasets:
             self._feeds.remove(symbol)
             self._captured.discard(symbol)
@@ -217,7 +218,8 @@ class Capture:
                 tasks.create_task(work)
 
     async def stop(self, timeout_s: float) -> None:
-        """Write what is left; what PostgreSQL does not take and nobody serves again, to disk."""
+        """Write what is left; rows that PostgreSQL does not store and that cannot be requested
+        again go to disk."""
         if self._lock is None:
             return
         try:
@@ -260,7 +262,7 @@ class Capture:
     # --- inside
 
     def _whole(self) -> Checkpoint | None:
-        """What is known of ids; None until all rows have been looked at, and losses are on disk."""
+        """Return the known ids; None until all rows have been read and losses are on disk."""
         if self._began is None or not (self._resumption.is_complete and self.losses.is_saved):
             return None
         exchange_us, began_s = self._began
@@ -287,7 +289,7 @@ class Capture:
         for name in self._datasets:
             kind = STREAM_OF[name]
             if kind != self._trade_stream:
-                # USD-M routes aggregate trades apart from single ones and quotes.
+                # USD-M routes aggTrades separately from single trades and book tickers.
                 url = endpoints.stream_url_for("aggTrade" if kind == "aggTrade" else "trade")
                 routes.setdefault(url, []).append(kind)
         return routes
@@ -311,7 +313,8 @@ class Capture:
         )
 
     def _delivers_since_us(self, dataset: str, symbol: str) -> int | None:
-        """Since when the exchange delivers it; 0 where a candle feed is tapped, or nobody asks."""
+        """Since when the exchange delivers it; 0 if a candle feed is tapped, or nothing is
+        subscribed."""
         try:
             return self._feeds.delivers_since_us(
                 market_of(symbol), STREAM_OF[dataset], exchange_symbol_of(symbol)
@@ -320,9 +323,9 @@ class Capture:
             return 0
 
     def _missed(self, feed: CaptureFeed, from_us: int, to_us: int) -> None:
-        """A connection was cut; what can be asked for shows by its ids, the rest is lost.
+        """Record a disconnect: trades with ids will show as missing, other rows are lost.
 
-        Trades bear the exchange's time: those still on their way are older than the cut.
+        Trades have the exchange's time: those still in flight are older than the disconnect.
         """
         trades_from_us = min(from_us, feed.cut_event_us or from_us)
         self.losses.add(
@@ -349,9 +352,9 @@ class Capture:
         )
 
     def _gone(self, behind: Sequence[Behind]) -> None:
-        """PostgreSQL lost rows that it had: what can be asked for is, the rest is lost.
+        """Handle rows that PostgreSQL lost: request those with ids, record the rest as lost.
 
-        What was fetched by id was stored in between: a look at all rows finds it.
+        Rows fetched by id were stored in between: a check of all rows finds them.
         """
         now_s = time.monotonic()
         for one in behind:
@@ -386,5 +389,5 @@ class Capture:
         )
 
     def _give_up(self, dataset: str, symbol: str, hole: Hole, reason: str) -> None:
-        """What is missing goes to the ledger; without a count where nobody knows it."""
+        """Record a loss in the ledger; without a count if the count is unknown."""
         self.losses.add([Loss(dataset, symbol, reason, hole.from_us, hole.to_us, hole.ids or None)])

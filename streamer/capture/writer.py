@@ -1,12 +1,12 @@
-"""Captured rows into PostgreSQL, on a connection and in tasks of their own.
+"""Write captured rows to PostgreSQL, on its own connection and in its own tasks.
 
-Two tasks over the same queues. One writes, in batches by size and time. The other watches over
-what the exchange cannot serve again: while writing fails, hangs or falls behind, it moves those
-rows to the disk; they are replayed in order, before newer ones, once the database is back.
+Two tasks share the queues. One writes, in batches by size and time. The other protects what the
+exchange cannot serve again: while writing fails, hangs or falls behind, it moves those rows to
+disk; they are replayed in order, before newer ones, once the database is back.
 
-Of what the exchange cannot serve again, no row is stored before those that came earlier, nor
-before the list of losses has what was lost before it: a process that is killed at any moment
-leaves no lack that nothing tells of.
+Of rows that the exchange cannot serve again, none is stored before earlier ones, nor before the
+list of losses contains earlier losses: a process that is killed at any moment leaves no unrecorded
+loss.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ BACKOFF = Backoff(first_s=0.4, max_s=10.0, min_s=0.05)
 CONNECT_TIMEOUT_S = 5.0
 WRITE_TIMEOUT_S = 60.0
 LAST_DISK_S = 1.5
-"""So long the disk has at a stop whose own time is up."""
+"""Time for the disk at a stop whose own time is up."""
 POLL_S = 0.05
 SPILL_INTERVAL_S = 0.25
 SPILL_SHARE = 0.5
@@ -55,7 +55,7 @@ class CaptureWriter:
         database_url: of the role candelabra_streamer.
         batch_rows: rows of one write.
         flush_timeout_s: longest wait before a write.
-        acknowledged: told of what was stored, and asked whether it is still there.
+        acknowledged: records stored rows, and checks whether they still exist.
     """
 
     def __init__(
@@ -88,7 +88,8 @@ class CaptureWriter:
         self._disk = Disk()
         self._replay_failures = 0
         self._replay_from_s = 0.0
-        """After the disk failed: when it is asked again. The rows in memory do not wait for it."""
+        """After the disk failed: time of the next attempt. The rows in memory do not wait for it.
+        """
         self._connection: psycopg.AsyncConnection[Any] | None = None
         self._repeats_until_s: dict[str, float] = dict.fromkeys(RAW_TABLES, 0.0)
 
@@ -99,11 +100,11 @@ class CaptureWriter:
             tasks.create_task(self._spill_on())
 
     async def flush(self) -> None:
-        """Write what waits in memory, for a clean stop; what cannot be goes to the disk.
+        """Write what waits in memory, for a clean stop; the rest goes to disk.
 
-        What is on the disk already stays there for the next start.
+        Rows already on disk stay there for the next start.
 
-        Where it is cancelled, as its time is up, it takes ``LAST_DISK_S`` for the disk.
+        If cancelled, because its time is up, it uses ``LAST_DISK_S`` for the disk.
 
         Raises:
             TransientError: the database is away, or the disk hangs.
@@ -150,9 +151,9 @@ class CaptureWriter:
                 await asyncio.sleep(wait_s)
 
     async def _pause(self) -> None:
-        """Until a batch is full, or its oldest row has waited long enough.
+        """Wait until a batch is full, or its oldest row has waited long enough.
 
-        Looked at, not signalled: taking a row must cost the candles' path no more than it does.
+        Polled, not signalled: adding a row must not cost the candles' path more.
         """
         loop = asyncio.get_running_loop()
         until_s = loop.time() + self._flush_timeout_s
@@ -206,7 +207,7 @@ class CaptureWriter:
                 lane.in_flight = []
 
     async def _replay(self) -> None:
-        """Write the oldest record from the disk; what is lost of it is told before a later one."""
+        """Write the oldest record from disk; report its losses before writing a later one."""
         try:
             found = await self._disk.call(self._spool.read, name="replay", on_late=self._note_lost)
         except OSError as error:

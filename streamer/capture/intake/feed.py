@@ -27,20 +27,20 @@ KINDS = ("aggTrade", "trade", "bookTicker")
 
 
 class CaptureFeed:
-    """Takes the messages of one connection.
+    """Handles the messages of one connection.
 
     Args:
-        kinds: of the streams of each symbol, such as ``bookTicker``.
-        names: the exchange's, of symbols.
-        on_missed: given the feed and the times (µs, wall clock) between which something may be
-            missing, as soon as a message comes again: nothing is stored before that is noted.
-        on_revived: given the feed, kind of stream and name, when a dead stream speaks.
+        kinds: streams of each symbol, such as ``bookTicker``.
+        names: the exchange's names of symbols.
+        on_missed: receives the feed and the times (µs, wall clock) between which rows may be
+            missing, as soon as a message arrives: nothing is stored before that is recorded.
+        on_revived: receives the feed, kind of stream and name when a dead stream delivers again.
         now_us: wall clock.
 
     Attributes:
         since_us: by name, since when its streams are delivered (wall clock).
-        dead: names whose stream is known to be dead, by its kind.
-        cut_event_us: the exchange's time of the newest trade before the last cut; 0: none came.
+        dead: names with a dead stream, by kind.
+        cut_event_us: the exchange's time of the newest trade before the last disconnect; 0: none.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class CaptureFeed:
         self.kinds = tuple(kinds)
         self.names = set(names)
         self.spoken: dict[str, set[str]] = {kind: set() for kind in KINDS}
-        """Names that messages came of, by kind of stream, since somebody emptied it."""
+        """Names with messages since the last reset, by kind of stream."""
         self.since_us: dict[str, int] = {}
         self.dead: dict[str, set[str]] = {kind: set() for kind in KINDS}
         self._awaited = set(names)
@@ -79,9 +79,9 @@ class CaptureFeed:
         self._on_revived = on_revived
         self._now_us = now_us
         self._heard_us = now_us()
-        """When something came the last time, or this was made."""
+        """Time of the last message, or of the creation of this feed."""
         self._age_us = 0
-        """How long ago the present message came."""
+        """Age of the present message."""
         self._cut_us: int | None = None
         self._is_cut_told = False
         self.cut_event_us = 0
@@ -126,7 +126,7 @@ class CaptureFeed:
         self._heard()
 
     def on_held(self, messages: Sequence[bytes], ages_s: Sequence[float]) -> None:
-        """Handle messages that came so many seconds ago, in a rotation, beside the old socket's."""
+        """Handle messages that arrived some seconds ago on the new socket of a rotation."""
         for data, age_s in zip(messages, ages_s, strict=True):
             self._age_us = max(1, round(age_s * SECOND_US))
             self.on_text(data)
@@ -143,7 +143,7 @@ class CaptureFeed:
             if self.bad_frames <= LOGGED_BAD_FRAMES:
                 log.warning("bad_frame", connection=self.connection.name, error=str(error))
             return
-        # What comes by the hundred thousand is looked at first, by its very type.
+        # The most frequent messages are recognised first, by their exact type.
         if type(frame) is BookTicker:
             if frame.symbol in self.names:
                 self._quoted.add(frame.symbol)
@@ -171,7 +171,7 @@ class CaptureFeed:
             self._on_revived(self, kind, name)
 
     def _go_on(self, cut_us: int) -> None:
-        """Something comes again after a cut; told at once, and once more when all streams do."""
+        """Record the first message after a disconnect, and the time when all streams deliver."""
         is_over = self.connection.session.is_subscribed
         if is_over or not self._is_cut_told:
             now_us = self._now_us()

@@ -12,22 +12,22 @@ from streamer.exchange.connection_ends import end_connections
 
 CARRIED = "raw capture"
 POLL_INTERVAL_S = 10.0
-"""Connections are looked at so often even where nobody says that something changed."""
+"""Fallback poll; changes normally wake it."""
 
 MakeFeed = Callable[[Market, str, Sequence[str], Sequence[str], str], CaptureFeed]
 """Makes a feed of market, URL, kinds of streams, exchange's names and its own name."""
 
 
 class CaptureFeeds:
-    """Gives symbols to connections and keeps those running.
+    """Distributes symbols over connections and keeps them running.
 
     Args:
         routes: URLs of a market, each with the kinds of streams that it carries.
         make_feed: makes a feed.
-        max_streams: most streams one connection may carry.
+        max_streams: maximum streams of one connection.
 
     Attributes:
-        feeds: those there are.
+        feeds: the present ones.
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class CaptureFeeds:
         self._changed.set()
 
     def delivers_since_us(self, market: Market, kind: str, name: str) -> int | None:
-        """Since when a stream is delivered (wall clock); None while it is not.
+        """Return since when a stream is delivered (wall clock); None while it is not.
 
         Args:
-            name: the exchange's, of a symbol.
+            name: the exchange's name of a symbol.
 
         Raises:
             KeyError: none of these connections carries it.
@@ -98,7 +98,7 @@ class CaptureFeeds:
                     changed.cancel()
                 for task in self._tasks.values():
                     if task.done():
-                        task.result()  # raises what ended it
+                        task.result()  # raises the task's error
         finally:
             await end_connections(self._tasks.values(), of=CARRIED)
 

@@ -1,11 +1,11 @@
-"""Ids of one symbol whose every trade is wanted: what came, and which ranges are missing.
+"""Ids of one symbol: which arrived, and which ranges are missing.
 
-Pure. Trades come in any order and any number of times; each id counts once. Ranges that are
-missing are kept as pairs, and never more than a bound of them: beyond it the two nearest are
-joined, so that what lies between is asked for once more, and the table takes it once.
+Pure. Trades may arrive in any order and any number of times; each id counts once. Missing ranges
+are bounded in number: beyond the bound the two nearest are joined, so that ids between them are
+requested again, and the table stores them once.
 
-A ticker may be given to another instrument, whose ids begin anew. What is missing of the one
-before cannot be asked for by then, as its ids are read as the other's: it is lost.
+A ticker may be given to another instrument whose ids restart. Missing trades of the former one
+cannot be requested any more, because their ids now belong to the other: they are lost.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from include.domain.instruments import REUSED_AFTER_US
 
 MAX_HOLES = 64
-"""Ranges kept of a symbol."""
+"""Maximum missing ranges of a symbol."""
 OVERTAKING_IDS = 100
 """Trades overtake each other on their way: the last one that was stored may not be the highest."""
 
@@ -25,12 +25,12 @@ OVERTAKING_IDS = 100
 class Hole:
     """Missing ids, both ends included, between trades made at these times (µs).
 
-    One whose last id is the one before its first stands for trades that may be missing, nobody
-    knows how many.
+    A range whose last id is the one before its first stands for an unknown number of missing
+    trades.
 
     Attributes:
-        not_before_s: when they may be asked for; monotonic.
-        attempts: how often that failed.
+        not_before_s: earliest time of the next request; monotonic.
+        attempts: failed requests.
     """
 
     first_id: int
@@ -47,11 +47,11 @@ class Hole:
 
 
 class IdSequence:
-    """The ids of one symbol seen so far.
+    """The ids of one symbol so far.
 
     Args:
-        settle_s: how long a missing id may still come by itself.
-        max_holes: ranges kept.
+        settle_s: how long a missing id may still arrive by itself.
+        max_holes: maximum missing ranges.
     """
 
     __slots__ = (
@@ -69,7 +69,7 @@ class IdSequence:
 
     def __init__(self, *, settle_s: float, max_holes: int = MAX_HOLES) -> None:
         self.first_id: int | None = None
-        """The first id that came, whatever was known before."""
+        """The first id that arrived."""
         self.highest: int | None = None
         self.highest_us = 0
         self.holes: list[Hole] = []
@@ -78,7 +78,7 @@ class IdSequence:
         self._anew_us = 0
         """Time of the first trade of the present instrument, where it is not the name's first."""
         self._proven_id: int | None = None
-        """The exchange says that nothing came behind this one."""
+        """The exchange confirms that there is no later trade."""
         self._lost: list[Hole] = []
         self._settle_s = settle_s
         self._max_holes = max_holes
@@ -113,7 +113,7 @@ class IdSequence:
         return True
 
     def resume(self, stored_id: int, stored_us: int, now_s: float) -> None:
-        """Take in the last id that the table had before this process began."""
+        """Set the last stored id from before this process began."""
         if self.first_id is None:
             if self.highest is None or stored_id > self.highest:
                 self.highest, self.highest_us = stored_id, stored_us
@@ -132,11 +132,11 @@ class IdSequence:
             self._insert(hole)
 
     def unstore(self, stored: tuple[int, int] | None, last_id: int, now_s: float) -> None:
-        """The table lost rows that it had.
+        """Handle rows that the table lost.
 
         Args:
-            stored: id and time (µs) of the last one that is left; None where there is none.
-            last_id: of the last one that it had.
+            stored: id and time (µs) of the last remaining row; None if there is none.
+            last_id: of the last row before the loss.
         """
         if self.highest is None or self.first_id is None:
             return
@@ -151,16 +151,17 @@ class IdSequence:
             self.highest, self.highest_us = last_id, max(last_us, self.highest_us)
 
     def prove(self, last_id: int) -> None:
-        """Nothing came behind this one: the exchange says so while nothing is traded."""
+        """Whether the exchange confirmed that nothing follows this id while the symbol does not
+        trade."""
         self._proven_id = last_id
 
     @property
     def missing(self) -> list[Hole]:
-        """What is missing, and what is lost and was not taken yet."""
+        """Return what is missing, and what is lost and not reported yet."""
         return [*self.holes, *self._lost]
 
     def take_lost(self) -> list[Hole]:
-        """Remove and return what nobody can ask for any more."""
+        """Remove and return what cannot be requested any more."""
         lost, self._lost = self._lost, []
         return lost
 

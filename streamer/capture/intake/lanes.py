@@ -11,7 +11,7 @@ from itertools import islice
 from include.store.trades.captured import RawTable
 
 LEAVE_ROWS = 1_000
-"""Rows that leave at once when the bound is reached."""
+"""Rows that leave together when the bound is reached."""
 
 
 @dataclass(slots=True)
@@ -33,9 +33,9 @@ class Lanes:
     """All queues.
 
     Args:
-        lanes: the queues, made by the caller.
+        lanes: the queues.
         max_rows: of all together.
-        on_leave: given the lane and the oldest rows that had to leave it.
+        on_leave: receives the lane and its oldest rows when they must leave.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Lanes:
         self._on_leave = on_leave
 
     def add(self, lane: Lane, row: str) -> None:
-        """Take a row."""
+        """Add a row."""
         lane.rows.append(row)
         self.waiting += 1
         if self.waiting > self.max_rows:
@@ -71,9 +71,10 @@ class Lanes:
 
     @contextmanager
     def taken(self, lane: Lane, most: int) -> Iterator[list[str]]:
-        """The oldest rows of a lane, which are back in it where the block does not end well.
+        """Yield the oldest rows of a lane; they return to it if the block fails.
 
-        They are out of it meanwhile: what leaves for want of room must not be taken twice.
+        They are removed meanwhile: rows that leave because the queue is full must not be used
+        twice.
         """
         rows = self.take(lane, most)
         is_done = False
@@ -92,6 +93,6 @@ class Lanes:
             self._make_room()
 
     def _make_room(self) -> None:
-        """Let rows go that can be asked for again; only where there are none, others."""
+        """Drop rows that can be requested again; others only if there are none."""
         lane = max(self.lanes, key=lambda one: (one.can_be_asked and bool(one.rows), len(one.rows)))
         self._on_leave(lane, self.take(lane, LEAVE_ROWS))

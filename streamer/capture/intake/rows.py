@@ -1,7 +1,8 @@
-"""From frames to lines of COPY: each trade once by its id, holes noted, void trades left out.
+"""Convert frames to lines of COPY: each trade once by its id, missing ids recorded, void trades
+skipped.
 
-A line is made at once, not when it is written: it takes a third of the memory of a row of
-Decimals, is nothing to the garbage collector, and waits ready for the next write.
+A line is made on arrival and not when it is written: it needs a third of the memory of a row of
+Decimals, is invisible to the garbage collector, and is ready for the next write.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from streamer.capture.spool.spool import losses_of, tally
 log = structlog.get_logger(__name__)
 
 SETTLE_S = 2.0
-"""Ids that are missing may still come by themselves for so long."""
+"""How long missing ids may still arrive by themselves."""
 BUFFER_FULL = "the buffer was full while neither the database nor the disk took rows"
 
 DATASETS = (AGG_TRADES.name, TRADES.name, BOOK_TICKERS.name)
@@ -42,12 +43,12 @@ _UM = Market.UM
 
 
 class Intake:
-    """Takes the frames of all captured streams. What it does for a frame is a few dict look-ups.
+    """Receives the frames of all captured streams. A frame costs a few dict look-ups.
 
     Args:
         datasets: the tables to fill.
-        max_rows: rows that may wait in memory.
-        on_losses: given rows that had to be let go for good.
+        max_rows: maximum rows in memory.
+        on_losses: receives rows that had to be dropped for good.
         now_us: wall clock, for the time of receipt.
         monotonic_s: for waiting.
     """
@@ -66,7 +67,7 @@ class Intake:
         self.duplicates = 0
         self.void_trades = 0
         self.sequences: dict[tuple[str, str], IdSequence] = {}
-        """By dataset and symbol, of those that can be asked for by id."""
+        """By dataset and symbol, for rows that can be requested by id."""
         self._agg_trades = Lane(AGG_TRADES, can_be_asked=True)
         self._spot_trades = Lane(TRADES, can_be_asked=True)
         self._um_trades = Lane(TRADES, can_be_asked=False)
@@ -82,7 +83,7 @@ class Intake:
         self._monotonic_s = monotonic_s
         self._takes_agg_trades = self.takes(AGG_TRADES.name)
         self._takes_trades = self.takes(TRADES.name)
-        # By the exchange's name: what a frame needs is found in one look.
+        # By the exchange's name: one look-up finds all that a frame needs.
         self._agg_ids: dict[Market, dict[str, tuple[str, IdSequence]]] = {m: {} for m in Market}
         self._spot_ids: dict[str, tuple[str, IdSequence]] = {}
         self._last_quotes: dict[Market, dict[str, tuple[str, int]]] = {m: {} for m in Market}
@@ -100,7 +101,7 @@ class Intake:
         return found
 
     def on_trade(self, market: Market, trade: AggTrade | Trade) -> None:
-        """Take a trade, if its kind is captured."""
+        """Add a trade, if its kind is captured."""
         is_aggregate = type(trade) is AggTrade
         if not (self._takes_agg_trades if is_aggregate else self._takes_trades):
             return
@@ -135,11 +136,11 @@ class Intake:
             self.lanes.add(self._spot_trades, line)
 
     def on_quote(self, market: Market, quote: BookTicker, age_us: int = 0) -> None:
-        """Take a change of the best prices; the table sorts out what comes from two processes.
+        """Add a book ticker; the table removes duplicates of two processes.
 
         Args:
-            age_us: how long ago it came, where it was held beside another connection: what that
-                delivered already is a repeat, though it may bear another day.
+            age_us: its age, if it was held during a handover: what the other connection delivered
+                is a repeat, though it may have another date.
         """
         known, name, number = self._last_quotes[market], quote.symbol, quote.update_id
         symbol, last = known.get(name) or (symbol_of(market, name), None)
@@ -155,7 +156,7 @@ class Intake:
         self.lanes.add(self._quotes, line)
 
     def last_quote_id(self, market: Market, name: str) -> int | None:
-        """Of the last quote that was taken of an exchange's name; None before the first."""
+        """The last book ticker of an exchange's name; None before the first."""
         known = self._last_quotes[market].get(name)
         return None if known is None else known[1]
 

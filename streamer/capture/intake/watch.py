@@ -1,9 +1,9 @@
-"""Streams of raw capture that the exchange acknowledged and does not deliver.
+"""Detect streams of raw capture that the exchange acknowledged and does not deliver.
 
-Nothing tells of one while its neighbours on the same connection deliver: a market may just be
-quiet. The symbol's candle stream is the witness. Where that brought trades again and again, and
-this stream nothing at all, it is dead: each trade is a trade here as well, and takes from the
-best price. It is subscribed anew, and if that does not help, its connection is succeeded.
+While its neighbours on the same connection deliver, nothing else shows it: a market may be quiet.
+The symbol's candle stream is the witness. If that brought trades repeatedly, and this stream
+nothing at all, it is dead: each trade appears here as well, and changes the best price. It is
+resubscribed, and if that does not help, its connection is replaced.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ log = structlog.get_logger(__name__)
 
 POLL_INTERVAL_S = 5.0
 DEAD_AFTER_S = 30.0
-"""So long nothing comes of a stream since the first trade that it should have shown."""
+"""A stream is dead after this silence since the first trade that it should have shown."""
 MIN_LOOKS = 3
-"""Trades are seen in so many looks: one may move no best price that anybody tells."""
+"""Polls that must show trades: a single trade may leave the book ticker unchanged."""
 LONGEST_PAUSE_S = 960.0
 ROTATE_EVERY_S = 300.0
 """A connection is succeeded for the sake of dead streams no more often."""
@@ -35,11 +35,11 @@ class _Stream:
     """One symbol's stream of one kind.
 
     Attributes:
-        told_us: what is before this is told or came; wall clock.
-        traded_us: the candle stream's last trade when looked at last.
-        looks: how often it had another one since this stream spoke last.
-        since_s: when it had the first of them; monotonic.
-        acted: how often something was done about it; 0 while it is not known to be dead.
+        told_us: everything before is recorded or arrived; wall clock.
+        traded_us: the candle stream's last trade at the last poll.
+        looks: polls with new trades since this stream's last message.
+        since_s: time of the first of them; monotonic.
+        acted: number of actions; 0 while it is not known to be dead.
     """
 
     told_us: int
@@ -50,14 +50,14 @@ class _Stream:
 
 
 class StreamWatch:
-    """Looks at the streams of capture's own connections.
+    """Polls the streams of capture's own connections.
 
     Args:
-        feeds: those there are.
-        traded_us: the time (µs) of the last trade that a symbol's candle stream brought; 0 where
-            there is none.
-        on_lost: given feed, kind of stream, exchange's name and the times (µs, wall clock)
-            between which nothing came of it.
+        feeds: the present ones.
+        traded_us: returns the time (µs) of the last trade on a symbol's candle stream; 0 if there
+            is none.
+        on_lost: receives feed, kind of stream, exchange's name and the times (µs, wall clock)
+            between which it delivered nothing.
         now_us: wall clock.
     """
 
@@ -80,7 +80,7 @@ class StreamWatch:
         self._looked_us = now_us()
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Poll until cancelled."""
         while True:
             await asyncio.sleep(POLL_INTERVAL_S)
             self.look(asyncio.get_running_loop().time())
@@ -103,9 +103,9 @@ class StreamWatch:
                     if stream is None:
                         stream = _Stream(self._looked_us, traded_us)
                     self._streams[feed, kind, name] = stream
-                    if name in spoken:  # since the last look, nobody noted when
+                    if name in spoken:  # since the last poll; the exact time is unknown
                         self._streams[feed, kind, name] = _Stream(self._looked_us, traded_us)
-                    elif not is_delivering:  # a cut is told by the connection
+                    elif not is_delivering:  # the connection reports disconnects itself
                         stream.looks, stream.traded_us = 0, traded_us
                     elif self._is_dead(stream, traded_us, now_s):
                         self._tell(feed, kind, name, stream)
@@ -117,7 +117,7 @@ class StreamWatch:
         self._rotated_s = {feed: at for feed, at in self._rotated_s.items() if feed in self._feeds}
 
     def revived(self, feed: CaptureFeed, kind: str, name: str) -> None:
-        """A dead stream speaks: what is lost is told before the message is stored."""
+        """Record the loss of a dead stream that delivers again, before its message is stored."""
         feed.dead[kind].discard(name)
         stream = self._streams.get((feed, kind, name))
         if stream is not None:
@@ -136,7 +136,7 @@ class StreamWatch:
         return stream.looks >= MIN_LOOKS and now_s - stream.since_s >= pause_s
 
     def _tell(self, feed: CaptureFeed, kind: str, name: str, stream: _Stream) -> None:
-        """What is lost by now is told at once: the process may end before the stream speaks."""
+        """Record the loss so far immediately: the process may end before the stream delivers."""
         since_us, stream.told_us = stream.told_us, self._now_us()
         self._on_lost(feed, kind, name, since_us, stream.told_us)
         feed.dead[kind].add(name)

@@ -1,11 +1,10 @@
-"""What the candles say was traded, and raw capture does not have.
+"""Find trades that candles contain and raw capture lacks.
 
 Missing trades show by the id of the next one. A symbol may trade once in hours, and until then
-nothing tells of one that got lost behind its last. Its candles do: each is held to the exchange's
-kline. Where a stored candle reaches further than the stored
-trades of a symbol that brings no more, the exchange is asked for what it has behind them, as it is
-where a symbol has stopped. Its answer may come from a server that is behind the others: while the
-candle stands against it, it is asked again, less and less often, and in the end a gap is told.
+nothing shows a lost last trade. Its candles do: each is verified against the exchange's kline. If a
+stored candle extends beyond the stored trades of a quiet symbol, the exchange is asked for later
+trades, as for a symbol that stopped. A lagging server may answer: while the candle contradicts the
+answer, it is asked again, less and less often, and in the end a gap is recorded.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ POLL_INTERVAL_S = 30.0
 MAX_CALL_S = 300.0
 """For the last candles of all symbols; longer than that, PostgreSQL hangs."""
 LAST_LOOK = {Market.SPOT: 65, Market.UM: 3}
-"""So often a candle is held against the exchange's answers, which takes half an hour. Of USD-M it
-has fills that no aggregate trade has, of the insurance fund and of forced sales: no proof."""
+"""Answers compared with a candle, over half an hour. USD-M candles include fills that no aggTrade
+has, of the insurance fund and of liquidations: they are no proof."""
 NOT_SERVED = "the exchange's candle tells of trades that it does not serve"
 
 
@@ -48,18 +47,18 @@ class _Standing:
 
 
 class ExpectedTrades:
-    """Looks for candles that reach beyond the captured trades.
+    """Finds candles that extend beyond the captured trades.
 
     Args:
         database_url: PostgreSQL with the candles and the trades.
-        sequences: ids by dataset and symbol, of those that can be asked for by id.
+        sequences: ids by dataset and symbol, for rows that can be requested by id.
         is_looked_at: whether a symbol is captured, and its last stored row is known.
-        since_us: candles before this time are not looked at.
-        on_beyond: given dataset, symbol and the end (µs) of a minute in which something was
-            traded that did not come; the exchange is to be asked.
+        since_us: candles before this time are ignored.
+        on_beyond: receives dataset, symbol and the end (µs) of a minute with missing trades; the
+            exchange is to be asked.
         is_asked: whether the exchange is being asked already.
-        on_given_up: given dataset, symbol, what is missing and the reason, where the exchange
-            never had it.
+        on_given_up: receives dataset, symbol, what is missing and the reason, if the exchange never
+            had it.
     """
 
     def __init__(
@@ -81,11 +80,11 @@ class ExpectedTrades:
         self._is_asked = is_asked
         self._on_given_up = on_given_up
         self._before: dict[tuple[str, str], int] = {}
-        """Highest ids at the last look."""
+        """Highest ids at the last check."""
         self._standing: dict[tuple[str, str], _Standing] = {}
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Check until cancelled."""
         while True:
             await asyncio.sleep(POLL_INTERVAL_S)
             try:
@@ -94,10 +93,10 @@ class ExpectedTrades:
                 log.info("candles_not_looked_at", error=str(error) or f"hangs for {MAX_CALL_S:g} s")
 
     async def look(self) -> None:
-        """Look once; tells of symbols without anything new since the last look.
+        """Check once; report symbols without new trades since the last check.
 
         Raises:
-            TransientError, PermanentError, TimeoutError: PostgreSQL does not answer as it should.
+            TransientError, PermanentError, TimeoutError: PostgreSQL failed.
         """
         before, self._before = self._before, {}
         quiet: dict[str, list[Reached]] = {}

@@ -1,4 +1,4 @@
-"""Missing trades of raw capture, asked for by id until they are there or given up."""
+"""Fetch missing trades of raw capture by id until they are stored or given up."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAX_CALL_S = 900.0
 """Pages of a long range, each waiting for weight: longer than that, a call hangs."""
 NOT_RUNNING = "nobody captured"
 MAX_IDS_AT_ONCE = 50 * MAX_TRADES
-"""Of a longer range the last ones are asked for first: it may reach back too far for the rest."""
+"""The last ids of a longer range are requested first: the exchange may not serve the older ones."""
 QUICK_ATTEMPTS = 10
 """Of asking the exchange soon again; while PostgreSQL is away, or this address is refused, none of
 them is used up."""
@@ -40,18 +40,17 @@ long is a market left alone as well that refuses this address."""
 
 @dataclass
 class HoleFiller:
-    """Asks for the holes of all sequences, one range after the other.
+    """Requests the missing ids of all sequences, one range after the other.
 
     Attributes:
         sequences: ids by dataset and symbol.
-        fetch: dataset, symbol, first and last id, and the time of a trade that followed (µs);
-            blocking. Raises TransientError for another try later, PermanentError where the
-            exchange does not serve them.
-        on_given_up: given dataset, symbol, the hole and the reason.
-        horizon_us: how far back the start looked. What is missing of a long range before that is
-            not asked for; nor, of an exchange that fails or refuses for long, what a start at
-            that moment would leave out.
-        refusals: markets that refuse this address, shared with all others who ask them.
+        fetch: dataset, symbol, first and last id, and the time of a later trade (µs); blocking.
+            Raises TransientError to retry later, PermanentError if the exchange does not serve
+            them.
+        on_given_up: receives dataset, symbol, the missing ids and the reason.
+        horizon_us: how far back the start looked. Older parts of a long range are not requested;
+            nor, if an exchange fails or refuses for long, what a start at that time would skip.
+        refusals: markets that refuse this address, shared by all requests.
     """
 
     sequences: Mapping[tuple[str, str], IdSequence]
@@ -67,12 +66,12 @@ class HoleFiller:
     _database_failures: int = 0
     """In succession."""
     _began_s: float = 0.0
-    """When it began to ask; monotonic."""
+    """When requests began; monotonic."""
 
     @property
     def missing(self) -> list[tuple[str, str, Hole]]:
-        """All that is missing and not given up, by dataset and symbol: also what is asked for at
-        this moment, and what is lost and has yet to be told."""
+        """All that is missing and not given up, by dataset and symbol, including running requests
+        and losses not reported yet."""
         holes = [
             (dataset, symbol, hole)
             for (dataset, symbol), sequence in self.sequences.items()
@@ -82,7 +81,7 @@ class HoleFiller:
 
     @property
     def waiting_ids(self) -> int:
-        """Ids that are missing, those asked for at this moment as well."""
+        """Missing ids, including those requested at the moment."""
         holes = [hole for sequence in self.sequences.values() for hole in sequence.holes]
         if self._asked is not None:
             holes.append(self._asked[2])
@@ -158,7 +157,7 @@ class HoleFiller:
         first_id: int,
         first_us: int | None,
     ) -> None:
-        """What comes before the ids that were fetched, the first of them at this time (µs)."""
+        """Record what precedes the fetched ids, the first of them at this time (µs)."""
         to_us = hole.to_us if first_us is None else first_us
         before = replace(hole, last_id=first_id - 1, to_us=to_us, not_before_s=0.0, attempts=0)
         if to_us < self.horizon_us():
@@ -209,7 +208,7 @@ class HoleFiller:
     def _let_go(
         self, dataset: str, symbol: str, sequence: IdSequence, reason: str, now_s: float
     ) -> None:
-        """Give up what is past, the oldest first, without a request for each."""
+        """Give up what is too old, the oldest first, without a request for each."""
         while sequence.holes and self._is_past(sequence.holes[0], now_s):
             self._give_up(dataset, symbol, sequence.holes.pop(0), reason)
 

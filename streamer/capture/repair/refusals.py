@@ -1,7 +1,7 @@
-"""Markets that refuse this address: left alone by all of raw capture that asks them by id.
+"""Markets that refuse this address: all of raw capture pauses its requests by id.
 
-A firewall lets an address go that has been quiet. Holes and tails are asked for side by side, and
-each has up to thousands: one refusal is an answer to all of them.
+A firewall releases an address that has been quiet. Missing ids and trailing trades are requested
+concurrently, up to thousands of each: one refusal applies to all of them.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ that lets an address go has done so by then."""
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """How a market refuses this address.
+    """Refusal of this address by a market.
 
     Attributes:
-        reason: what it said last.
-        until_s: it is left alone until then; monotonic.
-        times: how often it was asked and refused, in succession.
+        reason: its last message.
+        until_s: end of the pause; monotonic.
+        times: consecutive refusals.
     """
 
     reason: str
@@ -31,7 +31,7 @@ class Refusal:
 
     @property
     def is_lasting(self) -> bool:
-        """Whether it has refused for so long that it may do so for good."""
+        """Whether the refusal has lasted so long that it may be permanent."""
         return self.times >= LASTING_AFTER
 
 
@@ -51,7 +51,7 @@ class Refusals:
         before = self._refusals.get(market)
         times = 1 if before is None else before.times
         if before is not None and now_s >= before.until_s:
-            times += 1  # else two had asked at the same time
+            times += 1  # otherwise two requests ran at the same time
         self._refusals[market] = Refusal(reason, now_s + wait_s, times)
         return before is None
 
@@ -60,6 +60,6 @@ class Refusals:
         self._refusals.pop(market, None)
 
     def at(self, market: Market, now_s: float) -> Refusal | None:
-        """How a market refuses while it is left alone; None where it may be asked."""
+        """Return the refusal of a market during its pause; None if it may be asked."""
         refusal = self._refusals.get(market)
         return None if refusal is None or now_s >= refusal.until_s else refusal

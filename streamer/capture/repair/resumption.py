@@ -1,4 +1,4 @@
-"""Going on from what the tables have: for the first symbols, and for those that join later."""
+"""Continue from the stored rows: for the first symbols, and for those that join later."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ def cannot_be_asked(dataset: str, market: Market) -> bool:
 
 
 class Resumption:
-    """Looks at the stored rows of symbols that join, once for each joining.
+    """Reads the stored rows of symbols that join, once for each joining.
 
-    What can be asked for by id shows by its ids. Of the rest all is lost between the last row of
-    an earlier time and the first that comes now; that is on disk as an open loss before the first
-    row is stored, as this process may be killed at any moment, and closed once the table, and
-    what waits on the disk for it, can be asked.
+    Rows with ids show what is missing. Other rows are lost between the last row of an earlier
+    process and the first that arrives now; that is on disk as an open loss before the first row is
+    stored, because this process may be killed at any moment. It is closed once the table, and the
+    rows waiting on disk, can be read.
 
     Args:
-        delivers_since_us: since when (wall clock) the exchange delivers a dataset of a symbol;
-            None while it does not, 0 where nobody can tell.
+        delivers_since_us: since when (wall clock) the exchange delivers a dataset of a symbol; None
+            while it does not, 0 if unknown.
         now_us: wall clock.
     """
 
@@ -75,13 +75,13 @@ class Resumption:
         self._delivers_since_us = delivers_since_us
         self._now_us = now_us
         self._joined: dict[str, int] = {}
-        """Symbols whose earlier rows have not been looked at, and when they joined: µs after
-        the start."""
+        """Symbols whose earlier rows have not been read, and when they joined: µs after the start.
+        """
         self._has_joined = asyncio.Event()
         self._own: set[Loss] = set()
         """Losses that this process opened; the others are of processes that ended."""
         self.since_us = 0
-        """Rows since then are looked at, and what is missing since then is asked for."""
+        """Rows since then are read, and missing ids since then are requested."""
         self._lookback_us = self._look_since_us = 0
         self._whole_until_us: int | None = None
         self._began_us = self._exchange_began_us = 0
@@ -95,14 +95,14 @@ class Resumption:
     def begin(
         self, *, exchange_us: int, lookback_us: int, whole_until_us: int | None = None
     ) -> None:
-        """Note the time of the start.
+        """Record the time of the start.
 
         Args:
             exchange_us: the exchange's time.
-            lookback_us: how far back rows are looked at.
-            whole_until_us: up to when earlier processes knew of all that is missing; None where
-                nobody can tell. Rows of that day and of the next are looked at as well: the last
-                such process ended soon after.
+            lookback_us: how far back rows are read.
+            whole_until_us: up to when earlier processes knew all that is missing; None if unknown.
+                Rows of that day and of the next are read as well: the last such process ended soon
+                after.
         """
         self._began_us, self._exchange_began_us = self._now_us(), exchange_us
         self.since_us = min(self._began_us, exchange_us) - lookback_us
@@ -111,7 +111,7 @@ class Resumption:
         self._has_begun = True
 
     def join(self, symbols: Sequence[str]) -> None:
-        """Look at the rows of these."""
+        """Read the rows of these symbols."""
         after_us = self._now_us() - self._began_us
         self._joined |= dict.fromkeys(symbols, after_us)
         opened = [
@@ -125,10 +125,10 @@ class Resumption:
         self._has_joined.set()
 
     def look_again(self, symbols: Sequence[str]) -> None:
-        """Look at the rows of these as a start at this moment would: some may be gone.
+        """Read the rows of these symbols as a start would: some may be gone.
 
-        What earlier processes had no time to find is known where all rows were looked at since.
-        Another look at those days would find only what waits to be asked for, or was given up.
+        What earlier processes did not find is known if all rows were read since. Reading those days
+        again would only find what waits to be requested, or was given up.
         """
         if self.is_complete:
             self._whole_until_us = None
@@ -139,11 +139,11 @@ class Resumption:
         self._has_joined.set()
 
     def is_done(self, symbol: str) -> bool:
-        """Whether the rows of a symbol have been looked at."""
+        """Whether the rows of a symbol have been read."""
         return symbol not in self._joined
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Read until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_again_and_again(self._look_back))
             tasks.create_task(_again_and_again(self._close))
@@ -183,9 +183,9 @@ class Resumption:
             self._has_joined.clear()
 
     async def _close(self) -> None:
-        """Say of open losses when they began and ended."""
+        """Set the start and end of open losses."""
         await asyncio.sleep(POLL_S)
-        # What waits on the disk came before, and is no loss.
+        # Rows waiting on disk arrived before, and are not lost.
         if not self._losses.open or not self._spool.is_empty:
             return
         ends = {loss: self._end_us(loss) for loss in self._losses.open}
@@ -199,7 +199,7 @@ class Resumption:
             self._own.discard(loss)
 
     def _end_us(self, loss: Loss) -> int | None:
-        """When rows came again, at the latest; None while they do not."""
+        """Latest time at which rows arrived again; None while they do not."""
         if loss not in self._own:
             return loss.to_us
         since_us = self._delivers_since_us(loss.dataset, loss.symbol)
@@ -231,10 +231,11 @@ class Resumption:
             return missing_ids(connection, RAW_TABLES[dataset], symbols, from_us, from_us + DAY_US)
 
     def _spans(self, losses: Mapping[Loss, int]) -> dict[Loss, tuple[int | None, int]]:
-        """From the last row before losses (None where there is none) to the first one after them.
+        """Return the time from the last row before losses (None if there is none) to the first one
+        after them.
 
         Args:
-            losses: each with its end at the latest.
+            losses: each with its latest end.
         """
         spans: dict[Loss, tuple[int | None, int]] = {}
         own = self._own.copy()
@@ -249,7 +250,7 @@ class Resumption:
                 for loss in some:
                     start_us = last[loss.symbol][1] if loss.symbol in last else None
                     end_us = first.get(loss.symbol, losses[loss])
-                    # Of those who ended, nobody knows better than the table.
+                    # For ended processes the table is the only source.
                     spans[loss] = (start_us, min(end_us, losses[loss]) if loss in own else end_us)
         return spans
 

@@ -1,8 +1,8 @@
-"""What PostgreSQL stored, held against what it has once it was away.
+"""Compare acknowledged rows with what PostgreSQL has after it was away.
 
-A standby that takes over may lack the last commits of the primary before it. Rows that were
-acknowledged wait nowhere any more, and once newer ones are stored nothing shows what is gone: so
-the two are compared before the first write to a server that was connected to anew.
+A standby that takes over may lack the last commits of the primary. Acknowledged rows wait nowhere
+any more, and once newer ones are stored nothing shows what is gone: so both are compared before the
+first write on a new connection.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ LOST = "PostgreSQL lost what it had stored, as where a standby took over that la
 
 
 class Behind(NamedTuple):
-    """A symbol of which the table has less than was acknowledged.
+    """A symbol with fewer stored rows than acknowledged.
 
     Attributes:
-        id, time_us: of the last row that was acknowledged.
-        stored: id and time (µs) of the last row that is there; None where there is none.
+        id, time_us: of the last acknowledged row.
+        stored: id and time (µs) of the last stored row; None if there is none.
     """
 
     dataset: str
@@ -44,11 +44,11 @@ class Behind(NamedTuple):
 
 
 class StoredRowsCheck:
-    """The last row of each dataset and symbol that was stored.
+    """The last stored row of each dataset and symbol.
 
     Args:
         database_url: where the rows are.
-        on_behind: given the symbols whose last rows are gone.
+        on_behind: receives the symbols whose last rows are gone.
     """
 
     def __init__(self, database_url: str, on_behind: Callable[[Sequence[Behind]], None]) -> None:
@@ -63,12 +63,12 @@ class StoredRowsCheck:
         self._lines[table.name].update({line.partition("\t")[0]: line for line in lines})
 
     async def check(self) -> None:
-        """Tell of what is gone; one statement for all symbols of a dataset.
+        """Report what is gone; one statement for all symbols of a dataset.
 
-        Where another process has stored later rows of a symbol, nothing shows it.
+        If another process has stored later rows of a symbol, the loss does not show.
 
         Raises:
-            TransientError, PermanentError, TimeoutError: PostgreSQL does not answer as it should.
+            TransientError, PermanentError, TimeoutError: PostgreSQL failed.
         """
         if not any(self._lines.values()):
             return
@@ -77,7 +77,7 @@ class StoredRowsCheck:
         if not behind:
             return
         for one in behind:
-            # Told once: what is asked for by id, or lost, is known from here on.
+            # Reported once: from here on it is known as requested or lost.
             del self._lines[one.dataset][one.symbol]
         log.error(
             "stored_rows_gone",

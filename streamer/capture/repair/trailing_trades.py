@@ -1,8 +1,8 @@
 """The last trades of symbols that have stopped trading.
 
-What is missed before a halt shows by the ids of the first trade after it. Behind the last trade of
-a symbol that is delisted no id follows, and one that is halted cannot be told from it: the
-exchange is asked what it has behind the last trade that came, until it says that there is nothing.
+Missing trades before a halt show by the ids of the first trade after it. No id follows the last
+trade of a delisted symbol, and a halted one looks the same: the exchange is asked for later trades
+until it answers that there are none.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ PACE_S = 0.5
 MAX_CALL_S = 900.0
 """Pages of a long tail, each waiting for weight: longer than that, a call hangs."""
 MAX_S = 86_400.0
-"""Of asking an exchange that fails; a start looks back as far, unless it is told otherwise."""
+"""How long to ask an exchange that fails; a start looks back as far by default."""
 PROOFS = 2
 """Answers without a further trade: one may come from a cache that lags."""
 
 
 @dataclass(slots=True)
 class _Asked:
-    """What is to be asked.
+    """A symbol to ask for.
 
     Attributes:
         stopped_us: when the symbol was found not to trade.
-        due_s: not before; monotonic.
-        until_s: an exchange that fails is asked until then; monotonic.
-        attempts: how often the exchange failed; refusals of this address do not count.
-        database_failures: how often PostgreSQL did, in succession.
-        proofs: answers in succession that had nothing more.
+        due_s: earliest time; monotonic.
+        until_s: end of the attempts if the exchange fails; monotonic.
+        attempts: failures of the exchange; refusals of this address do not count.
+        database_failures: consecutive failures of PostgreSQL.
+        proofs: consecutive answers without later trades.
     """
 
     stopped_us: int
@@ -61,16 +61,15 @@ class _Asked:
 
 
 class TrailingTrades:
-    """Asks for what came behind the last captured trades of symbols that do not trade.
+    """Fetches the trades after the last captured ones of symbols that do not trade.
 
     Args:
         sequences: ids by dataset and symbol.
-        is_known: whether a symbol's stored rows have been looked at, so that its last id is known.
-        fetch: dataset, symbol, id and time (µs) of the last trade that is known; blocking.
-            Raises TransientError for another try later, PermanentError where the exchange
-            does not serve them.
-        on_given_up: given dataset, symbol, what may be missing and the reason.
-        refusals: markets that refuse this address, shared with all others who ask them.
+        is_known: whether a symbol's stored rows have been read, so that its last id is known.
+        fetch: dataset, symbol, id and time (µs) of the last known trade; blocking. Raises
+            TransientError to retry later, PermanentError if the exchange does not serve them.
+        on_given_up: receives dataset, symbol, what may be missing and the reason.
+        refusals: markets that refuse this address, shared by all requests.
     """
 
     backoff: ClassVar[Backoff] = Backoff(first_s=1.0, max_s=60.0, min_s=0.1)

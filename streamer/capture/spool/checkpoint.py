@@ -1,9 +1,9 @@
-"""Up to when all ids are stored or known to be missing: kept on disk from one start to the next.
+"""Time up to which all ids are stored or known to be missing: kept on disk between starts.
 
-A start looks for missing ids in the rows of the last day or so. What was found earlier and still
-waits to be asked for must outlive the process that found it; and what a process that was killed
-had no time to find lies behind the moment up to which it had found everything, however long ago
-that was. A file that is older than it could be makes a start look further back, and hides nothing.
+A start looks for missing ids in the rows of the last day or so. Ids found earlier that still wait
+to be requested must outlive the process; and what a killed process did not find lies after the time
+up to which it had found everything, however long ago. A file that is too old makes a start look
+further back, and hides nothing.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ log = structlog.get_logger(__name__)
 WHOLE_FILE = "whole.json"
 SAVE_INTERVAL_S = 10.0
 MARGIN_US = 2 * MINUTE_US
-"""What comes late, and what is being written, is younger than that."""
+"""Late rows, and rows being written, are younger than this."""
 
 
 class MissingIds(msgspec.Struct, frozen=True):
-    """Ids of one dataset and symbol that wait to be asked for; as ``Hole``."""
+    """Ids of one dataset and symbol that wait to be requested; as ``Hole``."""
 
     dataset: str
     symbol: str
@@ -40,10 +40,10 @@ class MissingIds(msgspec.Struct, frozen=True):
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """What is known of ids.
+    """State of the ids.
 
     Attributes:
-        until_us: of all trades before this time (µs) the ids are stored, told as lost, or among
+        until_us: ids of all trades before this time (µs) are stored, recorded as lost, or among
             ``missing``.
     """
 
@@ -55,10 +55,10 @@ _FILE = msgspec.json.Decoder(Checkpoint)
 
 
 def adopt_whole(other: Path, folder: Path) -> None:
-    """Join what an ended process knew of ids, in its folder, to what is known in another one.
+    """Merge an ended process's checkpoint, in its folder, into another one.
 
     Raises:
-        OSError: the disk does not take it.
+        OSError: the disk refuses it.
     """
     theirs, own = _read(other / WHOLE_FILE), _read(folder / WHOLE_FILE)
     if theirs is not None:
@@ -71,11 +71,11 @@ def adopt_whole(other: Path, folder: Path) -> None:
 
 
 class WholeUntil:
-    """Keeps the file while a process captures.
+    """Writes the file while a process captures.
 
     Args:
         path: of the file.
-        known: what to keep; None while that cannot be told.
+        known: returns the state; None while it is unknown.
     """
 
     def __init__(self, path: Path, known: Callable[[], Checkpoint | None]) -> None:
@@ -84,17 +84,17 @@ class WholeUntil:
         self._disk = Disk()
 
     def load(self) -> Checkpoint | None:
-        """What an earlier process kept; None where there is none."""
+        """The state that an earlier process wrote; None if there is none."""
         return _read(self._path)
 
     async def run(self) -> None:
-        """Save every so often, until cancelled."""
+        """Save periodically, until cancelled."""
         while True:
             await asyncio.sleep(SAVE_INTERVAL_S)
             await self.save()
 
     async def save(self) -> None:
-        """Save what is known now; where the disk does not take it, the next time will do."""
+        """Save the present state; if the disk refuses, the next save retries."""
         whole = self._known()
         if whole is None:
             return

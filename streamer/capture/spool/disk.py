@@ -17,10 +17,10 @@ Result = TypeVar("Result")
 
 
 def write_anew(path: Path, content: bytes) -> None:
-    """Write a file anew and rename it over the old one, so that it is whole at any moment.
+    """Replace a file by writing a new one and renaming it, so that it is complete at any moment.
 
     Raises:
-        OSError: the disk does not take it; the old one stays.
+        OSError: the disk refuses it; the old file stays.
     """
     beside = path.with_suffix(".new")
     with beside.open("wb") as file:
@@ -31,10 +31,10 @@ def write_anew(path: Path, content: bytes) -> None:
 
 
 class Disk:
-    """Makes blocking calls, those of one name one after the other.
+    """Runs blocking calls; calls of one name run one after the other.
 
-    A call that hangs cannot be ended. It is not made twice either, as it may be carried out yet:
-    the next one of its name waits for it first.
+    A hanging call cannot be ended. It is not repeated either, because it may still complete: the
+    next one of its name waits for it first.
     """
 
     def __init__(self) -> None:
@@ -47,15 +47,15 @@ class Disk:
         name: str,
         on_late: Callable[[Result], None] = lambda _: None,
     ) -> Result:
-        """Make a call and await its result.
+        """Run a call and await its result.
 
         Args:
             name: of calls that must not overtake each other.
-            on_late: given the result where it came after all, when nobody waited any more.
+            on_late: receives the result if it arrives after the timeout.
 
         Raises:
             TransientError: the disk hangs.
-            OSError: what the call raises.
+            OSError: the call's error.
         """
         hanging = self._hanging.get(name)
         if hanging is not None:

@@ -1,4 +1,4 @@
-"""Folders of the spool: one for each process, and those of ended processes taken over."""
+"""Folders of the spool: one for each process; folders of ended processes are taken over."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ MAX_SPOOLS = 64
 
 
 def claim_folder(root: Path) -> tuple[Path, BinaryIO]:
-    """A folder below ``root`` that no other process spools to, and the file that holds the lock.
+    """Return a folder below ``root`` that no other process uses, and the file that holds its lock.
 
-    What ended processes left in other folders is moved into it, to be replayed by this one.
+    Files of ended processes are moved into it, to be replayed.
 
     Raises:
-        PermanentError: the folder cannot be made or written.
+        PermanentError: the folder cannot be created or written.
     """
     try:
         for number in range(MAX_SPOOLS):

@@ -1,4 +1,4 @@
-"""What raw capture had to let go: counted, kept on disk until it is in the ledger."""
+"""Rows that raw capture lost: counted, and kept on disk until they are in the ledger."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ log = structlog.get_logger(__name__)
 
 
 class Loss(msgspec.Struct, frozen=True):
-    """Rows of one dataset and symbol that are gone, and when they came about (µs).
+    """Lost rows of one dataset and symbol, and approximately when they arrived (µs).
 
     Attributes:
-        from_us: None where the table has yet to be asked: since the last row before the end.
-        rows: how many; None where nobody can know, as while a connection was cut.
+        from_us: None if the table has yet to be read: since the last row before the end.
+        rows: their number; None if unknown, as during a disconnect.
     """
 
     dataset: str
@@ -37,7 +37,7 @@ _FILE = msgspec.json.Decoder(list[Loss])
 
 
 def adopted_files(folder: Path) -> list[Path]:
-    """Lists of losses that came from other folders."""
+    """Lists of losses from other folders."""
     return sorted(folder.glob(f"adopted-*-{LOSSES_FILE}"))
 
 
@@ -52,22 +52,22 @@ def adopt_losses(other: Path, folder: Path) -> None:
 
 
 class Losses:
-    """Losses that the ledger does not have yet, joined by dataset, symbol and cause.
+    """Losses that are not in the ledger yet, joined by dataset, symbol and cause.
 
-    The file is written anew and renamed over the old one, so that it is whole at any moment.
+    The file is replaced by renaming a new one, so that it is complete at any moment.
 
     Args:
-        path: where they are kept.
+        path: where they are stored.
 
     Attributes:
-        open: those whose beginning is not known yet; they are on disk as well, but not ``take``n.
+        open: those with an unknown start; they are on disk as well, but not part of ``take``.
     """
 
     def __init__(self, path: Path) -> None:
         self.rows = 0
         """Rows let go since the start, as far as anybody can count them."""
         self.times = 0
-        """Losses since the start, those whose rows nobody can count among them."""
+        """Losses since the start, including those without a row count."""
         self._path = path
         self.open: set[Loss] = set()
         self._kept: dict[tuple[str, str, str], Loss] = {}
@@ -85,7 +85,7 @@ class Losses:
         return self._saved_changes == self._changes
 
     def load(self) -> None:
-        """Take in what earlier processes left, here or in folders of their own."""
+        """Load what earlier processes left, here or in folders of their own."""
         self._read(self._path)
         self._adopted = adopted_files(self._path.parent)
         for path in self._adopted:
@@ -111,7 +111,7 @@ class Losses:
             self._changes += 1
 
     def close(self, loss: Loss, from_us: int | None, to_us: int) -> None:
-        """Say when an open loss began and ended; it was none where the beginning is None."""
+        """Set the start and end of an open loss; a start of None means that nothing was lost."""
         self.open.discard(loss)
         self._changes += 1
         if from_us is not None:
@@ -133,7 +133,7 @@ class Losses:
         ]
 
     def forget(self, recorded: Iterable[RawGap]) -> None:
-        """Let those go that have not grown since ``take``."""
+        """Remove those that have not grown since ``take``."""
         for gap in recorded:
             key = (gap.dataset, gap.symbol, gap.cause)
             loss = self._kept.get(key)
@@ -152,7 +152,7 @@ class Losses:
             OSError: the disk does not take them.
         """
         with self._saving:  # the writer and the spiller save, each in a thread
-            changes = self._changes  # before: what is added meanwhile is not saved
+            changes = self._changes  # before: later additions are not saved
             if changes == self._saved_changes:
                 return
             self._write(msgspec.json.encode([*self._kept.values(), *self.open]))

@@ -1,8 +1,8 @@
-"""The files of the spool: records, one behind the other, each with its length and CRC-32.
+"""Files of the spool: a sequence of records, each with its length and CRC-32.
 
-What a loss of power or a bad disk leaves may be no record: zeros, half a record, a bit that turned.
-Where the lengths lead over it to a whole record, it ends there; else nobody can tell where the next
-one begins, and it ends with the file.
+A power cut or a bad disk may leave zeros, half a record, or a flipped bit. If the lengths lead over
+it to a whole record, it ends there; otherwise the start of the next record is unknown, and it ends
+with the file.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Piece(NamedTuple):
-    """What is at a place of a file.
+    """Content at an offset of a file.
 
     Attributes:
-        record: None where the bytes are none.
-        end: the offset behind it.
+        record: None if the bytes are not a record.
+        end: the offset after it.
     """
 
     record: Record | None
@@ -59,16 +59,16 @@ def last_number(folder: Path) -> int:
 
 
 def encoded(record: Record) -> bytes:
-    """A record as it stands in a file."""
+    """A record as stored in a file."""
     payload = _ENCODER.encode(record)
     return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
 
 
 def write_whole(file: FileIO, data: bytes) -> None:
-    """Write all bytes: a disk that fills up takes some of them, and says so with the next write.
+    """Write all bytes: a disk that fills up accepts some of them, and fails the next write.
 
     Raises:
-        OSError: the disk does not take them; some may be in the file.
+        OSError: the disk refuses them; some may be in the file.
     """
     rest = memoryview(data)
     while rest:
@@ -79,14 +79,14 @@ def write_whole(file: FileIO, data: bytes) -> None:
 
 
 def piece_at(path: Path, offset: int, size: int) -> Piece:
-    """What is at a place of a file.
+    """Read the content at an offset of a file.
 
     Args:
         offset: below the size.
-        size: bytes of the file that are looked at.
+        size: bytes of the file to read.
 
     Raises:
-        OSError: the disk does not give it.
+        OSError: the disk does not return it.
     """
     with path.open("rb") as file:
         return _piece(file, offset, size)

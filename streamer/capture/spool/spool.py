@@ -1,13 +1,13 @@
 """Rows that the exchange cannot serve again, on disk while PostgreSQL is away.
 
-A queue of records in segment files, first in, first out. A process that is killed loses nothing
-that was appended, as the kernel has it; a machine that loses its power loses at most
-``SYNC_INTERVAL_S``, after which a segment is synced while it grows (and once more when it is full).
-A new process never appends to an old segment. The files' bytes are bounded: the oldest segment is
-dropped first, and what was in it is returned. What is damaged or gone is left out and returned as
-well: nobody knows which rows it was, so it is told of each symbol that the spool has held.
+A queue of records in segment files, first in, first out. A killed process loses nothing that was
+appended, because the kernel has it; a power cut loses at most ``SYNC_INTERVAL_S``, after which a
+growing segment is synced (and once more when it is full). A new process never appends to an old
+segment. The files are bounded in bytes: the oldest segment is dropped first, and its losses are
+returned. Damaged or missing data is skipped and returned as well: its rows are unknown, so each
+symbol of the spool is reported.
 
-Blocking; safe between threads.
+Blocking; thread-safe.
 """
 
 from __future__ import annotations
@@ -109,9 +109,9 @@ class Spool:
         self._read_us: dict[str, int] = {}
         """Time of the last row of each dataset that was read."""
         self._appended: dict[str, set[str]] = {}
-        """Symbols of which this process put rows in, by dataset."""
+        """Symbols with rows from this process, by dataset."""
         self._found: dict[str, set[str]] = {}
-        """The same of those that were read."""
+        """The same for rows that were read."""
         self._synced_s = float("-inf")
 
     @property
@@ -153,12 +153,12 @@ class Spool:
             return self._keep_bound()
 
     def read(self) -> Record | list[Loss] | None:
-        """The oldest record, until ``done`` is said; None where nothing waits.
+        """Return the oldest record, until ``done`` is called; None if nothing waits.
 
-        Where it is damaged or gone: what is lost with it. The next call goes on behind it.
+        If it is damaged or gone, return its losses; the next call continues after it.
 
         Raises:
-            OSError: the disk does not give it.
+            OSError: the disk does not return it.
         """
         with self._lock:
             self._reading = None
@@ -175,7 +175,7 @@ class Spool:
                     self._remove(number)
                     return losses
                 except OSError as error:
-                    error.filename = self._path(number)  # a read's own does not say
+                    error.filename = self._path(number)  # a read's own error does not contain it
                     raise
                 if record is None:
                     losses = self._lost(number, end, DAMAGED)
@@ -198,10 +198,10 @@ class Spool:
                 self._remove(number)
 
     def close(self) -> None:
-        """Sync and close; what waits is replayed by the next process.
+        """Sync and close; the next process replays what waits.
 
         Raises:
-            OSError: the disk does not take what it was given.
+            OSError: the disk refuses what it was given.
         """
         with self._lock:
             self._close()
@@ -214,7 +214,7 @@ class Spool:
 
     def _writable(self) -> FileIO:
         if self._file is not None and not os.fstat(self._file.fileno()).st_nlink:
-            self._let_go()  # somebody deleted it
+            self._let_go()  # it was deleted from outside
         if self._file is None:
             if sum(self._left.values()) > self._max_bytes:
                 raise OSError(errno.ENOSPC, "files of the spool cannot be removed", self._folder)
@@ -234,14 +234,14 @@ class Spool:
                 os.fsync(file.fileno())
 
     def _let_go(self) -> None:
-        """Close without a sync what nobody reads again."""
+        """Close without a sync what is not read again."""
         if self._file is not None:
             file, self._file = self._file, None
             with contextlib.suppress(OSError):
                 file.close()
 
     def _undo(self, size: int) -> None:
-        """Cut half a record off after a refusal; the next one goes into a new file."""
+        """Truncate half a record after a refusal; the next one goes into a new file."""
         self._segments[self._number].size = size
         if not size:
             self._remove(self._number)
@@ -301,11 +301,12 @@ class Spool:
         return losses + self._lost(number, size, cause) if cause else losses
 
     def _lost(self, number: int, end: int, cause: str) -> list[Loss]:
-        """What is missing up to a place: rows between the last one before and the first one behind.
+        """Return what is missing up to an offset: rows between the last record before and the first
+        after them.
 
-        Where an earlier process wrote them and none has been read before, the table is asked for
-        the last one before. Where there is none behind either, nothing may be known of them: what
-        came while nobody captured is told by its own, from the table's last row on.
+        If an earlier process wrote them and none has been read before, the last one before comes
+        from the table. If there is none after them either, nothing is reported here: the table's
+        last row shows what was missed while no process captured.
         """
         segment = self._segments[number]
         behind_us = self._first_behind(number, end)
@@ -331,7 +332,7 @@ class Spool:
             if later < number:
                 continue
             offset = end if later == number else 0
-            with contextlib.suppress(OSError):  # told when it is its turn
+            with contextlib.suppress(OSError):  # reported in its turn
                 for record, _ in pieces(self._path(later), offset, segment.size):
                     if record is not None:
                         found.setdefault(record.dataset, _note(record, self._found)[0])
@@ -353,7 +354,8 @@ def _tell_unreadable(number: int, left_out: int, error: OSError) -> None:
 
 
 def _note(record: Record, into: dict[str, set[str]]) -> tuple[int, int]:
-    """Add a record's symbols to those known, by dataset; its first and last row's times (µs)."""
+    """Add a record's symbols to those known, by dataset; return its first and last row's times
+    (µs)."""
     symbols = into.setdefault(record.dataset, set())
     symbols.update(line.partition("\t")[0] for line in record.lines)
     first, last = record.lines[0], record.lines[-1]

@@ -1,4 +1,4 @@
-"""Raw capture from socket to table: what is stored equals what the exchange serves."""
+"""Raw capture from socket to table: stored rows equal what the exchange serves."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def served(
 async def witnessed(
     exchange: Exchange, symbols: Sequence[str]
 ) -> AsyncIterator[dict[str, list[dict[str, Any]]]]:
-    """Quotes as another client sees them, by symbol."""
+    """Book tickers as another client receives them, by symbol."""
     seen: dict[str, list[dict[str, Any]]] = {symbol: [] for symbol in symbols}
 
     async def listen(symbol: str) -> None:
@@ -222,7 +222,7 @@ async def test_a_cut_is_filled_by_id(
             await wait_until(seen)
             for endpoint in exchange.stream_servers.values():
                 endpoint.cut()
-            await asyncio.sleep(2)  # the cut itself: simulated time passes
+            await asyncio.sleep(2)  # during the disconnect simulated time passes
             await wait_until(filled)
 
             async def nothing_missing() -> bool:

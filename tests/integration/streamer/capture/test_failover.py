@@ -1,4 +1,4 @@
-"""A server that takes over lacks rows that were stored: they come again, or are told as lost."""
+"""A server that takes over lacks stored rows: they are stored again, or recorded as lost."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ async def test_rows_that_a_standby_did_not_have_come_by_id_and_quotes_are_told_a
         ((_, detail),) = [gap for gap in asked(server.url, GAPS, SYMBOL) if gap[0] == LOST]
         (stretch,) = [name for name in detail if "/" in name]
         from_time, to_time = map(datetime.fromisoformat, stretch.split("/"))
-        # A batch may be stored that nobody had word of: it waits in memory, and comes again.
+        # A batch may be stored without an acknowledgement: it waits in memory and is sent again.
         assert from_time == quotes[-1][1] < to_time <= quotes[0][1]
 
 

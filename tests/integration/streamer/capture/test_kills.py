@@ -30,7 +30,7 @@ TABLES = (
     ("agg_trades", "agg_trade_id", "BTCUSDT.P"),
     ("trades", "trade_id", "BTCUSDT"),
 )
-"""Those whose every id is wanted."""
+"""Datasets in which every id is wanted."""
 KILLS = 6
 
 
@@ -156,7 +156,7 @@ def test_a_streamer_killed_at_any_moment_misses_no_trade_after_its_restart(
     ):
         wait_until(lambda: have_grown([[], [], []]), streamer)
         for number in range(KILLS):
-            # While it starts, looks back, fetches what is missing, or writes.
+            # While it starts, looks back, fetches missing ids, or writes.
             time.sleep(moments.uniform(0, 4))
             streamer.kill()
             before = stored()

@@ -50,7 +50,7 @@ async def test_the_last_trades_of_a_delisted_symbol_are_fetched_though_no_id_fol
         async with streaming(settings, *symbols, capture=("agg_trades", "trades")) as streamer:
             await wait_until(lambda: grown("BTCUSDT", 50))
             await wait_until(lambda: grown("ETHUSDT", 50))
-            # Its frames do not come while it is delisted: nothing that streams tells of its end.
+            # No frame shows its end while it is delisted.
             for entry in (
                 {"kind": "drop", "symbols": "ETHUSDT", "share": 1, "duration_s": 3_600},
                 {"kind": "delisting", "symbols": "ETHUSDT", "at": "+60s"},
@@ -92,7 +92,7 @@ async def test_a_ticker_that_is_used_again_mixes_no_ids_and_leaves_no_silent_los
 
         async with streaming(settings, "BTCUSDT", "ETHUSDT", capture=("agg_trades",)):
             await wait_until(grown)
-        # Its last trades and the change of instruments fall into a time in which nobody captures.
+        # Its last trades and the change of instruments happen while no process captures.
         exchange.faults.add(
             {
                 "kind": "ticker_reuse", "market": "spot", "symbols": "ETHUSDT", "at": "+60s",
@@ -123,4 +123,4 @@ async def test_a_ticker_that_is_used_again_mixes_no_ids_and_leaves_no_silent_los
             assert part == list(range(part[0], part[-1] + 1))
         ((symbol, cause, stretches),) = await rows_of(gaps)
         assert (symbol, cause) == ("ETHUSDT", "the ticker was given to another instrument")
-        assert list(stretches.values()) == [None]  # nobody knows how many ids lie between
+        assert list(stretches.values()) == [None]  # the number of ids in between is unknown

@@ -1,4 +1,4 @@
-"""What a Prometheus reads of raw capture's own connections, and of what was lost with them."""
+"""Metrics of raw capture's own connections and of what was lost with them."""
 
 from __future__ import annotations
 

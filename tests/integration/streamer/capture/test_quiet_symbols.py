@@ -1,4 +1,4 @@
-"""Trades of a symbol of which nothing follows are found by its candles."""
+"""The candles of a symbol reveal a lost last trade."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_lost_trades_are_fetched_though_no_id_follows(
         capture = ("agg_trades", "trades")
         async with streaming(settings, "BTCUSDT", "ETHUSDT", capture=capture) as streamer:
             await wait_until(grown)
-            # From here on nothing comes of it, as where the last trade for hours got lost.
+            # From here on it has no frames, as if the last trade for hours was lost.
             exchange.faults.add(
                 {
                     "kind": "drop", "market": "spot", "symbols": "ETHUSDT", "share": 1,
@@ -49,7 +49,7 @@ async def test_lost_trades_are_fetched_though_no_id_follows(
             before = await last_ids()
 
             async def reaches_further() -> bool:
-                # What had come and was not stored yet goes further too, and is nobody's answer.
+                # Rows that arrived and were not stored yet are dropped too.
                 return streamer._capture.tails.filled_rows > 0 and all(
                     one > other + 20 for one, other in zip(await last_ids(), before, strict=True)
                 )

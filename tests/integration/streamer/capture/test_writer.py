@@ -89,7 +89,7 @@ async def working(bench: Bench) -> AsyncIterator[Bench]:
 
 
 def stored(url: str, symbol: str) -> tuple[list[int], list[int]]:
-    """Ids of quotes and of trades."""
+    """Ids of book tickers and of trades."""
     with psycopg.connect(url) as connection:
         quotes = connection.execute(
             "SELECT update_id FROM market.book_tickers WHERE symbol = %s ORDER BY 1", (symbol,)
@@ -109,7 +109,7 @@ def read(path: Path) -> str:
 
 
 def tear(segment: Path) -> None:
-    """As a kill leaves it."""
+    """As after a kill."""
     with segment.open("ab") as file:
         file.write(b"\x00\x00\x10\x00half a record")
 

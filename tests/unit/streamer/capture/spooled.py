@@ -1,4 +1,4 @@
-"""Records for a spool, and what comes out of it."""
+"""Records for a spool, and what it returns."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def numbers_of(record: Record | list[Loss] | None) -> list[int]:
 
 
 def replayed(spool: Spool) -> tuple[list[int], list[Loss]]:
-    """All that is in it, and what is told as lost."""
+    """Everything in it, and its reported losses."""
     found: list[int] = []
     lost: list[Loss] = []
     while (one := spool.read()) is not None:

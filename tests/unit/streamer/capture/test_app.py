@@ -1,4 +1,4 @@
-"""What a cut costs is dated by the clock that the rows bear; what is missing outlives a stop."""
+"""The loss of a disconnect has the rows' clock; missing ids outlive a stop."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ QUOTE = (
 
 @pytest.fixture
 def moments() -> list[int]:
-    """The wall clock: frames come two seconds late."""
+    """The wall clock: frames arrive two seconds late."""
     return [TRADED_US + 2 * SECOND_US]
 
 
@@ -63,7 +63,7 @@ def test_trades_on_their_way_at_a_cut_are_older_than_it_quotes_are_not(
     feed._closed()
     moments.append(moments[-1] + SECOND_US)
     feed.on_texts([QUOTE.replace(b'"u":7', b'"u":8')])
-    assert capture.report()["capture_losses"] == 2  # though nobody can count their rows
+    assert capture.report()["capture_losses"] == 2  # though their rows cannot be counted
     assert sorted(
         (gap.dataset, gap.from_us - TRADED_US, gap.to_us - TRADED_US)
         for gap in capture.losses.take()
@@ -80,7 +80,7 @@ def test_ids_that_wait_to_be_asked_for_wait_on_after_the_next_start(
     tmp_path: Path, moments: list[int]
 ) -> None:
     one = capturing(tmp_path, moments)
-    assert one._whole() is None  # nothing was looked at yet
+    assert one._whole() is None  # nothing was read yet
     one.begin([], exchange_us=TRADED_US + SECOND_US)
     for number in (1, 5):
         one.intake.on_trade(Market.SPOT, trade(number))

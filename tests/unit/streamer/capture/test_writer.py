@@ -34,7 +34,8 @@ BATCH_ROWS = 20
 
 
 class Database:
-    """Takes rows as slowly as told; keeps the sizes of the writes, and the ids of the rows."""
+    """Stores rows as slowly as configured; records the sizes of the writes, and the ids of the
+    rows."""
 
     closed = False
 
@@ -215,7 +216,7 @@ async def test_rows_in_flight_go_to_the_disk_before_younger_ones(
 
 
 async def spooled(bench: Bench, database: Database, batches: int) -> list[Path]:
-    """Spool batches of ten quotes, each of which fills a file; returns the files."""
+    """Spool batches of ten book tickers, each of which fills a file; return the files."""
     database.is_away = True
     bench.writer.is_spooling = True
     folder = bench.spool._folder

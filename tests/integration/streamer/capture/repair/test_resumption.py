@@ -29,7 +29,7 @@ from streamer.capture.spool.spool import Spool
 
 NOW_US = 1_763_716_800_000_000
 LAST_US = NOW_US - 9 * DAY_US
-"""Long before anything that the look back covers."""
+"""Long before the look-back."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What is missing at a stop is asked for after it, however late the next start comes."""
+"""Ids missing at a stop are fetched after it, however late the next start is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A capture connection's messages: quotes and trades are taken, all else is noted."""
+"""A capture connection's messages: book tickers and trades are used, others are counted."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_a_cut_began_with_the_last_message_not_when_it_was_noticed(
     feed.connection.session.next_message(0.0)
     clock.now_us = 120
     feed.on_texts([b'{"result":null,"id":1}', QUOTE])
-    clock.now_us = 15_000_120  # of silence, until the line was given up
+    clock.now_us = 15_000_120  # of silence, until the connection was given up
     feed._closed()
     clock.now_us = 16_000_000
     feed.on_texts([QUOTE.replace(b'"u":7', b'"u":8')])

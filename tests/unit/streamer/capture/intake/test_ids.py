@@ -1,4 +1,4 @@
-"""Ids that came once, ids that are missing, and a bound on what is kept of them."""
+"""Ids that arrived once, missing ids, and a bound on their number."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_what_is_missing_of_an_instrument_is_lost_once_another_has_its_name() ->
     ids = sequence()
     for number, at_us in ((500, 10), (503, 20), (7, 2 * MINUTE_US), (9, 3 * MINUTE_US)):
         assert ids.take(number, at_us, 0.0)
-    # two ids are known to be missing; behind the last one nobody knows
+    # two ids are known to be missing; after the last one the number is unknown
     assert lost(ids) == [(501, 2, 10, 20), (504, 0, 20, 2 * MINUTE_US)]
     assert missing(ids) == {8}
     ids.miss(Hole(400, 410, 1, 2))  # found in the table
@@ -72,7 +72,7 @@ def test_a_straggler_of_the_instrument_before_leaves_no_hole() -> None:
 def test_nothing_is_lost_behind_a_trade_that_the_exchange_called_the_last() -> None:
     ids = sequence()
     ids.take(500, 10, 0.0)
-    ids.advance(502, 30)  # what REST had behind it
+    ids.advance(502, 30)  # trades that REST had after it
     ids.prove(502)
     ids.take(7, 2 * MINUTE_US, 0.0)
     assert lost(ids) == []
@@ -190,7 +190,7 @@ def test_what_the_table_lost_is_missing_as_far_as_it_was_stored() -> None:
 
 def test_all_that_came_is_missing_where_the_table_lost_all() -> None:
     ids = sequence()
-    ids.unstore(None, 9, 5.0)  # nothing came
+    ids.unstore(None, 9, 5.0)  # no frames
     for number in (7, 8, 9):
         ids.take(number, 10 * number, 0.0)
     ids.unstore((9, 90), 9, 5.0)

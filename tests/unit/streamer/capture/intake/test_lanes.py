@@ -1,4 +1,4 @@
-"""Rows in memory: in order, bounded, and what can be asked for again leaves first."""
+"""Rows in memory: in order, bounded; those that can be requested again leave first."""
 
 from __future__ import annotations
 

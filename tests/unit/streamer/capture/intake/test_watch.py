@@ -32,7 +32,7 @@ class Session:
 
 
 class Connection:
-    """As far as the watch looks at one."""
+    """The part of a feed that the watch uses."""
 
     name = "spot-capture-1"
     is_open = True
@@ -94,7 +94,7 @@ class Bench:
         self.watch.look(self.now_s)
 
     def pass_by(self, looks: int, *, is_quoted: bool = False, trades: bool = True) -> None:
-        """Time passes: the neighbour delivers, the symbol's trades come, its quotes as told."""
+        """The neighbour delivers, the symbol trades, book tickers come as configured."""
         for _ in range(looks):
             self.quote("ETHUSDT")
             if trades:
@@ -116,10 +116,10 @@ def test_a_dead_stream_is_asked_for_again_and_what_it_lacks_is_told(bench: Bench
     bench.pass_by(2, is_quoted=True)
     bench.pass_by(LOOKS)
     assert bench.connection.session.asked_again == [["btcusdt@bookTicker"]]
-    # Since the look before the one that heard it last, up to this one.
+    # From the poll before the last message up to this one.
     assert bench.lost == [("bookTicker", "BTCUSDT", 5, 45)]
     bench.now_us += 2_000_000
-    bench.quote("BTCUSDT")  # told by its very first message: that may be stored before any look
+    bench.quote("BTCUSDT")  # reported by its first message: that may be stored before any poll
     assert bench.lost[1:] == [("bookTicker", "BTCUSDT", 45, 47)]
     bench.pass_by(2, is_quoted=True)
     assert bench.lost[2:] == []
@@ -135,7 +135,7 @@ def test_streams_that_deliver_are_left_alone(bench: Bench) -> None:
 
 def test_a_quiet_market_is_left_alone(bench: Bench) -> None:
     bench.pass_by(2, is_quoted=True)
-    bench.pass_by(1)  # one trade that no quote followed
+    bench.pass_by(1)  # one trade without a book ticker
     bench.pass_by(10 * LOOKS, trades=False)
     assert bench.lost == []
 

@@ -1,4 +1,4 @@
-"""Candles that reach beyond the trades of a quiet symbol are told while they stand."""
+"""Candles beyond the trades of a quiet symbol are reported while they stay."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SINCE_US = 7 * MINUTE_US
 
 
 class Table:
-    """Has candles of one symbol up to a trade; ``asked`` is what it was asked about."""
+    """Has candles of one symbol up to a trade; ``asked`` records the queries."""
 
     def __init__(self) -> None:
         self.last_trade_id = 12
@@ -47,7 +47,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Table:
 
 
 class Watched:
-    """Two symbols of which one is captured."""
+    """Two symbols, one of them captured."""
 
     def __init__(self) -> None:
         self.ids = {("trades", name): IdSequence(settle_s=0.0) for name in ("A", "B")}
@@ -73,7 +73,7 @@ async def test_what_a_quiet_symbols_candles_have_beyond_its_trades_is_told(table
     watched.take("A", 11)
     watched.take("B", 3)
     await watched.evidence.look()
-    assert table.asked == []  # nobody knows yet whether it is quiet
+    assert table.asked == []  # not known yet whether it is quiet
     await watched.evidence.look()
     watched.asked.add(("trades", "A"))
     for _ in range(3):
@@ -81,7 +81,7 @@ async def test_what_a_quiet_symbols_candles_have_beyond_its_trades_is_told(table
     watched.asked.clear()
     assert table.asked[0] == ("trades", [Reached("A", 11, 11)], SINCE_US)
     assert watched.told == [("trades", "A", 11 * MINUTE_US)]
-    table.last_trade_id = 13  # a further minute of which nothing came
+    table.last_trade_id = 13  # a further minute without frames
     await watched.evidence.look()
     assert len(watched.told) == 2
 
@@ -119,7 +119,7 @@ async def test_a_candle_of_usd_m_is_asked_about_and_no_proof(table: Table) -> No
 
 async def test_a_symbol_that_brings_trades_shows_its_holes_itself(table: Table) -> None:
     watched = Watched()
-    await watched.evidence.look()  # nothing came of it so far
+    await watched.evidence.look()  # no frame of it so far
     for number in (3, 4, 6):
         watched.take("A", number)
         await watched.evidence.look()

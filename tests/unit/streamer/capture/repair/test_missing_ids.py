@@ -1,4 +1,4 @@
-"""Missing trades are asked for until they come, or given up with a reason."""
+"""Missing trades are requested until they arrive, or given up with a reason."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from streamer.capture.repair.refusals import LASTING_AFTER
 
 
 class Exchange:
-    """Answers as told and keeps what was asked."""
+    """Answers as configured and records the requests."""
 
     def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)
@@ -68,7 +68,7 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def of_database(error: psycopg.Error) -> Exception:
-    """As it comes out of the store."""
+    """As the store returns it."""
     try:
         with translated("postgresql://me@here/candles"):
             raise error

@@ -1,4 +1,4 @@
-"""A market that refuses this address is left alone, and known to refuse for long after a while."""
+"""A refusing market is left alone; a long refusal counts as permanent."""
 
 from __future__ import annotations
 

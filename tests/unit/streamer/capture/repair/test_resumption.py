@@ -1,4 +1,4 @@
-"""What earlier processes had no time to find is looked for once."""
+"""What earlier processes did not find is looked for once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOOKBACK_US = 1_440 * MINUTE_US
 
 @pytest.fixture
 def looked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Since when empty tables were looked at: as a start does, and for what came earlier."""
+    """Since when empty tables are read: as at a start, and for earlier rows."""
     calls: list[tuple[str, int]] = []
 
     def stored_ids(_connection: Any, _table: Any, _symbols: Any, since_us: int) -> Any:

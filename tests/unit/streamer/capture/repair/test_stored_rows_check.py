@@ -1,4 +1,4 @@
-"""What was stored is compared with what is there, by the last row of each symbol."""
+"""Acknowledged rows are compared with stored rows, by the last row of each symbol."""
 
 from __future__ import annotations
 

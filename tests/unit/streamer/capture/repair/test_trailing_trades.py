@@ -1,4 +1,4 @@
-"""What came behind the last captured trade of a symbol that stopped is asked for, to the end."""
+"""Trades after the last captured one of a stopped symbol are fetched completely."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from streamer.capture.repair.trailing_trades import PROOFS, TrailingTrades
 
 
 class Exchange:
-    """Has trades up to an id, made in as many microseconds; fails as told."""
+    """Has trades up to an id, one in each microsecond; fails as configured."""
 
     def __init__(self, last_id: int, *errors: Exception) -> None:
         self.last_id = last_id
@@ -156,7 +156,7 @@ class Firewall:
         self.given_up.append(symbol)
 
     async def go_round(self) -> None:
-        """Until all symbols were looked at some times more."""
+        """Until all symbols were polled some more times."""
         self.tails.stopped("agg_trades", "A.P", 50)
         await run_until(self.tails, lambda: not self.tails.is_asked("agg_trades", "A.P"))
 

@@ -1,4 +1,4 @@
-"""What is known of ids outlives the process, and is never told to be more than it is."""
+"""The state of the ids outlives the process, and never claims more than is true."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_what_is_saved_is_loaded_and_nothing_is_left_beside_it(tmp_path: Path) -
     path = tmp_path / WHOLE_FILE
     assert kept(path) is None
     keep(path, Checkpoint(100, [ONE, OTHER]))
-    keep(path, None)  # while nobody can tell, the file stays
+    keep(path, None)  # while the state is unknown, the file stays
     assert kept(path) == Checkpoint(100, [ONE, OTHER])
     assert list(tmp_path.iterdir()) == [path]
 

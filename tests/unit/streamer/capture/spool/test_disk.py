@@ -1,4 +1,4 @@
-"""A disk that hangs holds nobody up for ever, and does nothing twice."""
+"""A hanging disk blocks no caller for ever, and no call runs twice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streamer.capture.spool.disk import Disk, write_anew
 
 
 class Played:
-    """Calls wait until they are let go."""
+    """Calls wait until they are released."""
 
     def __init__(self) -> None:
         self.let_go = threading.Event()

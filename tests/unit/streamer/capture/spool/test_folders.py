@@ -1,4 +1,4 @@
-"""Each process has a folder of its own, and those of ended processes are taken over."""
+"""Each process has its own folder; folders of ended processes are taken over."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was lost is counted, survives the process, and leaves once it is recorded."""
+"""Losses are counted, survive the process, and are removed once recorded."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from tests.unit.streamer.capture.spooled import (
 
 @contextlib.contextmanager
 def room_for(file_bytes: int) -> Iterator[None]:
-    """The kernel takes no byte beyond so many of a file."""
+    """The kernel accepts no byte beyond this size of a file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, hard))
     try:
@@ -37,7 +37,7 @@ def room_for(file_bytes: int) -> Iterator[None]:
 
 @pytest.fixture
 def _cuts_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a file is cut the disk takes bytes again."""
+    """After truncating a file the disk accepts bytes again."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     for name in ("truncate", "ftruncate"):
         cut = getattr(os, name)
@@ -70,7 +70,7 @@ def test_what_was_not_stored_is_read_again_also_by_the_next_process(tmp_path: Pa
 
     after = Spool(tmp_path, max_bytes=1 << 20)
     after.append(record(4))
-    assert drained(after) == [0, 1, 2, 3, 4]  # 0 again: the table takes it once
+    assert drained(after) == [0, 1, 2, 3, 4]  # 0 again: the table stores it once
 
 
 def test_the_end_of_the_queue_is_read_while_it_is_written(tmp_path: Path) -> None:

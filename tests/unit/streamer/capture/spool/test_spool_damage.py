@@ -1,4 +1,4 @@
-"""What a loss of power, a bad disk or an operator does to the spool costs little, and is told."""
+"""A power cut, a bad disk or an operator costs little of the spool, and is reported."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_damaged_record_costs_no_other_and_is_told(tmp_path: Path) -> None:
     after.append(record(6, symbol="C"))
     found, lost = replayed(after)
     assert found == [1, 1, 3, 3, 4, 4, 5, 5, 6]
-    # Whose it was nobody knows: one of those beside it, in the same file.
+    # Its symbol is unknown: one of those beside it, in the same file.
     assert stretches(lost) == [("A", DAMAGED, 1, 3), ("B", DAMAGED, 1, 3)]
     assert {loss.rows for loss in lost} == {None}
 
