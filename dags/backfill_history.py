@@ -22,12 +22,12 @@ PARAMS = {
     "mode": Param(
         "all",
         type="string",
-        enum=["all", "forward", "backward", "holes"],
+        enum=["all", "forward", "backward", "gaps"],
         values_display={
             "all": "All missing minutes",
             "forward": "Forward: after the newest stored minute",
             "backward": "Backward: before the oldest stored minute",
-            "holes": "Gaps: between the oldest and the newest stored minute",
+            "gaps": "Gaps: between the oldest and the newest stored minute",
         },
         title="Fill",
         description="Which missing minutes to load. Applies to klines only.",

@@ -139,7 +139,7 @@ class Settings(JobSettings, ServingSettings):
     fill_lookback_minutes: int = Field(
         default=1_440,
         ge=0,
-        description="How far back the streamer fills at its start; older holes are the DAGs'.",
+        description="How far back the streamer fills at its start; DAGs fill older gaps.",
     )
 
     # --- raw capture

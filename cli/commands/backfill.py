@@ -35,7 +35,8 @@ def backfill(
     mode: Annotated[
         str,
         typer.Option(
-            help="all that is missing; forward of what is stored, backward of it, or its holes."
+            help="all missing minutes; forward: after the newest stored one; "
+            "backward: before the oldest; gaps: between the two."
         ),
     ] = "all",
     plan: Annotated[

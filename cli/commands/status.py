@@ -33,7 +33,7 @@ def status(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead.")] = False,
 ) -> None:
-    """Show how the database is: live symbols, holes, checks; worst first.
+    """Show the state of the database: live symbols, gaps, quality; worst first.
 
     Exit code 0: all is well; 1: something needs attention; 2: the database cannot be read.
     """

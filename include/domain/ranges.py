@@ -29,19 +29,19 @@ def ranges_of(open_times: Iterable[int]) -> Ranges:
     return ranges
 
 
-def holes_in(ranges: Iterable[tuple[int, int]], start_us: int, end_us: int) -> Ranges:
+def gaps_in(ranges: Iterable[tuple[int, int]], start_us: int, end_us: int) -> Ranges:
     """Return the parts of [start, end) that ascending ranges do not cover."""
-    holes: Ranges = []
+    gaps: Ranges = []
     cursor = start_us
     for begin, end in ranges:
         if begin > cursor:
-            holes.append((cursor, min(begin, end_us)))
+            gaps.append((cursor, min(begin, end_us)))
         cursor = max(cursor, end)
         if cursor >= end_us:
             break
     if cursor < end_us:
-        holes.append((cursor, end_us))
-    return [hole for hole in holes if hole[0] < hole[1]]
+        gaps.append((cursor, end_us))
+    return [gap for gap in gaps if gap[0] < gap[1]]
 
 
 def united(ranges: Iterable[tuple[int, int]]) -> Ranges:
@@ -73,4 +73,4 @@ def common(ranges: Iterable[tuple[int, int]], others: Iterable[tuple[int, int]])
 
 def without(ranges: Iterable[tuple[int, int]], taken: Ranges) -> Ranges:
     """Subtract ascending ranges from ascending ranges."""
-    return [part for start, end in ranges for part in holes_in(taken, start, end)]
+    return [part for start, end in ranges for part in gaps_in(taken, start, end)]

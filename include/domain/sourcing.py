@@ -27,7 +27,7 @@ MIN_MINUTES_FOR_A_DAY = 720
 REST_PART_MINUTES = 10_000
 """Longest range of one part from REST: ten pages on spot."""
 
-JOINED_HOLES_MINUTES = 500
+JOINED_GAPS_MINUTES = 500
 """Gaps closer than this are requested together: half a page of known rows costs nothing."""
 
 
@@ -37,7 +37,7 @@ class FillMode(StrEnum):
     ALL = "all"
     FORWARD = "forward"
     BACKWARD = "backward"
-    HOLES = "holes"
+    GAPS = "gaps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def minutes_to_fill(
     first_us, last_us = stored
     meant = {
         FillMode.BACKWARD: (start_us, min(end_us, first_us)),
-        FillMode.HOLES: (max(start_us, first_us), min(end_us, last_us)),
+        FillMode.GAPS: (max(start_us, first_us), min(end_us, last_us)),
         FillMode.FORWARD: (max(start_us, last_us), end_us),
     }[mode]
     return [meant] if meant[0] < meant[1] else []
@@ -199,7 +199,7 @@ class _Chooser:
         """Join near gaps and cut long ranges."""
         joined: Ranges = []
         for start_us, end_us in self.left_to_rest:
-            if joined and start_us - joined[-1][1] < JOINED_HOLES_MINUTES * MINUTE_US:
+            if joined and start_us - joined[-1][1] < JOINED_GAPS_MINUTES * MINUTE_US:
                 joined[-1] = (joined[-1][0], end_us)
             else:
                 joined.append((start_us, end_us))

@@ -21,7 +21,7 @@ from include.store.postgres.pools import connect, redact
 BEHIND_S = 180.0
 """A minute is in the table within seconds, or within about 40 where REST has to confirm it."""
 PATIENCE_S = 600.0
-"""The streamer repairs a hole within ten minutes; ``check_quality`` waits as long."""
+"""The streamer repairs a gap within ten minutes; ``check_quality`` waits as long."""
 GAP_PATIENCE_S = 1_800.0
 """``repair_gaps`` takes a gap after ten minutes and tries every five."""
 MIN_DAYS_KNOWN = 31

@@ -68,7 +68,7 @@ class CheckResult:
     def with_more(self, other: CheckResult, *, max_rows: int) -> CheckResult:
         """The same rule over this and another part of the rows.
 
-        Parts meet in a row or a hole, which both of them name: it counts once.
+        Parts meet in a row or a gap, which both of them name: it counts once.
         """
         again = sum(row in self.failing_rows for row in other.failing_rows)
         rows = tuple(dict.fromkeys((*self.failing_rows, *other.failing_rows)))[:max_rows]

@@ -27,11 +27,11 @@ from include.jobs.trades.by_id import FetchCounts, Tail, fetch_tail, fetch_trade
 from include.store.trades.captured import AGG_TRADES, BOOK_TICKERS, RAW_TABLES, TRADES
 from streamer.capture.intake.feed import CaptureFeed
 from streamer.capture.intake.feeds import CaptureFeeds
-from streamer.capture.intake.ids import Hole
+from streamer.capture.intake.ids import MissingRange
 from streamer.capture.intake.rows import Intake
 from streamer.capture.intake.watch import StreamWatch
 from streamer.capture.repair.expected_trades import ExpectedTrades
-from streamer.capture.repair.missing_ids import HoleFiller
+from streamer.capture.repair.missing_ids import MissingIdsQueue
 from streamer.capture.repair.refusals import Refusals
 from streamer.capture.repair.resumption import Resumption, cannot_be_asked
 from streamer.capture.repair.stored_rows_check import LOST, Behind, StoredRowsCheck
@@ -125,7 +125,7 @@ class Capture:
             now_us=now_us,
         )
         refusals = Refusals()
-        self.holes = HoleFiller(
+        self.missing_ranges = MissingIdsQueue(
             self.intake.sequences,
             self._fetch,
             self._give_up,
@@ -172,7 +172,7 @@ class Capture:
         )
         for one in () if whole is None else whole.missing:
             self.intake.sequence(one.dataset, one.symbol).miss(
-                Hole(one.first_id, one.last_id, one.from_us, one.to_us, now_s)
+                MissingRange(one.first_id, one.last_id, one.from_us, one.to_us, now_s)
             )
         self._join([instrument.symbol for instrument in instruments])
         for instrument in instruments:
@@ -208,7 +208,7 @@ class Capture:
             for work in (
                 self._feeds.run(),
                 self.writer.run(),
-                self.holes.run(),
+                self.missing_ranges.run(),
                 self._resumption.run(),
                 self.tails.run(),
                 self.evidence.run(),
@@ -255,8 +255,8 @@ class Capture:
             "capture_spooled_bytes": self.spool.size_bytes,
             "capture_lost_rows": self.losses.rows,
             "capture_losses": self.losses.times,
-            "capture_missing_ids": self.holes.waiting_ids,
-            "capture_filled_rows": self.holes.filled_rows + self.tails.filled_rows,
+            "capture_missing_ids": self.missing_ranges.waiting_ids,
+            "capture_filled_rows": self.missing_ranges.filled_rows + self.tails.filled_rows,
         }
 
     # --- inside
@@ -273,7 +273,7 @@ class Capture:
                 until_us = min(until_us, to_us(datetime.fromisoformat(moment)))
         missing = [
             MissingIds(dataset, symbol, one.first_id, one.last_id, one.from_us, one.to_us)
-            for dataset, symbol, one in self.holes.missing
+            for dataset, symbol, one in self.missing_ranges.missing
         ]
         return Checkpoint(until_us - MARGIN_US, missing)
 
@@ -388,6 +388,17 @@ class Capture:
             after_us=after_us,
         )
 
-    def _give_up(self, dataset: str, symbol: str, hole: Hole, reason: str) -> None:
+    def _give_up(self, dataset: str, symbol: str, missing_range: MissingRange, reason: str) -> None:
         """Record a loss in the ledger; without a count if the count is unknown."""
-        self.losses.add([Loss(dataset, symbol, reason, hole.from_us, hole.to_us, hole.ids or None)])
+        self.losses.add(
+            [
+                Loss(
+                    dataset,
+                    symbol,
+                    reason,
+                    missing_range.from_us,
+                    missing_range.to_us,
+                    missing_range.ids or None,
+                )
+            ]
+        )

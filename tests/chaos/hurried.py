@@ -56,7 +56,7 @@ def hurry(factor: float) -> None:
     tails = importlib.import_module("streamer.capture.repair.trailing_trades")
     for wait in ("POLL_S", "SETTLE_S", "PACE_S"):
         setattr(tails, wait, getattr(tails, wait) / factor)
-    filler = importlib.import_module("streamer.capture.repair.missing_ids").HoleFiller
+    filler = importlib.import_module("streamer.capture.repair.missing_ids").MissingIdsQueue
     for asker in (filler, tails.TrailingTrades):
         asker.backoff = _hurried(asker.backoff, factor)
         asker.slow_backoff = _hurried(asker.slow_backoff, factor)

@@ -142,7 +142,7 @@ def test_forward_and_backward_are_seen_from_what_is_stored(backfill, database_ur
             (count,) = connection.execute("SELECT count(*) FROM market.candles_1m").fetchone()
         return count
 
-    assert backfill(symbols="BTCUSDT", mode="holes").state == "success"
+    assert backfill(symbols="BTCUSDT", mode="gaps").state == "success"
     assert minutes() == 60
     assert backfill(symbols="BTCUSDT", mode="forward").state == "success"
     assert minutes() == 120

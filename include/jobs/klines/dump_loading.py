@@ -37,7 +37,7 @@ from include.jobs.klines.pieces import (
     LoadCounts,
     Ranges,
     as_piece,
-    holes_in,
+    gaps_in,
     minutes_in,
 )
 from include.store.candles.merging import Connection, merge_frames
@@ -103,14 +103,14 @@ def load_dump_piece(*, settings: Settings, piece: DumpPiece | Mapping[str, Any])
     with connect(url, application_name=APPLICATION_NAME) as connection:
         note_live(connection, piece.symbol, piece.start_us, piece.end_us)
         counts, told = _load(settings, connection, piece)
-        if not holes_in(told, piece.start_us, piece.end_us):
+        if not gaps_in(told, piece.start_us, piece.end_us):
             return counts  # a row of the file, or one of higher rank, stands for each minute
-        holes = missing_minutes(connection, piece.symbol, piece.start_us, piece.end_us, unsure=True)
-        if not holes:
+        gaps = missing_minutes(connection, piece.symbol, piece.start_us, piece.end_us, unsure=True)
+        if not gaps:
             return counts
-        log.info("dump_lacks_minutes", path=piece.path, minutes=minutes_in(holes))
+        log.info("dump_lacks_minutes", path=piece.path, minutes=minutes_in(gaps))
         with open_shared_rest(settings, market_of(piece.symbol), url) as rest:
-            for start_us, end_us in holes:
+            for start_us, end_us in gaps:
                 try:
                     counts += fetch_minutes(
                         connection, rest, symbol=piece.symbol, start_us=start_us, end_us=end_us
@@ -120,7 +120,7 @@ def load_dump_piece(*, settings: Settings, piece: DumpPiece | Mapping[str, Any])
                         raise
                     # delisted and forgotten: its files are all there is
                     log.warning("rest_knows_no_more", path=piece.path, error=str(error))
-                    return counts + LoadCounts(unlisted_minutes=minutes_in(holes))
+                    return counts + LoadCounts(unlisted_minutes=minutes_in(gaps))
     return counts
 
 

@@ -221,7 +221,7 @@ def compare_bars(
     for start_us, end_us in _stretches(frame, window):
         minutes = from_candles(read_candles(connection, symbol, start_us, end_us))
         stored = {one.open_time_us: one for one in to_candles(roll_up(minutes, frame))}
-        holes = missing_minutes(connection, symbol, start_us, end_us)
+        gaps = missing_minutes(connection, symbol, start_us, end_us)
         opens = {moment for moment in published if start_us <= moment < end_us}
         for open_us in sorted(opens | stored.keys()):
             found = _difference(open_us, stored.get(open_us), published.get(open_us))
@@ -229,7 +229,7 @@ def compare_bars(
             if found is None:
                 agreeing += 1
             elif bar_end_us > window[1] or any(
-                hole_us < bar_end_us and until_us > open_us for hole_us, until_us in holes
+                gap_us < bar_end_us and until_us > open_us for gap_us, until_us in gaps
             ):
                 incomplete += 1
             else:

@@ -15,7 +15,7 @@ from include.binance.rest.weights import klines_rows
 from include.domain.candles import CandleCandidate, Source, Status
 from include.domain.instruments import exchange_symbol_of
 from include.domain.timeframes import MINUTE_US, from_us, minute_of
-from include.jobs.klines.pieces import LoadCounts, Ranges, holes_in, minutes_in, ranges_of
+from include.jobs.klines.pieces import LoadCounts, Ranges, gaps_in, minutes_in, ranges_of
 from include.store.candles.live import remove_settled_live
 from include.store.candles.merging import Connection
 from include.store.candles.minutes import (
@@ -116,8 +116,8 @@ def fetch_minutes(
     counts = LoadCounts.of(answers.merged, rest_pages=answers.pages)
     ripe_us = max(start_us, min(end_us, minute_of(settled_until(answers.server_time_us))))
     sure_us = answers.sure_until_us(ripe_us)
-    for hole in holes_in(answers.ranges, start_us, sure_us):
-        counts += _judge(connection, rest, symbol, hole, answers)
+    for gap in gaps_in(answers.ranges, start_us, sure_us):
+        counts += _judge(connection, rest, symbol, gap, answers)
     late = missing_minutes(connection, symbol, sure_us, ripe_us, unsure=True)
     pending = (end_us - ripe_us) // MINUTE_US + minutes_in(late)
     return counts + LoadCounts(pending_minutes=pending)
@@ -205,21 +205,21 @@ def _judge(
     connection: Connection,
     rest: BinanceRest,
     symbol: str,
-    hole: tuple[int, int],
+    gap: tuple[int, int],
     answers: _Answers,
 ) -> LoadCounts:
     """Classify closed minutes without a row, and record an outage."""
-    start_us, end_us = hole
+    start_us, end_us = gap
     is_over = answers.is_over or any(start >= end_us for start, _ in answers.ranges)
     if not is_over and end_us > answers.server_time_us - HALT_IS_SURE_US:
-        return LoadCounts(pending_minutes=minutes_in([hole]))
-    stored = ranges_of([one.open_time_us for one in read_candles(connection, symbol, *hole)])
+        return LoadCounts(pending_minutes=minutes_in([gap]))
+    stored = ranges_of([one.open_time_us for one in read_candles(connection, symbol, *gap)])
     is_behind = bool(stored) and not is_over
     has_earlier = is_behind or any(end <= start_us for _, end in answers.ranges)
     if not has_earlier:
         page = rest.klines(exchange_symbol_of(symbol), INTERVAL, None, start_us, limit=LOOK_ROWS)
         if not page.candles:
-            return LoadCounts(unlisted_minutes=minutes_in([hole]))
+            return LoadCounts(unlisted_minutes=minutes_in([gap]))
     if stored:
         log.warning(
             "rest_lacks_stored_minutes",
@@ -230,7 +230,7 @@ def _judge(
     # A stored row without a later one shows that REST lags; a halt can only begin after it.
     halted_us = stored[-1][1] if is_behind else start_us
     late = missing_minutes(connection, symbol, start_us, halted_us, unsure=True)
-    rowless = holes_in(stored, halted_us, end_us)  # a minute with a row is no outage
+    rowless = gaps_in(stored, halted_us, end_us)  # a minute with a row is no outage
     for first_us, until_us in rowless:
         record_outage(
             connection,

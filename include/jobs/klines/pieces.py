@@ -14,7 +14,7 @@ import structlog
 
 from include.domain.instruments import UM_SUFFIX, Market, symbol_of
 from include.domain.ranges import Ranges as Ranges
-from include.domain.ranges import holes_in as holes_in
+from include.domain.ranges import gaps_in as gaps_in
 from include.domain.ranges import minutes_in as minutes_in
 from include.domain.ranges import ranges_of as ranges_of
 from include.domain.timeframes import MINUTE_US, from_us, minute_of, to_us

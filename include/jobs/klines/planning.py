@@ -84,7 +84,7 @@ def plan_backfill(
         start, end: half-open; ``start`` None is the start of the symbol's history, in REST or in
             the files; ``end`` None is the last minute that REST has completed.
         mode: ``all``; ``forward``, after the newest stored minute; ``backward``, before the oldest;
-            ``holes``, between the two.
+            ``gaps``, between the two.
         verify: plan the dumps of the whole range, even if nothing is missing, to compare them with
             the stored rows.
         in_part: if REST does not answer for a symbol, plan its dump files and the other symbols,
@@ -260,9 +260,9 @@ class _Planner:
             if stored is None:
                 notes += (f"{symbol}: nothing is stored, so mode {self._fill} has no place",)
         missing = [
-            hole
+            gap
             for start_us, end_us in meant
-            for hole in missing_minutes(self._connection, symbol, start_us, end_us, unsure=True)
+            for gap in missing_minutes(self._connection, symbol, start_us, end_us, unsure=True)
         ]
         files = self._files(symbol, entries, missing)
         parts = [

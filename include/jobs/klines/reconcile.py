@@ -31,7 +31,7 @@ from include.jobs.klines.daily import (
 )
 from include.jobs.klines.dump_loading import KIND, load_dump_piece
 from include.jobs.klines.minutes import fetch_minutes
-from include.jobs.klines.pieces import DumpPiece, LoadCounts, Moment, holes_in
+from include.jobs.klines.pieces import DumpPiece, LoadCounts, Moment, gaps_in
 from include.store.candles.merging import Connection
 from include.store.ledgers.reconciliation import DayVerdict, compare_day, note_live, told_by_rest
 from include.store.ledgers.verdicts import (
@@ -209,7 +209,7 @@ def _ask_rest(
     """
     counts = LoadCounts()
     told = told_by_rest(connection, symbol, start_us, end_us)
-    for first_us, until_us in holes_in(told, start_us, end_us):
+    for first_us, until_us in gaps_in(told, start_us, end_us):
         try:
             counts += fetch_minutes(
                 connection, rest, symbol=symbol, start_us=first_us, end_us=until_us

@@ -9,8 +9,8 @@ from __future__ import annotations
 from include.quality.check import Check, Severity
 
 # The minute is cut to full minutes so that a row a second late counts as late, not as missing too.
-# A hole is as old as the row after it: after a reconnect the streamer repairs it, however long the
-# cut was. Where a listing ended in the hole, only the next one's minutes can be missing.
+# A gap is as old as the row after it: after a reconnect the streamer repairs it, however long the
+# cut was. Where a listing ended in the gap, only the next one's minutes can be missing.
 NO_MINUTE_IS_MISSING = Check(
     "no_minute_is_missing",
     "between a symbol's rows every minute of a listing has one, outages and the last ten minutes "
@@ -27,7 +27,7 @@ NO_MINUTE_IS_MISSING = Check(
         ) AS minutes
     ),
 
-    holes AS (
+    gaps AS (
         SELECT
             symbol,
             tstzmultirange(tstzrange(previous + interval '1 minute', minute))
@@ -67,9 +67,9 @@ NO_MINUTE_IS_MISSING = Check(
 
     SELECT
         symbol,
-        lower(hole) AS open_time,
-        extract(epoch FROM upper(hole) - lower(hole))::bigint / 60 || ' minutes missing' AS detail
-    FROM holes, LATERAL unnest(missing) AS hole
+        lower(gap) AS open_time,
+        extract(epoch FROM upper(gap) - lower(gap))::bigint / 60 || ' minutes missing' AS detail
+    FROM gaps, LATERAL unnest(missing) AS gap
     """,
 )
 
@@ -81,8 +81,8 @@ FIRST_MINUTES_ARE_THERE = Check(
     """
     SELECT
         symbol,
-        lower(hole) AS open_time,
-        extract(epoch FROM upper(hole) - lower(hole))::bigint / 60 || ' minutes missing' AS detail
+        lower(gap) AS open_time,
+        extract(epoch FROM upper(gap) - lower(gap))::bigint / 60 || ' minutes missing' AS detail
     FROM
         (
             SELECT symbol, min(date_trunc('minute', open_time)) AS minute
@@ -106,7 +106,7 @@ FIRST_MINUTES_ARE_THERE = Check(
                 ),
                 '{{{{}}}}'
             )
-        ) AS hole
+        ) AS gap
     WHERE
         begun.minute <= {end} - {settled_after}
         AND NOT EXISTS (

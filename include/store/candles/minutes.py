@@ -82,9 +82,9 @@ halted (minutes) AS (
         AND (o.symbol IS NULL OR o.symbol = %(symbol)s)
 )
 
-SELECT lower(hole.span), upper(hole.span)
+SELECT lower(gap.span), upper(gap.span)
 FROM wanted, stored, halted,
-    unnest(wanted.minutes - stored.minutes - halted.minutes) AS hole (span)
+    unnest(wanted.minutes - stored.minutes - halted.minutes) AS gap (span)
 ORDER BY 1
 """
 
@@ -163,7 +163,7 @@ halts AS (
     GROUP BY market, symbol
 )
 
-SELECT unsure.symbol, lower(hole.span), upper(hole.span)
+SELECT unsure.symbol, lower(gap.span), upper(gap.span)
 FROM unsure
 LEFT JOIN halts AS everywhere
     ON unsure.market = everywhere.market AND everywhere.symbol IS NULL
@@ -171,7 +171,7 @@ LEFT JOIN halts AS own
     ON unsure.market = own.market AND unsure.symbol = own.symbol
 CROSS JOIN LATERAL unnest(
     unsure.minutes - coalesce(everywhere.minutes, '{}') - coalesce(own.minutes, '{}')
-) AS hole (span)
+) AS gap (span)
 ORDER BY 1, 2
 """
 

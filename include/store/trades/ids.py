@@ -15,12 +15,12 @@ from include.store.candles.merging import Connection
 from include.store.postgres.pools import translated
 from include.store.trades.captured import AGG_TRADES, RawTable
 
-MAX_HOLES = 10_000
+MAX_MISSING_RANGES = 10_000
 """Maximum ranges of missing ids returned at a time; the next query returns more."""
 
 
 @dataclass(frozen=True, slots=True)
-class IdHole:
+class MissingIdRange:
     """Ids of a symbol without a row, between two stored rows, and the times of those two.
 
     If the ticker was given to another instrument, whose ids restart, the number of missing rows is
@@ -101,7 +101,7 @@ def first_rows(
 
 def stored_ids(
     connection: Connection, table: RawTable, symbols: Sequence[str], since_us: int
-) -> tuple[dict[str, tuple[int, int]], list[IdHole]]:
+) -> tuple[dict[str, tuple[int, int]], list[MissingIdRange]]:
     """Where the rows of each symbol end, and the ids without a row before them.
 
     Returns:
@@ -110,13 +110,13 @@ def stored_ids(
     """
     last = last_rows(connection, table, symbols, since_us)
     # Ends before missing ids: rows stored meanwhile show as missing ids before them.
-    newest, holes = _newest_and_holes(connection, table, symbols, since_us, None)
-    return last | newest, holes
+    newest, missing_ranges = _newest_and_missing_ranges(connection, table, symbols, since_us, None)
+    return last | newest, missing_ranges
 
 
 def missing_ids(
     connection: Connection, table: RawTable, symbols: Sequence[str], since_us: int, until_us: int
-) -> list[IdHole]:
+) -> list[MissingIdRange]:
     """Return the ids without a row before each row of the days of a range.
 
     Ordered by id, which the key gives without sorting, unless times show that a ticker was given to
@@ -126,8 +126,8 @@ def missing_ids(
     Returns:
         The oldest first. One may begin long before, at the last row of an earlier day.
     """
-    _, holes = _newest_and_holes(connection, table, symbols, since_us, until_us)
-    return holes
+    _, missing_ranges = _newest_and_missing_ranges(connection, table, symbols, since_us, until_us)
+    return missing_ranges
 
 
 def dropped_days(
@@ -189,55 +189,80 @@ def candles_beyond(
 # --- inside
 
 
-def _newest_and_holes(
+def _newest_and_missing_ranges(
     connection: Connection,
     table: RawTable,
     symbols: Sequence[str],
     since_us: int,
     until_us: int | None,
-) -> tuple[dict[str, tuple[int, int]], list[IdHole]]:
+) -> tuple[dict[str, tuple[int, int]], list[MissingIdRange]]:
     """Newest rows of tickers that were given to another instrument, and the missing ids of all."""
     newest: dict[str, tuple[int, int]] = {}
-    holes = _holes(connection, table, symbols, since_us, until_us, is_by_time=False)
-    reused = sorted({hole.symbol for hole in holes if _shows_two(hole)})
+    missing_ranges = _missing_ranges(
+        connection, table, symbols, since_us, until_us, is_by_time=False
+    )
+    reused = sorted(
+        {missing_range.symbol for missing_range in missing_ranges if _shows_two(missing_range)}
+    )
     if reused:
-        holes = [hole for hole in holes if hole.symbol not in reused]
+        missing_ranges = [
+            missing_range for missing_range in missing_ranges if missing_range.symbol not in reused
+        ]
         newest = _newest_rows(connection, table, reused, since_us)
-        by_time = _holes(connection, table, reused, since_us, until_us, is_by_time=True)
-        holes += [hole for hole in map(_by_time, by_time) if hole is not None]
-    holes = _not_archived(connection, table, holes)
-    return newest, sorted(holes, key=lambda hole: (hole.from_us, hole.symbol, hole.first_id))
+        by_time = _missing_ranges(connection, table, reused, since_us, until_us, is_by_time=True)
+        missing_ranges += [
+            missing_range for missing_range in map(_by_time, by_time) if missing_range is not None
+        ]
+    missing_ranges = _not_archived(connection, table, missing_ranges)
+    return newest, sorted(
+        missing_ranges,
+        key=lambda missing_range: (
+            missing_range.from_us,
+            missing_range.symbol,
+            missing_range.first_id,
+        ),
+    )
 
 
-def _not_archived(connection: Connection, table: RawTable, holes: Sequence[IdHole]) -> list[IdHole]:
+def _not_archived(
+    connection: Connection, table: RawTable, missing_ranges: Sequence[MissingIdRange]
+) -> list[MissingIdRange]:
     """Those without a day between their ends that was archived, and dropped from the table."""
-    if not holes:
+    if not missing_ranges:
         return []
-    ends = [(from_us(hole.from_us).date(), from_us(hole.to_us).date()) for hole in holes]
-    since = min(hole.from_us for hole in holes)
-    dropped = dropped_days(connection, table, since, max(hole.to_us for hole in holes))
+    ends = [
+        (from_us(missing_range.from_us).date(), from_us(missing_range.to_us).date())
+        for missing_range in missing_ranges
+    ]
+    since = min(missing_range.from_us for missing_range in missing_ranges)
+    dropped = dropped_days(
+        connection, table, since, max(missing_range.to_us for missing_range in missing_ranges)
+    )
     return [
-        hole
-        for hole, (first, last) in zip(holes, ends, strict=True)
+        missing_range
+        for missing_range, (first, last) in zip(missing_ranges, ends, strict=True)
         if not any(first <= day <= last for day in dropped)
     ]
 
 
-def _shows_two(hole: IdHole) -> bool:
+def _shows_two(missing_range: MissingIdRange) -> bool:
     """Whether neighbours by id can be of two instruments."""
-    return hole.last_id < hole.first_id - 1 or hole.to_us + REUSED_AFTER_US < hole.from_us
+    return (
+        missing_range.last_id < missing_range.first_id - 1
+        or missing_range.to_us + REUSED_AFTER_US < missing_range.from_us
+    )
 
 
-def _by_time(hole: IdHole) -> IdHole | None:
+def _by_time(missing_range: MissingIdRange) -> MissingIdRange | None:
     """Return what is missing between neighbours by time."""
-    if hole.last_id >= hole.first_id:
-        return hole
-    if hole.to_us < hole.from_us + REUSED_AFTER_US:
+    if missing_range.last_id >= missing_range.first_id:
+        return missing_range
+    if missing_range.to_us < missing_range.from_us + REUSED_AFTER_US:
         return None  # of one instrument, while clocks were set
-    return replace(hole, last_id=hole.first_id - 1)
+    return replace(missing_range, last_id=missing_range.first_id - 1)
 
 
-def _holes(
+def _missing_ranges(
     connection: Connection,
     table: RawTable,
     symbols: Sequence[str],
@@ -245,7 +270,7 @@ def _holes(
     until_us: int | None,
     *,
     is_by_time: bool,
-) -> list[IdHole]:
+) -> list[MissingIdRange]:
     """Return neighbours whose ids do not follow, or whose times descend.
 
     The first row of each symbol is preceded by its last one of an earlier day, however old. If that
@@ -284,9 +309,11 @@ def _holes(
     named = {"symbols": list(symbols), "since": since, "first": first, "last": last}
     with translated(connection):
         rows = connection.execute(at_the_edge, named).fetchall()
-        rows += connection.execute(query, (list(symbols), first, last, MAX_HOLES)).fetchall()
+        rows += connection.execute(
+            query, (list(symbols), first, last, MAX_MISSING_RANGES)
+        ).fetchall()
     return [
-        IdHole(symbol, first_id, last_id, to_us(since), to_us(until))
+        MissingIdRange(symbol, first_id, last_id, to_us(since), to_us(until))
         for symbol, first_id, last_id, since, until in rows
     ]
 

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 
 from include.domain.instruments import REUSED_AFTER_US
 
-MAX_HOLES = 64
+MAX_MISSING_RANGES = 64
 """Maximum missing ranges of a symbol."""
 OVERTAKING_IDS = 100
 """Trades overtake each other on their way: the last one that was stored may not be the highest."""
 
 
 @dataclass(slots=True)
-class Hole:
+class MissingRange:
     """Missing ids, both ends included, between trades made at these times (µs).
 
     A range whose last id is the one before its first stands for an unknown number of missing
@@ -51,37 +51,37 @@ class IdSequence:
 
     Args:
         settle_s: how long a missing id may still arrive by itself.
-        max_holes: maximum missing ranges.
+        max_missing_ranges: maximum missing ranges.
     """
 
     __slots__ = (
         "_anew_us",
         "_first_us",
         "_lost",
-        "_max_holes",
+        "_max_missing_ranges",
         "_proven_id",
         "_settle_s",
         "first_id",
         "highest",
         "highest_us",
-        "holes",
+        "missing_ranges",
     )
 
-    def __init__(self, *, settle_s: float, max_holes: int = MAX_HOLES) -> None:
+    def __init__(self, *, settle_s: float, max_missing_ranges: int = MAX_MISSING_RANGES) -> None:
         self.first_id: int | None = None
         """The first id that arrived."""
         self.highest: int | None = None
         self.highest_us = 0
-        self.holes: list[Hole] = []
+        self.missing_ranges: list[MissingRange] = []
         """In the order of ids, disjoint."""
         self._first_us = 0
         self._anew_us = 0
         """Time of the first trade of the present instrument, where it is not the name's first."""
         self._proven_id: int | None = None
         """The exchange confirms that there is no later trade."""
-        self._lost: list[Hole] = []
+        self._lost: list[MissingRange] = []
         self._settle_s = settle_s
-        self._max_holes = max_holes
+        self._max_missing_ranges = max_missing_ranges
 
     def take(self, number: int, time_us: int, now_s: float) -> bool:
         """Note an id; whether it is new.
@@ -97,8 +97,10 @@ class IdSequence:
         elif number > highest:
             if time_us + REUSED_AFTER_US < self.highest_us:
                 return True  # a straggler of the instrument before
-            hole = Hole(highest + 1, number - 1, self.highest_us, time_us, now_s + self._settle_s)
-            self._insert(hole)
+            missing_range = MissingRange(
+                highest + 1, number - 1, self.highest_us, time_us, now_s + self._settle_s
+            )
+            self._insert(missing_range)
         elif self._fill(number):
             return True
         elif time_us < self.highest_us + REUSED_AFTER_US:
@@ -118,18 +120,20 @@ class IdSequence:
             if self.highest is None or stored_id > self.highest:
                 self.highest, self.highest_us = stored_id, stored_us
         elif stored_id + 1 < self.first_id:
-            self.miss(Hole(stored_id + 1, self.first_id - 1, stored_us, self._first_us, now_s))
+            self.miss(
+                MissingRange(stored_id + 1, self.first_id - 1, stored_us, self._first_us, now_s)
+            )
         elif stored_id >= self.first_id and stored_us + REUSED_AFTER_US <= self._first_us:
             self._begin_anew(stored_id, stored_us, self._first_us)
 
-    def miss(self, hole: Hole) -> None:
+    def miss(self, missing_range: MissingRange) -> None:
         """Note ids as missing: found so in the table, or lost on the way to it."""
-        if hole.ids == 0:
-            self._begin_anew(hole.last_id, hole.from_us, hole.to_us)
-        elif hole.to_us < self._anew_us:
-            self._lost.append(hole)
+        if missing_range.ids == 0:
+            self._begin_anew(missing_range.last_id, missing_range.from_us, missing_range.to_us)
+        elif missing_range.to_us < self._anew_us:
+            self._lost.append(missing_range)
         else:
-            self._insert(hole)
+            self._insert(missing_range)
 
     def unstore(self, stored: tuple[int, int] | None, last_id: int, now_s: float) -> None:
         """Handle rows that the table lost.
@@ -143,7 +147,7 @@ class IdSequence:
         last_id = min(self.highest, last_id + OVERTAKING_IDS)
         left_id, from_us = (self.first_id - 1, self._first_us) if stored is None else stored
         if left_id < last_id:
-            self.miss(Hole(left_id + 1, last_id, from_us, self.highest_us, now_s))
+            self.miss(MissingRange(left_id + 1, last_id, from_us, self.highest_us, now_s))
 
     def advance(self, last_id: int, last_us: int) -> None:
         """All up to this one came some other way, and are in the table."""
@@ -156,27 +160,32 @@ class IdSequence:
         self._proven_id = last_id
 
     @property
-    def missing(self) -> list[Hole]:
+    def missing(self) -> list[MissingRange]:
         """Return what is missing, and what is lost and not reported yet."""
-        return [*self.holes, *self._lost]
+        return [*self.missing_ranges, *self._lost]
 
-    def take_lost(self) -> list[Hole]:
+    def take_lost(self) -> list[MissingRange]:
         """Remove and return what cannot be requested any more."""
         lost, self._lost = self._lost, []
         return lost
 
-    def take_due(self, now_s: float, max_ids: int) -> Hole | None:
+    def take_due(self, now_s: float, max_ids: int) -> MissingRange | None:
         """Remove and return ids to ask for, neighbours within ``max_ids`` joined."""
-        due = next((n for n, one in enumerate(self.holes) if one.not_before_s <= now_s), None)
+        due = next(
+            (n for n, one in enumerate(self.missing_ranges) if one.not_before_s <= now_s), None
+        )
         if due is None:
             return None
-        hole = self.holes.pop(due)
-        while due < len(self.holes):
-            following = self.holes[due]
-            if following.not_before_s > now_s or following.last_id - hole.first_id >= max_ids:
+        missing_range = self.missing_ranges.pop(due)
+        while due < len(self.missing_ranges):
+            following = self.missing_ranges[due]
+            if (
+                following.not_before_s > now_s
+                or following.last_id - missing_range.first_id >= max_ids
+            ):
                 break
-            hole = _joined(hole, self.holes.pop(due))
-        return hole
+            missing_range = _joined(missing_range, self.missing_ranges.pop(due))
+        return missing_range
 
     # --- inside
 
@@ -188,48 +197,67 @@ class IdSequence:
             first_us: the first trade of the one that follows.
         """
         self._anew_us = max(self._anew_us, first_us)
-        self._lost += [hole for hole in self.holes if hole.to_us < first_us]
-        self.holes = [hole for hole in self.holes if hole.to_us >= first_us]
+        self._lost += [
+            missing_range for missing_range in self.missing_ranges if missing_range.to_us < first_us
+        ]
+        self.missing_ranges = [
+            missing_range
+            for missing_range in self.missing_ranges
+            if missing_range.to_us >= first_us
+        ]
         if self._proven_id != last_id:
-            self._lost.append(Hole(last_id + 1, last_id, last_us, first_us))
+            self._lost.append(MissingRange(last_id + 1, last_id, last_us, first_us))
 
-    def _insert(self, hole: Hole) -> None:
-        holes = self.holes
-        at = bisect_right(holes, hole.first_id, key=lambda one: one.first_id)
-        holes.insert(at, hole)
-        if at and holes[at - 1].last_id + 1 >= hole.first_id:
+    def _insert(self, missing_range: MissingRange) -> None:
+        missing_ranges = self.missing_ranges
+        at = bisect_right(missing_ranges, missing_range.first_id, key=lambda one: one.first_id)
+        missing_ranges.insert(at, missing_range)
+        if at and missing_ranges[at - 1].last_id + 1 >= missing_range.first_id:
             at -= 1
-            holes[at : at + 2] = [_joined(holes[at], holes[at + 1])]
-        while at + 1 < len(holes) and holes[at].last_id + 1 >= holes[at + 1].first_id:
-            holes[at : at + 2] = [_joined(holes[at], holes[at + 1])]
-        if len(holes) > self._max_holes:
+            missing_ranges[at : at + 2] = [_joined(missing_ranges[at], missing_ranges[at + 1])]
+        while (
+            at + 1 < len(missing_ranges)
+            and missing_ranges[at].last_id + 1 >= missing_ranges[at + 1].first_id
+        ):
+            missing_ranges[at : at + 2] = [_joined(missing_ranges[at], missing_ranges[at + 1])]
+        if len(missing_ranges) > self._max_missing_ranges:
             nearest = min(
-                range(len(holes) - 1), key=lambda n: holes[n + 1].first_id - holes[n].last_id
+                range(len(missing_ranges) - 1),
+                key=lambda n: missing_ranges[n + 1].first_id - missing_ranges[n].last_id,
             )
-            holes[nearest : nearest + 2] = [_joined(holes[nearest], holes[nearest + 1])]
+            missing_ranges[nearest : nearest + 2] = [
+                _joined(missing_ranges[nearest], missing_ranges[nearest + 1])
+            ]
 
     def _fill(self, number: int) -> bool:
         """Whether the id was missing; it no longer is."""
-        holes = self.holes
-        at = bisect_right(holes, number, key=lambda one: one.first_id) - 1
-        if at < 0 or number > holes[at].last_id:
+        missing_ranges = self.missing_ranges
+        at = bisect_right(missing_ranges, number, key=lambda one: one.first_id) - 1
+        if at < 0 or number > missing_ranges[at].last_id:
             return False
-        hole = holes[at]
+        missing_range = missing_ranges[at]
         parts = []
-        if hole.first_id < number:
-            parts.append(_part(hole, hole.first_id, number - 1))
-        if number < hole.last_id:
-            parts.append(_part(hole, number + 1, hole.last_id))
-        holes[at : at + 1] = parts
+        if missing_range.first_id < number:
+            parts.append(_part(missing_range, missing_range.first_id, number - 1))
+        if number < missing_range.last_id:
+            parts.append(_part(missing_range, number + 1, missing_range.last_id))
+        missing_ranges[at : at + 1] = parts
         return True
 
 
-def _part(hole: Hole, first_id: int, last_id: int) -> Hole:
-    return Hole(first_id, last_id, hole.from_us, hole.to_us, hole.not_before_s, hole.attempts)
+def _part(missing_range: MissingRange, first_id: int, last_id: int) -> MissingRange:
+    return MissingRange(
+        first_id,
+        last_id,
+        missing_range.from_us,
+        missing_range.to_us,
+        missing_range.not_before_s,
+        missing_range.attempts,
+    )
 
 
-def _joined(one: Hole, other: Hole) -> Hole:
-    return Hole(
+def _joined(one: MissingRange, other: MissingRange) -> MissingRange:
+    return MissingRange(
         min(one.first_id, other.first_id),
         max(one.last_id, other.last_id),
         min(one.from_us, other.from_us),

@@ -26,7 +26,7 @@ from include.store.trades.captured import (
     book_ticker_line,
     trade_line,
 )
-from streamer.capture.intake.ids import Hole, IdSequence
+from streamer.capture.intake.ids import IdSequence, MissingRange
 from streamer.capture.intake.lanes import Lane, Lanes
 from streamer.capture.spool.losses import Loss
 from streamer.capture.spool.spool import losses_of, tally
@@ -180,7 +180,7 @@ class Intake:
             self._on_losses(losses_of(counted, BUFFER_FULL))
             return
         now_s = self._monotonic_s()
-        runs: dict[str, Hole] = {}
+        runs: dict[str, MissingRange] = {}
         for line in lines:
             fields = line.split("\t")
             symbol, number = fields[0], int(fields[table.id_index])
@@ -191,6 +191,6 @@ class Intake:
                 continue
             if run is not None:
                 self.sequence(table.name, symbol).miss(run)
-            runs[symbol] = Hole(number, number, time_us, time_us, now_s)
+            runs[symbol] = MissingRange(number, number, time_us, time_us, now_s)
         for symbol, run in runs.items():
             self.sequence(table.name, symbol).miss(run)

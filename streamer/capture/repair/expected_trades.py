@@ -23,7 +23,7 @@ from include.store.postgres.pools import connect
 from include.store.trades.captured import RAW_TABLES
 from include.store.trades.ids import CandleBeyond, Reached, candles_beyond
 from streamer.candles.silence import is_due
-from streamer.capture.intake.ids import Hole, IdSequence
+from streamer.capture.intake.ids import IdSequence, MissingRange
 from streamer.runtime.threads import in_thread
 
 log = structlog.get_logger(__name__)
@@ -70,7 +70,7 @@ class ExpectedTrades:
         since_us: Callable[[], int],
         on_beyond: Callable[[str, str, int], None],
         is_asked: Callable[[str, str], bool],
-        on_given_up: Callable[[str, str, Hole, str], None],
+        on_given_up: Callable[[str, str, MissingRange, str], None],
     ) -> None:
         self._url = database_url
         self._sequences = sequences
@@ -127,8 +127,8 @@ class ExpectedTrades:
         standing.looks += 1
         market = market_of(symbol)
         if standing.looks == LAST_LOOK[market] and market is Market.SPOT:
-            hole = Hole(last.last_id + 1, last.last_id, last.last_us, end_us)
-            self._on_given_up(dataset, symbol, hole, NOT_SERVED)
+            missing_range = MissingRange(last.last_id + 1, last.last_id, last.last_us, end_us)
+            self._on_given_up(dataset, symbol, missing_range, NOT_SERVED)
         elif standing.looks < LAST_LOOK[market] and is_due(standing.looks):
             minute = from_us(candle.open_us).isoformat()
             log.info("trades_unseen", table=dataset, symbol=symbol, minute=minute)

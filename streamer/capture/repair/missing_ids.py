@@ -16,7 +16,7 @@ from include.domain.timeframes import from_us
 from include.errors import PermanentError, RefusedAddressError, TransientError
 from include.jobs.trades.by_id import FetchCounts
 from include.store.postgres.pools import is_of_database
-from streamer.capture.intake.ids import Hole, IdSequence
+from streamer.capture.intake.ids import IdSequence, MissingRange
 from streamer.capture.repair.refusals import Refusals
 from streamer.runtime.threads import in_thread
 
@@ -39,7 +39,7 @@ long is a market left alone as well that refuses this address."""
 
 
 @dataclass
-class HoleFiller:
+class MissingIdsQueue:
     """Requests the missing ids of all sequences, one range after the other.
 
     Attributes:
@@ -55,37 +55,41 @@ class HoleFiller:
 
     sequences: Mapping[tuple[str, str], IdSequence]
     fetch: Callable[[str, str, int, int, int], FetchCounts]
-    on_given_up: Callable[[str, str, Hole, str], None]
+    on_given_up: Callable[[str, str, MissingRange, str], None]
     horizon_us: Callable[[], int] = lambda: 0
     refusals: Refusals = field(default_factory=Refusals)
     backoff: ClassVar[Backoff] = Backoff(first_s=1.0, max_s=60.0, min_s=0.1)
     slow_backoff: ClassVar[Backoff] = SLOW
     filled_rows: int = 0
     given_up: int = 0
-    _asked: tuple[str, str, Hole] | None = None
+    _asked: tuple[str, str, MissingRange] | None = None
     _database_failures: int = 0
     """In succession."""
     _began_s: float = 0.0
     """When requests began; monotonic."""
 
     @property
-    def missing(self) -> list[tuple[str, str, Hole]]:
+    def missing(self) -> list[tuple[str, str, MissingRange]]:
         """All that is missing and not given up, by dataset and symbol, including running requests
         and losses not reported yet."""
-        holes = [
-            (dataset, symbol, hole)
+        missing_ranges = [
+            (dataset, symbol, missing_range)
             for (dataset, symbol), sequence in self.sequences.items()
-            for hole in sequence.missing
+            for missing_range in sequence.missing
         ]
-        return holes if self._asked is None else [*holes, self._asked]
+        return missing_ranges if self._asked is None else [*missing_ranges, self._asked]
 
     @property
     def waiting_ids(self) -> int:
         """Missing ids, including those requested at the moment."""
-        holes = [hole for sequence in self.sequences.values() for hole in sequence.holes]
+        missing_ranges = [
+            missing_range
+            for sequence in self.sequences.values()
+            for missing_range in sequence.missing_ranges
+        ]
         if self._asked is not None:
-            holes.append(self._asked[2])
-        return sum(hole.ids for hole in holes)
+            missing_ranges.append(self._asked[2])
+        return sum(missing_range.ids for missing_range in missing_ranges)
 
     async def run(self) -> None:
         """Fill until cancelled."""
@@ -94,7 +98,7 @@ class HoleFiller:
             for (dataset, symbol), sequence in list(self.sequences.items()):
                 for lost in sequence.take_lost():
                     self._give_up(dataset, symbol, lost, REUSED)
-                if sequence.holes:
+                if sequence.missing_ranges:
                     await self._fill(dataset, symbol, sequence)
             await asyncio.sleep(POLL_S)
 
@@ -105,27 +109,29 @@ class HoleFiller:
             if refusal.is_lasting:
                 self._let_go(dataset, symbol, sequence, refusal.reason, loop.time())
             return
-        hole = sequence.take_due(loop.time(), MAX_TRADES)
-        if hole is None:
+        missing_range = sequence.take_due(loop.time(), MAX_TRADES)
+        if missing_range is None:
             return
-        self._asked = (dataset, symbol, hole)
-        first_id = max(hole.first_id, hole.last_id + 1 - MAX_IDS_AT_ONCE)
+        self._asked = (dataset, symbol, missing_range)
+        first_id = max(missing_range.first_id, missing_range.last_id + 1 - MAX_IDS_AT_ONCE)
         try:
             async with asyncio.timeout(MAX_CALL_S):
                 counts = await in_thread(
-                    lambda: self.fetch(dataset, symbol, first_id, hole.last_id, hole.to_us),
+                    lambda: self.fetch(
+                        dataset, symbol, first_id, missing_range.last_id, missing_range.to_us
+                    ),
                     name="trades",
                 )
         except TimeoutError:
             hangs = TransientError(f"hangs for {MAX_CALL_S:g} s")
-            self._again_later(dataset, symbol, sequence, hole, hangs, loop.time())
+            self._again_later(dataset, symbol, sequence, missing_range, hangs, loop.time())
         except (TransientError, PermanentError) as error:
             if is_of_database(error) or isinstance(error, TransientError | RefusedAddressError):
-                self._again_later(dataset, symbol, sequence, hole, error, loop.time())
+                self._again_later(dataset, symbol, sequence, missing_range, error, loop.time())
             else:
-                self._give_up(dataset, symbol, hole, str(error))
+                self._give_up(dataset, symbol, missing_range, str(error))
         except asyncio.CancelledError:
-            sequence.miss(hole)
+            sequence.miss(missing_range)
             raise
         else:
             self._database_failures = 0
@@ -136,15 +142,17 @@ class HoleFiller:
                 table=dataset,
                 symbol=symbol,
                 first_id=first_id,
-                last_id=hole.last_id,
+                last_id=missing_range.last_id,
                 written=counts.written,
                 void=counts.void,
             )
             if counts.absent:
-                absent = replace(hole, first_id=first_id, last_id=first_id + counts.absent - 1)
+                absent = replace(
+                    missing_range, first_id=first_id, last_id=first_id + counts.absent - 1
+                )
                 self.on_given_up(dataset, symbol, absent, ABSENT)
-            if hole.first_id < first_id:
-                self._go_back(dataset, symbol, sequence, hole, first_id, counts.first_us)
+            if missing_range.first_id < first_id:
+                self._go_back(dataset, symbol, sequence, missing_range, first_id, counts.first_us)
         finally:
             self._asked = None
 
@@ -153,13 +161,15 @@ class HoleFiller:
         dataset: str,
         symbol: str,
         sequence: IdSequence,
-        hole: Hole,
+        missing_range: MissingRange,
         first_id: int,
         first_us: int | None,
     ) -> None:
         """Record what precedes the fetched ids, the first of them at this time (µs)."""
-        to_us = hole.to_us if first_us is None else first_us
-        before = replace(hole, last_id=first_id - 1, to_us=to_us, not_before_s=0.0, attempts=0)
+        to_us = missing_range.to_us if first_us is None else first_us
+        before = replace(
+            missing_range, last_id=first_id - 1, to_us=to_us, not_before_s=0.0, attempts=0
+        )
         if to_us < self.horizon_us():
             self._give_up(dataset, symbol, before, NOT_RUNNING)
         else:
@@ -170,7 +180,7 @@ class HoleFiller:
         dataset: str,
         symbol: str,
         sequence: IdSequence,
-        hole: Hole,
+        missing_range: MissingRange,
         error: Exception,
         now_s: float,
     ) -> None:
@@ -181,27 +191,27 @@ class HoleFiller:
             self._database_failures = 0
             wait_s = self.slow_backoff.wait_s(1, error)
             if self.refusals.note(market_of(symbol), str(error), now_s=now_s, wait_s=wait_s):
-                _tell_overdue(dataset, symbol, hole, error)
+                _tell_overdue(dataset, symbol, missing_range, error)
         else:
             self._database_failures = 0
-            hole.attempts += 1
-            if hole.attempts < QUICK_ATTEMPTS:
-                wait_s = self.backoff.wait_s(hole.attempts, error)
-            elif self._is_past(hole, now_s):
-                self._give_up(dataset, symbol, hole, str(error))
+            missing_range.attempts += 1
+            if missing_range.attempts < QUICK_ATTEMPTS:
+                wait_s = self.backoff.wait_s(missing_range.attempts, error)
+            elif self._is_past(missing_range, now_s):
+                self._give_up(dataset, symbol, missing_range, str(error))
                 return
             else:
                 wait_s = self.slow_backoff.wait_s(1, error)
-                if hole.attempts == QUICK_ATTEMPTS:
-                    _tell_overdue(dataset, symbol, hole, error)
-        hole.not_before_s = now_s + wait_s
-        sequence.miss(hole)
+                if missing_range.attempts == QUICK_ATTEMPTS:
+                    _tell_overdue(dataset, symbol, missing_range, error)
+        missing_range.not_before_s = now_s + wait_s
+        sequence.miss(missing_range)
         log.info(
             "trades_postponed",
             table=dataset,
             symbol=symbol,
             error=str(error),
-            attempt=hole.attempts,
+            attempt=missing_range.attempts,
             retry_in_s=round(wait_s, 1),
         )
 
@@ -209,34 +219,34 @@ class HoleFiller:
         self, dataset: str, symbol: str, sequence: IdSequence, reason: str, now_s: float
     ) -> None:
         """Give up what is too old, the oldest first, without a request for each."""
-        while sequence.holes and self._is_past(sequence.holes[0], now_s):
-            self._give_up(dataset, symbol, sequence.holes.pop(0), reason)
+        while sequence.missing_ranges and self._is_past(sequence.missing_ranges[0], now_s):
+            self._give_up(dataset, symbol, sequence.missing_ranges.pop(0), reason)
 
-    def _is_past(self, hole: Hole, now_s: float) -> bool:
+    def _is_past(self, missing_range: MissingRange, now_s: float) -> bool:
         """Whether a start at this moment would leave it out."""
-        return hole.to_us < self.horizon_us() + (now_s - self._began_s) * 1e6
+        return missing_range.to_us < self.horizon_us() + (now_s - self._began_s) * 1e6
 
-    def _give_up(self, dataset: str, symbol: str, hole: Hole, reason: str) -> None:
-        self.given_up += hole.ids
+    def _give_up(self, dataset: str, symbol: str, missing_range: MissingRange, reason: str) -> None:
+        self.given_up += missing_range.ids
         log.error(
             "trades_not_fetched",
             table=dataset,
             symbol=symbol,
-            first_id=hole.first_id,
-            last_id=hole.last_id,
-            since=from_us(hole.from_us).isoformat(),
+            first_id=missing_range.first_id,
+            last_id=missing_range.last_id,
+            since=from_us(missing_range.from_us).isoformat(),
             reason=reason,
         )
-        self.on_given_up(dataset, symbol, hole, reason)
+        self.on_given_up(dataset, symbol, missing_range, reason)
 
 
-def _tell_overdue(dataset: str, symbol: str, hole: Hole, error: Exception) -> None:
+def _tell_overdue(dataset: str, symbol: str, missing_range: MissingRange, error: Exception) -> None:
     log.warning(
         "trades_overdue",
         table=dataset,
         symbol=symbol,
-        first_id=hole.first_id,
-        last_id=hole.last_id,
-        since=from_us(hole.from_us).isoformat(),
+        first_id=missing_range.first_id,
+        last_id=missing_range.last_id,
+        since=from_us(missing_range.from_us).isoformat(),
         error=str(error),
     )

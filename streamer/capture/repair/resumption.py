@@ -15,14 +15,14 @@ from include.errors import PermanentError, TransientError
 from include.store.postgres.pools import connect
 from include.store.trades.captured import BOOK_TICKERS, RAW_TABLES, TRADES
 from include.store.trades.ids import (
-    MAX_HOLES,
-    IdHole,
+    MAX_MISSING_RANGES,
+    MissingIdRange,
     first_rows,
     last_rows,
     missing_ids,
     stored_ids,
 )
-from streamer.capture.intake.ids import Hole
+from streamer.capture.intake.ids import MissingRange
 from streamer.capture.intake.rows import Intake
 from streamer.capture.repair.missing_ids import NOT_RUNNING
 from streamer.capture.spool.losses import Loss, Losses
@@ -167,15 +167,23 @@ class Resumption:
                 missing += await in_thread(
                     partial(self._missing_earlier, dataset, asked), name="capture_start"
                 )
-            if len(missing) >= MAX_HOLES:
+            if len(missing) >= MAX_MISSING_RANGES:
                 self._is_cut_short = True  # the next start finds more
             for symbol, (number, moment_us) in last.items():
                 self._intake.sequence(dataset, symbol).resume(number, moment_us, loop.time())
-            for hole in missing:
-                self._intake.sequence(dataset, hole.symbol).miss(
-                    Hole(hole.first_id, hole.last_id, hole.from_us, hole.to_us, loop.time())
+            for missing_range in missing:
+                self._intake.sequence(dataset, missing_range.symbol).miss(
+                    MissingRange(
+                        missing_range.first_id,
+                        missing_range.last_id,
+                        missing_range.from_us,
+                        missing_range.to_us,
+                        loop.time(),
+                    )
                 )
-            log.info("capture_resumed", table=dataset, symbols=len(last), holes=len(missing))
+            log.info(
+                "capture_resumed", table=dataset, symbols=len(last), missing_ranges=len(missing)
+            )
         for name, after_us in joined.items():
             if self._joined.get(name) == after_us:
                 del self._joined[name]
@@ -214,15 +222,15 @@ class Resumption:
 
     def _stored(
         self, dataset: str, symbols: Sequence[str]
-    ) -> tuple[dict[str, tuple[int, int]], list[IdHole]]:
+    ) -> tuple[dict[str, tuple[int, int]], list[MissingIdRange]]:
         """Last rows of symbols, however old, and ids that are missing before them."""
         table = RAW_TABLES[dataset]
         with connect(self._url, application_name="candelabra-capture") as connection:
-            last, holes = stored_ids(connection, table, symbols, self._look_since_us)
+            last, missing_ranges = stored_ids(connection, table, symbols, self._look_since_us)
             others = [symbol for symbol in symbols if symbol not in last]
-            return last | last_rows(connection, table, others, None), holes
+            return last | last_rows(connection, table, others, None), missing_ranges
 
-    def _missing_earlier(self, dataset: str, symbols: Sequence[str]) -> list[IdHole]:
+    def _missing_earlier(self, dataset: str, symbols: Sequence[str]) -> list[MissingIdRange]:
         """Ids that earlier processes were about to find missing when they ended."""
         from_us = self._whole_until_us
         if from_us is None or from_us >= self._look_since_us:

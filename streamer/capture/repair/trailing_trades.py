@@ -19,7 +19,7 @@ from include.domain.instruments import market_of
 from include.errors import PermanentError, RefusedAddressError, TransientError
 from include.jobs.trades.by_id import Tail
 from include.store.postgres.pools import is_of_database
-from streamer.capture.intake.ids import Hole, IdSequence
+from streamer.capture.intake.ids import IdSequence, MissingRange
 from streamer.capture.repair.missing_ids import QUICK_ATTEMPTS, SLOW
 from streamer.capture.repair.refusals import Refusals
 from streamer.runtime.threads import in_thread
@@ -80,7 +80,7 @@ class TrailingTrades:
         sequences: Mapping[tuple[str, str], IdSequence],
         is_known: Callable[[str], bool],
         fetch: Callable[[str, str, int, int], Tail],
-        on_given_up: Callable[[str, str, Hole, str], None],
+        on_given_up: Callable[[str, str, MissingRange, str], None],
         refusals: Refusals,
     ) -> None:
         self.filled_rows = 0
@@ -208,8 +208,8 @@ class TrailingTrades:
     ) -> None:
         self._done(dataset, symbol, asked)
         last_id, last_us = after
-        hole = Hole(last_id + 1, last_id, last_us, max(last_us, asked.stopped_us))
-        self._on_given_up(dataset, symbol, hole, reason)
+        missing_range = MissingRange(last_id + 1, last_id, last_us, max(last_us, asked.stopped_us))
+        self._on_given_up(dataset, symbol, missing_range, reason)
 
     def _done(self, dataset: str, symbol: str, asked: _Asked) -> None:
         if self._asked.get((dataset, symbol)) is asked:  # else it has stopped once more

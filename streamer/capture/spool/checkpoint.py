@@ -29,7 +29,7 @@ MARGIN_US = 2 * MINUTE_US
 
 
 class MissingIds(msgspec.Struct, frozen=True):
-    """Ids of one dataset and symbol that wait to be requested; as ``Hole``."""
+    """Ids of one dataset and symbol that wait to be requested; as ``MissingRange``."""
 
     dataset: str
     symbol: str

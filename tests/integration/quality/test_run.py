@@ -64,7 +64,7 @@ def test_clean_minutes_keep_every_rule_and_the_run_is_kept(
     ).fetchall() == [("window", False, START, END, True, 3, 720, 2 * 4 * 192)]
 
 
-def test_a_hole_is_named_by_its_first_minute_and_length(
+def test_a_gap_is_named_by_its_first_minute_and_length(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     delete(connection, AT, 12, "BTCUSDT.P")
@@ -73,7 +73,7 @@ def test_a_hole_is_named_by_its_first_minute_and_length(
     assert (row.symbol, row.minute, row.detail) == ("BTCUSDT.P", AT, "12 minutes missing")
 
 
-def test_a_hole_is_left_to_the_streamer_until_ten_minutes_after_its_end(
+def test_a_gap_is_left_to_the_streamer_until_ten_minutes_after_its_end(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     delete(connection, AT, 5)
@@ -84,7 +84,7 @@ def test_a_hole_is_left_to_the_streamer_until_ten_minutes_after_its_end(
     assert broken(settled) == {"no_minute_is_missing": [("ETHUSDT", AT)]}
 
 
-def test_a_hole_that_an_outage_explains_is_none(
+def test_a_gap_that_an_outage_explains_is_none(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     silent = AT + 3 * MINUTE  # so that no trade is missing
@@ -101,7 +101,7 @@ def test_a_hole_that_an_outage_explains_is_none(
     assert broken(check(database_url)) == {"no_minute_is_missing": [("BTCUSDT.P", silent)]}
 
 
-def test_a_hole_at_the_start_of_the_window_is_found_where_rows_came_before(
+def test_a_gap_at_the_start_of_the_window_is_found_where_rows_came_before(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     later = START + timedelta(minutes=20)
@@ -313,7 +313,7 @@ def test_a_window_without_an_end_goes_on_to_the_databases_clock(
     assert abs(report.end - datetime.now(UTC)) < timedelta(minutes=2)
 
 
-def test_a_hole_of_trades_over_midnight_is_one(
+def test_a_gap_of_trades_over_midnight_is_one(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     midnight = datetime(2025, 3, 2, tzinfo=UTC)

@@ -149,13 +149,13 @@ def test_a_status_that_changes_alone_is_looked_at(
 def test_what_only_time_makes_a_fault_is_found_without_any_change(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
-    # A hole that is too young at the first run, and minutes that nobody confirms.
-    hole = END - 5 * MINUTE
-    delete(connection, hole, 2)
+    # A gap that is too young at the first run, and minutes that nobody confirms.
+    gap = END - 5 * MINUTE
+    delete(connection, gap, 2)
     assert broken(changed(database_url, "1")) == {}
     later = END + timedelta(minutes=9)
     assert broken(changed(database_url, "2", end=later)) == {
-        "no_minute_is_missing": [("ETHUSDT", hole)]
+        "no_minute_is_missing": [("ETHUSDT", gap)]
     }
     unconfirmed = connection.execute(
         "SELECT open_time FROM market.candles_1m"

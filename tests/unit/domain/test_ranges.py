@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from include.domain.ranges import (
     Ranges,
     common,
-    holes_in,
+    gaps_in,
     minutes_in,
     ranges_of,
     united,
@@ -42,9 +42,9 @@ def test_they_are_the_sets_that_they_stand_for(one: set[int], other: set[int]) -
 
 
 @given(minutes, st.integers(0, 60), st.integers(0, 60))
-def test_holes_are_what_is_left_of_a_span(taken: set[int], start: int, end: int) -> None:
-    holes = holes_in(ranges(taken), start * MINUTE_US, end * MINUTE_US)
-    assert chosen(holes) == set(range(start, end)) - taken
+def test_gaps_are_what_is_left_of_a_span(taken: set[int], start: int, end: int) -> None:
+    gaps = gaps_in(ranges(taken), start * MINUTE_US, end * MINUTE_US)
+    assert chosen(gaps) == set(range(start, end)) - taken
 
 
 def test_ranges_that_touch_or_overlap_become_one() -> None:

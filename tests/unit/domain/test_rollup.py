@@ -30,8 +30,8 @@ def test_a_silent_bar_gives_no_open_high_or_low() -> None:
     ]
 
 
-def test_a_silent_bar_behind_a_hole_gives_no_close() -> None:
-    """What was traded in the hole is not known, and no close lies above the high."""
+def test_a_silent_bar_behind_a_gap_gives_no_close() -> None:
+    """What was traded in the gap is not known, and no close lies above the high."""
     silent = silent_candle("BTCUSDT", START + 3 * MINUTE_US, Decimal(105))
     (joined,) = roll_up([bar(0, "100", "101", "99", "100.5"), silent], timeframe("5m"))
     assert joined.values[:4] == (Decimal(100), Decimal(101), Decimal(99), Decimal("100.5"))

@@ -141,17 +141,17 @@ def test_a_file_that_was_published_anew_is_read_whole_though_a_part_of_it_was_as
 
 
 def test_what_rest_knows_no_more_comes_from_its_only_file() -> None:
-    hole = (START, START + 5 * MINUTE_US)
-    (part,) = sourced([hole], [daily(START)], span=SPAN, rest_span=(START + DAY_US, END))
+    gap = (START, START + 5 * MINUTE_US)
+    (part,) = sourced([gap], [daily(START)], span=SPAN, rest_span=(START + DAY_US, END))
     assert (part.source, part.minutes) == (Source.DUMP_DAILY, 5)
     january = monthly(MONTH.open_time_us(START))
-    (part,) = sourced([hole], [january], span=SPAN, rest_span=None)
+    (part,) = sourced([gap], [january], span=SPAN, rest_span=None)
     assert (part.source, part.file) == (Source.DUMP_MONTHLY, january)
-    assert sourced([hole], [], span=SPAN, rest_span=None) == []
+    assert sourced([gap], [], span=SPAN, rest_span=None) == []
 
 
 def test_a_part_says_why_it_comes_from_there() -> None:
-    hole, day = [(START, START + 5 * MINUTE_US)], [(START, START + DAY_US)]
+    gap, day = [(START, START + 5 * MINUTE_US)], [(START, START + DAY_US)]
 
     def why(missing: Ranges, *files: PublishedFile) -> str:
         (part,) = sourced(missing, files, span=SPAN, rest_span=SPAN)
@@ -159,19 +159,19 @@ def test_a_part_says_why_it_comes_from_there() -> None:
 
     assert why(day, daily(START)) == "1,440 minutes of the day are missing"
     assert why(day) == "no file is published of it"
-    assert why(hole, daily(START)) == "a file is dearer for 5 minutes"
+    assert why(gap, daily(START)) == "a file is dearer for 5 minutes"
     assert why(day, daily(START, fault="corrupt")) == "its file cannot be used: corrupt"
-    assert why(hole, daily(START, lacks=tuple(hole))) == "its file lacks it"
+    assert why(gap, daily(START, lacks=tuple(gap))) == "its file lacks it"
     assert DAY.open_time_us(START) == START
 
 
 @given(spans, st.one_of(st.none(), spans))
-def test_forward_backward_and_holes_are_all(
+def test_forward_backward_and_gaps_are_all(
     span: tuple[int, int], stored: tuple[int, int] | None
 ) -> None:
     parts = [
         one
-        for mode in (FillMode.BACKWARD, FillMode.HOLES, FillMode.FORWARD)
+        for mode in (FillMode.BACKWARD, FillMode.GAPS, FillMode.FORWARD)
         for one in minutes_to_fill(mode, *span, stored)
     ]
     whole = minutes_to_fill(FillMode.ALL, *span, stored)

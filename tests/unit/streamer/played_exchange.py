@@ -36,7 +36,7 @@ class Results:
     reasons: list[str] = field(default_factory=list)
     silences: list[tuple[int, int | None]] = field(default_factory=list)
     restarts: list[tuple[int, int]] = field(default_factory=list)
-    holes: list[tuple[int, int]] = field(default_factory=list)
+    missing_ranges: list[tuple[int, int]] = field(default_factory=list)
     differing: list[list[str]] = field(default_factory=list)
     corrections: list[list[str]] = field(default_factory=list)
 
@@ -59,8 +59,10 @@ class Results:
     def ids_restarted(self, symbol: str, expected_id: int, trade_id: int, at_us: int) -> None:
         self.restarts.append((expected_id, trade_id))
 
-    def hole(self, symbol: str, first_id: int, last_id: int, from_us: int, to_us: int) -> None:
-        self.holes.append((first_id, last_id))
+    def missing_range(
+        self, symbol: str, first_id: int, last_id: int, from_us: int, to_us: int
+    ) -> None:
+        self.missing_ranges.append((first_id, last_id))
 
     def differs(self, symbol: str, open_time_us: int, values: list[str]) -> None:
         self.differing.append(values)

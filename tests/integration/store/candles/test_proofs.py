@@ -98,7 +98,7 @@ def test_candles_whose_ids_go_on_follow_over_silence_halt_and_month(connection: 
         (6, 9, 5, "count_mismatch"),
     ],
 )
-def test_a_hole_in_ids_is_at_the_candle_behind_it(
+def test_a_gap_in_ids_is_at_the_candle_behind_it(
     connection: Connection, first: int, last: int, count: int, verdict: str
 ) -> None:
     merge_candidates(connection, [traded(0, 1, 5), traded(1, first, last, count=count)])

@@ -33,7 +33,7 @@ def minute(open_time_us: int, rng: random.Random) -> Candle:
 
 
 def stored(connection: Connection, *, days: int = 75, count: int = 1_500) -> list[Candle]:
-    """Minutes here and there, with a hole of a fortnight."""
+    """Minutes here and there, with a gap of a fortnight."""
     rng = random.Random(11)
     places = sorted(rng.sample(range(days * 1_440), count))
     opens = [START + place * MINUTE_US for place in places if not 20 < place / 1_440 < 34]

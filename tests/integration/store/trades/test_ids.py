@@ -16,7 +16,7 @@ from include.store.trades import ids as module
 from include.store.trades.captured import AGG_TRADES, TRADES, write_raw
 from include.store.trades.ids import (
     CandleBeyond,
-    IdHole,
+    MissingIdRange,
     Reached,
     candles_beyond,
     last_rows,
@@ -50,8 +50,8 @@ def test_missing_ids_and_last_rows_are_found_over_days(
     with acting_as("candelabra_streamer"):
         last, missing = stored_ids(connection, AGG_TRADES, ["A", "B", "C"], AT_US)
         assert missing == [
-            IdHole("A", 3, 4, AT_US + 2, AT_US + 5),
-            IdHole("A", 6, 7, AT_US + 5, AT_US + DAY_US),
+            MissingIdRange("A", 3, 4, AT_US + 2, AT_US + 5),
+            MissingIdRange("A", 6, 7, AT_US + 5, AT_US + DAY_US),
         ]
         assert last == {"A": (8, AT_US + DAY_US), "B": (3, AT_US + 3)}
         assert last_rows(connection, AGG_TRADES, ["A", "B", "C"], AT_US) == last
@@ -69,8 +69,11 @@ def test_what_is_missing_before_the_first_row_of_some_days_is_found_as_well(
     lines += [agg_line(n, symbol="B", at_us=AT_US + n * DAY_US) for n in (3, 4)]
     write_raw(connection, AGG_TRADES, lines)
     at_us = AT_US + 4 * DAY_US
-    before, within = IdHole("A", 2, 4, AT_US, at_us), IdHole("A", 6, 6, at_us, at_us + 1)
-    behind = IdHole("A", 8, 8, at_us + 1, AT_US + 7 * DAY_US)
+    before, within = (
+        MissingIdRange("A", 2, 4, AT_US, at_us),
+        MissingIdRange("A", 6, 6, at_us, at_us + 1),
+    )
+    behind = MissingIdRange("A", 8, 8, at_us + 1, AT_US + 7 * DAY_US)
     with acting_as("candelabra_streamer"):
         for since_us, until_us, found in (
             (at_us, at_us, [before, within]),
@@ -94,10 +97,10 @@ def test_what_was_archived_since_is_not_missing(connection: Connection) -> None:
     since_us = AT_US + 4 * DAY_US
     connection.execute(archived.format("NULL"))
     _, missing = stored_ids(connection, AGG_TRADES, ["A"], since_us)
-    assert [hole.first_id for hole in missing] == [2, 6]
+    assert [missing_range.first_id for missing_range in missing] == [2, 6]
     connection.execute("UPDATE ops.archived_partitions SET dropped_at = now()")
     _, missing = stored_ids(connection, AGG_TRADES, ["A"], since_us)
-    assert [hole.first_id for hole in missing] == [6]
+    assert [missing_range.first_id for missing_range in missing] == [6]
 
 
 @pytest.mark.parametrize("later_us", [60 * MINUTE_US, DAY_US])
@@ -110,10 +113,10 @@ def test_two_instruments_of_one_name_are_told_apart_by_their_times(
     last, missing = stored_ids(connection, AGG_TRADES, ["A"], AT_US)
     assert last == {"A": (12, AT_US + later_us + 12)}
     assert missing == [
-        IdHole("A", 503, 504, AT_US + 502, AT_US + 505),
+        MissingIdRange("A", 503, 504, AT_US + 502, AT_US + 505),
         # trades may be missing between the two; nobody knows how many
-        IdHole("A", 506, 505, AT_US + 505, AT_US + later_us + 7),
-        IdHole("A", 9, 10, AT_US + later_us + 8, AT_US + later_us + 11),
+        MissingIdRange("A", 506, 505, AT_US + 505, AT_US + later_us + 7),
+        MissingIdRange("A", 9, 10, AT_US + later_us + 8, AT_US + later_us + 11),
     ]
 
 
@@ -124,27 +127,27 @@ def test_two_instruments_are_told_apart_though_one_is_older_than_what_is_looked_
     new = [agg_line(n, at_us=AT_US + DAY_US + n) for n in (7, 8)]
     write_raw(connection, AGG_TRADES, old + new)
     last, missing = stored_ids(connection, AGG_TRADES, ["A"], AT_US + DAY_US)
-    assert missing == [IdHole("A", 503, 502, AT_US + 502, AT_US + DAY_US + 7)]
+    assert missing == [MissingIdRange("A", 503, 502, AT_US + 502, AT_US + DAY_US + 7)]
     assert last == {"A": (8, AT_US + DAY_US + 8)}
 
 
-def test_rows_that_are_stored_while_a_reused_name_is_looked_at_hide_no_hole(
+def test_rows_that_are_stored_while_a_reused_name_is_looked_at_hide_no_missing_range(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = [agg_line(n, at_us=AT_US + n) for n in (501, 502)]
     new = [agg_line(n, at_us=AT_US + DAY_US + n) for n in (7, 8)]
     write_raw(connection, AGG_TRADES, old + new)
-    holes_of = module._holes
+    missing_ranges_of = module._missing_ranges
 
-    def and_store(*arguments: Any, is_by_time: bool) -> list[IdHole]:
-        found = holes_of(*arguments, is_by_time=is_by_time)
+    def and_store(*arguments: Any, is_by_time: bool) -> list[MissingIdRange]:
+        found = missing_ranges_of(*arguments, is_by_time=is_by_time)
         if is_by_time:  # the stream's first trade after a pause
             write_raw(connection, AGG_TRADES, [agg_line(20, at_us=AT_US + DAY_US + 20)])
         return found
 
-    monkeypatch.setattr(module, "_holes", and_store)
+    monkeypatch.setattr(module, "_missing_ranges", and_store)
     last, missing = stored_ids(connection, AGG_TRADES, ["A"], AT_US)
-    assert [hole.first_id for hole in missing] == [503]
+    assert [missing_range.first_id for missing_range in missing] == [503]
     assert last == {"A": (8, AT_US + DAY_US + 8)}  # what follows it is seen to be missing
 
 
@@ -155,7 +158,10 @@ def test_a_clock_that_was_set_makes_no_second_instrument(connection: Connection)
     last, missing = stored_ids(connection, AGG_TRADES, ["A"], AT_US)
     assert last == {"A": (4, midnight + 2)}
     # Asked for once more, which costs little; none stands for an unknown number.
-    assert [(hole.first_id, hole.last_id) for hole in missing] == [(2, 2), (3, 3)]
+    assert [(missing_range.first_id, missing_range.last_id) for missing_range in missing] == [
+        (2, 2),
+        (3, 3),
+    ]
 
 
 def test_candles_that_reach_beyond_the_last_trades_are_told(

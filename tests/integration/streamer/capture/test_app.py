@@ -115,7 +115,7 @@ async def test_captured_rows_are_those_that_the_exchange_serves(
             await wait_until(enough)
 
             async def nothing_missing() -> bool:
-                return streamer._capture.holes.waiting_ids == 0
+                return streamer._capture.missing_ranges.waiting_ids == 0
 
             await wait_until(nothing_missing)  # a busy machine may have cost a connection
         for symbol in symbols:
@@ -198,7 +198,7 @@ async def test_captured_spot_trades_fold_into_the_candles(
             await wait_until(enough)
 
             async def nothing_missing() -> bool:
-                return streamer._capture.holes.waiting_ids == 0
+                return streamer._capture.missing_ranges.waiting_ids == 0
 
             await wait_until(nothing_missing)  # a busy machine may have cost a connection
         assert [row for row in await rows_of(folded) if not row[0]] == []
@@ -214,7 +214,7 @@ async def test_a_cut_is_filled_by_id(
         async with streaming(settings, *symbols, capture=datasets) as streamer:
 
             async def filled() -> bool:
-                return streamer._capture.holes.filled_rows > 5
+                return streamer._capture.missing_ranges.filled_rows > 5
 
             async def seen() -> bool:
                 return bool(await rows_of(AGG_TRADES, "BTCUSDT.P"))
@@ -226,7 +226,7 @@ async def test_a_cut_is_filled_by_id(
             await wait_until(filled)
 
             async def nothing_missing() -> bool:
-                return streamer._capture.holes.waiting_ids == 0
+                return streamer._capture.missing_ranges.waiting_ids == 0
 
             await wait_until(nothing_missing)
         for symbol in symbols:
@@ -274,7 +274,7 @@ async def test_an_announced_shutdown_costs_no_row(
         for query in (AGG_TRADES, TRADES):
             ids = [row[0] for row in await rows_of(query, "BTCUSDT")]
             assert ids == list(range(ids[0], ids[-1] + 1))
-        assert streamer._capture.holes.filled_rows == 0
+        assert streamer._capture.missing_ranges.filled_rows == 0
         quotes = [row[0] for row in await rows_of(QUOTE_IDS)]
         theirs = {one["u"] for one in witness["BTCUSDT"]}
         both = sorted(theirs & set(quotes))
@@ -334,7 +334,7 @@ async def test_ids_missed_between_two_starts_are_fetched(
                 return is_whole and ids[-1] > before[-1][0] + 50
 
             await wait_until(whole)
-            assert streamer._capture.holes.filled_rows >= 10
+            assert streamer._capture.missing_ranges.filled_rows >= 10
         rows = await rows_of(AGG_TRADES, "BTCUSDT")
         theirs = await served(exchange, "aggTrades", "BTCUSDT", rows[0][0], rows[-1][0])
         assert_agg_trades_equal(rows, theirs)

@@ -113,7 +113,10 @@ async def test_a_ticker_that_is_used_again_mixes_no_ids_and_leaves_no_silent_los
                 await wait_until(anew)
 
                 async def looked_back(capture: Any = streamer._capture) -> bool:
-                    return capture._resumption.is_done("ETHUSDT") and not capture.holes.waiting_ids
+                    return (
+                        capture._resumption.is_done("ETHUSDT")
+                        and not capture.missing_ranges.waiting_ids
+                    )
 
                 await wait_until(looked_back)
                 await wait_until(lambda: rows_of(gaps))

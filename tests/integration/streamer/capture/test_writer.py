@@ -235,8 +235,8 @@ async def test_a_hanging_database_does_not_let_memory_grow(server: Server, tmp_p
             await until(lambda: bench.writer.written["book_tickers"] == 20_000)
             asked_for = {
                 number
-                for hole in bench.intake.sequence("agg_trades", "HANGS").holes
-                for number in range(hole.first_id, hole.last_id + 1)
+                for missing_range in bench.intake.sequence("agg_trades", "HANGS").missing_ranges
+                for number in range(missing_range.first_id, missing_range.last_id + 1)
             }
             await until(lambda: bench.writer.written["agg_trades"] + len(asked_for) >= 20_000)
     quotes, trades = stored(server.url, "HANGS")

@@ -20,7 +20,7 @@ def dump(symbol: str, day: int) -> DumpPiece:
 def rest(symbol: str, hour: int) -> RestPiece:
     start_us = hour * 60 * MINUTE_US
     label = f"{symbol} 1970-01-01 {hour:02d}:00..{hour:02d}:05"
-    return RestPiece(symbol, label, start_us, start_us + 5 * MINUTE_US, 5, "a hole")
+    return RestPiece(symbol, label, start_us, start_us + 5 * MINUTE_US, 5, "a gap")
 
 
 def lines(plan: BackfillPlan, capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -39,7 +39,7 @@ def test_each_symbol_has_a_table_in_the_order_of_time(capsys: pytest.CaptureFixt
     rows = [line for line in shown[titles[0] : titles[1]] if "1970" in line]
     cells = [[cell.strip() for cell in row.strip("│ ").split("│")] for row in rows]
     assert cells == [
-        ["1970-01-01 03:00..03:05", "REST", "5", "a hole"],
+        ["1970-01-01 03:00..03:05", "REST", "5", "a gap"],
         [
             "1970-01-02",
             "daily dump AUSDT-1m-1970-01-02.zip",

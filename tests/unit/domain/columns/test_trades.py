@@ -91,7 +91,7 @@ def test_blocks_prove_each_other(cut: int) -> None:
 
 
 @pytest.mark.parametrize("cut", range(1, 5))
-def test_a_hole_in_the_ids_condemns_both_sides_also_between_blocks(cut: int) -> None:
+def test_a_gap_in_the_ids_condemns_both_sides_also_between_blocks(cut: int) -> None:
     tape = [one for one in TAPE if one[0] != 3]
     whole, partial, edges = told(rows(*tape[:cut]), rows(*tape[cut:]), after_id=0)
     assert (whole, partial, edges) == ([], [0, 2, 3], {3})

@@ -19,7 +19,7 @@ from include.jobs.klines.pieces import (
     RestPiece,
     as_piece,
     first_minute,
-    holes_in,
+    gaps_in,
     label_of,
     market_from,
     minutes_in,
@@ -102,13 +102,13 @@ def test_labels_say_symbol_and_time() -> None:
 
 
 @given(st.sets(st.integers(0, 60)), st.integers(0, 60), st.integers(0, 60))
-def test_ranges_and_their_holes_share_out_the_minutes(
+def test_ranges_and_their_gaps_share_out_the_minutes(
     minutes: set[int], start: int, length: int
 ) -> None:
     ranges = ranges_of(minute * MINUTE_US for minute in sorted(minutes))
     assert minutes_in(ranges) == len(minutes)
     end = start + length
-    holes = holes_in(ranges, start * MINUTE_US, end * MINUTE_US)
-    found = {at // MINUTE_US for begin, stop in holes for at in range(begin, stop, MINUTE_US)}
+    gaps = gaps_in(ranges, start * MINUTE_US, end * MINUTE_US)
+    found = {at // MINUTE_US for begin, stop in gaps for at in range(begin, stop, MINUTE_US)}
     assert found == set(range(start, end)) - minutes
-    assert all(a[1] < b[0] for a, b in itertools.pairwise(holes))
+    assert all(a[1] < b[0] for a, b in itertools.pairwise(gaps))

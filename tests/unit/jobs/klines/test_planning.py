@@ -1,4 +1,4 @@
-"""Months, days and holes go to the cheapest sure source, and cover what is missing."""
+"""Months, days and gaps come from the cheapest reliable source, and cover what is missing."""
 
 from __future__ import annotations
 
@@ -118,17 +118,17 @@ def test_a_few_days_of_a_month_come_from_daily_files(plan: Any) -> None:
     assert made.rest == ()
 
 
-def test_small_holes_come_from_rest_and_near_ones_together(plan: Any) -> None:
-    hole = JANUARY + 3 * DAY_US
+def test_small_gaps_come_from_rest_and_near_ones_together(plan: Any) -> None:
+    gap = JANUARY + 3 * DAY_US
     missing = [
-        (hole, hole + 5 * MINUTE_US),
-        (hole + 60 * MINUTE_US, hole + 61 * MINUTE_US),
-        (hole + 700 * MINUTE_US, hole + 701 * MINUTE_US),
+        (gap, gap + 5 * MINUTE_US),
+        (gap + 60 * MINUTE_US, gap + 61 * MINUTE_US),
+        (gap + 700 * MINUTE_US, gap + 701 * MINUTE_US),
     ]
     made = plan(Rest(0), ALL, missing, JANUARY, FEBRUARY)
     assert made.dumps == ()
     assert [(piece.start_us, piece.end_us) for piece in made.rest] == [
-        (hole, hole + 61 * MINUTE_US),
+        (gap, gap + 61 * MINUTE_US),
         missing[2],
     ]
     assert made.missing_minutes == 7
@@ -276,7 +276,7 @@ def test_a_new_issue_that_is_damaged_is_left_alone_until_the_next(plan: Any) -> 
         assert len(made.pieces) == pieces
 
 
-def test_forward_backward_and_holes_are_seen_from_what_is_stored(plan: Any) -> None:
+def test_forward_backward_and_gaps_are_seen_from_what_is_stored(plan: Any) -> None:
     stored = (JANUARY + 10 * DAY_US, JANUARY + 20 * DAY_US)
     bounds = {
         mode: [
@@ -288,8 +288,8 @@ def test_forward_backward_and_holes_are_seen_from_what_is_stored(plan: Any) -> N
         for mode in FillMode
     }
     assert bounds[FillMode.BACKWARD][0][0] == JANUARY
-    assert bounds[FillMode.BACKWARD][-1][1] == bounds[FillMode.HOLES][0][0] == stored[0]
-    assert bounds[FillMode.HOLES][-1][1] == bounds[FillMode.FORWARD][0][0] == stored[1]
+    assert bounds[FillMode.BACKWARD][-1][1] == bounds[FillMode.GAPS][0][0] == stored[0]
+    assert bounds[FillMode.GAPS][-1][1] == bounds[FillMode.FORWARD][0][0] == stored[1]
     assert bounds[FillMode.FORWARD][-1][1] == JANUARY + 25 * DAY_US
 
 
@@ -311,7 +311,7 @@ def test_where_rest_is_away_the_files_are_planned_and_the_symbol_is_named(plan: 
 
 
 def test_an_unknown_mode_is_told_what_there_is() -> None:
-    with pytest.raises(PermanentError, match="all, forward, backward, holes"):
+    with pytest.raises(PermanentError, match="all, forward, backward, gaps"):
         planning.fill_from("sideways")
 
 

@@ -22,7 +22,7 @@ NOW = datetime(2026, 11, 21, 2, 40, tzinfo=UTC)
         (2, 0, date(2026, 11, 19)),
     ],
 )
-def test_days_stay_as_long_as_said_and_while_a_streamer_looks_for_holes_in_them(
+def test_days_stay_as_long_as_said_and_while_a_streamer_looks_for_gaps_in_them(
     days: int, lookback_minutes: int, oldest: date
 ) -> None:
     settings = Settings(raw_retention_days=days, fill_lookback_minutes=lookback_minutes)

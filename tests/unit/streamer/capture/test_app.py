@@ -87,8 +87,8 @@ def test_ids_that_wait_to_be_asked_for_wait_on_after_the_next_start(
     known = one._whole()
     assert known is not None
     assert known.until_us == TRADED_US + 1 - MARGIN_US  # a row of then has yet to be written
-    hole = MissingIds("trades", "BTCUSDT", 2, 4, TRADED_US + 1, TRADED_US + 5)
-    assert known.missing == [hole]
+    missing_range = MissingIds("trades", "BTCUSDT", 2, 4, TRADED_US + 1, TRADED_US + 5)
+    assert known.missing == [missing_range]
     asyncio.run(one.whole.save())
     asyncio.run(one.stop(1.0))  # which is worth less: PostgreSQL is away
     again = capturing(tmp_path, moments)
@@ -96,7 +96,7 @@ def test_ids_that_wait_to_be_asked_for_wait_on_after_the_next_start(
     assert again._resumption._whole_until_us == known.until_us
     known = again._whole()
     assert known is not None
-    assert known.missing == [hole]
+    assert known.missing == [missing_range]
     assert known.until_us >= TRADED_US + SECOND_US - MARGIN_US
     asyncio.run(again.stop(1.0))
 
@@ -129,8 +129,12 @@ def test_rows_that_postgresql_lost_are_asked_for_or_told_as_lost_and_all_are_loo
             Behind("book_tickers", "ETHUSDT", 9, TRADED_US + 9, None),
         ]
     )
-    (hole,) = capture.intake.sequence("trades", "BTCUSDT").holes
-    assert (hole.first_id, hole.last_id, hole.from_us) == (8, 9, TRADED_US + 7)
+    (missing_range,) = capture.intake.sequence("trades", "BTCUSDT").missing_ranges
+    assert (missing_range.first_id, missing_range.last_id, missing_range.from_us) == (
+        8,
+        9,
+        TRADED_US + 7,
+    )
     assert sorted(
         (gap.dataset, gap.symbol, gap.from_us - TRADED_US, gap.to_us - TRADED_US)
         for gap in capture.losses.take()
@@ -153,4 +157,4 @@ def test_a_look_at_all_rows_follows_where_some_are_gone(
 def test_a_market_that_refuses_this_address_is_left_alone_by_all_who_ask_it(
     capture: Capture,
 ) -> None:
-    assert capture.tails._refusals is capture.holes.refusals
+    assert capture.tails._refusals is capture.missing_ranges.refusals

@@ -151,8 +151,8 @@ def store_trades(database_url: str, times_us: dict[int, int]) -> None:
 
 
 def missing(intake: Intake) -> list[tuple[int, int, int, int]]:
-    holes = intake.sequences["agg_trades", "BTCUSDT"].holes
-    return [(one.first_id, one.last_id, one.from_us, one.to_us) for one in holes]
+    missing_ranges = intake.sequences["agg_trades", "BTCUSDT"].missing_ranges
+    return [(one.first_id, one.last_id, one.from_us, one.to_us) for one in missing_ranges]
 
 
 async def test_ids_that_an_ended_process_had_no_time_to_find_are_missing_however_old(

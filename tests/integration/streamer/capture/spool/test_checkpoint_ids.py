@@ -36,15 +36,15 @@ async def test_ids_that_rest_refused_until_a_stop_are_whole_after_a_start_on_ano
                 [
                     {"id": "refused", "kind": "rest_error", "status": 403,
                      "endpoints": "aggTrades"},
-                    {"id": "holes", "kind": "drop", "streams": "*@aggTrade", "share": 0.6},
+                    {"id": "missing_ranges", "kind": "drop", "streams": "*@aggTrade", "share": 0.6},
                 ]
             )  # fmt: skip
 
             async def missing() -> bool:
-                return streamer._capture.holes.waiting_ids > 20
+                return streamer._capture.missing_ranges.waiting_ids > 20
 
             await wait_until(missing)
-            exchange.faults.remove("holes")
+            exchange.faults.remove("missing_ranges")
             written = streamer._capture.writer.written
 
             async def went_on() -> bool:
@@ -52,7 +52,13 @@ async def test_ids_that_rest_refused_until_a_stop_are_whole_after_a_start_on_ano
 
             before = written["agg_trades"]
             await wait_until(went_on)
-        assert max(hole.to_us for _, _, hole in streamer._capture.holes.missing) < midnight_us
+        assert (
+            max(
+                missing_range.to_us
+                for _, _, missing_range in streamer._capture.missing_ranges.missing
+            )
+            < midnight_us
+        )
 
         async def another_day() -> bool:
             return exchange.clock.now_us() > midnight_us + 2 * MINUTE_US

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.domain.timeframes import MINUTE_US
-from streamer.capture.intake.ids import OVERTAKING_IDS, Hole, IdSequence
+from streamer.capture.intake.ids import OVERTAKING_IDS, IdSequence, MissingRange
 
 
 def sequence(**options: int) -> IdSequence:
@@ -16,21 +16,27 @@ def sequence(**options: int) -> IdSequence:
 
 
 def missing(ids: IdSequence) -> set[int]:
-    return {n for hole in ids.holes for n in range(hole.first_id, hole.last_id + 1)}
+    return {
+        n
+        for missing_range in ids.missing_ranges
+        for n in range(missing_range.first_id, missing_range.last_id + 1)
+    }
 
 
-def test_a_skip_is_a_hole_between_the_times_of_its_neighbours() -> None:
+def test_a_skip_is_a_missing_range_between_the_times_of_its_neighbours() -> None:
     ids = sequence()
     assert ids.take(7, 100, now_s=0.0)
     assert ids.take(10, 250, now_s=1.0)
-    assert ids.holes == [Hole(8, 9, 100, 250, not_before_s=3.0)]
+    assert ids.missing_ranges == [MissingRange(8, 9, 100, 250, not_before_s=3.0)]
 
 
-def test_a_missing_id_that_comes_late_is_new_and_splits_its_hole() -> None:
+def test_a_missing_id_that_comes_late_is_new_and_splits_its_missing_range() -> None:
     ids = sequence()
     for number in (1, 6, 3):
         assert ids.take(number, number, 0.0)
-    assert [(hole.first_id, hole.last_id) for hole in ids.holes] == [(2, 2), (4, 5)]
+    assert [
+        (missing_range.first_id, missing_range.last_id) for missing_range in ids.missing_ranges
+    ] == [(2, 2), (4, 5)]
     assert not ids.take(3, 3, 0.0)
 
 
@@ -40,7 +46,7 @@ def test_a_smaller_id_is_a_repeat_unless_it_is_much_younger() -> None:
     assert not ids.take(400, MINUTE_US + 1, 0.0)
     assert ids.take(1, 2 * MINUTE_US, 0.0)
     assert ids.take(2, 2 * MINUTE_US, 0.0)
-    assert ids.holes == []
+    assert ids.missing_ranges == []
 
 
 def lost(ids: IdSequence) -> list[tuple[int, int, int, int]]:
@@ -54,13 +60,13 @@ def test_what_is_missing_of_an_instrument_is_lost_once_another_has_its_name() ->
     # two ids are known to be missing; after the last one the number is unknown
     assert lost(ids) == [(501, 2, 10, 20), (504, 0, 20, 2 * MINUTE_US)]
     assert missing(ids) == {8}
-    ids.miss(Hole(400, 410, 1, 2))  # found in the table
+    ids.miss(MissingRange(400, 410, 1, 2))  # found in the table
     assert lost(ids) == [(400, 11, 1, 2)]
     assert missing(ids) == {8}
     assert lost(ids) == []
 
 
-def test_a_straggler_of_the_instrument_before_leaves_no_hole() -> None:
+def test_a_straggler_of_the_instrument_before_leaves_no_missing_range() -> None:
     ids = sequence()
     for number, at_us in ((500, 10), (7, 2 * MINUTE_US)):
         ids.take(number, at_us, 0.0)
@@ -97,7 +103,7 @@ def test_a_name_that_was_given_away_while_nobody_captured_is_noticed_in_any_orde
     second.resume(500, 10, 0.0)
     third = sequence()
     third.take(700, 5 * MINUTE_US, 0.0)
-    third.miss(Hole(501, 500, 10, 4 * MINUTE_US))  # both are in the table
+    third.miss(MissingRange(501, 500, 10, 4 * MINUTE_US))  # both are in the table
     assert lost(first) == lost(second) == [(501, 0, 10, 5 * MINUTE_US)]
     assert lost(third) == [(501, 0, 10, 4 * MINUTE_US)]
     assert missing(first) == missing(second) == missing(third) == set()
@@ -112,7 +118,7 @@ def test_rows_of_this_process_that_are_stored_already_are_no_other_instrument() 
     assert missing(ids) == set()
 
 
-def test_a_hole_is_due_once_it_had_time_to_close_by_itself() -> None:
+def test_a_missing_range_is_due_once_it_had_time_to_close_by_itself() -> None:
     ids = sequence()
     ids.take(1, 0, 0.0)
     ids.take(5, 0, 10.0)
@@ -120,7 +126,7 @@ def test_a_hole_is_due_once_it_had_time_to_close_by_itself() -> None:
     due = ids.take_due(12.0, 1000)
     assert due is not None
     assert (due.first_id, due.last_id) == (2, 4)
-    assert ids.holes == []
+    assert ids.missing_ranges == []
 
 
 def test_neighbours_that_one_page_covers_are_asked_for_together() -> None:
@@ -130,7 +136,9 @@ def test_neighbours_that_one_page_covers_are_asked_for_together() -> None:
     due = ids.take_due(9.0, 1000)
     assert due is not None
     assert (due.first_id, due.last_id) == (2, 4)
-    assert [(hole.first_id, hole.last_id) for hole in ids.holes] == [(6, 1_999)]
+    assert [
+        (missing_range.first_id, missing_range.last_id) for missing_range in ids.missing_ranges
+    ] == [(6, 1_999)]
 
 
 def test_what_the_table_had_before_is_followed_up_whichever_is_known_first() -> None:
@@ -147,7 +155,7 @@ def test_a_table_that_has_the_first_ids_already_misses_nothing() -> None:
     ids = sequence()
     ids.take(15, 200, 0.0)
     ids.resume(16, 300, 0.0)
-    assert ids.holes == []
+    assert ids.missing_ranges == []
 
 
 @settings(max_examples=200, deadline=None)
@@ -163,17 +171,19 @@ def test_each_id_is_new_once_and_the_rest_of_the_span_is_missing(numbers: list[i
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 500), st.integers(0, 20)), max_size=60), st.integers(2, 8))
-def test_holes_stay_bounded_and_joining_them_forgets_none(
+def test_missing_ranges_stay_bounded_and_joining_them_forgets_none(
     ranges: list[tuple[int, int]], most: int
 ) -> None:
-    ids = sequence(max_holes=most)
+    ids = sequence(max_missing_ranges=most)
     wanted: set[int] = set()
     for first, length in ranges:
-        ids.miss(Hole(first, first + length, 0, 0))
+        ids.miss(MissingRange(first, first + length, 0, 0))
         wanted |= set(range(first, first + length + 1))
-        assert len(ids.holes) <= most
+        assert len(ids.missing_ranges) <= most
         assert wanted <= missing(ids)
-        bounds = [(hole.first_id, hole.last_id) for hole in ids.holes]
+        bounds = [
+            (missing_range.first_id, missing_range.last_id) for missing_range in ids.missing_ranges
+        ]
         assert all(one[1] + 1 < other[0] for one, other in itertools.pairwise(bounds))
 
 
@@ -183,7 +193,7 @@ def test_what_the_table_lost_is_missing_as_far_as_it_was_stored() -> None:
         ids.take(number, 10 * number, 0.0)
     ids.unstore((300, 3_000), 400, 5.0)
     until_id = 400 + OVERTAKING_IDS
-    assert ids.holes == [Hole(301, until_id, 3_000, 9_990, not_before_s=5.0)]
+    assert ids.missing_ranges == [MissingRange(301, until_id, 3_000, 9_990, not_before_s=5.0)]
     ids.unstore((998, 9_980), 999, 5.0)
     assert missing(ids) == {*range(301, until_id + 1), 999}
 
@@ -194,9 +204,9 @@ def test_all_that_came_is_missing_where_the_table_lost_all() -> None:
     for number in (7, 8, 9):
         ids.take(number, 10 * number, 0.0)
     ids.unstore((9, 90), 9, 5.0)
-    assert ids.holes == []
+    assert ids.missing_ranges == []
     ids.unstore(None, 9, 5.0)
-    assert ids.holes == [Hole(7, 9, 70, 90, not_before_s=5.0)]
+    assert ids.missing_ranges == [MissingRange(7, 9, 70, 90, not_before_s=5.0)]
 
 
 def test_what_is_lost_is_missing_until_it_is_taken() -> None:

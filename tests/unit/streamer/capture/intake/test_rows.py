@@ -56,7 +56,7 @@ def test_an_aggregate_trade_is_a_row_under_the_platforms_symbol() -> None:
     assert rows(made) == [["BTCUSDT.P", "2025-11-21", "5", "2.50", "0.1", "5", "5", at, "t"]]
 
 
-def test_trades_come_once_and_holes_are_noted() -> None:
+def test_trades_come_once_and_missing_ranges_are_noted() -> None:
     made, _ = intake()
     for number in (1, 2, 2, 5, 4, 1):
         made.on_trade(Market.SPOT, agg_trade(number))
@@ -64,11 +64,11 @@ def test_trades_come_once_and_holes_are_noted() -> None:
     assert ids(made) == [1, 2, 5, 4] * 2
     assert made.duplicates == 4
     for dataset in ("agg_trades", "trades"):
-        (hole,) = made.sequence(dataset, "BTCUSDT").holes
-        assert (hole.first_id, hole.last_id) == (3, 3)
+        (missing_range,) = made.sequence(dataset, "BTCUSDT").missing_ranges
+        assert (missing_range.first_id, missing_range.last_id) == (3, 3)
 
 
-def test_single_trades_of_usd_m_skip_without_a_hole() -> None:
+def test_single_trades_of_usd_m_skip_without_a_missing_range() -> None:
     made, _ = intake()
     for number in (1, 7):
         made.on_trade(Market.UM, trade(number))
@@ -113,8 +113,8 @@ def test_trades_without_room_are_asked_for_later() -> None:
     made, losses = intake("agg_trades", max_rows=1_500)
     for number in range(1_501):
         made.on_trade(Market.SPOT, agg_trade(number))
-    (hole,) = made.sequence("agg_trades", "BTCUSDT").holes
-    assert (hole.first_id, hole.last_id) == (0, 999)
+    (missing_range,) = made.sequence("agg_trades", "BTCUSDT").missing_ranges
+    assert (missing_range.first_id, missing_range.last_id) == (0, 999)
     assert ids(made) == list(range(1_000, 1_501))
     assert losses == []
 

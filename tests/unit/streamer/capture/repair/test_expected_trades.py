@@ -9,7 +9,7 @@ from include.domain.timeframes import MINUTE_US
 from include.errors import TransientError
 from include.store.trades.captured import RawTable
 from include.store.trades.ids import CandleBeyond, Reached
-from streamer.capture.intake.ids import Hole, IdSequence
+from streamer.capture.intake.ids import IdSequence, MissingRange
 from streamer.capture.repair import expected_trades as module
 from streamer.capture.repair.expected_trades import LAST_LOOK, NOT_SERVED, ExpectedTrades
 from tests.unit.streamer.played_database import Connected
@@ -53,7 +53,7 @@ class Watched:
         self.ids = {("trades", name): IdSequence(settle_s=0.0) for name in ("A", "B")}
         self.told: list[tuple[str, str, int]] = []
         self.asked: set[tuple[str, str]] = set()
-        self.given_up: list[tuple[str, str, Hole, str]] = []
+        self.given_up: list[tuple[str, str, MissingRange, str]] = []
         self.evidence = ExpectedTrades(
             "postgresql://",
             self.ids,
@@ -104,7 +104,9 @@ async def test_what_the_exchange_never_has_becomes_a_gap(table: Table) -> None:
     for _ in range(3 * LAST_LOOK[Market.SPOT]):
         await watched.evidence.look()
     assert len(watched.told) == 5 + LAST_LOOK[Market.SPOT] // 16 - 1  # after the 16th, each 16th
-    assert watched.given_up == [("trades", "A", Hole(12, 11, 11, 11 * MINUTE_US), NOT_SERVED)]
+    assert watched.given_up == [
+        ("trades", "A", MissingRange(12, 11, 11, 11 * MINUTE_US), NOT_SERVED)
+    ]
 
 
 async def test_a_candle_of_usd_m_is_asked_about_and_no_proof(table: Table) -> None:
@@ -117,7 +119,7 @@ async def test_a_candle_of_usd_m_is_asked_about_and_no_proof(table: Table) -> No
     assert watched.given_up == []
 
 
-async def test_a_symbol_that_brings_trades_shows_its_holes_itself(table: Table) -> None:
+async def test_a_symbol_that_brings_trades_shows_its_missing_ranges_itself(table: Table) -> None:
     watched = Watched()
     await watched.evidence.look()  # no frame of it so far
     for number in (3, 4, 6):

@@ -20,7 +20,7 @@ from include.domain.timeframes import DAY_US
 from include.errors import PermanentError, RefusedAddressError, TransientError
 from include.jobs.trades.by_id import FetchCounts
 from include.store.postgres.pools import translated
-from streamer.capture.intake.ids import Hole, IdSequence
+from streamer.capture.intake.ids import IdSequence, MissingRange
 from streamer.capture.repair import missing_ids as module
 from streamer.capture.repair.missing_ids import (
     ABSENT,
@@ -29,7 +29,7 @@ from streamer.capture.repair.missing_ids import (
     QUICK_ATTEMPTS,
     REUSED,
     SLOW,
-    HoleFiller,
+    MissingIdsQueue,
 )
 from streamer.capture.repair.refusals import LASTING_AFTER
 
@@ -56,15 +56,17 @@ class Exchange:
             pages=1, void=0, written=served, absent=self.absent, first_us=self.first_us
         )
 
-    def give_up(self, _dataset: str, _symbol: str, hole: Hole, reason: str) -> None:
-        self.given_up.append((hole.first_id, hole.last_id, reason))
+    def give_up(
+        self, _dataset: str, _symbol: str, missing_range: MissingRange, reason: str
+    ) -> None:
+        self.given_up.append((missing_range.first_id, missing_range.last_id, reason))
 
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "POLL_S", 0.005)
-    monkeypatch.setattr(HoleFiller, "backoff", Backoff(first_s=0.001, max_s=0.001))
-    monkeypatch.setattr(HoleFiller, "slow_backoff", Backoff(first_s=0.001, max_s=0.001))
+    monkeypatch.setattr(MissingIdsQueue, "backoff", Backoff(first_s=0.001, max_s=0.001))
+    monkeypatch.setattr(MissingIdsQueue, "slow_backoff", Backoff(first_s=0.001, max_s=0.001))
 
 
 def of_database(error: psycopg.Error) -> Exception:
@@ -78,11 +80,11 @@ def of_database(error: psycopg.Error) -> Exception:
 
 def missing(first_id: int, last_id: int) -> IdSequence:
     ids = IdSequence(settle_s=0.0)
-    ids.miss(Hole(first_id, last_id, 10, 20))
+    ids.miss(MissingRange(first_id, last_id, 10, 20))
     return ids
 
 
-async def run_until(filler: HoleFiller, done: Callable[[], bool]) -> None:
+async def run_until(filler: MissingIdsQueue, done: Callable[[], bool]) -> None:
     task = asyncio.create_task(filler.run())
     async with asyncio.timeout(30):
         while not done():
@@ -92,10 +94,10 @@ async def run_until(filler: HoleFiller, done: Callable[[], bool]) -> None:
         await task
 
 
-async def test_a_hole_is_fetched_once() -> None:
+async def test_a_missing_range_is_fetched_once() -> None:
     exchange = Exchange()
     sequences = {("agg_trades", "A"): missing(3, 7)}
-    filler = HoleFiller(sequences, exchange.fetch, exchange.give_up)
+    filler = MissingIdsQueue(sequences, exchange.fetch, exchange.give_up)
     assert filler.waiting_ids == 5
     await run_until(filler, lambda: filler.filled_rows == 5)
     assert exchange.asked == [("agg_trades", "A", 3, 7)]
@@ -110,13 +112,13 @@ def slow_waits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
         slowly.append((min_s, max_s))
         return 0.001
 
-    monkeypatch.setattr(HoleFiller, "slow_backoff", replace(SLOW, uniform=drawn))
+    monkeypatch.setattr(MissingIdsQueue, "slow_backoff", replace(SLOW, uniform=drawn))
     return slowly
 
 
 async def test_what_is_not_served_yet_is_asked_again() -> None:
     exchange = Exchange(TransientError("not yet"), TransientError("not yet"))
-    filler = HoleFiller({("trades", "A"): missing(3, 7)}, exchange.fetch, exchange.give_up)
+    filler = MissingIdsQueue({("trades", "A"): missing(3, 7)}, exchange.fetch, exchange.give_up)
     await run_until(filler, lambda: filler.filled_rows == 5)
     assert len(exchange.asked) == 3
     assert exchange.given_up == []
@@ -127,7 +129,7 @@ async def test_an_exchange_that_fails_for_hours_is_asked_every_ten_minutes_and_n
 ) -> None:
     slowly = slow_waits(monkeypatch)
     exchange = Exchange(*[TransientError("503")] * (QUICK_ATTEMPTS + 3))
-    filler = HoleFiller(
+    filler = MissingIdsQueue(
         {("trades", "A"): missing(3, 7)}, exchange.fetch, exchange.give_up, lambda: -DAY_US
     )
     with capture_logs() as logged:
@@ -145,7 +147,7 @@ async def test_a_firewall_is_left_alone_for_minutes_and_nothing_given_up(
     slowly = slow_waits(monkeypatch)
     exchange = Exchange(*[RefusedAddressError("403")] * 2)
     sequences = {("trades", "A"): missing(3, 7), ("trades", "B"): missing(1, 2)}
-    filler = HoleFiller(sequences, exchange.fetch, exchange.give_up, horizon_us=lambda: DAY_US)
+    filler = MissingIdsQueue(sequences, exchange.fetch, exchange.give_up, horizon_us=lambda: DAY_US)
     with capture_logs() as logged:
         await run_until(filler, lambda: filler.filled_rows == 7)
     assert slowly == [(540, 660)] * 2
@@ -157,22 +159,22 @@ async def test_a_firewall_is_left_alone_for_minutes_and_nothing_given_up(
 async def test_a_market_that_refuses_this_address_is_asked_for_none_of_its_ids(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(HoleFiller, "slow_backoff", Backoff(first_s=60, max_s=60, min_s=60))
+    monkeypatch.setattr(MissingIdsQueue, "slow_backoff", Backoff(first_s=60, max_s=60, min_s=60))
     exchange = Exchange(RefusedAddressError("403"))
     symbols = ("A", "B", "A.P")
     sequences = {("agg_trades", name): missing(3, 7) for name in symbols}
-    filler = HoleFiller(sequences, exchange.fetch, exchange.give_up)
+    filler = MissingIdsQueue(sequences, exchange.fetch, exchange.give_up)
     await run_until(filler, lambda: filler.filled_rows == 5)
     assert [asked[1] for asked in exchange.asked] == ["A", "A.P"]
     assert filler.waiting_ids == 10
 
 
-def is_refused_for_long(filler: HoleFiller) -> bool:
+def is_refused_for_long(filler: MissingIdsQueue) -> bool:
     refusal = filler.refusals.at(Market.SPOT, asyncio.get_running_loop().time())
     return refusal is not None and refusal.is_lasting
 
 
-async def test_what_a_market_refuses_for_good_is_given_up_with_no_request_for_each_hole(
+async def test_what_a_market_refuses_for_good_is_given_up_with_no_request_for_each_missing_range(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     waits = [0.001] * (LASTING_AFTER - 1)
@@ -180,10 +182,10 @@ async def test_what_a_market_refuses_for_good_is_given_up_with_no_request_for_ea
     def drawn(_min_s: float, _max_s: float) -> float:
         return waits.pop() if waits else 60.0
 
-    monkeypatch.setattr(HoleFiller, "slow_backoff", replace(SLOW, uniform=drawn))
+    monkeypatch.setattr(MissingIdsQueue, "slow_backoff", replace(SLOW, uniform=drawn))
     exchange, horizon_us = Exchange(*[RefusedAddressError("451")] * 1_000), [-DAY_US]
     sequences = {("agg_trades", f"S{n}"): missing(3, 7) for n in range(100)}
-    filler = HoleFiller(sequences, exchange.fetch, exchange.give_up, lambda: horizon_us[0])
+    filler = MissingIdsQueue(sequences, exchange.fetch, exchange.give_up, lambda: horizon_us[0])
     await run_until(filler, lambda: is_refused_for_long(filler))
     assert exchange.given_up == []
     horizon_us[0] = DAY_US
@@ -196,10 +198,10 @@ async def test_what_a_market_refuses_for_good_is_given_up_with_no_request_for_ea
 async def test_what_is_long_past_at_a_start_outlives_a_short_refusal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(HoleFiller, "slow_backoff", Backoff(first_s=60, max_s=60, min_s=60))
+    monkeypatch.setattr(MissingIdsQueue, "slow_backoff", Backoff(first_s=60, max_s=60, min_s=60))
     exchange = Exchange(RefusedAddressError("403"), *[TransientError("not yet")] * 3)
     sequences = {("agg_trades", name): missing(3, 7) for name in ("A", "B", "A.P")}
-    filler = HoleFiller(sequences, exchange.fetch, exchange.give_up, lambda: DAY_US)
+    filler = MissingIdsQueue(sequences, exchange.fetch, exchange.give_up, lambda: DAY_US)
     await run_until(filler, lambda: filler.filled_rows == 5)  # of the other market, at last
     assert exchange.given_up == []
     assert filler.waiting_ids == 10
@@ -207,7 +209,7 @@ async def test_what_is_long_past_at_a_start_outlives_a_short_refusal(
 
 async def test_it_is_asked_until_a_start_would_leave_them_out() -> None:
     exchange = Exchange(*[TransientError("never")] * 10_000)
-    filler = HoleFiller(
+    filler = MissingIdsQueue(
         {("trades", "A"): missing(3, 7)},
         exchange.fetch,
         exchange.give_up,
@@ -224,7 +226,7 @@ async def test_an_outage_of_the_database_uses_up_no_tries() -> None:
     away = of_database(psycopg.OperationalError("connection refused"))
     refused = of_database(refusals.InsufficientPrivilege("permission denied"))
     exchange = Exchange(*[TransientError("503")] * (QUICK_ATTEMPTS - 1), *[away, refused] * 20)
-    filler = HoleFiller({("trades", "A"): missing(3, 7)}, exchange.fetch, exchange.give_up)
+    filler = MissingIdsQueue({("trades", "A"): missing(3, 7)}, exchange.fetch, exchange.give_up)
     await run_until(filler, lambda: filler.filled_rows == 5)
     assert exchange.given_up == []
 
@@ -240,7 +242,7 @@ async def test_a_call_that_hangs_is_made_again(monkeypatch: pytest.MonkeyPatch) 
             let_go.wait(30)
         return exchange.fetch(*asked)
 
-    filler = HoleFiller({("trades", "A"): missing(3, 7)}, hang_once, exchange.give_up)
+    filler = MissingIdsQueue({("trades", "A"): missing(3, 7)}, hang_once, exchange.give_up)
     await run_until(filler, lambda: filler.filled_rows == 5)
     let_go.set()
     assert exchange.given_up == []
@@ -248,7 +250,7 @@ async def test_a_call_that_hangs_is_made_again(monkeypatch: pytest.MonkeyPatch) 
 
 async def test_a_row_that_the_database_refuses_is_given_up() -> None:
     exchange = Exchange(of_database(refusals.NumericValueOutOfRange("too great")))
-    filler = HoleFiller({("trades", "A"): missing(3, 7)}, exchange.fetch, exchange.give_up)
+    filler = MissingIdsQueue({("trades", "A"): missing(3, 7)}, exchange.fetch, exchange.give_up)
     await run_until(filler, lambda: bool(exchange.given_up))
     assert len(exchange.asked) == 1
 
@@ -256,7 +258,7 @@ async def test_a_row_that_the_database_refuses_is_given_up() -> None:
 async def test_what_nobody_serves_is_given_up_at_once_and_the_others_go_on() -> None:
     exchange = Exchange(PermanentError("no such method"))
     sequences = {("trades", "A"): missing(3, 7), ("trades", "B"): missing(1, 2)}
-    filler = HoleFiller(sequences, exchange.fetch, exchange.give_up)
+    filler = MissingIdsQueue(sequences, exchange.fetch, exchange.give_up)
     await run_until(filler, lambda: filler.filled_rows == 2)
     assert exchange.given_up == [(3, 7, "no such method")]
 
@@ -264,7 +266,7 @@ async def test_what_nobody_serves_is_given_up_at_once_and_the_others_go_on() -> 
 async def test_ids_that_the_exchange_passes_over_are_told() -> None:
     exchange = Exchange()
     exchange.absent = 2
-    filler = HoleFiller({("trades", "A"): missing(3, 7)}, exchange.fetch, exchange.give_up)
+    filler = MissingIdsQueue({("trades", "A"): missing(3, 7)}, exchange.fetch, exchange.give_up)
     await run_until(filler, lambda: filler.filled_rows == 3)
     assert exchange.given_up == [(3, 4, ABSENT)]
 
@@ -273,7 +275,7 @@ async def test_a_long_range_is_asked_for_from_its_end_as_far_back_as_is_wanted()
     exchange = Exchange()
     exchange.first_us = 15
     last_id = 3 * MAX_IDS_AT_ONCE
-    filler = HoleFiller(
+    filler = MissingIdsQueue(
         {("trades", "A"): missing(1, last_id)},
         exchange.fetch,
         exchange.give_up,
@@ -291,7 +293,7 @@ async def test_a_long_range_is_asked_for_from_its_end_as_far_back_as_is_wanted()
 async def test_a_short_range_is_asked_for_however_old_it_is() -> None:
     exchange = Exchange()
     exchange.first_us = 15
-    filler = HoleFiller(
+    filler = MissingIdsQueue(
         {("trades", "A"): missing(3, 7)}, exchange.fetch, exchange.give_up, horizon_us=lambda: 18
     )
     await run_until(filler, lambda: filler.filled_rows == 5)
@@ -301,16 +303,19 @@ async def test_a_short_range_is_asked_for_however_old_it_is() -> None:
 async def test_what_is_missing_of_an_instrument_that_lost_its_name_is_told_and_not_asked() -> None:
     exchange = Exchange()
     ids = missing(3, 7)
-    ids.miss(Hole(9, 8, 20, 90))
-    filler = HoleFiller({("trades", "A"): ids}, exchange.fetch, exchange.give_up)
+    ids.miss(MissingRange(9, 8, 20, 90))
+    filler = MissingIdsQueue({("trades", "A"): ids}, exchange.fetch, exchange.give_up)
     await run_until(filler, lambda: len(exchange.given_up) == 2)
     assert exchange.given_up == [(3, 7, REUSED), (9, 8, REUSED)]
     assert exchange.asked == []
     assert filler.given_up == 5
 
 
-def all_missing(filler: HoleFiller) -> list[tuple[int, int, int]]:
-    return [(hole.first_id, hole.last_id, hole.from_us) for _, _, hole in filler.missing]
+def all_missing(filler: MissingIdsQueue) -> list[tuple[int, int, int]]:
+    return [
+        (missing_range.first_id, missing_range.last_id, missing_range.from_us)
+        for _, _, missing_range in filler.missing
+    ]
 
 
 async def test_ids_are_missing_while_they_are_asked_for_put_off_or_gone_back_on() -> None:
@@ -323,7 +328,7 @@ async def test_ids_are_missing_while_they_are_asked_for_put_off_or_gone_back_on(
         seen.append(all_missing(filler))
         return exchange.fetch(*asked)
 
-    filler = HoleFiller({("trades", "A"): missing(1, last_id)}, fetch, exchange.give_up)
+    filler = MissingIdsQueue({("trades", "A"): missing(1, last_id)}, fetch, exchange.give_up)
     assert all_missing(filler) == [(1, last_id, 10)]
     await run_until(filler, lambda: filler.filled_rows == last_id)
     less = [(1, last_id - n * MAX_IDS_AT_ONCE, 10) for n in (0, 0, 0, 1, 2)]
@@ -340,7 +345,7 @@ async def test_ids_that_were_asked_for_at_a_stop_are_missing_still() -> None:
         let_go.wait(30)
         raise TransientError("too late")
 
-    filler = HoleFiller({("trades", "A"): missing(3, 7)}, hang, Exchange().give_up)
+    filler = MissingIdsQueue({("trades", "A"): missing(3, 7)}, hang, Exchange().give_up)
     await run_until(filler, lambda: bool(asked))
     let_go.set()
     assert all_missing(filler) == [(3, 7, 10)]
@@ -348,6 +353,6 @@ async def test_ids_that_were_asked_for_at_a_stop_are_missing_still() -> None:
 
 def test_what_is_lost_is_missing_until_it_is_told() -> None:
     ids = missing(3, 7)
-    ids.miss(Hole(9, 8, 20, 90))
-    filler = HoleFiller({("trades", "A"): ids}, Exchange().fetch, Exchange().give_up)
+    ids.miss(MissingRange(9, 8, 20, 90))
+    filler = MissingIdsQueue({("trades", "A"): ids}, Exchange().fetch, Exchange().give_up)
     assert all_missing(filler) == [(3, 7, 10), (9, 8, 20)]

@@ -16,7 +16,7 @@ from include.domain.instruments import Market
 from include.errors import PermanentError, RefusedAddressError, TransientError
 from include.jobs.trades.by_id import FetchCounts, Tail
 from include.store.postgres.pools import translated
-from streamer.capture.intake.ids import Hole, IdSequence
+from streamer.capture.intake.ids import IdSequence, MissingRange
 from streamer.capture.repair import trailing_trades as module
 from streamer.capture.repair.missing_ids import QUICK_ATTEMPTS, SLOW
 from streamer.capture.repair.refusals import Refusals
@@ -44,8 +44,18 @@ class Exchange:
         self.lags = False
         return Tail(last_id, last_id, FetchCounts(1, 0, written=last_id - after_id))
 
-    def give_up(self, _dataset: str, _symbol: str, hole: Hole, reason: str) -> None:
-        self.given_up.append((hole.first_id, hole.ids, hole.from_us, hole.to_us, reason))
+    def give_up(
+        self, _dataset: str, _symbol: str, missing_range: MissingRange, reason: str
+    ) -> None:
+        self.given_up.append(
+            (
+                missing_range.first_id,
+                missing_range.ids,
+                missing_range.from_us,
+                missing_range.to_us,
+                reason,
+            )
+        )
 
     def tails(self, ids: IdSequence) -> TrailingTrades:
         sequences = {("agg_trades", "A"): ids}
@@ -85,7 +95,7 @@ async def test_the_exchange_is_asked_until_it_has_nothing_more(ids: IdSequence) 
     assert exchange.asked == [7, 9, 9]
     assert tails.filled_rows == 2
     assert ids.highest == 9
-    assert ids.holes == []
+    assert ids.missing_ranges == []
     assert exchange.given_up == []
 
 
@@ -99,12 +109,14 @@ async def test_one_answer_that_lags_hides_nothing(ids: IdSequence) -> None:
     assert ids.highest == 9
 
 
-async def test_one_that_trades_on_has_no_hole_where_the_tail_was_fetched(ids: IdSequence) -> None:
+async def test_one_that_trades_on_has_no_missing_range_where_the_tail_was_fetched(
+    ids: IdSequence,
+) -> None:
     tails = Exchange(last_id=9).tails(ids)
     tails.stopped("agg_trades", "A", 50)
     await run_until(tails, lambda: not tails.waiting)
     assert ids.take(10, 60, 0.0)
-    assert ids.holes == []
+    assert ids.missing_ranges == []
 
 
 async def test_an_exchange_that_fails_for_hours_is_asked_on(ids: IdSequence) -> None:
@@ -151,7 +163,9 @@ class Firewall:
             raise RefusedAddressError("403")
         return Tail(after_id, after_us, FetchCounts(1, 0, written=0))
 
-    def give_up(self, _dataset: str, symbol: str, _hole: Hole, reason: str) -> None:
+    def give_up(
+        self, _dataset: str, symbol: str, _missing_range: MissingRange, reason: str
+    ) -> None:
         assert reason == "403"
         self.given_up.append(symbol)
 
