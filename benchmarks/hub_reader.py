@@ -82,7 +82,7 @@ class Reader:
 
     async def begin(self) -> None:
         """Wait until all symbols deliver, and begin to note their trades."""
-        feeds = self.streamer.observed.feeds
+        feeds = self.streamer.telemetry.feeds
         while not feeds or any(feed.delivering_since_us is None for feed in feeds):  # noqa: ASYNC110
             await asyncio.sleep(LOOK_S)
         for feed in feeds:

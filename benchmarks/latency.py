@@ -103,7 +103,7 @@ def run() -> None:
         "--closing-ms", str(CLOSING_MS), "--closing-spread-ms", "0",
     )  # fmt: skip
     with stage(options, ["-m", "benchmarks.hub_reader"]) as live:
-        live.streamer.wait("streaming")
+        live.streamer.wait("streaming_started")
         now_us = time.time_ns() // 1_000
         end_us = minute_end_us(now_us + (MEASURED_S + 1) * SECOND_US)
         wait_until(end_us - MEASURED_S * SECOND_US)

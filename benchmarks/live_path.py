@@ -17,7 +17,7 @@ from include.domain.candles import CandleCandidate
 from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import MINUTE_US
 from streamer.candles.aggregation import SymbolAggregator
-from streamer.candles.feed import Feed
+from streamer.candles.feed import CandleFeed
 from streamer.candles.minutes import Timing
 
 FRAMES = 200_000
@@ -28,29 +28,33 @@ START_US = 1_700_000_000_000_000 // MINUTE_US * MINUTE_US
 
 
 class _Nowhere:
-    """Takes results and counts settled candles."""
+    """Counts closed candles and ignores other events."""
 
     def __init__(self) -> None:
-        self.settled = 0
+        self.closed = 0
 
-    def settle(self, offer: CandleCandidate) -> None:
-        self.settled += 1
+    def candle_closed(self, candidate: CandleCandidate) -> None:
+        self.closed += 1
 
-    def ask_rest(self, symbol: str, start_us: int, end_us: int, cause: str) -> None: ...
+    def rest_needed(self, symbol: str, start_us: int, end_us: int, cause: str) -> None: ...
 
-    def doubt(self, symbol: str, reason: str) -> None: ...
+    def resubscribe_needed(self, symbol: str, reason: str) -> None: ...
 
-    def silent(self, symbol: str, since_us: int) -> None: ...
+    def symbol_silent(self, symbol: str, since_us: int) -> None: ...
 
-    def speaks_again(self, symbol: str, since_us: int, until_us: int) -> None: ...
+    def silence_ended(self, symbol: str, since_us: int, until_us: int) -> None: ...
 
-    def ids_restarted(self, symbol: str, expected_id: int, trade_id: int, at_us: int) -> None: ...
+    def trade_ids_restarted(
+        self, symbol: str, expected_id: int, trade_id: int, at_us: int
+    ) -> None: ...
 
-    def hole(self, symbol: str, first_id: int, last_id: int, from_us: int, to_us: int) -> None: ...
+    def trades_missing(
+        self, symbol: str, first_id: int, last_id: int, from_us: int, to_us: int
+    ) -> None: ...
 
-    def differs(self, symbol: str, open_time_us: int, values: list[str]) -> None: ...
+    def kline_differs(self, symbol: str, open_time_us: int, values: list[str]) -> None: ...
 
-    def corrected(self, symbol: str, open_time_us: int, values: list[str]) -> None: ...
+    def open_candle_corrected(self, symbol: str, open_time_us: int, values: list[str]) -> None: ...
 
 
 def frames(count: int) -> list[bytes]:
@@ -91,7 +95,7 @@ def run() -> None:
         )
         timing = Timing(grace_us=250_000, kline_timeout_us=3_000_000, expects_klines=False)
         aggregator = SymbolAggregator(instrument, timing, _Nowhere())
-        feed = Feed(
+        feed = CandleFeed(
             "ws://127.0.0.1:1", Market.SPOT, {"BTCUSDT": aggregator},
             name="bench", trade_stream="aggTrade", klines=False, stale_after_s=15,
         )  # fmt: skip

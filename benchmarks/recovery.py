@@ -41,7 +41,7 @@ def run() -> None:
         "--kline-every-s", str(KLINE_EVERY_S),
     )  # fmt: skip
     with stage(options, ["-m", "benchmarks.hub_reader"]) as live:
-        live.streamer.wait("streaming")
+        live.streamer.wait("streaming_started")
         first_us = minute_end_us(time.time_ns() // 1_000)
         """The first minute that is streamed whole."""
         cut_us = minute_end_us(time.time_ns() // 1_000 + (BEFORE_END_S + 3) * SECOND_US)

@@ -26,7 +26,7 @@ async def read(frames: int, rows: int) -> None:
     """Stream all symbols until so many frames were handled and so many rows written."""
     streamer = Streamer(load_settings(), StreamOptions(symbols=("*USDT",)), BESIDE_STREAMER)
     running = asyncio.ensure_future(streamer.run())
-    feeds, writer = streamer.observed.feeds, streamer.observed.writer
+    feeds, writer = streamer.telemetry.feeds, streamer.telemetry.writer
 
     def handled() -> int:
         return sum(feed.frames - feed.other_frames["answer"] for feed in feeds)
@@ -41,9 +41,9 @@ async def read(frames: int, rows: int) -> None:
         "last_us": last_us,
         "at_us": time.time_ns() // 1_000,
         "bad_frames": sum(feed.bad_frames for feed in feeds),
-        "compared": sum(one.equal_checksums for feed in feeds for one in feed.aggregators),
-        "counts": dict(streamer.observed.counts),
-        "asked_of_rest": streamer.observed.repairs.repaired_minutes,
+        "compared": sum(one.equal_klines for feed in feeds for one in feed.aggregators),
+        "counts": dict(streamer.telemetry.counts),
+        "asked_of_rest": streamer.telemetry.repairs.repaired_minutes,
     }
     print(json.dumps(told), flush=True)
     streamer.stop()

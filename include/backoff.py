@@ -6,18 +6,18 @@ full jitter costs the server least. Importable from every room.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 from include.errors import RateLimitedError, TransientError
 
 Value = TypeVar("Value")
 
-_MAX_DOUBLINGS = 64
-"""Further ones change nothing and would end in an overflow."""
+_MAX_DOUBLINGS = 64  # further ones change nothing and would overflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class Backoff:
 
     Attributes:
         first_s: bound after the first failure; it doubles with each further one.
-        max_s: the bound never exceeds this.
-        min_s: no wait is shorter, so that a loop without an end never spins.
+        max_s: maximum of the bound.
+        min_s: minimum wait, so that an endless loop never spins.
         uniform: draws from a closed range.
     """
 
@@ -54,7 +54,56 @@ class OnRetry(Protocol):
     """Receives the fields of a log event for each wait."""
 
     def __call__(self, *, attempt: int, retry_in_s: float, error: str) -> object:
-        """``attempt`` has failed with ``error``; the next one comes in ``retry_in_s`` seconds."""
+        """``attempt`` failed with ``error``; the next one follows in ``retry_in_s`` seconds."""
+
+
+class RetryLoop:
+    """Runs a step again and again, and waits longer with each failure in a row.
+
+    Args:
+        retry_on: errors after which the step is run again; others end the loop.
+        on_failure: called first after a failure, to clean up.
+        on_retry: called before each wait.
+        timeout_text: error of a ``TimeoutError`` without text.
+    """
+
+    def __init__(
+        self,
+        backoff: Backoff,
+        *,
+        retry_on: tuple[type[Exception], ...] = (TransientError, TimeoutError),
+        on_retry: OnRetry,
+        on_failure: Callable[[], Awaitable[None]] | None = None,
+        timeout_text: str = "TimeoutError",
+    ) -> None:
+        self._backoff = backoff
+        self._retry_on = retry_on
+        self._on_retry = on_retry
+        self._on_failure = on_failure
+        self._timeout_text = timeout_text
+        self._failures = 0
+
+    def succeeded(self) -> None:
+        """Forget failures before an endless step has ended."""
+        self._failures = 0
+
+    async def run(self, step: Callable[[], Awaitable[None]]) -> NoReturn:
+        """Run the step until cancelled."""
+        while True:
+            try:
+                await step()
+                self._failures = 0
+            except self._retry_on as error:
+                self._failures += 1
+                wait_s = self._backoff.wait_s(self._failures, error)
+                if self._on_failure is not None:
+                    await self._on_failure()
+                self._on_retry(
+                    attempt=self._failures,
+                    retry_in_s=round(wait_s, 2),
+                    error=str(error) or self._timeout_text,
+                )
+                await asyncio.sleep(wait_s)
 
 
 def retried(

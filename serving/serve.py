@@ -27,7 +27,7 @@ from serving.sources.nats.publisher import bus_publisher
 from streamer.health.probes import condition
 from streamer.health.statistics import statistics
 from streamer.health.telemetry import TelemetrySources
-from streamer.hub.book_tickers import BookTickers, quote_line
+from streamer.hub.book_tickers import BookTickers, connect_book_tickers
 from streamer.hub.subscription import Changes
 from streamer.hub.trade_hub import TickHubs
 
@@ -158,7 +158,9 @@ async def serve_hub(
         observed.grpc_address, observed.api_url = serving.grpc_address, serving.api_url
         quotes = BookTickers(
             observed.ticks.book_tickers,
-            lambda market: quote_line(settings, market, observed.ticks.book_tickers),
+            lambda market, names: connect_book_tickers(
+                settings, market, observed.ticks.book_tickers, names
+            ),
         )
         quoting = asyncio.create_task(quotes.run(), name="quotes")
         works = [serving.listening, quoting]

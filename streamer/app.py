@@ -1,8 +1,9 @@
-"""The streamer: wires feeds, writer and repair, starts and stops them in order."""
+"""The streamer: connects feeds, writer and repair, and starts and stops them in order."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -19,22 +20,22 @@ from include.jobs.exchange import endpoints_of
 from include.jobs.klines.minutes import HALT_IS_SURE_US
 from include.jobs.klines.pieces import LoadCounts
 from include.jobs.klines.repairs import Repairs
-from streamer.anomalies import Findings
 from streamer.candles.aggregation import SymbolAggregator
-from streamer.candles.connection_pool import ConnectionPool
-from streamer.candles.events import NO_CLOSED_KLINE
-from streamer.candles.feed import Feed, stream_names
+from streamer.candles.events import MISSING_TRADES, NO_CLOSED_KLINE, NOT_VERIFIED_AT_START
+from streamer.candles.feed import CandleFeed, stream_kinds
+from streamer.candles.feeds import CandleFeeds
 from streamer.capture.app import Capture
-from streamer.exchange.clock import ExchangeClock, next_look_s
-from streamer.health.report import report
+from streamer.exchange.clock import ExchangeClock, next_tick_s
+from streamer.health.statistics import report
 from streamer.health.telemetry import TelemetrySources
 from streamer.health.watchdog import Watchdog
 from streamer.hub.hub import Hub
 from streamer.hub.trade_tap import TradeTaps
 from streamer.runtime.garbage import collect_seldom
+from streamer.runtime.supervisor import Supervisor
 from streamer.storage.failover_check import FailoverCheck
 from streamer.storage.gap_ledger import GapLedger
-from streamer.storage.repair_queue import RepairQueue, Request
+from streamer.storage.repair_queue import RepairQueue, RepairRequest
 from streamer.storage.writer import CandleWriter
 from streamer.symbols.listings import Listings
 from streamer.symbols.startup import (
@@ -45,31 +46,29 @@ from streamer.symbols.startup import (
     find_start,
     timing_of,
 )
-from streamer.symbols.symbol_selection import SelectionChanges, rosters_of
+from streamer.symbols.symbol_selection import SelectionChanges, selections_of
 
 log = structlog.get_logger(__name__)
 
-POLL_INTERVAL_S = 60.0
-"""An end of a part is heard at once; so often it is looked for all the same."""
 CANCEL_TIMEOUT_S = 3.0
 STOP_TIMEOUT_S = 5.0
-"""Together they stay below the ten seconds that a supervisor waits after SIGTERM."""
+"""With ``CANCEL_TIMEOUT_S`` below the ten seconds that a supervisor waits after SIGTERM."""
 
 
 @asynccontextmanager
-async def _no_probes(_settings: Settings, _sources: TelemetrySources) -> AsyncIterator[None]:
+async def _no_probes(_settings: Settings, _telemetry: TelemetrySources) -> AsyncIterator[None]:
     yield
 
 
 async def _no_readers(
-    _settings: Settings, _sources: TelemetrySources, _now_us: Callable[[], int]
+    _settings: Settings, _telemetry: TelemetrySources, _now_us: Callable[[], int]
 ) -> None:
     await asyncio.Event().wait()
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What serves a streamer's data, handed in by the entry point. By default nothing is served.
+    """What serves a streamer's data, passed in by the entry point. By default nothing does.
 
     Attributes:
         probes: serves metrics and health from before the start until after the end.
@@ -82,30 +81,32 @@ class Serving:
     ] = _no_readers
 
 
-class Streamer(Findings):
-    """Streams the chosen symbols into PostgreSQL until told to stop.
+class Streamer:
+    """Streams the selected symbols into PostgreSQL until it is stopped.
 
-    It is the ``Sink`` of its aggregators.
+    It implements ``AggregatorEvents`` for its aggregators.
     """
 
     def __init__(
         self, settings: Settings, options: StreamOptions, serving: Serving | None = None
     ) -> None:
-        super().__init__(GapLedger(settings.url_for("streamer"), expects_klines=options.klines))
         self._settings = settings
         self._options = options
         self._serving = serving or Serving()
-        per_symbol = stream_names("x", trade_stream=options.trade_stream, klines=options.klines)
-        self._fleet = ConnectionPool(self._make_feed, streams_per_symbol=len(per_symbol))
-        self._feeds = self._fleet.feeds
+        kinds = stream_kinds(options.trade_stream, klines=options.klines)
+        self._feeds = CandleFeeds(self._make_feed, streams_per_symbol=len(kinds))
         self._listings: Listings | None = None
         self._instruments: dict[str, Instrument] = {}
         self._clocks: dict[Market, ExchangeClock] = {}
         self._aggregators: list[SymbolAggregator] = []
+        self._counts: Counter[str] = Counter()
+        self._missing_logged: dict[str, int] = {}
+        """Minute of the last missing trades that were logged, by symbol."""
         self.hub = Hub()
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._rest = Repairs(settings, settings.url_for("streamer"))
+        self._ledger = GapLedger(settings.url_for("streamer"), expects_klines=options.klines)
         self._repairs = RepairQueue(
             repair=self._repair,
             exchange_us=self._exchange_us,
@@ -114,25 +115,27 @@ class Streamer(Findings):
             patience_us=self._patience_us,
             release=self._rest.close,
         )
-        self._look_back = FailoverCheck(settings, self.hub, self._exchange_us, self.ask_rest)
+        self._failover_check = FailoverCheck(
+            settings, self.hub, self._exchange_us, self.rest_needed
+        )
         self._writer = CandleWriter(
             settings.url_for("streamer"),
             lambda: self._aggregators,
             batch_size=settings.batch_size,
             flush_timeout_s=settings.batch_flush_timeout_ms / 1000,
             buffer_rows=settings.buffer_rows,
-            on_overflow=self.ask_rest,
-            on_written=self._ledger.written,
-            on_back=self._look_back.note,
+            on_overflow=self.rest_needed,
+            on_stored=self._ledger.stored,
+            on_reconnected=self._failover_check.schedule,
         )
         self._capture = Capture(
             settings,
             options.capture,
             trade_stream=options.trade_stream,
-            traded_us=lambda symbol: self._fleet.last_trade_us(symbol),
+            traded_us=lambda symbol: self._feeds.last_trade_us(symbol),
         )
-        self.observed = TelemetrySources(
-            feeds=self._feeds,
+        self.telemetry = TelemetrySources(
+            feeds=self._feeds.feeds,
             writer=self._writer,
             repairs=self._repairs,
             ledger=self._ledger,
@@ -141,43 +144,83 @@ class Streamer(Findings):
             capture_feeds=self._capture.feeds,
             counts=self._counts,
         )
-        self._tape = TradeTaps(self.observed.ticks.trades)
-        self._watchdog = Watchdog(self.observed.states, self._fleet.feed_of)
+        self._trade_taps = TradeTaps(self.telemetry.ticks.trades)
+        self._watchdog = Watchdog(self.telemetry.states, self._feeds.feed_of)
 
-    # --- results of the aggregators
+    # --- AggregatorEvents
 
-    def settle(self, offer: CandleCandidate) -> None:
-        """A candle is ready for the table."""
-        self._counts[offer.status.value] += 1
-        self._watchdog.settled(offer)
-        self._writer.add(offer)
-        self.hub.settle(offer)
+    def candle_closed(self, candidate: CandleCandidate) -> None:
+        """Store and publish a candle."""
+        self._counts[candidate.status.value] += 1
+        self._watchdog.candle_closed(candidate)
+        self._writer.enqueue(candidate)
+        self.hub.settle(candidate)
 
-    def ask_rest(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
-        """Minutes need the exchange's word by REST."""
-        self._ledger.asked(symbol, start_us, end_us, cause)
-        self._repairs.ask(symbol, start_us, end_us, cause)
+    def rest_needed(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
+        """Open a gap and queue its repair by REST."""
+        self._ledger.repair_requested(symbol, start_us, end_us, cause)
+        self._repairs.request(symbol, start_us, end_us, cause)
 
-    def doubt(self, symbol: str, reason: str) -> None:
-        """A symbol's streams do not deliver what they should."""
-        self._watchdog.doubt(symbol, self._instruments[symbol].exchange_symbol, reason)
+    def resubscribe_needed(self, symbol: str, reason: str) -> None:
+        """Subscribe again, or rotate the connection."""
+        self._watchdog.revive(symbol, self._instruments[symbol].exchange_symbol, reason)
 
-    def silent(self, symbol: str, since_us: int) -> None:
-        """Nothing comes of a symbol."""
-        self._watchdog.silent(symbol, since_us)
+    def symbol_silent(self, symbol: str, since_us: int) -> None:
+        """Mark the symbol as silent."""
+        self._watchdog.symbol_silent(symbol, since_us)
 
-    def speaks_again(self, symbol: str, since_us: int, until_us: int) -> None:
-        """A silent symbol delivers again."""
-        self._watchdog.speaks_again(symbol, since_us, until_us)
+    def silence_ended(self, symbol: str, since_us: int, until_us: int) -> None:
+        """Mark the symbol as live."""
+        self._watchdog.silence_ended(symbol, since_us, until_us)
 
-    # --- life
+    def trades_missing(
+        self, symbol: str, first_id: int, last_id: int, from_us: int, to_us: int
+    ) -> None:
+        """Open a gap; log the first one of each minute, since a bad network loses many."""
+        self._ledger.trades_lost(symbol, from_us, to_us + 1, MISSING_TRADES)
+        self._counts["missing_trades"] += 1
+        if self._missing_logged.get(symbol) == (minute := minute_of(to_us)):
+            return
+        self._missing_logged[symbol] = minute
+        log.warning(
+            "trades_missing",
+            symbol=symbol,
+            first_id=first_id,
+            last_id=last_id,
+            since=from_us_text(from_us),
+            until=from_us_text(to_us),
+        )
+
+    def trade_ids_restarted(self, symbol: str, expected_id: int, trade_id: int, at_us: int) -> None:
+        """Log that the ticker belongs to another instrument."""
+        log.warning(
+            "trade_ids_restarted",
+            symbol=symbol,
+            expected_id=expected_id,
+            trade_id=trade_id,
+            at=from_us_text(at_us),
+        )
+
+    def kline_differs(self, symbol: str, open_time_us: int, values: list[str]) -> None:
+        """Count and log a candle that differs from its kline; the merge stores both."""
+        self._counts["differing"] += 1
+        open_time = from_us_text(open_time_us)
+        log.warning("kline_differs", symbol=symbol, open_time=open_time, values=values)
+
+    def open_candle_corrected(self, symbol: str, open_time_us: int, values: list[str]) -> None:
+        """Count and log a correction of an open candle."""
+        self._counts["corrected"] += 1
+        open_time = from_us_text(open_time_us)
+        log.warning("open_candle_corrected", symbol=symbol, open_time=open_time, values=values)
+
+    # --- start and stop
 
     def stop(self) -> None:
-        """Ask for a clean stop; ``run`` returns within ten seconds."""
+        """Request a clean stop; ``run`` returns within ten seconds."""
         self._stop.set()
 
     def reload(self) -> None:
-        """Read the file of symbols again; before the start is done, it was just read."""
+        """Read the symbols file again; before the start it has just been read."""
         if self._listings is not None:
             self._listings.reload()
 
@@ -185,57 +228,51 @@ class Streamer(Findings):
         """Stream until ``stop``.
 
         Raises:
-            PermanentError: a setting, a symbol or the database's URL is wrong.
+            PermanentError: a setting, a symbol or the database URL is wrong.
         """
         self._loop = asyncio.get_running_loop()
-        async with self._serving.probes(self._settings, self.observed):
+        async with self._serving.probes(self._settings, self.telemetry):
             try:
-                self._build(await find_start(self._settings, self._options, self._stop))
+                self._begin(await find_start(self._settings, self._options, self._stop))
             except StoppedError:
                 return
             await self._work()
 
     async def _work(self) -> None:
         collect_seldom()
-        works = [
-            self._fleet.run(),
-            self._follow(),
+        tasks = Supervisor("streamer", cancel_timeout_s=CANCEL_TIMEOUT_S)
+        for work in (
+            self._feeds.run(),
+            self._follow_listings(),
             self._tick(),
             self._writer.run(),
             self._repairs.run(),
             self._ledger.run(),
-            self._look_back.run(),
+            self._failover_check.run(),
             self._capture.run(),
-            report(self.observed),
-            self._serving.readers(self._settings, self.observed, self._exchange_us),
-        ]
-        tasks = [asyncio.ensure_future(work) for work in works]
-        stopping = asyncio.ensure_future(self._stop.wait())
-        self.observed.is_started = True
-        log.info("streaming", symbols=len(self._aggregators), connections=len(self._feeds))
+            report(self.telemetry),
+            self._serving.readers(self._settings, self.telemetry, self._exchange_us),
+        ):
+            tasks.start(work)
+        self.telemetry.is_started = True
+        log.info(
+            "streaming_started",
+            symbols=len(self._aggregators),
+            connections=len(self._feeds.feeds),
+        )
         try:
-            done: set[asyncio.Future[Any]] = set()
-            while not done:
-                done, _ = await asyncio.wait(
-                    [stopping, *tasks],
-                    timeout=POLL_INTERVAL_S,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-            for task in done:
-                task.result()  # raises what ended it
+            await tasks.wait(self._stop)
         finally:
-            # Sources first: nothing may come behind the last write.
-            for task in [*tasks, stopping]:
-                task.cancel()
-            await asyncio.wait([*tasks, stopping], timeout=CANCEL_TIMEOUT_S)
+            # Sources first: nothing may arrive after the last write.
+            await tasks.close()
             self.hub.close()
-            rests = (self._write_the_rest(), self._capture.stop(STOP_TIMEOUT_S))
-            ends = await asyncio.gather(*rests, return_exceptions=True)  # neither ends the other
+            flushes = (self._flush(), self._capture.stop(STOP_TIMEOUT_S))
+            errors = await asyncio.gather(*flushes, return_exceptions=True)
             self._rest.close()
-            for error in filter(None, ends):
+            for error in filter(None, errors):
                 raise error
 
-    async def _write_the_rest(self) -> None:
+    async def _flush(self) -> None:
         try:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await self._writer.flush()
@@ -247,42 +284,44 @@ class Streamer(Findings):
                 error=str(error) or "timeout",
                 remedy="the next start fetches them from the exchange",
             )
-        log.info("stopped", written=self._writer.written, **self._counts)
+        log.info("streaming_stopped", written=self._writer.written, **self._counts)
 
-    def _build(self, start: StreamStart) -> None:
+    def _begin(self, start: StreamStart) -> None:
         self._clocks = {one: ExchangeClock(begin_us=at) for one, at in start.now_us.items()}
         for market in start.now_us:
             of_market = [one for one in start.instruments if one.market is market]
             now_us = minute_of(start.now_us[market])
-            self._look_back.begun({one.symbol: now_us for one in of_market})
+            self._failover_check.begin({one.symbol: now_us for one in of_market})
             self._add(market, of_market, start.begins_us)
-        self._take_over(start.stored)
+        self._repair_stored(start.stored)
         self._listings = Listings(
             self._settings,
-            rosters_of(self._options, start.instruments),
+            selections_of(self._options, start.instruments),
             start.now_us,
             on_changes=self._change,
-            on_stored=self._take_over,
-            live_written=self._writer.settled,
+            on_stored=self._repair_stored,
+            live_written=self._writer.wait_for_write,
             stop=self._stop,
             top=self._options.top,
             file=None if (file := self._options.symbols_file) is None else file.path,
         )
         self._capture.begin(start.instruments, exchange_us=min(start.now_us.values()))
 
-    def _take_over(self, stored: StoredState) -> None:
-        """Have what the rows of symbols lack that are streamed from now on."""
+    # --- symbols
+
+    def _repair_stored(self, stored: StoredState) -> None:
+        """Queue repairs for gaps in newly streamed symbols."""
         self._ledger.adopt(stored.gaps)
         for gap in stored.gaps:
-            self._repairs.ask(gap.symbol, gap.start_us, gap.end_us, gap.cause)
+            self._repairs.request(gap.symbol, gap.start_us, gap.end_us, gap.cause)
         for symbol, ranges in stored.unsure_us.items():
             for start_us, end_us in ranges:
-                self.ask_rest(symbol, start_us, end_us, "unsure at the start")
+                self.rest_needed(symbol, start_us, end_us, NOT_VERIFIED_AT_START)
 
     def _add(
         self, market: Market, instruments: Sequence[Instrument], begins: Mapping[str, int]
     ) -> None:
-        """Stream further symbols, each from the minute given, or else from now on."""
+        """Stream further symbols, each from the minute given or from now on."""
         timing = timing_of(self._settings, self._options, market)
         aggregators = {}
         for instrument in instruments:
@@ -292,39 +331,40 @@ class Streamer(Findings):
             aggregators[instrument.exchange_symbol] = aggregator
             self.hub.add(aggregator)
             self._instruments[instrument.symbol] = instrument
-        self._look_back.begun(begins)
+        self._failover_check.begin(begins)
         self._aggregators += aggregators.values()
-        self._fleet.add(market, aggregators)
+        self._feeds.add(market, aggregators)
 
     def _change(self, market: Market, changes: SelectionChanges, begins: Mapping[str, int]) -> None:
-        """The exchange's list of symbols has changed."""
-        self._market_us(market)  # noted before the last of its connections may go
+        """Apply changes of the exchange's list of symbols, or of the selection."""
+        self._market_us(market)  # before the last connection of the market may close
         for symbol, status in changes.halted.items():
             self._watchdog.halted(symbol, status)
-            self._capture.stopped(symbol, exchange_us=self._exchange_us())
+            self._capture.trading_stopped(symbol, exchange_us=self._exchange_us())
         for symbol in changes.resumed:
             self._watchdog.resumed(symbol)
         for symbol in changes.dropped:
-            if (closed_us := self._fleet.feed_of(symbol).unsettled_us(symbol)) is not None:
-                self.ask_rest(symbol, *closed_us, NO_CLOSED_KLINE)
-        self._look_back.left((*changes.dropped, *changes.removed))
-        for symbol in (*changes.dropped, *changes.removed):
-            self._fleet.remove(symbol)
+            if (unfinished := self._feeds.feed_of(symbol).unfinished_us(symbol)) is not None:
+                self.rest_needed(symbol, *unfinished, NO_CLOSED_KLINE)
+        removed = (*changes.dropped, *changes.removed)
+        self._failover_check.end(removed)
+        for symbol in removed:
+            self._feeds.remove(symbol)
             self._capture.remove(symbol)
             self.hub.remove(symbol)
             self._aggregators = [one for one in self._aggregators if one.symbol != symbol]
-            self._watchdog.gone(symbol, is_wanted=symbol not in changes.dropped)
+            self._watchdog.removed(symbol, is_wanted=symbol not in changes.dropped)
         for one in changes.added:
             log.info("symbol_added", symbol=one.symbol, since=from_us_text(begins[one.symbol]))
         self._add(market, changes.added, begins)
         self._capture.add([one.symbol for one in changes.added])
 
     def _make_feed(
-        self, market: Market, name: str, aggregators: dict[str, SymbolAggregator]
-    ) -> Feed:
+        self, market: Market, name: str, aggregators: Mapping[str, SymbolAggregator]
+    ) -> CandleFeed:
         settings, options = self._settings, self._options
         endpoints = endpoints_of(settings, market)
-        return Feed(
+        return CandleFeed(
             endpoints.stream_url_for(options.trade_stream),
             market,
             aggregators,
@@ -334,60 +374,63 @@ class Streamer(Findings):
             stale_after_s=settings.stale_stream_s,
             rotate_after_s=settings.rotate_after_s,
             proxy=settings.proxy_for(endpoints.ws_url) or None,
-            tap=self._capture.tap(market),
-            ear=self._tape.ears[market],
-            on_missed=self._ledger.lost,
+            capture=self._capture.tap(market),
+            trade_tap=self._trade_taps.taps[market],
+            on_missed=self._ledger.trades_lost,
             begin_us=self._market_us(market),
         )
 
-    # --- works
-
-    async def _follow(self) -> None:
+    async def _follow_listings(self) -> None:
         if self._listings is not None:
             await self._listings.run()
         await self._stop.wait()
 
+    # --- exchange time
+
     async def _tick(self) -> None:
+        """Close minutes when they are over."""
         loop = asyncio.get_running_loop()
         graces_us = {timing_of(self._settings, self._options, one).grace_us for one in Market}
         while True:
-            wait_s = next_look_s(self._exchange_us(), graces_us)
+            wait_s = next_tick_s(self._exchange_us(), graces_us)
             due_s = loop.time() + wait_s
             await asyncio.sleep(wait_s)
-            self.observed.loop_delay_seconds.observe(max(0.0, loop.time() - due_s))
-            if await self._fleet.close_minutes():
-                self._writer.hurry()
+            self.telemetry.loop_delay_seconds.observe(max(0.0, loop.time() - due_s))
+            if await self._feeds.close_minutes():
+                self._writer.write_now()
 
     def _exchange_us(self) -> int:
-        return self._fleet.now_us
+        return self._feeds.now_us
 
     def _market_us(self, market: Market) -> int:
-        """The exchange's time in a market, also where it has no connection at the moment."""
+        """Exchange time of a market, also without a connection at the moment."""
         clock = self._clocks.setdefault(market, ExchangeClock(begin_us=self._exchange_us()))
-        told_us = (feed.now_us for feed in self._feeds if feed.market is market)
-        return clock.now_us(max(told_us, default=0))
+        times_us = (feed.now_us for feed in self._feeds.feeds if feed.market is market)
+        return clock.now_us(max(times_us, default=0))
+
+    # --- repairs
 
     def _patience_us(self, symbol: str) -> int:
-        """Of a silent symbol REST will hardly have rows, and only after minutes is that sure."""
+        """Wait longer for a silent symbol: REST knows only after minutes whether it is halted."""
         return HALT_IS_SURE_US if self._watchdog.is_silent(symbol) else 0
 
     def _repair(self, symbol: str, start_us: int, end_us: int) -> LoadCounts:
-        """Ask REST; runs in a thread."""
-        return self._rest.repair(symbol, start_us, end_us, on_merged=self._tell_repaired)
+        """Fetch and store minutes by REST; runs in a thread."""
+        return self._rest.repair(symbol, start_us, end_us, on_merged=self._publish_repaired)
 
-    def _tell_repaired(self, offers: Sequence[CandleCandidate]) -> None:
-        def tell() -> None:
-            for offer in offers:
-                self.hub.settle(offer)
+    def _publish_repaired(self, candidates: Sequence[CandleCandidate]) -> None:
+        def publish() -> None:
+            for candidate in candidates:
+                self.hub.settle(candidate)
 
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(tell)
+            self._loop.call_soon_threadsafe(publish)
 
-    def _repaired(self, request: Request, counts: LoadCounts) -> None:
+    def _repaired(self, request: RepairRequest, counts: LoadCounts) -> None:
         bounds = (request.symbol, request.start_us, request.end_us)
         self._ledger.repaired(*bounds, request.cause, counts.offered)
 
-    def _give_up(self, request: Request, reason: str) -> None:
+    def _give_up(self, request: RepairRequest, reason: str) -> None:
         log.error(
             "minutes_not_repaired",
             symbol=request.symbol,

@@ -1,4 +1,4 @@
-"""The streamer as a process: its event loop, and the signals it hears."""
+"""The streamer as a process: its event loop and its signals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 
 from include.config import Settings
 from streamer.app import Serving, Streamer
-from streamer.runtime.heap import keep_flat
+from streamer.runtime.heap import return_freed_memory
 from streamer.symbols.startup import StreamOptions
 
 
@@ -16,8 +16,8 @@ async def stream(
 ) -> None:
     """Run a streamer until SIGTERM or SIGINT.
 
-    SIGHUP has a file of symbols read again; without one it ends the process, as a closed terminal
-    does.
+    SIGHUP reads the symbols file again; without a file it ends the process, as when a terminal is
+    closed.
     """
     streamer = Streamer(settings, options, serving)
     loop = asyncio.get_running_loop()
@@ -29,8 +29,8 @@ async def stream(
 
 
 def run(settings: Settings, options: StreamOptions, serving: Serving | None = None) -> None:
-    """Blocking entry point, on uvloop, with a heap that gives back what is freed."""
+    """Run a streamer on uvloop until a signal stops it."""
     import uvloop
 
-    keep_flat()
+    return_freed_memory()
     uvloop.run(stream(settings, options, serving))

@@ -1,4 +1,4 @@
-"""Where the results of an aggregator go."""
+"""What an aggregator reports, and the causes with which minutes are requested from REST."""
 
 from __future__ import annotations
 
@@ -6,38 +6,47 @@ from typing import Protocol
 
 from include.domain.candles import CandleCandidate
 
-NOTHING_CAME = "nothing came"
+# Causes of repairs and gaps, stored in ops.gaps.cause.
+NO_FRAMES = "no frames received"
 NO_CLOSED_KLINE = "no closed kline"
-LACKING = "lacking since the database was away"
-"""Causes to ask REST that tell what is known of a minute."""
+LATE_TRADE = "late trade"
+MISSING_TRADES = "missing trades"
+NOT_STREAMED = "not streamed"
+CONNECTION_LOST = "connection lost"
+NOT_VERIFIED_AT_START = "not verified at startup"
+AFTER_DATABASE_OUTAGE = "missing after a database outage"
+BUFFER_FULL = "write buffer full"
+REFUSED_BY_DATABASE = "refused by the database"
 
 
 class AggregatorEvents(Protocol):
-    """Takes what aggregators find; the streamer is one. Times are µs."""
+    """Receives the results of aggregators; the streamer implements it. Times are in µs."""
 
-    def settle(self, offer: CandleCandidate) -> None:
-        """A candle is ready for the table."""
+    def candle_closed(self, candidate: CandleCandidate) -> None:
+        """Publish and store a closed candle, or a later correction of it."""
 
-    def ask_rest(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
-        """The minutes that open in this half-open range need the exchange's word by REST."""
+    def rest_needed(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
+        """Fetch the minutes of this half-open range by REST."""
 
-    def doubt(self, symbol: str, reason: str) -> None:
-        """The symbol's streams do not deliver what they should: subscribe again."""
+    def resubscribe_needed(self, symbol: str, reason: str) -> None:
+        """Subscribe again: the symbol's streams do not deliver what they should."""
 
-    def silent(self, symbol: str, since_us: int) -> None:
-        """Nothing has come since this minute, although the streams were subscribed anew."""
+    def symbol_silent(self, symbol: str, since_us: int) -> None:
+        """Report that no frame has arrived since this minute, in spite of a new subscription."""
 
-    def speaks_again(self, symbol: str, since_us: int, until_us: int) -> None:
-        """A symbol that was silent between these times delivers again."""
+    def silence_ended(self, symbol: str, since_us: int, until_us: int) -> None:
+        """Report that a silent symbol delivers again."""
 
-    def hole(self, symbol: str, first_id: int, last_id: int, from_us: int, to_us: int) -> None:
-        """Trades with these ids, made between these times, did not come."""
+    def trades_missing(
+        self, symbol: str, first_id: int, last_id: int, from_us: int, to_us: int
+    ) -> None:
+        """Report that trades with these ids, made between these times, did not arrive."""
 
-    def ids_restarted(self, symbol: str, expected_id: int, trade_id: int, at_us: int) -> None:
-        """The ticker goes on with smaller ids: it is another instrument now."""
+    def trade_ids_restarted(self, symbol: str, expected_id: int, trade_id: int, at_us: int) -> None:
+        """Report that trade ids went back: the ticker now belongs to another instrument."""
 
-    def differs(self, symbol: str, open_time_us: int, values: list[str]) -> None:
-        """The fold and the exchange's closed kline disagree in these values."""
+    def kline_differs(self, symbol: str, open_time_us: int, values: list[str]) -> None:
+        """Report the values in which a candle differs from its closed kline."""
 
-    def corrected(self, symbol: str, open_time_us: int, values: list[str]) -> None:
-        """A kline of a minute that is still open shows that its fold is not what it should be."""
+    def open_candle_corrected(self, symbol: str, open_time_us: int, values: list[str]) -> None:
+        """Report that a kline of the open minute showed these values of its candle to be wrong."""

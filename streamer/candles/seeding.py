@@ -1,9 +1,9 @@
-"""Finding where trades go on from a kline, so that a candle joined midway becomes whole.
+"""Find where trades continue a kline, so that a candle joined in mid-minute becomes whole.
 
-A kline frame holds the minute's trades up to its last id ``L``. Where ``L`` ends an aggTrade
-that came since connecting (or the first one follows it), every later aggTrade is folded onto
-the kline. Frames often run ahead of their aggTrades, then one waits for them; where ``L``
-lies inside an aggTrade, one waits for the next frame.
+A kline frame covers the minute's trades up to its last trade id. If that id ends an aggTrade
+received since connecting (or the first one follows it), every later aggTrade is aggregated onto the
+kline. Frames often arrive before their aggTrades; the search then waits for the trades. If the id
+lies inside an aggTrade, the search waits for the next frame.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ SEED_BUFFER = 4_096
 
 
 class SeedSearch:
-    """Trades since connecting, and the latest kline that may seed their minute.
+    """Collects trades and klines since connecting until a kline fits the trades.
 
     Args:
-        since_us: the exchange's time from which on all trades came. That a kline of before has no
-            trades says nothing of those that were made between, and are missing.
+        since_us: exchange time since which all trades arrived. A kline from before this time
+            without trades does not prove that no trade was missed after it.
     """
 
     def __init__(self, since_us: int = 0, *, buffer: int = SEED_BUFFER) -> None:
@@ -31,17 +31,17 @@ class SeedSearch:
         self._kline: Kline | None = None
 
     def on_trade(self, trade: AggTrade | Trade) -> tuple[Kline, list[AggTrade | Trade]] | None:
-        """Keep a trade; returns the seed and the trades to fold onto it once it is found."""
+        """Add a trade; returns the seed and the trades that follow it once they are found."""
         self.trades.append(trade)
         return self._match()
 
     def on_kline(self, kline: Kline) -> tuple[Kline, list[AggTrade | Trade]] | None:
-        """Take a frame of the open minute as the candidate; returns as ``on_trade`` does."""
+        """Try a kline of the open minute; returns the same as ``on_trade``."""
         self._kline = kline
         return self._match()
 
     def joined_minute_is_over(self, trade_us: int) -> bool:
-        """Whether the trade lies in a later minute than the first one kept."""
+        """Whether a trade lies in a later minute than the first one collected."""
         return bool(self.trades) and minute_of(trade_us) > minute_of(
             microseconds(self.trades[0].trade_time)
         )
@@ -52,12 +52,12 @@ class SeedSearch:
             return None
         first = self.trades[0]
         last_id = kline.body.last_trade_id
-        opens_silently = (
+        opens_without_trades = (
             kline.body.trade_count == 0
             and microseconds(kline.event_time) >= self._since_us
             and minute_of(microseconds(first.trade_time)) == microseconds(kline.body.open_time)
         )
-        if opens_silently or first.first_trade_id == last_id + 1:
+        if opens_without_trades or first.first_trade_id == last_id + 1:
             return kline, list(self.trades)
         if last_id > self.trades[-1].last_trade_id:
             return None

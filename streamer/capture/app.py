@@ -177,14 +177,14 @@ class Capture:
         self._join([instrument.symbol for instrument in instruments])
         for instrument in instruments:
             if not instrument.is_trading:
-                self.stopped(instrument.symbol, exchange_us=exchange_us)
+                self.trading_stopped(instrument.symbol, exchange_us=exchange_us)
 
     def add(self, symbols: Sequence[str]) -> None:
         """Capture further symbols, from their last rows on; those that are captured go on."""
         if self._datasets:
             self._join(symbols)
 
-    def stopped(self, symbol: str, *, exchange_us: int) -> None:
+    def trading_stopped(self, symbol: str, *, exchange_us: int) -> None:
         """Fetch the last trades of a symbol that stopped trading.
 
         Args:
@@ -327,7 +327,7 @@ class Capture:
 
         Trades have the exchange's time: those still in flight are older than the disconnect.
         """
-        trades_from_us = min(from_us, feed.cut_event_us or from_us)
+        trades_from_us = min(from_us, feed.disconnect_event_us or from_us)
         self.losses.add(
             Loss(
                 dataset,

@@ -1,7 +1,7 @@
-"""The exchange's time, from the newest frame on, also while no frame comes.
+"""Exchange time: the newest frame's event time, carried on while no frame arrives.
 
-Frames tell it, and the machine's own time decides nothing. But a market of which all symbols are
-halted sends none, and its minutes have to be asked about all the same.
+The wall clock decides nothing. But a market whose symbols are all halted sends no frames, and its
+minutes must be closed all the same.
 """
 
 from __future__ import annotations
@@ -12,37 +12,36 @@ from collections.abc import Callable, Iterable
 from include.domain.timeframes import MINUTE_US, SECOND_US
 
 CARRIED_LAG_S = 10.0
-"""A time that is carried on stays so far behind: frames that are merely late have it still.
-Klines come each two seconds of a market that trades, and a connection without any frame is
-replaced after fifteen."""
+"""Lag of carried-on time, which leaves room for late frames. A trading market sends klines every
+two seconds, and a connection without frames is replaced after fifteen."""
 
 TICK_S = 0.02
-"""How often it is looked whether minutes are over: small beside a grace of 250 ms."""
+"""Longest wait between checks for ended minutes: small compared with a grace of 250 ms."""
 MIN_TICK_S = 0.004
-"""The same where one is about to be."""
+"""Shortest wait, when a minute is about to end."""
 
 
-def next_look_s(now_us: int, graces_us: Iterable[int]) -> float:
-    """How long to wait before looking for minutes that are over: until one is, but no tick longer.
+def next_tick_s(now_us: int, graces_us: Iterable[int]) -> float:
+    """Seconds until the next check for ended minutes: until one ends, at most a tick.
 
     Args:
-        now_us: the exchange's time.
-        graces_us: how long after their end minutes are closed.
+        now_us: exchange time.
+        graces_us: how long after their end minutes are closed, one for each market.
     """
     until_us = min(((grace_us - now_us) % MINUTE_US for grace_us in graces_us), default=MINUTE_US)
     return max(MIN_TICK_S, min(TICK_S, until_us / SECOND_US))
 
 
 class ExchangeClock:
-    """The time of one connection's frames, carried on by a monotonic clock.
+    """Exchange time of one connection, carried on by a monotonic clock.
 
     Args:
-        begin_us: the exchange's time before the first frame; 0 where it is not known.
-        lag_s: by how much the carried time stays behind.
+        begin_us: exchange time before the first frame; 0 if unknown.
+        lag_s: lag of the carried-on time.
         clock_s: a monotonic clock.
     """
 
-    __slots__ = ("_clock_s", "_heard_s", "_heard_us", "_held_until_s", "_lag_s")
+    __slots__ = ("_clock_s", "_frame_s", "_frame_us", "_held_until_s", "_lag_s")
 
     def __init__(
         self,
@@ -53,29 +52,29 @@ class ExchangeClock:
     ) -> None:
         self._lag_s = lag_s
         self._clock_s = clock_s
-        self._heard_us = begin_us
-        self._heard_s = self._held_until_s = clock_s()
+        self._frame_us = begin_us
+        self._frame_s = self._held_until_s = clock_s()
 
     def hold(self) -> None:
-        """A connection was made: what is on its way comes first."""
+        """Stop carrying time on for ``lag_s`` after a connect: frames on their way come first."""
         self._held_until_s = self._clock_s() + self._lag_s
 
-    def latest_us(self, heard_us: int) -> int:
-        """The latest that it can be, whatever is on its way; 0 where no time is known yet."""
-        self.now_us(heard_us)
-        if not self._heard_us:
+    def latest_us(self, event_us: int) -> int:
+        """The latest possible exchange time; 0 before it is known."""
+        self.now_us(event_us)
+        if not self._frame_us:
             return 0
-        return self._heard_us + int((self._clock_s() - self._heard_s) * SECOND_US)
+        return self._frame_us + int((self._clock_s() - self._frame_s) * SECOND_US)
 
-    def now_us(self, heard_us: int) -> int:
-        """The time now; to be called often, since it is then that a new frame is noticed.
+    def now_us(self, event_us: int) -> int:
+        """Exchange time now. Call it often: it measures when a new frame arrived.
 
         Args:
-            heard_us: the greatest event time so far.
+            event_us: the greatest event time so far.
         """
         now_s = self._clock_s()
-        if heard_us > self._heard_us:
-            self._heard_us, self._heard_s = heard_us, now_s
-        if not self._heard_us or now_s < self._held_until_s:
-            return self._heard_us
-        return self._heard_us + int(max(0.0, now_s - self._heard_s - self._lag_s) * SECOND_US)
+        if event_us > self._frame_us:
+            self._frame_us, self._frame_s = event_us, now_s
+        if not self._frame_us or now_s < self._held_until_s:
+            return self._frame_us
+        return self._frame_us + int(max(0.0, now_s - self._frame_s - self._lag_s) * SECOND_US)

@@ -1,8 +1,8 @@
-"""A WebSocket whose text messages are taken from the bytes of the socket, many at a time.
+"""A WebSocket that splits a read into text messages itself, many at a time.
 
-An exchange sends hardly anything but whole text frames, a thousand and more in one read of a busy
-socket. Those are found here by their heads. All else is the library's, each frame whole: the
-handshake, pings, closing, fragments and whatever breaks the protocol, which ends the connection.
+An exchange sends almost only unfragmented text frames, a thousand and more in one read of a busy
+socket. This module finds them by their headers. Everything else goes to the library, one whole
+frame at a time: handshake, pings, close, fragments, and protocol errors, which end the connection.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from websockets.frames import Opcode
 from websockets.protocol import OPEN
 
 MAX_FRAME_BYTES = 4 * 1024 * 1024
-"""A frame of a few hundred bytes is normal; this is a guard against a broken peer."""
+"""Guard against a broken peer; a normal frame has a few hundred bytes."""
 MAX_HEADERS_BYTES = 64 * 1024
 HEADERS_END = b"\r\n\r\n"
 TEXT = 0x81
-"""First byte of an unfragmented text frame; the second one is its length, 126 or 127 where that
-is in the next two or eight bytes, and greater where the frame is masked."""
+"""First byte of an unfragmented text frame. The second byte is the length; 126 or 127 mean that the
+length is in the next two or eight bytes, larger values that the frame is masked."""
 LONG_TEXT = TEXT << 8 | 126
 
 _read_long_head = struct.Struct(">HH").unpack_from
 
 
 class FastTextConnection(ClientConnection):
-    """Hands text messages to ``on_texts``, in order, as soon as their bytes are there.
+    """Passes text messages to ``on_texts``, in order, as soon as their bytes have arrived.
 
     Attributes:
-        on_texts: given each read's messages; must not raise. None: they are left unread.
+        on_texts: called with the messages of each read; must not raise. None discards them.
     """
 
     on_texts: Callable[[list[bytes]], None] | None = None
     _unread = b""
     _has_headers = False
     _parts: list[bytes] | None = None
-    """Of a fragmented message that is not whole yet."""
+    """Fragments of an unfinished message."""
 
     def data_received(self, data: bytes) -> None:
-        """Take what the socket read."""
+        """Handle the bytes of one read."""
         if self._unread:
             data = self._unread + data
             self._unread = b""
@@ -56,7 +56,7 @@ class FastTextConnection(ClientConnection):
             data = data[end:]
         at = 0
         while at < len(data) and self.protocol.state is OPEN:
-            at = self._take_texts(data, at)
+            at = self._pass_texts(data, at)
             if at == len(data):
                 return
             frame_end = self._end_of_frame(data, at)
@@ -68,8 +68,8 @@ class FastTextConnection(ClientConnection):
         if at < len(data):
             super().data_received(data[at:])
 
-    def _take_texts(self, data: bytes, at: int) -> int:
-        """Hand over the whole text messages that begin here; returns where the next frame does."""
+    def _pass_texts(self, data: bytes, at: int) -> int:
+        """Pass on the text messages that start here; returns the position of the next frame."""
         if self._parts is not None:
             return at
         texts: list[bytes] = []
@@ -91,9 +91,9 @@ class FastTextConnection(ClientConnection):
         return at
 
     def _end_of_frame(self, data: bytes, at: int) -> int | None:
-        """Where a frame ends that the library shall have; None while it is not whole.
+        """The end of a frame for the library; None while it is incomplete.
 
-        The library gets all there is of a frame that it will refuse.
+        A frame that the library will reject is passed on incomplete.
         """
         left = len(data) - at
         if left < 2:
@@ -111,7 +111,7 @@ class FastTextConnection(ClientConnection):
         return len(data) if length > MAX_FRAME_BYTES else None
 
     def process_event(self, event: Any) -> None:
-        """Take what the library made of its frames."""
+        """Handle a frame that the library has parsed."""
         if type(event) is not WireFrame or self.response is None:
             super().process_event(event)
         elif event.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
@@ -120,7 +120,7 @@ class FastTextConnection(ClientConnection):
             super().process_event(event)
 
     def _join(self, frame: WireFrame) -> None:
-        """Put a message together from its fragments."""
+        """Assemble a message from its fragments."""
         if frame.opcode is not Opcode.CONT:
             self._parts = []
         if self._parts is None:

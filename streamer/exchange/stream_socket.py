@@ -1,7 +1,7 @@
-"""One socket of a stream connection, from its handshake to its end.
+"""One socket of a stream connection, from its handshake to its close.
 
-Frames go from the socket's bytes straight to a callback, without a queue or a task for each:
-reading stops while they are handled, so the kernel's buffers are the only ones.
+Frames go from the socket's bytes straight to a callback, without a queue or a task in between:
+reading stops while they are handled, so the only buffers are the kernel's.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ OPEN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0
 TICK_S = 0.1
 CONNECTS = ConnectBudget()
-"""Of the whole process: the exchange counts by address."""
+"""Shared by the whole process: the exchange counts attempts by IP address."""
 
 
 class StreamSocket:
     """A socket and its subscriptions.
 
     Args:
-        name: of the connection it serves, for logs.
+        name: of the connection, for logs.
         streams: names to subscribe to.
-        hear: called with messages as bytes, those of one read at a time; must not raise.
-        on_open: called when it is up, before its first frame.
-        stale_after_s: silence after which it is taken for dead.
+        on_messages: called with the messages of one read, as bytes; must not raise.
+        on_open: called when the socket is up, before its first frame.
+        stale_after_s: silence after which the socket counts as dead.
         proxy: proxy URL, or None.
-        connects: budget of attempts to connect.
+        connects: budget of connection attempts.
 
     Attributes:
-        hear: may be replaced while it serves.
-        opened_s: when it was up; None before.
-        is_refused: whether it was answered with a status of HTTP instead of a WebSocket.
-        went_silent: whether silence ended it.
+        on_messages: may be replaced while the socket is up.
+        opened_s: when the socket came up; None before.
+        is_refused: whether the exchange answered with an HTTP status instead of a WebSocket.
+        went_silent: whether silence ended the socket.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class StreamSocket:
         streams: Sequence[str],
         *,
         name: str,
-        hear: Callable[[Sequence[bytes]], None],
+        on_messages: Callable[[Sequence[bytes]], None],
         on_open: Callable[[StreamSocket], None],
         stale_after_s: float,
         proxy: str | None,
         connects: ConnectBudget,
     ) -> None:
         self.session = StreamSession(streams)
-        self.hear = hear
+        self.on_messages = on_messages
         self.opened_s: float | None = None
         self.last_frame_s = 0.0
         self.is_refused = False
@@ -74,25 +74,25 @@ class StreamSocket:
         self._proxy = proxy
         self._connects = connects
         self._frames = 0
-        self._leave_reason: str | None = None
+        self._close_reason: str | None = None
         self._is_ended = False
 
     @property
     def is_open(self) -> bool:
-        """Whether it is up."""
+        """Whether the socket is up."""
         return self.opened_s is not None and not self._is_ended
 
     @property
     def gave_data(self) -> bool:
-        """Whether more came than answers, of which each message has one."""
+        """Whether more frames arrived than answers to control messages."""
         return self._frames > self.session.sent
 
-    def leave(self, reason: str) -> None:
-        """End it soon."""
-        self._leave_reason = reason
+    def close(self, reason: str) -> None:
+        """Close the socket with the next tick."""
+        self._close_reason = reason
 
     async def run(self) -> str:
-        """Connect and serve; returns why it ended."""
+        """Connect and receive until the socket ends; returns the reason."""
         try:
             await self._wait_for_turn()
             return await self._serve()
@@ -107,10 +107,10 @@ class StreamSocket:
     async def _wait_for_turn(self) -> None:
         """Wait until an attempt to connect is allowed."""
         loop = asyncio.get_running_loop()
-        is_told = False
+        is_logged = False
         while (wait_s := self._connects.take(self._host, loop.time())) > 0:
-            if not is_told:
-                is_told = True
+            if not is_logged:
+                is_logged = True
                 log.warning(
                     "connects_exhausted",
                     connection=self._name,
@@ -134,7 +134,7 @@ class StreamSocket:
             socket = cast(FastTextConnection, opened)
             self.opened_s = self.last_frame_s = loop.time()
             self._on_open(self)
-            socket.on_texts = self._take
+            socket.on_texts = self._on_texts
             closed = asyncio.ensure_future(socket.wait_closed())
             try:
                 while not closed.done():
@@ -143,8 +143,8 @@ class StreamSocket:
                     if message is not None:
                         async with asyncio.timeout(OPEN_TIMEOUT_S):
                             await socket.send(message, text=True)
-                    if self._leave_reason is not None:
-                        return self._leave_reason
+                    if self._close_reason is not None:
+                        return self._close_reason
                     if self.session.is_answer_overdue(now_s):
                         return "a subscription was not answered"
                     if now_s - self.last_frame_s > self._stale_after_s:
@@ -156,10 +156,10 @@ class StreamSocket:
                 socket.on_texts = None
         return f"closed by the exchange: {socket.close_code} {socket.close_reason or ''}".strip()
 
-    def _take(self, messages: list[bytes]) -> None:
+    def _on_texts(self, messages: list[bytes]) -> None:
         self.last_frame_s = asyncio.get_running_loop().time()
         self._frames += len(messages)
-        self.hear(messages)
+        self.on_messages(messages)
 
 
 def _explain_status(error: InvalidStatus) -> str:

@@ -1,15 +1,17 @@
-"""What Prometheus reads of a streamer.
+"""Metrics of a streamer for Prometheus.
 
-Nothing here is on the way of a frame: the parts count in plain integers, and one collector reads
-them when somebody scrapes. Series are by market, connection or cause, never by symbol: 1,500
+Nothing here runs on the path of a frame: all parts count in plain integers, which one collector
+reads when Prometheus scrapes. Series are by market, connection or cause, never by symbol: 1,500
 symbols would make tens of thousands of series (``candelabra status`` is about symbols).
-``docs/operations.md`` says what each is good for; tests hold the two together.
+``docs/operations.md`` explains each metric.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 from weakref import WeakKeyDictionary
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
@@ -23,19 +25,144 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from include.domain.instruments import Market
-from streamer.candles.feed import LAG_SECONDS, Feed
+from streamer.candles.feed import LAG_SECONDS, CandleFeed
 from streamer.capture.intake.feed import CaptureFeed
 from streamer.exchange.connection import StreamConnection
-from streamer.health.metrics_declared import METRICS, Declared, Labels
 from streamer.health.states import SymbolStates
 from streamer.health.telemetry import TelemetrySources
 from streamer.runtime.histogram import Histogram
 
+Labels = tuple[str, ...]
 Value = float | Histogram
 Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 Readings = Iterator[tuple[str, Labels, Value]]
 Counts = Mapping[tuple[str, Labels], float]
 
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """Kind, help text and labels of a metric."""
+
+    kind: Literal["counter", "gauge", "histogram"]
+    meaning: str
+    labels: Labels = ()
+
+
+METRICS = {
+    "candelabra_frames": Declared(
+        "counter",
+        "Frames received: trade, kline, answer, shutdown, unknown (well-formed), bad (unreadable), "
+        "captured (well-formed, of raw capture's own connections).",
+        ("connection", "kind"),
+    ),
+    "candelabra_trades": Declared(
+        "counter",
+        "Trades by outcome: aggregated, duplicate (known id), void (no price).",
+        ("market", "outcome"),
+    ),
+    "candelabra_reordered_trades": Declared(
+        "counter", "Trades that arrived after trades with larger ids.", ("market",)
+    ),
+    "candelabra_late_trades": Declared(
+        "counter", "Trades of minutes whose candle was already emitted.", ("market",)
+    ),
+    "candelabra_missing_trades": Declared("counter", "Times that trade ids skipped."),
+    "candelabra_lag_seconds": Declared(
+        "histogram",
+        "Seconds from the exchange's event time to handling, of every 64th frame.",
+        ("market",),
+    ),
+    "candelabra_loop_delay_seconds": Declared(
+        "histogram", "Delay of the event loop's ticks of at most 20 ms."
+    ),
+    "candelabra_connections": Declared(
+        "gauge",
+        "Stream connections of candles or capture: down, subscribing, delivering.",
+        ("market", "carries", "state"),
+    ),
+    "candelabra_reconnects": Declared(
+        "counter", "Sockets that ended or could not be opened.", ("connection",)
+    ),
+    "candelabra_connects_refused": Declared(
+        "counter", "Connection attempts answered with an HTTP error.", ("connection",)
+    ),
+    "candelabra_rotations": Declared(
+        "counter",
+        "Sockets replaced before they ended, without a missed frame.",
+        ("connection",),
+    ),
+    "candelabra_symbols": Declared(
+        "gauge", "Symbols by state: connecting, live, silent, halted, dead.", ("market", "state")
+    ),
+    "candelabra_candles_closed": Declared(
+        "counter", "Closed candles passed to the writer, by status.", ("status",)
+    ),
+    "candelabra_verifications": Declared(
+        "counter",
+        "Candles compared with the exchange's klines: equal, differing (closed minutes), "
+        "corrected (open minutes).",
+        ("verdict",),
+    ),
+    "candelabra_rows_written": Declared("counter", "Closed candles written to the database."),
+    "candelabra_rows_refused": Declared("counter", "Closed candles refused by the database."),
+    "candelabra_rows_overflowed": Declared(
+        "counter", "Closed candles dropped from a full buffer and requested from REST."
+    ),
+    "candelabra_write_failures": Declared("counter", "Writes that failed and are retried."),
+    "candelabra_batch_rows": Declared("histogram", "Rows of one write of closed candles."),
+    "candelabra_write_seconds": Declared("histogram", "Seconds of one write of closed candles."),
+    "candelabra_database_up": Declared("gauge", "1 while the writer reaches the database, else 0."),
+    "candelabra_queue_depth": Declared(
+        "gauge",
+        "Waiting candles and capture (rows), repairs (minutes), control (messages to the "
+        "exchange), gaps (changes of ops.gaps).",
+        ("queue",),
+    ),
+    "candelabra_queue_bound": Declared("gauge", "Maximum depth of a bounded queue.", ("queue",)),
+    "candelabra_repairs_requested": Declared("counter", "Ranges requested from REST.", ("cause",)),
+    "candelabra_repaired_minutes": Declared("counter", "Minutes repaired by REST."),
+    "candelabra_repair_failures": Declared("counter", "Repairs that failed and are retried."),
+    "candelabra_given_up_minutes": Declared(
+        "counter", "Minutes that could not be repaired, left to the DAG repair_gaps."
+    ),
+    "candelabra_gaps_opened": Declared(
+        "counter", "Gaps opened in ops.gaps, or taken over from an ended streamer."
+    ),
+    "candelabra_gaps_closed": Declared("counter", "Gaps whose every minute was proven complete."),
+    "candelabra_gaps_open": Declared("gauge", "Gaps not closed yet, including given-up ones."),
+    "candelabra_subscribers": Declared("gauge", "Readers of candle updates in this process."),
+    "candelabra_updates": Declared(
+        "counter",
+        "Changes of candles by outcome, over all subscribers: delivered, conflated "
+        "(replaced by a newer one), missed (evicted; the subscriber was notified).",
+        ("outcome",),
+    ),
+    "candelabra_nats_up": Declared(
+        "gauge", "1 while NATS is connected, else 0; absent without NATS."
+    ),
+    "candelabra_nats_disconnects": Declared("counter", "Connections to NATS that ended."),
+    "candelabra_nats_updates": Declared(
+        "counter",
+        "Changes of bars by outcome: delivered to NATS, conflated, missed (readers are notified).",
+        ("outcome",),
+    ),
+    "candelabra_captured_rows": Declared("counter", "Rows of raw capture written.", ("dataset",)),
+    "candelabra_capture_events": Declared(
+        "counter",
+        "Rows of raw capture: repeated (stored before), refused (by the database), replayed "
+        "(from the spool), filled (fetched by id), lost (where their number is known).",
+        ("kind",),
+    ),
+    "candelabra_capture_losses": Declared(
+        "counter",
+        "Times that raw capture lost rows of a symbol for good, recorded in ops.gaps: by a "
+        "disconnect, a dead stream, a stop, a full spool, or ids that REST does not serve.",
+    ),
+    "candelabra_capture_spool_bytes": Declared("gauge", "Size of the capture spool on disk."),
+    "candelabra_capture_missing_ids": Declared("gauge", "Trade ids requested from REST."),
+    "candelabra_started": Declared("gauge", "1 once symbols and stored minutes are known, else 0."),
+}
+"""Metrics by name; the sample of a counter ends in ``_total``."""
 
 CAPTURE_EVENTS = {
     "repeated": "capture_repeated",
@@ -44,14 +171,14 @@ CAPTURE_EVENTS = {
     "filled": "capture_filled_rows",
     "lost": "capture_lost_rows",
 }
-"""Kinds of events by their names in the capture's own report."""
+"""Kinds of events, and their names in the report of capture."""
 
 
-class Running:
-    """Totals that only grow, of parts that come and go.
+class RunningTotals:
+    """Totals that never fall, of parts that come and go.
 
-    A connection that is given up, or a symbol that is removed, takes its counters with it; their
-    sum would fall, and Prometheus would read that as a restart.
+    A closed connection or a removed symbol takes its counters with it. Without these totals the sum
+    would fall, which Prometheus reads as a restart.
     """
 
     def __init__(self) -> None:
@@ -59,10 +186,10 @@ class Running:
         self._seen: WeakKeyDictionary[object, Counts] = WeakKeyDictionary()
 
     def note(self, part: object, counts: Counts) -> None:
-        """All that a part counts now."""
+        """Add what a part has counted since the last call."""
         seen = self._seen.get(part, {})
         if counts == seen:
-            return  # most symbols count nothing between two looks
+            return  # most symbols count nothing between two scrapes
         for key, count in counts.items():
             self._totals[key] += count - seen.get(key, 0)
         self._seen[part] = counts
@@ -74,11 +201,11 @@ class Running:
 
 
 class StreamerCollector(Collector):
-    """Reads a streamer when Prometheus asks."""
+    """Reads a streamer when Prometheus scrapes."""
 
-    def __init__(self, observed: TelemetrySources) -> None:
-        self._observed = observed
-        self._running = Running()
+    def __init__(self, telemetry: TelemetrySources) -> None:
+        self._observed = telemetry
+        self._running = RunningTotals()
         self._lags: dict[Market, list[Histogram]] = {}
         self._past_lags = {market: Histogram(LAG_SECONDS) for market in Market}
 
@@ -87,42 +214,42 @@ class StreamerCollector(Collector):
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """Each declared metric with all it has."""
+        """All metrics with their present values."""
         families = {name: _family(name, declared) for name, declared in METRICS.items()}
         for name, labels, value in self._readings():
             _add(families[name], labels, value)
         yield from families.values()
 
     def _readings(self) -> Readings:
-        observed = self._observed
-        for feed in observed.feeds:
+        telemetry = self._observed
+        for feed in telemetry.feeds:
             self._note_feed(feed)
-        for capturing in observed.capture_feeds:
+        for capturing in telemetry.capture_feeds:
             self._note_capture(capturing)
         yield from self._running.readings()
         for market in Market:
-            feeds = [feed for feed in observed.feeds if feed.market is market]
+            feeds = [feed for feed in telemetry.feeds if feed.market is market]
             if feeds:
-                yield from _of_market(market, feeds, observed.states)
+                yield from _of_market(market, feeds, telemetry.states)
                 yield "candelabra_lag_seconds", (market.value,), self._lag(market, feeds)
-            capturing_it = [feed for feed in observed.capture_feeds if feed.market is market]
+            capturing_it = [feed for feed in telemetry.capture_feeds if feed.market is market]
             yield from _of_connections(market, "candles", feeds)
             yield from _of_connections(market, "capture", capturing_it)
-        yield from _of_writer(observed)
-        yield from _of_repairs(observed)
-        yield from _of_gaps(observed)
-        yield from _of_hub(observed)
-        yield from _of_capture(observed)
-        yield from _of_bus(observed)
+        yield from _of_writer(telemetry)
+        yield from _of_repairs(telemetry)
+        yield from _of_gaps(telemetry)
+        yield from _of_hub(telemetry)
+        yield from _of_capture(telemetry)
+        yield from _of_bus(telemetry)
         for status in ("verified", "unconfirmed", "partial"):
-            yield "candelabra_candles_settled", (status,), observed.counts[status]
+            yield "candelabra_candles_closed", (status,), telemetry.counts[status]
         for verdict in ("differing", "corrected"):
-            yield "candelabra_checksums", (verdict,), observed.counts[verdict]
-        yield "candelabra_holes", (), observed.counts["holes"]
-        yield "candelabra_loop_delay_seconds", (), observed.loop_delay_seconds
-        yield "candelabra_started", (), int(observed.is_started)
+            yield "candelabra_verifications", (verdict,), telemetry.counts[verdict]
+        yield "candelabra_missing_trades", (), telemetry.counts["missing_trades"]
+        yield "candelabra_loop_delay_seconds", (), telemetry.loop_delay_seconds
+        yield "candelabra_started", (), int(telemetry.is_started)
 
-    def _note_feed(self, feed: Feed) -> None:
+    def _note_feed(self, feed: CandleFeed) -> None:
         market, connection = feed.market.value, feed.connection.name
         others = feed.other_frames
         trades = feed.frames - feed.klines - feed.bad_frames - others.total()
@@ -133,21 +260,21 @@ class StreamerCollector(Collector):
             feed,
             {
                 **{("candelabra_frames", (connection, kind)): n for kind, n in kinds.items()},
-                ("candelabra_trades", (market, "folded")): trades,
+                ("candelabra_trades", (market, "aggregated")): trades,
                 **_of_connection(feed.connection),
             },
         )
-        for one in feed.aggregators:  # each by itself: it may go before its connection does
-            unfolded = one.duplicates + one.void_trades
+        for one in feed.aggregators:  # separately: a symbol may be removed before its connection
+            not_aggregated = one.duplicates + one.void_trades
             self._running.note(
                 one,
                 {
-                    ("candelabra_trades", (market, "folded")): -unfolded,
+                    ("candelabra_trades", (market, "aggregated")): -not_aggregated,
                     ("candelabra_trades", (market, "duplicate")): one.duplicates,
                     ("candelabra_trades", (market, "void")): one.void_trades,
                     ("candelabra_late_trades", (market,)): one.late_trades,
                     ("candelabra_reordered_trades", (market,)): one.ids.overtaken,
-                    ("candelabra_checksums", ("equal",)): one.equal_checksums,
+                    ("candelabra_verifications", ("equal",)): one.equal_klines,
                 },
             )
 
@@ -162,8 +289,8 @@ class StreamerCollector(Collector):
             },
         )
 
-    def _lag(self, market: Market, feeds: list[Feed]) -> Histogram:
-        """All lags of a market, those of connections that are gone as well."""
+    def _lag(self, market: Market, feeds: list[CandleFeed]) -> Histogram:
+        """The lags of a market, including those of closed connections."""
         present = [feed.lag_seconds for feed in feeds]
         past = self._past_lags[market]
         for lag in self._lags.get(market, ()):
@@ -185,30 +312,32 @@ def _of_connection(connection: StreamConnection) -> Counts:
     }
 
 
-def _of_connections(market: Market, carries: str, feeds: Sequence[Feed | CaptureFeed]) -> Readings:
+def _of_connections(
+    market: Market, carries: str, feeds: Sequence[CandleFeed | CaptureFeed]
+) -> Readings:
     counts = Counter(map(_state_of, feeds))
     for state in ("down", "subscribing", "delivering") if feeds else ():
         yield "candelabra_connections", (market.value, carries, state), counts[state]
 
 
-def _state_of(feed: Feed | CaptureFeed) -> str:
+def _state_of(feed: CandleFeed | CaptureFeed) -> str:
     if not feed.connection.is_open:
         return "down"
-    if isinstance(feed, CaptureFeed):  # the symbols may be quiet: an acknowledgement must do
+    if isinstance(feed, CaptureFeed):  # its symbols may be quiet: an acknowledgement suffices
         delivers = feed.connection.session.is_subscribed
     else:
         delivers = feed.delivering_since_us is not None
     return "delivering" if delivers else "subscribing"
 
 
-def _of_market(market: Market, feeds: list[Feed], states: SymbolStates) -> Readings:
+def _of_market(market: Market, feeds: list[CandleFeed], states: SymbolStates) -> Readings:
     symbols = [one.symbol for feed in feeds for one in feed.aggregators]
     for state, count in states.counts(symbols).items():
         yield "candelabra_symbols", (market.value, state.value), count
 
 
-def _of_writer(observed: TelemetrySources) -> Readings:
-    writer = observed.writer
+def _of_writer(telemetry: TelemetrySources) -> Readings:
+    writer = telemetry.writer
     yield "candelabra_rows_written", (), writer.written
     yield "candelabra_rows_refused", (), writer.refused
     yield "candelabra_rows_overflowed", (), writer.overflowed
@@ -218,47 +347,47 @@ def _of_writer(observed: TelemetrySources) -> Readings:
     yield "candelabra_database_up", (), int(writer.answer_age_s is not None)
     yield "candelabra_queue_depth", ("candles",), writer.waiting
     yield "candelabra_queue_bound", ("candles",), writer.buffer_rows
-    feeds: list[Feed | CaptureFeed] = [*observed.feeds, *observed.capture_feeds]
+    feeds: list[CandleFeed | CaptureFeed] = [*telemetry.feeds, *telemetry.capture_feeds]
     control = sum(feed.connection.session.queued for feed in feeds)
     yield "candelabra_queue_depth", ("control",), control
 
 
-def _of_repairs(observed: TelemetrySources) -> Readings:
-    repairs = observed.repairs
+def _of_repairs(telemetry: TelemetrySources) -> Readings:
+    repairs = telemetry.repairs
     yield "candelabra_queue_depth", ("repairs",), repairs.waiting_minutes
-    for cause, ranges in sorted(repairs.asked.items()):
-        yield "candelabra_repairs_asked", (cause,), ranges
+    for cause, ranges in sorted(repairs.requested.items()):
+        yield "candelabra_repairs_requested", (cause,), ranges
     yield "candelabra_repaired_minutes", (), repairs.repaired_minutes
     yield "candelabra_repair_failures", (), repairs.failures
     yield "candelabra_given_up_minutes", (), repairs.given_up_minutes
 
 
-def _of_gaps(observed: TelemetrySources) -> Readings:
-    ledger = observed.ledger
+def _of_gaps(telemetry: TelemetrySources) -> Readings:
+    ledger = telemetry.ledger
     yield "candelabra_gaps_opened", (), ledger.opened
     yield "candelabra_gaps_closed", (), ledger.closed
     yield "candelabra_gaps_open", (), ledger.open
     yield "candelabra_queue_depth", ("gaps",), ledger.unwritten
 
 
-def _of_hub(observed: TelemetrySources) -> Readings:
-    counts = observed.hub.counts
-    yield "candelabra_subscribers", (), observed.hub.subscribers
+def _of_hub(telemetry: TelemetrySources) -> Readings:
+    counts = telemetry.hub.counts
+    yield "candelabra_subscribers", (), telemetry.hub.subscribers
     yield "candelabra_updates", ("delivered",), counts.delivered
     yield "candelabra_updates", ("conflated",), counts.conflated
     yield "candelabra_updates", ("missed",), counts.missed
 
 
-def _of_bus(observed: TelemetrySources) -> Readings:
-    if (bus := observed.publisher) is not None:
+def _of_bus(telemetry: TelemetrySources) -> Readings:
+    if (bus := telemetry.publisher) is not None:
         yield "candelabra_nats_up", (), int(bus.is_connected)
-        yield "candelabra_nats_cuts", (), bus.cuts
+        yield "candelabra_nats_disconnects", (), bus.cuts
         for outcome in ("delivered", "conflated", "missed"):
             yield "candelabra_nats_updates", (outcome,), getattr(bus, outcome)
 
 
-def _of_capture(observed: TelemetrySources) -> Readings:
-    report = dict(observed.capture())
+def _of_capture(telemetry: TelemetrySources) -> Readings:
+    report = dict(telemetry.capture())
     if not report:
         return
     for kind, key in CAPTURE_EVENTS.items():
@@ -293,19 +422,19 @@ _FAMILIES: dict[str, type[Family]] = {
 
 
 class Exposition:
-    """The text of all metrics, those of the process and its garbage collector included."""
+    """The metrics as text, including those of the process and its garbage collector."""
 
-    def __init__(self, observed: TelemetrySources) -> None:
+    def __init__(self, telemetry: TelemetrySources) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(StreamerCollector(observed))
+        self._registry.register(StreamerCollector(telemetry))
         ProcessCollector(registry=self._registry)
         GCCollector(registry=self._registry)
 
     def text(self, accept: str) -> tuple[bytes, str]:
-        """The text and its content type, in the format that the asker prefers.
+        """The text and its content type, in the format that the client prefers.
 
         Args:
-            accept: its header of that name.
+            accept: the client's header of that name.
         """
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type

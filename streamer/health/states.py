@@ -1,4 +1,4 @@
-"""How the streams of each symbol are, as the aggregators tell it."""
+"""The state of each symbol's streams."""
 
 from __future__ import annotations
 
@@ -9,73 +9,74 @@ from include.domain.candles import CandleCandidate, Status
 from include.domain.timeframes import MINUTE_US
 
 BEHIND_AFTER_US = 3 * MINUTE_US
-"""A minute is settled within seconds of its end: three minutes without one is too long."""
+"""A candle is emitted within seconds of its minute's end; this long without one is too long."""
 
 
 class SymbolState(enum.StrEnum):
-    """What is known of a symbol's streams."""
+    """State of a symbol's streams."""
 
     CONNECTING = "connecting"
-    """Nothing was settled from its streams yet."""
+    """No candle has been emitted yet."""
     LIVE = "live"
     SILENT = "silent"
-    """Neither trades nor klines come although its connection delivers others."""
+    """Neither trades nor klines arrive although the connection delivers other symbols."""
     HALTED = "halted"
-    """The exchange itself says that it does not trade."""
+    """The exchange reports that it does not trade."""
     DEAD = "dead"
-    """One of its streams does not deliver what the other, or its neighbours, show to be there."""
+    """One of its streams does not deliver, as its other stream or other symbols show."""
 
 
 QUIET = frozenset({SymbolState.SILENT, SymbolState.HALTED})
-"""States in which no new minute is to be expected."""
+"""States in which no new minute is expected."""
 
 
 class SymbolStates:
-    """The present state of each symbol, and its newest settled minute."""
+    """The state of each symbol and its newest emitted minute."""
 
     def __init__(self) -> None:
         self._states: dict[str, SymbolState] = {}
-        self._settled_us: dict[str, int] = {}
+        self._emitted_us: dict[str, int] = {}
 
-    def end(self, symbol: str) -> None:
-        """Watch this one no longer."""
+    def remove(self, symbol: str) -> None:
+        """Forget a symbol."""
         self._states.pop(symbol, None)
-        self._settled_us.pop(symbol, None)
+        self._emitted_us.pop(symbol, None)
 
     def enter(self, symbol: str, state: SymbolState) -> bool:
-        """Note a state; returns whether it is new."""
+        """Set a state; returns whether it changed."""
         was, self._states[symbol] = self._states.get(symbol), state
         return was is not state
 
-    def settled(self, offer: CandleCandidate) -> None:
-        """A minute of it came from the streams; the exchange's word shows that they live."""
-        symbol, open_time_us = offer.candle.symbol, offer.candle.open_time_us
-        if open_time_us > self._settled_us.get(symbol, 0):
-            self._settled_us[symbol] = open_time_us
-        if offer.status is Status.VERIFIED and self._states.get(symbol) is not SymbolState.HALTED:
+    def candle_closed(self, candidate: CandleCandidate) -> None:
+        """Note a candle from the streams; a verified one shows that they are alive."""
+        symbol, open_time_us = candidate.candle.symbol, candidate.candle.open_time_us
+        if open_time_us > self._emitted_us.get(symbol, 0):
+            self._emitted_us[symbol] = open_time_us
+        is_halted = self._states.get(symbol) is SymbolState.HALTED
+        if candidate.status is Status.VERIFIED and not is_halted:
             self._states[symbol] = SymbolState.LIVE
 
     def of(self, symbol: str) -> SymbolState:
-        """Its state."""
+        """The state of a symbol."""
         return self._states.get(symbol, SymbolState.CONNECTING)
 
     def counts(self, symbols: Iterable[str]) -> dict[SymbolState, int]:
-        """How many of these are in each state, all states named."""
+        """How many symbols are in each state, including states without any."""
         counts = dict.fromkeys(SymbolState, 0)
         for symbol in symbols:
             counts[self.of(symbol)] += 1
         return counts
 
     def is_behind(self, symbol: str, exchange_us: int, delivering_since_us: int) -> bool:
-        """Whether minutes should have been settled that were not.
+        """Whether a symbol's minutes are overdue.
 
-        A symbol that joined a connection at work has its time from when it is first asked about.
+        A symbol that joined a running connection counts from the first call on.
 
         Args:
-            exchange_us: the exchange's clock.
-            delivering_since_us: when the connection began to deliver; earlier minutes are REST's.
+            exchange_us: exchange time.
+            delivering_since_us: when the connection began to deliver; REST has earlier minutes.
         """
         if self.of(symbol) in QUIET:
             return False
-        settled_until_us = self._settled_us.setdefault(symbol, exchange_us) + MINUTE_US
-        return exchange_us - max(settled_until_us, delivering_since_us) > BEHIND_AFTER_US
+        emitted_until_us = self._emitted_us.setdefault(symbol, exchange_us) + MINUTE_US
+        return exchange_us - max(emitted_until_us, delivering_since_us) > BEHIND_AFTER_US

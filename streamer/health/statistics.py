@@ -1,65 +1,90 @@
-"""What a streamer has done so far, in figures for readers of its API; all from memory."""
+"""What a streamer has done so far: figures for its API, and a log line each minute."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+import structlog
+
 from include.domain.timeframes import from_us
-from streamer.candles.feed import Feed
+from streamer.candles.feed import CandleFeed
 from streamer.capture.intake.feed import CaptureFeed
+from streamer.health.states import SymbolState
 from streamer.health.telemetry import TelemetrySources
 
+log = structlog.get_logger(__name__)
 
-def statistics(observed: TelemetrySources) -> dict[str, Any]:
+REPORT_INTERVAL_S = 60.0
+
+
+def statistics(telemetry: TelemetrySources) -> dict[str, Any]:
     """Figures since the start; times are UTC, ``None`` before the first frame."""
-    counts = observed.hub.counts
+    counts = telemetry.hub.counts
     return {
-        "connections": [_of_feed(feed) for feed in observed.feeds],
-        "candles": dict(observed.counts),
-        "rows_written": observed.writer.written,
-        "rows_waiting": observed.writer.waiting,
-        "minutes_asked_of_rest": observed.repairs.waiting_minutes,
+        "connections": [_of_candles(feed) for feed in telemetry.feeds],
+        "candles": dict(telemetry.counts),
+        "rows_written": telemetry.writer.written,
+        "rows_waiting": telemetry.writer.waiting,
+        "repair_minutes_waiting": telemetry.repairs.waiting_minutes,
         "updates_delivered": counts.delivered,
         "updates_conflated": counts.conflated,
         "candles_missed": counts.missed,
-        "capture": dict(observed.capture()),
-        "capture_connections": [_of_capture(feed) for feed in observed.capture_feeds],
-        "nats": None if observed.publisher is None else observed.publisher.statistics(),
+        "capture": dict(telemetry.capture()),
+        "capture_connections": [_of_capture(feed) for feed in telemetry.capture_feeds],
+        "nats": None if telemetry.publisher is None else telemetry.publisher.statistics(),
     }
 
 
-def _of_feed(feed: Feed) -> dict[str, Any]:
+async def report(telemetry: TelemetrySources, *, interval_s: float = REPORT_INTERVAL_S) -> None:
+    """Log the main figures regularly, until cancelled."""
+    while True:
+        await asyncio.sleep(interval_s)
+        feeds, writer, repairs = telemetry.feeds, telemetry.writer, telemetry.repairs
+        symbols = [one.symbol for feed in feeds for one in feed.aggregators]
+        log.info(
+            "stream_report",
+            frames=sum(feed.frames for feed in feeds),
+            bad_frames=sum(feed.bad_frames for feed in feeds),
+            reconnects=sum(feed.connection.reconnects for feed in feeds),
+            written=writer.written,
+            waiting=writer.waiting,
+            silent_symbols=telemetry.states.counts(symbols)[SymbolState.SILENT],
+            repair_minutes_waiting=repairs.waiting_minutes,
+            repaired_minutes=repairs.repaired_minutes,
+            **telemetry.counts,
+            **telemetry.capture(),
+        )
+
+
+def _of_connection(feed: CandleFeed | CaptureFeed) -> dict[str, Any]:
     connection = feed.connection
-    others = feed.klines + feed.other_frames.total() + feed.bad_frames
     return {
         "name": connection.name,
         "market": feed.market.value,
         "is_open": connection.is_open,
         "is_subscribed": connection.is_open and connection.session.is_subscribed,
-        "is_delivering": feed.delivering_since_us is not None,
-        "symbols": len(feed.aggregators),
-        "trades": feed.frames - others,
-        "klines": feed.klines,
         "bad_frames": feed.bad_frames,
         "reconnects": connection.reconnects,
         "rotations": connection.rotations,
         "refused": connection.refused,
+    }
+
+
+def _of_candles(feed: CandleFeed) -> dict[str, Any]:
+    others = feed.klines + feed.other_frames.total() + feed.bad_frames
+    return _of_connection(feed) | {
+        "is_delivering": feed.delivering_since_us is not None,
+        "symbols": len(feed.names),
+        "trades": feed.frames - others,
+        "klines": feed.klines,
         "exchange_time": from_us(feed.exchange_us) if feed.exchange_us else None,
     }
 
 
 def _of_capture(feed: CaptureFeed) -> dict[str, Any]:
-    connection = feed.connection
-    return {
-        "name": connection.name,
-        "market": feed.market.value,
-        "is_open": connection.is_open,
-        "is_subscribed": connection.is_open and connection.session.is_subscribed,
+    return _of_connection(feed) | {
         "streams": list(feed.kinds),
         "symbols": len(feed.names),
         "frames": feed.frames,
-        "bad_frames": feed.bad_frames,
-        "reconnects": connection.reconnects,
-        "rotations": connection.rotations,
-        "refused": connection.refused,
     }

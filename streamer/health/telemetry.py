@@ -1,4 +1,4 @@
-"""A streamer's parts as those see them who only look: metrics, health, readiness."""
+"""The parts of a streamer that metrics, health and statistics read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from streamer.candles.feed import Feed
+from streamer.candles.feed import CandleFeed
 from streamer.capture.intake.feed import CaptureFeed
 from streamer.health.states import SymbolStates
 from streamer.hub.hub import Hub
@@ -42,23 +42,25 @@ class PublisherTelemetry(Protocol):
 
 @dataclass(slots=True)
 class TelemetrySources:
-    """What is looked at; read on the event loop's own thread, so nothing moves meanwhile.
+    """The parts of a streamer for metrics, health and statistics.
+
+    Read on the event loop's thread, so that all figures belong to one moment.
 
     Attributes:
-        feeds: the streamer's own list, which grows and shrinks with its connections.
-        capture: the figures of raw capture; none where nothing is captured.
-        capture_feeds: raw capture's own list of its own connections, as above.
-        counts: settled candles by status; ``differing``, ``corrected`` and ``holes``.
-        ticks: readers of trades and best prices.
-        publisher: publishes over NATS; None where NATS is not configured.
-        loop_delay_seconds: by how much the clock's ticks came late: a busy event loop.
-        is_started: whether symbols and history are known, and connections are being made.
-        http_url: where it is served; empty where it is not.
-        grpc_address: host and port of gRPC; empty where it is not served.
-        api_url: of REST; empty where it is not served.
+        feeds: the present feeds; the list is never replaced.
+        capture: the figures of raw capture; empty without capture.
+        capture_feeds: the present feeds of raw capture.
+        counts: closed candles by status, and ``differing``, ``corrected``, ``missing_trades``.
+        ticks: hubs of trades and book tickers.
+        publisher: publishes over NATS; None without NATS.
+        loop_delay_seconds: delay of the event loop's ticks.
+        is_started: whether symbols and stored minutes are known.
+        http_url: of metrics and health; empty if not served.
+        grpc_address: host and port; empty if not served.
+        api_url: of REST; empty if not served.
     """
 
-    feeds: Sequence[Feed]
+    feeds: Sequence[CandleFeed]
     writer: CandleWriter
     repairs: RepairQueue
     ledger: GapLedger

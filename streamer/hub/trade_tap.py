@@ -1,6 +1,6 @@
-"""Trades on their way from the candle feeds to readers, while somebody listens.
+"""Pass trades from the candle feeds to readers while readers subscribe.
 
-A feed pays one look at an attribute for each batch of frames, and nothing else while nobody does.
+A feed pays for one attribute lookup for each batch of frames while there are no readers.
 """
 
 from __future__ import annotations
@@ -9,57 +9,59 @@ from functools import partial
 
 from include.binance.streams.messages import AggTrade, Trade, microseconds
 from include.domain.instruments import Market, exchange_symbol_of, market_of
-from streamer.candles.continuity import IdOrder, SkippingTradeIds
 from streamer.candles.feed import TradeTap
+from streamer.candles.trade_ids import IdOrder, SkippingTradeIds
 from streamer.hub.ticks import MissedTrades, TradeTick
 from streamer.hub.trade_hub import TradeHub
 
-_NOT_TOLD = frozenset({IdOrder.REPEATS, IdOrder.VOID})
+_NOT_PUBLISHED = frozenset({IdOrder.REPEATS, IdOrder.VOID})
 
 
 class TradeTaps:
-    """Takes the trades of the symbols that somebody listens to, each once by its id.
+    """Publishes the trades of subscribed symbols, each once by its id.
 
-    Connections that succeed one another repeat trades, and single trades of USD-M skip ids by
-    design; of all others, ids that did not come are told as missed.
+    Connections repeat trades in a handover, and single trades of USD-M skip ids by design. Of all
+    other trades, ids that did not arrive are reported as missed.
+
+    Attributes:
+        taps: one for the feeds of each market.
     """
 
-    def __init__(self, fan: TradeHub) -> None:
-        self.ears = {market: TradeTap() for market in Market}
-        """By market, for its feeds."""
-        self._fan = fan
-        self._known: dict[Market, dict[str, tuple[str, SkippingTradeIds]]] = {
+    def __init__(self, hub: TradeHub) -> None:
+        self.taps = {market: TradeTap() for market in Market}
+        self._hub = hub
+        self._subscribed: dict[Market, dict[str, tuple[str, SkippingTradeIds]]] = {
             market: {} for market in Market
         }
         """Symbol and ids so far, by the exchange's name."""
-        fan.on_wanted = self._listen
+        hub.on_wanted = self._subscribe
 
-    def _listen(self) -> None:
-        wanted = self._fan.wanted
-        for market, known in self._known.items():
+    def _subscribe(self) -> None:
+        wanted = self._hub.wanted
+        for market, subscribed in self._subscribed.items():
             names = {exchange_symbol_of(one): one for one in wanted if market_of(one) is market}
-            for name in known.keys() - names.keys():
-                del known[name]
-            for name in names.keys() - known.keys():
-                known[name] = (names[name], SkippingTradeIds())
-            self.ears[market].hear = partial(self._heard, market) if known else None
+            for name in subscribed.keys() - names.keys():
+                del subscribed[name]
+            for name in names.keys() - subscribed.keys():
+                subscribed[name] = (names[name], SkippingTradeIds())
+            self.taps[market].on_trade = partial(self._on_trade, market) if subscribed else None
 
-    def _heard(self, market: Market, trade: AggTrade | Trade) -> None:
-        found = self._known[market].get(trade.symbol)
+    def _on_trade(self, market: Market, trade: AggTrade | Trade) -> None:
+        found = self._subscribed[market].get(trade.symbol)
         if found is None:
             return
         symbol, ids = found
         time_us = microseconds(trade.trade_time)
-        step = ids.take(trade, time_us)
-        if step in _NOT_TOLD:
+        order = ids.add(trade, time_us)
+        if order in _NOT_PUBLISHED:
             return
-        if step is IdOrder.SKIPS and not (market is Market.UM and type(trade) is Trade):
+        if order is IdOrder.SKIPS and not (market is Market.UM and type(trade) is Trade):
             expected, before_us = ids.broken_at
             if expected is not None and expected < trade.id:
-                self._fan.report_missed(
+                self._hub.report_missed(
                     MissedTrades(symbol, expected, trade.id - 1, min(before_us, time_us), time_us)
                 )
-        self._fan.publish(
+        self._hub.publish(
             TradeTick(
                 symbol,
                 trade.id,

@@ -1,21 +1,21 @@
-"""Collections of garbage that do not hold up the event loop."""
+"""Garbage collection that does not block the event loop."""
 
 from __future__ import annotations
 
 import gc
 
 NEW_OBJECTS = 20_000
-"""Before the youngest are looked through; Python's own 700 have thousands of readers cost a third
-more a message, as what waits for them is looked through again and again."""
+"""Allocations before the youngest generation is collected. With Python's default of 700, thousands
+of readers cost a third more for each message, because waiting messages are scanned repeatedly."""
 YOUNG, MIDDLE = 50, 100
-"""Collections of one age before those of the next."""
+"""Collections of one generation before one of the next."""
 
 
 def collect_seldom() -> None:
-    """What is there by now stays; of what comes, look through less.
+    """Exclude existing objects from collection, and collect new ones less often.
 
-    A collection that walks through all that a streamer begins with takes 40 to 90 ms. Objects that
-    refer to one another, the only ones that are left to it, are few here.
+    A collection of everything that a streamer starts with takes 40 to 90 ms. Only reference cycles
+    need the collector, and they are few here.
     """
     gc.collect()
     gc.freeze()

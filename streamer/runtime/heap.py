@@ -1,7 +1,8 @@
-"""How the C library's heap keeps what a long-lived process gives back.
+"""Settings of the C library's heap for a long-lived process.
 
-By default glibc takes ever larger blocks from its one heap once such blocks were freed, and what is
-kept between them holds the freed ones in place: of 1,500 symbols megabytes more each minute.
+By default glibc raises the size from which blocks are mapped separately whenever a large block is
+freed. Freed blocks between used ones then stay in the heap: with 1,500 symbols, megabytes more each
+minute.
 """
 
 from __future__ import annotations
@@ -9,15 +10,15 @@ from __future__ import annotations
 import ctypes
 
 LARGE_BYTES = 64 * 1024
-"""Blocks from this size on are mapped by themselves, and unmapped when they are freed."""
+"""Larger blocks are mapped separately, and unmapped when they are freed."""
 TOP_BYTES = 128 * 1024
-"""So much may stay free at the heap's end."""
+"""Free memory that may stay at the end of the heap."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
-def keep_flat() -> None:
-    """Give memory back as it is freed; nothing is done where the C library is not glibc."""
+def return_freed_memory() -> None:
+    """Return freed memory to the system; does nothing without glibc."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)

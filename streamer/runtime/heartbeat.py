@@ -1,4 +1,4 @@
-"""Whether a part of the process still moves: it says itself by when it will be heard again."""
+"""Detect a stuck task: each beat says by when the next one is due."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable
 
 SLACK_S = 30.0
-"""A busy event loop or machine may hold up the next beat for so long before it counts as stuck."""
+"""Delay of a beat, by a busy event loop or machine, before the task counts as stuck."""
 
 
 class Heartbeat:
-    """The heartbeat of one endless work.
+    """The heartbeat of one endless task.
 
-    Each beat names the time within which the next one is due, so that a wait that is meant (a
-    back-off of half a minute, a write of at most one) is no alarm, and one that is not meant is.
+    Each beat announces the next one, so that an intended wait (a back-off of half a minute, a write
+    of at most one) raises no alarm and any other does.
 
     Args:
         clock_s: a monotonic clock.
@@ -26,18 +26,15 @@ class Heartbeat:
         self._due_s: float | None = None
 
     def beat(self, within_s: float = 0.0) -> None:
-        """It moves, and will be back within so many seconds."""
+        """Beat, and announce the next beat within this many seconds."""
         self._due_s = self._clock_s() + within_s
 
     @property
     def overdue_s(self) -> float:
-        """Seconds by which the next beat is late; negative or 0 while it is not.
-
-        Before the first beat nothing is due: the work has not begun.
-        """
+        """Seconds by which the next beat is late; 0 or less if it is not, or before the first."""
         return 0.0 if self._due_s is None else self._clock_s() - self._due_s
 
     @property
     def is_stuck(self) -> bool:
-        """Whether the work has come to a stop."""
+        """Whether the task is stuck."""
         return self.overdue_s > SLACK_S

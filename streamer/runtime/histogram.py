@@ -1,4 +1,4 @@
-"""Distributions counted in plain integers, read by whoever scrapes."""
+"""Histograms counted in plain integers, for Prometheus."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from itertools import accumulate
 
 
 class Histogram:
-    """How often values fell into each of a few fixed ranges.
+    """Counts values in a few fixed ranges.
 
-    ``observe`` is a search among a dozen bounds and two additions: cheap enough for a path that
-    handles hundreds of thousands of frames a second, if it is called for one frame in some.
+    ``observe`` is a search among a dozen bounds and two additions: cheap enough to sample a path
+    that handles hundreds of thousands of frames a second.
 
     Args:
         bounds: upper bounds, ascending; a value equal to a bound belongs to it.
@@ -38,11 +38,11 @@ class Histogram:
         self.total += value
 
     def cumulative(self) -> Iterator[int]:
-        """For each bound, then for infinity: how many values were not above it."""
+        """For each bound, then for infinity: the number of values up to it."""
         return accumulate(self._counts)
 
     def add(self, other: Histogram) -> None:
-        """Count what another one of the same bounds has counted."""
+        """Add the counts of another histogram with the same bounds."""
         if other.bounds != self.bounds:
             raise ValueError(f"bounds differ: {self.bounds} and {other.bounds}")
         pairs = zip(self._counts, other._counts, strict=True)

@@ -1,4 +1,4 @@
-"""Blocking calls beside the event loop, in threads that never hold up the process's end."""
+"""Run blocking calls in threads that never delay the end of the process."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ Result = TypeVar("Result")
 async def in_thread(call: Callable[[], Result], *, name: str) -> Result:
     """Run a blocking call in a daemon thread and await its result.
 
-    ``asyncio.to_thread`` would make the process wait at its end for a request that may take
-    minutes; the streamer has to stop within ten seconds. A call that is given up goes on in
-    its thread until it ends or the process does.
+    ``asyncio.to_thread`` makes a process that ends wait for a request of minutes, but the streamer
+    has to stop within ten seconds. A call whose caller is cancelled continues in its thread.
     """
     work, future = _work_of(call)
     threading.Thread(target=work, name=name, daemon=True).start()
@@ -24,31 +23,31 @@ async def in_thread(call: Callable[[], Result], *, name: str) -> Result:
 
 
 class Threads:
-    """Some daemon threads for short calls, made as they are needed; more calls wait in line.
+    """A pool of daemon threads for short calls, started as needed; further calls wait.
 
-    ``ThreadPoolExecutor`` joins its threads at the process's end, whether or not they are daemons:
-    a query that hangs there kept the process from ending.
+    ``ThreadPoolExecutor`` joins its threads when the process ends, daemons or not, so that a query
+    that hangs keeps the process alive.
 
     Args:
-        most: threads.
-        name: of each.
+        max_threads: number of threads.
+        name: of each thread.
     """
 
-    def __init__(self, most: int, *, name: str) -> None:
-        self._most = most
+    def __init__(self, max_threads: int, *, name: str) -> None:
+        self._max_threads = max_threads
         self._name = name
         self._works: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._unfinished = 0
-        """Calls in line and under way, those that were given up among them."""
+        """Waiting and running calls, including those whose caller was cancelled."""
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
 
     async def run(self, call: Callable[[], Result]) -> Result:
-        """Run a blocking call in one of them; one that is given up before its turn is not made."""
+        """Run a blocking call; it is skipped if its caller is cancelled before its turn."""
         work, future = _work_of(call, ended=self._ended)
         with self._lock:
             self._unfinished += 1
-            is_short = self._unfinished > len(self._threads) < self._most
+            is_short = self._unfinished > len(self._threads) < self._max_threads
         self._works.put(work)
         if is_short:
             self._threads.append(
@@ -58,7 +57,7 @@ class Threads:
         return await future
 
     def close(self) -> None:
-        """Let them end once their calls do."""
+        """End each thread after its calls."""
         for _ in self._threads:
             self._works.put(None)
 
@@ -74,12 +73,12 @@ class Threads:
 def _work_of(
     call: Callable[[], Result], *, ended: Callable[[], None] = lambda: None
 ) -> tuple[Callable[[], None], asyncio.Future[Result]]:
-    """What a thread has to do, and where the result comes; ``ended`` is told before."""
+    """The thread's function and the future of its result; ``ended`` is called first."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()
 
-    def settle(result: Result | None, error: BaseException | None) -> None:
-        if future.done():  # given up meanwhile
+    def set_result(result: Result | None, error: BaseException | None) -> None:
+        if future.done():  # the caller was cancelled
             return
         if error is not None:
             future.set_exception(error)
@@ -100,6 +99,6 @@ def _work_of(
         finally:
             ended()
             if not loop.is_closed():
-                loop.call_soon_threadsafe(settle, result, failure)
+                loop.call_soon_threadsafe(set_result, result, failure)
 
     return work, future

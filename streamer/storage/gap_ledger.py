@@ -1,8 +1,8 @@
-"""What the stream missed, in ``ops.gaps``: opened at once, closed once every minute is proven.
+"""Record what the stream missed in ``ops.gaps``, until every minute is proven complete.
 
-The ledger never holds up the stream: what happens is noted in memory and written by a task of
-its own, on a connection of its own. One gap of a symbol is one row, however often its bounds move
-before it is closed, so that a cut of 500 symbols is 500 rows and not one for each minute.
+The ledger never blocks the stream: changes are kept in memory and written by a separate task on a
+separate connection. A gap is one row however often its bounds move before it is closed, so that a
+disconnect of 500 symbols makes 500 rows and not one for each minute.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import psycopg
 import structlog
 
-from include.backoff import Backoff
+from include.backoff import Backoff, RetryLoop
 from include.domain.candles import CandleCandidate, Status
+from include.domain.ranges import Ranges, united, without
 from include.domain.timeframes import MINUTE_US, minute_of
 from include.errors import PermanentError, TransientError
 from include.store.ledgers.gap_batches import (
@@ -33,31 +35,93 @@ from include.store.ledgers.gap_batches import (
 )
 from include.store.ledgers.gaps import Gap
 from include.store.postgres.pools import connect_async
-from streamer.candles.events import LACKING, NO_CLOSED_KLINE, NOTHING_CAME
-from streamer.storage.open_gap import OpenGap
+from streamer.candles.events import AFTER_DATABASE_OUTAGE, NO_CLOSED_KLINE, NO_FRAMES
 
 log = structlog.get_logger(__name__)
 
 WRITE_INTERVAL_S = 0.25
-"""Changes of so long are written at once."""
-MAX_A_SYMBOL = 16
-"""Gaps of a symbol kept apart; what is missed beyond them widens the last one."""
-BATCH = 2_000
+"""Changes within this time are written together."""
+MAX_GAPS_PER_SYMBOL = 16
+"""Open gaps kept apart; beyond this, missed minutes widen the last one."""
+BATCH_ROWS = 2_000
+GROWS_FOR_S = 300.0
+"""A partly proven gap takes in new minutes for this long: a connection that is bad for hours makes
+a row every five minutes, not one a minute nor one that never closes."""
 MAX_GIVEN_UP = 100_000
-"""Rows of gaps that were given up and are counted as open; further ones are in the table alone."""
+"""Given-up gaps counted as open; further ones are only in the table."""
 POLL_INTERVAL_S = 30.0
-"""How often the table is asked whether others have filled what is open."""
+"""How often to check whether others have filled open gaps."""
 BACKOFF = Backoff(first_s=0.5, max_s=30.0, min_s=0.1)
 CONNECT_TIMEOUT_S = 5.0
 WRITE_TIMEOUT_S = 30.0
 
 
+@dataclass(slots=True, eq=False)
+class OpenGap:
+    """A gap of one symbol until it is closed in the table or given up.
+
+    Attributes:
+        opened_s, proven_s: by the event loop's clock; the latter once all minutes are proven.
+        unproven: minutes not proven yet, as half-open ranges, ascending.
+        rows: its rows of the table; several if another streamer opened the same range.
+        written: the range that its rows have.
+        changes: counts changes, to detect those made during a write.
+    """
+
+    symbol: str
+    start_us: int
+    end_us: int
+    cause: str
+    opened_s: float
+    unproven: Ranges
+    proven_s: float | None = None
+    proofs: set[str] = field(default_factory=set)
+    given_up: str | None = None
+    rows: list[GapRow] = field(default_factory=list)
+    written: tuple[int, int] | None = None
+    changes: int = 0
+
+    def takes(self, start_us: int, end_us: int, now_s: float) -> bool:
+        """Whether a range belongs to this gap."""
+        if start_us >= self.start_us and end_us <= self.end_us:
+            return True
+        if start_us > self.end_us or end_us < self.start_us:
+            return False
+        return now_s - self.opened_s < GROWS_FOR_S or not self.proofs
+
+    def add(self, start_us: int, end_us: int) -> bool:
+        """Add a range; returns whether the row has to change."""
+        bounds = (min(self.start_us, start_us), max(self.end_us, end_us))
+        is_known = self.proven_s is None and bounds == self.written
+        self.start_us, self.end_us = bounds
+        self.unproven = united([*self.unproven, (start_us, end_us)])
+        self.proven_s = None
+        self.changes += not is_known
+        return not is_known
+
+    def prove(self, start_us: int, end_us: int, by: str, now_s: float) -> None:
+        """Mark a range as proven."""
+        left = without(self.unproven, [(start_us, end_us)])
+        if left == self.unproven:
+            return
+        self.unproven = left
+        self.proofs.add(by)
+        if not left:
+            self.proven_s = now_s
+            self.changes += 1
+
+    @property
+    def detail(self) -> dict[str, object]:
+        """Further facts for the row: why the gap was given up."""
+        return {} if self.given_up is None else {"error": self.given_up}
+
+
 class GapLedger:
-    """Keeps ``ops.gaps`` for one streamer.
+    """Writes the gaps of one streamer.
 
     Args:
         database_url: of the role candelabra_streamer.
-        expects_klines: False where REST alone confirms minutes, which then misses nothing.
+        expects_klines: False if only REST verifies minutes, so that a request is not a gap.
     """
 
     def __init__(self, database_url: str, *, expects_klines: bool = True) -> None:
@@ -67,32 +131,33 @@ class GapLedger:
         self._expects_klines = expects_klines
         self._gaps: dict[str, list[OpenGap]] = {}
         self._proven_until: dict[str, int] = {}
-        """End of the newest minute that the stream's klines proved, by symbol."""
+        """End of the newest minute verified by the stream's klines, by symbol."""
         self._changed: dict[OpenGap, None] = {}
         self._given_up: Counter[GapRow] = Counter()
-        """Rows that are left to others, each with how many gaps of ours ended in it."""
+        """Rows left to ``repair_gaps``, each with the number of our gaps that ended in it."""
         self._wake = asyncio.Event()
+        self._checked_s = 0.0
         self._connection: psycopg.AsyncConnection | None = None
 
     @property
     def open(self) -> int:
-        """Gaps that are not closed yet, those that were given up among them."""
+        """Gaps not closed yet, including given-up ones."""
         return sum(map(len, self._gaps.values())) + self._given_up.total()
 
     @property
     def unwritten(self) -> int:
-        """Gaps that PostgreSQL does not know as they are."""
+        """Gaps with changes not written yet."""
         return len(self._changed)
 
-    # --- what happens
+    # --- changes
 
     def missed(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
-        """Something of these minutes did not come; full minutes are taken (bounds in µs)."""
+        """Open or widen a gap for minutes that may be incomplete; bounds (µs) are rounded out."""
         start_us, end_us = minute_of(start_us), minute_of(end_us - 1) + MINUTE_US
         now_s = _now_s()
         gaps = self._gaps.setdefault(symbol, [])
         found = next((gap for gap in gaps if gap.takes(start_us, end_us, now_s)), None)
-        if found is None and len(gaps) >= MAX_A_SYMBOL:
+        if found is None and len(gaps) >= MAX_GAPS_PER_SYMBOL:
             found = gaps[-1]
         if found is None:
             found = OpenGap(symbol, start_us, end_us, cause, now_s, [])
@@ -101,14 +166,14 @@ class GapLedger:
         if found.add(start_us, end_us):
             self._change(found)
 
-    def lost(self, symbol: str, from_us: int, until_us: int, cause: str) -> None:
-        """Trades between these times may not have come; minutes proven already miss none."""
+    def trades_lost(self, symbol: str, from_us: int, until_us: int, cause: str) -> None:
+        """Open a gap for trades made between these times, except for verified minutes."""
         start_us = max(from_us, self._proven_until.get(symbol, 0))
         if start_us < until_us:
             self.missed(symbol, start_us, until_us, cause)
 
     def proven(self, symbol: str, start_us: int, end_us: int, by: str) -> None:
-        """The table has these minutes from the exchange, or knows them as an outage."""
+        """Mark minutes as proven: stored as the exchange has them, or recorded as an outage."""
         gaps = self._gaps.get(symbol)
         if not gaps:
             return
@@ -118,34 +183,34 @@ class GapLedger:
             if gap.proven_s is not None:
                 self._change(gap)
 
-    def written(self, offers: Iterable[CandleCandidate]) -> None:
-        """Candles are in the table."""
-        for offer in offers:
-            if offer.status is not Status.VERIFIED:
+    def stored(self, candidates: Iterable[CandleCandidate]) -> None:
+        """Mark the minutes of verified candles as proven: they are in the table now."""
+        for candidate in candidates:
+            if candidate.status is not Status.VERIFIED:
                 continue
-            symbol, start_us = offer.candle.symbol, offer.candle.open_time_us
+            symbol, start_us = candidate.candle.symbol, candidate.candle.open_time_us
             end_us = start_us + MINUTE_US
             self._proven_until[symbol] = max(end_us, self._proven_until.get(symbol, 0))
-            self.proven(symbol, start_us, end_us, offer.source.value)
+            self.proven(symbol, start_us, end_us, candidate.source.value)
 
-    def asked(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
-        """Minutes are asked of REST, mostly because something of them was missed.
+    def repair_requested(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
+        """Open a gap for minutes requested from REST, unless nothing is known to be missing.
 
-        Where nothing came at all, the symbol may be halted: REST will tell. Without klines all
-        minutes wait for REST.
+        Without any frame the symbol may be halted, which REST will show. Without klines every
+        minute is requested.
         """
-        is_regular = cause in {NO_CLOSED_KLINE, LACKING} and not self._expects_klines
-        if cause != NOTHING_CAME and not is_regular:
+        is_regular = cause in {NO_CLOSED_KLINE, AFTER_DATABASE_OUTAGE} and not self._expects_klines
+        if cause != NO_FRAMES and not is_regular:
             self.missed(symbol, start_us, end_us, cause)
 
     def repaired(self, symbol: str, start_us: int, end_us: int, cause: str, rows: int) -> None:
-        """REST has spoken about all of these minutes, with so many rows."""
-        if cause == NOTHING_CAME and rows and self._expects_klines:
-            self.missed(symbol, start_us, end_us, cause)  # it traded, and the stream was dead
+        """Mark minutes as proven by REST, which returned this many rows."""
+        if cause == NO_FRAMES and rows and self._expects_klines:
+            self.missed(symbol, start_us, end_us, cause)  # it traded: the stream was dead
         self.proven(symbol, start_us, end_us, "rest")
 
     def give_up(self, symbol: str, start_us: int, end_us: int, cause: str, reason: str) -> None:
-        """These minutes are not asked for any more: the gap is left to ``repair_gaps``."""
+        """Leave the gap of these minutes to the DAG ``repair_gaps``."""
         self.missed(symbol, start_us, end_us, cause)
         for gap in self._gaps[symbol]:
             if gap.start_us < end_us and start_us < gap.end_us:
@@ -154,10 +219,10 @@ class GapLedger:
                 self._change(gap)
 
     def adopt(self, gaps: Sequence[Gap]) -> None:
-        """Go on with gaps that an ended streamer left, which the caller has claimed.
+        """Take over gaps of an ended streamer, which the caller has claimed.
 
-        Those of a symbol that is streamed again may be known: by their row, or, where that is just
-        being written, by their range.
+        Gaps of a symbol that is streamed again may be known already: by their row, or by their
+        range while the row is being written.
         """
         known = [one for of_symbol in self._gaps.values() for one in of_symbol]
         rows = {row for one in known for row in one.rows}
@@ -169,7 +234,7 @@ class GapLedger:
         ]
         taken_back = self._given_up & Counter(map(_row_of, new))
         self._given_up -= taken_back
-        self.opened += len(new) - taken_back.total()  # those were counted as opened before
+        self.opened += len(new) - taken_back.total()  # the latter are counted already
         for gap in new:
             bounds = (gap.start_us, gap.end_us)
             self._gaps.setdefault(gap.symbol, []).append(
@@ -187,36 +252,41 @@ class GapLedger:
 
     async def run(self) -> None:
         """Write until cancelled."""
-        failures = 0
-        looked_s = _now_s()
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(POLL_INTERVAL_S):
-                    await self._wake.wait()
-            await asyncio.sleep(WRITE_INTERVAL_S)
-            self._wake.clear()
-            try:
-                await self._write()
-                if _now_s() - looked_s >= POLL_INTERVAL_S:
-                    looked_s = _now_s()
-                    await self._look()
-                failures = 0
-            except (TransientError, PermanentError, TimeoutError) as error:
-                # A ledger that is refused must not end the stream that it is about.
-                failures += 1
-                self._wake.set()
-                await self._disconnect()
-                wait_s = BACKOFF.wait_s(failures)
-                log.warning(
-                    "gaps_not_written",
-                    error=str(error) or type(error).__name__,
-                    waiting=self.unwritten,
-                    retry_in_s=round(wait_s, 1),
-                )
-                await asyncio.sleep(wait_s)
+        self._checked_s = _now_s()
+        loop = RetryLoop(
+            BACKOFF,
+            retry_on=(TransientError, PermanentError, TimeoutError),  # must not end the stream
+            on_failure=self._on_failure,
+            on_retry=self._log_retry,
+        )
+        await loop.run(self._write_when_due)
+
+    async def _write_when_due(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(POLL_INTERVAL_S):
+                await self._wake.wait()
+        await asyncio.sleep(WRITE_INTERVAL_S)
+        self._wake.clear()
+        await self._write()
+        if _now_s() - self._checked_s >= POLL_INTERVAL_S:
+            self._checked_s = _now_s()
+            await self._check_open()
+
+    async def _on_failure(self) -> None:
+        self._wake.set()
+        await self._disconnect()
+
+    def _log_retry(self, *, attempt: int, retry_in_s: float, error: str) -> None:
+        log.warning(
+            "gaps_not_written",
+            error=error,
+            waiting=self.unwritten,
+            attempt=attempt,
+            retry_in_s=retry_in_s,
+        )
 
     async def flush(self) -> None:
-        """Write what is left, for a clean stop; the next start finds what is missing anyway."""
+        """Write the remaining changes, for a clean stop."""
         try:
             await self._write()
         except (TransientError, PermanentError, TimeoutError) as error:
@@ -230,9 +300,9 @@ class GapLedger:
 
     async def _write(self) -> None:
         changed = list(self._changed)
-        for first in range(0, len(changed), BATCH):
+        for first in range(0, len(changed), BATCH_ROWS):
             async with asyncio.timeout(WRITE_TIMEOUT_S):
-                await self._write_batch(changed[first : first + BATCH])
+                await self._write_batch(changed[first : first + BATCH_ROWS])
 
     async def _write_batch(self, batch: Sequence[OpenGap]) -> None:
         connection = await self._connected()
@@ -254,26 +324,23 @@ class GapLedger:
             connection, [LeftGap(one, gap.detail) for gap in left for one in gap.rows]
         )
         for gap in batch:
-            if gap.changes != seen[gap]:  # it went on meanwhile: the next round writes it
+            if gap.changes != seen[gap]:  # changed meanwhile: the next round writes it
                 if gap in proven:
-                    gap.written = None  # as another row: this one is closed
+                    gap.written = None  # into a new row: this one is closed
                 continue
             del self._changed[gap]
             if gap.proven_s is not None:
-                self._forget(gap)
+                self._drop(gap)
                 self.closed += 1
             elif gap.given_up is not None:
-                self._forget(gap)
+                self._drop(gap)
                 self._leave(gap)
 
-    async def _look(self) -> None:
-        """Forget gaps that the table proves filled: by somebody else, or before they were noted.
-
-        Those that it lacks, as a server does that took over, are opened once more.
-        """
+    async def _check_open(self) -> None:
+        """Drop gaps that others have filled, and open those again that a new server lacks."""
         open_gaps = [gap for gaps in self._gaps.values() for gap in gaps if gap.rows]
         seen = {gap: gap.changes for gap in open_gaps}
-        given_up = list(self._given_up)[:BATCH]
+        given_up = list(self._given_up)[:BATCH_ROWS]
         rows = sorted({one for gap in open_gaps for one in gap.rows})
         if not rows and not given_up:
             return
@@ -287,14 +354,14 @@ class GapLedger:
                 gap.changes += 1
                 self._change(gap)
             elif gap.changes == changes and gap not in self._changed and closed >= {*gap.rows}:
-                self._forget(gap)
+                self._drop(gap)
                 self.closed += 1
         for one in given_up:
-            gaps = self._given_up.pop(one, 0)  # 0: taken back meanwhile
+            gaps = self._given_up.pop(one, 0)  # 0: adopted again meanwhile
             if one in closed or one in gone:
                 self.closed += gaps
             elif gaps:
-                self._given_up[one] = gaps  # behind the others, whose turn is next
+                self._given_up[one] = gaps  # moves behind the others
 
     async def _connected(self) -> psycopg.AsyncConnection:
         if self._connection is None or self._connection.closed:
@@ -326,18 +393,18 @@ class GapLedger:
         wider = [WiderGap(gap.rows[-1], *bounds[gap], gap.detail) for gap in grown]
         done = await widen_gaps_async(connection, wider)
         for gap in grown:
-            # where it could not be widened a row of the whole range is opened beside it
+            # a row that could not be widened gets a second one of the whole range
             gap.written = bounds[gap] if gap.rows[-1] in done else None
         await self._open(connection, [gap for gap in grown if gap.written is None])
 
-    def _forget(self, gap: OpenGap) -> None:
+    def _drop(self, gap: OpenGap) -> None:
         gaps = self._gaps[gap.symbol]
         gaps.remove(gap)
         if not gaps:
             del self._gaps[gap.symbol]
 
     def _leave(self, gap: OpenGap) -> None:
-        """Its row is of all that it missed; ``_look`` finds when others have closed it."""
+        """Count it as open until ``_check_open`` finds that others have closed it."""
         if len(self._given_up) < MAX_GIVEN_UP:
             self._given_up[gap.rows[-1]] += 1
 

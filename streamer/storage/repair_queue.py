@@ -1,6 +1,6 @@
-"""Minutes that need the exchange's word by REST, until they have it.
+"""Queue minutes for repair by REST, and retry until they are repaired or given up.
 
-Held as ranges for each symbol, so that hours of a cut for 1,500 symbols take little memory.
+Kept as ranges for each symbol, so that a disconnect of hours for 1,500 symbols takes little memory.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from streamer.runtime.threads import in_thread
 log = structlog.get_logger(__name__)
 
 REST_SETTLES_US = 30 * SECOND_US
-"""REST may still miss trades of a minute that closed less than this long ago."""
+"""REST may miss trades of a minute that closed more recently than this."""
 
-MAX_MINUTES_A_CALL = 1_000
-MAX_AT_ONCE = 4
-"""Calls that wait for the exchange or PostgreSQL; more of them would hold up the event loop."""
+MAX_MINUTES_PER_CALL = 1_000
+MAX_CALLS = 4
+"""Calls at a time; more would slow the event loop down."""
 POLL_S = 0.5
 BACKOFF = Backoff(first_s=2.0, max_s=60.0, min_s=0.1)
-MAX_CALL_S = 900.0
-"""Pages of a long range, each waiting for weight: longer than that, a call hangs."""
-MAX_RELEASE_S = 30.0
+CALL_TIMEOUT_S = 900.0
+"""For the pages of a long range, each of which waits for request weight."""
+RELEASE_TIMEOUT_S = 30.0
 MAX_RANGES = 100
-"""Of one symbol; beyond it, those nearest to each other become one, with the minutes between."""
+"""Ranges of one symbol; beyond this the nearest two are joined, with the minutes between."""
 MAX_ATTEMPTS = 20
-"""Of asking the exchange: waits below bounds of fifteen minutes together, half of that on average.
-After that the hole is in ops.gaps for the DAGs. While PostgreSQL is away, none is used up."""
+"""Failures of the exchange, with waits of fifteen minutes together at most; then the gap is left to
+the DAG ``repair_gaps``. Failures of PostgreSQL do not count."""
 
 
 @dataclass(slots=True)
-class Request:
+class RepairRequest:
     """A half-open range of minutes of one symbol."""
 
     symbol: str
@@ -51,53 +51,54 @@ class Request:
     cause: str
     attempts: int = 0
     database_failures: int = 0
-    """In succession; they say nothing against the range, and are no attempts."""
+    """In a row. They are not attempts: they do not concern the range."""
     not_before_s: float = 0.0
 
 
 @dataclass(slots=True)
 class RepairQueue:
-    """Asks REST for the minutes that the stream could not prove.
+    """Repairs minutes that the stream could not prove.
 
     Args:
-        repair: fetches and stores a range (blocking; runs in a thread): symbol, start, end;
-            returns what it found.
-        exchange_us: the exchange's clock.
-        release: closes what repairs keep open between them (blocking; runs in a thread); called
-            when nothing is left to do.
-        patience_us: how much longer than usual minutes of this symbol are left alone.
-        on_given_up: told of a range that could not be repaired, with the reason.
-        on_repaired: told of a range about which REST has spoken, and what it found.
+        repair: fetches and stores a range of a symbol (blocking; runs in a thread).
+        exchange_us: exchange time.
+        release: closes connections that repairs keep open (blocking; runs in a thread); called
+            when the queue is empty.
+        patience_us: how much longer than usual to wait before a symbol's minutes are fetched.
+        on_given_up: called with a range that could not be repaired, and the reason.
+        on_repaired: called with a repaired range and the result.
+
+    Attributes:
+        failures: calls that failed and are retried.
+        requested: ranges requested, by cause, including those joined with others.
     """
 
     repair: Callable[[str, int, int], LoadCounts]
     exchange_us: Callable[[], int]
-    on_given_up: Callable[[Request, str], None]
-    on_repaired: Callable[[Request, LoadCounts], None] = lambda _request, _counts: None
+    on_given_up: Callable[[RepairRequest, str], None]
+    on_repaired: Callable[[RepairRequest, LoadCounts], None] = lambda _request, _counts: None
     patience_us: Callable[[str], int] = lambda _symbol: 0
     release: Callable[[], None] = lambda: None
     repaired_minutes: int = 0
     given_up_minutes: int = 0
     failures: int = 0
-    """Calls that failed and were, or will be, tried again."""
-    asked: Counter[str] = field(default_factory=Counter)
-    """Ranges asked for, by cause; those joined with another count as well."""
-    pulse: Heartbeat = field(default_factory=Heartbeat)
-    _requests: dict[str, list[Request]] = field(default_factory=dict)
+    requested: Counter[str] = field(default_factory=Counter)
+    heartbeat: Heartbeat = field(default_factory=Heartbeat)
+    _requests: dict[str, list[RepairRequest]] = field(default_factory=dict)
 
-    def ask(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
-        """Note a range; neighbours of one symbol are joined."""
-        self.asked[cause] += 1
+    def request(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
+        """Queue a range; adjacent ranges of one symbol are joined."""
+        self.requested[cause] += 1
         requests = self._requests.setdefault(symbol, [])
         for request in requests:
             if request.start_us <= end_us and start_us <= request.end_us:
                 request.start_us = min(request.start_us, start_us)
                 request.end_us = max(request.end_us, end_us)
                 return
-        self._put(Request(symbol, start_us, end_us, cause))
+        self._insert(RepairRequest(symbol, start_us, end_us, cause))
 
-    def _put(self, request: Request) -> None:
-        """Keep a range; those of a symbol are ascending, and their number is bounded."""
+    def _insert(self, request: RepairRequest) -> None:
+        """Insert a range in order, within ``MAX_RANGES``."""
         requests = self._requests.setdefault(request.symbol, [])
         requests.append(request)
         requests.sort(key=lambda one: one.start_us)
@@ -115,7 +116,7 @@ class RepairQueue:
 
     @property
     def waiting_minutes(self) -> int:
-        """Minutes asked for and not yet repaired."""
+        """Minutes requested and not repaired yet."""
         return sum(
             (request.end_us - request.start_us) // MINUTE_US
             for requests in self._requests.values()
@@ -129,7 +130,7 @@ class RepairQueue:
         is_open = False
         try:
             while True:
-                while len(working) < MAX_AT_ONCE and (due := self._take_due(loop.time())):
+                while len(working) < MAX_CALLS and (due := self._take_due(loop.time())):
                     working.add(asyncio.create_task(self._try(due, loop)))
                 if working:
                     is_open = True
@@ -139,31 +140,31 @@ class RepairQueue:
                     for task in done:
                         task.result()
                     if not done:
-                        continue  # the pulse tells of calls that hang
+                        continue  # without a beat: the heartbeat shows calls that hang
                 elif is_open:
                     is_open = False
-                    with contextlib.suppress(TimeoutError):  # they are closed one after the other
-                        async with asyncio.timeout(MAX_RELEASE_S):
+                    with contextlib.suppress(TimeoutError):  # closes them one by one
+                        async with asyncio.timeout(RELEASE_TIMEOUT_S):
                             await in_thread(self.release, name="release")
                 else:
                     await asyncio.sleep(POLL_S)
-                self.pulse.beat(MAX_CALL_S)
+                self.heartbeat.beat(CALL_TIMEOUT_S)
         finally:
             for task in working:
                 task.cancel()
 
-    def _take_due(self, now_s: float) -> Request | None:
-        """The next range, or the part of one, whose minutes REST has settled."""
+    def _take_due(self, now_s: float) -> RepairRequest | None:
+        """The next range, or part of one, whose minutes are complete at REST."""
         exchange_us = self.exchange_us()
         for symbol, requests in self._requests.items():
-            ripe_us = exchange_us - REST_SETTLES_US - self.patience_us(symbol)
+            complete_us = exchange_us - REST_SETTLES_US - self.patience_us(symbol)
             for index, request in enumerate(requests):
                 if request.not_before_s > now_s:
                     continue
                 end_us = min(
                     request.end_us,
-                    request.start_us + MAX_MINUTES_A_CALL * MINUTE_US,
-                    ripe_us - ripe_us % MINUTE_US,
+                    request.start_us + MAX_MINUTES_PER_CALL * MINUTE_US,
+                    complete_us - complete_us % MINUTE_US,
                 )
                 if end_us <= request.start_us:
                     continue
@@ -177,20 +178,22 @@ class RepairQueue:
                 return part
         return None
 
-    async def _try(self, request: Request, loop: asyncio.AbstractEventLoop) -> None:
+    async def _try(self, request: RepairRequest, loop: asyncio.AbstractEventLoop) -> None:
         minutes = (request.end_us - request.start_us) // MINUTE_US
         try:
-            async with asyncio.timeout(MAX_CALL_S):
+            async with asyncio.timeout(CALL_TIMEOUT_S):
                 counts = await in_thread(
                     lambda: self.repair(request.symbol, request.start_us, request.end_us),
                     name="repair",
                 )
         except TimeoutError:
-            # What hangs is left to its thread; its connections are not used again.
-            self._again_later(request, TransientError(f"hangs for {MAX_CALL_S:g} s"), loop.time())
+            # A call that hangs is left to its thread, whose connections are not reused.
+            self._retry_later(
+                request, TransientError(f"hangs for {CALL_TIMEOUT_S:g} s"), loop.time()
+            )
         except (TransientError, PermanentError) as error:
             if isinstance(error, TransientError) or is_of_database(error):
-                self._again_later(request, error, loop.time())
+                self._retry_later(request, error, loop.time())
             else:
                 self._give_up(request, str(error))
         else:
@@ -204,12 +207,12 @@ class RepairQueue:
                 cause=request.cause,
             )
 
-    def _give_up(self, request: Request, reason: str) -> None:
+    def _give_up(self, request: RepairRequest, reason: str) -> None:
         """Leave the range to the gap ledger."""
         self.given_up_minutes += (request.end_us - request.start_us) // MINUTE_US
         self.on_given_up(request, reason)
 
-    def _again_later(self, request: Request, error: Exception, now_s: float) -> None:
+    def _retry_later(self, request: RepairRequest, error: Exception, now_s: float) -> None:
         self.failures += 1
         if is_of_database(error):
             request.database_failures += 1
@@ -221,7 +224,7 @@ class RepairQueue:
                 return
         wait_s = BACKOFF.wait_s(request.database_failures or request.attempts, error)
         request.not_before_s = now_s + wait_s
-        self._put(request)
+        self._insert(request)
         log.warning(
             "repair_postponed",
             symbol=request.symbol,

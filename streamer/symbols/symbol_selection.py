@@ -187,7 +187,7 @@ def names_of(market: Market, wanted: Sequence[str]) -> list[str]:
     return [name for name in wanted if markets_of([name]) == (market,)]
 
 
-def rosters_of(
+def selections_of(
     options: StreamOptions, streamed: Sequence[Instrument]
 ) -> dict[Market, SymbolSelection]:
     """A roster for each market that is streamed; ``top`` is shared by them as at the start."""

@@ -36,7 +36,7 @@ LOOKING = {
     "streamer.capture.spool.checkpoint": "SAVE_INTERVAL_S",
     "streamer.capture.repair.resumption": "POLL_S",
     "streamer.storage.gap_ledger": "POLL_INTERVAL_S",
-    "streamer.storage.failover_check": "LOOK_AFTER_S",
+    "streamer.storage.failover_check": "CHECK_DELAY_S",
     "streamer.storage.repair_queue": "POLL_S",
 }
 """Modules that look for what is due every so often."""
@@ -60,8 +60,8 @@ def hurry(factor: float) -> None:
     for asker in (filler, tails.TrailingTrades):
         asker.backoff = _hurried(asker.backoff, factor)
         asker.slow_backoff = _hurried(asker.slow_backoff, factor)
-    rotate_s = _of("streamer.health.watchdog", "ROTATE_EVERY_S") / factor
-    _give("streamer.app", "Watchdog", rotate_every_s=rotate_s)
+    rotate_s = _of("streamer.health.watchdog", "ROTATE_INTERVAL_S") / factor
+    _give("streamer.app", "Watchdog", rotate_interval_s=rotate_s)
     settle_s = _of("streamer.capture.intake.rows", "SETTLE_S") / factor
     _give("streamer.capture.app", "Intake", settle_s=settle_s)
     limits = importlib.import_module("include.binance.rest.weights").WEIGHT_LIMITS

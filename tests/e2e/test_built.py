@@ -87,7 +87,7 @@ async def test_what_marts_have_is_beside_the_candles(database_url: str) -> None:
         await asyncio.to_thread(fill, settings, now_us - 2 * MINUTE_US)
         async with streaming(settings, "BTCUSDT") as streamer, browsing() as page:
             async with asyncio.timeout(30):
-                while not streamer.observed.api_url:
+                while not streamer.telemetry.api_url:
                     await asyncio.sleep(0.02)
             await page.open(f"{streamer.health.telemetry.api_url}/#BTCUSDT/5m")
             await page.until("document.getElementById('connection').dataset.state === 'live'")

@@ -47,9 +47,9 @@ async def streamed(settings: Settings) -> AsyncIterator[str]:
 
 async def url_of(streamer: Streamer) -> str:
     async with asyncio.timeout(60):
-        while not streamer.observed.api_url:
+        while not streamer.telemetry.api_url:
             await asyncio.sleep(0.02)
-    return streamer.observed.api_url
+    return streamer.telemetry.api_url
 
 
 async def picture(page: Page, name: str) -> None:

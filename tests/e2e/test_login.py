@@ -67,9 +67,9 @@ async def test_somebody_logs_in_and_out_and_is_logged_out(database_url: str) -> 
         repairs.close()
         async with streaming(settings, "BTCUSDT") as streamer, browsing() as page:
             async with asyncio.timeout(60):
-                while not streamer.observed.api_url:
+                while not streamer.telemetry.api_url:
                     await asyncio.sleep(0.02)
-            await page.open(streamer.observed.api_url)
+            await page.open(streamer.telemetry.api_url)
 
             # nothing without a login, and a wrong one is said to be wrong
             await page.until(ASKED)
@@ -105,9 +105,9 @@ async def test_who_need_not_log_in_may_and_has_a_star_then(database_url: str) ->
         )
         async with streaming(settings, "BTCUSDT") as streamer, browsing() as page:
             async with asyncio.timeout(60):
-                while not streamer.observed.api_url:
+                while not streamer.telemetry.api_url:
                     await asyncio.sleep(0.02)
-            await page.open(streamer.observed.api_url)
+            await page.open(streamer.telemetry.api_url)
             await page.until(f"{LIVE} && !{ACCOUNT}.hidden")
             assert await page.run(f"{ACCOUNT}.textContent") == "Log in"
             assert await page.run("document.getElementById('star').hidden")

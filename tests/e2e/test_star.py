@@ -83,9 +83,9 @@ async def test_a_star_puts_a_symbol_on_the_watchlist_and_shows_what_is_there(
         repairs.close()
         async with streaming(settings, "BTCUSDT") as streamer, browsing() as page:
             async with asyncio.timeout(60):
-                while not streamer.observed.api_url:
+                while not streamer.telemetry.api_url:
                     await asyncio.sleep(0.02)
-            await page.open(streamer.observed.api_url)
+            await page.open(streamer.telemetry.api_url)
             await page.until(ASKED)
             assert await page.run(f"{STAR}.hidden")  # nobody has a watchlist
             await log_in(page, PASSWORD)

@@ -81,7 +81,7 @@ disturbances = st.builds(
 
 @dataclass
 class Heard:
-    """What an aggregator said."""
+    """The events of an aggregator."""
 
     stored: dict[int, CandleCandidate] = field(default_factory=dict)
     asked: set[int] = field(default_factory=set)
@@ -89,33 +89,35 @@ class Heard:
     until_us: int = 0
     """The exchange's time when the recording ended: what came after is not known of."""
 
-    def settle(self, offer: CandleCandidate) -> None:
+    def candle_closed(self, offer: CandleCandidate) -> None:
         held = self.stored.get(offer.candle.open_time_us)
         if held is None or _rank(offer) >= _rank(held):
             self.stored[offer.candle.open_time_us] = offer
 
-    def ask_rest(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
+    def rest_needed(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
         self.asked.update(range(start_us, end_us, MINUTE_US))
 
-    def hole(self, symbol: str, first_id: int, last_id: int, from_us: int, to_us: int) -> None:
+    def trades_missing(
+        self, symbol: str, first_id: int, last_id: int, from_us: int, to_us: int
+    ) -> None:
         self.holes += 1
 
-    def doubt(self, symbol: str, reason: str) -> None:
-        """Asked for again: a recording cannot answer."""
+    def resubscribe_needed(self, symbol: str, reason: str) -> None:
+        """Ignored: a recording cannot answer."""
 
-    def silent(self, symbol: str, since_us: int) -> None:
-        """Of a recording that was cut."""
+    def symbol_silent(self, symbol: str, since_us: int) -> None:
+        """Expected where a recording has a gap."""
 
-    def speaks_again(self, symbol: str, since_us: int, until_us: int) -> None:
-        """After a cut."""
+    def silence_ended(self, symbol: str, since_us: int, until_us: int) -> None:
+        """Expected after a gap."""
 
-    def ids_restarted(self, symbol: str, expected_id: int, trade_id: int, at_us: int) -> None:
+    def trade_ids_restarted(self, symbol: str, expected_id: int, trade_id: int, at_us: int) -> None:
         raise AssertionError("no recording has a ticker that was used again")
 
-    def corrected(self, symbol: str, open_time_us: int, values: list[str]) -> None:
+    def open_candle_corrected(self, symbol: str, open_time_us: int, values: list[str]) -> None:
         pass
 
-    def differs(self, symbol: str, open_time_us: int, values: list[str]) -> None:
+    def kline_differs(self, symbol: str, open_time_us: int, values: list[str]) -> None:
         raise AssertionError(f"a whole fold of {symbol} at {open_time_us} differs: {values}")
 
 

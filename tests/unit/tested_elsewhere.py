@@ -51,9 +51,8 @@ TESTED_ELSEWHERE = {
     "streamer/health/telemetry.py": (
         "read by tests/unit/streamer/health/test_metrics.py and test_health.py"
     ),
-    "streamer/candles/id_order.py": (
-        "a part of it: tests/unit/streamer/candles/test_aggregation_ids.py"
-    ),
+    "streamer/candles/events.py": "received by tests/unit/streamer/played_exchange.py",
+    "streamer/exchange/feed.py": "through its heirs: tests/unit/streamer/candles/test_feed.py",
     "streamer/candles/minutes.py": (
         "what the aggregator knows: tests/unit/streamer/candles/test_aggregation.py"
     ),

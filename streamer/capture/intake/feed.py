@@ -1,10 +1,8 @@
-"""A connection for streams that only raw capture wants: single trades and quotes."""
+"""Decode single trades, aggTrades and book tickers of one connection for raw capture."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-import structlog
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from include.binance.streams.book_tickers import BookTicker, decode_captured
 from include.binance.streams.messages import (
@@ -19,28 +17,27 @@ from include.domain.timeframes import SECOND_US
 from include.errors import PermanentError
 from streamer.capture.intake.rows import Intake
 from streamer.exchange.connection import ROTATE_AFTER_S, StreamConnection
+from streamer.exchange.feed import Feed
 
-log = structlog.get_logger(__name__)
-
-LOGGED_BAD_FRAMES = 10
 KINDS = ("aggTrade", "trade", "bookTicker")
 
 
-class CaptureFeed:
-    """Handles the messages of one connection.
+class CaptureFeed(Feed):
+    """Passes the frames of one connection to the intake.
 
     Args:
         kinds: streams of each symbol, such as ``bookTicker``.
         names: the exchange's names of symbols.
-        on_missed: receives the feed and the times (µs, wall clock) between which rows may be
-            missing, as soon as a message arrives: nothing is stored before that is recorded.
-        on_revived: receives the feed, kind of stream and name when a dead stream delivers again.
+        on_missed: called with the feed and the times (µs, wall clock) between which frames may be
+            missing, with the first frame after a disconnect, before that frame is stored.
+        on_revived: called with the feed, kind of stream and name when a dead stream delivers.
         now_us: wall clock.
 
     Attributes:
-        since_us: by name, since when its streams are delivered (wall clock).
-        dead: names with a dead stream, by kind.
-        cut_event_us: the exchange's time of the newest trade before the last disconnect; 0: none.
+        seen: names with a message since the reader cleared the set, by kind of stream.
+        since_us: wall clock time since which the streams of a name are delivered.
+        dead: names whose stream is known to be dead, by kind of stream.
+        disconnect_event_us: event time of the newest trade before the last disconnect; 0 without.
     """
 
     def __init__(
@@ -48,7 +45,7 @@ class CaptureFeed:
         url: str,
         market: Market,
         kinds: Sequence[str],
-        names: Sequence[str],
+        names: Collection[str],
         intake: Intake,
         *,
         name: str,
@@ -59,36 +56,29 @@ class CaptureFeed:
         rotate_after_s: float = ROTATE_AFTER_S,
         proxy: str | None = None,
     ) -> None:
-        self.frames = 0
-        self.bad_frames = 0
+        super().__init__(market, kinds)
         self.url = url
-        self.market = market
-        self.kinds = tuple(kinds)
         self.names = set(names)
-        self.spoken: dict[str, set[str]] = {kind: set() for kind in KINDS}
-        """Names with messages since the last reset, by kind of stream."""
+        self.seen: dict[str, set[str]] = {kind: set() for kind in KINDS}
         self.since_us: dict[str, int] = {}
         self.dead: dict[str, set[str]] = {kind: set() for kind in KINDS}
-        self._awaited = set(names)
-        self._event_time = 0
-        """The greatest of a trade, in the exchange's unit."""
-        self._quoted = self.spoken["bookTicker"]
-        self._quotes_dead = self.dead["bookTicker"]
+        self.disconnect_event_us = 0
+        self._unacknowledged = set(names)
+        self._event_time = 0  # greatest event time of a trade, in the exchange's unit
+        self._seen_book_tickers = self.seen["bookTicker"]
+        self._dead_book_tickers = self.dead["bookTicker"]
         self._intake = intake
         self._on_missed = on_missed
         self._on_revived = on_revived
         self._now_us = now_us
-        self._heard_us = now_us()
-        """Time of the last message, or of the creation of this feed."""
-        self._age_us = 0
-        """Age of the present message."""
-        self._cut_us: int | None = None
-        self._is_cut_told = False
-        self.cut_event_us = 0
+        self._received_us = now_us()  # of the last message
+        self._age_us = 0  # of the present message
+        self._disconnected_us: int | None = None
+        self._is_disconnect_reported = False
         self.connection = StreamConnection(
             url,
             name=name,
-            streams=self._streams_of(names),
+            streams=self.streams_of(names),
             on_texts=self.on_texts,
             on_held=self.on_held,
             on_open=lambda: None,
@@ -100,38 +90,35 @@ class CaptureFeed:
             proxy=proxy,
         )
 
-    def carries(self, market: Market, url: str, name: str) -> bool:
-        """Whether a symbol is streamed from there already."""
-        return self.market is market and self.url == url and name in self.names
-
-    def add(self, names: Sequence[str]) -> None:
-        """Carry further symbols."""
-        self._awaited.update(name for name in names if name not in self.names)
+    def add(self, members: Iterable[str]) -> None:
+        """Subscribe to further symbols, given by the exchange's names."""
+        names = list(members)
+        self._unacknowledged.update(name for name in names if name not in self.names)
         self.names.update(names)
-        self.connection.subscribe(self._streams_of(names))
+        self.connection.subscribe(self.streams_of(names))
 
     def remove(self, name: str) -> None:
-        """Carry a symbol no longer."""
+        """Unsubscribe from a symbol."""
         self.names.discard(name)
-        self._awaited.discard(name)
+        self._unacknowledged.discard(name)
         self.since_us.pop(name, None)
         for dead in self.dead.values():
             dead.discard(name)
-        self.connection.unsubscribe(self._streams_of([name]))
+        self.connection.unsubscribe(self.streams_of([name]))
 
     def on_texts(self, messages: Sequence[bytes]) -> None:
-        """Handle messages, in order; what cannot be used is counted and logged, never raised."""
+        """Handle messages in order; bad ones are counted and logged, never raised."""
         for data in messages:
             self.on_text(data)
-        self._heard()
+        self._note_receipt()
 
     def on_held(self, messages: Sequence[bytes], ages_s: Sequence[float]) -> None:
-        """Handle messages that arrived some seconds ago on the new socket of a rotation."""
+        """Handle messages that a successor received beside the old socket, with their ages."""
         for data, age_s in zip(messages, ages_s, strict=True):
             self._age_us = max(1, round(age_s * SECOND_US))
             self.on_text(data)
         self._age_us = 0
-        self._heard()
+        self._note_receipt()
 
     def on_text(self, data: bytes) -> None:
         """Handle one message."""
@@ -139,70 +126,57 @@ class CaptureFeed:
         try:
             frame = decode_captured(data)
         except PermanentError as error:
-            self.bad_frames += 1
-            if self.bad_frames <= LOGGED_BAD_FRAMES:
-                log.warning("bad_frame", connection=self.connection.name, error=str(error))
+            self.on_bad_frame(error)
             return
-        # The most frequent messages are recognised first, by their exact type.
+        # The frequent kinds first, by exact type.
         if type(frame) is BookTicker:
             if frame.symbol in self.names:
-                self._quoted.add(frame.symbol)
-                if self._quotes_dead and frame.symbol in self._quotes_dead:
+                self._seen_book_tickers.add(frame.symbol)
+                if self._dead_book_tickers and frame.symbol in self._dead_book_tickers:
                     self._on_revived(self, "bookTicker", frame.symbol)
-                self._intake.on_quote(self.market, frame, self._age_us)
+                self._intake.on_book_ticker(self.market, frame, self._age_us)
         elif type(frame) is Trade or type(frame) is AggTrade:
             if frame.symbol in self.names:
                 if frame.event_time > self._event_time:
                     self._event_time = frame.event_time
-                self._trade_came("trade" if type(frame) is Trade else "aggTrade", frame.symbol)
+                self._note_trade("trade" if type(frame) is Trade else "aggTrade", frame.symbol)
                 self._intake.on_trade(self.market, frame)
-        elif isinstance(frame, ControlAnswer):
-            self._on_answer(frame)
+        elif isinstance(frame, ControlAnswer | ServerShutdown):
+            self.on_control(frame)
             return
-        elif isinstance(frame, ServerShutdown):
-            self.connection.rotate("the exchange announced a shutdown")
-            return
-        if self._cut_us is not None:
-            self._go_on(self._cut_us)
+        if self._disconnected_us is not None:
+            self._report_disconnect(self._disconnected_us)
 
-    def _trade_came(self, kind: str, name: str) -> None:
-        self.spoken[kind].add(name)
+    def _note_trade(self, kind: str, name: str) -> None:
+        self.seen[kind].add(name)
         if name in self.dead[kind]:
             self._on_revived(self, kind, name)
 
-    def _go_on(self, cut_us: int) -> None:
-        """Record the first message after a disconnect, and the time when all streams deliver."""
+    def _report_disconnect(self, disconnected_us: int) -> None:
+        """Report what was missed: with the first frame, and again once all streams deliver."""
         is_over = self.connection.session.is_subscribed
-        if is_over or not self._is_cut_told:
+        if is_over or not self._is_disconnect_reported:
             now_us = self._now_us()
-            self._on_missed(self, cut_us, now_us)
-            self._cut_us, self._is_cut_told = (None, False) if is_over else (now_us, True)
+            self._on_missed(self, disconnected_us, now_us)
+            self._disconnected_us = None if is_over else now_us
+            self._is_disconnect_reported = not is_over
 
-    def _heard(self) -> None:
-        self._heard_us = self._now_us()
-        if self._awaited and self.connection.session.is_subscribed:
-            self.since_us |= dict.fromkeys(self._awaited, self._heard_us)
-            self._awaited.clear()
+    def _note_receipt(self) -> None:
+        self._received_us = self._now_us()
+        if self._unacknowledged and self.connection.session.is_subscribed:
+            self.since_us |= dict.fromkeys(self._unacknowledged, self._received_us)
+            self._unacknowledged.clear()
 
     def _has_delivered(self, frame: object) -> bool:
         if isinstance(frame, BookTicker):
-            last_id = self._intake.last_quote_id(self.market, frame.symbol)
+            last_id = self._intake.last_update_id(self.market, frame.symbol)
             return last_id is not None and last_id >= frame.update_id
         if isinstance(frame, AggTrade | Trade):
             return self._event_time >= frame.event_time
         return True
 
-    def _on_answer(self, answer: ControlAnswer) -> None:
-        refused = self.connection.session.on_answer(answer)
-        if refused is not None:
-            log.error("subscription_refused", connection=self.connection.name, what=refused)
-            self.connection.leave(refused)
-
     def _closed(self) -> None:
-        # Noticed late: a line that is dead is silent for long before it is given up.
-        if self._cut_us is None:
-            self._cut_us = self._heard_us
-            self.cut_event_us = microseconds(self._event_time) if self._event_time else 0
-
-    def _streams_of(self, names: Sequence[str]) -> list[str]:
-        return [f"{name.lower()}@{kind}" for name in names for kind in self.kinds]
+        # From the last message on: a dead connection is silent for long before it is closed.
+        if self._disconnected_us is None:
+            self._disconnected_us = self._received_us
+            self.disconnect_event_us = microseconds(self._event_time) if self._event_time else 0

@@ -135,7 +135,7 @@ class Intake:
             line = trade_line(symbol, number, price, quantity, None, time_us, trade.is_buyer_maker)
             self.lanes.add(self._spot_trades, line)
 
-    def on_quote(self, market: Market, quote: BookTicker, age_us: int = 0) -> None:
+    def on_book_ticker(self, market: Market, quote: BookTicker, age_us: int = 0) -> None:
         """Add a book ticker; the table removes duplicates of two processes.
 
         Args:
@@ -155,7 +155,7 @@ class Intake:
         )  # fmt: skip
         self.lanes.add(self._quotes, line)
 
-    def last_quote_id(self, market: Market, name: str) -> int | None:
+    def last_update_id(self, market: Market, name: str) -> int | None:
         """The last book ticker of an exchange's name; None before the first."""
         known = self._last_quotes[market].get(name)
         return None if known is None else known[1]

@@ -96,7 +96,7 @@ class StreamWatch:
             is_delivering = feed.connection.is_open and feed.connection.session.is_subscribed
             dead: list[tuple[str, str]] = []
             for kind in feed.kinds:
-                spoken = feed.spoken[kind]
+                spoken = feed.seen[kind]
                 for name in feed.names:
                     stream = before.get((feed, kind, name))
                     traded_us = self._traded_us(symbol_of(feed.market, name))

@@ -298,9 +298,9 @@ async def test_every_way_tells_the_same_candles(database_url: str, dbt_of_bars: 
         tasks: list[asyncio.Task[None]] = []
         async with AsyncExitStack() as stack:
             streamer = await stack.enter_async_context(streaming(settings, *SYMBOLS))
-            await until(lambda: bool(streamer.observed.api_url), tasks)
-            places = [(streamer.observed.grpc_address, streamer.observed.api_url)]
-            for source in (streamer.observed.grpc_address, OVER_NATS):
+            await until(lambda: bool(streamer.telemetry.api_url), tasks)
+            places = [(streamer.telemetry.grpc_address, streamer.telemetry.api_url)]
+            for source in (streamer.telemetry.grpc_address, OVER_NATS):
                 serving = served(settings, source, stop, tasks)
                 places.append(await stack.enter_async_context(serving))
             ways = [await stack.enter_async_context(listeners(*one, tasks)) for one in places]

@@ -328,7 +328,7 @@ def test_streamer_becomes_ready_writes_and_stops_on_sigterm(stack: Stack) -> Non
         assert {symbol for (symbol,) in found} <= {*symbols, "SILENTUSDT"}
     assert stack.stop("streamer") == {"streamer": 0}
     last = json.loads(tail(stack.folder / "streamer.log", lines=1))
-    assert last["event"] == "stopped"
+    assert last["event"] == "streaming_stopped"
 
 
 def test_silent_minutes_count_as_recent_candles(stack: Stack) -> None:

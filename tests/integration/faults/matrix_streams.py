@@ -45,7 +45,7 @@ STREAMER: dict[str, Cell] = {
         happens="seeds the candle anew from a kline where trades are missing. Where klines do not "
         "come, it subscribes anew and asks REST; where trades do not come, klines make the "
         "candles and it subscribes anew",
-        events=("trades_missing", "stream_doubted", "minutes_repaired"),
+        events=("trades_missing", "stream_dead", "minutes_repaired"),
         todo="if it stays: a network that loses data",
     ),
     "void": Cell(
@@ -70,7 +70,7 @@ STREAMER: dict[str, Cell] = {
         happens="writes no rows. REST is asked after 1, 2, 4, 8 and 16 minutes and each 16 from "
         "then on, and has none: the minutes become `ops.outages`. On USD-M, where empty klines "
         "go on, the rows do as well",
-        events=("symbol_silent", "outage_recorded", "symbol_speaks_again"),
+        events=("symbol_silent", "outage_recorded", "symbol_silence_ended"),
     ),
     "delisting": Cell(
         happens="ends with the last minute; asks REST ever more seldom, at last every 16 minutes, "
@@ -86,7 +86,7 @@ STREAMER: dict[str, Cell] = {
     "ticker_reuse": Cell(
         happens="folds the new instrument's trades from their first minute, whatever their ids; "
         "the time between is an outage",
-        events=("symbol_silent", "symbol_speaks_again"),
+        events=("symbol_silent", "symbol_silence_ended"),
         todo="restart the streamer if `trade_ids_restarted` is logged: rows are right, but the "
         "new instrument may have other steps",
     ),

@@ -100,9 +100,9 @@ def assert_told(one: Stage) -> None:
     for kind, symbol in (("halt", HALTED), ("delisting", GONE), ("ticker_reuse", REUSED)):
         told = one.events(symbol=symbol)
         assert set(STREAMER[kind].events) <= set(told), kind
-        assert told.count("symbol_silent") == told.count("stream_doubted") == 1
+        assert told.count("symbol_silent") == told.count("stream_dead") == 1
         assert told.count("repair_postponed") <= 2 * MAX_ATTEMPTS  # two ranges: before, after
-    assert "symbol_speaks_again" not in one.events(symbol=GONE)
+    assert "symbol_silence_ended" not in one.events(symbol=GONE)
     silent = {each["symbol"] for each in one.log if each["event"] == "symbol_silent"}
     assert silent == {HALTED, GONE, REUSED}
     reused = next(each for each in one.streamer._aggregators if each.symbol == REUSED)

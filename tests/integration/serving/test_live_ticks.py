@@ -49,7 +49,7 @@ async def test_readers_of_a_streamer_and_beyond_it_are_told_the_exchanges_trades
                 await compared(client, exchange, told)
             stop.set()
             await asyncio.wait_for(serving, 10)
-        assert not streamer.observed.ticks.trades.wanted
+        assert not streamer.telemetry.ticks.trades.wanted
 
 
 async def until_streamed(client: httpx.AsyncClient, host: str, *tasks: asyncio.Task[Any]) -> None:

@@ -19,7 +19,7 @@ from serving.beside_streamer import BESIDE_STREAMER
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
 from streamer.app import Streamer
-from streamer.health.metrics_declared import METRICS
+from streamer.health.metrics import METRICS
 from streamer.symbols.startup import StreamOptions
 from tests.integration.streamer.harness import (
     minutes_of,
@@ -36,7 +36,7 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 async def ask(streamer: Streamer, path: str) -> httpx.Response:
-    async with httpx.AsyncClient(base_url=streamer.observed.http_url, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=streamer.telemetry.http_url, timeout=60) as client:
         return await client.get(path)
 
 
@@ -62,7 +62,7 @@ async def until_ready(streamer: Streamer, wanted: Callable[[dict[str, Any]], boo
     try:
         async with asyncio.timeout(45):
             while True:
-                if streamer.observed.http_url:
+                if streamer.telemetry.http_url:
                     answer = await ask(streamer, "/ready")
                     body = answer.json()
                     assert (answer.status_code == 200) == (body["status"] == "ready"), body
@@ -91,15 +91,15 @@ async def test_metrics_tell_what_happened_to_every_frame_and_row(database_url: s
                 lambda rows: all(len(minutes_of(rows, symbol)) >= 3 for symbol in SYMBOLS),
             )
             found = await scrape(streamer)
-            feeds = {feed.connection.name: feed.frames for feed in streamer.observed.feeds}
+            feeds = {feed.connection.name: feed.frames for feed in streamer.telemetry.feeds}
     assert value(found, "candelabra_rows_written_total") >= len(rows)
     assert value(found, "candelabra_batch_rows_sum") == value(
         found, "candelabra_rows_written_total"
     )
-    assert value(found, "candelabra_candles_settled_total", status="verified") >= len(rows)
-    assert value(found, "candelabra_checksums_total", verdict="equal") > 0
-    differing = value(found, "candelabra_checksums_total", verdict="differing")
-    assert differing <= streamer.observed.counts["differing"]
+    assert value(found, "candelabra_candles_closed_total", status="verified") >= len(rows)
+    assert value(found, "candelabra_verifications_total", verdict="equal") > 0
+    differing = value(found, "candelabra_verifications_total", verdict="differing")
+    assert differing <= streamer.telemetry.counts["differing"]
     for connection, frames in feeds.items():
         kinds = ("trade", "kline", "answer", "shutdown", "unknown", "bad")
         by_kind = {
@@ -125,7 +125,9 @@ async def test_metrics_tell_what_happened_to_every_frame_and_row(database_url: s
         if name + suffix[one.kind] not in names
         and not name.startswith(("candelabra_capture", "candelabra_nats"))  # neither is switched on
     }
-    assert missing <= {"candelabra_repairs_asked"}  # has a series for each cause, once there is one
+    assert missing <= {
+        "candelabra_repairs_requested"
+    }  # has a series for each cause, once there is one
 
 
 async def test_a_cut_makes_it_unready_until_its_streams_deliver_again(database_url: str) -> None:
@@ -225,7 +227,7 @@ async def test_switched_off_it_listens_nowhere(database_url: str) -> None:
         settings = settings_for(exchange, database_url, streamer_http=False)
         async with streaming(settings, "BTCUSDT") as streamer:
             await wait_for_rows(database_url, lambda rows: len(rows) >= 1)
-            assert streamer.observed.http_url == ""
+            assert streamer.telemetry.http_url == ""
 
 
 async def test_a_port_that_is_taken_ends_the_start_with_what_to_do(database_url: str) -> None:

@@ -176,7 +176,7 @@ async def test_a_reconnect_is_no_reason_to_doubt_the_streams(
         exchange.stream_servers["um"].cut()
         await goes_on(exchange, database_url, SYMBOLS)
         assert sum(one.connection.reconnects for one in streamer._feeds) == 2
-    assert "stream_doubted" not in events(log)
+    assert "stream_dead" not in events(log)
 
 
 # --- sockets
@@ -280,7 +280,7 @@ async def test_frames_that_are_none_are_counted_logged_and_passed_over(
             assert aggregator.duplicates == 0
     said = events(log)
     assert (said.count("bad_frame"), said.count("unknown_frame")) == (4, 2)
-    assert not {"trades_missing", "checksum_differs"} & set(said)
+    assert not {"trades_missing", "kline_differs"} & set(said)
 
 
 # --- REST

@@ -32,8 +32,8 @@ class Noticed:
         self.disconnected = 0
         self.holes = 0
         self.asked: list[tuple[str, str]] = []
-        disconnected, ask_rest = SymbolAggregator.disconnected, Streamer.ask_rest
-        hole = Streamer.hole
+        disconnected, rest_needed = SymbolAggregator.disconnected, Streamer.rest_needed
+        hole = Streamer.trades_missing
 
         def note_disconnected(one: SymbolAggregator) -> None:
             self.disconnected += 1
@@ -41,15 +41,15 @@ class Noticed:
 
         def note_ask(streamer: Streamer, symbol: str, first: int, last: int, cause: str) -> None:
             self.asked.append((symbol, cause))
-            ask_rest(streamer, symbol, first, last, cause)
+            rest_needed(streamer, symbol, first, last, cause)
 
         def note_hole(streamer: Streamer, *what: object) -> None:
             self.holes += 1
             hole(streamer, *what)  # type: ignore[arg-type]
 
         monkeypatch.setattr(SymbolAggregator, "disconnected", note_disconnected)
-        monkeypatch.setattr(Streamer, "ask_rest", note_ask)
-        monkeypatch.setattr(Streamer, "hole", note_hole)
+        monkeypatch.setattr(Streamer, "rest_needed", note_ask)
+        monkeypatch.setattr(Streamer, "trades_missing", note_hole)
 
 
 @pytest.fixture

@@ -117,8 +117,8 @@ async def test_a_primary_that_becomes_read_only_is_waited_out_and_no_row_is_refu
     assert told(log, "candle_refused") == []
     errors = " ".join(str(one["error"]) for one in told(log, "write_postponed"))
     assert "read-only" in errors
-    (caught_up, *_) = told(log, "caught_up")
-    assert int(str(caught_up["rows"])) >= 6
+    (backlog_written, *_) = told(log, "backlog_written")
+    assert int(str(backlog_written["rows"])) >= 6
 
 
 FULL = """
@@ -170,7 +170,7 @@ async def test_a_statement_that_waits_too_long_is_given_up_and_repeated(
     assert len(told(log, "write_postponed")) >= 2
     assert left is not None
     assert left[0] <= 1  # nothing that was given up goes on behind our back
-    assert len(told(log, "caught_up")) >= 1
+    assert len(told(log, "backlog_written")) >= 1
 
 
 async def test_sessions_that_the_server_ends_cost_no_minute(

@@ -158,7 +158,7 @@ def test_the_process_stops_cleanly_on_sigterm(database_url: str) -> None:
             process.kill()
             process.wait()
     assert process.returncode == 0, [*lines, rest]
-    assert '"event": "stopped"' in rest
+    assert '"event": "streaming_stopped"' in rest
 
 
 @pytest.mark.parametrize(

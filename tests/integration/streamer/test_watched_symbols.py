@@ -193,8 +193,8 @@ async def test_what_is_put_on_a_watchlist_by_rest_is_told_by_the_websocket_withi
             grpc_port=0,
         )
         async with streaming(settings, "BTCUSDT") as streamer:
-            await until(lambda: bool(streamer.observed.api_url))
-            url = streamer.observed.api_url
+            await until(lambda: bool(streamer.telemetry.api_url))
+            url = streamer.telemetry.api_url
             async with (
                 connect_socket(
                     f"ws{url.removeprefix('http')}/api/v1/ws", additional_headers=header

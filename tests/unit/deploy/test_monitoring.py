@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from include.config_of_serving import STREAMER_HTTP_PORT
-from streamer.health.metrics_declared import METRICS
+from streamer.health.metrics import METRICS
 
 FOLDER = Path(__file__).parents[3] / "deploy" / "monitoring"
 DASHBOARD = json.loads((FOLDER / "dashboard.json").read_text())

@@ -9,7 +9,7 @@ from typing import Any
 from include.binance.streams.messages import AggTrade, Kline, Trade
 from include.binance.streams.session import StreamSession
 from include.domain.timeframes import MINUTE_US
-from streamer.candles.feed import Feed
+from streamer.candles.feed import CandleFeed
 
 T0 = 1_700_000_000_000_000 // MINUTE_US * MINUTE_US
 
@@ -32,7 +32,7 @@ class Connection:
         self.session = StreamSession(streams, names_per_message=2)
         self.is_open = False
         self.now_s = 0.0
-        self.left: list[str] = []
+        self.reconnected: list[str] = []
         self.rotated: list[str] = []
         self._on_open, self._on_close, self._on_texts = on_open, on_close, on_texts
 
@@ -63,8 +63,8 @@ class Connection:
             self.answer(message["id"])
         return sent
 
-    def leave(self, reason: str) -> None:
-        self.left.append(reason)
+    def reconnect(self, reason: str) -> None:
+        self.reconnected.append(reason)
 
     def rotate(self, reason: str) -> None:
         self.rotated.append(reason)
@@ -101,7 +101,7 @@ class Aggregator:
         return len(self.clock) == 1
 
 
-def parts(feed: Feed) -> tuple[Connection, list[Aggregator]]:
+def parts(feed: CandleFeed) -> tuple[Connection, list[Aggregator]]:
     connection: Any = feed.connection
     aggregators: Any = feed.aggregators
     return connection, aggregators

@@ -1,4 +1,4 @@
-"""A little exchange for one symbol: its trades, its klines, and what an aggregator made of them."""
+"""A small exchange for one symbol: its trades, its klines and the events of an aggregator."""
 
 from __future__ import annotations
 
@@ -23,63 +23,63 @@ INSTRUMENT = Instrument(
 ROUNDED = Instrument(
     "ETHBTC", Market.SPOT, "ETH", "BTC", "TRADING", Decimal("0.00001"), Decimal("0.0001")
 )
-"""Its quotes have nine digits; the exchange gives eight."""
+"""Its quote volume needs nine digits; the exchange publishes eight."""
 
 
 @dataclass
 class Results:
-    """What an aggregator told those around it."""
+    """The events of an aggregator."""
 
-    offers: list[CandleCandidate] = field(default_factory=list)
-    asked: list[tuple[int, str]] = field(default_factory=list)
-    doubted: int = 0
+    candidates: list[CandleCandidate] = field(default_factory=list)
+    requested: list[tuple[int, str]] = field(default_factory=list)
+    resubscribed: int = 0
     reasons: list[str] = field(default_factory=list)
     silences: list[tuple[int, int | None]] = field(default_factory=list)
     restarts: list[tuple[int, int]] = field(default_factory=list)
-    missing_ranges: list[tuple[int, int]] = field(default_factory=list)
+    missing: list[tuple[int, int]] = field(default_factory=list)
     differing: list[list[str]] = field(default_factory=list)
     corrections: list[list[str]] = field(default_factory=list)
 
-    def settle(self, offer: CandleCandidate) -> None:
-        self.offers.append(offer)
+    def candle_closed(self, candidate: CandleCandidate) -> None:
+        self.candidates.append(candidate)
 
-    def ask_rest(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
-        self.asked += [(minute, cause) for minute in range(start_us, end_us, MINUTE_US)]
+    def rest_needed(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
+        self.requested += [(minute, cause) for minute in range(start_us, end_us, MINUTE_US)]
 
-    def doubt(self, symbol: str, reason: str) -> None:
-        self.doubted += 1
+    def resubscribe_needed(self, symbol: str, reason: str) -> None:
+        self.resubscribed += 1
         self.reasons.append(reason)
 
-    def silent(self, symbol: str, since_us: int) -> None:
+    def symbol_silent(self, symbol: str, since_us: int) -> None:
         self.silences.append((since_us, None))
 
-    def speaks_again(self, symbol: str, since_us: int, until_us: int) -> None:
+    def silence_ended(self, symbol: str, since_us: int, until_us: int) -> None:
         self.silences.append((since_us, until_us))
 
-    def ids_restarted(self, symbol: str, expected_id: int, trade_id: int, at_us: int) -> None:
+    def trade_ids_restarted(self, symbol: str, expected_id: int, trade_id: int, at_us: int) -> None:
         self.restarts.append((expected_id, trade_id))
 
-    def missing_range(
+    def trades_missing(
         self, symbol: str, first_id: int, last_id: int, from_us: int, to_us: int
     ) -> None:
-        self.missing_ranges.append((first_id, last_id))
+        self.missing.append((first_id, last_id))
 
-    def differs(self, symbol: str, open_time_us: int, values: list[str]) -> None:
+    def kline_differs(self, symbol: str, open_time_us: int, values: list[str]) -> None:
         self.differing.append(values)
 
-    def corrected(self, symbol: str, open_time_us: int, values: list[str]) -> None:
+    def open_candle_corrected(self, symbol: str, open_time_us: int, values: list[str]) -> None:
         self.corrections.append(values)
 
     def stored(self) -> dict[int, CandleCandidate]:
-        """What the merge would keep: the highest rank, then the most trades."""
+        """What the merge keeps: the highest rank, then the most trades."""
         best: dict[int, CandleCandidate] = {}
-        for offer in self.offers:
-            held = best.get(offer.candle.open_time_us)
-            if held is None or (offer.rank, offer.candle.trade_count) > (
+        for candidate in self.candidates:
+            held = best.get(candidate.candle.open_time_us)
+            if held is None or (candidate.rank, candidate.candle.trade_count) > (
                 held.rank,
                 held.candle.trade_count,
             ):
-                best[offer.candle.open_time_us] = offer
+                best[candidate.candle.open_time_us] = candidate
         return best
 
 
@@ -125,7 +125,7 @@ def aggregator(
 
 
 def begin(one: SymbolAggregator) -> None:
-    """Connected in time for the minute T0, with all before it in the table."""
+    """Connect before the minute T0, with everything before it stored."""
     one.resume_after(T0 - MINUTE_US)
     one.connected(T0 - 10)
 

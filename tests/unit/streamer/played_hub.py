@@ -20,15 +20,15 @@ OTHER = Instrument(
 
 
 class Heard(Results):
-    """Tells the hub what is settled, as the streamer does."""
+    """Publishes closed candles to the hub, as the streamer does."""
 
     def __init__(self, hub: Hub) -> None:
         super().__init__()
         self.hub = hub
 
-    def settle(self, offer: CandleCandidate) -> None:
-        super().settle(offer)
-        self.hub.settle(offer)
+    def candle_closed(self, candidate: CandleCandidate) -> None:
+        super().candle_closed(candidate)
+        self.hub.settle(candidate)
 
 
 def listed(hub: Hub, heard: Heard, *instruments: Instrument) -> list[SymbolAggregator]:

@@ -1,4 +1,4 @@
-"""What the streamer does of its own between its parts; nothing of it runs here."""
+"""What the streamer does between its parts; none of its tasks run here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import CapturingLogger
 
 from include.config import load_settings
 from include.domain.instruments import Instrument, Market, market_of
@@ -34,7 +35,7 @@ def streamer_of(home: Path, *symbols: str) -> Streamer:
     return Streamer(settings, StreamOptions(symbols))
 
 
-async def test_a_minute_over_and_not_settled_is_asked_for_where_its_symbol_is_dropped(
+async def test_an_unfinished_minute_of_a_dropped_symbol_is_requested(
     tmp_path: Path,
 ) -> None:
     streamer = streamer_of(tmp_path, "BTCUSDT", "ETHUSDT")
@@ -43,7 +44,7 @@ async def test_a_minute_over_and_not_settled_is_asked_for_where_its_symbol_is_dr
         [instrument("BTCUSDT"), instrument("ETHUSDT")],
         {"BTCUSDT": T0, "ETHUSDT": T0},
     )
-    [feed] = streamer._feeds
+    [feed] = streamer._feeds.feeds
     feed.on_texts([trade("ETHUSDT", 1, T0 + SECOND_US)])
     feed.on_texts([trade("BTCUSDT", 1, T0 + MINUTE_US + SECOND_US // 10)])
     assert streamer._repairs.waiting_minutes == 0
@@ -53,15 +54,15 @@ async def test_a_minute_over_and_not_settled_is_asked_for_where_its_symbol_is_dr
     assert streamer._repairs.waiting_minutes == 1
     streamer._change(Market.SPOT, SelectionChanges(dropped=["BTCUSDT"]), {})
     assert streamer._repairs.waiting_minutes == 2
-    assert streamer._exchange_us() >= T0 + MINUTE_US  # else nothing would ever be due
+    assert streamer._exchange_us() >= T0 + MINUTE_US  # otherwise no repair would ever be due
 
 
 @pytest.mark.parametrize(
     ("dropped", "added"),
     [([], "NEWUSDT"), (["BTCUSDT"], "NEWUSDT"), ([], "NEWUSDT.P")],
-    ids=["the first one is full", "the first one was given up", "of another market"],
+    ids=["the first one is full", "the first one was closed", "of another market"],
 )
-async def test_a_connection_that_is_made_later_knows_the_time(
+async def test_a_later_connection_knows_the_exchange_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dropped: list[str], added: str
 ) -> None:
     ours = Clock()
@@ -69,10 +70,10 @@ async def test_a_connection_that_is_made_later_knows_the_time(
         monkeypatch.setattr(module, "ExchangeClock", partial(ExchangeClock, clock_s=ours))
     streamer = streamer_of(tmp_path, "BTCUSDT")
     nothing = StoredState({}, {}, [])
-    streamer._build(
+    streamer._begin(
         StreamStart([instrument("BTCUSDT")], nothing, {"BTCUSDT": T0}, {Market.SPOT: T0}),
     )
-    streamer._fleet._share = 1
+    streamer._feeds._pool._max_symbols = lambda _market: 1
     ours.now_s += 5 * 3_600
     later_us = T0 + 300 * MINUTE_US
     streamer._change(Market.SPOT, SelectionChanges(dropped=dropped), {})
@@ -80,9 +81,9 @@ async def test_a_connection_that_is_made_later_knows_the_time(
     streamer._change(
         market_of(added), SelectionChanges(added=[instrument(added)]), {added: later_us}
     )
-    feed = streamer._feeds[-1]
+    feed = streamer._feeds.feeds[-1]
     connection: Any = feed.connection
-    connection.open()  # and nothing comes
+    connection.open()  # without frames
     ours.now_s += 200
     feed.on_clock()
     assert [one.start_us for one in streamer._repairs._requests.get(added, [])] == [later_us]
@@ -90,15 +91,15 @@ async def test_a_connection_that_is_made_later_knows_the_time(
     assert (feed.frames, feed.bad_frames) == (1, 0)
 
 
-async def test_what_symbols_lack_is_asked_for_and_their_gaps_are_known_once(
+async def test_missing_minutes_are_requested_and_gaps_are_adopted_once(
     tmp_path: Path,
 ) -> None:
-    """At the start, and again when a symbol joins that was streamed before."""
+    """At the start, and when a symbol returns that was streamed before."""
     streamer = streamer_of(tmp_path, "BTCUSDT")
     at = [T0 + number * MINUTE_US for number in range(8)]
     gap = Gap(7, "BTCUSDT", at[0], at[2], "connection lost", T0, 1, {})
     stored = StoredState({"BTCUSDT": at[7]}, {"BTCUSDT": [(at[4], at[5])]}, [gap])
-    streamer._build(
+    streamer._begin(
         StreamStart([instrument("BTCUSDT")], stored, {"BTCUSDT": at[7]}, {Market.SPOT: at[7]})
     )
     assert streamer._listings is not None
@@ -107,3 +108,38 @@ async def test_what_symbols_lack_is_asked_for_and_their_gaps_are_known_once(
     assert asked == [(at[0], at[2]), (at[4], at[5])]
     gaps = [(one.start_us, one.end_us, one.rows) for one in streamer._ledger._gaps["BTCUSDT"]]
     assert gaps == [(at[0], at[2], [GapRow("BTCUSDT", 7, T0)]), (at[4], at[5], [])]
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
+    log = CapturingLogger()
+    monkeypatch.setattr(app_module, "log", log)
+    return log
+
+
+async def test_missing_trades_are_logged_once_a_minute_and_all_counted(
+    tmp_path: Path, log: CapturingLogger
+) -> None:
+    streamer = streamer_of(tmp_path, "BTCUSDT")
+    for at_us in (1, 2, MINUTE_US + 1):
+        streamer.trades_missing("BTCUSDT", 7, 8, at_us, at_us + 1)
+    assert [call.args for call in log.calls] == [("trades_missing",)] * 2
+    assert streamer.telemetry.counts["missing_trades"] == 3
+    [gap] = streamer._ledger._gaps["BTCUSDT"]
+    assert (gap.start_us, gap.end_us, gap.cause) == (0, 2 * MINUTE_US, "missing trades")
+
+
+async def test_differences_and_corrections_are_counted_apart(
+    tmp_path: Path, log: CapturingLogger
+) -> None:
+    streamer = streamer_of(tmp_path, "BTCUSDT")
+    streamer.kline_differs("BTCUSDT", 0, ["close"])
+    streamer.open_candle_corrected("BTCUSDT", 0, ["open"])
+    streamer.open_candle_corrected("BTCUSDT", MINUTE_US, ["open"])
+    streamer.trade_ids_restarted("BTCUSDT", 9, 1, MINUTE_US)
+    assert streamer.telemetry.counts == {"differing": 1, "corrected": 2}
+    assert [call.args[0] for call in log.calls] == [
+        "kline_differs",
+        *["open_candle_corrected"] * 2,
+        "trade_ids_restarted",
+    ]

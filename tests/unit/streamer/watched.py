@@ -12,8 +12,8 @@ from include.domain.instruments import Market
 from serving.bars.live_bars import LiveBars
 from serving.sources.nats.connection import NatsConnection
 from serving.sources.nats.publisher import NatsPublisher
-from streamer.candles.continuity import TradeIds
-from streamer.candles.feed import LAG_SECONDS, Feed
+from streamer.candles.feed import LAG_SECONDS, CandleFeed
+from streamer.candles.trade_ids import TradeIds
 from streamer.capture.intake.feed import CaptureFeed
 from streamer.capture.intake.rows import Intake
 from streamer.health.telemetry import TelemetrySources
@@ -39,7 +39,7 @@ class Aggregator:
     duplicates: int = 0
     void_trades: int = 0
     late_trades: int = 0
-    equal_checksums: int = 0
+    equal_klines: int = 0
     ids: TradeIds = field(default_factory=TradeIds)
 
 
@@ -49,7 +49,7 @@ class Connection:
         self.is_open = True
         self.reconnects = self.refused = self.rotations = 0
         self.session = StreamSession([])
-        self.pulse = Heartbeat(clock)
+        self.heartbeat = Heartbeat(clock)
 
 
 @dataclass(eq=False)
@@ -67,6 +67,10 @@ class PlayedFeed:
     other_frames: Counter[str] = field(default_factory=Counter)
     lag_seconds: Histogram = field(default_factory=lambda: Histogram(LAG_SECONDS))
 
+    @property
+    def names(self) -> list[str]:
+        return [one.symbol for one in self.aggregators]
+
 
 class Parts:
     """The parts under one clock, and the view of them."""
@@ -82,15 +86,15 @@ class Parts:
             buffer_rows=1_000,
             on_overflow=lambda *_: None,
         )
-        self.writer.pulse = Heartbeat(self.clock)
+        self.writer.heartbeat = Heartbeat(self.clock)
         self.repairs = RepairQueue(lambda *_: None, lambda: 0, lambda *_: None)
-        self.repairs.pulse = Heartbeat(self.clock)
+        self.repairs.heartbeat = Heartbeat(self.clock)
         self.ledger = GapLedger("postgresql://here/candles")
         self.hub = Hub()
         self.captured: dict[str, int] = {}
         self.capture_feeds: list[CaptureFeed] = []
-        self.observed = TelemetrySources(
-            feeds=cast(list[Feed], self.feeds),
+        self.telemetry = TelemetrySources(
+            feeds=cast(list[CandleFeed], self.feeds),
             writer=self.writer,
             repairs=self.repairs,
             ledger=self.ledger,

@@ -51,9 +51,9 @@ def token(database_url: str) -> str:
 async def until_it_serves(streamer: Streamer) -> tuple[str, str]:
     """Address of gRPC, URL of REST."""
     async with asyncio.timeout(30):
-        while not (streamer.observed.grpc_address and streamer.observed.api_url):
+        while not (streamer.telemetry.grpc_address and streamer.telemetry.api_url):
             await asyncio.sleep(0.02)
-    return streamer.observed.grpc_address, streamer.observed.api_url
+    return streamer.telemetry.grpc_address, streamer.telemetry.api_url
 
 
 @asynccontextmanager

@@ -192,6 +192,6 @@ def free_port() -> int:
 
 async def grpc_address(streamer: Streamer) -> str:
     async with asyncio.timeout(30):
-        while not streamer.observed.grpc_address:
+        while not streamer.telemetry.grpc_address:
             await asyncio.sleep(0.02)
-    return streamer.observed.grpc_address
+    return streamer.telemetry.grpc_address

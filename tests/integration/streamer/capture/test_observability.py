@@ -40,7 +40,7 @@ async def refusing() -> AsyncIterator[str]:
 
 async def scrape(streamer: Streamer) -> dict[tuple[str, frozenset[str]], float]:
     """Samples by name and the values of their labels."""
-    async with httpx.AsyncClient(base_url=streamer.observed.http_url, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=streamer.telemetry.http_url, timeout=60) as client:
         answer = await client.get("/metrics")
     return {
         (sample.name, frozenset(sample.labels.values())): sample.value
@@ -64,7 +64,7 @@ async def test_a_connection_of_capture_that_is_refused_is_down_while_candles_are
         async with streaming(settings, "BTCUSDT", capture=QUOTES) as streamer:
 
             async def is_told() -> bool:
-                if not streamer.observed.http_url:
+                if not streamer.telemetry.http_url:
                     return False
                 found = await scrape(streamer)
                 down = [
@@ -89,7 +89,7 @@ async def test_quotes_that_a_cut_cost_are_counted_as_lost(
         async with streaming(settings, "BTCUSDT", capture=QUOTES) as streamer:
 
             async def delivers() -> bool:
-                if not streamer.observed.http_url:
+                if not streamer.telemetry.http_url:
                     return False
                 found = await scrape(streamer)
                 key = ("candelabra_frames_total", frozenset({"spot-capture-1", "captured"}))

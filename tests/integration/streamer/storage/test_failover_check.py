@@ -7,7 +7,7 @@ import pytest
 
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
-from streamer.candles.events import LACKING
+from streamer.candles.events import AFTER_DATABASE_OUTAGE
 from streamer.storage import failover_check as look_back
 from tests.integration.streamer.harness import (
     assert_equal_to_the_exchange,
@@ -49,5 +49,5 @@ async def test_what_a_server_lacks_that_takes_over_is_asked_of_rest(
             )
             await assert_equal_to_the_exchange(exchange, rows, [SYMBOL])
         with psycopg.connect(database_url) as connection:
-            (closed,) = connection.execute(CLOSED, (LACKING,)).fetchone() or (0,)
+            (closed,) = connection.execute(CLOSED, (AFTER_DATABASE_OUTAGE,)).fetchone() or (0,)
         assert closed >= 1

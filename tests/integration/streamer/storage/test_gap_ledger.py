@@ -112,7 +112,7 @@ async def test_trades_that_do_not_come_are_a_gap_of_their_minute(database_url: s
         exchange.faults.add([fault])
         gaps = await until_gaps(database_url, all_closed)
         assert {gap["symbol"] for gap in gaps} == {"BTCUSDT"}
-        assert {gap["cause"] for gap in gaps} == {"trades missing"}
+        assert {gap["cause"] for gap in gaps} == {"missing trades"}
 
 
 async def test_gaps_of_an_ended_streamer_are_taken_up_by_the_next_one(database_url: str) -> None:
@@ -160,7 +160,7 @@ async def test_what_rest_cannot_give_stays_open_with_the_reason(
             rows = await wait_for_rows(database_url, lambda rows: len(rows) >= 1)
             first_us = minutes_of(rows, "BTCUSDT")[0]
             exchange.faults.add([{"kind": "rest_error", "status": 400}])
-            streamer.ask_rest("BTCUSDT", first_us - MINUTE_US, first_us, "test")
+            streamer.rest_needed("BTCUSDT", first_us - MINUTE_US, first_us, "test")
             (gap,) = await until_gaps(
                 database_url, lambda gaps: any("error" in gap["detail"] for gap in gaps)
             )

@@ -120,7 +120,7 @@ async def test_a_halt_is_told_once_and_what_stays_away_is_unsubscribed(
                     {"kind": "delisting", "market": "spot", "symbols": GONE, "at": "+20s"},
                 ]
             )
-            states = streamer.observed.states
+            states = streamer.telemetry.states
             async with asyncio.timeout(60):
                 while states.of("PEPEUSDT") is not SymbolState.HALTED:
                     await asyncio.sleep(0.01)

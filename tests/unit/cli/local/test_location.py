@@ -60,7 +60,7 @@ def test_two_running_stacks_are_not_guessed_between(tmp_path: Path) -> None:
             '{"level": "warning", "event": "start_postponed", "error": "no answer from h"}',
             "streamer: start_postponed no answer from h",
         ),
-        ('{"level": "info", "event": "streaming"}', ""),
+        ('{"level": "info", "event": "streaming_started"}', ""),
         ("Traceback", ""),
     ],
 )

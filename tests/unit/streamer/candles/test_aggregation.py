@@ -32,7 +32,7 @@ def test_a_whole_minute_equal_to_its_closed_kline_is_verified(results: Results) 
     for each in trades:
         one.on_trade(each)
     one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US + 50_000))
-    (offer,) = results.offers
+    (offer,) = results.candidates
     assert (offer.status, offer.source) == (Status.VERIFIED, Source.KLINE)
     assert offer.evidence_at_us == T0 + MINUTE_US + 50_000
     assert not results.differing
@@ -47,7 +47,9 @@ def test_of_a_minute_joined_midway_the_closed_kline_speaks_once(results: Results
         one.on_trade(each)  # kept: a seed may come
     one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US + 50_000))
     one.on_trade(trade(trades[-1].id + 1, T0 + MINUTE_US + SECOND_US))
-    assert [(o.candle.open_time_us, o.status) for o in results.offers] == [(T0, Status.VERIFIED)]
+    assert [(o.candle.open_time_us, o.status) for o in results.candidates] == [
+        (T0, Status.VERIFIED)
+    ]
 
 
 def test_a_kline_that_runs_ahead_waits_for_its_trades(results: Results) -> None:
@@ -57,9 +59,9 @@ def test_a_kline_that_runs_ahead_waits_for_its_trades(results: Results) -> None:
     for each in trades[:-1]:
         one.on_trade(each)
     one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US))
-    assert results.offers == []
+    assert results.candidates == []
     one.on_trade(trades[-1])
-    assert [offer.status for offer in results.offers] == [Status.VERIFIED]
+    assert [offer.status for offer in results.candidates] == [Status.VERIFIED]
     assert not results.differing
 
 
@@ -71,7 +73,7 @@ def test_where_fold_and_kline_differ_both_are_offered(results: Results) -> None:
         one.on_trade(each)
     one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US, high=Decimal(99)))
     assert results.differing == [["high"]]
-    assert [o.source for o in results.offers] == [Source.STREAM, Source.KLINE]
+    assert [o.source for o in results.candidates] == [Source.STREAM, Source.KLINE]
     assert results.stored()[T0].candle.high == 99
 
 
@@ -104,7 +106,7 @@ def test_each_value_and_both_ids_are_part_of_the_checksum(
     kept = results.stored()[T0]
     assert kept.source is Source.KLINE
     assert getattr(kept.candle, name) == theirs
-    assert one.equal_checksums == 0
+    assert one.equal_klines == 0
 
 
 def test_rounded_quotes_are_no_difference(results: Results) -> None:
@@ -133,7 +135,7 @@ def test_a_fold_that_differs_is_offered_with_the_quotes_of_the_exchange_where_fi
         taker_buy_quote_volume=Decimal("0.5"),
     )  # fmt: skip
     one.on_kline(structs.replace(told, body=body))
-    fold, kline = (offer.candle for offer in results.offers)
+    fold, kline = (offer.candle for offer in results.candidates)
     assert fold.volume == told.body.volume
     assert fold == replace(kline, volume=fold.volume)
     assert results.differing == [["volume"]]
@@ -164,7 +166,7 @@ def test_an_earlier_word_and_a_repeated_one_tell_nothing(results: Results) -> No
     one.on_kline(last)
     one.on_kline(kline_of(trades[:-1], T0, closed=True, at_us=T0 + MINUTE_US))
     one.on_kline(last)
-    assert len(results.offers) == one.equal_checksums == 1
+    assert len(results.candidates) == one.equal_klines == 1
     assert results.differing == []
     assert one.minutes[T0].kline is last
 
@@ -178,11 +180,11 @@ def test_a_minute_without_kline_is_unconfirmed_and_asked_of_rest(results: Result
     assert not one.live_candles()[0][1]
     one.on_clock(T0 + MINUTE_US + GRACE)
     assert one.live_candles()[0][1]  # closed and readable, not settled
-    assert results.offers == []
+    assert results.candidates == []
     one.on_clock(T0 + MINUTE_US + GRACE + TIMEOUT)
-    assert [o.status for o in results.offers] == [Status.UNCONFIRMED]
-    assert results.asked == [(T0, "no closed kline")]
-    assert results.doubted == 1
+    assert [o.status for o in results.candidates] == [Status.UNCONFIRMED]
+    assert results.requested == [(T0, "no closed kline")]
+    assert results.resubscribed == 1
 
 
 def test_a_late_kline_still_verifies(results: Results) -> None:
@@ -208,7 +210,7 @@ def test_a_late_kline_counts_once_where_trades_are_later_or_never_come(results: 
     assert results.stored()[T0].candle == late.candle("BTCUSDT")
     for each in trades[10:-1]:
         one.on_trade(each)
-    assert [offer.source for offer in results.offers] == [Source.STREAM, Source.KLINE]
+    assert [offer.source for offer in results.candidates] == [Source.STREAM, Source.KLINE]
     one.on_trade(trades[-1])
     assert results.differing == []
 
@@ -219,8 +221,8 @@ def test_rounded_quotes_wait_for_the_exchange(results: Results) -> None:
     for each in minute_trades(0, 1):
         one.on_trade(each)
     one.on_clock(T0 + MINUTE_US + GRACE + TIMEOUT)
-    assert results.offers == []
-    assert results.asked == [(T0, "no closed kline")]
+    assert results.candidates == []
+    assert results.requested == [(T0, "no closed kline")]
 
 
 def test_a_silent_minute_is_a_row_only_because_the_exchange_says_so(results: Results) -> None:
@@ -228,10 +230,10 @@ def test_a_silent_minute_is_a_row_only_because_the_exchange_says_so(results: Res
     begin(one)
     one.on_kline(kline_of([], T0, closed=True, at_us=T0 + MINUTE_US, previous="7"))
     one.on_clock(T0 + 2 * MINUTE_US + GRACE + TIMEOUT)
-    (offer,) = results.offers
+    (offer,) = results.candidates
     assert offer.candle.is_silent
     assert offer.candle.close == 7
-    assert results.asked == [(T0 + MINUTE_US, "nothing came")]
+    assert results.requested == [(T0 + MINUTE_US, "no frames received")]
 
 
 def test_a_late_trade_revises_the_candle_it_belongs_to(results: Results) -> None:
@@ -255,9 +257,9 @@ def test_a_trade_of_long_ago_is_asked_of_rest(results: Results) -> None:
     one.on_trade(trade(1, T0 + 1))
     for minutes in range(1, MINUTES_KEPT + 4):
         one.on_clock(T0 + minutes * MINUTE_US)
-    results.asked.clear()
+    results.requested.clear()
     one.on_trade(trade(2, T0 + 2))
-    assert results.asked == [(T0, "a trade came too late")]
+    assert results.requested == [(T0, "late trade")]
     assert one.late_trades == 1
 
 
@@ -268,11 +270,11 @@ def test_trades_that_come_long_after_their_kline_are_no_difference(results: Resu
     one.on_trade(trades[0])
     one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US))
     one.on_clock(T0 + MINUTE_US + GRACE + TIMEOUT)
-    assert [o.source for o in results.offers] == [Source.KLINE]
+    assert [o.source for o in results.candidates] == [Source.KLINE]
     for each in trades[1:]:
         one.on_trade(each)
     assert results.differing == []
-    assert {o.source for o in results.offers} == {Source.KLINE}
+    assert {o.source for o in results.candidates} == {Source.KLINE}
 
 
 def test_memory_stays_bounded_over_many_minutes(results: Results) -> None:

@@ -35,8 +35,8 @@ def test_after_a_cut_in_which_nothing_was_missed_the_fold_goes_on(results: Resul
     for each in trades[3:]:
         one.on_trade(each)
     one.on_clock(T0 + 2 * MINUTE_US + GRACE + TIMEOUT)
-    assert results.holes == []
-    assert [o.status for o in results.offers] == [Status.UNCONFIRMED] * 2
+    assert results.missing == []
+    assert [o.status for o in results.candidates] == [Status.UNCONFIRMED] * 2
 
 
 def test_after_a_cut_nothing_is_claimed_before_a_trade_or_kline_proves_it(
@@ -48,7 +48,7 @@ def test_after_a_cut_nothing_is_claimed_before_a_trade_or_kline_proves_it(
     one.disconnected()
     one.connected(T0 + 30 * SECOND_US)
     one.on_clock(T0 + MINUTE_US + GRACE + TIMEOUT)
-    assert [o.status for o in results.offers] == [Status.PARTIAL]
+    assert [o.status for o in results.candidates] == [Status.PARTIAL]
 
 
 def test_minutes_that_closed_during_a_cut_are_all_asked_of_rest(results: Results) -> None:
@@ -60,8 +60,8 @@ def test_minutes_that_closed_during_a_cut_are_all_asked_of_rest(results: Results
     one.connected(back)
     one.on_trade(trade(50, back + 1))
     one.on_clock(back + 2)
-    assert [at for at, _ in results.asked] == [T0 + n * MINUTE_US for n in range(10)]
-    assert results.doubted == 0
+    assert [at for at, _ in results.requested] == [T0 + n * MINUTE_US for n in range(10)]
+    assert results.resubscribed == 0
 
 
 def test_it_resumes_after_the_last_minute_of_the_table(results: Results) -> None:
@@ -69,7 +69,7 @@ def test_it_resumes_after_the_last_minute_of_the_table(results: Results) -> None
     one.resume_after(T0 - 5 * MINUTE_US)
     one.connected(T0 + SECOND_US)
     one.on_clock(T0 + 4 * SECOND_US)
-    assert [at for at, _ in results.asked] == [T0 - n * MINUTE_US for n in (4, 3, 2, 1)]
+    assert [at for at, _ in results.requested] == [T0 - n * MINUTE_US for n in (4, 3, 2, 1)]
 
 
 def test_a_symbol_is_not_doubted_before_it_is_delivered_again(results: Results) -> None:
@@ -79,8 +79,8 @@ def test_a_symbol_is_not_doubted_before_it_is_delivered_again(results: Results) 
     one.on_trade(trade(1, T0 + 1))
     one.disconnected()
     one.on_clock(T0 + 3 * MINUTE_US)
-    assert results.doubted == 0
-    assert {at for at, _ in results.asked} >= {T0, T0 + MINUTE_US}
+    assert results.resubscribed == 0
+    assert {at for at, _ in results.requested} >= {T0, T0 + MINUTE_US}
 
 
 def test_a_long_cut_is_asked_for_whole_before_it_is_delivered_again(results: Results) -> None:
@@ -91,8 +91,8 @@ def test_a_long_cut_is_asked_for_whole_before_it_is_delivered_again(results: Res
     one.disconnected()
     back = T0 + 180 * MINUTE_US + 5 * SECOND_US
     one.on_clock(back)
-    assert [at for at, _ in results.asked] == [T0 + n * MINUTE_US for n in range(180)]
-    assert [cause for _, cause in results.asked[1:-1]] == ["not streamed"] * 178
+    assert [at for at, _ in results.requested] == [T0 + n * MINUTE_US for n in range(180)]
+    assert [cause for _, cause in results.requested[1:-1]] == ["not streamed"] * 178
     assert results.silences == []
     one.connected(back + 5 * SECOND_US)
     assert results.silences == []
@@ -170,7 +170,7 @@ def test_whatever_is_lost_no_minute_is_wrong_or_forgotten(
         one.on_clock(event.at_us)
     end_us = T0 + len(counts) * MINUTE_US
     one.on_clock(end_us + GRACE + TIMEOUT)
-    stored, asked = results.stored(), {at for at, _ in results.asked}
+    stored, asked = results.stored(), {at for at, _ in results.requested}
     for minute in range(len(counts)):
         open_us = T0 + minute * MINUTE_US
         expected = kline_of(trades, open_us, closed=True, at_us=0).candle("BTCUSDT")

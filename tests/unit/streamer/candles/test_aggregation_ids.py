@@ -34,7 +34,7 @@ def test_duplicates_and_void_trades_count_once_and_never(results: Results) -> No
     (shown, _) = one.live_candles()[0]
     assert (shown.trade_count, shown.low) == (3, 10)
     assert (one.duplicates, one.void_trades) == (2, 1)
-    assert results.holes == []
+    assert results.missing == []
 
 
 def test_ids_that_skip_by_design_are_no_holes(results: Results) -> None:
@@ -44,8 +44,8 @@ def test_ids_that_skip_by_design_are_no_holes(results: Results) -> None:
     one.on_trade(trade(9, T0 + MINUTE_US + 1))
     one.on_trade(trade(15, T0 + MINUTE_US + 2))
     one.on_clock(T0 + 2 * MINUTE_US + GRACE)
-    assert results.holes == []
-    assert [o.status for o in results.offers] == [Status.PARTIAL, Status.UNCONFIRMED]
+    assert results.missing == []
+    assert [o.status for o in results.candidates] == [Status.PARTIAL, Status.UNCONFIRMED]
 
 
 def test_a_void_trade_does_not_take_the_place_of_the_true_one(results: Results) -> None:
@@ -57,7 +57,7 @@ def test_a_void_trade_does_not_take_the_place_of_the_true_one(results: Results) 
     one.on_trade(trade(3, T0 + 3))
     (shown, _) = one.live_candles()[0]
     assert (shown.trade_count, shown.low) == (3, 8)
-    assert (one.void_trades, one.duplicates, results.holes) == (1, 0, [])
+    assert (one.void_trades, one.duplicates, results.missing) == (1, 0, [])
 
 
 def test_a_void_trade_that_hides_a_true_one_leaves_a_hole(results: Results) -> None:
@@ -67,7 +67,7 @@ def test_a_void_trade_that_hides_a_true_one_leaves_a_hole(results: Results) -> N
     one.on_trade(trade(2, T0 + 2, price="0", quantity="0", first=-1))
     one.on_trade(trade(3, T0 + 3, first=3))  # the fill 2 is missing
     one.on_clock(T0 + SECOND_US)
-    assert results.holes == [(2, 2)]
+    assert results.missing == [(2, 2)]
 
 
 def test_a_ticker_used_again_is_folded_from_its_first_whole_minute(results: Results) -> None:
@@ -82,7 +82,7 @@ def test_a_ticker_used_again_is_folded_from_its_first_whole_minute(results: Resu
     for each in new:
         one.on_trade(each)
     assert results.restarts == [(9_007, 1)]
-    assert (one.duplicates, results.holes) == (0, [])
+    assert (one.duplicates, results.missing) == (0, [])
     fifth, sixth = T0 + 5 * MINUTE_US, T0 + 6 * MINUTE_US
     one.on_kline(kline_of(new, fifth, closed=True, at_us=sixth + 1))
     one.on_kline(kline_of(new, sixth, closed=True, at_us=sixth + MINUTE_US + 1))
@@ -114,7 +114,7 @@ def test_raw_trades_that_overtake_each_other_are_folded_once_each(
     assert (shown.first_trade_id, shown.last_trade_id) == (23, 110)
     one.on_kline(kline)
     assert results.stored()[T0].status is Status.VERIFIED
-    assert (one.duplicates, results.differing, results.holes) == (10, [], [])
+    assert (one.duplicates, results.differing, results.missing) == (10, [], [])
 
 
 def quick_trades(first: int, count: int) -> list[AggTrade]:
@@ -145,8 +145,8 @@ def test_trades_of_spot_that_overtake_each_other_by_milliseconds_are_folded_once
         one.on_clock(at_us + MINUTE_US + GRACE)
     stored = results.stored()
     assert [stored[T0 + n * MINUTE_US].status for n in range(2)] == [Status.VERIFIED] * 2
-    assert one.equal_checksums == 2  # the folds were whole
-    assert (one.duplicates, results.holes, results.differing) == (10, [], [])
+    assert one.equal_klines == 2  # the folds were whole
+    assert (one.duplicates, results.missing, results.differing) == (10, [], [])
     late = sum(number < max(order[: at + 1]) for at, number in enumerate(order))
     assert one.ids.overtaken == late > 50
 
@@ -159,12 +159,12 @@ def test_what_overtook_others_waits_for_them_a_moment_and_then_they_are_missing(
     told = quick_trades(1, 80)
     for each in (told[0], told[2], *told[4:40]):
         one.on_trade(each)
-    assert results.holes == []
+    assert results.missing == []
     shown, _ = one.live_candles()[0]
     assert shown.trade_count == 1
     for each in told[40:]:
         one.on_trade(each)
-    assert results.holes == [(2, 2), (4, 4)]
+    assert results.missing == [(2, 2), (4, 4)]
     one.on_trade(told[1])
     one.on_trade(told[3])  # too late
     assert one.duplicates == 2
@@ -177,7 +177,7 @@ def test_what_waits_at_a_cut_is_folded_and_what_it_overtook_is_missing(results: 
     one.on_trade(told[0])
     one.on_trade(told[2])
     one.disconnected()
-    assert results.holes == [(2, 2)]
+    assert results.missing == [(2, 2)]
     assert not one.ids.has_held
 
 
@@ -187,7 +187,7 @@ def test_another_instruments_trades_end_the_wait(results: Results) -> None:
     told = quick_trades(9_001, 4)
     for each in (told[0], told[2], trade(1, T0 + 5 * MINUTE_US)):
         one.on_trade(each)
-    assert results.holes == [(9_002, 9_002)]
+    assert results.missing == [(9_002, 9_002)]
     assert results.restarts == [(9_004, 1)]
 
 
@@ -212,5 +212,5 @@ def test_trades_of_spot_that_come_much_too_late_leave_the_exchanges_candle(
         true = kline_of(told, at_us, closed=True, at_us=at_us).candle("BTCUSDT")
         assert offer.status is Status.VERIFIED
         assert differing_values(offer.candle, true) == []
-    assert results.holes or one.ids.overtaken or order == sorted(order)
+    assert results.missing or one.ids.overtaken or order == sorted(order)
     assert results.differing == []  # what is not whole claims nothing

@@ -5,7 +5,7 @@ from __future__ import annotations
 from include.domain.candles import Status
 from include.domain.timeframes import MINUTE_US, SECOND_US
 from streamer.candles.aggregation import SymbolAggregator
-from streamer.candles.events import NOTHING_CAME
+from streamer.candles.events import NO_FRAMES
 from tests.unit.streamer.played_exchange import (
     GRACE,
     T0,
@@ -34,20 +34,20 @@ def test_a_silent_symbol_is_told_once_and_asked_about_less_and_less_often(
     one.on_kline(kline_of([trade(1, T0 + 1)], T0, closed=True, at_us=T0 + MINUTE_US))
     pass_minutes(one, 1, 24 * 60)
     assert results.silences == [(T0 + MINUTE_US, None)]
-    assert results.doubted == 4 + 24 * 60 // 16  # 1, 2, 4, 8, then each 16th
-    asked = [minute for minute, _ in results.asked]
+    assert results.resubscribed == 4 + 24 * 60 // 16  # 1, 2, 4, 8, then each 16th
+    asked = [minute for minute, _ in results.requested]
     assert asked == [T0 + n * MINUTE_US for n in range(1, 24 * 60 + 1)]
-    assert [offer.candle.open_time_us for offer in results.offers] == [T0]  # no flat rows
+    assert [offer.candle.open_time_us for offer in results.candidates] == [T0]  # no flat rows
 
 
 def test_all_minutes_of_a_silence_are_asked_of_rest_when_it_ends(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     pass_minutes(one, 0, 11)
-    assert len(results.asked) == 8
+    assert len(results.requested) == 8
     back = T0 + 11 * MINUTE_US + SECOND_US
     one.on_trade(trade(1, back))
-    assert [minute for minute, _ in results.asked] == [T0 + n * MINUTE_US for n in range(11)]
+    assert [minute for minute, _ in results.requested] == [T0 + n * MINUTE_US for n in range(11)]
     assert results.silences == [(T0, None), (T0, back)]
 
 
@@ -57,7 +57,7 @@ def test_a_cut_ends_a_silence_and_forgets_no_minute_of_it(results: Results) -> N
     pass_minutes(one, 0, 11)
     one.disconnected()
     one.disconnected()
-    assert [minute for minute, _ in results.asked] == [T0 + n * MINUTE_US for n in range(11)]
+    assert [minute for minute, _ in results.requested] == [T0 + n * MINUTE_US for n in range(11)]
     assert results.silences == [(T0, None)]
 
 
@@ -69,8 +69,8 @@ def test_one_lost_closed_kline_is_no_reason_to_subscribe_anew(results: Results) 
         one.on_trade(each)
     one.on_kline(kline_of(trades[:3], T0, closed=False, at_us=T0 + 30 * SECOND_US))
     pass_minutes(one, 0, 1)
-    assert results.asked == [(T0, "no closed kline")]
-    assert results.doubted == 0
+    assert results.requested == [(T0, "no closed kline")]
+    assert results.resubscribed == 0
 
 
 def test_klines_that_do_not_come_are_subscribed_anew_on_a_line_that_loses_trades(
@@ -83,18 +83,18 @@ def test_klines_that_do_not_come_are_subscribed_anew_on_a_line_that_loses_trades
         for each in (*trades[:2], *trades[3:]):
             one.on_trade(each)
         pass_minutes(one, minute, 1)
-    assert len(results.holes) == 9
+    assert len(results.missing) == 9
     assert results.reasons == ["no closed kline in time"] * 4  # the 1st, 2nd, 4th and 8th
 
 
 def test_of_a_silence_the_minutes_not_asked_about_are_known(results: Results) -> None:
     one = aggregator(results)
-    assert one.unsettled_since_us is None
+    assert one.unfinished_since_us is None
     begin(one)
-    assert one.unsettled_since_us == T0
+    assert one.unfinished_since_us == T0
     pass_minutes(one, 0, 13)
-    assert len(results.asked) == 8
-    assert one.unsettled_since_us == T0 + 8 * MINUTE_US
+    assert len(results.requested) == 8
+    assert one.unfinished_since_us == T0 + 8 * MINUTE_US
 
 
 def test_trades_that_do_not_come_although_klines_tell_of_them_are_subscribed_anew(
@@ -109,10 +109,10 @@ def test_trades_that_do_not_come_although_klines_tell_of_them_are_subscribed_ane
         )
         one.on_kline(kline)
         pass_minutes(one, minute, 1)
-    assert set(results.reasons) == {"klines tell of trades that did not come"}
-    assert results.doubted == 3  # the 1st, 2nd and 4th of five minutes that are two behind
-    assert all(offer.status is Status.VERIFIED for offer in results.offers)
-    assert len(results.offers) == 6
+    assert set(results.reasons) == {"klines count trades that did not arrive"}
+    assert results.resubscribed == 3  # the 1st, 2nd and 4th of five minutes that are two behind
+    assert all(offer.status is Status.VERIFIED for offer in results.candidates)
+    assert len(results.candidates) == 6
 
 
 def test_where_a_connection_was_made_anew_and_nothing_comes_rest_is_asked_less_and_less_often(
@@ -125,19 +125,19 @@ def test_where_a_connection_was_made_anew_and_nothing_comes_rest_is_asked_less_a
     one.on_kline(kline_of([trade(1, T0 + 1)], T0, closed=True, at_us=T0 + MINUTE_US))
     one.disconnected()
     calls: list[int] = []
-    ask = results.ask_rest
-    results.ask_rest = lambda *told: (calls.append(told[1]), ask(*told))  # type: ignore[method-assign]
+    ask = results.rest_needed
+    results.rest_needed = lambda *told: (calls.append(told[1]), ask(*told))  # type: ignore[method-assign]
     for minute in range(1, 24 * 60 + 1):
         pass_minutes(one, minute, 1)
         if minute % 2:
             one.disconnected()  # and again nothing had come
     assert len(calls) == 4 + 24 * 60 // 16
-    assert [minute for minute, _ in results.asked] == [
+    assert [minute for minute, _ in results.requested] == [
         T0 + n * MINUTE_US for n in range(1, 24 * 60 + 1)
     ]
-    assert {cause for _, cause in results.asked} == {NOTHING_CAME}
+    assert {cause for _, cause in results.requested} == {NO_FRAMES}
     assert results.silences == [(T0 + MINUTE_US, None)]
-    assert results.doubted == 0  # that is the connection's business
+    assert results.resubscribed == 0  # that is the connection's business
 
 
 def test_what_was_left_of_such_a_silence_is_asked_when_it_speaks(results: Results) -> None:
@@ -148,7 +148,7 @@ def test_what_was_left_of_such_a_silence_is_asked_when_it_speaks(results: Result
     back = T0 + 11 * MINUTE_US + SECOND_US
     one.connected(back)
     one.on_trade(trade(1, back))
-    assert [minute for minute, _ in results.asked] == [T0 + n * MINUTE_US for n in range(11)]
+    assert [minute for minute, _ in results.requested] == [T0 + n * MINUTE_US for n in range(11)]
     assert results.silences == [(T0, None), (T0, back)]
 
 
@@ -166,12 +166,12 @@ def test_silent_minutes_behind_a_wrong_close_are_the_exchanges_word_and_never_de
     for minute in (1, 2, 3):
         one.on_clock(T0 + minute * MINUTE_US + GRACE + TIMEOUT)
     stored = results.stored()
-    assert sorted(stored) == [T0, second]  # of the third nothing came: it has no row
+    assert sorted(stored) == [T0, second]  # of the third no frames received: it has no row
     assert stored[T0].candle.close == told[-2].price != told[-1].price
     assert stored[T0].status is not Status.VERIFIED
     assert stored[second].candle.is_silent
     assert stored[second].candle.close == told[-1].price
-    assert {minute for minute, _ in results.asked} == {T0, third}
+    assert {minute for minute, _ in results.requested} == {T0, third}
     one.on_trade(told[-1])  # the close is mended by the trade itself, late
     stored = results.stored()
     assert stored[T0].candle.close == stored[second].candle.close == told[-1].price

@@ -14,18 +14,22 @@ from structlog.testing import CapturingLogger
 from include.domain.instruments import Market
 from include.domain.timeframes import MINUTE_US, SECOND_US
 from streamer.candles import feed as module
-from streamer.candles.feed import CLOSED_AT_ONCE, LOGGED_BAD_FRAMES, MAX_DOUBTED, Feed, stream_names
+from streamer.candles.feed import CLOSED_PER_TURN, MAX_DOUBTED, CandleFeed, stream_kinds
+from streamer.exchange import feed as base
 from streamer.exchange.clock import CARRIED_LAG_S, ExchangeClock
+from streamer.exchange.feed import LOGGED_BAD_FRAMES
 from tests.unit.streamer.played_connection import T0, Aggregator, Connection, kline, parts, trade
 from tests.unit.streamer.watched import Clock
 
 HOUR_US = 60 * MINUTE_US
+MakeFeed = Callable[..., CandleFeed]
 
 
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
     log = CapturingLogger()
     monkeypatch.setattr(module, "log", log)
+    monkeypatch.setattr(base, "log", log)
     return log
 
 
@@ -38,12 +42,12 @@ def ours(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def feed_of(monkeypatch: pytest.MonkeyPatch, log: CapturingLogger) -> Callable[..., Feed]:
+def feed_of(monkeypatch: pytest.MonkeyPatch, log: CapturingLogger) -> MakeFeed:
     monkeypatch.setattr(module, "StreamConnection", Connection)
 
-    def feed_of(*symbols: str, klines: bool = True, **more: Any) -> Feed:
+    def feed_of(*symbols: str, klines: bool = True, **more: Any) -> CandleFeed:
         aggregators: Any = {symbol: Aggregator(symbol) for symbol in symbols}
-        return Feed(
+        return CandleFeed(
             "wss://exchange",
             Market.SPOT,
             aggregators,
@@ -61,15 +65,12 @@ def shown(log: CapturingLogger) -> list[tuple[str, str]]:
     return [(call.method_name, call.args[0]) for call in log.calls]
 
 
-def test_each_symbol_has_its_trades_and_its_checksum() -> None:
-    assert stream_names("BTCUSDT", trade_stream="aggTrade", klines=True) == [
-        "btcusdt@aggTrade",
-        "btcusdt@kline_1m",
-    ]
-    assert stream_names("BTCUSDT", trade_stream="trade", klines=False) == ["btcusdt@trade"]
+def test_each_symbol_has_its_trades_and_its_klines() -> None:
+    assert stream_kinds("aggTrade", klines=True) == ("aggTrade", "kline_1m")
+    assert stream_kinds("trade", klines=False) == ("trade",)
 
 
-def test_frames_go_to_the_aggregator_of_their_symbol(feed_of: Callable[..., Feed]) -> None:
+def test_frames_go_to_the_aggregator_of_their_symbol(feed_of: MakeFeed) -> None:
     feed = feed_of("BTCUSDT", "ETHUSDT")
     _, (btc, eth) = parts(feed)
     feed.on_texts([trade("BTCUSDT", 5, T0)])
@@ -101,7 +102,7 @@ def test_frames_go_to_the_aggregator_of_their_symbol(feed_of: Callable[..., Feed
     ids=lambda bad: repr(bad[:24]) + f"-{len(bad)}",
 )
 def test_a_bad_frame_is_counted_and_logged_and_nothing_else(
-    feed_of: Callable[..., Feed], log: CapturingLogger, bad: bytes
+    feed_of: MakeFeed, log: CapturingLogger, bad: bytes
 ) -> None:
     feed = feed_of("BTCUSDT")
     _, (btc,) = parts(feed)
@@ -114,7 +115,7 @@ def test_a_bad_frame_is_counted_and_logged_and_nothing_else(
 
 
 def test_raw_frames_without_an_envelope_are_held_to_the_same(
-    feed_of: Callable[..., Feed],
+    feed_of: MakeFeed,
 ) -> None:
     feed = feed_of("BTCUSDT")
     _, (btc,) = parts(feed)
@@ -126,7 +127,7 @@ def test_raw_frames_without_an_envelope_are_held_to_the_same(
 
 
 def test_many_bad_frames_are_all_counted_and_few_are_logged(
-    feed_of: Callable[..., Feed], log: CapturingLogger
+    feed_of: MakeFeed, log: CapturingLogger
 ) -> None:
     feed = feed_of("BTCUSDT")
     for _ in range(LOGGED_BAD_FRAMES + 5):
@@ -136,7 +137,7 @@ def test_many_bad_frames_are_all_counted_and_few_are_logged(
 
 
 def test_unknown_symbols_and_events_are_logged_once_and_counted(
-    feed_of: Callable[..., Feed], log: CapturingLogger
+    feed_of: MakeFeed, log: CapturingLogger
 ) -> None:
     feed = feed_of("BTCUSDT")
     _, (btc,) = parts(feed)
@@ -150,14 +151,18 @@ def test_unknown_symbols_and_events_are_logged_once_and_counted(
     assert whats == ["symbol DOGEUSDT", "event bookTicker"]
 
 
-def test_what_is_remembered_of_unknown_frames_is_bounded(feed_of: Callable[..., Feed]) -> None:
+def test_what_is_remembered_of_unknown_frames_is_bounded(
+    feed_of: MakeFeed,
+) -> None:
     feed = feed_of("BTCUSDT")
     for number in range(2_500):
         feed.on_texts([trade(f"X{number}", 1, T0)])
     assert len(feed.unknown) <= 1_000
 
 
-def test_a_symbol_is_connected_once_its_delivery_is_proven(feed_of: Callable[..., Feed]) -> None:
+def test_a_symbol_is_connected_once_its_delivery_is_proven(
+    feed_of: MakeFeed,
+) -> None:
     feed = feed_of("BTCUSDT", "ETHUSDT", "BNBUSDT")
     connection, (btc, eth, bnb) = parts(feed)
     connection.open()
@@ -175,7 +180,7 @@ def test_a_symbol_is_connected_once_its_delivery_is_proven(feed_of: Callable[...
 
 
 def test_a_lost_connection_is_told_and_the_next_one_has_to_prove_itself(
-    feed_of: Callable[..., Feed],
+    feed_of: MakeFeed,
 ) -> None:
     feed = feed_of("BTCUSDT", "ETHUSDT")
     connection, (btc, eth) = parts(feed)
@@ -187,7 +192,7 @@ def test_a_lost_connection_is_told_and_the_next_one_has_to_prove_itself(
     assert btc.connections == eth.connections == [T0, None, T0 + MINUTE_US, None]
 
 
-def test_what_was_missed_is_told_once_the_time_is_known(feed_of: Callable[..., Feed]) -> None:
+def test_what_was_missed_is_told_once_the_time_is_known(feed_of: MakeFeed) -> None:
     """A connection may be lost before its first frame has told the exchange's time."""
     missed: list[tuple[str, int, int, str]] = []
     feed = feed_of("BTCUSDT", on_missed=lambda *what: missed.append(what))
@@ -202,7 +207,7 @@ def test_what_was_missed_is_told_once_the_time_is_known(feed_of: Callable[..., F
     assert missed == [("BTCUSDT", T0, T0 + 5 * MINUTE_US + 1, "connection lost")]
 
 
-def test_the_first_frame_tells_what_all_missed(feed_of: Callable[..., Feed]) -> None:
+def test_the_first_frame_tells_what_all_missed(feed_of: MakeFeed) -> None:
     """The clock it sets closes minutes of symbols that are subscribed seconds later."""
     missed: list[tuple[str, int]] = []
     feed = feed_of("BTC", "ETH", on_missed=lambda *what: missed.append((what[0], what[2])))
@@ -219,30 +224,30 @@ def test_the_first_frame_tells_what_all_missed(feed_of: Callable[..., Feed]) -> 
 
 
 def test_a_refused_subscription_is_an_error_and_the_connection_is_replaced(
-    feed_of: Callable[..., Feed], log: CapturingLogger
+    feed_of: MakeFeed, log: CapturingLogger
 ) -> None:
     feed = feed_of("BTCUSDT")
     connection, (btc,) = parts(feed)
     connection.open()
     connection.send()
     feed.on_texts([b'{"error":{"code":2,"msg":"Invalid request: too many streams"},"id":1}'])
-    (reason,) = connection.left
+    (reason,) = connection.reconnected
     assert reason.startswith("SUBSCRIBE of 2 streams refused: code 2 Invalid request")
     assert shown(log) == [("error", "subscription_refused")]
     assert btc.connections == []
 
 
-def test_an_announced_shutdown_is_not_waited_for(feed_of: Callable[..., Feed]) -> None:
+def test_an_announced_shutdown_is_not_waited_for(feed_of: MakeFeed) -> None:
     feed = feed_of("BTCUSDT")
     connection, _ = parts(feed)
     connection.open()
     feed.on_texts([b'{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1700000000000}}'])
     assert connection.rotated == ["the exchange announced a shutdown"]
-    assert connection.left == []
+    assert connection.reconnected == []
 
 
 def test_minutes_are_closed_by_the_exchanges_clock_and_no_other(
-    feed_of: Callable[..., Feed], ours: Clock
+    feed_of: MakeFeed, ours: Clock
 ) -> None:
     feed = feed_of("BTCUSDT", "ETHUSDT")
     connection, (btc, eth) = parts(feed)
@@ -259,15 +264,17 @@ def test_minutes_are_closed_by_the_exchanges_clock_and_no_other(
     assert (btc.clock, eth.clock) == ([T0 + SECOND_US], [])
 
 
-def test_minutes_that_end_at_once_are_closed_some_at_a_time(feed_of: Callable[..., Feed]) -> None:
-    feed = feed_of(*(f"X{number}USDT" for number in range(CLOSED_AT_ONCE + 1)))
+def test_minutes_that_end_at_once_are_closed_some_at_a_time(
+    feed_of: MakeFeed,
+) -> None:
+    feed = feed_of(*(f"X{number}USDT" for number in range(CLOSED_PER_TURN + 1)))
     connection, aggregators = parts(feed)
     connection.open()
     for one in aggregators:
         one.deadline_us = T0
     feed.on_texts([kline("X0USDT", T0)])
     assert feed.on_clock()
-    assert [len(one.clock) for one in aggregators] == [1] * CLOSED_AT_ONCE + [0]
+    assert [len(one.clock) for one in aggregators] == [1] * CLOSED_PER_TURN + [0]
     assert feed.on_clock()
     assert all(one.clock for one in aggregators)
     assert not feed.on_clock()
@@ -275,7 +282,7 @@ def test_minutes_that_end_at_once_are_closed_some_at_a_time(feed_of: Callable[..
 
 @pytest.mark.parametrize(("klines", "lag_s"), [(False, 0.0), (True, CARRIED_LAG_S)])
 def test_while_no_frame_comes_the_clock_is_carried_on(
-    feed_of: Callable[..., Feed], ours: Clock, klines: bool, lag_s: float
+    feed_of: MakeFeed, ours: Clock, klines: bool, lag_s: float
 ) -> None:
     feed = feed_of("BTCUSDT", klines=klines)
     connection, (btc,) = parts(feed)
@@ -298,7 +305,9 @@ def test_while_no_frame_comes_the_clock_is_carried_on(
     assert feed.now_us == T0 + 2_500_000  # but it passes: REST may be asked
 
 
-def test_a_connection_that_gave_nothing_is_no_further_cut(feed_of: Callable[..., Feed]) -> None:
+def test_a_connection_that_gave_nothing_is_no_further_cut(
+    feed_of: MakeFeed,
+) -> None:
     missed: list[tuple[str, int, int, str]] = []
     feed = feed_of("BTCUSDT", on_missed=lambda *one: missed.append(one))
     connection, (btc,) = parts(feed)
@@ -317,18 +326,18 @@ def test_a_connection_that_gave_nothing_is_no_further_cut(feed_of: Callable[...,
 
 
 def test_doubted_symbols_are_asked_for_again_in_one_batch_on_an_open_connection(
-    feed_of: Callable[..., Feed],
+    feed_of: MakeFeed,
 ) -> None:
     feed = feed_of("BTCUSDT", "ETHUSDT", "BNBUSDT")
     connection, _ = parts(feed)
-    feed.doubt("ETHUSDT")
+    feed.resubscribe("ETHUSDT")
     feed.on_clock()
     connection.open()
     assert len(connection.send_all()) == 3  # the first subscriptions; doubts of before are void
     feed.on_clock()
     assert connection.send_all() == []
-    feed.doubt("ETHUSDT")
-    feed.doubt("BNBUSDT")
+    feed.resubscribe("ETHUSDT")
+    feed.resubscribe("BNBUSDT")
     assert connection.send_all() == []
     feed.on_clock()
     sent = connection.send_all()
@@ -338,7 +347,7 @@ def test_doubted_symbols_are_asked_for_again_in_one_batch_on_an_open_connection(
 
 
 def test_prices_arrive_exactly_as_they_were_sent(
-    feed_of: Callable[..., Feed], monkeypatch: pytest.MonkeyPatch
+    feed_of: MakeFeed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     feed = feed_of("BTCUSDT")
     _, (btc,) = parts(feed)
@@ -349,7 +358,7 @@ def test_prices_arrive_exactly_as_they_were_sent(
 
 
 def test_one_frame_from_far_ahead_does_not_set_the_clock(
-    feed_of: Callable[..., Feed], log: CapturingLogger, ours: Clock
+    feed_of: MakeFeed, log: CapturingLogger, ours: Clock
 ) -> None:
     feed = feed_of("BTCUSDT", "ETHUSDT", begin_us=T0)
     connection, (btc, eth) = parts(feed)
@@ -377,7 +386,7 @@ def test_one_frame_from_far_ahead_does_not_set_the_clock(
     ],
 )
 def test_a_time_far_ahead_that_is_told_again_sets_the_clock(
-    feed_of: Callable[..., Feed], ours: Clock, carried: list[str], speaking: list[str]
+    feed_of: MakeFeed, ours: Clock, carried: list[str], speaking: list[str]
 ) -> None:
     feed = feed_of(*carried, begin_us=T0)
     for number, symbol in enumerate(speaking):
@@ -386,9 +395,7 @@ def test_a_time_far_ahead_that_is_told_again_sets_the_clock(
     assert feed.exchange_us == T0 + HOUR_US + len(speaking) - 1
 
 
-def test_the_first_frame_after_a_long_cut_is_believed(
-    feed_of: Callable[..., Feed], ours: Clock
-) -> None:
+def test_the_first_frame_after_a_long_cut_is_believed(feed_of: MakeFeed, ours: Clock) -> None:
     feed = feed_of("BTCUSDT", "ETHUSDT", begin_us=T0)
     connection, _ = parts(feed)
     feed.on_texts([trade("BTCUSDT", 1, T0)])

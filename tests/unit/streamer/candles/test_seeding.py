@@ -26,7 +26,7 @@ def test_a_minute_joined_midway_without_a_seed_is_partial(results: Results) -> N
     for each in trades[3:]:
         one.on_trade(each)
     one.on_clock(T0 + 2 * MINUTE_US + GRACE)
-    assert [o.status for o in results.offers] == [Status.PARTIAL, Status.UNCONFIRMED]
+    assert [o.status for o in results.candidates] == [Status.PARTIAL, Status.UNCONFIRMED]
 
 
 @pytest.mark.parametrize("cut", range(6))
@@ -62,7 +62,7 @@ def test_what_the_first_trade_overtook_is_not_added_to_a_kline_that_has_it(
         one.on_trade(each)
     one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US + 1))
     assert results.stored()[T0].status is Status.VERIFIED
-    assert (one.equal_checksums, results.differing) == (1, [])
+    assert (one.equal_klines, results.differing) == (1, [])
 
 
 def test_a_kline_that_ends_inside_an_agg_trade_is_waited_out(results: Results) -> None:
@@ -92,9 +92,9 @@ def test_a_hole_is_told_and_the_minute_seeded_anew_as_soon_as_a_kline_has_it(
     begin(one)
     one.on_trade(trades[0])
     one.on_trade(trades[3])
-    assert results.holes == []  # they may be on their way
+    assert results.missing == []  # they may be on their way
     one.on_kline(kline_of(trades[:4], T0, closed=False, at_us=trades[3].trade_time))
-    assert results.holes == [(2, 3)]
+    assert results.missing == [(2, 3)]
     for each in trades[4:]:
         one.on_trade(each)
     one.on_clock(T0 + MINUTE_US + GRACE + TIMEOUT)
@@ -141,13 +141,13 @@ def test_a_kline_without_trades_from_before_a_hole_proves_nothing_of_it(
     if is_confirmed:
         one.on_kline(kline_of(trades, opened_us, closed=True, at_us=T0 + 2 * MINUTE_US))
     one.on_clock(T0 + 2 * MINUTE_US + GRACE + TIMEOUT)
-    assert results.holes == [(7, 8)]
+    assert results.missing == [(7, 8)]
     assert results.differing == []
     if is_confirmed:
         assert results.stored()[opened_us].status is Status.VERIFIED
     else:
         assert opened_us not in results.stored()
-        assert [minute for minute, _ in results.asked] == [opened_us]
+        assert [minute for minute, _ in results.requested] == [opened_us]
 
 
 def test_a_hole_without_a_seed_leaves_the_minute_partial(results: Results) -> None:
@@ -157,5 +157,5 @@ def test_a_hole_without_a_seed_leaves_the_minute_partial(results: Results) -> No
     for each in (*trades[:2], *trades[4:]):
         one.on_trade(each)
     one.on_clock(T0 + MINUTE_US + GRACE + TIMEOUT)
-    assert [o.status for o in results.offers] == [Status.PARTIAL]
-    assert results.asked == [(T0, "no closed kline")]
+    assert [o.status for o in results.candidates] == [Status.PARTIAL]
+    assert results.requested == [(T0, "no closed kline")]

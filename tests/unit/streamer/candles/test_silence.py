@@ -13,13 +13,13 @@ def test_it_is_acted_upon_at_once_then_less_and_less_often_and_never_not() -> No
 
 def test_failures_are_counted_until_there_is_a_success() -> None:
     failures = Failures()
-    assert [failures.note() for _ in range(5)] == [True, True, False, True, False]
+    assert [failures.count() for _ in range(5)] == [True, True, False, True, False]
     assert failures.minutes == 5
 
 
 def test_the_ranges_of_a_silence_are_its_minutes_once_each() -> None:
     silence = Silence()
-    ranges = [silence.note(minute * MINUTE_US) for minute in range(10, 23)]
+    ranges = [silence.count(minute * MINUTE_US) for minute in range(10, 23)]
     ranges.append(silence.end())
     asked = [one for one in ranges if one is not None]
     minutes = [m // MINUTE_US for start, end in asked for m in range(start, end, MINUTE_US)]
@@ -30,14 +30,14 @@ def test_the_ranges_of_a_silence_are_its_minutes_once_each() -> None:
 
 def test_a_silence_that_was_asked_about_to_its_end_leaves_nothing() -> None:
     silence = Silence()
-    assert silence.note(0) == (0, MINUTE_US)
-    assert silence.note(MINUTE_US) == (MINUTE_US, 2 * MINUTE_US)
+    assert silence.count(0) == (0, MINUTE_US)
+    assert silence.count(MINUTE_US) == (MINUTE_US, 2 * MINUTE_US)
     assert silence.end() is None
 
 
 def test_a_second_silence_begins_anew() -> None:
     silence = Silence()
-    silence.note(0)
+    silence.count(0)
     silence.end()
-    assert silence.note(7 * MINUTE_US) == (7 * MINUTE_US, 8 * MINUTE_US)
+    assert silence.count(7 * MINUTE_US) == (7 * MINUTE_US, 8 * MINUTE_US)
     assert silence.since_us == 7 * MINUTE_US

@@ -95,7 +95,9 @@ class Bench:
 
     def quote(self) -> None:
         self.quoted += 1
-        self.intake.on_quote(Market.SPOT, BookTicker(self.quoted, "BTCUSDT", "1", "2", "3", "4"))
+        self.intake.on_book_ticker(
+            Market.SPOT, BookTicker(self.quoted, "BTCUSDT", "1", "2", "3", "4")
+        )
 
 
 @pytest.fixture
@@ -323,7 +325,7 @@ def capture(tmp_path: Path) -> Capture:
     )
     one = Capture(settings, ["book_tickers"], trade_stream="aggTrade", traded_us=lambda _: 0)
     one.losses.add([Loss("book_tickers", "BTCUSDT", "cut", 1, 2)])
-    one.intake.on_quote(Market.SPOT, BookTicker(1, "BTCUSDT", "1", "2", "3", "4"))
+    one.intake.on_book_ticker(Market.SPOT, BookTicker(1, "BTCUSDT", "1", "2", "3", "4"))
     return one
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from include.domain.timeframes import MINUTE_US, SECOND_US
-from streamer.exchange.clock import MIN_TICK_S, TICK_S, ExchangeClock, next_look_s
+from streamer.exchange.clock import MIN_TICK_S, TICK_S, ExchangeClock, next_tick_s
 from tests.unit.streamer.watched import Clock
 
 T0 = 1_700_000_000 * SECOND_US
@@ -74,5 +74,5 @@ def test_it_is_looked_for_minutes_as_soon_as_their_grace_is_over(
     graces_us = [250_000, 1_000_000]
     for grace_us in graces_us:
         now_us = T0 // MINUTE_US * MINUTE_US + grace_us - int(before_s * SECOND_US)
-        assert next_look_s(now_us, graces_us) == pytest.approx(wait_s)
-    assert next_look_s(0, []) == TICK_S
+        assert next_tick_s(now_us, graces_us) == pytest.approx(wait_s)
+    assert next_tick_s(0, []) == TICK_S

@@ -227,7 +227,7 @@ async def test_leaving_ends_the_present_connection_and_makes_a_new_one(
 
         def done() -> bool:
             if client.life == ["open"] and client.connection.is_open:
-                client.connection.leave("the exchange announced a shutdown")
+                client.connection.reconnect("the exchange announced a shutdown")
             return client.life == ["open", "closed", "open"]
 
         await client.until(done)

@@ -13,8 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 from include.config import load_settings
 from streamer.capture.app import Capture
 from streamer.exchange.connection import StreamConnection
-from streamer.health.metrics import Exposition
-from streamer.health.metrics_declared import METRICS
+from streamer.health.metrics import METRICS, Exposition
 from streamer.hub.subscription import DeliveryCounts
 from tests.unit.streamer.watched import Aggregator, Parts, publisher
 
@@ -57,7 +56,7 @@ def parts() -> Parts:
     feed.aggregators[1].void_trades = 6
     feed.aggregators[1].late_trades = 4
     feed.aggregators[0].ids.overtaken = 9
-    feed.aggregators[1].equal_checksums = 7
+    feed.aggregators[1].equal_klines = 7
     feed.lag_seconds.observe(0.002)
     feed.lag_seconds.observe(70)
     feed.connection.reconnects, feed.connection.refused = 8, 2
@@ -65,22 +64,22 @@ def parts() -> Parts:
 
 
 async def test_every_frame_is_of_one_kind_and_every_trade_of_one_outcome(parts: Parts) -> None:
-    found = read(Exposition(parts.observed))
+    found = read(Exposition(parts.telemetry))
     kinds = {"trade": 70, "kline": 20, "answer": 2, "shutdown": 1, "unknown": 4, "bad": 3}
     for kind, count in kinds.items():
         assert found["candelabra_frames_total", ("spot-1", kind)] == count
-    outcomes = {"folded": 59, "duplicate": 5, "void": 6}
+    outcomes = {"aggregated": 59, "duplicate": 5, "void": 6}
     for outcome, count in outcomes.items():
         assert found["candelabra_trades_total", ("spot", outcome)] == count
     assert found["candelabra_late_trades_total", ("spot",)] == 4
     assert found["candelabra_reordered_trades_total", ("spot",)] == 9
-    assert found["candelabra_checksums_total", ("equal",)] == 7
+    assert found["candelabra_verifications_total", ("equal",)] == 7
     assert found["candelabra_reconnects_total", ("spot-1",)] == 8
     assert found["candelabra_connects_refused_total", ("spot-1",)] == 2
 
 
 async def test_the_lag_is_a_histogram_in_seconds(parts: Parts) -> None:
-    found = read(Exposition(parts.observed))
+    found = read(Exposition(parts.telemetry))
     buckets = {
         labels[0]: count
         for (name, labels), count in found.items()
@@ -91,7 +90,7 @@ async def test_the_lag_is_a_histogram_in_seconds(parts: Parts) -> None:
 
 
 async def test_counters_keep_what_a_connection_counted_that_is_gone(parts: Parts) -> None:
-    exposition = Exposition(parts.observed)
+    exposition = Exposition(parts.telemetry)
     first = read(exposition)
     parts.feeds.clear()
     later = parts.add("spot-1", "BTCUSDT")
@@ -104,7 +103,7 @@ async def test_counters_keep_what_a_connection_counted_that_is_gone(parts: Parts
 
 
 async def test_counters_keep_what_a_symbol_counted_that_is_removed(parts: Parts) -> None:
-    exposition = Exposition(parts.observed)
+    exposition = Exposition(parts.telemetry)
     (feed,) = parts.feeds
     first = read(exposition)
     del feed.aggregators[1]
@@ -112,13 +111,13 @@ async def test_counters_keep_what_a_symbol_counted_that_is_removed(parts: Parts)
     assert fallen(first, second) == set()
     feed.aggregators[0].duplicates += 2
     feed.frames += 3
-    feed.aggregators.append(Aggregator("XRPUSDT", void_trades=1, equal_checksums=4))
+    feed.aggregators.append(Aggregator("XRPUSDT", void_trades=1, equal_klines=4))
     third = read(exposition)
     assert fallen(second, third) == set()
-    outcomes = {"folded": 59, "duplicate": 5 + 2, "void": 6 + 1}
+    outcomes = {"aggregated": 59, "duplicate": 5 + 2, "void": 6 + 1}
     for outcome, count in outcomes.items():
         assert third["candelabra_trades_total", ("spot", outcome)] == count
-    assert third["candelabra_checksums_total", ("equal",)] == 7 + 4
+    assert third["candelabra_verifications_total", ("equal",)] == 7 + 4
     assert third["candelabra_late_trades_total", ("spot",)] == 4
     assert third["candelabra_reordered_trades_total", ("spot",)] == 9
 
@@ -127,7 +126,7 @@ async def test_connections_of_raw_capture_are_read_beside_those_of_candles(parts
     feed = parts.add_capture("spot-capture-1", "BTCUSDT")
     feed.on_texts([QUOTE, QUOTE.replace(b'"u":7', b'"u":8'), b"{"])
     feed.connection.reconnects, feed.connection.refused, feed.connection.rotations = 4, 3, 1
-    exposition = Exposition(parts.observed)
+    exposition = Exposition(parts.telemetry)
     found = read(exposition)
     states = {
         labels: count for (name, labels), count in found.items() if name == "candelabra_connections"
@@ -154,7 +153,7 @@ async def test_a_connection_of_raw_capture_delivers_once_its_streams_are_acknowl
 ) -> None:
     feed = parts.add_capture("um-capture-1", "BTCUSDT")
     monkeypatch.setattr(StreamConnection, "is_open", True)
-    exposition = Exposition(parts.observed)
+    exposition = Exposition(parts.telemetry)
     assert read(exposition)["candelabra_connections", ("capture", "um", "subscribing")] == 1
     feed.connection.session.next_message(0.0)
     feed.on_texts([b'{"result":null,"id":1}'])
@@ -164,7 +163,7 @@ async def test_a_connection_of_raw_capture_delivers_once_its_streams_are_acknowl
 async def test_states_of_connections_and_symbols_are_all_named(parts: Parts) -> None:
     parts.add("spot-2", "XRPUSDT").connection.is_open = False
     parts.add("um-1", "BTCUSDT.P").delivering_since_us = None
-    found = read(Exposition(parts.observed))
+    found = read(Exposition(parts.telemetry))
     states = {
         labels: count for (name, labels), count in found.items() if name == "candelabra_connections"
     }
@@ -181,24 +180,26 @@ async def test_states_of_connections_and_symbols_are_all_named(parts: Parts) -> 
 
 
 async def test_writer_and_repairs_are_read_as_they_stand(parts: Parts) -> None:
-    parts.repairs.ask("BTCUSDT", 0, 120_000_000, "no closed kline")
+    parts.repairs.request("BTCUSDT", 0, 120_000_000, "no closed kline")
     parts.repairs.repaired_minutes = 9
     parts.writer.written, parts.writer.failures = 11, 3
     parts.writer.batch_rows.observe(11)
-    parts.observed.counts.update({"verified": 10, "differing": 1, "corrected": 3, "holes": 2})
-    exposition = Exposition(parts.observed)
+    parts.telemetry.counts.update(
+        {"verified": 10, "differing": 1, "corrected": 3, "missing_trades": 2}
+    )
+    exposition = Exposition(parts.telemetry)
     found = read(exposition)
-    assert found["candelabra_repairs_asked_total", ("no closed kline",)] == 1
+    assert found["candelabra_repairs_requested_total", ("no closed kline",)] == 1
     assert found["candelabra_queue_depth", ("repairs",)] == 2
     assert found["candelabra_repaired_minutes_total", ()] == 9
     assert found["candelabra_rows_written_total", ()] == 11
     assert found["candelabra_write_failures_total", ()] == 3
     assert found["candelabra_batch_rows_sum", ()] == 11
     assert found["candelabra_queue_bound", ("candles",)] == 1_000
-    assert found["candelabra_candles_settled_total", ("verified",)] == 10
-    assert found["candelabra_checksums_total", ("differing",)] == 1
-    assert found["candelabra_checksums_total", ("corrected",)] == 3
-    assert found["candelabra_holes_total", ()] == 2
+    assert found["candelabra_candles_closed_total", ("verified",)] == 10
+    assert found["candelabra_verifications_total", ("differing",)] == 1
+    assert found["candelabra_verifications_total", ("corrected",)] == 3
+    assert found["candelabra_missing_trades_total", ()] == 2
     assert found["candelabra_database_up", ()] == 0
     parts.database_answered()
     assert read(exposition)["candelabra_database_up", ()] == 1
@@ -207,7 +208,7 @@ async def test_writer_and_repairs_are_read_as_they_stand(parts: Parts) -> None:
 async def test_the_hub_is_read_as_it_stands(parts: Parts) -> None:
     parts.hub.subscribe()
     parts.hub._counts_before = DeliveryCounts(delivered=5, conflated=6, missed=7)
-    found = read(Exposition(parts.observed))
+    found = read(Exposition(parts.telemetry))
     assert found["candelabra_subscribers", ()] == 1
     outcomes = {"delivered": 5, "conflated": 6, "missed": 7}
     for outcome, count in outcomes.items():
@@ -230,7 +231,7 @@ CAPTURED = {
 
 
 async def test_gaps_and_capture_are_read_as_they_stand(parts: Parts) -> None:
-    exposition = Exposition(parts.observed)
+    exposition = Exposition(parts.telemetry)
     assert ("candelabra_queue_depth", ("capture",)) not in read(exposition)
     parts.captured.update(CAPTURED)
     parts.ledger.missed("BTCUSDT", 0, 120_000_000, "connection lost")
@@ -261,10 +262,10 @@ def test_the_capture_reports_what_is_read_of_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("accept", ["", OPENMETRICS])
 async def test_each_metric_is_what_was_declared_in_either_format(parts: Parts, accept: str) -> None:
-    parts.repairs.ask("BTCUSDT", 0, 60_000_000, "no closed kline")
+    parts.repairs.request("BTCUSDT", 0, 60_000_000, "no closed kline")
     parts.captured.update(CAPTURED)
-    parts.observed.publisher = publisher()
-    text, content_type = Exposition(parts.observed).text(accept)
+    parts.telemetry.publisher = publisher()
+    text, content_type = Exposition(parts.telemetry).text(accept)
     if accept:
         assert content_type.startswith("application/openmetrics-text")
     parse = read_openmetrics if accept else read_text

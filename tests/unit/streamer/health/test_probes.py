@@ -25,19 +25,19 @@ def parts() -> Parts:
 
 
 def codes(parts: Parts) -> list[str]:
-    return [reason.code for reason in readiness(parts.observed).reasons]
+    return [reason.code for reason in readiness(parts.telemetry).reasons]
 
 
 async def test_it_is_ready_when_all_delivers_and_the_database_answers(parts: Parts) -> None:
     parts.database_answered()
-    verdict = readiness(parts.observed)
+    verdict = readiness(parts.telemetry)
     assert verdict.is_well
     assert verdict.facts["symbols"]["connecting"] == 3
     assert verdict.facts["quiet"] == ()
 
 
 async def test_before_its_symbols_are_known_it_is_starting_and_nothing_else(parts: Parts) -> None:
-    parts.observed.is_started = False
+    parts.telemetry.is_started = False
     assert codes(parts) == ["starting"]
 
 
@@ -58,7 +58,7 @@ def hear_nothing(feed: PlayedFeed) -> None:
     [
         (close, "disconnected", "connection um-1 is not open"),
         (subscribe, "subscribing", "subscriptions of connection um-1 are not answered yet"),
-        (hear_nothing, "subscribing", "no frame came on connection um-1 yet"),
+        (hear_nothing, "subscribing", "no frame has arrived on connection um-1 yet"),
     ],
 )
 async def test_each_connection_has_to_deliver(
@@ -66,15 +66,15 @@ async def test_each_connection_has_to_deliver(
 ) -> None:
     parts.database_answered()
     happens(parts.feeds[1])
-    (reason,) = readiness(parts.observed).reasons
+    (reason,) = readiness(parts.telemetry).reasons
     assert (reason.code, reason.message) == (code, message)
 
 
 async def test_a_connection_of_silent_symbols_alone_need_not_deliver(parts: Parts) -> None:
     parts.database_answered()
     hear_nothing(parts.feeds[1])
-    parts.observed.states.enter("BTCUSDT.P", SymbolState.SILENT)
-    verdict = readiness(parts.observed)
+    parts.telemetry.states.enter("BTCUSDT.P", SymbolState.SILENT)
+    verdict = readiness(parts.telemetry)
     assert verdict.is_well
     assert verdict.facts["quiet"] == ("BTCUSDT.P",)
 
@@ -84,14 +84,14 @@ async def test_a_database_that_is_away_or_hangs_is_a_reason(parts: Parts) -> Non
     parts.database_answered(seconds_ago=14)
     assert codes(parts) == []
     parts.database_answered(seconds_ago=16)
-    (reason,) = readiness(parts.observed).reasons
+    (reason,) = readiness(parts.telemetry).reasons
     assert reason.message == "the database answered 16 s ago; 0 rows wait"
 
 
 async def test_dead_streams_are_named(parts: Parts) -> None:
     parts.database_answered()
-    parts.observed.states.enter("ETHUSDT", SymbolState.DEAD)
-    (reason,) = readiness(parts.observed).reasons
+    parts.telemetry.states.enter("ETHUSDT", SymbolState.DEAD)
+    (reason,) = readiness(parts.telemetry).reasons
     assert (reason.code, reason.symbols) == ("dead", ("ETHUSDT",))
 
 
@@ -99,42 +99,46 @@ async def test_symbols_that_fall_behind_are_named_twenty_at_most(parts: Parts) -
     parts.database_answered()
     feed = parts.add("spot-2", *(f"A{number:02}USDT" for number in range(30)))
     feed.exchange_us, feed.delivering_since_us = NOW_US, NOW_US - 10 * MINUTE_US
-    assert readiness(parts.observed).is_well  # they may have joined just now
+    assert readiness(parts.telemetry).is_well  # they may have joined just now
     feed.exchange_us += 5 * MINUTE_US
-    (reason,) = readiness(parts.observed).reasons
+    (reason,) = readiness(parts.telemetry).reasons
     assert reason.code == "behind"
-    assert reason.message == "30 symbols have had no settled minute for over 3 minutes"
+    assert reason.message == "30 symbols have had no closed candle for over 3 minutes"
     assert reason.symbols == tuple(f"A{number:02}USDT" for number in range(20))
 
 
 def test_works_that_beat_are_alive_whatever_else_is_wrong(parts: Parts) -> None:
     close(parts.feeds[0])
-    for pulse in (parts.writer.pulse, parts.repairs.pulse, parts.feeds[0].connection.pulse):
+    for pulse in (
+        parts.writer.heartbeat,
+        parts.repairs.heartbeat,
+        parts.feeds[0].connection.heartbeat,
+    ):
         pulse.beat(60)
     parts.clock.now_s += 60
-    verdict = liveness(parts.observed)
+    verdict = liveness(parts.telemetry)
     assert verdict.is_well
     works = ["connection spot-1", "connection um-1", "repairs", "writer"]
-    assert verdict.facts == {"works": works}
+    assert verdict.facts == {"tasks": works}
 
 
 @pytest.mark.parametrize("work", ["writer", "repairs", "connection um-1"])
 def test_a_work_that_does_not_come_back_is_named(parts: Parts, work: str) -> None:
     pulses = {
-        "writer": parts.writer.pulse,
-        "repairs": parts.repairs.pulse,
-        "connection um-1": parts.feeds[1].connection.pulse,
+        "writer": parts.writer.heartbeat,
+        "repairs": parts.repairs.heartbeat,
+        "connection um-1": parts.feeds[1].connection.heartbeat,
     }
     pulses[work].beat(5)
     parts.clock.now_s += 5 + SLACK_S + 2
-    (reason,) = liveness(parts.observed).reasons
+    (reason,) = liveness(parts.telemetry).reasons
     assert reason.code == "stuck"
-    assert reason.message == f"{work} should have moved 32 s ago"
+    assert reason.message == f"{work} should have made progress 32 s ago"
 
 
 def test_a_streamer_that_publishes_says_how_its_line_to_nats_is(parts: Parts) -> None:
-    parts.observed.publisher = publisher()
-    told = condition(parts.observed)["components"]["nats"]
+    parts.telemetry.publisher = publisher()
+    told = condition(parts.telemetry)["components"]["nats"]
     assert told["status"] == "ailing"
     assert told["reasons"] == ["NATS cannot be reached: no connection was made yet"]
     assert told["servers"] == "nats.test:4222"

@@ -22,9 +22,9 @@ def offer(minute: int, status: Status = Status.VERIFIED) -> CandleCandidate:
 def test_a_symbol_is_connecting_until_the_exchange_confirms_a_minute() -> None:
     states = SymbolStates()
     assert states.of("BTCUSDT") is SymbolState.CONNECTING
-    states.settled(offer(0, Status.UNCONFIRMED))
+    states.candle_closed(offer(0, Status.UNCONFIRMED))
     assert states.of("BTCUSDT") is SymbolState.CONNECTING
-    states.settled(offer(1))
+    states.candle_closed(offer(1))
     assert states.of("BTCUSDT") is SymbolState.LIVE
 
 
@@ -33,22 +33,22 @@ def test_a_confirmed_minute_ends_silence_and_doubt(state: SymbolState) -> None:
     states = SymbolStates()
     assert states.enter("BTCUSDT", state)
     assert not states.enter("BTCUSDT", state)
-    states.settled(offer(0, Status.PARTIAL))
+    states.candle_closed(offer(0, Status.PARTIAL))
     assert states.of("BTCUSDT") is state
-    states.settled(offer(1))
+    states.candle_closed(offer(1))
     assert states.of("BTCUSDT") is SymbolState.LIVE
 
 
 def test_a_halt_ends_when_the_exchange_says_so_and_not_with_a_late_minute() -> None:
     states = SymbolStates()
     states.enter("BTCUSDT", SymbolState.HALTED)
-    states.settled(offer(0))
+    states.candle_closed(offer(0))
     assert states.of("BTCUSDT") is SymbolState.HALTED
 
 
 def test_all_states_are_counted_those_of_nobody_as_well() -> None:
     states = SymbolStates()
-    states.settled(offer(0))
+    states.candle_closed(offer(0))
     states.enter("ETHUSDT", SymbolState.DEAD)
     counts = states.counts(["BTCUSDT", "ETHUSDT", "NEWUSDT"])
     assert counts == {"connecting": 1, "live": 1, "silent": 0, "halted": 0, "dead": 1}
@@ -56,8 +56,8 @@ def test_all_states_are_counted_those_of_nobody_as_well() -> None:
 
 def test_it_is_behind_three_minutes_after_the_last_settled_one() -> None:
     states = SymbolStates()
-    states.settled(offer(5))
-    states.settled(offer(2))  # revised late
+    states.candle_closed(offer(5))
+    states.candle_closed(offer(2))  # revised late
     until = T0 + 6 * MINUTE_US
     assert not states.is_behind("BTCUSDT", until + 3 * MINUTE_US, T0)
     assert states.is_behind("BTCUSDT", until + 3 * MINUTE_US + 1, T0)
@@ -65,7 +65,7 @@ def test_it_is_behind_three_minutes_after_the_last_settled_one() -> None:
 
 def test_minutes_before_the_connection_delivered_are_not_its_business() -> None:
     states = SymbolStates()
-    states.settled(offer(5))
+    states.candle_closed(offer(5))
     now_us = T0 + 60 * MINUTE_US
     assert states.is_behind("BTCUSDT", now_us, T0)
     assert not states.is_behind("BTCUSDT", now_us, now_us - MINUTE_US)
@@ -82,14 +82,14 @@ def test_a_symbol_that_joins_later_has_its_time_and_no_more() -> None:
 @pytest.mark.parametrize("state", [SymbolState.SILENT, SymbolState.HALTED])
 def test_where_no_minute_is_to_be_expected_none_is_missed(state: SymbolState) -> None:
     states = SymbolStates()
-    states.settled(offer(0))
+    states.candle_closed(offer(0))
     states.enter("BTCUSDT", state)
     assert not states.is_behind("BTCUSDT", T0 + 60 * MINUTE_US, T0)
 
 
 def test_a_symbol_that_left_is_forgotten() -> None:
     states = SymbolStates()
-    states.settled(offer(0))
-    states.end("BTCUSDT")
-    states.end("BTCUSDT")
+    states.candle_closed(offer(0))
+    states.remove("BTCUSDT")
+    states.remove("BTCUSDT")
     assert states.of("BTCUSDT") is SymbolState.CONNECTING

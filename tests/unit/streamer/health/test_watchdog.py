@@ -11,7 +11,7 @@ from structlog.testing import CapturingLogger
 from include.domain.candles import Candle, CandleCandidate, Source, Status
 from streamer.health import watchdog as module
 from streamer.health.states import SymbolState, SymbolStates
-from streamer.health.watchdog import ROTATE_EVERY_S, Watchdog
+from streamer.health.watchdog import ROTATE_INTERVAL_S, Watchdog
 
 T0 = 1_700_000_040_000_000
 WHY = "no closed kline in time"
@@ -22,7 +22,7 @@ class Feed:
 
     def __init__(self) -> None:
         self.name = "spot-1"
-        self.doubted: list[str] = []
+        self.resubscribed: list[str] = []
         self.rotated: list[str] = []
         self.lacking: set[str] = set()
 
@@ -33,8 +33,8 @@ class Feed:
     def lacks_trades(self, symbol: str) -> bool:
         return symbol in self.lacking
 
-    def doubt(self, exchange_symbol: str) -> None:
-        self.doubted.append(exchange_symbol)
+    def resubscribe(self, exchange_symbol: str) -> None:
+        self.resubscribed.append(exchange_symbol)
 
     def rotate(self, reason: str) -> None:
         self.rotated.append(reason)
@@ -50,15 +50,15 @@ class Yard:
         feed: Any = self.feed
         self.dog = Watchdog(self.states, lambda _: feed, clock_s=lambda: self.now_s)
 
-    def doubt(self, symbol: str = "A") -> None:
-        self.dog.doubt(symbol, symbol, WHY)
+    def revive(self, symbol: str = "A") -> None:
+        self.dog.revive(symbol, symbol, WHY)
 
-    def settle(self, symbol: str = "A", status: Status = Status.VERIFIED) -> None:
+    def close(self, symbol: str = "A", status: Status = Status.VERIFIED) -> None:
         one = Decimal(1)
         candle = Candle(symbol, T0, one, one, one, one, one, one, 1, one, one, 1, 1)
         is_kline = status is Status.VERIFIED
         source = Source.KLINE if is_kline else Source.STREAM
-        self.dog.settled(CandleCandidate(candle, status, source, T0 if is_kline else None))
+        self.dog.candle_closed(CandleCandidate(candle, status, source, T0 if is_kline else None))
 
     @property
     def events(self) -> list[str]:
@@ -73,55 +73,58 @@ def yard(monkeypatch: pytest.MonkeyPatch) -> Yard:
 def test_a_dead_stream_is_subscribed_anew_once_and_then_its_connection_is_succeeded(
     yard: Yard,
 ) -> None:
-    yard.doubt()
-    assert (yard.feed.doubted, yard.feed.rotated) == (["A"], [])
+    yard.revive()
+    assert (yard.feed.resubscribed, yard.feed.rotated) == (["A"], [])
     assert yard.states.of("A") is SymbolState.DEAD
-    yard.doubt()
-    assert (yard.feed.doubted, yard.feed.rotated) == (["A"], [f"streams of A stay dead: {WHY}"])
+    yard.revive()
+    assert (yard.feed.resubscribed, yard.feed.rotated) == (
+        ["A"],
+        [f"streams of A stay dead: {WHY}"],
+    )
 
 
 def test_a_stream_that_delivers_again_is_told_and_begins_anew(yard: Yard) -> None:
-    yard.doubt()
-    yard.settle(status=Status.UNCONFIRMED)
+    yard.revive()
+    yard.close(status=Status.UNCONFIRMED)
     assert yard.states.of("A") is SymbolState.DEAD  # the exchange's word is what was missed
-    yard.settle()
+    yard.close()
     assert yard.states.of("A") is SymbolState.LIVE
-    assert yard.events == ["stream_doubted", "stream_revived"]
-    yard.doubt()
-    assert (yard.feed.doubted, yard.feed.rotated) == (["A", "A"], [])
+    assert yard.events == ["stream_dead", "stream_revived"]
+    yard.revive()
+    assert (yard.feed.resubscribed, yard.feed.rotated) == (["A", "A"], [])
 
 
 def test_klines_alone_do_not_bring_a_symbol_back_to_life(yard: Yard) -> None:
-    yard.doubt()
+    yard.revive()
     yard.feed.lacking.add("A")
-    yard.settle()
+    yard.close()
     assert yard.states.of("A") is SymbolState.DEAD
-    yard.doubt()
+    yard.revive()
     assert len(yard.feed.rotated) == 1
     yard.feed.lacking.clear()
-    yard.settle()
+    yard.close()
     assert yard.states.of("A") is SymbolState.LIVE
-    assert yard.events == ["stream_doubted", "stream_revived"]
+    assert yard.events == ["stream_dead", "stream_revived"]
 
 
 def test_many_dead_streams_cost_their_connection_one_rotation_in_a_while(yard: Yard) -> None:
     for symbol in "ABC":
-        yard.doubt(symbol)
+        yard.revive(symbol)
     for symbol in "ABC":
-        yard.doubt(symbol)
+        yard.revive(symbol)
     assert len(yard.feed.rotated) == 1
-    assert yard.feed.doubted == [*"ABC", *"BC"]  # the others are asked for again meanwhile
-    yard.now_s += ROTATE_EVERY_S
-    yard.doubt("B")
+    assert yard.feed.resubscribed == [*"ABC", *"BC"]  # the others are asked for again meanwhile
+    yard.now_s += ROTATE_INTERVAL_S
+    yard.revive("B")
     assert len(yard.feed.rotated) == 2
 
 
 def test_a_halted_symbol_is_left_alone(yard: Yard) -> None:
     yard.dog.halted("A", "HALT")
-    yard.doubt()
-    yard.dog.silent("A", T0)
-    yard.settle()
-    assert (yard.feed.doubted, yard.feed.rotated) == ([], [])
+    yard.revive()
+    yard.dog.symbol_silent("A", T0)
+    yard.close()
+    assert (yard.feed.resubscribed, yard.feed.rotated) == ([], [])
     assert yard.states.of("A") is SymbolState.HALTED
     yard.dog.resumed("A")
     assert yard.states.of("A") is SymbolState.LIVE
@@ -129,47 +132,47 @@ def test_a_halted_symbol_is_left_alone(yard: Yard) -> None:
 
 
 def test_silence_is_a_state_of_its_own(yard: Yard) -> None:
-    yard.doubt()
-    yard.dog.silent("A", T0)
-    yard.doubt()
+    yard.revive()
+    yard.dog.symbol_silent("A", T0)
+    yard.revive()
     assert yard.states.of("A") is SymbolState.SILENT
     assert yard.dog.is_silent("A")
-    yard.dog.speaks_again("A", T0, T0 + 1)
+    yard.dog.silence_ended("A", T0, T0 + 1)
     assert yard.states.of("A") is SymbolState.LIVE
     assert not yard.dog.is_silent("A")
-    assert yard.events == ["stream_doubted", "symbol_silent", "symbol_speaks_again"]
+    assert yard.events == ["stream_dead", "symbol_silent", "symbol_silence_ended"]
 
 
 def test_a_minute_confirmed_after_a_cut_ends_a_silence_that_no_frame_ended(yard: Yard) -> None:
-    yard.dog.silent("A", T0)
-    yard.settle(status=Status.UNCONFIRMED)
+    yard.dog.symbol_silent("A", T0)
+    yard.close(status=Status.UNCONFIRMED)
     assert yard.dog.is_silent("A")
-    yard.settle()
+    yard.close()
     assert not yard.dog.is_silent("A")
-    yard.doubt()
+    yard.revive()
     assert yard.states.of("A") is SymbolState.DEAD
 
 
 def test_what_trades_again_is_not_taken_for_silent_any_more(yard: Yard) -> None:
-    yard.dog.silent("A", T0)
+    yard.dog.symbol_silent("A", T0)
     yard.dog.halted("A", "HALT")
     yard.dog.resumed("A")
     assert not yard.dog.is_silent("A")
 
 
 def test_what_is_gone_is_forgotten(yard: Yard) -> None:
-    yard.doubt()
-    yard.dog.silent("A", T0)
-    yard.dog.gone("A", is_wanted=True)
+    yard.revive()
+    yard.dog.symbol_silent("A", T0)
+    yard.dog.removed("A", is_wanted=True)
     assert not yard.dog.is_silent("A")
     assert yard.states.of("A") is SymbolState.CONNECTING
-    yard.doubt()
-    assert yard.events[-2:] == ["symbol_gone", "stream_doubted"]
-    assert yard.feed.doubted == ["A", "A"]  # should it return, it is subscribed anew first
+    yard.revive()
+    assert yard.events[-2:] == ["symbol_gone", "stream_dead"]
+    assert yard.feed.resubscribed == ["A", "A"]  # should it return, it is subscribed anew first
 
 
 def test_what_nobody_wants_any_more_is_no_reason_to_warn(yard: Yard) -> None:
-    yard.dog.gone("A", is_wanted=False)
+    yard.dog.removed("A", is_wanted=False)
     assert [(call.args[0], call.method_name) for call in yard.log.calls] == [
         ("symbol_removed", "info")
     ]

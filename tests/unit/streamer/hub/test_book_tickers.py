@@ -1,4 +1,4 @@
-"""Best prices streamed while somebody listens, against an exchange that a test plays."""
+"""Book tickers streamed while readers subscribe, against a played exchange."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from include.config import load_settings
 from include.domain.instruments import Market
 from streamer.hub import book_tickers as module
-from streamer.hub.book_tickers import BookTickerConnection, BookTickers, quote_line
+from streamer.hub.book_tickers import BookTickers, connect_book_tickers
 from streamer.hub.ticks import BookTickerUpdate
 from streamer.hub.trade_hub import BookTickerHub
 
@@ -48,15 +47,29 @@ class Played:
         self.closed += 1
 
 
+class Clock:
+    """A monotonic clock that tests step."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
 @asynccontextmanager
 async def playing(
-    *, linger_s: float = 100
+    *, linger_s: float = 100, poll_interval_s: float = 100
 ) -> AsyncIterator[tuple[Played, BookTickerHub, BookTickers]]:
     played, fan = Played(), BookTickerHub(linger_s=linger_s)
     async with serve(played.serve, "127.0.0.1", 0, close_timeout=0.1) as server:
         address = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         settings = load_settings(binance_ws_url=address, binance_um_ws_url=address)
-        quotes = BookTickers(fan, lambda market: quote_line(settings, market, fan))
+        quotes = BookTickers(
+            fan,
+            lambda market, names: connect_book_tickers(settings, market, fan, names),
+            poll_interval_s=poll_interval_s,
+        )
         running = asyncio.create_task(quotes.run())
         try:
             yield played, fan, quotes
@@ -71,11 +84,8 @@ async def until(holds: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_symbols_are_subscribed_while_somebody_listens_and_no_longer(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "POLL_INTERVAL_S", 0.05)
-    async with playing(linger_s=0.1) as (played, fan, quotes):
+async def test_symbols_are_subscribed_while_readers_subscribe() -> None:
+    async with playing(linger_s=0.1, poll_interval_s=0.05) as (played, fan, quotes):
         await asyncio.sleep(0)
         assert not played.sockets
         with fan.subscribe(["BTCUSDT"]) as watch:
@@ -94,16 +104,16 @@ async def test_symbols_are_subscribed_while_somebody_listens_and_no_longer(
             )  # fmt: skip
             assert quote.event_us is None
             assert quote.received_us > 1_700_000_000_000_000
-            await until(lambda: quotes.lines[Market.SPOT].bad_frames == 1)
+            await until(lambda: quotes.feeds[0].bad_frames == 1)
             fan.add_symbols(watch, ["ETHUSDT"])
             await until(lambda: ("SUBSCRIBE", ["ethusdt@bookTicker"]) in played.asked)
             fan.remove_symbols(watch, ["BTCUSDT"])
             await until(lambda: ("UNSUBSCRIBE", ["btcusdt@bookTicker"]) in played.asked)
         await until(lambda: played.closed == 1)
-        assert not quotes.lines
+        assert not quotes.feeds
 
 
-async def test_the_futures_have_a_line_of_their_own_on_the_path_that_carries_quotes() -> None:
+async def test_usd_m_has_a_separate_connection_on_the_path_of_book_tickers() -> None:
     async with playing() as (played, fan, _):
         with fan.subscribe(["BTCUSDT.P"]) as watch:
             await until(lambda: played.asked)
@@ -119,18 +129,14 @@ async def test_the_futures_have_a_line_of_their_own_on_the_path_that_carries_quo
             )  # fmt: skip
 
 
-async def test_what_a_successor_held_does_not_go_back_in_time() -> None:
+async def test_held_frames_do_not_go_back_in_time() -> None:
     fan = BookTickerHub(linger_s=100)
     settings = load_settings()
 
-    def line_of(market: Market) -> BookTickerConnection:
-        return quote_line(settings, market, fan)
-
-    line = line_of(Market.SPOT)
+    feed = connect_book_tickers(settings, Market.SPOT, fan, ["BTCUSDT"])
     with fan.subscribe(["BTCUSDT"]) as watch:
-        line.want(frozenset({"BTCUSDT"}))
-        line.on_texts([frame("BTCUSDT", 9, "1.15").encode()])
-        line.on_held(
+        feed.on_texts([frame("BTCUSDT", 9, "1.15").encode()])
+        feed.on_held(
             [frame("BTCUSDT", number, bid).encode() for number, bid in ((8, "1"), (10, "1.16"))],
             [2.0, 1.0],
         )
@@ -140,29 +146,29 @@ async def test_what_a_successor_held_does_not_go_back_in_time() -> None:
         assert watch.conflated == 1
 
 
-async def test_a_subscription_that_is_quiet_for_long_is_asked_for_again() -> None:
+async def test_a_quiet_book_ticker_is_subscribed_again() -> None:
     async with playing() as (played, fan, quotes):
         with fan.subscribe(["BTCUSDT", "ETHUSDT"]):
             await until(lambda: played.asked)
-            line = quotes.lines[Market.SPOT]
-            await until(lambda: line.connection.is_open)
+            (feed,) = quotes.feeds
+            await until(lambda: feed.connection.is_open)
             played.asked.clear()
-            now_s = 1_000_000.0
-            line._clock_s = lambda: now_s
+            clock = Clock()
+            clock.now_s += 1_000_000
+            feed._clock_s = clock
             await played.sockets[0].send(frame("ETHUSDT", 1))
             await until(lambda: fan.newest("ETHUSDT"))
-            line.look()  # long after the beginning: one of them has spoken just now
+            feed.resubscribe_quiet()  # ETHUSDT has just delivered
             await until(lambda: len(played.asked) == 2)
             assert played.asked == [
                 ("UNSUBSCRIBE", ["btcusdt@bookTicker"]), ("SUBSCRIBE", ["btcusdt@bookTicker"]),
             ]  # fmt: skip
-            now_s += module.QUIET_S  # the other one, and not yet this one again
-            line.look()
+            clock.now_s += module.QUIET_S  # BTCUSDT now has twice the time
+            feed.resubscribe_quiet()
             await until(lambda: len(played.asked) == 4)
             assert {name for _, names in played.asked[2:] for name in names} == {
                 "ethusdt@bookTicker"
             }
             await played.sockets[0].send(frame("BTCUSDT", 2))
             await until(lambda: fan.newest("BTCUSDT"))
-            line.look()
-            assert line._quiet["BTCUSDT"] == (now_s, module.QUIET_S)
+            assert feed._quiet["BTCUSDT"] == (clock.now_s, module.QUIET_S)

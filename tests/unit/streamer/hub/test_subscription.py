@@ -75,7 +75,7 @@ async def test_the_closed_kline_settles_a_candle(hub: Hub, heard: Heard) -> None
     assert (update.status, update.source) == (Status.VERIFIED, Source.KLINE)
     assert update.is_closed
     assert not update.is_revision
-    assert update.candle == heard.offers[0].candle
+    assert update.candle == heard.candidates[0].candle
 
 
 async def test_better_evidence_for_the_same_values_is_told_and_no_revision(
@@ -227,8 +227,8 @@ async def test_a_long_backlog_comes_in_parts_between_which_others_run(
 def final_of(heard: Heard, one: SymbolAggregator) -> dict[int, Candle]:
     """The last state of every minute: what the merge keeps, else what is shown live."""
     shown = {candle.open_time_us: candle for candle, _ in one.live_candles()}
-    for open_time_us in {offer.candle.open_time_us for offer in heard.offers}:
-        offers = [each for each in heard.offers if each.candle.open_time_us == open_time_us]
+    for open_time_us in {offer.candle.open_time_us for offer in heard.candidates}:
+        offers = [each for each in heard.candidates if each.candle.open_time_us == open_time_us]
         shown[open_time_us] = merge(offers).candle
     return shown
 
@@ -291,7 +291,7 @@ async def test_whatever_the_pace_the_last_state_told_is_the_final_one(
         if isinstance(frame, AggTrade):
             one.on_trade(frame)
         elif isinstance(frame, CandleCandidate):
-            heard.settle(frame)
+            heard.candle_closed(frame)
         elif frame == "cut":
             one.disconnected()
             one.connected(at_us)

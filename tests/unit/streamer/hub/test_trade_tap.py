@@ -28,11 +28,11 @@ def single(number: int) -> Trade:
 async def test_nobody_hears_anything_until_somebody_listens() -> None:
     fan = TradeHub()
     tape = TradeTaps(fan)
-    assert tape.ears[Market.SPOT].hear is None
+    assert tape.taps[Market.SPOT].on_trade is None
     with fan.subscribe(["BTCUSDT"]) as watch:
-        hear = tape.ears[Market.SPOT].hear
+        hear = tape.taps[Market.SPOT].on_trade
         assert hear is not None
-        assert tape.ears[Market.UM].hear is None
+        assert tape.taps[Market.UM].on_trade is None
         hear(agg(1))
         hear(agg(2, symbol="ETHUSDT"))
         (one,) = watch.drain().ticks
@@ -41,14 +41,14 @@ async def test_nobody_hears_anything_until_somebody_listens() -> None:
         )  # fmt: skip
         assert one.time_us == T0 + 1_000
         assert one.is_buyer_maker
-    assert tape.ears[Market.SPOT].hear is None
+    assert tape.taps[Market.SPOT].on_trade is None
 
 
 async def test_a_trade_is_told_once_though_connections_repeat_it() -> None:
     fan = TradeHub()
     tape = TradeTaps(fan)
     with fan.subscribe(["BTCUSDT"]) as watch:
-        hear = tape.ears[Market.SPOT].hear
+        hear = tape.taps[Market.SPOT].on_trade
         assert hear is not None
         for number in (5, 6, 7, 5, 6, 7, 8):
             hear(agg(number))
@@ -60,7 +60,7 @@ async def test_ids_that_did_not_come_are_missed_and_one_that_was_overtaken_is_to
     fan = TradeHub()
     tape = TradeTaps(fan)
     with fan.subscribe(["BTCUSDT"]) as watch:
-        hear = tape.ears[Market.SPOT].hear
+        hear = tape.taps[Market.SPOT].on_trade
         assert hear is not None
         for number in (5, 8, 7, 9):
             hear(agg(number))
@@ -73,7 +73,7 @@ async def test_single_trades_of_the_futures_skip_ids_and_nothing_is_missed() -> 
     fan = TradeHub()
     tape = TradeTaps(fan)
     with fan.subscribe(["BTCUSDT.P"]) as watch:
-        hear = tape.ears[Market.UM].hear
+        hear = tape.taps[Market.UM].on_trade
         assert hear is not None
         for number in (5, 8, 5):
             hear(single(number))
@@ -88,7 +88,7 @@ async def test_who_comes_later_begins_anew() -> None:
     tape = TradeTaps(fan)
     for begin in (5, 1_000):
         with fan.subscribe(["BTCUSDT"]) as watch:
-            hear = tape.ears[Market.SPOT].hear
+            hear = tape.taps[Market.SPOT].on_trade
             assert hear is not None
             hear(agg(begin))
             found = watch.drain()

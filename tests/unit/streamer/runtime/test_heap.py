@@ -23,7 +23,7 @@ libc.malloc.restype = ctypes.c_void_p
 libc.malloc.argtypes = [ctypes.c_size_t]
 libc.free.argtypes = [ctypes.c_void_p]
 if sys.argv[1] == "flat":
-    heap.keep_flat()
+    heap.return_freed_memory()
 libc.free(libc.malloc(4 * 1024 * 1024))  # from then on glibc takes such blocks from its heap
 mapped = libc.mallinfo2().hblks
 libc.malloc(2 * heap.LARGE_BYTES)
@@ -45,4 +45,4 @@ def test_a_large_block_is_mapped_by_itself_also_after_larger_ones_were_freed(
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heap.ctypes, "CDLL", lambda _name: object())
-    heap.keep_flat()
+    heap.return_freed_memory()

@@ -12,7 +12,7 @@ import pytest
 from include.config import load_settings
 from include.domain.timeframes import MINUTE_US
 from include.errors import TransientError
-from streamer.candles.events import LACKING, NOTHING_CAME
+from streamer.candles.events import AFTER_DATABASE_OUTAGE, NO_FRAMES
 from streamer.storage import failover_check as module
 from streamer.storage.failover_check import FailoverCheck
 from tests.unit.streamer.played_database import Connected
@@ -56,7 +56,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Table:
     monkeypatch.setattr(module, "minutes_to_ask", played.to_ask)
     monkeypatch.setattr(module, "first_minutes", played.first)
     monkeypatch.setattr(module, "last_minutes", played.last)
-    monkeypatch.setattr(module, "LOOK_AFTER_S", 0.05)
+    monkeypatch.setattr(module, "CHECK_DELAY_S", 0.05)
     monkeypatch.setattr(module, "POLL_S", 0.005)
     return played
 
@@ -80,11 +80,11 @@ async def run_until(one: FailoverCheck, holds: Callable[[], bool]) -> None:
 
 async def test_minutes_that_are_lacking_are_asked_for_but_not_the_latest(table: Table) -> None:
     asked: list[tuple[str, int, int, str]] = []
-    await look_back_at(asked).look()
+    await look_back_at(asked).check()
     assert table.asked == [(["A", "B"], (998 - 300) * MINUTE_US)]
     assert asked == [
-        ("A", 900 * MINUTE_US, 905 * MINUTE_US, LACKING),
-        ("A", 997 * MINUTE_US, 998 * MINUTE_US, LACKING),
+        ("A", 900 * MINUTE_US, 905 * MINUTE_US, AFTER_DATABASE_OUTAGE),
+        ("A", 997 * MINUTE_US, 998 * MINUTE_US, AFTER_DATABASE_OUTAGE),
     ]
 
 
@@ -94,12 +94,12 @@ async def test_first_minutes_that_are_lacking_are_asked_for(table: Table) -> Non
     table.lacking = {"B": [(990 * MINUTE_US, 991 * MINUTE_US)]}
     table.firsts = dict.fromkeys(("A", "B", "GONE"), 980 * MINUTE_US)
     table.lasts = dict.fromkeys(table.firsts, 997 * MINUTE_US)
-    one.begun({"A": 980 * MINUTE_US, "B": 975 * MINUTE_US})
-    one.begun({"GONE": 970 * MINUTE_US})  # and dropped since
-    await one.look()
+    one.begin({"A": 980 * MINUTE_US, "B": 975 * MINUTE_US})
+    one.begin({"GONE": 970 * MINUTE_US})  # and dropped since
+    await one.check()
     assert asked == [
-        ("B", 975 * MINUTE_US, 980 * MINUTE_US, LACKING),
-        ("B", 990 * MINUTE_US, 991 * MINUTE_US, LACKING),
+        ("B", 975 * MINUTE_US, 980 * MINUTE_US, AFTER_DATABASE_OUTAGE),
+        ("B", 990 * MINUTE_US, 991 * MINUTE_US, AFTER_DATABASE_OUTAGE),
     ]
 
 
@@ -108,8 +108,8 @@ async def test_behind_the_last_row_of_a_symbol_that_stopped_the_exchange_is_aske
 ) -> None:
     asked: list[tuple[str, int, int, str]] = []
     table.lacking, table.lasts = {}, {"A": 900 * MINUTE_US, "B": 997 * MINUTE_US}
-    await look_back_at(asked).look()
-    assert asked == [("A", 901 * MINUTE_US, 998 * MINUTE_US, NOTHING_CAME)]
+    await look_back_at(asked).check()
+    assert asked == [("A", 901 * MINUTE_US, 998 * MINUTE_US, NO_FRAMES)]
 
 
 async def test_all_minutes_of_a_symbol_are_asked_for_of_which_no_row_is_left(table: Table) -> None:
@@ -117,12 +117,12 @@ async def test_all_minutes_of_a_symbol_are_asked_for_of_which_no_row_is_left(tab
     asked: list[tuple[str, int, int, str]] = []
     table.lacking = {}
     one = look_back_at(asked)
-    one.begun({"A": 990 * MINUTE_US, "GONE": 991 * MINUTE_US, "NEW": 999 * MINUTE_US})
-    one.left(["GONE"])
-    await one.look()
+    one.begin({"A": 990 * MINUTE_US, "GONE": 991 * MINUTE_US, "NEW": 999 * MINUTE_US})
+    one.end(["GONE"])
+    await one.check()
     assert asked == [
-        ("A", 990 * MINUTE_US, 998 * MINUTE_US, NOTHING_CAME),
-        ("GONE", 991 * MINUTE_US, 998 * MINUTE_US, NOTHING_CAME),
+        ("A", 990 * MINUTE_US, 998 * MINUTE_US, NO_FRAMES),
+        ("GONE", 991 * MINUTE_US, 998 * MINUTE_US, NO_FRAMES),
     ]
 
 
@@ -131,17 +131,17 @@ async def test_of_a_beginning_long_ago_no_more_is_asked_for_than_at_a_start(tabl
     one = look_back_at(asked)
     table.lacking, table.firsts = {}, {"A": 700 * MINUTE_US}
     table.lasts = {"A": 997 * MINUTE_US}
-    one.begun({"A": 100 * MINUTE_US})
-    await one.look()
-    assert asked == [("A", (998 - 300) * MINUTE_US, 700 * MINUTE_US, LACKING)]
+    one.begin({"A": 100 * MINUTE_US})
+    await one.check()
+    assert asked == [("A", (998 - 300) * MINUTE_US, 700 * MINUTE_US, AFTER_DATABASE_OUTAGE)]
 
 
 async def test_it_looks_once_some_time_after_the_last_return(table: Table) -> None:
     one = look_back_at([])
     loop = asyncio.get_running_loop()
-    one.note()
+    one.schedule()
     await asyncio.sleep(0.02)
-    one.note()
+    one.schedule()
     noted_s = loop.time()
     await run_until(one, lambda: bool(table.asked))
     assert loop.time() - noted_s >= 0.05
@@ -153,7 +153,7 @@ async def test_a_look_that_fails_is_repeated(table: Table) -> None:
     asked: list[tuple[str, int, int, str]] = []
     table.failures = 2
     one = look_back_at(asked)
-    one.note()
+    one.schedule()
     await run_until(one, lambda: bool(asked))
     assert len(table.asked) == 3
 
@@ -168,17 +168,17 @@ async def test_a_symbol_that_left_before_the_look_is_looked_at_up_to_then_and_on
     table.failures = 1
     now_us, one._exchange_us = NOW_US, lambda: now_us
     now_us = 995 * MINUTE_US + 7
-    one.left(["GONE"])
+    one.end(["GONE"])
     now_us = NOW_US
     with pytest.raises(TransientError):
-        await one.look()
-    await one.look()
+        await one.check()
+    await one.check()
     assert [symbols for symbols, _ in table.asked] == [["A", "B", "GONE"]] * 2
     assert asked == [
-        ("GONE", 990 * MINUTE_US, 991 * MINUTE_US, LACKING),
-        ("GONE", 992 * MINUTE_US, 995 * MINUTE_US, NOTHING_CAME),
+        ("GONE", 990 * MINUTE_US, 991 * MINUTE_US, AFTER_DATABASE_OUTAGE),
+        ("GONE", 992 * MINUTE_US, 995 * MINUTE_US, NO_FRAMES),
     ]
-    await one.look()
+    await one.check()
     assert table.asked[-1][0] == ["A", "B"]
 
 
@@ -187,14 +187,14 @@ async def test_a_symbol_that_left_again_during_a_look_is_looked_at_again(table: 
     one = look_back_at(asked)
     table.lacking = {"GONE": [(900 * MINUTE_US, 901 * MINUTE_US)]}
     now_us, one._exchange_us = 950 * MINUTE_US, lambda: now_us
-    one.left(["GONE"])
+    one.end(["GONE"])
     now_us = NOW_US
-    look = asyncio.create_task(one.look())
+    look = asyncio.create_task(one.check())
     await asyncio.sleep(0)
-    one.left(["GONE"])  # it had come back
+    one.end(["GONE"])  # it had come back
     await look
-    await one.look()
-    await one.look()
+    await one.check()
+    await one.check()
     assert [symbols for symbols, _ in table.asked] == [["A", "B", "GONE"]] * 2 + [["A", "B"]]
 
 
@@ -202,17 +202,17 @@ async def test_a_symbol_that_came_back_is_looked_at_as_all_others(table: Table) 
     asked: list[tuple[str, int, int, str]] = []
     one = look_back_at(asked)
     table.lacking = {"A": [(997 * MINUTE_US, 998 * MINUTE_US)]}
-    one.left(["A"])
-    await one.look()
+    one.end(["A"])
+    await one.check()
     assert table.asked == [(["A", "B"], (998 - 300) * MINUTE_US)]
-    assert asked == [("A", 997 * MINUTE_US, 998 * MINUTE_US, LACKING)]
+    assert asked == [("A", 997 * MINUTE_US, 998 * MINUTE_US, AFTER_DATABASE_OUTAGE)]
 
 
 async def test_symbols_that_left_long_ago_are_forgotten(table: Table) -> None:
     one = look_back_at([])
     now_us = 600 * MINUTE_US
     one._exchange_us = lambda: now_us
-    one.left(["OLD"])
+    one.end(["OLD"])
     now_us = NOW_US
-    one.left(["GONE"])
-    assert list(one._left_us) == ["GONE"]
+    one.end(["GONE"])
+    assert list(one._ended_us) == ["GONE"]

@@ -14,9 +14,9 @@ from structlog.testing import CapturingLogger
 from include.domain.candles import CandleCandidate, Source, Status, silent_candle
 from include.errors import PermanentError, TransientError
 from include.store.ledgers.gaps import Gap
-from streamer.candles.events import LACKING, NO_CLOSED_KLINE, NOTHING_CAME
+from streamer.candles.events import AFTER_DATABASE_OUTAGE, NO_CLOSED_KLINE, NO_FRAMES
 from streamer.storage import gap_ledger as module
-from streamer.storage.gap_ledger import MAX_A_SYMBOL, GapLedger
+from streamer.storage.gap_ledger import MAX_GAPS_PER_SYMBOL, GapLedger
 from tests.unit.streamer.played_gaps import Row, Table, at, played_table, settled, until
 
 
@@ -50,9 +50,9 @@ async def test_a_gap_is_opened_at_once_and_closed_by_the_row_that_proves_it(
     await settled(ledger)
     assert table.told() == [("A", 0, 1, None)]
     assert table.rows[1].cause == "connection lost"
-    ledger.written([kline("B", 0), kline("A", 1), kline("A", 0, Source.STREAM)])
+    ledger.stored([kline("B", 0), kline("A", 1), kline("A", 0, Source.STREAM)])
     assert ledger.unwritten == 0  # another symbol, another minute, and no word of the exchange
-    ledger.written([kline("A", 0)])
+    ledger.stored([kline("A", 0)])
     await settled(ledger)
     assert table.told() == [("A", 0, 1, "kline")]
     assert (ledger.opened, ledger.closed, ledger.open) == (1, 1, 0)
@@ -66,7 +66,7 @@ async def test_it_is_closed_only_when_every_minute_is_proven(
     ledger.proven("A", at(0), at(2), "rest")
     ledger.proven("A", at(3), at(5), "rest")
     assert ledger.unwritten == 0
-    ledger.written([kline("A", 2)])
+    ledger.stored([kline("A", 2)])
     await settled(ledger)
     assert table.told() == [("A", 0, 5, "kline and rest")]
 
@@ -87,9 +87,9 @@ async def test_a_cut_is_one_row_for_each_symbol_however_it_grows(
 
 
 async def test_what_is_known_already_is_not_written_again(ledger: GapLedger, table: Table) -> None:
-    ledger.missed("A", at(0), at(2), "trades missing")
+    ledger.missed("A", at(0), at(2), "missing trades")
     await settled(ledger)
-    ledger.missed("A", at(1.2), at(1.3), "trades missing")
+    ledger.missed("A", at(1.2), at(1.3), "missing trades")
     assert ledger.unwritten == 0
 
 
@@ -100,10 +100,10 @@ async def test_a_line_that_stays_bad_makes_a_new_row_after_five_minutes(
     monkeypatch.setattr(module, "_now_s", lambda: now_s[0])
     for number in range(20):
         now_s[0] = number * 60.0
-        ledger.missed("A", at(number), at(number + 1), "trades missing")
+        ledger.missed("A", at(number), at(number + 1), "missing trades")
         await settled(ledger)
         if number:
-            ledger.written([kline("A", number - 1)])
+            ledger.stored([kline("A", number - 1)])
     await settled(ledger)
     assert [(row.start, row.end) for row in table.rows.values()] == [
         (0, 5), (5, 10), (10, 15), (15, 20),
@@ -125,12 +125,12 @@ async def test_a_cut_of_hours_stays_one_row_as_nothing_of_it_is_proven(
 
 async def test_gaps_of_a_symbol_are_bounded(ledger: GapLedger, table: Table) -> None:
     for number in range(100):
-        ledger.missed("A", at(3 * number), at(3 * number + 1), "trades missing")
-    assert ledger.open == MAX_A_SYMBOL
+        ledger.missed("A", at(3 * number), at(3 * number + 1), "missing trades")
+    assert ledger.open == MAX_GAPS_PER_SYMBOL
     await settled(ledger)
-    assert table.told()[-1] == ("A", 3 * (MAX_A_SYMBOL - 1), 298, None)
+    assert table.told()[-1] == ("A", 3 * (MAX_GAPS_PER_SYMBOL - 1), 298, None)
     for number in range(100):
-        ledger.written([kline("A", 3 * number)])
+        ledger.stored([kline("A", 3 * number)])
     await settled(ledger)
     assert ledger.open == 0
     assert {by for *_, by in table.told()} == {"kline"}
@@ -161,7 +161,7 @@ async def test_what_is_missed_again_while_its_row_is_closed_is_another_row(
     ledger.proven("A", at(0), at(1), "rest")
     await until(lambda: len(table.rows) == 1)
     await asyncio.sleep(0.01)  # it is about to close the row
-    ledger.missed("A", at(0), at(1), "a trade came too late")
+    ledger.missed("A", at(0), at(1), "late trade")
     table.gate.set()
     await until(lambda: len(table.rows) == 2)
     assert table.told() == [("A", 0, 1, "rest"), ("A", 0, 1, None)]
@@ -173,7 +173,7 @@ async def test_what_is_missed_again_while_its_row_is_closed_is_another_row(
 async def test_a_gap_given_up_is_left_open_with_the_reason_and_counted_as_open(
     ledger: GapLedger, table: Table
 ) -> None:
-    ledger.give_up("A", at(0), at(1), "nothing came", "the exchange refuses it")
+    ledger.give_up("A", at(0), at(1), "no frames received", "the exchange refuses it")
     await settled(ledger)
     assert table.told() == [("A", 0, 1, None)]
     assert table.rows[1].error == "the exchange refuses it"
@@ -224,10 +224,10 @@ async def test_a_range_that_another_streamer_opened_is_shared(
 async def test_what_was_lost_begins_after_the_last_proven_minute(
     ledger: GapLedger, table: Table
 ) -> None:
-    ledger.written([kline("A", 4)])
-    ledger.lost("A", at(0.5), at(5.5), "trades missing")  # nobody had traded since
-    ledger.lost("A", at(2.1), at(4.9), "trades missing")
-    ledger.lost("B", at(2.1), at(4.9), "trades missing")
+    ledger.stored([kline("A", 4)])
+    ledger.trades_lost("A", at(0.5), at(5.5), "missing trades")  # nobody had traded since
+    ledger.trades_lost("A", at(2.1), at(4.9), "missing trades")
+    ledger.trades_lost("B", at(2.1), at(4.9), "missing trades")
     await settled(ledger)
     assert table.told() == [("A", 5, 6, None), ("B", 2, 5, None)]
 
@@ -265,10 +265,10 @@ async def test_what_others_filled_is_found_in_the_table(
     ("cause", "expects_klines", "is_missed"),
     [
         (NO_CLOSED_KLINE, True, True),
-        (LACKING, True, True),
-        (LACKING, False, False),
+        (AFTER_DATABASE_OUTAGE, True, True),
+        (AFTER_DATABASE_OUTAGE, False, False),
         (NO_CLOSED_KLINE, False, False),  # there REST is the regular confirmation
-        (NOTHING_CAME, True, False),  # it may be halted
+        (NO_FRAMES, True, False),  # it may be halted
         ("not streamed", True, True),
         ("not streamed", False, True),
     ],
@@ -277,7 +277,7 @@ async def test_asking_rest_tells_of_a_gap_where_something_was_missed(
     table: Table, cause: str, expects_klines: bool, is_missed: bool
 ) -> None:
     ledger = GapLedger("postgresql://here/candles", expects_klines=expects_klines)
-    ledger.asked("A", at(0), at(1), cause)
+    ledger.repair_requested("A", at(0), at(1), cause)
     assert ledger.open == is_missed
 
 
@@ -285,8 +285,8 @@ async def test_asking_rest_tells_of_a_gap_where_something_was_missed(
 async def test_a_silence_is_a_gap_where_rest_has_rows_for_it(
     ledger: GapLedger, table: Table, rows: int, told: list[tuple[Any, ...]]
 ) -> None:
-    ledger.asked("A", at(0), at(1), NOTHING_CAME)
-    ledger.repaired("A", at(0), at(1), NOTHING_CAME, rows)
+    ledger.repair_requested("A", at(0), at(1), NO_FRAMES)
+    ledger.repaired("A", at(0), at(1), NO_FRAMES, rows)
     await settled(ledger)
     assert table.told() == told
     assert ledger.open == 0

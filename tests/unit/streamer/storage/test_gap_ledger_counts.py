@@ -32,9 +32,9 @@ async def ledger(table: Table, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 async def test_a_gap_given_up_is_counted_until_the_table_says_that_it_is_closed(
     ledger: GapLedger, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "BATCH", 1)  # they take turns to be looked at
+    monkeypatch.setattr(module, "BATCH_ROWS", 1)  # they take turns to be looked at
     for number in range(3):
-        ledger.give_up("A", at(2 * number), at(2 * number + 1), "nothing came", "refused")
+        ledger.give_up("A", at(2 * number), at(2 * number + 1), "no frames received", "refused")
     await settled(ledger)
     table.filled = {2}  # that is for repair_gaps to see
     table.rows[1].by = table.rows[3].by = "rest"  # as it closes them
@@ -50,7 +50,7 @@ async def test_minutes_given_up_again_are_the_same_row_and_close_with_it(
     ledger: GapLedger, table: Table
 ) -> None:
     for _ in range(2):
-        ledger.give_up("A", at(0), at(1), "nothing came", "refused")
+        ledger.give_up("A", at(0), at(1), "no frames received", "refused")
         await settled(ledger)
     assert table.told() == [("A", 0, 1, None)]
     assert ledger.opened - ledger.closed == ledger.open > 0
@@ -99,7 +99,7 @@ async def test_a_gap_that_was_given_up_and_whose_row_is_gone_is_open_no_longer(
     ledger: GapLedger, table: Table
 ) -> None:
     """Its minutes are found by the look at the table."""
-    ledger.give_up("A", at(0), at(1), "nothing came", "refused")
+    ledger.give_up("A", at(0), at(1), "no frames received", "refused")
     await settled(ledger)
     assert ledger.open == 1
     table.rows.clear()
@@ -125,9 +125,9 @@ async def test_gaps_of_an_ended_streamer_are_counted_as_opened_too(
 async def test_a_gap_that_was_given_up_and_is_adopted_again_is_counted_once(
     ledger: GapLedger, table: Table
 ) -> None:
-    ledger.give_up("A", at(0), at(1), "nothing came", "refused")
+    ledger.give_up("A", at(0), at(1), "no frames received", "refused")
     await settled(ledger)
-    ledger.adopt([Gap(1, "A", at(0), at(1), "nothing came", table.opened, 1, {})])
+    ledger.adopt([Gap(1, "A", at(0), at(1), "no frames received", table.opened, 1, {})])
     assert (ledger.opened, ledger.closed, ledger.open) == (1, 0, 1)
     table.filled = {1}
     await until(lambda: ledger.open == 0)
@@ -139,7 +139,7 @@ async def test_rows_that_are_too_many_to_count_are_left_to_the_table(
 ) -> None:
     monkeypatch.setattr(module, "MAX_GIVEN_UP", 2)
     for number in range(3):
-        ledger.give_up("A", at(2 * number), at(2 * number + 1), "nothing came", "refused")
+        ledger.give_up("A", at(2 * number), at(2 * number + 1), "no frames received", "refused")
     await settled(ledger)
     assert len(table.open_ranges()) == 3
     assert ledger.open == 2

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.domain.ranges import united, without
-from streamer.storage.open_gap import GROWS_FOR_S, OpenGap
+from streamer.storage.gap_ledger import GROWS_FOR_S, OpenGap
 
 BOUNDS = st.tuples(st.integers(0, 12), st.integers(1, 4)).map(lambda b: (b[0], b[0] + b[1]))
 

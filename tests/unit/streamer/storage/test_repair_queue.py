@@ -13,7 +13,7 @@ from include.domain.timeframes import MINUTE_US, SECOND_US
 from include.errors import PermanentError, RateLimitedError, TransientError
 from include.jobs.klines.pieces import LoadCounts
 from streamer.storage import repair_queue as module
-from streamer.storage.repair_queue import RepairQueue, Request
+from streamer.storage.repair_queue import RepairQueue, RepairRequest
 
 NOW_US = 1_700_000_000_000_000 // MINUTE_US * MINUTE_US
 
@@ -24,7 +24,7 @@ class Exchange:
     def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)
         self.asked: list[tuple[str, int, int]] = []
-        self.given_up: list[tuple[Request, str]] = []
+        self.given_up: list[tuple[RepairRequest, str]] = []
         self.now_us = NOW_US
 
     def repair(self, symbol: str, start_us: int, end_us: int) -> None:
@@ -65,7 +65,7 @@ async def run_until(queue: RepairQueue, done: Callable[[], bool]) -> None:
 
 
 def ask(queue: RepairQueue, symbol: str, first: int, last: int) -> None:
-    queue.ask(symbol, NOW_US + first * MINUTE_US, NOW_US + last * MINUTE_US, "test")
+    queue.request(symbol, NOW_US + first * MINUTE_US, NOW_US + last * MINUTE_US, "test")
 
 
 async def test_neighbouring_minutes_are_asked_for_at_once() -> None:
@@ -183,14 +183,14 @@ async def test_a_value_that_the_database_refuses_is_given_up_at_once() -> None:
 async def test_a_call_that_hangs_is_tried_again_and_others_go_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "MAX_CALL_S", 0.05)
+    monkeypatch.setattr(module, "CALL_TIMEOUT_S", 0.05)
     exchange, leave = Exchange(), threading.Event()
     queue = exchange.queue()
 
     def repair(symbol: str, start_us: int, end_us: int) -> LoadCounts:
         exchange.repair(symbol, start_us, end_us)
         if exchange.asked == [("A", -10, -9)]:
-            monkeypatch.setattr(module, "MAX_CALL_S", 30)  # the next one has time
+            monkeypatch.setattr(module, "CALL_TIMEOUT_S", 30)  # the next one has time
             assert leave.wait(30)
         return LoadCounts()
 
@@ -230,16 +230,16 @@ async def test_several_are_asked_at_once_and_no_more() -> None:
         return LoadCounts()
 
     queue = RepairQueue(repair, lambda: NOW_US, lambda *_: None)
-    for number in range(module.MAX_AT_ONCE + 3):
+    for number in range(module.MAX_CALLS + 3):
         ask(queue, f"S{number}", -9, -8)
     task = asyncio.create_task(queue.run())
-    for _ in range(module.MAX_AT_ONCE):
+    for _ in range(module.MAX_CALLS):
         assert await asyncio.to_thread(inside.acquire, timeout=10)
     assert not await asyncio.to_thread(inside.acquire, timeout=0.05)
-    assert at_once == [module.MAX_AT_ONCE]
+    assert at_once == [module.MAX_CALLS]
     leave.set()
     async with asyncio.timeout(30):
-        while queue.repaired_minutes < module.MAX_AT_ONCE + 3:
+        while queue.repaired_minutes < module.MAX_CALLS + 3:
             await asyncio.sleep(0.002)
     assert queue.waiting_minutes == 0
     task.cancel()

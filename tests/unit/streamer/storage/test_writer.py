@@ -93,16 +93,16 @@ async def test_minutes_that_are_over_are_shown_at_once(
     async with asyncio.timeout(module.LIVE_INTERVAL_S):
         for writes in (1, 2, 3):
             aggregator.is_dirty = True
-            writer.hurry()
+            writer.write_now()
             await run_until(writer, lambda writes=writes: len(database.live) == writes)
 
 
-async def test_offers_are_written_in_order_and_in_batches(
+async def test_candidates_are_written_in_order_and_in_batches(
     database: Database, asked: list[tuple[int, str]]
 ) -> None:
     writer = writer_of(asked, batch_size=4)
     for minute in range(10):
-        writer.add(offer(minute))
+        writer.enqueue(offer(minute))
     await run_until(writer, lambda: writer.written == 10)
     assert database.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert (writer.waiting, asked) == (0, [])
@@ -113,9 +113,9 @@ async def test_a_full_buffer_hands_back_the_oldest_minutes(
 ) -> None:
     writer = writer_of(asked, buffer_rows=3)
     for minute in range(5):
-        writer.add(offer(minute))
+        writer.enqueue(offer(minute))
         assert writer.waiting <= 3
-    cause = "buffer full while the database was away"
+    cause = "write buffer full"
     assert asked == [(0, cause), (1, cause)]
     assert writer.overflowed == 2
     await writer.flush()
@@ -128,7 +128,7 @@ async def test_a_refused_row_does_not_take_its_neighbours_along(
     writer = writer_of(asked)
     database.refused = {2, 7}
     for minute in range(8):
-        writer.add(offer(minute))
+        writer.enqueue(offer(minute))
     await run_until(writer, lambda: writer.waiting == 0 and len(asked) == 2)
     assert database.written == [0, 1, 3, 4, 5, 6]
     assert asked == [(2, "refused by the database"), (7, "refused by the database")]
@@ -146,11 +146,11 @@ async def test_a_failure_that_passes_keeps_the_order_and_connects_anew(
     writer = writer_of(asked, batch_size=2)
     database.failures = [TransientError("the server is away")] * 3
     for minute in range(5):
-        writer.add(offer(minute))
-    await run_until(writer, lambda: "caught_up" in events(log))
+        writer.enqueue(offer(minute))
+    await run_until(writer, lambda: "backlog_written" in events(log))
     assert database.batches == [[0, 1], [2, 3], [4]]
     assert asked == []
-    assert events(log) == [*["write_postponed"] * 3, "caught_up"]
+    assert events(log) == [*["write_postponed"] * 3, "backlog_written"]
     assert log.calls[0].kwargs["waiting"] == 5
     assert [connection.closed for connection in database.connections] == [True] * 3 + [False]
 
@@ -170,9 +170,9 @@ async def test_a_database_that_cannot_be_reached_is_asked_again(
 
     monkeypatch.setattr(module, "connect_async", connect)
     writer = writer_of(asked)
-    writer.add(offer(0))
-    await run_until(writer, lambda: "caught_up" in events(log))
-    assert events(log) == [*["write_postponed"] * 2, "caught_up"]
+    writer.enqueue(offer(0))
+    await run_until(writer, lambda: "backlog_written" in events(log))
+    assert events(log) == [*["write_postponed"] * 2, "backlog_written"]
 
 
 async def test_a_write_that_hangs_is_given_up_and_repeated(
@@ -184,7 +184,7 @@ async def test_a_write_that_hangs_is_given_up_and_repeated(
     monkeypatch.setattr(module, "WRITE_TIMEOUT_S", 0.05)
     database.gate = asyncio.Event()
     writer = writer_of(asked)
-    writer.add(offer(0))
+    writer.enqueue(offer(0))
     await run_until(writer, lambda: "write_postponed" in events(log))
     assert writer.waiting == 1
     database.gate = None
@@ -198,11 +198,11 @@ async def test_an_overflow_during_a_write_takes_none_of_what_is_being_written(
     database.gate = asyncio.Event()
     writer = writer_of(asked, batch_size=2, buffer_rows=3)
     for minute in range(3):
-        writer.add(offer(minute))
+        writer.enqueue(offer(minute))
     task = asyncio.create_task(writer.run())
     await asyncio.wait_for(database.is_writing.wait(), 30)  # 0 and 1 are under way
     for minute in range(3, 7):
-        writer.add(offer(minute))
+        writer.enqueue(offer(minute))
     database.gate.set()
     async with asyncio.timeout(30):
         while writer.written < 5:
@@ -220,7 +220,7 @@ async def test_a_write_that_is_cancelled_is_left_for_the_flush(
     database.gate = asyncio.Event()
     writer = writer_of(asked)
     for minute in range(3):
-        writer.add(offer(minute))
+        writer.enqueue(offer(minute))
     await run_until(writer, database.is_writing.is_set)
     assert writer.waiting == 3
     database.gate = None
@@ -243,7 +243,7 @@ async def test_a_flush_says_that_the_database_is_away(
 ) -> None:
     writer = writer_of(asked)
     database.failures = [TransientError("the server is away")]
-    writer.add(offer(0))
+    writer.enqueue(offer(0))
     with pytest.raises(TransientError, match="the server is away"):
         await writer.flush()
     assert writer.waiting == 1
@@ -273,7 +273,7 @@ async def test_refused_open_candles_hold_up_nothing(
     database.refuses_live = True
     writer = writer_of(asked, Aggregator())
     await run_until(writer, lambda: bool(log.calls))
-    writer.add(offer(0))
+    writer.enqueue(offer(0))
     await run_until(writer, lambda: writer.written == 1)
     assert set(events(log)) == {"live_candles_refused"}
     assert asked == []
@@ -286,7 +286,7 @@ async def test_a_stop_is_heard_at_any_moment_of_a_write(
     writer = writer_of(asked, flush_timeout_s=30)
     task = asyncio.create_task(writer.run())
     await asyncio.sleep(0.01)  # it waits for something to write
-    writer.add(offer(0))
+    writer.enqueue(offer(0))
     for _ in range(steps):
         await asyncio.sleep(0)
     task.cancel()
@@ -307,14 +307,14 @@ async def test_what_is_in_the_table_is_told_and_nothing_else(
     writer = writer_of(
         asked,
         batch_size=4,
-        on_written=lambda offers: told.extend(
+        on_stored=lambda offers: told.extend(
             number_of(offer.candle.open_time_us) for offer in offers
         ),
     )
     database.refused = {2}
     database.failures = [TransientError("the server is away")]
     for minute in range(6):
-        writer.add(offer(minute))
+        writer.enqueue(offer(minute))
     await run_until(writer, lambda: len(told) == 5 and bool(asked))
     assert told == [0, 1, 3, 4, 5]
 
@@ -327,7 +327,7 @@ async def test_a_statement_refused_as_such_refuses_no_row(
     database.failures = [gone, gone]
     writer = writer_of(asked)
     for minute in range(3):
-        writer.add(offer(minute))
+        writer.enqueue(offer(minute))
     await run_until(writer, lambda: writer.written == 3)
     assert database.batches == [[0, 1, 2]]
     assert asked == []
@@ -350,28 +350,28 @@ async def test_a_login_refused_later_is_waited_out_but_not_the_first(
     monkeypatch.setattr(module, "connect_async", connect)
     writer = writer_of(asked)
     database.failures = [TransientError("shutting down")]
-    writer.add(offer(0))
-    await run_until(writer, lambda: "caught_up" in events(log))
-    assert events(log) == [*["write_postponed"] * 2, "caught_up"]
+    writer.enqueue(offer(0))
+    await run_until(writer, lambda: "backlog_written" in events(log))
+    assert events(log) == [*["write_postponed"] * 2, "backlog_written"]
 
     async def refuse(url: str, **_: object) -> Connection:
         raise PermanentError("password authentication failed")
 
     monkeypatch.setattr(module, "connect_async", refuse)
     first = writer_of(asked)
-    first.add(offer(0))
+    first.enqueue(offer(0))
     with pytest.raises(PermanentError, match="password"):
         await asyncio.wait_for(first.run(), 10)
 
 
-async def test_it_tells_when_it_has_caught_up(
+async def test_it_tells_when_it_has_backlog_written(
     database: Database, log: CapturingLogger, asked: list[tuple[int, str]]
 ) -> None:
     database.failures = [TransientError("the server is away")] * 2
     writer = writer_of(asked, batch_size=10)
     for minute in range(25):
-        writer.add(offer(minute))
-    await run_until(writer, lambda: "caught_up" in events(log))
+        writer.enqueue(offer(minute))
+    await run_until(writer, lambda: "backlog_written" in events(log))
     told = log.calls[-1].kwargs
     assert told["rows"] == 25
     assert told["away_s"] >= 0.1
@@ -395,6 +395,6 @@ async def test_each_batch_has_its_own_time(
     monkeypatch.setattr(module, "store_async", slow)
     writer = writer_of(asked, batch_size=1)
     for minute in range(9):
-        writer.add(offer(minute))
+        writer.enqueue(offer(minute))
     await run_until(writer, lambda: writer.written == 9)
     assert log.calls == []

@@ -59,11 +59,11 @@ async def test_a_database_that_takes_its_time_for_each_piece_is_no_writer_that_i
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer, clock = writer_of(*(Aggregator() for _ in range(3 * module.LIVE_SYMBOLS))), Clock()
-    writer.pulse, late = Heartbeat(clock), []
+    writer.heartbeat, late = Heartbeat(clock), []
 
     async def write_live(connection: Connection, rows: Sequence[LiveCandle]) -> int:
         clock.now_s += module.WRITE_TIMEOUT_S - 1
-        late.append(writer.pulse.is_stuck)
+        late.append(writer.heartbeat.is_stuck)
         return await database.write_live(connection, rows)
 
     monkeypatch.setattr(module, "write_live_async", write_live)
@@ -75,12 +75,12 @@ async def test_a_database_that_takes_its_time_for_each_piece_is_no_writer_that_i
 
 async def test_who_asks_is_told_when_a_write_that_has_begun_is_over(database: Database) -> None:
     writer = writer_of()
-    await writer.settled()  # nothing was begun
+    await writer.wait_for_write()  # nothing was begun
     database.gate = asyncio.Event()
-    writer.add(OFFER)
+    writer.enqueue(OFFER)
     async with running(writer):
         await database.is_writing.wait()
-        asking = asyncio.create_task(writer.settled())
+        asking = asyncio.create_task(writer.wait_for_write())
         await asyncio.sleep(0.05)
         assert not asking.done()
         database.gate.set()
@@ -118,11 +118,11 @@ async def test_open_candles_let_many_settled_ones_go_first(
     def comes() -> None:
         if not order.done:
             for _ in range(module.LIVE_SYMBOLS):
-                writer.add(OFFER)
+                writer.enqueue(OFFER)
 
     order.comes = comes
     monkeypatch.setattr(module, "LIVE_INTERVAL_S", float("inf"))  # all in one pass
-    writer.hurry()
+    writer.write_now()
     async with running(writer):
         while any(one.is_dirty for one in aggregators):
             await asyncio.sleep(0.001)
@@ -138,7 +138,7 @@ async def test_settled_candles_that_trickle_in_keep_no_open_one_back(
     writer, order = writer_of(*aggregators), Order(database, monkeypatch)
 
     def comes() -> None:
-        writer.add(OFFER)
+        writer.enqueue(OFFER)
         for one in aggregators[: module.LIVE_SYMBOLS]:
             one.is_dirty = True
 

@@ -223,7 +223,7 @@ async def test_a_streamer_stores_candles_while_nats_is_away_and_hangs(database_u
             await wait_for_rows(
                 database_url, lambda rows: all(len(of(rows, one)) >= 2 for one in SYMBOLS)
             )
-            bus = streamer.observed.publisher
+            bus = streamer.telemetry.publisher
             assert bus is not None
             assert bus.condition()["status"] == "ailing"
             await nats.start()

@@ -119,12 +119,12 @@ def test_a_cut_is_told_before_the_first_row_is_stored_and_again_when_all_streams
 def test_a_cut_says_up_to_when_trades_had_come(intake: Intake, clock: Clock) -> None:
     feed = feed_of(intake, clock, [])
     feed._closed()
-    assert feed.cut_event_us == 0
+    assert feed.disconnect_event_us == 0
     feed.connection.session.next_message(0.0)
     feed.on_texts([b'{"result":null,"id":1}', TRADE, QUOTE])
     feed._closed()
     feed.on_texts([TRADE.replace(b"800000000", b"900000000")])
-    assert feed.cut_event_us == AT
+    assert feed.disconnect_event_us == AT
 
 
 def test_streams_are_delivered_since_the_exchange_said_so(intake: Intake, clock: Clock) -> None:

@@ -96,9 +96,9 @@ def test_only_wanted_kinds_are_taken() -> None:
 
 def test_a_quote_bears_the_time_that_it_tells_or_that_of_its_receipt() -> None:
     made, _ = intake()
-    made.on_quote(Market.SPOT, quote(1))
-    made.on_quote(Market.SPOT, quote(1))
-    made.on_quote(Market.UM, quote(1, AT_MS))
+    made.on_book_ticker(Market.SPOT, quote(1))
+    made.on_book_ticker(Market.SPOT, quote(1))
+    made.on_book_ticker(Market.UM, quote(1, AT_MS))
     received = "1970-01-01 00:00:00.000077+00"
     assert rows(made) == [
         ["BTCUSDT", "1970-01-01", "1", "1", "2.50", "3", "4", "\\N", received],
@@ -122,7 +122,7 @@ def test_trades_without_room_are_asked_for_later() -> None:
 def test_quotes_without_room_are_lost_and_told() -> None:
     made, losses = intake("book_tickers", max_rows=1_500)
     for number in range(1_501):
-        made.on_quote(Market.SPOT, quote(number))
+        made.on_book_ticker(Market.SPOT, quote(number))
     assert [(loss.symbol, loss.cause, loss.rows) for loss in losses] == [
         ("BTCUSDT", BUFFER_FULL, 1_000)
     ]

@@ -1,4 +1,4 @@
-"""Trade ids of one symbol, in the order in which trades come: what follows, what is missing."""
+"""Trade ids of one symbol in order of arrival: which trade follows, repeats, or shows a gap."""
 
 from __future__ import annotations
 
@@ -10,54 +10,51 @@ from include.domain.exact import ZERO
 from include.domain.instruments import REUSED_AFTER_US
 
 HELD_US = 250_000
-"""Of the exchange: a trade that overtook others waits so long for them. Frames of one stream that
-change places do so within milliseconds; the longer the wait, the later a true hole is mended."""
-MAX_OVERTAKEN = 64
-"""Ids of a hole that is larger are missing, not late."""
-MAX_HELD = 256
-"""Trades that wait."""
+"""Exchange time for which a trade waits for smaller ids. Frames of one stream that change places do
+so within milliseconds; a longer wait delays the repair of trades that really are missing."""
+MAX_OVERTAKEN = 64  # a larger skip of ids is missing trades, not reordering
+MAX_HELD = 256  # trades that wait; beyond this the wait ends
 WAITING = -2
-"""No trade's id."""
+"""Value of ``next_id`` while trades wait. No trade has this id, so every trade takes the slow path,
+and the usual case, in which none waits, pays nothing."""
 REMEMBERED = 256
-"""Ids that are told apart one by one where they skip by design; older ones count as repeats."""
+"""Recent ids kept where ids skip by design; an older id counts as a repeat."""
 
 
 class IdOrder(enum.Enum):
-    """What a trade is to those before it."""
+    """How a trade relates to those received before it."""
 
     FIRST = enum.auto()
     FOLLOWS = enum.auto()
     SKIPS = enum.auto()
-    """Ids lie between; on streams whose ids skip by design this says nothing."""
+    """Ids lie between; on streams whose ids skip by design this means nothing."""
     REPEATS = enum.auto()
     VOID = enum.auto()
-    """It never happened: no price or quantity, or marked so by its trade ids."""
+    """Not a real trade: no price or quantity, or marked so by its trade ids."""
     RESTARTS = enum.auto()
     WAITS = enum.auto()
-    """Ids before it may be on their way: it is held until they are here, or held no longer."""
+    """Smaller ids may still arrive: the trade is held until they do or time is up."""
     OVERTAKEN = enum.auto()
-    """It is what others wait for: to be taken once more, and those behind it."""
+    """The trade that others wait for: add it again, then the released ones."""
     PRECEDES = enum.auto()
-    """It was overtaken by the first one that came, and is ``first_id`` now, or ids lie between."""
+    """Overtaken by the first trade received; it is ``first_id`` now unless ids lie between."""
 
 
-FOLLOWS = IdOrder.FOLLOWS  # a look into an enumeration costs more than the comparison
-_SETS_NOTHING = frozenset({IdOrder.REPEATS, IdOrder.WAITS, IdOrder.OVERTAKEN, IdOrder.PRECEDES})
-"""Where what comes next stays as it is: some of these are taken later, or once more."""
+FOLLOWS = IdOrder.FOLLOWS  # alias: enum lookup is slow on this path
+_LEAVE_NEXT_ID = frozenset({IdOrder.REPEATS, IdOrder.WAITS, IdOrder.OVERTAKEN, IdOrder.PRECEDES})
+"""Orders that do not change ``next_id``; some of these trades are added again later."""
 
 
 class TradeIds:
-    """The ids seen so far.
+    """The ids received so far.
 
     Attributes:
-        next_id: what the next trade should bear; None before the first, ``WAITING`` while trades
-            wait for others. No trade bears that: each is looked at then, and the usual case, in
-            which none waits, pays nothing for it.
-        first_id: from it on, each id that came is told.
-        last_trade_us: the youngest trade's time.
-        broken_at: `next_id` and `last_trade_us` before the last trade that did not follow.
-        overtaken: trades that came behind others with larger ids.
-        may_wait: whether trades wait for those that they may have overtaken.
+        next_id: the id expected next; None before the first trade, ``WAITING`` while trades wait.
+        first_id: every id from this one on was received or reported.
+        last_trade_us: time of the newest trade.
+        broken_at: ``next_id`` and ``last_trade_us`` before the last trade that did not follow.
+        overtaken: number of trades that arrived after larger ids.
+        may_wait: whether trades wait for smaller ids.
     """
 
     __slots__ = (
@@ -84,17 +81,15 @@ class TradeIds:
         self.first_id = 0
         self._last_fill_id = 0
         self._void_until = -1
-        self._expected_id = 0
-        """The next id, while trades wait for it."""
+        self._expected_id = 0  # the next id, while trades wait for it
         self._held: dict[int, AggTrade | Trade] = {}
-        self._behind: list[AggTrade | Trade] = []
-        """What comes behind those that are held, whatever its id."""
+        self._behind: list[AggTrade | Trade] = []  # trades of a new instrument during a wait
         self._held_until_us = 0
 
-    def take(self, trade: AggTrade | Trade, trade_us: int) -> IdOrder:
-        """Note a trade and say what it is.
+    def add(self, trade: AggTrade | Trade, trade_us: int) -> IdOrder:
+        """Add a trade and classify it.
 
-        A void trade does not use up its id: the true one may come under the same.
+        A void trade does not use up its id: a real trade may follow with the same id.
         """
         trade_id = trade.id
         if trade.price <= ZERO or trade.quantity <= ZERO or trade.first_trade_id < 0:
@@ -102,42 +97,44 @@ class TradeIds:
             if trade_id in (expected_id, self._void_until):
                 self._void_until = trade_id + 1
             return IdOrder.VOID
-        step = FOLLOWS
+        order = FOLLOWS
         if trade_id != self.next_id:
-            step = self._step_of(trade, trade_us)
-            if step is IdOrder.SKIPS and self.may_wait:
-                step = self._begin_to_wait(trade, trade_us)
-            if step in _SETS_NOTHING:
-                return step
-            if step is IdOrder.FIRST or step is IdOrder.RESTARTS:
+            order = self._order_of(trade, trade_us)
+            if order is IdOrder.SKIPS and self.may_wait:
+                order = self._begin_to_wait(trade, trade_us)
+            if order in _LEAVE_NEXT_ID:
+                return order
+            if order is IdOrder.FIRST or order is IdOrder.RESTARTS:
                 self.first_id = trade_id
             self.broken_at = (self.next_id, self.last_trade_us)
         self.next_id = trade_id + 1
         self._last_fill_id = trade.last_trade_id
         if trade_us > self.last_trade_us:
             self.last_trade_us = trade_us
-        return step
+        return order
 
     @property
     def has_held(self) -> bool:
-        """Whether trades wait for others."""
+        """Whether trades wait for smaller ids."""
         return self.next_id == WAITING
 
-    def is_over(self, now_us: int, *, known_to: int = -1) -> bool:
-        """Whether trades have waited long enough.
+    def wait_is_over(self, now_us: int, *, kline_last_id: int = -1) -> bool:
+        """Whether held trades have waited long enough.
 
         Args:
-            now_us: the exchange's time.
-            known_to: the last single trade of a kline: where it has those that wait, it can seed
-                a fold that goes on from them.
+            now_us: exchange time.
+            kline_last_id: last trade id of a kline. If the kline includes the held trades, it can
+                seed a candle that continues after them.
         """
         if self.next_id != WAITING:
             return False
         held = self._held.values()
-        return now_us >= self._held_until_us or all(one.last_trade_id <= known_to for one in held)
+        return now_us >= self._held_until_us or all(
+            one.last_trade_id <= kline_last_id for one in held
+        )
 
     def release(self) -> list[AggTrade | Trade]:
-        """Trades that wait, in order, to be taken once more."""
+        """Stop waiting; returns the held trades in order, to be added again."""
         released = [*(trade for _, trade in sorted(self._held.items())), *self._behind]
         self._held.clear()
         self._behind.clear()
@@ -145,8 +142,8 @@ class TradeIds:
             self.next_id = self._expected_id
         return released
 
-    def _step_of(self, trade: AggTrade | Trade, trade_us: int) -> IdOrder:
-        """What a trade is whose id is not the next one."""
+    def _order_of(self, trade: AggTrade | Trade, trade_us: int) -> IdOrder:
+        """Classify a trade whose id is not the next one."""
         if self.next_id is None:
             return IdOrder.FIRST
         if self.next_id == WAITING:
@@ -154,11 +151,11 @@ class TradeIds:
         if trade.id < self.next_id:
             return self._before(trade, trade_us)
         if trade.id == self._void_until and trade.first_trade_id == self._last_fill_id + 1:
-            return FOLLOWS  # only void ids lie between, and no trade of theirs
+            return FOLLOWS  # only void ids lie between
         return IdOrder.SKIPS
 
     def _before(self, trade: AggTrade | Trade, trade_us: int) -> IdOrder:
-        """What a trade is whose id is smaller than the next one."""
+        """Classify a trade whose id is smaller than the next one."""
         if trade_us >= self.last_trade_us + REUSED_AFTER_US:
             return IdOrder.RESTARTS
         if not self.first_id - MAX_OVERTAKEN <= trade.id < self.first_id or not self.may_wait:
@@ -184,9 +181,9 @@ class TradeIds:
         if trade.id in self._held:
             return IdOrder.REPEATS
         if trade.id < self._expected_id:
-            step = self._before(trade, trade_us)
-            if step is not IdOrder.RESTARTS:
-                return step
+            order = self._before(trade, trade_us)
+            if order is not IdOrder.RESTARTS:
+                return order
             self._behind.append(trade)
             self._held_until_us = 0
             return IdOrder.WAITS
@@ -198,35 +195,34 @@ class TradeIds:
 
 
 class SkippingTradeIds(TradeIds):
-    """Of a stream whose ids skip by design (raw trades of USD-M).
+    """Ids of a stream that skips ids by design (single trades of USD-M).
 
-    A smaller id says by itself neither that it was seen nor that it was not: the last ones are
-    remembered. A trade that was overtaken on its way comes as one that skips, once.
+    A smaller id does not show whether the trade was received before, so the last ones are
+    remembered. A trade that was overtaken is classified as ``SKIPS``, once.
     """
 
     __slots__ = ("_order", "_recent", "_until_id")
 
     def __init__(self) -> None:
         super().__init__()
-        self.may_wait = False  # ids that are missing say nothing
+        self.may_wait = False  # a skipped id means nothing here
         self._recent: set[int] = set()
         self._order: deque[int] = deque()
-        self._until_id = -1
-        """Up to here ids are forgotten."""
+        self._until_id = -1  # ids up to here are no longer remembered
 
-    def take(self, trade: AggTrade | Trade, trade_us: int) -> IdOrder:
-        """Note a trade and say what it is; one that was overtaken skips."""
-        step = super().take(trade, trade_us)
-        if step is IdOrder.VOID:
-            return step
-        if step is IdOrder.RESTARTS:
+    def add(self, trade: AggTrade | Trade, trade_us: int) -> IdOrder:
+        """Add a trade and classify it; an overtaken one is ``SKIPS``."""
+        order = super().add(trade, trade_us)
+        if order is IdOrder.VOID:
+            return order
+        if order is IdOrder.RESTARTS:
             self._recent.clear()
             self._order.clear()
             self._until_id = -1
-        elif step is IdOrder.REPEATS:
+        elif order is IdOrder.REPEATS:
             if trade.id <= self._until_id or trade.id in self._recent:
-                return step
-            step = IdOrder.SKIPS
+                return order
+            order = IdOrder.SKIPS
             self.broken_at = (self.next_id, self.last_trade_us)
         self._recent.add(trade.id)
         self._order.append(trade.id)
@@ -234,4 +230,4 @@ class SkippingTradeIds(TradeIds):
             forgotten = self._order.popleft()
             self._recent.discard(forgotten)
             self._until_id = max(self._until_id, forgotten)
-        return step
+        return order

@@ -8,8 +8,8 @@ import pytest
 
 from include.binance.streams.messages import AggTrade
 from include.domain.timeframes import MINUTE_US, SECOND_US
-from streamer.candles import continuity
-from streamer.candles.continuity import HELD_US, MAX_OVERTAKEN, IdOrder, SkippingTradeIds, TradeIds
+from streamer.candles import trade_ids as continuity
+from streamer.candles.trade_ids import HELD_US, MAX_OVERTAKEN, IdOrder, SkippingTradeIds, TradeIds
 
 AT = 1_763_700_000_000_000
 
@@ -28,7 +28,7 @@ def void(number: int) -> AggTrade:
 
 def steps(*trades: AggTrade) -> list[IdOrder]:
     ids = TradeIds()
-    return [ids.take(one, one.trade_time) for one in trades]
+    return [ids.add(one, one.trade_time) for one in trades]
 
 
 def test_ids_in_a_row_follow() -> None:
@@ -49,13 +49,13 @@ def test_a_larger_id_skips_and_a_smaller_one_repeats() -> None:
 def test_what_is_a_few_ids_ahead_waits_for_those_that_it_may_have_overtaken() -> None:
     ids = TradeIds()
     came = [trade(5), trade(8), trade(8), trade(7), trade(5), trade(6)]
-    assert [ids.take(one, AT) for one in came] == [
+    assert [ids.add(one, AT) for one in came] == [
         IdOrder.FIRST, IdOrder.WAITS, IdOrder.REPEATS, IdOrder.WAITS, IdOrder.REPEATS,
         IdOrder.OVERTAKEN,
     ]  # fmt: skip
     again = [trade(6), *ids.release()]
     assert [one.id for one in again] == [6, 7, 8]
-    assert [ids.take(one, AT) for one in again] == [IdOrder.FOLLOWS] * 3
+    assert [ids.add(one, AT) for one in again] == [IdOrder.FOLLOWS] * 3
     assert (ids.next_id, ids.overtaken) == (9, 2)
 
 
@@ -72,19 +72,19 @@ def test_what_is_a_few_ids_ahead_waits_for_those_that_it_may_have_overtaken() ->
 def test_the_wait_has_an_end(last: int, now_us: int, known_to: int, is_over: bool) -> None:
     ids = TradeIds()
     for one in (trade(5), trade(7), trade(last)):
-        ids.take(one, AT)
-    assert ids.is_over(now_us, known_to=known_to) is is_over
+        ids.add(one, AT)
+    assert ids.wait_is_over(now_us, kline_last_id=known_to) is is_over
 
 
 def test_no_more_wait_than_a_bound() -> None:
     ids = TradeIds()
-    ids.take(trade(5), AT)
+    ids.add(trade(5), AT)
     for number in range(7, 7 + continuity.MAX_HELD):
-        ids.take(trade(number), AT)
-        if ids.is_over(AT):
+        ids.add(trade(number), AT)
+        if ids.wait_is_over(AT):
             break
     assert len(ids.release()) <= continuity.MAX_HELD
-    assert not ids.is_over(AT + MINUTE_US)
+    assert not ids.wait_is_over(AT + MINUTE_US)
 
 
 def test_what_the_first_one_overtook_precedes_it_once() -> None:
@@ -99,7 +99,7 @@ def test_what_the_first_one_overtook_precedes_it_once() -> None:
 def test_what_precedes_the_first_one_directly_is_the_first_one(before: int, first_id: int) -> None:
     ids = TradeIds()
     for one in (trade(500), trade(before)):
-        ids.take(one, AT)
+        ids.add(one, AT)
     assert (ids.first_id, ids.next_id) == (first_id, 501)
 
 
@@ -111,8 +111,8 @@ def test_smaller_ids_of_much_younger_trades_are_another_instrument(
     later_us: int, step: IdOrder
 ) -> None:
     ids = TradeIds()
-    ids.take(trade(900), AT)
-    assert ids.take(trade(1), AT + later_us) is step
+    ids.add(trade(900), AT)
+    assert ids.add(trade(1), AT + later_us) is step
     assert ids.next_id == (2 if step is IdOrder.RESTARTS else 901)
 
 
@@ -131,7 +131,7 @@ def test_void_ids_between_fills_that_do_not_follow_hide_trades() -> None:
     ids = TradeIds()
     ids.may_wait = False
     came = [trade(5, first=50), void(6), trade(7, first=53)]
-    assert [ids.take(one, AT) for one in came][-1] is IdOrder.SKIPS
+    assert [ids.add(one, AT) for one in came][-1] is IdOrder.SKIPS
 
 
 @pytest.mark.parametrize("bad", [trade(6, price="0"), trade(6, price="-1"), void(6)])
@@ -145,7 +145,7 @@ def test_a_void_trade_before_all_others_is_no_first_one() -> None:
 
 def skipping(*trades: AggTrade) -> list[IdOrder]:
     ids = SkippingTradeIds()
-    return [ids.take(one, one.trade_time) for one in trades]
+    return [ids.add(one, one.trade_time) for one in trades]
 
 
 def test_where_ids_skip_by_design_one_that_was_overtaken_counts_once() -> None:
@@ -162,9 +162,9 @@ def test_what_is_forgotten_counts_as_a_repeat_and_memory_is_bounded(
     monkeypatch.setattr(continuity, "REMEMBERED", 3)
     ids = SkippingTradeIds()
     for number in (10, 20, 30, 40, 50):
-        ids.take(trade(number), AT)
-    assert ids.take(trade(15), AT) is IdOrder.REPEATS  # 20 is forgotten: it may have been seen
-    assert ids.take(trade(25), AT) is IdOrder.SKIPS
+        ids.add(trade(number), AT)
+    assert ids.add(trade(15), AT) is IdOrder.REPEATS  # 20 is forgotten: it may have been seen
+    assert ids.add(trade(25), AT) is IdOrder.SKIPS
     assert len(ids._recent) == len(ids._order) == 3
 
 

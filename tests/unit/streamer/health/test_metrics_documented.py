@@ -1,11 +1,11 @@
-"""What is declared of metrics is what the operations page says of them."""
+"""The operations page documents each metric as it is declared."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from streamer.health.metrics_declared import METRICS
+from streamer.health.metrics import METRICS
 
 ROOT = Path(__file__).parents[4]
 
