@@ -49,7 +49,7 @@ class SymbolAggregator:
     """The live candles of one symbol.
 
     Attributes:
-        quotes_fold: whether the quote volume can be computed exactly from trades.
+        quote_volume_is_exact: whether the quote volume can be computed exactly from trades.
         is_dirty: ``live_candles`` may have changed since the reader cleared this.
         on_change: called once with a minute that changed, until it is unmarked; None without
             listeners.
@@ -58,7 +58,7 @@ class SymbolAggregator:
 
     def __init__(self, instrument: Instrument, timing: Timing, events: AggregatorEvents) -> None:
         self.symbol = instrument.symbol
-        self.quotes_fold = instrument.quote_volume_is_exact
+        self.quote_volume_is_exact = instrument.quote_volume_is_exact
         self.ids = TradeIds() if timing.has_contiguous_ids else SkippingTradeIds()
         self.minutes = Minutes()
         self.duplicates = self.void_trades = self.late_trades = self.equal_klines = 0
@@ -382,7 +382,11 @@ class SymbolAggregator:
 
     def _verify(self, minute: Minute, builder: CandleBuilder, theirs: Candle) -> None:
         """Compare the aggregated candle with the closed kline."""
-        ours = builder.candle() if self.quotes_fold else builder.candle().with_quotes_of(theirs)
+        ours = (
+            builder.candle()
+            if self.quote_volume_is_exact
+            else builder.candle().with_quotes_of(theirs)
+        )
         differing = differing_values(ours, theirs)
         if differing:
             self._emit(CandleCandidate(ours, Status.UNCONFIRMED, Source.STREAM))
@@ -404,7 +408,7 @@ class SymbolAggregator:
     def _emit_aggregated(self, minute: Minute) -> None:
         """Emit the aggregated candle, unless its quote volume cannot be computed from trades."""
         builder = minute.builder
-        if builder is None or not builder.trade_count or not self.quotes_fold:
+        if builder is None or not builder.trade_count or not self.quote_volume_is_exact:
             return
         frame = minute.frame
         is_behind = frame is not None and frame.body.last_trade_id > builder.last_trade_id

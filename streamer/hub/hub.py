@@ -196,7 +196,7 @@ class Hub:
 
     def _has_quotes(self, symbol: str) -> bool:
         listed = self._listed.get(symbol)
-        return listed is None or listed.aggregator.quotes_fold
+        return listed is None or listed.aggregator.quote_volume_is_exact
 
     # --- marks
 

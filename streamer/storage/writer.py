@@ -272,7 +272,7 @@ class CandleWriter:
         for aggregator in aggregators:
             aggregator.is_dirty = False
             rows += [
-                LiveCandle(candle, is_closed=is_closed, has_quotes=aggregator.quotes_fold)
+                LiveCandle(candle, is_closed=is_closed, has_quotes=aggregator.quote_volume_is_exact)
                 for candle, is_closed in aggregator.live_candles()
             ]
         if not rows:

@@ -75,4 +75,4 @@ async def test_whatever_befalls_frames_every_minute_ends_equal_to_the_exchanges(
         quiet = {"trades_missing", "kline_differs", "stream_dead"}
         for symbol in ("BTCUSDT", "ETCUSDT", "DOGEUSDT", "ADAUSDT", "UNIUSDT", "LTCUSDT"):
             assert not quiet & set(one.events(symbol=symbol)), symbol  # nothing true was lost
-        assert not any(feed.connection.reconnects for feed in one.streamer._feeds)
+        assert not any(feed.connection.reconnects for feed in one.streamer.telemetry.feeds)

@@ -168,7 +168,7 @@ async def test_symbols_that_stopped_came_back_or_are_new_are_started_rightly(
             assert [one["hits"] for one in exchange.faults.listed() if one["id"] == "behind"] == [2]
             assert_equal(exchange, rows, new, first, last + MINUTE_US)
             async with streaming(settings, "*USDT") as streamer:
-                await until(lambda: streamer._feeds, "the start")
+                await until(lambda: streamer.telemetry.feeds, "the start")
                 streamed = {one.symbol for one in streamer._aggregators}
             # those that stopped had rows lately: their last minutes may be missing
             assert streamed == {"BTCUSDT", gone, halted, again, new}

@@ -41,7 +41,7 @@ async def test_a_dead_stream_is_revived_and_costs_its_neighbours_nothing(
         await wait_for_rows(
             database_url, lambda rows: all(minutes_of(rows, one) for one in SYMBOLS)
         )
-        states, (feed,) = streamer.telemetry.states, streamer._feeds
+        states, (feed,) = streamer.telemetry.states, streamer.telemetry.feeds
         lose(exchange, f"ethbtc@{stream}")
         async with asyncio.timeout(60):
             while states.of("ETHBTC") is not SymbolState.DEAD:

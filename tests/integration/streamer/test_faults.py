@@ -175,7 +175,7 @@ async def test_a_reconnect_is_no_reason_to_doubt_the_streams(
         exchange.stream_servers["spot"].cut()
         exchange.stream_servers["um"].cut()
         await goes_on(exchange, database_url, SYMBOLS)
-        assert sum(one.connection.reconnects for one in streamer._feeds) == 2
+        assert sum(one.connection.reconnects for one in streamer.telemetry.feeds) == 2
     assert "stream_dead" not in events(log)
 
 
@@ -193,7 +193,7 @@ async def test_a_connection_that_falls_silent_is_noticed_and_repaired(
                 answer = await client.post("/sim/stall")
             assert answer.json() == {"stalled": 1}
             await goes_on(exchange, database_url, ["BTCUSDT", "ETHBTC"])
-            assert streamer._feeds[0].connection.reconnects == 1
+            assert streamer.telemetry.feeds[0].connection.reconnects == 1
     reasons = [c.kwargs["reason"] for c in log.calls if c.args[0] == "stream_disconnected"]
     assert reasons == ["no frame for 1 s"]
 
@@ -272,7 +272,7 @@ async def test_frames_that_are_none_are_counted_logged_and_passed_over(
             await between.send(trade(exchange, e="bookTicker"))
             await between.send(trade(exchange, s="DOGEUSDT"))
             await goes_on(exchange, database_url, ["BTCUSDT"])
-            (feeding,) = streamer._feeds
+            (feeding,) = streamer.telemetry.feeds
             assert feeding.bad_frames == 4
             assert feeding.unknown == {"event bookTicker": 1, "symbol DOGEUSDT": 1}
             assert feeding.connection.reconnects == 0

@@ -58,7 +58,7 @@ def noticed(monkeypatch: pytest.MonkeyPatch) -> Noticed:
 
 
 def rotations(streamer: Streamer) -> list[int]:
-    return [feed.connection.rotations for feed in streamer._feeds]
+    return [feed.connection.rotations for feed in streamer.telemetry.feeds]
 
 
 async def holds(condition: Callable[[], bool], *, timeout_s: float = 60) -> None:
@@ -79,7 +79,7 @@ async def assert_unnoticed(
     await assert_equal_to_the_exchange(exchange, rows, SYMBOLS)
     assert {row["status"] for row in rows.values()} == {"verified"}
     assert (noticed.disconnected, noticed.holes, noticed.asked) == (0, 0, [])
-    assert [feed.connection.reconnects for feed in streamer._feeds] == [0, 0]
+    assert [feed.connection.reconnects for feed in streamer.telemetry.feeds] == [0, 0]
 
 
 async def settled(database_url: str, exchange: Exchange, noticed: Noticed) -> None:
@@ -102,7 +102,7 @@ async def test_connections_that_grow_old_are_succeeded_unnoticed(
             await settled(database_url, exchange, noticed)
             await holds(lambda: min(rotations(streamer)) >= 4)
             await assert_unnoticed(noticed, exchange, streamer, database_url)
-            times = [feed.connection._rotate_at_s for feed in streamer._feeds]
+            times = [feed.connection._rotate_at_s for feed in streamer.telemetry.feeds]
             assert times[0] != times[1]  # jitter
 
 
@@ -118,7 +118,7 @@ async def test_an_announced_shutdown_is_forestalled(
         async with httpx.AsyncClient(base_url=exchange.control_url) as control:
             answer = await control.post("/sim/shutdown", params={"market": market, "seconds": 10})
             answer.raise_for_status()
-        feed = streamer._feeds[0 if market == "spot" else 1]
+        feed = streamer.telemetry.feeds[0 if market == "spot" else 1]
         await holds(lambda: feed.connection.rotations == 1, timeout_s=9)
         await assert_unnoticed(noticed, exchange, streamer, database_url)
         assert sorted(rotations(streamer)) == [0, 1]
@@ -133,7 +133,7 @@ async def test_a_successor_that_cannot_be_made_is_tried_again_while_the_old_one_
     ):
         await settled(database_url, exchange, noticed)
         exchange.faults.add([{"kind": "refuse", "market": "spot", "duration_s": 60}])
-        connection = streamer._feeds[0].connection
+        connection = streamer.telemetry.feeds[0].connection
         connection.rotate("as a test")
         await holds(lambda: connection.rotations == 1)
         assert connection._next_rotation_s > 0  # it was put off at least once

@@ -86,7 +86,7 @@ async def test_a_cut_costs_no_minute(database_url: str) -> None:
                     for symbol in SYMBOLS
                 ),
             )
-            assert sum(feed.connection.reconnects for feed in streamer._feeds) >= 2
+            assert sum(feed.connection.reconnects for feed in streamer.telemetry.feeds) >= 2
         await assert_equal_to_the_exchange(exchange, await rows_of(database_url), SYMBOLS)
 
 

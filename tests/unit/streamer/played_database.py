@@ -70,7 +70,7 @@ class Database:
 class Aggregator:
     """One open candle, of minute 99."""
 
-    quotes_fold = True
+    quote_volume_is_exact = True
 
     def __init__(self) -> None:
         self.is_dirty = True

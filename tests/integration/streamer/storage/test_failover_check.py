@@ -31,7 +31,7 @@ CLOSED = "SELECT count(*) FROM ops.gaps WHERE cause = %s AND repaired_at IS NOT 
 async def test_what_a_server_lacks_that_takes_over_is_asked_of_rest(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(look_back, "LOOK_AFTER_S", 2.0)
+    monkeypatch.setattr(look_back, "CHECK_DELAY_S", 2.0)
     monkeypatch.setattr(look_back, "POLL_S", 0.05)
     config = SimulatorConfig(speed=60, spot_symbols=(SYMBOL,), um_symbols=())
     async with Exchange(config) as exchange:

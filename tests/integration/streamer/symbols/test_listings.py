@@ -98,7 +98,7 @@ async def test_new_listings_are_streamed_from_their_first_minute_on(
             await assert_equal_to_the_exchange(exchange, rows, names)
             added = [symbol for event, symbol in told.events if event == "symbol_added"]
             assert sorted(map(str, added)) == sorted([NEW, NEW_UM])
-            assert [feed.connection.reconnects for feed in streamer._feeds] == [0, 0]
+            assert [feed.connection.reconnects for feed in streamer.telemetry.feeds] == [0, 0]
     with psycopg.connect(database_url) as connection:
         query = "SELECT symbol FROM ops.outages WHERE symbol = ANY(%s)"
         assert connection.execute(query, ([NEW, NEW_UM],)).fetchall() == []
