@@ -149,8 +149,8 @@ def test_when_the_exchange_asks_for_silence_nobody_may_ask(connection: Connectio
     assert granted.granted
 
 
-def test_a_request_that_can_never_be_granted_is_refused_for_good(connection: Connection) -> None:
-    with pytest.raises(PermanentError, match="never be granted"):
+def test_weight_above_the_limit_is_refused(connection: Connection) -> None:
+    with pytest.raises(PermanentError, match="exceeds the limit"):
         acquire_weight(connection, HOST, 11, weight_limit=10)
 
 

@@ -1,5 +1,5 @@
--- Schema market: what Python writes. Symbols carry collation "C": byte order is fast, is the
--- order Python sorts by, and no upgrade of the operating system's locales can corrupt an index.
+-- Symbols have collation "C": byte order is fast, equals Python's order, and a locale upgrade of the
+-- operating system cannot corrupt an index.
 
 CREATE TABLE market.candles_1m (
     symbol text COLLATE "C" NOT NULL,
@@ -25,7 +25,7 @@ CREATE TABLE market.candles_1m (
     PRIMARY KEY (symbol, open_time),
     CONSTRAINT candles_1m_open_time_is_a_full_minute
     CHECK (date_bin('1 minute', open_time, '2001-01-01 00:00:00+00') = open_time),
-    -- NaN and Infinity sort above every number, so these bounds keep them out as well.
+    -- NaN and Infinity sort above every number, so these bounds exclude them.
     CONSTRAINT candles_1m_high_is_the_highest
     CHECK (high >= greatest(open, close, low) AND high < 'Infinity'),
     CONSTRAINT candles_1m_low_is_the_lowest
@@ -79,8 +79,8 @@ FOR EACH STATEMENT EXECUTE FUNCTION ops.log_deleted_candles();
 CREATE TRIGGER log_truncated BEFORE TRUNCATE ON market.candles_1m
 FOR EACH STATEMENT EXECUTE FUNCTION ops.log_truncated_candles();
 
--- The shape of an offer: writers create a temporary table "candidates" like it, fill it with COPY
--- and call ops.merge_candidates(). It stays empty itself.
+-- Template: writers create the temporary table "candidates" like it, fill it with COPY and call
+-- ops.merge_candidates().
 CREATE TABLE ops.candle_candidates (
     symbol text COLLATE "C" NOT NULL,
     open_time timestamptz NOT NULL,

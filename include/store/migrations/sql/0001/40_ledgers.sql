@@ -1,3 +1,5 @@
+-- Ledgers: each row can be written again without effect.
+
 CREATE TABLE ops.gaps (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     symbol text COLLATE "C" NOT NULL,
@@ -20,7 +22,7 @@ CREATE TABLE ops.gaps (
 CREATE UNIQUE INDEX gaps_one_open_per_range ON ops.gaps (symbol, dataset, from_time, to_time)
 WHERE repaired_at IS NULL;
 CREATE INDEX gaps_opened_at ON ops.gaps (opened_at);
--- Repaired gaps are kept as evidence; `candelabra status` asks for those of its window.
+-- `candelabra status` reads the gaps of a time window, repaired ones included.
 CREATE INDEX gaps_to_time ON ops.gaps (to_time);
 
 CREATE TABLE ops.outages (

@@ -1,10 +1,12 @@
+-- Change log and the cursors of its readers; functions/change_log.sql has the triggers' functions.
+
 CREATE TABLE ops.candle_changes (
     changed_by xid8 NOT NULL DEFAULT pg_current_xact_id(),
     symbol text COLLATE "C" NOT NULL,
     minutes tstzmultirange NOT NULL
 );
 CREATE INDEX candle_changes_changed_by ON ops.candle_changes (changed_by);
--- The live views ask for the changes of one symbol; without this they would read everybody's.
+-- For the live views, which read the changes of one symbol.
 CREATE INDEX candle_changes_symbol ON ops.candle_changes (symbol, changed_by);
 
 CREATE TABLE ops.status_changes (

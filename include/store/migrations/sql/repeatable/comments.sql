@@ -1,6 +1,6 @@
 -- What each table, view and column means, kept in the database: psql's \d+, BI tools and `dbt docs`
 -- show it. Only a text that differs is written, so a repeated migration locks no table.
-CREATE FUNCTION pg_temp.describe(relation regclass, about text, VARIADIC columns text [])
+CREATE FUNCTION pg_temp.describe(relation regclass, about text, VARIADIC columns text [] DEFAULT '{}')
 RETURNS void
 LANGUAGE plpgsql
 AS $$
@@ -13,7 +13,7 @@ BEGIN
     IF about <> coalesce(obj_description(relation, 'pg_class'), '') THEN
         EXECUTE format('COMMENT ON %s %s IS %L', kind, relation, about);
     END IF;
-    FOR i IN 1 .. array_length(columns, 1) BY 2 LOOP
+    FOR i IN 1 .. cardinality(columns) BY 2 LOOP
         described := (
             SELECT coalesce(col_description(a.attrelid, a.attnum), '') FROM pg_attribute AS a
             WHERE a.attrelid = relation AND a.attname = columns[i]
@@ -26,38 +26,71 @@ BEGIN
 END
 $$;
 
+-- Candles
+
+SELECT pg_temp.describe(
+    r, NULL,
+    'symbol', 'Platform symbol, unique across markets: spot BTCUSDT, USD-M perpetual BTCUSDT.P.'
+)
+FROM unnest(ARRAY[
+    'market.candles_1m', 'market.live_candles', 'market.candles_1m_live', 'market.instruments',
+    'market.agg_trades', 'market.trades', 'market.book_tickers', 'ops.candle_candidates',
+    'ops.discrepancies', 'ops.coverage', 'ops.verdicts', 'ops.reconciliations', 'ops.gaps',
+    'ops.candle_changes', 'ops.status_changes', 'ops.coverage_changes', 'ops.trade_changes',
+    'accounts.watched_symbols', 'accounts.watched'
+]::regclass []) AS r;
+
+SELECT pg_temp.describe(
+    r, NULL,
+    'open_time', 'Start of the minute.',
+    'open', 'Price of the first trade, in quote asset. In a minute without trades: the previous close.',
+    'high', 'Highest price, in quote asset.',
+    'low', 'Lowest price, in quote asset.',
+    'close', 'Price of the last trade, in quote asset. In a minute without trades: the previous close.',
+    'volume', 'Traded amount, in base asset.',
+    'quote_volume', 'Traded amount, in quote asset. Null in live candles if the exchange rounds each fill.',
+    'trade_count', 'Number of trades; 0 if nobody traded.',
+    'taker_buy_volume', 'Part of volume bought by takers, in base asset.',
+    'taker_buy_quote_volume', 'Part of quote_volume bought by takers, in quote asset.',
+    'first_trade_id', 'Id of the first trade; null if no source sent ids with these values.',
+    'last_trade_id', 'Id of the last trade; null if no source sent ids with these values.'
+)
+FROM unnest(ARRAY[
+    'market.candles_1m', 'market.live_candles', 'market.candles_1m_live', 'ops.candle_candidates'
+]::regclass []) AS r;
+
 SELECT pg_temp.describe(
     'market.candles_1m',
-    'One row per symbol and minute that the exchange was open: its nine values, and how they are known.',
-    'status', 'How sure the row is: verified (the exchange''s own, or equal to it), unconfirmed (folded from contiguous trades, or of a user''s file), partial (known to miss trades).',
-    'source', 'What the row rests on: rest, dump_daily, dump_monthly, kline, stream, trades or file.',
-    'source_rank', 'Rank of that evidence: rest 80, dump_daily 70, dump_monthly 60, kline 50, stream 40, trades 30, file 20; partial rows 10.',
-    'evidence_at', 'Time of the exchange''s evidence (publication of a file, server time of an answer, event time of a frame); null for folds and files of users.',
-    'revision', 'How often the nine values changed after the row was first written.',
-    'updated_at', 'When the present nine values were written; provenance alone does not move it.',
-    'evidence_last_trade_id', 'For rows from folds: the last trade id of the fold that the row rests on (0: none), which ranks folds. The row''s own ids may come from another offer of the same values.'
+    'One row per symbol and minute in which the exchange was open, with source and status of its values.',
+    'status', 'verified: the exchange''s own candle, or equal to it. unconfirmed: aggregated from contiguous trades, or from a user''s file. partial: trades are known to be missing.',
+    'source', 'Source of the values: rest, dump_daily, dump_monthly, kline (stream), stream (aggregated live trades), trades (aggregated trade dump) or file (of a user).',
+    'source_rank', 'Authority of the source; the higher wins the merge: rest 80, dump_daily 70, dump_monthly 60, kline 50, stream 40, trades 30, file 20; any partial row 10.',
+    'evidence_at', 'Time of the evidence, by the exchange: publication of a file, server time of a REST answer, event time of a kline. Null for live trades and users'' files.',
+    'revision', 'Number of times that the nine values changed since the row was first written.',
+    'updated_at', 'When the nine values were last written. A better source of equal values does not change it.',
+    'evidence_last_trade_id', 'Sources stream and trades only: last trade id of the aggregated candle (0: none), by which the merge ranks it. Equal values of another candidate may have other ids.'
 );
 
 SELECT pg_temp.describe(
     'market.live_candles',
-    'The open candle of each symbol, and closed ones that wait for the exchange''s confirmation.',
-    'is_closed', 'Whether its minute is over.',
-    'event_time', 'The exchange''s time of the newest frame.',
-    'updated_at', 'When it was written.'
+    'The open candle of each symbol, and closed candles that wait for verification. Unlogged: empty after a crash.',
+    'is_closed', 'Whether the minute has ended.',
+    'event_time', 'Event time of the newest frame, by the exchange.',
+    'updated_at', 'When the row was written.'
 );
 
 SELECT pg_temp.describe(
     'market.candles_1m_live',
-    'candles_1m and the candles not yet in it: status live (open) or closed (waiting for confirmation).',
-    'status', 'As in candles_1m, or live (the open candle), or closed (waiting for confirmation).',
-    'source', 'As in candles_1m; of live and closed candles stream.',
-    'revision', 'As in candles_1m; of live and closed candles 0.',
+    'market.candles_1m and the live candles that are not in it yet. Each minute appears once.',
+    'status', 'As in market.candles_1m; of other candles live (open) or closed (waiting for verification).',
+    'source', 'As in market.candles_1m; stream for live and closed candles.',
+    'revision', 'As in market.candles_1m; 0 for live and closed candles.',
     'updated_at', 'When the values were written.'
 );
 
 SELECT pg_temp.describe(
     'ops.candle_candidates',
-    'The shape of the rows that ops.merge_candidates() takes from the temporary table "candidates"; always empty.',
+    'Template of the temporary table "candidates" that ops.merge_candidates() reads. Always empty.',
     'status', 'As in market.candles_1m.',
     'source', 'As in market.candles_1m.',
     'source_rank', 'As in market.candles_1m.',
@@ -66,378 +99,359 @@ SELECT pg_temp.describe(
 
 SELECT pg_temp.describe(
     'ops.discrepancies',
-    'One row per offer whose nine values lost a minute to other values.',
+    'One row per candidate that lost the merge of its minute with other values than the winner''s.',
     'id', 'Identifies the row.',
     'open_time', 'Start of the minute.',
-    'found_at', 'When the two met.',
-    'winner_source', 'Source of the row that won, at that time.',
-    'winner_status', 'Its status, at that time.',
-    'winner_evidence_at', 'Its evidence_at, at that time.',
-    'stored_during', 'While the losing values stood in candles_1m under this source; empty if they lost on arrival.'
+    'found_at', 'When the candidate lost for the first time.',
+    'winner_source', 'Source of the winner, at found_at.',
+    'winner_status', 'Status of the winner, at found_at.',
+    'winner_evidence_at', 'evidence_at of the winner, at found_at.',
+    'stored_during', 'When the losing values stood in market.candles_1m under this source; empty if they lost on arrival.'
 );
 
-SELECT pg_temp.describe(
-    'ops.coverage',
-    'Which minutes of a UTC day each source has spoken about; a set, whose union is idempotent.',
-    'source', 'Who spoke: rest, dump_daily, dump_monthly, kline, stream, trades or file.',
-    'day', 'UTC day.',
-    'minutes', 'The minutes of the day about which it has spoken, a set.'
-);
-
-SELECT pg_temp.describe(
-    'ops.verdicts',
-    'One row per symbol, UTC day and source: how many minutes it spoke about and in how many it differs from the stored rows.',
-    'day', 'UTC day.',
-    'source', 'Who spoke.',
-    'covered_minutes', 'Minutes of the day about which it has spoken.',
-    'differing_minutes', 'Minutes in which it told other values than the rows have now.',
-    'verdict', 'agrees (about the whole day), agrees_so_far or differs.'
-);
-
-SELECT pg_temp.describe(
-    'market.instruments',
-    'One row per listing: a ticker that was delisted and used again has two. Nothing derived crosses a listing.',
-    'listed_from', 'Start of trading where the exchange tells it, else 1970-01-01 for a symbol found listed and the time it came back for a later listing.',
-    'listed_to', 'When the exchange no longer showed it; null: listed.',
-    'market', 'spot, or um: USD-margined futures.',
-    'exchange_symbol', 'The name that the exchange uses.',
-    'base_asset', 'What is traded.',
-    'quote_asset', 'What it is priced in.',
-    'status', 'The exchange''s word: TRADING, BREAK and so on.',
-    'tick_size', 'Smallest step of the price, in quote asset.',
-    'step_size', 'Smallest step of the quantity, in base asset.',
-    'filters', 'All filters of orders by type, with numbers as the exchange writes them.',
-    'quote_volume_is_exact', 'False where the exchange rounds each fill: a fold of trades cannot give the quote volume.',
-    'seen_at', 'Server time of the newest answer that showed it.'
-);
-
-SELECT pg_temp.describe(
-    'market.agg_trades',
-    'One row per aggregate trade: fills of one taker order at one price.',
-    'day', 'UTC day of the trade or event; the table is partitioned by it.',
-    'agg_trade_id', 'The exchange''s id; contiguous for each symbol.',
-    'price', 'Price, in quote asset.',
-    'quantity', 'Amount, in base asset.',
-    'first_trade_id', 'Id of its first trade.',
-    'last_trade_id', 'Id of its last trade.',
-    'trade_time', 'When the exchange traded it.',
-    'is_buyer_maker', 'True: the taker sold.',
-    'written_by', 'Transaction that wrote the row; means nothing on another cluster.'
-);
-
-SELECT pg_temp.describe(
-    'market.trades',
-    'One row per trade; quote_quantity is the exchange''s own (rounded) amount where it tells it.',
-    'day', 'UTC day of the trade or event; the table is partitioned by it.',
-    'trade_id', 'The exchange''s id; contiguous on spot.',
-    'price', 'Price, in quote asset.',
-    'quantity', 'Amount, in base asset.',
-    'quote_quantity', 'Amount in quote asset, the exchange''s own; null where it does not tell.',
-    'trade_time', 'When the exchange traded it.',
-    'is_buyer_maker', 'True: the taker sold.',
-    'written_by', 'Transaction that wrote the row; means nothing on another cluster.'
-);
-
-SELECT pg_temp.describe(
-    'market.book_tickers',
-    'One row per change of the best bid and ask; spot frames carry no time, hence received_at.',
-    'day', 'UTC day of the trade or event; the table is partitioned by it.',
-    'update_id', 'The exchange''s id of the change of the book.',
-    'bid_price', 'Best bid, in quote asset.',
-    'bid_quantity', 'Amount bid there, in base asset.',
-    'ask_price', 'Best ask, in quote asset.',
-    'ask_quantity', 'Amount asked there, in base asset.',
-    'event_time', 'The exchange''s time; null on spot, whose frames carry none.',
-    'received_at', 'When it was received.'
-);
-
-SELECT pg_temp.describe(
-    'ops.archived_partitions',
-    'One row per UTC day of the raw capture that was written to a Parquet file below the archive folder.',
-    'dataset', 'Table of raw capture.',
-    'day', 'UTC day.',
-    'path', 'The file, relative to the archive folder.',
-    'rows', 'Rows in the file.',
-    'bytes', 'Size of the file.',
-    'fingerprint', 'ops.raw_fingerprint of the rows that were written: tells whether the partition has others now.',
-    'content_sha256', 'SHA-256 of all values in the order of the key, as CSV; the file was read back and had the same.',
-    'archived_at', 'When the file was written.',
-    'dropped_at', 'When the partition was dropped; null: it is there and holds every row of the file.',
-    'kept_until', 'A restored day is not dropped again before.'
-);
-
-SELECT pg_temp.describe(
-    'ops.gaps',
-    'Minutes from from_time up to but without to_time that were missed, why, and when they were repaired.',
-    'id', 'Identifies the gap.',
-    'from_time', 'Start of what was missed.',
-    'to_time', 'Its end, exclusive.',
-    'cause', 'What happened.',
-    'opened_at', 'When it was noticed.',
-    'claimed_at', 'When its repair was begun last.',
-    'claimed_by', 'Who began it.',
-    'attempts', 'How often a repair was tried.',
-    'repaired_at', 'When all of it was proven; null: open.',
-    'detail', 'What is known besides.',
-    'dataset', 'Table of schema market that misses something: candles_1m, or one of the raw capture.',
-    'repaired_by', 'What proved its minutes: kline, rest, both, or rows (found in the table afterwards).'
-);
-
-SELECT pg_temp.describe(
-    'ops.outages',
-    'Minutes without rows because the exchange did not trade; symbol null: the whole market. One row per market, symbol and cause, its minutes a set.',
-    'id', 'Identifies the row.',
-    'market', 'spot or um.',
-    'symbol', 'Null: the whole market.',
-    'minutes', 'The minutes, a set.',
-    'cause', 'Why the exchange did not trade.',
-    'recorded_at', 'When it was recorded.'
-);
-
-SELECT pg_temp.describe(
-    'ops.dump_files',
-    'One row per published state of a dump file; a re-issued file has another checksum and its own row.',
-    'path', 'Path of the file below the exchange''s archive, or SYMBOL/name of a file of yours.',
-    'checksum', 'SHA-256; a re-issued file has another.',
-    'symbol', 'Platform symbol.',
-    'kind', 'klines, agg_trades, trades; klines_1h and so on for files that are only compared.',
-    'published_at', 'When the exchange published it.',
-    'fetched_at', 'When it was downloaded.',
-    'rows', 'Rows in it.',
-    'rejected', 'Rows that could not be used; see ops.rejected_rows.',
-    'time_unit', 'Unit of its times: ms or us.',
-    'verdict', 'What became of it.',
-    'detail', 'More about that.'
-);
-
-SELECT pg_temp.describe(
-    'ops.rejected_rows',
-    'Rows of files that could not be used, with file, line (from 1) and reason.',
-    'id', 'Identifies the row.',
-    'file', 'Path of the dump, or SYMBOL/name of a file of yours.',
-    'line', 'Line in the file, from 1.',
-    'reason', 'Why it could not be used.',
-    'raw', 'The line.',
-    'at', 'When it was read.'
-);
-
-SELECT pg_temp.describe(
-    'ops.reconciliations',
-    'One row per symbol and UTC day: what the live path, REST, the daily and the monthly file said about it, and in how many minutes each differs from the row that won.',
-    'day', 'UTC day.',
-    'verdict', 'agrees: complete, and nobody differs; differs: somebody does, see ops.discrepancies; incomplete: nobody differs so far.',
-    'is_complete', 'Each expected minute is stored and verified, and REST, the daily file and, once it has spoken, the monthly one have told it. Days of which this is false are taken up again.',
-    'expected_minutes', 'Minutes that REST, a file or the live path has a row for.',
-    'stored_minutes', 'Minutes stored.',
-    'verified_minutes', 'Of those, how many are verified.',
-    'outage_minutes', 'Minutes in outages.',
-    'revised_minutes', 'Stored minutes whose values changed after they were first written.',
-    'reconciled_at', 'When the day was compared.'
-);
-
-SELECT pg_temp.describe(
-    'ops.weight_budget',
-    'Request weight used in the present clock minute of each host, and until when it asked for silence.',
-    'host', 'Host of the exchange.',
-    'window_start', 'The clock minute that used counts in.',
-    'used', 'Request weight used in that minute.',
-    'blocked_until', 'Until when the host asked for silence.'
-);
-
-SELECT pg_temp.describe(
-    'ops.alembic_version',
-    'The revision of the schema; `candelabra migrate` writes it.',
-    'version_num', 'Revision of the schema.'
-);
-
-SELECT pg_temp.describe(
-    'ops.candle_changes',
-    'The work list of the marts: which minutes a transaction changed. Read with changed_by >= pg_snapshot_xmin(old) AND NOT pg_visible_in_snapshot(changed_by, old).',
-    'changed_by', 'The transaction.',
-    'minutes', 'The minutes, a set.'
-);
-
-SELECT pg_temp.describe(
-    'ops.status_changes',
-    'Which minutes a transaction gave another status but neither other values nor other trade ids. Read as ops.candle_changes.',
-    'changed_by', 'The transaction.',
-    'symbol', 'Platform symbol.',
-    'minutes', 'The minutes, a set.'
-);
-
-SELECT pg_temp.describe(
-    'ops.coverage_changes',
-    'Which minutes a transaction changed in values or status, outages included: both logs.',
-    'changed_by', 'The transaction.',
-    'symbol', 'Platform symbol.',
-    'minutes', 'The minutes, a set.'
-);
-
-SELECT pg_temp.describe(
-    'ops.trade_changes',
-    'Minutes of which a transaction deleted or changed trades; those it inserted say so themselves. Read through ops.changed_trades().',
-    'changed_by', 'The transaction.',
-    'dataset', 'agg_trades or trades.',
-    'symbol', 'Whose trades.',
-    'day', 'UTC day of the trades.',
-    'minutes', 'Minutes of that day.'
-);
-
-SELECT pg_temp.describe(
-    'ops.session_changes',
-    'Which sessions a build of a mart of trades rebuilt; the work list of the marts built from it. Read as ops.candle_changes.',
-    'changed_by', 'Transaction of the build.',
-    'relation', 'The mart that was built, with its schema.',
-    'symbol', 'Of the session; null: all of all symbols.',
-    'session', 'UTC day; null: all of all symbols.',
-    'minutes', 'Minutes of the session that were rebuilt; null where all sessions were.'
-);
-
-SELECT pg_temp.describe(
-    'ops.build_cursors',
-    'Up to which snapshot each mart has seen ops.candle_changes; void on another cluster.',
-    'relation', 'Who reads the change log: a mart (schema.table), or a check.',
-    'target', 'dbt''s target; production is prod.',
-    'system_identifier', 'The cluster in which the snapshot means something.',
-    'snapshot', 'Transactions whose changes it has seen.',
-    'built_at', 'When it read them.'
-);
-
-SELECT pg_temp.describe(
-    'ops.quality_results',
-    'One row per run and rule that was held to.',
-    'id', 'Identifies the result.',
-    'run_id', 'The run, of ops.quality_runs: Airflow''s run id, or one of the command line.',
-    'run_at', 'When the results were written.',
-    'check_name', 'The rule; docs/quality.md says what each means and what to do.',
-    'symbol', 'Null: over all symbols. Failing rows carry their own.',
-    'success', 'Whether no row broke the rule.',
-    'severity', 'error: a broken rule fails the run; warning: it is kept and shown.',
-    'observed', 'failing_count, and the rule in words.',
-    'failing_rows', 'The first rows that broke the rule, at most 200, of each symbol one before any second: symbol, open_time, key, detail.',
-    'suite', 'Which rows the rule is about: candles, trades, freshness, instruments, dump_files, gaps, coverage or verdicts.',
-    'failing_count', 'All rows that broke the rule, those beyond failing_rows too.'
-);
-
-SELECT pg_temp.describe(
-    'ops.quality_failures',
-    'One row per row that broke a rule of a run; those beyond the first 200 of a rule are counted in ops.quality_results alone.',
-    'run_id', 'The run, of ops.quality_runs.',
-    'run_at', 'When the results were written.',
-    'suite', 'Which rows the rule is about.',
-    'check_name', 'The rule that was broken.',
-    'severity', 'error or warning.',
-    'symbol', 'Of the row; null where it has none.',
-    'open_time', 'Open time of the candle, or first missing minute; of other rows the time that names them.',
-    'key', 'What else names the row: id of a trade or gap, path of a file, source of a coverage.',
-    'detail', 'What is wrong, in words and figures.'
-);
-
-SELECT pg_temp.describe(
-    'ops.quality_runs',
-    'One row per run of the checks: what it looked at, and how long it took.',
-    'run_id', 'As in ops.quality_results.',
-    'run_at', 'When it ended.',
-    'scope', 'changed: what changed since the last such run; all: every row; window: a span of time.',
-    'advances', 'Whether the next run of scope changed goes on from here.',
-    'from_time', 'Start of a window, or end of the run before; null: everything.',
-    'to_time', 'Moment up to which minutes were looked at, itself not.',
-    'success', 'Whether every rule of severity error was kept.',
-    'symbols', 'Symbols whose candles were looked at.',
-    'candles', 'Rows of market.candles_1m that were looked at, neighbours of changed ones among them.',
-    'trades', 'Rows of market.agg_trades and market.trades that were looked at.',
-    'took_ms', 'How long it took, in milliseconds.'
-);
-
-SELECT pg_temp.describe(
-    'accounts.users',
-    'One row for each account; `candelabra user` writes it.',
-    'id', 'Identifies the account.',
-    'name', 'What is typed at the login: small letters, digits, dot, hyphen, underscore.',
-    'password_hash', 'The password by argon2id, with its salt and parameters.',
-    'role', 'reader, or admin: sees the other accounts and ends their sessions.',
-    'created_at', 'When the account was made.',
-    'password_changed_at', 'When its password was set last; all sessions ended then.',
-    'disabled_at', 'Since when it may not be used; null: it may.'
-);
-
-SELECT pg_temp.describe(
-    'accounts.sessions',
-    'Logins of browsers that are not over. Deleting one ends it at once.',
-    'id', 'Identifies the session.',
-    'user_id', 'Whose it is.',
-    'secret_hash', 'SHA-256 of what the cookie holds, 256 random bits.',
-    'created_at', 'When it began.',
-    'expires_at', 'When it ends.'
-);
-
-SELECT pg_temp.describe(
-    'accounts.tokens',
-    'API tokens of programs; `candelabra user token` writes it. Deleting one revokes it at once.',
-    'id', 'Identifies the token.',
-    'user_id', 'Whose it is: it may what that account may.',
-    'label', 'What it is for; told apart by it.',
-    'secret_hash', 'SHA-256 of the token, 256 random bits, which was shown once.',
-    'created_at', 'When it was made.',
-    'expires_at', 'When it ends; null: never by itself.'
-);
-
-SELECT pg_temp.describe(
-    'accounts.watched_symbols',
-    'Watchlists: one row for each account and symbol.',
-    'user_id', 'Who watches.',
-    'symbol', 'Platform symbol, such as BTCUSDT or BTCUSDT.P.',
-    'added_at', 'Since when.'
-);
-
-SELECT pg_temp.describe(
-    'accounts.watched',
-    'What somebody watches whose account is not disabled: streamers follow it.',
-    'symbol', 'Platform symbol.',
-    'watchers', 'Accounts that watch it.'
-);
-
-SELECT pg_temp.describe(
-    r, NULL, 'symbol', 'Platform symbol, unique across markets: spot BTCUSDT, USD-M perpetual BTCUSDT.P.'
-)
-FROM unnest(ARRAY[
-    'market.agg_trades', 'market.book_tickers', 'market.candles_1m', 'market.candles_1m_live', 'market.instruments', 'market.live_candles', 'market.trades', 'ops.candle_changes', 'ops.coverage', 'ops.discrepancies', 'ops.gaps', 'ops.candle_candidates', 'ops.reconciliations', 'ops.verdicts'
-]::regclass []) AS r;
-
-SELECT pg_temp.describe(
-    r, NULL,
-    'open_time', 'Start of the minute, always a full one.',
-    'open', 'Price of the first trade, in quote asset; of a silent minute the previous close.',
-    'high', 'Highest price, in quote asset.',
-    'low', 'Lowest price, in quote asset.',
-    'close', 'Price of the last trade, in quote asset; of a silent minute the previous close.',
-    'volume', 'Amount traded, in base asset.',
-    'quote_volume', 'Amount traded, in quote asset; null in live candles where the exchange rounds each fill.',
-    'trade_count', 'Number of trades; 0: nobody traded.',
-    'taker_buy_volume', 'Part of volume that takers bought, in base asset.',
-    'taker_buy_quote_volume', 'Part of quote_volume that takers bought, in quote asset.',
-    'first_trade_id', 'Id of the first trade, where a source told it with these values.',
-    'last_trade_id', 'Id of the last trade, where a source told it with these values.'
-)
-FROM unnest(ARRAY[
-    'market.candles_1m', 'ops.candle_candidates', 'market.live_candles', 'market.candles_1m_live'
-]::regclass []) AS r;
-
-SELECT pg_temp.describe('ops.discrepancies', NULL, 'loser_' || c, 'The losing offer''s ' || c || '.')
+SELECT pg_temp.describe('ops.discrepancies', NULL, 'loser_' || c, 'The loser''s ' || c || '.')
 FROM unnest(ARRAY[
     'source', 'status', 'evidence_at', 'open', 'high', 'low', 'close', 'volume', 'quote_volume',
     'trade_count', 'taker_buy_volume', 'taker_buy_quote_volume', 'first_trade_id', 'last_trade_id'
 ]) AS c;
 
 SELECT pg_temp.describe(
+    'ops.coverage',
+    'One row per symbol, UTC day and source: the minutes that the source has reported.',
+    'source', 'rest, dump_daily, dump_monthly, kline, stream, trades or file.',
+    'day', 'UTC day.',
+    'minutes', 'Minutes of the day that the source has reported. REST also covers minutes for which it answered that no candle exists.'
+);
+
+SELECT pg_temp.describe(
+    'ops.verdicts',
+    'One row per symbol, UTC day and source: how far the source agrees with the stored rows.',
+    'day', 'UTC day.',
+    'source', 'The compared source.',
+    'covered_minutes', 'Minutes of the day that the source has reported.',
+    'differing_minutes', 'Minutes in which the source reported other values than the stored row now has.',
+    'verdict', 'agrees: on the whole day. agrees_so_far: on the reported part. differs: in at least one minute.'
+);
+
+-- Instruments
+
+SELECT pg_temp.describe(
+    'market.instruments',
+    'One row per listing. A ticker that was delisted and used again has two; bars never span two listings.',
+    'listed_from', 'Start of trading, if the exchange publishes it. Otherwise 1970-01-01 for the first listing, and the time of its return for a later one.',
+    'listed_to', 'When the exchange stopped showing the symbol; null while it is listed.',
+    'market', 'spot, or um (USD-M futures).',
+    'exchange_symbol', 'The exchange''s name of the symbol.',
+    'base_asset', 'The traded asset.',
+    'quote_asset', 'The asset in which prices are given.',
+    'status', 'Status by the exchange: TRADING, BREAK and so on.',
+    'tick_size', 'Price step, in quote asset.',
+    'step_size', 'Quantity step, in base asset.',
+    'filters', 'All order filters by type; numbers as the exchange writes them.',
+    'quote_volume_is_exact', 'Whether the sum of price × quantity equals the exchange''s quote volume. False if tick × step has more than 8 decimals: the exchange then rounds each fill.',
+    'seen_at', 'Server time of the latest answer that contained the symbol.'
+);
+
+-- Raw capture
+
+SELECT pg_temp.describe(
+    r, NULL,
+    'price', 'Price, in quote asset.',
+    'quantity', 'Amount, in base asset.',
+    'trade_time', 'Time of the trade, by the exchange.',
+    'is_buyer_maker', 'True if the taker sold.',
+    'written_by', 'Transaction id of the insert. Meaningless on another cluster.'
+)
+FROM unnest(ARRAY['market.agg_trades', 'market.trades']::regclass []) AS r;
+
+SELECT pg_temp.describe(
+    'market.agg_trades',
+    'One row per aggregate trade: the fills of one taker order at one price.',
+    'day', 'UTC day of trade_time; partition key.',
+    'agg_trade_id', 'Id of the aggregate trade; contiguous for each symbol.',
+    'first_trade_id', 'Id of its first trade.',
+    'last_trade_id', 'Id of its last trade.'
+);
+
+SELECT pg_temp.describe(
+    'market.trades',
+    'One row per trade.',
+    'day', 'UTC day of trade_time; partition key.',
+    'trade_id', 'Id of the trade; contiguous for each spot symbol.',
+    'quote_quantity', 'Amount in quote asset, as the exchange rounded it; null if the source does not send it.'
+);
+
+SELECT pg_temp.describe(
+    'market.book_tickers',
+    'One row per change of the best bid or ask.',
+    'day', 'UTC day of event_time, or of received_at where that is null; partition key.',
+    'update_id', 'Id of the order book update.',
+    'bid_price', 'Best bid price, in quote asset.',
+    'bid_quantity', 'Quantity at the best bid, in base asset.',
+    'ask_price', 'Best ask price, in quote asset.',
+    'ask_quantity', 'Quantity at the best ask, in base asset.',
+    'event_time', 'Event time, by the exchange; null for spot, whose frames have no time.',
+    'received_at', 'When the frame was received.'
+);
+
+SELECT pg_temp.describe(
+    'ops.archived_partitions',
+    'One row per UTC day and dataset of the raw capture that was written to a Parquet file.',
+    'dataset', 'agg_trades, trades or book_tickers.',
+    'day', 'UTC day.',
+    'path', 'Path of the file, relative to the archive folder.',
+    'rows', 'Number of rows in the file.',
+    'bytes', 'Size of the file.',
+    'fingerprint', 'ops.raw_fingerprint() of the archived rows. Another value now means that the partition has changed.',
+    'content_sha256', 'SHA-256 of all values as CSV, in key order; the file was read back and had the same hash.',
+    'archived_at', 'When the file was written.',
+    'dropped_at', 'When the partition was dropped; null while it exists and contains every row of the file.',
+    'kept_until', 'A restored partition is not dropped before this time; null: no limit.'
+);
+
+-- Ledgers
+
+SELECT pg_temp.describe(
+    'ops.gaps',
+    'One row per range of one symbol that the streamer missed, from detection to repair.',
+    'id', 'Identifies the gap.',
+    'dataset', 'The incomplete table of schema market: candles_1m, agg_trades, trades or book_tickers.',
+    'from_time', 'Start of the range.',
+    'to_time', 'End of the range, exclusive.',
+    'cause', 'Why data is missing; docs/data-contract.md lists the causes.',
+    'opened_at', 'When the gap was detected.',
+    'claimed_at', 'Start of the latest repair attempt.',
+    'claimed_by', 'Process of the latest repair attempt.',
+    'attempts', 'Number of repair attempts.',
+    'repaired_at', 'When the last minute was proven complete; null while the gap is open.',
+    'repaired_by', 'What proved the minutes: kline, rest, both, or rows (found in the table later).',
+    'detail', 'Further facts, such as the number of missing rows or the reason for giving up.'
+);
+
+SELECT pg_temp.describe(
+    'ops.outages',
+    'Minutes without rows because the exchange did not trade. One row per market, symbol and cause.',
+    'id', 'Identifies the row.',
+    'market', 'spot or um.',
+    'symbol', 'Platform symbol; null: all symbols of the market.',
+    'minutes', 'The minutes.',
+    'cause', 'Why the exchange did not trade.',
+    'recorded_at', 'When the row was first written.'
+);
+
+SELECT pg_temp.describe(
+    'ops.dump_files',
+    'One row per dump file and checksum. A file that is published again with other content gets another row.',
+    'path', 'Path below the exchange''s archive; SYMBOL/name for a user''s file.',
+    'checksum', 'SHA-256 of the file.',
+    'symbol', 'Platform symbol.',
+    'kind', 'klines, agg_trades or trades; klines_1h and so on for files that are only compared.',
+    'published_at', 'When the exchange published the file.',
+    'fetched_at', 'When the file was downloaded.',
+    'rows', 'Number of rows in the file.',
+    'rejected', 'Number of unusable rows; see ops.rejected_rows.',
+    'time_unit', 'Unit of the times in the file: ms or us.',
+    'verdict', 'Result: loaded; missing, wrong_checksum, corrupt, unreachable or refused; imported or empty for users'' files.',
+    'detail', 'Further facts, such as the range of the rows or the source that replaced the file.'
+);
+
+SELECT pg_temp.describe(
+    'ops.rejected_rows',
+    'One row per unusable line of a file.',
+    'id', 'Identifies the row.',
+    'file', 'Path of the dump file; SYMBOL/name for a user''s file.',
+    'line', 'Line number in the file, from 1.',
+    'reason', 'Why the line is unusable.',
+    'raw', 'Text of the line.',
+    'at', 'When the line was read.'
+);
+
+SELECT pg_temp.describe(
+    'ops.reconciliations',
+    'One row per symbol and UTC day: the comparison of live path, REST, daily file and monthly file.',
+    'day', 'UTC day.',
+    'verdict', 'agrees: complete, no source differs. differs: at least one does, see ops.discrepancies. incomplete: a source is missing, none differs so far.',
+    'is_complete', 'Whether every expected minute is verified, and reported by REST, the daily file and, once published, the monthly file. Incomplete days are compared again.',
+    'expected_minutes', 'Minutes that at least one source has a candle for.',
+    'stored_minutes', 'Minutes with a row.',
+    'verified_minutes', 'Minutes with a verified row.',
+    'outage_minutes', 'Minutes in ops.outages.',
+    'revised_minutes', 'Minutes whose values changed after they were first written.',
+    'reconciled_at', 'When the day was last compared.'
+);
+
+SELECT pg_temp.describe(
     'ops.reconciliations', NULL,
-    w.name || '_minutes', 'Minutes told by ' || w.said || '.',
-    w.name || '_differing',
-    'Minutes that differ from the rows that won, of those told by ' || w.said || '.'
+    s.prefix || '_minutes', 'Minutes reported by ' || s.source || '.',
+    s.prefix || '_differing', 'Minutes in which ' || s.source || ' reported other values than the stored row has.'
 )
 FROM (VALUES
     ('live', 'the live path'), ('rest', 'REST'), ('daily', 'the daily file'),
     ('monthly', 'the monthly file')
-) AS w (name, said);
+) AS s (prefix, source);
+
+SELECT pg_temp.describe(
+    'ops.weight_budget',
+    'One row per host of the exchange: its request weight, shared by all processes.',
+    'host', 'Host name.',
+    'window_start', 'The clock minute (UTC) that used refers to.',
+    'used', 'Request weight used in that minute.',
+    'blocked_until', 'No requests before this time, as the exchange demanded by Retry-After.'
+);
+
+SELECT pg_temp.describe(
+    'ops.alembic_version',
+    'Revision of the schema, written by `candelabra migrate`.',
+    'version_num', 'The revision.'
+);
+
+-- Change log
+
+SELECT pg_temp.describe(
+    r, NULL,
+    'changed_by', 'Transaction id.',
+    'minutes', 'The changed minutes.'
+)
+FROM unnest(ARRAY[
+    'ops.candle_changes', 'ops.status_changes', 'ops.coverage_changes', 'ops.trade_changes'
+]::regclass []) AS r;
+
+SELECT pg_temp.describe(
+    'ops.candle_changes',
+    'Change log of candles: minutes whose values, trade ids or outages changed, by transaction. New since a snapshot: changed_by >= pg_snapshot_xmin(old) AND NOT pg_visible_in_snapshot(changed_by, old).'
+);
+
+SELECT pg_temp.describe(
+    'ops.status_changes',
+    'Minutes whose status changed while values and trade ids did not. Read like ops.candle_changes.'
+);
+
+SELECT pg_temp.describe(
+    'ops.coverage_changes',
+    'ops.candle_changes and ops.status_changes together.'
+);
+
+SELECT pg_temp.describe(
+    'ops.trade_changes',
+    'Minutes whose trades a transaction deleted or updated. Inserted trades have written_by instead; ops.changed_trades() reads both.',
+    'dataset', 'agg_trades or trades.',
+    'day', 'UTC day of the trades.'
+);
+
+SELECT pg_temp.describe(
+    'ops.session_changes',
+    'Sessions that a build of a trade mart rebuilt; the work list of marts built from that mart. Read like ops.candle_changes.',
+    'changed_by', 'Transaction id of the build.',
+    'relation', 'The mart that was built, as schema.table.',
+    'symbol', 'Platform symbol; null: all sessions of all symbols.',
+    'session', 'UTC day; null: all sessions of all symbols.',
+    'minutes', 'Rebuilt minutes of the session; null: all sessions.'
+);
+
+SELECT pg_temp.describe(
+    'ops.build_cursors',
+    'Position of each reader of the change log.',
+    'relation', 'The reader: a mart (schema.table), or quality.candles for the quality checks.',
+    'target', 'dbt target, prod in production; quality for the quality checks.',
+    'system_identifier', 'Cluster to which the snapshot belongs. On another cluster the cursor is void.',
+    'snapshot', 'Changes of transactions that this snapshot sees have been processed.',
+    'built_at', 'When the reader last advanced.'
+);
+
+-- Quality
+
+SELECT pg_temp.describe(
+    'ops.quality_runs',
+    'One row per run of the quality checks.',
+    'run_id', 'Airflow''s run id, or one that the command line made.',
+    'run_at', 'When the run ended.',
+    'scope', 'Checked rows: changed (since the previous run of this scope), all, or window (a time range).',
+    'advances', 'Whether the next run of scope changed starts where this run ended.',
+    'from_time', 'Start of the window, or end of the previous run; null: everything.',
+    'to_time', 'End of the checked range, exclusive.',
+    'success', 'Whether every rule of severity error passed.',
+    'symbols', 'Number of symbols whose candles were checked.',
+    'candles', 'Number of checked rows of market.candles_1m, including the neighbours of changed rows.',
+    'trades', 'Number of checked rows of market.agg_trades and market.trades.',
+    'took_ms', 'Duration of the run, in milliseconds.'
+);
+
+SELECT pg_temp.describe(
+    'ops.quality_results',
+    'One row per run and rule.',
+    'id', 'Identifies the result.',
+    'run_id', 'The run, of ops.quality_runs.',
+    'run_at', 'When the results were written.',
+    'suite', 'Rows that the rule is about: candles, trades, freshness, instruments, dump_files, gaps, coverage or verdicts.',
+    'check_name', 'The rule; docs/quality.md explains each one.',
+    'symbol', 'Always null: a rule covers all symbols. Each failing row names its own.',
+    'success', 'Whether no row violates the rule.',
+    'severity', 'error: a violation fails the run. warning: a violation is only recorded.',
+    'observed', 'failing_count and the text of the rule.',
+    'failing_rows', 'Up to 200 violating rows, spread over the symbols: symbol, open_time, key, detail.',
+    'failing_count', 'Number of violating rows, including those not in failing_rows.'
+);
+
+SELECT pg_temp.describe(
+    'ops.quality_failures',
+    'One row per entry of ops.quality_results.failing_rows, at most 200 per run and rule.',
+    'run_id', 'The run, of ops.quality_runs.',
+    'run_at', 'When the results were written.',
+    'suite', 'Rows that the rule is about.',
+    'check_name', 'The violated rule.',
+    'severity', 'error or warning.',
+    'symbol', 'Symbol of the row; null if it has none.',
+    'open_time', 'Open time of the candle, or first missing minute; for other rows the time that identifies them.',
+    'key', 'What else identifies the row: id of a trade or gap, path of a file, source of a coverage.',
+    'detail', 'What is wrong, with the values.'
+);
+
+-- Accounts
+
+SELECT pg_temp.describe(
+    'accounts.users',
+    'One row per account, written by `candelabra user`.',
+    'id', 'Identifies the account.',
+    'name', 'Login name: lower-case letters, digits, dot, hyphen, underscore.',
+    'password_hash', 'argon2id hash of the password, with salt and parameters.',
+    'role', 'reader; or admin, who sees the other accounts and ends their sessions.',
+    'created_at', 'When the account was created.',
+    'password_changed_at', 'When the password was last set, which ended all sessions.',
+    'disabled_at', 'When the account was disabled; null: enabled.'
+);
+
+SELECT pg_temp.describe(
+    'accounts.sessions',
+    'Current browser logins. Deleting a row ends the session immediately.',
+    'id', 'Identifies the session.',
+    'user_id', 'The account.',
+    'secret_hash', 'SHA-256 of the cookie''s secret, which has 256 random bits.',
+    'created_at', 'When the session started.',
+    'expires_at', 'When the session ends.'
+);
+
+SELECT pg_temp.describe(
+    'accounts.tokens',
+    'API tokens, written by `candelabra user token`. Deleting a row revokes the token immediately.',
+    'id', 'Identifies the token.',
+    'user_id', 'The account, whose rights the token has.',
+    'label', 'Purpose of the token; unique for each account.',
+    'secret_hash', 'SHA-256 of the token, which has 256 random bits and is shown once.',
+    'created_at', 'When the token was created.',
+    'expires_at', 'When the token expires; null: never.'
+);
+
+SELECT pg_temp.describe(
+    'accounts.watched_symbols',
+    'Watchlists: one row per account and symbol.',
+    'user_id', 'The account.',
+    'added_at', 'When the symbol was added.'
+);
+
+SELECT pg_temp.describe(
+    'accounts.watched',
+    'Symbols on the watchlist of at least one enabled account. Streamers can follow them.',
+    'watchers', 'Number of accounts that watch the symbol.'
+);
 
 DROP FUNCTION pg_temp.describe(regclass, text, text []);

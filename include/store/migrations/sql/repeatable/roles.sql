@@ -1,5 +1,5 @@
--- Roles belong to the whole cluster, so they are looked after on every migration, not once: a
--- database restored elsewhere finds them missing. Two migrations of two databases may meet here.
+-- Roles belong to the cluster, not to the database: a database restored on another cluster lacks them.
+-- Migrations of two databases may run at the same time.
 DO $$
 DECLARE
     role_name text;
@@ -14,14 +14,14 @@ BEGIN
                 EXECUTE format('CREATE ROLE %I LOGIN', role_name);
             EXCEPTION
                 WHEN duplicate_object OR unique_violation THEN
-                    RAISE NOTICE 'role % was made meanwhile', role_name;
-                -- A managed server may let nobody make roles: without them the owner does all.
+                    RAISE NOTICE 'role % was created by another migration', role_name;
+                -- A managed server may not allow it: without roles the owner's login does everything.
                 WHEN insufficient_privilege THEN
                     RETURN;
             END;
         END IF;
     END LOOP;
-    -- To give candelabra_dbt schemas and default privileges, an ordinary owner must be a member.
+    -- Only a member of candelabra_dbt can give it schemas and default privileges.
     IF NOT owner_is_superuser AND NOT pg_has_role(current_user, 'candelabra_dbt', 'USAGE') THEN
         EXECUTE format('GRANT candelabra_dbt TO %I', current_user);
     END IF;

@@ -1,4 +1,5 @@
--- Whoever listens hears within a moment of what changed, and reads it anew: nobody polls.
+-- Listeners read the tables again on a notification, so no process polls.
+
 CREATE OR REPLACE FUNCTION accounts.notify_watchlists() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -20,7 +21,7 @@ BEGIN
 END
 $$;
 
--- What had expired ended by itself.
+-- Expired sessions and tokens have ended already: deleting them notifies nobody.
 CREATE OR REPLACE FUNCTION accounts.notify_access() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

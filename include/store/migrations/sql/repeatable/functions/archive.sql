@@ -1,4 +1,4 @@
--- Rows of raw capture never change, so that count and keys say whether rows came or went.
+-- Captured rows never change, so count and keys show whether rows were added or deleted.
 CREATE OR REPLACE FUNCTION ops.raw_fingerprint(of_dataset text, of_day date)
 RETURNS TABLE (rows bigint, fingerprint numeric)
 LANGUAGE plpgsql STABLE
@@ -22,13 +22,13 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION ops.raw_fingerprint(text, date) IS
-'How many rows a day of raw capture has, and the sum of the hashes of their keys.';
+'Number of captured rows of a UTC day and the sum of the hashes of their keys. Equal fingerprints mean equal rows.';
 
--- The jobs may not drop anything but through here, and nothing whose rows are not in an archive.
+-- The only way for the jobs to drop a table: only partitions whose rows are archived.
 CREATE OR REPLACE FUNCTION ops.drop_archived_partition(of_dataset text, of_day date) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
--- Readers and writers of the whole table queue behind the last lock: rather try again later.
+-- DROP TABLE locks the parent, and all its readers and writers queue behind: give up early.
 SET lock_timeout = '3s'
 AS $$
 DECLARE
@@ -37,10 +37,10 @@ DECLARE
     stored record;
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
-        RAISE EXCEPTION 'rows that are newer than the snapshot would be dropped unseen'
+        RAISE EXCEPTION 'drop_archived_partition needs isolation level read committed: an older snapshot does not see the newest rows'
             USING ERRCODE = 'invalid_transaction_state';
     END IF;
-    -- Its argument is checked here, and the name is the one that ensure_partition gives.
+    -- Refuses an unknown dataset. The partition has the name that ops.ensure_partition() gives.
     PERFORM ops.raw_fingerprint(of_dataset, 'infinity'::date);
     IF NOT EXISTS (
         SELECT FROM pg_inherits
@@ -50,7 +50,7 @@ BEGIN
     ) THEN
         RETURN false;
     END IF;
-    -- Writers of this day wait from here on; those of other days, and all readers, do not.
+    -- Blocks writers of this day only; no readers.
     EXECUTE format('LOCK TABLE market.%I IN SHARE MODE', partition);
     SELECT f.rows, f.fingerprint INTO STRICT stored
     FROM ops.raw_fingerprint(of_dataset, of_day) AS f;
@@ -60,7 +60,7 @@ BEGIN
     IF stored.rows > 0
         AND (archived.rows, archived.fingerprint) IS DISTINCT FROM (stored.rows, stored.fingerprint)
     THEN
-        RAISE EXCEPTION 'rows came to or went from market.% since its archive was written: it has %, the archive %',
+        RAISE EXCEPTION 'market.% changed since its archive was written: it has % rows, the archive %; archive the day again',
             partition, stored.rows, coalesce(archived.rows, 0)
             USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
@@ -72,4 +72,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION ops.drop_archived_partition(text, date) IS
-'Drops the partition of a day whose rows are those of its archive, or which is empty; refuses any other; false where there is none.';
+'Drops the partition of a UTC day if it is empty or equals its archive. Returns false if there is no partition; raises an error if rows differ.';

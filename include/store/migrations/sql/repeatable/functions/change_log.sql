@@ -1,5 +1,5 @@
--- The change log: statement-level triggers write a few rows for a bulk merge. They run with the
--- owner's rights, so a writer can neither forget nor forge them.
+-- Change log. Statement-level triggers write one row per symbol and statement. They run with the
+-- owner's rights: writers have no rights on the log and cannot bypass it.
 
 CREATE OR REPLACE FUNCTION ops.log_inserted_candles() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -13,8 +13,8 @@ BEGIN
 END
 $$;
 
--- Bars hold the ids of their first and last trades: a minute that is told its ids late has changed,
--- although no value has. What changed in status alone still goes to ops.status_changes.
+-- Bars contain trade ids, so a minute whose ids arrive late counts as changed. A change of status
+-- alone does not affect bars and goes to ops.status_changes.
 CREATE OR REPLACE FUNCTION ops.log_updated_candles() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -86,9 +86,11 @@ BEGIN
 END
 $$;
 
--- An outage decides whether a bar is complete. One of a whole market is written out for each
--- symbol that has bars near it: by loose index scan over the partitions of those months.
-CREATE OR REPLACE FUNCTION ops.log_outage(outage_market text, outage_symbol text, outage_minutes tstzmultirange)
+-- Whether a bar is complete depends on outages. An outage of a whole market is logged for each symbol
+-- with candles nearby, found by a loose index scan of the partitions of those months.
+CREATE OR REPLACE FUNCTION ops.log_outage(
+    outage_market text, outage_symbol text, outage_minutes tstzmultirange
+)
 RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
 AS $$
@@ -134,7 +136,7 @@ BEGIN
     ELSIF TG_OP = 'DELETE' THEN
         PERFORM ops.log_outage(o.market, o.symbol, o.minutes) FROM old_rows AS o;
     ELSE
-        -- what the update took away, and what it added
+        -- removed minutes, then added minutes
         PERFORM ops.log_outage(o.market, o.symbol, o.minutes - coalesce(n.minutes, '{}'))
         FROM old_rows AS o
         LEFT JOIN new_rows AS n
@@ -150,8 +152,8 @@ BEGIN
 END
 $$;
 
--- The bar in which two listings of a ticker meet holds the minutes of the later one alone. What the
--- registry learns of listings therefore changes bars: those of the first minute after each end.
+-- A bar in which two listings of a ticker meet contains only the minutes of the later one. A new or
+-- changed listing therefore changes the bars of the first minute after each end of a listing.
 CREATE OR REPLACE FUNCTION ops.log_relisting() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -179,7 +181,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION ops.log_relisting() IS
-'Marks the bars in which two listings of a ticker meet for rebuilding.';
+'Trigger: logs the first minute after each end of a listing as changed.';
 
 CREATE OR REPLACE FUNCTION ops.log_trades() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -199,7 +201,7 @@ BEGIN
         ) AS c
         GROUP BY c.symbol, c.day;
     ELSE
-        -- before TRUNCATE, for which there is no table of rows
+        -- BEFORE TRUNCATE: there is no transition table
         EXECUTE format(
             'INSERT INTO ops.trade_changes (dataset, symbol, day, minutes) '
             'SELECT %L, t.symbol, t.day, range_agg(DISTINCT ops.minute_of(t.trade_time)) '
@@ -209,14 +211,14 @@ BEGIN
     RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION ops.log_trades() IS 'Trigger: notes deleted and changed trades in ops.trade_changes.';
+COMMENT ON FUNCTION ops.log_trades() IS 'Trigger: logs minutes with deleted or updated trades in ops.trade_changes.';
 
--- Ids from the present cluster's future came with a restore from another one.
+-- Ids at or above the next transaction id came with a restore from another cluster: not new.
 CREATE OR REPLACE FUNCTION ops.changed_trades(seen pg_snapshot)
 RETURNS TABLE (symbol text, day date, minutes tstzmultirange)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
--- whatever the statistics say of a partition that is being filled
+-- Forces the BRIN index: statistics of a partition that is being filled are out of date.
 SET enable_seqscan = off
 SET enable_indexscan = off
 SET plan_cache_mode = force_custom_plan
@@ -259,10 +261,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION ops.changed_trades(pg_snapshot) IS
-'Which minutes of which symbol and UTC day have trades that came, went or changed since a snapshot.';
+'Minutes, by symbol and UTC day, whose captured trades were inserted, deleted or updated since a snapshot.';
 
--- Beside the cursors of the marts, so that pruning spares what the checks have not seen either. The
--- jobs may move this one and no other.
+-- In the table of the marts' cursors, so that pruning the log keeps what the checks have not read. The
+-- jobs may advance this cursor only, hence a function.
 CREATE OR REPLACE FUNCTION ops.advance_quality_cursor(seen pg_snapshot) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -274,4 +276,4 @@ AS $$
         built_at = excluded.built_at
 $$;
 COMMENT ON FUNCTION ops.advance_quality_cursor(pg_snapshot) IS
-'Notes up to which snapshot the checks have seen ops.candle_changes.';
+'Advances the cursor of the quality checks in the change log to a snapshot.';

@@ -1,13 +1,12 @@
--- The merge is a maximum. Every offered row has a key with a total order, and the stored row is
--- the greatest ever offered, so order and repeats cannot matter. The pure twin of this function
--- is include/domain/merge.py; tests hold the two equal. The key, from the most significant:
---   source_rank, evidence_at (null lowest), for folds trade_count and last_trade_id (else 0),
---   the nine values, source.
+-- The merge keeps the greatest candidate of each minute. Candidates have a total order, so neither
+-- the order of writes nor repeats matter. include/domain/merge.py is the same rule in Python; tests
+-- compare the two. The order, from the most significant:
+--   source_rank, evidence_at (null lowest), trade_count and last_trade_id (sources stream and trades
+--   only, else 0), the nine values, source.
 --
--- Concurrency. New rows are inserted in primary-key order; a writer of the same key waits there.
--- Rows that exist are locked in primary-key order before they are judged, and judged by a later
--- statement, whose snapshot sees what the previous holder of the lock committed. Offers that
--- tell a row nothing new take no lock at all: they count as offered before whoever holds it.
+-- Concurrency: new rows are inserted in key order; a second writer of a key waits there. Existing
+-- rows are locked in key order and compared by a later statement, whose snapshot sees the commit of
+-- the lock's previous holder. Candidates that add nothing take no lock.
 
 CREATE OR REPLACE FUNCTION ops.discard_known_candidates(first_time timestamptz, last_time timestamptz)
 RETURNS bigint
@@ -16,9 +15,9 @@ SET search_path = pg_catalog, pg_temp
 SET jit = off
 AS $$
 DECLARE
-    n_forgotten bigint;
+    n_known bigint;
 BEGIN
-    -- LIMIT 1 keeps the look-up an index scan, whatever the statistics say.
+    -- LIMIT 1 forces an index scan, whatever the statistics say.
     DELETE FROM pg_temp.candidates AS o
     WHERE EXISTS (
         SELECT FROM (
@@ -52,12 +51,12 @@ BEGIN
             AND (coalesce(o.last_trade_id, -1), coalesce(o.first_trade_id, -1))
             <= (coalesce(c.last_trade_id, -1), coalesce(c.first_trade_id, -1))
     );
-    GET DIAGNOSTICS n_forgotten = ROW_COUNT;
-    RETURN n_forgotten;
+    GET DIAGNOSTICS n_known = ROW_COUNT;
+    RETURN n_known;
 END
 $$;
 COMMENT ON FUNCTION ops.discard_known_candidates(timestamptz, timestamptz) IS
-'Part of ops.merge_candidates(): removes the offers that tell a stored row nothing new (same values, neither better evidence nor higher ids) and counts them.';
+'Part of ops.merge_candidates(): deletes and counts candidates that add nothing to the stored row: equal values, no better source, no higher trade ids.';
 
 CREATE OR REPLACE FUNCTION ops.merge_candidates()
 RETURNS TABLE (
@@ -76,7 +75,7 @@ DECLARE
     n_open bigint;
     n_inserted bigint;
     n_late bigint;
-    n_settled bigint;
+    n_written bigint;
     n_changed bigint := 0;
     n_confirmed bigint := 0;
     n_discrepancies bigint := 0;
@@ -96,7 +95,7 @@ BEGIN
         WHERE o.open_time >= date_trunc('month', next_month) + interval '1 month';
     END LOOP;
 
-    -- 1. The greatest offer of each key, where there is no row yet.
+    -- 1. Insert the greatest candidate of each minute that has no row yet.
     moment := clock_timestamp();
     INSERT INTO market.candles_1m (
         symbol, open_time, open, high, low, close, volume, quote_volume, trade_count,
@@ -123,16 +122,15 @@ BEGIN
     GET DIAGNOSTICS n_inserted = ROW_COUNT;
     n_open := n_offered - n_inserted;
 
-    -- Without conflicts and repeats all is done: a bulk load of new rows ends here.
+    -- A bulk load of new rows ends here.
     IF n_open > 0 THEN
         n_open := n_offered - ops.discard_known_candidates(first_time, last_time);
     END IF;
 
     IF n_open > 0 THEN
-        -- 2. The same values on better evidence, the usual case of a row that exists: no row
-        -- version is read before it is locked. Rows that differ are locked as well (in key
-        -- order), and a row that somebody deleted meanwhile is inserted anew, so that from
-        -- here on every offered key has a row, and the row is ours.
+        -- 2. Confirm rows with equal values by a better source, the usual case of an existing row.
+        -- Rows with other values are locked as well (in key order), and rows deleted since step 1
+        -- are inserted. Afterwards every candidate has a row that this transaction has locked.
         moment := clock_timestamp();
         WITH written AS (
             INSERT INTO market.candles_1m AS c (
@@ -200,7 +198,7 @@ BEGIN
             RETURNING c.updated_at
         )
 
-        -- an update keeps the row's time, so the present moment marks an insert
+        -- An update keeps updated_at, so the present moment marks an insert.
         SELECT
             count(*) FILTER (WHERE w.updated_at = moment),
             count(*) FILTER (WHERE w.updated_at <> moment)
@@ -211,10 +209,10 @@ BEGIN
     END IF;
 
     IF n_open > 0 THEN
-        -- 3. What is left differs from its row, or brings ids: judge all candidates of each key.
+        -- 3. The remaining candidates have other values or higher ids: rank them with their row.
         moment := clock_timestamp();
 
-        WITH candidates AS (
+        WITH rivals AS (
             SELECT
                 o.*,
                 CASE WHEN o.source IN ('stream', 'trades') THEN coalesce(o.last_trade_id, 0) END
@@ -237,7 +235,7 @@ BEGIN
             ) AS c
         ),
 
-        -- place 1 is the winner; a value set is one combination of the nine values
+        -- place 1 is the winner; value_set numbers the distinct combinations of the nine values
         ranked AS (
             SELECT
                 k.*,
@@ -259,10 +257,10 @@ BEGIN
                         k.open, k.high, k.low, k.close, k.volume, k.quote_volume, k.trade_count,
                         k.taker_buy_volume, k.taker_buy_quote_volume
                 ) AS value_set
-            FROM candidates AS k
+            FROM rivals AS k
         ),
 
-        judged AS MATERIALIZED (
+        compared AS MATERIALIZED (
             SELECT
                 r.*,
                 first_value(r.value_set) OVER by_place AS winning_set,
@@ -282,8 +280,8 @@ BEGIN
                 )
         ),
 
-        -- Ids belong to the values: values that come back bring the ids they lost with.
-        settled AS (
+        -- Trade ids belong to the values: values that win again get the ids they lost with.
+        stored AS (
             INSERT INTO market.candles_1m AS c (
                 symbol, open_time, open, high, low, close, volume, quote_volume, trade_count,
                 taker_buy_volume, taker_buy_quote_volume, first_trade_id, last_trade_id,
@@ -293,11 +291,11 @@ BEGIN
             SELECT
                 j.symbol, j.open_time, j.open, j.high, j.low, j.close, j.volume, j.quote_volume,
                 j.trade_count, j.taker_buy_volume, j.taker_buy_quote_volume,
-                CASE WHEN kept.are_higher THEN kept.first_trade_id ELSE j.set_first_trade_id END,
-                CASE WHEN kept.are_higher THEN kept.last_trade_id ELSE j.set_last_trade_id END,
+                CASE WHEN former.are_higher THEN former.first_trade_id ELSE j.set_first_trade_id END,
+                CASE WHEN former.are_higher THEN former.last_trade_id ELSE j.set_last_trade_id END,
                 j.status, j.source, j.source_rank, j.evidence_at, j.evidence_last_trade_id,
                 (j.winning_set <> j.stored_set)::integer, moment
-            FROM judged AS j
+            FROM compared AS j
             LEFT JOIN LATERAL (
                 SELECT
                     d.loser_first_trade_id AS first_trade_id,
@@ -322,7 +320,7 @@ BEGIN
                     coalesce(d.loser_last_trade_id, -1) DESC,
                     coalesce(d.loser_first_trade_id, -1) DESC
                 LIMIT 1
-            ) AS kept ON true
+            ) AS former ON true
             WHERE
                 j.place = 1
                 AND (
@@ -349,14 +347,14 @@ BEGIN
                 evidence_at = excluded.evidence_at,
                 evidence_last_trade_id = excluded.evidence_last_trade_id,
                 revision = c.revision + excluded.revision,
-                -- a clock that was set back must not date new values before the old ones
+                -- Not before the former values, even if the clock was set back.
                 updated_at = CASE WHEN excluded.revision > 0
                     THEN greatest(excluded.updated_at, c.updated_at) ELSE c.updated_at
                 END
             RETURNING c.symbol, c.open_time
         ),
 
-        lost AS (
+        losers AS (
             INSERT INTO ops.discrepancies AS d (
                 symbol, open_time, found_at, winner_source, winner_status, winner_evidence_at,
                 loser_source, loser_status, loser_evidence_at,
@@ -376,7 +374,7 @@ BEGIN
                     FILTER (WHERE j.stored_since IS NOT NULL),
                     '{}'
                 )
-            FROM judged AS j
+            FROM compared AS j
             WHERE j.value_set <> j.winning_set
             GROUP BY
                 j.symbol, j.open_time, j.source, j.status,
@@ -408,14 +406,14 @@ BEGIN
         )
 
         SELECT
-            (SELECT count(*) FROM lost AS l WHERE l.is_new),
+            (SELECT count(*) FROM losers AS l WHERE l.is_new),
             (
-                SELECT count(*) FROM judged AS j
+                SELECT count(*) FROM compared AS j
                 WHERE j.place = 1 AND j.winning_set <> j.stored_set
             ),
-            (SELECT count(*) FROM settled)
-        INTO n_discrepancies, n_changed, n_settled;
-        n_confirmed := n_confirmed + n_settled - n_changed;
+            (SELECT count(*) FROM stored)
+        INTO n_discrepancies, n_changed, n_written;
+        n_confirmed := n_confirmed + n_written - n_changed;
     END IF;
 
     RETURN QUERY SELECT
@@ -424,10 +422,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION ops.merge_candidates() IS
-'Merges the rows of the temporary table "candidates" (LIKE ops.candle_candidates) into market.candles_1m and returns counts; it consumes rows of "offered". Read committed isolation.';
+'Merges the temporary table "candidates" (LIKE ops.candle_candidates), whose rows it may delete, into market.candles_1m. Returns the number of candidates and of each outcome. Needs isolation level read committed.';
 
--- In the order in which open candles are written, as the merge locks in that of settled ones: two
--- streamers of the same symbols would lock each other out at a minute's end.
+-- One statement for the streamer: each further statement costs a turn of its event loop, which takes
+-- milliseconds while 1,500 closed klines arrive.
 CREATE OR REPLACE FUNCTION ops.store_candles(
     symbols text [], open_times timestamptz [],
     opens numeric [], highs numeric [], lows numeric [], closes numeric [],
@@ -447,7 +445,7 @@ SET jit = off
 AS $$
 BEGIN
     CREATE TEMPORARY TABLE IF NOT EXISTS candidates (LIKE ops.candle_candidates) ON COMMIT DELETE ROWS;
-    DELETE FROM pg_temp.candidates; -- of an earlier merge in the caller's transaction
+    DELETE FROM pg_temp.candidates; -- rows of an earlier merge in the same transaction
     INSERT INTO pg_temp.candidates (
         symbol, open_time, open, high, low, close, volume, quote_volume, trade_count,
         taker_buy_volume, taker_buy_quote_volume, first_trade_id, last_trade_id,
@@ -459,6 +457,8 @@ BEGIN
         statuses, sources, source_ranks, evidence_times
     ) AS r;
     RETURN QUERY SELECT * FROM ops.merge_candidates();
+    -- Locked in the order in which live candles are written, else two streamers of the same symbols
+    -- deadlock at the end of a minute.
     PERFORM FROM market.live_candles AS l
     INNER JOIN unnest(symbols, open_times) AS k (symbol, open_time)
         ON l.symbol = k.symbol AND l.open_time = k.open_time
@@ -470,4 +470,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION ops.store_candles IS
-'Merges candles, given as columns, into market.candles_1m as ops.merge_candidates() does, and removes their minutes from market.live_candles.';
+'Merges candidates given as arrays, as ops.merge_candidates() does, and deletes their minutes from market.live_candles.';

@@ -1,5 +1,5 @@
--- Spot has no kline of a halted minute: it is an outage, and no row. USD-M has empty ones, which
--- are kept as they are; that nobody traded in a whole market is only seen over all of its symbols.
+-- Spot has no klines during a halt, so its halts show as missing minutes. USD-M has empty klines,
+-- which are stored: only silence in all symbols at once shows a halt.
 CREATE OR REPLACE FUNCTION ops.suspected_outages(
     from_time timestamptz,
     to_time timestamptz,
@@ -21,7 +21,7 @@ AS $$
         HAVING count(*) >= min_symbols AND max(c.trade_count) = 0
     ),
 
-    -- Minutes that follow each other are as far from their number as the first of them.
+    -- In a run of consecutive minutes, open_time minus row number is constant.
     numbered AS (
         SELECT
             n.open_time,
@@ -39,5 +39,4 @@ AS $$
     ORDER BY 1
 $$;
 COMMENT ON FUNCTION ops.suspected_outages IS
-'Runs of minutes in which no USD-M symbol traded, with the fewest symbols that say so: the exchange '
-'was probably halted. Its klines go on through halts, and so do the rows.';
+'Runs of at least min_minutes in which none of at least min_symbols stored USD-M symbols traded, probably halts of the exchange. symbols: the lowest number of symbols in a minute of the run.';

@@ -1,5 +1,5 @@
--- Partitions are made by the writer that needs them. ATTACH takes a lock that lets readers and
--- writers of the other partitions go on; CREATE … PARTITION OF would stop them all.
+-- The writer that needs a partition creates it. ATTACH blocks neither readers nor writers of the
+-- other partitions; CREATE … PARTITION OF would block all of them.
 
 CREATE OR REPLACE FUNCTION ops.ensure_partition(relation regclass, moment timestamptz) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER
@@ -16,11 +16,11 @@ BEGIN
     IF NOT by_month AND relation <> ALL (ARRAY[
         'market.agg_trades', 'market.trades', 'market.book_tickers'
     ]::regclass[]) THEN
-        RAISE EXCEPTION '% is not a table that Candelabra partitions', relation
+        RAISE EXCEPTION '% is not a partitioned table of Candelabra', relation
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
     IF moment IS NULL OR NOT isfinite(moment) THEN
-        RAISE EXCEPTION 'no partition of % can hold the moment %', relation, moment
+        RAISE EXCEPTION '% has no partition for the time %', relation, moment
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
     IF by_month THEN
@@ -33,18 +33,22 @@ BEGIN
         partition := parent || to_char(lower_bound, '"_y"YYYY"m"MM"d"DD');
     END IF;
     IF to_regclass(format('market.%I', partition)) IS NOT NULL THEN
-        -- Of the partition: its writers do not wait for each other, as they would at the parent's.
+        -- A commit is visible shortly before other sessions' caches are invalidated. A session that
+        -- finds the partition in between does not know it as one of its parent's, and its insert
+        -- fails with "no partition of relation found for row". Its creator holds the partition's
+        -- lock until the invalidation is sent, so taking the lock waits for it. ROW EXCLUSIVE:
+        -- writers do not wait for each other.
         BEGIN
             EXECUTE format('LOCK TABLE market.%I IN ROW EXCLUSIVE MODE', partition);
             RETURN partition;
         EXCEPTION WHEN undefined_table THEN
-            NULL; -- it was dropped meanwhile
+            NULL; -- dropped since the check
         END;
     END IF;
 
-    -- The lock that ATTACH needs anyway, taken first: a second writer waits here until the first
-    -- has committed, and then finds the partition. (After an advisory lock it would not: only
-    -- taking a table's lock refreshes the cache in which the look-up above was remembered.)
+    -- ATTACH needs this lock anyway. Taken before the check, it makes a second writer wait until the
+    -- first has committed. An advisory lock would not do: only a table lock refreshes the cache of
+    -- to_regclass().
     EXECUTE format('LOCK TABLE %s IN SHARE UPDATE EXCLUSIVE MODE', relation);
     IF to_regclass(format('market.%I', partition)) IS NOT NULL THEN
         RETURN partition;
@@ -62,4 +66,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION ops.ensure_partition(regclass, timestamptz) IS
-'Makes the partition of candles_1m (month), agg_trades, trades or book_tickers (day) that holds the moment, if missing, and returns its name.';
+'Creates the partition of candles_1m (month), agg_trades, trades or book_tickers (UTC day) for a moment, unless it exists. Returns its name.';

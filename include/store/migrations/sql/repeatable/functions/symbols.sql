@@ -2,7 +2,7 @@ CREATE OR REPLACE FUNCTION market.market_of(symbol text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 AS $$ SELECT CASE WHEN right(symbol, 2) = '.P' THEN 'um' ELSE 'spot' END $$;
 COMMENT ON FUNCTION market.market_of(text) IS
-'The market of a platform symbol: spot BTCUSDT, USD-M BTCUSDT.P.';
+'Market of a platform symbol: spot for BTCUSDT, um (USD-M futures) for BTCUSDT.P.';
 
 CREATE OR REPLACE FUNCTION ops.candle_symbols() RETURNS SETOF text
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -19,7 +19,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION ops.candle_symbols() IS
-'Every symbol with a stored minute, by one probe of the primary key for each.';
+'All symbols with candles, found by one index probe for each symbol.';
 
 CREATE OR REPLACE FUNCTION ops.stored_minutes(of_symbol text) RETURNS tstzrange
 LANGUAGE plpgsql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -39,4 +39,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION ops.stored_minutes(text) IS
-'From the first stored minute of a symbol to the end of its last one; empty where it has none.';
+'Range from the first stored minute of a symbol to the end of the last one; empty if the symbol has no candles.';

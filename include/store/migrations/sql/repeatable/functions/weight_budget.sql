@@ -1,5 +1,5 @@
--- The request-weight budget of a host, shared by every process: one row, one lock, windows of the
--- exchange (the clock's minute, UTC). Call it in a transaction of its own: the lock lasts as long.
+-- Request weight of a host, shared by all processes: one row, one lock. A window is a clock minute
+-- (UTC), as at the exchange. Call both functions outside a transaction: its end releases the lock.
 
 CREATE OR REPLACE FUNCTION ops.acquire_weight(
     budget_host text, weight integer, weight_limit integer DEFAULT 4500,
@@ -12,13 +12,15 @@ DECLARE
     moment timestamptz;
 BEGIN
     IF weight IS NULL OR weight < 0 OR weight > weight_limit THEN
-        RAISE EXCEPTION 'a request of weight % can never be granted within % a minute', weight, weight_limit
+        RAISE EXCEPTION 'request weight % exceeds the limit of % a minute', weight, weight_limit
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
     INSERT INTO ops.weight_budget (host, window_start, used) VALUES (budget_host, '-infinity', 0)
     ON CONFLICT (host) DO NOTHING;
     SELECT b.* INTO budget FROM ops.weight_budget AS b WHERE b.host = budget_host FOR UPDATE;
-    moment := clock_timestamp(); -- after the lock, else a long wait would spend a past window
+    moment := clock_timestamp(); -- after the lock, else a long wait would use a past window
+    -- Also if the stored window is later, as after a clock was set back or on a standby whose clock is
+    -- behind: otherwise one minute's weight would have to last until the clock reaches the window.
     IF budget.window_start <> date_trunc('minute', moment) THEN
         budget.window_start := date_trunc('minute', moment);
         budget.used := 0;
@@ -44,10 +46,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION ops.acquire_weight(text, integer, integer) IS
-'Takes request weight from the host''s budget of this clock minute, or says how long to wait.';
+'Reserves request weight of a host in the present clock minute. granted: whether it was available; wait_ms: how long to wait otherwise; granted_window: the minute, for ops.report_weight().';
 
--- A header tells of the minute that its request was granted in: neither of a later one nor, after
--- the clock was set back, of an earlier one.
+-- The used-weight header refers to the minute in which the request was granted. If that is not the
+-- present minute, the header is ignored.
 CREATE OR REPLACE FUNCTION ops.report_weight(
     budget_host text, weight_used integer, retry_after_ms integer DEFAULT NULL,
     granted_window timestamptz DEFAULT NULL
@@ -82,4 +84,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION ops.report_weight(text, integer, integer, timestamptz) IS
-'Raises the used weight of the minute that the request was granted in to the exchange''s header, and keeps its Retry-After for everybody.';
+'Reports an answer of the exchange: raises the used weight to its header, and blocks the host for retry_after_ms after 429 or 418.';

@@ -6,7 +6,7 @@ WITH differing AS (
         count(DISTINCT d.open_time) AS minutes
     FROM ops.discrepancies AS d
     INNER JOIN market.candles_1m AS c ON d.symbol = c.symbol AND d.open_time = c.open_time
-    -- values that lost once and won later are no longer in dispute
+    -- The losing values may have won since.
     WHERE (
         d.loser_open, d.loser_high, d.loser_low, d.loser_close, d.loser_volume,
         d.loser_quote_volume, d.loser_trade_count, d.loser_taker_buy_volume,

@@ -1,9 +1,10 @@
--- As before, except that a row which is not REST's is not confirmed by REST: minutes of which REST
--- said that there is no candle are in its coverage as well, and others may have one later. Had REST
--- told the candle, whose word is the greatest, the row would be REST's.
--- One pass over the rows of a symbol: a view could not keep its window functions to the range.
--- Trades are counted on from the last row that has ids, so that rows without any (REST, dumps)
--- are proven by the next one that has.
+-- A function, because the window functions of a view would read all rows of a symbol instead of the
+-- range. The expected trade id counts on from the last row with ids, so rows without ids (REST, dump
+-- files) are proven by the next row with ids.
+--
+-- REST confirms only rows of source rest. Its coverage includes minutes for which it answered that no
+-- candle exists, and another source may have a candle of such a minute. Had REST returned the candle,
+-- the row would have source rest, because REST has the highest rank.
 CREATE OR REPLACE FUNCTION ops.candle_evidence(
     of_symbol text, from_time timestamptz, to_time timestamptz
 )
@@ -31,7 +32,7 @@ AS $$
             (c.open_time AT TIME ZONE 'UTC')::date AS day,
             lag(c.open_time) OVER by_time AS previous_time,
             sum(c.trade_count) OVER by_time AS trades_so_far,
-            count(c.last_trade_id) OVER by_time AS with_ids_so_far
+            count(c.last_trade_id) OVER by_time AS rows_with_ids_so_far
         FROM market.candles_1m AS c
         WHERE
             c.symbol = of_symbol
@@ -56,7 +57,7 @@ AS $$
     counted AS (
         SELECT
             r.*,
-            market.market_of(r.symbol) = 'um' AS skips_by_design,
+            market.market_of(r.symbol) = 'um' AS ids_may_skip,
             r.last_trade_id - r.first_trade_id + 1 AS span_of_ids,
             CASE
                 WHEN NOT EXISTS (
@@ -71,30 +72,30 @@ AS $$
         LEFT JOIN stored AS p
             ON
                 p.last_trade_id IS NOT NULL
-                AND p.with_ids_so_far = r.with_ids_so_far - (r.last_trade_id IS NOT NULL)::integer
+                AND p.rows_with_ids_so_far = r.rows_with_ids_so_far - (r.last_trade_id IS NOT NULL)::integer
         WHERE r.open_time >= from_time
     ),
 
-    judged AS (
+    checked AS (
         SELECT
             r.*,
             CASE
                 WHEN r.trade_count = 0 THEN 'silent'
                 WHEN r.first_trade_id IS NULL OR r.last_trade_id IS NULL THEN 'no_ids'
                 WHEN r.span_of_ids < r.trade_count THEN 'count_mismatch'
-                WHEN r.span_of_ids > r.trade_count AND NOT r.skips_by_design THEN 'count_mismatch'
+                WHEN r.span_of_ids > r.trade_count AND NOT r.ids_may_skip THEN 'count_mismatch'
                 WHEN r.expected IS NULL THEN 'first'
                 WHEN r.first_trade_id = r.expected THEN 'follows'
                 WHEN r.first_trade_id < r.expected THEN 'overlaps'
-                WHEN r.skips_by_design THEN 'ascends'
+                WHEN r.ids_may_skip THEN 'ascends'
                 ELSE 'skips'
             END AS continuity
         FROM counted AS r
     ),
 
-    spoken AS (
+    confirming AS (
         SELECT r.open_time, array_agg(v.source ORDER BY v.source) AS sources
-        FROM judged AS r
+        FROM checked AS r
         INNER JOIN ops.coverage AS v
             ON
                 v.symbol = of_symbol
@@ -108,13 +109,13 @@ AS $$
 
     differing AS (
         SELECT r.open_time, array_agg(DISTINCT d.loser_source) AS sources
-        FROM judged AS r
+        FROM checked AS r
         INNER JOIN ops.discrepancies AS d
             ON
                 d.symbol = of_symbol
                 AND d.open_time >= from_time AND d.open_time < to_time
                 AND r.open_time = d.open_time
-        -- values that lost once and won later are no longer in dispute
+        -- The losing values may have won since.
         WHERE (
             d.loser_open, d.loser_high, d.loser_low, d.loser_close, d.loser_volume,
             d.loser_quote_volume, d.loser_trade_count, d.loser_taker_buy_volume,
@@ -164,10 +165,10 @@ AS $$
             )
             ELSE 0
         END::integer
-    FROM judged AS r
-    LEFT JOIN spoken AS t ON r.open_time = t.open_time
+    FROM checked AS r
+    LEFT JOIN confirming AS t ON r.open_time = t.open_time
     LEFT JOIN differing AS d ON r.open_time = d.open_time
     ORDER BY r.open_time
 $$;
 COMMENT ON FUNCTION ops.candle_evidence(text, timestamptz, timestamptz) IS
-'For each candle of a symbol in a range: who confirmed it, whether its trade ids follow those of its predecessor, and how many minutes are missing before it.';
+'For each candle of a symbol in a range: the sources that confirm or contradict it, whether its trade ids continue those of the candle before, and how many minutes are missing before it.';
