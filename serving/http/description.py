@@ -8,7 +8,6 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from include.domain.timeframes import TIMEFRAMES
 from serving.http.formats import Format
 from serving.problems import MEDIA_TYPE
 
@@ -84,6 +83,3 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
         content = responses["200"].setdefault("content", {})
         for form in Format:
             content.setdefault(form.value, {})
-    for parameter in operation.get("parameters", ()):
-        if parameter["name"] == "timeframe":
-            parameter["schema"]["enum"] = list(TIMEFRAMES)

@@ -20,7 +20,7 @@ from serving.auth.service import AuthService
 from serving.http.context import context_of
 from serving.http.formats import json, plain_json
 from serving.http.limits import RequestLimit
-from serving.http.parameters import nobody_knows
+from serving.http.parameters import unknown_symbol_text
 from serving.problems import Problem, refused, shown, unknown
 
 router = APIRouter(tags=["accounts"])
@@ -208,7 +208,7 @@ async def watch(request: Request, symbol: str) -> Response:
     known = listed | set(context.streamed())
     if symbol not in known:
         hint = "" if listed else "; no listings are known yet: the DAG sync_instruments reads them"
-        raise unknown(nobody_knows(symbol, known) + hint)
+        raise unknown(unknown_symbol_text(symbol, known) + hint)
     access = _access(request)
     try:
         is_new = await access.call(partial(watchlists.watch, user_id=user_id, symbol=symbol))

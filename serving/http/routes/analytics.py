@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query, Request
 from psycopg import errors
 from starlette.responses import Response
 
-from include.domain.timeframes import DAY_US, HOUR_US, Timeframe, from_us
+from include.domain.timeframes import DAY_US, HOUR_US, TIMEFRAMES, Timeframe, from_us
 from include.errors import PermanentError
 from include.store.trades.analytics import (
     COVERAGE,
@@ -52,11 +52,6 @@ TYPES: dict[str, Any] = {
 }
 """Of columns in Arrow and Parquet; others are text, as decimals are."""
 
-From = Annotated[
-    str | None, Query(alias="from", description="ISO 8601, or ms since 1970; inclusive.")
-]
-To = Annotated[str | None, Query(alias="to", description="The same, exclusive; now without it.")]
-
 
 @router.get("/levels", summary="All-time high and low, and what lies between")
 async def levels(request: Request, symbol: str) -> Response:
@@ -73,15 +68,15 @@ async def levels(request: Request, symbol: str) -> Response:
 async def indicators(
     request: Request,
     symbol: str,
-    timeframe: Annotated[str, Query(description="As of candles.")] = "1h",
-    start: From = None,
-    end: To = None,
+    timeframe: Annotated[parameters.TimeframeName, Query(description="As of candles.")] = "1h",
+    start: parameters.From = None,
+    end: parameters.To = None,
     limit: Annotated[int, Query(ge=1, le=MAX_BARS)] = DEFAULT_BARS,
 ) -> Response:
     """Moving averages, RSI, MACD, ATR, Bollinger bands, VWAP, OBV, returns and volatility, in
     binary floats. The newest `limit` bars of the range; warmed up by those before it."""
     context, name = await _asked(request, symbol)
-    frame = parameters.timeframe(timeframe)
+    frame = TIMEFRAMES[timeframe]
     span = _span(context, start, end, default_us=limit * _width_us(frame))
     arguments = {"symbol": name, "timeframe": frame.name, "limit": limit, **_times(span)}
     return await _told(
@@ -93,8 +88,8 @@ async def indicators(
 async def coverage(
     request: Request,
     symbol: str,
-    start: From = None,
-    end: To = None,
+    start: parameters.From = None,
+    end: parameters.To = None,
     limit: Annotated[int, Query(ge=1, le=MAX_DAYS)] = MAX_DAYS,
 ) -> Response:
     """Minutes of each UTC day that are expected, present, verified, silent, revised or missing, and
@@ -109,8 +104,8 @@ async def coverage(
 async def gaps(
     request: Request,
     symbol: str,
-    start: From = None,
-    end: To = None,
+    start: parameters.From = None,
+    end: parameters.To = None,
     limit: Annotated[int, Query(ge=1, le=MAX_BARS)] = DEFAULT_BARS,
 ) -> Response:
     """What was missed, why, and when it was repaired. The last 30 days without a range."""
@@ -125,13 +120,14 @@ async def volume_profile(
     request: Request,
     symbol: str,
     session: Annotated[
-        str | None, Query(description="UTC day such as 2026-11-21; the newest without it.")
+        parameters.Day | None,
+        Query(description="UTC day such as 2026-11-21; the newest without it."),
     ] = None,
 ) -> Response:
     """From kept trades by the maker's side, never estimated from candles. In JSON `session` tells
     the point of control, the value area and whether every trade is kept; null where none is."""
     context, name = await _asked(request, symbol)
-    arguments = {"symbol": name, "session": parameters.day("session", session)}
+    arguments = {"symbol": name, "session": session}
     about = await _read(context, PROFILE_SESSION, arguments)
     found = await _read(context, VOLUME_PROFILE, arguments)
     columns = _columns(about)
@@ -144,16 +140,16 @@ async def volume_profile(
 async def footprint(
     request: Request,
     symbol: str,
-    timeframe: Annotated[str, Query(description="As of candles.")] = "5m",
-    start: From = None,
-    end: To = None,
+    timeframe: Annotated[parameters.TimeframeName, Query(description="As of candles.")] = "5m",
+    start: parameters.From = None,
+    end: parameters.To = None,
     limit: Annotated[int, Query(ge=1, le=MAX_ROWS)] = MAX_ROWS,
 ) -> Response:
     """What takers bought and sold in each price bucket of each bar, with imbalances, from kept
     trades. A bar whose trades are not kept is one row with `kept` `none`. The last hour without a
     range; two days at most."""
     context, name = await _asked(request, symbol)
-    frame = parameters.timeframe(timeframe)
+    frame = TIMEFRAMES[timeframe]
     span = _span(context, start, end, default_us=HOUR_US)
     if span[1] - span[0] > max(MAX_FOOTPRINT_US, _width_us(frame)):
         raise refused("from and to: a footprint is of two days at most; ask for one day at a time")
@@ -175,15 +171,15 @@ async def _asked(request: Request, symbol: str) -> tuple[Context, str]:
         Problem: nobody knows it.
     """
     context = context_of(request)
-    (name,) = parameters.symbols([symbol], await context.symbols())
-    return context, name
+    parameters.check_symbols([symbol], await context.symbols())
+    return context, symbol
 
 
 def _span(
-    context: Context, start: str | None, end: str | None, *, default_us: int
+    context: Context, start_us: int | None, end_us: int | None, *, default_us: int
 ) -> tuple[int, int]:
     """``from`` and ``to`` in µs; without them the newest ``default_us``."""
-    start_us, end_us = parameters.span_us(start, end)
+    parameters.check_range(start_us, end_us)
     until_us = context.now_us() + DAY_US if end_us is None else end_us
     since_us = (min(until_us, context.now_us()) - default_us) if start_us is None else start_us
     return max(since_us, EARLIEST_US), until_us

@@ -11,7 +11,7 @@ import polars as pl
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from include.domain.timeframes import MINUTE_US, Timeframe, from_us
+from include.domain.timeframes import MINUTE_US, TIMEFRAMES, Timeframe, from_us
 from include.store.candles.bar_texts import read_bar_texts, read_minutes_version
 from include.store.candles.bars import StoredBar, read_bars
 from include.store.candles.merging import Connection
@@ -79,6 +79,14 @@ EXAMPLE = {
     "next_cursor": None,
 }
 
+SymbolsQuery = Annotated[
+    parameters.Symbols,
+    Query(description="One or several, by comma or repeated.", examples=["BTCUSDT"]),
+]
+TimeframeQuery = Annotated[
+    parameters.TimeframeName, Query(description="1m 3m 5m 15m 30m 1h 2h 4h 6h 8h 12h 1d 3d 1w 1M")
+]
+
 
 @router.get(
     "/candles",
@@ -99,14 +107,10 @@ EXAMPLE = {
 )
 async def candles(
     request: Request,
-    symbol: Annotated[
-        list[str], Query(description="One or several, by comma or repeated.", examples=["BTCUSDT"])
-    ],
-    timeframe: Annotated[
-        str, Query(description="1m 3m 5m 15m 30m 1h 2h 4h 6h 8h 12h 1d 3d 1w 1M")
-    ] = "1m",
+    symbol: SymbolsQuery,
+    timeframe: TimeframeQuery = "1m",
     start: Annotated[
-        str | None,
+        parameters.TimeUs | None,
         Query(
             alias="from",
             description="Bars that open at this time or later (ISO 8601, or ms since 1970). "
@@ -114,14 +118,12 @@ async def candles(
         ),
     ] = None,
     end: Annotated[
-        str | None, Query(alias="to", description="Bars that open before this time.")
+        parameters.TimeUs | None, Query(alias="to", description="Bars that open before this time.")
     ] = None,
     limit: Annotated[
         int, Query(ge=1, le=MAX_LIMIT, description="Most bars, of all symbols together.")
     ] = DEFAULT_LIMIT,
-    cursor: Annotated[
-        str | None, Query(description="`next_cursor` of the page before; the rest as there.")
-    ] = None,
+    cursor: parameters.Cursor = None,
 ) -> Response:
     """Stored bars and those being built, as the views `marts.candles_*_live` have them.
 
@@ -129,18 +131,18 @@ async def candles(
     where it is streamed; with it pages from there on.
     """
     context = context_of(request)
-    frame = parameters.timeframe(timeframe)
-    start_us, end_us = parameters.span_us(start, end)
-    names = parameters.symbols(symbol, await context.symbols())
-    first, resumed_us = (0, None) if cursor is None else parameters.parts_of(cursor, 2)
-    if not 0 <= first < len(names):
+    frame = TIMEFRAMES[timeframe]
+    parameters.check_range(start, end)
+    parameters.check_symbols(symbol, await context.symbols())
+    first, resumed_us = (0, None) if cursor is None else parameters.parse_cursor(cursor, 2)
+    if not 0 <= first < len(symbol):
         raise refused("cursor: it belongs to a request for other symbols")
     if limit == 1 and start is None and end is None and cursor is None:
-        return await _newest(request, names, frame, further={"next_cursor": None})
+        return await _newest(request, symbol, frame, further={"next_cursor": None})
 
-    is_over = end_us is not None and end_us <= context.now_us() - SETTLED_US
+    is_over = end is not None and end <= context.now_us() - SETTLED_US
     headers = {"cache-control": f"public, max-age={CLOSED_FOR_S}" if is_over else "no-cache"}
-    asked = _Asked(names, frame, start_us, end_us, limit, first, resumed_us)
+    asked = _Asked(symbol, frame, start, end, limit, first, resumed_us)
     if accepted(request.headers.get("accept", "")) is Format.JSON:
         key = asked.key if is_over else None
         made = None if key is None else context.kept.at_hand(key)
@@ -167,19 +169,14 @@ async def candles(
 @router.get("/candles/latest", summary="The newest bar of each symbol")
 async def latest(
     request: Request,
-    symbol: Annotated[
-        list[str], Query(description="One or several, by comma or repeated.", examples=["BTCUSDT"])
-    ],
-    timeframe: Annotated[
-        str, Query(description="1m 3m 5m 15m 30m 1h 2h 4h 6h 8h 12h 1d 3d 1w 1M")
-    ] = "1m",
+    symbol: SymbolsQuery,
+    timeframe: TimeframeQuery = "1m",
 ) -> Response:
     """From memory where the symbol is streamed: the first request of a timeframe has the past of a
     symbol read, further ones within a minute read nothing. Symbols without any bar are left out."""
     context = context_of(request)
-    frame = parameters.timeframe(timeframe)
-    names = parameters.symbols(symbol, await context.symbols())
-    return await _newest(request, names, frame)
+    parameters.check_symbols(symbol, await context.symbols())
+    return await _newest(request, symbol, TIMEFRAMES[timeframe])
 
 
 # --- inside

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from include.domain.candles import Candle
 from include.domain.day_prices import DayPrices
-from include.domain.instruments import Market, exchange_symbol_of, market_of
+from include.domain.instruments import exchange_symbol_of, market_of
 from include.domain.timeframes import TIMEFRAMES, from_us
 from include.errors import TransientError
 from include.store.candles.bars import read_bars
@@ -21,7 +21,7 @@ from include.store.instruments import LISTED_FROM_UNKNOWN_US, Listing
 from serving.http import parameters
 from serving.http.context import Context, context_of
 from serving.http.formats import json, table
-from serving.problems import Problem, refused, shown, unknown
+from serving.problems import Problem, unknown
 from serving.protobuf.bars import EARLIEST_US, plain
 from serving.websocket.messages import quote_fields
 from streamer.hub.trade_hub import FullError
@@ -66,15 +66,14 @@ PRICES: dict[str, Any] = {
 @router.get("/symbols", summary="Listings, by symbol")
 async def symbols(
     request: Request,
-    market: Annotated[str | None, Query(description="spot or um; both without it.")] = None,
+    market: Annotated[
+        parameters.MarketName | None, Query(description="spot or um; both without it.")
+    ] = None,
     delisted: Annotated[bool, Query(description="Also listings that are over.")] = False,
     streamed: Annotated[bool, Query(description="Those alone that are streamed.")] = False,
 ) -> Response:
     """All listings that are known, with what the exchange demands of prices and quantities; of a
     symbol that is streamed and not registered yet, its name and market alone."""
-    markets = [one.value for one in Market]
-    if market is not None and market not in markets:
-        raise refused(f"market: {shown(market)}; should be {' or '.join(markets)}")
     context = context_of(request)
     live = frozenset(context.streamed())
     listings = await context.listings()
@@ -114,7 +113,7 @@ async def symbol(request: Request, symbol: str) -> Response:
     live = frozenset(context.streamed())
     found = [one for one in await context.listings() if one.instrument.symbol == symbol]
     if not found and symbol not in live:
-        raise unknown(parameters.nobody_knows(symbol, await context.symbols()))
+        raise unknown(parameters.unknown_symbol_text(symbol, await context.symbols()))
     return table(
         request,
         "listings",
@@ -131,16 +130,16 @@ async def price(request: Request, symbol: str) -> Response:
     heard. Otherwise `is_live` is false: the newest one of the table, or of memory where that is
     later."""
     context = context_of(request)
-    (name,) = parameters.symbols([symbol], await context.symbols())
-    candle, is_live = context.newest(name), bool(context.current([name]))
+    parameters.check_symbols([symbol], await context.symbols())
+    candle, is_live = context.newest(symbol), bool(context.current([symbol]))
     if not is_live:
-        candle = await _newest_known(context, name, candle)
+        candle = await _newest_known(context, symbol, candle)
     if candle is None:
-        raise unknown(f"price: nothing is known of {name} yet")
+        raise unknown(f"price: nothing is known of {symbol} yet")
     return json(
         request,
         {
-            "symbol": name,
+            "symbol": symbol,
             "price": plain(candle.close),
             "open_time": from_us(candle.open_time_us),
             "is_live": is_live,
@@ -154,13 +153,13 @@ async def book(request: Request, symbol: str) -> Response:
     """From memory. They are streamed while somebody asks: the first request waits for a change,
     two seconds at most. `received_time` says when they came."""
     context = context_of(request)
-    (name,) = parameters.symbols([symbol], await context.symbols())
+    parameters.check_symbols([symbol], await context.symbols())
     if context.ticks is None:
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "best prices are not served here")
-    if name not in frozenset(context.streamed()):
-        raise unknown(f"symbol: {name} is not streamed, so nothing is told of its best prices")
+    if symbol not in frozenset(context.streamed()):
+        raise unknown(f"symbol: {symbol} is not streamed, so nothing is told of its best prices")
     try:
-        with context.ticks.book_tickers.subscribe([name]) as watch:
+        with context.ticks.book_tickers.subscribe([symbol]) as watch:
             async with asyncio.timeout(BOOK_TIMEOUT_S):
                 found = await watch.receive()
     except FullError as error:
@@ -168,7 +167,7 @@ async def book(request: Request, symbol: str) -> Response:
     except TimeoutError:
         raise Problem(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            f"no best prices of {name} came within {BOOK_TIMEOUT_S:g} s; they are listened to now: "
+            f"no book ticker of {symbol} came within {BOOK_TIMEOUT_S:g} s; it is subscribed now: "
             "try again",
             headers=SOON,
         ) from None
@@ -185,14 +184,17 @@ async def book(request: Request, symbol: str) -> Response:
 async def prices(
     request: Request,
     symbol: Annotated[
-        list[str] | None, Query(description="One or several; without it all that are streamed.")
+        parameters.OptionalSymbols,
+        Query(description="One or several; without it all that are streamed."),
     ] = None,
 ) -> Response:
     """Of the 24 hours up to the newest minute; `is_whole` is false while what was traded before
     the server began is still being read: for the symbols that nobody has asked for before."""
     context = context_of(request)
     live = frozenset(context.streamed())
-    names = sorted(live) if symbol is None else parameters.symbols(symbol, live)
+    if symbol is not None:
+        parameters.check_symbols(symbol, live)
+    names = sorted(live) if symbol is None else symbol
     return table(
         request,
         "prices",

@@ -84,7 +84,7 @@ EXAMPLE = {
 )
 async def trades(
     request: Request,
-    symbol: Annotated[str, Query(description="One.", examples=["BTCUSDT"])],
+    symbol: Annotated[parameters.OneSymbol, Query(description="One.", examples=["BTCUSDT"])],
     from_id: Annotated[int, Query(ge=0, le=MAX_ID, description="This trade and those behind it.")],
     to_id: Annotated[
         int | None,
@@ -98,36 +98,32 @@ async def trades(
         ),
     ] = Kind.AGG_TRADES,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
-    cursor: Annotated[
-        str | None, Query(description="`next_cursor` of the page before; the rest as there.")
-    ] = None,
+    cursor: parameters.Cursor = None,
 ) -> Response:
     """From raw capture: `market.agg_trades` or `market.trades`, which keep what the streamer
     captures, and what was loaded from the exchange's files. Of the present instrument alone,
     where a ticker was given again. What is not kept is left out: ids tell it (single trades of
     USD-M skip by design)."""
     context = context_of(request)
-    name, *others = parameters.symbols([symbol], await context.symbols())
-    if others:
-        raise refused("symbol: several given; should be one, since ids belong to it")
+    parameters.check_symbols([symbol], await context.symbols())
     if to_id is not None and to_id < from_id:
         raise refused(f"to_id: {to_id} lies before from_id, {from_id}")
     begin_id = from_id if cursor is None else _resumed(cursor, from_id)
 
     def read(connection: Connection) -> TradePage | None:
         return read_trades(
-            connection, RAW_TABLES[kind], name, begin_id, to_id,
-            limit=limit, since_us=listed_from_us(connection, name),
+            connection, RAW_TABLES[kind], symbol, begin_id, to_id,
+            limit=limit, since_us=listed_from_us(connection, symbol),
         )  # fmt: skip
 
     page = await context.history.call(read)
     if page is None:
         raise unknown(
-            f"trades: none of {name} are kept in market.{kind}: CAPTURE={kind} keeps them from "
+            f"trades: none of {symbol} are kept in market.{kind}: CAPTURE={kind} keeps them from "
             f"then on, `candelabra backfill --kind {kind} --keep-raw` loads those of before"
         )
     if not page.trades and to_id is not None:
-        raise _not_kept(name, kind, from_id, to_id, page)
+        raise _not_kept(symbol, kind, from_id, to_id, page)
     is_whole = to_id is not None and page.further_id is None and (
         [one.id for one in page.trades] == list(range(begin_id, to_id + 1))
     )  # fmt: skip
@@ -135,7 +131,7 @@ async def trades(
         request,
         "trades",
         COLUMNS,
-        [_row(name, one) for one in page.trades],
+        [_row(symbol, one) for one in page.trades],
         further={
             "next_cursor": None
             if page.further_id is None
@@ -147,7 +143,7 @@ async def trades(
 
 
 def _resumed(cursor: str, from_id: int) -> int:
-    (begin_id,) = parameters.parts_of(cursor, 1)
+    (begin_id,) = parameters.parse_cursor(cursor, 1)
     if begin_id < from_id:
         raise refused("cursor: it belongs to a request for other ids")
     return begin_id

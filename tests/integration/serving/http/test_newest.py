@@ -158,7 +158,7 @@ async def test_the_best_prices_are_told_once_they_have_come(
     async with asking(stored_url, ticks=fans) as client:
         answer = await client.get("/api/v1/symbols/BTCUSDT/book")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-        assert "listened to now: try again" in answer.json()["detail"]
+        assert "subscribed now: try again" in answer.json()["detail"]
         fans.book_tickers.publish(
             BookTickerUpdate("BTCUSDT", 7, "1.10", "2", "1.20", "3", None, T0)
         )
