@@ -21,14 +21,14 @@ import numpy as np
 
 from include.domain.candles import silent_candle
 from serving.bars.subscription import BarUpdate
-from serving.websocket.fragments import (
+from serving.websocket.messages import (
     MAX_ITEMS,
     binary_message,
+    from_binary,
     id_of,
     price_of,
     values_of,
 )
-from serving.websocket.messages import from_binary
 
 ROUNDS = 7
 CALLS = 2_000

@@ -18,12 +18,12 @@ from websockets.asyncio.server import ServerConnection, broadcast, serve
 from include.domain.candles import Candle
 from include.domain.timeframes import MINUTE_US
 from serving.app import create_app
-from serving.bars.day_prices import Prices
+from serving.bars.day_prices import DayPriceCache
 from serving.bars.live_bars import LiveBars
 from serving.bars.subscription import BarUpdate
 from serving.http.server import Place, serving
 from serving.read_pool import ReadPool
-from serving.websocket.fragments import candle_of
+from serving.websocket.messages import candle_of
 from streamer.hub.subscription import Batch, CandleUpdate
 
 T0 = 1_763_716_800_000_000
@@ -61,20 +61,22 @@ class Changes:
 async def ours(names: list[str], hz: float) -> None:
     """The application, on changes that are made."""
     history = ReadPool("postgresql://nobody@127.0.0.1:1/none")
-    board = LiveBars(lambda: Changes(names, hz), lambda _symbol, _newest: ((), (), ()))
+    live_bars = LiveBars(lambda: Changes(names, hz), lambda _symbol, _newest: ((), (), ()))
     app = create_app(
-        board,
+        live_bars,
         history,
         streamed=lambda: names,
         now_us=lambda: T0,
-        newest=board.newest,
+        newest=live_bars.newest,
         condition=lambda: {"status": "well"},
-        prices=Prices(history, streamed=lambda: names, newest=board.newest, now_us=lambda: T0),
+        prices=DayPriceCache(
+            history, streamed=lambda: names, newest=live_bars.newest, now_us=lambda: T0
+        ),
         requests_per_minute=1_000_000,
     )
     place = Place("127.0.0.1", 0, has_websockets=True, max_connections=20_000)
     async with serving(app, place) as url:
-        listening = asyncio.create_task(board.run())
+        listening = asyncio.create_task(live_bars.run())
         _tell("ready", url=url.replace("http", "ws") + "/api/v1/ws")
         await _until_told()
         listening.cancel()

@@ -14,17 +14,18 @@ from include import __version__
 from include.domain.candles import Candle
 from serving.auth.middleware import AuthMiddleware
 from serving.auth.service import AuthService
-from serving.bars.day_prices import Prices
+from serving.bars.day_prices import DayPriceCache
 from serving.bars.live_bars import LiveBars
 from serving.http.context import Context
 from serving.http.description import describe
-from serving.http.limits import LimitedRequests, RequestLimit
+from serving.http.limits import RateLimiter, RateLimitMiddleware
 from serving.http.routes import accounts, analytics, candles, health, page, symbols, trades
 from serving.http.routes import statistics as statistics_
 from serving.problems import add_problems
 from serving.read_pool import ReadPool
 from serving.udf import routes as udf
 from serving.websocket import endpoint as websocket
+from serving.websocket.broadcaster import BarBroadcasters
 from streamer.hub.trade_hub import TickHubs
 
 MIN_ZIPPED_BYTES = 1_024
@@ -35,17 +36,17 @@ them; times are UTC. Errors are problem details (RFC 9457).
 
 
 def create_app(
-    board: LiveBars,
+    live_bars: LiveBars,
     history: ReadPool,
     *,
     streamed: Callable[[], Iterable[str]],
     now_us: Callable[[], int],
     newest: Callable[[str], Candle | None],
     condition: Callable[[], dict[str, Any]],
-    prices: Prices,
+    prices: DayPriceCache,
     ticks: TickHubs | None = None,
     statistics: Callable[[], dict[str, Any]] = dict,
-    access: AuthService | None = None,
+    auth: AuthService | None = None,
     is_remote: bool = False,
     allowed_origins: Sequence[str] = (),
     requests_per_minute: int,
@@ -74,16 +75,18 @@ def create_app(
         openapi_url="/api/v1/openapi.json",
     )
     app.state.context = Context(
-        board, history, streamed, now_us, newest, condition, prices, time.monotonic,
+        live_bars, history, streamed, now_us, newest, condition, prices, time.monotonic,
         frozenset(allowed_origins), ticks=ticks, statistics=statistics,
         is_remote=is_remote,
     )  # fmt: skip
-    app.state.context.access = access = access or AuthService()
+    app.state.context.auth = auth = auth or AuthService()
+    app.state.broadcasters = broadcasters = BarBroadcasters(live_bars)
+    app.state.context.sockets.conflated = lambda: broadcasters.conflated
     app.state.login_limits = accounts.LoginLimits()
     add_problems(app)
     app.add_middleware(GZipMiddleware, minimum_size=MIN_ZIPPED_BYTES, compresslevel=4)
-    app.add_middleware(AuthMiddleware, access=access)
-    app.add_middleware(LimitedRequests, limit=RequestLimit(requests_per_minute))
+    app.add_middleware(AuthMiddleware, auth=auth)
+    app.add_middleware(RateLimitMiddleware, limit=RateLimiter(requests_per_minute))
     if allowed_origins:
         app.add_middleware(
             CORSMiddleware,

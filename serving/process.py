@@ -14,9 +14,9 @@ import structlog
 from include.config import Settings
 from include.errors import PermanentError
 from serving.serve import ServedMarket, served
-from serving.sources.nats.bars import NatsMarket, bus_market
+from serving.sources.nats.market import NatsMarket, nats_market
 from serving.sources.nats.ticks import NatsTicks
-from serving.sources.remote.bars import RemoteMarket
+from serving.sources.remote.market import RemoteMarket
 from serving.sources.remote.ticks import RemoteTicks
 from streamer.hub.trade_hub import TickHubs
 from streamer.runtime.garbage import collect_seldom
@@ -90,12 +90,12 @@ async def _streamer(settings: Settings, address: str) -> AsyncIterator[Source]:
         return {
             "streamer": address,
             "is_connected": remote.is_connected,
-            "cuts": remote.cuts,
-            "cuts_of_ticks": ticks.cuts,
+            "disconnects": remote.disconnects,
+            "tick_disconnects": ticks.disconnects,
             "symbols": len(remote.streamed()),
         }
 
-    market = _market(remote, ticks.fans, statistics)
+    market = _market(remote, ticks.hubs, statistics)
     try:
         yield Source(market, f"the streamer at {address}", [ticks.run()])
     finally:
@@ -106,9 +106,9 @@ async def _streamer(settings: Settings, address: str) -> AsyncIterator[Source]:
 async def _nats(settings: Settings) -> AsyncIterator[Source]:
     """All streamers that publish over NATS."""
     ticks = NatsTicks()
-    remote = bus_market(settings, beside=ticks.session)
-    market = _market(remote, ticks.fans, remote.statistics)
-    yield Source(market, f"NATS at {remote.line.hosts}", [remote.run()])
+    remote = nats_market(settings, beside=ticks.session)
+    market = _market(remote, ticks.hubs, remote.statistics)
+    yield Source(market, f"NATS at {remote.nats.hosts}", [remote.run()])
 
 
 def _market(
@@ -121,7 +121,7 @@ def _market(
         now_us=remote.now_us,
         newest=remote.newest,
         condition=remote.condition,
-        on_settled=remote.tell_settled,
+        on_settled=remote.listen_settled,
         is_remote=True,
         ticks=ticks,
         statistics=statistics,

@@ -17,13 +17,13 @@ from include.domain.candles import Candle
 from include.store.candles.bars import read_parts
 from serving.app import create_app
 from serving.auth.service import AuthService
-from serving.bars.day_prices import Prices
+from serving.bars.day_prices import DayPriceCache
 from serving.bars.live_bars import LiveBars
 from serving.grpc.market_data import MarketData
 from serving.grpc.server import grpc_serving
 from serving.http.server import Place, is_loopback, serving
 from serving.read_pool import ReadPool
-from serving.sources.nats.publisher import bus_publisher
+from serving.sources.nats.publisher import nats_publisher
 from streamer.health.probes import condition
 from streamer.health.statistics import statistics
 from streamer.health.telemetry import TelemetrySources
@@ -83,7 +83,7 @@ class Served:
         listening: ends where the changes end, or cannot be had.
     """
 
-    board: LiveBars
+    live_bars: LiveBars
     grpc_address: str
     api_url: str
     listening: asyncio.Task[None]
@@ -100,32 +100,34 @@ async def served(settings: Settings, market: ServedMarket, *, url: str) -> Async
         PermanentError: an address or a port cannot be had, or a file cannot be read.
     """
     history = ReadPool(url)
-    board = LiveBars(
+    live_bars = LiveBars(
         market.changes,
         lambda symbol, newest_us: history.read(
             lambda connection: read_parts(
-                connection, symbol, newest_us, since_us=board.since_us(symbol)
+                connection, symbol, newest_us, since_us=live_bars.since_us(symbol)
             )
         ),
         is_always_on=market.is_remote,
         on_dropped=market.forget,
     )
     history.open()
-    access = _access(settings)
-    access.open()
+    auth = _auth(settings)
+    auth.open()
     warn_of_open_addresses(settings)
-    prices = Prices(history, streamed=market.streamed, newest=market.newest, now_us=market.now_us)
+    prices = DayPriceCache(
+        history, streamed=market.streamed, newest=market.newest, now_us=market.now_us
+    )
     market.on_settled(prices.settled)
-    listening = asyncio.create_task(board.run(), name="board")
+    listening = asyncio.create_task(live_bars.run(), name="board")
     reading = asyncio.create_task(prices.run(), name="prices")
-    hearing = asyncio.create_task(access.run(), name="access")
+    hearing = asyncio.create_task(auth.run(), name="access")
     try:
         async with AsyncExitStack() as stack:
             yield Served(
-                board,
-                await stack.enter_async_context(_grpc(settings, market, board, history, access)),
+                live_bars,
+                await stack.enter_async_context(_grpc(settings, market, live_bars, history, auth)),
                 await stack.enter_async_context(
-                    _api(settings, market, board, history, prices, access)
+                    _api(settings, market, live_bars, history, prices, auth)
                 ),
                 listening,
             )
@@ -135,7 +137,7 @@ async def served(settings: Settings, market: ServedMarket, *, url: str) -> Async
             task.cancel()
         await asyncio.wait(works, timeout=STOP_TIMEOUT_S)
         history.close()
-        access.close()
+        auth.close()
 
 
 async def serve_hub(
@@ -156,17 +158,17 @@ async def serve_hub(
     url = settings.reader_database_url or settings.url_for("streamer")
     async with served(settings, market, url=url) as serving:
         observed.grpc_address, observed.api_url = serving.grpc_address, serving.api_url
-        quotes = BookTickers(
+        book_tickers = BookTickers(
             observed.ticks.book_tickers,
             lambda market, names: connect_book_tickers(
                 settings, market, observed.ticks.book_tickers, names
             ),
         )
-        quoting = asyncio.create_task(quotes.run(), name="quotes")
+        quoting = asyncio.create_task(book_tickers.run(), name="quotes")
         works = [serving.listening, quoting]
         if settings.nats_url:
-            observed.publisher = bus_publisher(
-                settings, serving.board, observed.ticks, streamed=market.streamed
+            observed.publisher = nats_publisher(
+                settings, serving.live_bars, observed.ticks, streamed=market.streamed
             )
             works.append(asyncio.create_task(observed.publisher.run(), name="bus"))
         try:
@@ -194,7 +196,7 @@ def warn_of_open_addresses(settings: Settings) -> None:
             log.warning("served_without_login", setting=setting, host=host)
 
 
-def _access(settings: Settings) -> AuthService:
+def _auth(settings: Settings) -> AuthService:
     """Who may ask.
 
     Raises:
@@ -211,15 +213,15 @@ def _access(settings: Settings) -> AuthService:
 async def _grpc(
     settings: Settings,
     market: ServedMarket,
-    board: LiveBars,
+    live_bars: LiveBars,
     history: ReadPool,
-    access: AuthService,
+    auth: AuthService,
 ) -> AsyncIterator[str]:
     if not settings.grpc:
         yield ""
         return
     service = MarketData(
-        board, history, streamed=market.streamed, now_us=market.now_us, ticks=market.ticks
+        live_bars, history, streamed=market.streamed, now_us=market.now_us, ticks=market.ticks
     )
     async with grpc_serving(
         service,
@@ -227,7 +229,7 @@ async def _grpc(
         port=settings.grpc_port,
         certificate=settings.grpc_tls_cert_file,
         key=settings.grpc_tls_key_file,
-        access=access,
+        auth=auth,
     ) as address:
         yield address
 
@@ -236,23 +238,23 @@ async def _grpc(
 async def _api(
     settings: Settings,
     market: ServedMarket,
-    board: LiveBars,
+    live_bars: LiveBars,
     history: ReadPool,
-    prices: Prices,
-    access: AuthService,
+    prices: DayPriceCache,
+    auth: AuthService,
 ) -> AsyncIterator[str]:
     if not settings.api:
         yield ""
         return
     app = create_app(
-        board,
+        live_bars,
         history,
         streamed=market.streamed,
         now_us=market.now_us,
         newest=market.newest,
         condition=market.condition,
         prices=prices,
-        access=access,
+        auth=auth,
         ticks=market.ticks,
         statistics=market.statistics,
         is_remote=market.is_remote,

@@ -25,15 +25,15 @@ ENDED = 4401
 """Close code of a WebSocket whose session or token has ended."""
 CLOSE_TIMEOUT_S = 5.0
 POLL_INTERVAL_S = 60.0
-NOT_KNOWN = "log in at /api/v1/login, or send a token as `authorization: Bearer …`"
+LOGIN_HINT = "log in at /api/v1/login, or send a token as `authorization: Bearer …`"
 
 
 class AuthMiddleware:
     """Puts the visitor into ``state.visitor`` of each request: None where nobody is known."""
 
-    def __init__(self, app: ASGIApp, access: AuthService) -> None:
+    def __init__(self, app: ASGIApp, auth: AuthService) -> None:
         self._app = app
-        self._access = access
+        self._auth = auth
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Called by the server."""
@@ -41,16 +41,16 @@ class AuthMiddleware:
             await self._app(scope, receive, send)
             return
         try:
-            visitor = await self._admitted(scope)
+            principal = await self._admitted(scope)
         except Problem as problem:
             await _refuse(problem, scope, receive, send)
             return
-        scope.setdefault("state", {})["visitor"] = visitor
-        if visitor is None or scope["type"] == "http":
-            is_private = self._access.is_required and scope["type"] == "http"
+        scope.setdefault("state", {})["visitor"] = principal
+        if principal is None or scope["type"] == "http":
+            is_private = self._auth.is_required and scope["type"] == "http"
             await self._app(scope, receive, _private(send) if is_private else send)
         else:
-            await self._while_valid(visitor, scope, receive, send)
+            await self._while_valid(principal, scope, receive, send)
 
     async def _admitted(self, scope: Scope) -> Principal | None:
         """Who asks; None for somebody unknown who may.
@@ -64,31 +64,31 @@ class AuthMiddleware:
         is_open = scope["path"] in OPEN_PATHS or scope["path"].startswith(OPEN_FOLDER)
         bearer = bearer_of(connection.headers.get("authorization", ""))
         secret = connection.cookies.get(COOKIE, "") if bearer is None else bearer
-        visitor = None
+        principal = None
         reads = scope["type"] == "websocket" or scope["method"] in SAFE
         if secret and not (is_open and reads):
             try:
-                visitor = await self._access.visitor(secret)
+                principal = await self._auth.principal(secret)
             except (TransientError, PermanentError, TimeoutError) as error:
-                if self._access.is_required or bearer is not None or not reads:
+                if self._auth.is_required or bearer is not None or not reads:
                     raise Problem(
                         HTTPStatus.SERVICE_UNAVAILABLE,
                         "the accounts cannot be read at present; try again",
                         headers={"retry-after": "2"},
                     ) from error
                 # What everybody may read, somebody who was logged in may as well.
-        is_wrong = bearer is not None and visitor is None
-        if not is_open and visitor is None and (self._access.is_required or is_wrong):
-            raise unknown_visitor("this token is nobody's, or it has ended" if is_wrong else "")
-        return visitor
+        is_wrong = bearer is not None and principal is None
+        if not is_open and principal is None and (self._auth.is_required or is_wrong):
+            raise unauthenticated("this token is nobody's, or it has ended" if is_wrong else "")
+        return principal
 
     async def _while_valid(
-        self, visitor: Principal, scope: Scope, receive: Receive, send: Send
+        self, principal: Principal, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Serve a WebSocket until its session or token ends."""
-        with self._access.stay(visitor) as guest:
+        with self._auth.stay(principal) as open_connection:
             serving = asyncio.ensure_future(self._app(scope, receive, send))
-            ending = asyncio.ensure_future(guest.over.wait())
+            ending = asyncio.ensure_future(open_connection.over.wait())
             works = {serving, ending}
             try:
                 done: set[asyncio.Future[Any]] = set()
@@ -110,21 +110,21 @@ class AuthMiddleware:
                 await asyncio.wait(works, timeout=POLL_INTERVAL_S)
 
 
-def visitor_of(request: Request) -> Principal:
+def principal_of(request: Request) -> Principal:
     """Who makes a request that only somebody known may make.
 
     Raises:
         Problem: nobody is known.
     """
-    found: Principal | None = request.state.visitor
+    found: Principal | None = request.state.principal
     if found is None:
-        raise unknown_visitor("this is about an account")
+        raise unauthenticated("this is about an account")
     return found
 
 
-def unknown_visitor(why: str) -> Problem:
+def unauthenticated(why: str) -> Problem:
     """That somebody has to say who they are."""
-    detail = f"{why}: {NOT_KNOWN}" if why else NOT_KNOWN
+    detail = f"{why}: {LOGIN_HINT}" if why else LOGIN_HINT
     return Problem(HTTPStatus.UNAUTHORIZED, detail, headers={"www-authenticate": "Bearer"})
 
 

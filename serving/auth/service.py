@@ -40,11 +40,11 @@ log = structlog.get_logger(__name__)
 
 CACHE_TTL_S = 30.0
 """For so long a session or token that was read is believed, where no word comes that it ended."""
-KEPT_AWAY_S = 600.0
+OUTAGE_TTL_S = 600.0
 """While PostgreSQL is away it is believed for so long: nobody can end it then, and what is served
 from memory goes on."""
-TRIED_AGAIN_S = 5.0
-MAX_KEPT = 10_000
+RETRY_INTERVAL_S = 5.0
+MAX_CACHED = 10_000
 MAX_SECRET = 200
 """Characters; ours have about fifty."""
 MAX_CHECKS = 8
@@ -64,19 +64,19 @@ class Principal:
 
 
 @dataclass(eq=False, slots=True)
-class Guest:
+class OpenConnection:
     """A connection that stays, as long as what its visitor is known by.
 
     Attributes:
         over: set when it has ended: by itself, or by somebody's word.
     """
 
-    visitor: Principal
+    principal: Principal
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(slots=True)
-class _Known:
+class _CachedIdentity:
     """Whose a secret was when it was read, and until when that is believed."""
 
     identity: Identity | None
@@ -85,7 +85,7 @@ class _Known:
 
 
 @dataclass(eq=False, slots=True)
-class _Follower:
+class _WatchlistFollower:
     """Who is to be told of a watchlist."""
 
     user_id: int
@@ -94,14 +94,14 @@ class _Follower:
     """Which of all readings they are of."""
     is_due: bool = False
     """Whether they are to be told even if they were told last."""
-    news: asyncio.Event = field(default_factory=asyncio.Event)
+    mailbox: asyncio.Event = field(default_factory=asyncio.Event)
 
     def take(self, symbols: tuple[str, ...], read: int, *, anew: bool = False) -> None:
         """What was read, unless a reading that began later has come before."""
         if read > self.read:
             self.read, self.symbols = read, symbols
         self.is_due |= anew
-        self.news.set()
+        self.mailbox.set()
 
 
 class AuthService:
@@ -133,11 +133,11 @@ class AuthService:
         self._url = url
         self._clock = clock
         self._database = ReadPool(url) if url else None
-        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._known: OrderedDict[bytes, _CachedIdentity] = OrderedDict()
         self._forgotten = 0
         """How often all that was known was forgotten: what was read before is not kept after."""
-        self._guests: set[Guest] = set()
-        self._followers: set[_Follower] = set()
+        self._open_connections: set[OpenConnection] = set()
+        self._followers: set[_WatchlistFollower] = set()
         self._readings = 0
         self._is_used = asyncio.Event()
         self._checker = ThreadPoolExecutor(1, thread_name_prefix="passwords")
@@ -172,7 +172,7 @@ class AuthService:
 
     # --- who asks
 
-    async def visitor(self, secret: str) -> Principal | None:
+    async def principal(self, secret: str) -> Principal | None:
         """Who has this secret, of a session or a token; None where it is nobody's or has ended.
 
         Raises:
@@ -189,21 +189,21 @@ class AuthService:
             return None
         return Principal(known.identity, hashed)
 
-    async def _read(self, hashed: bytes, before: _Known | None) -> _Known:
+    async def _read(self, hashed: bytes, before: _CachedIdentity | None) -> _CachedIdentity:
         """Who is known by a hash, from the table; while that is away, who was."""
         now_s, forgotten = self._clock(), self._forgotten
         try:
             found = await self.call(partial(identities, hashes=[hashed]))
         except (TransientError, TimeoutError):
-            if before is None or now_s > before.read_s + KEPT_AWAY_S:
+            if before is None or now_s > before.read_s + OUTAGE_TTL_S:
                 raise
-            before.until_s = now_s + TRIED_AGAIN_S
+            before.until_s = now_s + RETRY_INTERVAL_S
             return before
-        known = _Known(found.get(hashed), read_s=now_s, until_s=now_s + CACHE_TTL_S)
+        known = _CachedIdentity(found.get(hashed), read_s=now_s, until_s=now_s + CACHE_TTL_S)
         if forgotten == self._forgotten:
             self._known[hashed] = known
             self._known.move_to_end(hashed)
-            if len(self._known) > MAX_KEPT:
+            if len(self._known) > MAX_CACHED:
                 self._known.popitem(last=False)
         return known
 
@@ -246,21 +246,21 @@ class AuthService:
             self._checking -= 1
 
     @contextlib.contextmanager
-    def stay(self, visitor: Principal) -> Iterator[Guest]:
+    def stay(self, principal: Principal) -> Iterator[OpenConnection]:
         """A connection that stays; its guest is told when its time is over."""
-        guest = Guest(visitor)
-        left_s = self._left_s(visitor.identity)
-        ending = asyncio.get_running_loop().call_later(max(0.0, left_s), guest.over.set)
-        self._guests.add(guest)
+        open_connection = OpenConnection(principal)
+        left_s = self._left_s(principal.identity)
+        ending = asyncio.get_running_loop().call_later(max(0.0, left_s), open_connection.over.set)
+        self._open_connections.add(open_connection)
         try:
-            yield guest
+            yield open_connection
         finally:
             ending.cancel()
-            self._guests.discard(guest)
+            self._open_connections.discard(open_connection)
 
     async def watchlists(self, user_id: int) -> AsyncGenerator[tuple[str, ...], None]:
         """The symbols that a user watches, now and whenever they change; to be closed."""
-        follower = _Follower(user_id)
+        follower = _WatchlistFollower(user_id)
         self._followers.add(follower)
         self._is_used.set()
         told: tuple[str, ...] | None = None
@@ -272,8 +272,8 @@ class AuthService:
                     told = follower.symbols
                     yield told
                     continue
-                follower.news.clear()
-                await follower.news.wait()
+                follower.mailbox.clear()
+                await follower.mailbox.wait()
         finally:
             self._followers.discard(follower)
 
@@ -288,7 +288,7 @@ class AuthService:
             await self._read_for(user_id, followers, anew=True)
 
     async def _read_for(
-        self, user_id: int, followers: list[_Follower], *, anew: bool = False
+        self, user_id: int, followers: list[_WatchlistFollower], *, anew: bool = False
     ) -> None:
         read = self._next_reading()
         with contextlib.suppress(TransientError, PermanentError, TimeoutError):  # told by run()
@@ -342,13 +342,13 @@ class AuthService:
                     one.take(lists[one.user_id], read)
 
     async def _look_at_guests(self) -> None:
-        guests = list(self._guests)
+        guests = list(self._open_connections)
         if not guests:
             return
-        hashes = {one.visitor.secret_hash for one in guests}
+        hashes = {one.principal.secret_hash for one in guests}
         left = await self.call(partial(identities, hashes=hashes))
         for one in guests:
-            if one.visitor.secret_hash not in left:
+            if one.principal.secret_hash not in left:
                 one.over.set()
 
     def _left_s(self, identity: Identity) -> float:

@@ -77,7 +77,7 @@ class _Day:
         self.is_read = follows or self._reads >= READS
 
 
-class Prices:
+class DayPriceCache:
     """The day of each symbol.
 
     Args:

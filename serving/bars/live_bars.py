@@ -65,12 +65,12 @@ class LiveBars:
         self._on_dropped = on_dropped
         self._streamed: frozenset[str] | None = None
         """None where that is not told; then all stay of which something was."""
-        self.on_listed: set[Callable[[frozenset[str], frozenset[str]], None]] = set()
+        self.on_streamed_changed: set[Callable[[frozenset[str], frozenset[str]], None]] = set()
         """Told which symbols were dropped and which taken up."""
-        self._watches: list[BarSubscription] = []
+        self._subscriptions: list[BarSubscription] = []
         self._states: dict[str, dict[int, CandleUpdate]] = {}
         self._bars: dict[str, SymbolBars] = {}
-        self._watching: dict[str, list[BarSubscription]] = {}
+        self._by_symbol: dict[str, list[BarSubscription]] = {}
         """By symbol of which a minute is in memory."""
         self._to_read: dict[str, None] = {}
         """Symbols whose coarser bars are watched and not known, in the order of asking."""
@@ -81,7 +81,7 @@ class LiveBars:
         self._is_watched = asyncio.Event()
         if is_always_on:
             self._is_watched.set()
-        self._is_asked = asyncio.Event()
+        self._has_requests = asyncio.Event()
         self._is_over = False
         self._has_begun = False
         """Whether all has come that there was when it began to listen."""
@@ -89,14 +89,14 @@ class LiveBars:
         """Of readers that have left."""
 
     @property
-    def watches(self) -> int:
+    def subscribers(self) -> int:
         """Readers at present."""
-        return len(self._watches)
+        return len(self._subscriptions)
 
     @property
     def conflated(self) -> int:
         """Changes of bars that newer ones replaced before readers took them."""
-        return self._conflated_before + sum(one.conflated for one in self._watches)
+        return self._conflated_before + sum(one.conflated for one in self._subscriptions)
 
     @property
     def symbols(self) -> frozenset[str]:
@@ -134,7 +134,7 @@ class LiveBars:
             reports_streamed: tell also which of the symbols are streamed.
         """
         wanted = None if symbols is None else frozenset(symbols)
-        watch = BarSubscription(
+        subscription = BarSubscription(
             wanted,
             timeframes,
             closed_only=closed_only,
@@ -144,38 +144,38 @@ class LiveBars:
             reports_streamed=reports_streamed,
         )
         if self._streamed is not None:
-            watch.report_streamed(self._streamed)
-        self._watches.append(watch)
+            subscription.report_streamed(self._streamed)
+        self._subscriptions.append(subscription)
         self._is_watched.set()
         if self._is_over:
-            watch.close()
+            subscription.close()
         for symbol in self._states if wanted is None else wanted & self._states.keys():
-            self._begin(watch, symbol)
-        return watch
+            self._begin(subscription, symbol)
+        return subscription
 
-    def add_symbols(self, watch: BarSubscription, symbols: Iterable[str]) -> None:
+    def add_symbols(self, subscription: BarSubscription, symbols: Iterable[str]) -> None:
         """Watch further symbols; their present bars come first."""
-        if watch.symbols is None:
+        if subscription.symbols is None:
             return
-        fresh = frozenset(symbols) - watch.symbols
-        watch.symbols |= fresh
+        fresh = frozenset(symbols) - subscription.symbols
+        subscription.symbols |= fresh
         for symbol in sorted(fresh & self._states.keys()):
-            self._begin(watch, symbol)
+            self._begin(subscription, symbol)
 
-    def remove_symbols(self, watch: BarSubscription, symbols: Iterable[str]) -> None:
+    def remove_symbols(self, subscription: BarSubscription, symbols: Iterable[str]) -> None:
         """Watch these symbols no longer."""
-        if watch.symbols is None:
+        if subscription.symbols is None:
             return
-        for symbol in watch.symbols & frozenset(symbols):
-            self._forget(watch, symbol)
-        watch.symbols -= frozenset(symbols)
+        for symbol in subscription.symbols & frozenset(symbols):
+            self._forget(subscription, symbol)
+        subscription.symbols -= frozenset(symbols)
 
-    def is_known(self, watch: BarSubscription) -> bool:
+    def is_snapshot_complete(self, subscription: BarSubscription) -> bool:
         """Whether the present state of all that a watch wants has been told or waits for it."""
         return self._has_begun and not (
-            watch.has_longer_bars
+            subscription.has_longer_bars
             and any(
-                watch.symbols is None or symbol in watch.symbols
+                subscription.symbols is None or symbol in subscription.symbols
                 for symbol in (*self._to_read, *self._reading)
             )
         )
@@ -207,16 +207,16 @@ class LiveBars:
     async def _listen(self) -> None:
         changes = self._changes()
         try:
-            while self._watches or self._is_always_on:
+            while self._subscriptions or self._is_always_on:
                 batch = await changes.receive()
                 if batch is None:
                     self._is_over = True
-                    for watch in self._watches:
-                        watch.close()
+                    for subscription in self._subscriptions:
+                        subscription.close()
                     return
                 self._take(batch)
             self._is_watched.clear()
-            for known in (self._states, self._watching, self._bars, self._read_for):
+            for known in (self._states, self._by_symbol, self._bars, self._read_for):
                 known.clear()
             self._streamed = None
             self._has_begun = False
@@ -227,46 +227,46 @@ class LiveBars:
         if batch.streamed is not None:
             self._list(batch.streamed)
         for symbol, (start_us, end_us) in batch.missed.items():
-            for watch in self._watches:
-                watch.report_missed_minutes(symbol, start_us, end_us)
+            for subscription in self._subscriptions:
+                subscription.report_missed_minutes(symbol, start_us, end_us)
             if symbol in self._bars:
                 self._ask(symbol)
         for update in batch.updates:
             self._note(update)
         if not self._has_begun and not batch.is_cut:
             self._has_begun = True
-            for watch in self._watches:
-                watch.report_snapshot_end()
+            for subscription in self._subscriptions:
+                subscription.report_snapshot_end()
 
     def _list(self, streamed: frozenset[str]) -> None:
         """These symbols are streamed: nothing is remembered of others."""
         before, self._streamed = self._streamed, streamed
         if dropped := self._states.keys() - streamed:
             for symbol in dropped:
-                for watch in self._watching.pop(symbol, ()):
-                    watch.freeze(symbol)  # which asks for its bars
+                for subscription in self._by_symbol.pop(symbol, ()):
+                    subscription.freeze(symbol)  # which asks for its bars
                 for known in (self._states, self._bars, self._read_for, self._to_read):
                     known.pop(symbol, None)
-            log.info("symbols_forgotten", count=len(dropped), some=sorted(dropped)[:10])
+            log.info("symbols_dropped", count=len(dropped), some=sorted(dropped)[:10])
             self._on_dropped(dropped)
-        for watch in self._watches:
-            watch.report_streamed(streamed)
+        for subscription in self._subscriptions:
+            subscription.report_streamed(streamed)
         if before is not None and before != streamed:
-            for tell in list(self.on_listed):
+            for tell in list(self.on_streamed_changed):
                 tell(before - streamed, streamed - before)
 
     def _note(self, update: CandleUpdate) -> None:
         candle = update.candle
         symbol, open_time_us = candle.symbol, candle.open_time_us
         if self._streamed is not None and symbol not in self._streamed:
-            for watch in self._wanting(symbol):
-                watch.enqueue_minute(update)  # made before it was dropped
+            for subscription in self._wanting(symbol):
+                subscription.enqueue_minute(update)  # made before it was dropped
             return
         states = self._states.get(symbol)
         if states is None:
             states = self._states[symbol] = {}
-            for watch in self._wanting(symbol):
-                self._begin(watch, symbol)
+            for subscription in self._wanting(symbol):
+                self._begin(subscription, symbol)
         states[open_time_us] = update
         if len(states) > MINUTES_KEPT:
             del states[min(states)]
@@ -281,36 +281,36 @@ class LiveBars:
             self._read_for.setdefault(symbol, set()).add(HOUR.open_time_us(open_time_us))
             self._ask(symbol)
             bars = None
-        for watch in self._watching.get(symbol, ()):
-            watch.enqueue_minute(update)
+        for subscription in self._by_symbol.get(symbol, ()):
+            subscription.enqueue_minute(update)
             if bars is not None:
-                watch.mark_bars(symbol, open_time_us)
+                subscription.mark_bars(symbol, open_time_us)
 
     def _wanting(self, symbol: str) -> list[BarSubscription]:
-        return [one for one in self._watches if one.symbols is None or symbol in one.symbols]
+        return [one for one in self._subscriptions if one.symbols is None or symbol in one.symbols]
 
-    def _begin(self, watch: BarSubscription, symbol: str) -> None:
+    def _begin(self, subscription: BarSubscription, symbol: str) -> None:
         """Tell a new watch what there is of a symbol."""
-        self._watching.setdefault(symbol, []).append(watch)
+        self._by_symbol.setdefault(symbol, []).append(subscription)
         for _, update in sorted(self._states.get(symbol, {}).items()):
-            watch.enqueue_minute(update)
-        if watch.has_longer_bars and (bars := self._bars.get(symbol)) is not None:
-            watch.mark_newest_bars(symbol, bars.newest_us)
-        elif watch.has_longer_bars:
+            subscription.enqueue_minute(update)
+        if subscription.has_longer_bars and (bars := self._bars.get(symbol)) is not None:
+            subscription.mark_newest_bars(symbol, bars.newest_us)
+        elif subscription.has_longer_bars:
             self._ask(symbol)
 
-    def _leave(self, watch: BarSubscription) -> None:
-        if watch not in self._watches:
+    def _leave(self, subscription: BarSubscription) -> None:
+        if subscription not in self._subscriptions:
             return
-        self._watches.remove(watch)
-        self._conflated_before += watch.conflated
-        for symbol in list(self._states if watch.symbols is None else watch.symbols):
-            self._forget(watch, symbol)
+        self._subscriptions.remove(subscription)
+        self._conflated_before += subscription.conflated
+        for symbol in list(self._states if subscription.symbols is None else subscription.symbols):
+            self._forget(subscription, symbol)
 
-    def _forget(self, watch: BarSubscription, symbol: str) -> None:
-        if watch in (watching := self._watching.get(symbol, [])):
-            watching.remove(watch)
-        watch.remove(symbol)
+    def _forget(self, subscription: BarSubscription, symbol: str) -> None:
+        if subscription in (watching := self._by_symbol.get(symbol, [])):
+            watching.remove(subscription)
+        subscription.remove(symbol)
         if not self._is_wanted(symbol):
             self._bars.pop(symbol, None)
             self._read_for.pop(symbol, None)
@@ -341,16 +341,16 @@ class LiveBars:
 
     def _ask(self, symbol: str) -> None:
         self._to_read[symbol] = None
-        self._is_asked.set()
+        self._has_requests.set()
 
     async def _read(self) -> None:
         failures = 0
         while True:
-            await self._is_asked.wait()
+            await self._has_requests.wait()
             self._to_read = {one: None for one in self._to_read if self._is_wanted(one)}
             symbol = next((one for one in self._to_read if one not in self._reading), None)
             if symbol is None:
-                self._is_asked.clear()
+                self._has_requests.clear()
                 continue
             del self._to_read[symbol]
             if not (states := self._states.get(symbol)):
@@ -377,12 +377,12 @@ class LiveBars:
             finally:
                 self._reading.discard(symbol)
                 if symbol in self._to_read:
-                    self._is_asked.set()  # nobody reads it twice at once: the older might win
+                    self._has_requests.set()  # nobody reads it twice at once: the older might win
             failures = 0
             self._adopt(symbol, newest_us, parts)
 
     def _is_wanted(self, symbol: str) -> bool:
-        return any(one.has_longer_bars for one in self._watching.get(symbol, ()))
+        return any(one.has_longer_bars for one in self._by_symbol.get(symbol, ()))
 
     def _adopt(self, symbol: str, newest_us: int, parts: Parts) -> None:
         if not self._is_wanted(symbol):
@@ -394,7 +394,7 @@ class LiveBars:
         self._bars[symbol] = bars
         first_us = reach_of(bars.newest_us).days_from_us
         changed = sorted(one for one in self._read_for.pop(symbol, ()) if one >= first_us)
-        for watch in self._watching[symbol]:
+        for subscription in self._by_symbol[symbol]:
             for hour_us in changed:
-                watch.mark_bars_of_hour(symbol, hour_us)
-            watch.mark_newest_bars(symbol, bars.newest_us)
+                subscription.mark_bars_of_hour(symbol, hour_us)
+            subscription.mark_newest_bars(symbol, bars.newest_us)

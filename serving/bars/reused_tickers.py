@@ -48,7 +48,7 @@ class ReusedTickers:
         if before is None or not is_of_another(before, candle):
             return False
         self._since_us[symbol] = candle.open_time_us
-        log.info("bars_begin_anew", symbol=symbol, since=from_us_text(candle.open_time_us))
+        log.info("ticker_reused", symbol=symbol, since=from_us_text(candle.open_time_us))
         return True
 
     def bars(

@@ -13,18 +13,18 @@ from serving.auth.middleware import bearer_of
 from serving.auth.service import AuthService, Principal
 
 OPEN_SERVICE = "/grpc.health.v1.Health/"
-NOT_KNOWN = "send an API token as metadata: authorization: Bearer …"
+LOGIN_HINT = "send an API token as metadata: authorization: Bearer …"
 ENDED = "the token has ended"
 
 Handler = Any
 """``grpc.RpcMethodHandler``, which has no types."""
 
 
-class TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Refuses calls without a valid token, and ends streams whose token ends."""
 
-    def __init__(self, access: AuthService) -> None:
-        self._access = access
+    def __init__(self, auth: AuthService) -> None:
+        self._auth = auth
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Handler]], details: Any
@@ -36,24 +36,24 @@ class TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         metadata = {key: value for key, value in details.invocation_metadata or ()}
         secret = bearer_of(str(metadata.get("authorization", "")))
         try:
-            visitor = None if secret is None else await self._access.visitor(secret)
+            principal = None if secret is None else await self._auth.principal(secret)
         except (TransientError, PermanentError, TimeoutError):
             return _refusing(
                 handler, grpc.StatusCode.UNAVAILABLE, "the accounts cannot be read at present"
             )
-        if visitor is None:
-            return _refusing(handler, grpc.StatusCode.UNAUTHENTICATED, NOT_KNOWN)
-        return self._while_valid(handler, visitor) if handler.response_streaming else handler
+        if principal is None:
+            return _refusing(handler, grpc.StatusCode.UNAUTHENTICATED, LOGIN_HINT)
+        return self._while_valid(handler, principal) if handler.response_streaming else handler
 
-    def _while_valid(self, handler: Handler, visitor: Principal) -> Handler:
+    def _while_valid(self, handler: Handler, principal: Principal) -> Handler:
         call = handler.stream_stream if handler.request_streaming else handler.unary_stream
 
         async def told(request: Any, context: Any) -> AsyncIterator[Any]:
             answers = call(request, context)
-            with self._access.stay(visitor) as guest:
+            with self._auth.stay(principal) as open_connection:
                 async with contextlib.aclosing(answers):
                     async for answer in answers:
-                        if guest.over.is_set():
+                        if open_connection.over.is_set():
                             await context.abort(grpc.StatusCode.UNAUTHENTICATED, ENDED)
                         yield answer
 

@@ -17,7 +17,7 @@ from include.store.candles.bars import StoredBar, read_bars
 from include.store.instruments import read_instruments, read_listings
 from serving.bars.live_bars import LiveBars
 from serving.bars.subscription import BarSubscription
-from serving.grpc.tick_calls import TickCalls
+from serving.grpc.tick_streams import TickStreams
 from serving.protobuf.bars import (
     EARLIEST_US,
     LATEST_US,
@@ -45,7 +45,7 @@ Context = Any
 """``grpc.aio.ServicerContext``, which has no types."""
 
 
-class MarketData(TickCalls):
+class MarketData(TickStreams):
     """Serves the board's bars live, and the tables' of the past.
 
     Args:
@@ -55,7 +55,7 @@ class MarketData(TickCalls):
 
     def __init__(
         self,
-        board: LiveBars,
+        live_bars: LiveBars,
         history: ReadPool,
         *,
         streamed: Callable[[], Iterable[str]],
@@ -63,7 +63,7 @@ class MarketData(TickCalls):
         ticks: TickHubs | None = None,
     ) -> None:
         super().__init__(ticks, streamed=streamed)
-        self._board = board
+        self._live_bars = live_bars
         self._history = history
         self._streamed = streamed
         self._now_us = now_us
@@ -75,13 +75,13 @@ class MarketData(TickCalls):
         timeframes = await self._timeframes(request.timeframes, context)
         symbols = await self._symbols(request.symbols, context)
         resume_us = await self._resume_us(request, context)
-        with self._board.subscribe(
+        with self._live_bars.subscribe(
             symbols, timeframes, closed_only=request.closed_only, reports_streamed=True
-        ) as watch:
+        ) as subscription:
             if resume_us is not None:
                 async for message in self._resumed(symbols, resume_us, context):
                     yield message
-            async for message in self._told(watch):
+            async for message in self._told(subscription):
                 yield message
 
     async def ListCandles(
@@ -129,10 +129,14 @@ class MarketData(TickCalls):
 
     # --- what is told
 
-    async def _told(self, watch: BarSubscription) -> AsyncIterator[pb.StreamCandlesResponse]:
+    async def _told(self, subscription: BarSubscription) -> AsyncIterator[pb.StreamCandlesResponse]:
         is_snapshot = True
-        while (bars := await watch.receive()) is not None:
-            ends = is_snapshot and not watch.waiting and self._board.is_known(watch)
+        while (bars := await subscription.receive()) is not None:
+            ends = (
+                is_snapshot
+                and not subscription.waiting
+                and self._live_bars.is_snapshot_complete(subscription)
+            )
             if ends:
                 is_snapshot = False
             if bars or ends:

@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection
 from include.config_of_serving import GRPC_PORT as DEFAULT_PORT
 from include.errors import PermanentError
 from serving.auth.service import AuthService
-from serving.grpc.authentication import TokenCheck
+from serving.grpc.authentication import TokenInterceptor
 from serving.grpc.market_data import MarketData
 from serving.protobuf.generated.candelabra.v1 import market_data_pb2 as pb
 from serving.protobuf.generated.candelabra.v1 import market_data_pb2_grpc as services
@@ -44,7 +44,7 @@ async def grpc_serving(
     port: int | None,
     certificate: Path | None = None,
     key: Path | None = None,
-    access: AuthService | None = None,
+    auth: AuthService | None = None,
 ) -> AsyncIterator[str]:
     """Serve ``MarketData``; yields the address, host and port.
 
@@ -60,7 +60,7 @@ async def grpc_serving(
     credentials = _credentials(certificate, key)
     server = grpc.aio.server(
         interceptors=[
-            *([TokenCheck(access)] if access is not None and access.is_required else []),
+            *([TokenInterceptor(auth)] if auth is not None and auth.is_required else []),
             _Decoding(),
         ],
         maximum_concurrent_rpcs=MAX_CALLS,

@@ -16,21 +16,20 @@ from include.errors import PermanentError, TransientError
 from include.store.instruments import Listing, read_listings
 from serving.auth.middleware import host_of
 from serving.auth.service import AuthService
-from serving.bars.day_prices import Prices
-from serving.bars.latest import Latest
+from serving.bars.day_prices import DayPriceCache
+from serving.bars.latest_bars import LatestBars
 from serving.bars.live_bars import LiveBars
 from serving.http.response_cache import ResponseCache
 from serving.read_pool import ReadPool
-from serving.websocket.broadcaster import BarBroadcasters
 from streamer.hub.trade_hub import TickHubs
 from streamer.runtime.threads import in_thread
 
 log = structlog.get_logger(__name__)
 
 CURRENT_US = 3 * MINUTE_US
-LISTINGS_KEPT_S = 30.0
+LISTINGS_TTL_S = 30.0
 """Listings that are older are read again when somebody asks, who is told the old ones."""
-LISTINGS_OLD_S = 600.0
+LISTINGS_STALE_S = 600.0
 """Of those that are older, the caller waits a while for new ones: nobody asked for long."""
 LISTINGS_WAIT_S = 1.0
 LISTINGS_RETRY_S = 5.0
@@ -46,10 +45,15 @@ Result = TypeVar("Result")
 
 @dataclass(slots=True)
 class Sockets:
-    """Counts of WebSockets."""
+    """WebSocket counters.
+
+    Attributes:
+        conflated: counts bar states that newer ones replaced before readers received them.
+    """
 
     open: int = 0
     accepted: int = 0
+    conflated: Callable[[], int] = lambda: 0
 
 
 @dataclass(slots=True)
@@ -73,20 +77,20 @@ class Context:
         is_remote: the market is told of by another process.
     """
 
-    board: LiveBars
+    live_bars: LiveBars
     history: ReadPool
     streamed: Callable[[], Iterable[str]]
     now_us: Callable[[], int]
     newest: Callable[[str], Candle | None]
     condition: Callable[[], dict[str, Any]]
-    prices: Prices
+    prices: DayPriceCache
     clock: Callable[[], float]
     allowed_origins: frozenset[str] = frozenset()
     ticks: TickHubs | None = None
     statistics: Callable[[], dict[str, Any]] = dict
-    access: AuthService = field(default_factory=AuthService)
+    auth: AuthService = field(default_factory=AuthService)
     is_remote: bool = False
-    latest: Latest = field(init=False)
+    latest: LatestBars = field(init=False)
     kept: ResponseCache = field(default_factory=ResponseCache)
     sockets: Sockets = field(default_factory=Sockets)
     _listings: list[Listing] | None = None
@@ -96,17 +100,9 @@ class Context:
     _is_failing: bool = False
     _reading: asyncio.Task[list[Listing]] | None = None
     _making: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_MAKING))
-    _audiences: BarBroadcasters | None = None
-
-    @property
-    def audiences(self) -> BarBroadcasters:
-        """Who is told of bars and prices."""
-        if self._audiences is None:
-            self._audiences = BarBroadcasters(self.board)
-        return self._audiences
 
     def __post_init__(self) -> None:
-        self.latest = Latest(self.board)
+        self.latest = LatestBars(self.live_bars)
 
     def current(self, names: Iterable[str]) -> frozenset[str]:
         """Symbols whose newest minute in memory is the market's, or nearly.
@@ -146,7 +142,7 @@ class Context:
         now_s = self.clock()
         if now_s >= self._due_s:
             renewal = self._renewal()
-            if now_s - self._read_s > LISTINGS_OLD_S and not self._is_failing:
+            if now_s - self._read_s > LISTINGS_STALE_S and not self._is_failing:
                 await asyncio.wait([renewal], timeout=LISTINGS_WAIT_S)
         return self._listings
 
@@ -170,11 +166,11 @@ class Context:
         finally:
             self._reading = None
         if self._is_failing:
-            log.info("listings_read_again")
+            log.info("listings_recovered")
         self._is_failing = False
         self._listings = found
         self._newest_listings = {one.instrument.symbol: one for one in found}
-        self._read_s, self._due_s = now_s, now_s + LISTINGS_KEPT_S
+        self._read_s, self._due_s = now_s, now_s + LISTINGS_TTL_S
         return found
 
     async def newest_listings(self) -> Mapping[str, Listing]:

@@ -20,6 +20,7 @@ from starlette.responses import Response
 from serving.http.response_cache import CachedResponse
 from serving.problems import Problem, shown
 from serving.protobuf.bars import plain
+from streamer.hub.ticks import BookTickerUpdate
 
 Row = Sequence[Any]
 ROWS_AT_ONCE = 1_000
@@ -134,6 +135,20 @@ def etag_of(body: bytes) -> str:
 def tagged(request: Request, body: bytes, media_type: str, headers: Mapping[str, str]) -> Response:
     """An answer with its ETag; 304 where the caller has it already."""
     return _tagged(request, body, etag_of(body), media_type, headers)
+
+
+def book_ticker_fields(one: BookTickerUpdate) -> dict[str, object]:
+    """A book ticker as JSON fields, for the WebSocket and REST."""
+    return {
+        "symbol": one.symbol,
+        "update_id": one.update_id,
+        "bid_price": one.bid_price,
+        "bid_quantity": one.bid_quantity,
+        "ask_price": one.ask_price,
+        "ask_quantity": one.ask_quantity,
+        "event_time": None if one.event_us is None else one.event_us // 1_000,
+        "received_time": one.received_us // 1_000,
+    }
 
 
 # --- inside

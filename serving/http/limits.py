@@ -25,7 +25,7 @@ class _Bucket:
     seen_s: float
 
 
-class RequestLimit:
+class RateLimiter:
     """A bucket of requests for each client, filled evenly over a minute.
 
     Args:
@@ -58,10 +58,10 @@ class RequestLimit:
         return may, int(bucket.left), max(0.0, (1 - bucket.left) / rate)
 
 
-class LimitedRequests:
+class RateLimitMiddleware:
     """Middleware: 429 beyond the limit, and headers that tell of it (draft-ietf-httpapi)."""
 
-    def __init__(self, app: ASGIApp, limit: RequestLimit) -> None:
+    def __init__(self, app: ASGIApp, limit: RateLimiter) -> None:
         self._app = app
         self._limit = limit
 

@@ -19,7 +19,7 @@ MAX_BYTES_OF_ONE = 2 << 20
 """Larger ones would push out too many others."""
 MAX_NOTED = 10_000
 """Requests that are remembered without their answers."""
-SURE_FOR_S = 1.0
+VERSION_TTL_S = 1.0
 """After a look at the version; caches on the way may keep such an answer for longer."""
 
 
@@ -71,7 +71,7 @@ class ResponseCache:
         """The answer of a request where it is kept and its version was looked up just now."""
         with self._lock:
             known = self._answers.get(key)
-            if known is None or self._clock() - known.looked_s >= SURE_FOR_S:
+            if known is None or self._clock() - known.looked_s >= VERSION_TTL_S:
                 return None
             self._answers.move_to_end(key)
             return known.made

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 from include.config_of_serving import STREAMER_HTTP_PORT as DEFAULT_PORT
 from include.errors import PermanentError
 from serving.http.bounded_http import BoundedHttpProtocol
-from serving.http.pushing import PushingProtocol
+from serving.http.encoded_frames import EncodedFramesProtocol
 
 log = structlog.get_logger(__name__)
 
@@ -81,7 +81,7 @@ async def serving(app: ASGIApp, place: Place) -> AsyncIterator[str]:
             lifespan="off",
             server_header=False,
             http=BoundedHttpProtocol,
-            ws=PushingProtocol if place.has_websockets else "none",
+            ws=EncodedFramesProtocol if place.has_websockets else "none",
             ws_max_size=MAX_MESSAGE_BYTES,
             ws_max_queue=MAX_WAITING_MESSAGES,
             ws_per_message_deflate=False,
@@ -122,7 +122,7 @@ def is_loopback(host: str) -> bool:
 def _note_end(task: asyncio.Task[Any]) -> None:
     """Candles do not stop because nobody can look at them, but somebody should know."""
     error = None if task.cancelled() else task.exception()
-    log.error("http_ended", error=repr(error))
+    log.error("http_server_stopped", error=repr(error))
 
 
 def _listen(place: Place) -> socket.socket:

@@ -59,23 +59,23 @@ def missed_range_of(message: pb.MissedTrades) -> MissedTrades:
     )
 
 
-def quote_of(quote: BookTickerUpdate) -> pb.BookTicker:
+def book_ticker_of(book_ticker: BookTickerUpdate) -> pb.BookTicker:
     """Best prices as a message."""
     message = pb.BookTicker(
-        symbol=quote.symbol,
-        update_id=quote.update_id,
-        bid_price=quote.bid_price,
-        bid_quantity=quote.bid_quantity,
-        ask_price=quote.ask_price,
-        ask_quantity=quote.ask_quantity,
-        received_time=time_of(quote.received_us),
+        symbol=book_ticker.symbol,
+        update_id=book_ticker.update_id,
+        bid_price=book_ticker.bid_price,
+        bid_quantity=book_ticker.bid_quantity,
+        ask_price=book_ticker.ask_price,
+        ask_quantity=book_ticker.ask_quantity,
+        received_time=time_of(book_ticker.received_us),
     )
-    if quote.event_us is not None:
-        message.event_time.CopyFrom(time_of(quote.event_us))
+    if book_ticker.event_us is not None:
+        message.event_time.CopyFrom(time_of(book_ticker.event_us))
     return message
 
 
-def quote_tick_of(message: pb.BookTicker) -> BookTickerUpdate:
+def book_ticker_update_of(message: pb.BookTicker) -> BookTickerUpdate:
     """What a message says of best prices."""
     return BookTickerUpdate(
         message.symbol,

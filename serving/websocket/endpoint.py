@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,11 +13,19 @@ from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from include.domain.timeframes import TIMEFRAMES, timeframe
+from serving.bars.live_bars import LiveBars
 from serving.http.context import Context
-from serving.http.pushing import EXTENSION
-from serving.websocket.broadcaster import BarBroadcaster
-from serving.websocket.fragments import id_of
-from serving.websocket.listeners import BINARY_PRICES, CANDLES, PRICES, Form, Listener
+from serving.http.encoded_frames import EXTENSION, Frames
+from serving.websocket import messages
+from serving.websocket.broadcaster import (
+    BINARY_PRICES,
+    CANDLES,
+    PRICES,
+    BarBroadcaster,
+    BarBroadcasters,
+    Listener,
+    MessageFormat,
+)
 from serving.websocket.messages import (
     MAX_BYTES,
     MAX_SYMBOLS,
@@ -26,11 +34,11 @@ from serving.websocket.messages import (
     Subscribe,
     Unsubscribe,
     decoded,
+    id_of,
     names_left,
     names_of,
     told,
 )
-from serving.websocket.streamed import StreamedSymbols
 from serving.websocket.ticks import CHANNELS as TICK_CHANNELS
 from serving.websocket.ticks import TickChannels
 
@@ -64,7 +72,7 @@ async def websocket(socket: WebSocket) -> None:
 class _Channel:
     """Among whom a reader listens, and as whom."""
 
-    audience: BarBroadcaster
+    broadcaster: BarBroadcaster
     listener: Listener
 
 
@@ -74,11 +82,12 @@ class Reader:
     def __init__(self, socket: WebSocket, context: Context) -> None:
         self._socket = socket
         self._context = context
+        self._broadcasters: BarBroadcasters = socket.app.state.broadcasters
         self._channels: dict[str, _Channel] = {}
         """By timeframe, and ``price``."""
         self._ticks = TickChannels(context.ticks, self._send, self._gone)
         self._streamed = StreamedSymbols(
-            context.board, socket.scope["extensions"][EXTENSION], self._has_subscribed
+            context.live_bars, socket.scope["extensions"][EXTENSION], self._has_subscribed
         )
         self._sending = asyncio.Lock()
         self._subscribing = asyncio.Lock()
@@ -104,7 +113,7 @@ class Reader:
             hearing.cancel()
             watching.cancel()
             for channel in self._channels.values():
-                channel.audience.remove(channel.listener, channel.listener.symbols)
+                channel.broadcaster.remove(channel.listener, channel.listener.symbols)
             self._ticks.drop()
             self._streamed.leave()
             sockets.open -= 1
@@ -170,13 +179,13 @@ class Reader:
 
         A symbol that the streamer is only about to take up is subscribed as well.
         """
-        visitor = getattr(self._socket.state, "visitor", None)
-        if visitor is None:
+        principal = getattr(self._socket.state, "visitor", None)
+        if principal is None:
             return
         before: tuple[str, ...] = ()
         try:
-            user_id = visitor.identity.user_id
-            async with contextlib.aclosing(self._context.access.watchlists(user_id)) as lists:
+            user_id = principal.identity.user_id
+            async with contextlib.aclosing(self._context.auth.watchlists(user_id)) as lists:
                 async for symbols in lists:
                     await self._send(told("watchlist", symbols=list(symbols)))
                     await self._take_list(
@@ -234,25 +243,25 @@ class Reader:
         )
         if channel is None:
             channel = self._channels[name] = self._channel(name, form)
-        if name == PRICE and message.format == "binary" and not channel.audience.has_ids:
+        if name == PRICE and message.format == "binary" and not channel.broadcaster.has_ids:
             fresh = [*sorted(known), *fresh]  # from now on all of it
-            channel.audience.remove(channel.listener, known)
+            channel.broadcaster.remove(channel.listener, known)
             channel = self._channels[name] = self._channel(name, BINARY_PRICES)
         listener = channel.listener
-        if channel.audience.has_ids:
-            news = [one for one in fresh if one not in listener.ids]
-            numbers = {one: number for number, one in enumerate(news, len(listener.ids))}
+        if channel.broadcaster.has_ids:
+            mailbox = [one for one in fresh if one not in listener.ids]
+            numbers = {one: number for number, one in enumerate(mailbox, len(listener.ids))}
             listener.ids |= {one: id_of(number) for one, number in numbers.items()}
-            if news:
+            if mailbox:
                 await self._send(told("symbols", ids=numbers))
-        await channel.audience.add(listener, fresh)
+        await channel.broadcaster.add(listener, fresh)
 
     async def _unsubscribe(self, message: Unsubscribe, name: str, names: Sequence[str]) -> None:
         channel = self._channels.get(name)
         left: list[str] = []
         if channel is not None:
             left = [one for one in names if one in channel.listener.symbols]
-            channel.audience.remove(channel.listener, left)
+            channel.broadcaster.remove(channel.listener, left)
             if not channel.listener.symbols:
                 del self._channels[name]
         await self._send(
@@ -272,7 +281,7 @@ class Reader:
             symbol in self._ticks.symbols(name) for name in TICK_CHANNELS
         )
 
-    def _channel(self, name: str, form: Form) -> _Channel:
+    def _channel(self, name: str, form: MessageFormat) -> _Channel:
         frame = timeframe("1m" if name == PRICE else name)
         listener = Listener(
             self._socket.scope["extensions"][EXTENSION],
@@ -280,7 +289,7 @@ class Reader:
             on_end=self._at_end,
             patience_s=SEND_TIMEOUT_S,
         )
-        return _Channel(self._context.audiences.of(frame, form), listener)
+        return _Channel(self._broadcasters.of(frame, form), listener)
 
     def _at_end(self) -> None:
         """Nothing will change any more."""
@@ -301,3 +310,50 @@ class Reader:
     async def _send(self, message: str) -> None:
         async with self._sending, asyncio.timeout(SEND_TIMEOUT_S):
             await self._socket.send_text(message)
+
+
+class StreamedSymbols:
+    """What one reader is told of that, at its own pace: of a symbol the last that happened.
+
+    Args:
+        to: takes what it is told.
+        wants: whether it has subscribed a symbol.
+    """
+
+    def __init__(self, live_bars: LiveBars, to: Frames, wants: Callable[[str], bool]) -> None:
+        self._live_bars = live_bars
+        self._to = to
+        self._wants = wants
+        self._waiting: dict[str, bool] = {}
+        """Whether it is streamed, by symbol."""
+        self._is_deferred = False
+        live_bars.on_streamed_changed.add(self._listed)
+
+    def leave(self) -> None:
+        """The reader is gone."""
+        self._live_bars.on_streamed_changed.discard(self._listed)
+        self._waiting = {}
+
+    def _listed(self, dropped: frozenset[str], taken_up: frozenset[str]) -> None:
+        changed = dict.fromkeys(dropped, False) | dict.fromkeys(taken_up, True)
+        self._waiting |= {name: value for name, value in changed.items() if self._wants(name)}
+        self._send()
+
+    def _send(self) -> None:
+        if not self._waiting or self._is_deferred:
+            return
+        if not self._to.is_writable():
+            self._is_deferred = True
+            self._to.call_when_writable(self._go_on)
+            return
+        waiting, self._waiting = self._waiting, {}
+        message = told(
+            "streamed",
+            taken_up=sorted(name for name, is_streamed in waiting.items() if is_streamed),
+            dropped=sorted(name for name, is_streamed in waiting.items() if not is_streamed),
+        )
+        self._to.write_frames(messages.framed(messages.TEXT, message.encode()))
+
+    def _go_on(self) -> None:
+        self._is_deferred = False
+        self._send()

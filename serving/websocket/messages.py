@@ -9,7 +9,9 @@ from typing import Literal
 
 import msgspec
 
-from serving.bars.subscription import Missed
+from include.domain.timeframes import SECOND_US
+from serving.bars.subscription import BarUpdate, Missed
+from serving.http.formats import book_ticker_fields
 from serving.protobuf.bars import plain
 from streamer.hub.ticks import BookTickerUpdate, MissedTrades, TradeTick
 
@@ -18,6 +20,15 @@ MAX_BYTES = 64 << 10
 MAX_SYMBOLS = 1_000
 """Subscribed by one connection, over all channels."""
 MAX_NAME = 64
+
+MAX_BARS = 200
+"""Of one JSON message."""
+TEXT, BINARY = 0x81, 0x82
+"""First bytes of frames that are whole messages (RFC 6455, 5.2)."""
+_SMALL, _MIDDLE, _LARGE = struct.Struct(">BB"), struct.Struct(">BBH"), struct.Struct(">BBQ")
+_ID = struct.Struct("<H")
+_VALUES = struct.Struct("<dd")
+_encode = msgspec.json.encode
 
 HEADER = struct.Struct("<IH")
 ITEM = struct.Struct("<Hdd")
@@ -214,23 +225,9 @@ def missed_trades_of(missed: Sequence[MissedTrades]) -> str:
     )
 
 
-def quote_fields(one: BookTickerUpdate) -> dict[str, object]:
-    """Best prices, as WebSocket and REST tell them."""
-    return {
-        "symbol": one.symbol,
-        "update_id": one.update_id,
-        "bid_price": one.bid_price,
-        "bid_quantity": one.bid_quantity,
-        "ask_price": one.ask_price,
-        "ask_quantity": one.ask_quantity,
-        "event_time": None if one.event_us is None else one.event_us // 1_000,
-        "received_time": one.received_us // 1_000,
-    }
-
-
-def book_of(quotes: Sequence[BookTickerUpdate]) -> str:
+def book_tickers_of(book_tickers: Sequence[BookTickerUpdate]) -> str:
     """The newest best bid and ask of symbols."""
-    return _json({"type": "book", "data": [quote_fields(one) for one in quotes]})
+    return _json({"type": "book", "data": [book_ticker_fields(one) for one in book_tickers]})
 
 
 def from_binary(message: bytes) -> list[tuple[int, float, float]]:
@@ -247,3 +244,97 @@ def from_binary(message: bytes) -> list[tuple[int, float, float]]:
     if len(message) != HEADER.size + count * ITEM.size:
         raise ValueError(f"{len(message)} bytes for {count} items")
     return list(ITEM.iter_unpack(message[HEADER.size :]))
+
+
+# --- data messages: encoded once for each change, joined for each reader
+
+
+def candle_of(one: BarUpdate) -> bytes:
+    """A bar as JSON; decimals as text, times in milliseconds since 1970."""
+    candle = one.candle
+    return _encode(
+        {
+            "symbol": candle.symbol,
+            "timeframe": one.timeframe,
+            "open_time": candle.open_time_us // 1_000,
+            "open": plain(candle.open),
+            "high": plain(candle.high),
+            "low": plain(candle.low),
+            "close": plain(candle.close),
+            "volume": plain(candle.volume),
+            "quote_volume": plain(candle.quote_volume) if one.has_quotes else None,
+            "trade_count": candle.trade_count,
+            "taker_buy_volume": plain(candle.taker_buy_volume),
+            "taker_buy_quote_volume": (
+                plain(candle.taker_buy_quote_volume) if one.has_quotes else None
+            ),
+            "is_closed": one.is_closed,
+            "status": None if one.status is None else one.status.value,
+            "is_revision": one.is_revision,
+        }
+    )
+
+
+def price_of(one: BarUpdate) -> bytes:
+    """A last price with the volume of the running minute, as JSON."""
+    return _encode(
+        {
+            "symbol": one.candle.symbol,
+            "price": plain(one.candle.close),
+            "volume": plain(one.candle.volume),
+            "minute": one.candle.open_time_us // SECOND_US,
+        }
+    )
+
+
+def values_of(one: BarUpdate) -> bytes:
+    """The same as ``[price f64][volume f64]``: for pictures, not for sums."""
+    return _VALUES.pack(float(one.candle.close), float(one.candle.volume))
+
+
+def id_of(number: int) -> bytes:
+    """What stands for a symbol before its values: ``[symbol_id u16]``."""
+    return _ID.pack(number)
+
+
+def candles(fragments: Sequence[bytes]) -> bytes:
+    """Frames of bars."""
+    return _texts(b'{"type":"candles","data":[', fragments)
+
+
+def prices(fragments: Sequence[bytes]) -> bytes:
+    """Frames of prices."""
+    return _texts(b'{"type":"price","data":[', fragments)
+
+
+def binary_prices(items: Sequence[bytes]) -> bytes:
+    """Frames of items, 50 a frame at most."""
+    return b"".join(
+        framed(BINARY, binary_message(items[start : start + MAX_ITEMS]))
+        for start in range(0, len(items), MAX_ITEMS)
+    )
+
+
+def binary_message(items: Sequence[bytes]) -> bytes:
+    """``[crc32 u32][count u16]`` and items, little-endian; the checksum is of what follows it."""
+    rest = _ID.pack(len(items)) + b"".join(items)
+    return zlib.crc32(rest).to_bytes(4, "little") + rest
+
+
+def framed(kind: int, payload: bytes) -> bytes:
+    """A message as a frame of a server: no mask, no extension."""
+    size = len(payload)
+    if size < 126:
+        return _SMALL.pack(kind, size) + payload
+    if size < 1 << 16:
+        return _MIDDLE.pack(kind, 126, size) + payload
+    return _LARGE.pack(kind, 127, size) + payload
+
+
+def _texts(head: bytes, fragments: Sequence[bytes]) -> bytes:
+    if len(fragments) <= MAX_BARS:
+        return framed(TEXT, b"".join((head, b",".join(fragments), b"]}")))
+    return b"".join(
+        framed(TEXT, b"".join((head, b",".join(fragments[start : start + MAX_BARS]), b"]}")))
+        for start in range(0, len(fragments), MAX_BARS)
+    )

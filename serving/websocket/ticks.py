@@ -13,7 +13,7 @@ from serving.websocket.messages import (
     Refusal,
     Subscribe,
     Unsubscribe,
-    book_of,
+    book_tickers_of,
     missed_trades_of,
     told,
     trades_of,
@@ -29,8 +29,8 @@ CHANNELS = frozenset({TRADES, BOOK})
 
 @dataclass(slots=True)
 class _Channel:
-    fan: Any
-    watch: Any
+    hub: Any
+    subscription: Any
     task: asyncio.Task[None] | None = None
 
 
@@ -45,11 +45,11 @@ class TickChannels:
 
     def __init__(
         self,
-        fans: TickHubs | None,
+        hubs: TickHubs | None,
         send: Callable[[str], Awaitable[None]],
         on_gone: Callable[[], None],
     ) -> None:
-        self._fans = fans
+        self._hubs = hubs
         self._send = send
         self._on_gone = on_gone
         self._channels: dict[str, _Channel] = {}
@@ -57,12 +57,12 @@ class TickChannels:
     @property
     def count(self) -> int:
         """Symbols, over both channels."""
-        return sum(len(one.watch.symbols) for one in self._channels.values())
+        return sum(len(one.subscription.symbols) for one in self._channels.values())
 
     def symbols(self, channel: str) -> frozenset[str]:
         """Those that are listened to."""
         found = self._channels.get(channel)
-        return frozenset() if found is None else frozenset(found.watch.symbols)
+        return frozenset() if found is None else frozenset(found.subscription.symbols)
 
     def fresh(self, channel: str, names: Sequence[str]) -> list[str]:
         """Those of the names that are not listened to yet."""
@@ -75,15 +75,15 @@ class TickChannels:
         Raises:
             Refusal: that cannot be.
         """
-        fan = self._fan(message)
+        hub = self._hub(message)
         if message.format != "json":
             raise Refusal("wrong_field", "format: binary is of the channel price", message.id)
-        channel = self._channels.get(message.channel) or _Channel(fan, fan.subscribe())
+        channel = self._channels.get(message.channel) or _Channel(hub, hub.subscribe())
         try:
-            fan.add_symbols(channel.watch, names)
+            hub.add_symbols(channel.subscription, names)
         except FullError as error:
             if message.channel not in self._channels:
-                channel.watch.unsubscribe()
+                channel.subscription.unsubscribe()
             raise Refusal("too_many_symbols", str(error), message.id) from None
         self._channels[message.channel] = channel
         await self._send(
@@ -95,10 +95,12 @@ class TickChannels:
     async def unsubscribe(self, message: Unsubscribe, names: Sequence[str]) -> None:
         """Listen to these no longer."""
         channel = self._channels.get(message.channel)
-        left = [] if channel is None else [one for one in names if one in channel.watch.symbols]
+        left = (
+            [] if channel is None else [one for one in names if one in channel.subscription.symbols]
+        )
         if channel is not None:
-            channel.fan.remove_symbols(channel.watch, left)
-            if not channel.watch.symbols:
+            channel.hub.remove_symbols(channel.subscription, left)
+            if not channel.subscription.symbols:
                 self._drop(message.channel)
         await self._send(told("unsubscribed", channel=message.channel, symbols=left, id=message.id))
 
@@ -109,33 +111,33 @@ class TickChannels:
 
     # --- inside
 
-    def _fan(self, message: Subscribe) -> TradeHub | BookTickerHub:
-        if self._fans is None:
+    def _hub(self, message: Subscribe) -> TradeHub | BookTickerHub:
+        if self._hubs is None:
             raise Refusal(
                 "not_served",
                 f"{message.channel} are not served here; ask a streamer, or a server that is "
                 "attached to one by gRPC",
                 message.id,
             )
-        return self._fans.trades if message.channel == TRADES else self._fans.book_tickers
+        return self._hubs.trades if message.channel == TRADES else self._hubs.book_tickers
 
     async def _tell(self, channel: _Channel) -> None:
         """Send what comes, as fast as the reader takes it."""
-        encode = trades_of if isinstance(channel.fan, TradeHub) else book_of
-        watch = channel.watch
+        encode = trades_of if isinstance(channel.hub, TradeHub) else book_tickers_of
+        subscription = channel.subscription
         try:
-            while (found := await watch.receive()) is not None:
+            while (found := await subscription.receive()) is not None:
                 if found.missed:
                     await self._send(missed_trades_of(found.missed))
                 if found.ticks:
                     await self._send(encode(found.ticks))
-                if watch.waiting < len(found.ticks):
+                if subscription.waiting < len(found.ticks):
                     await asyncio.sleep(BATCH_S)
         except (WebSocketDisconnect, TimeoutError):
             self._on_gone()
 
     def _drop(self, name: str) -> None:
         channel = self._channels.pop(name)
-        channel.watch.unsubscribe()
+        channel.subscription.unsubscribe()
         if channel.task is not None:
             channel.task.cancel()

@@ -381,7 +381,7 @@ def _of_hub(telemetry: TelemetrySources) -> Readings:
 def _of_bus(telemetry: TelemetrySources) -> Readings:
     if (bus := telemetry.publisher) is not None:
         yield "candelabra_nats_up", (), int(bus.is_connected)
-        yield "candelabra_nats_disconnects", (), bus.cuts
+        yield "candelabra_nats_disconnects", (), bus.disconnects
         for outcome in ("delivered", "conflated", "missed"):
             yield "candelabra_nats_updates", (outcome,), getattr(bus, outcome)
 

@@ -27,10 +27,10 @@ from streamer.candles.aggregation import MINUTES_KEPT, SymbolAggregator
 from streamer.candles.minutes import Minute
 from streamer.hub.subscription import FORGOTTEN, DeliveryCounts, Settled, Subscription
 
-SETTLED_KEPT = MINUTES_KEPT + 1
+SETTLED_MINUTES = MINUTES_KEPT + 1
 """Minutes back from a symbol's newest settled one whose offers are remembered: all of which the
 aggregator may still speak."""
-MINUTES_IN_HAND = 10
+MINUTES_PER_SYMBOL = 10
 """Candles that may wait for a reader, a symbol."""
 
 
@@ -112,7 +112,7 @@ class Hub:
         if listed is None:
             return
         settled, open_time_us = listed.settled, candle.open_time_us
-        horizon_us = max(settled, default=open_time_us) - SETTLED_KEPT * MINUTE_US
+        horizon_us = max(settled, default=open_time_us) - SETTLED_MINUTES * MINUTE_US
         before = None if open_time_us >= horizon_us else FORGOTTEN
         if (known := settled.get(open_time_us)) is not None:
             if order_key(offer) <= order_key(known):
@@ -120,7 +120,9 @@ class Hub:
             before = known.candle.values
         if open_time_us >= horizon_us:
             settled[open_time_us] = offer
-            for old_us in [one for one in settled if one < open_time_us - SETTLED_KEPT * MINUTE_US]:
+            for old_us in [
+                one for one in settled if one < open_time_us - SETTLED_MINUTES * MINUTE_US
+            ]:
                 del settled[old_us]
         for listener in listed.listeners:
             listener.enqueue_settled((candle.symbol, open_time_us), Settled(offer, before))
@@ -192,7 +194,7 @@ class Hub:
         return frozenset(self._listed) if wanted is None else wanted & self._listed.keys()
 
     def _max_waiting(self, symbols: frozenset[str] | None) -> int:
-        return MINUTES_IN_HAND * max(len(self._listed if symbols is None else symbols), 1)
+        return MINUTES_PER_SYMBOL * max(len(self._listed if symbols is None else symbols), 1)
 
     def _has_quotes(self, symbol: str) -> bool:
         listed = self._listed.get(symbol)

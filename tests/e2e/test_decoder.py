@@ -22,8 +22,7 @@ import pytest
 from include.domain.candles import silent_candle
 from serving.bars.subscription import BarUpdate
 from serving.http.routes.page import FOLDER
-from serving.websocket.fragments import MAX_ITEMS, binary_message, id_of, values_of
-from serving.websocket.messages import from_binary
+from serving.websocket.messages import MAX_ITEMS, binary_message, from_binary, id_of, values_of
 from tests.e2e.browser import PROGRAM, browsing
 
 DECODER = FOLDER / "decoder.js"

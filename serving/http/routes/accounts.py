@@ -15,11 +15,11 @@ from include.domain.timeframes import from_us
 from include.errors import RejectedInputError
 from include.store.accounts import watchlists
 from include.store.accounts.users import end_session, list_users, sessions_of
-from serving.auth.middleware import COOKIE, visitor_of
+from serving.auth.middleware import COOKIE, principal_of
 from serving.auth.service import AuthService
 from serving.http.context import context_of
 from serving.http.formats import json, plain_json
-from serving.http.limits import RequestLimit
+from serving.http.limits import RateLimiter
 from serving.http.parameters import unknown_symbol_text
 from serving.problems import Problem, refused, shown, unknown
 
@@ -68,8 +68,8 @@ class LoginLimits:
     """How often somebody may try; one for an application."""
 
     def __init__(self) -> None:
-        self._addresses = RequestLimit(LOGINS_PER_MINUTE)
-        self._names = RequestLimit(LOGINS_OF_A_NAME_PER_MINUTE)
+        self._addresses = RateLimiter(LOGINS_PER_MINUTE)
+        self._names = RateLimiter(LOGINS_OF_A_NAME_PER_MINUTE)
 
     def check(self, address: str, name: str) -> None:
         """Count a try.
@@ -90,12 +90,12 @@ class LoginLimits:
 @router.post("/login", summary="Begin a session", openapi_extra=LOGIN_BODY)
 async def login(request: Request) -> Response:
     """Sets the session's cookie: HttpOnly, SameSite=Strict, and Secure where TLS is spoken."""
-    access = _access(request)
+    auth = _auth(request)
     asked = await _body(request, Login)
     address = request.client.host if request.client else ""
     name = asked.name.strip().lower()
     request.app.state.login_limits.check(address, name[:64])
-    found = await access.log_in(name, asked.password)
+    found = await auth.log_in(name, asked.password)
     if found is None:
         raise Problem(HTTPStatus.UNAUTHORIZED, "name or password are wrong")
     secret, identity = found
@@ -103,7 +103,7 @@ async def login(request: Request) -> Response:
     response.set_cookie(
         COOKIE,
         secret,
-        max_age=int(access.session_s),
+        max_age=int(auth.session_s),
         httponly=True,
         samesite="strict",
         secure=_is_tls(request),
@@ -114,10 +114,10 @@ async def login(request: Request) -> Response:
 @router.post("/logout", summary="End the session", status_code=HTTPStatus.NO_CONTENT)
 async def logout(request: Request) -> Response:
     """Ends it at once, wherever it is used; without one nothing happens."""
-    visitor = request.state.visitor
-    if visitor is not None and visitor.identity.kind is Kind.SESSION:
-        one: Identity = visitor.identity
-        await _end(_access(request), one.user_id, one.key_id)
+    principal = request.state.principal
+    if principal is not None and principal.identity.kind is Kind.SESSION:
+        one: Identity = principal.identity
+        await _end(_auth(request), one.user_id, one.key_id)
     response = Response(status_code=HTTPStatus.NO_CONTENT, headers=NO_STORE)
     response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=_is_tls(request))
     return response
@@ -126,18 +126,18 @@ async def logout(request: Request) -> Response:
 @router.get("/me", summary="Who one is")
 async def me(request: Request) -> Response:
     """`user` is null where nobody is logged in and none has to be."""
-    access: AuthService = context_of(request).access
-    visitor = request.state.visitor
-    told = _nobody() if visitor is None else _told(visitor.identity)
-    further = {"auth_required": access.is_required, "has_accounts": access.has_accounts}
+    auth: AuthService = context_of(request).auth
+    principal = request.state.principal
+    told = _nobody() if principal is None else _told(principal.identity)
+    further = {"auth_required": auth.is_required, "has_accounts": auth.has_accounts}
     return json(request, told | further, headers=NO_STORE)
 
 
 @router.get("/sessions", summary="One's sessions")
 async def sessions(request: Request) -> Response:
     """Logins that are not over, newest first."""
-    one = visitor_of(request).identity
-    found = await _access(request).call(partial(sessions_of, user_id=one.user_id))
+    one = principal_of(request).identity
+    found = await _auth(request).call(partial(sessions_of, user_id=one.user_id))
     told = [
         {
             "id": session.id,
@@ -153,8 +153,8 @@ async def sessions(request: Request) -> Response:
 @router.delete("/sessions/{session_id}", summary="End a session", status_code=HTTPStatus.NO_CONTENT)
 async def leave(request: Request, session_id: Annotated[int, Path(ge=1, le=MAX_ID)]) -> Response:
     """One of one's own; the operator ends anybody's by `candelabra user logout`."""
-    one = visitor_of(request).identity
-    if not await _end(_access(request), one.user_id, session_id):
+    one = principal_of(request).identity
+    if not await _end(_auth(request), one.user_id, session_id):
         raise unknown(f"session {session_id}: none of yours; GET /api/v1/sessions names them")
     return Response(status_code=HTTPStatus.NO_CONTENT, headers=NO_STORE)
 
@@ -162,7 +162,7 @@ async def leave(request: Request, session_id: Annotated[int, Path(ge=1, le=MAX_I
 @router.get("/users", summary="All accounts (administrators)")
 async def users(request: Request) -> Response:
     """With how much there is of each."""
-    if visitor_of(request).identity.role is not Role.ADMIN:
+    if principal_of(request).identity.role is not Role.ADMIN:
         raise Problem(HTTPStatus.FORBIDDEN, "this is for administrators")
     told = [
         {
@@ -174,7 +174,7 @@ async def users(request: Request) -> Response:
             "tokens": one.tokens,
             "watched": one.watched,
         }
-        for one in await _access(request).call(list_users)
+        for one in await _auth(request).call(list_users)
     ]
     return json(request, {"users": told}, headers=NO_STORE)
 
@@ -185,9 +185,9 @@ async def users(request: Request) -> Response:
 @router.get("/watchlist", summary="What one watches")
 async def watchlist(request: Request) -> Response:
     """By symbol; `is_streamed` turns true within seconds of adding one."""
-    user_id = visitor_of(request).identity.user_id
+    user_id = principal_of(request).identity.user_id
     live = frozenset(context_of(request).streamed())
-    found = await _access(request).call(partial(watchlists.watchlist, user_id=user_id))
+    found = await _auth(request).call(partial(watchlists.watchlist, user_id=user_id))
     told = [
         {
             "symbol": symbol,
@@ -202,19 +202,19 @@ async def watchlist(request: Request) -> Response:
 @router.put("/watchlist/{symbol}", summary="Watch a symbol")
 async def watch(request: Request, symbol: str) -> Response:
     """The streamer takes it up within seconds. Watching what is watched changes nothing."""
-    user_id = visitor_of(request).identity.user_id
+    user_id = principal_of(request).identity.user_id
     context = context_of(request)
     listed = {one.instrument.symbol for one in await context.listings() if not one.listed_to_us}
     known = listed | set(context.streamed())
     if symbol not in known:
         hint = "" if listed else "; no listings are known yet: the DAG sync_instruments reads them"
         raise unknown(unknown_symbol_text(symbol, known) + hint)
-    access = _access(request)
+    auth = _auth(request)
     try:
-        is_new = await access.call(partial(watchlists.watch, user_id=user_id, symbol=symbol))
+        is_new = await auth.call(partial(watchlists.watch, user_id=user_id, symbol=symbol))
     except RejectedInputError as error:
         raise Problem(HTTPStatus.CONFLICT, str(error)) from error
-    await access.tell_watchlist(user_id)
+    await auth.tell_watchlist(user_id)
     return json(
         request,
         {"symbol": symbol, "is_new": is_new, "is_streamed": symbol in context.streamed()},
@@ -227,38 +227,38 @@ async def watch(request: Request, symbol: str) -> Response:
 )
 async def unwatch(request: Request, symbol: str) -> Response:
     """It is streamed on as long as somebody else watches it, or the settings ask for it."""
-    user_id = visitor_of(request).identity.user_id
-    access = _access(request)
-    found = await access.call(partial(watchlists.watchlist, user_id=user_id))
+    user_id = principal_of(request).identity.user_id
+    auth = _auth(request)
+    found = await auth.call(partial(watchlists.watchlist, user_id=user_id))
     if symbol not in {one for one, _ in found}:
         raise unknown(f"symbol: {shown(symbol)} is not on your watchlist")
-    await access.call(partial(watchlists.unwatch, user_id=user_id, symbol=symbol))
-    await access.tell_watchlist(user_id)
+    await auth.call(partial(watchlists.unwatch, user_id=user_id, symbol=symbol))
+    await auth.tell_watchlist(user_id)
     return Response(status_code=HTTPStatus.NO_CONTENT, headers=NO_STORE)
 
 
 # --- inside
 
 
-def _access(request: Request) -> AuthService:
+def _auth(request: Request) -> AuthService:
     """The accounts.
 
     Raises:
         Problem: there are none here.
     """
-    access: AuthService = context_of(request).access
-    if not access.has_accounts:
+    auth: AuthService = context_of(request).auth
+    if not auth.has_accounts:
         raise Problem(
             HTTPStatus.NOT_FOUND,
             "this server has no accounts: ACCOUNTS_DATABASE_URL is not set there",
         )
-    return access
+    return auth
 
 
-async def _end(access: AuthService, user_id: int, session_id: int) -> bool:
+async def _end(auth: AuthService, user_id: int, session_id: int) -> bool:
     """End a session, here before the answer and elsewhere within a moment."""
-    was_there = await access.call(partial(end_session, user_id=user_id, session_id=session_id))
-    access.forget()
+    was_there = await auth.call(partial(end_session, user_id=user_id, session_id=session_id))
+    auth.forget()
     return was_there
 
 

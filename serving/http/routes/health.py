@@ -38,7 +38,7 @@ async def details(request: Request) -> Response:
         "database": database,
         **market.pop("components", {}),
         "market": market,
-        "readers": {"status": "well", "watches": context.board.watches},
+        "readers": {"status": "well", "subscriptions": context.live_bars.subscribers},
     }
     is_well = all(part["status"] == "well" for part in parts.values())
     return json(

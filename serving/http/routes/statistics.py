@@ -23,9 +23,9 @@ async def statistics(request: Request) -> Response:
     readers: dict[str, Any] = {
         "websockets": context.sockets.open,
         "websockets_accepted": context.sockets.accepted,
-        "websocket_bars_conflated": context.audiences.conflated,
-        "watches": context.board.watches,
-        "bars_conflated": context.board.conflated,
+        "websocket_bars_conflated": context.sockets.conflated(),
+        "subscriptions": context.live_bars.subscribers,
+        "bars_conflated": context.live_bars.conflated,
     }
     if (ticks := context.ticks) is not None:
         readers |= {

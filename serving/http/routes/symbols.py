@@ -20,10 +20,9 @@ from include.store.candles.bars import read_bars
 from include.store.instruments import LISTED_FROM_UNKNOWN_US, Listing
 from serving.http import parameters
 from serving.http.context import Context, context_of
-from serving.http.formats import json, table
+from serving.http.formats import book_ticker_fields, json, table
 from serving.problems import Problem, unknown
 from serving.protobuf.bars import EARLIEST_US, plain
-from serving.websocket.messages import quote_fields
 from streamer.hub.trade_hub import FullError
 
 router = APIRouter(tags=["symbols"])
@@ -159,9 +158,9 @@ async def book(request: Request, symbol: str) -> Response:
     if symbol not in frozenset(context.streamed()):
         raise unknown(f"symbol: {symbol} is not streamed, so nothing is told of its best prices")
     try:
-        with context.ticks.book_tickers.subscribe([symbol]) as watch:
+        with context.ticks.book_tickers.subscribe([symbol]) as subscription:
             async with asyncio.timeout(BOOK_TIMEOUT_S):
-                found = await watch.receive()
+                found = await subscription.receive()
     except FullError as error:
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers=SOON) from None
     except TimeoutError:
@@ -173,7 +172,7 @@ async def book(request: Request, symbol: str) -> Response:
         ) from None
     if found is None:
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "nothing is streamed any more")
-    told = quote_fields(found.ticks[0])
+    told = book_ticker_fields(found.ticks[0])
     for field in ("event_time", "received_time"):
         moment_ms = told[field]
         told[field] = from_us(moment_ms * 1_000) if isinstance(moment_ms, int) else None

@@ -57,7 +57,7 @@ class NatsConnection:
         self._login: dict[str, Any] = _login(url.split(","))
         self._name = name
         self.is_connected = False
-        self.cuts = 0
+        self.disconnects = 0
         self.dropped = 0
         """Messages that the client had no room for."""
         self.reason = "no connection was made yet"
@@ -85,7 +85,7 @@ class NatsConnection:
                 error = found
             finally:
                 was_connected, self.is_connected = self.is_connected, False
-                self.cuts += was_connected
+                self.disconnects += was_connected
             lived_s = loop.time() - began_s if was_connected else 0.0
             failures = 1 if lived_s > BACKOFF.max_s else failures + 1
             self.reason = self._reason(error)

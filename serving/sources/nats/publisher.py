@@ -26,11 +26,11 @@ from serving.bars.subscription import Bars, BarSubscription
 from serving.sources.nats.connection import NatsConnection, first_ended, flushed
 from serving.sources.nats.tick_publisher import TickPublisher
 from serving.sources.nats.wire import (
-    ASK_ALL,
     HEARTBEAT_S,
-    Numbered,
-    ask_subject,
+    REQUEST_ALL_STATES,
+    MessageEncoder,
     heartbeat_subject,
+    states_request_subject,
     states_subject,
 )
 from streamer.hub.trade_hub import TickHubs
@@ -63,8 +63,8 @@ class NatsPublisher:
 
     def __init__(
         self,
-        line: NatsConnection,
-        board: LiveBars,
+        nats: NatsConnection,
+        live_bars: LiveBars,
         *,
         streamer: str,
         timeframes: Sequence[Timeframe] = (MINUTE,),
@@ -80,29 +80,31 @@ class NatsPublisher:
         """Times that all states were told to who asked."""
         self.failures = 0
         """Times that it began anew after an error of our own."""
-        self._line = line
-        self._board = board
+        self._nats = nats
+        self._live_bars = live_bars
         self._timeframes = list(dict.fromkeys((MINUTE, *timeframes)))
         self._ticks = ticks
         self._clock = clock
         self._connections = 0
-        self._watch: BarSubscription | None = None
+        self._subscription: BarSubscription | None = None
         self._conflated_before = 0
 
     @property
     def is_connected(self) -> bool:
         """Whether there is a connection at present."""
-        return self._line.is_connected
+        return self._nats.is_connected
 
     @property
-    def cuts(self) -> int:
+    def disconnects(self) -> int:
         """Connections that ended."""
-        return self._line.cuts
+        return self._nats.disconnects
 
     @property
     def conflated(self) -> int:
         """Changes of bars that newer ones replaced before they were published."""
-        return self._conflated_before + (0 if self._watch is None else self._watch.conflated)
+        return self._conflated_before + (
+            0 if self._subscription is None else self._subscription.conflated
+        )
 
     async def run(self) -> None:
         """Publish over one connection after another, until cancelled or the board has ended.
@@ -113,15 +115,15 @@ class NatsPublisher:
         while True:
             began_s = loop.time()
             try:
-                await self._line.run(self._session)
+                await self._nats.run(self._session)
             except Exception as error:
                 self.failures += 1
                 in_a_row = 1 if loop.time() - began_s > BACKOFF.max_s else in_a_row + 1
                 wait_s = BACKOFF.wait_s(in_a_row)
-                self._line.reason = f"{type(error).__name__}: {error}"
+                self._nats.reason = f"{type(error).__name__}: {error}"
                 log.exception(
                     "nats_publisher_failed",
-                    error=self._line.reason,
+                    error=self._nats.reason,
                     so_far=self.failures,
                     retry_in_s=round(wait_s, 2),
                 )
@@ -131,31 +133,31 @@ class NatsPublisher:
 
     def condition(self) -> dict[str, Any]:
         """How the line is."""
-        is_well = self._line.is_connected
+        is_well = self._nats.is_connected
         return {
             "status": "well" if is_well else "ailing",
-            "reasons": [] if is_well else [f"NATS cannot be reached: {self._line.reason}"],
-            "servers": self._line.hosts,
-            "cuts": self._line.cuts,
+            "reasons": [] if is_well else [f"NATS cannot be reached: {self._nats.reason}"],
+            "servers": self._nats.hosts,
+            "disconnects": self._nats.disconnects,
         }
 
     def statistics(self) -> dict[str, Any]:
         """Figures since the start."""
         return {
-            "servers": self._line.hosts,
-            "is_connected": self._line.is_connected,
-            "cuts": self._line.cuts,
+            "servers": self._nats.hosts,
+            "is_connected": self._nats.is_connected,
+            "disconnects": self._nats.disconnects,
             "failures": self.failures,
-            "dropped": self._line.dropped,
+            "dropped": self._nats.dropped,
             "delivered": self.delivered,
             "conflated": self.conflated,
             "missed": self.missed,
-            "states_told": self.answered,
+            "states_published": self.answered,
         }
 
     async def _session(self, client: Client) -> None:
         self._connections += 1
-        numbered = Numbered(
+        encoder = MessageEncoder(
             self.streamer, self._connections, [one.name for one in self._timeframes]
         )
         asked = asyncio.Event()
@@ -163,46 +165,50 @@ class NatsPublisher:
         async def on_asked(_message: Msg) -> None:
             asked.set()
 
-        for subject in (ASK_ALL, ask_subject(self.streamer)):
+        for subject in (REQUEST_ALL_STATES, states_request_subject(self.streamer)):
             await client.subscribe(subject, cb=on_asked, pending_msgs_limit=1_000)
-        with self._board.subscribe(None, self._timeframes, reports_streamed=True) as watch:
-            self._watch = watch
+        with self._live_bars.subscribe(
+            None, self._timeframes, reports_streamed=True
+        ) as subscription:
+            self._subscription = subscription
             try:
                 works = [
-                    self._publish(client, numbered, watch),
-                    self._beat(client, numbered),
-                    self._answer(client, numbered, asked),
+                    self._publish(client, encoder, subscription),
+                    self._beat(client, encoder),
+                    self._answer(client, encoder, asked),
                 ]
                 if self._ticks is not None:
                     works.append(self._ticks.session(client, self.streamer, self._connections))
                 await first_ended(*works)
             finally:
-                self._conflated_before += watch.conflated
-                self._watch = None
+                self._conflated_before += subscription.conflated
+                self._subscription = None
 
-    async def _publish(self, client: Client, numbered: Numbered, watch: BarSubscription) -> None:
-        while (bars := await watch.receive(BATCH_UPDATES)) is not None:
+    async def _publish(
+        self, client: Client, encoder: MessageEncoder, subscription: BarSubscription
+    ) -> None:
+        while (bars := await subscription.receive(BATCH_UPDATES)) is not None:
             began_s = self._clock()
-            numbered.streamed = numbered.streamed if bars.streamed is None else bars.streamed
-            for subject, payload in numbered.candles(bars):
+            encoder.streamed = encoder.streamed if bars.streamed is None else bars.streamed
+            for subject, payload in encoder.candles(bars):
                 await client.publish(subject, payload)
             if bars.streamed is not None:  # behind what waited of those that were dropped
-                await self._say(client, numbered)
+                await self._say(client, encoder)
             spent_s = self._clock() - began_s
             await flushed(client)
             self.delivered += len(bars.updates)
             self.missed += len(bars.missed)
             await asyncio.sleep(max(GATHER_S, spent_s * (1 / MAX_SHARE - 1)))
 
-    async def _beat(self, client: Client, numbered: Numbered) -> None:
+    async def _beat(self, client: Client, encoder: MessageEncoder) -> None:
         while True:
-            await self._say(client, numbered)
+            await self._say(client, encoder)
             await asyncio.sleep(HEARTBEAT_S)
 
-    async def _say(self, client: Client, numbered: Numbered) -> None:
-        await client.publish(heartbeat_subject(self.streamer), numbered.heartbeat())
+    async def _say(self, client: Client, encoder: MessageEncoder) -> None:
+        await client.publish(heartbeat_subject(self.streamer), encoder.heartbeat())
 
-    async def _answer(self, client: Client, numbered: Numbered, asked: asyncio.Event) -> None:
+    async def _answer(self, client: Client, encoder: MessageEncoder, asked: asyncio.Event) -> None:
         while True:
             try:
                 async with asyncio.timeout(POLL_INTERVAL_S):
@@ -210,28 +216,32 @@ class NatsPublisher:
             except TimeoutError:
                 continue
             asked.clear()
-            await self._say(client, numbered)
-            await self._tell_states(client, numbered)
+            await self._say(client, encoder)
+            await self._tell_states(client, encoder)
             await asyncio.sleep(STATES_INTERVAL_S)
 
-    async def _tell_states(self, client: Client, numbered: Numbered) -> None:
-        total = numbered.totals[MINUTE.name]  # what is in memory holds all that was published
+    async def _tell_states(self, client: Client, encoder: MessageEncoder) -> None:
+        total = encoder.totals[MINUTE.name]  # what is in memory holds all that was published
         subject = states_subject(self.streamer)
-        with self._board.subscribe(None, [MINUTE]) as watch:
-            left, part = watch.waiting, 0
+        with self._live_bars.subscribe(None, [MINUTE]) as subscription:
+            left, part = subscription.waiting, 0
             while left > 0 or part == 0:
-                bars = watch.drain(min(left, BATCH_UPDATES)) if left else Bars([], [])
+                bars = subscription.drain(min(left, BATCH_UPDATES)) if left else Bars([], [])
                 left -= BATCH_UPDATES
-                payload = numbered.states(bars, total=total, part=part, is_last=left <= 0)
+                payload = encoder.states(bars, total=total, part=part, is_last=left <= 0)
                 await client.publish(subject, payload)
                 await flushed(client)
                 part += 1
         self.answered += 1
-        log.debug("states_told", parts=part)
+        log.debug("states_published", parts=part)
 
 
-def bus_publisher(
-    settings: Settings, board: LiveBars, fans: TickHubs, *, streamed: Callable[[], Iterable[str]]
+def nats_publisher(
+    settings: Settings,
+    live_bars: LiveBars,
+    hubs: TickHubs,
+    *,
+    streamed: Callable[[], Iterable[str]],
 ) -> NatsPublisher:
     """What publishes a board, and the ticks of its symbols, as the settings say.
 
@@ -245,8 +255,8 @@ def bus_publisher(
             name=f"candelabra-streamer-{streamer}",
             certificate=settings.nats_trusted_file,
         ),
-        board,
+        live_bars,
         streamer=streamer,
         timeframes=[timeframe(one) for one in settings.nats_timeframes],
-        ticks=TickPublisher(fans, streamed=streamed),
+        ticks=TickPublisher(hubs, streamed=streamed),
     )

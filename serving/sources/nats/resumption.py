@@ -21,7 +21,7 @@ from include.domain.timeframes import MINUTE_US, SECOND_US, from_us_text
 from include.errors import PermanentError, TransientError
 from include.store.candles.resumed_minutes import Asked, SettledMinute
 from serving.sources.candle_mailbox import CandleMailbox
-from serving.sources.nats.states import States
+from serving.sources.nats.minute_states import MinuteStates
 from streamer.hub.subscription import CandleUpdate
 from streamer.runtime.threads import in_thread
 
@@ -78,8 +78,8 @@ class Resumption:
 
     def __init__(
         self,
-        states: States,
-        news: CandleMailbox,
+        states: MinuteStates,
+        mailbox: CandleMailbox,
         read: Read,
         put: Callable[[CandleUpdate], None],
         *,
@@ -88,14 +88,14 @@ class Resumption:
         self.resumed = 0
         """Minutes that were read."""
         self._states = states
-        self._news = news
+        self._mailbox = mailbox
         self._read = read
         self._put = put
         self._wall_us = wall_us
         self._told_us: dict[str, int] = {}
         """When each symbol was told of last, by the time of day."""
         self._asked: dict[str, _Wanted] = {}
-        self._is_asked = asyncio.Event()
+        self._has_requests = asyncio.Event()
 
     @property
     def waiting(self) -> int:
@@ -121,7 +121,7 @@ class Resumption:
             )
         self._asked[symbol] = wanted
         self._states.hold(symbol)
-        self._is_asked.set()
+        self._has_requests.set()
 
     def waits_for(self, symbol: str) -> bool:
         """Whether a symbol is still to be read."""
@@ -166,11 +166,11 @@ class Resumption:
                     self._conclude(symbol, one, first_us)
 
     async def _until_due(self, now_s: float) -> None:
-        self._is_asked.clear()
+        self._has_requests.clear()
         next_s = min((one.due_s - now_s for one in self._asked.values()), default=POLL_INTERVAL_S)
         try:
             async with asyncio.timeout(next_s):
-                await self._is_asked.wait()
+                await self._has_requests.wait()
         except TimeoutError:
             return
 
@@ -181,7 +181,7 @@ class Resumption:
             first_us: none before it was read.
         """
         if one.asked.start_us < first_us:
-            self._news.report_missed_minutes(symbol, one.asked.start_us, first_us)
+            self._mailbox.report_missed_minutes(symbol, one.asked.start_us, first_us)
             one = replace(one, asked=replace(one.asked, start_us=first_us))
         newest_us = self._states.newest_us_of(symbol) or 0
         absent = self._states.unsettled(
@@ -194,7 +194,7 @@ class Resumption:
             self._asked[symbol] = replace(one, due_s=due_s, reads=one.reads + 1, absent_s=absent_s)
             return
         if absent:
-            self._news.report_missed_minutes(symbol, absent[0], absent[-1] + MINUTE_US)
+            self._mailbox.report_missed_minutes(symbol, absent[0], absent[-1] + MINUTE_US)
             log.warning(
                 "minutes_absent",
                 symbol=symbol,
@@ -207,7 +207,7 @@ class Resumption:
 
     async def _tell(self, rows: list[SettledMinute], newest: Mapping[str, int]) -> None:
         for row in rows:
-            await self._news.room_for_past()
+            await self._mailbox.room_for_past()
             symbol, open_time_us = row.candle.symbol, row.candle.open_time_us
             self.resumed += 1
             self._put(

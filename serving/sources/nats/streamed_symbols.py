@@ -22,7 +22,7 @@ class _Streamer:
     """Since when it is silent."""
 
 
-class Streamed:
+class StreamedByStreamer:
     """What each streamer streams: as it says, and what it was heard of since."""
 
     def __init__(self) -> None:

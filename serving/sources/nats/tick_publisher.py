@@ -18,7 +18,13 @@ from nats.aio.msg import Msg
 
 from serving.protobuf.generated.candelabra.v1 import bus_pb2 as bus
 from serving.sources.nats.connection import first_ended, flushed
-from serving.sources.nats.wire import WANTED, WANTED_INTERVAL_S, NumberedTrades, Unreadable, quotes
+from serving.sources.nats.wire import (
+    WANTED,
+    WANTED_INTERVAL_S,
+    TradeMessageEncoder,
+    UnreadableMessages,
+    book_tickers,
+)
 from streamer.hub.ticks import (
     BATCH_TICKS,
     BookTickerSubscription,
@@ -45,7 +51,7 @@ Tick = TypeVar("Tick", TradeTick, BookTickerUpdate)
 @dataclass(frozen=True, slots=True)
 class _Lease:
     trades: frozenset[str]
-    quotes: frozenset[str]
+    book_tickers: frozenset[str]
     until_s: float
 
 
@@ -54,29 +60,29 @@ class TickPublisher:
 
     def __init__(
         self,
-        fans: TickHubs,
+        hubs: TickHubs,
         *,
         streamed: Callable[[], Iterable[str]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._fans = fans
+        self._hubs = hubs
         self._streamed = streamed
         self._clock = clock
         self._leases: dict[str, _Lease] = {}
         self._changed = asyncio.Event()
         self._is_full = False
         self._best: BookTickerSubscription | None = None
-        self._unreadable = Unreadable()
+        self._unreadable = UnreadableMessages()
 
     async def session(self, client: Client, streamer: str, connection: int) -> None:
         """Publish over one connection."""
         await client.subscribe(WANTED, cb=self._on_wanted, pending_msgs_limit=10_000)
-        numbered = NumberedTrades(streamer, connection)
-        with self._fans.trades.subscribe() as trades, self._fans.book_tickers.subscribe() as best:
+        encoder = TradeMessageEncoder(streamer, connection)
+        with self._hubs.trades.subscribe() as trades, self._hubs.book_tickers.subscribe() as best:
             self._best = best
             await first_ended(
-                _tell(client, trades, numbered.trades),
-                _tell(client, best, quotes),
+                _tell(client, trades, encoder.trades),
+                _tell(client, best, book_tickers),
                 self._follow(trades, best),
             )
 
@@ -93,14 +99,17 @@ class TickPublisher:
             frozenset(told.trades), frozenset(told.book_tickers), self._clock() + LEASE_S
         )
         self._leases[told.server] = lease
-        if before is None or (before.trades, before.quotes) != (lease.trades, lease.quotes):
+        if before is None or (before.trades, before.book_tickers) != (
+            lease.trades,
+            lease.book_tickers,
+        ):
             self._changed.set()
-        self._tell_present(lease.quotes - (before.quotes if before else frozenset()))
+        self._tell_present(lease.book_tickers - (before.book_tickers if before else frozenset()))
 
     def _tell_present(self, fresh: Iterable[str]) -> None:
         """Another server wants best prices that are published already."""
         for symbol in fresh:
-            newest = self._fans.book_tickers.newest(symbol)
+            newest = self._hubs.book_tickers.newest(symbol)
             if self._best is not None and newest is not None and symbol in self._best.symbols:
                 self._best.publish(newest)
 
@@ -115,35 +124,35 @@ class TickPublisher:
             streamed = frozenset(self._streamed())
             leases = self._leases.values()
             wanted = streamed.intersection(frozenset().union(*(one.trades for one in leases)))
-            self._fans.trades.remove_symbols(trades, trades.symbols - wanted)
-            self._fans.trades.add_symbols(trades, wanted)
-            wanted = streamed.intersection(frozenset().union(*(one.quotes for one in leases)))
-            self._fans.book_tickers.remove_symbols(best, best.symbols - wanted)
-            self._extend_quotes(best, wanted)
+            self._hubs.trades.remove_symbols(trades, trades.symbols - wanted)
+            self._hubs.trades.add_symbols(trades, wanted)
+            wanted = streamed.intersection(frozenset().union(*(one.book_tickers for one in leases)))
+            self._hubs.book_tickers.remove_symbols(best, best.symbols - wanted)
+            self._add_book_tickers(best, wanted)
             try:
                 async with asyncio.timeout(WANTED_INTERVAL_S):
                     await self._changed.wait()
             except TimeoutError:
                 continue
 
-    def _extend_quotes(self, best: BookTickerSubscription, wanted: Iterable[str]) -> None:
+    def _add_book_tickers(self, best: BookTickerSubscription, wanted: Iterable[str]) -> None:
         was_full, self._is_full = self._is_full, False
         for symbol in sorted(wanted):
             try:
-                self._fans.book_tickers.add_symbols(best, [symbol])
+                self._hubs.book_tickers.add_symbols(best, [symbol])
             except FullError as error:
                 self._is_full = True
                 if not was_full:
-                    log.warning("best_prices_not_published", symbol=symbol, error=str(error))
+                    log.warning("book_tickers_not_published", symbol=symbol, error=str(error))
                 return
 
 
 async def _tell(
     client: Client,
-    watch: TickSubscription[Tick],
+    subscription: TickSubscription[Tick],
     messages: Callable[[Ticks[Tick]], list[tuple[str, bytes]]],
 ) -> None:
-    while (ticks := await watch.receive(BATCH_TICKS)) is not None:
+    while (ticks := await subscription.receive(BATCH_TICKS)) is not None:
         for subject, payload in messages(ticks):
             await client.publish(subject, payload)
         await flushed(client)

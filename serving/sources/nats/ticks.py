@@ -21,17 +21,17 @@ from serving.sources.nats.wire import (
     UNREADABLE,
     WANTED,
     WANTED_INTERVAL_S,
-    Unreadable,
+    UnreadableMessages,
+    book_tickers_subject,
     check_symbol,
     check_time,
     check_trade,
-    quotes_subject,
     trades_subject,
     wanted,
 )
-from serving.sources.remote.received_ticks import HeardTicks
+from serving.sources.received_ticks import ReceivedTicks
 
-IDS_KEPT = 1_024
+MAX_REMEMBERED_IDS = 1_024
 """Of the trades of each symbol: those that another streamer tells again."""
 MAX_PENDING = 16_384
 """Messages of a symbol that may wait in the client."""
@@ -43,13 +43,13 @@ class NatsTicks:
     """Fans whose ticks come over NATS."""
 
     def __init__(self) -> None:
-        self.heard = HeardTicks()
-        self.fans = self.heard.fans
+        self.heard = ReceivedTicks()
+        self.hubs = self.heard.hubs
         self._server = secrets.token_hex(8)
-        self._unreadable = Unreadable()
+        self._unreadable = UnreadableMessages()
         self._changed = asyncio.Event()
-        self.fans.trades.on_wanted = self._changed.set
-        self.fans.book_tickers.on_wanted = self._changed.set
+        self.hubs.trades.on_wanted = self._changed.set
+        self.hubs.book_tickers.on_wanted = self._changed.set
         self._numbers: dict[tuple[str, str], tuple[int, int]] = {}
         """By subject and streamer: connection and sequence of the last message."""
         self._ids: dict[str, tuple[deque[int], set[int]]] = {}
@@ -61,20 +61,23 @@ class NatsTicks:
         self._numbers.clear()  # what was said between two connections is lost
         while True:
             self._changed.clear()
-            trades, quotes = sorted(self.fans.trades.wanted), sorted(self.fans.book_tickers.wanted)
-            takes: dict[str, Take] = {trades_subject(one): self._on_trades for one in trades}
-            takes |= {quotes_subject(one): self._on_quotes for one in quotes}
-            for subject in subscribed.keys() - takes.keys():
+            trades, book_tickers = (
+                sorted(self.hubs.trades.wanted),
+                sorted(self.hubs.book_tickers.wanted),
+            )
+            callbacks: dict[str, Take] = {trades_subject(one): self._on_trades for one in trades}
+            callbacks |= {book_tickers_subject(one): self._on_book_tickers for one in book_tickers}
+            for subject in subscribed.keys() - callbacks.keys():
                 await subscribed.pop(subject).unsubscribe()
-            for subject in takes.keys() - subscribed.keys():
+            for subject in callbacks.keys() - subscribed.keys():
                 subscribed[subject] = await client.subscribe(
-                    subject, cb=takes[subject], pending_msgs_limit=MAX_PENDING
+                    subject, cb=callbacks[subject], pending_msgs_limit=MAX_PENDING
                 )
             for symbol in self._ids.keys() - set(trades):
                 del self._ids[symbol]
-            for key in [one for one in self._numbers if one[0] not in takes]:
+            for key in [one for one in self._numbers if one[0] not in callbacks]:
                 del self._numbers[key]
-            await client.publish(WANTED, wanted(self._server, trades, quotes))
+            await client.publish(WANTED, wanted(self._server, trades, book_tickers))
             try:
                 async with asyncio.timeout(WANTED_INTERVAL_S):
                     await self._changed.wait()
@@ -100,7 +103,7 @@ class NatsTicks:
             fresh, told.missed, is_broken=before != (told.connection, told.sequence - 1)
         )
 
-    async def _on_quotes(self, message: Msg) -> None:
+    async def _on_book_tickers(self, message: Msg) -> None:
         try:
             told = pb.StreamBookTickersResponse.FromString(message.data)
             for one in told.book_tickers:
@@ -109,7 +112,7 @@ class NatsTicks:
         except UNREADABLE as error:
             self._unreadable.note(message.subject, error)
             return
-        self.heard.quotes(told)
+        self.heard.book_tickers(told)
 
     def _is_new(self, trade: pb.Trade) -> bool:
         """Whether no other streamer has told of a trade."""
@@ -118,6 +121,6 @@ class NatsTicks:
             return False
         order.append(trade.id)
         known.add(trade.id)
-        if len(order) > IDS_KEPT:
+        if len(order) > MAX_REMEMBERED_IDS:
             known.discard(order.popleft())
         return True

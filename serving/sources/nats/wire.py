@@ -27,7 +27,7 @@ from serving.protobuf.bars import (
 )
 from serving.protobuf.generated.candelabra.v1 import bus_pb2 as bus
 from serving.protobuf.generated.candelabra.v1 import market_data_pb2 as pb
-from serving.protobuf.ticks import missed_trades_of, quote_of, trade_of, trade_tick_of
+from serving.protobuf.ticks import book_ticker_of, missed_trades_of, trade_of, trade_tick_of
 from streamer.hub.subscription import CandleUpdate
 from streamer.hub.ticks import BookTickerUpdate, Ticks, TradeTick
 
@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 ALL_MINUTES = "candles.1m.>"
 ALL_HEARTBEATS = "candelabra.streamers.*"
 ALL_STATES = "candelabra.states.*"
-ASK_ALL = "candelabra.ask"
+REQUEST_ALL_STATES = "candelabra.ask"
 """Every streamer tells its states to who publishes here."""
 WANTED = "candelabra.wanted"
 
@@ -68,7 +68,7 @@ def states_subject(streamer: str) -> str:
     return f"candelabra.states.{streamer}"
 
 
-def ask_subject(streamer: str) -> str:
+def states_request_subject(streamer: str) -> str:
     """Where a streamer is asked for its states."""
     return f"candelabra.ask.{streamer}"
 
@@ -79,7 +79,7 @@ MAX_DIGITS = 25
 """Before and behind the point: far beyond any exchange's, and sums of them are exact."""
 
 
-class Unreadable:
+class UnreadableMessages:
     """Messages that are not what their subject says; the 1st, 2nd, 4th, 8th … are logged."""
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ class Unreadable:
             )
 
 
-class Numbered:
+class MessageEncoder:
     """Messages of one connection, each with its numbers.
 
     Args:
@@ -172,7 +172,7 @@ def trades_subject(symbol: str) -> str:
     return f"trades.{token_of(symbol)}"
 
 
-def quotes_subject(symbol: str) -> str:
+def book_tickers_subject(symbol: str) -> str:
     """Where the best prices of a symbol are published, while some server wants them."""
     return f"book_tickers.{token_of(symbol)}"
 
@@ -182,7 +182,7 @@ def wanted(server: str, trades: Sequence[str], book_tickers: Sequence[str]) -> b
     return _bytes_of(bus.Wanted(server=server, trades=trades, book_tickers=book_tickers))
 
 
-class NumberedTrades:
+class TradeMessageEncoder:
     """Trades of one connection, each message with its numbers."""
 
     def __init__(self, streamer: str, connection: int) -> None:
@@ -214,12 +214,12 @@ class NumberedTrades:
         return by_symbol[symbol]
 
 
-def quotes(ticks: Ticks[BookTickerUpdate]) -> list[tuple[str, bytes]]:
+def book_tickers(ticks: Ticks[BookTickerUpdate]) -> list[tuple[str, bytes]]:
     """Best prices as messages, each with its subject."""
     return [
         (
-            quotes_subject(one.symbol),
-            _bytes_of(pb.StreamBookTickersResponse(book_tickers=[quote_of(one)])),
+            book_tickers_subject(one.symbol),
+            _bytes_of(pb.StreamBookTickersResponse(book_tickers=[book_ticker_of(one)])),
         )
         for one in ticks.ticks
     ]

@@ -16,7 +16,7 @@ import structlog
 
 from include.backoff import Backoff
 from serving.protobuf.generated.candelabra.v1 import market_data_pb2 as pb
-from serving.sources.remote.received_ticks import HeardTicks
+from serving.sources.received_ticks import ReceivedTicks
 
 log = structlog.get_logger(__name__)
 
@@ -35,18 +35,18 @@ class RemoteTicks:
     """
 
     def __init__(self, stub: Any, *, metadata: Sequence[tuple[str, str]] = ()) -> None:
-        self.heard = HeardTicks()
-        self.fans = self.heard.fans
-        self.cuts = 0
+        self.heard = ReceivedTicks()
+        self.hubs = self.heard.hubs
+        self.disconnects = 0
         self._stub = stub
         self._metadata = metadata
-        self._trades_wanted, self._quotes_wanted = asyncio.Event(), asyncio.Event()
-        self.fans.trades.on_wanted = self._trades_wanted.set
-        self.fans.book_tickers.on_wanted = self._quotes_wanted.set
+        self._trades_wanted, self._book_tickers_wanted = asyncio.Event(), asyncio.Event()
+        self.hubs.trades.on_wanted = self._trades_wanted.set
+        self.hubs.book_tickers.on_wanted = self._book_tickers_wanted.set
 
     async def run(self) -> None:
         """Listen to the other process while somebody listens here; until cancelled."""
-        trades, quotes = self.fans.trades, self.fans.book_tickers
+        trades, book_tickers = self.hubs.trades, self.hubs.book_tickers
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(
                 self._keep(
@@ -59,11 +59,11 @@ class RemoteTicks:
             )
             tasks.create_task(
                 self._keep(
-                    self._quotes_wanted,
-                    lambda: quotes.wanted,
+                    self._book_tickers_wanted,
+                    lambda: book_tickers.wanted,
                     partial(self._stub.StreamBookTickers, metadata=self._metadata),
                     pb.StreamBookTickersRequest,
-                    self._on_quotes,
+                    self._on_book_tickers,
                 )
             )
 
@@ -72,8 +72,8 @@ class RemoteTicks:
     def _on_trades(self, message: pb.StreamTradesResponse) -> None:
         self.heard.trades(message.trades, message.missed)
 
-    def _on_quotes(self, message: pb.StreamBookTickersResponse) -> None:
-        self.heard.quotes(message)
+    def _on_book_tickers(self, message: pb.StreamBookTickersResponse) -> None:
+        self.heard.book_tickers(message)
 
     # --- calls
 
@@ -121,7 +121,7 @@ class RemoteTicks:
             lived_s = asyncio.get_running_loop().time() - began_s
             failures = 1 if lived_s > BACKOFF.max_s else failures + 1
             wait_s = BACKOFF.wait_s(failures)
-            self.cuts += 1
+            self.disconnects += 1
             log.warning(
                 "ticks_interrupted",
                 what=request.__name__.removesuffix("Request"),

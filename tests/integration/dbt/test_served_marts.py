@@ -21,7 +21,7 @@ from include.store.candles.bars import read_bars
 from include.store.instruments import write_instruments
 from include.store.postgres.pools import connect
 from serving.app import create_app
-from serving.bars.day_prices import Prices
+from serving.bars.day_prices import DayPriceCache
 from serving.bars.live_bars import LiveBars
 from serving.read_pool import ReadPool
 from streamer.hub.subscription import Batch
@@ -47,15 +47,17 @@ class Silent:
 async def application(url: str) -> AsyncIterator[FastAPI]:
     history = ReadPool(url)
     history.open()
-    board = LiveBars(Silent, lambda _symbol, _newest: ((), (), ()))
+    live_bars = LiveBars(Silent, lambda _symbol, _newest: ((), (), ()))
     app = create_app(
-        board,
+        live_bars,
         history,
         streamed=list,
         now_us=lambda: to_us(NOW),
-        newest=board.newest,
+        newest=live_bars.newest,
         condition=lambda: {"status": "well"},
-        prices=Prices(history, streamed=list, newest=board.newest, now_us=lambda: to_us(NOW)),
+        prices=DayPriceCache(
+            history, streamed=list, newest=live_bars.newest, now_us=lambda: to_us(NOW)
+        ),
         requests_per_minute=10_000,
     )
     try:

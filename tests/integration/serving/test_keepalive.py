@@ -81,9 +81,9 @@ class Peer:
 @asynccontextmanager
 async def peer() -> AsyncIterator[Peer]:
     """Connected to a server, and past the greeting; no call is made."""
-    board = LiveBars(Silent, lambda _symbol, _newest: ((), (), ()))
+    live_bars = LiveBars(Silent, lambda _symbol, _newest: ((), (), ()))
     history = ReadPool("postgresql://nobody@127.0.0.1:1/none")
-    service = MarketData(board, history, streamed=lambda: [], now_us=lambda: MINUTE_US)
+    service = MarketData(live_bars, history, streamed=lambda: [], now_us=lambda: MINUTE_US)
     async with grpc_serving(service, host="127.0.0.1", port=0) as address:
         host, _, port = address.rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port))

@@ -141,5 +141,5 @@ class Parts:
 
 def publisher() -> NatsPublisher:
     """What publishes over NATS, before it is connected."""
-    line = NatsConnection("nats://me:s3cret@nats.test:4222", name="a test")
-    return NatsPublisher(line, LiveBars(Hub().subscribe, lambda *_: ((), (), ())), streamer="a")
+    nats = NatsConnection("nats://me:s3cret@nats.test:4222", name="a test")
+    return NatsPublisher(nats, LiveBars(Hub().subscribe, lambda *_: ((), (), ())), streamer="a")

@@ -69,9 +69,9 @@ class Quiet:
 async def serving(database_url: str, **options: Any) -> AsyncIterator[str]:
     history = ReadPool(database_url)
     history.open()
-    board = LiveBars(Quiet, lambda _symbol, _newest: ((), (), ()))
-    listening = asyncio.create_task(board.run())
-    service = MarketData(board, history, streamed=lambda: ["BTCUSDT"], now_us=lambda: NOW_US)
+    live_bars = LiveBars(Quiet, lambda _symbol, _newest: ((), (), ()))
+    listening = asyncio.create_task(live_bars.run())
+    service = MarketData(live_bars, history, streamed=lambda: ["BTCUSDT"], now_us=lambda: NOW_US)
     try:
         async with grpc_serving(service, **{"host": "127.0.0.1", "port": 0} | options) as address:
             yield address

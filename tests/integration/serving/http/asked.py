@@ -18,7 +18,7 @@ from include.store.candles.minutes import merge_candidates
 from include.store.instruments import write_instruments
 from include.store.postgres.pools import connect
 from serving.app import create_app
-from serving.bars.day_prices import Prices
+from serving.bars.day_prices import DayPriceCache
 from serving.bars.live_bars import LiveBars
 from serving.read_pool import ReadPool
 from streamer.hub.subscription import Batch, CandleUpdate
@@ -57,17 +57,17 @@ class Live:
 async def application(url: str, **options: Any) -> AsyncIterator[FastAPI]:
     history = ReadPool(url)
     history.open()
-    board = LiveBars(Live, lambda _symbol, _newest: ((), (), ()), is_always_on=True)
-    prices = Prices(
-        history, streamed=lambda: ["BTCUSDT"], newest=board.newest, now_us=lambda: NOW_US
+    live_bars = LiveBars(Live, lambda _symbol, _newest: ((), (), ()), is_always_on=True)
+    prices = DayPriceCache(
+        history, streamed=lambda: ["BTCUSDT"], newest=live_bars.newest, now_us=lambda: NOW_US
     )
-    listening = asyncio.create_task(board.run())
+    listening = asyncio.create_task(live_bars.run())
     reading = asyncio.create_task(prices.run())
     app = create_app(
-        board,
+        live_bars,
         history,
         streamed=lambda: ["BTCUSDT"],
-        newest=board.newest,
+        newest=live_bars.newest,
         prices=prices,
         **{
             "requests_per_minute": 100_000,

@@ -130,17 +130,17 @@ async def test_a_price_that_the_table_cannot_tell_is_the_one_in_memory(
 
 
 async def test_statistics_tell_of_the_market_and_of_its_readers(stored_url: str) -> None:
-    fans = TickHubs()
-    async with asking(stored_url, ticks=fans, statistics=lambda: {"cuts": 3}) as client:
-        with fans.trades.subscribe(["BTCUSDT"]):
+    hubs = TickHubs()
+    async with asking(stored_url, ticks=hubs, statistics=lambda: {"disconnects": 3}) as client:
+        with hubs.trades.subscribe(["BTCUSDT"]):
             told = (await client.get("/api/v1/statistics")).json()
         assert told["symbols"] == 1
-        assert told["market"] == {"cuts": 3}
+        assert told["market"] == {"disconnects": 3}
         assert told["exchange_time"].startswith("2023-11-15T")
         assert told["readers"] == {
             "websockets": 0,
             "websockets_accepted": 0,
-            "watches": 0,
+            "subscriptions": 0,
             "websocket_bars_conflated": 0,
             "bars_conflated": 0,
             "trade_readers": 1,
@@ -154,12 +154,12 @@ async def test_the_best_prices_are_told_once_they_have_come(
     stored_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(symbols_module, "BOOK_TIMEOUT_S", 0.1)
-    fans = TickHubs(book_tickers=BookTickerHub(max_symbols=1, linger_s=100))
-    async with asking(stored_url, ticks=fans) as client:
+    hubs = TickHubs(book_tickers=BookTickerHub(max_symbols=1, linger_s=100))
+    async with asking(stored_url, ticks=hubs) as client:
         answer = await client.get("/api/v1/symbols/BTCUSDT/book")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert "subscribed now: try again" in answer.json()["detail"]
-        fans.book_tickers.publish(
+        hubs.book_tickers.publish(
             BookTickerUpdate("BTCUSDT", 7, "1.10", "2", "1.20", "3", None, T0)
         )
         assert (await client.get("/api/v1/symbols/BTCUSDT/book")).json() == {

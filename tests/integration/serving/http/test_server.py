@@ -104,7 +104,7 @@ async def test_an_end_of_its_own_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     async with serving(app(), Place("127.0.0.1", 0)):
         made[0].should_exit = True
         async with asyncio.timeout(30):
-            while [call.args[0] for call in log.calls][-1] != "http_ended":
+            while [call.args[0] for call in log.calls][-1] != "http_server_stopped":
                 await asyncio.sleep(0.01)
 
 

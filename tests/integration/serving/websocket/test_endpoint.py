@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from include.domain.candles import Status
 from serving.app import create_app
-from serving.bars.day_prices import Prices
+from serving.bars.day_prices import DayPriceCache
 from serving.bars.live_bars import LiveBars
 from serving.http.server import Place, serving
 from serving.read_pool import ReadPool
@@ -60,23 +60,25 @@ class Changes:
 async def open_to(**options: Any) -> AsyncIterator[tuple[str, Changes, LiveBars]]:
     """A server; its address without the scheme."""
     changes = Changes()
-    board = LiveBars(lambda: changes, lambda _symbol, _newest: ((), (), ()), is_always_on=True)
+    live_bars = LiveBars(lambda: changes, lambda _symbol, _newest: ((), (), ()), is_always_on=True)
     history = ReadPool("postgresql://nobody@127.0.0.1:1/none")
     app = create_app(
-        board,
+        live_bars,
         history,
         streamed=lambda: changes.streamed,
         now_us=lambda: NOW_US,
-        newest=board.newest,
+        newest=live_bars.newest,
         condition=lambda: {"status": "well"},
-        prices=Prices(history, streamed=lambda: NAMES, newest=board.newest, now_us=lambda: NOW_US),
+        prices=DayPriceCache(
+            history, streamed=lambda: NAMES, newest=live_bars.newest, now_us=lambda: NOW_US
+        ),
         requests_per_minute=1_000,
         **options,
     )
-    listening = asyncio.create_task(board.run())
+    listening = asyncio.create_task(live_bars.run())
     try:
         async with serving(app, Place("127.0.0.1", 0, has_websockets=True)) as url:
-            yield url.removeprefix("http://"), changes, board
+            yield url.removeprefix("http://"), changes, live_bars
     finally:
         listening.cancel()
         await asyncio.wait([listening])
@@ -133,10 +135,10 @@ async def test_a_reader_is_told_of_what_it_subscribed_and_of_nothing_else() -> N
 
 
 async def test_the_present_state_comes_first() -> None:
-    async with open_to() as (address, changes, board):
+    async with open_to() as (address, changes, live_bars):
         changes.tell("S1USDT", close="3")
         async with asyncio.timeout(10):
-            while not board.symbols:
+            while not live_bars.symbols:
                 await asyncio.sleep(0.01)
         async with connect(f"ws://{address}/api/v1/ws") as socket:
             await ask(socket, "subscribe", symbol="S1USDT")
@@ -176,7 +178,7 @@ async def test_prices_come_as_json_or_in_batches_of_bytes() -> None:
 
 
 async def test_a_slow_reader_gets_the_newest_state_and_holds_up_nobody() -> None:
-    async with open_to() as (address, changes, board):
+    async with open_to() as (address, changes, live_bars):
         slow = connect(f"ws://{address}/api/v1/ws", max_queue=1)
         async with slow as idle, connect(f"ws://{address}/api/v1/ws") as quick:
             for socket in (idle, quick):
@@ -189,7 +191,7 @@ async def test_a_slow_reader_gets_the_newest_state_and_holds_up_nobody() -> None
                     while set(newest.values()) != {str(step + 1)} or len(newest) < 500:
                         told = (await said(quick, "candles"))["data"]
                         newest |= {one["symbol"]: one["close"] for one in told}
-            assert all(one.waiting <= 5_000 for one in board._watches)
+            assert all(one.waiting <= 5_000 for one in live_bars._subscriptions)
             newest = {}
             messages = 0
             async with asyncio.timeout(20):
@@ -203,15 +205,15 @@ async def test_a_slow_reader_gets_the_newest_state_and_holds_up_nobody() -> None
 async def test_a_reader_that_takes_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SEND_TIMEOUT_S", 0.3)
     async with (
-        open_to() as (address, changes, board),
+        open_to() as (address, changes, live_bars),
         connect(f"ws://{address}/api/v1/ws", max_queue=1, ping_interval=None) as socket,
     ):
         await ask(socket, "subscribe", symbols=NAMES[:1_000])
         await said(socket, "subscribed")
-        assert board.watches == 1
+        assert live_bars.subscribers == 1
         step = 0
         async with asyncio.timeout(15):  # sooner than by the server's pings
-            while board.watches:  # until what lies between is full
+            while live_bars.subscribers:  # until what lies between is full
                 changes.tell(*NAMES[:1_000], close=str(step := step + 1))
                 await asyncio.sleep(0.02)
         socket.transport.abort()
@@ -294,32 +296,35 @@ async def test_a_page_of_another_site_may_connect_only_where_it_is_allowed() -> 
 
 
 async def test_what_a_reader_left_behind_is_forgotten() -> None:
-    async with open_to() as (address, changes, board):
+    async with open_to() as (address, changes, live_bars):
         async with connect(f"ws://{address}/api/v1/ws") as socket:
             await ask(socket, "subscribe", symbols=NAMES[:3])
             await said(socket, "subscribed")
             changes.tell(*NAMES[:3])
             await said(socket, "candles")
-            assert board.watches == 1
+            assert live_bars.subscribers == 1
         async with asyncio.timeout(10):
-            while board.watches:
+            while live_bars.subscribers:
                 await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("names", [{}, {"symbols": NAMES[:2]}])
 async def test_what_is_streamed_no_longer_can_be_left(names: dict[str, Any]) -> None:
-    async with open_to() as (address, changes, board), connect(f"ws://{address}/api/v1/ws") as at:
+    async with (
+        open_to() as (address, changes, live_bars),
+        connect(f"ws://{address}/api/v1/ws") as at,
+    ):
         await ask(at, "subscribe", symbols=NAMES[:2])
         await said(at, "subscribed")
         changes.streamed = NAMES[1:]
         await ask(at, "unsubscribe", **names)
         assert (await said(at, "unsubscribed"))["symbols"] == sorted(NAMES[:2])
-        assert board.watches == 0
+        assert live_bars.subscribers == 0
 
 
 async def test_who_subscribed_is_told_what_is_dropped_and_taken_up_again() -> None:
     async with (
-        open_to() as (address, changes, board),
+        open_to() as (address, changes, live_bars),
         connect(f"ws://{address}/api/v1/ws") as socket,
     ):
         changes.list(*NAMES[:3])
@@ -338,5 +343,5 @@ async def test_who_subscribed_is_told_what_is_dropped_and_taken_up_again() -> No
         assert (await said(socket, "candles"))["data"][0]["close"] == "7"
         await socket.close()
         async with asyncio.timeout(10):
-            while board.on_listed:
+            while live_bars.on_streamed_changed:
                 await asyncio.sleep(0.01)

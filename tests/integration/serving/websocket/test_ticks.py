@@ -23,22 +23,22 @@ def trade(number: int, symbol: str = "S1USDT") -> TradeTick:
     )
 
 
-def quote(number: int, symbol: str = "S1USDT") -> BookTickerUpdate:
+def book_ticker(number: int, symbol: str = "S1USDT") -> BookTickerUpdate:
     return BookTickerUpdate(symbol, number, "1.10", "2", "1.20", "3.000", None, T0_US)
 
 
-def fans(**options: Any) -> TickHubs:
+def hubs(**options: Any) -> TickHubs:
     return TickHubs(TradeHub(), BookTickerHub(**{"linger_s": 0.0} | options))
 
 
-async def gone(fans: TickHubs) -> None:
+async def gone(hubs: TickHubs) -> None:
     async with asyncio.timeout(10):
-        while fans.trades.subscribers or fans.book_tickers.subscribers:
+        while hubs.trades.subscribers or hubs.book_tickers.subscribers:
             await asyncio.sleep(0.01)
 
 
 async def test_trades_are_told_each_in_order_and_until_they_are_unsubscribed() -> None:
-    ticks = fans()
+    ticks = hubs()
     async with open_to(ticks=ticks) as (address, _, _):
         async with connect(f"ws://{address}/api/v1/ws") as socket:
             await ask(socket, "subscribe", channel="trades", symbols=["S1USDT", "S2USDT"], id=3)
@@ -83,10 +83,10 @@ async def test_trades_are_told_each_in_order_and_until_they_are_unsubscribed() -
 
 
 async def test_the_newest_best_prices_are_told_the_present_ones_first() -> None:
-    ticks = fans(linger_s=100.0)
+    ticks = hubs(linger_s=100.0)
     async with open_to(ticks=ticks) as (address, _, _):
         with ticks.book_tickers.subscribe(["S1USDT"]):
-            ticks.book_tickers.publish(quote(1))
+            ticks.book_tickers.publish(book_ticker(1))
         async with connect(f"ws://{address}/api/v1/ws") as socket:
             await ask(socket, "subscribe", channel="book", symbol="S1USDT")
             (told,) = (await said(socket, "book"))["data"]
@@ -101,7 +101,7 @@ async def test_the_newest_best_prices_are_told_the_present_ones_first() -> None:
                 "received_time": T0_US // 1_000,
             }
             for number in (2, 3):
-                ticks.book_tickers.publish(quote(number))
+                ticks.book_tickers.publish(book_ticker(number))
             (told,) = (await said(socket, "book"))["data"]
             assert told["update_id"] == 3
         await gone(ticks)
@@ -111,7 +111,7 @@ async def test_a_reader_too_slow_for_the_trades_is_told_which_it_missed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(fans_module, "MAX_TRADES_WAITING", 100)
-    ticks = fans()
+    ticks = hubs()
     async with (
         open_to(ticks=ticks) as (address, _, _),
         connect(f"ws://{address}/api/v1/ws") as socket,
@@ -127,7 +127,7 @@ async def test_a_reader_too_slow_for_the_trades_is_told_which_it_missed(
 
 
 async def test_what_cannot_be_done_is_said() -> None:
-    ticks = fans(max_symbols=2)
+    ticks = hubs(max_symbols=2)
     async with open_to(ticks=ticks) as (address, _, _):
         async with connect(f"ws://{address}/api/v1/ws") as socket:
             for fields, code, text in (
@@ -174,6 +174,6 @@ async def test_a_symbol_that_comes_back_keeps_its_number_in_binary_prices() -> N
         await ask(socket, "unsubscribe", channel="price", symbol=NAMES[0])
         await said(socket, "unsubscribed")
         await ask(socket, "subscribe", channel="price", symbols=[NAMES[0], NAMES[3]])
-        news = (await said(socket, "symbols"))["ids"]
-        assert list(news) == [NAMES[3]]
-        assert len({*ids.values(), *news.values()}) == 4
+        mailbox = (await said(socket, "symbols"))["ids"]
+        assert list(mailbox) == [NAMES[3]]
+        assert len({*ids.values(), *mailbox.values()}) == 4

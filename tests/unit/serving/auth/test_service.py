@@ -15,7 +15,7 @@ from include.store.accounts.credentials import secret_hash
 from include.store.accounts.users import Password
 from include.store.accounts.watchlists import ACCESS_CHANNEL
 from serving.auth import service as module
-from serving.auth.service import CACHE_TTL_S, KEPT_AWAY_S, MAX_CHECKS, AuthService
+from serving.auth.service import CACHE_TTL_S, MAX_CHECKS, OUTAGE_TTL_S, AuthService
 
 HOUR_S = 3_600.0
 NOBODY: Any = None
@@ -34,8 +34,8 @@ class Played:
         self.known: dict[bytes, Identity] = {}
         self.asked = 0
         self.before_answer: Callable[[], None] = lambda: None
-        self.access = AuthService("postgresql://nobody@127.0.0.1:1/none", clock=lambda: self.now_s)
-        self.access._database = self  # type: ignore[assignment]
+        self.auth = AuthService("postgresql://nobody@127.0.0.1:1/none", clock=lambda: self.now_s)
+        self.auth._database = self  # type: ignore[assignment]
 
     async def call(self, call: Callable[[Any], Any]) -> Any:
         return call(None)
@@ -57,21 +57,21 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Played:
 async def test_who_is_known_is_asked_for_once_in_half_a_minute(played: Played) -> None:
     played.known[secret_hash("s")] = identity()
     for _ in range(5):
-        found = await played.access.visitor("s")
+        found = await played.auth.principal("s")
         assert found is not None
         assert found.identity.name == "anna"
-        assert await played.access.visitor("other") is None
+        assert await played.auth.principal("other") is None
     assert played.asked == 2
     played.now_s += CACHE_TTL_S + 1
     del played.known[secret_hash("s")]
-    assert await played.access.visitor("s") is None
+    assert await played.auth.principal("s") is None
 
 
 async def test_while_postgresql_is_away_who_was_known_stays_known_for_a_while(
     played: Played,
 ) -> None:
     played.known[secret_hash("s")] = identity()
-    assert await played.access.visitor("s") is not None
+    assert await played.auth.principal("s") is not None
 
     def away() -> None:
         raise TransientError("away")
@@ -80,20 +80,20 @@ async def test_while_postgresql_is_away_who_was_known_stays_known_for_a_while(
     for _ in range(3):  # asked again now and then, not for each request
         played.now_s += CACHE_TTL_S + 1
         for _ in range(5):
-            assert await played.access.visitor("s") is not None
+            assert await played.auth.principal("s") is not None
     assert played.asked == 4
     with pytest.raises(TransientError):
-        await played.access.visitor("other")
-    played.now_s += KEPT_AWAY_S
+        await played.auth.principal("other")
+    played.now_s += OUTAGE_TTL_S
     with pytest.raises(TransientError):
-        await played.access.visitor("s")
+        await played.auth.principal("s")
 
 
 async def test_a_session_ends_on_time_though_it_is_believed(played: Played) -> None:
     played.known[secret_hash("s")] = identity(expires_s=played.now_s + 5)
-    assert await played.access.visitor("s") is not None
+    assert await played.auth.principal("s") is not None
     played.now_s += 6
-    assert await played.access.visitor("s") is None
+    assert await played.auth.principal("s") is None
     assert played.asked == 1
 
 
@@ -104,22 +104,22 @@ async def test_what_was_read_before_a_session_was_ended_is_not_believed_after(
 
     def ended() -> None:  # while the answer is on its way
         played.known.clear()
-        played.access._known.clear()
-        played.access._forgotten += 1
+        played.auth._known.clear()
+        played.auth._forgotten += 1
 
     played.before_answer = ended
-    assert await played.access.visitor("s") is not None
-    assert await played.access.visitor("s") is None
+    assert await played.auth.principal("s") is not None
+    assert await played.auth.principal("s") is None
 
 
 async def test_what_is_remembered_is_bounded(
     played: Played, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_KEPT", 10)
+    monkeypatch.setattr(module, "MAX_CACHED", 10)
     for number in range(50):
-        assert await played.access.visitor(f"guess {number}") is None
-    assert len(played.access._known) == 10
-    assert await played.access.visitor("x" * 10_000) is None
+        assert await played.auth.principal(f"guess {number}") is None
+    assert len(played.auth._known) == 10
+    assert await played.auth.principal("x" * 10_000) is None
     assert played.asked == 50
 
 
@@ -129,17 +129,17 @@ async def test_guests_leave_when_their_session_is_ended_or_over(played: Played) 
     with contextlib.ExitStack() as stack:
         guests = {}
         for name in ("kept", "ended", "short"):
-            visitor = await played.access.visitor(name)
-            assert visitor is not None
-            guests[name] = stack.enter_context(played.access.stay(visitor))
+            principal = await played.auth.principal(name)
+            assert principal is not None
+            guests[name] = stack.enter_context(played.auth.stay(principal))
         async with asyncio.timeout(10):
             await guests["short"].over.wait()
         assert not guests["ended"].over.is_set()
         del played.known[secret_hash("ended")]
-        await played.access._take(NOBODY, frozenset({ACCESS_CHANNEL}))
+        await played.auth._take(NOBODY, frozenset({ACCESS_CHANNEL}))
         assert guests["ended"].over.is_set()
         assert not guests["kept"].over.is_set()
-    assert played.access._guests == set()
+    assert played.auth._open_connections == set()
 
 
 @pytest.fixture
@@ -171,12 +171,12 @@ async def test_a_login_checks_a_password_whoever_asks(
         return password == "correct horse" and password_hash is not None
 
     monkeypatch.setattr(module, "is_password", is_password)
-    assert await played.access.log_in("anna", "correct horse") is not None
-    assert await played.access.log_in("anna", "wrong horse") is None
-    assert await played.access.log_in("nobody", "correct horse") is None
-    assert await played.access.log_in("no\x00body", "correct horse") is None
+    assert await played.auth.log_in("anna", "correct horse") is not None
+    assert await played.auth.log_in("anna", "wrong horse") is None
+    assert await played.auth.log_in("nobody", "correct horse") is None
+    assert await played.auth.log_in("no\x00body", "correct horse") is None
     anna["is_disabled"] = True
-    assert await played.access.log_in("anna", "correct horse") is None
+    assert await played.auth.log_in("anna", "correct horse") is None
     assert checked == [anna["hash"], anna["hash"], None, None, anna["hash"]]
     assert anna["begun"] == 1
 
@@ -185,11 +185,11 @@ async def test_few_passwords_wait_to_be_checked(
     played: Played, anna: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "is_password", lambda password, _: password == "correct horse")
-    tries = [played.access.log_in("anna", "wrong horse") for _ in range(MAX_CHECKS + 3)]
+    tries = [played.auth.log_in("anna", "wrong horse") for _ in range(MAX_CHECKS + 3)]
     found = await asyncio.gather(*tries, return_exceptions=True)
     assert [one for one in found if one is None] == [None] * MAX_CHECKS
     assert {type(one) for one in found} == {type(None), TransientError}
-    assert await played.access.log_in("anna", "correct horse") is not None
+    assert await played.auth.log_in("anna", "correct horse") is not None
 
 
 async def test_a_list_is_told_again_to_who_changed_it_though_it_is_as_it_was(
@@ -200,21 +200,21 @@ async def test_a_list_is_told_again_to_who_changed_it_though_it_is_as_it_was(
     monkeypatch.setattr(
         module, "watchlist", lambda _connection, user_id: [(one, 0) for one in lists[user_id]]
     )
-    access = played.access
+    auth = played.auth
     async with (
-        contextlib.aclosing(access.watchlists(1)) as ours,
-        contextlib.aclosing(access.watchlists(2)) as theirs,
+        contextlib.aclosing(auth.watchlists(1)) as ours,
+        contextlib.aclosing(auth.watchlists(2)) as theirs,
     ):
         assert (await anext(ours), await anext(theirs)) == (("BTCUSDT",), ("ETHUSDT",))
-        await access.tell_watchlist(1)
+        await auth.tell_watchlist(1)
         assert await anext(ours) == ("BTCUSDT",)
         lists[2].append("ADAUSDT")
-        await access.tell_watchlist(2)
+        await auth.tell_watchlist(2)
         assert await anext(theirs) == ("ETHUSDT", "ADAUSDT")
 
 
 def test_a_list_that_was_read_earlier_does_not_replace_a_later_one() -> None:
-    follower = module._Follower(1)
+    follower = module._WatchlistFollower(1)
     follower.take(("NEW",), 2)
     follower.take(("OLD",), 1, anew=True)
     assert (follower.symbols, follower.is_due) == (("NEW",), True)
@@ -225,6 +225,6 @@ async def test_accounts_that_are_required_need_a_database() -> None:
         AuthService("", is_required=True)
     nobody = AuthService("")
     assert not nobody.has_accounts
-    assert await nobody.visitor("anything") is None
+    assert await nobody.principal("anything") is None
     await nobody.run()
     nobody.close()

@@ -16,7 +16,7 @@ from include.domain.day_prices import DayPrices
 from include.domain.timeframes import DAY_US, MINUTE_US
 from include.errors import TransientError
 from serving.bars import day_prices as module
-from serving.bars.day_prices import Prices
+from serving.bars.day_prices import DayPriceCache
 
 T0 = 1_800_000_000_000_000 // MINUTE_US * MINUTE_US
 
@@ -42,9 +42,9 @@ class Table:
 
 def prices_of(
     table: Table, *, streamed: list[str] | None = None, newest: Candle | None = None
-) -> Prices:
+) -> DayPriceCache:
     names = ["BTCUSDT"] if streamed is None else streamed
-    return Prices(
+    return DayPriceCache(
         table,  # type: ignore[arg-type]
         streamed=lambda: names,
         newest=lambda _symbol: newest,
@@ -53,7 +53,7 @@ def prices_of(
 
 
 @asynccontextmanager
-async def reading(prices: Prices) -> AsyncIterator[None]:
+async def reading(prices: DayPriceCache) -> AsyncIterator[None]:
     running = asyncio.create_task(prices.run())
     await asyncio.sleep(0)  # it reads from now on
     try:
@@ -64,7 +64,7 @@ async def reading(prices: Prices) -> AsyncIterator[None]:
         await asyncio.wait([running], timeout=10)
 
 
-async def until_whole(prices: Prices) -> DayPrices:
+async def until_whole(prices: DayPriceCache) -> DayPrices:
     async with asyncio.timeout(30):
         while True:
             for day, is_whole in await prices.of(["BTCUSDT"]):

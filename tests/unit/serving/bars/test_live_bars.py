@@ -75,10 +75,10 @@ async def running(
     **options: Any,
 ) -> AsyncIterator[tuple[LiveBars, Played]]:
     played = Played()
-    board = LiveBars(played, read, **options)
-    task = asyncio.create_task(board.run())
+    live_bars = LiveBars(played, read, **options)
+    task = asyncio.create_task(live_bars.run())
     try:
-        yield board, played
+        yield live_bars, played
     finally:
         task.cancel()
         await asyncio.wait([task])
@@ -90,24 +90,24 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-async def taken(watch: BarSubscription, count: int) -> list[tuple[str, int, str]]:
+async def taken(subscription: BarSubscription, count: int) -> list[tuple[str, int, str]]:
     """Timeframe, minutes and close of the next bars."""
     found: list[tuple[str, int, str]] = []
     async with asyncio.timeout(30):
-        while len(found) < count and (bars := await watch.receive()) is not None:
+        while len(found) < count and (bars := await subscription.receive()) is not None:
             found += [(o.timeframe, o.minute_count, str(o.candle.close)) for o in bars.updates]
     return found
 
 
 async def test_nobody_is_listened_to_while_nobody_watches() -> None:
-    async with running() as (board, played):
+    async with running() as (live_bars, played):
         await asyncio.sleep(0)
         assert played.listeners == 0
-        with board.subscribe(None, [MINUTE]):
+        with live_bars.subscribe(None, [MINUTE]):
             await until(lambda: played.listeners == 1)
         played.tell(update(0))  # by the next change the board has seen that nobody is left
         await until(lambda: played.listeners == 0)
-        assert board.symbols == frozenset()
+        assert live_bars.symbols == frozenset()
 
 
 async def test_bars_go_on_from_what_the_table_has() -> None:
@@ -119,22 +119,22 @@ async def test_bars_go_on_from_what_the_table_has() -> None:
         hours = [Part(candle(HOUR.open_time_us(T0) - HOUR_US * 2), 60)]
         return before, hours, ()
 
-    async with running(read) as (board, played):
-        with board.subscribe(["BTCUSDT"], [HOUR]) as watch:
+    async with running(read) as (live_bars, played):
+        with live_bars.subscribe(["BTCUSDT"], [HOUR]) as subscription:
             played.tell(update(0, close="11"))
-            assert await taken(watch, 1) == [("1h", 5, "11")]
+            assert await taken(subscription, 1) == [("1h", 5, "11")]
             assert asked == [("BTCUSDT", T0)]
-            assert board.is_known(watch)
+            assert live_bars.is_snapshot_complete(subscription)
             played.tell(update(1, close="12"))
-            assert await taken(watch, 1) == [("1h", 6, "12")]
+            assert await taken(subscription, 1) == [("1h", 6, "12")]
 
 
 async def test_a_second_watch_begins_with_the_present_states() -> None:
-    async with running() as (board, played):
-        with board.subscribe(None, [MINUTE]) as first:
+    async with running() as (live_bars, played):
+        with live_bars.subscribe(None, [MINUTE]) as first:
             played.tell(update(0), update(0, symbol="ETHUSDT"))
             await taken(first, 2)
-            with board.subscribe(["ETHUSDT"], [MINUTE, FIVE]) as second:
+            with live_bars.subscribe(["ETHUSDT"], [MINUTE, FIVE]) as second:
                 assert sorted(await taken(second, 2)) == [("1m", 1, "10"), ("5m", 1, "10")]
 
 
@@ -145,26 +145,26 @@ async def test_a_minute_older_than_memory_has_the_symbol_read_anew() -> None:
         reads.append(newest_us)
         return (), [Part(candle(HOUR.open_time_us(T0) - HOUR_US, close=str(len(reads))), 60)], ()
 
-    async with running(read) as (board, played):
-        with board.subscribe(["BTCUSDT"], [TIMEFRAMES["2h"], TIMEFRAMES["1d"]]) as watch:
+    async with running(read) as (live_bars, played):
+        with live_bars.subscribe(["BTCUSDT"], [TIMEFRAMES["2h"], TIMEFRAMES["1d"]]) as subscription:
             played.tell(update(0))
-            await taken(watch, 1)
+            await taken(subscription, 1)
             played.tell(update(-200, close="5"))
             await until(lambda: len(reads) == 2)
 
 
 async def test_a_repaired_minute_has_its_bars_told_that_are_no_longer_among_the_newest() -> None:
     """Those of the last hours; a reader would else keep a bar that misses a minute."""
-    async with running() as (board, played):
-        with board.subscribe(["BTCUSDT"], [FIVE, TIMEFRAMES["15m"]]) as watch:
+    async with running() as (live_bars, played):
+        with live_bars.subscribe(["BTCUSDT"], [FIVE, TIMEFRAMES["15m"]]) as subscription:
             played.tell(*(update(index) for index in (0, 1, 2, 4)))
-            assert ("5m", 4, "10") in await taken(watch, 2)
+            assert ("5m", 4, "10") in await taken(subscription, 2)
             played.tell(*(update(index) for index in range(5, 25)))
-            await until(lambda: watch.waiting > 0)
-            watch.drain()
+            await until(lambda: subscription.waiting > 0)
+            subscription.drain()
             played.tell(update(3))
-            await until(lambda: watch.waiting > 0)
-            told = {one.timeframe: one for one in watch.drain().updates}
+            await until(lambda: subscription.waiting > 0)
+            told = {one.timeframe: one for one in subscription.drain().updates}
             assert {name: one.minute_count for name, one in told.items()} == {"5m": 5, "15m": 15}
             assert told["5m"].is_revision
 
@@ -177,12 +177,12 @@ async def test_a_minute_of_yesterday_has_its_bars_told_once_they_are_read_anew()
         reads.append(newest_us)
         return (), [Part(candle(hour, close=str(len(reads))), 58 + len(reads))], ()
 
-    async with running(read) as (board, played):
-        with board.subscribe(["BTCUSDT"], [FIVE, HOUR]) as watch:
+    async with running(read) as (live_bars, played):
+        with live_bars.subscribe(["BTCUSDT"], [FIVE, HOUR]) as subscription:
             played.tell(update(0))
-            await taken(watch, 2)
+            await taken(subscription, 2)
             played.tell(replace(update(0), candle=candle(hour + MINUTE_US)))
-            assert await taken(watch, 1) == [("1h", 60, "2")]
+            assert await taken(subscription, 1) == [("1h", 60, "2")]
 
 
 async def test_a_symbol_is_read_once_at_a_time_and_again_where_it_was_asked_for_meanwhile() -> None:
@@ -195,18 +195,22 @@ async def test_a_symbol_is_read_once_at_a_time_and_again_where_it_was_asked_for_
             release.wait(30)
         return (), (), ()
 
-    async with running(read) as (board, played):
-        with board.subscribe(["BTCUSDT"], [FIVE]) as watch:
+    async with running(read) as (live_bars, played):
+        with live_bars.subscribe(["BTCUSDT"], [FIVE]) as subscription:
             played.tell(update(0))
             await until(lambda: len(reads) == 1)
             played.tell(missed={"BTCUSDT": (T0, T0 + MINUTE_US)})
             played.tell(*(update(index) for index in range(1, 20)))
-            await until(lambda: not board.is_known(watch) and bool(board._to_read))
+            await until(
+                lambda: (
+                    not live_bars.is_snapshot_complete(subscription) and bool(live_bars._to_read)
+                )
+            )
             for _ in range(20):
                 await asyncio.sleep(0.001)
             assert len(reads) == 1
             release.set()
-            await until(lambda: len(reads) == 2 and board.is_known(watch))
+            await until(lambda: len(reads) == 2 and live_bars.is_snapshot_complete(subscription))
             assert reads == [T0, T0 + 19 * MINUTE_US]
 
 
@@ -219,10 +223,10 @@ async def test_a_table_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPat
             raise failures.pop()
         return (), (), ()
 
-    async with running(read) as (board, played):
-        with board.subscribe(["BTCUSDT"], [FIVE]) as watch:
+    async with running(read) as (live_bars, played):
+        with live_bars.subscribe(["BTCUSDT"], [FIVE]) as subscription:
             played.tell(update(0))
-            assert await taken(watch, 1) == [("5m", 1, "10")]
+            assert await taken(subscription, 1) == [("5m", 1, "10")]
     assert not failures
 
 
@@ -233,51 +237,51 @@ async def test_what_was_lost_on_the_way_is_named_and_read_anew() -> None:
         reads.append(newest_us)
         return (), (), ()
 
-    async with running(read) as (board, played):
-        with board.subscribe(["BTCUSDT"], [MINUTE, FIVE]) as watch:
+    async with running(read) as (live_bars, played):
+        with live_bars.subscribe(["BTCUSDT"], [MINUTE, FIVE]) as subscription:
             played.tell(update(0))
-            await taken(watch, 2)
+            await taken(subscription, 2)
             played.tell(missed={"BTCUSDT": (T0, T0 + MINUTE_US)})
-            bars = await watch.receive()
+            bars = await subscription.receive()
             assert bars is not None
             assert [one.timeframe for one in bars.missed] == ["1m"]
             await until(lambda: len(reads) == 2)
 
 
 async def test_the_end_of_the_changes_ends_the_watches() -> None:
-    async with running() as (board, played):
-        watch = board.subscribe(None, [MINUTE])
+    async with running() as (live_bars, played):
+        subscription = live_bars.subscribe(None, [MINUTE])
         played.tell(update(0))
         played.queue.put_nowait(None)
-        assert len(await taken(watch, 1)) == 1
-        assert await watch.receive() is None
-        assert await board.subscribe(None, [MINUTE]).receive() is not None  # the last states
-    assert board.watches == 2
+        assert len(await taken(subscription, 1)) == 1
+        assert await subscription.receive() is None
+        assert await live_bars.subscribe(None, [MINUTE]).receive() is not None  # the last states
+    assert live_bars.subscribers == 2
 
 
 async def test_what_is_remembered_of_a_symbol_is_bounded() -> None:
-    async with running(is_always_on=True) as (board, played):
+    async with running(is_always_on=True) as (live_bars, played):
         await until(lambda: played.listeners == 1)
         played.tell(*(update(index) for index in range(50)))
-        await until(lambda: bool(board.symbols))
-        assert len(board._states["BTCUSDT"]) == MINUTES_KEPT
+        await until(lambda: bool(live_bars.symbols))
+        assert len(live_bars._states["BTCUSDT"]) == MINUTES_KEPT
 
 
 async def test_a_watch_grows_and_shrinks_and_hears_of_what_it_has_alone() -> None:
-    async with running() as (board, played):
-        with board.subscribe(["BTCUSDT"], [MINUTE]) as watch:
+    async with running() as (live_bars, played):
+        with live_bars.subscribe(["BTCUSDT"], [MINUTE]) as subscription:
             played.tell(update(0), update(0, symbol="ETHUSDT"))
-            assert len(await taken(watch, 1)) == 1
-            board.add_symbols(watch, ["ETHUSDT", "BTCUSDT"])
-            (bar,) = watch.drain().updates  # the present state of the new one alone
+            assert len(await taken(subscription, 1)) == 1
+            live_bars.add_symbols(subscription, ["ETHUSDT", "BTCUSDT"])
+            (bar,) = subscription.drain().updates  # the present state of the new one alone
             assert bar.candle.symbol == "ETHUSDT"
             played.tell(update(1), update(1, symbol="ETHUSDT"))
-            await until(lambda: watch.waiting == 2)
-            board.remove_symbols(watch, ["BTCUSDT", "NONE"])
-            assert [one.candle.symbol for one in watch.drain().updates] == ["ETHUSDT"]
-            assert watch.symbols == frozenset({"ETHUSDT"})
+            await until(lambda: subscription.waiting == 2)
+            live_bars.remove_symbols(subscription, ["BTCUSDT", "NONE"])
+            assert [one.candle.symbol for one in subscription.drain().updates] == ["ETHUSDT"]
+            assert subscription.symbols == frozenset({"ETHUSDT"})
             played.tell(update(2), update(2, symbol="ETHUSDT"))
-            bars = await watch.receive()
+            bars = await subscription.receive()
             assert bars is not None
             assert [one.candle.symbol for one in bars.updates] == ["ETHUSDT"]
 
@@ -300,29 +304,29 @@ async def test_bars_begin_anew_where_the_ticker_was_given_to_another_instrument(
         asked.append(newest_us)
         return before, [hour], [day]
 
-    async with running(read) as (board, played):
-        with board.subscribe(["BTCUSDT"], [HOUR, MONTH]) as watch:
+    async with running(read) as (live_bars, played):
+        with live_bars.subscribe(["BTCUSDT"], [HOUR, MONTH]) as subscription:
             played.tell(traded(0, 50_000, close="99"))
             await until(lambda: bool(asked))
-            await until(lambda: board.is_known(watch))
+            await until(lambda: live_bars.is_snapshot_complete(subscription))
             played.tell(traded(1, 50_010, close="99"), traded(2, 7, close="3"))
-            await until(lambda: board.since_us("BTCUSDT") == T0 + 2 * MINUTE_US)
+            await until(lambda: live_bars.since_us("BTCUSDT") == T0 + 2 * MINUTE_US)
             played.tell(traded(3, 8, close="4"), traded(1, 50_010, close="98"))
             bars: dict[str, BarUpdate] = {}
             while {one.minute_count for one in bars.values()} != {2}:
-                bars |= {one.timeframe: one for one in (await _next(watch)).updates}
+                bars |= {one.timeframe: one for one in (await _next(subscription)).updates}
             assert set(bars) == {"1h", "1M"}
             for one in bars.values():
                 assert (one.candle.open, one.candle.high, one.candle.close) == (3, 4, 4)
-        with board.subscribe(["BTCUSDT"], [MONTH]) as late:
+        with live_bars.subscribe(["BTCUSDT"], [MONTH]) as late:
             found = await _next(late)
             assert [one.minute_count for one in found.updates] == [2]
             assert found.updates[0].candle.high == 4
 
 
-async def _next(watch: BarSubscription) -> Bars:
+async def _next(subscription: BarSubscription) -> Bars:
     async with asyncio.timeout(30):
-        bars = await watch.receive()
+        bars = await subscription.receive()
     assert bars is not None
     return bars
 
@@ -330,36 +334,36 @@ async def _next(watch: BarSubscription) -> Bars:
 async def test_symbols_that_are_dropped_are_forgotten_and_their_last_states_still_told() -> None:
     dropped: list[set[str]] = []
     names = {"BTCUSDT", "ETHUSDT"}
-    async with running(on_dropped=lambda gone: dropped.append(set(gone))) as (board, played):
-        with board.subscribe(None, [MINUTE, FIVE]) as watch:
+    async with running(on_dropped=lambda gone: dropped.append(set(gone))) as (live_bars, played):
+        with live_bars.subscribe(None, [MINUTE, FIVE]) as subscription:
             played.tell(update(0), update(0, symbol="ETHUSDT"), streamed=names)
-            await taken(watch, 4)
+            await taken(subscription, 4)
             played.tell(update(1), update(1, symbol="ETHUSDT"), streamed={"ETHUSDT"})
             told: list[BarUpdate] = []
             while len(told) < 3:
-                bars = await asyncio.wait_for(watch.receive(), 30)
+                bars = await asyncio.wait_for(subscription.receive(), 30)
                 assert bars is not None
                 told += bars.updates
             assert {one.candle.symbol for one in told if one.timeframe == "5m"} == {"ETHUSDT"}
             assert {one.candle.symbol for one in told if one.timeframe == "1m"} == names
-            assert (board.symbols, dropped) == ({"ETHUSDT"}, [{"BTCUSDT"}])
-            assert not board.knows("BTCUSDT")
-            assert set(board._bars) == {"ETHUSDT"}
-            with board.subscribe(["BTCUSDT"], [MINUTE]) as late:
+            assert (live_bars.symbols, dropped) == ({"ETHUSDT"}, [{"BTCUSDT"}])
+            assert not live_bars.knows("BTCUSDT")
+            assert set(live_bars._bars) == {"ETHUSDT"}
+            with live_bars.subscribe(["BTCUSDT"], [MINUTE]) as late:
                 assert not late.drain()
                 played.tell(update(3), streamed=names)  # taken up again
-                await until(lambda: board.knows("BTCUSDT"))
+                await until(lambda: live_bars.knows("BTCUSDT"))
                 assert [one.candle.open_time_us for one in late.drain().updates] == [
                     T0 + 3 * MINUTE_US
                 ]
 
 
 async def test_who_wants_to_know_is_told_which_of_its_symbols_are_streamed() -> None:
-    async with running() as (board, played):
+    async with running() as (live_bars, played):
         with (
-            board.subscribe(None, [MINUTE], reports_streamed=True) as first,
-            board.subscribe(["BTCUSDT", "XRPUSDT"], [MINUTE], reports_streamed=True) as some,
-            board.subscribe(None, [MINUTE]) as plain,
+            live_bars.subscribe(None, [MINUTE], reports_streamed=True) as first,
+            live_bars.subscribe(["BTCUSDT", "XRPUSDT"], [MINUTE], reports_streamed=True) as some,
+            live_bars.subscribe(None, [MINUTE]) as plain,
         ):
             assert not first.drain()  # nobody knows yet
             played.tell(streamed={"BTCUSDT", "ETHUSDT"})
@@ -367,7 +371,7 @@ async def test_who_wants_to_know_is_told_which_of_its_symbols_are_streamed() -> 
             assert bars is not None
             assert bars.streamed == {"BTCUSDT", "ETHUSDT"}
             assert some.drain().streamed == {"BTCUSDT"}
-            with board.subscribe(None, [MINUTE], reports_streamed=True) as late:
+            with live_bars.subscribe(None, [MINUTE], reports_streamed=True) as late:
                 assert late.drain().streamed == {"BTCUSDT", "ETHUSDT"}
             played.tell(streamed={"BTCUSDT"})
             bars = await first.receive()

@@ -33,7 +33,7 @@ def watch_of(
     *timeframes: Timeframe, bars: Bars | None = None, closed_only: bool = False
 ) -> tuple[BarSubscription, list[BarSubscription]]:
     left: list[BarSubscription] = []
-    watch = BarSubscription(
+    subscription = BarSubscription(
         frozenset({"BTCUSDT"}),
         timeframes,
         closed_only=closed_only,
@@ -41,18 +41,18 @@ def watch_of(
         count_symbols=lambda: 1,
         on_unsubscribe=left.append,
     )
-    return watch, left
+    return subscription, left
 
 
 def test_states_of_a_minute_are_conflated_and_a_revision_stays_one() -> None:
-    watch, _ = watch_of(MINUTE)
-    watch.enqueue_minute(CandleUpdate(candle(), is_closed=True, is_revision=True))
-    watch.enqueue_minute(
+    subscription, _ = watch_of(MINUTE)
+    subscription.enqueue_minute(CandleUpdate(candle(), is_closed=True, is_revision=True))
+    subscription.enqueue_minute(
         CandleUpdate(
             candle(close="11"), is_closed=True, status=Status.VERIFIED, source=Source.KLINE
         )
     )
-    (told,) = watch.drain().updates
+    (told,) = subscription.drain().updates
     assert told == BarUpdate(
         "1m",
         candle(close="11"),
@@ -61,24 +61,24 @@ def test_states_of_a_minute_are_conflated_and_a_revision_stays_one() -> None:
         source=Source.KLINE,
         is_revision=True,
     )
-    assert watch.conflated == 1
-    assert not watch.drain()
+    assert subscription.conflated == 1
+    assert not subscription.drain()
 
 
 def test_a_bar_is_told_as_it_stands_when_it_is_taken_and_once() -> None:
     bars = Bars()
-    watch, _ = watch_of(FIVE, bars=bars)
+    subscription, _ = watch_of(FIVE, bars=bars)
     open_time_us = FIVE.open_time_us(T0)
-    watch.mark_bars("BTCUSDT", T0)
+    subscription.mark_bars("BTCUSDT", T0)
     bars.now["5m", open_time_us] = first = BarUpdate("5m", candle(open_time_us))
-    assert watch.drain().updates == [first]
-    watch.mark_bars("BTCUSDT", T0 + MINUTE_US)
-    assert not watch.drain()  # nothing about it is new
+    assert subscription.drain().updates == [first]
+    subscription.mark_bars("BTCUSDT", T0 + MINUTE_US)
+    assert not subscription.drain()  # nothing about it is new
 
 
 def test_a_closed_bar_with_other_values_is_a_revision() -> None:
     bars = Bars()
-    watch, _ = watch_of(FIVE, bars=bars)
+    subscription, _ = watch_of(FIVE, bars=bars)
     open_time_us = FIVE.open_time_us(T0)
     for close, is_closed, is_revision in (
         ("10", False, False),
@@ -88,14 +88,14 @@ def test_a_closed_bar_with_other_values_is_a_revision() -> None:
         bars.now["5m", open_time_us] = BarUpdate(
             "5m", candle(open_time_us, close), is_closed=is_closed
         )
-        watch.mark_bars("BTCUSDT", T0)
-        (told,) = watch.drain().updates
+        subscription.mark_bars("BTCUSDT", T0)
+        (told,) = subscription.drain().updates
         assert (told.candle.close, told.is_revision) == (Decimal(close), is_revision)
 
 
 def test_a_closed_bar_older_than_those_remembered_may_be_a_revision() -> None:
     bars = Bars()
-    watch, _ = watch_of(FIVE, bars=bars)
+    subscription, _ = watch_of(FIVE, bars=bars)
     first = FIVE.open_time_us(T0)
     for index, close, is_revision in (
         (0, "10", False),
@@ -108,37 +108,37 @@ def test_a_closed_bar_older_than_those_remembered_may_be_a_revision() -> None:
     ):
         open_time_us = first + index * 5 * MINUTE_US
         bars.now["5m", open_time_us] = BarUpdate("5m", candle(open_time_us, close), is_closed=True)
-        watch.mark_bars("BTCUSDT", open_time_us)
-        (told,) = watch.drain().updates
+        subscription.mark_bars("BTCUSDT", open_time_us)
+        (told,) = subscription.drain().updates
         assert (told.candle.close, told.is_revision) == (Decimal(close), is_revision)
 
 
 def test_an_hour_that_changed_marks_the_bars_that_hold_it() -> None:
-    watch, _ = watch_of(MINUTE, FIVE, TIMEFRAMES["1h"], TIMEFRAMES["1M"])
-    watch.mark_bars_of_hour("BTCUSDT", T0)
-    assert {name for _, name, _ in watch._items} == {"1h", "1M"}
+    subscription, _ = watch_of(MINUTE, FIVE, TIMEFRAMES["1h"], TIMEFRAMES["1M"])
+    subscription.mark_bars_of_hour("BTCUSDT", T0)
+    assert {name for _, name, _ in subscription._items} == {"1h", "1M"}
 
 
 def test_open_bars_are_left_out_where_closed_ones_alone_are_wanted() -> None:
     bars = Bars()
-    watch, _ = watch_of(MINUTE, FIVE, bars=bars, closed_only=True)
+    subscription, _ = watch_of(MINUTE, FIVE, bars=bars, closed_only=True)
     open_time_us = FIVE.open_time_us(T0)
     bars.now["5m", open_time_us] = BarUpdate("5m", candle(open_time_us))
-    watch.enqueue_minute(CandleUpdate(candle(), is_closed=False))
-    watch.mark_bars("BTCUSDT", T0)
-    assert not watch.drain()
+    subscription.enqueue_minute(CandleUpdate(candle(), is_closed=False))
+    subscription.mark_bars("BTCUSDT", T0)
+    assert not subscription.drain()
     bars.now["5m", open_time_us] = BarUpdate("5m", candle(open_time_us), is_closed=True)
-    watch.enqueue_minute(CandleUpdate(candle(), is_closed=True))
-    watch.mark_bars("BTCUSDT", T0)
-    assert [one.timeframe for one in watch.drain().updates] == ["1m", "5m"]
+    subscription.enqueue_minute(CandleUpdate(candle(), is_closed=True))
+    subscription.mark_bars("BTCUSDT", T0)
+    assert [one.timeframe for one in subscription.drain().updates] == ["1m", "5m"]
 
 
 def test_what_waits_is_bounded_and_what_left_is_named() -> None:
-    watch, _ = watch_of(MINUTE)
+    subscription, _ = watch_of(MINUTE)
     for index in range(MIN_CAPACITY + 3):
-        watch.enqueue_minute(CandleUpdate(candle(T0 + index * MINUTE_US), is_closed=True))
-    assert watch.waiting == MIN_CAPACITY
-    found = watch.drain(10)
+        subscription.enqueue_minute(CandleUpdate(candle(T0 + index * MINUTE_US), is_closed=True))
+    assert subscription.waiting == MIN_CAPACITY
+    found = subscription.drain(10)
     assert found.missed == [Missed("BTCUSDT", "1m", T0, T0 + 3 * MINUTE_US)]
     assert found.updates[0].candle.open_time_us == T0 + 3 * MINUTE_US
 
@@ -154,30 +154,30 @@ def test_minutes_that_were_lost_before_are_named_to_those_who_watch_minutes() ->
 
 
 async def test_a_reader_waits_and_gets_what_is_left_before_the_end() -> None:
-    watch, left = watch_of(MINUTE)
-    waiting = asyncio.create_task(watch.receive())
+    subscription, left = watch_of(MINUTE)
+    waiting = asyncio.create_task(subscription.receive())
     await asyncio.sleep(0)
     assert not waiting.done()
-    watch.enqueue_minute(CandleUpdate(candle(), is_closed=True))
+    subscription.enqueue_minute(CandleUpdate(candle(), is_closed=True))
     bars = await waiting
     assert bars is not None
     assert len(bars.updates) == 1
-    watch.enqueue_minute(CandleUpdate(candle(T0 + MINUTE_US), is_closed=True))
-    with watch:
+    subscription.enqueue_minute(CandleUpdate(candle(T0 + MINUTE_US), is_closed=True))
+    with subscription:
         pass
-    assert left == [watch]
-    bars = await watch.receive()
+    assert left == [subscription]
+    bars = await subscription.receive()
     assert bars is not None
     assert len(bars.updates) == 1
-    assert await watch.receive() is None
+    assert await subscription.receive() is None
 
 
 async def test_marks_that_turn_out_to_be_nothing_new_do_not_wake_the_reader() -> None:
-    watch, _ = watch_of(FIVE)
-    watch.mark_bars("BTCUSDT", T0)  # of a bar that is not in memory
-    waiting = asyncio.create_task(watch.receive())
+    subscription, _ = watch_of(FIVE)
+    subscription.mark_bars("BTCUSDT", T0)  # of a bar that is not in memory
+    waiting = asyncio.create_task(subscription.receive())
     for _ in range(5):
         await asyncio.sleep(0)
     assert not waiting.done()
-    watch.close()
+    subscription.close()
     assert await waiting is None

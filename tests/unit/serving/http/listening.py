@@ -14,8 +14,7 @@ from websockets.protocol import CLIENT, Protocol
 from include.domain.candles import silent_candle
 from include.domain.timeframes import MINUTE_US, timeframe
 from serving.bars.live_bars import LiveBars
-from serving.websocket.broadcaster import BarBroadcaster
-from serving.websocket.listeners import CANDLES, Form, Listener
+from serving.websocket.broadcaster import CANDLES, BarBroadcaster, Listener, MessageFormat
 from streamer.hub.subscription import Batch, CandleUpdate
 
 T0 = 1_700_000_040_000_000
@@ -64,10 +63,10 @@ class Reader:
         self._library = Protocol(CLIENT)
         self._calls: list[Callable[[], None]] = []
 
-    def takes(self) -> bool:
+    def is_writable(self) -> bool:
         return self.is_open
 
-    def push(self, frames: bytes) -> None:
+    def write_frames(self, frames: bytes) -> None:
         assert self.is_open
         call, self.before_first = self.before_first, None
         if call is not None:
@@ -76,7 +75,7 @@ class Reader:
         for frame in self._library.events_received():
             self.messages.append(json.loads(frame.data))  # type: ignore[union-attr]
 
-    def when_it_takes(self, call: Callable[[], None]) -> None:
+    def call_when_writable(self, call: Callable[[], None]) -> None:
         self._calls.append(call)
 
     def goes_on(self) -> None:
@@ -106,13 +105,13 @@ class Reader:
 
 @asynccontextmanager
 async def listening(
-    form: Form = CANDLES,
+    form: MessageFormat = CANDLES,
 ) -> AsyncIterator[tuple[Changes, LiveBars, BarBroadcaster]]:
     changes = Changes()
-    board = LiveBars(lambda: changes, lambda _symbol, _newest: ((), (), ()))
-    task = asyncio.create_task(board.run())
+    live_bars = LiveBars(lambda: changes, lambda _symbol, _newest: ((), (), ()))
+    task = asyncio.create_task(live_bars.run())
     try:
-        yield changes, board, BarBroadcaster(board, timeframe("1m"), form)
+        yield changes, live_bars, BarBroadcaster(live_bars, timeframe("1m"), form)
     finally:
         task.cancel()
         await asyncio.wait([task])

@@ -19,7 +19,7 @@ from include.store.candles.bars import StoredBar
 from include.store.instruments import Listing, read_listings
 from include.store.trades.analytics import Rows
 from serving.app import create_app
-from serving.bars.day_prices import Prices
+from serving.bars.day_prices import DayPriceCache
 from serving.bars.live_bars import LiveBars
 from serving.http import context as contexts
 from serving.http import formats
@@ -84,15 +84,17 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
 @pytest.fixture
 async def client(tables: Tables) -> AsyncIterator[httpx.AsyncClient]:
     history: Any = tables
-    board = LiveBars(lambda: pytest.fail("nobody listens"), lambda _symbol, _newest: ((), (), ()))
+    live_bars = LiveBars(
+        lambda: pytest.fail("nobody listens"), lambda _symbol, _newest: ((), (), ())
+    )
     app = create_app(
-        board,
+        live_bars,
         history,
         streamed=lambda: ["S0USDT"],
         now_us=lambda: 0,
-        newest=board.newest,
+        newest=live_bars.newest,
         condition=dict,
-        prices=Prices(history, streamed=list, newest=board.newest, now_us=lambda: 0),
+        prices=DayPriceCache(history, streamed=list, newest=live_bars.newest, now_us=lambda: 0),
         requests_per_minute=1_000,
     )
     transport = httpx.ASGITransport(app)
@@ -125,8 +127,10 @@ async def test_many_rows_are_made_in_a_thread_and_few_at_once(
 
 
 async def test_few_answers_are_made_at_once_and_an_error_is_the_asker_s() -> None:
-    board: Any = None
-    context = Context(board, board, list, lambda: 0, board, dict, board, lambda: 0.0)
+    live_bars: Any = None
+    context = Context(
+        live_bars, live_bars, list, lambda: 0, live_bars, dict, live_bars, lambda: 0.0
+    )
     under_way = max_under_way = 0
     lock, go_on = threading.Lock(), threading.Event()
 

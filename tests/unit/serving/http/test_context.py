@@ -13,12 +13,12 @@ from structlog.testing import capture_logs
 from include.domain.instruments import Instrument, Market
 from include.errors import TransientError
 from include.store.instruments import Listing
-from serving.bars.day_prices import Prices
+from serving.bars.day_prices import DayPriceCache
 from serving.bars.live_bars import LiveBars
 from serving.http.context import (
-    LISTINGS_KEPT_S,
-    LISTINGS_OLD_S,
     LISTINGS_RETRY_S,
+    LISTINGS_STALE_S,
+    LISTINGS_TTL_S,
     Context,
 )
 
@@ -58,10 +58,12 @@ async def renewed(history: History) -> None:
 
 
 def context_of(history: Any, clock: Callable[[], float]) -> Context:
-    board = LiveBars(lambda: pytest.fail("nobody listens"), lambda _symbol, _newest: ((), (), ()))
-    prices = Prices(history, streamed=list, newest=board.newest, now_us=lambda: 0)
+    live_bars = LiveBars(
+        lambda: pytest.fail("nobody listens"), lambda _symbol, _newest: ((), (), ())
+    )
+    prices = DayPriceCache(history, streamed=list, newest=live_bars.newest, now_us=lambda: 0)
     return Context(
-        board, history, lambda: ["BTCUSDT"], lambda: 0, board.newest, dict, prices, clock
+        live_bars, history, lambda: ["BTCUSDT"], lambda: 0, live_bars.newest, dict, prices, clock
     )
 
 
@@ -97,7 +99,7 @@ async def test_old_listings_are_told_while_they_are_read_again() -> None:
     context = context_of(history, lambda: history.now_s)
     await context.listings()
     history.go_on.clear()
-    history.now_s = LISTINGS_KEPT_S + 1
+    history.now_s = LISTINGS_TTL_S + 1
     history.listings = [listing("NEWUSDT")]
     for _ in range(3):
         assert await context.listings() == []  # at once: the tables do not answer yet
@@ -117,7 +119,7 @@ async def test_listings_outlast_the_tables_and_are_renewed_once_these_are_back()
     history.error = TransientError("PostgreSQL is away")
     with capture_logs() as logged:
         for ask in range(1, 4):
-            history.now_s = LISTINGS_OLD_S + ask * LISTINGS_RETRY_S
+            history.now_s = LISTINGS_STALE_S + ask * LISTINGS_RETRY_S
             for _ in range(3):  # once each 5 s, whoever asks
                 assert "OLDUSDT" in await context.symbols()
                 await renewed(history)
@@ -128,7 +130,7 @@ async def test_listings_outlast_the_tables_and_are_renewed_once_these_are_back()
         await context.listings()
         await renewed(history)
     assert await context.symbols() == {"BTCUSDT", "NEWUSDT"}
-    assert [one["event"] for one in logged] == ["listings_not_read", "listings_read_again"]
+    assert [one["event"] for one in logged] == ["listings_not_read", "listings_recovered"]
 
 
 async def test_who_asks_after_a_long_time_is_told_what_is_listed_now() -> None:
@@ -136,7 +138,7 @@ async def test_who_asks_after_a_long_time_is_told_what_is_listed_now() -> None:
     history.go_on.set()
     context = context_of(history, lambda: history.now_s)
     await context.listings()
-    history.now_s = LISTINGS_OLD_S + 1
+    history.now_s = LISTINGS_STALE_S + 1
     history.listings = [listing("NEWUSDT")]
     assert await context.listings() == history.listings
 

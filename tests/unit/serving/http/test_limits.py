@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from serving.http.limits import MAX_CLIENTS, RequestLimit
+from serving.http.limits import MAX_CLIENTS, RateLimiter
 
 
 class Clock:
@@ -14,7 +14,7 @@ class Clock:
 
 def test_a_bucket_is_emptied_at_once_and_filled_evenly() -> None:
     clock = Clock()
-    limit = RequestLimit(60, clock=clock)
+    limit = RateLimiter(60, clock=clock)
     assert [limit.take("a")[0] for _ in range(61)] == [True] * 60 + [False]
     may, left, wait_s = limit.take("a")
     assert (may, left, wait_s) == (False, 0, 1.0)
@@ -25,14 +25,14 @@ def test_a_bucket_is_emptied_at_once_and_filled_evenly() -> None:
 
 
 def test_clients_do_not_share_a_bucket() -> None:
-    limit = RequestLimit(1, clock=Clock())
+    limit = RateLimiter(1, clock=Clock())
     assert limit.take("a")[0]
     assert not limit.take("a")[0]
     assert limit.take("b")[0]
 
 
 def test_clients_that_are_remembered_are_bounded_and_the_idlest_is_forgotten() -> None:
-    limit = RequestLimit(1, clock=Clock())
+    limit = RateLimiter(1, clock=Clock())
     limit.take("first")
     for index in range(MAX_CLIENTS - 1):
         limit.take(f"client {index}")

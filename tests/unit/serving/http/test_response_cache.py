@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
-from serving.http.response_cache import SURE_FOR_S, CachedResponse, ResponseCache
+from serving.http.response_cache import VERSION_TTL_S, CachedResponse, ResponseCache
 
 
 class Table:
@@ -32,7 +32,7 @@ class Table:
 
 def strict(**bounds: int) -> ResponseCache:
     """Looks at the version for each request: its clock goes too fast for anything to be sure."""
-    seconds = itertools.count(step=SURE_FOR_S)
+    seconds = itertools.count(step=VERSION_TTL_S)
     return ResponseCache(clock=lambda: next(seconds), **bounds)
 
 
@@ -61,7 +61,7 @@ def test_what_was_looked_up_just_now_is_at_hand_and_no_older_than_that() -> None
     def look_slowly() -> int:
         nonlocal now_s
         found = table.look()
-        now_s += SURE_FOR_S / 2
+        now_s += VERSION_TTL_S / 2
         return found
 
     assert kept.at_hand("a") is None
@@ -69,11 +69,11 @@ def test_what_was_looked_up_just_now_is_at_hand_and_no_older_than_that() -> None
     assert kept.at_hand("a") is None  # nothing is kept of a first request
     kept.answer("a", look_slowly, table.make)
     table.change(b"other")
-    now_s = 0.9 * SURE_FOR_S
+    now_s = 0.9 * VERSION_TTL_S
     made = kept.at_hand("a")
     assert made is not None
     assert made.body == b"one"
-    now_s = SURE_FOR_S  # since the look began
+    now_s = VERSION_TTL_S  # since the look began
     assert kept.at_hand("a") is None
     assert ask("a") == b"other"
     made = kept.at_hand("a")
@@ -92,7 +92,7 @@ def test_a_slow_look_does_not_replace_what_a_later_one_found() -> None:
         found = table.look()
         made = table.make()
         table.change(b"other")
-        now_s = SURE_FOR_S / 2
+        now_s = VERSION_TTL_S / 2
         assert ask("a") == b"other"
         table.make = lambda: made  # type: ignore[method-assign]
         return found

@@ -8,10 +8,10 @@ import pytest
 
 from serving.protobuf.generated.candelabra.v1 import market_data_pb2 as pb
 from serving.protobuf.ticks import (
+    book_ticker_of,
+    book_ticker_update_of,
     missed_range_of,
     missed_trades_of,
-    quote_of,
-    quote_tick_of,
     trade_of,
     trade_tick_of,
 )
@@ -29,8 +29,13 @@ def test_a_trade_keeps_its_digits_and_its_microseconds() -> None:
 
 @pytest.mark.parametrize("event_us", [None, T0])
 def test_best_prices_keep_their_text(event_us: int | None) -> None:
-    quote = BookTickerUpdate("BTCUSDT.P", 9, "1.10", "0.00", "1.2000", "5", event_us, T0 + 1)
-    assert quote_tick_of(pb.BookTicker.FromString(quote_of(quote).SerializeToString())) == quote
+    book_ticker = BookTickerUpdate("BTCUSDT.P", 9, "1.10", "0.00", "1.2000", "5", event_us, T0 + 1)
+    assert (
+        book_ticker_update_of(
+            pb.BookTicker.FromString(book_ticker_of(book_ticker).SerializeToString())
+        )
+        == book_ticker
+    )
 
 
 def test_what_was_missed_keeps_its_ends() -> None:

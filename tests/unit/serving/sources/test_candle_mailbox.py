@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from include.domain.timeframes import MINUTE_US
 from serving.sources.candle_mailbox import MAX_WAITING_PAST, CandleMailbox
-from tests.unit.serving.sources.nats.test_states import T0, live, settled
+from tests.unit.serving.sources.nats.test_minute_states import T0, live, settled
 
 
 async def test_newest_state_of_a_minute_is_delivered_and_a_revision_stays_one() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from include.domain.timeframes import MINUTE_US
 from serving.websocket import broadcaster as module
-from serving.websocket.listeners import CANDLES, PRICES, Form
+from serving.websocket.broadcaster import CANDLES, PRICES, MessageFormat
 from tests.unit.serving.http.listening import T0, Reader, listener, listening, until
 
 
@@ -20,12 +20,12 @@ async def test_each_is_told_of_its_symbols_and_a_change_is_encoded_once() -> Non
         encoded.append(update.candle.symbol)
         return CANDLES.encode(update)
 
-    async with listening(Form(encode, CANDLES.join)) as (changes, _, audience):
+    async with listening(MessageFormat(encode, CANDLES.join)) as (changes, _, broadcaster):
         readers = [Reader() for _ in range(5)]
         for one in readers:
-            await audience.add(listener(one), ["A"])
+            await broadcaster.add(listener(one), ["A"])
         other = Reader()
-        await audience.add(listener(other), ["B"])
+        await broadcaster.add(listener(other), ["B"])
         changes.tell("A", 1)
         await until(lambda: all(one.closes() == ["1"] for one in readers))
         changes.tell("B", 2)
@@ -35,12 +35,12 @@ async def test_each_is_told_of_its_symbols_and_a_change_is_encoded_once() -> Non
 
 
 async def test_who_comes_later_begins_with_the_present_state() -> None:
-    async with listening() as (changes, _, audience):
+    async with listening() as (changes, _, broadcaster):
         first, second = Reader(), Reader()
-        await audience.add(listener(first), ["A"])
+        await broadcaster.add(listener(first), ["A"])
         changes.tell("A", 1)
         await until(lambda: first.closes() == ["1"])
-        await audience.add(listener(second), ["A"])
+        await broadcaster.add(listener(second), ["A"])
         assert second.closes() == ["1"]
         assert first.closes() == ["1"]  # who knows it is not told again
         changes.tell("A", 2)
@@ -48,10 +48,10 @@ async def test_who_comes_later_begins_with_the_present_state() -> None:
 
 
 async def test_one_that_does_not_take_gets_the_newest_when_it_does() -> None:
-    async with listening() as (changes, _, audience):
+    async with listening() as (changes, _, broadcaster):
         slow, quick = Reader(), Reader()
-        await audience.add(listener(slow), ["A"])
-        await audience.add(listener(quick), ["A"])
+        await broadcaster.add(listener(slow), ["A"])
+        await broadcaster.add(listener(quick), ["A"])
         slow.is_open = False
         for close in range(1, 50):
             changes.tell("A", close)
@@ -64,10 +64,10 @@ async def test_one_that_does_not_take_gets_the_newest_when_it_does() -> None:
 
 async def test_one_that_takes_nothing_for_long_is_given_up(monkeypatch: Any) -> None:
     gone = asyncio.Event()
-    async with listening() as (changes, _, audience):
+    async with listening() as (changes, _, broadcaster):
         reader = Reader()
         one = listener(reader, on_gone=gone.set, patience_s=0.01)
-        await audience.add(one, ["A"])
+        await broadcaster.add(one, ["A"])
         reader.is_open = False
         changes.tell("A", 1)
         async with asyncio.timeout(10):
@@ -75,13 +75,13 @@ async def test_one_that_takes_nothing_for_long_is_given_up(monkeypatch: Any) -> 
 
 
 async def test_what_waits_is_bounded_and_what_had_to_leave_is_named(monkeypatch: Any) -> None:
-    monkeypatch.setattr(module, "MIN_IN_HAND", 10)
-    monkeypatch.setattr(module, "BARS_IN_HAND", 10)
-    async with listening() as (changes, _, audience):
+    monkeypatch.setattr(module, "MIN_BARS_WAITING", 10)
+    monkeypatch.setattr(module, "BARS_PER_SYMBOL", 10)
+    async with listening() as (changes, _, broadcaster):
         slow, quick = Reader(), Reader()
         one = listener(slow)
-        await audience.add(one, ["A"])
-        await audience.add(listener(quick), ["A"])
+        await broadcaster.add(one, ["A"])
+        await broadcaster.add(listener(quick), ["A"])
         slow.is_open = False
         for minute in range(40):
             changes.tell("A", minute, minute=minute)
@@ -103,19 +103,19 @@ async def test_what_waits_is_bounded_and_what_had_to_leave_is_named(monkeypatch:
 
 
 async def test_minutes_that_were_lost_before_are_named_to_those_who_listen() -> None:
-    async with listening() as (changes, _, audience):
+    async with listening() as (changes, _, broadcaster):
         reader, other = Reader(), Reader()
-        await audience.add(listener(reader), ["A"])
-        await audience.add(listener(other), ["B"])
+        await broadcaster.add(listener(reader), ["A"])
+        await broadcaster.add(listener(other), ["B"])
         changes.tell("A", 1, missed={"A": (T0 - MINUTE_US, T0)})
         await until(lambda: [one["type"] for one in reader.messages] == ["candles", "missed"])
         assert not other.messages
 
 
 async def test_prices_never_go_back_to_an_older_minute() -> None:
-    async with listening(PRICES) as (changes, _, audience):
+    async with listening(PRICES) as (changes, _, broadcaster):
         reader = Reader()
-        await audience.add(listener(reader), ["A"])
+        await broadcaster.add(listener(reader), ["A"])
         changes.tell("A", 5, minute=1)
         changes.tell("A", 4, minute=0)
         await until(lambda: reader.closes() == ["5"])
@@ -124,31 +124,31 @@ async def test_prices_never_go_back_to_an_older_minute() -> None:
 
 
 async def test_who_leaves_is_told_nothing_more_and_without_anybody_nothing_is_watched() -> None:
-    async with listening() as (changes, board, audience):
+    async with listening() as (changes, live_bars, broadcaster):
         leaving, staying = Reader(), Reader()
         one, two = listener(leaving), listener(staying)
-        await audience.add(one, ["A", "B"])
-        await audience.add(two, ["A"])
-        audience.remove(one, ["A"])
+        await broadcaster.add(one, ["A", "B"])
+        await broadcaster.add(two, ["A"])
+        broadcaster.remove(one, ["A"])
         changes.tell("A", 1)
         changes.tell("B", 2)
         await until(lambda: leaving.closes("B") == ["2"] and staying.closes() == ["1"])
         assert not leaving.closes("A")
-        assert board.watches == 1
-        audience.remove(one, ["B"])
-        audience.remove(two, ["A"])
-        assert board.watches == 0
-        await audience.add(two, ["A"])  # and again
+        assert live_bars.subscribers == 1
+        broadcaster.remove(one, ["B"])
+        broadcaster.remove(two, ["A"])
+        assert live_bars.subscribers == 0
+        await broadcaster.add(two, ["A"])  # and again
         changes.tell("A", 3)
         await until(lambda: staying.closes()[-1:] == ["3"])
 
 
 async def test_all_are_told_when_nothing_will_change_any_more() -> None:
     ended: list[int] = []
-    async with listening() as (changes, _, audience):
+    async with listening() as (changes, _, broadcaster):
         for number in range(3):
             one = listener(Reader(), on_end=lambda number=number: ended.append(number))
-            await audience.add(one, ["A", "B"])
+            await broadcaster.add(one, ["A", "B"])
         changes.queue.put_nowait(None)
         await until(lambda: len(ended) == 3)
     assert sorted(ended) == [0, 1, 2]
@@ -157,16 +157,16 @@ async def test_all_are_told_when_nothing_will_change_any_more() -> None:
 async def test_a_reader_that_was_too_slow_is_told_for_how_many_states(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "CONFLATED_TOLD_S", 1e9)
-    async with listening() as (changes, _, audience):
+    monkeypatch.setattr(module, "CONFLATED_INTERVAL_S", 1e9)
+    async with listening() as (changes, _, broadcaster):
         slow, quick = Reader(), Reader()
         for reader in (slow, quick):
-            await audience.add(listener(reader), ["A"])
+            await broadcaster.add(listener(reader), ["A"])
         slow.is_open = False
         for close in range(1, 6):
             changes.tell("A", close)
             await until(lambda close=close: quick.closes()[-1:] == [str(close)])  # type: ignore[misc]
-        assert audience.conflated == 4
+        assert broadcaster.conflated == 4
         slow.goes_on()
         assert slow.closes() == ["5"]
         assert slow.messages[-1] == {"type": "conflated", "count": 4}
@@ -180,7 +180,7 @@ async def test_a_reader_that_was_too_slow_is_told_for_how_many_states(
         slow.is_open = False
         changes.tell("A", 9)
         await until(lambda: quick.closes()[-1:] == ["9"])
-        monkeypatch.setattr(module, "CONFLATED_TOLD_S", 0.0)
+        monkeypatch.setattr(module, "CONFLATED_INTERVAL_S", 0.0)
         slow.goes_on()
         assert slow.messages[-1] == {"type": "conflated", "count": 2}
         assert {one["type"] for one in quick.messages} == {"candles"}

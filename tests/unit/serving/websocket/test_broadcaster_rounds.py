@@ -20,10 +20,10 @@ def long_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("long_rounds")
 async def test_who_comes_late_in_a_round_is_told_what_is_so_by_then() -> None:
-    async with listening() as (changes, _, audience):
+    async with listening() as (changes, _, broadcaster):
         readers = [Reader() for _ in range(30)]
         for one in readers:
-            await audience.add(listener(one), ["A", "B"])
+            await broadcaster.add(listener(one), ["A", "B"])
 
         def go_on() -> None:
             changes.tell("A", 2)
@@ -39,10 +39,10 @@ async def test_who_comes_late_in_a_round_is_told_what_is_so_by_then() -> None:
 
 @pytest.mark.usefixtures("long_rounds")
 async def test_what_a_reader_knew_when_a_round_began_and_changes_in_it_is_not_lost() -> None:
-    async with listening() as (changes, _, audience):
+    async with listening() as (changes, _, broadcaster):
         readers = [Reader() for _ in range(30)]
         for one in readers:
-            await audience.add(listener(one), ["A", "B"])
+            await broadcaster.add(listener(one), ["A", "B"])
 
         def another_round() -> None:
             changes.tell("A", 2)
@@ -61,7 +61,7 @@ async def test_all_are_told_the_last_state_whoever_comes_goes_or_dawdles(
 ) -> None:
     dice = random.Random(seed)
     symbols = ["A", "B", "C", "D", "E"]
-    async with listening() as (changes, _, audience):
+    async with listening() as (changes, _, broadcaster):
         now = dict.fromkeys(symbols, 0)
         readers = [Reader() for _ in range(25)]
         ones = {reader: listener(reader) for reader in readers}
@@ -85,13 +85,13 @@ async def test_all_are_told_the_last_state_whoever_comes_goes_or_dawdles(
                 slow.goes_on()
             leaving = ones[dice.choice(readers)]
             if len(leaving.symbols) > 1:
-                audience.remove(leaving, [dice.choice(sorted(leaving.symbols))])
+                broadcaster.remove(leaving, [dice.choice(sorted(leaving.symbols))])
 
         for one in ones.values():
-            await audience.add(one, dice.sample(symbols, 3))
+            await broadcaster.add(one, dice.sample(symbols, 3))
         while left > 0:
             move()  # also where nobody is told anything
-            await audience.add(ones[dice.choice(readers)], [dice.choice(symbols)])
+            await broadcaster.add(ones[dice.choice(readers)], [dice.choice(symbols)])
             await asyncio.sleep(dice.choice((0, 0, 0, 0.002)))
         for reader in readers:
             if not reader.is_open:
@@ -100,14 +100,14 @@ async def test_all_are_told_the_last_state_whoever_comes_goes_or_dawdles(
             for symbol in one.symbols:
                 last = str(now[symbol])
                 await until(lambda r=reader, s=symbol, x=last: r.newest_close(s) == x)  # type: ignore[misc]
-        await until(lambda: not audience._waiting)
+        await until(lambda: not broadcaster._waiting)
 
 
 async def test_that_a_bar_was_revised_is_told_also_to_who_comes_late(long_rounds: None) -> None:
-    async with listening() as (changes, _, audience):
+    async with listening() as (changes, _, broadcaster):
         readers = [Reader() for _ in range(30)]
         for one in readers:
-            await audience.add(listener(one), ["A"])
+            await broadcaster.add(listener(one), ["A"])
         changes.tell("A", 1, is_revision=True)
         readers[0].before_first = lambda: changes.tell("A", 1, is_closed=True)
         await until(
@@ -125,11 +125,11 @@ async def test_who_comes_in_the_midst_of_a_round_never_goes_back_in_time(
     long_rounds: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others = [f"X{number}" for number in range(300)]  # more than one look takes
-    async with listening() as (changes, _, audience):
+    async with listening() as (changes, _, broadcaster):
         readers = [Reader() for _ in range(30)]
         for one in readers:
-            await audience.add(listener(one), ["A", "B"])
-        await audience.add(listener(Reader()), others)
+            await broadcaster.add(listener(one), ["A", "B"])
+        await broadcaster.add(listener(Reader()), others)
         late = Reader()
         adding: list[asyncio.Task[None]] = []
 
@@ -138,7 +138,7 @@ async def test_who_comes_in_the_midst_of_a_round_never_goes_back_in_time(
             changes.tell_all([*others, "A"], 3)
 
         def another_comes() -> None:
-            adding.append(asyncio.create_task(audience.add(listener(late), ["A"])))
+            adding.append(asyncio.create_task(broadcaster.add(listener(late), ["A"])))
 
         readers[5].before_first = lambda: changes.tell("A", 2)
         readers[15].before_first = much_changes

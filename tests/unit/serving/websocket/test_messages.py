@@ -12,16 +12,18 @@ from hypothesis import strategies as some
 
 from include.domain.candles import silent_candle
 from serving.bars.subscription import BarUpdate
-from serving.websocket.fragments import binary_message, id_of, values_of
 from serving.websocket.messages import (
     Ping,
     Refusal,
     Subscribe,
     Unsubscribe,
+    binary_message,
     decoded,
     from_binary,
+    id_of,
     names_left,
     names_of,
+    values_of,
 )
 
 FINITE = some.decimals(0, 10**9, places=8, allow_nan=False)

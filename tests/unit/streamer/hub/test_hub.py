@@ -9,7 +9,7 @@ import pytest
 
 from include.domain.candles import Status
 from include.domain.timeframes import MINUTE_US
-from streamer.hub.hub import MINUTES_IN_HAND, SETTLED_KEPT, Hub
+from streamer.hub.hub import MINUTES_PER_SYMBOL, SETTLED_MINUTES, Hub
 from tests.unit.streamer.played_exchange import (
     T0,
     kline_of,
@@ -51,8 +51,8 @@ async def test_a_repair_older_than_memory_may_be_a_revision(hub: Hub, heard: Hea
     listed(hub, heard)
     with hub.subscribe() as subscription:
         hub.settle(rest_offer(minute_trades(50, 1), 50))
-        hub.settle(rest_offer(minute_trades(49 - SETTLED_KEPT, 1), 49 - SETTLED_KEPT))
-        hub.settle(rest_offer(minute_trades(51 - SETTLED_KEPT, 1), 51 - SETTLED_KEPT))
+        hub.settle(rest_offer(minute_trades(49 - SETTLED_MINUTES, 1), 49 - SETTLED_MINUTES))
+        hub.settle(rest_offer(minute_trades(51 - SETTLED_MINUTES, 1), 51 - SETTLED_MINUTES))
         assert [update.is_revision for update in subscription.drain().updates] == [
             False,
             True,
@@ -107,7 +107,7 @@ async def test_what_waits_is_bounded_by_the_symbols(hub: Hub, heard: Heard) -> N
     with hub.subscribe() as subscription:
         for minute in range(100):
             hub.settle(rest_offer(minute_trades(minute, 1), minute))
-        assert subscription.waiting == 2 * MINUTES_IN_HAND
+        assert subscription.waiting == 2 * MINUTES_PER_SYMBOL
         missed = subscription.drain().missed
         assert missed == {"BTCUSDT": (T0, T0 + 80 * MINUTE_US)}
 

@@ -26,7 +26,7 @@ from serving import read_pool as history_module
 from serving.app import create_app
 from serving.auth.middleware import COOKIE, ENDED
 from serving.auth.service import AuthService
-from serving.bars.day_prices import Prices
+from serving.bars.day_prices import DayPriceCache
 from serving.bars.live_bars import LiveBars
 from serving.http.routes import accounts as module
 from serving.http.server import Place, serving
@@ -72,24 +72,24 @@ def token_of(url: str, name: str) -> str:
 @asynccontextmanager
 async def open_to(url: str, *, is_required: bool, session_s: float = 60) -> AsyncIterator[str]:
     """A server; its address with the scheme."""
-    board = LiveBars(Live, lambda _symbol, _newest: ((), (), ()), is_always_on=True)
-    history, access = ReadPool(url), AuthService(url, is_required=is_required, session_s=session_s)
+    live_bars = LiveBars(Live, lambda _symbol, _newest: ((), (), ()), is_always_on=True)
+    history, auth = ReadPool(url), AuthService(url, is_required=is_required, session_s=session_s)
     history.open()
-    access.open()
+    auth.open()
     app = create_app(
-        board,
+        live_bars,
         history,
         streamed=lambda: ["BTCUSDT"],
         now_us=lambda: NOW_US,
-        newest=board.newest,
+        newest=live_bars.newest,
         condition=lambda: {"status": "well"},
-        prices=Prices(
-            history, streamed=lambda: ["BTCUSDT"], newest=board.newest, now_us=lambda: NOW_US
+        prices=DayPriceCache(
+            history, streamed=lambda: ["BTCUSDT"], newest=live_bars.newest, now_us=lambda: NOW_US
         ),
-        access=access,
+        auth=auth,
         requests_per_minute=10_000,
     )
-    works = [asyncio.create_task(board.run()), asyncio.create_task(access.run())]
+    works = [asyncio.create_task(live_bars.run()), asyncio.create_task(auth.run())]
     try:
         async with serving(app, Place("127.0.0.1", 0, has_websockets=True)) as address:
             yield address
@@ -98,7 +98,7 @@ async def open_to(url: str, *, is_required: bool, session_s: float = 60) -> Asyn
             one.cancel()
         await asyncio.wait(works)
         history.close()
-        access.close()
+        auth.close()
 
 
 @asynccontextmanager

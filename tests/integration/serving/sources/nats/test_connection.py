@@ -32,13 +32,13 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def lined(
-    line: NatsConnection, work: Callable[[Client], Awaitable[None]]
+    nats: NatsConnection, work: Callable[[Client], Awaitable[None]]
 ) -> AsyncIterator[None]:
     async def session(client: Client) -> None:
         await work(client)
         await asyncio.sleep(3_600)
 
-    running = asyncio.create_task(line.run(session))
+    running = asyncio.create_task(nats.run(session))
     try:
         yield
         assert not running.done()
@@ -69,15 +69,15 @@ async def test_after_a_cut_another_connection_is_made(capsys: pytest.CaptureFixt
         clients.append(client)
 
     async with nats_server() as server:
-        line = NatsConnection(server.url, name="a test")
-        async with lined(line, work):
-            await until(lambda: line.is_connected)
+        nats = NatsConnection(server.url, name="a test")
+        async with lined(nats, work):
+            await until(lambda: nats.is_connected)
             server.kill()
-            await until(lambda: not line.is_connected)
-            assert line.reason
+            await until(lambda: not nats.is_connected)
+            assert nats.reason
             await server.start()
-            await until(lambda: line.is_connected)
-            assert (line.cuts, line.reason, len(clients)) == (1, "", 2)
+            await until(lambda: nats.is_connected)
+            assert (nats.disconnects, nats.reason, len(clients)) == (1, "", 2)
         assert all(one.is_closed for one in clients)
     said = capsys.readouterr().out
     assert said.count("nats_connected") == 2
@@ -92,15 +92,15 @@ def test_on_uvloop_a_cut_in_the_midst_of_talk_is_one_too() -> None:
 
     async def cut_and_mended() -> None:
         async with nats_server() as server:
-            line = NatsConnection(server.url, name="a test")
-            async with lined(line, talk):
-                for cuts in range(5):
-                    await until(lambda: line.is_connected)
-                    await asyncio.sleep(0.01 * cuts)
+            nats = NatsConnection(server.url, name="a test")
+            async with lined(nats, talk):
+                for disconnects in range(5):
+                    await until(lambda: nats.is_connected)
+                    await asyncio.sleep(0.01 * disconnects)
                     server.kill()
-                    await until(lambda: not line.is_connected)
+                    await until(lambda: not nats.is_connected)
                     await server.start()
-                await until(lambda: line.is_connected)
+                await until(lambda: nats.is_connected)
 
     uvloop.run(cut_and_mended())
 
@@ -126,13 +126,13 @@ async def test_user_and_password_are_sent_and_never_shown(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     async with nats_server(["--user", "me", "--pass", SECRET]) as server:
-        line = NatsConnection(as_me(server), name="a test")
-        async with lined(line, nothing):
-            await until(lambda: line.is_connected)
+        nats = NatsConnection(as_me(server), name="a test")
+        async with lined(nats, nothing):
+            await until(lambda: nats.is_connected)
         wrong = NatsConnection(server.url.replace("//", "//me:s3cret@"), name="a test")
         async with lined(wrong, nothing):
             await until(lambda: "Authorization Violation" in wrong.reason)
-        assert wrong.hosts == line.hosts == f"127.0.0.1:{server.port}"
+        assert wrong.hosts == nats.hosts == f"127.0.0.1:{server.port}"
     said = capsys.readouterr().out
     assert "nats_unreachable" in said
     for secret in (SECRET, "p%40ss", "s3cret"):
@@ -141,17 +141,17 @@ async def test_user_and_password_are_sent_and_never_shown(
 
 async def test_a_token_is_sent() -> None:
     async with nats_server(["--auth", "s3cret"]) as server:
-        line = NatsConnection(server.url.replace("//", "//s3cret@"), name="a test")
-        async with lined(line, nothing):
-            await until(lambda: line.is_connected)
+        nats = NatsConnection(server.url.replace("//", "//s3cret@"), name="a test")
+        async with lined(nats, nothing):
+            await until(lambda: nats.is_connected)
 
 
 async def test_of_several_servers_one_that_lives_is_taken() -> None:
     async with nats_server() as server:
-        line = NatsConnection(f"nats://127.0.0.1:1,{server.url}", name="a test")
-        async with lined(line, nothing):
-            await until(lambda: line.is_connected)
-        assert line.hosts == f"127.0.0.1:1,127.0.0.1:{server.port}"
+        nats = NatsConnection(f"nats://127.0.0.1:1,{server.url}", name="a test")
+        async with lined(nats, nothing):
+            await until(lambda: nats.is_connected)
+        assert nats.hosts == f"127.0.0.1:1,127.0.0.1:{server.port}"
 
 
 async def test_what_one_may_not_say_ends_the_connection(tmp_path: Path) -> None:
@@ -167,19 +167,19 @@ async def test_what_one_may_not_say_ends_the_connection(tmp_path: Path) -> None:
         await flushed(client)
 
     async with nats_server(["-c", str(config)]) as server:
-        line = NatsConnection(as_me(server), name="a test")
-        async with lined(line, talk):
-            await until(lambda: "permissions violation" in line.reason.lower())
-            await until(lambda: line.cuts >= 2)
+        nats = NatsConnection(as_me(server), name="a test")
+        async with lined(nats, talk):
+            await until(lambda: "permissions violation" in nats.reason.lower())
+            await until(lambda: nats.disconnects >= 2)
 
 
 async def test_by_tls_it_speaks_with_whom_it_trusts_alone(tmp_path: Path) -> None:
     trusted, key = certificate(tmp_path)
     options = ["--tls", "--tlscert", str(trusted), "--tlskey", str(key)]
     async with nats_server(options, scheme="tls") as server:
-        line = NatsConnection(server.url, name="a test", certificate=trusted)
-        async with lined(line, nothing):
-            await until(lambda: line.is_connected)
+        nats = NatsConnection(server.url, name="a test", certificate=trusted)
+        async with lined(nats, nothing):
+            await until(lambda: nats.is_connected)
         stranger = NatsConnection(server.url, name="a test")
         async with lined(stranger, nothing):
             await until(lambda: "certificate" in stranger.reason.lower())
@@ -188,14 +188,14 @@ async def test_by_tls_it_speaks_with_whom_it_trusts_alone(tmp_path: Path) -> Non
 
 async def test_who_asks_for_tls_says_nothing_to_a_server_without_it() -> None:
     async with nats_server(["--user", "me", "--pass", SECRET], scheme="tls") as server:
-        line = NatsConnection(as_me(server), name="a test")
-        async with lined(line, nothing):
-            await until(lambda: "does not speak TLS" in line.reason)
+        nats = NatsConnection(as_me(server), name="a test")
+        async with lined(nats, nothing):
+            await until(lambda: "does not speak TLS" in nats.reason)
 
 
 async def test_an_error_of_our_own_is_not_taken_for_one_of_nats() -> None:
     async with nats_server() as server:
-        line = NatsConnection(server.url, name="a test")
+        nats = NatsConnection(server.url, name="a test")
 
         async def session(client: Client) -> None:
             async def on_message(_message: object) -> None:
@@ -210,8 +210,8 @@ async def test_an_error_of_our_own_is_not_taken_for_one_of_nats() -> None:
             await asyncio.sleep(3_600)
 
         with pytest.raises(KeyError, match="ours"):
-            await asyncio.wait_for(line.run(session), 30)
-        assert (line.is_connected, line.cuts) == (False, 1)
+            await asyncio.wait_for(nats.run(session), 30)
+        assert (nats.is_connected, nats.disconnects) == (False, 1)
 
 
 async def test_a_session_that_ends_by_itself_ends_the_line() -> None:

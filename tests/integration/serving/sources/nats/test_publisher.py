@@ -22,7 +22,7 @@ from serving.sources.nats.connection import NatsConnection
 from serving.sources.nats.publisher import NatsPublisher
 from streamer.hub.subscription import Batch, CandleUpdate
 from tests.nats_server import NatsServer, nats_server
-from tests.unit.serving.sources.nats.test_states import T0, live, settled
+from tests.unit.serving.sources.nats.test_minute_states import T0, live, settled
 
 MAX_S = 30
 
@@ -79,9 +79,11 @@ async def publishing(
     server: NatsServer, **options: Any
 ) -> AsyncIterator[tuple[Changes, NatsPublisher]]:
     changes = Changes()
-    board = LiveBars(lambda: changes, lambda *_: ((), (), ()))
-    one = NatsPublisher(NatsConnection(server.url, name="a test"), board, streamer="a", **options)
-    tasks = [asyncio.create_task(board.run()), asyncio.create_task(one.run())]
+    live_bars = LiveBars(lambda: changes, lambda *_: ((), (), ()))
+    one = NatsPublisher(
+        NatsConnection(server.url, name="a test"), live_bars, streamer="a", **options
+    )
+    tasks = [asyncio.create_task(live_bars.run()), asyncio.create_task(one.run())]
     try:
         yield changes, one
         assert not any(task.done() for task in tasks)
@@ -200,7 +202,7 @@ async def test_while_nats_hangs_states_replace_one_another_and_the_newest_is_tol
             )
         )
         assert len(heard.candles) < 50
-        assert publisher.cuts == 0
+        assert publisher.disconnects == 0
 
 
 async def test_each_connection_begins_with_the_present_states() -> None:
@@ -208,7 +210,7 @@ async def test_each_connection_begins_with_the_present_states() -> None:
         changes.tell(settled())
         await until(lambda: publisher.delivered == 1)
         server.kill()
-        await until(lambda: publisher.cuts == 1)
+        await until(lambda: publisher.disconnects == 1)
         await server.start()
         async with hearing(server) as heard:
             await until(lambda: publisher.is_connected)

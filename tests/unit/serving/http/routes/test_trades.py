@@ -13,7 +13,7 @@ import pytest
 from include.store.trades.captured import RAW_TABLES, RawTable
 from include.store.trades.pages import KeptTrade, TradePage
 from serving.app import create_app
-from serving.bars.day_prices import Prices
+from serving.bars.day_prices import DayPriceCache
 from serving.bars.live_bars import LiveBars
 from serving.http import context as contexts
 from serving.http.routes import trades as module
@@ -72,14 +72,16 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> Table:
 @pytest.fixture
 async def client(kept: Table) -> AsyncIterator[httpx.AsyncClient]:
     history: Any = History()
-    board = LiveBars(lambda: pytest.fail("nobody listens"), lambda _symbol, _newest: ((), (), ()))
-    prices = Prices(history, streamed=list, newest=board.newest, now_us=lambda: 0)
+    live_bars = LiveBars(
+        lambda: pytest.fail("nobody listens"), lambda _symbol, _newest: ((), (), ())
+    )
+    prices = DayPriceCache(history, streamed=list, newest=live_bars.newest, now_us=lambda: 0)
     app = create_app(
-        board,
+        live_bars,
         history,
         streamed=lambda: ["BTCUSDT", "ETHUSDT.P"],
         now_us=lambda: 0,
-        newest=board.newest,
+        newest=live_bars.newest,
         condition=dict,
         prices=prices,
         requests_per_minute=1_000,

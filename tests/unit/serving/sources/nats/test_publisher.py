@@ -35,13 +35,13 @@ async def test_an_error_of_our_own_is_logged_and_it_begins_anew(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(module, "BACKOFF", module.Backoff(first_s=0.01, max_s=0.02))
-    line, ticks = PlayedLine(), Ticks()
-    board = LiveBars(Hub().subscribe, lambda *_: ((), (), ()))
-    one = NatsPublisher(line, board, streamer="a", ticks=cast(TickPublisher, ticks))
+    nats, ticks = PlayedLine(), Ticks()
+    live_bars = LiveBars(Hub().subscribe, lambda *_: ((), (), ()))
+    one = NatsPublisher(nats, live_bars, streamer="a", ticks=cast(TickPublisher, ticks))
     running = asyncio.create_task(one.run())
     try:
         await until(lambda: len(ticks.sessions) == FAILURES + 1)
-        await until(lambda: bool(line.client.said))
+        await until(lambda: bool(nats.client.said))
         assert not running.done()
     finally:
         running.cancel()

@@ -5,19 +5,19 @@ from serving.sources.nats.publisher_state import PATIENCE_S, PublisherState
 KEY = ("BTCUSDT", 60_000_000)
 
 
-def speaker() -> PublisherState:
+def publisher() -> PublisherState:
     return PublisherState("a", 1, heard_s=0.0)
 
 
 def test_messages_without_a_gap_are_all_there() -> None:
-    one = speaker()
+    one = publisher()
     assert all(one.heard(total, 0.0) for total in (1, 2, 3))
     assert one.lost_at is None
     assert not one.is_to_be_asked(0.0)
 
 
 def test_a_number_that_is_missing_has_its_states_asked_for_until_they_are_told() -> None:
-    one = speaker()
+    one = publisher()
     assert one.heard(1, 0.0)
     assert not one.heard(3, 0.0)
     assert one.is_to_be_asked(0.0)
@@ -31,7 +31,7 @@ def test_a_number_that_is_missing_has_its_states_asked_for_until_they_are_told()
 
 
 def test_states_from_before_the_loss_do_not_make_up_for_it() -> None:
-    one = speaker()
+    one = publisher()
     one.heard(1, 0.0)
     one.heard(5, 0.0)
     assert not one.states(3, 0, is_last=True)
@@ -39,7 +39,7 @@ def test_states_from_before_the_loss_do_not_make_up_for_it() -> None:
 
 
 def test_states_of_which_a_part_is_missing_do_not_either() -> None:
-    one = speaker()
+    one = publisher()
     one.heard(5, 0.0)
     assert not one.states(5, 0, is_last=False)
     assert not one.states(5, 2, is_last=True)
@@ -48,7 +48,7 @@ def test_states_of_which_a_part_is_missing_do_not_either() -> None:
 
 
 def test_states_later_than_messages_that_still_come_are_no_loss() -> None:
-    one = speaker()
+    one = publisher()
     one.heard(2, 0.0)
     assert one.states(4, 0, is_last=True)
     assert one.heard(3, 0.0)
@@ -57,7 +57,7 @@ def test_states_later_than_messages_that_still_come_are_no_loss() -> None:
 
 
 def test_a_heartbeat_that_counts_more_shows_a_loss_after_a_while() -> None:
-    one = speaker()
+    one = publisher()
     one.heard(3, 0.0)
     one.counted(4, 1.0)
     assert not one.is_behind(1.0)
@@ -68,7 +68,7 @@ def test_a_heartbeat_that_counts_more_shows_a_loss_after_a_while() -> None:
 
 
 def test_a_heartbeat_that_came_before_its_messages_does_not() -> None:
-    one = speaker()
+    one = publisher()
     one.counted(2, 0.0)
     one.heard(1, 0.1)
     one.heard(2, 0.1)
@@ -76,7 +76,7 @@ def test_a_heartbeat_that_came_before_its_messages_does_not() -> None:
 
 
 def test_a_state_older_than_a_message_since_is_not_wanted() -> None:
-    one = speaker()
+    one = publisher()
     one.since[KEY] = 7
     assert not one.is_wanted(*KEY, total=6)
     assert one.is_wanted(*KEY, total=7)

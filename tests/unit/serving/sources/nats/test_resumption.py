@@ -13,15 +13,15 @@ from include.errors import TransientError
 from include.store.candles.resumed_minutes import Asked, SettledMinute
 from serving.sources.candle_mailbox import CandleMailbox
 from serving.sources.nats import resumption as module
+from serving.sources.nats.minute_states import MinuteStates
 from serving.sources.nats.resumption import (
     MAX_BACK_US,
     OVERLAP_US,
     WRITTEN_BEFORE_US,
     Resumption,
 )
-from serving.sources.nats.states import States
 from streamer.hub.subscription import CandleUpdate
-from tests.unit.serving.sources.nats.test_states import T0, live, minute, settled
+from tests.unit.serving.sources.nats.test_minute_states import T0, live, minute, settled
 
 WALL_US = 1_000 * SECOND_US
 
@@ -45,10 +45,10 @@ class Table:
 
 class Played:
     def __init__(self, table: Table) -> None:
-        self.states, self.news = States(), CandleMailbox()
+        self.states, self.mailbox = MinuteStates(), CandleMailbox()
         self.told: list[CandleUpdate] = []
         self.resumption = Resumption(
-            self.states, self.news, table, self.put, wall_us=lambda: WALL_US
+            self.states, self.mailbox, table, self.put, wall_us=lambda: WALL_US
         )
 
     def put(self, update: CandleUpdate) -> None:
@@ -121,7 +121,7 @@ async def test_after_more_than_a_day_the_minutes_before_are_missed() -> None:
         played.put(settled())
         played.resumption.ask("BTCUSDT")
         played.put(settled(index=3 * 1_440))
-        batch = await asyncio.wait_for(played.news.receive(), 30)
+        batch = await asyncio.wait_for(played.mailbox.receive(), 30)
         assert batch is not None
         first_us = T0 + 3 * 1_440 * MINUTE_US - MAX_BACK_US
         assert batch.missed == {"BTCUSDT": (T0 - OVERLAP_US, first_us)}
@@ -172,8 +172,8 @@ async def test_minutes_that_are_not_in_the_table_yet_are_read_until_they_are(
         await until(lambda: not played.resumption.waiting)
         found = {one.candle.open_time_us for one in played.told if one.status is not None}
         assert found == {T0 + index * MINUTE_US for index in range(16)}
-        played.news.report_missed_minutes("X", 0, 1)
-        batch = await asyncio.wait_for(played.news.receive(), 30)
+        played.mailbox.report_missed_minutes("X", 0, 1)
+        batch = await asyncio.wait_for(played.mailbox.receive(), 30)
         assert batch is not None
         assert batch.missed == {"X": (0, 1)}
 
@@ -188,7 +188,7 @@ async def test_minutes_that_never_come_are_missed(
         played.put(settled())
         played.resumption.ask("BTCUSDT")
         played.put(live(7))
-        batch = await asyncio.wait_for(played.news.receive(), 30)
+        batch = await asyncio.wait_for(played.mailbox.receive(), 30)
         assert batch is not None
         assert batch.missed == {"BTCUSDT": (T0 + 2 * MINUTE_US, T0 + 5 * MINUTE_US)}
         assert not played.resumption.waiting

@@ -9,16 +9,16 @@ from include.domain.candles import Source, Status
 from include.domain.timeframes import MINUTE_US
 from include.store.candles.resumed_minutes import Asked, SettledMinute
 from serving.bars.subscription import Bars, BarUpdate
-from serving.sources.nats.bars import NatsMarket
 from serving.sources.nats.connection import NatsConnection
-from serving.sources.nats.streamed_symbols import CACHE_TTL_S, Streamed
-from serving.sources.nats.wire import Numbered
+from serving.sources.nats.market import NatsMarket
+from serving.sources.nats.streamed_symbols import CACHE_TTL_S, StreamedByStreamer
+from serving.sources.nats.wire import MessageEncoder
 from streamer.hub.subscription import Batch
-from tests.unit.serving.sources.nats.test_states import T0, minute
+from tests.unit.serving.sources.nats.test_minute_states import T0, minute
 
 
 def test_what_any_streamer_streams_is_streamed() -> None:
-    streamed = Streamed()
+    streamed = StreamedByStreamer()
     streamed.told("a", ["BTCUSDT", "ETHUSDT"])
     streamed.told("b", ["ETHUSDT"])
     known = streamed.symbols
@@ -30,7 +30,7 @@ def test_what_any_streamer_streams_is_streamed() -> None:
 
 
 def test_what_a_streamer_was_heard_of_is_streamed_until_it_says_otherwise() -> None:
-    streamed = Streamed()
+    streamed = StreamedByStreamer()
     assert streamed.heard_of("old", "BTCUSDT")
     assert not streamed.heard_of("old", "BTCUSDT")
     streamed.told("new", [])
@@ -41,7 +41,7 @@ def test_what_a_streamer_was_heard_of_is_streamed_until_it_says_otherwise() -> N
 
 
 def test_symbols_of_a_silent_streamer_stay_for_long_but_not_for_ever() -> None:
-    streamed = Streamed()
+    streamed = StreamedByStreamer()
     streamed.told("a", ["BTCUSDT"])
     streamed.told("b", ["ETHUSDT"])
     streamed.silent("a", 100.0)
@@ -66,14 +66,14 @@ def market_of(*stored: int) -> NatsMarket:
     return NatsMarket(NatsConnection("nats://127.0.0.1:1", name="test"), read, clock=lambda: 0.0)
 
 
-def tell(market: NatsMarket, numbered: Numbered, index: int) -> None:
-    for _, payload in numbered.candles(Bars([BarUpdate("1m", minute(index))], [])):
+def tell(market: NatsMarket, encoder: MessageEncoder, index: int) -> None:
+    for _, payload in encoder.candles(Bars([BarUpdate("1m", minute(index))], [])):
         market._on_candles(payload)
 
 
-def beat(market: NatsMarket, numbered: Numbered, *symbols: str) -> None:
-    numbered.streamed = frozenset(symbols)
-    market._on_heartbeat(numbered.heartbeat())
+def beat(market: NatsMarket, encoder: MessageEncoder, *symbols: str) -> None:
+    encoder.streamed = frozenset(symbols)
+    market._on_heartbeat(encoder.heartbeat())
 
 
 async def taken(market: NatsMarket) -> Batch:
@@ -84,15 +84,15 @@ async def taken(market: NatsMarket) -> Batch:
 
 
 async def test_symbols_are_known_with_a_heartbeat_and_forgotten_with_another() -> None:
-    market, numbered = market_of(), Numbered("a", 1, ["1m"])
-    beat(market, numbered, "BTCUSDT", "ETHUSDT")
+    market, encoder = market_of(), MessageEncoder("a", 1, ["1m"])
+    beat(market, encoder, "BTCUSDT", "ETHUSDT")
     assert market.streamed() == ["BTCUSDT", "ETHUSDT"]
     assert (await taken(market)).streamed == {"BTCUSDT", "ETHUSDT"}
-    tell(market, numbered, 5)
+    tell(market, encoder, 5)
     batch = await taken(market)
     assert (batch.streamed, len(batch.updates)) == (None, 1)
     assert market.newest("BTCUSDT") is not None
-    beat(market, numbered, "ETHUSDT")
+    beat(market, encoder, "ETHUSDT")
     assert (market.streamed(), market.newest("BTCUSDT")) == (["ETHUSDT"], None)
     assert (await taken(market)).streamed == {"ETHUSDT"}
     assert market.now_us() == T0 + 6 * MINUTE_US
@@ -101,7 +101,7 @@ async def test_symbols_are_known_with_a_heartbeat_and_forgotten_with_another() -
 
 async def test_a_symbol_is_streamed_until_the_last_of_its_streamers_drops_it() -> None:
     market = market_of()
-    one, other = Numbered("a", 1, ["1m"]), Numbered("b", 1, ["1m"])
+    one, other = MessageEncoder("a", 1, ["1m"]), MessageEncoder("b", 1, ["1m"])
     beat(market, one, "BTCUSDT")
     beat(market, other, "BTCUSDT")
     tell(market, one, 0)
@@ -112,37 +112,37 @@ async def test_a_symbol_is_streamed_until_the_last_of_its_streamers_drops_it() -
 
 
 async def test_a_streamer_that_says_nothing_of_it_streams_what_it_tells_of() -> None:
-    market, numbered = market_of(), Numbered("a", 1, ["1m"])
-    market._on_heartbeat(numbered.heartbeat())
+    market, encoder = market_of(), MessageEncoder("a", 1, ["1m"])
+    market._on_heartbeat(encoder.heartbeat())
     assert market.streamed() == []
-    tell(market, numbered, 0)
-    market._on_heartbeat(numbered.heartbeat())
+    tell(market, encoder, 0)
+    market._on_heartbeat(encoder.heartbeat())
     assert market.streamed() == ["BTCUSDT"]
     batch = await taken(market)
     assert (batch.streamed, len(batch.updates)) == ({"BTCUSDT"}, 1)
 
 
 async def test_a_state_that_comes_late_does_not_keep_its_symbol() -> None:
-    market, numbered = market_of(), Numbered("a", 1, ["1m"])
-    beat(market, numbered, "BTCUSDT")
-    beat(market, numbered)
-    tell(market, numbered, 0)
+    market, encoder = market_of(), MessageEncoder("a", 1, ["1m"])
+    beat(market, encoder, "BTCUSDT")
+    beat(market, encoder)
+    tell(market, encoder, 0)
     assert len((await taken(market)).updates) == 1
-    beat(market, numbered)
+    beat(market, encoder)
     assert (market.streamed(), market.newest("BTCUSDT")) == ([], None)
 
 
 async def test_a_symbol_goes_when_what_was_missed_of_it_is_told() -> None:
     """Its streamer was cut off from us for a while, and dropped it meanwhile."""
-    market, numbered = market_of(*range(6)), Numbered("a", 1, ["1m"])
-    beat(market, numbered, "BTCUSDT")
-    tell(market, numbered, 0)
+    market, encoder = market_of(*range(6)), MessageEncoder("a", 1, ["1m"])
+    beat(market, encoder, "BTCUSDT")
+    tell(market, encoder, 0)
     assert len((await taken(market)).updates) == 1
-    tell(market, numbered, 1)
-    numbered.totals["1m"] += 1  # one does not come
-    tell(market, numbered, 5)
+    tell(market, encoder, 1)
+    encoder.totals["1m"] += 1  # one does not come
+    tell(market, encoder, 5)
     await taken(market)
-    beat(market, numbered)
+    beat(market, encoder)
     assert market.streamed() == ["BTCUSDT"]
     reading = asyncio.create_task(market._resumption.run())
     try:

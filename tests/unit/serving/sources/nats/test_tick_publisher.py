@@ -25,16 +25,16 @@ def trade(symbol: str, number: int) -> TradeTick:
     return TradeTick(symbol, number, ONE, ONE, number, number, number, False)
 
 
-def quote(symbol: str, number: int = 1) -> BookTickerUpdate:
+def book_ticker(symbol: str, number: int = 1) -> BookTickerUpdate:
     return BookTickerUpdate(symbol, number, "1", "1", "2", "1", None, number)
 
 
 @asynccontextmanager
 async def playing(
-    fans: TickHubs, clock: Clock, streamed: Callable[[], list[str]] = lambda: ["A", "B", "C"]
+    hubs: TickHubs, clock: Clock, streamed: Callable[[], list[str]] = lambda: ["A", "B", "C"]
 ) -> AsyncIterator[PlayedClient]:
     client = PlayedClient()
-    one = TickPublisher(fans, streamed=streamed, clock=clock)
+    one = TickPublisher(hubs, streamed=streamed, clock=clock)
     task = asyncio.create_task(one.session(cast(Client, client), "a", 1))
     try:
         await until(lambda: WANTED in client.hear)
@@ -51,8 +51,10 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WANTED_INTERVAL_S", 0.02)
 
 
-async def want(client: PlayedClient, server: str, trades: list[str], quotes: list[str]) -> None:
-    await client.tell(WANTED, wanted(server, trades, quotes))
+async def want(
+    client: PlayedClient, server: str, trades: list[str], book_tickers: list[str]
+) -> None:
+    await client.tell(WANTED, wanted(server, trades, book_tickers))
 
 
 def subjects(client: PlayedClient) -> list[str]:
@@ -60,36 +62,36 @@ def subjects(client: PlayedClient) -> list[str]:
 
 
 async def test_what_servers_want_is_published_of_symbols_that_are_streamed() -> None:
-    fans = TickHubs()
-    async with playing(fans, Clock()) as client:
+    hubs = TickHubs()
+    async with playing(hubs, Clock()) as client:
         await want(client, "one", ["A", "X"], [])
         await want(client, "two", ["B"], [])
-        await until(lambda: fans.trades.wanted == {"A", "B"})
+        await until(lambda: hubs.trades.wanted == {"A", "B"})
         for symbol in ("A", "B", "C"):
-            fans.trades.publish(trade(symbol, 7))
+            hubs.trades.publish(trade(symbol, 7))
         await until(lambda: len(client.said) == 2)
         assert subjects(client) == ["trades.A", "trades.B"]
         assert bus.PublishedTrades.FromString(client.said[0][1]).trades[0].id == 7
 
 
 async def test_what_nobody_says_any_more_ends() -> None:
-    fans, clock = TickHubs(book_tickers=BookTickerHub(linger_s=0)), Clock()
-    async with playing(fans, clock) as client:
+    hubs, clock = TickHubs(book_tickers=BookTickerHub(linger_s=0)), Clock()
+    async with playing(hubs, clock) as client:
         await want(client, "one", ["A"], ["A"])
         await want(client, "two", ["A", "B"], [])
-        await until(lambda: fans.trades.wanted == {"A", "B"} and fans.book_tickers.wanted == {"A"})
+        await until(lambda: hubs.trades.wanted == {"A", "B"} and hubs.book_tickers.wanted == {"A"})
         clock.now_s += LEASE_S / 2
         await want(client, "one", ["A"], ["B"])
         clock.now_s += LEASE_S / 2
-        await until(lambda: fans.trades.wanted == {"A"} and fans.book_tickers.wanted == {"B"})
+        await until(lambda: hubs.trades.wanted == {"A"} and hubs.book_tickers.wanted == {"B"})
 
 
 async def test_who_comes_later_is_told_the_present_best_prices() -> None:
-    fans = TickHubs()
-    async with playing(fans, Clock()) as client:
+    hubs = TickHubs()
+    async with playing(hubs, Clock()) as client:
         await want(client, "one", [], ["A"])
-        await until(lambda: fans.book_tickers.wanted == {"A"})
-        fans.book_tickers.publish(quote("A"))
+        await until(lambda: hubs.book_tickers.wanted == {"A"})
+        hubs.book_tickers.publish(book_ticker("A"))
         await until(lambda: len(client.said) == 1)
         await want(client, "one", [], ["A"])
         await want(client, "two", [], ["A"])
@@ -100,25 +102,25 @@ async def test_who_comes_later_is_told_the_present_best_prices() -> None:
 async def test_more_best_prices_than_can_be_streamed_are_told_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    fans, rounds = TickHubs(book_tickers=BookTickerHub(max_symbols=2)), 0
+    hubs, rounds = TickHubs(book_tickers=BookTickerHub(max_symbols=2)), 0
 
     def streamed() -> list[str]:
         nonlocal rounds
         rounds += 1
         return ["A", "B", "C"]
 
-    async with playing(fans, Clock(), streamed) as client:
+    async with playing(hubs, Clock(), streamed) as client:
         await want(client, "one", [], ["A", "B", "C"])
-        await until(lambda: fans.book_tickers.wanted == {"A", "B"})
+        await until(lambda: hubs.book_tickers.wanted == {"A", "B"})
         before = rounds
         await until(lambda: rounds >= before + 3)  # it is found full in each
-    assert capsys.readouterr().out.count("best_prices_not_published") == 1
+    assert capsys.readouterr().out.count("book_tickers_not_published") == 1
 
 
 async def test_what_is_no_message_is_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
-    fans = TickHubs()
-    async with playing(fans, Clock()) as client:
+    hubs = TickHubs()
+    async with playing(hubs, Clock()) as client:
         await client.tell(WANTED, b"\xff\xff")
         await want(client, "one", ["A"], [])
-        await until(lambda: fans.trades.wanted == {"A"})
+        await until(lambda: hubs.trades.wanted == {"A"})
     assert "nats_message_unreadable" in capsys.readouterr().out

@@ -12,10 +12,10 @@ from nats.aio.client import Client
 from serving.protobuf.generated.candelabra.v1 import bus_pb2 as bus
 from serving.protobuf.generated.candelabra.v1 import market_data_pb2 as pb
 from serving.sources.nats.ticks import NatsTicks
-from serving.sources.nats.wire import NumberedTrades, quotes
+from serving.sources.nats.wire import TradeMessageEncoder, book_tickers
 from streamer.hub.ticks import MissedTrades, Ticks
 from tests.unit.serving.sources.nats.played import PlayedClient, until
-from tests.unit.serving.sources.nats.test_tick_publisher import quote, trade
+from tests.unit.serving.sources.nats.test_tick_publisher import book_ticker, trade
 
 
 def _no_number(one: pb.Trade) -> None:
@@ -41,18 +41,18 @@ async def test_an_odd_trade_is_passed_over_and_the_true_one_of_its_number_is_tol
     ticks, client = NatsTicks(), PlayedClient()
     running = asyncio.create_task(ticks.session(cast(Client, client)))
     try:
-        with ticks.fans.trades.subscribe() as watch:
-            ticks.fans.trades.add_symbols(watch, ["A"])
+        with ticks.hubs.trades.subscribe() as subscription:
+            ticks.hubs.trades.add_symbols(subscription, ["A"])
             await until(lambda: "trades.A" in client.hear)
             missed = MissedTrades("A", 5, 6, 5, 6)
-            [(subject, payload)] = NumberedTrades("a", 1).trades(
+            [(subject, payload)] = TradeMessageEncoder("a", 1).trades(
                 Ticks([trade("A", 7), trade("A", 8)], [missed])
             )
             odd = bus.PublishedTrades.FromString(payload)
             spoil(odd.trades[1])
             await client.tell(subject, odd.SerializeToString())
             await client.tell(subject, payload)
-            told = await asyncio.wait_for(watch.receive(10), 30)
+            told = await asyncio.wait_for(subscription.receive(10), 30)
             assert told is not None
             assert [one.id for one in told.ticks] == [7, 8]
             assert told.missed == [missed]
@@ -66,18 +66,18 @@ async def test_odd_best_prices_are_passed_over(capsys: pytest.CaptureFixture[str
     ticks, client = NatsTicks(), PlayedClient()
     running = asyncio.create_task(ticks.session(cast(Client, client)))
     try:
-        with ticks.fans.book_tickers.subscribe() as watch:
-            ticks.fans.book_tickers.add_symbols(watch, ["A"])
+        with ticks.hubs.book_tickers.subscribe() as subscription:
+            ticks.hubs.book_tickers.add_symbols(subscription, ["A"])
             await until(lambda: "book_tickers.A" in client.hear)
-            [(subject, payload)] = quotes(Ticks([quote("A")], []))
+            [(subject, payload)] = book_tickers(Ticks([book_ticker("A")], []))
             odd = pb.StreamBookTickersResponse.FromString(payload)
             odd.book_tickers[0].received_time.seconds = 1 << 62
             await client.tell(subject, odd.SerializeToString())
             await client.tell(subject, b"\xff\xff")
             await client.tell(subject, payload)
-            told = await asyncio.wait_for(watch.receive(10), 30)
+            told = await asyncio.wait_for(subscription.receive(10), 30)
             assert told is not None
-            assert told.ticks == [quote("A")]
+            assert told.ticks == [book_ticker("A")]
     finally:
         running.cancel()
         await asyncio.wait([running], timeout=10)

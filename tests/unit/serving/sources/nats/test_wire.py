@@ -11,16 +11,16 @@ from serving.protobuf.generated.candelabra.v1 import bus_pb2 as bus
 from serving.protobuf.generated.candelabra.v1 import market_data_pb2 as pb
 from serving.protobuf.ticks import trade_tick_of
 from serving.sources.nats.wire import (
-    Numbered,
-    NumberedTrades,
-    Unreadable,
+    MessageEncoder,
+    TradeMessageEncoder,
+    UnreadableMessages,
+    book_tickers,
+    book_tickers_subject,
     candles_subject,
-    quotes,
-    quotes_subject,
     trades_subject,
 )
 from streamer.hub.ticks import BookTickerUpdate, MissedTrades, Ticks, TradeTick
-from tests.unit.serving.sources.nats.test_states import T0, minute
+from tests.unit.serving.sources.nats.test_minute_states import T0, minute
 
 
 @pytest.mark.parametrize(
@@ -39,15 +39,15 @@ from tests.unit.serving.sources.nats.test_states import T0, minute
 def test_a_symbol_is_what_follows_the_timeframe(symbol: str, subject: str) -> None:
     assert candles_subject("1m", symbol) == subject
     assert trades_subject(symbol) == subject.replace("candles.1m", "trades")
-    assert quotes_subject(symbol) == subject.replace("candles.1m", "book_tickers")
+    assert book_tickers_subject(symbol) == subject.replace("candles.1m", "book_tickers")
 
 
 def test_each_bar_has_a_message_and_each_message_two_numbers() -> None:
-    numbered = Numbered("a", 3, ["1m", "5m"])
+    encoder = MessageEncoder("a", 3, ["1m", "5m"])
     updates = [BarUpdate("1m", minute()), BarUpdate("1m", minute(1)), BarUpdate("5m", minute())]
     missed = Missed("ETHUSDT", "1m", T0, T0 + MINUTE_US)
-    told = numbered.candles(Bars(updates, [missed]))
-    told += numbered.candles(Bars(updates[:1], []))
+    told = encoder.candles(Bars(updates, [missed]))
+    told += encoder.candles(Bars(updates[:1], []))
     read = [(subject, bus.PublishedCandles.FromString(payload)) for subject, payload in told]
     assert [(subject, one.sequence, one.total) for subject, one in read] == [
         ("candles.1m.BTCUSDT", 1, 1),
@@ -58,22 +58,22 @@ def test_each_bar_has_a_message_and_each_message_two_numbers() -> None:
     assert {(one.streamer, one.connection) for _, one in read} == {("a", 3)}
     assert [bar_update_of(one) for one in read[0][1].updates] == updates[:2]
     assert [one.symbol for one in read[2][1].missed] == ["ETHUSDT"]
-    heartbeat = bus.Heartbeat.FromString(numbered.heartbeat())
+    heartbeat = bus.Heartbeat.FromString(encoder.heartbeat())
     assert dict(heartbeat.totals) == {"1m": 3, "5m": 1}
     assert not heartbeat.HasField("streamed")
-    numbered.streamed = frozenset()
-    assert bus.Heartbeat.FromString(numbered.heartbeat()).HasField("streamed")
-    numbered.streamed = frozenset({"ETHUSDT", "BTCUSDT"})
-    heartbeat = bus.Heartbeat.FromString(numbered.heartbeat())
+    encoder.streamed = frozenset()
+    assert bus.Heartbeat.FromString(encoder.heartbeat()).HasField("streamed")
+    encoder.streamed = frozenset({"ETHUSDT", "BTCUSDT"})
+    heartbeat = bus.Heartbeat.FromString(encoder.heartbeat())
     assert list(heartbeat.streamed.symbols) == ["BTCUSDT", "ETHUSDT"]
 
 
 def test_trades_are_numbered_by_symbol() -> None:
-    numbered = NumberedTrades("a", 1)
+    encoder = TradeMessageEncoder("a", 1)
     one = Decimal(1)
     trades = [TradeTick(name, 7, one, one, 7, 7, T0, False) for name in ("A", "B", "A")]
     missed = MissedTrades("B", 1, 2, T0, T0)
-    told = numbered.trades(Ticks(trades, [missed])) + numbered.trades(Ticks(trades[:1]))
+    told = encoder.trades(Ticks(trades, [missed])) + encoder.trades(Ticks(trades[:1]))
     read = [(subject, bus.PublishedTrades.FromString(payload)) for subject, payload in told]
     assert [(subject, made.sequence, len(made.trades)) for subject, made in read] == [
         ("trades.A", 1, 2),
@@ -86,7 +86,7 @@ def test_trades_are_numbered_by_symbol() -> None:
 
 def test_best_prices_have_a_message_each() -> None:
     tick = BookTickerUpdate("A.P", 1, "1", "2", "3", "4", None, T0)
-    [(subject, payload)] = quotes(Ticks([tick]))
+    [(subject, payload)] = book_tickers(Ticks([tick]))
     assert subject == "book_tickers.A.P"
     assert pb.StreamBookTickersResponse.FromString(payload).book_tickers[0].bid_quantity == "2"
 
@@ -94,7 +94,7 @@ def test_best_prices_have_a_message_each() -> None:
 def test_unreadable_messages_are_counted_and_seldom_told(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    unreadable = Unreadable()
+    unreadable = UnreadableMessages()
     for _ in range(100):
         unreadable.note("candles.1m.X", ValueError("no minute"))
     assert unreadable.count == 100

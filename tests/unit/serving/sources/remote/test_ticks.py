@@ -10,13 +10,13 @@ import grpc
 import pytest
 
 from include.backoff import Backoff
-from serving.grpc.tick_calls import TickCalls
+from serving.grpc.tick_streams import TickStreams
 from serving.protobuf.generated.candelabra.v1 import market_data_pb2_grpc as services
 from serving.sources.remote import ticks as module
 from serving.sources.remote.ticks import RemoteTicks
 from streamer.hub.ticks import Ticks, TradeSubscription, TradeTick
 from streamer.hub.trade_hub import BookTickerHub, TickHubs, TradeHub
-from tests.unit.serving.grpc.test_tick_calls import quote, trade, until
+from tests.unit.serving.grpc.test_tick_streams import book_ticker, trade, until
 
 
 @pytest.fixture(autouse=True)
@@ -28,14 +28,14 @@ class Streamer:
     """Another process, which can go away and come back."""
 
     def __init__(self) -> None:
-        self.fans = TickHubs(TradeHub(), BookTickerHub(linger_s=0.0))
+        self.hubs = TickHubs(TradeHub(), BookTickerHub(linger_s=0.0))
         self.streamed = ["BTCUSDT", "ETHUSDT"]
         self.port = 0
         self._server: grpc.aio.Server | None = None
 
     async def begin(self) -> None:
         server = self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-        calls = TickCalls(self.fans, streamed=lambda: self.streamed)
+        calls = TickStreams(self.hubs, streamed=lambda: self.streamed)
         services.add_MarketDataServicer_to_server(calls, server)  # type: ignore[no-untyped-call]
         self.port = server.add_insecure_port(f"127.0.0.1:{self.port}")
         await server.start()
@@ -62,44 +62,44 @@ async def attached() -> AsyncIterator[tuple[Streamer, RemoteTicks]]:
             await streamer.end()
 
 
-async def heard(watch: TradeSubscription) -> Ticks[TradeTick]:
+async def heard(subscription: TradeSubscription) -> Ticks[TradeTick]:
     async with asyncio.timeout(10):
-        found = await watch.receive()
+        found = await subscription.receive()
     assert found is not None
     return found
 
 
 async def test_symbols_are_asked_for_while_somebody_listens_and_change_within_the_call() -> None:
     async with attached() as (streamer, remote):
-        theirs, ours = streamer.fans.trades, remote.fans.trades
-        with ours.subscribe(["BTCUSDT"]) as watch:
+        theirs, ours = streamer.hubs.trades, remote.hubs.trades
+        with ours.subscribe(["BTCUSDT"]) as subscription:
             await until(lambda: theirs.wanted == {"BTCUSDT"})
             theirs.publish(trade(1))
-            assert (await heard(watch)).ticks == [trade(1)]
+            assert (await heard(subscription)).ticks == [trade(1)]
             with ours.subscribe(["ETHUSDT"]) as other:
                 await until(lambda: theirs.wanted == {"BTCUSDT", "ETHUSDT"})
                 theirs.publish(trade(2))
                 theirs.publish(trade(8, "ETHUSDT"))
                 assert (await heard(other)).ticks == [trade(8, "ETHUSDT")]
-                assert (await heard(watch)).ticks == [trade(2)]
+                assert (await heard(subscription)).ticks == [trade(2)]
             await until(lambda: theirs.wanted == {"BTCUSDT"})
         await until(lambda: not theirs.subscribers)
-        assert remote.cuts == 0
+        assert remote.disconnects == 0
 
 
 async def test_what_a_cut_took_is_missed_by_its_ids() -> None:
     async with attached() as (streamer, remote):
-        theirs = streamer.fans.trades
-        with remote.fans.trades.subscribe(["BTCUSDT"]) as watch:
+        theirs = streamer.hubs.trades
+        with remote.hubs.trades.subscribe(["BTCUSDT"]) as subscription:
             await until(lambda: theirs.wanted)
             theirs.publish(trade(1))
-            await heard(watch)
+            await heard(subscription)
             await streamer.end()
-            await until(lambda: remote.cuts)
+            await until(lambda: remote.disconnects)
             await streamer.begin()
             await until(lambda: theirs.wanted)
             theirs.publish(trade(5))
-            found = await heard(watch)
+            found = await heard(subscription)
             assert [one.id for one in found.ticks] == [5]
             (missed,) = found.missed
             assert (missed.symbol, missed.first_id, missed.last_id) == ("BTCUSDT", 2, 4)
@@ -110,10 +110,10 @@ async def test_symbols_that_are_not_streamed_are_asked_for_until_they_are(
 ) -> None:
     monkeypatch.setattr(module, "POLL_INTERVAL_S", 0.05)
     async with attached() as (streamer, remote):
-        theirs = streamer.fans.trades
-        with remote.fans.trades.subscribe(["NEWUSDT"]) as watch:
-            await until(lambda: remote.cuts)
-            remote.fans.trades.add_symbols(watch, ["BTCUSDT"])
+        theirs = streamer.hubs.trades
+        with remote.hubs.trades.subscribe(["NEWUSDT"]) as subscription:
+            await until(lambda: remote.disconnects)
+            remote.hubs.trades.add_symbols(subscription, ["BTCUSDT"])
             await until(lambda: theirs.wanted == {"BTCUSDT"})
             streamer.streamed.append("NEWUSDT")
             await until(lambda: theirs.wanted == {"BTCUSDT", "NEWUSDT"})
@@ -121,12 +121,12 @@ async def test_symbols_that_are_not_streamed_are_asked_for_until_they_are(
 
 async def test_the_newest_best_prices_come_over() -> None:
     async with attached() as (streamer, remote):
-        theirs = streamer.fans.book_tickers
-        with remote.fans.book_tickers.subscribe(["BTCUSDT"]) as watch:
+        theirs = streamer.hubs.book_tickers
+        with remote.hubs.book_tickers.subscribe(["BTCUSDT"]) as subscription:
             await until(lambda: theirs.wanted)
-            theirs.publish(quote(3))
+            theirs.publish(book_ticker(3))
             async with asyncio.timeout(10):
-                found = await watch.receive()
+                found = await subscription.receive()
             assert found is not None
-            assert found.ticks == [quote(3)]
-            assert remote.fans.book_tickers.newest("BTCUSDT") == quote(3)
+            assert found.ticks == [book_ticker(3)]
+            assert remote.hubs.book_tickers.newest("BTCUSDT") == book_ticker(3)

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 from websockets.asyncio.client import connect
 
-from serving.http.pushing import EXTENSION, Frames
+from serving.http.encoded_frames import EXTENSION, Frames
 from serving.http.server import Place, serving
-from serving.websocket.fragments import TEXT, framed
+from serving.websocket.messages import TEXT, framed
 
 
 class Pushing:
@@ -38,10 +38,10 @@ async def test_frames_arrive_as_they_are_and_nothing_is_taken_after_the_end() ->
     async with serving(app, Place("127.0.0.1", 0, has_websockets=True)) as url:
         async with connect(url.replace("http", "ws")) as reader:
             to = await app.to
-            assert to.takes()
-            to.push(framed(TEXT, b"one") + framed(TEXT, b"two"))
+            assert to.is_writable()
+            to.write_frames(framed(TEXT, b"one") + framed(TEXT, b"two"))
             assert [await reader.recv(), await reader.recv()] == ["one", "two"]
-        await until(lambda: not to.takes())
+        await until(lambda: not to.is_writable())
 
 
 async def test_a_reader_that_does_not_read_is_known_and_when_it_goes_on_it_is_told() -> None:
@@ -54,14 +54,14 @@ async def test_a_reader_that_does_not_read_is_known_and_when_it_goes_on_it_is_to
         called = asyncio.Event()
         frame, pushed = framed(TEXT, bytes(100_000)), 0
         async with asyncio.timeout(10):
-            while to.takes():  # until what lies between is full
-                to.push(frame)
+            while to.is_writable():  # until what lies between is full
+                to.write_frames(frame)
                 pushed += 1
                 await asyncio.sleep(0)
-        to.when_it_takes(called.set)
+        to.call_when_writable(called.set)
         assert not called.is_set()
         async with asyncio.timeout(10):
             for _ in range(pushed):
                 await reader.recv()
             await called.wait()
-        assert to.takes()
+        assert to.is_writable()

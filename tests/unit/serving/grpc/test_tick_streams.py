@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from serving.bars.live_bars import LiveBars
-from serving.grpc import tick_calls as module
+from serving.grpc import tick_streams as module
 from serving.grpc.market_data import MarketData
 from serving.grpc.server import grpc_serving
 from serving.protobuf.generated.candelabra.v1 import market_data_pb2 as pb
@@ -28,15 +28,17 @@ def trade(number: int, symbol: str = "BTCUSDT") -> TradeTick:
     return TradeTick(symbol, number, Decimal("2.50"), Decimal(1), number, number, 10**15, False)
 
 
-def quote(number: int, symbol: str = "BTCUSDT") -> BookTickerUpdate:
+def book_ticker(number: int, symbol: str = "BTCUSDT") -> BookTickerUpdate:
     return BookTickerUpdate(symbol, number, "1.0", "2", "1.1", "3", None, 10**15)
 
 
 @asynccontextmanager
-async def serving(fans: TickHubs | None, streamed: Sequence[str] = STREAMED) -> AsyncIterator[Any]:
-    board = LiveBars(_never, lambda _symbol, _newest: ((), (), ()))
+async def serving(hubs: TickHubs | None, streamed: Sequence[str] = STREAMED) -> AsyncIterator[Any]:
+    live_bars = LiveBars(_never, lambda _symbol, _newest: ((), (), ()))
     history = ReadPool("postgresql://nobody@127.0.0.1:1/none")
-    service = MarketData(board, history, streamed=lambda: streamed, now_us=lambda: 0, ticks=fans)
+    service = MarketData(
+        live_bars, history, streamed=lambda: streamed, now_us=lambda: 0, ticks=hubs
+    )
     async with (
         grpc_serving(service, host="127.0.0.1", port=0) as address,
         grpc.aio.insecure_channel(address) as channel,
@@ -68,52 +70,52 @@ async def refused(call: Any) -> grpc.aio.AioRpcError:
 
 
 async def test_trades_are_told_from_the_call_on_and_its_symbols_change_within_it() -> None:
-    fans = TickHubs()
-    async with serving(fans) as stub:
+    hubs = TickHubs()
+    async with serving(hubs) as stub:
         call = stub.StreamTrades()
         await call.write(pb.StreamTradesRequest(symbols=["BTCUSDT"]))
-        await until(lambda: fans.trades.wanted == {"BTCUSDT"})
-        fans.trades.publish(trade(1))
-        fans.trades.publish(trade(1, "ETHUSDT"))
+        await until(lambda: hubs.trades.wanted == {"BTCUSDT"})
+        hubs.trades.publish(trade(1))
+        hubs.trades.publish(trade(1, "ETHUSDT"))
         (one,) = (await heard(call)).trades
         assert (one.symbol, one.id, one.price, one.quantity) == ("BTCUSDT", 1, "2.50", "1")
         await call.write(pb.StreamTradesRequest(symbols=["ETHUSDT", "NONE"]))
         assert (await heard(call)).not_streamed == ["NONE"]
-        assert fans.trades.wanted == {"ETHUSDT"}
-        fans.trades.publish(trade(2))
-        fans.trades.publish(trade(5, "ETHUSDT"))
-        fans.trades.report_missed(MissedTrades("ETHUSDT", 6, 7, 10**15, 10**15))
+        assert hubs.trades.wanted == {"ETHUSDT"}
+        hubs.trades.publish(trade(2))
+        hubs.trades.publish(trade(5, "ETHUSDT"))
+        hubs.trades.report_missed(MissedTrades("ETHUSDT", 6, 7, 10**15, 10**15))
         message = await heard(call)
         assert [(one.symbol, one.id) for one in message.trades] == [("ETHUSDT", 5)]
         (missed,) = message.missed
         assert (missed.symbol, missed.first_id, missed.last_id) == ("ETHUSDT", 6, 7)
         call.cancel()
-        await until(lambda: not fans.trades.subscribers)
-        assert not fans.trades.wanted
+        await until(lambda: not hubs.trades.subscribers)
+        assert not hubs.trades.wanted
 
 
 async def test_a_caller_that_has_said_all_it_wants_is_told_on() -> None:
     """As generated clients and grpcurl do: one request, and then they listen."""
-    fans = TickHubs()
-    async with serving(fans) as stub:
+    hubs = TickHubs()
+    async with serving(hubs) as stub:
         call = stub.StreamTrades(iter([pb.StreamTradesRequest(symbols=["BTCUSDT"])]))
-        await until(lambda: fans.trades.wanted)
+        await until(lambda: hubs.trades.wanted)
         for number in (1, 2):
-            fans.trades.publish(trade(number))
+            hubs.trades.publish(trade(number))
             assert [one.id for one in (await heard(call)).trades] == [number]
         call.cancel()
 
 
 async def test_the_present_best_prices_come_first() -> None:
-    fans = TickHubs()
-    with fans.book_tickers.subscribe(["BTCUSDT"]):
-        fans.book_tickers.publish(quote(7))
-        async with serving(fans) as stub:
+    hubs = TickHubs()
+    with hubs.book_tickers.subscribe(["BTCUSDT"]):
+        hubs.book_tickers.publish(book_ticker(7))
+        async with serving(hubs) as stub:
             call = stub.StreamBookTickers(iter([pb.StreamBookTickersRequest(symbols=STREAMED)]))
             (one,) = (await heard(call)).book_tickers
             assert (one.symbol, one.update_id, one.bid_price) == ("BTCUSDT", 7, "1.0")
             assert not one.HasField("event_time")
-            fans.book_tickers.publish(quote(1, "ETHUSDT"))
+            hubs.book_tickers.publish(book_ticker(1, "ETHUSDT"))
             assert [one.symbol for one in (await heard(call)).book_tickers] == ["ETHUSDT"]
             call.cancel()
 
@@ -136,26 +138,26 @@ async def test_a_call_that_cannot_be_is_refused(
 
 
 async def test_a_later_wish_that_cannot_be_ends_the_call_with_its_reason() -> None:
-    fans = TickHubs()
-    async with serving(fans) as stub:
+    hubs = TickHubs()
+    async with serving(hubs) as stub:
         call = stub.StreamTrades()
         await call.write(pb.StreamTradesRequest(symbols=["BTCUSDT"]))
-        await until(lambda: fans.trades.wanted)
+        await until(lambda: hubs.trades.wanted)
         await call.write(pb.StreamTradesRequest())
         error = await refused(call)
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-        await until(lambda: not fans.trades.subscribers)
+        await until(lambda: not hubs.trades.subscribers)
 
 
 async def test_too_many_symbols_are_refused_at_first_and_named_later() -> None:
-    fans = TickHubs(book_tickers=BookTickerHub(max_symbols=1))
-    async with serving(fans) as stub:
+    hubs = TickHubs(book_tickers=BookTickerHub(max_symbols=1))
+    async with serving(hubs) as stub:
         asked = pb.StreamBookTickersRequest(symbols=STREAMED)
         error = await refused(stub.StreamBookTickers(iter([asked])))
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         call = stub.StreamBookTickers()
         await call.write(pb.StreamBookTickersRequest(symbols=["BTCUSDT"]))
-        await until(lambda: fans.book_tickers.wanted)
+        await until(lambda: hubs.book_tickers.wanted)
         await call.write(asked)
         assert (await heard(call)).not_streamed == ["ETHUSDT"]
         call.cancel()
@@ -165,8 +167,8 @@ async def test_callers_that_say_nothing_or_nonsense_are_told_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "FIRST_TIMEOUT_S", 0.1)
-    fans = TickHubs()
-    async with serving(fans) as stub:
+    hubs = TickHubs()
+    async with serving(hubs) as stub:
         for call in (stub.StreamTrades(), stub.StreamTrades(iter([]))):
             error = await refused(call)
             assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -174,10 +176,12 @@ async def test_callers_that_say_nothing_or_nonsense_are_told_so(
 
 
 async def test_bytes_that_are_no_message_are_refused() -> None:
-    fans = TickHubs()
-    board = LiveBars(_never, lambda _symbol, _newest: ((), (), ()))
+    hubs = TickHubs()
+    live_bars = LiveBars(_never, lambda _symbol, _newest: ((), (), ()))
     history = ReadPool("postgresql://nobody@127.0.0.1:1/none")
-    service = MarketData(board, history, streamed=lambda: STREAMED, now_us=lambda: 0, ticks=fans)
+    service = MarketData(
+        live_bars, history, streamed=lambda: STREAMED, now_us=lambda: 0, ticks=hubs
+    )
     good = pb.StreamTradesRequest(symbols=["BTCUSDT"]).SerializeToString()
     async with (
         grpc_serving(service, host="127.0.0.1", port=0) as address,
@@ -188,7 +192,7 @@ async def test_bytes_that_are_no_message_are_refused() -> None:
             error = await refused(method(iter(bodies)))
             assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
             assert "no message" in str(error.details())
-    assert not fans.trades.subscribers
+    assert not hubs.trades.subscribers
 
 
 async def test_where_there_are_none_the_calls_say_so() -> None:

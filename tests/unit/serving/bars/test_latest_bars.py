@@ -10,7 +10,7 @@ from decimal import Decimal
 
 from include.domain.candles import silent_candle
 from include.domain.timeframes import MINUTE_US, TIMEFRAMES
-from serving.bars.latest import Latest
+from serving.bars.latest_bars import LatestBars
 from serving.bars.live_bars import LiveBars
 from streamer.hub.subscription import Batch, CandleUpdate
 
@@ -46,10 +46,10 @@ class Changes:
 
 @asynccontextmanager
 async def board_of(changes: Changes) -> AsyncIterator[LiveBars]:
-    board = LiveBars(lambda: changes, lambda _symbol, _newest: ((), (), ()))
-    running = asyncio.create_task(board.run())
+    live_bars = LiveBars(lambda: changes, lambda _symbol, _newest: ((), (), ()))
+    running = asyncio.create_task(live_bars.run())
     try:
-        yield board
+        yield live_bars
     finally:
         running.cancel()
         await asyncio.wait([running])
@@ -57,8 +57,8 @@ async def board_of(changes: Changes) -> AsyncIterator[LiveBars]:
 
 async def test_the_newest_bars_are_told_as_they_are_when_somebody_asks() -> None:
     changes = Changes()
-    async with board_of(changes) as board:
-        latest = Latest(board)
+    async with board_of(changes) as live_bars:
+        latest = LatestBars(live_bars)
         changes.tell(1, "BTCUSDT", "ETHUSDT")
         asking = [
             asyncio.create_task(latest.of(NAMES, one, wait_s=30)) for one in (ONE, FIVE, FIVE)
@@ -67,7 +67,7 @@ async def test_the_newest_bars_are_told_as_they_are_when_somebody_asks() -> None
             assert {name: bar.candle.close for name, bar in found.items()} == dict.fromkeys(
                 NAMES, 1
             )
-        assert board.watches == 2
+        assert live_bars.subscribers == 2
         changes.tell(2, "BTCUSDT", minute=1)
         async with asyncio.timeout(30):
             while (await latest.of(NAMES, FIVE))["BTCUSDT"].candle.close != 2:
@@ -80,8 +80,8 @@ async def test_the_newest_bars_are_told_as_they_are_when_somebody_asks() -> None
 
 async def test_symbols_that_nothing_is_known_of_are_left_out_after_a_while() -> None:
     changes = Changes()
-    async with board_of(changes) as board:
-        latest = Latest(board)
+    async with board_of(changes) as live_bars:
+        latest = LatestBars(live_bars)
         changes.tell(1, "BTCUSDT")
         assert set(await latest.of(NAMES, ONE, wait_s=0.2)) == {"BTCUSDT"}
 
@@ -89,16 +89,16 @@ async def test_symbols_that_nothing_is_known_of_are_left_out_after_a_while() -> 
 async def test_what_nobody_asks_for_any_more_is_left() -> None:
     changes = Changes()
     now_s = 0.0
-    async with board_of(changes) as board:
-        latest = Latest(board, linger_s=0.05, max_followed=1, clock=lambda: now_s)
+    async with board_of(changes) as live_bars:
+        latest = LatestBars(live_bars, linger_s=0.05, max_followed=1, clock=lambda: now_s)
         changes.tell(1, *NAMES)
         await latest.of(frozenset({"BTCUSDT"}), FIVE)
         await latest.of(frozenset({"ETHUSDT"}), FIVE)
-        (watch,) = board._watches
-        assert watch.symbols == {"ETHUSDT"}
+        (subscription,) = live_bars._subscriptions
+        assert subscription.symbols == {"ETHUSDT"}
         now_s = 1.0
         async with asyncio.timeout(30):
-            while board.watches:
+            while live_bars.subscribers:
                 await asyncio.sleep(0.01)
         changes.tell(3, "ETHUSDT")
         async with asyncio.timeout(30):
@@ -108,12 +108,12 @@ async def test_what_nobody_asks_for_any_more_is_left() -> None:
 
 async def test_a_symbol_that_was_dropped_is_told_no_more() -> None:
     changes = Changes()
-    async with board_of(changes) as board:
-        latest = Latest(board)
+    async with board_of(changes) as live_bars:
+        latest = LatestBars(live_bars)
         changes.tell(1, *NAMES)
         assert set(await latest.of(NAMES, ONE, wait_s=30)) == NAMES
         changes.queue.put_nowait(Batch([], {}, frozenset({"ETHUSDT"})))
         async with asyncio.timeout(30):
-            while board.knows("BTCUSDT"):
+            while live_bars.knows("BTCUSDT"):
                 await asyncio.sleep(0.01)
         assert set(await latest.of(NAMES, ONE, wait_s=0.05)) == {"ETHUSDT"}

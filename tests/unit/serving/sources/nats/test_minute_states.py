@@ -8,7 +8,7 @@ import pytest
 
 from include.domain.candles import Candle, Source, Status
 from include.domain.timeframes import MINUTE_US
-from serving.sources.nats.states import MINUTES_KEPT, States
+from serving.sources.nats.minute_states import MINUTES_KEPT, MinuteStates
 from streamer.hub.subscription import CandleUpdate
 
 T0 = 1_700_000_040_000_000
@@ -54,7 +54,7 @@ BY_REST = settled("5", source=Source.REST)
 def test_any_order_of_a_minutes_states_ends_in_the_same() -> None:
     lives = [live(last_id=3), live(last_id=9), live(closed=True, last_id=9)]
     for order in permutations([*lives, PARTIAL, UNCONFIRMED, VERIFIED, BY_REST]):
-        states = States()
+        states = MinuteStates()
         told = [one for update in order if (one := states.take(update)) is not None]
         assert told[-1].candle == BY_REST.candle == states.newest("BTCUSDT")
         revisions = [one.is_revision for one in told if one.status is not None]
@@ -68,7 +68,7 @@ def test_of_two_folds_the_one_of_more_trades_stays_whoever_speaks_last(status: S
     few = replace(told, candle=replace(told.candle, trade_count=5, last_trade_id=50))
     many = replace(told, candle=replace(told.candle, trade_count=50, last_trade_id=50))
     longer = replace(told, candle=replace(told.candle, trade_count=50, last_trade_id=60))
-    states = States()
+    states = MinuteStates()
     assert states.take(few) == few
     assert states.take(many) == replace(many, is_revision=True)
     for one in (few, many, few):
@@ -78,21 +78,21 @@ def test_of_two_folds_the_one_of_more_trades_stays_whoever_speaks_last(status: S
 
 
 def test_of_two_words_of_the_exchange_the_later_one_stands() -> None:
-    states = States()
+    states = MinuteStates()
     for close in ("5", "4"):
         assert states.take(settled(close, source=Source.REST))
     assert states.newest("BTCUSDT") == minute(close="4")
 
 
 def test_what_is_told_again_is_no_news() -> None:
-    states = States()
+    states = MinuteStates()
     for update in (live(), live(closed=True), VERIFIED, replace(BY_REST, candle=VERIFIED.candle)):
         assert states.take(update) == update
         assert states.take(update) is None
 
 
 def test_an_open_state_goes_forward_by_its_trades() -> None:
-    states = States()
+    states = MinuteStates()
     assert states.take(live(last_id=9))
     assert states.take(live(last_id=8)) is None
     corrected = replace(live(last_id=9), candle=minute(close="2", last_id=9))
@@ -100,11 +100,11 @@ def test_an_open_state_goes_forward_by_its_trades() -> None:
 
 
 def test_a_mark_of_a_revision_stays() -> None:
-    assert States().take(settled(revision=True)).is_revision  # type: ignore[union-attr]
+    assert MinuteStates().take(settled(revision=True)).is_revision  # type: ignore[union-attr]
 
 
 def test_old_minutes_are_forgotten_unless_they_are_held() -> None:
-    states = States()
+    states = MinuteStates()
     states.take(settled(index=0))
     states.hold("BTCUSDT")
     for index in range(1, 3 * MINUTES_KEPT):
@@ -119,13 +119,13 @@ def test_old_minutes_are_forgotten_unless_they_are_held() -> None:
 
 
 def test_of_an_unknown_symbol_there_is_nothing() -> None:
-    states = States()
+    states = MinuteStates()
     assert (states.newest_us, states.newest_us_of("X"), states.newest("X")) == (0, None, None)
     assert not states.knows("X", T0)
 
 
 def test_of_a_symbol_that_is_dropped_nothing_is_known_and_time_does_not_go_back() -> None:
-    states = States()
+    states = MinuteStates()
     states.take(settled(index=7))
     states.hold("BTCUSDT")
     states.drop("BTCUSDT")

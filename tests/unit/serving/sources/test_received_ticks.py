@@ -3,7 +3,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from serving.protobuf.ticks import trade_of
-from serving.sources.remote.received_ticks import HeardTicks
+from serving.sources.received_ticks import ReceivedTicks
 from streamer.hub.ticks import MissedTrades, TradeTick
 
 ONE = Decimal(1)
@@ -16,12 +16,12 @@ def trade(number: int, symbol: str = "BTCUSDT", *, single: bool = False) -> Trad
 
 def told(symbol: str, *ids: int, broken: bool = False, single: bool = False) -> list[MissedTrades]:
     """What is missed once a trade 5 was followed by those given."""
-    heard = HeardTicks()
-    with heard.fans.trades.subscribe([symbol]) as watch:
+    heard = ReceivedTicks()
+    with heard.hubs.trades.subscribe([symbol]) as subscription:
         heard.trades([trade_of(trade(5, symbol, single=single))], [])
         fresh = [trade_of(trade(one, symbol, single=single)) for one in ids]
         heard.trades(fresh, [], is_broken=broken)
-        ticks = watch.drain()
+        ticks = subscription.drain()
     assert [one.id for one in ticks.ticks] == [5, *ids]
     return ticks.missed
 
@@ -39,12 +39,12 @@ def test_of_single_trades_of_the_futures_ids_skip_by_design_unless_messages_are_
 
 
 def test_trades_that_nobody_listens_to_are_not_remembered() -> None:
-    heard = HeardTicks()
-    with heard.fans.trades.subscribe(["BTCUSDT"]) as watch:
+    heard = ReceivedTicks()
+    with heard.hubs.trades.subscribe(["BTCUSDT"]) as subscription:
         heard.trades([trade_of(trade(1))], [])
-        heard.fans.trades.remove_symbols(watch, ["BTCUSDT"])
+        heard.hubs.trades.remove_symbols(subscription, ["BTCUSDT"])
         heard.trades([trade_of(trade(5))], [])
-        heard.fans.trades.add_symbols(watch, ["BTCUSDT"])
+        heard.hubs.trades.add_symbols(subscription, ["BTCUSDT"])
         heard.trades([trade_of(trade(9))], [])
-        ticks = watch.drain()
+        ticks = subscription.drain()
     assert ([one.id for one in ticks.ticks], ticks.missed) == ([9], [])

@@ -17,27 +17,27 @@ from serving.bars.subscription import Bars, BarUpdate, Missed
 from serving.protobuf.bars import LATEST_US
 from serving.protobuf.generated.candelabra.v1 import bus_pb2 as bus
 from serving.protobuf.generated.candelabra.v1 import market_data_pb2 as pb
-from serving.sources.nats import bars as module
-from serving.sources.nats.bars import NatsMarket
+from serving.sources.nats import market as module
+from serving.sources.nats.market import NatsMarket
 from serving.sources.nats.publisher_state import SILENT_S
-from serving.sources.nats.wire import ALL_MINUTES, ALL_STATES, Numbered
+from serving.sources.nats.wire import ALL_MINUTES, ALL_STATES, MessageEncoder
 from tests.unit.serving.sources.nats.played import PlayedLine, until
+from tests.unit.serving.sources.nats.test_minute_states import T0, minute
 from tests.unit.serving.sources.nats.test_resumption import Table
-from tests.unit.serving.sources.nats.test_states import T0, minute
 
 
 class Playing:
     """A server, and the streamers that it hears."""
 
     def __init__(self, table: Table) -> None:
-        self.line = PlayedLine()
-        self.client = self.line.client
+        self.nats = PlayedLine()
+        self.client = self.nats.client
         self.now_s = 0.0
         self.table = table
-        self.market = NatsMarket(self.line, table, clock=lambda: self.now_s)
+        self.market = NatsMarket(self.nats, table, clock=lambda: self.now_s)
 
-    async def tell(self, numbered: Numbered, *updates: BarUpdate) -> None:
-        for _, payload in numbered.candles(Bars(list(updates), [])):
+    async def tell(self, encoder: MessageEncoder, *updates: BarUpdate) -> None:
+        for _, payload in encoder.candles(Bars(list(updates), [])):
             await self.client.tell(ALL_MINUTES, payload)
 
     async def told(self) -> list[tuple[str, int]]:
@@ -59,8 +59,8 @@ async def playing(*rows: object) -> AsyncIterator[Playing]:
         await asyncio.wait([running], timeout=10)
 
 
-def streamer(connection: int = 1, *, name: str = "a") -> Numbered:
-    return Numbered(name, connection, ["1m"])
+def streamer(connection: int = 1, *, name: str = "a") -> MessageEncoder:
+    return MessageEncoder(name, connection, ["1m"])
 
 
 def message() -> bus.PublishedCandles:

@@ -25,21 +25,21 @@ from serving.protobuf.bars import microseconds_of
 from serving.protobuf.generated.candelabra.v1 import bus_pb2 as bus
 from serving.sources.candle_mailbox import CandleMailbox
 from serving.sources.nats.connection import NatsConnection, first_ended, flushed
+from serving.sources.nats.minute_states import MinuteStates
 from serving.sources.nats.publisher_state import SILENT_S, PublisherState
 from serving.sources.nats.resumption import Read, Resumption
-from serving.sources.nats.states import States
-from serving.sources.nats.streamed_symbols import Streamed
+from serving.sources.nats.streamed_symbols import StreamedByStreamer
 from serving.sources.nats.wire import (
     ALL_HEARTBEATS,
     ALL_MINUTES,
     ALL_STATES,
-    ASK_ALL,
+    REQUEST_ALL_STATES,
     UNREADABLE,
-    Unreadable,
-    ask_subject,
+    UnreadableMessages,
     check_symbol,
     check_time,
     minute_of,
+    states_request_subject,
 )
 from streamer.hub.subscription import CandleUpdate
 
@@ -68,28 +68,28 @@ class NatsMarket:
 
     def __init__(
         self,
-        line: NatsConnection,
+        nats: NatsConnection,
         read: Read,
         *,
         beside: Beside | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
     ) -> None:
-        self.line = line
+        self.nats = nats
         self.losses = 0
         """Times that messages of a streamer did not come."""
         self._beside = beside
-        self._unreadable = Unreadable()
+        self._unreadable = UnreadableMessages()
         self._clock = clock
-        self._states = States()
-        self._speakers: dict[str, PublisherState] = {}
-        self._streamed = Streamed()
+        self._states = MinuteStates()
+        self._publishers: dict[str, PublisherState] = {}
+        self._streamed = StreamedByStreamer()
         self._listed: frozenset[str] = frozenset()
         """Symbols that are streamed, as our readers know it."""
         self._silent: dict[str, set[str]] = {}
         """Symbols of streamers that fell silent: they may have dropped some when they return."""
-        self._news = CandleMailbox()
-        self._resumption = Resumption(self._states, self._news, read, self._put, wall_us=wall_us)
+        self._mailbox = CandleMailbox()
+        self._resumption = Resumption(self._states, self._mailbox, read, self._put, wall_us=wall_us)
         self._on_settled: Callable[[Candle], None] | None = None
 
     # --- for what is served
@@ -97,12 +97,12 @@ class NatsMarket:
     @property
     def is_connected(self) -> bool:
         """Whether some streamer is heard."""
-        return self.line.is_connected and bool(self._speakers)
+        return self.nats.is_connected and bool(self._publishers)
 
     @property
-    def cuts(self) -> int:
+    def disconnects(self) -> int:
         """Connections to NATS that ended."""
-        return self.line.cuts
+        return self.nats.disconnects
 
     def streamed(self) -> list[str]:
         """Symbols that streamers stream, as they say."""
@@ -116,20 +116,20 @@ class NatsMarket:
         """The newest minute of a symbol; None where none was told."""
         return self._states.newest(symbol)
 
-    def tell_settled(self, tell: Callable[[Candle], None]) -> None:
+    def listen_settled(self, tell: Callable[[Candle], None]) -> None:
         """Have a function told of each minute that is over."""
         self._on_settled = tell
 
     def changes(self) -> CandleMailbox:
         """What changes, of all symbols; for one reader."""
-        return self._news
+        return self._mailbox
 
     def condition(self) -> dict[str, Any]:
         """How the line is."""
         reasons = []
-        if not self.line.is_connected:
-            reasons.append(f"NATS cannot be reached: {self.line.reason}")
-        elif not self._speakers:
+        if not self.nats.is_connected:
+            reasons.append(f"NATS cannot be reached: {self.nats.reason}")
+        elif not self._publishers:
             reasons.append("no streamer publishes on this NATS")
         if self._resumption.waiting:
             reasons.append(
@@ -144,30 +144,30 @@ class NatsMarket:
     def statistics(self) -> dict[str, Any]:
         """Figures since the start."""
         return {
-            "nats": self.line.hosts,
+            "nats": self.nats.hosts,
             "is_connected": self.is_connected,
-            "streamers": len(self._speakers),
+            "streamers": len(self._publishers),
             "symbols": len(self._listed),
-            "cuts": self.line.cuts,
+            "disconnects": self.nats.disconnects,
             "losses": self.losses,
-            "dropped": self.line.dropped,
+            "dropped": self.nats.dropped,
             "unreadable": self._unreadable.count,
-            "conflated": self._news.conflated,
+            "conflated": self._mailbox.conflated,
             "resumed": self._resumption.resumed,
             "waiting": self._resumption.waiting,
         }
 
     async def run(self) -> None:
         """Listen over one connection after another, until cancelled."""
-        await first_ended(self.line.run(self._session), self._resumption.run())
+        await first_ended(self.nats.run(self._session), self._resumption.run())
 
     # --- a connection
 
     async def _session(self, client: Client) -> None:
-        for speaker in self._speakers.values():  # what was said between two connections is lost
-            speaker.heard_s = self._clock()
-            speaker.lose(speaker.total + 1)
-            self._ask(speaker.symbols)
+        for publisher in self._publishers.values():  # what was said between two connections is lost
+            publisher.heard_s = self._clock()
+            publisher.lose(publisher.total + 1)
+            self._ask(publisher.symbols)
         for subject, take in (
             (ALL_MINUTES, self._on_candles),
             (ALL_STATES, self._on_states),
@@ -180,7 +180,7 @@ class NatsMarket:
                 pending_bytes_limit=MAX_PENDING_BYTES,
             )
         await flushed(client)
-        await client.publish(ASK_ALL, b"")
+        await client.publish(REQUEST_ALL_STATES, b"")
         works = [self._look(client)]
         if self._beside is not None:
             works.append(self._beside(client))
@@ -191,14 +191,14 @@ class NatsMarket:
         while True:
             await asyncio.sleep(LOOK_S)
             now_s = self._clock()
-            for speaker in list(self._speakers.values()):
-                if now_s - speaker.heard_s > SILENT_S:
-                    self._fall_silent(speaker)
-                elif speaker.is_behind(now_s):
-                    self._note_loss(speaker)
-                if speaker.is_to_be_asked(now_s):
-                    speaker.asked_s = now_s
-                    await client.publish(ask_subject(speaker.streamer), b"")
+            for publisher in list(self._publishers.values()):
+                if now_s - publisher.heard_s > SILENT_S:
+                    self._fall_silent(publisher)
+                elif publisher.is_behind(now_s):
+                    self._note_loss(publisher)
+                if publisher.is_to_be_asked(now_s):
+                    publisher.asked_s = now_s
+                    await client.publish(states_request_subject(publisher.streamer), b"")
             self._streamed.expire(now_s)
             self._list()
 
@@ -219,72 +219,72 @@ class NatsMarket:
         for missed in message.missed:
             check_symbol(missed.symbol)
             check_time(missed.from_time, missed.to_time)
-        speaker = self._speaker(message.streamer, message.connection)
-        if speaker is None:
+        publisher = self._publisher_of(message.streamer, message.connection)
+        if publisher is None:
             return
-        is_new = speaker.total == 0
-        if not speaker.heard(message.total, self._clock()):
-            self._note_loss(speaker, is_expected=is_new)
+        is_new = publisher.total == 0
+        if not publisher.heard(message.total, self._clock()):
+            self._note_loss(publisher, is_expected=is_new)
         for update in updates:
             symbol = update.candle.symbol
-            self._meet(speaker, symbol)
-            if speaker.lost_at is not None:
-                speaker.since[symbol, update.candle.open_time_us] = message.total
+            self._meet(publisher, symbol)
+            if publisher.lost_at is not None:
+                publisher.since[symbol, update.candle.open_time_us] = message.total
             self._put(update)
         for missed in message.missed:
-            self._news.report_missed_minutes(
+            self._mailbox.report_missed_minutes(
                 missed.symbol, microseconds_of(missed.from_time), microseconds_of(missed.to_time)
             )
 
     def _on_states(self, payload: bytes) -> None:
         message = bus.States.FromString(payload)
         updates = [minute_of(one) for one in message.updates]
-        speaker = self._speaker(message.streamer, message.connection)
-        if speaker is None:
+        publisher = self._publisher_of(message.streamer, message.connection)
+        if publisher is None:
             return
-        speaker.heard_s = self._clock()
-        if speaker.total == 0:
-            speaker.lose(message.total + 1)  # met by what others asked for, or we
-            speaker.total = message.total
-        if speaker.lost_at is None:
+        publisher.heard_s = self._clock()
+        if publisher.total == 0:
+            publisher.lose(message.total + 1)  # met by what others asked for, or we
+            publisher.total = message.total
+        if publisher.lost_at is None:
             return  # others have asked
         for update in updates:
             candle = update.candle
-            self._meet(speaker, candle.symbol)
-            if speaker.is_wanted(candle.symbol, candle.open_time_us, message.total):
+            self._meet(publisher, candle.symbol)
+            if publisher.is_wanted(candle.symbol, candle.open_time_us, message.total):
                 self._put(update)
-        if speaker.states(message.total, message.part, is_last=message.is_last):
-            log.info("states_known", streamer=speaker.streamer, symbols=len(speaker.symbols))
+        if publisher.states(message.total, message.part, is_last=message.is_last):
+            log.info("states_received", streamer=publisher.streamer, symbols=len(publisher.symbols))
 
     def _on_heartbeat(self, payload: bytes) -> None:
         message = bus.Heartbeat.FromString(payload)
         for symbol in message.streamed.symbols:
             check_symbol(symbol)
-        speaker = self._speaker(message.streamer, message.connection)
-        if speaker is not None:
-            speaker.counted(message.totals["1m"], self._clock())
+        publisher = self._publisher_of(message.streamer, message.connection)
+        if publisher is not None:
+            publisher.counted(message.totals["1m"], self._clock())
             if message.HasField("streamed"):
-                self._streamed.told(speaker.streamer, message.streamed.symbols)
+                self._streamed.told(publisher.streamer, message.streamed.symbols)
                 self._list()
 
-    def _speaker(self, streamer: str, connection: int) -> PublisherState | None:
+    def _publisher_of(self, streamer: str, connection: int) -> PublisherState | None:
         """Who speaks; None where its next connection was heard already."""
-        known = self._speakers.get(streamer)
+        known = self._publishers.get(streamer)
         if known is not None and known.connection >= connection:
             return known if known.connection == connection else None
         # What it dropped meanwhile it tells nothing of.
         self._ask(known.symbols if known is not None else self._silent.pop(streamer, ()))
-        made = self._speakers[streamer] = PublisherState(streamer, connection, self._clock())
+        made = self._publishers[streamer] = PublisherState(streamer, connection, self._clock())
         self._streamed.back(streamer)
-        log.info("streamer_heard", streamer=streamer, connection=connection)
+        log.info("streamer_found", streamer=streamer, connection=connection)
         return made
 
-    def _meet(self, speaker: PublisherState, symbol: str) -> None:
+    def _meet(self, publisher: PublisherState, symbol: str) -> None:
         """A streamer tells of a symbol."""
-        if self._streamed.heard_of(speaker.streamer, symbol):
+        if self._streamed.heard_of(publisher.streamer, symbol):
             self._list()
-        if symbol not in speaker.symbols:
-            speaker.symbols.add(symbol)
+        if symbol not in publisher.symbols:
+            publisher.symbols.add(symbol)
             # It may have been told by another before, or over another connection.
             self._resumption.ask(symbol)
 
@@ -304,25 +304,25 @@ class NatsMarket:
         for symbol in dropped:
             self._states.drop(symbol)
             self._resumption.drop(symbol)
-        for speaker in self._speakers.values():
-            speaker.symbols -= dropped
-        self._news.report_streamed(streamed)
+        for publisher in self._publishers.values():
+            publisher.symbols -= dropped
+        self._mailbox.report_streamed(streamed)
 
-    def _note_loss(self, speaker: PublisherState, *, is_expected: bool = False) -> None:
+    def _note_loss(self, publisher: PublisherState, *, is_expected: bool = False) -> None:
         """Messages did not come; expected is that of those before we listened."""
         if not is_expected:
             self.losses += 1
-            log.warning("nats_messages_lost", streamer=speaker.streamer, before=speaker.lost_at)
-        self._ask(speaker.symbols)
+            log.warning("nats_messages_lost", streamer=publisher.streamer, before=publisher.lost_at)
+        self._ask(publisher.symbols)
 
-    def _fall_silent(self, speaker: PublisherState) -> None:
-        log.warning("streamer_silent", streamer=speaker.streamer)
-        del self._speakers[speaker.streamer]
-        self._streamed.silent(speaker.streamer, self._clock())
-        self._silent[speaker.streamer] = speaker.symbols
+    def _fall_silent(self, publisher: PublisherState) -> None:
+        log.warning("streamer_silent", streamer=publisher.streamer)
+        del self._publishers[publisher.streamer]
+        self._streamed.silent(publisher.streamer, self._clock())
+        self._silent[publisher.streamer] = publisher.symbols
         if len(self._silent) > MAX_SILENT:
             del self._silent[next(iter(self._silent))]
-        self._ask(speaker.symbols)
+        self._ask(publisher.symbols)
 
     def _ask(self, symbols: Iterable[str]) -> None:
         for symbol in symbols:
@@ -339,12 +339,12 @@ class NatsMarket:
         if told is None:
             return
         self._resumption.told(told.candle.symbol)
-        self._news.publish(told)
+        self._mailbox.publish(told)
         if told.is_closed and self._on_settled is not None:
             self._on_settled(told.candle)
 
 
-def bus_market(settings: Settings, *, beside: Beside | None = None) -> NatsMarket:
+def nats_market(settings: Settings, *, beside: Beside | None = None) -> NatsMarket:
     """What all streamers publish, as the settings say.
 
     Raises:
@@ -356,9 +356,9 @@ def bus_market(settings: Settings, *, beside: Beside | None = None) -> NatsMarke
         with connect(url, application_name="candelabra-resumption") as connection:
             return read_minutes_since(connection, asked, first_us=first_us)
 
-    line = NatsConnection(
+    nats = NatsConnection(
         settings.nats_url,
         name=f"candelabra-server-{secrets.token_hex(8)}",
         certificate=settings.nats_trusted_file,
     )
-    return NatsMarket(line, read, beside=beside)
+    return NatsMarket(nats, read, beside=beside)

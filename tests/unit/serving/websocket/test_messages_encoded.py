@@ -12,7 +12,7 @@ from websockets.protocol import CLIENT, Protocol
 
 from include.domain.candles import Status, silent_candle
 from serving.bars.subscription import BarUpdate
-from serving.websocket import fragments
+from serving.websocket import messages
 
 
 def update(symbol: str = "S1", price: str = "1.50", **fields: object) -> BarUpdate:
@@ -29,7 +29,7 @@ def messages_of(frames: bytes) -> list[tuple[Opcode, bytes]]:
 
 def test_a_bar_is_told_in_nine_values_as_the_exchange_writes_them() -> None:
     candle = replace(update().candle, volume=Decimal("1E-8"), trade_count=3)
-    told = json.loads(fragments.candle_of(replace(update(is_closed=True), candle=candle)))
+    told = json.loads(messages.candle_of(replace(update(is_closed=True), candle=candle)))
     assert told == {
         "symbol": "S1", "timeframe": "1m", "open_time": 60_000, "open": "1.50", "high": "1.50",
         "low": "1.50", "close": "1.50", "volume": "0.00000001", "quote_volume": "0",
@@ -39,35 +39,35 @@ def test_a_bar_is_told_in_nine_values_as_the_exchange_writes_them() -> None:
 
 
 def test_quotes_that_nobody_knows_are_null() -> None:
-    told = json.loads(fragments.candle_of(update(has_quotes=False, status=Status.VERIFIED)))
+    told = json.loads(messages.candle_of(update(has_quotes=False, status=Status.VERIFIED)))
     assert (told["quote_volume"], told["taker_buy_quote_volume"]) == (None, None)
     assert told["status"] == "verified"
 
 
-@pytest.mark.parametrize("count", [1, 2, fragments.MAX_BARS, 2 * fragments.MAX_BARS + 1])
+@pytest.mark.parametrize("count", [1, 2, messages.MAX_BARS, 2 * messages.MAX_BARS + 1])
 def test_any_number_of_bars_comes_in_frames_that_a_library_reads(count: int) -> None:
     names = [f"S{number}" for number in range(count)]
     for join, encode, kind in (
-        (fragments.candles, fragments.candle_of, "candles"),
-        (fragments.prices, fragments.price_of, "price"),
+        (messages.candles, messages.candle_of, "candles"),
+        (messages.prices, messages.price_of, "price"),
     ):
         found: list[str] = []
         for opcode, text in messages_of(join([encode(update(name)) for name in names])):
             assert opcode is Opcode.TEXT
             told = json.loads(text)
             assert told["type"] == kind
-            assert len(told["data"]) <= fragments.MAX_BARS
+            assert len(told["data"]) <= messages.MAX_BARS
             found += [one["symbol"] for one in told["data"]]
         assert found == names
 
 
 @pytest.mark.parametrize("size", [0, 125, 126, (1 << 16) - 1, 1 << 16])
 def test_frames_of_any_size_are_read_by_a_library(size: int) -> None:
-    frames = fragments.framed(fragments.BINARY, bytes(size)) * 2
+    frames = messages.framed(messages.BINARY, bytes(size)) * 2
     assert messages_of(frames) == [(Opcode.BINARY, bytes(size))] * 2
 
 
 def test_binary_prices_come_fifty_a_frame() -> None:
-    item = fragments.id_of(7) + fragments.values_of(update())
-    found = messages_of(fragments.binary_prices([item] * 120))
+    item = messages.id_of(7) + messages.values_of(update())
+    found = messages_of(messages.binary_prices([item] * 120))
     assert [len(one) for _, one in found] == [6 + 18 * 50, 6 + 18 * 50, 6 + 18 * 20]

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from serving.protobuf.generated.candelabra.v1 import market_data_pb2 as pb
 from serving.protobuf.generated.candelabra.v1 import market_data_pb2_grpc as services
-from serving.protobuf.ticks import missed_trades_of, quote_of, trade_of
+from serving.protobuf.ticks import book_ticker_of, missed_trades_of, trade_of
 from streamer.hub.ticks import BookTickerSubscription, Ticks, TradeSubscription
 from streamer.hub.trade_hub import FullError, TickHubs
 
@@ -29,20 +29,20 @@ NO_MESSAGE = "the bytes are no message of this call"
 Context = Any
 """``grpc.aio.ServicerContext``, which has no types."""
 Request = pb.StreamTradesRequest | pb.StreamBookTickersRequest
-Watch = TypeVar("Watch", TradeSubscription, BookTickerSubscription)
+SubscriptionT = TypeVar("SubscriptionT", TradeSubscription, BookTickerSubscription)
 
 
 @dataclass(slots=True)
-class _Asked(Generic[Watch]):
+class _Asked(Generic[SubscriptionT]):
     """What a caller wants at present, and how its wishes ended."""
 
-    watch: Watch
+    subscription: SubscriptionT
     not_streamed: list[str] | None = None
     """Of the last request; None once told."""
     refusal: str = ""
 
 
-class TickCalls(services.MarketDataServicer):
+class TickStreams(services.MarketDataServicer):
     """Tells what comes to the fans of this process.
 
     Args:
@@ -57,8 +57,8 @@ class TickCalls(services.MarketDataServicer):
         self, requests: AsyncIterator[pb.StreamTradesRequest], context: Context
     ) -> AsyncIterator[pb.StreamTradesResponse]:
         """See the .proto."""
-        fan = (await self._fans(context)).trades
-        async for found, not_streamed in self._wished(fan, requests, context):
+        hub = (await self._hubs(context)).trades
+        async for found, not_streamed in self._wished(hub, requests, context):
             yield pb.StreamTradesResponse(
                 trades=[trade_of(one) for one in found.ticks],
                 missed=[missed_trades_of(one) for one in found.missed],
@@ -69,10 +69,10 @@ class TickCalls(services.MarketDataServicer):
         self, requests: AsyncIterator[pb.StreamBookTickersRequest], context: Context
     ) -> AsyncIterator[pb.StreamBookTickersResponse]:
         """See the .proto."""
-        fan = (await self._fans(context)).book_tickers
-        async for found, not_streamed in self._wished(fan, requests, context):
+        hub = (await self._hubs(context)).book_tickers
+        async for found, not_streamed in self._wished(hub, requests, context):
             yield pb.StreamBookTickersResponse(
-                book_tickers=[quote_of(one) for one in found.ticks], not_streamed=not_streamed
+                book_tickers=[book_ticker_of(one) for one in found.ticks], not_streamed=not_streamed
             )
 
     async def _some_streamed(self, context: Context) -> frozenset[str]:
@@ -82,7 +82,7 @@ class TickCalls(services.MarketDataServicer):
             await context.abort(grpc.StatusCode.UNAVAILABLE, NOTHING_YET)
         return streamed
 
-    async def _fans(self, context: Context) -> TickHubs:
+    async def _hubs(self, context: Context) -> TickHubs:
         if self._ticks is None:
             await context.abort(
                 grpc.StatusCode.UNIMPLEMENTED,
@@ -93,22 +93,22 @@ class TickCalls(services.MarketDataServicer):
         return self._ticks
 
     async def _wished(
-        self, fan: Any, requests: AsyncIterator[Request], context: Context
+        self, hub: Any, requests: AsyncIterator[Request], context: Context
     ) -> AsyncIterator[tuple[Ticks[Any], list[str]]]:
-        with fan.subscribe() as watch:
-            asked = _Asked(watch)
-            await self._take_first(fan, asked, await self._first(requests, context), context)
-            following = asyncio.create_task(self._take_further(fan, asked, requests), name="wishes")
+        with hub.subscribe() as subscription:
+            asked = _Asked(subscription)
+            await self._take_first(hub, asked, await self._first(requests, context), context)
+            following = asyncio.create_task(self._take_further(hub, asked, requests), name="wishes")
             try:
                 while True:
-                    news, asked.not_streamed = asked.not_streamed, None
-                    found = watch.drain()
-                    if found or news:
-                        yield found, news or []
+                    mailbox, asked.not_streamed = asked.not_streamed, None
+                    found = subscription.drain()
+                    if found or mailbox:
+                        yield found, mailbox or []
                     elif asked.refusal:
                         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, asked.refusal)
                     else:
-                        await watch.changed()
+                        await subscription.changed()
             finally:
                 following.cancel()
                 await asyncio.wait([following], timeout=CANCEL_TIMEOUT_S)
@@ -127,7 +127,7 @@ class TickCalls(services.MarketDataServicer):
         raise AssertionError("abort raises")
 
     async def _take_first(
-        self, fan: Any, asked: _Asked[Any], request: Request, context: Context
+        self, hub: Any, asked: _Asked[Any], request: Request, context: Context
     ) -> None:
         """Take the first wish: it is refused as a whole where it cannot be."""
         if refusal := _refusal(request):
@@ -139,13 +139,13 @@ class TickCalls(services.MarketDataServicer):
                 "none of the symbols is streamed here; ListInstruments names what is known",
             )
         try:
-            fan.add_symbols(asked.watch, streamed & frozenset(request.symbols))
+            hub.add_symbols(asked.subscription, streamed & frozenset(request.symbols))
         except FullError as error:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         asked.not_streamed = [one for one in request.symbols if one not in streamed] or None
 
     async def _take_further(
-        self, fan: Any, asked: _Asked[Any], requests: AsyncIterator[Request]
+        self, hub: Any, asked: _Asked[Any], requests: AsyncIterator[Request]
     ) -> None:
         """Take further wishes, as they come."""
         try:
@@ -154,19 +154,19 @@ class TickCalls(services.MarketDataServicer):
                     asked.refusal = refusal
                     return
                 wanted = frozenset(request.symbols)
-                fan.remove_symbols(asked.watch, asked.watch.symbols - wanted)
+                hub.remove_symbols(asked.subscription, asked.subscription.symbols - wanted)
                 streamed = frozenset(self._streamed_now())
                 left = [one for one in request.symbols if one not in streamed]
                 try:
-                    fan.add_symbols(asked.watch, wanted & streamed)
+                    hub.add_symbols(asked.subscription, wanted & streamed)
                 except FullError:
-                    left = [one for one in request.symbols if one not in asked.watch.symbols]
+                    left = [one for one in request.symbols if one not in asked.subscription.symbols]
                 asked.not_streamed = left or None
-                asked.watch.wake()
+                asked.subscription.wake()
         except DecodeError:
             asked.refusal = NO_MESSAGE
         finally:
-            asked.watch.wake()
+            asked.subscription.wake()
 
 
 def _refusal(request: Request) -> str:

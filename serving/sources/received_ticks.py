@@ -9,16 +9,16 @@ from collections.abc import Iterable
 
 from include.domain.instruments import Market, market_of
 from serving.protobuf.generated.candelabra.v1 import market_data_pb2 as pb
-from serving.protobuf.ticks import missed_range_of, quote_tick_of, trade_tick_of
+from serving.protobuf.ticks import book_ticker_update_of, missed_range_of, trade_tick_of
 from streamer.hub.ticks import MissedTrades, TradeTick
 from streamer.hub.trade_hub import TickHubs
 
 
-class HeardTicks:
+class ReceivedTicks:
     """Fans that are fed by messages."""
 
     def __init__(self) -> None:
-        self.fans = TickHubs()
+        self.hubs = TickHubs()
         self._last: dict[str, TradeTick] = {}
         """The last trade of each symbol that somebody listens to."""
 
@@ -34,31 +34,31 @@ class HeardTicks:
         Args:
             is_broken: messages before them did not.
         """
-        fan = self.fans.trades
-        wanted = fan.wanted
+        hub = self.hubs.trades
+        wanted = hub.wanted
         for symbol in self._last.keys() - wanted:
             del self._last[symbol]
         for one in missed:
-            fan.report_missed(missed_range_of(one))
+            hub.report_missed(missed_range_of(one))
         for told in trades:
             if told.symbol not in wanted:
                 continue
             trade = trade_tick_of(told)
             last = self._last.get(trade.symbol)
             if last is not None and _skips(last, trade, is_broken=is_broken):
-                fan.report_missed(
+                hub.report_missed(
                     MissedTrades(
                         trade.symbol, last.id + 1, trade.id - 1, last.time_us, trade.time_us
                     )
                 )
             is_broken = False
             self._last[trade.symbol] = trade
-            fan.publish(trade)
+            hub.publish(trade)
 
-    def quotes(self, message: pb.StreamBookTickersResponse) -> None:
+    def book_tickers(self, message: pb.StreamBookTickersResponse) -> None:
         """Best prices have come."""
         for one in message.book_tickers:
-            self.fans.book_tickers.publish(quote_tick_of(one))
+            self.hubs.book_tickers.publish(book_ticker_update_of(one))
 
 
 def _skips(last: TradeTick, trade: TradeTick, *, is_broken: bool) -> bool:

@@ -23,7 +23,7 @@ MAX_HELD = 1_500
 """Minutes of a symbol of which the table is still to be read."""
 
 
-class States:
+class MinuteStates:
     """The newest minutes of each symbol."""
 
     def __init__(self) -> None:

@@ -31,10 +31,10 @@ BATCH = 100_000
 
 
 @dataclass(slots=True)
-class _Followed:
+class _FollowedTimeframe:
     """A timeframe that somebody asked for."""
 
-    watch: BarSubscription
+    subscription: BarSubscription
     asked_s: dict[str, float] = field(default_factory=dict)
     """When it was asked for last, by symbol; the longest ago first."""
     newest: dict[str, BarUpdate] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class _Followed:
                 self.newest[symbol] = update
 
 
-class Latest:
+class LatestBars:
     """The newest bar of any symbols and timeframe.
 
     Args:
@@ -60,17 +60,17 @@ class Latest:
 
     def __init__(
         self,
-        board: LiveBars,
+        live_bars: LiveBars,
         *,
         linger_s: float = LINGER_S,
         max_followed: int = MAX_FOLLOWED,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._board = board
+        self._live_bars = live_bars
         self._linger_s = linger_s
         self._max_followed = max_followed
         self._clock = clock
-        self._followed: dict[str, _Followed] = {}
+        self._followed: dict[str, _FollowedTimeframe] = {}
 
     async def of(
         self, names: frozenset[str], timeframe: Timeframe, *, wait_s: float = WAIT_S
@@ -82,22 +82,22 @@ class Latest:
             wait_s: for those that nobody asked for lately.
         """
         followed = self._follow(names, timeframe)
-        followed.note(followed.watch.drain(BATCH))
+        followed.note(followed.subscription.drain(BATCH))
         for name in names & followed.newest.keys():
-            if not self._board.knows(name):  # dropped; it may be streamed again some day
+            if not self._live_bars.knows(name):  # dropped; it may be streamed again some day
                 del followed.newest[name]
         if not names <= followed.newest.keys():
             try:
                 async with asyncio.timeout(wait_s):
                     await _until_known(followed, names)
             except TimeoutError:
-                log.debug("bars_not_in_memory", timeframe=timeframe.name)
+                log.debug("bars_awaited", timeframe=timeframe.name)
         return {name: followed.newest[name] for name in names if name in followed.newest}
 
-    def _follow(self, names: frozenset[str], timeframe: Timeframe) -> _Followed:
+    def _follow(self, names: frozenset[str], timeframe: Timeframe) -> _FollowedTimeframe:
         followed = self._followed.get(timeframe.name)
         if followed is None:
-            followed = _Followed(self._board.subscribe([], [timeframe]))
+            followed = _FollowedTimeframe(self._live_bars.subscribe([], [timeframe]))
             self._followed[timeframe.name] = followed
             self._look_later(timeframe.name)
         now_s = self._clock()
@@ -106,7 +106,7 @@ class Latest:
             followed.asked_s[name] = now_s
         too_many = max(0, len(followed.asked_s) - self._max_followed)
         self._leave(followed, list(followed.asked_s)[:too_many])
-        self._board.add_symbols(followed.watch, names)
+        self._live_bars.add_symbols(followed.subscription, names)
         return followed
 
     def _look_later(self, name: str) -> None:
@@ -121,21 +121,21 @@ class Latest:
             self._look_later(name)
             return
         del self._followed[name]
-        followed.watch.unsubscribe()
+        followed.subscription.unsubscribe()
 
-    def _leave(self, followed: _Followed, symbols: Sequence[str]) -> None:
+    def _leave(self, followed: _FollowedTimeframe, symbols: Sequence[str]) -> None:
         for symbol in symbols:
             del followed.asked_s[symbol]
             followed.newest.pop(symbol, None)
-        self._board.remove_symbols(followed.watch, symbols)
+        self._live_bars.remove_symbols(followed.subscription, symbols)
 
 
-async def _until_known(followed: _Followed, names: frozenset[str]) -> None:
+async def _until_known(followed: _FollowedTimeframe, names: frozenset[str]) -> None:
     """One hears the watch, the others look when it has heard something."""
     while not names <= followed.newest.keys():
         async with followed.turn:
             if not names <= followed.newest.keys():
-                bars = await followed.watch.receive(BATCH)
+                bars = await followed.subscription.receive(BATCH)
                 if bars is None:
                     return
                 followed.note(bars)

@@ -24,51 +24,55 @@ async def test_bars_of_a_ticker_that_another_instrument_got_after_a_drop_begin_a
         hour = Part(candle(HOUR.open_time_us(T0) - 2 * HOUR_US, close="99"), 60)
         return [candle(T0 - 9 * MINUTE_US, close="99")], [hour], []
 
-    async with running(read, is_always_on=True) as (board, played):
+    async with running(read, is_always_on=True) as (live_bars, played):
         played.tell(traded(0, 50_000, close="99"), streamed={"BTCUSDT"})
-        await until(lambda: board.knows("BTCUSDT"))
+        await until(lambda: live_bars.knows("BTCUSDT"))
         played.tell(streamed=set())
-        await until(lambda: not board.knows("BTCUSDT"))
+        await until(lambda: not live_bars.knows("BTCUSDT"))
         played.tell(traded(9, 7, close="3"), streamed={"BTCUSDT"})
-        await until(lambda: board.knows("BTCUSDT"))
-        assert board.since_us("BTCUSDT") == T0 + 9 * MINUTE_US
-        with board.subscribe(["BTCUSDT"], [HOUR, MONTH]) as watch:
-            await until(lambda: watch.waiting > 0)
-            bars = watch.drain().updates
+        await until(lambda: live_bars.knows("BTCUSDT"))
+        assert live_bars.since_us("BTCUSDT") == T0 + 9 * MINUTE_US
+        with live_bars.subscribe(["BTCUSDT"], [HOUR, MONTH]) as subscription:
+            await until(lambda: subscription.waiting > 0)
+            bars = subscription.drain().updates
             assert {one.timeframe: one.minute_count for one in bars} == {"1h": 1, "1M": 1}
             assert {one.candle.high for one in bars} == {3}
 
 
 async def test_the_beginning_is_told_once_its_last_batch_has_come() -> None:
-    async with running() as (board, played):
+    async with running() as (live_bars, played):
         with (
-            board.subscribe(["BTCUSDT"], [MINUTE], reports_streamed=True) as watch,
-            board.subscribe(["ETHUSDT"], [MINUTE], reports_streamed=True) as other,
+            live_bars.subscribe(["BTCUSDT"], [MINUTE], reports_streamed=True) as subscription,
+            live_bars.subscribe(["ETHUSDT"], [MINUTE], reports_streamed=True) as other,
         ):
             names = {"BTCUSDT", "ETHUSDT"}
             played.tell(update(0), streamed=names, is_cut=True)
-            assert (await following(watch)).updates
+            assert (await following(subscription)).updates
             assert (await following(other)).streamed
-            assert not board.is_known(watch)
-            assert not board.is_known(other)
+            assert not live_bars.is_snapshot_complete(subscription)
+            assert not live_bars.is_snapshot_complete(other)
             played.tell(update(0, symbol="ETHUSDT"))
-            assert not await following(watch)  # nothing of it, but it wants to know
-            assert board.is_known(watch)
+            assert not await following(subscription)  # nothing of it, but it wants to know
+            assert live_bars.is_snapshot_complete(subscription)
             assert (await following(other)).updates
-            assert board.is_known(other)
+            assert live_bars.is_snapshot_complete(other)
             played.tell(update(1), is_cut=True)
-            assert (await following(watch)).updates
-            assert board.is_known(watch)  # a backlog later on is no beginning
+            assert (await following(subscription)).updates
+            assert live_bars.is_snapshot_complete(
+                subscription
+            )  # a backlog later on is no beginning
         played.tell(update(2))
         await until(lambda: played.listeners == 0)
-        with board.subscribe(["BTCUSDT"], [MINUTE], reports_streamed=True) as late:
-            assert not board.is_known(late)
+        with live_bars.subscribe(["BTCUSDT"], [MINUTE], reports_streamed=True) as late:
+            assert not live_bars.is_snapshot_complete(late)
 
 
 async def test_whoever_listens_is_told_what_is_dropped_and_taken_up() -> None:
     told: list[tuple[set[str], set[str]]] = []
-    async with running(is_always_on=True) as (board, played):
-        board.on_listed.add(lambda dropped, taken_up: told.append((set(dropped), set(taken_up))))
+    async with running(is_always_on=True) as (live_bars, played):
+        live_bars.on_streamed_changed.add(
+            lambda dropped, taken_up: told.append((set(dropped), set(taken_up)))
+        )
         for names in ({"BTCUSDT"}, {"BTCUSDT"}, {"ETHUSDT"}, set[str]()):
             played.tell(streamed=names)
         await until(lambda: len(told) == 2)
@@ -76,18 +80,18 @@ async def test_whoever_listens_is_told_what_is_dropped_and_taken_up() -> None:
 
 
 async def test_bars_that_wait_when_their_symbol_is_dropped_are_still_told() -> None:
-    async with running() as (board, played):
-        with board.subscribe(None, [MINUTE, HOUR]) as watch:
+    async with running() as (live_bars, played):
+        with live_bars.subscribe(None, [MINUTE, HOUR]) as subscription:
             names = {"BTCUSDT", "ETHUSDT"}
             played.tell(update(0), update(0, symbol="ETHUSDT"), streamed=names)
             told = []
             while len(told) < 4:
-                told += (await following(watch)).updates
+                told += (await following(subscription)).updates
             played.tell(update(1, close="11"))
-            await until(lambda: watch.waiting == 2)
+            await until(lambda: subscription.waiting == 2)
             played.tell(streamed={"ETHUSDT"})
-            await until(lambda: not board.knows("BTCUSDT"))
-            last = {one.timeframe: one for one in watch.drain().updates}
+            await until(lambda: not live_bars.knows("BTCUSDT"))
+            last = {one.timeframe: one for one in subscription.drain().updates}
             assert last.keys() == {"1m", "1h"}
             assert (last["1h"].minute_count, last["1h"].candle.close) == (2, 11)
-            assert not watch.drain()
+            assert not subscription.drain()

@@ -69,7 +69,7 @@ class RemoteMarket:
         """None where the other side does not tell."""
         self._on_settled: Callable[[Candle], None] | None = None
         self.is_connected = False
-        self.cuts = 0
+        self.disconnects = 0
 
     def streamed(self) -> list[str]:
         """Symbols that the other side streams, as it says."""
@@ -84,7 +84,7 @@ class RemoteMarket:
         told = self._newest.get(symbol)
         return None if told is None else bar_update_of(told).candle
 
-    def tell_settled(self, tell: Callable[[Candle], None]) -> None:
+    def listen_settled(self, tell: Callable[[Candle], None]) -> None:
         """Have a function told of each minute that is over."""
         self._on_settled = tell
 
@@ -95,7 +95,7 @@ class RemoteMarket:
             "reasons": [] if self.is_connected else ["the streamer cannot be reached"],
             "streamer": self.address,
             "symbols": len(self.streamed()),
-            "cuts": self.cuts,
+            "disconnects": self.disconnects,
         }
 
     def changes(self) -> RemoteChanges:
@@ -138,7 +138,7 @@ class RemoteMarket:
                         f"the streamer at {self.address} refuses: {error.details()}{hint}"
                     ) from error
                 failures += 1
-                self.cuts += self.is_connected
+                self.disconnects += self.is_connected
                 self.is_connected = False
                 wait_s = BACKOFF.wait_s(failures)
                 log.warning(

@@ -18,17 +18,17 @@ EXTENSION = "candelabra.frames"
 class Frames(Protocol):
     """Where frames go."""
 
-    def takes(self) -> bool:
+    def is_writable(self) -> bool:
         """Whether the reader has taken what it was given before, or most of it."""
 
-    def push(self, frames: bytes) -> None:
+    def write_frames(self, frames: bytes) -> None:
         """Send whole frames; only where it takes them."""
 
-    def when_it_takes(self, call: Callable[[], None]) -> None:
+    def call_when_writable(self, call: Callable[[], None]) -> None:
         """Call once, when it takes frames again."""
 
 
-class PushingProtocol(WebSocketsSansIOProtocol):
+class EncodedFramesProtocol(WebSocketsSansIOProtocol):
     """One connection; ``Frames`` to its application."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -42,7 +42,7 @@ class PushingProtocol(WebSocketsSansIOProtocol):
             scope: Any = self.scope
             scope["extensions"][EXTENSION] = self
 
-    def takes(self) -> bool:
+    def is_writable(self) -> bool:
         """Whether the reader has taken what it was given before, or most of it."""
         return (
             self.writable.is_set()
@@ -51,11 +51,11 @@ class PushingProtocol(WebSocketsSansIOProtocol):
             and not self.transport.is_closing()
         )
 
-    def push(self, frames: bytes) -> None:
+    def write_frames(self, frames: bytes) -> None:
         """Send whole frames; only where it takes them."""
         self.transport.write(frames)
 
-    def when_it_takes(self, call: Callable[[], None]) -> None:
+    def call_when_writable(self, call: Callable[[], None]) -> None:
         """Call once, when it takes frames again."""
         self._waiting.append(call)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from serving.bars.live_bars import LiveBars
-from serving.websocket.streamed import StreamedSymbols
+from serving.websocket.endpoint import StreamedSymbols
 
 
 class Reader:
@@ -18,23 +18,23 @@ class Reader:
         self.told: list[dict[str, Any]] = []
         self.calls: list[Callable[[], None]] = []
 
-    def takes(self) -> bool:
+    def is_writable(self) -> bool:
         return not self.is_slow
 
-    def push(self, frames: bytes) -> None:
+    def write_frames(self, frames: bytes) -> None:
         self.told.append(json.loads(frames[frames.index(b"{") :]))
 
-    def when_it_takes(self, call: Callable[[], None]) -> None:
+    def call_when_writable(self, call: Callable[[], None]) -> None:
         self.calls.append(call)
 
 
 def test_a_reader_is_told_of_its_symbols_and_when_it_takes_more_of_the_last_state_alone() -> None:
-    board = LiveBars(_never, lambda _symbol, _newest: ((), (), ()))
+    live_bars = LiveBars(_never, lambda _symbol, _newest: ((), (), ()))
     reader = Reader()
-    symbols = StreamedSymbols(board, reader, {"BTCUSDT", "ETHUSDT"}.__contains__)
+    symbols = StreamedSymbols(live_bars, reader, {"BTCUSDT", "ETHUSDT"}.__contains__)
 
     def list_(dropped: set[str], taken_up: set[str]) -> None:
-        for tell in list(board.on_listed):
+        for tell in list(live_bars.on_streamed_changed):
             tell(frozenset(dropped), frozenset(taken_up))
 
     list_({"BTCUSDT", "XRPUSDT"}, set())
