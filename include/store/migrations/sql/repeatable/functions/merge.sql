@@ -161,12 +161,7 @@ BEGIN
                         THEN excluded.first_trade_id
                     ELSE c.first_trade_id
                 END,
-                last_trade_id = CASE
-                    WHEN (coalesce(excluded.last_trade_id, -1), coalesce(excluded.first_trade_id, -1))
-                        > (coalesce(c.last_trade_id, -1), coalesce(c.first_trade_id, -1))
-                        THEN excluded.last_trade_id
-                    ELSE c.last_trade_id
-                END,
+                last_trade_id = greatest(excluded.last_trade_id, c.last_trade_id),
                 status = excluded.status,
                 source = excluded.source,
                 source_rank = excluded.source_rank,
@@ -389,12 +384,9 @@ BEGIN
                         THEN excluded.loser_first_trade_id
                     ELSE d.loser_first_trade_id
                 END,
-                loser_last_trade_id = CASE
-                    WHEN (coalesce(excluded.loser_last_trade_id, -1), coalesce(excluded.loser_first_trade_id, -1))
-                        > (coalesce(d.loser_last_trade_id, -1), coalesce(d.loser_first_trade_id, -1))
-                        THEN excluded.loser_last_trade_id
-                    ELSE d.loser_last_trade_id
-                END,
+                loser_last_trade_id = greatest(
+                    excluded.loser_last_trade_id, d.loser_last_trade_id
+                ),
                 stored_during = d.stored_during + excluded.stored_during
             WHERE
                 coalesce(excluded.loser_evidence_at, '-infinity')
