@@ -12,11 +12,8 @@ from benchmarks import (
     capture,
     disk,
     history,
-    indicators,
     latency,
-    live_path,
     marts,
-    merge,
     recovery,
     serving,
     simulated_year,
@@ -32,11 +29,8 @@ BENCHMARKS = {
     "capture": capture.run,
     "disk": disk.run,
     "history": history.run,
-    "indicators": indicators.run,
     "latency": latency.run,
-    "live_path": live_path.run,
     "marts": marts.run,
-    "merge": merge.run,
     "recovery": recovery.run,
     "serving": serving.run,
     "simulated_year": simulated_year.run,
@@ -48,7 +42,7 @@ BENCHMARKS = {
 
 
 def _processor() -> str:
-    """The processor's name, where the system tells it."""
+    """Return the processor's name, if the system has it."""
     cpus = Path("/proc/cpuinfo")
     if cpus.exists():
         for line in cpus.read_text().splitlines():
@@ -63,7 +57,7 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
         return 1
-    configure_logging("WARNING", "console")  # among the figures only what went wrong
+    configure_logging("WARNING", "console")  # only problems between the figures
     print(f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     for name in names or BENCHMARKS:
         BENCHMARKS[name]()

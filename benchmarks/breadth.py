@@ -1,10 +1,10 @@
-"""Ten minutes of 1,500 symbols at 20,000 frames a second: memory, lag, and every candle right.
+"""Ten minutes of 1,500 symbols at 20,000 frames a second: memory, lag, and every candle compared.
 
-``candelabra stream`` in a process of its own takes aggTrades and klines of all symbols. Its memory
-is read from the kernel, everything else from its own metrics: the lag is from a frame's event time,
-written when it is sent, to its handling, of every 64th frame; the loop's delay, by how much its
-ticks of at most 20 ms came late. Percentiles are upper bounds of the metrics' ranges. At the
-end each minute of each symbol is held to the market's own candle.
+``candelabra stream`` runs in a process of its own with aggTrades and klines of all symbols. Its
+memory comes from the kernel, everything else from its own metrics: the lag is from a frame's event
+time, which is the time of sending, to its handling, for every 64th frame; the loop's delay is how
+late its ticks of at most 20 ms are. Percentiles are upper bounds of the metrics' buckets. At the
+end each minute of each symbol is compared with the market's own candle.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pathlib import Path
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.market import MINUTE_US
-from benchmarks.stage import Stage, expected, minute_end_us, stage, stored, verdict
+from benchmarks.load.market import MINUTE_US
+from benchmarks.load.stage import Stage, expected, minute_end_us, stage, stored, verdict
 
 SYMBOLS = 1_500
 TRADES_PER_S = 19_250
@@ -28,7 +28,7 @@ TRADES_PER_S = 19_250
 KLINE_EVERY_S = 2.0
 SECONDS = 600
 LOOKS = 20
-"""How often in the whole time it is looked at."""
+"""Number of readings in the whole time."""
 RSS_GOAL_MB = 250.0
 RSS_GROWTH_GOAL = 1.05
 """Of the last quarter's most to that of the second."""
@@ -70,7 +70,7 @@ def look(process_id: int, url: str) -> Look:
 
 
 def bound_ms(later: Buckets, earlier: Buckets, share: float) -> float:
-    """An upper bound of what this share of the values between two looks did not exceed."""
+    """Return an upper bound of this quantile of the values between two readings."""
     counts = {bound: later[bound] - earlier[bound] for bound in sorted(later)}
     wanted = share * max(counts.values(), default=0)
     return next((bound for bound, count in counts.items() if count >= wanted), 0.0) * 1_000

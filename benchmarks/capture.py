@@ -83,14 +83,14 @@ def quotes(rows: int) -> list[bytes]:
 
 @dataclass
 class Run:
-    """What a run took, and how its end compares with its beginning."""
+    """Figures of a run, and how its end compares with its beginning."""
 
     rows: int
     took_s: float
     last_quarter: float
     """Rate of the last quarter of the rows as a share of the whole run's."""
     grown_mb: float
-    """Most memory while it ran, above what the prepared frames took."""
+    """Peak memory of the run, above the prepared frames."""
 
 
 def run() -> None:
@@ -213,7 +213,7 @@ def _bare(url: str, table: RawTable) -> float:
 
 
 def _day_of(connection: psycopg.Connection[Any], table: RawTable) -> sql.Identifier:
-    """The partition that holds all rows, which are copied in the order in which they came."""
+    """The partition that holds all rows, copied in the order of arrival."""
     found = connection.execute(
         "SELECT ops.ensure_partition(%s::regclass, %s)", (f"market.{table.name}", NOON)
     ).fetchone()

@@ -101,7 +101,7 @@ def run() -> None:
 
 
 def measure(url: str, market: SimulatedMarket, home: Path) -> dict[str, Cost]:
-    """Fill the tables, archive them, and say what a row costs."""
+    """Fill the tables, archive them, and print the cost of a row."""
     with connect(url, application_name="benchmark") as connection:
         for minute in range(0, CANDLE_MINUTES, MINUTES_A_BATCH):
             merge_candidates(connection, _offers(market, BEGIN_US + minute * MINUTE_US))
@@ -213,7 +213,7 @@ def _agg_trades(market: SimulatedMarket, symbol: str) -> Lines:
 
 
 def _trades(market: SimulatedMarket, symbol: str) -> Lines:
-    """Without the quote amount, as the stream tells none."""
+    """Without the quote amount, as in the stream."""
     history = market.history(symbol)
     for minute in _minutes(market, symbol):
         for row in trade_rows(history.minute(minute), unit_us=1):

@@ -1,13 +1,12 @@
-"""History into the table: monthly dumps and REST, against what bare tools do with the same rows.
+"""History into the table: monthly dumps and REST, against bare tools on the same rows.
 
 - Dumps: fetch, checksum, unzip, check, COPY, merge and ledgers of a year, one file after the other,
-  against COPY and the same merge of the rows already parsed and written as CSV. In turns, month by
-  month, each into a database of its own.
-- Dumps as ``candelabra backfill`` loads them, four at once; its greatest memory.
+  against COPY and the same merge of rows already parsed and written as CSV. In turns, month by
+  month, each into its own database.
+- Dumps as ``candelabra backfill`` loads them, four at a time; its peak memory.
 - The plain way: pandas' ``read_csv`` and ``to_sql`` of one month into a table without keys.
-- REST: pages a second that the code sustains from a server without limits, against the exchange's
-  ceiling, and what a page costs in processor time of ours. The table in docs/history.md is made
-  of these rates.
+- REST: pages a second from a server without limits, against the exchange's limit, and the processor
+  time of a page. The table in docs/history.md uses these rates.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from unittest import mock
 import psycopg
 
 from benchmarks.history_costs import costs_table
-from benchmarks.served_history import (
+from benchmarks.load.served_history import (
     MINUTE_MS,
     PUBLISHED,
     SYMBOL,
@@ -60,7 +59,7 @@ REST_PIECE_ROWS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Rows, and how long they took in seconds."""
+    """Rows, and the seconds they took."""
 
     rows: int
     seconds: float
@@ -124,7 +123,7 @@ def run() -> None:
 
 @contextmanager
 def _site(folder: Path) -> Iterator[str]:
-    command = [sys.executable, "-m", "benchmarks.served_history", str(folder)]
+    command = [sys.executable, "-m", "benchmarks.load.served_history", str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -208,7 +207,7 @@ def _in_a_process(settings: Settings) -> tuple[Loaded, float]:
 
 
 def load_four() -> None:
-    """Load the year with the settings on standard input; tell rows, seconds and peak kB."""
+    """Load the year with the settings on standard input; print rows, seconds and peak kB."""
     settings = Settings(**json.loads(sys.stdin.read()))
     _quiet()
     began = time.perf_counter()
@@ -241,10 +240,10 @@ def _pandas(site: Path, url: str) -> Loaded:
 
 
 def _rest(settings: Settings) -> tuple[Loaded, float]:
-    """Pages of REST by four workers, the budget asked but without a limit.
+    """Fetch pages of REST with four workers and an unlimited budget.
 
-    The server that makes the pages and PostgreSQL share the cores, so the processor time (s) that
-    a page costs this process, parsing to COPY, is told as well.
+    The server and PostgreSQL share the cores, so the processor time (s) of a page in this process,
+    from parsing to COPY, is printed as well.
     """
     start_us = month_bounds_ms(1)[0] * 1_000
     width_us = REST_PIECE_ROWS * MINUTE_MS * 1_000
@@ -261,7 +260,7 @@ def _rest(settings: Settings) -> tuple[Loaded, float]:
 
 
 def _row_bytes(settings: Settings) -> float:
-    """What a row takes on disk, its index with it."""
+    """Return the bytes of a row on disk, with its index."""
     with psycopg.connect(settings.database_url) as connection:
         row = connection.execute(
             "SELECT sum(pg_total_relation_size(inhrelid)), (SELECT count(*) FROM market.candles_1m)"

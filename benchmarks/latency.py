@@ -1,21 +1,20 @@
-"""How long it takes from the exchange's side to readers of the hub and of the table.
+"""Latency from the exchange's side to readers of the hub and of the table.
 
 A live market of 1,500 symbols sends over loopback to the streamer, in three processes with
-PostgreSQL; event times are written when a frame is sent, by the same clock that the readers use.
-Each run goes over the end of a minute: all symbols close at once, and their closed klines are sent
-in one instant.
+PostgreSQL; event times are the times of sending, by the same clock that the readers use. Each run
+spans the end of a minute: all symbols close together, and their closed klines are sent at one
+instant.
 
-- Trades: from the event time to the moment at which a reader of the hub, in the streamer's
-  process, holds a candle with that trade in it; up to the minute's end, as long as nobody asks
-  the database.
+- Trades: from the event time until a reader of the hub, in the streamer's process, has a candle
+  with that trade; up to the minute's end, while nothing queries the database.
 - Closed: from the minute's end to the first query of ``market.candles_1m_live`` that shows the
   candle as closed.
-- Verified: from the event time of the closed kline to the first query of ``market.candles_1m``
-  that shows it.
+- Verified: from the event time of the closed kline to the first query of ``market.candles_1m`` that
+  shows it.
 
-Queries come from a connection of their own in another process, one after the other; a row counts
-when the answer that has it is complete. That is late by up to the time of a query and a pause,
-which are told, and takes CPU from the rest: figures err on the high side.
+Queries come from a connection in another process, one after the other; a row counts when the answer
+with it is complete. That is late by up to the time of a query and a pause, which are printed, and
+uses CPU: figures err on the high side.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from typing import Any
 
 import psycopg
 
-from benchmarks.market import MINUTE_US, SECOND_US
-from benchmarks.stage import (
+from benchmarks.load.market import MINUTE_US, SECOND_US
+from benchmarks.load.stage import (
     Stage,
     expected,
     minute_end_us,
@@ -65,11 +64,11 @@ WHERE open_time = %s AND status = 'verified'
 
 @dataclass(slots=True)
 class Watched:
-    """What queries showed of one minute.
+    """Query results for one minute.
 
     Attributes:
         at_us: when each symbol was first seen, and the time of its evidence.
-        query_ms: how long each query took.
+        query_ms: duration of each query.
     """
 
     at_us: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -96,13 +95,13 @@ def watch(connection: psycopg.Connection[Any], query: str, open_us: int) -> Watc
 
 
 def run() -> None:
-    """Print what was measured beside the goals."""
+    """Print the figures beside the goals."""
     options = (
         "--symbols", str(SYMBOLS), "--trades-per-s", str(TRADES_PER_S),
         "--kline-every-s", str(KLINE_EVERY_S),
         "--closing-ms", str(CLOSING_MS), "--closing-spread-ms", "0",
     )  # fmt: skip
-    with stage(options, ["-m", "benchmarks.hub_reader"]) as live:
+    with stage(options, ["-m", "benchmarks.readers.hub"]) as live:
         live.streamer.wait("streaming_started")
         now_us = time.time_ns() // 1_000
         end_us = minute_end_us(now_us + (MEASURED_S + 1) * SECOND_US)

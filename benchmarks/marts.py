@@ -21,7 +21,8 @@ from pathlib import Path
 
 import psycopg
 
-from benchmarks.marts_cascades import (
+from benchmarks.load.stage import percentile, verdict
+from benchmarks.marts_parts.cascades import (
     by_duckdb,
     by_hand,
     by_polars,
@@ -29,8 +30,8 @@ from benchmarks.marts_cascades import (
     export,
     found_in,
 )
-from benchmarks.marts_duckdb import MINUTES
-from benchmarks.marts_rows import (
+from benchmarks.marts_parts.duckdb_rollup import MINUTES
+from benchmarks.marts_parts.rows import (
     TIMEFRAMES,
     dbt,
     dbt_home,
@@ -39,7 +40,6 @@ from benchmarks.marts_rows import (
     write_minutes,
     write_trades,
 )
-from benchmarks.stage import percentile, verdict
 from deploy.local.postgres import EmbeddedPostgres
 from include.store.migrate import migrate
 
@@ -78,7 +78,7 @@ def _connect(url: str) -> psycopg.Connection:
 
 
 def _prepared(environment: dict[str, str]) -> None:
-    """Build the views, and let dbt keep what it parsed, as between two runs of a DAG."""
+    """Build the views, and let dbt cache its parse result, as between two runs of a DAG."""
     dbt(environment, "run", "--select", "path:models/staging")
 
 
@@ -143,7 +143,7 @@ def _spread(seconds: list[float]) -> str:
 
 @dataclass
 class _History:
-    """Minutes of some years whose marts are built, and what one changed minute took."""
+    """A database with some years of minutes and built marts, and the time of one changed minute."""
 
     connection: psycopg.Connection
     environment: dict[str, str]
@@ -184,7 +184,7 @@ def _many_symbols(server: EmbeddedPostgres, folder: Path, parts: list[str]) -> N
     names = symbols(1_500)
     captured = names[: int(os.environ.get("MARTS_CAPTURED", "100"))]
     now = today()
-    # The end of a day that is not over: when its sessions of trades are the longest.
+    # The end of an unfinished day, when its sessions of trades are longest.
     day_begins = today() + timedelta(days=1)
     day_ends = day_begins + timedelta(hours=24, minutes=-5)
     with _connect(url) as connection, dbt_home(url, folder / "many") as environment:

@@ -18,8 +18,8 @@ from collections.abc import Callable
 
 import psycopg
 
-from benchmarks.market import MINUTE_US, SECOND_US
-from benchmarks.stage import Stage, expected, minute_end_us, stage, stored, wait_until
+from benchmarks.load.market import MINUTE_US, SECOND_US
+from benchmarks.load.stage import Stage, expected, minute_end_us, stage, stored, wait_until
 
 SYMBOLS = 1_500
 TRADES_PER_S = 19_250
@@ -40,7 +40,7 @@ def run() -> None:
         "--symbols", str(SYMBOLS), "--trades-per-s", str(TRADES_PER_S),
         "--kline-every-s", str(KLINE_EVERY_S),
     )  # fmt: skip
-    with stage(options, ["-m", "benchmarks.hub_reader"]) as live:
+    with stage(options, ["-m", "benchmarks.readers.hub"]) as live:
         live.streamer.wait("streaming_started")
         first_us = minute_end_us(time.time_ns() // 1_000)
         """The first minute that is streamed whole."""

@@ -18,16 +18,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks import forms, rest
-from benchmarks.processes import CORES, Talking, cpu_s, talking, waited_s
-from benchmarks.serving_stage import (
+from benchmarks.load.processes import CORES, Talking, cpu_s, talking, waited_s
+from benchmarks.load.stage import percentile, verdict
+from benchmarks.serving_parts import formats as forms
+from benchmarks.serving_parts import rest
+from benchmarks.serving_parts.stage import (
     CONNECT_TIMEOUT_S,
     NAMES,
     SYMBOLS,
     TRADES_PER_S,
     served,
 )
-from benchmarks.stage import percentile, verdict
 
 EACH = 5
 SECONDS = 15.0
@@ -40,13 +41,14 @@ PARTS = ("readers", "broadcast", "forms", "rest", "grpc")
 
 @contextmanager
 def readers_of(url: str, count: int, sent_times: Path, *, probes: int = 10) -> Iterator[Talking]:
-    """Readers that are connected and told, in a process on the exchange's core.
+    """Readers that are connected and receive messages, in a process on the exchange's core.
 
     Args:
-        probes: how many of them decode, to find when each trade came.
+        probes: number of readers that decode, to find when each trade arrived.
     """
     command = [
-        "-m", "benchmarks.ws_readers", "--url", url, "--readers", str(count), "--symbols", NAMES,
+        "-m", "benchmarks.readers.websocket", "--url", url, "--readers", str(count),
+        "--symbols", NAMES,
         "--each", str(EACH), "--sent-times", str(sent_times), "--probes", str(probes),
     ]  # fmt: skip
     with talking(command, core=CORES[-1]) as reading:
@@ -58,7 +60,7 @@ def readers_of(url: str, count: int, sent_times: Path, *, probes: int = 10) -> I
 
 
 def readers(counts: Sequence[int], seconds: float) -> None:
-    """Print how soon and how often so many readers are told."""
+    """Print how soon and how often this many readers receive messages."""
     for count in counts:
         with served() as to:
             process_id = to.live.streamer.pid
@@ -119,10 +121,19 @@ def _print_readers(
 
 
 def broadcast(count: int = 1_000, seconds: float = 8.0) -> None:
-    """Print what a message costs the server, and what the library's broadcast of as many bytes."""
+    """Print what a message costs the server, and what the library's broadcast of as many bytes
+    costs."""
     costs = {}
     for which in ("ours", "bare"):
-        command = ["-m", "benchmarks.ws_server", which, "--symbols", NAMES, "--each", str(EACH)]
+        command = [
+            "-m",
+            "benchmarks.readers.bare_websocket_server",
+            which,
+            "--symbols",
+            NAMES,
+            "--each",
+            str(EACH),
+        ]
         with (
             tempfile.NamedTemporaryFile(dir="/dev/shm") as empty,
             talking(command, core=CORES[0]) as server,
@@ -151,12 +162,12 @@ def broadcast(count: int = 1_000, seconds: float = 8.0) -> None:
 
 
 def grpc(seconds: float) -> None:
-    """Print what one reader of all symbols is told by gRPC."""
+    """Print what one gRPC reader of all symbols receives."""
     with served() as to:
         process_id = to.live.streamer.pid
         idle = _cpu_share(process_id, 3.0)
         command = [
-            "-m", "benchmarks.grpc_reader", "--address", to.grpc_address, "--symbols", NAMES,
+            "-m", "benchmarks.readers.grpc", "--address", to.grpc_address, "--symbols", NAMES,
             "--sent-times", str(to.sent_times), "--seconds", str(seconds),
         ]  # fmt: skip
         began_s, began_cpu_s = time.monotonic(), cpu_s(process_id)

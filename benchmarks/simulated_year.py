@@ -1,8 +1,8 @@
 """A year of 1m klines from the simulator: by REST in pages of 1,000 rows, and as monthly dumps.
 
-The simulator runs in a process of its own and has no rows yet when a symbol is asked for the
-first time (cold). One client reads with one connection at a time, or for several symbols at once.
-Each year must have every minute, and REST and dumps the same rows.
+The simulator runs in a process of its own and has no rows yet at the first request of a symbol
+(cold). One client reads with one connection, or several symbols concurrently. Each year must have
+every minute, and REST and dumps the same rows.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SEVERAL = ("ETHBTC", "SHIBUSDT", "PEPEUSDT", "BIFIUSDT")
 
 @contextmanager
 def simulator() -> Iterator[str]:
-    """A simulator of its own process; yields the URL of REST and dumps."""
+    """Start a simulator process; yield the URL of REST and dumps."""
     process = subprocess.Popen(
         [
             sys.executable, "-m", "simulator", "--start", f"{YEAR}-01-01",

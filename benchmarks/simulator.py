@@ -61,11 +61,11 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What one reader asks for, and what it must get.
+    """What one reader requests, and what it must receive.
 
     Attributes:
-        path: the bytes that must come, for the plain socket.
-        memory_mib: what the simulator may hold ready; 0: it reads the file while it plays.
+        path: the expected bytes, for the plain socket.
+        memory_mib: what the simulator may prepare; 0: it reads the file while it plays.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Case:
 
 
 def make_recording(folder: Path, *, listed: int, days: int) -> Recorded:
-    """Record the aggTrades of BTCUSDT, or of so many listings, over some days."""
+    """Record the aggTrades of BTCUSDT, or of some listings, over some days."""
     symbols = ("BTCUSDT",) if listed == 1 else ("BTCUSDT", "ETHUSDT", "PEPEUSDT")
     generated = listed - len(symbols)
     names = [*symbols, *(f"SIM{number:04d}USDT" for number in range(1, generated + 1))]
@@ -126,7 +126,7 @@ def make_cases(folder: Path) -> list[Case]:
 
 
 def count_frames(connection: socket.socket, wanted: int, held: bytes = b"") -> int:
-    """Read until so many WebSocket frames have come; returns their bytes, heads included."""
+    """Read a number of WebSocket frames; return their bytes, heads included."""
     buffer = bytearray(held)
     space = bytearray(RECEIVE_BYTES)
     count = taken = 0
@@ -157,7 +157,7 @@ def count_frames(connection: socket.socket, wanted: int, held: bytes = b"") -> i
 
 
 def open_stream(port: int, target: str) -> tuple[socket.socket, bytes]:
-    """A WebSocket: the socket, and what came after the handshake."""
+    """Open a WebSocket: the socket, and the bytes after the handshake."""
     connection = socket.create_connection(("127.0.0.1", port), timeout=60)
     connection.sendall(
         f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"

@@ -1,14 +1,15 @@
 """Frames a second from a socket to candles in PostgreSQL, against a bare loop and cryptofeed.
 
 One tape of combined aggTrade frames of 1,500 symbols (Zipf), with the closed kline of each symbol
-and minute among them, is sent over loopback as fast as it is read. Three kinds of reader take it
-in turn, each a process of its own on a core of its own; the sender and PostgreSQL have the other:
+and minute, is sent over loopback as fast as it is read. Three kinds of reader take turns, each in a
+process on its own core; the sender and PostgreSQL have the other:
 
-- the streamer, whole: until every frame was handled and every candle is in the table. Each row is
-  held to the market's own, in nine values, and each fold must have agreed with its closed kline;
+- the streamer, complete: until every frame was handled and every candle is in the table. Each row
+  is compared with the market's own, in nine values, and each candle must have agreed with its
+  closed kline;
 - the bare loop: receive by the same library, decode into the same structs, count;
-- cryptofeed's current release in an environment of its own: its trade callback counts, and no
-  database is behind it. It does not subscribe to the klines, one frame in five hundred.
+- cryptofeed's current release in an environment of its own: its trade callback counts, without a
+  database. It does not subscribe to the klines, one frame in five hundred.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from pathlib import Path
 
 import psycopg
 
-from benchmarks.market import MINUTE_US, SECOND_US, MadeMarket
-from benchmarks.processes import CORES, Talking, cpu_s, sender, talking, tree_cpu_s
-from benchmarks.tape import Tape, make_tape
+from benchmarks.load.market import MINUTE_US, SECOND_US, MadeMarket
+from benchmarks.load.processes import CORES, Talking, cpu_s, sender, talking, tree_cpu_s
+from benchmarks.load.trade_tape import Tape, make_tape
 from deploy.local.postgres import EmbeddedPostgres
 from include.store.migrate import migrate
 
@@ -38,7 +39,7 @@ ROUNDS = 3
 START_US = 29_395_280 * MINUTE_US - 2 * SECOND_US
 STREAMS_PER_CONNECTION = 1_000
 BENCH_PYTHON = Path(".venv-bench/bin/python")
-CRYPTOFEED = str(Path(__file__).with_name("cryptofeed_reader.py"))
+CRYPTOFEED = str(Path(__file__).with_name("readers") / "cryptofeed.py")
 
 CANDLES = """
 SELECT
@@ -76,7 +77,7 @@ class Reader:
 
 
 class Rounds:
-    """The tape, a server and what a round of each reader takes."""
+    """The tape, a server, and the measurement of one round for each reader."""
 
     def __init__(self, folder: Path, tape: Tape, server: EmbeddedPostgres) -> None:
         self._folder = folder
@@ -103,7 +104,7 @@ class Rounds:
 
         def start(ws_url: str, rest_url: str) -> AbstractContextManager[Talking]:
             return talking(
-                ["-m", "benchmarks.streamer_reader", str(tape.frames), str(rows)],
+                ["-m", "benchmarks.readers.streamer", str(tape.frames), str(rows)],
                 core=CORES[0],
                 environment={
                     "DATABASE_URL": url,
@@ -126,7 +127,7 @@ class Rounds:
 
         def start(ws_url: str, rest_url: str) -> AbstractContextManager[Talking]:
             options = [f"{ws_url}/stream", str(self._names), str(self._tape.frames)]
-            return talking(["-m", "benchmarks.bare_reader", *options], core=CORES[0])
+            return talking(["-m", "benchmarks.readers.bare", *options], core=CORES[0])
 
         self._round(into, start, frames=self._tape.frames, streams=len(self._tape.streams))
 
@@ -152,7 +153,8 @@ class Rounds:
         frames: int,
         streams: int,
     ) -> dict[str, int]:
-        """Play the tape to a reader that subscribes to so many streams; what it told at its end."""
+        """Play the tape to a reader that subscribes to a number of streams; return its final
+        output."""
         with sender("--tape", str(self._folder), "--streams", str(streams)) as exchange:
             ready = exchange.wait("ready")
             with start(ready["ws_url"], ready["rest_url"]) as reader:
@@ -164,10 +166,11 @@ class Rounds:
         return done
 
     def _check(self, url: str, told: dict[str, object], rows: int) -> None:
-        """Every candle is there, is the market's in nine values, and its fold was as well.
+        """Check that every candle exists, equals the market's in nine values, and agreed with its
+        kline.
 
         Raises:
-            AssertionError: it is not; says what is wrong.
+            AssertionError: one does not; the message says which.
         """
         expected = {
             (name, open_us): (*row[1:6], *row[7:11])

@@ -1,10 +1,10 @@
-"""A month of BTCUSDT aggTrades as the dump site has it: zip to candles, against reading it alone.
+"""A month of BTCUSDT aggTrades from the dump site: zip to candles, against reading it alone.
 
-Three million rows by default (``ROWS=30000000`` for a whole month: 30 million rows, 3 GB
-unpacked), each step in a process of its own, so that its peak memory is its own. Measured:
-``TradeReader`` from the zip to candles; polars reading the unpacked CSV into a frame and doing
-nothing with it; polars given the same CSV as text out of the same zip; and inflating that zip
-alone, in the pieces in which the reader does it, which no reader of the zip can beat.
+Three million rows by default (``ROWS=30000000`` for a whole month: 30 million rows, 3 GB unpacked),
+each step in a process of its own, so that its peak memory is its own. Measured: ``TradeReader``
+from the zip to candles; polars reading the unpacked CSV into a frame; polars reading the same CSV
+out of the same zip; and inflating that zip alone, in the reader's block size, which no reader of
+the zip can beat.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Reading:
 
     Attributes:
         rows: of the file.
-        minutes: candles that came of them; 0 where none were made.
+        minutes: resulting candles; 0 if none were made.
         took_s: from opening the file to the last row's end.
         cpu_s: processor time of all its threads.
         peak_mb: largest resident memory of the process; at_start_mb: before it opened the file.
@@ -167,7 +167,7 @@ def _memory_mb(field: str) -> float:
 
 
 def _here(reader: str, path: Path) -> None:
-    """Read in this process and tell on stdout."""
+    """Read in this process and print the result."""
     at_start_mb = _memory_mb("VmRSS")
     begun, cpu_begun = time.perf_counter(), time.process_time()
     rows, minutes = READERS[reader](path)

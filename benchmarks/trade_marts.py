@@ -184,7 +184,7 @@ def _measure_copy(server: EmbeddedPostgres) -> None:
 
 
 def _batches(frame: pl.DataFrame, symbol: str | None, rows: int) -> Iterator[bytes]:
-    """Lines of COPY; of a hundred symbols in turn where none is given."""
+    """Lines of COPY; of a hundred symbols in turn if none is given."""
     name = pl.lit(symbol) if symbol else pl.format("SYM{}USDT", pl.col("id") % 100)
     moment = pl.from_epoch(pl.col("time_us"), time_unit="us")
     table = frame.select(

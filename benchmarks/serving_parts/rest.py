@@ -1,7 +1,7 @@
 """500 candles by REST for 50 clients, from a streamer of a quiet market, cold and hot.
 
-The server has one core; PostgreSQL, the market and the clients have the other. Cold: each range
-is asked for once; its rows are in PostgreSQL's memory. Hot: twenty ranges again and again.
+The server has one core; PostgreSQL, the market and the clients share the other. Cold: each range is
+requested once; its rows are in PostgreSQL's memory. Hot: twenty ranges repeatedly.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from decimal import Decimal
 
 import psycopg
 
-from benchmarks.processes import CORES, cpu_s, talking, waited_s
-from benchmarks.serving_stage import NAMES, SYMBOLS, served
-from benchmarks.stage import percentile, verdict
+from benchmarks.load.processes import CORES, cpu_s, talking, waited_s
+from benchmarks.load.stage import percentile, verdict
+from benchmarks.serving_parts.stage import NAMES, SYMBOLS, served
 from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import to_us
 from include.store.instruments import write_instruments
@@ -83,7 +83,7 @@ def run(seconds: float = SECONDS, rate: float = RATE) -> None:
     """Print latencies, cold and hot."""
     last = FIRST + timedelta(days=DAYS)
     command = [
-        "-m", "benchmarks.rest_clients", "--symbols", NAMES, "--clients", str(CLIENTS),
+        "-m", "benchmarks.readers.rest", "--symbols", NAMES, "--clients", str(CLIENTS),
         "--from-ms", str(int(FIRST.timestamp()) * 1_000),
         "--to-ms", str(int(last.timestamp()) * 1_000),
         "--seconds", str(seconds),

@@ -1,6 +1,6 @@
 """Receive, decode, count: the least that a reader of trades does, with the streamer's library.
 
-``python -m benchmarks.bare_reader URL STREAM_FILE FRAMES``: the names of the streams are in the
+``python -m benchmarks.readers.bare URL STREAM_FILE FRAMES``: the names of the streams are in the
 file, a line for each connection. Frames are taken where the streamer takes them, and decoded into
 its structs.
 """
@@ -54,7 +54,7 @@ def connection_class(counter: Counter) -> type[ClientConnection]:
 
 
 async def read(url: str, names: list[list[str]], wanted: int) -> None:
-    """Read so many frames of the streams."""
+    """Read a number of frames of the streams."""
     counter = Counter(wanted)
     create = connection_class(counter)
     opened = []

@@ -1,11 +1,11 @@
 """Readers of ``/api/v1/ws``, many in one process, each of some symbols.
 
-``python -m benchmarks.ws_readers --url URL --readers N --symbols NAME,NAME …``: connects them,
-says ``ready``, and after the word ``begin`` counts until ``end``. Most only take what comes, as
-raw sockets, so that they cost the core they share with the exchange little: their messages, their
-bytes, and the longest pause between two messages. A few decode: each trade of theirs has
-come out with the first state that counts it, however many others that state stands for; how
-long the newest trade of a state took is told as well.
+``python -m benchmarks.readers.websocket --url URL --readers N --symbols NAME,NAME …``: connects
+them, prints ``ready``, and after the word ``begin`` counts until ``end``. Most only receive, as raw
+sockets, so that they cost the core they share with the exchange little: their messages, their
+bytes, and the longest pause between two messages. A few decode: each of their trades is out with
+the first state that counts it, however many others that state includes; the latency of a state's
+newest trade is printed as well.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from urllib.parse import urlsplit
 import msgspec
 import uvloop
 
-from benchmarks.market import MINUTE_US
-from benchmarks.processes import stand_for_other_machines
-from benchmarks.sent_times import SentTimes
+from benchmarks.load.market import MINUTE_US
+from benchmarks.load.processes import stand_for_other_machines
+from benchmarks.load.sent_times import SentTimes
 
 CONNECTS_AT_ONCE = 50
 LATE_US = 250_000
 
 
 class Bar(msgspec.Struct):
-    """What is read of a candle."""
+    """The fields of a candle that are read."""
 
     symbol: str
     open_time: int
@@ -54,10 +54,10 @@ _DECODER = msgspec.json.Decoder(Told)
 
 
 class Taker(asyncio.Protocol):
-    """One reader: shakes hands, subscribes, and takes messages.
+    """One reader: shakes hands, subscribes, and receives messages.
 
     Args:
-        on_message: given each message; None only counts them.
+        on_message: receives each message; None only counts them.
     """
 
     def __init__(self, url: str, subscription: bytes, probe: Probe | None) -> None:
@@ -97,7 +97,7 @@ class Taker(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._probe is None and not self._buffer and _is_whole(data) and self.is_open:
-            self._count(len(data) - 4, time.time_ns() // 1_000)  # nearly all that comes
+            self._count(len(data) - 4, time.time_ns() // 1_000)  # nearly all messages
             return
         buffer = self._buffer
         buffer += data
@@ -131,7 +131,7 @@ class Taker(asyncio.Protocol):
         del buffer[:at]
 
     def _count(self, length: int, now_us: int) -> None:
-        """A message has come."""
+        """Handle a message."""
         self.messages += 1
         self.bytes += length
         if now_us - self._last_us > self.longest_us:
@@ -159,7 +159,7 @@ def _masked(text: bytes) -> bytes:
 
 @dataclass(slots=True)
 class Probe:
-    """Finds in what a reader is told when each trade came out."""
+    """Finds when each trade reached a reader."""
 
     sent: SentTimes
     places: dict[str, int]
@@ -175,7 +175,7 @@ class Probe:
         self.newest_us.clear()
 
     def take(self, message: bytes, now_us: int) -> None:
-        """A message has come."""
+        """Handle a message."""
         for bar in _DECODER.decode(message).data:
             minute_us = bar.open_time * 1_000
             key = bar.symbol, minute_us
@@ -192,7 +192,7 @@ class Probe:
 
 
 async def run(options: argparse.Namespace) -> None:
-    """Connect, measure when told to, and tell."""
+    """Connect, measure on command, and print."""
     names = options.symbols.split(",")
     places = {name: place for place, name in enumerate(names)}
     sent = SentTimes(options.sent_times, len(names))
@@ -205,7 +205,7 @@ async def run(options: argparse.Namespace) -> None:
         asked = {"type": "subscribe", "channel": options.channel, "symbols": chosen}
         if options.binary:
             asked["format"] = "binary"
-        # evenly among those who came first and last: a round tells one after the other
+        # evenly among the first and last to connect: a round serves one after the other
         place, rest = divmod(number, apart)
         probe = probes[place] if rest == 0 and place < len(probes) else None
         takers.append(Taker(options.url, json.dumps(asked).encode(), probe))
@@ -248,7 +248,7 @@ async def run(options: argparse.Namespace) -> None:
 
 
 def _thinned(ordered: list[int], most: int = 10_000) -> list[int]:
-    """At most so many of them, evenly, and the greatest."""
+    """Return a bounded, even sample, and the greatest."""
     if len(ordered) <= most:
         return ordered
     return [ordered[len(ordered) * number // most] for number in range(most)] + ordered[-1:]
@@ -259,7 +259,7 @@ def _tell(event: str, **fields: object) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ws_readers")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.readers.websocket")
     parser.add_argument("--url", required=True, help="of the WebSocket")
     parser.add_argument("--readers", type=int, required=True)
     parser.add_argument("--probes", type=int, default=10, help="readers that decode")

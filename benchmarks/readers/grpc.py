@@ -1,6 +1,6 @@
 """One reader of ``StreamCandles`` of all symbols: updates a second, and how soon they come.
 
-``python -m benchmarks.grpc_reader --address HOST:PORT --symbols NAME,… --sent-times FILE``.
+``python -m benchmarks.readers.grpc --address HOST:PORT --symbols NAME,… --sent-times FILE``.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from pathlib import Path
 import grpc
 import uvloop
 
-from benchmarks.market import MINUTE_US
-from benchmarks.processes import stand_for_other_machines
-from benchmarks.sent_times import SentTimes
+from benchmarks.load.market import MINUTE_US
+from benchmarks.load.processes import stand_for_other_machines
+from benchmarks.load.sent_times import SentTimes
 from serving.protobuf.generated.candelabra.v1 import market_data_pb2 as pb
 from serving.protobuf.generated.candelabra.v1 import market_data_pb2_grpc as services
 
 
 async def run(options: argparse.Namespace) -> None:
-    """Read for so long after the snapshot, and tell."""
+    """Read for some seconds after the snapshot, and print the figures."""
     names = options.symbols.split(",")
     places = {name: place for place, name in enumerate(names)}
     sent = SentTimes(options.sent_times, len(names))
@@ -63,7 +63,7 @@ async def run(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.grpc_reader")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.readers.grpc")
     parser.add_argument("--address", required=True)
     parser.add_argument("--symbols", required=True)
     parser.add_argument("--sent-times", type=Path, required=True)

@@ -1,4 +1,4 @@
-"""What the benchmarks of the live path stand on: a database, an exchange's side, a streamer."""
+"""The setup of the live path's benchmarks: a database, an exchange's side, a streamer."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import psycopg
 
-from benchmarks.market import MINUTE_US
-from benchmarks.processes import CORES, Talking, sender, talking
+from benchmarks.load.market import MINUTE_US
+from benchmarks.load.processes import CORES, Talking, sender, talking
 from deploy.local.postgres import EmbeddedPostgres
 from include.store.migrate import migrate
 
@@ -47,12 +47,12 @@ def stage(
 ) -> Iterator[Stage]:
     """A live market, PostgreSQL and a streamer of all its symbols.
 
-    The streamer has one core; the market, PostgreSQL and whoever measures have the other.
+    The streamer has one core; the market, PostgreSQL and the measurement share the other.
 
     Args:
         settings: of the streamer, besides the addresses.
     """
-    os.sched_setaffinity(0, CORES[-1:])  # what is started from here on inherits it
+    os.sched_setaffinity(0, CORES[-1:])  # processes started from here on inherit it
     with tempfile.TemporaryDirectory(prefix="candelabra-bench-") as folder:
         Path(folder).chmod(0o755)
         with EmbeddedPostgres(Path(folder) / "pg") as server, sender(*sender_options) as exchange:

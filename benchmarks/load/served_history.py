@@ -1,7 +1,7 @@
 """A year of klines as the exchange serves it: monthly dumps with checksums, and pages of REST.
 
-``python -m benchmarks.served_history FOLDER`` serves both without any limit, prints its URL, and
-makes the rows of REST's pages as it goes, so that the client is what is measured.
+``python -m benchmarks.load.served_history FOLDER`` serves both without limits and prints its URL.
+It makes the rows of REST's pages on the fly, so that the client is what is measured.
 """
 
 from __future__ import annotations

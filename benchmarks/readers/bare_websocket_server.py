@@ -1,6 +1,7 @@
 """Servers of WebSockets for the price of a message: ours, and a bare broadcast of the same bytes.
 
-``python -m benchmarks.ws_server ours|bare --symbols NAME,… --each N``: prints ``ready`` with its
+``python -m benchmarks.readers.bare_websocket_server
+ours|bare --symbols NAME,… --each N``: prints ``ready`` with its
 address, changes all symbols ``--hz`` times a second, and lives until standard input ends.
 """
 
@@ -30,7 +31,7 @@ T0 = 1_763_716_800_000_000
 
 
 def candle(symbol: str, number: int) -> Candle:
-    """The running minute after so many changes."""
+    """Return the open minute after a number of changes."""
     price, volume = Decimal(6_000_000 + number % 977), Decimal(1_000 + number)
     price, volume = price.scaleb(-2), volume.scaleb(-5)
     return Candle(
@@ -40,7 +41,7 @@ def candle(symbol: str, number: int) -> Candle:
 
 
 class Changes:
-    """All symbols change, so many times a second."""
+    """Change all symbols at a fixed rate."""
 
     def __init__(self, names: list[str], hz: float) -> None:
         self._names = names
@@ -59,7 +60,7 @@ class Changes:
 
 
 async def ours(names: list[str], hz: float) -> None:
-    """The application, on changes that are made."""
+    """Return the application, on generated changes."""
     history = ReadPool("postgresql://nobody@127.0.0.1:1/none")
     live_bars = LiveBars(lambda: Changes(names, hz), lambda _symbol, _newest: ((), (), ()))
     app = create_app(
@@ -83,7 +84,7 @@ async def ours(names: list[str], hz: float) -> None:
 
 
 async def bare(names: list[str], hz: float, each: int) -> None:
-    """The library's broadcast: one message, as large as ours, to all who are connected."""
+    """The library's broadcast: one message, as large as ours, to all connections."""
     bars = [candle_of(BarUpdate("1m", candle(one, 1))) for one in names[:each]]
     text = b'{"type":"candles","data":[' + b",".join(bars) + b"]}"
     connections: set[ServerConnection] = set()
@@ -120,7 +121,7 @@ def _tell(event: str, **fields: object) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ws_server")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.readers.bare_websocket_server")
     parser.add_argument("which", choices=["ours", "bare"])
     parser.add_argument("--symbols", required=True)
     parser.add_argument("--each", type=int, default=5)

@@ -1,8 +1,8 @@
-"""A market made for measuring: aggTrades and klines of many symbols, as combined frames.
+"""A generated market: aggTrades and klines of many symbols, as combined frames.
 
-How often a symbol trades follows Zipf's law, as on the exchange. Trades are deterministic by seed.
-Candles are kept in whole numbers, apart from the platform's own folding, so that what comes out
-of a benchmark can be held to them.
+Trading frequency follows Zipf's law, as on the exchange. Trades are deterministic by seed. Candles
+are computed in integers, separately from the platform's aggregation, so that results can be
+compared with them.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class _Symbol:
         self.first_id = self.last_id + 1
 
     def trade(self, at_us: int, sent_us: int, bits: int) -> bytes:
-        """The frame of one more trade; 32 random bits say what it is."""
+        """Return the frame of one more trade, chosen by 32 random bits."""
         price = self.price = max(10_000, self.price + bits % 7 - 3)
         quantity = 1 + (bits >> 3) % 4_000
         fills = 1 if bits & 0x30000000 else 1 + (bits >> 24) % 5
@@ -111,22 +111,22 @@ class MadeMarket:
     """Frames of all symbols, in the order in which the exchange would send them.
 
     Args:
-        symbols: how many.
+        symbols: their number.
         start_us: before the first trade.
         trades_per_s: of all symbols together, by the market's own clock.
-        kline_every_s: how often each symbol's open kline is sent; None: closed ones only.
-        closing_us: the first closed kline is sent so long after the minute's end …
-        closing_spread_us: … and the last one so much later.
-        on_trade: told of each trade: place of its symbol, minute, its count of trades with it, and
-            when it is sent (µs).
+        kline_every_s: interval of each symbol's open kline; None: closed ones only.
+        closing_us: delay of the first closed kline after the minute's end …
+        closing_spread_us: … and of the last one after the first.
+        on_trade: receives for each trade the index of its symbol, its minute, the count of trades
+            with it, and its time of sending (µs).
 
     Attributes:
         symbols: their names, in the order of ``exchangeInfo``.
-        streams: names of the streams; a frame bears its stream's place in this list, which is
-            ``2 n`` for the aggTrades of the n-th symbol and ``2 n + 1`` for its klines.
-        now_us: up to when it was advanced.
-        closed: rows of closed minutes by open time, in the order of ``symbols``; of the last
-            four hours.
+        streams: names of the streams; a frame has its stream's index, ``2 n`` for the aggTrades of
+            the n-th symbol and ``2 n + 1`` for its klines.
+        now_us: the market's time.
+        closed: rows of closed minutes by open time, in the order of ``symbols``; of the last four
+            hours.
     """
 
     def __init__(

@@ -35,7 +35,7 @@ CALLS = 2_000
 MINUTE_US = 1_763_716_800_000_000
 ITEM = np.dtype([("id", "<u2"), ("price", "<f8"), ("volume", "<f8")])
 """As the binary form has it."""
-DECODER = Path(__file__).parents[1] / "streamer" / "serving" / "page" / "decoder.js"
+DECODER = Path(__file__).parents[2] / "serving" / "page" / "decoder.js"
 
 SCRIPT = """
 import { readFileSync } from "node:fs";

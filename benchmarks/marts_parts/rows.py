@@ -58,7 +58,7 @@ CROSS JOIN LATERAL (
 ) AS p
 """
 
-# Aggregate trades three seconds apart, whose price walks over some of the footprint's buckets.
+# aggTrades three seconds apart, whose price crosses some of the footprint's buckets.
 _TRADES = """
 INSERT INTO market.agg_trades (
     symbol, day, agg_trade_id, price, quantity, first_trade_id, last_trade_id, trade_time,
@@ -93,10 +93,10 @@ def write_minutes(
     step: timedelta = timedelta(minutes=1),
     is_logged: bool = True,
 ) -> int:
-    """Store minutes from ``start`` up to but without ``end``, and return how many.
+    """Store minutes from ``start`` up to but without ``end``, and return their number.
 
     Args:
-        is_logged: whether the change log hears of them; a first build does not need it.
+        is_logged: whether to write the change log; a first build does not need it.
     """
     month = start.replace(day=1, hour=0, minute=0)
     while month < end:
@@ -122,13 +122,13 @@ def write_trades(
 
 @contextmanager
 def dbt_home(database_url: str, home: Path) -> Iterator[dict[str, str]]:
-    """Environment of dbt processes on a database, with a folder of their own."""
+    """Return the environment of dbt processes on a database, with a folder of their own."""
     home.mkdir(parents=True, exist_ok=True)
     yield {**os.environ, **dbt_environment(database_url, home=home), "PYTHONPATH": os.getcwd()}
 
 
 def dbt(environment: dict[str, str], *arguments: str) -> float:
-    """Run dbt in a process of its own, as a task does, and return the seconds it took."""
+    """Run dbt in a process, as a task does, and return the seconds."""
     began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "dbt.cli.main", *arguments, "--no-use-colors"],

@@ -1,4 +1,4 @@
-"""Frames of a made market, prepared ahead: made once, sent to each reader as fast as it reads."""
+"""Frames of a generated market: made once, sent to each reader as fast as it reads."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.market import MadeMarket, Row
+from benchmarks.load.market import MadeMarket, Row
 from simulator.streams.hub import encode_text_frame
 
 STEP_US = 10_000
 BLOCK_FRAMES = 2_000
-"""Readers with several connections are sent so many frames of all of them at a time."""
+"""Frames sent in turn to readers with several connections."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,15 @@
 """The exchange's side of the benchmarks, as a process of its own: streams and REST on one port.
 
-``python -m benchmarks.sender --tape FOLDER --streams N`` sends a tape as fast as it is read, once
-N of its streams are subscribed to, over however many connections; again for each set of
-connections. ``python -m benchmarks.sender --symbols N --trades-per-s N`` is a live market by the
-clock of this machine: each frame bears the time at which it is written as its event time. What
-it tells, it prints as lines of JSON; what it is told comes as words on a line:
+``python -m benchmarks.load.sender --tape FOLDER --streams N`` sends a tape as fast as it is read,
+once N of its streams are subscribed, over any number of connections; again for each set of
+connections. ``python -m benchmarks.load.sender --symbols N --trades-per-s N`` is a live market by
+this machine's clock: each frame has its time of sending as event time. Output is lines of JSON;
+commands are words on a line:
 
-- ``cut SECONDS``: end all connections and refuse new ones for so long (live market only);
-- ``stats``: print what was sent and asked so far.
+- ``cut SECONDS``: close all connections and refuse new ones for this time (live market only);
+- ``stats``: print what was sent and requested so far.
 
-The exchange has machines of its own: where the system allows it, this process goes first on the
+The real exchange has its own machines: if the system allows it, this process has priority on the
 core that it shares with PostgreSQL.
 """
 
@@ -31,10 +31,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
-from benchmarks.market import MadeMarket, exchange_info
-from benchmarks.processes import stand_for_other_machines
-from benchmarks.sent_times import SentTimes
-from benchmarks.tape import Tape, load_tape
+from benchmarks.load.market import MadeMarket, exchange_info
+from benchmarks.load.processes import stand_for_other_machines
+from benchmarks.load.sent_times import SentTimes
+from benchmarks.load.trade_tape import Tape, load_tape
 from simulator.streams.hub import encode_text_frame
 
 TICK_S = 0.001
@@ -42,12 +42,12 @@ SETTLE_S = 0.5
 """Between the last subscription and the first frame of a tape: answers are read by then."""
 WRITE_LIMIT_BYTES = 1 << 20
 MAX_UNREAD_BYTES = 64 << 20
-"""A live connection whose reader is so far behind is ended, as the exchange does."""
+"""A live connection whose reader lags by this much is closed, as the exchange does."""
 WEIGHTS = {"exchangeInfo": 20, "time": 1, "klines": 2}
 
 
 def tell(event: str, **fields: object) -> None:
-    """Print what happened."""
+    """Print an event."""
     print(json.dumps({"event": event, "at_us": time.time_ns() // 1_000, **fields}), flush=True)
 
 
@@ -70,7 +70,7 @@ class Rest:
 
     @property
     def weight(self) -> int:
-        """Of all that was asked."""
+        """Of all requests."""
         return sum(count * WEIGHTS[method] for method, count in self.asked.items())
 
     def answer(self, connection: ServerConnection, request: Request) -> Response:
@@ -115,7 +115,7 @@ class Rest:
 
 
 class Sender:
-    """Connections, what they are subscribed to, and what was sent."""
+    """Connections, their subscriptions, and what was sent."""
 
     def __init__(self, market: MadeMarket, *, wanted: int, tape: Tape | None) -> None:
         self.market = market
@@ -132,7 +132,7 @@ class Sender:
     # --- connections
 
     def on_request(self, connection: ServerConnection, request: Request) -> Response | None:
-        """REST, a refusal, or (None) a WebSocket."""
+        """Answer REST, refuse, or accept (None) a WebSocket."""
         if request.path.startswith("/api/"):
             return self.rest.answer(connection, request)
         if asyncio.get_running_loop().time() < self.refused_until_s:
@@ -195,7 +195,7 @@ class Sender:
             ]
             await asyncio.sleep(SETTLE_S)
             tell("begun", connections=len(readers))
-            self.market.now_us = tape.end_us  # for those who ask REST from now on
+            self.market.now_us = tape.end_us  # for later REST requests
             for blocks in zip(*(blocks for _, blocks in readers), strict=True):
                 if not all(
                     write(connection, block)
@@ -209,7 +209,7 @@ class Sender:
                 await asyncio.sleep(0.02)
 
     async def live(self) -> None:
-        """Send what happens as it happens."""
+        """Send frames as they happen."""
         while True:
             await asyncio.sleep(TICK_S)
             parts: dict[ServerConnection, list[bytes]] = {}
@@ -226,7 +226,7 @@ class Sender:
                     connection.transport.abort()
 
     async def listen(self) -> None:
-        """Do what is told on standard input; ends with it."""
+        """Execute commands from standard input until it ends."""
         reader = asyncio.StreamReader()
         loop = asyncio.get_running_loop()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -258,7 +258,7 @@ class Sender:
 
 def main() -> None:
     """Entry point of the process."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sender")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.load.sender")
     parser.add_argument("--tape", type=Path, help="folder of a saved tape")
     parser.add_argument("--streams", type=int, default=0, help="begin the tape with so many")
     parser.add_argument("--symbols", type=int, default=1_500)

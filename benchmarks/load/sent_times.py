@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 from pathlib import Path
 
-from benchmarks.market import MINUTE_US
+from benchmarks.load.market import MINUTE_US
 
 MAX_TRADES = 1 << 19
 """Of a symbol in a minute."""
@@ -17,10 +17,10 @@ BYTES = 8
 
 
 class SentTimes:
-    """A file of moments (µs); only what is written takes room.
+    """A file of times (µs); only written parts use space.
 
     Args:
-        path: of the file; its maker gives ``symbols``, whoever looks into it the same.
+        path: of the file; its creator passes ``symbols``, readers pass the same.
     """
 
     def __init__(self, path: Path, symbols: int) -> None:
@@ -32,7 +32,7 @@ class SentTimes:
         self._symbols = symbols
 
     def note(self, place: int, minute_us: int, count: int, sent_us: int) -> None:
-        """A symbol's minute has come to so many trades."""
+        """Record that a symbol's minute has this many trades."""
         if count < MAX_TRADES:
             self._moments[self._first(place, minute_us) + count] = sent_us
 
@@ -40,7 +40,7 @@ class SentTimes:
         """When the trades were sent that brought a minute from one count to another."""
         first = self._first(place, minute_us)
         upto = min(upto, MAX_TRADES - 1)
-        # what is older than its minute was left there two minutes ago
+        # anything older than its minute was written two minutes ago
         return [
             one for one in self._moments[first + after + 1 : first + upto + 1] if one >= minute_us
         ]

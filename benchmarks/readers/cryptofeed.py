@@ -1,9 +1,9 @@
-"""cryptofeed as a reader of a tape: its Binance feed, its trade callback, nothing behind it.
+"""cryptofeed as a reader of a tape: its Binance feed, its trade callback, no database.
 
 Runs in an environment of its own (``requirements-bench.txt``), on its own loop (uvloop) and with
-its own defaults: ``python cryptofeed_reader.py WS_URL REST_URL TRADES``. What differs from
-its use against the exchange are the endpoints; its connections refuse addresses that are not
-``wss://``, so they are given one and ``ws://`` is put in its place: no reader here pays for TLS.
+its own defaults: ``python cryptofeed.py WS_URL REST_URL TRADES``. Only the endpoints differ from
+its use against the exchange; its connections require ``wss://``, so the URL is replaced by
+``ws://`` afterwards: no reader here pays for TLS.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def feed_class(ws_url: str, rest_url: str) -> type[Binance]:
 
 
 def main(ws_url: str, rest_url: str, wanted: int) -> None:
-    """Count trades of all symbols until so many have come."""
+    """Count trades of all symbols up to a number."""
     local = feed_class(ws_url, rest_url)
     handler = FeedHandler(config={"log": {"disabled": True}, "uvloop": True})
     count = 0

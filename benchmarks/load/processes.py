@@ -1,4 +1,4 @@
-"""The processes of a benchmark: started, heard by line, pinned to a core, ended."""
+"""Processes of a benchmark: started, read line by line, pinned to a core, ended."""
 
 from __future__ import annotations
 
@@ -93,9 +93,9 @@ def talking(
 
 
 def sender(*options: str) -> Any:
-    """``benchmarks.sender`` with these options, on the exchange's core; see there."""
+    """``benchmarks.load.sender`` with these options, on the exchange's core; see there."""
     return talking(
-        ["-m", "benchmarks.sender", *options],
+        ["-m", "benchmarks.load.sender", *options],
         core=CORES[-1],
         environment={"WEBSOCKETS_MAX_LINE_LENGTH": "65536"},  # a thousand streams in one URL
     )

@@ -1,6 +1,6 @@
 """The streamer as a reader of a tape: ends once all of it is in PostgreSQL.
 
-``python -m benchmarks.streamer_reader FRAMES ROWS`` with the streamer's settings in the
+``python -m benchmarks.readers.streamer FRAMES ROWS`` with the streamer's settings in the
 environment; FRAMES that must have come, ROWS that must have been written.
 """
 
@@ -23,7 +23,7 @@ LOOK_S = 0.005
 
 
 async def read(frames: int, rows: int) -> None:
-    """Stream all symbols until so many frames were handled and so many rows written."""
+    """Stream all symbols until a number of frames was handled and of rows written."""
     streamer = Streamer(load_settings(), StreamOptions(symbols=("*USDT",)), BESIDE_STREAMER)
     running = asyncio.ensure_future(streamer.run())
     feeds, writer = streamer.telemetry.feeds, streamer.telemetry.writer

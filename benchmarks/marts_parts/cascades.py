@@ -1,4 +1,4 @@
-"""The same bars by other ways: statements as one writes them by hand, polars, DuckDB.
+"""The same bars by other means: SQL written by hand, polars, DuckDB.
 
 None of them knows outages or listings; each rolls every timeframe up from the next finer one that
 divides it, prices from bars with trades alone, as the marts do.
@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 import psycopg
 
-from benchmarks.marts_duckdb import MINUTES, PARENTS, SUMMED
+from benchmarks.marts_parts.duckdb_rollup import MINUTES, PARENTS, SUMMED
 
 CLIENTS_PYTHON = Path(".venv-clients/bin/python")
 ORIGIN_MINUTES = 978_307_200 // 60
@@ -28,7 +28,7 @@ VALUES = (
     "symbol, open_time, open, high, low, close, volume, quote_volume, trade_count,"
     " taker_buy_volume, taker_buy_quote_volume, first_trade_id, last_trade_id, minute_count"
 )
-"""Of each bar, what the statements and the marts both tell."""
+"""Columns that both the statements and the marts have."""
 
 _STATEMENT = """
 CREATE TABLE bare.candles_{name} AS
@@ -78,7 +78,7 @@ def by_hand(connection: psycopg.Connection) -> tuple[float, Found, dict[str, str
 
 
 def found_in(connection: psycopg.Connection, schema: str) -> Found:
-    """What a schema's bars come to."""
+    """Return the sums over a schema's bars."""
     found = {}
     for name in PARENTS:
         sums = ", ".join(f"sum({column})" for column in SUMMED)
@@ -175,7 +175,7 @@ def by_duckdb(path: Path) -> tuple[float, Found] | None:
     if not CLIENTS_PYTHON.exists():
         return None
     done = subprocess.run(
-        [CLIENTS_PYTHON, "benchmarks/marts_duckdb.py", path],
+        [CLIENTS_PYTHON, "benchmarks/marts_parts/duckdb_rollup.py", path],
         capture_output=True, text=True, timeout=600, check=True,
     )  # fmt: skip
     answer = json.loads(done.stdout)

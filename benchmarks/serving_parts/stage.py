@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.stage import Stage, stage
+from benchmarks.load.stage import Stage, stage
 
 SYMBOLS = 100
 NAMES = ",".join(f"S{number:04d}USDT" for number in range(1, SYMBOLS + 1))
@@ -62,7 +62,7 @@ def served(trades_per_s: int = TRADES_PER_S) -> Iterator[Served]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody has now."""
+    """Return free ports."""
     taken = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [one.getsockname()[1] for one in taken]
     for one in taken:
@@ -71,10 +71,10 @@ def free_ports(count: int) -> list[int]:
 
 
 def wait_until_open(ports: Sequence[int]) -> None:
-    """Wait until somebody listens on all of them.
+    """Wait until all of them accept connections.
 
     Raises:
-        TimeoutError: nobody does.
+        TimeoutError: they do not.
     """
     give_up_s = time.monotonic() + CONNECT_TIMEOUT_S
     for port in ports:

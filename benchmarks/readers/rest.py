@@ -1,8 +1,8 @@
-"""Clients that ask REST for 500 candles, each over a connection of its own that stays.
+"""Clients that request 500 candles by REST, each over a persistent connection.
 
-``python -m benchmarks.rest_clients --url URL --symbols NAME,… --rate N``: requests are due at even
-distances, whether those before were answered or not; a latency counts from when it was due. Cold
-ranges were never asked for before; hot ones are the same few again and again.
+``python -m benchmarks.readers.rest --url URL --symbols NAME,… --rate N``: requests are due at even
+intervals, whether earlier ones were answered or not; latency counts from the due time. Cold ranges
+are new; hot ones are the same few again.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-from benchmarks.processes import stand_for_other_machines
+from benchmarks.load.processes import stand_for_other_machines
 
 CANDLES = 500
 HOT_RANGES = 20
 MINUTE_MS = 60_000
 BEGINNING_S = 1.0
-"""In it connections to PostgreSQL are made, and what they read first is planned."""
+"""Warm-up, in which connections to PostgreSQL are opened and statements planned."""
 GIVE_UP = 2.0
-"""Times as long as it should take; what is not asked for by then is left."""
+"""Multiple of the expected time after which open requests are dropped."""
 
 
 class Client:
@@ -54,7 +54,7 @@ class Client:
 
 
 def paths(options: argparse.Namespace, count: int) -> list[str]:
-    """What is asked for, in order."""
+    """The requests, in order."""
     dice = random.Random(7)
     names = options.symbols.split(",")
     last_ms = options.to_ms - CANDLES * MINUTE_MS
@@ -73,7 +73,7 @@ def paths(options: argparse.Namespace, count: int) -> list[str]:
 
 
 async def run(options: argparse.Namespace) -> None:
-    """Ask, and tell how long it took."""
+    """Send a request, and print how long it took."""
     url = urlsplit(options.url)
     asked = paths(options, int(options.rate * options.seconds))
     clients = [Client(str(url.hostname), int(url.port or 0)) for _ in range(options.clients)]
@@ -94,7 +94,7 @@ async def run(options: argparse.Namespace) -> None:
             due_s = began_s + number / options.rate
             await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
             if time.perf_counter() > give_up_s:
-                return  # far behind: the rate says so
+                return  # far behind: the rate shows it
             status, _ = await client.ask(path)
             latencies.append((time.perf_counter() - due_s) * 1e3)
             if number >= options.rate * BEGINNING_S:
@@ -116,7 +116,7 @@ async def run(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.rest_clients")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.readers.rest")
     parser.add_argument("--url", required=True)
     parser.add_argument("--symbols", required=True)
     parser.add_argument("--from-ms", type=int, required=True)

@@ -22,7 +22,7 @@ SUMMED = (
     "open", "high", "low", "close", "volume", "quote_volume", "trade_count", "taker_buy_volume",
     "taker_buy_quote_volume", "first_trade_id", "last_trade_id", "minute_count",
 )  # fmt: skip
-"""Columns by whose sums the ways are held to one another."""
+"""Columns whose sums are compared."""
 
 STATEMENT = """
 CREATE TABLE candles_{name} AS

@@ -1,9 +1,9 @@
-"""The streamer with a reader of its hub: how long after a trade was sent its candle comes out.
+"""The streamer with a reader of its hub: time from sending a trade to its candle update.
 
-A process of its own: ``python -m benchmarks.hub_reader`` with the streamer's settings in the
-environment. Each trade is noted as it is folded; it has come out with the first update whose last
-trade id is not below its own. Words on standard input: ``begin`` and ``pause`` measuring, and
-``end``, after which it prints all latencies in µs and the last candles it was told.
+A process of its own: ``python -m benchmarks.readers.hub`` with the streamer's settings in the
+environment. Each trade is recorded when it is aggregated; it is out with the first update whose
+last trade id is not smaller. Words on standard input: ``begin`` and ``pause`` measuring, and
+``end``, after which it prints all latencies in µs and the last candles it received.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LOOK_S = 0.05
 
 
 class Reader:
-    """Notes trades on their way in, and finds them in what comes out."""
+    """Records trades on their way in, and finds them in the updates."""
 
     def __init__(self, streamer: Streamer) -> None:
         self.streamer = streamer
@@ -39,11 +39,11 @@ class Reader:
         self._is_measuring = False
 
     def note(self, trade: AggTrade | Trade) -> None:
-        """A trade was folded."""
+        """Record an aggregated trade."""
         self._inside[trade.symbol].append((trade.last_trade_id, trade.event_time))
 
     async def read(self) -> None:
-        """Take what comes out of the hub."""
+        """Handle an update of the hub."""
         with self.streamer.hub.subscribe() as subscription:
             async for batch in subscription:
                 now_us = time.time_ns() // 1_000
@@ -62,7 +62,7 @@ class Reader:
                 self.latencies_us.append(now_us - sent_us)
 
     async def obey(self) -> None:
-        """Do what is told on standard input; ends with it."""
+        """Execute commands from standard input until it ends."""
         words = asyncio.StreamReader()
         loop = asyncio.get_running_loop()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(words), sys.stdin)
