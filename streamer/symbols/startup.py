@@ -1,4 +1,4 @@
-"""What the streamer has to know before its first frame."""
+"""Find out what to stream, from which minutes, and what the table lacks."""
 
 from __future__ import annotations
 
@@ -23,24 +23,23 @@ from include.store.ledgers.gaps import Gap, claim_gaps, close_proven_gaps, unkno
 from include.store.postgres.pools import connect
 from streamer.candles.minutes import Timing
 from streamer.runtime.threads import in_thread
-from streamer.symbols.first_minutes import begin_newcomers, missed_beginnings
+from streamer.symbols.first_minutes import find_begins, find_missing_beginnings
 from streamer.symbols.symbols_file import WantedSymbols
-from streamer.symbols.universe import choose, markets_of, resting
+from streamer.symbols.universe import choose, markets_of, not_trading
 
 log = structlog.get_logger(__name__)
 
 Result = TypeVar("Result")
 
 BACKOFF = Backoff(first_s=1.0, max_s=15.0, min_s=0.1)
-MAX_CALL_S = 300.0
-"""Requests that wait for weight, or the stored minutes of all symbols: longer than that, a call
-hangs, as on a server that is frozen."""
+CALL_TIMEOUT_S = 300.0
+"""For requests that wait for weight, and for the stored minutes of all symbols."""
 MAX_GAPS = 10_000
-"""Open gaps of ended streamers taken up at a start; what is left is for ``repair_gaps``."""
+"""Open gaps of ended streamers taken over at a start; the rest is left to ``repair_gaps``."""
 
 
 class StoppedError(Exception):
-    """Told to stop before the work was done."""
+    """Stopped before the work was done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +48,11 @@ class StreamOptions:
 
     Attributes:
         symbols: names and patterns; see ``universe.choose``.
-        top: keep the N of largest volume in 24 hours.
-        trade_stream: ``aggTrade``, or ``trade`` where a recording has nothing else.
-        klines: whether the exchange's klines are subscribed to as the checksum.
+        top: keep the N symbols of largest volume in 24 hours.
+        trade_stream: ``aggTrade``, or ``trade`` for recordings without aggTrades.
+        klines: whether to subscribe to klines, which verify the candles.
         capture: tables of raw capture to fill, such as ``agg_trades``.
-        symbols_file: where the symbols were read and may be read again; None: they stay.
+        symbols_file: file of the symbols, which may be read again; None without a file.
     """
 
     symbols: tuple[str, ...]
@@ -64,19 +63,19 @@ class StreamOptions:
     symbols_file: WantedSymbols | None = None
 
     def place_of(self, name: str) -> str:
-        """Where a name was written, to begin a message with."""
+        """The place of a name, as the prefix of an error."""
         return "" if self.symbols_file is None else self.symbols_file.place_of(name)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredState:
-    """What the table has of symbols that are to be streamed, and what it lacks.
+    """What the table has of symbols to be streamed, and what it lacks.
 
     Attributes:
-        last_us: open time of the newest row of each symbol that has any.
-        unsure_us: half-open ranges of minutes up to it that have no row, or one that the
-            exchange has not confirmed; from the first minute of a new listing on.
-        gaps: what was missed of these symbols before and nobody has repaired.
+        last_us: open time of the newest row of each symbol with rows.
+        unsure_us: half-open ranges of missing or unverified minutes up to the newest row, from
+            the first minute of a new listing on.
+        gaps: open gaps of these symbols.
     """
 
     last_us: dict[str, int]
@@ -84,7 +83,7 @@ class StoredState:
     gaps: list[Gap]
 
     def of(self, symbols: Container[str]) -> StoredState:
-        """What of it is about these."""
+        """The part about these symbols."""
         return StoredState(
             {symbol: at_us for symbol, at_us in self.last_us.items() if symbol in symbols},
             {symbol: spans for symbol, spans in self.unsure_us.items() if symbol in symbols},
@@ -97,8 +96,8 @@ class StreamStart:
     """Where the streamer begins.
 
     Attributes:
-        begins_us: the first minute to have of each symbol, where that is not now.
-        now_us: the exchange's time, by market.
+        begins_us: the first minute of each symbol that does not begin now.
+        now_us: exchange time by market.
     """
 
     instruments: list[Instrument]
@@ -108,7 +107,7 @@ class StreamStart:
 
 
 def timing_of(settings: Settings, options: StreamOptions, market: Market) -> Timing:
-    """How long the minutes of a market wait for more."""
+    """How long the minutes of a market wait for trades and klines."""
     is_um = market is Market.UM
     grace_ms = settings.close_grace_um_ms if is_um else settings.close_grace_spot_ms
     return Timing(
@@ -122,13 +121,13 @@ def timing_of(settings: Settings, options: StreamOptions, market: Market) -> Tim
 async def find_start(
     settings: Settings, options: StreamOptions, stop: asyncio.Event
 ) -> StreamStart:
-    """Ask the exchange for its symbols and the table where it ends.
+    """Read the exchange's symbols and the state of the table.
 
-    The exchange or the database being away is waited out.
+    Retries while the exchange or the database does not answer.
 
     Raises:
         PermanentError: a symbol does not exist, or a URL or login is wrong.
-        StoppedError: ``stop`` was set while waiting.
+        StoppedError: ``stop`` was set.
     """
     markets = markets_of(options.symbols) or (Market.SPOT,)
     instruments: list[Instrument] = []
@@ -136,21 +135,21 @@ async def find_start(
     volumes = {}
     url = settings.url_for("streamer")
     for market in markets:
-        instruments += await persist(
-            "exchange_info", _asking(settings, market, lambda rest: rest.exchange_info()), stop
+        instruments += await retry_until_stopped(
+            "exchange_info", _request(settings, market, lambda rest: rest.exchange_info()), stop
         )
-        now_us[market] = await persist(
-            "server_time", _asking(settings, market, lambda rest: rest.server_time_us()), stop
+        now_us[market] = await retry_until_stopped(
+            "server_time", _request(settings, market, lambda rest: rest.server_time_us()), stop
         )
         if options.top is not None:
-            ask_volumes = _asking(settings, market, lambda rest: rest.quote_volumes_24h())
-            volumes.update(await persist("volumes", ask_volumes, stop))
+            ask_volumes = _request(settings, market, lambda rest: rest.quote_volumes_24h())
+            volumes.update(await retry_until_stopped("volumes", ask_volumes, stop))
     horizon_us = min(now_us.values()) - settings.fill_lookback_minutes * MINUTE_US
     streamed: list[str] = []
-    if at_rest := resting(options.symbols, instruments):
-        # One that was halted or delisted while nobody streamed may lack its last minutes.
-        streamed = await persist(
-            "streamed_before", lambda: _streamed_since(url, at_rest, horizon_us), stop
+    if halted := not_trading(options.symbols, instruments):
+        # A symbol halted or delisted while no streamer ran may lack its last minutes.
+        streamed = await retry_until_stopped(
+            "streamed_before", lambda: _streamed_since(url, halted, horizon_us), stop
         )
     chosen = choose(
         options.symbols,
@@ -164,12 +163,12 @@ async def find_start(
         if not one.is_trading:
             log.warning("symbol_not_trading", symbol=one.symbol, status=one.status)
     stored = await find_stored(settings, chosen, now_us, stop)
-    begins = await persist(
-        "first_minutes", lambda: begin_newcomers(settings, chosen, stored.last_us, now_us), stop
+    begins = await retry_until_stopped(
+        "first_minutes", lambda: find_begins(settings, chosen, stored.last_us, now_us), stop
     )
     for market, market_us in now_us.items():
         of_market = {one.symbol for one in chosen if one.market is market}
-        begins |= begins_behind(stored.of(of_market).last_us, market_us, settings)
+        begins |= begins_after(stored.of(of_market).last_us, market_us, settings)
     return StreamStart(chosen, stored, begins, now_us)
 
 
@@ -179,33 +178,33 @@ async def find_stored(
     now_us: Mapping[Market, int],
     stop: asyncio.Event,
 ) -> StoredState:
-    """Ask the table what it has of symbols that are about to be streamed, and take their gaps over.
+    """Read the state of the table for symbols about to be streamed, and claim their gaps.
 
-    The exchange or the database being away is waited out. Open candles left behind are removed.
+    Retries while the exchange or the database does not answer. Removes their old open candles.
 
     Args:
-        now_us: the exchange's time, by market.
+        now_us: exchange time by market.
 
     Raises:
         PermanentError: a URL or login is wrong, or a statement is refused.
-        StoppedError: ``stop`` was set while waiting.
+        StoppedError: ``stop`` was set.
     """
     url = settings.url_for("streamer")
     symbols = [one.symbol for one in instruments]
     horizon_us = min(_horizon_us(settings, market_us) for market_us in now_us.values())
-    stored = await persist(
+    stored = await retry_until_stopped(
         "stored_minutes", lambda: _stored_minutes(url, symbols, horizon_us), stop
     )
-    missed = await persist(
-        "beginnings", lambda: missed_beginnings(settings, instruments, now_us), stop
+    missed = await retry_until_stopped(
+        "beginnings", lambda: find_missing_beginnings(settings, instruments, now_us), stop
     )
     for symbol, span in missed.items():
         stored.unsure_us.setdefault(symbol, []).append(span)
     return stored
 
 
-def begins_behind(last_us: Mapping[str, int], now_us: int, settings: Settings) -> dict[str, int]:
-    """The minutes (µs) behind the newest rows, as far back as is looked."""
+def begins_after(last_us: Mapping[str, int], now_us: int, settings: Settings) -> dict[str, int]:
+    """The minutes (µs) after the newest rows, within the lookback."""
     horizon_us = _horizon_us(settings, now_us)
     return {symbol: max(at_us + MINUTE_US, horizon_us) for symbol, at_us in last_us.items()}
 
@@ -214,8 +213,8 @@ def _horizon_us(settings: Settings, now_us: int) -> int:
     return minute_of(now_us) - settings.fill_lookback_minutes * MINUTE_US
 
 
-async def persist(what: str, call: Callable[[], Result], stop: asyncio.Event) -> Result:
-    """Run a blocking call in a thread, again and again while its failure is transient."""
+async def retry_until_stopped(what: str, call: Callable[[], Result], stop: asyncio.Event) -> Result:
+    """Run a blocking call in a thread, and retry while its failure is transient."""
     failures = 0
     while True:
         try:
@@ -233,31 +232,31 @@ async def persist(what: str, call: Callable[[], Result], stop: asyncio.Event) ->
 async def _unless_stopped(
     what: str, call: Coroutine[Any, Any, Result], stop: asyncio.Event
 ) -> Result:
-    """Await a call, or raise as soon as ``stop`` is set.
+    """Await a call, but raise when ``stop`` is set.
 
     Raises:
-        TransientError: it hangs.
+        TransientError: no answer within ``CALL_TIMEOUT_S``.
     """
     calling = asyncio.ensure_future(call)
     stopping = asyncio.ensure_future(stop.wait())
     try:
         done, _ = await asyncio.wait(
-            {calling, stopping}, timeout=MAX_CALL_S, return_when=asyncio.FIRST_COMPLETED
+            {calling, stopping}, timeout=CALL_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
         )
         if calling in done:
             return calling.result()
         if stopping in done:
             raise StoppedError(what)
-        raise TransientError(f"{what}: no answer in {MAX_CALL_S:g} s")
+        raise TransientError(f"{what}: no answer within {CALL_TIMEOUT_S:g} s")
     finally:
         calling.cancel()
         stopping.cancel()
 
 
-def _asking(
+def _request(
     settings: Settings, market: Market, ask: Callable[[BinanceRest], Result]
 ) -> Callable[[], Result]:
-    """A call of REST with a client of its own: one that hangs is not used by the next try."""
+    """A REST call with a client of its own, so that a retry does not use one that hangs."""
 
     def call() -> Result:
         with open_shared_rest(settings, market, settings.url_for("streamer")) as rest:
@@ -267,17 +266,17 @@ def _asking(
 
 
 def _streamed_since(url: str, symbols: Sequence[str], since_us: int) -> list[str]:
-    """Those that have a row of this time, or none yet and a gap."""
+    """Symbols with a row since this time, or with a gap and no row."""
     with connect(url, application_name="candelabra-streamer") as connection:
         last_us = unknown_since(connection, symbols, since_us) | last_minutes(connection, symbols)
     return [symbol for symbol in symbols if last_us.get(symbol, 0) >= since_us]
 
 
 def _stored_minutes(url: str, symbols: Sequence[str], since_us: int) -> StoredState:
-    """Where the table ends, what it is not sure of, and what was missed before.
+    """Read newest rows, unverified minutes and open gaps; remove old open candles.
 
-    Open candles left behind are removed. A symbol that was streamed a moment ago may have rows
-    under way: those that come after the look at its newest one are asked for, never left out.
+    A symbol streamed a moment ago may have unwritten rows. Rows newer than the last one found here
+    are requested again, never skipped.
     """
     with connect(url, application_name="candelabra-streamer") as connection:
         remove_left_live(connection, symbols)

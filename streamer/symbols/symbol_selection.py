@@ -1,8 +1,8 @@
-"""Who is streamed, as the exchange's list of symbols changes. Pure: lists and times go in.
+"""Select the streamed symbols as the exchange's list changes. Pure: lists and times go in.
 
 A symbol that stops trading keeps its streams: a halt ends with a trade, which must not be missed,
-and a delisted one cannot be told from it at once. Only after an hour in which most others trade
-is it taken for gone; its streams make room then, and it is taken up again if it returns.
+and looks the same as a delisting. The symbol counts as gone after an hour in which most others
+trade. Its streams then make room, and it is added again if it returns.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ GONE_AFTER_US = 60 * MINUTE_US
 
 @dataclass(frozen=True, slots=True)
 class SelectionChanges:
-    """What the newest list says that the one before did not.
+    """What changed since the last list.
 
     Attributes:
-        added: to be streamed from now on.
-        removed: to be streamed no longer: they are gone.
-        dropped: to be streamed no longer: nobody wants them any more.
-        halted: symbols that stopped trading, with the exchange's word for it.
-        resumed: symbols that trade again and were streamed all the time.
+        added: to be streamed.
+        removed: no longer streamed, because they are gone.
+        dropped: no longer streamed, because they are no longer wanted.
+        halted: symbols that stopped trading, with the exchange's status.
+        resumed: streamed symbols that trade again.
     """
 
     added: list[Instrument] = field(default_factory=list)
@@ -39,14 +39,14 @@ class SelectionChanges:
 
 
 class SymbolSelection:
-    """The symbols of one market that are streamed.
+    """The streamed symbols of one market.
 
     Args:
-        wanted: names and patterns, see ``universe.choose``.
-        streamed: those it begins with.
-        top: most of these that are streamed; None for no bound. Places that become free are given
-            by volume; nobody who trades is put out for somebody larger.
-        gone_after_us: time without trading after which a symbol is gone, while most trade.
+        wanted: names and patterns; see ``universe.choose``.
+        streamed: the initial symbols.
+        top: maximum number of wanted symbols; None without a maximum. Free places are filled by
+            volume; a trading symbol is never replaced by a larger one.
+        gone_after_us: time without trading after which a symbol is gone, while most others trade.
     """
 
     def __init__(
@@ -61,40 +61,41 @@ class SymbolSelection:
         self._watched: frozenset[str] = frozenset()
         self._streamed = {one.symbol for one in streamed}
         self._chosen = set(self._streamed)
-        """Of them, those that are streamed whether or not somebody watches them."""
+        """Streamed symbols that do not depend on watchlists."""
         self._top = top
         self._gone_after_us = gone_after_us
         self._halted_since_us: dict[str, int] = {}
         self._max_trading = 1
 
     def want(self, wanted: Sequence[str]) -> None:
-        """Stream these from the next list on; what is not among them is removed then."""
+        """Set the wanted names and patterns, which apply from the next list on."""
         self._wanted = wanted
 
     def watch(self, symbols: Iterable[str]) -> bool:
-        """Stream these as well, beside ``top``, from the next list on; whether they are others.
+        """Set the watched symbols, which do not count for ``top``; returns whether they changed.
 
-        What was streamed because it was watched alone, and is so no longer, is dropped then.
+        They apply from the next list on. A symbol that is no longer watched is dropped unless it is
+        wanted as well.
         """
         before, self._watched = self._watched, frozenset(symbols)
         return before != self._watched
 
     def unlisted(self, listed: Sequence[Instrument]) -> list[str]:
-        """What is watched and does not exist, in order."""
+        """Watched symbols that do not exist, in order."""
         return sorted(self._watched - {one.symbol for one in listed})
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is streamed, wanted nor watched."""
+        """Whether no symbol is streamed, wanted or watched."""
         return not (self._wanted or self._watched or self._streamed)
 
     @property
     def symbols(self) -> frozenset[str]:
-        """Those that are streamed."""
+        """The streamed symbols."""
         return frozenset(self._streamed)
 
     def has_candidates(self, listed: Sequence[Instrument]) -> bool:
-        """Whether several may compete for a free place of ``top``: their volumes decide."""
+        """Whether symbols may compete for a free place of ``top``, so that volumes are needed."""
         if self._top is None or len(self._chosen) >= self._top:
             return False
         return any(
@@ -109,14 +110,14 @@ class SymbolSelection:
         *,
         quote_volume_24h: Mapping[str, Decimal] | None = None,
     ) -> SelectionChanges:
-        """Take a new list of the market's symbols.
+        """Apply a new list of the market's symbols.
 
         Args:
-            now_us: the exchange's time.
-            quote_volume_24h: by symbol; ranks those that compete for free places of ``top``.
+            now_us: exchange time.
+            quote_volume_24h: by symbol; ranks candidates for free places of ``top``.
         """
         trading = {one.symbol: one for one in listed if one.is_trading}
-        words = {one.symbol: one.status for one in listed}
+        statuses = {one.symbol: one.status for one in listed}
         changes = SelectionChanges()
         self._drop_unwanted(changes)
         for symbol in sorted(self._streamed):
@@ -125,15 +126,15 @@ class SymbolSelection:
                     changes.resumed.append(symbol)
             elif symbol not in self._halted_since_us:
                 self._halted_since_us[symbol] = now_us
-                changes.halted[symbol] = words.get(symbol, "not listed")
+                changes.halted[symbol] = statuses.get(symbol, "not listed")
         self._max_trading = max(self._max_trading, len(trading))
-        if 2 * len(trading) >= self._max_trading:  # else the market itself is halted
+        if 2 * len(trading) >= self._max_trading:  # otherwise the market is halted
             self._remove_gone(changes, now_us)
         self._add_new(changes, trading, quote_volume_24h)
         return changes
 
-    def leave_out(self, symbols: Iterable[str]) -> None:
-        """These could not be begun: they are new in the next list again."""
+    def postpone(self, symbols: Iterable[str]) -> None:
+        """Add these symbols with the next list instead: they could not be begun."""
         self._streamed.difference_update(symbols)
         self._chosen.difference_update(symbols)
 
@@ -170,9 +171,9 @@ class SymbolSelection:
     def _newly_chosen(
         self, trading: Mapping[str, Instrument], volumes: Mapping[str, Decimal] | None
     ) -> list[Instrument]:
-        """Those that get a place; a symbol that is watched may be streamed already."""
+        """Symbols that get a place; watched ones may be streamed already."""
         if self._top is not None and volumes is None:
-            return []  # a place that has just become free is given the next time
+            return []  # a place that has just become free is filled by the next list
         wanted = matching(self._wanted, list(trading.values()))
         new = [one for one in wanted if one.symbol not in self._chosen]
         if self._top is not None and volumes is not None:
@@ -183,18 +184,20 @@ class SymbolSelection:
 
 
 def names_of(market: Market, wanted: Sequence[str]) -> list[str]:
-    """The names and patterns that speak of a market."""
+    """The names and patterns of a market."""
     return [name for name in wanted if markets_of([name]) == (market,)]
 
 
 def selections_of(
     options: StreamOptions, streamed: Sequence[Instrument]
 ) -> dict[Market, SymbolSelection]:
-    """A roster for each market that is streamed; ``top`` is shared by them as at the start."""
-    rosters = {}
+    """A selection for each streamed market; each keeps its share of ``top`` from the start."""
+    selections = {}
     for market in markets_of(options.symbols):
         wanted = names_of(market, options.symbols)
         of_market = [one for one in streamed if one.market is market]
         top = None if options.top is None else len(of_market)
-        rosters[market] = SymbolSelection(wanted, of_market, top=top, gone_after_us=GONE_AFTER_US)
-    return rosters
+        selections[market] = SymbolSelection(
+            wanted, of_market, top=top, gone_after_us=GONE_AFTER_US
+        )
+    return selections

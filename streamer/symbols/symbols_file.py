@@ -1,4 +1,4 @@
-"""The file that says what to stream: one symbol or pattern a line, read again when told to."""
+"""Read the symbols file: one symbol or pattern on each line."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ NAME = re.compile(r"[A-Z0-9_*?\[\]!-]+(\.P)?")
 
 @dataclass(frozen=True, slots=True)
 class WantedSymbols:
-    """What a file asks for.
+    """The names and patterns of a file.
 
     Attributes:
-        lines: number of the line of each name and pattern, in their order.
+        lines: line number of each name and pattern, in order.
     """
 
     path: Path
@@ -27,30 +27,30 @@ class WantedSymbols:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names and patterns, see ``universe.choose``."""
+        """Names and patterns; see ``universe.choose``."""
         return tuple(self.lines)
 
     def place_of(self, name: str) -> str:
-        """Where a name stands, to begin a message with."""
+        """The place of a name, as the prefix of an error."""
         return f"{self.path}:{self.lines[name]}: "
 
 
 def read_symbols(path: Path) -> WantedSymbols:
-    """Read the file: one name or pattern a line; after ``#`` comes a comment.
+    """Read names and patterns; ``#`` starts a comment.
 
     Raises:
-        PermanentError: it cannot be read, names nothing, or a line (named with its number) holds
-            something else than one name.
+        PermanentError: the file cannot be read or is empty, or a line is not one name; the
+            error has the line number.
     """
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise PermanentError(
-            f"{path}: {error.strerror}; a file of symbols has one symbol or pattern a line"
+            f"{path}: {error.strerror}; a symbols file has one symbol or pattern on each line"
         ) from None
     if len(data) > MAX_BYTES:
-        raise PermanentError(f"{path}: over {MAX_BYTES} bytes; that is no list of symbols")
+        raise PermanentError(f"{path}: over {MAX_BYTES} bytes; should be a list of symbols")
     lines: dict[str, int] = {}
     for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
         name = raw.partition(b"#")[0].decode(errors="replace").strip()
@@ -65,7 +65,7 @@ def read_symbols(path: Path) -> WantedSymbols:
 
 
 def _wrong(text: str) -> str:
-    told = f"{text.strip()[:60]!r} is no symbol"
+    problem = f"{text.strip()[:60]!r} is not a symbol"
     if NAME.fullmatch(text.upper()):
-        return f"{told}; write {text.upper()}"
-    return f"{told}; should be one name or pattern, such as BTCUSDT, BTCUSDT.P or *USDT"
+        return f"{problem}; write {text.upper()}"
+    return f"{problem}; should be one name or pattern, such as BTCUSDT, BTCUSDT.P or *USDT"

@@ -13,12 +13,12 @@ ALL = ("*", f"*{UM_SUFFIX}")
 
 
 def is_pattern(wanted: str) -> bool:
-    """Whether it names symbols by wildcard."""
+    """Whether a name contains wildcards."""
     return any(character in wanted for character in "*?[")
 
 
 def markets_of(wanted: Sequence[str]) -> tuple[Market, ...]:
-    """Markets that these names and patterns speak of."""
+    """The markets of names and patterns."""
     markets = {Market.UM if name.endswith(UM_SUFFIX) else Market.SPOT for name in wanted}
     return tuple(market for market in Market if market in markets)
 
@@ -32,20 +32,20 @@ def choose(
     streamed: Collection[str] = (),
     place_of: Callable[[str], str] = lambda _name: "",
 ) -> list[Instrument]:
-    """The instruments to stream, in a stable order.
+    """Select the instruments to stream, in a stable order.
 
     Args:
         wanted: symbols (``BTCUSDT``, ``BTCUSDT.P``) and patterns (``*USDT``, ``*USDT.P``);
-            a pattern without ``.P`` matches spot symbols alone, and only those that trade.
+            a pattern without ``.P`` matches spot symbols only, and only trading ones.
         top: keep this many, by quote volume of the last 24 hours.
         quote_volume_24h: by platform symbol; needed with ``top``.
-        streamed: symbols that were streamed until lately: patterns match them also while they do
-            not trade, since their last minutes may be missing.
-        place_of: where a name was written, to begin a message with.
+        streamed: symbols streamed recently. Patterns match them even if they do not trade, since
+            their last minutes may be missing.
+        place_of: where a name was written, as the prefix of an error.
 
     Raises:
-        PermanentError: nothing is wanted, a name does not exist (with the nearest that do),
-            or a pattern matches nothing.
+        PermanentError: no names, an unknown name (the error lists similar ones), or a pattern
+            without matches.
     """
     if not wanted:
         raise PermanentError(
@@ -69,10 +69,10 @@ def choose(
 def matching(
     wanted: Sequence[str], instruments: Sequence[Instrument], *, streamed: Collection[str] = ()
 ) -> list[Instrument]:
-    """The instruments that names and patterns speak of, in their order; patterns: that trade.
+    """The instruments that match names and patterns, in their order; patterns match trading ones.
 
     Args:
-        streamed: symbols that patterns match though they do not trade.
+        streamed: symbols that patterns match even if they do not trade.
     """
     by_symbol = {instrument.symbol: instrument for instrument in instruments}
     found: dict[str, Instrument] = {}
@@ -89,11 +89,11 @@ def matching(
 
 
 def is_wanted(symbol: str, wanted: Sequence[str]) -> bool:
-    """Whether names and patterns of its market speak of a symbol, trading or not."""
+    """Whether names and patterns of its market match a symbol, trading or not."""
     return any(fnmatchcase(symbol, name) if is_pattern(name) else symbol == name for name in wanted)
 
 
-def resting(wanted: Sequence[str], instruments: Sequence[Instrument]) -> list[str]:
+def not_trading(wanted: Sequence[str], instruments: Sequence[Instrument]) -> list[str]:
     """Symbols that patterns would match if they traded."""
     patterns = [name for name in wanted if is_pattern(name)]
     return [

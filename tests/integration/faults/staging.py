@@ -26,10 +26,10 @@ from include.jobs.klines import repair as repair_job
 from include.store.ledgers.gaps import open_gap
 from include.store.postgres.pools import connect
 from simulator.server import Exchange, ExchangeThread
-from streamer import anomalies as findings
 from streamer import app
 from streamer.candles import feed
 from streamer.exchange import connection
+from streamer.exchange import feed as connection_feed
 from streamer.health import watchdog
 from streamer.storage import repair_queue as repair
 from streamer.storage import writer
@@ -43,7 +43,7 @@ Afflict = Callable[..., list[str]]
 """Adds faults, given as dictionaries; returns their ids."""
 
 LOGGING = (
-    app, connection, feed, findings, repair, startup, watchdog, writer,
+    app, connection, connection_feed, feed, repair, startup, watchdog, writer,
     backfill, dump_files, dump_loading, exchange, instruments, minutes, planning, repair_job,
 )  # fmt: skip
 VALUES = (

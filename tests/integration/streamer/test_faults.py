@@ -24,10 +24,10 @@ from include.backoff import Backoff
 from include.domain.timeframes import MINUTE_US, SECOND_US, minute_of
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
-from streamer import anomalies as findings
 from streamer import app
 from streamer.candles import feed
 from streamer.exchange import connection
+from streamer.exchange import feed as connection_feed
 from streamer.health import watchdog
 from streamer.storage import repair_queue as repair
 from streamer.symbols import startup
@@ -57,7 +57,7 @@ def server() -> Iterator[Server]:
 def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
     """What the streamer's modules say."""
     log = CapturingLogger()
-    for module in (app, connection, feed, findings, repair, startup, watchdog):
+    for module in (app, connection, connection_feed, feed, repair, startup, watchdog):
         monkeypatch.setattr(module, "log", log)
     return log
 

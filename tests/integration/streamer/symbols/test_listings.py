@@ -16,7 +16,7 @@ from simulator.server import Exchange
 from streamer import app
 from streamer.health import watchdog
 from streamer.health.states import SymbolState
-from streamer.symbols import symbol_selection as roster
+from streamer.symbols import symbol_selection as selection
 from streamer.symbols.symbols_file import read_symbols
 from tests.integration.streamer.harness import (
     assert_equal_to_the_exchange,
@@ -104,10 +104,10 @@ async def test_new_listings_are_streamed_from_their_first_minute_on(
         assert connection.execute(query, ([NEW, NEW_UM],)).fetchall() == []
 
 
-async def test_a_halt_is_told_once_and_what_stays_away_is_unsubscribed(
+async def test_a_halt_reload_once_and_what_stays_away_is_unsubscribed(
     database_url: str, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(roster, "GONE_AFTER_US", 3 * MINUTE_US)
+    monkeypatch.setattr(selection, "GONE_AFTER_US", 3 * MINUTE_US)
     config = SimulatorConfig(speed=60, spot_symbols=(*KNOWN, "PEPEUSDT"))
     async with Exchange(config) as exchange:
         settings = settings_for(exchange, database_url, symbols_refresh_s=0.2)

@@ -19,10 +19,10 @@ from include.domain.timeframes import MINUTE_US
 from include.errors import PermanentError
 from streamer.symbols import first_minutes as module
 from streamer.symbols.first_minutes import (
-    MAX_ASKED,
+    MAX_REQUESTS,
     SEEN_BEFORE_US,
-    begin_newcomers,
-    missed_beginnings,
+    find_begins,
+    find_missing_beginnings,
 )
 
 NOW_US = 28_333_334 * MINUTE_US + 5_000_000
@@ -109,7 +109,7 @@ def begun(
     known = {"BTCUSDT": LAST_US} if stored_us is None else stored_us
     instruments = [*map(instrument, known), *(instrument(symbol, status) for symbol in symbols)]
     now_us = {one.market: NOW_US for one in instruments}
-    return begin_newcomers(settings, instruments, known, now_us)
+    return find_begins(settings, instruments, known, now_us)
 
 
 def test_a_symbol_listed_while_nobody_streamed_begins_with_its_first_minute(
@@ -170,7 +170,7 @@ def test_one_of_which_the_ledgers_tell_begins_there_or_with_a_first_minute_short
 def test_where_the_ledgers_tell_of_many_others_are_asked_for_all_the_same(
     played: Played,
 ) -> None:
-    names = [f"N{number}USDT" for number in range(MAX_ASKED + 1)]
+    names = [f"N{number}USDT" for number in range(MAX_REQUESTS + 1)]
     played.told_us = dict.fromkeys(names, LAST_US)
     played.firsts_us = dict.fromkeys([*names, "NEWUSDT"], LAST_US - MINUTE_US)
     assert begun(*names, "NEWUSDT") == {**played.told_us, "NEWUSDT": LAST_US - MINUTE_US}
@@ -191,10 +191,10 @@ def test_at_the_first_start_of_a_market_nothing_is_asked(played: Played) -> None
 
 
 def test_where_many_have_no_row_others_are_wanted_than_before(played: Played) -> None:
-    names = [f"N{number}USDT" for number in range(MAX_ASKED + 1)]
+    names = [f"N{number}USDT" for number in range(MAX_REQUESTS + 1)]
     played.firsts_us = dict.fromkeys(names, LAST_US + MINUTE_US)
     assert begun(*names) == {}
-    assert len(begun(*names[1:])) == MAX_ASKED
+    assert len(begun(*names[1:])) == MAX_REQUESTS
 
 
 def test_one_that_the_exchange_refuses_holds_up_no_other(
@@ -227,16 +227,16 @@ def test_the_first_minutes_of_a_listing_that_were_not_written_are_missed(
     log = CapturingLogger()
     monkeypatch.setattr(module, "log", log)
     instruments = [*map(instrument, played.told_us), instrument("OTHERUSDT")]
-    found = missed_beginnings(cast("Any", Settings()), instruments, {Market.SPOT: NOW_US})
+    found = find_missing_beginnings(cast("Any", Settings()), instruments, {Market.SPOT: NOW_US})
     assert found == {"LACKSUSDT": (LAST_US - 3 * MINUTE_US, LAST_US)}
     assert "OTHERUSDT" not in played.asked
     assert [call.kwargs["symbol"] for call in log.calls] == ["QUIETUSDT"]
 
 
 def test_where_many_have_their_first_row_none_is_asked_for(played: Played) -> None:
-    names = [f"N{number}USDT" for number in range(MAX_ASKED + 1)]
+    names = [f"N{number}USDT" for number in range(MAX_REQUESTS + 1)]
     played.told_us = dict.fromkeys(names, LAST_US)
-    found = missed_beginnings(
+    found = find_missing_beginnings(
         cast("Any", Settings()), [*map(instrument, names)], {Market.SPOT: NOW_US}
     )
     assert (found, played.asked) == ({}, [])

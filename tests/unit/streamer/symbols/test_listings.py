@@ -137,7 +137,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Played:
     monkeypatch.setattr(module, "open_shared_rest", played.open_rest)
     monkeypatch.setattr(module, "connect", played.connect)
     monkeypatch.setattr(startup, "_stored_minutes", played.stored_minutes)
-    monkeypatch.setattr(startup, "missed_beginnings", lambda *_: {})
+    monkeypatch.setattr(startup, "find_missing_beginnings", lambda *_: {})
     monkeypatch.setattr(startup, "BACKOFF", Backoff(first_s=0.0, max_s=0.0))
     monkeypatch.setattr(module, "unknown_since", played.unknown_since)
     monkeypatch.setattr(module, "remove_left_live", played.remove_left_live)
@@ -152,11 +152,11 @@ def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
     return log
 
 
-def following(played: Played, roster: SymbolSelection) -> Listings:
+def following(played: Played, selection: SymbolSelection) -> Listings:
     settings: Any = Settings()
     return Listings(
         settings,
-        {Market.SPOT: roster},
+        {Market.SPOT: selection},
         {Market.SPOT: T0},
         on_changes=played.on_changes,
         on_stored=played.on_stored,
@@ -180,14 +180,14 @@ async def running(listings: Listings) -> Any:
 async def test_a_refused_new_symbol_holds_up_nothing_else_of_the_list(
     played: Played, log: CapturingLogger
 ) -> None:
-    roster = SymbolSelection(["AUSDT", "BUSDT", "CUSDT", "NEW*"], played.listed)
+    selection = SymbolSelection(["AUSDT", "BUSDT", "CUSDT", "NEW*"], played.listed)
     played.listed = [
         instrument("AUSDT"),
         instrument("BUSDT", "HALT"),
         *(instrument(name) for name in ("DUSDT", "NEW1USDT", "NEW2USDT")),
     ]
     played.refused["NEW1USDT"] = PermanentError("HTTP 400: Invalid symbol")
-    async with running(following(played, roster)):
+    async with running(following(played, selection)):
         while len(played.asked) < 4:
             played.now_us += SECOND_US
             await asyncio.sleep(0.002)
@@ -265,10 +265,10 @@ async def test_a_listing_that_an_old_list_lacks_is_had_from_its_first_minute(
 async def test_new_symbols_wait_for_a_database_that_refuses_to_tell_of_them(
     played: Played, log: CapturingLogger
 ) -> None:
-    roster = SymbolSelection(["*USDT"], played.listed[:2])
+    selection = SymbolSelection(["*USDT"], played.listed[:2])
     played.listed[0] = instrument("AUSDT", "HALT")
     played.database_refuses = PermanentError("permission denied for view candles")
-    async with running(following(played, roster)):
+    async with running(following(played, selection)):
         while len(log.calls) < 2:
             await asyncio.sleep(0.002)
         assert played.streamed() == []
@@ -283,7 +283,7 @@ async def test_what_is_watched_is_streamed_at_once_and_dropped_when_it_is_not(
     played: Played, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Settings, "symbols_refresh_s", 3_600.0)
-    monkeypatch.setattr(module, "HURRY_PAUSE_S", 0.0)
+    monkeypatch.setattr(module, "REFRESH_PAUSE_S", 0.0)
     listings = following(played, SymbolSelection(["AUSDT"], played.listed[:1]))
     listings.watch(frozenset({"BUSDT"}))  # heard before the first look
     async with running(listings):
@@ -315,7 +315,7 @@ async def test_a_market_is_followed_once_somebody_watches_one_of_its_symbols(
             await asyncio.sleep(0.002)
 
 
-async def test_a_watched_symbol_that_does_not_exist_is_told_once_with_the_nearest(
+async def test_a_watched_symbol_that_does_not_exist_reload_once_with_the_nearest(
     played: Played, log: CapturingLogger
 ) -> None:
     listings = following(played, SymbolSelection(["AUSDT"], played.listed[:1]))
@@ -333,7 +333,7 @@ def gap_of(symbol: str) -> Gap:
     return Gap(1, symbol, T0 - 9 * MINUTE_US, T0 - 8 * MINUTE_US, "connection lost", T0, 1, {})
 
 
-async def test_what_the_rows_of_an_added_symbol_lack_is_told_with_its_gaps(
+async def test_what_the_rows_of_an_added_symbol_lack_reload_with_its_gaps(
     played: Played,
 ) -> None:
     last_us, old_us = T0 - 3 * MINUTE_US, T0 - 10_000 * MINUTE_US
@@ -353,7 +353,7 @@ async def test_what_the_rows_of_an_added_symbol_lack_is_told_with_its_gaps(
     assert played.asked == []  # they are not new
 
 
-async def test_nothing_is_told_of_what_a_symbol_lacks_that_cannot_be_begun(
+async def test_nothing_reload_of_what_a_symbol_lacks_that_cannot_be_begun(
     played: Played, log: CapturingLogger
 ) -> None:
     """Its gap is claimed again when the next list has it."""

@@ -27,7 +27,7 @@ from streamer.symbols.startup import (
     StreamOptions,
     find_start,
     find_stored,
-    persist,
+    retry_until_stopped,
 )
 
 T0 = 1_700_000_040_000_000
@@ -68,7 +68,9 @@ def hanging() -> Iterator[threading.Event]:
 
 async def test_what_fails_for_now_is_asked_again(log: CapturingLogger) -> None:
     call = Answers(TransientError("refused"), TransientError("502"))
-    assert await asyncio.wait_for(persist("server_time", call, asyncio.Event()), 10) == 42
+    assert (
+        await asyncio.wait_for(retry_until_stopped("server_time", call, asyncio.Event()), 10) == 42
+    )
     assert call.calls == 3
     assert [(c.args[0], c.kwargs["what"], c.kwargs["error"]) for c in log.calls] == [
         ("start_postponed", "server_time", "refused"),
@@ -79,21 +81,21 @@ async def test_what_fails_for_now_is_asked_again(log: CapturingLogger) -> None:
 async def test_what_can_never_succeed_is_asked_once() -> None:
     call = Answers(PermanentError("no such host"))
     with pytest.raises(PermanentError, match="no such host"):
-        await asyncio.wait_for(persist("server_time", call, asyncio.Event()), 10)
+        await asyncio.wait_for(retry_until_stopped("server_time", call, asyncio.Event()), 10)
     assert call.calls == 1
 
 
 async def test_an_exchange_that_asks_for_silence_gets_it() -> None:
     call = Answers(RateLimitedError("429", retry_after_s=0.4))
     started_s = time.monotonic()
-    await asyncio.wait_for(persist("exchange_info", call, asyncio.Event()), 10)
+    await asyncio.wait_for(retry_until_stopped("exchange_info", call, asyncio.Event()), 10)
     assert time.monotonic() - started_s >= 0.4
 
 
 async def test_a_stop_ends_the_wait_between_two_attempts() -> None:
     stop = asyncio.Event()
     call = Answers(RateLimitedError("429", retry_after_s=600))
-    task = asyncio.create_task(persist("exchange_info", call, stop))
+    task = asyncio.create_task(retry_until_stopped("exchange_info", call, stop))
     async with asyncio.timeout(30):
         while call.calls == 0:
             await asyncio.sleep(0.002)
@@ -110,7 +112,7 @@ async def test_a_stop_does_not_wait_for_a_call_that_hangs(hanging: threading.Eve
         hanging.wait(60)
         return 42
 
-    task = asyncio.create_task(persist("exchange_info", call, stop))
+    task = asyncio.create_task(retry_until_stopped("exchange_info", call, stop))
     async with asyncio.timeout(30):
         while not begun.is_set():
             await asyncio.sleep(0.002)
@@ -123,13 +125,15 @@ async def test_a_stop_that_came_before_is_heard(hanging: threading.Event) -> Non
     stop = asyncio.Event()
     stop.set()
     with pytest.raises(StoppedError):
-        await asyncio.wait_for(persist("server_time", lambda: hanging.wait(60), stop), 10)
+        await asyncio.wait_for(
+            retry_until_stopped("server_time", lambda: hanging.wait(60), stop), 10
+        )
 
 
 async def test_a_call_that_hangs_is_given_up_and_made_again(
     hanging: threading.Event, log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_CALL_S", 0.3)
+    monkeypatch.setattr(module, "CALL_TIMEOUT_S", 0.3)
     calls: list[int] = []
 
     def call() -> int:
@@ -139,8 +143,8 @@ async def test_a_call_that_hangs_is_given_up_and_made_again(
         return len(calls)
 
     async with asyncio.timeout(30):
-        assert await persist("stored_minutes", call, asyncio.Event()) == 2
-    assert log.calls[0].kwargs["error"] == "stored_minutes: no answer in 0.3 s"
+        assert await retry_until_stopped("stored_minutes", call, asyncio.Event()) == 2
+    assert log.calls[0].kwargs["error"] == "stored_minutes: no answer within 0.3 s"
 
 
 class Client:
@@ -179,16 +183,16 @@ async def test_a_database_that_freezes_under_a_request_holds_the_start_up_and_do
         opened.append(Client(None if opened else hanging))
         yield opened[-1]
 
-    monkeypatch.setattr(module, "MAX_CALL_S", 0.3)
+    monkeypatch.setattr(module, "CALL_TIMEOUT_S", 0.3)
     monkeypatch.setattr(module, "open_shared_rest", open_rest)
     monkeypatch.setattr(module, "_stored_minutes", lambda *_: StoredState({}, {}, []))
-    monkeypatch.setattr(module, "begin_newcomers", lambda *_: {})
-    monkeypatch.setattr(module, "missed_beginnings", lambda *_: {})
+    monkeypatch.setattr(module, "find_begins", lambda *_: {})
+    monkeypatch.setattr(module, "find_missing_beginnings", lambda *_: {})
     settings = load_settings(database_url="postgresql://here/candles", candelabra_home=tmp_path)
     async with asyncio.timeout(30):
         start = await find_start(settings, StreamOptions(("BTCUSDT",)), asyncio.Event())
     assert (start.instruments, start.now_us) == ([BTC], {Market.SPOT: T0})
-    assert log.calls[0].kwargs["error"] == "exchange_info: no answer in 0.3 s"
+    assert log.calls[0].kwargs["error"] == "exchange_info: no answer within 0.3 s"
 
 
 async def test_a_start_goes_on_behind_the_newest_rows_as_far_back_as_is_looked(
@@ -202,8 +206,8 @@ async def test_a_start_goes_on_behind_the_newest_rows_as_far_back_as_is_looked(
     stored = StoredState({}, {}, [])
     monkeypatch.setattr(module, "open_shared_rest", open_rest)
     monkeypatch.setattr(module, "_stored_minutes", lambda *_: stored)
-    monkeypatch.setattr(module, "begin_newcomers", lambda *_: {"NEWUSDT": T0})
-    monkeypatch.setattr(module, "missed_beginnings", lambda *_: {})
+    monkeypatch.setattr(module, "find_begins", lambda *_: {"NEWUSDT": T0})
+    monkeypatch.setattr(module, "find_missing_beginnings", lambda *_: {})
     settings = load_settings(database_url="postgresql://here/candles", candelabra_home=tmp_path)
     for last_us, begin_us in (
         (T0 - 2 * MINUTE_US, T0 - MINUTE_US),
@@ -228,7 +232,7 @@ async def test_what_the_table_lacks_is_found_again_and_again_with_the_beginnings
         return StoredState({"BTCUSDT": T0}, {"BTCUSDT": [(1, 2)]}, [gap])
 
     monkeypatch.setattr(module, "_stored_minutes", stored_minutes)
-    monkeypatch.setattr(module, "missed_beginnings", lambda *_: {"BTCUSDT": (3, 4)})
+    monkeypatch.setattr(module, "find_missing_beginnings", lambda *_: {"BTCUSDT": (3, 4)})
     settings = load_settings(database_url="postgresql://here/candles", candelabra_home=tmp_path)
     async with asyncio.timeout(30):
         found = await find_stored(settings, [BTC], {Market.SPOT: T0 + 1}, asyncio.Event())

@@ -32,14 +32,14 @@ def test_a_mark_of_byte_order_is_no_part_of_the_first_name(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("BTCUSDT\nETH USDT\n", ":2: 'ETH USDT' is no symbol; should be one name or pattern"),
-        ("BTCUSDT,ETHUSDT\n", ":1: 'BTCUSDT,ETHUSDT' is no symbol"),
-        ("\n\nbtcusdt\n", ":3: 'btcusdt' is no symbol; write BTCUSDT"),
-        ("BTCUSDT\nBTC€\n", ":2: 'BTC€' is no symbol"),
+        ("BTCUSDT\nETH USDT\n", ":2: 'ETH USDT' is not a symbol; should be one name or pattern"),
+        ("BTCUSDT,ETHUSDT\n", ":1: 'BTCUSDT,ETHUSDT' is not a symbol"),
+        ("\n\nbtcusdt\n", ":3: 'btcusdt' is not a symbol; write BTCUSDT"),
+        ("BTCUSDT\nBTC€\n", ":2: 'BTC€' is not a symbol"),
         ("# nothing yet\n", ": names no symbol; put one symbol or pattern on each line"),
     ],
 )
-def test_a_wrong_file_is_told_with_its_line(file: Path, text: str, message: str) -> None:
+def test_a_wrong_file_reload_with_its_line(file: Path, text: str, message: str) -> None:
     file.write_text(text)
     with pytest.raises(PermanentError) as raised:
         read_symbols(file)
@@ -48,12 +48,14 @@ def test_a_wrong_file_is_told_with_its_line(file: Path, text: str, message: str)
 
 def test_bytes_that_are_no_text_are_told_with_their_line(file: Path) -> None:
     file.write_bytes(b"BTCUSDT\n\xff\xfe\x00\n")
-    with pytest.raises(PermanentError, match=r":2: .* is no symbol"):
+    with pytest.raises(PermanentError, match=r":2: .* is not a symbol"):
         read_symbols(file)
 
 
-def test_a_file_that_is_not_there_is_told(file: Path) -> None:
-    with pytest.raises(PermanentError, match=r"symbols\.txt: No such file or directory; a file of"):
+def test_a_missing_file_is_an_error_with_its_path(file: Path) -> None:
+    with pytest.raises(
+        PermanentError, match=r"symbols\.txt: No such file or directory; a symbols file"
+    ):
         read_symbols(file)
 
 

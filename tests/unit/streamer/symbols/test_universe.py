@@ -6,7 +6,7 @@ import pytest
 
 from include.domain.instruments import Instrument, Market, symbol_of
 from include.errors import PermanentError
-from streamer.symbols.universe import choose, markets_of, resting
+from streamer.symbols.universe import choose, markets_of, not_trading
 
 
 def listing(name: str, market: Market = Market.SPOT, status: str = "TRADING") -> Instrument:
@@ -39,8 +39,8 @@ def test_a_pattern_matches_trading_symbols_of_its_market() -> None:
 
 
 def test_a_pattern_matches_what_was_streamed_until_lately_though_it_does_not_trade() -> None:
-    assert resting(["*USDT", "OLD"], EXCHANGE) == ["OLDUSDT"]
-    assert resting(["*.P", "OLDUSDT"], EXCHANGE) == []
+    assert not_trading(["*USDT", "OLD"], EXCHANGE) == ["OLDUSDT"]
+    assert not_trading(["*.P", "OLDUSDT"], EXCHANGE) == []
     assert symbols("*USDT", streamed=["OLDUSDT"]) == ["BTCUSDT", "ETHUSDT", "OLDUSDT"]
     assert symbols("OLD*", streamed=["OLDUSDT"]) == ["OLDUSDT"]
 
@@ -73,7 +73,7 @@ def test_markets_follow_from_the_names() -> None:
     assert markets_of(["*USDT.P", "BTCUSDT"]) == (Market.SPOT, Market.UM)
 
 
-def test_a_wrong_wish_is_told_with_its_place() -> None:
+def test_a_wrong_wish_reload_with_its_place() -> None:
     with pytest.raises(PermanentError, match=r"^list:3: the exchange has no symbol 'BTCUSD'"):
         choose(("BTCUSD",), EXCHANGE, place_of=lambda name: f"list:{len(name) // 2}: ")
     with pytest.raises(PermanentError, match=r"^here no trading symbol matches"):

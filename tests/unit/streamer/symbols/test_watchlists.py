@@ -74,7 +74,7 @@ async def test_each_notification_has_them_read_anew(
     assert log.calls == []
 
 
-async def test_a_cut_is_told_and_what_changed_meanwhile_is_read_after_it(
+async def test_a_cut_reload_and_what_changed_meanwhile_is_read_after_it(
     log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     away, refused = TransientError("server is away"), PermanentError("no schema accounts")
