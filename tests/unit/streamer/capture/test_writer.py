@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 
 from include.backoff import Backoff
-from include.binance.streams.book_tickers import BookTicker
-from include.binance.streams.messages import AggTrade
+from include.binance.streams.book_tickers import BookTicker, decode_captured
+from include.binance.streams.messages import AggTrade, Trade
 from include.config import load_settings
 from include.domain.instruments import Market
 from include.errors import TransientError
 from include.jobs.trades.by_id import RawGap
-from include.store.trades.captured import RawTable
+from include.store.trades.captured import RAW_TABLES, RawTable
 from streamer.capture import writer as module
-from streamer.capture.app import Capture
+from streamer.capture.app import STREAM_OF, Capture
 from streamer.capture.intake.rows import Intake
 from streamer.capture.spool.losses import Loss, Losses
 from streamer.capture.spool.segments import Record
@@ -43,7 +43,8 @@ class Database:
         self.takes_s = 0.0
         self.is_away = False
         self.writes: list[int] = []
-        self.ids: dict[str, list[int]] = {"agg_trades": [], "book_tickers": []}
+        self.ids: dict[str, list[int]] = {table: [] for table in RAW_TABLES}
+        self.symbols: dict[str, list[str]] = {table: [] for table in RAW_TABLES}
         self.gaps: list[RawGap] = []
         self.connects = 0
 
@@ -62,6 +63,7 @@ class Database:
             raise TransientError("away")
         self.writes.append(len(lines))
         self.ids[table.name] += [int(line.split("\t")[2]) for line in lines]
+        self.symbols[table.name] += [line.split("\t")[0] for line in lines]
         return len(lines), expect_repeats
 
     def record(self, *, database_url: str, gaps: Sequence[RawGap]) -> None:
@@ -69,12 +71,12 @@ class Database:
 
 
 class Bench:
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, datasets: Iterable[str] = ("agg_trades", "book_tickers")
+    ) -> None:
         self.losses = Losses(folder / "losses.json")
         self.spool = Spool(folder, max_bytes=1 << 24, segment_bytes=500)
-        self.intake = Intake(
-            ["agg_trades", "book_tickers"], max_rows=100_000, on_losses=self.losses.add
-        )
+        self.intake = Intake(datasets, max_rows=100_000, on_losses=self.losses.add)
         self.writer = CaptureWriter(
             "",
             self.intake.lanes,
@@ -389,3 +391,70 @@ async def test_rows_that_the_database_had_no_time_for_are_on_the_disk_after_a_st
     found = after.read()
     assert isinstance(found, Record)
     assert [line.split("\t")[2] for line in found.lines] == ["1"]
+
+
+# --- every dataset
+
+AT = b'"E":1763716800000,"s":"BTCUSDT","T":1763716800000'
+FRAMES = {
+    kind: b'{"stream":"btcusdt@%b","data":{"e":"%b",%b,%b}}'
+    % (kind.encode(), kind.encode(), AT, rest)
+    for kind, rest in {
+        "aggTrade": b'"a":7,"p":"2.5","q":"0.1","f":3,"l":4,"m":true',
+        "trade": b'"t":7,"p":"2.5","q":"0.1","m":true',
+        "bookTicker": b'"u":7,"b":"1","B":"2","a":"3","A":"4"',
+    }.items()
+}
+
+
+@pytest.mark.parametrize("tapped", ["aggTrade", "trade"])
+@pytest.mark.parametrize("dataset", RAW_TABLES)
+async def test_rows_of_each_dataset_and_market_reach_their_table(
+    database: Database, tmp_path: Path, dataset: str, tapped: str
+) -> None:
+    settings = load_settings(
+        database_url="postgresql://nobody@127.0.0.1:1/none", candelabra_home=tmp_path
+    )
+    capture = Capture(settings, RAW_TABLES, trade_stream=tapped, traded_us=lambda _: 0)
+    capture.add(["BTCUSDT", "BTCUSDT.P"])
+    kind = STREAM_OF[dataset]
+    for market in Market:
+        if kind == tapped:
+            tap, frame = capture.tap(market), decode_captured(FRAMES[kind])
+            assert tap is not None
+            assert isinstance(frame, AggTrade | Trade)
+            tap(frame)
+        else:
+            (feed,) = (one for one in capture.feeds if one.market is market and kind in one.kinds)
+            feed.on_texts([FRAMES[kind]])
+    await capture.stop(5.0)
+    symbols = {name: sorted(found) for name, found in database.symbols.items() if found}
+    assert symbols == {dataset: ["BTCUSDT", "BTCUSDT.P"]}
+    assert database.ids[dataset] == [7, 7]
+
+
+async def test_rows_of_each_dataset_survive_an_outage_of_the_database(
+    database: Database, tmp_path: Path
+) -> None:
+    bench = Bench(tmp_path, datasets=RAW_TABLES)
+    database.is_away = True
+    async with working(bench):
+        for market in Market:
+            for message in FRAMES.values():
+                frame = decode_captured(message)
+                if isinstance(frame, BookTicker):
+                    bench.intake.on_book_ticker(market, frame)
+                elif isinstance(frame, AggTrade | Trade):
+                    bench.intake.on_trade(market, frame)
+        # Rows that the exchange serves again by id wait in memory, all others on disk.
+        await until(lambda: bench.intake.lanes.waiting == 3 and not bench.spool.is_empty)
+        database.is_away = False
+        # A row that was in flight may come twice: the table takes one of them.
+        expected = {(name, symbol) for name in RAW_TABLES for symbol in ("BTCUSDT", "BTCUSDT.P")}
+        await until(
+            lambda: (
+                {(name, symbol) for name, found in database.symbols.items() for symbol in found}
+                == expected
+            )
+        )
+        await until(lambda: bench.spool.is_empty)

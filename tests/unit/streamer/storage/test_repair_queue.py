@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from psycopg import errors
 
 from include.backoff import Backoff
@@ -117,6 +119,59 @@ async def test_a_transient_failure_is_tried_again_and_others_go_on_meanwhile() -
     ask(queue, "A", -10, -9)
     ask(queue, "B", -10, -9)
     await run_until(queue, lambda: queue.repaired_minutes == 2)
+    assert exchange.given_up == []
+
+
+async def test_a_failed_range_stays_queued_while_another_of_its_symbol_is_repaired(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.3, max_s=0.3, min_s=0.3))
+    exchange = Exchange(TransientError("away"))
+    queue = exchange.queue()
+    ask(queue, "A", -10, -8)
+    await run_until(queue, lambda: queue.failures == 1)
+    ask(queue, "A", -5, -4)
+    await run_until(queue, lambda: queue.repaired_minutes == 1)
+    assert (exchange.asked[1:], queue.waiting_minutes) == ([("A", -5, -4)], 2)
+    await run_until(queue, lambda: queue.repaired_minutes == 3)
+    assert exchange.asked[2:] == [("A", -10, -8)]
+
+
+async def test_a_range_that_fails_leaves_waiting_ranges_of_its_symbol_queued() -> None:
+    exchange = Exchange(TransientError("away"))
+    queue = exchange.queue()
+    ask(queue, "A", -10, -8)
+    ask(queue, "A", -1, 0)  # not complete at REST yet
+    await run_until(queue, lambda: queue.repaired_minutes == 2)
+    assert queue.waiting_minutes == 1
+    exchange.now_us += 31 * SECOND_US
+    await run_until(queue, lambda: queue.repaired_minutes == 3)
+    assert exchange.asked == [("A", -10, -8), ("A", -10, -8), ("A", -1, 0)]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    ranges=st.lists(st.tuples(st.integers(-60, -10), st.integers(1, 4)), min_size=1, max_size=8),
+    failing=st.lists(st.booleans(), max_size=12),
+)
+def test_every_requested_minute_is_repaired_whichever_calls_fail(
+    ranges: list[tuple[int, int]], failing: list[bool]
+) -> None:
+    left, repaired = list(failing), set[int]()
+    exchange = Exchange()
+
+    def repair(symbol: str, start_us: int, end_us: int) -> LoadCounts:
+        if left and left.pop():
+            raise TransientError("away")
+        repaired.update(range((start_us - NOW_US) // MINUTE_US, (end_us - NOW_US) // MINUTE_US))
+        return LoadCounts()
+
+    queue = exchange.queue()
+    queue.repair = repair
+    wanted = {minute for first, size in ranges for minute in range(first, first + size)}
+    for first, size in ranges:
+        ask(queue, "A", first, first + size)
+    asyncio.run(run_until(queue, lambda: repaired == wanted and not queue.waiting_minutes))
     assert exchange.given_up == []
 
 

@@ -28,6 +28,7 @@ from streamer.symbols.startup import (
     find_start,
     find_stored,
     retry_until_stopped,
+    timing_of,
 )
 
 T0 = 1_700_000_040_000_000
@@ -241,3 +242,28 @@ async def test_what_the_table_lacks_is_found_again_and_again_with_the_beginnings
     assert [call.kwargs["what"] for call in log.calls] == ["stored_minutes"]
     assert found.of({"ETHUSDT"}) == StoredState({}, {}, [])
     assert found.of({"BTCUSDT"}) == found
+
+
+@pytest.mark.parametrize(("market", "grace_ms"), [(Market.SPOT, 1_250), (Market.UM, 2_750)])
+@pytest.mark.parametrize("klines", [True, False])
+def test_each_market_waits_for_its_own_close_grace(
+    market: Market, grace_ms: int, klines: bool, tmp_path: Path
+) -> None:
+    settings = load_settings(
+        close_grace_spot_ms=1_250, close_grace_um_ms=2_750, kline_timeout_ms=4_500,
+        candelabra_home=tmp_path,
+    )  # fmt: skip
+    timing = timing_of(settings, StreamOptions(("BTCUSDT",), klines=klines), market)
+    assert timing.grace_us == grace_ms * 1_000
+    assert timing.kline_timeout_us == 4_500_000
+    assert timing.expects_klines is klines
+
+
+@pytest.mark.parametrize("market", Market)
+@pytest.mark.parametrize("stream", ["aggTrade", "trade"])
+def test_only_ids_of_single_usd_m_trades_skip_by_design(
+    market: Market, stream: str, tmp_path: Path
+) -> None:
+    settings = load_settings(candelabra_home=tmp_path)
+    timing = timing_of(settings, StreamOptions(("BTCUSDT",), trade_stream=stream), market)
+    assert timing.has_contiguous_ids is ((market, stream) != (Market.UM, "trade"))
