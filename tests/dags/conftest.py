@@ -1,7 +1,7 @@
-"""Airflow in this process: imported late, with a home and a metadata database of its own.
+"""Airflow in this process, imported late, with its own home and metadata database.
 
-No test module imports Airflow or ``dags`` at its top: AIRFLOW_HOME has to be set before, and only
-the worker that runs these tests should pay for it.
+Test modules import Airflow and ``dags`` inside functions: AIRFLOW_HOME must be set first, and only
+the worker that runs these tests should spend the time.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +21,9 @@ from typing import Any
 
 import pytest
 import structlog
+
+from deploy.local.airflow_environment import sqlalchemy_url
+from deploy.local.postgres import EmbeddedPostgres
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,8 +37,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _logs_as_they_were() -> Iterator[None]:
-    """Airflow configures structlog and the root logger for itself; others want theirs back."""
+def _restore_logging() -> Iterator[None]:
+    """Airflow reconfigures structlog and the root logger; restore them for other tests."""
     config, handlers = structlog.get_config(), logging.getLogger().handlers[:]
     yield
     structlog.configure(**config)
@@ -42,7 +47,7 @@ def _logs_as_they_were() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def airflow_home() -> Iterator[Path]:
-    """Everything that Airflow reads at its first import."""
+    """Set everything that Airflow reads when it is imported."""
     with tempfile.TemporaryDirectory(prefix="candelabra-airflow-") as folder:
         home = Path(folder)
         values = {
@@ -85,7 +90,7 @@ def forms(airflow_home: Path) -> ModuleType:
 
 @pytest.fixture(scope="session")
 def dag_bag(airflow_home: Path) -> Any:
-    """All DAG files of the project, read as Airflow's DAG processor reads them."""
+    """All DAGs of the project, parsed once as by Airflow's DAG processor."""
     from airflow.dag_processing.dagbag import DagBag
 
     return DagBag(ROOT / "dags")
@@ -93,7 +98,7 @@ def dag_bag(airflow_home: Path) -> Any:
 
 @pytest.fixture(scope="session")
 def airflow_database(airflow_home: Path, dag_bag: Any) -> None:
-    """Airflow's own tables, with our DAGs in them; what ``dag.test()`` needs."""
+    """Airflow's tables with our DAGs, as ``dag.test()`` requires them."""
     from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.dag_processing.dagbag import sync_bag_to_db
     from airflow.utils.db import initdb
@@ -103,13 +108,32 @@ def airflow_database(airflow_home: Path, dag_bag: Any) -> None:
     sync_bag_to_db(dag_bag, "dags-folder", None)
 
 
+@pytest.fixture(scope="session")
+def metadata_template(postgres: EmbeddedPostgres) -> str:
+    """A PostgreSQL database migrated by Airflow, to be copied by tests that need one."""
+    name = "airflow_template"
+    url = sqlalchemy_url(postgres.create_database(name))
+    with tempfile.TemporaryDirectory() as home:
+        environment = {key: one for key, one in os.environ.items() if not key.startswith("AIRFLOW")}
+        environment |= {
+            "AIRFLOW_HOME": home,
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url,
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": url,
+            "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        }
+        command = [sys.executable, "-P", "-m", "airflow", "db", "migrate"]
+        subprocess.run(command, env=environment, cwd=home, check=True, capture_output=True)
+    return name
+
+
 @dataclass
 class DailyRun:
-    """A run of a daily DAG that has ended.
+    """A finished run of a daily DAG.
 
     Attributes:
         day: of the data interval.
-        deferred: whether the task that waits left its worker.
+        deferred: whether the task ``wait`` was deferred.
     """
 
     day: datetime
@@ -120,7 +144,7 @@ class DailyRun:
 
 @pytest.fixture(scope="session")
 def daily_day() -> datetime:
-    """A day that is over."""
+    """Yesterday."""
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     return midnight - timedelta(days=1)
 
@@ -134,7 +158,7 @@ def daily_run(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Callable[[str, dict[str, str]], DailyRun]]:
-    """Runs a daily DAG over ``daily_day``, whose files are published while it waits."""
+    """Run a daily DAG for ``daily_day``; its files are published while it waits."""
     from simulator.config import SimulatorConfig
     from simulator.server import ExchangeThread
 

@@ -1,4 +1,4 @@
-"""The DAG against a simulated exchange, in this process."""
+"""The DAG in this process, against a simulated exchange."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
 
 CLOCK_START = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
-"""In the middle of a month: its days have files of their own."""
+"""In the middle of a month, when only daily files exist."""
 START = datetime(2026, 11, 20, 8, tzinfo=UTC)
 END = START + timedelta(hours=3)
 
@@ -44,7 +44,7 @@ def backfill(database_url, exchange, dag_bag, airflow_database, tmp_path, monkey
 
     def run(**conf):
         span = {"from": START.isoformat(), "to": END.isoformat()}
-        # a test run leaves its choices behind in the DAG's params
+        # a test run keeps its values in the DAG's params
         usual = {"market": "spot", "mode": "all", "kind": "klines", "keep_raw": False}
         chosen = span | usual | conf
         return dag_bag.dags["backfill_history"].test(run_conf=chosen)
@@ -67,7 +67,7 @@ def klines(exchange: ExchangeThread, market: str) -> list[tuple[object, ...]]:
     ]
 
 
-def test_minutes_of_both_markets_equal_the_exchanges_and_the_counts_are_announced(
+def test_candles_equal_the_exchange_and_the_asset_event_has_the_counts(
     backfill, exchange, database_url
 ):
     run = backfill(symbols="BTCUSDT, BTCUSDT.P")
@@ -92,14 +92,14 @@ def test_minutes_of_both_markets_equal_the_exchanges_and_the_counts_are_announce
         assert event.extra["inserted"] == 360
 
 
-def test_the_market_of_the_form_is_that_of_names_without_a_suffix(backfill, database_url):
+def test_market_of_the_form_applies_to_symbols_without_suffix(backfill, database_url):
     assert backfill(symbols="btcusdt", market="um").state == "success"
     with psycopg.connect(database_url) as connection:
         stored = connection.execute("SELECT DISTINCT symbol FROM market.candles_1m").fetchall()
     assert stored == [("BTCUSDT.P",)]
 
 
-def test_an_unknown_symbol_fails_the_plan_at_once_and_is_named(backfill, capfd):
+def test_unknown_symbol_fails_the_plan_without_retry(backfill, capfd):
     run = backfill(symbols="NOSUCHUSDT")
     assert run.state == "failed"
     plan = run.get_task_instance("plan")
@@ -107,7 +107,7 @@ def test_an_unknown_symbol_fails_the_plan_at_once_and_is_named(backfill, capfd):
     assert "NOSUCHUSDT" in "".join(capfd.readouterr())
 
 
-def test_without_a_start_it_is_all_of_history_and_the_log_tells_each_piece_and_why(
+def test_without_from_all_history_is_loaded_and_the_log_explains_each_piece(
     backfill, database_url, capfd
 ):
     run = backfill(symbols="BTCUSDT", **{"from": None})
@@ -130,7 +130,7 @@ def test_without_a_start_it_is_all_of_history_and_the_log_tells_each_piece_and_w
     assert f"BTCUSDT {oldest:%Y-%m-%d}" in labels
 
 
-def test_forward_and_backward_are_seen_from_what_is_stored(backfill, database_url):
+def test_modes_are_relative_to_stored_minutes(backfill, database_url):
     middle = {
         "from": (START + timedelta(hours=1)).isoformat(),
         "to": (START + timedelta(hours=2)).isoformat(),
@@ -150,7 +150,7 @@ def test_forward_and_backward_are_seen_from_what_is_stored(backfill, database_ur
     assert minutes() == 180
 
 
-def test_files_of_trades_are_folded_below_klines_and_their_rows_kept(backfill, database_url):
+def test_trade_files_become_candles_and_their_rows_are_stored(backfill, database_url):
     day = CLOCK_START.replace(hour=0, minute=0) - timedelta(days=2)
     days = {"from": day.isoformat(), "to": (day + timedelta(days=1)).isoformat()}
     run = backfill(symbols="BTCUSDT", kind="agg_trades", keep_raw=True, **days)
@@ -167,7 +167,7 @@ def test_files_of_trades_are_folded_below_klines_and_their_rows_kept(backfill, d
     assert labels == {f"BTCUSDT agg_trades {day:%Y-%m-%d}"}
 
 
-def test_a_long_load_leaves_a_slot_and_the_next_turn_to_repairs_and_the_registry(dag_bag, policies):
+def test_long_load_leaves_a_slot_and_priority_to_short_tasks(dag_bag, policies):
     history = dag_bag.dags["backfill_history"]
     pools = json.loads((Path(policies.__file__).parent / "pools.json").read_text())
     assert history.max_active_tasks < pools[policies.POOL_REST]["slots"]

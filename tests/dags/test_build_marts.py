@@ -1,4 +1,4 @@
-"""The DAG builds the marts of a real database, and keeps its password to itself."""
+"""The DAG builds the marts of a real database and never shows its password."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LAYERS = ("intraday", "days", "analytics", "health")
 
 
 def offers(count: int, *, start_us: int = to_us(START)) -> list[CandleCandidate]:
-    """Minutes whose prices rise by one each, one unit traded in each."""
+    """Minutes with a price rising by one and a volume of one."""
     return [
         CandleCandidate(
             Candle(
@@ -49,7 +49,7 @@ def environment(database_url, tmp_path, monkeypatch):
 
 
 def rendered_fields():
-    """Those of every task that ran so far."""
+    """Return the rendered fields of all task instances."""
     from airflow.models.renderedtifields import RenderedTaskInstanceFields
     from airflow.utils.session import create_session
 
@@ -57,7 +57,8 @@ def rendered_fields():
         return [str(row.rendered_fields) for row in session.query(RenderedTaskInstanceFields)]
 
 
-def test_a_run_builds_every_layer_and_the_next_one_what_changed_and_none_tells_the_password(
+@pytest.mark.long
+def test_runs_build_all_layers_then_changes_and_never_show_the_password(
     environment, dag_bag, airflow_database, tmp_path, capfd
 ):
     dag = dag_bag.dags["build_marts"]
@@ -67,7 +68,7 @@ def test_a_run_builds_every_layer_and_the_next_one_what_changed_and_none_tells_t
     run = dag.test()
     assert run.state == "success"
     states = {task.task_id: task.state for task in run.get_task_instances()}
-    # The registry is empty: told, and no fault of the build.
+    # The registry is empty; a stale source does not fail the run.
     assert states == {**dict.fromkeys((*LAYERS, "docs"), "success"), "freshness": "failed"}
     assert "<html" in (tmp_path / "dbt" / "docs" / "index.html").read_text()[:2_000]
     with psycopg.connect(environment) as connection:
@@ -85,14 +86,14 @@ def test_a_run_builds_every_layer_and_the_next_one_what_changed_and_none_tells_t
         merge_candidates(connection, offers(61)[-1:])
     run = dag.test()
     assert run.state == "success"
-    assert run.get_task_instance("docs").state == "skipped"  # once a day is enough
+    assert run.get_task_instance("docs").state == "skipped"  # written once a day
     with psycopg.connect(environment) as connection:
         count = connection.execute("SELECT count(*) FROM marts.candles_5m").fetchone()
         day = connection.execute("SELECT close, minute_count FROM marts.candles_1d").fetchone()
     assert count == (13,)
     assert day == (160, 61)
     printed = "".join(capfd.readouterr())
-    # Tests that compare marts of two layers run once in each build.
+    # Tests that compare two layers run once in each build.
     for test in ("candles_5m_equals_its_parent", "candles_1d_equals_its_parent"):
         assert printed.count(f"PASS {test}") == 2
     rendered = rendered_fields()
@@ -102,7 +103,7 @@ def test_a_run_builds_every_layer_and_the_next_one_what_changed_and_none_tells_t
 
 
 @pytest.mark.parametrize("broken", LAYERS)
-def test_health_is_built_whatever_fails_and_the_run_fails_with_any_layer(
+def test_health_is_built_after_any_failure_and_the_run_fails_with_any_layer(
     environment, dag_bag, airflow_database, monkeypatch, broken
 ):
     from airflow.sdk.exceptions import AirflowFailException
@@ -124,7 +125,7 @@ def test_health_is_built_whatever_fails_and_the_run_fails_with_any_layer(
     assert "docs" not in built
 
 
-def test_pages_are_made_once_and_again_where_the_project_or_the_day_is_another(
+def test_docs_are_written_again_after_a_day_or_a_change_of_the_project(
     dag_bag, tmp_path, monkeypatch
 ):
     from airflow.sdk.exceptions import AirflowSkipException
@@ -148,7 +149,7 @@ def test_pages_are_made_once_and_again_where_the_project_or_the_day_is_another(
     task.execute({})
     folder = tmp_path / "home" / "dbt" / "docs"
     assert (folder / "index.html").read_text() == "the pages"
-    with pytest.raises(AirflowSkipException, match="of today and this project"):
+    with pytest.raises(AirflowSkipException, match="is up to date"):
         task.execute({})
     (project / "models" / "more.sql").write_text("select 1")
     task.execute({})
@@ -160,7 +161,7 @@ def test_pages_are_made_once_and_again_where_the_project_or_the_day_is_another(
     assert len(made) == 3
 
 
-def test_a_database_that_is_not_set_fails_at_once(
+def test_missing_database_url_fails_without_retry(
     environment, dag_bag, airflow_database, monkeypatch
 ):
     monkeypatch.delenv("DATABASE_URL")

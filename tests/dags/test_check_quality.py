@@ -1,4 +1,4 @@
-"""The DAG checks real rows, keeps the verdicts, and calls a broken rule by its name."""
+"""The DAG checks real rows, stores the results and names a violated rule."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ def check(database_url, dag_bag, airflow_database, monkeypatch):
     return run
 
 
-def test_minutes_without_a_fault_pass_and_the_verdicts_are_kept(check):
+def test_correct_candles_pass_and_results_are_stored(check):
     run, verdicts = check(offers(*range(20)))
     assert run.state == "success"
     assert len(verdicts) > 5
     assert all(verdicts.values())
 
 
-def test_a_missing_minute_fails_the_run_at_once_and_is_named(check, capfd):
+def test_missing_minute_fails_the_run_without_retry_and_is_named(check, capfd):
     run, verdicts = check(offers(*range(4), *range(5, 20)))
     assert run.state == "failed"
     assert run.get_task_instance("check").try_number == 1

@@ -1,15 +1,15 @@
-"""The DAG waits for a day's files without a worker, and loads them."""
+"""The DAG waits for a day's files in the triggerer and loads them."""
 
 from __future__ import annotations
 
 import psycopg
 
 
-def test_a_day_is_loaded_from_its_files_once_they_are_published(daily_run, database_url):
+def test_day_is_loaded_once_its_files_are_published(daily_run, database_url):
     daily = daily_run("load_daily_dumps", {"symbols": "BTCUSDT, BTCUSDT.P"})
 
     assert daily.run.state == "success"
-    assert daily.deferred, "the files were there before anybody had to wait"
+    assert daily.deferred, "the files were published before the task had to wait"
     with psycopg.connect(database_url) as connection:
         rows = connection.execute(
             "SELECT symbol, source, status, min(open_time), count(*) FROM market.candles_1m"
@@ -29,5 +29,5 @@ def test_a_day_is_loaded_from_its_files_once_they_are_published(daily_run, datab
     assert labels == {f"{symbol} {daily.day:%Y-%m-%d}" for symbol in ("BTCUSDT", "BTCUSDT.P")}
 
 
-def test_without_anything_kept_up_a_run_does_nothing_and_is_well(daily_run):
+def test_run_without_active_symbols_succeeds(daily_run):
     assert daily_run("load_daily_dumps", {}).run.state == "success"

@@ -1,4 +1,4 @@
-"""The DAG makes partitions, moves old days to files and forgets old verdicts, in one night."""
+"""The DAG creates partitions, archives old days and prunes old results."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def maintain(database_url, dag_bag, airflow_database, tmp_path, monkeypatch):
     return lambda: dag_bag.dags["maintain_storage"].test(run_after=NIGHT, logical_date=NIGHT)
 
 
-def test_a_night_leaves_storage_in_order(maintain, database_url):
+def test_run_creates_partitions_archives_old_days_and_prunes_results(maintain, database_url):
     with connect(database_url, application_name="test") as connection:
         for days in range(4):
             at_us = to_us(NIGHT - timedelta(days=days, hours=1))

@@ -1,11 +1,12 @@
-"""Months of three symbols through the real scheduler, from all sources, with all that goes wrong.
+"""Load months of three symbols through the real scheduler, from all sources, with many faults.
 
-A year of them with ``HISTORY_MONTHS=12``, as ``make soak`` does it; three by default.
+Three months by default; ``make soak`` loads a year with ``HISTORY_MONTHS=12``.
 
-Monthly and daily files and REST give the history; a zip is corrupt, a day is missing, another cut
-short, a checksum of an earlier issue, a month wrong and issued anew, another one wrong for good,
-REST says 429, a task is killed in the middle, and somebody else uses up the request weight. In the
-end the table is the exchange's, the ledgers say what happened, and the weight was never overdrawn.
+History comes from monthly files, daily files and REST. One zip is corrupt, one day is missing,
+one is truncated, one has the checksum of an earlier version; one month is wrong and published
+again, another stays wrong; REST answers 429, a task is killed, and another client uses up the
+request weight. In the end the candles equal the exchange's, the ledgers record every fault, and
+the request weight was never exceeded.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ from tests.dags.real_airflow import kill_a_load, real_airflow, until
 from tests.integration.jobs.faulty_host import FaultyHost, faulty_host
 from tests.integration.jobs.minutes_of_weight import end_minute_in
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(1_800), pytest.mark.long]
 
 MONTHS = int(os.environ.get("HISTORY_MONTHS", "3"))
 DAYS = datetime(2026, 11, 1, tzinfo=UTC)
-"""From here on there are daily files alone."""
+"""From this day on only daily files exist."""
 _FIRST = 2026 * 12 + 10 - MONTHS
 START = datetime(_FIRST // 12, _FIRST % 12 + 1, 1, tzinfo=UTC)
 NOW = datetime(2026, 11, 6, 6, tzinfo=UTC)
@@ -52,22 +53,22 @@ END = datetime(2026, 11, 6, 5, tzinfo=UTC)
 SYMBOLS = {"BTCUSDT": "spot", "ETHBTC": "spot", "BTCUSDT.P": "um"}
 SHARE = 1 / 100
 BUDGET = {"spot": 60, "um": 24}
-"""Request weight a minute, by the setting."""
+"""Request weight for each minute, by REST_WEIGHT_SHARE."""
 IN_FLIGHT = 10
-"""Weight of requests that are granted in one minute and arrive in the next, or are granted before
-the header of an answer tells of a stranger's."""
+"""Weight of requests granted in one minute that arrive in the next, or granted before a response
+header reports the weight of another client."""
 
 WRONG_MONTH = "data/spot/monthly/klines/BTCUSDT/1m/BTCUSDT-1m-2026-08.zip"
 REISSUED_MONTH = "data/futures/um/monthly/klines/BTCUSDT/1m/BTCUSDT-1m-2026-09.zip"
 CORRUPT_DAY = "data/spot/daily/klines/ETHBTC/1m/ETHBTC-1m-2026-11-03.zip"
-CUT_DAY = "data/spot/daily/klines/ETHBTC/1m/ETHBTC-1m-2026-11-04.zip"
+TRUNCATED_DAY = "data/spot/daily/klines/ETHBTC/1m/ETHBTC-1m-2026-11-04.zip"
 STALE_DAY = "data/futures/um/daily/klines/BTCUSDT/1m/BTCUSDT-1m-2026-11-02.zip"
 MISSING_DAY = "data/spot/daily/klines/BTCUSDT/1m/BTCUSDT-1m-2026-11-02.zip"
 
 
 @dataclass
-class Asked:
-    """What the exchange counted and REST answered."""
+class RestTraffic:
+    """Request weight that the exchange counted, and status codes of its answers."""
 
     statuses: list[int] = field(default_factory=list)
     weight: Counter[tuple[int, int]] = field(default_factory=Counter)
@@ -78,14 +79,14 @@ class Asked:
         return answer
 
     def max_of(self, market: str) -> int:
-        """The most that was used of a market's weight in a minute."""
+        """Return the highest weight of a market in one minute."""
         limit = BUDGET[market] + IN_FLIGHT
         return max(used for (each, _), used in self.weight.items() if each == limit)
 
 
 @pytest.fixture(scope="module")
-def asked() -> Iterator[Asked]:
-    found = Asked()
+def traffic() -> Iterator[RestTraffic]:
+    found = RestTraffic()
     real = WeightLimiter.charge
 
     def charge(self: WeightLimiter, address: str, weight: int) -> WeightCharge:
@@ -98,7 +99,7 @@ def asked() -> Iterator[Asked]:
 
 
 @pytest.fixture(scope="module")
-def exchange(asked: Asked) -> Iterator[ExchangeThread]:
+def exchange(traffic: RestTraffic) -> Iterator[ExchangeThread]:
     config = SimulatorConfig(
         spot_symbols=("BTCUSDT", "ETHBTC"),
         um_symbols=("BTCUSDT",),
@@ -111,7 +112,7 @@ def exchange(asked: Asked) -> Iterator[ExchangeThread]:
         for path, effect in {
             WRONG_MONTH: AlterRows(rows=1),
             CORRUPT_DAY: CorruptZip(checksum_fits=True),
-            CUT_DAY: DropRows(rows=60),
+            TRUNCATED_DAY: DropRows(rows=60),
             STALE_DAY: StaleChecksum(),
             MISSING_DAY: MissingFile(),
         }.items():
@@ -120,26 +121,30 @@ def exchange(asked: Asked) -> Iterator[ExchangeThread]:
 
 
 @pytest.fixture(scope="module")
-def hosts(exchange: ExchangeThread, asked: Asked) -> Iterator[tuple[FaultyHost, FaultyHost]]:
-    """Between the tasks and REST of each market, to see what is answered."""
+def hosts(
+    exchange: ExchangeThread, traffic: RestTraffic
+) -> Iterator[tuple[FaultyHost, FaultyHost]]:
+    """Proxies in front of REST that record the answers."""
     with faulty_host(exchange.spot_rest_url) as spot, faulty_host(exchange.um_rest_url) as um:
-        spot.changes["/api/"] = um.changes["/fapi/"] = asked.note
+        spot.changes["/api/"] = um.changes["/fapi/"] = traffic.note
         yield spot, um
 
 
 @pytest.fixture(scope="module")
 def database(postgres: EmbeddedPostgres, _template: str) -> Iterator[str]:
-    yield postgres.create_database("year", template=_template)
-    postgres.drop_database("year")
+    yield postgres.create_database("months", template=_template)
+    postgres.drop_database("months")
 
 
 @pytest.fixture(scope="module")
-def airflow(tmp_path_factory, postgres, exchange, hosts, database) -> Iterator[LocalAirflow]:
+def airflow(
+    tmp_path_factory, postgres, metadata_template, exchange, hosts, database
+) -> Iterator[LocalAirflow]:
     spot, um = hosts
     minute_ends(exchange, database, left_s=60)
-    metadata_url = postgres.create_database("airflow_of_a_year")
+    metadata_url = postgres.create_database("airflow_months", template=metadata_template)
     with real_airflow(
-        tmp_path_factory.mktemp("year"),
+        tmp_path_factory.mktemp("months"),
         metadata_url=metadata_url,
         environment={
             "DATABASE_URL": database,
@@ -149,19 +154,19 @@ def airflow(tmp_path_factory, postgres, exchange, hosts, database) -> Iterator[L
             "BINANCE_DUMP_LIST_URL": exchange.dump_url,
             "REST_WEIGHT_SHARE": str(SHARE),
         },
-        at_work=["backfill_history", "reconcile_candles"],
+        active=["backfill_history", "reconcile_candles"],
     ) as running:
         yield running
-    postgres.drop_database("airflow_of_a_year")
+    postgres.drop_database("airflow_months")
 
 
 def backfill(airflow: LocalAirflow, meanwhile: Callable[[], None] | None = None) -> list[Any]:
-    """A run of the form, to its end; its tasks."""
+    """Run backfill_history to its end and return its tasks."""
     span = {"symbols": ", ".join(SYMBOLS), "from": START.isoformat(), "to": END.isoformat()}
     run_id = airflow.api.trigger("backfill_history", span)
     if meanwhile is not None:
         meanwhile()
-    state = airflow.api.wait_run("backfill_history", run_id, timeout_s=400)
+    state = airflow.api.wait_run("backfill_history", run_id, timeout_s=800)
     assert state == "success", airflow.api.failures("backfill_history", run_id)
     return airflow.api.task_states("backfill_history", run_id)
 
@@ -169,7 +174,7 @@ def backfill(airflow: LocalAirflow, meanwhile: Callable[[], None] | None = None)
 def native_backfill(
     airflow: LocalAirflow, dag_id: str, first: datetime, last: datetime, **conf: str
 ) -> None:
-    """Airflow's own backfill of a daily DAG from one day to another, to its end."""
+    """Run Airflow's backfill of a daily DAG from one day to another."""
     known = {run.run_id for run in airflow.api.runs(dag_id)}
     body = {
         "dag_id": dag_id, "from_date": first.isoformat(), "to_date": last.isoformat(),
@@ -179,10 +184,10 @@ def native_backfill(
     runs = [run for run in airflow.api.runs(dag_id) if run.run_id not in known]
     assert len(runs) == (last - first).days + 1
     for run in runs:
-        state = airflow.api.wait_run(dag_id, run.run_id, timeout_s=200)
+        state = airflow.api.wait_run(dag_id, run.run_id, timeout_s=400)
         assert state == "success", airflow.api.failures(dag_id, run.run_id)
-    # until the scheduler has seen that nothing is left of it
-    until(lambda: all(one["completed_at"] for one in backfills(airflow, dag_id)), timeout_s=60)
+    # until the scheduler has marked the backfill as completed
+    until(lambda: all(one["completed_at"] for one in backfills(airflow, dag_id)), timeout_s=120)
 
 
 def backfills(airflow: LocalAirflow, dag_id: str) -> list[dict[str, Any]]:
@@ -192,7 +197,7 @@ def backfills(airflow: LocalAirflow, dag_id: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def truth(exchange: ExchangeThread, database: str) -> None:
-    """What the exchange says of every minute, in a table beside ours."""
+    """Store the exchange's candles in a table ``truth`` of the same database."""
     month = TIMEFRAMES["1M"]
     with psycopg.connect(database) as connection:
         connection.execute(
@@ -222,7 +227,7 @@ def truth(exchange: ExchangeThread, database: str) -> None:
 
 
 def differences(database: str) -> list[tuple[Any, ...]]:
-    """Rows that are not the exchange's in nine values, from either side."""
+    """Return rows that differ from the exchange's in any of the nine values."""
     with psycopg.connect(database) as connection:
         connection.execute(
             "CREATE TEMP VIEW stored AS SELECT symbol, open_time, open, high, low, close, volume,"
@@ -236,38 +241,38 @@ def differences(database: str) -> list[tuple[Any, ...]]:
 
 
 def altered_minutes(exchange: ExchangeThread, path: str) -> list[datetime]:
-    """Minutes of which the wrong issue of a file says otherwise than what happened."""
+    """Return the minutes that are wrong in the faulty version of a file."""
     rows = httpx.get(
         f"{exchange.control_url}/sim/altered", params={"path": path}, trust_env=False, timeout=60
     ).json()
     assert rows
-    unit = 1 if "/spot/" in path else 1_000  # of 2026: spot files are in µs, others in ms
+    unit = 1 if "/spot/" in path else 1_000  # in 2026 spot files use µs, the others ms
     return sorted(from_us(int(row["key"]) * unit) for row in rows)
 
 
-def told_in_logs(airflow: LocalAirflow, event: str) -> int:
-    """How often tasks told an event."""
+def count_in_logs(airflow: LocalAirflow, event: str) -> int:
+    """Count a log event in the tasks' logs."""
     logs = (airflow.home / "logs" / "tasks").rglob("*.log")
     return sum(file.read_text(errors="replace").count(event) for file in logs)
 
 
 def overdraw(exchange: ExchangeThread, database: str) -> None:
-    """As a stranger at this address who leaves nothing of a minute's weight.
+    """Use up a minute's request weight as another client at the same IP address.
 
-    Of him only the header of an answer tells.
+    Our jobs see that only in a response header.
     """
     minute_ends(exchange, database, left_s=20)
-    with httpx.Client(base_url=exchange.spot_rest_url, trust_env=False, timeout=20) as stranger:
+    with httpx.Client(base_url=exchange.spot_rest_url, trust_env=False, timeout=20) as client:
         used = 0
         while used < BUDGET["spot"]:
-            answer = stranger.get(
+            answer = client.get(
                 "/api/v3/klines", params={"symbol": "BTCUSDT", "interval": "1m", "limit": 1}
             )
             used = int(answer.raise_for_status().headers["x-mbx-used-weight-1m"])
 
 
 def minute_ends(exchange: ExchangeThread, database: str, *, left_s: float) -> None:
-    """Let the exchange and the budget count the same minutes, of which the next begins then."""
+    """Align the minutes of exchange and budget; the current one ends in ``left_s``."""
     with psycopg.connect(database) as connection:
         end_minute_in(exchange, connection, left_s=left_s)
 
@@ -297,11 +302,11 @@ def rows_of(database: str, statement: str, *arguments: object) -> list[tuple[Any
         return connection.execute(statement, arguments or None).fetchall()
 
 
-def test_the_months_are_the_exchanges_whatever_went_wrong(
-    airflow, exchange, hosts, database, asked, truth
+def test_months_equal_the_exchange_despite_all_faults(
+    airflow, exchange, hosts, database, traffic, truth
 ):
     day_us = TIMEFRAMES["1d"].next_open_us(0)
-    wrong_yet = exchange.dump_faults.add(
+    still_wrong = exchange.dump_faults.add(
         DumpRule(effect=ReissueFile(at_us=to_us(NOW) + day_us), path=REISSUED_MONTH)
     )
     reissued = altered_minutes(exchange, REISSUED_MONTH)
@@ -317,14 +322,14 @@ def test_the_months_are_the_exchanges_whatever_went_wrong(
     assert len(loads) > MONTHS * 3
     assert len([task for task in tasks if task.task_id == "load" and task.try_number > 1]) == 1
     assert any("2026-08" in name and "BTCUSDT" in name for name in loads)
-    # Both files are what the exchange published: nobody else has spoken of these months yet.
+    # Both files are as published, and no other source covers these months yet.
     wrong = {(symbol, minute) for symbol, minute, *_ in differences(database)}
     assert wrong == {("BTCUSDT", altered), *(("BTCUSDT.P", minute) for minute in reissued)}
-    faulty = [CORRUPT_DAY, STALE_DAY, CUT_DAY, MISSING_DAY, WRONG_MONTH]
+    faulty = [CORRUPT_DAY, STALE_DAY, TRUNCATED_DAY, MISSING_DAY, WRONG_MONTH]
     assert rows_of(database, FILES, faulty) == [
         (STALE_DAY, "wrong_checksum", 0, "rest", 1),
         (CORRUPT_DAY, "corrupt", 0, "rest", 1),
-        (CUT_DAY, "loaded", 1_380, None, 1),
+        (TRUNCATED_DAY, "loaded", 1_380, None, 1),
         (WRONG_MONTH, "loaded", 31 * 1_440, None, 1),
     ]
     days = rows_of(
@@ -340,11 +345,11 @@ def test_the_months_are_the_exchanges_whatever_went_wrong(
         ("BTCUSDT", "2026-11-02", "rest", 1_440, 0, "agrees"),  # missing
         ("BTCUSDT.P", "2026-11-02", "rest", 1_440, 0, "agrees"),  # a stale checksum
         ("ETHBTC", "2026-11-03", "rest", 1_440, 0, "agrees"),  # corrupt
-        ("ETHBTC", "2026-11-04", "dump_daily", 1_380, 0, "agrees_so_far"),  # cut
+        ("ETHBTC", "2026-11-04", "dump_daily", 1_380, 0, "agrees_so_far"),  # truncated
         ("ETHBTC", "2026-11-04", "rest", 60, 0, "agrees_so_far"),
     ]
 
-    exchange.dump_faults.remove(wrong_yet)
+    exchange.dump_faults.remove(still_wrong)
     exchange.dump_faults.add(
         DumpRule(effect=ReissueFile(at_us=exchange.clock.now_us()), path=REISSUED_MONTH)
     )
@@ -354,8 +359,8 @@ def test_the_months_are_the_exchanges_whatever_went_wrong(
     assert wrong == {("BTCUSDT", altered)}
     month = ("loaded", 30 * 1_440, None, 2)
     assert rows_of(database, FILES, [REISSUED_MONTH]) == [(REISSUED_MONTH, *month)] * 2
-    of_the_month = [("BTCUSDT.P", one, "dump_monthly", "dump_monthly") for one in reissued]
-    assert rows_of(database, DISCREPANCIES) == of_the_month
+    reissued_rows = [("BTCUSDT.P", one, "dump_monthly", "dump_monthly") for one in reissued]
+    assert rows_of(database, DISCREPANCIES) == reissued_rows
 
     overdraw(exchange, database)
     native_backfill(airflow, "reconcile_candles", *[altered.replace(hour=0, minute=0)] * 2,
@@ -366,7 +371,7 @@ def test_the_months_are_the_exchanges_whatever_went_wrong(
     assert differences(database) == []
     assert rows_of(database, DISCREPANCIES) == [
         ("BTCUSDT", altered, "dump_monthly", "rest"),
-        *of_the_month,
+        *reissued_rows,
     ]
     revised = rows_of(
         database, "SELECT symbol, open_time, revision FROM market.candles_1m WHERE revision > 0"
@@ -376,7 +381,7 @@ def test_the_months_are_the_exchanges_whatever_went_wrong(
         *(("BTCUSDT.P", one, 1) for one in reissued),
     ]
     day = altered.date().isoformat()
-    whole, none = (1_440, 0), (0, 0)  # minutes that a source spoke of, and those that differ
+    whole, none = (1_440, 0), (0, 0)  # minutes of a source, and how many of them differ
     agrees = ("agrees", True, 1_440, *whole, *whole, *none)
     without_file = ("incomplete", False, 1_440, *whole, *none, *none)
     assert rows_of(database, RECONCILED) == [
@@ -389,12 +394,12 @@ def test_the_months_are_the_exchanges_whatever_went_wrong(
         ("ETHBTC", "2026-11-03", *without_file),  # corrupt
         ("BTCUSDT", "2026-11-04", *agrees),
         ("BTCUSDT.P", "2026-11-04", *agrees),
-        ("ETHBTC", "2026-11-04", "incomplete", False, 1_440, *whole, 1_380, 0, *none),  # cut
+        ("ETHBTC", "2026-11-04", "incomplete", False, 1_440, *whole, 1_380, 0, *none),  # truncated
     ]
 
-    assert told_in_logs(airflow, "weight_awaited") > 0, "nobody had to wait"
-    assert asked.statuses.count(429) == 3
-    assert set(asked.statuses) == {200, 429}
+    assert count_in_logs(airflow, "weight_awaited") > 0, "no task waited for request weight"
+    assert traffic.statuses.count(429) == 3
+    assert set(traffic.statuses) == {200, 429}
     for market, budget in BUDGET.items():
-        assert asked.max_of(market) <= budget + IN_FLIGHT
-    assert asked.max_of("spot") >= BUDGET["spot"]
+        assert traffic.max_of(market) <= budget + IN_FLIGHT
+    assert traffic.max_of("spot") >= BUDGET["spot"]

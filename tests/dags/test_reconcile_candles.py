@@ -1,4 +1,4 @@
-"""The DAG compares a day between stream, REST and file, and keeps the verdict."""
+"""The DAG compares a day between stream, REST and dump file and stores the verdict."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from include.store.candles.minutes import merge_candidates
 from include.store.postgres.pools import connect
 
 
-def test_a_wrong_minute_of_the_stream_is_repaired_and_the_day_is_said_to_differ(
+def test_wrong_streamed_minute_is_replaced_and_the_verdict_is_differs(
     daily_run, daily_day, database_url
 ):
     wrong_us = to_us(daily_day + timedelta(hours=5))
@@ -46,5 +46,5 @@ def test_a_wrong_minute_of_the_stream_is_repaired_and_the_day_is_said_to_differ(
     ]
     (loser,) = losers
     assert loser[:3] == ("BTCUSDT", daily_day + timedelta(hours=5), "kline")
-    assert len(loser[3]) == 1  # it had been believed
+    assert len(loser[3]) == 1
     assert stored == (True,)

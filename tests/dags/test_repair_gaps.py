@@ -1,4 +1,4 @@
-"""The DAG closes old gaps with the exchange's rows and leaves young ones to the streamer."""
+"""The DAG repairs old gaps from REST and leaves recent ones to the streamer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def repair(database_url, dag_bag, airflow_database, tmp_path, monkeypatch):
         yield lambda: dag_bag.dags["repair_gaps"].test()
 
 
-def test_an_old_gap_is_filled_and_closed_and_a_young_one_left(repair, database_url):
+def test_old_gap_is_repaired_and_recent_gap_is_left(repair, database_url):
     with connect(database_url, application_name="test") as connection:
         for first, symbol in ((0, "BTCUSDT"), (5, "BTCUSDT.P"), (30, "BTCUSDT")):
             start_us = to_us(START) + first * MINUTE_US

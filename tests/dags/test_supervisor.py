@@ -1,4 +1,4 @@
-"""What goes wrong with processes: killed supervisors, two of them, deaths, tasks cut short."""
+"""Killed and duplicate supervisors, processes that die, and interrupted tasks."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ import pytest
 from deploy.local.airflow import LocalAirflow
 from deploy.local.processes import end_marked, marked
 from include.errors import PermanentError
-from tests.dags.real_airflow import PAUSED_AT_FIRST, until
+from tests.dags.real_airflow import PAUSED_AT_CREATION, until
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,17 +44,17 @@ KILLED_SUPERVISOR = textwrap.dedent(
 
 
 @pytest.fixture
-def orphaned(tmp_path, postgres) -> Iterator[tuple[Path, str, str]]:
-    """Home, metadata URL and marker of an Airflow whose supervisor was killed."""
+def orphaned(tmp_path, postgres, metadata_template) -> Iterator[tuple[Path, str, str]]:
+    """Return home, metadata URL and marker of an Airflow whose supervisor was killed."""
     home = tmp_path / "airflow"
-    url = postgres.create_database("airflow_orphans")
+    url = postgres.create_database("airflow_orphans", template=metadata_template)
     done = subprocess.run(
         [sys.executable, "-c", KILLED_SUPERVISOR, str(home), url, str(ROOT)],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     marker = done.stdout.splitlines()[-1]
@@ -70,49 +70,47 @@ def run_with_a_running_task(airflow: LocalAirflow, dag_id: str) -> str | None:
     return None
 
 
-def test_orphans_end_deaths_are_told_tasks_stop_with_the_rest_and_go_on_at_the_next_start(
-    orphaned, database_url
-):
+def test_orphans_and_tasks_stop_and_the_next_start_resumes_the_run(orphaned, database_url):
     home, url, marker = orphaned
     assert len(marked(marker)) >= 4
-    heir = LocalAirflow(
+    airflow = LocalAirflow(
         home,
         metadata_url=url,
         project_root=ROOT,
         environment={
             "DATABASE_URL": database_url,
             "CANDELABRA_HOME": str(home.parent),
-            **PAUSED_AT_FIRST,
+            **PAUSED_AT_CREATION,
         },
     )
-    with heir:
+    with airflow:
         assert marked(marker) == []
         second = LocalAirflow(home, metadata_url=url, project_root=ROOT, environment={})
         with pytest.raises(PermanentError, match="another Candelabra runs"):
             second.prepare()
         second.stop()
-        heir.wait_healthy(timeout_s=120)
-        heir.api.wait_dags(["build_marts"], timeout_s=120)
-        heir.api.set_paused("build_marts", paused=False)
-        heir.api.trigger("build_marts", {})
-        run_id = until(lambda: run_with_a_running_task(heir, "build_marts"), timeout_s=120)
-        processes = [psutil.Process(pid) for pid in heir.pids.values()]
+        airflow.wait_healthy(timeout_s=300)
+        airflow.api.wait_dags(["build_marts"], timeout_s=300)
+        airflow.api.set_paused("build_marts", paused=False)
+        airflow.api.trigger("build_marts", {})
+        run_id = until(lambda: run_with_a_running_task(airflow, "build_marts"), timeout_s=300)
+        processes = [psutil.Process(pid) for pid in airflow.pids.values()]
         processes += [below for one in processes for below in one.children(recursive=True)]
-        os.kill(heir.pids["airflow triggerer"], signal.SIGKILL)
-        until(heir.exited, timeout_s=60)
+        os.kill(airflow.pids["airflow triggerer"], signal.SIGKILL)
+        until(airflow.exited, timeout_s=120)
         with pytest.raises(PermanentError, match="airflow triggerer was killed by SIGKILL"):
-            heir.check()
-        begun = time.monotonic()
-    assert time.monotonic() - begun < 30
-    assert marked(heir.marker) == []
-    # The same without the marker; a task, its worker and the API server rename themselves.
+            airflow.check()
+        began_s = time.monotonic()
+    assert time.monotonic() - began_s < 60
+    assert marked(airflow.marker) == []
+    # Also by process id: tasks, workers and the API server rename themselves.
     assert len(processes) > 6
     assert [process for process in processes if process.is_running()] == []
     with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", heir.port)) != 0
+        assert probe.connect_ex(("127.0.0.1", airflow.port)) != 0
 
-    # The next start takes up what was cut.
-    with heir:
-        heir.wait_healthy(timeout_s=120)
-        assert heir.api.wait_run("build_marts", run_id, timeout_s=200) == "success"
-        heir.stop(term_timeout_s=4)  # how it stops was seen above
+    # The next start resumes the interrupted run.
+    with airflow:
+        airflow.wait_healthy(timeout_s=300)
+        assert airflow.api.wait_run("build_marts", run_id, timeout_s=400) == "success"
+        airflow.stop(term_timeout_s=4)
