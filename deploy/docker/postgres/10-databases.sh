@@ -1,12 +1,12 @@
 #!/bin/bash
-# Runs once, when the volume is empty: databases and their owners. The superuser's password stays
-# in this container; migrations and Airflow have logins of their own.
+# Runs once, when the volume is empty: creates the databases and their owners. Migrations and
+# Airflow have their own logins; only this container knows the superuser's password.
 set -euo pipefail
 
 psql --no-psqlrc -v ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname postgres <<'SQL'
 \getenv owner_password CANDELABRA_OWNER_PASSWORD
 \getenv airflow_password AIRFLOW_DATABASE_PASSWORD
--- CREATEROLE: `candelabra migrate` makes the roles of streamer, jobs, dbt and readers.
+-- CREATEROLE: `candelabra migrate` creates the roles of streamer, jobs, dbt and readers.
 CREATE ROLE candelabra LOGIN CREATEROLE PASSWORD :'owner_password';
 CREATE DATABASE candelabra OWNER candelabra;
 CREATE ROLE airflow LOGIN PASSWORD :'airflow_password';
