@@ -22,7 +22,7 @@ from dags.support.policies import DAG_ARGS, DEFAULT_ARGS, HIGH_PRIORITY, POOL_RE
 ### Sync instruments
 
 Reads the exchange's symbols, spot and USD-M, and writes each listing with its trading filters to
-`market.instruments`. Renamed and delisted symbols and reused tickers get rows of their own.
+`market.instruments`. Renamed and delisted symbols and reused tickers get separate rows.
 
 The spot API does not report when trading started. If a spot ticker passes to another instrument
 without leaving the list, the change is detected only where its minutes were streamed: trade ids

@@ -48,7 +48,7 @@ def _nothing() -> None:
 
 
 class AirflowApi:
-    """Client of one API server, logged in as one user.
+    """Client of one API server, with one login.
 
     Args:
         url: base URL of the API server.
