@@ -70,6 +70,7 @@ class Replay:
         self._start = start
         self._settle_s = settle_s
         self._subscribed = asyncio.Event()
+        self._skips_settling = False
         self._log = structlog.get_logger("simulator").bind(market=recording.market)
 
     def _note(self, stream: str) -> None:
@@ -83,6 +84,11 @@ class Replay:
             return
         if self.is_finished:
             self._log.warning("replay_already_finished", stream=stream)
+        self._subscribed.set()
+
+    def start_now(self) -> None:
+        """Start without waiting for a subscription or for further ones."""
+        self._skips_settling = True
         self._subscribed.set()
 
     async def run(self) -> None:
@@ -105,7 +111,7 @@ class Replay:
 
     async def _settle(self) -> None:
         """Return once no stream was newly subscribed for `settle_s`."""
-        while True:
+        while not self._skips_settling:
             self._subscribed.clear()
             try:
                 async with asyncio.timeout(self._settle_s):

@@ -44,6 +44,7 @@ class StreamServer:
     """All connections of one market's port.
 
     Attributes:
+        min_ping_interval_s: lower bound of real seconds between pings, for fast clocks.
         refusal: while set, new connections are refused: fault id, and HTTP status of the answer;
             None as status resets the TCP connection.
         refused: refused connections by fault id.
@@ -61,6 +62,7 @@ class StreamServer:
         self.refusal: tuple[str | None, int | None] | None = None
         self.refused: Counter[str | None] = Counter()
         self.withheld_us: list[tuple[int, int]] = []
+        self.min_ping_interval_s = _MIN_PING_INTERVAL_S
         window_s = CONNECT_WINDOW_S * self._scale()
         self._connects = ConnectLimit(config.connects_in_5_minutes, window_s=window_s)
         self.log = structlog.get_logger("simulator").bind(market=market)
@@ -79,8 +81,8 @@ class StreamServer:
         """Return real seconds between pings, and from ping to the pong's deadline."""
         scale = self._scale()
         return (
-            max(_MIN_PING_INTERVAL_S, _PING_INTERVALS_S[self.market] * scale),
-            max(4 * _MIN_PING_INTERVAL_S, _PONG_TIMEOUTS_S[self.market] * scale),
+            max(self.min_ping_interval_s, _PING_INTERVALS_S[self.market] * scale),
+            max(4 * self.min_ping_interval_s, _PONG_TIMEOUTS_S[self.market] * scale),
         )
 
     @property

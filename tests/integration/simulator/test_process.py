@@ -18,6 +18,7 @@ from websockets.sync.client import connect
 
 from simulator.cli import build_parser, parse_config
 from simulator.config import SimulatorConfig
+from tests.integration.simulator.command_line import exit_code
 
 ROOT = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-m", "simulator"]
@@ -56,27 +57,20 @@ def test_it_tells_its_urls_serves_and_ends_on_a_signal(number: signal.Signals) -
         assert process.stderr.read() == ""
 
 
-def test_a_taken_port_is_told_without_a_traceback() -> None:
+def test_port_in_use_is_reported_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = subprocess.run(
-            [*COMMAND, "--spot-ws-port", str(port)],
-            cwd=ROOT, capture_output=True, text=True, timeout=30, check=False,
-        )  # fmt: skip
-    assert done.returncode == 2
-    assert f"127.0.0.1:{port}" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
+        assert exit_code("--spot-ws-port", str(port)) == 2
+    printed = capsys.readouterr()
+    assert f"127.0.0.1:{port}" in printed.err
+    assert printed.out == ""
 
 
-def test_a_missing_recording_is_told_without_a_traceback(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*COMMAND, "--replay", str(tmp_path / "none.gz")],
-        cwd=ROOT, capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "none.gz" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_missing_recording_is_reported_without_a_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code("--replay", str(tmp_path / "none.gz")) == 2
+    assert "none.gz" in capsys.readouterr().err
 
 
 def test_every_option_is_described_in_the_docs() -> None:

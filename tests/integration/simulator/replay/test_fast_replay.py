@@ -17,7 +17,7 @@ from simulator.server import Exchange
 
 STREAMS = ("abcusdt@trade", "abcusdt@bookTicker", "xyzusdt@trade", "xyzusdt@depth")
 FIRST_MS = 1_700_000_040_000
-SETTLE_S = 1.5  # longer than a busy machine takes from one connection to the next
+SETTLE_S = 30  # tests start the replay themselves
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +89,7 @@ async def test_each_reader_gets_its_own_streams_in_its_own_form(
             )
             for combined, streams in READERS
         ]
+        replay.start_now()
         expected = [_expected(recording, streams, combined=form) for form, streams in READERS]
         pairs = zip(connections, map(len, expected), strict=True)
         received = await asyncio.gather(*(_receive(ws, count) for ws, count in pairs))
@@ -110,6 +111,7 @@ async def test_frames_that_nobody_hears_are_played_and_not_sent(recording: Path)
         one = await connect(f"{exchange.spot_ws_url}/stream?streams={STREAMS[0]}", max_queue=None)
         url = f"{exchange.spot_ws_url}/stream?streams={STREAMS[0]}/{STREAMS[1]}"
         async with connect(url, max_queue=None) as both:
+            replay.start_now()
             assert await _receive(both, len(expected)) == expected
             async with asyncio.timeout(30):
                 while not replay.is_finished:

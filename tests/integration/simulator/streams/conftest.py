@@ -18,6 +18,13 @@ async def fast() -> AsyncIterator[Exchange]:
 
 
 @pytest.fixture
+async def pinging(fast: Exchange) -> Exchange:
+    """An exchange that pings every 0.15 seconds and waits 0.6 seconds for pongs."""
+    fast.stream_servers["spot"].min_ping_interval_s = 0.15
+    return fast
+
+
+@pytest.fixture
 async def live() -> AsyncIterator[Exchange]:
     """An exchange that lives by the wall clock."""
     async with Exchange() as exchange:

@@ -15,13 +15,14 @@ from simulator.server import Exchange
 
 Frame = dict[str, Any]
 NOON = datetime(2026, 2, 3, 14, 0, 30, tzinfo=UTC)
-FRAMES = 150
+FRAMES = {"ethbtc@depth": 60, "keepusdt@depth@500ms": 20}
+DEFAULT_FRAMES = 150
 
 
 @pytest.fixture
 async def exchange() -> AsyncIterator[Exchange]:
-    """Twenty seconds in one."""
-    async with Exchange(SimulatorConfig(clock_start=NOON, speed=20)) as running:
+    """A second of real time is a minute."""
+    async with Exchange(SimulatorConfig(clock_start=NOON, speed=60)) as running:
         yield running
 
 
@@ -79,7 +80,7 @@ async def test_a_snapshot_and_the_diffs_after_it_give_the_whole_book(
         book = LocalBook(snapshot)
         for frame in buffered:
             book.apply(frame)
-        while book.applied < (FRAMES if "keep" not in stream else 20):
+        while book.applied < FRAMES.get(stream, DEFAULT_FRAMES):
             book.apply(json.loads(await ws.recv()))
         oracle = (
             await client.get(

@@ -205,7 +205,7 @@ async def test_unknown_streams_are_acknowledged_and_stay_silent(
         await ws.send(json.dumps({"method": "SUBSCRIBE", "params": [stream], "id": 1}))
         assert await read(ws) == {"result": None, "id": 1}
         with pytest.raises(TimeoutError):
-            await read(ws, timeout_s=0.5)
+            await read(ws, timeout_s=0.15)
 
 
 @pytest.mark.parametrize("path", ["/ws", "/public/ws"])
@@ -217,7 +217,7 @@ async def test_unrouted_futures_paths_deliver_public_streams_alone(
         await ws.send(json.dumps({"method": "SUBSCRIBE", "params": names, "id": 1}))
         assert await read(ws) == {"result": None, "id": 1}
         with pytest.raises(TimeoutError):
-            await read(ws, timeout_s=0.5)
+            await read(ws, timeout_s=0.15)
         await ws.send('{"method":"SUBSCRIBE","params":["btcusdt@trade"],"id":2}')
         assert await read(ws) == {"result": None, "id": 2}
         trade = await read(ws)
@@ -252,19 +252,19 @@ async def test_a_path_without_streams_is_not_found(live: Exchange) -> None:
     assert refused.value.response.status_code == 404
 
 
-async def test_pings_are_sent_and_their_pongs_keep_the_connection(fast: Exchange) -> None:
-    async with connect(f"{fast.spot_ws_url}/ws", ping_interval=None) as ws:
-        (server_side,) = fast.stream_servers["spot"].connections
-        ping_s, pong_s = fast.stream_servers["spot"].ping_times_s()
-        assert (ping_s, pong_s) == (0.5, 2.0)
+async def test_pings_are_sent_and_their_pongs_keep_the_connection(pinging: Exchange) -> None:
+    server = pinging.stream_servers["spot"]
+    async with connect(f"{pinging.spot_ws_url}/ws", ping_interval=None) as ws:
+        (server_side,) = server.connections
+        ping_s, pong_s = server.ping_times_s()
         await asyncio.sleep(pong_s + 2 * ping_s)
-        assert server_side in fast.stream_servers["spot"].connections
+        assert server_side in server.connections
         await ws.send('{"method":"LIST_SUBSCRIPTIONS","id":4}')
         assert (await read(ws))["id"] == 4
 
 
-async def test_a_client_that_answers_no_ping_is_dropped(fast: Exchange) -> None:
-    reader, writer = await open_raw(fast)
+async def test_a_client_that_answers_no_ping_is_dropped(pinging: Exchange) -> None:
+    reader, writer = await open_raw(pinging)
     opcode, size = await asyncio.wait_for(reader.readexactly(2), 5)
     assert (opcode, size) == (0x89, 13)  # a ping that holds the time in ms
     with pytest.raises(ConnectionResetError):
