@@ -49,9 +49,9 @@ def exchange(running: ExchangeThread) -> Iterator[ExchangeThread]:
     running.dump_faults.clear()
 
 
-@pytest.fixture
-def client(exchange: ExchangeThread) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=exchange.dump_url, timeout=60) as opened:
+@pytest.fixture(scope="module")
+def client(running: ExchangeThread) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=running.dump_url, timeout=60) as opened:
         yield opened
 
 

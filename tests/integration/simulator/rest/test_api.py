@@ -32,7 +32,7 @@ def exchange() -> Iterator[ExchangeThread]:
         yield running
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(exchange: ExchangeThread) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=exchange.spot_rest_url) as opened:
         yield opened

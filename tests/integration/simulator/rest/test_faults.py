@@ -47,9 +47,9 @@ def exchange(running: ExchangeThread) -> Iterator[ExchangeThread]:
     running.rest_faults.clear()
 
 
-@pytest.fixture
-def client(exchange: ExchangeThread) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=exchange.spot_rest_url, timeout=60) as opened:
+@pytest.fixture(scope="module")
+def client(running: ExchangeThread) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=running.spot_rest_url, timeout=60) as opened:
         yield opened
 
 

@@ -30,7 +30,7 @@ def exchange() -> Iterator[ExchangeThread]:
         yield running
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(exchange: ExchangeThread) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=exchange.spot_rest_url, timeout=60) as opened:
         yield opened
