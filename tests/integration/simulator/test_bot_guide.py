@@ -24,12 +24,12 @@ SERVER = "candelabra simulate "
 
 
 def _blocks() -> list[tuple[str, str]]:
-    """Language and text of each fenced block, in order."""
+    """Yield language and text of each fenced block, in order."""
     return re.findall(r"^```(\w*)\n(.*?)^```$", GUIDE.read_text(), flags=re.DOTALL | re.MULTILINE)
 
 
 def _free_ports() -> dict[str, str]:
-    """Ports of the page, each with one that nobody uses here."""
+    """Replace each port of the page by a free one."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in PORTS]
     found = {name: str(one.getsockname()[1]) for name, one in zip(PORTS, sockets, strict=True)}
     for one in sockets:
@@ -44,7 +44,7 @@ def _environment() -> dict[str, str]:
 
 @contextmanager
 def _served(command: str, folder: Path) -> Iterator[None]:
-    """The simulator as the page starts it, from its ready line on."""
+    """Start the simulator as on the page and wait for its ready line."""
     with (folder / "stderr").open("w+") as errors:
         process = subprocess.Popen(
             ["bash", "-c", f"exec {command}"], cwd=folder, env=_environment(),
@@ -79,7 +79,7 @@ def _run(language: str, text: str, folder: Path) -> str:
 
 
 def _sections() -> list[tuple[str | None, list[tuple[str, str]]]]:
-    """Each command that starts the simulator (None at first), with the blocks that follow it."""
+    """Return each command that starts the simulator (None at first) with the blocks after it."""
     sections: list[tuple[str | None, list[tuple[str, str]]]] = [(None, [])]
     for language, text in _blocks():
         assert language in ("bash", "python"), f"a block of {language!r} is run by nobody"
@@ -104,17 +104,17 @@ def test_every_command_and_program_of_the_page_runs(tmp_path: Path) -> None:
         assert command is not None
         with _served(local(command), tmp_path):
             outputs += [_run(language, local(text), tmp_path) for language, text in blocks]
-    told = "\n".join(outputs)
-    assert '"serverTime":' in told
-    assert "3 candles, 0 of them wrong" in told
-    assert '"state":"active"' in told
+    printed = "\n".join(outputs)
+    assert '"serverTime":' in printed
+    assert "3 candles, 0 of them wrong" in printed
+    assert '"state":"active"' in printed
     assert len(parse_plan((tmp_path / "plan.json").read_bytes())) == 7
     drawn = parse_plan((tmp_path / "drawn.json").read_bytes())
     happened = parse_plan((tmp_path / "happened.json").read_bytes())
     assert [one.id for one in drawn] == [one.id for one in happened]
 
 
-def test_the_simulator_needs_no_longer_start_for_a_longer_history(tmp_path: Path) -> None:
+def test_start_time_does_not_depend_on_the_length_of_history(tmp_path: Path) -> None:
     began = time.monotonic()
     with _served("candelabra simulate --symbols BTCUSDT --start 2019-01-01", tmp_path):
         assert time.monotonic() - began < 30
@@ -134,7 +134,7 @@ def test_each_kind_has_a_row_with_its_meaning_and_parameters(kind: FaultKind) ->
     assert advice
 
 
-def test_the_page_names_no_kind_that_does_not_exist() -> None:
+def test_page_has_only_existing_kinds() -> None:
     named = re.findall(r'"kind": "(\w+)"', GUIDE.read_text())
     assert named
     assert set(named) <= set(KINDS)

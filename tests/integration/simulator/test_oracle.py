@@ -1,4 +1,4 @@
-"""The oracle's order book, asked for over HTTP."""
+"""The oracle's order book over HTTP."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def client() -> Iterator[httpx.Client]:
 
 
 @pytest.mark.parametrize("market", PATHS)
-def test_the_book_of_now_is_the_one_that_rest_cuts(client: httpx.Client, market: str) -> None:
+def test_rest_depth_is_the_top_of_the_current_book(client: httpx.Client, market: str) -> None:
     query = {"symbol": "BTCUSDT", "limit": 1_000}
     shown = client.get(PATHS[market], params=query).json()
     true = client.get("/sim/depth", params={"market": market, "symbol": "BTCUSDT"}).json()
@@ -36,7 +36,7 @@ def test_the_book_of_now_is_the_one_that_rest_cuts(client: httpx.Client, market:
     assert true["lastUpdateId"] == shown["lastUpdateId"]
 
 
-def test_an_earlier_book_is_another_one_and_asked_for_by_its_id(client: httpx.Client) -> None:
+def test_earlier_book_is_available_by_its_update_id(client: httpx.Client) -> None:
     query: dict[str, Any] = {"symbol": "BTCUSDT"}
     latest = client.get("/sim/depth", params=query).json()
     some_id = latest["lastUpdateId"] - 1_000

@@ -39,7 +39,7 @@ def _running(*options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, A
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_tells_its_urls_serves_and_ends_on_a_signal(number: signal.Signals) -> None:
+def test_process_prints_its_urls_serves_and_stops_on_a_signal(number: signal.Signals) -> None:
     with _running("--symbols", "BTCUSDT", "--um-symbols", "BTCUSDT") as (process, ready):
         assert ready["event"] == "simulator_ready"
         assert {"spot_ws_url", "um_ws_url", "spot_rest_url", "um_rest_url", "dump_url"} <= set(

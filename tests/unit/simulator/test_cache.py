@@ -1,4 +1,4 @@
-"""The cache between threads: what it keeps, and how often it makes a value."""
+"""The cache shared by threads: eviction, and computing values once."""
 
 import threading
 import time
@@ -8,14 +8,14 @@ import pytest
 from simulator.cache import BoundedCache
 
 
-def test_the_least_recently_used_value_goes_first() -> None:
+def test_least_recently_used_value_is_evicted_first() -> None:
     cache: BoundedCache[str, int] = BoundedCache(2)
     for key in ("a", "b", "a", "c"):
         cache.get(key, lambda: 0)
     assert ("a" in cache, "b" in cache, "c" in cache) == (True, False, True)
 
 
-def test_weighed_values_share_the_size_and_the_last_one_stays_whatever_it_weighs() -> None:
+def test_weights_share_the_size_and_the_newest_value_always_stays() -> None:
     cache: BoundedCache[str, bytes] = BoundedCache(10, weigh=len)
     cache.get("a", lambda: b"1234")
     cache.get("b", lambda: b"123456")
@@ -27,14 +27,14 @@ def test_weighed_values_share_the_size_and_the_last_one_stays_whatever_it_weighs
 
 
 @pytest.mark.parametrize("workers", [4])
-def test_threads_that_want_the_same_value_have_it_made_once(workers: int) -> None:
+def test_threads_compute_the_same_value_once(workers: int) -> None:
     cache: BoundedCache[str, int] = BoundedCache(4, makes_once=True)
     made: list[int] = []
     begun = threading.Barrier(workers)
 
     def make() -> int:
         made.append(1)
-        time.sleep(0.05)  # long enough for the others to come
+        time.sleep(0.05)  # long enough for the other threads to arrive
         return len(made)
 
     def ask() -> None:
@@ -49,7 +49,7 @@ def test_threads_that_want_the_same_value_have_it_made_once(workers: int) -> Non
     assert made == [1]
 
 
-def test_a_failure_to_make_is_the_callers_and_is_not_kept() -> None:
+def test_failed_computation_raises_and_is_not_cached() -> None:
     cache: BoundedCache[str, int] = BoundedCache(4, makes_once=True)
 
     def fail() -> int:

@@ -1,4 +1,4 @@
-"""Settings and the command line that makes them."""
+"""Settings, and the command line that sets them."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ def test_impossible_values_are_refused_by_name(name: str, value: Any) -> None:
         SimulatorConfig(**{name: value})
 
 
-def test_a_command_line_becomes_a_configuration() -> None:
+def test_command_line_becomes_a_configuration() -> None:
     config, level = parse_config(
         ["--seed", "9", "--symbols", "btcusdt, ETHBTC", "--um-symbols", "BTCUSDT",
          "--start", "2020-01-01", "--clock-start", "2020-02-01T12:00:00+01:00", "--speed", "60",
@@ -33,7 +33,7 @@ def test_a_command_line_becomes_a_configuration() -> None:
     assert (config.daily_dump_delay_s, level) == (3_600, "debug")
 
 
-def test_the_speed_of_a_replay_is_that_of_the_recording() -> None:
+def test_speed_of_a_replay_is_that_of_the_recording() -> None:
     config, _ = parse_config(["--replay", "a.gz", "b.gz", "--market", "um", "--speed", "max"])
     assert config.replay_files == (Path("a.gz"), Path("b.gz"))
     assert (config.replay_market, config.replay_speed, config.speed) == ("um", None, 1)
@@ -52,7 +52,7 @@ def test_the_speed_of_a_replay_is_that_of_the_recording() -> None:
      (["--fault-kinds", "cut"], "set --fault-seed"),
      (["--fault-rate-per-h=60"], "--fault-rate-per-h applies to random faults")],
 )  # fmt: skip
-def test_a_wrong_option_ends_with_one_line_that_names_it(
+def test_wrong_option_is_reported_in_one_line(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -62,12 +62,12 @@ def test_a_wrong_option_ends_with_one_line_that_names_it(
     assert message in line
 
 
-def test_a_history_that_begins_in_the_future_is_refused() -> None:
+def test_history_that_starts_in_the_future_is_refused() -> None:
     with pytest.raises(ValueError, match="start"):
         Exchange(SimulatorConfig(start=datetime(2100, 1, 1, tzinfo=UTC)))
 
 
-def test_a_replay_tells_what_it_does_unless_told_otherwise() -> None:
+def test_replay_logs_at_info_by_default() -> None:
     assert parse_config([])[1] == "warning"
     assert parse_config(["--replay", "a.gz"])[1] == "info"
     assert parse_config(["--replay", "a.gz", "--log-level", "error"])[1] == "error"
@@ -78,7 +78,7 @@ RECORDING = ("--record", "a.gz", "--record-streams", "btcusdt@aggTrade,ethusdt@t
              "--record-from", "2026-01-05", "--record-until", "2026-01-06T12:00")  # fmt: skip
 
 
-def test_a_recording_has_a_file_streams_and_times() -> None:
+def test_recording_has_a_file_streams_and_times() -> None:
     config, _ = parse_config([*RECORDING, "--record-unit", "us"])
     assert (config.record_file, config.record_unit_us) == (Path("a.gz"), 1)
     assert config.record_streams == ("btcusdt@aggTrade", "ethusdt@trade")
@@ -92,7 +92,7 @@ def test_a_recording_has_a_file_streams_and_times() -> None:
      ((*RECORDING, "--market", "um", "--record-unit", "us"), "1000"),
      ((*RECORDING, "--fault-seed", "1"), "a recording has no faults")],
 )  # fmt: skip
-def test_a_recording_that_cannot_be_made_is_refused(
+def test_impossible_recording_options_are_refused(
     arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):

@@ -1,4 +1,4 @@
-"""The dump site that goes wrong on demand, with a real client."""
+"""Faults of the dump site, with a real client."""
 
 import hashlib
 import time
@@ -59,14 +59,16 @@ def _break(exchange: ExchangeThread, effect: Any, path: str = "*2025-01-03.zip")
     exchange.dump_faults.add(DumpRule(effect=effect, path=path))
 
 
-def test_a_file_tells_when_it_was_published(client: httpx.Client) -> None:
+def test_file_has_its_publication_time(client: httpx.Client) -> None:
     answer = client.get(PATH)
     assert answer.headers["last-modified"] == "Sat, 04 Jan 2025 00:00:00 GMT"
     assert answer.headers["content-type"] == "application/zip"
     assert client.head(PATH).headers["content-length"] == str(len(answer.content))
 
 
-def test_a_download_breaks_within_the_file(exchange: ExchangeThread, client: httpx.Client) -> None:
+def test_download_is_aborted_within_the_file(
+    exchange: ExchangeThread, client: httpx.Client
+) -> None:
     whole = client.get(PATH).content
     _break(exchange, AbortDownload(keep_percent=50))
     received: list[bytes] = []
@@ -83,7 +85,7 @@ def test_a_download_breaks_within_the_file(exchange: ExchangeThread, client: htt
     assert whole.startswith(part)
 
 
-def test_a_range_is_answered_as_s3_does(client: httpx.Client) -> None:
+def test_range_requests_work_as_on_s3(client: httpx.Client) -> None:
     whole = client.get(PATH)
     tag, size = whole.headers["etag"], len(whole.content)
     assert whole.headers["accept-ranges"] == "bytes"
@@ -97,24 +99,24 @@ def test_a_range_is_answered_as_s3_does(client: httpx.Client) -> None:
     assert client.get(PATH, headers={"Range": f"bytes={size}-"}).status_code == 416
 
 
-def test_a_client_goes_on_behind_each_cut(exchange: ExchangeThread, tmp_path: Path) -> None:
+def test_client_resumes_after_each_abort(exchange: ExchangeThread, tmp_path: Path) -> None:
     exchange.dump_faults.add(
         DumpRule(effect=AbortDownload(keep_percent=50), path="*2025-01-03.zip", times=3)
     )
     with (
-        capture_logs() as told,
+        capture_logs() as logs,
         DumpSite(exchange.dump_url, exchange.dump_url, sleep=lambda _: None) as site,
     ):
         fetched = site.fetch(PATH.lstrip("/"), tmp_path)
     assert hashlib.sha256(fetched.file.read_bytes()).hexdigest() == fetched.checksum
-    resumed = [one["from_bytes"] for one in told if one["event"] == "download_resumed"]
+    resumed = [one["from_bytes"] for one in logs if one["event"] == "download_resumed"]
     size = fetched.file.stat().st_size
     assert len(resumed) == 3
     assert resumed == sorted(set(resumed))
     assert resumed[-1] > 0.8 * size
 
 
-def test_a_slow_download_drags_and_is_whole(exchange: ExchangeThread, client: httpx.Client) -> None:
+def test_slow_download_is_complete(exchange: ExchangeThread, client: httpx.Client) -> None:
     whole = client.get(PATH).content
     _break(exchange, SlowDownload(seconds=0.4))
     begun = time.monotonic()
@@ -122,7 +124,7 @@ def test_a_slow_download_drags_and_is_whole(exchange: ExchangeThread, client: ht
     assert time.monotonic() - begun >= 0.4
 
 
-def test_files_and_listings_are_refused_apart(
+def test_files_and_listings_are_refused_separately(
     exchange: ExchangeThread, client: httpx.Client
 ) -> None:
     _break(exchange, RefuseFile(status=503))
@@ -135,7 +137,7 @@ def test_files_and_listings_are_refused_apart(
     assert client.get(PATH).status_code == 200
 
 
-def test_what_is_missing_is_not_found(exchange: ExchangeThread, client: httpx.Client) -> None:
+def test_missing_files_return_404(exchange: ExchangeThread, client: httpx.Client) -> None:
     _break(exchange, MissingChecksum())
     assert client.get(f"{PATH}.CHECKSUM").status_code == 404
     assert client.get(PATH).status_code == 200
@@ -145,7 +147,7 @@ def test_what_is_missing_is_not_found(exchange: ExchangeThread, client: httpx.Cl
     assert "<Code>NoSuchKey</Code>" in answer.text
 
 
-def test_an_altered_file_fits_its_checksum_and_the_site_knows_the_rows(
+def test_altered_file_matches_its_checksum_and_its_rows_are_listed(
     exchange: ExchangeThread, client: httpx.Client
 ) -> None:
     true = hashlib.sha256(client.get(PATH).content).hexdigest()

@@ -1,4 +1,4 @@
-"""Faults of connections and frames on running sockets, by all ways in."""
+"""Faults of connections and frames on running sockets, added in every way."""
 
 import asyncio
 import json
@@ -55,7 +55,7 @@ async def _state(exchange: Exchange, identity: str, wanted: str) -> dict[str, An
             await asyncio.sleep(0.005)
 
 
-async def test_a_cut_drops_the_connections_of_its_market_and_streams_at_its_time(
+async def test_cut_resets_connections_of_its_market_and_streams_at_its_time(
     exchange: Exchange,
 ) -> None:
     async with (
@@ -75,7 +75,7 @@ async def test_a_cut_drops_the_connections_of_its_market_and_streams_at_its_time
         await _collect(other, lambda frames: len(frames) >= 5)
 
 
-async def test_a_stall_is_silent_and_goes_on_after_its_time(exchange: Exchange) -> None:
+async def test_stalled_connection_resumes_after_its_duration(exchange: Exchange) -> None:
     async with connect(f"{exchange.spot_ws_url}/ws/btcusdt@aggTrade") as ws:
         before = await _collect(ws, lambda frames: len(frames) >= 3)
         exchange.faults.add({"kind": "stall", "duration_s": 60, "id": "quiet"})
@@ -92,20 +92,20 @@ async def test_a_stall_is_silent_and_goes_on_after_its_time(exchange: Exchange) 
         assert after[-2]["T"] * 1_000 <= from_us < to_us <= after[-1]["E"] * 1_000
 
 
-async def test_a_shutdown_is_announced_and_follows_after_its_grace(exchange: Exchange) -> None:
+async def test_shutdown_follows_its_announcement_after_the_grace(exchange: Exchange) -> None:
     async with connect(f"{exchange.spot_ws_url}/stream?streams=btcusdt@trade") as ws:
         exchange.faults.add({"kind": "shutdown", "grace_s": 30})
-        told = await _collect(
+        seen = await _collect(
             ws, lambda frames: bool(frames) and frames[-1]["stream"] == "!serverShutdown"
         )
         closed = await _until_closed(ws)
         assert closed.rcvd is not None
         assert closed.rcvd.code == 1001
-        waited_us = exchange.clock.now_us() - told[-1]["data"]["E"] * 1_000
+        waited_us = exchange.clock.now_us() - seen[-1]["data"]["E"] * 1_000
         assert waited_us >= 29_000_000
 
 
-async def test_connects_are_refused_by_reset_or_status_until_the_fault_is_removed(
+async def test_connects_are_refused_until_the_fault_is_removed(
     exchange: Exchange,
 ) -> None:
     url = f"{exchange.spot_ws_url}/ws"
@@ -130,7 +130,7 @@ async def test_connects_are_refused_by_reset_or_status_until_the_fault_is_remove
     assert {entry["state"] for entry in listed.values()} == {"removed"}
 
 
-async def test_late_trades_come_after_their_minute_is_over(exchange: Exchange) -> None:
+async def test_late_trades_arrive_after_their_minute(exchange: Exchange) -> None:
     exchange.faults.add({"kind": "late", "within_ms": 2_000, "delay_ms": 4_000})
     async with connect(f"{exchange.spot_ws_url}/stream?streams=btcusdt@trade") as ws:
         frames = [
@@ -154,7 +154,7 @@ async def test_late_trades_come_after_their_minute_is_over(exchange: Exchange) -
     assert sorted(ids[: ids.index(late[-1]["t"])]) != ids[: ids.index(late[-1]["t"])]
 
 
-async def test_dropped_duplicated_and_reordered_frames_are_seen_by_id(exchange: Exchange) -> None:
+async def test_dropped_duplicated_and_reordered_frames_show_in_the_ids(exchange: Exchange) -> None:
     exchange.faults.add(
         [
             {"kind": "drop", "streams": "btcusdt@aggTrade", "share": 0.2, "id": "d"},
@@ -181,7 +181,7 @@ async def test_dropped_duplicated_and_reordered_frames_are_seen_by_id(exchange: 
     assert hits > 0
 
 
-async def test_the_control_endpoint_takes_lists_and_removes(exchange: Exchange) -> None:
+async def test_control_api_adds_lists_and_removes_faults(exchange: Exchange) -> None:
     url = f"{exchange.control_url}/sim/faults"
     async with httpx.AsyncClient() as client:
         plan = [
@@ -211,7 +211,7 @@ async def test_the_control_endpoint_takes_lists_and_removes(exchange: Exchange) 
         assert states == {"later": "removed", "f1": "active"}
 
 
-def test_faults_can_be_added_from_other_threads_and_have_begun_when_that_returns() -> None:
+def test_faults_added_from_another_thread_have_begun_on_return() -> None:
     before = threading.active_count()
     with ExchangeThread(FAST) as exchange:
         (identity,) = exchange.faults.add({"kind": "refuse", "status": 451})
@@ -226,7 +226,7 @@ def test_faults_can_be_added_from_other_threads_and_have_begun_when_that_returns
     assert threading.active_count() <= before + 1
 
 
-async def test_a_plan_keeps_what_was_removed_for_as_long_as_it_was_at_work(
+async def test_plan_has_removed_faults_with_their_actual_duration(
     exchange: Exchange,
 ) -> None:
     worked, never = exchange.faults.add(

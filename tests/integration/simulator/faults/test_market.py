@@ -36,7 +36,7 @@ async def exchange() -> AsyncIterator[Exchange]:
 async def _collect(
     ws: ClientConnection, until: Callable[[Frame], bool], frames: list[Frame] | None = None
 ) -> list[Frame]:
-    """Payloads of combined frames, up to the first that fits."""
+    """Return payloads of combined frames up to the first match."""
     found: list[Frame] = [] if frames is None else frames
     async with asyncio.timeout(60):
         while not found or not until(found[-1]):
@@ -55,12 +55,12 @@ def _ids(frames: list[Frame]) -> list[int]:
 
 
 def _closed(frames: list[Frame]) -> list[int]:
-    """Open minutes of closed candles."""
+    """Return the open minutes of closed klines."""
     return [f["k"]["t"] // 60_000 for f in frames if f["e"] == "kline" and f["k"]["x"]]
 
 
 def _at_us(exchange: Exchange, identity: str) -> int:
-    """When a fault begins: `add` counts offsets from its own now."""
+    """Return when a fault begins: `add` counts offsets from its own now."""
     entry = next(one for one in exchange.faults.listed() if one["id"] == identity)
     return to_us(datetime.fromisoformat(entry["at"]))
 
@@ -70,7 +70,7 @@ async def _get(exchange: Exchange, path: str, **params: Any) -> Any:
         return (await client.get(path, params=params)).json()
 
 
-async def test_a_halt_has_neither_trades_nor_candles_and_ids_go_on(exchange: Exchange) -> None:
+async def test_halt_has_no_trades_and_no_klines_and_ids_continue(exchange: Exchange) -> None:
     url = f"{exchange.spot_ws_url}/stream?streams=btcusdt@aggTrade/btcusdt@kline_1m"
     async with connect(url, close_timeout=0.1) as ws:
         frames = await _collect(ws, lambda frame: frame["e"] == "aggTrade")
@@ -110,7 +110,7 @@ async def test_a_halt_has_neither_trades_nor_candles_and_ids_go_on(exchange: Exc
 
 
 @pytest.mark.parametrize("interval", ["1s", "5m"])
-async def test_shorter_and_longer_candles_are_closed_as_the_oracle_has_them(
+async def test_closed_klines_of_other_intervals_equal_the_oracle_in_a_halt(
     interval: str,
 ) -> None:
     async with Exchange(replace(FAST, speed=1_000)) as exchange:
@@ -137,7 +137,7 @@ async def test_shorter_and_longer_candles_are_closed_as_the_oracle_has_them(
         assert [row[0] for row in missing if not paused[0] <= row[6] <= paused[1]] == []
 
 
-async def test_streams_read_on_without_a_gap_while_the_future_changes(exchange: Exchange) -> None:
+async def test_streams_have_no_gap_while_the_future_changes(exchange: Exchange) -> None:
     names = "btcusdt@aggTrade/ethusdt@aggTrade/btcusdt@kline_1m/ethusdt@trade"
     url = f"{exchange.spot_ws_url}/stream?streams={names}"
     async with connect(url, close_timeout=0.1) as ws:
@@ -161,7 +161,7 @@ async def test_streams_read_on_without_a_gap_while_the_future_changes(exchange: 
     assert trades == list(range(trades[0], trades[0] + len(trades)))
 
 
-async def test_a_delisting_ends_trades_but_not_the_flat_candles_of_usd_m(
+async def test_futures_delisting_ends_trades_but_not_flat_klines(
     exchange: Exchange,
 ) -> None:
     url = f"{exchange.um_ws_url}/market/stream?streams=btcusdt@aggTrade/btcusdt@kline_1m"
@@ -179,7 +179,7 @@ async def test_a_delisting_ends_trades_but_not_the_flat_candles_of_usd_m(
     assert info["symbols"][0]["status"] == "SETTLING"
 
 
-async def test_a_spot_delisting_is_a_break_and_its_past_stays(exchange: Exchange) -> None:
+async def test_spot_delisting_sets_status_break_and_keeps_the_past(exchange: Exchange) -> None:
     exchange.faults.add({"kind": "delisting", "market": "spot", "symbols": "ETH*", "at": "+5s"})
     at_us = _at_us(exchange, "f1")
     await _time(exchange, at_us + 10 * MINUTE_US)
@@ -194,7 +194,7 @@ async def test_a_spot_delisting_is_a_break_and_its_past_stays(exchange: Exchange
     assert rows[-1][0] <= at_us // 1_000 + 10
 
 
-async def test_a_new_listing_reaches_those_who_subscribed_before_it_existed(
+async def test_new_listing_reaches_earlier_subscribers(
     exchange: Exchange,
 ) -> None:
     url = f"{exchange.spot_ws_url}/stream?streams=newusdt@aggTrade/newusdt@kline_1m"
@@ -213,7 +213,7 @@ async def test_a_new_listing_reaches_those_who_subscribed_before_it_existed(
     assert info["symbols"][0]["status"] == "TRADING"
 
 
-async def test_a_reused_ticker_begins_with_new_ids_and_prices(exchange: Exchange) -> None:
+async def test_reused_ticker_starts_with_new_ids_and_prices(exchange: Exchange) -> None:
     url = f"{exchange.spot_ws_url}/stream?streams=btcusdt@aggTrade"
     async with connect(url, close_timeout=0.1) as ws:
         plan = {"kind": "ticker_reuse", "market": "spot", "symbols": "BTCUSDT", "at": "+20s"}
@@ -233,7 +233,7 @@ async def test_a_reused_ticker_begins_with_new_ids_and_prices(exchange: Exchange
     assert trades[0]["price"] == new["p"]
 
 
-async def test_a_halt_can_be_taken_back_or_ended_early(exchange: Exchange) -> None:
+async def test_halt_can_be_cancelled_or_ended_early(exchange: Exchange) -> None:
     entry = {"kind": "halt", "market": "spot", "symbols": "BTCUSDT"}
     url = f"{exchange.spot_ws_url}/stream?streams=btcusdt@aggTrade"
     async with connect(url, close_timeout=0.1) as ws:
@@ -261,7 +261,7 @@ async def test_a_halt_can_be_taken_back_or_ended_early(exchange: Exchange) -> No
         ({"kind": "new_listing", "symbols": "NEW"}, "does not end with a quote asset"),
     ],
 )
-async def test_what_cannot_happen_is_refused_and_changes_nothing(
+async def test_impossible_market_faults_are_refused_without_effect(
     exchange: Exchange, entry: dict[str, Any], message: str
 ) -> None:
     good = {"kind": "halt", "market": "spot", "symbols": "ETHUSDT", "at": "+60s"}
@@ -273,7 +273,7 @@ async def test_what_cannot_happen_is_refused_and_changes_nothing(
     assert exchange.markets["spot"].history("ETHUSDT").is_trading(late_us)
 
 
-async def test_dumps_tell_of_halts_and_not_of_what_was_not_listed() -> None:
+async def test_dumps_omit_halts_and_days_before_a_listing() -> None:
     evening = datetime(2026, 2, 3, 23, 55, 0, tzinfo=UTC)
     config = SimulatorConfig(
         clock_start=evening, start=datetime(2026, 2, 2, tzinfo=UTC), speed=500,

@@ -1,4 +1,4 @@
-"""Faults of REST and of the dump site, added as a plan would and seen as a client does."""
+"""Faults of REST and of the dump site, added by a plan and seen by a client."""
 
 import asyncio
 import hashlib
@@ -54,7 +54,7 @@ def _rows(content: bytes) -> list[bytes]:
         return archive.read(archive.namelist()[0]).splitlines()
 
 
-async def test_errors_come_as_often_as_asked_for_and_only_where(site: Site) -> None:
+async def test_errors_hit_only_matching_requests_as_often_as_configured(site: Site) -> None:
     exchange, client = site
     entry = {"kind": "rest_error", "market": "spot", "endpoints": "klines", "symbols": "BTC*"}
     exchange.faults.add(entry | {"status": 429, "retry_after_s": 7, "times": 2})
@@ -68,7 +68,7 @@ async def test_errors_come_as_often_as_asked_for_and_only_where(site: Site) -> N
     assert (listed["state"], listed["hits"]) == ("finished", 2)
 
 
-async def test_slow_stale_malformed_and_cut_answers(site: Site) -> None:
+async def test_slow_stale_malformed_and_aborted_answers(site: Site) -> None:
     exchange, client = site
     (slow,) = exchange.faults.add({"kind": "slow_rest", "delay_s": 0.3})
     began = time.monotonic()
@@ -90,7 +90,7 @@ async def test_slow_stale_malformed_and_cut_answers(site: Site) -> None:
     assert len((await _klines(client)).json()) == 10
 
 
-async def test_void_rows_are_asked_for_and_hit_aggtrades_alone(site: Site) -> None:
+async def test_void_rows_hit_only_agg_trades(site: Site) -> None:
     exchange, client = site
     query = {"symbol": "BTCUSDT", "limit": "10"}
     posted = await client.post(
@@ -118,7 +118,7 @@ async def test_void_rows_of_other_endpoints_are_refused(site: Site) -> None:
     exchange.faults.add({"kind": "rest_void", "endpoints": ["agg*", "klines"]})
 
 
-async def test_a_lag_leaves_out_what_is_younger(site: Site) -> None:
+async def test_lag_omits_younger_trades(site: Site) -> None:
     exchange, client = site
     lag = {"kind": "rest_lag", "kline_lag_ms": 600_000, "trade_lag_ms": 600_000}
     exchange.faults.add(lag)
@@ -130,7 +130,7 @@ async def test_a_lag_leaves_out_what_is_younger(site: Site) -> None:
 
 
 @pytest.mark.parametrize("kind", ["corrupt_zip", "truncated_zip", "stale_checksum"])
-async def test_zips_and_checksums_that_do_not_fit(site: Site, kind: str) -> None:
+async def test_zips_and_checksums_can_mismatch(site: Site, kind: str) -> None:
     exchange, client = site
     good = (await client.get(f"/{DAY}")).content
     (identity,) = exchange.faults.add({"kind": kind, "files": "*ETHBTC-1h-2026-02-02.zip"})
@@ -145,7 +145,7 @@ async def test_zips_and_checksums_that_do_not_fit(site: Site, kind: str) -> None
     assert _only(exchange)["hits"] >= 1
 
 
-async def test_days_that_are_missing_late_or_short(site: Site) -> None:
+async def test_days_can_be_missing_late_or_truncated(site: Site) -> None:
     exchange, client = site
     listing = {"prefix": DAY.rpartition("/")[0] + "/"}
     for entry in (
@@ -164,7 +164,7 @@ async def test_days_that_are_missing_late_or_short(site: Site) -> None:
     assert "1h-2026-02-02" in (await client.get("/", params=listing)).text
 
 
-async def test_a_file_is_issued_again_at_its_time_and_months_differ(site: Site) -> None:
+async def test_file_is_reissued_at_its_time_and_months_can_differ(site: Site) -> None:
     exchange, client = site
     truth = _rows((await client.get(f"/{DAY}")).content)
     exchange.faults.add({"kind": "reissued", "files": f"*{DAY[-26:]}", "at": "+90s", "rows": 2})

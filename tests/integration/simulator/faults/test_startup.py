@@ -1,4 +1,4 @@
-"""Fault plans from the start: by file and by chance, in process and on the command line."""
+"""Fault plans at start-up, from files and random ones."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ def _plan(tmp_path: Path, *entries: dict[str, object]) -> Path:
     return path
 
 
-async def test_offsets_of_a_file_count_from_the_clocks_start(tmp_path: Path) -> None:
+async def test_offsets_in_a_plan_file_count_from_the_clocks_start(tmp_path: Path) -> None:
     path = _plan(tmp_path, {"kind": "cut", "at": "+1h"}, {"kind": "halt", "market": "um",
                  "symbols": "*", "at": "+10m", "duration_s": 60})  # fmt: skip
     config = SimulatorConfig(clock_start=NOON, speed=0, fault_file=path)
@@ -36,7 +36,7 @@ async def test_offsets_of_a_file_count_from_the_clocks_start(tmp_path: Path) -> 
         assert not exchange.markets["um"].history("BTCUSDT").is_trading(halted_us)
 
 
-async def test_a_random_plan_is_exported_and_replayed_from_the_file(tmp_path: Path) -> None:
+async def test_random_plan_is_exported_and_replayed_from_the_file(tmp_path: Path) -> None:
     path = tmp_path / "drawn.json"
     drawn = SimulatorConfig(
         clock_start=NOON, speed=0, fault_seed=8, fault_rate_per_h=4, fault_export=path
@@ -47,7 +47,7 @@ async def test_a_random_plan_is_exported_and_replayed_from_the_file(tmp_path: Pa
     assert parse_plan(first.faults.plan()) == parse_plan(again.faults.plan())
 
 
-async def test_an_exchange_lives_through_a_random_plan_of_every_kind() -> None:
+async def test_exchange_survives_a_random_plan_of_every_kind() -> None:
     config = SimulatorConfig(
         clock_start=NOON, speed=400, fault_seed=11, fault_rate_per_h=900, fault_span_h=0.25,
         fault_kinds=("connection", "frame", "market", "rest", "dump"),
@@ -79,7 +79,7 @@ async def test_an_exchange_lives_through_a_random_plan_of_every_kind() -> None:
         exchange_parts.cancel()
 
 
-def test_a_replay_refuses_what_needs_a_market(tmp_path: Path) -> None:
+def test_replay_refuses_faults_that_need_a_market(tmp_path: Path) -> None:
     recording = tmp_path / "frames"
     recording.write_text(
         '1700000000000000000 {"stream":"btcusdt@trade","data":{"e":"trade","E":1700000000000,'
@@ -102,7 +102,7 @@ def test_a_replay_refuses_what_needs_a_market(tmp_path: Path) -> None:
         (("--fault-seed", "1", "--fault-rate-per-h", "-1"), "--fault-rate-per-h is -1"),
     ],
 )
-def test_a_wrong_plan_ends_the_start_with_one_line(
+def test_wrong_plan_is_reported_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], message: str
 ) -> None:
     (tmp_path / "wrong.json").write_text('[{"kind": "drop", "share": 7}]')

@@ -1,4 +1,4 @@
-"""A replay as fast as its readers take: blocks, several readers, bounded memory, warnings."""
+"""Replay as fast as clients read: blocks, several clients, bounded memory, warnings."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ SETTLE_S = 30  # tests start the replay themselves
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """8,000 frames of four streams, some of them long: several blocks."""
+    """8,000 frames of four streams, some long, so that there are several blocks."""
     chosen = random.Random(3)
     lines = []
     for number in range(8_000):
@@ -64,9 +64,7 @@ READERS = (
 
 
 @pytest.mark.parametrize("memory_bytes", [0, 400_000, 512 << 20], ids=["none", "some", "all"])
-async def test_each_reader_gets_its_own_streams_in_its_own_form(
-    recording: Path, memory_bytes: int
-) -> None:
+async def test_each_client_gets_its_streams_in_its_form(recording: Path, memory_bytes: int) -> None:
     config = SimulatorConfig(
         replay_files=(recording,),
         replay_speed=None,
@@ -102,7 +100,7 @@ async def test_each_reader_gets_its_own_streams_in_its_own_form(
             await ws.close()
 
 
-async def test_frames_that_nobody_hears_are_played_and_not_sent(recording: Path) -> None:
+async def test_frames_without_listener_are_played_but_not_sent(recording: Path) -> None:
     config = SimulatorConfig(replay_files=(recording,), replay_speed=None, replay_settle_s=SETTLE_S)
     async with Exchange(config) as exchange:
         replay = exchange.replay
@@ -120,7 +118,7 @@ async def test_frames_that_nobody_hears_are_played_and_not_sent(recording: Path)
         assert (replay.frames_played, replay.frames_sent) == (8_000, len(expected))
 
 
-async def test_a_slow_reader_holds_the_replay_and_misses_nothing(recording: Path) -> None:
+async def test_slow_client_delays_the_replay_and_misses_nothing(recording: Path) -> None:
     config = SimulatorConfig(replay_files=(recording,) * 4, replay_speed=None)
     async with Exchange(config) as exchange:
         replay = exchange.replay
@@ -137,14 +135,16 @@ async def test_a_slow_reader_holds_the_replay_and_misses_nothing(recording: Path
 
 
 def _rests(exchange: Exchange) -> bool:
-    """Whether a connection has more unsent than it wants: its replay waits."""
+    """Whether the replay waits for a connection that has too much unsent."""
     return any(
         connection.transport.get_write_buffer_size() > 1 << 20
         for connection in exchange.stream_servers["spot"].connections
     )
 
 
-async def test_a_subscription_without_frames_is_told_and_begins_nothing(recording: Path) -> None:
+async def test_subscription_to_an_unrecorded_stream_is_logged_and_starts_nothing(
+    recording: Path,
+) -> None:
     config = SimulatorConfig(replay_files=(recording,), replay_speed=None, replay_settle_s=0)
     structlog.reset_defaults()
     with capture_logs() as logs:
@@ -178,6 +178,6 @@ async def test_a_subscription_without_frames_is_told_and_begins_nothing(recordin
 
 
 async def exchange_idles() -> None:
-    """Lets the exchange's tasks take their turns."""
+    """Let the exchange's tasks run."""
     for _ in range(20):
         await asyncio.sleep(0)

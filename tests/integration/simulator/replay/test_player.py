@@ -1,4 +1,4 @@
-"""Recordings, made here or of the real exchange, served on the exchange's endpoints."""
+"""Recordings, synthetic or of the real exchange, served by the simulator."""
 
 import asyncio
 import csv
@@ -17,7 +17,7 @@ from websockets.asyncio.client import connect
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
 
-FIRST_MS = 1_700_000_040_000 + 50_000  # ten seconds before a minute begins
+FIRST_MS = 1_700_000_040_000 + 50_000  # ten seconds before a minute starts
 Frame = dict[str, Any]
 
 
@@ -37,7 +37,7 @@ def _book(number: int) -> Frame:
 
 
 def _frames() -> list[tuple[int, Frame]]:
-    """131 trades, one a second, with a bookTicker each ten: (receipt in ns, frame)."""
+    """131 trades, one per second, and a bookTicker every ten: (receipt in ns, frame)."""
     frames = []
     for number in range(131):
         time_ms = FIRST_MS + number * 1_000
@@ -71,7 +71,7 @@ async def _receive(url: str, count: int) -> list[Frame]:
 
 @pytest.mark.parametrize("name", ["frames.gz", "frames.txt"])
 @pytest.mark.parametrize("seconds", [False, True])
-async def test_every_subscribed_frame_comes_once_and_in_order(
+async def test_every_subscribed_frame_is_sent_once_in_order(
     tmp_path: Path, name: str, seconds: bool
 ) -> None:
     frames = _frames()
@@ -104,7 +104,7 @@ async def test_several_files_are_one_recording(tmp_path: Path) -> None:
         assert await _receive(url, len(frames)) == [frame for _, frame in frames]
 
 
-async def test_it_keeps_the_recorded_pace_times_the_factor(tmp_path: Path) -> None:
+async def test_replay_keeps_the_recorded_pace_times_the_factor(tmp_path: Path) -> None:
     path = _write(tmp_path / "frames.txt", _frames()[:45])  # 40 seconds
     config = SimulatorConfig(replay_files=(path,), replay_speed=40, replay_settle_s=0)
     async with Exchange(config) as exchange:
@@ -128,7 +128,7 @@ async def test_nothing_is_played_before_the_first_subscription(tmp_path: Path) -
                 await ws.send(json.dumps(message))
             async with asyncio.timeout(30):
                 received = [json.loads(await ws.recv()) for _ in range(2 + len(_frames()))]
-        # both subscriptions were in time for the first frame
+        # both subscriptions preceded the first frame
         assert sum("u" in frame for frame in received) == 14
 
 
@@ -157,7 +157,7 @@ async def test_rest_answers_from_what_was_played(tmp_path: Path) -> None:
         klines = await ask("/klines", interval="1m")
         (entry,) = (await ask("/exchangeInfo"))["symbols"]
     assert entry["symbol"] == "ABCUSDT"
-    # two whole minutes; the ten seconds before and the one after are no complete minute
+    # two complete minutes, plus ten seconds before and one after
     assert [row[0] for row in klines] == [FIRST_MS + 10_000, FIRST_MS + 70_000]
     inside = [f["data"] for _, f in frames if f["stream"].endswith("trade")][10:70]
     assert klines[0][8] == 60
@@ -166,7 +166,7 @@ async def test_rest_answers_from_what_was_played(tmp_path: Path) -> None:
     assert Decimal(klines[0][1]) == Decimal(inside[0]["p"])
 
 
-async def test_what_a_recording_cannot_tell_is_refused(tmp_path: Path) -> None:
+async def test_requests_beyond_a_recording_are_refused(tmp_path: Path) -> None:
     path = _write(tmp_path / "frames.txt", _frames())
     async with (
         Exchange(SimulatorConfig(replay_files=(path,))) as exchange,
@@ -179,14 +179,14 @@ async def test_what_a_recording_cannot_tell_is_refused(tmp_path: Path) -> None:
         assert (await client.get("/fapi/v1/exchangeInfo")).json()["symbols"] == []
 
 
-def test_a_file_without_frames_is_refused(tmp_path: Path) -> None:
+def test_file_without_frames_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "empty.txt"
     path.write_text("nothing here\n")
     with pytest.raises(ValueError, match="is it a recording"):
         Exchange(SimulatorConfig(replay_files=(path,)))
 
 
-def test_a_broken_line_is_named(tmp_path: Path) -> None:
+def test_broken_line_is_named(tmp_path: Path) -> None:
     path = _write(tmp_path / "frames.txt", _frames())
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ValueError, match=r"frames\.txt, line 146"):
@@ -199,7 +199,7 @@ def test_a_broken_line_is_named(tmp_path: Path) -> None:
 async def _all_frames(
     exchange: Exchange, url: str, queries: list[tuple[str, dict[str, Any]]]
 ) -> tuple[list[Frame], list[Any]]:
-    """All frames of a connection until the replay has finished, then REST answers."""
+    """Return all frames of a connection up to the end of the replay, then REST answers."""
     frames: list[Frame] = []
     replay = exchange.replay
     assert replay is not None
@@ -249,7 +249,7 @@ async def test_spot_klines_of_a_recording_over_two_files_equal_the_exchanges(
 
 
 @pytest.mark.recorded
-async def test_captures_of_2021_are_served_with_klines_that_fit_their_aggregates(
+async def test_captures_of_2021_have_klines_that_match_their_agg_trades(
     recorded_data: Path,
 ) -> None:
     path = recorded_data / "ws-cryptofeed-2021" / "BINANCE-ee25be.0.8980a803.gz"

@@ -1,4 +1,4 @@
-"""`python -m simulator --record` and `--replay` as a person types them."""
+"""`python -m simulator --record` and `--replay` on the command line."""
 
 import gzip
 import json
@@ -27,16 +27,20 @@ def _run(*options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_what_was_recorded_is_replayed_frame_by_frame(tmp_path: Path) -> None:
+def test_recording_is_replayed_frame_by_frame(tmp_path: Path) -> None:
     path = tmp_path / "day.gz"
     streams = "btcusdt@aggTrade/ethusdt@kline_1m"
     done = _run("--record", str(path), "--record-streams", streams, *SPAN)
     assert (done.returncode, done.stderr) == (0, "")
-    told = json.loads(done.stdout)
+    printed = json.loads(done.stdout)
     frames = [
         line.split(" ", 1)[1] for line in gzip.decompress(path.read_bytes()).decode().splitlines()
     ]
-    assert (told["event"], told["frames"], told["file"]) == ("recorded", len(frames), str(path))
+    assert (printed["event"], printed["frames"], printed["file"]) == (
+        "recorded",
+        len(frames),
+        str(path),
+    )
     process = subprocess.Popen(
         _command("--replay", str(path), "--speed", "max"),
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -64,7 +68,7 @@ def test_what_was_recorded_is_replayed_frame_by_frame(tmp_path: Path) -> None:
         ("btcusdt@trade", ".", "cannot write the recording"),
     ],
 )
-def test_a_recording_that_cannot_be_made_is_told_without_a_traceback(
+def test_impossible_recording_is_reported_without_a_traceback(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], stream: str, file: str, message: str
 ) -> None:
     assert exit_code("--record", str(tmp_path / file), "--record-streams", stream, *SPAN) == 2
@@ -75,7 +79,7 @@ def test_a_recording_that_cannot_be_made_is_told_without_a_traceback(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_an_ended_recording_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+def test_interrupted_recording_leaves_no_file(tmp_path: Path, number: signal.Signals) -> None:
     path = tmp_path / "year.gz"
     process = subprocess.Popen(
         _command("--record", str(path), "--record-streams", "btcusdt@trade",

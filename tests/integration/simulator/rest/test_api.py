@@ -1,4 +1,4 @@
-"""REST, the dump site and the control endpoints, with a real client."""
+"""REST, the dump site and the control API, with a real client."""
 
 import hashlib
 import io
@@ -27,7 +27,7 @@ STANDING = SimulatorConfig(
 
 @pytest.fixture(scope="module")
 def exchange() -> Iterator[ExchangeThread]:
-    """The clock stands 0.3 s after noon."""
+    """The clock is stopped 0.3 s after noon."""
     with ExchangeThread(STANDING) as running:
         yield running
 
@@ -53,7 +53,7 @@ def test_time_is_the_clocks_in_either_unit(client: httpx.Client) -> None:
     assert _get(client, "/sim/clock")["spot"]["now_us"] == to_us(MOMENT)
 
 
-def test_spot_exchange_info_tells_filters_and_limits(client: httpx.Client) -> None:
+def test_spot_exchange_info_has_filters_and_limits(client: httpx.Client) -> None:
     info = _get(client, "/api/v3/exchangeInfo")
     assert {"BTCUSDT", "ETHBTC", "SIM0001USDT"} <= {entry["symbol"] for entry in info["symbols"]}
     limits = {limit["rateLimitType"]: limit for limit in info["rateLimits"]}
@@ -68,13 +68,13 @@ def test_spot_exchange_info_tells_filters_and_limits(client: httpx.Client) -> No
     assert {item["symbol"] for item in both} == {"ETHBTC", "BTCUSDT"}
 
 
-def test_futures_exchange_info_tells_contract_and_listing(client: httpx.Client) -> None:
+def test_futures_exchange_info_has_contract_and_listing(client: httpx.Client) -> None:
     (entry,) = _get(client, "/fapi/v1/exchangeInfo", symbol="KEEPUSDT")["symbols"]
     assert entry["contractType"] == "PERPETUAL"
     assert entry["onboardDate"] == to_us(datetime(2024, 12, 30, tzinfo=UTC)) // 1_000
 
 
-def test_prices_and_quantities_fit_the_filters(client: httpx.Client) -> None:
+def test_prices_and_quantities_match_the_filters(client: httpx.Client) -> None:
     for prefix in ("/api/v3", "/fapi/v1"):
         for entry in _get(client, f"{prefix}/exchangeInfo")["symbols"]:
             filters = {item["filterType"]: item for item in entry["filters"]}
@@ -83,18 +83,18 @@ def test_prices_and_quantities_fit_the_filters(client: httpx.Client) -> None:
                 assert Decimal(trade["q"]) % Decimal(filters["LOT_SIZE"]["stepSize"]) == 0
 
 
-def test_the_latest_klines_leave_out_the_youngest_trades(client: httpx.Client) -> None:
+def test_latest_klines_omit_the_youngest_trades(client: httpx.Client) -> None:
     rest = _get(client, "/api/v3/klines", symbol="BTCUSDT", interval="1m", limit=2)
     oracle = _get(client, "/sim/klines", symbol="BTCUSDT", startTime=NOW_MS - 3 * MINUTE_MS)
     closed = to_us(MOMENT) // MINUTE_US * 60_000 - MINUTE_MS
     assert oracle[-2][0] == closed
-    # the lag reaches 0.5 s back over the close: the minute that just closed is the last one
+    # the lag reaches 0.5 s back past the close, so the minute that just closed is the last one
     assert rest[-1][0] == closed
     assert rest[-2] == oracle[-3]
     assert rest[-1][8] <= oracle[-2][8]
 
 
-def test_a_lagging_kline_misses_the_trades_after_the_view() -> None:
+def test_lagging_kline_misses_the_trades_after_the_view() -> None:
     config = SimulatorConfig(clock_start=MOMENT, speed=0, rest_kline_lag_ms=20_000)
     with ExchangeThread(config) as running, httpx.Client(base_url=running.spot_rest_url) as http:
         (row,) = _get(http, "/api/v3/klines", symbol="BTCUSDT", interval="1m", limit=1)
@@ -114,7 +114,7 @@ def test_longer_klines_equal_the_oracle(client: httpx.Client, market: str, inter
         client, "/sim/klines", symbol="BTCUSDT", interval=interval, endTime=until, market=market
     )
     assert [row[0] for row in rest] == [row[0] for row in oracle[-500:]]
-    over = [row for row in rest if row[6] < NOW_MS - 1_000]  # open ones lag
+    over = [row for row in rest if row[6] < NOW_MS - 1_000]  # open klines lag
     assert over == oracle[-len(rest) :][: len(over)]
     assert len(over) >= len(rest) - 1
 
@@ -133,7 +133,7 @@ def test_klines_in_microseconds_and_of_another_zone(client: httpx.Client) -> Non
     assert in_us[0][0] == row[0] // 1_000
 
 
-def test_aggregates_page_by_id_and_single_trades_fill_their_ranges(client: httpx.Client) -> None:
+def test_agg_trades_page_by_id_and_trades_fill_their_ranges(client: httpx.Client) -> None:
     latest = _get(client, "/api/v3/aggTrades", symbol="ETHBTC", limit=100)
     paged = _get(client, "/api/v3/aggTrades", symbol="ETHBTC", fromId=latest[10]["a"], limit=20)
     assert paged == latest[10:30]
@@ -158,7 +158,7 @@ def test_rounded_quotes_are_rounded_fill_by_fill(client: httpx.Client) -> None:
     trades = _get(client, "/api/v3/historicalTrades", symbol="ETHBTC", limit=1_000)
     exact = [Decimal(trade["price"]) * Decimal(trade["qty"]) for trade in trades]
     shown = [Decimal(trade["quoteQty"]) for trade in trades]
-    errors = [abs(told - true) for told, true in zip(shown, exact, strict=True)]
+    errors = [abs(shown_price - true) for shown_price, true in zip(shown, exact, strict=True)]
     assert max(errors) <= Decimal("0.000000005")
     assert sum(error > 0 for error in errors) > 500
     minutes: dict[int, list[int]] = {}
@@ -209,13 +209,13 @@ def test_bad_requests_get_the_exchanges_error_code(
     assert int(answer.headers["x-mbx-used-weight-1m"]) > 0
 
 
-def test_futures_agg_trades_of_an_hour_to_the_millisecond_are_served(client: httpx.Client) -> None:
+def test_futures_agg_trades_of_exactly_one_hour_are_served(client: httpx.Client) -> None:
     hour = {"startTime": NOW_MS - 3_600_000, "endTime": NOW_MS, "limit": 1}
     (row,) = _get(client, "/fapi/v1/aggTrades", symbol="BTCUSDT", **hour)
     assert NOW_MS - 3_600_000 <= row["T"] < NOW_MS
 
 
-def test_an_unknown_time_unit_is_refused(client: httpx.Client) -> None:
+def test_unknown_time_unit_is_refused(client: httpx.Client) -> None:
     answer = client.get("/api/v3/time", headers={"X-MBX-TIME-UNIT": "HOUR"})
     assert (answer.status_code, answer.json()["code"]) == (400, -1194)
 
@@ -258,7 +258,7 @@ def test_requests_cost_the_exchanges_weight(
     assert after - before == weight
 
 
-def test_too_much_weight_is_429_then_418_with_time_to_wait() -> None:
+def test_too_much_weight_gets_429_then_418_with_retry_after() -> None:
     config = SimulatorConfig(clock_start=MOMENT, speed=0.001, spot_weight_limit=10)
     with ExchangeThread(config) as running, httpx.Client(base_url=running.spot_rest_url) as http:
         query = {"symbol": "COSUSDT", "interval": "1m"}
@@ -271,10 +271,10 @@ def test_too_much_weight_is_429_then_418_with_time_to_wait() -> None:
         answers = [http.get("/api/v3/ping") for _ in range(25)]
         assert answers[-1].status_code == 418
         assert "banned until" in answers[-1].json()["msg"]
-        assert http.get("/fapi/v1/ping").status_code == 200  # another host, another budget
+        assert http.get("/fapi/v1/ping").status_code == 200  # each address has its own budget
 
 
-def test_dumps_are_listed_and_fetched_as_from_the_site(client: httpx.Client) -> None:
+def test_dumps_are_listed_and_fetched_like_the_real_site(client: httpx.Client) -> None:
     prefix = "data/futures/um/daily/klines/BTCUSDT/1h/"
     listing = client.get("/", params={"delimiter": "/", "prefix": prefix})
     assert listing.headers["content-type"] == "application/xml"
@@ -300,7 +300,7 @@ def test_dumps_are_listed_and_fetched_as_from_the_site(client: httpx.Client) -> 
 @pytest.mark.parametrize(
     "name", ["BTCUSDT-1m-2025-01-04.zip", "BTCUSDT-1m-2025-01-04.zip.CHECKSUM"]
 )
-def test_a_day_that_is_not_over_is_not_found(client: httpx.Client, name: str) -> None:
+def test_day_that_is_not_over_is_not_found(client: httpx.Client, name: str) -> None:
     answer = client.get(f"/data/spot/daily/klines/BTCUSDT/1m/{name}")
     assert answer.status_code == 404
     assert "<Code>NoSuchKey</Code>" in answer.text
@@ -319,5 +319,5 @@ def test_bad_requests_to_the_oracle_say_what_is_wrong(
     assert answer.json()["msg"]
 
 
-def test_there_is_no_replay_to_tell_of(client: httpx.Client) -> None:
+def test_replay_state_without_a_replay_is_404(client: httpx.Client) -> None:
     assert client.get("/sim/replay").status_code == 404

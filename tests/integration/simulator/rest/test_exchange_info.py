@@ -1,4 +1,4 @@
-"""What exchangeInfo tells, and how it is narrowed."""
+"""Contents and filters of exchangeInfo."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -35,7 +35,7 @@ def _symbols(client: httpx.Client, **query: Any) -> list[dict[str, Any]]:
     return found
 
 
-def test_permissions_and_statuses_narrow_the_symbols(client: httpx.Client) -> None:
+def test_permissions_and_statuses_filter_the_symbols(client: httpx.Client) -> None:
     assert len(_symbols(client)) == 2
     assert len(_symbols(client, permissions="SPOT")) == 2
     assert len(_symbols(client, permissions='["MARGIN","SPOT"]')) == 2
@@ -44,7 +44,7 @@ def test_permissions_and_statuses_narrow_the_symbols(client: httpx.Client) -> No
     assert _symbols(client, symbolStatus="BREAK") == []
 
 
-def test_permission_sets_are_left_out_on_demand(client: httpx.Client) -> None:
+def test_permission_sets_can_be_omitted(client: httpx.Client) -> None:
     assert [entry["permissionSets"] for entry in _symbols(client)] == [[["SPOT"]]] * 2
     bare = _symbols(client, showPermissionSets="false")
     assert [entry["permissionSets"] for entry in bare] == [[]] * 2
@@ -61,19 +61,19 @@ def test_permission_sets_are_left_out_on_demand(client: httpx.Client) -> None:
         ({"symbol": "NOSUCH"}, -1121),
     ],
 )
-def test_what_excludes_itself_or_is_unknown_is_refused(
+def test_conflicting_or_unknown_parameters_are_refused(
     client: httpx.Client, query: dict[str, str], code: int
 ) -> None:
     answer = client.get(INFO, params=query)
     assert (answer.status_code, answer.json()["code"]) == (400, code)
 
 
-def test_a_parameter_that_is_sent_twice_is_refused(client: httpx.Client) -> None:
+def test_parameter_that_is_sent_twice_is_refused(client: httpx.Client) -> None:
     answer = client.get(f"{INFO}?symbol=ETHBTC&symbol=COSUSDT")
     assert (answer.status_code, answer.json()["code"]) == (400, -1101)
 
 
-def test_limits_name_orders_and_raw_requests_too(client: httpx.Client) -> None:
+def test_rate_limits_include_orders_and_raw_requests(client: httpx.Client) -> None:
     spot = {one["rateLimitType"] for one in client.get(INFO).json()["rateLimits"]}
     futures = client.get("/fapi/v1/exchangeInfo").json()
     assert spot == {"REQUEST_WEIGHT", "ORDERS", "RAW_REQUESTS"}
@@ -82,7 +82,7 @@ def test_limits_name_orders_and_raw_requests_too(client: httpx.Client) -> None:
     assert [asset["asset"] for asset in futures["assets"]] == ["USDT"]
 
 
-def test_futures_ask_for_a_key_where_the_exchange_does(client: httpx.Client) -> None:
+def test_futures_require_a_key_for_historical_trades(client: httpx.Client) -> None:
     path = "/fapi/v1/historicalTrades"
     query = {"symbol": "KEEPUSDT", "limit": "5"}
     refused = client.get(path, params=query)

@@ -1,4 +1,4 @@
-"""Requests for times and ids that nobody has: nanoseconds for µs is what bots get wrong most."""
+"""Requests for times and ids out of range: clients often send nanoseconds instead of µs."""
 
 from collections.abc import Iterator
 
@@ -27,7 +27,7 @@ def exchange() -> Iterator[ExchangeThread]:
         ("historicalTrades?limit=5", ("fromId",)),
     ],
 )
-def test_they_are_answered_like_any_other(
+def test_far_times_and_ids_are_answered_like_others(
     exchange: ExchangeThread, prefix: str, path: str, names: tuple[str, ...]
 ) -> None:
     with httpx.Client(

@@ -1,4 +1,4 @@
-"""REST that goes wrong on demand, with a real client."""
+"""Faults of REST, with a real client."""
 
 import json
 import time
@@ -86,7 +86,7 @@ def test_requests_are_refused_with_the_exchanges_own_body(
     assert client.get("/api/v3/ping").status_code == 200
 
 
-def test_a_gateway_may_refuse_with_a_page_of_its_own(
+def test_gateway_can_refuse_with_its_own_page(
     exchange: ExchangeThread, client: httpx.Client
 ) -> None:
     _break(exchange, RefuseRequest(status=502, body="<html>Bad Gateway</html>"))
@@ -95,7 +95,7 @@ def test_a_gateway_may_refuse_with_a_page_of_its_own(
     assert answer.headers["content-type"].startswith("text/html")
 
 
-def test_a_rule_ends_after_its_times_and_concerns_its_symbol_alone(
+def test_rule_ends_after_its_hits_and_matches_only_its_symbol(
     exchange: ExchangeThread, client: httpx.Client
 ) -> None:
     rule_id = _break(exchange, RefuseRequest(status=503), symbol="ETH*", times=2)
@@ -105,9 +105,7 @@ def test_a_rule_ends_after_its_times_and_concerns_its_symbol_alone(
     assert exchange.rest_faults.remove(rule_id) == 2
 
 
-def test_a_slow_answer_comes_late_and_holds_no_other_up(
-    exchange: ExchangeThread, client: httpx.Client
-) -> None:
+def test_slow_answer_does_not_delay_others(exchange: ExchangeThread, client: httpx.Client) -> None:
     _break(exchange, DelayAnswer(seconds=0.4), endpoint="klines")
     begun = time.monotonic()
     assert client.get("/api/v3/ping").status_code == 200
@@ -117,7 +115,7 @@ def test_a_slow_answer_comes_late_and_holds_no_other_up(
 
 
 @pytest.mark.parametrize("keep", [0, 50])
-def test_a_connection_breaks_within_the_answer_or_before_it(
+def test_connection_is_aborted_within_or_before_the_answer(
     exchange: ExchangeThread, client: httpx.Client, keep: int
 ) -> None:
     _break(exchange, AbortConnection(keep_percent=keep), endpoint="klines", times=1)
@@ -126,9 +124,7 @@ def test_a_connection_breaks_within_the_answer_or_before_it(
     assert client.get(KLINES, params=QUERY).status_code == 200
 
 
-def test_a_cut_body_is_no_json_and_a_page_is_none_either(
-    exchange: ExchangeThread, client: httpx.Client
-) -> None:
+def test_truncated_or_html_body_is_not_json(exchange: ExchangeThread, client: httpx.Client) -> None:
     whole = client.get(KLINES, params=QUERY).content
     rule_id = _break(exchange, TruncateBody(keep_percent=50))
     answer = client.get(KLINES, params=QUERY)
@@ -150,7 +146,7 @@ def test_a_cut_body_is_no_json_and_a_page_is_none_either(
         ("/fapi/v1/klines", {"symbol": "KEEPUSDT", "interval": "1m"}),
     ],
 )
-def test_a_stale_page_lacks_its_last_rows(
+def test_stale_page_lacks_its_last_rows(
     exchange: ExchangeThread, client: httpx.Client, path: str, query: dict[str, str]
 ) -> None:
     whole = client.get(path, params=query).json()
@@ -159,7 +155,9 @@ def test_a_stale_page_lacks_its_last_rows(
     assert client.get("/api/v3/ping").json() == {}
 
 
-def test_klines_and_trades_lag_as_told(exchange: ExchangeThread, client: httpx.Client) -> None:
+def test_klines_and_trades_lag_as_configured(
+    exchange: ExchangeThread, client: httpx.Client
+) -> None:
     now_ms = exchange.clock.now_us() // 1_000
     trades = client.get("/api/v3/aggTrades", params={"symbol": "ETHBTC"}).json()
     assert trades[-1]["T"] > now_ms - 30_000
@@ -178,7 +176,7 @@ def test_klines_and_trades_lag_as_told(exchange: ExchangeThread, client: httpx.C
 
 
 @pytest.mark.parametrize("limit", [20, 21])
-def test_void_rows_stand_before_true_ones_and_hide_none_from_a_client_that_pages(
+def test_void_rows_precede_true_ones_and_hide_none_from_a_paging_client(
     exchange: ExchangeThread, client: httpx.Client, limit: int
 ) -> None:
     path, query = "/api/v3/aggTrades", {"symbol": "ETHBTC", "limit": str(limit)}
@@ -208,5 +206,5 @@ def test_void_rows_never_make_a_page_longer_than_its_limit(
     pair = client.get(path, params=rest | {"limit": "2"}).json()
     assert [row["a"] for row in pair] == [first["a"], first["a"]]
     assert (pair[0]["p"], pair[1]) == ("0", first)
-    for limit in ("1000", "1001"):  # spot takes what is beyond the maximum for it
+    for limit in ("1000", "1001"):  # spot clamps values above the maximum
         assert len(client.get(path, params=query | {"limit": limit}).json()) == 1_000

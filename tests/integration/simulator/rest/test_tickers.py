@@ -1,4 +1,4 @@
-"""Prices, statistics and books by REST, against the trades they follow from."""
+"""Prices, statistics and books by REST, compared with their trades."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -49,7 +49,7 @@ def _code(client: httpx.Client, path: str, **query: Any) -> int:
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_the_price_is_the_last_trades(client: httpx.Client, prefix: str) -> None:
+def test_price_is_the_last_trades(client: httpx.Client, prefix: str) -> None:
     (last,) = _get(client, f"{prefix}/aggTrades", symbol="BTCUSDT", limit=1)
     row = _get(client, f"{prefix}/ticker/price", symbol="BTCUSDT")
     assert row == {"symbol": "BTCUSDT", "price": last["p"]} | (
@@ -60,7 +60,7 @@ def test_the_price_is_the_last_trades(client: httpx.Client, prefix: str) -> None
     assert len(every) > 1
 
 
-def test_the_second_version_of_futures_prices_is_served_too(client: httpx.Client) -> None:
+def test_second_version_of_futures_prices_is_served_too(client: httpx.Client) -> None:
     query = {"symbol": "KEEPUSDT"}
     assert _get(client, "/fapi/v2/ticker/price", **query) == _get(
         client, "/fapi/v1/ticker/price", **query
@@ -68,7 +68,7 @@ def test_the_second_version_of_futures_prices_is_served_too(client: httpx.Client
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_the_best_bid_and_ask_lie_around_the_last_price(client: httpx.Client, prefix: str) -> None:
+def test_book_ticker_surrounds_the_last_price(client: httpx.Client, prefix: str) -> None:
     row = _get(client, f"{prefix}/ticker/bookTicker", symbol="BTCUSDT")
     price = Decimal(_get(client, f"{prefix}/ticker/price", symbol="BTCUSDT")["price"])
     assert Decimal(row["bidPrice"]) < Decimal(row["askPrice"])
@@ -86,7 +86,7 @@ def test_statistics_of_a_day_follow_from_its_trades_and_the_book(
     market = exchange.markets["spot" if prefix == "/api/v3" else "um"]
     row = _get(client, f"{prefix}/ticker/24hr", symbol=symbol)
     assert row["closeTime"] == NOW_MS // 1_000 * 1_000
-    since_minute_ms = 0 if prefix == "/api/v3" else 30_000  # futures open on the minute
+    since_minute_ms = 0 if prefix == "/api/v3" else 30_000  # futures windows open on the minute
     assert row["closeTime"] - row["openTime"] == 86_400_000 + since_minute_ms
     history = market.history(symbol)
     first = history.agg_id_from(row["openTime"] * 1_000)
@@ -112,7 +112,7 @@ def test_statistics_of_a_day_follow_from_its_trades_and_the_book(
         assert trades[0]["qty"] == row["lastQty"]
 
 
-def test_futures_tell_mark_price_and_funding(client: httpx.Client) -> None:
+def test_premium_index_has_mark_price_and_funding(client: httpx.Client) -> None:
     row = _get(client, "/fapi/v1/premiumIndex", symbol="BTCUSDT")
     price = Decimal(_get(client, "/fapi/v1/ticker/price", symbol="BTCUSDT")["price"])
     assert abs(Decimal(row["markPrice"]) / price - 1) < Decimal("0.01")
@@ -122,7 +122,7 @@ def test_futures_tell_mark_price_and_funding(client: httpx.Client) -> None:
     assert row in _get(client, "/fapi/v1/premiumIndex")
 
 
-def test_short_statistics_leave_out_the_rest(client: httpx.Client) -> None:
+def test_mini_statistics_have_fewer_fields(client: httpx.Client) -> None:
     full = _get(client, "/api/v3/ticker/24hr", symbol="ETHBTC")
     mini = _get(client, "/api/v3/ticker/24hr", symbol="ETHBTC", type="MINI")
     assert set(mini) < set(full)
@@ -132,9 +132,7 @@ def test_short_statistics_leave_out_the_rest(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(("size", "minutes"), [("1m", 1), ("59m", 59), ("23h", 1_380)])
-def test_a_window_covers_its_minutes_up_to_now(
-    client: httpx.Client, size: str, minutes: int
-) -> None:
+def test_window_covers_its_minutes_up_to_now(client: httpx.Client, size: str, minutes: int) -> None:
     row = _get(client, "/api/v3/ticker", symbol="ETHBTC", windowSize=size)
     assert row["closeTime"] == NOW_MS
     assert row["openTime"] == NOW_MS // 60_000 * 60_000 - minutes * 60_000
@@ -151,7 +149,7 @@ def test_other_windows_are_refused(client: httpx.Client, size: str) -> None:
     assert _code(client, "/api/v3/ticker", symbol="ETHBTC", windowSize=size) == -1130
 
 
-def test_the_average_price_is_quote_over_volume_of_five_minutes(client: httpx.Client) -> None:
+def test_average_price_is_quote_over_volume_of_five_minutes(client: httpx.Client) -> None:
     row = _get(client, "/api/v3/avgPrice", symbol="ETHBTC")
     trades = _get(client, "/api/v3/aggTrades", symbol="ETHBTC", limit=1_000,
                   startTime=NOW_MS // 60_000 * 60_000 - 5 * 60_000, endTime=NOW_MS)  # fmt: skip
@@ -163,7 +161,7 @@ def test_the_average_price_is_quote_over_volume_of_five_minutes(client: httpx.Cl
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("limit", [5, 100, 1_000])
-def test_a_book_has_its_best_levels_and_an_update_id(
+def test_book_has_its_best_levels_and_an_update_id(
     client: httpx.Client, prefix: str, limit: int
 ) -> None:
     row = _get(client, f"{prefix}/depth", symbol="BTCUSDT", limit=limit)
@@ -182,7 +180,7 @@ def test_a_book_has_its_best_levels_and_an_update_id(
         assert list(row) == ["lastUpdateId", "bids", "asks"]
 
 
-def test_a_book_of_few_levels_is_the_top_of_a_book_of_many(client: httpx.Client) -> None:
+def test_book_of_few_levels_is_the_top_of_a_book_of_many(client: httpx.Client) -> None:
     few = _get(client, "/api/v3/depth", symbol="ETHBTC", limit=20)
     many = _get(client, "/api/v3/depth", symbol="ETHBTC", limit=5_000)
     assert few["lastUpdateId"] == many["lastUpdateId"]
@@ -192,7 +190,7 @@ def test_a_book_of_few_levels_is_the_top_of_a_book_of_many(client: httpx.Client)
 
 
 @pytest.mark.parametrize(("market", "prefix"), [("spot", "/api/v3"), ("um", "/fapi/v1")])
-def test_the_oracle_knows_all_levels_at_an_update_id(
+def test_oracle_knows_all_levels_at_an_update_id(
     client: httpx.Client, market: str, prefix: str
 ) -> None:
     book = _get(client, f"{prefix}/depth", symbol="BTCUSDT", limit=1_000)
@@ -226,7 +224,7 @@ def test_bad_requests_get_the_exchanges_error_code(
     assert _code(client, path, **query) == code
 
 
-def test_a_limit_of_symbols_selects_tickers(client: httpx.Client) -> None:
+def test_limit_of_symbols_selects_tickers(client: httpx.Client) -> None:
     rows = _get(client, "/api/v3/ticker/price", symbols='["ETHBTC","COSUSDT"]')
     assert [row["symbol"] for row in rows] == ["ETHBTC", "COSUSDT"]
     assert _get(client, "/api/v3/ticker/price", symbolStatus="HALT") == []

@@ -1,4 +1,4 @@
-"""Fixtures for the tests of streams: exchanges to connect to."""
+"""Exchanges for the tests of streams."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ async def pinging(fast: Exchange) -> Exchange:
 
 @pytest.fixture
 async def live() -> AsyncIterator[Exchange]:
-    """An exchange that lives by the wall clock."""
+    """An exchange that runs at wall-clock speed."""
     async with Exchange() as exchange:
         yield exchange

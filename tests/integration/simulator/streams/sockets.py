@@ -1,4 +1,4 @@
-"""Connections to the streams of a simulator, as a client reads them."""
+"""Client connections to the streams of a simulator."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ FAST = SimulatorConfig(clock_start=NOON, speed=200)
 
 
 async def read(ws: ClientConnection, timeout_s: float = 30) -> Frame:
-    """The next frame."""
+    """Return the next frame."""
     async with asyncio.timeout(timeout_s):
         frame: Frame = json.loads(await ws.recv())
     return frame
 
 
 async def read_on(ws: ClientConnection, timeout_s: float = 30) -> None:
-    """Reads until an exception ends it."""
+    """Read until an exception ends it."""
     while True:
         await read(ws, timeout_s)
 
 
 async def open_raw(exchange: Exchange) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection of which each byte is the test's."""
+    """Open a connection whose bytes the test writes itself."""
     host, port = exchange.spot_ws_url.removeprefix("ws://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(

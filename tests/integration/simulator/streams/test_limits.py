@@ -1,4 +1,4 @@
-"""What the exchange holds clients to, on sockets: connects, pongs, messages in pieces."""
+"""The exchange's limits on clients, on sockets: connects, pongs, fragmented messages."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from tests.integration.simulator.streams.sockets import NOON, open_raw, read
 
 
 async def _answer_wrongly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answers each ping without its payload, until the end."""
+    """Answer each ping without its payload until the connection ends."""
     while await reader.read(1_000):
         writer.write(b"\x8a\x80\x00\x00\x00\x00")
         await writer.drain()
@@ -31,10 +31,10 @@ async def test_one_connect_too_many_in_five_minutes_is_answered_with_429() -> No
         assert refused.value.response.status_code == 429
         assert 200 < int(refused.value.response.headers["Retry-After"]) <= 300
         async with connect(f"{exchange.um_ws_url}/market/ws"):
-            pass  # USD-M counts on its own
+            pass  # USD-M counts separately
 
 
-async def test_connects_are_allowed_again_when_the_window_has_rolled_on() -> None:
+async def test_connects_are_allowed_again_after_the_window() -> None:
     config = SimulatorConfig(clock_start=NOON, speed=600, connects_in_5_minutes=1)
     async with Exchange(config) as exchange:
         async with connect(f"{exchange.spot_ws_url}/ws"):
@@ -59,7 +59,7 @@ async def test_unsolicited_pongs_do_not_keep_a_connection(pinging: Exchange) -> 
     writer.close()
 
 
-async def test_a_message_may_come_in_fragments(fast: Exchange) -> None:
+async def test_message_may_come_in_fragments(fast: Exchange) -> None:
     async with connect(f"{fast.spot_ws_url}/ws") as ws:
 
         async def pieces() -> AsyncIterator[str]:
@@ -72,7 +72,7 @@ async def test_a_message_may_come_in_fragments(fast: Exchange) -> None:
 
 @pytest.fixture
 def _long_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Messages of a busy machine, too, come within one second of the limit."""
+    """Keep messages of a busy machine within the limit's window."""
     monkeypatch.setattr(client_limits, "MESSAGE_WINDOW_S", 60)
 
 
@@ -126,9 +126,11 @@ async def test_more_streams_in_the_url_than_allowed_close_with_1008() -> None:
         assert closed.value.rcvd.code == 1008
 
 
-async def test_a_combined_connection_may_go_raw_while_it_runs(fast: Exchange) -> None:
+async def test_combined_connection_may_go_raw_while_it_runs(fast: Exchange) -> None:
     url = f"{fast.spot_ws_url}/stream?streams=btcusdt@depth@100ms"
-    async with connect(url, close_timeout=0.1) as ws:  # unread frames hide the answer to a close
+    async with connect(
+        url, close_timeout=0.1
+    ) as ws:  # unread frames would hide the answer to a close
         assert (await read(ws))["stream"] == "btcusdt@depth@100ms"
         await ws.send('{"method":"SET_PROPERTY","params":["combined",false],"id":1}')
         async with asyncio.timeout(30):
@@ -145,7 +147,7 @@ async def test_a_combined_connection_may_go_raw_while_it_runs(fast: Exchange) ->
         ("/private/ws", "btcusdt@aggTrade"), ("/private/ws", "btcusdt@bookTicker"),
     ],
 )  # fmt: skip
-async def test_a_misplaced_futures_stream_is_acknowledged_and_stays_silent(
+async def test_futures_stream_on_the_wrong_route_is_acknowledged_and_silent(
     fast: Exchange, path: str, stream: str
 ) -> None:
     async with connect(f"{fast.um_ws_url}{path}") as ws:

@@ -1,4 +1,4 @@
-"""A local order book, kept by the exchange's own instructions, equals the simulator's."""
+"""A local order book, maintained by Binance's procedure, equals the simulator's."""
 
 import asyncio
 import json
@@ -21,13 +21,13 @@ DEFAULT_FRAMES = 150
 
 @pytest.fixture
 async def exchange() -> AsyncIterator[Exchange]:
-    """A second of real time is a minute."""
+    """An exchange whose minutes take a second."""
     async with Exchange(SimulatorConfig(clock_start=NOON, speed=60)) as running:
         yield running
 
 
 class LocalBook:
-    """Levels by price, changed by diff frames; ids are checked as the exchange says."""
+    """Levels by price, changed by diff frames. Checks ids as the exchange documents them."""
 
     def __init__(self, snapshot: Frame) -> None:
         self.last_id: int = snapshot["lastUpdateId"]
@@ -61,7 +61,7 @@ class LocalBook:
         ("um", "keepusdt@depth@500ms"), ("um", "btcusdt@depth"),
     ],
 )  # fmt: skip
-async def test_a_snapshot_and_the_diffs_after_it_give_the_whole_book(
+async def test_snapshot_plus_diffs_equals_the_whole_book(
     exchange: Exchange, market: str, stream: str
 ) -> None:
     symbol = stream.partition("@")[0].upper()
@@ -90,7 +90,7 @@ async def test_a_snapshot_and_the_diffs_after_it_give_the_whole_book(
         ).json()
     assert oracle["lastUpdateId"] == book.last_id
     for side, name in (("b", "bids"), ("a", "asks")):
-        # a snapshot of so many levels lacks those beyond, of which the book learns by changes
+        # a snapshot has limited levels; the book learns others only when they change
         known = {price for price, _ in snapshot[name]}
         wanted = {p: q for p, q in oracle[name] if p in known or p in book.sides[side]}
         assert book.sides[side] == wanted

@@ -1,4 +1,4 @@
-"""Connections that are cut, stalled or sent away on order, with a real client."""
+"""Connections that are cut, stalled or shut down by the control API, with a real client."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from simulator.server import Exchange
 from tests.integration.simulator.streams.sockets import open_raw, read, read_on
 
 
-async def test_a_cut_drops_all_connections_abruptly(live: Exchange) -> None:
+async def test_cut_resets_all_connections(live: Exchange) -> None:
     async with (
         connect(f"{live.spot_ws_url}/ws") as spot,
         connect(f"{live.um_ws_url}/ws") as um,
@@ -28,7 +28,7 @@ async def test_a_cut_drops_all_connections_abruptly(live: Exchange) -> None:
         assert (await client.post("/sim/cut")).json() == {"dropped": 1}
 
 
-async def test_a_stalled_connection_is_silent_and_new_ones_are_not(fast: Exchange) -> None:
+async def test_stall_silences_current_connections_but_not_new_ones(fast: Exchange) -> None:
     url = f"{fast.spot_ws_url}/ws/btcusdt@trade"
     async with (
         connect(url, close_timeout=0.1) as ws,
@@ -37,12 +37,12 @@ async def test_a_stalled_connection_is_silent_and_new_ones_are_not(fast: Exchang
         await read(ws)
         assert (await client.post("/sim/stall")).json() == {"stalled": 1}
         with pytest.raises(TimeoutError):
-            await read_on(ws, timeout_s=0.5)  # what was on its way may still come
+            await read_on(ws, timeout_s=0.5)  # frames on their way may still arrive
         async with connect(url) as other:
             assert (await read(other))["e"] == "trade"
 
 
-async def test_a_stall_ends_after_its_time(fast: Exchange) -> None:
+async def test_stall_ends_after_its_time(fast: Exchange) -> None:
     url = f"{fast.spot_ws_url}/ws/btcusdt@trade"
     async with connect(url, close_timeout=0.1) as ws:
         async with httpx.AsyncClient(base_url=fast.control_url) as client:
@@ -51,7 +51,7 @@ async def test_a_stall_ends_after_its_time(fast: Exchange) -> None:
         assert (await read(ws))["e"] == "trade"
 
 
-async def test_what_a_client_sends_in_a_stall_is_read_after_it(live: Exchange) -> None:
+async def test_messages_sent_in_a_stall_are_read_after_it(live: Exchange) -> None:
     message = b'{"method":"LIST_SUBSCRIPTIONS","id":8}'
     frame = b"\x81" + bytes([0x80 | len(message)]) + bytes(4) + message  # masked with zeros
     reader, writer = await open_raw(live)
@@ -59,7 +59,9 @@ async def test_what_a_client_sends_in_a_stall_is_read_after_it(live: Exchange) -
     server_side.stall(None)
     writer.write(frame[:20])
     async with connect(f"{live.spot_ws_url}/ws") as other:
-        await other.send('{"method":"LIST_SUBSCRIPTIONS","id":1}')  # meanwhile the half has come
+        await other.send(
+            '{"method":"LIST_SUBSCRIPTIONS","id":1}'
+        )  # the server has received the first half
         assert (await read(other))["id"] == 1
     server_side.resume()
     writer.write(frame[20:])
@@ -68,7 +70,7 @@ async def test_what_a_client_sends_in_a_stall_is_read_after_it(live: Exchange) -
     writer.close()
 
 
-async def test_a_stalled_connection_is_let_go_when_its_client_is(live: Exchange) -> None:
+async def test_stalled_connection_is_closed_after_its_client_left(live: Exchange) -> None:
     _, writer = await open_raw(live)
     (server_side,) = live.stream_servers["spot"].connections
     server_side.stall(None)
@@ -79,7 +81,7 @@ async def test_a_stalled_connection_is_let_go_when_its_client_is(live: Exchange)
             await asyncio.sleep(0.01)
 
 
-async def test_a_stalled_connection_is_told_of_no_shutdown(fast: Exchange) -> None:
+async def test_stalled_connection_gets_no_shutdown_event(fast: Exchange) -> None:
     async with connect(f"{fast.spot_ws_url}/ws", close_timeout=0.1) as ws:
         endpoint = fast.stream_servers["spot"]
         endpoint.stall(None)
@@ -98,7 +100,7 @@ async def test_a_stalled_connection_is_told_of_no_shutdown(fast: Exchange) -> No
         ({"seconds": "-1"}, "seconds is '-1'; it must be a number from 0 to 1e+07"),
     ],
 )
-async def test_wrong_orders_are_refused_with_what_would_be_right(
+async def test_wrong_control_requests_are_refused_with_the_allowed_values(
     live: Exchange, what: str, query: dict[str, str], message: str
 ) -> None:
     async with (
@@ -114,7 +116,7 @@ async def test_wrong_orders_are_refused_with_what_would_be_right(
 
 
 @pytest.mark.parametrize("path", ["/ws", "/stream"])
-async def test_a_shutdown_is_announced_before_the_close(live: Exchange, path: str) -> None:
+async def test_shutdown_is_announced_before_the_close(live: Exchange, path: str) -> None:
     async with connect(f"{live.spot_ws_url}{path}") as ws:
         async with httpx.AsyncClient(base_url=live.control_url) as client:
             await client.post("/sim/shutdown", params={"seconds": 0.1})

@@ -32,7 +32,7 @@ def _closed(frames: list[Frame], count: int) -> bool:
 
 
 def _aggregate(trades: list[Frame]) -> dict[str, Any]:
-    """A kline of single trades, plainly."""
+    """Aggregate single trades with Decimal."""
     prices = [Decimal(t["p"]) for t in trades]
     buys = [t for t in trades if not t["m"]]
     quote = {t["t"]: Decimal(t["p"]) * Decimal(t["q"]) for t in trades}
@@ -49,7 +49,7 @@ def _values(kline: Frame) -> dict[str, Any]:
     return {"f": kline["f"], "L": kline["L"], "n": kline["n"], **numbers}
 
 
-async def test_every_spot_kline_frame_is_the_fold_of_the_trades_up_to_its_last_id(
+async def test_every_spot_kline_frame_aggregates_the_trades_up_to_its_last_id(
     fast: Exchange,
 ) -> None:
     url = f"{fast.spot_ws_url}/stream?streams=btcusdt@trade/btcusdt@kline_1m"
@@ -69,7 +69,7 @@ async def test_every_spot_kline_frame_is_the_fold_of_the_trades_up_to_its_last_i
     assert sum(kline["x"] for kline in klines) >= 4
 
 
-async def test_aggregates_are_contiguous_and_klines_run_ahead_of_them(fast: Exchange) -> None:
+async def test_agg_trades_are_contiguous_and_klines_run_ahead_of_them(fast: Exchange) -> None:
     url = f"{fast.spot_ws_url}/stream?streams=btcusdt@aggTrade/btcusdt@kline_1m"
     async with connect(url) as ws:
         frames = await _collect(ws, lambda seen: _closed(seen, 4))
@@ -95,7 +95,7 @@ async def test_aggregates_are_contiguous_and_klines_run_ahead_of_them(fast: Exch
     assert inside > 0
 
 
-async def test_futures_klines_count_what_their_aggregates_leave_out(fast: Exchange) -> None:
+async def test_futures_klines_count_fills_that_agg_trades_omit(fast: Exchange) -> None:
     url = f"{fast.um_ws_url}/market/stream?streams=btcusdt@aggTrade/btcusdt@kline_1m"
     async with connect(url) as ws:
         frames = await _collect(ws, lambda seen: _closed(seen, 3))
@@ -107,13 +107,13 @@ async def test_futures_klines_count_what_their_aggregates_leave_out(fast: Exchan
     skips = 0
     for kline in closed[1:]:
         inside = [d for d in aggregates if kline["t"] <= d["T"] <= kline["T"]]
-        told = sum(data["l"] - data["f"] + 1 for data in inside)
-        assert told <= kline["n"] <= kline["L"] - kline["f"] + 1
+        sent_fills = sum(data["l"] - data["f"] + 1 for data in inside)
+        assert sent_fills <= kline["n"] <= kline["L"] - kline["f"] + 1
         skips += kline["n"] < kline["L"] - kline["f"] + 1
     assert skips > 0
 
 
-async def test_a_silent_minute_closes_flat_with_no_ids(fast: Exchange) -> None:
+async def test_silent_minute_closes_flat_with_no_ids(fast: Exchange) -> None:
     async with connect(f"{fast.spot_ws_url}/ws/bifiusdt@kline_1m") as ws:
         kline = (await read(ws))["k"]
     assert (kline["n"], kline["f"], kline["L"], kline["x"]) == (0, -1, -1, True)
@@ -198,9 +198,7 @@ async def test_subscribing_later_and_switching_to_combined_frames(fast: Exchange
 
 
 @pytest.mark.parametrize("stream", ["nosuch@trade", "BTCUSDT@trade", "btcusdt@kline_7m"])
-async def test_unknown_streams_are_acknowledged_and_stay_silent(
-    fast: Exchange, stream: str
-) -> None:
+async def test_unknown_streams_are_acknowledged_and_silent(fast: Exchange, stream: str) -> None:
     async with connect(f"{fast.spot_ws_url}/ws") as ws:
         await ws.send(json.dumps({"method": "SUBSCRIBE", "params": [stream], "id": 1}))
         assert await read(ws) == {"result": None, "id": 1}
@@ -209,7 +207,7 @@ async def test_unknown_streams_are_acknowledged_and_stay_silent(
 
 
 @pytest.mark.parametrize("path", ["/ws", "/public/ws"])
-async def test_unrouted_futures_paths_deliver_public_streams_alone(
+async def test_futures_paths_without_route_deliver_only_public_streams(
     fast: Exchange, path: str
 ) -> None:
     async with connect(f"{fast.um_ws_url}{path}") as ws:
@@ -246,7 +244,7 @@ async def test_too_many_messages_in_a_second_close_with_1008(live: Exchange) -> 
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "Too many requests")
 
 
-async def test_a_path_without_streams_is_not_found(live: Exchange) -> None:
+async def test_path_without_streams_is_not_found(live: Exchange) -> None:
     with pytest.raises(InvalidStatus) as refused:
         await connect(f"{live.spot_ws_url}/nothing")
     assert refused.value.response.status_code == 404
@@ -263,10 +261,10 @@ async def test_pings_are_sent_and_their_pongs_keep_the_connection(pinging: Excha
         assert (await read(ws))["id"] == 4
 
 
-async def test_a_client_that_answers_no_ping_is_dropped(pinging: Exchange) -> None:
+async def test_client_without_pongs_is_disconnected(pinging: Exchange) -> None:
     reader, writer = await open_raw(pinging)
     opcode, size = await asyncio.wait_for(reader.readexactly(2), 5)
-    assert (opcode, size) == (0x89, 13)  # a ping that holds the time in ms
+    assert (opcode, size) == (0x89, 13)  # a ping with the time in ms
     with pytest.raises(ConnectionResetError):
         await asyncio.wait_for(reader.read(), 10)
     writer.close()
@@ -290,7 +288,7 @@ async def test_two_exchanges_of_one_seed_send_the_same_frames() -> None:
             connect(f"{exchange.spot_ws_url}/stream?streams={streams}") as ws,
         ):
             frames = await _collect(ws, lambda seen: _closed(seen, 3))
-        # the first moments depend on when the client came
+        # the first frames depend on when the client connected
         minute = NOON.timestamp() * 1_000 + 90_000
         return [f for f in frames if minute <= f["data"]["E"] < minute + 60_000]
 

@@ -1,4 +1,4 @@
-"""What is in dump files, and what is altered in them on purpose."""
+"""Contents of dump files, and altered rows."""
 
 import io
 import zipfile
@@ -37,20 +37,20 @@ def _lines(
 
 
 @pytest.mark.parametrize("kind", ["klines", "aggTrades", "trades"])
-def test_some_rows_are_altered_the_same_way_each_time_and_known(kind: str) -> None:
+def test_altered_rows_are_listed_and_the_same_each_time(kind: str) -> None:
     market, file = _market(), _day(kind)
     true = _lines(market, file)
     served = _lines(market, file, AlterRows(rows=5))
     assert served == _lines(_market(), file, AlterRows(rows=5))
     assert len(served) == len(true)
     differ = [(old, new) for old, new in zip(true, served, strict=True) if old != new]
-    told = altered_rows(market, file, (AlterRows(rows=5),))
-    assert [(row.true, row.served) for row in told] == differ
-    assert [row.key for row in told] == [old.split(",")[0] for old, _ in differ]
+    found = altered_rows(market, file, (AlterRows(rows=5),))
+    assert [(row.true, row.served) for row in found] == differ
+    assert [row.key for row in found] == [old.split(",")[0] for old, _ in differ]
     assert len(differ) == 5
 
 
-def test_an_altered_kline_stays_a_kline_with_one_trade_more() -> None:
+def test_altered_kline_is_plausible_with_one_more_trade() -> None:
     market, file = _market(), _day("klines")
     for row in altered_rows(market, file, (AlterRows(rows=20),)):
         assert row.served is not None
@@ -64,15 +64,15 @@ def test_an_altered_kline_stays_a_kline_with_one_trade_more() -> None:
         assert len(served[5].partition(".")[2]) == 8
 
 
-def test_the_last_rows_of_a_truncated_day_are_missing_and_known() -> None:
+def test_missing_rows_of_a_truncated_day_are_listed() -> None:
     market, file = _market(), _day("klines")
     assert _lines(market, file, DropRows(rows=60)) == _lines(market, file)[:-60]
-    told = altered_rows(market, file, (DropRows(rows=60),))
-    assert [row.served for row in told] == [None] * 60
-    assert told[-1].true == _lines(market, file)[-1]
+    found = altered_rows(market, file, (DropRows(rows=60),))
+    assert [row.served for row in found] == [None] * 60
+    assert found[-1].true == _lines(market, file)[-1]
 
 
-def test_a_file_of_futures_keeps_its_header_whatever_is_altered() -> None:
+def test_altered_futures_file_keeps_its_header() -> None:
     market, file = _market("um"), _day("klines", market="um")
     lines = _lines(market, file, DropRows(rows=10), AlterRows(rows=2))
     assert lines[0].startswith("open_time,")
@@ -80,7 +80,7 @@ def test_a_file_of_futures_keeps_its_header_whatever_is_altered() -> None:
 
 
 @pytest.mark.parametrize("kind", ["aggTrades", "trades"])
-def test_a_month_of_trades_is_its_days_one_after_the_other(kind: str) -> None:
+def test_month_of_trades_is_the_concatenation_of_its_days(kind: str) -> None:
     market = _market()
     begin = to_us(datetime(2024, 12, 1, tzinfo=UTC))  # listed on the 28th
     end = to_us(datetime(2025, 1, 1, tzinfo=UTC))
@@ -91,7 +91,7 @@ def test_a_month_of_trades_is_its_days_one_after_the_other(kind: str) -> None:
     assert len(single) > 500
 
 
-def test_the_zip_holds_the_lines_compressed_and_tells_its_own_digest() -> None:
+def test_zip_has_the_compressed_lines_and_their_digest() -> None:
     market, file = _market(), _day("klines")
     made = make_zip(market, file)
     assert make_zip(_market(), file) == made

@@ -1,4 +1,4 @@
-"""Which files a fault rule of the dump site means."""
+"""Fault rules of the dump site and the files they match."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ DAY = "data/spot/daily/klines/BTCUSDT/1m/BTCUSDT-1m-2025-01-05.zip"
 MONTH = "data/spot/monthly/klines/BTCUSDT/1m/BTCUSDT-1m-2025-01.zip"
 
 
-def test_a_rule_means_the_paths_of_its_glob() -> None:
+def test_rule_matches_the_paths_of_its_glob() -> None:
     faults = DumpFaults()
     faults.add(DumpRule(effect=AlterRows(rows=2), path="*/monthly/*"))
     faults.add(DumpRule(effect=MissingFile(), path="*-2025-01-05.zip"))
@@ -35,7 +35,7 @@ def test_a_rule_means_the_paths_of_its_glob() -> None:
     assert [entry.hits for entry in faults.active()] == [1, 1]
 
 
-def test_changes_of_contents_come_in_the_order_of_their_rules() -> None:
+def test_content_effects_are_in_the_order_of_their_rules() -> None:
     faults = DumpFaults()
     effects = (DropRows(rows=1), AlterRows(rows=2), CorruptZip())
     for effect in effects:

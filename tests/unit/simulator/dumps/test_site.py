@@ -88,7 +88,7 @@ def test_futures_days_have_a_header_and_stay_in_ms() -> None:
     assert {len(row[0]) for row in rows} == {13}
 
 
-def test_the_first_day_begins_with_the_listing() -> None:
+def test_first_day_starts_with_the_listing() -> None:
     rows = _read(_site(), f"{SPOT}2024-12-30.zip")
     assert int(rows[0][0]) * 1_000 == START_US
     assert len(rows) == 11 * 60
@@ -100,13 +100,13 @@ def test_months_hold_the_days_in_order() -> None:
     assert month[:1_440] == _read(_site(), f"{SPOT}2025-01-01.zip")
 
 
-def test_monthly_bars_are_in_folders_named_1mo() -> None:
+def test_monthly_klines_are_in_folders_named_1mo() -> None:
     path = "data/spot/monthly/klines/ETHBTC/1mo/ETHBTC-1mo-2025-01.zip"
     rows = _read(_site(), path)
     assert len(rows) == 1
 
 
-def test_zips_are_the_same_bytes_each_time_and_fit_their_checksum() -> None:
+def test_zips_are_reproducible_and_match_their_checksum() -> None:
     first, second = _site(), _site()
     path = f"{SPOT}2025-01-05.zip"
     one, other = first.find(path), second.find(path)
@@ -117,7 +117,7 @@ def test_zips_are_the_same_bytes_each_time_and_fit_their_checksum() -> None:
     assert first.checksum(one) == f"{digest}  ETHBTC-1m-2025-01-05.zip".encode()
 
 
-def test_a_day_is_published_when_it_is_over_and_its_delay_too() -> None:
+def test_day_is_published_after_its_end_and_delay() -> None:
     end_us = to_us(datetime(2025, 1, 6, tzinfo=UTC))
     path = f"{SPOT}2025-01-05.zip"
     assert _site(end_us - 1).find(path) is None
@@ -145,11 +145,11 @@ def test_a_day_is_published_when_it_is_over_and_its_delay_too() -> None:
         "",
     ],
 )
-def test_what_does_not_exist_is_not_found(path: str) -> None:
+def test_nonexistent_files_are_not_found(path: str) -> None:
     assert _site().find(path) is None
 
 
-def test_the_listing_is_walked_folder_by_folder() -> None:
+def test_listing_is_walked_folder_by_folder() -> None:
     site = _site()
     assert _keys(site, "", "/")[1] == ["data/"]
     assert _keys(site, "data/", "/")[1] == ["data/futures/", "data/spot/"]
@@ -174,7 +174,7 @@ def test_the_listing_is_walked_folder_by_folder() -> None:
     assert all(site.find(key.removesuffix(".CHECKSUM")) for key in keys)
 
 
-def test_a_prefix_may_end_within_a_name() -> None:
+def test_prefix_may_end_within_a_name() -> None:
     site = _site()
     assert _keys(site, f"{SPOT}2025-02")[0] == [
         f"{SPOT}2025-02-0{day}.zip{end}" for day in (1, 2) for end in ("", ".CHECKSUM")
@@ -183,7 +183,7 @@ def test_a_prefix_may_end_within_a_name() -> None:
 
 
 @pytest.mark.parametrize("delimiter", ["", "/"])
-def test_pages_hold_a_thousand_keys_and_go_on_after_the_marker(delimiter: str) -> None:
+def test_pages_have_a_thousand_keys_and_continue_after_the_marker(delimiter: str) -> None:
     now_us = START_US + 1_300 * DAY_US
     site = SimulatedDumpSite(_markets(), SimulatedClock(start_us=now_us, speed=0))
     prefix = "data/spot/daily/klines/ETHBTC/1m/"
@@ -199,7 +199,7 @@ def test_pages_hold_a_thousand_keys_and_go_on_after_the_marker(delimiter: str) -
     assert flat == sorted(set(flat))
 
 
-def test_a_full_walk_is_sorted_across_folders() -> None:
+def test_full_walk_is_sorted_across_folders() -> None:
     site = _site(START_US + 2 * DAY_US)
     found, marker = [], ""
     while True:
@@ -213,7 +213,7 @@ def test_a_full_walk_is_sorted_across_folders() -> None:
     assert any("futures" in key for key in found)
 
 
-def test_aggregate_dumps_hold_the_aggregates_of_the_day() -> None:
+def test_agg_trade_dumps_have_the_agg_trades_of_the_day() -> None:
     site = _site()
     spot = _read(site, "data/spot/daily/aggTrades/ETHBTC/ETHBTC-aggTrades-2025-01-03.zip")
     trades = _markets()["spot"].day_trades("ETHBTC", to_us(datetime(2025, 1, 3, tzinfo=UTC)))
@@ -234,7 +234,7 @@ def _faulty(*effects: Any, path: str = DAY_PATH, now_us: int = NOW_US) -> Simula
 
 
 def _fits(site: SimulatedDumpSite, path: str = DAY_PATH) -> bool:
-    """Whether the checksum is that of the bytes."""
+    """Whether the checksum matches the bytes."""
     file = site.find(path)
     assert file is not None
     return site.checksum(file).split()[0].decode() == hashlib.sha256(site.read(file)).hexdigest()
@@ -260,7 +260,7 @@ def _is_readable(site: SimulatedDumpSite) -> bool:
         (StaleChecksum(), False, True),
     ],
 )
-def test_a_spoilt_file_fits_its_checksum_or_not_as_its_fault_says(
+def test_damaged_file_matches_its_checksum_only_if_the_fault_says_so(
     effect: Any, fits: bool, is_readable: bool
 ) -> None:
     site = _faulty(effect)
@@ -271,7 +271,7 @@ def test_a_spoilt_file_fits_its_checksum_or_not_as_its_fault_says(
     assert site.altered_rows(other) == []
 
 
-def test_a_spoilt_file_is_good_again_without_its_fault() -> None:
+def test_damaged_file_is_good_again_after_the_fault() -> None:
     site = _site()
     rule_id = site.faults.add(DumpRule(effect=CorruptZip(), path="*"))
     assert not _is_readable(site)
@@ -280,22 +280,22 @@ def test_a_spoilt_file_is_good_again_without_its_fault() -> None:
     assert _fits(site)
 
 
-def test_a_missing_file_is_neither_listed_nor_found_and_its_neighbours_are() -> None:
+def test_only_the_missing_file_is_hidden() -> None:
     site = _faulty(MissingFile())
     assert site.find(DAY_PATH) is None
     keys = _keys(site, "data/spot/daily/klines/ETHBTC/1m/", "/")[0]
     assert len(keys) == 2 * 34
     assert not any("2025-01-05" in key for key in keys)
     assert site.altered_rows(DAY_PATH) == []
-    assert site.faults.active()[0].hits == 1  # neither the listing nor the oracle counts
+    assert site.faults.active()[0].hits == 1  # listing and oracle do not count as hits
 
 
-def test_a_missing_checksum_is_not_listed_and_its_file_is() -> None:
+def test_missing_checksum_does_not_hide_its_file() -> None:
     keys = _keys(_faulty(MissingChecksum()), DAY_PATH)[0]
     assert keys == [DAY_PATH]
 
 
-def test_a_late_file_comes_after_its_delay_and_says_so() -> None:
+def test_late_file_is_published_after_its_delay() -> None:
     end_us = to_us(datetime(2025, 1, 6, tzinfo=UTC))
     hour_us = 3_600 * SECOND_US
     assert (
@@ -309,7 +309,7 @@ def test_a_late_file_comes_after_its_delay_and_says_so() -> None:
 
 
 @pytest.mark.parametrize("is_repair", [True, False])
-def test_a_reissued_file_has_other_rows_another_checksum_and_a_later_date(is_repair: bool) -> None:
+def test_reissued_file_has_new_rows_checksum_and_date(is_repair: bool) -> None:
     at_us = NOW_US - 3_600 * SECOND_US
     effect = ReissueFile(at_us=at_us, change=AlterRows(rows=4), is_repair=is_repair)
     before, after = _faulty(effect, now_us=at_us - 1), _faulty(effect, now_us=at_us)
@@ -326,7 +326,7 @@ def test_a_reissued_file_has_other_rows_another_checksum_and_a_later_date(is_rep
     assert dates == ["2025-01-06T00:00:00.000Z", "2025-02-03T11:00:00.000Z"]
 
 
-def test_a_month_may_differ_from_its_days_in_rows_that_are_known() -> None:
+def test_month_can_differ_from_its_days_in_listed_rows() -> None:
     path = "data/spot/monthly/klines/ETHBTC/1m/ETHBTC-1m-2025-01.zip"
     site = _faulty(AlterRows(rows=7), path="*/monthly/*")
     month = _read(site, path)
@@ -348,7 +348,7 @@ def test_a_month_may_differ_from_its_days_in_rows_that_are_known() -> None:
         "data/spot/monthly/aggTrades/ETHBTC/ETHBTC-aggTrades-2025-02.zip",
     ],
 )
-def test_other_spellings_of_a_date_name_no_file(path: str) -> None:
+def test_other_spellings_of_a_date_are_not_found(path: str) -> None:
     assert _site().find(path) is None
 
 

@@ -21,13 +21,13 @@ def _draw(seed: int, *names: str, rate_per_h: float = 60, hours: int = 10) -> tu
     )
 
 
-def test_the_same_seed_draws_the_same_plan_and_another_one_another() -> None:
+def test_plan_depends_only_on_the_seed() -> None:
     assert _draw(1) == _draw(1)
     assert write_plan(_draw(1)) == write_plan(_draw(1))
     assert _draw(1) != _draw(2)
 
 
-def test_halts_of_a_symbol_are_apart_from_each_other() -> None:
+def test_halts_of_a_symbol_do_not_overlap() -> None:
     ends: dict[tuple[str, str], int] = {}
     halts = [fault for fault in _draw(7, "halt", rate_per_h=40) if fault.kind.name == "halt"]
     assert len(halts) > 50
@@ -38,7 +38,7 @@ def test_halts_of_a_symbol_are_apart_from_each_other() -> None:
         ends[place] = fault.end_us
 
 
-def test_a_plan_keeps_its_rate_and_span_and_can_be_replayed_from_a_file() -> None:
+def test_plan_has_its_rate_and_span_and_can_be_replayed() -> None:
     faults = _draw(5, "connection", "frame", "rest", "dump")
     assert len(faults) == 600
     times = [fault.at_us for fault in faults]
@@ -50,12 +50,12 @@ def test_a_plan_keeps_its_rate_and_span_and_can_be_replayed_from_a_file() -> Non
     assert all(fault.is_offset for fault in faults)
 
 
-def test_without_names_every_kind_is_drawn_but_those_that_change_the_listings() -> None:
+def test_all_kinds_that_keep_the_listings_are_drawn_by_default() -> None:
     drawn = {fault.kind.name for fault in _draw(3, rate_per_h=100)}
     assert drawn == set(KINDS) - {"delisting", "new_listing", "ticker_reuse"}
 
 
-def test_kinds_are_named_singly_or_by_group() -> None:
+def test_kinds_are_chosen_by_name_or_group() -> None:
     assert {fault.kind.name for fault in _draw(3, "cut", "rest")} == {
         "cut",
         *(kind.name for kind in KINDS.values() if kind.group == "rest"),
@@ -64,7 +64,7 @@ def test_kinds_are_named_singly_or_by_group() -> None:
         chosen_kinds(("cut", "explosion"))
 
 
-def test_what_is_delisted_is_not_hit_again() -> None:
+def test_delisted_symbols_are_not_hit_again() -> None:
     faults = _draw(9, "market", rate_per_h=10)
     gone: set[tuple[str, str]] = set()
     for fault in faults:
@@ -82,7 +82,7 @@ def test_too_many_faults_or_nothing_to_hit_is_refused() -> None:
         draw_plan(1, rate_per_h=1, span_us=HOUR_US, symbols={}, kinds=chosen_kinds(()))
 
 
-def test_where_nothing_is_listed_as_in_a_replay_connections_are_still_hit() -> None:
+def test_random_plan_of_a_replay_hits_connections() -> None:
     faults = draw_plan(
         1, rate_per_h=9, span_us=HOUR_US, symbols={"um": ()}, kinds=chosen_kinds(("cut", "halt"))
     )

@@ -1,4 +1,4 @@
-"""What the engine keeps of faults that are over."""
+"""State of the fault engine after faults have ended."""
 
 from simulator.clock import SECOND_US, SimulatedClock
 from simulator.faults.engine import FaultEngine
@@ -14,7 +14,7 @@ def _engine() -> tuple[FaultEngine, RestFaults]:
     return FaultEngine(clock, {"rest": RuleFaults(board, rest_rules)}), board
 
 
-def test_faults_that_are_removed_leave_nothing_to_come() -> None:
+def test_removed_faults_leave_nothing_scheduled() -> None:
     engine, _ = _engine()
     engine.add({"kind": "rest_cut", "id": "stays", "at": "+2h"})
     for _ in range(300):
@@ -25,7 +25,7 @@ def test_faults_that_are_removed_leave_nothing_to_come() -> None:
     assert [entry.identity for _, _, entry, _ in engine._due] == ["stays"]
 
 
-def test_faults_that_are_spent_leave_nothing_to_come() -> None:
+def test_spent_faults_leave_nothing_scheduled() -> None:
     engine, board = _engine()
     engine.add([{"kind": "rest_cut", "times": 1, "duration_s": 3_600}] * 3)
     assert len(board.effects("spot", "klines", "BTCUSDT")) == 3

@@ -37,21 +37,21 @@ def _frames(kind: str, text: str = TRADE, **fields: Any) -> list[str]:
     return [payload for _, payload in _pass(faults, MINUTE, text=text)]
 
 
-def test_without_faults_and_outside_of_their_window_frames_pass() -> None:
+def test_frames_pass_without_faults_and_outside_their_window() -> None:
     assert _pass(_faults(), MINUTE) == [(MINUTE, TRADE)]
     faults = _faults({"kind": "drop", "at": "+2s", "duration_s": 3})
     for offset, count in ((0, 1), (1_999_999, 1), (2_000_000, 0), (4_999_999, 0), (5_000_000, 1)):
         assert len(_pass(faults, MINUTE + offset)) == count, offset
 
 
-def test_market_symbol_and_stream_select() -> None:
+def test_faults_select_by_market_symbol_and_stream() -> None:
     assert _pass(_faults({"kind": "drop", "market": "um"}), MINUTE)
     assert _pass(_faults({"kind": "drop", "symbols": "ETH*"}), MINUTE)
     assert _pass(_faults({"kind": "drop", "streams": "*@kline_1m"}), MINUTE)
     assert not _pass(_faults({"kind": "drop", "symbols": "btc*", "streams": "*@agg*"}), MINUTE)
 
 
-def test_duplicates_come_after_the_frame_at_their_time() -> None:
+def test_duplicates_follow_the_frame_after_their_delay() -> None:
     faults = _faults({"kind": "duplicate", "copies": 2, "delay_ms": 40})
     assert _pass(faults, MINUTE) == [
         (MINUTE, TRADE),
@@ -60,7 +60,7 @@ def test_duplicates_come_after_the_frame_at_their_time() -> None:
     ]
 
 
-def test_late_ones_are_those_of_the_minutes_end() -> None:
+def test_late_fault_hits_trades_at_the_minutes_end() -> None:
     faults = _faults({"kind": "late", "within_ms": 1_000, "delay_ms": 1_500})
     end = MINUTE + MINUTE_US
     assert _pass(faults, end - 1_000_001) == [(end - 1_000_001, TRADE)]
@@ -71,7 +71,7 @@ def test_late_ones_are_those_of_the_minutes_end() -> None:
     assert faults.hits(fault) == 2
 
 
-def test_a_share_hits_about_as_many_and_the_same_ones_whoever_listens_since_when() -> None:
+def test_share_hits_the_same_frames_for_every_listener() -> None:
     def lost(first: int) -> set[int]:
         faults = _faults({"kind": "drop", "share": 0.3})
         return {due for due in range(MINUTE + first, MINUTE + 5_000) if not _pass(faults, due)}
@@ -80,13 +80,13 @@ def test_a_share_hits_about_as_many_and_the_same_ones_whoever_listens_since_when
     assert lost(2_000) == {due for due in lost(0) if due >= MINUTE + 2_000}
 
 
-def test_a_kline_lag_keeps_the_order_and_leaves_trades_alone() -> None:
+def test_kline_lag_keeps_order_and_does_not_hit_trades() -> None:
     faults = _faults({"kind": "kline_lag", "lag_ms": 3_000, "streams": "*"})
     assert _pass(faults, MINUTE, stream="btcusdt@kline_1m") == [(MINUTE + 3_000_000, TRADE)]
     assert _pass(faults, MINUTE) == [(MINUTE, TRADE)]
 
 
-def test_a_void_trade_bears_the_id_of_the_true_one_that_follows() -> None:
+def test_void_trade_has_the_id_of_the_true_one_after_it() -> None:
     void, true = _frames("void")
     assert true == TRADE
     fields = json.loads(void)
@@ -103,7 +103,7 @@ def test_a_void_trade_bears_the_id_of_the_true_one_that_follows() -> None:
     assert kept == [(MINUTE, KLINE)]
 
 
-def test_an_end_that_comes_after_frames_have_passed_the_window_is_none() -> None:
+def test_end_after_the_window_has_no_effect() -> None:
     faults = _faults({"kind": "drop", "duration_s": 3})
     assert _pass(faults, MINUTE + 5 * MINUTE_US)
     assert faults.is_idle
@@ -112,7 +112,7 @@ def test_an_end_that_comes_after_frames_have_passed_the_window_is_none() -> None
 
 
 @pytest.mark.parametrize("form", ["truncated", "not_json"])
-def test_a_malformed_frame_is_no_json(form: str) -> None:
+def test_malformed_frame_is_not_json(form: str) -> None:
     broken, true = _frames("malformed", form=form)
     assert true == TRADE
     with pytest.raises(ValueError, match=r"Expecting|Unterminated"):
@@ -121,7 +121,7 @@ def test_a_malformed_frame_is_no_json(form: str) -> None:
 
 @pytest.mark.parametrize("text", [TRADE, KLINE])
 @pytest.mark.parametrize("form", ["missing_field", "wrong_type"])
-def test_a_malformed_frame_may_be_json_that_lacks_what_it_should_have(form: str, text: str) -> None:
+def test_malformed_frame_can_be_json_without_a_field(form: str, text: str) -> None:
     (broken,) = _frames("malformed", text, form=form, replaces=True)
     wrong, right = json.loads(broken), json.loads(text)
     inner = "k" if "k" in right else None
@@ -132,7 +132,7 @@ def test_a_malformed_frame_may_be_json_that_lacks_what_it_should_have(form: str,
         assert any(type(wrong[name]) is not type(right[name]) for name in right)
 
 
-def test_unknown_frames_come_before_true_ones_and_new_fields_in_them() -> None:
+def test_unknown_frames_precede_true_ones_and_new_fields_are_added() -> None:
     event, true = _frames("unknown")
     assert json.loads(event)["e"] == "solarEclipse"
     assert true == TRADE
@@ -141,7 +141,7 @@ def test_unknown_frames_come_before_true_ones_and_new_fields_in_them() -> None:
     assert json.loads(extended) == json.loads(TRADE) | {"zz": {"new": True}}
 
 
-def test_faults_add_up_and_end_when_they_are_taken_away() -> None:
+def test_faults_combine_and_end_on_removal() -> None:
     faults = _faults({"kind": "duplicate"}, {"kind": "reorder", "share": 1, "delay_ms": 200})
     assert _pass(faults, MINUTE) == [(MINUTE + 200_000, TRADE)] * 2
     first = parse_entry({"kind": "duplicate"}).placed(start_us=MINUTE, identity="f0")
@@ -166,15 +166,15 @@ CHANGES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("text", [TRADE, KLINE])
 @pytest.mark.parametrize("second", CHANGES)
 @pytest.mark.parametrize("first", CHANGES)
-def test_a_frame_may_be_changed_twice(
+def test_frame_may_be_changed_twice(
     first: dict[str, Any], second: dict[str, Any], text: str
 ) -> None:
-    """What an earlier fault made unreadable passes a later one as it is."""
+    """A later fault passes on what an earlier one made unreadable."""
     faults = _faults(*({"share": 1, "streams": "*"} | one for one in (first, second)))
     assert _pass(faults, MINUTE, text=text)
 
 
-def test_what_is_remembered_of_streams_is_bounded_and_draws_stay_the_same(
+def test_memory_per_stream_is_bounded_without_changing_draws(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def drawn(remembered: int) -> tuple[list[int], int]:
@@ -183,7 +183,7 @@ def test_what_is_remembered_of_streams_is_bounded_and_draws_stay_the_same(
         most = 0
         left = []
         for moment in range(200):
-            for _ in range(3):  # frames of one time
+            for _ in range(3):  # frames with equal due times
                 for symbol in range(2):
                     stream = f"s{10 * moment + symbol}usdt@trade"
                     left.append(len(_pass(faults, MINUTE + moment, stream=stream)))

@@ -1,4 +1,4 @@
-"""Fault plans: what is accepted, and what the messages say about the rest."""
+"""Fault plans: accepted entries, and messages about wrong ones."""
 
 import json
 from datetime import UTC, datetime
@@ -29,7 +29,7 @@ def _smallest(kind: FaultKind) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=str)
-def test_each_kind_needs_no_more_than_its_required_fields_and_is_written_as_read(
+def test_each_kind_needs_only_its_required_fields_and_round_trips(
     kind: FaultKind,
 ) -> None:
     fault = parse_entry(_smallest(kind))
@@ -50,7 +50,7 @@ def test_offsets_and_times_are_exact() -> None:
     assert fixed.placed(start_us=5, identity="f2").at_us == moment
 
 
-def test_a_fault_knows_what_it_hits() -> None:
+def test_fault_matches_symbols_and_streams() -> None:
     late = parse_entry({"kind": "late", "symbols": "eth*"})
     assert late.hits_stream("ethbtc@aggTrade")
     assert not late.hits_stream("ethbtc@kline_1m"), "trades alone, where no streams are named"
@@ -94,7 +94,7 @@ def test_a_fault_knows_what_it_hits() -> None:
         ({"kind": "rest_error", "status": 200}, "status is 200; it must be an integer from 400"),
     ],
 )
-def test_a_wrong_entry_is_refused_with_field_value_and_what_is_right(
+def test_wrong_entry_is_refused_with_field_value_and_allowed_values(
     entry: object, message: str
 ) -> None:
     with pytest.raises(PlanError) as caught:
@@ -103,7 +103,7 @@ def test_a_wrong_entry_is_refused_with_field_value_and_what_is_right(
     assert str(caught.value).startswith("plan.json, entry 2")
 
 
-def test_a_wrong_file_is_refused_by_name(tmp_path: Path) -> None:
+def test_wrong_file_is_refused_by_name(tmp_path: Path) -> None:
     missing = tmp_path / "none.json"
     with pytest.raises(PlanError, match=r"cannot read the fault plan .*none\.json"):
         load_plan(missing)
@@ -127,9 +127,7 @@ def test_a_wrong_file_is_refused_by_name(tmp_path: Path) -> None:
     duration_us=st.integers(1, 10**13),
     symbols=st.lists(st.sampled_from(["BTCUSDT", "ETH*", "*"]), min_size=1, unique=True),
 )
-def test_any_plan_is_read_back_as_it_was_written(
-    name: str, at_us: int, duration_us: int, symbols: list[str]
-) -> None:
+def test_any_plan_round_trips(name: str, at_us: int, duration_us: int, symbols: list[str]) -> None:
     kind = KINDS[name]
     entry = _smallest(kind) | {"at": f"+{at_us // SECOND_US}.{at_us % SECOND_US:06d}s"}
     if kind.lasts:

@@ -1,4 +1,4 @@
-"""Fault rules that come and go while others look them up."""
+"""Fault rules that are added and removed while others look them up."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ def _named(board: FaultRules[_Rule], name: str, *, counts: bool = True) -> list[
     return board.matching(lambda rule: rule.name == name, counts=counts)
 
 
-def test_rules_match_until_they_are_removed_and_tell_their_hits() -> None:
+def test_rules_match_until_removal_and_count_hits() -> None:
     board: FaultRules[_Rule] = FaultRules()
     assert board.is_idle
     first, second = board.add(_Rule("a")), board.add(_Rule("b"))
@@ -31,14 +31,14 @@ def test_rules_match_until_they_are_removed_and_tell_their_hits() -> None:
     assert board.is_idle
 
 
-def test_looking_without_counting_leaves_the_hits() -> None:
+def test_matching_without_counting_keeps_the_hits() -> None:
     board: FaultRules[_Rule] = FaultRules()
     board.add(_Rule("a"))
     assert _named(board, "a", counts=False)
     assert board.active()[0].hits == 0
 
 
-def test_a_limited_rule_is_spent_after_its_hits_and_stays_to_tell_of_them() -> None:
+def test_limited_rule_is_spent_after_its_hits_and_stays_listed() -> None:
     board: FaultRules[_Rule] = FaultRules()
     rule_id = board.add(_Rule("a", times=2))
     assert [bool(_named(board, "a")) for _ in range(4)] == [True, True, False, False]
@@ -46,13 +46,13 @@ def test_a_limited_rule_is_spent_after_its_hits_and_stays_to_tell_of_them() -> N
     assert board.remove(rule_id) == 2
 
 
-def test_an_unknown_rule_cannot_be_removed() -> None:
+def test_unknown_rule_cannot_be_removed() -> None:
     board: FaultRules[_Rule] = FaultRules()
     with pytest.raises(KeyError):
         board.remove(7)
 
 
-def test_all_rules_end_at_once() -> None:
+def test_clear_removes_all_rules() -> None:
     board: FaultRules[_Rule] = FaultRules()
     board.add(_Rule("a"))
     board.clear()

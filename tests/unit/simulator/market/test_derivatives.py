@@ -41,7 +41,7 @@ def test_mark_prices_stay_near_the_trades_and_move_slowly() -> None:
         assert min(near) <= mark.average <= max(near)
 
 
-def test_funding_is_due_every_eight_hours_at_a_rate_that_holds_until_then() -> None:
+def test_funding_is_every_eight_hours_with_a_constant_rate_between() -> None:
     history = history_of("BTCUSDT")
     marks = [mark_price(history, NOON + n * 60 * MINUTE_US, seed=1) for n in range(72)]
     assert all(mark.next_funding_us % FUNDING_PERIOD_US == 0 for mark in marks)
@@ -54,7 +54,7 @@ def test_funding_is_due_every_eight_hours_at_a_rate_that_holds_until_then() -> N
     assert on_time.next_funding_us == on_time.time_us + FUNDING_PERIOD_US
 
 
-def test_liquidations_are_orders_of_the_tape_one_a_second_at_most() -> None:
+def test_liquidations_are_orders_and_at_most_one_per_second() -> None:
     history = history_of("BTCUSDT")
     found: list[Liquidation] = []
     for minute in range(NOON // MINUTE_US, NOON // MINUTE_US + 60):

@@ -1,4 +1,4 @@
-"""Listings and their text."""
+"""Instruments and their number format."""
 
 from decimal import Decimal
 
@@ -57,7 +57,7 @@ def test_symbols_listed_twice_are_refused() -> None:
         select_instruments("spot", ("BTCUSDT", "BTCUSDT"), seed=1)
 
 
-def test_a_symbol_without_quote_asset_is_refused() -> None:
+def test_symbol_without_quote_asset_is_refused() -> None:
     with pytest.raises(ValueError, match="quote asset"):
         invented("spot", "NONSENSE", seed=1)
 

@@ -1,4 +1,4 @@
-"""Where bars begin and end."""
+"""Where klines start and end."""
 
 from datetime import UTC, datetime
 
@@ -22,19 +22,19 @@ def _us(*parts: int) -> int:
         ("8h", (2026, 4, 1, 15, 59), (2026, 4, 1, 8)),
         ("1d", (2026, 4, 1, 23, 59), (2026, 4, 1)),
         ("3d", (2020, 1, 3, 23), (2020, 1, 1)),  # 2001-01-01 + 3 × 2313 days
-        ("1w", (2026, 4, 1), (2026, 3, 30)),  # a Wednesday, its Monday
+        ("1w", (2026, 4, 1), (2026, 3, 30)),  # a Wednesday and its Monday
         ("1w", (1999, 5, 2, 23), (1999, 4, 26)),  # before the origin
         ("1M", (2024, 2, 29, 23, 59), (2024, 2, 1)),
     ],
 )
-def test_a_bar_opens_where_the_exchange_opens_it(
+def test_kline_opens_where_the_exchange_opens_it(
     name: str, moment: tuple[int, ...], opens: tuple[int, ...]
 ) -> None:
     assert parse_interval(name).open_of(_us(*moment)) == _us(*opens)
 
 
 @pytest.mark.parametrize("name", SPOT_INTERVALS)
-def test_bars_follow_each_other_without_gap_or_overlap(name: str) -> None:
+def test_klines_have_no_gap_or_overlap(name: str) -> None:
     interval = parse_interval(name)
     open_us = interval.open_of(_us(2023, 11, 29, 23, 59, 30))
     for _ in range(40):
@@ -55,7 +55,7 @@ def test_vectorised_opens_equal_single_ones(name: str, zone: str) -> None:
     assert interval.opens_of(times).tolist() == [interval.open_of(t) for t in times.tolist()]
 
 
-def test_a_day_of_another_zone_opens_at_its_midnight() -> None:
+def test_day_of_another_zone_opens_at_its_midnight() -> None:
     assert parse_interval("1d", time_zone="+08:00").open_of(_us(2026, 4, 1, 17)) == _us(
         2026, 4, 1, 16
     )

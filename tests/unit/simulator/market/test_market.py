@@ -1,4 +1,4 @@
-"""Random access, ids, windows and candles of the deterministic market."""
+"""Random access, ids, windows and klines of the deterministic market."""
 
 from collections import defaultdict
 from datetime import UTC, datetime
@@ -43,8 +43,8 @@ def _columns(trades: TradeColumns) -> dict[str, list[int]]:
     return {name: getattr(trades, name).tolist() for name in names}
 
 
-def _slow_candles(trades: TradeColumns, step_us: int) -> dict[int, dict[str, Any]]:
-    """Folds single fills with Decimal, the plain way."""
+def _decimal_klines(trades: TradeColumns, step_us: int) -> dict[int, dict[str, Any]]:
+    """Aggregate single fills with Decimal."""
     instrument = trades.instrument
     klines: dict[int, dict[str, Any]] = {}
     for row in range(len(trades)):
@@ -77,7 +77,7 @@ def _assert_equal_bars(market: SimulatedMarket, symbol: str, interval: str, step
     history = market.history(symbol)
     first = history.start_minute + 60
     trades = history.trades(first, first + 180)
-    slow = _slow_candles(trades, step_us)
+    slow = _decimal_klines(trades, step_us)
     rows = market.klines(
         symbol, interval, first * MINUTE_US, (first + 180) * MINUTE_US - 1, view_us=VIEW_US
     )
@@ -106,7 +106,9 @@ def _assert_equal_bars(market: SimulatedMarket, symbol: str, interval: str, step
 
 
 @pytest.mark.parametrize("symbol", DEFAULT_SPOT)
-def test_spot_candles_equal_a_plain_fold_of_the_fills(spot: SimulatedMarket, symbol: str) -> None:
+def test_spot_klines_equal_a_decimal_aggregation_of_fills(
+    spot: SimulatedMarket, symbol: str
+) -> None:
     compared = _assert_equal_bars(spot, symbol, "1m", MINUTE_US)
     assert compared > (100 if symbol in ("BTCUSDT", "PEPEUSDT", "ETHBTC") else 0) or (
         symbol == "BIFIUSDT"
@@ -114,17 +116,19 @@ def test_spot_candles_equal_a_plain_fold_of_the_fills(spot: SimulatedMarket, sym
 
 
 @pytest.mark.parametrize("symbol", DEFAULT_UM)
-def test_futures_candles_equal_a_plain_fold_of_the_fills(um: SimulatedMarket, symbol: str) -> None:
+def test_futures_klines_equal_a_decimal_aggregation_of_fills(
+    um: SimulatedMarket, symbol: str
+) -> None:
     assert _assert_equal_bars(um, symbol, "1m", MINUTE_US) > 0
 
 
-def test_candles_of_a_second_equal_a_plain_fold_of_the_fills(spot: SimulatedMarket) -> None:
+def test_second_klines_equal_a_decimal_aggregation_of_fills(spot: SimulatedMarket) -> None:
     assert _assert_equal_bars(spot, "BTCUSDT", "1s", SECOND_US) > 1_000
 
 
 @pytest.mark.parametrize("interval", [name for name in UM_INTERVALS if name != "1m"])
 @pytest.mark.parametrize("symbol", ["BTCUSDT", "COSUSDT", "BIFIUSDT"])
-def test_longer_candles_equal_a_fold_of_their_trades(
+def test_longer_klines_equal_an_aggregation_of_their_trades(
     spot: SimulatedMarket, symbol: str, interval: str
 ) -> None:
     spec = parse_interval(interval)
@@ -155,25 +159,25 @@ def test_sums_of_a_month_do_not_overflow(spot: SimulatedMarket) -> None:
 
 
 @pytest.mark.parametrize("symbol", ["BTCUSDT", "ETHBTC", "COSUSDT"])
-def test_a_minute_alone_equals_the_minute_in_a_range(symbol: str) -> None:
+def test_minute_alone_equals_the_minute_in_a_range(symbol: str) -> None:
     ranged = _market().history(symbol)
     first = ranged.start_minute + 1_000
     whole = _columns(ranged.trades(first, first + 90))
     alone: dict[str, list[int]] = {name: [] for name in whole}
     fresh = _market().history(symbol)
-    for minute in reversed(range(first, first + 90)):  # backwards: nothing is played up to
+    for minute in reversed(range(first, first + 90)):  # backwards: no state is carried forward
         for name, values in _columns(fresh.minute(minute)).items():
             alone[name] = values + alone[name]
     assert alone == whole
 
 
-def test_the_same_seed_gives_the_same_market_and_another_one_another() -> None:
+def test_market_depends_only_on_the_seed() -> None:
     rows = _market(seed=3).klines("ETHUSDT", "1m", view_us=VIEW_US, limit=50)
     assert rows == _market(seed=3).klines("ETHUSDT", "1m", view_us=VIEW_US, limit=50)
     assert rows != _market(seed=4).klines("ETHUSDT", "1m", view_us=VIEW_US, limit=50)
 
 
-def test_prices_do_not_depend_on_when_the_history_begins() -> None:
+def test_prices_do_not_depend_on_the_start_of_history() -> None:
     late = (
         _market(start_us=START_US + DAY_US).history("BTCUSDT").minute(START_US // MINUTE_US + 2_000)
     )
@@ -211,7 +215,7 @@ def test_futures_ids_skip_while_aggregate_ids_do_not(um: SimulatedMarket) -> Non
     assert 0.01 < (gaps > 0).mean() < 0.2
 
 
-def test_futures_klines_count_fills_that_aggregates_leave_out(um: SimulatedMarket) -> None:
+def test_futures_klines_count_fills_that_agg_trades_omit(um: SimulatedMarket) -> None:
     history = um.history("BTCUSDT")
     trades = history.trades(history.start_minute, history.start_minute + 1_440)
     kinds = set(trades.tail_kind.tolist())
@@ -235,7 +239,7 @@ def test_markets_have_busy_quiet_and_silent_symbols(spot: SimulatedMarket) -> No
     assert spot.klines("BIFIUSDT", "1m", view_us=VIEW_US)[0].trade_count > 0
 
 
-def test_a_silent_minute_is_flat_at_the_close_before(spot: SimulatedMarket) -> None:
+def test_silent_minute_is_flat_at_the_previous_close(spot: SimulatedMarket) -> None:
     rows = spot.klines("COSUSDT", "1m", view_us=VIEW_US)
     for before, row in pairwise(rows):
         if row.trade_count == 0:
@@ -244,7 +248,7 @@ def test_a_silent_minute_is_flat_at_the_close_before(spot: SimulatedMarket) -> N
 
 
 @pytest.mark.parametrize("symbol", ["COSUSDT", "BIFIUSDT"])
-def test_a_window_that_begins_in_silence_knows_the_close_before(
+def test_window_that_starts_silent_has_the_previous_close(
     spot: SimulatedMarket, symbol: str
 ) -> None:
     rows = spot.klines(symbol, "1m", view_us=VIEW_US)
@@ -255,7 +259,7 @@ def test_a_window_that_begins_in_silence_knows_the_close_before(
     assert fresh == [rows[silent]]
 
 
-def test_the_open_candle_holds_visible_trades_alone(spot: SimulatedMarket) -> None:
+def test_open_kline_has_only_visible_trades(spot: SimulatedMarket) -> None:
     history = spot.history("BTCUSDT")
     minute = history.start_minute + 500
     trades = history.minute(minute)
@@ -309,7 +313,7 @@ def test_windows_select_what_the_exchange_selects(
 
 
 @pytest.mark.parametrize("name", SPOT_INTERVALS)
-def test_the_latest_bars_of_any_interval_end_with_the_open_one(name: str) -> None:
+def test_latest_klines_of_any_interval_end_with_the_open_one(name: str) -> None:
     interval = parse_interval(name)
     window = bar_window(
         interval, first_us=START_US, view_us=START_US + 400 * DAY_US, start_us=None, end_us=None,
@@ -331,7 +335,7 @@ def test_nothing_exists_before_the_listing(spot: SimulatedMarket) -> None:
 
 
 @pytest.mark.parametrize("symbol", ["BTCUSDT", "COSUSDT", "BIFIUSDT"])
-def test_aggregates_page_by_id_over_minutes_and_days(spot: SimulatedMarket, symbol: str) -> None:
+def test_agg_trades_page_by_id_across_minutes_and_days(spot: SimulatedMarket, symbol: str) -> None:
     history = spot.history(symbol)
     view_us = VIEW_US if symbol != "BTCUSDT" else START_US + 20 * MINUTE_US
     pages, next_id = [], 0
@@ -350,7 +354,7 @@ def test_aggregates_page_by_id_over_minutes_and_days(spot: SimulatedMarket, symb
     assert pages == whole
 
 
-def test_aggregates_by_time_are_inclusive_at_both_ends(spot: SimulatedMarket) -> None:
+def test_agg_trades_by_time_include_both_ends(spot: SimulatedMarket) -> None:
     history = spot.history("ETHBTC")
     trades = history.trades(history.start_minute + 100, history.start_minute + 160)
     start_us, end_us = int(trades.time_us[3]), int(trades.time_us[40])
@@ -364,7 +368,7 @@ def test_aggregates_by_time_are_inclusive_at_both_ends(spot: SimulatedMarket) ->
     assert len(spot.agg_trades("ETHBTC", view_us=end_us, start_us=end_us + 1, limit=5)) == 0
 
 
-def test_a_history_of_years_is_had_at_once() -> None:
+def test_years_of_history_are_available_immediately() -> None:
     market = _market(start_us=to_us(datetime(2017, 8, 17, tzinfo=UTC)))
     view_us = to_us(datetime(2026, 4, 1, 12, 0, 30, tzinfo=UTC))
     rows = market.klines("BTCUSDT", "1m", view_us=view_us, limit=2)

@@ -1,4 +1,4 @@
-"""The open candle after any of its trades."""
+"""The open kline after any of its trades."""
 
 from datetime import UTC, datetime
 
@@ -22,7 +22,9 @@ def market() -> SimulatedMarket:
 
 
 @pytest.mark.parametrize("symbol", ["BTCUSDT", "ETHBTC"])
-def test_it_equals_the_bar_of_the_trades_so_far(market: SimulatedMarket, symbol: str) -> None:
+def test_open_kline_equals_the_aggregation_of_trades_so_far(
+    market: SimulatedMarket, symbol: str
+) -> None:
     minute = market.history(symbol).start_minute + 700
     trades = market.history(symbol).minute(minute)
     open_us = minute * MINUTE_US
@@ -36,7 +38,7 @@ def test_it_equals_the_bar_of_the_trades_so_far(market: SimulatedMarket, symbol:
     assert [running.after(len(trades) - 1)] == whole
 
 
-def test_it_can_end_between_the_fills_of_an_order(market: SimulatedMarket) -> None:
+def test_open_kline_can_end_between_fills_of_an_order(market: SimulatedMarket) -> None:
     history = market.history("ETHBTC")
     trades = history.trades(history.start_minute, history.start_minute + 600)
     running = OpenKline(trades, open_us=0, close_us=1)
@@ -56,7 +58,7 @@ def test_it_can_end_between_the_fills_of_an_order(market: SimulatedMarket) -> No
             assert bar.taker_buy_volume == before.taker_buy_volume + bought
 
 
-def test_fills_that_klines_do_not_count_are_never_its_last() -> None:
+def test_last_id_is_never_an_uncounted_fill() -> None:
     um = SimulatedMarket(select_instruments("um", DEFAULT_UM, seed=2), seed=2, start_us=START_US)
     trades = um.day_trades("BTCUSDT", START_US)
     running = OpenKline(trades, open_us=0, close_us=1)
@@ -73,7 +75,7 @@ def _bar(open_us: int, price: int, count: int) -> Kline:
                  100 * count, count, count, count, price, price + count)  # fmt: skip
 
 
-def test_a_longer_bar_takes_its_open_from_its_first_trade() -> None:
+def test_longer_kline_opens_at_its_first_trade() -> None:
     earlier, later = _bar(0, 50, 3), _bar(10, 60, 2)
     both = extend_kline(earlier, later)
     assert (both.open_time_us, both.open, both.high, both.low, both.close) == (0, 50, 62, 48, 61)

@@ -1,4 +1,4 @@
-"""Rolling windows against a plain fold of the same trades."""
+"""Rolling windows, compared with a simple aggregation of the same trades."""
 
 from datetime import UTC, datetime
 
@@ -34,7 +34,7 @@ def history_of(market: MarketName, symbol: str) -> History:
 
 
 def fills(history: History, open_us: int, close_us: int) -> list[tuple[int, int, int, int, int]]:
-    """Time, id, price, quantity and quote of each counted fill in a window."""
+    """Return time, id, price, quantity and quote of each counted fill in a window."""
     trades = history.trades(open_us // MINUTE_US, close_us // MINUTE_US + 1)
     rows = []
     for row in range(len(trades)):
@@ -52,7 +52,7 @@ def fills(history: History, open_us: int, close_us: int) -> list[tuple[int, int,
 @each_symbol
 @pytest.mark.parametrize("length_us", [5 * MINUTE_US, HOUR, 4 * HOUR + 7, 24 * HOUR])
 @pytest.mark.parametrize("close_us", [NOON, NOON // MINUTE_US * MINUTE_US, NOON + 3 * HOUR])
-def test_a_window_is_the_fold_of_its_trades(
+def test_window_aggregates_its_trades(
     market: MarketName, symbol: str, length_us: int, close_us: int
 ) -> None:
     history = history_of(market, symbol)
@@ -78,7 +78,7 @@ def test_a_window_is_the_fold_of_its_trades(
 
 
 @each_symbol
-def test_the_last_trade_is_the_last_fill_up_to_a_moment(market: MarketName, symbol: str) -> None:
+def test_last_trade_is_the_last_fill_up_to_a_moment(market: MarketName, symbol: str) -> None:
     history = history_of(market, symbol)
     for moment in (START, NOON, NOON + 13 * MINUTE_US, NOON + 5 * HOUR + SECOND_US):
         last = last_trade(history, moment)
@@ -100,7 +100,7 @@ def test_weighted_prices_divide_quotes_by_quantities() -> None:
     assert weighted_price(history, stats, decimals=5) == wanted // 1_000
 
 
-def test_a_window_without_trades_is_worth_its_last_price() -> None:
+def test_window_without_trades_is_flat_at_the_last_price() -> None:
     history = history_of("spot", "BIFIUSDT")
     quiet = next(
         moment
@@ -112,7 +112,7 @@ def test_a_window_without_trades_is_worth_its_last_price() -> None:
     assert isinstance(last, LastTrade)
 
 
-def test_changes_in_percent_are_cut_towards_zero() -> None:
+def test_percent_changes_are_truncated_towards_zero() -> None:
     history = history_of("spot", "ETHBTC")
     stats = window_stats(history, NOON - HOUR, NOON)
     assert percent_change(stats._replace(open=300, last=301)) == 333

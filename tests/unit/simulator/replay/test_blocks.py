@@ -1,4 +1,4 @@
-"""Blocks of encoded frames: whatever is cut out of them is what single frames would be."""
+"""Blocks of encoded frames equal the same frames encoded singly."""
 
 import json
 import random
@@ -12,7 +12,7 @@ from simulator.replay.recorded_frames import RecordedFrame, read_frames
 from simulator.streams.hub import encode_text_frame
 
 STREAMS = ("a@trade", "bookTicker", "é@aggTrade", "d@depth")
-# around each length at which the head of a WebSocket frame grows
+# lengths around each change of the WebSocket header
 SIZES = (0, 1, 60, 90, 100, 125, 126, 300, 65_535, 66_000)
 
 
@@ -25,7 +25,7 @@ def _frames(
         data = {"E": 1_700_000_000_000 + number * 3 % 50, "x": "é" * chosen.choice(sizes)}
         frame = {"stream": chosen.choice(STREAMS), "data": data}
         if number % 7 == 0:
-            frame["added"] = "later"  # the payload need not come last
+            frame["added"] = "later"  # the payload may be before other fields
         spacing = (" , ", " : ") if number % 5 == 0 else (",", ":")
         text = json.dumps(frame, ensure_ascii=number % 2 == 0, separators=spacing)
         lines.append(f"{10**15 + number} {text}")
@@ -43,7 +43,7 @@ def _all_of(frames: list[RecordedFrame]) -> tuple[list[Block], dict[str, int]]:
 @pytest.mark.parametrize(
     "wanted", [STREAMS, STREAMS[:1], STREAMS[1:3], STREAMS[::3], ()], ids="/".join
 )
-def test_the_chosen_frames_come_out_exactly(
+def test_chosen_frames_are_encoded_exactly(
     tmp_path: Path, combined: bool, wanted: tuple[str, ...]
 ) -> None:
     frames = _frames(tmp_path, 400) + _frames(tmp_path, 20, sizes=SIZES)
@@ -65,7 +65,7 @@ def test_all_frames_of_a_block_are_the_block_itself(tmp_path: Path) -> None:
     assert block.encoded(everything, combined=True) is block.wire
 
 
-def test_blocks_are_full_but_for_the_last_and_count_their_frames(tmp_path: Path) -> None:
+def test_all_blocks_but_the_last_are_full(tmp_path: Path) -> None:
     frames = _frames(tmp_path, 3_000)
     blocks, numbers = _all_of(frames)
     assert sum(map(len, blocks)) == 3_000

@@ -38,7 +38,7 @@ def test_several_files_are_merged_by_receipt(tmp_path: Path) -> None:
     assert [frame.stream for frame in merge_frames([one, two])] == ["a", "b", "c"]
 
 
-def test_a_cut_off_gzip_file_is_named_with_the_last_line_that_could_be_read(
+def test_truncated_gzip_file_is_reported_with_its_last_readable_line(
     tmp_path: Path,
 ) -> None:
     lines = "".join(f"{_line(10**15 + number, 'a')}\n" for number in range(5_000))
@@ -55,7 +55,7 @@ def test_a_cut_off_gzip_file_is_named_with_the_last_line_that_could_be_read(
     [b"plain text\n", gzip.compress(b"x" * 5_000, mtime=0)[:-8] + bytes(8)],
     ids=["no gzip", "wrong sum"],
 )
-def test_a_file_that_is_no_sound_gzip_is_named(tmp_path: Path, content: bytes) -> None:
+def test_damaged_gzip_file_is_reported(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "frames.gz"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"frames\.gz, after line \d+: damaged gzip file"):

@@ -31,7 +31,7 @@ def _config(path: Path, **changes: object) -> SimulatorConfig:
 
 
 @pytest.mark.parametrize("unit_us", [1, 1_000])
-def test_the_file_has_what_each_stream_sends_in_order_of_time(tmp_path: Path, unit_us: int) -> None:
+def test_recording_has_the_frames_of_each_stream_in_order(tmp_path: Path, unit_us: int) -> None:
     path = tmp_path / "frames"
     recorded = record(_config(path, record_unit_us=unit_us))
     frames = list(read_frames(path))
@@ -54,7 +54,7 @@ def test_the_file_has_what_each_stream_sends_in_order_of_time(tmp_path: Path, un
         assert got == wanted
 
 
-def test_the_same_recording_is_the_same_bytes_gzipped_too(tmp_path: Path) -> None:
+def test_recordings_are_reproducible_also_gzipped(tmp_path: Path) -> None:
     one, other, plain = (tmp_path / name for name in ("a.gz", "b.gz", "c.txt"))
     for path in (one, other, plain):
         record(_config(path))
@@ -62,7 +62,7 @@ def test_the_same_recording_is_the_same_bytes_gzipped_too(tmp_path: Path) -> Non
     assert gzip.decompress(one.read_bytes()) == plain.read_bytes()
 
 
-def test_a_recording_joins_the_one_before_it(tmp_path: Path) -> None:
+def test_consecutive_recordings_join_without_a_gap(tmp_path: Path) -> None:
     middle = START + timedelta(minutes=4)
     record(_config(tmp_path / "all", start=START - timedelta(days=1)))
     record(_config(tmp_path / "a", start=START - timedelta(days=1), record_until=middle))
@@ -71,7 +71,7 @@ def test_a_recording_joins_the_one_before_it(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_text() + (tmp_path / "b").read_text() == whole
 
 
-def test_its_candles_are_the_markets(tmp_path: Path) -> None:
+def test_klines_of_a_recording_equal_the_markets(tmp_path: Path) -> None:
     path = tmp_path / "frames.gz"
     config = _config(path, record_streams=("btcusdt@trade",), replay_market="um")
     record(replace(config, um_symbols=("BTCUSDT",)))
@@ -90,7 +90,7 @@ def test_its_candles_are_the_markets(tmp_path: Path) -> None:
     assert (int(klines.first_id[0]), int(klines.last_id[0])) == (int(ids[0]), int(ids[-1]))
 
 
-def test_an_unknown_stream_is_refused_and_nothing_is_left_or_replaced(tmp_path: Path) -> None:
+def test_unknown_stream_is_refused_and_no_file_changes(tmp_path: Path) -> None:
     path = tmp_path / "frames"
     path.write_text("kept")
     with pytest.raises(ValueError, match="no stream 'nobody@aggTrade'"):
@@ -104,14 +104,12 @@ def test_an_unknown_stream_is_refused_and_nothing_is_left_or_replaced(tmp_path: 
     [{"record_until": START}, {"start": START + timedelta(minutes=1)}],
     ids=["no span", "before the market"],
 )
-def test_times_that_do_not_follow_one_another_are_refused(
-    tmp_path: Path, changes: dict[str, datetime]
-) -> None:
+def test_times_out_of_order_are_refused(tmp_path: Path, changes: dict[str, datetime]) -> None:
     with pytest.raises(ValueError, match="start, from, until"):
         record(_config(tmp_path / "frames", **changes))
 
 
-def test_frames_due_together_come_in_the_order_of_their_streams() -> None:
+def test_frames_due_together_are_ordered_by_stream() -> None:
     market = SimulatedMarket(
         select_instruments("um", ("BTCUSDT", "ETHUSDT"), seed=1), seed=1, start_us=to_us(START)
     )

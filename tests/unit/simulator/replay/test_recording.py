@@ -1,4 +1,4 @@
-"""Reading recordings."""
+"""Scanning recordings."""
 
 import json
 from decimal import Decimal
@@ -25,7 +25,7 @@ def _write(path: Path, *lines: str) -> Path:
     return path
 
 
-def test_void_trades_and_repeats_are_left_out(tmp_path: Path) -> None:
+def test_void_and_duplicate_trades_are_omitted(tmp_path: Path) -> None:
     minute = 1_700_000_040_000
     path = _write(
         tmp_path / "f",
@@ -47,7 +47,7 @@ def test_void_trades_and_repeats_are_left_out(tmp_path: Path) -> None:
     assert (recording.frame_count, recording.last_event_us) == (5, (minute + 70_000) * 1_000)
 
 
-def test_only_minutes_recorded_from_end_to_end_are_complete(tmp_path: Path) -> None:
+def test_only_completely_recorded_minutes_count(tmp_path: Path) -> None:
     minute_ms = 1_700_000_040_000
     assert minute_ms % 60_000 == 0
     path = _write(tmp_path / "f", _trade(1, minute_ms + 1), _trade(2, minute_ms + 200_000))
@@ -58,7 +58,7 @@ def test_only_minutes_recorded_from_end_to_end_are_complete(tmp_path: Path) -> N
     assert recording.complete_minutes(minute_ms * 1_000) == (first, first)
 
 
-def test_aggregates_count_their_fills(tmp_path: Path) -> None:
+def test_agg_trades_count_their_fills(tmp_path: Path) -> None:
     data = {"e": "aggTrade", "E": 1_700_000_000_001, "s": "XUSDT", "a": 5, "p": "2", "q": "3",
             "f": 10, "l": 12, "T": 1_700_000_000_000, "m": True}  # fmt: skip
     path = _write(tmp_path / "f", _line(1_700_000_000_001_000_000, "xusdt@aggTrade", **data))
@@ -69,7 +69,7 @@ def test_aggregates_count_their_fills(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["1e5", "-1", "1.123456789", ""])
-def test_a_price_that_is_no_plain_decimal_is_refused(tmp_path: Path, text: str) -> None:
+def test_price_other_than_a_plain_decimal_is_refused(tmp_path: Path, text: str) -> None:
     path = _write(tmp_path / "f", _trade(1, 1_700_000_040_000, p=text))
     with pytest.raises(
         ValueError, match=r"f: the frame of xusdt@trade received at 17\d+ ns.*not a dec"
@@ -77,13 +77,13 @@ def test_a_price_that_is_no_plain_decimal_is_refused(tmp_path: Path, text: str) 
         scan_recording([path], "spot")
 
 
-def test_a_trade_whose_fields_have_other_types_is_named(tmp_path: Path) -> None:
+def test_trade_with_wrong_types_is_reported(tmp_path: Path) -> None:
     path = _write(tmp_path / "f", _trade(1, 1_700_000_040_000, T="soon"))
     with pytest.raises(ValueError, match=r"frame of xusdt@trade .*`int`, got `str`"):
         scan_recording([path], "spot")
 
 
-def test_only_so_much_is_prepared_as_the_memory_allows(tmp_path: Path) -> None:
+def test_prepared_blocks_stay_within_the_memory_limit(tmp_path: Path) -> None:
     lines = [_trade(number, 1_700_000_040_000 + number) for number in range(9_000)]
     lines.append(_line(1_700_000_100_000 * 10**6, "xusdt@bookTicker", u=1))
     path = _write(tmp_path / "f", *lines)
@@ -96,5 +96,5 @@ def test_only_so_much_is_prepared_as_the_memory_allows(tmp_path: Path) -> None:
     bound = first.memory_bytes + later[0].memory_bytes - 1
     some = scan_recording([path], "spot", memory_bytes=bound)
     assert [block.wire for block in some.prepared] == [first.wire]
-    # streams that occur in the rest alone are known all the same
+    # streams beyond the prepared blocks are known, too
     assert some.streams == ("xusdt@trade", "xusdt@bookTicker")

@@ -1,4 +1,4 @@
-"""The table of endpoints: each has a weight, and its place in the documentation."""
+"""Each endpoint has a weight, and a row in the documentation."""
 
 import re
 from pathlib import Path
@@ -38,12 +38,12 @@ def test_each_endpoint_has_a_weight_and_each_weight_an_endpoint(market: Any) -> 
 
 def test_each_endpoint_is_documented_for_its_markets() -> None:
     section = DOCUMENTED.read_text().partition("\n## REST\n")[2].partition("\n## ")[0]
-    told: dict[str, set[str]] = {"spot": set(), "um": set()}
+    documented: dict[str, set[str]] = {"spot": set(), "um": set()}
     for line in section.splitlines():
         cells = [cell.strip() for cell in line.split("|")]
         if len(cells) < 5 or not cells[1].startswith("`"):
             continue
         for name in re.findall(r"`([^`]+)`", cells[1]):
-            told["spot"] |= {name} if cells[2] != "–" else set()
-            told["um"] |= {name} if cells[3] != "–" else set()
-    assert told == {market: set(_names(market)) for market in told}
+            documented["spot"] |= {name} if cells[2] != "–" else set()
+            documented["um"] |= {name} if cells[3] != "–" else set()
+    assert documented == {market: set(_names(market)) for market in documented}

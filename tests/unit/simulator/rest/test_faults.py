@@ -1,4 +1,4 @@
-"""Which requests a fault rule of REST means."""
+"""Fault rules of REST and the requests they match."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ from simulator.rest.faults import (
         ({"symbol": "BTC*"}, ("spot", "exchangeInfo", ""), False),
     ],
 )
-def test_a_rule_means_market_endpoint_and_symbol(
+def test_rule_matches_market_endpoint_and_symbol(
     wanted: dict[str, Any], request_of: tuple[Any, str, str], is_meant: bool
 ) -> None:
     faults = RestFaults()
@@ -40,7 +40,7 @@ def test_a_rule_means_market_endpoint_and_symbol(
     assert faults.active()[0].hits == is_meant
 
 
-def test_lags_are_asked_for_apart_and_the_greatest_holds() -> None:
+def test_greatest_lag_applies() -> None:
     faults = RestFaults()
     assert faults.kline_lag_us("spot", "BTCUSDT", 800) == 800
     faults.add(RestRule(effect=KlineLag(lag_us=5), symbol="BTC*"))
@@ -72,7 +72,7 @@ def test_impossible_effects_are_refused_by_name(effect: Any, values: Any, word: 
         effect(**values)
 
 
-def test_a_rule_without_hits_is_refused() -> None:
+def test_rule_without_hits_is_refused() -> None:
     with pytest.raises(ValueError, match="times"):
         RestRule(effect=DelayAnswer(seconds=1), times=0)
 

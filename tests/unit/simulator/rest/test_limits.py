@@ -1,4 +1,4 @@
-"""Request weight on the clock minute."""
+"""Request weight per clock minute."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def clock() -> _SetClock:
     return _SetClock(100 * MINUTE_US + 48 * SECOND_US)
 
 
-def test_weight_adds_up_within_the_minute_and_starts_anew_with_the_next(clock: _SetClock) -> None:
+def test_weight_adds_up_within_a_minute_and_resets_with_the_next(clock: _SetClock) -> None:
     limiter = WeightLimiter(100, clock)
     assert [limiter.charge("a", 40).used for _ in range(2)] == [40, 80]
     clock.time_us = 101 * MINUTE_US - 1
@@ -29,14 +29,14 @@ def test_weight_adds_up_within_the_minute_and_starts_anew_with_the_next(clock: _
     assert limiter.charge("a", 5).used == 5
 
 
-def test_addresses_are_counted_apart(clock: _SetClock) -> None:
+def test_addresses_are_counted_separately(clock: _SetClock) -> None:
     limiter = WeightLimiter(10, clock)
     assert limiter.charge("a", 10).status == 200
     assert limiter.charge("b", 10).status == 200
     assert limiter.charge("a", 1).status == 429
 
 
-def test_too_much_weight_is_told_how_long_to_wait(clock: _SetClock) -> None:
+def test_too_much_weight_gets_a_retry_after(clock: _SetClock) -> None:
     limiter = WeightLimiter(10, clock)
     verdict = limiter.charge("a", 11)
     assert (verdict.status, verdict.used, verdict.retry_after_s) == (429, 11, 12)
@@ -44,7 +44,7 @@ def test_too_much_weight_is_told_how_long_to_wait(clock: _SetClock) -> None:
     assert limiter.charge("a", 2).status == 200
 
 
-def test_carrying_on_is_banned_and_the_ban_ends(clock: _SetClock) -> None:
+def test_further_requests_are_banned_until_the_ban_ends(clock: _SetClock) -> None:
     limiter = WeightLimiter(10, clock)
     statuses = [limiter.charge("a", 11).status for _ in range(22)]
     assert statuses == [429] * 20 + [418] * 2
@@ -56,7 +56,7 @@ def test_carrying_on_is_banned_and_the_ban_ends(clock: _SetClock) -> None:
     assert limiter.charge("a", 1).status == 200
 
 
-def test_a_second_ban_lasts_longer(clock: _SetClock) -> None:
+def test_second_ban_lasts_longer(clock: _SetClock) -> None:
     limiter = WeightLimiter(10, clock)
     for _ in range(21):
         first = limiter.charge("a", 11)

@@ -1,4 +1,4 @@
-"""Request weights against the exchange's published tables."""
+"""Request weights, compared with the exchange's published tables."""
 
 from typing import Any
 
@@ -50,7 +50,7 @@ CASES: list[tuple[Any, str, dict[str, str], int]] = [
 
 
 @pytest.mark.parametrize(("market", "endpoint", "query", "weight"), CASES)
-def test_a_request_has_its_published_weight(
+def test_request_has_its_published_weight(
     market: Any, endpoint: str, query: dict[str, str], weight: int
 ) -> None:
     assert WEIGHTS[market][endpoint](query) == weight

@@ -1,4 +1,4 @@
-"""Who listens to what, and delivery."""
+"""Subscriptions and delivery of frames."""
 
 import pytest
 from websockets.client import ClientProtocol
@@ -29,7 +29,7 @@ class _Listener:
 
 
 @pytest.mark.parametrize("size", [0, 125, 126, 65_535, 65_536, 200_000])
-def test_frames_are_read_by_a_websocket_client_as_they_were(size: int) -> None:
+def test_encoded_frames_are_decoded_by_a_websocket_client(size: int) -> None:
     client = ClientProtocol(parse_uri("ws://localhost/"), state=State.OPEN, max_size=None)
     client.receive_data(encode_text_frame(b"x" * size))
     (frame,) = client.events_received()
@@ -37,7 +37,7 @@ def test_frames_are_read_by_a_websocket_client_as_they_were(size: int) -> None:
     assert bytes(frame.data) == b"x" * size
 
 
-def test_a_feed_is_opened_by_the_first_listener_and_closed_by_the_last() -> None:
+def test_feed_is_opened_by_the_first_listener_and_closed_by_the_last() -> None:
     opened: list[str] = []
     closed: list[str] = []
     hub = FrameHub(on_first=opened.append, on_last=closed.append)
@@ -51,7 +51,7 @@ def test_a_feed_is_opened_by_the_first_listener_and_closed_by_the_last() -> None
     assert closed == ["b", "a"]
 
 
-def test_each_form_is_rendered_once_and_reaches_those_who_asked_for_it() -> None:
+def test_each_form_is_rendered_once_for_its_listeners() -> None:
     hub = FrameHub(on_first=lambda _s: None, on_last=lambda _s: None)
     raw, micro, combined, other = (
         _Listener(), _Listener(unit_us=1), _Listener(combined=True), _Listener(),
@@ -76,7 +76,7 @@ def test_each_form_is_rendered_once_and_reaches_those_who_asked_for_it() -> None
     assert other.written == []
 
 
-def test_a_path_that_does_not_carry_a_stream_opens_no_feed() -> None:
+def test_path_that_does_not_carry_a_stream_opens_no_feed() -> None:
     opened: list[str] = []
     hub = FrameHub(on_first=opened.append, on_last=lambda _s: None)
     hub.subscribe(_Listener(route="public"), ["a@aggTrade", "a@trade"])

@@ -29,7 +29,7 @@ def _ask(session: StreamSession, **message: Any) -> Any:
         ("um", "/market/ws?timeUnit=MICROSECOND", False, (), "market", 1_000),
     ],
 )
-def test_urls_name_form_streams_route_and_unit(
+def test_urls_select_form_streams_route_and_unit(
     market: Any, path: str, combined: bool, streams: tuple[str, ...], route: Any, unit_us: int
 ) -> None:
     target = parse_target(market, path)
@@ -45,7 +45,7 @@ def test_other_paths_are_not_found(path: str) -> None:
     assert raised.value.status == 404
 
 
-def test_an_unknown_time_unit_is_a_bad_request() -> None:
+def test_unknown_time_unit_is_a_bad_request() -> None:
     with pytest.raises(PathError) as raised:
         parse_target("spot", "/ws?timeUnit=NANOSECOND")
     assert raised.value.status == 400
@@ -60,7 +60,7 @@ def test_an_unknown_time_unit_is_a_bad_request() -> None:
         ("/private/ws", set()),
     ],
 )
-def test_futures_paths_carry_their_own_streams_alone(path: str, delivered: set[str]) -> None:
+def test_futures_paths_carry_only_their_streams(path: str, delivered: set[str]) -> None:
     names = {
         "a@trade", "a@bookTicker", "a@depth@100ms", "!bookTicker", "a@aggTrade", "a@kline_1m",
         "a@markPrice", "!forceOrder@arr",
@@ -85,7 +85,7 @@ def test_subscriptions_are_acknowledged_listed_and_removed() -> None:
     assert _ask(session, method="LIST_SUBSCRIPTIONS", id=4)["result"] == ["NoSuch@x"]
 
 
-def test_the_property_combined_can_be_read_and_set() -> None:
+def test_property_combined_can_be_read_and_set() -> None:
     session = StreamSession(combined=False)
     assert _ask(session, method="GET_PROPERTY", params=["combined"], id=1)["result"] is False
     assert _ask(session, method="SET_PROPERTY", params=["combined", True], id=2)["result"] is None
@@ -161,14 +161,14 @@ def test_errors_are_wrapped_with_the_exchanges_message_and_the_requests_id(
 @pytest.mark.parametrize(
     ("message", "place"), [(b"{not", "line 1 column 2"), (b'{"id":\n\n x}', "line 3 column 2")]
 )
-def test_a_message_that_is_no_json_is_told_where(message: bytes, place: str) -> None:
+def test_invalid_json_is_answered_with_its_position(message: bytes, place: str) -> None:
     error = json.loads(StreamSession(combined=False).handle(message).text)
     assert error == {
         "error": {"code": 3, "msg": f"Invalid JSON: expected value at {place}"}, "id": None,
     }  # fmt: skip
 
 
-def test_a_message_that_is_no_utf_8_is_invalid_json() -> None:
+def test_invalid_utf_8_is_invalid_json() -> None:
     error = json.loads(StreamSession(combined=False).handle(b'{"id":"\xff"}').text)
     assert error["error"]["code"] == 3
 
@@ -177,12 +177,12 @@ def test_a_message_that_is_no_utf_8_is_invalid_json() -> None:
     "path",
     ["/ws/%E5%B8%81%E5%AE%89usdt@trade", "/ws/币安usdt@trade", "/stream?streams=币安usdt@trade"],
 )
-def test_symbols_beyond_ascii_are_named_in_utf_8_or_escaped(path: str) -> None:
+def test_non_ascii_symbols_are_utf_8_or_escaped(path: str) -> None:
     as_received = path.encode().decode("ascii", "surrogateescape")
     assert parse_target("spot", as_received).streams == ("币安usdt@trade",)
 
 
-def test_bytes_that_are_no_utf_8_are_a_bad_request() -> None:
+def test_invalid_utf_8_in_the_path_is_a_bad_request() -> None:
     with pytest.raises(PathError) as raised:
         parse_target("spot", b"/ws/\xff@trade".decode("ascii", "surrogateescape"))
     assert raised.value.status == 400

@@ -1,4 +1,4 @@
-"""The way of frames from feeds to listeners, with faults in between."""
+"""Frames from feeds to listeners, through a filter for faults."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ class _Listener:
 
 
 class _Faults:
-    """Hands each frame to a function."""
+    """Filters each frame with a function."""
 
     is_idle = False
 
@@ -65,7 +65,7 @@ def _scheduler(faults: FrameFilter | None = None) -> FrameScheduler:
 
 
 async def _run(scheduler: FrameScheduler, until: Callable[[_Listener], bool]) -> list[int]:
-    """Trade ids that a listener gets."""
+    """Return the trade ids that a listener gets."""
     listener = _Listener()
     scheduler.hub.subscribe(listener, [STREAM])
     running = asyncio.create_task(scheduler.run())
@@ -83,12 +83,12 @@ def _has(count: int) -> Callable[[_Listener], bool]:
     return lambda listener: len(listener.frames) >= count
 
 
-async def test_without_faults_frames_come_in_order() -> None:
+async def test_frames_are_in_order_without_faults() -> None:
     ids = await _run(_scheduler(), _has(40))
     assert ids == list(range(ids[0], ids[0] + len(ids)))
 
 
-async def test_faults_may_pass_drop_and_double_a_frame() -> None:
+async def test_filter_can_pass_drop_and_duplicate_a_frame() -> None:
     numbers = iter(range(10_000))
     due: list[int] = []
     expected: list[int] = []
@@ -105,7 +105,7 @@ async def test_faults_may_pass_drop_and_double_a_frame() -> None:
     assert ids == expected[: len(ids)]
 
 
-async def test_faults_may_delay_a_frame_behind_later_ones() -> None:
+async def test_filter_can_delay_a_frame_behind_later_ones() -> None:
     numbers = iter(range(10_000))
 
     def change(due_us: int, render: Render, now_us: int) -> Iterable[PassedFrame]:
@@ -114,12 +114,12 @@ async def test_faults_may_delay_a_frame_behind_later_ones() -> None:
 
     ids = await _run(_scheduler(_Faults(change)), _has(150))
     assert ids != sorted(ids)
-    assert len(set(ids)) == len(ids)  # what was delayed did not pass through the faults again
+    assert len(set(ids)) == len(ids)  # delayed frames are not filtered again
     passed = sorted(ids)[: len(ids) // 3]
     assert passed == list(range(passed[0], passed[0] + len(passed)))
 
 
-async def test_faults_set_later_meet_the_streams_that_are_open() -> None:
+async def test_filter_set_later_applies_to_open_streams() -> None:
     scheduler = _scheduler()
     faults = _Faults(lambda _due, _render, _now: ())
 
@@ -133,7 +133,7 @@ async def test_faults_set_later_meet_the_streams_that_are_open() -> None:
     assert faults.seen > 20
 
 
-async def test_any_number_of_changes_to_come_lets_each_frame_come_once(
+async def test_many_reschedules_send_each_frame_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     opened: list[int] = []
@@ -148,7 +148,7 @@ async def test_any_number_of_changes_to_come_lets_each_frame_come_once(
 
     def until(listener: _Listener) -> bool:
         if len(opened) == 1:
-            for number in range(20_000, 0, -1):  # nested, these would end the process
+            for number in range(20_000, 0, -1):  # nested feeds would overflow the stack
                 scheduler.reschedule(begin_us + SECOND_US * number)
             for number in range(1, 20_000):
                 scheduler.reschedule(begin_us + SECOND_US * number)
@@ -161,7 +161,7 @@ async def test_any_number_of_changes_to_come_lets_each_frame_come_once(
 
 
 @pytest.mark.parametrize("wait_us", [0, 5 * SECOND_US])
-async def test_an_injected_frame_comes_at_its_time(wait_us: int) -> None:
+async def test_injected_frame_is_sent_at_its_time(wait_us: int) -> None:
     scheduler = _scheduler(_Faults(lambda _due, _render, _now: ()))
     begin = scheduler._clock.now_us()
     scheduler.inject(STREAM, begin + wait_us, lambda unit_us: [f'{{"t":{unit_us}}}'])

@@ -1,4 +1,4 @@
-"""Text of columns, against the rows that Python prints one by one."""
+"""Text of columns, compared with rows printed by Python."""
 
 import msgspec
 import numpy as np
@@ -57,7 +57,7 @@ def test_words_may_differ_in_length() -> None:
     assert render(3, [b"<", column, b">"]) == b"<True><False><True>"
 
 
-def test_many_rows_are_rendered_in_stretches_without_a_seam() -> None:
+def test_many_rows_are_rendered_in_seamless_parts() -> None:
     values = np.arange(20_000, dtype=np.int64) * 37
     assert render(len(values), [NumberColumn(values), b","]) == b"".join(
         b"%d," % value for value in values.tolist()

@@ -1,4 +1,4 @@
-"""Payloads that only USD-M has, letter by letter."""
+"""Payloads of USD-M alone, character by character."""
 
 from simulator.market.derivatives import Liquidation, MarkPrice
 from simulator.market.instruments import select_instruments
@@ -8,7 +8,7 @@ from simulator.wire.derivatives import force_order_payload, mark_price_payload
 TIME_US = 1_562_305_380_000_000
 
 
-def test_a_mark_price_has_eight_decimals_and_the_next_funding() -> None:
+def test_mark_price_has_eight_decimals_and_the_next_funding() -> None:
     mark = MarkPrice(
         TIME_US, 1_179_415_000_000, 1_179_400_000_001, 1_178_462_659_091, 1_178_425_641_265,
         -38_167, 1_562_306_400_000_000,
@@ -19,7 +19,7 @@ def test_a_mark_price_has_eight_decimals_and_the_next_funding() -> None:
     )
 
 
-def test_a_liquidation_is_a_filled_order() -> None:
+def test_liquidation_is_a_filled_order() -> None:
     order = Liquidation(TIME_US - 6_000, True, 3_460_303, 3_473_838, 29, 23)
     assert force_order_payload(BTC, order, event_us=TIME_US) == (
         '{"e":"forceOrder","E":1562305380000,"o":{"s":"BTCUSDT","S":"SELL","o":"LIMIT","f":"IOC",'

@@ -1,4 +1,4 @@
-"""Payloads of rolling statistics, letter by letter."""
+"""Payloads of rolling statistics, character by character."""
 
 from datetime import UTC, datetime
 
@@ -34,7 +34,7 @@ def history_of(market: MarketName) -> History:
     return SimulatedMarket(listed, seed=1, start_us=START).history("BTCUSDT")
 
 
-def test_a_mini_ticker_has_prices_and_volumes() -> None:
+def test_mini_ticker_has_prices_and_volumes() -> None:
     text = mini_ticker_payload(history_of("spot"), STATS, event_us=CLOSE_US, unit_us=1_000)
     assert text == (
         '{"e":"24hrMiniTicker","E":1672515782136,"s":"BTCUSDT","c":"59990.00000000",'
@@ -43,7 +43,7 @@ def test_a_mini_ticker_has_prices_and_volumes() -> None:
     )
 
 
-def test_a_spot_ticker_has_the_price_before_and_the_best_prices() -> None:
+def test_spot_ticker_has_previous_close_and_book_ticker() -> None:
     text = ticker_payload(history_of("spot"), STATS, LAST, BEST, event_us=CLOSE_US, unit_us=1_000)
     assert text == (
         '{"e":"24hrTicker","E":1672515782136,"s":"BTCUSDT","p":"-10.00000000","P":"-0.016",'
@@ -54,7 +54,7 @@ def test_a_spot_ticker_has_the_price_before_and_the_best_prices() -> None:
     )
 
 
-def test_a_futures_ticker_has_neither() -> None:
+def test_futures_ticker_has_no_previous_close_and_no_book_ticker() -> None:
     text = ticker_payload(history_of("um"), STATS, LAST, BEST, event_us=CLOSE_US, unit_us=1_000)
     assert text == (
         '{"e":"24hrTicker","E":1672515782136,"s":"BTCUSDT","p":"-10.00","P":"-0.016",'
@@ -64,7 +64,7 @@ def test_a_futures_ticker_has_neither() -> None:
     )
 
 
-def test_a_window_ticker_names_its_window() -> None:
+def test_window_ticker_names_its_window() -> None:
     text = window_ticker_payload(history_of("spot"), STATS, "4h", event_us=CLOSE_US, unit_us=1)
     assert text == (
         '{"e":"4hTicker","E":1672515782136000,"s":"BTCUSDT","p":"-10.00000000","P":"-0.016",'
@@ -74,7 +74,7 @@ def test_a_window_ticker_names_its_window() -> None:
     )
 
 
-def test_an_average_price_tells_the_last_trades_time() -> None:
+def test_average_price_has_the_last_trades_time() -> None:
     text = average_price_payload(history_of("spot"), STATS, LAST, event_us=CLOSE_US, unit_us=1_000)
     assert text == (
         '{"e":"avgPrice","E":1672515782136,"s":"BTCUSDT","i":"5m","w":"59995.00000000",'
@@ -85,5 +85,5 @@ def test_an_average_price_tells_the_last_trades_time() -> None:
 @pytest.mark.parametrize(
     ("value", "text"), [(0, "0.000"), (-5, "-0.005"), (1_234, "1.234"), (-12_345, "-12.345")]
 )
-def test_signs_stand_before_the_whole(value: int, text: str) -> None:
+def test_signs_precede_the_digits(value: int, text: str) -> None:
     assert signed(value, 3, 3) == text

@@ -1,4 +1,4 @@
-"""The order book: states, changes between them, and best prices, in any order of asking."""
+"""The order book: snapshots, diffs and book tickers, in any order of queries."""
 
 import functools
 from datetime import UTC, datetime
@@ -30,18 +30,18 @@ def history_of(market: MarketName, symbol: str) -> History:
 
 
 def book_of(market: MarketName, symbol: str) -> OrderBook:
-    """A book of its own, which has cached nothing."""
+    """Return a new book without cached values."""
     return OrderBook(history_of(market, symbol), seed=1)
 
 
 def applied(levels: IntArray, changed: IntArray) -> dict[int, int]:
-    """Price to quantity after a change, the way a client keeps it."""
+    """Apply a diff to a map of price to quantity, as a client does."""
     book = {price: quantity for price, quantity in levels.tolist()}
     for price, quantity in changed.tolist():
         if quantity:
             book[price] = quantity
         else:
-            del book[price]  # only what is there is removed
+            del book[price]  # only existing levels are removed
     return book
 
 
@@ -76,13 +76,13 @@ def test_levels_are_sorted_unique_positive_and_do_not_cross(
             assert (side[:, 1] % instrument.step == 0).all()
 
 
-def test_a_busy_listing_has_thousands_of_levels() -> None:
+def test_busy_listing_has_thousands_of_levels() -> None:
     state = book_of("spot", "BTCUSDT").book_at(NOON)
     assert min(len(state.bids), len(state.asks)) > 2_000
 
 
 @each_symbol
-def test_the_last_price_is_the_best_bid_or_the_best_ask(market: MarketName, symbol: str) -> None:
+def test_last_price_is_the_best_bid_or_the_best_ask(market: MarketName, symbol: str) -> None:
     book, history = book_of(market, symbol), history_of(market, symbol)
     for number in range(12):
         time_us = NOON + number * 7_310_000
@@ -129,9 +129,7 @@ def test_update_ids_of_spot_are_contiguous_and_those_of_futures_skip() -> None:
 
 
 @each_symbol
-def test_a_change_over_several_steps_equals_them_one_by_one(
-    market: MarketName, symbol: str
-) -> None:
+def test_diff_over_several_steps_equals_single_diffs(market: MarketName, symbol: str) -> None:
     book = book_of(market, symbol)
     begin = book.step_at(NOON)
     end = begin + 50
@@ -146,9 +144,7 @@ def test_a_change_over_several_steps_equals_them_one_by_one(
 
 
 @each_symbol
-def test_the_book_is_the_same_whoever_asks_in_whatever_order(
-    market: MarketName, symbol: str
-) -> None:
+def test_book_does_not_depend_on_the_order_of_requests(market: MarketName, symbol: str) -> None:
     forward, backward = book_of(market, symbol), book_of(market, symbol)
     steps = [forward.step_at(NOON) + number * 37 for number in range(12)]
     states = [forward.state(step) for step in steps]
@@ -157,9 +153,7 @@ def test_the_book_is_the_same_whoever_asks_in_whatever_order(
 
 
 @each_symbol
-def test_the_top_of_the_book_is_the_beginning_of_all_levels(
-    market: MarketName, symbol: str
-) -> None:
+def test_top_is_the_start_of_all_levels(market: MarketName, symbol: str) -> None:
     book = book_of(market, symbol)
     for number in range(10):
         step = book.step_at(NOON) + number * 211
@@ -171,7 +165,7 @@ def test_the_top_of_the_book_is_the_beginning_of_all_levels(
 
 
 @each_symbol
-def test_best_prices_rise_in_time_and_id_and_end_in_the_step(
+def test_book_tickers_ascend_in_time_and_id_and_end_in_the_step(
     market: MarketName, symbol: str
 ) -> None:
     book, history = book_of(market, symbol), history_of(market, symbol)
@@ -197,7 +191,7 @@ def test_best_prices_rise_in_time_and_id_and_end_in_the_step(
 
 
 @each_symbol
-def test_best_prices_at_a_moment_count_the_orders_up_to_it(market: MarketName, symbol: str) -> None:
+def test_book_ticker_includes_orders_up_to_its_time(market: MarketName, symbol: str) -> None:
     book, history = book_of(market, symbol), history_of(market, symbol)
     for agg_id in range(history.agg_id_from(NOON), history.agg_id_from(NOON) + 5):
         order = history.orders_by_id(agg_id, agg_id + 1)
@@ -208,7 +202,7 @@ def test_best_prices_at_a_moment_count_the_orders_up_to_it(market: MarketName, s
 
 
 @each_symbol
-def test_a_step_is_found_by_an_update_id(market: MarketName, symbol: str) -> None:
+def test_step_is_found_by_an_update_id(market: MarketName, symbol: str) -> None:
     book = book_of(market, symbol)
     step = book.step_at(NOON)
     while book.update_id(step) == book.update_id(step - 1):

@@ -1,4 +1,4 @@
-"""Levels of a book: all of them, and what changes between two, found without the rest."""
+"""Levels of a book, and diffs computed without the unchanged levels."""
 
 import numpy as np
 import pytest
@@ -17,13 +17,13 @@ TURN = 17_701_200_000
 
 
 def levels_of(market: MarketName, symbol: str) -> tuple[Levels, int]:
-    """The levels and a usual price in ticks."""
+    """Return the levels and a typical price in ticks."""
     (instrument,) = select_instruments(market, [symbol], seed=1)
     return Levels(instrument, seed=1), instrument.typical_price
 
 
 def differences(before: IntArray, after: IntArray) -> dict[int, int]:
-    """Price to quantity of what differs; 0 where a level is gone."""
+    """Return price to quantity of differing levels; 0 for a removed level."""
     old = {price: quantity for price, quantity in before.tolist()}
     new = {price: quantity for price, quantity in after.tolist()}
     gone = {price: 0 for price in old if price not in new}
@@ -58,7 +58,7 @@ def test_changes_are_the_difference_of_two_books(
 
 @each_symbol
 @pytest.mark.parametrize("reach", [1, 50, 5_000])
-def test_a_part_of_the_levels_is_the_beginning_of_all(
+def test_levels_within_reach_are_the_start_of_all(
     market: MarketName, symbol: str, reach: int
 ) -> None:
     levels, typical = levels_of(market, symbol)
@@ -74,7 +74,7 @@ def test_a_part_of_the_levels_is_the_beginning_of_all(
     assert part[1][0].tolist() == [(typical + 1) * instrument.tick, 6]
 
 
-def test_near_rungs_change_often_and_far_ones_seldom() -> None:
+def test_near_levels_change_more_often_than_far_ones() -> None:
     levels, typical = levels_of("spot", "BTCUSDT")
     touch = BestLevels(typical, 5, typical + 1, 6)
     counts = {"near": 0, "far": 0}

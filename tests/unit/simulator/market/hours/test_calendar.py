@@ -1,4 +1,4 @@
-"""Sessions of a symbol: what a calendar answers, and which changes it takes."""
+"""Queries and changes of a trading calendar."""
 
 import numpy as np
 import pytest
@@ -16,14 +16,14 @@ def _at(minutes: float) -> int:
     return START + round(minutes * MINUTE_US)
 
 
-def test_a_listing_begins_on_its_minute_and_goes_on() -> None:
+def test_listing_starts_on_its_minute_without_end() -> None:
     assert PLAIN.sessions == (TradingSession(START),)
     assert PLAIN.is_plain
     states = [PLAIN.state(time_us) for time_us in (START - 1, START, _at(1e6))]
     assert states == ["unlisted", "trading", "trading"]
 
 
-def test_a_halt_is_told_and_ends() -> None:
+def test_halt_has_state_and_end() -> None:
     calendar = PLAIN.halted(_at(10.5), _at(20.25))
     assert [calendar.state(_at(m)) for m in (10.4, 10.5, 20.2, 20.25)] == [
         "trading", "halted", "halted", "trading",
@@ -36,7 +36,7 @@ def test_a_halt_is_told_and_ends() -> None:
     assert [one.generation for one in calendar.listings()] == [0]
 
 
-def test_halts_overlap_and_a_later_one_may_be_for_good() -> None:
+def test_halts_can_overlap_and_be_permanent() -> None:
     calendar = PLAIN.halted(_at(10), _at(20)).halted(_at(15), _at(30)).halted(_at(40), None)
     assert calendar.sessions == (
         TradingSession(START, _at(10)), TradingSession(_at(30), _at(40)),
@@ -45,7 +45,7 @@ def test_halts_overlap_and_a_later_one_may_be_for_good() -> None:
     assert calendar.state(_at(99)) == "halted"
 
 
-def test_a_delisted_name_may_come_back_as_another_instrument() -> None:
+def test_delisted_name_can_be_listed_for_another_instrument() -> None:
     calendar = PLAIN.delisted(_at(10.5)).relisted(_at(12.1))
     assert [calendar.state(_at(m)) for m in (10, 10.5, 12.9, 13)] == [
         "trading", "delisted", "delisted", "trading",
@@ -57,7 +57,7 @@ def test_a_delisted_name_may_come_back_as_another_instrument() -> None:
     assert again.delisted(_at(70)).state(_at(70)) == "delisted"
 
 
-def test_a_halt_within_another_generation_leaves_its_delisting() -> None:
+def test_halt_in_a_later_generation_keeps_its_delisting() -> None:
     calendar = PLAIN.delisted(_at(10)).relisted(_at(20)).halted(_at(5), _at(8))
     assert [calendar.state(_at(m)) for m in (6, 9, 11, 20)] == [
         "halted", "trading", "delisted", "trading",
@@ -67,7 +67,7 @@ def test_a_halt_within_another_generation_leaves_its_delisting() -> None:
     assert during.next_open(_at(6)) is None
 
 
-def test_changes_that_make_no_sense_are_refused() -> None:
+def test_impossible_changes_are_refused() -> None:
     with pytest.raises(CalendarError, match="must end after"):
         PLAIN.halted(_at(5), _at(5))
     with pytest.raises(CalendarError, match="no trading to halt"):
@@ -83,7 +83,7 @@ def test_changes_that_make_no_sense_are_refused() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 5_000), st.integers(1, 900)), max_size=6))
-def test_masks_say_what_single_questions_say(halts: list[tuple[int, int]]) -> None:
+def test_masks_equal_single_queries(halts: list[tuple[int, int]]) -> None:
     second = 1_000_000
     calendar = PLAIN
     for begin, length in halts:

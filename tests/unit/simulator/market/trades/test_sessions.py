@@ -1,4 +1,4 @@
-"""A market over halts, delistings and reused names: trades, ids, candles and pages."""
+"""A market across halts, delistings and reused names: trades, ids, klines and pages."""
 
 from itertools import pairwise
 
@@ -25,7 +25,7 @@ def _market(name: MarketName = "spot") -> SimulatedMarket:
 
 
 def _changed(calendar: TradingCalendar, from_us: int, name: MarketName = "spot") -> SimulatedMarket:
-    """A market whose calendar changes after everything was read and cached."""
+    """Return a market whose calendar changes after everything was read and cached."""
     market = _market(name)
     market.klines(SYMBOL, "1m", view_us=START + DAY_US)
     market.history(SYMBOL).ids_before((START + 3 * DAY_US) // MINUTE_US)
@@ -44,7 +44,7 @@ HALT = TradingCalendar.open_from(START).halted(HALT_FROM, HALT_UNTIL)
 
 
 @pytest.mark.parametrize("name", ["spot", "um"])
-def test_a_halt_has_no_trades_and_ids_go_on_after_it(name: MarketName) -> None:
+def test_halt_has_no_trades_and_ids_continue_after_it(name: MarketName) -> None:
     plain, halted = _trades(_market(name), 6), _trades(_changed(HALT, HALT_FROM, name), 6)
     kept = (plain.time_us < HALT_FROM) | (plain.time_us >= HALT_UNTIL)
     assert np.array_equal(halted.time_us, plain.time_us[kept])
@@ -61,7 +61,7 @@ def test_a_halt_has_no_trades_and_ids_go_on_after_it(name: MarketName) -> None:
 
 
 @pytest.mark.parametrize("name", ["spot", "um"])
-def test_any_stretch_is_the_same_however_it_is_asked_for(name: MarketName) -> None:
+def test_any_period_is_the_same_for_every_query(name: MarketName) -> None:
     market = _changed(HALT, HALT_FROM, name)
     history = market.history(SYMBOL)
     whole = _trades(market, 6)
@@ -79,7 +79,7 @@ def test_any_stretch_is_the_same_however_it_is_asked_for(name: MarketName) -> No
     assert np.array_equal(fresh_trades.first_id, whole.first_id[-len(fresh_trades) :])
 
 
-def test_spot_has_no_candles_in_a_halt_and_usd_m_flat_ones() -> None:
+def test_spot_has_no_klines_in_a_halt_and_futures_flat_ones() -> None:
     view = START + 6 * HOUR - 1
     spot = _changed(HALT, HALT_FROM).klines(SYMBOL, "1m", START, view_us=view)
     offsets = [(row.open_time_us - START) // MINUTE_US for row in spot]
@@ -92,7 +92,7 @@ def test_spot_has_no_candles_in_a_halt_and_usd_m_flat_ones() -> None:
     assert {(row.open, row.high, row.low, row.close) for row in quiet} == {(um[120].close,) * 4}
 
 
-def test_longer_candles_hold_what_was_traded_in_them() -> None:
+def test_longer_klines_aggregate_their_trades_across_halts() -> None:
     market = _changed(HALT, HALT_FROM)
     view = START + 6 * HOUR - 1
     minutes = market.klines(SYMBOL, "1m", START, view_us=view)
@@ -110,7 +110,7 @@ def test_longer_candles_hold_what_was_traded_in_them() -> None:
 
 @pytest.mark.parametrize("interval", ["1m", "5m", "1h", "1M"])
 @pytest.mark.parametrize("limit", [1, 3, 10, 1_000])
-def test_a_page_over_a_halt_is_as_full_as_any(interval: str, limit: int) -> None:
+def test_page_across_a_halt_is_full(interval: str, limit: int) -> None:
     market = _changed(HALT, HALT_FROM)
     view = START + 6 * HOUR - 1
     everything = market.klines(SYMBOL, interval, view_us=view)
@@ -126,7 +126,7 @@ def test_a_page_over_a_halt_is_as_full_as_any(interval: str, limit: int) -> None
     assert market.klines(SYMBOL, interval, *inside, view_us=view, limit=limit) == within[:limit]
 
 
-def test_after_a_delisting_nothing_comes_and_the_past_stays() -> None:
+def test_delisting_ends_trades_and_keeps_the_past() -> None:
     end = START + 2 * HOUR + 30_000_000
     market = _changed(TradingCalendar.open_from(START).delisted(end), end)
     history = market.history(SYMBOL)
@@ -147,7 +147,7 @@ def test_after_a_delisting_nothing_comes_and_the_past_stays() -> None:
     assert [row.trade_count for row in flat] == [0, 0]
 
 
-def test_a_reused_name_begins_anew_with_other_prices_and_small_ids() -> None:
+def test_reused_name_starts_with_other_prices_and_small_ids() -> None:
     end, again = START + 2 * HOUR + 30_000_000, START + 3 * HOUR
     calendar = TradingCalendar.open_from(START).delisted(end).relisted(again - 5)
     market = _changed(calendar, end)
@@ -177,7 +177,7 @@ def test_a_reused_name_begins_anew_with_other_prices_and_small_ids() -> None:
     assert market.history(SYMBOL).listed_since_us(view) == again
 
 
-def test_closed_candles_are_announced_only_where_there_is_one() -> None:
+def test_only_existing_klines_are_closed() -> None:
     market = _changed(HALT, HALT_FROM)
     history = market.history(SYMBOL)
     minutes = list(
@@ -202,7 +202,7 @@ def _until(minutes: object, stop: int) -> list[int]:
     return found
 
 
-def test_a_new_listing_is_seen_from_its_minute_on() -> None:
+def test_new_listing_is_visible_from_its_minute_on() -> None:
     market = _market()
     begin = START + 2 * HOUR
     (instrument,) = select_instruments("spot", ("NEWUSDT",), seed=4)
@@ -216,7 +216,7 @@ def test_a_new_listing_is_seen_from_its_minute_on() -> None:
         market.add_listing(instrument, start_us=begin)
 
 
-def test_other_symbols_and_an_unchanged_past_are_left_alone() -> None:
+def test_changes_keep_other_symbols_and_the_past() -> None:
     market, plain = _changed(HALT, HALT_FROM), _market()
     view = START + 6 * HOUR
     assert market.klines("ETHUSDT", "5m", view_us=view) == plain.klines(

@@ -1,4 +1,4 @@
-"""Every stream by its name: which there are, in what order and how often their frames come."""
+"""Every stream by name: which exist, and the order and period of their frames."""
 
 import itertools
 import json
@@ -64,7 +64,7 @@ def markets() -> dict[MarketName, SimulatedMarket]:
 def frames(
     market: SimulatedMarket, name: str, count: int, *, from_us: int = NOON, unit_us: int = 1_000
 ) -> list[tuple[int, Any]]:
-    """Due time and content of the first frames of a stream."""
+    """Return due time and content of the first frames of a stream."""
     feed = open_feed(market, name, from_us, seed=1)
     assert feed is not None
     found = (
@@ -80,7 +80,7 @@ def symbols_of(content: Any) -> Iterator[Frame]:
 
 
 @pytest.mark.parametrize(("market", "name"), EVERY_STREAM)
-def test_frames_are_due_in_order_and_never_before_what_they_tell_of(
+def test_frames_are_due_in_order_and_after_their_events(
     markets: dict[MarketName, SimulatedMarket], market: MarketName, name: str
 ) -> None:
     count = 3 if name.startswith("!ticker") else 12
@@ -101,10 +101,10 @@ def test_frames_are_due_in_order_and_never_before_what_they_tell_of(
 
 
 @pytest.mark.parametrize(("market", "name"), EVERY_STREAM)
-def test_who_comes_later_sees_the_same_frames(
+def test_later_subscribers_get_the_same_frames(
     markets: dict[MarketName, SimulatedMarket], market: MarketName, name: str
 ) -> None:
-    """Apart from those of a window's arrays, which are as slow as they are many."""
+    """Window ticker arrays are excluded because they are slow."""
     count = 2 if name.startswith("!ticker") else 8
     early = frames(markets[market], name, count)
     later = frames(markets[market], name, count, from_us=early[-1][0])
@@ -112,7 +112,7 @@ def test_who_comes_later_sees_the_same_frames(
 
 
 @pytest.mark.parametrize(("market", "name"), NO_STREAMS)
-def test_what_is_no_stream_has_no_feed(
+def test_unknown_streams_have_no_feed(
     markets: dict[MarketName, SimulatedMarket], market: MarketName, name: str
 ) -> None:
     assert open_feed(markets[market], name, NOON, seed=1) is None
@@ -143,7 +143,7 @@ def test_spot_depth_frames_follow_one_another_by_id(
 
 
 @pytest.mark.parametrize("name", ["btcusdt@depth@0ms", "btcusdt@depth", "keepusdt@depth@500ms"])
-def test_futures_depth_frames_name_the_one_before(
+def test_futures_depth_frames_have_the_previous_id(
     markets: dict[MarketName, SimulatedMarket], name: str
 ) -> None:
     found = [frame for _, frame in frames(markets["um"], name, 20)]
@@ -151,10 +151,10 @@ def test_futures_depth_frames_name_the_one_before(
 
 
 @pytest.mark.parametrize(("market", "name"), [("spot", "depth@100ms"), ("um", "depth@0ms")])
-def test_best_prices_lie_within_the_depth_frames_ids_and_agree_with_the_book(
+def test_book_tickers_agree_with_depth_frames_and_the_book(
     markets: dict[MarketName, SimulatedMarket], market: MarketName, name: str
 ) -> None:
-    """A client that keeps a book and one that listens to bookTicker see the same."""
+    """A client with a local book and one with bookTicker see the same."""
     exchange = markets[market]
     book = exchange.book("BTCUSDT")
     changes = [frame for _, frame in frames(exchange, f"btcusdt@{name}", 60)]
@@ -180,7 +180,7 @@ def test_best_prices_lie_within_the_depth_frames_ids_and_agree_with_the_book(
     assert agreed > 40
 
 
-def test_the_last_top_of_the_book_is_the_one_of_the_whole_book(
+def test_partial_depth_equals_the_top_of_the_whole_book(
     markets: dict[MarketName, SimulatedMarket],
 ) -> None:
     exchange = markets["spot"]
@@ -192,7 +192,7 @@ def test_the_last_top_of_the_book_is_the_one_of_the_whole_book(
             assert side == [[price(cost), quantity(amount)] for cost, amount in levels[:5].tolist()]
 
 
-def test_arrays_hold_the_symbols_that_changed_as_their_own_streams_tell(
+def test_arrays_equal_the_streams_of_changed_symbols(
     markets: dict[MarketName, SimulatedMarket],
 ) -> None:
     exchange = markets["spot"]
@@ -208,7 +208,7 @@ def test_arrays_hold_the_symbols_that_changed_as_their_own_streams_tell(
     assert max(sizes) < len(exchange.instruments)
 
 
-def test_mark_prices_of_all_symbols_come_as_one_array_or_every_second_as_two(
+def test_mark_price_arrays_are_one_frame_or_two_every_second(
     markets: dict[MarketName, SimulatedMarket],
 ) -> None:
     slow = frames(markets["um"], "!markPrice@arr", 2)

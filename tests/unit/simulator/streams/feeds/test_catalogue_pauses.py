@@ -1,4 +1,4 @@
-"""What streams do in a halt, after a delisting, and when a name comes back."""
+"""Streams in a halt, after a delisting, and after a ticker reuse."""
 
 import itertools
 import json
@@ -35,10 +35,10 @@ ENDING: list[tuple[MarketName, str]] = [
 def changed(
     name: MarketName, change: Callable[[TradingCalendar], TradingCalendar]
 ) -> SimulatedMarket:
-    """A market of BTCUSDT whose calendar differs from the halt on."""
+    """Return a market of BTCUSDT whose calendar differs from the halt on."""
     market = SimulatedMarket(select_instruments(name, ["BTCUSDT"], seed=1), seed=1, start_us=START)
     history = market.history("BTCUSDT")
-    assert market.book("BTCUSDT").book_at(RESUME_US).update_id > 0  # what was cached is not kept
+    assert market.book("BTCUSDT").book_at(RESUME_US).update_id > 0  # cached values are invalidated
     history.change(change(history.calendar), from_us=HALT_US)
     return market
 
@@ -57,28 +57,28 @@ def frames(
 
 
 @pytest.mark.parametrize(("market", "kind"), DEPTHS)
-def test_a_halted_book_is_silent(market: MarketName, kind: str) -> None:
+def test_halted_book_is_silent(market: MarketName, kind: str) -> None:
     dues = [due_us for due_us, _ in frames(halted(market), f"btcusdt@{kind}")]
-    period_us = SECOND_US + 10_000  # the frame of the period in which the halt began is still due
+    period_us = SECOND_US + 10_000  # the frame of the period in which the halt started is still due
     assert not [due for due in dues if HALT_US + period_us < due < RESUME_US]
     assert min(dues) < HALT_US
     assert max(dues) > RESUME_US
 
 
 @pytest.mark.parametrize("kind", ["depth@100ms", "depth"])
-def test_spot_ids_have_no_hole_over_a_halt(kind: str) -> None:
+def test_spot_ids_have_no_gap_across_a_halt(kind: str) -> None:
     found = [frame for _, frame in frames(halted("spot"), f"btcusdt@{kind}")]
     assert all(later["U"] == earlier["u"] + 1 for earlier, later in pairwise(found))
 
 
 @pytest.mark.parametrize("kind", ["depth@0ms", "depth", "depth@500ms"])
-def test_futures_ids_have_no_hole_over_a_halt(kind: str) -> None:
+def test_futures_ids_have_no_gap_across_a_halt(kind: str) -> None:
     found = [frame for _, frame in frames(halted("um"), f"btcusdt@{kind}")]
     assert all(later["pu"] == earlier["u"] for earlier, later in pairwise(found))
 
 
 @pytest.mark.parametrize("market", ["spot", "um"])
-def test_changes_lead_from_the_book_before_a_halt_to_the_one_after(market: MarketName) -> None:
+def test_diffs_connect_the_books_before_and_after_a_halt(market: MarketName) -> None:
     book = halted(market).book("BTCUSDT")
     first, last = book.step_at(HALT_US - SECOND_US), book.step_at(RESUME_US + SECOND_US)
     levels = {price: quantity for price, quantity in book.state(first).bids.tolist()}
@@ -91,14 +91,14 @@ def test_changes_lead_from_the_book_before_a_halt_to_the_one_after(market: Marke
     assert levels == {price: quantity for price, quantity in book.state(last).bids.tolist()}
 
 
-def test_best_prices_stand_still_in_a_halt() -> None:
+def test_book_ticker_does_not_change_in_a_halt() -> None:
     book = halted("spot").book("BTCUSDT")
     best = [book.best_at(HALT_US + wait_us)[1:] for wait_us in (200_000, SECOND_US, 39 * SECOND_US)]
     assert best[0] == best[1] == best[2]
 
 
 @pytest.mark.parametrize(("market", "kind"), ENDING)
-def test_the_streams_of_a_delisted_symbol_end(market: MarketName, kind: str) -> None:
+def test_streams_of_a_delisted_symbol_end(market: MarketName, kind: str) -> None:
     delisted = changed(market, lambda calendar: calendar.delisted(HALT_US))
     found = frames(delisted, f"btcusdt@{kind}", until_us=NOON + 10 * DAY_US)
     assert not [due for due, _ in found if due > HALT_US + 3 * SECOND_US]
@@ -117,19 +117,19 @@ def test_arrays_end_when_no_symbol_is_left(market: MarketName, name: str) -> Non
     assert not [due for due, _ in found if due > HALT_US + 6 * SECOND_US]
 
 
-def test_mark_prices_go_on_in_a_halt() -> None:
+def test_mark_prices_continue_in_a_halt() -> None:
     dues = [due_us for due_us, _ in frames(halted("um"), "btcusdt@markPrice@1s")]
     assert {later - earlier for earlier, later in pairwise(dues)} == {SECOND_US}
 
 
 @pytest.mark.parametrize("market", ["spot", "um"])
-def test_a_name_that_comes_back_has_the_book_and_the_statistics_of_the_new_one(
+def test_reused_name_has_the_book_and_statistics_of_the_new_instrument(
     market: MarketName,
 ) -> None:
     back = changed(market, lambda calendar: calendar.delisted(HALT_US).relisted(BACK_US))
     book, history = back.book("BTCUSDT"), back.history("BTCUSDT")
     before, after = book.best_at(HALT_US), book.best_at(BACK_US + 1)
-    assert after.ask * 4 < before.bid * 3  # it begins at two thirds of the price at most
+    assert after.ask * 4 < before.bid * 3  # it starts at most at two thirds of the price
     first = history.minute(BACK_US // MINUTE_US)
     assert abs(int(first.price[0]) - after.ask) * 100 < after.ask
     found = frames(back, "btcusdt@ticker", until_us=BACK_US + 30 * SECOND_US)
@@ -143,10 +143,10 @@ def test_a_name_that_comes_back_has_the_book_and_the_statistics_of_the_new_one(
     ("market", "name"),
     [("spot", "btcusdt@ticker"), ("spot", "!miniTicker@arr"), ("um", "!bookTicker")],
 )
-def test_a_halt_of_years_is_stepped_over(
+def test_halt_of_years_is_skipped_quickly(
     market: MarketName, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The feeds run in the event loop: what they pass over must not take its time."""
+    """Feeds run in the event loop, so skipping must not take its time."""
     resume_us = HALT_US + 3_000 * DAY_US
     paused = changed(market, lambda calendar: calendar.halted(HALT_US, resume_us))
     asked = 0

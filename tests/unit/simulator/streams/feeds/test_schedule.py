@@ -1,4 +1,4 @@
-"""Which frame is due when."""
+"""Due times of frames."""
 
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -48,7 +48,7 @@ def test_futures_aggregates_come_in_bundles_150_ms_late() -> None:
     assert 140_000 < delay.mean() < 160_000
 
 
-def test_single_trades_are_told_before_their_aggregate() -> None:
+def test_trades_are_sent_before_their_agg_trade() -> None:
     trades = _market("spot").history("ETHUSDT").trades(FIRST, FIRST + 60)
     assert (trades_due(trades) > trades.time_us).all()
     assert (trades_due(trades) <= agg_trades_due("spot", trades)).all()
@@ -59,7 +59,7 @@ def test_single_trades_are_told_before_their_aggregate() -> None:
     [("spot", "BTCUSDT", "1m"), ("spot", "BTCUSDT", "1s"), ("um", "BTCUSDT", "1m"),
      ("spot", "COSUSDT", "1m"), ("um", "KEEPUSDT", "5m")],
 )  # fmt: skip
-def test_updates_are_brought_by_trades_and_keep_their_distance(
+def test_kline_updates_follow_trades_at_least_a_period_apart(
     name: Any, symbol: str, interval: str
 ) -> None:
     history = _market(name).history(symbol)
@@ -81,7 +81,7 @@ def test_updates_are_brought_by_trades_and_keep_their_distance(
     assert updates > 0
 
 
-def test_a_minute_closes_with_the_next_trade_or_after_two_seconds() -> None:
+def test_minute_closes_with_the_next_trade_or_after_two_seconds() -> None:
     market = _market("spot")
     waited: dict[str, list[int]] = {"BTCUSDT": [], "BIFIUSDT": []}
     for symbol, delays in waited.items():
@@ -113,7 +113,7 @@ def test_some_updates_end_inside_an_order_of_several_fills() -> None:
     assert 0.02 < inside / len(events) < 0.4
 
 
-def test_the_schedule_does_not_depend_on_who_listens_since_when() -> None:
+def test_schedule_does_not_depend_on_listeners() -> None:
     first = list(kline_events(_market("um").history("ETHUSDT"), FIRST + 7, interval="1m", seed=1))
     history = _market("um").history("ETHUSDT")
     for minute in range(FIRST, FIRST + 8):
@@ -122,7 +122,7 @@ def test_the_schedule_does_not_depend_on_who_listens_since_when() -> None:
     assert len(first) > 20
 
 
-def test_all_closes_of_a_day_are_there() -> None:
+def test_day_has_all_kline_closes() -> None:
     history = _market("spot").history("COSUSDT")
     ends = [
         event.end_us
