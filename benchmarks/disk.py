@@ -104,7 +104,7 @@ def measure(url: str, market: SimulatedMarket, home: Path) -> dict[str, Cost]:
     """Fill the tables, archive them, and print the cost of a row."""
     with connect(url, application_name="benchmark") as connection:
         for minute in range(0, CANDLE_MINUTES, MINUTES_A_BATCH):
-            merge_candidates(connection, _offers(market, BEGIN_US + minute * MINUTE_US))
+            merge_candidates(connection, _candidates(market, BEGIN_US + minute * MINUTE_US))
     captured = {AGG_TRADES: _agg_trades, TRADES: _trades, BOOK_TICKERS: _quotes}
     for table, lines_of in captured.items():
         streams = [lines_of(market, symbol) for symbol in market]
@@ -168,7 +168,7 @@ def _in_gb(size_bytes: float) -> str:
     return f"{size_gb:,.2f} GB" if size_gb < 10 else f"{size_gb:,.0f} GB"
 
 
-def _offers(market: SimulatedMarket, start_us: int) -> Iterator[CandleCandidate]:
+def _candidates(market: SimulatedMarket, start_us: int) -> Iterator[CandleCandidate]:
     """Closed candles of all symbols, as the closed kline confirms them."""
     end_us = start_us + MINUTES_A_BATCH * MINUTE_US
     for symbol in market:

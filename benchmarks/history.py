@@ -40,7 +40,7 @@ from include.binance.files.kline_files import read_klines
 from include.binance.rest.weights import WEIGHT_LIMITS
 from include.config import Settings
 from include.domain.candles import Source, Status
-from include.domain.columns.candles import as_offers
+from include.domain.columns.candles import as_candidates
 from include.domain.instruments import Market
 from include.domain.timeframes import to_us
 from include.jobs.klines.backfill import BackfillPlan, load_dump_piece, load_pieces
@@ -172,13 +172,13 @@ def _rendered(file: Path) -> list[bytes]:
     """The rows of a file as CSV of the merge's columns, in its chunks."""
     chunks = []
     for block in read_klines(file, SYMBOL):
-        offers = as_offers(
+        candidates = as_candidates(
             block.candles,
             status=Status.VERIFIED,
             source=Source.DUMP_MONTHLY,
             evidence_at_us=to_us(PUBLISHED),
         )
-        for part in offers.select(CANDIDATE_COLUMNS).iter_slices(CHUNK_ROWS):
+        for part in candidates.select(CANDIDATE_COLUMNS).iter_slices(CHUNK_ROWS):
             text = part.write_csv(include_header=False, datetime_format="%F %T%.f+00")
             chunks.append(text.encode())
     return chunks

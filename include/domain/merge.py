@@ -1,6 +1,6 @@
-"""Which of several offers of one minute is kept: the merge as a maximum.
+"""Which of several candidates of one minute is kept: the merge as a maximum.
 
-Every offer has a key with a total order; the kept row is the greatest ever offered, so neither
+Every candidate has a key with a total order; the kept row is the greatest ever offered, so neither
 order nor repeats can matter. This is the pure twin of the SQL function ``ops.merge_candidates``,
 which every writer uses; tests hold the two equal.
 """
@@ -30,26 +30,26 @@ class Stored:
     evidence_at_us: int | None
 
 
-def order_key(offer: CandleCandidate) -> OrderKey:
-    """Position of an offer in the total order; greater wins.
+def order_key(candidate: CandleCandidate) -> OrderKey:
+    """Position of a candidate in the total order; greater wins.
 
     From the most significant: rank; time of the evidence (none is lowest); for folds trade
     count and last trade id (0 where there is none, and for all other sources); the nine
-    values; the source's name, so that no two different offers tie.
+    values; the source's name, so that no two different candidates tie.
     """
-    is_fold = offer.source in FOLDS
+    is_fold = candidate.source in FOLDS
     return (
-        offer.rank,
-        offer.evidence_at_us is not None,
-        offer.evidence_at_us or 0,
-        offer.candle.trade_count if is_fold else 0,
-        (offer.candle.last_trade_id or 0) if is_fold else 0,
-        offer.candle.values,
-        str(offer.source),
+        candidate.rank,
+        candidate.evidence_at_us is not None,
+        candidate.evidence_at_us or 0,
+        candidate.candle.trade_count if is_fold else 0,
+        (candidate.candle.last_trade_id or 0) if is_fold else 0,
+        candidate.candle.values,
+        str(candidate.source),
     )
 
 
-def merge(offers: Iterable[CandleCandidate]) -> Stored:
+def merge(candidates: Iterable[CandleCandidate]) -> Stored:
     """Return the winning row of all candidates of one symbol and minute.
 
     Trade ids belong to the nine values and not to their source: the row carries the greatest pair
@@ -59,13 +59,17 @@ def merge(offers: Iterable[CandleCandidate]) -> Stored:
     Raises:
         ValueError: no candidate, or candidates of different symbols or minutes.
     """
-    everything = list(offers)
-    keys = {(offer.candle.symbol, offer.candle.open_time_us) for offer in everything}
+    everything = list(candidates)
+    keys = {(candidate.candle.symbol, candidate.candle.open_time_us) for candidate in everything}
     if len(keys) != 1:
-        raise ValueError(f"a merge takes offers of exactly one minute, got {sorted(keys)}")
+        raise ValueError(f"a merge takes candidates of exactly one minute, got {sorted(keys)}")
     winner = max(everything, key=order_key)
     ids = max(
-        (offer.candle for offer in everything if offer.candle.values == winner.candle.values),
+        (
+            candidate.candle
+            for candidate in everything
+            if candidate.candle.values == winner.candle.values
+        ),
         key=_ids_key,
     )
     candle = replace(

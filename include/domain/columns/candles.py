@@ -60,7 +60,7 @@ OFFER_SCHEMA = pl.Schema(
         "evidence_at": TIME,
     }
 )
-"""Columns of an offer frame, those of ``ops.candle_candidates`` in its order."""
+"""Columns of a candidate frame, those of ``ops.candle_candidates`` in its order."""
 
 TRADE_SCHEMA = pl.Schema(
     {
@@ -186,16 +186,16 @@ def ranges_in(open_times: pl.Series) -> Ranges:
     return list(zip(opens.filter(is_first), ends, strict=True))
 
 
-def as_offers(
+def as_candidates(
     candles: pl.DataFrame, *, status: Status, source: Source, evidence_at_us: int | None = None
 ) -> pl.DataFrame:
-    """Candles with the provenance that all of them share, as an offer frame.
+    """Candles with the provenance that all of them share, as a candidate frame.
 
     Raises:
         ValueError: source, status and evidence do not fit; see ``CandleCandidate``.
     """
     if not candles.is_empty():
-        # The rule lives in one place: an offer of the first row is checked as any other is.
+        # The rule lives in one place: a candidate of the first row is checked as any other is.
         CandleCandidate(to_candles(candles.head(1))[0], status, source, evidence_at_us)
     rank = PARTIAL_RANK if status is Status.PARTIAL else SOURCE_RANK[source]
     evidence = None if evidence_at_us is None else from_us(evidence_at_us)
@@ -209,7 +209,7 @@ def as_offers(
 
 
 def to_candles(frame: pl.DataFrame) -> list[Candle]:
-    """Rows of a candle or offer frame as ``Candle`` values."""
+    """Rows of a candle or candidate frame as ``Candle`` values."""
     names = list(CANDLE_SCHEMA)
     decimals = [index for index, name in enumerate(names) if name in (*PRICES, *VOLUMES)]
     candles = []

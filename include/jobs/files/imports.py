@@ -17,7 +17,7 @@ from include.binance.files.archives import sha256_of
 from include.binance.files.columns import Rejection
 from include.config import Settings
 from include.domain.candles import Source, Status
-from include.domain.columns.candles import as_offers, ranges_in
+from include.domain.columns.candles import as_candidates, ranges_in
 from include.domain.instruments import Market
 from include.errors import RejectedInputError
 from include.jobs.exchange import APPLICATION_NAME
@@ -175,8 +175,8 @@ def import_file(
 
 
 def _merge(connection: Connection, symbol: str, part: FilePart) -> MergeCounts:
-    whole = as_offers(part.candles, status=Status.UNCONFIRMED, source=Source.FILE)
-    partial = as_offers(part.partial, status=Status.PARTIAL, source=Source.FILE)
+    whole = as_candidates(part.candles, status=Status.UNCONFIRMED, source=Source.FILE)
+    partial = as_candidates(part.partial, status=Status.PARTIAL, source=Source.FILE)
     counts = merge_frame(connection, pl.concat([whole, partial]).sort("open_time"))
     add_coverage(connection, symbol, Source.FILE, ranges_in(part.candles["open_time"]))
     return counts

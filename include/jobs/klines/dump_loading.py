@@ -19,7 +19,7 @@ from include.binance.files.dumps import FetchedDump, KlineBlock, read_klines
 from include.binance.files.read_ahead import read_ahead
 from include.config import Settings
 from include.domain.candles import Source, Status
-from include.domain.columns.candles import as_offers, ranges_in
+from include.domain.columns.candles import as_candidates, ranges_in
 from include.domain.instruments import market_of
 from include.domain.ranges import united
 from include.domain.timeframes import TIMEFRAMES, from_us, to_us
@@ -193,13 +193,13 @@ def _merge(
     while True:
         content = _Content()
         try:
-            with closing(read_ahead(_offers(fetched, piece, content, aside))) as offers:
-                return content, merge_frames(connection, offers)
+            with closing(read_ahead(_candidates(fetched, piece, content, aside))) as candidates:
+                return content, merge_frames(connection, candidates)
         except _RepeatedMinutesError as error:
             aside = error.repeated_us
 
 
-def _offers(
+def _candidates(
     fetched: FetchedDump, piece: DumpPiece, content: _Content, aside: frozenset[int]
 ) -> Generator[pl.DataFrame, None, None]:
     """Yield candidates of a file's good rows within the piece, checked against the period in its
@@ -218,7 +218,7 @@ def _offers(
         content.time_unit = block.time_unit
         candles = block.candles.filter((opens >= piece.start_us) & (opens < piece.end_us))
         content.told = united([*content.told, *ranges_in(candles["open_time"])])
-        yield as_offers(
+        yield as_candidates(
             candles,
             status=Status.VERIFIED,
             source=Source(piece.source),

@@ -84,7 +84,7 @@ def fetch_minutes(
     symbol: str,
     start_us: int,
     end_us: int,
-    on_merged: OnMerged = lambda _offers: None,
+    on_merged: OnMerged = lambda _candidates: None,
 ) -> LoadCounts:
     """Fetch the candles of a range by REST, merge them, and record what the exchange lacks.
 
@@ -192,13 +192,13 @@ def _look_behind(
 
 def _merge(connection: Connection, symbol: str, answers: _Answers, on_merged: OnMerged) -> None:
     """Store the waiting rows, and record that REST has answered for their minutes."""
-    offers, answers.waiting = answers.waiting, []
-    if not offers:
+    candidates, answers.waiting = answers.waiting, []
+    if not candidates:
         return
-    answers.merged += merge_candidates(connection, offers)
-    minutes = ranges_of(offer.candle.open_time_us for offer in offers)
+    answers.merged += merge_candidates(connection, candidates)
+    minutes = ranges_of(candidate.candle.open_time_us for candidate in candidates)
     add_coverage(connection, symbol, Source.REST, minutes)
-    on_merged(offers)
+    on_merged(candidates)
 
 
 def _judge(

@@ -61,7 +61,7 @@ class Repairs:
         start_us: int,
         end_us: int,
         *,
-        on_merged: OnMerged = lambda _offers: None,
+        on_merged: OnMerged = lambda _candidates: None,
     ) -> LoadCounts:
         """Ask the exchange for the candles of a range and merge them.
 

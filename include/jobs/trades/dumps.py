@@ -41,7 +41,7 @@ log = structlog.get_logger(__name__)
 def load_trade_dump(
     *, settings: Settings, piece: TradeDumpPiece | Mapping[str, Any]
 ) -> TradeDumpCounts:
-    """Fetch a file of trades, verify and fold it, offer its candles, and keep its rows on request.
+    """Fetch a trade file, verify and aggregate it, merge its candles; store its rows on request.
 
     A file that is missing, damaged, cut short or does not fit its checksum is recorded as such;
     REST stands in for the file of a day, and the files of its days for that of a month. Where the

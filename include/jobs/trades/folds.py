@@ -1,4 +1,4 @@
-"""Aggregate a file of trades, offer the candles to the table, and record the ledgers."""
+"""Aggregate a trade file, merge its candles, and record the ledgers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import structlog
 from include.binance.files.columns import Rejection
 from include.binance.files.trade_files import TradeBlock, TradeReader
 from include.domain.candles import Source, Status
-from include.domain.columns.candles import CANDLE_SCHEMA, as_offers
+from include.domain.columns.candles import CANDLE_SCHEMA, as_candidates
 from include.domain.columns.scaled import decimals_needed
 from include.domain.instruments import QUOTE_DECIMALS
 from include.domain.timeframes import from_us
@@ -114,7 +114,7 @@ def store_folded(
     *,
     evidence_at_us: int | None,
 ) -> TradeDumpCounts:
-    """Offer the candles, quarantine rejected rows, and prove the minutes shared with the
+    """Candidate the candles, quarantine rejected rows, and prove the minutes shared with the
     neighbours.
 
     Args:
@@ -126,8 +126,8 @@ def store_folded(
     minutes = content.whole.height + content.partial.height
     merged = MergeCounts()
     if is_foldable:
-        merged = _offer(connection, piece.symbol, content.whole, evidence_at_us)
-        merged += _offer_partial(connection, content.partial)
+        merged = _candidate(connection, piece.symbol, content.whole, evidence_at_us)
+        merged += _merge_partial(connection, content.partial)
     else:
         log.info("quotes_not_foldable", path=piece.path, minutes=minutes)
     record_rejected_rows(
@@ -148,7 +148,7 @@ def store_folded(
         connection, piece.path, piece.symbol, piece.kind, start_us=start_us, end_us=end_us
     )
     for published_at_us, candles in seams:
-        merged += _offer(connection, piece.symbol, candles, published_at_us)
+        merged += _candidate(connection, piece.symbol, candles, published_at_us)
     # last: a load that is killed before this is repeated
     record_dump_file(connection, replace(entry, detail={**entry.detail, IS_SETTLED: True}))
     return TradeDumpCounts(
@@ -185,13 +185,13 @@ def _detail(
     }
 
 
-def _offer(
+def _candidate(
     connection: Connection, symbol: str, whole: pl.DataFrame, evidence_at_us: int | None
 ) -> MergeCounts:
     """Merge candles proven whole; of two issues of a file the later one's stand."""
     merged = merge_frame(
         connection,
-        as_offers(
+        as_candidates(
             whole.sort("open_time"),
             status=Status.UNCONFIRMED,
             source=Source.TRADES,
@@ -203,10 +203,12 @@ def _offer(
     return merged
 
 
-def _offer_partial(connection: Connection, partial: pl.DataFrame) -> MergeCounts:
+def _merge_partial(connection: Connection, partial: pl.DataFrame) -> MergeCounts:
     """Merge candles that may miss trades: of these the one with more trades stands."""
-    offers = as_offers(partial.sort("open_time"), status=Status.PARTIAL, source=Source.TRADES)
-    return merge_frame(connection, offers)
+    candidates = as_candidates(
+        partial.sort("open_time"), status=Status.PARTIAL, source=Source.TRADES
+    )
+    return merge_frame(connection, candidates)
 
 
 def _is_foldable(connection: Connection, symbol: str, content: FoldedTrades) -> bool:

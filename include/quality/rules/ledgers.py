@@ -261,7 +261,7 @@ VERDICTS = Suite(
 # In the merge's order of candidates, as far as rank and time of evidence decide.
 STORED_ROWS_HAVE_WON = Check(
     "stored_rows_have_won",
-    "no offer in ops.discrepancies with other values has more evidence than the stored row",
+    "no candidate in ops.discrepancies with other values has more evidence than the stored row",
     """
     SELECT
         candle.symbol,

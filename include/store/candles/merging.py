@@ -43,7 +43,7 @@ CANDIDATE_COLUMNS = (
     "source_rank",
     "evidence_at",
 )
-"""Columns of an offer frame and of ``ops.candle_candidates``."""
+"""Columns of a candidate frame and of ``ops.candle_candidates``."""
 
 DECIMAL_COLUMNS = tuple(name for name in VALUE_NAMES if name != "trade_count")
 
@@ -113,8 +113,8 @@ class MergeCounts:
         )
 
 
-def merge_candidates(connection: Connection, offers: Iterable[CandleCandidate]) -> MergeCounts:
-    """Merge offers into ``market.candles_1m``, all or none.
+def merge_candidates(connection: Connection, candidates: Iterable[CandleCandidate]) -> MergeCounts:
+    """Merge candidates into ``market.candles_1m``, all or none.
 
     Retries after a deadlock or serialization failure, unless the connection is in a
     transaction of the caller's, which only the caller can run again.
@@ -123,7 +123,7 @@ def merge_candidates(connection: Connection, offers: Iterable[CandleCandidate]) 
         TransientError: the database is away, or conflicts went on through all attempts.
         PermanentError: a row breaks a rule of the table; the message shows it.
     """
-    given = list(offers)
+    given = list(candidates)
 
     def write(copy: psycopg.Copy) -> None:
         for row in _rows(given):
@@ -139,7 +139,7 @@ def merge_frame(
     progress: Callable[[int], None] | None = None,
     chunk_rows: int = CHUNK_ROWS,
 ) -> MergeCounts:
-    """Merge an offer frame into ``market.candles_1m``, a transaction for each chunk.
+    """Merge a candidate frame into ``market.candles_1m``, a transaction for each chunk.
 
     After an error the chunks before it are kept; offering the whole frame again is right.
 
@@ -194,18 +194,18 @@ def write_csv(frame: pl.DataFrame, copy: psycopg.Copy) -> None:
 
 
 async def store_async(
-    connection: AsyncConnection, offers: Sequence[CandleCandidate]
+    connection: AsyncConnection, candidates: Sequence[CandleCandidate]
 ) -> MergeCounts:
-    """Merge offers and remove their minutes from the open ones, in one transaction.
+    """Merge candidates and remove their minutes from the open ones, in one transaction.
 
     No reader sees a minute twice or not at all. It is one statement: where the event loop has
     much to do, each wait for an answer costs a turn of it. Retries and errors as in
     ``merge_candidates``.
     """
-    if not offers:
+    if not candidates:
         return MergeCounts()
     is_alone = connection.info.transaction_status == TransactionStatus.IDLE
-    columns = await _columns(offers)
+    columns = await _columns(candidates)
     for attempt in range(1, ATTEMPTS + 1):
         with translated(connection):
             try:
@@ -218,13 +218,13 @@ async def store_async(
     _exhausted()
 
 
-async def _columns(offers: Sequence[CandleCandidate]) -> list[str]:
+async def _columns(candidates: Sequence[CandleCandidate]) -> list[str]:
     """Arrays of the rows' values, in the order of ``CANDIDATE_COLUMNS``."""
     parts = []
-    for first in range(0, len(offers), ROWS_A_TURN):
+    for first in range(0, len(candidates), ROWS_A_TURN):
         if first:
             await asyncio.sleep(0)
-        symbols, *others = zip(*_rows(offers[first : first + ROWS_A_TURN]), strict=True)
+        symbols, *others = zip(*_rows(candidates[first : first + ROWS_A_TURN]), strict=True)
         parts.append([array_of_names(symbols), *map(array_of, others)])
     return [joined(column) for column in zip(*parts, strict=True)]
 
@@ -259,22 +259,27 @@ def _exhausted() -> NoReturn:
     raise TransientError(f"the merge met conflicts {ATTEMPTS} times in a row; try again later")
 
 
-def _rows(offers: Iterable[CandleCandidate]) -> Iterator[tuple[Any, ...]]:
+def _rows(candidates: Iterable[CandleCandidate]) -> Iterator[tuple[Any, ...]]:
     """Values in the order of ``CANDIDATE_COLUMNS``."""
     last: CandleCandidate | None = None
     how_known: tuple[object, ...] = ()
-    for offer in offers:
+    for candidate in candidates:
         # most share it with the one before, and it costs as much as the rest
         if last is None or not (
-            offer.status is last.status
-            and offer.source is last.source
-            and offer.evidence_at_us == last.evidence_at_us
+            candidate.status is last.status
+            and candidate.source is last.source
+            and candidate.evidence_at_us == last.evidence_at_us
         ):
-            at_us = offer.evidence_at_us
+            at_us = candidate.evidence_at_us
             evidence_at = None if at_us is None else moment_text(at_us)
-            how_known = (offer.status.value, offer.source.value, offer.rank, evidence_at)
-            last = offer
-        candle = offer.candle
+            how_known = (
+                candidate.status.value,
+                candidate.source.value,
+                candidate.rank,
+                evidence_at,
+            )
+            last = candidate
+        candle = candidate.candle
         yield (
             candle.symbol,
             moment_text(candle.open_time_us),
@@ -294,15 +299,17 @@ def _counts(row: tuple[Any, ...] | None) -> MergeCounts:
 def _check(frame: pl.DataFrame) -> None:
     missing = [name for name in CANDIDATE_COLUMNS if name not in frame.columns]
     if missing:
-        raise PermanentError(f"an offer frame needs the columns {', '.join(missing)} as well")
+        raise PermanentError(f"a candidate frame needs the columns {', '.join(missing)} as well")
     for name in DECIMAL_COLUMNS:
         kind = frame.schema[name]
         if not (kind == pl.String or kind.is_decimal()):
             raise PermanentError(
-                f"column {name} of an offer frame is {kind}; prices and volumes are text or "
+                f"column {name} of a candidate frame is {kind}; prices and volumes are text or "
                 "Decimal, since a float would round them"
             )
     for name in ("open_time", "evidence_at"):
         kind = frame.schema[name]
         if not (isinstance(kind, pl.Datetime) and kind.time_zone == "UTC"):
-            raise PermanentError(f"column {name} of an offer frame is {kind}; expected UTC times")
+            raise PermanentError(
+                f"column {name} of a candidate frame is {kind}; expected UTC times"
+            )

@@ -38,7 +38,7 @@ from tests.unit.deploy.container_files import (
     read_env,
     target_of,
 )
-from tests.unit.store.offers import candle, offer
+from tests.unit.store.candidates import candidate, candle
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -337,7 +337,7 @@ def test_silent_minutes_count_as_recent_candles(stack: Stack) -> None:
         connection.execute("DELETE FROM market.live_candles")
         minute_us = minute_of(time.time_ns() // 1000)
         silent = candle("SILENTUSDT", minute_us, trade_count=0)
-        merge_candidates(connection, [offer(of=silent, evidence_at_us=minute_us)])
+        merge_candidates(connection, [candidate(of=silent, evidence_at_us=minute_us)])
     url = stack.environment("streamer")["STREAMER_DATABASE_URL"]
     assert check_candles(url, symbols=["SILENTUSDT"]).startswith("newest candle ")
     for symbols in (["NOSUCHUSDT"], ["NOSUCHUSDT", "*USDT"], ["*USDT"]):

@@ -11,7 +11,7 @@ import pytest
 
 from include.domain.candles import PARTIAL_RANK, SOURCE_RANK, Source, Status
 from include.store.candles.minutes import merge_candidates
-from tests.unit.store.offers import candle, offer
+from tests.unit.store.candidates import candidate, candle
 
 Connection = psycopg.Connection[Any]
 
@@ -21,7 +21,7 @@ QUERIES = re.findall(r"```sql\n(.*?)```", TEXT.partition("## Querying")[2], re.D
 
 @pytest.mark.parametrize("query", QUERIES)
 def test_its_queries_run(connection: Connection, query: str) -> None:
-    merge_candidates(connection, [offer()])
+    merge_candidates(connection, [candidate()])
 
     connection.execute(query)
 
@@ -52,10 +52,10 @@ def test_it_has_the_ranks_of_the_code() -> None:
 
 def test_its_example_ends_as_it_says(connection: Connection) -> None:
     told = [
-        offer(Source.STREAM, candle(price="100.1", ids=(7, 9))),
-        offer(Source.KLINE, candle(price="100.2", ids=(7, 10))),
-        offer(Source.DUMP_DAILY, candle(price="100.2")),
-        offer(Source.KLINE, candle(price="100.2", ids=(7, 10))),
+        candidate(Source.STREAM, candle(price="100.1", ids=(7, 9))),
+        candidate(Source.KLINE, candle(price="100.2", ids=(7, 10))),
+        candidate(Source.DUMP_DAILY, candle(price="100.2")),
+        candidate(Source.KLINE, candle(price="100.2", ids=(7, 10))),
     ]
     read = "SELECT close::text, source, last_trade_id, revision FROM market.candles_1m"
 

@@ -14,7 +14,7 @@ from include.domain.timeframes import DAY_US, MINUTE_US, from_us
 from include.errors import PermanentError
 from include.store.candles.merging import merge_candidates
 from include.store.instruments import read_instruments, read_listings, write_instruments
-from tests.unit.store.offers import NOVEMBER_END_US, candle, offer
+from tests.unit.store.candidates import NOVEMBER_END_US, candidate, candle
 
 Connection = psycopg.Connection[Any]
 
@@ -143,7 +143,7 @@ def test_a_relisting_marks_the_first_minute_of_the_later_listing(connection: Con
     ended, again = NOW - 2 * DAY_US, NOW - DAY_US
     symbol = "LUNAUSDT.P"
     minutes_us = (ended - MINUTE_US, again, again + MINUTE_US)
-    merge_candidates(connection, [offer(of=candle(symbol, at_us)) for at_us in minutes_us])
+    merge_candidates(connection, [candidate(of=candle(symbol, at_us)) for at_us in minutes_us])
     write_instruments(connection, [um(0 + DAY_US, symbol)], ended - DAY_US)
     changes(connection)
 

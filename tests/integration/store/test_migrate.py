@@ -31,7 +31,7 @@ from include.store.migrate import (
     migrate,
 )
 from include.store.postgres.pools import connect
-from tests.unit.store.offers import candle, offer
+from tests.unit.store.candidates import candidate, candle
 
 Connection = psycopg.Connection[Any]
 
@@ -63,7 +63,7 @@ def test_a_second_migration_changes_nothing_and_keeps_the_rows(empty_database_ur
     migrate(empty_database_url)
     before = schema_of(empty_database_url)
     with connect(empty_database_url, application_name="test") as connection:
-        merge_candidates(connection, [offer()])
+        merge_candidates(connection, [candidate()])
     with_partition = schema_of(empty_database_url)
 
     migrate(empty_database_url)
@@ -81,9 +81,9 @@ def test_a_second_migration_waits_for_no_reader_or_writer(
     migrate(empty_database_url)
     monkeypatch.setattr(migrate_module, "LOCK_TIMEOUT_S", 1)
     with connect(empty_database_url, application_name="busy") as busy:
-        merge_candidates(busy, [offer()])
+        merge_candidates(busy, [candidate()])
         busy.execute("BEGIN")
-        merge_candidates(busy, [offer(Source.REST, candle(price="11"))])
+        merge_candidates(busy, [candidate(Source.REST, candle(price="11"))])
         for view in ("market.candles_1m_live", "ops.coverage_changes", "accounts.watched"):
             busy.execute(f"SELECT * FROM {view}")  # noqa: S608 - names above
 
@@ -225,7 +225,7 @@ def test_a_server_that_lets_nobody_make_roles_is_migrated_without_and_with_them_
             with pytest.raises(PermanentError, match=r"let an administrator make the roles"):
                 migrate(url, role_urls={READER: reader})
             with connect(url, application_name="test") as connection:
-                assert merge_candidates(connection, [offer()]).inserted == 1
+                assert merge_candidates(connection, [candidate()]).inserted == 1
                 connection.execute("CREATE TABLE marts.candles_5m AS SELECT 1 AS value")
 
             for role in ROLES:
@@ -282,7 +282,7 @@ def test_an_owner_who_is_no_superuser_can_migrate_a_cluster_without_our_roles() 
             migrate(url, role_urls={JOBS: jobs, DBT: builder, READER: reader})
 
         with connect(jobs, application_name="test") as connection:
-            assert merge_candidates(connection, [offer()]).inserted == 1
+            assert merge_candidates(connection, [candidate()]).inserted == 1
             assert connection.execute("SELECT ops.system_identifier()").fetchone() is not None
         with connect(builder, application_name="test") as connection:
             connection.execute("CREATE TABLE marts.candles_5m AS SELECT 1 AS value")

@@ -14,7 +14,7 @@ from include.domain.candles import Source
 from include.store.candles.minutes import merge_candidates
 from include.store.ledgers.files import acquire_weight, add_coverage, open_gap
 from include.store.migrate import DBT, FIRST_ROLES, JOBS, READER, STREAMER
-from tests.unit.store.offers import NOVEMBER_END_US, candle, offer
+from tests.unit.store.candidates import NOVEMBER_END_US, candidate, candle
 
 Connection = psycopg.Connection[Any]
 ActingAs = Callable[[str], AbstractContextManager[Connection]]
@@ -25,10 +25,10 @@ MINUTE = (NOVEMBER_END_US, NOVEMBER_END_US + 60_000_000)
 @pytest.mark.parametrize("role", [STREAMER, JOBS])
 def test_writers_can_write_whatever_the_row_meets(acting_as: ActingAs, role: str) -> None:
     with acting_as(role) as connection:
-        inserted = merge_candidates(connection, [offer(Source.STREAM)])
-        confirmed = merge_candidates(connection, [offer(Source.KLINE)])
-        changed = merge_candidates(connection, [offer(Source.REST, candle(price="11"))])
-        lost = merge_candidates(connection, [offer(Source.KLINE)])
+        inserted = merge_candidates(connection, [candidate(Source.STREAM)])
+        confirmed = merge_candidates(connection, [candidate(Source.KLINE)])
+        changed = merge_candidates(connection, [candidate(Source.REST, candle(price="11"))])
+        lost = merge_candidates(connection, [candidate(Source.KLINE)])
         add_coverage(connection, "BTCUSDT", "kline", [MINUTE])
         open_gap(connection, symbol="A", start_us=MINUTE[0], end_us=MINUTE[1], cause="cut")
         granted = acquire_weight(connection, "api.example.com", 2).granted
@@ -97,7 +97,7 @@ def test_what_a_role_has_no_business_with_is_refused(
     # A copied database has lost what the migration granted and revoked on it as a whole.
     grants = "REVOKE ALL ON DATABASE {0} FROM PUBLIC; GRANT CONNECT ON DATABASE {0} TO PUBLIC"
     connection.execute(sql.SQL(grants).format(sql.Identifier(connection.info.dbname)))
-    merge_candidates(connection, [offer()])
+    merge_candidates(connection, [candidate()])
 
     with acting_as(role), pytest.raises(errors.InsufficientPrivilege):
         connection.execute(statement)
@@ -119,7 +119,7 @@ def test_readers_still_read_a_mart_that_dbt_dropped_and_made_again(acting_as: Ac
 
 def test_dbt_can_build_from_the_market_and_keep_its_cursors(acting_as: ActingAs) -> None:
     with acting_as(JOBS) as connection:
-        merge_candidates(connection, [offer()])
+        merge_candidates(connection, [candidate()])
     with acting_as(DBT) as connection, connection.transaction():
         connection.execute("CREATE TEMPORARY TABLE touched AS SELECT * FROM ops.candle_changes")
         connection.execute("CREATE TABLE marts.bars AS SELECT * FROM market.candles_1m")
@@ -142,7 +142,7 @@ def test_dbt_can_build_from_the_market_and_keep_its_cursors(acting_as: ActingAs)
 def test_every_role_reads_every_table_of_market_and_ops(
     acting_as: ActingAs, connection: Connection, role: str
 ) -> None:
-    merge_candidates(connection, [offer()])
+    merge_candidates(connection, [candidate()])
     names = connection.execute(
         """
         SELECT c.oid::regclass::text FROM pg_class AS c

@@ -35,8 +35,8 @@ def test_only_the_exchange_verifies(status: Status, source: Source, evidence: in
 
 
 def test_a_partial_row_ranks_below_every_other() -> None:
-    offer = CandleCandidate(CANDLE, Status.PARTIAL, Source.STREAM)
-    assert offer.rank == PARTIAL_RANK < min(SOURCE_RANK.values())
+    candidate = CandleCandidate(CANDLE, Status.PARTIAL, Source.STREAM)
+    assert candidate.rank == PARTIAL_RANK < min(SOURCE_RANK.values())
 
 
 def test_an_open_time_inside_a_minute_is_refused() -> None:

@@ -20,7 +20,7 @@ from include.store.accounts import watchlists
 from include.store.candles.minutes import merge_candidates
 from include.store.postgres.pools import connect
 from tests.integration.jobs.raw_days import fill
-from tests.unit.store.offers import moved, offer
+from tests.unit.store.candidates import candidate, moved
 
 FOLDERS = [psql_program().parent]
 
@@ -53,7 +53,7 @@ def test_everything_is_there_again_and_roles_go_on(
     database_url: str, elsewhere: str, tmp_path: Path
 ) -> None:
     with connect(database_url, application_name="test") as connection:
-        merge_candidates(connection, [moved(offer(), "BTCUSDT", n) for n in range(5)])
+        merge_candidates(connection, [moved(candidate(), "BTCUSDT", n) for n in range(5)])
         fill(connection)
         accounts.add_user(connection, "anna", "$argon2id$hash", Role.ADMIN)
         accounts.add_token(connection, "anna", "notebook", bytes(32), days=None)
@@ -80,7 +80,7 @@ def test_everything_is_there_again_and_roles_go_on(
         assert connection.execute("SELECT symbol FROM accounts.watched").fetchall() == [
             ("BTCUSDT",)
         ]
-        assert merge_candidates(connection, [moved(offer(), "ETHUSDT", 50_000)]).inserted == 1
+        assert merge_candidates(connection, [moved(candidate(), "ETHUSDT", 50_000)]).inserted == 1
         connection.execute("SET ROLE candelabra_dbt")
         # The cursor is another cluster's: what reads it starts over.
         row = connection.execute(

@@ -13,7 +13,7 @@ from include.domain.instruments import Market
 from include.domain.timeframes import MINUTE_US, from_us, to_us
 from include.store.candles.minutes import merge_candidates
 from include.store.ledgers.files import record_outage
-from tests.unit.store.offers import NOVEMBER_END_US, candle, moved, offer
+from tests.unit.store.candidates import NOVEMBER_END_US, candidate, candle, moved
 
 Connection = psycopg.Connection[Any]
 
@@ -71,7 +71,7 @@ def snapshot_of(connection: Connection) -> str:
 def test_a_bulk_merge_leaves_one_row_a_symbol_also_over_the_end_of_a_month(
     connection: Connection,
 ) -> None:
-    of = [moved(offer(), symbol, n) for symbol in ("A", "B") for n in (0, 1, 2, 5)]
+    of = [moved(candidate(), symbol, n) for symbol in ("A", "B") for n in (0, 1, 2, 5)]
 
     merge_candidates(connection, of)
 
@@ -79,16 +79,16 @@ def test_a_bulk_merge_leaves_one_row_a_symbol_also_over_the_end_of_a_month(
 
 
 def test_values_that_change_are_logged_and_provenance_alone_is_not(connection: Connection) -> None:
-    merge_candidates(connection, [moved(offer(Source.KLINE), "A", n) for n in range(3)])
+    merge_candidates(connection, [moved(candidate(Source.KLINE), "A", n) for n in range(3)])
     take_changes(connection)
 
     merge_candidates(
         connection,
         [
-            moved(offer(Source.REST), "A", 0),
-            moved(offer(Source.REST, candle(price="11")), "A", 1),
-            moved(offer(Source.KLINE), "A", 2),
-            moved(offer(Source.STREAM, candle(price="9")), "A", 2),
+            moved(candidate(Source.REST), "A", 0),
+            moved(candidate(Source.REST, candle(price="11")), "A", 1),
+            moved(candidate(Source.KLINE), "A", 2),
+            moved(candidate(Source.STREAM, candle(price="9")), "A", 2),
         ],
     )
 
@@ -98,19 +98,19 @@ def test_values_that_change_are_logged_and_provenance_alone_is_not(connection: C
 def test_trade_ids_that_arrive_for_unchanged_values_are_logged_as_a_change(
     connection: Connection,
 ) -> None:
-    merge_candidates(connection, [moved(offer(Source.REST), "A", n) for n in range(3)])
+    merge_candidates(connection, [moved(candidate(Source.REST), "A", n) for n in range(3)])
     take_changes(connection)
 
     # the kline tells what REST does not: which trades the minute is made of
     merge_candidates(
         connection,
         [
-            moved(offer(Source.KLINE, candle(ids=(7, 9))), "A", 1),
-            moved(offer(Source.KLINE), "A", 2),
+            moved(candidate(Source.KLINE, candle(ids=(7, 9))), "A", 1),
+            moved(candidate(Source.KLINE), "A", 2),
         ],
     )
     told = take_changes(connection)
-    merge_candidates(connection, [moved(offer(Source.REST), "A", 1)])
+    merge_candidates(connection, [moved(candidate(Source.REST), "A", 1)])
 
     assert told == [("A", [(1, 2)])]
     assert take_changes(connection) == []
@@ -120,20 +120,20 @@ def test_trade_ids_that_arrive_for_unchanged_values_are_logged_as_a_change(
 def test_a_status_that_rises_is_logged_for_those_who_count_it_and_better_evidence_is_not(
     connection: Connection,
 ) -> None:
-    merge_candidates(connection, [moved(offer(Source.STREAM), "A", n) for n in range(4)])
+    merge_candidates(connection, [moved(candidate(Source.STREAM), "A", n) for n in range(4)])
     take_changes(connection)
 
-    merge_candidates(connection, [moved(offer(Source.KLINE), "A", n) for n in (1, 2)])
-    merge_candidates(connection, [moved(offer(Source.REST), "A", 2)])
+    merge_candidates(connection, [moved(candidate(Source.KLINE), "A", n) for n in (1, 2)])
+    merge_candidates(connection, [moved(candidate(Source.REST), "A", 2)])
     # new values are in the log of values, whatever the status does
-    merge_candidates(connection, [moved(offer(Source.KLINE, candle(price="11")), "A", 3)])
+    merge_candidates(connection, [moved(candidate(Source.KLINE, candle(price="11")), "A", 3)])
 
     assert take_changes(connection, "status_changes") == [("A", [(1, 3)])]
     assert take_changes(connection) == [("A", [(3, 4)])]
 
 
 def test_deletes_and_moves_by_hand_are_logged(connection: Connection) -> None:
-    merge_candidates(connection, [moved(offer(), "A", n) for n in range(4)])
+    merge_candidates(connection, [moved(candidate(), "A", n) for n in range(4)])
     take_changes(connection)
 
     connection.execute("DELETE FROM market.candles_1m WHERE open_time = %s", (from_us(minute(2)),))
@@ -173,8 +173,8 @@ def test_an_outage_of_a_symbol_is_logged_for_it(connection: Connection) -> None:
 def test_an_outage_of_a_market_is_logged_for_its_symbols_that_have_bars_near(
     connection: Connection,
 ) -> None:
-    merge_candidates(connection, [moved(offer(), symbol, 0) for symbol in ("A", "B", "C.P")])
-    merge_candidates(connection, [moved(offer(), "OLD", -200 * 1440)])
+    merge_candidates(connection, [moved(candidate(), symbol, 0) for symbol in ("A", "B", "C.P")])
+    merge_candidates(connection, [moved(candidate(), "OLD", -200 * 1440)])
     take_changes(connection)
 
     record_outage(
@@ -188,15 +188,15 @@ def test_a_transaction_that_commits_late_is_seen_by_the_next_build(
     connection: Connection, connect_again: Callable[[str], Connection]
 ) -> None:
     late = connect_again("late")
-    merge_candidates(connection, [moved(offer(), "SEEN", 0)])
+    merge_candidates(connection, [moved(candidate(), "SEEN", 0)])
     with late.transaction():
-        merge_candidates(late, [moved(offer(), "LATE", 0)])
-        merge_candidates(connection, [moved(offer(), "EARLY", 0)])
+        merge_candidates(late, [moved(candidate(), "LATE", 0)])
+        merge_candidates(connection, [moved(candidate(), "EARLY", 0)])
         # the build begins here: it sees EARLY, whose transaction is younger, but not LATE
         with connection.transaction():
             first_cursor = snapshot_of(connection)
             seen = connection.execute("SELECT symbol FROM ops.candle_changes ORDER BY 1").fetchall()
-    merge_candidates(connection, [moved(offer(), "NEW", 0)])
+    merge_candidates(connection, [moved(candidate(), "NEW", 0)])
 
     assert seen == [("EARLY",), ("SEEN",)]
     assert changes_since(connection, first_cursor) == ["LATE", "NEW"]
@@ -206,6 +206,6 @@ def test_a_transaction_that_commits_late_is_seen_by_the_next_build(
 def test_a_change_that_is_rolled_back_is_never_seen(connection: Connection) -> None:
     cursor = snapshot_of(connection)
     with connection.transaction(force_rollback=True):
-        merge_candidates(connection, [offer()])
+        merge_candidates(connection, [candidate()])
 
     assert changes_since(connection, cursor) == []

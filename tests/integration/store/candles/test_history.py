@@ -11,7 +11,7 @@ from include.domain.timeframes import DAY_US, MINUTE_US, from_us
 from include.store.candles.history import FileState, file_states, listed_span, stored_span
 from include.store.candles.minutes import merge_candidates
 from include.store.ledgers.files import DumpFile, record_dump_file
-from tests.unit.store.offers import NOVEMBER_END_US, candle, offer
+from tests.unit.store.candidates import NOVEMBER_END_US, candidate, candle
 
 Connection = psycopg.Connection[Any]
 DAY = NOVEMBER_END_US - DAY_US
@@ -22,7 +22,7 @@ def test_stored_minutes_reach_from_the_oldest_to_the_end_of_the_newest(
 ) -> None:
     assert stored_span(connection, "A") is None
     for minute in (7, 3, 70_000):
-        row = offer(Source.REST, candle("A", NOVEMBER_END_US + minute * MINUTE_US))
+        row = candidate(Source.REST, candle("A", NOVEMBER_END_US + minute * MINUTE_US))
         merge_candidates(connection, [row])
     assert stored_span(connection, "A") == (
         NOVEMBER_END_US + 3 * MINUTE_US,

@@ -24,7 +24,7 @@ from include.store.candles.minutes import (
     write_live_async,
 )
 from include.store.postgres.pools import connect_async
-from tests.unit.store.offers import NOVEMBER_END_US, candle, moved, offer
+from tests.unit.store.candidates import NOVEMBER_END_US, candidate, candle, moved
 
 AsyncConnection = psycopg.AsyncConnection[Any]
 
@@ -123,7 +123,7 @@ async def test_a_settled_candle_leaves_the_open_ones_and_comes_not_back(
     await write_live_async(live, [at(5, closed=True)])
     before = await rows(live, "SELECT status, close FROM market.candles_1m_live")
 
-    counts = await store_async(live, [offer(Source.KLINE, candle(price="11", ids=(1, 5)))])
+    counts = await store_async(live, [candidate(Source.KLINE, candle(price="11", ids=(1, 5)))])
     late = await write_live_async(live, [at(6)])
 
     after = await rows(live, "SELECT status, close FROM market.candles_1m_live")
@@ -137,7 +137,7 @@ async def test_a_candle_that_is_refused_stays_among_the_open_ones(live: AsyncCon
     impossible = replace(candle(ids=(1, 5)), high=candle().low)
 
     with pytest.raises(PermanentError, match="candles_1m_high_is_the_highest"):
-        await store_async(live, [offer(Source.KLINE, impossible)])
+        await store_async(live, [candidate(Source.KLINE, impossible)])
 
     assert await rows(live, "SELECT status FROM market.candles_1m_live") == [("closed",)]
 
@@ -150,23 +150,25 @@ async def test_many_candles_leave_the_open_ones_at_once_whatever_their_names(
         LiveCandle(replace(candle(ids=(1, 5)), symbol=name), is_closed=True) for name in names
     ]
     await write_live_async(live, closed)
-    offers = [moved(offer(Source.KLINE, candle(price="11", ids=(1, 5))), one, 0) for one in names]
+    candidates = [
+        moved(candidate(Source.KLINE, candle(price="11", ids=(1, 5))), one, 0) for one in names
+    ]
 
-    counts = await store_async(live, offers)
+    counts = await store_async(live, candidates)
 
     assert counts == MergeCounts(offered=len(names), inserted=len(names))
     assert await rows(live, "SELECT * FROM market.live_candles") == []
     stored = await rows(live, "SELECT symbol, status, open, close FROM market.candles_1m_live")
     assert sorted(stored) == sorted((name, "verified", 11, 11) for name in names)
-    again = await store_async(live, offers)
+    again = await store_async(live, candidates)
     assert again == MergeCounts(offered=len(names), unchanged=len(names))
 
 
 async def test_nothing_of_a_batch_with_a_refused_row_is_kept_and_the_connection_lives(
     live: AsyncConnection,
 ) -> None:
-    good = offer(Source.KLINE, candle(ids=(1, 5)))
-    impossible = offer(Source.KLINE, replace(candle(ids=(1, 5)), high=candle().low))
+    good = candidate(Source.KLINE, candle(ids=(1, 5)))
+    impossible = candidate(Source.KLINE, replace(candle(ids=(1, 5)), high=candle().low))
 
     with pytest.raises(PermanentError, match="candles_1m_high_is_the_highest"):
         await store_async(live, [moved(good, "ETHUSDT", 0), impossible])
@@ -181,8 +183,8 @@ async def test_a_batch_that_met_a_lock_is_written_by_the_next_attempt(
     connect_again: Callable[[str], psycopg.Connection[Any]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told = offer(Source.STREAM, candle(ids=(1, 5)))
-    better = offer(Source.KLINE, candle(ids=(1, 5)))
+    told = candidate(Source.STREAM, candle(ids=(1, 5)))
+    better = candidate(Source.KLINE, candle(ids=(1, 5)))
     await store_async(live, [told])
     await live.execute("SET lock_timeout = '50ms'")
     holder = connect_again("holder")
@@ -202,14 +204,14 @@ async def test_a_batch_that_met_a_lock_is_written_by_the_next_attempt(
 
 async def test_a_batch_can_be_part_of_a_callers_transaction(live: AsyncConnection) -> None:
     async with live.transaction():
-        first = await store_async(live, [offer(Source.STREAM, candle(ids=(1, 5)))])
-        second = await store_async(live, [offer(Source.KLINE, candle(ids=(1, 5)))])
+        first = await store_async(live, [candidate(Source.STREAM, candle(ids=(1, 5)))])
+        second = await store_async(live, [candidate(Source.KLINE, candle(ids=(1, 5)))])
     assert (first.inserted, second.offered, second.confirmed) == (1, 1, 1)
 
 
 async def test_the_view_shows_each_minute_once(live: AsyncConnection) -> None:
-    await store_async(live, [offer(Source.KLINE, candle(ids=(1, 5)))])
-    open_one: Candle = moved(offer(Source.STREAM, candle(ids=(6, 7))), "BTCUSDT", 1).candle
+    await store_async(live, [candidate(Source.KLINE, candle(ids=(1, 5)))])
+    open_one: Candle = moved(candidate(Source.STREAM, candle(ids=(6, 7))), "BTCUSDT", 1).candle
     await write_live_async(live, [LiveCandle(open_one, is_closed=False)])
     # as a merge by another writer would leave it
     await live.execute(
@@ -229,7 +231,7 @@ async def test_the_view_shows_each_minute_once(live: AsyncConnection) -> None:
 
 async def test_what_an_ended_streamer_left_is_removed(live: AsyncConnection) -> None:
     for symbol in ("A", "B", "C"):
-        of = moved(offer(Source.STREAM, candle(ids=(1, 2))), symbol, 0).candle
+        of = moved(candidate(Source.STREAM, candle(ids=(1, 2))), symbol, 0).candle
         await write_live_async(live, [LiveCandle(of, is_closed=False)])
     await live.execute(
         "UPDATE market.live_candles SET updated_at = now() - interval '11 minutes' "
@@ -255,7 +257,7 @@ async def test_streamers_of_the_same_symbols_do_not_lock_each_other_out(
         of = candle(ids=(1, last_id))
         return [LiveCandle(replace(of, symbol=name), is_closed=True) for name in names]
 
-    settled = [moved(offer(Source.KLINE, candle(ids=(1, 6))), name, 0) for name in names[::-1]]
+    settled = [moved(candidate(Source.KLINE, candle(ids=(1, 6))), name, 0) for name in names[::-1]]
     await write_live_async(live, open_ones(5))
     holder = connect_again("holder")
     holder.execute("BEGIN")

@@ -23,7 +23,14 @@ from include.store.candles.minutes import (
     merge_frame,
     read_candles,
 )
-from tests.unit.store.offers import EVIDENCE_US, NOVEMBER_END_US, candle, moved, offer, offers
+from tests.unit.store.candidates import (
+    EVIDENCE_US,
+    NOVEMBER_END_US,
+    candidate,
+    candidates,
+    candle,
+    moved,
+)
 
 Connection = psycopg.Connection[Any]
 
@@ -70,7 +77,7 @@ def batches(of: list[CandleCandidate], rng: random.Random) -> list[list[CandleCa
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
-    st.lists(st.lists(offers(), min_size=1, max_size=6), min_size=1, max_size=12),
+    st.lists(st.lists(candidates(), min_size=1, max_size=6), min_size=1, max_size=12),
     st.randoms(use_true_random=False),
 )
 def test_the_function_keeps_what_its_pure_twin_keeps(
@@ -96,12 +103,12 @@ def test_the_function_keeps_what_its_pure_twin_keeps(
 def test_a_thousand_minutes_in_any_order_and_cut_end_the_same(connection: Connection) -> None:
     rng = random.Random(7)
     some = [
-        offer(source, candle(price=price, trade_count=count, ids=ids), evidence_at_us=at_us)
+        candidate(source, candle(price=price, trade_count=count, ids=ids), evidence_at_us=at_us)
         for source in (Source.REST, Source.DUMP_DAILY, Source.KLINE)
         for price, count, ids in [("10", 1, (1, 1)), ("10.0", 1, (None, None)), ("11", 2, (1, 2))]
         for at_us in EVIDENCE_US
     ] + [
-        offer(source, candle(price=price, trade_count=count, ids=ids), status=status)
+        candidate(source, candle(price=price, trade_count=count, ids=ids), status=status)
         for source in (Source.STREAM, Source.TRADES, Source.FILE)
         for price, count, ids in [("10", 1, (1, 1)), ("11", 2, (1, 2)), ("12", 2, (1, 3))]
         for status in (Status.UNCONFIRMED, Status.PARTIAL)
@@ -128,10 +135,10 @@ def test_a_thousand_minutes_in_any_order_and_cut_end_the_same(connection: Connec
 
 
 def test_equal_values_raise_the_provenance_but_not_the_revision(connection: Connection) -> None:
-    merge_candidates(connection, [offer(Source.KLINE, candle(ids=(1, 3)))])
+    merge_candidates(connection, [candidate(Source.KLINE, candle(ids=(1, 3)))])
     before = connection.execute("SELECT updated_at FROM market.candles_1m").fetchone()
 
-    counts = merge_candidates(connection, [offer(Source.REST, candle())])
+    counts = merge_candidates(connection, [candidate(Source.REST, candle())])
 
     assert counts == MergeCounts(offered=1, confirmed=1)
     row = connection.execute(
@@ -144,9 +151,9 @@ def test_equal_values_raise_the_provenance_but_not_the_revision(connection: Conn
 def test_values_that_lose_their_minute_are_kept_with_the_time_they_were_believed(
     connection: Connection,
 ) -> None:
-    merge_candidates(connection, [offer(Source.KLINE, candle(price="10", ids=(1, 3)))])
+    merge_candidates(connection, [candidate(Source.KLINE, candle(price="10", ids=(1, 3)))])
 
-    counts = merge_candidates(connection, [offer(Source.REST, candle(price="11"))])
+    counts = merge_candidates(connection, [candidate(Source.REST, candle(price="11"))])
 
     assert counts == MergeCounts(offered=1, changed=1, discrepancies=1)
     found = connection.execute(
@@ -160,8 +167,8 @@ def test_values_that_lose_their_minute_are_kept_with_the_time_they_were_believed
 
 
 def test_values_that_lose_on_arrival_are_kept_once(connection: Connection) -> None:
-    merge_candidates(connection, [offer(Source.REST, candle(price="11"))])
-    loser = offer(Source.KLINE, candle(price="10"))
+    merge_candidates(connection, [candidate(Source.REST, candle(price="11"))])
+    loser = candidate(Source.KLINE, candle(price="10"))
 
     first = merge_candidates(connection, [loser, loser])
     second = merge_candidates(connection, [loser])
@@ -177,9 +184,9 @@ def test_losers_within_one_batch_are_kept_as_well(connection: Connection) -> Non
     counts = merge_candidates(
         connection,
         [
-            offer(Source.KLINE, candle(price="10")),
-            offer(Source.REST, candle(price="11")),
-            offer(Source.STREAM, candle(price="12")),
+            candidate(Source.KLINE, candle(price="10")),
+            candidate(Source.REST, candle(price="11")),
+            candidate(Source.STREAM, candle(price="12")),
         ],
     )
 
@@ -189,9 +196,9 @@ def test_losers_within_one_batch_are_kept_as_well(connection: Connection) -> Non
 
 
 def test_values_that_win_again_bring_back_the_ids_they_lost_with(connection: Connection) -> None:
-    merge_candidates(connection, [offer(Source.KLINE, candle(price="10", ids=(1, 3)))])
-    merge_candidates(connection, [offer(Source.DUMP_DAILY, candle(price="11"))])
-    merge_candidates(connection, [offer(Source.REST, candle(price="10"))])
+    merge_candidates(connection, [candidate(Source.KLINE, candle(price="10", ids=(1, 3)))])
+    merge_candidates(connection, [candidate(Source.DUMP_DAILY, candle(price="11"))])
+    merge_candidates(connection, [candidate(Source.REST, candle(price="10"))])
 
     row = connection.execute(
         "SELECT open, first_trade_id, last_trade_id, revision FROM market.candles_1m"
@@ -200,10 +207,10 @@ def test_values_that_win_again_bring_back_the_ids_they_lost_with(connection: Con
 
 
 def test_ids_that_come_later_do_not_date_the_values_anew(connection: Connection) -> None:
-    merge_candidates(connection, [offer(Source.REST, candle())])
+    merge_candidates(connection, [candidate(Source.REST, candle())])
     before = connection.execute("SELECT updated_at FROM market.candles_1m").fetchone()
 
-    counts = merge_candidates(connection, [offer(Source.KLINE, candle(ids=(1, 3)))])
+    counts = merge_candidates(connection, [candidate(Source.KLINE, candle(ids=(1, 3)))])
 
     assert counts == MergeCounts(offered=1, confirmed=1)
     row = connection.execute(
@@ -216,9 +223,11 @@ def test_ids_that_come_later_do_not_date_the_values_anew(connection: Connection)
 def test_values_that_were_believed_twice_say_both_times(connection: Connection) -> None:
     issued = [("10", 0), ("11", 1), ("10", 2)]
     for price, number in issued:
-        again = offer(Source.DUMP_DAILY, candle(price=price), evidence_at_us=EVIDENCE_US[number])
+        again = candidate(
+            Source.DUMP_DAILY, candle(price=price), evidence_at_us=EVIDENCE_US[number]
+        )
         merge_candidates(connection, [again])
-    merge_candidates(connection, [offer(Source.REST, candle(price="12"))])
+    merge_candidates(connection, [candidate(Source.REST, candle(price="12"))])
 
     stored_during = connection.execute(
         "SELECT loser_open, (SELECT count(*) FROM unnest(stored_during)) FROM ops.discrepancies "
@@ -235,9 +244,9 @@ def test_values_that_were_believed_twice_say_both_times(connection: Connection) 
 
 def test_a_fold_is_not_ranked_by_ids_that_came_from_elsewhere(connection: Connection) -> None:
     """A file's high ids join the fold's row; a fold that reaches further must still win."""
-    fold = offer(Source.STREAM, candle(price="10", ids=(1, 100)))
-    file = offer(Source.FILE, candle(price="10", ids=(1, 200)))
-    further = offer(Source.STREAM, candle(price="9", ids=(1, 150)))
+    fold = candidate(Source.STREAM, candle(price="10", ids=(1, 100)))
+    file = candidate(Source.FILE, candle(price="10", ids=(1, 200)))
+    further = candidate(Source.STREAM, candle(price="9", ids=(1, 150)))
 
     for each in (fold, file, further):
         merge_candidates(connection, [each])
@@ -246,12 +255,12 @@ def test_a_fold_is_not_ranked_by_ids_that_came_from_elsewhere(connection: Connec
 
 
 def test_a_verdict_counts_values_still_in_dispute_only(connection: Connection) -> None:
-    merge_candidates(connection, [offer(Source.KLINE, candle(price="10"))])
-    merge_candidates(connection, [offer(Source.DUMP_DAILY, candle(price="11"))])
+    merge_candidates(connection, [candidate(Source.KLINE, candle(price="10"))])
+    merge_candidates(connection, [candidate(Source.DUMP_DAILY, candle(price="11"))])
     disputed = connection.execute(
         "SELECT source, differing_minutes, verdict FROM ops.verdicts"
     ).fetchall()
-    merge_candidates(connection, [offer(Source.REST, candle(price="10"))])
+    merge_candidates(connection, [candidate(Source.REST, candle(price="10"))])
     settled = connection.execute("SELECT source, differing_minutes FROM ops.verdicts").fetchall()
 
     assert disputed == [("kline", 1, "differs")]
@@ -289,7 +298,11 @@ def test_a_frame_is_merged_in_chunks_and_reports_progress(connection: Connection
     price = "0.12345678901234567890123456789"
     at_us = EVIDENCE_US[1]
     of = [
-        moved(offer(Source.DUMP_DAILY, candle(price=f"1{price}"), evidence_at_us=at_us), "ÄUSDT", n)
+        moved(
+            candidate(Source.DUMP_DAILY, candle(price=f"1{price}"), evidence_at_us=at_us),
+            "ÄUSDT",
+            n,
+        )
         for n in range(5)
     ]
     done: list[int] = []
@@ -306,7 +319,7 @@ def test_a_frame_is_merged_in_chunks_and_reports_progress(connection: Connection
 
 def test_a_frame_merges_as_its_offers_do(connection: Connection) -> None:
     of = [
-        moved(offer(source, candle(price=price, ids=(1, 2))), "AUSDT", minute)
+        moved(candidate(source, candle(price=price, ids=(1, 2))), "AUSDT", minute)
         for source, price in [(Source.KLINE, "10"), (Source.REST, "10"), (Source.DUMP_DAILY, "12")]
         for minute in range(3)
     ]
@@ -328,7 +341,7 @@ def test_a_frame_merges_as_its_offers_do(connection: Connection) -> None:
 def test_a_frame_that_could_not_be_exact_is_refused(
     connection: Connection, column: str, value: object, complaint: str
 ) -> None:
-    frame = frame_of([offer()]).with_columns(pl.lit(value).alias(column))
+    frame = frame_of([candidate()]).with_columns(pl.lit(value).alias(column))
 
     with pytest.raises(PermanentError, match=complaint):
         merge_frame(connection, frame)
@@ -336,7 +349,7 @@ def test_a_frame_that_could_not_be_exact_is_refused(
 
 def test_a_frame_without_a_column_is_refused_by_name(connection: Connection) -> None:
     with pytest.raises(PermanentError, match="quote_volume"):
-        merge_frame(connection, frame_of([offer()]).drop("quote_volume"))
+        merge_frame(connection, frame_of([candidate()]).drop("quote_volume"))
 
 
 BROKEN = {
@@ -357,7 +370,7 @@ def test_a_row_that_cannot_be_true_is_refused_with_its_rule(
     connection: Connection, column: str
 ) -> None:
     value, rule = BROKEN[column]
-    frame = frame_of([offer()])
+    frame = frame_of([candidate()])
     frame = frame.with_columns(pl.lit(value).cast(frame.schema[column]).alias(column))
 
     with pytest.raises(PermanentError, match=rule):
@@ -367,8 +380,8 @@ def test_a_row_that_cannot_be_true_is_refused_with_its_rule(
 
 def test_several_merges_fit_into_a_transaction_of_the_caller(connection: Connection) -> None:
     with connection.transaction() as transaction:
-        merge_candidates(connection, [offer()])
-        second = merge_candidates(connection, [moved(offer(), "ETHUSDT", 0)])
+        merge_candidates(connection, [candidate()])
+        second = merge_candidates(connection, [moved(candidate(), "ETHUSDT", 0)])
         both = connection.execute("SELECT count(*) FROM market.candles_1m").fetchone()
         raise psycopg.Rollback(transaction)
 
@@ -377,9 +390,9 @@ def test_several_merges_fit_into_a_transaction_of_the_caller(connection: Connect
 
 
 def test_partial_rows_give_way_to_complete_ones_of_the_same_source(connection: Connection) -> None:
-    merge_candidates(connection, [offer(Source.STREAM, candle(), status=Status.PARTIAL)])
+    merge_candidates(connection, [candidate(Source.STREAM, candle(), status=Status.PARTIAL)])
 
-    assert merge_candidates(connection, [offer(Source.STREAM, candle())]).confirmed == 1
+    assert merge_candidates(connection, [candidate(Source.STREAM, candle())]).confirmed == 1
 
 
 def test_nothing_offered_changes_nothing(connection: Connection) -> None:

@@ -15,7 +15,7 @@ from include.domain.merge import merge
 from include.errors import TransientError
 from include.store.candles import merging
 from include.store.candles.minutes import MergeCounts, merge_candidates
-from tests.unit.store.offers import NOVEMBER_END_US, candle, moved, offer
+from tests.unit.store.candidates import NOVEMBER_END_US, candidate, candle, moved
 
 Connection = psycopg.Connection[Any]
 Connect = Callable[[str], Connection]
@@ -36,7 +36,7 @@ def test_unsorted_batches_of_the_same_minutes_do_not_deadlock(
             batch = []
             for minute in rng.sample(range(minutes), minutes):
                 each = moved(
-                    offer(
+                    candidate(
                         rng.choice(SOURCES),
                         candle(price=str(rng.randrange(10, 13)), ids=(1, rng.randrange(1, 4))),
                     ),
@@ -89,14 +89,14 @@ def test_a_loser_is_judged_against_the_row_that_won_while_it_waited(
     connect_again: Connect,
     wait_until_blocked: Callable[[str], None],
 ) -> None:
-    merge_candidates(connection, [offer(Source.STREAM, candle(price="9"))])
+    merge_candidates(connection, [candidate(Source.STREAM, candle(price="9"))])
     first, second = connect_again("first"), connect_again("second")
     with ThreadPoolExecutor(1) as thread:
         with first.transaction():
-            merge_candidates(first, [offer(Source.REST, candle(price="12"))])
+            merge_candidates(first, [candidate(Source.REST, candle(price="12"))])
             # greater than the row it can see, smaller than the one it will meet
             waiting = thread.submit(
-                merge_candidates, second, [offer(Source.KLINE, candle(price="10"))]
+                merge_candidates, second, [candidate(Source.KLINE, candle(price="10"))]
             )
             wait_until_blocked("second")
         counts = waiting.result(timeout=30)
@@ -117,9 +117,9 @@ def test_two_inserts_of_one_new_minute_end_in_one_row_and_one_discrepancy(
     first, second = connect_again("first"), connect_again("second")
     with ThreadPoolExecutor(1) as thread:
         with first.transaction():
-            merge_candidates(first, [offer(Source.KLINE, candle(price="10", ids=(1, 3)))])
+            merge_candidates(first, [candidate(Source.KLINE, candle(price="10", ids=(1, 3)))])
             waiting = thread.submit(
-                merge_candidates, second, [offer(Source.REST, candle(price="11"))]
+                merge_candidates, second, [candidate(Source.REST, candle(price="11"))]
             )
             wait_until_blocked("second")
         counts = waiting.result(timeout=30)
@@ -134,13 +134,13 @@ def test_a_row_deleted_while_the_writer_waited_is_written_anew(
     connect_again: Connect,
     wait_until_blocked: Callable[[str], None],
 ) -> None:
-    merge_candidates(connection, [offer(Source.KLINE, candle(price="10"))])
+    merge_candidates(connection, [candidate(Source.KLINE, candle(price="10"))])
     first, second = connect_again("first"), connect_again("second")
     with ThreadPoolExecutor(1) as thread:
         with first.transaction():
             first.execute("DELETE FROM market.candles_1m")
             waiting = thread.submit(
-                merge_candidates, second, [offer(Source.STREAM, candle(price="9"))]
+                merge_candidates, second, [candidate(Source.STREAM, candle(price="9"))]
             )
             wait_until_blocked("second")
         waiting.result(timeout=30)
@@ -158,7 +158,7 @@ def deadlock_with(
 ) -> MergeCounts:
     """Make the second's merge of minutes 0 and 1 the victim of a deadlock with the first."""
     for minute in (0, 1):
-        merge_candidates(connection, [moved(offer(Source.FILE), "BTCUSDT", minute)])
+        merge_candidates(connection, [moved(candidate(Source.FILE), "BTCUSDT", minute)])
     lock = "SELECT 1 FROM market.candles_1m WHERE symbol = 'BTCUSDT' AND open_time = %s FOR UPDATE"
     times = [
         row[0]
@@ -169,7 +169,7 @@ def deadlock_with(
     # The second notices first, so it is the one that the server ends.
     first.execute("SET deadlock_timeout = '60s'")
     second.execute("SET deadlock_timeout = '100ms'")
-    both = [moved(offer(Source.REST), "BTCUSDT", minute) for minute in (0, 1)]
+    both = [moved(candidate(Source.REST), "BTCUSDT", minute) for minute in (0, 1)]
 
     def write() -> MergeCounts:
         if not in_transaction:
@@ -220,7 +220,7 @@ def test_within_a_transaction_of_the_caller_a_deadlock_is_the_callers_to_retry(
 def test_retries_end(
     connection: Connection, connect_again: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    merge_candidates(connection, [offer(Source.FILE)])
+    merge_candidates(connection, [candidate(Source.FILE)])
     monkeypatch.setattr(merging, "ATTEMPTS", 2)
     holder, writer = connect_again("holder"), connect_again("writer")
     writer.execute("SET lock_timeout = '50ms'")
@@ -228,4 +228,4 @@ def test_retries_end(
     with holder.transaction():
         holder.execute("SELECT 1 FROM market.candles_1m FOR UPDATE")
         with pytest.raises(TransientError, match="lock timeout"):
-            merge_candidates(writer, [offer(Source.REST)])
+            merge_candidates(writer, [candidate(Source.REST)])

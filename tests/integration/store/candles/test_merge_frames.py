@@ -14,21 +14,23 @@ from include.errors import RejectedInputError
 from include.store.candles import merging
 from include.store.candles.merging import MergeCounts, merge_frames
 from tests.integration.store.candles.test_merge import frame_of
-from tests.unit.store.offers import moved, offer
+from tests.unit.store.candidates import candidate, moved
 
 Connection = psycopg.Connection[Any]
 
 
 def test_frames_are_merged_all_or_none(connection: Connection) -> None:
     def made() -> Iterator[pl.DataFrame]:
-        yield frame_of([moved(offer(Source.REST), "AUSDT", 0)])
+        yield frame_of([moved(candidate(Source.REST), "AUSDT", 0)])
         raise RejectedInputError("the file ends in the middle")
 
     with pytest.raises(RejectedInputError, match="in the middle"):
         merge_frames(connection, made())
 
     assert connection.execute("SELECT count(*) FROM market.candles_1m").fetchone() == (0,)
-    counts = merge_frames(connection, [frame_of([moved(offer(), "AUSDT", n)]) for n in range(3)])
+    counts = merge_frames(
+        connection, [frame_of([moved(candidate(), "AUSDT", n)]) for n in range(3)]
+    )
     assert counts == MergeCounts(offered=3, inserted=3)
 
 
@@ -45,7 +47,7 @@ def test_frames_that_are_made_once_are_merged_though_the_first_try_meets_a_confl
         return count(row)
 
     monkeypatch.setattr(merging, "_counts", conflicting)
-    frames = (frame_of([moved(offer(), "AUSDT", n)]) for n in range(3))
+    frames = (frame_of([moved(candidate(), "AUSDT", n)]) for n in range(3))
 
     assert merge_frames(connection, frames) == MergeCounts(offered=3, inserted=3)
     assert len(tries) == 2

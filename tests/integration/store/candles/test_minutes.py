@@ -20,7 +20,7 @@ from include.store.candles.minutes import (
     read_candles,
 )
 from include.store.ledgers.files import record_outage
-from tests.unit.store.offers import NOVEMBER_END_US, candle, moved, offer
+from tests.unit.store.candidates import NOVEMBER_END_US, candidate, candle, moved
 
 Connection = psycopg.Connection[Any]
 
@@ -30,7 +30,9 @@ def minute(number: int) -> int:
 
 
 def test_candles_come_back_exactly_in_order_and_half_open(connection: Connection) -> None:
-    of = [moved(offer(of=candle(price=f"10.0000000{n}", ids=(1, n))), "A", n) for n in range(1, 5)]
+    of = [
+        moved(candidate(of=candle(price=f"10.0000000{n}", ids=(1, n))), "A", n) for n in range(1, 5)
+    ]
     merge_candidates(connection, reversed(of))
 
     read = read_candles(connection, "A", minute(2), minute(4))
@@ -40,15 +42,15 @@ def test_candles_come_back_exactly_in_order_and_half_open(connection: Connection
 
 
 def test_the_last_minute_is_found_over_partitions(connection: Connection) -> None:
-    merge_candidates(connection, [moved(offer(), "A", n) for n in (-90_000, 0, 1)])
-    merge_candidates(connection, [moved(offer(), "B", -90_000)])
+    merge_candidates(connection, [moved(candidate(), "A", n) for n in (-90_000, 0, 1)])
+    merge_candidates(connection, [moved(candidate(), "B", -90_000)])
 
     assert last_minutes(connection, ["A", "B", "C"]) == {"A": minute(1), "B": minute(-90_000)}
 
 
 def test_the_first_minute_is_told_of_symbols_without_an_earlier_one(connection: Connection) -> None:
-    merge_candidates(connection, [moved(offer(), "OLD", n) for n in (-90_000, 3, 4)])
-    merge_candidates(connection, [moved(offer(), "NEW", n) for n in (6, 5)])
+    merge_candidates(connection, [moved(candidate(), "OLD", n) for n in (-90_000, 3, 4)])
+    merge_candidates(connection, [moved(candidate(), "NEW", n) for n in (6, 5)])
     symbols = ["OLD", "NEW", "NONE"]
     assert first_minutes(connection, symbols, minute(3)) == {"NEW": minute(5)}
     assert first_minutes(connection, symbols, minute(5)) == {"NEW": minute(5)}
@@ -56,7 +58,7 @@ def test_the_first_minute_is_told_of_symbols_without_an_earlier_one(connection: 
 
 
 def test_missing_minutes_are_those_without_row_and_outage(connection: Connection) -> None:
-    merge_candidates(connection, [moved(offer(Source.KLINE), "A.P", n) for n in (0, 1, 4, 9)])
+    merge_candidates(connection, [moved(candidate(Source.KLINE), "A.P", n) for n in (0, 1, 4, 9)])
     for market, symbol, start, end in [
         (Market.UM, None, 5, 6),
         (Market.UM, "A.P", 7, 8),
@@ -94,7 +96,7 @@ def test_bounds_that_are_no_minutes_are_refused(connection: Connection) -> None:
 
 
 def unsure(number: int, symbol: str, status: Status = Status.UNCONFIRMED) -> CandleCandidate:
-    return moved(offer(Source.STREAM, status=status), symbol, number)
+    return moved(candidate(Source.STREAM, status=status), symbol, number)
 
 
 def numbers(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -102,7 +104,7 @@ def numbers(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def test_rows_that_are_not_verified_are_missing_on_request(connection: Connection) -> None:
-    merge_candidates(connection, [moved(offer(Source.KLINE), "A", n) for n in (0, 3)])
+    merge_candidates(connection, [moved(candidate(Source.KLINE), "A", n) for n in (0, 3)])
     merge_candidates(connection, [unsure(1, "A"), unsure(2, "A", Status.PARTIAL)])
 
     assert numbers(missing_minutes(connection, "A", minute(0), minute(5))) == [(4, 5)]
@@ -121,7 +123,7 @@ def test_unsure_minutes_of_many_symbols_end_at_each_newest_row(connection: Conne
         "SURE": (0, 1, 2),
     }
     for symbol, minutes in known.items():
-        merge_candidates(connection, [moved(offer(Source.KLINE), symbol, n) for n in minutes])
+        merge_candidates(connection, [moved(candidate(Source.KLINE), symbol, n) for n in minutes])
     merge_candidates(connection, [unsure(5, "YOUNG.P"), unsure(7, "YOUNG.P", Status.PARTIAL)])
     merge_candidates(connection, [unsure(2, "HOLES"), unsure(-2, "HOLES")])
 
@@ -137,7 +139,7 @@ def test_unsure_minutes_of_many_symbols_end_at_each_newest_row(connection: Conne
 
 def test_outages_are_not_asked_for(connection: Connection) -> None:
     for symbol in ("A.P", "B.P", "C"):
-        merge_candidates(connection, [moved(offer(Source.KLINE), symbol, n) for n in (0, 9)])
+        merge_candidates(connection, [moved(candidate(Source.KLINE), symbol, n) for n in (0, 9)])
     for symbol, start, end in [(None, 2, 4), ("A.P", 3, 6), ("B.P", -5, 2), ("B.P", 8, 20)]:
         record_outage(
             connection,

@@ -12,7 +12,7 @@ from include.domain.instruments import Market
 from include.domain.timeframes import DAY_US, MINUTE_US, from_us
 from include.store.candles.minutes import merge_candidates
 from include.store.ledgers.files import add_coverage, record_outage
-from tests.unit.store.offers import NOVEMBER_END_US, candle, offer
+from tests.unit.store.candidates import NOVEMBER_END_US, candidate, candle
 
 Connection = psycopg.Connection[Any]
 Row = dict[str, Any]
@@ -38,7 +38,7 @@ def traded(
         count = 0 if first is None or last is None else last - first + 1
     open_time_us = T0 + minute * MINUTE_US
     one = candle(symbol, open_time_us, price=price, trade_count=count, ids=(first, last))
-    return offer(source, one)
+    return candidate(source, one)
 
 
 def silent(minute: int, symbol: str = "BTCUSDT") -> CandleCandidate:
@@ -190,7 +190,7 @@ def test_who_confirmed_and_who_contradicts(connection: Connection) -> None:
     merge_candidates(connection, [traded(0, 1, 5), traded(1, 6, 9), traded(2, 10, 10)])
     merge_candidates(connection, [traded(0, None, None, count=5, source=Source.REST)])
     merge_candidates(connection, [traded(1, None, None, count=4, source=Source.REST, price="11")])
-    unsure = offer(Source.STREAM, candle("BTCUSDT", T0 + 3 * MINUTE_US, ids=(11, 13)))
+    unsure = candidate(Source.STREAM, candle("BTCUSDT", T0 + 3 * MINUTE_US, ids=(11, 13)))
     merge_candidates(connection, [unsure])
     add_coverage(connection, "BTCUSDT", "rest", [(T0, T0 + 2 * MINUTE_US)])
     add_coverage(connection, "BTCUSDT", "dump_daily", [(T0, T0 + 3 * MINUTE_US)])

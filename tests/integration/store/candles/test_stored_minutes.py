@@ -12,7 +12,7 @@ from include.domain.candles import Source
 from include.domain.timeframes import MINUTE_US, from_us
 from include.store.candles.minutes import merge_candidates
 from include.store.migrate import READER
-from tests.unit.store.offers import NOVEMBER_END_US, candle, offer
+from tests.unit.store.candidates import NOVEMBER_END_US, candidate, candle
 
 YEAR_US = 365 * 1_440 * MINUTE_US
 
@@ -25,9 +25,9 @@ def test_symbols_and_their_extent_are_found_over_partitions(
     merge_candidates(
         connection,
         [
-            offer(Source.REST, candle("BTCUSDT", first)),
-            offer(Source.REST, candle("BTCUSDT", last)),
-            offer(Source.REST, candle("ETHUSDT.P", last)),
+            candidate(Source.REST, candle("BTCUSDT", first)),
+            candidate(Source.REST, candle("BTCUSDT", last)),
+            candidate(Source.REST, candle("ETHUSDT.P", last)),
         ],
     )
     with acting_as(READER) as reader:

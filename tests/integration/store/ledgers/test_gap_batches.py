@@ -25,7 +25,7 @@ from include.store.ledgers.gap_batches import (
 )
 from include.store.ledgers.gaps import claim_gaps
 from include.store.postgres.pools import connect, connect_async
-from tests.unit.store.offers import NOVEMBER_END_US, moved, offer
+from tests.unit.store.candidates import NOVEMBER_END_US, candidate, moved
 
 Connection = psycopg.AsyncConnection[Any]
 
@@ -108,7 +108,7 @@ async def test_a_look_tells_of_all_that_are_closed_whoever_closed_them(
     ids = await open_gaps_async(connection, [new("A"), new("B"), new("C"), new("D")])
     await close_gaps_async(connection, [ClosedGap(ids[0], 0.0, "rest")])
     with connect(database_url, application_name="test") as jobs:
-        merge_candidates(jobs, [moved(offer(), "B", 0)])
+        merge_candidates(jobs, [moved(candidate(), "B", 0)])
         jobs.execute("DELETE FROM ops.gaps WHERE id = %s", (ids[2].id,))
     assert await close_proven_gaps_async(connection, ids) == (set(ids[:2]), {ids[2]})
     assert [by for *_, by in await stored(connection)] == ["rest", "rows", None]
@@ -120,7 +120,7 @@ async def test_gaps_left_to_others_are_told_once_closed_and_their_minutes_not_re
 ) -> None:
     ids = await open_gaps_async(connection, [new("A"), new("B")])
     with connect(database_url, application_name="test") as jobs:
-        merge_candidates(jobs, [moved(offer(), "B", 0)])
+        merge_candidates(jobs, [moved(candidate(), "B", 0)])
     assert await close_proven_gaps_async(connection, [], others=ids) == (set(), set())
     await close_gaps_async(connection, [ClosedGap(ids[1], 0.0, "rest")])
     told = await close_proven_gaps_async(connection, ids[:1], others=ids[1:])

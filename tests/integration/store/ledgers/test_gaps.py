@@ -23,7 +23,7 @@ from include.store.ledgers.gaps import (
     release_gap,
     unknown_since,
 )
-from tests.unit.store.offers import NOVEMBER_END_US, candle, offer
+from tests.unit.store.candidates import NOVEMBER_END_US, candidate, candle
 
 Connection = psycopg.Connection[Any]
 
@@ -153,14 +153,14 @@ def test_gaps_that_the_table_proves_filled_are_closed(
 ) -> None:
     for symbol in ("A", "B", "C", "D", "E.P"):
         opened(connection, symbol)
-        merge_candidates(connection, [offer(Source.KLINE, candle(symbol, NOVEMBER_END_US))])
+        merge_candidates(connection, [candidate(Source.KLINE, candle(symbol, NOVEMBER_END_US))])
     second_us = NOVEMBER_END_US + MINUTE_US
     merge_candidates(
         connection,
         [
-            offer(Source.REST, candle("A", second_us)),  # B has nothing
-            offer(Source.STREAM, candle("C", second_us)),  # and C no word of the exchange
-            offer(Source.KLINE, candle("E.P", second_us)),
+            candidate(Source.REST, candle("A", second_us)),  # B has nothing
+            candidate(Source.STREAM, candle("C", second_us)),  # and C no word of the exchange
+            candidate(Source.KLINE, candle("E.P", second_us)),
         ],
     )
     record_outage(

@@ -12,7 +12,7 @@ from include.domain.candles import CandleCandidate, Source
 from include.domain.timeframes import MINUTE_US, from_us, to_us
 from include.store.candles.minutes import merge_candidates
 from include.store.migrate import READER
-from tests.unit.store.offers import NOVEMBER_END_US, candle, offer
+from tests.unit.store.candidates import NOVEMBER_END_US, candidate, candle
 
 T0 = NOVEMBER_END_US - 4 * MINUTE_US
 """The ranges here cross into the next partition."""
@@ -21,7 +21,7 @@ T0 = NOVEMBER_END_US - 4 * MINUTE_US
 def rows_of(symbol: str, trades: str) -> list[CandleCandidate]:
     """A row for each minute from T0 on: ``x`` with trades, ``.`` without, blank for no row."""
     return [
-        offer(
+        candidate(
             Source.KLINE,
             candle(symbol, T0 + minute * MINUTE_US, trade_count=3 if told == "x" else 0),
         )

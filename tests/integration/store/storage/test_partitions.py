@@ -13,7 +13,7 @@ from psycopg import errors
 from include.domain.candles import CandleCandidate
 from include.domain.timeframes import MINUTE_US
 from include.store.candles.minutes import merge_candidates, read_candles
-from tests.unit.store.offers import NOVEMBER_END_US, moved, offer
+from tests.unit.store.candidates import NOVEMBER_END_US, candidate, moved
 
 Connection = psycopg.Connection[Any]
 
@@ -41,7 +41,7 @@ def test_the_last_and_the_first_minute_of_a_month_go_to_their_own_partitions(
 ) -> None:
     connection.execute("SET TimeZone = 'America/New_York'")
 
-    merge_candidates(connection, [moved(offer(), "A", n) for n in (0, 1)])
+    merge_candidates(connection, [moved(candidate(), "A", n) for n in (0, 1)])
 
     connection.execute("SET TimeZone = 'UTC'")
     assert partitions(connection) == [
@@ -63,7 +63,7 @@ def test_the_last_and_the_first_minute_of_a_month_go_to_their_own_partitions(
 
 def test_a_batch_over_years_makes_only_the_partitions_it_needs(connection: Connection) -> None:
     days = 1440
-    merge_candidates(connection, [moved(offer(), "A", n) for n in (0, -400 * days, 90 * days)])
+    merge_candidates(connection, [moved(candidate(), "A", n) for n in (0, -400 * days, 90 * days)])
 
     assert [name for name, _ in partitions(connection)] == [
         "candles_1m_y2025m10",
@@ -107,7 +107,7 @@ def test_many_writers_that_need_the_same_new_partition_all_succeed(
 ) -> None:
     def write(number: int) -> None:
         mine = connect_again(f"writer-{number}")
-        of: list[CandleCandidate] = [moved(offer(), f"S{number}", 44_640 * n) for n in range(6)]
+        of: list[CandleCandidate] = [moved(candidate(), f"S{number}", 44_640 * n) for n in range(6)]
         merge_candidates(mine, of)
 
     with ThreadPoolExecutor(4) as threads:
@@ -154,14 +154,14 @@ def test_a_partition_that_was_dropped_while_it_was_waited_for_is_made_again(
 def test_readers_and_writers_go_on_while_a_partition_is_made(
     connection: Connection, connect_again: Callable[[str], Connection]
 ) -> None:
-    merge_candidates(connection, [offer()])
+    merge_candidates(connection, [candidate()])
     other = connect_again("other")
     other.execute("SET lock_timeout = '2s'")
 
     with connection.transaction():
         ensure(connection, "market.candles_1m", "2030-01-01Z")
         read = read_candles(other, "BTCUSDT", NOVEMBER_END_US, NOVEMBER_END_US + MINUTE_US)
-        written = merge_candidates(other, [moved(offer(), "ETHUSDT", 0)])
+        written = merge_candidates(other, [moved(candidate(), "ETHUSDT", 0)])
 
     assert (len(read), written.inserted) == (1, 1)
 

@@ -23,7 +23,7 @@ from include.store.trades.ids import (
     missing_ids,
     stored_ids,
 )
-from tests.unit.store.offers import candle, offer
+from tests.unit.store.candidates import candidate, candle
 
 Connection = psycopg.Connection[Any]
 AT_US = 1_763_716_800_000_000
@@ -172,7 +172,7 @@ def test_candles_that_reach_beyond_the_last_trades_are_told(
     def traded(symbol: str, minute: int, count: int, *, has_ids: bool = True) -> CandleCandidate:
         ids = (1, count) if has_ids and count else (None, None)
         one = candle(symbol, minute_us + minute * MINUTE_US, trade_count=count, ids=ids)
-        return offer(Source.KLINE if has_ids else Source.REST, one)
+        return candidate(Source.KLINE if has_ids else Source.REST, one)
 
     names = ("same", "short", "later", "silent", "counted", "uncounted", "unwritten", "none")
     merge_candidates(

@@ -17,7 +17,7 @@ from include.domain.columns.candles import (
     CANDLE_SCHEMA,
     OFFER_SCHEMA,
     TRADE_SCHEMA,
-    as_offers,
+    as_candidates,
     bar_time,
     fold_trades,
     from_candles,
@@ -169,21 +169,21 @@ def test_empty_frames_stay_empty() -> None:
 
 def test_offers_carry_the_schema_of_the_store() -> None:
     frame = from_candles([silent_candle("X", START, Decimal(1))])
-    offers = as_offers(
+    candidates = as_candidates(
         frame, status=Status.VERIFIED, source=Source.DUMP_DAILY, evidence_at_us=START + DAY_US
     )
-    assert offers.schema == OFFER_SCHEMA
-    assert offers.row(0)[-4:] == ("verified", "dump_daily", 70, from_us(START + DAY_US))
-    partial = as_offers(frame, status=Status.PARTIAL, source=Source.FILE)
+    assert candidates.schema == OFFER_SCHEMA
+    assert candidates.row(0)[-4:] == ("verified", "dump_daily", 70, from_us(START + DAY_US))
+    partial = as_candidates(frame, status=Status.PARTIAL, source=Source.FILE)
     assert partial["source_rank"].item() == 10
 
 
 def test_offers_whose_status_does_not_fit_the_source_are_refused() -> None:
     frame = from_candles([silent_candle("X", START, Decimal(1))])
     with pytest.raises(ValueError, match="needs the time"):
-        as_offers(frame, status=Status.VERIFIED, source=Source.DUMP_DAILY)
+        as_candidates(frame, status=Status.VERIFIED, source=Source.DUMP_DAILY)
     with pytest.raises(ValueError, match="cannot be verified"):
-        as_offers(frame, status=Status.VERIFIED, source=Source.FILE)
+        as_candidates(frame, status=Status.VERIFIED, source=Source.FILE)
 
 
 def test_trades_of_one_minute_are_in_order_of_their_ids() -> None:

@@ -1,4 +1,4 @@
-"""Offers for tests of the merge: few values, so that they tie, repeat and contradict often."""
+"""Candidates for tests of the merge: few values, so that they tie, repeat and contradict often."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def candle(
     )
 
 
-def offer(
+def candidate(
     source: Source = Source.KLINE,
     of: Candle | None = None,
     *,
     status: Status | None = None,
     evidence_at_us: int | None = None,
 ) -> CandleCandidate:
-    """An offer whose status and evidence fit its source unless they are given."""
+    """A candidate whose status and evidence fit its source unless they are given."""
     is_exchange = source in EXCHANGE_SOURCES
     if status is None:
         status = Status.VERIFIED if is_exchange else Status.UNCONFIRMED
@@ -63,8 +63,8 @@ def offer(
 
 
 @st.composite
-def offers(draw: st.DrawFn) -> CandleCandidate:
-    """Any offer of one minute."""
+def candidates(draw: st.DrawFn) -> CandleCandidate:
+    """Any candidate of one minute."""
     source = draw(st.sampled_from(list(Source)))
     last = draw(st.sampled_from([None, 0, 5, 6]))
     first = None if last is None else draw(st.sampled_from([None, 0, last]))
@@ -77,12 +77,12 @@ def offers(draw: st.DrawFn) -> CandleCandidate:
         ids=(first, last),
     )
     if source in EXCHANGE_SOURCES:
-        return offer(source, of, evidence_at_us=draw(st.sampled_from(EVIDENCE_US)))
+        return candidate(source, of, evidence_at_us=draw(st.sampled_from(EVIDENCE_US)))
     status = draw(st.sampled_from([Status.UNCONFIRMED, Status.PARTIAL]))
-    return offer(source, of, status=status)
+    return candidate(source, of, status=status)
 
 
 def moved(of: CandleCandidate, symbol: str, minute: int) -> CandleCandidate:
-    """The same offer for another symbol and minute (counted from ``NOVEMBER_END_US``)."""
+    """The same candidate for another symbol and minute (counted from ``NOVEMBER_END_US``)."""
     there = replace(of.candle, symbol=symbol, open_time_us=NOVEMBER_END_US + minute * MINUTE_US)
     return replace(of, candle=there)
