@@ -54,11 +54,10 @@ PROCESSES_OF_AIRFLOW = (
 
 
 class OneWorkerForAirflow(LoadScopeScheduling):
-    """Airflow is booted in one worker; what is filled once a file is one worker's, too.
+    """Airflow is booted in one worker; files with shared data stay in one worker, too.
 
-    All other tests go to whoever is free.
-
-    pytest-xdist 3.8 reads its group marks from an attribute that pytest 9.2 no longer has.
+    All other tests go to any free worker. pytest-xdist 3.8 reads its group marks from an attribute
+    that pytest 9.2 no longer has.
     """
 
     def _split_scope(self, nodeid: str) -> str:

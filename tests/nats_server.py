@@ -43,7 +43,7 @@ class NatsServer:
                     await asyncio.sleep(0.02)
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill it."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(10)
@@ -55,7 +55,7 @@ class NatsServer:
         self._process.send_signal(signal.SIGSTOP)
 
     def let_go(self) -> None:
-        """It goes on."""
+        """Resume it."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 

@@ -47,13 +47,13 @@ FOUND = {
 """Seeds that failed at 120 minutes and speed 300, and what they found."""
 
 Told = tuple[int, bool, str]
-"""A seed, whether it went well, and what there is to say."""
+"""A seed, whether it passed, and the message."""
 
 TROUBLES = (
     AssertionError, CandelabraError, OSError, RuntimeError, psycopg.Error,
     subprocess.SubprocessError,
 )  # fmt: skip
-"""What a run that cannot be made, or cleaned up, fails with; a stalled disk is enough."""
+"""Errors of a run that cannot be set up or cleaned up; a stalled disk is enough."""
 
 
 def main() -> int:
@@ -67,7 +67,7 @@ def main() -> int:
     if len(seeds) < arguments.count:
         sys.stdout.write(f"{arguments.count - len(seeds)} seeds went well before\n")
     told: Queue[Told] = Queue()
-    # Each worker has a server of its own, since it is struck, and runs its part of the seeds.
+    # Each worker has a server of its own, because runs kill it, and runs its part of the seeds.
     workers = [
         Process(target=_work, args=(seeds[first :: arguments.workers], arguments, told))
         for first in range(min(arguments.workers, len(seeds)))
@@ -90,7 +90,7 @@ def main() -> int:
 
 
 def ordered(first: int, count: int) -> list[int]:
-    """So many seeds from one on, those that once found something before the others."""
+    """Seeds from a first one on, those that once found a fault before the others."""
     return sorted(range(first, first + count), key=lambda seed: (seed not in FOUND, seed))
 
 

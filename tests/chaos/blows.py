@@ -55,11 +55,11 @@ class Blows:
         }
 
     def play(self, strikes: Sequence[Strike], start_us: int, until_us: int) -> None:
-        """Carry out all strikes, and let things get well again; at the end all are.
+        """Carry out all strikes, and let everything recover; at the end all parts are up.
 
         Args:
-            start_us: the moment that strikes count from.
-            until_us: so long it lasts at least; a strike may come later, if what it hits was down.
+            start_us: the time that strikes count from.
+            until_us: minimum end; a strike may come later, if its target was down.
         """
         due = deque(replace(one, at_us=start_us + one.at_us) for one in strikes)
         try:
@@ -81,7 +81,7 @@ class Blows:
             self.raise_all()
 
     def raise_all(self) -> None:
-        """Make all well at once."""
+        """Restore all parts immediately."""
         while self._down:
             _, (_, end) = self._down.popitem()
             end()

@@ -27,7 +27,7 @@ from tests.chaos.withheld import held_back_until, withheld
 
 Key = TypeVar("Key", int, tuple[int, int])
 Gaps = list[tuple[int, int]]
-"""From and to, both included (µs); of what can be asked for, in the exchange's time."""
+"""From and to, both included (µs); in the exchange's time for rows that can be requested again."""
 
 COLUMNS = {
     "agg_trades": (
@@ -39,12 +39,12 @@ COLUMNS = {
 
 
 class Judge:
-    """Holds captured rows to an exchange's; what that has of quotes is made but once.
+    """Compares captured rows with an exchange's; the exchange's book tickers are generated once.
 
-    Quotes and the single trades of USD-M cannot be asked for again. Of them none is false, and
-    where some lack, a gap tells of the time between the neighbours that are there, or the exchange
-    kept them back so that nobody can tell. Gaps of quotes are in the time of the machine, in which
-    they were received; those of trades in the machine's or the exchange's, which are told apart.
+    Book tickers and single USD-M trades cannot be requested again. None of them may be wrong, and
+    if some are missing, a gap covers the time between the neighbouring rows, or the exchange
+    withheld them undetectably. Gaps of book tickers are in machine time, the time of receipt; those
+    of trades in machine time or exchange time, which are distinguished.
     """
 
     def __init__(self, exchange: ExchangeThread) -> None:
@@ -55,11 +55,11 @@ class Judge:
     def differences(
         self, database_url: str, datasets: Iterable[str], symbols: Iterable[str], until_us: int
     ) -> list[str]:
-        """What is not as it must be of what the exchange had before a moment.
+        """Return what differs from the exchange before a time.
 
-        From the first row of a listing on, each trade of the exchange is there, unless an entry
-        of ``ops.gaps`` says that it was missed; none is there that the exchange does not have.
-        Those of the first dataset and symbol that differ are told: whoever waits can ask again.
+        From the first row of a listing on, each trade of the exchange is stored, unless an entry of
+        ``ops.gaps`` covers it; no other trade is stored. Only the first dataset and symbol that
+        differ are reported: the caller can ask again.
         """
         for dataset in datasets:
             for symbol in symbols:
@@ -101,7 +101,7 @@ class Judge:
         ]
 
     def _made(self, symbol: str, lowest: int, highest: int) -> dict[int, Quote]:
-        """The exchange's quotes between two ids; those made before are not made again."""
+        """The exchange's book tickers between two ids; earlier ones are cached."""
         if symbol not in self._quotes:
             self._quotes[symbol] = (
                 (lowest, highest),
@@ -163,7 +163,7 @@ def rows_captured(database_url: str) -> int:
 def _held(
     listings: Iterable[tuple[int, int]], ours: Iterable[tuple[int, int]]
 ) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Of each instrument that had the name, what is held to the exchange: from its first row on."""
+    """For each instrument with this name, the range to compare: from its first row on."""
     spans = []
     for start_us, next_us in listings:
         first = min((key for key in ours if start_us <= key[0] < next_us), default=None)
@@ -193,11 +193,11 @@ def _lies_in(moment: Key, spans: Iterable[tuple[Key, Key]]) -> bool:
 
 
 def _between(lacking: Mapping[Key, int], ours: Mapping[Key, int], gaps: Gaps) -> list[Key]:
-    """Of what lacks, that without a gap between its neighbours.
+    """Return the missing rows without a gap between their neighbours.
 
     Args:
-        lacking: when each came at the latest, had it come.
-        ours: when each came.
+        lacking: latest arrival time of each missing row.
+        ours: arrival time of each stored row.
     """
     keys = sorted(ours)
     found = []

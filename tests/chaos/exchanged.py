@@ -1,4 +1,4 @@
-"""What a simulated exchange has of trades and quotes, as raw capture stores them."""
+"""Trades and book tickers of a simulated exchange, in the form that raw capture stores."""
 
 from __future__ import annotations
 

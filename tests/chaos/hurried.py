@@ -1,8 +1,8 @@
-"""``candelabra`` beside an exchange whose clock runs fast: waits between tries are as much shorter.
+"""``candelabra`` beside an exchange with a fast clock: waits between retries are shortened.
 
 Run as a program: ``python -m tests.chaos.hurried FACTOR SPEED STREAMS stream …``; ``SPEED`` is the
-exchange's clock's, ``STREAMS`` the most that a connection carries. Nothing else of the program is
-changed; what is a setting comes as one.
+exchange's clock speed, ``STREAMS`` the maximum streams of a connection. Nothing else of the program
+changes; settings come as settings.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ LOOKING = {
     "streamer.storage.failover_check": "CHECK_DELAY_S",
     "streamer.storage.repair_queue": "POLL_S",
 }
-"""Modules that look for what is due every so often."""
+"""Modules that poll periodically."""
 
 WEIGHT_FACTOR = 100
 """The exchange's minutes, in which it counts requests, pass as much faster; the budget's do not."""
 
 
 def hurry(factor: float) -> None:
-    """Divide waits between tries, and looks for what is due."""
+    """Divide waits between retries and polls."""
     for name in WAITING:
         module = importlib.import_module(name)
         module.BACKOFF = _hurried(module.BACKOFF, factor)
@@ -96,7 +96,7 @@ def _of(module: str, name: str) -> float:
 
 
 def _give(module: str, name: str, **defaults: object) -> None:
-    """Another default for what a module makes."""
+    """Change a default of a module."""
     inside = importlib.import_module(module)
     setattr(inside, name, partial(getattr(inside, name), **defaults))
 

@@ -1,4 +1,4 @@
-"""What the ledgers say of each other: proofs that are broken, contradictions without a reason."""
+"""Consistency of the ledgers: broken proofs, and contradictions without a reason."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ COMPARED: Final = (
     "open", "high", "low", "close", "volume", "quote_volume", "trade_count",
     "first_trade_id", "last_trade_id",
 )  # fmt: skip
-"""Told of a contradiction."""
+"""Receives a contradiction."""
 Reused = Mapping[str, Set[int]]
 """By symbol, the first minute of each instrument that got the ticker of another."""
 
 
 def reused_tickers(exchange: ExchangeThread) -> Reused:
-    """Where trade ids begin anew, since another instrument begins."""
+    """Where trade ids restart, because another instrument begins."""
     return {
         name if market == "spot" else f"{name}{UM_SUFFIX}": {
             minute_of(session.start_us)
@@ -37,9 +37,9 @@ def reused_tickers(exchange: ExchangeThread) -> Reused:
 
 
 def given_up(exchange: ExchangeThread) -> Mapping[str, int]:
-    """By symbol that is delisted: when it may be given up.
+    """By delisted symbol: when it may be given up.
 
-    USD-M tells empty candles of it for ever; the streamer takes it for gone after an hour.
+    USD-M sends empty candles of it for ever; the streamer drops it after an hour.
     """
     return {
         name if market == "spot" else f"{name}{UM_SUFFIX}": last.stop_us + GONE_AFTER_US
@@ -53,10 +53,11 @@ def given_up(exchange: ExchangeThread) -> Mapping[str, int]:
 def unproven(
     database_url: str, began_us: Mapping[str, int], until_us: int, reused: Reused
 ) -> list[str]:
-    """Candles in [began, until) whose trade ids do not follow, or before which minutes lack.
+    """Return candles in [began, until) whose trade ids do not follow, or with missing minutes
+    before them.
 
-    The one reason for it is a ticker that was given to another instrument, of which spot's
-    exchange tells no beginning: the first candle with ids after that may break their order.
+    The only valid reason is a ticker that was given to another instrument, of which spot's
+    exchange announces no start: the first candle with ids after that may break the order.
     """
     found = []
     with psycopg.connect(database_url, row_factory=dict_row) as connection:
@@ -87,16 +88,18 @@ def _is_anew(row: dict[str, Any], begins: list[int]) -> bool:
         and begins[0] <= to_us(row["open_time"])
         and row["continuity"] in ("overlaps", "skips")
         and not row["missing_minutes"]
-        and CONFIRMING.isdisjoint(row["contradicted_by"] or ())  # folds: see ``unexplained``
+        and CONFIRMING.isdisjoint(
+            row["contradicted_by"] or ()
+        )  # aggregated candles: see ``unexplained``
     )
 
 
 def unexplained(database_url: str) -> list[str]:
-    """Contradictions that nothing explains.
+    """Return contradictions that nothing explains.
 
-    A partial fold is said to lack trades, and an unconfirmed one may: its last ones were lost
-    with the closed kline, and nothing that follows told of them. On USD-M, aggregate trades leave
-    out fills of the insurance fund and of ADL, which klines count: a fold has less, by design.
+    A partial candle lacks trades by definition, and an unconfirmed one may: its last ones were lost
+    with the closed kline, and nothing later showed them. On USD-M, aggTrades leave out fills of the
+    insurance fund and of ADL, which klines count: an aggregated candle has less, by design.
     """
     with psycopg.connect(database_url, row_factory=dict_row) as connection:
         rows = connection.execute(

@@ -15,11 +15,11 @@ from types import TracebackType
 ROOT = Path(__file__).parents[2]
 STOP_TIMEOUT_S = 20.0
 NO_EVENT = "(no event)"
-"""Stands for lines that are none: a traceback, or a warning of a library."""
+"""Marks lines that are not JSON: a traceback, or a library's warning."""
 
 
 class EndedError(AssertionError):
-    """The streamer ended although nobody had asked it to, or not as it should."""
+    """The streamer ended without being asked, or with an error."""
 
 
 class StreamerProcess:
@@ -48,7 +48,7 @@ class StreamerProcess:
         self._groups: list[int] = []
 
     def start(self) -> None:
-        """Begin a life."""
+        """Start a process."""
         with self.log_file.open("ab") as out:
             self._process = subprocess.Popen(
                 self._command,
@@ -112,14 +112,14 @@ class StreamerProcess:
         return [group for group in self._groups if group != running and _is_alive(group)]
 
     def events(self) -> Counter[str]:
-        """How often it logged what."""
+        """Counts of log events."""
         found: Counter[str] = Counter()
         for line in self.log_file.read_text().splitlines():
             found[_event(line)] += 1
         return found
 
     def tracebacks(self) -> int:
-        """Errors that nobody caught; libraries may write other lines that are no events."""
+        """Uncaught errors; libraries may write other lines that are not events."""
         return self.log_file.read_text().count("Traceback (most recent call last)")
 
     def tail(self, lines: int = 25) -> str:

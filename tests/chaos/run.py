@@ -49,7 +49,7 @@ REPAIR_AFTER_S = 10.0
 streamer takes a second at most, and it has a calm of some for it."""
 MAX_RSS_BYTES = 250_000_000
 MAX_LEAVE_S = 60.0
-"""Until sessions of ended processes are gone from the server, whose disk may stall."""
+"""Wait until sessions of ended processes are gone from the server, whose disk may stall."""
 
 
 class ChaosError(AssertionError):
@@ -58,16 +58,16 @@ class ChaosError(AssertionError):
 
 @dataclass(slots=True)
 class Outcome:
-    """What one run did, for the report.
+    """Figures of one run, for the report.
 
     Attributes:
-        minutes: minutes of symbols that were compared.
-        streamed: those whose word in the table is the stream's own, not REST's.
-        listed: symbols that were newly listed and taken up.
+        minutes: compared minutes of symbols.
+        streamed: those whose stored row is the stream's own, not REST's.
+        listed: symbols that were newly listed and streamed.
         captured_rows: rows of raw capture, each compared with the exchange's.
-        hits: faults that hit something, of all.
-        gaps: what was opened of candles, and who closed it.
-        max_rss_bytes: most memory that a streamer held.
+        hits: faults that took effect, of all.
+        gaps: gaps of candles, and who closed them.
+        max_rss_bytes: peak memory of a streamer.
     """
 
     seed: int
@@ -279,13 +279,13 @@ class _Run:
         self._outcome.settled_after_s = time.monotonic() - calm_s
 
     def _repair(self) -> None:
-        """As the DAG ``repair_gaps`` does, every so often."""
+        """Repair periodically, like the DAG ``repair_gaps``."""
         if time.monotonic() >= self._repaired_s + REPAIR_EVERY_S:
             repair_gaps(settings=self._settings, worker="chaos", older_than_s=REPAIR_AFTER_S)
             self._repaired_s = time.monotonic()
 
     def _check_that_nothing_is_left(self) -> None:
-        """No process, no session, no error that nobody caught, and no memory that grew."""
+        """Check that no process, session, uncaught error or memory growth remains."""
         for streamer in (self._streamer, self._twin):
             if left := streamer.left():
                 raise AssertionError(f"process groups {left} of ended streamers still run")
@@ -329,6 +329,6 @@ class _Run:
             if holds():
                 return
             self.check()
-            if began_s > until_s:  # a look may take minutes where the machine has much else to do
+            if began_s > until_s:  # a comparison may take minutes on a busy machine
                 raise TimeoutError(f"{what} did not come in {timeout_s:g} s")
             time.sleep(0.1)

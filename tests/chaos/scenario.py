@@ -1,4 +1,4 @@
-"""What goes wrong in one run of chaos, drawn from a seed: the same seed, the same plan."""
+"""The faults of one chaos run, drawn from a seed: the same seed, the same plan."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ WANTED: Final = {
     "patterns": ("*USDT", "ETHBTC", "*.P"),
     "all": (),
 }
-"""How the streamer is told what to stream. By the last two it follows what is newly listed."""
+"""Ways to configure the streamer's symbols. The last two follow new listings."""
 CAPTURES: Final = (
     (), (), (), (), ("agg_trades",), ("agg_trades",), ("agg_trades", "trades"),
     ("agg_trades", "trades", "book_tickers"),
 )  # fmt: skip
 """Quotes are ten times as many as trades: few runs have them."""
 STREAMS_A_CONNECTION: Final = (2, 4, 6, 1_024)
-"""With 2, each symbol has a connection of its own, which is silent where the symbol is halted."""
+"""With 2, each symbol has a connection of its own, which is silent while the symbol is halted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Scenario:
 
     @property
     def follows(self) -> bool:
-        """Whether the streamer takes up what is newly listed."""
+        """Whether the streamer adds new listings."""
         return self.wanted != "names"
 
     @property
@@ -120,11 +120,11 @@ def draw(seed: int, *, minutes: float, speed: float) -> Scenario:
 def _entries(
     draws: random.Random, seed: int, minutes: float, speed: float, *, captures: bool
 ) -> list[dict[str, Any]]:
-    """The fault plan; what is told in real seconds is made as quick as the clock.
+    """The fault plan; durations in real seconds are divided by the clock's speed.
 
     Args:
-        captures: whether rows of raw capture are held to the exchange; a ticker is used again
-            only once then.
+        captures: whether rows of raw capture are compared with the exchange; only then is a ticker
+            reused.
     """
     drawn = draw_plan(
         seed,

@@ -23,7 +23,7 @@ MAX_DROP_S = 60.0
 DROP_EVERY_S = 1.0
 LAGGED_MINUTES = 3
 KEPT_MINUTES = 10
-"""Of a table's first ones: if they were gone, it would have begun later, and nobody could tell."""
+"""Rows of a table's start: without them it would begin later, which nobody could notice."""
 
 
 class Database:
@@ -41,7 +41,7 @@ class Database:
         self._server.kill()
 
     def shut_down(self) -> None:
-        """As a restart for a new version: sessions are told and ended."""
+        """Like a restart for a new version: sessions are ended with a message."""
         self._server.stop()
 
     def start(self) -> None:
@@ -49,9 +49,9 @@ class Database:
         self._server.start()
 
     def take_over(self) -> None:
-        """As a standby that lagged behind: newest candles and gaps of them are not there.
+        """Like a standby that lagged: the newest candles and their gaps are missing.
 
-        It gives the ids of those gaps to the next ones.
+        The ids of those gaps are given to the next ones.
         """
         self.start()
         with psycopg.connect(self._server.url(self._name)) as connection:
@@ -78,7 +78,7 @@ class Database:
             )
 
     def freeze(self) -> None:
-        """As a server whose disk hangs: it takes connections and answers nothing."""
+        """Like a server with a hanging disk: it accepts connections and answers nothing."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
@@ -101,7 +101,7 @@ class Database:
         server = self._server.pid
         if server is None:
             raise AssertionError("PostgreSQL does not run")
-        os.kill(server, number)  # first, so that it makes no further ones
+        os.kill(server, number)  # first, so that it starts no further ones
         for child in _children(server):
             with suppress(ProcessLookupError):
                 os.kill(child, number)
@@ -120,7 +120,7 @@ class Database:
 
 @contextmanager
 def chaos_server(folder: Path) -> Iterator[EmbeddedPostgres]:
-    """A server that comes back on its port, with the template of all runs.
+    """A server that returns on its port, with the template of all runs.
 
     Durability is off: processes are killed, the power is not cut.
     """
@@ -163,7 +163,7 @@ def _drop(server: EmbeddedPostgres, name: str) -> None:
 
 
 def _children(parent: int) -> list[int]:
-    """Processes that this one has made."""
+    """Processes that this one started."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -1,4 +1,4 @@
-"""What happens to processes in a run of chaos: kinds, whom they hit, and when."""
+"""Strikes on processes in a chaos run: kinds, targets and times."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ TARGETS: Final[dict[str, Target]] = {
     "postgres_freeze": "postgres",
     "read_only": "postgres",
 }
-"""Each kind of strike, and whom it hits. What is down is not struck until it is well again."""
+"""Each kind of strike, and its target. A target that is down is not struck until it has recovered.
+"""
 
 STREAMER_STRIKES: Final = ("kill", "kill", "kill", "terminate", "freeze", "twin", "twin")
 POSTGRES_STRIKES: Final = (
     "postgres_kill", "postgres_restart", "postgres_hangs_up", "postgres_freeze", "read_only",
 )  # fmt: skip
 FAILOVERS: Final = 0.4
-"""Share of the kills of PostgreSQL after which a standby takes over that was behind."""
+"""Share of the kills of PostgreSQL after which a lagging standby takes over."""
 SECONDS_A_STRIKE: Final = 2.0
 """Real ones: a streamer needs one to start, and is to stream between the strikes."""
 LONGEST_DOWN_S: Final = 1.5
@@ -50,7 +51,7 @@ class Strike:
 
     @property
     def target(self) -> Target:
-        """Whom it hits."""
+        """The target."""
         return TARGETS[self.kind]
 
 
@@ -68,7 +69,7 @@ def draw_strikes(draws: random.Random, *, minutes: float, speed: float) -> tuple
         kinds.append(draws.choice(draws.choice((STREAMER_STRIKES, POSTGRES_STRIKES))))
     draws.shuffle(kinds)
     moments = sorted(draws.randrange(span_us) for _ in kinds)
-    # By draws of its own: whatever else a seed means stays what it was.
+    # From a random generator of its own: everything else that a seed means is unchanged.
     behind = random.Random(sum(moments))
     kinds = [
         "failover" if kind == "postgres_kill" and behind.random() < FAILOVERS else kind

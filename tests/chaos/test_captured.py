@@ -36,7 +36,7 @@ class Captured:
     start_us: int
     ids: list[int]
     times_us: list[int]
-    """Of the aggregate trades; quotes are received as soon as they are made."""
+    """Of the aggTrades; book tickers are received as soon as they are made."""
 
     def judge(self) -> list[str]:
         until_us = self.start_us + MINUTES * MINUTE_US
@@ -179,7 +179,7 @@ def test_quotes_that_the_exchange_dropped_without_a_trace_are_no_difference(
 def test_a_quote_held_back_beyond_a_cut_is_missing_after_it(
     captured: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A later one came before the cut, it would have come behind it."""
+    """A later one arrived before the disconnect; it would have arrived after it."""
     at_us = captured.start_us + 60_000_000
     query = (
         "SELECT update_id, received_at FROM market.book_tickers WHERE received_at >= %s"

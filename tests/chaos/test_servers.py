@@ -1,4 +1,4 @@
-"""Sessions that stay are told with what they wait for, and do not keep a database for ever."""
+"""Remaining sessions are reported with what they wait for, and block no database for ever."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.chaos.servers import Database, fresh_database
 
 
 class Server:
-    """Refuses to drop its database so many times."""
+    """Refuses to drop its database a number of times."""
 
     def __init__(self, *, refusals: int) -> None:
         self.refusals = refusals

@@ -131,7 +131,7 @@ def _invent(table: Table) -> None:
 
 
 def _contradict(table: Table, number: int) -> None:
-    """REST tells other values than the kline had."""
+    """REST has other values than the kline."""
     values = table.true[SYMBOL][table.minute(number)]
     told = _offer(table.minute(number), (*values[:4], values[4] + 1, *values[5:]))
     merge_candidates(table.connection, [replace(told, source=Source.REST)])

@@ -1,4 +1,4 @@
-"""Whether the table says what the exchange says: minute by minute, and the ledgers with it."""
+"""Compare the table with the exchange minute by minute, and the ledgers with both."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ def differences(
     reused: Reused = {},  # noqa: B006 - never written to
     given_up: Mapping[str, int] = {},
 ) -> list[str]:
-    """What is not as it must be in [began, until); empty once all is settled.
+    """Return what is wrong in [began, until); empty once everything has recovered.
 
     Every minute of the exchange is in the table with its nine values, and verified; there is no
-    other row, of no other symbol either. Minutes between the exchange's own that it does not have
-    are outages, and none of its own is. No gap that began before the end is open. The trade ids of
-    candles follow each other, and no source ever told what is not so.
+    other row, of no other symbol either. Minutes that the exchange lacks between its own are
+    outages, and none of its own is. No gap that began before the end is open. The trade ids of
+    candles follow each other, and no source has a wrong value.
 
     Args:
-        reused: where trade ids begin anew.
-        given_up: by symbol, from when on its minutes need not be there.
+        reused: where trade ids restart.
+        given_up: by symbol, from when on its minutes may be missing.
     """
     rows = read_rows(database_url)
     found = [f"{one}: was not to be streamed" for one in _symbols(rows) - began_us.keys()]
@@ -129,8 +129,8 @@ class GapCounts:
     Attributes:
         opened: all of them.
         of_jobs: those that jobs closed.
-        silent: of these, gaps that the streamer had not told to have given up: it should have
-            closed them itself.
+        silent: those among them that the streamer had not given up: it should have closed them
+            itself.
     """
 
     opened: int = 0
@@ -139,7 +139,7 @@ class GapCounts:
 
 
 def gaps_of(database_url: str) -> GapCounts:
-    """How many gaps there were, and who closed them: jobs leave counts of what they fetched."""
+    """Count the gaps, and who closed them: jobs leave counts of what they fetched."""
     with psycopg.connect(database_url) as connection:
         row = connection.execute(
             "SELECT count(*), count(*) FILTER (WHERE detail ? 'outage_minutes'),"
@@ -150,7 +150,7 @@ def gaps_of(database_url: str) -> GapCounts:
 
 
 def sources_of(database_url: str) -> Counter[str]:
-    """How many minutes of the table rest on the word of which source."""
+    """Count the minutes of the table by source."""
     with psycopg.connect(database_url) as connection:
         rows = connection.execute(
             "SELECT source, count(*) FROM market.candles_1m GROUP BY source"

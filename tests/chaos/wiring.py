@@ -1,4 +1,4 @@
-"""How the parts of a run are told of each other."""
+"""Connect the parts of a run."""
 
 from __future__ import annotations
 

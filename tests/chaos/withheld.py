@@ -1,7 +1,7 @@
-"""What an exchange keeps back so that nobody can tell: frames that never came, and leave no trace.
+"""Frames that an exchange withholds undetectably.
 
-Ids of quotes and of single USD-M trades skip by design. Where such a frame is dropped on its way
-while the connection stands, or comes as something that cannot be read, no streamer could know.
+Ids of book tickers and of single USD-M trades skip by design. If such a frame is dropped while the
+connection stands, or is unreadable, no streamer can know.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Spans = list[tuple[int, int]]
 
 STREAM_OF = {"trades": "trade", "book_tickers": "bookTicker"}
 SLACK_US = 5_000_000
-"""Of the exchange: frames are due some milliseconds after what they tell, and sent at a go."""
+"""Of the exchange: frames are due some milliseconds after their event, and sent in batches."""
 
 
 def withheld(exchange: ExchangeThread, dataset: str, symbol: str) -> Spans:
@@ -37,10 +37,10 @@ def withheld(exchange: ExchangeThread, dataset: str, symbol: str) -> Spans:
 
 
 def held_back_until(exchange: ExchangeThread, dataset: str, symbol: str) -> Callable[[int], int]:
-    """When (µs of the exchange, at the latest) a frame came that was due at a time.
+    """Return the latest time (µs of the exchange) at which a frame due at a given time arrived.
 
-    One that the exchange held back beyond a cut never came: it is missing after the cut, though
-    a later one came before it.
+    A frame that the exchange withheld beyond a disconnect never arrived: it is missing after the
+    disconnect, though a later one arrived before it.
     """
     name = exchange_symbol_of(symbol)
     stream = f"{name.lower()}@{STREAM_OF[dataset]}"

@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def standing() -> Iterator[ExchangeThread]:
-    """An exchange whose clock stands 0.3 s after noon."""
+    """An exchange whose clock stands still 0.3 s after noon."""
     with ExchangeThread(config(speed=0)) as running:
         yield running
 

@@ -43,7 +43,7 @@ def test_a_local_book_equals_the_exchanges_at_every_checkpoint(
 def assert_side_agrees(
     local: list[list[str]], true: dict[Decimal, Decimal], known: set[Decimal]
 ) -> None:
-    """No level is wrong, and none is missing where the library can know them all."""
+    """No level is wrong, and none that the library can know is missing."""
     own = {Decimal(price): Decimal(amount) for price, amount in local}
     assert own.items() <= true.items()
     assert len(known) >= FEWEST_LEVELS

@@ -1,4 +1,4 @@
-"""docs/simulator.md says which libraries there are, how to point them here, what is proven."""
+"""docs/simulator.md lists the libraries, how to point them here, and what is proven."""
 
 from __future__ import annotations
 

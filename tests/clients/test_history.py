@@ -58,7 +58,7 @@ def test_trades_by_id_are_complete_and_fold_into_the_klines(
     true = true_klines(standing, market, "BTCUSDT", start_ms, end_ms - 1)
     folded = [folded_minute(list(rows), bought) for _, rows in groupby(fills, key=minute_of)]
     if market == "um":
-        # klines count fills of the insurance fund and ADL, of which no aggTrade tells the side
+        # klines count fills of the insurance fund and ADL, for which no aggTrade has the side
         folded, true = [row[:8] for row in folded], [wanted[:8] for wanted in map(comparable, true)]
     else:
         true = [comparable(row) for row in true]

@@ -58,12 +58,12 @@ TOLD = {
     "ccxt": "NetworkError",
     "binance_sdk": "close",
 }
-"""What a library tells its user of a connection's end."""
+"""What a library reports to its user about a connection's end."""
 
 TOLD_AT_TIMES = {
-    "python_binance": {"ConnectionClosedError", "ConnectionClosedOK"},  # who reads just then
-    "ccxt": {"replaced"},  # nobody, if the end comes between two calls
-    "binance_sdk": {"reconnect"},  # of its own rotation
+    "python_binance": {"ConnectionClosedError", "ConnectionClosedOK"},  # the current reader
+    "ccxt": {"replaced"},  # no reader, if the end comes between two calls
+    "binance_sdk": {"reconnect"},  # after its own rotation
 }
 
 

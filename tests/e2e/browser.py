@@ -45,9 +45,9 @@ class Page:
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self.complaints: list[str] = []
-        """What the page's console and the browser's security said."""
+        """Messages of the page's console and the browser's security."""
         self.requested: list[str] = []
-        """Addresses that were asked for."""
+        """Requested addresses."""
         self._reading = asyncio.create_task(self._read())
 
     async def call(self, method: str, **parameters: Any) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class Page:
         return answer["result"].get("value")
 
     async def until(self, script: str) -> Any:
-        """Wait until an expression in the page holds."""
+        """Wait until an expression in the page is true."""
         async with asyncio.timeout(PATIENCE_S):
             while not (value := await self.run(script)):
                 await asyncio.sleep(0.05)
@@ -83,13 +83,13 @@ class Page:
     async def press(self, key: str) -> None:
         """One key."""
         text: dict[str, Any] = {"text": key} if len(key) == 1 else {}
-        if key == "Escape":  # which browsers themselves know by its number alone
+        if key == "Escape":  # which browsers know by its number alone
             text["windowsVirtualKeyCode"] = 27
         for kind in ("keyDown", "keyUp"):
             await self.call("Input.dispatchKeyEvent", type=kind, key=key, **text)
 
     async def type(self, text: str) -> None:
-        """Into what has the focus."""
+        """Into the focused element."""
         await self.call("Input.insertText", text=text)
 
     async def resize(self, width: int, height: int) -> None:
@@ -105,7 +105,7 @@ class Page:
         return base64.b64decode(answer["data"])
 
     async def close(self) -> None:
-        """No more of it."""
+        """Close it."""
         self._reading.cancel()
         await asyncio.wait([self._reading])
 

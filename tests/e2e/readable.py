@@ -51,7 +51,7 @@ async def pale_texts(page: Page) -> list[str]:
 
 
 async def names_of_controls(page: Page) -> dict[str, list[str]]:
-    """What those who hear the page are told of each control, by role; "" tells nothing."""
+    """What screen readers announce of each control, by role; "" announces nothing."""
     nodes = (await page.call("Accessibility.getFullAXTree"))["nodes"]
     found: dict[str, list[str]] = {}
     for one in nodes:

@@ -1,6 +1,6 @@
-"""The picture of the docs: the chart page before a database whose marts dbt has built.
+"""The picture of the docs: the chart page with marts built by dbt.
 
-Taken where PICTURES names a folder. What the page makes of marts, test_chart.py sees sooner.
+Taken if PICTURES names a folder; test_chart.py tests the page faster.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ pytestmark = [
 ]
 MIDNIGHT = datetime(2026, 3, 18, tzinfo=UTC)
 HOURS = 24
-"""Whose trades are kept: the day before."""
+"""The day with captured trades: the day before."""
 AFTER = timedelta(hours=2, minutes=37)
 MARTS = ("+volume_profile_sessions", "+volume_profile", "+levels", "+indicators", "candles_5m_live")
 
@@ -55,7 +55,7 @@ def build(candelabra_dbt_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def fill(settings: Settings, now_us: int) -> None:
     """Minutes until a moment ago, trades of the day before, and the marts of them."""
-    from dbt.cli.main import dbtRunner  # takes seconds, which a skipped test has not
+    from dbt.cli.main import dbtRunner  # takes seconds, which a skipped test saves
 
     sync_instruments(settings=settings)
     repairs = Repairs(settings, settings.database_url)
@@ -92,7 +92,7 @@ async def test_what_marts_have_is_beside_the_candles(database_url: str) -> None:
             await page.open(f"{streamer.health.telemetry.api_url}/#BTCUSDT/5m")
             await page.until("document.getElementById('connection').dataset.state === 'live'")
 
-            # the newest day with trades stands beside the chart, drawn
+            # the newest day with trades is drawn beside the chart
             said = "document.getElementById('profile-said').innerText"
             await page.until(f"{said}.includes('2026-03-17')")
             await page.until("window.candelabra.painted() > 5")

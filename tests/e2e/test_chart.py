@@ -30,12 +30,12 @@ pytestmark = [
 ]
 SYMBOLS = ("BTCUSDT", "ETHUSDT.P")
 PICTURES = os.environ.get("PICTURES")
-"""A folder for screenshots, to be looked at."""
+"""A folder for screenshots."""
 
 
 CLOCK_START = datetime(2026, 3, 18, 15, 7, tzinfo=UTC)
 EXPECTED = ("net::ERR_CONNECTION_REFUSED", "Error in connection establishment")
-"""What a browser says by itself while the streamer is away."""
+"""What a browser logs by itself while the streamer is away."""
 
 
 @asynccontextmanager
@@ -98,19 +98,19 @@ async def test_a_person_looks_at_candles(database_url: str) -> None:
                 assert await page.until(bars("1m")) >= 500
                 assert await page.run("document.title") == "BTCUSDT 1m · Candelabra"
 
-                # candles move, and new ones come
+                # candles change, and new ones arrive
                 before = await page.run("window.candelabra.newest()")
                 await page.until(f"JSON.stringify(window.candelabra.newest()) !== '{_js(before)}'")
                 await page.until(f"window.candelabra.newest().time > {before['time']}")
                 await page.until("document.getElementById('last')?.textContent > ''")
 
-                # scrolling back loads what lies before
+                # scrolling back loads older bars
                 held = await page.run("window.candelabra.bars()")
                 await page.run("window.candelabra.scrollBack()")
                 await page.until(f"window.candelabra.bars() >= {held} + 400")
                 await picture(page, "light")
 
-                # nobody keeps trades, and there are no marts: the page says so
+                # no trades are captured, and there are no marts: the page says so
                 await page.until(f"{text_of('profile-said')}.includes('first build')")
 
                 await every_timeframe_has_a_past(page)
@@ -140,7 +140,7 @@ async def test_a_person_looks_at_candles(database_url: str) -> None:
                 await page.until("!document.getElementById('choices').open")
                 await page.resize(1280, 800)
 
-                # a symbol that nobody knows is said to be one
+                # an unknown symbol is reported
                 assert unexpected(page) == []
                 await page.run("location.hash = '#NONE/1m'")
                 said = await page.until(
@@ -152,7 +152,7 @@ async def test_a_person_looks_at_candles(database_url: str) -> None:
                 assert await page.until(bars("1m")) >= 500
                 page.complaints.clear()
 
-            # the streamer starts anew: the page tells, and goes on by itself
+            # the streamer restarts: the page reports it, and recovers by itself
             await page.until("document.getElementById('connection').dataset.state === 'lost'")
             last = await page.run("window.candelabra.newest().time")
             port = int(url.rpartition(":")[2])
@@ -221,7 +221,7 @@ $$;
 
 
 async def what_marts_have_is_shown(page: Page) -> None:
-    """The profile beside the candles, and lines with their values or why they have none."""
+    """The profile beside the candles, and lines with their values or the reason for none."""
     await page.run("document.activeElement.blur()")
     if await page.run("document.getElementById('profile').hidden"):
         await page.press("p")
@@ -256,7 +256,7 @@ async def every_timeframe_has_a_past(page: Page) -> None:
 
 
 async def keys_lead_through_the_chart(page: Page) -> None:
-    """Bar by bar, each told in words; back to where it is live."""
+    """Bar by bar, each announced in words; back to the live one."""
     await page.press("c")
     assert await page.run("document.activeElement.id") == "chart"
     await page.press("Home")

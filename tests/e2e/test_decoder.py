@@ -71,7 +71,7 @@ def by_python(message: bytes) -> list[list[float]] | str:
 
 
 def script(messages: list[bytes]) -> str:
-    """An expression of JavaScript: what the decoder makes of them, as JSON."""
+    """A JavaScript expression: the decoder's result as JSON."""
     module = "data:text/javascript;base64," + base64.b64encode(DECODER.read_bytes()).decode()
     told = json.dumps([base64.b64encode(one).decode() for one in messages])
     return f"""import({module!r}).then(({{decodePrices}}) => JSON.stringify({told}.map((text) => {{

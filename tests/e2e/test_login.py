@@ -84,7 +84,7 @@ async def test_somebody_logs_in_and_out_and_is_logged_out(database_url: str) -> 
             await page.until(f"{LIVE} && window.candelabra?.bars() > 50")
             assert not await page.run(ASKED)
 
-            # out by the button; and out because somebody else ended the session
+            # logged out by the button, and because the session was ended elsewhere
             await page.until("!document.getElementById('account').hidden")
             await page.run("document.getElementById('account').click()")
             await log_in(page, PASSWORD)
@@ -125,7 +125,7 @@ async def test_who_need_not_log_in_may_and_has_a_star_then(database_url: str) ->
             await page.run("document.querySelector('#login button[type=button]').click()")
             assert not await page.run(ASKED)
 
-            # a wrong password takes nothing away
+            # a wrong password removes nothing
             await page.run(f"{ACCOUNT}.click()")
             await log_in(page, "wrong")
             await page.until("document.querySelector('#login [role=alert]').textContent > ''")

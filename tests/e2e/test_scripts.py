@@ -61,7 +61,7 @@ CASES: list[tuple[str, str, Any]] = [
      " return [b.putBefore([{time: 60}, {time: 120}, {time: 180}]), b.putBefore([]),"
      " b.list.map((one) => one.time), b.at(120).time, b.at(121) ?? null]; })()"),
      [2, 0, [60, 120, 180], 120, None]),
-    # a mark whose bar is missing goes to the next one there is
+    # a mark whose bar is missing goes to the next bar
     ("marks", ("placed({kind: 'gap', time: 90}, Object.assign(new b.Bars(),"
      " {list: [{time: 60}, {time: 180}]})).map((one) => one.time)"), [180]),
     ("marks", ("placed({kind: 'gap', time: 300}, Object.assign(new b.Bars(),"
@@ -73,7 +73,7 @@ CASES: list[tuple[str, str, Any]] = [
      [["G", "aboveBar", "--mark-gap"], ["O", "belowBar", "--mark-outage"]]),
     ("marks", "counted([{kind: 'gap'}, {kind: 'gap'}, {kind: 'partial'}])",
      {"repaired": 0, "partial": 1, "gap": 2, "outage": 0}),
-    # a profile stands where its prices stand, and no wider than its panel
+    # a profile is drawn at its prices, and no wider than its panel
     ("profile", (f"rowsOf({BUCKETS}, {SESSION},"
      " {height: 100, width: 80, yOf: (price) => (20 - price) * 10})"),
      [{"y": 90, "height": 9, "bid": 10, "ask": 30, "isValue": False, "isControl": False},
@@ -100,7 +100,7 @@ CASES: list[tuple[str, str, Any]] = [
     ("indicators", ("(() => { const r = new Rows(); const line = OVERLAYS.sma_20.lines[0];"
      " const before = r.said(line, 60, 2); r.trouble = 'no'; return [before, r.said(line, 60, 2)];"
      " })()"), ["not built yet", "no"]),
-    # the star says what is on the list, of the symbol that is shown; hidden, it does nothing
+    # the star shows whether the displayed symbol is on the list; hidden, it does nothing
     ("star", ("(() => { const button = document.createElementNS("
      "'http://www.w3.org/1999/xhtml', 'button'); const s = new Star(button, {});"
      " s.show('BTCUSDT'); const before = [button.textContent, button.ariaPressed];"

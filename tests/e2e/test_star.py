@@ -37,7 +37,7 @@ window.fetch = (path, ...more) =>
   path === "/api/v1/watchlist" ? new Promise(() => {}) : real(path, ...more);
 """
 NEVER_LOOKED_S = 3_600.0
-"""Between looks at the exchange's list: what happens here is told, not found."""
+"""Interval of reading the exchange's list: changes here arrive by notification."""
 
 
 def watched(database_url: str, user_id: int) -> set[str]:
@@ -87,7 +87,7 @@ async def test_a_star_puts_a_symbol_on_the_watchlist_and_shows_what_is_there(
                     await asyncio.sleep(0.02)
             await page.open(streamer.telemetry.api_url)
             await page.until(ASKED)
-            assert await page.run(f"{STAR}.hidden")  # nobody has a watchlist
+            assert await page.run(f"{STAR}.hidden")  # there is no watchlist
             await log_in(page, PASSWORD)
             await page.until(f"!{ASKED} && {LIVE} && window.candelabra.bars() > 50")
 
@@ -132,7 +132,7 @@ async def test_a_star_puts_a_symbol_on_the_watchlist_and_shows_what_is_there(
             await page.until(f"window.candelabra.newest().time > {last}")
             await until_watched(database_url, anna, set(SYMBOLS))
 
-            # off it, nothing comes of it any more, and the page says so
+            # removed from it, the symbol is no longer streamed, and the page says so
             await page.press("w")
             await page.until(f"{CONNECTION} === 'not streamed'")
             await page.press("w")

@@ -1,4 +1,4 @@
-"""What is left of JSON when its values are taken away."""
+"""The structure of JSON without its values."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ DECIMAL = re.compile(r"-?\d+(?:\.(\d+))?\Z")
 
 
 def kind_of(value: Any, *, is_time: bool, with_decimals: bool) -> str:
-    """What a value that holds no others is, apart from how much.
+    """The kind of a scalar value.
 
     Args:
-        is_time: whole numbers are told by their digits, which tell their unit.
-        with_decimals: numbers in quotes are told by their places after the point.
+        is_time: integers are classified by their digits, which show the unit.
+        with_decimals: numbers in quotes are classified by their decimal places.
     """
     if isinstance(value, bool):
         return "boolean"

@@ -1,8 +1,7 @@
-"""Recordings of the real exchange that were cut, shuffled within bounds and repeated.
+"""Recordings of the real exchange with disconnects, bounded reordering and repeats.
 
-Whatever is done to them, an aggregator claims no minute that is not the exchange's: each is equal
-to what the undisturbed recording, or the exchange's own candle, says; or it is partial, and REST
-is asked for it.
+Whatever is done to them, an aggregator outputs no wrong minute: each equals the undisturbed
+recording, or the exchange's own candle; or it is partial, and REST is asked for it.
 """
 
 from __future__ import annotations
@@ -42,8 +41,8 @@ class Disturbance:
 
     Attributes:
         cuts: shares of the recording at which a connection is lost, and how much of it is missed.
-        reach: frames by which a frame may come later than in the recording.
-        repeated: share of frames that come again.
+        reach: frames by which a frame may be late.
+        repeated: share of frames that are repeated.
     """
 
     seed: int
@@ -52,7 +51,7 @@ class Disturbance:
     repeated: float = 0.0
 
     def apply(self, frames: Sequence[Frame]) -> Iterator[Frame | None]:
-        """The frames as they come now; None where the connection is lost."""
+        """The disturbed frames; None where the connection is lost."""
         draws = random.Random(self.seed)
         placed = []
         for number, frame in enumerate(frames):
@@ -87,7 +86,7 @@ class Heard:
     asked: set[int] = field(default_factory=set)
     holes: int = 0
     until_us: int = 0
-    """The exchange's time when the recording ended: what came after is not known of."""
+    """The exchange's time at the end of the recording."""
 
     def candle_closed(self, offer: CandleCandidate) -> None:
         held = self.stored.get(offer.candle.open_time_us)
@@ -128,7 +127,7 @@ def _rank(offer: CandleCandidate) -> tuple[int, int]:
 def play(
     frames: Sequence[Frame], disturbance: Disturbance, market: Market, *, klines: bool
 ) -> Heard:
-    """What an aggregator makes of the disturbed frames of one symbol."""
+    """An aggregator's output for the disturbed frames of one symbol."""
     heard = Heard()
     name = frames[0].symbol
     one = SymbolAggregator(
@@ -164,7 +163,7 @@ def play(
 
 
 def assert_nothing_false(heard: Heard, true: dict[int, Candle]) -> None:
-    """Each minute is the true one, or partial and asked of REST, or asked of REST alone."""
+    """Each minute is right, or partial and requested by REST, or only requested by REST."""
     for minute, candle in true.items():
         offer = heard.stored.get(minute)
         if offer is None or offer.status is Status.PARTIAL:

@@ -66,7 +66,7 @@ def test_each_kline_frame_equals_the_fold_of_its_agg_trades(recorded_data: Path)
 def test_a_frame_plus_the_trades_after_it_equals_each_later_frame(
     recorded_data: Path, name: str
 ) -> None:
-    """What seeding the open candle rests on."""
+    """The assumption behind seeding the open candle."""
     compared = 0
     for trades, klines in by_symbol(recorded_data / "ws-cryptofeed-2021" / name).values():
         lasts = {trade.last_trade_id for trade in trades}

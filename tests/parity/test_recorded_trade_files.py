@@ -86,7 +86,7 @@ def test_a_spot_file_and_its_twin_agree_and_prove_all_but_their_ends(
         assert {block.time_unit for block in blocks} == {unit}
         found[unit] = pl.concat([block.whole for block in blocks])
         partial = pl.concat([block.partial for block in blocks])
-        assert partial.height == 2  # nothing is known of the trades beside the file
+        assert partial.height == 2  # the trades beside the file are unknown
         assert sum(block.trades for block in blocks) == len(trades)
     assert found["ms"].equals(found["us"])
     assert found["ms"].height >= 4

@@ -59,7 +59,7 @@ def frame_of(raw: pl.DataFrame) -> pl.DataFrame:
 
 
 def complete_bars(frame: pl.DataFrame, to: Timeframe, *, finer_us: int) -> dict[int, Candle]:
-    """Rolled-up bars of which every finer bar is in the frame, by open time."""
+    """Rolled-up bars with every finer bar in the frame, by open time."""
     present: dict[int, int] = {}
     for moment in frame["open_time"].dt.epoch("us"):
         bar = to.open_time_us(moment)

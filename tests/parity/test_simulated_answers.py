@@ -1,8 +1,8 @@
 """Recorded REST answers and dump files have the simulator's fields, of the same types.
 
-A shape is what is left when values are taken away: the path of each value and its kind. The
-answers of one recording were cut and sorted by the project that made it, so the order of fields
-is compared with the untouched ones of 2019 alone.
+A shape is the path of each value and its kind. The answers of one recording were truncated and
+sorted by the project that made it, so the order of fields is compared with the original ones of
+2019 alone.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NOON = datetime(2025, 2, 3, 12, 0, 30, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def exchange() -> Iterator[ExchangeThread]:
-    """The clock stands."""
+    """The clock stands still."""
     config = SimulatorConfig(start=datetime(2024, 11, 20, tzinfo=UTC), clock_start=NOON, speed=0)
     with ExchangeThread(config) as running:
         yield running
@@ -81,10 +81,10 @@ def shape_of(body: Any, *, with_decimals: bool) -> dict[str, set[str]]:
 
 
 class Answer(NamedTuple):
-    """One endpoint, as it was recorded and as the simulator is asked.
+    """One endpoint, in the recording and at the simulator.
 
     Attributes:
-        recorded: part of the recorded query that tells which answer is meant; `none` without.
+        recorded: part of the recorded query that selects the answer; `none` without.
         query: for the simulator. later: fields that the exchange added after the recording.
     """
 
@@ -158,7 +158,7 @@ def test_simulated_answers_have_the_recorded_shape(
 
 
 def answers_of_2019(folder: Path, name: str) -> tuple[dict[str, list[str]], Any]:
-    """Headers and body of an answer that nobody touched."""
+    """Headers and body of an unmodified answer."""
     text = gzip.decompress(
         (folder / f"rest-http-recorded/coingecko-binance-{name}.yml.gz").read_bytes()
     )
@@ -225,7 +225,7 @@ def test_symbols_of_2019_have_their_fields_in_the_same_order(
 
 
 def recorded_depths(folder: Path) -> Iterator[tuple[str, Any]]:
-    """Market and body of order books asked for by REST, beside recorded frames."""
+    """Market and body of order books from REST, beside recorded frames."""
     for name, market in (
         ("ws-spot-20240808", "spot"),
         ("ws-usdm-vs-klines-20240808", "um"),

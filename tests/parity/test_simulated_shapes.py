@@ -198,7 +198,7 @@ async def simulated_frames(exchange: Exchange, market: str, stream: str, count: 
             frame = json.loads(await ws.recv())
             assert tuple(frame) == ("stream", "data")
             assert frame["stream"] == stream
-            if frame["data"].get("X") != "NA":  # void trades, of which none was recorded
+            if frame["data"].get("X") != "NA":  # void trades, which no recording contains
                 frames.append(frame["data"])
     return frames
 

@@ -1,4 +1,4 @@
-"""The shape of the code: what has a test, what no file may do, what the streamer may need."""
+"""The structure of the code: tests, forbidden constructs, the streamer's dependencies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SKIPPED_FOLDERS = {"__pycache__", "target", "logs", "dbt_packages", "node_module
 
 
 def tracked(*suffixes: str) -> list[Path]:
-    """Files of the project with these suffixes; hidden folders and what tools make left out."""
+    """Files of the project with these suffixes; without hidden folders and generated files."""
     found = []
     for folder, folders, files in os.walk(ROOT):
         folders[:] = [
@@ -136,7 +136,7 @@ def untranslated_transactions(tree: ast.Module) -> Iterator[int]:
 
 
 def test_a_transaction_that_cannot_begin_is_an_error_of_ours() -> None:
-    """A driver's own error passes those who wait for PostgreSQL, and ends the process."""
+    """A driver's own error would escape the code that waits for PostgreSQL, and end the process."""
     of_ours = [
         path
         for path in modules()
@@ -179,7 +179,7 @@ def is_constant(node: ast.AST) -> bool:
 
 
 def parts_of(node: ast.AST) -> list[ast.AST]:
-    """What a sum or a formatted string is made of."""
+    """Parts of a sum or a formatted string."""
     if isinstance(node, ast.BinOp):
         return [*parts_of(node.left), *parts_of(node.right)]
     if isinstance(node, ast.JoinedStr):
@@ -210,7 +210,7 @@ def catches_everything(handler: ast.ExceptHandler) -> bool:
 
 
 def called(node: ast.Call) -> str:
-    """The last part of the name of what is called; empty where it has none."""
+    """The last part of the called name; empty if it has none."""
     if isinstance(node.func, ast.Attribute):
         return node.func.attr
     return node.func.id if isinstance(node.func, ast.Name) else ""
@@ -252,7 +252,7 @@ def test_no_error_is_swallowed_whatever_it_is() -> None:
 FORBIDDEN = re.compile(
     "|".join(
         [
-            r"(?<![\w.}*])/(?:work|home|Users|root)/\w",  # somebody's machine
+            r"(?<![\w.}*])/(?:work|home|Users|root)/\w",  # a personal machine
             "pypi" + r"\.org",
             "python" + "hosted",
             "--(?:extra-)?" + "index-url",

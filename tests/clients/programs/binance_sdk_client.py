@@ -300,9 +300,9 @@ async def _book(urls: dict[str, str], market: str, updates: int) -> Any:
 
 @command
 async def rotations(urls: dict[str, str], ends: list[str]) -> Any:
-    """Connections that the exchange drops, announces to end or lets reach their life.
+    """Connections that the exchange drops, announces to end, or lets reach their age limit.
 
-    The library tells its user of the end; a new client goes on. Last, it replaces a connection
+    The library reports the end to its user; a new client continues. Last, it replaces a connection
     itself, as it does every 23 hours.
     """
     answers = await asyncio.gather(*(_rotated(urls, market, ends) for market in MARKETS))

@@ -1,4 +1,4 @@
-"""The models of Binance's own SDKs, held against what they were filled with."""
+"""The models of Binance's own SDKs, compared with the data they were filled from."""
 
 import asyncio
 from typing import Any

@@ -66,7 +66,7 @@ def _numbered(row: list[str]) -> list[Any]:
 
 @command
 def unified_klines(urls: dict[str, str], market: str, start_ms: int, end_ms: int) -> Any:
-    """fetch_ohlcv, which makes its pages itself."""
+    """fetch_ohlcv, which pages by itself."""
     exchange = pointed(ccxt.binance(), urls)
     paging = {"until": end_ms, "paginate": True, "paginationCalls": 10}
     return exchange.fetch_ohlcv(MARKETS[market], "1m", since=start_ms, params=paging)
@@ -189,7 +189,7 @@ def _refused(exchange: Any, ask: Any, query: dict[str, Any], *, tolerated: bool 
 
 @command
 async def streams(urls: dict[str, str], closed: int) -> Any:
-    """Watches trades and klines, on both markets at once; a further symbol for a while."""
+    """Watch trades and klines, on both markets concurrently; a further symbol for a while."""
     async with pointed(ccxt.pro.binance(), urls) as exchange:
         await exchange.load_markets()
         answers = await asyncio.gather(*(_streamed(exchange, name, closed) for name in MARKETS))
@@ -225,7 +225,7 @@ async def _streamed(exchange: Any, market: str, closed: int) -> Any:
     return {
         "trades": found,
         "klines": [candles[key] for key in sorted(candles)[:-1]],
-        # a frame that came in later would have made the cache again
+        # a later frame would have created the cache again
         "silent": OTHERS[market] not in exchange.trades,
     }
 
@@ -252,7 +252,7 @@ async def _topped(exchange: Any, market: str, wanted: int) -> Any:
 
 @command
 async def books(urls: dict[str, str], updates: int) -> Any:
-    """watch_order_book of both markets at once."""
+    """watch_order_book of both markets concurrently."""
     async with pointed(ccxt.pro.binance(), urls) as exchange:
         await exchange.load_markets()
         answers = await asyncio.gather(
@@ -267,12 +267,12 @@ async def _watched_book(exchange: Any, market: str, updates: int) -> Any:
     while book["timestamp"] is None:  # a snapshot of spot that no update has followed yet
         book = await exchange.watch_order_book(*ask)
     began_ms = book["timestamp"]
-    # beyond its depth the library forgets levels, so half of what it knew at first is compared
+    # the library forgets levels beyond its depth, so half of its first levels are compared
     half = DEEPEST[market] // 2 if market == "um" else 0
     record = BookRecord(updates, book["bids"][half - 1][0], book["asks"][half - 1][0])
     while not record.is_full:
         book = await exchange.watch_order_book(*ask)
-        # one call may bring several updates, of which there is one each 100 ms
+        # one call may return several updates; there is one each 100 ms
         passed = (book["timestamp"] - began_ms) // 100
         record.note(passed, book["nonce"], lambda book=book: (book["bids"], book["asks"]))
     return record.result()
@@ -311,7 +311,7 @@ async def _rotated(exchange: Any, urls: dict[str, str], market: str, ends: list[
 
     await more(until_end=False)
     for end in ends:
-        # an end is told to whoever watches at that moment, and to nobody else
+        # only current watchers receive the end
         ending = asyncio.create_task(end_connections(urls, market, end))
         await more(until_end=True)
         await ending

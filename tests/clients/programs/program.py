@@ -17,7 +17,7 @@ BOOK_KEYS = ("u", "b", "B", "a", "A")
 MINI_KEYS = ("E", "o", "h", "l", "c", "v", "q")
 KLINE_KEYS = ("t", "o", "h", "l", "c", "v", "T", "q", "n", "V", "Q")
 FAULTS = {"cut": "/sim/cut?market={}", "shutdown": "/sim/shutdown?market={}&seconds=0.2"}
-"""What ends connections, besides the end of their life."""
+"""What ends connections, besides the age limit."""
 
 WAIT_S = 25.0
 """No phase of a program waits longer than this for what it expects."""
@@ -46,7 +46,7 @@ async def _awaited(work: Any) -> Any:
 
 
 async def end_connections(urls: Mapping[str, str], market: str, how: str) -> None:
-    """Lets the simulator end a market's connections: `cut`, `shutdown`, or `life` by itself."""
+    """Make the simulator end a market's connections: `cut`, `shutdown`, or `life` by itself."""
     if how != "life":
         await asyncio.to_thread(_post, urls["control_url"] + FAULTS[how].format(market))
 
@@ -57,10 +57,10 @@ def _post(url: str) -> None:
 
 
 async def until(condition: Callable[[], bool], what: str) -> None:
-    """Waits for a condition.
+    """Wait for a condition.
 
     Raises:
-        TimeoutError: it did not come true; names what was waited for.
+        TimeoutError: it did not become true; names it.
     """
     end = asyncio.get_running_loop().time() + WAIT_S
     while not condition():
@@ -76,12 +76,12 @@ _CHECKPOINTS = 5
 
 
 class BookRecord:
-    """A local book, written down now and then.
+    """A local book, recorded periodically.
 
     Args:
         wanted: updates after which the book has been watched for long enough.
-        lowest, highest: no level between these prices is unknown. A snapshot ends somewhere; what
-            lies beyond is told by its changes alone.
+        lowest, highest: all levels between these prices are known. A snapshot ends somewhere; only
+            changes show what lies beyond.
     """
 
     def __init__(self, wanted: int, lowest: Any, highest: Any) -> None:
@@ -96,7 +96,7 @@ class BookRecord:
         return self.updates >= self._wanted
 
     def note(self, updates: int, update_id: int, sides: Callable[[], Iterable[Any]]) -> None:
-        """The book after so many updates; `sides` gives bids and asks, asked now and then."""
+        """Record the book after a number of updates; `sides` returns bids and asks."""
         self.updates = updates
         due = updates * _CHECKPOINTS >= (len(self._checkpoints) + 1) * self._wanted
         if due or self.is_full:

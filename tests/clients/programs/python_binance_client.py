@@ -45,7 +45,7 @@ def _aggregates(client: Client, market: str, symbol: str, start_ms: int, end_ms:
     hour = {"symbol": symbol, "startTime": start_ms, "endTime": end_ms, "limit": 1}
     if market == "spot":
         (first,) = client.get_aggregate_trades(**hour)
-        # the iterator begins after the id that it is given
+        # the iterator begins after the given id
         rows = client.aggregate_trade_iter(symbol, last_id=first["a"] - 1)
     else:
         (first,) = client.futures_aggregate_trades(**hour)
@@ -163,7 +163,7 @@ def _refused(client: Client, ask: Any, *, tolerated: bool = False, **query: Any)
 
 @command
 async def streams(urls: dict[str, str], closed: int) -> Any:
-    """A combined socket of each market at once, until so many klines are over."""
+    """A combined socket of each market concurrently, until a number of klines has closed."""
     point_at(urls)
     client = await AsyncClient.create()
     answers = await asyncio.gather(*(_streamed(client, market, closed) for market in KLINES_TYPES))
@@ -275,7 +275,7 @@ async def books(urls: dict[str, str], updates: int) -> Any:
         record = BookRecord(updates, book.get_bids()[-1][0], book.get_asks()[-1][0])
         while not record.is_full:
             book = await cache.recv()
-            # the id is private to the library; it is looked at, not touched
+            # the id is private to the library; it is only read
             last_id = cache._last_update_id
             record.note(
                 record.updates + 1, last_id, lambda book=book: (book.get_bids(), book.get_asks())

@@ -1,4 +1,4 @@
-"""What a cell of the fault matrix says, and the words for it in the documentation."""
+"""A cell of the fault matrix, and its words in the documentation."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ COMPONENTS: dict[Component, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """What a component does when it meets a fault.
+    """Reaction of a component to a fault.
 
     Attributes:
         happens: in a sentence for users.
-        events: log events that are seen each time.
-        verdicts: what `ops.dump_files` may say of the file.
-        exit_code: of the command; None where there is none.
+        events: log events that occur each time.
+        verdicts: possible verdicts of the file in `ops.dump_files`.
+        exit_code: of the command; None if there is none.
         says: a part of the message on standard error.
         todo: what a user has to do.
     """

@@ -1,7 +1,7 @@
-"""An exchange for jobs and what afflicts it; waits between tries, shortened.
+"""An exchange for jobs and its faults; waits between retries, shortened.
 
-A module of tests of jobs has a fixture `config`, which says what its exchange is like. What is
-tested is that something is tried again, not how patiently.
+A test module of jobs has a fixture `config` for its exchange. The tests check that a retry happens,
+not how long it waits.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The fault matrix: each kind of fault the simulator knows, and what each component does.
+"""The fault matrix: each kind of fault of the simulator, and each component's reaction.
 
 The tests of this folder run the cells; ``docs/fault-matrix.md`` shows them.
 """

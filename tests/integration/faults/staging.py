@@ -40,7 +40,7 @@ Row = dict[str, Any]
 Rows = dict[tuple[str, int], Row]
 Log = list[dict[str, Any]]
 Afflict = Callable[..., list[str]]
-"""Adds faults, given as dictionaries; returns their ids."""
+"""Add faults, given as dictionaries; return their ids."""
 
 LOGGING = (
     app, connection, connection_feed, feed, repair, startup, watchdog, writer,
@@ -122,7 +122,7 @@ def assert_unharmed(before: Rows, after: Rows) -> None:
 
 
 def miss(database_url: str, symbol: str, start_us: int, end_us: int) -> None:
-    """Leave an open gap behind, as a streamer does that was cut off and ended."""
+    """Leave an open gap, like a streamer that was disconnected and ended."""
     with connect(database_url, application_name="test") as connection:
         open_gap(connection, symbol=symbol, start_us=start_us, end_us=end_us, cause="cut")
 
@@ -164,7 +164,7 @@ def settings_of(exchange: ExchangeThread, database_url: str, home: Path) -> Sett
 
 
 def typed(*words: str, settings: Settings) -> subprocess.CompletedProcess[str]:
-    """What the command line says and ends with, where a person types this."""
+    """Return the command line's output and exit code."""
     home = settings.candelabra_home
     home.mkdir(exist_ok=True)
     return subprocess.run(
@@ -184,7 +184,7 @@ def typed(*words: str, settings: Settings) -> subprocess.CompletedProcess[str]:
 
 
 class _Heard:
-    """Takes the place of a logger."""
+    """Replaces a logger."""
 
     def __init__(self, log: Log) -> None:
         self._log = log

@@ -58,7 +58,7 @@ class Stage:
             raise AssertionError(f"{what or holds} did not hold in {TIMEOUT_S} s; {seen}") from None
 
     async def passes(self, minutes: float) -> None:
-        """Wait until so many minutes of the exchange's time have passed."""
+        """Wait until some minutes of the exchange's time have passed."""
         goal_us = self.exchange.clock.now_us() + round(minutes * MINUTE_US)
         await self.until(lambda: self.exchange.clock.now_us() >= goal_us)
 
@@ -81,7 +81,7 @@ class Stage:
         return rows
 
     def events(self, **fields: object) -> list[str]:
-        """What was logged about something."""
+        """Log events about a subject."""
         return events_of(self.log, **fields)
 
 

@@ -1,4 +1,4 @@
-"""Dump files that are broken, late, cut or issued anew, and a backfill over them."""
+"""Dump files that are broken, late, truncated or re-issued, and a backfill over them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NAME = "1m-2026-11-18.zip"
 
 @dataclass(frozen=True)
 class Case:
-    """A fault of the dumps of one symbol's day, and what comes of it."""
+    """A fault of the dumps of one symbol's day, and its result."""
 
     symbol: str
     fault: dict[str, Any]
@@ -87,7 +87,7 @@ def config() -> SimulatorConfig:
 
 
 def load(settings: Settings, symbol: str, start: int = DAY, end: int = NEXT) -> Log:
-    """A backfill that leaves nothing; returns what it logged."""
+    """A complete backfill; returns its log."""
     with told() as log:
         summary = backfill(settings=settings, symbols=symbol, market="spot", start=start, end=end)
     assert summary.failed == ()
@@ -125,7 +125,7 @@ def test_a_day_is_whole_whatever_its_file_is(
     (identity,) = afflict(case.entry)
     log = load(settings, case.symbol)
     (hits,) = (one["hits"] for one in exchange.faults.listed() if one["id"] == identity)
-    assert hits or case.verdict is None  # what is not listed is not asked for
+    assert hits or case.verdict is None  # an unlisted file is not requested
     rows = read_rows(database_url)
     assert_equal(exchange, rows, case.symbol, DAY, NEXT)
     assert_unharmed(before, rows)

@@ -69,7 +69,7 @@ def config() -> SimulatorConfig:
 
 @pytest.fixture
 def fetch(exchange: ExchangeThread, tmp_path: Path) -> Callable[[str], Path]:
-    """Downloads as a person would, without a look at the checksum."""
+    """Download without comparing the checksum, as a person would."""
 
     def fetched(path: str) -> Path:
         answer = httpx.get(f"{exchange.dump_url}/{path}", timeout=30, trust_env=False)

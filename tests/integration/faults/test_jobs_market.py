@@ -76,7 +76,7 @@ def after(exchange: ExchangeThread) -> Aftermath:
 
 
 def change_the_market(exchange: ExchangeThread) -> None:
-    """All of it at once, ten minutes from now."""
+    """All faults together, ten minutes from now."""
     exchange.faults.add(
         [
             {"symbols": symbol.removesuffix(".P"), "at": "+600s", **fault}
@@ -88,7 +88,7 @@ def change_the_market(exchange: ExchangeThread) -> None:
 def assert_right(
     after: Aftermath, database_url: str, symbol: str, events: tuple[str, ...], log: Log
 ) -> None:
-    """Rows as the exchange has them; what it lacks is an outage, and nothing else is one."""
+    """Rows equal the exchange's; what it lacks is an outage, and nothing else is."""
     assert_equal(after.exchange, read_rows(database_url), symbol, after.start_us, after.end_us)
     outages = {
         minute
@@ -168,6 +168,6 @@ def assert_told(log: Log) -> None:
     }
     for symbol, fault in FAULTS.items():
         if symbol.endswith(".P") and fault["kind"] == "halt":
-            continue  # USD-M tells no halt by status
+            continue  # USD-M reports no halt by status
         for event in SYNC_INSTRUMENTS[fault["kind"]].events:
             assert any(symbol in symbols for symbols in named[event]), (symbol, event)

@@ -47,7 +47,7 @@ PASSING: list[dict[str, Any]] = [
     {"kind": "rest_stale", "rows": 1},
     {"kind": "rest_stale", "rows": 20},
 ]
-# what a run does not get past
+# what a run cannot pass
 LASTING: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"kind": "rest_error", "status": 503}, TransientError, "503"),
     ({"kind": "rest_error", "status": 418, "retry_after_s": 600}, RateLimitedError, "has banned"),
@@ -78,13 +78,13 @@ def config() -> SimulatorConfig:
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """What does not answer is given up soon."""
+    """Time out soon without an answer."""
     return settings.model_copy(update={"http_timeout_s": 1.0})
 
 
 @pytest.fixture
 def stored(settings: Settings, database_url: str) -> Rows:
-    """Rows that are there before anything goes wrong."""
+    """Rows stored before the fault."""
     repair_minutes(settings=settings, symbol=ONE, start_us=TODAY, end_us=TODAY + 5 * MINUTE_US)
     return read_rows(database_url)
 

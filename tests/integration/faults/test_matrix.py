@@ -1,6 +1,6 @@
-"""The matrix is complete, each of its cells is run, and the documentation shows it.
+"""The matrix is complete, each cell is run, and the documentation shows it.
 
-``UPDATE_DOCS=1`` in the environment writes ``docs/fault-matrix.md`` anew.
+``UPDATE_DOCS=1`` in the environment writes ``docs/fault-matrix.md`` again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""REST goes wrong while raw capture asks it for the trades that the stream left out."""
+"""REST fails while raw capture requests missing trades."""
 
 from __future__ import annotations
 

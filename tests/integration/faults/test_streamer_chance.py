@@ -35,7 +35,7 @@ SEEDS = [int(seed) for seed in os.environ.get("FAULT_SEEDS", "1").split(",")]
 
 
 def plan(seed: int) -> list[dict[str, Any]]:
-    """Faults of ten minutes; what asks for a minute of silence in real time is left out."""
+    """Faults of ten minutes; those that demand a pause of a minute in real time are left out."""
     drawn = draw_plan(
         seed,
         rate_per_h=60 * PER_MINUTE,

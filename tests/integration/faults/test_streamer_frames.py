@@ -1,4 +1,4 @@
-"""Frames that go wrong on their way to the streamer: each fault on a symbol of its own."""
+"""Broken frames on their way to the streamer: each fault on a symbol of its own."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def minutes_in(ranges: list[tuple[int, int]]) -> set[int]:
 
 
 def missing_at_exchange(one: Stage, symbol: str, start_us: int, end_us: int) -> set[int]:
-    """Minutes of [start, end) of which the exchange has no candle."""
+    """Minutes of [start, end) without a candle at the exchange."""
     has = oracle(one.exchange, symbol, start_us, end_us)
     return set(range(start_us, end_us, MINUTE_US)) - has.keys()
 
@@ -96,7 +96,7 @@ def assert_gaps(one: Stage, rows: Rows, began_us: int, until_us: int) -> None:
 
 
 def assert_told(one: Stage) -> None:
-    """Each change of state is told once, and what is gone is not asked about for ever."""
+    """Each change of state is logged once, and a delisted symbol is not requested for ever."""
     for kind, symbol in (("halt", HALTED), ("delisting", GONE), ("ticker_reuse", REUSED)):
         told = one.events(symbol=symbol)
         assert set(STREAMER[kind].events) <= set(told), kind

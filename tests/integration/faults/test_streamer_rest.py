@@ -1,4 +1,4 @@
-"""REST goes wrong while the streamer asks it for minutes that the stream could not prove."""
+"""REST fails while the streamer requests minutes that the stream could not prove."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def test_minutes_without_their_klines_come_from_a_rest_that_goes_wrong(
 async def test_a_minute_that_is_open_at_a_server_that_lags_is_asked_for_again(
     database_url: str,
 ) -> None:
-    # slow enough that the minute is asked for before the server has its end
+    # slow enough that the minute is requested before the server has its end
     config = SimulatorConfig(speed=20, spot_symbols=("BTCUSDT",), um_symbols=())
     async with stage(database_url, ["BTCUSDT"], config) as one:
         one.add(

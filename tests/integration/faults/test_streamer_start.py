@@ -48,7 +48,7 @@ BEHIND = {
     "kind": "rest_stale", "id": "behind", "market": "spot", "symbols": "NEWUSDT",
     "endpoints": "klines", "rows": 1_000, "times": 2,
 }  # fmt: skip
-"""The first servers that are asked have heard of no trade of it."""
+"""The first servers to answer have no trade of it."""
 
 
 async def until(holds: Any, what: str) -> None:
@@ -170,7 +170,7 @@ async def test_symbols_that_stopped_came_back_or_are_new_are_started_rightly(
             async with streaming(settings, "*USDT") as streamer:
                 await until(lambda: streamer.telemetry.feeds, "the start")
                 streamed = {one.symbol for one in streamer._aggregators}
-            # those that stopped had rows lately: their last minutes may be missing
+            # symbols that stopped had recent rows: their last minutes may be missing
             assert streamed == {"BTCUSDT", gone, halted, again, new}
     for kind, name in (("delisting", gone), ("halt", halted), ("ticker_reuse", again)):
         assert set(START[kind].events) <= set(events_of(log, symbol=name)), kind

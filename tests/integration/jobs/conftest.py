@@ -37,7 +37,7 @@ def exchange() -> Iterator[ExchangeThread]:
 
 
 def as_role(database_url: str, role: str) -> str:
-    """The owner's URL with the rights of a role, which has no password of its own here."""
+    """The owner's URL with the rights of a role, which has no password here."""
     return f"{database_url}?options=-c%20role%3D{role}"
 
 
@@ -93,7 +93,7 @@ def host(exchange: ExchangeThread) -> Iterator[FaultyHost]:
 
 @pytest.fixture
 def through_host(host: FaultyHost, make_settings: Callable[..., Settings]) -> Settings:
-    """Settings by which everything comes through ``host``."""
+    """Settings that send all requests to ``host``."""
     return make_settings(
         binance_rest_url=host.url,
         binance_um_rest_url=host.url,

@@ -1,4 +1,4 @@
-"""Jobs in a process of their own that is killed at a step, as by ``kill -9``."""
+"""Jobs in a process that is killed at a step, as by ``kill -9``."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ ROOT = Path(__file__).parents[3]
 
 
 def kill_at(owner: Any, name: str, when: str, calls: int = 1) -> None:
-    """Let this process be killed ``before`` or ``after`` a function is called so many times.
+    """Kill this process ``before`` or ``after`` the n-th call of a function.
 
     Args:
-        owner: module or object that the job finds the function in.
+        owner: module or object in which the job finds the function.
     """
     real, seen = getattr(owner, name), 0
 

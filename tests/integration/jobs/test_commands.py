@@ -1,4 +1,4 @@
-"""The commands plan, load and import, and tell wrong input in a sentence and an exit code."""
+"""The commands plan, load and import, and report wrong input in a sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_plan_is_shown_and_loads_nothing(candelabra: Run, connection: psycopg.
     assert "daily dump COSUSDT-1m-2026-11-18.zip" in done.stdout
     assert "2026-11-19 00:00..02:00" in done.stdout
     assert "a file is dearer for 120 minutes" in done.stdout
-    # the simulator lists no sizes of files that nobody has asked for yet
+    # the simulator lists no sizes of files that were not requested yet
     assert re.search(
         r"2 pieces: 4 requests, weight 3, 0\.[01] MB of dumps; about 1 s", done.stdout
     ), done.stdout

@@ -1,4 +1,4 @@
-"""What goes wrong at the dump site or by REST is recorded, waited out or replaced."""
+"""Failures of the dump site or REST are recorded, waited out or replaced."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_a_reissued_file_is_noticed_and_its_values_win(
 
 
 def without_rows(first_us: int, last_us: int) -> Change:
-    """Take klines out of REST's answers."""
+    """Remove klines from REST's answers."""
 
     def change(answer: httpx.Response) -> httpx.Response:
         rows = json.loads(answer.content)
@@ -320,7 +320,7 @@ def test_a_short_429_is_waited_out_by_a_backfill(
     def once(answer: httpx.Response) -> httpx.Response:
         if (
             "startTime" in str(answer.url)
-            and "limit=61" in str(answer.url)  # the hour, and the minute behind it
+            and "limit=61" in str(answer.url)  # the hour, and the minute after it
             and next(refusals, False)
         ):
             return replaced(answer, b'{"code":-1003,"msg":"slow"}', 429, **{"retry-after": "1"})

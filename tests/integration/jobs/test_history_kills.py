@@ -44,7 +44,7 @@ OF_A_DUMP = [
         "write_csv",
         "after",
         2,
-    ),  # two blocks are there, none is merged
+    ),  # two blocks are read, none is merged
     ("include.store.candles.merging", "_counts", "after", 1),  # merged, not committed
     ("include.store.candles.merging", "_merge_rows", "after", 1),
     ("include.jobs.klines.dump_loading", "add_coverage", "before", 1),
@@ -72,11 +72,11 @@ CONTENT = (
     "SELECT path, checksum, rows, rejected, verdict FROM ops.dump_files ORDER BY 1, 2",
 )
 OF_THE_TABLE = 3
-"""So many of them are what readers see; the others are what sources said."""
+"""The first ones are what readers see; the others record what sources said."""
 
 
 def content_of(connection: psycopg.Connection) -> list[object]:
-    """What the table and the ledgers hold, without the moments at which it was written."""
+    """Contents of the table and the ledgers, without times of writing."""
     return [connection.execute(statement).fetchall() for statement in CONTENT]
 
 
@@ -122,7 +122,7 @@ def test_after_a_kill_in_a_piece_the_rerun_ends_in_the_same_table(
     piece = plan.dumps[0] if kind == "dump" else plan.rest[0]
     run_killed(settings, "-c", KILLED, module, name, when, str(calls), dumps(asdict(piece)))
 
-    # a task that is tried again loads its piece whole; a new plan holds what is still missing
+    # a retried task loads its piece completely; a new plan contains what is still missing
     again = plan_of(settings) if is_planned_anew else plan
     assert load_pieces(settings=settings, plan=again).failed == ()
 

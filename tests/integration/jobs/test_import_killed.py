@@ -53,7 +53,7 @@ imports.import_file(
 
 @pytest.fixture
 def klines(tmp_path: Path) -> Path:
-    """Klines of which three rows are bad, in eight batches."""
+    """Klines with three bad rows, in eight batches."""
     opened = [AT_MS + minute * 60_000 for minute in range(ROWS)]
     prices = [f"{1 + minute % 97}.25" for minute in range(ROWS)]
     frame = pl.DataFrame(

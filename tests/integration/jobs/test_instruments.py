@@ -1,4 +1,4 @@
-"""The registry holds what the exchange tells of each listing, filters and all."""
+"""The registry contains the exchange's data of each listing, including filters."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ ONE = Decimal(1)
 
 
 def streamed(symbol: str, open_us: int, first_id: int, *, count: int = 2) -> Candle:
-    """A minute of some trades, as the stream tells it."""
+    """A minute of some trades, from the stream."""
     candle = Candle(symbol, open_us, ONE, ONE, ONE, ONE, ONE, ONE, count, ONE, ONE)
     return replace(candle, first_trade_id=first_id, last_trade_id=first_id + count - 1)
 
@@ -74,10 +74,10 @@ def test_a_spot_ticker_whose_trade_ids_begin_anew_has_another_listing(
     reused_us = now_us - 100 * MINUTE_US
     minutes = {  # symbol: first ids of minutes
         "COSUSDT": {-300: 900, -200: 902, -100: 0, -50: 2, -2: 4},
-        "BTCUSDT": {-300: 900, -299: 902, -298: 904},  # goes on
+        "BTCUSDT": {-300: 900, -299: 902, -298: 904},  # continues
         "BIFIUSDT": {-300: 900, -299: 899, -298: 901},  # a clock that was set: one id in both
-        "ETHUSDT.P": {-300: 900, -200: 100},  # USD-M tells by itself
-        "ETHBTC": {-4 * 1_440: 900, -100: 1},  # longer ago than is looked at
+        "ETHUSDT.P": {-300: 900, -200: 100},  # USD-M lists it by itself
+        "ETHBTC": {-4 * 1_440: 900, -100: 1},  # too long ago to be checked
     }
     merge_candidates(
         connection,
@@ -102,7 +102,7 @@ def test_a_spot_ticker_whose_trade_ids_begin_anew_has_another_listing(
     found = connection.execute(
         "SELECT lower(m) FROM ops.candle_changes, unnest(minutes) AS m WHERE symbol = 'COSUSDT'"
     ).fetchall()
-    assert (begins,) in found  # the bars in which the two meet are built anew
+    assert (begins,) in found  # bars that contain both are rebuilt
 
 
 @pytest.mark.parametrize("status", [Status.PARTIAL, Status.UNCONFIRMED])

@@ -1,4 +1,4 @@
-"""Months come from monthly files, and a later daily file raises what is known."""
+"""Months come from monthly files, and a later daily file has a higher rank."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_the_days_stand_in_for_a_month_of_trades_that_is_damaged_and_rest_for_on
         (month,) = plan().pieces
         assert (month.label, month.source) == ("COSUSDT agg_trades 2026-10", "dump_monthly")
         counts = load_trade_dump(settings=settings, piece=month)
-        # of the 31 days 11 have files, one is at REST, and on the others nobody traded yet
+        # of the 31 days 11 have files, one is at REST, and the others have no trades yet
         assert (counts.files, counts.replaced, counts.unusable) == (11, 1 + 20, 0)
         assert plan() == TradeDumpPlan(loaded=1)
     finally:

@@ -1,4 +1,4 @@
-"""Whoever asks from this address, the weight of a minute is never exceeded."""
+"""All processes at this address together never exceed the weight of a minute."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_four_tasks_a_streamer_and_a_stranger_stay_within_the_weight(
         for task in tasks:
             assert task.stdout.readline() == "ready\n"
         end_minute_in(exchange, connection, left_s=LEFT_S)
-        # somebody else at this address, of whom only the header tells
+        # another client at this address, known from the header alone
         for _ in range(15):
             answer = httpx.get(
                 f"{exchange.spot_rest_url}/api/v3/klines",

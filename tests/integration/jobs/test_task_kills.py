@@ -24,7 +24,7 @@ from tests.integration.jobs.killing import run_killed
 Oracle = Callable[[str, int, int], list[Candle]]
 DAY = to_us(datetime(2026, 11, 18, tzinfo=UTC))
 WRONG = DAY + 300 * MINUTE_US
-"""The stream tells this minute otherwise than the exchange."""
+"""The stream's value of this minute differs from the exchange's."""
 
 CANDLES = (
     "SELECT symbol, open_time, open, high, low, close, volume, quote_volume, trade_count,"
@@ -95,7 +95,7 @@ def empty(connection: psycopg.Connection) -> None:
 
 @pytest.fixture
 def streamed(connection: psycopg.Connection) -> Callable[[], None]:
-    """Empties the tables and lets the stream have told a minute, wrongly."""
+    """Empty the tables and store a wrong minute from the stream."""
 
     def anew() -> None:
         empty(connection)
@@ -219,7 +219,7 @@ def test_repairs_that_were_killed_are_done_once_their_claims_expire(
 
     run_killed(settings, "-c", REPAIRING, module, name, when, str(calls))
     assert content_of(connection, CANDLES, GAPS) != undisturbed
-    # the dead one's claims hold for a while; only what the table proves is closed meanwhile
+    # the dead worker's claims are valid for a while; meanwhile only proven gaps are closed
     early = repair_gaps(settings=settings, worker="early", older_than_s=0)
     assert early.counts.rest_pages == 0
     connection.execute("UPDATE ops.gaps SET claimed_at = claimed_at - interval '1 hour'")

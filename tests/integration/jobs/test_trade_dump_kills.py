@@ -44,7 +44,7 @@ STEPS = [
     ("merge_frame", "after", 1),
     ("add_coverage", "after", 1),
     ("record_dump_file", "before", 1),
-    ("record_dump_file", "after", 1),  # loaded, its seams not settled
+    ("record_dump_file", "after", 1),  # loaded, its edges not proven yet
     ("settle_edges", "after", 1),
 ]
 

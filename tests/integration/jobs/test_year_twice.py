@@ -44,7 +44,7 @@ LEDGERS = (
 
 
 def state_of(connection: psycopg.Connection) -> list[object]:
-    """Everything that a second load must leave alone."""
+    """Everything that a second load must not change."""
     return [connection.execute(statement).fetchall() for statement in (STATE, *LEDGERS)]
 
 

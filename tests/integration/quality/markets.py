@@ -1,7 +1,7 @@
-"""Four hours of a small market without a fault, by SQL, for faults to be planted in.
+"""Four hours of a small, correct market, made by SQL, in which faults are planted.
 
-Every fifth minute is silent; in the others four trades are made, of which two buy. Ids of USD-M
-trades skip. The newest minutes are partly unconfirmed, all others are the exchange's own klines.
+Every fifth minute is silent; the others have four trades, two of them buys. Ids of USD-M trades
+skip. The newest minutes are partly unconfirmed, all others are the exchange's own klines.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def fill(
 
 
 def drop_constraints(connection: psycopg.Connection[Any]) -> None:
-    """Let in what PostgreSQL would refuse: a rule has to find what a restore brought."""
+    """Allow what PostgreSQL would refuse: a rule must find what a restore let in."""
     for table in (
         "market.candles_1m", "market.instruments", "market.trades", "market.agg_trades",
         "ops.gaps", "ops.coverage", "ops.dump_files", "ops.reconciliations",

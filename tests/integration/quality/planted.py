@@ -23,9 +23,9 @@ class Fault:
     """What is planted, and where its rule finds it.
 
     Attributes:
-        times: that the rule names, in order.
-        market: "every um": it is a fault of all symbols together, and of none alone.
-        trades: whether the trades of the symbol are kept.
+        times: that the rule reports, in order.
+        market: "every um": a fault of all symbols together.
+        trades: whether the symbol's trades are captured.
     """
 
     rule: str
@@ -37,7 +37,7 @@ class Fault:
 
 
 def written(form: str) -> Callable[[str], sql.Composed]:
-    """A statement with a place for what differs."""
+    """A statement with a placeholder for what differs."""
     return lambda text: sql.SQL(form).format(sql.SQL(text))
 
 
@@ -217,7 +217,7 @@ FAULTS = [
         (row("first_trade_id = NULL, last_trade_id = NULL, trade_count = 5"),),
         times=(AT + MINUTE,),
     ),
-    Fault(  # an outage that was none: trades were made in it
+    Fault(  # a false outage: it has trades
         "trade_ids_are_continuous",
         (no_rows("open_time >= %(at)s AND open_time < %(until)s"), outage("'spot'")),
         times=(AT + 4 * MINUTE,),

@@ -1,7 +1,6 @@
-"""Each planted fault is found by the rule that names it, and by no other.
+"""Each planted fault is found by its own rule, and by no other.
 
-All of them are planted at once, each in a symbol or market of its own, and one run has to tell
-them apart.
+All are planted together, each in a symbol or market of its own, and one run must distinguish them.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ NAMES = [
 
 @pytest.fixture(scope="module")
 def report(postgres: EmbeddedPostgres, _template: str) -> Iterator[QualityReport]:
-    """Of one run over all faults at once, and symbols without any."""
+    """The report of one run over all faults, and symbols without any."""
     url = postgres.create_database("planted_faults", template=_template)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SET timezone = 'UTC'")

@@ -1,4 +1,4 @@
-"""What a run looks at, keeps and says."""
+"""What a run checks, stores and reports."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_gap_at_the_start_of_the_window_is_found_where_rows_came_before(
 def test_between_two_listings_of_a_ticker_nothing_is_missing(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
-    # delisted, and back an hour later as another instrument whose ids begin anew at another price
+    # delisted, and back an hour later as another instrument with other ids and prices
     delete(connection, AT, 60)
     back = AT + timedelta(minutes=60)
     connection.execute(
@@ -242,7 +242,7 @@ def test_the_job_raises_for_broken_rules_with_the_rights_of_its_role(
         check_quality(run_id="faulty", **arguments)
     changed: dict[str, Any] = {"settings": settings, "scope": "changed", "end": START + MINUTE}
     check_quality(run_id="first", **changed)
-    # by what the logs of changes tell from now on
+    # by what the change logs contain from now on
     connection.execute(
         "DELETE FROM market.trades WHERE trade_time >= %s AND trade_time < %s", (AT, AT + MINUTE)
     )
@@ -339,7 +339,7 @@ def test_a_gap_of_trades_over_midnight_is_one(
         end = midnight + timedelta(hours=1)
         found = broken(check(database_url, start=midnight, end=end, scope=scope, run_id=scope))
         assert found["trade_rows_are_contiguous"] == first
-    # red though all of it was looked at days ago, until it is told what is missing
+    # still failing though all of it was checked days ago, until the outage is recorded
     late = {"scope": ScopeKind.CHANGED, "end": midnight + timedelta(days=5)}
     for run_id in ("late", "later"):
         found = broken(check(database_url, run_id=run_id, **late))

@@ -1,4 +1,4 @@
-"""A run looks at what changed, at what came of age, and again at what broke a rule."""
+"""A run checks what changed, what became overdue, and again what broke a rule."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_run_looks_at_what_changed_and_again_at_what_broke_a_rule(
     first = changed(database_url, "1")
     assert (first.scope, first.candles, broken(first)) == (ScopeKind.ALL, 720, {})
 
-    # nothing changed: what came of age alone
+    # nothing changed: only what became overdue
     second = changed(database_url, "2")
     assert (second.scope, broken(second)) == (ScopeKind.CHANGED, {})
     assert second.candles < 150
@@ -176,7 +176,7 @@ def test_the_checks_keep_the_change_log_until_they_have_seen_it(
     delete(connection, AT)
     changed(database_url, "2")
     assert connection.execute(query).fetchone() != before
-    # a cursor of another cluster says nothing here: everything is looked at
+    # a cursor of another cluster is ignored: everything is checked
     connection.execute("UPDATE ops.build_cursors SET system_identifier = 'another'")
     assert changed(database_url, "3").scope is ScopeKind.ALL
     # and one symbol's run moves nothing
@@ -233,7 +233,7 @@ def test_a_run_of_some_symbols_hides_no_fault_of_others(
         one = run_checks(database_url, run_id=scope, scope=scope, end=END, symbols=["BTCUSDT"])
         assert broken(one) == {}
     assert broken(changed(database_url, "3")) == fault
-    # nobody takes it for one that looked at everything
+    # it does not count as a run that checked everything
     assert connection.execute(
         "SELECT run_id, scope, advances FROM ops.quality_runs"
         " WHERE run_id IN ('all', 'changed') ORDER BY 1"

@@ -1,7 +1,7 @@
-"""A market that is right fires nothing: silence, rounding, halts and listings are no faults.
+"""A correct market breaks no rule: silence, rounding, halts and listings are no faults.
 
-Four hours of the simulator's own klines and trades, of which one symbol is halted, one delisted,
-and one delisted and listed again as another instrument.
+Four hours of the simulator's own klines and trades, with one symbol halted, one delisted, and one
+delisted and listed again as another instrument.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ NAMES = {
 def offers(
     market: SimulatedMarket, name: MarketName, exchange_symbol: str
 ) -> list[CandleCandidate]:
-    """The closed klines of a symbol, as the stream tells them."""
+    """The closed klines of a symbol, from the stream."""
     listed = market.instrument(exchange_symbol)
     price, quantity, quote = listed.format_price, listed.format_quantity, listed.format_quote
     klines = market.klines(
@@ -70,7 +70,7 @@ def offers(
 
 @pytest.fixture(scope="module")
 def market_url(postgres: EmbeddedPostgres, _template: str) -> Iterator[str]:
-    """A database with what the simulated exchanges tell of these hours."""
+    """A database with the simulated exchanges' data of these hours."""
     url = postgres.create_database("clean_market", template=_template)
     with connect(url, application_name="test") as connection:
         for name, symbols in NAMES.items():

@@ -1,4 +1,4 @@
-"""Every table, view and column says in the database itself what it is."""
+"""Every table, view and column has a comment in the database."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import psycopg
 
 from include.store.migrate import migrate
 
-# Partitions have what their parent has.
+# Partitions inherit their parent's.
 UNCOMMENTED = """
 SELECT format('%s.%s', c.oid::regclass, a.attname)
 FROM pg_class AS c

@@ -1,4 +1,4 @@
-"""docs/data-contract.md tells the truth: its queries run, and no table or column is left out."""
+"""docs/data-contract.md is true: its queries run, and no table or column is left out."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def test_instruments_come_back_as_they_were_written(connection: Connection) -> N
     of = [replace(spot(), filters=terms), spot("ETHUSDT"), um(5 * DAY_US)]
 
     assert write_instruments(connection, of, NOW) == 0
-    # whoever did not ask for them leaves them as they are
+    # a source that did not request them leaves them unchanged
     assert write_instruments(connection, [spot()], NOW + 1) == 0
 
     assert read_instruments(connection) == sorted(of, key=lambda each: each.symbol)

@@ -244,7 +244,7 @@ def test_a_server_that_lets_nobody_make_roles_is_migrated_without_and_with_them_
 
 
 def test_a_cluster_that_lacks_the_role_of_accounts_keeps_the_rights_of_the_others() -> None:
-    """The role came later than the other four, whom an administrator may have made by hand."""
+    """The role came later than the other four, which an administrator may have created by hand."""
     with own_server() as server:
         with connect(server.url("postgres"), application_name="test") as superuser:
             superuser.execute("CREATE ROLE tenant LOGIN PASSWORD 'secret'")

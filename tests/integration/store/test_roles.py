@@ -1,4 +1,4 @@
-"""What each role can do, and what it cannot."""
+"""What each role can and cannot do."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The documentation says what the code does: settings, commands, DAGs, events, links.
+"""The documentation matches the code: settings, commands, DAGs, events, links.
 
-After a change of a command's options, ``UPDATE_DOCS=1`` in the environment makes this file
-write the help texts of ``docs/cli.md`` anew.
+After a change of a command's options, ``UPDATE_DOCS=1`` in the environment makes this file write
+the help texts of ``docs/cli.md`` again.
 """
 
 from __future__ import annotations
@@ -256,7 +256,7 @@ def test_commands_that_are_named_exist(path: Path) -> None:
 
 
 TO_BE_MADE = {"dbt_project/models/marts/candles_45m.sql"}
-"""Files that a page tells its reader to make."""
+"""Files that a page asks its reader to create."""
 
 
 @pytest.mark.parametrize("path", PAGES, ids=named)

@@ -158,7 +158,7 @@ def test_a_bar_is_closed_with_its_last_minute_or_by_a_later_one() -> None:
     assert bar.is_closed
     live.put(minute(NEW_YEAR + 10 * MINUTE_US, rng), is_closed=False)
     bar = live.bar(five, NEW_YEAR + 5 * MINUTE_US)
-    assert bar is None  # an outage leaves no bar
+    assert bar is None  # an outage has no bar
 
 
 def test_what_is_kept_stays_bounded() -> None:
@@ -179,7 +179,7 @@ def test_a_minute_whose_ids_lie_far_before_earlier_ones_is_of_another_instrument
     before = replace(one, first_trade_id=1_000, last_trade_id=1_010)
     after = replace(one, open_time_us=NEW_YEAR + MINUTE_US)
     assert is_of_another(before, replace(after, first_trade_id=1, last_trade_id=9))
-    # what was counted first came last: clocks are set
+    # what was counted first came last: clocks were set
     swapped = 1_000 - MAX_SWAPPED
     assert not is_of_another(before, replace(after, first_trade_id=990, last_trade_id=swapped))
     assert not is_of_another(before, replace(after, first_trade_id=1_011, last_trade_id=1_020))

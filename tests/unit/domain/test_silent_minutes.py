@@ -1,4 +1,4 @@
-"""No fold makes a flat candle: that a minute was silent is the exchange's word alone."""
+"""No aggregation creates a flat candle: only the exchange reports a silent minute."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def callers(name: str) -> list[str]:
 
 def test_nothing_that_writes_makes_a_silent_candle() -> None:
     assert callers("silent_candle") == []
-    assert callers("candles_of") != []  # the look finds what is there
+    assert callers("candles_of") != []  # the search finds what exists
 
 
 def test_a_tape_with_silent_minutes_folds_to_the_minutes_that_traded() -> None:

@@ -1,4 +1,4 @@
-"""Each missing minute that can be had comes from one source, and nothing else is asked for."""
+"""Each available missing minute comes from one source, and nothing else is requested."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_every_missing_minute_has_one_part_and_no_part_is_without(
     assert minutes_in(found) == minutes_in(wanted)
     for part in parts:
         inside = held(part, wanted)
-        # from a missing minute to a missing one: what is proven is not asked for by itself
+        # from a missing minute to a missing one: proven minutes are not requested by themselves
         assert (inside[0][0], inside[-1][1]) == (part.start_us, part.end_us)
         assert part.minutes == minutes_in(inside)
         assert part.why

@@ -15,7 +15,7 @@ def upper(_low: float, high: float) -> float:
 
 
 class Clock:
-    """Time that passes only where somebody sleeps."""
+    """Time that passes only while sleeping."""
 
     def __init__(self) -> None:
         self.now_s = 1_000.0

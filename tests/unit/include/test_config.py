@@ -146,7 +146,7 @@ WRONG = {
     "grpc_trusted_file": ("/no/such/ca.pem", "should be a file in PEM format"),
     "alert_webhook_url": ("hooks.test/s3cret", "should be http or https://"),
 }
-"""A wrong value of each setting, and what of the message says what would be right."""
+"""A wrong value of each setting, and the part of the message that says what would be right."""
 
 
 def test_each_setting_has_a_wrong_value_here() -> None:

@@ -1,4 +1,4 @@
-"""A failure is told once to whom it was to be told, and telling it fails nothing."""
+"""A failure is reported once to its webhook, and reporting it fails nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One chain of plan, pieces and sum, whatever kind of history is asked for."""
+"""One chain of plan, pieces and sum, for every kind of history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of the database's state wants attention."""
+"""What needs attention in the database's state."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def wait_for_rows(url: str) -> None:
 
 
 def wait_for_check(stack: LocalStack) -> str:
-    """What ``check`` says once it has noticed."""
+    """Output of ``check`` once it has noticed."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         try:
@@ -88,7 +88,7 @@ def test_a_stack_streams_is_alone_notices_a_death_and_leaves_nothing(home: Path)
         # the exchange as well, which is started after the database
         assert told["BINANCE_REST_URL"].startswith("http://127.0.0.1:")
 
-        # what the streamer serves can be found
+        # the streamer's addresses can be found
         serves = stack.streamer_serves()
         answer = httpx.get(f"{serves['API']}/api/v1/candles", params={"symbol": "BTCUSDT"})
         assert answer.raise_for_status().json()["candles"]

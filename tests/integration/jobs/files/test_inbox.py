@@ -35,7 +35,7 @@ def row(minute: int) -> str:
 
 @pytest.fixture
 def settings(raw_settings: Settings) -> Settings:
-    """The jobs' own role; no exchange takes part."""
+    """The jobs' own role, without an exchange."""
     return raw_settings
 
 
@@ -227,7 +227,7 @@ def test_the_file_of_a_killed_run_is_taken_up_by_the_next_and_not_before(
             assert run.stdout.readline() == b"claimed\n"
             assert found(settings) == []
             assert load_file(settings=settings, file={"name": name}).state == "gone"
-            # the same name again, meanwhile: another file, for a run of its own
+            # the same name again, meanwhile: another file, for a separate run
             drop(name, row(1))
             assert found(settings) == [name]
             assert load_file(settings=settings, file={"name": name}).state == "loaded"

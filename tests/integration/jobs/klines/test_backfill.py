@@ -34,7 +34,7 @@ def values(candles: list[Candle]) -> list[tuple[object, ...]]:
 
 
 def state_of(connection: psycopg.Connection) -> list[tuple[object, ...]]:
-    """Everything that a repeat must leave alone."""
+    """Everything that a repeat must not change."""
     tables = (
         "market.candles_1m", "ops.coverage", "ops.outages", "ops.discrepancies",
         "ops.candle_changes", "ops.rejected_rows",

@@ -1,4 +1,4 @@
-"""Which days of which symbols a daily run is about, and which of their files are there."""
+"""Which days of which symbols a daily run covers, and which of their files exist."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_days_of_the_week_before_are_taken_up_until_they_are_reconciled(
     store(connection, "BTCUSDT", DAY - 2 * DAY_US, DAY - DAY_US, DAY)
     days = [one.day_us for one in plan_day(settings=settings, **SPAN)]
     assert days == [DAY - 2 * DAY_US, DAY - DAY_US, DAY]
-    assert compare_day(connection, ["BTCUSDT"], DAY - DAY_US) == []  # nobody has spoken about it
+    assert compare_day(connection, ["BTCUSDT"], DAY - DAY_US) == []  # no source covers it
     store(connection, "BTCUSDT", DAY - DAY_US, source=Source.REST)
     connection.execute(
         "INSERT INTO ops.coverage (symbol, source, day, minutes) SELECT 'BTCUSDT', source,"

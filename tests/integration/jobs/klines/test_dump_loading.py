@@ -20,7 +20,7 @@ from tests.integration.jobs.test_faults import (
 )
 
 BLANKS = [" " * 60_000] * 300
-"""As many bytes as are parsed at once, and more."""
+"""More bytes than one parsed block."""
 
 
 def test_a_file_that_turns_out_to_be_damaged_far_behind_good_rows_is_not_used_at_all(

@@ -1,4 +1,4 @@
-"""What stopped or has just begun trading, by servers of REST of which some are behind."""
+"""Symbols that stopped or have just begun trading, with REST servers of which some lag."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ FOR_EVER = 1_000_000
 
 @dataclass
 class Klines:
-    """Changes klines: there are those of [begin, halt) alone, and answers lack their last rows."""
+    """Changes klines: only those of [begin, halt) exist, and answers lack their last rows."""
 
     begin_us: int = 0
     halt_us: int = DAY + 1_000 * DAY_US
     rows_behind: int = 0
     times: int = FOR_EVER
     unfinished: int = 0
-    """The answer whose last row lacks a trade, by its number."""
+    """The number of the answer whose last row lacks a trade."""
     asked: int = 0
 
     def __call__(self, answer: httpx.Response) -> httpx.Response:
@@ -63,14 +63,14 @@ class Klines:
 
 @pytest.fixture
 def klines(host: FaultyHost) -> Klines:
-    """What the exchange answers; a test changes it."""
+    """The exchange's answers; a test changes them."""
     host.changes["/klines?"] = changed = Klines()
     return changed
 
 
 @pytest.fixture(autouse=True)
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
-    """Bounds (s) of the waits before REST is asked again, which take no time here."""
+    """Waits (s) before REST is asked again, which take no time here."""
     bounds: list[tuple[float, float]] = []
 
     def draw(min_s: float, max_s: float) -> float:
@@ -86,7 +86,7 @@ def load(settings: Settings, start_us: int, end_us: int) -> LoadCounts:
 
 
 def repair(settings: Settings) -> tuple[int, int]:
-    """Gaps closed and left."""
+    """Gaps closed and left open."""
     summary: RepairSummary = repair_gaps(settings=settings, worker="test", older_than_s=0)
     return summary.repaired, summary.left
 
@@ -96,7 +96,7 @@ def outages(connection: psycopg.Connection) -> list[tuple[int, int]]:
 
 
 def recent(exchange: ExchangeThread) -> int:
-    """The newest minute that REST has settled."""
+    """The newest minute that REST has completed."""
     return minute_of(exchange.clock.now_us() - 30 * SECOND_US) - MINUTE_US
 
 
@@ -127,9 +127,9 @@ def test_a_halt_is_believed_when_it_was_said_several_times(
     assert load(through_host, HALT, HALT + 10 * MINUTE_US).outage_minutes == 10
     assert outages(connection) == [(HALT, HALT + 10 * MINUTE_US)]
     assert waits == [(0.5, 1.0), (0.5, 2.0), (0.5, 2.0)]
-    assert klines.asked == 6  # the page, four times what is behind it, and what is before
+    assert klines.asked == 6  # the page, four requests after it, and one before
     assert load(through_host, HALT + 10 * MINUTE_US, HALT + 20 * MINUTE_US).outage_minutes == 10
-    assert (len(waits), klines.asked) == (3, 9)  # it is known, and goes on
+    assert (len(waits), klines.asked) == (3, 9)  # it is known, and continues
 
 
 def test_what_is_not_sure_or_has_rows_behind_is_not_asked_for_again(
@@ -218,7 +218,7 @@ BUSY = "BTCUSDT"
 
 @contextmanager
 def lagging(exchange: ExchangeThread, minute_us: int, *, times: int | None) -> Iterator[None]:
-    """So many answers come from a server at which a minute is open."""
+    """The number of answers from a server with this minute open."""
     lag_us = exchange.clock.now_us() - minute_us - 15 * SECOND_US
     rule = RestRule(effect=KlineLag(lag_us=lag_us), symbol=BUSY, endpoint="klines", times=times)
     identity = exchange.rest_faults.add(rule)

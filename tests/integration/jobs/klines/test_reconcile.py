@@ -1,4 +1,4 @@
-"""A day as everybody told it: who spoke about how much, who differs, and what stands in the end."""
+"""A day compared between all sources: how much each covers, which differ, and what is stored."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SPAN = {"start": DAY, "end": DAY + DAY_US}
 
 
 def live(candles: list[Candle]) -> list[CandleCandidate]:
-    """What a streamer would have stored: closed klines."""
+    """Closed klines, as a streamer stores them."""
     return [
         CandleCandidate(one, Status.VERIFIED, Source.KLINE, one.open_time_us + MINUTE_US)
         for one in candles
@@ -49,7 +49,7 @@ def wrong(candle: Candle) -> Candle:
 
 @pytest.fixture
 def streamed(connection: psycopg.Connection, settings: Settings, oracle: Oracle) -> list[Candle]:
-    """A day of a symbol from the stream, of which the minute 100 is not the exchange's."""
+    """A day of a symbol from the stream, whose minute 100 differs from the exchange's."""
     sync_instruments(settings=settings, markets=["spot"])
     candles = oracle("BTCUSDT", DAY, DAY + DAY_US)
     merge_candidates(connection, live([*candles[:100], wrong(candles[100]), *candles[101:1200]]))
@@ -57,7 +57,7 @@ def streamed(connection: psycopg.Connection, settings: Settings, oracle: Oracle)
 
 
 def run(settings: Settings, **span: object) -> tuple[Reconciled, list[dict[str, object]]]:
-    """A whole run, as the DAG does it; returns its sum and what its log says of each day."""
+    """A whole run, as in the DAG; returns its sum and its log of each day."""
     groups = plan_reconciliation(settings=settings, **(SPAN | span))  # type: ignore[arg-type]
     results = [reconcile_group(settings=settings, group=group) for group in groups]
     with capture_logs() as logs:
@@ -251,7 +251,7 @@ def _published_later(answer: httpx.Response) -> httpx.Response:
 
 def _without_row(open_time_us: int) -> Callable[[httpx.Response], httpx.Response]:
     def answer(full: httpx.Response) -> httpx.Response:
-        rows = [row for row in full.json() if row[0] != open_time_us]  # asked for in µs
+        rows = [row for row in full.json() if row[0] != open_time_us]  # requested in µs
         return httpx.Response(full.status_code, headers=_limits_of(full), json=rows)
 
     return answer

@@ -49,7 +49,7 @@ def killed(settings: Settings, step: str, when: str) -> None:
 
 
 def archived_again(settings: Settings) -> ArchiveSummary:
-    """The server may take a moment to notice that the killed one is gone."""
+    """The server may need a moment to notice that the killed client is gone."""
     until_s = time.monotonic() + 10
     while True:
         try:

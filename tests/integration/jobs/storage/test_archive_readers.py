@@ -1,4 +1,4 @@
-"""DuckDB, in an environment of its own, reads the archive's files as the documents say."""
+"""DuckDB, in an environment of its own, reads the archive's files as documented."""
 
 from __future__ import annotations
 

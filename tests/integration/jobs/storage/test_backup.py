@@ -1,4 +1,4 @@
-"""A backup restored into another, empty cluster holds the same, and work goes on there."""
+"""A backup restored into another, empty cluster has the same contents, and work continues there."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def elsewhere(tmp_path: Path) -> Iterator[str]:
 
 
 def contents(connection: psycopg.Connection[Any]) -> dict[str, tuple[Any, ...] | None]:
-    """Rows of every table of ours, counted and hashed."""
+    """Rows of every table, counted and hashed."""
     names = connection.execute(
         "SELECT nspname, relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace "
         "WHERE nspname IN ('market', 'ops', 'marts', 'marts_audit', 'accounts') "

@@ -1,4 +1,4 @@
-"""Trades are fetched by id, page by page, and what nobody serves is said so."""
+"""Trades are fetched by id, page by page; trades that the exchange does not serve are reported."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ def test_a_void_row_that_ends_a_tail_does_not_hide_the_trade_under_its_id(
     told = {"market": "spot", "endpoints": ["aggTrades"], "symbols": ["BTCUSDT"], "times": 1}
 
     def tail_after(*, rows: int | None = None) -> Tail:
-        """Of pages with so many rows, void and true by turns; None for all, the true alone."""
+        """Number of rows of each page, alternately void and valid; None for all valid ones."""
         if rows is not None:
             exchange.faults.add(
                 [

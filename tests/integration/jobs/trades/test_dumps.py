@@ -1,4 +1,4 @@
-"""Dump files of trades fold to the exchange's candles, and their rows are kept exactly once."""
+"""Candles from dump files of trades equal the exchange's; their rows are stored exactly once."""
 
 from __future__ import annotations
 

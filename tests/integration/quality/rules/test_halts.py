@@ -1,6 +1,6 @@
-"""Halts of USD-M, through which its rows go on, are told until they are recorded.
+"""Halts of USD-M, during which its rows continue, are reported until they are recorded.
 
-Of the two hours before ``HALT`` 24 minutes are silent, so that a halt has to be longer.
+Of the two hours before ``HALT`` 24 minutes are silent, so that a halt must be longer.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def test_silence_that_is_usual_is_no_halt(
 ) -> None:
     silence(connection, HALT, 24)
     assert told(changed(database_url, "1")) == []
-    # where rows begin nobody knows what is usual
+    # at the start of the rows the usual silence is unknown
     silence(connection, START, 40)
     assert told(changed(database_url, "2")) == []
 

@@ -71,7 +71,7 @@ def test_a_watchlist_has_a_bound(connection: Connection, monkeypatch: pytest.Mon
 
 @contextlib.asynccontextmanager
 async def listening(url: str) -> AsyncIterator[Callable[[], Any]]:
-    """What is told next, within a bound; all channels have been told at the start."""
+    """The next notification, within a timeout; all channels are yielded at the start."""
     channels = (WATCHLISTS_CHANNEL, ACCESS_CHANNEL)
     async with contextlib.aclosing(heard(url, channels, application_name="test")) as told:
 
@@ -124,5 +124,5 @@ async def test_what_is_told_while_something_else_is_read_is_not_lost(
         reading, _ = await anext(told)
         watchlists.watch(connection, anna, "BTCUSDT")
         for _ in range(3):
-            await reading.execute("SELECT 1")  # takes in what the server has sent
+            await reading.execute("SELECT 1")  # processes what the server has sent
         assert (await anext(told))[1] == set(channels)

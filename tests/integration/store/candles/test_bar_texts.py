@@ -1,4 +1,4 @@
-"""Bars that PostgreSQL writes as JSON say what the rows say."""
+"""Bars that PostgreSQL formats as JSON equal the rows."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_whatever_changes_a_minute_changes_the_version(database_url: str) -> Non
             before = version()
             if index in (3, 5):  # stored beyond the third
                 assert version(limit=2) == of_two
-        of_two = version(limit=2)  # written at once, as the row that comes in is
+        of_two = version(limit=2)  # written immediately, like the new row
         connection.execute(
             "DELETE FROM market.candles_1m WHERE symbol = %s AND open_time = %s",
             (NAMES[0], from_us(T0 + MINUTE_US)),

@@ -1,4 +1,4 @@
-"""Bars read for whoever is served."""
+"""Bars read for serving."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def test_trade_ids_that_arrive_for_unchanged_values_are_logged_as_a_change(
     merge_candidates(connection, [moved(candidate(Source.REST), "A", n) for n in range(3)])
     take_changes(connection)
 
-    # the kline tells what REST does not: which trades the minute is made of
+    # the kline has the trade ids that REST lacks
     merge_candidates(
         connection,
         [

@@ -1,4 +1,4 @@
-"""What is known of a symbol's history: the ends of its rows, its files, its listing."""
+"""A symbol's history: the ends of its rows, its files, its listing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_of_a_file_its_last_fetch_and_its_last_load_are_told(connection: Connect
             published_at_us=DAY, detail=window,
         )  # fmt: skip
         record_dump_file(connection, file)
-    # published anew, and not yet to be had: what is in the table is the issue before
+    # re-issued, and not available yet: the table has the earlier issue
     record_dump_file(
         connection,
         DumpFile(

@@ -250,7 +250,7 @@ async def test_streamers_of_the_same_symbols_do_not_lock_each_other_out(
     connect_again: Callable[[str], psycopg.Connection[Any]],
     wait_until_blocked: Callable[[str], None],
 ) -> None:
-    """At a minute's end one settles, in whatever order klines came, what the other closes."""
+    """At a minute's end one streamer stores what the other closes, in any order of klines."""
     names = [f"S{number:03}USDT" for number in range(300)]
 
     def open_ones(last_id: int) -> list[LiveCandle]:

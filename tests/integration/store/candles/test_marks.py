@@ -1,4 +1,4 @@
-"""What a chart marks comes from the ledgers and from the rows themselves."""
+"""A chart's marks come from the ledgers and from the rows themselves."""
 
 from __future__ import annotations
 

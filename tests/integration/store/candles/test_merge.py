@@ -66,7 +66,7 @@ def expected(kept: Stored) -> tuple[Any, ...]:
 
 
 def batches(of: list[CandleCandidate], rng: random.Random) -> list[list[CandleCandidate]]:
-    """Cut at random places, as writers would."""
+    """Split at random places, as writers would."""
     cuts = sorted(rng.randrange(len(of) + 1) for _ in range(rng.randrange(4)))
     return [of[start:end] for start, end in itertools.pairwise([0, *cuts, len(of)])]
 
@@ -243,7 +243,7 @@ def test_values_that_were_believed_twice_say_both_times(connection: Connection) 
 
 
 def test_a_fold_is_not_ranked_by_ids_that_came_from_elsewhere(connection: Connection) -> None:
-    """A file's high ids join the fold's row; a fold that reaches further must still win."""
+    """A file's high ids join the aggregated row; a candle with later ids must still win."""
     fold = candidate(Source.STREAM, candle(price="10", ids=(1, 100)))
     file = candidate(Source.FILE, candle(price="10", ids=(1, 200)))
     further = candidate(Source.STREAM, candle(price="9", ids=(1, 150)))

@@ -72,8 +72,8 @@ def test_unsorted_batches_of_the_same_minutes_do_not_deadlock(
         FROM ops.discrepancies
         """
     ).fetchall()
-    # Every value that ever differed from the winner is kept, and nothing else: a value that
-    # held a minute for a while before it lost is there with the source that told it last.
+    # Every value that ever differed from the winner is kept, and nothing else: a value that was
+    # stored for a while before it lost is there with its last source.
     values = {(second, price) for second, _, price in lost}
     told = {
         ((NOVEMBER_END_US + minute * 60_000_000) // 1_000_000, each.candle.open)

@@ -1,4 +1,4 @@
-"""``ops.candle_evidence`` tells which candles follow by id, and who has confirmed each."""
+"""``ops.candle_evidence`` shows which candles follow by id, and which source confirmed each."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def traded(
     source: Source = Source.KLINE,
     price: str = "10",
 ) -> CandleCandidate:
-    """A candle of minute T0 + ``minute`` with these ids, as many trades unless told otherwise."""
+    """A candle of minute T0 + ``minute`` with these ids, and as many trades unless specified."""
     if count is None:
         count = 0 if first is None or last is None else last - first + 1
     open_time_us = T0 + minute * MINUTE_US
@@ -141,7 +141,7 @@ def test_minutes_without_row_and_outage_are_counted_at_the_next_row(connection: 
     )
     rows = proofs(connection)
     assert {minute: row["missing_minutes"] for minute, row in rows.items()} == {0: 0, 3: 2, 7: 1}
-    # nobody traded in the two minutes that are missing: the ids go on across them
+    # the two missing minutes had no trades: the ids continue across them
     assert continuity(rows) == {0: "first", 3: "follows", 7: "skips"}
 
 

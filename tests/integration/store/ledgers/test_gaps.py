@@ -159,7 +159,7 @@ def test_gaps_that_the_table_proves_filled_are_closed(
         connection,
         [
             candidate(Source.REST, candle("A", second_us)),  # B has nothing
-            candidate(Source.STREAM, candle("C", second_us)),  # and C no word of the exchange
+            candidate(Source.STREAM, candle("C", second_us)),  # and C unconfirmed
             candidate(Source.KLINE, candle("E.P", second_us)),
         ],
     )
@@ -182,7 +182,7 @@ def test_gaps_that_the_table_proves_filled_are_closed(
 
     assert close_proven_gaps(connection, symbols=["D", "B"]) == 1
     with connect_again("other").transaction() as held:
-        # what somebody else is at is his
+        # a gap claimed by another worker is left to it
         held.connection.execute("SELECT 1 FROM ops.gaps WHERE symbol = 'E.P' FOR UPDATE")
         assert close_proven_gaps(connection) == 1
     assert close_proven_gaps(connection) == 1

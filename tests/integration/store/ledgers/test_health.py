@@ -1,4 +1,4 @@
-"""What an operator is told of candles and ledgers, and how few rows are read for it."""
+"""What an operator sees of candles and ledgers, and how few rows are read for it."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_missing_are_minutes_between_rows_without_an_outage(connection) -> None:
         (NEWEST - 99 * MINUTE, NEWEST - 89 * MINUTE),
     )
     found = one(connection, "A")
-    # 5 at the window's beginning, 20 of which 10 are an outage, and 5 that are too young to count
+    # 5 at the window's beginning, 20 with 10 in an outage, and 5 too young to count
     assert (found.missing, found.overdue) == (5 + 10 + 5, 5 + 10)
 
 
@@ -146,7 +146,7 @@ STEPS = ("follows", "follows", "skips", "overlaps", "silent", "no_ids", "count_m
 
 
 def with_ids(chance: random.Random, minutes: int) -> list[tuple[int, int | None, int | None]]:
-    """Count, first and last id of minutes of which some do not follow those before."""
+    """Count, first and last id of minutes, some of which do not follow those before."""
     rows, following = [], 1_000
     for _ in range(minutes):
         step, count = chance.choice(STEPS), chance.randint(1, 9)

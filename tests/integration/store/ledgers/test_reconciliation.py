@@ -1,4 +1,4 @@
-"""Who spoke about a day and who differs, counted from the ledgers and the table."""
+"""Which sources cover a day and which differ, counted from the ledgers and the table."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def hour(price: int = 1) -> list[Candle]:
 
 
 def say(connection: Connection, source: Source, candles: list[Candle]) -> None:
-    """Merge what an exchange's source says, and that it has said it."""
+    """Merge an exchange source's rows, and record their coverage."""
     merge_candidates(
         connection, [CandleCandidate(one, Status.VERIFIED, source, DAY) for one in candles]
     )

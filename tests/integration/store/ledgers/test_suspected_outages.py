@@ -1,4 +1,4 @@
-"""``ops.suspected_outages`` tells when no USD-M symbol traded, whose klines go on through halts."""
+"""``ops.suspected_outages`` shows when no USD-M symbol traded: klines continue during halts."""
 
 from __future__ import annotations
 

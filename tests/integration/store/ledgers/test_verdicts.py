@@ -1,4 +1,4 @@
-"""Verdicts are kept by day, and know which files are newer than they are."""
+"""Verdicts are stored by day, and newer files are detected."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def test_many_writers_that_need_the_same_new_partition_all_succeed(
 def test_a_partition_that_its_maker_still_holds_is_waited_for(
     connection: Connection, connect_again: Callable[[str], Connection]
 ) -> None:
-    """Found, yet not known to all as its parent's: so it is for a moment behind the commit."""
+    """Found, but not yet visible to all as its parent's: so it is for a moment after the commit."""
     name = ensure(connection, "market.candles_1m", "2030-01-01Z")
     other = connect_again("other")
     other.execute("SET lock_timeout = '10ms'")

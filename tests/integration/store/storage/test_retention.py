@@ -1,4 +1,4 @@
-"""Results of old checks go; what tells of failures stays."""
+"""Results of old checks are removed; the evidence of failures stays."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_old_successes_go_and_of_old_failures_a_days_first_and_last_stay(
         (BEFORE, "b", False),
     ]
     assert removed == 33 - 6
-    # Runs of which a result is left, and new ones, stay with them.
+    # Runs with a remaining result, and new ones, stay with them.
     left = {f"run {at}" for at, _, _ in kept(connection)}
     runs = connection.execute("SELECT run_id FROM ops.quality_runs").fetchall()
     assert {run_id for (run_id,) in runs} == left

@@ -1,4 +1,4 @@
-"""Captured rows enter once, whatever is repeated and whoever writes."""
+"""Captured rows are stored once, whatever is repeated and whoever writes."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ DAYS_OF_QUOTES = "SELECT day::text, update_id FROM market.book_tickers ORDER BY 
 
 
 def quotes_received(at_us: int, *numbers: int) -> list[str]:
-    """What an intake makes of quotes of spot that it receives at this time."""
+    """An intake's lines for spot book tickers received at this time."""
     made = Intake([BOOK_TICKERS.name], max_rows=100, on_losses=lambda _: None, now_us=lambda: at_us)
     for number in numbers:
         made.on_quote(Market.SPOT, BookTicker(number, "A", "1", "2", "3", "0"))

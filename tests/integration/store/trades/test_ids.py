@@ -114,7 +114,7 @@ def test_two_instruments_of_one_name_are_told_apart_by_their_times(
     assert last == {"A": (12, AT_US + later_us + 12)}
     assert missing == [
         MissingIdRange("A", 503, 504, AT_US + 502, AT_US + 505),
-        # trades may be missing between the two; nobody knows how many
+        # an unknown number of trades may be missing between the two
         MissingIdRange("A", 506, 505, AT_US + 505, AT_US + later_us + 7),
         MissingIdRange("A", 9, 10, AT_US + later_us + 8, AT_US + later_us + 11),
     ]
@@ -148,7 +148,7 @@ def test_rows_that_are_stored_while_a_reused_name_is_looked_at_hide_no_missing_r
     monkeypatch.setattr(module, "_missing_ranges", and_store)
     last, missing = stored_ids(connection, AGG_TRADES, ["A"], AT_US)
     assert [missing_range.first_id for missing_range in missing] == [503]
-    assert last == {"A": (8, AT_US + DAY_US + 8)}  # what follows it is seen to be missing
+    assert last == {"A": (8, AT_US + DAY_US + 8)}  # what follows it shows as missing
 
 
 def test_a_clock_that_was_set_makes_no_second_instrument(connection: Connection) -> None:
@@ -157,7 +157,7 @@ def test_a_clock_that_was_set_makes_no_second_instrument(connection: Connection)
     write_raw(connection, AGG_TRADES, [agg_line(n, at_us=at) for n, at in times.items()])
     last, missing = stored_ids(connection, AGG_TRADES, ["A"], AT_US)
     assert last == {"A": (4, midnight + 2)}
-    # Asked for once more, which costs little; none stands for an unknown number.
+    # Requested once more, which costs little; none stands for an unknown number.
     assert [(missing_range.first_id, missing_range.last_id) for missing_range in missing] == [
         (2, 2),
         (3, 3),

@@ -1,4 +1,4 @@
-"""Kept trades by id, over days, holes, and a ticker that was given again."""
+"""Captured trades by id, over days, missing ids, and a reused ticker."""
 
 from __future__ import annotations
 
@@ -144,14 +144,14 @@ def test_a_page_locks_few_of_hundreds_of_days(connection: Connection) -> None:
     lines = [agg_line(day, at_us=MIDNIGHT_US + day * DAY_US) for day in range(days)]
     lines += [agg_line(7, symbol="B", at_us=MIDNIGHT_US + day * DAY_US) for day in (0, days - 1)]
     write_raw(connection, AGG_TRADES, lines)
-    # As often as makes driver and server prepare what they are asked.
+    # Often enough for driver and server to prepare the statement.
     for _ in range(12):
         counting: Any = CountingLocks(connection)
         page = read_trades(counting, AGG_TRADES, "A", days // 2, limit=15, since_us=0)
         assert ids(page) == list(range(days // 2, days // 2 + 15))
         halves, rows = 8, (15 + SWAPPED) // DAYS_AT_ONCE + 1
         assert len(counting.locks) <= 1 + 2 + halves + rows
-        # A day is a table and two indexes; a statement has those of the parent beside.
+        # A day is a table and two indexes; a statement uses those of the parent as well.
         assert max(counting.locks) <= 3 * (DAYS_AT_ONCE + 1) + 5
 
 

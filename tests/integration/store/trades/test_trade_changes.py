@@ -1,4 +1,5 @@
-"""What a snapshot has not seen of trades, whoever wrote or removed them and when he committed."""
+"""What a snapshot has not seen of trades, whoever wrote or removed them and whenever that
+committed."""
 
 from __future__ import annotations
 

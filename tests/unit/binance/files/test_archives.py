@@ -1,4 +1,4 @@
-"""Archives are read in bounded blocks of whole lines, and damage is told before use."""
+"""Archives are read in bounded blocks of whole lines, and damage is reported before use."""
 
 from __future__ import annotations
 

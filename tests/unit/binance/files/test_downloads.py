@@ -1,4 +1,4 @@
-"""A download goes on where it was cut, unless the file is another one by then."""
+"""A download resumes after an interruption, unless the file has changed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Cut(httpx.SyncByteStream):
 
 
 class Server:
-    """Serves a body, cutting the first answers; remembers what was asked."""
+    """Serves a body, interrupting the first answers; records the requests."""
 
     def __init__(self, *, cuts: int = 0, tag: str = '"a"', **options: bool) -> None:
         self.body, self.tag, self.cuts = BODY, tag, cuts

@@ -1,4 +1,4 @@
-"""Kline files are read strictly: good rows stay, bad ones are told with line and reason."""
+"""Kline files are read strictly: good rows stay, bad ones are reported with line and reason."""
 
 from __future__ import annotations
 

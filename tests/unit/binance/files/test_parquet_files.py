@@ -1,4 +1,4 @@
-"""Parquet files give the same rows as the exchange's text, or say why they cannot."""
+"""Parquet files yield the same rows as the exchange's text, or an error says why not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fast way into a file of trades takes what the careful way takes, and nothing else."""
+"""The fast parser of trade files accepts what the careful one accepts, and nothing else."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ Told = tuple[list[Candle], list[Candle], list[Rejection], int, list[tuple[object
 
 
 def told(reader: TradeReader, lines: list[str], cuts: list[int]) -> Told:
-    """What a file cut into blocks gave."""
+    """Result of a file cut into blocks."""
     edges = [0, *sorted({cut for cut in cuts if cut < len(lines)} - {0}), len(lines)]
     whole, partial, rejections, trades, rows = [], [], [], 0, []
     for begin, end in pairwise(edges):
@@ -197,7 +197,7 @@ def test_the_fast_way_equals_the_row_by_row_fold(
 
 
 class _Sum:
-    """A builder of a minute, with quote amounts as they are told where they are."""
+    """A builder of a minute, with quote amounts where the rows have them."""
 
     def __init__(self, symbol: str, minute: int) -> None:
         self._builder = CandleBuilder(symbol, minute)

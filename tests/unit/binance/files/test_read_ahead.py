@@ -1,4 +1,4 @@
-"""Items are made one ahead, in order, and what making them raises comes in its place."""
+"""Items are made one ahead, in order, and errors are raised in their place."""
 
 from __future__ import annotations
 

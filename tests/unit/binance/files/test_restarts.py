@@ -88,7 +88,7 @@ BEFORE = "the id came before in this file"
     [
         ([*OLD, *OLD], [(line, BEFORE) for line in range(10, 19)]),
         ([*OLD[3:], *OLD[:3]], []),  # in another order
-        ([*OLD[:5], trade(500, 90_000), *OLD[5:]], [(6, BEFORE)]),  # nothing goes on from it
+        ([*OLD[:5], trade(500, 90_000), *OLD[5:]], [(6, BEFORE)]),  # no row continues from it
         ([*OLD, trade(500, 90_000)], [(10, BEFORE)]),
         ([*OLD, trade(500, 219), trade(501, 219)], [(10, BEFORE), (11, BEFORE)]),  # too soon
     ],

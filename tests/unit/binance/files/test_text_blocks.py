@@ -1,4 +1,4 @@
-"""Blocks of rows know their place in the file, whatever stands before the rows."""
+"""Blocks of rows know their line numbers, whatever precedes the rows."""
 
 from __future__ import annotations
 

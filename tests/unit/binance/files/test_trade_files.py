@@ -172,7 +172,7 @@ def test_a_file_of_other_columns_is_refused(tmp_path: Path) -> None:
 def test_blocks_change_nothing_and_whole_minutes_equal_the_builder(
     minutes: list[int], cuts: list[int], lost: set[int]
 ) -> None:
-    """However a file is cut into blocks, what it proves is the same, and it is right."""
+    """However a file is cut into blocks, what it proves is the same, and is right."""
     numbered = [(500 + index, minute) for index, minute in enumerate(minutes)]
     kept = [one for index, one in enumerate(numbered) if index not in lost]
     if not kept:

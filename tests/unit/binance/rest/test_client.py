@@ -251,7 +251,7 @@ def test_volumes_of_the_day_come_by_platform_symbol() -> None:
 
 
 def test_it_keeps_nothing_of_an_answer() -> None:
-    """An answer of httpx refers to itself; what it held would stay until garbage is collected."""
+    """An httpx answer refers to itself; its content would stay until garbage collection."""
     page = json.dumps([row(0)]).encode()
     exchange = Exchange(klines=lambda _: httpx.Response(200, stream=httpx.ByteStream(page)))
     rest, _, _ = client(exchange)
@@ -262,7 +262,9 @@ def test_it_keeps_nothing_of_an_answer() -> None:
         answers = [one for one in gc.get_objects() if isinstance(one, httpx.Response)]
     finally:
         gc.enable()
-    asked = [one for one in answers if one._request is not None]  # others' may have none
+    asked = [
+        one for one in answers if one._request is not None
+    ]  # those of other tests may have none
     (answer,) = (one for one in asked if one.request.url.path.endswith("/klines"))
     with pytest.raises(httpx.ResponseNotRead):
         answer.content  # noqa: B018

@@ -1,4 +1,4 @@
-"""A page counts what is settled and tells where the next begins."""
+"""A page counts complete rows and says where the next one begins."""
 
 from __future__ import annotations
 

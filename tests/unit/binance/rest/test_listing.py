@@ -1,4 +1,4 @@
-"""exchangeInfo becomes instruments; what is no perpetual or has no steps is left out."""
+"""exchangeInfo becomes instruments; other contracts and symbols without steps are skipped."""
 
 from __future__ import annotations
 

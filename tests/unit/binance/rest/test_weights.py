@@ -1,4 +1,4 @@
-"""Weight is counted in the clock's minute, headers are believed, silence is kept."""
+"""Weight is counted in the clock's minute, headers are applied, pauses are kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quotes are typed whatever their market leaves out."""
+"""Book tickers are decoded whatever fields their market omits."""
 
 from __future__ import annotations
 

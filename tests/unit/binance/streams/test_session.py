@@ -11,7 +11,7 @@ from include.binance.streams.session import StreamSession
 
 
 def sent(session: StreamSession, now_s: float) -> dict[str, object] | None:
-    """The message that is due; the exchange answers it at once."""
+    """The message that is due; the exchange answers it immediately."""
     message = session.next_message(now_s)
     if message is None:
         return None
@@ -33,7 +33,7 @@ def test_names_go_out_in_batches_half_a_second_apart() -> None:
 
 
 MESSAGES_A_SECOND = 5
-"""What the exchange takes, pongs included."""
+"""What the exchange accepts, pongs included."""
 
 
 @given(

@@ -1,4 +1,4 @@
-"""Ctrl-C ends a command at once, whatever its threads are at."""
+"""Ctrl-C ends a command immediately, whatever its threads do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts of minutes join to what one fold of all their trades gives, or raise."""
+"""Joined parts of minutes equal one aggregation of all their trades, or raise."""
 
 from __future__ import annotations
 

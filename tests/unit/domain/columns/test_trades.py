@@ -12,7 +12,7 @@ T0 = 1_735_725_600_000_000 // MINUTE_US * MINUTE_US
 
 
 def rows(*trades: tuple[int, int], void: tuple[int, ...] = (), bad: tuple[int, ...] = ()):
-    """Trades of (id, minute), some of which are void or bad."""
+    """Trades of (id, minute), some of them void or bad."""
     ids = [number for number, _ in trades]
     frame = pl.DataFrame(
         {
@@ -32,7 +32,7 @@ def rows(*trades: tuple[int, int], void: tuple[int, ...] = (), bad: tuple[int, .
 
 
 class Minutes:
-    """What a fold told, as minutes from T0."""
+    """The result, as minutes from T0."""
 
     def __init__(self) -> None:
         self.whole: list[int] = []
@@ -74,7 +74,7 @@ TAPE = [(1, 0), (2, 0), (3, 1), (4, 2), (5, 2), (6, 3)]
         (0, None, [0, 1, 2], {3}),
         (None, 7, [1, 2, 3], {0}),
         (0, 7, [0, 1, 2, 3], set()),
-        (-5, 9, [1, 2], set()),  # it is known that trades are missing there
+        (-5, 9, [1, 2], set()),  # trades are known to be missing there
     ],
 )
 def test_the_ends_of_a_file_are_proven_by_the_files_beside_it(

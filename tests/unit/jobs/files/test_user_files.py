@@ -1,4 +1,4 @@
-"""Files of users tell whose rows they hold, and of which kind."""
+"""Users' files show their symbol and their kind."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_trades_and_agg_trades_fold_to_the_same_minutes(write: Write, rows: list
     parts = list(read_parts(file))
     whole = to_candles(pl.concat([part.candles for part in parts]))
     partial = to_candles(pl.concat([part.partial for part in parts]))
-    # the middle minute alone is proven: nobody knows what stands before and behind the file
+    # the middle minute alone is proven: rows before and after the file are unknown
     assert [one.open_time_us for one in whole] == [AT_US + 60_000_000]
     assert len(partial) == 2
     assert whole[0].volume == Decimal("3.125") + Decimal("4.125")

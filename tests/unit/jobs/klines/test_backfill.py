@@ -20,7 +20,7 @@ PLAN = BackfillPlan(rest=(WAITING, OTHER, LATER))
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Labels of pieces begun. A is told to wait two minutes; B then fails, or loads for C."""
+    """Labels of pieces started. A must wait two minutes; B then fails, or loads for C."""
     begun: list[str] = []
     told = threading.Event()
 
@@ -43,7 +43,7 @@ def test_an_error_ends_the_wait_of_other_pieces(asked: list[str]) -> None:
     with pytest.raises(PermanentError, match="B is no symbol"):
         backfill.load_pieces(settings=Settings(jobs_database_url=""), plan=PLAN, workers=2)
     assert time.monotonic() - started_s < 20
-    assert asked.count("A") == 1  # it is not asked for again
+    assert asked.count("A") == 1  # it is not requested again
 
 
 def test_an_interrupt_ends_the_wait_too(asked: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""A plan is told what it costs before it runs."""
+"""A plan shows its cost before it runs."""
 
 from __future__ import annotations
 

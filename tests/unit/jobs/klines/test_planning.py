@@ -191,7 +191,7 @@ def test_history_begins_with_rests_first_row_or_with_files_that_rest_knows_no_mo
 
 
 class Forgotten:
-    """A REST that does not know the symbol."""
+    """A REST without the symbol."""
 
     def klines(self, *_: object, **__: object) -> KlinePage:
         raise UnknownSymbolError("no symbol 'X'")

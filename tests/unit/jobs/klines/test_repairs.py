@@ -1,4 +1,4 @@
-"""Connections of repairs: kept while they are of use, and never shared by two at once."""
+"""Connections of repairs: kept while useful, and never shared by two threads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ URL = "postgresql://here/candles"
 
 
 class World:
-    """Connections and clients that are made, and what is done with them."""
+    """Connections and clients that are opened, and what is done with them."""
 
     def __init__(self) -> None:
         self.open: list[str] = []
@@ -53,7 +53,7 @@ class World:
 class Line(str):
     """A connection: it is closed and never left as a context, which would commit.
 
-    A server that hangs answers the commit with an error that nobody waits for.
+    A hanging server answers the commit with an error for which no caller waits.
     """
 
     _world: World

@@ -1,4 +1,4 @@
-"""Addresses of databases, and what of them may be shown."""
+"""Database addresses, and the parts of them that may be shown."""
 
 from __future__ import annotations
 
