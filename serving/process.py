@@ -1,4 +1,4 @@
-"""A serving process of its own: readers grow apart from ingestion."""
+"""A separate serving process, so that readers do not load the streamer."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ log = structlog.get_logger(__name__)
 STOP_TIMEOUT_S = 2.0
 
 POLL_INTERVAL_S = 60.0
-"""An end is heard at once; so often it is looked for all the same."""
+"""Fallback poll; task completion normally wakes us."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where what is served comes from.
+    """Where a served market comes from.
 
     Attributes:
-        place: in words.
+        place: described in words.
         works: run while it is served.
     """
 
@@ -44,10 +44,10 @@ class Source:
 
 
 async def serve(settings: Settings, address: str, stop: asyncio.Event) -> None:
-    """Serve what streamers fold, until told to stop.
+    """Serve what streamers publish, until stopped.
 
     Args:
-        address: of the gRPC of a streamer; empty for those that publish over NATS.
+        address: of a streamer's gRPC; empty for all that publish over NATS.
 
     Raises:
         PermanentError: a setting is wrong, or the streamer refuses.
@@ -114,7 +114,7 @@ async def _nats(settings: Settings) -> AsyncIterator[Source]:
 def _market(
     remote: RemoteMarket | NatsMarket, ticks: TickHubs, statistics: Callable[[], dict[str, Any]]
 ) -> ServedMarket:
-    """What another process tells, as it is served."""
+    """The market of another process."""
     return ServedMarket(
         remote.changes,
         streamed=remote.streamed,
@@ -129,7 +129,7 @@ def _market(
 
 
 def run(settings: Settings, address: str) -> None:
-    """Blocking entry point, on uvloop; until SIGTERM or SIGINT."""
+    """Run on uvloop until SIGTERM or SIGINT; blocking."""
     import uvloop
 
     async def until_told() -> None:

@@ -1,4 +1,4 @@
-"""Reads of the tables beside the event loop, over a few connections."""
+"""Reads tables in threads, over a few connections."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from include.store.postgres.pools import connection_arguments, translated
 from streamer.runtime.threads import Threads
 
 CONNECTIONS = 4
-"""What is served live never waits for these; beyond them, readers of the past wait in line."""
+"""Live data never waits for these; further reads wait for a free one."""
 WAIT_S = 5.0
-"""For a connection that is free."""
+"""Timeout for a free connection."""
 MAX_QUERY_MS = 15_000
 
 Result = TypeVar("Result")
 
 
 class ReadPool:
-    """Calls functions of ``include.store`` that read, each with a connection.
+    """Calls reading functions of ``include.store``, each with a connection.
 
     Args:
-        url: of PostgreSQL; a role that may only read is enough.
+        url: of PostgreSQL; a read-only role is enough.
     """
 
     def __init__(self, url: str) -> None:
@@ -47,19 +47,19 @@ class ReadPool:
         self._threads = Threads(CONNECTIONS, name="history")
 
     def open(self) -> None:
-        """Begin; nothing is connected yet."""
+        """Start; connections are made later."""
         self._pool.open(wait=False)
 
     def close(self) -> None:
-        """End; no call that is under way is waited for."""
+        """Stop without waiting for calls in progress."""
         self._threads.close()
         self._pool.close(timeout=1.0)
 
     def read(self, call: Callable[[Connection], Result]) -> Result:
-        """Call with a connection, in this thread.
+        """Call a function with a connection, in this thread.
 
         Raises:
-            TransientError: PostgreSQL is away, or all connections are busy for long.
+            TransientError: PostgreSQL is unreachable, or all connections stay busy.
         """
         try:
             with translated(self._url), self._pool.connection() as connection:
@@ -70,7 +70,7 @@ class ReadPool:
             ) from error
 
     async def call(self, call: Callable[[Connection], Result]) -> Result:
-        """The same without blocking the event loop."""
+        """Call a function with a connection, without blocking the event loop."""
         async with asyncio.timeout(WAIT_S + MAX_QUERY_MS / 1_000):
             return await self._threads.run(lambda: self.read(call))
 

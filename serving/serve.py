@@ -1,4 +1,4 @@
-"""What is served, by whoever has changes of minutes: a streamer, or a process of its own."""
+"""Serves a market over gRPC, REST and WebSocket, from a streamer or a separate process."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ log = structlog.get_logger(__name__)
 
 STOP_TIMEOUT_S = 2.0
 POLL_INTERVAL_S = 60.0
-"""An end is heard at once; so often it is looked for all the same."""
+"""Fallback poll; task completion normally wakes us."""
 MAX_CONNECTIONS = 10_000
-"""Of callers of REST and readers of WebSockets, at once."""
+"""Concurrent clients of REST and WebSocket."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServedMarket:
-    """Where what is served comes from.
+    """Where served data comes from.
 
     Attributes:
-        changes: begins to listen to all symbols; the present states come first, and which symbols
-            are streamed.
-        streamed: the symbols.
-        now_us: the exchange's time.
-        newest: the newest minute of a symbol; None where none is in memory.
-        condition: how it is: ``status`` ("well" or not), and what else is worth knowing.
-        on_settled: has a function told of each minute that is over, and of what it is found to be.
-        is_remote: the changes come from another process, which is listened to all the time.
-        ticks: trades and best prices; None where there are none.
-        statistics: figures of where it comes from.
+        changes: subscribes to all symbols; the present states come first, and which symbols are
+            streamed.
+        streamed: returns the streamed symbols.
+        now_us: returns the exchange's time.
+        newest: returns the newest minute of a symbol; None if none is in memory.
+        condition: returns its health: ``status`` ("well" or not), and details.
+        on_settled: sets the function that is called with each closed or revised minute.
+        is_remote: the changes come from another process, and are always subscribed.
+        ticks: trades and book tickers; None if they are not served.
+        statistics: returns figures of the source.
     """
 
     changes: Callable[[], Changes]
@@ -68,7 +68,7 @@ class ServedMarket:
     statistics: Callable[[], dict[str, Any]] = dict
 
     def forget(self, symbols: Iterable[str]) -> None:
-        """Symbols are streamed no longer: what is known of their best prices is over."""
+        """Forget the book tickers of symbols that are no longer streamed."""
         if self.ticks is not None:
             self.ticks.book_tickers.forget(symbols)
 
@@ -78,9 +78,9 @@ class Served:
     """What is served, and where.
 
     Attributes:
-        grpc_address: host and port; empty where it is switched off.
-        api_url: of REST; empty where it is switched off.
-        listening: ends where the changes end, or cannot be had.
+        grpc_address: host and port; empty if it is disabled.
+        api_url: of REST; empty if it is disabled.
+        listening: ends when the changes end or fail.
     """
 
     live_bars: LiveBars
@@ -94,10 +94,10 @@ async def served(settings: Settings, market: ServedMarket, *, url: str) -> Async
     """Serve a market as the settings say.
 
     Args:
-        url: of PostgreSQL; a role that may only read is enough.
+        url: of PostgreSQL; a read-only role is enough.
 
     Raises:
-        PermanentError: an address or a port cannot be had, or a file cannot be read.
+        PermanentError: an address or port is unavailable, or a file cannot be read.
     """
     history = ReadPool(url)
     live_bars = LiveBars(
@@ -143,7 +143,7 @@ async def served(settings: Settings, market: ServedMarket, *, url: str) -> Async
 async def serve_hub(
     settings: Settings, observed: TelemetrySources, now_us: Callable[[], int]
 ) -> None:
-    """Serve what a streamer folds, in its own event loop, until cancelled."""
+    """Serve a streamer's market in its event loop, until cancelled."""
     hub = observed.hub
     market = ServedMarket(
         partial(hub.subscribe, reports_streamed=True),
@@ -173,7 +173,7 @@ async def serve_hub(
             works.append(asyncio.create_task(observed.publisher.run(), name="bus"))
         try:
             done: set[asyncio.Task[None]] = set()
-            while not done:  # until cancelled, once: an end takes time
+            while not done:  # a stop that takes long must not be cancelled again
                 done, _ = await asyncio.wait(
                     works, timeout=POLL_INTERVAL_S, return_when=asyncio.FIRST_COMPLETED
                 )
@@ -186,7 +186,7 @@ async def serve_hub(
 
 
 def warn_of_open_addresses(settings: Settings) -> None:
-    """Say where others than this machine may read without a login."""
+    """Warn of addresses at which other machines may read without a login."""
     places = (
         ("API_HOST", settings.api, settings.api_host),
         ("GRPC_HOST", settings.grpc, settings.grpc_host),
@@ -197,10 +197,10 @@ def warn_of_open_addresses(settings: Settings) -> None:
 
 
 def _auth(settings: Settings) -> AuthService:
-    """Who may ask.
+    """Build the authentication.
 
     Raises:
-        PermanentError: accounts are required, and no database of them is named.
+        PermanentError: accounts are required, and no database is configured.
     """
     return AuthService(
         settings.accounts_database_url or settings.database_url,

@@ -1,4 +1,4 @@
-"""Middleware that knows who asks, and lets nobody unknown in where accounts are required."""
+"""Authenticates requests and refuses anonymous ones where accounts are required."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from serving.problems import Problem, answer
 
 COOKIE = "candelabra_session"
 OPEN_PATHS = frozenset({"/", "/api/v1/health", "/api/v1/login", "/api/v1/logout"})
-"""Of everybody: the page that asks for the login, the login, and what probes ask."""
+"""Open to everyone: the page with the login form, the login, and the health probe."""
 OPEN_FOLDER = "/page/"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 ENDED = 4401
@@ -29,7 +29,7 @@ LOGIN_HINT = "log in at /api/v1/login, or send a token as `authorization: Bearer
 
 
 class AuthMiddleware:
-    """Puts the visitor into ``state.visitor`` of each request: None where nobody is known."""
+    """Sets ``state.principal`` of each request: None if it is anonymous."""
 
     def __init__(self, app: ASGIApp, auth: AuthService) -> None:
         self._app = app
@@ -45,7 +45,7 @@ class AuthMiddleware:
         except Problem as problem:
             await _refuse(problem, scope, receive, send)
             return
-        scope.setdefault("state", {})["visitor"] = principal
+        scope.setdefault("state", {})["principal"] = principal
         if principal is None or scope["type"] == "http":
             is_private = self._auth.is_required and scope["type"] == "http"
             await self._app(scope, receive, _private(send) if is_private else send)
@@ -53,10 +53,10 @@ class AuthMiddleware:
             await self._while_valid(principal, scope, receive, send)
 
     async def _admitted(self, scope: Scope) -> Principal | None:
-        """Who asks; None for somebody unknown who may.
+        """Authenticate a request; None if it is anonymous and allowed.
 
         Raises:
-            Problem: they may not.
+            Problem: it is refused.
         """
         connection = HTTPConnection(scope)
         if scope["type"] == "http" and scope["method"] not in SAFE:
@@ -76,7 +76,7 @@ class AuthMiddleware:
                         "the accounts cannot be read at present; try again",
                         headers={"retry-after": "2"},
                     ) from error
-                # What everybody may read, somebody who was logged in may as well.
+                # Anonymous readers may read this, so a principal may as well.
         is_wrong = bearer is not None and principal is None
         if not is_open and principal is None and (self._auth.is_required or is_wrong):
             raise unauthenticated("this token is nobody's, or it has ended" if is_wrong else "")
@@ -100,7 +100,7 @@ class AuthMiddleware:
                     serving.result()
                     return
                 message = {"type": "websocket.close", "code": ENDED, "reason": "log in again"}
-                # It has just left, or takes nothing: its connection ends with the application.
+                # The client just left or reads nothing; the connection ends with the application.
                 with contextlib.suppress(RuntimeError, OSError, TimeoutError):
                     async with asyncio.timeout(CLOSE_TIMEOUT_S):
                         await send(message)
@@ -111,10 +111,10 @@ class AuthMiddleware:
 
 
 def principal_of(request: Request) -> Principal:
-    """Who makes a request that only somebody known may make.
+    """The principal of a request that needs one.
 
     Raises:
-        Problem: nobody is known.
+        Problem: the request is anonymous.
     """
     found: Principal | None = request.state.principal
     if found is None:
@@ -123,19 +123,19 @@ def principal_of(request: Request) -> Principal:
 
 
 def unauthenticated(why: str) -> Problem:
-    """That somebody has to say who they are."""
+    """The problem of a request that must authenticate."""
     detail = f"{why}: {LOGIN_HINT}" if why else LOGIN_HINT
     return Problem(HTTPStatus.UNAUTHORIZED, detail, headers={"www-authenticate": "Bearer"})
 
 
 def bearer_of(header: str) -> str | None:
-    """The token of an ``Authorization`` header; None where it has none."""
+    """The token of an ``Authorization`` header; None if it has none."""
     scheme, _, token = header.partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
 
 
 def host_of(origin: str) -> str | None:
-    """Host and port of an ``Origin`` header; None where it is not a URL."""
+    """Host and port of an ``Origin`` header; None if it is not a URL."""
     try:
         return urlsplit(origin).netloc
     except ValueError:  # such as "http://[", which programs can send
@@ -146,9 +146,9 @@ def host_of(origin: str) -> str | None:
 
 
 def _check_origin(headers: Headers) -> None:
-    """Refuse what a page of another site has a browser send: cookies come with it.
+    """Refuse requests that a page of another site sends with the user's cookie.
 
-    The cookie's SameSite keeps other sites out already, but not other ports of this host.
+    The cookie's SameSite blocks other sites already, but not other ports of this host.
     """
     origin = headers.get("origin")
     is_foreign = origin is not None and host_of(origin) != headers.get("host", "")
@@ -159,7 +159,7 @@ def _check_origin(headers: Headers) -> None:
 
 
 async def _refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] == "websocket":  # before it is accepted: 403, as far as the library goes
+    if scope["type"] == "websocket":  # before it is accepted: the library answers 403
         await send({"type": "websocket.close", "code": 1008, "reason": "log in"})
         return
     response = answer(problem.status, problem.detail, headers=problem.headers)
@@ -167,7 +167,7 @@ async def _refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) 
 
 
 def _private(send: Send) -> Send:
-    """What somebody known may read is nobody else's to keep."""
+    """Forbid shared caches to store responses to authenticated requests."""
 
     async def told(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -1,8 +1,8 @@
-"""Who may ask, and who asks: logins, sessions, tokens and watchlists.
+"""Authentication of sessions and tokens, logins, and watchlists.
 
-What was read of a session or token is believed for half a minute, and less where PostgreSQL tells
-that one was ended: then all is forgotten, and connections that stay are looked at again. Nothing
-here waits for PostgreSQL where nobody has an account.
+Sessions and tokens are cached for 30 s; a notification from PostgreSQL clears the cache earlier,
+and open connections are then checked again. Nothing here waits for PostgreSQL if there are no
+accounts.
 """
 
 from __future__ import annotations
@@ -39,16 +39,17 @@ from serving.read_pool import ReadPool
 log = structlog.get_logger(__name__)
 
 CACHE_TTL_S = 30.0
-"""For so long a session or token that was read is believed, where no word comes that it ended."""
+"""Cached sessions and tokens are valid this long, unless a notification ends them."""
 OUTAGE_TTL_S = 600.0
-"""While PostgreSQL is away it is believed for so long: nobody can end it then, and what is served
-from memory goes on."""
+"""The same while PostgreSQL is unreachable: nobody can end a session then, and data in memory
+stays available.
+"""
 RETRY_INTERVAL_S = 5.0
 MAX_CACHED = 10_000
 MAX_SECRET = 200
 """Characters; ours have about fifty."""
 MAX_CHECKS = 8
-"""Passwords that may wait to be checked: each takes a sixth of a second of a processor."""
+"""Passwords that may wait to be checked: each takes a sixth of a second of CPU."""
 READ_TIMEOUT_S = 10.0
 BACKOFF = Backoff(first_s=0.5, max_s=30.0, min_s=0.1)
 
@@ -57,7 +58,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Somebody who is known, and by which secret (its hash)."""
+    """Authenticated identity and the hash of its credential."""
 
     identity: Identity
     secret_hash: bytes
@@ -65,10 +66,10 @@ class Principal:
 
 @dataclass(eq=False, slots=True)
 class OpenConnection:
-    """A connection that stays, as long as what its visitor is known by.
+    """A long-lived connection and its principal.
 
     Attributes:
-        over: set when it has ended: by itself, or by somebody's word.
+        over: set when the session or token has ended.
     """
 
     principal: Principal
@@ -77,7 +78,7 @@ class OpenConnection:
 
 @dataclass(slots=True)
 class _CachedIdentity:
-    """Whose a secret was when it was read, and until when that is believed."""
+    """The identity of a credential when it was read, and how long it is valid."""
 
     identity: Identity | None
     read_s: float
@@ -86,18 +87,18 @@ class _CachedIdentity:
 
 @dataclass(eq=False, slots=True)
 class _WatchlistFollower:
-    """Who is to be told of a watchlist."""
+    """A reader of a user's watchlist."""
 
     user_id: int
     symbols: tuple[str, ...] | None = None
     read: int = 0
-    """Which of all readings they are of."""
+    """Number of the read that the symbols come from."""
     is_due: bool = False
-    """Whether they are to be told even if they were told last."""
+    """Send the symbols even if they have not changed."""
     mailbox: asyncio.Event = field(default_factory=asyncio.Event)
 
     def take(self, symbols: tuple[str, ...], read: int, *, anew: bool = False) -> None:
-        """What was read, unless a reading that began later has come before."""
+        """Set the symbols, unless a later read has set them already."""
         if read > self.read:
             self.read, self.symbols = read, symbols
         self.is_due |= anew
@@ -105,11 +106,11 @@ class _WatchlistFollower:
 
 
 class AuthService:
-    """Accounts as a serving process needs them.
+    """Accounts for a serving process.
 
     Args:
-        url: of role candelabra_accounts; empty: nobody has an account here.
-        is_required: whether somebody unknown may read nothing.
+        url: of role candelabra_accounts; empty if there are no accounts.
+        is_required: anonymous requests are refused.
         session_s: how long a login lasts.
 
     Raises:
@@ -135,7 +136,7 @@ class AuthService:
         self._database = ReadPool(url) if url else None
         self._known: OrderedDict[bytes, _CachedIdentity] = OrderedDict()
         self._forgotten = 0
-        """How often all that was known was forgotten: what was read before is not kept after."""
+        """How often the cache was cleared; reads that began before are not cached."""
         self._open_connections: set[OpenConnection] = set()
         self._followers: set[_WatchlistFollower] = set()
         self._readings = 0
@@ -145,26 +146,26 @@ class AuthService:
 
     @property
     def has_accounts(self) -> bool:
-        """Whether anybody can log in here."""
+        """Whether there are accounts."""
         return self._database is not None
 
     def open(self) -> None:
-        """Begin; nothing is connected yet."""
+        """Start; connections are made later."""
         if self._database is not None:
             self._database.open()
 
     def close(self) -> None:
-        """End."""
+        """Stop."""
         self._checker.shutdown(wait=False, cancel_futures=True)
         if self._database is not None:
             self._database.close()
 
     async def call(self, call: Callable[[Connection], Result]) -> Result:
-        """Read or write accounts, beside the event loop.
+        """Read or write accounts in a thread.
 
         Raises:
-            TransientError: PostgreSQL is away or busy.
-            PermanentError: there are no accounts here.
+            TransientError: PostgreSQL is unreachable or busy.
+            PermanentError: there are no accounts.
         """
         if self._database is None:
             raise PermanentError("no accounts: ACCOUNTS_DATABASE_URL and DATABASE_URL are not set")
@@ -173,10 +174,10 @@ class AuthService:
     # --- who asks
 
     async def principal(self, secret: str) -> Principal | None:
-        """Who has this secret, of a session or a token; None where it is nobody's or has ended.
+        """The principal of a session or token; None if it is unknown or has ended.
 
         Raises:
-            TransientError: PostgreSQL is away or busy.
+            TransientError: PostgreSQL is unreachable or busy.
         """
         if self._database is None or not secret or len(secret) > MAX_SECRET:
             return None
@@ -190,7 +191,7 @@ class AuthService:
         return Principal(known.identity, hashed)
 
     async def _read(self, hashed: bytes, before: _CachedIdentity | None) -> _CachedIdentity:
-        """Who is known by a hash, from the table; while that is away, who was."""
+        """Read an identity from the table; the cached one if that is unreachable."""
         now_s, forgotten = self._clock(), self._forgotten
         try:
             found = await self.call(partial(identities, hashes=[hashed]))
@@ -208,15 +209,15 @@ class AuthService:
         return known
 
     def forget(self) -> None:
-        """Believe nothing that was read before: a session or token was ended here."""
+        """Clear the cache: a session or token was ended here."""
         self._known.clear()
         self._forgotten += 1
 
     async def log_in(self, name: str, password: str) -> tuple[str, Identity] | None:
-        """Begin a session; returns its secret, or None, after the same work, whatever was wrong.
+        """Start a session; returns its secret, or None after the same work, whatever was wrong.
 
         Raises:
-            TransientError: PostgreSQL is away or busy, or too many log in at once.
+            TransientError: PostgreSQL is unreachable or busy, or too many logins are in progress.
         """
         if self._checking >= MAX_CHECKS:
             raise TransientError("too many log in at once; try again")
@@ -247,7 +248,7 @@ class AuthService:
 
     @contextlib.contextmanager
     def stay(self, principal: Principal) -> Iterator[OpenConnection]:
-        """A connection that stays; its guest is told when its time is over."""
+        """Register a long-lived connection; its ``over`` is set when the session or token ends."""
         open_connection = OpenConnection(principal)
         left_s = self._left_s(principal.identity)
         ending = asyncio.get_running_loop().call_later(max(0.0, left_s), open_connection.over.set)
@@ -259,7 +260,7 @@ class AuthService:
             self._open_connections.discard(open_connection)
 
     async def watchlists(self, user_id: int) -> AsyncGenerator[tuple[str, ...], None]:
-        """The symbols that a user watches, now and whenever they change; to be closed."""
+        """Yield the symbols on a user's watchlist, now and on each change; close it after use."""
         follower = _WatchlistFollower(user_id)
         self._followers.add(follower)
         self._is_used.set()
@@ -278,10 +279,11 @@ class AuthService:
             self._followers.discard(follower)
 
     async def tell_watchlist(self, user_id: int) -> None:
-        """Tell all who follow a watchlist what is there now, even if they were told so last.
+        """Send a watchlist to all its readers, even if it has not changed.
 
-        Who changed it shows that already; a change elsewhere that took it back at once leaves the
-        list as it was told.
+        The client that changed it already shows the change; if another change reverts it, the list
+        equals
+        the last one sent, and the client must be corrected.
         """
         followers = [one for one in self._followers if one.user_id == user_id]
         if followers:
@@ -291,7 +293,7 @@ class AuthService:
         self, user_id: int, followers: list[_WatchlistFollower], *, anew: bool = False
     ) -> None:
         read = self._next_reading()
-        with contextlib.suppress(TransientError, PermanentError, TimeoutError):  # told by run()
+        with contextlib.suppress(TransientError, PermanentError, TimeoutError):  # sent by run()
             found = await self.call(partial(watchlist, user_id=user_id))
             for one in followers:
                 one.take(tuple(symbol for symbol, _ in found), read, anew=anew)
@@ -303,7 +305,7 @@ class AuthService:
     # --- what changes
 
     async def run(self) -> None:
-        """Hear of sessions and tokens that end, and of watchlists; until cancelled."""
+        """Follow notifications of ended sessions and changed watchlists, until cancelled."""
         if self._database is None:
             return
         await self._is_used.wait()

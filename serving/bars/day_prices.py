@@ -1,7 +1,7 @@
-"""Prices of the day of the symbols that somebody asks for.
+"""Prices of the last 24 hours, for the symbols that readers request.
 
-A day of one symbol takes tens of kilobytes, and most are looked at by nobody: it is made when it is
-asked for the first time, from the minutes that came last and, in the background, from the table.
+A symbol's day takes tens of kilobytes, so it is built on the first request only: from the newest
+minutes in memory and, in the background, from the table.
 """
 
 from __future__ import annotations
@@ -26,29 +26,30 @@ from serving.read_pool import ReadPool
 log = structlog.get_logger(__name__)
 
 RECENT = 4
-"""Minutes that are kept of each symbol: what may not have reached the table yet."""
+"""Minutes remembered of each symbol: those that the table may not have yet."""
 LOOK_S = 2.0
-"""How often symbols that left are looked for, and a table that lacks minutes is read again."""
+"""How often dropped symbols are removed, and a table that lacks minutes is read again."""
 WAIT_S = 2.0
-"""So long an answer waits for what was traded before this process began."""
+"""How long a response waits for minutes from before this process started."""
 READS = 3
-"""Of a table in which the minute before those that came live is missing: it may never have been."""
+"""Reads of a table that lacks the minute before the live ones: it may never have existed."""
 PAUSE_S = 0.01
-"""Between two symbols, at least: the past is not in a hurry."""
+"""Minimum pause between two symbols: reading the past is not urgent."""
 PAUSE_RATIO = 4
-"""So many times as long as a symbol took is paused: what is live has the processor."""
+"""Pause after each symbol, as a multiple of the time its read took, to leave the CPU to live data.
+"""
 SYMBOLS_A_TURN = 10
-"""Days that are summed up before others have the event loop."""
+"""Days that are summed before the event loop may run other tasks."""
 BACKOFF = Backoff(first_s=0.5, max_s=60.0, min_s=0.1)
 
 
 class _Day:
-    """The day of a symbol that somebody asked for.
+    """The day of one requested symbol.
 
     Attributes:
-        live_from_us: the first minute that came live; None where none did.
-        is_read: whether what was traded before is in it.
-        due_s: the table is not read again before; monotonic.
+        live_from_us: open time of the first minute that came live; None if none did.
+        is_read: minutes from before this process started are included.
+        due_s: monotonic time before which the table is not read again.
     """
 
     def __init__(self, symbol: str, recent: Iterable[Candle]) -> None:
@@ -61,13 +62,13 @@ class _Day:
             self.put(candle)
 
     def put(self, candle: Candle) -> None:
-        """Take a minute that came live."""
+        """Add a live minute."""
         is_within = self.minutes.put(candle)
         if is_within and (self.live_from_us is None or candle.open_time_us < self.live_from_us):
             self.live_from_us = candle.open_time_us
 
     def put_stored(self, candles: Iterable[Candle]) -> None:
-        """Take the table's rows: what came live is newer than they are."""
+        """Add rows of the table; live minutes are newer and stay."""
         for candle in candles:
             if not self.minutes.has(candle.open_time_us):
                 self.minutes.put(candle)
@@ -78,12 +79,12 @@ class _Day:
 
 
 class DayPriceCache:
-    """The day of each symbol.
+    """The prices of the last 24 hours of each symbol.
 
     Args:
-        streamed: the symbols.
-        newest: the newest minute of a symbol, open or not; None where none is in memory.
-        now_us: the exchange's time.
+        streamed: returns the streamed symbols.
+        newest: returns the newest minute of a symbol, open or not; None if none is in memory.
+        now_us: returns the exchange's time.
     """
 
     def __init__(
@@ -100,17 +101,17 @@ class DayPriceCache:
         self._now_us = now_us
         self._days: dict[str, _Day] = {}
         self._recent: dict[str, dict[int, Candle]] = {}
-        """The last minutes of all symbols, by open time."""
+        """The newest minutes of all symbols, by open time."""
         self._traded: dict[str, Candle] = {}
-        """The newest minute with trades, by symbol: another instrument may be given a ticker."""
+        """The newest minute with trades, by symbol; reveals a ticker that was reused."""
         self._is_reading = False
-        """The table answers, as far as is known."""
+        """Whether the table could be read the last time."""
         self._asked = asyncio.Event()
         self._changed = asyncio.Event()
-        """Set, and another one made, with each day that was read."""
+        """Set, and replaced by a new event, after each read of a day."""
 
     def settled(self, candle: Candle) -> None:
-        """A minute is over, or was found to be something else."""
+        """Add a minute that was closed or revised."""
         symbol, open_time_us = candle.symbol, candle.open_time_us
         if candle.last_trade_id is not None:
             before = self._traded.get(symbol)
@@ -118,7 +119,9 @@ class DayPriceCache:
                 self._recent.pop(symbol, None)
                 if symbol in self._days:
                     self._days[symbol] = _Day(symbol, ())
-                    self._days[symbol].is_read = True  # nothing before is of this instrument
+                    self._days[
+                        symbol
+                    ].is_read = True  # earlier minutes belong to another instrument
             if before is None or open_time_us >= before.open_time_us:
                 self._traded[symbol] = candle
         recent = self._recent.setdefault(symbol, {})
@@ -129,11 +132,11 @@ class DayPriceCache:
             day.put(candle)
 
     async def of(self, symbols: Iterable[str]) -> list[tuple[DayPrices, bool]]:
-        """The last 24 hours of those symbols that are streamed and known.
+        """Return the last 24 hours of the streamed symbols among these.
 
         Returns:
-            Prices, and whether what was traded before this process began is in them. What is
-            asked for the first time is waited for, for two seconds at most.
+            Prices, and whether they include minutes from before this process started. The first
+            request of a symbol waits up to two seconds for those.
         """
         live = frozenset(self._streamed())
         days = {symbol: self._asked_for(symbol) for symbol in symbols if symbol in live}
@@ -146,14 +149,14 @@ class DayPriceCache:
             if index % SYMBOLS_A_TURN == 0:
                 await asyncio.sleep(0)
             if (newest := self._newest(symbol)) is not None:
-                self.settled(newest)  # it is, as far as it has come
+                self.settled(newest)  # the open minute counts as far as it has come
             day = self._days.get(symbol)
             if day is not None and (prices := day.minutes.prices()) is not None:
                 found.append((prices, day.is_read))
         return found
 
     async def run(self) -> None:
-        """Read the past of symbols as they are asked for; until cancelled."""
+        """Read the past of requested symbols, until cancelled."""
         failures = 0
         self._tell(is_reading=True)
         try:
@@ -221,7 +224,7 @@ class DayPriceCache:
                 del known[symbol]
 
     def _tell(self, *, is_reading: bool) -> None:
-        """Whoever waits for a day looks at it anew."""
+        """Wake the requests that wait for a day."""
         self._is_reading = is_reading
         self._changed.set()
         self._changed = asyncio.Event()

@@ -1,6 +1,7 @@
-"""The newest bar of symbols at once, from memory: a watch of each timeframe that goes on a while.
+"""The newest bars of requested symbols, from memory.
 
-Nothing runs for it: what has changed is taken when somebody asks.
+Each requested timeframe has a subscription that outlives the request for a while. No task reads
+it: a request takes what has changed since the previous one.
 
 Call it from the event loop's own thread.
 """
@@ -21,27 +22,27 @@ from serving.bars.subscription import Bars, BarSubscription, BarUpdate
 log = structlog.get_logger(__name__)
 
 LINGER_S = 60.0
-"""A symbol's bars are followed for so long after they were asked for."""
+"""A symbol's bars stay subscribed this long after the last request."""
 MAX_FOLLOWED = 1_000
-"""Symbols of a timeframe; beyond them those asked for longest ago are left."""
+"""Subscribed symbols of a timeframe; beyond this the least recently requested are dropped."""
 WAIT_S = 2.0
-"""For the first bar of a symbol: its past has to be read."""
+"""Timeout of a symbol's first bar, whose past must be read."""
 BATCH = 100_000
-"""All that waits."""
+"""More than can wait in the mailbox: takes everything."""
 
 
 @dataclass(slots=True)
 class _FollowedTimeframe:
-    """A timeframe that somebody asked for."""
+    """A requested timeframe."""
 
     subscription: BarSubscription
     asked_s: dict[str, float] = field(default_factory=dict)
-    """When it was asked for last, by symbol; the longest ago first."""
+    """Time of the last request by symbol, oldest first."""
     newest: dict[str, BarUpdate] = field(default_factory=dict)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def note(self, bars: Bars | None) -> None:
-        """Keep what is newest of what has changed."""
+        """Remember the newest bar of each symbol."""
         for update in bars.updates if bars is not None else ():
             symbol = update.candle.symbol
             known = self.newest.get(symbol)
@@ -52,7 +53,7 @@ class _FollowedTimeframe:
 
 
 class LatestBars:
-    """The newest bar of any symbols and timeframe.
+    """The newest bar of any symbol and timeframe.
 
     Args:
         clock: in seconds.
@@ -75,16 +76,16 @@ class LatestBars:
     async def of(
         self, names: frozenset[str], timeframe: Timeframe, *, wait_s: float = WAIT_S
     ) -> dict[str, BarUpdate]:
-        """The newest bars by symbol; of symbols that are not in memory there is none.
+        """Return the newest bars by symbol; symbols that are not in memory are left out.
 
         Args:
-            names: fewer than may be followed.
-            wait_s: for those that nobody asked for lately.
+            names: fewer than ``max_followed``.
+            wait_s: timeout for symbols that were not requested recently.
         """
         followed = self._follow(names, timeframe)
         followed.note(followed.subscription.drain(BATCH))
         for name in names & followed.newest.keys():
-            if not self._live_bars.knows(name):  # dropped; it may be streamed again some day
+            if not self._live_bars.knows(name):  # dropped symbols may be streamed again later
                 del followed.newest[name]
         if not names <= followed.newest.keys():
             try:
@@ -113,7 +114,7 @@ class LatestBars:
         asyncio.get_running_loop().call_later(self._linger_s, self._look, name)
 
     def _look(self, name: str) -> None:
-        """Leave what nobody asked for lately."""
+        """Unsubscribe symbols that were not requested recently."""
         followed = self._followed[name]
         since_s = self._clock() - self._linger_s
         self._leave(followed, [one for one, at_s in followed.asked_s.items() if at_s <= since_s])
@@ -131,7 +132,7 @@ class LatestBars:
 
 
 async def _until_known(followed: _FollowedTimeframe, names: frozenset[str]) -> None:
-    """One hears the watch, the others look when it has heard something."""
+    """Receive bars until all symbols are known; one request at a time reads the subscription."""
     while not names <= followed.newest.keys():
         async with followed.turn:
             if not names <= followed.newest.keys():

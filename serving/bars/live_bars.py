@@ -1,7 +1,8 @@
-"""Bars of every timeframe for whoever is served, from the minutes of the hub.
+"""Live bars of every timeframe, built from the minutes of the hub.
 
-A minute that changes is a mark on each bar that holds it, however many readers there are; a bar
-is joined when a reader takes it. A symbol's coarser bars are kept while somebody watches them.
+A changed minute marks each bar that contains it, at a cost that does not depend on the number of
+readers. A bar is joined from its parts when a reader receives it. Longer bars of a symbol stay in
+memory while they have subscribers.
 
 Call it from the event loop's own thread.
 """
@@ -27,13 +28,13 @@ from streamer.runtime.threads import in_thread
 log = structlog.get_logger(__name__)
 
 MINUTES_KEPT = 10
-"""Minutes of a symbol whose states are remembered: more than a write to the table can be late."""
+"""Minutes remembered of each symbol: longer than a write to the table can be late."""
 READS_AT_ONCE = 4
-"""Connections to PostgreSQL for bars that begin to be watched."""
+"""Concurrent reads of PostgreSQL for newly subscribed bars."""
 MAX_READ_S = 60.0
 CANCEL_TIMEOUT_S = 1.0
 POLL_INTERVAL_S = 60.0
-"""An end of a part is heard at once; so often it is looked for all the same."""
+"""Fallback poll; task completion normally wakes us."""
 BACKOFF = Backoff(first_s=0.5, max_s=30.0, min_s=0.05)
 
 Parts = tuple[Sequence[Candle], Sequence[Part], Sequence[Part]]
@@ -41,14 +42,14 @@ Parts = tuple[Sequence[Candle], Sequence[Part], Sequence[Part]]
 
 
 class LiveBars:
-    """Takes changes of minutes, and tells its watches of the bars they belong to.
+    """Passes changed minutes, and the bars that contain them, to subscriptions.
 
     Args:
-        changes: begins to listen to all symbols; the present states come first.
-        read_parts: reads what the newest bars of a symbol are joined from, as of the newest
-            minute given (µs); blocking.
-        is_always_on: listen also while nobody watches.
-        on_dropped: told of symbols that are streamed no longer.
+        changes: subscribes to all symbols; the present states come first.
+        read_parts: reads the parts of a symbol's newest bars, as of the newest minute given (µs);
+            blocking.
+        is_always_on: subscribe even without readers.
+        on_dropped: called with symbols that are no longer streamed.
     """
 
     def __init__(
@@ -64,19 +65,19 @@ class LiveBars:
         self._is_always_on = is_always_on
         self._on_dropped = on_dropped
         self._streamed: frozenset[str] | None = None
-        """None where that is not told; then all stay of which something was."""
+        """None if the source does not report it; then symbols stay in memory."""
         self.on_streamed_changed: set[Callable[[frozenset[str], frozenset[str]], None]] = set()
-        """Told which symbols were dropped and which taken up."""
+        """Called with the symbols that were dropped and those that were added."""
         self._subscriptions: list[BarSubscription] = []
         self._states: dict[str, dict[int, CandleUpdate]] = {}
         self._bars: dict[str, SymbolBars] = {}
         self._by_symbol: dict[str, list[BarSubscription]] = {}
         """By symbol of which a minute is in memory."""
         self._to_read: dict[str, None] = {}
-        """Symbols whose coarser bars are watched and not known, in the order of asking."""
+        """Symbols whose longer bars are subscribed but not in memory, in the order of request."""
         self._reading: set[str] = set()
         self._read_for: dict[str, set[int]] = {}
-        """Hours (µs) before those in memory of which minutes changed, by symbol."""
+        """Hours (µs) older than those in memory whose minutes changed, by symbol."""
         self._tickers = ReusedTickers()
         self._is_watched = asyncio.Event()
         if is_always_on:
@@ -84,9 +85,9 @@ class LiveBars:
         self._has_requests = asyncio.Event()
         self._is_over = False
         self._has_begun = False
-        """Whether all has come that there was when it began to listen."""
+        """Whether the initial states have all come."""
         self._conflated_before = 0
-        """Of readers that have left."""
+        """Of readers that have unsubscribed."""
 
     @property
     def subscribers(self) -> int:
@@ -95,12 +96,12 @@ class LiveBars:
 
     @property
     def conflated(self) -> int:
-        """Changes of bars that newer ones replaced before readers took them."""
+        """Changes of bars that newer ones replaced before readers received them."""
         return self._conflated_before + sum(one.conflated for one in self._subscriptions)
 
     @property
     def symbols(self) -> frozenset[str]:
-        """Those of which a minute is in memory."""
+        """Symbols of which a minute is in memory."""
         return frozenset(self._states)
 
     def knows(self, symbol: str) -> bool:
@@ -108,12 +109,12 @@ class LiveBars:
         return symbol in self._states
 
     def newest(self, symbol: str) -> Candle | None:
-        """The newest minute of a symbol; None where none is in memory."""
+        """The newest minute of a symbol; None if none is in memory."""
         states = self._states.get(symbol)
         return states[max(states)].candle if states else None
 
     def since_us(self, symbol: str) -> int:
-        """Open time of the first minute of the present instrument; 0 where it was not seen."""
+        """Open time of the present instrument's first minute; 0 if it began before this process."""
         return self._tickers.since_us(symbol)
 
     # --- for readers
@@ -126,12 +127,12 @@ class LiveBars:
         closed_only: bool = False,
         reports_streamed: bool = False,
     ) -> BarSubscription:
-        """Begin to watch bars; the present ones come first.
+        """Subscribe to bars; the present ones come first.
 
         Args:
             symbols: None for all.
-            closed_only: leave bars out until they are over.
-            reports_streamed: tell also which of the symbols are streamed.
+            closed_only: leave open bars out.
+            reports_streamed: report also which of the symbols are streamed.
         """
         wanted = None if symbols is None else frozenset(symbols)
         subscription = BarSubscription(
@@ -154,7 +155,7 @@ class LiveBars:
         return subscription
 
     def add_symbols(self, subscription: BarSubscription, symbols: Iterable[str]) -> None:
-        """Watch further symbols; their present bars come first."""
+        """Add symbols to a subscription; their present bars come first."""
         if subscription.symbols is None:
             return
         fresh = frozenset(symbols) - subscription.symbols
@@ -163,7 +164,7 @@ class LiveBars:
             self._begin(subscription, symbol)
 
     def remove_symbols(self, subscription: BarSubscription, symbols: Iterable[str]) -> None:
-        """Watch these symbols no longer."""
+        """Remove symbols from a subscription."""
         if subscription.symbols is None:
             return
         for symbol in subscription.symbols & frozenset(symbols):
@@ -171,7 +172,7 @@ class LiveBars:
         subscription.symbols -= frozenset(symbols)
 
     def is_snapshot_complete(self, subscription: BarSubscription) -> bool:
-        """Whether the present state of all that a watch wants has been told or waits for it."""
+        """Whether the present state of all subscribed bars was enqueued for the reader."""
         return self._has_begun and not (
             subscription.has_longer_bars
             and any(
@@ -183,7 +184,7 @@ class LiveBars:
     # --- works
 
     async def run(self) -> None:
-        """Listen while there are watches; until cancelled, or until nothing will change."""
+        """Process changes while there are subscriptions; until cancelled or the source ends."""
         works = [asyncio.ensure_future(self._read()) for _ in range(READS_AT_ONCE)]
         works.append(asyncio.ensure_future(self._follow()))
         try:
@@ -239,12 +240,12 @@ class LiveBars:
                 subscription.report_snapshot_end()
 
     def _list(self, streamed: frozenset[str]) -> None:
-        """These symbols are streamed: nothing is remembered of others."""
+        """Remember the streamed symbols, and forget all others."""
         before, self._streamed = self._streamed, streamed
         if dropped := self._states.keys() - streamed:
             for symbol in dropped:
                 for subscription in self._by_symbol.pop(symbol, ()):
-                    subscription.freeze(symbol)  # which asks for its bars
+                    subscription.freeze(symbol)  # reads the bars
                 for known in (self._states, self._bars, self._read_for, self._to_read):
                     known.pop(symbol, None)
             log.info("symbols_dropped", count=len(dropped), some=sorted(dropped)[:10])
@@ -260,7 +261,7 @@ class LiveBars:
         symbol, open_time_us = candle.symbol, candle.open_time_us
         if self._streamed is not None and symbol not in self._streamed:
             for subscription in self._wanting(symbol):
-                subscription.enqueue_minute(update)  # made before it was dropped
+                subscription.enqueue_minute(update)  # made before the symbol was dropped
             return
         states = self._states.get(symbol)
         if states is None:
@@ -271,12 +272,12 @@ class LiveBars:
         if len(states) > MINUTES_KEPT:
             del states[min(states)]
             if symbol in self._reading:
-                self._ask(symbol)  # what is being read may be older than the one that had to go
+                self._ask(symbol)  # the read in progress may be older than the removed minute
         bars = self._bars.get(symbol)
         if self._tickers.note(candle) and bars is not None:
             bars = self._bars[symbol] = SymbolBars(open_time_us)
         if bars is not None and open_time_us < self.since_us(symbol):
-            bars = None  # of the instrument before: no bar of this one changes
+            bars = None  # of the previous instrument: bars of this one do not change
         if bars is not None and not bars.put(candle, is_closed=update.is_closed):
             self._read_for.setdefault(symbol, set()).add(HOUR.open_time_us(open_time_us))
             self._ask(symbol)
@@ -290,7 +291,7 @@ class LiveBars:
         return [one for one in self._subscriptions if one.symbols is None or symbol in one.symbols]
 
     def _begin(self, subscription: BarSubscription, symbol: str) -> None:
-        """Tell a new watch what there is of a symbol."""
+        """Give a new subscription the present states of a symbol."""
         self._by_symbol.setdefault(symbol, []).append(subscription)
         for _, update in sorted(self._states.get(symbol, {}).items()):
             subscription.enqueue_minute(update)
@@ -316,7 +317,7 @@ class LiveBars:
             self._read_for.pop(symbol, None)
 
     def _bar(self, symbol: str, timeframe: Timeframe, open_time_us: int) -> BarUpdate | None:
-        """A bar as it stands; None where it is not in memory."""
+        """A bar as it is now; None if it is not in memory."""
         try:
             bars = self._bars.get(symbol)
             bar = None if bars is None else bars.bar(timeframe, open_time_us)
@@ -354,7 +355,7 @@ class LiveBars:
                 continue
             del self._to_read[symbol]
             if not (states := self._states.get(symbol)):
-                continue  # its first minute has it read
+                continue  # its first minute will trigger the read
             newest_us = max(states)
             self._reading.add(symbol)
             try:
@@ -377,7 +378,7 @@ class LiveBars:
             finally:
                 self._reading.discard(symbol)
                 if symbol in self._to_read:
-                    self._has_requests.set()  # nobody reads it twice at once: the older might win
+                    self._has_requests.set()  # reads run one at a time
             failures = 0
             self._adopt(symbol, newest_us, parts)
 

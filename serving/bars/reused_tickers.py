@@ -1,4 +1,4 @@
-"""Which tickers were given to another instrument, as the trade ids of minutes tell."""
+"""Detects tickers that were given to another instrument, by the trade ids of minutes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from include.domain.timeframes import from_us_text
 log = structlog.get_logger(__name__)
 
 MAX_REMEMBERED = 10_000
-"""Symbols; an exchange has a third of it. Beyond, the one with the oldest minute is forgotten."""
+"""Remembered symbols, three times an exchange's; beyond this the oldest is forgotten."""
 
 
 class ReusedTickers:
-    """Where each symbol's present instrument began, as far as it was seen.
+    """Where each symbol's present instrument began, as far as this process has seen.
 
-    A symbol that is told of no longer is remembered: what gets its ticker after a delisting is
-    known by its ids alone, and those of the same instrument go on where they were.
+    Dropped symbols stay remembered: only trade ids show whether a ticker that returns belongs to
+    the
+    same instrument.
     """
 
     def __init__(self) -> None:
@@ -29,11 +30,11 @@ class ReusedTickers:
         self._since_us: dict[str, int] = {}
 
     def since_us(self, symbol: str) -> int:
-        """Open time of the first minute of the present instrument; 0 where it was not seen."""
+        """Open time of the present instrument's first minute; 0 if it began before this process."""
         return self._since_us.get(symbol, 0)
 
     def note(self, candle: Candle) -> bool:
-        """Whether another instrument was given the ticker, with this minute."""
+        """Add a minute; returns whether another instrument begins with it."""
         symbol = candle.symbol
         before = self._traded.get(symbol)
         if candle.first_trade_id is None or (
@@ -59,7 +60,7 @@ class ReusedTickers:
         hours: Sequence[Part],
         days: Sequence[Part],
     ) -> SymbolBars:
-        """Bars of the present instrument alone, from what a table has of its ticker."""
+        """Build bars of the present instrument only, from the table's rows of its ticker."""
         since_us = self.since_us(symbol)
         return SymbolBars(
             max(newest_us, since_us),

@@ -1,4 +1,4 @@
-"""Lets gRPC be called with a token alone; what probes ask stays open."""
+"""Requires a token for gRPC calls; health probes stay open."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ def _refusing(handler: Handler, status: grpc.StatusCode, why: str) -> Handler:
 
     async def refuse_stream(_request: Any, context: Any) -> AsyncIterator[Any]:
         await context.abort(status, why)
-        yield None  # never reached: what makes it a stream
+        yield None  # never reached; makes this an async generator
 
     return _like(handler, refuse_stream if handler.response_streaming else refuse)
 
 
 def _like(handler: Handler, call: Callable[..., Any]) -> Handler:
-    """A handler of the same kind that calls something else."""
+    """A handler of the same kind that calls another function."""
     make = {
         (False, False): grpc.unary_unary_rpc_method_handler,
         (False, True): grpc.unary_stream_rpc_method_handler,

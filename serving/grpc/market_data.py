@@ -35,7 +35,7 @@ from streamer.hub.trade_hub import TickHubs
 log = structlog.get_logger(__name__)
 
 MAX_SYMBOLS = 5_000
-"""Names in one request; all symbols are asked for by naming none."""
+"""Names in one request; a request without names means all symbols."""
 DEFAULT_PAGE = 1_000
 MAX_PAGE = 10_000
 MAX_RESUMED_US = DAY_US
@@ -46,11 +46,11 @@ Context = Any
 
 
 class MarketData(TickStreams):
-    """Serves the board's bars live, and the tables' of the past.
+    """Serves live bars from memory and past bars from the tables.
 
     Args:
-        now_us: the exchange's time.
-        ticks: trades and best prices; None where there are none.
+        now_us: returns the exchange's time.
+        ticks: trades and book tickers; None if they are not served.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class MarketData(TickStreams):
     async def _resumed(
         self, symbols: Sequence[str] | None, resume_us: int, context: Context
     ) -> AsyncIterator[pb.StreamCandlesResponse]:
-        """Minutes that are over, from the table; the watch already listens."""
+        """Closed minutes from the table; the subscription is active already."""
         minute = timeframe("1m")
         for symbol in sorted(self._streamed() if symbols is None else symbols):
             start_us: int | None = resume_us
@@ -214,7 +214,7 @@ class MarketData(TickStreams):
         return list(dict.fromkeys(names))
 
     async def _known(self, symbol: str, context: Context) -> None:
-        """Whether there is such a symbol, live or in the table."""
+        """Abort unless the symbol exists, live or in the table."""
         if not symbol:
             await _refuse(context, "symbol is empty; should be one such as BTCUSDT or BTCUSDT.P")
         if symbol in frozenset(self._streamed()):
@@ -238,7 +238,7 @@ class MarketData(TickStreams):
         if set(request.timeframes) - {"1m"}:
             await _refuse(context, "resume_from goes with timeframe 1m alone")
         resume_us = minute_of(microseconds_of(request.resume_from))
-        if not EARLIEST_US <= resume_us < LATEST_US:  # which has no text to be told with
+        if not EARLIEST_US <= resume_us < LATEST_US:  # it could not be printed
             await _refuse(context, "resume_from must lie within the years 1 to 9999")
         now_us = self._now_us()
         if not now_us - MAX_RESUMED_US <= resume_us <= now_us:
@@ -280,7 +280,7 @@ async def _refuse(context: Context, why: str) -> NoReturn:
 
 
 async def _fail(context: Context, error: Exception) -> NoReturn:
-    """Say that PostgreSQL is why."""
+    """Abort because PostgreSQL cannot be read."""
     is_passing = isinstance(error, (TransientError, TimeoutError))
     log.warning("history_not_read", error=str(error) or "timeout", is_passing=is_passing)
     await context.abort(

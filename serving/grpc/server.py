@@ -1,4 +1,4 @@
-"""The gRPC server: health, reflection, TLS, and an end that takes no longer than it may."""
+"""The gRPC server: health, reflection, TLS, and a bounded shutdown."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ log = structlog.get_logger(__name__)
 
 SERVICE = pb.DESCRIPTOR.services_by_name["MarketData"].full_name
 MAX_CALLS = 1_000
-"""Calls at once; beyond them callers are told to try later."""
+"""Concurrent calls; further callers are asked to try later."""
 MAX_REQUEST_BYTES = 1 << 20
 KEEPALIVE_MS = 30_000
-"""A peer that does not answer for this and the time below is gone."""
+"""A peer that answers no ping for this and the timeout below counts as gone."""
 KEEPALIVE_TIMEOUT_MS = 10_000
-"""Set twice below: gRPC 1.85 has a minute for any ping, and never looks at the time of keepalive
-(``keepalive_ping_timeout_handle`` is set only where it is set already)."""
+"""Set twice below: gRPC 1.85 waits a minute for any ping and ignores the keepalive timeout
+(``keepalive_ping_timeout_handle`` is set only if it is set already).
+"""
 STOP_S = 1.0
 
 
@@ -50,12 +51,12 @@ async def grpc_serving(
 
     Args:
         host: address to listen on.
-        port: 0 lets the system choose; None is 50051, or where that is taken as with 0.
-        certificate, key: files in PEM; with them the server speaks TLS alone.
-        access: who may call, where accounts are required.
+        port: 0 lets the system choose; None is 50051, or any port if that is taken.
+        certificate, key: PEM files; with them the server requires TLS.
+        auth: authenticates callers, if accounts are required.
 
     Raises:
-        PermanentError: address or port cannot be had, or a file cannot be read.
+        PermanentError: the address or port is unavailable, or a file cannot be read.
     """
     credentials = _credentials(certificate, key)
     server = grpc.aio.server(
@@ -92,7 +93,7 @@ async def grpc_serving(
 
 
 class _Decoding(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Refuses bytes that are no message; the library would log them as an error of ours."""
+    """Refuses invalid messages; the library would log them as our errors."""
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], details: Any
@@ -101,7 +102,7 @@ class _Decoding(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         if handler is None or (handler.request_streaming and SERVICE not in details.method):
             return handler
         decode = handler.request_deserializer
-        if handler.request_streaming:  # of our calls, which take the error themselves
+        if handler.request_streaming:  # bidirectional calls handle the error themselves
 
             async def told(bodies: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
                 messages = (decode(body) async for body in bodies)

@@ -1,6 +1,6 @@
-"""The calls of ``candelabra.v1.MarketData`` that tell trades and best prices as they come.
+"""The calls of ``candelabra.v1.MarketData`` that stream trades and book tickers.
 
-A caller says over the same call what it wants from now on: nothing is lost where that changes.
+A caller changes its symbols within the call, so that no tick is lost at a change.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from streamer.hub.trade_hub import FullError, TickHubs
 
 MAX_SYMBOLS = 5_000
 FIRST_TIMEOUT_S = 30.0
-"""For a caller to say what it wants."""
+"""For a caller's first request."""
 CANCEL_TIMEOUT_S = 1.0
 NOTHING_YET = "no symbol is streamed here yet; try again in a moment"
 NO_MESSAGE = "the bytes are no message of this call"
@@ -34,19 +34,19 @@ SubscriptionT = TypeVar("SubscriptionT", TradeSubscription, BookTickerSubscripti
 
 @dataclass(slots=True)
 class _Asked(Generic[SubscriptionT]):
-    """What a caller wants at present, and how its wishes ended."""
+    """A caller's subscription, and how its requests ended."""
 
     subscription: SubscriptionT
     not_streamed: list[str] | None = None
-    """Of the last request; None once told."""
+    """Of the last request; None once it was sent."""
     refusal: str = ""
 
 
 class TickStreams(services.MarketDataServicer):
-    """Tells what comes to the fans of this process.
+    """Streams ticks from the hubs of this process.
 
     Args:
-        ticks: None where what is served has no trades and best prices.
+        ticks: None if ticks are not served.
     """
 
     def __init__(self, ticks: TickHubs | None, *, streamed: Callable[[], Iterable[str]]) -> None:
@@ -76,7 +76,7 @@ class TickStreams(services.MarketDataServicer):
             )
 
     async def _some_streamed(self, context: Context) -> frozenset[str]:
-        """What is streamed; as long as that is nothing, no name is said to be wrong."""
+        """The streamed symbols; aborts while there are none, since no name is wrong then."""
         streamed = frozenset(self._streamed_now())
         if not streamed:
             await context.abort(grpc.StatusCode.UNAVAILABLE, NOTHING_YET)
@@ -129,7 +129,7 @@ class TickStreams(services.MarketDataServicer):
     async def _take_first(
         self, hub: Any, asked: _Asked[Any], request: Request, context: Context
     ) -> None:
-        """Take the first wish: it is refused as a whole where it cannot be."""
+        """Handle the first request; it is refused as a whole if it is invalid."""
         if refusal := _refusal(request):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, refusal)
         streamed = await self._some_streamed(context)
@@ -147,7 +147,7 @@ class TickStreams(services.MarketDataServicer):
     async def _take_further(
         self, hub: Any, asked: _Asked[Any], requests: AsyncIterator[Request]
     ) -> None:
-        """Take further wishes, as they come."""
+        """Handle further requests."""
         try:
             async for request in requests:
                 if refusal := _refusal(request):
@@ -170,7 +170,7 @@ class TickStreams(services.MarketDataServicer):
 
 
 def _refusal(request: Request) -> str:
-    """Why a request cannot be; empty where it can."""
+    """Why a request is invalid; empty if it is valid."""
     if not 0 < len(request.symbols) <= MAX_SYMBOLS:
         return f"{len(request.symbols):,} symbols; should be 1 to {MAX_SYMBOLS:,}"
     return ""

@@ -1,7 +1,7 @@
-"""HTTP of uvicorn with bounds for what comes before an answer can.
+"""Uvicorn's HTTP protocol with limits on the request.
 
-Uvicorn keeps whatever a client sends as URL and headers, and waits for the rest of a request as
-long as the connection lasts: a few clients could fill the memory, or hold every connection.
+Uvicorn stores a URL and headers of any size, and waits for the rest of a request as long as the
+connection lasts: a few clients could fill the memory, or hold every connection.
 """
 
 from __future__ import annotations
@@ -13,42 +13,43 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 MAX_HEAD_BYTES = 64 << 10
-"""Of a request's line and headers, or of the headers behind its body."""
+"""Limit of a request's line and headers, and of trailers after a body."""
 REQUEST_TIMEOUT_S = 10.0
-"""For a request, from its first byte to its last; the first one of a connection has them from the
-connection's start."""
+"""Time for a request, from its first byte to its last; for the first one, from the connection's
+start.
+"""
 
 
 class _TooLongError(Exception):
-    """The parser's to pass on: what came is longer than it may be."""
+    """Tells the parser that the request is too long."""
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """One connection: 431 beyond ``MAX_HEAD_BYTES``, and its end where a request takes too long.
+    """Answers 431 beyond ``MAX_HEAD_BYTES``, and closes connections whose request takes too long.
 
-    Between requests it may be idle for as long as uvicorn lets it.
+    Idle time between requests is limited by uvicorn.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._is_within = False
-        """Something of a request has come, and not all of it."""
+        """A request has started and is not complete."""
         self._head_bytes = 0
-        """That came behind the last body or request."""
+        """Bytes since the last body or request."""
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client has connected, and should ask."""
+        """Start the deadline of the first request."""
         super().connection_made(transport)  # type: ignore[arg-type]
         self._await_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It has left, or was left."""
+        """Stop the deadline."""
         self._forget_deadline()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of a request, of the end of one and the begin of the next, or of several."""
+        """Count the bytes and pass them to the parser; they may hold parts of several requests."""
         self._is_within = True
         self._head_bytes += len(data)
         super().data_received(data)
@@ -60,12 +61,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._await_request()
 
     def on_message_begin(self) -> None:
-        """The parser's: a request begins."""
+        """Parser callback: a request starts."""
         super().on_message_begin()
         self._is_within = True
 
     def on_headers_complete(self) -> None:
-        """The parser's: URL and headers are whole; what came in one piece is counted here."""
+        """Parser callback: URL and headers are complete; counts those that came in one piece."""
         length = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if length > MAX_HEAD_BYTES:
             self._head_bytes = length
@@ -73,19 +74,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """The parser's: a body is the application's to bound; it is read no faster than taken."""
+        """Parser callback: the application limits the body; it is read no faster than consumed."""
         self._head_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The parser's: the request is whole."""
+        """Parser callback: the request is complete."""
         self._is_within = False
         self._head_bytes = 0
         self._forget_deadline()
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """The parser does not go on: it makes nothing of what came, or we let it have no more."""
+        """Parser callback: the request is invalid or too long."""
         if self._head_bytes > MAX_HEAD_BYTES:
             self._refuse_length()
         else:
@@ -94,7 +95,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _refuse_length(self) -> None:
         self._forget_deadline()
         if self.cycle is not None and not self.cycle.response_complete:
-            self.transport.abort()  # nothing may come into another answer
+            self.transport.abort()  # a second response would corrupt the one in progress
             return
         self.transport.write(
             STATUS_LINE[HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE]
@@ -103,7 +104,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _is_answering(self) -> bool:
-        """Whether a request that came whole is being answered."""
+        """Whether a complete request is being answered."""
         cycle = self.cycle
         return cycle is not None and not cycle.more_body and not cycle.response_complete
 
@@ -117,7 +118,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _end_waiting(self) -> None:
         self._deadline = None
-        if self._is_answering():  # the next request may come once the answer is there
+        if self._is_answering():  # the next request may come after the response
             self._await_request()
         else:
             self.transport.abort()

@@ -1,4 +1,4 @@
-"""What requests are answered from."""
+"""What the routes of one application share."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ log = structlog.get_logger(__name__)
 
 CURRENT_US = 3 * MINUTE_US
 LISTINGS_TTL_S = 30.0
-"""Listings that are older are read again when somebody asks, who is told the old ones."""
+"""Older listings are read again on the next request, which still gets the old ones."""
 LISTINGS_STALE_S = 600.0
-"""Of those that are older, the caller waits a while for new ones: nobody asked for long."""
+"""Listings older than this are waited for briefly: there was no request for long."""
 LISTINGS_WAIT_S = 1.0
 LISTINGS_RETRY_S = 5.0
-"""After the tables did not tell them."""
+"""After a failed read of listings."""
 MAX_ROWS_IN_LOOP = 1_000
-"""Answers of more rows are made in a thread: each thousand of them takes 10 to 20 ms."""
+"""Larger responses are built in a thread: a thousand rows take 10 to 20 ms."""
 MAX_MAKING = 2
-"""Threads that make answers; further answers wait in line."""
+"""Threads that build responses; further ones wait."""
 MAKING_TIMEOUT_S = 30.0
 
 Result = TypeVar("Result")
@@ -58,23 +58,23 @@ class Sockets:
 
 @dataclass(slots=True)
 class Context:
-    """One for an application.
+    """What the routes of one application share.
 
     Attributes:
-        streamed: symbols that are streamed.
-        now_us: the exchange's time.
-        newest: the newest minute of a symbol; None where none is in memory.
-        condition: how the market is.
-        prices: of the day.
+        streamed: returns the streamed symbols.
+        now_us: returns the exchange's time.
+        newest: returns the newest minute of a symbol; None if none is in memory.
+        condition: returns the market's health.
+        prices: of the last 24 hours.
         clock: in seconds.
-        allowed_origins: of other sites whose pages may ask.
-        ticks: trades and best prices; None where there are none.
-        statistics: figures of the market.
+        allowed_origins: other sites whose pages may send requests.
+        ticks: trades and book tickers; None if they are not served.
+        statistics: returns the market's figures.
         latest: the newest bars of any timeframe.
-        kept: answers about what is over.
-        sockets: WebSockets at present, and accepted so far.
-        access: who may ask.
-        is_remote: the market is told of by another process.
+        response_cache: responses about closed minutes.
+        sockets: WebSocket counters.
+        auth: authenticates requests.
+        is_remote: the market comes from another process.
     """
 
     live_bars: LiveBars
@@ -91,7 +91,7 @@ class Context:
     auth: AuthService = field(default_factory=AuthService)
     is_remote: bool = False
     latest: LatestBars = field(init=False)
-    kept: ResponseCache = field(default_factory=ResponseCache)
+    response_cache: ResponseCache = field(default_factory=ResponseCache)
     sockets: Sockets = field(default_factory=Sockets)
     _listings: list[Listing] | None = None
     _newest_listings: dict[str, Listing] = field(default_factory=dict)
@@ -105,9 +105,9 @@ class Context:
         self.latest = LatestBars(self.live_bars)
 
     def current(self, names: Iterable[str]) -> frozenset[str]:
-        """Symbols whose newest minute in memory is the market's, or nearly.
+        """Symbols whose newest minute in memory is current.
 
-        Of others the tables may know more: a streamer has dropped them, or cannot be heard.
+        For the others the table may be newer: the streamer dropped them, or is unreachable.
         """
         if self.is_remote and self.condition()["status"] != "well":
             return frozenset()
@@ -119,25 +119,25 @@ class Context:
         )
 
     def may_connect(self, origin: str | None, host: str) -> bool:
-        """Whether a page of this origin may open a WebSocket; programs have none.
+        """Whether a page of this origin may open a WebSocket; programs send no origin.
 
-        Browsers let any page connect anywhere: whom to answer is ours to say.
+        Browsers let any page connect anywhere, so the server must check.
         """
         if origin is None or "*" in self.allowed_origins or origin in self.allowed_origins:
             return True
         return host_of(origin) == host
 
     async def listings(self) -> list[Listing]:
-        """All listings, by symbol and start, as the tables had them lately.
+        """Return all listings, by symbol and start, as of the last read.
 
-        Those who ask at once are answered by one reading. What was read once is told as long as
-        the tables tell nothing newer: an answer from memory needs no PostgreSQL.
+        Concurrent requests share one read. Old listings are returned while PostgreSQL is
+        unreachable.
 
         Raises:
-            TransientError, PermanentError, TimeoutError: they could not be read even once.
+            TransientError, PermanentError, TimeoutError: no read has succeeded yet.
         """
         if self._listings is None:
-            # A caller that leaves does not end what the others wait for.
+            # A cancelled caller must not cancel the shared read.
             return await asyncio.shield(self._renewal())
         now_s = self.clock()
         if now_s >= self._due_s:
@@ -179,15 +179,15 @@ class Context:
         return self._newest_listings
 
     async def symbols(self) -> frozenset[str]:
-        """Names that can be asked for: streamed now, or listed at any time."""
+        """Symbols that exist: streamed now, or listed at any time."""
         await self.listings()
         return frozenset(self._newest_listings).union(self.streamed())
 
     async def made(self, make: Callable[[], Result], *, rows: int) -> Result:
-        """An answer of so many rows: made at once where these are few, else beside the loop.
+        """Build a response with this many rows: directly if they are few, else in a thread.
 
         Raises:
-            TimeoutError: too many others are being made.
+            TimeoutError: too many others are being built.
         """
         if rows <= MAX_ROWS_IN_LOOP:
             return make()
@@ -196,6 +196,6 @@ class Context:
 
 
 def context_of(request: Request) -> Context:
-    """The context of the application that a request came to."""
+    """The context of a request's application."""
     found: Context = request.app.state.context
     return found

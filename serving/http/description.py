@@ -1,4 +1,4 @@
-"""The OpenAPI description: what FastAPI knows, and what holds of every answer."""
+"""The OpenAPI document: what FastAPI generates, and what applies to every route."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ TABLES = (
     "/symbols", "/symbols/{symbol}", "/prices", "/candles", "/candles/latest", "/trades",
     "/levels", "/indicators", "/coverage", "/gaps", "/volume-profile", "/footprint",
 )  # fmt: skip
-"""Paths that end so are told in each form."""
+"""Endings of paths that return rows in any format."""
 
 
 def describe(app: FastAPI) -> None:
-    """Have an application describe its problems, forms and timeframes too."""
+    """Add problems and formats to an application's OpenAPI document."""
 
     def described() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -69,7 +69,7 @@ def _described(app: FastAPI) -> dict[str, Any]:
 
 def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     responses = operation["responses"]
-    responses.pop("422", None)  # FastAPI's own word for what is a 400 here
+    responses.pop("422", None)  # FastAPI's status for what is a 400 here
     told = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}
     for status, meaning in PROBLEMS.items():
         responses.setdefault(str(status.value), {"description": meaning, "content": told})

@@ -1,8 +1,8 @@
-"""A WebSocket of uvicorn that also takes frames made beforehand.
+"""Uvicorn's WebSocket protocol, extended to send encoded frames.
 
-What many readers are told is encoded once; each of them through the library's own path, a task and
-a copy for each message, would cost five times as much as the bytes. An application finds the way
-past it in its scope, as the extension ``candelabra.frames``.
+A message to many readers is encoded once. Sending it to each of them through the library, with a
+task and a copy for each message, would cost five times as much. Applications find the protocol in
+their scope as the extension ``candelabra.frames``.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ EXTENSION = "candelabra.frames"
 
 
 class Frames(Protocol):
-    """Where frames go."""
+    """Sends encoded frames to a reader."""
 
     def is_writable(self) -> bool:
-        """Whether the reader has taken what it was given before, or most of it."""
+        """Whether the reader has read most of what was sent before."""
 
     def write_frames(self, frames: bytes) -> None:
-        """Send whole frames; only where it takes them."""
+        """Send whole frames; only while it is writable."""
 
     def call_when_writable(self, call: Callable[[], None]) -> None:
-        """Call once, when it takes frames again."""
+        """Call a function once, when it is writable again."""
 
 
 class EncodedFramesProtocol(WebSocketsSansIOProtocol):
-    """One connection; ``Frames`` to its application."""
+    """One connection; provides ``Frames`` to its application."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._waiting: list[Callable[[], None]] = []
 
     def handle_connect(self, event: Any) -> None:
-        """A reader shakes hands; its application begins with the loop's next turn."""
+        """Handle a handshake; its application starts in the loop's next turn."""
         super().handle_connect(event)
         if hasattr(self, "scope"):
             scope: Any = self.scope
             scope["extensions"][EXTENSION] = self
 
     def is_writable(self) -> bool:
-        """Whether the reader has taken what it was given before, or most of it."""
+        """Whether the reader has read most of what was sent before."""
         return (
             self.writable.is_set()
             and not self.close_sent
@@ -52,15 +52,15 @@ class EncodedFramesProtocol(WebSocketsSansIOProtocol):
         )
 
     def write_frames(self, frames: bytes) -> None:
-        """Send whole frames; only where it takes them."""
+        """Send whole frames; only while it is writable."""
         self.transport.write(frames)
 
     def call_when_writable(self, call: Callable[[], None]) -> None:
-        """Call once, when it takes frames again."""
+        """Call a function once, when it is writable again."""
         self._waiting.append(call)
 
     def resume_writing(self) -> None:
-        """Called by the transport when most of what waited was sent."""
+        """Transport callback: most of the buffer was sent."""
         super().resume_writing()
         waiting, self._waiting = self._waiting, []
         for call in waiting:

@@ -1,4 +1,4 @@
-"""Rows as JSON, CSV, Arrow or Parquet, as the caller accepts."""
+"""Rows as JSON, CSV, Arrow or Parquet, as the client accepts."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from streamer.hub.ticks import BookTickerUpdate
 
 Row = Sequence[Any]
 ROWS_AT_ONCE = 1_000
-"""A call to polars lets no other thread run while it takes rows: 2 ms for so many."""
+"""Polars holds the interpreter lock while it converts rows: 2 ms for this many."""
 VARY = "accept, accept-encoding"
 
 
 class Format(StrEnum):
-    """Media types in which rows are told."""
+    """Media types of rows."""
 
     JSON = "application/json"
     CSV = "text/csv"
@@ -38,10 +38,10 @@ class Format(StrEnum):
 
 
 def accepted(accept: str) -> Format:
-    """The first of the caller's media types that there is; JSON where it has no wish.
+    """The client's preferred supported media type; JSON without a preference.
 
     Raises:
-        Problem: there is none of those.
+        Problem: none is supported.
     """
     wishes = []
     for place, part in enumerate(accept.lower().split(",")):
@@ -79,16 +79,17 @@ def table(
     further: Mapping[str, Any],
     headers: Mapping[str, str],
 ) -> Response:
-    """Rows as the caller accepts them.
+    """Return rows in the format that the client accepts.
 
-    Decimals are text in JSON and CSV, and in Arrow and Parquet too: columns of decimals there have
-    one scale, which would write digits that the exchange does not.
+    Decimals are text in every format: a decimal column of Arrow or Parquet has one scale, which
+    would
+    add digits that the exchange does not send.
 
     Args:
         name: of the rows, and of the file.
         columns: names and types, in the order of the values.
-        further: what JSON says beside the rows; the others say ``next_cursor`` as a header.
-        headers: of the answer.
+        further: JSON fields beside the rows; other formats send ``next_cursor`` as a header.
+        headers: of the response.
     """
     form = accepted(request.headers.get("accept", ""))
     told = dict(headers)
@@ -102,12 +103,12 @@ def table(
 
 
 def joined(name: str, rows: Iterable[str], further: Mapping[str, Any]) -> CachedResponse:
-    """What ``table`` tells as JSON, of rows that are JSON already.
+    """Build the JSON of ``table`` from rows that are JSON already.
 
     Args:
         name: of the rows.
-        rows: objects, or several of them by comma.
-        further: what is said beside the rows.
+        rows: objects, or several of them separated by commas.
+        further: JSON fields beside the rows.
     """
     text = ",".join(one for one in rows if one)
     rest = msgspec.json.encode(further)[1:]
@@ -117,13 +118,13 @@ def joined(name: str, rows: Iterable[str], further: Mapping[str, Any]) -> Cached
 
 
 def answered(request: Request, made: CachedResponse, *, headers: Mapping[str, str]) -> Response:
-    """JSON that was made, with headers."""
+    """Return JSON that was built before."""
     told = dict(headers) | {"vary": VARY}
     return _tagged(request, made.body, made.etag, Format.JSON.value, told)
 
 
 def json(request: Request, value: Any, *, headers: Mapping[str, str] | None = None) -> Response:
-    """A value as JSON, with decimals as text."""
+    """Return a value as JSON, with decimals as text."""
     return tagged(request, msgspec.json.encode(value), Format.JSON, headers or {})
 
 
@@ -133,7 +134,7 @@ def etag_of(body: bytes) -> str:
 
 
 def tagged(request: Request, body: bytes, media_type: str, headers: Mapping[str, str]) -> Response:
-    """An answer with its ETag; 304 where the caller has it already."""
+    """A response with its ETag; 304 if the client has it already."""
     return _tagged(request, body, etag_of(body), media_type, headers)
 
 
@@ -168,7 +169,7 @@ def _tagged(
 
 
 def plain_json(value: Any) -> Any:
-    """A value as JSON has it: decimals and times as text."""
+    """A value as JSON: decimals and times as text."""
     if isinstance(value, Decimal):
         return plain(value)
     if isinstance(value, datetime):
@@ -180,7 +181,7 @@ def _json(
     name: str, columns: Mapping[str, Any], rows: Sequence[Row], further: Mapping[str, Any]
 ) -> bytes:
     names = tuple(columns)
-    # times are the encoder's business; this is most of what an answer costs
+    # The encoder converts times. This list is the largest part of a response's cost.
     told = [
         dict(zip(names, [plain(v) if type(v) is Decimal else v for v in row], strict=True))
         for row in rows

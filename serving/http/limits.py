@@ -1,4 +1,4 @@
-"""How many requests a client may make."""
+"""Limits the requests of each client."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving.problems import answer
 
 MAX_CLIENTS = 10_000
-"""Clients that are remembered; the one heard of longest ago is forgotten first."""
+"""Remembered clients; beyond this the least recent one is forgotten."""
 MINUTE_S = 60.0
 
 
@@ -26,10 +26,10 @@ class _Bucket:
 
 
 class RateLimiter:
-    """A bucket of requests for each client, filled evenly over a minute.
+    """A token bucket for each client, refilled evenly over a minute.
 
     Args:
-        per_minute: requests that a client may make in a minute, all at once if it likes.
+        per_minute: requests that a client may make in a minute, in one burst if it likes.
         clock: in seconds.
     """
 
@@ -39,10 +39,10 @@ class RateLimiter:
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
     def take(self, client: str) -> tuple[bool, int, float]:
-        """Let a client make a request.
+        """Count a request of a client.
 
         Returns:
-            Whether it may; how many it has left; seconds until there is one more.
+            Whether it is allowed; how many are left; seconds until there is one more.
         """
         now_s = self._clock()
         bucket = self._buckets.pop(client, None) or _Bucket(self.per_minute, now_s)
@@ -59,7 +59,7 @@ class RateLimiter:
 
 
 class RateLimitMiddleware:
-    """Middleware: 429 beyond the limit, and headers that tell of it (draft-ietf-httpapi)."""
+    """Answers 429 beyond the limit, and adds rate-limit headers (draft-ietf-httpapi)."""
 
     def __init__(self, app: ASGIApp, limit: RateLimiter) -> None:
         self._app = app

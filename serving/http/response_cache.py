@@ -1,9 +1,9 @@
-"""Answers that are asked for again and again, as long as nothing of what they say has changed.
+"""Caches responses as long as the rows behind them do not change.
 
-An answer is kept from the second request on, with the version of the rows that it was made of. It
-is given at once for a second; then the next request has the version looked up.
+A response is cached on its second request, with the version of its rows. It is served from memory
+for a second; then the next request checks the version.
 
-Called from several threads.
+Thread-safe.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from threading import Lock
 
 MAX_BYTES = 32 << 20
 MAX_BYTES_OF_ONE = 2 << 20
-"""Larger ones would push out too many others."""
+"""Larger responses would evict too many others."""
 MAX_NOTED = 10_000
-"""Requests that are remembered without their answers."""
+"""Requests that are remembered without their responses."""
 VERSION_TTL_S = 1.0
-"""After a look at the version; caches on the way may keep such an answer for longer."""
+"""How long a checked version counts as current; HTTP caches may store the response longer."""
 
 
 @dataclass(frozen=True, slots=True)
 class CachedResponse:
-    """An answer that was made: its body, and its ETag."""
+    """The body of a response and its ETag."""
 
     body: bytes
     etag: str
@@ -33,7 +33,7 @@ class CachedResponse:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What is kept of one; when its version was looked up last, in seconds."""
+    """A cached response; ``looked_s`` is when its version was last checked."""
 
     made: CachedResponse
     version: Hashable
@@ -41,10 +41,10 @@ class _Answer:
 
 
 class ResponseCache:
-    """Answers by what was asked, those asked for longest ago dropped first.
+    """Responses by request; the least recently requested are evicted first.
 
     Args:
-        max_bytes: of all bodies together.
+        max_bytes: of all bodies.
         clock: in seconds.
     """
 
@@ -56,7 +56,7 @@ class ResponseCache:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.bytes = 0
-        """Of all bodies."""
+        """Total of all bodies."""
         self._max_bytes = max_bytes
         self._max_bytes_of_one = max_bytes_of_one
         self._clock = clock
@@ -68,7 +68,7 @@ class ResponseCache:
         return len(self._answers)
 
     def at_hand(self, key: Hashable) -> CachedResponse | None:
-        """The answer of a request where it is kept and its version was looked up just now."""
+        """The cached response of a request, if its version was checked just now."""
         with self._lock:
             known = self._answers.get(key)
             if known is None or self._clock() - known.looked_s >= VERSION_TTL_S:
@@ -82,14 +82,14 @@ class ResponseCache:
         version: Callable[[], Hashable],
         make: Callable[[], CachedResponse | None],
     ) -> CachedResponse | None:
-        """The answer of a request: the one that was kept, where the version is still the same.
+        """Return the cached response of a request if its version is unchanged; else build it.
 
         Args:
-            version: reads the version of what it is made of; not called for a first request.
-            make: makes it; None where that cannot be.
+            version: reads the version of the rows; not called for a first request.
+            make: builds the response; None if that is impossible.
         """
         if (made := self.at_hand(key)) is not None:
-            return made  # somebody looked while this one waited in line
+            return made  # another request checked it while this one waited
         with self._lock:
             known = self._answers.get(key)
             is_first = known is None and key not in self._noted
@@ -98,7 +98,7 @@ class ResponseCache:
         if is_first:
             return make()
         looked_s = self._clock()
-        found = version()  # before it is made: what is made is at least as new
+        found = version()  # read first: the response is at least as new
         made = known.made if known is not None and known.version == found else make()
         if made is not None:
             with self._lock:
@@ -113,7 +113,7 @@ class ResponseCache:
     def _keep(self, key: Hashable, answer: _Answer) -> None:
         known = self._answers.get(key)
         if known is not None and known.looked_s > answer.looked_s:
-            return  # a later look was quicker
+            return  # a later check finished first
         self._drop(self._answers.pop(key, None))
         size = len(answer.made.body)
         if size > self._max_bytes_of_one:

@@ -1,7 +1,7 @@
-"""The streamer's HTTP server, in the streamer's own event loop.
+"""The streamer's HTTP server, in the streamer's event loop.
 
-Whoever is served shares the loop with the frames: an application given here answers from memory
-and never blocks.
+Requests share the loop with the exchange's frames, so an application must answer from memory and
+never block.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from serving.http.encoded_frames import EncodedFramesProtocol
 log = structlog.get_logger(__name__)
 
 MAX_CONNECTIONS = 64
-"""Beyond these, requests are answered with 503: nobody may take the loop's time for his own."""
+"""Further requests are answered with 503, to protect the event loop."""
 MAX_MESSAGE_BYTES = 128 << 10
 MAX_WAITING_MESSAGES = 16
-"""Of a WebSocket, to us."""
+"""Messages of one WebSocket that may wait to be processed."""
 START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 1
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn inside a larger program: signals are the program's business."""
+    """Uvicorn inside a larger program, which handles signals itself."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -45,15 +45,15 @@ class _Server(uvicorn.Server):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an application is served.
+    """Address of an application.
 
     Attributes:
         host: address to listen on.
-        port: 0 lets the system choose; None is the usual one, or where that is taken as with 0.
-        usual_port: what None stands for.
-        setting: how the names of its settings begin.
-        max_connections: beyond these, requests are answered with 503.
-        has_websockets: whether the application takes them.
+        port: 0 lets the system choose; None means ``usual_port``, or any port if that is taken.
+        usual_port: the default port.
+        setting: prefix of its settings.
+        max_connections: further requests are answered with 503.
+        has_websockets: the application accepts them.
     """
 
     host: str
@@ -69,7 +69,7 @@ async def serving(app: ASGIApp, place: Place) -> AsyncIterator[str]:
     """Serve an application; yields its base URL.
 
     Raises:
-        PermanentError: host or port cannot be had.
+        PermanentError: the host or port is unavailable.
     """
     listener = _listen(place)
     url = _url_of(listener)
@@ -110,17 +110,17 @@ async def serving(app: ASGIApp, place: Place) -> AsyncIterator[str]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine alone."""
+    """Whether an address is reachable from this machine only."""
     if host == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return False  # a name: whose, is the network's to say
+        return False  # a name may resolve to anything
 
 
 def _note_end(task: asyncio.Task[Any]) -> None:
-    """Candles do not stop because nobody can look at them, but somebody should know."""
+    """Log the end of the server; streaming continues without it."""
     error = None if task.cancelled() else task.exception()
     log.error("http_server_stopped", error=repr(error))
 

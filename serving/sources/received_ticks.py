@@ -1,6 +1,6 @@
-"""Trades and best prices of other processes, for the readers of this one.
+"""Passes trades and book tickers that came from other processes to this process's readers.
 
-Ids tell which trades did not come.
+Trade ids show which trades are missing.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from streamer.hub.trade_hub import TickHubs
 
 
 class ReceivedTicks:
-    """Fans that are fed by messages."""
+    """Hubs that are fed by messages."""
 
     def __init__(self) -> None:
         self.hubs = TickHubs()
         self._last: dict[str, TradeTick] = {}
-        """The last trade of each symbol that somebody listens to."""
+        """The last trade of each symbol with readers."""
 
     def trades(
         self,
@@ -29,10 +29,10 @@ class ReceivedTicks:
         *,
         is_broken: bool = False,
     ) -> None:
-        """Trades have come.
+        """Publish received trades.
 
         Args:
-            is_broken: messages before them did not.
+            is_broken: messages before this one were lost.
         """
         hub = self.hubs.trades
         wanted = hub.wanted
@@ -56,13 +56,13 @@ class ReceivedTicks:
             hub.publish(trade)
 
     def book_tickers(self, message: pb.StreamBookTickersResponse) -> None:
-        """Best prices have come."""
+        """Publish received book tickers."""
         for one in message.book_tickers:
             self.hubs.book_tickers.publish(book_ticker_update_of(one))
 
 
 def _skips(last: TradeTick, trade: TradeTick, *, is_broken: bool) -> bool:
-    """Whether trades lie between: of single trades on USD-M, ids alone say nothing of it."""
+    """Whether trades are missing between two; single trades of USD-M skip ids by design."""
     if trade.id <= last.id + 1:
         return False
     is_single = trade.id == trade.first_trade_id == trade.last_trade_id

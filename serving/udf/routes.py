@@ -1,7 +1,7 @@
-"""The datafeed of TradingView's charts: the UDF protocol, under ``/udf``.
+"""TradingView's datafeed: the UDF protocol, under ``/udf``.
 
 https://www.tradingview.com/charting-library-docs/latest/connecting_data/UDF/ describes it. Prices
-are binary floats there, as charts draw them; whoever computes takes ``/api/v1``.
+are binary floats, for charts; exact values are at ``/api/v1``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ RESOLUTIONS = {
     "1W": "1w",
     "1M": "1M",
 }
-"""Our timeframes by the chart's names of them."""
+"""Our timeframes by TradingView's resolutions."""
 _ALSO = {"D": "1D", "W": "1W", "M": "1M"}
 EXCHANGES = {Market.SPOT: "BINANCE", Market.UM: "BINANCE-UM"}
 MAX_BARS = 5_000
@@ -53,7 +53,7 @@ KEPT = {"cache-control": "no-cache"}
 
 @router.get("/config", summary="What the datafeed can do")
 async def config(request: Request) -> Response:
-    """Asked first by the chart."""
+    """Requested first by the chart."""
     return json(
         request,
         {
@@ -86,7 +86,7 @@ async def symbol(
     request: Request,
     symbol: Annotated[str, Query(description="BTCUSDT, or with its exchange BINANCE:BTCUSDT.")],
 ) -> Response:
-    """What the chart has to know of a symbol before it asks for bars."""
+    """What the chart needs to know of a symbol before it requests bars."""
     found = await _find(context_of(request), symbol)
     if found is None:
         return _failed(request, f"unknown symbol {symbol[:64]}")
@@ -97,7 +97,7 @@ async def symbol(
 async def symbol_info(
     request: Request, group: Annotated[str, Query(description="The exchange.")] = ""
 ) -> Response:
-    """For those who want all symbols at once, as OpenBB does."""
+    """For clients that read all symbols in one request, such as OpenBB."""
     listings = [
         one
         for one in (await context_of(request).newest_listings()).values()
@@ -129,7 +129,7 @@ async def search(
     exchange: Annotated[str, Query(max_length=16)] = "",
     limit: Annotated[int, Query(ge=1, le=MAX_FOUND)] = 30,
 ) -> Response:
-    """Those that begin with it first, then those that hold it."""
+    """Symbols that start with the text first, then those that contain it."""
     wanted = query.upper().strip()
     fits = [
         one
@@ -168,9 +168,10 @@ async def history(
     end: Annotated[int, Query(alias="to", ge=0, le=LATEST_S)],
     countback: Annotated[int | None, Query(ge=1)] = None,
 ) -> Response:
-    """Bars from ``from`` on and before ``to``, in seconds; with ``countback`` so many before
-    ``to``, whatever ``from`` says. Where there are none, ``nextTime`` is that of the newest
-    before."""
+    """Bars from ``from`` until before ``to``, in seconds; with ``countback``, that many before
+    ``to``,
+    whatever ``from`` is. If there are none, ``nextTime`` is the time of the newest bar before.
+    """
     context = context_of(request)
     found = await _find(context, symbol)
     if found is None:
@@ -214,7 +215,7 @@ async def history(
 async def quotes(
     request: Request, symbols: Annotated[str, Query(description="Names, by comma.")]
 ) -> Response:
-    """For watchlists and details; a symbol that is not known has an error of its own."""
+    """For watchlists and details; each unknown symbol has an error entry."""
     context = context_of(request)
     names = list(dict.fromkeys(symbols.split(",")))[:MAX_QUOTES]
     listed = {name: await _find(context, name) for name in names}
@@ -260,7 +261,7 @@ async def marks(
     end: Annotated[int, Query(alias="to", ge=0, le=LATEST_S)],
     resolution: str = "1",
 ) -> Response:
-    """Marks on bars: repaired minutes, minutes that are known to miss trades, and gaps."""
+    """Marks on bars: repaired minutes, minutes with missing trades, and gaps."""
     context = context_of(request)
     found, frame = await _find(context, symbol), _frame(resolution)
     if found is None or frame is None or end < start:
@@ -280,7 +281,7 @@ async def timescale_marks(
     end: Annotated[int, Query(alias="to", ge=0, le=LATEST_S)],
     resolution: str = "1",
 ) -> Response:
-    """Marks on the scale of time: when the exchange was down, or the symbol halted."""
+    """Marks on the time scale: outages of the exchange and halts of the symbol."""
     context = context_of(request)
     found, frame = await _find(context, symbol), _frame(resolution)
     if found is None or frame is None or end < start:
@@ -311,7 +312,7 @@ COLOURS = {"repaired": "blue", "partial": "red", "gap": "yellow", "outage": "red
 
 
 def _columns(found: list[Mark], frame: Timeframe | None) -> dict[str, list[Any]]:
-    """Marks as the protocol has them; one a bar and kind, however many minutes it is about."""
+    """Marks in the protocol's columns; one for each bar and kind."""
     of_bars: dict[tuple[int, str], list[Mark]] = {}
     if frame is not None:
         for one in found:
@@ -332,7 +333,7 @@ def _columns(found: list[Mark], frame: Timeframe | None) -> dict[str, list[Any]]
 
 
 async def _find(context: Context, name: str) -> Listing | None:
-    """The newest listing of a symbol, which may be named with its exchange."""
+    """The newest listing of a symbol, which may be prefixed with its exchange."""
     exchange, _, symbol = name.rpartition(":")
     found = (await context.newest_listings()).get(symbol)
     if found is None or exchange not in ("", EXCHANGES[found.instrument.market]):

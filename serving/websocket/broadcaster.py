@@ -1,10 +1,10 @@
-"""Many readers of the same bars: told from one watch, each at its own pace.
+"""Sends changes of the same bars to many readers, each at its own pace.
 
-A change is encoded once and noted with whoever listens to its symbol; a reader that has not taken
-the last state yet gets the newest in its place. Rounds over the readers follow one another as fast
-as they leave the event loop half of its time: few readers are told at once, thousands a few times
-a second. In the midst of a round the board is looked at again: who comes late in it is told what
-is so by then.
+A change is encoded once, and noted for each reader of its symbol. A reader that has not received
+the previous state gets the newest one instead. Rounds over all readers follow one another, with
+half of the event loop's time left to other work: a few readers receive changes immediately,
+thousands a few times a second. New changes are added during a round, so that readers late in the
+round receive the state of that moment.
 
 Call it from the event loop's own thread.
 """
@@ -27,31 +27,31 @@ from serving.websocket.messages import missed_of, told
 from streamer.hub.mailbox import TimeRange
 
 MAX_PAUSE_S = 0.05
-"""Between two rounds; else as long as the last one took."""
+"""Maximum pause between two rounds; normally as long as the previous round."""
 LOOK_S = 0.01
-"""So often the board is looked at in the midst of a round."""
+"""How often new changes are added during a round."""
 READERS_A_TURN = 100
-"""Told in one turn of the event loop, which is two to three milliseconds."""
+"""Readers in one turn of the event loop, which takes two to three ms."""
 BARS_PER_SYMBOL = 10
 MIN_BARS_WAITING = 1_000
-"""Bars that may wait for a reader, a symbol, and in all."""
+"""Bars that may wait for a reader: for each symbol, and in all."""
 
 CONFLATED_INTERVAL_S = 1.0
-"""So often a reader is told at most how many states it was too slow for."""
+"""A reader learns at most this often how many states were conflated."""
 
 Key = tuple[str, int]
-"""Symbol, and open time in µs; 0 where only the newest is told."""
+"""Symbol, and open time in µs; 0 if only the newest bar is sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class MessageFormat:
-    """How changes are told.
+    """How changes are encoded.
 
     Attributes:
-        encode: makes a fragment of a change.
-        join: makes frames of messages.
-        is_newest_only: of a symbol's bars only the newest is told, and nothing that was missed.
-        has_ids: what a reader knows a symbol by stands before each of its messages.
+        encode: encodes a change as a fragment.
+        join: joins fragments to frames.
+        is_newest_only: send only a symbol's newest bar, and report nothing as missed.
+        has_ids: a reader's id of the symbol precedes each fragment.
     """
 
     encode: Callable[[BarUpdate], bytes]
@@ -69,17 +69,17 @@ BINARY_PRICES = MessageFormat(
 
 @dataclass(slots=True, eq=False)
 class SharedState:
-    """A bar as it stands, shared by all for whom it waits: it is the newest for each of them.
+    """The newest state of a bar, shared by all readers for whom it waits.
 
     Attributes:
-        fragment: it, encoded.
-        is_revision: it was told as one.
-        told: who knows it as it stands.
+        fragment: the encoded state.
+        is_revision: it was sent as a revision.
+        delivered_to: readers that have received it.
     """
 
     fragment: bytes = b""
     is_revision: bool = False
-    told: set[Listener] = field(default_factory=set)
+    delivered_to: set[Listener] = field(default_factory=set)
 
 
 @dataclass(slots=True, eq=False)
@@ -87,13 +87,13 @@ class Listener:
     """One reader of some symbols.
 
     Attributes:
-        to: takes what it is told.
-        on_gone: called where it has taken nothing for ``patience_s``.
-        on_end: called where nothing more will be told.
-        ids: what it knows symbols by.
-        symbols: those it listens to.
-        waiting: what it is told next.
-        missed: first and last open time, by symbol, of what it is not told.
+        to: sends frames to the reader.
+        on_gone: called if the reader reads nothing for ``patience_s``.
+        on_end: called when nothing more will come.
+        ids: the reader's ids of symbols.
+        symbols: the subscribed symbols.
+        waiting: what to send next.
+        missed: open times of evicted bars, by symbol.
     """
 
     to: Frames
@@ -106,19 +106,19 @@ class Listener:
     missed: dict[str, TimeRange] = field(default_factory=dict)
     timer: asyncio.TimerHandle | None = None
     conflated: int = 0
-    """States that newer ones replaced before it took them, and of which it was not told yet."""
+    """Conflated states that were not reported to the reader yet."""
     conflated_sent_s: float = -math.inf
 
     def miss(self, symbol: str, start_us: int, end_us: int) -> None:
-        """States of bars that open in this range are not told."""
+        """Note evicted bars, by their open times."""
         missed = TimeRange(start_us, end_us)
         self.missed[symbol] = missed.union(self.missed.get(symbol, missed))
 
 
 class BarBroadcaster:
-    """Readers of bars of one timeframe in one form.
+    """All readers of one timeframe in one format.
 
-    It watches the board while anybody listens.
+    It subscribes to the live bars while there are readers.
     """
 
     def __init__(self, live_bars: LiveBars, timeframe: Timeframe, form: MessageFormat) -> None:
@@ -129,44 +129,47 @@ class BarBroadcaster:
         self._task: asyncio.Task[None] | None = None
         self._by_symbol: dict[str, dict[Listener, None]] = {}
         self._waiting: dict[Listener, None] = {}
-        """Who has something to be told, in the order in which it came."""
+        """Readers with something to send, oldest first."""
         self._newest: dict[str, int] = {}
         self._states: dict[Key, SharedState] = {}
-        """What the running round tells."""
+        """What the running round sends."""
         self._found: dict[Key, SharedState] = {}
-        """What was found in its midst, newer states of these among it: the next round's."""
+        """What changed during the round: sent in the next one."""
         self._slow: set[Listener] = set()
-        """Who has not taken what it was given."""
+        """Readers under backpressure."""
         self.conflated = 0
-        """States of bars that newer ones replaced before readers took them."""
+        """States that newer ones replaced before readers received them."""
 
     @property
     def has_ids(self) -> bool:
-        """Whether symbols are told by numbers, which a reader has to know first."""
+        """Whether ids stand for symbols, which readers must receive first."""
         return self._form.has_ids
 
     async def add(self, listener: Listener, symbols: Iterable[str]) -> None:
-        """Tell a reader of further symbols; their present bars come first."""
+        """Add symbols for a reader; their present bars come first."""
         fresh = [one for one in symbols if one not in listener.symbols]
         if self._subscription is None:
             self._subscription = self._live_bars.subscribe([], [self._timeframe])
-            self._task = asyncio.create_task(self._run(self._subscription), name="audience")
+            self._task = asyncio.create_task(self._run(self._subscription), name="broadcaster")
         for symbol in fresh:
             self._by_symbol.setdefault(symbol, {})[listener] = None
         listener.symbols.update(fresh)
         self._live_bars.add_symbols(self._subscription, fresh)
-        # what the others know already; what nobody knows yet is told to all when it is read
+        # Other readers have these already; states that are still unknown go to all when they are
+        # read.
         with self._live_bars.subscribe(fresh, [self._timeframe]) as present:
             while bars := present.drain():
                 for update in self._shown(bars.updates):
                     key = self._key(update)
-                    if update.candle.symbol in listener.symbols:  # it may have left meanwhile
+                    if (
+                        update.candle.symbol in listener.symbols
+                    ):  # it may have been removed meanwhile
                         listener.waiting[key] = self._state(key, update)
                 self._send(listener)
                 await asyncio.sleep(0)
 
     def remove(self, listener: Listener, symbols: Iterable[str]) -> None:
-        """Tell a reader of these symbols no longer."""
+        """Remove symbols of a reader."""
         left = []
         for symbol in listener.symbols & set(symbols):
             listeners = self._by_symbol[symbol]
@@ -198,7 +201,7 @@ class BarBroadcaster:
             listener.timer.cancel()
 
     async def _run(self, subscription: BarSubscription) -> None:
-        """Tell, round after round, until nobody listens or nothing will change."""
+        """Run rounds until there are no readers or the live bars end."""
         loop = asyncio.get_running_loop()
         while (bars := await self._next(subscription)) is not None:
             began_s = looked_s = loop.time()
@@ -207,35 +210,35 @@ class BarBroadcaster:
                 for listener in waiting:
                     del self._waiting[listener]
                     self._send(listener)
-                await asyncio.sleep(0)  # the loop writes what it was given
+                await asyncio.sleep(0)  # lets the loop write to sockets
                 if self._waiting and loop.time() - looked_s >= LOOK_S:
                     self._look(subscription.drain())
                     looked_s = loop.time()
             took_s = loop.time() - began_s
             await asyncio.sleep(min(took_s, MAX_PAUSE_S))
-        if subscription is self._subscription:  # not left, but at its end
+        if subscription is self._subscription:  # the live bars have ended
             self._subscription = None
             for listener in {one: None for some in self._by_symbol.values() for one in some}:
                 listener.on_end()
 
     async def _next(self, subscription: BarSubscription) -> Bars | None:
-        """What the next round begins with; None once nothing will change."""
+        """The first changes of the next round; None once nothing will change."""
         if self._found and subscription is self._subscription:
             return subscription.drain()
         return await subscription.receive()
 
     def _begin_round(self, bars: Bars) -> None:
-        """Have all who listen to what has changed told of it."""
+        """Note the changes for their readers."""
         self._look(bars)
         self._states, self._found = self._found, {}
         for key, state in self._states.items():
             for listener in self._by_symbol.get(key[0], ()):
-                if listener not in state.told:
+                if listener not in state.delivered_to:
                     listener.waiting[key] = state
                     self._waiting[listener] = None
 
     def _look(self, bars: Bars) -> None:
-        """Take up what has changed; for whom an older state waits, the newer one does now."""
+        """Add changes; a newer state replaces an older one that waits."""
         for update in self._shown(bars.updates):
             listeners = self._by_symbol.get(update.candle.symbol)
             if not listeners:
@@ -254,7 +257,7 @@ class BarBroadcaster:
                     self._waiting[listener] = None
 
     def _state(self, key: Key, update: BarUpdate) -> SharedState:
-        """The state of a bar that this round tells, or the next one, which is this by now."""
+        """The shared state of a bar, in this round or the next, updated."""
         state = self._states.get(key) or self._found.get(key) or SharedState()
         if state.is_revision and not update.is_revision:
             update = replace(update, is_revision=True)
@@ -262,11 +265,11 @@ class BarBroadcaster:
         fragment = self._form.encode(update)
         if fragment != state.fragment:
             state.fragment = fragment
-            state.told.clear()
+            state.delivered_to.clear()
         return state
 
     def _shown(self, updates: Sequence[BarUpdate]) -> Iterable[BarUpdate]:
-        """Those that are told."""
+        """Updates to send in this format."""
         if not self._form.is_newest_only:
             return updates
         newest: dict[str, BarUpdate] = {}
@@ -282,7 +285,7 @@ class BarBroadcaster:
         return update.candle.symbol, at_us
 
     def _send(self, listener: Listener) -> None:
-        """Tell a reader what waits for it, or have it told when it takes more."""
+        """Send a reader what waits, or wait until it is writable."""
         if not listener.waiting and not listener.missed:
             return
         if listener.to.is_writable():
@@ -299,10 +302,10 @@ class BarBroadcaster:
             listener.to.call_when_writable(partial(self._go_on, listener))
 
     def _frames(self, listener: Listener) -> bytes:
-        """All that waits for a reader, which waits no longer."""
+        """Encode all that waits for a reader."""
         waiting, listener.waiting = listener.waiting, {}
         for state in waiting.values():
-            state.told.add(listener)
+            state.delivered_to.add(listener)
         if self._form.has_ids:
             items = [listener.ids[key[0]] + one.fragment for key, one in waiting.items()]
             frames = self._form.join(items)
@@ -317,7 +320,7 @@ class BarBroadcaster:
         return frames
 
     def _conflated(self, listener: Listener) -> bytes:
-        """How many states a reader was too slow for; nothing where it was told just now."""
+        """The number of conflated states; empty if it was sent just now."""
         now_s = asyncio.get_running_loop().time()
         if now_s - listener.conflated_sent_s < CONFLATED_INTERVAL_S:
             return b""
@@ -333,7 +336,7 @@ class BarBroadcaster:
 
 
 class BarBroadcasters:
-    """All of a server, made where somebody listens."""
+    """All broadcasters of a server, created on demand."""
 
     def __init__(self, live_bars: LiveBars) -> None:
         self._live_bars = live_bars
@@ -341,11 +344,11 @@ class BarBroadcasters:
 
     @property
     def conflated(self) -> int:
-        """States of bars that newer ones replaced before readers took them."""
+        """States that newer ones replaced before readers received them."""
         return sum(one.conflated for one in self._broadcasters.values())
 
     def of(self, timeframe: Timeframe, form: MessageFormat) -> BarBroadcaster:
-        """Those who listen to a timeframe in a form."""
+        """The broadcaster of a timeframe in a format."""
         key = timeframe.name, form
         if key not in self._broadcasters:
             self._broadcasters[key] = BarBroadcaster(self._live_bars, timeframe, form)

@@ -1,4 +1,4 @@
-"""``/api/v1/ws``: bars and prices as they change, over one connection a reader."""
+"""``/api/v1/ws``: live bars, prices and ticks over one connection for each reader."""
 
 from __future__ import annotations
 
@@ -46,12 +46,14 @@ log = structlog.get_logger(__name__)
 router = APIRouter()
 
 MAX_MESSAGES_PER_S = 20
-"""To us, over a second or two; faster ones are refused, and much faster ones end it."""
+"""Messages from a reader, averaged over a second or two; faster ones are refused, and much faster
+ones end the connection.
+"""
 MAX_REFUSED = 100
 SEND_TIMEOUT_S = 30.0
-"""A reader that takes nothing for so long is gone."""
+"""Readers that read nothing for this long are disconnected."""
 POLL_INTERVAL_S = 60.0
-"""The end of a reader is heard at once; so often it is looked for all the same."""
+"""Fallback poll; task completion normally wakes us."""
 PRICE: Literal["price"] = "price"
 TOO_FAST = 1008
 TOO_LARGE = 1009
@@ -59,7 +61,7 @@ TOO_LARGE = 1009
 
 @router.websocket("/ws")
 async def websocket(socket: WebSocket) -> None:
-    """One reader."""
+    """Serve one reader."""
     context: Context = socket.app.state.context
     if not context.may_connect(socket.headers.get("origin"), socket.headers.get("host", "")):
         await socket.close(code=TOO_FAST, reason="this origin may not connect")
@@ -70,14 +72,14 @@ async def websocket(socket: WebSocket) -> None:
 
 @dataclass(slots=True)
 class _Channel:
-    """Among whom a reader listens, and as whom."""
+    """A reader's subscription to one timeframe or to prices."""
 
     broadcaster: BarBroadcaster
     listener: Listener
 
 
 class Reader:
-    """A connection and what it subscribed."""
+    """A connection and its subscriptions."""
 
     def __init__(self, socket: WebSocket, context: Context) -> None:
         self._socket = socket
@@ -91,7 +93,7 @@ class Reader:
         )
         self._sending = asyncio.Lock()
         self._subscribing = asyncio.Lock()
-        """What a message and a watchlist ask for come one after the other."""
+        """Serializes subscriptions from messages and from the watchlist."""
         self._allowance = float(MAX_MESSAGES_PER_S)
         self._heard_s = 0.0
         self._refused = 0
@@ -99,7 +101,7 @@ class Reader:
         self._ending: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Serve the reader until it leaves, or takes nothing any more."""
+        """Serve the reader until it leaves or stops reading."""
         hearing = self._hearing = asyncio.create_task(self._hear(), name="reader")
         watching = asyncio.create_task(self._watch_list(), name="reader")
         sockets = self._context.sockets
@@ -175,11 +177,11 @@ class Reader:
                 await self._unsubscribe(message, name, names_left(message, known))
 
     async def _watch_list(self) -> None:
-        """Announce what the visitor's watchlist has, subscribe its prices, and go with the list.
+        """Send the principal's watchlist, and keep its prices subscribed as it changes.
 
-        A symbol that the streamer is only about to take up is subscribed as well.
+        Symbols that are not streamed yet are subscribed as well.
         """
-        principal = getattr(self._socket.state, "visitor", None)
+        principal = getattr(self._socket.state, "principal", None)
         if principal is None:
             return
         before: tuple[str, ...] = ()
@@ -216,7 +218,7 @@ class Reader:
         await self._ticks.subscribe(message, names)
 
     def _find_room(self, fresh: int, id_: str | int | None) -> None:
-        """Whether so many further symbols may be subscribed."""
+        """Refuse more symbols than one connection may subscribe."""
         count = sum(len(one.listener.symbols) for one in self._channels.values())
         count += self._ticks.count
         if count + fresh > MAX_SYMBOLS:
@@ -244,7 +246,7 @@ class Reader:
         if channel is None:
             channel = self._channels[name] = self._channel(name, form)
         if name == PRICE and message.format == "binary" and not channel.broadcaster.has_ids:
-            fresh = [*sorted(known), *fresh]  # from now on all of it
+            fresh = [*sorted(known), *fresh]  # all prices are binary from now on
             channel.broadcaster.remove(channel.listener, known)
             channel = self._channels[name] = self._channel(name, BINARY_PRICES)
         listener = channel.listener
@@ -292,7 +294,7 @@ class Reader:
         return _Channel(self._broadcasters.of(frame, form), listener)
 
     def _at_end(self) -> None:
-        """Nothing will change any more."""
+        """Close the connection: nothing more will come."""
         if self._ending is None:
             self._ending = asyncio.create_task(self._end(), name="reader")
 
@@ -303,7 +305,7 @@ class Reader:
                     await self._socket.close(1001, "the market is no longer streamed")
 
     def _gone(self) -> None:
-        """It takes nothing any more."""
+        """End a reader that has stopped reading."""
         if self._hearing is not None:
             self._hearing.cancel()
 
@@ -313,11 +315,11 @@ class Reader:
 
 
 class StreamedSymbols:
-    """What one reader is told of that, at its own pace: of a symbol the last that happened.
+    """Reports dropped and added symbols to one reader, only the last event of each.
 
     Args:
-        to: takes what it is told.
-        wants: whether it has subscribed a symbol.
+        to: sends frames to the reader.
+        wants: whether the reader has subscribed to a symbol.
     """
 
     def __init__(self, live_bars: LiveBars, to: Frames, wants: Callable[[str], bool]) -> None:
@@ -330,7 +332,7 @@ class StreamedSymbols:
         live_bars.on_streamed_changed.add(self._listed)
 
     def leave(self) -> None:
-        """The reader is gone."""
+        """Stop reporting."""
         self._live_bars.on_streamed_changed.discard(self._listed)
         self._waiting = {}
 

@@ -1,4 +1,4 @@
-"""What is said over ``/api/v1/ws``: control in JSON, data in JSON or binary."""
+"""Messages of ``/api/v1/ws``: control in JSON, data in JSON or binary."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from serving.protobuf.bars import plain
 from streamer.hub.ticks import BookTickerUpdate, MissedTrades, TradeTick
 
 MAX_BYTES = 64 << 10
-"""Of a message to us."""
+"""Limit of a message from a client."""
 MAX_SYMBOLS = 1_000
-"""Subscribed by one connection, over all channels."""
+"""Limit of one connection, over all channels."""
 MAX_NAME = 64
 
 MAX_BARS = 200
-"""Of one JSON message."""
+"""Limit of one JSON message."""
 TEXT, BINARY = 0x81, 0x82
-"""First bytes of frames that are whole messages (RFC 6455, 5.2)."""
+"""First bytes of unfragmented frames (RFC 6455, 5.2)."""
 _SMALL, _MIDDLE, _LARGE = struct.Struct(">BB"), struct.Struct(">BBH"), struct.Struct(">BBQ")
 _ID = struct.Struct("<H")
 _VALUES = struct.Struct("<dd")
@@ -33,7 +33,7 @@ _encode = msgspec.json.encode
 HEADER = struct.Struct("<IH")
 ITEM = struct.Struct("<Hdd")
 MAX_ITEMS = 50
-"""Of one binary message."""
+"""Limit of one binary message."""
 
 ErrorCode = Literal[
     "not_json", "unknown_type", "wrong_field", "unknown_symbol", "unknown_timeframe",
@@ -45,13 +45,13 @@ Channel = Literal["candles", "price", "trades", "book"]
 
 
 class Asked(msgspec.Struct, tag_field="type", forbid_unknown_fields=True, omit_defaults=True):
-    """A message to us; ``id`` comes back in its answer."""
+    """A message from a client; the reply repeats its ``id``."""
 
     id: str | int | None = None
 
 
 class Subscribe(Asked, tag="subscribe"):
-    """Be told of symbols.
+    """Subscribe to symbols.
 
     Attributes:
         channel: ``candles`` (bars of ``timeframe``), ``price``, ``trades`` or ``book``.
@@ -67,7 +67,7 @@ class Subscribe(Asked, tag="subscribe"):
 
 
 class Unsubscribe(Asked, tag="unsubscribe"):
-    """Be told no longer; without symbols, of none of the channel."""
+    """Unsubscribe from symbols; without any, from all of the channel."""
 
     channel: Channel = "candles"
     symbol: str | None = None
@@ -76,7 +76,7 @@ class Unsubscribe(Asked, tag="unsubscribe"):
 
 
 class Ping(Asked, tag="ping"):
-    """Answered at once."""
+    """Answered immediately."""
 
 
 Message = Subscribe | Unsubscribe | Ping
@@ -84,7 +84,7 @@ _DECODER: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 
 
 class Refusal(Exception):
-    """A message that cannot be done, and why; the connection goes on."""
+    """A refused message and the reason; the connection continues."""
 
     def __init__(self, code: ErrorCode, text: str, id_: str | int | None = None) -> None:
         super().__init__(text)
@@ -94,10 +94,10 @@ class Refusal(Exception):
 
 
 def decoded(text: str | bytes) -> Message:
-    """A message to us.
+    """Decode a message from a client.
 
     Raises:
-        Refusal: it is none; the text says what would be right.
+        Refusal: it is invalid; the text says what would be right.
     """
     try:
         return _DECODER.decode(text)
@@ -119,10 +119,10 @@ def decoded(text: str | bytes) -> Message:
 
 
 def names_of(message: Subscribe, streamed: Iterable[str]) -> list[str]:
-    """The symbols that a message names; all that are streamed where it names none.
+    """The symbols that a message names; all streamed ones if it names none.
 
     Raises:
-        Refusal: one is not streamed; or nothing is yet, so that no name is wrong.
+        Refusal: one is not streamed, or nothing is streamed yet.
     """
     known = frozenset(streamed)
     if not known:
@@ -137,16 +137,16 @@ def names_of(message: Subscribe, streamed: Iterable[str]) -> list[str]:
 
 
 def names_left(message: Unsubscribe, subscribed: Iterable[str]) -> list[str]:
-    """The symbols that a message names; all that are subscribed where it names none.
+    """The symbols that a message names; all subscribed ones if it names none.
 
-    Whether they are streamed does not matter: they may have been dropped since.
+    Symbols that were dropped since can be unsubscribed too.
     """
     named = _named(message)
     return sorted(subscribed) if named is None else named
 
 
 def _named(message: Subscribe | Unsubscribe) -> list[str] | None:
-    """Each name once; None where the message has none."""
+    """Each name once; None if the message has none."""
     if message.symbol is None and message.symbols is None:
         return None
     first = [] if message.symbol is None else [message.symbol]
@@ -161,12 +161,12 @@ def _json(message: dict[str, object]) -> str:
 
 
 def told(kind: str, **fields: object) -> str:
-    """A message of control from us."""
+    """Encode a control message."""
     return _json({"type": kind, **{k: v for k, v in fields.items() if v is not None}})
 
 
 def missed_of(missed: Sequence[Missed]) -> str:
-    """Bars whose states were left out, as the reader was too slow; read them by REST."""
+    """Encode ranges of evicted bars; the reader reads them by REST."""
     return _json(
         {
             "type": "missed",
@@ -184,7 +184,7 @@ def missed_of(missed: Sequence[Missed]) -> str:
 
 
 def trades_of(trades: Sequence[TradeTick]) -> str:
-    """Trades, in the order in which they came."""
+    """Encode trades, in the order in which they came."""
     return _json(
         {
             "type": "trades",
@@ -206,7 +206,7 @@ def trades_of(trades: Sequence[TradeTick]) -> str:
 
 
 def missed_trades_of(missed: Sequence[MissedTrades]) -> str:
-    """Trades that were left out, or did not come; both ends are within."""
+    """Encode ranges of missed trades; both ends are included."""
     return _json(
         {
             "type": "missed",
@@ -226,15 +226,15 @@ def missed_trades_of(missed: Sequence[MissedTrades]) -> str:
 
 
 def book_tickers_of(book_tickers: Sequence[BookTickerUpdate]) -> str:
-    """The newest best bid and ask of symbols."""
+    """Encode the newest book tickers."""
     return _json({"type": "book", "data": [book_ticker_fields(one) for one in book_tickers]})
 
 
 def from_binary(message: bytes) -> list[tuple[int, float, float]]:
-    """Ids of symbols, prices and volumes of a binary message: the reference decoder.
+    """Decode a binary message to symbol ids, prices and volumes: the reference decoder.
 
     Raises:
-        ValueError: it was changed on its way, or is none.
+        ValueError: it is damaged or no such message.
     """
     if len(message) < HEADER.size:
         raise ValueError(f"{len(message)} bytes; a message has {HEADER.size} at least")
@@ -250,7 +250,7 @@ def from_binary(message: bytes) -> list[tuple[int, float, float]]:
 
 
 def candle_of(one: BarUpdate) -> bytes:
-    """A bar as JSON; decimals as text, times in milliseconds since 1970."""
+    """Encode a bar as JSON; decimals as text, times in ms since 1970."""
     candle = one.candle
     return _encode(
         {
@@ -276,7 +276,7 @@ def candle_of(one: BarUpdate) -> bytes:
 
 
 def price_of(one: BarUpdate) -> bytes:
-    """A last price with the volume of the running minute, as JSON."""
+    """Encode a last price with the volume of the open minute, as JSON."""
     return _encode(
         {
             "symbol": one.candle.symbol,
@@ -288,27 +288,27 @@ def price_of(one: BarUpdate) -> bytes:
 
 
 def values_of(one: BarUpdate) -> bytes:
-    """The same as ``[price f64][volume f64]``: for pictures, not for sums."""
+    """Encode the same as ``[price f64][volume f64]``: for charts, not for sums."""
     return _VALUES.pack(float(one.candle.close), float(one.candle.volume))
 
 
 def id_of(number: int) -> bytes:
-    """What stands for a symbol before its values: ``[symbol_id u16]``."""
+    """Encode a symbol's id, which precedes its values: ``[symbol_id u16]``."""
     return _ID.pack(number)
 
 
 def candles(fragments: Sequence[bytes]) -> bytes:
-    """Frames of bars."""
+    """Join bars to frames."""
     return _texts(b'{"type":"candles","data":[', fragments)
 
 
 def prices(fragments: Sequence[bytes]) -> bytes:
-    """Frames of prices."""
+    """Join prices to frames."""
     return _texts(b'{"type":"price","data":[', fragments)
 
 
 def binary_prices(items: Sequence[bytes]) -> bytes:
-    """Frames of items, 50 a frame at most."""
+    """Join items to frames of at most 50."""
     return b"".join(
         framed(BINARY, binary_message(items[start : start + MAX_ITEMS]))
         for start in range(0, len(items), MAX_ITEMS)
@@ -316,13 +316,14 @@ def binary_prices(items: Sequence[bytes]) -> bytes:
 
 
 def binary_message(items: Sequence[bytes]) -> bytes:
-    """``[crc32 u32][count u16]`` and items, little-endian; the checksum is of what follows it."""
+    """Join ``[crc32 u32][count u16]`` and items, little-endian; the checksum covers what follows
+    it."""
     rest = _ID.pack(len(items)) + b"".join(items)
     return zlib.crc32(rest).to_bytes(4, "little") + rest
 
 
 def framed(kind: int, payload: bytes) -> bytes:
-    """A message as a frame of a server: no mask, no extension."""
+    """A message as a server's frame: no mask, no extension."""
     size = len(payload)
     if size < 126:
         return _SMALL.pack(kind, size) + payload

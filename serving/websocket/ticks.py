@@ -1,4 +1,4 @@
-"""The channels ``trades`` and ``book`` of a WebSocket, each with its own watch and task."""
+"""The channels ``trades`` and ``book`` of a WebSocket, each with a subscription and a task."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from serving.websocket.messages import (
 from streamer.hub.trade_hub import BookTickerHub, FullError, TickHubs, TradeHub
 
 BATCH_S = 0.05
-"""Trades and best prices are gathered for so long."""
+"""How long ticks are gathered for one message."""
 TRADES = "trades"
 BOOK = "book"
 CHANNELS = frozenset({TRADES, BOOK})
@@ -35,12 +35,12 @@ class _Channel:
 
 
 class TickChannels:
-    """What one reader listens to of trades and best prices.
+    """One reader's subscriptions to trades and book tickers.
 
     Args:
-        fans: None where there are none.
-        send: takes a message to the reader; may raise that it is gone.
-        on_gone: told when the reader takes nothing any more.
+        hubs: None if ticks are not served.
+        send: sends a message to the reader; may raise if the reader is gone.
+        on_gone: called when the reader has stopped reading.
     """
 
     def __init__(
@@ -60,20 +60,20 @@ class TickChannels:
         return sum(len(one.subscription.symbols) for one in self._channels.values())
 
     def symbols(self, channel: str) -> frozenset[str]:
-        """Those that are listened to."""
+        """The subscribed symbols of a channel."""
         found = self._channels.get(channel)
         return frozenset() if found is None else frozenset(found.subscription.symbols)
 
     def fresh(self, channel: str, names: Sequence[str]) -> list[str]:
-        """Those of the names that are not listened to yet."""
+        """Those of the names that are not subscribed yet."""
         known = self.symbols(channel)
         return [one for one in names if one not in known]
 
     async def subscribe(self, message: Subscribe, names: Sequence[str]) -> None:
-        """Listen to further symbols.
+        """Subscribe to further symbols.
 
         Raises:
-            Refusal: that cannot be.
+            Refusal: that is impossible.
         """
         hub = self._hub(message)
         if message.format != "json":
@@ -93,7 +93,7 @@ class TickChannels:
             channel.task = asyncio.create_task(self._tell(channel), name="reader")
 
     async def unsubscribe(self, message: Unsubscribe, names: Sequence[str]) -> None:
-        """Listen to these no longer."""
+        """Unsubscribe from symbols."""
         channel = self._channels.get(message.channel)
         left = (
             [] if channel is None else [one for one in names if one in channel.subscription.symbols]
@@ -105,7 +105,7 @@ class TickChannels:
         await self._send(told("unsubscribed", channel=message.channel, symbols=left, id=message.id))
 
     def drop(self) -> None:
-        """The reader is gone."""
+        """Unsubscribe from everything."""
         for name in list(self._channels):
             self._drop(name)
 
@@ -122,7 +122,7 @@ class TickChannels:
         return self._hubs.trades if message.channel == TRADES else self._hubs.book_tickers
 
     async def _tell(self, channel: _Channel) -> None:
-        """Send what comes, as fast as the reader takes it."""
+        """Send ticks as fast as the reader reads."""
         encode = trades_of if isinstance(channel.hub, TradeHub) else book_tickers_of
         subscription = channel.subscription
         try:

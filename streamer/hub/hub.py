@@ -1,15 +1,14 @@
-"""Candle updates for whoever listens in this process.
+"""Passes changes of live candles to readers in this process.
 
-A candle that changes is noted by one mark, however many trades and listeners it has. Marks are
-handed to the subscriptions once a turn of the event loop, and a candle is built when a reader
-takes it: one slower than the market gets the newest state instead of a queue of old ones. What
-it holds to:
+A changed candle costs one mark, whatever the number of trades and readers. Marks reach the
+subscriptions once in each turn of the event loop, and the candle is built when a reader receives
+it. Guarantees:
 
 - States are conflated by symbol and minute: no state of a later minute replaces a closed candle.
-- Of a minute not settled yet, states move forward only. Once settled, only offers that are
-  greater in the order of the merge (``include/domain/merge.py``) are told: the last one is what
-  the table keeps, as far as this process knows.
-- What waits for a reader is bounded. What had to leave is told, as minutes to read from the table.
+- Until a minute is settled, its states only move forward. After that, only candidates that win
+  the merge (``include/domain/merge.py``) are published: the last one is the table's row, as far as
+  this process knows.
+- Mailboxes are bounded. Evicted minutes are reported, so that readers can read them from the table.
 
 Call it from the event loop's own thread.
 """
@@ -28,28 +27,27 @@ from streamer.candles.minutes import Minute
 from streamer.hub.subscription import FORGOTTEN, DeliveryCounts, Settled, Subscription
 
 SETTLED_MINUTES = MINUTES_KEPT + 1
-"""Minutes back from a symbol's newest settled one whose offers are remembered: all of which the
-aggregator may still speak."""
+"""Settled minutes remembered of each symbol: all that the aggregator may still publish."""
 MINUTES_PER_SYMBOL = 10
-"""Candles that may wait for a reader, a symbol."""
+"""Candles that may wait for a reader, for each symbol."""
 
 
 @dataclass(slots=True)
 class _Listed:
-    """What the hub knows of a symbol."""
+    """A symbol's state in the hub."""
 
     aggregator: SymbolAggregator
     settled: dict[int, CandleCandidate] = field(default_factory=dict)
-    """The greatest offers of the last minutes, by open time."""
+    """The winning candidates of the last minutes, by open time."""
     listeners: list[Subscription] = field(default_factory=list)
 
 
 class Hub:
-    """Takes changes of candles from aggregators and hands them to subscriptions."""
+    """Receives changes of candles from aggregators and passes them to subscriptions."""
 
     def __init__(self) -> None:
         self.on_settled: Callable[[Candle], None] | None = None
-        """Told of each settled candle that is greater than those before it."""
+        """Called with each settled candle that beats the previous one of its minute."""
         self._listed: dict[str, _Listed] = {}
         self._subscriptions: list[Subscription] = []
         self._marked: list[tuple[str, Minute]] = []
@@ -74,11 +72,11 @@ class Hub:
 
     @property
     def symbols(self) -> list[str]:
-        """Those that are told of."""
+        """Symbols that are streamed."""
         return list(self._listed)
 
     def newest(self, symbol: str) -> Candle | None:
-        """The newest minute of a symbol as it stands; None where none is in memory."""
+        """The newest minute of a symbol as it is now; None if none is in memory."""
         listed = self._listed.get(symbol)
         if listed is None:
             return None
@@ -90,7 +88,7 @@ class Hub:
     # --- for the streamer
 
     def add(self, aggregator: SymbolAggregator) -> None:
-        """Tell of a symbol from now on."""
+        """Publish a symbol from now on."""
         listed = self._listed[aggregator.symbol] = _Listed(aggregator)
         for one in self._subscriptions:
             if one.symbols is None or aggregator.symbol in one.symbols:
@@ -99,14 +97,14 @@ class Hub:
         self._listen(listed)
 
     def remove(self, symbol: str) -> None:
-        """Tell of a symbol no longer; what waits of it is still told."""
+        """Stop publishing a symbol; what waits in mailboxes is still delivered."""
         listed = self._listed.pop(symbol)
         listed.aggregator.on_change = None
         for one in self._subscriptions:
             one.report_streamed()
 
     def settle(self, offer: CandleCandidate) -> None:
-        """A candle was found to be this: on the stream, or by REST."""
+        """Publish a candidate: from the stream, or from REST."""
         candle = offer.candle
         listed = self._listed.get(candle.symbol)
         if listed is None:
@@ -130,7 +128,7 @@ class Hub:
             self.on_settled(candle)
 
     def close(self) -> None:
-        """Nothing changes any more: readers get what is left, then their end."""
+        """End all subscriptions; readers still receive what waits."""
         self._hand_over()
         self._is_closed = True
         for one in self._subscriptions:
@@ -145,14 +143,15 @@ class Hub:
         max_waiting: int | None = None,
         reports_streamed: bool = False,
     ) -> Subscription:
-        """Listen to some symbols, or to all.
+        """Subscribe to some symbols, or to all.
 
-        First come the present states of what is in memory: whoever reads the table after
-        subscribing has every candle, from one or the other.
+        The present states in memory come first: a reader that reads the table after subscribing has
+        every
+        candle from one or the other.
 
         Args:
-            symbols: None for all. Unknown ones are heard of once they are listed.
-            max_waiting: candles that may wait for the reader; by default ten a symbol.
+            symbols: None for all. Unlisted ones are published once they are listed.
+            max_waiting: candles that may wait for the reader; by default ten for each symbol.
             reports_streamed: report also which symbols are streamed, first and on each change.
         """
         wanted = None if symbols is None else frozenset(symbols)
@@ -203,7 +202,7 @@ class Hub:
     # --- marks
 
     def _listen(self, listed: _Listed) -> None:
-        """Have an aggregator mark its changes, where anybody wants to know."""
+        """Have an aggregator mark its changes only while it has readers."""
         listed.aggregator.on_change = self._mark if listed.listeners else None
 
     def _mark(self, symbol: str, minute: Minute) -> None:
@@ -212,7 +211,7 @@ class Hub:
         self._marked.append((symbol, minute))
 
     def _hand_over(self) -> None:
-        """Tell the subscriptions of all that changed in this turn of the event loop."""
+        """Pass all changes of this turn of the event loop to the subscriptions."""
         marked, self._marked = self._marked, []
         for symbol, minute in marked:
             minute.is_marked = False

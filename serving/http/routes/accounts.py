@@ -1,4 +1,4 @@
-"""``/api/v1/login`` and what belongs to it: sessions, who one is, and the market watch."""
+"""``/api/v1/login``, sessions, accounts and the watchlist."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ from serving.problems import Problem, refused, shown, unknown
 router = APIRouter(tags=["accounts"])
 
 LOGINS_PER_MINUTE = 10
-"""Of a client's address."""
+"""For a client's address."""
 LOGINS_OF_A_NAME_PER_MINUTE = 30
-"""Of all addresses: nobody's password is guessed from many; few enough that it is not, and enough
-that others can hardly keep somebody out."""
+"""For a name, from all addresses: few enough to prevent guessing from many addresses, and enough
+that others can hardly lock a user out.
+"""
 MAX_BODY_BYTES = 8_192
 NO_STORE = {"cache-control": "no-store"}
 MAX_ID = 2**63 - 1
@@ -38,7 +39,7 @@ Body = TypeVar("Body")
 
 
 class Login(msgspec.Struct, forbid_unknown_fields=True):
-    """What a login is asked with."""
+    """The body of a login."""
 
     name: str
     password: str
@@ -65,14 +66,14 @@ LOGIN_BODY = {
 
 
 class LoginLimits:
-    """How often somebody may try; one for an application."""
+    """Limits login attempts; one for an application."""
 
     def __init__(self) -> None:
         self._addresses = RateLimiter(LOGINS_PER_MINUTE)
         self._names = RateLimiter(LOGINS_OF_A_NAME_PER_MINUTE)
 
     def check(self, address: str, name: str) -> None:
-        """Count a try.
+        """Count an attempt.
 
         Raises:
             Problem: there were too many.
@@ -89,7 +90,7 @@ class LoginLimits:
 
 @router.post("/login", summary="Begin a session", openapi_extra=LOGIN_BODY)
 async def login(request: Request) -> Response:
-    """Sets the session's cookie: HttpOnly, SameSite=Strict, and Secure where TLS is spoken."""
+    """Sets the session's cookie: HttpOnly, SameSite=Strict, and Secure with TLS."""
     auth = _auth(request)
     asked = await _body(request, Login)
     address = request.client.host if request.client else ""
@@ -113,7 +114,7 @@ async def login(request: Request) -> Response:
 
 @router.post("/logout", summary="End the session", status_code=HTTPStatus.NO_CONTENT)
 async def logout(request: Request) -> Response:
-    """Ends it at once, wherever it is used; without one nothing happens."""
+    """Ends it immediately, everywhere; without a session nothing happens."""
     principal = request.state.principal
     if principal is not None and principal.identity.kind is Kind.SESSION:
         one: Identity = principal.identity
@@ -125,7 +126,7 @@ async def logout(request: Request) -> Response:
 
 @router.get("/me", summary="Who one is")
 async def me(request: Request) -> Response:
-    """`user` is null where nobody is logged in and none has to be."""
+    """`user` is null for an anonymous reader."""
     auth: AuthService = context_of(request).auth
     principal = request.state.principal
     told = _nobody() if principal is None else _told(principal.identity)
@@ -135,7 +136,7 @@ async def me(request: Request) -> Response:
 
 @router.get("/sessions", summary="One's sessions")
 async def sessions(request: Request) -> Response:
-    """Logins that are not over, newest first."""
+    """Logins that have not ended, newest first."""
     one = principal_of(request).identity
     found = await _auth(request).call(partial(sessions_of, user_id=one.user_id))
     told = [
@@ -152,7 +153,7 @@ async def sessions(request: Request) -> Response:
 
 @router.delete("/sessions/{session_id}", summary="End a session", status_code=HTTPStatus.NO_CONTENT)
 async def leave(request: Request, session_id: Annotated[int, Path(ge=1, le=MAX_ID)]) -> Response:
-    """One of one's own; the operator ends anybody's by `candelabra user logout`."""
+    """One of your sessions; the operator ends anyone's with `candelabra user logout`."""
     one = principal_of(request).identity
     if not await _end(_auth(request), one.user_id, session_id):
         raise unknown(f"session {session_id}: none of yours; GET /api/v1/sessions names them")
@@ -161,7 +162,7 @@ async def leave(request: Request, session_id: Annotated[int, Path(ge=1, le=MAX_I
 
 @router.get("/users", summary="All accounts (administrators)")
 async def users(request: Request) -> Response:
-    """With how much there is of each."""
+    """With the number of sessions, tokens and watched symbols of each."""
     if principal_of(request).identity.role is not Role.ADMIN:
         raise Problem(HTTPStatus.FORBIDDEN, "this is for administrators")
     told = [
@@ -201,7 +202,7 @@ async def watchlist(request: Request) -> Response:
 
 @router.put("/watchlist/{symbol}", summary="Watch a symbol")
 async def watch(request: Request, symbol: str) -> Response:
-    """The streamer takes it up within seconds. Watching what is watched changes nothing."""
+    """The streamer adds it within seconds. Adding a symbol again changes nothing."""
     user_id = principal_of(request).identity.user_id
     context = context_of(request)
     listed = {one.instrument.symbol for one in await context.listings() if not one.listed_to_us}
@@ -226,7 +227,7 @@ async def watch(request: Request, symbol: str) -> Response:
     "/watchlist/{symbol}", summary="Watch a symbol no longer", status_code=HTTPStatus.NO_CONTENT
 )
 async def unwatch(request: Request, symbol: str) -> Response:
-    """It is streamed on as long as somebody else watches it, or the settings ask for it."""
+    """It stays streamed while another user watches it or the settings include it."""
     user_id = principal_of(request).identity.user_id
     auth = _auth(request)
     found = await auth.call(partial(watchlists.watchlist, user_id=user_id))
@@ -244,7 +245,7 @@ def _auth(request: Request) -> AuthService:
     """The accounts.
 
     Raises:
-        Problem: there are none here.
+        Problem: there are none.
     """
     auth: AuthService = context_of(request).auth
     if not auth.has_accounts:
@@ -256,14 +257,14 @@ def _auth(request: Request) -> AuthService:
 
 
 async def _end(auth: AuthService, user_id: int, session_id: int) -> bool:
-    """End a session, here before the answer and elsewhere within a moment."""
+    """End a session: here before the response, elsewhere within moments."""
     was_there = await auth.call(partial(end_session, user_id=user_id, session_id=session_id))
     auth.forget()
     return was_there
 
 
 async def _body(request: Request, kind: type[Body]) -> Body:
-    """The body of a request, which has to be a little JSON; values are never repeated."""
+    """Decode a small JSON body; errors never repeat its values."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise Problem(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the body should be JSON: application/json"
@@ -297,5 +298,5 @@ def _nobody() -> dict[str, Any]:
 
 
 def _is_tls(request: Request) -> bool:
-    """Whether the browser speaks TLS, to us or to a proxy before us."""
+    """Whether the browser uses TLS, to us or to a proxy in front."""
     return request.url.scheme == "https" or request.headers.get("origin", "").startswith("https:")

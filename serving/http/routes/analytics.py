@@ -1,4 +1,4 @@
-"""What marts say of one symbol: levels, indicators, profile, footprint, coverage, gaps."""
+"""Analytics of a symbol from the marts: levels, indicators, profile, footprint, coverage, gaps."""
 
 from __future__ import annotations
 
@@ -50,13 +50,14 @@ TYPES: dict[str, Any] = {
     "timestamptz": pl.Datetime("us", "UTC"),
     "date": pl.Date,
 }
-"""Of columns in Arrow and Parquet; others are text, as decimals are."""
+"""Column types in Arrow and Parquet; all others, and decimals, are text."""
 
 
 @router.get("/levels", summary="All-time high and low, and what lies between")
 async def levels(request: Request, symbol: str) -> Response:
-    """Of the present listing: the extremes with their times, the position of the last price
-    between them in percent, and the Fibonacci retracements."""
+    """Of the present listing: the extremes with their times, the position of the last price between
+    them in percent, and the Fibonacci retracements.
+    """
     context, name = await _asked(request, symbol)
     found = await _read(context, LEVELS, {"symbol": name})
     if not found.rows:
@@ -74,7 +75,9 @@ async def indicators(
     limit: Annotated[int, Query(ge=1, le=MAX_BARS)] = DEFAULT_BARS,
 ) -> Response:
     """Moving averages, RSI, MACD, ATR, Bollinger bands, VWAP, OBV, returns and volatility, in
-    binary floats. The newest `limit` bars of the range; warmed up by those before it."""
+    binary
+    floats. The newest `limit` bars of the range; earlier bars warm them up.
+    """
     context, name = await _asked(request, symbol)
     frame = TIMEFRAMES[timeframe]
     span = _span(context, start, end, default_us=limit * _width_us(frame))
@@ -93,7 +96,9 @@ async def coverage(
     limit: Annotated[int, Query(ge=1, le=MAX_DAYS)] = MAX_DAYS,
 ) -> Response:
     """Minutes of each UTC day that are expected, present, verified, silent, revised or missing, and
-    the verdict of the comparison with the exchange's files. The last 30 days without a range."""
+    the
+    verdict of the comparison with the exchange's files. The last 30 days without a range.
+    """
     context, name = await _asked(request, symbol)
     span = _span(context, start, end, default_us=DEFAULT_DAYS * DAY_US)
     arguments = {"symbol": name, "limit": limit, **_times(span)}
@@ -124,8 +129,10 @@ async def volume_profile(
         Query(description="UTC day such as 2026-11-21; the newest without it."),
     ] = None,
 ) -> Response:
-    """From kept trades by the maker's side, never estimated from candles. In JSON `session` tells
-    the point of control, the value area and whether every trade is kept; null where none is."""
+    """From stored trades by the maker's side, never estimated from candles. In JSON `session` has
+    the
+    point of control, the value area and whether every trade is stored; null if none is.
+    """
     context, name = await _asked(request, symbol)
     arguments = {"symbol": name, "session": session}
     about = await _read(context, PROFILE_SESSION, arguments)
@@ -145,9 +152,12 @@ async def footprint(
     end: parameters.To = None,
     limit: Annotated[int, Query(ge=1, le=MAX_ROWS)] = MAX_ROWS,
 ) -> Response:
-    """What takers bought and sold in each price bucket of each bar, with imbalances, from kept
-    trades. A bar whose trades are not kept is one row with `kept` `none`. The last hour without a
-    range; two days at most."""
+    """What takers bought and sold in each price bucket of each bar, with imbalances, from stored
+    trades.
+    A bar without stored trades is one row with `kept` `none`. The last hour without a range; two
+    days
+    at most.
+    """
     context, name = await _asked(request, symbol)
     frame = TIMEFRAMES[timeframe]
     span = _span(context, start, end, default_us=HOUR_US)
@@ -165,10 +175,10 @@ def _width_us(frame: Timeframe) -> int:
 
 
 async def _asked(request: Request, symbol: str) -> tuple[Context, str]:
-    """What answers, and the symbol's name.
+    """The request's context, and the symbol.
 
     Raises:
-        Problem: nobody knows it.
+        Problem: the symbol does not exist.
     """
     context = context_of(request)
     parameters.check_symbols([symbol], await context.symbols())
@@ -178,7 +188,7 @@ async def _asked(request: Request, symbol: str) -> tuple[Context, str]:
 def _span(
     context: Context, start_us: int | None, end_us: int | None, *, default_us: int
 ) -> tuple[int, int]:
-    """``from`` and ``to`` in µs; without them the newest ``default_us``."""
+    """The range in µs; by default the newest ``default_us``."""
     parameters.check_range(start_us, end_us)
     until_us = context.now_us() + DAY_US if end_us is None else end_us
     since_us = (min(until_us, context.now_us()) - default_us) if start_us is None else start_us
@@ -235,5 +245,5 @@ async def _told(
 
 
 def _text(value: Any) -> Any:
-    """What is neither a number nor a time; decimals are written by the forms."""
+    """Text of values that are neither numbers nor times; the formats convert decimals."""
     return value if isinstance(value, Decimal | str | date) else str(value)

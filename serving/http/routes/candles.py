@@ -28,9 +28,9 @@ router = APIRouter(tags=["candles"])
 DEFAULT_LIMIT = 500
 MAX_LIMIT = 10_000
 SETTLED_US = 10 * MINUTE_US
-"""Bars whose minutes ended so long ago change by repairs alone."""
+"""Older bars change only by repairs."""
 CLOSED_FOR_S = 60
-"""So long caches may keep a range that is over; then they ask by ETag."""
+"""How long caches may store a closed range; then they revalidate by ETag."""
 
 COLUMNS: dict[str, Any] = {
     "symbol": pl.String,
@@ -125,10 +125,10 @@ async def candles(
     ] = DEFAULT_LIMIT,
     cursor: parameters.Cursor = None,
 ) -> Response:
-    """Stored bars and those being built, as the views `marts.candles_*_live` have them.
+    """Stored and open bars, as in the views `marts.candles_*_live`.
 
-    Without `from` the newest `limit` bars of each symbol, the newest alone (`limit=1`) from memory
-    where it is streamed; with it pages from there on.
+    Without `from`, the newest `limit` bars of each symbol; `limit=1` is served from memory if the
+    symbol is streamed. With `from`, pages from there on.
     """
     context = context_of(request)
     frame = TIMEFRAMES[timeframe]
@@ -145,10 +145,10 @@ async def candles(
     asked = _Asked(symbol, frame, start, end, limit, first, resumed_us)
     if accepted(request.headers.get("accept", "")) is Format.JSON:
         key = asked.key if is_over else None
-        made = None if key is None else context.kept.at_hand(key)
+        made = None if key is None else context.response_cache.at_hand(key)
         if made is None:
             made = await context.history.call(
-                partial(_as_json, asked=asked, kept=context.kept, key=key)
+                partial(_as_json, asked=asked, kept=context.response_cache, key=key)
             )
         if made is not None:
             return answered(request, made, headers=headers)
@@ -172,8 +172,10 @@ async def latest(
     symbol: SymbolsQuery,
     timeframe: TimeframeQuery = "1m",
 ) -> Response:
-    """From memory where the symbol is streamed: the first request of a timeframe has the past of a
-    symbol read, further ones within a minute read nothing. Symbols without any bar are left out."""
+    """From memory if the symbol is streamed: the first request of a timeframe reads the symbol's
+    past,
+    further ones within a minute read nothing. Symbols without bars are left out.
+    """
     context = context_of(request)
     parameters.check_symbols(symbol, await context.symbols())
     return await _newest(request, symbol, TIMEFRAMES[timeframe])
@@ -189,7 +191,7 @@ async def _newest(
     *,
     further: dict[str, Any] | None = None,
 ) -> Response:
-    """The newest bar of each symbol: from memory what is there, the rest from the tables."""
+    """The newest bar of each symbol: from memory if possible, else from the tables."""
     context = context_of(request)
     live = context.current(names)
     found: dict[str, StoredBar | BarUpdate] = dict(await context.latest.of(live, frame))
@@ -222,7 +224,7 @@ _Key = tuple[str, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A page that is asked for; ``first`` and ``resumed_us`` say where the one before ended."""
+    """A requested page; ``first`` and ``resumed_us`` say where the previous one ended."""
 
     names: list[str]
     timeframe: Timeframe
@@ -234,7 +236,7 @@ class _Asked:
 
     @property
     def key(self) -> _Key | None:
-        """Of minutes of one symbol: only their version can be looked up."""
+        """The cache key of minutes of one symbol; other bars have no version to check."""
         start_us = self.start_us if self.resumed_us is None else self.resumed_us
         if self.timeframe.parent is not None or len(self.names) != 1:
             return None
@@ -245,15 +247,15 @@ class _Asked:
 
 Part = TypeVar("Part")
 _Read = Callable[[str, int, int, bool], tuple[Part, int, int | None] | None]
-"""Reads bars of a symbol, from a time on, at most so many, the newest or not: the bars, how many
-they are, and when the first one opens that there was no room for."""
+"""Reads at most this many bars of a symbol from a time on, or the newest; returns them, their
+count, and the open time of the first one beyond the limit.
+"""
 
 
 def _as_json(
     connection: Connection, asked: _Asked, kept: ResponseCache, key: _Key | None
 ) -> CachedResponse | None:
-    """Bars as JSON, from what is kept under the key where nothing has changed; None where they
-    have to be rolled up here."""
+    """Bars as JSON, from the cache if they are unchanged; None if they must be rolled up first."""
     if key is None:
         return _made(connection, asked)
     name, start_us, end_us, limit = key
@@ -293,7 +295,7 @@ def _as_rows(connection: Connection, asked: _Asked) -> tuple[list[StoredBar], st
 
 
 def _page(read: _Read[Part], asked: _Asked) -> tuple[list[Part], str | None] | None:
-    """Bars of one symbol after the other, as many as there is room for, and the cursor."""
+    """Bars of one symbol after another up to the limit, and the cursor."""
     parts: list[Part] = []
     is_newest = asked.start_us is None and asked.resumed_us is None
     room = asked.limit

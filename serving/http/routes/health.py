@@ -1,4 +1,4 @@
-"""``/api/v1/health``: whether what is served can be relied upon."""
+"""``/api/v1/health``: whether served data is reliable."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ router = APIRouter(tags=["health"])
 
 @router.get("/health", summary="Whether the server lives")
 async def health(request: Request) -> Response:
-    """Asks nobody; for load balancers that ask often."""
+    """Reads nothing; for load balancers that probe often."""
     return json(request, {"status": "alive"}, headers={"cache-control": "no-store"})
 
 
 @router.get("/health/details", summary="How each part is")
 async def details(request: Request) -> Response:
-    """PostgreSQL is asked; `status` is `well` where every part is. A streamer tells of its streams,
-    its writer, its symbols and its repairs; a server before one, of its line to it."""
+    """Queries PostgreSQL; `status` is `well` if every component is. A streamer reports its streams,
+    writer, symbols and repairs; a separate server reports its connection to the streamer.
+    """
     context = context_of(request)
     began_s = time.monotonic()
     database: dict[str, Any] = {"status": "well"}

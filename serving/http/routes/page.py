@@ -1,4 +1,4 @@
-"""The chart page at ``/``: a few files of ours, and the script of the chart from its wheel."""
+"""The chart page at ``/``: our files, and the chart library's script from its wheel."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ TYPES = {
     for name in (*(one.name for one in FOLDER.iterdir()), SCRIPT)
     if Path(name).suffix in KINDS
 }
-"""Of each part; nothing else has an address here."""
-# Nothing from elsewhere, nothing inline, in nobody's frame. Styles that a script sets on elements
-# are not what style-src is about.
+"""Media type of each part; no other file is served."""
+# Allow nothing from other sites, nothing inline, and no framing. style-src does not concern styles
+# that a script sets on elements.
 SECURITY = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -42,13 +42,13 @@ SECURITY = {
 
 @router.get("/")
 async def page(request: Request) -> Response:
-    """The page itself."""
+    """The page."""
     return _answer(request, "index.html")
 
 
 @router.get("/page/{name}")
 async def part(request: Request, name: str) -> Response:
-    """What the page is made of."""
+    """A part of the page."""
     if name not in TYPES or name == "index.html":
         raise unknown(f"the page has no part {shown(name)}")
     return _answer(request, name)
@@ -68,12 +68,12 @@ def _answer(request: Request, name: str) -> Response:
 
 @functools.cache
 def _contents(name: str) -> bytes:
-    """A file, read once."""
+    """Read a file once."""
     return (_script() if name == SCRIPT else FOLDER / name).read_bytes()
 
 
 def _script() -> Path:
-    """The chart's script; found without importing the package, which needs what we have not."""
+    """Locate the chart's script without importing its package, whose dependencies are absent."""
     spec = find_spec("lightweight_charts")
     if spec is None or spec.origin is None:
         raise Problem(

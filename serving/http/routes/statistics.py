@@ -1,4 +1,4 @@
-"""``/api/v1/statistics``: what was done so far, and for whom; all from memory."""
+"""``/api/v1/statistics``: figures of streams and readers, from memory."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ router = APIRouter(tags=["health"])
 
 @router.get("/statistics", summary="Figures of the streams, and of who reads")
 async def statistics(request: Request) -> Response:
-    """`market`: of a streamer, each connection to the exchange and what became of its candles; of a
-    server before one, its line to it. `readers`: of this process. Counts are since its start."""
+    """`market`: a streamer's connections to the exchange and candle counts; for a separate server,
+    its
+    connection to the streamer. `readers`: of this process. Counts are since its start.
+    """
     context = context_of(request)
     now_us = context.now_us()
     readers: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""``/api/v1/symbols``: what there is, and what it costs now."""
+"""``/api/v1/symbols``: listings and current prices."""
 
 from __future__ import annotations
 
@@ -71,8 +71,10 @@ async def symbols(
     delisted: Annotated[bool, Query(description="Also listings that are over.")] = False,
     streamed: Annotated[bool, Query(description="Those alone that are streamed.")] = False,
 ) -> Response:
-    """All listings that are known, with what the exchange demands of prices and quantities; of a
-    symbol that is streamed and not registered yet, its name and market alone."""
+    """All known listings, with the exchange's rules for prices and quantities; for a streamed
+    symbol
+    that is not registered yet, its name and market only.
+    """
     context = context_of(request)
     live = frozenset(context.streamed())
     listings = await context.listings()
@@ -107,7 +109,7 @@ async def symbols(
 
 @router.get("/symbols/{symbol}", summary="One symbol, each of its listings")
 async def symbol(request: Request, symbol: str) -> Response:
-    """A ticker that was used again has several listings; nothing derived crosses one."""
+    """A reused ticker has several listings; no derived value spans two of them."""
     context = context_of(request)
     live = frozenset(context.streamed())
     found = [one for one in await context.listings() if one.instrument.symbol == symbol]
@@ -125,9 +127,10 @@ async def symbol(request: Request, symbol: str) -> Response:
 
 @router.get("/symbols/{symbol}/price", summary="The last price")
 async def price(request: Request, symbol: str) -> Response:
-    """The close of the newest minute: from memory where the symbol is streamed and its stream is
-    heard. Otherwise `is_live` is false: the newest one of the table, or of memory where that is
-    later."""
+    """The close of the newest minute: from memory if the symbol is streamed and its stream is
+    alive.
+    Otherwise `is_live` is false, and it comes from the table or, if newer, from memory.
+    """
     context = context_of(request)
     parameters.check_symbols([symbol], await context.symbols())
     candle, is_live = context.newest(symbol), bool(context.current([symbol]))
@@ -149,8 +152,10 @@ async def price(request: Request, symbol: str) -> Response:
 
 @router.get("/symbols/{symbol}/book", summary="The best bid and ask")
 async def book(request: Request, symbol: str) -> Response:
-    """From memory. They are streamed while somebody asks: the first request waits for a change,
-    two seconds at most. `received_time` says when they came."""
+    """From memory. A symbol's book ticker is streamed on request: the first request waits for a
+    change,
+    two seconds at most. `received_time` says when it arrived.
+    """
     context = context_of(request)
     parameters.check_symbols([symbol], await context.symbols())
     if context.ticks is None:
@@ -187,8 +192,9 @@ async def prices(
         Query(description="One or several; without it all that are streamed."),
     ] = None,
 ) -> Response:
-    """Of the 24 hours up to the newest minute; `is_whole` is false while what was traded before
-    the server began is still being read: for the symbols that nobody has asked for before."""
+    """Of the 24 hours up to the newest minute; `is_whole` is false while minutes from before the
+    server's start are still being read, on the first request of a symbol.
+    """
     context = context_of(request)
     live = frozenset(context.streamed())
     if symbol is not None:
@@ -205,7 +211,7 @@ async def prices(
 
 
 async def _newest_known(context: Context, name: str, kept: Candle | None) -> Candle | None:
-    """The newest minute of the table, or the one in memory where that is newer."""
+    """The newest minute of the table, or the one in memory if that is newer."""
     try:
         bars = await context.history.call(
             lambda connection: read_bars(
@@ -215,7 +221,7 @@ async def _newest_known(context: Context, name: str, kept: Candle | None) -> Can
     except (TransientError, TimeoutError):
         if kept is None:
             raise
-        return kept  # told as one that is not live
+        return kept  # returned as not live
     stored = bars[0].candle if bars else None
     if stored is None or (kept is not None and kept.open_time_us > stored.open_time_us):
         return kept
@@ -250,7 +256,7 @@ def _row(listing: Listing, live: frozenset[str]) -> tuple[Any, ...]:
 
 
 def _unregistered_row(name: str) -> tuple[Any, ...]:
-    """A symbol that is streamed before the registry has it."""
+    """A symbol that is streamed but not registered yet."""
     known = {
         "symbol": name,
         "market": market_of(name).value,

@@ -1,4 +1,4 @@
-"""``/api/v1/trades``: kept trades by their ids, such as those that a reader missed."""
+"""``/api/v1/trades``: stored trades by id, such as those that a reader missed."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ router = APIRouter(tags=["trades"])
 
 DEFAULT_LIMIT = 500
 MAX_LIMIT = 1_000
-"""Written by the event loop, in a few milliseconds."""
+"""Encoded by the event loop, in a few ms."""
 MAX_ID = 2**53 - 1
-"""Readers in JavaScript have no greater one exactly."""
+"""JavaScript represents no larger integer exactly."""
 WHOLE_FOR_S = 3_600
-"""So long caches may keep a range of which every trade is there; then they ask by ETag."""
+"""How long caches may store a complete range; then they revalidate by ETag."""
 
 
 class Kind(StrEnum):
-    """Which trades: the tables of raw capture."""
+    """Tables of raw capture."""
 
     AGG_TRADES = "agg_trades"
     TRADES = "trades"
@@ -100,10 +100,12 @@ async def trades(
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
     cursor: parameters.Cursor = None,
 ) -> Response:
-    """From raw capture: `market.agg_trades` or `market.trades`, which keep what the streamer
-    captures, and what was loaded from the exchange's files. Of the present instrument alone,
-    where a ticker was given again. What is not kept is left out: ids tell it (single trades of
-    USD-M skip by design)."""
+    """From raw capture: `market.agg_trades` or `market.trades`, which store what the streamer
+    captures
+    and what was loaded from dump files. Only of the present instrument, if a ticker was reused.
+    Trades that are not stored are left out; ids reveal them (single trades of USD-M skip by
+    design).
+    """
     context = context_of(request)
     parameters.check_symbols([symbol], await context.symbols())
     if to_id is not None and to_id < from_id:

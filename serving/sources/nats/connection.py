@@ -1,7 +1,7 @@
-"""One connection to NATS after another.
+"""Keeps a connection to NATS, with one session for each connection.
 
-The client's own reconnecting is left off: it keeps what was published during a cut, without saying
-what it lost. Here each connection begins anew, and those at its ends know that.
+The client's own reconnection is off: it buffers what is published while disconnected, and does not
+say what it lost. Here each connection starts a new session, and both ends know.
 """
 
 from __future__ import annotations
@@ -25,31 +25,33 @@ log = structlog.get_logger(__name__)
 
 BACKOFF = Backoff(first_s=0.25, max_s=5.0, min_s=0.05)
 CONNECT_TIMEOUT_S = 5
-"""To one server; there may be several."""
+"""For one server; there may be several."""
 MAX_CONNECTING_S = 20.0
 ANSWER_TIMEOUT_S = 5
-"""A server that answers no ping for so long is gone, or hangs."""
+"""A server that answers no ping for this long counts as gone."""
 PING_INTERVAL_S = 5
 CLOSE_TIMEOUT_S = 2.0
 CANCEL_TIMEOUT_S = 1.0
 POLL_INTERVAL_S = 60.0
-"""An end is heard at once; so often it is looked for all the same."""
+"""Fallback poll; task completion normally wakes us."""
 
 _ENDED = (NatsError, OSError, TimeoutError, TransientError, RuntimeError)
-"""How a connection ends. RuntimeError: uvloop's word for a socket that was closed a moment before
-the client heard of it."""
+"""Errors that end a connection. RuntimeError: uvloop raises it for a socket that was closed just
+before the client noticed.
+"""
 
 Session = Callable[[Client], Coroutine[Any, Any, None]]
-"""What is done with a connection; it ends with it."""
+"""Uses one connection, and ends with it."""
 
 
 class NatsConnection:
-    """The way to NATS, made anew after each cut, without an end.
+    """Connects to NATS, and again after each disconnect.
 
     Args:
-        url: ``nats://host:port`` or ``tls://``, several by comma; may hold user and password.
-        name: shown among the server's connections.
-        certificate: PEM file of whom to trust; None trusts whom the system does.
+        url: ``nats://host:port`` or ``tls://``, several separated by commas; may hold user and
+            password.
+        name: shown in the server's list of connections.
+        certificate: PEM file of the trusted CA; None trusts those of the system.
     """
 
     def __init__(self, url: str, *, name: str, certificate: Path | None = None) -> None:
@@ -59,7 +61,7 @@ class NatsConnection:
         self.is_connected = False
         self.disconnects = 0
         self.dropped = 0
-        """Messages that the client had no room for."""
+        """Messages that did not fit into the client's buffer."""
         self.reason = "no connection was made yet"
         """Why there is no connection."""
         self._trusted = None if certificate is None else _trusting(certificate)
@@ -68,11 +70,11 @@ class NatsConnection:
 
     @property
     def hosts(self) -> str:
-        """Hosts and ports, without who connects."""
+        """Hosts and ports, without credentials."""
         return ",".join(one.partition("//")[2] for one in self._servers)
 
     async def run(self, session: Session) -> None:
-        """Connect, and have a session with each connection, until cancelled or it returns."""
+        """Connect, and run a session for each connection, until cancelled or one returns."""
         failures = 0
         loop = asyncio.get_running_loop()
         while True:
@@ -99,7 +101,7 @@ class NatsConnection:
             await asyncio.sleep(wait_s)
 
     async def _connection(self, session: Session) -> bool:
-        """One connection; whether the session has come to its own end."""
+        """Run one connection; returns whether the session ended by itself."""
         ended = asyncio.Event()
         client = _Strict()
         self._broken, self._error = None, ""
@@ -125,7 +127,7 @@ class NatsConnection:
                     connect_timeout=CONNECT_TIMEOUT_S,
                     ping_interval=PING_INTERVAL_S,
                     no_echo=True,
-                    # We wait for the server's answer to what we said, before we say more.
+                    # We flush before we publish more, so nothing needs buffering.
                     pending_size=-1,
                     tls=self._trusted,
                     **self._login,
@@ -141,23 +143,23 @@ class NatsConnection:
 
     def _note(self, error: Exception) -> None:
         if isinstance(error, SlowConsumerError):
-            self.dropped += 1  # the numbers of messages tell what is missing
+            self.dropped += 1  # message numbers reveal the loss
         elif isinstance(error, (NatsError, OSError, TimeoutError)):
             self._error = str(error) or type(error).__name__
             if "permissions violation" in self._error.lower():
                 # It would refuse each message.
                 self._broken = TransientError("NATS does not let us")
         else:
-            self._broken = error  # of our own, in what takes the messages
+            self._broken = error  # our own error, in a message handler
 
     def _reason(self, error: BaseException) -> str:
-        """Why, in the words of what failed first; the client's last ones only say that it did."""
+        """The first error, which names the cause; the last one only says that it failed."""
         text = str(error) or type(error).__name__
         return f"{text}: {self._error}" if self._error and self._error not in text else text
 
 
 class _Strict(Client):
-    """The library's client, which with ``tls://`` speaks plainly where the server has no TLS."""
+    """The library's client, without its fallback from ``tls://`` to plain text."""
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         server = self._current_server
@@ -168,10 +170,10 @@ class _Strict(Client):
 
 
 async def first_ended(*works: Coroutine[Any, Any, None]) -> int:
-    """Run works until one ends; its place among them. The others are cancelled.
+    """Run coroutines until one ends; return its position, and cancel the others.
 
     Raises:
-        What ended it; of several at once, that of the first in their order.
+        The error of the one that ended; of several, the first in their order.
     """
     tasks = [asyncio.create_task(one) for one in works]
     try:
@@ -182,11 +184,11 @@ async def first_ended(*works: Coroutine[Any, Any, None]) -> int:
             )
     finally:
         left = {one for one in tasks if not one.done()}
-        while left:  # the client loses a cancel now and then
+        while left:  # the client sometimes swallows a cancel
             for one in left:
                 one.cancel()
             _, left = await asyncio.wait(left, timeout=CANCEL_TIMEOUT_S)
-        for one in tasks:  # only one is raised; asyncio takes what nobody asks for as lost
+        for one in tasks:  # retrieved, so that asyncio does not report it as lost
             if not one.cancelled() and (error := one.exception()) is not None:
                 log.debug("nats_work_failed", error=repr(error))
     for place, one in enumerate(tasks):
@@ -197,7 +199,7 @@ async def first_ended(*works: Coroutine[Any, Any, None]) -> int:
 
 
 async def flushed(client: Client) -> None:
-    """Wait until the server has taken all that was said.
+    """Wait until the server has received everything published.
 
     Raises:
         TimeoutError: it does not answer.
@@ -206,7 +208,8 @@ async def flushed(client: Client) -> None:
     await client.flush(timeout=ANSWER_TIMEOUT_S)
     task = asyncio.current_task()
     if task is not None and task.cancelling():
-        # Python 3.11's wait_for, in the client, loses a cancel that comes together with the answer.
+        # Python 3.11's wait_for, which the client uses, loses a cancel that coincides with the
+        # answer.
         raise asyncio.CancelledError
 
 
@@ -228,14 +231,14 @@ async def _close(client: Client) -> None:
 
 
 def _plain(url: str) -> str:
-    """The address of a server without who connects: errors of the client may name it."""
+    """A server's address without credentials: errors of the client may contain it."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{parts.port or 4222}"
 
 
 def _login(urls: list[str]) -> dict[str, Any]:
-    """User and password, or a token, that the first URL with one names."""
+    """User and password, or a token, from the first URL that has them."""
     for parts in map(urlsplit, urls):
         if parts.username and parts.password is not None:
             return {"user": unquote(parts.username), "password": unquote(parts.password)}

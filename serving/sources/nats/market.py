@@ -1,7 +1,7 @@
-"""Changes of minutes from all streamers that publish over NATS.
+"""Minutes from all streamers that publish over NATS.
 
-A server that comes late asks the streamers for their states. After a cut, and where numbers of
-messages are missing, it asks again and reads from the table what may have come and gone meanwhile.
+A server that starts later requests the streamers' states. After a disconnect, or when message
+numbers are missing, it requests them again and reads missed minutes from the table.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ log = structlog.get_logger(__name__)
 
 LOOK_S = 0.5
 MAX_PENDING = 65_536
-"""Messages that may wait in the client, and their bytes; what is lost beyond them is noticed."""
+"""Messages, and their bytes, that may wait in the client; message numbers reveal what is lost."""
 MAX_PENDING_BYTES = 64 << 20
 
 MAX_SILENT = 1_000
-"""Streamers that are silent whose symbols are remembered, the last ones."""
+"""Silent streamers whose symbols are remembered; the oldest are forgotten first."""
 
 Beside = Callable[[Client], Coroutine[Any, Any, None]]
 
@@ -61,9 +61,9 @@ class NatsMarket:
 
     Args:
         read: reads minutes from the table; blocking.
-        beside: a further work of each connection.
+        beside: further work for each connection.
         clock: monotonic, in seconds.
-        wall_us: the time of day in µs: what was written since is read from the table.
+        wall_us: wall clock in µs; the table is read for rows written since.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class NatsMarket:
     ) -> None:
         self.nats = nats
         self.losses = 0
-        """Times that messages of a streamer did not come."""
+        """Times that messages of a streamer were lost."""
         self._beside = beside
         self._unreadable = UnreadableMessages()
         self._clock = clock
@@ -85,9 +85,9 @@ class NatsMarket:
         self._publishers: dict[str, PublisherState] = {}
         self._streamed = StreamedByStreamer()
         self._listed: frozenset[str] = frozenset()
-        """Symbols that are streamed, as our readers know it."""
+        """Streamed symbols, as last reported to readers."""
         self._silent: dict[str, set[str]] = {}
-        """Symbols of streamers that fell silent: they may have dropped some when they return."""
+        """Symbols of silent streamers: they may have dropped some when they return."""
         self._mailbox = CandleMailbox()
         self._resumption = Resumption(self._states, self._mailbox, read, self._put, wall_us=wall_us)
         self._on_settled: Callable[[Candle], None] | None = None
@@ -96,7 +96,7 @@ class NatsMarket:
 
     @property
     def is_connected(self) -> bool:
-        """Whether some streamer is heard."""
+        """Whether a streamer is publishing."""
         return self.nats.is_connected and bool(self._publishers)
 
     @property
@@ -105,27 +105,27 @@ class NatsMarket:
         return self.nats.disconnects
 
     def streamed(self) -> list[str]:
-        """Symbols that streamers stream, as they say."""
+        """Symbols that the streamers report as streamed."""
         return sorted(self._listed)
 
     def now_us(self) -> int:
-        """The exchange's time, to the minute's end."""
+        """The exchange's time, to the end of the minute."""
         return self._states.newest_us + MINUTE_US
 
     def newest(self, symbol: str) -> Candle | None:
-        """The newest minute of a symbol; None where none was told."""
+        """The newest minute of a symbol; None if none was received."""
         return self._states.newest(symbol)
 
     def listen_settled(self, tell: Callable[[Candle], None]) -> None:
-        """Have a function told of each minute that is over."""
+        """Set the function that is called with each closed minute."""
         self._on_settled = tell
 
     def changes(self) -> CandleMailbox:
-        """What changes, of all symbols; for one reader."""
+        """Changes of all symbols; for one reader."""
         return self._mailbox
 
     def condition(self) -> dict[str, Any]:
-        """How the line is."""
+        """Health of the connection."""
         reasons = []
         if not self.nats.is_connected:
             reasons.append(f"NATS cannot be reached: {self.nats.reason}")
@@ -158,13 +158,13 @@ class NatsMarket:
         }
 
     async def run(self) -> None:
-        """Listen over one connection after another, until cancelled."""
+        """Receive over one connection after another, until cancelled."""
         await first_ended(self.nats.run(self._session), self._resumption.run())
 
     # --- a connection
 
     async def _session(self, client: Client) -> None:
-        for publisher in self._publishers.values():  # what was said between two connections is lost
+        for publisher in self._publishers.values():  # messages between two connections are lost
             publisher.heard_s = self._clock()
             publisher.lose(publisher.total + 1)
             self._ask(publisher.symbols)
@@ -187,7 +187,7 @@ class NatsMarket:
         await first_ended(*works)
 
     async def _look(self, client: Client) -> None:
-        """See what does not come."""
+        """Detect silent streamers and lost messages."""
         while True:
             await asyncio.sleep(LOOK_S)
             now_s = self._clock()
@@ -244,10 +244,12 @@ class NatsMarket:
             return
         publisher.heard_s = self._clock()
         if publisher.total == 0:
-            publisher.lose(message.total + 1)  # met by what others asked for, or we
+            publisher.lose(
+                message.total + 1
+            )  # discovered by states that another server or we requested
             publisher.total = message.total
         if publisher.lost_at is None:
-            return  # others have asked
+            return  # another server requested these
         for update in updates:
             candle = update.candle
             self._meet(publisher, candle.symbol)
@@ -268,11 +270,11 @@ class NatsMarket:
                 self._list()
 
     def _publisher_of(self, streamer: str, connection: int) -> PublisherState | None:
-        """Who speaks; None where its next connection was heard already."""
+        """The state of a publisher; None for messages of a connection that has been replaced."""
         known = self._publishers.get(streamer)
         if known is not None and known.connection >= connection:
             return known if known.connection == connection else None
-        # What it dropped meanwhile it tells nothing of.
+        # It does not report what it dropped in the meantime.
         self._ask(known.symbols if known is not None else self._silent.pop(streamer, ()))
         made = self._publishers[streamer] = PublisherState(streamer, connection, self._clock())
         self._streamed.back(streamer)
@@ -280,23 +282,24 @@ class NatsMarket:
         return made
 
     def _meet(self, publisher: PublisherState, symbol: str) -> None:
-        """A streamer tells of a symbol."""
+        """Add a symbol that a streamer publishes."""
         if self._streamed.heard_of(publisher.streamer, symbol):
             self._list()
         if symbol not in publisher.symbols:
             publisher.symbols.add(symbol)
-            # It may have been told by another before, or over another connection.
+            # Another streamer, or another connection, may have published it before.
             self._resumption.ask(symbol)
 
     def _list(self) -> None:
-        """Tell our readers where other symbols are streamed than before; forget those that are not.
+        """Report changes of the streamed symbols, and forget dropped ones.
 
-        What was missed of a symbol is told before it goes; and a state that comes after that has it
-        back until the next heartbeat.
+        A symbol stays until its missed minutes are delivered. A state that comes after it was
+        dropped
+        brings it back until the next heartbeat.
         """
         streamed = self._streamed.symbols
         gone = self._listed - streamed
-        streamed |= {one for one in gone if self._resumption.waits_for(one)}  # looked at again soon
+        streamed |= {one for one in gone if self._resumption.waits_for(one)}  # checked again soon
         if streamed == self._listed:
             return
         dropped = self._listed - streamed
@@ -309,7 +312,7 @@ class NatsMarket:
         self._mailbox.report_streamed(streamed)
 
     def _note_loss(self, publisher: PublisherState, *, is_expected: bool = False) -> None:
-        """Messages did not come; expected is that of those before we listened."""
+        """Count lost messages; expected are those from before we subscribed."""
         if not is_expected:
             self.losses += 1
             log.warning("nats_messages_lost", streamer=publisher.streamer, before=publisher.lost_at)
@@ -334,7 +337,7 @@ class NatsMarket:
         candle = update.candle
         newest_us = self._states.newest_us_of(candle.symbol)
         if newest_us is not None and candle.open_time_us > newest_us + MINUTE_US:
-            self._resumption.ask(candle.symbol)  # of the minutes between nothing was told
+            self._resumption.ask(candle.symbol)  # nothing was published of the minutes between
         told = self._states.take(update)
         if told is None:
             return
@@ -345,10 +348,10 @@ class NatsMarket:
 
 
 def nats_market(settings: Settings, *, beside: Beside | None = None) -> NatsMarket:
-    """What all streamers publish, as the settings say.
+    """Build the market of all publishing streamers from the settings.
 
     Raises:
-        PermanentError: no database is named, or the file of whom to trust is no certificate.
+        PermanentError: no database is configured, or the CA file holds no certificate.
     """
     url = settings.url_for("reader")
 

@@ -1,10 +1,9 @@
-"""What a server knows of minutes, and which of what it is told is news.
+"""The newest known states of minutes, which decide what is new in a message.
 
-Messages come twice, late, or from two streamers that stream one symbol. States are therefore held
-against those known: of a minute that is not settled they go forward only, and of settled ones the
-word of the lesser source never replaces that of the greater one, nor the fold of fewer trades
-that of more. Of two words of the exchange by the same way the one that comes later stands: bars do
-not say when each was given.
+Messages come twice, late, or from two streamers of one symbol, so states are compared with the
+known ones. Unsettled states only move forward. A settled state never loses to a less authoritative
+source, nor an aggregate to one of fewer trades. Of two states from the same source the later one
+wins, because bars do not say when their evidence was made.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from include.domain.timeframes import MINUTE_US
 from streamer.hub.subscription import CandleUpdate
 
 MINUTES_KEPT = 20
-"""Of each symbol: more than a streamer tells again to who asks for its states."""
+"""Minutes remembered of each symbol: more than a streamer sends when its states are requested."""
 MAX_HELD = 1_500
-"""Minutes of a symbol of which the table is still to be read."""
+"""Minutes remembered of a symbol while the table is being read."""
 
 
 class MinuteStates:
@@ -34,12 +33,12 @@ class MinuteStates:
 
     @property
     def symbols(self) -> list[str]:
-        """Those of which something is known."""
+        """Symbols with known minutes."""
         return list(self._newest)
 
     @property
     def newest_us(self) -> int:
-        """Open time of the newest minute of all that were told; 0 where none was."""
+        """Open time of the newest minute of all symbols; 0 if there is none."""
         return self._newest_us
 
     def newest_us_of(self, symbol: str) -> int | None:
@@ -47,11 +46,11 @@ class MinuteStates:
         return self._newest.get(symbol)
 
     def oldest_us_of(self, symbol: str) -> int | None:
-        """Open time of a symbol's oldest minute that is remembered."""
+        """Open time of a symbol's oldest remembered minute."""
         return min(self._known.get(symbol, ()), default=None)
 
     def unsettled(self, symbol: str, start_us: int, end_us: int) -> list[int]:
-        """Open times of minutes from one time until another of which no settled state is known."""
+        """Open times of the minutes in a range without a known settled state."""
         known = self._known.get(symbol, {})
         return [
             one
@@ -65,9 +64,9 @@ class MinuteStates:
         return None if newest_us is None else self._known[symbol][newest_us].candle
 
     def take(self, update: CandleUpdate) -> CandleUpdate | None:
-        """A state as it is to be told on; None where it is no news.
+        """Add a state; returns it as readers should receive it, or None if it is not new.
 
-        A settled minute that was told with other values is marked as a revision.
+        A settled minute that had other values before is marked as a revision.
         """
         candle = update.candle
         known = self._known.setdefault(candle.symbol, {})
@@ -85,17 +84,17 @@ class MinuteStates:
         return update
 
     def hold(self, symbol: str) -> None:
-        """Forget no minute of a symbol: what the table has is still to be held against them."""
+        """Remember all minutes of a symbol while the table is read."""
         self._held.add(symbol)
 
     def release(self, symbol: str) -> None:
-        """Older minutes may be forgotten again."""
+        """Allow older minutes of a symbol to be forgotten again."""
         self._held.discard(symbol)
         if symbol in self._known:
             self._forget(symbol)
 
     def drop(self, symbol: str) -> None:
-        """A symbol is streamed no longer: nothing of it is known."""
+        """Forget a symbol that is no longer streamed."""
         self._held.discard(symbol)
         self._known.pop(symbol, None)
         self._newest.pop(symbol, None)
@@ -139,7 +138,7 @@ def _rank(update: CandleUpdate) -> int:
 
 
 def _fold_key(update: CandleUpdate) -> tuple[int, int, tuple[Decimal | int, ...], str]:
-    """As ``order_key`` has it for folds, of which none has a time of evidence here."""
+    """Like ``order_key`` for aggregates, which have no time of evidence here."""
     candle, is_fold = update.candle, update.source in FOLDS
     return (
         candle.trade_count if is_fold else 0,

@@ -1,9 +1,9 @@
-"""What a streamer publishes over NATS: its candles, its heartbeat, and its states when asked.
+"""Publishes a streamer's bars, heartbeat and, on request, states over NATS.
 
-NATS remembers nothing. Each connection therefore begins with the present states of all symbols, and
-servers that come later ask for them. One batch is on its way at a time: until the server has taken
-it, further changes of a bar replace one another in the watch, which is bounded, so that a NATS that
-is slow, or away, costs neither memory nor time of the fold.
+NATS stores nothing, so each connection starts with the present states of all symbols, and servers
+that start later request them. One batch is in flight at a time. Until NATS has received it,
+further changes are conflated in a bounded mailbox: a slow or unreachable NATS costs neither memory
+nor time of aggregation.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from streamer.hub.trade_hub import TickHubs
 log = structlog.get_logger(__name__)
 
 BATCH_UPDATES = 200
-"""Made into messages in a few milliseconds, in which nothing else moves."""
+"""Updates of one batch: encoded in a few ms, during which the event loop is blocked."""
 GATHER_S = 0.02
-"""Between two batches at least: what changes meanwhile is told once."""
+"""Minimum pause between two batches; changes in between are conflated."""
 MAX_SHARE = 0.2
-"""Of the event loop's time for making messages; beyond it, changes are gathered for longer."""
+"""Share of the event loop's time for encoding; beyond it, pauses grow."""
 STATES_INTERVAL_S = 1.0
-"""Between two answers at least: all who ask meanwhile are answered at once."""
+"""Minimum pause between two publications of all states; requests in between share one."""
 POLL_INTERVAL_S = 60.0
 BACKOFF = Backoff(first_s=1.0, max_s=60.0, min_s=0.1)
 """After an error of our own."""
@@ -53,12 +53,12 @@ MINUTE = timeframe("1m")
 
 
 class NatsPublisher:
-    """Publishes the bars of a board.
+    """Publishes live bars.
 
     Args:
-        streamer: names this process; no two may have one name.
-        timeframes: those published; servers need 1m.
-        ticks: publishes trades and best prices beside them.
+        streamer: unique name of this process.
+        timeframes: to publish; servers need 1m.
+        ticks: publishes trades and book tickers as well.
     """
 
     def __init__(
@@ -73,13 +73,13 @@ class NatsPublisher:
     ) -> None:
         self.streamer = streamer
         self.delivered = 0
-        """Changes of bars that the server has taken."""
+        """Changes of bars that NATS has received."""
         self.missed = 0
-        """Ranges of minutes that had to be left out; readers were told so."""
+        """Ranges of minutes that were evicted; readers were notified."""
         self.answered = 0
-        """Times that all states were told to who asked."""
+        """Times that all states were published on request."""
         self.failures = 0
-        """Times that it began anew after an error of our own."""
+        """Restarts after an error of our own."""
         self._nats = nats
         self._live_bars = live_bars
         self._timeframes = list(dict.fromkeys((MINUTE, *timeframes)))
@@ -91,7 +91,7 @@ class NatsPublisher:
 
     @property
     def is_connected(self) -> bool:
-        """Whether there is a connection at present."""
+        """Whether there is a connection now."""
         return self._nats.is_connected
 
     @property
@@ -107,9 +107,9 @@ class NatsPublisher:
         )
 
     async def run(self) -> None:
-        """Publish over one connection after another, until cancelled or the board has ended.
+        """Publish over one connection after another, until cancelled or the live bars end.
 
-        An error of our own is logged, and then it begins anew: ingestion goes on beside it.
+        An error of our own is logged, and publishing restarts; streaming continues.
         """
         loop, in_a_row = asyncio.get_running_loop(), 0
         while True:
@@ -132,7 +132,7 @@ class NatsPublisher:
                 return
 
     def condition(self) -> dict[str, Any]:
-        """How the line is."""
+        """Health of the connection."""
         is_well = self._nats.is_connected
         return {
             "status": "well" if is_well else "ailing",
@@ -192,7 +192,7 @@ class NatsPublisher:
             encoder.streamed = encoder.streamed if bars.streamed is None else bars.streamed
             for subject, payload in encoder.candles(bars):
                 await client.publish(subject, payload)
-            if bars.streamed is not None:  # behind what waited of those that were dropped
+            if bars.streamed is not None:  # after the waiting updates of dropped symbols
                 await self._say(client, encoder)
             spent_s = self._clock() - began_s
             await flushed(client)
@@ -221,7 +221,7 @@ class NatsPublisher:
             await asyncio.sleep(STATES_INTERVAL_S)
 
     async def _tell_states(self, client: Client, encoder: MessageEncoder) -> None:
-        total = encoder.totals[MINUTE.name]  # what is in memory holds all that was published
+        total = encoder.totals[MINUTE.name]  # the states in memory include all that was published
         subject = states_subject(self.streamer)
         with self._live_bars.subscribe(None, [MINUTE]) as subscription:
             left, part = subscription.waiting, 0
@@ -243,10 +243,10 @@ def nats_publisher(
     *,
     streamed: Callable[[], Iterable[str]],
 ) -> NatsPublisher:
-    """What publishes a board, and the ticks of its symbols, as the settings say.
+    """Build a publisher of live bars and ticks from the settings.
 
     Raises:
-        PermanentError: the file of whom to trust is no certificate.
+        PermanentError: the CA file holds no certificate.
     """
     streamer = secrets.token_hex(8)
     return NatsPublisher(

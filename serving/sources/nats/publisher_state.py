@@ -1,14 +1,15 @@
-"""Streamers as a server hears them: whether it has all that they have said."""
+"""What a server has received from each streamer, and whether messages are missing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 SILENT_S = 5.0
-"""A streamer that says nothing for so long is gone, or cut off."""
+"""A streamer without messages for this long counts as gone."""
 PATIENCE_S = 2.0
-"""Between a heartbeat that counts more messages than came, and the belief that they are lost; and
-between two questions for states."""
+"""Wait after a heartbeat that counts more messages than came, before they count as lost; also the
+pause between two requests for states.
+"""
 
 Minute = tuple[str, int]
 """Symbol and open time in µs."""
@@ -19,14 +20,15 @@ class PublisherState:
     """One connection of one streamer.
 
     Attributes:
-        connection: counts the connections of that streamer.
-        total: messages that it had sent when the newest that came was sent.
-        symbols: those that it told of.
-        lost_at: number of the first message behind a loss; None while nothing is missing. What it
-            tells of its states from the one before on makes up for it.
-        asked_s: when it was asked for its states.
-        since: numbers of the messages by minute, of what came since the loss.
-        heard_s: when it was heard last.
+        connection: number of the streamer's connection.
+        total: messages that it had sent when it sent the newest one received.
+        symbols: those that it publishes.
+        lost_at: number of the first message after a loss; None while nothing is missing. States
+            from
+            the message before it on repair the loss.
+        asked_s: when its states were requested.
+        since: message numbers, by minute, of what came since the loss.
+        heard_s: when its last message came.
     """
 
     streamer: str
@@ -38,16 +40,16 @@ class PublisherState:
     asked_s: float = float("-inf")
     since: dict[Minute, int] = field(default_factory=dict)
     _counted: int = 0
-    """What its heartbeat counted, where that is more than came."""
+    """The heartbeat's count, if it is more than came."""
     _counted_s: float = 0.0
     _told: tuple[int, int] | None = None
-    """Of the states that are being told: number and next part."""
+    """Number and next part of the states that are being received."""
 
     def heard(self, total: int, now_s: float) -> bool:
-        """A message has come; False where some before it have not."""
+        """Count a message; returns False if messages before it are missing."""
         self.heard_s = now_s
         if total <= self.total:
-            return True  # overtaken by states that were told later
+            return True  # overtaken by states that were sent later
         is_next = total == self.total + 1
         self.total = total
         if not is_next:
@@ -55,13 +57,13 @@ class PublisherState:
         return is_next
 
     def counted(self, total: int, now_s: float) -> None:
-        """A heartbeat has come."""
+        """Handle a heartbeat."""
         self.heard_s = now_s
         if total > self.total and self._counted <= self.total:
             self._counted, self._counted_s = total, now_s
 
     def is_behind(self, now_s: float) -> bool:
-        """Whether messages that a heartbeat counted have not come, and will not."""
+        """Whether messages that a heartbeat counted are lost."""
         if self._counted <= self.total or now_s - self._counted_s < PATIENCE_S:
             return False
         self.total = self._counted
@@ -69,27 +71,27 @@ class PublisherState:
         return True
 
     def lose(self, total: int) -> None:
-        """Messages before this one did not come."""
+        """Note that messages before this one are missing."""
         self.lost_at, self.asked_s, self._told = total, float("-inf"), None
 
     def is_to_be_asked(self, now_s: float) -> bool:
-        """Whether its states are wanted, and it was not asked just now."""
+        """Whether to request its states now."""
         return self.lost_at is not None and now_s - self.asked_s >= PATIENCE_S
 
     def is_wanted(self, symbol: str, open_time_us: int, total: int) -> bool:
-        """Whether a state that it tells on request is not older than what came of the minute."""
+        """Whether a requested state is at least as new as what came of the minute."""
         return self.since.get((symbol, open_time_us), 0) <= total
 
     def states(self, total: int, part: int, *, is_last: bool) -> bool:
-        """A part of its states has come; whether that makes up for what was lost.
+        """Handle a part of its states; returns whether they repair the loss.
 
         Args:
-            total: number of the last message that they hold.
+            total: number of the last message that they include.
         """
         if part == 0:
             self._told = (total, 0)
         if self._told != (total, part):
-            self._told = None  # a part is missing: asked again
+            self._told = None  # a part is missing: request them again
             return False
         self._told = (total, part + 1)
         if not is_last or self.lost_at is None or total < self.lost_at - 1:

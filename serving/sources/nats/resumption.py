@@ -1,9 +1,8 @@
-"""Minutes that were told while nobody could hear it, from the table.
+"""Reads minutes from the table that were published while this server was not connected.
 
-Of a symbol that was told before: all minutes since a little before its newest, and of older ones
-those that were written since. A day back at most; what lies before is told as missed. A streamer
-may write a minute later than it is read here: minutes between those that were told are read again
-until they are there, and told as missed where they are not after a while.
+Of a symbol it reads all minutes since shortly before its newest, and older ones written since. It
+goes back a day at most; older minutes are reported as missed. A streamer may write a minute after
+it is read here, so absent minutes are read again for a while, and then reported as missed.
 """
 
 from __future__ import annotations
@@ -28,34 +27,34 @@ from streamer.runtime.threads import in_thread
 log = structlog.get_logger(__name__)
 
 OVERLAP_US = 10 * MINUTE_US
-"""Minutes before the newest that are told again: they may not have been settled."""
+"""Minutes before the newest that are read again: they may not have been settled."""
 MAX_BACK_US = 23 * 60 * MINUTE_US
 WRITTEN_BEFORE_US = 60 * SECOND_US
-"""So much earlier than what was told last may a write have begun, or the clocks differ."""
+"""Margin for writes that began before the last message, and for clock differences."""
 SYMBOLS_AT_ONCE = 50
 MAX_READ_S = 60.0
 MAX_ABSENT_S = 300.0
-"""So long is the table read again: a streamer that could not write for long has to catch up."""
+"""How long absent minutes are read again: a streamer may need to catch up with its writes."""
 SETTLING_US = MINUTE_US
-"""Minutes that open so little before the newest are still to be settled by the streamer."""
+"""The streamer has yet to settle minutes this close to the newest."""
 POLL_INTERVAL_S = 60.0
-"""An ask is heard at once; so often it is looked for all the same."""
+"""Fallback poll; requests normally wake us."""
 BACKOFF = Backoff(first_s=0.5, max_s=30.0, min_s=0.05)
 
 Read = Callable[[Mapping[str, Asked], int], list[SettledMinute]]
-"""Reads minutes of symbols, none of which opens before a time (µs); blocking."""
+"""Reads minutes of symbols that open at or after a time (µs); blocking."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What is to be read of a symbol.
+    """What to read of a symbol.
 
     Attributes:
-        newest_us: its newest minute when it was asked for first.
-        oldest_us: its oldest remembered one at that time: what lies before was not told to anybody.
-        times: how often it was asked for: what comes during a read may not be in it.
+        newest_us: its newest minute at the first request.
+        oldest_us: its oldest remembered minute at that time; earlier ones reached no reader.
+        times: number of requests; a request during a read needs another read.
         due_s: when to read, by the event loop's clock.
-        reads: those that lacked minutes.
+        reads: reads that lacked minutes.
         absent_s: when the first of them ended.
     """
 
@@ -69,11 +68,11 @@ class _Wanted:
 
 
 class Resumption:
-    """Reads what was missed, symbol by symbol, and tells it.
+    """Reads and delivers missed minutes, symbol by symbol.
 
     Args:
-        put: is given each minute.
-        wall_us: the time of day in µs.
+        put: receives each minute.
+        wall_us: wall clock in µs.
     """
 
     def __init__(
@@ -93,7 +92,7 @@ class Resumption:
         self._put = put
         self._wall_us = wall_us
         self._told_us: dict[str, int] = {}
-        """When each symbol was told of last, by the time of day."""
+        """Wall-clock time of each symbol's last message."""
         self._asked: dict[str, _Wanted] = {}
         self._has_requests = asyncio.Event()
 
@@ -103,14 +102,14 @@ class Resumption:
         return len(self._asked)
 
     def told(self, symbol: str) -> None:
-        """Something was told of a symbol."""
+        """Note a message about a symbol."""
         self._told_us[symbol] = self._wall_us()
 
     def ask(self, symbol: str) -> None:
-        """What was told of a symbol since it was told last may be missing."""
+        """Request what was published of a symbol since its last message."""
         newest_us, oldest_us = self._states.newest_us_of(symbol), self._states.oldest_us_of(symbol)
         if newest_us is None or oldest_us is None:
-            return  # nobody was told anything
+            return  # no reader has received anything
         asked = Asked(newest_us - OVERLAP_US, self._told_us[symbol] - WRITTEN_BEFORE_US)
         known, wanted = self._asked.get(symbol), _Wanted(asked, newest_us, oldest_us)
         if known is not None:
@@ -128,11 +127,11 @@ class Resumption:
         return symbol in self._asked
 
     def drop(self, symbol: str) -> None:
-        """A symbol that does not wait is streamed no longer."""
+        """Forget a symbol that is no longer streamed and not to be read."""
         self._told_us.pop(symbol, None)
 
     async def run(self) -> None:
-        """Read what is asked for, until cancelled."""
+        """Read what was requested, until cancelled."""
         failures = 0
         while True:
             now_s = asyncio.get_running_loop().time()
@@ -162,7 +161,7 @@ class Resumption:
             failures = 0
             await self._tell(rows, {symbol: one.newest_us for symbol, one in asked.items()})
             for symbol, one in asked.items():
-                if self._asked[symbol].times == one.times:  # else it was asked for again meanwhile
+                if self._asked[symbol].times == one.times:  # else it was requested again meanwhile
                     self._conclude(symbol, one, first_us)
 
     async def _until_due(self, now_s: float) -> None:
@@ -175,10 +174,10 @@ class Resumption:
             return
 
     def _conclude(self, symbol: str, one: _Wanted, first_us: int) -> None:
-        """A symbol was read: let it be read again while minutes are absent, or have done with it.
+        """Finish a symbol after a read, or schedule another read if minutes are absent.
 
         Args:
-            first_us: none before it was read.
+            first_us: the read covered no earlier minutes.
         """
         if one.asked.start_us < first_us:
             self._mailbox.report_missed_minutes(symbol, one.asked.start_us, first_us)
@@ -216,7 +215,7 @@ class Resumption:
                     is_closed=True,
                     status=row.status,
                     source=row.source,
-                    # What is not remembered may have been told otherwise.
+                    # A forgotten minute may have been delivered with other values.
                     is_revision=open_time_us <= newest[symbol]
                     and not self._states.knows(symbol, open_time_us),
                 )

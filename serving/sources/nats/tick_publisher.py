@@ -1,6 +1,6 @@
-"""Trades and best prices that a streamer publishes, while some server wants them.
+"""Publishes a streamer's trades and book tickers while servers want them.
 
-Servers say what their readers listen to, again and again; what nobody says any more ends by itself.
+Servers repeat what their readers subscribe to; what they no longer repeat expires.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from streamer.hub.trade_hub import FullError, TickHubs
 log = structlog.get_logger(__name__)
 
 LEASE_S = 4 * WANTED_INTERVAL_S
-"""What a server wanted is published for so long after it was heard last."""
+"""How long a server's wishes stay valid after its last message."""
 MAX_SERVERS = 1_000
 GATHER_S = 0.02
-"""Between two batches at least."""
+"""Minimum pause between two batches."""
 
 
 Tick = TypeVar("Tick", TradeTick, BookTickerUpdate)
@@ -56,7 +56,7 @@ class _Lease:
 
 
 class TickPublisher:
-    """Publishes what servers want of the symbols that are streamed here."""
+    """Publishes the ticks of streamed symbols that servers want."""
 
     def __init__(
         self,
@@ -107,14 +107,14 @@ class TickPublisher:
         self._tell_present(lease.book_tickers - (before.book_tickers if before else frozenset()))
 
     def _tell_present(self, fresh: Iterable[str]) -> None:
-        """Another server wants best prices that are published already."""
+        """Send present book tickers to a further server."""
         for symbol in fresh:
             newest = self._hubs.book_tickers.newest(symbol)
             if self._best is not None and newest is not None and symbol in self._best.symbols:
                 self._best.publish(newest)
 
     async def _follow(self, trades: TradeSubscription, best: BookTickerSubscription) -> None:
-        """Listen to what is wanted, as it changes."""
+        """Subscribe to the wanted symbols, as they change."""
         while True:
             self._changed.clear()
             now_s = self._clock()

@@ -1,7 +1,7 @@
-"""Trades and best prices over NATS, for the readers of a server.
+"""Receives trades and book tickers over NATS for the readers of a server.
 
-It says what they listen to, and subscribes to that alone. The numbers of messages tell what did not
-come, and ids which trades two streamers told.
+It publishes what the readers subscribe to, and subscribes to just that. Message numbers reveal
+losses; trade ids reveal trades that two streamers publish.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from serving.sources.nats.wire import (
 from serving.sources.received_ticks import ReceivedTicks
 
 MAX_REMEMBERED_IDS = 1_024
-"""Of the trades of each symbol: those that another streamer tells again."""
+"""Remembered ids of each symbol, to drop what a second streamer publishes."""
 MAX_PENDING = 16_384
 """Messages of a symbol that may wait in the client."""
 
@@ -40,7 +40,7 @@ Take = Callable[[Msg], Awaitable[None]]
 
 
 class NatsTicks:
-    """Fans whose ticks come over NATS."""
+    """Hubs that are fed over NATS."""
 
     def __init__(self) -> None:
         self.heard = ReceivedTicks()
@@ -51,14 +51,14 @@ class NatsTicks:
         self.hubs.trades.on_wanted = self._changed.set
         self.hubs.book_tickers.on_wanted = self._changed.set
         self._numbers: dict[tuple[str, str], tuple[int, int]] = {}
-        """By subject and streamer: connection and sequence of the last message."""
+        """Connection and sequence of the last message, by subject and streamer."""
         self._ids: dict[str, tuple[deque[int], set[int]]] = {}
-        """By symbol: the newest trades."""
+        """Ids of the newest trades, by symbol."""
 
     async def session(self, client: Client) -> None:
-        """Listen over one connection to what is wanted."""
+        """Receive what is wanted over one connection."""
         subscribed: dict[str, Subscription] = {}
-        self._numbers.clear()  # what was said between two connections is lost
+        self._numbers.clear()  # messages between two connections are lost
         while True:
             self._changed.clear()
             trades, book_tickers = (
@@ -115,7 +115,7 @@ class NatsTicks:
         self.heard.book_tickers(told)
 
     def _is_new(self, trade: pb.Trade) -> bool:
-        """Whether no other streamer has told of a trade."""
+        """Whether no other streamer has published a trade."""
         order, known = self._ids.setdefault(trade.symbol, (deque(), set()))
         if trade.id in known:
             return False

@@ -1,7 +1,7 @@
-"""Subjects of NATS, and what is said on them (``candelabra/v1/bus.proto``).
+"""Subjects and messages of NATS (``candelabra/v1/bus.proto``).
 
-A symbol is what follows the timeframe: ``candles.1m.BTCUSDT``, and ``candles.1m.ETHUSDT.P`` for the
-USD-M perpetual, whose suffix is a token of its own. So ``candles.1m.>`` is all symbols,
+The symbol follows the timeframe: ``candles.1m.BTCUSDT``, and ``candles.1m.ETHUSDT.P`` for the USD-M
+perpetual, whose suffix is a separate token. So ``candles.1m.>`` matches all symbols,
 ``candles.1m.*`` spot, ``candles.1m.*.P`` USD-M, and ``candles.*.BTCUSDT`` one in all timeframes.
 """
 
@@ -37,56 +37,56 @@ ALL_MINUTES = "candles.1m.>"
 ALL_HEARTBEATS = "candelabra.streamers.*"
 ALL_STATES = "candelabra.states.*"
 REQUEST_ALL_STATES = "candelabra.ask"
-"""Every streamer tells its states to who publishes here."""
+"""A message here makes every streamer publish its states."""
 WANTED = "candelabra.wanted"
 
 HEARTBEAT_S = 1.0
 WANTED_INTERVAL_S = 2.0
-"""What is wanted is said again so often, and at once where it changes."""
+"""Servers repeat their wishes this often, and send changes immediately."""
 
 _NO_TOKEN = re.compile(r"[\x00-\x20\x7f*>%]|^\.|\.$|\.(?=\.)")
-"""What a subject cannot hold as it is; no symbol has any of it so far."""
+"""Characters that a subject cannot contain; no symbol has any of them so far."""
 
 
 def token_of(symbol: str) -> str:
-    """A symbol as subjects have it: as it is, where nothing in it means something to NATS."""
+    """A symbol as part of a subject, with reserved characters escaped."""
     return _NO_TOKEN.sub(lambda found: f"%{ord(found[0]):02X}", symbol)
 
 
 def candles_subject(timeframe: str, symbol: str) -> str:
-    """Where the bars of a symbol and timeframe are published."""
+    """Subject of the bars of a symbol and timeframe."""
     return f"candles.{timeframe}.{token_of(symbol)}"
 
 
 def heartbeat_subject(streamer: str) -> str:
-    """Where a streamer says that it lives."""
+    """Subject of a streamer's heartbeats."""
     return f"candelabra.streamers.{streamer}"
 
 
 def states_subject(streamer: str) -> str:
-    """Where a streamer tells its states to all who want them."""
+    """Subject of a streamer's states."""
     return f"candelabra.states.{streamer}"
 
 
 def states_request_subject(streamer: str) -> str:
-    """Where a streamer is asked for its states."""
+    """Subject that requests a streamer's states."""
     return f"candelabra.ask.{streamer}"
 
 
 UNREADABLE = (DecodeError, ValueError, ArithmeticError)
-"""What is raised by reading what is no message, or none that can be."""
+"""Raised by decoding something that is not a valid message."""
 MAX_DIGITS = 25
-"""Before and behind the point: far beyond any exchange's, and sums of them are exact."""
+"""Digits before and after the point: more than any exchange's, and few enough for exact sums."""
 
 
 class UnreadableMessages:
-    """Messages that are not what their subject says; the 1st, 2nd, 4th, 8th … are logged."""
+    """Counts invalid messages; logs the 1st, 2nd, 4th, 8th …"""
 
     def __init__(self) -> None:
         self.count = 0
 
     def note(self, subject: str, error: Exception) -> None:
-        """One has come."""
+        """Count a message."""
         self.count += 1
         if self.count & (self.count - 1) == 0:
             log.warning(
@@ -98,11 +98,11 @@ class UnreadableMessages:
 
 
 class MessageEncoder:
-    """Messages of one connection, each with its numbers.
+    """Encodes and numbers the messages of one connection.
 
     Args:
-        streamer: names the process.
-        connection: of it, from 1.
+        streamer: name of the process.
+        connection: its number, from 1.
     """
 
     def __init__(self, streamer: str, connection: int, timeframes: Iterable[str]) -> None:
@@ -111,11 +111,11 @@ class MessageEncoder:
         self.totals = dict.fromkeys(timeframes, 0)
         """Messages so far, by timeframe."""
         self.streamed: frozenset[str] | None = None
-        """Symbols that are streamed; None until that is known."""
+        """Streamed symbols; None until they are known."""
         self._sequences: dict[str, int] = {}
 
     def candles(self, bars: Bars) -> list[tuple[str, bytes]]:
-        """Changes as messages, each with its subject: one for each symbol and timeframe."""
+        """Encode changes: one message with its subject for each symbol and timeframe."""
         by_bar: dict[tuple[str, str], bus.PublishedCandles] = {}
         for update in bars.updates:
             message = self._message(by_bar, update.timeframe, update.candle.symbol)
@@ -126,7 +126,7 @@ class MessageEncoder:
         return [(candles_subject(*bar), _bytes_of(message)) for bar, message in by_bar.items()]
 
     def heartbeat(self) -> bytes:
-        """That the streamer lives, how much it has said, and what it streams."""
+        """Encode a heartbeat: message counts and streamed symbols."""
         return _bytes_of(
             bus.Heartbeat(
                 streamer=self.streamer,
@@ -137,7 +137,7 @@ class MessageEncoder:
         )
 
     def states(self, bars: Bars, *, total: int, part: int, is_last: bool) -> bytes:
-        """A part of the present states."""
+        """Encode a part of the present states."""
         return _bytes_of(
             bus.States(
                 streamer=self.streamer,
@@ -168,22 +168,22 @@ class MessageEncoder:
 
 
 def trades_subject(symbol: str) -> str:
-    """Where the trades of a symbol are published, while some server wants them."""
+    """Subject of a symbol's trades, while a server wants them."""
     return f"trades.{token_of(symbol)}"
 
 
 def book_tickers_subject(symbol: str) -> str:
-    """Where the best prices of a symbol are published, while some server wants them."""
+    """Subject of a symbol's book tickers, while a server wants them."""
     return f"book_tickers.{token_of(symbol)}"
 
 
 def wanted(server: str, trades: Sequence[str], book_tickers: Sequence[str]) -> bytes:
-    """What the readers of a server listen to."""
+    """Encode what the readers of a server subscribe to."""
     return _bytes_of(bus.Wanted(server=server, trades=trades, book_tickers=book_tickers))
 
 
 class TradeMessageEncoder:
-    """Trades of one connection, each message with its numbers."""
+    """Encodes and numbers the trades of one connection."""
 
     def __init__(self, streamer: str, connection: int) -> None:
         self._streamer = streamer
@@ -191,7 +191,7 @@ class TradeMessageEncoder:
         self._sequences: dict[str, int] = {}
 
     def trades(self, ticks: Ticks[TradeTick]) -> list[tuple[str, bytes]]:
-        """Trades as messages, each with its subject: one for each symbol."""
+        """Encode trades: one message with its subject for each symbol."""
         by_symbol: dict[str, bus.PublishedTrades] = {}
         for tick in ticks.ticks:
             self._message(by_symbol, tick.symbol).trades.append(trade_of(tick))
@@ -215,7 +215,7 @@ class TradeMessageEncoder:
 
 
 def book_tickers(ticks: Ticks[BookTickerUpdate]) -> list[tuple[str, bytes]]:
-    """Best prices as messages, each with its subject."""
+    """Encode book tickers, each with its subject."""
     return [
         (
             book_tickers_subject(one.symbol),
@@ -226,7 +226,7 @@ def book_tickers(ticks: Ticks[BookTickerUpdate]) -> list[tuple[str, bytes]]:
 
 
 def minute_of(message: pb.CandleUpdate) -> CandleUpdate:
-    """What a message says of a minute.
+    """Decode a minute.
 
     Raises:
         one of ``UNREADABLE``: it is no state of a minute.
@@ -250,7 +250,7 @@ def minute_of(message: pb.CandleUpdate) -> CandleUpdate:
 
 
 def check_trade(message: pb.Trade) -> None:
-    """Raises one of ``UNREADABLE`` where a message is no trade."""
+    """Raise one of ``UNREADABLE`` if a message is no trade."""
     trade = trade_tick_of(message)
     check_symbol(trade.symbol)
     check_number(trade.price)
@@ -259,20 +259,20 @@ def check_trade(message: pb.Trade) -> None:
 
 
 def check_symbol(symbol: str) -> None:
-    """Raises ValueError for what neither PostgreSQL nor a log could hold."""
+    """Raise ValueError for text that PostgreSQL or a log cannot store."""
     if not symbol or not symbol.isprintable():
         raise ValueError(f"{symbol!r} is no symbol")
 
 
 def check_time(*times: Timestamp) -> None:
-    """Raises ValueError for times out of the years 1970 to 9999."""
+    """Raise ValueError for times outside the years 1970 to 9999."""
     for time in times:
         if not 0 <= microseconds_of(time) < LATEST_US:
             raise ValueError(f"{time.seconds} s is out of the years 1970 to 9999")
 
 
 def check_number(value: Decimal | int) -> None:
-    """Raises ValueError for numbers that cannot be summed exactly."""
+    """Raise ValueError for numbers that cannot be summed exactly."""
     number = Decimal(value)
     exponent = number.as_tuple().exponent
     if not isinstance(exponent, int) or number.adjusted() >= MAX_DIGITS or exponent < -MAX_DIGITS:

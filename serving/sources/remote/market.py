@@ -1,7 +1,7 @@
-"""Changes of minutes from another process, by its ``StreamCandles``.
+"""Minutes from another process, by its ``StreamCandles``.
 
-The call is made anew after a cut, with a little of what was told before: the states in the other
-process's memory come first, and what closed during the cut comes from the table.
+After a disconnect the call is made again, with some overlap: the states in the other process's
+memory come first, and minutes that closed in the meantime come from the table.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ log = structlog.get_logger(__name__)
 
 BACKOFF = Backoff(first_s=0.25, max_s=15.0, min_s=0.05)
 OVERLAP_US = 10 * MINUTE_US
-"""Minutes before the newest that are told again after a cut: they may not have been settled."""
+"""Minutes before the newest that are requested again: they may not have been settled."""
 MAX_RESUMED_S = 23 * 3_600.0
-"""After a longer cut the call begins anew: the other side tells a day at most, and whoever asks for
-the past reads it from the table."""
+"""After a longer disconnect nothing is resumed: the other side resumes a day at most, and readers
+read the past from the table.
+"""
 MAX_WAITING = 5_000
 """Minutes that may wait; beyond this the stream is not read, and the other side conflates."""
 SILENT_S = 120.0
-"""A market without any change for so long is a broken line."""
+"""A market without any change for this long counts as disconnected."""
 _PASSING = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
@@ -54,8 +55,8 @@ class RemoteMarket:
 
     Args:
         address: host and port.
-        certificate: PEM file of whom to trust, for TLS; None speaks plainly.
-        token: API token, where the other side asks for one.
+        certificate: PEM file of the trusted CA, for TLS; None connects without TLS.
+        token: API token, if the other side requires one.
     """
 
     def __init__(self, address: str, *, certificate: Path | None = None, token: str = "") -> None:
@@ -66,30 +67,30 @@ class RemoteMarket:
         self._newest: dict[str, pb.CandleUpdate] = {}
         self._newest_us = 0
         self._streamed: frozenset[str] | None = None
-        """None where the other side does not tell."""
+        """None if the other side does not report them."""
         self._on_settled: Callable[[Candle], None] | None = None
         self.is_connected = False
         self.disconnects = 0
 
     def streamed(self) -> list[str]:
-        """Symbols that the other side streams, as it says."""
+        """Symbols that the other side reports as streamed."""
         return sorted(self._newest if self._streamed is None else self._streamed)
 
     def now_us(self) -> int:
-        """The exchange's time, to the minute's end."""
+        """The exchange's time, to the end of the minute."""
         return self._newest_us + MINUTE_US
 
     def newest(self, symbol: str) -> Candle | None:
-        """The newest minute of a symbol; None where none was told."""
+        """The newest minute of a symbol; None if none was received."""
         told = self._newest.get(symbol)
         return None if told is None else bar_update_of(told).candle
 
     def listen_settled(self, tell: Callable[[Candle], None]) -> None:
-        """Have a function told of each minute that is over."""
+        """Set the function that is called with each closed minute."""
         self._on_settled = tell
 
     def condition(self) -> dict[str, Any]:
-        """How the line is."""
+        """Health of the connection."""
         return {
             "status": "well" if self.is_connected else "ailing",
             "reasons": [] if self.is_connected else ["the streamer cannot be reached"],
@@ -99,7 +100,7 @@ class RemoteMarket:
         }
 
     def changes(self) -> RemoteChanges:
-        """Begin to listen to all symbols."""
+        """Subscribe to all symbols."""
         return RemoteChanges(self._messages)
 
     async def close(self) -> None:
@@ -107,7 +108,7 @@ class RemoteMarket:
         await self._channel.close(1.0)
 
     async def _messages(self) -> AsyncIterator[pb.StreamCandlesResponse]:
-        """Messages of one call after the other, without an end."""
+        """Yield the messages of one call after another, without end."""
         loop = asyncio.get_running_loop()
         failures, heard_s = 0, loop.time()
         while True:
@@ -150,9 +151,10 @@ class RemoteMarket:
                 await asyncio.sleep(wait_s)
 
     def _note_dropped(self, message: pb.StreamCandlesResponse, silent_s: float) -> None:
-        """Name in the first list of a call what was lost of symbols dropped since the last call.
+        """Add the missed minutes of symbols that were dropped since the last call to its first
+        list.
 
-        The other side tells again what the others missed, and nothing of these.
+        The other side resumes only the symbols that it still streams.
         """
         newest_us = max([self._newest_us, *(_open_us(one) for one in message.updates)])
         end_us = minute_of(newest_us + round(silent_s * SECOND_US)) + 2 * MINUTE_US
@@ -182,7 +184,7 @@ class RemoteMarket:
 
 
 class RemoteChanges(CandleMailbox):
-    """Minutes from a stream of messages, which a task of its own reads."""
+    """Minutes from a stream of messages, which a separate task reads."""
 
     def __init__(self, messages: Callable[[], AsyncIterator[pb.StreamCandlesResponse]]) -> None:
         super().__init__(has_snapshot=False)

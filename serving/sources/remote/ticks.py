@@ -1,7 +1,7 @@
-"""Trades and best prices of another process, while readers of this one listen.
+"""Trades and book tickers of another process, while this one has readers of them.
 
-One call for each, made when the first reader comes and ended when the last one has left; the
-symbols change within it. After a cut the ids tell what did not come.
+There is one call for each, from the first reader to the last; symbols change within the call.
+After a disconnect, ids reveal missing trades.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ log = structlog.get_logger(__name__)
 
 BACKOFF = Backoff(first_s=0.25, max_s=15.0, min_s=0.05)
 POLL_INTERVAL_S = 5.0
-"""What is wanted is asked for again so often: symbols that were not streamed may be by now."""
+"""Wanted symbols are requested again this often: some may be streamed by now."""
 CANCEL_TIMEOUT_S = 2.0
 
 
 class RemoteTicks:
-    """Fans whose ticks come by ``StreamTrades`` and ``StreamBookTickers``.
+    """Hubs that are fed by ``StreamTrades`` and ``StreamBookTickers``.
 
     Args:
         stub: of the other process.
@@ -45,7 +45,7 @@ class RemoteTicks:
         self.hubs.book_tickers.on_wanted = self._book_tickers_wanted.set
 
     async def run(self) -> None:
-        """Listen to the other process while somebody listens here; until cancelled."""
+        """Receive ticks while there are readers; until cancelled."""
         trades, book_tickers = self.hubs.trades, self.hubs.book_tickers
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(
@@ -85,7 +85,7 @@ class RemoteTicks:
         request: Callable[..., Any],
         take: Callable[[Any], None],
     ) -> None:
-        """One call after the other, while something is wanted."""
+        """Make one call after another while symbols are wanted."""
         failures = 0
         while True:
             if not wanted():
@@ -137,13 +137,13 @@ class RemoteTicks:
         wanted: Callable[[], frozenset[str]],
         request: Callable[..., Any],
     ) -> None:
-        """Say what is wanted, as it changes; ends where nothing is."""
+        """Send the wanted symbols, as they change; ends when there are none."""
         while symbols := wanted():
             changed.clear()
             try:
                 await call.write(request(symbols=sorted(symbols)))
             except asyncio.InvalidStateError:
-                return  # the call has ended; whoever hears it knows why
+                return  # the call has ended; its reader knows why
             try:
                 async with asyncio.timeout(POLL_INTERVAL_S):
                     await changed.wait()
@@ -151,7 +151,7 @@ class RemoteTicks:
                 continue
 
     async def _hear(self, call: Any, take: Callable[[Any], None]) -> None:
-        """Take what comes, as long as it comes."""
+        """Handle messages until the call ends."""
         while (message := await call.read()) is not grpc.aio.EOF:
             take(message)
         await call.code()

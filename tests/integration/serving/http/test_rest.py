@@ -34,7 +34,7 @@ from tests.integration.serving.http.asked import (
 @pytest.fixture
 def never_sure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each request has PostgreSQL asked whether what is kept still holds."""
-    monkeypatch.setattr(kept, "SURE_FOR_S", 0.0)
+    monkeypatch.setattr(kept, "VERSION_TTL_S", 0.0)
 
 
 def closes(answer: httpx.Response) -> list[str]:
@@ -143,7 +143,7 @@ async def test_what_is_kept_is_told_at_once_for_a_second_at_most(
         assert second.text == first.text
         assert closes(again)[1] == "9.10"
         # those that may change any moment are never answered so
-        monkeypatch.setattr(app.state.context.kept, "at_hand", pytest.fail)
+        monkeypatch.setattr(app.state.context.response_cache, "at_hand", pytest.fail)
         running = asked | {"to": NOW_US // 1_000}
         assert (await client.get("/api/v1/candles", params=running)).status_code == 200
 
@@ -160,7 +160,7 @@ async def test_an_answer_that_is_kept_is_that_of_the_table(stored_url: str) -> N
         for _ in range(3):
             again = await ask()
             assert (again.content, again.headers["etag"]) == (first.content, first.headers["etag"])
-        assert len(app.state.context.kept) == 1
+        assert len(app.state.context.response_cache) == 1
         assert first.json()["next_cursor"] is not None
         rest = [await ask(cursor=first.json()["next_cursor"]) for _ in range(3)]
         assert [closes(one) for one in rest] == [["3.10", "4.10"]] * 3
