@@ -12,7 +12,6 @@ import secrets
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -33,6 +32,7 @@ from deploy.local.airflow_pools import (
     READER_CONNECTION,
     set_pools_and_connections,
 )
+from deploy.local.polling import attempts
 from deploy.local.processes import (
     MARKER,
     ProcessExit,
@@ -168,9 +168,8 @@ class LocalAirflow:
             PermanentError: a process ended; the message contains the end of its log.
             TransientError: not healthy within ``timeout_s``.
         """
-        deadline = time.monotonic() + timeout_s
-        reported = ""
-        while True:
+        reported = line = ""
+        for _ in attempts(timeout_s, interval_s=0.25):
             self.check()
             waiting = self._unhealthy()
             line = f"waiting for {', '.join(sorted(waiting))}" if waiting else "healthy"
@@ -179,12 +178,10 @@ class LocalAirflow:
             reported = line
             if not waiting:
                 break
-            if time.monotonic() > deadline:
-                raise TransientError(
-                    f"Airflow is not healthy after {timeout_s:g} s, {line}; logs: "
-                    f"{self.home / 'logs'}"
-                )
-            time.sleep(0.25)
+        else:
+            raise TransientError(
+                f"Airflow is not healthy after {timeout_s:g} s, {line}; logs: {self.home / 'logs'}"
+            )
         self._release_port()
 
     def stop(self, *, term_timeout_s: float = STOP_TIMEOUT_S) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,6 +10,7 @@ from urllib.parse import quote
 
 import httpx
 
+from deploy.local.polling import attempts
 from include.errors import PermanentError, TransientError
 
 RUN_ENDED = frozenset({"success", "failed"})
@@ -290,16 +290,11 @@ class AirflowApi:
         except httpx.HTTPError as error:
             raise TransientError(f"Airflow at {self._http.base_url}: {error!r}") from error
 
-    def _poll(self, timeout_s: float, where: Callable[[], str]) -> Iterable[int]:
-        deadline = time.monotonic() + timeout_s
-        turn = 0
-        while True:
+    def _poll(self, timeout_s: float, where: Callable[[], str]) -> Iterator[None]:
+        for _ in attempts(timeout_s, interval_s=POLL_INTERVAL_S):
             self._while_waiting()
-            yield turn
-            turn += 1
-            if time.monotonic() > deadline:
-                raise TransientError(f"after {timeout_s:g} s: {where()}")
-            time.sleep(POLL_INTERVAL_S)
+            yield
+        raise TransientError(f"after {timeout_s:g} s: {where()}")
 
     def _where(self, dag_id: str, run_id: str) -> str:
         tasks = self.task_states(dag_id, run_id)

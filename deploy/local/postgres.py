@@ -18,7 +18,6 @@ import signal
 import socket
 import stat
 import subprocess
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ import psycopg
 import structlog
 from psycopg import sql
 
+from deploy.local.polling import attempts
 from include.errors import PermanentError, TransientError
 
 log = structlog.get_logger(__name__)
@@ -238,16 +238,12 @@ class EmbeddedPostgres:
                 start_new_session=True,
                 **_as_unprivileged(),
             )
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
+        for _ in attempts(START_TIMEOUT_S, interval_s=0.02):
             if self._process.poll() is not None:
                 self._process = None
                 return False
-            try:
+            with contextlib.suppress(psycopg.OperationalError):
                 psycopg.connect(self.url("postgres"), connect_timeout=2).close()
-            except psycopg.OperationalError:
-                time.sleep(0.02)
-            else:
                 return True
         self.stop()
         return False
@@ -259,14 +255,13 @@ class EmbeddedPostgres:
             return
         log.warning("postgres_orphan_stopped", pid=pid, data_dir=str(self.data_dir))
         os.kill(pid, signal.SIGINT)
-        deadline = time.monotonic() + STOP_TIMEOUT_S
-        while _runs_on(pid, self.data_dir):
-            if time.monotonic() > deadline:
-                raise TransientError(
-                    f"an earlier PostgreSQL (pid {pid}) still runs on {self.data_dir} and does "
-                    "not stop; stop it first"
-                )
-            time.sleep(0.05)
+        for _ in attempts(STOP_TIMEOUT_S, interval_s=0.05):
+            if not _runs_on(pid, self.data_dir):
+                return
+        raise TransientError(
+            f"an earlier PostgreSQL (pid {pid}) still runs on {self.data_dir} and does "
+            "not stop; stop it first"
+        )
 
 
 def _postmaster_pid(data_dir: Path) -> int | None:
@@ -287,8 +282,7 @@ def _runs_on(pid: int, data_dir: Path) -> bool:
 
 def _wait_for_children(data_dir: Path, timeout_s: float = 10.0) -> None:
     """Wait until the backends of a killed postmaster have ended."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
+    for _ in attempts(timeout_s, interval_s=0.02):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             cwds = []
             for entry in Path("/proc").iterdir():
@@ -297,7 +291,6 @@ def _wait_for_children(data_dir: Path, timeout_s: float = 10.0) -> None:
                         cwds.append((entry / "cwd").readlink())
             if data_dir not in cwds:
                 return
-        time.sleep(0.02)
 
 
 def _free_port() -> int:

@@ -19,6 +19,8 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped, unused-ignore]
 import structlog
 
+from deploy.local.polling import attempts
+
 log = structlog.get_logger(__name__)
 
 MARKER = "CANDELABRA_SUPERVISOR"
@@ -142,11 +144,12 @@ def terminate(children: Sequence[SupervisedProcess], *, marker: str, timeout_s: 
 
     Descendants that left their group are stopped too, whichever child they belong to.
     """
-    deadline = time.monotonic() + timeout_s
     for child in children:
         child.terminate()
     signalled_at: dict[int, float] = {}
-    while any(child.is_running for child in children) and time.monotonic() < deadline:
+    for _ in attempts(timeout_s, interval_s=0.1):
+        if not any(child.is_running for child in children):
+            break
         # Repeated, because a child may start another one before it handles SIGTERM.
         for process in _outside_their_group(marker):
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -155,7 +158,6 @@ def terminate(children: Sequence[SupervisedProcess], *, marker: str, timeout_s: 
                     process.terminate()
                 elif time.monotonic() - signalled_at[process.pid] > DESCENDANT_GRACE_S:
                     process.kill()
-        time.sleep(0.1)
     late = [child for child in children if child.is_running]
     for child in late:
         child.kill_group()
