@@ -47,6 +47,9 @@ test-times: setup ## write tests/slowest.tsv anew, the budget of make test
 test-fast: setup ## unit tests alone
 	@$(PY) -m pytest -q -n $(WORKERS) tests/unit
 
+mutants: setup ## plant defects in a copy of the code; each must turn a test of make test red
+	@nice -n 5 $(PY) -m tests.mutants
+
 soak: setup ## a year of history through Airflow, 200 runs of chaos, held to the exchange; SEED=N begins with another
 	@HISTORY_MONTHS=12 $(PY) -m pytest -q tests/dags/test_months_of_history.py
 	@mkdir -p .candelabra

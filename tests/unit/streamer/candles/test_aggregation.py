@@ -11,6 +11,7 @@ from msgspec import structs
 from include.domain.candles import Source, Status
 from include.domain.timeframes import MINUTE_US, SECOND_US
 from streamer.candles.aggregation import MINUTES_KEPT
+from streamer.candles.events import NO_CLOSED_KLINE
 from tests.unit.streamer.played_exchange import (
     GRACE,
     ROUNDED,
@@ -63,6 +64,21 @@ def test_a_kline_that_runs_ahead_waits_for_its_trades(results: Results) -> None:
     one.on_trade(trades[-1])
     assert [offer.status for offer in results.candidates] == [Status.VERIFIED]
     assert not results.differing
+
+
+@pytest.mark.parametrize(("arrived", "status"), [(6, Status.UNCONFIRMED), (5, Status.PARTIAL)])
+def test_a_candle_behind_an_open_kline_is_partial_when_its_minute_closes(
+    results: Results, arrived: int, status: Status
+) -> None:
+    one = aggregator(results)
+    begin(one)
+    trades = minute_trades(0, 1)
+    for each in trades[:arrived]:
+        one.on_trade(each)
+    one.on_kline(kline_of(trades, T0, closed=False, at_us=T0 + MINUTE_US - SECOND_US))
+    one.on_clock(T0 + MINUTE_US + GRACE + TIMEOUT)
+    assert [candidate.status for candidate in results.candidates] == [status]
+    assert results.requested == [(T0, NO_CLOSED_KLINE)]
 
 
 def test_where_fold_and_kline_differ_both_are_offered(results: Results) -> None:
