@@ -1,17 +1,20 @@
 """Write the public surface of the project as text files, to compare two versions of it.
 
-``python -m tests.surface FOLDER`` writes; ``git diff --no-index OLD NEW`` compares. A difference is
-either an intended change, listed in CHANGELOG.md, or a mistake.
+``python -m tests.surface dump FOLDER`` writes; ``python -m tests.surface compare OLD NEW`` prints
+the differences that CHANGELOG.md does not list under "Renamed". Descriptions and help texts are not
+compared: their words may change.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import json
 import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -145,6 +148,57 @@ def dags() -> str:
     return "\n".join(sorted(lines))
 
 
+def dag_parameters() -> str:
+    """Each parameter of a DAG's form, apart from its description."""
+    found = set()
+    for path in sorted((ROOT / "dags").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Dict):
+                continue
+            for key, value in zip(node.keys, node.values, strict=True):
+                if isinstance(value, ast.Call) and ast.unparse(value.func).endswith("Param"):
+                    texts = {"description", "description_md", "title", "section", "values_display"}
+                    given = [ast.unparse(one) for one in value.args]
+                    given += [ast.unparse(one) for one in value.keywords if one.arg not in texts]
+                    found.add(f"{ast.unparse(key) if key else '**'}: {', '.join(given)}")
+    return "\n".join(sorted(found))
+
+
+def serving_module(marker: str) -> ast.Module:
+    """The module of serving that contains this text, wherever it lies."""
+    rooms = [room for room in (ROOT / "serving", ROOT / "streamer" / "serving") if room.exists()]
+    paths = (path for room in rooms for path in sorted(room.rglob("*.py")))
+    return ast.parse(next(text for path in paths if marker in (text := path.read_text())))
+
+
+def websocket() -> str:
+    """Messages of the WebSocket: those that clients send, with fields, and those they receive."""
+    tree, lines = serving_module('tag="subscribe"'), []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            tag = [one.value for one in node.keywords if one.arg == "tag"]
+            fields = [ast.unparse(one) for one in node.body if isinstance(one, ast.AnnAssign)]
+            if tag:
+                lines.append(f"in {ast.unparse(tag[0])}: {'; '.join(fields)}")
+        elif isinstance(node, ast.Dict):
+            pairs = zip(node.keys, node.values, strict=True)
+            keys = {ast.unparse(key): value for key, value in pairs if key}
+            if isinstance(kind := keys.get("'type'"), ast.Constant):
+                lines.append(f"out {kind.value}: {', '.join(sorted(keys))}")
+        elif isinstance(node, ast.Assign) and "Literal[" in ast.unparse(node.value):
+            lines.append(ast.unparse(node))
+    return "\n".join(sorted(lines))
+
+
+def subjects() -> str:
+    """NATS subjects."""
+    found = set()
+    for node in ast.walk(serving_module("def candles_subject")):
+        if isinstance(node, ast.FunctionDef) and node.name.endswith("_subject"):
+            found |= {ast.unparse(one) for one in ast.walk(node) if isinstance(one, ast.JoinedStr)}
+    return "\n".join(sorted(found))
+
+
 def models() -> str:
     """Each dbt model with its columns and tests."""
     lines = []
@@ -165,18 +219,96 @@ SURFACES = {
     "schema.sql": schema, "openapi.json": openapi, "market_data.proto": protos,
     "metrics.txt": metrics, "settings.txt": settings, "commands.txt": commands,
     "log_events.txt": log_events, "dags.txt": dags, "dbt_models.txt": models,
-    "environment.txt": environment,
+    "environment.txt": environment, "dag_parameters.txt": dag_parameters,
+    "websocket.txt": websocket, "nats_subjects.txt": subjects,
 }  # fmt: skip
 
 
-def main() -> None:
+def without_prose(name: str, text: str) -> list[str]:
+    """Lines of a surface without descriptions and help texts."""
+    if name in {"metrics.txt", "settings.txt"}:
+        return [line.partition(": ")[0] for line in text.splitlines()]
+    if name == "openapi.json":
+        return flattened(json.loads(text))
+    if name == "commands.txt":
+        return usages(text)
+    if name == "schema.sql":
+        # Bodies of functions are no surface, nor is the key that pg_dump draws for each dump.
+        text = re.sub(r"\$(\w*)\$.*?\$\1\$|--[^\n]*|\\(un)?restrict \S+", "", text, flags=re.DOTALL)
+        kept = [one for one in text.split("\n\n") if not one.lstrip().startswith("COMMENT ON")]
+        return [line.strip(" ,") for one in kept for line in one.splitlines() if line.strip()]
+    return text.splitlines()
+
+
+def usages(text: str) -> list[str]:
+    """The usage of each command: its options and arguments."""
+    found = re.findall(r"^usage: (.*?)\n\n", text, flags=re.MULTILINE | re.DOTALL)
+    return [word for usage in found for word in commands_and_options(" ".join(usage.split()))]
+
+
+def commands_and_options(usage: str) -> list[str]:
+    """Parts of a usage line, each with its command."""
+    command = usage.partition(" [")[0].partition(" {")[0]
+    return [f"{command}: {part}" for part in re.findall(r"\[[^\]]*\]|\{[^}]*\}|\S+", usage)]
+
+
+def flattened(node: Any, path: str = "") -> list[str]:
+    """Leaves of an OpenAPI document, each with its path."""
+    prose = {"description", "summary", "title", "operationId", "example", "examples"}
+    if isinstance(node, dict):
+        below = [(f"{path}/{key}", node[key]) for key in sorted(node)]
+        texts = {f"{path}/{key}" for key in prose if isinstance(node.get(key), str | list)}
+        return [one for key, value in below if key not in texts for one in flattened(value, key)]
+    if isinstance(node, list):
+        return [one for value in node for one in flattened(value, path)]
+    return [f"{path} {node}"]
+
+
+def renamed() -> set[str]:
+    """Names that CHANGELOG.md quotes under "Renamed"."""
+    section = (ROOT / "CHANGELOG.md").read_text().partition("### Renamed")[2].partition("\n## ")[0]
+    quoted = re.findall(r"`([^`]+)`", section)
+    words = {word for text in quoted for word in re.findall(r"\w+", text) if "_" in word}
+    return words | {text for text in quoted if text.isidentifier()}
+
+
+def compare(old: Path, new: Path) -> int:
+    """Print the lines that only one side has and no rename explains; how many there are."""
+    words, differences = renamed(), 0
+    for name in SURFACES:
+        before, after = (
+            Counter(without_prose(name, (folder / name).read_text())) for folder in (old, new)
+        )
+        for mark, lines in (("-", before - after), ("+", after - before)):
+            unexplained = [one for one in lines if words.isdisjoint(re.findall(r"\w+", one))]
+            differences += len(unexplained)
+            for line in unexplained:
+                print(f"{name} {mark} {line}")  # noqa: T201
+    return differences
+
+
+def dump(folder: Path) -> None:
     """Write each surface to a file."""
-    folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     for name, describe in SURFACES.items():
         (folder / name).write_text(describe().rstrip() + "\n")
         print(folder / name)  # noqa: T201
 
 
+def main() -> int:
+    """Write the surface, or compare two."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    actions = parser.add_subparsers(dest="action", required=True)
+    actions.add_parser("dump", help="write the surface").add_argument("folder", type=Path)
+    comparing = actions.add_parser("compare", help="print differences that no rename explains")
+    comparing.add_argument("old", type=Path)
+    comparing.add_argument("new", type=Path)
+    chosen = parser.parse_args()
+    if chosen.action == "dump":
+        dump(chosen.folder)
+        return 0
+    return 1 if compare(chosen.old, chosen.new) else 0
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
