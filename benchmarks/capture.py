@@ -163,7 +163,7 @@ def _taker(intake: Intake, first: object) -> Callable[[Any], None]:
     if isinstance(first, AggTrade):
         return partial(intake.on_trade, Market.SPOT)
     if isinstance(first, BookTicker):
-        return partial(intake.on_quote, Market.SPOT)
+        return partial(intake.on_book_ticker, Market.SPOT)
     return CaptureFeed(
         "ws://127.0.0.1:1", Market.SPOT, (), [f"SYM{n}USDT" for n in range(SYMBOLS)],
         intake, name="bench", stale_after_s=15, now_us=lambda: START_US,

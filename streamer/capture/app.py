@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import BinaryIO
@@ -295,7 +295,12 @@ class Capture:
         return routes
 
     def _make_feed(
-        self, market: Market, url: str, kinds: Sequence[str], names: Sequence[str], own_name: str
+        self,
+        market: Market,
+        url: str,
+        kinds: Sequence[str],
+        names: Collection[str],
+        own_name: str,
     ) -> CaptureFeed:
         return CaptureFeed(
             url,

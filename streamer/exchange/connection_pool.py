@@ -13,7 +13,7 @@ from streamer.runtime.supervisor import Supervisor
 log = structlog.get_logger(__name__)
 
 
-class PooledFeed(Protocol):
+class PooledFeed(Hashable, Protocol):
     """A feed of one connection, for symbols given by the exchange's names."""
 
     @property

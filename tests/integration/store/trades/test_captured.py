@@ -145,7 +145,7 @@ def quotes_received(at_us: int, *numbers: int) -> list[str]:
     """An intake's lines for spot book tickers received at this time."""
     made = Intake([BOOK_TICKERS.name], max_rows=100, on_losses=lambda _: None, now_us=lambda: at_us)
     for number in numbers:
-        made.on_quote(Market.SPOT, BookTicker(number, "A", "1", "2", "3", "0"))
+        made.on_book_ticker(Market.SPOT, BookTicker(number, "A", "1", "2", "3", "0"))
     return [line for lane in made.lanes.lanes for line in lane.rows]
 
 

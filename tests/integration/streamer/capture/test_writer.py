@@ -67,7 +67,7 @@ class Bench:
         return self._received_us
 
     def quote(self, number: int, *, symbol: str = "BTCUSDT") -> None:
-        self.intake.on_quote(Market.SPOT, BookTicker(number, symbol, "1", "2", "3", "4"))
+        self.intake.on_book_ticker(Market.SPOT, BookTicker(number, symbol, "1", "2", "3", "4"))
 
     def trade(self, number: int, *, price: str = "1.5", symbol: str = "BTCUSDT") -> None:
         at = AT_US + number

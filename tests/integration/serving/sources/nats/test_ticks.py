@@ -50,5 +50,5 @@ async def test_readers_of_a_server_are_told_the_exchanges_trades_of_two_streamer
             stop.set()
             await asyncio.wait_for(serving, 10)
             async with asyncio.timeout(60):  # nobody wants them any more
-                while first.observed.ticks.trades.wanted or second.observed.ticks.trades.wanted:
+                while first.telemetry.ticks.trades.wanted or second.telemetry.ticks.trades.wanted:
                     await asyncio.sleep(0.1)
