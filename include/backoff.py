@@ -75,12 +75,14 @@ class RetryLoop:
         on_retry: OnRetry,
         on_failure: Callable[[], Awaitable[None]] | None = None,
         timeout_text: str = "TimeoutError",
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._backoff = backoff
         self._retry_on = retry_on
         self._on_retry = on_retry
         self._on_failure = on_failure
         self._timeout_text = timeout_text
+        self._sleep = sleep
         self._failures = 0
 
     def succeeded(self) -> None:
@@ -103,7 +105,7 @@ class RetryLoop:
                     retry_in_s=round(wait_s, 2),
                     error=str(error) or self._timeout_text,
                 )
-                await asyncio.sleep(wait_s)
+                await self._sleep(wait_s)
 
 
 def retried(

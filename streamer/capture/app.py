@@ -47,6 +47,7 @@ from streamer.capture.spool.folders import claim_folder
 from streamer.capture.spool.losses import LOSSES_FILE, Loss, Losses
 from streamer.capture.spool.spool import Spool
 from streamer.capture.writer import CaptureWriter
+from streamer.runtime.supervisor import run_together
 
 log = structlog.get_logger(__name__)
 
@@ -204,18 +205,17 @@ class Capture:
         """Capture until cancelled."""
         if not self._datasets:
             await asyncio.Event().wait()
-        async with asyncio.TaskGroup() as tasks:
-            for work in (
-                self._feeds.run(),
-                self.writer.run(),
-                self.missing_ranges.run(),
-                self._resumption.run(),
-                self.tails.run(),
-                self.evidence.run(),
-                self._watch.run(),
-                self.whole.run(),
-            ):
-                tasks.create_task(work)
+        await run_together(
+            self._feeds.run(),
+            self.writer.run(),
+            self.missing_ranges.run(),
+            self._resumption.run(),
+            self.tails.run(),
+            self.evidence.run(),
+            self._watch.run(),
+            self.whole.run(),
+            name="capture",
+        )
 
     async def stop(self, timeout_s: float) -> None:
         """Write what is left; rows that PostgreSQL does not store and that cannot be requested

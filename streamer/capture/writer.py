@@ -19,7 +19,7 @@ import psycopg
 import structlog
 from psycopg import errors
 
-from include.backoff import Backoff
+from include.backoff import Backoff, RetryLoop
 from include.errors import PermanentError, TransientError
 from include.jobs.trades.by_id import record_raw_gaps
 from include.store.postgres.pools import connect_async
@@ -30,6 +30,7 @@ from streamer.capture.spool.disk import Disk
 from streamer.capture.spool.losses import Loss, Losses
 from streamer.capture.spool.segments import Record
 from streamer.capture.spool.spool import Spool, losses_of, tally
+from streamer.runtime.supervisor import run_together
 from streamer.runtime.threads import in_thread
 
 log = structlog.get_logger(__name__)
@@ -95,9 +96,7 @@ class CaptureWriter:
 
     async def run(self) -> None:
         """Write until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._write_on())
-            tasks.create_task(self._spill_on())
+        await run_together(self._write_on(), self._spill_on(), name="capture_writer")
 
     async def flush(self) -> None:
         """Write what waits in memory, for a clean stop; the rest goes to disk.
@@ -129,26 +128,32 @@ class CaptureWriter:
     # --- to the database
 
     async def _write_on(self) -> None:
-        failures = 0
-        while True:
-            if not self._is_behind:
-                await self._pause()
-            try:
-                await self._write_round()
-                failures = 0
-            except (TransientError, PermanentError, TimeoutError) as error:
-                failures += 1
-                self.is_spooling = True
-                await self._disconnect()
-                wait_s = BACKOFF.wait_s(failures)
-                log.warning(
-                    "capture_postponed",
-                    error=str(error) or type(error).__name__,
-                    waiting=self._lanes.waiting,
-                    spooled_bytes=self._spool.size_bytes,
-                    retry_in_s=round(wait_s, 2),
-                )
-                await asyncio.sleep(wait_s)
+        loop = RetryLoop(
+            BACKOFF,
+            retry_on=(TransientError, PermanentError, TimeoutError),  # must not end the stream
+            on_failure=self._on_failure,
+            on_retry=self._log_retry,
+        )
+        await loop.run(self._write_when_due)
+
+    async def _write_when_due(self) -> None:
+        if not self._is_behind:
+            await self._pause()
+        await self._write_round()
+
+    async def _on_failure(self) -> None:
+        self.is_spooling = True
+        await self._disconnect()
+
+    def _log_retry(self, *, attempt: int, retry_in_s: float, error: str) -> None:
+        log.warning(
+            "capture_postponed",
+            error=error,
+            waiting=self._lanes.waiting,
+            spooled_bytes=self._spool.size_bytes,
+            attempt=attempt,
+            retry_in_s=retry_in_s,
+        )
 
     async def _pause(self) -> None:
         """Wait until a batch is full, or its oldest row has waited long enough.

@@ -8,7 +8,7 @@ from functools import partial
 
 import structlog
 
-from include.backoff import Backoff
+from include.backoff import Backoff, RetryLoop
 from include.domain.instruments import Market, market_of
 from include.domain.timeframes import DAY_US
 from include.errors import PermanentError, TransientError
@@ -27,6 +27,7 @@ from streamer.capture.intake.rows import Intake
 from streamer.capture.repair.missing_ids import NOT_RUNNING
 from streamer.capture.spool.losses import Loss, Losses
 from streamer.capture.spool.spool import Spool
+from streamer.runtime.supervisor import run_together
 from streamer.runtime.threads import in_thread
 
 log = structlog.get_logger(__name__)
@@ -144,9 +145,7 @@ class Resumption:
 
     async def run(self) -> None:
         """Read until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_again_and_again(self._look_back))
-            tasks.create_task(_again_and_again(self._close))
+        await run_together(_retry(self._look_back), _retry(self._close), name="capture_resumption")
 
     # --- inside
 
@@ -263,19 +262,12 @@ class Resumption:
         return spans
 
 
-async def _again_and_again(step: Callable[[], Awaitable[None]]) -> None:
-    """Make a step until cancelled; after one that fails, wait."""
-    failures = 0
-    while True:
-        try:
-            await step()
-            failures = 0
-        except (TransientError, PermanentError, TimeoutError) as error:
-            failures += 1  # a right that is missing may be granted yet
-            wait_s = BACKOFF.wait_s(failures, error)
-            log.warning(
-                "capture_resume_postponed",
-                error=str(error) or f"hangs for {MAX_CALL_S:g} s",
-                retry_in_s=round(wait_s),
-            )
-            await asyncio.sleep(wait_s)
+async def _retry(step: Callable[[], Awaitable[None]]) -> None:
+    """Run a step until cancelled, and wait after a failure."""
+    loop = RetryLoop(
+        BACKOFF,
+        retry_on=(TransientError, PermanentError, TimeoutError),  # a grant may follow
+        on_retry=partial(log.warning, "capture_resume_postponed"),
+        timeout_text=f"no answer within {MAX_CALL_S:g} s",
+    )
+    await loop.run(step)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from include.backoff import Backoff, retried
+from include.backoff import Backoff, RetryLoop, retried
 from include.errors import PermanentError, RateLimitedError, TransientError
 
 
@@ -122,3 +122,60 @@ def test_what_no_try_cures_or_the_caller_waits_out_is_raised_at_once(error: Exce
             clock=clock,
         )
     assert clock.slept == []
+
+
+class Step:
+    """A step of a loop, which fails as told and then hangs the loop up."""
+
+    def __init__(self, *results: Exception | None) -> None:
+        self.results = list(results)
+        self.clock = Clock()
+        self.retries: list[dict[str, object]] = []
+        self.cleaned = 0
+
+    async def __call__(self) -> None:
+        result = self.results.pop(0)
+        if result is not None:
+            raise result
+
+    async def clean(self) -> None:
+        self.cleaned += 1
+
+    async def sleep(self, seconds: float) -> None:
+        self.clock.sleep(seconds)
+
+    def loop(self) -> RetryLoop:
+        return RetryLoop(
+            Backoff(first_s=1.0, max_s=30.0, uniform=upper),
+            on_failure=self.clean,
+            on_retry=lambda **fields: self.retries.append(fields),
+            timeout_text="no answer",
+            sleep=self.sleep,
+        )
+
+
+async def test_a_loop_waits_longer_with_each_failure_and_forgets_them_after_a_success() -> None:
+    away = TransientError("away")
+    step = Step(away, TimeoutError(), None, away, PermanentError("wrong password"))
+    with pytest.raises(PermanentError, match="wrong password"):
+        await step.loop().run(step)
+    assert step.clock.slept == [1.0, 2.0, 1.0]
+    assert step.retries == [
+        {"attempt": 1, "retry_in_s": 1.0, "error": "away"},
+        {"attempt": 2, "retry_in_s": 2.0, "error": "no answer"},
+        {"attempt": 1, "retry_in_s": 1.0, "error": "away"},
+    ]
+    assert step.cleaned == 3
+
+
+async def test_a_step_that_never_ends_can_report_its_success() -> None:
+    step = Step(TransientError("away"), TransientError("away"), PermanentError("end"))
+    loop = step.loop()
+
+    async def deliver() -> None:
+        loop.succeeded()
+        await step()
+
+    with pytest.raises(PermanentError):
+        await loop.run(deliver)
+    assert step.clock.slept == [1.0, 1.0]
