@@ -20,7 +20,7 @@ from simulator.market.trades.columns import TradeColumns
 AGGREGATED_STEPS_US = {"1s": SECOND_US, "1m": MINUTE_US}
 
 
-def bar_window(
+def kline_window(
     interval: Interval,
     *,
     first_us: int,
@@ -190,7 +190,7 @@ class SimulatedMarket:
     ) -> list[Kline]:
         """Return klines that open in `start_us … end_us` (inclusive), from visible trades only.
 
-        The last one may be open. `bar_window` defines the window.
+        The last one may be open. `kline_window` defines the window.
 
         Args:
             view_us: later trades do not exist yet.
@@ -246,7 +246,7 @@ class SimulatedMarket:
         limit: int | None,
     ) -> tuple[int, int] | None:
         history = self._histories[symbol]
-        window = bar_window(
+        window = kline_window(
             interval,
             first_us=history.start_us,
             view_us=view_us,

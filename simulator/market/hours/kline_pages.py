@@ -40,7 +40,7 @@ def _first(
         if cursor_us > highest_us:
             break
         first_us = cursor_us if first_us is None else first_us
-        opens = _bars_from(interval, cursor_us, limit, highest_us)
+        opens = _opens_from(interval, cursor_us, limit, highest_us)
         limit -= _existing(interval, calendar, opens)
         last_us = opens[-1]
         cursor_us = interval.next_open(last_us)
@@ -60,14 +60,14 @@ def _latest(
         if cursor_us < lowest_us:
             break
         last_us = cursor_us if last_us is None else last_us
-        opens = _bars_until(interval, cursor_us, limit, lowest_us)
+        opens = _opens_until(interval, cursor_us, limit, lowest_us)
         limit -= _existing(interval, calendar, opens)
         first_us = opens[0]
         cursor_us = interval.previous_open(first_us)
     return None if last_us is None else (first_us, last_us)
 
 
-def _bars_from(interval: Interval, open_us: int, count: int, highest_us: int) -> list[int]:
+def _opens_from(interval: Interval, open_us: int, count: int, highest_us: int) -> list[int]:
     """Return at least one open time."""
     if interval.step_us is not None:
         stop_us = min(open_us + count * interval.step_us, highest_us + 1)
@@ -78,7 +78,7 @@ def _bars_from(interval: Interval, open_us: int, count: int, highest_us: int) ->
     return opens
 
 
-def _bars_until(interval: Interval, open_us: int, count: int, lowest_us: int) -> list[int]:
+def _opens_until(interval: Interval, open_us: int, count: int, lowest_us: int) -> list[int]:
     if interval.step_us is not None:
         begin_us = open_us - (count - 1) * interval.step_us
         if begin_us < lowest_us:

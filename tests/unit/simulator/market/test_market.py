@@ -12,7 +12,7 @@ import pytest
 from simulator.clock import DAY_US, MINUTE_US, SECOND_US, to_us
 from simulator.market.instruments import DEFAULT_SPOT, DEFAULT_UM, select_instruments
 from simulator.market.intervals import SPOT_INTERVALS, UM_INTERVALS, parse_interval
-from simulator.market.market import SimulatedMarket, bar_window
+from simulator.market.market import SimulatedMarket, kline_window
 from simulator.market.trades.columns import FillKind, TradeColumns
 from simulator.wire.payloads import agg_trade_rows, fills_of, kline_row
 
@@ -315,7 +315,7 @@ def test_windows_select_what_the_exchange_selects(
 @pytest.mark.parametrize("name", SPOT_INTERVALS)
 def test_latest_klines_of_any_interval_end_with_the_open_one(name: str) -> None:
     interval = parse_interval(name)
-    window = bar_window(
+    window = kline_window(
         interval, first_us=START_US, view_us=START_US + 400 * DAY_US, start_us=None, end_us=None,
         limit=5,
     )  # fmt: skip

@@ -60,7 +60,8 @@ def test_open_kline_can_end_between_fills_of_an_order(market: SimulatedMarket) -
 
 def test_last_id_is_never_an_uncounted_fill() -> None:
     um = SimulatedMarket(select_instruments("um", DEFAULT_UM, seed=2), seed=2, start_us=START_US)
-    trades = um.day_trades("BTCUSDT", START_US)
+    first = START_US // MINUTE_US
+    trades = um.history("BTCUSDT").trades(first, first + 60)
     running = OpenKline(trades, open_us=0, close_us=1)
     skipped = [row for row in range(len(trades)) if trades.tail_kind[row] == FillKind.SKIPPED]
     assert skipped

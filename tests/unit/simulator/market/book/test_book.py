@@ -99,13 +99,13 @@ def test_changes_applied_to_a_state_give_the_next_one(market: MarketName, symbol
     first = book.step_at(NOON)
     before = book.state(first)
     changed_steps = 0
-    for step in range(first + 1, first + 120):
+    is_busy = book.instrument.orders_per_day >= 5_000
+    for step in range(first + 1, first + (50 if is_busy else 120)):
         after = book.state(step)
         change = book.changes(step)
         if change is None:
             assert after.update_id == before.update_id
-            assert as_dict(after.bids) == as_dict(before.bids)
-            assert as_dict(after.asks) == as_dict(before.asks)
+            assert is_same(after, before)
         else:
             changed_steps += 1
             assert change.previous_update_id == before.update_id
@@ -171,21 +171,21 @@ def test_book_tickers_ascend_in_time_and_id_and_end_in_the_step(
     book, history = book_of(market, symbol), history_of(market, symbol)
     first = book.step_at(NOON)
     updates = []
-    for step in range(first, first + 1_300):
+    for step in range(first, first + 600):
         within = list(book.best_updates(step))
         if within:
             state = book.state(step) if step % 50 == 0 else book.top(step, 1)
             last = within[-1]
             assert last.update_id == state.update_id
             assert (last.bid, last.ask) == (state.bids[0, 0], state.asks[0, 0])
-            if book.changes(step) is not None and last.time_us == step * book.step_us:
+            if last.time_us == step * book.step_us and book.changes(step) is not None:
                 assert [last.bid, last.bid_quantity] == state.bids[0].tolist()
                 assert [last.ask, last.ask_quantity] == state.asks[0].tolist()
         updates += within
     assert all(a.update_id < b.update_id and a.time_us <= b.time_us for a, b in pairwise(updates))
     assert all(update.bid < update.ask for update in updates)
     begin = history.agg_id_from((first - 1) * book.step_us + 1)
-    end = history.agg_id_from((first + 1_299) * book.step_us + 1)
+    end = history.agg_id_from((first + 599) * book.step_us + 1)
     by_orders = [update for update in updates if update.time_us % book.step_us]
     assert len(by_orders) <= end - begin <= len(updates)
 

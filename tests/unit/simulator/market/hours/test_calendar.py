@@ -91,12 +91,13 @@ def test_masks_equal_single_queries(halts: list[tuple[int, int]]) -> None:
         if calendar.overlaps(from_us, from_us + length * second):
             calendar = calendar.halted(from_us, from_us + length * second)
     halted = {s for begin, length in halts for s in range(begin, begin + length)}
-    seconds = np.arange(0, 6_000, dtype=np.int64)
+    edges = {s + d for begin, length in halts for s in (begin, begin + length) for d in (-1, 0, 1)}
+    seconds = np.array(sorted(edges | set(range(0, 6_000, 60))), dtype=np.int64)
     times = START + seconds * second
     expected = [s not in halted for s in seconds.tolist()]
     assert calendar.trading_mask(times).tolist() == expected
     assert [calendar.is_trading(t) for t in times.tolist()] == expected
-    minutes = times[::60]
+    minutes = START + np.arange(0, 6_000, 60, dtype=np.int64) * second
     assert calendar.overlap_mask(minutes, MINUTE_US).tolist() == [
-        any(expected[s : s + 60]) for s in range(0, 6_000, 60)
+        any(s not in halted for s in range(begin, begin + 60)) for begin in range(0, 6_000, 60)
     ]
