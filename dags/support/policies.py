@@ -47,7 +47,7 @@ class RetryTransient(RetryPolicy):
     ==================  ==========================================================
     RateLimitedError    retried after the delay that the exchange asked for
     TransientError      retried with the task's backoff and jitter
-    a failed dbt build  as above: dbt does not distinguish lost connections from errors
+    a failed dbt build  as above: dbt does not report lost connections separately
     anything else       fails: a PermanentError, or a bug
     ==================  ==========================================================
     """

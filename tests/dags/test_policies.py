@@ -28,7 +28,7 @@ def test_only_transient_errors_are_retried(policies, error, action):
     assert decide(policies, error).action.value == action
 
 
-def test_a_failed_dbt_build_is_retried(policies):
+def test_failed_dbt_build_is_retried(policies):
     from cosmos.exceptions import CosmosDbtRunError
 
     assert decide(policies, CosmosDbtRunError("connection lost")).action.value == "default"

@@ -65,12 +65,12 @@ def tasks_of(source: str) -> list[ast.FunctionDef]:
 
 
 @pytest.mark.parametrize("file", DAG_FILES, ids=lambda file: file.name)
-def test_a_task_body_is_one_import_and_one_call(file):
+def test_task_body_is_one_import_and_one_call(file):
     assert {task.name: fault(task) for task in tasks_of(file.read_text()) if fault(task)} == {}
 
 
 @pytest.mark.parametrize("file", DAG_FILES, ids=lambda file: file.name)
-def test_a_dag_file_imports_only_airflow_cosmos_and_policies_at_its_top(file):
+def test_dag_file_imports_only_airflow_cosmos_and_support_at_its_top(file):
     known = (
         "airflow.sdk",
         "cosmos.",
