@@ -145,7 +145,7 @@ QUOTE_VOLUME_FITS_THE_PRICES = Check(
 
 STATUS_AND_SOURCE_ARE_KNOWN = Check(
     "status_and_source_are_known",
-    "status and source are words of the vocabulary, and only the exchange's own are verified",
+    "status and source are known values, and only the exchange's own are verified",
     """
     SELECT symbol, open_time, 'status ' || status || ', source ' || source AS detail
     FROM {{batch}}
@@ -158,7 +158,7 @@ STATUS_AND_SOURCE_ARE_KNOWN = Check(
 
 RANK_AND_EVIDENCE_FIT_THE_SOURCE = Check(
     "rank_and_evidence_fit_the_source",
-    "the rank is that of source and status, and a row of the exchange's own tells its evidence",
+    "the rank is that of source and status, and the exchange's own rows have evidence",
     """
     SELECT
         symbol,

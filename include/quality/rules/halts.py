@@ -39,7 +39,7 @@ WHERE excluded.has_trades AND NOT noted.has_trades
 # Where few symbols are stored, it is usual that none of them trades for some minutes.
 HALTS_ARE_RECORDED = Check(
     "halts_are_recorded",
-    "where no USD-M symbol traded for longer than in the two hours before, ops.outages has the "
+    "if no USD-M symbol traded for longer than in the two hours before, ops.outages has the "
     "minutes",
     """
     SELECT

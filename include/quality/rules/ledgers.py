@@ -121,7 +121,7 @@ GAPS = Suite(
 
 COVERAGE_HAS_A_SOURCE = Check(
     "coverage_has_a_source",
-    "who has spoken about minutes is a source of candles",
+    "coverage belongs to a source of candles",
     """
     SELECT symbol, day::timestamp AT TIME ZONE 'UTC' AS open_time, source AS key, source AS detail
     FROM {{batch}}
@@ -159,7 +159,7 @@ COVERAGE = Suite(
 
 VERDICT_FITS_ITS_FIGURES = Check(
     "verdict_fits_its_figures",
-    "a day differs where somebody does, else agrees where it is complete, else is incomplete",
+    "a day differs if any source does, else agrees if it is complete, else is incomplete",
     """
     SELECT
         symbol,
@@ -204,7 +204,7 @@ FIGURES_FIT_A_DAY = Check(
 # A file that was published later with other values; reconcile_candles compares the day again.
 AGREEING_DAYS_STILL_AGREE = Check(
     "agreeing_days_still_agree",
-    "nobody has contradicted the stored rows of a day since it was found to agree",
+    "no source has contradicted the stored rows of a day since it agreed",
     """
     SELECT
         symbol,
@@ -292,7 +292,7 @@ STORED_ROWS_HAVE_WON = Check(
 
 RECONCILED_DAYS_STAY_VERIFIED = Check(
     "reconciled_days_stay_verified",
-    "every row of a day that was reconciled whole is verified",
+    "every row of a completely reconciled day is verified",
     """
     SELECT symbol, open_time, status || ' on a day judged whole' AS detail
     FROM (SELECT * FROM {{batch}}) AS candle

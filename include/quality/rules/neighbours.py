@@ -77,7 +77,7 @@ NO_MINUTE_IS_MISSING = Check(
 # begins more than a day after the listing, less was requested.
 FIRST_MINUTES_ARE_THERE = Check(
     "first_minutes_are_there",
-    "a symbol whose rows begin on the day of its listing has them from its first minute on",
+    "a symbol whose rows begin on the day of its listing has them from its first minute",
     """
     SELECT
         symbol,

@@ -83,7 +83,7 @@ STEP_IS_POSITIVE = Check(
 
 LISTING_HAS_A_LENGTH = Check(
     "listing_has_a_length",
-    "a listing that has ended did so after it began",
+    "a listing ends after it began",
     built_in="ExpectColumnPairValuesAToBeGreaterThanB",
     arguments={
         "column_A": "listed_to",
@@ -94,7 +94,8 @@ LISTING_HAS_A_LENGTH = Check(
 
 FILTERS_FIT_THE_STEPS = Check(
     "filters_fit_the_steps",
-    "tick and step are those of PRICE_FILTER and LOT_SIZE, whose least is no more than their most",
+    "tick and step are those of PRICE_FILTER and LOT_SIZE, whose minimum does not exceed their "
+    "maximum",
     """
     SELECT
         symbol,

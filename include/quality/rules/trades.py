@@ -21,7 +21,7 @@ TRADES_ARE_POSITIVE = Check(
 
 TRADES_ARE_UNIQUE = Check(
     "trades_are_unique",
-    "a trade of a symbol and day is there once",
+    "a trade of a symbol and day is stored once",
     """
     SELECT symbol, min(trade_time) AS open_time, dataset || ' ' || id AS key,
         count(*) || ' rows' AS detail

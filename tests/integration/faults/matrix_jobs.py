@@ -36,9 +36,11 @@ BACKFILL: dict[str, Cell] = {
         happens="waits up to `HTTP_TIMEOUT_S`, then tries again, five times in all", exit_code=0
     ),
     "rest_error": Cell(
-        happens="tries 5xx again, five times in all, and waits as long as a 429 asks for. A piece "
-        "that fails after that is named, the others are loaded. A ban (418) or a refusal (403, "
-        "451) ends it at once",
+        happens=(
+            "retries 5xx, five attempts in all, and waits as long as a 429 demands. A piece "
+            "that still fails is named, the others are loaded. A ban (418) or a refusal (403, 451) "
+            "ends it immediately"
+        ),
         events=("piece_failed",),
         exit_code=1,
         says="run it again: only what is missing will be loaded",
@@ -47,8 +49,9 @@ BACKFILL: dict[str, Cell] = {
     "rest_malformed": Cell(happens="tries again, five times in all", exit_code=0),
     "rest_cut": Cell(happens="tries again, five times in all", exit_code=0),
     "rest_stale": Cell(
-        happens="asks on until the rows are there; takes no outage from a page that lacks its "
-        "last rows",
+        happens=(
+            "retries until the rows arrive; records no outage from a page that lacks its last rows"
+        ),
         exit_code=0,
     ),
     # --- dumps
@@ -78,26 +81,32 @@ BACKFILL: dict[str, Cell] = {
         exit_code=0,
     ),
     "truncated_day": Cell(
-        happens="loads the rows that are there and asks REST for the others",
+        happens="loads the existing rows and asks REST for the others",
         events=("dump_lacks_minutes",),
         verdicts=("loaded",),
         exit_code=0,
     ),
     "missing_day": Cell(happens="takes the day from REST", exit_code=0),
-    "late_publication": Cell(happens="takes the days not published yet from REST", exit_code=0),
+    "late_publication": Cell(
+        happens="loads days that are not published yet from REST", exit_code=0
+    ),
     "reissued": Cell(
-        happens="loads the file as it is published. A later run sees that it was published anew, "
-        "loads it again, and what differs is kept in `ops.discrepancies`",
+        happens=(
+            "loads the published file. A later run notices the re-issue, loads it again, and "
+            "stores differing values in `ops.discrepancies`"
+        ),
         verdicts=("loaded",),
         exit_code=0,
-        todo="run the backfill of the span again; the newer publication wins",
+        todo="run the backfill of the range again; the newer publication wins",
     ),
     "monthly_differs": Cell(
-        happens="loads the month. Where a daily file or REST says otherwise, its values win and "
-        "the month's are kept in `ops.discrepancies`",
+        happens=(
+            "loads the month. If a daily file or REST differs, its values win and the month's "
+            "are stored in `ops.discrepancies`"
+        ),
         verdicts=("loaded",),
         exit_code=0,
-        todo="where it matters, load the days as well: a plan with `verify` does",
+        todo="if it matters, load the days as well: a plan with `verify` does",
     ),
     "slow_download": Cell(happens="waits", verdicts=("loaded",), exit_code=0),
     "cut_download": Cell(
@@ -152,7 +161,7 @@ REPAIR_GAPS: dict[str, Cell] = {
     ),
     "rest_malformed": Cell(happens="tries again, five times in all"),
     "rest_cut": Cell(happens="tries again, five times in all"),
-    "rest_stale": Cell(happens="asks on until the rows are there"),
+    "rest_stale": Cell(happens="retries until the rows arrive"),
 }
 
 SYNC_INSTRUMENTS: dict[str, Cell] = {
@@ -162,9 +171,10 @@ SYNC_INSTRUMENTS: dict[str, Cell] = {
     ),
     "new_listing": Cell(happens="adds a row and names the symbol", events=("instruments_new",)),
     "ticker_reuse": Cell(
-        happens="writes the status as it changes; a new row begins where the exchange tells "
-        "another start or had ceased to list it, and where trade ids of streamed minutes begin "
-        "anew",
+        happens=(
+            "writes the status as it changes; a new row begins if the exchange publishes "
+            "another start or had removed it, and if trade ids of streamed minutes restart"
+        ),
         events=("instrument_status_changed",),
     ),
     "slow_rest": Cell(happens="waits up to `HTTP_TIMEOUT_S`, then tries again, five times in all"),
@@ -191,9 +201,9 @@ IMPORT: dict[str, Cell] = {
         todo="fetch the file again",
     ),
     "truncated_day": Cell(
-        happens="loads the rows that are there",
+        happens="loads the existing rows",
         exit_code=0,
-        todo="backfill the day: it asks for what is missing",
+        todo="backfill the day: it requests what is missing",
     ),
     "reissued": Cell(
         happens="loads the file as it is, as `unconfirmed`; anything the exchange says later wins",

@@ -7,9 +7,11 @@ from tests.integration.faults.cells import Cell
 STREAMER: dict[str, Cell] = {
     # --- connections
     "cut": Cell(
-        happens="connects anew after a short random wait. Folding goes on where no trade was "
-        "lost; else the open candle is seeded from a kline, and minutes that closed meanwhile "
-        "come from REST",
+        happens=(
+            "reconnects after a short random wait. If no trade was missed, aggregation "
+            "continues; else the open candle is seeded from a kline, and minutes that closed "
+            "meanwhile come from REST"
+        ),
         events=("stream_disconnected", "stream_connected"),
     ),
     "stall": Cell(
@@ -18,8 +20,10 @@ STREAMER: dict[str, Cell] = {
         events=("stream_disconnected", "minutes_repaired"),
     ),
     "shutdown": Cell(
-        happens="has another connection take over before the exchange closes this one; where that "
-        "does not work in time, it is as after a cut",
+        happens=(
+            "opens another connection that takes over before the exchange closes this one; if "
+            "that fails in time, it reacts as to `cut`"
+        ),
         events=("stream_rotated",),
     ),
     "refuse": Cell(
@@ -32,9 +36,11 @@ STREAMER: dict[str, Cell] = {
     # --- frames
     "duplicate": Cell(happens="counts each trade id once"),
     "reorder": Cell(
-        happens="lets a trade wait up to 250 ms for the ids that it overtook, and folds each once; "
-        "later ones are taken for missing, the candle is seeded anew from a kline, which has them, "
-        "and the closed kline decides",
+        happens=(
+            "holds a trade up to 250 ms for the ids that it overtook, and adds each once; "
+            "later ones count as missing, the candle is seeded again from a kline that has them, "
+            "and the closed kline decides"
+        ),
     ),
     "late": Cell(
         happens="folds them into their minute, where what overtook them could wait; else the "
@@ -42,9 +48,10 @@ STREAMER: dict[str, Cell] = {
         "the next minute",
     ),
     "drop": Cell(
-        happens="seeds the candle anew from a kline where trades are missing. Where klines do not "
-        "come, it subscribes anew and asks REST; where trades do not come, klines make the "
-        "candles and it subscribes anew",
+        happens=(
+            "seeds the candle again from a kline if trades are missing. If klines stop, it "
+            "resubscribes and asks REST; if trades stop, it stores klines and resubscribes"
+        ),
         events=("trades_missing", "stream_dead", "minutes_repaired"),
         todo="if it stays: a network that loses data",
     ),
@@ -53,7 +60,7 @@ STREAMER: dict[str, Cell] = {
         "follow under the same id. If none follows, the closed kline decides",
     ),
     "malformed": Cell(
-        happens="counts the frame and goes on; what it held is treated as lost",
+        happens="counts the frame and continues; its contents count as lost",
         events=("bad_frame",),
         todo="if it goes on, the exchange changed its format: report the text in the log",
     ),
@@ -67,20 +74,26 @@ STREAMER: dict[str, Cell] = {
     ),
     # --- the market
     "halt": Cell(
-        happens="writes no rows. REST is asked after 1, 2, 4, 8 and 16 minutes and each 16 from "
-        "then on, and has none: the minutes become `ops.outages`. On USD-M, where empty klines "
-        "go on, the rows do as well",
+        happens=(
+            "writes no rows. REST is asked after 1, 2, 4, 8 and 16 minutes and every 16 from "
+            "then on, and has none: the minutes become `ops.outages`. On USD-M empty klines go on, "
+            "and so do the rows"
+        ),
         events=("symbol_silent", "outage_recorded", "symbol_silence_ended"),
     ),
     "delisting": Cell(
-        happens="ends with the last minute; asks REST ever more seldom, at last every 16 minutes, "
-        "and says so once",
+        happens=(
+            "ends with the last minute; asks REST less and less often, finally every 16 "
+            "minutes, and logs it once"
+        ),
         events=("symbol_silent",),
         todo="take the symbol off `SYMBOLS`",
     ),
     "new_listing": Cell(
-        happens="goes on with the symbols that were named, undisturbed; a pattern that speaks of "
-        "it takes it up, from its first minute on",
+        happens=(
+            "continues with the named symbols; a pattern that matches it streams it from its "
+            "first minute on"
+        ),
         todo="name it, where no pattern does",
     ),
     "ticker_reuse": Cell(
@@ -109,19 +122,22 @@ STREAMER: dict[str, Cell] = {
     "rest_malformed": Cell(happens="tries again", events=("minutes_repaired",)),
     "rest_cut": Cell(happens="tries again", events=("minutes_repaired",)),
     "rest_stale": Cell(
-        happens="tries again until the rows are there; takes no outage from a page that lacks its "
-        "last rows",
+        happens=(
+            "retries until the rows arrive; records no outage from a page that lacks its last rows"
+        ),
         events=("minutes_repaired",),
     ),
     "rest_void": Cell(
-        happens="meets them where raw capture (`CAPTURE`) asks by id for trades that the stream "
-        "left out: stores none of them, and the true trade of the same id",
+        happens=(
+            "receives them when raw capture (`CAPTURE`) requests missing trades by id: stores "
+            "none of them, and the true trade of the same id"
+        ),
     ),
 }
 
 START: dict[str, Cell] = {
     "refuse": Cell(
-        happens="has asked REST what there is, and goes on trying to connect",
+        happens="has its data from REST, and keeps trying to connect",
         events=("stream_disconnected", "stream_connected"),
     ),
     "slow_rest": Cell(
@@ -138,8 +154,10 @@ START: dict[str, Cell] = {
     "rest_malformed": Cell(happens="tries again without end", events=("start_postponed",)),
     "rest_cut": Cell(happens="tries again without end", events=("start_postponed",)),
     "rest_stale": Cell(
-        happens="asks for the first minute of a new listing three times before it takes it that "
-        "nobody has traded; asks for no other klines",
+        happens=(
+            "requests the first minute of a new listing three times before it accepts that it "
+            "has no trades; requests no other klines"
+        ),
     ),
     "halt": Cell(
         happens="streams a symbol that is named although it does not trade now; a pattern leaves "
@@ -147,8 +165,7 @@ START: dict[str, Cell] = {
         events=("symbol_not_trading",),
     ),
     "delisting": Cell(
-        happens="fills what a symbol that is named lacks up to its last minute, and waits; a "
-        "pattern leaves it out",
+        happens="fills a named symbol up to its last minute, and waits; a pattern skips it",
         events=("symbol_not_trading",),
         todo="take the symbol off `SYMBOLS`",
     ),
