@@ -30,13 +30,10 @@ class CaptureFeeds:
         max_streams: int = MAX_STREAMS,
     ) -> None:
         self._routes = routes
+        self._make_feed = make_feed
+        self._made = 0  # feeds of all routes
         self._pool: ConnectionPool[tuple[Market, str], CaptureFeed] = ConnectionPool(
-            lambda route, number, members: make_feed(
-                *route,
-                routes(route[0])[route[1]],
-                list(members),
-                self._feed_name(route, number),
-            ),
+            lambda route, _number, members: self._make(route, members),
             max_symbols=lambda route: max_streams // len(routes(route[0])[route[1]]),
             name="capture",
         )
@@ -79,7 +76,8 @@ class CaptureFeeds:
         """Run all connections until cancelled, or until one fails."""
         await self._pool.run()
 
-    def _feed_name(self, route: tuple[Market, str], number: int) -> str:
+    def _make(self, route: tuple[Market, str], members: Collection[str]) -> CaptureFeed:
         market, url = route
-        index = list(self._routes(market)).index(url)
-        return f"{market.value}-capture-{index + 1}.{number}"
+        self._made += 1
+        name = f"{market.value}-capture-{self._made}"
+        return self._make_feed(market, url, self._routes(market)[url], list(members), name)
