@@ -96,7 +96,7 @@ WITH listed AS (
     WHERE i.market = %(market)s AND i.listed_to IS NULL
 ),
 
-told AS (
+published AS (
     SELECT
         c.symbol, c.open_time, c.last_trade_id,
         lag(c.first_trade_id) OVER (PARTITION BY c.symbol ORDER BY c.open_time) AS id_before
@@ -108,7 +108,7 @@ told AS (
 ),
 
 reused AS (
-    SELECT symbol, min(open_time) AS begins FROM told
+    SELECT symbol, min(open_time) AS begins FROM published
     WHERE last_trade_id < id_before
     GROUP BY symbol
 ),

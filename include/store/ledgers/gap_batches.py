@@ -240,7 +240,7 @@ async def close_proven_gaps_async(
         others: gaps that other workers repair: their minutes, possibly of days, are not read.
 
     Returns:
-        Those no longer open, whoever closed them, and those that no longer exist.
+        Those no longer open, closed by any worker, and those that no longer exist.
     """
     with translated(connection):
         if rows:

@@ -119,7 +119,7 @@ FROM (
     SELECT symbol, upper(minutes), false
     FROM ops.outages
     WHERE symbol = ANY(%(symbols)s) AND upper(minutes) > %(since)s
-) AS told (symbol, time, is_missed)
+) AS entries (symbol, time, is_missed)
 GROUP BY symbol
 """
 

@@ -47,7 +47,7 @@ WITH day_of (start_time, end_time) AS (
 
 asked (symbol) AS (SELECT unnest(%(symbols)s::text[])),
 
-spoken AS (
+reported AS (
     SELECT
         symbol,
         coalesce(range_agg(minutes) FILTER (WHERE source = 'kline'), '{}') AS kline,
@@ -127,7 +127,7 @@ lost AS (
         count(DISTINCT d.open_time) FILTER (WHERE d.source = 'dump_daily') AS daily,
         count(DISTINCT d.open_time) FILTER (WHERE d.source = 'dump_monthly') AS monthly
     FROM differing AS d
-    INNER JOIN spoken AS s ON d.symbol = s.symbol
+    INNER JOIN reported AS s ON d.symbol = s.symbol
     GROUP BY d.symbol
 ),
 
@@ -146,7 +146,7 @@ sets AS (
         coalesce(stored.revised, 0) AS revised
     FROM asked
     CROSS JOIN day_of
-    INNER JOIN spoken AS s ON asked.symbol = s.symbol
+    INNER JOIN reported AS s ON asked.symbol = s.symbol
     LEFT JOIN stored ON asked.symbol = stored.symbol
     LEFT JOIN halted ON asked.symbol = halted.symbol
 ),

@@ -176,7 +176,7 @@ async def ping_async(connection: psycopg.AsyncConnection[Any]) -> None:
 def is_about_the_schema(error: PermanentError) -> bool:
     """Whether PostgreSQL refused the statement itself, rather than a value in it.
 
-    A missing table, missing rights, a server in recovery: somebody fixes these, for example by a
+    A missing table, missing rights, a server in recovery: an operator fixes these, for example by a
     restore or a migration.
     """
     cause = error.__cause__

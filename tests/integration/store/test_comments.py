@@ -28,7 +28,7 @@ ORDER BY 1
 """
 
 
-def test_no_table_or_column_is_without_a_comment(connection: psycopg.Connection[Any]) -> None:
+def test_every_table_and_column_has_a_comment(connection: psycopg.Connection[Any]) -> None:
     assert [name for (name,) in connection.execute(UNCOMMENTED)] == []
 
 

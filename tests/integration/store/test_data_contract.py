@@ -20,13 +20,13 @@ QUERIES = re.findall(r"```sql\n(.*?)```", TEXT.partition("## Querying")[2], re.D
 
 
 @pytest.mark.parametrize("query", QUERIES)
-def test_its_queries_run(connection: Connection, query: str) -> None:
+def test_queries_of_the_contract_run(connection: Connection, query: str) -> None:
     merge_candidates(connection, [candidate()])
 
     connection.execute(query)
 
 
-def test_it_names_every_relation_and_column(connection: Connection) -> None:
+def test_contract_names_every_relation_and_column(connection: Connection) -> None:
     rows = connection.execute(
         """
         SELECT format('%s.%s', table_schema, table_name), column_name
@@ -43,14 +43,14 @@ def test_it_names_every_relation_and_column(connection: Connection) -> None:
     assert sorted(columns - named - {"version_num"}) == []
 
 
-def test_it_has_the_ranks_of_the_code() -> None:
+def test_contract_has_the_ranks_of_the_code() -> None:
     ranks = dict(re.findall(r"^\| `(\w+)` \| (\d+) \|", TEXT, re.MULTILINE))
 
     assert ranks == {source.value: str(rank) for source, rank in SOURCE_RANK.items()}
     assert f"| any, `partial` | {PARTIAL_RANK} |" in TEXT
 
 
-def test_its_example_ends_as_it_says(connection: Connection) -> None:
+def test_example_of_the_contract_gives_the_rows_it_shows(connection: Connection) -> None:
     told = [
         candidate(Source.STREAM, candle(price="100.1", ids=(7, 9))),
         candidate(Source.KLINE, candle(price="100.2", ids=(7, 10))),
@@ -72,6 +72,6 @@ def test_its_example_ends_as_it_says(connection: Connection) -> None:
     ]
 
 
-def test_it_explains_every_status() -> None:
+def test_contract_explains_every_status() -> None:
     for status in Status:
         assert f"| `{status.value}` |" in TEXT

@@ -44,7 +44,7 @@ def spans(connection: Connection, symbol: str) -> list[tuple[int, int | None]]:
     ]
 
 
-def test_instruments_come_back_as_they_were_written(connection: Connection) -> None:
+def test_instruments_are_read_as_written(connection: Connection) -> None:
     terms = {"NOTIONAL": {"minNotional": "5.00000000", "applyMinToMarket": True}}
     of = [replace(spot(), filters=terms), spot("ETHUSDT"), um(5 * DAY_US)]
 
@@ -65,7 +65,7 @@ def test_instruments_come_back_as_they_were_written(connection: Connection) -> N
     ).fetchone() == ({"LOT_SIZE": {}},)
 
 
-def test_what_changes_is_updated_unless_the_answer_is_older(connection: Connection) -> None:
+def test_changes_are_stored_unless_the_answer_is_older(connection: Connection) -> None:
     write_instruments(connection, [spot()], NOW)
     write_instruments(connection, [replace(spot(), status="BREAK")], NOW + 1)
     write_instruments(connection, [replace(spot(), status="HALT")], NOW - 1)
@@ -74,7 +74,7 @@ def test_what_changes_is_updated_unless_the_answer_is_older(connection: Connecti
     assert spans(connection, "BTCUSDT") == [(0, None)]
 
 
-def test_a_listing_that_the_market_no_longer_shows_has_ended(connection: Connection) -> None:
+def test_listing_ends_when_the_exchange_stops_showing_it(connection: Connection) -> None:
     of = [spot(), spot("ETHUSDT"), spot("LUNAUSDT"), um(DAY_US)]
     write_instruments(connection, of, NOW)
 
@@ -90,7 +90,7 @@ def test_a_listing_that_the_market_no_longer_shows_has_ended(connection: Connect
     ]
 
 
-def test_a_ticker_used_again_is_another_listing(connection: Connection) -> None:
+def test_reused_ticker_is_a_new_listing(connection: Connection) -> None:
     both = [spot(), spot("LUNAUSDT")]
     write_instruments(connection, both, NOW)
     write_instruments(connection, both[:1], NOW + 1, whole_market=Market.SPOT)
@@ -99,7 +99,7 @@ def test_a_ticker_used_again_is_another_listing(connection: Connection) -> None:
     assert spans(connection, "LUNAUSDT") == [(0, NOW + 1), (NOW + 5, None)]
 
 
-def test_a_later_start_told_by_the_exchange_is_another_listing(connection: Connection) -> None:
+def test_later_start_of_trading_is_a_new_listing(connection: Connection) -> None:
     write_instruments(connection, [um(DAY_US)], NOW)
 
     ended = write_instruments(connection, [um(9 * DAY_US)], NOW + 1)
@@ -108,7 +108,7 @@ def test_a_later_start_told_by_the_exchange_is_another_listing(connection: Conne
     assert spans(connection, "BTCUSDT.P") == [(DAY_US, 9 * DAY_US), (9 * DAY_US, None)]
 
 
-def test_a_listing_that_only_hid_for_a_while_goes_on(connection: Connection) -> None:
+def test_listing_absent_for_a_short_time_continues(connection: Connection) -> None:
     both = [um(DAY_US), um(DAY_US, "ETHUSDT.P")]
     write_instruments(connection, both, NOW)
     write_instruments(connection, both[:1], NOW + 1, whole_market=Market.UM)
@@ -117,7 +117,7 @@ def test_a_listing_that_only_hid_for_a_while_goes_on(connection: Connection) -> 
     assert spans(connection, "ETHUSDT.P") == [(DAY_US, None)]
 
 
-def test_an_answer_without_most_symbols_ends_nothing(connection: Connection) -> None:
+def test_answer_without_most_symbols_ends_no_listing(connection: Connection) -> None:
     of = [spot(f"S{n}USDT") for n in range(10)]
     write_instruments(connection, of, NOW)
 
@@ -139,7 +139,7 @@ def changes(connection: Connection) -> list[tuple[str, str]]:
     return rows
 
 
-def test_a_relisting_marks_the_first_minute_of_the_later_listing(connection: Connection) -> None:
+def test_relisting_logs_the_first_minute_of_the_later_listing(connection: Connection) -> None:
     ended, again = NOW - 2 * DAY_US, NOW - DAY_US
     symbol = "LUNAUSDT.P"
     minutes_us = (ended - MINUTE_US, again, again + MINUTE_US)

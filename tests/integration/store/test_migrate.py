@@ -1,4 +1,4 @@
-"""Migrations: from nothing, again, at the same time, and by an owner without superpowers."""
+"""Migrations: of an empty database, repeated, concurrent, and by an owner without superuser."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_migrations_at_the_same_time_wait_for_each_other(empty_database_url: str
         ]
 
 
-def test_a_migration_that_waits_too_long_says_so(
+def test_migration_reports_a_lock_timeout(
     empty_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(migrate_module, "LOCK_TIMEOUT_S", 1)
@@ -161,7 +161,7 @@ def test_a_failed_migration_leaves_nothing_behind(empty_database_url: str) -> No
     assert schemas == []
 
 
-def test_a_role_that_is_not_ours_is_refused(empty_database_url: str) -> None:
+def test_unknown_role_is_refused(empty_database_url: str) -> None:
     with pytest.raises(PermanentError, match="candelabra_reader"):
         migrate(empty_database_url, role_urls={"postgres": empty_database_url})
 
@@ -181,7 +181,7 @@ def test_roles_log_in_with_the_passwords_of_their_urls(
             assert connection.execute("SELECT current_user").fetchone() == (role,)
 
 
-def test_a_user_of_another_name_gets_the_role(
+def test_user_of_another_name_is_granted_the_role(
     postgres: EmbeddedPostgres, empty_database_url: str
 ) -> None:
     with connect(empty_database_url, application_name="test") as connection:
@@ -213,7 +213,7 @@ def own_server() -> Iterator[EmbeddedPostgres]:
             yield server
 
 
-def test_a_server_that_lets_nobody_make_roles_is_migrated_without_and_with_them_later() -> None:
+def test_migration_works_without_roles_and_adds_grants_once_they_exist() -> None:
     with own_server() as server:
         with connect(server.url("postgres"), application_name="test") as superuser:
             superuser.execute("CREATE ROLE tenant LOGIN PASSWORD 'secret'")
@@ -243,7 +243,7 @@ def test_a_server_that_lets_nobody_make_roles_is_migrated_without_and_with_them_
                 connection.execute("DELETE FROM market.candles_1m")
 
 
-def test_a_cluster_that_lacks_the_role_of_accounts_keeps_the_rights_of_the_others() -> None:
+def test_migration_without_the_accounts_role_grants_the_other_rights() -> None:
     """The role came later than the other four, which an administrator may have created by hand."""
     with own_server() as server:
         with connect(server.url("postgres"), application_name="test") as superuser:
@@ -268,7 +268,7 @@ def test_a_cluster_that_lacks_the_role_of_accounts_keeps_the_rights_of_the_other
             assert connection.execute("SELECT * FROM accounts.users").fetchall() == []
 
 
-def test_an_owner_who_is_no_superuser_can_migrate_a_cluster_without_our_roles() -> None:
+def test_owner_without_superuser_can_migrate() -> None:
     with own_server() as server:
         with connect(server.url("postgres"), application_name="test") as superuser:
             superuser.execute("CREATE ROLE plain LOGIN CREATEROLE PASSWORD 'secret'")
@@ -290,7 +290,7 @@ def test_an_owner_who_is_no_superuser_can_migrate_a_cluster_without_our_roles() 
             assert connection.execute("SELECT value FROM marts.candles_5m").fetchone() == (1,)
 
 
-def test_an_owner_without_rights_learns_what_is_missing(postgres: EmbeddedPostgres) -> None:
+def test_owner_without_rights_gets_the_missing_right_named(postgres: EmbeddedPostgres) -> None:
     url = postgres.create_database("not_mine")
     with connect(url, application_name="test") as superuser:
         superuser.execute("CREATE ROLE powerless LOGIN PASSWORD 'secret'")

@@ -23,7 +23,7 @@ MINUTE = (NOVEMBER_END_US, NOVEMBER_END_US + 60_000_000)
 
 
 @pytest.mark.parametrize("role", [STREAMER, JOBS])
-def test_writers_can_write_whatever_the_row_meets(acting_as: ActingAs, role: str) -> None:
+def test_writers_can_insert_confirm_change_and_lose(acting_as: ActingAs, role: str) -> None:
     with acting_as(role) as connection:
         inserted = merge_candidates(connection, [candidate(Source.STREAM)])
         confirmed = merge_candidates(connection, [candidate(Source.KLINE)])
@@ -91,7 +91,7 @@ FORBIDDEN = {
 @pytest.mark.parametrize(
     ("role", "statement"), [(role, each) for role, some in FORBIDDEN.items() for each in some]
 )
-def test_what_a_role_has_no_business_with_is_refused(
+def test_statements_without_rights_are_refused(
     acting_as: ActingAs, connection: Connection, role: str, statement: str
 ) -> None:
     # A copied database has lost what the migration granted and revoked on it as a whole.
@@ -103,7 +103,7 @@ def test_what_a_role_has_no_business_with_is_refused(
         connection.execute(statement)
 
 
-def test_readers_still_read_a_mart_that_dbt_dropped_and_made_again(acting_as: ActingAs) -> None:
+def test_readers_keep_access_to_a_mart_that_dbt_recreates(acting_as: ActingAs) -> None:
     for value in (1, 2):
         with acting_as(DBT) as connection:
             connection.execute("DROP TABLE IF EXISTS marts.candles_5m")

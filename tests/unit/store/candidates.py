@@ -69,7 +69,7 @@ def candidates(draw: st.DrawFn) -> CandleCandidate:
     last = draw(st.sampled_from([None, 0, 5, 6]))
     first = None if last is None else draw(st.sampled_from([None, 0, last]))
     of = candle(
-        # 10 and 10.00 are the same price, whoever writes it
+        # 10 and 10.00 are the same price
         price=draw(st.sampled_from(["10", "10.00", "11"])),
         trade_count=draw(st.sampled_from([0, 1, 2])),
         volume=draw(st.sampled_from(["1", "2.50"])),

@@ -1,4 +1,4 @@
-"""Servers that are too old are refused before anything is written."""
+"""Server versions, and one definition for each SQL function."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from include.store.migrations.scripts import script_names, script_text
 
 
 @pytest.mark.parametrize("version", [150_000, 150_014, 180_001])
-def test_servers_from_15_on_are_taken(version: int) -> None:
+def test_servers_from_15_are_accepted(version: int) -> None:
     check_server_version(version, where="db:5432")
 
 
 @pytest.mark.parametrize(("version", "named"), [(149_999, "14"), (130_005, "13"), (90_624, "9")])
-def test_an_older_server_is_refused_with_place_and_version(version: int, named: str) -> None:
+def test_older_server_is_refused_with_host_and_version(version: int, named: str) -> None:
     with pytest.raises(PermanentError, match=f"^db:5432 is PostgreSQL {named}; .* 15 or newer"):
         check_server_version(version, where="db:5432")
 

@@ -38,7 +38,7 @@ def known(connection: Connection, *secrets: bytes) -> set[bytes]:
     return set(accounts.identities(connection, secrets))
 
 
-def test_a_session_tells_who_asks_until_it_ends(connection: Connection) -> None:
+def test_session_identifies_its_account_until_it_ends(connection: Connection) -> None:
     login = anna(connection, role=Role.ADMIN)
     began = accounts.begin_session(connection, login, FIRST, lifetime_s=60)
 
@@ -53,7 +53,7 @@ def test_a_session_tells_who_asks_until_it_ends(connection: Connection) -> None:
     assert known(connection, FIRST) == set()
 
 
-def test_a_session_that_expired_is_known_no_longer_and_removed_by_the_next(
+def test_expired_session_is_invalid_and_deleted_by_the_next_login(
     connection: Connection,
 ) -> None:
     login = anna(connection)
@@ -63,7 +63,7 @@ def test_a_session_that_expired_is_known_no_longer_and_removed_by_the_next(
     assert connection.execute("SELECT count(*) FROM accounts.sessions").fetchone() == (1,)
 
 
-def test_the_oldest_sessions_make_room(
+def test_oldest_sessions_are_deleted_beyond_the_limit(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(accounts, "MAX_SESSIONS", 2)
@@ -83,7 +83,7 @@ def test_the_oldest_sessions_make_room(
         lambda connection: accounts.remove_user(connection, "anna"),
     ],
 )
-def test_what_ends_an_accounts_sessions_ends_them_all(
+def test_changes_of_an_account_end_all_its_sessions(
     connection: Connection, change: Callable[[Connection], object]
 ) -> None:
     login = anna(connection)
@@ -93,7 +93,7 @@ def test_what_ends_an_accounts_sessions_ends_them_all(
     assert known(connection, FIRST, SECOND) == set()
 
 
-def test_no_session_begins_for_who_was_changed_while_the_password_was_checked(
+def test_login_fails_if_the_account_changed_meanwhile(
     connection: Connection,
 ) -> None:
     login = anna(connection)
@@ -106,7 +106,7 @@ def test_no_session_begins_for_who_was_changed_while_the_password_was_checked(
     begin(connection, login)
 
 
-def test_tokens_are_told_apart_by_label_and_revoked_one_by_one(connection: Connection) -> None:
+def test_tokens_are_revoked_by_label(connection: Connection) -> None:
     anna(connection)
     accounts.add_token(connection, "anna", "notebook", FIRST, days=None)
     accounts.add_token(connection, "anna", "server", SECOND, days=30)
@@ -126,7 +126,7 @@ def test_tokens_are_told_apart_by_label_and_revoked_one_by_one(connection: Conne
         accounts.revoke_token(connection, "anna", "server")
 
 
-def test_users_are_listed_with_what_they_have(connection: Connection) -> None:
+def test_users_are_listed_with_sessions_and_tokens(connection: Connection) -> None:
     login = anna(connection)
     begin(connection, login)
     accounts.add_token(connection, "anna", "notebook", SECOND, days=1)
@@ -159,7 +159,7 @@ def test_no_other_role_reads_accounts(
         connection.execute(f"SELECT * FROM accounts.{table}")  # noqa: S608 - of the list above
 
 
-def test_the_streamer_reads_what_is_watched_and_by_nobody_whom(
+def test_streamer_reads_watched_symbols_but_not_the_watchers(
     connection: Connection, acting_as: ActingAs
 ) -> None:
     with acting_as(STREAMER):
@@ -168,7 +168,7 @@ def test_the_streamer_reads_what_is_watched_and_by_nobody_whom(
             connection.execute("DELETE FROM accounts.watched_symbols")
 
 
-def test_a_server_logs_in_and_out_and_keeps_watchlists_as_its_role(
+def test_accounts_role_can_log_in_and_out_and_write_watchlists(
     connection: Connection, acting_as: ActingAs
 ) -> None:
     anna(connection)
@@ -197,7 +197,7 @@ def test_a_server_logs_in_and_out_and_keeps_watchlists_as_its_role(
         "CREATE TABLE accounts.mine (x int)",
     ],
 )
-def test_a_server_of_readers_makes_nobody_greater(
+def test_accounts_role_cannot_do_anything_else(
     connection: Connection, acting_as: ActingAs, statement: str
 ) -> None:
     with acting_as(ACCOUNTS), pytest.raises(errors.InsufficientPrivilege):

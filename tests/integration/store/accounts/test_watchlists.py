@@ -34,7 +34,7 @@ async def watched(url: str) -> frozenset[str]:
         return await watchlists.watched_async(opened)
 
 
-async def test_what_is_watched_is_the_union_of_those_who_may_log_in(
+async def test_watched_symbols_are_the_union_over_enabled_accounts(
     connection: Connection, database_url: str
 ) -> None:
     anna, bob = user(connection, "anna"), user(connection, "bob")
@@ -60,7 +60,7 @@ async def test_what_is_watched_is_the_union_of_those_who_may_log_in(
         }
 
 
-def test_a_watchlist_has_a_bound(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watchlist_is_bounded(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watchlists, "MAX_WATCHED", 1)
     anna = user(connection, "anna")
     watchlists.watch(connection, anna, "BTCUSDT")
@@ -98,7 +98,7 @@ BOTH = {WATCHLISTS_CHANNEL, ACCESS_CHANNEL}
         (lambda c, _: accounts.set_password(c, "anna", HASH), BOTH),
     ],
 )
-async def test_each_change_is_told_to_who_listens(
+async def test_each_change_notifies_listeners(
     connection: Connection, database_url: str, change: Callable[..., object], channels: set[str]
 ) -> None:
     anna = user(connection, "anna")
@@ -112,7 +112,7 @@ async def test_each_change_is_told_to_who_listens(
         assert await next_told() == channels
 
 
-async def test_what_is_told_while_something_else_is_read_is_not_lost(
+async def test_notifications_during_a_query_are_not_lost(
     connection: Connection, database_url: str
 ) -> None:
     anna = user(connection, "anna")

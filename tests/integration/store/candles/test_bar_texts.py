@@ -84,9 +84,7 @@ def told(bar: StoredBar) -> dict[str, Any]:
 @pytest.mark.parametrize("symbol", NAMES)
 @pytest.mark.parametrize("newest", [False, True])
 @pytest.mark.parametrize("limit", [1, 3, 7, 8, 9])
-def test_they_say_what_the_rows_say(
-    database_url: str, symbol: str, newest: bool, limit: int
-) -> None:
+def test_texts_equal_the_rows(database_url: str, symbol: str, newest: bool, limit: int) -> None:
     with connect(database_url, application_name="test") as connection:
         stored(connection)
         for start_us, end_us in ((0, None), (T0 + 1, None), (0, T0 + 5 * MINUTE_US), (T0, T0)):
@@ -104,7 +102,7 @@ def test_they_say_what_the_rows_say(
             assert found.next_open_us == beyond
 
 
-def test_without_room_they_say_where_to_go_on(database_url: str) -> None:
+def test_truncated_texts_name_where_to_continue(database_url: str) -> None:
     with connect(database_url, application_name="test") as connection:
         stored(connection)
         found = read_bar_texts(connection, NAMES[0], MINUTE, 0, None, limit=0)
@@ -118,7 +116,7 @@ def test_bars_before_the_first_build_have_no_text(database_url: str) -> None:
         assert read_bar_texts(connection, NAMES[0], TIMEFRAMES["5m"], 0, None, limit=5) is None
 
 
-def test_whatever_changes_a_minute_changes_the_version(database_url: str) -> None:
+def test_any_change_of_a_minute_changes_the_version(database_url: str) -> None:
     with connect(database_url, application_name="test") as connection:
         stored(connection)
         end_us = T0 + 8 * MINUTE_US

@@ -40,7 +40,7 @@ def stored(connection: Connection, *opens: int) -> list[Candle]:
     return found
 
 
-def test_parts_are_the_roll_up_of_what_is_stored(database_url: str) -> None:
+def test_parts_equal_the_roll_up_of_stored_minutes(database_url: str) -> None:
     rng = random.Random(7)
     reach = reach_of(NEWEST)
     opens = [
@@ -101,7 +101,7 @@ def test_silent_minutes_give_a_flat_bar_without_ids(database_url: str) -> None:
     assert [part.candle for part in hours] == [silent_candle("BTCUSDT", hour, Decimal(7))]
 
 
-def test_minutes_say_how_they_are_known_and_come_in_order(database_url: str) -> None:
+def test_minutes_have_status_and_source_and_are_ordered(database_url: str) -> None:
     opens = [NEWEST - index * MINUTE_US for index in range(5)]
     with connect(database_url, application_name="test") as connection:
         rows = {one.open_time_us: one for one in stored(connection, *opens)}

@@ -1,4 +1,4 @@
-"""The change log, from which the marts learn what to rebuild."""
+"""The change log, from which the marts are rebuilt."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def snapshot_of(connection: Connection) -> str:
     return str(row[0])
 
 
-def test_a_bulk_merge_leaves_one_row_a_symbol_also_over_the_end_of_a_month(
+def test_bulk_merge_logs_one_row_per_symbol_across_months(
     connection: Connection,
 ) -> None:
     of = [moved(candidate(), symbol, n) for symbol in ("A", "B") for n in (0, 1, 2, 5)]
@@ -78,7 +78,7 @@ def test_a_bulk_merge_leaves_one_row_a_symbol_also_over_the_end_of_a_month(
     assert take_changes(connection) == [("A", [(0, 3), (5, 6)]), ("B", [(0, 3), (5, 6)])]
 
 
-def test_values_that_change_are_logged_and_provenance_alone_is_not(connection: Connection) -> None:
+def test_changed_values_are_logged_and_provenance_alone_is_not(connection: Connection) -> None:
     merge_candidates(connection, [moved(candidate(Source.KLINE), "A", n) for n in range(3)])
     take_changes(connection)
 
@@ -117,7 +117,7 @@ def test_trade_ids_that_arrive_for_unchanged_values_are_logged_as_a_change(
     assert take_changes(connection, "status_changes") == []
 
 
-def test_a_status_that_rises_is_logged_for_those_who_count_it_and_better_evidence_is_not(
+def test_changed_status_is_logged_apart_and_better_evidence_is_not(
     connection: Connection,
 ) -> None:
     merge_candidates(connection, [moved(candidate(Source.STREAM), "A", n) for n in range(4)])
@@ -170,7 +170,7 @@ def test_an_outage_of_a_symbol_is_logged_for_it(connection: Connection) -> None:
     assert take_changes(connection) == [("A", [(0, 5)])]
 
 
-def test_an_outage_of_a_market_is_logged_for_its_symbols_that_have_bars_near(
+def test_market_outage_is_logged_for_symbols_with_candles_nearby(
     connection: Connection,
 ) -> None:
     merge_candidates(connection, [moved(candidate(), symbol, 0) for symbol in ("A", "B", "C.P")])

@@ -31,7 +31,7 @@ def test_stored_minutes_reach_from_the_oldest_to_the_end_of_the_newest(
     assert stored_span(connection, "B") is None
 
 
-def test_of_a_file_its_last_fetch_and_its_last_load_are_told(connection: Connection) -> None:
+def test_last_fetch_and_last_load_of_a_file_are_found(connection: Connection) -> None:
     window = {"from": from_us(DAY).isoformat(), "to": from_us(DAY + DAY_US).isoformat()}
     for fetched_us, checksum, verdict in ((DAY, "a", "corrupt"), (DAY + 1, "b", "loaded")):
         file = DumpFile(
@@ -63,7 +63,7 @@ def test_of_a_file_its_last_fetch_and_its_last_load_are_told(connection: Connect
     assert file_states(connection, "B", "klines") == {}
 
 
-def test_a_listing_begins_where_the_exchange_tells_and_ends_with_the_last_of_it(
+def test_listing_range_starts_as_published_and_ends_with_the_last_listing(
     connection: Connection,
 ) -> None:
     def listed(symbol: str, start_us: int, end_us: int | None) -> None:

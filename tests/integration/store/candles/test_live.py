@@ -1,4 +1,4 @@
-"""Open candles move only forward, and leave for candles_1m in one transaction."""
+"""Live candles only move forward, and move to candles_1m in one transaction."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def rows(connection: AsyncConnection, query: str) -> list[tuple[Any, ...]]
     return await (await connection.execute(query)).fetchall()
 
 
-async def test_a_row_follows_its_last_trade_and_never_goes_back(live: AsyncConnection) -> None:
+async def test_live_row_moves_to_higher_trade_ids_only(live: AsyncConnection) -> None:
     moves = [
         await write_live_async(live, [at(last, price=price)])
         for last, price in [(None, "10"), (5, "11"), (4, "12"), (5, "13"), (6, "14")]
@@ -68,13 +68,13 @@ async def test_a_row_closes_once_and_stays_closed(live: AsyncConnection) -> None
     assert stored == [(11, 6, True)]
 
 
-async def test_of_several_states_in_one_write_the_latest_counts(live: AsyncConnection) -> None:
+async def test_latest_of_several_states_in_one_write_wins(live: AsyncConnection) -> None:
     assert await write_live_async(live, [at(5), at(7, price="12"), at(6)]) == 1
 
     assert await rows(live, "SELECT last_trade_id FROM market.live_candles") == [(7,)]
 
 
-async def test_many_symbols_are_written_at_once_and_quotes_may_be_unknown(
+async def test_many_symbols_are_written_together_with_null_quote_volumes(
     live: AsyncConnection,
 ) -> None:
     of = [
@@ -96,7 +96,7 @@ async def test_many_symbols_are_written_at_once_and_quotes_may_be_unknown(
     assert known == [(1500, 750, 750, from_us(NOVEMBER_END_US + 1499))]
 
 
-async def test_values_and_names_of_any_form_come_as_they_are(live: AsyncConnection) -> None:
+async def test_unusual_values_and_names_are_written_unchanged(live: AsyncConnection) -> None:
     names = ['A"B\\C', "{NULL,'x'}", "NULL", "币安人生USDT", "a b"]
     tiny, large = Decimal("1E-18"), Decimal("123456789012345678901234567890.10")
     written = [
@@ -117,7 +117,7 @@ async def test_nothing_to_write_is_fine(live: AsyncConnection) -> None:
     assert await write_live_async(live, []) == 0
 
 
-async def test_a_settled_candle_leaves_the_open_ones_and_comes_not_back(
+async def test_stored_candle_leaves_live_candles_for_good(
     live: AsyncConnection,
 ) -> None:
     await write_live_async(live, [at(5, closed=True)])
@@ -132,7 +132,7 @@ async def test_a_settled_candle_leaves_the_open_ones_and_comes_not_back(
     assert await rows(live, "SELECT * FROM market.live_candles") == []
 
 
-async def test_a_candle_that_is_refused_stays_among_the_open_ones(live: AsyncConnection) -> None:
+async def test_refused_candle_stays_in_live_candles(live: AsyncConnection) -> None:
     await write_live_async(live, [at(5, closed=True)])
     impossible = replace(candle(ids=(1, 5)), high=candle().low)
 
@@ -142,7 +142,7 @@ async def test_a_candle_that_is_refused_stays_among_the_open_ones(live: AsyncCon
     assert await rows(live, "SELECT status FROM market.candles_1m_live") == [("closed",)]
 
 
-async def test_many_candles_leave_the_open_ones_at_once_whatever_their_names(
+async def test_many_candles_leave_live_candles_in_one_statement(
     live: AsyncConnection,
 ) -> None:
     names = ['A"B\\C', *(f"S{number:03}USDT" for number in range(2 * merging.ROWS_A_TURN))]
@@ -164,7 +164,7 @@ async def test_many_candles_leave_the_open_ones_at_once_whatever_their_names(
     assert again == MergeCounts(offered=len(names), unchanged=len(names))
 
 
-async def test_nothing_of_a_batch_with_a_refused_row_is_kept_and_the_connection_lives(
+async def test_batch_with_a_refused_row_is_rolled_back_and_the_connection_survives(
     live: AsyncConnection,
 ) -> None:
     good = candidate(Source.KLINE, candle(ids=(1, 5)))
@@ -178,7 +178,7 @@ async def test_nothing_of_a_batch_with_a_refused_row_is_kept_and_the_connection_
     assert (await store_async(live, [good])).inserted == 1
 
 
-async def test_a_batch_that_met_a_lock_is_written_by_the_next_attempt(
+async def test_batch_is_retried_after_a_lock_timeout(
     live: AsyncConnection,
     connect_again: Callable[[str], psycopg.Connection[Any]],
     monkeypatch: pytest.MonkeyPatch,
@@ -229,7 +229,7 @@ async def test_the_view_shows_each_minute_once(live: AsyncConnection) -> None:
     ]
 
 
-async def test_what_an_ended_streamer_left_is_removed(live: AsyncConnection) -> None:
+async def test_live_rows_of_an_ended_streamer_are_removed(live: AsyncConnection) -> None:
     for symbol in ("A", "B", "C"):
         of = moved(candidate(Source.STREAM, candle(ids=(1, 2))), symbol, 0).candle
         await write_live_async(live, [LiveCandle(of, is_closed=False)])
@@ -244,7 +244,7 @@ async def test_what_an_ended_streamer_left_is_removed(live: AsyncConnection) -> 
     assert await rows(live, "SELECT symbol FROM market.live_candles") == [("C",)]
 
 
-async def test_streamers_of_the_same_symbols_do_not_lock_each_other_out(
+async def test_streamers_of_the_same_symbols_do_not_deadlock(
     live: AsyncConnection,
     database_url: str,
     connect_again: Callable[[str], psycopg.Connection[Any]],

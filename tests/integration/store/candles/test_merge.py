@@ -1,4 +1,4 @@
-"""ops.merge_candidates() equals its pure twin, whatever the order, the repeats and the batches."""
+"""ops.merge_candidates() equals the pure merge for any order, repetition and batching."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def batches(of: list[CandleCandidate], rng: random.Random) -> list[list[CandleCa
     st.lists(st.lists(candidates(), min_size=1, max_size=6), min_size=1, max_size=12),
     st.randoms(use_true_random=False),
 )
-def test_the_function_keeps_what_its_pure_twin_keeps(
+def test_sql_merge_equals_the_pure_merge(
     connection: Connection, minutes: list[list[CandleCandidate]], rng: random.Random
 ) -> None:
     symbol = next(_symbols)
@@ -100,7 +100,9 @@ def test_the_function_keeps_what_its_pure_twin_keeps(
         assert stored(connection, symbol, kept.candle.open_time_us) == expected(kept)
 
 
-def test_a_thousand_minutes_in_any_order_and_cut_end_the_same(connection: Connection) -> None:
+def test_any_order_and_batching_of_a_thousand_minutes_gives_the_same_rows(
+    connection: Connection,
+) -> None:
     rng = random.Random(7)
     some = [
         candidate(source, candle(price=price, trade_count=count, ids=ids), evidence_at_us=at_us)
@@ -148,7 +150,7 @@ def test_equal_values_raise_the_provenance_but_not_the_revision(connection: Conn
     assert connection.execute("SELECT updated_at FROM market.candles_1m").fetchone() == before
 
 
-def test_values_that_lose_their_minute_are_kept_with_the_time_they_were_believed(
+def test_replaced_values_are_kept_with_the_time_they_were_stored(
     connection: Connection,
 ) -> None:
     merge_candidates(connection, [candidate(Source.KLINE, candle(price="10", ids=(1, 3)))])
@@ -195,7 +197,7 @@ def test_losers_within_one_batch_are_kept_as_well(connection: Connection) -> Non
     assert losers == [("kline",), ("stream",)]
 
 
-def test_values_that_win_again_bring_back_the_ids_they_lost_with(connection: Connection) -> None:
+def test_values_that_win_again_get_their_ids_back(connection: Connection) -> None:
     merge_candidates(connection, [candidate(Source.KLINE, candle(price="10", ids=(1, 3)))])
     merge_candidates(connection, [candidate(Source.DUMP_DAILY, candle(price="11"))])
     merge_candidates(connection, [candidate(Source.REST, candle(price="10"))])
@@ -206,7 +208,7 @@ def test_values_that_win_again_bring_back_the_ids_they_lost_with(connection: Con
     assert row == (10, 1, 3, 2)
 
 
-def test_ids_that_come_later_do_not_date_the_values_anew(connection: Connection) -> None:
+def test_late_ids_do_not_change_updated_at(connection: Connection) -> None:
     merge_candidates(connection, [candidate(Source.REST, candle())])
     before = connection.execute("SELECT updated_at FROM market.candles_1m").fetchone()
 
@@ -220,7 +222,7 @@ def test_ids_that_come_later_do_not_date_the_values_anew(connection: Connection)
     assert connection.execute("SELECT updated_at FROM market.candles_1m").fetchone() == before
 
 
-def test_values_that_were_believed_twice_say_both_times(connection: Connection) -> None:
+def test_values_stored_twice_have_both_periods(connection: Connection) -> None:
     issued = [("10", 0), ("11", 1), ("10", 2)]
     for price, number in issued:
         again = candidate(
@@ -242,7 +244,7 @@ def test_values_that_were_believed_twice_say_both_times(connection: Connection) 
     assert at_any_time == (True,)
 
 
-def test_a_fold_is_not_ranked_by_ids_that_came_from_elsewhere(connection: Connection) -> None:
+def test_aggregate_is_not_ranked_by_ids_of_another_source(connection: Connection) -> None:
     """A file's high ids join the aggregated row; a candle with later ids must still win."""
     fold = candidate(Source.STREAM, candle(price="10", ids=(1, 100)))
     file = candidate(Source.FILE, candle(price="10", ids=(1, 200)))
@@ -254,7 +256,7 @@ def test_a_fold_is_not_ranked_by_ids_that_came_from_elsewhere(connection: Connec
     assert stored(connection, "BTCUSDT", NOVEMBER_END_US) == expected(merge([fold, file, further]))
 
 
-def test_a_verdict_counts_values_still_in_dispute_only(connection: Connection) -> None:
+def test_verdict_counts_differences_from_the_present_row_only(connection: Connection) -> None:
     merge_candidates(connection, [candidate(Source.KLINE, candle(price="10"))])
     merge_candidates(connection, [candidate(Source.DUMP_DAILY, candle(price="11"))])
     disputed = connection.execute(
@@ -317,7 +319,7 @@ def test_a_frame_is_merged_in_chunks_and_reports_progress(connection: Connection
     assert times == [(from_us(at_us),)]
 
 
-def test_a_frame_merges_as_its_offers_do(connection: Connection) -> None:
+def test_frame_merges_like_its_candidates(connection: Connection) -> None:
     of = [
         moved(candidate(source, candle(price=price, ids=(1, 2))), "AUSDT", minute)
         for source, price in [(Source.KLINE, "10"), (Source.REST, "10"), (Source.DUMP_DAILY, "12")]
@@ -338,7 +340,7 @@ def test_a_frame_merges_as_its_offers_do(connection: Connection) -> None:
         ("open_time", from_us(NOVEMBER_END_US).replace(tzinfo=None), "expected UTC times"),
     ],
 )
-def test_a_frame_that_could_not_be_exact_is_refused(
+def test_frame_with_floats_or_times_without_zone_is_refused(
     connection: Connection, column: str, value: object, complaint: str
 ) -> None:
     frame = frame_of([candidate()]).with_columns(pl.lit(value).alias(column))
@@ -366,7 +368,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("column", BROKEN)
-def test_a_row_that_cannot_be_true_is_refused_with_its_rule(
+def test_impossible_row_is_refused_with_the_name_of_the_rule(
     connection: Connection, column: str
 ) -> None:
     value, rule = BROKEN[column]
@@ -395,11 +397,11 @@ def test_partial_rows_give_way_to_complete_ones_of_the_same_source(connection: C
     assert merge_candidates(connection, [candidate(Source.STREAM, candle())]).confirmed == 1
 
 
-def test_nothing_offered_changes_nothing(connection: Connection) -> None:
+def test_merge_without_candidates_changes_nothing(connection: Connection) -> None:
     assert merge_candidates(connection, []) == MergeCounts()
 
 
-def test_the_shape_of_an_offer_has_the_columns_that_writers_fill(connection: Connection) -> None:
+def test_template_has_the_columns_that_writers_fill(connection: Connection) -> None:
     columns = connection.execute(
         "SELECT column_name FROM information_schema.columns "
         "WHERE table_schema = 'ops' AND table_name = 'candle_candidates' ORDER BY ordinal_position"

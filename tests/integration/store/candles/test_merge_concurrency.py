@@ -84,7 +84,7 @@ def test_unsorted_batches_of_the_same_minutes_do_not_deadlock(
     assert told - winners <= values <= told
 
 
-def test_a_loser_is_judged_against_the_row_that_won_while_it_waited(
+def test_waiting_candidate_is_compared_with_the_row_committed_meanwhile(
     connection: Connection,
     connect_again: Connect,
     wait_until_blocked: Callable[[str], None],
@@ -129,7 +129,7 @@ def test_two_inserts_of_one_new_minute_end_in_one_row_and_one_discrepancy(
     assert row == [("rest", 11, 1)]
 
 
-def test_a_row_deleted_while_the_writer_waited_is_written_anew(
+def test_row_deleted_while_the_writer_waited_is_inserted_again(
     connection: Connection,
     connect_again: Connect,
     wait_until_blocked: Callable[[str], None],
@@ -186,7 +186,7 @@ def deadlock_with(
         return waiting.result(timeout=30)
 
 
-def test_a_deadlock_with_a_stranger_is_retried(
+def test_deadlock_is_retried(
     connection: Connection,
     connect_again: Connect,
     wait_until_blocked: Callable[[str], None],
@@ -202,7 +202,7 @@ def test_a_deadlock_with_a_stranger_is_retried(
     assert counts == MergeCounts(offered=2, confirmed=2)
 
 
-def test_within_a_transaction_of_the_caller_a_deadlock_is_the_callers_to_retry(
+def test_deadlock_in_a_transaction_of_the_caller_is_raised(
     connection: Connection,
     connect_again: Connect,
     wait_until_blocked: Callable[[str], None],

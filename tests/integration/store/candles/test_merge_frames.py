@@ -34,7 +34,7 @@ def test_frames_are_merged_all_or_none(connection: Connection) -> None:
     assert counts == MergeCounts(offered=3, inserted=3)
 
 
-def test_frames_that_are_made_once_are_merged_though_the_first_try_meets_a_conflict(
+def test_generated_frames_survive_a_retry(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tries: list[object] = []

@@ -29,7 +29,7 @@ def minute(number: int) -> int:
     return NOVEMBER_END_US + number * MINUTE_US
 
 
-def test_candles_come_back_exactly_in_order_and_half_open(connection: Connection) -> None:
+def test_candles_are_read_exactly_in_order_from_a_half_open_range(connection: Connection) -> None:
     of = [
         moved(candidate(of=candle(price=f"10.0000000{n}", ids=(1, n))), "A", n) for n in range(1, 5)
     ]
@@ -48,7 +48,9 @@ def test_the_last_minute_is_found_over_partitions(connection: Connection) -> Non
     assert last_minutes(connection, ["A", "B", "C"]) == {"A": minute(1), "B": minute(-90_000)}
 
 
-def test_the_first_minute_is_told_of_symbols_without_an_earlier_one(connection: Connection) -> None:
+def test_first_minute_is_returned_for_symbols_without_an_earlier_one(
+    connection: Connection,
+) -> None:
     merge_candidates(connection, [moved(candidate(), "OLD", n) for n in (-90_000, 3, 4)])
     merge_candidates(connection, [moved(candidate(), "NEW", n) for n in (6, 5)])
     symbols = ["OLD", "NEW", "NONE"]
@@ -57,7 +59,7 @@ def test_the_first_minute_is_told_of_symbols_without_an_earlier_one(connection: 
     assert first_minutes(connection, symbols, minute(6)) == {}
 
 
-def test_missing_minutes_are_those_without_row_and_outage(connection: Connection) -> None:
+def test_minutes_without_row_or_outage_are_missing(connection: Connection) -> None:
     merge_candidates(connection, [moved(candidate(Source.KLINE), "A.P", n) for n in (0, 1, 4, 9)])
     for market, symbol, start, end in [
         (Market.UM, None, 5, 6),
@@ -85,12 +87,12 @@ def test_missing_minutes_are_those_without_row_and_outage(connection: Connection
     ]
 
 
-def test_of_an_unknown_symbol_everything_is_missing(connection: Connection) -> None:
+def test_every_minute_of_an_unknown_symbol_is_missing(connection: Connection) -> None:
     assert missing_minutes(connection, "X", minute(0), minute(5)) == [(minute(0), minute(5))]
     assert missing_minutes(connection, "X", minute(5), minute(5)) == []
 
 
-def test_bounds_that_are_no_minutes_are_refused(connection: Connection) -> None:
+def test_bounds_must_be_full_minutes(connection: Connection) -> None:
     with pytest.raises(PermanentError, match="open times"):
         missing_minutes(connection, "X", minute(0) + 1, minute(5))
 
@@ -114,7 +116,7 @@ def test_rows_that_are_not_verified_are_missing_on_request(connection: Connectio
     ]
 
 
-def test_unsure_minutes_of_many_symbols_end_at_each_newest_row(connection: Connection) -> None:
+def test_unverified_minutes_end_at_the_newest_row_of_each_symbol(connection: Connection) -> None:
     known = {
         "HOLES": (-90_000, -1, 0, 1, 4, 5, 9),
         "YOUNG.P": (3, 6),
@@ -137,7 +139,7 @@ def test_unsure_minutes_of_many_symbols_end_at_each_newest_row(connection: Conne
     assert minutes_to_ask(connection, [], minute(0)) == {}
 
 
-def test_outages_are_not_asked_for(connection: Connection) -> None:
+def test_outages_are_not_requested(connection: Connection) -> None:
     for symbol in ("A.P", "B.P", "C"):
         merge_candidates(connection, [moved(candidate(Source.KLINE), symbol, n) for n in (0, 9)])
     for symbol, start, end in [(None, 2, 4), ("A.P", 3, 6), ("B.P", -5, 2), ("B.P", 8, 20)]:
@@ -159,6 +161,6 @@ def test_outages_are_not_asked_for(connection: Connection) -> None:
     }
 
 
-def test_a_bound_that_is_no_minute_is_not_asked_from(connection: Connection) -> None:
+def test_start_must_be_a_full_minute(connection: Connection) -> None:
     with pytest.raises(PermanentError, match="open time"):
         minutes_to_ask(connection, ["A"], minute(0) + 1)

@@ -25,7 +25,7 @@ def now_us() -> int:
     return time.time_ns() // 1_000
 
 
-def test_minutes_from_a_time_on_and_earlier_ones_that_were_written_since(database_url: str) -> None:
+def test_minutes_from_a_time_and_earlier_ones_updated_since_are_read(database_url: str) -> None:
     with connect(database_url, application_name="test") as connection:
         merge_candidates(connection, [offer(name, n) for name in ("A", "B.P") for n in range(10)])
         connection.execute("UPDATE market.candles_1m SET updated_at = now() - interval '1 hour'")

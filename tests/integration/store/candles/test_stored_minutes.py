@@ -1,4 +1,4 @@
-"""Which symbols are stored, and from when to when."""
+"""Stored symbols and their ranges."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.unit.store.candidates import NOVEMBER_END_US, candidate, candle
 YEAR_US = 365 * 1_440 * MINUTE_US
 
 
-def test_symbols_and_their_extent_are_found_over_partitions(
+def test_symbols_and_their_ranges_are_found_across_partitions(
     connection: psycopg.Connection[Any],
     acting_as: Callable[[str], AbstractContextManager[psycopg.Connection[Any]]],
 ) -> None:

@@ -1,4 +1,4 @@
-"""Ledgers are sets: recording the same again adds nothing."""
+"""Writing a ledger entry again has no effect."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_dump_file_is_found_as_it_was_recorded(connection: Connection) -> None
     assert count(connection, "ops.dump_files") == 1
 
 
-def test_a_file_issued_again_has_its_own_entry_and_the_latest_is_found(
+def test_reissued_file_has_its_own_entry_and_the_latest_is_found(
     connection: Connection,
 ) -> None:
     again = replace(FILE, checksum="cd" * 32, fetched_at_us=FILE.fetched_at_us + 1, rows=1439)
@@ -75,7 +75,7 @@ def test_a_file_issued_again_has_its_own_entry_and_the_latest_is_found(
     assert count(connection, "ops.dump_files") == 2
 
 
-def test_coverage_is_a_union_cut_at_the_days(connection: Connection) -> None:
+def test_coverage_is_a_union_split_by_day(connection: Connection) -> None:
     end = DAY + DAY_US
     for _ in range(2):
         add_coverage(connection, "A", "kline", [(end - 2 * MINUTE_US, end + 3 * MINUTE_US)])
@@ -104,9 +104,7 @@ def test_a_whole_day_without_discrepancy_agrees(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("span", [(DAY + 1, DAY + MINUTE_US), (DAY, DAY), (DAY + MINUTE_US, DAY)])
-def test_what_is_no_range_of_minutes_is_refused(
-    connection: Connection, span: tuple[int, int]
-) -> None:
+def test_ranges_must_be_full_minutes(connection: Connection, span: tuple[int, int]) -> None:
     with pytest.raises(PermanentError, match="range of minutes"):
         add_coverage(connection, "A", "kline", [span])
     with pytest.raises(PermanentError, match="range of minutes"):
@@ -153,7 +151,7 @@ def test_an_outage_must_belong_to_the_market_of_its_symbol(connection: Connectio
         )
 
 
-def test_rejected_rows_are_kept_once_whatever_they_hold(connection: Connection) -> None:
+def test_rejected_rows_are_stored_once_with_any_content(connection: Connection) -> None:
     rows = [
         RejectedRow("a.csv", 7, "price is 0", "1,0,3"),
         RejectedRow("a.csv", 8, "not text", "1,\0,3"),

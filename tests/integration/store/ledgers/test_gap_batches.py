@@ -55,7 +55,7 @@ async def stored(connection: Connection) -> list[tuple[Any, ...]]:
     return [(s, minute_of[a], minute_of[b], by) for s, a, b, by in await cursor.fetchall()]
 
 
-async def test_ids_come_in_the_order_of_the_gaps(connection: Connection) -> None:
+async def test_ids_are_returned_in_the_order_of_the_gaps(connection: Connection) -> None:
     first = await open_gaps_async(connection, [new("B"), new("A"), new("A", 3, 4)])
     again = await open_gaps_async(
         connection, [new("A", 3, 4), new("C"), new("B", detail={"error": "x"})]
@@ -67,7 +67,7 @@ async def test_ids_come_in_the_order_of_the_gaps(connection: Connection) -> None
     assert await cursor.fetchall() == [({"error": "x"},)]
 
 
-async def test_the_time_of_a_gap_is_that_of_its_event(connection: Connection) -> None:
+async def test_gap_is_dated_by_its_event(connection: Connection) -> None:
     (number,) = await open_gaps_async(connection, [new("A", age_s=3_600.0)])
     await close_gaps_async(connection, [ClosedGap(number, 600.0, "rest")])
     cursor = await connection.execute(
@@ -90,7 +90,7 @@ async def test_a_gap_widens_unless_another_has_its_range_or_it_is_closed(
     ]  # fmt: skip
 
 
-async def test_a_gap_that_is_given_up_can_be_claimed_at_once(
+async def test_given_up_gap_can_be_claimed_immediately(
     connection: Connection, database_url: str
 ) -> None:
     (number,) = await open_gaps_async(connection, [new("A")])
@@ -102,7 +102,7 @@ async def test_a_gap_that_is_given_up_can_be_claimed_at_once(
     assert gap.detail == {"error": "refused"}
 
 
-async def test_a_look_tells_of_all_that_are_closed_whoever_closed_them(
+async def test_check_returns_gaps_closed_by_any_worker(
     connection: Connection, database_url: str
 ) -> None:
     ids = await open_gaps_async(connection, [new("A"), new("B"), new("C"), new("D")])
@@ -115,7 +115,7 @@ async def test_a_look_tells_of_all_that_are_closed_whoever_closed_them(
     assert await close_proven_gaps_async(connection, []) == (set(), set())
 
 
-async def test_gaps_left_to_others_are_told_once_closed_and_their_minutes_not_read(
+async def test_gaps_left_to_others_are_reported_when_closed_without_reading_their_minutes(
     connection: Connection, database_url: str
 ) -> None:
     ids = await open_gaps_async(connection, [new("A"), new("B")])
@@ -127,7 +127,7 @@ async def test_gaps_left_to_others_are_told_once_closed_and_their_minutes_not_re
     assert told == ({ids[1]}, set())
 
 
-async def test_what_another_gap_has_the_id_of_by_now_is_not_taken_for_it(
+async def test_gap_with_a_reused_id_is_not_confused(
     connection: Connection, database_url: str
 ) -> None:
     """As after a failover to a server that had not got the row."""
@@ -147,7 +147,7 @@ async def test_what_another_gap_has_the_id_of_by_now_is_not_taken_for_it(
     assert await stored(connection) == before
 
 
-async def test_streamers_that_meet_the_same_cut_do_not_lock_each_other_out(
+async def test_streamers_with_the_same_disconnect_do_not_deadlock(
     connection: Connection, database_url: str
 ) -> None:
     async with await connect_async(database_url, application_name="other") as other:
@@ -162,7 +162,7 @@ async def test_streamers_that_meet_the_same_cut_do_not_lock_each_other_out(
     assert len(await stored(connection)) == 200
 
 
-async def test_nothing_to_write_is_nothing(connection: Connection) -> None:
+async def test_empty_batches_write_nothing(connection: Connection) -> None:
     assert await open_gaps_async(connection, []) == []
     assert await widen_gaps_async(connection, []) == set()
     assert await close_gaps_async(connection, []) == 0

@@ -46,7 +46,7 @@ def stored(connection: Connection) -> list[tuple[Any, ...]]:
     ).fetchall()
 
 
-def test_the_same_open_gap_is_the_same_and_a_repaired_one_can_come_again(
+def test_open_gap_is_opened_once_and_again_after_its_repair(
     connection: Connection,
 ) -> None:
     first = opened(connection, last_id=5)
@@ -77,7 +77,7 @@ def test_two_workers_never_claim_the_same_gap(
     assert claim_gaps(connection, worker="three") == []
 
 
-def test_a_claim_can_be_given_back_or_runs_out(connection: Connection) -> None:
+def test_claim_can_be_released_or_expires(connection: Connection) -> None:
     gap_id = opened(connection)
     claim_gaps(connection, worker="one")
 
@@ -89,7 +89,7 @@ def test_a_claim_can_be_given_back_or_runs_out(connection: Connection) -> None:
     assert again[0].detail == {"error": "429"}
 
 
-def test_gaps_that_nobody_can_repair_keep_no_other_waiting(connection: Connection) -> None:
+def test_unrepairable_gaps_do_not_block_others(connection: Connection) -> None:
     for symbol in "ABC":
         opened(connection, symbol)
     claimed = []
@@ -119,12 +119,12 @@ def test_a_claimed_gap_has_its_bounds(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("minutes", [0, -1])
-def test_a_gap_has_a_length(connection: Connection, minutes: int) -> None:
+def test_empty_gap_is_refused(connection: Connection, minutes: int) -> None:
     with pytest.raises(PermanentError, match="start first"):
         opened(connection, "A", minutes)
 
 
-def test_a_gap_of_raw_capture_is_a_record_that_nobody_repairs(connection: Connection) -> None:
+def test_raw_capture_gap_is_never_claimed(connection: Connection) -> None:
     mine = {"symbol": "A", "start_us": NOVEMBER_END_US, "end_us": NOVEMBER_END_US + MINUTE_US}
     lost = open_gap(connection, **mine, cause="spool full", dataset="book_tickers")
     missed = open_gap(connection, **mine, cause="connection lost")
@@ -133,7 +133,7 @@ def test_a_gap_of_raw_capture_is_a_record_that_nobody_repairs(connection: Connec
     assert [gap.id for gap in claim_gaps(connection, worker="one")] == [missed]
 
 
-def test_a_claim_may_be_for_some_symbols_alone(connection: Connection) -> None:
+def test_claim_can_be_limited_to_symbols(connection: Connection) -> None:
     for symbol in "ABC":
         opened(connection, symbol)
 
@@ -141,7 +141,7 @@ def test_a_claim_may_be_for_some_symbols_alone(connection: Connection) -> None:
     assert [gap.symbol for gap in claim_gaps(connection, worker="two")] == ["A", "C"]
 
 
-def test_a_repaired_gap_tells_what_proved_it(connection: Connection) -> None:
+def test_repaired_gap_records_its_proof(connection: Connection) -> None:
     close_gap(connection, opened(connection), by="kline")
 
     rows = connection.execute("SELECT repaired_by FROM ops.gaps").fetchall()
@@ -192,7 +192,7 @@ def test_gaps_that_the_table_proves_filled_are_closed(
     assert rows == [("A", "rows"), ("D", "rows"), ("E.P", "rows")]
 
 
-def test_of_symbols_without_rows_the_ledgers_tell_the_first_unknown_minute(
+def test_ledgers_give_the_first_unknown_minute_of_symbols_without_rows(
     connection: Connection,
 ) -> None:
     first, later = NOVEMBER_END_US, NOVEMBER_END_US + 5 * MINUTE_US
@@ -238,7 +238,7 @@ def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes_of(part)
 
 
-def test_repaired_gaps_are_kept_and_cost_the_open_ones_nothing(connection: Connection) -> None:
+def test_repaired_gaps_do_not_slow_down_open_ones(connection: Connection) -> None:
     connection.execute(
         """
         INSERT INTO ops.gaps (symbol, from_time, to_time, cause, opened_at, repaired_at)

@@ -80,7 +80,7 @@ def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
         yield opened
 
 
-def test_counts_are_of_the_window_and_by_status(connection) -> None:
+def test_rows_of_the_window_are_counted_by_status(connection) -> None:
     fill(connection, "A", SINCE - timedelta(days=2), NEWEST - 20 * MINUTE)
     fill(
         connection,
@@ -99,7 +99,7 @@ def test_counts_are_of_the_window_and_by_status(connection) -> None:
     assert (found.is_streamed, found.live_age_s) == (True, None)
 
 
-def test_missing_are_minutes_between_rows_without_an_outage(connection) -> None:
+def test_minutes_between_rows_without_an_outage_are_missing(connection) -> None:
     fill(connection, "A", SINCE - timedelta(hours=1), SINCE - 30 * MINUTE)
     fill(connection, "A", SINCE + 5 * MINUTE, NEWEST - 100 * MINUTE)
     fill(connection, "A", NEWEST - 79 * MINUTE, NEWEST - 9 * MINUTE)
@@ -114,7 +114,7 @@ def test_missing_are_minutes_between_rows_without_an_outage(connection) -> None:
     assert (found.missing, found.overdue) == (5 + 10 + 5, 5 + 10)
 
 
-def test_repaired_are_minutes_of_closed_gaps_and_revised_ones(connection) -> None:
+def test_minutes_of_closed_gaps_and_revised_minutes_are_repaired(connection) -> None:
     fill(connection, "A", SINCE, NEWEST)
     fill(connection, "B", SINCE, NEWEST)
     connection.execute(
@@ -166,7 +166,7 @@ def with_ids(chance: random.Random, minutes: int) -> list[tuple[int, int | None,
 
 
 @pytest.mark.parametrize("symbol", ["A", "A.P"])
-def test_broken_are_rows_whose_ids_do_not_follow_as_the_proofs_have_it(connection, symbol) -> None:
+def test_rows_with_broken_ids_equal_those_of_candle_evidence(connection, symbol) -> None:
     fill(connection, symbol, SINCE, SINCE)
     for seed in range(5):
         connection.execute("DELETE FROM market.candles_1m")
@@ -216,12 +216,12 @@ def test_ids_of_a_new_listing_need_not_follow_and_young_rows_may_still_change(co
     assert one(connection, "A").broken == 0
 
 
-def test_a_symbol_that_begins_in_the_window_misses_nothing_before(connection) -> None:
+def test_symbol_that_starts_in_the_window_misses_nothing_before(connection) -> None:
     fill(connection, "NEW", NEWEST - 60 * MINUTE, NEWEST)
     assert one(connection, "NEW").missing == 0
 
 
-def test_a_symbol_without_rows_in_the_window_tells_its_last_one(connection) -> None:
+def test_symbol_without_rows_in_the_window_has_its_last_row(connection) -> None:
     fill(connection, "OLD", SINCE - timedelta(days=40), SINCE - timedelta(days=39))
     found = one(connection, "OLD")
     assert found.newest == SINCE - timedelta(days=39)
@@ -229,7 +229,7 @@ def test_a_symbol_without_rows_in_the_window_tells_its_last_one(connection) -> N
     assert one(connection, "NONE").newest is None
 
 
-def test_history_from_files_is_not_taken_for_a_stream(connection) -> None:
+def test_history_from_files_does_not_count_as_streamed(connection) -> None:
     fill(connection, "FILE", SINCE, NEWEST, source="dump_daily")
     assert one(connection, "FILE").is_streamed is False
     connection.execute(
@@ -242,7 +242,7 @@ def test_history_from_files_is_not_taken_for_a_stream(connection) -> None:
     assert (found.is_streamed, found.live_age_s) == (True, 2.0)
 
 
-def test_ledgers_are_told(connection) -> None:
+def test_ledgers_are_counted(connection) -> None:
     connection.execute(
         "INSERT INTO ops.gaps (symbol, from_time, to_time, cause, opened_at) VALUES"
         " ('A', %(t)s, %(now)s, 'x', %(now)s), ('A', %(s)s, %(now)s, 'x', %(s)s)",
@@ -303,7 +303,7 @@ def test_a_long_history_is_not_read(connection) -> None:
     assert known_symbols(connection, since=SINCE) == symbols
 
 
-def test_the_command_tells_machines_by_json_and_exit_code(connection, database_url: str) -> None:
+def test_command_reports_by_json_and_exit_code(connection, database_url: str) -> None:
     fill(connection, "A", SINCE - MINUTE, datetime.now(UTC).replace(second=0, microsecond=0))
 
     def run(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -329,7 +329,7 @@ def test_the_command_tells_machines_by_json_and_exit_code(connection, database_u
     assert run(database_url, "--since", "yesterday").returncode == 2
 
 
-def test_a_reader_may_ask(connection) -> None:
+def test_reader_role_can_query_health(connection) -> None:
     connection.execute("SET ROLE candelabra_reader")
     assert schema_revision(connection) == newest_revision()
     assert known_symbols(connection, since=SINCE) == []

@@ -50,7 +50,7 @@ def verdict(connection: Connection) -> DayVerdict:
     return one
 
 
-def test_all_who_must_speak_have_spoken_and_nobody_differs(connection: Connection) -> None:
+def test_day_agrees_when_all_sources_reported_and_none_differs(connection: Connection) -> None:
     for source in (Source.KLINE, Source.DUMP_DAILY, Source.REST):
         assert (
             compare_day(connection, ["BTCUSDT"], DAY) == []
@@ -61,7 +61,7 @@ def test_all_who_must_speak_have_spoken_and_nobody_differs(connection: Connectio
     assert (found.verdict, found.expected_minutes, found.live_minutes) == ("agrees", 60, 60)
 
 
-def test_each_source_is_counted_where_it_differs_from_what_won(connection: Connection) -> None:
+def test_differing_minutes_are_counted_by_source(connection: Connection) -> None:
     right, wrong = hour(), hour(2)
     say(connection, Source.KLINE, [*wrong[:1], *right[1:]])
     say(connection, Source.DUMP_MONTHLY, [*right[:10], *wrong[10:13], *right[13:]])
@@ -79,7 +79,7 @@ def test_each_source_is_counted_where_it_differs_from_what_won(connection: Conne
     assert found.revised_minutes == 1 + 3 + 5
 
 
-def test_a_fold_that_the_closed_kline_corrected_is_not_what_the_live_path_told(
+def test_aggregate_corrected_by_the_closed_kline_is_no_live_difference(
     connection: Connection,
 ) -> None:
     folds = [CandleCandidate(one, Status.UNCONFIRMED, Source.STREAM) for one in hour(2)]
@@ -90,7 +90,7 @@ def test_a_fold_that_the_closed_kline_corrected_is_not_what_the_live_path_told(
     assert (found.live_minutes, found.live_differing) == (60, 1)
 
 
-def test_an_outage_is_expected_of_nobody(connection: Connection) -> None:
+def test_outage_minutes_are_not_expected(connection: Connection) -> None:
     rows = [one for one in hour() if one.open_time_us % HOUR_US >= 10 * MINUTE_US]
     say(connection, Source.DUMP_DAILY, rows)
     say(connection, Source.REST, rows)
@@ -103,7 +103,7 @@ def test_an_outage_is_expected_of_nobody(connection: Connection) -> None:
     assert (found.verdict, found.expected_minutes, found.outage_minutes) == ("agrees", 50, 10)
 
 
-def test_a_minute_that_a_file_lacks_or_that_is_not_stored_makes_the_day_incomplete(
+def test_minute_missing_in_a_file_or_the_table_makes_the_day_incomplete(
     connection: Connection,
 ) -> None:
     say(connection, Source.REST, hour())
@@ -115,7 +115,7 @@ def test_a_minute_that_a_file_lacks_or_that_is_not_stored_makes_the_day_incomple
     assert (found.verdict, found.expected_minutes, found.stored_minutes) == ("incomplete", 61, 60)
 
 
-def test_a_day_that_differs_is_complete_only_once_all_have_spoken(connection: Connection) -> None:
+def test_differing_day_is_complete_only_when_all_sources_reported(connection: Connection) -> None:
     say(connection, Source.KLINE, hour(2))
     say(connection, Source.REST, hour())
     assert (verdict(connection).verdict, verdict(connection).is_complete) == ("differs", False)
@@ -123,7 +123,7 @@ def test_a_day_that_differs_is_complete_only_once_all_have_spoken(connection: Co
     assert (verdict(connection).verdict, verdict(connection).is_complete) == ("differs", True)
 
 
-def test_what_the_live_path_called_partial_is_no_difference(connection: Connection) -> None:
+def test_partial_live_rows_are_no_difference(connection: Connection) -> None:
     merge_candidates(connection, [CandleCandidate(hour(2)[0], Status.PARTIAL, Source.STREAM)])
     say(connection, Source.REST, hour())
     say(connection, Source.DUMP_DAILY, hour())
@@ -131,7 +131,7 @@ def test_what_the_live_path_called_partial_is_no_difference(connection: Connecti
     assert (found.verdict, found.live_minutes, found.live_differing) == ("agrees", 0, 0)
 
 
-def test_a_monthly_file_that_lacks_minutes_is_no_agreement(connection: Connection) -> None:
+def test_monthly_file_with_missing_minutes_does_not_agree(connection: Connection) -> None:
     for source in (Source.REST, Source.DUMP_DAILY):
         say(connection, source, hour())
     assert verdict(connection).is_complete
@@ -140,7 +140,7 @@ def test_a_monthly_file_that_lacks_minutes_is_no_agreement(connection: Connectio
     assert (found.verdict, found.monthly_minutes, found.is_complete) == ("incomplete", 50, False)
 
 
-def test_a_minute_that_somebody_has_is_no_outage_whatever_was_recorded(
+def test_minute_with_a_candle_is_no_outage(
     connection: Connection,
 ) -> None:
     say(connection, Source.DUMP_DAILY, hour())
@@ -152,7 +152,7 @@ def test_a_minute_that_somebody_has_is_no_outage_whatever_was_recorded(
     assert (found.expected_minutes, found.outage_minutes, found.is_complete) == (60, 0, False)
 
 
-def test_rest_has_not_told_the_row_of_a_minute_that_it_had_none_of(connection: Connection) -> None:
+def test_rest_does_not_report_a_row_that_it_did_not_return(connection: Connection) -> None:
     lacking = (DAY, DAY + MINUTE_US)
     say(connection, Source.REST, hour()[1:])
     record_outage(
@@ -170,7 +170,7 @@ def test_rest_has_not_told_the_row_of_a_minute_that_it_had_none_of(connection: C
     assert (found.verdict, found.rest_minutes, found.is_complete) == ("agrees", 60, True)
 
 
-def test_what_a_file_said_before_it_was_issued_anew_does_not_count(connection: Connection) -> None:
+def test_values_of_a_replaced_file_do_not_count(connection: Connection) -> None:
     say(connection, Source.DUMP_DAILY, hour(2))
     say(connection, Source.REST, hour())
     assert verdict(connection).daily_differing == 60
@@ -192,7 +192,7 @@ def test_what_a_file_said_before_it_was_issued_anew_does_not_count(connection: C
     assert (found.verdict, found.daily_differing) == ("agrees", 0)
 
 
-def test_rows_of_a_range_are_seen(connection: Connection) -> None:
+def test_rows_of_a_range_are_compared(connection: Connection) -> None:
     say(connection, Source.REST, hour())
     assert has_rows(connection, "BTCUSDT", DAY, DAY + MINUTE_US)
     assert not has_rows(connection, "BTCUSDT", DAY - DAY_US, DAY)

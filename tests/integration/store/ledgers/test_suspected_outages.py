@@ -50,7 +50,7 @@ def suspected(
     ]
 
 
-def test_minutes_in_which_nobody_of_the_market_traded_are_told_as_runs(
+def test_silent_minutes_of_the_whole_market_are_returned_as_runs(
     connection: psycopg.Connection[Any],
     acting_as: Callable[[str], AbstractContextManager[psycopg.Connection[Any]]],
 ) -> None:
@@ -72,7 +72,7 @@ def test_minutes_in_which_nobody_of_the_market_traded_are_told_as_runs(
         assert suspected(reader, 3, 11) == [(3, 6, 2), (9, 11, 2)]
 
 
-def test_one_quiet_symbol_is_no_market(connection: psycopg.Connection[Any]) -> None:
+def test_one_silent_symbol_is_no_suspected_outage(connection: psycopg.Connection[Any]) -> None:
     merge_candidates(connection, rows_of("BTCUSDT.P", "x......x"))
     assert suspected(connection) == []
     assert suspected(connection, min_symbols=1) == [(1, 7, 1)]

@@ -49,7 +49,7 @@ def load(connection: Connection, *, since_us: int, fetched_at_us: int, verdict: 
     )
 
 
-def test_verdicts_are_kept_by_symbol_and_day_and_replaced_by_newer_ones(
+def test_newer_verdict_of_a_symbol_and_day_replaces_the_older(
     connection: Connection,
 ) -> None:
     record_verdicts(connection, [FIRST])
@@ -59,7 +59,7 @@ def test_verdicts_are_kept_by_symbol_and_day_and_replaced_by_newer_ones(
     assert read_verdicts(connection, ["BTCUSDT"], DAY + DAY_US, DAY + 2 * DAY_US) == []
 
 
-def test_a_file_counts_as_loaded_where_all_of_the_range_was_taken_of_it(
+def test_file_counts_as_loaded_only_for_the_whole_range(
     connection: Connection,
 ) -> None:
     span = (DAY, DAY + DAY_US)
@@ -71,7 +71,7 @@ def test_a_file_counts_as_loaded_where_all_of_the_range_was_taken_of_it(
     assert find_loaded(connection, PATH, *span, kind="trades") is None
 
 
-def test_days_judged_before_a_file_came_are_named_until_they_are_judged_again(
+def test_days_compared_before_a_file_was_loaded_are_returned(
     connection: Connection,
 ) -> None:
     record_verdicts(connection, [FIRST])

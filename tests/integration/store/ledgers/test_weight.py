@@ -1,4 +1,4 @@
-"""One budget of request weight for all processes."""
+"""Request-weight budget shared by all processes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def within_one_minute(connection: Connection, act: Callable[[str], Any]) -> Any:
     raise AssertionError("two runs of a second met two ends of a minute")
 
 
-def test_weight_is_granted_up_to_the_limit_and_then_told_to_wait(connection: Connection) -> None:
+def test_weight_is_granted_up_to_the_limit(connection: Connection) -> None:
     def act(host: str) -> list[Any]:
         return [acquire_weight(connection, host, weight, weight_limit=10) for weight in (6, 4, 1)]
 
@@ -64,13 +64,13 @@ def test_a_new_minute_starts_a_new_window(connection: Connection) -> None:
     assert acquire_weight(connection, HOST, 10, weight_limit=10).granted
 
 
-def test_hosts_have_budgets_of_their_own(connection: Connection) -> None:
+def test_each_host_has_its_own_budget(connection: Connection) -> None:
     acquire_weight(connection, HOST, 10, weight_limit=10)
 
     assert acquire_weight(connection, "fapi.example.com", 10, weight_limit=10).granted
 
 
-def test_what_the_exchange_counted_raises_the_budget_but_never_lowers_it(
+def test_header_raises_the_used_weight_but_never_lowers_it(
     connection: Connection,
 ) -> None:
     def act(host: str) -> list[int]:
@@ -83,7 +83,7 @@ def test_what_the_exchange_counted_raises_the_budget_but_never_lowers_it(
     assert within_one_minute(connection, act) == [5, 40, 40]
 
 
-def test_a_header_that_comes_in_the_next_minute_says_nothing_of_it(connection: Connection) -> None:
+def test_header_of_the_former_minute_is_ignored(connection: Connection) -> None:
     def act(host: str) -> list[int]:
         grant = acquire_weight(connection, host, 5)
         assert grant.window is not None
@@ -96,7 +96,7 @@ def test_a_header_that_comes_in_the_next_minute_says_nothing_of_it(connection: C
     assert within_one_minute(connection, act) == [6, 4_001]
 
 
-def test_a_window_ahead_of_a_clock_that_was_set_back_is_not_waited_for(
+def test_window_restarts_after_the_clock_was_set_back(
     connection: Connection,
 ) -> None:
     acquire_weight(connection, HOST, 10, weight_limit=10)
@@ -109,7 +109,7 @@ def test_a_window_ahead_of_a_clock_that_was_set_back_is_not_waited_for(
     assert (grant.granted, grant.used) == (True, 10)
 
 
-def test_a_header_of_a_window_ahead_of_the_clock_says_nothing_of_this_minute(
+def test_header_of_a_window_ahead_of_the_clock_is_ignored(
     connection: Connection,
 ) -> None:
     def act(host: str) -> list[int]:
@@ -126,7 +126,7 @@ def test_a_header_of_a_window_ahead_of_the_clock_says_nothing_of_this_minute(
     assert within_one_minute(connection, act) == [6, 31]
 
 
-def test_silence_counts_whatever_window_it_was_asked_for_in(connection: Connection) -> None:
+def test_retry_after_counts_for_any_window(connection: Connection) -> None:
     grant = acquire_weight(connection, HOST, 1)
     assert grant.window is not None
     ahead = grant.window + timedelta(hours=1)
@@ -136,7 +136,7 @@ def test_silence_counts_whatever_window_it_was_asked_for_in(connection: Connecti
     assert not acquire_weight(connection, HOST, 1).granted
 
 
-def test_when_the_exchange_asks_for_silence_nobody_may_ask(connection: Connection) -> None:
+def test_retry_after_blocks_all_requests(connection: Connection) -> None:
     report_weight(connection, HOST, used=1, retry_after_ms=90_000)
     report_weight(connection, HOST, used=1, retry_after_ms=1000)
 
@@ -154,6 +154,6 @@ def test_weight_above_the_limit_is_refused(connection: Connection) -> None:
         acquire_weight(connection, HOST, 11, weight_limit=10)
 
 
-def test_within_a_transaction_the_budget_is_not_asked(connection: Connection) -> None:
+def test_budget_is_refused_inside_a_transaction(connection: Connection) -> None:
     with connection.transaction(), pytest.raises(PermanentError, match="outside a transaction"):
         acquire_weight(connection, HOST, 1)

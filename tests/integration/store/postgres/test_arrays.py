@@ -1,4 +1,4 @@
-"""Values come out of PostgreSQL as they went into an array's text."""
+"""Array literals keep every value exactly."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAMES = ['A"B\\C', "{NULL,'x'}", "NULL", "币安人生USDT", "a b", "", " ", "\\
         ("text", []),
     ],
 )
-def test_values_and_nulls_come_as_they_are(
+def test_values_and_nulls_are_unchanged(
     connection: psycopg.Connection[Any], kind: Any, values: list[object]
 ) -> None:
     row = connection.execute(f"SELECT %s::{kind}[]", [array_of(values)]).fetchone()
@@ -34,7 +34,7 @@ def test_values_and_nulls_come_as_they_are(
     assert list(map(str, row[0])) == list(map(str, values))
 
 
-def test_names_of_any_form_come_as_they_are(connection: psycopg.Connection[Any]) -> None:
+def test_unusual_names_are_unchanged(connection: psycopg.Connection[Any]) -> None:
     row = connection.execute("SELECT %s::text[]", [array_of_names(NAMES)]).fetchone()
     assert row == (NAMES,)
 

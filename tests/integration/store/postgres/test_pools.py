@@ -38,7 +38,7 @@ async def test_an_async_session_runs_in_utc_as_well(database_url: str) -> None:
     assert row == ("UTC",)
 
 
-def test_a_server_that_is_away_is_worth_a_retry_and_named() -> None:
+def test_unavailable_server_is_transient_and_named() -> None:
     port = free_port()
 
     with pytest.raises(TransientError) as caught:
@@ -48,14 +48,14 @@ def test_a_server_that_is_away_is_worth_a_retry_and_named() -> None:
     assert "s3cret" not in str(caught.value)
 
 
-async def test_the_async_twin_says_the_same() -> None:
+async def test_async_version_raises_the_same_error() -> None:
     port = free_port()
 
     with pytest.raises(TransientError, match=f"127.0.0.1:{port}/candelabra"):
         await connect_async(f"postgresql://127.0.0.1:{port}/candelabra", application_name="test")
 
 
-def test_a_wrong_password_is_not_worth_a_retry(postgres: EmbeddedPostgres) -> None:
+def test_wrong_password_is_permanent(postgres: EmbeddedPostgres) -> None:
     url = postgres.url("postgres", user="candelabra", password="wr0ng")
 
     with pytest.raises(PermanentError, match="refuses the login") as caught:
@@ -63,12 +63,12 @@ def test_a_wrong_password_is_not_worth_a_retry(postgres: EmbeddedPostgres) -> No
     assert "wr0ng" not in str(caught.value)
 
 
-def test_a_database_that_does_not_exist_is_not_worth_a_retry(postgres: EmbeddedPostgres) -> None:
+def test_missing_database_is_permanent(postgres: EmbeddedPostgres) -> None:
     with pytest.raises(PermanentError, match="nowhere"):
         connect(postgres.url("nowhere"), application_name="test")
 
 
-def test_a_server_that_goes_away_is_worth_a_retry(database_url: str) -> None:
+def test_lost_connection_is_transient(database_url: str) -> None:
     with connect(database_url, application_name="victim") as connection:
         with connect(database_url, application_name="test") as other:
             other.execute(
@@ -81,7 +81,7 @@ def test_a_server_that_goes_away_is_worth_a_retry(database_url: str) -> None:
     assert database_url.rsplit("@", 1)[1] in str(caught.value)
 
 
-def test_a_statement_that_is_wrong_is_not_worth_a_retry(database_url: str) -> None:
+def test_wrong_statement_is_permanent(database_url: str) -> None:
     with (
         connect(database_url, application_name="test") as connection,
         pytest.raises(PermanentError, match="division by zero"),
@@ -112,9 +112,7 @@ RAISE = "DO $$ BEGIN RAISE 'no' USING ERRCODE = '{}'; END $$"
         ("58030", "input or output failed"),
     ],
 )
-def test_what_passes_by_itself_is_worth_a_retry(
-    database_url: str, sqlstate: str, what: str
-) -> None:
+def test_temporary_conditions_are_transient(database_url: str, sqlstate: str, what: str) -> None:
     with (
         connect(database_url, application_name="test") as connection,
         pytest.raises(TransientError),
@@ -134,7 +132,7 @@ def test_what_passes_by_itself_is_worth_a_retry(
         (RAISE.format("22003"), False),  # a number out of range
     ],
 )
-def test_what_somebody_has_to_mend_is_told_from_a_value_that_is_wrong(
+def test_server_faults_are_distinguished_from_wrong_values(
     database_url: str, statement: str, is_schema: bool
 ) -> None:
     with (

@@ -1,4 +1,4 @@
-"""Partitions of archived days are dropped by one function, which is careful."""
+"""Partitions of archived days are dropped only if the archive has every row."""
 
 from __future__ import annotations
 
@@ -48,9 +48,7 @@ def days(connection: Connection) -> list[date]:
     return [one.day for one in raw_days(connection, before=date(2100, 1, 1))]
 
 
-def test_the_jobs_drop_a_day_that_is_archived_and_no_other(
-    connection: Connection, acting_as: ActingAs
-) -> None:
+def test_jobs_can_drop_archived_days_only(connection: Connection, acting_as: ActingAs) -> None:
     write_raw(connection, AGG_TRADES, [line(1), line(2), line(3, at_us=AT_US + DAY_US)])
     with acting_as(JOBS):
         with pytest.raises(
@@ -82,7 +80,7 @@ def test_the_jobs_drop_a_day_that_is_archived_and_no_other(
     ],
     ids=["gone", "another", "one more"],
 )
-def test_rows_that_came_or_went_are_noticed(connection: Connection, change: str) -> None:
+def test_changed_partition_is_not_dropped(connection: Connection, change: str) -> None:
     write_raw(connection, AGG_TRADES, [line(1), line(2)])
     record(connection)
     connection.execute(change)
@@ -94,7 +92,7 @@ def test_rows_that_came_or_went_are_noticed(connection: Connection, change: str)
 
 
 @pytest.mark.parametrize("role", [STREAMER, DBT, READER])
-def test_nobody_else_may_drop_or_say_that_something_is_archived(
+def test_other_roles_cannot_drop_or_record_archives(
     connection: Connection, acting_as: ActingAs, role: str
 ) -> None:
     for statement in (
@@ -106,18 +104,18 @@ def test_nobody_else_may_drop_or_say_that_something_is_archived(
             connection.execute(statement)
 
 
-def test_the_jobs_cannot_forget_an_archived_day(acting_as: ActingAs) -> None:
+def test_jobs_cannot_delete_an_archive_entry(acting_as: ActingAs) -> None:
     with acting_as(JOBS) as connection, pytest.raises(errors.InsufficientPrivilege):
         connection.execute("DELETE FROM ops.archived_partitions")
 
 
 @pytest.mark.parametrize("name", ["candles_1m", "live_candles", "agg_trades_y2025m11d21", "x'; --"])
-def test_what_is_no_raw_capture_cannot_be_named(connection: Connection, name: str) -> None:
+def test_unknown_dataset_is_refused(connection: Connection, name: str) -> None:
     with pytest.raises(errors.InvalidParameterValue):
         connection.execute("SELECT ops.drop_archived_partition(%s, '2025-11-21')", (name,))
 
 
-def test_an_old_snapshot_cannot_hide_new_rows(connection: Connection) -> None:
+def test_drop_needs_isolation_read_committed(connection: Connection) -> None:
     write_raw(connection, AGG_TRADES, [line(1)])
     record(connection)
     connection.execute("SET default_transaction_isolation = 'repeatable read'")
@@ -125,7 +123,7 @@ def test_an_old_snapshot_cannot_hide_new_rows(connection: Connection) -> None:
         connection.execute("SELECT ops.drop_archived_partition('agg_trades', '2025-11-21')")
 
 
-def test_dropping_gives_way_to_a_transaction_that_lasts(
+def test_drop_gives_up_after_its_lock_timeout(
     connection: Connection, connect_again: Callable[[str], Connection]
 ) -> None:
     write_raw(connection, AGG_TRADES, [line(1), line(2, at_us=AT_US + DAY_US)])
@@ -140,7 +138,7 @@ def test_dropping_gives_way_to_a_transaction_that_lasts(
     assert drop_archived(connection, AGG_TRADES, DAY)
 
 
-def test_a_writer_finds_no_partition_and_makes_it_anew(connection: Connection) -> None:
+def test_writer_recreates_a_dropped_partition(connection: Connection) -> None:
     write_raw(connection, AGG_TRADES, [line(1)])
     record(connection)
     drop_archived(connection, AGG_TRADES, DAY)
@@ -157,7 +155,7 @@ def test_an_empty_partition_needs_no_archive(connection: Connection, table: Any)
     assert drop_archived(connection, table, DAY)
 
 
-def test_the_archives_lock_is_given_back(
+def test_archive_lock_is_released(
     connection: Connection, connect_again: Callable[[str], Connection]
 ) -> None:
     other = connect_again("other")

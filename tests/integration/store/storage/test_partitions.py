@@ -1,4 +1,4 @@
-"""Partitions are there when a writer needs them."""
+"""Writers create partitions on demand."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_last_and_the_first_minute_of_a_month_go_to_their_own_partitions(
     assert sizes == [(1,), (1,)]
 
 
-def test_a_batch_over_years_makes_only_the_partitions_it_needs(connection: Connection) -> None:
+def test_batch_across_years_creates_only_the_partitions_it_needs(connection: Connection) -> None:
     days = 1440
     merge_candidates(connection, [moved(candidate(), "A", n) for n in (0, -400 * days, 90 * days)])
 
@@ -72,7 +72,7 @@ def test_a_batch_over_years_makes_only_the_partitions_it_needs(connection: Conne
     ]
 
 
-def test_asking_again_makes_nothing(connection: Connection) -> None:
+def test_existing_partition_is_returned(connection: Connection) -> None:
     names = {ensure(connection, "market.candles_1m", "2024-02-29 23:59:59.999999Z") for _ in "ab"}
 
     assert names == {"candles_1m_y2024m02"}
@@ -95,9 +95,7 @@ def test_raw_capture_is_partitioned_by_utc_day(connection: Connection, relation:
         ("market.candles_1m", "infinity"),
     ],
 )
-def test_what_has_no_partitions_gets_none(
-    connection: Connection, relation: str, moment: str
-) -> None:
+def test_other_tables_are_refused(connection: Connection, relation: str, moment: str) -> None:
     with pytest.raises(errors.InvalidParameterValue):
         ensure(connection, relation, moment)
 
@@ -116,7 +114,7 @@ def test_many_writers_that_need_the_same_new_partition_all_succeed(
     assert connection.execute("SELECT count(*) FROM market.candles_1m").fetchone() == (24,)
 
 
-def test_a_partition_that_its_maker_still_holds_is_waited_for(
+def test_writer_waits_for_the_creator_of_a_partition(
     connection: Connection, connect_again: Callable[[str], Connection]
 ) -> None:
     """Found, but not yet visible to all as its parent's: so it is for a moment after the commit."""
@@ -132,7 +130,7 @@ def test_a_partition_that_its_maker_still_holds_is_waited_for(
     assert ensure(other, "market.candles_1m", "2030-01-01Z") == name
 
 
-def test_a_partition_that_was_dropped_while_it_was_waited_for_is_made_again(
+def test_partition_dropped_during_the_wait_is_created_again(
     connection: Connection,
     connect_again: Callable[[str], Connection],
     wait_until_blocked: Callable[[str], None],
@@ -151,7 +149,7 @@ def test_a_partition_that_was_dropped_while_it_was_waited_for_is_made_again(
     assert row == (True,)
 
 
-def test_readers_and_writers_go_on_while_a_partition_is_made(
+def test_partition_creation_blocks_no_reader_or_writer(
     connection: Connection, connect_again: Callable[[str], Connection]
 ) -> None:
     merge_candidates(connection, [candidate()])
@@ -166,7 +164,7 @@ def test_readers_and_writers_go_on_while_a_partition_is_made(
     assert (len(read), written.inserted) == (1, 1)
 
 
-def test_a_partition_has_the_rules_and_the_key_of_its_parent(connection: Connection) -> None:
+def test_partition_has_constraints_and_key_of_its_parent(connection: Connection) -> None:
     name = ensure(connection, "market.candles_1m", "2026-11-01Z")
     rules = (
         "SELECT contype, count(*) FROM pg_constraint WHERE conrelid = %s::regclass "

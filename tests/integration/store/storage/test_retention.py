@@ -28,7 +28,7 @@ def kept(connection: Connection) -> list[tuple[datetime, str, bool]]:
     ).fetchall()
 
 
-def test_old_successes_go_and_of_old_failures_a_days_first_and_last_stay(
+def test_old_successes_are_deleted_and_first_and_last_failures_of_a_day_stay(
     connection: Connection,
 ) -> None:
     for minute in range(0, 50, 5):

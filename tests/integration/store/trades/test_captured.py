@@ -87,7 +87,7 @@ async def test_values_are_kept_exactly(
     ).fetchall() == [(1, True, True), (2, False, True)]
 
 
-async def test_rows_that_are_there_already_are_left_alone(
+async def test_existing_rows_are_left_unchanged(
     connection: Connection, writer: psycopg.AsyncConnection[Any]
 ) -> None:
     first = [agg_line(n) for n in range(5)]
@@ -99,7 +99,7 @@ async def test_rows_that_are_there_already_are_left_alone(
     assert ids(connection) == [("A", n) for n in range(7)]
 
 
-async def test_a_day_gets_its_partition_and_a_dropped_one_comes_back(
+async def test_partition_of_a_day_is_created_and_recreated(
     connection: Connection, writer: psycopg.AsyncConnection[Any]
 ) -> None:
     lines = [agg_line(1), agg_line(2, at_us=AT_US + DAY_US)]
@@ -110,7 +110,7 @@ async def test_a_day_gets_its_partition_and_a_dropped_one_comes_back(
     assert ids(connection) == [("A", 2), ("A", 3)]
 
 
-async def test_a_refused_row_takes_the_batch_with_it_and_is_named(
+async def test_refused_row_rolls_back_the_batch_and_is_named(
     connection: Connection, writer: psycopg.AsyncConnection[Any]
 ) -> None:
     lines = [agg_line(1), agg_line(2, price="-1")]
@@ -150,7 +150,7 @@ def quotes_received(at_us: int, *numbers: int) -> list[str]:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-async def test_a_quote_that_two_streamers_receive_on_two_days_is_one_row(
+async def test_book_ticker_received_on_two_days_is_stored_once(
     connection: Connection, writer: psycopg.AsyncConnection[Any], order: int
 ) -> None:
     days = [quote_line(n, None, AT_US + n * DAY_US) for n in (0, 1)]
@@ -164,7 +164,7 @@ async def test_a_quote_that_two_streamers_receive_on_two_days_is_one_row(
     assert write_raw(connection, BOOK_TICKERS, [*before, *after]) == 0
 
 
-async def test_other_quotes_than_those_about_midnight_are_told_apart_by_their_days(
+async def test_book_tickers_away_from_midnight_are_distinct_by_day(
     connection: Connection, writer: psycopg.AsyncConnection[Any]
 ) -> None:
     minute = 60_000_000
@@ -185,7 +185,7 @@ async def test_other_quotes_than_those_about_midnight_are_told_apart_by_their_da
     ]
 
 
-async def test_two_writers_about_midnight_store_the_same_quotes_once(
+async def test_two_writers_around_midnight_store_book_tickers_once(
     connection: Connection, database_url: str
 ) -> None:
     numbers = range(1, 2_001)
@@ -205,7 +205,7 @@ async def test_two_writers_about_midnight_store_the_same_quotes_once(
     assert [number for _, number in found] == list(numbers)
 
 
-def test_the_blocking_twin_stores_once_as_well(connection: Connection) -> None:
+def test_blocking_version_stores_rows_once(connection: Connection) -> None:
     lines = [agg_line(n) for n in (2, 1, 2)]
     assert write_raw(connection, AGG_TRADES, lines) == 2
     assert write_raw(connection, AGG_TRADES, lines) == 0

@@ -1,4 +1,4 @@
-"""Where captured rows end, which ids have none, and which instrument they are of."""
+"""Last captured ids, missing ids, and the instrument that they belong to."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def one_line(number: int, *, symbol: str) -> str:
     return TRADES.line(row)
 
 
-def test_missing_ids_and_last_rows_are_found_over_days(
+def test_missing_ids_and_last_rows_are_found_across_days(
     connection: Connection, acting_as: Callable[[str], Any]
 ) -> None:
     lines = [agg_line(n) for n in (1, 2, 5)]
@@ -61,7 +61,7 @@ def test_missing_ids_and_last_rows_are_found_over_days(
         assert last_rows(connection, AGG_TRADES, ["A", "B", "C"], None) == last
 
 
-def test_what_is_missing_before_the_first_row_of_some_days_is_found_as_well(
+def test_ids_missing_before_the_first_row_of_a_day_are_found(
     connection: Connection, acting_as: Callable[[str], Any]
 ) -> None:
     times = {1: 0, 5: 4 * DAY_US, 7: 4 * DAY_US + 1, 9: 7 * DAY_US}
@@ -86,7 +86,7 @@ def test_what_is_missing_before_the_first_row_of_some_days_is_found_as_well(
         assert missing == [before, within, behind]
 
 
-def test_what_was_archived_since_is_not_missing(connection: Connection) -> None:
+def test_archived_rows_are_not_missing(connection: Connection) -> None:
     lines = [agg_line(1), agg_line(5, at_us=AT_US + 4 * DAY_US)]
     write_raw(connection, AGG_TRADES, [*lines, agg_line(7, at_us=AT_US + 4 * DAY_US + 1)])
     archived = (
@@ -104,7 +104,7 @@ def test_what_was_archived_since_is_not_missing(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("later_us", [60 * MINUTE_US, DAY_US])
-def test_two_instruments_of_one_name_are_told_apart_by_their_times(
+def test_two_instruments_with_one_ticker_are_distinguished_by_time(
     connection: Connection, later_us: int
 ) -> None:
     old = [agg_line(n, at_us=AT_US + n) for n in (501, 502, 505)]
@@ -120,7 +120,7 @@ def test_two_instruments_of_one_name_are_told_apart_by_their_times(
     ]
 
 
-def test_two_instruments_are_told_apart_though_one_is_older_than_what_is_looked_at(
+def test_instrument_older_than_the_search_range_is_distinguished(
     connection: Connection,
 ) -> None:
     old = [agg_line(n, at_us=AT_US + n) for n in (501, 502)]
@@ -131,7 +131,7 @@ def test_two_instruments_are_told_apart_though_one_is_older_than_what_is_looked_
     assert last == {"A": (8, AT_US + DAY_US + 8)}
 
 
-def test_rows_that_are_stored_while_a_reused_name_is_looked_at_hide_no_missing_range(
+def test_rows_stored_during_the_search_hide_no_missing_range(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = [agg_line(n, at_us=AT_US + n) for n in (501, 502)]
@@ -151,7 +151,7 @@ def test_rows_that_are_stored_while_a_reused_name_is_looked_at_hide_no_missing_r
     assert last == {"A": (8, AT_US + DAY_US + 8)}  # what follows it shows as missing
 
 
-def test_a_clock_that_was_set_makes_no_second_instrument(connection: Connection) -> None:
+def test_clock_change_makes_no_second_instrument(connection: Connection) -> None:
     midnight = AT_US // DAY_US * DAY_US + DAY_US
     times = {1: midnight - 3_000, 2: midnight + 1, 3: midnight - 2_000, 4: midnight + 2}
     write_raw(connection, AGG_TRADES, [agg_line(n, at_us=at) for n, at in times.items()])
@@ -164,7 +164,7 @@ def test_a_clock_that_was_set_makes_no_second_instrument(connection: Connection)
     ]
 
 
-def test_candles_that_reach_beyond_the_last_trades_are_told(
+def test_candles_beyond_the_last_trades_are_found(
     connection: Connection, acting_as: Callable[[str], Any]
 ) -> None:
     minute_us = AT_US // MINUTE_US * MINUTE_US

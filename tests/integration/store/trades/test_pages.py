@@ -27,7 +27,7 @@ def ids(page: TradePage | None) -> list[int]:
 
 
 @pytest.mark.parametrize("role", ["candelabra_reader", "candelabra_streamer"])
-def test_a_page_begins_with_an_id_on_whatever_day_it_lies(
+def test_page_starts_at_an_id_on_any_day(
     connection: Connection, acting_as: Callable[[str], Any], role: str
 ) -> None:
     lines = [agg_line(number) for number in (10, 11, 13)]
@@ -51,7 +51,7 @@ def test_a_page_begins_with_an_id_on_whatever_day_it_lies(
         assert read_trades(connection, AGG_TRADES, "C", 0, limit=3, since_us=0) is None
 
 
-def test_rows_are_told_as_they_are_stored(connection: Connection) -> None:
+def test_rows_are_returned_as_stored(connection: Connection) -> None:
     write_raw(connection, AGG_TRADES, [agg_line(10)])
     write_raw(connection, TRADES, [one_line(7, symbol="A")])
     price, quantity = Decimal("2.5"), Decimal("1E-8")
@@ -63,7 +63,7 @@ def test_rows_are_told_as_they_are_stored(connection: Connection) -> None:
     assert page.trades == [KeptTrade(7, price, quantity, 7, 7, from_us(AT_US + 7), True)]
 
 
-def test_ids_that_lie_the_wrong_way_round_at_midnight_come_in_their_order(
+def test_ids_out_of_order_at_midnight_are_sorted(
     connection: Connection,
 ) -> None:
     times = {1: -3, 2: 2, 3: -1, 4: 1, 5: 4}
@@ -77,7 +77,7 @@ def test_ids_that_lie_the_wrong_way_round_at_midnight_come_in_their_order(
         assert ids(page) == list(range(from_id, 6))[:2]
 
 
-def test_trades_of_the_instrument_before_are_left_out(connection: Connection) -> None:
+def test_trades_of_the_former_instrument_are_excluded(connection: Connection) -> None:
     write_raw(connection, AGG_TRADES, [agg_line(number) for number in (900, 901)])
     again_us = AT_US + 9 * DAY_US
     write_raw(
@@ -89,7 +89,7 @@ def test_trades_of_the_instrument_before_are_left_out(connection: Connection) ->
     assert (page.first_id, page.last_id) == (0, 2)
 
 
-def test_a_ticker_that_is_given_again_within_a_day_is_parted_by_the_moment(
+def test_ticker_reused_within_a_day_is_split_by_time(
     connection: Connection,
 ) -> None:
     again_us = MIDNIGHT_US - MINUTE_US
@@ -156,7 +156,7 @@ def test_a_page_locks_few_of_hundreds_of_days(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize(("symbol", "stored"), [("B", [7]), ("C", None)])
-def test_a_symbol_of_hardly_any_of_the_days_is_looked_for_in_runs_of_them(
+def test_symbol_of_few_days_is_searched_in_runs_of_days(
     connection: Connection, symbol: str, stored: list[int] | None
 ) -> None:
     days = 100

@@ -53,7 +53,7 @@ def changed(
     return {(symbol, day): [(r.lower, r.upper) for r in spans] for symbol, day, spans in rows}
 
 
-def test_a_snapshot_tells_the_minutes_it_did_not_see_of_each_day(
+def test_changes_since_a_snapshot_are_returned_by_day(
     connection: psycopg.Connection[Any],
 ) -> None:
     write(connection, "OLDUSDT", START)
@@ -72,7 +72,7 @@ def test_a_snapshot_tells_the_minutes_it_did_not_see_of_each_day(
     assert changed(connection, snapshot(connection)) == {}
 
 
-def test_who_commits_after_the_snapshot_is_not_seen_by_it_though_he_began_before(
+def test_transaction_that_commits_after_the_snapshot_is_new(
     connection: psycopg.Connection[Any], database_url: str
 ) -> None:
     with psycopg.connect(database_url) as late:
@@ -95,7 +95,7 @@ def test_who_commits_after_the_snapshot_is_not_seen_by_it_though_he_began_before
         ("TRUNCATE market.agg_trades", {"BTCUSDT", "ETHUSDT"}),
     ],
 )
-def test_what_is_deleted_or_changed_is_told_as_well(
+def test_deleted_and_updated_trades_are_returned(
     connection: psycopg.Connection[Any], statement: str, symbols: set[str]
 ) -> None:
     write(connection, "BTCUSDT", START)
@@ -106,7 +106,7 @@ def test_what_is_deleted_or_changed_is_told_as_well(
     assert changed(connection, seen) == {(symbol, FIRST.date()): minute for symbol in symbols}
 
 
-def test_trades_that_a_temporary_table_hands_over_tell_the_transaction_that_did(
+def test_trades_copied_from_a_temporary_table_have_its_transaction(
     connection: psycopg.Connection[Any],
 ) -> None:
     seen = snapshot(connection)

@@ -1,7 +1,7 @@
 -- Raw capture (optional), partitioned by UTC day. The key of a partitioned table must contain the
 -- partition key, hence the column day.
 --
--- written_by tells builds of the trade marts which rows are new. A trigger with a transition table
+-- By written_by, builds of the trade marts find new rows. A trigger with a transition table
 -- would stop COPY into a partitioned table from inserting in batches, at a sixth of the speed. The
 -- BRIN index costs almost nothing, because transaction ids ascend. Deletes and updates are rare;
 -- triggers log them. txid_current() is pg_current_xact_id() as a bigint, for which BRIN has an

@@ -21,7 +21,7 @@ BEGIN
 END
 $$;
 
--- Expired sessions and tokens have ended already: deleting them notifies nobody.
+-- Expired sessions and tokens have ended already: deleting them sends no notification.
 CREATE OR REPLACE FUNCTION accounts.notify_access() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

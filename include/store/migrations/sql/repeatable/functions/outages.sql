@@ -1,5 +1,5 @@
 -- Spot has no klines during a halt, so its halts show as missing minutes. USD-M has empty klines,
--- which are stored: only silence in all symbols at once shows a halt.
+-- which are stored: only simultaneous silence of all symbols shows a halt.
 CREATE OR REPLACE FUNCTION ops.suspected_outages(
     from_time timestamptz,
     to_time timestamptz,

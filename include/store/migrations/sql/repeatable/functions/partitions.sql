@@ -34,7 +34,7 @@ BEGIN
     END IF;
     IF to_regclass(format('market.%I', partition)) IS NOT NULL THEN
         -- A commit is visible shortly before other sessions' caches are invalidated. A session that
-        -- finds the partition in between does not know it as one of its parent's, and its insert
+        -- finds the partition in between does not know that the parent has it, and its insert
         -- fails with "no partition of relation found for row". Its creator holds the partition's
         -- lock until the invalidation is sent, so taking the lock waits for it. ROW EXCLUSIVE:
         -- writers do not wait for each other.

@@ -65,7 +65,7 @@ def broken(rows: dict[int, Row]) -> list[int]:
     return [minute for minute, row in rows.items() if row["is_broken"]]
 
 
-def test_candles_whose_ids_go_on_follow_over_silence_halt_and_month(connection: Connection) -> None:
+def test_contiguous_ids_follow_across_silence_halts_and_months(connection: Connection) -> None:
     merge_candidates(
         connection,
         [traded(0, 1, 5), traded(1, 6, 9), silent(2), silent(3), traded(4, 10, 10),
@@ -94,11 +94,11 @@ def test_candles_whose_ids_go_on_follow_over_silence_halt_and_month(connection: 
     [
         (7, 9, 3, "skips"),  # 6 is missing between the candles
         (5, 9, 5, "overlaps"),  # 5 is in both
-        (6, 9, 3, "count_mismatch"),  # one of its own is missing
+        (6, 9, 3, "count_mismatch"),  # one id is missing inside
         (6, 9, 5, "count_mismatch"),
     ],
 )
-def test_a_gap_in_ids_is_at_the_candle_behind_it(
+def test_skipped_ids_are_reported_at_the_next_candle(
     connection: Connection, first: int, last: int, count: int, verdict: str
 ) -> None:
     merge_candidates(connection, [traded(0, 1, 5), traded(1, first, last, count=count)])
@@ -109,7 +109,7 @@ def test_a_gap_in_ids_is_at_the_candle_behind_it(
     assert rows[1]["expected_first_trade_id"] == 6
 
 
-def test_rows_without_ids_are_proven_by_the_next_that_has_some(connection: Connection) -> None:
+def test_rows_without_ids_are_proven_by_the_next_row_with_ids(connection: Connection) -> None:
     merge_candidates(
         connection,
         [
@@ -130,7 +130,7 @@ def test_rows_without_ids_are_proven_by_the_next_that_has_some(connection: Conne
     assert broken(rows) == [6]
 
 
-def test_minutes_without_row_and_outage_are_counted_at_the_next_row(connection: Connection) -> None:
+def test_missing_minutes_are_counted_at_the_next_row(connection: Connection) -> None:
     merge_candidates(connection, [traded(0, 1, 5), traded(3, 6, 8), traded(7, 12, 12)])
     record_outage(
         connection,
@@ -145,7 +145,7 @@ def test_minutes_without_row_and_outage_are_counted_at_the_next_row(connection: 
     assert continuity(rows) == {0: "first", 3: "follows", 7: "skips"}
 
 
-def test_the_predecessor_may_lie_before_the_range_by_a_day(connection: Connection) -> None:
+def test_predecessor_is_searched_one_day_before_the_range(connection: Connection) -> None:
     day = DAY_US // MINUTE_US
     merge_candidates(connection, [traded(0, 1, 5), traded(3, 7, 8), traded(day + 4, 9, 9)])
     assert continuity(proofs(connection, 3)) == {3: "skips"}
@@ -186,7 +186,7 @@ def test_ids_of_usd_m_trades_skip_by_design_but_never_go_back(connection: Connec
     assert broken(rows) == [3, 4]
 
 
-def test_who_confirmed_and_who_contradicts(connection: Connection) -> None:
+def test_confirming_and_contradicting_sources_are_listed(connection: Connection) -> None:
     merge_candidates(connection, [traded(0, 1, 5), traded(1, 6, 9), traded(2, 10, 10)])
     merge_candidates(connection, [traded(0, None, None, count=5, source=Source.REST)])
     merge_candidates(connection, [traded(1, None, None, count=4, source=Source.REST, price="11")])
@@ -207,7 +207,7 @@ def test_who_confirmed_and_who_contradicts(connection: Connection) -> None:
     }
 
 
-def test_rest_confirms_no_candle_of_a_minute_that_it_had_none_of(connection: Connection) -> None:
+def test_rest_confirms_no_candle_that_it_did_not_return(connection: Connection) -> None:
     without = (T0, T0 + MINUTE_US)
     cause = "the exchange has no candle"
     record_outage(
