@@ -22,7 +22,7 @@ Change = Callable[[str], str]
 
 _SHARE_ONE = 1 << 32
 _LINGER_US = MINUTE_US  # a scheduler is never so far behind
-_REMEMBERED_STREAMS = 50_000
+MAX_STREAMS_PER_FAULT = 50_000
 
 
 @dataclass(slots=True)
@@ -33,6 +33,7 @@ class _Rule:
     key: int
     threshold: int
     end_us: int | None
+    max_streams: int
     latest: dict[tuple[MarketName, str], tuple[int, int]] = field(default_factory=dict)
     # The stream's key for draws, or None if the fault does not match it.
     streams: dict[tuple[MarketName, str], int | None] = field(default_factory=dict)
@@ -46,7 +47,7 @@ class _Rule:
     def _key(self, market: MarketName, stream: str) -> int | None:
         place = (market, stream)
         if place not in self.streams:
-            if len(self.streams) >= _REMEMBERED_STREAMS:
+            if len(self.streams) >= self.max_streams:
                 self.streams.clear()
             is_meant = market in self.fault.markets and self.fault.hits_stream(stream)
             self.streams[place] = self.key ^ derive_key(0, market, stream) if is_meant else None
@@ -59,7 +60,7 @@ class _Rule:
         place = (market, stream)
         latest_us, number = self.latest.get(place, (0, 0))
         number = number + 1 if latest_us == due_us else 0  # frames may share a due time
-        if len(self.latest) >= _REMEMBERED_STREAMS and place not in self.latest:
+        if len(self.latest) >= self.max_streams and place not in self.latest:
             self._forget_earlier(market, due_us)
         self.latest[place] = (due_us, number)
         drawn = hash_counter(self._key(market, stream) or 0, (due_us << 16) + number)
@@ -79,12 +80,16 @@ class FrameFaults:
 
     Args:
         seed: determines which frames are hit.
+        max_streams: streams whose state each fault keeps in memory.
 
     Attributes:
         is_idle: there is no fault, so frames need not be filtered.
     """
 
-    def __init__(self, clock: SimulatedClock, *, seed: int) -> None:
+    def __init__(
+        self, clock: SimulatedClock, *, seed: int, max_streams: int = MAX_STREAMS_PER_FAULT
+    ) -> None:
+        self._max_streams = max_streams
         self._clock = clock
         self._seed = seed
         self._rules: dict[str | None, _Rule] = {}
@@ -101,6 +106,7 @@ class FrameFaults:
             derive_key(self._seed, "faults", str(fault.id)),
             round(float(share or 0) * _SHARE_ONE),
             fault.end_us,
+            self._max_streams,
         )
         self.is_idle = False
 

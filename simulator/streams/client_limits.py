@@ -7,15 +7,16 @@ CONNECT_WINDOW_S = 300.0
 
 
 class MessageRate:
-    """Inbound messages of one connection in a rolling second."""
+    """Inbound messages of one connection in a rolling window, by default a second."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, window_s: float = MESSAGE_WINDOW_S) -> None:
+        self._window_s = window_s
         self._arrivals: deque[float] = deque()
 
     def exceeds(self, limit: int, now_s: float) -> bool:
         """Count a message and return whether it exceeds the limit."""
         arrivals = self._arrivals
-        while arrivals and now_s - arrivals[0] >= MESSAGE_WINDOW_S:
+        while arrivals and now_s - arrivals[0] >= self._window_s:
             arrivals.popleft()
         arrivals.append(now_s)
         return len(arrivals) > limit

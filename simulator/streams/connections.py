@@ -24,7 +24,13 @@ from websockets.server import ServerProtocol
 from simulator.clock import SECOND_US, SimulatedClock
 from simulator.config import SimulatorConfig
 from simulator.market.instruments import MarketName
-from simulator.streams.client_limits import CONNECT_WINDOW_S, ConnectLimit, MessageRate, OpenPings
+from simulator.streams.client_limits import (
+    CONNECT_WINDOW_S,
+    MESSAGE_WINDOW_S,
+    ConnectLimit,
+    MessageRate,
+    OpenPings,
+)
 from simulator.streams.hub import FrameHub, encode_text_frame
 from simulator.streams.protocol import PathError, StreamSession, StreamTarget, parse_target
 
@@ -45,6 +51,7 @@ class StreamServer:
 
     Attributes:
         min_ping_interval_s: lower bound of real seconds between pings, for fast clocks.
+        message_window_s: real seconds in which inbound messages are counted.
         refusal: while set, new connections are refused: fault id, and HTTP status of the answer;
             None as status resets the TCP connection.
         refused: refused connections by fault id.
@@ -63,6 +70,7 @@ class StreamServer:
         self.refused: Counter[str | None] = Counter()
         self.withheld_us: list[tuple[int, int]] = []
         self.min_ping_interval_s = _MIN_PING_INTERVAL_S
+        self.message_window_s = MESSAGE_WINDOW_S
         window_s = CONNECT_WINDOW_S * self._scale()
         self._connects = ConnectLimit(config.connects_in_5_minutes, window_s=window_s)
         self.log = structlog.get_logger("simulator").bind(market=market)
@@ -140,7 +148,7 @@ class ClientConnection(asyncio.Protocol):
         self._protocol = ServerProtocol(max_size=1 << 20)
         self._queued: list[bytes] = []
         self._timers: list[asyncio.TimerHandle] = []
-        self._messages = MessageRate()
+        self._messages = MessageRate(window_s=server.message_window_s)
         self._pings = OpenPings()
         self._fragments: list[bytes] = []
         self._stalled = False

@@ -42,6 +42,14 @@ class FrameFilter(Protocol):
         """
 
 
+class OpenFeed(Protocol):
+    """Opens the feed of a stream, see `catalogue.open_feed`."""
+
+    def __call__(
+        self, market: SimulatedMarket, name: str, from_us: int, *, seed: int
+    ) -> Iterator[DueFrame] | None: ...
+
+
 class _ScheduledFeed:
     """Frames of one stream, generated again from the time at which the market changes.
 
@@ -94,10 +102,12 @@ class FrameScheduler:
         *,
         seed: int,
         faults: FrameFilter | None = None,
+        open_feed: OpenFeed = open_feed,
     ) -> None:
         self.hub = FrameHub(on_first=self._open, on_last=self._close)
         self.faults = faults
         self._name = name
+        self._open_feed = open_feed
         self._market = market
         self._clock = clock
         self._seed = seed
@@ -146,7 +156,7 @@ class FrameScheduler:
         self._changed.set()
 
     def _frames(self, stream: str, from_us: int) -> Iterator[DueFrame] | None:
-        return open_feed(self._market, stream, from_us, seed=self._seed)
+        return self._open_feed(self._market, stream, from_us, seed=self._seed)
 
     def _close(self, stream: str) -> None:
         self._feeds.pop(stream, None)

@@ -9,8 +9,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from simulator.config import SimulatorConfig
+from simulator.market.instruments import MarketName
 from simulator.server import Exchange
-from simulator.streams import client_limits
 from tests.integration.simulator.streams.sockets import NOON, open_raw, read
 
 
@@ -70,15 +70,16 @@ async def test_message_may_come_in_fragments(fast: Exchange) -> None:
         assert await read(ws) == {"result": [], "id": 7}
 
 
-@pytest.fixture
-def _long_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep messages of a busy machine within the limit's window."""
-    monkeypatch.setattr(client_limits, "MESSAGE_WINDOW_S", 60)
+def _with_long_seconds(market: MarketName) -> Exchange:
+    """Return an exchange whose message window outlasts the delays of a busy machine."""
+    exchange = Exchange()
+    exchange.stream_servers[market].message_window_s = 60
+    return exchange
 
 
-@pytest.mark.usefixtures("_long_seconds")
 async def test_pings_of_the_client_are_answered_and_counted() -> None:
-    async with Exchange() as exchange, connect(f"{exchange.spot_ws_url}/ws") as ws:
+    slow_to_forget = _with_long_seconds("spot")
+    async with slow_to_forget as exchange, connect(f"{exchange.spot_ws_url}/ws") as ws:
         pong = await ws.ping(b"mine")
         async with asyncio.timeout(30):
             await pong
@@ -99,9 +100,9 @@ async def test_pongs_to_a_fast_clock_do_not_count_as_messages(pinging: Exchange)
             await asyncio.sleep(0.22)
 
 
-@pytest.mark.usefixtures("_long_seconds")
 async def test_futures_take_ten_messages_a_second_and_not_eleven() -> None:
-    async with Exchange() as exchange, connect(f"{exchange.um_ws_url}/market/ws") as ws:
+    slow_to_forget = _with_long_seconds("um")
+    async with slow_to_forget as exchange, connect(f"{exchange.um_ws_url}/market/ws") as ws:
         for number in range(10):
             await ws.send(
                 json.dumps({"method": "GET_PROPERTY", "params": ["combined"], "id": number})

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from simulator.clock import MINUTE_US, SimulatedClock
-from simulator.faults.frames import FrameFaults
+from simulator.faults.frames import MAX_STREAMS_PER_FAULT, FrameFaults
 from simulator.faults.plan import parse_entry
 
 MINUTE = 30_000_000 * MINUTE_US
@@ -18,8 +18,9 @@ TRADE = (
 KLINE = '{"e":"kline","E":7,"s":"BTCUSDT","k":{"t":6,"o":"1","c":"2","x":true}}'
 
 
-def _faults(*entries: dict[str, Any]) -> FrameFaults:
-    faults = FrameFaults(SimulatedClock(start_us=MINUTE + 1_000, speed=0), seed=3)
+def _faults(*entries: dict[str, Any], max_streams: int = MAX_STREAMS_PER_FAULT) -> FrameFaults:
+    clock = SimulatedClock(start_us=MINUTE + 1_000, speed=0)
+    faults = FrameFaults(clock, seed=3, max_streams=max_streams)
     for number, entry in enumerate(entries):
         faults.accept(parse_entry(entry).placed(start_us=MINUTE, identity=f"f{number}"))
     return faults
@@ -174,12 +175,9 @@ def test_frame_may_be_changed_twice(
     assert _pass(faults, MINUTE, text=text)
 
 
-def test_memory_per_stream_is_bounded_without_changing_draws(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_memory_per_stream_is_bounded_without_changing_draws() -> None:
     def drawn(remembered: int) -> tuple[list[int], int]:
-        monkeypatch.setattr("simulator.faults.frames._REMEMBERED_STREAMS", remembered)
-        faults = _faults({"kind": "drop", "share": 0.5})
+        faults = _faults({"kind": "drop", "share": 0.5}, max_streams=remembered)
         most = 0
         left = []
         for moment in range(200):

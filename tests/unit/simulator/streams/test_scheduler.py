@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -11,9 +11,10 @@ from simulator.clock import SECOND_US, SimulatedClock, to_us
 from simulator.market.instruments import MarketName, select_instruments
 from simulator.market.market import SimulatedMarket
 from simulator.streams.feeds.catalogue import open_feed
+from simulator.streams.feeds.trades import DueFrame
 from simulator.streams.hub import Render
 from simulator.streams.protocol import StreamSession, StreamTarget
-from simulator.streams.scheduler import FrameFilter, FrameScheduler, PassedFrame
+from simulator.streams.scheduler import FrameFilter, FrameScheduler, OpenFeed, PassedFrame
 
 NOON = to_us(datetime(2026, 2, 3, 12, tzinfo=UTC))
 STREAM = "btcusdt@trade"
@@ -56,12 +57,13 @@ class _Faults:
         return self._change(due_us, render, now_us)
 
 
-def _scheduler(faults: FrameFilter | None = None) -> FrameScheduler:
+def _scheduler(
+    faults: FrameFilter | None = None, open_feed: OpenFeed = open_feed
+) -> FrameScheduler:
     listed = select_instruments("spot", ["BTCUSDT"], seed=1)
     market = SimulatedMarket(listed, seed=1, start_us=NOON - 3_600 * SECOND_US)
-    return FrameScheduler(
-        "spot", market, SimulatedClock(start_us=NOON, speed=100), seed=1, faults=faults
-    )
+    clock = SimulatedClock(start_us=NOON, speed=100)
+    return FrameScheduler("spot", market, clock, seed=1, faults=faults, open_feed=open_feed)
 
 
 async def _run(scheduler: FrameScheduler, until: Callable[[_Listener], bool]) -> list[int]:
@@ -133,17 +135,16 @@ async def test_filter_set_later_applies_to_open_streams() -> None:
     assert faults.seen > 20
 
 
-async def test_many_reschedules_send_each_frame_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_many_reschedules_send_each_frame_once() -> None:
     opened: list[int] = []
 
-    def count(market: SimulatedMarket, stream: str, from_us: int, *, seed: int) -> object:
+    def count(
+        market: SimulatedMarket, name: str, from_us: int, *, seed: int
+    ) -> Iterator[DueFrame] | None:
         opened.append(from_us)
-        return open_feed(market, stream, from_us, seed=seed)
+        return open_feed(market, name, from_us, seed=seed)
 
-    monkeypatch.setattr("simulator.streams.scheduler.open_feed", count)
-    scheduler = _scheduler()
+    scheduler = _scheduler(open_feed=count)
     begin_us = scheduler._clock.now_us()
 
     def until(listener: _Listener) -> bool:
