@@ -29,7 +29,7 @@ def lose(exchange: Exchange, stream: str) -> None:
 
 
 @pytest.mark.parametrize(("stream", "is_heard"), [("kline_1m", True), ("aggTrade", False)])
-async def test_a_dead_stream_is_revived_and_costs_its_neighbours_nothing(
+async def test_a_dead_stream_is_revived_without_a_gap_for_others(
     database_url: str, monkeypatch: pytest.MonkeyPatch, stream: str, is_heard: bool
 ) -> None:
     if not is_heard:  # the exchange acknowledges that as well, and nothing comes

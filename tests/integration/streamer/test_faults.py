@@ -104,7 +104,7 @@ async def logged(log: CapturingLogger, event: str) -> None:
 # --- the database
 
 
-async def test_a_database_that_dies_and_comes_back_costs_no_minute(server: Server) -> None:
+async def test_a_database_restart_costs_no_minute(server: Server) -> None:
     url = server.database("dies")
     async with Exchange(FAST) as exchange, streaming(settings_for(exchange, url), *SYMBOLS):
         await wait_for_rows(url, lambda rows: all(minutes_of(rows, s) for s in SYMBOLS))
@@ -133,7 +133,7 @@ async def test_a_database_that_is_down_at_the_start_is_waited_for(
 # --- stops
 
 
-async def test_a_stop_soon_after_a_cut_leaves_no_hole_behind_the_next_start(
+async def test_a_stop_soon_after_a_disconnect_leaves_no_missing_minute(
     database_url: str, log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What REST had not been asked for when the streamer stopped is asked at the next start."""
@@ -287,7 +287,7 @@ async def test_frames_that_are_none_are_counted_logged_and_passed_over(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_is_heard_while_rest_hangs(database_url: str, number: signal.Signals) -> None:
+def test_a_stop_works_while_rest_hangs(database_url: str, number: signal.Signals) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()

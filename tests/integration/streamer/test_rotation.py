@@ -92,7 +92,7 @@ async def settled(database_url: str, exchange: Exchange, noticed: Noticed) -> No
     noticed.asked.clear()
 
 
-async def test_connections_that_grow_old_are_succeeded_unnoticed(
+async def test_old_connections_are_rotated_without_a_gap(
     database_url: str, noticed: Noticed
 ) -> None:
     config = SimulatorConfig(speed=SPEED, connection_life_s=12 * SPEED)
@@ -107,7 +107,7 @@ async def test_connections_that_grow_old_are_succeeded_unnoticed(
 
 
 @pytest.mark.parametrize("market", ["spot", "um"])
-async def test_an_announced_shutdown_is_forestalled(
+async def test_a_socket_is_replaced_before_an_announced_shutdown(
     database_url: str, noticed: Noticed, market: str
 ) -> None:
     async with (
@@ -124,7 +124,7 @@ async def test_an_announced_shutdown_is_forestalled(
         assert sorted(rotations(streamer)) == [0, 1]
 
 
-async def test_a_successor_that_cannot_be_made_is_tried_again_while_the_old_one_serves(
+async def test_a_failed_rotation_is_retried_while_the_old_socket_serves(
     database_url: str, noticed: Noticed
 ) -> None:
     async with (

@@ -153,7 +153,7 @@ async def test_a_full_disk_is_waited_out_in_bounded_memory(
     assert told(log, "candle_refused") == []
 
 
-async def test_a_statement_that_waits_too_long_is_given_up_and_repeated(
+async def test_a_statement_that_waits_too_long_is_cancelled_and_retried(
     database_url: str, log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "WRITE_TIMEOUT_S", 0.5)
@@ -209,7 +209,7 @@ def at(server: EmbeddedPostgres) -> str:
     return server.url("candles", password="the-same")
 
 
-async def test_after_a_failover_the_server_that_takes_writes_is_found(log: CapturingLogger) -> None:
+async def test_after_a_failover_the_writable_server_is_found(log: CapturingLogger) -> None:
     with two_servers() as (one, two, url):
         async with Exchange(FAST) as exchange, streaming(settings_for(exchange, url), *SYMBOLS):
             await wait_for_rows(at(one), lambda rows: all(minutes_of(rows, s) for s in SYMBOLS))

@@ -64,7 +64,7 @@ async def test_the_open_candle_is_shown_before_its_minute_is_over(database_url: 
                         await asyncio.sleep(0.05)
 
 
-async def test_a_cut_costs_no_minute(database_url: str) -> None:
+async def test_a_disconnect_costs_no_minute(database_url: str) -> None:
     async with Exchange(FAST) as exchange:
         settings = settings_for(exchange, database_url)
         async with streaming(settings, *SYMBOLS) as streamer:
@@ -165,7 +165,7 @@ def test_the_process_stops_cleanly_on_sigterm(database_url: str) -> None:
     ("symbols", "message"),
     [("NOPEUSDT", "no symbol 'NOPEUSDT'"), ("", "no symbols: give --symbols")],
 )
-def test_a_wrong_wish_is_one_line_and_exit_code_1(
+def test_an_unknown_symbol_is_one_line_and_exit_code_1(
     database_url: str, symbols: str, message: str
 ) -> None:
     with ExchangeThread(FAST) as exchange:

@@ -102,7 +102,7 @@ async def test_a_watched_symbol_is_streamed_within_seconds_and_dropped_when_unwa
             await assert_equal_to_the_exchange(exchange, rows, ["ETHUSDT", "BTCUSDT.P"])
 
 
-async def test_what_was_watched_goes_on_after_a_restart_and_after_a_cut_of_notifications(
+async def test_watched_symbols_continue_after_a_restart_and_a_lost_notification(
     database_url: str, anna: int
 ) -> None:
     config = SimulatorConfig(speed=SPEED, spot_symbols=("BTCUSDT", "ETHUSDT", "PEPEUSDT"))
@@ -153,7 +153,7 @@ async def test_what_the_rows_of_a_watched_symbol_lack_is_had_after_a_restart(
         await assert_equal_to_the_exchange(exchange, rows, ["ETHUSDT"])
 
 
-async def test_a_streamer_can_be_told_to_follow_no_watchlists(database_url: str, anna: int) -> None:
+async def test_watchlists_can_be_switched_off(database_url: str, anna: int) -> None:
     config = SimulatorConfig(speed=SPEED, spot_symbols=("BTCUSDT", "ETHUSDT"))
     change(database_url, lambda c: watchlists.watch(c, anna, "ETHUSDT"))
     async with Exchange(config) as exchange:
@@ -165,7 +165,7 @@ async def test_a_streamer_can_be_told_to_follow_no_watchlists(database_url: str,
             assert streamer.hub.symbols == ["BTCUSDT"]
 
 
-async def test_what_is_put_on_a_watchlist_by_rest_is_told_by_the_websocket_within_seconds(
+async def test_a_symbol_watched_by_rest_reaches_the_websocket_within_seconds(
     database_url: str, anna: int
 ) -> None:
     config = SimulatorConfig(speed=SPEED, spot_symbols=("BTCUSDT", "ETHUSDT"))

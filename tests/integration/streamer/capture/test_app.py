@@ -204,7 +204,7 @@ async def test_captured_spot_trades_fold_into_the_candles(
         assert [row for row in await rows_of(folded) if not row[0]] == []
 
 
-async def test_a_cut_is_filled_by_id(
+async def test_a_disconnect_is_filled_by_id(
     database_url: str, rows_of: Callable[..., Any], tmp_path: Path
 ) -> None:
     async with Exchange(SimulatorConfig(speed=20)) as exchange:
@@ -284,7 +284,7 @@ async def test_an_announced_shutdown_costs_no_row(
         assert await rows_of("SELECT * FROM ops.gaps WHERE dataset <> 'candles_1m'") == []
 
 
-async def test_new_listings_are_captured_as_they_come(
+async def test_new_listings_are_captured(
     database_url: str, rows_of: Callable[..., Any], tmp_path: Path
 ) -> None:
     async with Exchange(SimulatorConfig(speed=20, spot_symbols=("BTCUSDT",))) as exchange:

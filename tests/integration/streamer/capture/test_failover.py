@@ -68,7 +68,7 @@ def asked(url: str, query: str, *arguments: object) -> list[Row]:
         return connection.execute(query, arguments).fetchall()
 
 
-async def test_rows_that_a_standby_did_not_have_come_by_id_and_quotes_are_told_as_lost(
+async def test_rows_missing_on_a_standby_are_fetched_by_id_or_recorded_as_lost(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     way = Way(monkeypatch)
@@ -117,7 +117,7 @@ async def test_rows_that_a_standby_did_not_have_come_by_id_and_quotes_are_told_a
         assert from_time == quotes[-1][1] < to_time <= quotes[0][1]
 
 
-async def test_nothing_is_told_where_a_server_comes_back_with_all_its_rows(
+async def test_a_server_that_returns_with_all_rows_causes_no_loss(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     way = Way(monkeypatch)

@@ -79,7 +79,7 @@ async def test_a_connection_of_capture_that_is_refused_is_down_while_candles_are
             await wait_until(is_told)
 
 
-async def test_quotes_that_a_cut_cost_are_counted_as_lost(
+async def test_book_tickers_lost_by_a_disconnect_are_counted(
     database_url: str, tmp_path: Path
 ) -> None:
     async with Exchange(FAST) as exchange:

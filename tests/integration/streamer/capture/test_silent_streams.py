@@ -16,7 +16,7 @@ from tests.integration.streamer.capture.asking import QUOTES, wait_until
 from tests.integration.streamer.harness import settings_for, streaming
 
 
-async def test_quotes_that_stay_out_are_asked_for_again_and_are_in_the_ledger(
+async def test_a_dead_book_ticker_stream_is_subscribed_again_and_recorded(
     database_url: str,
     rows_of: Callable[..., Any],
     tmp_path: Path,

@@ -28,7 +28,7 @@ CUT = (
 CLOSED = "SELECT count(*) FROM ops.gaps WHERE cause = %s AND repaired_at IS NOT NULL"
 
 
-async def test_what_a_server_lacks_that_takes_over_is_asked_of_rest(
+async def test_minutes_missing_after_a_failover_are_requested(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(look_back, "CHECK_DELAY_S", 2.0)

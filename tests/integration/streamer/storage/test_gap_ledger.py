@@ -77,7 +77,7 @@ async def test_a_stream_that_misses_nothing_has_no_gap(database_url: str) -> Non
     assert await broken_ids(database_url) == []
 
 
-async def test_a_cut_is_a_gap_of_each_symbol_until_its_minutes_are_proven(
+async def test_a_disconnect_is_a_gap_of_each_symbol_until_its_minutes_are_proven(
     database_url: str,
 ) -> None:
     async with Exchange(FAST) as exchange:
@@ -102,7 +102,7 @@ async def test_a_cut_is_a_gap_of_each_symbol_until_its_minutes_are_proven(
     assert await broken_ids(database_url) == []
 
 
-async def test_trades_that_do_not_come_are_a_gap_of_their_minute(database_url: str) -> None:
+async def test_missing_trades_are_a_gap_of_their_minute(database_url: str) -> None:
     async with (
         Exchange(FAST) as exchange,
         streaming(settings_for(exchange, database_url), *SYMBOLS),
@@ -115,7 +115,7 @@ async def test_trades_that_do_not_come_are_a_gap_of_their_minute(database_url: s
         assert {gap["cause"] for gap in gaps} == {"missing trades"}
 
 
-async def test_gaps_of_an_ended_streamer_are_taken_up_by_the_next_one(database_url: str) -> None:
+async def test_gaps_of_an_ended_streamer_are_adopted_by_the_next_one(database_url: str) -> None:
     async with Exchange(FAST) as exchange:
         settings = settings_for(exchange, database_url, fill_lookback_minutes=1)
         async with streaming(settings, "BTCUSDT"):

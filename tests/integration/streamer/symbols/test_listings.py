@@ -148,7 +148,7 @@ async def test_a_halt_reload_once_and_what_stays_away_is_unsubscribed(
     assert to_us(rows["BTCUSDT", minutes_of(rows, "BTCUSDT")[-1]]["open_time"]) >= goal_us
 
 
-async def test_what_was_delisted_while_nobody_streamed_is_had_to_its_last_minute(
+async def test_a_symbol_delisted_between_two_streamers_is_complete_to_its_last_minute(
     database_url: str,
 ) -> None:
     config = SimulatorConfig(speed=60, spot_symbols=(*KNOWN, "PEPEUSDT"))
@@ -173,7 +173,7 @@ async def test_what_was_delisted_while_nobody_streamed_is_had_to_its_last_minute
             )
 
 
-async def test_what_was_listed_while_nobody_streamed_is_had_from_its_first_minute(
+async def test_a_symbol_listed_between_two_streamers_is_complete_from_its_first_minute(
     database_url: str,
 ) -> None:
     config = SimulatorConfig(speed=60, spot_symbols=KNOWN)
@@ -217,7 +217,7 @@ async def test_what_was_listed_while_nobody_streamed_is_had_from_its_first_minut
         assert {name: minutes_of(rows, name)[0] for name in begins_us} == begins_us
 
 
-async def test_what_the_rows_of_a_symbol_lack_is_had_when_it_joins_again(
+async def test_missing_minutes_of_a_returning_symbol_are_repaired(
     database_url: str, tmp_path: Path
 ) -> None:
     """By a pattern of the file; the ledger of this very streamer knows a gap of it already."""

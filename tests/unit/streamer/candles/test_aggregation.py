@@ -40,7 +40,7 @@ def test_a_whole_minute_equal_to_its_closed_kline_is_verified(results: Results) 
     assert one.live_candles() == []
 
 
-def test_of_a_minute_joined_midway_the_closed_kline_speaks_once(results: Results) -> None:
+def test_a_minute_joined_midway_emits_its_closed_kline_once(results: Results) -> None:
     one = aggregator(results)
     trades = minute_trades(0, 1)
     one.connected(T0 + 1)
@@ -81,7 +81,7 @@ def test_a_candle_behind_an_open_kline_is_partial_when_its_minute_closes(
     assert results.requested == [(T0, NO_CLOSED_KLINE)]
 
 
-def test_where_fold_and_kline_differ_both_are_offered(results: Results) -> None:
+def test_candle_and_kline_are_both_emitted_if_they_differ(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     trades = minute_trades(0, 1)
@@ -137,7 +137,7 @@ def test_rounded_quotes_are_no_difference(results: Results) -> None:
     assert results.stored()[T0].candle.quote_volume == Decimal("1.5")
 
 
-def test_a_fold_that_differs_is_offered_with_the_quotes_of_the_exchange_where_fills_are_rounded(
+def test_a_differing_candle_has_the_klines_quote_volume_if_fills_are_rounded(
     results: Results,
 ) -> None:
     one = aggregator(results, instrument=ROUNDED)
@@ -157,7 +157,7 @@ def test_a_fold_that_differs_is_offered_with_the_quotes_of_the_exchange_where_fi
     assert results.differing == [["volume"]]
 
 
-def test_a_later_word_of_the_exchange_on_a_settled_minute_waits_for_no_trade(
+def test_a_later_closed_kline_is_emitted_without_waiting_for_trades(
     results: Results,
 ) -> None:
     one = aggregator(results)
@@ -172,7 +172,7 @@ def test_a_later_word_of_the_exchange_on_a_settled_minute_waits_for_no_trade(
     assert results.stored()[T0].candle == later.candle("BTCUSDT")
 
 
-def test_an_earlier_word_and_a_repeated_one_tell_nothing(results: Results) -> None:
+def test_earlier_and_repeated_closed_klines_are_ignored(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     trades = minute_trades(0, 1)
@@ -187,7 +187,7 @@ def test_an_earlier_word_and_a_repeated_one_tell_nothing(results: Results) -> No
     assert one.minutes[T0].kline is last
 
 
-def test_a_minute_without_kline_is_unconfirmed_and_asked_of_rest(results: Results) -> None:
+def test_a_minute_without_kline_is_unconfirmed_and_requested(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     for each in minute_trades(0, 1):
@@ -214,7 +214,7 @@ def test_a_late_kline_still_verifies(results: Results) -> None:
     assert results.stored()[T0].status is Status.VERIFIED
 
 
-def test_a_late_kline_counts_once_where_trades_are_later_or_never_come(results: Results) -> None:
+def test_a_late_kline_counts_once_if_trades_are_later_or_missing(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     trades = minute_trades(0, 1, count=50)
@@ -267,7 +267,7 @@ def test_a_late_trade_revises_the_candle_it_belongs_to(results: Results) -> None
     assert one.late_trades == 1
 
 
-def test_a_trade_of_long_ago_is_asked_of_rest(results: Results) -> None:
+def test_the_minute_of_a_very_late_trade_is_requested(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     one.on_trade(trade(1, T0 + 1))
@@ -279,7 +279,7 @@ def test_a_trade_of_long_ago_is_asked_of_rest(results: Results) -> None:
     assert one.late_trades == 1
 
 
-def test_trades_that_come_long_after_their_kline_are_no_difference(results: Results) -> None:
+def test_trades_long_after_their_kline_make_no_difference(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     trades = minute_trades(0, 1)
@@ -302,7 +302,7 @@ def test_memory_stays_bounded_over_many_minutes(results: Results) -> None:
     assert len(one.minutes) <= MINUTES_KEPT + 3
 
 
-def test_a_verified_minute_is_in_memory_once_and_takes_late_trades(results: Results) -> None:
+def test_a_verified_minute_is_in_memory_once_and_accepts_late_trades(results: Results) -> None:
     """Of 1,500 symbols, numbers of the fold beside the exchange's equal ones take megabytes."""
     one = aggregator(results)
     begin(one)

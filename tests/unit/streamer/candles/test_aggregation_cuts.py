@@ -24,7 +24,7 @@ from tests.unit.streamer.played_exchange import (
 )
 
 
-def test_after_a_cut_in_which_nothing_was_missed_the_fold_goes_on(results: Results) -> None:
+def test_aggregation_continues_after_a_disconnect_without_missing_trades(results: Results) -> None:
     one = aggregator(results)
     trades = minute_trades(0, 1) + minute_trades(1, 7)
     begin(one)
@@ -39,7 +39,7 @@ def test_after_a_cut_in_which_nothing_was_missed_the_fold_goes_on(results: Resul
     assert [o.status for o in results.candidates] == [Status.UNCONFIRMED] * 2
 
 
-def test_after_a_cut_nothing_is_claimed_before_a_trade_or_kline_proves_it(
+def test_after_a_disconnect_a_trade_or_kline_must_prove_the_candle(
     results: Results,
 ) -> None:
     one = aggregator(results)
@@ -51,7 +51,7 @@ def test_after_a_cut_nothing_is_claimed_before_a_trade_or_kline_proves_it(
     assert [o.status for o in results.candidates] == [Status.PARTIAL]
 
 
-def test_minutes_that_closed_during_a_cut_are_all_asked_of_rest(results: Results) -> None:
+def test_minutes_that_closed_during_a_disconnect_are_requested(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     one.on_trade(trade(1, T0 + 1))
@@ -83,7 +83,7 @@ def test_a_symbol_is_not_doubted_before_it_is_delivered_again(results: Results) 
     assert {at for at, _ in results.requested} >= {T0, T0 + MINUTE_US}
 
 
-def test_a_long_cut_is_asked_for_whole_before_it_is_delivered_again(results: Results) -> None:
+def test_a_long_disconnect_is_requested_as_one_range(results: Results) -> None:
     """Its streams are acknowledged seconds after others have moved the clock by hours."""
     one = aggregator(results)
     begin(one)

@@ -37,7 +37,7 @@ def test_duplicates_and_void_trades_count_once_and_never(results: Results) -> No
     assert results.missing == []
 
 
-def test_ids_that_skip_by_design_are_no_holes(results: Results) -> None:
+def test_ids_that_skip_by_design_are_not_missing(results: Results) -> None:
     one = aggregator(results, has_contiguous_ids=False, expects_klines=False)
     one.connected(T0 + SECOND_US)
     one.on_trade(trade(1, T0 + 2 * SECOND_US))
@@ -48,7 +48,7 @@ def test_ids_that_skip_by_design_are_no_holes(results: Results) -> None:
     assert [o.status for o in results.candidates] == [Status.PARTIAL, Status.UNCONFIRMED]
 
 
-def test_a_void_trade_does_not_take_the_place_of_the_true_one(results: Results) -> None:
+def test_a_void_trade_does_not_replace_the_real_one(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     one.on_trade(trade(1, T0 + 1))
@@ -60,7 +60,7 @@ def test_a_void_trade_does_not_take_the_place_of_the_true_one(results: Results) 
     assert (one.void_trades, one.duplicates, results.missing) == (1, 0, [])
 
 
-def test_a_void_trade_that_hides_a_true_one_leaves_a_hole(results: Results) -> None:
+def test_a_void_trade_that_hides_a_real_one_leaves_missing_trades(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     one.on_trade(trade(1, T0 + 1))
@@ -70,7 +70,7 @@ def test_a_void_trade_that_hides_a_true_one_leaves_a_hole(results: Results) -> N
     assert results.missing == [(2, 2)]
 
 
-def test_a_ticker_used_again_is_folded_from_its_first_whole_minute(results: Results) -> None:
+def test_a_reused_ticker_is_aggregated_from_its_first_whole_minute(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     old = minute_trades(0, 9_001)
@@ -93,9 +93,7 @@ def test_a_ticker_used_again_is_folded_from_its_first_whole_minute(results: Resu
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_raw_trades_that_overtake_each_other_are_folded_once_each(
-    results: Results, seed: int
-) -> None:
+def test_overtaken_single_trades_are_aggregated_once_each(results: Results, seed: int) -> None:
     one = aggregator(results, has_contiguous_ids=False)
     draws = random.Random(seed)
     earlier = [trade(10, T0 - SECOND_US)]
@@ -127,7 +125,7 @@ def quick_trades(first: int, count: int) -> list[AggTrade]:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_trades_of_spot_that_overtake_each_other_by_milliseconds_are_folded_once_each(
+def test_spot_trades_overtaken_by_milliseconds_are_aggregated_once_each(
     results: Results, seed: int
 ) -> None:
     one = aggregator(results)
@@ -170,7 +168,7 @@ def test_what_overtook_others_waits_for_them_a_moment_and_then_they_are_missing(
     assert one.duplicates == 2
 
 
-def test_what_waits_at_a_cut_is_folded_and_what_it_overtook_is_missing(results: Results) -> None:
+def test_held_trades_are_aggregated_at_a_disconnect(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     told = quick_trades(1, 4)
@@ -192,9 +190,7 @@ def test_another_instruments_trades_end_the_wait(results: Results) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_trades_of_spot_that_come_much_too_late_leave_the_exchanges_candle(
-    results: Results, seed: int
-) -> None:
+def test_very_late_spot_trades_leave_the_exchanges_candle(results: Results, seed: int) -> None:
     one = aggregator(results)
     begin(one)
     draws = random.Random(seed)

@@ -25,7 +25,7 @@ def pass_minutes(one: SymbolAggregator, first: int, count: int) -> None:
         one.on_clock(T0 + (minute + 1) * MINUTE_US + GRACE + TIMEOUT)
 
 
-def test_a_silent_symbol_is_told_once_and_asked_about_less_and_less_often(
+def test_a_silent_symbol_is_reported_once_and_requested_ever_less_often(
     results: Results,
 ) -> None:
     one = aggregator(results)
@@ -40,7 +40,7 @@ def test_a_silent_symbol_is_told_once_and_asked_about_less_and_less_often(
     assert [offer.candle.open_time_us for offer in results.candidates] == [T0]  # no flat rows
 
 
-def test_all_minutes_of_a_silence_are_asked_of_rest_when_it_ends(results: Results) -> None:
+def test_all_minutes_of_a_silence_are_requested_when_it_ends(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     pass_minutes(one, 0, 11)
@@ -51,7 +51,7 @@ def test_all_minutes_of_a_silence_are_asked_of_rest_when_it_ends(results: Result
     assert results.silences == [(T0, None), (T0, back)]
 
 
-def test_a_cut_ends_a_silence_and_forgets_no_minute_of_it(results: Results) -> None:
+def test_a_disconnect_ends_a_silence_and_requests_its_minutes(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     pass_minutes(one, 0, 11)
@@ -61,7 +61,7 @@ def test_a_cut_ends_a_silence_and_forgets_no_minute_of_it(results: Results) -> N
     assert results.silences == [(T0, None)]
 
 
-def test_one_lost_closed_kline_is_no_reason_to_subscribe_anew(results: Results) -> None:
+def test_one_lost_closed_kline_does_not_cause_a_new_subscription(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     trades = minute_trades(0, 1)
@@ -73,7 +73,7 @@ def test_one_lost_closed_kline_is_no_reason_to_subscribe_anew(results: Results) 
     assert results.resubscribed == 0
 
 
-def test_klines_that_do_not_come_are_subscribed_anew_on_a_line_that_loses_trades(
+def test_missing_klines_are_subscribed_again_on_a_lossy_connection(
     results: Results,
 ) -> None:
     one = aggregator(results)
@@ -87,7 +87,7 @@ def test_klines_that_do_not_come_are_subscribed_anew_on_a_line_that_loses_trades
     assert results.reasons == ["no closed kline in time"] * 4  # the 1st, 2nd, 4th and 8th
 
 
-def test_of_a_silence_the_minutes_not_asked_about_are_known(results: Results) -> None:
+def test_unrequested_minutes_of_a_silence_are_known(results: Results) -> None:
     one = aggregator(results)
     assert one.unfinished_since_us is None
     begin(one)
@@ -97,7 +97,7 @@ def test_of_a_silence_the_minutes_not_asked_about_are_known(results: Results) ->
     assert one.unfinished_since_us == T0 + 8 * MINUTE_US
 
 
-def test_trades_that_do_not_come_although_klines_tell_of_them_are_subscribed_anew(
+def test_a_dead_trade_stream_is_subscribed_again(
     results: Results,
 ) -> None:
     one = aggregator(results)
@@ -115,7 +115,7 @@ def test_trades_that_do_not_come_although_klines_tell_of_them_are_subscribed_ane
     assert len(results.candidates) == 6
 
 
-def test_where_a_connection_was_made_anew_and_nothing_comes_rest_is_asked_less_and_less_often(
+def test_an_idle_new_connection_requests_ever_less_often(
     results: Results,
 ) -> None:
     """All symbols are halted: each connection is replaced after a while, and gives nothing."""
@@ -140,7 +140,7 @@ def test_where_a_connection_was_made_anew_and_nothing_comes_rest_is_asked_less_a
     assert results.resubscribed == 0  # that is the connection's business
 
 
-def test_what_was_left_of_such_a_silence_is_asked_when_it_speaks(results: Results) -> None:
+def test_the_rest_of_such_a_silence_is_requested_when_it_ends(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     one.disconnected()
@@ -152,7 +152,7 @@ def test_what_was_left_of_such_a_silence_is_asked_when_it_speaks(results: Result
     assert results.silences == [(T0, None), (T0, back)]
 
 
-def test_silent_minutes_behind_a_wrong_close_are_the_exchanges_word_and_never_derived_from_it(
+def test_silent_minutes_after_a_wrong_close_are_the_exchanges_own(
     results: Results,
 ) -> None:
     one = aggregator(results)

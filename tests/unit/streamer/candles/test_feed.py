@@ -179,7 +179,7 @@ def test_a_symbol_is_connected_once_its_delivery_is_proven(
     assert [btc.connections, eth.connections, bnb.connections] == [[T0 + 1], [T0 + 3], [T0 + 3]]
 
 
-def test_a_lost_connection_is_told_and_the_next_one_has_to_prove_itself(
+def test_a_disconnect_is_reported_and_the_next_connection_must_deliver(
     feed_of: MakeFeed,
 ) -> None:
     feed = feed_of("BTCUSDT", "ETHUSDT")
@@ -192,7 +192,7 @@ def test_a_lost_connection_is_told_and_the_next_one_has_to_prove_itself(
     assert btc.connections == eth.connections == [T0, None, T0 + MINUTE_US, None]
 
 
-def test_what_was_missed_is_told_once_the_time_is_known(feed_of: MakeFeed) -> None:
+def test_missed_minutes_are_reported_once_the_time_is_known(feed_of: MakeFeed) -> None:
     """A connection may be lost before its first frame has told the exchange's time."""
     missed: list[tuple[str, int, int, str]] = []
     feed = feed_of("BTCUSDT", on_missed=lambda *what: missed.append(what))
@@ -207,7 +207,7 @@ def test_what_was_missed_is_told_once_the_time_is_known(feed_of: MakeFeed) -> No
     assert missed == [("BTCUSDT", T0, T0 + 5 * MINUTE_US + 1, "connection lost")]
 
 
-def test_the_first_frame_tells_what_all_missed(feed_of: MakeFeed) -> None:
+def test_the_first_frame_reports_what_all_symbols_missed(feed_of: MakeFeed) -> None:
     """The clock it sets closes minutes of symbols that are subscribed seconds later."""
     missed: list[tuple[str, int]] = []
     feed = feed_of("BTC", "ETH", on_missed=lambda *what: missed.append((what[0], what[2])))
@@ -281,7 +281,7 @@ def test_minutes_that_end_at_once_are_closed_some_at_a_time(
 
 
 @pytest.mark.parametrize(("klines", "lag_s"), [(False, 0.0), (True, CARRIED_LAG_S)])
-def test_while_no_frame_comes_the_clock_is_carried_on(
+def test_the_clock_is_carried_on_without_frames(
     feed_of: MakeFeed, ours: Clock, klines: bool, lag_s: float
 ) -> None:
     feed = feed_of("BTCUSDT", klines=klines)
@@ -305,7 +305,7 @@ def test_while_no_frame_comes_the_clock_is_carried_on(
     assert feed.now_us == T0 + 2_500_000  # but it passes: REST may be asked
 
 
-def test_a_connection_that_gave_nothing_is_no_further_cut(
+def test_a_connection_without_frames_reports_no_further_gap(
     feed_of: MakeFeed,
 ) -> None:
     missed: list[tuple[str, int, int, str]] = []
@@ -325,7 +325,7 @@ def test_a_connection_that_gave_nothing_is_no_further_cut(
     assert [end_us for _, _, end_us, _ in missed] == [T0 + 1, T0 + 6, T0 + 6]
 
 
-def test_doubted_symbols_are_asked_for_again_in_one_batch_on_an_open_connection(
+def test_resubscriptions_are_sent_in_one_batch_on_an_open_connection(
     feed_of: MakeFeed,
 ) -> None:
     feed = feed_of("BTCUSDT", "ETHUSDT", "BNBUSDT")
@@ -385,7 +385,7 @@ def test_one_frame_from_far_ahead_does_not_set_the_clock(
         (["BTCUSDT", "ETHUSDT"], ["BTCUSDT"] * (MAX_DOUBTED + 1)),
     ],
 )
-def test_a_time_far_ahead_that_is_told_again_sets_the_clock(
+def test_a_confirmed_time_far_ahead_sets_the_clock(
     feed_of: MakeFeed, ours: Clock, carried: list[str], speaking: list[str]
 ) -> None:
     feed = feed_of(*carried, begin_us=T0)
@@ -395,7 +395,9 @@ def test_a_time_far_ahead_that_is_told_again_sets_the_clock(
     assert feed.exchange_us == T0 + HOUR_US + len(speaking) - 1
 
 
-def test_the_first_frame_after_a_long_cut_is_believed(feed_of: MakeFeed, ours: Clock) -> None:
+def test_the_first_frame_after_a_long_disconnect_sets_the_clock(
+    feed_of: MakeFeed, ours: Clock
+) -> None:
     feed = feed_of("BTCUSDT", "ETHUSDT", begin_us=T0)
     connection, _ = parts(feed)
     feed.on_texts([trade("BTCUSDT", 1, T0)])

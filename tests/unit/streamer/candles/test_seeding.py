@@ -84,7 +84,7 @@ def test_a_kline_that_ends_inside_an_agg_trade_is_waited_out(results: Results) -
     assert one.live_candles()[0][0].trade_count == 8
 
 
-def test_a_hole_is_told_and_the_minute_seeded_anew_as_soon_as_a_kline_has_it(
+def test_missing_trades_are_reported_and_the_minute_is_seeded_again(
     results: Results,
 ) -> None:
     one = aggregator(results)
@@ -103,7 +103,7 @@ def test_a_hole_is_told_and_the_minute_seeded_anew_as_soon_as_a_kline_has_it(
 
 
 @pytest.mark.parametrize(("known", "seen_by"), [(1, "first_trade_id"), (3, "trade_count")])
-def test_a_first_trade_that_never_came_is_seen_by_the_klines_first_id(
+def test_a_missing_first_trade_shows_by_the_klines_first_id(
     results: Results, known: int, seen_by: str
 ) -> None:
     one = aggregator(results)
@@ -124,7 +124,7 @@ def test_a_first_trade_that_never_came_is_seen_by_the_klines_first_id(
 
 
 @pytest.mark.parametrize("is_confirmed", [True, False])
-def test_a_kline_without_trades_from_before_a_hole_proves_nothing_of_it(
+def test_an_empty_kline_from_before_missing_trades_is_no_seed(
     results: Results, is_confirmed: bool
 ) -> None:
     one = aggregator(results)
@@ -150,7 +150,7 @@ def test_a_kline_without_trades_from_before_a_hole_proves_nothing_of_it(
         assert [minute for minute, _ in results.requested] == [opened_us]
 
 
-def test_a_hole_without_a_seed_leaves_the_minute_partial(results: Results) -> None:
+def test_missing_trades_without_a_seed_leave_the_minute_partial(results: Results) -> None:
     one = aggregator(results)
     trades = minute_trades(0, 1)
     begin(one)

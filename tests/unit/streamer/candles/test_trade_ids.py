@@ -122,7 +122,7 @@ def test_a_void_trade_leaves_its_id_to_the_true_one() -> None:
     ]  # fmt: skip
 
 
-def test_void_ids_between_fills_that_follow_are_no_hole() -> None:
+def test_void_ids_between_consecutive_fills_are_not_missing() -> None:
     found = steps(trade(5, first=50), void(6), void(7), trade(8, first=51))
     assert found == [IdOrder.FIRST, IdOrder.VOID, IdOrder.VOID, IdOrder.FOLLOWS]
 

@@ -16,7 +16,7 @@ def ours() -> Clock:
     return Clock()
 
 
-def test_frames_tell_the_time_and_late_ones_do_not_turn_it_back(ours: Clock) -> None:
+def test_frames_set_the_time_and_late_frames_do_not_set_it_back(ours: Clock) -> None:
     clock = ExchangeClock(lag_s=10, clock_s=ours)
     assert clock.now_us(T0) == T0
     ours.now_s += 9
@@ -34,7 +34,7 @@ def test_without_frames_it_goes_on_that_much_behind(ours: Clock) -> None:
     assert clock.now_us(T0 + 70 * SECOND_US) == T0 + 70 * SECOND_US
 
 
-def test_before_any_word_of_the_exchange_no_time_is_known(ours: Clock) -> None:
+def test_the_time_is_unknown_before_the_first_frame(ours: Clock) -> None:
     clock = ExchangeClock(lag_s=0, clock_s=ours)
     ours.now_s += 100
     assert clock.now_us(0) == 0

@@ -117,7 +117,7 @@ async def test_pings_of_the_exchange_are_answered() -> None:
         await Client(url).until(answered.is_set)
 
 
-async def test_a_closed_connection_is_replaced_and_subscribed_anew(log: CapturingLogger) -> None:
+async def test_a_closed_connection_is_replaced_and_subscribed_again(log: CapturingLogger) -> None:
     asked: list[int] = []
 
     async def behaviour(socket: ServerConnection) -> None:
@@ -135,7 +135,7 @@ async def test_a_closed_connection_is_replaced_and_subscribed_anew(log: Capturin
     assert client.connection.reconnects == 2
 
 
-async def test_silence_is_taken_for_a_dead_connection(log: CapturingLogger) -> None:
+async def test_a_silent_connection_is_replaced(log: CapturingLogger) -> None:
     connections: list[ServerConnection] = []
 
     async def behaviour(socket: ServerConnection) -> None:
@@ -149,7 +149,7 @@ async def test_silence_is_taken_for_a_dead_connection(log: CapturingLogger) -> N
     assert [json.loads(text) for text in client.texts[:1]] == [{"result": None, "id": 1}]
 
 
-async def test_a_market_that_stays_silent_is_left_alone_for_longer_each_time(
+async def test_the_silence_timeout_grows_in_a_silent_market(
     log: CapturingLogger,
 ) -> None:
     connections: list[ServerConnection] = []
@@ -196,9 +196,7 @@ def overdue_after(answer_timeout_s: float) -> Callable[[object, float], bool]:
 
 
 @pytest.mark.parametrize("status", [403, 451])
-async def test_a_region_that_is_refused_is_told_what_to_do(
-    log: CapturingLogger, status: int
-) -> None:
+async def test_a_refused_region_is_logged_with_a_remedy(log: CapturingLogger, status: int) -> None:
     def answer(connection: ServerConnection, _: Request) -> Response:
         return connection.respond(http.HTTPStatus(status), "restricted location\n")
 

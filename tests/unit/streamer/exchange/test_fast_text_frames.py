@@ -127,7 +127,7 @@ def told(peer: ServerProtocol, chance: random.Random, count: int) -> list[bytes]
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_messages_come_whole_and_in_order_however_the_bytes_are_cut(
+async def test_messages_are_whole_and_in_order_however_the_bytes_are_split(
     played: Played, seed: int
 ) -> None:
     chance = random.Random(seed)
@@ -160,7 +160,7 @@ async def test_pings_are_answered_between_messages(played: Played) -> None:
     assert [(one.opcode, one.data) for one in played.answers()] == [(Opcode.PONG, b"alive?")]
 
 
-async def test_what_comes_behind_a_close_is_no_message(played: Played) -> None:
+async def test_bytes_after_a_close_are_not_messages(played: Played) -> None:
     played.peer.send_close(CloseCode.POLICY_VIOLATION, "Too many requests")
     late = Frame(Opcode.TEXT, b"late").serialize(mask=False)
     played.connection.data_received(played.opening + played.sent() + late)
@@ -221,7 +221,7 @@ async def test_what_breaks_the_protocol_ends_the_connection(
     assert sent.code == code
 
 
-async def test_a_handshake_without_an_end_is_given_up_to_the_library(played: Played) -> None:
+async def test_an_endless_handshake_is_passed_to_the_library(played: Played) -> None:
     answer = b"HTTP/1.1 101 Switching Protocols\r\n" + b"X-Long: " + b"x" * 70_000
     played.connection.data_received(answer)
     assert played.connection.protocol.handshake_exc is not None

@@ -123,7 +123,7 @@ def test_works_that_beat_are_alive_whatever_else_is_wrong(parts: Parts) -> None:
 
 
 @pytest.mark.parametrize("work", ["writer", "repairs", "connection um-1"])
-def test_a_work_that_does_not_come_back_is_named(parts: Parts, work: str) -> None:
+def test_a_stuck_task_is_named(parts: Parts, work: str) -> None:
     pulses = {
         "writer": parts.writer.heartbeat,
         "repairs": parts.repairs.heartbeat,
@@ -136,7 +136,7 @@ def test_a_work_that_does_not_come_back_is_named(parts: Parts, work: str) -> Non
     assert reason.message == f"{work} should have made progress 32 s ago"
 
 
-def test_a_streamer_that_publishes_says_how_its_line_to_nats_is(parts: Parts) -> None:
+def test_the_condition_includes_the_connection_to_nats(parts: Parts) -> None:
     parts.telemetry.publisher = publisher()
     told = condition(parts.telemetry)["components"]["nats"]
     assert told["status"] == "ailing"

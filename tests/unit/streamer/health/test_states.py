@@ -46,7 +46,7 @@ def test_a_halt_ends_when_the_exchange_says_so_and_not_with_a_late_minute() -> N
     assert states.of("BTCUSDT") is SymbolState.HALTED
 
 
-def test_all_states_are_counted_those_of_nobody_as_well() -> None:
+def test_counts_include_states_without_symbols() -> None:
     states = SymbolStates()
     states.candle_closed(offer(0))
     states.enter("ETHUSDT", SymbolState.DEAD)
@@ -54,7 +54,7 @@ def test_all_states_are_counted_those_of_nobody_as_well() -> None:
     assert counts == {"connecting": 1, "live": 1, "silent": 0, "halted": 0, "dead": 1}
 
 
-def test_it_is_behind_three_minutes_after_the_last_settled_one() -> None:
+def test_a_symbol_is_behind_three_minutes_after_its_last_candle() -> None:
     states = SymbolStates()
     states.candle_closed(offer(5))
     states.candle_closed(offer(2))  # revised late
@@ -87,7 +87,7 @@ def test_where_no_minute_is_to_be_expected_none_is_missed(state: SymbolState) ->
     assert not states.is_behind("BTCUSDT", T0 + 60 * MINUTE_US, T0)
 
 
-def test_a_symbol_that_left_is_forgotten() -> None:
+def test_a_removed_symbol_is_forgotten() -> None:
     states = SymbolStates()
     states.candle_closed(offer(0))
     states.remove("BTCUSDT")

@@ -70,7 +70,7 @@ def yard(monkeypatch: pytest.MonkeyPatch) -> Yard:
     return Yard(monkeypatch)
 
 
-def test_a_dead_stream_is_subscribed_anew_once_and_then_its_connection_is_succeeded(
+def test_a_dead_stream_is_subscribed_again_and_then_its_connection_is_rotated(
     yard: Yard,
 ) -> None:
     yard.revive()
@@ -83,7 +83,7 @@ def test_a_dead_stream_is_subscribed_anew_once_and_then_its_connection_is_succee
     )
 
 
-def test_a_stream_that_delivers_again_is_told_and_begins_anew(yard: Yard) -> None:
+def test_a_revived_stream_is_logged_and_subscribed_again_next_time(yard: Yard) -> None:
     yard.revive()
     yard.close(status=Status.UNCONFIRMED)
     assert yard.states.of("A") is SymbolState.DEAD  # the exchange's word is what was missed
@@ -119,7 +119,7 @@ def test_many_dead_streams_cost_their_connection_one_rotation_in_a_while(yard: Y
     assert len(yard.feed.rotated) == 2
 
 
-def test_a_halted_symbol_is_left_alone(yard: Yard) -> None:
+def test_a_halted_symbol_is_not_revived(yard: Yard) -> None:
     yard.dog.halted("A", "HALT")
     yard.revive()
     yard.dog.symbol_silent("A", T0)
@@ -143,7 +143,7 @@ def test_silence_is_a_state_of_its_own(yard: Yard) -> None:
     assert yard.events == ["stream_dead", "symbol_silent", "symbol_silence_ended"]
 
 
-def test_a_minute_confirmed_after_a_cut_ends_a_silence_that_no_frame_ended(yard: Yard) -> None:
+def test_a_verified_minute_after_a_disconnect_ends_a_silence(yard: Yard) -> None:
     yard.dog.symbol_silent("A", T0)
     yard.close(status=Status.UNCONFIRMED)
     assert yard.dog.is_silent("A")
@@ -153,7 +153,7 @@ def test_a_minute_confirmed_after_a_cut_ends_a_silence_that_no_frame_ended(yard:
     assert yard.states.of("A") is SymbolState.DEAD
 
 
-def test_what_trades_again_is_not_taken_for_silent_any_more(yard: Yard) -> None:
+def test_a_resumed_symbol_is_no_longer_silent(yard: Yard) -> None:
     yard.dog.symbol_silent("A", T0)
     yard.dog.halted("A", "HALT")
     yard.dog.resumed("A")
@@ -171,7 +171,7 @@ def test_what_is_gone_is_forgotten(yard: Yard) -> None:
     assert yard.feed.resubscribed == ["A", "A"]  # should it return, it is subscribed anew first
 
 
-def test_what_nobody_wants_any_more_is_no_reason_to_warn(yard: Yard) -> None:
+def test_an_unwanted_symbol_is_removed_without_a_warning(yard: Yard) -> None:
     yard.dog.removed("A", is_wanted=False)
     assert [(call.args[0], call.method_name) for call in yard.log.calls] == [
         ("symbol_removed", "info")

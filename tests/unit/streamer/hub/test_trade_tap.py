@@ -25,7 +25,7 @@ def single(number: int) -> Trade:
     return Trade(at, "BTCUSDT", number, Decimal("2.50"), Decimal("0.1"), at, False)
 
 
-async def test_nobody_hears_anything_until_somebody_listens() -> None:
+async def test_trades_are_passed_on_only_to_subscribers() -> None:
     fan = TradeHub()
     tape = TradeTaps(fan)
     assert tape.taps[Market.SPOT].on_trade is None
@@ -44,7 +44,7 @@ async def test_nobody_hears_anything_until_somebody_listens() -> None:
     assert tape.taps[Market.SPOT].on_trade is None
 
 
-async def test_a_trade_is_told_once_though_connections_repeat_it() -> None:
+async def test_a_trade_repeated_by_connections_is_published_once() -> None:
     fan = TradeHub()
     tape = TradeTaps(fan)
     with fan.subscribe(["BTCUSDT"]) as watch:
@@ -56,7 +56,7 @@ async def test_a_trade_is_told_once_though_connections_repeat_it() -> None:
         assert [one.id for one in watch.drain().ticks] == [5, 6, 7, 8]
 
 
-async def test_ids_that_did_not_come_are_missed_and_one_that_was_overtaken_is_told() -> None:
+async def test_missing_ids_are_reported_and_overtaken_trades_are_published() -> None:
     fan = TradeHub()
     tape = TradeTaps(fan)
     with fan.subscribe(["BTCUSDT"]) as watch:
@@ -83,7 +83,7 @@ async def test_single_trades_of_the_futures_skip_ids_and_nothing_is_missed() -> 
         assert not found.missed
 
 
-async def test_who_comes_later_begins_anew() -> None:
+async def test_a_later_subscriber_starts_without_known_ids() -> None:
     fan = TradeHub()
     tape = TradeTaps(fan)
     for begin in (5, 1_000):

@@ -24,7 +24,7 @@ def _as_before() -> Iterator[None]:
     gc.unfreeze()
 
 
-def test_what_is_there_stays_and_what_comes_is_collected_all_the_same() -> None:
+def test_existing_objects_are_frozen_and_new_ones_are_collected() -> None:
     collect_seldom()
     assert gc.get_freeze_count() > 0
     lost = weakref.ref(Node())

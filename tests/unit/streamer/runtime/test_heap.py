@@ -43,6 +43,6 @@ def test_a_large_block_is_mapped_by_itself_also_after_larger_ones_were_freed(
     assert int(told.stdout) == mapped
 
 
-def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_c_library_stays_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heap.ctypes, "CDLL", lambda _name: object())
     heap.return_freed_memory()

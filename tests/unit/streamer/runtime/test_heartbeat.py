@@ -27,7 +27,7 @@ def test_a_wait_that_was_announced_is_no_alarm() -> None:
     assert not pulse.is_stuck
 
 
-def test_a_wait_that_takes_longer_is_one_until_the_next_beat() -> None:
+def test_a_late_beat_is_overdue_until_the_next_one() -> None:
     clock = Clock()
     pulse = Heartbeat(clock)
     pulse.beat(60)

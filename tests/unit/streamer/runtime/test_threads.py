@@ -10,13 +10,13 @@ import pytest
 from streamer.runtime.threads import Threads, in_thread
 
 
-async def test_the_result_and_the_error_of_a_call_come_back() -> None:
+async def test_result_and_error_of_a_call_are_returned() -> None:
     assert await in_thread(lambda: 6 * 7, name="work") == 42
     with pytest.raises(ZeroDivisionError):
         await in_thread(lambda: 1 // 0, name="work")
 
 
-async def test_a_call_that_is_given_up_holds_nobody_up() -> None:
+async def test_a_cancelled_call_delays_nothing() -> None:
     release = threading.Event()
     task = asyncio.create_task(in_thread(lambda: release.wait(30), name="slow"))
     await asyncio.sleep(0)
@@ -63,7 +63,7 @@ async def test_calls_share_a_few_threads_which_are_made_as_they_are_needed() -> 
     assert few() == []
 
 
-async def test_a_call_that_hangs_and_was_given_up_does_not_hold_up_the_next_one() -> None:
+async def test_a_cancelled_call_that_hangs_does_not_block_the_next_one() -> None:
     threads = Threads(2, name="few")
     release = threading.Event()
     hanging = asyncio.create_task(threads.run(release.wait))

@@ -78,7 +78,7 @@ async def run_until(one: FailoverCheck, holds: Callable[[], bool]) -> None:
         await asyncio.wait([task])
 
 
-async def test_minutes_that_are_lacking_are_asked_for_but_not_the_latest(table: Table) -> None:
+async def test_missing_minutes_are_requested_except_the_latest(table: Table) -> None:
     asked: list[tuple[str, int, int, str]] = []
     await look_back_at(asked).check()
     assert table.asked == [(["A", "B"], (998 - 300) * MINUTE_US)]
@@ -88,7 +88,7 @@ async def test_minutes_that_are_lacking_are_asked_for_but_not_the_latest(table: 
     ]
 
 
-async def test_first_minutes_that_are_lacking_are_asked_for(table: Table) -> None:
+async def test_missing_first_minutes_are_requested(table: Table) -> None:
     asked: list[tuple[str, int, int, str]] = []
     one = look_back_at(asked)
     table.lacking = {"B": [(990 * MINUTE_US, 991 * MINUTE_US)]}
@@ -103,7 +103,7 @@ async def test_first_minutes_that_are_lacking_are_asked_for(table: Table) -> Non
     ]
 
 
-async def test_behind_the_last_row_of_a_symbol_that_stopped_the_exchange_is_asked(
+async def test_minutes_after_the_last_row_of_a_halted_symbol_are_requested(
     table: Table,
 ) -> None:
     asked: list[tuple[str, int, int, str]] = []
@@ -112,7 +112,7 @@ async def test_behind_the_last_row_of_a_symbol_that_stopped_the_exchange_is_aske
     assert asked == [("A", 901 * MINUTE_US, 998 * MINUTE_US, NO_FRAMES)]
 
 
-async def test_all_minutes_of_a_symbol_are_asked_for_of_which_no_row_is_left(table: Table) -> None:
+async def test_all_minutes_of_a_symbol_without_rows_are_requested(table: Table) -> None:
     """A standby took over that had nothing of a listing yet, and then the symbol was halted."""
     asked: list[tuple[str, int, int, str]] = []
     table.lacking = {}
@@ -126,7 +126,7 @@ async def test_all_minutes_of_a_symbol_are_asked_for_of_which_no_row_is_left(tab
     ]
 
 
-async def test_of_a_beginning_long_ago_no_more_is_asked_for_than_at_a_start(table: Table) -> None:
+async def test_requests_do_not_reach_back_beyond_the_lookback(table: Table) -> None:
     asked: list[tuple[str, int, int, str]] = []
     one = look_back_at(asked)
     table.lacking, table.firsts = {}, {"A": 700 * MINUTE_US}
@@ -158,7 +158,7 @@ async def test_a_look_that_fails_is_repeated(table: Table) -> None:
     assert len(table.asked) == 3
 
 
-async def test_a_symbol_that_left_before_the_look_is_looked_at_up_to_then_and_once(
+async def test_a_removed_symbol_is_checked_once_up_to_its_removal(
     table: Table,
 ) -> None:
     asked: list[tuple[str, int, int, str]] = []
@@ -182,7 +182,7 @@ async def test_a_symbol_that_left_before_the_look_is_looked_at_up_to_then_and_on
     assert table.asked[-1][0] == ["A", "B"]
 
 
-async def test_a_symbol_that_left_again_during_a_look_is_looked_at_again(table: Table) -> None:
+async def test_a_symbol_removed_during_a_check_is_checked_again(table: Table) -> None:
     asked: list[tuple[str, int, int, str]] = []
     one = look_back_at(asked)
     table.lacking = {"GONE": [(900 * MINUTE_US, 901 * MINUTE_US)]}
@@ -198,7 +198,7 @@ async def test_a_symbol_that_left_again_during_a_look_is_looked_at_again(table: 
     assert [symbols for symbols, _ in table.asked] == [["A", "B", "GONE"]] * 2 + [["A", "B"]]
 
 
-async def test_a_symbol_that_came_back_is_looked_at_as_all_others(table: Table) -> None:
+async def test_a_symbol_that_returned_is_checked_like_others(table: Table) -> None:
     asked: list[tuple[str, int, int, str]] = []
     one = look_back_at(asked)
     table.lacking = {"A": [(997 * MINUTE_US, 998 * MINUTE_US)]}
@@ -208,7 +208,7 @@ async def test_a_symbol_that_came_back_is_looked_at_as_all_others(table: Table) 
     assert asked == [("A", 997 * MINUTE_US, 998 * MINUTE_US, AFTER_DATABASE_OUTAGE)]
 
 
-async def test_symbols_that_left_long_ago_are_forgotten(table: Table) -> None:
+async def test_symbols_removed_long_ago_are_forgotten(table: Table) -> None:
     one = look_back_at([])
     now_us = 600 * MINUTE_US
     one._exchange_us = lambda: now_us

@@ -71,7 +71,7 @@ async def test_it_is_closed_only_when_every_minute_is_proven(
     assert table.told() == [("A", 0, 5, "kline and rest")]
 
 
-async def test_a_cut_is_one_row_for_each_symbol_however_it_grows(
+async def test_a_disconnect_is_one_row_for_each_symbol_however_it_grows(
     ledger: GapLedger, table: Table
 ) -> None:
     for number in range(500):
@@ -93,7 +93,7 @@ async def test_what_is_known_already_is_not_written_again(ledger: GapLedger, tab
     assert ledger.unwritten == 0
 
 
-async def test_a_line_that_stays_bad_makes_a_new_row_after_five_minutes(
+async def test_a_bad_connection_makes_a_new_row_after_five_minutes(
     ledger: GapLedger, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = [0.0]
@@ -111,7 +111,7 @@ async def test_a_line_that_stays_bad_makes_a_new_row_after_five_minutes(
     assert [row.by for row in table.rows.values()] == ["kline", "kline", "kline", None]
 
 
-async def test_a_cut_of_hours_stays_one_row_as_nothing_of_it_is_proven(
+async def test_an_unproven_gap_of_hours_stays_one_row(
     ledger: GapLedger, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = [0.0]
@@ -170,9 +170,7 @@ async def test_what_is_missed_again_while_its_row_is_closed_is_another_row(
     assert table.told() == [("A", 0, 1, "rest"), ("A", 0, 1, "rest")]
 
 
-async def test_a_gap_given_up_is_left_open_with_the_reason_and_counted_as_open(
-    ledger: GapLedger, table: Table
-) -> None:
+async def test_a_given_up_gap_stays_open_with_the_reason(ledger: GapLedger, table: Table) -> None:
     ledger.give_up("A", at(0), at(1), "no frames received", "the exchange refuses it")
     await settled(ledger)
     assert table.told() == [("A", 0, 1, None)]
@@ -192,7 +190,7 @@ async def test_gaps_of_an_ended_streamer_are_gone_on_with(ledger: GapLedger, tab
     assert (ledger.opened, ledger.closed, ledger.open) == (1, 1, 0)
 
 
-async def test_a_gap_that_is_known_is_not_taken_up_twice(ledger: GapLedger, table: Table) -> None:
+async def test_a_known_gap_is_not_adopted_twice(ledger: GapLedger, table: Table) -> None:
     """As of a symbol that was dropped and is streamed again."""
     ledger.missed("A", at(0), at(3), "connection lost")
     known = Gap(1, "A", at(0), at(3), "connection lost", table.opened + 1, 1, {})
@@ -232,7 +230,9 @@ async def test_what_was_lost_begins_after_the_last_proven_minute(
     assert table.told() == [("A", 5, 6, None), ("B", 2, 5, None)]
 
 
-async def test_a_stop_writes_what_is_left(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stop_writes_the_remaining_changes(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = CapturingLogger()
     monkeypatch.setattr(module, "log", log)
     ledger = GapLedger("postgresql://here/candles")
@@ -273,7 +273,7 @@ async def test_what_others_filled_is_found_in_the_table(
         ("not streamed", False, True),
     ],
 )
-async def test_asking_rest_tells_of_a_gap_where_something_was_missed(
+async def test_a_request_to_rest_opens_a_gap_if_frames_were_missed(
     table: Table, cause: str, expects_klines: bool, is_missed: bool
 ) -> None:
     ledger = GapLedger("postgresql://here/candles", expects_klines=expects_klines)

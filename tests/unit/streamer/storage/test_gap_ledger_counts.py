@@ -29,7 +29,7 @@ async def ledger(table: Table, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     await asyncio.wait({task})
 
 
-async def test_a_gap_given_up_is_counted_until_the_table_says_that_it_is_closed(
+async def test_a_given_up_gap_counts_as_open_until_its_row_is_closed(
     ledger: GapLedger, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "BATCH_ROWS", 1)  # they take turns to be looked at
@@ -46,9 +46,7 @@ async def test_a_gap_given_up_is_counted_until_the_table_says_that_it_is_closed(
     assert (ledger.opened, ledger.closed) == (3, 3)
 
 
-async def test_minutes_given_up_again_are_the_same_row_and_close_with_it(
-    ledger: GapLedger, table: Table
-) -> None:
+async def test_minutes_given_up_twice_share_a_row(ledger: GapLedger, table: Table) -> None:
     for _ in range(2):
         ledger.give_up("A", at(0), at(1), "no frames received", "refused")
         await settled(ledger)
@@ -95,7 +93,7 @@ async def test_a_gap_whose_row_is_gone_is_opened_once_more(
     assert (ledger.opened, ledger.closed, ledger.open) == (1, 1, 0)
 
 
-async def test_a_gap_that_was_given_up_and_whose_row_is_gone_is_open_no_longer(
+async def test_a_given_up_gap_without_row_is_no_longer_open(
     ledger: GapLedger, table: Table
 ) -> None:
     """Its minutes are found by the look at the table."""
@@ -122,7 +120,7 @@ async def test_gaps_of_an_ended_streamer_are_counted_as_opened_too(
     assert [row.by for row in table.rows.values()] == ["rest", None, "rows"]
 
 
-async def test_a_gap_that_was_given_up_and_is_adopted_again_is_counted_once(
+async def test_a_given_up_gap_that_is_adopted_again_is_counted_once(
     ledger: GapLedger, table: Table
 ) -> None:
     ledger.give_up("A", at(0), at(1), "no frames received", "refused")
@@ -134,7 +132,7 @@ async def test_a_gap_that_was_given_up_and_is_adopted_again_is_counted_once(
     assert (ledger.opened, ledger.closed) == (1, 1)
 
 
-async def test_rows_that_are_too_many_to_count_are_left_to_the_table(
+async def test_given_up_gaps_beyond_the_bound_are_not_counted(
     ledger: GapLedger, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_GIVEN_UP", 2)

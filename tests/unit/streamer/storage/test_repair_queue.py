@@ -70,7 +70,7 @@ def ask(queue: RepairQueue, symbol: str, first: int, last: int) -> None:
     queue.request(symbol, NOW_US + first * MINUTE_US, NOW_US + last * MINUTE_US, "test")
 
 
-async def test_neighbouring_minutes_are_asked_for_at_once() -> None:
+async def test_adjacent_minutes_are_requested_together() -> None:
     exchange = Exchange()
     queue = exchange.queue()
     for minute in (-10, -9, -8, -5):
@@ -80,7 +80,7 @@ async def test_neighbouring_minutes_are_asked_for_at_once() -> None:
     assert sorted(exchange.asked) == [("A", -10, -7), ("A", -5, -4)]
 
 
-async def test_a_minute_is_left_until_rest_has_settled_it() -> None:
+async def test_a_minute_waits_until_rest_has_all_its_trades() -> None:
     exchange = Exchange()
     queue = exchange.queue()
     ask(queue, "A", -2, 0)
@@ -91,7 +91,7 @@ async def test_a_minute_is_left_until_rest_has_settled_it() -> None:
     assert exchange.asked[1] == ("A", -1, 0)
 
 
-async def test_a_symbol_with_patience_is_left_alone_for_longer_until_it_has_none() -> None:
+async def test_a_silent_symbol_waits_longer() -> None:
     exchange = Exchange()
     queue = exchange.queue()
     patience = {"A": 5 * MINUTE_US}
@@ -105,7 +105,7 @@ async def test_a_symbol_with_patience_is_left_alone_for_longer_until_it_has_none
     assert exchange.asked[2:] == [("A", -6, -1)]
 
 
-async def test_a_long_range_is_asked_for_in_pages() -> None:
+async def test_a_long_range_is_requested_in_parts() -> None:
     exchange = Exchange()
     queue = exchange.queue()
     ask(queue, "A", -2500, -10)
@@ -225,7 +225,7 @@ async def test_the_wait_for_a_database_grows_with_each_failure(
     assert waits == [1, 2, 3]
 
 
-async def test_a_value_that_the_database_refuses_is_given_up_at_once() -> None:
+async def test_a_refused_value_is_given_up_without_retry() -> None:
     refused = PermanentError("out of range")
     refused.__cause__ = errors.NumericValueOutOfRange()
     exchange = Exchange(refused)
@@ -275,7 +275,7 @@ def test_the_ranges_of_a_symbol_are_bounded_and_none_of_their_minutes_is_forgott
     assert queue.waiting_minutes == 11 + 1 + 5 + 1
 
 
-async def test_several_are_asked_at_once_and_no_more() -> None:
+async def test_calls_run_side_by_side_up_to_the_bound() -> None:
     at_once, inside, leave = [0], threading.Semaphore(0), threading.Event()
 
     def repair(symbol: str, start_us: int, end_us: int) -> LoadCounts:
@@ -302,7 +302,7 @@ async def test_several_are_asked_at_once_and_no_more() -> None:
         await task
 
 
-async def test_what_repairs_keep_open_is_closed_once_none_is_left() -> None:
+async def test_connections_are_released_when_the_queue_is_empty() -> None:
     exchange = Exchange(TransientError("later"))
     queue, closed = exchange.queue(), []
     queue.release = lambda: closed.append(len(exchange.asked))

@@ -122,7 +122,7 @@ async def test_a_full_buffer_hands_back_the_oldest_minutes(
     assert database.written == [2, 3, 4]
 
 
-async def test_a_refused_row_does_not_take_its_neighbours_along(
+async def test_a_refused_row_does_not_affect_other_rows(
     database: Database, log: CapturingLogger, asked: list[tuple[int, str]]
 ) -> None:
     writer = writer_of(asked)
@@ -140,7 +140,7 @@ async def test_a_refused_row_does_not_take_its_neighbours_along(
     assert "a check constraint says no" in refusals[0]["error"]
 
 
-async def test_a_failure_that_passes_keeps_the_order_and_connects_anew(
+async def test_writes_keep_their_order_after_a_reconnect(
     database: Database, log: CapturingLogger, asked: list[tuple[int, str]]
 ) -> None:
     writer = writer_of(asked, batch_size=2)
@@ -155,7 +155,7 @@ async def test_a_failure_that_passes_keeps_the_order_and_connects_anew(
     assert [connection.closed for connection in database.connections] == [True] * 3 + [False]
 
 
-async def test_a_database_that_cannot_be_reached_is_asked_again(
+async def test_connecting_is_retried(
     database: Database,
     log: CapturingLogger,
     asked: list[tuple[int, str]],
@@ -175,7 +175,7 @@ async def test_a_database_that_cannot_be_reached_is_asked_again(
     assert events(log) == [*["write_postponed"] * 2, "backlog_written"]
 
 
-async def test_a_write_that_hangs_is_given_up_and_repeated(
+async def test_a_write_that_hangs_is_cancelled_and_retried(
     database: Database,
     log: CapturingLogger,
     asked: list[tuple[int, str]],
@@ -192,7 +192,7 @@ async def test_a_write_that_hangs_is_given_up_and_repeated(
     assert database.written == [0]
 
 
-async def test_an_overflow_during_a_write_takes_none_of_what_is_being_written(
+async def test_an_overflow_during_a_write_does_not_drop_rows_being_written(
     database: Database, asked: list[tuple[int, str]]
 ) -> None:
     database.gate = asyncio.Event()
@@ -214,7 +214,7 @@ async def test_an_overflow_during_a_write_takes_none_of_what_is_being_written(
     assert [minute for minute, _ in asked] == [2, 3]
 
 
-async def test_a_write_that_is_cancelled_is_left_for_the_flush(
+async def test_the_flush_repeats_a_cancelled_write(
     database: Database, asked: list[tuple[int, str]]
 ) -> None:
     database.gate = asyncio.Event()
@@ -280,7 +280,7 @@ async def test_refused_open_candles_hold_up_nothing(
 
 
 @pytest.mark.parametrize("steps", range(12))
-async def test_a_stop_is_heard_at_any_moment_of_a_write(
+async def test_a_stop_works_at_any_moment_of_a_write(
     database: Database, asked: list[tuple[int, str]], steps: int
 ) -> None:
     writer = writer_of(asked, flush_timeout_s=30)
@@ -300,7 +300,7 @@ async def test_a_stop_is_heard_at_any_moment_of_a_write(
     assert database.written == [0]
 
 
-async def test_what_is_in_the_table_is_told_and_nothing_else(
+async def test_only_stored_candles_are_reported_as_stored(
     database: Database, log: CapturingLogger, asked: list[tuple[int, str]]
 ) -> None:
     told: list[int] = []
@@ -364,7 +364,7 @@ async def test_a_login_refused_later_is_waited_out_but_not_the_first(
         await asyncio.wait_for(first.run(), 10)
 
 
-async def test_it_tells_when_it_has_backlog_written(
+async def test_the_end_of_an_outage_is_logged_once_the_backlog_is_written(
     database: Database, log: CapturingLogger, asked: list[tuple[int, str]]
 ) -> None:
     database.failures = [TransientError("the server is away")] * 2

@@ -55,7 +55,7 @@ async def running(writer: CandleWriter) -> AsyncIterator[None]:
             await task
 
 
-async def test_a_database_that_takes_its_time_for_each_piece_is_no_writer_that_is_stuck(
+async def test_a_slow_database_does_not_make_the_writer_stuck(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer, clock = writer_of(*(Aggregator() for _ in range(3 * module.LIVE_SYMBOLS))), Clock()
@@ -73,7 +73,7 @@ async def test_a_database_that_takes_its_time_for_each_piece_is_no_writer_that_i
     assert late[:3] == [False] * 3
 
 
-async def test_who_asks_is_told_when_a_write_that_has_begun_is_over(database: Database) -> None:
+async def test_wait_for_write_returns_when_the_running_write_is_over(database: Database) -> None:
     writer = writer_of()
     await writer.wait_for_write()  # nothing was begun
     database.gate = asyncio.Event()
@@ -108,7 +108,7 @@ class Order:
         await self._database.settle(connection, offers)
 
 
-async def test_open_candles_let_many_settled_ones_go_first(
+async def test_many_closed_candles_are_written_before_open_ones(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To write the open ones of a whole market takes as long as three batches of settled ones."""
@@ -130,7 +130,7 @@ async def test_open_candles_let_many_settled_ones_go_first(
     assert order.done == ["open", *["settled"] * batches, "open", "open"]
 
 
-async def test_settled_candles_that_trickle_in_keep_no_open_one_back(
+async def test_few_closed_candles_do_not_delay_open_ones(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Closed klines come over two seconds, and the busiest symbols change all the time."""

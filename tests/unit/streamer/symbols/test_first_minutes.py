@@ -112,14 +112,14 @@ def begun(
     return find_begins(settings, instruments, known, now_us)
 
 
-def test_a_symbol_listed_while_nobody_streamed_begins_with_its_first_minute(
+def test_a_symbol_listed_between_two_streamers_begins_with_its_first_minute(
     played: Played,
 ) -> None:
     played.firsts_us = {"NEWUSDT": LAST_US + 7 * MINUTE_US, "LATEUSDT": None}
     assert begun("NEWUSDT", "LATEUSDT") == {"NEWUSDT": LAST_US + 7 * MINUTE_US}
 
 
-def test_one_server_that_has_heard_of_no_trade_is_not_believed(played: Played) -> None:
+def test_one_empty_answer_of_a_lagging_server_is_not_enough(played: Played) -> None:
     played.firsts_us = {"NEWUSDT": LAST_US, "OTHERUSDT": LAST_US, "LATEUSDT": None}
     played.behind = {"NEWUSDT": 2}
     assert begun("NEWUSDT", "OTHERUSDT", "LATEUSDT") == {"NEWUSDT": LAST_US, "OTHERUSDT": LAST_US}
@@ -132,7 +132,7 @@ def test_one_that_is_new_to_the_streamer_alone_begins_now(played: Played) -> Non
     assert begun("OLDUSDT", "LOSTUSDT") == {"LOSTUSDT": earliest_us}
 
 
-def test_one_listed_long_ago_while_nobody_streamed_begins_as_far_back_as_is_looked(
+def test_a_symbol_listed_long_ago_begins_at_the_lookback(
     played: Played,
 ) -> None:
     days_us = 3 * 1_440 * MINUTE_US
@@ -142,7 +142,7 @@ def test_one_listed_long_ago_while_nobody_streamed_begins_as_far_back_as_is_look
     }
 
 
-def test_one_of_which_the_ledgers_tell_begins_there_or_with_a_first_minute_shortly_before(
+def test_a_symbol_with_gaps_begins_at_its_gap_or_its_first_minute_shortly_before(
     played: Played,
 ) -> None:
     """Its first minutes still waited to be written when a gap behind them was."""
@@ -167,7 +167,7 @@ def test_one_of_which_the_ledgers_tell_begins_there_or_with_a_first_minute_short
     assert begun("NEWUSDT", stored_us={}) == first
 
 
-def test_where_the_ledgers_tell_of_many_others_are_asked_for_all_the_same(
+def test_many_gaps_do_not_stop_requests_for_other_symbols(
     played: Played,
 ) -> None:
     names = [f"N{number}USDT" for number in range(MAX_REQUESTS + 1)]
@@ -184,7 +184,7 @@ def test_a_first_minute_that_has_just_ended_is_had_whole(played: Played) -> None
     assert begun("NEWUSDT") == {"NEWUSDT": MINUTE - MINUTE_US}
 
 
-def test_at_the_first_start_of_a_market_nothing_is_asked(played: Played) -> None:
+def test_the_first_start_of_a_market_requests_nothing(played: Played) -> None:
     assert begun("ETHUSDT", "XRPUSDT", stored_us={}) == {}
     assert begun("ETHUSDT.P") == {}
     assert played.asked == []
@@ -233,7 +233,7 @@ def test_the_first_minutes_of_a_listing_that_were_not_written_are_missed(
     assert [call.kwargs["symbol"] for call in log.calls] == ["QUIETUSDT"]
 
 
-def test_where_many_have_their_first_row_none_is_asked_for(played: Played) -> None:
+def test_too_many_symbols_are_not_requested(played: Played) -> None:
     names = [f"N{number}USDT" for number in range(MAX_REQUESTS + 1)]
     played.told_us = dict.fromkeys(names, LAST_US)
     found = find_missing_beginnings(

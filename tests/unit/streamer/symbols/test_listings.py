@@ -232,7 +232,7 @@ async def test_a_symbol_of_which_only_a_gap_is_stored_begins_with_it_or_shortly_
     }
 
 
-async def test_one_server_that_has_heard_of_no_trade_of_a_new_listing_is_not_believed(
+async def test_a_lagging_server_does_not_postpone_a_new_listing(
     played: Played,
 ) -> None:
     """The list came minutes after the listing."""
@@ -262,7 +262,7 @@ async def test_a_listing_that_an_old_list_lacks_is_had_from_its_first_minute(
     assert played.begins() == {"CUSDT": T0 + MINUTE_US}
 
 
-async def test_new_symbols_wait_for_a_database_that_refuses_to_tell_of_them(
+async def test_new_symbols_wait_until_the_database_can_be_read(
     played: Played, log: CapturingLogger
 ) -> None:
     selection = SymbolSelection(["*USDT"], played.listed[:2])
@@ -295,7 +295,7 @@ async def test_what_is_watched_is_streamed_at_once_and_dropped_when_it_is_not(
         assert [one for changes, _ in played.told for one in changes.dropped] == ["BUSDT"]
 
 
-async def test_a_market_is_followed_once_somebody_watches_one_of_its_symbols(
+async def test_a_market_is_followed_once_a_symbol_of_it_is_watched(
     played: Played, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Settings, "symbols_refresh_s", 3_600.0)

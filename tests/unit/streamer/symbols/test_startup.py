@@ -67,7 +67,7 @@ def hanging() -> Iterator[threading.Event]:
     release.set()
 
 
-async def test_what_fails_for_now_is_asked_again(log: CapturingLogger) -> None:
+async def test_a_transient_failure_is_retried(log: CapturingLogger) -> None:
     call = Answers(TransientError("refused"), TransientError("502"))
     assert (
         await asyncio.wait_for(retry_until_stopped("server_time", call, asyncio.Event()), 10) == 42
@@ -79,14 +79,14 @@ async def test_what_fails_for_now_is_asked_again(log: CapturingLogger) -> None:
     ]
 
 
-async def test_what_can_never_succeed_is_asked_once() -> None:
+async def test_a_permanent_failure_is_not_retried() -> None:
     call = Answers(PermanentError("no such host"))
     with pytest.raises(PermanentError, match="no such host"):
         await asyncio.wait_for(retry_until_stopped("server_time", call, asyncio.Event()), 10)
     assert call.calls == 1
 
 
-async def test_an_exchange_that_asks_for_silence_gets_it() -> None:
+async def test_a_rate_limit_is_waited_out() -> None:
     call = Answers(RateLimitedError("429", retry_after_s=0.4))
     started_s = time.monotonic()
     await asyncio.wait_for(retry_until_stopped("exchange_info", call, asyncio.Event()), 10)
@@ -122,7 +122,7 @@ async def test_a_stop_does_not_wait_for_a_call_that_hangs(hanging: threading.Eve
             await task
 
 
-async def test_a_stop_that_came_before_is_heard(hanging: threading.Event) -> None:
+async def test_an_earlier_stop_prevents_the_call(hanging: threading.Event) -> None:
     stop = asyncio.Event()
     stop.set()
     with pytest.raises(StoppedError):
@@ -131,7 +131,7 @@ async def test_a_stop_that_came_before_is_heard(hanging: threading.Event) -> Non
         )
 
 
-async def test_a_call_that_hangs_is_given_up_and_made_again(
+async def test_a_call_that_hangs_is_retried(
     hanging: threading.Event, log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CALL_TIMEOUT_S", 0.3)

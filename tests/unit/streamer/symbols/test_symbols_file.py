@@ -16,7 +16,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "symbols.txt"
 
 
-def test_each_line_is_a_name_or_a_pattern_and_comments_are_left_out(file: Path) -> None:
+def test_each_line_is_a_name_or_a_pattern_without_comments(file: Path) -> None:
     file.write_text("# majors\r\nBTCUSDT\r\n\n  ETHUSDT.P  # um, größte\n*USDC\n[BE]*\nBTCUSDT\n")
     wanted = read_symbols(file)
     assert wanted.names == ("BTCUSDT", "ETHUSDT.P", "*USDC", "[BE]*")
@@ -39,14 +39,14 @@ def test_a_mark_of_byte_order_is_no_part_of_the_first_name(file: Path) -> None:
         ("# nothing yet\n", ": names no symbol; put one symbol or pattern on each line"),
     ],
 )
-def test_a_wrong_file_reload_with_its_line(file: Path, text: str, message: str) -> None:
+def test_a_wrong_line_is_an_error_with_its_number(file: Path, text: str, message: str) -> None:
     file.write_text(text)
     with pytest.raises(PermanentError) as raised:
         read_symbols(file)
     assert str(raised.value).startswith(f"{file}{message}")
 
 
-def test_bytes_that_are_no_text_are_told_with_their_line(file: Path) -> None:
+def test_bytes_that_are_not_text_are_an_error_with_their_line(file: Path) -> None:
     file.write_bytes(b"BTCUSDT\n\xff\xfe\x00\n")
     with pytest.raises(PermanentError, match=r":2: .* is not a symbol"):
         read_symbols(file)

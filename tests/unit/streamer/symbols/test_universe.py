@@ -28,7 +28,7 @@ def symbols(*wanted: str, **options: object) -> list[str]:
     return [one.symbol for one in choose(wanted, EXCHANGE, **options)]  # type: ignore[arg-type]
 
 
-def test_names_are_taken_as_given() -> None:
+def test_names_select_their_symbols() -> None:
     assert symbols("ETHUSDT", "BTCUSDT.P") == ["ETHUSDT", "BTCUSDT.P"]
 
 

@@ -65,7 +65,7 @@ async def told(played: Played, monkeypatch: pytest.MonkeyPatch, count: int) -> l
     return found
 
 
-async def test_each_notification_has_them_read_anew(
+async def test_each_notification_reads_all_watchlists(
     log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     played = Played("A", "A B", "")
@@ -74,7 +74,7 @@ async def test_each_notification_has_them_read_anew(
     assert log.calls == []
 
 
-async def test_a_cut_reload_and_what_changed_meanwhile_is_read_after_it(
+async def test_watchlists_are_read_again_after_a_disconnect(
     log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     away, refused = TransientError("server is away"), PermanentError("no schema accounts")

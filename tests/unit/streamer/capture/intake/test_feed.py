@@ -79,7 +79,7 @@ def test_symbols_that_were_not_asked_for_are_left_out(intake: Intake, clock: Clo
     assert intake.lanes.waiting == 0
 
 
-def test_a_cut_is_told_once_all_streams_deliver_again(intake: Intake, clock: Clock) -> None:
+def test_a_disconnect_is_reported_once_all_streams_deliver(intake: Intake, clock: Clock) -> None:
     missed: list[tuple[int, int]] = []
     feed = feed_of(intake, clock, missed)
     session = feed.connection.session
@@ -96,7 +96,7 @@ def test_a_cut_is_told_once_all_streams_deliver_again(intake: Intake, clock: Clo
     assert missed == [(100, 200)]
 
 
-def test_a_cut_is_told_before_the_first_row_is_stored_and_again_when_all_streams_deliver(
+def test_a_disconnect_is_reported_before_the_first_row_and_when_all_streams_deliver(
     intake: Intake, clock: Clock
 ) -> None:
     missed: list[tuple[int, int]] = []
@@ -116,7 +116,7 @@ def test_a_cut_is_told_before_the_first_row_is_stored_and_again_when_all_streams
     assert missed[1:] == [(200, 400)]
 
 
-def test_a_cut_says_up_to_when_trades_had_come(intake: Intake, clock: Clock) -> None:
+def test_a_disconnect_has_the_time_of_the_last_trade(intake: Intake, clock: Clock) -> None:
     feed = feed_of(intake, clock, [])
     feed._closed()
     assert feed.disconnect_event_us == 0
@@ -148,9 +148,7 @@ def test_streams_are_delivered_since_the_exchange_said_so(intake: Intake, clock:
     assert feed.since_us == {"ETHUSDT": 140}
 
 
-def test_a_successor_waits_until_what_it_delivered_has_come_on_the_old_connection_too(
-    intake: Intake, clock: Clock
-) -> None:
+def test_a_successor_waits_for_the_old_socket_to_catch_up(intake: Intake, clock: Clock) -> None:
     feed = feed_of(intake, clock, [])
     quote, trade = decode_captured(QUOTE), decode_captured(TRADE)
     answer = decode_captured(b'{"result":null,"id":1}')
@@ -161,9 +159,7 @@ def test_a_successor_waits_until_what_it_delivered_has_come_on_the_old_connectio
     assert [feed._has_delivered(one) for one in (quote, trade)] == [True, True]
 
 
-def test_a_cut_began_with_the_last_message_not_when_it_was_noticed(
-    intake: Intake, clock: Clock
-) -> None:
+def test_a_disconnect_starts_with_the_last_message(intake: Intake, clock: Clock) -> None:
     missed: list[tuple[int, int]] = []
     feed = feed_of(intake, clock, missed)
     feed.connection.session.next_message(0.0)

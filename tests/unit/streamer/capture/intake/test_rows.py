@@ -109,7 +109,7 @@ def test_a_quote_bears_the_time_that_it_tells_or_that_of_its_receipt() -> None:
     ]  # fmt: skip
 
 
-def test_trades_without_room_are_asked_for_later() -> None:
+def test_trades_without_room_are_requested_later() -> None:
     made, losses = intake("agg_trades", max_rows=1_500)
     for number in range(1_501):
         made.on_trade(Market.SPOT, agg_trade(number))
@@ -119,7 +119,7 @@ def test_trades_without_room_are_asked_for_later() -> None:
     assert losses == []
 
 
-def test_quotes_without_room_are_lost_and_told() -> None:
+def test_book_tickers_without_room_are_recorded_as_lost() -> None:
     made, losses = intake("book_tickers", max_rows=1_500)
     for number in range(1_501):
         made.on_book_ticker(Market.SPOT, quote(number))

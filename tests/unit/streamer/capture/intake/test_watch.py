@@ -112,7 +112,7 @@ def bench() -> Bench:
 LOOKS = int(DEAD_AFTER_S / POLL_INTERVAL_S) + 1
 
 
-def test_a_dead_stream_is_asked_for_again_and_what_it_lacks_is_told(bench: Bench) -> None:
+def test_a_dead_capture_stream_is_subscribed_again_and_its_loss_recorded(bench: Bench) -> None:
     bench.pass_by(2, is_quoted=True)
     bench.pass_by(LOOKS)
     assert bench.connection.session.asked_again == [["btcusdt@bookTicker"]]
@@ -145,7 +145,7 @@ def test_a_stream_that_never_spoke_is_found_as_well(bench: Bench) -> None:
     assert bench.connection.session.asked_again == [["btcusdt@bookTicker"]]
 
 
-def test_one_that_stays_dead_has_its_connection_succeeded_and_is_told_ever_more_seldom(
+def test_the_connection_of_a_dead_stream_is_rotated_ever_more_seldom(
     bench: Bench,
 ) -> None:
     bench.pass_by(30 * LOOKS)
@@ -157,7 +157,7 @@ def test_one_that_stays_dead_has_its_connection_succeeded_and_is_told_ever_more_
     assert bench.watch.dead == 1
 
 
-def test_a_connection_that_is_down_is_told_by_itself(bench: Bench) -> None:
+def test_a_connection_that_is_down_is_not_a_dead_stream(bench: Bench) -> None:
     bench.pass_by(2, is_quoted=True)
     bench.connection.is_open = False
     for _ in range(5 * LOOKS):
