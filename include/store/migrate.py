@@ -171,18 +171,18 @@ def _upgrade(connection: sqlalchemy.Connection) -> None:
 
 def _replace_views(owner: Owner) -> None:
     """Create each view, or replace it where it differs from the query in the file of its name."""
+    probe = sql.Identifier("pg_temp", "wanted")
     for name in script_names("repeatable/views"):
-        query = script_text(name).decode()
-        schema, _, relation = Path(name).stem.partition(".")
-        view = sql.Identifier(schema, relation)
-        owner.execute(f"CREATE TEMPORARY VIEW wanted AS {query}")
+        query = sql.SQL(script_text(name).decode())
+        view = sql.Identifier(*Path(name).stem.split("."))
+        owner.execute(sql.SQL("CREATE VIEW {} AS {}").format(probe, query))
         row = owner.execute(
             "SELECT pg_get_viewdef('pg_temp.wanted'::regclass) = pg_get_viewdef(to_regclass(%s))",
-            (f"{schema}.{relation}",),
+            (view.as_string(owner),),
         ).fetchone()
-        owner.execute("DROP VIEW pg_temp.wanted")
+        owner.execute(sql.SQL("DROP VIEW {}").format(probe))
         if row != (True,):
-            owner.execute(sql.SQL("CREATE OR REPLACE VIEW {} AS ").format(view) + sql.SQL(query))
+            owner.execute(sql.SQL("CREATE OR REPLACE VIEW {} AS {}").format(view, query))
 
 
 def _admit(owner: Owner, role: str, url: str) -> None:
