@@ -71,7 +71,9 @@ def stream(
     ] = "",
     symbols_file: Annotated[
         Path | None,
-        typer.Option(help="One symbol or pattern a line, read anew on SIGHUP. [SYMBOLS_FILE]"),
+        typer.Option(
+            help="File with one symbol or pattern a line; read again on SIGHUP. [SYMBOLS_FILE]"
+        ),
     ] = None,
     top: Annotated[
         int | None, typer.Option(min=1, help="Keep the N of largest 24 h volume. [TOP]")
@@ -163,7 +165,7 @@ def dbt_env() -> None:
 @app.command()
 def demo(
     once: Annotated[
-        bool, typer.Option("--once", help="Stop after the checks; the exit code tells.")
+        bool, typer.Option("--once", help="Stop after the checks; the exit code is the result.")
     ] = False,
     symbols: Annotated[
         str, typer.Option(help="Symbols of the demo, by comma.")
@@ -217,8 +219,8 @@ def main() -> None:
         }:
             raise
         typer.secho(
-            f"candelabra: this command needs the package {error.name}, which the streamer's small "
-            "environment lacks: install requirements.txt (make setup)",
+            f"candelabra: this command needs the package {error.name}, which is not in "
+            "the streamer's small environment: install requirements.txt (make setup)",
             err=True,
             fg=typer.colors.RED,
         )

@@ -121,7 +121,7 @@ class Settings(JobSettings, ServingSettings):
         description="How often the exchange's list of symbols is read while streaming.",
     )
     follow_watchlists: bool = Field(
-        default=True, description="Also stream what somebody's watchlist has."
+        default=True, description="Also stream the symbols of all watchlists."
     )
     rotate_after_s: float = Field(
         default=82_800.0,
@@ -144,7 +144,8 @@ class Settings(JobSettings, ServingSettings):
 
     # --- raw capture
     capture: CommaSeparated = Field(
-        default=(), description="Also keep agg_trades, trades, book_tickers of what is streamed."
+        default=(),
+        description="Also store agg_trades, trades, book_tickers of the streamed symbols.",
     )
     capture_batch_rows: int = Field(
         default=20_000, ge=1, le=100_000, description="Captured rows of one write."
@@ -167,7 +168,7 @@ class Settings(JobSettings, ServingSettings):
         default="auto", description="json for machines, console for people, auto by terminal."
     )
     alert_webhook_url: str = Field(
-        default="", description="Told of failed DAG tasks and runs, as JSON; its path is a secret."
+        default="", description="Receives failed DAG tasks and runs, as JSON; its path is a secret."
     )
 
     @field_validator("log_level", mode="before")

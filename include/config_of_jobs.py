@@ -34,7 +34,7 @@ class JobSettings(BaseSettings):
         default=None, description="Parquet files of archived days; else CANDELABRA_HOME/archive."
     )
     ledger_retention_days: int = Field(
-        default=90, ge=7, le=36_500, description="Days that results of checks that held are kept."
+        default=90, ge=7, le=36_500, description="Days for which results of passed checks are kept."
     )
 
     # --- quality
@@ -57,7 +57,7 @@ class JobSettings(BaseSettings):
         description="Usual ranges by which a close may differ from the one before.",
     )
     quality_docs_folder: Path | None = Field(
-        default=None, description="Pages of what the checks found; else CANDELABRA_HOME/quality."
+        default=None, description="Pages with quality results; else CANDELABRA_HOME/quality."
     )
 
     @field_validator("candelabra_home", "archive_folder", "inbox_folder", "quality_docs_folder")

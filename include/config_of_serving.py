@@ -48,7 +48,7 @@ class ServingSettings(BaseSettings):
         default=None,
         ge=0,
         le=65_535,
-        description="0: the system chooses; empty: 9464, or where that is taken as with 0.",
+        description="0: the system chooses; empty: 9464, or a free port if taken.",
     )
 
     # --- serving
@@ -58,10 +58,10 @@ class ServingSettings(BaseSettings):
         default=None,
         ge=0,
         le=65_535,
-        description="0: the system chooses; empty: 8300, or where that is taken as with 0.",
+        description="0: the system chooses; empty: 8300, or a free port if taken.",
     )
     api_allowed_origins: CommaSeparated = Field(
-        default=(), description="Origins of other sites whose pages may ask (CORS)."
+        default=(), description="Origins of other sites whose pages may send requests (CORS)."
     )
     api_requests_per_minute: int = Field(
         default=3_000, ge=1, le=10_000_000, description="Requests that a client may make."
@@ -72,15 +72,17 @@ class ServingSettings(BaseSettings):
         default=None,
         ge=0,
         le=65_535,
-        description="0: the system chooses; empty: 50051, or where that is taken as with 0.",
+        description="0: the system chooses; empty: 50051, or a free port if taken.",
     )
     grpc_tls_cert_file: Path | None = Field(
-        default=None, description="PEM file of the certificate; with it gRPC speaks TLS alone."
+        default=None, description="PEM file of the certificate; with it gRPC accepts TLS only."
     )
     grpc_tls_key_file: Path | None = Field(default=None, description="PEM file of its private key.")
     grpc_trusted_file: Path | None = Field(
         default=None,
-        description="PEM file of whom `candelabra serve` trusts; with it, it asks by TLS.",
+        description=(
+            "PEM file of certificates that `candelabra serve` trusts; with it, it uses TLS."
+        ),
     )
 
     # --- NATS
@@ -96,9 +98,7 @@ class ServingSettings(BaseSettings):
     )
 
     # --- accounts
-    auth_required: bool = Field(
-        default=False, description="Serve nobody who is not logged in, or has no token."
-    )
+    auth_required: bool = Field(default=False, description="Require a login or a token.")
     session_hours: int = Field(default=168, ge=1, le=8_760, description="How long a login lasts.")
     streamer_token: str = Field(
         default="", description="API token that `candelabra serve` asks the streamer with."

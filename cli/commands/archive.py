@@ -37,16 +37,19 @@ def archive(
     action: Annotated[
         Action,
         typer.Argument(
-            help="list them; verify: read each file; restore: put days back into their tables; "
-            "write: move what RAW_RETENTION_DAYS says now; adopt: believe the files, after an "
-            "older backup was restored."
+            help=(
+                "list: show them; verify: read each file; restore: load days into their "
+                "tables again; write: archive days older than RAW_RETENTION_DAYS; adopt: "
+                "record files that the ledger does not know, after restoring an older "
+                "backup."
+            )
         ),
     ],
     dataset: Annotated[Dataset | None, typer.Option(help="Of this table alone.")] = None,
     first: Annotated[str, typer.Option(help="First day, as 2026-11-18.")] = "",
     last: Annotated[str, typer.Option(help="Last day; else the first alone, if given.")] = "",
     keep_days: Annotated[
-        int, typer.Option(min=0, help="A restored day stays in its table for so long.")
+        int, typer.Option(min=0, help="How long a restored day stays in its table.")
     ] = 7,
 ) -> None:
     """List, verify, restore or write the Parquet files of old days of raw capture."""
@@ -105,8 +108,8 @@ def _restore(settings: Settings, days: list[ArchivedDay], keep_days: int) -> Non
     for one in days:
         done = restore_day(settings=settings, archived=one, until=until)
         typer.echo(
-            f"{one.table.name} {one.day}: {done.inserted:,} of {done.rows:,} rows put back, "
-            f"kept until {until:%Y-%m-%d %H:%M}Z"
+            f"{one.table.name} {one.day}: {done.inserted:,} of {done.rows:,} rows "
+            f"restored, kept until {until:%Y-%m-%d %H:%M}Z"
         )
 
 
@@ -115,7 +118,7 @@ def _adopt(settings: Settings) -> None:
 
     adopted = adopt_files(settings=settings)
     for path in adopted:
-        typer.echo(f"{path}: the ledger says now what it holds")
+        typer.echo(f"{path}: recorded in the ledger")
     if not adopted:
         typer.echo("the ledger knows every file")
 

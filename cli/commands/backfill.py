@@ -30,7 +30,7 @@ def backfill(
         ),
     ] = "",
     end: Annotated[
-        str, typer.Option("--to", help="End, not included; now is the last settled minute.")
+        str, typer.Option("--to", help="End, exclusive; now is the last complete minute.")
     ] = _NOW,
     mode: Annotated[
         str,
@@ -40,12 +40,12 @@ def backfill(
         ),
     ] = "all",
     plan: Annotated[
-        bool, typer.Option("--plan", help="Show what would be loaded, from where, and its cost.")
+        bool, typer.Option("--plan", help="Show what would be loaded, its sources and its cost.")
     ] = False,
     workers: Annotated[int, typer.Option(min=1, max=32, help="Pieces at the same time.")] = 4,
     kind: Annotated[
         str,
-        typer.Option(help="klines; or dumps of agg_trades or trades, folded to check them."),
+        typer.Option(help="klines; or dumps of agg_trades or trades, aggregated to check them."),
     ] = "klines",
     keep_raw: Annotated[
         bool, typer.Option("--keep-raw", help="Keep the rows of such dumps as well.")
@@ -81,8 +81,8 @@ def backfill(
         )
         return
     errors = Console(stderr=True)
-    with promptly_stopped("what was loaded stays; run it again for the rest"):
-        with errors.status("asking the exchange what there is"):
+    with promptly_stopped("loaded rows stay; run it again for the rest"):
+        with errors.status("reading what the exchange has"):
             todo = plan_backfill(
                 settings=settings,
                 symbols=wanted,

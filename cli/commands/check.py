@@ -21,10 +21,11 @@ SHOWN_ROWS = 20
 
 def check(
     everything: Annotated[
-        bool, typer.Option("--all", help="Every row, not what changed since the last run.")
+        bool, typer.Option("--all", help="Every row, not only changes since the last run.")
     ] = False,
     start: Annotated[
-        str, typer.Option("--from", help="The minutes from here on: 2026-11-01[T12:00], UTC.")
+        str,
+        typer.Option("--from", help="Check minutes from this time on: 2026-11-01[T12:00], UTC."),
     ] = "",
     end: Annotated[str, typer.Option("--to", help="End, not included; else now.")] = "",
     symbols: Annotated[str, typer.Option(help="Candles and trades of these alone, by comma.")] = "",
@@ -61,7 +62,7 @@ def _checked(*, everything: bool, start: str, end: str, symbols: str) -> Quality
     if everything and start:
         raise PermanentError("give --all or --from, not both")
     if end and not (start or everything):
-        raise PermanentError("give --to with --from: what changed is checked up to now")
+        raise PermanentError("--to needs --from: without it, changes are checked up to now")
     settings = settings_here()
     configure_logging("ERROR", settings.log_format)  # the report is shown below
     now = datetime.now(UTC)
@@ -135,6 +136,6 @@ def show(report: QualityReport, console: Console) -> None:
     )
     if broken:
         console.print(
-            f"all rows: ops.quality_failures, run_id {report.run_id}; what to do: docs/quality.md",
+            f"all rows: ops.quality_failures, run_id {report.run_id}; remedies: docs/quality.md",
             markup=False,
         )

@@ -54,7 +54,7 @@ def import_files(
     summaries: list[ImportSummary] = []
     failures: list[str] = []
     with (
-        promptly_stopped("what was loaded stays; run it again for the rest"),
+        promptly_stopped("loaded rows stay; run it again for the rest"),
         rows_watched(Console(stderr=True)) as watch,
     ):
         for file in files:
@@ -72,7 +72,7 @@ def import_files(
                     continue
             summaries.append(summary)
             if not summary.rows:
-                failures.append(f"{file}: no row of it can be used")
+                failures.append(f"{file}: none of its rows is usable")
     _show(summaries)
     for failure in failures:
         typer.secho(f"candelabra: {failure}", err=True, fg=typer.colors.RED)

@@ -54,7 +54,7 @@ def migrate() -> None:
 def why_no_airflow() -> str:
     """Why there is no Airflow to set up; empty where there is one."""
     if importlib.util.find_spec("airflow") is None:
-        return "Airflow is not installed here"
+        return "Airflow is not installed in this environment"
     if not any(os.environ.get(name) for name in AIRFLOW_VARIABLES):
         return (
             "neither AIRFLOW_HOME nor AIRFLOW__DATABASE__SQL_ALCHEMY_CONN is set "

@@ -29,7 +29,7 @@ def status(
     ] = "24h",
     symbols: Annotated[str, typer.Option(help="These symbols alone, by comma.")] = "",
     show_all: Annotated[
-        bool, typer.Option("--all", help="Every symbol, those that nobody streams as well.")
+        bool, typer.Option("--all", help="Every symbol, including those not streamed.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead.")] = False,
 ) -> None:
@@ -115,7 +115,7 @@ def show(found: Status, console: Console, *, show_all: bool) -> None:
         quiet = 0 if show_all else len(ranked) - len(streamed)
         for number, what in (
             (left, "more that are no worse"),
-            (quiet, "with history that nobody streams"),
+            (quiet, "with history that are not streamed"),
         ):
             if number:
                 console.print(f"[dim]… and {number} {what}; --all shows them[/]")

@@ -36,8 +36,8 @@ def backfill_trades(
     from include.jobs.trades.planning import plan_trade_dumps
 
     errors = Console(stderr=True)
-    with promptly_stopped("what was loaded stays; run it again for the rest"):
-        with errors.status("asking the dump site what there is"):
+    with promptly_stopped("loaded rows stay; run it again for the rest"):
+        with errors.status("reading what the dump site has"):
             plan = plan_trade_dumps(
                 settings=settings,
                 symbols=symbols,

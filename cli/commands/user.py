@@ -27,7 +27,7 @@ app.add_typer(token)
 app.add_typer(watch)
 
 Name = Annotated[str, typer.Argument(help="Of the account.")]
-Label = Annotated[str, typer.Argument(help="What the token is for, such as notebook.")]
+Label = Annotated[str, typer.Argument(help="Purpose of the token, such as notebook.")]
 
 
 @app.command()

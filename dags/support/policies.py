@@ -31,7 +31,7 @@ CANDLES_1M = Asset(
     uri="candelabra://market/candles_1m",
     group="market",
 )
-"""Signals that candles were written. Consumers read what changed from the change log."""
+"""Signals that candles were written. Consumers read changes from the change log."""
 
 POOL_REST = "binance_rest"
 POOL_DBT = "dbt"

@@ -29,7 +29,7 @@ def roll_up(candles: Iterable[Candle], timeframe: Timeframe) -> list[Candle]:
     for earlier, later in pairwise(rows):
         if earlier.symbol != later.symbol or earlier.open_time_us >= later.open_time_us:
             raise ValueError(
-                f"bars must be of one symbol and in order: {earlier.symbol} "
+                f"bars must have one symbol and be in order: {earlier.symbol} "
                 f"{earlier.open_time_us} stands before {later.symbol} {later.open_time_us}"
             )
     return [

@@ -151,7 +151,7 @@ def sourced(
             # read.
             start_us, end_us = file.start_us, file.end_us
         found = common(left, [(start_us, end_us)])
-        why = "published anew since it was loaded" if file.is_reissued else "to be compared"
+        why = "re-issued since it was loaded" if file.is_reissued else "to be compared"
         parts.append(Part(file.source, start_us, end_us, minutes_in(found), why, file))
         left = without(left, [(start_us, end_us)])
     chooser = _Chooser(files, rest_span)
@@ -238,7 +238,7 @@ class _Chooser:
         day_us = DAY.open_time_us(missing[0][0])
         file = self.days.get(day_us) or self.months.get(MONTH.open_time_us(day_us))
         if file is None:
-            return "no file is published of it"
+            return "no file is published for it"
         if file.fault:
             return f"its file cannot be used: {file.fault}"
         if minutes_in(_in(file, missing)) < minutes_in(missing):

@@ -172,7 +172,7 @@ def findings_of(health: Health, *, now: datetime, wanted: Sequence[str] = ()) ->
     for weight in health.weights:
         if weight.blocked_until is not None:
             seconds = round((weight.blocked_until - now).total_seconds())
-            message = f"{weight.host} asked for silence, {seconds} s more"
+            message = f"{weight.host} demands a pause, {seconds} s more"
             found.append(Finding("rate_limited", message))
     return found
 

@@ -49,7 +49,7 @@ td, th { border: 1px solid #ccc; padding: .2rem .5rem; vertical-align: top; text
 
 _INDEX = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Candelabra: quality</title>{style}</head><body>
-<h1>Quality of what is stored</h1>
+<h1>Quality of stored rows</h1>
 <p>The newest run of each scope, by Great Expectations. Earlier ones are in SQL:
 <code>ops.quality_runs</code>, <code>ops.quality_results</code>, <code>ops.quality_failures</code>.
 </p>
@@ -57,7 +57,7 @@ _INDEX = """<!doctype html>
 """
 
 _SCOPES = {
-    ScopeKind.CHANGED: "what changed since the run before",
+    ScopeKind.CHANGED: "changes since the previous run",
     ScopeKind.ALL: "everything",
     ScopeKind.WINDOW: "a span of time",
 }

@@ -125,7 +125,7 @@ class QualityReport:
             return f"everything up to {end}"
         start = f"{self.start:%Y-%m-%d %H:%M}"
         if self.scope is ScopeKind.CHANGED:
-            return f"what changed from {start} to {end}"
+            return f"changes from {start} to {end}"
         return f"from {start} to {end}"
 
     @property

@@ -325,7 +325,7 @@ class BinanceRest:
             return decoder.decode(content)
         except msgspec.ValidationError as problem:
             raise PermanentError(
-                f"{self._host} answered {asked} in a shape that is not documented: {problem}"
+                f"{self._host} answered {asked} with an undocumented structure: {problem}"
             ) from problem
         except UNREADABLE as problem:
             # A cut answer, or a proxy's page instead of JSON.

@@ -165,6 +165,6 @@ def refuse_long_wait(total_wait_s: float, max_wait_s: float, wait_s: float) -> N
     if total_wait_s > max_wait_s:
         raise RateLimitedError(
             f"no request weight for {total_wait_s:.0f} s (waiting at most {max_wait_s:.0f} s): "
-            "other processes at this address use it up, or the exchange asked for silence",
+            "other processes at this address use it, or the exchange demanded a pause",
             retry_after_s=wait_s,
         )

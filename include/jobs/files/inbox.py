@@ -97,7 +97,7 @@ def _imported(settings: Settings, path: Path) -> ImportSummary:
     summary = import_file(settings=settings, path=path)
     if not summary.rows:
         raise RejectedInputError(
-            f"{path.name}: no row of it can be used; "
+            f"{path.name}: none of its rows is usable; "
             + "; ".join(f"{count} rows: {why}" for why, count in sorted(summary.reasons.items()))
         )
     return summary

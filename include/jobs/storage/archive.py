@@ -224,9 +224,9 @@ def _write(
     final = folder / path
     if former is None and final.exists():
         raise PermanentError(
-            f"{final} is there, and the ledger does not know it. After an older backup was "
-            "restored, `candelabra archive adopt` tells the ledger; a file of something else "
-            "should not lie there"
+            f"{final} exists, and the ledger does not know it. After restoring an "
+            "older backup, `candelabra archive adopt` records it; remove a file of "
+            "another origin"
         )
     final.parent.mkdir(parents=True, exist_ok=True)
     for left_over in final.parent.glob("*.part"):

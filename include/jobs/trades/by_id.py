@@ -178,8 +178,8 @@ def refuse_unserved(settings: Settings, dataset: str, symbol: str) -> None:
         return
     if market_of(symbol) is Market.UM:
         raise PermanentError(
-            f"{symbol}: ids of single USD-M trades skip by design and are served with an API key "
-            "alone; capture agg_trades, whose ids do not skip"
+            f"{symbol}: ids of single USD-M trades skip by design and are served only "
+            "with an API key; capture agg_trades, whose ids do not skip"
         )
     if urlsplit(settings.binance_rest_url).hostname == PUBLIC_DATA_HOST:
         raise PermanentError(

@@ -63,7 +63,7 @@ def served_kind(settings: Settings, symbol: str, kind: str, *, keep_raw: bool) -
         return AGG_TRADES
     what = "USD-M" if is_um else f"{PUBLIC_DATA_HOST}, which has no historicalTrades"
     raise PermanentError(
-        f"{symbol}: single trades, whose rows are to be kept, are not to be had from {what}"
+        f"{symbol}: single trades, whose rows are to be stored, are not served by {what}"
     )
 
 

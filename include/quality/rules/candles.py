@@ -118,7 +118,7 @@ SILENT_MINUTES_HAVE_ZEROS = Check(
 # eight: a fill may be off by less than the last of them.
 QUOTE_VOLUME_FITS_THE_PRICES = Check(
     "quote_volume_fits_the_prices",
-    "quote volume lies within low x volume and high x volume, that of takers within theirs",
+    "quote volume lies within low x volume and high x volume, likewise for takers",
     """
     SELECT
         symbol,
@@ -240,7 +240,7 @@ ROWS_LIE_OUTSIDE_OUTAGES = Check(
 # Ids of spot are contiguous: with as many trades kept as the candle's ids span, all of them are.
 VOLUME_EQUALS_ITS_TRADES = Check(
     "volume_equals_its_trades",
-    "where every trade of a spot minute is kept, they sum to its volumes and span its prices",
+    "if every trade of a spot minute is stored, they add up to its volumes and span its prices",
     """
     SELECT
         symbol,

@@ -54,7 +54,7 @@ MARKET_IS_KNOWN = Check(
 
 SYMBOL_NAMES_ITS_MARKET = Check(
     "symbol_names_its_market",
-    "a symbol is the exchange's name, with .P behind it on USD-M",
+    "a symbol is the exchange's name, with the suffix .P on USD-M",
     """
     SELECT
         symbol,

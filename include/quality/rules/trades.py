@@ -59,7 +59,7 @@ AGGREGATES_SPAN_THEIR_TRADES = Check(
 # bounds are minutes that were not proven, hence one minute on both sides.
 TRADE_ROWS_ARE_CONTIGUOUS = Check(
     "trade_rows_are_contiguous",
-    "ids of aggregates, and of spot trades, follow one another but for what is in ops.gaps",
+    "ids of aggTrades and of spot trades are contiguous, except for ranges in ops.gaps",
     """
     SELECT symbol, trade_time AS open_time, dataset || ' ' || id AS key,
         id - previous_id - 1 || ' missing after ' || previous_id AS detail

@@ -42,7 +42,8 @@ def is_password(password: str, password_hash: str | None) -> bool:
         return False
     except (InvalidHashError, VerificationError) as error:
         raise PermanentError(
-            "a stored hash of a password cannot be read; set it anew: candelabra user passwd NAME"
+            "a stored password hash is unreadable; set the password again: candelabra "
+            "user passwd NAME"
         ) from error
     return password_hash is not None
 

@@ -142,7 +142,7 @@ def read_unbuilt_bars(
             raise PermanentError(
                 f"{timeframe.name} bars of {symbol}: the marts are not built, and more than "
                 f"{max_minutes:,} minutes would have to be rolled up; build them (DAG "
-                "build_marts), or ask for less at once"
+                "build_marts), or request less"
             )
         width_us = timeframe.width_us or LONGEST_MONTH_US
         reach_us = max(min((limit - len(found)) * width_us, minutes_at_once * MINUTE_US), width_us)

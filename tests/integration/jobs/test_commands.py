@@ -154,7 +154,7 @@ def test_ctrl_c_ends_a_backfill_at_once_and_harms_nothing(
     assert took_s < 15  # of the 90 for which the file hangs
     assert "Traceback" not in told
     assert told.strip().splitlines()[-1] == (
-        "candelabra: interrupted; what was loaded stays; run it again for the rest"
+        "candelabra: interrupted; loaded rows stay; run it again for the rest"
     )
     assert list(scratch.iterdir()) == []
     end = DAY + 1440 * MINUTE_US

@@ -130,7 +130,7 @@ def test_a_file_that_is_damaged_or_lacks_it_is_no_source(
 def test_a_file_that_was_published_anew_is_read_even_where_nothing_is_missing() -> None:
     anew = daily(START + DAY_US, is_reissued=True)
     (part,) = sourced([], [anew, daily(START)], span=SPAN, rest_span=SPAN)
-    assert (part.file, part.minutes, part.why) == (anew, 0, "published anew since it was loaded")
+    assert (part.file, part.minutes, part.why) == (anew, 0, "re-issued since it was loaded")
 
 
 def test_a_file_that_was_published_anew_is_read_whole_though_a_part_of_it_was_asked_for() -> None:
@@ -158,7 +158,7 @@ def test_a_part_says_why_it_comes_from_there() -> None:
         return part.why
 
     assert why(day, daily(START)) == "1,440 minutes of the day are missing"
-    assert why(day) == "no file is published of it"
+    assert why(day) == "no file is published for it"
     assert why(gap, daily(START)) == "a file is dearer for 5 minutes"
     assert why(day, daily(START, fault="corrupt")) == "its file cannot be used: corrupt"
     assert why(gap, daily(START, lacks=tuple(gap))) == "its file lacks it"

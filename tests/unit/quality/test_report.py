@@ -92,7 +92,7 @@ def test_a_row_that_two_parts_name_counts_once() -> None:
     ("scope", "start", "words"),
     [
         (ScopeKind.ALL, None, "everything up to 2025-03-01 11:00 UTC"),
-        (ScopeKind.CHANGED, START, "what changed from 2025-03-01 10:00 to 2025-03-01 11:00 UTC"),
+        (ScopeKind.CHANGED, START, "changes from 2025-03-01 10:00 to 2025-03-01 11:00 UTC"),
         (ScopeKind.WINDOW, START, "from 2025-03-01 10:00 to 2025-03-01 11:00 UTC"),
     ],
 )

@@ -33,4 +33,4 @@ def test_without_any_the_reason_names_the_two_that_people_set(
 def test_an_environment_without_airflow_is_told_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_HOME", "somewhere")
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    assert why_no_airflow() == "Airflow is not installed here"
+    assert why_no_airflow() == "Airflow is not installed in this environment"

@@ -73,7 +73,7 @@ def test_only_the_worst_are_shown_unless_all_are_asked_for() -> None:
     assert len(rows) == 20
     assert rows[0].startswith("LATEUSDT")
     assert "6 more that are no worse" in shown
-    assert "1 with history that nobody streams" in shown
+    assert "1 with history that are not streamed" in shown
     everything = page(*symbols, show_all=True)
     assert sum("USDT" in line for line in everything.splitlines()) == 27
 

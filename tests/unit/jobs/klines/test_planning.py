@@ -255,7 +255,7 @@ def test_a_file_published_anew_is_planned_though_nothing_is_missing(plan: Any) -
     states = {site.paths[0]: FileState("loaded", NOW, NOW - DAY_US, (JANUARY, FEBRUARY))}
     (piece,) = plan(Rest(0), site, [], JANUARY, FEBRUARY, states=states).pieces
     assert (piece.label, piece.minutes) == ("X 2024-01-01", 0)
-    assert piece.why == "published anew since it was loaded"
+    assert piece.why == "re-issued since it was loaded"
 
 
 @pytest.mark.parametrize("verdict", ["unreachable", "missing", "refused", "wrong_checksum"])
@@ -265,7 +265,7 @@ def test_a_new_issue_that_could_not_be_fetched_is_planned_until_it_is_loaded(
     site = Site((), (JANUARY,))
     states = {site.paths[0]: FileState(verdict, NOW, NOW - DAY_US, (JANUARY, JANUARY + DAY_US))}
     (piece,) = plan(Rest(0), site, [], JANUARY, FEBRUARY, states=states).pieces
-    assert piece.why == "published anew since it was loaded"
+    assert piece.why == "re-issued since it was loaded"
 
 
 def test_a_new_issue_that_is_damaged_is_left_alone_until_the_next(plan: Any) -> None:
