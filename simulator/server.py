@@ -251,7 +251,7 @@ class Exchange:
         self._log.info("simulator_started", **asdict(self.urls))
 
     def _note_failure(self, task: asyncio.Task[None]) -> None:
-        """Log a sender that ended although nobody cancelled it."""
+        """Log a sender that ended without being cancelled."""
         if not task.cancelled():
             self._log.error("sender_failed", exc_info=task.exception())
 

@@ -114,9 +114,7 @@ class FrameFaults:
         """Nothing to do: `pass_on` compares due times with the fault's window."""
 
     def end(self, fault: Fault) -> None:
-        """Stop hitting frames due from now on; earlier ones are hit even if the scheduler is
-        behind.
-        """
+        """End the window now; earlier frames are hit even if the scheduler is behind."""
         rule = self._rules.get(fault.id)
         if rule is None:
             return  # the scheduler passed the window before the engine ended the fault

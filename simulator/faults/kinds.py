@@ -1,4 +1,4 @@
-"""All kinds of faults with their selectors and parameters, as one table.
+"""A table of all kinds of faults with their selectors and parameters.
 
 Validation, the command line's help and the tables in the documentation use it.
 """

@@ -72,9 +72,7 @@ class FaultRules(Generic[Rule]):
             return list(self._active.values())
 
     def matching(self, fits: Callable[[Rule], bool], *, counts: bool = True) -> list[Rule]:
-        """Return the rules that match, oldest first. Counts a hit for each unless `counts` is
-        false.
-        """
+        """Return the matching rules, oldest first, and count a hit for each if `counts`."""
         if self.is_idle:
             return []
         with self._lock:

@@ -1,3 +1,1 @@
-"""The simulated market: any minute of any year, computed from a seed. Pure; the oracle of the
-tests.
-"""
+"""The simulated market, computed from a seed. Pure; the oracle of the tests."""

@@ -244,9 +244,7 @@ class History:
         return int(self.minute(self.minute_of_agg(agg_id - 1)).price[-1])
 
     def index_price(self, time_us: int, *, decimals: int) -> int:
-        """Return the price path that trades follow, in units of 10^-`decimals` (at least the
-        price's own).
-        """
+        """Return the price path that trades follow, in units of 10^-`decimals`."""
         scale = int(10 ** (decimals - self.instrument.price_decimals)) * self.instrument.tick
         return self._trades_by_minute.mid(time_us) * scale >> SUBTICK
 

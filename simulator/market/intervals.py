@@ -70,7 +70,7 @@ class Interval:
         return self.open_of(open_us - 1)
 
     def first_open_from(self, time_us: int) -> int:
-        """Return the first open time that is not before `time_us`."""
+        """Return the first open time at or after `time_us`."""
         open_us = self.open_of(time_us)
         return open_us if open_us == time_us else self.next_open(open_us)
 
@@ -98,9 +98,7 @@ def parse_interval(name: str, *, time_zone: str = "0") -> Interval:
 
 
 def parse_time_zone(text: str) -> int:
-    """Return the offset in µs of `8`, `+08:00`, `-5:45` …, within −12:00 to +14:00, or raise
-    ValueError.
-    """
+    """Return the offset in µs of `8`, `+08:00`, `-5:45` …, or raise ValueError."""
     sign = -1 if text.startswith("-") else 1
     hours, _, minutes = text.removeprefix("-").removeprefix("+").partition(":")
     if not (hours.isascii() and hours.isdigit() and len(hours) <= 2):

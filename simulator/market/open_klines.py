@@ -39,9 +39,7 @@ class OpenKline:
         return tuple(column.tolist() for column in columns)
 
     def after(self, row: int, *, unsent_fills: int = 0) -> Kline:
-        """Return the kline with orders `0 … row`, without the last `unsent_fills` fills of order
-        `row`.
-        """
+        """Return the kline up to order `row`, without that order's last `unsent_fills` fills."""
         high, low, close, volume, quote, count, buy_volume, buy_quote, last_id = (
             column[row] for column in self._prefixes
         )

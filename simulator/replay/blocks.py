@@ -19,7 +19,7 @@ from simulator.replay.recorded_frames import RecordedFrame, event_time_us
 from simulator.streams.hub import encode_text_frame
 
 BLOCK_BYTES: Final = 256 << 10
-"""A block is full once it has so many bytes."""
+"""Size at which a block is complete."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,9 +133,7 @@ class Replay:
             await self._send_block(block_or_end)
 
     async def _send_block(self, block: Block) -> None:
-        """Send a block's frames to the listeners of their streams, and wait until all have read
-        them.
-        """
+        """Send a block to the listeners of its streams, and wait until all have read it."""
         self._clock.advance(block.last_event_us)
         forms: dict[tuple[tuple[int, ...], bool], list[bytes]] = {}
         is_heard = np.zeros(len(self._numbers), dtype=np.bool_)

@@ -114,8 +114,7 @@ class QueryParameters:
         is_strict: bool,
         allowed: tuple[int, ...] | None = None,
     ) -> int:
-        """Return `limit`. USD-M refuses values above the maximum; spot is assumed to clamp
-        (unverified).
+        """Return `limit`. Above the maximum USD-M refuses; spot is assumed to clamp (unverified).
 
         Args:
             allowed: the only accepted values.

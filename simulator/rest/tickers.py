@@ -164,9 +164,7 @@ def _statistics(
 
 
 def _without_trades(instrument: Instrument) -> Row:
-    """Return the recorded values of a spot symbol without a trade for a day: all but the close are
-    0.
-    """
+    """Return the recorded values of a spot symbol without a trade for a day."""
     price = instrument.format_price(0)
     prices = dict.fromkeys(("lastPrice", "openPrice", "highPrice", "lowPrice"), price)
     return {

@@ -99,9 +99,7 @@ class StreamServer:
         return self._scale() < 1
 
     def _scale(self) -> float:
-        """Return real seconds per simulated second, at most 1: a slow clock does not slow the
-        limits.
-        """
+        """Return real seconds per simulated second, at most 1."""
         return min(1.0, max(self.clock.real_seconds(SECOND_US), 1e-9))
 
     def connect_wait_s(self, address: str) -> float:
@@ -242,7 +240,7 @@ class ClientConnection(asyncio.Protocol):
             self._later(self._server.ping_times_s()[1], self._check_pongs)
 
     def _drop_if_client_gone(self) -> None:
-        """Abort a stalled connection that the client has closed: nobody reads its EOF."""
+        """Abort a stalled connection that the client has closed; its EOF is not read."""
         if not self._stalled or self.transport.is_closing():
             return
         looking = select.poll()

@@ -1,8 +1,8 @@
 """The order book of one symbol at any time, computed from seed, symbol, time and its trades.
 
 The book changes in steps of 100 ms on spot and 50 ms on USD-M. The best bid and ask of a step
-follow from the last order, which traded at one of them. The levels behind them change on a schedule
-of their own (see `levels`). Update ids count steps and orders, so any state and any diff costs the
+follow from the last order, which traded at one of them. The levels behind them change on another
+schedule (see `levels`). Update ids count steps and orders, so any state and any diff costs the
 same.
 
 Quiet symbols change only every tenth or fiftieth step. A step without a change and without an order
@@ -289,8 +289,7 @@ class OrderBook:
         return previous + 1 + hash_counter(self._gap_key, step) % (self._ids_a_turn // 2)
 
     def changes(self, step: int, *, since: int | None = None) -> BookDiff | None:
-        """Return the diff of a step, or of all steps after `since` up to it; None if nothing
-        changed.
+        """Return the diff of the steps after `since` up to `step`; None if nothing changed.
 
         Applied to the snapshot of step `since` (default: the previous step), it gives this step's.
         """

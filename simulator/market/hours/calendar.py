@@ -127,7 +127,7 @@ class TradingCalendar:
         return mask
 
     def partial_minutes(self) -> frozenset[int]:
-        """Return the minutes (since the epoch) in the middle of which a session starts or ends."""
+        """Return the minutes (since the epoch) with a session's start or end inside."""
         edges = [
             edge
             for session in self.sessions

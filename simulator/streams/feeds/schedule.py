@@ -3,7 +3,7 @@
 - Trades: event time 1 ms after the trade. Spot aggTrades: mostly 1–9 ms, sometimes up to 45 ms.
 USD-M aggTrades: in bundles of 100 ms, sent 100 ms after the bundle's end (150 ms on average).
 - Kline updates are triggered by trades: the first trade at least 2 s (spot; 1 s for `1s`) or 250 ms
-(USD-M) after the last update triggers one, 1 ms after the trade, so often before its aggTrade. If
+(USD-M) after the last update triggers one, 1 ms after the trade, often before its aggTrade. If
 that trade is one of several fills, the update may end inside it.
 - A kline closes with the next trade after it or, without one, about 2 s after its end.
 

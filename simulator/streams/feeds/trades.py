@@ -51,8 +51,9 @@ def kline_feed(
     *,
     seed: int,
 ) -> Iterator[DueFrame]:
-    """Yield `kline_<name>` frames due from `from_us` on; none in a halt on spot or after a
-    delisting.
+    """Yield `kline_<name>` frames due from `from_us` on.
+
+    There are none in a halt on spot, or after a delisting.
     """
     for minute in history.kline_minutes(from_us // MINUTE_US):
         earlier = _Earlier(market, history, interval, minute)
