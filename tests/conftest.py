@@ -47,10 +47,12 @@ A_FILE_AT_ONCE = (
 
 
 PROCESSES_OF_AIRFLOW = (
+    "tests/dags/test_local_airflow.py",
     "tests/dags/test_months_of_history.py",
+    "tests/dags/test_pools_and_connections.py",
     "tests/dags/test_supervisor.py",
 )
-"""They need no Airflow in their own process, and take long enough for a worker of their own."""
+"""They start Airflow's processes, and import no Airflow themselves: another worker runs them."""
 
 
 class OneWorkerForAirflow(LoadScopeScheduling):
