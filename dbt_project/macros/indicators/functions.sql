@@ -97,8 +97,8 @@ begin
 
         {{ indicator_bars(
             timeframe,
-            ref(model_of(timeframe)).render(),
-            ref('stg_market__relistings').render(),
+            local(ref(model_of(timeframe))),
+            local(ref('stg_market__relistings')),
             'requested',
         ) }}
 

@@ -102,7 +102,7 @@ comment on function {{ schema }}.value_area(numeric [], numeric) is
 {#-
   SQL: bid and ask volume by bar and price bucket.
 
-  A bar whose trades are not stored has one row without a price, to tell it from a bar without
+  A bar whose trades are not stored has one row without a price, unlike a bar without
   trades. All rows have the widest bucket width of the requested minutes.
 -#}
 {% macro footprint_function(schema) %}

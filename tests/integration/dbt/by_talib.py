@@ -1,7 +1,7 @@
-"""Indicators by TA-Lib: a program for ``.venv-clients``.
+"""Compute indicators with TA-Lib; runs in ``.venv-clients``.
 
 Reads {name: {close, high, low}} as JSON from standard input and writes {name: {column: values}},
-null where TA-Lib has no value.
+null if TA-Lib has no value.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def indicators(series: dict[str, list[float]]) -> dict[str, np.ndarray]:
 
 
 def on_balance(series: dict[str, list[float]]) -> np.ndarray:
-    """OBV of each session by itself."""
+    """OBV of each session."""
     sessions = np.array(series["session"])
     close, volume = (np.array(series[name], dtype=float) for name in ("close", "volume"))
     return np.concatenate(

@@ -1,8 +1,14 @@
-"""A market to write to, and dbt to build its marts, as the roles of production do it."""
+"""Databases with minutes, and dbt to build their marts with production's roles.
+
+dbt parses the project once a session. Databases are copies of a template in which every model has
+been built without data, so that a test only builds what it examines.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -12,6 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 from dbt.cli.main import dbtRunner, dbtRunnerResult
+from dbt.contracts.graph.manifest import Manifest
 from psycopg import sql
 
 from deploy.local.postgres import EmbeddedPostgres
@@ -32,11 +39,14 @@ VALUES = (
 BAR = ("symbol", "open_time", "next_open_time", *VALUES, "first_trade_id", "last_trade_id")
 COARSE = [timeframe for timeframe in TIMEFRAMES.values() if timeframe.parent]
 MINUTE = timedelta(minutes=1)
+BARS = "config.materialized:rolled_up"
+"""Selects the marts of bars; their views are in the template."""
+QUIET = ("--quiet", "--no-use-colors")
 
 
 @dataclass
 class MarketTables:
-    """The tables that Python writes, and the marts that dbt builds from them."""
+    """The tables of a database that Python writes, and the marts that dbt builds."""
 
     url: str
     connection: psycopg.Connection[Any]
@@ -50,7 +60,7 @@ class MarketTables:
         volume: Decimal = Decimal("2.50000000"),
         connection: psycopg.Connection[Any] | None = None,
     ) -> None:
-        """Upsert minutes whose prices depend on their time; every fifth is silent."""
+        """Upsert minutes with prices that depend on their time; every fifth is silent."""
         connection = connection or self.connection
         rows = []
         for number in range(minutes):
@@ -111,26 +121,26 @@ class MarketTables:
     def bars(
         self,
         timeframe: Timeframe,
-        *asked: Any,
+        *start: Any,
         schema: str = "marts",
         suffix: str = "",
     ) -> dict[tuple[Any, ...], Any]:
-        """Bars by (symbol, open time), without the time of their building.
+        """Bars by (symbol, open time), without ``built_at``.
 
         Args:
-            asked: a symbol and a time to begin with; without them all bars.
+            start: a symbol and the first open time; by default all bars.
             suffix: of the relation's name, ``_live`` for the view.
         """
         names = (*BAR, "minute_count", "is_complete")
         query = sql.SQL("SELECT {} FROM {}{}").format(
             sql.SQL(", ").join(map(sql.Identifier, names)),
             sql.Identifier(schema, timeframe.table + suffix),
-            sql.SQL(" WHERE symbol = %s AND open_time >= %s" if asked else ""),
+            sql.SQL(" WHERE symbol = %s AND open_time >= %s" if start else ""),
         )
-        return {row[:2]: row[2:] for row in self.connection.execute(query, asked or None)}
+        return {row[:2]: row[2:] for row in self.connection.execute(query, start or None)}
 
     def versions(self) -> dict[str, dict[tuple[Any, ...], tuple[Any, ...]]]:
-        """For each mart where each bar lies, and which transaction wrote it."""
+        """The physical version of each bar of each mart."""
         query = sql.SQL("SELECT symbol, open_time, ctid::text, xmin::text, built_at FROM {}")
         return {
             timeframe.name: {
@@ -145,7 +155,7 @@ class MarketTables:
     def rewritten(
         self, before: dict[str, dict[tuple[Any, ...], tuple[Any, ...]]]
     ) -> dict[str, set[tuple[Any, ...]]]:
-        """Bars written, replaced or removed since ``versions`` was taken, by timeframe."""
+        """Bars written, replaced or removed since an earlier ``versions()``, by timeframe."""
         now = self.versions()
         return {
             name: {
@@ -164,7 +174,7 @@ class MarketTables:
         }
 
     def expected(self, timeframe: Timeframe) -> dict[tuple[Any, ...], Any]:
-        """Bars straight from the minutes, another way: no SQL, no chain of timeframes."""
+        """Bars computed from the minutes in Python, independent of the project's SQL."""
         groups: dict[tuple[str, int], list[tuple[Any, ...]]] = {}
         columns = sql.SQL(", ").join(
             map(sql.Identifier, ("symbol", "open_time", *VALUES, "first_trade_id", "last_trade_id"))
@@ -217,36 +227,28 @@ def _roll_up(
     )
 
 
-@pytest.fixture
-def market(database_url: str) -> Iterator[MarketTables]:
-    """A migrated database without any candle."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("SET timezone = 'UTC'")
-        yield MarketTables(database_url, connection)
-
-
-@pytest.fixture
-def candelabra_dbt_url(postgres: EmbeddedPostgres, database_url: str) -> str:
-    """The test's database, as the role that may write marts and nothing else."""
-    with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
-        connection.execute("ALTER ROLE candelabra_dbt PASSWORD 'marts'")
-    database = database_url.rsplit("/", 1)[1]
-    return postgres.url(database, user="candelabra_dbt", password="marts")
-
-
 class Dbt:
-    """dbt in this process.
+    """dbt in this process, with one manifest for the session.
+
+    A manifest names the database of its relations. Before each call it is pointed at the database
+    in the environment.
 
     Args:
-        selection: what to run or build where a call does not say it; without any, everything.
+        manifests: parsed manifests by target.
+        selection: what "run" and "build" select by default; without any, everything.
     """
 
-    def __init__(self, *selection: str) -> None:
+    def __init__(self, manifests: dict[str, Manifest], *selection: str) -> None:
+        self._manifests = manifests
         self._selection = selection
 
+    def selecting(self, *selection: str) -> Dbt:
+        """The same dbt with another default selection."""
+        return Dbt(self._manifests, *selection)
+
     def __call__(self, *arguments: str) -> dbtRunnerResult:
-        """Run dbt and raise what it reports unless it succeeds."""
-        result = self.try_to(*arguments)
+        """Run a command; raise what dbt reports unless it succeeds."""
+        result = self.attempt(*arguments)
         if result.exception:
             raise result.exception
         assert result.success, "\n".join(
@@ -254,62 +256,128 @@ class Dbt:
         )
         return result
 
-    def try_to(self, *arguments: str) -> dbtRunnerResult:
+    def attempt(self, *arguments: str, callbacks: Any = None) -> dbtRunnerResult:
+        """Run a command and return its result, failed or not."""
         if self._selection and arguments[0] in ("run", "build") and "--select" not in arguments:
             arguments = (*arguments, "--select", *self._selection)
             if arguments[0] == "build":
-                # not the tests that need other models as well
+                # Tests that also read other models are skipped.
                 arguments = (*arguments, "--indirect-selection", "buildable")
-        return dbtRunner().invoke([*arguments, "--quiet", "--no-use-colors"])
+        if arguments[0] in ("run", "build", "test"):
+            arguments = (*arguments, "--no-write-json", "--log-level-file", "none")
+        target = "dev" if "dev" in arguments else "prod"
+        runner = dbtRunner(manifest=self.manifest(target), callbacks=callbacks)
+        return runner.invoke([*arguments, *QUIET])
+
+    def manifest(self, target: str = "prod") -> Manifest:
+        """The parsed project, for the database in the environment."""
+        if target not in self._manifests:
+            parsed = dbtRunner().invoke(["parse", "--target", target, *QUIET])
+            assert parsed.success, parsed.exception
+            self._manifests[target] = parsed.result
+        manifest, database = self._manifests[target], os.environ["CANDELABRA_DBT_NAME"]
+        for node in (*manifest.nodes.values(), *manifest.sources.values()):
+            if node.database != database:
+                if node.relation_name:
+                    node.relation_name = node.relation_name.replace(node.database, database, 1)
+                node.database = database
+        return manifest
+
+
+@contextmanager
+def environment_of(server: EmbeddedPostgres, database: str, home: Path) -> Iterator[None]:
+    """Point dbt at a database, with the role that may write marts and nothing else."""
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute("ALTER ROLE candelabra_dbt PASSWORD 'marts'")
+    url = server.url(database, user="candelabra_dbt", password="marts")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in dbt_environment(url, home=home).items():
+            patch.setenv(name, value)
+        yield
+
+
+@contextmanager
+def database_of(server: EmbeddedPostgres, name: str, template: str) -> Iterator[MarketTables]:
+    """A copy of a template; dropped at the end."""
+    url = server.create_database(name, template=template)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SET timezone = 'UTC'")
+        yield MarketTables(url, connection)
+    server.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def manifests() -> dict[str, Manifest]:
+    """Parsed manifests by target."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def built_template(
+    postgres: EmbeddedPostgres,
+    _template: str,
+    manifests: dict[str, Manifest],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> str:
+    """A migrated database in which dbt has built every model, without data."""
+    postgres.create_database("template_marts", template=_template)
+    with environment_of(postgres, "template_marts", tmp_path_factory.mktemp("dbt")):
+        Dbt(manifests)("run")
+    return "template_marts"
 
 
 @pytest.fixture
-def dbt_home(candelabra_dbt_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What dbt runs on is the test's database, its target folder and logs the test's own."""
-    for name, value in dbt_environment(candelabra_dbt_url, home=tmp_path).items():
-        monkeypatch.setenv(name, value)
-    return tmp_path
+def market(postgres: EmbeddedPostgres, built_template: str) -> Iterator[MarketTables]:
+    """A database whose marts are built and empty."""
+    with database_of(postgres, "of_a_test", built_template) as tables:
+        yield tables
 
 
 @pytest.fixture
-def dbt(dbt_home: Path) -> Dbt:
+def dbt(
+    postgres: EmbeddedPostgres, market: MarketTables, manifests: dict[str, Manifest], tmp_path: Path
+) -> Iterator[Dbt]:
     """dbt on the test's database."""
-    return Dbt()
+    with environment_of(postgres, str(market.connection.info.dbname), tmp_path):
+        yield Dbt(manifests)
 
 
 @pytest.fixture
-def dbt_of_bars(dbt_home: Path) -> Dbt:
-    """The same, for bars and what they are made of alone."""
-    return Dbt("+candles_live", "+candles")
+def bars_dbt(dbt: Dbt) -> Dbt:
+    """dbt on the test's database, limited to the marts of bars."""
+    return dbt.selecting(BARS)
+
+
+@pytest.fixture
+def unbuilt_market(
+    postgres: EmbeddedPostgres, _template: str, dbt: Dbt, tmp_path: Path
+) -> Iterator[MarketTables]:
+    """A migrated database without any mart; dbt is pointed at it."""
+    with (
+        database_of(postgres, "unbuilt", _template) as tables,
+        environment_of(postgres, "unbuilt", tmp_path),
+    ):
+        yield tables
 
 
 @pytest.fixture(scope="module")
-def shared_market(
-    request: pytest.FixtureRequest, postgres: EmbeddedPostgres, _template: str
-) -> Iterator[MarketTables]:
-    """A migrated database that the tests of a file share."""
-    name = "shared_" + request.module.__name__.rpartition(".")[2]
-    url = postgres.create_database(name, template=_template)
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("SET timezone = 'UTC'")
-        connection.execute("ALTER ROLE candelabra_dbt PASSWORD 'marts'")
-        yield MarketTables(url, connection)
-    postgres.drop_database(name)
+def shared_market(postgres: EmbeddedPostgres, built_template: str) -> Iterator[MarketTables]:
+    """A database that the tests of a file share; its marts are built and empty."""
+    with database_of(postgres, "of_a_file", built_template) as tables:
+        yield tables
 
 
 @pytest.fixture(scope="module")
 def shared_dbt(
     postgres: EmbeddedPostgres,
     shared_market: MarketTables,
+    manifests: dict[str, Manifest],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Dbt]:
     """dbt on the database that the tests of a file share."""
     name = str(shared_market.connection.info.dbname)
-    url = postgres.url(name, user="candelabra_dbt", password="marts")
-    with pytest.MonkeyPatch.context() as patch:
-        for variable, value in dbt_environment(url, home=tmp_path_factory.mktemp("dbt")).items():
-            patch.setenv(variable, value)
-        yield Dbt()
+    with environment_of(postgres, name, tmp_path_factory.mktemp("dbt")):
+        yield Dbt(manifests)
 
 
 @pytest.fixture
@@ -317,7 +385,7 @@ def long_ago() -> datetime:
     return datetime(2019, 2, 27, 11, 0, tzinfo=UTC)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def coarse() -> list[Timeframe]:
-    """Every timeframe that is a mart, finest first."""
+    """Every timeframe above a minute, finest first."""
     return COARSE

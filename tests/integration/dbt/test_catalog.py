@@ -1,4 +1,4 @@
-"""The whole project by the one line of its documentation, and what it then says about itself."""
+"""The documented build command, and the catalog of what it builds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 
 from deploy.local.postgres import EmbeddedPostgres
 from include.jobs.dbt_env import DBT_PROJECT
+from tests.integration.dbt.conftest import MarketTables, database_of
 
 ONE_LINE = 'eval "$(candelabra dbt-env)" && dbt build'
 STABLE = {
@@ -43,6 +45,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def shared_market(postgres: EmbeddedPostgres, _template: str) -> Iterator[MarketTables]:
+    """A migrated database without any mart."""
+    with database_of(postgres, "catalog", _template) as tables:
+        tables.connection.execute("ALTER ROLE candelabra_dbt PASSWORD 'marts'")
+        yield tables
+
+
+@pytest.fixture(scope="module")
 def environment(postgres: EmbeddedPostgres, shared_market: Any, home: Path) -> dict[str, str]:
     """A user's shell: programs on the path, and the URL of the role that builds."""
     name = str(shared_market.connection.info.dbname)
@@ -56,7 +66,7 @@ def environment(postgres: EmbeddedPostgres, shared_market: Any, home: Path) -> d
 
 @pytest.fixture(scope="module")
 def built(shared_market: Any, environment: dict[str, str]) -> Any:
-    """Two symbols, and everything that dbt makes of them."""
+    """Two symbols, and a build of every model, test and snapshot."""
     start = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=90)
     for symbol in ("BTCUSDT", "ETHUSDT.P"):
         shared_market.write(symbol, start, 90)
@@ -74,16 +84,16 @@ def built(shared_market: Any, environment: dict[str, str]) -> Any:
     return shared_market
 
 
-def test_the_documented_line_builds_everything_from_the_projects_folder(built: Any) -> None:
+def test_documented_command_builds_everything(built: Any) -> None:
     bars = built.connection.execute("SELECT sum(minute_count) FROM marts.candles_1h").fetchone()
     assert bars == (180,)
     pages = [DBT_PROJECT / "profiles.yml", DBT_PROJECT.parent / "docs" / "marts.md"]
     assert all(ONE_LINE in page.read_text() for page in pages)
-    # as the line runs in a shell, so it leaves nothing in the project
+    # dbt-env puts the target folder elsewhere.
     assert not (DBT_PROJECT / "target").exists()
 
 
-def test_nothing_that_readers_see_is_without_a_comment(built: Any) -> None:
+def test_every_relation_and_column_has_a_comment(built: Any) -> None:
     bare = built.connection.execute(
         """
         SELECT format('%s.%s', c.relname, a.attname)
@@ -103,7 +113,7 @@ def test_nothing_that_readers_see_is_without_a_comment(built: Any) -> None:
     assert [name for (name,) in bare] == []
 
 
-def test_the_views_for_bi_tools_keep_their_names_and_types(built: Any) -> None:
+def test_bi_views_keep_their_names_and_types(built: Any) -> None:
     found: dict[str, list[str]] = {}
     for view, column, kind in built.connection.execute(
         "SELECT table_name::text, column_name::text, data_type::text"
@@ -111,14 +121,16 @@ def test_the_views_for_bi_tools_keep_their_names_and_types(built: Any) -> None:
         " WHERE table_schema = 'marts' AND table_name LIKE 'bi\\_%' ORDER BY 1, ordinal_position"
     ):
         found.setdefault(view, []).append(f"{column} {SHORT.get(kind, kind)}")
-    # new ones may be added at the end
+    # Columns may be added at the end.
     for view, columns in STABLE.items():
         wanted = [re.sub(r"\s+", " ", column).strip() for column in columns.split(",")]
         assert found[view][: len(wanted)] == wanted
     assert found.keys() == STABLE.keys()
 
 
-def test_a_reader_reads_all_of_it_and_writes_none(built: Any, postgres: EmbeddedPostgres) -> None:
+def test_reader_role_reads_everything_and_writes_nothing(
+    built: Any, postgres: EmbeddedPostgres
+) -> None:
     built.connection.execute("ALTER ROLE candelabra_reader PASSWORD 'reads'")
     url = postgres.url(
         str(built.connection.info.dbname), user="candelabra_reader", password="reads"
@@ -140,8 +152,8 @@ def test_a_reader_reads_all_of_it_and_writes_none(built: Any, postgres: Embedded
                 connection.execute(f"DELETE FROM {relation}")  # noqa: S608
 
 
-def test_the_documentation_of_dbt_is_made_with_all_models_and_columns(
-    built: Any, shared_dbt: Any, home: Path, tmp_path_factory: pytest.TempPathFactory
+def test_dbt_docs_contain_all_models(
+    built: Any, shared_dbt: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("docs")
     shared_dbt("docs", "generate", "--static", "--target-path", str(folder))

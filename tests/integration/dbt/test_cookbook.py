@@ -1,4 +1,4 @@
-"""Each query of docs/cookbook.md, run as a reader; its result held to the minutes."""
+"""Every query of docs/cookbook.md runs as the reader role and agrees with the minutes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def now() -> datetime:
 def minutes(
     shared_market: Any, shared_dbt: Any, now: datetime
 ) -> dict[str, dict[datetime, dict[str, Any]]]:
-    """A day of three symbols with its faults, and the marts; the stored minutes by symbol."""
+    """Build the marts of a day of three symbols with faults; return the minutes by symbol."""
     connection = shared_market.connection
     for number, symbol in enumerate(SYMBOLS):
         start = now - timedelta(hours=25)
@@ -44,14 +44,14 @@ def minutes(
             " now())",
             (symbol, "um" if symbol.endswith(".P") else "spot", symbol.removesuffix(".P")),
         )
-    # Prices are the same for all: another slope, so that returns differ.
+    # Different prices, so that returns differ between symbols.
     connection.execute(
         "UPDATE market.candles_1m SET open = open + k, high = high + k, low = low + k,"
         " close = close + k FROM (SELECT symbol AS s, open_time AS t,"
         " extract(minute FROM open_time)::integer % 7 AS k FROM market.candles_1m) AS shift"
         " WHERE symbol = s AND open_time = t AND symbol <> 'BTCUSDT'"
     )
-    # Takers buy between an eighth and five of them.
+    # Takers buy one to five eighths.
     connection.execute(
         "UPDATE market.candles_1m SET taker_buy_volume = volume * share,"
         " taker_buy_quote_volume = quote_volume * share FROM (SELECT symbol AS s, open_time AS t,"
@@ -69,7 +69,7 @@ def minutes(
         " 1, tstzmultirange(tstzrange(%s, %s)))",
         (repaired, repaired, now - 5 * MINUTE),
     )
-    # All were written on time; one was written anew five minutes ago.
+    # All were written on time; one was rewritten five minutes ago.
     connection.execute(
         "UPDATE market.candles_1m SET updated_at = CASE WHEN symbol = 'BTCUSDT' AND open_time = %s"
         " THEN %s ELSE open_time + interval '61 seconds' END,"
@@ -94,7 +94,7 @@ def minutes(
 
 @pytest.fixture(scope="module")
 def ask(minutes: Any, shared_market: Any, postgres: EmbeddedPostgres) -> Callable[[str], list[Row]]:
-    """Runs the query of a heading as a reader of the database."""
+    """Run the query of a heading as the reader role."""
     shared_market.connection.execute("ALTER ROLE candelabra_reader PASSWORD 'reads'")
     url = postgres.url(
         str(shared_market.connection.info.dbname), user="candelabra_reader", password="reads"
@@ -114,7 +114,7 @@ def ask(minutes: Any, shared_market: Any, postgres: EmbeddedPostgres) -> Callabl
 
 
 def bar(minutes: dict[datetime, dict[str, Any]], start: datetime, width: int) -> Row:
-    """Open, high, low, close and volume of a stretch, straight from its minutes."""
+    """Open, high, low, close and volume, computed from minutes."""
     there = [minutes[start + n * MINUTE] for n in range(width) if start + n * MINUTE in minutes]
     traded = [row for row in there if row["trade_count"]] or there[:1]
     return (
@@ -129,7 +129,7 @@ def bar(minutes: dict[datetime, dict[str, Any]], start: datetime, width: int) ->
 def closes(
     minutes: dict[datetime, dict[str, Any]], since: datetime, width: int
 ) -> dict[datetime, Decimal]:
-    """Closes of whole bars that begin at or after a moment."""
+    """Closes of the bars that open at or after a moment."""
     first = min(minutes)
     step = timedelta(minutes=width)
     start = (
@@ -145,29 +145,29 @@ def closes(
 
 
 @pytest.mark.parametrize("heading", QUERIES)
-def test_a_query_runs_for_a_reader(ask: Any, heading: str, now: datetime) -> None:
+def test_query_runs_as_the_reader_role(ask: Any, heading: str, now: datetime) -> None:
     rows = ask(heading)
-    # the market ends a minute before now, which may be at midnight
+    # Empty just after midnight.
     assert rows or (heading.endswith("midnight UTC") and (now.hour, now.minute) < (0, 5))
 
 
-def test_there_are_twenty_of_them_and_each_heading_has_one() -> None:
+def test_every_heading_has_one_query() -> None:
     assert len(QUERIES) >= 20
     assert (
         len(re.findall(r"```sql\n", TEXT)) == len(QUERIES) == len(re.findall(r"^### ", TEXT, re.M))
     )
 
 
-def test_the_last_bars_are_those_of_the_minutes(ask: Any, minutes: Any) -> None:
-    rows = ask("The last bars, the open one included")
+def test_last_bars_agree_with_the_minutes(ask: Any, minutes: Any) -> None:
+    rows = ask("The last bars, including the open one")
     assert len(rows) == 100
     for open_time, *values, is_closed in rows[:50]:
         assert tuple(values) == bar(minutes["BTCUSDT"], open_time, 5)
         assert is_closed or open_time == rows[0][0]
 
 
-def test_an_odd_interval_equals_its_minutes(ask: Any, minutes: Any) -> None:
-    rows = ask("An interval that the exchange does not have")
+def test_custom_interval_agrees_with_the_minutes(ask: Any, minutes: Any) -> None:
+    rows = ask("A custom interval")
     assert len(rows) > 140
     for start, *values, is_complete in rows[1:]:
         assert tuple(values) == bar(minutes["BTCUSDT"], start, 10)
@@ -175,7 +175,7 @@ def test_an_odd_interval_equals_its_minutes(ask: Any, minutes: Any) -> None:
         assert is_complete == (there == 10)
 
 
-def test_returns_and_their_correlation_are_those_of_the_closes(ask: Any, minutes: Any) -> None:
+def test_returns_and_correlation_agree_with_the_closes(ask: Any, minutes: Any) -> None:
     hourly = {
         symbol: closes(minutes[symbol], datetime.min.replace(tzinfo=UTC), 60)
         for symbol in ("BTCUSDT", "ETHUSDT")
@@ -207,18 +207,16 @@ def test_volume_is_summed_exactly(ask: Any, minutes: Any, now: datetime) -> None
         )
         for symbol in ("BTCUSDT", "ETHUSDT")
     }
-    # a quarter of an hour may have begun since
+    # A new quarter of an hour may have begun since then.
     assert [row[0] for row in leaders] == ["ETHUSDT", "BTCUSDT"]
     assert all(row[1] <= wanted[row[0]] for row in leaders)
     assert all(row[1] > wanted[row[0]] * Decimal("0.98") for row in leaders)
 
-    hours = ask("When in the day it trades")
+    hours = ask("Volume by hour of the day")
     assert sum(share for *_, share in hours) == pytest.approx(Decimal(100), abs=Decimal("0.2"))
 
 
-def test_the_cumulative_delta_is_summed_from_the_start_of_each_day(
-    ask: Any, minutes: Any, now: datetime
-) -> None:
+def test_cumulative_delta_restarts_each_day(ask: Any, minutes: Any, now: datetime) -> None:
     deltas: dict[datetime, Decimal] = {}
     for time, row in minutes["BTCUSDT"].items():
         start = time - timedelta(minutes=time.minute % 5)
@@ -234,63 +232,63 @@ def test_the_cumulative_delta_is_summed_from_the_start_of_each_day(
     assert len({total for *_, total in rows}) > 100
 
 
-def test_vwap_is_the_days_amount_by_its_volume(ask: Any, minutes: Any) -> None:
+def test_vwap_is_quote_volume_by_volume(ask: Any, minutes: Any) -> None:
     rows = ask("VWAP since midnight UTC")
     if not rows:
-        pytest.skip("the day began a moment ago")
+        pytest.skip("the UTC day has just begun")
     day = [row for time, row in minutes["BTCUSDT"].items() if time >= rows[0][0]]
     volume = sum(row["volume"] for row in day)
     wanted = sum(row["quote_volume"] for row in day) / volume
     assert rows[-1][2] == pytest.approx(wanted, abs=Decimal("1e-12"))
 
 
-def test_the_high_of_all_days_and_the_movers(ask: Any, minutes: Any) -> None:
-    for symbol, high, close, percent in ask("How far below its all-time high"):
+def test_all_time_high_movers_and_premium(ask: Any, minutes: Any) -> None:
+    for symbol, high, close, percent in ask("Distance from the all-time high"):
         assert high == max(r["high"] for r in minutes[symbol].values() if r["trade_count"])
         assert close == minutes[symbol][max(minutes[symbol])]["close"]
         assert percent == round(100 * (close / high - 1), 2)
     assert {row[0] for row in ask("Top movers of 24 hours")} == set(SYMBOLS)
-    premiums = ask("The perpetual's premium over spot")
+    premiums = ask("Premium of the perpetual over spot")
     for open_time, spot, perpetual, _ in premiums[1:]:
         assert spot == bar(minutes["BTCUSDT"], open_time, 60)[3]
         assert perpetual == bar(minutes["BTCUSDT.P"], open_time, 60)[3]
 
 
-def test_holes_are_found_to_the_minute(ask: Any, now: datetime) -> None:
-    hole = (now - timedelta(hours=5), now - timedelta(hours=5) + 3 * MINUTE)
-    assert hole in ask("Which minutes are missing")
-    assert sum(row[3] for row in ask("Days with holes")) == 3
+def test_missing_minutes_are_found(ask: Any, now: datetime) -> None:
+    missing = (now - timedelta(hours=5), now - timedelta(hours=5) + 3 * MINUTE)
+    assert missing in ask("Which minutes are missing")
+    assert sum(row[3] for row in ask("Days with missing minutes")) == 3
     over = [row for row in ask("Bars that are not complete") if row[2]]
-    touched = {moment.replace(minute=0) for moment in (hole[0], hole[1] - MINUTE)}
+    touched = {moment.replace(minute=0) for moment in (missing[0], missing[1] - MINUTE)}
     assert touched <= {open_time for open_time, *_ in over}
-    assert [row[:2] for row in ask("What an operator opens in the morning")] == [
+    assert [row[:2] for row in ask("Daily overview for operators")] == [
         ("BTCUSDT", "minutes missing")
     ]
 
 
-def test_a_repair_is_shown_and_undone_for_the_time_before_it(ask: Any, now: datetime) -> None:
+def test_repair_is_shown_and_invisible_before_it(ask: Any, now: datetime) -> None:
     repaired = now - timedelta(hours=1)
-    ((symbol, open_time, was_from, was, is_from, *_),) = ask("What was repaired in the last week")
+    ((symbol, open_time, was_from, was, is_from, *_),) = ask("Repairs of the last week")
     assert (symbol, open_time, was_from, was, is_from) == (
         "BTCUSDT", repaired, "kline", 77, "rest"
     )  # fmt: skip
-    known = {row[0]: row[1:] for row in ask("Candles as they were known at a moment")}
+    known = {row[0]: row[1:] for row in ask("Candles as known at a moment")}
     assert repaired + MINUTE in known
-    # once the hour that is asked for has moved on, the minute is no longer in it
+    # The hour of the query may have moved past the minute.
     if repaired in known:
         assert known[repaired] == (77, 1, "kline", True)
 
 
-def test_no_trade_is_joined_to_a_candle_of_its_future(ask: Any, now: datetime) -> None:
-    rows = ask("Each trade with the last candle that was closed before it")
-    # the minute in which a trade lies is not over at its time
+def test_trade_joins_no_later_candle(ask: Any, now: datetime) -> None:
+    rows = ask("Each trade with the last closed candle before it")
+    # The trade's own minute is not closed at that time.
     assert [(row[0], row[3]) for row in rows] == [
         (1, now - 21 * MINUTE),
         (2, now - 21 * MINUTE),
     ]
 
 
-def test_the_export_has_a_header_and_the_bars(ask: Any) -> None:
+def test_export_has_a_header_and_bars(ask: Any) -> None:
     header, *lines = ask("Export to CSV")
     assert header == ("symbol", "open_time", "open", "high", "low", "close", "volume")
     assert 23 <= len(lines) <= 25

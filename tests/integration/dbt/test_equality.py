@@ -1,9 +1,9 @@
-"""One market, told in every way: the same nine values wherever a candle is read.
+"""Every interface returns the same nine values of a candle.
 
-A simulated exchange falls silent in the middle of a minute. From then on nothing changes, and what
-gRPC, WebSocket, REST, UDF and SQL say must come to be the same: by the streamer, by a serving
-process before it and by one before NATS, closed bars and the running ones, minutes and coarser
-bars. It is held to the exchange's own klines as of the last trade that was streamed.
+A simulated exchange stops sending in the middle of a minute. Then gRPC, WebSocket, REST, UDF and
+SQL must agree: for the streamer, for a serving process connected to it and for one that reads NATS,
+for closed and running bars, for minutes and coarser bars. The bars must also equal the exchange's
+klines as of the last streamed trade.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ from tests.ports import steady_port
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT.P")
 FRAMES = {"1m": "1", "5m": "5", "1h": "60"}
-"""Timeframes, and what UDF calls them."""
+"""Timeframes, and their names in UDF."""
 NOW = datetime(2026, 3, 2, 9, 58, tzinfo=UTC)
 HISTORY_US = 150 * MINUTE_US
 STREAMED = 8
-"""Minutes that are over on the stream before it falls silent: the end of an hour among them."""
+"""Closed minutes before the stream stops; they include the end of an hour."""
 
 Nine = tuple[Decimal | int | None, ...]
 Key = tuple[str, str, int]
@@ -67,13 +67,13 @@ NAMES = (
     "taker_buy_quote_volume",
 )  # fmt: skip
 OVER_NATS = ""
-"""The address of no streamer."""
+"""No streamer address: the serving process reads NATS."""
 OHLCV = slice(0, 5)
-"""Of the nine, what UDF has."""
+"""The five values that UDF has."""
 
 
 def nine_of(read: Callable[[str], Any]) -> Nine:
-    """The nine values, by name; None for quotes that nobody knows yet."""
+    """The nine values by name; None for quote volumes that are not known yet."""
     values = (read(name) for name in NAMES)
     return tuple(one if one is None else Decimal(str(one)) for one in values)
 
@@ -87,14 +87,14 @@ def of_message(candle: pb.Candle) -> Nine:
     )
 
 
-class Told:
-    """What somebody who listens was told last of each bar."""
+class LatestBars:
+    """The latest state of each bar that a subscriber received."""
 
     def __init__(self) -> None:
         self.bars: Bars = {}
         self.last_ids: dict[Key, int] = {}
 
-    async def by_grpc(self, stub: services.MarketDataStub) -> None:
+    async def receive_grpc(self, stub: services.MarketDataStub) -> None:
         request = pb.StreamCandlesRequest(symbols=SYMBOLS, timeframes=FRAMES)
         async for message in stub.StreamCandles(request, wait_for_ready=True, timeout=120):
             assert not message.missed
@@ -104,7 +104,7 @@ class Told:
                 self.bars[key] = of_message(one)
                 self.last_ids[key] = one.last_trade_id
 
-    async def by_websocket(self, connection: ClientConnection) -> None:
+    async def receive_websocket(self, connection: ClientConnection) -> None:
         for frame in FRAMES:
             asked = {"type": "subscribe", "symbols": SYMBOLS, "timeframe": frame}
             await connection.send(json.dumps(asked))
@@ -143,7 +143,7 @@ async def listed_by_rest(client: httpx.AsyncClient, since_us: int) -> Bars:
 
 
 async def listed_by_udf(client: httpx.AsyncClient, since_us: int) -> Bars:
-    """The five values that there are, as binary floats."""
+    """Five values as binary floats."""
     found: Bars = {}
     for symbol in SYMBOLS:
         for frame, resolution in FRAMES.items():
@@ -178,7 +178,7 @@ def five_of(bars: Bars) -> Bars:
 
 
 def klines(market: SimulatedMarket, symbol: str, frame: str, since_us: int, view_us: int) -> Bars:
-    """Its own, as of a moment: nine values, and the id of the last trade."""
+    """The exchange's klines as of a moment: nine values and the last trade id."""
     found: Bars = {}
     for one in market.klines(symbol, frame, since_us, view_us=view_us):
         row = kline_row(market.instrument(symbol), one, unit_us=1)
@@ -193,7 +193,7 @@ def klines(market: SimulatedMarket, symbol: str, frame: str, since_us: int, view
 def moment_of_trade(
     market: SimulatedMarket, symbol: str, trade_id: int, start_us: int, end_us: int
 ) -> int:
-    """The first moment as of which a trade has happened, by halving a span."""
+    """Find the first moment at which a trade has happened, by bisection."""
     while start_us < end_us:
         middle_us = (start_us + end_us) // 2
         found = market.klines(
@@ -206,7 +206,7 @@ def moment_of_trade(
     return start_us
 
 
-# --- the stage
+# --- processes and clients
 
 
 @asynccontextmanager
@@ -229,8 +229,8 @@ async def until(holds: Callable[[], bool], tasks: Iterable[asyncio.Task[None]]) 
             await asyncio.sleep(0.02)
 
 
-async def until_told(url: str) -> None:
-    """Until a server knows its symbols: one before a streamer hears of them a moment later."""
+async def until_symbols_known(url: str) -> None:
+    """Wait until a server knows its symbols."""
     async with asyncio.timeout(60), httpx.AsyncClient(base_url=f"{url}/api/v1") as client:
         for symbol in SYMBOLS:
             while (await client.get(f"/symbols/{symbol}/price")).status_code != 200:
@@ -243,7 +243,7 @@ def is_open(port: int) -> bool:
 
 
 def filled(settings: Settings, exchange: Exchange, url: str) -> int:
-    """Some hours of both symbols, by REST; the first minute."""
+    """Load some hours of both symbols by REST; return the first minute."""
     sync_instruments(settings=settings)
     now_us = minute_of(exchange.clock.now_us())
     repairs = Repairs(settings, url)
@@ -257,36 +257,36 @@ def filled(settings: Settings, exchange: Exchange, url: str) -> int:
 async def served(
     settings: Settings, source: str, stop: asyncio.Event, tasks: list[asyncio.Task[None]]
 ) -> AsyncIterator[tuple[str, str]]:
-    """A serving process that knows its symbols: its addresses of gRPC and of HTTP."""
+    """A serving process that knows its symbols: its gRPC address and HTTP URL."""
     ports = steady_port(), steady_port()
     ours = settings.model_copy(update={"grpc_port": ports[0], "api_port": ports[1]})
     async with working(serve(ours, source, stop)) as works:
         tasks += works
         await until(lambda: all(map(is_open, ports)), tasks)
         url = f"http://127.0.0.1:{ports[1]}"
-        await until_told(url)
+        await until_symbols_known(url)
         yield f"127.0.0.1:{ports[0]}", url
 
 
 @asynccontextmanager
-async def listeners(
+async def subscribers(
     grpc_address: str, api_url: str, tasks: list[asyncio.Task[None]]
-) -> AsyncIterator[tuple[Told, Told, services.MarketDataStub, httpx.AsyncClient]]:
-    """Who listens to a server by gRPC and by WebSocket, and who asks it by gRPC and REST."""
+) -> AsyncIterator[tuple[LatestBars, LatestBars, services.MarketDataStub, httpx.AsyncClient]]:
+    """Subscribers of a server by gRPC and WebSocket, and clients by gRPC and REST."""
     async with AsyncExitStack() as stack:
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(grpc_address))
         address = api_url.replace("http://", "ws://")
         connection = await stack.enter_async_context(connect(f"{address}/api/v1/ws"))
         client = await stack.enter_async_context(httpx.AsyncClient(base_url=api_url, timeout=30))
-        by_grpc, by_websocket = Told(), Told()
+        by_grpc, by_websocket = LatestBars(), LatestBars()
         stub = services.MarketDataStub(channel)
-        works = working(by_grpc.by_grpc(stub), by_websocket.by_websocket(connection))
+        works = working(by_grpc.receive_grpc(stub), by_websocket.receive_websocket(connection))
         tasks += await stack.enter_async_context(works)
         yield by_grpc, by_websocket, stub, client
 
 
-async def test_every_way_tells_the_same_candles(database_url: str, dbt_of_bars: Any) -> None:
-    await asyncio.to_thread(dbt_of_bars, "run", "--select", "+candles_live")
+async def test_all_interfaces_return_the_same_candles(market: Any) -> None:
+    database_url = market.url
     config = SimulatorConfig(speed=60, clock_start=NOW, um_symbols=("ETHUSDT",))
     async with Exchange(config) as exchange, nats_server() as nats:
         settings = settings_for(
@@ -303,37 +303,39 @@ async def test_every_way_tells_the_same_candles(database_url: str, dbt_of_bars: 
             for source in (streamer.telemetry.grpc_address, OVER_NATS):
                 serving = served(settings, source, stop, tasks)
                 places.append(await stack.enter_async_context(serving))
-            ways = [await stack.enter_async_context(listeners(*one, tasks)) for one in places]
-            told = [one for way in ways for one in way[:2]]
-            await until(lambda: all(minutes_over(one) >= STREAMED for one in told), tasks)
+            ways = [await stack.enter_async_context(subscribers(*one, tasks)) for one in places]
+            received = [one for way in ways for one in way[:2]]
+            await until(lambda: all(closed_minutes(one) >= STREAMED for one in received), tasks)
 
             async with httpx.AsyncClient(base_url=exchange.control_url) as client:
                 assert (await client.post("/sim/stall")).json()["stalled"] > 0
-            await settled(told, ways, database_url, since_us)
+            await settled(received, ways, database_url, since_us)
             stop.set()
-            held_to_the_exchange(exchange, told[0], database_url, since_us)
+            compare_with_the_exchange(exchange, received[0], database_url, since_us)
 
 
-def minutes_over(told: Told) -> int:
-    """Minutes of the first symbol that have been told, but the running one."""
-    return sum(key[:2] == (SYMBOLS[0], "1m") for key in told.bars) - 1
+def closed_minutes(received: LatestBars) -> int:
+    """Closed minutes of the first symbol that have been received."""
+    return sum(key[:2] == (SYMBOLS[0], "1m") for key in received.bars) - 1
 
 
-async def settled(told: list[Told], ways: Any, url: str, since_us: int) -> None:
-    """Wait until all ways say the same; what differs is shown if they never do."""
+async def settled(received: list[LatestBars], ways: Any, url: str, since_us: int) -> None:
+    """Wait until all interfaces agree; show the differences if they do not."""
     differs: dict[str, Any] = {}
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(30):
             while True:
-                differs = await differences(told, ways, url, since_us)
+                differs = await differences(received, ways, url, since_us)
                 if not differs:
                     return
                 await asyncio.sleep(0.25)
-    raise AssertionError(f"the ways do not come to say the same: {differs}")
+    raise AssertionError(f"the interfaces do not agree: {differs}")
 
 
-async def differences(told: list[Told], ways: Any, url: str, since_us: int) -> dict[str, Any]:
-    """By way: the first bar that is not what the tables' views say, and both."""
+async def differences(
+    received: list[LatestBars], ways: Any, url: str, since_us: int
+) -> dict[str, Any]:
+    """For each interface: a bar that differs from SQL, both values, and how many differ."""
     right = await asyncio.to_thread(listed_by_sql, url, since_us)
     assert {key[:2] for key in right} == {(one, frame) for one in SYMBOLS for frame in FRAMES}
     found: dict[str, Any] = {}
@@ -350,32 +352,34 @@ async def differences(told: list[Told], ways: Any, url: str, since_us: int) -> d
         compare(f"ListCandles {place}", await listed_by_grpc(stub, since_us), right)
         compare(f"REST {place}", await listed_by_rest(client, since_us), right)
         compare(f"UDF {place}", await listed_by_udf(client, since_us), five_of(right))
-    for number, one in enumerate(told):
-        # who listens is told of the newest bars, and of those before them
-        compare(f"listener {number}", one.bars, {key: right.get(key, ()) for key in one.bars})
+    for number, one in enumerate(received):
+        # Subscribers receive the newest bars and those before them.
+        compare(f"subscriber {number}", one.bars, {key: right.get(key, ()) for key in one.bars})
         newest = {max(key for key in right if key[:2] == kind) for kind in {k[:2] for k in right}}
         assert newest <= one.bars.keys() or found
     return found
 
 
-def held_to_the_exchange(exchange: Exchange, told: Told, url: str, since_us: int) -> None:
-    """Bars that are over, and on spot the running ones, are the exchange's own."""
+def compare_with_the_exchange(
+    exchange: Exchange, received: LatestBars, url: str, since_us: int
+) -> None:
+    """Closed bars, and on spot the running ones, equal the exchange's klines."""
     right = listed_by_sql(url, since_us)
     compared = running = 0
     for symbol in SYMBOLS:
         market = exchange.markets[market_of(symbol).value]
         name = exchange_symbol_of(symbol)
-        newest = max(key for key in told.last_ids if key[:2] == (symbol, "1m"))
+        newest = max(key for key in received.last_ids if key[:2] == (symbol, "1m"))
         view_us = moment_of_trade(
-            market, name, told.last_ids[newest], newest[2] - MINUTE_US, newest[2] + MINUTE_US
+            market, name, received.last_ids[newest], newest[2] - MINUTE_US, newest[2] + MINUTE_US
         )
-        open_us = min(unsettled(url, symbol), default=newest[2])
+        open_us = min(unverified(url, symbol), default=newest[2])
         for frame, timeframe in ((one, TIMEFRAMES[one]) for one in FRAMES):
             theirs = klines(market, name, frame, since_us, view_us)
             for (_, _, at_us), values in theirs.items():
                 is_over = timeframe.next_open_us(at_us) <= open_us
                 if not is_over and symbol != SYMBOLS[0]:
-                    continue  # the exchange counts trades there that it does not stream
+                    continue  # on USD-M, klines count trades that are not streamed
                 assert right[symbol, frame, at_us] == values[:9], (symbol, frame, from_us(at_us))
                 compared += 1
                 running += not is_over
@@ -383,8 +387,8 @@ def held_to_the_exchange(exchange: Exchange, told: Told, url: str, since_us: int
     assert running >= len(FRAMES)
 
 
-def unsettled(url: str, symbol: str) -> list[int]:
-    """Minutes of which the exchange has not spoken its last word."""
+def unverified(url: str, symbol: str) -> list[int]:
+    """Minutes that are not verified yet."""
     with psycopg.connect(url) as connection:
         found = connection.execute(
             "SELECT open_time FROM market.candles_1m_live"

@@ -1,4 +1,4 @@
-"""What the table of minutes lets in, and quality reports, stops no build of other symbols."""
+"""Faulty minutes, which quality rules report, never fail a build."""
 
 from __future__ import annotations
 
@@ -20,17 +20,15 @@ FAULTS = {
     18: "open = 0, high = 0, low = 0, close = 0",
     24: "quote_volume = 1000 * quote_volume",
     31: "trade_count = 1000000",
-    # two silent minutes with other prices around a minute that is missing
+    # Two silent minutes with different prices around a missing minute.
     36: f"open = 1000, high = 1000, low = 1000, close = 1000, {SILENT}",
     38: f"open = 1040, high = 1040, low = 1040, close = 1040, {SILENT}",
-    # one that nobody traded in and that is not flat
+    # A silent minute that is not flat.
     43: f"open = 1000, high = 1010, low = 990, close = 1003, {SILENT}",
 }
 
 
-def test_faults_that_the_table_of_minutes_lets_in_stop_no_layer(
-    market: Any, dbt: Any, coarse: Any
-) -> None:
+def test_faulty_minutes_fail_no_layer(market: Any, dbt: Any, coarse: Any) -> None:
     for symbol in (FAULTY, FINE):
         market.write(symbol, START, 200)
     for minute, fault in FAULTS.items():
@@ -53,5 +51,5 @@ def test_faults_that_the_table_of_minutes_lets_in_stop_no_layer(
         " WHERE symbol = %s AND open_time = %s",
         (FAULTY, START + timedelta(minutes=36)),
     ).fetchone()
-    # at the last price that is known
+    # Flat at the last known price.
     assert flat == (*[Decimal(1040)] * 4, 2, False)

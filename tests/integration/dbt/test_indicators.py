@@ -1,11 +1,10 @@
-"""marts.indicators holds against TA-Lib, polars and its own rule of where recursion begins."""
+"""marts.indicators equals TA-Lib and polars, and does not depend on the requested range."""
 
 from __future__ import annotations
 
 import json
 import math
 import subprocess
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,9 @@ from typing import Any
 import polars as pl
 import psycopg
 import pytest
-from dbt.cli.main import dbtRunner
 
-from deploy.local.postgres import EmbeddedPostgres
 from include.domain.timeframes import TIMEFRAMES
-from include.jobs.dbt_env import dbt_environment
+from tests.integration.dbt.conftest import BARS
 from tests.integration.dbt.walks import START, simulated, walk, write
 
 PYTHON = Path(__file__).parents[3] / ".venv-clients" / "bin" / "python"
@@ -41,38 +38,22 @@ PERCENT = ("rsi_14", "simple_return")
 
 
 @pytest.fixture(scope="module")
-def built(
-    postgres: EmbeddedPostgres, _template: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[psycopg.Connection[Any]]:
-    """A database with walks and simulated minutes, its bars and indicators built once."""
-    url = postgres.create_database("indicators", template=_template)
-    home = tmp_path_factory.mktemp("indicators")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in dbt_environment(url, home=home).items():
-            patch.setenv(name, value)
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute("SET timezone = 'UTC'")
-            write(connection, walk("LONGUSDT", 3_200, HOUR))
-            write(
-                connection,
-                walk("QUIETUSDT", 2_600, HOUR, price=2e-4, seed=2, silent=range(300, 1_700)),
-            )
-            gaps = walk("GAPUSDT", 2_000, HOUR, seed=3)
-            write(connection, gaps[:700] + gaps[790:1_500] + gaps[1_502:])
-            write(connection, walk("DEARUSDT", 420, DAY, price=60_000, decimals=2, seed=4))
-            write(connection, walk("SHORTUSDT", 40, HOUR, seed=5))
-            write(connection, walk("ONEUSDT", 1, HOUR, seed=6))
-            write(connection, simulated("COSUSDT", 3_000))
-            write(connection, simulated("BTCUSDT", 1_500))
-            others = ("tag:health", "path:models/intermediate/trades", "path:models/marts/trades")
-            result = dbtRunner().invoke(["run", "--exclude", *others, "--quiet", "--no-use-colors"])
-            assert result.success, result.exception or [r.message for r in result.result]
-            result = dbtRunner().invoke(
-                ["test", "--select", "path:models/marts/indicators", "--quiet"]
-            )
-            assert result.success, [r.message for r in result.result]
-            yield connection
-    postgres.drop_database("indicators")
+def built(shared_market: Any, shared_dbt: Any) -> psycopg.Connection[Any]:
+    """Walks and simulated minutes, with their bars and indicators."""
+    connection: psycopg.Connection[Any] = shared_market.connection
+    write(connection, walk("LONGUSDT", 3_200, HOUR))
+    quiet = walk("QUIETUSDT", 2_600, HOUR, price=2e-4, seed=2, silent=range(300, 1_700))
+    write(connection, quiet)
+    gaps = walk("GAPUSDT", 2_000, HOUR, seed=3)
+    write(connection, gaps[:700] + gaps[790:1_500] + gaps[1_502:])
+    write(connection, walk("DEARUSDT", 420, DAY, price=60_000, decimals=2, seed=4))
+    write(connection, walk("SHORTUSDT", 40, HOUR, seed=5))
+    write(connection, walk("ONEUSDT", 1, HOUR, seed=6))
+    write(connection, simulated("COSUSDT", 3_000))
+    write(connection, simulated("BTCUSDT", 1_500))
+    shared_dbt("run", "--select", BARS, "path:models/marts/indicators")
+    shared_dbt("test", "--select", "path:models/marts/indicators")
+    return connection
 
 
 def bars(connection: psycopg.Connection[Any], symbol: str, timeframe: str) -> pl.DataFrame:
@@ -116,7 +97,7 @@ def _frame(cursor: psycopg.Cursor[Any]) -> pl.DataFrame:
 
 @pytest.fixture(scope="module")
 def by_talib(built: psycopg.Connection[Any]) -> dict[str, dict[str, list[float | None]]]:
-    """What TA-Lib makes of each listing's bars, from its first one on."""
+    """TA-Lib's values for the bars of each symbol."""
     if not PYTHON.exists():
         pytest.fail("no .venv-clients; run `make setup-clients`", pytrace=False)
     series = {
@@ -139,7 +120,7 @@ def by_talib(built: psycopg.Connection[Any]) -> dict[str, dict[str, list[float |
 
 
 @pytest.mark.parametrize(("symbol", "timeframe"), CASES)
-def test_values_are_talibs_to_a_billionth(
+def test_values_equal_talib_to_a_billionth(
     built: psycopg.Connection[Any],
     by_talib: dict[str, dict[str, list[float | None]]],
     symbol: str,
@@ -152,18 +133,18 @@ def test_values_are_talibs_to_a_billionth(
     for column, wanted in by_talib[f"{symbol} {timeframe}"].items():
         for number, (got, want) in enumerate(zip(found[column], wanted, strict=True)):
             if got is None and (symbol, column) == ("QUIETUSDT", "rsi_14") and number > 14:
-                # TA-Lib goes on with the RSI of the last move, 550 hours ago and more
+                # TA-Lib continues with the RSI of the last move, at least 550 hours ago.
                 assert 850 < number < 1_700
             elif want is None or got is None:
                 assert got is want, (column, number)
             else:
-                # prices against the price, so that the small ones of cheap coins count as well
+                # Relative to the price, so that small values of cheap coins count as well.
                 scale = 1.0 if column in PERCENT else max(abs(want), closes[number])
                 assert abs(got - want) <= 1e-9 * scale, (column, number, got, want)
 
 
 @pytest.mark.parametrize(("symbol", "timeframe"), CASES)
-def test_session_values_and_volatility_are_those_of_polars(
+def test_session_values_and_volatility_equal_polars(
     built: psycopg.Connection[Any], symbol: str, timeframe: str
 ) -> None:
     found = indicators(built, symbol, timeframe)
@@ -187,18 +168,18 @@ def test_session_values_and_volatility_are_those_of_polars(
     assert found["vwap"].drop_nulls().len() > 0.4 * len(found)
 
 
-def test_no_value_depends_on_what_was_asked_for(built: psycopg.Connection[Any]) -> None:
+def test_values_do_not_depend_on_the_requested_range(built: psycopg.Connection[Any]) -> None:
     for symbol, timeframe, step in (("LONGUSDT", "1h", HOUR), ("GAPUSDT", "1h", HOUR)):
-        everything = indicators(built, symbol, timeframe)
+        all_rows = indicators(built, symbol, timeframe)
         for first, count in ((0, 3), (1_300, 400), (1_439, 2), (1_700, 20), (3_100, 500)):
             start, end = START + first * step, START + (first + count) * step
-            wanted = everything.filter((pl.col("open_time") >= start) & (pl.col("open_time") < end))
+            wanted = all_rows.filter((pl.col("open_time") >= start) & (pl.col("open_time") < end))
             found = indicators(built, symbol, timeframe, start=start, end=end)
             assert found.rows() == wanted.rows()
 
 
-def test_the_long_walk_lies_in_three_runs(built: psycopg.Connection[Any]) -> None:
-    """Else the tests above would say nothing of how runs meet."""
+def test_long_walk_spans_three_runs(built: psycopg.Connection[Any]) -> None:
+    """The tests above depend on it: they cover the borders of runs."""
     runs = built.execute(
         "SELECT date_bin('60 days', open_time, '2001-01-01 00:00+00'), count(*)"
         " FROM marts.candles_1h WHERE symbol = 'LONGUSDT' GROUP BY 1 ORDER BY 1"
@@ -207,7 +188,7 @@ def test_the_long_walk_lies_in_three_runs(built: psycopg.Connection[Any]) -> Non
 
 
 @pytest.mark.parametrize("timeframe", ["1h", "1d"])
-def test_stored_values_are_the_functions_bit_for_bit(
+def test_stored_values_equal_the_function_bit_for_bit(
     built: psycopg.Connection[Any], timeframe: str
 ) -> None:
     stored = built.execute(f"SELECT * FROM marts.indicators_{timeframe}").fetchall()  # noqa: S608
@@ -222,7 +203,7 @@ def test_stored_values_are_the_functions_bit_for_bit(
     assert len(rows) > 400
 
 
-def test_a_market_that_is_silent_for_long_has_no_rsi_and_no_width(
+def test_long_silence_has_no_rsi_and_no_band_width(
     built: psycopg.Connection[Any],
 ) -> None:
     quiet = indicators(built, "QUIETUSDT", "1h", start=START + 1_600 * HOUR)[0].to_dicts()[0]
@@ -232,7 +213,7 @@ def test_a_market_that_is_silent_for_long_has_no_rsi_and_no_width(
     assert quiet["obv"] == 0
 
 
-def test_aggregates_serve_any_period_and_pass_over_nulls(built: psycopg.Connection[Any]) -> None:
+def test_aggregates_accept_any_period_and_ignore_nulls(built: psycopg.Connection[Any]) -> None:
     rows = built.execute(
         "SELECT marts.ema(value, 3) OVER bars, marts.wilder(value, 2) OVER bars"
         " FROM (VALUES (1, 2.0), (2, 4.0), (3, NULL), (4, 9.0), (5, 1.0)) AS v (bar, value)"
@@ -241,7 +222,9 @@ def test_aggregates_serve_any_period_and_pass_over_nulls(built: psycopg.Connecti
     assert rows == [(None, None), (None, 3), (None, 3), (5, 6), (3, 3.5)]
 
 
-def test_what_does_not_exist_is_said_or_empty(built: psycopg.Connection[Any]) -> None:
+def test_unknown_symbols_are_empty_and_unknown_timeframes_fail(
+    built: psycopg.Connection[Any],
+) -> None:
     assert indicators(built, "NONEUSDT", "1h").is_empty()
     assert indicators(built, "LONGUSDT", "1h", end=datetime(2001, 1, 1, tzinfo=UTC)).is_empty()
     with pytest.raises(psycopg.errors.InvalidParameterValue, match=r"timeframe '7h'.* 1h, 2h"):
@@ -250,7 +233,7 @@ def test_what_does_not_exist_is_said_or_empty(built: psycopg.Connection[Any]) ->
         built.execute("SELECT * FROM marts.indicators('LONGUSDT', NULL)")
 
 
-def test_readers_may_call_them(built: psycopg.Connection[Any]) -> None:
+def test_reader_role_may_call_indicators(built: psycopg.Connection[Any]) -> None:
     with built.transaction(force_rollback=True):
         built.execute("SET LOCAL ROLE candelabra_reader")
         assert not indicators(built, "SHORTUSDT", "1h").is_empty()

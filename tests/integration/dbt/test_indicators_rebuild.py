@@ -1,4 +1,4 @@
-"""Stored indicators follow their bars: what a change can reach is built again, bit for bit."""
+"""Stored indicators follow their bars, with the same bits as a full build."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from typing import Any
 
 import pytest
 
+from tests.integration.dbt.conftest import BARS
 from tests.integration.dbt.walks import START, walk, write
 
 HOUR = timedelta(hours=1)
 MODELS = (
-    "path:models/staging",
-    "+indicators_1h",
-    "+indicators_1d",
+    BARS,
+    "indicators_1h",
+    "indicators_1d",
 )
 Rows = dict[tuple[Any, ...], tuple[Any, ...]]
 
 
 @pytest.fixture
 def build(market: Any, dbt: Any) -> Callable[..., None]:
-    """Builds what the indicators are made of, and them."""
+    """Build bars and indicators."""
     market.connection.execute("SET timezone = 'UTC'")
 
     def run(*arguments: str) -> None:
@@ -53,7 +54,7 @@ def written(market: Any) -> dict[tuple[Any, ...], Any]:
     return {row[:2]: row[2] for row in rows}
 
 
-def test_each_change_rebuilds_what_it_reaches_and_the_bits_are_those_of_a_full_build(
+def test_changes_rebuild_what_they_reach_with_the_bits_of_a_full_build(
     market: Any, build: Callable[..., None]
 ) -> None:
     bars = walk("AUSDT", 3_600, HOUR)
@@ -69,14 +70,14 @@ def test_each_change_rebuilds_what_it_reaches_and_the_bits_are_those_of_a_full_b
         after = written(market)
         return {key for key in before | after if before.get(key) != after.get(key)}
 
-    # the newest bars: each alone, from the state in the row before it
+    # The newest bars are each computed from the state in the previous row.
     write(market.connection, bars[3_500:3_502])
     assert changed_and_checked() == {("AUSDT", START + n * HOUR) for n in (3_500, 3_501)}
-    # a repair of long ago reaches to the end of the run whose warm-up holds it, and no further
+    # A repair affects bars up to the end of the last run whose warm-up contains it.
     raised = [(*row[:3], row[3] * 2, *row[4:]) for row in bars[700:701]]
     write(market.connection, raised)
     assert changed_and_checked() == {("AUSDT", START + n * HOUR) for n in range(700, 2_880)}
-    # bars go, others come between, a young listing ends its warm-up
+    # Bars are removed, others inserted; a young listing completes its warm-up.
     market.delete("AUSDT", START + 1_500 * HOUR, 60 * 30)
     write(market.connection, walk("BUSDT", 100, HOUR, seed=2)[41:60])
     changed = changed_and_checked()
@@ -91,7 +92,7 @@ def test_each_change_rebuilds_what_it_reaches_and_the_bits_are_those_of_a_full_b
     assert [stored(market, timeframe) for timeframe in ("1h", "1d")] == followed
 
 
-def test_nothing_crosses_a_listing(market: Any, build: Callable[..., None]) -> None:
+def test_indicators_stay_within_a_listing(market: Any, build: Callable[..., None]) -> None:
     former = walk("LUNAUSDT", 300, HOUR, price=80)
     later = walk("LUNAUSDT", 260, HOUR, start=START + 350 * HOUR, price=3, seed=9)
     write(market.connection, former + later)
@@ -125,7 +126,7 @@ def test_nothing_crosses_a_listing(market: Any, build: Callable[..., None]) -> N
     }
 
 
-def test_a_price_of_zero_leaves_nulls_in_its_symbol_and_holds_no_other_back(
+def test_price_of_zero_gives_nulls_and_affects_no_other_symbol(
     market: Any, dbt: Any, build: Callable[..., None]
 ) -> None:
     fine, faulty = walk("AUSDT", 80, HOUR), walk("BUSDT", 80, HOUR, seed=2)
@@ -139,7 +140,7 @@ def test_a_price_of_zero_leaves_nulls_in_its_symbol_and_holds_no_other_back(
     write(market.connection, [(*fine[79][:5], fine[79][3], *fine[79][6:])])
     build()
 
-    # which the checks of the minutes report: a bar is not wrong that has its minutes' price
+    # Quality rules of the minutes report it; the bar itself is right.
     dbt("test", "--select", "candles_1h_keeps_identities candles_1d_keeps_identities")
     rows = stored(market, "1h")
     assert rows == computed(market, "1h")
@@ -155,11 +156,11 @@ def test_a_price_of_zero_leaves_nulls_in_its_symbol_and_holds_no_other_back(
         "SELECT array_agg(open_time ORDER BY open_time) FROM marts.indicators_1h"
         " WHERE symbol = 'BUSDT' AND realised_volatility_30 IS NOT NULL"
     ).fetchone()[0]
-    # windows of 30 returns that hold none of the two
+    # Windows of 30 returns without the two nulls.
     assert volatile == [START + n * HOUR for n in (*range(30, 40), *range(71, 80))]
 
 
-def test_functions_are_replaced_only_when_their_definition_differs(
+def test_functions_are_replaced_only_if_their_definition_differs(
     market: Any, dbt: Any, build: Callable[..., None]
 ) -> None:
     def version() -> Any:

@@ -1,4 +1,4 @@
-"""marts.levels is what the minutes say, whatever was built when, and stays within a listing."""
+"""marts.levels follows the minutes, whichever mart was built last, within one listing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration.dbt.conftest import BARS
 from tests.integration.dbt.walks import START, Row, simulated, walk, write
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -16,7 +17,7 @@ SHARES = {"0": 0, "23_6": "23.6", "38_2": "38.2", "50": 50, "61_8": "61.8", "78_
 
 @pytest.fixture
 def build(market: Any, dbt: Any) -> Any:
-    return lambda: dbt("run", "--select", "+levels")
+    return lambda: dbt("run", "--select", BARS)
 
 
 def levels(market: Any) -> dict[str, dict[str, Any]]:
@@ -26,7 +27,7 @@ def levels(market: Any) -> dict[str, dict[str, Any]]:
 
 
 def expected(rows: list[Row]) -> dict[str, Any]:
-    """Levels straight from the minutes of one listing."""
+    """Levels computed from the minutes of one listing."""
     traded = [row for row in rows if row[8] > 0]
     high, low = max(row[3] for row in traded), min(row[4] for row in traded)
     last = max(rows, key=lambda row: row[1])
@@ -55,12 +56,12 @@ def flat(symbol: str, moment: datetime, price: str, trades: int = 3) -> Row:
     return (symbol, moment, value, value, value, value, amount, amount * value, trades)
 
 
-def test_levels_follow_every_change_and_are_never_behind(market: Any, build: Any) -> None:
+def test_levels_follow_every_change(market: Any, build: Any) -> None:
     connection = market.connection
     cos = simulated("COSUSDT", 2_000)
     old = walk("OLDUSDT", 900, 13 * HOUR, price=60_000, decimals=2)
     write(connection, cos[:1_990] + old)
-    # a silent minute stands at a price of before and is no extreme
+    # A silent minute is no extreme.
     write(connection, [flat("OLDUSDT", old[-1][1] + MINUTE, "1", trades=0)])
     silent = flat("OLDUSDT", old[-1][1] + MINUTE, "1", trades=0)
     build()
@@ -69,7 +70,7 @@ def test_levels_follow_every_change_and_are_never_behind(market: Any, build: Any
         "OLDUSDT": expected([*old, silent]),
     }
 
-    # what came after the build: minutes, and the open candle
+    # Newer than the build: minutes and the open candle.
     peak = flat("COSUSDT", cos[-1][1] + MINUTE, "9.5")
     write(connection, cos[1_990:])
     connection.execute(
@@ -80,7 +81,7 @@ def test_levels_follow_every_change_and_are_never_behind(market: Any, build: Any
     )
     assert levels(market)["COSUSDT"] == expected([*cos, peak])
 
-    # a repair of the all-time high of a year ago
+    # A repair of the all-time high.
     top = expected(old)["all_time_high_at"]
     repaired = [
         flat("OLDUSDT", row[1], "60000") if row[1] == top else row for row in [*old, silent]
@@ -93,27 +94,25 @@ def test_levels_follow_every_change_and_are_never_behind(market: Any, build: Any
     assert one.fetchall() == [("OLDUSDT",)]
 
 
-def test_days_tell_what_a_month_that_was_not_built_does_not(
-    market: Any, build: Any, dbt: Any
-) -> None:
+def test_levels_use_days_while_their_month_is_not_built(market: Any, build: Any, dbt: Any) -> None:
     rows = simulated("COSUSDT", 600)
     day = rows[0][1].replace(hour=0, minute=0)
-    # neither in the month nor among the hours of the last day
+    # Neither in the month nor in the hours of the last day.
     rows.append(flat("COSUSDT", day + DAY, "9.5"))
     rows.append(flat("COSUSDT", day + 2 * DAY, "5"))
     write(market.connection, rows[:600])
     build()
     write(market.connection, rows[600:])
-    dbt("run", "--selector", "intraday")
+    dbt("run", "--select", f"tag:intraday,{BARS}")
     dbt("run", "--select", "candles_1d")
     assert levels(market) == {"COSUSDT": expected(rows)}
 
 
-def test_levels_are_those_of_the_current_listing(market: Any, build: Any) -> None:
+def test_levels_cover_only_the_current_listing(market: Any, build: Any) -> None:
     ended, again = START + 20 * DAY, START + 20 * DAY + 5 * HOUR + 7 * MINUTE
     former = walk("LUNAUSDT", 40, 12 * HOUR, price=80)
     later = walk("LUNAUSDT", 500, HOUR, start=again, price=3)
-    # the day's first minutes are the former's, at its lowest price
+    # The former listing's lowest price is in the same day.
     write(market.connection, [*former, flat("LUNAUSDT", ended - MINUTE, "0.01"), *later])
     for listed, to in ((START, ended), (again + 9 * HOUR, None)):
         market.connection.execute(
@@ -127,7 +126,7 @@ def test_levels_are_those_of_the_current_listing(market: Any, build: Any) -> Non
     assert levels(market) == {"LUNAUSDT": expected(later)}
 
 
-def test_a_symbol_that_never_traded_has_no_levels(market: Any, build: Any) -> None:
+def test_symbol_without_trades_has_no_levels(market: Any, build: Any) -> None:
     write(market.connection, [flat("NEWUSDT", datetime(2025, 5, 1, tzinfo=UTC), "2", trades=0)])
     build()
     assert levels(market) == {}

@@ -1,4 +1,4 @@
-"""The live views are what dbt would write, before it does."""
+"""Live views show what the next build would write."""
 
 from __future__ import annotations
 
@@ -11,35 +11,36 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from tests.integration.dbt.conftest import BARS
+
 SYMBOL = "BTCUSDT"
 OTHER = "ETHUSDT.P"
 LONG_AGO = datetime(2019, 2, 27, 11, 0, tzinfo=UTC)
 RECENT = datetime(2025, 1, 30, 22, 0, tzinfo=UTC)
 LAST = RECENT + timedelta(minutes=200)
 MINUTE = timedelta(minutes=1)
-BARS = ("run", "--select", "+candles_live", "+candles")
 
 
 @pytest.fixture(scope="module")
 def once(shared_market: Any, shared_dbt: Any) -> Any:
-    """Two symbols, years apart and over the end of a month, with their marts."""
+    """Two symbols, years apart and across the end of a month, with their marts."""
     shared_market.write(SYMBOL, LONG_AGO, 200)
     shared_market.write(SYMBOL, RECENT, 200)
     shared_market.write(OTHER, RECENT + timedelta(hours=26), 50)
-    shared_dbt(*BARS)
+    shared_dbt("run", "--select", BARS)
     return shared_market
 
 
 @pytest.fixture
 def built(once: Any) -> Iterator[Any]:
-    """The same; what a test writes is taken back."""
+    """The same; writes of a test are rolled back."""
     with once.connection.transaction(force_rollback=True):
         yield once
 
 
-def live_bars(market: Any, timeframe: Any, *asked: Any) -> dict[tuple[Any, ...], Any]:
-    """Live bars by (symbol, open time): all, or those of a symbol from a time on."""
-    return market.bars(timeframe, *asked, suffix="_live")
+def live_bars(market: Any, timeframe: Any, *start: Any) -> dict[tuple[Any, ...], Any]:
+    """Live bars by (symbol, open time), optionally of one symbol from a time on."""
+    return market.bars(timeframe, *start, suffix="_live")
 
 
 def assert_live_bars_hold_the_minutes(market: Any, coarse: Any) -> None:
@@ -50,7 +51,7 @@ def assert_live_bars_hold_the_minutes(market: Any, coarse: Any) -> None:
 def open_candle(
     market: Any, symbol: str, moment: datetime, *, is_closed: bool, has_quotes: bool = True
 ) -> None:
-    """A candle of the stream that is not stored, with the values of ``market.write``."""
+    """Insert a live candle that is not stored, with the values of ``market.write``."""
     market.write(symbol, moment, 1)
     market.connection.execute(
         "INSERT INTO market.live_candles SELECT symbol, open_time, open, high, low, close, volume,"
@@ -64,7 +65,7 @@ def open_candle(
 
 
 def live_row(market: Any, table: str, symbol: str, moment: datetime, *names: str) -> Any:
-    """Columns of the live bar that holds a moment."""
+    """Columns of the live bar that contains a moment."""
     return market.connection.execute(
         sql.SQL(
             "SELECT {} FROM marts.{} WHERE symbol = %s AND open_time <= %s AND next_open_time > %s"
@@ -75,7 +76,7 @@ def live_row(market: Any, table: str, symbol: str, moment: datetime, *names: str
     ).fetchone()
 
 
-def test_without_changes_they_are_the_marts(built: Any, coarse: Any) -> None:
+def test_live_views_equal_the_marts_without_changes(built: Any, coarse: Any) -> None:
     for timeframe in coarse:
         assert live_bars(built, timeframe) == built.bars(timeframe), timeframe.name
     built.connection.execute("SET LOCAL ROLE candelabra_reader")
@@ -88,28 +89,28 @@ def test_without_changes_they_are_the_marts(built: Any, coarse: Any) -> None:
     assert len(live) == 15
 
 
-def test_changes_of_any_age_are_there_before_a_build_and_equal_what_it_writes(
+def test_live_views_show_changes_of_any_age_as_the_build_writes_them(
     once: Any, shared_dbt: Any, coarse: Any
 ) -> None:
     once.write(SYMBOL, LONG_AGO + timedelta(minutes=101), 1, volume=Decimal("7.12345678"))
-    once.write(SYMBOL, LAST, 70)  # new minutes, over the end of an hour
+    once.write(SYMBOL, LAST, 70)  # new minutes, across the end of an hour
     once.delete(SYMBOL, RECENT + timedelta(minutes=30), 45)
-    once.delete(OTHER, RECENT + timedelta(hours=26), 50)  # its bars go
-    once.write("ADAUSDT", datetime(2024, 12, 31, 23, 50, tzinfo=UTC), 20)  # over two years
+    once.delete(OTHER, RECENT + timedelta(hours=26), 50)  # removes its bars
+    once.write("ADAUSDT", datetime(2024, 12, 31, 23, 50, tzinfo=UTC), 20)  # across two years
     once.write("ADAUSDT", datetime(2023, 3, 24, 12, 0, tzinfo=UTC), 3)
 
     assert_live_bars_hold_the_minutes(once, coarse)
     before = {timeframe.name: live_bars(once, timeframe) for timeframe in coarse}
-    shared_dbt(*BARS)
+    shared_dbt("run", "--select", BARS)
 
     assert {timeframe.name: once.bars(timeframe) for timeframe in coarse} == before
     assert_live_bars_hold_the_minutes(once, coarse)
     once.write(OTHER, RECENT + timedelta(hours=26), 50)
     once.write(SYMBOL, RECENT, 200)
-    shared_dbt(*BARS)
+    shared_dbt("run", "--select", BARS)
 
 
-def test_candles_that_are_not_stored_yet_are_in_their_bars(built: Any, coarse: Any) -> None:
+def test_live_bars_contain_candles_that_are_not_stored(built: Any, coarse: Any) -> None:
     waiting, running = LAST + timedelta(minutes=80), LAST + timedelta(minutes=81)
     built.write(SYMBOL, LAST, 80)
     with built.connection.transaction(force_rollback=True):
@@ -120,7 +121,7 @@ def test_candles_that_are_not_stored_yet_are_in_their_bars(built: Any, coarse: A
 
     for timeframe in coarse:
         live = live_bars(built, timeframe)
-        # complete is only what is over
+        # Only ended bars are complete.
         assert {key: bar[:-1] for key, bar in live.items()} == {
             key: bar[:-1] for key, bar in stored[timeframe.name].items()
         }, timeframe.name
@@ -136,13 +137,13 @@ def test_candles_that_are_not_stored_yet_are_in_their_bars(built: Any, coarse: A
     ).fetchall()
     assert len(states) == 15
     assert {is_closed for _, is_closed in states} == {False}
-    # stored at last: the candle that the stream has not cleared away yet counts once
+    # Stored now: the live candle, which is not removed yet, counts once.
     built.write(SYMBOL, waiting, 2)
     assert_live_bars_hold_the_minutes(built, coarse)
 
 
-def test_a_bar_is_complete_and_closed_only_when_its_last_minute_is(built: Any) -> None:
-    # 22:00 to 22:05 of a day later: four stored minutes, and the last one by the stream
+def test_bar_is_complete_and_closed_with_its_last_minute(built: Any) -> None:
+    # Four stored minutes and the last one live.
     start = RECENT + timedelta(days=1)
     built.write(SYMBOL, start, 4)
     states = ("minute_count", "is_complete", "is_closed")
@@ -155,7 +156,7 @@ def test_a_bar_is_complete_and_closed_only_when_its_last_minute_is(built: Any) -
     assert live_row(built, "5m", SYMBOL, start, *states) == (4, False, True)
 
 
-def test_a_quote_volume_that_only_the_exchange_can_tell_is_null_not_too_small(built: Any) -> None:
+def test_quote_volume_is_null_while_a_minute_lacks_it(built: Any) -> None:
     start = RECENT + timedelta(days=1)
     amounts = ("volume", "quote_volume", "taker_buy_quote_volume")
     built.write(SYMBOL, start, 2)
@@ -168,7 +169,7 @@ def test_a_quote_volume_that_only_the_exchange_can_tell_is_null_not_too_small(bu
     assert None not in live_row(built, "1mo", SYMBOL, start, *amounts)
 
 
-def test_outages_count_at_once_and_may_have_no_end(built: Any, coarse: Any) -> None:
+def test_outages_apply_immediately_and_may_have_no_end(built: Any, coarse: Any) -> None:
     add = "INSERT INTO ops.outages (market, symbol, minutes, cause) VALUES ('spot', {}, {}, 'x')"
     spans = "tstzmultirange(tstzrange(%s, %s))"
     built.delete(SYMBOL, RECENT + timedelta(minutes=60), 7)
@@ -188,7 +189,7 @@ def test_outages_count_at_once_and_may_have_no_end(built: Any, coarse: Any) -> N
         assert all(bar[-1] for (symbol, at), bar in bars.items() if symbol == SYMBOL and at >= hour)
 
 
-def test_a_bar_that_is_not_over_is_not_complete_in_an_outage_without_an_end(built: Any) -> None:
+def test_running_bar_is_not_complete_in_an_outage_without_an_end(built: Any) -> None:
     now = built.connection.execute("SELECT date_trunc('day', now(), 'UTC')").fetchone()[0]
     built.write("HALTUSDT", now, 1)
     built.connection.execute(
@@ -202,9 +203,7 @@ def test_a_bar_that_is_not_over_is_not_complete_in_an_outage_without_an_end(buil
     assert three[0] == three[1]
 
 
-def test_a_listing_begins_with_its_first_candle_even_if_that_is_not_stored(
-    built: Any, coarse: Any
-) -> None:
+def test_listing_starts_with_a_candle_that_is_not_stored(built: Any, coarse: Any) -> None:
     last = LAST + timedelta(minutes=70)
     ended, again = last + timedelta(minutes=10), last + timedelta(minutes=37)
     built.write(SYMBOL, LAST, 70)
@@ -220,11 +219,11 @@ def test_a_listing_begins_with_its_first_candle_even_if_that_is_not_stored(
 
     for table in ("2h", "4h", "12h", "1d", "3d", "1w", "1mo"):
         assert live_row(built, table, SYMBOL, again, "minute_count") == (1,), table
-    # finer bars of the former listing stay
+    # Finer bars of the former listing remain.
     assert live_row(built, "5m", SYMBOL, last - MINUTE, "minute_count") == (5,)
 
 
-def test_only_what_is_committed_counts(once: Any, coarse: Any) -> None:
+def test_live_views_ignore_uncommitted_changes(once: Any, coarse: Any) -> None:
     with psycopg.connect(once.url) as late:
         once.write(SYMBOL, LONG_AGO + MINUTE, 1, volume=Decimal(11), connection=late)
         assert_live_bars_hold_the_minutes(once, coarse)
@@ -237,8 +236,8 @@ def test_only_what_is_committed_counts(once: Any, coarse: Any) -> None:
     assert_live_bars_hold_the_minutes(once, coarse)
 
 
-def test_without_a_cursor_of_this_cluster_every_bar_is_rolled_up(built: Any, coarse: Any) -> None:
-    # as after a restore elsewhere: marts and log may tell anything
+def test_every_bar_is_rolled_up_without_a_cursor_of_this_cluster(built: Any, coarse: Any) -> None:
+    # As after a restore: marts and log are unreliable.
     built.write(SYMBOL, RECENT, 200, volume=Decimal(3))
     built.connection.execute("DELETE FROM ops.candle_changes")
     built.connection.execute("UPDATE ops.build_cursors SET system_identifier = '1'")
@@ -265,7 +264,7 @@ def plan_nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         "symbol = 'BTCUSDT' ORDER BY open_time DESC LIMIT 5",
     ],
 )
-def test_a_query_rolls_up_and_reads_only_what_it_asks_for(built: Any, asked: str) -> None:
+def test_query_rolls_up_only_the_requested_bars(built: Any, asked: str) -> None:
     built.write(SYMBOL, LONG_AGO, 1, volume=Decimal(8))
     built.write(SYMBOL, LAST - MINUTE, 1, volume=Decimal(9))
     built.connection.execute("ANALYZE marts.candles_5m")

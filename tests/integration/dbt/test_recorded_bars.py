@@ -1,4 +1,4 @@
-"""The marts built from recorded minutes are the exchange's own bars, to the last digit."""
+"""Marts built from recorded minutes equal the exchange's recorded bars exactly."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from include.domain.timeframes import TIMEFRAMES, from_us, to_us
+from tests.integration.dbt.conftest import BARS
 
 pytestmark = pytest.mark.recorded
 
@@ -24,7 +25,7 @@ Row = tuple[datetime, Decimal, Decimal, Decimal, Decimal, Decimal, Decimal, int,
 
 
 def row_of(fields: list[Any], open_time: datetime) -> Row:
-    """Open time and nine values of a kline array, whose order is the exchange's."""
+    """Open time and nine values of a kline array of the exchange."""
     _, open_, high, low, close, volume, _, quote_volume, count, taker, taker_quote, *_ = fields
     prices = [Decimal(value) for value in (open_, high, low, close, volume, quote_volume)]
     return (open_time, *prices, int(count), Decimal(taker), Decimal(taker_quote))  # type: ignore[return-value]
@@ -46,7 +47,7 @@ def minutes_of_2025(folder: Path) -> Iterator[Row]:
 
 @cache
 def exchange_bars(folder: Path, interval: str) -> dict[datetime, tuple[Any, ...]]:
-    """All recorded bars of an interval: every one from the first to the last, outages aside."""
+    """All recorded bars of an interval."""
     bars = {}
     with zipfile.ZipFile(folder / "rest-klines-12-intervals" / "BTCUSDT.zip") as archive:
         for name in archive.namelist():
@@ -64,7 +65,7 @@ def exchange_bars(folder: Path, interval: str) -> dict[datetime, tuple[Any, ...]
         (minutes_of_2025, {"15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d"}),
     ],
 )
-def test_complete_bars_equal_the_exchanges(
+def test_complete_bars_equal_recorded_bars(
     market: Any,
     dbt: Any,
     coarse: Any,
@@ -87,7 +88,7 @@ def test_complete_bars_equal_the_exchanges(
                 ("BTCUSDT", *row, "verified", "rest", 80, datetime(2026, 1, 1, tzinfo=UTC))
             )
 
-    dbt("run")
+    dbt("run", "--select", BARS)
 
     compared = set()
     for timeframe in coarse:
@@ -105,7 +106,7 @@ def test_complete_bars_equal_the_exchanges(
 
 RECORDED = ("15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M")
 LISTED = datetime(2017, 8, 17, 4, tzinfo=UTC)
-"""The first trade of BTCUSDT; bars that begin before it are whole as well."""
+"""The first trade of BTCUSDT. Bars that begin earlier are complete as well."""
 
 COLUMNS = (
     "symbol, open_time, open, high, low, close, volume, quote_volume, trade_count,"
@@ -114,7 +115,7 @@ COLUMNS = (
 
 
 def divides(finer: str, coarser: str) -> bool:
-    """Whether every bar of the coarser interval begins and ends with one of the finer."""
+    """Whether bars of the finer interval exactly fill every bar of the coarser."""
     width, wanted = TIMEFRAMES[finer].width_us, TIMEFRAMES[coarser].width_us
     if width is None or finer == coarser:
         return False
@@ -128,7 +129,7 @@ PAIRS = [(finer, coarser) for finer in RECORDED for coarser in RECORDED if divid
 
 @pytest.fixture(scope="module")
 def roll_ups(shared_market: Any, shared_dbt: Any) -> dict[tuple[str, str], str]:
-    """The marts' own SQL for each pair, reading schema ``recorded``."""
+    """The marts' roll-up SQL for each pair of intervals, on tables of schema ``recorded``."""
     connection = shared_market.connection
     connection.execute("CREATE SCHEMA recorded")
     connection.execute("CREATE TABLE recorded.relistings (symbol text, relisted_at timestamptz)")
@@ -143,7 +144,7 @@ def roll_ups(shared_market: Any, shared_dbt: Any) -> dict[tuple[str, str], str]:
 
 
 def compared_bars(connection: Any, coarser: str, query: str, within: str = "true") -> int:
-    """How many bars of the exchange the query yields, every one of them equal."""
+    """Assert that a query equals the recorded bars; return how many were compared."""
     ours = f"SELECT {COLUMNS} FROM ({query}) AS rolled_up WHERE {within}"  # noqa: S608
     theirs = f'SELECT {COLUMNS} FROM recorded."{coarser}" WHERE {within}'  # noqa: S608
     differing = connection.execute(
@@ -155,10 +156,10 @@ def compared_bars(connection: Any, coarser: str, query: str, within: str = "true
     )
 
 
-def test_every_recorded_bar_is_the_roll_up_of_each_finer_interval(
+def test_recorded_bars_equal_the_roll_up_of_each_finer_interval(
     shared_market: Any, roll_ups: dict[tuple[str, str], str], recorded_data: Path
 ) -> None:
-    """Over nine years: bars that outages cut and silent ones included."""
+    """Nine years, including bars with outages and silent bars."""
     connection = shared_market.connection
     for interval in RECORDED:
         store(connection, interval, exchange_bars(recorded_data, interval))
@@ -179,7 +180,7 @@ def test_every_recorded_bar_is_the_roll_up_of_each_finer_interval(
     assert min(compared.values()) >= 15
 
 
-def test_a_month_of_futures_is_the_exchanges_5m_bars(
+def test_month_of_futures_equals_recorded_5m_bars(
     shared_market: Any, roll_ups: dict[tuple[str, str], str], recorded_data: Path
 ) -> None:
     for interval in ("1m", "5m"):
@@ -195,7 +196,7 @@ def test_a_month_of_futures_is_the_exchanges_5m_bars(
 
 
 def store(connection: Any, interval: str, bars: dict[datetime, tuple[Any, ...]]) -> None:
-    """Recorded bars as a relation that a roll-up reads."""
+    """Store recorded bars in a table that a roll-up can read."""
     connection.execute(
         f'CREATE TABLE recorded."{interval}" (symbol text COLLATE "C", open_time timestamptz,'
         " next_open_time timestamptz, open numeric, high numeric, low numeric, close numeric,"
@@ -211,8 +212,8 @@ def store(connection: Any, interval: str, bars: dict[datetime, tuple[Any, ...]])
 
 
 @pytest.mark.parametrize("interval", RECORDED)
-def test_every_recorded_bar_opens_where_ours_do(recorded_data: Path, interval: str) -> None:
-    """The anchors: of 3d they are those of one listing day, of 1w Mondays."""
+def test_recorded_bars_open_where_ours_do(recorded_data: Path, interval: str) -> None:
+    """Bars of 3d follow one listing day, bars of 1w start on Monday."""
     timeframe = TIMEFRAMES[interval]
     bars = exchange_bars(recorded_data, interval)
     assert len(bars) >= 104

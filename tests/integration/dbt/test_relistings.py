@@ -1,4 +1,4 @@
-"""Nothing derived crosses a listing, and the history of an instrument's terms is kept."""
+"""Bars stay within one listing, and a snapshot keeps the terms of instruments."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from typing import Any
 import pytest
 from psycopg.types.json import Jsonb
 
+from include.domain.timeframes import from_us, to_us
+
 TICKER = "LUNAUSDT"
 OTHER = "BTCUSDT"
 LISTED = datetime(2021, 3, 1, tzinfo=UTC)
 BEGIN = datetime(2025, 1, 30, 21, 57, tzinfo=UTC)
 LAST = BEGIN + timedelta(minutes=40)
-ENDED = LAST + timedelta(minutes=10, seconds=7)  # when the registry noticed
-AGAIN = ENDED.replace(second=0) + timedelta(minutes=33)  # the next listing's first minute
+ENDED = LAST + timedelta(minutes=10, seconds=7)  # recorded in market.instruments
+AGAIN = ENDED.replace(second=0) + timedelta(minutes=33)  # the first minute of the next listing
 NOTICED = AGAIN + timedelta(hours=9)
 
 
 @pytest.fixture
-def dbt(dbt_of_bars: Any) -> Any:
-    return dbt_of_bars
+def dbt(bars_dbt: Any) -> Any:
+    return bars_dbt
 
 
 def list_it(market: Any, symbol: str, start: datetime, end: datetime | None = None) -> None:
@@ -35,7 +37,7 @@ def list_it(market: Any, symbol: str, start: datetime, end: datetime | None = No
 
 @pytest.fixture
 def met(market: Any) -> Any:
-    """Minutes of two listings of a ticker, and of a symbol that was listed once."""
+    """Minutes of a ticker with two listings, and of a symbol with one."""
     market.write(TICKER, BEGIN, 40)
     market.write(TICKER, AGAIN, 90)
     market.write(OTHER, BEGIN, 200)
@@ -52,9 +54,7 @@ def relist(market: Any) -> None:
 
 
 def expected(market: Any, timeframe: Any) -> dict[tuple[Any, ...], Any]:
-    """Bars straight from the minutes; the one that holds the relisting without those before."""
-    from include.domain.timeframes import from_us, to_us
-
+    """Bars of the minutes; the bar with the relisting lacks earlier minutes."""
     bars = market.expected(timeframe)
     meeting = (TICKER, from_us(timeframe.open_time_us(to_us(AGAIN))))
     with market.connection.transaction(force_rollback=True):
@@ -62,9 +62,7 @@ def expected(market: Any, timeframe: Any) -> dict[tuple[Any, ...], Any]:
         return {**bars, meeting: market.expected(timeframe)[meeting]}
 
 
-def test_a_bar_in_which_two_listings_meet_is_the_later_ones(
-    met: Any, dbt: Any, coarse: Any
-) -> None:
+def test_bar_with_two_listings_contains_only_the_later(met: Any, dbt: Any, coarse: Any) -> None:
     dbt("build")
     for timeframe in coarse:
         assert met.bars(timeframe) == met.expected(timeframe), timeframe.name
@@ -84,12 +82,12 @@ def test_a_bar_in_which_two_listings_meet_is_the_later_ones(
     assert all(len(keys) == 1 and next(iter(keys))[0] == TICKER for keys in changed.values())
 
 
-def test_the_order_of_minutes_registry_and_builds_does_not_matter(
+def test_order_of_minutes_registry_and_builds_does_not_matter(
     met: Any, dbt: Any, coarse: Any
 ) -> None:
     relist(met)
     met.delete(TICKER, AGAIN, 90)
-    dbt("run")  # only the former listing's minutes are there: the bars are its own
+    dbt("run")  # only minutes of the former listing are stored
     for timeframe in coarse:
         assert met.bars(timeframe) == met.expected(timeframe), timeframe.name
     met.write(TICKER, AGAIN + timedelta(minutes=30), 60)
@@ -99,15 +97,13 @@ def test_the_order_of_minutes_registry_and_builds_does_not_matter(
     for timeframe in coarse:
         assert met.bars(timeframe) == expected(met, timeframe), timeframe.name
     before = met.versions()
-    dbt("build", "--full-refresh")
+    dbt("run", "--full-refresh")
     for timeframe in coarse:
         assert met.bars(timeframe) == expected(met, timeframe), timeframe.name
     assert before.keys() == met.versions().keys()
 
 
-def test_a_listing_that_goes_on_after_all_gets_its_bars_back(
-    met: Any, dbt: Any, coarse: Any
-) -> None:
+def test_bars_return_when_a_listing_is_reinstated(met: Any, dbt: Any, coarse: Any) -> None:
     relist(met)
     dbt("run")
     met.connection.execute("DELETE FROM market.instruments WHERE listed_from = %s", (NOTICED,))
@@ -117,7 +113,7 @@ def test_a_listing_that_goes_on_after_all_gets_its_bars_back(
         assert met.bars(timeframe) == met.expected(timeframe), timeframe.name
 
 
-def test_the_terms_of_an_instrument_are_kept_with_their_times(met: Any, dbt: Any) -> None:
+def test_snapshot_keeps_terms_with_their_times(met: Any, dbt: Any) -> None:
     def change(filters: dict[str, Any], at: datetime) -> None:
         met.connection.execute(
             "UPDATE market.instruments SET filters = %s, seen_at = %s WHERE symbol = %s",
@@ -146,7 +142,7 @@ def test_the_terms_of_an_instrument_are_kept_with_their_times(met: Any, dbt: Any
         " GROUP BY 1 ORDER BY 1",
         (TICKER,),
     ).fetchall()
-    # two terms of the former, and its end
+    # Two versions of the former listing, and its end.
     assert listings == [(LISTED, 3), (NOTICED, 1)]
     ended, unended = (
         met.connection.execute(

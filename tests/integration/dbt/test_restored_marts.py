@@ -1,4 +1,4 @@
-"""Where a backup was restored into another cluster, marts are right before and after a build."""
+"""After a restore into another cluster, marts are right before and after a build."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from deploy.local.postgres import EmbeddedPostgres, psql_program
 from include.config import Settings
 from include.jobs.dbt_env import dbt_environment
 from include.jobs.storage.backup import backup, restore
+from tests.integration.dbt.conftest import BARS
 from tests.integration.dbt.test_indicators_rebuild import HOUR, computed, stored, written
 from tests.integration.dbt.trades.test_trade_rebuild import Marts, archive, trades_of
 from tests.integration.dbt.walks import walk, write
@@ -23,18 +24,17 @@ from tests.integration.dbt.walks import walk, write
 SYMBOL = "BTCUSDT"
 START = datetime(2025, 1, 30, 22, 0, tzinfo=UTC)
 INDICATORS_AND_HEALTH = (
-    "path:models/staging",
-    "+indicators_1h",
-    "+indicators_1d",
+    BARS,
+    "indicators_1h",
+    "indicators_1d",
     "path:models/intermediate/health",
-    "health_coverage",
 )
 FOLDERS = [psql_program().parent]
 
 
 @pytest.fixture
 def restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any], Any]]:
-    """Backs a market up, restores it into a cluster of its own, and lets dbt build there."""
+    """Back up a market, restore it into another cluster and point dbt there."""
     tmp_path.chmod(0o755)
     server_settings = {"fsync": "off", "shared_buffers": "32MB"}
     with (
@@ -58,42 +58,42 @@ def restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         yield restore_elsewhere
 
 
-def test_marts_are_built_in_full_and_live_bars_are_right_before_that(
-    market: Any, dbt_of_bars: Any, coarse: Any, restored: Callable[[Any], Any]
+def test_marts_are_built_in_full_and_live_bars_are_right_before(
+    market: Any, bars_dbt: Any, coarse: Any, restored: Callable[[Any], Any]
 ) -> None:
     market.write(SYMBOL, START, 200)
-    dbt_of_bars("run")
+    bars_dbt("run")
     cursors = market.cursors()
-    market.write(SYMBOL, START, 3, volume=Decimal(7))  # not built when the backup is made
+    market.write(SYMBOL, START, 3, volume=Decimal(7))  # not built at the time of the backup
     there = restored(market)
 
-    # ids of transactions begin anew there: the old cursors would take these for seen
+    # Transaction ids restart there, and the old cursors would have seen these.
     there.write(SYMBOL, START + timedelta(minutes=100), 1, volume=Decimal(8))
     for timeframe in coarse:
         live = there.bars(timeframe, suffix="_live")
         assert live == there.expected(timeframe), timeframe.name
 
-    dbt_of_bars("run")
+    bars_dbt("run")
 
     for timeframe in coarse:
         assert there.bars(timeframe) == there.expected(timeframe), timeframe.name
-    assert there.cursors().keys() == cursors.keys()
+    assert there.cursors().keys() == {key for key in cursors if "candles" in key[0]}
     assert {key for key, _ in there.cursors().values()} != {key for key, _ in cursors.values()}
     before = there.versions()
     there.write(SYMBOL, START + timedelta(minutes=101), 1, volume=Decimal(9))
-    dbt_of_bars("run")
+    bars_dbt("run")
     rewritten = there.rewritten(before)
     assert all(len(keys) == 1 for keys in rewritten.values()), rewritten
 
 
-def test_indicators_and_health_are_those_of_the_minutes_there(
+def test_indicators_and_health_follow_the_restored_minutes(
     market: Any, dbt: Any, restored: Callable[[Any], Any]
 ) -> None:
     bars = walk("AUSDT", 400, HOUR)
     write(market.connection, bars)
     write(market.connection, walk("BUSDT", 50, HOUR, seed=2))
     dbt("run", "--select", *INDICATORS_AND_HEALTH)
-    market.delete("BUSDT", bars[20][1], 1)  # not built when the backup is made
+    market.delete("BUSDT", bars[20][1], 1)  # not built at the time of the backup
     there = restored(market)
     write(there.connection, [(*bars[100][:3], bars[100][3] * 2, *bars[100][4:])])
     there.delete("AUSDT", bars[30][1], 1)
@@ -130,7 +130,7 @@ def assert_indicators_and_health_hold(market: Any) -> None:
         "SELECT symbol, sum(missing_minutes)::integer FROM marts.health_coverage"
         " GROUP BY 1 ORDER BY 1"
     ).fetchall()
-    # between the first and the last minute, one of which is stored in each hour
+    # One minute of each hour is stored.
     assert (
         missing
         == market.connection.execute(
@@ -140,13 +140,13 @@ def assert_indicators_and_health_hold(market: Any) -> None:
     )
 
 
-def test_marts_of_trades_are_those_of_their_trades_and_keep_what_was_archived(
+def test_trade_marts_keep_archived_sessions(
     market: Any, dbt: Any, restored: Callable[[Any], Any]
 ) -> None:
     marts = Marts(market, dbt)
     marts.write(trades_of("AAAUSDT", START - timedelta(days=9), 30))
     marts.write(trades_of("AAAUSDT", START, 60, first=1_000))
-    dbt("run", "--select", "+path:models/marts/trades")
+    dbt("run", "--select", BARS, "path:models/intermediate/trades", "path:models/marts/trades")
     contents = marts.contents()
     archive(market.connection, (START - timedelta(days=9)).date())
 
@@ -156,7 +156,7 @@ def test_marts_of_trades_are_those_of_their_trades_and_keep_what_was_archived(
     there.build()
     assert there.contents() == contents
 
-    # the transaction's id is one that the cursors of the other cluster had seen
+    # The cursors of the other cluster had seen this transaction id.
     there.write(trades_of("AAAUSDT", START + timedelta(hours=1), 2, first=2_000))
     there.build()
     there.assert_hold_the_trades()

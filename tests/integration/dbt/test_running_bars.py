@@ -1,4 +1,4 @@
-"""The bar that is not over yet, and what becomes of it when time alone goes on."""
+"""The running bar, and what happens to it when only time passes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ HALT = (
 )
 
 
-def held_to_time(market: Any, timeframe: Any) -> dict[Any, Any]:
-    """Bars as the minutes tell them, none of them complete that was not over when it was built."""
+def expected_at_build(market: Any, timeframe: Any) -> dict[Any, Any]:
+    """Bars of the minutes; none is complete that had not ended when it was built."""
     built_at = market.connection.execute(
         f"SELECT max(built_at) FROM marts.{timeframe.table}"  # noqa: S608
     ).fetchone()[0]
@@ -27,8 +27,8 @@ def held_to_time(market: Any, timeframe: Any) -> dict[Any, Any]:
 
 
 @pytest.mark.parametrize("halted", [SYMBOL, None])
-def test_an_outage_without_an_end_completes_a_bar_when_it_is_over_and_no_sooner(
-    market: Any, dbt_of_bars: Any, coarse: Any, long_ago: datetime, halted: str | None
+def test_outage_without_an_end_completes_a_bar_only_after_its_end(
+    market: Any, bars_dbt: Any, coarse: Any, long_ago: datetime, halted: str | None
 ) -> None:
     last = long_ago + 61 * MINUTE
     today = market.connection.execute("SELECT date_trunc('day', now(), 'UTC')").fetchone()[0]
@@ -36,13 +36,13 @@ def test_an_outage_without_an_end_completes_a_bar_when_it_is_over_and_no_sooner(
     market.write("ETHUSDT.P", long_ago, 61)
     market.write(SYMBOL, today, 1)
     market.connection.execute(HALT, (halted, last))
-    dbt_of_bars("run")
-    expected = {timeframe: held_to_time(market, timeframe) for timeframe in coarse}
+    bars_dbt("run")
+    expected = {timeframe: expected_at_build(market, timeframe) for timeframe in coarse}
     assert {timeframe: market.bars(timeframe) for timeframe in coarse} == expected
     hour = last.replace(minute=0)
     assert market.bars(coarse[4])[SYMBOL, hour][-1]
 
-    # As a build finds them that ran while these bars were not over.
+    # The state of a build that ran before these bars had ended.
     for timeframe in coarse:
         market.connection.execute(
             f"UPDATE marts.{timeframe.table} SET is_complete = false"  # noqa: S608
@@ -51,7 +51,7 @@ def test_an_outage_without_an_end_completes_a_bar_when_it_is_over_and_no_sooner(
         )
     market.connection.execute("UPDATE ops.build_cursors SET built_at = %s", (last,))
     before = market.versions()
-    dbt_of_bars("run")
+    bars_dbt("run")
 
     for timeframe in coarse:
         bars = market.bars(timeframe)

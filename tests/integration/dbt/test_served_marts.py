@@ -1,4 +1,4 @@
-"""What is served of marts is what they say: bars, levels, indicators, coverage, gaps."""
+"""REST returns what the marts contain: bars, levels, indicators, coverage, gaps."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NOW = START + timedelta(minutes=MINUTES)
 
 
 class Silent:
-    """Nothing is streamed."""
+    """A stream without changes."""
 
     async def receive(self) -> Batch | None:
         await asyncio.Event().wait()
@@ -77,8 +77,8 @@ async def asking(url: str) -> AsyncIterator[httpx.AsyncClient]:
 TRADES = [(1, "1000.00", "1.5", False), (2, "1000.10", "2", True), (3, "1009.00", "4", False)]
 
 
-def keep_trades(url: str) -> None:
-    """Three aggregate trades of one minute: id, price, quantity, whether the buyer is the maker."""
+def store_trades(url: str) -> None:
+    """Store the aggTrades of ``TRADES``: id, price, quantity, whether the buyer is the maker."""
     with connect(url, application_name="test") as connection:
         connection.execute(
             "SELECT ops.ensure_partition('market.agg_trades'::regclass, %s)", (START,)
@@ -98,7 +98,7 @@ def keep_trades(url: str) -> None:
 
 @pytest.fixture(scope="module")
 def built(shared_market: Any, shared_dbt: Any) -> Any:
-    """Three days and a half of one symbol, and every mart; then some minutes more."""
+    """Three and a half days of one symbol with all marts, and ten unbuilt minutes."""
     with connect(shared_market.url, application_name="test") as connection:
         write_instruments(
             connection,
@@ -111,24 +111,24 @@ def built(shared_market: Any, shared_dbt: Any) -> Any:
             to_us(START),
         )  # fmt: skip
     shared_market.write("BTCUSDT", START, MINUTES - 10)
-    keep_trades(shared_market.url)
-    assert shared_dbt("run", "--exclude", "resource_type:unit_test")
+    store_trades(shared_market.url)
+    shared_dbt("run")
     shared_market.write("BTCUSDT", START + timedelta(minutes=MINUTES - 10), 10)
     return shared_market
 
 
-async def told(client: httpx.AsyncClient, path: str, **asked: Any) -> Any:
+async def get(client: httpx.AsyncClient, path: str, **asked: Any) -> Any:
     answer = await client.get(f"/api/v1/{path}", params=asked)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
-async def test_bars_of_every_timeframe_are_the_live_views(built: Any) -> None:
+async def test_bars_equal_the_live_views(built: Any) -> None:
     async with asking(built.url) as client:
         for timeframe in TIMEFRAMES.values():
             if timeframe.parent is None:
                 continue
-            answer = await told(
+            answer = await get(
                 client, "candles", symbol="BTCUSDT", timeframe=timeframe.name, limit=10_000
             )
             expected = built.expected(timeframe)
@@ -147,9 +147,9 @@ async def test_bars_of_every_timeframe_are_the_live_views(built: Any) -> None:
             assert newest[0].minute_count == answer["candles"][-1]["minute_count"]
 
 
-async def test_levels_are_the_marts(built: Any) -> None:
+async def test_levels_equal_the_mart(built: Any) -> None:
     async with asking(built.url) as client:
-        (row,) = (await told(client, "symbols/BTCUSDT/levels"))["levels"]
+        (row,) = (await get(client, "symbols/BTCUSDT/levels"))["levels"]
         names = list(row)
         stored = built.connection.execute("SELECT * FROM marts.levels").fetchone()
         assert len(names) == len(stored)
@@ -159,9 +159,9 @@ async def test_levels_are_the_marts(built: Any) -> None:
         )
 
 
-async def test_indicators_are_those_of_the_function_and_come_oldest_first(built: Any) -> None:
+async def test_indicators_equal_the_function_oldest_first(built: Any) -> None:
     async with asking(built.url) as client:
-        answer = await told(client, "symbols/BTCUSDT/indicators", timeframe="1h", limit=30)
+        answer = await get(client, "symbols/BTCUSDT/indicators", timeframe="1h", limit=30)
         rows = answer["indicators"]
         assert len(rows) == 30
         assert [one["open_time"] for one in rows] == sorted(one["open_time"] for one in rows)
@@ -185,29 +185,29 @@ async def test_indicators_are_those_of_the_function_and_come_oldest_first(built:
         assert frame.schema["open_time"] == pl.Datetime("us", "UTC")
 
 
-async def test_coverage_and_gaps_are_the_marts(built: Any) -> None:
+async def test_coverage_and_gaps_equal_the_marts(built: Any) -> None:
     built.connection.execute(
         "INSERT INTO ops.gaps (symbol, dataset, from_time, to_time, cause)"
         " VALUES ('BTCUSDT', 'candles_1m', %s, %s, 'cut')",
         (NOW - timedelta(minutes=5), NOW - timedelta(minutes=4)),
     )
     async with asking(built.url) as client:
-        days = (await told(client, "symbols/BTCUSDT/coverage"))["coverage"]
+        days = (await get(client, "symbols/BTCUSDT/coverage"))["coverage"]
         assert [one["day"] for one in days] == sorted(one["day"] for one in days)
         assert {one["symbol"] for one in days} == {"BTCUSDT"}
         assert len(days) >= 3
-        (gap,) = (await told(client, "symbols/BTCUSDT/gaps"))["gaps"]
+        (gap,) = (await get(client, "symbols/BTCUSDT/gaps"))["gaps"]
         assert (gap["cause"], gap["is_open"]) == ("cut", True)
         later = (NOW + timedelta(days=1)).isoformat()
-        assert (await told(client, "symbols/BTCUSDT/gaps", **{"from": later, "to": later}))[
+        assert (await get(client, "symbols/BTCUSDT/gaps", **{"from": later, "to": later}))[
             "gaps"
         ] == []
 
 
-async def test_profile_and_footprint_are_of_the_kept_trades(built: Any) -> None:
+async def test_profile_and_footprint_equal_the_stored_trades(built: Any) -> None:
     async with asking(built.url) as client:
         day = START.date().isoformat()
-        answer = await told(client, "symbols/BTCUSDT/volume-profile", session=day)
+        answer = await get(client, "symbols/BTCUSDT/volume-profile", session=day)
         rows = answer["volume_profile"]
         assert sum(Decimal(one["volume"]) for one in rows) == Decimal("7.5")
         assert sum(Decimal(one["bid_volume"]) for one in rows) == Decimal(2)
@@ -215,17 +215,17 @@ async def test_profile_and_footprint_are_of_the_kept_trades(built: Any) -> None:
             Decimal(one["price_low"]) for one in rows
         )
         assert Decimal(answer["session"]["volume"]) == Decimal("7.5")
-        assert answer["session"]["kept"] == "partial"  # the candles have more
-        newest = await told(client, "symbols/BTCUSDT/volume-profile")
+        assert answer["session"]["kept"] == "partial"  # the candles have more trades
+        newest = await get(client, "symbols/BTCUSDT/volume-profile")
         assert newest == answer
-        nothing = await told(client, "symbols/BTCUSDT/volume-profile", session="2020-01-01")
+        nothing = await get(client, "symbols/BTCUSDT/volume-profile", session="2020-01-01")
         assert nothing == {"volume_profile": [], "session": None}
         asked = {
             "timeframe": "1h",
             "from": (START + timedelta(hours=1)).isoformat(),
             "to": (START + timedelta(hours=3)).isoformat(),
         }
-        bars = (await told(client, "symbols/BTCUSDT/footprint", **asked))["footprint"]
+        bars = (await get(client, "symbols/BTCUSDT/footprint", **asked))["footprint"]
         kept = [one for one in bars if one["kept"] != "none"]
         assert sum(Decimal(one["ask_volume"]) for one in kept) == Decimal("5.5")
         assert sum(Decimal(one["bid_volume"]) for one in kept) == Decimal(2)
@@ -234,7 +234,7 @@ async def test_profile_and_footprint_are_of_the_kept_trades(built: Any) -> None:
         }
 
 
-async def test_what_cannot_be_is_a_problem(built: Any) -> None:
+async def test_invalid_requests_are_problems(built: Any) -> None:
     async with asking(built.url) as client:
         for path, status in (
             ("symbols/NONE/levels", 404),
@@ -249,6 +249,6 @@ async def test_what_cannot_be_is_a_problem(built: Any) -> None:
             assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_nothing_that_is_asked_of_marts_ends_in_an_error_of_the_server(built: Any) -> None:
+def test_no_request_causes_a_server_error(built: Any) -> None:
     with on_a_socket(lambda: application(built.url)) as url:
         assert ask_all(url, symbols=["BTCUSDT"], only=OF_MARTS) > 100

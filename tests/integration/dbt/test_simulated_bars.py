@@ -1,4 +1,4 @@
-"""Every timeframe of the marts is the simulated exchange's own, in nine values."""
+"""Bars of every timeframe equal the simulated exchange's own klines in nine values."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from include.domain.timeframes import from_us, to_us
 from simulator.market.instruments import select_instruments
 from simulator.market.market import SimulatedMarket
 from simulator.wire.payloads import kline_row
+from tests.integration.dbt.conftest import BARS
 
-START = datetime(2024, 12, 26, 7, 31, tzinfo=UTC)  # a listing in the middle of every bar
+START = datetime(2024, 12, 26, 7, 31, tzinfo=UTC)  # listed in the middle of every bar
 NOW = datetime(2025, 2, 4, 9, 47, 20, tzinfo=UTC)
-SYMBOLS = {"spot": "COSUSDT", "um": "KEEPUSDT"}  # quiet ones: many minutes without a trade
+SYMBOLS = {"spot": "COSUSDT", "um": "KEEPUSDT"}  # quiet: many minutes without trades
 
 Bars = dict[tuple[str, datetime], tuple[Any, ...]]
 
 
 def klines(interval: str) -> Bars:
-    """All klines of both markets, as REST would send them: nine values, and the trade ids."""
+    """All klines of both markets as REST sends them: nine values and trade ids."""
     found: Bars = {}
     for name, symbol in SYMBOLS.items():
         instruments = select_instruments(name, (symbol,), seed=3)  # type: ignore[arg-type]
@@ -42,11 +43,11 @@ def klines(interval: str) -> Bars:
 
 @pytest.fixture(scope="module")
 def built(shared_market: Any, shared_dbt: Any) -> Any:
-    """The minutes of forty days but the last ten, which are not built."""
+    """Minutes of forty days; the last ten minutes are not built."""
     minutes = klines("1m")
     late = NOW - timedelta(minutes=10)
     store(shared_market, {key: row for key, row in minutes.items() if key[1] < late})
-    shared_dbt("run", "--select", "+candles_live")
+    shared_dbt("run", "--select", BARS)
     store(shared_market, {key: row for key, row in minutes.items() if key[1] >= late})
     return shared_market
 
@@ -65,14 +66,14 @@ def store(market: Any, rows: Bars) -> None:
             copy.write_row((*key, *row, "verified", "rest", 80, NOW))
 
 
-def test_live_bars_are_the_exchanges_klines_to_the_running_one(built: Any, coarse: Any) -> None:
+def test_live_bars_equal_the_exchange_up_to_the_running_one(built: Any, coarse: Any) -> None:
     for timeframe in coarse:
         live = built.bars(timeframe, suffix="_live")
         assert {key: bar[1:12] for key, bar in live.items()} == klines(timeframe.name)
 
 
-def test_built_bars_are_the_exchanges_klines(built: Any, shared_dbt: Any, coarse: Any) -> None:
-    shared_dbt("run", "--select", "config.materialized:rolled_up")
+def test_built_bars_equal_the_exchange(built: Any, shared_dbt: Any, coarse: Any) -> None:
+    shared_dbt("run", "--select", BARS)
     empty = 0
     for timeframe in coarse:
         theirs = klines(timeframe.name)
@@ -82,4 +83,4 @@ def test_built_bars_are_the_exchanges_klines(built: Any, shared_dbt: Any, coarse
         for (_, open_time), bar in bars.items():
             minutes = (bar[0] - open_time).total_seconds() / 60
             assert bar[-1] == (bar[-2] == minutes)
-    assert empty > 0  # bars without a trade were among them
+    assert empty > 0  # includes bars without trades

@@ -1,6 +1,6 @@
-"""Minutes of random walks and of the simulator, to compute indicators from.
+"""Minutes of random walks and of the simulator, as input of indicators.
 
-One minute in each bar makes the bar: a walk of 3,000 hours takes 3,000 rows.
+A bar needs only one minute, so a walk of 3,000 hours has 3,000 rows.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def walk(
     seed: int = 1,
     silent: range = range(0),
 ) -> list[Row]:
-    """Minutes ``step`` apart whose price walks at random; in ``silent`` ones nobody trades."""
+    """Minutes of a random walk, ``step`` apart; those in ``silent`` have no trades."""
     steps = random.Random(seed)
     rows: list[Row] = []
     for number in range(count):
@@ -62,7 +62,7 @@ def walk(
 
 
 def simulated(symbol: str, minutes: int) -> list[Row]:
-    """Consecutive minutes of the simulator's market, in the exchange's units."""
+    """Consecutive minutes of the simulator's market."""
     start_us = int(START.timestamp()) * 1_000_000
     market = SimulatedMarket(
         select_instruments("spot", (symbol,), seed=3), seed=3, start_us=start_us
@@ -95,7 +95,7 @@ def simulated(symbol: str, minutes: int) -> list[Row]:
 
 
 def write(connection: psycopg.Connection[Any], rows: list[Row]) -> None:
-    """Upsert minutes; takers bought a half of each."""
+    """Upsert minutes; takers buy half of each."""
     columns = (
         "symbol, open_time, open, high, low, close, volume, quote_volume, trade_count,"
         " taker_buy_volume, taker_buy_quote_volume, status, source, source_rank, evidence_at"
@@ -106,17 +106,17 @@ def write(connection: psycopg.Connection[Any], rows: list[Row]) -> None:
                 "SELECT ops.ensure_partition('market.candles_1m'::regclass, %s)", (month,)
             )
         cursor.execute(
-            "CREATE TEMPORARY TABLE offered ON COMMIT DROP AS"
+            "CREATE TEMPORARY TABLE rows_to_write ON COMMIT DROP AS"
             " SELECT symbol, open_time, open, high, low, close, volume, quote_volume, trade_count"
             " FROM market.candles_1m WITH NO DATA"
         )
-        with cursor.copy("COPY offered FROM STDIN") as copy:
+        with cursor.copy("COPY rows_to_write FROM STDIN") as copy:
             for row in rows:
                 copy.write_row(row)
         cursor.execute(
             f"INSERT INTO market.candles_1m ({columns})"  # noqa: S608
             " SELECT *, volume / 2, quote_volume / 2, 'verified', 'rest', 80, '2026-01-01'"
-            " FROM offered"
+            " FROM rows_to_write"
             " ON CONFLICT (symbol, open_time) DO UPDATE SET open = excluded.open,"
             " high = excluded.high, low = excluded.low, close = excluded.close,"
             " volume = excluded.volume, quote_volume = excluded.quote_volume,"

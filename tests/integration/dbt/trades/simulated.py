@@ -1,4 +1,4 @@
-"""Trades of the simulator or by hand, and the marts they should give, told by Python."""
+"""Trades of the simulator, and the marts expected from trades, computed in Python."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ START = datetime(2026, 11, 18, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Trade:
-    """A row of agg_trades; of trades where first and last id are its own."""
+    """A row of agg_trades, or of trades if first and last are its own id."""
 
     symbol: str
     number: int
@@ -43,7 +43,7 @@ class Trade:
 def store_trades(
     connection: psycopg.Connection[Any], trades: Iterable[Trade], dataset: str = "agg_trades"
 ) -> None:
-    """Append trades to their table, in one statement, as the capture does."""
+    """Append trades to their table in one statement, as the capture does."""
     trades = list(trades)
     with connection.cursor() as cursor:
         for day in {trade.at.date() for trade in trades}:
@@ -76,7 +76,7 @@ def store_instrument(connection: psycopg.Connection[Any], symbol: str, tick: str
 
 
 class SimulatedDay:
-    """A symbol's UTC day on the simulator."""
+    """A UTC day of a symbol in the simulator."""
 
     def __init__(self, market: str, exchange_symbol: str) -> None:
         instruments = select_instruments(market, (exchange_symbol,), seed=1)  # type: ignore[arg-type]
@@ -90,7 +90,7 @@ class SimulatedDay:
         return self.market.history(self.instrument.symbol).trades(begin, begin + minutes)
 
     def aggregates(self, first_minute: int, minutes: int) -> list[Trade]:
-        """Aggregate trades as the exchange tells them."""
+        """aggTrades as the exchange sends them."""
         tape, show = self.tape(first_minute, minutes), self.instrument
         return [
             Trade(
@@ -107,7 +107,7 @@ class SimulatedDay:
         ]
 
     def fills(self, first_minute: int, minutes: int) -> list[Trade]:
-        """Single trades as the exchange tells them, without void ones."""
+        """Trades as the exchange sends them, without void ones."""
         tape, show = self.tape(first_minute, minutes), self.instrument
         return [
             Trade(
@@ -128,7 +128,7 @@ class SimulatedDay:
     def store_candles(
         self, connection: psycopg.Connection[Any], first_minute: int, minutes: int
     ) -> None:
-        """The exchange's minutes."""
+        """Store the exchange's minutes."""
         show, begin = self.instrument, self.start_us + first_minute * MINUTE_US
         klines = self.market.klines(
             show.symbol,
@@ -165,11 +165,11 @@ class SimulatedDay:
             )
 
 
-# --- what the marts should hold, by Decimal
+# --- expected marts
 
 
 def step_of(high: Decimal, tick: Decimal) -> Decimal:
-    """The widest of 1, 2, 10, 20, 100 … ticks within 5 basis points of a price."""
+    """Bucket width: the widest of 1, 2, 10, 20, 100 … ticks within 5 basis points."""
     step, factor = tick, 2
     while step * factor <= high * 5 / 10_000:
         step, factor = step * factor, 7 - factor  # 2, then 5
@@ -211,7 +211,7 @@ def profile_of(footprint: dict[tuple[Any, ...], Any]) -> dict[Decimal, tuple[Dec
 
 
 def area_of(profile: dict[Decimal, tuple[Decimal, ...]], step: Decimal) -> tuple[Decimal, ...]:
-    """Point of control, value area low and high, its volume: another way, by prices."""
+    """Point of control, value area low and high and volume, computed by prices."""
     volume = {low: sides[0] + sides[1] for low, sides in profile.items()}
     lowest, highest = min(volume), max(volume)
     middle = (lowest + highest) / 2

@@ -1,4 +1,4 @@
-"""The cumulative delta of every timeframe ends where trades are missing, at the same instant."""
+"""The cumulative delta of every timeframe ends at the same instant if trades are missing."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.integration.dbt.conftest import BARS
 from tests.integration.dbt.trades.simulated import SESSION, START, Trade, store_trades
 
 MINUTE = timedelta(minutes=1)
 MINUTES = 300  # of the session
-HOLE = range(150, 180)  # inside an hour, and with the edges of narrower bars
+MISSING = range(150, 180)  # inside an hour, aligned to narrower bars
 WIDTHS = {"1m": 1, "3m": 3, "5m": 5, "15m": 15, "30m": 30, "1h": 60, "4h": 240}
-WHOLE, NOT_KEPT, LOST, OUTAGE, AHEAD, EDGE = (
+WMISSING, NOT_STORED, LOST, OUTAGE, AHEAD, EDGE = (
     f"{name}USDT" for name in ("AAA", "BBB", "CCC", "DDD", "EEE", "FFF")
 )
 
@@ -58,19 +59,19 @@ def store_candles(connection: psycopg.Connection[Any], trades: Iterable[Trade]) 
 
 @pytest.fixture(scope="module")
 def built(shared_market: Any, shared_dbt: Any) -> psycopg.Connection[Any]:
-    """A session of six symbols, each with something of its own missing."""
+    """A session of six symbols, each with different missing data."""
     connection: psycopg.Connection[Any] = shared_market.connection
     kept, candles = [], []
-    for symbol in (WHOLE, NOT_KEPT, LOST, OUTAGE, AHEAD, EDGE):
+    for symbol in (WMISSING, NOT_STORED, LOST, OUTAGE, AHEAD, EDGE):
         for trade in trades_of(symbol):
-            in_hole = place(trade) in HOLE
-            if not (in_hole and symbol in (NOT_KEPT, LOST, OUTAGE)):
+            is_missing = place(trade) in MISSING
+            if not (is_missing and symbol in (NOT_STORED, LOST, OUTAGE)):
                 kept.append(trade)
-            if not (in_hole and symbol in (LOST, OUTAGE)) and not (
+            if not (is_missing and symbol in (LOST, OUTAGE)) and not (
                 symbol == AHEAD and place(trade) >= MINUTES - 10
             ):
                 candles.append(trade)
-    # The exchange counts a trade of the edge in the next minute.
+    # The exchange counts one trade of EDGE in the next minute.
     moved = next(one for one in candles if one.symbol == EDGE and place(one) == 100)
     candles.remove(moved)
     candles.append(Trade(**{**vars(moved), "at": moved.at + MINUTE}))
@@ -79,32 +80,34 @@ def built(shared_market: Any, shared_dbt: Any) -> psycopg.Connection[Any]:
     connection.execute(
         "INSERT INTO ops.outages (market, symbol, minutes, cause)"
         " VALUES ('spot', %s, tstzmultirange(tstzrange(%s, %s)), 'x')",
-        (OUTAGE, START + HOLE.start * MINUTE, START + HOLE.stop * MINUTE),
+        (OUTAGE, START + MISSING.start * MINUTE, START + MISSING.stop * MINUTE),
     )
-    shared_dbt("run", "--select", "+candles", "+path:models/marts/trades")
+    shared_dbt(
+        "run", "--select", BARS, "path:models/intermediate/trades", "path:models/marts/trades"
+    )
     return connection
 
 
 def sum_until(symbol: str, minute: int) -> Decimal | None:
-    """What is known at the end of a minute, from the trades that are kept."""
+    """The sum at the end of a minute, from the stored trades."""
     held = [one for one in trades_of(symbol) if place(one) <= minute]
-    if symbol in (NOT_KEPT, LOST) and minute >= HOLE.start:
+    if symbol in (NOT_STORED, LOST) and minute >= MISSING.start:
         return None
     if symbol == OUTAGE:
-        held = [one for one in held if place(one) not in HOLE]
+        held = [one for one in held if place(one) not in MISSING]
     if symbol == EDGE and minute == 100:
         return None
     return sum((-one.quantity if one.is_buyer_maker else one.quantity for one in held), Decimal(0))
 
 
-@pytest.mark.parametrize("symbol", [WHOLE, NOT_KEPT, LOST, OUTAGE, AHEAD, EDGE])
-def test_every_timeframe_says_the_same_of_an_instant(built: Any, symbol: str) -> None:
+@pytest.mark.parametrize("symbol", [WMISSING, NOT_STORED, LOST, OUTAGE, AHEAD, EDGE])
+def test_every_timeframe_agrees_about_an_instant(built: Any, symbol: str) -> None:
     for timeframe, width in WIDTHS.items():
         rows = built.execute(
             "SELECT open_time, cumulative_delta FROM marts.cumulative_delta(%s, %s, %s, %s)",
             (symbol, timeframe, START, START + timedelta(days=1)),
         ).fetchall()
-        without = HOLE if symbol in (LOST, OUTAGE) else ()
+        without = MISSING if symbol in (LOST, OUTAGE) else ()
         assert rows == [
             (START + first * MINUTE, sum_until(symbol, min(first + width, MINUTES) - 1))
             for first in range(0, MINUTES, width)
@@ -120,23 +123,23 @@ def test_every_timeframe_says_the_same_of_an_instant(built: Any, symbol: str) ->
     ]
 
 
-def test_no_sum_over_missing_trades_is_marked_complete(built: Any) -> None:
+def test_no_sum_over_missing_trades_is_complete(built: Any) -> None:
     known = dict(
         built.execute(
             "SELECT symbol, count(*) FROM marts.cumulative_delta_1m WHERE is_complete GROUP BY 1"
         ).fetchall()
     )
     assert known == {
-        WHOLE: MINUTES,
-        NOT_KEPT: HOLE.start,
-        LOST: HOLE.start,
-        OUTAGE: MINUTES - len(HOLE),
+        WMISSING: MINUTES,
+        NOT_STORED: MISSING.start,
+        LOST: MISSING.start,
+        OUTAGE: MINUTES - len(MISSING),
         AHEAD: MINUTES - 10,
         EDGE: MINUTES - 2,
     }
     bars = built.execute(
         "SELECT kept, cumulative_delta IS NULL FROM marts.cumulative_delta(%s, '1h', %s, %s)",
-        (NOT_KEPT, START, START + timedelta(days=1)),
+        (NOT_STORED, START, START + timedelta(days=1)),
     ).fetchall()
     assert bars == [
         ("whole", False), ("whole", False), ("partial", True), ("whole", True), ("whole", True)

@@ -1,4 +1,4 @@
-"""Marts of trades equal what Python makes of the simulator's own trades, and say what they lack."""
+"""Marts of trades equal values computed in Python, and report missing trades."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.integration.dbt.conftest import BARS
 from tests.integration.dbt.trades.simulated import (
     SESSION,
     START,
@@ -28,7 +29,7 @@ from tests.integration.dbt.trades.simulated import (
 DAY = 1_440
 COS, BTC, PERPETUAL, NOBODY = "COSUSDT", "BTCUSDT", "BTCUSDT.P", "BIFIUSDT"
 TICKS = {COS: Decimal("0.000001"), BTC: Decimal("0.01"), PERPETUAL: Decimal("0.1")}
-PART = 600, 20  # minutes of the day of which BTCUSDT's trades are kept
+PART = 600, 20  # first minute and number of minutes with stored trades of BTCUSDT
 FOUND = """
     SELECT symbol, open_time, price_low, price_step, bid_volume, ask_volume, trade_count,
         first_trade_id, last_trade_id
@@ -38,7 +39,7 @@ FOUND = """
 
 @pytest.fixture(scope="module")
 def trades(shared_market: Any, shared_dbt: Any) -> dict[str, list[Trade]]:
-    """A whole quiet day, some minutes of a busy one, USD-M in both datasets, and none at all."""
+    """A complete quiet day, part of a busy one, USD-M in both datasets, and no trades."""
     connection = shared_market.connection
     days = {COS: SimulatedDay("spot", COS), BTC: SimulatedDay("spot", BTC)}
     days |= {PERPETUAL: SimulatedDay("um", BTC), NOBODY: SimulatedDay("spot", NOBODY)}
@@ -53,7 +54,9 @@ def trades(shared_market: Any, shared_dbt: Any) -> dict[str, list[Trade]]:
         days[symbol].store_candles(connection, 0, DAY)
     for symbol in (BTC, PERPETUAL):
         days[symbol].store_candles(connection, PART[0] - 10, PART[1] + 20)
-    shared_dbt("run", "--select", "+candles", "+path:models/marts/trades")
+    shared_dbt(
+        "run", "--select", BARS, "path:models/intermediate/trades", "path:models/marts/trades"
+    )
     shared_dbt("test", "--select", "path:models/marts/trades")
     return kept
 
@@ -64,15 +67,13 @@ def sql(shared_market: Any) -> psycopg.Connection[Any]:
 
 
 @pytest.mark.parametrize("symbol", [COS, BTC])
-def test_the_footprint_is_that_of_the_exchanges_trades(
-    sql: Any, trades: dict[str, list[Trade]], symbol: str
-) -> None:
+def test_footprint_equals_the_trades(sql: Any, trades: dict[str, list[Trade]], symbol: str) -> None:
     found = {row[:3]: row[3:] for row in sql.execute(FOUND, (symbol,))}
     assert found == footprint_of(trades[symbol], TICKS[symbol])
     assert all(low % values[0] == 0 for (_, _, low), values in found.items())
 
 
-def test_fills_that_aggregate_trades_leave_out_are_counted_where_single_trades_are_kept(
+def test_single_trades_count_fills_that_aggregate_trades_omit(
     sql: Any, trades: dict[str, list[Trade]]
 ) -> None:
     sides = "sum(bid_volume), sum(ask_volume), sum(bid_volume + ask_volume)"
@@ -94,7 +95,7 @@ def test_fills_that_aggregate_trades_leave_out_are_counted_where_single_trades_a
 
 
 @pytest.mark.parametrize("symbol", [COS, BTC])
-def test_profile_point_of_control_and_value_area_are_those_of_the_trades(
+def test_profile_and_value_area_equal_the_trades(
     sql: Any, trades: dict[str, list[Trade]], symbol: str
 ) -> None:
     footprint = footprint_of(trades[symbol], TICKS[symbol])
@@ -120,7 +121,7 @@ def test_profile_point_of_control_and_value_area_are_those_of_the_trades(
     assert {row[6] for row in rows} == {step}
 
 
-def test_a_whole_day_has_the_volumes_of_its_candles_and_says_so(
+def test_complete_day_has_the_volumes_of_its_candles(
     sql: Any, trades: dict[str, list[Trade]]
 ) -> None:
     session = sql.execute(
@@ -136,7 +137,7 @@ def test_a_whole_day_has_the_volumes_of_its_candles_and_says_so(
     assert session == (*candles, "whole", True, None)
 
 
-def test_coverage_says_of_each_session_what_is_kept_and_why_it_is_not_whole(
+def test_coverage_reports_stored_trades_and_reasons(
     sql: Any, trades: dict[str, list[Trade]]
 ) -> None:
     sql.execute(
@@ -160,7 +161,7 @@ def test_coverage_says_of_each_session_what_is_kept_and_why_it_is_not_whole(
 
 
 @pytest.mark.parametrize(("symbol", "timeframe", "minutes"), [(BTC, "5m", 5), (COS, "4h", 240)])
-def test_the_footprint_of_a_timeframe_has_its_bars_and_their_imbalances(
+def test_footprint_of_a_timeframe_has_bars_and_imbalances(
     sql: Any, trades: dict[str, list[Trade]], symbol: str, timeframe: str, minutes: int
 ) -> None:
     footprint = footprint_of(trades[symbol], TICKS[symbol])
@@ -191,7 +192,7 @@ def test_the_footprint_of_a_timeframe_has_its_bars_and_their_imbalances(
     assert any(row[8] or row[9] for row in rows)
 
 
-def test_a_bar_without_its_trades_is_a_row_that_says_so(
+def test_bar_without_stored_trades_has_one_marked_row(
     sql: Any, trades: dict[str, list[Trade]]
 ) -> None:
     begin = START + timedelta(minutes=PART[0])
@@ -210,9 +211,7 @@ def test_a_bar_without_its_trades_is_a_row_that_says_so(
     ).fetchone() == (["partial"],)
 
 
-def test_the_cumulative_delta_starts_with_the_session(
-    sql: Any, trades: dict[str, list[Trade]]
-) -> None:
+def test_cumulative_delta_starts_with_the_session(sql: Any, trades: dict[str, list[Trade]]) -> None:
     so_far, expected, minutes = Decimal(0), {}, {}
     for trade in trades[COS]:
         so_far += -trade.quantity if trade.is_buyer_maker else trade.quantity
@@ -236,7 +235,7 @@ def test_the_cumulative_delta_starts_with_the_session(
     assert dict(view) == minutes
 
 
-def test_the_cumulative_delta_is_null_behind_a_bar_without_its_trades(
+def test_cumulative_delta_is_null_after_missing_trades(
     sql: Any, trades: dict[str, list[Trade]]
 ) -> None:
     rows = sql.execute(
@@ -251,7 +250,7 @@ def test_the_cumulative_delta_is_null_behind_a_bar_without_its_trades(
 
 
 @pytest.mark.parametrize("symbol", [COS, BTC])
-def test_large_trades_are_those_from_the_quantile_of_their_session_on(
+def test_large_trades_reach_the_quantile_of_their_session(
     sql: Any, trades: dict[str, list[Trade]], symbol: str
 ) -> None:
     notionals = sorted(trade.price * trade.quantity for trade in trades[symbol])
@@ -276,7 +275,7 @@ def test_large_trades_are_those_from_the_quantile_of_their_session_on(
 
 
 @pytest.mark.parametrize("function", ["footprint", "cumulative_delta"])
-def test_an_unknown_timeframe_is_refused_with_those_there_are(
+def test_unknown_timeframe_is_rejected_with_a_list(
     sql: Any, trades: dict[str, list[Trade]], function: str
 ) -> None:
     query = f"SELECT * FROM marts.{function}(%s, %s, %s, %s)"  # noqa: S608
@@ -294,20 +293,20 @@ def test_an_unknown_timeframe_is_refused_with_those_there_are(
     [
         ([5], "0.7", (1, 1, 1)),
         ([1, 2, 10, 2, 1], "0.6", (3, 3, 3)),
-        # of equals the one nearest the middle, then the lower
+        # among equals the one nearest the middle, then the lower
         ([9, 1, 9, 1, 1, 1], "0.1", (3, 3, 3)),
         ([1, 9, 1, 1, 9, 1], "0.1", (2, 2, 2)),
-        # pairs: 4 + 4 below beat 5 + 1 above, though 5 is the greater neighbour
+        # 4 + 4 below exceed 5 + 1 above, although 5 is the greater neighbour
         ([4, 4, 10, 5, 1, 6], "0.5", (3, 1, 3)),
-        # a tie goes up, and both of the pair belong to the area
+        # equal pairs: the upper one, with both buckets
         ([1, 3, 10, 3, 1], "0.7", (3, 3, 5)),
         # only one bucket is left above
         ([1, 1, 10, 9], "0.8", (3, 3, 4)),
-        # buckets in which nobody traded are part of the area
+        # empty buckets belong to the area
         ([5, 0, 0, 10, 0], "1", (4, 1, 5)),
     ],
 )
-def test_value_areas_worked_out_by_hand(
+def test_value_areas_of_manual_examples(
     sql: Any,
     trades: dict[str, list[Trade]],
     volumes: list[int],
@@ -318,7 +317,7 @@ def test_value_areas_worked_out_by_hand(
     assert found.fetchone() == area
 
 
-def test_steps_are_multiples_of_the_tick_that_divide_each_other(
+def test_bucket_widths_are_multiples_of_the_tick_and_divide_each_other(
     sql: Any, trades: dict[str, list[Trade]]
 ) -> None:
     prices = [

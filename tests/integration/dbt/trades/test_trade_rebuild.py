@@ -1,4 +1,4 @@
-"""Only minutes and sessions whose trades came or went are rebuilt, and what was made stays."""
+"""Only minutes and sessions whose trades changed are rebuilt; archived sessions stay."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from dbt.cli.main import dbtRunner
 
 from tests.integration.dbt.trades.simulated import (
     START,
@@ -23,12 +22,12 @@ from tests.integration.dbt.trades.simulated import (
 
 TICK = Decimal("0.00000001")
 MARTS = ("footprint_1m", "volume_profile", "trade_sessions", "large_trades")
-MODELS = ("path:models/intermediate/trades", "path:models/marts/trades")
+MODELS = (*MARTS, "int_trades__hours")
 MINUTE = timedelta(minutes=1)
 
 
 def trades_of(symbol: str, start: datetime, count: int, *, first: int = 0) -> list[Trade]:
-    """One trade every 20 seconds, prices up and down over several buckets."""
+    """One trade every 20 seconds, with prices across several buckets."""
     return [
         Trade(
             symbol,
@@ -45,7 +44,7 @@ def trades_of(symbol: str, start: datetime, count: int, *, first: int = 0) -> li
 
 
 class Marts:
-    """Marts of trades of a database, and the trades of which they should be."""
+    """The marts of trades of a database, and the trades that they must contain."""
 
     def __init__(self, market: Any, dbt: Any) -> None:
         self.connection: psycopg.Connection[Any] = market.connection
@@ -73,7 +72,7 @@ class Marts:
         self.dbt("run", "--select", *MODELS, *arguments)
 
     def versions(self) -> dict[str, dict[Any, Any]]:
-        """Which transaction wrote each minute or session of each mart."""
+        """The transactions that wrote each minute or session of each mart."""
         part = {"footprint_1m": "open_time"}
         return {
             mart: dict(
@@ -95,7 +94,7 @@ class Marts:
         }
 
     def contents(self) -> dict[str, list[Any]]:
-        """Every row of every mart without the time of its building."""
+        """Every row of every mart, without ``built_at``."""
         return {
             mart: self.connection.execute(
                 f"SELECT (to_jsonb(m) - 'built_at')::text FROM marts.{mart} AS m ORDER BY 1"  # noqa: S608
@@ -104,7 +103,7 @@ class Marts:
         }
 
     def assert_hold_the_trades(self) -> None:
-        """The footprint is that of the trades kept, and the profile that of the footprint."""
+        """Assert that footprint and profile equal the stored trades."""
         rows = self.connection.execute(
             "SELECT symbol, open_time, price_low, price_step, bid_volume, ask_volume, trade_count,"
             " first_trade_id, last_trade_id FROM marts.footprint_1m WHERE symbol <> 'EEEUSDT'"
@@ -127,12 +126,12 @@ class Marts:
 
 @pytest.fixture(scope="module")
 def built(shared_market: Any, shared_dbt: Any) -> Marts:
-    """Two symbols over two days, built once; each test adds days of its own."""
+    """Two symbols over two days; each test adds other days."""
     marts = Marts(shared_market, shared_dbt)
     marts.write(trades_of("AAAUSDT", START, 60))
     marts.write(trades_of("AAAUSDT", START + timedelta(days=1), 60, first=1000))
     marts.write(trades_of("BBBUSDT", START, 60))
-    shared_dbt("run", "--select", "+path:models/marts/trades")
+    marts.build()
     return marts
 
 
@@ -141,7 +140,7 @@ def key(symbol: str, moment: datetime | date) -> str:
     return f"({symbol},{text})"
 
 
-def test_a_late_trade_rewrites_its_minute_and_its_session_and_nothing_else(built: Marts) -> None:
+def test_late_trade_rewrites_only_its_minute_and_session(built: Marts) -> None:
     built.assert_hold_the_trades()
     before = built.versions()
     with psycopg.connect(built.url) as failing:
@@ -164,12 +163,12 @@ def test_a_late_trade_rewrites_its_minute_and_its_session_and_nothing_else(built
     built.assert_hold_the_trades()
 
 
-def test_trades_that_are_committed_after_the_build_are_seen_by_the_next(built: Marts) -> None:
+def test_trades_committed_after_a_build_reach_the_next(built: Marts) -> None:
     slow, quick = START + timedelta(minutes=70), START + timedelta(days=1, minutes=70)
     with psycopg.connect(built.url) as late:
         late.execute("SET timezone = 'UTC'")
         built.write(trades_of("BBBUSDT", slow, 5, first=7_000), late)
-        # begun later, committed earlier
+        # Begun later, committed earlier.
         built.write(trades_of("AAAUSDT", quick, 5, first=7_000))
         before = built.versions()
         built.build()
@@ -181,7 +180,7 @@ def test_trades_that_are_committed_after_the_build_are_seen_by_the_next(built: M
     built.assert_hold_the_trades()
 
 
-def test_deleted_and_changed_trades_take_their_buckets_and_sessions_along(built: Marts) -> None:
+def test_deleted_and_changed_trades_update_buckets_and_sessions(built: Marts) -> None:
     other_day = START + timedelta(days=2)
     built.write(trades_of("CCCUSDT", other_day, 6))
     built.write(trades_of("CCCUSDT", START, 30, first=100))
@@ -199,13 +198,13 @@ def test_deleted_and_changed_trades_take_their_buckets_and_sessions_along(built:
     built.assert_hold_the_trades()
 
 
-def test_the_session_that_is_not_over_has_no_large_trades_yet(built: Marts) -> None:
+def test_running_session_has_no_large_trades(built: Marts) -> None:
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     built.write(trades_of("DDDUSDT", today, 3))
     built.build()
     query = "SELECT count(*) FROM marts.large_trades WHERE symbol = 'DDDUSDT'"
     assert built.connection.execute(query).fetchone() == (0,)
-    # the same trades of a day that is over
+    # The same trades on a day that has ended.
     built.connection.execute(
         "SELECT ops.ensure_partition('market.agg_trades', now() - interval '1 day')"
     )
@@ -224,12 +223,12 @@ def test_the_session_that_is_not_over_has_no_large_trades_yet(built: Marts) -> N
     built.assert_hold_the_trades()
 
 
-def test_the_fuller_dataset_counts_in_each_minute(built: Marts) -> None:
+def test_dataset_with_more_volume_counts_in_each_minute(built: Marts) -> None:
     aggregates = trades_of("EEEUSDT", START, 9)  # three minutes
-    # the second has a hole
+    # A trade of the second minute is missing.
     store_trades(built.connection, [one for one in aggregates if one.number != 4])
     singles = [replace(one, first=one.number, last=one.number) for one in aggregates]
-    store_trades(built.connection, singles[:6], "trades")  # the third is not kept at all
+    store_trades(built.connection, singles[:6], "trades")  # the third minute is missing
     built.build()
 
     rows = built.connection.execute(
@@ -245,7 +244,7 @@ def test_the_fuller_dataset_counts_in_each_minute(built: Marts) -> None:
 
 
 def archive(connection: psycopg.Connection[Any], day: date) -> None:
-    """Drop a day as the archive does once its file is written."""
+    """Drop a day as the archive does after writing its file."""
     rows, fingerprint = connection.execute(
         "SELECT rows, fingerprint FROM ops.raw_fingerprint('agg_trades', %s)", (day,)
     ).fetchone() or (0, 0)
@@ -259,7 +258,7 @@ def archive(connection: psycopg.Connection[Any], day: date) -> None:
     assert dropped.fetchone() == (True,)
 
 
-def test_what_was_made_of_archived_trades_stays_and_is_rebuilt_once_they_are_back(
+def test_archived_sessions_stay_until_their_trades_are_restored(
     built: Marts,
 ) -> None:
     moment = START - timedelta(days=9)
@@ -274,13 +273,13 @@ def test_what_was_made_of_archived_trades_stays_and_is_rebuilt_once_they_are_bac
         "SELECT session FROM marts.trade_coverage WHERE is_archived"
     ).fetchall() == [(moment.date(),)]
 
-    # other columns than the model's would make a new table
+    # Changed columns would require a new table.
     built.connection.execute("ALTER TABLE marts.footprint_1m ADD COLUMN more integer")
-    refused = built.dbt.try_to("run", "--select", "footprint_1m")
+    refused = built.dbt.attempt("run", "--select", "footprint_1m")
     assert "1 sessions whose trades are archived" in str(refused.result.results[0].message)
     built.connection.execute("ALTER TABLE marts.footprint_1m DROP COLUMN more")
 
-    # a late row alone in the partition that is made anew must not stand for the day
+    # A single late row in the new partition must not replace the day.
     late = replace(archived[0], number=29_000, first=60_000, last=60_000, at=moment + MINUTE)
     built.write([late])
     built.build()
@@ -295,8 +294,8 @@ def test_what_was_made_of_archived_trades_stays_and_is_rebuilt_once_they_are_bac
     built.connection.execute("DELETE FROM ops.archived_partitions")
 
 
-def test_a_full_refresh_compares_no_row_with_each_of_the_archived_sessions(built: Marts) -> None:
-    """Of more than fit in memory: such a delete of a million rows would not end."""
+def test_full_refresh_deletes_without_a_quadratic_plan(built: Marts) -> None:
+    """With more sealed sessions than fit in memory, a quadratic delete would never end."""
     contents, connection = built.contents(), built.connection
     days = "generate_series(timestamptz '2020-01-01', '2020-02-19', '1 day') AS day"
     connection.execute(
@@ -316,8 +315,8 @@ def test_a_full_refresh_compares_no_row_with_each_of_the_archived_sessions(built
         if event.info.name == "SQLQuery" and "delete from" in event.data.sql:
             sent.append(event.data.sql)
 
-    runner = dbtRunner(callbacks=[listen])
-    assert runner.invoke(["run", "--quiet", "--select", "footprint_1m", "--full-refresh"]).success
+    run = ("run", "--select", "footprint_1m", "--full-refresh")
+    assert built.dbt.attempt(*run, callbacks=[listen]).success
     count = "SELECT count(*) FROM marts.footprint_1m WHERE symbol = 'OLDUSDT'"
     assert connection.execute(count).fetchone() == (10_000,)
 
@@ -337,12 +336,15 @@ def test_a_full_refresh_compares_no_row_with_each_of_the_archived_sessions(built
     assert built.contents() == contents
 
 
-def test_a_full_refresh_gives_the_same_marts_and_prunes_what_all_have_seen(built: Marts) -> None:
+def test_full_refresh_gives_the_same_marts_and_prunes_logs(built: Marts) -> None:
     contents = built.contents()
     built.build("--full-refresh")
     assert built.contents() == contents
-    # marts of candles are not built here, and their cursors would hold the logs
-    built.connection.execute("DELETE FROM ops.build_cursors WHERE relation LIKE 'marts.candles%'")
+    # Cursors of marts that are not built here would keep changes in the log.
+    built.connection.execute(
+        "DELETE FROM ops.build_cursors WHERE NOT relation = ANY(%s)",
+        ([f"marts.{model}" for model in MODELS],),
+    )
     built.build()
     for log in ("trade_changes", "session_changes"):
         query = f"SELECT count(*) FROM ops.{log}"  # noqa: S608
