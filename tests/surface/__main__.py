@@ -117,16 +117,21 @@ def log_events() -> str:
     found = set()
     for path in modules():
         for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            fields = {one.arg for one in node.keywords if one.arg}
+            call, values = node.func, node.args
+            if ast.unparse(call) == "partial" and values:  # RetryLoop and retried() add three
+                call, values = values[0], values[1:]
+                fields |= {"attempt", "error", "retry_in_s"}
             if (
-                isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Attribute)
-                and node.func.attr in levels
-                and ast.unparse(node.func.value).endswith("log")
-                and node.args
-                and isinstance(node.args[0], ast.Constant)
+                isinstance(call, ast.Attribute)
+                and call.attr in levels
+                and ast.unparse(call.value).endswith("log")
+                and values
+                and isinstance(values[0], ast.Constant)
             ):
-                fields = sorted(one.arg for one in node.keywords if one.arg)
-                found.add(f"{node.args[0].value} {node.func.attr} {' '.join(fields)}")
+                found.add(f"{values[0].value} {call.attr} {' '.join(sorted(fields))}")
     return "\n".join(sorted(found))
 
 
@@ -269,7 +274,7 @@ def renamed() -> set[str]:
     section = (ROOT / "CHANGELOG.md").read_text().partition("### Renamed")[2].partition("\n## ")[0]
     quoted = re.findall(r"`([^`]+)`", section)
     words = {word for text in quoted for word in re.findall(r"\w+", text) if "_" in word}
-    return words | {text for text in quoted if text.isidentifier()}
+    return words | {text.rpartition(".")[2] for text in quoted if re.fullmatch(r"[\w.]+", text)}
 
 
 def compare(old: Path, new: Path) -> int:

@@ -179,11 +179,24 @@ def warnings_and_errors() -> set[tuple[str, str]]:
         for path in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 match node:
-                    case ast.Call(
-                        func=ast.Attribute(
-                            value=ast.Name(id="log"), attr=("warning" | "error" | "exception") as of
-                        ),
-                        args=[ast.Constant(value=str(event)), *_],
+                    case (
+                        ast.Call(
+                            func=ast.Attribute(
+                                value=ast.Name(id="log"),
+                                attr=("warning" | "error" | "exception") as of,
+                            ),
+                            args=[ast.Constant(value=str(event)), *_],
+                        )
+                        | ast.Call(
+                            func=ast.Name(id="partial"),
+                            args=[
+                                ast.Attribute(
+                                    value=ast.Name(id="log"),
+                                    attr=("warning" | "error" | "exception") as of,
+                                ),
+                                ast.Constant(value=str(event)),
+                            ],
+                        )
                     ):
                         found.add((event, "warning" if of == "warning" else "error"))
     return found
