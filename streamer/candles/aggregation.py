@@ -341,7 +341,7 @@ class SymbolAggregator:
         return self._silence.unrequested_since_us if self._silence.minutes else self._next_minute
 
     def _skip_unknown(self, exchange_us: int) -> None:
-        """Request a long stretch without frames (a disconnect, a stop) as one range."""
+        """Request a long time without frames (a disconnect, a stop) in one range."""
         if self._next_minute is None:
             return
         overdue_us = self._timing.grace_us + self._timing.kline_timeout_us + MINUTE_US

@@ -271,7 +271,7 @@ class CandleFeed(Feed):
         """Close minutes that are over; returns whether some were, and others may remain.
 
         All symbols close in the same instant, so they are taken in parts. A disconnected feed has
-        no time of its own: the next connection reports what was missed.
+        no current time: the next connection reports what was missed.
         """
         now_us = self.now_us if self.connection.is_open else self.exchange_us
         closed = 0

@@ -1,4 +1,4 @@
-"""Raw capture: taps the candle feeds, opens streams of its own, stores the rows."""
+"""Raw capture: taps the candle feeds, opens further streams, stores the rows."""
 
 from __future__ import annotations
 

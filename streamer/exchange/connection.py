@@ -35,7 +35,7 @@ MAX_PATIENCE = 8
 ROTATE_AFTER_S = 23 * 3_600.0
 """The exchange ends a connection after 24 hours."""
 CLOSED_TIMEOUT_S = CLOSE_TIMEOUT_S + 0.5
-"""A socket that is not closed by then hangs and is left to the end of the process."""
+"""A socket still open by then hangs and is left to the end of the process."""
 ROTATION_JITTER = 0.1
 """Share of ``ROTATE_AFTER_S`` by which a rotation may come earlier, so that they spread out."""
 

@@ -37,7 +37,7 @@ class ConnectionPool(Generic[Route, FeedT]):
     A route is what symbols of one connection have in common: their market, or their URL.
 
     Args:
-        make_feed: makes a feed of a route, with a number that is not used again.
+        make_feed: makes a feed of a route, with a unique number.
         max_symbols: symbols that one connection of a route may carry.
         name: of what is streamed, for the log.
 

@@ -32,7 +32,7 @@ MAX_CALLS = 4
 POLL_S = 0.5
 BACKOFF = Backoff(first_s=2.0, max_s=60.0, min_s=0.1)
 CALL_TIMEOUT_S = 900.0
-"""For the pages of a long range, each of which waits for request weight."""
+"""For all pages of a long range, which wait for request weight."""
 RELEASE_TIMEOUT_S = 30.0
 MAX_RANGES = 100
 """Ranges of one symbol; beyond this the nearest two are joined, with the minutes between."""

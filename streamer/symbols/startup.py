@@ -256,7 +256,7 @@ async def _unless_stopped(
 def _request(
     settings: Settings, market: Market, ask: Callable[[BinanceRest], Result]
 ) -> Callable[[], Result]:
-    """A REST call with a client of its own, so that a retry does not use one that hangs."""
+    """A REST call with a new client, so that a retry does not use one that hangs."""
 
     def call() -> Result:
         with open_shared_rest(settings, market, settings.url_for("streamer")) as rest:

@@ -100,7 +100,7 @@ def is_verified(rows: dict[tuple[str, int], Row], symbol: str, *minutes_us: int)
 
 
 def open_gaps(database_url: str, symbol: str) -> int:
-    """How many gaps of a symbol nobody has closed."""
+    """The number of open gaps of a symbol."""
     with psycopg.connect(database_url) as connection:
         row = connection.execute(
             "SELECT count(*) FROM ops.gaps WHERE symbol = %s AND repaired_at IS NULL", (symbol,)

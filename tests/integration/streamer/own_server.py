@@ -46,7 +46,7 @@ class Server:
 
 @contextmanager
 def own_server() -> Iterator[Server]:
-    """A server in a folder of its own, stopped at the end."""
+    """A PostgreSQL server in a temporary folder, stopped at the end."""
     with tempfile.TemporaryDirectory(prefix="candelabra-server-") as folder:
         Path(folder).chmod(0o755)
         server = Server(Path(folder) / "pg")

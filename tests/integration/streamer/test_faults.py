@@ -82,7 +82,7 @@ def verified_to(rows: Rows, goal_us: int, symbols: list[str]) -> bool:
 async def goes_on(
     exchange: Exchange, database_url: str, symbols: list[str], *, minutes: int = 2
 ) -> Rows:
-    """Wait until so many more minutes are whole, verified and equal to the exchange's."""
+    """Wait until this many more minutes are verified and equal to the exchange's."""
     goal_us = minute_of(exchange.clock.now_us()) + (minutes - 1) * MINUTE_US
     rows = await wait_for_rows(database_url, lambda rows: verified_to(rows, goal_us, symbols))
     await assert_equal_to_the_exchange(exchange, rows, symbols)
@@ -136,7 +136,7 @@ async def test_a_database_that_is_down_at_the_start_is_waited_for(
 async def test_a_stop_soon_after_a_disconnect_leaves_no_missing_minute(
     database_url: str, log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What REST had not been asked for when the streamer stopped is asked at the next start."""
+    """Repairs that were waiting when the streamer stopped are requested at the next start."""
     symbols = ["BTCUSDT", "ETHBTC"]  # one whose candles can be folded, one whose cannot
     monkeypatch.setattr(connection, "BACKOFF", Backoff(first_s=0.12, max_s=30.0, min_s=0.05))
     async with Exchange(FAST) as exchange:
@@ -202,7 +202,7 @@ async def test_a_connection_that_falls_silent_is_noticed_and_repaired(
 
 
 class Relay:
-    """Stands between streamer and exchange, and adds frames of its own."""
+    """A proxy between streamer and exchange that injects frames."""
 
     def __init__(self, exchange_url: str) -> None:
         self._exchange_url = exchange_url
@@ -210,7 +210,7 @@ class Relay:
         self.url = ""
 
     async def send(self, text: str) -> None:
-        """Send a frame to whoever is connected."""
+        """Send a frame to the connected streamer."""
         assert self._clients
         for client in self._clients:
             await client.send(text)

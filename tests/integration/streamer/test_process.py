@@ -1,4 +1,4 @@
-"""The streamer as a process, told by a signal to read its file of symbols again."""
+"""The streamer as a process, which reads its symbols file again on a signal."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Process:
         return int(self._ask("SELECT count(*) FROM market.live_candles WHERE symbol = %s", symbol))
 
     def symbols_with_holes(self) -> int:
-        """Symbols of which minutes between the first and the newest row are missing."""
+        """The number of symbols with missing minutes between the first and the newest row."""
         return int(
             self._ask(
                 "SELECT count(*) FROM (SELECT count(*) AS n,"

@@ -40,7 +40,7 @@ KILLS = 4
 
 @contextmanager
 def process(exchange: Exchange, database_url: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A streamer in a process of its own, killed at the end."""
+    """A streamer in a separate process, killed at the end."""
     one = subprocess.Popen(
         [sys.executable, "-m", "cli", "stream", "--symbols", ",".join(SYMBOLS)],
         env={

@@ -26,7 +26,7 @@ SPEED = 40
 
 
 class Noticed:
-    """What aggregators and REST are told."""
+    """Disconnects, missing trades and requests to REST."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.disconnected = 0
@@ -70,7 +70,7 @@ async def holds(condition: Callable[[], bool], *, timeout_s: float = 60) -> None
 async def assert_unnoticed(
     noticed: Noticed, exchange: Exchange, streamer: Streamer, database_url: str
 ) -> None:
-    """All minutes up to now are stored, verified and right, and nobody was told of an end."""
+    """All minutes up to now are stored and verified, and no disconnect was noticed."""
     goal_us = minute_of(exchange.clock.now_us())
     rows = await wait_for_rows(
         database_url,

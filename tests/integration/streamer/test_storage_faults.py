@@ -146,9 +146,9 @@ async def test_a_full_disk_is_waited_out_in_bounded_memory(
                 connection.execute(f"DROP TRIGGER full_disk ON {table}")  # type: ignore[arg-type]
             await goes_on(exchange, database_url)
             causes = connection.execute(
-                "SELECT DISTINCT cause FROM ops.gaps WHERE cause LIKE 'buffer full%%'"
+                "SELECT DISTINCT cause FROM ops.gaps WHERE cause LIKE 'write buffer%%'"
             ).fetchall()
-    assert causes == [("buffer full while the database was away",)]
+    assert causes == [("write buffer full",)]
     assert max(int(str(one["waiting"])) for one in told(log, "write_postponed")) <= 4
     assert told(log, "candle_refused") == []
 

@@ -1,4 +1,4 @@
-"""What somebody watches is streamed within seconds, and dropped when nobody watches it."""
+"""Watched symbols are streamed within seconds, and dropped when no longer watched."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tests.integration.streamer.harness import (
 HASH = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaA"
 SPEED = 30
 NEVER_LOOKED = 3_600.0
-"""Seconds between looks at the exchange's list: what happens here is told, not found."""
+"""Seconds between refreshes of the exchange's list: too long to matter in these tests."""
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ async def test_watched_symbols_continue_after_a_restart_and_a_lost_notification(
         async with streaming(settings, "BTCUSDT") as streamer:
             await until(follows(streamer, "ETHUSDT"))
             with connect(database_url, application_name="test") as connection:
-                # It listens again a tenth of a second later at the soonest: nobody hears of these.
+                # It listens again after a tenth of a second, so these notifications are lost.
                 cut = connection.execute(
                     "WITH cut AS (SELECT pg_terminate_backend(pid) AS done FROM pg_stat_activity "
                     "WHERE datname = current_database() AND application_name = 'candelabra-watch')"

@@ -15,7 +15,7 @@ T0 = 1_700_000_000_000_000 // MINUTE_US * MINUTE_US
 
 
 class Connection:
-    """Stands in for ``StreamConnection``: a session, and what it was told."""
+    """Stands in for ``StreamConnection`` and records calls."""
 
     def __init__(
         self,

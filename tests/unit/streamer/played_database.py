@@ -1,4 +1,4 @@
-"""A database for the writer that is played: it takes, refuses and fails as told."""
+"""A played database for the writer, which stores, refuses and fails as a test sets it up."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Connection:
 
 
 class Database:
-    """Takes batches, refuses chosen minutes, fails as told; keeps what it took."""
+    """Stores batches, refuses chosen minutes, and fails as set up."""
 
     def __init__(self) -> None:
         self.connections: list[Connection] = []

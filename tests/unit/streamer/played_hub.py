@@ -1,4 +1,4 @@
-"""A hub with aggregators at work, and what they found told to it."""
+"""A hub with running aggregators that publish to it."""
 
 from __future__ import annotations
 

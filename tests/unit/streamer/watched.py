@@ -113,7 +113,7 @@ class Parts:
         return feed
 
     def add_capture(self, name: str, *symbols: str) -> CaptureFeed:
-        """A connection of raw capture for quotes; it is down, as nobody runs it."""
+        """A feed of raw capture for book tickers, which does not run and is down."""
         feed = CaptureFeed(
             "ws://127.0.0.1:1",
             Market(name.partition("-")[0]),

@@ -1,4 +1,4 @@
-"""What the streamer misses is in ``ops.gaps`` at once, and closed when the table proves it."""
+"""Missed minutes are in ``ops.gaps`` immediately, and closed when the table proves them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams that do not deliver: told, asked of REST, subscribed anew."""
+"""Streams that do not deliver are reported, requested from REST and subscribed again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.unit.streamer.played_exchange import (
 
 
 def pass_minutes(one: SymbolAggregator, first: int, count: int) -> None:
-    """The exchange's clock goes on, told by another symbol."""
+    """Advance exchange time, as frames of another symbol do."""
     for minute in range(first, first + count):
         one.on_clock(T0 + (minute + 1) * MINUTE_US + GRACE + TIMEOUT)
 

@@ -193,7 +193,7 @@ def test_a_disconnect_is_reported_and_the_next_connection_must_deliver(
 
 
 def test_missed_minutes_are_reported_once_the_time_is_known(feed_of: MakeFeed) -> None:
-    """A connection may be lost before its first frame has told the exchange's time."""
+    """A connection may be lost before its first frame, when exchange time is unknown."""
     missed: list[tuple[str, int, int, str]] = []
     feed = feed_of("BTCUSDT", on_missed=lambda *what: missed.append(what))
     connection, (btc,) = parts(feed)
@@ -301,7 +301,7 @@ def test_the_clock_is_carried_on_without_frames(
     assert btc.clock == [T0 + 2_500_000]
     connection.close()
     feed.on_clock()
-    assert len(btc.clock) == 1  # a lost connection tells no time
+    assert len(btc.clock) == 1  # a lost connection has no time
     assert feed.now_us == T0 + 2_500_000  # but it passes: REST may be asked
 
 

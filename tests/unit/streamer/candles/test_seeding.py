@@ -32,7 +32,7 @@ def test_a_minute_joined_midway_without_a_seed_is_partial(results: Results) -> N
 @pytest.mark.parametrize("cut", range(6))
 @pytest.mark.parametrize("ahead", [0, 1, 2])
 def test_a_minute_joined_midway_is_seeded_from_a_kline(cut: int, ahead: int) -> None:
-    """Wherever the connection begins and however far the kline runs ahead of its trades."""
+    """For any start of the connection and any lead of the kline over its trades."""
     results = Results()
     one = aggregator(results)
     trades = minute_trades(0, 1)

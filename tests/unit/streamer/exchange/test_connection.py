@@ -21,7 +21,7 @@ Behaviour = Callable[[ServerConnection], Awaitable[None]]
 
 
 class Client:
-    """A connection at work and what it was told."""
+    """A running connection and its callbacks."""
 
     def __init__(self, url: str, *, stale_after_s: float = 15.0) -> None:
         self.texts: list[bytes] = []
@@ -37,7 +37,7 @@ class Client:
         )
 
     async def until(self, done: Callable[[], bool]) -> None:
-        """Let it work until the condition holds; then end it, which it must hear at once."""
+        """Run until the condition holds, then cancel, which must take effect promptly."""
         task = asyncio.create_task(self.connection.run())
         try:
             async with asyncio.timeout(30):

@@ -48,7 +48,7 @@ class Played:
 
     Attributes:
         opening: the peer's answer to the handshake, not given to the connection yet.
-        peer: frames what it is told to send.
+        peer: encodes the frames of the other side.
     """
 
     def __init__(self) -> None:

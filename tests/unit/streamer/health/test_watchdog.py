@@ -18,7 +18,7 @@ WHY = "no closed kline in time"
 
 
 class Feed:
-    """A feed, its connection in one, and what it was told."""
+    """A feed that is its own connection, and records calls."""
 
     def __init__(self) -> None:
         self.name = "spot-1"
@@ -113,7 +113,7 @@ def test_many_dead_streams_cost_their_connection_one_rotation_in_a_while(yard: Y
     for symbol in "ABC":
         yard.revive(symbol)
     assert len(yard.feed.rotated) == 1
-    assert yard.feed.resubscribed == [*"ABC", *"BC"]  # the others are asked for again meanwhile
+    assert yard.feed.resubscribed == [*"ABC", *"BC"]  # the others are subscribed again meanwhile
     yard.now_s += ROTATE_INTERVAL_S
     yard.revive("B")
     assert len(yard.feed.rotated) == 2
@@ -168,7 +168,7 @@ def test_what_is_gone_is_forgotten(yard: Yard) -> None:
     assert yard.states.of("A") is SymbolState.CONNECTING
     yard.revive()
     assert yard.events[-2:] == ["symbol_gone", "stream_dead"]
-    assert yard.feed.resubscribed == ["A", "A"]  # should it return, it is subscribed anew first
+    assert yard.feed.resubscribed == ["A", "A"]  # if it returns, it is first subscribed again
 
 
 def test_an_unwanted_symbol_is_removed_without_a_warning(yard: Yard) -> None:

@@ -1,4 +1,4 @@
-"""Trades for readers: each once, and only while somebody listens."""
+"""Trades for readers: each once, and only while readers subscribe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When the table is looked at after PostgreSQL was away, and what is asked for then."""
+"""When the table is checked after PostgreSQL was away, and which minutes are requested."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger between what the stream tells it and a table that is played here."""
+"""The gap ledger between the stream and a played table."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ async def test_what_was_lost_begins_after_the_last_proven_minute(
     ledger: GapLedger, table: Table
 ) -> None:
     ledger.stored([kline("A", 4)])
-    ledger.trades_lost("A", at(0.5), at(5.5), "missing trades")  # nobody had traded since
+    ledger.trades_lost("A", at(0.5), at(5.5), "missing trades")  # without trades since
     ledger.trades_lost("A", at(2.1), at(4.9), "missing trades")
     ledger.trades_lost("B", at(2.1), at(4.9), "missing trades")
     await settled(ledger)

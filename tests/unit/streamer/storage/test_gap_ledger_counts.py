@@ -32,7 +32,7 @@ async def ledger(table: Table, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 async def test_a_given_up_gap_counts_as_open_until_its_row_is_closed(
     ledger: GapLedger, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "BATCH_ROWS", 1)  # they take turns to be looked at
+    monkeypatch.setattr(module, "BATCH_ROWS", 1)  # one row for each check
     for number in range(3):
         ledger.give_up("A", at(2 * number), at(2 * number + 1), "no frames received", "refused")
     await settled(ledger)

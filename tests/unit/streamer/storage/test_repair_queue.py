@@ -21,7 +21,7 @@ NOW_US = 1_700_000_000_000_000 // MINUTE_US * MINUTE_US
 
 
 class Exchange:
-    """Answers repairs as told and keeps what was asked."""
+    """Answers repairs as set up and records the requests."""
 
     def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)
@@ -197,7 +197,7 @@ async def test_trying_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_database_that_is_away_uses_up_no_attempt(
     monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ) -> None:
-    """Or an outage of minutes would give up what the exchange would have told."""
+    """Otherwise an outage of minutes would give up minutes that the exchange has."""
     monkeypatch.setattr(module, "MAX_ATTEMPTS", 3)
     exchange = Exchange(*[of_database(kind) for _ in range(5)])
     exchange.errors[3:3] = [TransientError("the exchange is away")] * 2

@@ -1,4 +1,4 @@
-"""Where symbols begin of which the table has no row; exchange and PostgreSQL are played here."""
+"""Where symbols without rows begin; exchange and PostgreSQL are played here."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from streamer.symbols.first_minutes import (
 NOW_US = 28_333_334 * MINUTE_US + 5_000_000
 MINUTE = NOW_US // MINUTE_US * MINUTE_US
 LAST_US = MINUTE - 30 * MINUTE_US
-"""Where the table ends: nobody streamed for half an hour."""
+"""The end of the table: no streamer ran for half an hour."""
 
 
 def instrument(symbol: str, status: str = "TRADING") -> Instrument:
@@ -46,7 +46,7 @@ class Played:
     unsettled: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
     behind: dict[str, int] = field(default_factory=dict)
-    """How often a server answers that has heard of no trade."""
+    """How many answers come from a lagging server without trades."""
     asked: list[str] = field(default_factory=list)
 
     @contextlib.contextmanager
@@ -154,7 +154,7 @@ def test_a_symbol_with_gaps_begins_at_its_gap_or_its_first_minute_shortly_before
     played.firsts_us = {
         "NEWUSDT": told_us - 3 * MINUTE_US,
         "OLDUSDT": told_us - SEEN_BEFORE_US - MINUTE_US,
-        "EARLYUSDT": told_us + 2 * MINUTE_US,  # nobody had traded when it was taken up
+        "EARLYUSDT": told_us + 2 * MINUTE_US,  # without trades when it was added
         "QUIETUSDT": None,
         "DAYSUSDT": 0,
     }

@@ -36,7 +36,7 @@ def instrument(symbol: str, status: str = "TRADING") -> Instrument:
 
 @dataclass
 class Played:
-    """The exchange's list and klines, the tables, and what was told and done, in order."""
+    """The exchange's list and klines, the tables, and all events in order."""
 
     listed: list[Instrument]
     now_us: int = T0
@@ -46,10 +46,10 @@ class Played:
     firsts_us: dict[str, int | None] = field(default_factory=dict)
     """When symbols first traded, None for not yet; the others did long ago."""
     behind: dict[str, int] = field(default_factory=dict)
-    """How often a server answers that has heard of no trade."""
+    """How many answers come from a lagging server without trades."""
     stored: StoredState = field(default_factory=lambda: StoredState({}, {}, []))
     lacks: list[StoredState] = field(default_factory=list)
-    """What was told of added symbols."""
+    """Events of added symbols."""
     asked: list[str] = field(default_factory=list)
     told: list[tuple[SelectionChanges, Mapping[str, int]]] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
@@ -207,7 +207,7 @@ async def test_a_refused_new_symbol_holds_up_nothing_else_of_the_list(
             played.now_us += MINUTE_US
             await asyncio.sleep(0.002)
     assert played.streamed() == ["NEW2USDT", "NEW1USDT"]
-    # What it traded while it was refused is asked for as well.
+    # Minutes traded while it was refused are requested as well.
     assert played.begins() == {"NEW2USDT": T0, "NEW1USDT": T0}
 
 
@@ -285,7 +285,7 @@ async def test_what_is_watched_is_streamed_at_once_and_dropped_when_it_is_not(
     monkeypatch.setattr(Settings, "symbols_refresh_s", 3_600.0)
     monkeypatch.setattr(module, "REFRESH_PAUSE_S", 0.0)
     listings = following(played, SymbolSelection(["AUSDT"], played.listed[:1]))
-    listings.watch(frozenset({"BUSDT"}))  # heard before the first look
+    listings.watch(frozenset({"BUSDT"}))  # before the first refresh
     async with running(listings):
         while played.streamed() != ["BUSDT"]:
             await asyncio.sleep(0.002)

@@ -1,4 +1,4 @@
-"""Waiting for what must be known at the start: tried again, and given up when told to stop."""
+"""Calls at the start are retried until they succeed or the streamer is stopped."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def test_a_halt_reload_once_and_its_streams_stay() -> None:
     resumed = selection.update([A, B], T0 + 59 * MINUTE_US)
     assert (resumed.resumed, resumed.added) == (["BUSDT"], [])
     again = selection.update(halted, T0 + 60 * MINUTE_US)
-    assert (again.halted, again.removed) == ({"BUSDT": "HALT"}, [])  # counted anew
+    assert (again.halted, again.removed) == ({"BUSDT": "HALT"}, [])  # counted from zero
 
 
 def test_a_symbol_that_stays_away_while_others_trade_is_gone() -> None:
@@ -77,7 +77,7 @@ def test_free_places_of_the_largest_are_given_by_volume() -> None:
     assert not selection.has_candidates([A, B, *candidates])
     assert selection.update([A, B, *candidates], T0, quote_volume_24h=volumes).added == []
     changes = selection.update([A, *candidates], T0)
-    assert (changes.removed, changes.added) == (["BUSDT"], [])  # nobody asked for volumes
+    assert (changes.removed, changes.added) == (["BUSDT"], [])  # without volumes
     assert selection.has_candidates([A, *candidates])
     changes = selection.update([A, *candidates], T0, quote_volume_24h=volumes)
     assert symbols(changes.added) == ["DUSDT"]

@@ -1,4 +1,4 @@
-"""The file of what to stream, and what is told of one that is wrong."""
+"""The symbols file, and the errors of a wrong one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Watchlists are read anew after each notification and each cut; PostgreSQL is played here."""
+"""Watchlists are read after each notification and disconnect; PostgreSQL is played here."""
 
 from __future__ import annotations
 

@@ -65,5 +65,5 @@ def test_further_symbols_go_where_there_is_room_and_none_twice(feeds: CaptureFee
 def test_a_connection_without_symbols_is_closed(feeds: CaptureFeeds) -> None:
     feeds.add(["A", "B", "C", "D"])
     feeds.remove("D")
-    feeds.remove("D")  # of a symbol that is not captured: nothing
+    feeds.remove("D")  # a symbol that is not captured is ignored
     assert names(feeds) == [["A", "B", "C"]]
