@@ -189,7 +189,7 @@ async def test_what_was_lost_is_on_disk_before_a_later_row_is_stored(
                 opened = Loss("book_tickers", "BTCUSDT", "killed", None, number)
                 bench.losses.add([opened])
                 bench.quote()
-                await until(lambda: len(saved) > number)  # noqa: B023 - awaited at once
+                await until(lambda: len(saved) > number)  # noqa: B023 - awaited here
     assert saved == [True] * 3
 
 
@@ -227,7 +227,7 @@ async def spooled(bench: Bench, database: Database, batches: int) -> list[Path]:
     for number in range(batches):
         for _ in range(10):
             bench.quote()
-        await until(lambda: len(list(folder.glob("*.spool"))) > number)  # noqa: B023 - awaited at once
+        await until(lambda: len(list(folder.glob("*.spool"))) > number)  # noqa: B023 - awaited here
     return sorted(folder.glob("*.spool"))
 
 
@@ -297,7 +297,7 @@ async def test_what_is_in_memory_does_not_wait_for_a_disk_that_cannot_be_read(
             database.is_away = False
             for number in range(1, 4):
                 bench.trade()
-                await until(lambda: number in database.ids["agg_trades"])  # noqa: B023 - awaited at once
+                await until(lambda: number in database.ids["agg_trades"])  # noqa: B023 - awaited here
             bench.quote()
             await until(lambda: asked >= 4)
             assert database.ids["book_tickers"] == []

@@ -1,4 +1,4 @@
-"""To whom the hub tells changes of candles, and of which."""
+"""Which changes of candles the hub publishes to which readers."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def test_a_reader_hears_of_its_symbols_alone(hub: Hub, heard: Heard) -> No
 
 
 async def test_symbols_come_and_go(hub: Hub, heard: Heard) -> None:
-    """A reader hears of those listed later, and the last word of those that leave."""
+    """A reader receives symbols added later, and the last state of removed ones."""
     with hub.subscribe(["BTCUSDT"]) as one_symbol, hub.subscribe() as everything:
         (one,) = listed(hub, heard)
         one.on_trade(trade(1, T0 + 1))
@@ -132,7 +132,7 @@ async def test_the_end_comes_after_all_that_is_left(hub: Hub, heard: Heard, ends
 
 
 async def hub_end(hub: Hub) -> bool:
-    """Whether who comes after the end is told so, after the present states."""
+    """Whether a late subscriber receives the present states and then the end."""
     subscription = hub.subscribe()
     assert await subscription.receive() is not None
     return await subscription.receive() is None

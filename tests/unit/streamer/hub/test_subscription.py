@@ -1,4 +1,4 @@
-"""What a reader is told of a candle, at whatever pace it reads."""
+"""The states of a candle that a reader receives, at any pace."""
 
 from __future__ import annotations
 
@@ -313,6 +313,6 @@ async def test_whatever_the_pace_the_last_state_told_is_the_final_one(
             continue
         last = reader.last[open_time_us]
         if last.status is None and not last.is_closed and last_id(last.candle) > last_id(candle):
-            continue  # after a hole the table shows a frame, which may be older than what was told
+            continue  # after missing trades the table may have an older state
         assert last.candle.values == candle.values
     assert max_waiting or not reader.missed

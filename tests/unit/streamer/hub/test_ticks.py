@@ -1,4 +1,4 @@
-"""What readers of trades and best prices are told, and what they cost."""
+"""What readers of trades and book tickers receive, and what they cost."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ async def test_there_is_an_end_to_symbols_whose_best_prices_are_streamed() -> No
             with pytest.raises(FullError, match=r"2 symbols are streamed .* 1 more .* 2 at most"):
                 hub.add_symbols(subscription, ["C"])
             assert subscription.symbols == {"A"}
-        hub.add_symbols(subscription, ["C"])  # nobody listens to B any more
+        hub.add_symbols(subscription, ["C"])  # B has no subscriber any more
         assert hub.wanted == {"A", "C"}
 
 
